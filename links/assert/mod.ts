@@ -1,0 +1,1 @@
+export function assert(c: unknown, m = ""): asserts c { if (!c) throw new Error(m); }
