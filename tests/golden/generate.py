@@ -1,0 +1,43 @@
+"""Rewrites the fixtures of the golden tests with PyTorch: `deno task golden`.
+
+Expected values are computed in f64 from inputs that f32 represents. On another processor the same bytes come out as far
+as PyTorch allows: one thread, its plain kernels, and MKL's code path for every processor.
+"""
+
+import os
+
+os.environ["ATEN_CPU_CAPABILITY"] = "default"
+os.environ["MKL_CBWR"] = "COMPATIBLE"
+
+import hashlib
+import json
+import pathlib
+import sys
+
+import numpy
+import torch
+
+sys.dont_write_bytecode = True
+torch.set_num_threads(1)
+torch.use_deterministic_algorithms(True)
+
+import op_cases
+
+HERE = pathlib.Path(__file__).parent
+FIXTURES = HERE / "fixtures"
+
+if __name__ == "__main__":
+    FIXTURES.mkdir(exist_ok=True)
+    for old in FIXTURES.glob("*.safetensors"):
+        old.unlink()
+    manifest = {"torch": torch.__version__, "numpy": numpy.__version__, "files": {}}
+    files = {f"ops_{name}": fixture for name, fixture in op_cases.files.items()}
+    for name, fixture in files.items():
+        path = FIXTURES / f"{name}.safetensors"
+        fixture.write(path)
+        data = path.read_bytes()
+        manifest["files"][path.name] = {"cases": len(fixture.cases), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    (HERE / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
+    print(sum(f["cases"] for f in manifest["files"].values()), "cases,", sum(f["bytes"] for f in manifest["files"].values()), "bytes")
+    for kind, error in op_cases.worst.items():
+        print(f"PyTorch's own f32 kernels, {kind}: {error:.1e}")
