@@ -6,9 +6,9 @@
  *     √(−2 ln u1) · cos 2πu2   and   √(−2 ln u1) · sin 2πu2
  *
  * are two independent normal numbers. PyTorch computes them in float32, with the polynomials of Moshier's Cephes library
- * for ln, cos and sin. Exact functions in float64 would agree with it only to an ulp or so, for a third of the numbers,
- * and `Math.log` and `Math.cos` may differ between browsers. So the same steps are taken here, in the same order:
- * 2²⁰ of 2²⁰ numbers had PyTorch's bits. Where PyTorch runs without AVX2 (Arm, very old x86), its last bits are others.
+ * for ln, cos and sin. The same formula in float64 gives other bits for two numbers of three (by up to 2e-6), and
+ * `Math.log` and `Math.cos` may differ between browsers. So the same steps are taken here, in the same order: a million
+ * of a million numbers had PyTorch's bits. Where PyTorch runs without AVX2 (Arm, very old x86), its own are others.
  */
 const f32 = Math.fround;
 

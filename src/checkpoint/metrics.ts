@@ -1,0 +1,48 @@
+/** metrics.jsonl: what a run has measured, one JSON object a line. */
+
+/** A logged iteration; `ms` are those of that one iteration, without evaluation. */
+export interface StepMetrics {
+  readonly iter: number;
+  /** Nats a token, of the last micro-batch. */
+  readonly loss: number;
+  readonly lr: number;
+  /** Before clipping. */
+  readonly grad_norm: number;
+  readonly ms: number;
+  readonly tokens_per_second: number;
+}
+
+/** An evaluation: means over `eval_iters` batches of each split, nats a token. */
+export interface EvaluationMetrics {
+  readonly iter: number;
+  readonly train_loss: number;
+  readonly val_loss: number;
+}
+
+export type Metrics = StepMetrics | EvaluationMetrics;
+
+/**
+ * Shortens the file at `path` to what came before iteration `iter`, and its evaluation if `evaluated`. A line that the end of
+ * a process has torn goes too.
+ */
+export async function cutMetrics(path: string, iter: number, { evaluated }: { evaluated: boolean }): Promise<void> {
+  const bytes = await Deno.readFile(path).catch((error) => {
+    if (error instanceof Deno.errors.NotFound) return new Uint8Array();
+    throw error;
+  });
+  let kept = 0;
+  for (let end; (end = bytes.indexOf(0x0a, kept)) >= 0; kept = end + 1) {
+    const line = parse(new TextDecoder().decode(bytes.subarray(kept, end)));
+    const stays = line && (line.iter < iter || evaluated && line.iter === iter && "val_loss" in line);
+    if (!stays) break;
+  }
+  if (kept < bytes.length) await Deno.truncate(path, kept);
+}
+
+function parse(line: string): Metrics | undefined {
+  try {
+    return JSON.parse(line);
+  } catch {
+    return undefined;
+  }
+}

@@ -1,0 +1,263 @@
+/**
+ * A run's folder, nanoGPT's `out_dir`:
+ *
+ *     run.json                what was asked for, the model's sizes, and which checkpoints are `last` and `best`
+ *     vocabulary.json         what token ids mean
+ *     metrics.jsonl           a line for each logged iteration and each evaluation
+ *     checkpoint-000250/      model.safetensors, optimizer.safetensors, state.json
+ *
+ * A reader never meets half of a save. A checkpoint is written beside the others and brought to the disk first; renaming
+ * run.json.new to run.json then makes it the last one, and folders that run.json does not name go after that. So whatever ends
+ * the process, or fills the disk, the checkpoint before is there.
+ *
+ * A new run in the folder of an older one leaves that one alone until its own first checkpoint: its files are called
+ * NAME.new for so long. Where NAME.new stands without a run.json.new, the process ended just after the commit, and it is
+ * NAME.new that counts.
+ */
+import { CheckpointError } from "../errors.ts";
+import { exists, type OpenFile, readJson, reason, syncDirectory, writeFile, writeJson } from "./files.ts";
+import { cutMetrics, type Metrics } from "./metrics.ts";
+import { type TensorSource, writeSafetensors } from "./safetensors.ts";
+
+const RUN = "run.json", VOCABULARY = "vocabulary.json", METRICS = "metrics.jsonl";
+const PARTS = { model: "model.safetensors", optimizer: "optimizer.safetensors", state: "state.json" };
+const CHECKPOINT = /^checkpoint-[\d-]+$/;
+const FORMAT = 1;
+
+/** What is known of a run before its first iteration; each is kept as JSON. */
+export interface RunDescription {
+  /** Flags by their names on the command line. */
+  readonly flags: Readonly<Record<string, unknown>>;
+  /** The model's config. */
+  readonly model: Readonly<Record<string, unknown>>;
+  readonly vocabulary: Readonly<Record<string, unknown>>;
+}
+
+/** What a save writes. */
+export interface Checkpoint {
+  readonly iter: number;
+  readonly model: Iterable<readonly [name: string, tensor: TensorSource]>;
+  readonly optimizer: Iterable<readonly [name: string, tensor: TensorSource]>;
+  /** What else it takes to go on, as JSON. */
+  readonly state: Readonly<Record<string, unknown>>;
+}
+
+/** A checkpoint on the disk. */
+export interface SavedCheckpoint {
+  readonly name: string;
+  readonly model: string;
+  readonly optimizer: string;
+  readonly state: Readonly<Record<string, unknown>>;
+}
+
+export class RunFolder {
+  #last: string | undefined;
+  #best: string | undefined;
+  /** Of a new run that has committed nothing: its files are still called NAME.new. */
+  #pending = false;
+  #description: RunDescription;
+  readonly #open: OpenFile | undefined;
+
+  private constructor(readonly path: string, description: RunDescription, open?: OpenFile) {
+    this.#description = description;
+    this.#open = open;
+  }
+
+  /**
+   * Begins a new run in `path`, which is made where it is missing.
+   *
+   * @param options.open how files of checkpoints are created
+   * @throws {CheckpointError} when the folder cannot be written
+   */
+  static async create(
+    path: string,
+    description: RunDescription,
+    { open }: { open?: OpenFile } = {},
+  ): Promise<RunFolder> {
+    const run = new RunFolder(path, description, open);
+    try {
+      await Deno.mkdir(path, { recursive: true });
+      await run.#recover();
+      run.#pending = true;
+      await run.#writeRun();
+      await writeJson(run.#file(VOCABULARY), description.vocabulary, open);
+      await writeFile(run.#file(METRICS), [], open);
+      if (!await exists(`${path}/${RUN}`)) await run.#commit();
+    } catch (error) {
+      throw new CheckpointError(`Cannot write to ${path}: ${reason(error)}`);
+    }
+    return run;
+  }
+
+  /**
+   * Opens the folder of a run, and writes nothing: {@linkcode RunFolder.resume} is what makes it go on.
+   *
+   * @throws {CheckpointError} when there is no run in `path`, or its files are damaged
+   */
+  static async open(path: string, { open }: { open?: OpenFile } = {}): Promise<RunFolder> {
+    const file = `${path}/${RUN}`;
+    if (!await exists(file)) throw new CheckpointError(`${path} is not the folder of a run: it has no ${RUN}`);
+    const { format, flags, model, last, best } = await readJson(file);
+    if (format !== FORMAT) throw new CheckpointError(`${file} has format ${format}, and this version reads ${FORMAT}`);
+    if (!isRecord(flags) || !isRecord(model)) {
+      throw new CheckpointError(`${file} is damaged: no flags or no model in it`);
+    }
+    for (const name of [last, best]) {
+      if (name !== undefined && (typeof name !== "string" || !CHECKPOINT.test(name))) {
+        throw new CheckpointError(`${file} is damaged: ${JSON.stringify(name)} is not the name of a checkpoint`);
+      }
+    }
+    const overtaken = await exists(`${path}/${VOCABULARY}.new`) && !await exists(`${file}.new`);
+    const vocabulary = await readJson(`${path}/${VOCABULARY}${overtaken ? ".new" : ""}`);
+    const run = new RunFolder(path, { flags, model, vocabulary }, open);
+    run.#last = last as string | undefined;
+    run.#best = best as string | undefined;
+    return run;
+  }
+
+  get description(): RunDescription {
+    return this.#description;
+  }
+  /** Where the metrics are now. */
+  get metricsPath(): string {
+    return this.#file(METRICS);
+  }
+  /** The name of the latest checkpoint, if there is one. */
+  get last(): string | undefined {
+    return this.#last;
+  }
+  /** The name of the checkpoint with the lowest validation loss, if an evaluation has led to one. */
+  get best(): string | undefined {
+    return this.#best;
+  }
+
+  /**
+   * Makes `checkpoint` the last one, and the best where `best` says so. One that is neither any more is removed.
+   *
+   * @throws {CheckpointError} when the disk is full or refuses; the checkpoints before are untouched
+   */
+  async save(checkpoint: Checkpoint, { best }: { best: boolean }): Promise<void> {
+    const { iter, model, optimizer, state } = checkpoint, before = { last: this.#last, best: this.#best };
+    let name: string | undefined;
+    try {
+      await this.#removeUnnamed(); // what an interrupted save has left takes room
+      name = await this.#freeName(iter);
+      const folder = `${this.path}/${name}`;
+      await Deno.mkdir(folder);
+      await writeSafetensors(`${folder}/${PARTS.model}`, model, { open: this.#open });
+      await writeSafetensors(`${folder}/${PARTS.optimizer}`, optimizer, { open: this.#open });
+      await writeJson(`${folder}/${PARTS.state}`, state, this.#open);
+      await syncDirectory(folder);
+      this.#last = name;
+      if (best) this.#best = name;
+      await this.#commit();
+    } catch (error) {
+      this.#last = before.last;
+      this.#best = before.best;
+      if (name) await this.#removeUnnamed().catch(() => {}); // the next save tries again
+      const kept = before.last ? `${before.last} is kept` : "there is no earlier one";
+      throw new CheckpointError(
+        `Cannot save the checkpoint of iteration ${iter} in ${this.path}: ${reason(error)}; ${kept}`,
+      );
+    }
+    await this.#removeUnnamed().catch(() => {}); // the checkpoint is safe; the next save tries again
+  }
+
+  /**
+   * The last checkpoint, or the best: where no evaluation has led to one, that is the last too.
+   *
+   * @throws {CheckpointError} when there is none, or its files are damaged
+   */
+  async checkpoint(which: "last" | "best"): Promise<SavedCheckpoint> {
+    const name = (which === "best" ? this.#best : undefined) ?? this.#last;
+    if (!name) {
+      throw new CheckpointError(`${this.path} holds no checkpoint yet: its run has not come to its first save`);
+    }
+    const folder = `${this.path}/${name}`;
+    const state = await readJson(`${folder}/${PARTS.state}`);
+    return { name, model: `${folder}/${PARTS.model}`, optimizer: `${folder}/${PARTS.optimizer}`, state };
+  }
+
+  /**
+   * Makes ready to go on from iteration `iter`: metrics of what will be done again are cut, and what a run that committed
+   * nothing has left is removed.
+   *
+   * @param options.evaluated the evaluation of `iter` itself is done and will not be done again
+   * @param options.flags what run.json says from the next save on
+   */
+  async resume(
+    iter: number,
+    { evaluated, flags }: { evaluated: boolean; flags?: RunDescription["flags"] },
+  ): Promise<void> {
+    if (flags) this.#description = { ...this.#description, flags };
+    try {
+      await this.#recover();
+      await cutMetrics(this.metricsPath, iter, { evaluated });
+    } catch (error) {
+      throw new CheckpointError(`Cannot write to ${this.path}: ${reason(error)}`);
+    }
+  }
+
+  /** Adds a line to the metrics. */
+  async log(metrics: Metrics): Promise<void> {
+    try {
+      await Deno.writeTextFile(this.metricsPath, JSON.stringify(metrics) + "\n", { append: true });
+    } catch (error) {
+      throw new CheckpointError(`Cannot write ${this.metricsPath}: ${reason(error)}`);
+    }
+  }
+
+  #file(name: string): string {
+    return `${this.path}/${name}${this.#pending ? ".new" : ""}`;
+  }
+
+  #writeRun(): Promise<void> {
+    const { flags, model } = this.#description;
+    const run = { format: FORMAT, flags, model, last: this.#last, best: this.#best };
+    return writeJson(`${this.path}/${RUN}.new`, run, this.#open);
+  }
+
+  async #commit(): Promise<void> {
+    await this.#writeRun();
+    await syncDirectory(this.path);
+    await Deno.rename(`${this.path}/${RUN}.new`, `${this.path}/${RUN}`);
+    await syncDirectory(this.path);
+    if (this.#pending) await this.#recover();
+    this.#pending = false;
+  }
+
+  /** Finishes what was committed, and removes what was not. */
+  async #recover(): Promise<void> {
+    const uncommitted = await exists(`${this.path}/${RUN}.new`);
+    for (const name of [VOCABULARY, METRICS]) {
+      const file = `${this.path}/${name}`;
+      if (!await exists(`${file}.new`)) continue;
+      await (uncommitted ? Deno.remove(`${file}.new`) : Deno.rename(`${file}.new`, file));
+    }
+    if (uncommitted) await Deno.remove(`${this.path}/${RUN}.new`); // last: while it is there, the others do not count
+  }
+
+  /** An earlier run, or this one before it was interrupted and resumed, may have a checkpoint of the same iteration. */
+  async #freeName(iter: number): Promise<string> {
+    const stem = `checkpoint-${String(iter).padStart(6, "0")}`;
+    let name = stem;
+    for (let i = 2; await exists(`${this.path}/${name}`); i++) name = `${stem}-${i}`;
+    return name;
+  }
+
+  /** Removes checkpoints that run.json does not name, but nothing that a run would not have written. */
+  async #removeUnnamed(): Promise<void> {
+    const { last, best } = await exists(`${this.path}/${RUN}`) ? await readJson(`${this.path}/${RUN}`) : {};
+    const { model, optimizer, state } = PARTS;
+    for await (const { name, isDirectory } of Deno.readDir(this.path)) {
+      if (!isDirectory || !CHECKPOINT.test(name) || name === last || name === best) continue;
+      const folder = `${this.path}/${name}`, files = await Array.fromAsync(Deno.readDir(folder), ({ name }) => name);
+      if (files.every((file) => [model, optimizer, state].includes(file))) {
+        await Deno.remove(folder, { recursive: true });
+      }
+    }
+  }
+}
+
+const isRecord = (value: unknown): value is Record<string, unknown> =>
+  typeof value === "object" && value !== null && !Array.isArray(value);

@@ -1,0 +1,189 @@
+/**
+ * Flags as nanoGPT's configurator takes them: `--name=value`, booleans as Python writes them, the last of two wins.
+ *
+ * A command declares its flags once, in a table; parsing, the checks, the messages and `--help` are made from it, and so
+ * is the type of the result. A config file's values pass the same checks. Left out: `--name value`, which nanoGPT does
+ * not take either, and Python expressions as values.
+ */
+import { parseArgs } from "@std/cli/parse-args";
+import { ConfigError } from "../errors.ts";
+
+/** One flag: what it means, what it is where nobody says, and which values it takes. */
+export interface Flag<V extends FlagValue> {
+  readonly fallback: V;
+  readonly help: string;
+  /** Completes "expected …". */
+  readonly expected: string;
+  /** Turns the text of a flag into a value, which `accepts` then judges; undefined where that cannot be done. */
+  read(text: string): FlagValue | undefined;
+  accepts(value: unknown): boolean;
+  /** Why a well-formed value is refused, where "expected …" would leave the user wondering. */
+  refusal?(value: unknown): string | undefined;
+}
+
+export type FlagValue = number | boolean | string;
+// deno-lint-ignore no-explicit-any
+export type FlagTable = Readonly<Record<string, Flag<any>>>;
+/** The values of a table's flags. */
+export type Values<T extends FlagTable> = { -readonly [K in keyof T]: T[K] extends Flag<infer V> ? V : never };
+
+interface Range {
+  min?: number;
+  max?: number;
+  /** Like `min` and `max`, but the bound itself is refused. */
+  above?: number;
+  below?: number;
+}
+
+export function int(fallback: number, help: string, range: Range = {}): Flag<number> {
+  return {
+    fallback,
+    help,
+    expected: `an integer${describe(range)}`,
+    read: (text) => /^[-+]?\d+$/.test(text) ? Number(text) : undefined,
+    accepts: (value) => Number.isSafeInteger(value) && within(value as number, range),
+  };
+}
+
+export function float(fallback: number, help: string, range: Range = {}): Flag<number> {
+  return {
+    fallback,
+    help,
+    expected: `a number${describe(range)}`,
+    read: (text) => /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(text) ? Number(text) : undefined,
+    accepts: (value) => Number.isFinite(value) && within(value as number, range),
+  };
+}
+
+export function bool(fallback: boolean, help: string): Flag<boolean> {
+  return {
+    fallback,
+    help,
+    expected: "True or False",
+    read: (text) => ({ True: true, true: true, False: false, false: false })[text],
+    accepts: (value) => typeof value === "boolean",
+  };
+}
+
+export function text(fallback: string, help: string): Flag<string> {
+  return {
+    fallback,
+    help,
+    expected: "a text",
+    read: (text) => text,
+    accepts: (value) => typeof value === "string",
+  };
+}
+
+/** One of `choices`; a value among `refused` is answered with its reason. */
+export function choice<const V extends FlagValue>(
+  choices: readonly V[],
+  help: string,
+  refused: (value: string) => string | undefined = () => undefined,
+): Flag<V> {
+  return {
+    fallback: choices[0],
+    help,
+    expected: choices.map(show).join(" or "),
+    read: (text) => choices.find((choice) => show(choice) === text || String(choice) === text) ?? text,
+    accepts: (value) => (choices as readonly unknown[]).includes(value),
+    refusal: (value) => refused(String(value)),
+  };
+}
+
+/** What the words of a command line say: the flags given, the words that are none, and whether help is wanted. */
+export interface CommandLine<T extends FlagTable> {
+  given: Partial<Values<T>>;
+  words: string[];
+  help: boolean;
+}
+
+/** @throws {ConfigError} for an unknown flag, a value that the flag does not take, and forms other than `--name=value` */
+export function parseCommandLine<T extends FlagTable>(table: T, args: string[]): CommandLine<T> {
+  for (const arg of args) checkForm(table, arg);
+  const parsed = parseArgs(args, { string: [...Object.keys(table), "_"], boolean: ["help"], alias: { help: "h" } });
+  const given: Partial<Record<string, FlagValue>> = {};
+  for (const name of Object.keys(table)) {
+    if (typeof parsed[name] !== "string") continue;
+    const value = table[name].read(parsed[name]);
+    given[name] = check(table, name, value, `--${name}=${parsed[name]}`);
+  }
+  return { given: given as Partial<Values<T>>, words: parsed._.map(String), help: Boolean(parsed.help) };
+}
+
+/** The values of a config file, checked like flags. @throws {ConfigError} */
+export function checkValues<T extends FlagTable>(table: T, values: object, origin: string): Partial<Values<T>> {
+  for (const [name, value] of Object.entries(values)) {
+    if (!Object.hasOwn(table, name)) throw unknown(table, name, `${origin}: ${name}`);
+    check(table, name, value, `${origin}: ${name} = ${show(value)}`);
+  }
+  return values;
+}
+
+export function fallbacks<T extends FlagTable>(table: T): Values<T> {
+  return Object.fromEntries(Object.entries(table).map(([name, flag]) => [name, flag.fallback])) as Values<T>;
+}
+
+/** One line a flag, with the values that hold where it is not given. */
+export function describeFlags<T extends FlagTable>(table: T, values: Values<T>): string {
+  const lines = Object.entries(table).map(([name, flag]) => [`  --${name}=${show(values[name])}`, flag.help]);
+  const width = Math.max(...lines.map(([left]) => left.length)) + 2;
+  return lines.map(([left, right]) => left.padEnd(width) + right).join("\n");
+}
+
+function checkForm(table: FlagTable, arg: string): void {
+  if (!arg.startsWith("-") || arg === "--help" || arg === "-h") return;
+  const [, name, value] = /^--?([^=]*)(?:=(.*))?$/s.exec(arg)!;
+  if (!arg.startsWith("--") || !Object.hasOwn(table, name)) {
+    throw unknown(table, name, `Unknown flag ${arg.split("=")[0]}`);
+  }
+  if (!value) {
+    throw new ConfigError(`--${name} has no value: write --${name}=${show(table[name].fallback)} in one word`);
+  }
+}
+
+function check(table: FlagTable, name: string, value: unknown, shown: string): FlagValue {
+  const flag = table[name];
+  if (flag.accepts(value)) return value as FlagValue;
+  const reason = value === undefined ? undefined : flag.refusal?.(value);
+  throw new ConfigError(`${shown}: ${reason ?? `expected ${flag.expected}`}`);
+}
+
+function unknown(table: FlagTable, name: string, what: string): ConfigError {
+  const nearest = Object.keys(table).map((other) => [editDistance(name.toLowerCase(), other), other] as const)
+    .reduce((best, candidate) => candidate[0] < best[0] ? candidate : best)[1];
+  return new ConfigError(`${what}: the nearest flag is --${nearest}, and --help lists them all`);
+}
+
+/** How many letters to insert, delete or replace (Levenshtein). */
+export function editDistance(a: string, b: string): number {
+  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
+  for (let i = 1; i <= a.length; i++) {
+    const above = row;
+    row = [i];
+    for (let j = 1; j <= b.length; j++) {
+      row[j] = Math.min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1));
+    }
+  }
+  return row[b.length];
+}
+
+function within(
+  value: number,
+  { min = -Infinity, max = Infinity, above = -Infinity, below = Infinity }: Range,
+): boolean {
+  return value >= min && value <= max && value > above && value < below;
+}
+
+function describe({ min, max, above, below }: Range): string {
+  const low = min !== undefined ? `at least ${min}` : above !== undefined ? `above ${above}` : undefined;
+  const high = max !== undefined ? `at most ${max}` : below !== undefined ? `below ${below}` : undefined;
+  const bounds = [low, high].filter((bound) => bound !== undefined);
+  return bounds.length ? `, ${bounds.join(" and ")}` : "";
+}
+
+/** A value as a user would type it. */
+function show(value: unknown): string {
+  if (typeof value === "boolean") return value ? "True" : "False";
+  return typeof value === "string" ? value.replaceAll("\n", "\\n") : String(value);
+}

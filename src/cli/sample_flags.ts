@@ -1,0 +1,51 @@
+/** What `sample` can be told: nanoGPT's flags with sample.py's defaults, and `threads`. */
+import { ConfigError } from "../errors.ts";
+import {
+  checkValues,
+  choice,
+  describeFlags,
+  fallbacks,
+  float,
+  int,
+  parseCommandLine,
+  text,
+  type Values,
+} from "./flags.ts";
+import { loadConfig } from "./config_file.ts";
+import { deviceFlags, refuseGPT2, torchFlags } from "./shared_flags.ts";
+
+export const sampleFlags = {
+  init_from: choice(["resume"], "the best checkpoint in out_dir", refuseGPT2),
+  out_dir: text("out", "the run folder to sample from"),
+  start: text("\n", "the text to go on from; FILE:path reads it from a file"),
+  num_samples: int(10, "samples to draw", { min: 1 }),
+  max_new_tokens: int(500, "tokens in each", { min: 1 }),
+  temperature: float(0.8, "1 is the model's own distribution, less is more cautious", { above: 0 }),
+  top_k: int(200, "only the most likely so many tokens are drawn", { min: 1 }),
+  seed: int(1337, "the same seed draws the same text", { min: 0, max: 2 ** 32 - 1 }),
+  ...deviceFlags,
+  ...torchFlags,
+};
+
+export type SampleValues = Values<typeof sampleFlags>;
+
+/** @throws {ConfigError} */
+export async function parseSample(args: string[]): Promise<{ help?: string; values: SampleValues }> {
+  const { given, words, help } = parseCommandLine(sampleFlags, args);
+  if (words.length > 1) {
+    throw new ConfigError(`${words[1]}: one config file is enough, and flags are written --name=value`);
+  }
+  const config = words.length === 1 ? checkValues(sampleFlags, await loadConfig(words[0]), words[0]) : {};
+  const values = { ...fallbacks(sampleFlags), ...config, ...given };
+  return { values, ...(help && { help: sampleHelp(values) }) };
+}
+
+function sampleHelp(values: SampleValues): string {
+  return `Writes text with a trained model.
+
+  deno task sample [config/NAME.ts] [--flag=value …]
+
+Flags, with the values that hold where they are not given:
+
+${describeFlags(sampleFlags, values)}`;
+}

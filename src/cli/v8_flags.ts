@@ -1,0 +1,23 @@
+/**
+ * Prints the V8 flags for the CPU device; the tasks put them into DENO_V8_FLAGS before the real process starts.
+ *
+ * `--no-liftoff` skips the quick first compiler, so kernels are at full speed within milliseconds. The other two make the
+ * wide mode: V8 joins pairs of 128-bit operations into 256-bit ones, which needs the bounds check between two loads gone.
+ * `NANOGPT_WIDE=0` leaves wide mode off.
+ */
+
+/** An unknown flag ends the process at its start, so wide's are named only to releases of V8 that were seen to have them. */
+const wideReleases = ["15.0"];
+
+export function wideAvailable(): boolean {
+  return Deno.build.arch === "x86_64" && wideReleases.some((release) => Deno.version.v8.startsWith(`${release}.`));
+}
+
+export function v8Flags(wide: boolean): string {
+  return wide ? "--experimental-wasm-revectorize,--no-wasm-bounds-checks,--no-liftoff" : "--no-liftoff";
+}
+
+if (import.meta.main) {
+  const wanted = !/^(0|false|off)$/i.test(Deno.env.get("NANOGPT_WIDE") ?? "");
+  console.log(v8Flags(wanted && wideAvailable()));
+}

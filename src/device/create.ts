@@ -1,0 +1,24 @@
+import { DeviceError } from "../errors.ts";
+import { CpuDevice, type CpuOptions } from "./cpu.ts";
+import type { Device } from "./device.ts";
+import { ReferenceDevice } from "./reference.ts";
+
+/**
+ * Makes a device by name: `cpu` (WebAssembly on all processors), `reference` (plain TypeScript in f64, slow), or `auto`,
+ * the fastest that there is.
+ *
+ * @throws {DeviceError} when the name is none of these, or the memory is refused
+ * @example
+ * ```ts
+ * import { createDevice } from "@nanogpt/ts";
+ *
+ * const device = await createDevice("cpu", { threads: 2 });
+ * console.log(await device.tensor([1, 2, 3], [3]).data());
+ * device.close();
+ * ```
+ */
+export async function createDevice(name = "auto", options: CpuOptions = {}): Promise<Device> {
+  if (name === "auto" || name === "cpu") return await CpuDevice.create(options);
+  if (name === "reference") return new ReferenceDevice();
+  throw new DeviceError(`no device is called ${name}; there are auto, cpu and reference`);
+}

@@ -1,0 +1,53 @@
+import type { Tensor } from "../tensor.ts";
+
+/**
+ * Frees what was made inside it. Scopes nest; the innermost owns a new tensor.
+ *
+ * ```ts
+ * {
+ *   using scope = device.scope();
+ *   const y = scope.keep(add(mul(a, b), c)); // the product is freed at the end, y is not
+ * }
+ * ```
+ *
+ * A scope must end before its code awaits anything: other code would run inside it.
+ */
+export class Scope implements Disposable {
+  #tensors: Tensor[] = [];
+  #open: Scope[];
+  #awaited = false;
+
+  /** @param open the device's open scopes, this one's parent the last of them */
+  constructor(open: Scope[]) {
+    this.#open = open;
+    // A microtask runs only when the code that opened the scope has returned or awaits.
+    if (open.length === 0) queueMicrotask(() => this.#awaited = this.#open.includes(this));
+  }
+
+  adopt(tensor: Tensor): void {
+    tensor.scope = this;
+    this.#tensors.push(tensor);
+  }
+  /** Lets a tensor of this scope out, to the enclosing scope or, where there is none, to the caller. */
+  keep<T extends Tensor | undefined>(tensor: T): T {
+    if (tensor?.scope !== this) return tensor;
+    const parent = this.#open[this.#open.indexOf(this) - 1];
+    if (parent) parent.adopt(tensor);
+    else tensor.scope = undefined;
+    return tensor;
+  }
+
+  [Symbol.dispose](): void {
+    const depth = this.#open.indexOf(this);
+    if (depth < 0) return;
+    const inner = this.#open.splice(depth);
+    for (const scope of inner.reverse()) {
+      for (const tensor of scope.#tensors) if (tensor.scope === scope) tensor.dispose();
+      scope.#tensors = [];
+    }
+    if (this.#awaited) {
+      throw new TypeError("scope: it was open across an await; end it before, and keep() what is needed");
+    }
+    if (inner.length > 1) throw new TypeError("scope: ended before the scopes inside it");
+  }
+}

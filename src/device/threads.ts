@@ -1,0 +1,138 @@
+/**
+ * The CPU device's threads: the work of a launch is cut into chunks, and whoever is free takes the next.
+ *
+ * A thread that the system takes away holds up one chunk, not the launch: the others, the calling thread among them, take
+ * the rest. All state is in the first words of the kernels' shared memory. A launch is opened by storing
+ * (generation << 12 | 0) to CLAIM, and each chunk is taken by compare-exchange on it, so that nobody takes a chunk of a
+ * launch that has gone.
+ */
+
+/** Where things lie in the control words, in 32-bit words. */
+export const CONTROL = { modules: 64, moduleWords: 2, maxModules: 1984, words: 4096 } as const;
+/** Chunks a launch may fall into; a claim of this index says that no launch is open. */
+const CLOSED = 4095;
+
+/** What a thread needs to know. It travels to workers, so it is plain data. */
+export interface ThreadOptions {
+  readonly memory: WebAssembly.Memory;
+  /** Address of this thread's scratch. */
+  readonly scratch: number;
+}
+
+export interface Thread {
+  /** Runs one compiled kernel over a range of tasks. */
+  run(module: number, args: number, begin: number, end: number): void;
+  /** Opens a launch and works on it until all of it is done. */
+  launch(module: number, args: number, tasks: number, chunks: number): void;
+  /** Works on other threads' launches, for ever. */
+  serve(): void;
+}
+
+/**
+ * One thread. This function is also a worker's source text, so it uses nothing from outside itself.
+ *
+ * Waiting spins for some 40 µs, since the next launch mostly comes sooner, and then sleeps, so that an idle or a crowded
+ * machine loses nothing.
+ */
+export function makeThread({ memory, scratch }: ThreadOptions): Thread {
+  const CLAIM = 0, DONE = 1, SLEEPERS = 2, WAITING = 3, MODULE = 4, ARGS = 5, TASKS = 6, CHUNKS = 7, MODULES = 64;
+  const SPIN = 0.04, CLOSED = 4095;
+  const words = new Int32Array(memory.buffer, 0, 4096);
+  const kernels: ((args: number, begin: number, end: number) => void)[] = [];
+  let generation = 0;
+
+  function run(module: number, args: number, begin: number, end: number): void {
+    let kernel = kernels[module];
+    if (!kernel) {
+      const [address, length] = words.subarray(MODULES + 2 * module, MODULES + 2 * module + 2);
+      const bytes = new Uint8Array(memory.buffer, address >>> 0, length).slice();
+      const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env: { memory, scratch } });
+      kernel = kernels[module] = exports.run as typeof kernel;
+    }
+    kernel(args, begin, end);
+  }
+
+  /** Takes chunks of the launch `mine` until there are none. */
+  function work(mine: number): void {
+    for (;;) {
+      const claim = Atomics.load(words, CLAIM), chunk = claim & CLOSED;
+      const chunks = words[CHUNKS];
+      if (claim >>> 12 !== mine || chunk >= chunks) return;
+      // Where the exchange succeeds, the launch is still open, and so what was read of it belongs to it.
+      if (Atomics.compareExchange(words, CLAIM, claim, claim + 1) !== claim) continue;
+      const tasks = words[TASKS];
+      // Whole eights of elements to a chunk where there are many, so that vectors and cache lines are not shared.
+      const size = tasks > 64 * chunks ? Math.ceil(tasks / chunks / 8) * 8 : tasks / chunks;
+      const begin = Math.min(tasks, Math.floor(chunk * size));
+      const end = chunk + 1 === chunks ? tasks : Math.min(tasks, Math.floor((chunk + 1) * size));
+      if (begin < end) run(words[MODULE], words[ARGS], begin, end);
+      if (Atomics.add(words, DONE, 1) === chunks - 1 && Atomics.load(words, WAITING)) Atomics.notify(words, DONE);
+    }
+  }
+
+  /** Spins while `busy`, for a while; whether it ended. */
+  function spin(busy: () => boolean): boolean {
+    for (let start = performance.now(); performance.now() - start < SPIN;) {
+      for (let i = 0; i < 32; i++) if (!busy()) return true;
+    }
+    return false;
+  }
+
+  function launch(module: number, args: number, tasks: number, chunks: number): void {
+    generation = generation % 0x7ffff + 1;
+    Atomics.store(words, CLAIM, generation << 12 | CLOSED); // late comers of the last launch find nothing from here on
+    words[MODULE] = module, words[ARGS] = args, words[TASKS] = tasks, words[CHUNKS] = chunks;
+    Atomics.store(words, DONE, 0);
+    Atomics.store(words, CLAIM, generation << 12);
+    if (Atomics.load(words, SLEEPERS)) Atomics.notify(words, CLAIM);
+    work(generation);
+    const unfinished = () => Atomics.load(words, DONE) < chunks;
+    while (unfinished() && !spin(unfinished)) {
+      const done = Atomics.load(words, DONE);
+      Atomics.store(words, WAITING, 1);
+      if (done < chunks) Atomics.wait(words, DONE, done, 1);
+      Atomics.store(words, WAITING, 0);
+    }
+  }
+
+  function serve(): never {
+    for (let seen = 0;;) {
+      const nothing = () => Atomics.load(words, CLAIM) >>> 12 === seen;
+      if (nothing() && !spin(nothing)) {
+        Atomics.add(words, SLEEPERS, 1);
+        const claim = Atomics.load(words, CLAIM);
+        if (claim >>> 12 === seen) Atomics.wait(words, CLAIM, claim, 1000);
+        Atomics.sub(words, SLEEPERS, 1);
+        continue;
+      }
+      const claim = Atomics.load(words, CLAIM);
+      if ((claim & CLOSED) === CLOSED) continue; // being opened
+      work(seen = claim >>> 12);
+    }
+  }
+  return { run, launch, serve };
+}
+
+interface NodeWorker {
+  unref(): void;
+  terminate(): Promise<number>;
+}
+
+/** Starts a thread that serves for ever and does not keep the process alive; returns what ends it. */
+export async function startWorker(options: ThreadOptions): Promise<() => void> {
+  const start = `(${makeThread})`;
+  if ("process" in globalThis) { // Deno, Node
+    const { Worker } = await import("node:worker_threads");
+    const source = `${start}(require("node:worker_threads").workerData).serve();`;
+    const worker: NodeWorker = new Worker(source, { eval: true, workerData: options });
+    worker.unref();
+    return () => void worker.terminate();
+  }
+  const source = `onmessage = ({ data }) => ${start}(data).serve();`;
+  const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
+  const worker = new Worker(url);
+  worker.postMessage(options);
+  return () => worker.terminate();
+}
+
+if (CLOSED !== 0xfff || CONTROL.modules !== 64) throw new TypeError("threads: the worker's text has other constants");

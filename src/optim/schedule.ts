@@ -1,0 +1,38 @@
+/** Learning rate by iteration: linear warm-up, then half a cosine (Loshchilov and Hutter 2016, arXiv:1608.03983), then flat. */
+
+/** Names, meaning and defaults are nanoGPT's. */
+export interface ScheduleOptions {
+  /** The highest rate; the rate throughout where `decayLr` is false. */
+  readonly learningRate: number;
+  /** Iterations until the highest rate is reached. */
+  readonly warmupIters: number;
+  /** The iteration from which on the rate is `minLr`: about `maxIters`, as Hoffmann et al. (2022) advise. */
+  readonly lrDecayIters: number;
+  /** Where the cosine ends: about a tenth of `learningRate`. */
+  readonly minLr: number;
+  readonly decayLr: boolean;
+}
+
+/**
+ * The learning rate of the update at iteration `iter`, counted from 0, as nanoGPT's `get_lr`.
+ *
+ * With w = warmupIters and d = lrDecayIters: lr (iter + 1) / (w + 1) before w, so that the first update already moves;
+ * min + ½ (1 + cos π (iter − w) / (d − w)) (lr − min) from w to d; min from there on.
+ *
+ * @param iter iterations completed
+ * @example
+ * ```ts
+ * import { learningRate } from "./schedule.ts";
+ *
+ * const options = { learningRate: 1e-3, warmupIters: 1, lrDecayIters: 101, minLr: 1e-4, decayLr: true };
+ * console.log([0, 1, 51, 101].map((iter) => learningRate(iter, options))); // 0.0005, 0.001, 0.00055, 0.0001
+ * ```
+ */
+export function learningRate(iter: number, options: ScheduleOptions): number {
+  const { learningRate, warmupIters, lrDecayIters, minLr, decayLr } = options;
+  if (!decayLr) return learningRate;
+  if (iter < warmupIters) return learningRate * (iter + 1) / (warmupIters + 1);
+  if (iter >= lrDecayIters) return minLr; // at the end exactly, the cosine gives the same, or 0 / 0 without a decay
+  const progress = (iter - warmupIters) / (lrDecayIters - warmupIters);
+  return minLr + 0.5 * (1 + Math.cos(Math.PI * progress)) * (learningRate - minLr);
+}

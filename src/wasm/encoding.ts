@@ -1,0 +1,58 @@
+/** The binary format of WebAssembly (https://webassembly.github.io/spec/core/binary/), as far as kernels need it. */
+
+export const codes = { i32: 0x7f, f32: 0x7d, f64: 0x7c, v128: 0x7b };
+export type Type = keyof typeof codes;
+
+/** A memory's size in pages of 64 KiB. */
+export interface Pages {
+  readonly initial: number;
+  readonly maximum: number;
+  readonly shared: boolean;
+}
+
+/** Unsigned LEB128. */
+export function leb(n: number): number[] {
+  if (n < 0) throw new RangeError(`${n} is negative`);
+  const bytes = [];
+  for (; n > 127; n >>>= 7) bytes.push((n & 127) | 128);
+  return [...bytes, n];
+}
+
+export function signedLeb(n: number): number[] {
+  const bytes = [];
+  for (;;) {
+    const byte = n & 127;
+    n >>= 7;
+    if ((n === 0 && !(byte & 64)) || (n === -1 && byte & 64)) return [...bytes, byte];
+    bytes.push(byte | 128);
+  }
+}
+
+/** A vector instruction: all of them have this prefix. */
+export const simd = (opcode: number): number[] => [0xfd, ...leb(opcode)];
+export const bytesOfF32 = (value: number): number[] => [...new Uint8Array(new Float32Array([value]).buffer)];
+export const bytesOfF64 = (value: number): number[] => [...new Uint8Array(new Float64Array([value]).buffer)];
+
+/** `env.memory` and `env.scratch` imported, function 0 exported as `run`. */
+export function moduleBytes(
+  functions: readonly { parameters: number[]; body: number[] }[],
+  { initial, maximum, shared }: Pages,
+): Uint8Array<ArrayBuffer> {
+  const list = (items: number[][]) => [...leb(items.length), ...items.flat()];
+  const section = (id: number, items: number[][]) => {
+    const content = list(items);
+    return [id, ...leb(content.length), ...content];
+  };
+  const text = (s: string) => list([...new TextEncoder().encode(s)].map((byte) => [byte]));
+  return Uint8Array.from([
+    ...[0, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
+    ...section(1, functions.map(({ parameters }) => [0x60, ...list(parameters.map((code) => [code])), 0])),
+    ...section(2, [
+      [...text("env"), ...text("memory"), 2, shared ? 3 : 1, ...leb(initial), ...leb(maximum)],
+      [...text("env"), ...text("scratch"), 3, codes.i32, 0],
+    ]),
+    ...section(3, functions.map((_, i) => leb(i))),
+    ...section(7, [[...text("run"), 0, 0]]),
+    ...section(10, functions.map(({ body }) => [...leb(body.length), ...body])),
+  ]);
+}

@@ -1,0 +1,116 @@
+/**
+ * The vector instructions of a kernel's body, on eight elements at a time or on one.
+ *
+ * Eight are two 128-bit vectors, which V8 can pair into one 256-bit register; one goes through the same instructions, so
+ * that an element's bits do not depend on its place. Load all halves, compute, then store: a store between two loads of a
+ * pair keeps V8 from pairing them.
+ */
+import type { I32, I32Local, Local, WasmFunction } from "./assembler.ts";
+import { bytesOfF32, leb, simd } from "./encoding.ts";
+
+/** Eight lanes, or one (then the halves are the same local), or one value in every lane (then too). */
+export type Vector = readonly [lower: Local<"v128">, upper: Local<"v128">];
+
+export class Lanes {
+  constructor(private f: WasmFunction, readonly width: 8 | 1) {}
+
+  #each(make: (part: 0 | 1) => number[]): Vector {
+    const lower = this.f.let("v128", make(0));
+    return [lower, this.width === 8 ? this.f.let("v128", make(1)) : lower];
+  }
+  #op = (opcode: number) => (...operands: Vector[]): Vector =>
+    this.#each((part) => [...operands.flatMap((v) => this.f.get(v[part])), ...simd(opcode)]);
+  #shift = (opcode: number) => (v: Vector, bits: I32): Vector =>
+    this.#each((part) => [...this.f.get(v[part]), ...this.f.pushI32(bits), ...simd(opcode)]);
+
+  /** Elements from `pointer + 4 · at` on. */
+  load = (pointer: I32Local, at: I32): Vector => this.loadFrom(this.f.i32.at(pointer, at), 0);
+  /** Elements at a fixed distance in bytes from a pointer that the loop moves. */
+  loadFrom(pointer: I32Local, bytes: number): Vector {
+    const opcode = simd(this.width === 8 ? 0x00 : 0x5c);
+    return this.#each((part) => [...this.f.get(pointer), ...opcode, 2, ...leb(bytes + 16 * part)]);
+  }
+  /** One element in every lane. */
+  loadSplat(pointer: I32Local, bytes: number): Vector {
+    const one = this.f.let("v128", [...this.f.get(pointer), ...simd(0x09), 2, ...leb(bytes)]);
+    return [one, one];
+  }
+  store = (pointer: I32Local, at: I32, value: Vector): void => this.storeTo(this.f.i32.at(pointer, at), 0, value);
+  /** Upper half first: V8 pairs two stores only in this order. */
+  storeTo(pointer: I32Local, bytes: number, value: Vector): void {
+    const [opcode, lane] = this.width === 8 ? [simd(0x0b), []] : [simd(0x5a), [0]];
+    for (const part of this.width === 8 ? [1, 0] : [0]) {
+      this.f.emit(...this.f.get(pointer), ...this.f.get(value[part]), ...opcode, 2, ...leb(bytes + 16 * part), ...lane);
+    }
+  }
+  /** Adds to the elements, or writes them where the operand is fresh (see Local.fresh). */
+  accumulate(pointer: I32Local, at: I32, value: Vector): void {
+    const address = this.f.i32.at(pointer, at);
+    this.storeTo(address, 0, pointer.fresh ? value : this.add(this.loadFrom(address, 0), value));
+  }
+  /** A vector to {@linkcode assign} to; made before the loop that it is carried round. */
+  accumulator = (start = 0): Vector => this.#each(() => [...simd(0x0c), ...Array(4).fill(bytesOfF32(start)).flat()]);
+  /** into ← value. */
+  assign(into: Vector, value: Vector): void {
+    if (this.width === 8 && into[0] === into[1]) throw new TypeError("the halves of an accumulator must differ");
+    for (const part of this.width === 8 ? [0, 1] : [0]) this.f.set(into[part], this.f.get(value[part]));
+  }
+
+  abs = this.#op(0xe0);
+  neg = this.#op(0xe1);
+  sqrt = this.#op(0xe3);
+  add = this.#op(0xe4);
+  sub = this.#op(0xe5);
+  mul = this.#op(0xe6);
+  div = this.#op(0xe7);
+  /** b < a ? b : a, so a where either is NaN. */
+  min = this.#op(0xea);
+  /** a < b ? b : a, so a where either is NaN. */
+  max = this.#op(0xeb);
+  /** a · b + c, rounded once. */
+  madd = this.#op(0x105);
+  /** c − a · b, rounded once. */
+  nmadd = this.#op(0x106);
+
+  // Comparisons make masks: all ones where they hold.
+  eq = this.#op(0x41);
+  ne = this.#op(0x42);
+  lt = this.#op(0x43);
+  gt = this.#op(0x44);
+  le = this.#op(0x45);
+  ge = this.#op(0x46);
+  /** a where the mask is set, else b. */
+  select = (mask: Vector, a: Vector, b: Vector): Vector => this.#op(0x52)(a, b, mask);
+  and = this.#op(0x4e);
+  /** a and not b. */
+  andNot = this.#op(0x4f);
+  or = this.#op(0x50);
+  xor = this.#op(0x51);
+
+  addI32 = this.#op(0xae);
+  subI32 = this.#op(0xb1);
+  mulI32 = this.#op(0xb5);
+  eqI32 = this.#op(0x37);
+  neI32 = this.#op(0x38);
+  shl = this.#shift(0xab);
+  shrSigned = this.#shift(0xac);
+  shr = this.#shift(0xad);
+  /** From signed integers to floats. */
+  fromI32 = this.#op(0xfa);
+  /** Towards zero; undefined for what does not fit, which the caller excludes. */
+  truncate = this.#op(0x101);
+
+  /** The upper 32 bits of the products of unsigned integers. */
+  mulHigh(a: Vector, b: Vector): Vector {
+    const odd = [1, 3, 5, 7].flatMap((n) => [0, 1, 2, 3].map((byte) => 4 * n + byte)); // upper words of four products
+    return this.#each((part) => {
+      const both = [...this.f.get(a[part]), ...this.f.get(b[part])];
+      return [...both, ...simd(0xde), ...both, ...simd(0xdf), ...simd(0x0d), ...odd];
+    });
+  }
+  /** 0, 1, 2, … in the lanes, as integers. */
+  iota(): Vector {
+    const bytes = (from: number) => [...new Uint8Array(Int32Array.from([0, 1, 2, 3], (i) => from + i).buffer)];
+    return this.#each((part) => [...simd(0x0c), ...bytes(4 * part)]);
+  }
+}
