@@ -1,0 +1,39 @@
+/**
+ * How far a device may be from PyTorch's f64 results: |actual − expected| ≤ atol + rtol · |expected|.
+ *
+ * One rounding of f32 is at most 6e-8 of the value. Inputs are normally distributed, so a sum of n products of size 1 is
+ * about √n and carries roundings of its partial sums: that is atol. generate.py prints how far PyTorch's own f32 kernels
+ * are off on the same cases, as a share of 1 + |expected|; it is quoted here, and the limit stands a small factor above.
+ */
+export interface Tolerance {
+  readonly atol: number;
+  readonly rtol: number;
+}
+
+/** The reference device works in f64: only the order of additions may differ. */
+export const REFERENCE: Tolerance = { atol: 1e-12, rtol: 1e-12 };
+
+export const tolerances = {
+  /** Copies are exact; where a gradient arrives twice, one addition rounds. */
+  movement: { atol: 0, rtol: 1.2e-7 },
+  /** One to four roundings; gradients of broadcast inputs add up to 300 terms. PyTorch: 6.1e-7. */
+  arithmetic: { atol: 2e-6, rtol: 1e-6 },
+  /** Polynomials of a few ulp, times the incoming gradient. PyTorch: 1.2e-7. */
+  transcendental: { atol: 5e-7, rtol: 1e-6 },
+  /** Sums of up to 1200 terms. PyTorch: 4.5e-7. */
+  reduction: { atol: 5e-6, rtol: 1e-6 },
+  /** Up to 769 products one after another: partial sums of 28, a thousand roundings of 2e-6 at random. PyTorch: 1.1e-5. */
+  matmul: { atol: 3e-5, rtol: 3e-6 },
+  /** rstd reaches 316 where a row has one element, and multiplies what cancels. PyTorch: 1.5e-5. */
+  layerNorm: { atol: 3e-5, rtol: 1e-5 },
+  /** 1 + erf cancels for negative x, which leaves an absolute error of an ulp of 1 times x. PyTorch: 6.1e-7. */
+  gelu: { atol: 2e-6, rtol: 1e-6 },
+  /** Differences of arguments up to 1000 round before they are exponentiated. PyTorch: 2.3e-7. */
+  softmax: { atol: 2e-6, rtol: 2e-6 },
+  /** As softmax; the mean over few rows shrinks it. PyTorch: 7.0e-8. */
+  crossEntropy: { atol: 1e-6, rtol: 1e-6 },
+  /** Two products of up to 130 terms around a softmax, whose scores reach 100. PyTorch: 4.3e-6. */
+  attention: { atol: 2e-5, rtol: 1e-5 },
+} satisfies Record<string, Tolerance>;
+
+export type OpClass = keyof typeof tolerances;

@@ -1,0 +1,57 @@
+/** What the tests share: the devices, and comparisons that say what went wrong. */
+import { createDevice } from "../src/device/create.ts";
+import type { Device } from "../src/device/device.ts";
+import type { Tensor } from "../src/tensor.ts";
+
+export interface TestDevice {
+  /** As test names show it: `reference`, `cpu narrow`, `cpu wide`. */
+  readonly name: string;
+  readonly device: Device;
+}
+
+/** Every device that this process has; the mode of the CPU is the process's own. */
+export async function devices(): Promise<TestDevice[]> {
+  const cpu = await createDevice("cpu");
+  return [
+    { name: "reference", device: await createDevice("reference") },
+    { name: `cpu ${wide() ? "wide" : "narrow"}`, device: cpu },
+  ];
+}
+
+/** Whether the process was started with V8's flags of wide mode. */
+function wide(): boolean {
+  return (Deno.env.get("DENO_V8_FLAGS") ?? "").includes("revectorize");
+}
+
+export interface Limit {
+  readonly atol: number;
+  readonly rtol: number;
+}
+
+/** Throws unless |actual − expected| ≤ atol + rtol · |expected| everywhere; tells the element that misses by most. */
+export function assertClose(actual: ArrayLike<number>, expected: ArrayLike<number>, limit: Limit, what: string): void {
+  if (actual.length !== expected.length) {
+    throw new Error(`${what}: ${actual.length} elements, expected ${expected.length}`);
+  }
+  let worst = -1, excess = 1;
+  for (let i = 0; i < expected.length; i++) {
+    const error = Object.is(actual[i], expected[i]) ? 0 : Math.abs(actual[i] - expected[i]);
+    const share = error === 0 ? 0 : error / (limit.atol + limit.rtol * Math.abs(expected[i]));
+    if (share <= excess) continue;
+    worst = i;
+    if (Number.isNaN(share)) break;
+    excess = share;
+  }
+  if (worst < 0) return;
+  const error = Math.abs(actual[worst] - expected[worst]);
+  throw new Error(
+    `${what}: element ${worst} of ${expected.length} is ${actual[worst]}, expected ${expected[worst]}: ` +
+      `off by ${error.toExponential(2)}, allowed ${limit.atol} + ${limit.rtol} · |expected|`,
+  );
+}
+
+export function assertShape(actual: Tensor, expected: readonly number[], what: string): void {
+  if (`${actual.shape}` !== `${expected}` || actual.shape.length !== expected.length) {
+    throw new Error(`${what}: shape [${actual.shape}], expected [${expected}]`);
+  }
+}
