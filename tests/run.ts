@@ -1,0 +1,58 @@
+/**
+ * Runs the tests, in each mode that needs a process of its own, and ends with the counts of all of them:
+ *
+ * - narrow: every test, with 128-bit WASM kernels;
+ * - wide: the engine's and the golden tests again, with the 256-bit kernels that V8's flags turn on.
+ *
+ * `deno task test PATH…` runs only those files or folders.
+ */
+import { v8Flags, wideAvailable } from "../src/cli/v8_flags.ts";
+
+interface Counts {
+  passed: number;
+  failed: number;
+  skipped: number;
+}
+
+const root = new URL("../", import.meta.url);
+// Reading: modules, fixtures. Writing: temporary folders. Running: deno itself, for the command line's own tests.
+const permissions = ["--allow-read", "--allow-write", "--allow-env", "--allow-run", "--allow-net=127.0.0.1,localhost"];
+
+/** `deno test` on `paths`, its output passed through; types are `deno task check`'s business. */
+async function deno(mode: string, flags: string, paths: string[]): Promise<Counts> {
+  console.log(`\n${mode}: DENO_V8_FLAGS=${flags} deno test ${paths.join(" ")}`);
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["test", "--quiet", "--no-check", "--no-prompt", ...permissions, ...paths],
+    env: { DENO_V8_FLAGS: flags, NO_COLOR: "1" },
+    cwd: root,
+    stdout: "piped",
+  }).spawn();
+  let text = "";
+  const decoder = new TextDecoder();
+  for await (const chunk of child.stdout) {
+    await Deno.stdout.write(chunk);
+    text += decoder.decode(chunk, { stream: true });
+  }
+  const { success } = await child.status;
+  const summary = text.matchAll(/^(?:ok|FAILED) \| (\d+) passed.*? \| (\d+) failed(?:.*? \| (\d+) ignored)?/gm)
+    .toArray().at(-1);
+  const [passed, failed, skipped] = (summary ?? []).slice(1).map((count) => Number(count ?? 0));
+  const counts = { passed: passed ?? 0, failed: failed ?? 0, skipped: skipped ?? 0 };
+  // A process that ended badly without a failed test, or without any test, has failed all the same.
+  if (counts.failed === 0 && (!success || counts.passed === 0)) counts.failed = 1;
+  return counts;
+}
+
+const paths = Deno.args;
+const runs = [await deno("narrow", v8Flags(false), paths.length ? paths : ["tests"])];
+if (wideAvailable()) {
+  runs.push(await deno("wide", v8Flags(true), paths.length ? paths : ["tests/engine", "tests/golden"]));
+} else {
+  console.log(`\nwide: skipped, because its flags are not known for V8 ${Deno.version.v8} on ${Deno.build.arch}`);
+  runs.push({ passed: 0, failed: 0, skipped: 1 });
+}
+
+const sum = (key: keyof Counts) => runs.reduce((total, run) => total + run[key], 0);
+const skipped = sum("skipped");
+console.log(`\n${sum("passed")} passed, ${sum("failed")} failed${skipped ? `, ${skipped} skipped` : ""}`);
+if (sum("failed") > 0) Deno.exit(1);
