@@ -21,7 +21,10 @@ sys.dont_write_bytecode = True
 torch.set_num_threads(1)
 torch.use_deterministic_algorithms(True)
 
-import op_cases
+import model_cases
+import tensor_op_cases, model_op_cases  # as they are read, they record
+import recorder
+import run_cases
 
 HERE = pathlib.Path(__file__).parent
 FIXTURES = HERE / "fixtures"
@@ -30,8 +33,12 @@ if __name__ == "__main__":
     FIXTURES.mkdir(exist_ok=True)
     for old in FIXTURES.glob("*.safetensors"):
         old.unlink()
-    manifest = {"torch": torch.__version__, "numpy": numpy.__version__, "files": {}}
-    files = {f"ops_{name}": fixture for name, fixture in op_cases.files.items()}
+    manifest = {"torch": torch.__version__, "numpy": numpy.__version__, "seeds": [recorder.SEED, model_cases.SEED], "files": {}}
+    files = {f"ops_{name}": fixture for name, fixture in recorder.files.items()}
+    files["modules"], files["models"], files["optimizer"] = model_cases.modules(), model_cases.models(), model_cases.optimizer_steps()
+    files["schedule"], files["initial"] = run_cases.schedule(), run_cases.initial()
+    files["curves"], trained = run_cases.curves()
+    files["sampling"] = run_cases.sampling(trained)
     for name, fixture in files.items():
         path = FIXTURES / f"{name}.safetensors"
         fixture.write(path)
@@ -39,5 +46,5 @@ if __name__ == "__main__":
         manifest["files"][path.name] = {"cases": len(fixture.cases), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
     (HERE / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
     print(sum(f["cases"] for f in manifest["files"].values()), "cases,", sum(f["bytes"] for f in manifest["files"].values()), "bytes")
-    for kind, error in op_cases.worst.items():
+    for kind, error in recorder.worst.items():
         print(f"PyTorch's own f32 kernels, {kind}: {error:.1e}")

@@ -1,0 +1,159 @@
+"""The modules, the whole model, and optimizer steps, with random weights rounded to f32 and computed in f64."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from fixture import Fixture
+from pytorch_gpt import GPT, MLP, Block, CausalSelfAttention, GPTConfig, LayerNorm
+
+SEED = 20261124
+random = np.random.Generator(np.random.PCG64(SEED))
+
+
+def normal(*shape, scale=1.0):
+    return torch.from_numpy(np.asarray(random.standard_normal(shape) * scale, np.float32))
+
+
+def ids(high, *shape):
+    return torch.from_numpy(random.integers(0, high, shape))
+
+
+@torch.no_grad()
+def randomize(module):
+    """Weights large enough that attention attends, biases and norms that matter."""
+    for name, parameter in module.named_parameters():
+        is_norm = parameter.dim() == 1 and name.endswith("weight")
+        parameter.copy_(normal(*parameter.shape, scale=0.2) + (1 if is_norm else 0))
+    return module.double()
+
+
+def keep_weights(fixture, prefix, module, gradients):
+    for name, parameter in module.named_parameters():
+        name = f"{prefix}.w.{name}".replace("lm_head", "transformer.wte")
+        fixture.put(name, parameter.float())
+        if gradients:
+            fixture.put(name + ".grad", parameter.grad)
+
+
+def modules():
+    """CASE.x through CASE.w.NAME gives CASE.out; CASE.dout comes back, to NAME.grad and CASE.x.grad."""
+    fixture = Fixture()
+    for bias in [True, False]:
+        for width, heads, B, T in [(16, 2, 2, 9), (15, 3, 1, 5), (1, 1, 3, 2)]:
+            config = GPTConfig(block_size=T, vocab_size=1, n_layer=1, n_head=heads, n_embd=width, bias=bias)
+            for kind, module in {
+                "Linear": nn.Linear(width, width + 1, bias),
+                "LayerNorm": LayerNorm(width, bias),
+                "CausalSelfAttention": CausalSelfAttention(config),
+                "MLP": MLP(config),
+                "Block": Block(config),
+            }.items():
+                number = len(fixture.cases)
+                randomize(module)
+                x = normal(B, T, width)
+                fixture.put(f"{number}.x", x)
+                x = x.double().requires_grad_()
+                out = module(x)
+                dout = normal(*out.shape)
+                out.backward(dout.double())
+                fixture.put(f"{number}.out", out)
+                fixture.put(f"{number}.dout", dout)
+                fixture.put(f"{number}.x.grad", x.grad)
+                keep_weights(fixture, number, module, gradients=True)
+                name = f"{kind} {width} wide, {'with' if bias else 'without'} bias"
+                fixture.cases.append({"name": name, "module": kind, "config": config.camel()})
+    return fixture
+
+
+def models():
+    """CASE.tokens and CASE.targets give CASE.logits and CASE.loss, and NAME.grad; without targets CASE.last."""
+    fixture = Fixture()
+    for config, B, T in [
+        (GPTConfig(block_size=32, vocab_size=65, n_layer=2, n_head=2, n_embd=24, bias=True), 2, 32),
+        (GPTConfig(block_size=16, vocab_size=65, n_layer=2, n_head=4, n_embd=16, bias=False), 3, 16),
+        (GPTConfig(block_size=9, vocab_size=11, n_layer=1, n_head=3, n_embd=15, bias=True), 2, 7),
+        (GPTConfig(block_size=4, vocab_size=3, n_layer=3, n_head=1, n_embd=1, bias=False), 1, 1),
+    ]:
+        number = len(fixture.cases)
+        model = randomize(GPT(config))
+        tokens, targets = ids(config.vocab_size, B, T), ids(config.vocab_size, B, T)
+        if number == 2:
+            targets[0, :3] = -1
+        logits, loss = model(tokens, targets)
+        loss.backward()
+        for name, tensor in {"tokens": tokens, "targets": targets, "logits": logits, "loss": loss, "last": model(tokens)[0]}.items():
+            fixture.put(f"{number}.{name}", tensor)
+        keep_weights(fixture, number, model, gradients=True)
+        shape = f"{config.n_layer} layers, {config.n_head} heads, {config.n_embd} wide, {'with' if config.bias else 'without'} bias"
+        fixture.cases.append({"name": shape, "config": config.camel()})
+    return fixture
+
+
+RATES = [1e-3, 2e-3, 3e-3, 4e-3, 5e-3, 4e-3, 3e-3, 2e-3, 1e-3, 5e-4]
+HYPER = {"betas": [0.9, 0.99], "weightDecay": 0.1, "gradClip": 1.0, "learningRates": RATES}
+
+
+def keep_state(fixture, prefix, named, optimizer):
+    for name, parameter in named:
+        name = name.replace("lm_head", "transformer.wte")
+        state = optimizer.state[parameter]
+        for key, tensor in {"p": parameter, "m": state["exp_avg"], "v": state["exp_avg_sq"]}.items():
+            fixture.put(f"{prefix}.{key}.{name}", tensor)
+
+
+def optimizer_steps():
+    """CASE.w.NAME before; CASE.STEP.p.NAME, .m. and .v. after steps 1 and 10; CASE.norms before clipping.
+
+    Case 0 gives the gradients, CASE.STEP.g.NAME; case 1 takes them from a model, a batch CASE.tokens[step] a step.
+    """
+    fixture = Fixture()
+    named = {name: nn.Parameter(normal(*shape)) for name, shape in {"a": (5, 7), "b": (9,), "c": (257,), "d": (3, 8, 2), "e": (1,)}.items()}
+    for name, parameter in named.items():
+        fixture.put(f"0.w.{name}", parameter)
+        parameter.data = parameter.data.double()
+    parameters = list(named.values())
+    groups = [{"params": [p for p in parameters if p.dim() >= 2], "weight_decay": 0.1}, {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, betas=HYPER["betas"])
+
+    def gradients(step):
+        for name, parameter in named.items():
+            gradient = normal(*parameter.shape, scale=[0.3, 0.01, 1][step % 3])  # norms above and below 1
+            fixture.put(f"0.{step + 1}.g.{name}", gradient)
+            parameter.grad = gradient.double()
+
+    run_steps(fixture, 0, list(named.items()), optimizer, gradients)
+    fixture.cases.append({"name": "gradients given", **HYPER})
+
+    config = GPTConfig(block_size=8, vocab_size=13, n_layer=1, n_head=2, n_embd=16, bias=False)
+    model = randomize(GPT(config))
+    keep_weights(fixture, 1, model, gradients=False)
+    tokens = ids(13, 10, 4, 9)
+    fixture.put("1.tokens", tokens[..., :-1])
+    fixture.put("1.targets", tokens[..., 1:])
+    optimizer = model.optimizer(HYPER["weightDecay"], RATES[0], HYPER["betas"])
+    losses = []
+
+    def backward(step):
+        loss = model(tokens[step, :, :-1], tokens[step, :, 1:])[1]
+        losses.append(loss.item())
+        loss.backward()
+
+    run_steps(fixture, 1, list(model.named_parameters()), optimizer, backward)
+    fixture.put("1.losses", np.array(losses))
+    fixture.cases.append({"name": "gradients of a model", "config": config.camel(), **HYPER})
+    return fixture
+
+
+def run_steps(fixture, number, named, optimizer, fill_gradients):
+    norms = []
+    for step, rate in enumerate(RATES):
+        fill_gradients(step)
+        norms.append(nn.utils.clip_grad_norm_([p for _, p in named], HYPER["gradClip"]).item())
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        optimizer.step()
+        optimizer.zero_grad()
+        if step in (0, 9):
+            keep_state(fixture, f"{number}.{step + 1}", named, optimizer)
+    fixture.put(f"{number}.norms", np.array(norms))
