@@ -116,7 +116,8 @@ export class Generator {
    *
    * @throws {CheckpointError} when it is not a generator's state
    */
-  setState({ words, index, cachedNormal }: GeneratorState): void {
+  setState(state: GeneratorState): void {
+    const { words, index, cachedNormal } = state ?? {}; // it may come from a file
     const isWord = (word: unknown) => typeof word === "number" && word >>> 0 === word;
     const twister = this.#twister;
     if (
