@@ -13,7 +13,8 @@ export async function loadConfig(word: string): Promise<object> {
     if (!(await Deno.stat(url)).isFile) throw new ConfigError(`${path} is not a file; a config is a TypeScript module`);
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
-    throw new ConfigError(`${word}: no such config file${path === word ? "" : ` (looked for ${path})`}`);
+    const hint = word.includes("=") ? "; flags begin with --" : "";
+    throw new ConfigError(`${word}: no such config file${path === word ? "" : ` (looked for ${path})`}${hint}`);
   }
   let exported: unknown;
   try {

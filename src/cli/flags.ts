@@ -115,7 +115,12 @@ export function parseCommandLine<T extends FlagTable>(table: T, args: string[]):
 export function checkValues<T extends FlagTable>(table: T, values: object, origin: string): Partial<Values<T>> {
   for (const [name, value] of Object.entries(values)) {
     if (!Object.hasOwn(table, name)) throw unknown(table, name, `${origin}: ${name}`);
-    check(table, name, value, `${origin}: ${name} = ${show(value)}`);
+    check(
+      table,
+      name,
+      value,
+      `${origin}: ${name} = ${typeof value === "string" ? JSON.stringify(value) : show(value)}`,
+    );
   }
   return values;
 }
@@ -137,9 +142,9 @@ function checkForm(table: FlagTable, arg: string): void {
   if (!arg.startsWith("--") || !Object.hasOwn(table, name)) {
     throw unknown(table, name, `Unknown flag ${arg.split("=")[0]}`);
   }
-  if (!value) {
-    throw new ConfigError(`--${name} has no value: write --${name}=${show(table[name].fallback)} in one word`);
-  }
+  if (value) return;
+  const example = typeof table[name].fallback === "boolean" ? "True" : "VALUE";
+  throw new ConfigError(`--${name} has no value: write --${name}=${example}, in one word`);
 }
 
 function check(table: FlagTable, name: string, value: unknown, shown: string): FlagValue {

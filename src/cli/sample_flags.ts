@@ -15,7 +15,11 @@ import { loadConfig } from "./config_file.ts";
 import { deviceFlags, refuseGPT2, torchFlags } from "./shared_flags.ts";
 
 export const sampleFlags = {
-  init_from: choice(["resume"], "the best checkpoint in out_dir", refuseGPT2),
+  init_from: choice(
+    ["resume"],
+    "the best checkpoint in out_dir",
+    refuseGPT2("use resume and name a run with --out_dir"),
+  ),
   out_dir: text("out", "the run folder to sample from"),
   start: text("\n", "the text to go on from; FILE:path reads it from a file"),
   num_samples: int(10, "samples to draw", { min: 1 }),

@@ -15,6 +15,6 @@ export const torchFlags = {
   dtype: choice(["float32"], "only float32", () => "everything is computed in float32 here"),
 };
 
-export function refuseGPT2(value: string): string | undefined {
-  if (value.startsWith("gpt2")) return "GPT-2's weights are not in this version; use scratch to train, resume to go on";
-}
+/** A refusal of `init_from` that goes on with what the command can do instead. */
+export const refuseGPT2 = (instead: string) => (value: string): string | undefined =>
+  value.startsWith("gpt2") ? `GPT-2's weights are not in this version; ${instead}` : undefined;

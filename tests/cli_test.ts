@@ -1,0 +1,259 @@
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { describeError, exitStatus } from "../src/cli/command.ts";
+import { editDistance } from "../src/cli/flags.ts";
+import { bar, duration, Progress, rate } from "../src/cli/progress.ts";
+import { parseSample, sampleFlags } from "../src/cli/sample_flags.ts";
+import { parseTrain, trainFlags } from "../src/cli/train_flags.ts";
+import { v8Flags } from "../src/cli/v8_flags.ts";
+import { CheckpointError, ConfigError, DataError } from "../src/errors.ts";
+
+const words = (line: string) => line.split(" ").filter(Boolean);
+
+Deno.test("nanoGPT's README command for a laptop means what it says there", async () => {
+  const { values, named } = await parseTrain(words(
+    "config/train_shakespeare_char.py --device=cpu --compile=False --eval_iters=20 --log_interval=1 --block_size=64 " +
+      "--batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 --max_iters=2000 --lr_decay_iters=2000 --dropout=0.0",
+  ));
+  assertEquals(values, {
+    // From the flags.
+    device: "cpu",
+    compile: false,
+    eval_iters: 20,
+    log_interval: 1,
+    block_size: 64,
+    batch_size: 12,
+    n_layer: 4,
+    n_head: 4,
+    n_embd: 128,
+    max_iters: 2000,
+    lr_decay_iters: 2000,
+    dropout: 0,
+    // From nanoGPT's config/train_shakespeare_char.py.
+    out_dir: "out-shakespeare-char",
+    eval_interval: 250,
+    always_save_checkpoint: false,
+    dataset: "shakespeare_char",
+    gradient_accumulation_steps: 1,
+    learning_rate: 1e-3,
+    min_lr: 1e-4,
+    beta2: 0.99,
+    warmup_iters: 100,
+    // From nanoGPT's train.py.
+    eval_only: false,
+    init_from: "scratch",
+    bias: false,
+    weight_decay: 0.1,
+    beta1: 0.9,
+    grad_clip: 1,
+    decay_lr: true,
+    dtype: "float32",
+    seed: 1337,
+    wandb_log: false,
+    // Ours.
+    input: "",
+    threads: 0,
+    wandb_project: "",
+    wandb_run_name: "",
+  });
+  assertEquals(named.seed, undefined);
+  assertEquals([named.warmup_iters, named.n_layer], [100, 4]);
+});
+
+Deno.test("without a config file the same command is the default, but for its folder and how often it prints", async () => {
+  const laptop = await parseTrain(words(
+    "config/train_shakespeare_char --eval_iters=20 --block_size=64 --batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 " +
+      "--max_iters=2000 --lr_decay_iters=2000 --dropout=0.0 --out_dir=out",
+  ));
+  assertEquals((await parseTrain([])).values, laptop.values);
+  assertEquals((await parseTrain([])).named, {});
+});
+
+Deno.test("a config file stands on train.py's defaults, and flags win over it", async () => {
+  const config = await Deno.makeTempFile({ suffix: ".ts" });
+  await Deno.writeTextFile(config, "export default { batch_size: 3, n_layer: 5 };");
+  try {
+    const { values } = await parseTrain([config, "--n_layer=6", "--n_layer=7"]);
+    const { batch_size, n_layer, n_embd, block_size, gradient_accumulation_steps } = values;
+    assertEquals({ batch_size, n_layer, n_embd, block_size, gradient_accumulation_steps }, {
+      batch_size: 3,
+      n_layer: 7,
+      n_embd: 768,
+      block_size: 1024,
+      gradient_accumulation_steps: 40,
+    });
+  } finally {
+    await Deno.remove(config);
+  }
+});
+
+Deno.test("values are read as Python writes them", async () => {
+  const read = async (flag: string) => Object.values((await parseTrain([flag])).named)[0];
+  assertEquals(await read("--bias=True"), true);
+  assertEquals(await read("--bias=false"), false);
+  assertEquals(await read("--learning_rate=1e-3"), 0.001);
+  assertEquals(await read("--learning_rate=.5"), 0.5);
+  assertEquals(await read("--learning_rate=6."), 6);
+  assertEquals(await read("--weight_decay=0"), 0);
+  assertEquals(await read("--max_iters=0"), 0);
+  assertEquals(await read("--out_dir=a=b c"), "a=b c");
+  assertEquals((await parseSample(["--start=--x\n"])).values.start, "--x\n");
+});
+
+Deno.test("sample.py's defaults", async () => {
+  const { values } = await parseSample(["--out_dir=out-shakespeare-char", "--device=cpu"]);
+  const { out_dir, init_from, start, num_samples, max_new_tokens, temperature, top_k, seed } = values;
+  assertEquals(
+    { out_dir, init_from, start, num_samples, max_new_tokens, temperature, top_k, seed },
+    {
+      out_dir: "out-shakespeare-char",
+      init_from: "resume",
+      start: "\n",
+      num_samples: 10,
+      max_new_tokens: 500,
+      temperature: 0.8,
+      top_k: 200,
+      seed: 1337,
+    },
+  );
+});
+
+const badTraining = {
+  "--learning_rat=1": "Unknown flag --learning_rat: the nearest flag is --learning_rate, and --help lists them all",
+  "--batch-size=1": "Unknown flag --batch-size: the nearest flag is --batch_size, and --help lists them all",
+  "--N_LAYERS=1": "Unknown flag --N_LAYERS: the nearest flag is --n_layer, and --help lists them all",
+  "--toString=1": "Unknown flag --toString: the nearest flag is --out_dir, and --help lists them all",
+  "-seed=1": "Unknown flag -seed: the nearest flag is --seed, and --help lists them all",
+  "--no-bias": "Unknown flag --no-bias: the nearest flag is --bias, and --help lists them all",
+  "--n_head=3 --n_embd=128": "--n_embd=128 --n_head=3: the width must be a multiple of the number of heads",
+  "--batch_size=0": "--batch_size=0: expected an integer, at least 1",
+  "--batch_size=-3": "--batch_size=-3: expected an integer, at least 1",
+  "--batch_size=1.5": "--batch_size=1.5: expected an integer, at least 1",
+  "--batch_size=1_000": "--batch_size=1_000: expected an integer, at least 1",
+  "--batch_size=99999999999999999999": "--batch_size=99999999999999999999: expected an integer, at least 1",
+  "--seed=4294967296": "--seed=4294967296: expected an integer, at least 0 and at most 4294967295",
+  "--dropout=1.5": "--dropout=1.5: expected a number, at least 0 and below 1",
+  "--dropout=-0.1": "--dropout=-0.1: expected a number, at least 0 and below 1",
+  "--learning_rate=abc": "--learning_rate=abc: expected a number, at least 0",
+  "--learning_rate=nan": "--learning_rate=nan: expected a number, at least 0",
+  "--learning_rate=inf": "--learning_rate=inf: expected a number, at least 0",
+  "--learning_rate=1e999": "--learning_rate=1e999: expected a number, at least 0",
+  "--beta2=1": "--beta2=1: expected a number, at least 0 and below 1",
+  "--bias=yes": "--bias=yes: expected True or False",
+  "--batch_size 12": "--batch_size has no value: write --batch_size=VALUE, in one word",
+  "--batch_size=": "--batch_size has no value: write --batch_size=VALUE, in one word",
+  "--eval_only": "--eval_only has no value: write --eval_only=True, in one word",
+  "config/train_shakespeare_char.py more": "more: one config file is enough, and flags are written --name=value",
+  "batch_size=12": "batch_size=12: no such config file (looked for batch_size=12.ts); flags begin with --",
+  "config/train_gpt2.py": "config/train_gpt2.py: no such config file (looked for config/train_gpt2.ts)",
+  "--compile=True": "--compile=True: there is no torch.compile here; leave it False",
+  "--dtype=bfloat16": "--dtype=bfloat16: everything is computed in float32 here",
+  "--wandb_log=True": "--wandb_log=True: metrics go to metrics.jsonl in out_dir; leave it False",
+  "--device=cuda": "--device=cuda: this is one of PyTorch's devices; use auto or cpu",
+  "--device=webgpu:dawn": "--device=webgpu:dawn: WebGPU is not in this version; use auto or cpu",
+  "--device=gpu": "--device=gpu: expected auto or cpu or reference",
+  "--init_from=gpt2-xl":
+    "--init_from=gpt2-xl: GPT-2's weights are not in this version; use scratch to train, resume to go on",
+  "--init_from=sratch": "--init_from=sratch: expected scratch or resume",
+  "--dataset=openwebtext":
+    "--dataset=openwebtext: GPT-2's tokens are not in this version; --input=FILE trains on the characters of a text file",
+};
+
+const badSampling = {
+  "--top_k=0": "--top_k=0: expected an integer, at least 1",
+  "--temperature=0": "--temperature=0: expected a number, above 0",
+  "--num_samples=0": "--num_samples=0: expected an integer, at least 1",
+  "--max_new_tokens=nan": "--max_new_tokens=nan: expected an integer, at least 1",
+  "--init_from=gpt2":
+    "--init_from=gpt2: GPT-2's weights are not in this version; use resume and name a run with --out_dir",
+  "--batch_size=3": "Unknown flag --batch_size: the nearest flag is --out_dir, and --help lists them all",
+};
+
+for (const [line, message] of Object.entries(badTraining)) {
+  Deno.test(`train ${line} is refused`, async () => {
+    const error = await assertRejects(() => parseTrain(words(line)), ConfigError);
+    assertEquals(error.message, message);
+  });
+}
+
+for (const [line, message] of Object.entries(badSampling)) {
+  Deno.test(`sample ${line} is refused`, async () => {
+    const error = await assertRejects(() => parseSample(words(line)), ConfigError);
+    assertEquals(error.message, message);
+  });
+}
+
+const badConfigs = {
+  "export default { batch_siz: 3 };": ": batch_siz: the nearest flag is --batch_size, and --help lists them all",
+  'export default { batch_size: "3" };': ': batch_size = "3": expected an integer, at least 1',
+  "export default { dropout: NaN };": ": dropout = NaN: expected a number, at least 0 and below 1",
+  "export default { bias: undefined };": ": bias = undefined: expected True or False",
+  "\n\nexport const a = ;": " cannot be loaded: SyntaxError: Expression expected (line 3)",
+  "export default 3;": " exports no object: write export default { batch_size: 12, … }",
+  "export const config = {};": " exports no object: write export default { batch_size: 12, … }",
+  "export default [1];": " exports no object: write export default { batch_size: 12, … }",
+  "\nexport default {": " cannot be loaded: SyntaxError: Unexpected token `<eof>`.",
+  'throw new Error("No\\ngood");': " cannot be loaded: No",
+  'import "./nowhere.ts";': " cannot be loaded: Module not found",
+};
+
+for (const [source, message] of Object.entries(badConfigs)) {
+  Deno.test(`a config file with ${JSON.stringify(source)} is refused`, async () => {
+    const path = await Deno.makeTempFile({ suffix: ".ts" });
+    await Deno.writeTextFile(path, source);
+    try {
+      const error = await assertRejects(() => parseTrain([path]), ConfigError);
+      assertStringIncludes(error.message, path + message);
+      assert(!error.message.includes("\n"));
+    } finally {
+      await Deno.remove(path);
+    }
+  });
+}
+
+Deno.test("--help has a line for every flag, with the value that holds, and refuses what cannot be parsed", async () => {
+  const { help } = await parseTrain(["--help", "--n_layer=2"]);
+  for (const name of Object.keys(trainFlags)) assertStringIncludes(help!, `  --${name}=`);
+  assertStringIncludes(help!, "--n_layer=2 ");
+  assertStringIncludes(help!, "--block_size=64 ");
+  const { help: sampleHelp } = await parseSample(["-h"]);
+  for (const name of Object.keys(sampleFlags)) assertStringIncludes(sampleHelp!, `  --${name}=`);
+  assertStringIncludes(sampleHelp!, "--start=\\n ");
+  await assertRejects(() => parseTrain(["--help", "--n_layer=0"]), ConfigError);
+});
+
+Deno.test("edit distance counts insertions, deletions and replacements", () => {
+  assertEquals(editDistance("kitten", "sitting"), 3);
+  assertEquals(editDistance("", "abc"), 3);
+  assertEquals(editDistance("abc", ""), 3);
+  assertEquals(editDistance("seed", "seed"), 0);
+});
+
+Deno.test("errors take at most two lines, and only a misunderstood command exits with 2", () => {
+  assertEquals(describeError(new DataError("a\nb\nc")), "a\nb");
+  assertEquals(describeError(new Deno.errors.PermissionDenied("no")), "no");
+  assertEquals(describeError(new TypeError("x is not a function\nat y")).split("\n").length, 2);
+  assertStringIncludes(describeError(new TypeError("x is not a function")), "TypeError: x is not a function");
+  assertEquals(describeError("text"), "text");
+  const errors = [new ConfigError(""), new DataError(""), new CheckpointError(""), new TypeError(""), 1];
+  assertEquals(errors.map(exitStatus), [2, 1, 1, 1, 1]);
+});
+
+Deno.test("the progress bar fits its line", () => {
+  const state = { done: 500, total: 2000, loss: 1.98766, tokensPerSecond: 20123, left: 83.4 };
+  const numbers = " 500/2000  loss 1.9877  20.1k tokens/s  1m23s left";
+  assertEquals(bar(state, 200), `[${"#".repeat(10)}${"-".repeat(30)}]${numbers}`);
+  for (const columns of [10, 40, 60, 79]) assert(bar(state, columns).length <= columns);
+  assertEquals(bar({ ...state, done: 3, total: 0 }, 200).slice(0, 42), `[${"#".repeat(40)}]`);
+  assertEquals([0, 59.6, 3599, 7261].map(duration), ["0s", "1m00s", "59m59s", "2h01m"]);
+  assertEquals([12.3, 999.4, 12345].map(rate), ["12 tokens/s", "999 tokens/s", "12.3k tokens/s"]);
+  assertEquals(new Progress(false).terminal, false);
+});
+
+Deno.test("V8's flags are never empty, and wide's are among them only where asked for", () => {
+  assertEquals(v8Flags(false), "--no-liftoff");
+  assertEquals(v8Flags(true).split(",").toSorted(), [
+    "--experimental-wasm-revectorize",
+    "--no-liftoff",
+    "--no-wasm-bounds-checks",
+  ]);
+});
