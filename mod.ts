@@ -1,0 +1,40 @@
+/**
+ * nanoGPT in TypeScript: a minimal autograd tensor engine with kernels in WebAssembly, and on it a GPT, a trainer and a
+ * sampler, checked against PyTorch.
+ *
+ * @example
+ * ```ts
+ * import { createDevice, generate, GPT } from "@nanogpt/ts";
+ *
+ * const device = await createDevice("auto");
+ * const model = new GPT({ vocabSize: 65, blockSize: 16, nLayer: 2, nHead: 2, nEmbd: 32 }, { device, seed: 1337 });
+ * const optimizer = model.configureOptimizers({ weightDecay: 0.1, learningRate: 1e-3, betas: [0.9, 0.99] });
+ * const tokens = device.tensor([1, 2, 3, 4], [1, 4], { dtype: "i32" });
+ * const targets = device.tensor([2, 3, 4, 5], [1, 4], { dtype: "i32" });
+ * {
+ *   using _ = device.scope(); // frees what was made inside
+ *   const { loss } = model.forward(tokens, targets);
+ *   loss!.backward();
+ *   optimizer.step();
+ *   optimizer.zeroGrad();
+ * }
+ * for await (const token of generate(model, [1], { maxNewTokens: 8, temperature: 0.8, topK: 20 })) console.log(token);
+ * device.close();
+ * ```
+ *
+ * @module
+ */
+export { noGrad } from "./src/autograd.ts";
+export { CpuDevice, type CpuOptions } from "./src/device/cpu.ts";
+export { createDevice } from "./src/device/create.ts";
+export { Device, type MemoryReport, Storage } from "./src/device/device.ts";
+export { ReferenceDevice } from "./src/device/reference.ts";
+export { Scope } from "./src/device/scope.ts";
+export * from "./src/errors.ts";
+export { GPT, type GPTConfig, type GPTOptions, type GPTOutput } from "./src/gpt.ts";
+export { KeyValueCache } from "./src/nn/cache.ts";
+export { AdamW } from "./src/optim/adamw.ts";
+export { Generator } from "./src/random.ts";
+export { generate } from "./src/sampler.ts";
+export { Tensor, type TensorOptions } from "./src/tensor.ts";
+export { Trainer } from "./src/trainer.ts";

@@ -1,0 +1,317 @@
+/**
+ * The GPT language model, in the order of nanoGPT's model.py: LayerNorm (see nn/), CausalSelfAttention, MLP, Block,
+ * GPTConfig, GPT.
+ *
+ * Radford et al. 2019, "Language Models are Unsupervised Multitask Learners" (GPT-2). Letters in shapes: B sequences, T
+ * tokens, C channels (nEmbd), V entries of the vocabulary. Left out on purpose: generation (sampler.ts) and foreign
+ * checkpoints, which are not the model's business.
+ */
+import { noGrad } from "./autograd.ts";
+import type { Device } from "./device/device.ts";
+import { ConfigError, ShapeError } from "./errors.ts";
+import { KeyValueCache } from "./nn/cache.ts";
+import { Dropout, DropoutNoise, Embedding, LayerNorm, Linear, Module, type ModuleOptions } from "./nn/mod.ts";
+import { add } from "./ops/add.ts";
+import { cachedAttention } from "./ops/cached_attention.ts";
+import { causalSelfAttention } from "./ops/causal_self_attention.ts";
+import { crossEntropy } from "./ops/cross_entropy.ts";
+import { gelu } from "./ops/gelu.ts";
+import { slice } from "./ops/slice.ts";
+import { AdamW } from "./optim/adamw.ts";
+import { Generator } from "./random.ts";
+import type { Tensor } from "./tensor.ts";
+
+/** What a layer of this model is made with. */
+interface LayerOptions extends ModuleOptions {
+  readonly config: GPTConfig;
+  readonly noise: DropoutNoise;
+}
+
+/** Every token looks at itself and those before it, `nHead` times in parallel (Vaswani et al. 2017, arXiv:1706.03762). */
+class CausalSelfAttention extends Module {
+  c_attn: Linear;
+  c_proj: Linear;
+  readonly attn_dropout: Dropout;
+  readonly resid_dropout: Dropout;
+  readonly #heads: number;
+
+  constructor({ config: { nEmbd, nHead, dropout, bias }, noise, ...options }: LayerOptions) {
+    super();
+    this.c_attn = new Linear(nEmbd, 3 * nEmbd, { ...options, bias }); // queries, keys and values of all heads at once
+    this.c_proj = new Linear(nEmbd, nEmbd, { ...options, bias });
+    this.attn_dropout = new Dropout(dropout, noise);
+    this.resid_dropout = new Dropout(dropout, noise);
+    this.#heads = nHead;
+  }
+  forward(x: Tensor, cache?: KeyValueCache, layer = 0): Tensor {
+    const qkv = this.c_attn.forward(x); // (B, T, 3C)
+    const y = cache // (B, T, C)
+      ? cachedAttention(qkv, cache.layers[layer], cache.position, this.#heads)
+      : causalSelfAttention(qkv, this.#heads, { dropout: this.attn_dropout.next() });
+    return this.resid_dropout.forward(this.c_proj.forward(y));
+  }
+}
+
+class MLP extends Module {
+  c_fc: Linear;
+  c_proj: Linear;
+  readonly dropout: Dropout;
+
+  constructor({ config: { nEmbd, dropout, bias }, noise, ...options }: LayerOptions) {
+    super();
+    this.c_fc = new Linear(nEmbd, 4 * nEmbd, { ...options, bias });
+    this.c_proj = new Linear(4 * nEmbd, nEmbd, { ...options, bias });
+    this.dropout = new Dropout(dropout, noise);
+  }
+  forward(x: Tensor): Tensor {
+    const hidden = gelu(this.c_fc.forward(x)); // (B, T, 4C)
+    return this.dropout.forward(this.c_proj.forward(hidden));
+  }
+}
+
+class Block extends Module {
+  ln_1: LayerNorm;
+  attn: CausalSelfAttention;
+  ln_2: LayerNorm;
+  mlp: MLP;
+
+  constructor(options: LayerOptions) {
+    super();
+    const { nEmbd, bias } = options.config;
+    this.ln_1 = new LayerNorm(nEmbd, { ...options, bias });
+    this.attn = new CausalSelfAttention(options);
+    this.ln_2 = new LayerNorm(nEmbd, { ...options, bias });
+    this.mlp = new MLP(options);
+  }
+  forward(x: Tensor, cache?: KeyValueCache, layer = 0): Tensor {
+    using scope = x.device.scope(); // what backward needs lives on, on the tape
+    x = add(x, this.attn.forward(this.ln_1.forward(x), cache, layer));
+    return scope.keep(add(x, this.mlp.forward(this.ln_2.forward(x))));
+  }
+}
+
+/** The sizes of a model; defaults are nanoGPT's, which are those of GPT-2 (124M). */
+export interface GPTConfig {
+  /** Tokens that the model sees at once: 1024. */
+  readonly blockSize: number;
+  /** 50304: GPT-2's 50257 padded to a multiple of 64. */
+  readonly vocabSize: number;
+  /** 12 */
+  readonly nLayer: number;
+  /** 12 */
+  readonly nHead: number;
+  /** 768 */
+  readonly nEmbd: number;
+  /** 0 */
+  readonly dropout: number;
+  /** Biases in linear layers and layer norms, as GPT-2 has them: true. Without, a bit better and faster. */
+  readonly bias: boolean;
+}
+
+const DEFAULTS: GPTConfig = {
+  blockSize: 1024,
+  vocabSize: 50304,
+  nLayer: 12,
+  nHead: 12,
+  nEmbd: 768,
+  dropout: 0,
+  bias: true,
+};
+
+/** Where a model lives, and what its initial weights are drawn from. */
+export interface GPTOptions {
+  readonly device: Device;
+  /** Of initialisation and dropout; default 1337, what nanoGPT seeds with. */
+  readonly seed?: number;
+  /** Draws the initial weights instead of a generator made from `seed`, and goes on from there. */
+  readonly generator?: Generator;
+}
+
+/** What {@linkcode GPT.forward} gives. */
+export interface GPTOutput {
+  /** (B, T, V), or (B, 1, V), the last position's, where there are no targets. */
+  readonly logits: Tensor;
+  /** Mean cross-entropy in nats a token, shape (), where there are targets. */
+  readonly loss: Tensor | undefined;
+}
+
+/**
+ * A GPT with nanoGPT's initial weights for a seed.
+ *
+ * @example
+ * ```ts
+ * import { createDevice, GPT } from "@nanogpt/ts";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * const model = new GPT({ vocabSize: 65, blockSize: 8, nLayer: 2, nHead: 2, nEmbd: 16 }, { device });
+ * const tokens = device.tensor([1, 2, 3, 4], [1, 4], { dtype: "i32" });
+ * const targets = device.tensor([2, 3, 4, 5], [1, 4], { dtype: "i32" });
+ * const { loss } = model.forward(tokens, targets);
+ * loss!.backward();
+ * console.log(await loss!.item()); // about ln 65 = 4.17: it knows nothing yet
+ * device.close();
+ * ```
+ */
+export class GPT extends Module {
+  readonly config: GPTConfig;
+  readonly noise: DropoutNoise;
+  transformer: { wte: Embedding; wpe: Embedding; drop: Dropout; h: Block[]; ln_f: LayerNorm };
+  lm_head: Linear;
+
+  /** @throws {ConfigError} when a size is no whole number above 0, or nEmbd no multiple of nHead */
+  constructor(config: Partial<GPTConfig>, { device, seed = 1337, generator = new Generator(seed) }: GPTOptions) {
+    super();
+    this.config = checked({ ...DEFAULTS, ...config });
+    this.noise = new DropoutNoise(device, seed | 0);
+    const { vocabSize, blockSize, nEmbd, nLayer, dropout, bias } = this.config;
+    const options: LayerOptions = { config: this.config, noise: this.noise, device, generator };
+    this.transformer = {
+      wte: new Embedding(vocabSize, nEmbd, options),
+      wpe: new Embedding(blockSize, nEmbd, options),
+      drop: new Dropout(dropout, this.noise),
+      h: Array.from({ length: nLayer }, () => new Block(options)),
+      ln_f: new LayerNorm(nEmbd, { ...options, bias }),
+    };
+    this.lm_head = new Linear(nEmbd, vocabSize, { ...options, bias: false });
+    this.transformer.wte.weight.dispose();
+    this.transformer.wte.weight = this.lm_head.weight; // tied (Press and Wolf 2016, arXiv:1608.05859)
+    this.#initialize(generator);
+  }
+
+  /** All anew: normal with deviation 0.02, biases zero; those that end on the residual stream smaller, as GPT-2's paper. */
+  #initialize(generator: Generator): void {
+    const draw = ({ device, storage, size }: Tensor, std: number) => {
+      const values = new Float32Array(size);
+      generator.normal(values, 0, std);
+      device.write(storage, values);
+    };
+    for (const module of this.modules()) {
+      if (module instanceof Linear || module instanceof Embedding) draw(module.weight, 0.02);
+      if (module instanceof Linear && module.bias) {
+        module.bias.device.write(module.bias.storage, new Float32Array(module.bias.size));
+      }
+    }
+    for (const [name, weight] of this.namedParameters()) {
+      if (name.endsWith("c_proj.weight")) draw(weight, 0.02 / Math.sqrt(2 * this.config.nLayer));
+    }
+  }
+
+  get device(): Device {
+    return this.lm_head.weight.device;
+  }
+
+  /**
+   * Logits and, with targets, the loss.
+   *
+   * @param tokens (B, T) i32, T at most the block size
+   * @param targets (B, T) i32; −1 where the loss should not look
+   * @param options `cache`: keys and values of the tokens before these; takes these too, and nothing is recorded
+   * @throws {ShapeError} when there are more tokens than the block size, or targets of another shape
+   */
+  forward(tokens: Tensor, targets?: Tensor, { cache }: { cache?: KeyValueCache } = {}): GPTOutput {
+    if (cache) return noGrad(() => this.#forward(tokens, targets, cache));
+    return this.#forward(tokens, targets);
+  }
+
+  #forward(tokens: Tensor, targets: Tensor | undefined, cache?: KeyValueCache): GPTOutput {
+    const T = tokens.shape[1], { blockSize } = this.config, { wte, wpe, drop, h, ln_f } = this.transformer;
+    const before = cache?.length ?? 0;
+    if (tokens.shape.length !== 2) throw new ShapeError(`GPT: tokens are [${tokens.shape}], expected [B, T]`);
+    if (targets && `${targets.shape}` !== `${tokens.shape}`) {
+      throw new ShapeError(`GPT: targets are [${targets.shape}], tokens [${tokens.shape}]`);
+    }
+    if (before + T > blockSize) {
+      throw new ShapeError(`GPT: ${before + T} tokens do not fit into the block size of ${blockSize}`);
+    }
+    using scope = this.device.scope();
+    if (this.training && this.config.dropout > 0) this.noise.begin();
+    cache?.begin();
+    const positions = this.device.tensor(Int32Array.from({ length: T }, (_, t) => before + t), [T], { dtype: "i32" });
+    let x = drop.forward(add(wte.forward(tokens), wpe.forward(positions))); // (B, T, C) + (T, C)
+    h.forEach((block, layer) => x = block.forward(x, cache, layer));
+    x = ln_f.forward(x);
+    cache?.advance(T);
+    if (!targets && T > 1) x = slice(x, { axis: 1, start: T - 1, end: T }); // (B, 1, C): only the last one is sampled
+    const logits = this.lm_head.forward(x); // (B, T, V)
+    const loss = targets && crossEntropy(logits, targets, { ignoreIndex: -1 });
+    return { logits: scope.keep(logits), loss: scope.keep(loss) };
+  }
+
+  /** An empty key-value cache for `batch` sequences. */
+  createCache(batch = 1): KeyValueCache {
+    const { nLayer, nHead, nEmbd, blockSize } = this.config;
+    return new KeyValueCache(this.device, {
+      batch,
+      layers: nLayer,
+      length: blockSize,
+      heads: nHead,
+      width: nEmbd / nHead,
+    });
+  }
+
+  /**
+   * Number of parameters, the tied weight once.
+   *
+   * @param nonEmbedding leave out the position embeddings, as nanoGPT counts; default true
+   */
+  numParameters(nonEmbedding = true): number {
+    const all = this.parameters().reduce((sum, { size }) => sum + size, 0);
+    return nonEmbedding ? all - this.transformer.wpe.weight.size : all;
+  }
+
+  /** Makes the block size smaller: a checkpoint with 1024 positions, used with fewer. Before an optimizer is made. */
+  cropBlockSize(blockSize: number): void {
+    if (!(blockSize >= 1 && blockSize <= this.config.blockSize && Number.isInteger(blockSize))) {
+      throw new ConfigError(`cropBlockSize: ${blockSize} is not from 1 to ${this.config.blockSize}`);
+    }
+    const { wpe } = this.transformer, old = wpe.weight, { device } = this;
+    const weight = device.tensor(new Float32Array(blockSize * this.config.nEmbd), [blockSize, this.config.nEmbd], {
+      requiresGrad: true,
+    });
+    noGrad(() => {
+      using _ = device.scope();
+      weight.rebind(slice(old, { axis: 0, start: 0, end: blockSize }).storage);
+    });
+    wpe.weight = weight;
+    old.grad?.dispose();
+    old.dispose();
+    (this as { config: GPTConfig }).config = { ...this.config, blockSize };
+  }
+
+  /**
+   * AdamW over all parameters: matrices and embeddings decay, biases and layer norms do not.
+   *
+   * @param options `learningRate` in weight units a step, `betas` of the two moving averages
+   */
+  configureOptimizers(
+    options: { weightDecay: number; learningRate: number; betas: readonly [number, number] },
+  ): AdamW {
+    return new AdamW(this.namedParameters(), options);
+  }
+
+  /**
+   * Model FLOPs utilisation: what part of a machine's peak the training reaches (PaLM, arXiv:2204.02311, appendix B).
+   *
+   * @param sequences forward and backward passes over a full block in the time
+   * @param seconds the time
+   * @param peakFlops the machine's peak in FLOP/s, e.g. 312e12 for an A100 in bfloat16
+   * @returns a ratio, 1 at the peak
+   */
+  estimateMfu(sequences: number, seconds: number, peakFlops: number): number {
+    const { nLayer, nHead, nEmbd, blockSize } = this.config;
+    const perToken = 6 * this.numParameters() + 12 * nLayer * nHead * (nEmbd / nHead) * blockSize;
+    return perToken * blockSize * sequences / seconds / peakFlops;
+  }
+}
+
+function checked(config: GPTConfig): GPTConfig {
+  for (const name of ["blockSize", "vocabSize", "nLayer", "nHead", "nEmbd"] as const) {
+    if (!Number.isInteger(config[name]) || config[name] < 1) {
+      throw new ConfigError(`${name} is ${config[name]}; expected a whole number above 0`);
+    }
+  }
+  if (config.nEmbd % config.nHead !== 0) {
+    throw new ConfigError(`nEmbd is ${config.nEmbd}, no multiple of nHead, which is ${config.nHead}`);
+  }
+  return config;
+}

@@ -1,0 +1,41 @@
+import type { Device } from "../device/device.ts";
+import { Tensor } from "../tensor.ts";
+
+/**
+ * Keys and values of the tokens that a model has seen, so that the next token costs one token's work.
+ *
+ * The position is on the device: a launch of the next token is the same as that of the last.
+ */
+export class KeyValueCache {
+  /** One for each layer: (B, block size, 2, heads, width). */
+  readonly layers: readonly Tensor[];
+  /** (1) i32: how many tokens were there before this forward pass. */
+  readonly position: Tensor;
+  #length = 0;
+
+  constructor(
+    device: Device,
+    { batch, layers, length, heads, width }: Record<"batch" | "layers" | "length" | "heads" | "width", number>,
+  ) {
+    this.layers = Array.from({ length: layers }, () => Tensor.empty(device, [batch, length, 2, heads, width]));
+    this.position = device.tensor([0], [1], { dtype: "i32" });
+  }
+  /** How many tokens it holds. */
+  get length(): number {
+    return this.#length;
+  }
+  /** Called by the model before a forward pass, and after it. */
+  begin(): void {
+    this.position.device.write(this.position.storage, [this.#length]);
+  }
+  advance(tokens: number): void {
+    this.#length += tokens;
+  }
+  /** Forgets every token. */
+  reset(): void {
+    this.#length = 0;
+  }
+  dispose(): void {
+    for (const tensor of [...this.layers, this.position]) tensor.dispose();
+  }
+}

@@ -1,0 +1,6 @@
+/** Layers: modules with parameters, named as in `torch.nn`. */
+export * from "./dropout.ts";
+export * from "./embedding.ts";
+export * from "./layer_norm.ts";
+export * from "./linear.ts";
+export { Module, type ModuleOptions, parameter } from "./module.ts";

@@ -1,0 +1,84 @@
+/** The base of layers: parameters are found by walking the fields, as PyTorch's `nn.Module` does. */
+import type { Device } from "../device/device.ts";
+import { Generator } from "../random.ts";
+import { Tensor } from "../tensor.ts";
+
+/** Where a module's parameters live, and what their initial values are drawn from. */
+export interface ModuleOptions {
+  readonly device: Device;
+  /** Default: one seeded with 0. */
+  readonly generator?: Generator;
+}
+
+/** A layer with parameters: a field that is a tensor is a parameter, a field that is a module (or a list) holds more. */
+export abstract class Module {
+  /** Dropout works in training only. */
+  training = true;
+
+  /**
+   * Parameters with their paths (`transformer.h.0.attn.c_attn.weight`), in the order of the fields; one that stands in two
+   * places, a tied weight, comes once, under its first name.
+   */
+  *namedParameters(): IteratorObject<[name: string, parameter: Tensor]> {
+    const seen = new Set<Tensor>();
+    for (const [name, value] of leaves(this, "")) {
+      if (seen.has(value)) continue;
+      seen.add(value);
+      yield [name, value];
+    }
+  }
+  *parameters(): IteratorObject<Tensor> {
+    for (const [, parameter] of this.namedParameters()) yield parameter;
+  }
+  /** This module and all within, parents last, as `nn.Module.apply` visits them. */
+  *modules(): IteratorObject<Module> {
+    for (const value of Object.values(this)) yield* modulesIn(value);
+    yield this;
+  }
+  /** Switches dropout on, or with `false` off. */
+  train(mode = true): this {
+    for (const module of this.modules()) module.training = mode;
+    return this;
+  }
+  eval(): this {
+    return this.train(false);
+  }
+  /** Frees every parameter and its gradient. */
+  dispose(): void {
+    for (const parameter of this.parameters()) {
+      parameter.grad?.dispose();
+      parameter.dispose();
+    }
+  }
+}
+
+/** A container that is not a module: a list of layers, or a record of them. */
+const isContainer = (value: unknown): value is Record<string, unknown> =>
+  Array.isArray(value) ||
+  (typeof value === "object" && value !== null && Object.getPrototypeOf(value) === Object.prototype);
+
+function* modulesIn(value: unknown): IteratorObject<Module> {
+  if (value instanceof Module) yield* value.modules();
+  else if (isContainer(value)) { for (const item of Object.values(value)) yield* modulesIn(item); }
+}
+
+function* leaves(value: unknown, path: string): IteratorObject<[string, Tensor]> {
+  if (value instanceof Tensor) { if (value.requiresGrad) yield [path, value]; }
+  else if (value instanceof Module || isContainer(value)) {
+    for (const [name, item] of Object.entries(value)) yield* leaves(item, path ? `${path}.${name}` : name);
+  }
+}
+
+/** A parameter with values from the host, which `fill` writes. */
+export function parameter(
+  { device }: ModuleOptions,
+  shape: readonly number[],
+  fill: (values: Float32Array) => void,
+): Tensor {
+  const values = new Float32Array(shape.reduce((a, b) => a * b, 1));
+  fill(values);
+  return device.tensor(values, shape, { requiresGrad: true });
+}
+
+/** The generator that a module draws from. */
+export const generatorOf = ({ generator }: ModuleOptions): Generator => generator ?? new Generator(0);
