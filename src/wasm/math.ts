@@ -28,5 +28,5 @@ export function exp(f: WasmFunction, v: Lanes, x: Vector): Vector {
   const mantissa = v.add(v.madd(v.mul(p, r), r, r), f.splat(1));
   // 2ⁿ⁻¹ by adding to the exponent, then twice that: n reaches 128, which no exponent holds.
   const half = v.addI32(mantissa, v.shl(v.subI32(shifted, f.splatI32(1)), 23));
-  return v.andNot(v.select(v.gt(x, high), f.splat(Infinity), v.add(half, half)), v.lt(x, low));
+  return v.andNot(v.select(v.le(x, high), v.add(half, half), v.max(x, f.splat(Infinity))), v.lt(x, low));
 }

@@ -1,0 +1,79 @@
+import { assertEquals, assertThrows } from "@std/assert";
+import { noGrad, record } from "../../src/autograd.ts";
+import { ReferenceDevice } from "../../src/device/reference.ts";
+import { launch } from "../../src/launch.ts";
+import { accumulate } from "../../kernels/accumulate/kernel.ts";
+import { add } from "../../src/ops/add.ts";
+import { layerNorm } from "../../src/ops/layer_norm.ts";
+import { mul } from "../../src/ops/mul.ts";
+
+const device = new ReferenceDevice();
+const leaf = (values: number[], shape: number[] = []) => device.tensor(values, shape, { requiresGrad: true });
+
+Deno.test("gradients add up where a tensor is used twice, and alias nothing", async () => {
+  const a = leaf([1]), b = leaf([2]), seed = leaf([1]);
+  add(a, b).backward(seed);
+  add(a, a).backward(seed);
+  assertEquals(new Set([a.grad!.storage.block, b.grad!.storage.block, seed.storage.block]).size, 3);
+  assertEquals([await a.grad!.item(), await b.grad!.item(), await seed.item()], [3, 1, 1]);
+});
+
+Deno.test("y = ((a·a) + a) · a has the gradient 3a² + 2a", async () => {
+  const a = leaf([3]);
+  mul(add(mul(a, a), a), a).backward();
+  assertEquals(await a.grad!.item(), 3 * 9 + 2 * 3);
+});
+
+Deno.test("a second backward through the same tape, or through none, throws", () => {
+  const a = leaf([1]), shared = add(a, a), y = add(shared, a);
+  y.backward();
+  assertThrows(() => y.backward(), TypeError, "backward: add was consumed by an earlier backward");
+  assertThrows(() => add(shared, a).backward(), TypeError, "backward: add was consumed");
+  assertThrows(() => noGrad(() => add(a, a)).backward(), TypeError, "requires no gradient");
+  assertThrows(() => add(leaf([1, 2], [2]), a).backward(), Error, "bring a seed");
+});
+
+Deno.test("a rule may be missing: the message names the op", () => {
+  const a = leaf([1]),
+    y = record("nothing", device.tensor([1], []), [a], [], () => {
+      throw new TypeError("nothing has no derivative");
+    });
+  assertThrows(() => y.backward(), TypeError, "nothing has no derivative");
+});
+
+Deno.test("a saved tensor that was changed in place is noticed", () => {
+  const a = leaf([1, 2], [2]), y = mul(a, a), x = device.tensor([1, 1], [2]);
+  launch(accumulate, { x, sum: a });
+  assertThrows(() => y.backward(x), TypeError, "that mul had saved was changed in place");
+});
+
+Deno.test("noGrad refuses a body that awaits", () => {
+  assertThrows(() => noGrad(async () => await Promise.resolve(1)), TypeError, "must not be asynchronous");
+});
+
+Deno.test("a graph of 20,000 nodes is walked without recursion", async () => {
+  const a = leaf([1]);
+  let y = a;
+  using scope = device.scope();
+  for (let i = 0; i < 20000; i++) y = add(y, a);
+  scope.keep(y);
+  y.backward();
+  scope[Symbol.dispose]();
+  assertEquals(await a.grad!.item(), 20001);
+});
+
+Deno.test("the tape outlives the scope that made it, and lets go when consumed or abandoned", () => {
+  const weight = leaf([1, 2, 3], [3]), x = leaf([1, 5, 2, 0, 3, 1], [2, 3]);
+  const before = device.memory().bytes,
+    make = () => {
+      using scope = device.scope();
+      return scope.keep(mul(layerNorm(mul(x, x), weight), x));
+    };
+  const y = make(), held = device.memory().bytes;
+  if (held <= before) throw new Error("the tape holds nothing");
+  y.backward(device.tensor([1, 1, 1, 1, 1, 1], [2, 3]));
+  y.dispose();
+  const gradients = device.memory().bytes;
+  make().dispose(); // never walked
+  assertEquals(device.memory().bytes, gradients);
+});

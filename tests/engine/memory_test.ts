@@ -1,0 +1,119 @@
+import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { CpuDevice } from "../../src/device/cpu.ts";
+import { createDevice } from "../../src/device/create.ts";
+import type { Device } from "../../src/device/device.ts";
+import { DeviceError, ShapeError } from "../../src/errors.ts";
+import { f32, kernel } from "../../src/kernel.ts";
+import { launch } from "../../src/launch.ts";
+import { accumulate } from "../../kernels/accumulate/kernel.ts";
+import { Tensor } from "../../src/tensor.ts";
+import { add } from "../../src/ops/add.ts";
+
+for (const name of ["reference", "cpu"]) {
+  const test = (what: string, body: (device: Device) => void | Promise<void>) =>
+    Deno.test(`${what} (${name})`, async () => {
+      const device = await createDevice(name, { threads: 2 });
+      await body(device);
+      device.close();
+    });
+
+  test("a scope frees what was made in it, but for what is kept", async (device) => {
+    const a = device.tensor([1, 2], [2]);
+    let kept;
+    {
+      using outer = device.scope();
+      let inner;
+      {
+        using scope = device.scope();
+        add(a, a);
+        inner = scope.keep(add(a, a));
+      }
+      kept = outer.keep(add(inner, a));
+      assertEquals(device.memory().tensors, 3);
+    }
+    assertEquals(device.memory().tensors, 2);
+    assertEquals(Array.from(await kept.data()), [3, 6]);
+  });
+
+  test("steady work takes no more from the system", (device) => {
+    const a = device.tensor(new Float32Array(1000).fill(1), [10, 100], { requiresGrad: true });
+    const seed = device.tensor(new Float32Array(1000).fill(1), [10, 100]);
+    const step = () => {
+      using _ = device.scope();
+      add(add(a, a), a).backward(seed);
+    };
+    for (let i = 0; i < 3; i++) step();
+    const before = device.memory();
+    for (let i = 0; i < 50; i++) step();
+    assertEquals(device.memory(), before);
+  });
+
+  test("a freed tensor is refused by name", (device) => {
+    let lost: Tensor;
+    {
+      using _ = device.scope();
+      lost = device.tensor([1], [1]);
+    }
+    assertThrows(() => lost.storage, DeviceError, "has been freed");
+    assertThrows(() => add(lost, lost), DeviceError, "has been freed");
+  });
+
+  test("a scope that is open across an await throws at its end", async (device) => {
+    await assertRejects(
+      async () => {
+        using _ = device.scope();
+        await Promise.resolve();
+      },
+      TypeError,
+      "open across an await",
+    );
+  });
+
+  test("launch takes operands in any order, and refuses what would corrupt", async (device) => {
+    const [x, sum] = [device.tensor([1, 2], [2]), device.tensor([10, 20], [2])];
+    launch(accumulate, { x, sum });
+    launch(accumulate, { sum, x });
+    assertEquals(Array.from(await sum.data()), [12, 24]);
+    const other = await createDevice("reference");
+    assertThrows(() => launch(accumulate, { x, sum: x }), DeviceError, "sum is written and shares its storage with x");
+    assertThrows(() => launch(accumulate, { x, sum: other.tensor([1, 2], [2]) }), DeviceError, "on another device");
+    assertThrows(() => launch(accumulate, { x, sum: device.tensor([1], [1]) }), ShapeError, "sum is [1], expected [n]");
+    const ids = device.tensor([1, 2], [2], { dtype: "i32" });
+    assertThrows(() => launch(accumulate, { x, sum: ids }), DeviceError, "sum is i32, expected f32");
+    assertThrows(() => device.tensor([1, 2], [3]), DeviceError, "2 values for a storage of 3");
+    assertThrows(() => new Tensor(x.storage, [3]), ShapeError, "[3] over a storage of 2");
+    assertThrows(() => Tensor.empty(device, [2, 0]), ShapeError, "[2,0] is no shape");
+  });
+}
+
+Deno.test("what does not fit into the memory is refused with the figures", async () => {
+  const device = await CpuDevice.create({ threads: 1 });
+  assertThrows(() => Tensor.empty(device, [2 ** 30]), DeviceError, "does not fit");
+  assertEquals(Array.from(await device.tensor([1], [1]).data()), [1]);
+  device.close();
+});
+
+Deno.test("guards find a kernel that writes one element too far", async () => {
+  const wrong = kernel({
+    name: "wrong",
+    reads: { x: f32("n") },
+    writes: { y: f32("n") },
+    reference() {},
+    cpu: { tasks: () => 1, emit: (f, { x, y, n }) => f.f32.store(y, n, f.f32.load(x)) },
+  });
+  const device = await CpuDevice.create({ threads: 1, guards: true });
+  // 16 elements fill a block to its end, so the next word is a guard.
+  assertThrows(
+    () => launch(wrong, { x: device.tensor(new Float32Array(16), [16]) }),
+    DeviceError,
+    "wrong wrote outside a storage of 16",
+  );
+  device.close();
+});
+
+Deno.test("a thread count that is none is refused", async () => {
+  for (const threads of [0, -1, 1.5, NaN, 1000]) {
+    await assertRejects(() => CpuDevice.create({ threads }), DeviceError, "expected a whole number from 1 to 256");
+  }
+  await assertRejects(() => createDevice("gpu"), DeviceError, "no device is called gpu");
+});
