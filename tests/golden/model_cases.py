@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from fixture import Fixture
-from pytorch_gpt import GPT, MLP, Block, CausalSelfAttention, GPTConfig, LayerNorm
+from pytorch_gpt import GPT, MLP, Block, CausalSelfAttention, GPTConfig, LayerNorm, Noise
 
 SEED = 20261124
 random = np.random.Generator(np.random.PCG64(SEED))
@@ -45,9 +45,9 @@ def modules():
             for kind, module in {
                 "Linear": nn.Linear(width, width + 1, bias),
                 "LayerNorm": LayerNorm(width, bias),
-                "CausalSelfAttention": CausalSelfAttention(config),
-                "MLP": MLP(config),
-                "Block": Block(config),
+                "CausalSelfAttention": CausalSelfAttention(config, Noise(0, 0)),
+                "MLP": MLP(config, Noise(0, 0)),
+                "Block": Block(config, Noise(0, 0)),
             }.items():
                 number = len(fixture.cases)
                 randomize(module)
@@ -67,16 +67,20 @@ def modules():
 
 
 def models():
-    """CASE.tokens and CASE.targets give CASE.logits and CASE.loss, and NAME.grad; without targets CASE.last."""
+    """CASE.tokens and CASE.targets give CASE.logits and CASE.loss, and NAME.grad; without targets CASE.last.
+
+    Dropout is seeded with the case's seed; the pass with targets is its first, that without its second.
+    """
     fixture = Fixture()
     for config, B, T in [
         (GPTConfig(block_size=32, vocab_size=65, n_layer=2, n_head=2, n_embd=24, bias=True), 2, 32),
         (GPTConfig(block_size=16, vocab_size=65, n_layer=2, n_head=4, n_embd=16, bias=False), 3, 16),
         (GPTConfig(block_size=9, vocab_size=11, n_layer=1, n_head=3, n_embd=15, bias=True), 2, 7),
         (GPTConfig(block_size=4, vocab_size=3, n_layer=3, n_head=1, n_embd=1, bias=False), 1, 1),
+        (GPTConfig(block_size=8, vocab_size=7, n_layer=2, n_head=2, n_embd=12, bias=True, dropout=0.2), 2, 7),
     ]:
         number = len(fixture.cases)
-        model = randomize(GPT(config))
+        model = randomize(GPT(config, noise_seed=SEED))
         tokens, targets = ids(config.vocab_size, B, T), ids(config.vocab_size, B, T)
         if number == 2:
             targets[0, :3] = -1
@@ -86,7 +90,8 @@ def models():
             fixture.put(f"{number}.{name}", tensor)
         keep_weights(fixture, number, model, gradients=True)
         shape = f"{config.n_layer} layers, {config.n_head} heads, {config.n_embd} wide, {'with' if config.bias else 'without'} bias"
-        fixture.cases.append({"name": shape, "config": config.camel()})
+        shape += f", dropout {config.dropout}" if config.dropout else ""
+        fixture.cases.append({"name": shape, "seed": SEED, "config": config.camel()})
     return fixture
 
 

@@ -4,7 +4,7 @@ import type { Device } from "../../src/device/device.ts";
 import type { Tensor } from "../../src/tensor.ts";
 import { assertClose, assertShape, devices } from "../testing.ts";
 import { type Fixture, readFixture } from "./fixtures.ts";
-import { type OpClass, REFERENCE, tolerances } from "./tolerances.ts";
+import { limitOf, type OpClass } from "./tolerances.ts";
 
 /** A call; {"tensor": NAME} among the arguments stands for a tensor of the fixture. */
 interface OpCase {
@@ -39,7 +39,7 @@ function call(device: Device, fixture: Fixture<OpCase>, { op, args }: OpCase) {
 }
 
 async function check(device: Device, fixture: Fixture<OpCase>, test: OpCase, number: number) {
-  const limit = device.name === "reference" ? REFERENCE : tolerances[test.class];
+  const limit = limitOf(device, test.class);
   const { leaves, forward } = call(device, fixture, test);
   const expected = fixture.get(`${number}.out`), dout = fixture.get(`${number}.dout`);
   // The second backward meets gradients that are there, and adds.

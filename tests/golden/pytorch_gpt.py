@@ -43,6 +43,25 @@ def causal_attention(qkv, heads, options={}):
     return (probabilities @ v).transpose(1, 2).reshape(B, T, C)
 
 
+class Noise:
+    """Dropout by Philox: a forward pass is an offset, and the dropouts in it are numbered as they come (the stream)."""
+
+    def __init__(self, p, seed):
+        self.p, self.seed, self.offset, self.stream = p, seed, 0, 0
+
+    def begin(self):
+        self.offset, self.stream = self.offset + 1, 0
+
+    def next(self):
+        self.stream += 1
+        return {"p": self.p, "seed": self.seed, "offset": self.offset, "stream": self.stream - 1}
+
+    def drop(self, x):
+        if self.p == 0:
+            return x
+        return x * torch.from_numpy(dropout_mask(x.numel(), **self.next()).reshape(x.shape)).to(x.dtype)
+
+
 class LayerNorm(nn.Module):
     def __init__(self, width, bias):
         super().__init__()
@@ -54,33 +73,35 @@ class LayerNorm(nn.Module):
 
 
 class CausalSelfAttention(nn.Module):
-    def __init__(self, config):
+    def __init__(self, config, noise):
         super().__init__()
-        self.heads = config.n_head
+        self.heads, self.noise = config.n_head, noise
         self.c_attn = nn.Linear(config.n_embd, 3 * config.n_embd, config.bias)
         self.c_proj = nn.Linear(config.n_embd, config.n_embd, config.bias)
 
     def forward(self, x):
-        return self.c_proj(causal_attention(self.c_attn(x), self.heads))
+        options = {"dropout": self.noise.next()} if self.noise.p > 0 else {}
+        return self.noise.drop(self.c_proj(causal_attention(self.c_attn(x), self.heads, options)))
 
 
 class MLP(nn.Module):
-    def __init__(self, config):
+    def __init__(self, config, noise):
         super().__init__()
+        self.noise = noise
         self.c_fc = nn.Linear(config.n_embd, 4 * config.n_embd, config.bias)
         self.c_proj = nn.Linear(4 * config.n_embd, config.n_embd, config.bias)
 
     def forward(self, x):
-        return self.c_proj(F.gelu(self.c_fc(x)))
+        return self.noise.drop(self.c_proj(F.gelu(self.c_fc(x))))
 
 
 class Block(nn.Module):
-    def __init__(self, config):
+    def __init__(self, config, noise):
         super().__init__()
         self.ln_1 = LayerNorm(config.n_embd, config.bias)
-        self.attn = CausalSelfAttention(config)
+        self.attn = CausalSelfAttention(config, noise)
         self.ln_2 = LayerNorm(config.n_embd, config.bias)
-        self.mlp = MLP(config)
+        self.mlp = MLP(config, noise)
 
     def forward(self, x):
         x = x + self.attn(self.ln_1(x))
@@ -88,13 +109,14 @@ class Block(nn.Module):
 
 
 class GPT(nn.Module):
-    def __init__(self, config):
+    def __init__(self, config, noise_seed=0):
         super().__init__()
         self.config = config
+        self.noise = Noise(config.dropout, noise_seed)
         self.transformer = nn.ModuleDict({
             "wte": nn.Embedding(config.vocab_size, config.n_embd),
             "wpe": nn.Embedding(config.block_size, config.n_embd),
-            "h": nn.ModuleList(Block(config) for _ in range(config.n_layer)),
+            "h": nn.ModuleList(Block(config, self.noise) for _ in range(config.n_layer)),
             "ln_f": LayerNorm(config.n_embd, config.bias),
         })
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
@@ -109,7 +131,8 @@ class GPT(nn.Module):
                 nn.init.normal_(parameter, 0.0, 0.02 / math.sqrt(2 * config.n_layer))
 
     def forward(self, tokens, targets=None):
-        x = self.transformer.wte(tokens) + self.transformer.wpe.weight[: tokens.shape[1]]  # (B, T, C)
+        self.noise.begin()
+        x = self.noise.drop(self.transformer.wte(tokens) + self.transformer.wpe.weight[: tokens.shape[1]])  # (B, T, C)
         for block in self.transformer.h:
             x = block(x)
         x = self.transformer.ln_f(x)

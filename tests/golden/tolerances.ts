@@ -5,6 +5,8 @@
  * about √n and carries roundings of its partial sums: that is atol. generate.py prints how far PyTorch's own f32 kernels
  * are off on the same cases, as a share of 1 + |expected|; it is quoted here, and the limit stands a small factor above.
  */
+import type { Device } from "../../src/device/device.ts";
+
 export interface Tolerance {
   readonly atol: number;
   readonly rtol: number;
@@ -34,6 +36,24 @@ export const tolerances = {
   crossEntropy: { atol: 1e-6, rtol: 1e-6 },
   /** Two products of up to 130 terms around a softmax, whose scores reach 100. PyTorch: 4.3e-6. */
   attention: { atol: 2e-5, rtol: 1e-5 },
+
+  /** Up to four products of 64 terms, layer norms and a softmax. */
+  modules: { atol: 1e-5, rtol: 1e-5 },
+  /** A GPT of two layers with weights of 0.2: logits of size 3 behind some 300 roundings. */
+  logits: { atol: 1e-5, rtol: 1e-5 },
+  /** A mean over rows, whose errors partly cancel. */
+  loss: { atol: 2e-6, rtol: 1e-6 },
+  /** Of a whole module or model. atol is a share of the tensor's largest element: as large as what has been summed. */
+  gradients: { atol: 5e-6, rtol: 1e-5 },
+  /** f32 numbers by the same steps as PyTorch's. */
+  initial: { atol: 0, rtol: 0 },
 } satisfies Record<string, Tolerance>;
 
 export type OpClass = keyof typeof tolerances;
+
+/** The limit on a device; `gradients` takes the expected values, of which atol is a share there. */
+export function limitOf(device: Device, kind: OpClass, expected: ArrayLike<number> = []): Tolerance {
+  const { atol, rtol } = device.name === "reference" ? REFERENCE : tolerances[kind];
+  const largest = Array.from(expected).reduce((most, value) => Math.max(most, Math.abs(value)), 0);
+  return { atol: expected.length > 0 ? atol * largest : atol, rtol };
+}
