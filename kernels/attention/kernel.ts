@@ -1,0 +1,105 @@
+/**
+ * Causal self-attention in the manner of FlashAttention (Dao et al. 2022, arXiv:2205.14135), over queries, keys and values
+ * that lie side by side as nanoGPT's c_attn makes them. Of each head, for query t and the keys s ≤ t:
+ *
+ *     S = q · k / √width,   lse = log Σ exp(S),   P = exp(S − lse),   y = Σ kept(P) · v
+ *
+ * The T×T matrices S and P exist in small blocks only. Backward makes them anew out of q, k and `lse`.
+ *
+ * Dropout falls on P. Element i of the (B, heads, T, T₄) matrix, T₄ being T rounded up to a multiple of 4, is dropped where
+ * 24 bits of its Philox word are below `threshold` = ⌈p · 2²⁴⌉, and otherwise multiplied by `gain` = 1 / (1 − p).
+ */
+import { f32, type FloatArray, i32, kernel, optional } from "../../src/kernel.ts";
+import { philox } from "../../src/random/philox.ts";
+
+const packed = f32("B", "T", 3, "heads", "width"), rows = f32("B", "T", "heads", "width");
+const perQuery = f32("B", "heads", "T"), offset = optional(i32(1));
+const dropout = { seed: "i32", stream: "i32", threshold: "i32", gain: "f32" } as const;
+
+type Sizes = Record<"B" | "T" | "heads" | "width", number>;
+
+/** What P is multiplied with, by the head's number (b · heads + h), query and key. */
+function factors({ T }: Sizes, offset: Int32Array | undefined, params: Record<keyof typeof dropout, number>) {
+  const { seed, stream, threshold, gain } = params, T4 = Math.ceil(T / 4) * 4;
+  return (head: number, t: number, s: number): number => {
+    if (!offset) return 1;
+    const i = (head * T + t) * T4 + s, word = philox([i >>> 2, stream, offset[0], 0], [seed, 0])[i & 3];
+    return (word >>> 8) >= threshold ? gain : 0;
+  };
+}
+
+/** Places in the arrays: q, k or v (part 0, 1, 2) of a row in (B, T, 3, heads, width), and a row in (B, T, heads, width). */
+function places({ T, heads, width }: Sizes, head: number) {
+  const b = Math.floor(head / heads), h = head % heads;
+  return {
+    at: (part: 0 | 1 | 2, t: number) => (((b * T + t) * 3 + part) * heads + h) * width,
+    row: (t: number) => ((b * T + t) * heads + h) * width,
+  };
+}
+
+function dot(a: FloatArray, i: number, b: FloatArray, j: number, width: number): number {
+  let sum = 0;
+  for (let c = 0; c < width; c++) sum += a[i + c] * b[j + c];
+  return sum;
+}
+
+/** y[j…] += factor · x[i…] */
+function addTo(y: FloatArray, j: number, factor: number, x: FloatArray, i: number, width: number): void {
+  for (let c = 0; c < width; c++) y[j + c] += factor * x[i + c];
+}
+
+export const attentionForward = kernel({
+  name: "attention_forward",
+  reads: { qkv: packed, offset },
+  writes: { y: rows, lse: perQuery },
+  params: dropout,
+
+  reference({ qkv, offset, y, lse }, sizes, params) {
+    const { B, T, heads, width } = sizes, factor = factors(sizes, offset, params);
+    for (let head = 0; head < B * heads; head++) {
+      const { at, row } = places(sizes, head);
+      for (let t = 0; t < T; t++) {
+        const scores = Array.from({ length: t + 1 }, (_, s) => dot(qkv, at(0, t), qkv, at(1, s), width));
+        const scaled = scores.map((score) => score / Math.sqrt(width)), max = Math.max(...scaled);
+        const log = max + Math.log(scaled.reduce((sum, score) => sum + Math.exp(score - max), 0));
+        lse[head * T + t] = log;
+        y.fill(0, row(t), row(t) + width);
+        scaled.forEach((score, s) =>
+          addTo(y, row(t), Math.exp(score - log) * factor(head, t, s), qkv, at(2, s), width)
+        );
+      }
+    }
+  },
+});
+
+/**
+ * With D = Σ dy · y of a query, and dP = kept(dy · v):
+ *
+ *     dS = P · (dP − D) / √width,   dq += Σ dS · k,   dk += Σ dS · q,   dv += Σ kept(P) · dy
+ *
+ * D is the same as Σ P · dP, which the derivative of softmax subtracts.
+ */
+export const attentionBackward = kernel({
+  name: "attention_backward",
+  reads: { dy: rows, qkv: packed, offset, y: rows, lse: perQuery },
+  updates: { dqkv: packed },
+  params: dropout,
+
+  reference({ dy, qkv, offset, y, lse, dqkv }, sizes, params) {
+    const { B, T, heads, width } = sizes, factor = factors(sizes, offset, params), scale = 1 / Math.sqrt(width);
+    for (let head = 0; head < B * heads; head++) {
+      const { at, row } = places(sizes, head);
+      for (let t = 0; t < T; t++) {
+        const D = dot(dy, row(t), y, row(t), width);
+        for (let s = 0; s <= t; s++) {
+          const P = Math.exp(dot(qkv, at(0, t), qkv, at(1, s), width) * scale - lse[head * T + t]);
+          const keep = factor(head, t, s), dP = keep * dot(dy, row(t), qkv, at(2, s), width);
+          const dS = P * (dP - D) * scale;
+          addTo(dqkv, at(0, t), dS, qkv, at(1, s), width);
+          addTo(dqkv, at(1, s), dS, qkv, at(0, t), width);
+          addTo(dqkv, at(2, s), P * keep, dy, row(t), width);
+        }
+      }
+    }
+  },
+});

@@ -1,0 +1,52 @@
+/**
+ * Mean cross-entropy of rows of logits against target classes; rows whose target is `ignore` count for nothing:
+ *
+ *     lse = log Σ exp(logits),   loss = Σ (lse − logits[target]) / count
+ *
+ * Without any row that counts the loss is NaN, as in PyTorch. Softmax itself is never stored: backward makes it anew out of
+ * the logits and `lse`. A target that is no class and not to be ignored is taken as the last class: the op refuses what
+ * the host can see, and the kernel must only never read outside of the row.
+ */
+import { f32, i32, kernel } from "../../src/kernel.ts";
+
+const classOf = (target: number, V: number) => Math.min(target >>> 0, V - 1);
+
+export const crossEntropyForward = kernel({
+  name: "cross_entropy_forward",
+  reads: { logits: f32("rows", "V"), targets: i32("rows") },
+  writes: { loss: f32(), count: f32(), lse: f32("rows") },
+  params: { ignore: "i32" },
+
+  reference({ logits, targets, loss, count, lse }, { rows, V }, { ignore }) {
+    let total = 0, counted = 0;
+    for (let row = 0; row < rows; row++) {
+      let max = -Infinity, sum = 0;
+      for (let c = 0; c < V; c++) max = Math.max(max, logits[row * V + c]);
+      for (let c = 0; c < V; c++) sum += Math.exp(logits[row * V + c] - max);
+      lse[row] = max + Math.log(sum);
+      if (targets[row] === ignore) continue;
+      total += lse[row] - logits[row * V + classOf(targets[row], V)];
+      counted++;
+    }
+    loss[0] = total / counted;
+    count[0] = counted;
+  },
+});
+
+/** dlogits += (exp(logits − lse) − [class is the target]) · dloss / count; nothing to rows that are ignored. */
+export const crossEntropyBackward = kernel({
+  name: "cross_entropy_backward",
+  reads: { dloss: f32(), logits: f32("rows", "V"), targets: i32("rows"), lse: f32("rows"), count: f32() },
+  updates: { dlogits: f32("rows", "V") },
+  params: { ignore: "i32" },
+
+  reference({ dloss, logits, targets, lse, count, dlogits }, { rows, V }, { ignore }) {
+    for (let row = 0; row < rows; row++) {
+      if (targets[row] === ignore) continue;
+      const target = classOf(targets[row], V), share = dloss[0] / count[0];
+      for (let c = 0; c < V; c++) {
+        dlogits[row * V + c] += (Math.exp(logits[row * V + c] - lse[row]) - (c === target ? 1 : 0)) * share;
+      }
+    }
+  },
+});

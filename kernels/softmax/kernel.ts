@@ -1,0 +1,84 @@
+/**
+ * Softmax and its logarithm along one axis of (outer, axis, inner), with the greatest element subtracted first:
+ *
+ *     y = exp(x − max) / Σ exp(x − max),    log y = x − max − log Σ exp(x − max)
+ *
+ * An element of −∞ gets probability 0; an axis of nothing else gives NaN, as in PyTorch.
+ */
+import { f32, type FloatArray, kernel } from "../../src/kernel.ts";
+
+const three = f32("outer", "axis", "inner");
+
+type Sizes = Record<"outer" | "axis" | "inner", number>;
+
+/** Calls `body` for each line along the axis, with a function that gives the place of its element i. */
+function lines({ outer, axis, inner }: Sizes, body: (at: (i: number) => number) => void): void {
+  for (let line = 0; line < outer * inner; line++) {
+    const first = Math.floor(line / inner) * axis * inner + line % inner;
+    body((i) => first + i * inner);
+  }
+}
+
+/** max + log Σ exp(x − max) of each line. */
+function logSumExp(x: FloatArray, axis: number, at: (i: number) => number): number {
+  let max = -Infinity, sum = 0;
+  for (let i = 0; i < axis; i++) max = Math.max(max, x[at(i)]);
+  for (let i = 0; i < axis; i++) sum += Math.exp(x[at(i)] - max);
+  return max + Math.log(sum);
+}
+
+export const softmaxForward = kernel({
+  name: "softmax_forward",
+  reads: { x: three },
+  writes: { y: three },
+
+  reference({ x, y }, sizes) {
+    lines(sizes, (at) => {
+      const lse = logSumExp(x, sizes.axis, at);
+      for (let i = 0; i < sizes.axis; i++) y[at(i)] = Math.exp(x[at(i)] - lse);
+    });
+  },
+});
+
+/** dx += y · (dy − Σ dy · y). */
+export const softmaxBackward = kernel({
+  name: "softmax_backward",
+  reads: { dy: three, y: three },
+  updates: { dx: three },
+
+  reference({ dy, y, dx }, sizes) {
+    lines(sizes, (at) => {
+      let sum = 0;
+      for (let i = 0; i < sizes.axis; i++) sum += dy[at(i)] * y[at(i)];
+      for (let i = 0; i < sizes.axis; i++) dx[at(i)] += y[at(i)] * (dy[at(i)] - sum);
+    });
+  },
+});
+
+export const logSoftmaxForward = kernel({
+  name: "log_softmax_forward",
+  reads: { x: three },
+  writes: { y: three },
+
+  reference({ x, y }, sizes) {
+    lines(sizes, (at) => {
+      const lse = logSumExp(x, sizes.axis, at);
+      for (let i = 0; i < sizes.axis; i++) y[at(i)] = x[at(i)] - lse;
+    });
+  },
+});
+
+/** dx += dy − exp(y) · Σ dy. */
+export const logSoftmaxBackward = kernel({
+  name: "log_softmax_backward",
+  reads: { dy: three, y: three },
+  updates: { dx: three },
+
+  reference({ dy, y, dx }, sizes) {
+    lines(sizes, (at) => {
+      let sum = 0;
+      for (let i = 0; i < sizes.axis; i++) sum += dy[at(i)];
+      for (let i = 0; i < sizes.axis; i++) dx[at(i)] += dy[at(i)] - Math.exp(y[at(i)]) * sum;
+    });
+  },
+});

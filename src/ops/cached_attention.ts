@@ -1,0 +1,36 @@
+import { attentionCached } from "../../kernels/attention/cached.ts";
+import { record } from "../autograd.ts";
+import { ShapeError } from "../errors.ts";
+import { launch } from "../launch.ts";
+import type { Tensor } from "../tensor.ts";
+import { attentionShapes } from "./causal_self_attention.ts";
+
+/**
+ * Causal self-attention of new tokens to those before them, whose keys and values are kept in a cache: what
+ * {@linkcode causalSelfAttention} gives for the last T tokens, without computing the earlier ones again.
+ *
+ * The new keys and values are written into the cache. There is no derivative: backward through it throws.
+ *
+ * @param qkv (B, T, 3C) of the new tokens: T = 1 when decoding, the length of the prompt at first
+ * @param cache (B, S, 2, nh, hs): keys and values of up to S tokens, updated in place; rows not yet written may hold anything
+ * @param position i32 (1): how many tokens the cache holds already, at most S − T
+ * @param heads how many heads C is divided into
+ * @returns (B, T, C)
+ * @throws {ShapeError} when the shapes disagree, or the new tokens do not fit behind a position that the host wrote
+ */
+export function cachedAttention(qkv: Tensor, cache: Tensor, position: Tensor, heads: number): Tensor {
+  const { packed, C, rows: [B, T, , width] } = attentionShapes("cached_attention", qkv.shape, heads);
+  const S = cache.shape[1], { bounds } = position.storage.block;
+  if (`${cache.shape}` !== `${[B, S, 2, heads, width]}`) {
+    throw new ShapeError(`cached_attention: cache is [${cache.shape}], expected [${B},S,2,${heads},${width}]`);
+  }
+  if (T > S || (bounds && (bounds.least < 0 || bounds.greatest + T > S))) {
+    throw new ShapeError(`cached_attention: ${T} tokens at position ${bounds?.greatest ?? "?"} of a cache of ${S}`);
+  }
+  using scope = qkv.device.scope();
+  const y = launch(attentionCached, { qkv: qkv.view(packed), position, cache }).y.view([B, T, C]);
+  record("cached_attention", y, [qkv], [], () => {
+    throw new TypeError("backward: cached_attention has no derivative; train with causalSelfAttention");
+  });
+  return scope.keep(y);
+}

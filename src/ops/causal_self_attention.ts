@@ -1,0 +1,61 @@
+import { attentionBackward, attentionForward } from "../../kernels/attention/kernel.ts";
+import { record } from "../autograd.ts";
+import { ConfigError, ShapeError } from "../errors.ts";
+import { launch } from "../launch.ts";
+import type { Tensor } from "../tensor.ts";
+
+/** Dropout of attention's probabilities. */
+export interface AttentionDropout {
+  /** The share that is dropped, from 0 to below 1. */
+  readonly p: number;
+  /** 32 bits. */
+  readonly seed: number;
+  /** Every training step its own: a number, or i32 (1) on the device, which a captured step reads anew each time. */
+  readonly offset: Tensor | number;
+  /** Which of a step's masks it is: every call its own, 32 bits. */
+  readonly stream: number;
+}
+
+/**
+ * softmax(q · kᵀ / √hs) · v of each head, a token seeing itself and those before it, as
+ * `torch.nn.functional.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)` between nanoGPT's `split` and
+ * its reassembly of the heads (Vaswani et al. 2017, arXiv:1706.03762). No T×T matrix is stored.
+ *
+ * @param qkv (B, T, 3C): queries, keys and values side by side, each (B, T, nh, hs)
+ * @param heads how many heads C is divided into
+ * @param options.dropout of the probabilities, drawn from Philox; none where left out
+ * @returns (B, T, C)
+ * @throws {ShapeError} when qkv is not (B, T, 3C) or C not a multiple of the heads
+ */
+export function causalSelfAttention(
+  qkv: Tensor,
+  heads: number,
+  { dropout }: { dropout?: AttentionDropout } = {},
+): Tensor {
+  const { packed, C, rows } = attentionShapes("causal_self_attention", qkv.shape, heads), out = [rows[0], rows[1], C];
+  const p = dropout?.p ?? 0;
+  if (!(p >= 0 && p < 1)) throw new ConfigError(`causal_self_attention: dropout of ${p}; expected 0 to below 1`);
+  const { seed = 0, stream = 0, offset: step } = dropout ?? {};
+  const params = { seed, stream, threshold: Math.ceil(p * 2 ** 24), gain: 1 / (1 - p) };
+
+  using scope = qkv.device.scope();
+  const given = typeof step === "number" ? qkv.device.tensor([step], [1], { dtype: "i32" }) : step;
+  const offset = p > 0 ? given : undefined;
+  const { y, lse } = launch(attentionForward, { qkv: qkv.view(packed), offset }, params);
+  const result = y.view(out);
+  record("causal_self_attention", result, [qkv], [qkv, offset, y, lse], (dout, [into]) => {
+    const saved = { qkv: qkv.view(packed), offset, y, lse };
+    const { dqkv } = launch(attentionBackward, { dy: dout.view(rows), ...saved, dqkv: into?.view(packed) }, params);
+    return [dqkv.view(qkv.shape)];
+  });
+  return scope.keep(result);
+}
+
+/** (B, T, 3C) with every size apart, and (B, T, C) so. */
+export function attentionShapes(op: string, shape: readonly number[], heads: number) {
+  const [B, T, C3] = shape, C = C3 / 3, width = C / heads;
+  if (shape.length !== 3 || !Number.isInteger(C) || !Number.isInteger(width) || heads < 1) {
+    throw new ShapeError(`Cannot apply ${op} to [${shape}] with ${heads} heads: expected [B,T,3·heads·width]`);
+  }
+  return { C, packed: [B, T, 3, heads, width], rows: [B, T, heads, width] };
+}

@@ -1,0 +1,51 @@
+import { crossEntropyBackward, crossEntropyForward } from "../../kernels/cross_entropy/kernel.ts";
+import { record } from "../autograd.ts";
+import { ShapeError } from "../errors.ts";
+import { launch } from "../launch.ts";
+import type { Tensor } from "../tensor.ts";
+
+/**
+ * Mean over rows of log Σ exp(logits) − logits[target], as `torch.nn.functional.cross_entropy`.
+ *
+ * @param logits (…, V)
+ * @param targets (…) i32: a class from 0 to V − 1 for each row
+ * @param options.ignoreIndex rows with this target do not count; where none counts, the loss is NaN. Default: −100
+ * @returns a single number, of shape []
+ * @throws {ShapeError} when the shapes disagree, or a target that the host wrote is no class. A target that is made on the
+ *   device cannot be looked at: one that is no class counts as the last.
+ */
+export function crossEntropy(
+  logits: Tensor,
+  targets: Tensor,
+  { ignoreIndex = -100 }: { ignoreIndex?: number } = {},
+): Tensor {
+  const V = logits.shape.at(-1) ?? 0;
+  if (`${targets.shape}` !== `${logits.shape.slice(0, -1)}` || V === 0) {
+    throw new ShapeError(`Cannot apply cross_entropy to logits [${logits.shape}] and targets [${targets.shape}]`);
+  }
+  refuseOthers(targets, V, ignoreIndex);
+  using scope = logits.device.scope();
+  const rows = [logits.size / V], both = [logits.size / V, V], ignore = ignoreIndex;
+  const { loss, count, lse } = launch(
+    crossEntropyForward,
+    { logits: logits.view(both), targets: targets.view(rows) },
+    { ignore },
+  );
+  record("cross_entropy", loss, [logits], [logits, targets, lse, count], (dloss, [into]) => {
+    const saved = { logits: logits.view(both), targets: targets.view(rows), lse, count };
+    const { dlogits } = launch(crossEntropyBackward, { dloss, ...saved, dlogits: into?.view(both) }, { ignore });
+    return [dlogits.view(logits.shape)];
+  });
+  return scope.keep(loss);
+}
+
+/** Of targets that the host wrote the extremes are known. */
+function refuseOthers({ storage: { block: { bounds } } }: Tensor, V: number, ignoreIndex: number): void {
+  if (!bounds) return;
+  for (const target of [bounds.least, bounds.greatest]) {
+    if (target === ignoreIndex || (target >= 0 && target < V)) continue;
+    throw new ShapeError(
+      `cross_entropy: target ${target} is no class; with ${V} logits a row, classes are 0 to ${V - 1}`,
+    );
+  }
+}

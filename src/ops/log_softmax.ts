@@ -1,0 +1,24 @@
+import { logSoftmaxBackward, logSoftmaxForward } from "../../kernels/softmax/kernel.ts";
+import { record } from "../autograd.ts";
+import { launch } from "../launch.ts";
+import type { Tensor } from "../tensor.ts";
+import { aroundAxis } from "./softmax.ts";
+
+/**
+ * x − log Σ exp(x) along an axis, as `torch.log_softmax`: the logarithm of {@linkcode softmax}, exact where that rounds to 0.
+ *
+ * @param x any shape
+ * @param options.axis counted from the end where negative; default: the last
+ * @returns the shape of x
+ * @throws {ShapeError} when x has no such axis
+ */
+export function logSoftmax(x: Tensor, { axis = -1 }: { axis?: number } = {}): Tensor {
+  using scope = x.device.scope();
+  const three = aroundAxis("log_softmax", x.shape, axis);
+  const y = launch(logSoftmaxForward, { x: x.view(three) }).y.view(x.shape);
+  record("log_softmax", y, [x], [y], (dout, [into]) => {
+    const { dx } = launch(logSoftmaxBackward, { dy: dout.view(three), y: y.view(three), dx: into?.view(three) });
+    return [dx.view(x.shape)];
+  });
+  return scope.keep(y);
+}
