@@ -79,6 +79,12 @@ def write(folder):
         cases["randint"].append({"high": high, "values": torch.randint(high, (8,)).tolist()})
     cases["randperm"] = [torch.randperm(n).tolist() for n in (0, 1, 2, 10, 100)]
 
+    # nanoGPT's batches: of 12 rows of 64 from tiny Shakespeare's training part, after seeding.
+    torch.manual_seed(1337)
+    tokens, block, rows = 1003854, 64, 12
+    offsets = [torch.randint(tokens - block, (rows,)).tolist() for _ in range(2)]
+    cases["batches"] = {"tokens": tokens, "block": block, "rows": rows, "offsets": offsets}
+
     torch.manual_seed(15)
     cases["exponential"] = exponential(40).tolist()
     # multinomial(p, 1): the largest p / q in float32.

@@ -1,0 +1,60 @@
+import { DataError } from "../errors.ts";
+import type { Generator } from "../random.ts";
+
+/** A batch of B blocks of T tokens. */
+export interface Batch {
+  /** (B, T) token ids */
+  x: Int32Array<ArrayBuffer>;
+  /** (B, T) the ids that follow each of x: what the model is to predict */
+  y: Int32Array<ArrayBuffer>;
+  /** (B) where in the data each block starts: enough to make the same batch again with `batchAt`. */
+  offsets: number[];
+}
+
+/**
+ * A batch of blocks from random places, as nanoGPT's `get_batch`: one `randint` a row, so that the same generator and
+ * data give nanoGPT's batches.
+ *
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { Generator } from "../random.ts";
+ * import { getBatch } from "./batch.ts";
+ *
+ * const data = Int32Array.from({ length: 1000 }, (_, i) => i);
+ * const { x, y } = getBatch(data, { blockSize: 4, batchSize: 2, generator: new Generator(1337) });
+ * assertEquals(x.length, 8);
+ * assertEquals(y, x.map((id) => id + 1));
+ * ```
+ *
+ * @param data token ids
+ * @param options.blockSize tokens in a row
+ * @param options.batchSize rows
+ * @throws {DataError} when the data are not longer than a block
+ */
+export function getBatch(
+  data: Int32Array,
+  { blockSize, batchSize, generator }: { blockSize: number; batchSize: number; generator: Generator },
+): Batch {
+  if (data.length <= blockSize) {
+    throw new DataError(`A batch with block_size=${blockSize} needs more than ${data.length} tokens of data`);
+  }
+  const offsets = Array.from({ length: batchSize }, () => generator.randint(data.length - blockSize));
+  return batchAt(data, offsets, { blockSize });
+}
+
+/**
+ * The batch whose blocks start at given places.
+ *
+ * @throws {DataError} when a block would not lie inside the data
+ */
+export function batchAt(data: Int32Array, offsets: number[], { blockSize }: { blockSize: number }): Batch {
+  const x = new Int32Array(offsets.length * blockSize), y = new Int32Array(x.length);
+  offsets.forEach((start, row) => {
+    if (!(Number.isInteger(start) && start >= 0 && start + blockSize < data.length)) {
+      throw new DataError(`No block of ${blockSize} tokens at ${start}: the data have ${data.length}`);
+    }
+    x.set(data.subarray(start, start + blockSize), row * blockSize);
+    y.set(data.subarray(start + 1, start + 1 + blockSize), row * blockSize);
+  });
+  return { x, y, offsets };
+}

@@ -1,0 +1,41 @@
+import { DataError } from "../errors.ts";
+import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+
+/** A text's tokens: what a model learns from, and what is held out to see how well it learns. */
+export interface TokenSplits {
+  train: Int32Array<ArrayBuffer>;
+  val: Int32Array<ArrayBuffer>;
+}
+
+/**
+ * The first nine tenths of a text's characters, and the rest, as tokens: nanoGPT's `prepare.py`, which splits before it
+ * encodes and counts code points.
+ *
+ * @param options.blockSize tokens of context; both parts must be longer
+ * @throws {DataError} when a part is too short, or the tokenizer does not know a character
+ */
+export function splitTokens(text: string, tokenizer: Tokenizer, { blockSize }: { blockSize: number }): TokenSplits {
+  const n = countCharacters(text), cut = unitsOf(text, Math.trunc(n * 0.9));
+  const train = tokenizer.encode(text.slice(0, cut)), val = tokenizer.encode(text.slice(cut));
+  if (Math.min(train.length, val.length) <= blockSize) {
+    // A tenth, rounded up, must reach blockSize + 1.
+    throw new DataError(
+      `The text is too short for block_size=${blockSize}: it has ${n} characters, and needs at least ` +
+        `${10 * blockSize + 1}, as its last tenth is held out for validation`,
+    );
+  }
+  return { train, val };
+}
+
+function countCharacters(text: string): number {
+  let n = 0;
+  for (let i = 0; i < text.length; n++) i += text.codePointAt(i)! > 0xffff ? 2 : 1;
+  return n;
+}
+
+/** How many of the string's 16-bit units its first n characters take. */
+function unitsOf(text: string, n: number): number {
+  let i = 0;
+  for (; n > 0; n--) i += text.codePointAt(i)! > 0xffff ? 2 : 1;
+  return i;
+}

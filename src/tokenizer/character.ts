@@ -1,0 +1,96 @@
+import { CheckpointError, DataError } from "../errors.ts";
+import type { Tokenizer } from "./tokenizer.ts";
+
+/**
+ * One token a character, as nanoGPT's `data/shakespeare_char/prepare.py`: the vocabulary is the set of a text's
+ * characters in the order of their code points. A character is a Unicode code point, as in Python: an emoji of one code
+ * point is one token, not two.
+ *
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { CharacterTokenizer } from "./character.ts";
+ *
+ * const tokenizer = CharacterTokenizer.fromText("hello");
+ * assertEquals(tokenizer.characters, ["e", "h", "l", "o"]);
+ * assertEquals([...tokenizer.encode("hole")], [1, 3, 2, 0]);
+ * assertEquals(tokenizer.decode([1, 0, 2, 2, 3]), "hello");
+ * ```
+ */
+export class CharacterTokenizer implements Tokenizer {
+  /** Each id's character. */
+  readonly characters: readonly string[];
+  /** Each code point's id, −1 where it has none. */
+  #ids: Int32Array;
+
+  /** @param characters different code points, each as a string; their places are their ids */
+  constructor(characters: readonly string[]) {
+    const codes = characters.map((character) => character.codePointAt(0)!);
+    this.characters = characters;
+    this.#ids = new Int32Array(codes.reduce((highest, code) => Math.max(highest, code), -1) + 1).fill(-1);
+    codes.forEach((code, id) => this.#ids[code] = id);
+  }
+
+  /** The vocabulary of one text. */
+  static fromText(text: string): CharacterTokenizer {
+    const seen = new Uint8Array(0x110000);
+    for (let i = 0; i < text.length; i++) {
+      const code = text.codePointAt(i)!;
+      if (code > 0xffff) i++; // two of the string's 16-bit units
+      seen[code] = 1;
+    }
+    const characters: string[] = [];
+    seen.forEach((present, code) => present && characters.push(String.fromCodePoint(code)));
+    return new CharacterTokenizer(characters);
+  }
+
+  /**
+   * Reads what `toJSON` gave.
+   *
+   * @throws {CheckpointError} when it is not a character vocabulary
+   */
+  static fromJSON(json: unknown): CharacterTokenizer {
+    const { type, characters } = (json ?? {}) as { type?: unknown; characters?: unknown };
+    const list = typeof characters === "string" ? [...characters] : [];
+    if (type !== "character" || list.length === 0 || new Set(list).size !== list.length) {
+      throw new CheckpointError('Not a vocabulary: expected {"type":"character","characters":"…"}, no character twice');
+    }
+    return new CharacterTokenizer(list);
+  }
+
+  get vocabSize(): number {
+    return this.characters.length;
+  }
+
+  encode(text: string): Int32Array<ArrayBuffer> {
+    const ids = new Int32Array(text.length);
+    let n = 0;
+    for (let i = 0; i < text.length; i++) {
+      const code = text.codePointAt(i)!;
+      if (code > 0xffff) i++;
+      const id = this.#ids[code] ?? -1;
+      if (id < 0) throw this.#unknown(text);
+      ids[n++] = id;
+    }
+    return ids.slice(0, n);
+  }
+
+  decode(ids: ArrayLike<number>): string {
+    return Array.from(ids, (id) => {
+      const character = this.characters[id];
+      if (character === undefined) throw new DataError(`Token ${id} is outside the vocabulary of ${this.vocabSize}`);
+      return character;
+    }).join("");
+  }
+
+  toJSON(): { type: "character"; characters: string } {
+    return { type: "character", characters: this.characters.join("") };
+  }
+
+  #unknown(text: string): DataError {
+    const known = new Set(this.characters);
+    const unknown = [...new Set(text)].filter((character) => !known.has(character));
+    const named = unknown.slice(0, 8).map((character) => JSON.stringify(character)).join(", ");
+    const more = unknown.length > 8 ? ` and ${unknown.length - 8} more` : "";
+    return new DataError(`Not in the vocabulary of ${this.vocabSize} characters: ${named}${more}`);
+  }
+}
