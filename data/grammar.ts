@@ -105,7 +105,9 @@ export const grammarEntropy: number = item.entropy / item.length;
  * @param options.seed the same seed gives the same text
  * @param options.characters how many at least: the text ends with a whole item
  */
-export function grammarCorpus({ seed = 1337, characters = 1_000_000 } = {}): string {
+export function grammarCorpus(
+  { seed = 1337, characters = 1_000_000 }: { seed?: number; characters?: number } = {},
+): string {
   const generator = new Generator(seed), pieces: string[] = [];
   let length = 0;
   while (length < characters) {

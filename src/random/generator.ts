@@ -32,7 +32,11 @@ export class Generator {
   #twister: MersenneTwister;
   #cachedNormal: number | null = null;
 
-  /** @param seed any integer; PyTorch's engine, too, looks at its low 32 bits only */
+  /**
+   * As after `torch.manual_seed(seed)`.
+   *
+   * @param seed any integer; PyTorch's engine, too, looks at its low 32 bits only
+   */
   constructor(seed: number | bigint) {
     this.#twister = new MersenneTwister(Number(BigInt.asUintN(32, BigInt(seed))));
   }

@@ -22,7 +22,11 @@ export class CharacterTokenizer implements Tokenizer {
   /** Each code point's id, −1 where it has none. */
   #ids: Int32Array;
 
-  /** @param characters different code points, each as a string; their places are their ids */
+  /**
+   * The tokenizer of given characters.
+   *
+   * @param characters different code points, each as a string; their places are their ids
+   */
   constructor(characters: readonly string[]) {
     const codes = characters.map((character) => character.codePointAt(0)!);
     this.characters = characters;

@@ -103,8 +103,7 @@ def write(folder):
         cases["philox"].append({"counter": counter, "key": key, "words": philox(counter, key)})
 
     with open(os.path.join(folder, "random.json"), "w") as file:
-        lines = (f"{json.dumps(name)}: {json.dumps(case)}" for name, case in cases.items())
-        file.write("{\n" + ",\n".join(lines) + "\n}\n")
+        file.write(json.dumps(cases, indent=2) + "\n")
 
 
 def main(folder):
