@@ -43,6 +43,14 @@ function dot(a: FloatArray, i: number, b: FloatArray, j: number, width: number):
   return sum;
 }
 
+/** P of query t, and lse. */
+function probabilities(qkv: FloatArray, { at }: ReturnType<typeof places>, t: number, width: number) {
+  const scores = Array.from({ length: t + 1 }, (_, s) => dot(qkv, at(0, t), qkv, at(1, s), width) / Math.sqrt(width));
+  const max = scores.reduce((a, b) => Math.max(a, b)), exps = scores.map((score) => Math.exp(score - max));
+  const sum = exps.reduce((a, b) => a + b);
+  return { P: exps.map((exp) => exp / sum), lse: max + Math.log(sum) };
+}
+
 /** y[j…] += factor · x[i…] */
 function addTo(y: FloatArray, j: number, factor: number, x: FloatArray, i: number, width: number): void {
   for (let c = 0; c < width; c++) y[j + c] += factor * x[i + c];
@@ -57,16 +65,12 @@ export const attentionForward = kernel({
   reference({ qkv, offset, y, lse }, sizes, params) {
     const { B, T, heads, width } = sizes, factor = factors(sizes, offset, params);
     for (let head = 0; head < B * heads; head++) {
-      const { at, row } = places(sizes, head);
+      const place = places(sizes, head), { at, row } = place;
       for (let t = 0; t < T; t++) {
-        const scores = Array.from({ length: t + 1 }, (_, s) => dot(qkv, at(0, t), qkv, at(1, s), width));
-        const scaled = scores.map((score) => score / Math.sqrt(width)), max = Math.max(...scaled);
-        const log = max + Math.log(scaled.reduce((sum, score) => sum + Math.exp(score - max), 0));
-        lse[head * T + t] = log;
+        const of = probabilities(qkv, place, t, width);
+        lse[head * T + t] = of.lse;
         y.fill(0, row(t), row(t) + width);
-        scaled.forEach((score, s) =>
-          addTo(y, row(t), Math.exp(score - log) * factor(head, t, s), qkv, at(2, s), width)
-        );
+        of.P.forEach((P, s) => addTo(y, row(t), P * factor(head, t, s), qkv, at(2, s), width));
       }
     }
   },
@@ -85,20 +89,18 @@ export const attentionBackward = kernel({
   updates: { dqkv: packed },
   params: dropout,
 
-  reference({ dy, qkv, offset, y, lse, dqkv }, sizes, params) {
-    const { B, T, heads, width } = sizes, factor = factors(sizes, offset, params), scale = 1 / Math.sqrt(width);
+  reference({ dy, qkv, offset, y, dqkv }, sizes, params) {
+    const { B, T, heads, width } = sizes, factor = factors(sizes, offset, params), root = Math.sqrt(width);
     for (let head = 0; head < B * heads; head++) {
-      const { at, row } = places(sizes, head);
+      const place = places(sizes, head), { at, row } = place;
       for (let t = 0; t < T; t++) {
         const D = dot(dy, row(t), y, row(t), width);
-        for (let s = 0; s <= t; s++) {
-          const P = Math.exp(dot(qkv, at(0, t), qkv, at(1, s), width) * scale - lse[head * T + t]);
-          const keep = factor(head, t, s), dP = keep * dot(dy, row(t), qkv, at(2, s), width);
-          const dS = P * (dP - D) * scale;
+        probabilities(qkv, place, t, width).P.forEach((P, s) => {
+          const kept = factor(head, t, s), dP = kept * dot(dy, row(t), qkv, at(2, s), width), dS = P * (dP - D) / root;
           addTo(dqkv, at(0, t), dS, qkv, at(1, s), width);
           addTo(dqkv, at(1, s), dS, qkv, at(0, t), width);
-          addTo(dqkv, at(2, s), P * keep, dy, row(t), width);
-        }
+          addTo(dqkv, at(2, s), P * kept, dy, row(t), width);
+        });
       }
     }
   },

@@ -25,7 +25,7 @@ export const crossEntropyForward = kernel({
       for (let c = 0; c < V; c++) sum += Math.exp(logits[row * V + c] - max);
       lse[row] = max + Math.log(sum);
       if (targets[row] === ignore) continue;
-      total += lse[row] - logits[row * V + classOf(targets[row], V)];
+      total += max - logits[row * V + classOf(targets[row], V)] + Math.log(sum);
       counted++;
     }
     loss[0] = total / counted;

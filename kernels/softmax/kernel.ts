@@ -19,12 +19,12 @@ function lines({ outer, axis, inner }: Sizes, body: (at: (i: number) => number) 
   }
 }
 
-/** max + log Σ exp(x − max) of each line. */
-function logSumExp(x: FloatArray, axis: number, at: (i: number) => number): number {
+/** The greatest element of a line, and Σ exp(x − max). */
+function maxAndSum(x: FloatArray, axis: number, at: (i: number) => number): [max: number, sum: number] {
   let max = -Infinity, sum = 0;
   for (let i = 0; i < axis; i++) max = Math.max(max, x[at(i)]);
   for (let i = 0; i < axis; i++) sum += Math.exp(x[at(i)] - max);
-  return max + Math.log(sum);
+  return [max, sum];
 }
 
 export const softmaxForward = kernel({
@@ -34,8 +34,8 @@ export const softmaxForward = kernel({
 
   reference({ x, y }, sizes) {
     lines(sizes, (at) => {
-      const lse = logSumExp(x, sizes.axis, at);
-      for (let i = 0; i < sizes.axis; i++) y[at(i)] = Math.exp(x[at(i)] - lse);
+      const [max, sum] = maxAndSum(x, sizes.axis, at);
+      for (let i = 0; i < sizes.axis; i++) y[at(i)] = Math.exp(x[at(i)] - max) / sum;
     });
   },
 });
@@ -62,8 +62,8 @@ export const logSoftmaxForward = kernel({
 
   reference({ x, y }, sizes) {
     lines(sizes, (at) => {
-      const lse = logSumExp(x, sizes.axis, at);
-      for (let i = 0; i < sizes.axis; i++) y[at(i)] = x[at(i)] - lse;
+      const [max, sum] = maxAndSum(x, sizes.axis, at);
+      for (let i = 0; i < sizes.axis; i++) y[at(i)] = x[at(i)] - max - Math.log(sum);
     });
   },
 });
