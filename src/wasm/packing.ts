@@ -1,0 +1,102 @@
+/**
+ * Packing: how the operands of a matrix product are laid out before they are multiplied.
+ *
+ * A panel holds `width` rows of A, or columns of B, k by k: the tile reads it from front to back. The last panel is filled
+ * up with zeros, so that a tile never has to ask where a matrix ends.
+ */
+import { type Callee, type I32, type I32Local, Lanes, type Local, type WasmFunction } from "./assembler.ts";
+import { leb, simd } from "./encoding.ts";
+
+/**
+ * What lies side by side in the source: the elements of a panel's row of A (or column of B), which differ in `k`, or those
+ * that differ in their place in the `panel`.
+ */
+export type Contiguous = "k" | "panel";
+
+const parameters = ["i32", "i32", "i32", "i32", "i32"] as const;
+/** source, stride in bytes between what is not contiguous, rows or columns (any number), K, destination. */
+export type Pack = Callee<typeof parameters>;
+
+/** Bytes of `count` rows or columns, packed. */
+export const packedBytes = (width: number, count: number, K: number): number =>
+  4 * Math.ceil(count / width) * width * K;
+
+/** Defines the function that packs `count` rows or columns of K elements, panel by panel. */
+export function definePack(f: WasmFunction, width: number, contiguous: Contiguous): Pack {
+  return f.define("pack", parameters, (f, source, stride, count, K, destination) => {
+    const from = f.i32.copy(source), into = f.i32.copy(destination), alongK = contiguous === "k";
+    const next = alongK ? f.i32.mul(stride, width) : 4 * width, panel = f.i32.mul(K, 4 * width);
+    const full = f.loop(0, count, width, () => {
+      (alongK ? transpose : copy)(f, width, from, stride, K, into);
+      f.i32.advance(from, next);
+      f.i32.advance(into, panel);
+    });
+    const rest = f.i32.sub(count, full);
+    f.when(rest, () => {
+      const zero = f.splat(0);
+      f.forEach(0, f.i32.mul(K, width), (at, v) => v.store(into, at, zero));
+      const [inPanel, inK]: I32[] = alongK ? [stride, 4] : [4, stride];
+      f.loop(0, rest, 1, (i) => {
+        const element = f.i32.add(from, f.i32.mul(i, inPanel)), place = f.i32.at(into, i);
+        f.loop(0, K, 1, () => {
+          f.f32.store(place, 0, f.f32.load(element));
+          f.i32.advance(element, inK);
+          f.i32.advance(place, 4 * width);
+        });
+      });
+    });
+  });
+}
+
+/** Where vectors of four begin in a panel; the last two overlap where four does not divide the width. */
+const quads = (width: number) => Array.from({ length: Math.ceil(width / 4) }, (_, i) => Math.min(4 * i, width - 4));
+
+/** A full panel, whose elements of one k lie side by side. */
+function copy(f: WasmFunction, width: number, source: I32Local, stride: I32Local, K: I32Local, panel: I32Local): void {
+  const from = f.i32.copy(source), into = f.i32.copy(panel), eight = new Lanes(f, 8);
+  f.loop(0, K, 1, () => {
+    if (width % 8 === 0) {
+      const row = quads(width / 2).map((first) => eight.loadFrom(from, 8 * first));
+      row.forEach((value, i) => eight.storeTo(into, 32 * i, value));
+    } else for (const first of quads(width)) store4(f, into, 4 * first, load4(f, from, 4 * first));
+    f.i32.advance(from, stride);
+    f.i32.advance(into, 4 * width);
+  });
+}
+
+/** A full panel, whose rows (or columns) of K lie each side by side: four of them at a time, by blocks of 4×4. */
+function transpose(f: WasmFunction, width: number, source: I32Local, stride: I32, K: I32Local, panel: I32Local): void {
+  for (const first of quads(width)) {
+    const start = f.i32.add(source, f.i32.mul(stride, first)), into = f.i32.add(panel, 4 * first);
+    const rows = [0, 1, 2, 3].map((i) => f.i32.add(start, f.i32.mul(stride, i)));
+    const rest = f.loop(0, K, 4, () => {
+      const [a, b, c, d] = rows.map((row) => load4(f, row, 0));
+      const [ab, cd] = [interleave(f, a, b), interleave(f, c, d)];
+      [0, 1].forEach((half) => {
+        store4(f, into, 8 * half * width, lowers(f, ab[half], cd[half]));
+        store4(f, into, 8 * half * width + 4 * width, uppers(f, ab[half], cd[half]));
+      });
+      for (const row of rows) f.i32.advance(row, 16);
+      f.i32.advance(into, 16 * width);
+    });
+    f.loop(rest, K, 1, () => {
+      rows.forEach((row, i) => f.f32.store(into, i, f.f32.load(row)));
+      for (const row of rows) f.i32.advance(row, 4);
+      f.i32.advance(into, 4 * width);
+    });
+  }
+}
+
+type V128 = Local<"v128">;
+
+const load4 = (f: WasmFunction, pointer: I32Local, bytes: number): V128 =>
+  f.let("v128", [...f.get(pointer), ...simd(0x00), 2, ...leb(bytes)]);
+const store4 = (f: WasmFunction, pointer: I32Local, bytes: number, value: V128): void =>
+  f.emit(...f.get(pointer), ...f.get(value), ...simd(0x0b), 2, ...leb(bytes));
+
+/** The lanes that are named, 0 to 3 out of a, 4 to 7 out of b. */
+const shuffle = (f: WasmFunction, a: V128, b: V128, lanes: number[]): V128 =>
+  f.let("v128", [...f.get(a), ...f.get(b), ...simd(0x0d), ...lanes.flatMap((n) => [0, 1, 2, 3].map((i) => 4 * n + i))]);
+const interleave = (f: WasmFunction, a: V128, b: V128) => [[0, 4, 1, 5], [2, 6, 3, 7]].map((n) => shuffle(f, a, b, n));
+const lowers = (f: WasmFunction, a: V128, b: V128) => shuffle(f, a, b, [0, 1, 4, 5]);
+const uppers = (f: WasmFunction, a: V128, b: V128) => shuffle(f, a, b, [2, 3, 6, 7]);
