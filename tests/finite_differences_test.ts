@@ -19,7 +19,7 @@ interface Case {
 const STEP = 1e-6, LIMIT = { atol: 1e-7, rtol: 1e-7 };
 const device = await createDevice("reference");
 const integers = (values: number[], shape: number[]) => device.tensor(values, shape, { dtype: "i32" });
-const mask = { p: 0.3, seed: 1337, offset: 2, stream: 1 };
+const mask = { p: 0.3, seed: 1337, offset: integers([2], [1]), stream: 1 };
 
 const cases: Record<string, Case[]> = {
   add: [{ shapes: [[2, 1, 3], [4, 1]], run: ops.add }],

@@ -22,9 +22,10 @@ torch.set_num_threads(1)
 torch.use_deterministic_algorithms(True)
 
 import model_cases
-import tensor_op_cases, model_op_cases  # as they are read, they record
+import model_op_cases  # noqa: F401  as it is read, it records
 import recorder
 import run_cases
+import tensor_op_cases  # noqa: F401
 
 HERE = pathlib.Path(__file__).parent
 FIXTURES = HERE / "fixtures"
@@ -33,9 +34,15 @@ if __name__ == "__main__":
     FIXTURES.mkdir(exist_ok=True)
     for old in FIXTURES.glob("*.safetensors"):
         old.unlink()
-    manifest = {"torch": torch.__version__, "numpy": numpy.__version__, "seeds": [recorder.SEED, model_cases.SEED], "files": {}}
+    manifest = {
+        "torch": torch.__version__,
+        "numpy": numpy.__version__,
+        "seeds": [recorder.SEED, model_cases.SEED],
+        "files": {},
+    }
     files = {f"ops_{name}": fixture for name, fixture in recorder.files.items()}
-    files["modules"], files["models"], files["optimizer"] = model_cases.modules(), model_cases.models(), model_cases.optimizer_steps()
+    files["modules"], files["models"] = model_cases.modules(), model_cases.models()
+    files["optimizer"] = model_cases.optimizer_steps()
     files["schedule"], files["initial"] = run_cases.schedule(), run_cases.initial()
     files["curves"], trained = run_cases.curves()
     files["sampling"] = run_cases.sampling(trained)
@@ -43,8 +50,13 @@ if __name__ == "__main__":
         path = FIXTURES / f"{name}.safetensors"
         fixture.write(path)
         data = path.read_bytes()
-        manifest["files"][path.name] = {"cases": len(fixture.cases), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        manifest["files"][path.name] = {
+            "cases": len(fixture.cases),
+            "bytes": len(data),
+            "sha256": hashlib.sha256(data).hexdigest(),
+        }
     (HERE / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-    print(sum(f["cases"] for f in manifest["files"].values()), "cases,", sum(f["bytes"] for f in manifest["files"].values()), "bytes")
+    cases, size = (sum(file[key] for file in manifest["files"].values()) for key in ["cases", "bytes"])
+    print(f"{cases} cases, {size} bytes")
     for kind, error in recorder.worst.items():
         print(f"PyTorch's own f32 kernels, {kind}: {error:.1e}")

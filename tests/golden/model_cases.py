@@ -86,7 +86,13 @@ def models():
             targets[0, :3] = -1
         logits, loss = model(tokens, targets)
         loss.backward()
-        for name, tensor in {"tokens": tokens, "targets": targets, "logits": logits, "loss": loss, "last": model(tokens)[0]}.items():
+        for name, tensor in {
+            "tokens": tokens,
+            "targets": targets,
+            "logits": logits,
+            "loss": loss,
+            "last": model(tokens)[0],
+        }.items():
             fixture.put(f"{number}.{name}", tensor)
         keep_weights(fixture, number, model, gradients=True)
         shape = f"{config.n_layer} layers, {config.n_head} heads, {config.n_embd} wide, {'with' if config.bias else 'without'} bias"
@@ -113,12 +119,18 @@ def optimizer_steps():
     Case 0 gives the gradients, CASE.STEP.g.NAME; case 1 takes them from a model, a batch CASE.tokens[step] a step.
     """
     fixture = Fixture()
-    named = {name: nn.Parameter(normal(*shape)) for name, shape in {"a": (5, 7), "b": (9,), "c": (257,), "d": (3, 8, 2), "e": (1,)}.items()}
+    named = {
+        name: nn.Parameter(normal(*shape))
+        for name, shape in {"a": (5, 7), "b": (9,), "c": (257,), "d": (3, 8, 2), "e": (1,)}.items()
+    }
     for name, parameter in named.items():
         fixture.put(f"0.w.{name}", parameter)
         parameter.data = parameter.data.double()
     parameters = list(named.values())
-    groups = [{"params": [p for p in parameters if p.dim() >= 2], "weight_decay": 0.1}, {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0}]
+    groups = [
+        {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": 0.1},
+        {"params": [p for p in parameters if p.dim() < 2], "weight_decay": 0.0},
+    ]
     optimizer = torch.optim.AdamW(groups, betas=HYPER["betas"])
 
     def gradients(step):

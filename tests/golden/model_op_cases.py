@@ -34,16 +34,28 @@ for shape, out in [
 ]:  # fmt: skip
     x, weight, bias = normal(*shape), normal(out, shape[-1]), normal(out)
     case("linear", shape_of(x, weight), F.linear, x, weight, kind="matmul")
-    case("linear", shape_of(x, weight) + " with bias", F.linear, normal(*shape), normal(out, shape[-1]), bias, kind="matmul")
+    case(
+        "linear",
+        shape_of(x, weight) + " with bias",
+        F.linear,
+        normal(*shape),
+        normal(out, shape[-1]),
+        bias,
+        kind="matmul",
+    )
 
 # Normalisation, activation, embedding
 
 for c in [1, 3, 7, 8, 9, 31, 128, 130]:
     for rows in {1: [(1,), (5,)], 9: [(2, 3), (257,)], 128: [(5,)]}.get(c, [(3,)]):
         x, weight, bias = normal(*rows, c) + np.float32(0.5), normal(c), normal(c)
-        norm = lambda x, weight, bias=None, options={}: F.layer_norm(x, weight.shape, weight, bias, options.get("epsilon", 1e-5))
+        norm = lambda x, weight, bias=None, options={}: F.layer_norm(
+            x, weight.shape, weight, bias, options.get("epsilon", 1e-5)
+        )
         case("layerNorm", shape_of(x), norm, x, weight, kind="layerNorm")
-        case("layerNorm", shape_of(x) + " with bias", norm, normal(*rows, c, scale=3), normal(c), bias, kind="layerNorm")
+        case(
+            "layerNorm", shape_of(x) + " with bias", norm, normal(*rows, c, scale=3), normal(c), bias, kind="layerNorm"
+        )
 case("layerNorm", "epsilon 0.1", norm, normal(2, 5), normal(5), normal(5), {"epsilon": 0.1}, kind="layerNorm")
 
 SIZES = [1, 7, 8, 9, 16, 17, 257]
@@ -55,7 +67,15 @@ for approximate in ["none", "tanh"]:
         case("gelu", f"{shape_of(x)} {approximate}", gelu, x, {"approximate": approximate}, kind="gelu")
     case("gelu", f"far from zero, {approximate}", gelu, far, {"approximate": approximate}, kind="gelu")
 
-for shape, v, c in [((), 3, 2), ((1,), 1, 1), ((3, 4), 7, 5), ((2, 9), 5, 8), ((300,), 3, 9), ((5,), 257, 3), ((2, 3), 4, 130)]:
+for shape, v, c in [
+    ((), 3, 2),
+    ((1,), 1, 1),
+    ((3, 4), 7, 5),
+    ((2, 9), 5, 8),
+    ((300,), 3, 9),
+    ((5,), 257, 3),
+    ((2, 3), 4, 130),
+]:
     index = ids(v, *shape)
     case("embedding", f"{shape_of(index)} of [{v},{c}]", F.embedding, index, normal(v, c), kind="arithmetic")
 
@@ -63,26 +83,58 @@ for shape, v, c in [((), 3, 2), ((1,), 1, 1), ((3, 4), 7, 5), ((2, 9), 5, 8), ((
 
 for op, fn in [("softmax", F.softmax), ("logSoftmax", F.log_softmax)]:
     soft = lambda x, options, fn=fn: fn(x, options["axis"])
-    for shape, axis in [((1,), 0), ((7,), -1), ((3, 1), 1), ((2, 8), 1), ((3, 9), -1), ((2, 65), -1), ((2, 257), 1), ((4, 3), 0), ((2, 5, 3), 1), ((9, 2, 2), 0), ((2, 3, 4, 2), -2), ((257, 2), 1)]:
+    for shape, axis in [
+        ((1,), 0),
+        ((7,), -1),
+        ((3, 1), 1),
+        ((2, 8), 1),
+        ((3, 9), -1),
+        ((2, 65), -1),
+        ((2, 257), 1),
+        ((4, 3), 0),
+        ((2, 5, 3), 1),
+        ((9, 2, 2), 0),
+        ((2, 3, 4, 2), -2),
+        ((257, 2), 1),
+    ]:
         x = normal(*shape, scale=2)
         case(op, f"{shape_of(x)} axis {axis}", soft, x, {"axis": axis}, kind="softmax")
     case(op, "large magnitudes", soft, normal(3, 9, scale=1000), {"axis": -1}, kind="softmax")
     case(op, "large and equal", soft, np.full((1, 5), 1e4, np.float32), {"axis": -1}, kind="softmax")
 masked = normal(3, 9)
 masked[:, 4:] = np.where(ids(2, 3, 5) == 0, -np.inf, masked[:, 4:])
-case("softmax", "with minus infinities", lambda x, options: F.softmax(x, options["axis"]), masked, {"axis": -1}, kind="softmax")
+case(
+    "softmax",
+    "with minus infinities",
+    lambda x, options: F.softmax(x, options["axis"]),
+    masked,
+    {"axis": -1},
+    kind="softmax",
+)
 
-cross = lambda x, t, options={}: F.cross_entropy(x.reshape(-1, x.shape[-1]), t.reshape(-1), ignore_index=options.get("ignoreIndex", -100))
+cross = lambda x, t, options={}: F.cross_entropy(
+    x.reshape(-1, x.shape[-1]), t.reshape(-1), ignore_index=options.get("ignoreIndex", -100)
+)
 for shape in [(1, 1), (1, 5), (4, 8), (3, 65), (2, 3, 9), (2, 257), (257, 2), (2, 2, 17)]:
     x, target = normal(*shape, scale=2), ids(shape[-1], *shape[:-1])
     case("crossEntropy", shape_of(x), cross, x, target, kind="crossEntropy")
 for ignore in [-1, -100, 3]:
     x, target = normal(3, 4, 7), ids(7, 3, 4)
     target[0, 1:] = target[2, 0] = ignore
-    case("crossEntropy", f"some targets {ignore} ignored", cross, x, target, {"ignoreIndex": ignore}, kind="crossEntropy")
+    case(
+        "crossEntropy", f"some targets {ignore} ignored", cross, x, target, {"ignoreIndex": ignore}, kind="crossEntropy"
+    )
     target = np.full((9,), ignore, np.int32)
     target[5] = 2
-    case("crossEntropy", f"all but one {ignore} ignored", cross, normal(9, 5), target, {"ignoreIndex": ignore}, kind="crossEntropy")
+    case(
+        "crossEntropy",
+        f"all but one {ignore} ignored",
+        cross,
+        normal(9, 5),
+        target,
+        {"ignoreIndex": ignore},
+        kind="crossEntropy",
+    )
 target = ids(7, 4)
 target[1] = -100
 case("crossEntropy", "-100 ignored by default", cross, normal(4, 7), target, kind="crossEntropy")
@@ -95,13 +147,28 @@ for B, T, heads, width in [
     (1, 17, 2, 15), (2, 33, 1, 4), (1, 63, 1, 8), (1, 64, 2, 4), (1, 65, 1, 15), (1, 65, 2, 8), (1, 34, 1, 32), (1, 130, 1, 4),
     (1, 130, 2, 1), (1, 16, 1, 64), (3, 9, 2, 8),
 ]:  # fmt: skip
-    case("causalSelfAttention", f"B {B}, T {T}, {heads} heads of {width}", causal_attention, normal(B, T, 3 * heads * width), heads, kind="attention")
+    case(
+        "causalSelfAttention",
+        f"B {B}, T {T}, {heads} heads of {width}",
+        causal_attention,
+        normal(B, T, 3 * heads * width),
+        heads,
+        kind="attention",
+    )
 case("causalSelfAttention", "large scores", causal_attention, normal(1, 9, 48, scale=8), 2, kind="attention")
 for B, T, heads, width, p, seed, offset, stream in [
     (2, 5, 2, 8, 0.2, 1337, 0, 3), (1, 9, 3, 4, 0.5, 2**32 - 1, 7, 0), (1, 66, 1, 4, 0.1, 42, 1, 2**31), (2, 7, 1, 15, 0.25, 0, 2**32 - 1, 1), (1, 4, 1, 1, 0.2, 9, 0, 0),
 ]:  # fmt: skip
     options = {"dropout": {"p": p, "seed": seed, "offset": offset, "stream": stream}}
-    case("causalSelfAttention", f"B {B}, T {T}, {heads} heads of {width}, dropout {p}", causal_attention, normal(B, T, 3 * heads * width), heads, options, kind="attention")
+    case(
+        "causalSelfAttention",
+        f"B {B}, T {T}, {heads} heads of {width}, dropout {p}",
+        causal_attention,
+        normal(B, T, 3 * heads * width),
+        heads,
+        options,
+        kind="attention",
+    )
 
 dropout = lambda x, options: x * torch.from_numpy(dropout_mask(x.numel(), **options).reshape(x.shape)).to(x.dtype)
 for shape, p, seed, offset, stream in [

@@ -6,7 +6,7 @@ import { assertClose, assertShape, devices } from "../testing.ts";
 import { type Fixture, readFixture } from "./fixtures.ts";
 import { limitOf, type OpClass } from "./tolerances.ts";
 
-/** A call; {"tensor": NAME} among the arguments stands for a tensor of the fixture. */
+/** A call; {"tensor": NAME} among the arguments stands for a tensor of the fixture, an `offset` for one of one element. */
 interface OpCase {
   readonly name: string;
   readonly op: string;
@@ -24,7 +24,15 @@ function call(device: Device, fixture: Fixture<OpCase>, { op, args }: OpCase) {
   const leaves = new Map<string, Tensor>();
   const decode = (arg: unknown): unknown => {
     if (Array.isArray(arg)) return arg.map(decode);
-    if (!(arg instanceof Object && "tensor" in arg)) return arg;
+    if (!(arg instanceof Object)) return arg;
+    if (!("tensor" in arg)) {
+      return Object.fromEntries(
+        Object.entries(arg).map(([key, value]) => [
+          key,
+          key === "offset" ? device.tensor([value | 0], [1], { dtype: "i32" }) : decode(value),
+        ]),
+      );
+    }
     const name = String(arg.tensor), { values, shape, dtype } = fixture.get(name);
     const requiresGrad = fixture.tensors.has(`${name}.grad`);
     const leaf = leaves.get(name) ??

@@ -1,4 +1,4 @@
-"""Philox4x32-10 (Salmon, Moraes, Dror, Shaw: Parallel random numbers: as easy as 1, 2, 3; 2011), and dropout's masks."""
+"""Philox4x32-10 (Salmon, Moraes, Dror, Shaw 2011, Parallel random numbers: as easy as 1, 2, 3), and dropout's masks."""
 
 import numpy as np
 

@@ -26,7 +26,10 @@ class GPTConfig:
 
     def camel(self):
         """As TypeScript spells it."""
-        return {name.split("_")[0] + "".join(part.title() for part in name.split("_")[1:]): value for name, value in vars(self).items()}
+        return {
+            name.split("_")[0] + "".join(part.title() for part in name.split("_")[1:]): value
+            for name, value in vars(self).items()
+        }
 
 
 def causal_attention(qkv, heads, options={}):
@@ -113,12 +116,14 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         self.noise = Noise(config.dropout, noise_seed)
-        self.transformer = nn.ModuleDict({
-            "wte": nn.Embedding(config.vocab_size, config.n_embd),
-            "wpe": nn.Embedding(config.block_size, config.n_embd),
-            "h": nn.ModuleList(Block(config, self.noise) for _ in range(config.n_layer)),
-            "ln_f": LayerNorm(config.n_embd, config.bias),
-        })
+        self.transformer = nn.ModuleDict(
+            {
+                "wte": nn.Embedding(config.vocab_size, config.n_embd),
+                "wpe": nn.Embedding(config.block_size, config.n_embd),
+                "h": nn.ModuleList(Block(config, self.noise) for _ in range(config.n_layer)),
+                "ln_f": LayerNorm(config.n_embd, config.bias),
+            }
+        )
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.transformer.wte.weight = self.lm_head.weight
         for module in self.modules():  # the head comes last and draws for the shared weight again

@@ -68,10 +68,13 @@ def case(op, name, fn, *args, file=None, kind=None):
         if dout is None:
             dout = normal(*out.shape)
         out.backward(torch.from_numpy(np.asarray(dout)).to(dtype))
-        return dout, {"out": out.detach(), **{known[key][0] + ".grad": t.grad for key, t in tensors.items() if t.grad is not None}}
+        return dout, {
+            "out": out.detach(),
+            **{known[key][0] + ".grad": t.grad for key, t in tensors.items() if t.grad is not None},
+        }
 
     dout, expected = run(torch.float64, None)
-    for (key, value) in run(torch.float32, dout)[1].items():
+    for key, value in run(torch.float32, dout)[1].items():
         if not np.asarray(expected[key]).size:
             continue
         error = ((value.double() - expected[key]).abs() / (1 + expected[key].abs())).max().item()

@@ -25,9 +25,23 @@ def learning_rate_at(iteration, learning_rate, warmup_iters, lr_decay_iters, min
 def schedule():
     """CASE.iterations and CASE.rates."""
     fixture = Fixture()
-    for learning_rate, warmup_iters, lr_decay_iters, min_lr in [(1e-3, 100, 2000, 1e-4), (6e-4, 2000, 600000, 6e-5), (5e-3, 0, 50, 0.0), (1e-2, 3, 7, 1e-2)]:
-        flags = {"learning_rate": learning_rate, "warmup_iters": warmup_iters, "lr_decay_iters": lr_decay_iters, "min_lr": min_lr}
-        at = {0, 1, warmup_iters // 2, lr_decay_iters * 2} | {edge + d for edge in (warmup_iters, (warmup_iters + lr_decay_iters) // 2, lr_decay_iters) for d in (-1, 0, 1)}
+    for learning_rate, warmup_iters, lr_decay_iters, min_lr in [
+        (1e-3, 100, 2000, 1e-4),
+        (6e-4, 2000, 600000, 6e-5),
+        (5e-3, 0, 50, 0.0),
+        (1e-2, 3, 7, 1e-2),
+    ]:
+        flags = {
+            "learning_rate": learning_rate,
+            "warmup_iters": warmup_iters,
+            "lr_decay_iters": lr_decay_iters,
+            "min_lr": min_lr,
+        }
+        at = {0, 1, warmup_iters // 2, lr_decay_iters * 2} | {
+            edge + d
+            for edge in (warmup_iters, (warmup_iters + lr_decay_iters) // 2, lr_decay_iters)
+            for d in (-1, 0, 1)
+        }
         at = sorted(i for i in at if i >= 0)
         fixture.put(f"{len(fixture.cases)}.iterations", np.array(at))
         fixture.put(f"{len(fixture.cases)}.rates", np.array([learning_rate_at(i, **flags) for i in at]))
@@ -41,7 +55,10 @@ def initial():
     for seed, config in [
         (1337, GPTConfig(block_size=16, vocab_size=19, n_layer=2, n_head=2, n_embd=16, bias=False)),
         (42, GPTConfig(block_size=5, vocab_size=11, n_layer=2, n_head=3, n_embd=9, bias=True)),
-        (2**32 - 1, GPTConfig(block_size=4, vocab_size=5, n_layer=1, n_head=1, n_embd=3, bias=True)),  # fewer than 16 elements
+        (
+            2**32 - 1,
+            GPTConfig(block_size=4, vocab_size=5, n_layer=1, n_head=1, n_embd=3, bias=True),
+        ),  # fewer than 16 elements
     ]:
         torch.manual_seed(seed)
         model = GPT(config)
@@ -49,7 +66,13 @@ def initial():
         for name, parameter in model.named_parameters():
             fixture.put(f"{number}.w.{name}".replace("lm_head", "transformer.wte"), parameter)
         fixture.put(f"{number}.next", torch.randint(2**28 - 1, (16,)))
-        fixture.cases.append({"name": f"seed {seed}, {config.n_embd} wide, {'with' if config.bias else 'without'} bias", "seed": seed, "config": config.camel()})
+        fixture.cases.append(
+            {
+                "name": f"seed {seed}, {config.n_embd} wide, {'with' if config.bias else 'without'} bias",
+                "seed": seed,
+                "config": config.camel(),
+            }
+        )
     return fixture
 
 
@@ -90,7 +113,9 @@ class Run:
         optimizer = model.optimizer(flags["weight_decay"], flags["learning_rate"], (flags["beta1"], flags["beta2"]))
         x, y = self.batch("train")
         for iteration in range(flags["max_iters"] + 1):
-            rate = learning_rate_at(iteration, *(flags[name] for name in ["learning_rate", "warmup_iters", "lr_decay_iters", "min_lr"]))
+            rate = learning_rate_at(
+                iteration, *(flags[name] for name in ["learning_rate", "warmup_iters", "lr_decay_iters", "min_lr"])
+            )
             for group in optimizer.param_groups:
                 group["lr"] = rate
             if iteration % flags["eval_interval"] == 0:
@@ -149,7 +174,11 @@ def sampling(model):
     for name, parameter in model.named_parameters():
         fixture.put(f"w.{name}".replace("lm_head", "transformer.wte"), parameter.float())
     vocab = model.config.vocab_size
-    for seed, temperature, top_k, prompt in [(1337, 0.8, 5, [0]), (42, 1.0, None, list(range(vocab)) * 2), (2**31, 0.8, 20, [1, 2, 3])]:
+    for seed, temperature, top_k, prompt in [
+        (1337, 0.8, 5, [0]),
+        (42, 1.0, None, list(range(vocab)) * 2),
+        (2**31, 0.8, 20, [1, 2, 3]),
+    ]:
         draw, tokens, margin = np.random.RandomState(seed), list(prompt), math.inf
         for _ in range(200):
             logits = model(torch.tensor([tokens[-model.config.block_size :]]))[0][0, -1] / temperature
@@ -159,7 +188,9 @@ def sampling(model):
                 kept = logits.isfinite()
                 margin = min(margin, best[-1].item() - max((logits[~kept].tolist() or [-math.inf])))
             words = draw.randint(0, 2**32, 2 * vocab, np.uint32).astype(np.uint64)
-            uniform = ((words[0::2] << np.uint64(32) | words[1::2]) & np.uint64(2**53 - 1)).astype(np.float64) * 2.0**-53
+            uniform = ((words[0::2] << np.uint64(32) | words[1::2]) & np.uint64(2**53 - 1)).astype(
+                np.float64
+            ) * 2.0**-53
             noise = (-np.log1p(-uniform)).astype(np.float32).astype(np.float64)
             shares = F.softmax(logits, -1) / torch.from_numpy(noise)
             two = shares.topk(2).values
@@ -169,5 +200,14 @@ def sampling(model):
         number = len(fixture.cases)
         fixture.put(f"{number}.prompt", np.array(prompt))
         fixture.put(f"{number}.tokens", np.array(tokens[len(prompt) :]))
-        fixture.cases.append({"name": f"seed {seed}, temperature {temperature}, top_k {top_k}", "seed": seed, "temperature": temperature, "topK": top_k, "config": model.config.camel(), "margin": margin})
+        fixture.cases.append(
+            {
+                "name": f"seed {seed}, temperature {temperature}, top_k {top_k}",
+                "seed": seed,
+                "temperature": temperature,
+                "topK": top_k,
+                "config": model.config.camel(),
+                "margin": margin,
+            }
+        )
     return fixture

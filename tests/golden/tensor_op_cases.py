@@ -38,9 +38,23 @@ for op, fn, draw, kind in [
         x = draw(*shape)
         case(op, shape_of(x), fn, x, file="unary", kind=kind)
 far = np.array([-100, -20, -6, -1e-3, -1e-20, 0, 1e-20, 1e-3, 6, 20, 100], np.float32)
-case("exp", "far from zero", torch.exp, np.array([-100, -60, -1, -1e-6, 0, 1e-6, 1, 9], np.float32), file="unary", kind="transcendental")
+case(
+    "exp",
+    "far from zero",
+    torch.exp,
+    np.array([-100, -60, -1, -1e-6, 0, 1e-6, 1, 9], np.float32),
+    file="unary",
+    kind="transcendental",
+)
 case("tanh", "far from zero", torch.tanh, far, file="unary", kind="transcendental")
-case("log", "far from one", torch.log, np.array([1e-3, 0.999999, 1, 1.000001, 1e20, 100], np.float32), file="unary", kind="transcendental")
+case(
+    "log",
+    "far from one",
+    torch.log,
+    np.array([1e-3, 0.999999, 1, 1.000001, 1e20, 100], np.float32),
+    file="unary",
+    kind="transcendental",
+)
 for exponent in [2, 3, 1, 0.5, -1]:
     for n in [1, 9, 257]:
         x = positive(n) if exponent == 0.5 else away_from_zero(n)
@@ -51,7 +65,11 @@ def where(condition, a, b):
     return torch.where(condition != 0, a, b)
 
 
-for shapes in [((n,),) * 3 for n in [1, 8, 9, 257]] + [((4, 1), (4, 5), ()), ((3, 5), (5,), (3, 1)), ((2, 1, 3), (4, 1), (2, 4, 3))]:
+for shapes in [((n,),) * 3 for n in [1, 8, 9, 257]] + [
+    ((4, 1), (4, 5), ()),
+    ((3, 5), (5,), (3, 1)),
+    ((2, 1, 3), (4, 1), (2, 4, 3)),
+]:
     condition, a, b = ids(2, *shapes[0]), normal(*shapes[1]), normal(*shapes[2])
     case("where", shape_of(condition, a, b), where, condition, a, b, file="binary", kind="arithmetic")
 
@@ -92,7 +110,15 @@ for shape, options in [
     x = normal(*shape)
     case("max", f"{shape_of(x)} {options}", maximum_of, x, options, file="reduction", kind="reduction")
 ties = np.array([[1, 3, 3, 2], [5, 5, 5, 5], [-1, -2, -1, -1]], np.float32)
-case("max", "ties along an axis: the gradient goes to the first", maximum_of, ties, {"axis": 1}, file="reduction", kind="reduction")
+case(
+    "max",
+    "ties along an axis: the gradient goes to the first",
+    maximum_of,
+    ties,
+    {"axis": 1},
+    file="reduction",
+    kind="reduction",
+)
 
 # Shapes: exact but for what gather adds up
 
@@ -101,25 +127,86 @@ def move(op, name, fn, *args):
     case(op, name, fn, *args, file="shape", kind="movement")
 
 
-for shape, to in [((6,), [2, 3]), ((2, 3, 4), [6, -1]), ((2, 3, 4), [-1]), ((1,), []), ((), [1, 1]), ((257,), [257, 1])]:
+for shape, to in [
+    ((6,), [2, 3]),
+    ((2, 3, 4), [6, -1]),
+    ((2, 3, 4), [-1]),
+    ((1,), []),
+    ((), [1, 1]),
+    ((257,), [257, 1]),
+]:
     x = normal(*shape)
     move("reshape", f"{shape_of(x)} to {to}", lambda x, to: x.reshape(to), x, to)
-for shape, axes in [((3, 5), [0, 1]), ((17, 33), [0, 1]), ((2, 3, 4), [1, 2]), ((2, 3, 4), [0, -1]), ((1, 9), [0, 1]), ((2, 3, 4, 5), [1, 2]), ((300, 3), [0, 1])]:
+for shape, axes in [
+    ((3, 5), [0, 1]),
+    ((17, 33), [0, 1]),
+    ((2, 3, 4), [1, 2]),
+    ((2, 3, 4), [0, -1]),
+    ((1, 9), [0, 1]),
+    ((2, 3, 4, 5), [1, 2]),
+    ((300, 3), [0, 1]),
+]:
     x = normal(*shape)
     move("transpose", f"{shape_of(x)} {axes}", lambda x, axes: x.transpose(*axes), x, axes)
-for shape, axes in [((3, 5), [1, 0]), ((2, 3, 4), [2, 0, 1]), ((2, 3, 4), [1, 0, -1]), ((2, 9, 3, 4), [0, 2, 1, 3]), ((2, 3, 2, 3, 2), [4, 2, 0, 3, 1]), ((7,), [0])]:
+for shape, axes in [
+    ((3, 5), [1, 0]),
+    ((2, 3, 4), [2, 0, 1]),
+    ((2, 3, 4), [1, 0, -1]),
+    ((2, 9, 3, 4), [0, 2, 1, 3]),
+    ((2, 3, 2, 3, 2), [4, 2, 0, 3, 1]),
+    ((7,), [0]),
+]:
     x = normal(*shape)
     move("permute", f"{shape_of(x)} {axes}", lambda x, axes: x.permute(axes), x, axes)
-for shape, axis, start, end in [((9,), 0, 2, 7), ((3, 5), 1, 1, 4), ((3, 5), 0, 2, 3), ((2, 7, 3), 1, 0, 7), ((2, 7, 3), -1, 1, 3), ((4, 130), 1, 64, 129), ((300,), 0, 1, 299), ((2, 7, 3), 1, -3, -1)]:
+for shape, axis, start, end in [
+    ((9,), 0, 2, 7),
+    ((3, 5), 1, 1, 4),
+    ((3, 5), 0, 2, 3),
+    ((2, 7, 3), 1, 0, 7),
+    ((2, 7, 3), -1, 1, 3),
+    ((4, 130), 1, 64, 129),
+    ((300,), 0, 1, 299),
+    ((2, 7, 3), 1, -3, -1),
+]:
     x = normal(*shape)
     options = {"axis": axis, "start": start, "end": end}
-    move("slice", f"{shape_of(x)} {options}", lambda x, o: x.narrow(o["axis"], o["start"] % x.shape[o["axis"]], (o["end"] - o["start"])), x, options)
-for shapes, axis in [([(3,), (4,)], 0), ([(2, 3), (1, 3), (4, 3)], 0), ([(3, 2), (3, 5)], 1), ([(2, 1, 3), (2, 4, 3)], -2), ([(5, 1)], 0), ([(129, 1), (129, 2)], -1)]:
+    move(
+        "slice",
+        f"{shape_of(x)} {options}",
+        lambda x, o: x.narrow(o["axis"], o["start"] % x.shape[o["axis"]], (o["end"] - o["start"])),
+        x,
+        options,
+    )
+for shapes, axis in [
+    ([(3,), (4,)], 0),
+    ([(2, 3), (1, 3), (4, 3)], 0),
+    ([(3, 2), (3, 5)], 1),
+    ([(2, 1, 3), (2, 4, 3)], -2),
+    ([(5, 1)], 0),
+    ([(129, 1), (129, 2)], -1),
+]:
     parts = [normal(*shape) for shape in shapes]
     move("concat", f"{shape_of(*parts)} {axis}", lambda parts, o: torch.cat(parts, o["axis"]), parts, {"axis": axis})
 x = normal(3, 2)
 move("concat", "a tensor twice", lambda parts, o: torch.cat(parts, o["axis"]), [x, x], {"axis": 1})
-for shape, index, axis in [((5,), (3,), 0), ((3, 7), (3, 1), 1), ((3, 7), (3, 9), -1), ((6, 3), (4, 2), 0), ((2, 5, 3), (2, 4, 3), 1), ((4, 300), (4, 257), 1), ((1,), (1,), 0)]:
+for shape, index, axis in [
+    ((5,), (3,), 0),
+    ((3, 7), (3, 1), 1),
+    ((3, 7), (3, 9), -1),
+    ((6, 3), (4, 2), 0),
+    ((2, 5, 3), (2, 4, 3), 1),
+    ((4, 300), (4, 257), 1),
+    ((1,), (1,), 0),
+]:
     x = normal(*shape)
     index = ids(shape[axis], *index)
-    case("gather", f"{shape_of(x, index)} {axis}", lambda x, index, o: x.gather(o["axis"], index), x, index, {"axis": axis}, file="shape", kind="arithmetic")
+    case(
+        "gather",
+        f"{shape_of(x, index)} {axis}",
+        lambda x, index, o: x.gather(o["axis"], index),
+        x,
+        index,
+        {"axis": axis},
+        file="shape",
+        kind="arithmetic",
+    )
