@@ -1,0 +1,22 @@
+/**
+ * Dropout (Srivastava et al. 2014): y = x · (keep ? gain : 0) with gain = 1 / (1 − p). Backward is the same kernel on dy.
+ *
+ * No mask is stored: element i draws word i mod 4 of Philox (see src/random/philox.ts) with the counter (⌊i / 4⌋, stream,
+ * offset, 0) and the key (seed, 0), and is kept where the word's upper 24 bits are at least threshold = ⌈p · 2²⁴⌉. So the
+ * share that is dropped is p, and all devices agree on it exactly.
+ */
+import { f32, i32, kernel } from "../../src/kernel.ts";
+import { philox } from "../../src/random/philox.ts";
+
+export const dropout = kernel({
+  name: "dropout",
+  reads: { x: f32("n"), offset: i32(1) },
+  writes: { y: f32("n") },
+  params: { seed: "i32", stream: "i32", threshold: "i32", gain: "f32" },
+  reference({ x, offset, y }, { n }, { seed, stream, threshold, gain }) {
+    for (let i = 0; i < n; i++) {
+      const word = philox([i >>> 2, stream, offset[0], 0], [seed, 0])[i & 3];
+      y[i] = x[i] * (word >>> 8 >= threshold ? gain : 0);
+    }
+  },
+});

@@ -1,0 +1,32 @@
+/**
+ * Rows of a table by their numbers: y[i] = weight[ids[i]]; backward dweight[v] += Σ over i with ids[i] = v of dy[i], in the
+ * order of i.
+ *
+ * The op refuses ids outside the table where the host wrote them; others are taken for the last row, so that no kernel
+ * reaches outside a storage.
+ */
+import { f32, i32, kernel } from "../../src/kernel.ts";
+
+const clamp = (id: number, V: number) => Math.min(id >>> 0, V - 1);
+
+export const embeddingForward = kernel({
+  name: "embedding_forward",
+  reads: { ids: i32("n"), weight: f32("V", "C") },
+  writes: { y: f32("n", "C") },
+  reference({ ids, weight, y }, { n, V, C }) {
+    for (let i = 0; i < n; i++) {
+      for (let c = 0; c < C; c++) y[i * C + c] = weight[clamp(ids[i], V) * C + c];
+    }
+  },
+});
+
+export const embeddingBackward = kernel({
+  name: "embedding_backward",
+  reads: { ids: i32("n"), dy: f32("n", "C"), weight: f32("V", "C") }, // of weight only the shape
+  updates: { dweight: f32("V", "C") },
+  reference({ ids, dy, dweight }, { n, V, C }) {
+    for (let i = 0; i < n; i++) {
+      for (let c = 0; c < C; c++) dweight[clamp(ids[i], V) * C + c] += dy[i * C + c];
+    }
+  },
+});

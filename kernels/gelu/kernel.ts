@@ -1,0 +1,49 @@
+/**
+ * GELU (Hendrycks and Gimpel 2016, arXiv:1606.08415): y = x · Φ(x), Φ being the normal distribution's cumulative function:
+ *
+ *     none:  Φ(x) = ½ (1 + erf(x / √2)),                             Φ′(x) = exp(−x² / 2) / √(2π)
+ *     tanh:  Φ(x) ≈ ½ (1 + tanh u),  u = √(2/π) (x + 0.044715 x³),   Φ′(x) ≈ ½ (1 − tanh² u) u′
+ *
+ * and backward dx += dy · (Φ(x) + x · Φ′(x)). nanoGPT uses the first, GPT-2's checkpoints were trained with the second.
+ */
+import { f32, kernel } from "../../src/kernel.ts";
+import { erf } from "./erf.ts";
+
+/** Φ(x) and Φ′(x). */
+type Normal = (x: number) => readonly [cumulative: number, density: number];
+
+export const SQRT_HALF = Math.SQRT1_2, INVERSE_SQRT_2PI = 1 / Math.sqrt(2 * Math.PI);
+export const SQRT_2_OVER_PI = Math.sqrt(2 / Math.PI), CUBIC = 0.044715;
+
+const exact: Normal = (x) => [0.5 * (1 + erf(x * SQRT_HALF)), INVERSE_SQRT_2PI * Math.exp(-0.5 * x * x)];
+
+const tanh: Normal = (x) => {
+  const t = Math.tanh(SQRT_2_OVER_PI * (x + CUBIC * x ** 3)), slope = SQRT_2_OVER_PI * (1 + 3 * CUBIC * x ** 2);
+  return [0.5 * (1 + t), 0.5 * (1 - t * t) * slope];
+};
+
+function declare(name: string, normal: Normal) {
+  return {
+    forward: kernel({
+      name: `${name}_forward`,
+      reads: { x: f32("n") },
+      writes: { y: f32("n") },
+      reference({ x, y }, { n }) {
+        for (let i = 0; i < n; i++) y[i] = x[i] * normal(x[i])[0];
+      },
+    }),
+    backward: kernel({
+      name: `${name}_backward`,
+      reads: { dy: f32("n"), x: f32("n") },
+      updates: { dx: f32("n") },
+      reference({ dy, x, dx }, { n }) {
+        for (let i = 0; i < n; i++) {
+          const [cumulative, density] = normal(x[i]);
+          dx[i] += dy[i] * (cumulative + x[i] * density);
+        }
+      },
+    }),
+  };
+}
+
+export const geluErf = declare("gelu_erf", exact), geluTanh = declare("gelu_tanh", tanh);

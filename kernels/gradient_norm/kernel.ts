@@ -1,0 +1,16 @@
+/**
+ * norm = √Σ g² over the gradients of all parameters, which lie one behind the other: the sum of the squares over blocks of
+ * fixed length, then, in f64, over the blocks.
+ */
+import { f32, kernel } from "../../src/kernel.ts";
+
+export const gradientNorm = kernel({
+  name: "gradient_norm",
+  reads: { gradient: f32("n") },
+  writes: { norm: f32(1) },
+  reference({ gradient, norm }, { n }) {
+    let sum = 0;
+    for (let i = 0; i < n; i++) sum += gradient[i] ** 2;
+    norm[0] = Math.sqrt(sum);
+  },
+});

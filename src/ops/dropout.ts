@@ -1,0 +1,35 @@
+import { dropout as dropoutKernel } from "../../kernels/dropout/kernel.ts";
+import { record } from "../autograd.ts";
+import { ConfigError } from "../errors.ts";
+import { launch } from "../launch.ts";
+import type { Tensor } from "../tensor.ts";
+
+/** Which elements are dropped: a function of these and of an element's place, so backward draws the same mask again. */
+export interface DropoutOptions {
+  /** The share that is dropped, from 0 to 1. */
+  readonly p: number;
+  /** 32 bits. */
+  readonly seed: number;
+  /** Of the training step, 32 bits: an i32 (1) on the device, so that a captured step needs no other code, or a number. */
+  readonly offset: Tensor | number;
+  /** Which of a step's masks it is, 32 bits: every call its own. */
+  readonly stream: number;
+}
+
+/**
+ * x with a share p of its elements set to zero and the others multiplied by 1 / (1 − p), as
+ * `torch.nn.functional.dropout` in training (Srivastava et al. 2014), but with masks from Philox4x32-10.
+ *
+ * @param x any shape
+ * @returns the shape of x; x itself where p is 0
+ * @throws {ConfigError} when p is not from 0 to 1
+ */
+export function dropout(x: Tensor, { p, seed, offset, stream }: DropoutOptions): Tensor {
+  if (!(p >= 0 && p <= 1)) throw new ConfigError(`dropout: p is ${p}; expected 0 to 1`);
+  if (p === 0) return x;
+  using scope = x.device.scope();
+  const n = [x.size], step = typeof offset === "number" ? x.device.tensor([offset], [1], { dtype: "i32" }) : offset;
+  const params = { seed, stream, threshold: Math.ceil(p * 2 ** 24), gain: p < 1 ? 1 / (1 - p) : 0 };
+  const mask = (x: Tensor) => launch(dropoutKernel, { x: x.view(n), offset: step }, params).y.view(x.shape);
+  return scope.keep(record("dropout", mask(x), [x], [step], (dout) => [mask(dout)]));
+}
