@@ -45,6 +45,14 @@ export const tolerances = {
   loss: { atol: 2e-6, rtol: 1e-6 },
   /** Of a whole module or model. atol is a share of the tensor's largest element: as large as what has been summed. */
   gradients: { atol: 5e-6, rtol: 1e-5 },
+  /** Ten steps of given gradients: a few roundings each. */
+  optimizer: { atol: 5e-7, rtol: 2e-6 },
+  /** Ten steps of a model. Each moves a weight by up to 5e-3 however small its gradient, so roundings of small ones show. */
+  trained: { atol: 1e-5, rtol: 1e-5 },
+  /** A sum of squares. */
+  norms: { atol: 0, rtol: 1e-5 },
+  /** Losses and gradient norms over 51 updates, in which differences of roundings grow. */
+  curve: { atol: 1e-4, rtol: 1e-4 },
   /** f32 numbers by the same steps as PyTorch's. */
   initial: { atol: 0, rtol: 0 },
 } satisfies Record<string, Tolerance>;
