@@ -6,6 +6,7 @@
  * share that is dropped is p, and all devices agree on it exactly.
  */
 import { f32, i32, kernel } from "../../src/kernel.ts";
+import * as wasm from "./wasm.ts";
 import { philox } from "../../src/random/philox.ts";
 
 export const dropout = kernel({
@@ -19,4 +20,5 @@ export const dropout = kernel({
       y[i] = x[i] * (word >>> 8 >= threshold ? gain : 0);
     }
   },
+  cpu: { tasks: ({ n }) => Math.ceil(n / wasm.GROUP), work: ({ n }) => 4 * n, emit: wasm.dropout },
 });

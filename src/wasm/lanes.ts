@@ -108,6 +108,11 @@ export class Lanes {
       return [...both, ...simd(0xde), ...both, ...simd(0xdf), ...simd(0x0d), ...odd];
     });
   }
+  /** In each half, four of the lanes of a's half, 0 to 3, and of b's, 4 to 7. */
+  shuffle(a: Vector, b: Vector, lanes: readonly [number, number, number, number]): Vector {
+    const bytes = lanes.flatMap((n) => [0, 1, 2, 3].map((byte) => 4 * n + byte));
+    return this.#each((part) => [...this.f.get(a[part]), ...this.f.get(b[part]), ...simd(0x0d), ...bytes]);
+  }
   /** 0, 1, 2, … in the lanes, as integers. */
   iota(): Vector {
     const bytes = (from: number) => [...new Uint8Array(Int32Array.from([0, 1, 2, 3], (i) => from + i).buffer)];
