@@ -1,13 +1,13 @@
 /** The base of layers: parameters are found by walking the fields, as PyTorch's `nn.Module` does. */
 import type { Device } from "../device/device.ts";
-import { Generator } from "../random.ts";
+import { Generator as RandomGenerator } from "../random.ts";
 import { Tensor } from "../tensor.ts";
 
 /** Where a module's parameters live, and what their initial values are drawn from. */
 export interface ModuleOptions {
   readonly device: Device;
   /** Default: one seeded with 0. */
-  readonly generator?: Generator;
+  readonly generator?: RandomGenerator;
 }
 
 /** A layer with parameters: a field that is a tensor is a parameter, a field that is a module (or a list) holds more. */
@@ -19,7 +19,7 @@ export abstract class Module {
    * Parameters with their paths (`transformer.h.0.attn.c_attn.weight`), in the order of the fields; one that stands in two
    * places, a tied weight, comes once, under its first name.
    */
-  *namedParameters(): IteratorObject<[name: string, parameter: Tensor]> {
+  *namedParameters(): Generator<[name: string, parameter: Tensor]> {
     const seen = new Set<Tensor>();
     for (const [name, value] of leaves(this, "")) {
       if (seen.has(value)) continue;
@@ -27,11 +27,11 @@ export abstract class Module {
       yield [name, value];
     }
   }
-  *parameters(): IteratorObject<Tensor> {
+  *parameters(): Generator<Tensor> {
     for (const [, parameter] of this.namedParameters()) yield parameter;
   }
   /** This module and all within, parents last, as `nn.Module.apply` visits them. */
-  *modules(): IteratorObject<Module> {
+  *modules(): Generator<Module> {
     for (const value of Object.values(this)) yield* modulesIn(value);
     yield this;
   }
@@ -57,12 +57,12 @@ const isContainer = (value: unknown): value is Record<string, unknown> =>
   Array.isArray(value) ||
   (typeof value === "object" && value !== null && Object.getPrototypeOf(value) === Object.prototype);
 
-function* modulesIn(value: unknown): IteratorObject<Module> {
+function* modulesIn(value: unknown): Generator<Module> {
   if (value instanceof Module) yield* value.modules();
   else if (isContainer(value)) { for (const item of Object.values(value)) yield* modulesIn(item); }
 }
 
-function* leaves(value: unknown, path: string): IteratorObject<[string, Tensor]> {
+function* leaves(value: unknown, path: string): Generator<[string, Tensor]> {
   if (value instanceof Tensor) { if (value.requiresGrad) yield [path, value]; }
   else if (value instanceof Module || isContainer(value)) {
     for (const [name, item] of Object.entries(value)) yield* leaves(item, path ? `${path}.${name}` : name);
@@ -81,4 +81,4 @@ export function parameter(
 }
 
 /** The generator that a module draws from. */
-export const generatorOf = ({ generator }: ModuleOptions): Generator => generator ?? new Generator(0);
+export const generatorOf = ({ generator }: ModuleOptions): RandomGenerator => generator ?? new RandomGenerator(0);
