@@ -1,16 +1,16 @@
-import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { describeError, exitStatus } from "../src/cli/command.ts";
 import { editDistance } from "../src/cli/flags.ts";
 import { bar, duration, Progress, rate } from "../src/cli/progress.ts";
 import { parseSample, sampleFlags } from "../src/cli/sample_flags.ts";
-import { parseTrain, trainFlags } from "../src/cli/train_flags.ts";
+import { parseTrain, resumeCommand, resumedValues, trainFlags } from "../src/cli/train_flags.ts";
 import { v8Flags } from "../src/cli/v8_flags.ts";
 import { CheckpointError, ConfigError, DataError } from "../src/errors.ts";
 
 const words = (line: string) => line.split(" ").filter(Boolean);
 
 Deno.test("nanoGPT's README command for a laptop means what it says there", async () => {
-  const { values, named } = await parseTrain(words(
+  const { values, config, given } = await parseTrain(words(
     "config/train_shakespeare_char.py --device=cpu --compile=False --eval_iters=20 --log_interval=1 --block_size=64 " +
       "--batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 --max_iters=2000 --lr_decay_iters=2000 --dropout=0.0",
   ));
@@ -55,8 +55,8 @@ Deno.test("nanoGPT's README command for a laptop means what it says there", asyn
     wandb_project: "",
     wandb_run_name: "",
   });
-  assertEquals(named.seed, undefined);
-  assertEquals([named.warmup_iters, named.n_layer], [100, 4]);
+  assertEquals([config.warmup_iters, config.n_layer, config.seed], [100, 6, undefined]);
+  assertEquals([given.warmup_iters, given.n_layer, given.seed], [undefined, 4, undefined]);
 });
 
 Deno.test("without a config file the same command is the default, but for its folder and how often it prints", async () => {
@@ -65,7 +65,7 @@ Deno.test("without a config file the same command is the default, but for its fo
       "--max_iters=2000 --lr_decay_iters=2000 --dropout=0.0 --out_dir=out",
   ));
   assertEquals((await parseTrain([])).values, laptop.values);
-  assertEquals((await parseTrain([])).named, {});
+  assertEquals((await parseTrain([])).config, {});
 });
 
 Deno.test("a config file stands on train.py's defaults, and flags win over it", async () => {
@@ -87,7 +87,7 @@ Deno.test("a config file stands on train.py's defaults, and flags win over it", 
 });
 
 Deno.test("values are read as Python writes them", async () => {
-  const read = async (flag: string) => Object.values((await parseTrain([flag])).named)[0];
+  const read = async (flag: string) => Object.values((await parseTrain([flag])).given)[0];
   assertEquals(await read("--bias=True"), true);
   assertEquals(await read("--bias=false"), false);
   assertEquals(await read("--learning_rate=1e-3"), 0.001);
@@ -97,6 +97,35 @@ Deno.test("values are read as Python writes them", async () => {
   assertEquals(await read("--max_iters=0"), 0);
   assertEquals(await read("--out_dir=a=b c"), "a=b c");
   assertEquals((await parseSample(["--start=--x\n"])).values.start, "--x\n");
+});
+
+Deno.test("a resumed run keeps its own values under those named now, and its model's sizes in any case", async () => {
+  const first = (await parseTrain(["--n_layer=2", "--max_iters=60", "--seed=7", "--out_dir=elsewhere"])).values;
+  const resume = async (line: string) => resumedValues(await parseTrain(words(line)), first);
+  assertEquals(await resume("--init_from=resume"), { ...first, init_from: "resume", out_dir: "out" });
+  const longer = await resume("config/train_shakespeare_char.py --init_from=resume --max_iters=90 --n_layer=2");
+  const { n_layer, block_size, max_iters, seed, batch_size, dropout } = longer;
+  assertEquals({ n_layer, block_size, max_iters, seed, batch_size, dropout }, {
+    n_layer: 2,
+    block_size: 64,
+    max_iters: 90,
+    seed: 7,
+    batch_size: 64,
+    dropout: 0.2,
+  });
+  const other = await assertRejects(() => resume("--init_from=resume --n_layer=4"), CheckpointError);
+  assertEquals(other.message, "--n_layer=4: the model in out has n_layer=2, which cannot change");
+  const request = await parseTrain(["--init_from=resume"]);
+  const damaged = assertThrows(() => resumedValues(request, { ...first, seed: "x" }), CheckpointError);
+  assertEquals(damaged.message, 'out/run.json: seed = "x": expected an integer, at least 0 and at most 4294967295');
+});
+
+Deno.test("the command that resumes a run can be pasted into a shell", () => {
+  assertEquals(resumeCommand([], "out"), "deno task train --init_from=resume --out_dir=out");
+  assertEquals(
+    resumeCommand(["config/x.py", "--out_dir=a", "--init_from=scratch", "--input=it's here.txt"], "a"),
+    "deno task train config/x.py '--input=it'\\''s here.txt' --init_from=resume --out_dir=a",
+  );
 });
 
 Deno.test("sample.py's defaults", async () => {
@@ -160,7 +189,7 @@ const badTraining = {
 
 const badSampling = {
   "--top_k=0": "--top_k=0: expected an integer, at least 1",
-  "--temperature=0": "--temperature=0: expected a number, above 0",
+  "--temperature=-1": "--temperature=-1: expected a number, at least 0",
   "--num_samples=0": "--num_samples=0: expected an integer, at least 1",
   "--max_new_tokens=nan": "--max_new_tokens=nan: expected an integer, at least 1",
   "--init_from=gpt2":

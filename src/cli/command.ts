@@ -1,7 +1,7 @@
 /** What every command does alike: errors become a line or two and an exit status, never a stack trace. */
-import { CheckpointError, ConfigError, DataError, DeviceError, ShapeError } from "../errors.ts";
+import * as errors from "../errors.ts";
 
-const expected = [CheckpointError, ConfigError, DataError, DeviceError, ShapeError, ...Object.values(Deno.errors)];
+const expected = [...Object.values(errors), ...Object.values(Deno.errors)];
 
 /** Runs a command with the process's arguments, and ends the process with the status that it returns. */
 export async function runCommand(command: (args: string[]) => Promise<number>): Promise<never> {
@@ -18,7 +18,7 @@ export async function runCommand(command: (args: string[]) => Promise<number>): 
 
 /** 2 where the command was not understood, 1 where it failed. */
 export function exitStatus(error: unknown): number {
-  return error instanceof ConfigError ? 2 : 1;
+  return error instanceof errors.ConfigError ? 2 : 1;
 }
 
 /** At most two lines; an error that nobody foresaw keeps its class's name, and says how to see where it came from. */

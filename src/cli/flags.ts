@@ -30,8 +30,7 @@ export type Values<T extends FlagTable> = { -readonly [K in keyof T]: T[K] exten
 interface Range {
   min?: number;
   max?: number;
-  /** Like `min` and `max`, but the bound itself is refused. */
-  above?: number;
+  /** Like `max`, but the bound itself is refused. */
   below?: number;
 }
 
@@ -175,15 +174,17 @@ export function editDistance(a: string, b: string): number {
 
 function within(
   value: number,
-  { min = -Infinity, max = Infinity, above = -Infinity, below = Infinity }: Range,
+  { min = -Infinity, max = Infinity, below = Infinity }: Range,
 ): boolean {
-  return value >= min && value <= max && value > above && value < below;
+  return value >= min && value <= max && value < below;
 }
 
-function describe({ min, max, above, below }: Range): string {
-  const low = min !== undefined ? `at least ${min}` : above !== undefined ? `above ${above}` : undefined;
-  const high = max !== undefined ? `at most ${max}` : below !== undefined ? `below ${below}` : undefined;
-  const bounds = [low, high].filter((bound) => bound !== undefined);
+function describe({ min, max, below }: Range): string {
+  const bounds = [
+    min !== undefined && `at least ${min}`,
+    max !== undefined && `at most ${max}`,
+    below !== undefined && `below ${below}`,
+  ].filter((bound) => bound !== false);
   return bounds.length ? `, ${bounds.join(" and ")}` : "";
 }
 

@@ -1,6 +1,6 @@
 /** Long work on a screen: lines, and on a terminal a bar below them that is drawn over itself. */
 
-/** What the bar shows. */
+/** What the bar of a training shows. */
 export interface ProgressState {
   done: number;
   total: number;
@@ -22,11 +22,11 @@ export class Progress {
   }
 
   /** Draws the bar, at most twenty times a second; nothing where the output is no terminal. */
-  update(state: ProgressState): void {
+  status(text: (columns: number) => string): void {
     if (!this.terminal || performance.now() - this.#drawnAt < 50) return;
-    const erase = this.#erase();
+    const columns = Deno.consoleSize().columns - 1, erase = this.#erase();
     this.#drawnAt = performance.now();
-    this.#bar = bar(state, Deno.consoleSize().columns - 1);
+    this.#bar = text(columns).slice(0, columns);
     this.#write(erase + this.#bar);
   }
 

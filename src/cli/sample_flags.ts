@@ -24,7 +24,9 @@ export const sampleFlags = {
   start: text("\n", "the text to go on from; FILE:path reads it from a file"),
   num_samples: int(10, "samples to draw", { min: 1 }),
   max_new_tokens: int(500, "tokens in each", { min: 1 }),
-  temperature: float(0.8, "1 is the model's own distribution, less is more cautious", { above: 0 }),
+  temperature: float(0.8, "1 is the model's own distribution, less is more cautious, 0 takes the likeliest", {
+    min: 0,
+  }),
   top_k: int(200, "only the most likely so many tokens are drawn", { min: 1 }),
   seed: int(1337, "the same seed draws the same text", { min: 0, max: 2 ** 32 - 1 }),
   ...deviceFlags,

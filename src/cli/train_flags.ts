@@ -5,7 +5,7 @@
  * README stands in for it, because train.py's own defaults are for eight A100s.
  */
 import cpuSetting from "../../config/shakespeare_char_cpu.ts";
-import { ConfigError } from "../errors.ts";
+import { CheckpointError, ConfigError } from "../errors.ts";
 import { loadConfig } from "./config_file.ts";
 import {
   bool,
@@ -76,8 +76,9 @@ export type TrainConfig = Partial<TrainValues>;
 export interface TrainRequest {
   help?: string;
   values: TrainValues;
-  /** The part of `values` that the config file and the flags name; where a run is resumed, the rest is the run's own. */
-  named: TrainConfig;
+  /** The parts of `values` that the config file and the flags name. */
+  config: TrainConfig;
+  given: TrainConfig;
 }
 
 /** @throws {ConfigError} */
@@ -87,18 +88,49 @@ export async function parseTrain(args: string[]): Promise<TrainRequest> {
     throw new ConfigError(`${words[1]}: one config file is enough, and flags are written --name=value`);
   }
   const config = words.length === 1 ? checkValues(trainFlags, await loadConfig(words[0]), words[0]) : undefined;
-  const named = { ...config, ...given };
-  const base = config ?? cpuSetting;
-  const values = { ...fallbacks(trainFlags), ...base, ...named };
-  if (!help) checkTogether(values);
-  return { values, named, ...(help && { help: trainHelp(values) }) };
-}
-
-/** Checks that need more than one value. @throws {ConfigError} */
-export function checkTogether({ n_embd, n_head }: Pick<TrainValues, "n_embd" | "n_head">): void {
+  const values = { ...fallbacks(trainFlags), ...(config ?? cpuSetting), ...given };
+  const { n_embd, n_head } = values;
   if (n_embd % n_head !== 0) {
     throw new ConfigError(`--n_embd=${n_embd} --n_head=${n_head}: the width must be a multiple of the number of heads`);
   }
+  return { values, config: config ?? {}, given, ...(help && { help: trainHelp(values) }) };
+}
+
+const sizes = ["n_layer", "n_head", "n_embd", "block_size", "bias"] as const;
+
+/**
+ * The values of a run that goes on: those that it began with, under what the config file and the flags name now. A config
+ * file's sizes give way to the run's own, as in nanoGPT; a flag that contradicts them is an error.
+ *
+ * @param stored the flags in the folder's run.json
+ * @throws {CheckpointError}
+ */
+export function resumedValues({ values, config, given }: TrainRequest, stored: object): TrainValues {
+  const { out_dir } = values;
+  let own: TrainConfig;
+  try {
+    own = checkValues(trainFlags, stored, `${out_dir}/run.json`);
+  } catch (error) {
+    throw error instanceof ConfigError ? new CheckpointError(error.message) : error;
+  }
+  const resumed = { ...fallbacks(trainFlags), ...own, ...config, ...given, out_dir, init_from: "resume" as const };
+  for (const name of sizes) {
+    const there = own[name];
+    if (given[name] !== undefined && given[name] !== there) {
+      throw new CheckpointError(
+        `--${name}=${given[name]}: the model in ${out_dir} has ${name}=${there}, which cannot change`,
+      );
+    }
+    Object.assign(resumed, { [name]: there });
+  }
+  return resumed;
+}
+
+/** The command that goes on with a run that was started with `args`. */
+export function resumeCommand(args: string[], out_dir: string): string {
+  const kept = args.filter((arg) => !/^--(init_from|out_dir)=/.test(arg));
+  const quote = (arg: string) => /^[\w@%+=:,./-]+$/.test(arg) ? arg : `'${arg.replaceAll("'", `'\\''`)}'`;
+  return ["deno task train", ...[...kept, "--init_from=resume", `--out_dir=${out_dir}`].map(quote)].join(" ");
 }
 
 function trainHelp(values: TrainValues): string {

@@ -1,0 +1,36 @@
+/** A trained model out of a run folder, with its vocabulary. */
+import type { RunFolder } from "../checkpoint/run_folder.ts";
+import { loadTensors } from "../checkpoint/tensors.ts";
+import type { Device } from "../device/device.ts";
+import { CheckpointError, ConfigError } from "../errors.ts";
+import { GPT, type GPTConfig } from "../gpt.ts";
+import type { Generator } from "../random.ts";
+import { CharacterTokenizer } from "../tokenizer/character.ts";
+
+export function vocabularyOf(run: RunFolder): CharacterTokenizer {
+  return CharacterTokenizer.fromJSON(run.description.vocabulary);
+}
+
+/**
+ * The model of the run's best checkpoint, ready to generate.
+ *
+ * @param options.generator as nanoGPT seeds before it makes the model, initial weights are drawn from it and then replaced;
+ *   what it draws afterwards is what nanoGPT's would draw
+ * @throws {CheckpointError} when there is no checkpoint, or it is damaged
+ */
+export async function loadBest(run: RunFolder, options: { device: Device; generator: Generator }): Promise<GPT> {
+  const checkpoint = await run.checkpoint("best");
+  const model = newModel(run, options);
+  await loadTensors(checkpoint.model, model.namedParameters());
+  return model.eval();
+}
+
+/** A model with the run's sizes; run.json is a file that anybody may have edited. */
+function newModel(run: RunFolder, options: { device: Device; generator: Generator }): GPT {
+  try {
+    return new GPT(run.description.model as Partial<GPTConfig>, options);
+  } catch (error) {
+    if (error instanceof ConfigError) throw new CheckpointError(`${run.path}/run.json is damaged: ${error.message}`);
+    throw error;
+  }
+}

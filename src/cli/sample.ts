@@ -1,0 +1,53 @@
+/** `deno task sample`: nanoGPT's sample.py. The text, and nothing else, goes to standard output, as it comes. */
+import { RunFolder } from "../checkpoint/run_folder.ts";
+import { createDevice } from "../device/create.ts";
+import { DataError } from "../errors.ts";
+import { Generator } from "../random.ts";
+import { generate } from "../sampler.ts";
+import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import { runCommand } from "./command.ts";
+import { loadBest, vocabularyOf } from "./run_model.ts";
+import { parseSample } from "./sample_flags.ts";
+
+export async function sample(args: string[]): Promise<number> {
+  const { help, values } = await parseSample(args);
+  if (help) {
+    console.log(help);
+    return 0;
+  }
+  const run = await RunFolder.open(values.out_dir);
+  const tokenizer = vocabularyOf(run);
+  const prompt = await readPrompt(values.start, tokenizer);
+  const device = await createDevice(values.device, { threads: values.threads || undefined });
+  const generator = new Generator(values.seed);
+  const model = await loadBest(run, { device, generator });
+  const { temperature, top_k: topK, max_new_tokens: maxNewTokens } = values;
+  for (let i = 0; i < values.num_samples; i++) {
+    write(tokenizer.decode(prompt));
+    for await (const token of generate(model, prompt, { maxNewTokens, temperature, topK, generator })) {
+      write(tokenizer.decode([token]));
+    }
+    write("\n---------------\n");
+  }
+  device.close();
+  return 0;
+}
+
+/** The text to go on from, or the contents of the file that `FILE:path` names, as tokens. */
+async function readPrompt(start: string, tokenizer: Tokenizer): Promise<Int32Array> {
+  const path = start.startsWith("FILE:") ? start.slice("FILE:".length) : undefined;
+  // Loaded only where a file is read: the rest of that module is about training.
+  const text = path === undefined ? start : await (await import("../data/load_text.ts")).readText(path);
+  try {
+    return tokenizer.encode(text);
+  } catch (error) {
+    if (!(error instanceof DataError)) throw error;
+    throw new DataError(`--start cannot be read by this model. ${error.message}`);
+  }
+}
+
+function write(text: string): void {
+  Deno.stdout.writeSync(new TextEncoder().encode(text));
+}
+
+if (import.meta.main) await runCommand(sample);

@@ -1,0 +1,91 @@
+/** `deno task train`: nanoGPT's train.py. What stands between the flags and the trainer; the printing is TrainReport's. */
+import { RunFolder } from "../checkpoint/run_folder.ts";
+import { loadText } from "../data/load_text.ts";
+import { splitTokens } from "../data/split.ts";
+import { createDevice } from "../device/create.ts";
+import { GPT } from "../gpt.ts";
+import { Generator } from "../random.ts";
+import { CharacterTokenizer } from "../tokenizer/character.ts";
+import { Trainer } from "../trainer.ts";
+import { runCommand } from "./command.ts";
+import { onInterrupt } from "./interrupt.ts";
+import { vocabularyOf } from "./run_model.ts";
+import { parseTrain, resumeCommand, resumedValues, type TrainValues } from "./train_flags.ts";
+import { TrainReport } from "./train_report.ts";
+
+const INTERRUPTED = 130; // 128 + SIGINT, as shells count
+
+export async function train(args: string[]): Promise<number> {
+  const request = await parseTrain(args);
+  if (request.help) {
+    console.log(request.help);
+    return 0;
+  }
+  const run = request.values.init_from === "resume" ? await RunFolder.open(request.values.out_dir) : undefined;
+  const values = run ? resumedValues(request, run.description.flags) : request.values;
+  const report = new TrainReport(values, resumeCommand(args, values.out_dir));
+  try {
+    return await trainRun(values, run, report);
+  } finally {
+    report.end();
+  }
+}
+
+/** @param run the run to go on with; without, a new one begins */
+async function trainRun(values: TrainValues, run: RunFolder | undefined, report: TrainReport): Promise<number> {
+  const { input, dataset, block_size: blockSize, seed, threads } = values;
+  const text = await loadText({ input: input || undefined, dataset, onNote: (line) => report.note(line) });
+  const tokenizer = run ? vocabularyOf(run) : CharacterTokenizer.fromText(text.text);
+  const data = splitTokens(text.text, tokenizer, { blockSize });
+
+  const device = await createDevice(values.device, { threads: threads || undefined });
+  // One generator draws weights, then batches, so that a seed gives nanoGPT's.
+  const generator = new Generator(seed);
+  const config = { ...modelConfig(values), vocabSize: tokenizer.vocabSize };
+  const model = new GPT(config, { device, seed, generator });
+  const vocabulary = tokenizer.toJSON();
+  const folder = run ?? await RunFolder.create(values.out_dir, { flags: values, model: { ...config }, vocabulary });
+  using trainer = new Trainer(model, data, { ...trainerOptions(values), generator, folder });
+  if (run) await trainer.resume();
+  report.begin({ text, data, model, iter: trainer.iter });
+
+  const interrupt = onInterrupt(() => report.interrupted());
+  for await (const event of trainer.run({ signal: interrupt })) report.event(event);
+  if (interrupt.aborted) {
+    report.stopped(trainer.iter, folder.last);
+  } else {
+    report.finished(folder.last);
+    if (!values.eval_only) await report.sample(model, tokenizer);
+  }
+  device.close();
+  return interrupt.aborted ? INTERRUPTED : 0;
+}
+
+function modelConfig(values: TrainValues) {
+  const { block_size: blockSize, n_layer: nLayer, n_head: nHead, n_embd: nEmbd, dropout, bias } = values;
+  return { blockSize, nLayer, nHead, nEmbd, dropout, bias };
+}
+
+function trainerOptions(values: TrainValues) {
+  return {
+    batchSize: values.batch_size,
+    gradientAccumulationSteps: values.gradient_accumulation_steps,
+    maxIters: values.max_iters,
+    evalInterval: values.eval_interval,
+    evalIters: values.eval_iters,
+    logInterval: values.log_interval,
+    evalOnly: values.eval_only,
+    alwaysSaveCheckpoint: values.always_save_checkpoint,
+    learningRate: values.learning_rate,
+    decayLr: values.decay_lr,
+    warmupIters: values.warmup_iters,
+    lrDecayIters: values.lr_decay_iters,
+    minLr: values.min_lr,
+    weightDecay: values.weight_decay,
+    beta1: values.beta1,
+    beta2: values.beta2,
+    gradClip: values.grad_clip,
+  };
+}
+
+if (import.meta.main) await runCommand(train);

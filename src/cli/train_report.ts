@@ -1,0 +1,113 @@
+/** What `train` prints: plain lines as nanoGPT's, and on a terminal a bar instead of those with the loss. */
+import type { LoadedText } from "../data/load_text.ts";
+import type { TokenSplits } from "../data/split.ts";
+import { CpuDevice } from "../device/cpu.ts";
+import type { GPT } from "../gpt.ts";
+import { generate } from "../sampler.ts";
+import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import type { TrainEvent } from "../training/events.ts";
+import { bar, duration, Progress, rate } from "./progress.ts";
+import type { TrainValues } from "./train_flags.ts";
+
+const SAMPLE_TOKENS = 300;
+
+export class TrainReport {
+  readonly #progress = new Progress();
+  #entropy: number | undefined;
+  #began = 0;
+  #firstIter = 0;
+  #best = { iter: 0, loss: Infinity };
+
+  /** @param resumeCommand what to type to go on after an interruption */
+  constructor(readonly values: TrainValues, readonly resumeCommand: string) {}
+
+  note(line: string): void {
+    this.#progress.line(line);
+  }
+
+  /** @param iter where the run begins or goes on */
+  begin({ text, data, model, iter }: { text: LoadedText; data: TokenSplits; model: GPT; iter: number }): void {
+    const { batch_size, block_size, gradient_accumulation_steps, n_layer, n_head, n_embd, out_dir } = this.values;
+    const { train, val } = data, { device, config } = model;
+    const count = (n: number) => n.toLocaleString("en-US");
+    const parameters = model.numParameters();
+    const size = parameters < 1e5 ? count(parameters) : `${(parameters / 1e6).toFixed(2)}M`;
+    const threads = device instanceof CpuDevice ? ` with ${device.threads} threads` : "";
+    this.note(`${text.source}: train has ${count(train.length)} tokens, val has ${count(val.length)} tokens`);
+    this.note(`vocab size: ${config.vocabSize}`);
+    this.note(
+      `number of parameters: ${size} (${n_layer} layers, ${n_head} heads, ${n_embd} wide, block size ${block_size})`,
+    );
+    const tokens = gradient_accumulation_steps * batch_size * block_size;
+    this.note(`tokens per iteration will be: ${count(tokens)}, on the ${device.name}${threads}`);
+    if (text.entropy !== undefined) {
+      this.note(
+        `entropy: ${text.entropy.toFixed(4)} nats a character, the lowest loss that any model of this text can have`,
+      );
+    }
+    if (iter > 0) this.note(`resuming ${out_dir} at iteration ${iter}`);
+    this.#entropy = text.entropy;
+    this.#firstIter = iter;
+    this.#began = performance.now();
+  }
+
+  event(event: TrainEvent): void {
+    if (event.kind === "evaluating") {
+      this.#progress.status(() => `step ${event.iter}: evaluating ${event.done}/${event.total}`);
+    } else if (event.kind === "evaluation") {
+      const { iter, trainLoss, valLoss, best } = event;
+      if (best) this.#best = { iter, loss: valLoss };
+      this.note(`step ${iter}: train loss ${trainLoss.toFixed(4)}, val loss ${valLoss.toFixed(4)}${this.#beside()}`);
+    } else if (event.kind === "checkpoint") {
+      this.note(`saved ${this.values.out_dir}/${event.name}${event.best ? ", the best so far" : ""}`);
+    } else if (this.#progress.terminal) {
+      this.#progress.status((columns) => bar(this.#state(event), columns));
+    } else {
+      const { iter, loss, ms, tokensPerSecond } = event;
+      this.note(
+        `iter ${iter}: loss ${loss.toFixed(4)}${this.#beside()}, ${ms.toFixed(1)} ms, ${rate(tokensPerSecond)}`,
+      );
+    }
+  }
+
+  interrupted(): void {
+    this.note("Stopping after this iteration to save it; Ctrl-C again leaves at once.");
+  }
+
+  /** @param last the name of the last checkpoint, where there is one */
+  stopped(iter: number, last: string | undefined): void {
+    if (last) this.note(`Stopped at iteration ${iter}. To go on:\n  ${this.resumeCommand}`);
+    else this.note(`Stopped at iteration ${iter}: there was nothing to save yet.`);
+  }
+
+  finished(last: string | undefined): void {
+    const seconds = (performance.now() - this.#began) / 1000;
+    const { iter, loss } = this.#best;
+    const best = Number.isFinite(loss) ? `lowest val loss ${loss.toFixed(4)} at step ${iter}${this.#beside()}, ` : "";
+    this.note(`Done: ${best}${duration(seconds)}${last ? `, in ${this.values.out_dir}` : ""}`);
+  }
+
+  /** Shows what the model writes now. */
+  async sample(model: GPT, tokenizer: Tokenizer): Promise<void> {
+    const options = { maxNewTokens: SAMPLE_TOKENS, temperature: 0.8, topK: 200, seed: this.values.seed };
+    // Token 0 is the line's end, with which sample.py begins, wherever the text has lines: no character comes before it.
+    const tokens = await Array.fromAsync(generate(model.eval(), [0], options));
+    const { out_dir } = this.values;
+    this.note(`\nA sample:\n${tokenizer.decode(tokens)}\n\nMore of them:\n  deno task sample --out_dir=${out_dir}`);
+  }
+
+  /** Leaves the terminal clean. */
+  end(): void {
+    this.#progress.end();
+  }
+
+  #beside(): string {
+    return this.#entropy === undefined ? "" : ` (entropy ${this.#entropy.toFixed(4)})`;
+  }
+
+  #state({ iter, loss, tokensPerSecond }: TrainEvent & { kind: "step" }) {
+    const done = iter + 1, total = this.values.max_iters + 1;
+    const perIter = (performance.now() - this.#began) / 1000 / (done - this.#firstIter);
+    return { done, total, loss, tokensPerSecond, left: perIter * (total - done) };
+  }
+}
