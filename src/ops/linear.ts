@@ -1,0 +1,41 @@
+import { columnSum, matmulBias, matmulNN, matmulNT, matmulTN } from "../../kernels/matmul/kernel.ts";
+import { record } from "../autograd.ts";
+import { ShapeError } from "../errors.ts";
+import { launch } from "../launch.ts";
+import type { Tensor } from "../tensor.ts";
+
+/**
+ * y = x · weightᵀ + bias, as `torch.nn.functional.linear`.
+ *
+ * @param x (…, in)
+ * @param weight (out, in)
+ * @param bias (out), or none
+ * @returns (…, out)
+ * @throws {ShapeError} when the last axis of x is not as long as that of weight, or bias is not as long as its first
+ */
+export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
+  const [out, inner] = weight.shape, rows = x.size / inner;
+  if (weight.shape.length !== 2 || x.shape.at(-1) !== inner) refuse(x, weight, `inner sizes differ`);
+  if (bias && `${bias.shape}` !== `${out}`) refuse(x, weight, `the bias is [${bias.shape}], expected [${out}]`);
+
+  using scope = x.device.scope();
+  const X = [1, rows, inner], W = [1, out, inner], Y = [1, rows, out];
+  const operands = { a: x.view(X), b: weight.view(W) };
+  const { c } = bias ? launch(matmulBias, { ...operands, bias }) : launch(matmulNT, operands);
+  const y = c.view([...x.shape.slice(0, -1), out]);
+  record("linear", y, [x, weight, bias], [x, weight], (dout, [dx, dweight, dbias]) => {
+    const dy = dout.view(Y);
+    return [
+      x.requiresGrad ? launch(matmulNN, { a: dy, b: weight.view(W), c: dx?.view(X) }).c.view(x.shape) : undefined,
+      weight.requiresGrad
+        ? launch(matmulTN, { a: dy, b: x.view(X), c: dweight?.view(W) }).c.view([out, inner])
+        : undefined,
+      bias?.requiresGrad ? launch(columnSum, { x: dout.view([rows, out]), sum: dbias }).sum : undefined,
+    ];
+  });
+  return scope.keep(y);
+}
+
+function refuse(x: Tensor, weight: Tensor, why: string): never {
+  throw new ShapeError(`Cannot apply linear to [${x.shape}] and weight [${weight.shape}]: ${why}`);
+}

@@ -1,0 +1,57 @@
+import { matmulNN, matmulNT, matmulTN } from "../../kernels/matmul/kernel.ts";
+import { record } from "../autograd.ts";
+import { ShapeError } from "../errors.ts";
+import { launch } from "../launch.ts";
+import { sizeOf, type Tensor } from "../tensor.ts";
+import { commonShape, expand, sumTo } from "./broadcast.ts";
+
+/**
+ * The matrix product a · b, as `torch.matmul`: over the last two axes, those before them broadcast. A vector on the left
+ * counts as a row, on the right as a column, and that axis is missing from the result.
+ *
+ * @param a (…, M, K) or (K)
+ * @param b (…, K, N) or (K)
+ * @returns (…, M, N)
+ * @throws {ShapeError} when K differs, or the leading axes do not broadcast
+ */
+export function matmul(a: Tensor, b: Tensor): Tensor {
+  const { A, B, batch, M, K, N, shape } = sizes(a.shape, b.shape);
+  // One matrix on the right serves all rows on the left, and nothing needs to be repeated.
+  const folded = sizeOf(B.slice(0, -2)) === 1, count = folded ? 1 : sizeOf(batch), rows = folded ? a.size / K : M;
+  const left = () => (folded ? a : expand(a.view(A), [...batch, M, K])).view([count, rows, K]);
+  const right = () => (folded ? b : expand(b.view(B), [...batch, K, N])).view([count, K, N]);
+
+  using scope = a.device.scope();
+  const y = launch(matmulNN, { a: left(), b: right() }).c.view(shape);
+  record("matmul", y, [a, b], [a, b], (dout, [da, db]) => {
+    const dy = dout.view([count, rows, N]);
+    const leftWhole = a.size === count * rows * K, rightWhole = b.size === count * K * N;
+    const gradientOfA = () => {
+      const { c } = launch(matmulNT, { a: dy, b: right(), c: leftWhole ? da?.view([count, rows, K]) : undefined });
+      return (leftWhole ? c : sumTo(a.view(A), c.view([...batch, M, K]), da)).view(a.shape);
+    };
+    const gradientOfB = () => {
+      const { c } = launch(matmulTN, { a: left(), b: dy, c: rightWhole ? db?.view([count, K, N]) : undefined });
+      return (rightWhole ? c : sumTo(b.view(B), c.view([...batch, K, N]), db)).view(b.shape);
+    };
+    return [a.requiresGrad ? gradientOfA() : undefined, b.requiresGrad ? gradientOfB() : undefined];
+  });
+  return scope.keep(y);
+}
+
+/** Both shapes as matrices, the leading axes that they share, and the result's shape. */
+function sizes(a: readonly number[], b: readonly number[]) {
+  const refuse = (why: string) => new ShapeError(`Cannot apply matmul to [${a}] and [${b}]: ${why}`);
+  if (a.length === 0 || b.length === 0) throw refuse("a number is no matrix");
+  const A = a.length === 1 ? [1, ...a] : a, B = b.length === 1 ? [...b, 1] : b;
+  const [M, K] = A.slice(-2), [inner, N] = B.slice(-2);
+  if (K !== inner) throw refuse(`inner sizes ${K} and ${inner} differ`);
+  let batch: number[];
+  try {
+    batch = commonShape("matmul", [A.slice(0, -2), B.slice(0, -2)]);
+  } catch {
+    throw refuse("the leading axes do not broadcast");
+  }
+  const shape = [...batch, ...(a.length === 1 ? [] : [M]), ...(b.length === 1 ? [] : [N])];
+  return { A, B, batch, M, K, N, shape };
+}
