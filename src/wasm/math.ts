@@ -30,3 +30,52 @@ export function exp(f: WasmFunction, v: Lanes, x: Vector): Vector {
   const half = v.addI32(mantissa, v.shl(v.subI32(shifted, f.splatI32(1)), 23));
   return v.andNot(v.select(v.le(x, high), v.add(half, half), v.max(x, f.splat(Infinity))), v.lt(x, low));
 }
+
+/**
+ * The natural logarithm, as the sum of a float and a small rest: x = 2ⁿ · m with √½ ≤ m < √2, log x = n ln 2 + log(1 + f).
+ * The polynomial, Cephes', is (log(1 + f) − f + f²/2) / f³. For positive x, infinity included; denormals are scaled up.
+ */
+export function splitLog(f: WasmFunction, v: Lanes, x: Vector): { high: Vector; rest: Vector } {
+  const tiny = v.lt(x, f.splat(2 ** -126)), one = f.splat(1);
+  const bits = v.select(tiny, v.mul(x, f.splat(2 ** 23)), x); // a vector holds bits of floats and of integers alike
+  const exponent = v.shrSigned(v.subI32(bits, f.splatI32(0x3f3504f3)), 23);
+  const m = v.subI32(bits, v.shl(exponent, 23)), r = v.sub(m, one);
+  const n = v.sub(v.fromI32(exponent), v.and(tiny, f.splat(23)));
+  const p = polynomial(f, v, r, [
+    7.0376836292e-2,
+    -1.1514610310e-1,
+    1.1676998740e-1,
+    -1.2420140846e-1,
+    1.4249322787e-1,
+    -1.6668057665e-1,
+    2.0000714765e-1,
+    -2.4999993993e-1,
+    3.3333331174e-1,
+  ]);
+  // n · 0.693359375 and r are exact; what their sum, the square and its subtraction round off goes to the rest.
+  const half = v.mul(r, f.splat(0.5)), square = v.mul(half, r);
+  const big = v.mul(n, f.splat(0.693359375)), first = v.add(big, r), second = v.sub(first, square);
+  const lost = [v.sub(r, v.sub(first, big)), v.nmadd(half, r, square), v.sub(v.sub(first, second), square)];
+  const small = v.madd(v.mul(v.mul(r, r), r), p, v.mul(n, f.splat(-2.12194440e-4)));
+  const rest = lost.reduce((sum, part) => v.add(sum, part), small), high = v.add(second, rest);
+  return { high, rest: v.sub(rest, v.sub(high, second)) };
+}
+
+/** The natural logarithm: −∞ of 0, NaN of what is negative; within an ulp. */
+export function log(f: WasmFunction, v: Lanes, x: Vector): Vector {
+  const zero = f.splat(0), { high } = splitLog(f, v, x);
+  const special = v.select(v.eq(x, zero), f.splat(-Infinity), v.or(x, v.lt(x, zero))); // all bits set are a NaN
+  return v.select(v.and(v.gt(x, zero), v.lt(x, f.splat(Infinity))), high, special);
+}
+
+/**
+ * tanh x = x · P(x²) / Q(x²), fitted to a relative error of 2e-8 up to |x| = 9.02, where 1 is the nearest float.
+ * Both polynomials begin with 1, so small x come back as they are.
+ */
+export function tanh(f: WasmFunction, v: Lanes, x: Vector): Vector {
+  const bound = f.splat(9.02), one = f.splat(1);
+  const inside = v.min(v.max(x, f.splat(-9.02)), bound), z = v.mul(inside, inside);
+  const p = polynomial(f, v, z, [1.338421397e-8, 2.063576501e-5, 3.497454161e-3, 1.338268433e-1, 1]);
+  const q = polynomial(f, v, z, [7.790217058e-7, 3.288511604e-4, 2.588434760e-2, 4.671600558e-1, 1]);
+  return v.min(v.max(v.div(v.mul(inside, p), q), f.splat(-1)), one);
+}

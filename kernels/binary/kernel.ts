@@ -1,0 +1,57 @@
+/**
+ * y = op(a, b), element by element, for every op of two numbers: those that users call, and those that gradients need.
+ *
+ * Rows or columns of a and b are as many as y's, or one, which is repeated: equal shapes, a scalar, a row for every row
+ * (bias) and a number for every row are all of this form. What is not, an op expands first (see ops/broadcast.ts).
+ */
+import { f32, kernel } from "../../src/kernel.ts";
+import { binaryWasm, type LanesOf } from "./wasm.ts";
+
+/** The caller brings y, for neither input alone tells its shape. */
+function declare(name: string, op: (a: number, b: number) => number, lanes: LanesOf) {
+  return kernel({
+    name,
+    reads: { a: f32("aRows", "aColumns"), b: f32("bRows", "bColumns") },
+    writes: { y: f32("rows", "columns") },
+    reference({ a, b, y }, { rows, columns, aRows, aColumns, bRows, bColumns }) {
+      for (let i = 0; i < rows; i++) {
+        for (let j = 0; j < columns; j++) {
+          const left = (i % aRows) * aColumns + j % aColumns, right = (i % bRows) * bColumns + j % bColumns;
+          y[i * columns + j] = op(a[left], b[right]);
+        }
+      }
+    },
+    cpu: binaryWasm(lanes),
+  });
+}
+
+export type BinaryKernel = ReturnType<typeof declare>;
+
+export const add = declare("add", (a, b) => a + b, (v, a, b) => v.add(a, b));
+export const sub = declare("sub", (a, b) => a - b, (v, a, b) => v.sub(a, b));
+export const mul = declare("mul", (a, b) => a * b, (v, a, b) => v.mul(a, b));
+export const div = declare("div", (a, b) => a / b, (v, a, b) => v.div(a, b));
+
+/** The greater one; NaN where either is. */
+export const maximum = declare("maximum", Math.max, (v, a, b) => v.select(v.ne(b, b), b, v.max(a, b)));
+/** How much of maximum's gradient goes to a: all, half where both are equal, nothing where b is greater. */
+export const maximumShare = declare(
+  "maximum_share",
+  (a, b) => a < b ? 0 : a === b ? 0.5 : 1,
+  (v, a, b, f) => v.andNot(v.select(v.eq(a, b), f.splat(0.5), f.splat(1)), v.lt(a, b)),
+);
+/** 1 where both are equal, or both NaN, else 0. */
+export const equal = declare(
+  "equal",
+  (a, b) => a === b || (Number.isNaN(a) && Number.isNaN(b)) ? 1 : 0,
+  (v, a, b, f) => v.and(v.or(v.eq(a, b), v.and(v.ne(a, a), v.ne(b, b))), f.splat(1)),
+);
+
+/** dx of y = √x, from dy and y. */
+export const sqrtBackward = declare("sqrt_backward", (dy, y) => dy / (2 * y), (v, dy, y) => v.div(dy, v.add(y, y)));
+/** dx of y = tanh(x), from dy and y. */
+export const tanhBackward = declare(
+  "tanh_backward",
+  (dy, y) => dy * (1 - y * y),
+  (v, dy, y, f) => v.mul(dy, v.nmadd(y, y, f.splat(1))),
+);

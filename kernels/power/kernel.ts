@@ -1,0 +1,14 @@
+/** y = factor · x^exponent, one exponent for all: with n − 1 and n, the derivative of xⁿ. */
+import { f32, kernel } from "../../src/kernel.ts";
+import * as wasm from "./wasm.ts";
+
+export const power = kernel({
+  name: "power",
+  reads: { x: f32("n") },
+  writes: { y: f32("n") },
+  params: { exponent: "f32", factor: "f32" },
+  reference({ x, y }, { n }, { exponent, factor }) {
+    for (let i = 0; i < n; i++) y[i] = factor * x[i] ** exponent;
+  },
+  cpu: { tasks: ({ n }) => n, work: ({ n }) => 6 * n, emit: wasm.power },
+});

@@ -1,0 +1,22 @@
+/** Axes of shapes, as PyTorch counts them. */
+import { ShapeError } from "../errors.ts";
+import { sizeOf } from "../tensor.ts";
+
+/** The axis counted from the front; a negative one counts from the end. A scalar has axis 0, as in PyTorch. */
+export function axisOf(op: string, shape: readonly number[], axis: number): number {
+  const rank = Math.max(shape.length, 1), counted = axis < 0 ? axis + rank : axis;
+  if (!Number.isInteger(axis) || counted < 0 || counted >= rank) {
+    throw new ShapeError(`Cannot apply ${op} to [${shape}]: there is no axis ${axis}`);
+  }
+  return counted;
+}
+
+/** Sizes before, of and after the axes from `axis` to `last`: the (outer, axis, inner) of kernels. */
+export function splitAt(shape: readonly number[], axis: number, last = axis): [number, number, number] {
+  return [sizeOf(shape.slice(0, axis)), sizeOf(shape.slice(axis, last + 1)), sizeOf(shape.slice(last + 1))];
+}
+
+/** Places along each axis of a contiguous tensor. */
+export function stridesOf(shape: readonly number[]): number[] {
+  return shape.map((_, axis) => sizeOf(shape.slice(axis + 1)));
+}

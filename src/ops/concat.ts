@@ -1,0 +1,45 @@
+import { place } from "../../kernels/copy/kernel.ts";
+import { record } from "../autograd.ts";
+import { ShapeError } from "../errors.ts";
+import { launch } from "../launch.ts";
+import { Tensor } from "../tensor.ts";
+import { axisOf, splitAt, stridesOf } from "./axes.ts";
+import { copyStrided } from "./strided.ts";
+
+/**
+ * Tensors one behind the other along an axis.
+ *
+ * @throws {ShapeError} when there is none, or another axis differs
+ */
+export function concat(tensors: readonly Tensor[], options: { axis: number }): Tensor {
+  const [first] = tensors;
+  if (!first) throw new ShapeError("Cannot apply concat to no tensors");
+  const axis = axisOf("concat", first.shape, options.axis), rest = `${first.shape.with(axis, 1)}`;
+  if (tensors.some(({ shape }) => axis >= shape.length || `${shape.with(axis, 1)}` !== rest)) {
+    const shapes = tensors.map(({ shape }) => `[${shape}]`).join(" and ");
+    throw new ShapeError(`Cannot apply concat to ${shapes} along axis ${axis}`);
+  }
+  const length = tensors.reduce((sum, { shape }) => sum + shape[axis], 0);
+  const y = Tensor.empty(first.device, first.shape.with(axis, length), first.dtype);
+  const starts: number[] = [];
+  let end = 0;
+  for (const x of tensors) {
+    placeAt(y, x, axis, end);
+    starts.push(end);
+    end += x.shape[axis];
+  }
+  return record("concat", y, tensors, [], (dy) => {
+    const strides = stridesOf(y.shape);
+    return tensors.map((x, i) =>
+      x.requiresGrad ? copyStrided("concat", dy, x.shape, strides, starts[i] * strides[axis]) : undefined
+    );
+  });
+}
+
+/** Writes x into y along an axis, from `start` on. */
+export function placeAt(y: Tensor, x: Tensor, axis: number, start: number): void {
+  using _ = y.device.scope();
+  const operands = { x: x.view(splitAt(x.shape, axis)), y: y.view(splitAt(y.shape, axis)) };
+  if (y.dtype === "i32") launch(place.i32, operands, { start });
+  else launch(place.f32, operands, { start });
+}

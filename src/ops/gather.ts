@@ -1,0 +1,35 @@
+import { gather as kernel, gatherBackward } from "../../kernels/gather/kernel.ts";
+import { record } from "../autograd.ts";
+import { ShapeError } from "../errors.ts";
+import { launch } from "../launch.ts";
+import type { Tensor } from "../tensor.ts";
+import { axisOf, splitAt } from "./axes.ts";
+import { slice } from "./slice.ts";
+
+/**
+ * Elements picked along an axis, as `torch.gather`: along axis 1 of three, y[i, j, k] = x[i, index[i, j, k], k].
+ *
+ * @param index i32, in the shape of the result; along the other axes at most as long as x. What the host wrote is checked;
+ *   an index that a kernel made and that is outside the axis is taken as the nearest place.
+ * @throws {ShapeError} when the shapes do not fit, or an index is outside the axis
+ */
+export function gather(x: Tensor, index: Tensor, options: { axis: number }): Tensor {
+  const axis = axisOf("gather", x.shape, options.axis), { bounds } = index.storage.block, { shape } = index;
+  const refuse = (why: string) => new ShapeError(`Cannot apply gather to [${x.shape}] and [${shape}]: ${why}`);
+  if (shape.length !== x.shape.length) throw refuse("the index has another number of axes");
+  const wrong = bounds && [bounds.least, bounds.greatest].find((place) => place < 0 || place >= x.shape[axis]);
+  if (wrong !== undefined) throw refuse(`index ${wrong} is outside axis ${axis}, which has ${x.shape[axis]} places`);
+
+  const other = shape.findIndex((size, i) => i !== axis && size !== x.shape[i]);
+  if (other >= 0) {
+    if (shape[other] > x.shape[other]) throw refuse(`the index is longer along axis ${other}`);
+    return gather(slice(x, { axis: other, end: shape[other] }), index, options);
+  }
+  using scope = x.device.scope();
+  const places = splitAt(shape, axis), source = splitAt(x.shape, axis);
+  const y = scope.keep(launch(kernel, { x: x.view(source), index: index.view(places) }).y.view(shape));
+  return record("gather", y, [x, index], [index], (dy, into) => {
+    const operands = { dy: dy.view(places), index: index.view(places), dx: into[0]?.view(source) };
+    return [launch(gatherBackward, operands).dx.view(x.shape)];
+  });
+}

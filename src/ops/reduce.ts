@@ -1,0 +1,46 @@
+/** What sum and mean share. */
+import { sum } from "../../kernels/reduce/kernel.ts";
+import { ShapeError } from "../errors.ts";
+import { launch } from "../launch.ts";
+import type { Tensor } from "../tensor.ts";
+import { axisOf, splitAt } from "./axes.ts";
+
+export interface ReductionOptions {
+  /** Which axes go; default: all. */
+  readonly axis?: number | readonly number[];
+  /** Whether they stay, with size 1; default: no. */
+  readonly keepDim?: boolean;
+}
+
+/** The axes that are reduced, sorted, and the shapes with and without them. */
+export function reducedShape(op: string, shape: readonly number[], { axis, keepDim = false }: ReductionOptions) {
+  const axes = axis === undefined
+    ? shape.map((_, i) => i)
+    : (typeof axis === "number" ? [axis] : axis).map((one) => axisOf(op, shape, one)).sort((a, b) => a - b);
+  if (new Set(axes).size < axes.length) {
+    throw new ShapeError(`Cannot apply ${op} to [${shape}]: an axis is named twice`);
+  }
+  const kept = shape.map((size, i) => axes.includes(i) ? 1 : size);
+  return { axes, kept, result: keepDim ? kept : shape.filter((_, i) => !axes.includes(i)) };
+}
+
+/** Σ x over the axes, divided by their number where the mean is wanted; neighbouring axes are summed together. */
+export function reduceSum(op: string, x: Tensor, options: ReductionOptions, mean: boolean) {
+  const { axes, kept, result } = reducedShape(op, x.shape, options);
+  using scope = x.device.scope();
+  const runs: [first: number, last: number][] = [];
+  for (const axis of axes) {
+    const run = runs.at(-1);
+    if (run?.[1] === axis - 1) run[1] = axis;
+    else runs.push([axis, axis]);
+  }
+  const shape = [...x.shape], count = x.size / kept.reduce((a, b) => a * b, 1);
+  let y = x;
+  if (runs.length === 0) runs.push([0, -1]); // no axis at all, or a scalar: a copy
+  for (let i = runs.length - 1; i >= 0; i--) {
+    const [first, last] = runs[i], [outer, length, inner] = splitAt(shape, first, last);
+    y = launch(sum, { x: y.view([outer, length, inner]) }, { divisor: mean && i === 0 ? count : 1 }).y;
+    shape.fill(1, first, last + 1);
+  }
+  return { y: scope.keep(y.view(result)), kept };
+}

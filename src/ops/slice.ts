@@ -1,0 +1,31 @@
+import { fill } from "../../kernels/fill/kernel.ts";
+import { record } from "../autograd.ts";
+import { ShapeError } from "../errors.ts";
+import { launch } from "../launch.ts";
+import { Tensor } from "../tensor.ts";
+import { axisOf, stridesOf } from "./axes.ts";
+import { placeAt } from "./concat.ts";
+import { copyStrided } from "./strided.ts";
+
+/**
+ * A copy of the part of x from `start` up to but not including `end` along an axis.
+ *
+ * @param options.start counted from the end where negative, as `end` is (default: 0)
+ * @param options.end default: the axis' end, which it may also pass
+ * @throws {ShapeError} when there is no such axis, or nothing is left
+ */
+export function slice(x: Tensor, options: { axis: number; start?: number; end?: number }): Tensor {
+  const axis = axisOf("slice", x.shape, options.axis), size = x.shape[axis];
+  const place = (at: number) => Math.min(Math.max(at < 0 ? at + size : at, 0), size);
+  const start = place(options.start ?? 0), end = place(options.end ?? size), length = end - start;
+  if (!(length >= 1) || !Number.isInteger(start) || !Number.isInteger(length)) {
+    const { start, end } = options;
+    throw new ShapeError(`Cannot apply slice to [${x.shape}]: nothing from ${start} to ${end} along axis ${axis}`);
+  }
+  const strides = stridesOf(x.shape), shape = x.shape.with(axis, length);
+  return record("slice", copyStrided("slice", x, shape, strides, start * strides[axis]), [x], [], (dy) => {
+    const dx = launch(fill, { y: Tensor.empty(x.device, [x.size]) }, { value: 0 }).y.view(x.shape);
+    placeAt(dx, dy, axis, start);
+    return [dx];
+  });
+}

@@ -1,0 +1,35 @@
+/** The copy kernel as ops use it: of any rank, outside the tape. */
+import { copy, COPY_RANK } from "../../kernels/copy/kernel.ts";
+import { ShapeError } from "../errors.ts";
+import { launch } from "../launch.ts";
+import { Tensor } from "../tensor.ts";
+
+/** A new tensor of `shape` whose element at i… is x's at offset + Σ i · stride, which the caller keeps inside x. */
+export function copyStrided(
+  op: string,
+  x: Tensor,
+  shape: readonly number[],
+  strides: readonly number[],
+  offset = 0,
+): Tensor {
+  // Axes of one element go, and neighbours that are one piece in x become one: seldom are more than three left.
+  const axes: { size: number; stride: number }[] = [];
+  shape.forEach((size, axis) => {
+    const last = axes.at(-1), stride = strides[axis];
+    if (size === 1) return;
+    if (last && last.stride === stride * size) Object.assign(last, { size: last.size * size, stride });
+    else axes.push({ size, stride });
+  });
+  if (axes.length > COPY_RANK) {
+    throw new ShapeError(`Cannot apply ${op} to [${x.shape}]: more than ${COPY_RANK} axes move separately`);
+  }
+  while (axes.length < COPY_RANK) axes.unshift({ size: 1, stride: 0 });
+  const [s0, s1, s2, s3, s4, s5] = axes.map(({ stride }) => stride), params = { offset, s0, s1, s2, s3, s4, s5 };
+
+  using scope = x.device.scope();
+  const y = Tensor.empty(x.device, shape, x.dtype);
+  const operands = { x: x.view([x.size]), y: y.view(axes.map(({ size }) => size)) };
+  if (x.dtype === "i32") launch(copy.i32, operands, params);
+  else launch(copy.f32, operands, params);
+  return scope.keep(y);
+}

@@ -1,0 +1,9 @@
+import type { UnaryKernel } from "../../kernels/unary/kernel.ts";
+import { launch } from "../launch.ts";
+import type { Tensor } from "../tensor.ts";
+
+/** y = kernel(x), outside the tape. */
+export function unary(kernel: UnaryKernel, x: Tensor): Tensor {
+  using scope = x.device.scope();
+  return scope.keep(launch(kernel, { x: x.view([x.size]) }).y.view(x.shape));
+}
