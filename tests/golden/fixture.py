@@ -17,13 +17,13 @@ class Fixture:
         self.cases = []
 
     def put(self, name, array):
-        """Keeps an array under a name; torch tensors and other integers are taken too."""
-        array = np.asarray(array.detach() if hasattr(array, "detach") else array)
+        """Keeps a copy under a name; torch tensors and other integers are taken too."""
+        array = np.array(array.detach() if hasattr(array, "detach") else array)
         if array.dtype.kind in "iub":
             array = array.astype(np.int32)
         assert name not in self.tensors, name
         assert not np.isnan(array).any(), name
-        self.tensors[name] = np.ascontiguousarray(array).reshape(array.shape)
+        self.tensors[name] = array
 
     def write(self, path):
         header = {"__metadata__": {"cases": json.dumps(self.cases)}}

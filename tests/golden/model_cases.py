@@ -40,7 +40,7 @@ def modules():
     """CASE.x through CASE.w.NAME gives CASE.out; CASE.dout comes back, to NAME.grad and CASE.x.grad."""
     fixture = Fixture()
     for bias in [True, False]:
-        for width, heads, B, T in [(16, 2, 2, 9), (15, 3, 1, 5), (1, 1, 3, 2)]:
+        for width, heads, B, T in [(16, 2, 2, 9), (15, 3, 1, 5), (3, 3, 3, 2)]:
             config = GPTConfig(block_size=T, vocab_size=1, n_layer=1, n_head=heads, n_embd=width, bias=bias)
             for kind, module in {
                 "Linear": nn.Linear(width, width + 1, bias),
@@ -76,7 +76,7 @@ def models():
         (GPTConfig(block_size=32, vocab_size=65, n_layer=2, n_head=2, n_embd=24, bias=True), 2, 32),
         (GPTConfig(block_size=16, vocab_size=65, n_layer=2, n_head=4, n_embd=16, bias=False), 3, 16),
         (GPTConfig(block_size=9, vocab_size=11, n_layer=1, n_head=3, n_embd=15, bias=True), 2, 7),
-        (GPTConfig(block_size=4, vocab_size=3, n_layer=3, n_head=1, n_embd=1, bias=False), 1, 1),
+        (GPTConfig(block_size=4, vocab_size=3, n_layer=3, n_head=3, n_embd=3, bias=False), 1, 1),
         (GPTConfig(block_size=8, vocab_size=7, n_layer=2, n_head=2, n_embd=12, bias=True, dropout=0.2), 2, 7),
     ]:
         number = len(fixture.cases)
