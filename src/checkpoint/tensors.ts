@@ -1,0 +1,38 @@
+/** Tensors of the engine to and from safetensors. */
+import { CheckpointError } from "../errors.ts";
+import type { Tensor } from "../tensor.ts";
+import { SafetensorsFile, type TensorSource, type TensorType } from "./safetensors.ts";
+
+export type NamedTensors = Iterable<readonly [name: string, tensor: Tensor]>;
+
+/** Tensors as a save writes them; the reference device's floats are F64, so that its runs resume bit for bit too. */
+export function* sources(tensors: NamedTensors): Generator<[string, TensorSource]> {
+  for (const [name, tensor] of tensors) {
+    const dtype: TensorType = tensor.dtype === "i32" ? "I32" : tensor.device.name === "reference" ? "F64" : "F32";
+    yield [name, { dtype, shape: tensor.shape, data: () => tensor.data() }];
+  }
+}
+
+/**
+ * Reads the file's tensors into `tensors`. Names and shapes are compared first, so a file of another model changes nothing.
+ *
+ * @throws {CheckpointError} when the file is missing or damaged, or holds other tensors
+ */
+export async function loadTensors(path: string, tensors: NamedTensors): Promise<void> {
+  using file = await SafetensorsFile.open(path);
+  const expected = new Map(tensors);
+  for (const [name, { shape, dtype }] of expected) {
+    const there = file.tensors.get(name);
+    if (!there) throw new CheckpointError(`${path} is of another model: it has no ${name}`);
+    if (`${there.shape}` !== `${shape}`) {
+      throw new CheckpointError(`${path} is of another model: ${name} is [${there.shape}], expected [${shape}]`);
+    }
+    if ((there.dtype === "I32") !== (dtype === "i32")) {
+      throw new CheckpointError(`${path}: ${name} is ${there.dtype}, expected ${dtype}`);
+    }
+  }
+  for (const name of file.tensors.keys()) {
+    if (!expected.has(name)) throw new CheckpointError(`${path} is of another model: ${name} is not in this one`);
+  }
+  for (const [name, { device, storage }] of expected) device.write(storage, await file.readTensor(name));
+}

@@ -1,0 +1,262 @@
+/**
+ * The training loop of nanoGPT's train.py, as a library: it prints nothing and yields what happens.
+ *
+ * An iteration evaluates where it is time to, then updates. The next batch is drawn right after the forward pass of each
+ * micro-step, from the generator that drew the weights, so a seed gives nanoGPT's batches. Different from train.py, on
+ * purpose: the best checkpoint is never overwritten by a worse one, `evalOnly` stops a resumed run too, a resumed run goes
+ * on bit for bit (train.py draws other batches), and a run that ends between two evaluations saves what it has reached.
+ */
+import { Breather } from "./breather.ts";
+import type { RunFolder } from "./checkpoint/run_folder.ts";
+import { loadTensors, sources } from "./checkpoint/tensors.ts";
+import { type Batch, batchAt, getBatch, type TokenSplits } from "./data/mod.ts";
+import { CheckpointError, ConfigError } from "./errors.ts";
+import type { GPT } from "./gpt.ts";
+import type { AdamW } from "./optim/adamw.ts";
+import { learningRate } from "./optim/schedule.ts";
+import { Generator } from "./random.ts";
+import type { Tensor } from "./tensor.ts";
+import { estimateLoss } from "./training/estimate_loss.ts";
+import type { TrainEvent } from "./training/events.ts";
+import { type TrainerOptions, trainerOptions } from "./training/options.ts";
+import { parseState, type TrainerState } from "./training/state.ts";
+
+/** Training cannot go on: the loss is no number any more. */
+export class TrainingError extends Error {
+  override name = "TrainingError";
+}
+
+/** What a trainer works with, besides the numbers. */
+export interface TrainerContext {
+  /** Draws the batches: the one that has drawn the weights, to get nanoGPT's batches. Default: a new one, seeded with 1337. */
+  readonly generator?: Generator;
+  /** Where checkpoints and metrics go. Default: nowhere. */
+  readonly folder?: RunFolder;
+  /** The machine's peak in FLOP/s, for `mfu`. */
+  readonly peakFlops?: number;
+}
+
+/**
+ * @example
+ * ```ts
+ * import { createDevice, Generator, GPT, Trainer } from "@nanogpt/ts";
+ *
+ * const device = await createDevice("cpu", { threads: 1 }), generator = new Generator(1337);
+ * const model = new GPT({ vocabSize: 4, blockSize: 8, nLayer: 1, nHead: 2, nEmbd: 16 }, { device, generator });
+ * const tokens = Int32Array.from({ length: 400 }, (_, i) => i % 4);
+ * const options = { batchSize: 4, gradientAccumulationSteps: 1, maxIters: 20, evalIters: 2, evalInterval: 20, logInterval: 10 };
+ * const trainer = new Trainer(model, { train: tokens, val: tokens }, { ...options, generator });
+ * for await (const event of trainer.run()) if (event.kind === "step") console.log(event.iter, event.loss);
+ * device.close();
+ * ```
+ */
+export class Trainer implements Disposable {
+  readonly options: TrainerOptions;
+  readonly optimizer: AdamW;
+  readonly #generator: Generator;
+  readonly #folder: RunFolder | undefined;
+  readonly #peakFlops: number | undefined;
+  readonly #tokens: Tensor;
+  readonly #targets: Tensor;
+  /** The gradient of the mean of the micro-batches' losses: where backward begins. */
+  readonly #share: Tensor;
+  readonly #breather = new Breather();
+  /** Drawn and not yet trained on. */
+  #batch: Batch | undefined;
+  /** Of the last update; on the device until someone asks. */
+  #loss: Tensor | undefined;
+  #iter = 0;
+  #evaluated = false;
+  #bestValLoss: number | null = null;
+  /** The iteration of the last checkpoint. */
+  #saved = -1;
+  /** Updates whose loss has been read or was saved. */
+  #checked = 0;
+
+  /** @throws {ConfigError} when an option is out of its range */
+  constructor(
+    readonly model: GPT,
+    readonly data: TokenSplits,
+    { generator, folder, peakFlops, ...options }: Partial<TrainerOptions> & TrainerContext,
+  ) {
+    this.options = trainerOptions(options);
+    this.#generator = generator ?? new Generator(1337);
+    this.#folder = folder;
+    this.#peakFlops = peakFlops;
+    const { device, config: { blockSize } } = model;
+    const { batchSize, weightDecay, learningRate, beta1, beta2 } = this.options;
+    this.optimizer = model.configureOptimizers({ weightDecay, learningRate, betas: [beta1, beta2] });
+    const ids = new Int32Array(batchSize * blockSize);
+    this.#tokens = device.tensor(ids, [batchSize, blockSize], { dtype: "i32" });
+    this.#targets = device.tensor(ids, [batchSize, blockSize], { dtype: "i32" });
+    this.#share = device.tensor([1 / this.options.gradientAccumulationSteps], []);
+  }
+
+  /** The iteration that comes next: how many updates were made. */
+  get iter(): number {
+    return this.#iter;
+  }
+
+  /** Everything besides tensors that it takes to go on bit for bit. */
+  state(): TrainerState {
+    this.#batch ??= this.#draw();
+    return {
+      iter: this.#iter,
+      evaluated: this.#evaluated,
+      bestValLoss: this.#bestValLoss,
+      generator: this.#generator.getState(),
+      offsets: this.#batch.offsets,
+      dropoutPasses: this.model.noise.passes,
+      optimizerSteps: this.optimizer.t,
+    };
+  }
+
+  /**
+   * Goes on from the folder's last checkpoint: weights, optimizer, generator and the batch drawn ahead.
+   *
+   * @throws {CheckpointError} when there is none, it is damaged, or of another model
+   */
+  async resume(): Promise<void> {
+    const folder = this.#folder, { config, noise } = this.model;
+    if (!folder) throw new ConfigError("resume: the trainer has no folder");
+    for (const [name, value] of Object.entries(config)) {
+      const there = folder.description.model[name];
+      if (name === "dropout" || there === value) continue; // dropout may change: it has no weights
+      throw new CheckpointError(`${folder.path} is of another model: its ${name} is ${there}, expected ${value}`);
+    }
+    const saved = await folder.checkpoint("last"), path = `${folder.path}/${saved.name}/state.json`;
+    const state = parseState(path, saved.state);
+    await loadTensors(saved.model, this.model.namedParameters());
+    await loadTensors(saved.optimizer, this.optimizer.namedState());
+    this.#generator.setState(state.generator);
+    noise.passes = state.dropoutPasses;
+    this.optimizer.t = state.optimizerSteps;
+    const { batchSize } = this.options, { blockSize } = config, { offsets } = state;
+    this.#batch = offsets.length === batchSize ? batchAt(this.data.train, offsets, { blockSize }) : undefined;
+    this.#iter = this.#saved = this.#checked = state.iter;
+    this.#evaluated = state.evaluated;
+    this.#bestValLoss = state.bestValLoss;
+    if (!this.options.evalOnly) await folder.resume(state.iter, state);
+  }
+
+  /**
+   * Trains until `maxIters`, or until `signal` aborts: then the run is saved between two updates and can be resumed.
+   *
+   * @throws {TrainingError} when a loss is not finite: nothing of it has been saved
+   * @throws {CheckpointError} when a checkpoint or the metrics cannot be written
+   */
+  async *run({ signal }: { signal?: AbortSignal } = {}): AsyncGenerator<TrainEvent, void, void> {
+    const { maxIters, evalInterval, evalOnly } = this.options;
+    this.model.train();
+    this.#batch ??= this.#draw();
+    if (evalOnly) return void (yield* this.#evaluate(signal));
+    while (this.#iter <= maxIters) {
+      if (this.#iter % evalInterval === 0 && !this.#evaluated) yield* this.#evaluate(signal);
+      if (signal?.aborted) break;
+      yield* this.#step();
+    }
+    if (this.#iter > 0 && this.#saved < (signal?.aborted ? this.#iter : maxIters)) yield* this.#save({ best: false });
+  }
+
+  /** Evaluates, and saves where that is due. One that is interrupted leaves no trace. */
+  async *#evaluate(signal?: AbortSignal): AsyncGenerator<TrainEvent, void, void> {
+    const { batchSize, evalIters, evalOnly, alwaysSaveCheckpoint } = this.options, iter = this.#iter;
+    const batches = estimateLoss(this.model, this.data, { batchSize, evalIters, generator: this.#generator, signal });
+    let result = await batches.next();
+    try {
+      for (; !result.done; result = await batches.next()) yield { kind: "evaluating", iter, ...result.value };
+    } finally {
+      await batches.return(undefined); // where our caller has had enough
+    }
+    if (!result.value) return;
+    const { train: trainLoss, val: valLoss } = result.value, best = valLoss < (this.#bestValLoss ?? Infinity);
+    if (!Number.isFinite(trainLoss + valLoss)) throw this.#diverged(`The loss is ${trainLoss + valLoss}`, iter);
+    if (!evalOnly) await this.#folder?.log({ iter, train_loss: trainLoss, val_loss: valLoss });
+    if (best) this.#bestValLoss = valLoss;
+    this.#evaluated = true;
+    yield { kind: "evaluation", iter, trainLoss, valLoss, best };
+    if (iter > 0 && !evalOnly && (best || alwaysSaveCheckpoint)) yield* this.#save({ best });
+  }
+
+  /** One update. */
+  async *#step(): AsyncGenerator<TrainEvent, void, void> {
+    const { gradientAccumulationSteps, gradClip, logInterval, batchSize } = this.options, iter = this.#iter;
+    const begin = performance.now(), lr = learningRate(iter, this.options);
+    for (let micro = 0; micro < gradientAccumulationSteps; micro++) {
+      this.#forwardBackward();
+      await this.#breather.breathe();
+    }
+    this.optimizer.step({ learningRate: lr, gradClip });
+    this.optimizer.zeroGrad();
+    this.#iter++;
+    this.#evaluated = false;
+
+    // Where reading waits for the device, only logged losses are read: what is not finite stays so, and no save comes before
+    // the next check.
+    const logged = iter % logInterval === 0;
+    if (!logged && !READS_AT_ONCE.has(this.model.device.name)) return;
+    const { loss, gradNorm } = await this.#check();
+    if (!logged) return;
+    const ms = performance.now() - begin, sequences = batchSize * gradientAccumulationSteps;
+    const tokensPerSecond = sequences * this.model.config.blockSize / ms * 1000;
+    await this.#folder?.log({ iter, loss, lr, grad_norm: gradNorm, ms, tokens_per_second: tokensPerSecond });
+    const mfu = this.#peakFlops && this.model.estimateMfu(sequences, ms / 1000, this.#peakFlops);
+    yield { kind: "step", iter, loss, lr, gradNorm, ms, tokensPerSecond, ...(mfu && { mfu }) };
+  }
+
+  /** A micro-step: gradients are added to. */
+  #forwardBackward(): void {
+    using scope = this.model.device.scope();
+    const { device } = this.model, { x, y } = this.#batch!;
+    device.write(this.#tokens.storage, x);
+    device.write(this.#targets.storage, y);
+    const { loss } = this.model.forward(this.#tokens, this.#targets);
+    this.#batch = this.#draw();
+    loss!.backward(this.#share);
+    this.#loss?.dispose();
+    this.#loss = scope.keep(loss);
+  }
+
+  /** Loss and gradient norm of the last update. @throws {TrainingError} when one is not finite */
+  async #check(): Promise<{ loss: number; gradNorm: number }> {
+    const [loss, gradNorm] = await Promise.all([this.#loss!.item(), this.optimizer.gradNorm.item()]);
+    if (!Number.isFinite(loss)) throw this.#diverged(`The loss is ${loss}`, this.#iter - 1);
+    if (!Number.isFinite(gradNorm)) throw this.#diverged(`The gradients' norm is ${gradNorm}`, this.#iter - 1);
+    this.#checked = this.#iter;
+    return { loss, gradNorm };
+  }
+
+  #diverged(what: string, iter: number): TrainingError {
+    const when = this.#checked < iter ? `${this.#checked} to ${iter}` : iter, last = this.#folder?.last;
+    const kept = last ? `${last} is kept` : "no checkpoint was saved yet";
+    const hint = "A lower learning rate, a longer warm-up or a lower grad_clip may help";
+    return new TrainingError(`${what} at iteration ${when}: training has stopped, and ${kept}\n${hint}`);
+  }
+
+  async *#save({ best }: { best: boolean }): AsyncGenerator<TrainEvent, void, void> {
+    const folder = this.#folder, iter = this.#iter;
+    if (!folder) return;
+    if (this.#loss) await this.#check();
+    const model = sources(this.model.namedParameters()), optimizer = sources(this.optimizer.namedState());
+    await folder.save({ iter, model, optimizer, state: { ...this.state() } }, { best });
+    this.#saved = iter;
+    yield { kind: "checkpoint", iter, name: folder.last!, best };
+  }
+
+  #draw(): Batch {
+    const { batchSize } = this.options, { blockSize } = this.model.config;
+    return getBatch(this.data.train, { blockSize, batchSize, generator: this.#generator });
+  }
+
+  /** Frees the optimizer and the buffers; the model stays. */
+  dispose(): void {
+    for (const tensor of [this.#tokens, this.#targets, this.#share, this.#loss]) tensor?.dispose();
+    this.optimizer.dispose();
+  }
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+/** Devices on which reading a number waits for nothing. */
+const READS_AT_ONCE = new Set(["cpu", "reference"]);

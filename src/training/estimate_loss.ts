@@ -1,0 +1,57 @@
+import { noGrad } from "../autograd.ts";
+import { Breather } from "../breather.ts";
+import { getBatch, type TokenSplits } from "../data/mod.ts";
+import type { GPT } from "../gpt.ts";
+import type { Generator } from "../random.ts";
+import type { Tensor } from "../tensor.ts";
+
+export interface EstimateOptions {
+  readonly batchSize: number;
+  /** Batches of each split. */
+  readonly evalIters: number;
+  /** Draws the batches, first those of `train`, then those of `val`. */
+  readonly generator: Generator;
+  /** Gives up before the next batch. */
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * The model's mean loss on random batches of both splits, without dropout: nanoGPT's `estimate_loss`. It yields after every
+ * batch how many of them are done.
+ *
+ * @returns nats a token; nothing where it was given up: then the generator is where it was before
+ */
+export async function* estimateLoss(
+  model: GPT,
+  data: TokenSplits,
+  { batchSize, evalIters, generator, signal }: EstimateOptions,
+): AsyncGenerator<{ done: number; total: number }, Record<keyof TokenSplits, number> | undefined, void> {
+  const { device, training, config: { blockSize } } = model, breather = new Breather();
+  const before = generator.getState(), losses: Tensor[] = [], total = 2 * evalIters;
+  let complete = false;
+
+  const evaluate = (split: keyof TokenSplits): Tensor => {
+    using scope = device.scope();
+    const { x, y } = getBatch(data[split], { blockSize, batchSize, generator });
+    const ids = (values: Int32Array) => device.tensor(values, [batchSize, blockSize], { dtype: "i32" });
+    model.eval();
+    const { loss } = noGrad(() => model.forward(ids(x), ids(y)));
+    model.train(training);
+    return scope.keep(loss!);
+  };
+  try {
+    while (losses.length < total) {
+      losses.push(evaluate(losses.length < evalIters ? "train" : "val"));
+      yield { done: losses.length, total };
+      await breather.breathe();
+      if (signal?.aborted) return;
+    }
+    const values = await Promise.all(losses.map((loss) => loss.item())); // one wait for all of them
+    const mean = (part: number[]) => part.reduce((a, b) => a + b) / evalIters;
+    complete = true;
+    return { train: mean(values.slice(0, evalIters)), val: mean(values.slice(evalIters)) };
+  } finally {
+    if (!complete) generator.setState(before);
+    for (const loss of losses) loss.dispose();
+  }
+}

@@ -1,0 +1,73 @@
+/** What a trainer can be told: nanoGPT's fields, with train.py's defaults. */
+import { ConfigError } from "../errors.ts";
+import type { ScheduleOptions } from "../optim/schedule.ts";
+
+export interface TrainerOptions extends ScheduleOptions {
+  /** Sequences in a micro-batch: 12. */
+  readonly batchSize: number;
+  /** Micro-batches whose gradients make one update: 40. */
+  readonly gradientAccumulationSteps: number;
+  /** The last iteration, counted from 0: 600000. There is one update more than this. */
+  readonly maxIters: number;
+  /** Iterations from one evaluation to the next: 2000. */
+  readonly evalInterval: number;
+  /** Batches of each split that an evaluation averages over: 200. */
+  readonly evalIters: number;
+  /** Iterations from one logged loss to the next: 1. */
+  readonly logInterval: number;
+  /** Evaluate once and stop: false. */
+  readonly evalOnly: boolean;
+  /** Save at every evaluation, not only where the validation loss is the lowest so far: true. */
+  readonly alwaysSaveCheckpoint: boolean;
+  /** Of matrices and embeddings: 0.1. */
+  readonly weightDecay: number;
+  /** AdamW's moving average of gradients: 0.9. */
+  readonly beta1: number;
+  /** AdamW's moving average of their squares: 0.95. */
+  readonly beta2: number;
+  /** The norm that gradients are clipped to: 1; 0 leaves them as they are. */
+  readonly gradClip: number;
+}
+
+export const TRAINER_DEFAULTS: TrainerOptions = {
+  batchSize: 12,
+  gradientAccumulationSteps: 5 * 8, // for eight GPUs, as train.py says
+  maxIters: 600000,
+  evalInterval: 2000,
+  evalIters: 200,
+  logInterval: 1,
+  evalOnly: false,
+  alwaysSaveCheckpoint: true,
+  learningRate: 6e-4,
+  decayLr: true,
+  warmupIters: 2000,
+  lrDecayIters: 600000,
+  minLr: 6e-5,
+  weightDecay: 0.1,
+  beta1: 0.9,
+  beta2: 0.95,
+  gradClip: 1,
+};
+
+const COUNTS = ["batchSize", "gradientAccumulationSteps", "evalInterval", "evalIters", "logInterval"] as const;
+const WHOLE = ["maxIters", "warmupIters", "lrDecayIters"] as const;
+const RATES = ["learningRate", "minLr", "weightDecay", "gradClip"] as const;
+const SHARES = ["beta1", "beta2"] as const;
+
+/** Fills in the defaults. @throws {ConfigError} when a value is out of its range */
+export function trainerOptions(given: Partial<TrainerOptions>): TrainerOptions {
+  const options = { ...TRAINER_DEFAULTS };
+  for (const name of Object.keys(options) as (keyof TrainerOptions)[]) {
+    if (given[name] !== undefined) Object.assign(options, { [name]: given[name] });
+  }
+  const expect = (names: readonly (keyof TrainerOptions)[], holds: (value: number) => boolean, what: string) => {
+    for (const name of names) {
+      if (!holds(options[name] as number)) throw new ConfigError(`${name} is ${options[name]}; expected ${what}`);
+    }
+  };
+  expect(COUNTS, (value) => Number.isSafeInteger(value) && value >= 1, "a whole number above 0");
+  expect(WHOLE, (value) => Number.isSafeInteger(value) && value >= 0, "a whole number, 0 or more");
+  expect(RATES, (value) => Number.isFinite(value) && value >= 0, "a number, 0 or more");
+  expect(SHARES, (value) => value >= 0 && value < 1, "a number from 0 to below 1");
+  return options;
+}
