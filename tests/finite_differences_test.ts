@@ -93,7 +93,7 @@ async function check({ shapes, run, around = 0 }: Case, op: string) {
   y.backward(device.tensor(dout, y.shape));
   const f = async () => {
     const y = noGrad(() => run(...make()));
-    return (await y.data()).reduce((sum, value, i) => sum + value * dout[i], 0);
+    return Array.from(await y.data()).reduce((sum, value, i) => sum + value * dout[i], 0);
   };
   for (const [i, at] of values.entries()) {
     const expected: number[] = [];

@@ -9,9 +9,9 @@ export interface TestDevice {
   readonly device: Device;
 }
 
-/** Every device that this process has; the mode of the CPU is the process's own. */
+/** Every device that this process has; the CPU's mode is the process's own, and guard words find writes out of place. */
 export async function devices(): Promise<TestDevice[]> {
-  const cpu = await createDevice("cpu");
+  const cpu = await createDevice("cpu", { guards: true });
   return [
     { name: "reference", device: await createDevice("reference") },
     { name: `cpu ${wide() ? "wide" : "narrow"}`, device: cpu },

@@ -21,6 +21,7 @@ sys.dont_write_bytecode = True
 torch.set_num_threads(1)
 torch.use_deterministic_algorithms(True)
 
+import generate_random
 import model_cases
 import model_op_cases  # noqa: F401  as it is read, it records
 import recorder
@@ -55,6 +56,7 @@ if __name__ == "__main__":
             "bytes": len(data),
             "sha256": hashlib.sha256(data).hexdigest(),
         }
+    generate_random.main(str(HERE))
     (HERE / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
     cases, size = (sum(file[key] for file in manifest["files"].values()) for key in ["cases", "bytes"])
     print(f"{cases} cases, {size} bytes")
