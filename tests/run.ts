@@ -15,8 +15,14 @@ interface Counts {
 }
 
 const root = new URL("../", import.meta.url);
-// Reading: modules, fixtures. Writing: temporary folders. Running: deno itself, for the command line's own tests.
-const permissions = ["--allow-read", "--allow-write", "--allow-env", "--allow-run", "--allow-net=127.0.0.1,localhost"];
+// Reading: modules, fixtures. Writing: temporary folders. Running: deno itself, for what needs a process of its own.
+const permissions = [
+  "--allow-read",
+  "--allow-write",
+  `--allow-run=${Deno.execPath()}`,
+  "--allow-env=DENO_V8_FLAGS,HOME,LOCALAPPDATA,NANOGPT_DEBUG,REQUIRE_WEBGPU,XDG_CACHE_HOME",
+  "--allow-net=127.0.0.1,localhost",
+];
 
 /** `deno test` on `paths`, its output passed through; types are `deno task check`'s business. */
 async function deno(mode: string, flags: string, paths: string[]): Promise<Counts> {

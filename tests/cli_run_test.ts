@@ -1,0 +1,139 @@
+/** The commands as a user runs them, each in its own process: what they print, write, and exit with. */
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+
+const root = new URL("../", import.meta.url);
+const text = "the quick brown fox jumps over the lazy dog\n".repeat(40);
+const tiny = ["--n_layer=1", "--n_head=2", "--n_embd=16", "--block_size=16", "--batch_size=4", "--threads=1"];
+
+interface Result {
+  code: number;
+  out: string;
+  err: string;
+}
+
+function command(name: "train" | "sample", args: string[], flags = ["--allow-read", "--allow-write"]): Deno.Command {
+  return new Deno.Command(Deno.execPath(), {
+    args: ["run", "--no-prompt", "--no-check", "--allow-env=NANOGPT_DEBUG", ...flags, `src/cli/${name}.ts`, ...args],
+    cwd: root,
+    env: { NO_COLOR: "1", NANOGPT_DEBUG: "" },
+    stdout: "piped",
+    stderr: "piped",
+  });
+}
+
+async function run(...args: Parameters<typeof command>): Promise<Result> {
+  return decode(await command(...args).output());
+}
+
+function decode({ code, stdout, stderr }: Deno.CommandOutput): Result {
+  return { code, out: new TextDecoder().decode(stdout), err: new TextDecoder().decode(stderr) };
+}
+
+/** A temporary folder with a text in it, for the length of `body`. */
+async function withText(body: (folder: string, input: string) => Promise<void>): Promise<void> {
+  const folder = await Deno.makeTempDir();
+  try {
+    await Deno.writeTextFile(`${folder}/text.txt`, text);
+    await body(folder, `--input=${folder}/text.txt`);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+/** The bytes of the last checkpoint's weights and optimizer. */
+async function lastCheckpoint(out: string): Promise<Uint8Array[]> {
+  const { last } = JSON.parse(await Deno.readTextFile(`${out}/run.json`));
+  return await Promise.all(["model", "optimizer"].map((name) => Deno.readFile(`${out}/${last}/${name}.safetensors`)));
+}
+
+Deno.test("train prints what nanoGPT's users look for, and sample goes on from there", () =>
+  withText(async (folder, input) => {
+    const out = `--out_dir=${folder}/out`;
+    const trained = await run("train", [input, out, ...tiny, "--max_iters=20", "--eval_interval=10", "--eval_iters=2"]);
+    assertEquals(trained.err, "");
+    assertEquals(trained.code, 0);
+    assertStringIncludes(trained.out, "train has 1,584 tokens, val has 176 tokens\nvocab size: 28\n");
+    assertMatch(trained.out, /^number of parameters: [\d,]+ \(layers 1, heads 2, width 16, block size 16\)$/m);
+    assertMatch(trained.out, /^tokens per iteration will be: 64, device: cpu, threads: 1$/m);
+    assertEquals(trained.out.match(/^step \d+: train loss \d\.\d{4}, val loss \d\.\d{4}$/gm)?.length, 3);
+    assertEquals(trained.out.match(/^iter \d+: loss \d\.\d{4}, [\d.]+ ms, [\d.]+k? tokens\/s$/gm)?.length, 3);
+    assertStringIncludes(trained.out, `\n  deno task sample ${out}\n`);
+    assert(!trained.out.includes("\x1b"), "no terminal, no control codes");
+
+    const args = [out, "--start=the ", "--num_samples=2", "--max_new_tokens=30", "--threads=1"];
+    const sampled = await run("sample", args, ["--allow-read"]);
+    assertEquals(sampled.err, "");
+    assertEquals(sampled.code, 0);
+    const samples = sampled.out.split("\n---------------\n");
+    assertEquals(samples.map((sample) => sample.length), [34, 34, 0]);
+    assert(samples.slice(0, 2).every((sample) => sample.startsWith("the ")));
+    assert(samples[0] !== samples[1], "one generator draws all samples");
+    assertEquals((await run("sample", args, ["--allow-read"])).out, sampled.out);
+
+    await Deno.writeTextFile(`${folder}/prompt.txt`, "the ");
+    const fromFile = await run("sample", [...args, `--start=FILE:${folder}/prompt.txt`], ["--allow-read"]);
+    assertEquals(fromFile.out, sampled.out);
+
+    const unknown = await run("sample", [out, "--start=THE Ω"], ["--allow-read"]);
+    assertEquals(unknown.code, 1);
+    assertStringIncludes(
+      unknown.err,
+      "error: --start cannot be read by this model. Not in the vocabulary of 28 characters",
+    );
+  }));
+
+Deno.test("Ctrl-C saves, and the command that is then named ends with the bytes of a run that was left alone", () =>
+  withText(async (folder, input) => {
+    const flags = [input, ...tiny, "--max_iters=400", "--eval_interval=1000", "--eval_iters=1", "--dropout=0.1"];
+    const whole = await run("train", [...flags, `--out_dir=${folder}/whole`]);
+    assertEquals(whole.code, 0, whole.err);
+
+    const child = command("train", [...flags, `--out_dir=${folder}/parts`]).spawn();
+    const decoder = new TextDecoder();
+    let shown = "";
+    for await (const chunk of child.stdout.values({ preventCancel: true })) {
+      shown += decoder.decode(chunk, { stream: true });
+      if (shown.includes("\niter 50:")) break;
+    }
+    child.kill("SIGINT");
+    const { code, out, err } = decode(await child.output());
+    assertEquals(code, 130, err);
+    const [, iter, resume] = /Stopped at iteration (\d+). To go on:\n {2}deno task train (.*)\n$/.exec(out)!;
+    assert(Number(iter) > 50 && Number(iter) < 400, iter);
+    assertEquals(resume, [...flags, "--init_from=resume", `--out_dir=${folder}/parts`].join(" "));
+
+    const resumed = await run("train", ["--init_from=resume", `--out_dir=${folder}/parts`]);
+    assertEquals(resumed.code, 0, resumed.err);
+    assertStringIncludes(resumed.out, `resuming ${folder}/parts at iteration ${iter}\n`);
+    assertEquals(await lastCheckpoint(`${folder}/parts`), await lastCheckpoint(`${folder}/whole`));
+  }));
+
+Deno.test("what goes wrong takes at most two lines, on standard error, without a trace", () =>
+  withText(async (folder, input) => {
+    await Deno.writeTextFile(`${folder}/short.txt`, "too short");
+    await Deno.writeTextFile(`${folder}/empty.txt`, "");
+    await Deno.writeFile(`${folder}/latin1.txt`, Uint8Array.from({ length: 999 }, (_, i) => i % 256));
+    await Deno.writeTextFile(`${folder}/config.ts`, "export default { n_layer: ");
+    const out = `--out_dir=${folder}/out`;
+    const cases: [code: number, message: string, ...args: Parameters<typeof command>][] = [
+      [2, "the nearest flag is --batch_size", "train", ["--batchsize=3"]],
+      [2, "config.ts cannot be loaded: SyntaxError", "train", [`${folder}/config.ts`]],
+      [1, "nowhere.txt", "train", [`--input=${folder}/nowhere.txt`, out]],
+      [1, "too short for block_size=64", "train", [`--input=${folder}/short.txt`, out]],
+      [1, "empty", "train", [`--input=${folder}/empty.txt`, out]],
+      [1, "not UTF-8", "train", [`--input=${folder}/latin1.txt`, out]],
+      [1, "Cannot write to", "train", [input, ...tiny, `--out_dir=${folder}/text.txt/out`]],
+      [1, "is not the folder of a run", "train", ["--init_from=resume", `--out_dir=${folder}/none`]],
+      [1, "is not the folder of a run", "sample", [`--out_dir=${folder}/none`]],
+      [1, "memory", "train", [input, out, "--n_layer=99", "--n_embd=9984"]],
+      [1, "loss", "train", [input, out, ...tiny, "--learning_rate=1e30", "--decay_lr=False", "--grad_clip=0"]],
+    ];
+    for (const [code, message, name, args] of cases) {
+      const result = await run(name, args);
+      const shown = `${name} ${args.join(" ")}: ${result.code}\n${result.err}`;
+      assertEquals(result.code, code, shown);
+      assertStringIncludes(result.err, message);
+      assertMatch(result.err, /^error: .*\n(.+\n)?$/, shown);
+      assert(!/^ +at |\.ts:\d+/m.test(result.err), shown);
+    }
+  }));
