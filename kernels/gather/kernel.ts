@@ -17,7 +17,7 @@ export const gather = kernel({
   cpu: { tasks: ({ outer, count, inner }) => outer * count * inner, emit: wasm.gather },
 });
 
-/** dx[o, index[o, j, i], i] += dy[o, j, i], j by j. Each (o, i) has places of its own, so tasks never meet. */
+/** dx[o, index[o, j, i], i] += dy[o, j, i], j by j. The caller brings dx. Each (o, i) has places of its own: tasks never meet. */
 export const gatherBackward = kernel({
   name: "gather_backward",
   reads: { dy: f32("outer", "count", "inner"), index: i32("outer", "count", "inner") },

@@ -28,7 +28,6 @@ export function gatherBackward(
     const from = (pointer: I32Local, length: I32Local) =>
       f.i32.at(pointer, f.i32.add(f.i32.mul(f.i32.mul(o, length), inner), i));
     const into = from(dx, axis), indices = from(index, count), gradients = from(dy, count);
-    if (dx.fresh) f.loop(0, axis, 1, (place) => f.f32.store(into, f.i32.mul(place, inner), 0));
     f.loop(0, count, 1, (j) => {
       const at = f.i32.mul(j, inner), place = f.i32.mul(clamp(f, f.i32.loadAt(indices, at), axis), inner);
       f.f32.store(into, place, f.f32.add(f.f32.loadAt(into, place), f.f32.loadAt(gradients, at)));

@@ -5,6 +5,7 @@ import { launch } from "../launch.ts";
 import type { Tensor } from "../tensor.ts";
 import { axisOf, splitAt } from "./axes.ts";
 import { slice } from "./slice.ts";
+import { zeros } from "./zeros.ts";
 
 /**
  * Elements picked along an axis, as `torch.gather`: along axis 1 of three, y[i, j, k] = x[i, index[i, j, k], k].
@@ -29,7 +30,8 @@ export function gather(x: Tensor, index: Tensor, options: { axis: number }): Ten
   const places = splitAt(shape, axis), source = splitAt(x.shape, axis);
   const y = scope.keep(launch(kernel, { x: x.view(source), index: index.view(places) }).y.view(shape));
   return record("gather", y, [x, index], [index], (dy, into) => {
-    const operands = { dy: dy.view(places), index: index.view(places), dx: into[0]?.view(source) };
-    return [launch(gatherBackward, operands).dx.view(x.shape)];
+    const dx = into[0] ?? zeros(x.device, x.shape);
+    launch(gatherBackward, { dy: dy.view(places), index: index.view(places), dx: dx.view(source) });
+    return [dx];
   });
 }

@@ -1,11 +1,10 @@
-import { fill } from "../../kernels/fill/kernel.ts";
 import { record } from "../autograd.ts";
 import { ShapeError } from "../errors.ts";
-import { launch } from "../launch.ts";
-import { Tensor } from "../tensor.ts";
+import type { Tensor } from "../tensor.ts";
 import { axisOf, stridesOf } from "./axes.ts";
 import { placeAt } from "./concat.ts";
 import { copyStrided } from "./strided.ts";
+import { zeros } from "./zeros.ts";
 
 /**
  * A copy of the part of x from `start` up to but not including `end` along an axis.
@@ -24,7 +23,7 @@ export function slice(x: Tensor, options: { axis: number; start?: number; end?: 
   }
   const strides = stridesOf(x.shape), shape = x.shape.with(axis, length);
   return record("slice", copyStrided("slice", x, shape, strides, start * strides[axis]), [x], [], (dy) => {
-    const dx = launch(fill, { y: Tensor.empty(x.device, [x.size]) }, { value: 0 }).y.view(x.shape);
+    const dx = zeros(x.device, x.shape);
     placeAt(dx, dy, axis, start);
     return [dx];
   });

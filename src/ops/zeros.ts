@@ -1,0 +1,12 @@
+import { fill } from "../../kernels/fill/kernel.ts";
+import type { Device } from "../device/device.ts";
+import { launch } from "../launch.ts";
+import { sizeOf, Tensor } from "../tensor.ts";
+
+/** A tensor of zeros, for gradients of which a kernel writes a part. */
+export function zeros(device: Device, shape: readonly number[]): Tensor {
+  using scope = device.scope();
+  const y = Tensor.empty(device, [sizeOf(shape)]);
+  launch(fill, { y }, { value: 0 });
+  return scope.keep(y.view(shape));
+}
