@@ -8,6 +8,7 @@
  * the host can see, and the kernel must only never read outside of the row.
  */
 import { f32, i32, kernel } from "../../src/kernel.ts";
+import * as wasm from "./wasm.ts";
 
 const classOf = (target: number, V: number) => Math.min(target >>> 0, V - 1);
 
@@ -31,6 +32,7 @@ export const crossEntropyForward = kernel({
     loss[0] = total / counted;
     count[0] = counted;
   },
+  cpu: () => wasm.forward,
 });
 
 /** dlogits += (exp(logits − lse) − [class is the target]) · dloss / count; nothing to rows that are ignored. */
@@ -49,4 +51,5 @@ export const crossEntropyBackward = kernel({
       }
     }
   },
+  cpu: { tasks: ({ rows }) => rows, emit: wasm.backward },
 });

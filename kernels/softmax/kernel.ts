@@ -6,6 +6,7 @@
  * An element of −∞ gets probability 0; an axis of nothing else gives NaN, as in PyTorch.
  */
 import { f32, type FloatArray, kernel } from "../../src/kernel.ts";
+import * as wasm from "./wasm.ts";
 
 const three = f32("outer", "axis", "inner");
 
@@ -38,6 +39,7 @@ export const softmaxForward = kernel({
       for (let i = 0; i < sizes.axis; i++) y[at(i)] = Math.exp(x[at(i)] - max) / sum;
     });
   },
+  cpu: wasm.softmaxForward,
 });
 
 /** dx += y · (dy − Σ dy · y). */
@@ -53,6 +55,7 @@ export const softmaxBackward = kernel({
       for (let i = 0; i < sizes.axis; i++) dx[at(i)] += y[at(i)] * (dy[at(i)] - sum);
     });
   },
+  cpu: wasm.softmaxBackward,
 });
 
 export const logSoftmaxForward = kernel({
@@ -66,6 +69,7 @@ export const logSoftmaxForward = kernel({
       for (let i = 0; i < sizes.axis; i++) y[at(i)] = x[at(i)] - max - Math.log(sum);
     });
   },
+  cpu: wasm.logSoftmaxForward,
 });
 
 /** dx += dy − exp(y) · Σ dy. */
@@ -81,4 +85,5 @@ export const logSoftmaxBackward = kernel({
       for (let i = 0; i < sizes.axis; i++) dx[at(i)] += dy[at(i)] - Math.exp(y[at(i)]) * sum;
     });
   },
+  cpu: wasm.logSoftmaxBackward,
 });
