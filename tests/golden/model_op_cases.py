@@ -12,7 +12,7 @@ from recorder import case, ids, normal, shape_of
 
 
 def matmul(a, b, note=""):
-    case("matmul", shape_of(a, b) + note, torch.matmul, a, b, kind="matmul")
+    case("matmul", shape_of(a, b) + note, torch.matmul, a, b)
 
 
 for m, k, n in [
@@ -52,11 +52,11 @@ for c in [1, 3, 7, 8, 9, 31, 128, 130]:
         norm = lambda x, weight, bias=None, options={}: F.layer_norm(
             x, weight.shape, weight, bias, options.get("epsilon", 1e-5)
         )
-        case("layerNorm", shape_of(x), norm, x, weight, kind="layerNorm")
+        case("layerNorm", shape_of(x), norm, x, weight)
         case(
             "layerNorm", shape_of(x) + " with bias", norm, normal(*rows, c, scale=3), normal(c), bias, kind="layerNorm"
         )
-case("layerNorm", "epsilon 0.1", norm, normal(2, 5), normal(5), normal(5), {"epsilon": 0.1}, kind="layerNorm")
+case("layerNorm", "epsilon 0.1", norm, normal(2, 5), normal(5), normal(5), {"epsilon": 0.1})
 
 SIZES = [1, 7, 8, 9, 16, 17, 257]
 far = np.append(np.arange(-8, 8.25, 0.25), [-100, -20, -1e-3, -1e-20, 1e-20, 1e-3, 20, 100]).astype(np.float32)
@@ -64,8 +64,8 @@ gelu = lambda x, options: F.gelu(x, approximate=options["approximate"])
 for approximate in ["none", "tanh"]:
     for shape in [(n,) for n in SIZES] + [(2, 3, 5)]:
         x = normal(*shape, scale=2)
-        case("gelu", f"{shape_of(x)} {approximate}", gelu, x, {"approximate": approximate}, kind="gelu")
-    case("gelu", f"far from zero, {approximate}", gelu, far, {"approximate": approximate}, kind="gelu")
+        case("gelu", f"{shape_of(x)} {approximate}", gelu, x, {"approximate": approximate})
+    case("gelu", f"far from zero, {approximate}", gelu, far, {"approximate": approximate})
 
 for shape, v, c in [
     ((), 3, 2),
@@ -117,7 +117,7 @@ cross = lambda x, t, options={}: F.cross_entropy(
 )
 for shape in [(1, 1), (1, 5), (4, 8), (3, 65), (2, 3, 9), (2, 257), (257, 2), (2, 2, 17)]:
     x, target = normal(*shape, scale=2), ids(shape[-1], *shape[:-1])
-    case("crossEntropy", shape_of(x), cross, x, target, kind="crossEntropy")
+    case("crossEntropy", shape_of(x), cross, x, target)
 for ignore in [-1, -100, 3]:
     x, target = normal(3, 4, 7), ids(7, 3, 4)
     target[0, 1:] = target[2, 0] = ignore
@@ -133,12 +133,11 @@ for ignore in [-1, -100, 3]:
         normal(9, 5),
         target,
         {"ignoreIndex": ignore},
-        kind="crossEntropy",
     )
 target = ids(7, 4)
 target[1] = -100
-case("crossEntropy", "-100 ignored by default", cross, normal(4, 7), target, kind="crossEntropy")
-case("crossEntropy", "large magnitudes", cross, normal(5, 9, scale=1000), ids(9, 5), kind="crossEntropy")
+case("crossEntropy", "-100 ignored by default", cross, normal(4, 7), target)
+case("crossEntropy", "large magnitudes", cross, normal(5, 9, scale=1000), ids(9, 5))
 
 # Attention and dropout
 
