@@ -7,22 +7,30 @@
  * and backward dx += dy · (Φ(x) + x · Φ′(x)). nanoGPT uses the first, GPT-2's checkpoints were trained with the second.
  */
 import { f32, kernel } from "../../src/kernel.ts";
+import type { Locals, WasmFunction } from "../../src/wasm/assembler.ts";
 import { erf } from "./erf.ts";
+import * as wasm from "./wasm.ts";
 
 /** Φ(x) and Φ′(x). */
 type Normal = (x: number) => readonly [cumulative: number, density: number];
 
-export const SQRT_HALF = Math.SQRT1_2, INVERSE_SQRT_2PI = 1 / Math.sqrt(2 * Math.PI);
 export const SQRT_2_OVER_PI = Math.sqrt(2 / Math.PI), CUBIC = 0.044715;
 
-const exact: Normal = (x) => [0.5 * (1 + erf(x * SQRT_HALF)), INVERSE_SQRT_2PI * Math.exp(-0.5 * x * x)];
+const exact: Normal = (x) => [0.5 * (1 + erf(x * Math.SQRT1_2)), Math.exp(-0.5 * x * x) / Math.sqrt(2 * Math.PI)];
 
 const tanh: Normal = (x) => {
   const t = Math.tanh(SQRT_2_OVER_PI * (x + CUBIC * x ** 3)), slope = SQRT_2_OVER_PI * (1 + 3 * CUBIC * x ** 2);
   return [0.5 * (1 + t), 0.5 * (1 - t * t) * slope];
 };
 
-function declare(name: string, normal: Normal) {
+type Emit<K extends string> = (f: WasmFunction, locals: Locals<K>) => void;
+
+function declare(
+  name: string,
+  normal: Normal,
+  forward: Emit<"x" | "y" | "begin" | "end">,
+  backward: Emit<"dy" | "x" | "dx" | "begin" | "end">,
+) {
   return {
     forward: kernel({
       name: `${name}_forward`,
@@ -31,6 +39,7 @@ function declare(name: string, normal: Normal) {
       reference({ x, y }, { n }) {
         for (let i = 0; i < n; i++) y[i] = x[i] * normal(x[i])[0];
       },
+      cpu: { tasks: ({ n }) => n, emit: forward },
     }),
     backward: kernel({
       name: `${name}_backward`,
@@ -42,8 +51,10 @@ function declare(name: string, normal: Normal) {
           dx[i] += dy[i] * (cumulative + x[i] * density);
         }
       },
+      cpu: { tasks: ({ n }) => n, emit: backward },
     }),
   };
 }
 
-export const geluErf = declare("gelu_erf", exact), geluTanh = declare("gelu_tanh", tanh);
+export const geluErf = declare("gelu_erf", exact, wasm.geluErfForward, wasm.geluErfBackward);
+export const geluTanh = declare("gelu_tanh", tanh, wasm.geluTanhForward, wasm.geluTanhBackward);
