@@ -125,8 +125,15 @@ Deno.test("what goes wrong takes at most two lines, on standard error, without a
       [1, "Cannot write to", "train", [input, ...tiny, `--out_dir=${folder}/text.txt/out`]],
       [1, "is not the folder of a run", "train", ["--init_from=resume", `--out_dir=${folder}/none`]],
       [1, "is not the folder of a run", "sample", [`--out_dir=${folder}/none`]],
-      [1, "memory", "train", [input, out, "--n_layer=99", "--n_embd=9984"]],
-      [1, "loss", "train", [input, out, ...tiny, "--learning_rate=1e30", "--decay_lr=False", "--grad_clip=0"]],
+      [1, "does not fit", "train", [input, out, "--block_size=16", "--n_embd=65536"]],
+      [1, "training has stopped, and no checkpoint was saved yet", "train", [
+        input,
+        out,
+        ...tiny,
+        "--learning_rate=1e30",
+        "--decay_lr=False",
+        "--grad_clip=0",
+      ]],
     ];
     for (const [code, message, name, args] of cases) {
       const result = await run(name, args);

@@ -1,11 +1,12 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { describeError, exitStatus } from "../src/cli/command.ts";
 import { editDistance } from "../src/cli/flags.ts";
+import { checkMemory, trainingBytes } from "../src/cli/memory_check.ts";
 import { bar, duration, Progress, rate } from "../src/cli/progress.ts";
 import { parseSample, sampleFlags } from "../src/cli/sample_flags.ts";
 import { parseTrain, resumeCommand, resumedValues, trainFlags } from "../src/cli/train_flags.ts";
 import { v8Flags } from "../src/cli/v8_flags.ts";
-import { CheckpointError, ConfigError, DataError } from "../src/errors.ts";
+import { CheckpointError, ConfigError, DataError, DeviceError } from "../src/errors.ts";
 
 const words = (line: string) => line.split(" ").filter(Boolean);
 
@@ -248,6 +249,20 @@ Deno.test("--help has a line for every flag, with the value that holds, and refu
   for (const name of Object.keys(sampleFlags)) assertStringIncludes(sampleHelp!, `  --${name}=`);
   assertStringIncludes(sampleHelp!, "--start=\\n ");
   await assertRejects(() => parseTrain(["--help", "--n_layer=0"]), ConfigError);
+});
+
+Deno.test("the memory that training takes at least, by hand", () => {
+  // V = 5, T = 2, L = 1, C = 4: embeddings 28, block 12·16 + 8, last norm 4: 232 parameters, each four times.
+  // Two sequences of two tokens: 4 · (16·4 + 5) = 276 activations. All in four bytes.
+  const config = { vocabSize: 5, blockSize: 2, nLayer: 1, nHead: 2, nEmbd: 4, bias: false };
+  assertEquals(trainingBytes(config, 2), 4 * (4 * 232 + 276));
+  // GPT-2 (124M) with biases: 124,439,808 parameters.
+  const gpt2 = { vocabSize: 50257, blockSize: 1024, nLayer: 12, nHead: 12, nEmbd: 768, bias: true };
+  assertEquals(trainingBytes(gpt2, 0), 16 * 124439808);
+  checkMemory(gpt2, 0, "cpu");
+  // 12 · 1024 tokens of 12·16·768 + 50257 activations make 9.05 GiB more than the 1.85 GiB of the parameters.
+  assertThrows(() => checkMemory(gpt2, 12, "cpu"), DeviceError, "does not fit: it takes at least 10.9 GiB");
+  checkMemory(gpt2, 12, "reference");
 });
 
 Deno.test("edit distance counts insertions, deletions and replacements", () => {

@@ -1,7 +1,19 @@
 /** What every command does alike: errors become a line or two and an exit status, never a stack trace. */
-import * as errors from "../errors.ts";
+import { ConfigError } from "../errors.ts";
 
-const expected = [...Object.values(errors), ...Object.values(Deno.errors)];
+/** What a mistake in a program throws; every other class was thrown on purpose, with a message for the user. */
+const unforeseen = [
+  Error,
+  EvalError,
+  RangeError,
+  ReferenceError,
+  SyntaxError,
+  TypeError,
+  URIError,
+  WebAssembly.CompileError,
+  WebAssembly.LinkError,
+  WebAssembly.RuntimeError,
+];
 
 /** Runs a command with the process's arguments, and ends the process with the status that it returns. */
 export async function runCommand(command: (args: string[]) => Promise<number>): Promise<never> {
@@ -18,13 +30,13 @@ export async function runCommand(command: (args: string[]) => Promise<number>): 
 
 /** 2 where the command was not understood, 1 where it failed. */
 export function exitStatus(error: unknown): number {
-  return error instanceof errors.ConfigError ? 2 : 1;
+  return error instanceof ConfigError ? 2 : 1;
 }
 
 /** At most two lines; an error that nobody foresaw keeps its class's name, and says how to see where it came from. */
 export function describeError(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
-  if (expected.some((kind) => error instanceof kind)) return error.message.split("\n").slice(0, 2).join("\n");
+  if (!unforeseen.some((kind) => error.constructor === kind)) return error.message.split("\n").slice(0, 2).join("\n");
   return `${error.name}: ${
     error.message.split("\n")[0]
   }\nWith NANOGPT_DEBUG=1 in the environment the whole trace is shown.`;

@@ -9,6 +9,7 @@ import { CharacterTokenizer } from "../tokenizer/character.ts";
 import { Trainer } from "../trainer.ts";
 import { runCommand } from "./command.ts";
 import { onInterrupt } from "./interrupt.ts";
+import { checkMemory } from "./memory_check.ts";
 import { vocabularyOf } from "./run_model.ts";
 import { parseTrain, resumeCommand, resumedValues, type TrainValues } from "./train_flags.ts";
 import { TrainReport } from "./train_report.ts";
@@ -42,6 +43,7 @@ async function trainRun(values: TrainValues, run: RunFolder | undefined, report:
   // One generator draws weights, then batches, so that a seed gives nanoGPT's.
   const generator = new Generator(seed);
   const config = { ...modelConfig(values), vocabSize: tokenizer.vocabSize };
+  if (!values.eval_only) checkMemory(config, values.batch_size, device.name);
   const model = new GPT(config, { device, seed, generator });
   const vocabulary = tokenizer.toJSON();
   const folder = run ?? await RunFolder.create(values.out_dir, { flags: values, model: { ...config }, vocabulary });
