@@ -9,7 +9,8 @@
 import { Breather } from "./breather.ts";
 import type { RunFolder } from "./checkpoint/run_folder.ts";
 import { loadTensors, sources } from "./checkpoint/tensors.ts";
-import { type Batch, batchAt, getBatch, type TokenSplits } from "./data/mod.ts";
+import { type Batch, batchAt, getBatch } from "./data/batch.ts";
+import type { TokenSplits } from "./data/split.ts";
 import { CheckpointError, ConfigError } from "./errors.ts";
 import type { GPT } from "./gpt.ts";
 import type { AdamW } from "./optim/adamw.ts";

@@ -193,6 +193,10 @@ Deno.test("trainer: the best checkpoint stays when later ones are worse", () =>
       const saved = ofKind(events, "checkpoint").map(({ iter, best }) => [iter, best]);
       const expected = losses.filter(({ iter, best }) => iter > 0 && (best || alwaysSaveCheckpoint));
       assertEquals(saved.slice(0, expected.length), expected.map(({ iter, best }) => [iter, best]));
+
+      const resumed = setup(device, { ...options, maxIters: 70 }, { folder: await RunFolder.open(out), data });
+      await resumed.resume();
+      assert(ofKind(await collect(resumed.run()), "evaluation").every((event) => event.iter > 60 && !event.best));
     }
   }));
 

@@ -22,10 +22,11 @@ export interface ScheduleOptions {
  * @param iter iterations completed
  * @example
  * ```ts
+ * import { assertEquals } from "@std/assert";
  * import { learningRate } from "./schedule.ts";
  *
- * const options = { learningRate: 1e-3, warmupIters: 1, lrDecayIters: 101, minLr: 1e-4, decayLr: true };
- * console.log([0, 1, 51, 101].map((iter) => learningRate(iter, options))); // 0.0005, 0.001, 0.00055, 0.0001
+ * const options = { learningRate: 1, warmupIters: 1, lrDecayIters: 101, minLr: 0, decayLr: true };
+ * assertEquals([0, 1, 101].map((iter) => learningRate(iter, options)), [0.5, 1, 0]);
  * ```
  */
 export function learningRate(iter: number, options: ScheduleOptions): number {

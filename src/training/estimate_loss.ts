@@ -1,6 +1,7 @@
 import { noGrad } from "../autograd.ts";
 import { Breather } from "../breather.ts";
-import { getBatch, type TokenSplits } from "../data/mod.ts";
+import { getBatch } from "../data/batch.ts";
+import type { TokenSplits } from "../data/split.ts";
 import type { GPT } from "../gpt.ts";
 import type { Generator } from "../random.ts";
 import type { Tensor } from "../tensor.ts";
