@@ -24,18 +24,13 @@ export const packedBytes = (width: number, count: number, K: number): number =>
 /** Defines the function that packs `count` rows or columns of K elements, panel by panel. */
 export function definePack(f: WasmFunction, width: number, contiguous: Contiguous): Pack {
   return f.define("pack", parameters, (f, source, stride, count, K, destination) => {
-    const from = f.i32.copy(source), into = f.i32.copy(destination), alongK = contiguous === "k";
-    const next = alongK ? f.i32.mul(stride, width) : 4 * width, panel = f.i32.mul(K, 4 * width);
-    const full = f.loop(0, count, width, () => {
-      (alongK ? transpose : copy)(f, width, from, stride, K, into);
-      f.i32.advance(from, next);
-      f.i32.advance(into, panel);
-    });
-    const rest = f.i32.sub(count, full);
+    const alongK = contiguous === "k", panels = f.i32.div(count, width), rest = f.i32.rem(count, width);
+    (alongK ? transpose : copy)(f, width, source, stride, panels, K, destination);
     f.when(rest, () => {
-      const zero = f.splat(0);
+      const zero = f.splat(0), full = f.i32.sub(count, rest), into = f.i32.at(destination, f.i32.mul(full, K));
+      const [inPanel, inK]: I32[] = alongK ? [stride, 4] : [4, stride],
+        from = f.i32.add(source, f.i32.mul(full, inPanel));
       f.forEach(0, f.i32.mul(K, width), (at, v) => v.store(into, at, zero));
-      const [inPanel, inK]: I32[] = alongK ? [stride, 4] : [4, stride];
       f.loop(0, rest, 1, (i) => {
         const element = f.i32.add(from, f.i32.mul(i, inPanel)), place = f.i32.at(into, i);
         f.loop(0, K, 1, () => {
@@ -51,40 +46,56 @@ export function definePack(f: WasmFunction, width: number, contiguous: Contiguou
 /** Where vectors of four begin in a panel; the last two overlap where four does not divide the width. */
 const quads = (width: number) => Array.from({ length: Math.ceil(width / 4) }, (_, i) => Math.min(4 * i, width - 4));
 
-/** A full panel, whose elements of one k lie side by side. */
-function copy(f: WasmFunction, width: number, source: I32Local, stride: I32Local, K: I32Local, panel: I32Local): void {
-  const from = f.i32.copy(source), into = f.i32.copy(panel), eight = new Lanes(f, 8);
+type Panels = [f: WasmFunction, width: number, source: I32Local, stride: I32Local, count: I32, K: I32, into: I32Local];
+
+/** Full panels, whose elements of one k lie side by side: k by k over all panels, for so the source is read as it lies. */
+function copy(...[f, width, source, stride, panels, K, destination]: Panels): void {
+  const line = f.i32.copy(source), first = f.i32.copy(destination), next = f.i32.mul(K, 4 * width);
   f.loop(0, K, 1, () => {
-    if (width % 8 === 0) {
-      const row = quads(width / 2).map((first) => eight.loadFrom(from, 8 * first));
-      row.forEach((value, i) => eight.storeTo(into, 32 * i, value));
-    } else for (const first of quads(width)) store4(f, into, 4 * first, load4(f, from, 4 * first));
-    f.i32.advance(from, stride);
-    f.i32.advance(into, 4 * width);
+    const from = f.i32.copy(line), into = f.i32.copy(first);
+    f.loop(0, panels, 1, () => {
+      copyRow(f, width, from, into);
+      f.i32.advance(from, 4 * width);
+      f.i32.advance(into, next);
+    });
+    f.i32.advance(line, stride);
+    f.i32.advance(first, 4 * width);
   });
 }
 
-/** A full panel, whose rows (or columns) of K lie each side by side: four of them at a time, by blocks of 4×4. */
-function transpose(f: WasmFunction, width: number, source: I32Local, stride: I32, K: I32Local, panel: I32Local): void {
-  for (const first of quads(width)) {
-    const start = f.i32.add(source, f.i32.mul(stride, first)), into = f.i32.add(panel, 4 * first);
-    const rows = [0, 1, 2, 3].map((i) => f.i32.add(start, f.i32.mul(stride, i)));
-    const rest = f.loop(0, K, 4, () => {
-      const [a, b, c, d] = rows.map((row) => load4(f, row, 0));
-      const [ab, cd] = [interleave(f, a, b), interleave(f, c, d)];
-      [0, 1].forEach((half) => {
-        store4(f, into, 8 * half * width, lowers(f, ab[half], cd[half]));
-        store4(f, into, 8 * half * width + 4 * width, uppers(f, ab[half], cd[half]));
+function copyRow(f: WasmFunction, width: number, from: I32Local, into: I32Local): void {
+  if (width % 8 === 0) {
+    const eight = new Lanes(f, 8), row = Array.from({ length: width / 8 }, (_, i) => eight.loadFrom(from, 32 * i));
+    row.forEach((value, i) => eight.storeTo(into, 32 * i, value));
+  } else for (const first of quads(width)) store4(f, into, 4 * first, load4(f, from, 4 * first));
+}
+
+/** Full panels, whose rows (or columns) of K lie each side by side: four of them at a time, by blocks of 4×4. */
+function transpose(...[f, width, source, stride, panels, K, destination]: Panels): void {
+  const panel = f.i32.copy(source), place = f.i32.copy(destination);
+  f.loop(0, panels, 1, () => {
+    for (const first of quads(width)) {
+      const start = f.i32.add(panel, f.i32.mul(stride, first)), into = f.i32.add(place, 4 * first);
+      const rows = [0, 1, 2, 3].map((i) => f.i32.add(start, f.i32.mul(stride, i)));
+      const rest = f.loop(0, K, 4, () => {
+        const [a, b, c, d] = rows.map((row) => load4(f, row, 0));
+        const [ab, cd] = [interleave(f, a, b), interleave(f, c, d)];
+        [0, 1].forEach((half) => {
+          store4(f, into, 8 * half * width, lowers(f, ab[half], cd[half]));
+          store4(f, into, 8 * half * width + 4 * width, uppers(f, ab[half], cd[half]));
+        });
+        for (const row of rows) f.i32.advance(row, 16);
+        f.i32.advance(into, 16 * width);
       });
-      for (const row of rows) f.i32.advance(row, 16);
-      f.i32.advance(into, 16 * width);
-    });
-    f.loop(rest, K, 1, () => {
-      rows.forEach((row, i) => f.f32.store(into, i, f.f32.load(row)));
-      for (const row of rows) f.i32.advance(row, 4);
-      f.i32.advance(into, 4 * width);
-    });
-  }
+      f.loop(rest, K, 1, () => {
+        rows.forEach((row, i) => f.f32.store(into, i, f.f32.load(row)));
+        for (const row of rows) f.i32.advance(row, 4);
+        f.i32.advance(into, 4 * width);
+      });
+    }
+    f.i32.advance(panel, f.i32.mul(stride, width));
+    f.i32.advance(place, f.i32.mul(K, 4 * width));
+  });
 }
 
 type V128 = Local<"v128">;
