@@ -106,8 +106,8 @@ export class TrainReport {
   }
 
   #state({ iter, loss, tokensPerSecond }: TrainEvent & { kind: "step" }) {
-    const done = iter + 1, total = this.values.max_iters + 1;
-    const perIter = (performance.now() - this.#began) / 1000 / (done - this.#firstIter);
-    return { done, total, loss, tokensPerSecond, left: perIter * (total - done) };
+    const total = this.values.max_iters;
+    const perIter = (performance.now() - this.#began) / 1000 / (iter + 1 - this.#firstIter);
+    return { done: iter, total, loss, tokensPerSecond, left: perIter * (total - iter) };
   }
 }
