@@ -14,7 +14,7 @@ for (const [name, op] of [["softmax", softmax], ["log_softmax", logSoftmax]] as 
       for (let axis = 0; axis < shape.length; axis++) {
         await assertAgrees(
           `[${shape}] axis ${axis}`,
-          tolerances.softmax,
+          LIMIT,
           (device) => outputAndGradient(device, shape, (x) => op(x, { axis }), 4),
         );
       }
