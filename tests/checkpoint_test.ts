@@ -143,6 +143,11 @@ Deno.test("run folder: last and best are kept, others go", () =>
     await run.save(checkpoint(1000), { best: true }); // the same iteration again
     assertEquals(await contents(folder, "best"), expected(1000));
     assertEquals((await names(folder)).length, 4);
+
+    const resumed = await RunFolder.open(folder);
+    resumed.flags = { max_iters: 9 };
+    await resumed.save(checkpoint(1001), { best: false });
+    assertEquals((await RunFolder.open(folder)).description, { ...description, flags: { max_iters: 9 } });
   }));
 
 Deno.test("run folder: best is last where no evaluation has led to one", () =>

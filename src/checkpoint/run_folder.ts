@@ -118,6 +118,10 @@ export class RunFolder {
   get description(): RunDescription {
     return this.#description;
   }
+  /** What run.json says from the next save on: a run may go on with other flags. */
+  set flags(flags: RunDescription["flags"]) {
+    this.#description = { ...this.#description, flags };
+  }
   /** Where the metrics are now. */
   get metricsPath(): string {
     return this.#file(METRICS);
@@ -183,13 +187,8 @@ export class RunFolder {
    * nothing has left is removed.
    *
    * @param options.evaluated the evaluation of `iter` itself is done and will not be done again
-   * @param options.flags what run.json says from the next save on
    */
-  async resume(
-    iter: number,
-    { evaluated, flags }: { evaluated: boolean; flags?: RunDescription["flags"] },
-  ): Promise<void> {
-    if (flags) this.#description = { ...this.#description, flags };
+  async resume(iter: number, { evaluated }: { evaluated: boolean }): Promise<void> {
     try {
       await this.#recover();
       await cutMetrics(this.metricsPath, iter, { evaluated });
