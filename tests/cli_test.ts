@@ -70,7 +70,7 @@ Deno.test("without a config file the same command is the default, but for its fo
 });
 
 Deno.test("a config file stands on train.py's defaults, and flags win over it", async () => {
-  const config = await Deno.makeTempFile({ suffix: ".ts" });
+  const config = await Deno.makeTempFile({ prefix: "50% of #1 ", suffix: ".ts" });
   await Deno.writeTextFile(config, "export default { batch_size: 3, n_layer: 5 };");
   try {
     const { values } = await parseTrain([config, "--n_layer=6", "--n_layer=7"]);

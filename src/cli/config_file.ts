@@ -1,4 +1,5 @@
 /** Config files: TypeScript modules whose default export is an object with nanoGPT's names. */
+import { pathToFileURL } from "node:url";
 import { ConfigError } from "../errors.ts";
 
 /**
@@ -8,7 +9,7 @@ import { ConfigError } from "../errors.ts";
  */
 export async function loadConfig(word: string): Promise<object> {
   const path = word.replace(/(\.py|\.ts)?$/, ".ts");
-  const url = new URL(path.replaceAll("\\", "/"), `file://${Deno.cwd().replaceAll("\\", "/")}/`);
+  const url = pathToFileURL(path);
   try {
     if (!(await Deno.stat(url)).isFile) throw new ConfigError(`${path} is not a file; a config is a TypeScript module`);
   } catch (error) {
