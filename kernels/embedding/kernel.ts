@@ -6,6 +6,7 @@
  * reaches outside a storage.
  */
 import { f32, i32, kernel } from "../../src/kernel.ts";
+import * as wasm from "./wasm.ts";
 
 const clamp = (id: number, V: number) => Math.min(id >>> 0, V - 1);
 
@@ -18,6 +19,7 @@ export const embeddingForward = kernel({
       for (let c = 0; c < C; c++) y[i * C + c] = weight[clamp(ids[i], V) * C + c];
     }
   },
+  cpu: { tasks: ({ n }) => n, work: ({ n, C }) => n * C, emit: wasm.embeddingForward },
 });
 
 export const embeddingBackward = kernel({
@@ -29,4 +31,5 @@ export const embeddingBackward = kernel({
       for (let c = 0; c < C; c++) dweight[clamp(ids[i], V) * C + c] += dy[i * C + c];
     }
   },
+  cpu: () => wasm.embeddingBackward,
 });
