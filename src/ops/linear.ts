@@ -1,4 +1,5 @@
-import { columnSum, matmulBias, matmulNN, matmulNT, matmulTN } from "../../kernels/matmul/kernel.ts";
+import { matmulBias, matmulNN, matmulNT, matmulTN } from "../../kernels/matmul/kernel.ts";
+import { sum } from "../../kernels/reduce/kernel.ts";
 import { record } from "../autograd.ts";
 import { ShapeError } from "../errors.ts";
 import { launch } from "../launch.ts";
@@ -30,7 +31,7 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
       weight.requiresGrad
         ? launch(matmulTN, { a: dy, b: x.view(X), c: dweight?.view(W) }).c.view([out, inner])
         : undefined,
-      bias?.requiresGrad ? launch(columnSum, { x: dout.view([rows, out]), sum: dbias }).sum : undefined,
+      bias?.requiresGrad ? launch(sum, { x: dy, y: dbias?.view([1, out]) }, { divisor: 1 }).y.view([out]) : undefined,
     ];
   });
   return scope.keep(y);
