@@ -40,7 +40,7 @@ function anyPower(f: WasmFunction, exponent: F32Local): LanesOf {
     let result = v.select(finite, v.madd(about, low, about), about);
     result = v.select(v.eq(size, zero), ofZero, v.select(v.eq(size, infinity), ofInfinity, result));
     // The sign goes with an odd exponent; NaN stays, and comes where x < 0 has no power.
-    const lost = v.or(v.ne(x, x), v.and(refused, v.lt(x, zero)));
+    const lost = v.or(v.ne(x, x), v.and(v.and(refused, v.lt(x, zero)), v.lt(size, infinity)));
     return v.or(v.or(result, v.and(x, signs)), lost);
   };
 }

@@ -15,12 +15,14 @@ import { zeros } from "./zeros.ts";
  */
 export function slice(x: Tensor, options: { axis: number; start?: number; end?: number }): Tensor {
   const axis = axisOf("slice", x.shape, options.axis), size = x.shape[axis];
+  const { start: from = 0, end: to = size } = options,
+    refuse = (why: string) => {
+      throw new ShapeError(`Cannot apply slice to [${x.shape}]: ${why}`);
+    };
+  if (!Number.isInteger(from) || !Number.isInteger(to)) refuse(`${from} and ${to} are not whole`);
   const place = (at: number) => Math.min(Math.max(at < 0 ? at + size : at, 0), size);
-  const start = place(options.start ?? 0), end = place(options.end ?? size), length = end - start;
-  if (!(length >= 1) || !Number.isInteger(start) || !Number.isInteger(length)) {
-    const { start, end } = options;
-    throw new ShapeError(`Cannot apply slice to [${x.shape}]: nothing from ${start} to ${end} along axis ${axis}`);
-  }
+  const start = place(from), length = place(to) - start;
+  if (length < 1) refuse(`nothing from ${from} to ${to} along axis ${axis}`);
   const strides = stridesOf(x.shape), shape = x.shape.with(axis, length);
   return record("slice", copyStrided("slice", x, shape, strides, start * strides[axis]), [x], [], (dy) => {
     const dx = zeros(x.device, x.shape);

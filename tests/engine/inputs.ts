@@ -1,0 +1,39 @@
+/** An op's result and gradients, from inputs that are told by their shapes. */
+import type { Device } from "../../src/device/device.ts";
+import { sizeOf, type Tensor } from "../../src/tensor.ts";
+import type { Limit } from "../testing.ts";
+import { assertAgrees, normal } from "./agree.ts";
+
+/** Floats, drawn from the normal distribution where no values are given, or integers. */
+export interface Input {
+  readonly shape: readonly number[];
+  readonly values?: ArrayLike<number>;
+  readonly dtype?: "i32";
+}
+type Op = (...tensors: Tensor[]) => Tensor;
+
+const make = (device: Device, inputs: readonly Input[], requiresGrad: boolean) =>
+  inputs.map(({ shape, values, dtype }, i) =>
+    device.tensor(values ?? normal(sizeOf(shape), i + 1), shape, { dtype, requiresGrad: requiresGrad && !dtype })
+  );
+
+/** The gradients of `inputs` after two backward passes: the second adds. */
+function gradients(device: Device, inputs: readonly Input[], op: Op): Tensor[] {
+  const tensors = make(device, inputs, true);
+  for (let pass = 0; pass < 2; pass++) {
+    const y = op(...tensors);
+    y.backward(device.tensor(normal(y.size, 9), y.shape));
+  }
+  return tensors.flatMap(({ grad }) => grad ?? []);
+}
+
+/** As {@linkcode assertAgrees}, of the result within `forward` and of the gradients within `backward`. */
+export async function assertOpAgrees(
+  what: string,
+  inputs: readonly Input[],
+  op: Op,
+  { forward, backward }: { forward: Limit; backward: Limit },
+): Promise<void> {
+  await assertAgrees(what, forward, (device) => [op(...make(device, inputs, false))]);
+  await assertAgrees(`${what}, gradients`, backward, (device) => gradients(device, inputs, op));
+}
