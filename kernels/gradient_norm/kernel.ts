@@ -3,6 +3,7 @@
  * fixed length, then, in f64, over the blocks.
  */
 import { f32, kernel } from "../../src/kernel.ts";
+import * as wasm from "./wasm.ts";
 
 export const gradientNorm = kernel({
   name: "gradient_norm",
@@ -13,4 +14,5 @@ export const gradientNorm = kernel({
     for (let i = 0; i < n; i++) sum += gradient[i] ** 2;
     norm[0] = Math.sqrt(sum);
   },
+  cpu: () => wasm.gradientNorm,
 });

@@ -8,6 +8,7 @@
  * change where the greatest quotient is. Temperature 0 takes the greatest logit. Of equals the first wins.
  */
 import { f32, i32, kernel } from "../../src/kernel.ts";
+import * as wasm from "./wasm.ts";
 
 export const sample = kernel({
   name: "sample",
@@ -29,4 +30,5 @@ export const sample = kernel({
       }
     }
   },
+  cpu: { tasks: ({ B }) => B, work: ({ B, V }) => 20 * B * V, workspace: ({ B, V }) => B * V, emit: wasm.sample },
 });

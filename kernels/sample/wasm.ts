@@ -1,0 +1,56 @@
+import { type F32Local, type I32Local, Lanes, type Locals, type WasmFunction } from "../../src/wasm/assembler.ts";
+import { exp } from "../../src/wasm/math.ts";
+
+type Names = "logits" | "noise" | "temperature" | "ids" | "topK" | "V" | "workspace" | "begin" | "end";
+
+/** Rows `begin` to `end`; x of kernel.ts, and then what is to be greatest, stand in the workspace. */
+export function sample(f: WasmFunction, { begin, end, V, topK, workspace, ...of }: Locals<Names>): void {
+  const temperature = f.f32.load(of.temperature), isGreedy = f.f32.eq(temperature, 0);
+  const greedy = f.splatI32(f.i32.sub(0, isGreedy)), divisor = f.splat(f.f32.select(isGreedy, 1, temperature));
+  const out = f.splat(-Infinity);
+
+  f.loop(begin, end, 1, (row) => {
+    const first = f.i32.mul(row, V), x = f.i32.at(workspace, first);
+    const [logits, noise] = [of.logits, of.noise].map((pointer) => f.i32.at(pointer, first));
+    f.forEach(0, V, (i, v) => v.store(x, i, v.div(v.load(logits, i), divisor)));
+    const least = f.f32.constant(-Infinity);
+    // Unsigned, so that a topK of 0 is above every V.
+    f.when(f.i32.lt(f.i32.sub(topK, 1), f.i32.sub(V, 1)), () => f.assign(least, kthGreatest(f, x, V, topK)));
+
+    const threshold = f.splat(least), greatest = f.splat(maximum(f, x, V));
+    f.forEach(0, V, (i, v) => {
+      const at = v.load(x, i), share = v.div(exp(f, v, v.sub(at, greatest)), v.load(noise, i));
+      v.store(x, i, v.select(v.lt(at, threshold), out, v.select(greedy, at, share)));
+    });
+
+    const best = f.splat(maximum(f, x, V));
+    const [negative] = f.reduce("max", 1, V, (i, v) => {
+      const place = v.fromI32(v.addI32(v.iota(), f.splatI32(i)));
+      return [v.select(v.eq(v.load(x, i), best), v.neg(place), out)];
+    });
+    // Where every logit is NaN there is no best; an id within the vocabulary must come out all the same.
+    const place = f.f32.min(f.f32.neg(negative), f.f32.fromInt(f.i32.sub(V, 1))), one = new Lanes(f, 1);
+    one.store(of.ids, row, one.truncate(f.splat(place)));
+  });
+}
+
+const maximum = (f: WasmFunction, x: I32Local, n: I32Local) => f.reduce("max", 1, n, (i, v) => [v.load(x, i)])[0];
+
+/**
+ * The greatest t that at least k elements reach. Read as integers, with negative ones turned round, floats keep their
+ * order, so t is found bit by bit: 32 passes that count, and no sorting. NaN where k reaches down to −∞: less than
+ * nothing, so nothing is left out.
+ */
+function kthGreatest(f: WasmFunction, x: I32Local, n: I32Local, k: I32Local): F32Local {
+  const key = f.i32.constant(0), enough = f.f32.fromSize(k), one = f.splat(1), sign = 0x80000000;
+  const toFloat = (key: I32Local) => {
+    const positive = f.i32.shr(key, 31);
+    return f.i32.asF32(f.i32.xor(key, f.i32.select(positive, f.i32.constant(sign), f.i32.constant(-1))));
+  };
+  f.loop(0, 32, 1, (bit) => {
+    const higher = f.i32.or(key, f.i32.shr(f.i32.constant(sign), bit)), threshold = f.splat(toFloat(higher));
+    const count = f.sum(n, (i, v) => v.and(v.ge(v.load(x, i), threshold), one));
+    f.assign(key, f.i32.select(f.f32.ge(count, enough), higher, key));
+  });
+  return toFloat(key);
+}
