@@ -1,0 +1,55 @@
+/**
+ * Matrix products of nanoGPT's CPU setting (768 = 12 · 64 tokens, 128 wide) and larger ones, packing and launch included.
+ * `deno bench bench/matmul_bench.ts`; GFLOP / time is the rate.
+ */
+import { noGrad } from "../src/autograd.ts";
+import { createDevice } from "../src/device/create.ts";
+import { linear } from "../src/ops/linear.ts";
+import { matmul } from "../src/ops/matmul.ts";
+import { Generator } from "../src/random.ts";
+
+const device = await createDevice("cpu"), generator = new Generator(1337);
+
+function random(shape: readonly number[], requiresGrad = false) {
+  const values = new Float32Array(shape.reduce((a, b) => a * b, 1));
+  generator.normal(values, 0, 1);
+  return device.tensor(values, shape, { requiresGrad });
+}
+
+/** M×K×N: tokens, inputs, outputs. */
+for (
+  const [M, K, N] of [
+    [768, 128, 384],
+    [768, 128, 128],
+    [768, 128, 512],
+    [768, 512, 128],
+    [768, 128, 65],
+    [512, 512, 512],
+    [4096, 384, 1536],
+  ]
+) {
+  const group = `${M}×${K}×${N}, ${(2e-9 * M * K * N).toPrecision(3)} GFLOP a product`;
+  const x = random([M, K], true), weight = random([N, K], true), right = random([K, N]), dout = random([M, N]);
+
+  Deno.bench({ group, name: `matmul ${M}×${K}×${N}` }, () => {
+    using _ = device.scope();
+    noGrad(() => matmul(x, right));
+  });
+  Deno.bench({ group, name: `linear ${M}×${K}×${N}` }, () => {
+    using _ = device.scope();
+    noGrad(() => linear(x, weight));
+  });
+  Deno.bench({ group, name: `linear ${M}×${K}×${N}, forward and both gradients: three products` }, () => {
+    using _ = device.scope();
+    linear(x, weight).backward(dout);
+  });
+}
+
+// One token at a time, through the weights of GPT-2's feed-forward: as fast as they can be read.
+for (const [M, K, N] of [[1, 768, 3072], [4, 768, 3072]]) {
+  const x = random([M, K]), weight = random([N, K]);
+  Deno.bench(`linear ${M}×${K}×${N}: reads ${(4e-6 * K * N).toPrecision(3)} MB of weights`, () => {
+    using _ = device.scope();
+    linear(x, weight);
+  });
+}
