@@ -14,7 +14,7 @@ import * as wasm from "./wasm.ts";
 /** Φ(x) and Φ′(x). */
 type Normal = (x: number) => readonly [cumulative: number, density: number];
 
-export const SQRT_2_OVER_PI = Math.sqrt(2 / Math.PI), CUBIC = 0.044715;
+const SQRT_2_OVER_PI = Math.sqrt(2 / Math.PI), CUBIC = 0.044715;
 
 const exact: Normal = (x) => [0.5 * (1 + erf(x * Math.SQRT1_2)), Math.exp(-0.5 * x * x) / Math.sqrt(2 * Math.PI)];
 

@@ -4,11 +4,13 @@
  *
  *     y = max(x, 0) − a · Q(a),  y′ = k(a) for x < 0, else 1 − k(a),  with Q(a) = 1 − Φ(a) and k(a) = Q(a) − a · Φ′(a).
  *
- * Q(a) is p(a)⁻⁴, and k(a) is exp(−a² / 2) · s(a): minimax polynomials (Remez's exchange, by Lawson's weights, coefficients
+ * Q(a) is p(a)⁻⁴, and k(a) is exp(−a² / 2) · s(a): minimax polynomials (found by Lawson's weighting, coefficients
  * rounded to f32 one after another).
  */
 import type { Lanes, Locals, Vector, WasmFunction } from "../../src/wasm/assembler.ts";
-import { CUBIC, SQRT_2_OVER_PI } from "./kernel.ts";
+import { polynomial } from "../../src/wasm/math.ts";
+
+const SQRT_2_OVER_PI = Math.sqrt(2 / Math.PI), CUBIC = 0.044715;
 
 /** |a · p(a)⁻⁴ − a · Q(a)| < 5e-8; highest power first. */
 // deno-fmt-ignore
@@ -31,88 +33,59 @@ const POWER = [
   1.0000001192092896,
 ];
 
-/** What is made before a loop and used in its body. */
-type Unary = (v: Lanes, x: Vector) => Vector;
-
-function polynomial(f: WasmFunction, coefficients: readonly number[]): Unary {
-  const [first, ...rest] = coefficients.map((c) => f.splat(c));
-  return (v, x) => rest.reduce((sum, c) => v.madd(sum, x, c), first);
-}
-
 /** 2ˣ for −126 ≤ x ≤ 0: the whole part of x goes to the exponent, out of the low bits of x + 1.5 · 2²³. */
-function exp2(f: WasmFunction): Unary {
-  const magic = f.splat(12582912), power = polynomial(f, POWER);
-  return (v, x) => {
-    const shifted = v.add(x, magic), r = v.sub(x, v.sub(shifted, magic));
-    return v.addI32(power(v, r), v.shl(shifted, 23));
-  };
+function exp2(f: WasmFunction, v: Lanes, x: Vector): Vector {
+  const magic = f.splat(12582912), shifted = v.add(x, magic), r = v.sub(x, v.sub(shifted, magic));
+  return v.addI32(polynomial(f, v, r, POWER), v.shl(shifted, 23));
 }
 
-/** Beyond it, what is subtracted is below the least normal float; an exponent stays in range. */
+/** Beyond it, what is subtracted is below the least normal float, and exp2 would leave its range. */
 const FAR = 12.9, FAR_TANH = 9.9;
 
-type Forward = Locals<"x" | "y" | "begin" | "end">;
-type Backward = Locals<"dy" | "x" | "dx" | "begin" | "end">;
+/** A function of a = |x|. */
+type OfMagnitude = (f: WasmFunction, v: Lanes, a: Vector) => Vector;
 
 /** y = max(x, 0) − tail(|x|). */
-function forward(f: WasmFunction, { x, y, begin, end }: Forward, tail: Unary): void {
-  const zero = f.splat(0);
+const forward = (tail: OfMagnitude) => (f: WasmFunction, { x, y, begin, end }: Locals<"x" | "y" | "begin" | "end">) =>
   f.forEach(begin, end, (at, v) => {
     const value = v.load(x, at);
-    v.store(y, at, v.sub(v.max(value, zero), tail(v, v.abs(value))));
+    v.store(y, at, v.sub(v.max(value, f.splat(0)), tail(f, v, v.abs(value))));
   });
-}
 
 /** dx += dy · (x < 0 ? k(|x|) : 1 − k(|x|)). */
-function backward(f: WasmFunction, { dy, x, dx, begin, end }: Backward, k: Unary): void {
-  const zero = f.splat(0), one = f.splat(1);
-  f.forEach(begin, end, (at, v) => {
-    const value = v.load(x, at), incoming = v.load(dy, at), slope = k(v, v.abs(value));
-    v.accumulate(dx, at, v.mul(incoming, v.select(v.lt(value, zero), slope, v.sub(one, slope))));
-  });
+const backward =
+  (k: OfMagnitude) => (f: WasmFunction, { dy, x, dx, begin, end }: Locals<"dy" | "x" | "dx" | "begin" | "end">) =>
+    f.forEach(begin, end, (at, v) => {
+      const value = v.load(x, at), incoming = v.load(dy, at), slope = k(f, v, v.abs(value));
+      const derivative = v.select(v.lt(value, f.splat(0)), slope, v.sub(f.splat(1), slope));
+      v.accumulate(dx, at, v.mul(incoming, derivative));
+    });
+
+export const geluErfForward = forward((f, v, a) => {
+  const p = polynomial(f, v, a, TAIL), squared = v.mul(p, p);
+  return v.div(a, v.mul(squared, squared));
+});
+
+export const geluErfBackward = backward((f, v, magnitude) => {
+  const a = v.min(magnitude, f.splat(FAR)), exponent = v.mul(v.mul(a, a), f.splat(-0.5 * Math.LOG2E));
+  return v.mul(exp2(f, v, exponent), polynomial(f, v, a, SLOPE));
+});
+
+/** With u as in kernel.ts, ½ (1 + tanh u) = 1 − e / (1 + e) for e = exp(−2u). */
+function sigmoid(f: WasmFunction, v: Lanes, magnitude: Vector) {
+  const scale = -2 * SQRT_2_OVER_PI * Math.LOG2E, a = v.min(magnitude, f.splat(FAR_TANH)), squared = v.mul(a, a);
+  const e = exp2(f, v, v.mul(a, v.madd(squared, f.splat(scale * CUBIC), f.splat(scale))));
+  return { a, squared, e, sum: v.add(f.splat(1), e) };
 }
 
-export function geluErfForward(f: WasmFunction, of: Forward): void {
-  const root = polynomial(f, TAIL);
-  forward(f, of, (v, a) => {
-    const p = root(v, a), squared = v.mul(p, p);
-    return v.div(a, v.mul(squared, squared));
-  });
-}
-
-export function geluErfBackward(f: WasmFunction, of: Backward): void {
-  const slope = polynomial(f, SLOPE), power = exp2(f), far = f.splat(FAR), scale = f.splat(-0.5 * Math.LOG2E);
-  backward(f, of, (v, magnitude) => {
-    const a = v.min(magnitude, far);
-    return v.mul(power(v, v.mul(v.mul(a, a), scale)), slope(v, a));
-  });
-}
-
-/** With u as in kernel.ts, ½ (1 + tanh u) = 1 − e / (1 + e) for e = exp(−2u): gives min(a, far), a², e and 1 / (1 + e). */
-function sigmoid(f: WasmFunction) {
-  const scale = -2 * SQRT_2_OVER_PI * Math.LOG2E, [linear, cubic] = [f.splat(scale), f.splat(scale * CUBIC)];
-  const far = f.splat(FAR_TANH), one = f.splat(1), power = exp2(f);
-  return (v: Lanes, magnitude: Vector) => {
-    const a = v.min(magnitude, far), squared = v.mul(a, a), e = power(v, v.mul(a, v.madd(squared, cubic, linear)));
-    return { a, squared, e, sum: v.add(one, e) };
-  };
-}
-
-export function geluTanhForward(f: WasmFunction, of: Forward): void {
-  const at = sigmoid(f);
-  forward(f, of, (v, magnitude) => {
-    const { a, e, sum } = at(v, magnitude);
-    return v.div(v.mul(a, e), sum);
-  });
-}
+export const geluTanhForward = forward((f, v, magnitude) => {
+  const { a, e, sum } = sigmoid(f, v, magnitude);
+  return v.div(v.mul(a, e), sum);
+});
 
 /** k(a) = e / (1 + e) · (1 − a · 2u′ / (1 + e)). */
-export function geluTanhBackward(f: WasmFunction, of: Backward): void {
-  const at = sigmoid(f), one = f.splat(1);
-  const [constant, square] = [f.splat(2 * SQRT_2_OVER_PI), f.splat(6 * SQRT_2_OVER_PI * CUBIC)];
-  backward(f, of, (v, magnitude) => {
-    const { a, squared, e, sum } = at(v, magnitude), rest = v.div(one, sum);
-    const slope = v.mul(a, v.madd(squared, square, constant));
-    return v.mul(v.mul(e, rest), v.nmadd(v.mul(slope, rest), one, one));
-  });
-}
+export const geluTanhBackward = backward((f, v, magnitude) => {
+  const { a, squared, e, sum } = sigmoid(f, v, magnitude), one = f.splat(1), rest = v.div(one, sum);
+  const slope = v.madd(squared, f.splat(6 * SQRT_2_OVER_PI * CUBIC), f.splat(2 * SQRT_2_OVER_PI)); // 2u′
+  return v.mul(v.mul(e, rest), v.nmadd(v.mul(v.mul(a, slope), rest), one, one));
+});
