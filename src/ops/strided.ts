@@ -1,5 +1,6 @@
 /** The copy kernel as ops use it: of any rank, outside the tape. */
 import { copy, COPY_RANK } from "../../kernels/copy/kernel.ts";
+import { transpose } from "../../kernels/transpose/kernel.ts";
 import { ShapeError } from "../errors.ts";
 import { launch } from "../launch.ts";
 import { Tensor } from "../tensor.ts";
@@ -23,11 +24,18 @@ export function copyStrided(
   if (axes.length > COPY_RANK) {
     throw new ShapeError(`Cannot apply ${op} to [${x.shape}]: more than ${COPY_RANK} axes move separately`);
   }
-  while (axes.length < COPY_RANK) axes.unshift({ size: 1, stride: 0 });
-  const [s0, s1, s2, s3, s4, s5] = axes.map(({ stride }) => stride), params = { offset, s0, s1, s2, s3, s4, s5 };
-
   using scope = x.device.scope();
   const y = Tensor.empty(x.device, shape, x.dtype);
+
+  const [batch, down, across] = [{ size: 1, stride: x.size }, ...axes].slice(-3);
+  const [rows, columns] = [across?.size, down?.size], matrix = rows * columns;
+  const turns = axes.length <= 3 && down?.stride === 1 && across?.stride === columns && batch.stride === matrix;
+  if (turns && x.dtype === "f32" && y.size === x.size) {
+    launch(transpose, { x: x.view([batch.size, rows, columns]), y: y.view([batch.size, columns, rows]) });
+    return scope.keep(y);
+  }
+  while (axes.length < COPY_RANK) axes.unshift({ size: 1, stride: 0 });
+  const [s0, s1, s2, s3, s4, s5] = axes.map(({ stride }) => stride), params = { offset, s0, s1, s2, s3, s4, s5 };
   const operands = { x: x.view([x.size]), y: y.view(axes.map(({ size }) => size)) };
   if (x.dtype === "i32") launch(copy.i32, operands, params);
   else launch(copy.f32, operands, params);
