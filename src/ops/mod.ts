@@ -22,6 +22,7 @@ export { mul } from "./mul.ts";
 export { neg } from "./neg.ts";
 export { permute } from "./permute.ts";
 export { pow } from "./pow.ts";
+export type { ReductionOptions } from "./reduce.ts";
 export { reshape } from "./reshape.ts";
 export { slice } from "./slice.ts";
 export { softmax } from "./softmax.ts";

@@ -1,7 +1,7 @@
 import { mul } from "../../kernels/binary/kernel.ts";
 import { power } from "../../kernels/power/kernel.ts";
 import { record } from "../autograd.ts";
-import { ShapeError } from "../errors.ts";
+import { ConfigError } from "../errors.ts";
 import { launch } from "../launch.ts";
 import type { Tensor } from "../tensor.ts";
 import { binary } from "./broadcast.ts";
@@ -11,10 +11,10 @@ import { binary } from "./broadcast.ts";
  * zero everywhere when the exponent is.
  *
  * @param exponent a finite number
- * @throws {ShapeError} when the exponent is not finite
+ * @throws {ConfigError} when the exponent is not finite
  */
 export function pow(x: Tensor, exponent: number): Tensor {
-  if (!Number.isFinite(exponent)) throw new ShapeError(`Cannot apply pow to [${x.shape}] and ${exponent}`);
+  if (!Number.isFinite(exponent)) throw new ConfigError(`Cannot apply pow to [${x.shape}] and ${exponent}`);
   const raise = (exponent: number, factor: number) => {
     using scope = x.device.scope();
     return scope.keep(launch(power, { x: x.view([x.size]) }, { exponent, factor }).y.view(x.shape));
