@@ -106,10 +106,10 @@ let chosen: Columns | undefined;
 
 /**
  * The wider tile where V8 pairs vectors into 256-bit registers, else the narrower. Nothing tells which but the clock: paired,
- * 16 columns are some 1.3 times as fast as 8; not paired they spill, and are slower.
+ * 16 columns have been 1.4 times as fast as 8; unpaired they spill, and are slower.
  */
 export function tileColumns(): Columns {
-  return chosen ??= timeTile(16) * 1.1 < timeTile(8) ? 16 : 8;
+  return chosen ??= timeTile(16) * 1.2 < timeTile(8) ? 16 : 8;
 }
 
 /** Milliseconds that a multiply-add takes in the tile, up to a factor that both share. */
