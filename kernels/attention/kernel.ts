@@ -2,15 +2,18 @@
  * Causal self-attention in the manner of FlashAttention (Dao et al. 2022, arXiv:2205.14135), over queries, keys and values
  * that lie side by side as nanoGPT's c_attn makes them. Of each head, for query t and the keys s ≤ t:
  *
- *     S = q · k / √width,   lse = log Σ exp(S),   P = exp(S − lse),   y = Σ kept(P) · v
+ *     S = q · k / √width,   sum = Σ exp(S − max),   P = exp(S − max) / sum,   y = Σ kept(P) · v
  *
- * The T×T matrices S and P exist in small blocks only. Backward makes them anew out of q, k and `lse`.
+ * The T×T matrices S and P exist in small blocks only. Backward makes them anew out of q, k, `max` and `sum`: the two as one
+ * number, log Σ exp(S), would do, but where scores are large its rounding costs P three digits.
  *
  * Dropout falls on P. Element i of the (B, heads, T, T₄) matrix, T₄ being T rounded up to a multiple of 4, is dropped where
  * 24 bits of its Philox word are below `threshold` = ⌈p · 2²⁴⌉, and otherwise multiplied by `gain` = 1 / (1 − p).
  */
 import { f32, type FloatArray, i32, kernel, optional } from "../../src/kernel.ts";
 import { philox } from "../../src/random/philox.ts";
+import { attentionBackward as backward } from "./wasm_backward.ts";
+import { attentionForward as forward, CHUNK } from "./wasm_forward.ts";
 
 const packed = f32("B", "T", 3, "heads", "width"), rows = f32("B", "T", "heads", "width");
 const perQuery = f32("B", "heads", "T"), offset = optional(i32(1));
@@ -43,14 +46,6 @@ function dot(a: FloatArray, i: number, b: FloatArray, j: number, width: number):
   return sum;
 }
 
-/** P of query t, and lse. */
-function probabilities(qkv: FloatArray, { at }: ReturnType<typeof places>, t: number, width: number) {
-  const scores = Array.from({ length: t + 1 }, (_, s) => dot(qkv, at(0, t), qkv, at(1, s), width) / Math.sqrt(width));
-  const max = scores.reduce((a, b) => Math.max(a, b)), exps = scores.map((score) => Math.exp(score - max));
-  const sum = exps.reduce((a, b) => a + b);
-  return { P: exps.map((exp) => exp / sum), lse: max + Math.log(sum) };
-}
-
 /** y[j…] += factor · x[i…] */
 function addTo(y: FloatArray, j: number, factor: number, x: FloatArray, i: number, width: number): void {
   for (let c = 0; c < width; c++) y[j + c] += factor * x[i + c];
@@ -59,20 +54,28 @@ function addTo(y: FloatArray, j: number, factor: number, x: FloatArray, i: numbe
 export const attentionForward = kernel({
   name: "attention_forward",
   reads: { qkv: packed, offset },
-  writes: { y: rows, lse: perQuery },
+  writes: { y: rows, max: perQuery, sum: perQuery },
   params: dropout,
 
-  reference({ qkv, offset, y, lse }, sizes, params) {
-    const { B, T, heads, width } = sizes, factor = factors(sizes, offset, params);
+  reference({ qkv, offset, y, max, sum }, sizes, params) {
+    const { B, T, heads, width } = sizes, factor = factors(sizes, offset, params), root = Math.sqrt(width);
     for (let head = 0; head < B * heads; head++) {
-      const place = places(sizes, head), { at, row } = place;
+      const { at, row } = places(sizes, head);
       for (let t = 0; t < T; t++) {
-        const of = probabilities(qkv, place, t, width);
-        lse[head * T + t] = of.lse;
+        const scores = Array.from({ length: t + 1 }, (_, s) => dot(qkv, at(0, t), qkv, at(1, s), width) / root);
+        const greatest = scores.reduce((a, b) => Math.max(a, b)), exps = scores.map((S) => Math.exp(S - greatest));
+        const total = exps.reduce((a, b) => a + b);
+        max[head * T + t] = greatest;
+        sum[head * T + t] = total;
         y.fill(0, row(t), row(t) + width);
-        of.P.forEach((P, s) => addTo(y, row(t), P * factor(head, t, s), qkv, at(2, s), width));
+        exps.forEach((exp, s) => addTo(y, row(t), exp / total * factor(head, t, s), qkv, at(2, s), width));
       }
     }
+  },
+  cpu: {
+    tasks: ({ B, heads, T }) => B * heads * Math.ceil(T / CHUNK),
+    work: ({ B, heads, T, width }) => B * heads * T * T * (width / 8 + 2),
+    emit: forward,
   },
 });
 
@@ -85,23 +88,29 @@ export const attentionForward = kernel({
  */
 export const attentionBackward = kernel({
   name: "attention_backward",
-  reads: { dy: rows, qkv: packed, offset, y: rows, lse: perQuery },
+  reads: { dy: rows, qkv: packed, offset, y: rows, max: perQuery, sum: perQuery },
   updates: { dqkv: packed },
   params: dropout,
 
-  reference({ dy, qkv, offset, y, dqkv }, sizes, params) {
+  reference({ dy, qkv, offset, y, max, sum, dqkv }, sizes, params) {
     const { B, T, heads, width } = sizes, factor = factors(sizes, offset, params), root = Math.sqrt(width);
     for (let head = 0; head < B * heads; head++) {
-      const place = places(sizes, head), { at, row } = place;
+      const { at, row } = places(sizes, head);
       for (let t = 0; t < T; t++) {
-        const D = dot(dy, row(t), y, row(t), width);
-        probabilities(qkv, place, t, width).P.forEach((P, s) => {
+        const D = dot(dy, row(t), y, row(t), width), greatest = max[head * T + t], total = sum[head * T + t];
+        for (let s = 0; s <= t; s++) {
+          const P = Math.exp(dot(qkv, at(0, t), qkv, at(1, s), width) / root - greatest) / total;
           const kept = factor(head, t, s), dP = kept * dot(dy, row(t), qkv, at(2, s), width), dS = P * (dP - D) / root;
           addTo(dqkv, at(0, t), dS, qkv, at(1, s), width);
           addTo(dqkv, at(1, s), dS, qkv, at(0, t), width);
           addTo(dqkv, at(2, s), P * kept, dy, row(t), width);
-        });
+        }
       }
     }
+  },
+  cpu: {
+    tasks: ({ B, heads }) => B * heads,
+    work: ({ B, heads, T, width }) => B * heads * T * T * (width / 4 + 2),
+    emit: backward,
   },
 });

@@ -41,10 +41,10 @@ export function causalSelfAttention(
   using scope = qkv.device.scope();
   const given = typeof step === "number" ? qkv.device.tensor([step], [1], { dtype: "i32" }) : step;
   const offset = p > 0 ? given : undefined;
-  const { y, lse } = launch(attentionForward, { qkv: qkv.view(packed), offset }, params);
+  const { y, max, sum } = launch(attentionForward, { qkv: qkv.view(packed), offset }, params);
   const result = y.view(out);
-  record("causal_self_attention", result, [qkv], [qkv, offset, y, lse], (dout, [into]) => {
-    const saved = { qkv: qkv.view(packed), offset, y, lse };
+  record("causal_self_attention", result, [qkv], [qkv, offset, y, max, sum], (dout, [into]) => {
+    const saved = { qkv: qkv.view(packed), offset, y, max, sum };
     const { dqkv } = launch(attentionBackward, { dy: dout.view(rows), ...saved, dqkv: into?.view(packed) }, params);
     return [dqkv.view(qkv.shape)];
   });

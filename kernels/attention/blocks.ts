@@ -1,0 +1,77 @@
+/** What attention's WebAssembly kernels share: where a head lies, regions of the scratch, dropout's factors. */
+import type { F32Local, I32, I32Local, Lanes, Locals, Vector, WasmFunction } from "../../src/wasm/assembler.ts";
+import type { Columns } from "../../src/wasm/gemm.ts";
+import { type Philox, philox } from "../../src/wasm/philox.ts";
+
+export type Dropout = Locals<"seed" | "stream" | "threshold", "gain"> & { readonly offset: I32Local | undefined };
+
+/** ⌈n / size⌉. */
+export const pieces = (f: WasmFunction, n: I32, size: number): I32Local => f.i32.div(f.i32.add(n, size - 1), size);
+/** ⌈n / size⌉ · size. */
+export const roundUp = (f: WasmFunction, n: I32, size: number): I32Local => f.i32.mul(pieces(f, n, size), size);
+
+/** Addresses in the thread's scratch: one region of so many floats behind the other, each on a cache line of its own. */
+export function regions(f: WasmFunction): (floats: I32) => I32Local {
+  let top = f.scratch(0);
+  return (floats) => {
+    const region = top;
+    top = f.i32.at(region, roundUp(f, floats, 16));
+    return region;
+  };
+}
+
+/** A head, number b · heads + h, in a tensor (B, T, parts, heads, width): its rows, and the bytes from token to token. */
+export function headOf(
+  f: WasmFunction,
+  { T, heads, width }: Locals<"T" | "heads" | "width">,
+  head: I32Local,
+  tensor: I32Local,
+  parts: 1 | 3,
+) {
+  const part = f.i32.mul(f.i32.mul(heads, width), 4), stride = f.i32.mul(part, parts);
+  const batch = f.i32.add(tensor, f.i32.mul(f.i32.mul(f.i32.div(head, heads), T), stride));
+  const first = f.i32.at(batch, f.i32.mul(f.i32.rem(head, heads), width));
+  const row = (number: number, token: I32): I32Local =>
+    f.i32.add(f.i32.add(first, f.i32.mul(part, number)), f.i32.mul(stride, token));
+  return { row, stride };
+}
+
+/** Dropout at work: a counter's words, and what an element is multiplied with by its word, 0 or gain. */
+export interface Dropped {
+  readonly draw: Philox;
+  readonly factor: (v: Lanes, word: Vector) => Vector;
+}
+
+/** Made before a kernel's loops; nothing where nothing is dropped. */
+export function dropoutOf(
+  f: WasmFunction,
+  { offset, seed, stream, threshold, gain }: Dropout,
+): Dropped | undefined {
+  if (!offset) return undefined;
+  const least = f.splat(f.f32.fromSize(threshold)), gains = f.splat(gain);
+  return {
+    draw: philox(f, stream, f.i32.load(offset), seed),
+    factor: (v, word) => v.and(v.ge(v.fromI32(v.shr(word, 8)), least), gains), // 24 bits are exact in f32
+  };
+}
+
+/** The number of a query's first Philox counter: each serves four keys, and every query begins with a new one. */
+export const firstCounter = (f: WasmFunction, T: I32Local, head: I32Local, query: I32): I32Local =>
+  f.i32.mul(f.i32.add(f.i32.mul(head, T), query), pieces(f, T, 4));
+
+/** 1 / √width. */
+export const scaleOf = (f: WasmFunction, width: I32Local): F32Local => f.f32.div(1, f.f32.sqrt(f.f32.fromSize(width)));
+
+/** Defines into ← factor · row for a row of `width` elements that lies in pieces of W, `stride` bytes apart. */
+export function defineWriteRow(f: WasmFunction, W: Columns, fresh = true) {
+  return f.define("write", ["i32", "i32", "i32", "f32", "i32"], (f, row, stride, width, factor, into) => {
+    const factors = f.splat(factor), piece = f.i32.copy(row);
+    into.fresh = fresh;
+    f.loop(0, pieces(f, width, W), 1, (i) => {
+      const first = f.i32.mul(i, W), left = f.i32.min(f.i32.sub(width, first), W);
+      const part = Object.assign(f.i32.at(into, first), { fresh });
+      f.forEach(0, left, (at, v) => v.accumulate(part, at, v.mul(v.load(piece, at), factors)));
+      f.i32.advance(piece, stride);
+    });
+  });
+}
