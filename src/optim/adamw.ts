@@ -47,7 +47,7 @@ const ALIGNMENT = 64;
  * @example
  * ```ts
  * import { AdamW, createDevice } from "@nanogpt/ts";
- * import { mul } from "../ops/mod.ts";
+ * import { mul } from "@nanogpt/ts/ops";
  *
  * const device = await createDevice("cpu", { threads: 1 });
  * const x = device.tensor([3], [1], { requiresGrad: true });

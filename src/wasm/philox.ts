@@ -4,13 +4,12 @@
  * Dropout's counters are (element / 4, stream, offset, 0) under the key (seed, 0), so that word j of counter i belongs to
  * element 4i + j: {@linkcode inElementOrder} brings the words into the order of the elements.
  */
-import { Lanes, type Vector, type WasmFunction } from "./assembler.ts";
-import type { I32 } from "./assembler.ts";
+import { type I32, Lanes, type Vector, type WasmFunction } from "./assembler.ts";
 
 /** Words 0 to 3 of each counter in `first`, which holds the counters' first words. */
 export type Philox = (v: Lanes, first: Vector) => [Vector, Vector, Vector, Vector];
 
-/** Made before a loop, for what does not depend on the counter is computed here. */
+/** Made before a loop: what does not depend on the counter is computed here, among it half of the first round. */
 export function philox(f: WasmFunction, stream: I32, offset: I32, seed: I32): Philox {
   const multipliers = [f.splatI32(0xd2511f53), f.splatI32(0xcd9e8d57)], all = new Lanes(f, 1);
   const keys = Array.from({ length: 10 }, (_, round) => [
