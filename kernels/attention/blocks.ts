@@ -26,7 +26,7 @@ export function headOf(
   { T, heads, width }: Locals<"T" | "heads" | "width">,
   head: I32Local,
   tensor: I32Local,
-  parts: 1 | 3,
+  parts: number,
 ) {
   const part = f.i32.mul(f.i32.mul(heads, width), 4), stride = f.i32.mul(part, parts);
   const batch = f.i32.add(tensor, f.i32.mul(f.i32.mul(f.i32.div(head, heads), T), stride));

@@ -6,6 +6,7 @@
  * nothing outside the cache is ever touched.
  */
 import { f32, i32, kernel } from "../../src/kernel.ts";
+import { attentionCached as cached } from "./wasm_cached.ts";
 
 export const attentionCached = kernel({
   name: "attention_cached",
@@ -40,5 +41,11 @@ export const attentionCached = kernel({
         }
       }
     }
+  },
+  cpu: {
+    tasks: ({ B, heads }) => B * heads,
+    workspace: ({ B, heads, S }) => B * heads * S,
+    work: ({ B, heads, T, S, width }) => B * heads * T * S * (width / 4 + 2),
+    emit: cached,
   },
 });

@@ -3,18 +3,7 @@ import { record } from "../autograd.ts";
 import { ConfigError, ShapeError } from "../errors.ts";
 import { launch } from "../launch.ts";
 import type { Tensor } from "../tensor.ts";
-
-/** Dropout of attention's probabilities. */
-export interface AttentionDropout {
-  /** The share that is dropped, from 0 to below 1. */
-  readonly p: number;
-  /** 32 bits. */
-  readonly seed: number;
-  /** Every training step its own: a number, or i32 (1) on the device, which a captured step reads anew each time. */
-  readonly offset: Tensor | number;
-  /** Which of a step's masks it is: every call its own, 32 bits. */
-  readonly stream: number;
-}
+import type { DropoutOptions } from "./dropout.ts";
 
 /**
  * softmax(q · kᵀ / √hs) · v of each head, a token seeing itself and those before it, as
@@ -25,18 +14,19 @@ export interface AttentionDropout {
  * @param heads how many heads C is divided into
  * @param options.dropout of the probabilities, drawn from Philox; none where left out
  * @returns (B, T, C)
- * @throws {ShapeError} when qkv is not (B, T, 3C) or C not a multiple of the heads
+ * @throws {ShapeError} when qkv is not (B, T, 3C), C is not a multiple of the heads, or more than 256 times as many
+ * @throws {ConfigError} when the dropout's p is not from 0 to 1
  */
 export function causalSelfAttention(
   qkv: Tensor,
   heads: number,
-  { dropout }: { dropout?: AttentionDropout } = {},
+  { dropout }: { dropout?: DropoutOptions } = {},
 ): Tensor {
   const { packed, C, rows } = attentionShapes("causal_self_attention", qkv.shape, heads), out = [rows[0], rows[1], C];
   const p = dropout?.p ?? 0;
-  if (!(p >= 0 && p < 1)) throw new ConfigError(`causal_self_attention: dropout of ${p}; expected 0 to below 1`);
+  if (!(p >= 0 && p <= 1)) throw new ConfigError(`causal_self_attention: dropout's p is ${p}; expected 0 to 1`);
   const { seed = 0, stream = 0, offset: step } = dropout ?? {};
-  const params = { seed, stream, threshold: Math.ceil(p * 2 ** 24), gain: 1 / (1 - p) };
+  const params = { seed, stream, threshold: Math.ceil(p * 2 ** 24), gain: p < 1 ? 1 / (1 - p) : 0 };
 
   using scope = qkv.device.scope();
   const given = typeof step === "number" ? qkv.device.tensor([step], [1], { dtype: "i32" }) : step;
@@ -54,8 +44,10 @@ export function causalSelfAttention(
 /** (B, T, 3C) with every size apart, and (B, T, C) so. */
 export function attentionShapes(op: string, shape: readonly number[], heads: number) {
   const [B, T, C3] = shape, C = C3 / 3, width = C / heads;
-  if (shape.length !== 3 || !Number.isInteger(C) || !Number.isInteger(width) || heads < 1) {
-    throw new ShapeError(`Cannot apply ${op} to [${shape}] with ${heads} heads: expected [B,T,3·heads·width]`);
+  if (shape.length !== 3 || !Number.isInteger(C) || !Number.isInteger(width) || heads < 1 || width > 256) {
+    throw new ShapeError(
+      `Cannot apply ${op} to [${shape}] with ${heads} heads: expected [B,T,3·heads·width] with a width of at most 256`,
+    );
   }
   return { C, packed: [B, T, 3, heads, width], rows: [B, T, heads, width] };
 }
