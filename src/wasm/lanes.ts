@@ -11,6 +11,11 @@ import { bytesOfF32, leb, simd } from "./encoding.ts";
 /** Eight lanes, or one (then the halves are the same local), or one value in every lane (then too). */
 export type Vector = readonly [lower: Local<"v128">, upper: Local<"v128">];
 
+type Unary = (a: Vector) => Vector;
+type Binary = (a: Vector, b: Vector) => Vector;
+type Ternary = (a: Vector, b: Vector, c: Vector) => Vector;
+type Shift = (v: Vector, bits: I32) => Vector;
+
 export class Lanes {
   constructor(private f: WasmFunction, readonly width: 8 | 1) {}
 
@@ -56,49 +61,49 @@ export class Lanes {
     for (const part of this.width === 8 ? [0, 1] : [0]) this.f.set(into[part], this.f.get(value[part]));
   }
 
-  abs = this.#op(0xe0);
-  neg = this.#op(0xe1);
-  sqrt = this.#op(0xe3);
-  add = this.#op(0xe4);
-  sub = this.#op(0xe5);
-  mul = this.#op(0xe6);
-  div = this.#op(0xe7);
+  abs: Unary = this.#op(0xe0);
+  neg: Unary = this.#op(0xe1);
+  sqrt: Unary = this.#op(0xe3);
+  add: Binary = this.#op(0xe4);
+  sub: Binary = this.#op(0xe5);
+  mul: Binary = this.#op(0xe6);
+  div: Binary = this.#op(0xe7);
   /** b < a ? b : a, so a where either is NaN. */
-  min = this.#op(0xea);
+  min: Binary = this.#op(0xea);
   /** a < b ? b : a, so a where either is NaN. */
-  max = this.#op(0xeb);
+  max: Binary = this.#op(0xeb);
   /** a · b + c, rounded once. */
-  madd = this.#op(0x105);
+  madd: Ternary = this.#op(0x105);
   /** c − a · b, rounded once. */
-  nmadd = this.#op(0x106);
+  nmadd: Ternary = this.#op(0x106);
 
   // Comparisons make masks: all ones where they hold.
-  eq = this.#op(0x41);
-  ne = this.#op(0x42);
-  lt = this.#op(0x43);
-  gt = this.#op(0x44);
-  le = this.#op(0x45);
-  ge = this.#op(0x46);
+  eq: Binary = this.#op(0x41);
+  ne: Binary = this.#op(0x42);
+  lt: Binary = this.#op(0x43);
+  gt: Binary = this.#op(0x44);
+  le: Binary = this.#op(0x45);
+  ge: Binary = this.#op(0x46);
   /** a where the mask is set, else b. */
   select = (mask: Vector, a: Vector, b: Vector): Vector => this.#op(0x52)(a, b, mask);
-  and = this.#op(0x4e);
+  and: Binary = this.#op(0x4e);
   /** a and not b. */
-  andNot = this.#op(0x4f);
-  or = this.#op(0x50);
-  xor = this.#op(0x51);
+  andNot: Binary = this.#op(0x4f);
+  or: Binary = this.#op(0x50);
+  xor: Binary = this.#op(0x51);
 
-  addI32 = this.#op(0xae);
-  subI32 = this.#op(0xb1);
-  mulI32 = this.#op(0xb5);
-  eqI32 = this.#op(0x37);
-  neI32 = this.#op(0x38);
-  shl = this.#shift(0xab);
-  shrSigned = this.#shift(0xac);
-  shr = this.#shift(0xad);
+  addI32: Binary = this.#op(0xae);
+  subI32: Binary = this.#op(0xb1);
+  mulI32: Binary = this.#op(0xb5);
+  eqI32: Binary = this.#op(0x37);
+  neI32: Binary = this.#op(0x38);
+  shl: Shift = this.#shift(0xab);
+  shrSigned: Shift = this.#shift(0xac);
+  shr: Shift = this.#shift(0xad);
   /** From signed integers to floats. */
-  fromI32 = this.#op(0xfa);
+  fromI32: Unary = this.#op(0xfa);
   /** Towards zero; undefined for what does not fit, which the caller excludes. */
-  truncate = this.#op(0x101);
+  truncate: Unary = this.#op(0x101);
 
   /** The upper 32 bits of the products of unsigned integers. */
   mulHigh(a: Vector, b: Vector): Vector {
