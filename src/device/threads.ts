@@ -72,7 +72,8 @@ export function makeThread({ memory, scratch }: ThreadOptions): Thread {
 
   /** Spins while `busy`, for a while; whether it ended. */
   function spin(busy: () => boolean): boolean {
-    for (let start = performance.now(); performance.now() - start < SPIN;) {
+    const start = performance.now();
+    while (performance.now() - start < SPIN) {
       for (let i = 0; i < 32; i++) if (!busy()) return true;
     }
     return false;

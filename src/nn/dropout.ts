@@ -1,7 +1,7 @@
 import type { Device } from "../device/device.ts";
 import { ConfigError } from "../errors.ts";
 import { dropout } from "../ops/dropout.ts";
-import { Tensor } from "../tensor.ts";
+import type { Tensor } from "../tensor.ts";
 import { Module } from "./module.ts";
 
 /**
