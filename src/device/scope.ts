@@ -4,10 +4,16 @@ import type { Tensor } from "../tensor.ts";
  * Frees what was made inside it. Scopes nest; the innermost owns a new tensor.
  *
  * ```ts
- * {
+ * import { createDevice } from "@nanogpt/ts";
+ * import { add, mul } from "@nanogpt/ts/ops";
+ *
+ * const device = await createDevice("cpu", { threads: 1 }), x = device.tensor([1, 2], [2]);
+ * function square() {
  *   using scope = device.scope();
- *   const y = scope.keep(add(mul(a, b), c)); // the product is freed at the end, y is not
+ *   return scope.keep(add(mul(x, x), x)); // the product is freed here, the sum is not
  * }
+ * console.log(await square().data()); // 2, 6
+ * device.close();
  * ```
  *
  * A scope must end before its code awaits anything: other code would run inside it.
