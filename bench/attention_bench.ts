@@ -1,6 +1,6 @@
 /**
- * Causal self-attention at nanoGPT's sizes, forward and backward. GF/s count the products of the unmasked half: 2 in the
- * forward, 5 in the backward, each T · (T + 1) / 2 · width multiply-adds a head.
+ * Causal self-attention at the sizes of nanoGPT's models, and one token's attention to a full cache. The unmasked half of
+ * the products is B · heads · T · (T + 1) · width floating-point operations each: 2 of them forward, 5 backward.
  */
 import { CpuDevice } from "../src/device/cpu.ts";
 import { causalSelfAttention } from "../src/ops/causal_self_attention.ts";

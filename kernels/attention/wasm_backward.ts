@@ -22,9 +22,8 @@ type Tensors = "dy" | "qkv" | "y" | "max" | "sum" | "dqkv";
 type Arguments = Locals<Tensors | "T" | "heads" | "width" | "begin" | "end"> & Dropout;
 
 export function attentionBackward(f: WasmFunction, of: Arguments): void {
-  const { dy, qkv, y, max, sum, dqkv, T, width, begin, end } = of,
-    W = tileColumns(),
-    { add, sub, mul, min, at } = f.i32;
+  const { dy, qkv, y, max, sum, dqkv, T, width, begin, end } = of, { add, sub, mul, min, at } = f.i32;
+  const W = tileColumns(); // columns of a panel
   const { fresh } = dqkv, scale = scaleOf(f, width), dropout = dropoutOf(f, of);
   const packRows = definePack(f, ROWS, "k"), turnRows = definePack(f, ROWS, "panel");
   const turnColumns = definePack(f, W, "k"), packColumns = definePack(f, W, "panel");
@@ -57,20 +56,13 @@ export function attentionBackward(f: WasmFunction, of: Arguments): void {
         f.call(packRows, out.row(0, from), out.stride, count, width, output);
         f.call(turnRows, packed.row(0, from), stride, width, count, queryTurned);
         f.call(turnRows, given.row(0, from), given.stride, width, count, doutTurned);
-        f.call(
-          describe,
-          dout,
-          output,
-          width,
-          at(max, add(mul(head, T), from)),
-          at(sum, add(mul(head, T), from)),
-          count,
-          queryValues,
-        );
+        const stats = add(mul(head, T), from);
+        f.call(describe, dout, output, width, at(max, stats), at(sum, stats), count, queryValues);
         if (dropout) {
           const counter = add(firstCounter(f, T, head, from), f.i32.shr(first, 2));
           drawFactors(f, W, dropout, factors, { count, visible, counter, step: pieces(f, T, 4) });
         }
+        // P and dS: of each panel of keys, all the block's queries.
         f.loop(0, panels, 1, (panel) => {
           const skip = mul(panel, panelBytes), left = mul(panel, W), packedAt = mul(left, width);
           f.call(multiply, query, at(keysTurned, packedAt), add(P, skip), 4 * W, count, W, width, 0, 0);
@@ -79,6 +71,7 @@ export function attentionBackward(f: WasmFunction, of: Arguments): void {
           f.call(differentiate, ...block, count, scale, sub(lag, left));
         });
 
+        // dvᵀ += dyᵀ · P, dkᵀ += qᵀ · dS, and dq += dS · k.
         const seen = mul(panels, W);
         f.call(multiply, doutTurned, P, dvTurned, keysStride, rows, seen, count, dvTurned, keysStride);
         f.call(multiply, queryTurned, dP, dkTurned, keysStride, rows, seen, count, dkTurned, keysStride);
@@ -96,6 +89,7 @@ export function attentionBackward(f: WasmFunction, of: Arguments): void {
         });
       });
 
+      // The panels of keys are not needed any more: their place serves to turn dk and dv.
       [dkTurned, dvTurned].forEach((sums, i) => {
         f.call(turnColumns, sums, keysStride, width, n, keysTurned);
         f.loop(0, n, 1, (key) => {

@@ -19,7 +19,8 @@ export const CHUNK = 256;
 type Arguments = Locals<"qkv" | "y" | "max" | "sum" | "T" | "heads" | "width" | "begin" | "end"> & Dropout;
 
 export function attentionForward(f: WasmFunction, of: Arguments): void {
-  const { qkv, y, T, width, begin, end } = of, W = tileColumns(), { add, sub, mul, min, at } = f.i32;
+  const { qkv, y, T, width, begin, end } = of, { add, sub, mul, min, at } = f.i32;
+  const W = tileColumns(); // columns of a panel
   const packKeys = definePack(f, ROWS, "k"), packValues = definePack(f, ROWS, "panel");
   const transpose = definePack(f, W, "k"), multiply = defineMultiply(f, W), write = defineWriteRow(f, W);
   const softmax = defineSoftmax(f, W), rescale = defineRescale(f, W), finish = defineFinish(f);
