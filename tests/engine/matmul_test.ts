@@ -25,6 +25,9 @@ const SIZES = [
   [1, 520, 3, 5],
   [1, 9, 33, 523],
   [1, 301, 400, 290],
+  // The common operand, packed, is too large for a copy in every thread's scratch: first a, then b.
+  [96, 6, 385, 33],
+  [36, 20, 385, 13],
 ];
 /** [batch, M, K, N] with so few rows of a that b is read in place. */
 const FEW_ROWS = [1, 2, 3, 4].flatMap((M) => [[1, M, 1, 1], [2, M, 33, 70], [1, M, 385, 523]]);
