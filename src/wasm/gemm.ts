@@ -76,7 +76,7 @@ function defineTile(f: WasmFunction, width: Columns) {
     "tile",
     ["i32", "i32", "i32", "i32", "i32", "i32", "i32"],
     (f, a, b, c, stride, K, base, baseStride) => {
-      const v = new Lanes(f, 8), unroll = 32 / width;
+      const v = new Lanes(f, 8), unroll = 64 / width;
       const sums = Array.from({ length: ROWS }, () => Array.from({ length: width / 8 }, () => v.accumulator()));
       const steps = (count: number) => () => {
         for (let u = 0; u < count; u++) {
@@ -106,10 +106,15 @@ let chosen: Columns | undefined;
 
 /**
  * The wider tile where V8 pairs vectors into 256-bit registers, else the narrower. Nothing tells which but the clock: paired,
- * 16 columns have been 1.4 times as fast as 8; unpaired they spill, and are slower.
+ * 16 columns have been 1.4 to 1.7 times as fast as 8; unpaired they spill, and are slower. A greater difference says only
+ * that V8 has optimized one of the two before the other, which happens without `--no-liftoff`, and so without pairing.
  */
 export function tileColumns(): Columns {
-  return chosen ??= timeTile(16) * 1.2 < timeTile(8) ? 16 : 8;
+  if (!chosen) {
+    const gain = timeTile(8) / timeTile(16);
+    chosen = gain > 1.2 && gain < 2.5 ? 16 : 8;
+  }
+  return chosen;
 }
 
 /** Milliseconds that a multiply-add takes in the tile, up to a factor that both share. */
