@@ -116,6 +116,8 @@ Deno.test("a resumed run keeps its own values under those named now, and its mod
   });
   const other = await assertRejects(() => resume("--init_from=resume --n_layer=4"), CheckpointError);
   assertEquals(other.message, "--n_layer=4: the model in out has n_layer=2, which cannot change");
+  const bias = await assertRejects(() => resume("--init_from=resume --bias=True"), CheckpointError);
+  assertEquals(bias.message, "--bias=True: the model in out has bias=False, which cannot change");
   const request = await parseTrain(["--init_from=resume"]);
   const damaged = assertThrows(() => resumedValues(request, { ...first, seed: "x" }), CheckpointError);
   assertEquals(damaged.message, 'out/run.json: seed = "x": expected an integer, at least 0 and at most 4294967295');
@@ -151,7 +153,7 @@ const badTraining = {
   "--learning_rat=1": "Unknown flag --learning_rat: the nearest flag is --learning_rate, and --help lists them all",
   "--batch-size=1": "Unknown flag --batch-size: the nearest flag is --batch_size, and --help lists them all",
   "--N_LAYERS=1": "Unknown flag --N_LAYERS: the nearest flag is --n_layer, and --help lists them all",
-  "--toString=1": "Unknown flag --toString: the nearest flag is --out_dir, and --help lists them all",
+  "--toString=1": "Unknown flag --toString: --help lists the flags that there are",
   "-seed=1": "Unknown flag -seed: the nearest flag is --seed, and --help lists them all",
   "--no-bias": "Unknown flag --no-bias: the nearest flag is --bias, and --help lists them all",
   "--n_head=3 --n_embd=128": "--n_embd=128 --n_head=3: the width must be a multiple of the number of heads",
@@ -174,6 +176,7 @@ const badTraining = {
   "--eval_only": "--eval_only has no value: write --eval_only=True, in one word",
   "config/train_shakespeare_char.py more": "more: one config file is enough, and flags are written --name=value",
   "batch_size=12": "batch_size=12: no such config file (looked for batch_size=12.ts); flags begin with --",
+  "--epochs=3": "Unknown flag --epochs: --help lists the flags that there are",
   "config/train_gpt2.py": "config/train_gpt2.py: no such config file (looked for config/train_gpt2.ts)",
   "--compile=True": "--compile=True: there is no torch.compile here; leave it False",
   "--dtype=bfloat16": "--dtype=bfloat16: everything is computed in float32 here",
@@ -195,7 +198,7 @@ const badSampling = {
   "--max_new_tokens=nan": "--max_new_tokens=nan: expected an integer, at least 1",
   "--init_from=gpt2":
     "--init_from=gpt2: GPT-2's weights are not in this version; use resume and name a run with --out_dir",
-  "--batch_size=3": "Unknown flag --batch_size: the nearest flag is --out_dir, and --help lists them all",
+  "--batch_size=3": "Unknown flag --batch_size: --help lists the flags that there are",
 };
 
 for (const [line, message] of Object.entries(badTraining)) {
@@ -213,7 +216,8 @@ for (const [line, message] of Object.entries(badSampling)) {
 }
 
 const badConfigs = {
-  "export default { batch_siz: 3 };": ": batch_siz: the nearest flag is --batch_size, and --help lists them all",
+  "export default { batch_siz: 3 };":
+    ": no flag is called batch_siz: the nearest flag is --batch_size, and --help lists them all",
   'export default { batch_size: "3" };': ': batch_size = "3": expected an integer, at least 1',
   "export default { dropout: NaN };": ": dropout = NaN: expected a number, at least 0 and below 1",
   "export default { bias: undefined };": ": bias = undefined: expected True or False",

@@ -15,7 +15,7 @@ export async function loadConfig(word: string): Promise<object> {
   } catch (error) {
     if (!(error instanceof Deno.errors.NotFound)) throw error;
     const hint = word.includes("=") ? "; flags begin with --" : "";
-    throw new ConfigError(`${word}: no such config file${path === word ? "" : ` (looked for ${path})`}${hint}`);
+    throw new ConfigError(`${word || "''"}: no such config file${path === word ? "" : ` (looked for ${path})`}${hint}`);
   }
   let exported: unknown;
   try {

@@ -113,7 +113,7 @@ export function parseCommandLine<T extends FlagTable>(table: T, args: string[]):
 /** The values of a config file, checked like flags. @throws {ConfigError} */
 export function checkValues<T extends FlagTable>(table: T, values: object, origin: string): Partial<Values<T>> {
   for (const [name, value] of Object.entries(values)) {
-    if (!Object.hasOwn(table, name)) throw unknown(table, name, `${origin}: ${name}`);
+    if (!Object.hasOwn(table, name)) throw unknown(table, name, `${origin}: no flag is called ${name}`);
     check(
       table,
       name,
@@ -154,9 +154,13 @@ function check(table: FlagTable, name: string, value: unknown, shown: string): F
 }
 
 function unknown(table: FlagTable, name: string, what: string): ConfigError {
-  const nearest = Object.keys(table).map((other) => [editDistance(name.toLowerCase(), other), other] as const)
-    .reduce((best, candidate) => candidate[0] < best[0] ? candidate : best)[1];
-  return new ConfigError(`${what}: the nearest flag is --${nearest}, and --help lists them all`);
+  const [distance, nearest] = Object.keys(table).map((other) =>
+    [editDistance(name.toLowerCase(), other), other] as const
+  )
+    .reduce((best, candidate) => candidate[0] < best[0] ? candidate : best);
+  // Where more than half of the letters are others, nothing was misspelt.
+  const hint = 2 * distance <= name.length ? `the nearest flag is --${nearest}, and --help lists them all` : undefined;
+  return new ConfigError(`${what}: ${hint ?? "--help lists the flags that there are"}`);
 }
 
 /** How many letters to insert, delete or replace (Levenshtein). */
@@ -189,7 +193,7 @@ function describe({ min, max, below }: Range): string {
 }
 
 /** A value as a user would type it. */
-function show(value: unknown): string {
+export function show(value: unknown): string {
   if (typeof value === "boolean") return value ? "True" : "False";
   return typeof value === "string" ? value.replaceAll("\n", "\\n") : String(value);
 }

@@ -16,6 +16,7 @@ import {
   float,
   int,
   parseCommandLine,
+  show,
   text,
   type Values,
 } from "./flags.ts";
@@ -118,7 +119,7 @@ export function resumedValues({ values, config, given }: TrainRequest, stored: o
     const there = own[name];
     if (given[name] !== undefined && given[name] !== there) {
       throw new CheckpointError(
-        `--${name}=${given[name]}: the model in ${out_dir} has ${name}=${there}, which cannot change`,
+        `--${name}=${show(given[name])}: the model in ${out_dir} has ${name}=${show(there)}, which cannot change`,
       );
     }
     Object.assign(resumed, { [name]: there });
