@@ -13,6 +13,17 @@ import type { Tensor } from "../tensor.ts";
  * @param bias (out), or none
  * @returns (…, out)
  * @throws {ShapeError} when the last axis of x is not as long as that of weight, or bias is not as long as its first
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { createDevice } from "@nanogpt/ts";
+ * import { linear } from "@nanogpt/ts/ops";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * const [x, weight, bias] = [device.tensor([1, 2], [2]), device.tensor([3, 4, 5, 6], [2, 2]), device.tensor([7, 8], [2])];
+ * assertEquals([...await linear(x, weight, bias).data()], [18, 25]);
+ * device.close();
+ * ```
  */
 export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
   const [out, inner] = weight.shape, rows = x.size / inner;

@@ -13,6 +13,17 @@ import { commonShape, expand, sumTo } from "./broadcast.ts";
  * @param b (…, K, N) or (K)
  * @returns (…, M, N)
  * @throws {ShapeError} when K differs, or the leading axes do not broadcast
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { createDevice } from "@nanogpt/ts";
+ * import { matmul } from "@nanogpt/ts/ops";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * const y = matmul(device.tensor([1, 2, 3, 4], [2, 2]), device.tensor([5, 6], [2]));
+ * assertEquals([...await y.data()], [17, 39]);
+ * device.close();
+ * ```
  */
 export function matmul(a: Tensor, b: Tensor): Tensor {
   const { A, B, batch, M, K, N, shape } = sizes(a.shape, b.shape);
