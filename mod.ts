@@ -37,6 +37,6 @@ export { AdamW, type AdamWOptions } from "./src/optim/adamw.ts";
 export { Generator } from "./src/random.ts";
 export { generate, type GenerateOptions } from "./src/sampler.ts";
 export { Tensor, type TensorOptions } from "./src/tensor.ts";
-export { Trainer, TrainingError } from "./src/trainer.ts";
+export { Trainer } from "./src/trainer.ts";
 export type { TrainEvent } from "./src/training/events.ts";
 export type { TrainerOptions } from "./src/training/options.ts";

@@ -11,7 +11,7 @@ import type { RunFolder } from "./checkpoint/run_folder.ts";
 import { loadTensors, sources } from "./checkpoint/tensors.ts";
 import { type Batch, batchAt, getBatch } from "./data/batch.ts";
 import type { TokenSplits } from "./data/split.ts";
-import { CheckpointError, ConfigError } from "./errors.ts";
+import { CheckpointError, ConfigError, TrainingError } from "./errors.ts";
 import type { GPT } from "./gpt.ts";
 import type { AdamW } from "./optim/adamw.ts";
 import { learningRate } from "./optim/schedule.ts";
@@ -21,11 +21,6 @@ import { estimateLoss } from "./training/estimate_loss.ts";
 import type { TrainEvent } from "./training/events.ts";
 import { type TrainerOptions, trainerOptions } from "./training/options.ts";
 import { parseState, type TrainerState } from "./training/state.ts";
-
-/** Training cannot go on: the loss is no number any more. */
-export class TrainingError extends Error {
-  override name = "TrainingError";
-}
 
 /** What a trainer works with, besides the numbers. */
 export interface TrainerContext {
@@ -230,7 +225,7 @@ export class Trainer implements Disposable {
   #diverged(what: string, iter: number): TrainingError {
     const when = this.#checked < iter ? `${this.#checked} to ${iter}` : iter, last = this.#folder?.last;
     const kept = last ? `${last} is kept` : "no checkpoint was saved yet";
-    const hint = "A lower learning rate, a longer warm-up or a lower grad_clip may help";
+    const hint = "A lower learning rate, a longer warm-up or clipped gradients may help";
     return new TrainingError(`${what} at iteration ${when}: training has stopped, and ${kept}\n${hint}`);
   }
 

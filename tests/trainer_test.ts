@@ -3,11 +3,11 @@ import { Breather } from "../src/breather.ts";
 import { RunFolder } from "../src/checkpoint/run_folder.ts";
 import { createDevice } from "../src/device/create.ts";
 import type { Device } from "../src/device/device.ts";
-import { CheckpointError, ConfigError } from "../src/errors.ts";
+import { CheckpointError, ConfigError, TrainingError } from "../src/errors.ts";
 import { GPT, type GPTConfig } from "../src/gpt.ts";
 import { learningRate } from "../src/optim/schedule.ts";
 import { Generator } from "../src/random.ts";
-import { Trainer, TrainingError } from "../src/trainer.ts";
+import { Trainer } from "../src/trainer.ts";
 import type { TrainEvent } from "../src/training/events.ts";
 import type { TrainerOptions } from "../src/training/options.ts";
 
