@@ -4,6 +4,7 @@
  * Everything a checkpoint writes goes through one {@linkcode OpenFile}, so that a test can fill the disk.
  */
 import { CheckpointError } from "../errors.ts";
+import { reason } from "../reason.ts";
 
 /** What is used of an open file; `Deno.FsFile` is one. */
 export interface OutputFile {
@@ -78,12 +79,4 @@ export async function exists(path: string): Promise<boolean> {
     if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return false;
     throw new CheckpointError(`Cannot look at ${path}: ${reason(error)}`);
   }
-}
-
-/** What went wrong, in the system's words without its numbers and paths. */
-export function reason(error: unknown): string {
-  if (error instanceof CheckpointError) return error.message;
-  if (error instanceof Deno.errors.NotFound) return "no such file or folder";
-  if (error instanceof Deno.errors.NotCapable) return `Deno has no permission (${error.message.split(",")[0]})`;
-  return (error instanceof Error ? error.message : String(error)).split(/[\n:] | \(os error/)[0];
 }

@@ -15,7 +15,8 @@
  * NAME.new that counts.
  */
 import { CheckpointError } from "../errors.ts";
-import { exists, type OpenFile, readJson, reason, syncDirectory, writeFile, writeJson } from "./files.ts";
+import { reason } from "../reason.ts";
+import { exists, type OpenFile, readJson, syncDirectory, writeFile, writeJson } from "./files.ts";
 import { cutMetrics, type Metrics } from "./metrics.ts";
 import { type TensorSource, writeSafetensors } from "./safetensors.ts";
 

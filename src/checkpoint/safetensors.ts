@@ -10,7 +10,8 @@
  * Left out: F16 and BF16, which the engine has no tensors for; integers other than I32; big-endian machines.
  */
 import { CheckpointError } from "../errors.ts";
-import { type OpenFile, reason, writeFile } from "./files.ts";
+import { reason } from "../reason.ts";
+import { type OpenFile, writeFile } from "./files.ts";
 
 const ARRAYS = { F32: Float32Array, F64: Float64Array, I32: Int32Array };
 /** As the original: a longer header is an attack, or a damaged length. */

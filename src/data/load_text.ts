@@ -1,5 +1,6 @@
 import { grammarCorpus, grammarEntropy } from "../../data/grammar.ts";
 import { ConfigError, DataError } from "../errors.ts";
+import { reason } from "../reason.ts";
 import { downloadOnce, type KnownFile } from "./download.ts";
 
 /** The text that nanoGPT's `shakespeare_char` and `shakespeare` train on: 40,000 lines from the plays. */
@@ -82,9 +83,7 @@ export async function readText(path: string): Promise<string> {
     if ((await Deno.stat(path)).isDirectory) throw new DataError(`${path} is a folder, not a text file`);
     bytes = await Deno.readFile(path);
   } catch (error) {
-    if (error instanceof DataError) throw error;
-    if (error instanceof Deno.errors.NotFound) throw new DataError(`There is no text file ${path}`);
-    throw new DataError(`Cannot read ${path}: ${error instanceof Error ? error.message : error}`);
+    throw error instanceof DataError ? error : new DataError(`Cannot read ${path || "''"}: ${reason(error)}`);
   }
   if (bytes.length === 0) throw new DataError(`The text file ${path} is empty`);
   return decodeText(bytes, path);

@@ -20,8 +20,10 @@ export function splitTokens(text: string, tokenizer: Tokenizer, { blockSize }: {
   if (Math.min(train.length, val.length) <= blockSize) {
     // A tenth, rounded up, must reach blockSize + 1.
     throw new DataError(
-      `The text is too short for block_size=${blockSize}: it has ${n} characters, and needs at least ` +
-        `${10 * blockSize + 1}, as its last tenth is held out for validation`,
+      `The text is too short for block_size=${blockSize}, which takes at least ${
+        10 * blockSize + 1
+      } characters, as the ` +
+        `last tenth is held out for validation: it has ${n}`,
     );
   }
   return { train, val };
