@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
-import { describeError, exitStatus } from "../src/cli/command.ts";
+import { describeError, exitStatus, taskCommand } from "../src/cli/command.ts";
 import { editDistance } from "../src/cli/flags.ts";
 import { checkMemory, trainingBytes } from "../src/cli/memory_check.ts";
 import { bar, duration, Progress, rate } from "../src/cli/progress.ts";
@@ -129,6 +129,9 @@ Deno.test("the command that resumes a run can be pasted into a shell", () => {
     resumeCommand(["config/x.py", "--out_dir=a", "--init_from=scratch", "--input=it's here.txt"], "a"),
     "deno task train config/x.py '--input=it'\\''s here.txt' --init_from=resume --out_dir=a",
   );
+  const { deno } = Deno.version;
+  assertEquals(taskCommand("sample", ["--out_dir=a b"], "/usr/bin/deno"), "deno task sample '--out_dir=a b'");
+  assertEquals(taskCommand("sample", [], "/home/a/.npm/_npx/7a40/deno"), `npx -y deno@${deno} task sample`);
 });
 
 Deno.test("sample.py's defaults", async () => {

@@ -41,3 +41,14 @@ export function describeError(error: unknown): string {
     error.message.split("\n")[0]
   }\nWith NANOGPT_DEBUG=1 in the environment the whole trace is shown.`;
 }
+
+/**
+ * What to type into a shell to run a task, as the user ran this one: with `deno`, or with npx where that has brought it.
+ *
+ * @param deno path of the running Deno
+ */
+export function taskCommand(name: string, args: string[], deno = Deno.execPath()): string {
+  const quote = (arg: string) => /^[\w@%+=:,./-]+$/.test(arg) ? arg : `'${arg.replaceAll("'", `'\\''`)}'`;
+  const task = /[\\/]_npx[\\/]/.test(deno) ? `npx -y deno@${Deno.version.deno} task` : "deno task";
+  return [task, name, ...args.map(quote)].join(" ");
+}

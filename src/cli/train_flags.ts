@@ -6,6 +6,7 @@
  */
 import cpuSetting from "../../config/shakespeare_char_cpu.ts";
 import { CheckpointError, ConfigError } from "../errors.ts";
+import { taskCommand } from "./command.ts";
 import { loadConfig } from "./config_file.ts";
 import {
   bool,
@@ -130,8 +131,7 @@ export function resumedValues({ values, config, given }: TrainRequest, stored: o
 /** The command that goes on with a run that was started with `args`. */
 export function resumeCommand(args: string[], out_dir: string): string {
   const kept = args.filter((arg) => !/^--(init_from|out_dir)=/.test(arg));
-  const quote = (arg: string) => /^[\w@%+=:,./-]+$/.test(arg) ? arg : `'${arg.replaceAll("'", `'\\''`)}'`;
-  return ["deno task train", ...[...kept, "--init_from=resume", `--out_dir=${out_dir}`].map(quote)].join(" ");
+  return taskCommand("train", [...kept, "--init_from=resume", `--out_dir=${out_dir}`]);
 }
 
 function trainHelp(values: TrainValues): string {
