@@ -127,8 +127,10 @@ export class Trainer implements Disposable {
     this.#generator.setState(state.generator);
     noise.passes = state.dropoutPasses;
     this.optimizer.t = state.optimizerSteps;
-    const { batchSize } = this.options, { blockSize } = config, { offsets } = state;
-    this.#batch = offsets.length === batchSize ? batchAt(this.data.train, offsets, { blockSize }) : undefined;
+    const { batchSize } = this.options, { blockSize } = config, { train } = this.data, { offsets } = state;
+    // Where the run goes on with another batch size or a shorter text, the first batch is drawn anew.
+    const fits = offsets.length === batchSize && offsets.every((offset) => offset + blockSize < train.length);
+    this.#batch = fits ? batchAt(train, offsets, { blockSize }) : undefined;
     this.#iter = this.#saved = this.#checked = state.iter;
     this.#evaluated = state.evaluated;
     this.#bestValLoss = state.bestValLoss;
