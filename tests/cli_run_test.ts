@@ -74,12 +74,39 @@ Deno.test("train prints what nanoGPT's users look for, and sample goes on from t
     const fromFile = await run("sample", [...args, `--start=FILE:${folder}/prompt.txt`], ["--allow-read"]);
     assertEquals(fromFile.out, sampled.out);
 
+    const runJson = async () => JSON.parse(await Deno.readTextFile(`${folder}/out/run.json`));
+    const longer = await run("train", ["--init_from=resume", out, "--max_iters=30", "--eval_iters=1"]);
+    assertEquals(longer.code, 0, longer.err);
+    const { flags: { max_iters, eval_iters, eval_interval }, last } = await runJson();
+    assertEquals([max_iters, eval_iters, eval_interval, last], [30, 1, 10, "checkpoint-000030"]);
+    const nothing = await run("train", ["--init_from=resume", out]);
+    assertStringIncludes(nothing.out, "max_iters=30 is reached: a higher --max_iters trains it further\n");
+    const before = await Array.fromAsync(Deno.readDir(`${folder}/out`));
+    const evaluated = await run("train", [input, out, ...tiny, "--eval_only=True", "--eval_iters=1"]);
+    assertMatch(evaluated.out, /^step 0: .*\nDone: lowest val loss \S+ at step 0, \ds\n$/m);
+    assertEquals(await Array.fromAsync(Deno.readDir(`${folder}/out`)), before, "an evaluation writes nothing");
+
+    await Deno.writeTextFile(`${folder}/short.txt`, text.slice(0, 400));
+    const shorter = await run("train", ["--init_from=resume", out, `--input=${folder}/short.txt`, "--max_iters=40"]);
+    assertEquals(shorter.code, 0, shorter.err);
+    await Deno.writeTextFile(`${folder}/other.txt`, "THE QUICK BROWN FOX".repeat(40));
+    const other = await run("train", ["--init_from=resume", out, `--input=${folder}/other.txt`]);
+    assertEquals(other.code, 1);
+    assertStringIncludes(
+      other.err,
+      `error: Cannot train on ${folder}/other.txt: Not in the vocabulary of 28 characters`,
+    );
+
     const unknown = await run("sample", [out, "--start=THE Ω"], ["--allow-read"]);
     assertEquals(unknown.code, 1);
     assertStringIncludes(
       unknown.err,
       "error: --start cannot be read by this model. Not in the vocabulary of 28 characters",
     );
+    await Deno.writeTextFile(`${folder}/out/vocabulary.json`, '{"type":"character","characters":"abc"}');
+    const damaged = await run("sample", [out, "--start=a"], ["--allow-read"]);
+    assertEquals([damaged.code, damaged.out], [1, ""]);
+    assertStringIncludes(damaged.err, "vocabulary.json has 3 characters, and the model in run.json has vocabSize 28");
   }));
 
 Deno.test("Ctrl-C saves, and the command that is then named ends with the bytes of a run that was left alone", () =>

@@ -7,8 +7,12 @@ import { GPT, type GPTConfig } from "../gpt.ts";
 import type { Generator } from "../random.ts";
 import { CharacterTokenizer } from "../tokenizer/character.ts";
 
+/** @throws {CheckpointError} when it is no vocabulary, or not the model's */
 export function vocabularyOf(run: RunFolder): CharacterTokenizer {
-  return CharacterTokenizer.fromJSON(run.description.vocabulary);
+  const { vocabulary, model: { vocabSize } } = run.description, tokenizer = CharacterTokenizer.fromJSON(vocabulary);
+  if (tokenizer.vocabSize === vocabSize) return tokenizer;
+  const there = `vocabulary.json has ${tokenizer.vocabSize} characters`;
+  throw new CheckpointError(`${run.path} is damaged: ${there}, and the model in run.json has vocabSize ${vocabSize}`);
 }
 
 /**

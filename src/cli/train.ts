@@ -1,11 +1,13 @@
 /** `deno task train`: nanoGPT's train.py. What stands between the flags and the trainer; the printing is TrainReport's. */
 import { RunFolder } from "../checkpoint/run_folder.ts";
-import { loadText } from "../data/load_text.ts";
-import { splitTokens } from "../data/split.ts";
+import { type LoadedText, loadText } from "../data/load_text.ts";
+import { splitTokens, type TokenSplits } from "../data/split.ts";
 import { createDevice } from "../device/create.ts";
+import { DataError } from "../errors.ts";
 import { GPT } from "../gpt.ts";
 import { Generator } from "../random.ts";
 import { CharacterTokenizer } from "../tokenizer/character.ts";
+import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { Trainer } from "../trainer.ts";
 import { runCommand } from "./command.ts";
 import { onInterrupt } from "./interrupt.ts";
@@ -37,7 +39,7 @@ async function trainRun(values: TrainValues, run: RunFolder | undefined, report:
   const { input, dataset, block_size: blockSize, seed, threads } = values;
   const text = await loadText({ input: input || undefined, dataset, onNote: (line) => report.note(line) });
   const tokenizer = run ? vocabularyOf(run) : CharacterTokenizer.fromText(text.text);
-  const data = splitTokens(text.text, tokenizer, { blockSize });
+  const data = split(text, tokenizer, blockSize);
 
   const device = await createDevice(values.device, { threads: threads || undefined });
   // One generator draws weights, then batches, so that a seed gives nanoGPT's.
@@ -46,21 +48,37 @@ async function trainRun(values: TrainValues, run: RunFolder | undefined, report:
   if (!values.eval_only) checkMemory(config, values.batch_size, device.name);
   const model = new GPT(config, { device, seed, generator });
   const vocabulary = tokenizer.toJSON();
-  const folder = run ?? await RunFolder.create(values.out_dir, { flags: values, model: { ...config }, vocabulary });
+  // An evaluation alone writes nothing.
+  const folder = run ??
+    (values.eval_only
+      ? undefined
+      : await RunFolder.create(values.out_dir, { flags: values, model: { ...config }, vocabulary }));
   using trainer = new Trainer(model, data, { ...trainerOptions(values), generator, folder });
-  if (run) await trainer.resume();
+  if (run) {
+    run.flags = values;
+    await trainer.resume();
+  }
   report.begin({ text, data, model, iter: trainer.iter });
 
   const interrupt = onInterrupt(() => report.interrupted());
   for await (const event of trainer.run({ signal: interrupt })) report.event(event);
   if (interrupt.aborted) {
-    report.stopped(trainer.iter, folder.last);
+    report.stopped(trainer.iter, folder?.last);
   } else {
-    report.finished(folder.last);
+    report.finished(folder?.last);
     if (!values.eval_only) await report.sample(model, tokenizer);
   }
   device.close();
   return interrupt.aborted ? INTERRUPTED : 0;
+}
+
+/** @throws {DataError} naming the text */
+function split({ text, source }: LoadedText, tokenizer: Tokenizer, blockSize: number): TokenSplits {
+  try {
+    return splitTokens(text, tokenizer, { blockSize });
+  } catch (error) {
+    throw error instanceof DataError ? new DataError(`Cannot train on ${source}: ${error.message}`) : error;
+  }
 }
 
 function modelConfig(values: TrainValues) {

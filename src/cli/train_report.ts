@@ -6,6 +6,7 @@ import type { GPT } from "../gpt.ts";
 import { generate } from "../sampler.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { TrainEvent } from "../training/events.ts";
+import { taskCommand } from "./command.ts";
 import { bar, duration, Progress, rate } from "./progress.ts";
 import type { TrainValues } from "./train_flags.ts";
 
@@ -27,7 +28,8 @@ export class TrainReport {
 
   /** @param iter where the run begins or goes on */
   begin({ text, data, model, iter }: { text: LoadedText; data: TokenSplits; model: GPT; iter: number }): void {
-    const { batch_size, block_size, gradient_accumulation_steps, n_layer, n_head, n_embd, out_dir } = this.values;
+    const { batch_size, block_size, gradient_accumulation_steps, n_layer, n_head, n_embd } = this.values;
+    const { eval_only, max_iters, out_dir } = this.values;
     const { train, val } = data, { device, config } = model;
     const count = (n: number) => n.toLocaleString("en-US");
     const parameters = model.numParameters();
@@ -46,6 +48,9 @@ export class TrainReport {
       );
     }
     if (iter > 0) this.note(`resuming ${out_dir} at iteration ${iter}`);
+    if (iter > 0 && iter >= max_iters && !eval_only) {
+      this.note(`max_iters=${max_iters} is reached: a higher --max_iters trains it further`);
+    }
     this.#entropy = text.entropy;
     this.#firstIter = iter;
     this.#began = performance.now();
@@ -57,6 +62,7 @@ export class TrainReport {
     } else if (event.kind === "evaluation") {
       const { iter, trainLoss, valLoss, best } = event;
       if (best) this.#best = { iter, loss: valLoss };
+      this.#progress.end();
       this.note(`step ${iter}: train loss ${trainLoss.toFixed(4)}, val loss ${valLoss.toFixed(4)}${this.#beside()}`);
     } else if (event.kind === "checkpoint") {
       this.note(`saved ${this.values.out_dir}/${event.name}${event.best ? ", the best so far" : ""}`);
@@ -76,11 +82,13 @@ export class TrainReport {
 
   /** @param last the name of the last checkpoint, where there is one */
   stopped(iter: number, last: string | undefined): void {
+    this.#progress.end();
     if (last) this.note(`Stopped at iteration ${iter}. To go on:\n  ${this.resumeCommand}`);
     else this.note(`Stopped at iteration ${iter}: there was nothing to save yet.`);
   }
 
   finished(last: string | undefined): void {
+    this.#progress.end();
     const seconds = (performance.now() - this.#began) / 1000;
     const { iter, loss } = this.#best;
     const best = Number.isFinite(loss) ? `lowest val loss ${loss.toFixed(4)} at step ${iter}${this.#beside()}, ` : "";
@@ -93,7 +101,9 @@ export class TrainReport {
     // Token 0 is the line's end, with which sample.py begins, wherever the text has lines: no character comes before it.
     const tokens = await Array.fromAsync(generate(model.eval(), [0], options));
     const { out_dir } = this.values;
-    this.note(`\nA sample:\n${tokenizer.decode(tokens)}\n\nMore of them:\n  deno task sample --out_dir=${out_dir}`);
+    this.note(
+      `\nA sample:\n${tokenizer.decode(tokens)}\n\nMore of them:\n  ${taskCommand("sample", [`--out_dir=${out_dir}`])}`,
+    );
   }
 
   /** Leaves the terminal clean. */
