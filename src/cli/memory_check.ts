@@ -7,16 +7,18 @@ const GIB = 2 ** 30;
 const CPU_MEMORY = 4 * GIB;
 
 /**
- * At least so many bytes are alive at the end of a forward pass of B sequences: for each parameter its weight, gradient and
- * AdamW's two averages, and what the backward pass needs, in float32.
+ * At least so many bytes are taken by a step with batches of B sequences, in float32: for each parameter its first storage,
+ * then, side by side for the optimizer, weight, gradient and AdamW's two averages; and what is alive when the backward pass
+ * comes to the last block.
  */
 export function trainingBytes(config: Omit<GPTConfig, "dropout">, batchSize: number): number {
   const { vocabSize: V, blockSize: T, nLayer: L, nEmbd: C, bias } = config;
   // Per block: attention 3C² + C², MLP 4C² + 4C², two layer norms; with biases (3 + 1 + 4 + 1) C and 2C more.
   const parameters = (V + T) * C + L * (12 * C * C + (bias ? 13 : 2) * C) + (bias ? 2 : 1) * C;
   // Per token and block: two norms' outputs and two sums C each, qkv 3C, attention C, the MLP's hidden layer 4C twice.
-  const activations = batchSize * T * (L * 16 * C + V);
-  return 4 * (4 * parameters + activations);
+  // Once: the logits and their gradient V each, the gradient of the hidden layer 4C twice.
+  const activations = batchSize * T * (L * 16 * C + 2 * V + 8 * C);
+  return 4 * (5 * parameters + activations);
 }
 
 /** @throws {DeviceError} when the model surely does not fit */
@@ -24,7 +26,9 @@ export function checkMemory(config: Omit<GPTConfig, "dropout">, batchSize: numbe
   const bytes = trainingBytes(config, batchSize);
   if (deviceName !== "cpu" || bytes <= CPU_MEMORY) return;
   throw new DeviceError(
-    `Training this model does not fit: it takes at least ${(bytes / GIB).toFixed(1)} GiB, and the cpu device has ` +
-      `${CPU_MEMORY / GIB} GiB\nLess of n_layer, n_embd, block_size or batch_size takes less.`,
+    `Training this model takes at least ${(bytes / GIB).toFixed(1)} GiB, and the cpu device has ${
+      CPU_MEMORY / GIB
+    } GiB\n` +
+      "Lower n_layer, n_embd, block_size or batch_size",
   );
 }
