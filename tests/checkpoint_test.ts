@@ -344,8 +344,8 @@ Deno.test("run folder: what is missing or damaged is told in one line", () =>
       assert(!(error as Error).message.includes("\n"));
     };
     const open = () => RunFolder.open(folder);
-    await refused(open, /is not the folder of a run: it has no run.json/);
-    await refused(() => RunFolder.open(`${folder}/no/such`), /is not the folder of a run/);
+    await refused(open, /^No run in .*: it has no run.json$/);
+    await refused(() => RunFolder.open(`${folder}/no/such`), /^No run in .*: there is no such folder$/);
     const run = await RunFolder.create(folder, description);
     await run.save(checkpoint(1), { best: true });
     await Deno.writeTextFile(`${folder}/file`, "");

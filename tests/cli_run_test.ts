@@ -150,8 +150,11 @@ Deno.test("what goes wrong takes at most two lines, on standard error, without a
       [1, "empty", "train", [`--input=${folder}/empty.txt`, out]],
       [1, "not UTF-8", "train", [`--input=${folder}/latin1.txt`, out]],
       [1, "Cannot write to", "train", [input, ...tiny, `--out_dir=${folder}/text.txt/out`]],
-      [1, "is not the folder of a run", "train", ["--init_from=resume", `--out_dir=${folder}/none`]],
-      [1, "is not the folder of a run", "sample", [`--out_dir=${folder}/none`]],
+      [1, `This begins one: deno task train --out_dir=${folder}/none\n`, "train", [
+        "--init_from=resume",
+        `--out_dir=${folder}/none`,
+      ]],
+      [1, `No run in ${folder}/none: there is no such folder\n`, "sample", [`--out_dir=${folder}/none`]],
       [1, "Training this model takes at least", "train", [input, out, "--block_size=16", "--n_embd=65536"]],
       [1, "training has stopped, and no checkpoint was saved yet", "train", [
         input,

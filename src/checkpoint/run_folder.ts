@@ -97,7 +97,11 @@ export class RunFolder {
    */
   static async open(path: string, { open }: { open?: OpenFile } = {}): Promise<RunFolder> {
     const file = `${path}/${RUN}`;
-    if (!await exists(file)) throw new CheckpointError(`${path} is not the folder of a run: it has no ${RUN}`);
+    if (!await exists(file)) {
+      throw new CheckpointError(
+        `No run in ${path}: ${await exists(path) ? `it has no ${RUN}` : "there is no such folder"}`,
+      );
+    }
     const { format, flags, model, last, best } = await readJson(file);
     if (format !== FORMAT) throw new CheckpointError(`${file} has format ${format}, and this version reads ${FORMAT}`);
     if (!isRecord(flags) || !isRecord(model)) {
@@ -160,7 +164,7 @@ export class RunFolder {
       this.#last = before.last;
       this.#best = before.best;
       if (name) await this.#removeUnnamed().catch(() => {}); // the next save tries again
-      const kept = before.last ? `${before.last} is kept` : "there is no earlier one";
+      const kept = before.last ? `${before.last} is kept` : "this run has no earlier one";
       throw new CheckpointError(
         `Cannot save the checkpoint of iteration ${iter} in ${this.path}: ${reason(error)}; ${kept}`,
       );

@@ -1,11 +1,23 @@
 /** A trained model out of a run folder, with its vocabulary. */
-import type { RunFolder } from "../checkpoint/run_folder.ts";
+import { exists } from "../checkpoint/files.ts";
+import { RunFolder } from "../checkpoint/run_folder.ts";
 import { loadTensors } from "../checkpoint/tensors.ts";
 import type { Device } from "../device/device.ts";
 import { CheckpointError, ConfigError } from "../errors.ts";
 import { GPT, type GPTConfig } from "../gpt.ts";
 import type { Generator } from "../random.ts";
 import { CharacterTokenizer } from "../tokenizer/character.ts";
+import { taskCommand } from "./command.ts";
+
+/** @throws {CheckpointError} when there is no run in the folder, or it is damaged */
+export async function openRun(path: string): Promise<RunFolder> {
+  try {
+    return await RunFolder.open(path);
+  } catch (error) {
+    if (!(error instanceof CheckpointError) || await exists(`${path}/run.json`)) throw error;
+    throw new CheckpointError(`${error.message}\nThis begins one: ${taskCommand("train", [`--out_dir=${path}`])}`);
+  }
+}
 
 /** @throws {CheckpointError} when it is no vocabulary, or not the model's */
 export function vocabularyOf(run: RunFolder): CharacterTokenizer {

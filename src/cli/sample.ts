@@ -1,12 +1,11 @@
 /** `deno task sample`: nanoGPT's sample.py. The text, and nothing else, goes to standard output, as it comes. */
-import { RunFolder } from "../checkpoint/run_folder.ts";
 import { createDevice } from "../device/create.ts";
 import { DataError } from "../errors.ts";
 import { Generator } from "../random.ts";
 import { generate } from "../sampler.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { runCommand } from "./command.ts";
-import { loadBest, vocabularyOf } from "./run_model.ts";
+import { loadBest, openRun, vocabularyOf } from "./run_model.ts";
 import { parseSample } from "./sample_flags.ts";
 
 export async function sample(args: string[]): Promise<number> {
@@ -15,7 +14,7 @@ export async function sample(args: string[]): Promise<number> {
     console.log(help);
     return 0;
   }
-  const run = await RunFolder.open(values.out_dir);
+  const run = await openRun(values.out_dir);
   const tokenizer = vocabularyOf(run);
   const prompt = await readPrompt(values.start, tokenizer);
   const device = await createDevice(values.device, { threads: values.threads || undefined });

@@ -2,17 +2,29 @@
 import { choice, int } from "./flags.ts";
 
 export const deviceFlags = {
-  device: choice(["auto", "cpu", "reference"], "cpu, or the plain and slow float64 reference; auto is cpu", (value) => {
-    if (value.startsWith("webgpu")) return "WebGPU is not in this version; use auto or cpu";
-    if (/^(cuda|mps)/.test(value)) return "this is one of PyTorch's devices; use auto or cpu";
-  }),
+  device: choice(
+    ["auto", "cpu", "reference"],
+    "auto (the same as cpu), cpu, or reference: plain TypeScript in float64, slow",
+    (value) => {
+      if (value.startsWith("webgpu")) return "WebGPU is not in this version; use auto or cpu";
+      if (/^(cuda|mps)/.test(value)) return "this is one of PyTorch's devices; use auto or cpu";
+    },
+  ),
   threads: int(0, "threads of the CPU device; 0 is one for each core", { min: 0, max: 256 }),
 };
 
 /** Settings of PyTorch that nanoGPT's commands name: the values that describe what happens here are taken. */
 export const torchFlags = {
-  compile: choice([false], "only False", () => "there is no torch.compile here; leave it False"),
-  dtype: choice(["float32"], "only float32", () => "everything is computed in float32 here"),
+  compile: choice(
+    [false],
+    "only False: there is no torch.compile here",
+    () => "there is no torch.compile here; leave it False",
+  ),
+  dtype: choice(
+    ["float32"],
+    "only float32: everything is computed in it",
+    () => "everything is computed in float32 here",
+  ),
 };
 
 /** A refusal of `init_from` that goes on with what the command can do instead. */

@@ -12,7 +12,7 @@ import { Trainer } from "../trainer.ts";
 import { runCommand } from "./command.ts";
 import { onInterrupt } from "./interrupt.ts";
 import { checkMemory } from "./memory_check.ts";
-import { vocabularyOf } from "./run_model.ts";
+import { openRun, vocabularyOf } from "./run_model.ts";
 import { parseTrain, resumeCommand, resumedValues, type TrainValues } from "./train_flags.ts";
 import { TrainReport } from "./train_report.ts";
 
@@ -24,7 +24,7 @@ export async function train(args: string[]): Promise<number> {
     console.log(request.help);
     return 0;
   }
-  const run = request.values.init_from === "resume" ? await RunFolder.open(request.values.out_dir) : undefined;
+  const run = request.values.init_from === "resume" ? await openRun(request.values.out_dir) : undefined;
   const values = run ? resumedValues(request, run.description.flags) : request.values;
   const report = new TrainReport(values, resumeCommand(args, values.out_dir));
   try {
