@@ -1,0 +1,12 @@
+/** Runs and their checkpoints on the disk. */
+export type { EvaluationMetrics, Metrics, StepMetrics } from "./metrics.ts";
+export { type Checkpoint, type RunDescription, RunFolder, type SavedCheckpoint } from "./run_folder.ts";
+export {
+  SafetensorsFile,
+  type TensorArray,
+  type TensorInfo,
+  type TensorSource,
+  type TensorType,
+  writeSafetensors,
+} from "./safetensors.ts";
+export { loadTensors, type NamedTensors, sources } from "./tensors.ts";
