@@ -374,4 +374,5 @@ Deno.test("run folder: what is missing or damaged is told in one line", () =>
     await refused(open, /no flags or no model/);
     await Deno.writeTextFile(`${folder}/run.json`, run1.slice(0, -9));
     await refused(open, /run.json is damaged/);
+    await refused(() => RunFolder.create(folder, description), /^Cannot write to .*run.json is damaged/);
   }));

@@ -80,10 +80,11 @@ export class RunFolder {
       await Deno.mkdir(path, { recursive: true });
       await run.#recover();
       run.#pending = true;
+      const older = await run.#committed(); // a damaged one would stand in the way of every save
       await run.#writeRun();
       await writeJson(run.#file(VOCABULARY), description.vocabulary, open);
       await writeFile(run.#file(METRICS), [], open);
-      if (!await exists(`${path}/${RUN}`)) await run.#commit();
+      if (!older) await run.#commit();
     } catch (error) {
       throw new CheckpointError(`Cannot write to ${path}: ${reason(error)}`);
     }
@@ -215,6 +216,11 @@ export class RunFolder {
     return `${this.path}/${name}${this.#pending ? ".new" : ""}`;
   }
 
+  /** What run.json says now: the run before, until this one's first commit. */
+  async #committed(): Promise<Record<string, unknown> | undefined> {
+    return await exists(`${this.path}/${RUN}`) ? await readJson(`${this.path}/${RUN}`) : undefined;
+  }
+
   #writeRun(): Promise<void> {
     const { flags, model } = this.#description;
     const run = { format: FORMAT, flags, model, last: this.#last, best: this.#best };
@@ -251,7 +257,7 @@ export class RunFolder {
 
   /** Removes checkpoints that run.json does not name, but nothing that a run would not have written. */
   async #removeUnnamed(): Promise<void> {
-    const { last, best } = await exists(`${this.path}/${RUN}`) ? await readJson(`${this.path}/${RUN}`) : {};
+    const { last, best } = await this.#committed() ?? {};
     const { model, optimizer, state } = PARTS;
     for await (const { name, isDirectory } of Deno.readDir(this.path)) {
       if (!isDirectory || !CHECKPOINT.test(name) || name === last || name === best) continue;
