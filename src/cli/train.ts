@@ -66,7 +66,7 @@ async function trainRun(values: TrainValues, run: RunFolder | undefined, report:
     report.stopped(trainer.iter, folder?.last);
   } else {
     report.finished(folder?.last);
-    if (!values.eval_only) await report.sample(model, tokenizer);
+    if (!values.eval_only) await report.sample(model, tokenizer, interrupt);
   }
   device.close();
   return interrupt.aborted ? INTERRUPTED : 0;

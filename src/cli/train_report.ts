@@ -17,6 +17,7 @@ export class TrainReport {
   #entropy: number | undefined;
   #began = 0;
   #firstIter = 0;
+  #finished = false;
   #best = { iter: 0, loss: Infinity };
 
   /** @param resumeCommand what to type to go on after an interruption */
@@ -77,7 +78,7 @@ export class TrainReport {
   }
 
   interrupted(): void {
-    this.note("Stopping after this iteration to save it; Ctrl-C again leaves at once.");
+    if (!this.#finished) this.note("Stopping as soon as the iteration is done and saved; Ctrl-C again leaves at once.");
   }
 
   /** @param last the name of the last checkpoint, where there is one */
@@ -89,15 +90,16 @@ export class TrainReport {
 
   finished(last: string | undefined): void {
     this.#progress.end();
+    this.#finished = true;
     const seconds = (performance.now() - this.#began) / 1000;
     const { iter, loss } = this.#best;
     const best = Number.isFinite(loss) ? `lowest val loss ${loss.toFixed(4)} at step ${iter}${this.#beside()}, ` : "";
     this.note(`Done: ${best}${duration(seconds)}${last ? `, in ${this.values.out_dir}` : ""}`);
   }
 
-  /** Shows what the model writes now. */
-  async sample(model: GPT, tokenizer: Tokenizer): Promise<void> {
-    const options = { maxNewTokens: SAMPLE_TOKENS, temperature: 0.8, topK: 200, seed: this.values.seed };
+  /** Shows what the model writes now, as far as it comes before `signal` aborts. */
+  async sample(model: GPT, tokenizer: Tokenizer, signal: AbortSignal): Promise<void> {
+    const options = { maxNewTokens: SAMPLE_TOKENS, temperature: 0.8, topK: 200, seed: this.values.seed, signal };
     // Token 0 is the line's end, with which sample.py begins, wherever the text has lines: no character comes before it.
     const tokens = await Array.fromAsync(generate(model.eval(), [0], options));
     const { out_dir } = this.values;
