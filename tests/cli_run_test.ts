@@ -29,6 +29,18 @@ function decode({ code, stdout, stderr }: Deno.CommandOutput): Result {
   return { code, out: new TextDecoder().decode(stdout), err: new TextDecoder().decode(stderr) };
 }
 
+/** Sends Ctrl-C's signal when `words` are printed; of the output it returns what follows. */
+async function interruptAt(child: Deno.ChildProcess, words: string): Promise<Result> {
+  const decoder = new TextDecoder();
+  let shown = "";
+  for await (const chunk of child.stdout.values({ preventCancel: true })) {
+    shown += decoder.decode(chunk, { stream: true });
+    if (shown.includes(words)) break;
+  }
+  child.kill("SIGINT");
+  return decode(await child.output());
+}
+
 /** A temporary folder with a text in it, for the length of `body`. */
 async function withText(body: (folder: string, input: string) => Promise<void>): Promise<void> {
   const folder = await Deno.makeTempDir();
@@ -116,14 +128,7 @@ Deno.test("Ctrl-C saves, and the command that is then named ends with the bytes 
     assertEquals(whole.code, 0, whole.err);
 
     const child = command("train", [...flags, `--out_dir=${folder}/parts`]).spawn();
-    const decoder = new TextDecoder();
-    let shown = "";
-    for await (const chunk of child.stdout.values({ preventCancel: true })) {
-      shown += decoder.decode(chunk, { stream: true });
-      if (shown.includes("\niter 50:")) break;
-    }
-    child.kill("SIGINT");
-    const { code, out, err } = decode(await child.output());
+    const { code, out, err } = await interruptAt(child, "\niter 50:");
     assertEquals(code, 130, err);
     const [, iter, resume] = /Stopped at iteration (\d+). To go on:\n {2}deno task train (.*)\n$/.exec(out)!;
     assert(Number(iter) > 50 && Number(iter) < 1000, iter);
@@ -133,6 +138,16 @@ Deno.test("Ctrl-C saves, and the command that is then named ends with the bytes 
     assertEquals(resumed.code, 0, resumed.err);
     assertStringIncludes(resumed.out, `resuming ${folder}/parts at iteration ${iter}\n`);
     assertEquals(await lastCheckpoint(`${folder}/parts`), await lastCheckpoint(`${folder}/whole`));
+  }));
+
+Deno.test("Ctrl-C is heard soon where iterations are long", () =>
+  withText(async (folder, input) => {
+    const sizes = ["--n_layer=4", "--n_head=4", "--n_embd=128", "--block_size=64", "--batch_size=64", "--threads=1"];
+    const flags = ["--eval_iters=1", "--max_iters=40", "--log_interval=100", `--out_dir=${folder}/out`];
+    const child = command("train", [input, ...sizes, ...flags]).spawn();
+    const { out } = await interruptAt(child, "\niter 0:");
+    const [, iter] = /Stopped at iteration (\d+)/.exec(out)!;
+    assert(Number(iter) <= 4, `stopped at iteration ${iter}`);
   }));
 
 Deno.test("what goes wrong takes at most two lines, on standard error, without a trace", () =>
