@@ -1,6 +1,7 @@
 /** Runs and their checkpoints on the disk. */
+export type { Checkpoint, SavedCheckpoint } from "./checkpoint_folder.ts";
 export type { EvaluationMetrics, Metrics, StepMetrics } from "./metrics.ts";
-export { type Checkpoint, type RunDescription, RunFolder, type SavedCheckpoint } from "./run_folder.ts";
+export { type RunDescription, RunFolder } from "./run_folder.ts";
 export {
   SafetensorsFile,
   type TensorArray,

@@ -16,14 +16,19 @@
  */
 import { CheckpointError } from "../errors.ts";
 import { reason } from "../reason.ts";
+import {
+  type Checkpoint,
+  freeName,
+  readCheckpoint,
+  removeOthers,
+  type SavedCheckpoint,
+  writeCheckpoint,
+} from "./checkpoint_folder.ts";
 import { exists, type OpenFile, readJson, syncDirectory, writeFile, writeJson } from "./files.ts";
 import { cutMetrics, type Metrics } from "./metrics.ts";
-import { type TensorSource, writeSafetensors } from "./safetensors.ts";
+import { FORMAT, readRunJson, type RunJson } from "./run_json.ts";
 
 const RUN = "run.json", VOCABULARY = "vocabulary.json", METRICS = "metrics.jsonl";
-const PARTS = { model: "model.safetensors", optimizer: "optimizer.safetensors", state: "state.json" };
-const CHECKPOINT = /^checkpoint-[\d-]+$/;
-const FORMAT = 1;
 
 /** What is known of a run before its first iteration; each is kept as JSON. */
 export interface RunDescription {
@@ -32,23 +37,6 @@ export interface RunDescription {
   /** The model's config. */
   readonly model: Readonly<Record<string, unknown>>;
   readonly vocabulary: Readonly<Record<string, unknown>>;
-}
-
-/** What a save writes. */
-export interface Checkpoint {
-  readonly iter: number;
-  readonly model: Iterable<readonly [name: string, tensor: TensorSource]>;
-  readonly optimizer: Iterable<readonly [name: string, tensor: TensorSource]>;
-  /** What else it takes to go on, as JSON. */
-  readonly state: Readonly<Record<string, unknown>>;
-}
-
-/** A checkpoint on the disk. */
-export interface SavedCheckpoint {
-  readonly name: string;
-  readonly model: string;
-  readonly optimizer: string;
-  readonly state: Readonly<Record<string, unknown>>;
 }
 
 export class RunFolder {
@@ -103,21 +91,12 @@ export class RunFolder {
         `No run in ${path}: ${await exists(path) ? `it has no ${RUN}` : "there is no such folder"}`,
       );
     }
-    const { format, flags, model, last, best } = await readJson(file);
-    if (format !== FORMAT) throw new CheckpointError(`${file} has format ${format}, and this version reads ${FORMAT}`);
-    if (!isRecord(flags) || !isRecord(model)) {
-      throw new CheckpointError(`${file} is damaged: no flags or no model in it`);
-    }
-    for (const name of [last, best]) {
-      if (name !== undefined && (typeof name !== "string" || !CHECKPOINT.test(name))) {
-        throw new CheckpointError(`${file} is damaged: ${JSON.stringify(name)} is not the name of a checkpoint`);
-      }
-    }
+    const { flags, model, last, best } = await readRunJson(file);
     const overtaken = await exists(`${path}/${VOCABULARY}.new`) && !await exists(`${file}.new`);
     const vocabulary = await readJson(`${path}/${VOCABULARY}${overtaken ? ".new" : ""}`);
     const run = new RunFolder(path, { flags, model, vocabulary }, open);
-    run.#last = last as string | undefined;
-    run.#best = best as string | undefined;
+    run.#last = last;
+    run.#best = best;
     return run;
   }
 
@@ -147,17 +126,12 @@ export class RunFolder {
    * @throws {CheckpointError} when the disk is full or refuses; the checkpoints before are untouched
    */
   async save(checkpoint: Checkpoint, { best }: { best: boolean }): Promise<void> {
-    const { iter, model, optimizer, state } = checkpoint, before = { last: this.#last, best: this.#best };
+    const { iter } = checkpoint, before = { last: this.#last, best: this.#best };
     let name: string | undefined;
     try {
       await this.#removeUnnamed(); // what an interrupted save has left takes room
-      name = await this.#freeName(iter);
-      const folder = `${this.path}/${name}`;
-      await Deno.mkdir(folder);
-      await writeSafetensors(`${folder}/${PARTS.model}`, model, { open: this.#open });
-      await writeSafetensors(`${folder}/${PARTS.optimizer}`, optimizer, { open: this.#open });
-      await writeJson(`${folder}/${PARTS.state}`, state, this.#open);
-      await syncDirectory(folder);
+      name = await freeName(this.path, iter);
+      await writeCheckpoint(`${this.path}/${name}`, checkpoint, this.#open);
       this.#last = name;
       if (best) this.#best = name;
       await this.#commit();
@@ -183,9 +157,7 @@ export class RunFolder {
     if (!name) {
       throw new CheckpointError(`${this.path} holds no checkpoint yet: its run has not come to its first save`);
     }
-    const folder = `${this.path}/${name}`;
-    const state = await readJson(`${folder}/${PARTS.state}`);
-    return { name, model: `${folder}/${PARTS.model}`, optimizer: `${folder}/${PARTS.optimizer}`, state };
+    return await readCheckpoint(this.path, name);
   }
 
   /**
@@ -217,8 +189,8 @@ export class RunFolder {
   }
 
   /** What run.json says now: the run before, until this one's first commit. */
-  async #committed(): Promise<Record<string, unknown> | undefined> {
-    return await exists(`${this.path}/${RUN}`) ? await readJson(`${this.path}/${RUN}`) : undefined;
+  async #committed(): Promise<RunJson | undefined> {
+    return await exists(`${this.path}/${RUN}`) ? await readRunJson(`${this.path}/${RUN}`) : undefined;
   }
 
   #writeRun(): Promise<void> {
@@ -247,27 +219,9 @@ export class RunFolder {
     if (uncommitted) await Deno.remove(`${this.path}/${RUN}.new`); // last: while it is there, the others do not count
   }
 
-  /** An earlier run, or this one before it was interrupted and resumed, may have a checkpoint of the same iteration. */
-  async #freeName(iter: number): Promise<string> {
-    const stem = `checkpoint-${String(iter).padStart(6, "0")}`;
-    let name = stem;
-    for (let i = 2; await exists(`${this.path}/${name}`); i++) name = `${stem}-${i}`;
-    return name;
-  }
-
-  /** Removes checkpoints that run.json does not name, but nothing that a run would not have written. */
+  /** Removes checkpoints that run.json does not name. */
   async #removeUnnamed(): Promise<void> {
     const { last, best } = await this.#committed() ?? {};
-    const { model, optimizer, state } = PARTS;
-    for await (const { name, isDirectory } of Deno.readDir(this.path)) {
-      if (!isDirectory || !CHECKPOINT.test(name) || name === last || name === best) continue;
-      const folder = `${this.path}/${name}`, files = await Array.fromAsync(Deno.readDir(folder), ({ name }) => name);
-      if (files.every((file) => [model, optimizer, state].includes(file))) {
-        await Deno.remove(folder, { recursive: true });
-      }
-    }
+    await removeOthers(this.path, [last, best]);
   }
 }
-
-const isRecord = (value: unknown): value is Record<string, unknown> =>
-  typeof value === "object" && value !== null && !Array.isArray(value);

@@ -1,0 +1,66 @@
+/** The folders of checkpoints in a run's folder: their names, what is in one, and which may go. */
+import { exists, type OpenFile, readJson, syncDirectory, writeJson } from "./files.ts";
+import { type TensorSource, writeSafetensors } from "./safetensors.ts";
+
+const PARTS = { model: "model.safetensors", optimizer: "optimizer.safetensors", state: "state.json" };
+const NAME = /^checkpoint-[\d-]+$/;
+
+/** What a save writes. */
+export interface Checkpoint {
+  readonly iter: number;
+  readonly model: Iterable<readonly [name: string, tensor: TensorSource]>;
+  readonly optimizer: Iterable<readonly [name: string, tensor: TensorSource]>;
+  /** What else it takes to go on, as JSON. */
+  readonly state: Readonly<Record<string, unknown>>;
+}
+
+/** A checkpoint on the disk. */
+export interface SavedCheckpoint {
+  readonly name: string;
+  /** Path of the weights. */
+  readonly model: string;
+  /** Path of the optimizer's tensors. */
+  readonly optimizer: string;
+  readonly state: Readonly<Record<string, unknown>>;
+}
+
+export function isCheckpointName(name: unknown): name is string {
+  return typeof name === "string" && NAME.test(name);
+}
+
+/** A name for the checkpoint of `iter` that none in `path` has: an earlier run, or this one before it was resumed, may. */
+export async function freeName(path: string, iter: number): Promise<string> {
+  const stem = `checkpoint-${String(iter).padStart(6, "0")}`;
+  let name = stem;
+  for (let i = 2; await exists(`${path}/${name}`); i++) name = `${stem}-${i}`;
+  return name;
+}
+
+/** Makes `folder` and brings all of `checkpoint` to the disk. @throws what the system says */
+export async function writeCheckpoint(
+  folder: string,
+  { model, optimizer, state }: Checkpoint,
+  open: OpenFile | undefined,
+): Promise<void> {
+  await Deno.mkdir(folder);
+  await writeSafetensors(`${folder}/${PARTS.model}`, model, { open });
+  await writeSafetensors(`${folder}/${PARTS.optimizer}`, optimizer, { open });
+  await writeJson(`${folder}/${PARTS.state}`, state, open);
+  await syncDirectory(folder);
+}
+
+/** @throws {CheckpointError} when the state is missing or damaged; the tensors are only named */
+export async function readCheckpoint(path: string, name: string): Promise<SavedCheckpoint> {
+  const folder = `${path}/${name}`, state = await readJson(`${folder}/${PARTS.state}`);
+  return { name, model: `${folder}/${PARTS.model}`, optimizer: `${folder}/${PARTS.optimizer}`, state };
+}
+
+/** Removes the checkpoints in `path` other than those of `kept`, but nothing that a run would not have written. */
+export async function removeOthers(path: string, kept: readonly unknown[]): Promise<void> {
+  const parts = Object.values(PARTS);
+  for await (const { name, isDirectory } of Deno.readDir(path)) {
+    if (!isDirectory || !isCheckpointName(name) || kept.includes(name)) continue;
+    const files = await Array.fromAsync(Deno.readDir(`${path}/${name}`), ({ name }) => name);
+    if (files.every((file) => parts.includes(file))) await Deno.remove(`${path}/${name}`, { recursive: true });
+  }
+}

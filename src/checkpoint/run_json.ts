@@ -1,0 +1,31 @@
+/** run.json: what a run was asked for, its model's sizes, and which of its checkpoints count. */
+import { CheckpointError } from "../errors.ts";
+import { isCheckpointName } from "./checkpoint_folder.ts";
+import { readJson } from "./files.ts";
+
+/** Of the file's layout: a version that writes another must not be read by this one. */
+export const FORMAT = 1;
+
+export interface RunJson {
+  readonly flags: Readonly<Record<string, unknown>>;
+  readonly model: Readonly<Record<string, unknown>>;
+  readonly last?: string;
+  readonly best?: string;
+}
+
+/** @throws {CheckpointError} when the file cannot be read, is of another format, or damaged */
+export async function readRunJson(path: string): Promise<RunJson> {
+  const { format, flags, model, last, best } = await readJson(path);
+  if (format !== FORMAT) throw new CheckpointError(`${path} has format ${format}, and this version reads ${FORMAT}`);
+  if (!isRecord(flags) || !isRecord(model)) {
+    throw new CheckpointError(`${path} is damaged: no flags or no model in it`);
+  }
+  const name = (value: unknown): string | undefined => {
+    if (value === undefined || isCheckpointName(value)) return value;
+    throw new CheckpointError(`${path} is damaged: ${JSON.stringify(value)} is not the name of a checkpoint`);
+  };
+  return { flags, model, last: name(last), best: name(best) };
+}
+
+const isRecord = (value: unknown): value is Record<string, unknown> =>
+  typeof value === "object" && value !== null && !Array.isArray(value);
