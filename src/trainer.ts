@@ -9,7 +9,6 @@
 import { Breather } from "./breather.ts";
 import type { RunFolder } from "./checkpoint/run_folder.ts";
 import { loadTensors, sources } from "./checkpoint/tensors.ts";
-import { type Batch, batchAt, getBatch } from "./data/batch.ts";
 import type { TokenSplits } from "./data/split.ts";
 import { CheckpointError, ConfigError, TrainingError } from "./errors.ts";
 import type { GPT } from "./gpt.ts";
@@ -19,6 +18,7 @@ import { Generator } from "./random.ts";
 import type { Tensor } from "./tensor.ts";
 import { estimateLoss } from "./training/estimate_loss.ts";
 import type { TrainEvent } from "./training/events.ts";
+import { MicroSteps } from "./training/micro_steps.ts";
 import { type TrainerOptions, trainerOptions } from "./training/options.ts";
 import { parseState, type TrainerState } from "./training/state.ts";
 
@@ -52,13 +52,8 @@ export class Trainer implements Disposable {
   readonly #generator: Generator;
   readonly #folder: RunFolder | undefined;
   readonly #peakFlops: number | undefined;
-  readonly #tokens: Tensor;
-  readonly #targets: Tensor;
-  /** The gradient of the mean of the micro-batches' losses: where backward begins. */
-  readonly #share: Tensor;
+  readonly #microSteps: MicroSteps;
   readonly #breather = new Breather();
-  /** Drawn and not yet trained on. */
-  #batch: Batch | undefined;
   /** Of the last update; on the device until someone asks. */
   #loss: Tensor | undefined;
   #iter = 0;
@@ -79,13 +74,9 @@ export class Trainer implements Disposable {
     this.#generator = generator ?? new Generator(1337);
     this.#folder = folder;
     this.#peakFlops = peakFlops;
-    const { device, config: { blockSize } } = model;
-    const { batchSize, weightDecay, learningRate, beta1, beta2 } = this.options;
+    const { weightDecay, learningRate, beta1, beta2 } = this.options;
     this.optimizer = model.configureOptimizers({ weightDecay, learningRate, betas: [beta1, beta2] });
-    const ids = new Int32Array(batchSize * blockSize);
-    this.#tokens = device.tensor(ids, [batchSize, blockSize], { dtype: "i32" });
-    this.#targets = device.tensor(ids, [batchSize, blockSize], { dtype: "i32" });
-    this.#share = device.tensor([1 / this.options.gradientAccumulationSteps], []);
+    this.#microSteps = new MicroSteps(model, data.train, { ...this.options, generator: this.#generator });
   }
 
   /** The iteration that comes next: how many updates were made. */
@@ -95,13 +86,13 @@ export class Trainer implements Disposable {
 
   /** Everything besides tensors that it takes to go on bit for bit. */
   state(): TrainerState {
-    this.#batch ??= this.#draw();
+    const offsets = this.#microSteps.prepare(); // before the generator's state is taken
     return {
       iter: this.#iter,
       evaluated: this.#evaluated,
       bestValLoss: this.#bestValLoss,
       generator: this.#generator.getState(),
-      offsets: this.#batch.offsets,
+      offsets,
       dropoutPasses: this.model.noise.passes,
       optimizerSteps: this.optimizer.t,
     };
@@ -127,10 +118,7 @@ export class Trainer implements Disposable {
     this.#generator.setState(state.generator);
     noise.passes = state.dropoutPasses;
     this.optimizer.t = state.optimizerSteps;
-    const { batchSize } = this.options, { blockSize } = config, { train } = this.data, { offsets } = state;
-    // Where the run goes on with another batch size or a shorter text, the first batch is drawn anew.
-    const fits = offsets.length === batchSize && offsets.every((offset) => offset + blockSize < train.length);
-    this.#batch = fits ? batchAt(train, offsets, { blockSize }) : undefined;
+    this.#microSteps.resume(state.offsets);
     this.#iter = this.#saved = this.#checked = state.iter;
     this.#evaluated = state.evaluated;
     this.#bestValLoss = state.bestValLoss;
@@ -146,7 +134,7 @@ export class Trainer implements Disposable {
   async *run({ signal }: { signal?: AbortSignal } = {}): AsyncGenerator<TrainEvent, void, void> {
     const { maxIters, evalInterval, evalOnly } = this.options;
     this.model.train();
-    this.#batch ??= this.#draw();
+    this.#microSteps.prepare(); // train.py draws the first batch before it evaluates
     if (evalOnly) return void (yield* this.#evaluate(signal));
     while (this.#iter <= maxIters) {
       if (this.#iter % evalInterval === 0 && !this.#evaluated) yield* this.#evaluate(signal);
@@ -181,7 +169,9 @@ export class Trainer implements Disposable {
     const { gradientAccumulationSteps, gradClip, logInterval, batchSize } = this.options, iter = this.#iter;
     const begin = performance.now(), lr = learningRate(iter, this.options);
     for (let micro = 0; micro < gradientAccumulationSteps; micro++) {
-      this.#forwardBackward();
+      const loss = this.#microSteps.run();
+      this.#loss?.dispose();
+      this.#loss = loss;
       await this.#breather.breathe();
     }
     this.optimizer.step({ learningRate: lr, gradClip });
@@ -200,19 +190,6 @@ export class Trainer implements Disposable {
     await this.#folder?.log({ iter, loss, lr, grad_norm: gradNorm, ms, tokens_per_second: tokensPerSecond });
     const mfu = this.#peakFlops && this.model.estimateMfu(sequences, ms / 1000, this.#peakFlops);
     yield { kind: "step", iter, loss, lr, gradNorm, ms, tokensPerSecond, ...(mfu && { mfu }) };
-  }
-
-  /** A micro-step: gradients are added to. */
-  #forwardBackward(): void {
-    using scope = this.model.device.scope();
-    const { device } = this.model, { x, y } = this.#batch!;
-    device.write(this.#tokens.storage, x);
-    device.write(this.#targets.storage, y);
-    const { loss } = this.model.forward(this.#tokens, this.#targets);
-    this.#batch = this.#draw();
-    loss!.backward(this.#share);
-    this.#loss?.dispose();
-    this.#loss = scope.keep(loss);
   }
 
   /** Loss and gradient norm of the last update. @throws {TrainingError} when one is not finite */
@@ -241,14 +218,10 @@ export class Trainer implements Disposable {
     yield { kind: "checkpoint", iter, name: folder.last!, best };
   }
 
-  #draw(): Batch {
-    const { batchSize } = this.options, { blockSize } = this.model.config;
-    return getBatch(this.data.train, { blockSize, batchSize, generator: this.#generator });
-  }
-
   /** Frees the optimizer and the buffers; the model stays. */
   dispose(): void {
-    for (const tensor of [this.#tokens, this.#targets, this.#share, this.#loss]) tensor?.dispose();
+    this.#loss?.dispose();
+    this.#microSteps[Symbol.dispose]();
     this.optimizer.dispose();
   }
   [Symbol.dispose](): void {
