@@ -48,14 +48,16 @@ async function trainRun(values: TrainValues, run: RunFolder | undefined, report:
   if (!values.eval_only) checkMemory(config, values.batch_size, device.name);
   const model = new GPT(config, { device, seed, generator });
   const vocabulary = tokenizer.toJSON();
+  // Where the grammar has stood in, a resume must not find another text, though the network be back.
+  const flags = text.entropy === undefined ? values : { ...values, dataset: "grammar" };
   // An evaluation alone writes nothing.
   const folder = run ??
     (values.eval_only
       ? undefined
-      : await RunFolder.create(values.out_dir, { flags: values, model: { ...config }, vocabulary }));
+      : await RunFolder.create(values.out_dir, { flags, model: { ...config }, vocabulary }));
   using trainer = new Trainer(model, data, { ...trainerOptions(values), generator, folder });
   if (run) {
-    run.flags = values;
+    run.flags = flags;
     await trainer.resume();
   }
   report.begin({ text, data, model, iter: trainer.iter });
