@@ -52,7 +52,8 @@ export async function loadText(options: TextOptions = {}): Promise<LoadedText> {
     );
   }
   const folder = options.cacheFolder ?? defaultCacheFolder();
-  const onDownload = () => onNote(`Downloading tiny Shakespeare (${shakespeare.bytes} bytes) to ${folder}`);
+  const onDownload = () =>
+    onNote(`Downloading tiny Shakespeare (${shakespeare.bytes.toLocaleString("en-US")} bytes) to ${folder}`);
   try {
     const bytes = await downloadOnce(shakespeare, folder, { onDownload });
     return { text: decodeText(bytes, shakespeare.name), source: "tiny Shakespeare" };
