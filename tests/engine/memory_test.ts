@@ -7,6 +7,7 @@ import { f32, kernel } from "../../src/kernel.ts";
 import { launch } from "../../src/launch.ts";
 import { accumulate } from "../../kernels/accumulate/kernel.ts";
 import { Tensor } from "../../src/tensor.ts";
+import { GPT } from "../../src/gpt.ts";
 import { add } from "../../src/ops/add.ts";
 
 for (const name of ["reference", "cpu"]) {
@@ -85,6 +86,29 @@ for (const name of ["reference", "cpu"]) {
     assertThrows(() => Tensor.empty(device, [2, 0]), ShapeError, "[2,0] is no shape");
   });
 }
+
+Deno.test("memory after 100 training steps equals memory after 10", async () => {
+  const device = await createDevice("cpu", { threads: 2 });
+  const model = new GPT({ blockSize: 24, vocabSize: 31, nLayer: 2, nHead: 2, nEmbd: 20, dropout: 0.1 }, { device });
+  const optimizer = model.configureOptimizers({ weightDecay: 0.1, learningRate: 1e-3, betas: [0.9, 0.99] });
+  const ids = device.tensor(Int32Array.from({ length: 72 }, (_, i) => i * i % 31), [3, 24], { dtype: "i32" });
+  const steps = async (count: number) => {
+    for (let i = 0; i < count; i++) {
+      using scope = device.scope();
+      const loss = scope.keep(model.forward(ids, ids).loss!);
+      loss.backward();
+      optimizer.step({ gradClip: 1 });
+      optimizer.zeroGrad();
+      scope[Symbol.dispose]();
+      await loss.item();
+      loss.dispose();
+    }
+    return device.memory();
+  };
+  const after10 = await steps(10);
+  assertEquals(await steps(90), after10);
+  device.close();
+});
 
 Deno.test("what does not fit into the memory is refused with the figures", async () => {
   const device = await CpuDevice.create({ threads: 1 });
