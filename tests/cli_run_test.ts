@@ -15,7 +15,7 @@ function command(name: "train" | "sample", args: string[], flags = ["--allow-rea
   return new Deno.Command(Deno.execPath(), {
     args: ["run", "--no-prompt", "--no-check", "--allow-env=NANOGPT_DEBUG", ...flags, `src/cli/${name}.ts`, ...args],
     cwd: root,
-    env: { NO_COLOR: "1", NANOGPT_DEBUG: "", XDG_CACHE_HOME: "no/such/cache" },
+    env: { NO_COLOR: "1", NANOGPT_DEBUG: "" },
     stdout: "piped",
     stderr: "piped",
   });
@@ -142,7 +142,9 @@ Deno.test("Ctrl-C saves, and the command that is then named ends with the bytes 
 
 Deno.test("where the grammar has stood in for a text, the run goes on with it", () =>
   withText(async (folder) => {
-    const allowed = ["--allow-read", "--allow-write", "--allow-env=XDG_CACHE_HOME,HOME"]; // and no network
+    // Neither the network nor the folder where an earlier download may lie.
+    const read = `--allow-read=.,${folder},${Deno.execPath()}`;
+    const allowed = [read, "--allow-write", "--allow-env=XDG_CACHE_HOME,HOME,LOCALAPPDATA"];
     const out = `--out_dir=${folder}/out`;
     const { out: began, code, err } = await run("train", [out, ...tiny, "--max_iters=2", "--eval_iters=1"], allowed);
     assertEquals(code, 0, err);
