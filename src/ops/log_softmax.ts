@@ -2,7 +2,7 @@ import { logSoftmaxBackward, logSoftmaxForward } from "../../kernels/softmax/ker
 import { record } from "../autograd.ts";
 import { launch } from "../launch.ts";
 import type { Tensor } from "../tensor.ts";
-import { aroundAxis } from "./softmax.ts";
+import { axisOf, splitAt } from "./axes.ts";
 
 /**
  * x − log Σ exp(x) along an axis, as `torch.log_softmax`: the logarithm of {@linkcode softmax}, exact where that rounds to 0.
@@ -14,7 +14,7 @@ import { aroundAxis } from "./softmax.ts";
  */
 export function logSoftmax(x: Tensor, { axis = -1 }: { axis?: number } = {}): Tensor {
   using scope = x.device.scope();
-  const three = aroundAxis("log_softmax", x.shape, axis);
+  const three = splitAt(x.shape, axisOf("log_softmax", x.shape, axis));
   const y = launch(logSoftmaxForward, { x: x.view(three) }).y.view(x.shape);
   record("log_softmax", y, [x], [y], (dout, [into]) => {
     const { dx } = launch(logSoftmaxBackward, { dy: dout.view(three), y: y.view(three), dx: into?.view(three) });

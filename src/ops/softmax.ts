@@ -1,8 +1,8 @@
 import { softmaxBackward, softmaxForward } from "../../kernels/softmax/kernel.ts";
 import { record } from "../autograd.ts";
-import { ShapeError } from "../errors.ts";
 import { launch } from "../launch.ts";
-import { sizeOf, type Tensor } from "../tensor.ts";
+import type { Tensor } from "../tensor.ts";
+import { axisOf, splitAt } from "./axes.ts";
 
 /**
  * exp(x) / Σ exp(x) along an axis, as `torch.softmax`: probabilities that sum to 1.
@@ -16,18 +16,11 @@ import { sizeOf, type Tensor } from "../tensor.ts";
  */
 export function softmax(x: Tensor, { axis = -1 }: { axis?: number } = {}): Tensor {
   using scope = x.device.scope();
-  const three = aroundAxis("softmax", x.shape, axis);
+  const three = splitAt(x.shape, axisOf("softmax", x.shape, axis));
   const y = launch(softmaxForward, { x: x.view(three) }).y.view(x.shape);
   record("softmax", y, [x], [y], (dout, [into]) => {
     const { dx } = launch(softmaxBackward, { dy: dout.view(three), y: y.view(three), dx: into?.view(three) });
     return [dx.view(x.shape)];
   });
   return scope.keep(y);
-}
-
-/** The sizes before, along and behind an axis. */
-export function aroundAxis(op: string, shape: readonly number[], axis: number): [number, number, number] {
-  const at = axis < 0 ? axis + shape.length : axis;
-  if (!(at in shape)) throw new ShapeError(`Cannot apply ${op} along axis ${axis} of [${shape}]`);
-  return [sizeOf(shape.slice(0, at)), shape[at], sizeOf(shape.slice(at + 1))];
 }
