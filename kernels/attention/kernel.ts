@@ -11,24 +11,20 @@
  * 24 bits of its Philox word are below `threshold` = ⌈p · 2²⁴⌉, and otherwise multiplied by `gain` = 1 / (1 − p).
  */
 import { f32, type FloatArray, i32, kernel, optional } from "../../src/kernel.ts";
-import { philox } from "../../src/random/philox.ts";
+import { dropoutFactor, dropoutParams } from "../dropout/kernel.ts";
 import { attentionBackward as backward } from "./wasm_backward.ts";
 import { attentionForward as forward, CHUNK } from "./wasm_forward.ts";
 
 const packed = f32("B", "T", 3, "heads", "width"), rows = f32("B", "T", "heads", "width");
 const perQuery = f32("B", "heads", "T"), offset = optional(i32(1));
-const dropout = { seed: "i32", stream: "i32", threshold: "i32", gain: "f32" } as const;
 
 type Sizes = Record<"B" | "T" | "heads" | "width", number>;
 
 /** What P is multiplied with, by the head's number (b · heads + h), query and key. */
-function factors({ T }: Sizes, offset: Int32Array | undefined, params: Record<keyof typeof dropout, number>) {
-  const { seed, stream, threshold, gain } = params, T4 = Math.ceil(T / 4) * 4;
-  return (head: number, t: number, s: number): number => {
-    if (!offset) return 1;
-    const i = (head * T + t) * T4 + s, word = philox([i >>> 2, stream, offset[0], 0], [seed, 0])[i & 3];
-    return (word >>> 8) >= threshold ? gain : 0;
-  };
+function factors({ T }: Sizes, offset: Int32Array | undefined, params: Record<keyof typeof dropoutParams, number>) {
+  const T4 = Math.ceil(T / 4) * 4;
+  return (head: number, t: number, s: number): number =>
+    offset ? dropoutFactor((head * T + t) * T4 + s, offset[0], params) : 1;
 }
 
 /** Places in the arrays: q, k or v (part 0, 1, 2) of a row in (B, T, 3, heads, width), and a row in (B, T, heads, width). */
@@ -55,7 +51,7 @@ export const attentionForward = kernel({
   name: "attention_forward",
   reads: { qkv: packed, offset },
   writes: { y: rows, max: perQuery, sum: perQuery },
-  params: dropout,
+  params: dropoutParams,
 
   reference({ qkv, offset, y, max, sum }, sizes, params) {
     const { B, T, heads, width } = sizes, factor = factors(sizes, offset, params), root = Math.sqrt(width);
@@ -90,7 +86,7 @@ export const attentionBackward = kernel({
   name: "attention_backward",
   reads: { dy: rows, qkv: packed, offset, y: rows, max: perQuery, sum: perQuery },
   updates: { dqkv: packed },
-  params: dropout,
+  params: dropoutParams,
 
   reference({ dy, qkv, offset, y, max, sum, dqkv }, sizes, params) {
     const { B, T, heads, width } = sizes, factor = factors(sizes, offset, params), root = Math.sqrt(width);

@@ -6,19 +6,29 @@
  * share that is dropped is p, and all devices agree on it exactly.
  */
 import { f32, i32, kernel } from "../../src/kernel.ts";
-import * as wasm from "./wasm.ts";
 import { philox } from "../../src/random/philox.ts";
+import * as wasm from "./wasm.ts";
+
+/** What attention, which drops probabilities, takes too. */
+export const dropoutParams = { seed: "i32", stream: "i32", threshold: "i32", gain: "f32" } as const;
+
+/** What element i is multiplied with: 0 or gain. */
+export function dropoutFactor(
+  i: number,
+  offset: number,
+  { seed, stream, threshold, gain }: Record<keyof typeof dropoutParams, number>,
+): number {
+  const word = philox([i >>> 2, stream, offset, 0], [seed, 0])[i & 3];
+  return word >>> 8 >= threshold ? gain : 0;
+}
 
 export const dropout = kernel({
   name: "dropout",
   reads: { x: f32("n"), offset: i32(1) },
   writes: { y: f32("n") },
-  params: { seed: "i32", stream: "i32", threshold: "i32", gain: "f32" },
-  reference({ x, offset, y }, { n }, { seed, stream, threshold, gain }) {
-    for (let i = 0; i < n; i++) {
-      const word = philox([i >>> 2, stream, offset[0], 0], [seed, 0])[i & 3];
-      y[i] = x[i] * (word >>> 8 >= threshold ? gain : 0);
-    }
+  params: dropoutParams,
+  reference({ x, offset, y }, { n }, params) {
+    for (let i = 0; i < n; i++) y[i] = x[i] * dropoutFactor(i, offset[0], params);
   },
   cpu: { tasks: ({ n }) => Math.ceil(n / wasm.GROUP), work: ({ n }) => 4 * n, emit: wasm.dropout },
 });

@@ -1,9 +1,9 @@
 import { attentionBackward, attentionForward } from "../../kernels/attention/kernel.ts";
 import { record } from "../autograd.ts";
-import { ConfigError, ShapeError } from "../errors.ts";
+import { ShapeError } from "../errors.ts";
 import { launch } from "../launch.ts";
 import type { Tensor } from "../tensor.ts";
-import type { DropoutOptions } from "./dropout.ts";
+import { dropoutArguments, type DropoutOptions } from "./dropout.ts";
 
 /**
  * softmax(q · kᵀ / √hs) · v of each head, a token seeing itself and those before it, as
@@ -20,17 +20,12 @@ import type { DropoutOptions } from "./dropout.ts";
 export function causalSelfAttention(
   qkv: Tensor,
   heads: number,
-  { dropout }: { dropout?: DropoutOptions } = {},
+  { dropout = { p: 0, seed: 0, offset: 0, stream: 0 } }: { dropout?: DropoutOptions } = {},
 ): Tensor {
   const { packed, C, rows } = attentionShapes("causal_self_attention", qkv.shape, heads), out = [rows[0], rows[1], C];
-  const p = dropout?.p ?? 0;
-  if (!(p >= 0 && p <= 1)) throw new ConfigError(`causal_self_attention: dropout's p is ${p}; expected 0 to 1`);
-  const { seed = 0, stream = 0, offset: step } = dropout ?? {};
-  const params = { seed, stream, threshold: Math.ceil(p * 2 ** 24), gain: p < 1 ? 1 / (1 - p) : 0 };
 
   using scope = qkv.device.scope();
-  const given = typeof step === "number" ? qkv.device.tensor([step], [1], { dtype: "i32" }) : step;
-  const offset = p > 0 ? given : undefined;
+  const { offset, params } = dropoutArguments("causal_self_attention", qkv.device, dropout);
   const { y, max, sum } = launch(attentionForward, { qkv: qkv.view(packed), offset }, params);
   const result = y.view(out);
   record("causal_self_attention", result, [qkv], [qkv, offset, y, max, sum], (dout, [into]) => {

@@ -1,5 +1,6 @@
 import { dropout as dropoutKernel } from "../../kernels/dropout/kernel.ts";
 import { record } from "../autograd.ts";
+import type { Device } from "../device/device.ts";
 import { ConfigError } from "../errors.ts";
 import { launch } from "../launch.ts";
 import type { Tensor } from "../tensor.ts";
@@ -24,12 +25,19 @@ export interface DropoutOptions {
  * @returns the shape of x; x itself where p is 0
  * @throws {ConfigError} when p is not from 0 to 1
  */
-export function dropout(x: Tensor, { p, seed, offset, stream }: DropoutOptions): Tensor {
-  if (!(p >= 0 && p <= 1)) throw new ConfigError(`dropout: p is ${p}; expected 0 to 1`);
-  if (p === 0) return x;
+export function dropout(x: Tensor, options: DropoutOptions): Tensor {
   using scope = x.device.scope();
-  const n = [x.size], step = typeof offset === "number" ? x.device.tensor([offset], [1], { dtype: "i32" }) : offset;
+  const { offset, params } = dropoutArguments("dropout", x.device, options);
+  if (!offset) return x;
+  const n = [x.size];
+  const mask = (x: Tensor) => launch(dropoutKernel, { x: x.view(n), offset }, params).y.view(x.shape);
+  return scope.keep(record("dropout", mask(x), [x], [offset], (dout) => [mask(dout)]));
+}
+
+/** What kernels that drop out take: their parameters and, unless p is 0, the offset on the device. */
+export function dropoutArguments(op: string, device: Device, { p, seed, offset, stream }: DropoutOptions) {
+  if (!(p >= 0 && p <= 1)) throw new ConfigError(`${op}: p is ${p}; expected 0 to 1`);
   const params = { seed, stream, threshold: Math.ceil(p * 2 ** 24), gain: p < 1 ? 1 / (1 - p) : 0 };
-  const mask = (x: Tensor) => launch(dropoutKernel, { x: x.view(n), offset: step }, params).y.view(x.shape);
-  return scope.keep(record("dropout", mask(x), [x], [step], (dout) => [mask(dout)]));
+  if (p === 0) return { params };
+  return { params, offset: typeof offset === "number" ? device.tensor([offset], [1], { dtype: "i32" }) : offset };
 }
