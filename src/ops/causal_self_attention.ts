@@ -7,15 +7,28 @@ import { dropoutArguments, type DropoutOptions } from "./dropout.ts";
 
 /**
  * softmax(q · kᵀ / √hs) · v of each head, a token seeing itself and those before it, as
- * `torch.nn.functional.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)` between nanoGPT's `split` and
- * its reassembly of the heads (Vaswani et al. 2017, arXiv:1706.03762). No T×T matrix is stored.
+ * `torch.nn.functional.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)` between nanoGPT's `split`
+ * and its reassembly of the heads (Vaswani et al. 2017, arXiv:1706.03762). No T×T matrix is stored.
  *
- * @param qkv (B, T, 3C): queries, keys and values side by side, each (B, T, nh, hs)
- * @param heads how many heads C is divided into
+ * @param qkv f32 (B, T, 3C): queries, keys and values side by side, each (B, T, nh, hs)
+ * @param heads how many heads C is divided into: nh
  * @param options.dropout of the probabilities, drawn from Philox; none where left out
- * @returns (B, T, C)
+ * @returns f32 (B, T, C)
  * @throws {ShapeError} when qkv is not (B, T, 3C), C is not a multiple of the heads, or more than 256 times as many
  * @throws {ConfigError} when the dropout's p is not from 0 to 1
+ * @see https://pytorch.org/docs/stable/generated/torch.nn.functional.scaled_dot_product_attention.html
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { createDevice } from "@nanogpt/ts";
+ * import { causalSelfAttention } from "@nanogpt/ts/ops";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * // Two tokens, one head of width 1, as (q, k, v). All keys are 0, so a token takes the mean of the values it sees.
+ * const qkv = device.tensor([1, 0, 10, 1, 0, 30], [1, 2, 3]);
+ * assertEquals([...await causalSelfAttention(qkv, 1).data()], [10, 20]);
+ * device.close();
+ * ```
  */
 export function causalSelfAttention(
   qkv: Tensor,

@@ -7,9 +7,25 @@ import { axisOf, splitAt, stridesOf } from "./axes.ts";
 import { copyStrided } from "./strided.ts";
 
 /**
- * Tensors one behind the other along an axis.
+ * Tensors one behind the other along an axis, as `torch.concat`.
  *
+ * @param tensors f32 or i32, all of one dtype, and of one shape but along the axis
+ * @param options.axis counted from the end where negative
+ * @returns their dtype and shape; along the axis, the sum of their sizes
  * @throws {ShapeError} when there is none, or another axis differs
+ * @throws {DeviceError} when the dtypes or the devices differ
+ * @see https://pytorch.org/docs/stable/generated/torch.concat.html
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { createDevice } from "@nanogpt/ts";
+ * import { concat } from "@nanogpt/ts/ops";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * const a = device.tensor([1, 2], [2, 1]), b = device.tensor([3, 4, 5, 6], [2, 2]);
+ * assertEquals([...await concat([a, b], { axis: 1 }).data()], [1, 3, 4, 2, 5, 6]);
+ * device.close();
+ * ```
  */
 export function concat(tensors: readonly Tensor[], options: { axis: number }): Tensor {
   const [first] = tensors;

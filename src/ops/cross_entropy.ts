@@ -5,14 +5,28 @@ import { launch } from "../launch.ts";
 import type { Tensor } from "../tensor.ts";
 
 /**
- * Mean over rows of log Σ exp(logits) − logits[target], as `torch.nn.functional.cross_entropy`.
+ * The mean over rows of log Σ exp(logits) − logits[target], as `torch.nn.functional.cross_entropy`: how many nats the
+ * targets surprise a model that predicts softmax(logits). dlogits = (softmax(logits) − [the target]) · dy / rows.
  *
- * @param logits (…, V)
- * @param targets (…) i32: a class from 0 to V − 1 for each row
+ * @param logits f32 (…, V)
+ * @param targets i32 (…): a class from 0 to V − 1 for each row
  * @param options.ignoreIndex rows with this target do not count; where none counts, the loss is NaN. Default: −100
- * @returns a single number, of shape []
- * @throws {ShapeError} when the shapes disagree, or a target that the host wrote is no class. A target that is made on the
- *   device cannot be looked at: one that is no class counts as the last.
+ * @returns f32 []: one number, in nats
+ * @throws {ShapeError} when the shapes disagree, or a target that the host wrote is no class. A target that is made on
+ *   the device cannot be looked at: one that is no class counts as the last.
+ * @see https://pytorch.org/docs/stable/generated/torch.nn.functional.cross_entropy.html
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { createDevice } from "@nanogpt/ts";
+ * import { crossEntropy } from "@nanogpt/ts/ops";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * const logits = device.tensor([0, 0, 0, 0, 1000, 0], [3, 2]); // even, even, certain of class 0
+ * const targets = device.tensor([1, -100, 0], [3], { dtype: "i32" });
+ * assertEquals(await crossEntropy(logits, targets).item(), Math.fround(Math.LN2 / 2)); // (ln 2 + 0) / 2
+ * device.close();
+ * ```
  */
 export function crossEntropy(
   logits: Tensor,

@@ -11,7 +11,7 @@ export interface DropoutOptions {
   readonly p: number;
   /** 32 bits. */
   readonly seed: number;
-  /** Of the training step, 32 bits: an i32 (1) on the device, so that a captured step needs no other code, or a number. */
+  /** Of the training step, 32 bits: a number, or an i32 (1) on the device, which a step can change without other code. */
   readonly offset: Tensor | number;
   /** Which of a step's masks it is, 32 bits: every call its own. */
   readonly stream: number;
@@ -21,9 +21,24 @@ export interface DropoutOptions {
  * x with a share p of its elements set to zero and the others multiplied by 1 / (1 − p), as
  * `torch.nn.functional.dropout` in training (Srivastava et al. 2014), but with masks from Philox4x32-10.
  *
- * @param x any shape
- * @returns the shape of x; x itself where p is 0
+ * @param x f32, any shape
+ * @param options the share, and which mask: seed, offset and stream tell it
+ * @returns f32, the shape of x; x itself where p is 0
  * @throws {ConfigError} when p is not from 0 to 1
+ * @see https://pytorch.org/docs/stable/generated/torch.nn.functional.dropout.html
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { createDevice } from "@nanogpt/ts";
+ * import { dropout } from "@nanogpt/ts/ops";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * const x = device.tensor(new Float32Array(1000).fill(1), [1000]), mask = { p: 0.5, seed: 1, offset: 0, stream: 0 };
+ * const y = await dropout(x, mask).data();
+ * assertEquals(new Set(y), new Set([0, 2]));
+ * assertEquals(await dropout(x, mask).data(), y); // the same mask again
+ * device.close();
+ * ```
  */
 export function dropout(x: Tensor, options: DropoutOptions): Tensor {
   using scope = x.device.scope();

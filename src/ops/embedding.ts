@@ -9,10 +9,22 @@ import type { Tensor } from "../tensor.ts";
  * places where it was taken.
  *
  * @param ids i32, any shape (…), from 0 to V − 1
- * @param weight (V, C)
- * @returns (…, C)
+ * @param weight f32 (V, C)
+ * @returns f32 (…, C)
  * @throws {ShapeError} when an id that the host wrote is outside the table; those computed on the device are not looked
- * at, and the last row stands in for them
+ *   at, and the last row stands in for them
+ * @see https://pytorch.org/docs/stable/generated/torch.nn.functional.embedding.html
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { createDevice } from "@nanogpt/ts";
+ * import { embedding } from "@nanogpt/ts/ops";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * const weight = device.tensor([0, 1, 10, 11, 20, 21], [3, 2]), ids = device.tensor([2, 0], [2], { dtype: "i32" });
+ * assertEquals([...await embedding(ids, weight).data()], [20, 21, 0, 1]);
+ * device.close();
+ * ```
  */
 export function embedding(ids: Tensor, weight: Tensor): Tensor {
   const [V, C] = weight.shape, n = [ids.size], { bounds } = ids.storage.block;

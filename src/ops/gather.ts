@@ -9,10 +9,26 @@ import { zeros } from "./zeros.ts";
 
 /**
  * Elements picked along an axis, as `torch.gather`: along axis 1 of three, y[i, j, k] = x[i, index[i, j, k], k].
+ * Backward adds each dy where its element was picked.
  *
- * @param index i32, in the shape of the result; along the other axes at most as long as x. What the host wrote is checked;
- *   an index that a kernel made and that is outside the axis is taken as the nearest place.
+ * @param x f32, any shape
+ * @param index i32, in the shape of the result; along the other axes at most as long as x. What the host wrote is
+ *   checked; an index that a kernel made and that is outside the axis is taken as the nearest place.
+ * @param options.axis counted from the end where negative
+ * @returns f32, the shape of index
  * @throws {ShapeError} when the shapes do not fit, or an index is outside the axis
+ * @see https://pytorch.org/docs/stable/generated/torch.gather.html
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { createDevice } from "@nanogpt/ts";
+ * import { gather } from "@nanogpt/ts/ops";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * const x = device.tensor([1, 2, 3, 4, 5, 6], [2, 3]), index = device.tensor([2, 0], [2, 1], { dtype: "i32" });
+ * assertEquals([...await gather(x, index, { axis: 1 }).data()], [3, 4]);
+ * device.close();
+ * ```
  */
 export function gather(x: Tensor, index: Tensor, options: { axis: number }): Tensor {
   const axis = axisOf("gather", x.shape, options.axis), { bounds } = index.storage.block, { shape } = index;

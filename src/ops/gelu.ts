@@ -1,5 +1,6 @@
 import { geluErf, geluTanh } from "../../kernels/gelu/kernel.ts";
 import { record } from "../autograd.ts";
+import { ConfigError } from "../errors.ts";
 import { launch } from "../launch.ts";
 import type { Tensor } from "../tensor.ts";
 
@@ -7,11 +8,28 @@ import type { Tensor } from "../tensor.ts";
  * x · Φ(x), Φ being the normal distribution's cumulative function, as `torch.nn.functional.gelu` (Hendrycks and Gimpel
  * 2016, arXiv:1606.08415).
  *
- * @param x any shape
- * @param options.approximate `none`: Φ by the error function, the default and nanoGPT's; `tanh`: as GPT-2 was trained
- * @returns the shape of x
+ * @param x f32, any shape
+ * @param options.approximate `none`: Φ(x) = ½ (1 + erf(x / √2)), the default and nanoGPT's; `tanh`: ½ (1 + tanh(√(2/π)
+ *   (x + 0.044715 x³))), as GPT-2 was trained
+ * @returns f32, the shape of x
+ * @throws {ConfigError} when `approximate` is neither
+ * @see https://pytorch.org/docs/stable/generated/torch.nn.functional.gelu.html
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { createDevice } from "@nanogpt/ts";
+ * import { gelu } from "@nanogpt/ts/ops";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * const [far, zero, one] = await gelu(device.tensor([-100, 0, 1], [3])).data();
+ * assertEquals([Math.abs(far), zero, one.toFixed(4)], [0, 0, "0.8413"]); // 84 % lie below one deviation
+ * device.close();
+ * ```
  */
 export function gelu(x: Tensor, { approximate = "none" }: { approximate?: "none" | "tanh" } = {}): Tensor {
+  if (approximate !== "none" && approximate !== "tanh") {
+    throw new ConfigError(`gelu: approximate is ${approximate}; expected none or tanh`);
+  }
   using scope = x.device.scope();
   const kernels = approximate === "tanh" ? geluTanh : geluErf, flat = [x.size];
   const y = launch(kernels.forward, { x: x.view(flat) }).y.view(x.shape);

@@ -13,6 +13,7 @@ import type { Tensor } from "../tensor.ts";
  * @param bias (out), or none
  * @returns (…, out)
  * @throws {ShapeError} when the last axis of x is not as long as that of weight, or bias is not as long as its first
+ * @see https://pytorch.org/docs/stable/generated/torch.nn.functional.linear.html
  * @example
  * ```ts
  * import { assertEquals } from "@std/assert";

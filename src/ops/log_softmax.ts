@@ -5,12 +5,24 @@ import type { Tensor } from "../tensor.ts";
 import { axisOf, splitAt } from "./axes.ts";
 
 /**
- * x − log Σ exp(x) along an axis, as `torch.log_softmax`: the logarithm of {@linkcode softmax}, exact where that rounds to 0.
+ * y = x − log Σ exp(x) along an axis, as `torch.log_softmax`: the logarithm of {@linkcode softmax}, exact where that
+ * rounds to 0. dx = dy − exp(y) · Σ dy.
  *
- * @param x any shape
+ * @param x f32, any shape
  * @param options.axis counted from the end where negative; default: the last
- * @returns the shape of x
+ * @returns f32, the shape of x
  * @throws {ShapeError} when x has no such axis
+ * @see https://pytorch.org/docs/stable/generated/torch.nn.functional.log_softmax.html
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { createDevice } from "@nanogpt/ts";
+ * import { logSoftmax } from "@nanogpt/ts/ops";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * assertEquals([...await logSoftmax(device.tensor([0, -1000], [2])).data()], [0, -1000]);
+ * device.close();
+ * ```
  */
 export function logSoftmax(x: Tensor, { axis = -1 }: { axis?: number } = {}): Tensor {
   using scope = x.device.scope();

@@ -13,6 +13,7 @@ import { commonShape, expand, sumTo } from "./broadcast.ts";
  * @param b (…, K, N) or (K)
  * @returns (…, M, N)
  * @throws {ShapeError} when K differs, or the leading axes do not broadcast
+ * @see https://pytorch.org/docs/stable/generated/torch.matmul.html
  * @example
  * ```ts
  * import { assertEquals } from "@std/assert";

@@ -8,12 +8,28 @@ import { binary, sumTo } from "./broadcast.ts";
 import { reducedShape } from "./reduce.ts";
 
 /**
- * The greatest element along an axis, or (the default) of all; NaN where there is one. Where several are the greatest,
- * the gradient goes to the first along an axis, and in equal parts to all over all elements, as in PyTorch.
+ * The greatest element along an axis, or (the default) of all, as `torch.amax` has the value; NaN where there is one.
+ * Where several are the greatest, the gradient goes to the first of them along an axis, as `torch.max`'s does, and over
+ * all elements in equal parts to all of them.
  *
- * @param options.axis counted from the end where negative
+ * @param x f32, any shape
+ * @param options.axis counted from the end where negative; default: all axes
  * @param options.keepDim leaves the axis in the shape, with size 1 (default: false)
+ * @returns f32, the shape of x without the axis
  * @throws {ShapeError} when there is no such axis
+ * @see https://pytorch.org/docs/stable/generated/torch.max.html
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { createDevice } from "@nanogpt/ts";
+ * import { max } from "@nanogpt/ts/ops";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * const x = device.tensor([1, 5, 3, 2, 4, 0], [2, 3]);
+ * assertEquals(await max(x).item(), 5);
+ * assertEquals([...await max(x, { axis: -1 }).data()], [5, 4]);
+ * device.close();
+ * ```
  */
 export function max(x: Tensor, options: { axis?: number; keepDim?: boolean } = {}): Tensor {
   const { axes: [axis = 0], result } = reducedShape("max", x.shape, options);

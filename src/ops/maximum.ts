@@ -4,10 +4,25 @@ import type { Tensor } from "../tensor.ts";
 import { binary, sumTo } from "./broadcast.ts";
 
 /**
- * The greater of a and b, element by element, broadcast; NaN where either is. The gradient goes to the greater one, and
- * half of it to each where both are equal.
+ * The greater of a and b, element by element, broadcast, as `torch.maximum`; NaN where either is. The gradient goes to
+ * the greater one, and half of it to each where both are equal.
  *
+ * @param a f32, any shape
+ * @param b f32, any shape that broadcasts with a's
+ * @returns f32, the common shape
  * @throws {ShapeError} when two axes differ and neither is 1
+ * @see https://pytorch.org/docs/stable/generated/torch.maximum.html
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { createDevice } from "@nanogpt/ts";
+ * import { maximum } from "@nanogpt/ts/ops";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * const x = device.tensor([-1, 0, 2], [3]), zero = device.tensor([0], []);
+ * assertEquals([...await maximum(x, zero).data()], [0, 0, 2]); // ReLU
+ * device.close();
+ * ```
  */
 export function maximum(a: Tensor, b: Tensor): Tensor {
   return record("maximum", binary(kernel, a, b), [a, b], [a, b], (dy, into) => [

@@ -4,11 +4,27 @@ import { expand, sumTo } from "./broadcast.ts";
 import { reduceSum, type ReductionOptions } from "./reduce.ts";
 
 /**
- * The mean over one axis, over several, or (the default) over all.
+ * The mean over one axis, over several, or (the default) over all, as `torch.mean`. dx = dy / n, repeated along those
+ * axes, n being the number of elements of each mean.
  *
- * @param options.axis counted from the end where negative
+ * @param x f32, any shape
+ * @param options.axis one axis or several, counted from the end where negative; default: all
  * @param options.keepDim leaves each such axis in the shape, with size 1 (default: false)
+ * @returns f32, the shape of x without the axes
  * @throws {ShapeError} when there is no such axis, or one is named twice
+ * @see https://pytorch.org/docs/stable/generated/torch.mean.html
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { createDevice } from "@nanogpt/ts";
+ * import { mean } from "@nanogpt/ts/ops";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * const x = device.tensor([1, 2, 3, 4], [2, 2]);
+ * assertEquals(await mean(x).item(), 2.5);
+ * assertEquals([...await mean(x, { axis: 1 }).data()], [1.5, 3.5]);
+ * device.close();
+ * ```
  */
 export function mean(x: Tensor, options: ReductionOptions = {}): Tensor {
   const { y, kept } = reduceSum("mean", x, options, true), count = x.size / y.size;

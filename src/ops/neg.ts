@@ -3,7 +3,23 @@ import { record } from "../autograd.ts";
 import type { Tensor } from "../tensor.ts";
 import { unary } from "./unary.ts";
 
-/** −x. */
+/**
+ * −x, element by element, as `torch.neg`. dx = −dy.
+ *
+ * @param x f32, any shape
+ * @returns f32, the shape of x
+ * @see https://pytorch.org/docs/stable/generated/torch.neg.html
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { createDevice } from "@nanogpt/ts";
+ * import { neg } from "@nanogpt/ts/ops";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * assertEquals([...await neg(device.tensor([1, -2], [2])).data()], [-1, 2]);
+ * device.close();
+ * ```
+ */
 export function neg(x: Tensor): Tensor {
   return record("neg", unary(kernel, x), [x], [], (dy) => [unary(kernel, dy)]);
 }

@@ -5,9 +5,26 @@ import { axisOf, stridesOf } from "./axes.ts";
 import { copyStrided } from "./strided.ts";
 
 /**
- * A copy with the axes in another order: axis i of the result is axis `axes[i]` of x.
+ * A copy with the axes in another order: axis i of the result is axis `axes[i]` of x, as `torch.permute`, which does
+ * not copy.
  *
+ * @param x f32 or i32, any shape
+ * @param axes all axes of x, each once, counted from the end where negative
+ * @returns the dtype of x, its sizes in that order
  * @throws {ShapeError} when the axes are not x's, each once
+ * @see https://pytorch.org/docs/stable/generated/torch.permute.html
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { createDevice } from "@nanogpt/ts";
+ * import { permute } from "@nanogpt/ts/ops";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * const x = device.tensor([1, 2, 3, 4, 5, 6], [1, 2, 3]), y = permute(x, [2, 0, 1]);
+ * assertEquals(y.shape, [3, 1, 2]);
+ * assertEquals([...await y.data()], [1, 4, 2, 5, 3, 6]);
+ * device.close();
+ * ```
  */
 export function permute(x: Tensor, axes: readonly number[]): Tensor {
   return record("permute", permuted("permute", x, axes), [x], [], (dy) => {

@@ -7,11 +7,28 @@ import type { Tensor } from "../tensor.ts";
 import { binary } from "./broadcast.ts";
 
 /**
- * x to a power; NaN where x is negative and the exponent no whole number. dx = dy · exponent · x^(exponent − 1), which is
- * zero everywhere when the exponent is.
+ * x to a power, element by element, as `torch.pow` with a number; NaN where x is negative and the exponent no whole
+ * number. dx = dy · exponent · x^(exponent − 1), which is zero everywhere when the exponent is.
  *
+ * @param x f32, any shape
  * @param exponent a finite number
+ * @returns f32, the shape of x
  * @throws {ConfigError} when the exponent is not finite
+ * @see https://pytorch.org/docs/stable/generated/torch.pow.html
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { createDevice } from "@nanogpt/ts";
+ * import { pow } from "@nanogpt/ts/ops";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * const x = device.tensor([1, 2, -3], [3], { requiresGrad: true });
+ * const y = pow(x, 2);
+ * y.backward(device.tensor([1, 1, 1], [3]));
+ * assertEquals([...await y.data()], [1, 4, 9]);
+ * assertEquals([...await x.grad!.data()], [2, 4, -6]);
+ * device.close();
+ * ```
  */
 export function pow(x: Tensor, exponent: number): Tensor {
   if (!Number.isFinite(exponent)) throw new ConfigError(`Cannot apply pow to [${x.shape}] and ${exponent}`);

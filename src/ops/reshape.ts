@@ -3,10 +3,24 @@ import { ShapeError } from "../errors.ts";
 import { sizeOf, type Tensor } from "../tensor.ts";
 
 /**
- * The same elements in another shape; they are shared, not copied.
+ * The same elements in another shape, as `torch.reshape`; they are shared, not copied.
  *
+ * @param x f32 or i32, any shape
  * @param shape one size may be -1: what is left for it
+ * @returns the dtype of x, in that shape
  * @throws {ShapeError} when the numbers of elements differ
+ * @see https://pytorch.org/docs/stable/generated/torch.reshape.html
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { createDevice } from "@nanogpt/ts";
+ * import { reshape } from "@nanogpt/ts/ops";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * const x = device.tensor([1, 2, 3, 4, 5, 6], [2, 3]);
+ * assertEquals(reshape(x, [3, -1]).shape, [3, 2]);
+ * device.close();
+ * ```
  */
 export function reshape(x: Tensor, shape: readonly number[]): Tensor {
   const open = shape.indexOf(-1), rest = x.size / sizeOf(shape.filter((size) => size !== -1));

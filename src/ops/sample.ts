@@ -12,11 +12,11 @@ export interface SampleOptions {
 }
 
 /**
- * Draws an entry of the vocabulary by softmax(logits / temperature), as nanoGPT's `generate` does: argmax of probability /
- * noise, which is what `torch.multinomial` computes. There is no derivative.
+ * Draws an entry of the vocabulary by softmax(logits / temperature), as nanoGPT's `generate` does: argmax of
+ * probability / noise, which is what `torch.multinomial` computes. There is no derivative.
  *
- * @param logits (B, V)
- * @param noise (B, V), above 0, drawn from the exponential distribution (`Generator.exponential`)
+ * @param logits f32 (B, V)
+ * @param noise f32 (B, V), above 0, drawn from the exponential distribution (`Generator.exponential`)
  * @returns i32 (B)
  * @throws {ShapeError} when noise has not the shape of logits
  * @throws {ConfigError} when the temperature is negative, or topK no whole number from 0

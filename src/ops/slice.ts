@@ -7,11 +7,25 @@ import { copyStrided } from "./strided.ts";
 import { zeros } from "./zeros.ts";
 
 /**
- * A copy of the part of x from `start` up to but not including `end` along an axis.
+ * A copy of the part of x from `start` up to but not including `end` along an axis: Python's `x[:, start:end]`.
  *
+ * @param x f32 or i32, any shape
+ * @param options.axis counted from the end where negative
  * @param options.start counted from the end where negative, as `end` is (default: 0)
  * @param options.end default: the axis' end, which it may also pass
+ * @returns the dtype of x, its shape but along the axis
  * @throws {ShapeError} when there is no such axis, or nothing is left
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { createDevice } from "@nanogpt/ts";
+ * import { slice } from "@nanogpt/ts/ops";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * const x = device.tensor([1, 2, 3, 4, 5, 6], [2, 3]);
+ * assertEquals([...await slice(x, { axis: 1, start: -2 }).data()], [2, 3, 5, 6]);
+ * device.close();
+ * ```
  */
 export function slice(x: Tensor, options: { axis: number; start?: number; end?: number }): Tensor {
   const axis = axisOf("slice", x.shape, options.axis), size = x.shape[axis];

@@ -5,14 +5,26 @@ import type { Tensor } from "../tensor.ts";
 import { axisOf, splitAt } from "./axes.ts";
 
 /**
- * exp(x) / Σ exp(x) along an axis, as `torch.softmax`: probabilities that sum to 1.
+ * y = exp(x) / Σ exp(x) along an axis, as `torch.softmax`: probabilities that sum to 1. dx = y · (dy − Σ dy · y).
  *
  * The greatest element is subtracted first, so large ones do not overflow; −∞ gives 0.
  *
- * @param x any shape
+ * @param x f32, any shape
  * @param options.axis counted from the end where negative; default: the last
- * @returns the shape of x
+ * @returns f32, the shape of x
  * @throws {ShapeError} when x has no such axis
+ * @see https://pytorch.org/docs/stable/generated/torch.softmax.html
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { createDevice } from "@nanogpt/ts";
+ * import { softmax } from "@nanogpt/ts/ops";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * const x = device.tensor([7, 7, -Infinity, 1000, 0, 0], [2, 3]);
+ * assertEquals([...await softmax(x).data()], [0.5, 0.5, 0, 1, 0, 0]);
+ * device.close();
+ * ```
  */
 export function softmax(x: Tensor, { axis = -1 }: { axis?: number } = {}): Tensor {
   using scope = x.device.scope();

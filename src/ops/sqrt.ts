@@ -5,7 +5,23 @@ import type { Tensor } from "../tensor.ts";
 import { binary } from "./broadcast.ts";
 import { unary } from "./unary.ts";
 
-/** y = √x, NaN of what is negative; dx = dy / 2y. */
+/**
+ * y = √x, element by element, as `torch.sqrt`: NaN of what is negative. dx = dy / 2y.
+ *
+ * @param x f32, any shape
+ * @returns f32, the shape of x
+ * @see https://pytorch.org/docs/stable/generated/torch.sqrt.html
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { createDevice } from "@nanogpt/ts";
+ * import { sqrt } from "@nanogpt/ts/ops";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * assertEquals([...await sqrt(device.tensor([9, 0.25, -1], [3])).data()], [3, 0.5, NaN]);
+ * device.close();
+ * ```
+ */
 export function sqrt(x: Tensor): Tensor {
   const y = unary(kernel, x);
   return record("sqrt", y, [x], [y], (dy) => [binary(sqrtBackward, dy, y)]);

@@ -4,10 +4,24 @@ import { axisOf } from "./axes.ts";
 import { permuted } from "./permute.ts";
 
 /**
- * A copy with two axes exchanged.
+ * A copy with two axes exchanged, as `torch.transpose`, which does not copy.
  *
- * @param axes counted from the end where negative
+ * @param x f32 or i32, any shape
+ * @param axes the two, counted from the end where negative
+ * @returns the dtype of x, its shape with the two sizes exchanged
  * @throws {ShapeError} when there is no such axis
+ * @see https://pytorch.org/docs/stable/generated/torch.transpose.html
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { createDevice } from "@nanogpt/ts";
+ * import { transpose } from "@nanogpt/ts/ops";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * const x = device.tensor([1, 2, 3, 4, 5, 6], [2, 3]);
+ * assertEquals([...await transpose(x, [0, 1]).data()], [1, 4, 2, 5, 3, 6]);
+ * device.close();
+ * ```
  */
 export function transpose(x: Tensor, axes: readonly [number, number]): Tensor {
   const [first, second] = axes.map((axis) => axisOf("transpose", x.shape, axis));

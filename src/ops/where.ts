@@ -5,10 +5,27 @@ import type { Tensor } from "../tensor.ts";
 import { commonShape, expand, sumTo } from "./broadcast.ts";
 
 /**
- * a where the condition is not zero, else b; all three broadcast.
+ * a where the condition is not zero, else b; all three broadcast, as `torch.where`. The gradient goes to whichever was
+ * taken.
  *
- * @param condition i32
+ * @param condition i32, any shape
+ * @param a f32, any shape that broadcasts with the others
+ * @param b f32, likewise
+ * @returns f32, the common shape
  * @throws {ShapeError} when two axes differ and neither is 1
+ * @see https://pytorch.org/docs/stable/generated/torch.where.html
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { createDevice } from "@nanogpt/ts";
+ * import { where } from "@nanogpt/ts/ops";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * const mask = device.tensor([1, 0, 1], [3], { dtype: "i32" });
+ * const x = device.tensor([1, 2, 3], [3]), zero = device.tensor([0], []);
+ * assertEquals([...await where(mask, x, zero).data()], [1, 0, 3]);
+ * device.close();
+ * ```
  */
 export function where(condition: Tensor, a: Tensor, b: Tensor): Tensor {
   const shape = commonShape("where", [condition.shape, a.shape, b.shape]);
