@@ -12,8 +12,10 @@ export function commonShape(op: string, shapes: readonly (readonly number[])[]):
   const rank = Math.max(...shapes.map((shape) => shape.length));
   return Array.from({ length: rank }, (_, axis) => {
     const sizes = shapes.map((shape) => shape.at(axis - rank) ?? 1).filter((size) => size !== 1);
-    if (sizes.some((size) => size !== sizes[0])) {
-      throw new ShapeError(`Cannot apply ${op} to ${shapes.map((shape) => `[${shape}]`).join(" and ")}`);
+    const other = sizes.find((size) => size !== sizes[0]);
+    if (other !== undefined) {
+      const given = shapes.map((shape) => `[${shape}]`).join(" and ");
+      throw new ShapeError(`Cannot apply ${op} to ${given}: sizes ${sizes[0]} and ${other} differ, and neither is 1`);
     }
     return sizes[0] ?? 1;
   });

@@ -1,6 +1,6 @@
 import { place } from "../../kernels/copy/kernel.ts";
 import { record } from "../autograd.ts";
-import { ShapeError } from "../errors.ts";
+import { DeviceError, ShapeError } from "../errors.ts";
 import { launch } from "../launch.ts";
 import { Tensor } from "../tensor.ts";
 import { axisOf, splitAt, stridesOf } from "./axes.ts";
@@ -31,9 +31,12 @@ export function concat(tensors: readonly Tensor[], options: { axis: number }): T
   const [first] = tensors;
   if (!first) throw new ShapeError("Cannot apply concat to no tensors");
   const axis = axisOf("concat", first.shape, options.axis), rest = `${first.shape.with(axis, 1)}`;
+  const given = tensors.map(({ shape }) => `[${shape}]`).join(" and ");
   if (tensors.some(({ shape }) => axis >= shape.length || `${shape.with(axis, 1)}` !== rest)) {
-    const shapes = tensors.map(({ shape }) => `[${shape}]`).join(" and ");
-    throw new ShapeError(`Cannot apply concat to ${shapes} along axis ${axis}`);
+    throw new ShapeError(`Cannot apply concat to ${given} along axis ${axis}`);
+  }
+  if (tensors.some(({ dtype, device }) => dtype !== first.dtype || device !== first.device)) {
+    throw new DeviceError(`Cannot apply concat to ${given}: dtypes or devices differ`);
   }
   const length = tensors.reduce((sum, { shape }) => sum + shape[axis], 0);
   const y = Tensor.empty(first.device, first.shape.with(axis, length), first.dtype);

@@ -28,7 +28,8 @@ import type { Tensor } from "../tensor.ts";
  */
 export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
   const [out, inner] = weight.shape, rows = x.size / inner;
-  if (weight.shape.length !== 2 || x.shape.at(-1) !== inner) refuse(x, weight, `inner sizes differ`);
+  if (weight.shape.length !== 2) refuse(x, weight, "the weight is no matrix (out, in)");
+  if (x.shape.at(-1) !== inner) refuse(x, weight, `inner sizes ${x.shape.at(-1) ?? "none"} and ${inner} differ`);
   if (bias && `${bias.shape}` !== `${out}`) refuse(x, weight, `the bias is [${bias.shape}], expected [${out}]`);
 
   using scope = x.device.scope();
