@@ -39,6 +39,7 @@ export function concat(tensors: readonly Tensor[], options: { axis: number }): T
     throw new DeviceError(`Cannot apply concat to ${given}: dtypes or devices differ`);
   }
   const length = tensors.reduce((sum, { shape }) => sum + shape[axis], 0);
+  using scope = first.device.scope();
   const y = Tensor.empty(first.device, first.shape.with(axis, length), first.dtype);
   const starts: number[] = [];
   let end = 0;
@@ -47,12 +48,13 @@ export function concat(tensors: readonly Tensor[], options: { axis: number }): T
     starts.push(end);
     end += x.shape[axis];
   }
-  return record("concat", y, tensors, [], (dy) => {
+  record("concat", y, tensors, [], (dy) => {
     const strides = stridesOf(y.shape);
     return tensors.map((x, i) =>
       x.requiresGrad ? copyStrided("concat", dy, x.shape, strides, starts[i] * strides[axis]) : undefined
     );
   });
+  return scope.keep(y);
 }
 
 /** Writes x into y along an axis, from `start` on. */

@@ -37,12 +37,12 @@ export function gather(x: Tensor, index: Tensor, options: { axis: number }): Ten
   const wrong = bounds && [bounds.least, bounds.greatest].find((place) => place < 0 || place >= x.shape[axis]);
   if (wrong !== undefined) throw refuse(`index ${wrong} is outside axis ${axis}, which has ${x.shape[axis]} places`);
 
+  using scope = x.device.scope();
   const other = shape.findIndex((size, i) => i !== axis && size !== x.shape[i]);
   if (other >= 0) {
     if (shape[other] > x.shape[other]) throw refuse(`the index is longer along axis ${other}`);
-    return gather(slice(x, { axis: other, end: shape[other] }), index, options);
+    return scope.keep(gather(slice(x, { axis: other, end: shape[other] }), index, options));
   }
-  using scope = x.device.scope();
   const places = splitAt(shape, axis), source = splitAt(x.shape, axis);
   const y = scope.keep(launch(kernel, { x: x.view(source), index: index.view(places) }).y.view(shape));
   return record("gather", y, [x, index], [index], (dy, into) => {
