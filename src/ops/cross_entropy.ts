@@ -53,11 +53,11 @@ export function crossEntropy(
   return scope.keep(loss);
 }
 
-/** Of targets that the host wrote the extremes are known. */
+/** Of targets that the host wrote the extremes are known, and the next in case that the extreme is `ignoreIndex`. */
 function refuseOthers({ storage: { block: { bounds } } }: Tensor, V: number, ignoreIndex: number): void {
   if (!bounds) return;
-  for (const target of [bounds.least, bounds.greatest]) {
-    if (target === ignoreIndex || (target >= 0 && target < V)) continue;
+  for (const target of [bounds.least, bounds.greatest, ...bounds.next]) {
+    if (target === ignoreIndex || (target >= 0 && target < V) || !Number.isFinite(target)) continue;
     throw new ShapeError(
       `cross_entropy: target ${target} is no class; with ${V} logits a row, classes are 0 to ${V - 1}`,
     );

@@ -85,6 +85,8 @@ export class AdamW {
     }
     const all = [...parameters], decays = ([, { shape }]: typeof all[number]) => shape.length >= 2;
     if (all.length === 0) throw new ConfigError("AdamW: no parameters");
+    const twice = all.find(([, parameter], i) => all.findIndex(([, other]) => other === parameter) < i);
+    if (twice) throw new ConfigError(`AdamW: ${twice[0]} is there twice, under two names`);
 
     const offsets: number[] = [], device = all[0][1].device;
     const ordered = [...all.filter(decays), ...all.filter((one) => !decays(one))];

@@ -1,0 +1,182 @@
+/** Wrong calls: each is refused before a kernel runs, and leaves nothing behind. */
+import { assertEquals, assertThrows } from "@std/assert";
+import { noGrad } from "../../src/autograd.ts";
+import { createDevice } from "../../src/device/create.ts";
+import type { Device } from "../../src/device/device.ts";
+import { ConfigError, DeviceError, ShapeError } from "../../src/errors.ts";
+import * as ops from "../../src/ops/mod.ts";
+import { AdamW } from "../../src/optim/adamw.ts";
+import { sizeOf, Tensor } from "../../src/tensor.ts";
+
+/** An op, and operands that it takes, by shape; which of them are integers. */
+interface Call {
+  readonly shapes: readonly (readonly number[])[];
+  readonly integers?: readonly number[];
+  readonly run: (...operands: Tensor[]) => Tensor;
+}
+
+const binary = (run: (a: Tensor, b: Tensor) => Tensor): Call => ({ shapes: [[2, 3], [3]], run });
+const unary = (run: (x: Tensor) => Tensor): Call => ({ shapes: [[2, 3]], run });
+
+const calls: Record<keyof typeof ops, Call> = {
+  add: binary(ops.add),
+  sub: binary(ops.sub),
+  mul: binary(ops.mul),
+  div: binary(ops.div),
+  maximum: binary(ops.maximum),
+  neg: unary(ops.neg),
+  exp: unary(ops.exp),
+  log: unary(ops.log),
+  sqrt: unary(ops.sqrt),
+  tanh: unary(ops.tanh),
+  pow: unary((x) => ops.pow(x, 2)),
+  gelu: unary((x) => ops.gelu(x)),
+  softmax: unary((x) => ops.softmax(x)),
+  logSoftmax: unary((x) => ops.logSoftmax(x)),
+  sum: unary((x) => ops.sum(x)),
+  mean: unary((x) => ops.mean(x, { axis: 0 })),
+  max: unary((x) => ops.max(x)),
+  dropout: unary((x) => ops.dropout(x, { p: 0.5, seed: 0, offset: 0, stream: 0 })),
+  where: { shapes: [[2, 3], [2, 3], [3]], integers: [0], run: ops.where },
+  crossEntropy: { shapes: [[2, 3], [2]], integers: [1], run: (logits, targets) => ops.crossEntropy(logits, targets) },
+  layerNorm: { shapes: [[2, 3], [3], [3]], run: (x, weight, bias) => ops.layerNorm(x, weight, bias) },
+  embedding: { shapes: [[2], [5, 3]], integers: [0], run: ops.embedding },
+  matmul: binary((a, b) => ops.matmul(a, b)),
+  linear: { shapes: [[2, 3], [4, 3], [4]], run: ops.linear },
+  causalSelfAttention: { shapes: [[1, 2, 12]], run: (qkv) => ops.causalSelfAttention(qkv, 2) },
+  cachedAttention: {
+    shapes: [[1, 2, 12], [1, 4, 2, 2, 2], [1]],
+    integers: [2],
+    run: (qkv, cache, position) => ops.cachedAttention(qkv, cache, position, 2),
+  },
+  gather: { shapes: [[2, 3], [2, 2]], integers: [1], run: (x, index) => ops.gather(x, index, { axis: 1 }) },
+  concat: { shapes: [[2, 3], [1, 3]], run: (a, b) => ops.concat([a, b], { axis: 0 }) },
+  reshape: unary((x) => ops.reshape(x, [6])),
+  transpose: unary((x) => ops.transpose(x, [0, 1])),
+  permute: unary((x) => ops.permute(x, [1, 0])),
+  slice: unary((x) => ops.slice(x, { axis: 1, start: 1 })),
+};
+/** Ops that only move elements take integers as well. */
+const MOVES = ["reshape", "transpose", "permute", "slice"];
+
+function operands({ shapes, integers = [] }: Call, device: Device, wrong = -1, other = device): Tensor[] {
+  return shapes.map((shape, i) => {
+    const dtype = integers.includes(i) !== (i === wrong && other === device) ? "i32" : "f32";
+    return (i === wrong ? other : device).tensor(new Float32Array(sizeOf(shape)), shape, { dtype });
+  });
+}
+
+/** Runs `body`, in no scope, and expects as many tensors alive as before. */
+function leavesNothing(device: Device, what: string, body: () => void): void {
+  const before = device.memory().tensors;
+  body();
+  assertEquals(device.memory().tensors, before, `${what} left tensors behind`);
+}
+
+const one = await createDevice("cpu", { threads: 1, guards: true }), other = await createDevice("reference");
+
+for (const [name, call] of Object.entries(calls)) {
+  Deno.test(`${name} refuses operands of another device, of another dtype, and freed ones`, () => {
+    const right = operands(call, one);
+    call.run(...right);
+    for (let i = 0; i < call.shapes.length; i++) {
+      if (call.shapes.length > 1) {
+        const given = operands(call, one, i, other);
+        assertThrows(() => call.run(...given), DeviceError, "device");
+      }
+      const given = operands(call, one, i);
+      if (!MOVES.includes(name)) {
+        leavesNothing(one, name, () => assertThrows(() => call.run(...given), DeviceError));
+      }
+      right[i].dispose();
+      leavesNothing(one, name, () => assertThrows(() => call.run(...right), DeviceError, "has been freed"));
+      right[i] = operands(call, one)[i];
+    }
+  });
+}
+
+Deno.test("host values: too few, too many, no integers where integers are due", () => {
+  for (const device of [one, other]) {
+    leavesNothing(device, "tensor", () => {
+      assertThrows(() => device.tensor([1, 2], [3]), ShapeError, "tensor: 2 values for [3], expected 3");
+      assertThrows(() => device.tensor([], []), ShapeError, "tensor: 0 values for [], expected 1");
+      assertThrows(() => device.tensor([1], [-1]), ShapeError, "[-1] is no shape");
+      for (const value of [0.5, NaN, 2 ** 32, -(2 ** 31) - 1]) {
+        assertThrows(() => device.tensor([value], [1], { dtype: "i32" }), DeviceError, `${value} is no 32-bit integer`);
+      }
+      assertThrows(
+        () => device.tensor([1], [1], { dtype: "i32", requiresGrad: true }),
+        TypeError,
+        "i32 can have no gradient",
+      );
+    });
+  }
+});
+
+Deno.test("a view has a shape that fits, and a tensor keeps the shape that was checked", () => {
+  const shape = [2, 3], x = one.tensor([1, 2, 3, 4, 5, 6], shape);
+  shape[0] = 1000;
+  assertEquals(x.shape, [2, 3]);
+  for (const wrong of [[-2, -3], [0.5, 12], [7]]) assertThrows(() => x.view(wrong), ShapeError);
+});
+
+Deno.test("crossEntropy finds a wrong target behind one that is ignored", () => {
+  const logits = one.tensor(new Float32Array(9), [3, 3]);
+  const targets = (...values: number[]) => one.tensor(values, [3], { dtype: "i32" });
+  const message = (target: number) => `target ${target} is no class`;
+  assertThrows(() => ops.crossEntropy(logits, targets(-100, -1, 2)), ShapeError, message(-1));
+  assertThrows(() => ops.crossEntropy(logits, targets(5, 1, 4), { ignoreIndex: 5 }), ShapeError, message(4));
+  ops.crossEntropy(logits, targets(-100, -100, -100));
+  ops.crossEntropy(logits, targets(0, 2, -100));
+});
+
+Deno.test("an unknown approximation, and a parameter under two names", () => {
+  const x = one.tensor([1], [1], { requiresGrad: true });
+  assertThrows(() => ops.gelu(x, { approximate: "erf" as "none" }), ConfigError, "expected none or tanh");
+  assertThrows(() => new AdamW([["a", x], ["b", x]]), ConfigError, "AdamW: b is there twice");
+});
+
+Deno.test("noGrad nests, and ends when its body throws", () => {
+  const x = other.tensor([1], [], { requiresGrad: true }), records = () => ops.add(x, x).requiresGrad;
+  noGrad(() => {
+    assertThrows(() =>
+      noGrad(() => {
+        throw new RangeError("inner");
+      }), RangeError);
+    assertEquals(records(), false);
+  });
+  assertThrows(() =>
+    noGrad(() => {
+      throw new RangeError("outer");
+    }), RangeError);
+  assertEquals(records(), true);
+});
+
+Deno.test("a result is refused after its scope, but for what was kept; its gradient still flows", async () => {
+  for (const device of [one, other]) {
+    const x = device.tensor([3], [], { requiresGrad: true });
+    let lost: Tensor, kept: Tensor;
+    {
+      using scope = device.scope();
+      lost = ops.add(x, x);
+      kept = scope.keep(ops.mul(lost, x)); // 2x², whose tape needs `lost`
+    }
+    kept.backward();
+    assertEquals(await x.grad!.item(), 12);
+    assertThrows(() => ops.neg(lost), DeviceError, "tensor [] has been freed");
+  }
+});
+
+Deno.test("an exception ends the scopes that it passes", () => {
+  leavesNothing(one, "scope", () =>
+    assertThrows(() => {
+      using _ = one.scope();
+      Tensor.empty(one, [2]);
+      using __ = one.scope();
+      Tensor.empty(one, [3]);
+      throw new RangeError("inside");
+    }, RangeError));
+  const outside = Tensor.empty(one, [1]);
+  assertEquals(outside.freed, false);
+  assertEquals(outside.scope, undefined);
+});
