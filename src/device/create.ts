@@ -7,13 +7,17 @@ import { ReferenceDevice } from "./reference.ts";
  * Makes a device by name: `cpu` (WebAssembly on all processors), `reference` (plain TypeScript in f64, slow), or `auto`,
  * the fastest that there is.
  *
+ * @param name default: `auto`
+ * @param options of `cpu`: `threads` (default: one for each processor) and `guards`, which tests turn on
+ * @returns the device, when its threads have started
  * @throws {DeviceError} when the name is none of these, or the memory is refused
  * @example
  * ```ts
+ * import { assertEquals } from "@std/assert";
  * import { createDevice } from "@nanogpt/ts";
  *
  * const device = await createDevice("cpu", { threads: 2 });
- * console.log(await device.tensor([1, 2, 3], [3]).data());
+ * assertEquals([...await device.tensor([1, 2, 3], [3]).data()], [1, 2, 3]);
  * device.close();
  * ```
  */

@@ -1,22 +1,24 @@
 import type { Tensor } from "../tensor.ts";
 
 /**
- * Frees what was made inside it. Scopes nest; the innermost owns a new tensor.
+ * Frees what was made inside it. Scopes nest; the innermost owns a new tensor. A scope must end before its code awaits
+ * anything, for other code would run inside it: its end throws a TypeError then.
  *
+ * @example
  * ```ts
+ * import { assertEquals } from "@std/assert";
  * import { createDevice } from "@nanogpt/ts";
  * import { add, mul } from "@nanogpt/ts/ops";
  *
  * const device = await createDevice("cpu", { threads: 1 }), x = device.tensor([1, 2], [2]);
- * function square() {
+ * function squareAndSelf() {
  *   using scope = device.scope();
  *   return scope.keep(add(mul(x, x), x)); // the product is freed here, the sum is not
  * }
- * console.log(await square().data()); // 2, 6
+ * assertEquals([...await squareAndSelf().data()], [2, 6]);
+ * assertEquals(device.memory().tensors, 2); // x and the sum
  * device.close();
  * ```
- *
- * A scope must end before its code awaits anything: other code would run inside it.
  */
 export class Scope implements Disposable {
   #tensors: Tensor[] = [];
@@ -30,11 +32,16 @@ export class Scope implements Disposable {
     if (open.length === 0) queueMicrotask(() => this.#awaited = this.#open.includes(this));
   }
 
+  /** Called by the device when a tensor is made. */
   adopt(tensor: Tensor): void {
     tensor.scope = this;
     this.#tensors.push(tensor);
   }
-  /** Lets a tensor of this scope out, to the enclosing scope or, where there is none, to the caller. */
+  /**
+   * Lets a tensor of this scope out, to the enclosing scope or, where there is none, to the caller. Others stay as they are.
+   *
+   * @returns the tensor
+   */
   keep<T extends Tensor | undefined>(tensor: T): T {
     if (tensor?.scope !== this) return tensor;
     const parent = this.#open[this.#open.indexOf(this) - 1];
@@ -43,6 +50,11 @@ export class Scope implements Disposable {
     return tensor;
   }
 
+  /**
+   * Ends the scope: `using` calls it. Without effect the second time.
+   *
+   * @throws {TypeError} when code awaited inside the scope, or a scope inside it is still open; what was made is freed first
+   */
   [Symbol.dispose](): void {
     const depth = this.#open.indexOf(this);
     if (depth < 0) return;

@@ -38,26 +38,30 @@ interface Slot {
 const ALIGNMENT = 64;
 
 /**
- * AdamW (Loshchilov and Hutter 2017, arXiv:1711.05101), as `torch.optim.AdamW` after `clip_grad_norm_`.
+ * AdamW (Loshchilov and Hutter 2017, arXiv:1711.05101), as `torch.optim.AdamW` after `clip_grad_norm_`. With g the clipped
+ * gradient, in step t:
+ *
+ *     m ← β₁ m + (1 − β₁) g,   v ← β₂ v + (1 − β₂) g²
+ *     p ← (1 − lr · decay) p − lr · m / (1 − β₁ᵗ) / (√(v / (1 − β₂ᵗ)) + ε)
  *
  * It lays all parameters side by side in one storage, and so their gradients and moving averages, and a step is two
  * launches. Gradients are there from the start and zero, so a parameter that the loss does not reach decays, which
  * PyTorch's would only after it has had a gradient once.
  *
+ * @see https://pytorch.org/docs/stable/generated/torch.optim.AdamW.html
  * @example
  * ```ts
+ * import { assertEquals } from "@std/assert";
  * import { AdamW, createDevice } from "@nanogpt/ts";
  * import { mul } from "@nanogpt/ts/ops";
  *
  * const device = await createDevice("cpu", { threads: 1 });
  * const x = device.tensor([3], [1], { requiresGrad: true });
- * const optimizer = new AdamW([["x", x]], { learningRate: 0.1 });
- * for (let i = 0; i < 100; i++) {
- *   mul(x, x).backward();
- *   optimizer.step();
- *   optimizer.zeroGrad();
- * }
- * console.log(await x.item()); // near 0
+ * const optimizer = new AdamW([["x", x]], { learningRate: 0.5 });
+ * mul(x, x).backward();
+ * optimizer.step(); // the first step is of the rate's size, whatever the gradient's
+ * optimizer.zeroGrad();
+ * assertEquals([await x.item(), await x.grad!.item()], [2.5, 0]);
  * device.close();
  * ```
  */
@@ -74,7 +78,8 @@ export class AdamW {
 
   /**
    * @param parameters leaves by name; each moves into the optimizer's storage, contents and gradient
-   * @throws {ConfigError} when a beta is not from 0 to below 1, another option negative, or there are no parameters
+   * @throws {ConfigError} when a beta is not from 0 to below 1, another option negative, or there are no parameters, or one
+   *   of them twice
    */
   constructor(parameters: Iterable<readonly [name: string, parameter: Tensor]>, options: AdamWOptions = {}) {
     const { learningRate = 1e-3, betas = [0.9, 0.999], weightDecay = 0.01, epsilon = 1e-8 } = options;
@@ -125,6 +130,9 @@ export class AdamW {
   /**
    * Updates every parameter from its gradient.
    *
+   * @param options.learningRate in weight units a step; default: the optimizer's
+   * @param options.gradClip the norm, over all gradients, to scale them down to; default 0: off
+   * @throws {ConfigError} when one of them is negative
    * @throws {TypeError} when a gradient is no longer the one that the optimizer laid out
    */
   step({ learningRate = this.#options.learningRate, gradClip = 0 }: StepOptions = {}): void {
