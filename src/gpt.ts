@@ -19,7 +19,7 @@ import { gelu } from "./ops/gelu.ts";
 import { slice } from "./ops/slice.ts";
 import { AdamW } from "./optim/adamw.ts";
 import { Generator } from "./random.ts";
-import type { Tensor } from "./tensor.ts";
+import { Tensor } from "./tensor.ts";
 
 /** What a layer of this model is made with. */
 interface LayerOptions extends ModuleOptions {
@@ -140,6 +140,7 @@ export interface GPTOutput {
  *
  * @example
  * ```ts
+ * import { assertAlmostEquals } from "@std/assert";
  * import { createDevice, GPT } from "@nanogpt/ts";
  *
  * const device = await createDevice("cpu", { threads: 1 });
@@ -148,7 +149,7 @@ export interface GPTOutput {
  * const targets = device.tensor([2, 3, 4, 5], [1, 4], { dtype: "i32" });
  * const { loss } = model.forward(tokens, targets);
  * loss!.backward();
- * console.log(await loss!.item()); // about ln 65 = 4.17: it knows nothing yet
+ * assertAlmostEquals(await loss!.item(), Math.log(65), 0.1); // it knows nothing yet: every token is as likely
  * device.close();
  * ```
  */
@@ -158,7 +159,12 @@ export class GPT extends Module {
   transformer: { wte: Embedding; wpe: Embedding; drop: Dropout; h: Block[]; ln_f: LayerNorm };
   lm_head: Linear;
 
-  /** @throws {ConfigError} when a size is no whole number above 0, or nEmbd no multiple of nHead */
+  /**
+   * @param config sizes; what is left out is GPT-2's (124M)
+   * @param options the device, and where the initial weights come from
+   * @throws {ConfigError} when a size is no whole number above 0, nEmbd no multiple of nHead, or dropout not from 0 to 1
+   * @throws {DeviceError} when the weights do not fit into the device's memory
+   */
   constructor(config: Partial<GPTConfig>, { device, seed = 1337, generator = new Generator(seed) }: GPTOptions) {
     super();
     this.config = checked({ ...DEFAULTS, ...config });
@@ -196,6 +202,7 @@ export class GPT extends Module {
     }
   }
 
+  /** Where the weights are. */
   get device(): Device {
     return this.lm_head.weight.device;
   }
@@ -203,10 +210,11 @@ export class GPT extends Module {
   /**
    * Logits and, with targets, the loss.
    *
-   * @param tokens (B, T) i32, T at most the block size
-   * @param targets (B, T) i32; −1 where the loss should not look
-   * @param options `cache`: keys and values of the tokens before these; takes these too, and nothing is recorded
-   * @throws {ShapeError} when there are more tokens than the block size, or targets of another shape
+   * @param tokens i32 (B, T), T at most the block size
+   * @param targets i32 (B, T); −1 where the loss should not look
+   * @param options.cache keys and values of the tokens before these; takes these too, and nothing is recorded
+   * @returns logits (B, T, V) and the loss, or without targets the last position's logits (B, 1, V)
+   * @throws {ShapeError} when there are more tokens than the block size, targets of another shape, or ids that are none
    */
   forward(tokens: Tensor, targets?: Tensor, { cache }: { cache?: KeyValueCache } = {}): GPTOutput {
     if (cache) return noGrad(() => this.#forward(tokens, targets, cache));
@@ -252,27 +260,27 @@ export class GPT extends Module {
   /**
    * Number of parameters, the tied weight once.
    *
-   * @param nonEmbedding leave out the position embeddings, as nanoGPT counts; default true
+   * @param nonEmbedding whether to leave out the position embeddings, as nanoGPT counts; default true
    */
   numParameters(nonEmbedding = true): number {
     const all = this.parameters().reduce((sum, { size }) => sum + size, 0);
     return nonEmbedding ? all - this.transformer.wpe.weight.size : all;
   }
 
-  /** Makes the block size smaller: a checkpoint with 1024 positions, used with fewer. Before an optimizer is made. */
+  /**
+   * Makes the block size smaller: a checkpoint with 1024 positions, used with fewer. Before an optimizer is made.
+   *
+   * @param blockSize in tokens, at most what it is
+   * @throws {ConfigError} when it is no whole number from 1 to that
+   */
   cropBlockSize(blockSize: number): void {
     if (!(blockSize >= 1 && blockSize <= this.config.blockSize && Number.isInteger(blockSize))) {
       throw new ConfigError(`cropBlockSize: ${blockSize} is not from 1 to ${this.config.blockSize}`);
     }
-    const { wpe } = this.transformer, old = wpe.weight, { device } = this;
-    const weight = device.tensor(new Float32Array(blockSize * this.config.nEmbd), [blockSize, this.config.nEmbd], {
-      requiresGrad: true,
-    });
-    noGrad(() => {
-      using _ = device.scope();
-      weight.rebind(slice(old, { axis: 0, start: 0, end: blockSize }).storage);
-    });
-    wpe.weight = weight;
+    const { wpe } = this.transformer, old = wpe.weight;
+    using scope = this.device.scope();
+    const { storage, shape } = noGrad(() => slice(old, { axis: 0, end: blockSize }));
+    wpe.weight = scope.keep(new Tensor(storage, shape, { requiresGrad: true }));
     old.grad?.dispose();
     old.dispose();
     (this as { config: GPTConfig }).config = { ...this.config, blockSize };
@@ -281,7 +289,10 @@ export class GPT extends Module {
   /**
    * AdamW over all parameters: matrices and embeddings decay, biases and layer norms do not.
    *
-   * @param options `learningRate` in weight units a step, `betas` of the two moving averages
+   * @param options.weightDecay share that a weight of those loses a step, times the learning rate
+   * @param options.learningRate in weight units a step
+   * @param options.betas of the moving averages of the gradient and of its square, from 0 to below 1
+   * @throws {ConfigError} when one of them is out of range
    */
   configureOptimizers(
     options: { weightDecay: number; learningRate: number; betas: readonly [number, number] },

@@ -13,6 +13,7 @@ export class KeyValueCache {
   readonly position: Tensor;
   #length = 0;
 
+  /** As `GPT.createCache` makes it: `length` tokens for each of `batch` sequences. */
   constructor(
     device: Device,
     { batch, layers, length, heads, width }: Record<"batch" | "layers" | "length" | "heads" | "width", number>,
@@ -35,6 +36,7 @@ export class KeyValueCache {
   reset(): void {
     this.#length = 0;
   }
+  /** Frees it. */
   dispose(): void {
     for (const tensor of [...this.layers, this.position]) tensor.dispose();
   }

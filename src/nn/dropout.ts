@@ -38,11 +38,34 @@ export class DropoutNoise {
   }
 }
 
-/** In training, zeroes each element with probability p and scales the others by 1/(1 − p); else the identity. */
+/**
+ * In training, zeroes each element with probability p and scales the others by 1/(1 − p), as `torch.nn.Dropout`; else the
+ * identity.
+ *
+ * @see https://pytorch.org/docs/stable/generated/torch.nn.Dropout.html
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { createDevice } from "@nanogpt/ts";
+ * import { Dropout, DropoutNoise } from "@nanogpt/ts/nn";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * const noise = new DropoutNoise(device, 1337), dropout = new Dropout(0.5, noise), x = device.tensor([1, 2], [2]);
+ * noise.begin();
+ * assertEquals(dropout.forward(x).shape, [2]);
+ * dropout.eval();
+ * assertEquals(dropout.forward(x), x);
+ * device.close();
+ * ```
+ */
 export class Dropout extends Module {
   #noise: DropoutNoise;
 
-  /** @throws {ConfigError} when p is not from 0 to 1 */
+  /**
+   * @param p from 0 to 1
+   * @param noise what the masks are drawn from, shared by all of a model's dropouts
+   * @throws {ConfigError} when p is not from 0 to 1
+   */
   constructor(readonly p: number, noise: DropoutNoise) {
     super();
     if (!(p >= 0 && p <= 1)) throw new ConfigError(`dropout is ${p}; expected a probability from 0 to 1`);
@@ -56,6 +79,10 @@ export class Dropout extends Module {
   next(): ReturnType<DropoutNoise["next"]> | undefined {
     return this.active ? this.#noise.next(this.p) : undefined;
   }
+  /**
+   * @param x f32, any shape
+   * @returns the shape of x; x itself where nothing is dropped
+   */
   forward(x: Tensor): Tensor {
     return this.active ? dropout(x, this.#noise.next(this.p)) : x;
   }

@@ -2,19 +2,41 @@ import { layerNorm } from "../ops/layer_norm.ts";
 import type { Tensor } from "../tensor.ts";
 import { Module, type ModuleOptions, parameter } from "./module.ts";
 
-/** Layer normalisation over the last axis, with a weight of ones and, unless refused, a bias of zeros. */
+/**
+ * Layer normalisation over the last axis, as `torch.nn.LayerNorm`: (x − mean) / √(variance + 1e-5) · weight + bias. The weight
+ * begins as ones, the bias, unless refused, as zeros.
+ *
+ * @see https://pytorch.org/docs/stable/generated/torch.nn.LayerNorm.html
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { createDevice } from "@nanogpt/ts";
+ * import { LayerNorm } from "@nanogpt/ts/nn";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * const norm = new LayerNorm(2, { device, bias: false });
+ * const [low, high] = await norm.forward(device.tensor([10, 30], [2])).data();
+ * assertEquals([low.toFixed(3), high.toFixed(3)], ["-1.000", "1.000"]);
+ * device.close();
+ * ```
+ */
 export class LayerNorm extends Module {
   /** (width) */
   weight: Tensor;
   /** (width) */
   bias: Tensor | undefined;
 
+  /** @param width how long the last axis is: C */
   constructor(width: number, { bias = true, ...options }: ModuleOptions & { bias?: boolean }) {
     super();
     this.weight = parameter(options, [width], (values) => values.fill(1));
     this.bias = bias ? parameter(options, [width], () => {}) : undefined;
   }
-  /** @param x (…, width) @returns (…, width) */
+  /**
+   * @param x f32 (…, width)
+   * @returns f32 (…, width)
+   * @throws {ShapeError} when the last axis of x has another length
+   */
   forward(x: Tensor): Tensor {
     return layerNorm(x, this.weight, this.bias);
   }

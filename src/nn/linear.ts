@@ -6,6 +6,18 @@ import { generatorOf, Module, type ModuleOptions, parameter } from "./module.ts"
  * y = x · Wᵀ + b, as `torch.nn.Linear`: W (out, in) and b (out) begin uniform in ±1/√in.
  *
  * @see https://pytorch.org/docs/stable/generated/torch.nn.Linear.html
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { createDevice } from "@nanogpt/ts";
+ * import { Linear } from "@nanogpt/ts/nn";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * const layer = new Linear(3, 5, { device });
+ * assertEquals(layer.forward(device.tensor([1, 2, 3, 4, 5, 6], [2, 3])).shape, [2, 5]);
+ * assertEquals([...layer.namedParameters()].map(([name]) => name), ["weight", "bias"]);
+ * device.close();
+ * ```
  */
 export class Linear extends Module {
   /** (out, in) */
@@ -13,6 +25,10 @@ export class Linear extends Module {
   /** (out) */
   bias: Tensor | undefined;
 
+  /**
+   * @param inputs length of the last axis of what comes in
+   * @param outputs and of what goes out
+   */
   constructor(inputs: number, outputs: number, { bias = true, ...options }: ModuleOptions & { bias?: boolean }) {
     super();
     const bound = 1 / Math.sqrt(inputs), generator = generatorOf(options);
@@ -20,7 +36,11 @@ export class Linear extends Module {
     this.weight = parameter(options, [outputs, inputs], draw);
     this.bias = bias ? parameter(options, [outputs], draw) : undefined;
   }
-  /** @param x (…, in) @returns (…, out) */
+  /**
+   * @param x f32 (…, in)
+   * @returns f32 (…, out)
+   * @throws {ShapeError} when the last axis of x has another length
+   */
   forward(x: Tensor): Tensor {
     return linear(x, this.weight, this.bias);
   }

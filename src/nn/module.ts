@@ -10,7 +10,28 @@ export interface ModuleOptions {
   readonly generator?: RandomGenerator;
 }
 
-/** A layer with parameters: a field that is a tensor is a parameter, a field that is a module (or a list) holds more. */
+/**
+ * A layer with parameters, as `torch.nn.Module`: a field that is a tensor and requires a gradient is a parameter, a field that
+ * is a module, or a list or record of them, holds more.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { createDevice, type Tensor } from "@nanogpt/ts";
+ * import { Linear, Module } from "@nanogpt/ts/nn";
+ * import { gelu } from "@nanogpt/ts/ops";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * class Perceptron extends Module {
+ *   layers = [new Linear(4, 8, { device, bias: false }), new Linear(8, 2, { device, bias: false })];
+ *   forward(x: Tensor): Tensor {
+ *     return this.layers[1].forward(gelu(this.layers[0].forward(x)));
+ *   }
+ * }
+ * assertEquals([...new Perceptron().namedParameters()].map(([name]) => name), ["layers.0.weight", "layers.1.weight"]);
+ * device.close();
+ * ```
+ */
 export abstract class Module {
   /** Dropout works in training only. */
   training = true;
@@ -27,6 +48,7 @@ export abstract class Module {
       yield [name, value];
     }
   }
+  /** The same without their names. */
   *parameters(): Generator<Tensor> {
     for (const [, parameter] of this.namedParameters()) yield parameter;
   }
@@ -40,6 +62,7 @@ export abstract class Module {
     for (const module of this.modules()) module.training = mode;
     return this;
   }
+  /** Switches dropout off: for evaluation and sampling. */
   eval(): this {
     return this.train(false);
   }
