@@ -5,10 +5,8 @@ import { type Philox, philox } from "../../src/wasm/philox.ts";
 
 export type Dropout = Locals<"seed" | "stream" | "threshold", "gain"> & { readonly offset: I32Local | undefined };
 
-/** ⌈n / size⌉. */
-export const pieces = (f: WasmFunction, n: I32, size: number): I32Local => f.i32.div(f.i32.add(n, size - 1), size);
 /** ⌈n / size⌉ · size. */
-export const roundUp = (f: WasmFunction, n: I32, size: number): I32Local => f.i32.mul(pieces(f, n, size), size);
+export const roundUp = (f: WasmFunction, n: I32, size: number): I32Local => f.i32.mul(f.i32.divUp(n, size), size);
 
 /** Addresses in the thread's scratch: one region of so many floats behind the other, each on a cache line of its own. */
 export function regions(f: WasmFunction): (floats: I32) => I32Local {
@@ -57,7 +55,7 @@ export function dropoutOf(
 
 /** The number of a query's first Philox counter: each serves four keys, and every query begins with a new one. */
 export const firstCounter = (f: WasmFunction, T: I32Local, head: I32Local, query: I32): I32Local =>
-  f.i32.mul(f.i32.add(f.i32.mul(head, T), query), pieces(f, T, 4));
+  f.i32.mul(f.i32.add(f.i32.mul(head, T), query), f.i32.divUp(T, 4));
 
 /** 1 / √width. */
 export const scaleOf = (f: WasmFunction, width: I32Local): F32Local => f.f32.div(1, f.f32.sqrt(f.f32.fromSize(width)));
@@ -67,7 +65,7 @@ export function defineWriteRow(f: WasmFunction, W: Columns, fresh = true) {
   return f.define("write", ["i32", "i32", "i32", "f32", "i32"], (f, row, stride, width, factor, into) => {
     const factors = f.splat(factor), piece = f.i32.copy(row);
     into.fresh = fresh;
-    f.loop(0, pieces(f, width, W), 1, (i) => {
+    f.loop(0, f.i32.divUp(width, W), 1, (i) => {
       const first = f.i32.mul(i, W), left = f.i32.min(f.i32.sub(width, first), W);
       const part = Object.assign(f.i32.at(into, first), { fresh });
       f.forEach(0, left, (at, v) => v.accumulate(part, at, v.mul(v.load(piece, at), factors)));

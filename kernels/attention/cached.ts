@@ -1,5 +1,7 @@
 /**
- * Attention for decoding: keys and values of earlier tokens stand in a cache, and only the new ones are computed.
+ * Attention for decoding: keys and values of earlier tokens stand in a cache, and only the new ones are computed:
+ *
+ *     y = Σ softmax(q · k / √width) · v   over the keys k and values v of the cache, up to the query's own
  *
  * Writes the T new keys and values into the cache's rows from `position` on; query t then attends to the cache's rows up to
  * position + t. Rows behind that may hold anything. The position is read on the device and moved into 0 to S − T, so that

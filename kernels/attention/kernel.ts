@@ -8,7 +8,7 @@
  * number, log Σ exp(S), would do, but where scores are large its rounding costs P three digits.
  *
  * Dropout falls on P. Element i of the (B, heads, T, T₄) matrix, T₄ being T rounded up to a multiple of 4, is dropped where
- * 24 bits of its Philox word are below `threshold` = ⌈p · 2²⁴⌉, and otherwise multiplied by `gain` = 1 / (1 − p).
+ * the upper 24 bits of its Philox word are below `threshold` = ⌈p · 2²⁴⌉, and otherwise multiplied by `gain` = 1 / (1 − p).
  */
 import { f32, type FloatArray, i32, kernel, optional } from "../../src/kernel.ts";
 import { dropoutFactor, dropoutParams } from "../dropout/kernel.ts";

@@ -8,7 +8,7 @@ import { type Columns, defineMultiply, ROWS, tileColumns } from "../../src/wasm/
 import { exp } from "../../src/wasm/math.ts";
 import { definePack } from "../../src/wasm/packing.ts";
 import { inElementOrder } from "../../src/wasm/philox.ts";
-import { defineWriteRow, type Dropout, dropoutOf, type Dropped, firstCounter, headOf, pieces } from "./blocks.ts";
+import { defineWriteRow, type Dropout, dropoutOf, type Dropped, firstCounter, headOf } from "./blocks.ts";
 import { regions, roundUp, scaleOf } from "./blocks.ts";
 
 /** Keys at a time: a multiple of every panel, and of the 32 elements for which Philox draws at once. */
@@ -40,7 +40,7 @@ export function attentionBackward(f: WasmFunction, of: Arguments): void {
   f.loop(begin, end, 1, (head) => {
     const packed = headOf(f, of, head, qkv, 3), gradient = headOf(f, of, head, dqkv, 3), { stride } = packed;
     const given = headOf(f, of, head, dy, 1), out = headOf(f, of, head, y, 1);
-    f.loop(0, pieces(f, T, CHUNK), 1, (chunk) => {
+    f.loop(0, f.i32.divUp(T, CHUNK), 1, (chunk) => {
       const first = mul(chunk, CHUNK), n = min(sub(T, first), CHUNK), allKeys = roundUp(f, n, W);
       const keysStride = mul(allKeys, 4), zero = f.splat(0);
       f.call(turnColumns, packed.row(1, first), stride, n, width, keysTurned);
@@ -48,9 +48,9 @@ export function attentionBackward(f: WasmFunction, of: Arguments): void {
       f.call(packColumns, packed.row(1, first), stride, width, n, keys);
       for (const sums of [dkTurned, dvTurned]) f.forEach(0, mul(rows, allKeys), (at, v) => v.store(sums, at, zero));
 
-      f.loop(0, pieces(f, sub(T, first), QUERIES), 1, (block) => {
+      f.loop(0, f.i32.divUp(sub(T, first), QUERIES), 1, (block) => {
         const from = add(first, mul(block, QUERIES)), count = min(sub(T, from), QUERIES), lag = sub(from, first);
-        const visible = min(n, add(lag, count)), panels = pieces(f, visible, W), panelBytes = mul(count, 4 * W);
+        const visible = min(n, add(lag, count)), panels = f.i32.divUp(visible, W), panelBytes = mul(count, 4 * W);
         f.call(packRows, packed.row(0, from), stride, count, width, query);
         f.call(packRows, given.row(0, from), given.stride, count, width, dout);
         f.call(packRows, out.row(0, from), out.stride, count, width, output);
@@ -60,7 +60,7 @@ export function attentionBackward(f: WasmFunction, of: Arguments): void {
         f.call(describe, dout, output, width, at(max, stats), at(sum, stats), count, queryValues);
         if (dropout) {
           const counter = add(firstCounter(f, T, head, from), f.i32.shr(first, 2));
-          drawFactors(f, W, dropout, factors, { count, visible, counter, step: pieces(f, T, 4) });
+          drawFactors(f, W, dropout, factors, { count, visible, counter, step: f.i32.divUp(T, 4) });
         }
         // P and dS: of each panel of keys, all the block's queries.
         f.loop(0, panels, 1, (panel) => {
@@ -77,12 +77,12 @@ export function attentionBackward(f: WasmFunction, of: Arguments): void {
         f.call(multiply, queryTurned, dP, dkTurned, keysStride, rows, seen, count, dkTurned, keysStride);
         f.loop(0, panels, 1, (panel) => {
           const left = mul(panel, W), depth = min(sub(visible, left), W), source = add(dP, mul(panel, panelBytes));
-          f.loop(0, pieces(f, count, ROWS), 1, (i) => {
+          f.loop(0, f.i32.divUp(count, ROWS), 1, (i) => {
             const done = mul(i, ROWS), into = at(dS, add(mul(done, visible), mul(left, ROWS)));
             f.call(packRows, at(source, mul(done, W)), 4 * W, min(sub(count, done), ROWS), depth, into);
           });
         });
-        f.loop(0, pieces(f, width, W), 1, (panel) => {
+        f.loop(0, f.i32.divUp(width, W), 1, (panel) => {
           const left = mul(panel, W), into = at(gradient.row(0, from), left), wide = min(sub(width, left), W);
           const base = fresh ? f.i32.select(chunk, into, 0) : into, baseStride = f.i32.select(base, stride, 0);
           f.call(multiply, dS, at(keys, mul(left, n)), into, stride, count, wide, visible, base, baseStride);
@@ -112,7 +112,7 @@ function defineDescribe(f: WasmFunction) {
       v.storeTo(f.i32.at(queryValues, at), 0, v.neg(v.load(max, at)));
       v.storeTo(f.i32.at(queryValues, at), 4 * QUERIES, v.div(one, v.load(sum, at)));
     });
-    f.loop(0, pieces(f, count, ROWS), 1, (panel) => {
+    f.loop(0, f.i32.divUp(count, ROWS), 1, (panel) => {
       const total = eight.accumulator();
       f.loop(0, width, 1, () => {
         eight.assign(total, eight.madd(eight.loadFrom(dout, 0), eight.loadFrom(output, 0), total));
@@ -164,7 +164,7 @@ function drawFactors(
   const v = new Lanes(f, 8), eight = v.iota(), panelFloats = f.i32.mul(count, W);
   f.loop(0, count, 1, (i) => {
     const row = f.i32.at(factors, f.i32.mul(i, W)), start = f.i32.add(counter, f.i32.mul(i, step));
-    f.loop(0, pieces(f, visible, 32), 1, (group) => {
+    f.loop(0, f.i32.divUp(visible, 32), 1, (group) => {
       const words = draw(v, v.addI32(eight, f.splatI32(f.i32.add(start, f.i32.mul(group, 8)))));
       inElementOrder(v, words).forEach((word, part) => {
         const key = f.i32.add(f.i32.mul(group, 32), 8 * part), panel = f.i32.div(key, W);

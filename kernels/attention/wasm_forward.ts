@@ -10,8 +10,17 @@ import { type I32Local, Lanes, type Locals, type WasmFunction } from "../../src/
 import { type Columns, defineMultiply, ROWS, tileColumns } from "../../src/wasm/gemm.ts";
 import { exp } from "../../src/wasm/math.ts";
 import { definePack } from "../../src/wasm/packing.ts";
-import { defineWriteRow, type Dropout, dropoutOf, type Dropped, firstCounter, headOf, pieces } from "./blocks.ts";
-import { regions, roundUp, scaleOf } from "./blocks.ts";
+import {
+  defineWriteRow,
+  type Dropout,
+  dropoutOf,
+  type Dropped,
+  firstCounter,
+  headOf,
+  regions,
+  roundUp,
+  scaleOf,
+} from "./blocks.ts";
 
 /** Queries of a task, and keys at a time: a multiple of every panel and of the four elements of a Philox counter. */
 export const CHUNK = 256;
@@ -30,9 +39,9 @@ export function attentionForward(f: WasmFunction, of: Arguments): void {
   const maxima = take(CHUNK), totals = take(CHUNK), factors = take(W);
 
   f.loop(begin, end, 1, (task) => {
-    const chunks = pieces(f, T, CHUNK), head = f.i32.div(task, chunks), chunk = f.i32.rem(task, chunks);
+    const chunks = f.i32.divUp(T, CHUNK), head = f.i32.div(task, chunks), chunk = f.i32.rem(task, chunks);
     const packed = headOf(f, of, head, qkv, 3), out = headOf(f, of, head, y, 1);
-    const start = mul(chunk, CHUNK), queries = min(sub(T, start), CHUNK), panels = pieces(f, queries, W);
+    const start = mul(chunk, CHUNK), queries = min(sub(T, start), CHUNK), panels = f.i32.divUp(queries, W);
     const lowest = f.splat(-Infinity), zero = f.splat(0);
     f.forEach(0, CHUNK, (at, v) => {
       v.store(maxima, at, lowest);
@@ -51,10 +60,10 @@ export function attentionForward(f: WasmFunction, of: Arguments): void {
         f.call(softmax, scores, visible, lag, scale, max, total, factors);
         if (dropout) {
           const counter = add(firstCounter(f, T, head, from), f.i32.shr(first, 2));
-          dropScores(f, W, dropout, scores, visible, counter, pieces(f, T, 4));
+          dropScores(f, W, dropout, scores, visible, counter, f.i32.divUp(T, 4));
         }
         f.when(block, () => f.call(rescale, sum, rows, factors));
-        f.loop(0, pieces(f, width, ROWS), 1, (i) => {
+        f.loop(0, f.i32.divUp(width, ROWS), 1, (i) => {
           const into = at(sum, mul(i, ROWS * W)), base = f.i32.select(block, into, 0);
           f.call(multiply, at(values, mul(mul(i, n), ROWS)), scores, into, 4 * W, ROWS, W, visible, base, 4 * W);
         });

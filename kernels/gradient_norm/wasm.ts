@@ -25,7 +25,7 @@ export const gradientNorm = [
   {
     tasks: () => 1,
     emit(f: WasmFunction, { norm, n, workspace }: Locals<"norm" | "n" | "workspace">) {
-      const sum = f.f64.constant(0), blocks = f.i32.div(f.i32.add(n, BLOCK - 1), f.i32.constant(BLOCK));
+      const sum = f.f64.constant(0), blocks = f.i32.divUp(n, BLOCK);
       f.loop(0, blocks, 1, (block) => f.assign(sum, f.f64.add(sum, f.f64.fromF32(f.f32.loadAt(workspace, block)))));
       f.f32.store(norm, 0, f.f32.fromF64(f.f64.sqrt(sum)));
     },

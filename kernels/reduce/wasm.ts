@@ -1,5 +1,11 @@
-import { type F32Local, type I32Local, Lanes, type Locals, type Vector } from "../../src/wasm/assembler.ts";
-import type { WasmFunction } from "../../src/wasm/assembler.ts";
+import {
+  type F32Local,
+  type I32Local,
+  Lanes,
+  type Locals,
+  type Vector,
+  type WasmFunction,
+} from "../../src/wasm/assembler.ts";
 
 type Sizes = Record<"outer" | "axis" | "inner", number>;
 type Named = Locals<"x" | "y" | "outer" | "axis" | "inner" | "begin" | "end" | "workspace">;
@@ -34,7 +40,7 @@ function phases<L extends Named>(reduction: Reduction<L>) {
       workspace: (sizes: Sizes) => part === "whole" ? 0 : sizes.outer * sizes.inner * blocksOf(sizes),
       emit(f: WasmFunction, locals: L): void {
         const { x, axis, inner, workspace, begin, end } = locals;
-        const blocks = f.i32.div(f.i32.add(axis, block - 1), block);
+        const blocks = f.i32.divUp(axis, block);
         const [source, length] = part === "join" ? [workspace, blocks] : [x, axis];
         /** The first element of result r's block, and the block's length. */
         const blockOf = (r: I32Local) => {
@@ -53,7 +59,7 @@ function phases<L extends Named>(reduction: Reduction<L>) {
           });
           return;
         }
-        const groups = f.i32.div(f.i32.add(inner, COLUMNS - 1), COLUMNS), stride = f.i32.shl(inner, 2);
+        const groups = f.i32.divUp(inner, COLUMNS), stride = f.i32.shl(inner, 2);
         f.loop(begin, end, 1, (task) => {
           const r = f.i32.div(task, groups), { start, n } = blockOf(r), first = f.i32.mul(r, inner);
           const from = f.i32.mul(f.i32.rem(task, groups), COLUMNS), to = f.i32.min(f.i32.add(from, COLUMNS), inner);

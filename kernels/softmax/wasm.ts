@@ -33,7 +33,7 @@ const across = <Names extends string>(body: Body<Names>): CpuPhase<Sizes, Argume
   tasks: ({ outer, inner }) => outer * Math.ceil(inner / 8),
   emit: (f, of) =>
     void f.loop(of.begin, of.end, 1, (number) => {
-      const groups = f.i32.shr(f.i32.add(of.inner, 7), 3), left = f.i32.shl(f.i32.rem(number, groups), 3);
+      const groups = f.i32.divUp(of.inner, 8), left = f.i32.shl(f.i32.rem(number, groups), 3);
       const first = f.i32.mul(f.i32.div(number, groups), f.i32.mul(of.axis, of.inner));
       f.forEach(left, f.i32.min(f.i32.add(left, 8), of.inner), (column, v) => {
         const start = f.i32.add(first, column);

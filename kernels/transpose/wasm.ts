@@ -8,7 +8,7 @@ export const transpose = {
   tasks: ({ batch, rows, columns }: Record<"batch" | "rows" | "columns", number>) =>
     batch * Math.ceil(rows / SIDE) * Math.ceil(columns / SIDE),
   emit(f: WasmFunction, { x, y, rows, columns, begin, end }: Locals<"x" | "y" | "rows" | "columns" | "begin" | "end">) {
-    const tile = f.scratch(0), [down, across] = [rows, columns].map((n) => f.i32.div(f.i32.add(n, SIDE - 1), SIDE));
+    const tile = f.scratch(0), [down, across] = [rows, columns].map((n) => f.i32.divUp(n, SIDE));
     f.loop(begin, end, 1, (task) => {
       const i = f.i32.mul(f.i32.rem(f.i32.div(task, across), down), SIDE), j = f.i32.mul(f.i32.rem(task, across), SIDE);
       const height = f.i32.min(f.i32.sub(rows, i), SIDE), width = f.i32.min(f.i32.sub(columns, j), SIDE);

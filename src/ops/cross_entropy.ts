@@ -6,7 +6,8 @@ import type { Tensor } from "../tensor.ts";
 
 /**
  * The mean over rows of log Σ exp(logits) − logits[target], as `torch.nn.functional.cross_entropy`: how many nats the
- * targets surprise a model that predicts softmax(logits). dlogits = (softmax(logits) − [the target]) · dy / rows.
+ * targets surprise a model that predicts softmax(logits). dlogits = (softmax(logits) − [the target]) · dy / n for
+ * the n rows that count.
  *
  * @param logits f32 (…, V)
  * @param targets i32 (…): a class from 0 to V − 1 for each row

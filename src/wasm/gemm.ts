@@ -14,7 +14,7 @@
  * f.call(multiply, aPacked, bPacked, c, f.i32.shl(N, 2), M, N, K, 0, 0);
  * ```
  */
-import { type Callee, type I32, Lanes, WasmFunction } from "./assembler.ts";
+import { type Callee, Lanes, WasmFunction } from "./assembler.ts";
 
 /** Rows of a tile: the width of A's panels. */
 export const ROWS = 6;
@@ -37,15 +37,15 @@ const EDGE = -512;
 export function defineMultiply(f: WasmFunction, width: Columns = tileColumns()): Multiply {
   const tile = defineTile(f, width);
   return f.define("multiply", multiplyParameters, (f, a, b, c, stride, rows, columns, K, base, baseStride) => {
-    const { add, sub, mul, min, div } = f.i32, panels = (n: I32, size: number) => div(add(n, size - 1), size);
+    const { sub, mul, min, divUp } = f.i32;
     const aPanelBytes = mul(K, 4 * ROWS), bPanelBytes = mul(K, 4 * width);
     const tileStride = mul(stride, ROWS), baseTileStride = mul(baseStride, ROWS), bPanel = f.i32.copy(b);
 
-    f.loop(0, panels(columns, width), 1, (j) => {
+    f.loop(0, divUp(columns, width), 1, (j) => {
       const left = mul(j, width), tileColumns = min(sub(columns, left), width);
       const aPanel = f.i32.copy(a), cTile = f.i32.at(c, left);
       const baseTile = f.i32.select(base, f.i32.at(base, left), 0);
-      f.loop(0, panels(rows, ROWS), 1, (i) => {
+      f.loop(0, divUp(rows, ROWS), 1, (i) => {
         const tileRows = min(sub(rows, mul(i, ROWS)), ROWS);
         f.when(f.i32.eq(mul(tileRows, tileColumns), ROWS * width), () => {
           f.call(tile, aPanel, bPanel, cTile, stride, K, baseTile, baseStride);

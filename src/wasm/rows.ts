@@ -7,7 +7,7 @@ export function forEachRow(
   { begin, end, columns }: Record<"begin" | "end" | "columns", I32Local>,
   body: (row: I32Local, from: I32Local, to: I32Local) => void,
 ): void {
-  const after = f.i32.div(f.i32.sub(f.i32.add(end, columns), 1), columns);
+  const after = f.i32.divUp(end, columns);
   f.loop(f.i32.div(begin, columns), after, 1, (row) => {
     const start = f.i32.mul(row, columns), stop = f.i32.add(start, columns);
     body(row, f.i32.sub(f.i32.max(begin, start), start), f.i32.sub(f.i32.min(end, stop), start));

@@ -45,8 +45,6 @@ export class F32Instructions {
   /** Adds to the element, or writes it where the operand is {@linkcode Local.fresh}. */
   accumulate = (pointer: I32Local, at: I32, value: F32): void =>
     this.store(pointer, at, pointer.fresh ? value : this.add(this.loadAt(pointer, at), value));
-  /** The integer with the same bits. */
-  bits = (value: F32): I32Local => this.f.let("i32", [...this.f.pushF32(value), 0xbc]);
   /** exp, log and their like on one value: a vector function applied to it. */
   through = (value: F32, body: (v: Lanes, x: Vector) => Vector): F32Local => {
     const [result] = body(new Lanes(this.f, 1), this.f.splat(value));
@@ -89,6 +87,9 @@ export class I32Instructions {
   sub: (a: I32, b: I32) => I32Local = this.#op(0x6b);
   mul: (a: I32, b: I32) => I32Local = this.#op(0x6c);
   div: (a: I32, b: I32) => I32Local = this.#op(0x6e);
+  /** ⌈a / b⌉ */
+  divUp = (a: I32, b: I32): I32Local =>
+    this.div(typeof b === "number" ? this.add(a, b - 1) : this.sub(this.add(a, b), 1), b);
   rem: (a: I32, b: I32) => I32Local = this.#op(0x70);
   and: (a: I32, b: I32) => I32Local = this.#op(0x71);
   or: (a: I32, b: I32) => I32Local = this.#op(0x72);
