@@ -22,8 +22,8 @@ export interface ThreadOptions {
 export interface Thread {
   /** Runs one compiled kernel over a range of tasks. */
   run(module: number, args: number, begin: number, end: number): void;
-  /** Opens a launch and works on it until all of it is done. */
-  launch(module: number, args: number, tasks: number, chunks: number): void;
+  /** Opens a launch and works on it until all of it is done; false where a chunk failed, on whatever thread. */
+  launch(module: number, args: number, tasks: number, chunks: number): boolean;
   /** Works on other threads' launches, for ever. */
   serve(): void;
 }
@@ -35,7 +35,8 @@ export interface Thread {
  * machine loses nothing.
  */
 export function makeThread({ memory, scratch }: ThreadOptions): Thread {
-  const CLAIM = 0, DONE = 1, SLEEPERS = 2, WAITING = 3, MODULE = 4, ARGS = 5, TASKS = 6, CHUNKS = 7, MODULES = 64;
+  const CLAIM = 0, DONE = 1, SLEEPERS = 2, WAITING = 3, MODULE = 4, ARGS = 5, TASKS = 6, CHUNKS = 7;
+  const FAILED = 8, MODULES = 64;
   const SPIN = 0.04, CLOSED = 4095;
   const words = new Int32Array(memory.buffer, 0, 4096);
   const kernels: ((args: number, begin: number, end: number) => void)[] = [];
@@ -65,7 +66,11 @@ export function makeThread({ memory, scratch }: ThreadOptions): Thread {
       const size = tasks > 64 * chunks ? Math.ceil(tasks / chunks / 8) * 8 : tasks / chunks;
       const begin = Math.min(tasks, Math.floor(chunk * size));
       const end = chunk + 1 === chunks ? tasks : Math.min(tasks, Math.floor((chunk + 1) * size));
-      if (begin < end) run(words[MODULE], words[ARGS], begin, end);
+      try {
+        if (begin < end) run(words[MODULE], words[ARGS], begin, end);
+      } catch { // a trap, or no memory to compile: counted as done all the same, or the caller would wait for ever
+        Atomics.store(words, FAILED, 1);
+      }
       if (Atomics.add(words, DONE, 1) === chunks - 1 && Atomics.load(words, WAITING)) Atomics.notify(words, DONE);
     }
   }
@@ -79,7 +84,7 @@ export function makeThread({ memory, scratch }: ThreadOptions): Thread {
     return false;
   }
 
-  function launch(module: number, args: number, tasks: number, chunks: number): void {
+  function launch(module: number, args: number, tasks: number, chunks: number): boolean {
     generation = generation % 0x7ffff + 1;
     Atomics.store(words, CLAIM, generation << 12 | CLOSED); // late comers of the last launch find nothing from here on
     words[MODULE] = module, words[ARGS] = args, words[TASKS] = tasks, words[CHUNKS] = chunks;
@@ -94,6 +99,7 @@ export function makeThread({ memory, scratch }: ThreadOptions): Thread {
       if (done < chunks) Atomics.wait(words, DONE, done, 1);
       Atomics.store(words, WAITING, 0);
     }
+    return Atomics.exchange(words, FAILED, 0) === 0;
   }
 
   function serve(): never {

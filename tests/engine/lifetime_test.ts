@@ -3,6 +3,8 @@ import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { CpuDevice } from "../../src/device/cpu.ts";
 import { createDevice } from "../../src/device/create.ts";
 import { DeviceError } from "../../src/errors.ts";
+import { f32, kernel } from "../../src/kernel.ts";
+import { launch } from "../../src/launch.ts";
 import { add } from "../../src/ops/add.ts";
 import { normal } from "./agree.ts";
 
@@ -76,6 +78,23 @@ Deno.test("after three idle seconds the threads work again", async () => {
   await new Promise((resolve) => setTimeout(resolve, 3000));
   for (let i = 0; i < 100; i++) assertEquals(await add(x, x).data(), before);
   assertEquals(before, values.map((value) => 2 * value));
+  device.close();
+});
+
+Deno.test("a kernel that fails on any thread is reported, and the next launch works", async () => {
+  const device = await createDevice("cpu", { threads: 3 }), x = device.tensor(new Float32Array(100_000), [100_000]);
+  const failing = kernel({
+    name: "failing",
+    reads: { x: f32("n") },
+    writes: { y: f32("n") },
+    reference() {},
+    // The instruction 0 traps: in the last of the chunks, which any thread may take.
+    cpu: { tasks: ({ n }) => n, emit: (f, { end, n }) => f.when(f.i32.eq(end, n), () => f.emit(0)) },
+  });
+  for (let i = 0; i < 20; i++) {
+    assertThrows(() => launch(failing, { x }), DeviceError, "failing: the kernel failed on one of 3 threads");
+    assertEquals(new Set(await add(x, x).data()), new Set([0]));
+  }
   device.close();
 });
 
