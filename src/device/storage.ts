@@ -1,0 +1,62 @@
+/** What tensors stand on: blocks of a device's memory, parts of them, and what is known of their contents. */
+import { DeviceError } from "../errors.ts";
+import type { DType } from "../kernel.ts";
+import type { Device } from "./device.ts";
+
+/** Memory that was taken from the device; it goes back to the pool when nobody holds it. */
+export class Block {
+  #holders = 0;
+  /** Counts writes, so that backward notices that what it had saved has been overwritten. */
+  version = 0;
+  /** What ops check of integers, where the host wrote them and no kernel has written since. */
+  bounds: Bounds | undefined;
+
+  constructor(readonly device: Device, readonly dtype: DType, readonly capacity: number, readonly memory: unknown) {}
+
+  get holders(): number {
+    return this.#holders;
+  }
+  hold(): void {
+    this.#holders++;
+  }
+  release(): void {
+    if (--this.#holders === 0) this.device.recycle(this);
+  }
+}
+
+/** How far integers range. */
+export interface Bounds {
+  readonly least: number;
+  readonly greatest: number;
+  /** The next above the least and the next below the greatest, for one value may be exempt; infinite where there is none. */
+  readonly next: readonly [number, number];
+}
+
+/** A part of a block, which is what tensors stand on: usually all of it, for parameters a slice of the optimizer's. */
+export class Storage {
+  constructor(readonly block: Block, readonly length: number, readonly offset = 0) {}
+
+  get dtype(): DType {
+    return this.block.dtype;
+  }
+  get device(): Device {
+    return this.block.device;
+  }
+  overlaps({ block, offset, length }: Storage): boolean {
+    return block === this.block && offset < this.offset + this.length && this.offset < offset + length;
+  }
+}
+
+/** @throws {DeviceError} when a value is no 32-bit integer */
+export function boundsOf(values: ArrayLike<number>): Bounds {
+  let least = Infinity, above = Infinity, greatest = -Infinity, below = -Infinity;
+  for (let i = 0; i < values.length; i++) {
+    const value = values[i];
+    if ((value | 0) !== value && value >>> 0 !== value) throw new DeviceError(`write: ${value} is no 32-bit integer`);
+    if (value < least) [above, least] = [least, value];
+    else if (value > least && value < above) above = value;
+    if (value > greatest) [below, greatest] = [greatest, value];
+    else if (value < greatest && value > below) below = value;
+  }
+  return { least, greatest, next: [above, below] };
+}
