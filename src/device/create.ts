@@ -4,10 +4,15 @@ import type { Device } from "./device.ts";
 import { ReferenceDevice } from "./reference.ts";
 
 /**
- * Makes a device by name: `cpu` (WebAssembly on all processors), `reference` (plain TypeScript in f64, slow), or `auto`,
- * the fastest that there is.
+ * Makes a device by name:
  *
- * @throws {DeviceError} when the name is none of these, or the memory is refused
+ * - `cpu`: WebAssembly on all processors;
+ * - `reference`: plain TypeScript in f64, slow;
+ * - `webgpu`: the GPU that `navigator.gpu` gives; `webgpu:dawn`: through `npm:webgpu`, fetched when it is named. With
+ *   `:software` behind it, an adapter that computes on the processor will do;
+ * - `auto`: the GPU that `navigator.gpu` gives, else the CPU.
+ *
+ * @throws {DeviceError} when the name is none of these, there is no adapter, or memory is refused
  * @example
  * ```ts
  * import { createDevice } from "@nanogpt/ts";
@@ -18,7 +23,26 @@ import { ReferenceDevice } from "./reference.ts";
  * ```
  */
 export async function createDevice(name = "auto", options: CpuOptions = {}): Promise<Device> {
-  if (name === "auto" || name === "cpu") return await CpuDevice.create(options);
   if (name === "reference") return new ReferenceDevice();
-  throw new DeviceError(`no device is called ${name}; there are auto, cpu and reference`);
+  if (name === "cpu") return await CpuDevice.create(options);
+  if (/^webgpu(:dawn)?(:software)?$/.test(name)) {
+    const { openWebGPU } = await import("./webgpu.ts");
+    const gpu = name.includes(":dawn") ? await dawn() : navigator.gpu;
+    return await openWebGPU(gpu, name.endsWith(":software"));
+  }
+  if (name !== "auto") throw new DeviceError(`no device is called ${name}; there are auto, cpu, webgpu and reference`);
+  const gpu = navigator.gpu && await createDevice("webgpu").catch(() => undefined);
+  return gpu ?? await CpuDevice.create(options);
+}
+
+/** Dawn, Chromium's implementation, from npm. The specifier is computed, or it would be fetched by runs that never ask for it. */
+async function dawn(): Promise<GPU> {
+  const specifier = ["npm", "webgpu@0.6.2"].join(":");
+  try {
+    const { create, globals } = await import(specifier);
+    Object.assign(globalThis, globals);
+    return create([]);
+  } catch (error) {
+    throw new DeviceError(`webgpu:dawn: ${(error as Error).message.split("\n")[0]}`);
+  }
 }
