@@ -10,7 +10,7 @@ import { ReferenceDevice } from "./reference.ts";
  * - `reference`: plain TypeScript in f64, slow;
  * - `webgpu`: the GPU that `navigator.gpu` gives; `webgpu:dawn`: through `npm:webgpu`, fetched when it is named. With
  *   `:software` behind it, an adapter that computes on the processor will do;
- * - `auto`: the GPU that `navigator.gpu` gives, else the CPU.
+ * - `auto`: the CPU, until WebGPU has been measured on GPUs.
  *
  * @throws {DeviceError} when the name is none of these, there is no adapter, or memory is refused
  * @example
@@ -24,15 +24,13 @@ import { ReferenceDevice } from "./reference.ts";
  */
 export async function createDevice(name = "auto", options: CpuOptions = {}): Promise<Device> {
   if (name === "reference") return new ReferenceDevice();
-  if (name === "cpu") return await CpuDevice.create(options);
+  if (name === "auto" || name === "cpu") return await CpuDevice.create(options);
   if (/^webgpu(:dawn)?(:software)?$/.test(name)) {
     const { openWebGPU } = await import("./webgpu.ts");
     const gpu = name.includes(":dawn") ? await dawn() : navigator.gpu;
     return await openWebGPU(gpu, name.endsWith(":software"));
   }
-  if (name !== "auto") throw new DeviceError(`no device is called ${name}; there are auto, cpu, webgpu and reference`);
-  const gpu = navigator.gpu && await createDevice("webgpu").catch(() => undefined);
-  return gpu ?? await CpuDevice.create(options);
+  throw new DeviceError(`no device is called ${name}; there are auto, cpu, webgpu and reference`);
 }
 
 /** Dawn, Chromium's implementation, from npm. The specifier is computed, or it would be fetched by runs that never ask for it. */
