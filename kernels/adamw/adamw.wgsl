@@ -3,9 +3,9 @@
 //   g = gradient · min(1, clip / (norm + 1e-6))
 //   m += (1 − β₁)(g − m),  v = β₂ v + (1 − β₂) g²,  p = shrink · p − rate · m / (√v · scale + ε)
 //
-// gain1 = 1 − β₁ and gain2 = 1 − β₂ come from the host, in which they are exact; what changes from step to step comes from
-// `step`. Parameters before `decayed` shrink, the others do not. A workgroup owns 1024 of them, of which an invocation takes
-// every 256th.
+// gain1 = 1 − β₁ and gain2 = 1 − β₂ come from the host, in which they are exact; what changes from step to step comes
+// from `step`. Parameters before `decayed` shrink, the others do not. A workgroup owns 1024 of them, of which an
+// invocation takes every 256th.
 
 struct Params { n: u32, decayed: i32, gain1: f32, beta2: f32, gain2: f32, epsilon: f32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -21,7 +21,9 @@ const PER_LANE = 4u;
 
 @compute @workgroup_size(LANES)
 fn adamw(
-  @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
 ) {
   let first = (group.x + group.y * groups.x) * LANES * PER_LANE + lane;
   // Without clipping, clip is infinite: compared, never divided.

@@ -1,8 +1,8 @@
 // Dropout (Srivastava et al. 2014): y = x · (keep ? gain : 0).
 //
-// Element i draws word i mod 4 of Philox4x32-10 (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1, 2, 3",
-// 2011) with the counter (⌊i / 4⌋, stream, offset, 0) and the key (seed, 0), and is kept where the word's upper 24 bits are at
-// least threshold: the same bits as on every other device.
+// Element i draws word i mod 4 of Philox4x32-10 (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1,
+// 2, 3", 2011) with the counter (⌊i / 4⌋, stream, offset, 0) and the key (seed, 0), and is kept where the word's upper
+// 24 bits are at least threshold: the same bits as on every other device.
 //
 // A workgroup owns 1024 elements, an invocation the four of one counter.
 
@@ -39,7 +39,9 @@ fn philox(counter: vec4u, seed: u32) -> vec4u {
 
 @compute @workgroup_size(LANES)
 fn dropout(
-  @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
 ) {
   let block = (group.x + group.y * groups.x) * LANES + lane;
   let words = philox(vec4u(block, u32(params.stream), u32(offset[0]), 0u), u32(params.seed));

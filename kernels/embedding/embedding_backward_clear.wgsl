@@ -13,7 +13,9 @@ const PER_LANE = 4u;
 
 @compute @workgroup_size(LANES)
 fn embedding_backward_clear(
-  @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
 ) {
   if (!fresh_dweight) { return; }
   let first = (group.x + group.y * groups.x) * LANES * PER_LANE + lane;

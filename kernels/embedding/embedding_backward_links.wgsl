@@ -2,8 +2,8 @@
 //
 //   next[i] = the least j > i with ids[j] = ids[i], or n;  repeated[i] = whether there is such a j < i
 //
-// An invocation owns a place and looks to both sides until it finds one: about V places far where ids are frequent, n where
-// they are rare, and n² / 2 comparisons of integers altogether at most.
+// An invocation owns a place and looks to both sides until it finds one: about V places far where ids are frequent, n
+// where they are rare, and n² / 2 comparisons of integers altogether at most.
 
 struct Params { n: u32, C: u32, V: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -18,7 +18,9 @@ fn id_at(i: u32) -> u32 { return min(u32(ids[i]), params.V - 1u); }
 
 @compute @workgroup_size(LANES)
 fn embedding_backward_links(
-  @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
 ) {
   let i = (group.x + group.y * groups.x) * LANES + lane;
   if (i >= params.n) { return; }

@@ -16,7 +16,9 @@ const PER_LANE = 4u;
 
 @compute @workgroup_size(LANES)
 fn embedding_forward(
-  @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
 ) {
   let first = (group.x + group.y * groups.x) * LANES * PER_LANE + lane;
   for (var k = 0u; k < PER_LANE; k++) {

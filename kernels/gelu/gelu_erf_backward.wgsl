@@ -37,7 +37,9 @@ fn slope(magnitude: f32) -> f32 {
 
 @compute @workgroup_size(LANES)
 fn gelu_erf_backward(
-  @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
 ) {
   let first = (group.x + group.y * groups.x) * LANES * PER_LANE + lane;
   for (var k = 0u; k < PER_LANE; k++) {

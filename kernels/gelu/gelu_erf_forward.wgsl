@@ -2,8 +2,8 @@
 //
 //   y = x · Φ(x) = max(x, 0) − a · Q(a),  a = |x|,  Q(a) = 1 − Φ(a) = ½ (1 − erf(a / √2))
 //
-// WGSL has no erf. Q(a) is p(a)⁻⁴, p a minimax polynomial of degree 10: |a · p(a)⁻⁴ − a · Q(a)| < 5e-8. What is computed is
-// small, and its error with it, also where x · Φ(x) as it stands would cancel.
+// WGSL has no erf. Q(a) is p(a)⁻⁴, p a minimax polynomial of degree 10: |a · p(a)⁻⁴ − a · Q(a)| < 5e-8. What is
+// computed is small, and its error with it, also where x · Φ(x) as it stands would cancel.
 //
 // A workgroup owns 1024 elements, of which an invocation takes every 256th.
 
@@ -37,7 +37,9 @@ fn tail(magnitude: f32) -> f32 {
 
 @compute @workgroup_size(LANES)
 fn gelu_erf_forward(
-  @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
 ) {
   let first = (group.x + group.y * groups.x) * LANES * PER_LANE + lane;
   for (var k = 0u; k < PER_LANE; k++) {

@@ -1,7 +1,8 @@
-// The gradient of GELU in its tanh approximation, y = ½ x (1 + tanh u), u = √(2/π) (x + 0.044715 x³). With a = |x|, u of a, and
-// e = exp(−2u), so that ½ (1 + tanh u) = 1 / (1 + e):
+// The gradient of GELU in its tanh approximation, y = ½ x (1 + tanh u), u = √(2/π) (x + 0.044715 x³). With a = |x|, u
+// of a, and e = exp(−2u), so that ½ (1 + tanh u) = 1 / (1 + e):
 //
-//   dx += dy · (x < 0 ? k(a) : 1 − k(a)),  k(a) = e / (1 + e) · (1 − a · 2u′ / (1 + e)),  u′ = √(2/π) (1 + 3 · 0.044715 a²)
+//   dx += dy · (x < 0 ? k(a) : 1 − k(a)),  k(a) = e / (1 + e) · (1 − a · 2u′ / (1 + e)),
+//   u′ = √(2/π) (1 + 3 · 0.044715 a²)
 //
 // WGSL's tanh may be off by 1e-5, and is not defined for large arguments on all hardware; exp is good.
 //
@@ -32,7 +33,9 @@ fn slope(magnitude: f32) -> f32 {
 
 @compute @workgroup_size(LANES)
 fn gelu_tanh_backward(
-  @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
 ) {
   let first = (group.x + group.y * groups.x) * LANES * PER_LANE + lane;
   for (var k = 0u; k < PER_LANE; k++) {

@@ -2,8 +2,8 @@
 //
 //   workspace[block] = Σ over the block of g²
 //
-// A workgroup owns a block. Its 256 invocations add up every 256th square each, then, two by two, each other's sums: at most
-// 24 additions lie between a square and the result, which is what keeps it good to seven digits.
+// A workgroup owns a block. Its 256 invocations add up every 256th square each, then, two by two, each other's sums: at
+// most 24 additions lie between a square and the result, which is what keeps it good to seven digits.
 
 struct Params { n: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -17,7 +17,9 @@ var<workgroup> sums: array<f32, LANES>;
 
 @compute @workgroup_size(LANES)
 fn gradient_norm_blocks(
-  @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
 ) {
   let block = group.x + group.y * groups.x;
   let first = block * BLOCK;

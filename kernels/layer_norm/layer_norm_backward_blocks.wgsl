@@ -19,7 +19,9 @@ const BLOCK = 32u;
 
 @compute @workgroup_size(LANES)
 fn layer_norm_backward_blocks(
-  @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
 ) {
   let number = group.x + group.y * groups.x;
   let stripes = (params.C + LANES - 1u) / LANES; // of 64 columns

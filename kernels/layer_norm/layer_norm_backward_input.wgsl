@@ -2,7 +2,8 @@
 //
 //   dx += rstd · (g − Σ g / C − x̂ · Σ (g · x̂) / C)
 //
-// A workgroup owns a row. Its 64 invocations add up every 64th element of both sums each, then, two by two, each other's.
+// A workgroup owns a row. Its 64 invocations add up every 64th element of both sums each, then, two by two, each
+// other's.
 
 struct Params { rows: u32, C: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -19,7 +20,9 @@ var<workgroup> shared_sums: array<vec2f, LANES>;
 
 @compute @workgroup_size(LANES)
 fn layer_norm_backward_input(
-  @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
 ) {
   let row = group.x + group.y * groups.x;
   if (row >= params.rows) { return; }

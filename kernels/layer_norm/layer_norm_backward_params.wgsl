@@ -21,8 +21,10 @@ var<workgroup> shared_sums: array<vec2f, COLUMNS * WALKERS>;
 
 @compute @workgroup_size(COLUMNS, WALKERS)
 fn layer_norm_backward_params(
-  @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u,
-  @builtin(local_invocation_id) local: vec3u, @builtin(local_invocation_index) lane: u32
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_id) local: vec3u,
+  @builtin(local_invocation_index) lane: u32,
 ) {
   let column = (group.x + group.y * groups.x) * COLUMNS + local.x;
   let blocks = (params.rows + BLOCK - 1u) / BLOCK;

@@ -33,7 +33,9 @@ fn total(value: f32, lane: u32) -> f32 {
 
 @compute @workgroup_size(LANES)
 fn layer_norm_forward(
-  @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
 ) {
   let row = group.x + group.y * groups.x;
   if (row >= params.rows) { return; }

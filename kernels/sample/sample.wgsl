@@ -4,9 +4,9 @@
 //
 // which is how torch.multinomial draws. Temperature 0 takes the greatest logit; of equals the first wins.
 //
-// A workgroup owns a row, of which an invocation takes every 256th entry. Floats are compared by keys, unsigned integers in
-// the same order: so the workgroup finds a maximum with an integer atomic, whose result does not depend on the order, and the
-// topK-th greatest bit by bit, counting 32 times.
+// A workgroup owns a row, of which an invocation takes every 256th entry. Floats are compared by keys, unsigned
+// integers in the same order: so the workgroup finds a maximum with an integer atomic, whose result does not depend on
+// the order, and the topK-th greatest bit by bit, counting 32 times.
 
 struct Params { B: u32, V: u32, topK: i32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -34,7 +34,9 @@ fn float_of(key: u32) -> f32 { return bitcast<f32>(select(~key, key ^ SIGN, key 
 
 @compute @workgroup_size(LANES)
 fn sample(
-  @builtin(workgroup_id) group: vec3u, @builtin(num_workgroups) groups: vec3u, @builtin(local_invocation_index) lane: u32
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
 ) {
   let row = group.x + group.y * groups.x;
   if (row >= params.B) { return; }
