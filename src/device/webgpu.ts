@@ -77,7 +77,8 @@ export class WebGPUDevice extends Device {
   override write(storage: Storage, values: ArrayLike<number>): void {
     this.checkWrite(storage, values);
     this.flush(); // what was launched before must not see it
-    const data = storage.dtype === "f32" ? Float32Array.from(values) : Int32Array.from(values);
+    const Numbers = storage.dtype === "f32" ? Float32Array : Int32Array;
+    const data = values instanceof Numbers ? values as Float32Array<ArrayBuffer> : Numbers.from(values);
     this.#gpu.queue.writeBuffer(bufferOf(storage), 4 * storage.offset, data);
   }
 
