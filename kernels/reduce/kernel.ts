@@ -11,16 +11,17 @@ import * as wasm from "./wasm.ts";
 
 type Sizes = Record<"outer" | "axis" | "inner", number>;
 
-/** How reduce.wgsl cuts the axis: how many lines a workgroup takes, and into how many chunks each is cut. */
+/** How reduce.wgsl cuts its work: how many lines a workgroup takes, and into how many chunks each is cut. */
 function cut({ axis, inner }: Sizes) {
-  const lines = Math.min(2 ** Math.ceil(Math.log2(inner)), 64);
+  const powerOfTwoFrom = (n: number) => 2 ** Math.ceil(Math.log2(n));
+  const lines = Math.min(Math.max(powerOfTwoFrom(inner), 256 / powerOfTwoFrom(axis), 1), 64);
   return { lines, chunks: Math.ceil(axis * lines / (64 * 256)) };
 }
 const passes = (source: string) => [
   {
     source: `${reduceSource}\n${source}`,
     entry: "reduce_chunks",
-    workgroups: (sizes: Sizes) => sizes.outer * cut(sizes).chunks * Math.ceil(sizes.inner / cut(sizes).lines),
+    workgroups: (sizes: Sizes) => cut(sizes).chunks * Math.ceil(sizes.outer * sizes.inner / cut(sizes).lines),
     workspace: (sizes: Sizes) => sizes.outer * cut(sizes).chunks * sizes.inner,
   },
   {

@@ -2,8 +2,8 @@
 // then the chunks' results are put together. sum.wgsl and max.wgsl are appended to say what is reduced: they have Params, `empty`,
 // `combine` and `finish`.
 //
-// reduce_chunks: a workgroup of 256 owns one chunk of up to 64 neighbouring lines (of one, where inner is 1). The invocations that
-// share a line take every so many-th element, 64 at most, and what they have is combined by halves.
+// reduce_chunks: a workgroup of 256 owns one chunk of 1 to 64 neighbouring lines. The invocations that share a line take every
+// so many-th element, 64 at most, and what they have is combined by halves.
 // reduce_rest: an invocation owns one element of y, and takes the chunks in order.
 // So the order depends on sizes alone.
 
@@ -14,9 +14,12 @@
 
 var<workgroup> partial: array<f32, 256>;
 
-// How many lines a workgroup takes: the power of two from inner on, at most 64.
+fn power_of_two_from(n: u32) -> u32 {
+  return 1u << (32u - countLeadingZeros(n - 1u));
+}
+// How many lines a workgroup takes: as many as lie side by side, more where they are short.
 fn lines() -> u32 {
-  return min(1u << (32u - countLeadingZeros(params.inner - 1u)), 64u);
+  return clamp(max(power_of_two_from(params.inner), 256u / power_of_two_from(params.axis)), 1u, 64u);
 }
 // Elements of a chunk: 64 for each invocation of a line.
 fn chunk_length() -> u32 {
@@ -32,27 +35,33 @@ fn reduce_chunks(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  let across = (params.inner + lines() - 1u) / lines();
+  let results = params.outer * params.inner;
   let index = group.x + group.y * groups.x;
-  if (index >= params.outer * chunks() * across) { return; }
-  let chunk = index / across % chunks();
-  let o = index / across / chunks();
-  let i = index % across * lines() + lane % lines();
-  let line = o * params.axis * params.inner + min(i, params.inner - 1u);
+  if (index >= chunks() * ((results + lines() - 1u) / lines())) { return; }
+  let chunk = index % chunks();
+
+  // Neighbours read what lies side by side: of one line, or of neighbouring lines.
+  let sharing = 256u / lines();
+  let part = select(lane / lines(), lane % sharing, params.inner == 1u);
+  let line = select(lane % lines(), lane / sharing, params.inner == 1u);
+  let at = index / chunks() * lines() + line;
+  let o = min(at, results - 1u) / params.inner;
+  let first = o * params.axis * params.inner + at % params.inner;
 
   let end = min((chunk + 1u) * chunk_length(), params.axis);
-  var result = empty(x[line]);
-  for (var k = chunk * chunk_length() + lane / lines(); k < end; k += 256u / lines()) {
-    result = combine(result, x[line + k * params.inner]);
+  var result = empty(x[first]);
+  for (var k = chunk * chunk_length() + part; k < end; k += sharing) {
+    result = combine(result, x[first + k * params.inner]);
   }
-  partial[lane] = result;
+  partial[part * lines() + line] = result;
   workgroupBarrier();
   for (var half = 128u; half >= lines(); half /= 2u) {
     if (lane < half) { partial[lane] = combine(partial[lane], partial[lane + half]); }
     workgroupBarrier();
   }
-  if (lane < lines() && i < params.inner) {
-    workspace[(o * chunks() + chunk) * params.inner + i] = partial[lane];
+  let owned = index / chunks() * lines() + lane;
+  if (lane < lines() && owned < results) {
+    workspace[(owned / params.inner * chunks() + chunk) * params.inner + owned % params.inner] = partial[lane];
   }
 }
 
