@@ -1,16 +1,18 @@
-// First of two passes of causal self-attention's backward: the queries' gradient, and D for the second. P is made anew out
-// of the saved maximum and sum of each query.
+// First of two passes of causal self-attention's backward: the queries' gradient, and D for the second. P is made anew
+// out of the saved maximum and sum of each query.
 //
-//     P = exp(S − max) / sum,   dP = kept(dy · v),   dS = P · (dP − D) / √width,   dq += Σ dS · k
+//     P = exp(S − max) / sum,   dP = kept(dy · v),   dS = P · (dP − D) / √width,
+//     dq += Σ dS · k
 //
-// D = Σ dy · y = Σ P · dP. Where nearly all of P falls on one key, dP − D nearly cancels, and the rounding of y would be much of
-// what is left. So D₀ = Σ dy · y is but a first guess, and E = Σ P · (dP − D₀) what it lacks: D = D₀ + E, and
+// D = Σ dy · y = Σ P · dP. Where nearly all of P falls on one key, dP − D nearly cancels, and the rounding of y would
+// be much of what is left. So D₀ = Σ dy · y is but a first guess, and E = Σ P · (dP − D₀) what it lacks: D = D₀ + E,
+// and
 //
 //     dq += Σ P · (dP − D₀) / √width · k − E / √width · Σ P · k
 //
-// A workgroup owns 32 queries of a head and 64 columns of their dq; wider heads make P and dP anew for each 64 columns. It
-// goes over the keys in blocks of 32, and sums run in their order. A lane owns four queries and four keys of a block's P and
-// dP, then eight columns of the four queries' dq.
+// A workgroup owns 32 queries of a head and 64 columns of their dq; wider heads make P and dP anew for each 64 columns.
+// It goes over the keys in blocks of 32, and sums run in their order. A lane owns four queries and four keys of a
+// block's P and dP, then eight columns of the four queries' dq.
 
 struct Params { B: u32, T: u32, heads: u32, width: u32, seed: i32, stream: i32, threshold: i32, gain: f32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -27,8 +29,8 @@ override fresh_dqkv: bool = false; // dqkv holds garbage: write instead of addin
 
 const BLOCK = 32u; // queries, keys, and columns at a time where a score is summed
 const COLUMNS = 64u; // of the result
-const STRIDE = 9u; // vec4f from one row of a transposed tile to the next: 8, and 1 so that rows begin in different banks
-// Either two tiles of 32 columns × 32 rows, transposed, so that a vec4f is four rows; or 32 rows × 64 columns as they are.
+const STRIDE = 9u; // vec4f from one row of a transposed tile to the next: 8, and 1 so that rows begin in other banks
+// Either two tiles of 32 rows × 32 columns, transposed, so that a vec4f is four rows; or 32 rows × 64 columns.
 var<workgroup> tile: array<vec4f, 2 * 32 * STRIDE>;
 const SECOND = 32u * STRIDE;
 var<workgroup> weights: array<vec4f, 32 * STRIDE>;
@@ -118,7 +120,7 @@ fn products_of_dy(query: u32, key: u32) -> mat4x4f {
   return sums;
 }
 
-// sums + Σ weights · tile over 32 rows: this lane's four results (columns) at the columns `four` to `four` + 3 of the tile.
+// sums + Σ weights · tile over 32 rows: this lane's four results (columns) at the tile's vec4f number `four`.
 fn weighted(sums: mat4x4f, four: u32) -> mat4x4f {
   var total = sums;
   for (var i = 0u; i < BLOCK; i++) { total = add_outer(total, weights[i * STRIDE + lane / 8u], tile[i * 16u + four]); }

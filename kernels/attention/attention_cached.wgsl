@@ -1,5 +1,5 @@
-// Second of two passes of attention for decoding: with the new keys and values in the cache, query t attends to its rows up
-// to position + t, and no further: those may hold anything.
+// Second of two passes of attention for decoding: with the new keys and values in the cache, query t attends to its
+// rows up to position + t, and no further: those may hold anything.
 //
 //     S = q · k / √width,   P = exp(S − max) / Σ exp(S − max),   y = Σ P · v
 //

@@ -1,5 +1,5 @@
-// First of two passes of attention for decoding: writes the new tokens' keys and values into the cache's rows from `position`
-// on, which is moved into 0 to S − T. An invocation owns one element.
+// First of two passes of attention for decoding: writes the new tokens' keys and values into the cache's rows from
+// `position` on, which is moved into 0 to S − T. An invocation owns one element.
 
 struct Params { B: u32, T: u32, heads: u32, width: u32, S: u32 }
 @group(0) @binding(0) var<uniform> params: Params;

@@ -1,12 +1,13 @@
-// Causal self-attention, forward, in the manner of FlashAttention (Dao et al. 2022, arXiv:2205.14135): for query t and the
-// keys s ≤ t of a head,
+// Causal self-attention, forward, in the manner of FlashAttention (Dao et al. 2022, arXiv:2205.14135): for query t and
+// the keys s ≤ t of a head,
 //
 //     S = q · k / √width,   sum = Σ exp(S − max),   P = exp(S − max) / sum,   y = Σ kept(P) · v
 //
-// A workgroup owns 32 queries of a head and 64 columns of their y; wider heads make the scores anew for each 64 columns. It
-// goes over the keys in blocks of 32, the maximum so far in hand: where a block raises it, what has been summed shrinks
-// by exp(old − new). A lane owns four queries and four keys of a block's scores, then eight columns of the four queries' y.
-// All sums run in the order of the keys, but for those of exp(S − max), which each lane keeps for its keys until the end.
+// A workgroup owns 32 queries of a head and 64 columns of their y; wider heads make the scores anew for each 64
+// columns. It goes over the keys in blocks of 32, the maximum so far in hand: where a block raises it, what has been
+// summed shrinks by exp(old − new). A lane owns four queries and four keys of a block's scores, then eight columns of
+// the four queries' y. All sums run in the order of the keys, but for those of exp(S − max), which each lane keeps for
+// its keys until the end.
 
 struct Params { B: u32, T: u32, heads: u32, width: u32, seed: i32, stream: i32, threshold: i32, gain: f32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -19,8 +20,8 @@ override has_offset: bool = false;
 
 const BLOCK = 32u; // queries, keys, and columns at a time where a score is summed
 const COLUMNS = 64u; // of the result
-const STRIDE = 9u; // vec4f from one row of a transposed tile to the next: 8, and 1 so that rows begin in different banks
-// Either two tiles of 32 columns × 32 rows, transposed, so that a vec4f is four rows; or 32 rows × 64 columns as they are.
+const STRIDE = 9u; // vec4f from one row of a transposed tile to the next: 8, and 1 so that rows begin in other banks
+// Either two tiles of 32 rows × 32 columns, transposed, so that a vec4f is four rows; or 32 rows × 64 columns.
 var<workgroup> tile: array<vec4f, 2 * 32 * STRIDE>;
 const SECOND = 32u * STRIDE;
 var<workgroup> weights: array<vec4f, 32 * STRIDE>;
@@ -83,7 +84,7 @@ fn scores(query: u32, key: u32) -> mat4x4f {
   return sums;
 }
 
-// sums + Σ weights · tile over 32 rows: this lane's four results (columns) at the columns `four` to `four` + 3 of the tile.
+// sums + Σ weights · tile over 32 rows: this lane's four results (columns) at the tile's vec4f number `four`.
 fn weighted(sums: mat4x4f, four: u32) -> mat4x4f {
   var total = sums;
   for (var i = 0u; i < BLOCK; i++) { total = add_outer(total, weights[i * STRIDE + lane / 8u], tile[i * 16u + four]); }

@@ -1,5 +1,5 @@
 // The gradient of the mean cross-entropy: dlogits += (exp(logits − lse) − [class is the target]) · dloss / count, and
-// nothing in rows whose target is to be ignored. A workgroup owns one row, an invocation its classes l, l + 256, …
+// nothing in rows whose target is to be ignored. A workgroup owns one row, an invocation its classes l, l + 64, …
 
 struct Params { rows: u32, V: u32, ignore: i32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -11,7 +11,7 @@ struct Params { rows: u32, V: u32, ignore: i32 }
 @group(0) @binding(6) var<storage, read_write> dlogits: array<f32>; // (rows, V)
 override fresh_dlogits: bool = false; // dlogits holds garbage: write instead of adding
 
-const LANES = 256u;
+const LANES = 64u;
 
 @compute @workgroup_size(LANES)
 fn cross_entropy_backward(

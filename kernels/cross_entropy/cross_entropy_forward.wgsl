@@ -1,7 +1,7 @@
 // Cross-entropy of each row of logits: lse = log Σ exp(logits), and in the workspace the row's part of the loss,
 // lse − logits[target]; 0 where the target is to be ignored. cross_entropy_mean.wgsl adds the parts.
 //
-// A workgroup owns one row: lane l takes its logits l, l + 256, …, and the lanes' results are put together by halves, so
+// A workgroup owns one row: lane l takes its logits l, l + 64, …, and the lanes' results are put together by halves, so
 // additions have the same order each time. A target that is no class counts as the last.
 
 struct Params { rows: u32, V: u32, ignore: i32 }
@@ -11,7 +11,7 @@ struct Params { rows: u32, V: u32, ignore: i32 }
 @group(0) @binding(5) var<storage, read_write> lse: array<f32>; // (rows)
 @group(0) @binding(6) var<storage, read_write> parts: array<f32>; // the workspace: (rows)
 
-const LANES = 256u;
+const LANES = 64u;
 var<workgroup> partial: array<f32, LANES>;
 const LOWEST = -3.4028234e38; // the maximum of no element
 
