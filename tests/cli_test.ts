@@ -188,7 +188,7 @@ const badTraining = {
   "--dtype=bfloat16": "--dtype=bfloat16: everything is computed in float32 here",
   "--wandb_log=True": "--wandb_log=True: metrics go to metrics.jsonl in out_dir; leave it False",
   "--device=cuda": "--device=cuda: this is one of PyTorch's devices; use auto or cpu",
-  "--device=webgpu:dawn": "--device=webgpu:dawn: WebGPU is not in this version; use auto or cpu",
+  "--device=webgpu:dawn": "--device=webgpu:dawn: Dawn is for programs that import the library; use webgpu",
   "--device=gpu": "--device=gpu: expected auto or cpu or reference",
   "--init_from=gpt2-xl":
     "--init_from=gpt2-xl: GPT-2's weights are not in this version; use scratch to train, resume to go on",

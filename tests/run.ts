@@ -2,7 +2,9 @@
  * Runs the tests, in each mode that needs a process of its own, and ends with the counts of all of them:
  *
  * - narrow: every test, with 128-bit WASM kernels;
- * - wide: the engine's and the golden tests again, with the 256-bit kernels that V8's flags turn on.
+ * - wide: the engine's and the golden tests again, with the 256-bit kernels that V8's flags turn on;
+ * - WebGPU: the golden tests again, through Deno's wgpu, on adapters that compute on the processor. One that is not installed
+ *   is skipped, or with REQUIRE_WEBGPU=1 fails.
  *
  * `deno task test PATH…` runs only those files or folders.
  */
@@ -25,11 +27,16 @@ const permissions = [
 ];
 
 /** `deno test` on `paths`, its output passed through; types are `deno task check`'s business. */
-async function deno(mode: string, flags: string, paths: string[]): Promise<Counts> {
+async function deno(
+  mode: string,
+  flags: string,
+  paths: string[],
+  env: Record<string, string> = {},
+): Promise<Counts> {
   console.log(`\n${mode}: DENO_V8_FLAGS=${flags} deno test ${paths.join(" ")}`);
   const child = new Deno.Command(Deno.execPath(), {
     args: ["test", "--quiet", "--no-check", "--no-prompt", ...permissions, ...paths],
-    env: { DENO_V8_FLAGS: flags, NO_COLOR: "1" },
+    env: { ...env, DENO_V8_FLAGS: flags, NO_COLOR: "1" },
     cwd: root,
     stdout: "piped",
   }).spawn();
@@ -56,6 +63,24 @@ if (wideAvailable()) {
 } else {
   console.log(`\nwide: skipped, because its flags are not known for V8 ${Deno.version.v8} on ${Deno.build.arch}`);
   runs.push({ passed: 0, failed: 0, skipped: 1 });
+}
+
+/** Vulkan drivers without a GPU: Mesa's llvmpipe, and SwiftShader, which comes with Chromium. */
+const adapters = {
+  llvmpipe: "/usr/share/vulkan/icd.d/lvp_icd.x86_64.json",
+  SwiftShader: "/usr/lib/chromium/vk_swiftshader_icd.json",
+};
+const required = Deno.env.get("REQUIRE_WEBGPU") === "1";
+for (const [adapter, driver] of Object.entries(adapters)) {
+  if (await Deno.stat(driver).then(() => true, () => false)) {
+    const runtime = { XDG_RUNTIME_DIR: Deno.env.get("XDG_RUNTIME_DIR") ?? "/tmp" }; // the Vulkan loader warns without
+    const env = { NANOGPT_TEST_DEVICES: "webgpu:software", VK_ICD_FILENAMES: driver, ...runtime };
+    const files = paths.length ? paths : ["tests/golden", "tests/engine/devices_test.ts"];
+    runs.push(await deno(`WebGPU on ${adapter}`, v8Flags(false), files, env));
+  } else {
+    console.log(`\nWebGPU on ${adapter}: ${required ? "failed" : "skipped"}, because there is no ${driver}`);
+    runs.push({ passed: 0, failed: required ? 1 : 0, skipped: required ? 0 : 1 });
+  }
 }
 
 const sum = (key: keyof Counts) => runs.reduce((total, run) => total + run[key], 0);

@@ -9,13 +9,16 @@ export interface TestDevice {
   readonly device: Device;
 }
 
-/** Every device that this process has; the CPU's mode is the process's own, and guard words find writes out of place. */
+/**
+ * The devices that tests run on: the reference and the CPU, whose mode is the process's own, or those that
+ * NANOGPT_TEST_DEVICES names (`webgpu:software,webgpu:dawn:software`).
+ */
 export async function devices(): Promise<TestDevice[]> {
-  const cpu = await createDevice("cpu", { guards: true });
-  return [
-    { name: "reference", device: await createDevice("reference") },
-    { name: `cpu ${wide() ? "wide" : "narrow"}`, device: cpu },
-  ];
+  const names = Deno.env.get("NANOGPT_TEST_DEVICES")?.split(",") ?? ["reference", "cpu"];
+  return await Promise.all(names.map(async (name) => {
+    const device = await createDevice(name, { guards: true });
+    return { name: name === "cpu" ? `cpu ${wide() ? "wide" : "narrow"}` : name, device };
+  }));
 }
 
 /** Whether the process was started with V8's flags of wide mode. */

@@ -8,6 +8,8 @@
  * nothing outside the cache is ever touched.
  */
 import { f32, i32, kernel } from "../../src/kernel.ts";
+import appendSource from "./attention_cached_append.wgsl" with { type: "text" };
+import attendSource from "./attention_cached.wgsl" with { type: "text" };
 import { attentionCached as cached } from "./wasm_cached.ts";
 
 export const attentionCached = kernel({
@@ -50,4 +52,12 @@ export const attentionCached = kernel({
     work: ({ B, heads, T, S, width }) => B * heads * T * S * (width / 4 + 2),
     emit: cached,
   },
+  gpu: [
+    {
+      source: appendSource,
+      entry: "attention_cached_append",
+      workgroups: ({ B, T, heads, width }) => Math.ceil(B * T * 2 * heads * width / 64),
+    },
+    { source: attendSource, entry: "attention_cached", workgroups: ({ B, T, heads }) => B * T * heads },
+  ],
 });

@@ -12,6 +12,9 @@
  */
 import { f32, type FloatArray, i32, kernel, optional } from "../../src/kernel.ts";
 import { dropoutFactor, dropoutParams } from "../dropout/kernel.ts";
+import backwardKeys from "./attention_backward_keys.wgsl" with { type: "text" };
+import backwardQueries from "./attention_backward_queries.wgsl" with { type: "text" };
+import forwardSource from "./attention_forward.wgsl" with { type: "text" };
 import { attentionBackward as backward } from "./wasm_backward.ts";
 import { attentionForward as forward, CHUNK } from "./wasm_forward.ts";
 
@@ -19,6 +22,9 @@ const packed = f32("B", "T", 3, "heads", "width"), rows = f32("B", "T", "heads",
 const perQuery = f32("B", "heads", "T"), offset = optional(i32(1));
 
 type Sizes = Record<"B" | "T" | "heads" | "width", number>;
+
+/** On the GPU a workgroup owns 32 queries, or keys, and 64 columns of what is computed for them. */
+const workgroups = ({ B, T, heads, width }: Sizes) => B * heads * Math.ceil(T / 32) * Math.ceil(width / 64);
 
 /** What P is multiplied with, by the head's number (b · heads + h), query and key. */
 function factors({ T }: Sizes, offset: Int32Array | undefined, params: Record<keyof typeof dropoutParams, number>) {
@@ -73,6 +79,7 @@ export const attentionForward = kernel({
     work: ({ B, heads, T, width }) => B * heads * T * T * (width / 8 + 2),
     emit: forward,
   },
+  gpu: { source: forwardSource, entry: "attention_forward", workgroups },
 });
 
 /**
@@ -109,4 +116,13 @@ export const attentionBackward = kernel({
     work: ({ B, heads, T, width }) => B * heads * T * T * (width / 4 + 2),
     emit: backward,
   },
+  gpu: [
+    {
+      source: backwardQueries,
+      entry: "attention_backward_queries",
+      workgroups,
+      workspace: ({ B, T, heads }) => B * heads * T, // D
+    },
+    { source: backwardKeys, entry: "attention_backward_keys", workgroups },
+  ],
 });

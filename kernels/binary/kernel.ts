@@ -5,10 +5,11 @@
  * (bias) and a number for every row are all of this form. What is not, an op expands first (see ops/broadcast.ts).
  */
 import { f32, kernel } from "../../src/kernel.ts";
+import source from "./binary.wgsl" with { type: "text" };
 import { binaryWasm, type LanesOf } from "./wasm.ts";
 
 /** The caller brings y, for neither input alone tells its shape. */
-function declare(name: string, op: (a: number, b: number) => number, lanes: LanesOf) {
+function declare(name: string, op: (a: number, b: number) => number, lanes: LanesOf, wgsl: string) {
   return kernel({
     name,
     reads: { a: f32("aRows", "aColumns"), b: f32("bRows", "bColumns") },
@@ -22,36 +23,54 @@ function declare(name: string, op: (a: number, b: number) => number, lanes: Lane
       }
     },
     cpu: binaryWasm(lanes),
+    gpu: {
+      source: `${source}\nfn op(a: f32, b: f32) -> f32 { return ${wgsl}; }\n`,
+      entry: "binary",
+      workgroups: ({ rows, columns }) => Math.ceil(rows * columns / 256),
+    },
   });
 }
 
 export type BinaryKernel = ReturnType<typeof declare>;
 
-export const add = declare("add", (a, b) => a + b, (v, a, b) => v.add(a, b));
-export const sub = declare("sub", (a, b) => a - b, (v, a, b) => v.sub(a, b));
-export const mul = declare("mul", (a, b) => a * b, (v, a, b) => v.mul(a, b));
-export const div = declare("div", (a, b) => a / b, (v, a, b) => v.div(a, b));
+export const add = declare("add", (a, b) => a + b, (v, a, b) => v.add(a, b), "a + b");
+export const sub = declare("sub", (a, b) => a - b, (v, a, b) => v.sub(a, b), "a - b");
+export const mul = declare("mul", (a, b) => a * b, (v, a, b) => v.mul(a, b), "a * b");
+export const div = declare("div", (a, b) => a / b, (v, a, b) => v.div(a, b), "a / b");
 
 /** The greater one; NaN where either is. */
-export const maximum = declare("maximum", Math.max, (v, a, b) => v.select(v.ne(b, b), b, v.max(a, b)));
+export const maximum = declare(
+  "maximum",
+  Math.max,
+  (v, a, b) => v.select(v.ne(b, b), b, v.max(a, b)),
+  "select(max(a, b), a + b, is_nan(a) || is_nan(b))",
+);
 /** How much of maximum's gradient goes to a: all, half where both are equal, nothing where b is greater. */
 export const maximumShare = declare(
   "maximum_share",
   (a, b) => a < b ? 0 : a === b ? 0.5 : 1,
   (v, a, b, f) => v.andNot(v.select(v.eq(a, b), f.splat(0.5), f.splat(1)), v.lt(a, b)),
+  "select(select(select(1.0, 0.5, a == b), 0.0, a < b), 1.0, is_nan(a) || is_nan(b))",
 );
 /** 1 where both are equal, or both NaN, else 0. */
 export const equal = declare(
   "equal",
   (a, b) => a === b || (Number.isNaN(a) && Number.isNaN(b)) ? 1 : 0,
   (v, a, b, f) => v.and(v.or(v.eq(a, b), v.and(v.ne(a, a), v.ne(b, b))), f.splat(1)),
+  "select(0.0, 1.0, select(a == b, is_nan(a) && is_nan(b), is_nan(a) || is_nan(b)))",
 );
 
 /** dx of y = √x, from dy and y. */
-export const sqrtBackward = declare("sqrt_backward", (dy, y) => dy / (2 * y), (v, dy, y) => v.div(dy, v.add(y, y)));
+export const sqrtBackward = declare(
+  "sqrt_backward",
+  (dy, y) => dy / (2 * y),
+  (v, dy, y) => v.div(dy, v.add(y, y)),
+  "a / (2.0 * b)",
+);
 /** dx of y = tanh(x), from dy and y. */
 export const tanhBackward = declare(
   "tanh_backward",
   (dy, y) => dy * (1 - y * y),
   (v, dy, y, f) => v.mul(dy, v.nmadd(y, y, f.splat(1))),
+  "a * (1.0 - b * b)",
 );

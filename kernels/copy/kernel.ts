@@ -4,7 +4,14 @@
  * of an axis: what a concatenation does.
  */
 import { f32, i32, kernel, type NumberArray } from "../../src/kernel.ts";
+import copySource from "./copy.wgsl" with { type: "text" };
+import placeSource from "./place.wgsl" with { type: "text" };
 import * as wasm from "./wasm.ts";
+
+type Element = "f32" | "i32";
+
+/** A shader, told what it moves. */
+const moving = (source: string, element: Element) => source.replaceAll("f32", element);
 
 /** y[i0, …, i5] = x[offset + Σ i·s]. Reading inside x is the caller's to ensure; the caller brings y. */
 const strided = {
@@ -27,6 +34,13 @@ const strided = {
   cpu: wasm.copy,
 } as const;
 
+const copyGpu = (element: Element) => ({
+  source: moving(copySource, element),
+  entry: "copy",
+  workgroups: ({ d0, d1, d2, d3, d4, d5 }: Record<"d0" | "d1" | "d2" | "d3" | "d4" | "d5", number>) =>
+    Math.ceil(d0 * d1 * d2 * d3 * d4 * d5 / 256),
+});
+
 /** How many axes `copy` has. */
 export const COPY_RANK = 6;
 
@@ -35,12 +49,14 @@ export const copy = {
     name: "copy",
     reads: { x: f32("n") },
     writes: { y: f32("d0", "d1", "d2", "d3", "d4", "d5") },
+    gpu: copyGpu("f32"),
     ...strided,
   }),
   i32: kernel({
     name: "copy_i32",
     reads: { x: i32("n") },
     writes: { y: i32("d0", "d1", "d2", "d3", "d4", "d5") },
+    gpu: copyGpu("i32"),
     ...strided,
   }),
 };
@@ -60,17 +76,26 @@ const placed = {
   cpu: wasm.place,
 } as const;
 
+const placeGpu = (element: Element) => ({
+  source: moving(placeSource, element),
+  entry: "place",
+  workgroups: ({ outer, length, inner }: Record<"outer" | "length" | "inner", number>) =>
+    Math.ceil(outer * length * inner / 256),
+});
+
 export const place = {
   f32: kernel({
     name: "place",
     reads: { x: f32("outer", "length", "inner") },
     writes: { y: f32("outer", "axis", "inner") },
+    gpu: placeGpu("f32"),
     ...placed,
   }),
   i32: kernel({
     name: "place_i32",
     reads: { x: i32("outer", "length", "inner") },
     writes: { y: i32("outer", "axis", "inner") },
+    gpu: placeGpu("i32"),
     ...placed,
   }),
 };

@@ -8,6 +8,9 @@
  * the host can see, and the kernel must only never read outside of the row.
  */
 import { f32, i32, kernel } from "../../src/kernel.ts";
+import backwardSource from "./cross_entropy_backward.wgsl" with { type: "text" };
+import forwardSource from "./cross_entropy_forward.wgsl" with { type: "text" };
+import meanSource from "./cross_entropy_mean.wgsl" with { type: "text" };
 import * as wasm from "./wasm.ts";
 
 const classOf = (target: number, V: number) => Math.min(target >>> 0, V - 1);
@@ -33,6 +36,16 @@ export const crossEntropyForward = kernel({
     count[0] = counted;
   },
   cpu: () => wasm.forward,
+  gpu: [{
+    source: forwardSource,
+    entry: "cross_entropy_forward",
+    workgroups: ({ rows }) => rows,
+    workspace: ({ rows }) => rows,
+  }, {
+    source: meanSource,
+    entry: "cross_entropy_mean",
+    workgroups: () => 1,
+  }],
 });
 
 /** dlogits += (exp(logits − lse) − [class is the target]) · dloss / count; nothing to rows that are ignored. */
@@ -52,4 +65,5 @@ export const crossEntropyBackward = kernel({
     }
   },
   cpu: { tasks: ({ rows }) => rows, emit: wasm.backward },
+  gpu: { source: backwardSource, entry: "cross_entropy_backward", workgroups: ({ rows }) => rows },
 });

@@ -7,6 +7,7 @@
  */
 import { f32, i32, kernel } from "../../src/kernel.ts";
 import { philox } from "../../src/random/philox.ts";
+import source from "./dropout.wgsl" with { type: "text" };
 import * as wasm from "./wasm.ts";
 
 /** What attention, which drops probabilities, takes too. */
@@ -31,4 +32,5 @@ export const dropout = kernel({
     for (let i = 0; i < n; i++) y[i] = x[i] * dropoutFactor(i, offset[0], params);
   },
   cpu: { tasks: ({ n }) => Math.ceil(n / wasm.GROUP), work: ({ n }) => 4 * n, emit: wasm.dropout },
+  gpu: { source, entry: "dropout", workgroups: ({ n }) => Math.ceil(n / 1024) },
 });

@@ -6,6 +6,10 @@
  * reaches outside a storage.
  */
 import { f32, i32, kernel } from "../../src/kernel.ts";
+import backward from "./embedding_backward.wgsl" with { type: "text" };
+import clear from "./embedding_backward_clear.wgsl" with { type: "text" };
+import links from "./embedding_backward_links.wgsl" with { type: "text" };
+import forward from "./embedding_forward.wgsl" with { type: "text" };
 import * as wasm from "./wasm.ts";
 
 const clamp = (id: number, V: number) => Math.min(id >>> 0, V - 1);
@@ -20,6 +24,7 @@ export const embeddingForward = kernel({
     }
   },
   cpu: { tasks: ({ n }) => n, work: ({ n, C }) => n * C, emit: wasm.embeddingForward },
+  gpu: { source: forward, entry: "embedding_forward", workgroups: ({ n, C }) => Math.ceil(n * C / 1024) },
 });
 
 export const embeddingBackward = kernel({
@@ -32,4 +37,14 @@ export const embeddingBackward = kernel({
     }
   },
   cpu: () => wasm.embeddingBackward,
+  gpu: [
+    { source: clear, entry: "embedding_backward_clear", workgroups: ({ V, C }) => Math.ceil(V * C / 1024) },
+    {
+      source: links,
+      entry: "embedding_backward_links",
+      workgroups: ({ n }) => Math.ceil(n / 64),
+      workspace: ({ n }) => 2 * n,
+    },
+    { source: backward, entry: "embedding_backward", workgroups: ({ n }) => n },
+  ],
 });

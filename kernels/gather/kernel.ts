@@ -1,5 +1,7 @@
 /** y[o, j, i] = x[o, index[o, j, i], i], as torch.gather. An index outside the axis is taken as its nearest place. */
 import { f32, i32, kernel } from "../../src/kernel.ts";
+import gatherSource from "./gather.wgsl" with { type: "text" };
+import gatherBackwardSource from "./gather_backward.wgsl" with { type: "text" };
 import * as wasm from "./wasm.ts";
 
 const clamp = (index: number, axis: number) => Math.min(Math.max(index, 0), axis - 1);
@@ -15,6 +17,11 @@ export const gather = kernel({
     }
   },
   cpu: { tasks: ({ outer, count, inner }) => outer * count * inner, emit: wasm.gather },
+  gpu: {
+    source: gatherSource,
+    entry: "gather",
+    workgroups: ({ outer, count, inner }) => Math.ceil(outer * count * inner / 256),
+  },
 });
 
 /** dx[o, index[o, j, i], i] += dy[o, j, i], j by j. The caller brings dx. Each (o, i) has places of its own: tasks never meet. */
@@ -29,4 +36,9 @@ export const gatherBackward = kernel({
     }
   },
   cpu: { tasks: ({ outer, inner }) => outer * inner, emit: wasm.gatherBackward },
+  gpu: {
+    source: gatherBackwardSource,
+    entry: "gather_backward",
+    workgroups: ({ outer, inner }) => Math.ceil(outer * inner / 64),
+  },
 });

@@ -9,6 +9,10 @@
 import { f32, kernel } from "../../src/kernel.ts";
 import type { Locals, WasmFunction } from "../../src/wasm/assembler.ts";
 import { erf } from "./erf.ts";
+import erfBackward from "./gelu_erf_backward.wgsl" with { type: "text" };
+import erfForward from "./gelu_erf_forward.wgsl" with { type: "text" };
+import tanhBackward from "./gelu_tanh_backward.wgsl" with { type: "text" };
+import tanhForward from "./gelu_tanh_forward.wgsl" with { type: "text" };
 import * as wasm from "./wasm.ts";
 
 /** Φ(x) and Φ′(x). */
@@ -23,6 +27,9 @@ const tanh: Normal = (x) => {
   return [0.5 * (1 + t), 0.5 * (1 - t * t) * slope];
 };
 
+/** In their files, a workgroup owns so many elements. */
+const workgroups = ({ n }: Record<"n", number>) => Math.ceil(n / 1024);
+
 type Emit<K extends string> = (f: WasmFunction, locals: Locals<K>) => void;
 
 function declare(
@@ -30,6 +37,7 @@ function declare(
   normal: Normal,
   forward: Emit<"x" | "y" | "begin" | "end">,
   backward: Emit<"dy" | "x" | "dx" | "begin" | "end">,
+  wgsl: { readonly forward: string; readonly backward: string },
 ) {
   return {
     forward: kernel({
@@ -40,6 +48,7 @@ function declare(
         for (let i = 0; i < n; i++) y[i] = x[i] * normal(x[i])[0];
       },
       cpu: { tasks: ({ n }) => n, emit: forward },
+      gpu: { source: wgsl.forward, entry: `${name}_forward`, workgroups },
     }),
     backward: kernel({
       name: `${name}_backward`,
@@ -52,9 +61,16 @@ function declare(
         }
       },
       cpu: { tasks: ({ n }) => n, emit: backward },
+      gpu: { source: wgsl.backward, entry: `${name}_backward`, workgroups },
     }),
   };
 }
 
-export const geluErf = declare("gelu_erf", exact, wasm.geluErfForward, wasm.geluErfBackward);
-export const geluTanh = declare("gelu_tanh", tanh, wasm.geluTanhForward, wasm.geluTanhBackward);
+export const geluErf = declare("gelu_erf", exact, wasm.geluErfForward, wasm.geluErfBackward, {
+  forward: erfForward,
+  backward: erfBackward,
+});
+export const geluTanh = declare("gelu_tanh", tanh, wasm.geluTanhForward, wasm.geluTanhBackward, {
+  forward: tanhForward,
+  backward: tanhBackward,
+});

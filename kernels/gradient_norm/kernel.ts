@@ -3,6 +3,8 @@
  * fixed length, then, in f64, over the blocks.
  */
 import { f32, kernel } from "../../src/kernel.ts";
+import total from "./gradient_norm.wgsl" with { type: "text" };
+import blocks from "./gradient_norm_blocks.wgsl" with { type: "text" };
 import * as wasm from "./wasm.ts";
 
 export const gradientNorm = kernel({
@@ -15,4 +17,13 @@ export const gradientNorm = kernel({
     norm[0] = Math.sqrt(sum);
   },
   cpu: () => wasm.gradientNorm,
+  gpu: [
+    {
+      source: blocks,
+      entry: "gradient_norm_blocks",
+      workgroups: ({ n }) => Math.ceil(n / 4096),
+      workspace: ({ n }) => Math.ceil(n / 4096),
+    },
+    { source: total, entry: "gradient_norm", workgroups: () => 1 },
+  ],
 });

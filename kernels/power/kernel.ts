@@ -1,5 +1,6 @@
 /** y = factor · x^exponent, one exponent for all: with n − 1 and n, the derivative of xⁿ. */
 import { f32, kernel } from "../../src/kernel.ts";
+import source from "./power.wgsl" with { type: "text" };
 import * as wasm from "./wasm.ts";
 
 export const power = kernel({
@@ -11,4 +12,5 @@ export const power = kernel({
     for (let i = 0; i < n; i++) y[i] = factor * x[i] ** exponent;
   },
   cpu: { tasks: ({ n }) => n, work: ({ n }) => 6 * n, emit: wasm.power },
+  gpu: { source, entry: "power", workgroups: ({ n }) => Math.ceil(n / 256) },
 });

@@ -3,7 +3,33 @@
  * neighbouring axes together.
  */
 import { f32, kernel } from "../../src/kernel.ts";
+import maxSource from "./max.wgsl" with { type: "text" };
+import maxBackwardSource from "./max_backward.wgsl" with { type: "text" };
+import reduceSource from "./reduce.wgsl" with { type: "text" };
+import sumSource from "./sum.wgsl" with { type: "text" };
 import * as wasm from "./wasm.ts";
+
+type Sizes = Record<"outer" | "axis" | "inner", number>;
+
+/** How reduce.wgsl cuts its work: how many lines a workgroup takes, and into how many chunks each is cut. */
+function cut({ axis, inner }: Sizes) {
+  const powerOfTwoFrom = (n: number) => 2 ** Math.ceil(Math.log2(n));
+  const lines = Math.min(Math.max(powerOfTwoFrom(inner), 256 / powerOfTwoFrom(axis), 1), 64);
+  return { lines, chunks: Math.ceil(axis * lines / (64 * 256)) };
+}
+const passes = (source: string) => [
+  {
+    source: `${reduceSource}\n${source}`,
+    entry: "reduce_chunks",
+    workgroups: (sizes: Sizes) => cut(sizes).chunks * Math.ceil(sizes.outer * sizes.inner / cut(sizes).lines),
+    workspace: (sizes: Sizes) => sizes.outer * cut(sizes).chunks * sizes.inner,
+  },
+  {
+    source: `${reduceSource}\n${source}`,
+    entry: "reduce_rest",
+    workgroups: ({ outer, inner }: Sizes) => Math.ceil(outer * inner / 64),
+  },
+];
 
 /** y += Σ over the axis of x / divisor. */
 export const sum = kernel({
@@ -21,6 +47,7 @@ export const sum = kernel({
     }
   },
   cpu: wasm.sum,
+  gpu: passes(sumSource),
 });
 
 /** y = the greatest along the axis; NaN where there is one. */
@@ -38,6 +65,7 @@ export const max = kernel({
     }
   },
   cpu: wasm.max,
+  gpu: passes(maxSource),
 });
 
 /** dx += dy at the first place along the axis that holds y; NaN holds NaN. */
@@ -56,4 +84,9 @@ export const maxBackward = kernel({
     }
   },
   cpu: { tasks: ({ outer, inner }) => outer * inner, emit: wasm.maxBackward },
+  gpu: {
+    source: maxBackwardSource,
+    entry: "max_backward",
+    workgroups: ({ outer, inner }) => Math.ceil(outer * inner / 64),
+  },
 });

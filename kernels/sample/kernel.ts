@@ -8,6 +8,7 @@
  * change where the greatest quotient is. Temperature 0 takes the greatest logit. Of equals the first wins.
  */
 import { f32, i32, kernel } from "../../src/kernel.ts";
+import source from "./sample.wgsl" with { type: "text" };
 import * as wasm from "./wasm.ts";
 
 export const sample = kernel({
@@ -31,4 +32,5 @@ export const sample = kernel({
     }
   },
   cpu: { tasks: ({ B }) => B, work: ({ B, V }) => 20 * B * V, workspace: ({ B, V }) => B * V, emit: wasm.sample },
+  gpu: { source, entry: "sample", workgroups: ({ B }) => B },
 });

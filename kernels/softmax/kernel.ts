@@ -6,11 +6,18 @@
  * An element of −∞ gets probability 0; an axis of nothing else gives NaN, as in PyTorch.
  */
 import { f32, type FloatArray, kernel } from "../../src/kernel.ts";
+import logSoftmaxBackwardSource from "./log_softmax_backward.wgsl" with { type: "text" };
+import logSoftmaxForwardSource from "./log_softmax_forward.wgsl" with { type: "text" };
+import softmaxBackwardSource from "./softmax_backward.wgsl" with { type: "text" };
+import softmaxForwardSource from "./softmax_forward.wgsl" with { type: "text" };
 import * as wasm from "./wasm.ts";
 
 const three = f32("outer", "axis", "inner");
 
 type Sizes = Record<"outer" | "axis" | "inner", number>;
+
+/** A workgroup owns a line. */
+const workgroups = ({ outer, inner }: Sizes) => outer * inner;
 
 /** Calls `body` for each line along the axis, with a function that gives the place of its element i. */
 function lines({ outer, axis, inner }: Sizes, body: (at: (i: number) => number) => void): void {
@@ -40,6 +47,7 @@ export const softmaxForward = kernel({
     });
   },
   cpu: wasm.softmaxForward,
+  gpu: { source: softmaxForwardSource, entry: "softmax_forward", workgroups },
 });
 
 /** dx += y · (dy − Σ dy · y). */
@@ -56,6 +64,7 @@ export const softmaxBackward = kernel({
     });
   },
   cpu: wasm.softmaxBackward,
+  gpu: { source: softmaxBackwardSource, entry: "softmax_backward", workgroups },
 });
 
 export const logSoftmaxForward = kernel({
@@ -70,6 +79,7 @@ export const logSoftmaxForward = kernel({
     });
   },
   cpu: wasm.logSoftmaxForward,
+  gpu: { source: logSoftmaxForwardSource, entry: "log_softmax_forward", workgroups },
 });
 
 /** dx += dy − exp(y) · Σ dy. */
@@ -86,4 +96,5 @@ export const logSoftmaxBackward = kernel({
     });
   },
   cpu: wasm.logSoftmaxBackward,
+  gpu: { source: logSoftmaxBackwardSource, entry: "log_softmax_backward", workgroups },
 });

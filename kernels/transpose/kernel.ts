@@ -1,5 +1,6 @@
 /** y[b, j, i] = x[b, i, j]: what `copy` does too, but by tiles, for along columns each element has a cache line of its own. */
 import { f32, kernel } from "../../src/kernel.ts";
+import source from "./transpose.wgsl" with { type: "text" };
 import * as wasm from "./wasm.ts";
 
 export const transpose = kernel({
@@ -14,4 +15,9 @@ export const transpose = kernel({
     }
   },
   cpu: wasm.transpose,
+  gpu: {
+    source,
+    entry: "transpose",
+    workgroups: ({ batch, rows, columns }) => batch * Math.ceil(rows / 32) * Math.ceil(columns / 32),
+  },
 });

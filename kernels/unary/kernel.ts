@@ -2,10 +2,11 @@
 import { f32, kernel } from "../../src/kernel.ts";
 import type { Lanes, Vector, WasmFunction } from "../../src/wasm/assembler.ts";
 import * as math from "../../src/wasm/math.ts";
+import source from "./unary.wgsl" with { type: "text" };
 
 type LanesOf = (f: WasmFunction, v: Lanes, x: Vector) => Vector;
 
-function declare(name: string, op: (x: number) => number, lanes: LanesOf) {
+function declare(name: string, op: (x: number) => number, lanes: LanesOf, wgsl: string) {
   return kernel({
     name,
     reads: { x: f32("n") },
@@ -17,13 +18,18 @@ function declare(name: string, op: (x: number) => number, lanes: LanesOf) {
       tasks: ({ n }) => n,
       emit: (f, { x, y, begin, end }) => f.forEach(begin, end, (at, v) => v.store(y, at, lanes(f, v, v.load(x, at)))),
     },
+    gpu: {
+      source: `${source}\nfn op(x: f32) -> f32 { return ${wgsl}; }\n`,
+      entry: "unary",
+      workgroups: ({ n }) => Math.ceil(n / 256),
+    },
   });
 }
 
 export type UnaryKernel = ReturnType<typeof declare>;
 
-export const neg = declare("neg", (x) => -x, (_, v, x) => v.neg(x));
-export const exp = declare("exp", Math.exp, math.exp);
-export const log = declare("log", Math.log, math.log);
-export const sqrt = declare("sqrt", Math.sqrt, (_, v, x) => v.sqrt(x));
-export const tanh = declare("tanh", Math.tanh, math.tanh);
+export const neg = declare("neg", (x) => -x, (_, v, x) => v.neg(x), "-x");
+export const exp = declare("exp", Math.exp, math.exp, "exp(x)");
+export const log = declare("log", Math.log, math.log, "log(x)");
+export const sqrt = declare("sqrt", Math.sqrt, (_, v, x) => v.sqrt(x), "sqrt(x)");
+export const tanh = declare("tanh", Math.tanh, math.tanh, "hyperbolic_tangent(x)");

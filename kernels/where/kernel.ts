@@ -1,5 +1,6 @@
 /** y = condition ? a : b, element by element; a missing branch is zeros, as its gradient needs. */
 import { f32, i32, kernel, optional } from "../../src/kernel.ts";
+import source from "./where.wgsl" with { type: "text" };
 
 export const where = kernel({
   name: "where",
@@ -18,4 +19,5 @@ export const where = kernel({
       });
     },
   },
+  gpu: { source, entry: "choose", workgroups: ({ n }) => Math.ceil(n / 256) },
 });

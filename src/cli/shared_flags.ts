@@ -3,11 +3,11 @@ import { choice, int } from "./flags.ts";
 
 export const deviceFlags = {
   device: choice(
-    ["auto", "cpu", "reference"],
-    "auto (the same as cpu), cpu, or reference: plain TypeScript in float64, slow",
+    ["auto", "cpu", "reference", "webgpu", "webgpu:software"],
+    "auto (the same as cpu), cpu, webgpu, or reference: plain TypeScript in float64, slow",
     (value) => {
-      if (value.startsWith("webgpu")) return "WebGPU is not in this version; use auto or cpu";
-      if (/^(cuda|mps)/.test(value)) return "this is one of PyTorch's devices; use auto or cpu";
+      if (value.startsWith("webgpu:dawn")) return "Dawn is for programs that import the library; use webgpu";
+      if (/^(cuda|mps)/.test(value)) return "this is one of PyTorch's devices; use auto, cpu or webgpu";
     },
   ),
   threads: int(0, "threads of the CPU device; 0 is one for each core", { min: 0, max: 256 }),

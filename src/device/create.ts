@@ -4,13 +4,18 @@ import type { Device } from "./device.ts";
 import { ReferenceDevice } from "./reference.ts";
 
 /**
- * Makes a device by name: `cpu` (WebAssembly on all processors), `reference` (plain TypeScript in f64, slow), or `auto`,
- * the fastest that there is.
+ * Makes a device by name:
+ *
+ * - `cpu`: WebAssembly on all processors;
+ * - `reference`: plain TypeScript in f64, slow;
+ * - `webgpu`: the GPU that `navigator.gpu` gives; `webgpu:dawn`: through `npm:webgpu`, fetched when it is named. With
+ *   `:software` behind it, an adapter that computes on the processor will do;
+ * - `auto`: the CPU, until WebGPU has been measured on GPUs.
  *
  * @param name default: `auto`
  * @param options of `cpu`: `threads` (default: one for each processor) and `guards`, which tests turn on
  * @returns the device, when its threads have started
- * @throws {DeviceError} when the name is none of these, or the memory is refused
+ * @throws {DeviceError} when the name is none of these, there is no adapter, or memory is refused
  * @example
  * ```ts
  * import { assertEquals } from "@std/assert";
@@ -22,7 +27,27 @@ import { ReferenceDevice } from "./reference.ts";
  * ```
  */
 export async function createDevice(name = "auto", options: CpuOptions = {}): Promise<Device> {
-  if (name === "auto" || name === "cpu") return await CpuDevice.create(options);
   if (name === "reference") return new ReferenceDevice();
-  throw new DeviceError(`no device is called ${name}; there are auto, cpu and reference`);
+  if (name === "auto" || name === "cpu") return await CpuDevice.create(options);
+  if (/^webgpu(:dawn)?(:software)?$/.test(name)) {
+    const { openWebGPU } = await import("./webgpu.ts");
+    const gpu = name.includes(":dawn") ? await dawn() : navigator.gpu;
+    return await openWebGPU(gpu, name.endsWith(":software"));
+  }
+  throw new DeviceError(`no device is called ${name}; there are auto, cpu, webgpu and reference`);
+}
+
+/** Dawn's entry point: kept, for the process ends when it is collected. */
+let dawnGPU: GPU | undefined;
+
+/** Dawn, Chromium's implementation, from npm. The specifier is computed, or it would be fetched by runs that never ask for it. */
+async function dawn(): Promise<GPU> {
+  const specifier = ["npm", "webgpu@0.6.2"].join(":");
+  try {
+    const { create, globals } = await import(specifier);
+    Object.assign(globalThis, globals);
+    return dawnGPU ??= create([]) as GPU;
+  } catch (error) {
+    throw new DeviceError(`webgpu:dawn: ${(error as Error).message.split("\n")[0]}`);
+  }
 }

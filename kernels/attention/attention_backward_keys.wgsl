@@ -1,0 +1,225 @@
+// Second of two passes of causal self-attention's backward: the keys' and the values' gradients. P is made anew out of
+// the saved maximum and sum of each query; D = Σ P · dP is what the first pass has left.
+//
+//     P = exp(S − max) / sum,   dP = kept(dy · v),   dS = P · (dP − D) / √width,
+//     dk += Σ dS · q,   dv += Σ kept(P) · dy
+//
+// A workgroup owns 32 keys of a head and 64 columns of their dk and dv; wider heads make dS anew for each 64 columns.
+// It goes over the queries from its own on in blocks of 32, and all sums run in their order. A lane owns four queries
+// and four keys of a block's P and dS, then eight columns of four keys' dk and dv.
+
+struct Params { B: u32, T: u32, heads: u32, width: u32, seed: i32, stream: i32, threshold: i32, gain: f32 }
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> dy: array<f32>; // (B, T, heads, width)
+@group(0) @binding(2) var<storage, read> qkv: array<f32>; // (B, T, 3, heads, width)
+@group(0) @binding(3) var<storage, read> offset: array<i32>; // one number; optional: without it nothing is dropped
+@group(0) @binding(5) var<storage, read> row_max: array<f32>; // (B, heads, T): the greatest score of a query
+@group(0) @binding(6) var<storage, read> row_sum: array<f32>; // (B, heads, T): Σ exp(S − max)
+@group(0) @binding(7) var<storage, read_write> dqkv: array<f32>; // (B, T, 3, heads, width)
+@group(0) @binding(8) var<storage, read_write> D: array<f32>; // the workspace: (B, heads, T), Σ P · dP
+override has_offset: bool = false;
+override fresh_dqkv: bool = false; // dqkv holds garbage: write instead of adding
+
+const BLOCK = 32u; // queries, keys, and columns at a time where a score is summed
+const COLUMNS = 64u; // of the result
+const STRIDE = 9u; // vec4f from one row of a transposed tile to the next: 8, and 1 so that rows begin in other banks
+// Either two tiles of 32 rows × 32 columns, transposed, so that a vec4f is four rows; or 32 rows × 64 columns.
+var<workgroup> tile: array<vec4f, 2 * 32 * STRIDE>;
+const SECOND = 32u * STRIDE;
+var<workgroup> weights: array<vec4f, 32 * STRIDE>;
+
+var<private> lane: u32;
+var<private> sequence: u32; // b
+var<private> head: u32; // h
+var<private> number: u32; // b · heads + h
+
+// q, k or v (part 0, 1, 2) of token t at column c; 0 outside.
+fn element(part: u32, t: u32, c: u32) -> f32 {
+  if (t >= params.T || c >= params.width) { return 0.0; }
+  return qkv[(((sequence * params.T + t) * 3u + part) * params.heads + head) * params.width + c];
+}
+
+fn element_of_dy(t: u32, c: u32) -> f32 {
+  if (t >= params.T || c >= params.width) { return 0.0; }
+  return dy[((sequence * params.T + t) * params.heads + head) * params.width + c];
+}
+
+// 32 rows × 32 columns from row t and column c on, transposed.
+fn load_transposed(at: u32, part: u32, t: u32, c: u32) {
+  let x = c + lane % 32u;
+  for (var four = lane / 32u; four < 8u; four += 2u) {
+    let row = t + 4u * four;
+    tile[at + lane % 32u * STRIDE + four] =
+      vec4f(element(part, row, x), element(part, row + 1u, x), element(part, row + 2u, x), element(part, row + 3u, x));
+  }
+}
+
+fn load_dy_transposed(at: u32, t: u32, c: u32) {
+  let x = c + lane % 32u;
+  for (var four = lane / 32u; four < 8u; four += 2u) {
+    let row = t + 4u * four;
+    tile[at + lane % 32u * STRIDE + four] =
+      vec4f(element_of_dy(row, x), element_of_dy(row + 1u, x), element_of_dy(row + 2u, x), element_of_dy(row + 3u, x));
+  }
+}
+
+// 32 rows × 64 columns from row t and column c on.
+fn load_rows(part: u32, t: u32, c: u32) {
+  for (var i = lane; i < 32u * COLUMNS / 4u; i += 64u) {
+    let row = t + i / 16u;
+    let x = c + 4u * (i % 16u);
+    tile[i] =
+      vec4f(element(part, row, x), element(part, row, x + 1u), element(part, row, x + 2u), element(part, row, x + 3u));
+  }
+}
+
+fn load_dy_rows(t: u32, c: u32) {
+  for (var i = lane; i < 32u * COLUMNS / 4u; i += 64u) {
+    let row = t + i / 16u;
+    let x = c + 4u * (i % 16u);
+    tile[i] =
+      vec4f(element_of_dy(row, x), element_of_dy(row, x + 1u), element_of_dy(row, x + 2u), element_of_dy(row, x + 3u));
+  }
+}
+
+// sums + a · bᵀ: column i is sums[i] + a[i] · b.
+fn add_outer(sums: mat4x4f, a: vec4f, b: vec4f) -> mat4x4f {
+  return mat4x4f(
+    fma(vec4f(a.x), b, sums[0]),
+    fma(vec4f(a.y), b, sums[1]),
+    fma(vec4f(a.z), b, sums[2]),
+    fma(vec4f(a.w), b, sums[3]),
+  );
+}
+
+// q · k of this lane's four queries (columns) and four keys (components).
+fn scores(query: u32, key: u32) -> mat4x4f {
+  var sums = mat4x4f();
+  for (var c = 0u; c < params.width; c += BLOCK) {
+    workgroupBarrier(); // the tile is not in use any more
+    load_transposed(0u, 0u, query, c);
+    load_transposed(SECOND, 1u, key, c);
+    workgroupBarrier();
+    for (var i = 0u; i < BLOCK; i++) {
+      sums = add_outer(sums, tile[i * STRIDE + lane / 8u], tile[SECOND + i * STRIDE + lane % 8u]);
+    }
+  }
+  return sums;
+}
+
+// dy · v of the same queries and keys.
+fn products_of_dy(query: u32, key: u32) -> mat4x4f {
+  var sums = mat4x4f();
+  for (var c = 0u; c < params.width; c += BLOCK) {
+    workgroupBarrier(); // the tile is not in use any more
+    load_dy_transposed(0u, query, c);
+    load_transposed(SECOND, 2u, key, c);
+    workgroupBarrier();
+    for (var i = 0u; i < BLOCK; i++) {
+      sums = add_outer(sums, tile[i * STRIDE + lane / 8u], tile[SECOND + i * STRIDE + lane % 8u]);
+    }
+  }
+  return sums;
+}
+
+// sums + Σ weights · tile over 32 rows: this lane's four results (columns) at the tile's vec4f number `four`.
+fn weighted(sums: mat4x4f, four: u32) -> mat4x4f {
+  var total = sums;
+  for (var i = 0u; i < BLOCK; i++) { total = add_outer(total, weights[i * STRIDE + lane / 8u], tile[i * 16u + four]); }
+  return total;
+}
+
+// dqkv += four elements of a part of token t from column c on.
+fn add_to_gradient(part: u32, t: u32, c: u32, values: vec4f) {
+  if (t >= params.T) { return; }
+  let first = (((sequence * params.T + t) * 3u + part) * params.heads + head) * params.width;
+  for (var i = 0u; i < 4u && c + i < params.width; i++) {
+    let at = first + c + i;
+    dqkv[at] = select(dqkv[at], 0.0, fresh_dqkv) + values[i];
+  }
+}
+
+// The upper 32 bits of a product, out of halves of 16 bits.
+fn multiply_high(a: u32, b: u32) -> u32 {
+  let middle = (a >> 16u) * (b & 0xffffu) + (((a & 0xffffu) * (b & 0xffffu)) >> 16u);
+  let carry = (a & 0xffffu) * (b >> 16u) + (middle & 0xffffu);
+  return (a >> 16u) * (b >> 16u) + (middle >> 16u) + (carry >> 16u);
+}
+
+// What P of query t is multiplied with at the keys s to s + 3: 0 or gain, by Philox4x32-10 (src/random/philox.ts).
+fn dropout_factors(t: u32, s: u32) -> vec4f {
+  if (!has_offset) { return vec4f(1.0); }
+  let element = (number * params.T + t) * ((params.T + 3u) / 4u * 4u) + s;
+  var c = vec4u(element >> 2u, bitcast<u32>(params.stream), bitcast<u32>(offset[0]), 0u);
+  var key = vec2u(bitcast<u32>(params.seed), 0u);
+  for (var round = 0u; round < 10u; round++) {
+    let high = vec2u(multiply_high(0xd2511f53u, c.x), multiply_high(0xcd9e8d57u, c.z));
+    c = vec4u(high.y ^ c.y ^ key.x, 0xcd9e8d57u * c.z, high.x ^ c.w ^ key.y, 0xd2511f53u * c.x);
+    key += vec2u(0x9e3779b9u, 0xbb67ae85u);
+  }
+  return select(vec4f(0.0), vec4f(params.gain), (c >> vec4u(8u)) >= vec4u(u32(params.threshold)));
+}
+
+@compute @workgroup_size(64)
+fn attention_backward_keys(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) local: u32,
+) {
+  let blocks = (params.T + BLOCK - 1u) / BLOCK;
+  let together = params.B * params.heads * ((params.width + COLUMNS - 1u) / COLUMNS);
+  let index = group.x + group.y * groups.x;
+  if (index >= blocks * together) { return; }
+  lane = local;
+  number = index % (params.B * params.heads);
+  sequence = number / params.heads;
+  head = number % params.heads;
+  let column = index % together / (params.B * params.heads) * COLUMNS;
+  let first_key = index / together * BLOCK; // those with the most queries begin first
+
+  let four = lane % 8u; // of a block's scores: keys; of the results: columns; four from 4 · four on
+  let key = first_key + 4u * four;
+  let keys = vec4u(key, key + 1u, key + 2u, key + 3u);
+  let root = sqrt(f32(params.width));
+  var dk_left = mat4x4f(); // dk of four keys (columns) at columns 4 · four on
+  var dk_right = mat4x4f(); // and 32 further on
+  var dv_left = mat4x4f();
+  var dv_right = mat4x4f();
+  for (var first_query = first_key; first_query < params.T; first_query += BLOCK) {
+    let query = first_query + 4u * (lane / 8u);
+    var s = scores(first_query, first_key);
+    let dp = products_of_dy(first_query, first_key);
+    workgroupBarrier(); // the last block's weights and this one's tile are not in use any more
+    for (var q = 0u; q < 4u; q++) {
+      var p = vec4f(0.0);
+      var d = 0.0;
+      if (query + q < params.T) {
+        let row = number * params.T + query + q;
+        p = select(vec4f(0.0), exp(s[q] / root - row_max[row]) / row_sum[row], keys <= vec4u(query + q));
+        d = D[row];
+      }
+      let kept = dropout_factors(query + q, key);
+      weights[(4u * (lane / 8u) + q) * STRIDE + four] = p * kept;
+      s[q] = p * (kept * dp[q] - d) / root; // dS
+    }
+    load_dy_rows(first_query, column);
+    workgroupBarrier();
+    dv_left = weighted(dv_left, four);
+    dv_right = weighted(dv_right, four + 8u);
+
+    workgroupBarrier(); // P has been used, and dy
+    for (var q = 0u; q < 4u; q++) { weights[(4u * (lane / 8u) + q) * STRIDE + four] = s[q]; }
+    load_rows(0u, first_query, column);
+    workgroupBarrier();
+    dk_left = weighted(dk_left, four);
+    dk_right = weighted(dk_right, four + 8u);
+  }
+  let left = column + 4u * four;
+  for (var k = 0u; k < 4u; k++) {
+    let t = first_key + 4u * (lane / 8u) + k;
+    add_to_gradient(1u, t, left, dk_left[k]);
+    add_to_gradient(1u, t, left + 32u, dk_right[k]);
+    add_to_gradient(2u, t, left, dv_left[k]);
+    add_to_gradient(2u, t, left + 32u, dv_right[k]);
+  }
+}

@@ -1,0 +1,288 @@
+/**
+ * The WebGPU device: each kernel's `.wgsl` file, compiled on first use; launches are recorded into one command encoder, which
+ * is submitted when something is written or read.
+ *
+ * Buffers come from the device's pool, so the same launch finds the same buffers in the next step, and its bind group in a
+ * cache. Sizes and params of a launch lie in a slot of one uniform buffer, which is written once for each set of values.
+ * Errors of the GPU surface at the next read.
+ */
+import { DeviceError } from "../errors.ts";
+import type { AnyKernel, AnyPass, DType, NumberArray } from "../kernel.ts";
+import { Device, type Launch, type Storage } from "./device.ts";
+
+/** Bytes of a slot: what dynamic offsets are multiples of on every adapter. */
+const SLOT = 256, SLOTS = 4096;
+/** Dispatches after which the encoder is submitted without being asked, so that the GPU does not wait for the host. */
+const BATCH = 256;
+const MOST_GROUPS = 65535, MOST_BIND_GROUPS = 8192;
+
+interface Compiled {
+  readonly pipeline: GPUComputePipeline;
+  readonly layout: GPUBindGroupLayout;
+  readonly number: number;
+}
+
+export class WebGPUDevice extends Device {
+  override readonly name = "webgpu";
+  protected override readonly bytesPerElement = 4;
+  /** What the adapter says of itself. */
+  readonly adapter: string;
+  #gpu: GPUDevice;
+  #compiled = new Map<AnyPass, Map<number, Compiled>>();
+  #pipelines = 0;
+  #bindGroups = new Map<string, GPUBindGroup>();
+  #uniforms: GPUBuffer;
+  #slots = new Map<string, number>();
+  #buffers = new Map<GPUBuffer, number>();
+  #absent: GPUBuffer;
+  #encoder: GPUCommandEncoder | undefined;
+  #pass: GPUComputePassEncoder | undefined;
+  #dispatches = 0;
+  #checks: Promise<void>[] = [];
+  #failure: DeviceError | undefined;
+
+  constructor(gpu: GPUDevice, adapter: string) {
+    super();
+    this.#gpu = gpu;
+    this.adapter = adapter;
+    this.#uniforms = this.#slotBuffer();
+    this.#absent = gpu.createBuffer({ size: SLOT, usage: GPUBufferUsage.STORAGE });
+    gpu.addEventListener("uncapturederror", (event) => this.#fail((event as GPUUncapturedErrorEvent).error.message));
+    gpu.lost.then(({ reason, message }) => reason !== "destroyed" && this.#fail(`the device was lost: ${message}`));
+  }
+
+  override close(): void {
+    this.#gpu.destroy();
+  }
+
+  #fail(why: string): void {
+    this.#failure ??= new DeviceError(`webgpu: ${why}`);
+  }
+
+  protected override take(length: number, dtype: DType): GPUBuffer {
+    const size = Math.max(4 * length, SLOT), { maxStorageBufferBindingSize, maxBufferSize } = this.#gpu.limits;
+    for (const [name, most] of Object.entries({ maxStorageBufferBindingSize, maxBufferSize })) {
+      if (size > most) {
+        throw new DeviceError(
+          `webgpu: a storage of ${size} bytes (${dtype}) is more than the adapter's ${name}, ${most}`,
+        );
+      }
+    }
+    const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
+    const buffer = this.#scoped(`a buffer of ${size} bytes`, () => this.#gpu.createBuffer({ size, usage }));
+    this.#buffers.set(buffer, this.#buffers.size);
+    return buffer;
+  }
+
+  override write(storage: Storage, values: ArrayLike<number>): void {
+    this.checkWrite(storage, values);
+    this.flush(); // what was launched before must not see it
+    const Numbers = storage.dtype === "f32" ? Float32Array : Int32Array;
+    const data = values instanceof Numbers ? values as Float32Array<ArrayBuffer> : Numbers.from(values);
+    this.#gpu.queue.writeBuffer(bufferOf(storage), 4 * storage.offset, data);
+  }
+
+  override async read(storage: Storage): Promise<NumberArray> {
+    const size = 4 * storage.length, usage = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;
+    const staging = this.#gpu.createBuffer({ size, usage });
+    this.#endPass();
+    this.#commands().copyBufferToBuffer(bufferOf(storage), 4 * storage.offset, staging, 0, size);
+    this.flush();
+    await Promise.all(this.#checks.splice(0));
+    if (this.#failure) throw this.#failure;
+    try {
+      await staging.mapAsync(GPUMapMode.READ);
+      const bytes = staging.getMappedRange().slice(0);
+      if (this.#failure) throw this.#failure;
+      return storage.dtype === "f32" ? new Float32Array(bytes) : new Int32Array(bytes);
+    } catch (error) {
+      throw this.#failure ?? new DeviceError(`webgpu: reading failed: ${(error as Error).message}`);
+    } finally {
+      staging.destroy();
+    }
+  }
+
+  /** Submits what has been launched; reading and writing do it by themselves. */
+  flush(): void {
+    this.#endPass();
+    if (this.#encoder) this.#gpu.queue.submit([this.#encoder.finish()]);
+    this.#encoder = undefined;
+    this.#dispatches = 0;
+  }
+  #commands(): GPUCommandEncoder {
+    return this.#encoder ??= this.#gpu.createCommandEncoder();
+  }
+  #endPass(): void {
+    this.#pass?.end();
+    this.#pass = undefined;
+  }
+
+  override run(launch: Launch): void {
+    const { kernel, storages, sizes, params } = launch;
+    if (!kernel.gpu) throw new DeviceError(`${kernel.name} has no WGSL implementation`);
+    if (this.#failure) throw this.#failure;
+    const passes = Array.isArray(kernel.gpu) ? kernel.gpu as AnyPass[] : [kernel.gpu as AnyPass];
+    const shared = Math.max(...passes.map((pass) => pass.workspace?.(sizes) ?? 0));
+    const workspace = shared > 0 ? this.allocate(shared, "f32") : undefined;
+    workspace?.block.hold();
+    const slot = this.#slot(kernel, sizes, params);
+    for (const pass of passes) {
+      const groups = pass.workgroups(sizes), rows = Math.ceil(groups / MOST_GROUPS);
+      if (groups === 0) continue; // a pass for other sizes
+      const compiled = this.#compile(pass, launch, workspace !== undefined);
+      const encoder = this.#pass ??= this.#commands().beginComputePass();
+      encoder.setPipeline(compiled.pipeline);
+      encoder.setBindGroup(0, this.#bind(compiled, kernel, storages, workspace), [slot]);
+      encoder.dispatchWorkgroups(rows > 1 ? MOST_GROUPS : groups, rows);
+      this.#dispatches++;
+    }
+    workspace?.block.release();
+    if (this.#dispatches >= BATCH) this.flush();
+  }
+
+  #slotBuffer(): GPUBuffer {
+    return this.#gpu.createBuffer({ size: SLOT * SLOTS, usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST });
+  }
+  /** The offset of a launch's sizes and params. A slot never changes, so a launch that is still recorded is safe. */
+  #slot(kernel: AnyKernel, sizes: Launch["sizes"], params: Launch["params"]): number {
+    const values = Object.values(sizes), types = Object.keys(params).map((name) => kernel.params[name]);
+    const key = `${values};${Object.values(params)};${types}`;
+    const known = this.#slots.get(key);
+    if (known !== undefined) return known;
+    if (this.#slots.size === SLOTS) {
+      this.#uniforms = this.#slotBuffer();
+      this.#slots.clear();
+      this.#bindGroups.clear();
+    }
+    const offset = SLOT * this.#slots.size, data = new DataView(new ArrayBuffer(SLOT));
+    values.forEach((value, i) => data.setUint32(4 * i, value, true));
+    Object.entries(params).forEach(([name, value], i) => {
+      const at = 4 * (values.length + i);
+      if (kernel.params[name] === "f32") data.setFloat32(at, value, true);
+      else data.setInt32(at, value, true);
+    });
+    this.#gpu.queue.writeBuffer(this.#uniforms, offset, data.buffer);
+    this.#slots.set(key, offset);
+    return offset;
+  }
+
+  /** The pipeline for the operands that are there and those that are fresh. */
+  #compile(pass: AnyPass, { kernel, storages, fresh }: Launch, workspace: boolean): Compiled {
+    let variant = workspace ? 1 : 0, bit = 2;
+    for (const { name } of kernel.operands) {
+      if (name in storages) variant |= bit;
+      if (fresh.includes(name)) variant |= bit << 1;
+      bit <<= 2;
+    }
+    let variants = this.#compiled.get(pass);
+    if (!variants) this.#compiled.set(pass, variants = new Map());
+    let compiled = variants.get(variant);
+    if (compiled) return compiled;
+
+    const constants: Record<string, number> = {};
+    for (const { name, optional } of kernel.operands) {
+      const declares = (flag: string) => new RegExp(`override\\s+${flag}\\b`).test(pass.source);
+      if (optional && declares(`has_${name}`)) constants[`has_${name}`] = name in storages ? 1 : 0;
+      if (declares(`fresh_${name}`)) constants[`fresh_${name}`] = fresh.includes(name) ? 1 : 0;
+    }
+    const visibility = GPUShaderStage.COMPUTE,
+      types: GPUBufferBindingType[] = kernel.operands.map(({ role }) =>
+        role === "reads" ? "read-only-storage" : "storage"
+      );
+    if (workspace) types.push("storage");
+    compiled = this.#scoped(`${kernel.name}: ${pass.entry}`, () => {
+      const layout = this.#gpu.createBindGroupLayout({
+        entries: [
+          { binding: 0, visibility, buffer: { type: "uniform", hasDynamicOffset: true } },
+          ...types.map((type, i) => ({ binding: i + 1, visibility, buffer: { type } })),
+        ],
+      });
+      const module = this.#gpu.createShaderModule({ label: pass.entry, code: pass.source });
+      const pipeline = this.#gpu.createComputePipeline({
+        label: pass.entry,
+        layout: this.#gpu.createPipelineLayout({ bindGroupLayouts: [layout] }),
+        compute: { module, entryPoint: pass.entry, constants },
+      });
+      return { pipeline, layout, number: this.#pipelines++ };
+    });
+    variants.set(variant, compiled);
+    return compiled;
+  }
+
+  #bind(
+    { layout, number }: Compiled,
+    kernel: AnyKernel,
+    storages: Launch["storages"],
+    workspace: Storage | undefined,
+  ): GPUBindGroup {
+    const bound: (Storage | undefined)[] = kernel.operands.map(({ name }) => storages[name]);
+    if (workspace) bound.push(workspace);
+    const part = (storage: Storage | undefined) =>
+      storage ? `${this.#buffers.get(bufferOf(storage))}+${storage.offset}:${storage.length}` : "-";
+    const key = `${number}|${bound.map(part)}`;
+    let group = this.#bindGroups.get(key);
+    if (!group) {
+      if (this.#bindGroups.size === MOST_BIND_GROUPS) this.#bindGroups.clear();
+      group = this.#scoped(kernel.name, () =>
+        this.#gpu.createBindGroup({
+          layout,
+          entries: [
+            { binding: 0, resource: { buffer: this.#uniforms, size: SLOT } },
+            ...bound.map((storage, i) => ({ binding: i + 1, resource: this.#resource(storage) })),
+          ],
+        }));
+      this.#bindGroups.set(key, group);
+    }
+    return group;
+  }
+  #resource(storage: Storage | undefined): GPUBufferBinding {
+    if (!storage) return { buffer: this.#absent };
+    return { buffer: bufferOf(storage), offset: 4 * storage.offset, size: 4 * storage.length };
+  }
+
+  /** Creates something; what the GPU says against it surfaces at the next read, with its name. */
+  #scoped<T>(what: string, create: () => T): T {
+    this.#gpu.pushErrorScope("validation");
+    this.#gpu.pushErrorScope("out-of-memory");
+    const made = create();
+    for (let scope = 0; scope < 2; scope++) {
+      const check = this.#gpu.popErrorScope().then((error) => void (error && this.#fail(`${what}: ${error.message}`)));
+      this.#checks.push(check);
+    }
+    return made;
+  }
+}
+
+const bufferOf = ({ block }: Storage): GPUBuffer => block.memory as GPUBuffer;
+
+/**
+ * Opens an adapter with all the limits that it has.
+ *
+ * @param software whether it may be one that computes on the processor, or must not
+ * @throws {DeviceError} when there is no such adapter
+ */
+export async function openWebGPU(gpu: GPU | undefined, software: boolean): Promise<WebGPUDevice> {
+  const adapter = await gpu?.requestAdapter({ powerPreference: "high-performance" });
+  if (!adapter) throw new DeviceError("webgpu: there is no adapter; --device=cpu runs everywhere");
+  const { info } = adapter, described = [info.vendor, info.architecture, info.device, info.description].filter(Boolean);
+  const description = described.join(" ") || "an adapter without a name";
+  if (isSoftware(info, description) && !software) {
+    throw new DeviceError(
+      `webgpu: the only adapter computes on the processor (${description}); webgpu:software asks for it`,
+    );
+  }
+  const requiredLimits: Record<string, number> = {},
+    wanted = [
+      "maxStorageBufferBindingSize",
+      "maxBufferSize",
+      "maxStorageBuffersPerShaderStage",
+      "maxComputeWorkgroupStorageSize",
+      "maxComputeInvocationsPerWorkgroup",
+      "maxComputeWorkgroupSizeX",
+    ] as const;
+  for (const name of wanted) requiredLimits[name] = adapter.limits[name];
+  return new WebGPUDevice(await adapter.requestDevice({ requiredLimits }), description);
+}
+
+const isSoftware = (info: GPUAdapterInfo, description: string): boolean =>
+  info.isFallbackAdapter || /llvmpipe|swiftshader|lavapipe|software|\bcpu\b/i.test(description);

@@ -1,0 +1,110 @@
+/** Every device against the reference where the golden fixtures do not reach: sampling, and more than 65,535 workgroups. */
+import { gradientNorm } from "../../kernels/gradient_norm/kernel.ts";
+import type { Device } from "../../src/device/device.ts";
+import { ReferenceDevice } from "../../src/device/reference.ts";
+import { launch } from "../../src/launch.ts";
+import { dropout, embedding, gelu, layerNorm } from "../../src/ops/mod.ts";
+import { sample } from "../../src/ops/sample.ts";
+import { Generator } from "../../src/random.ts";
+import type { Tensor } from "../../src/tensor.ts";
+import { assertClose, devices, type Limit } from "../testing.ts";
+import { normal } from "./agree.ts";
+
+const EXACT = { atol: 0, rtol: 0 };
+const reference = new ReferenceDevice(), all = (await devices()).filter(({ device }) => device.name !== "reference");
+
+/** A test for each device: what `results` makes there is within `limit` of what it makes on the reference. */
+function agrees(what: string, limit: Limit, results: (device: Device) => Tensor[]): void {
+  for (const { name, device } of all) {
+    Deno.test(`${what} (${name})`, async () => {
+      const expected = await Promise.all(results(reference).map((tensor) => tensor.data()));
+      for (const [i, tensor] of results(device).entries()) {
+        assertClose(await tensor.data(), expected[i], limit, `${what}, result ${i}`);
+      }
+    });
+  }
+}
+
+/** The output, and the inputs' gradients after two backward passes: the second adds. */
+function withGradients(inputs: Tensor[], op: () => Tensor): Tensor[] {
+  const outputs = [1, 2].map(() => {
+    const y = op();
+    y.backward(y.device.tensor(normal(y.size, 9), y.shape));
+    return y;
+  });
+  return [outputs[0], ...inputs.map(({ grad }) => grad!)];
+}
+
+const leaf = (device: Device, shape: number[], seed: number) =>
+  device.tensor(normal(shape.reduce((a, b) => a * b, 1), seed), shape, { requiresGrad: true });
+
+// A workgroup a row or place, and more of them than one dimension of a dispatch may have, 65,535. An element of the
+// weights' gradient is a sum of 65,600 normal numbers, twice: of size 500.
+const MANY = 65_600;
+agrees(`layer norm of ${MANY} rows`, { atol: 3e-4, rtol: 2e-6 }, (device) => {
+  const [x, weight, bias] = [[MANY, 9], [9], [9]].map((shape, i) => leaf(device, shape, i + 1));
+  return withGradients([x, weight, bias], () => layerNorm(x, weight, bias));
+});
+for (const [n, V, C] of [[MANY, 33, 2], [300, 50_257, 5], [3, 2, 300]]) {
+  agrees(`embedding of ${n} places in [${V},${C}]`, { atol: 2e-6 * Math.sqrt(n), rtol: 1e-6 }, (device) => {
+    const values = Int32Array.from({ length: n }, (_, i) => (i * i + 3 * i) % 7919 % V),
+      weight = leaf(device, [V, C], 1);
+    const ids = device.tensor(values, [n], { dtype: "i32" });
+    return withGradients([weight], () => embedding(ids, weight));
+  });
+}
+
+for (const approximate of ["none", "tanh"] as const) {
+  // Polynomials of degree 10 and exponentials, also far outside the range in which they are fitted.
+  agrees(`gelu, ${approximate}, near 0 and far from it`, { atol: 1e-6, rtol: 1e-6 }, (device) => {
+    const far = [0, 1e-30, 1e-3, 6, 9.8, 9.9, 10, 12.8, 12.9, 13, 50, 1e4, 1e10].flatMap((x) => [x, -x]);
+    const x = device.tensor(far, [far.length], { requiresGrad: true });
+    return withGradients([x], () => gelu(x, { approximate }));
+  });
+}
+
+for (const n of [1, 3, 4097, 100_003]) {
+  for (const [seed, stream, offset] of [[1337, 3, 7], [2 ** 32 - 1, 2 ** 31, 2 ** 32 - 7]]) {
+    agrees(`dropout keeps the same of ${n}, seed ${seed}`, EXACT, (device) => {
+      const ones = device.tensor(new Float32Array(n).fill(1), [n]),
+        at = device.tensor([offset | 0], [1], { dtype: "i32" });
+      return [dropout(ones, { p: 0.5, seed, stream, offset: at })]; // 0 and 2: nothing rounds
+    });
+  }
+}
+
+for (const n of [1, 255, 4097, 1_000_003]) {
+  for (const scale of [1e-6, 1, 1e6]) {
+    // The root halves the relative error of the sum: 3e-7 are 2.5 roundings.
+    agrees(`norm of ${n} gradients of size ${scale}`, { atol: 0, rtol: 3e-7 }, (device) => {
+      const gradient = device.tensor(normal(n).map((g) => g * scale), [n]);
+      return [launch(gradientNorm, { gradient }).norm];
+    });
+  }
+}
+
+function exponential(count: number): Float32Array {
+  const out = new Float32Array(count);
+  new Generator(7).exponential(out);
+  return out;
+}
+for (const [B, V] of [[1, 1], [3, 2], [7, 9], [64, 65], [5, 257], [2, 50_257]]) {
+  for (const topK of [0, 1, 2, 40, V]) {
+    agrees(`the tokens drawn from [${B},${V}], top ${topK}`, EXACT, (device) =>
+      [0, 0.8, 3].map((temperature) => {
+        const [logits, noise] = [normal(B * V), exponential(B * V)].map((values) => device.tensor(values, [B, V]));
+        return sample(logits, noise, { temperature, topK });
+      }));
+  }
+}
+agrees("equal and masked logits", EXACT, (device) =>
+  ([
+    [[3, 5, 5, 4], [1, 1, 1, 1], 0, 0],
+    [[3, 5, 5, 4], [1, 1, 1, 1], 1, 0],
+    [[3, 5, 5, 4], [1, 2, 1, 1], 1, 0],
+    [[-Infinity, -3, -Infinity], [1e-30, 1, 1e-30], 1, 2],
+    [[0, -0, -1], [2, 1, 1e-3], 1, 1],
+    [[-2, -1, -3, -1.5], [1e-6, 5, 1e-6, 1], 1, 2],
+  ] as const).map(([logits, noise, temperature, topK]) =>
+    sample(device.tensor(logits, [1, logits.length]), device.tensor(noise, [1, noise.length]), { temperature, topK })
+  ));
