@@ -52,6 +52,7 @@ export class WebGPUDevice extends Device {
   }
 
   override close(): void {
+    super.close();
     this.#gpu.destroy();
   }
 
