@@ -187,9 +187,9 @@ const badTraining = {
   "--compile=True": "--compile=True: there is no torch.compile here; leave it False",
   "--dtype=bfloat16": "--dtype=bfloat16: everything is computed in float32 here",
   "--wandb_log=True": "--wandb_log=True: metrics go to metrics.jsonl in out_dir; leave it False",
-  "--device=cuda": "--device=cuda: this is one of PyTorch's devices; use auto or cpu",
+  "--device=cuda": "--device=cuda: this is one of PyTorch's devices; use auto, cpu or webgpu",
   "--device=webgpu:dawn": "--device=webgpu:dawn: Dawn is for programs that import the library; use webgpu",
-  "--device=gpu": "--device=gpu: expected auto or cpu or reference",
+  "--device=gpu": "--device=gpu: expected auto or cpu or reference or webgpu or webgpu:software",
   "--init_from=gpt2-xl":
     "--init_from=gpt2-xl: GPT-2's weights are not in this version; use scratch to train, resume to go on",
   "--init_from=sratch": "--init_from=sratch: expected scratch or resume",

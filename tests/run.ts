@@ -22,7 +22,7 @@ const permissions = [
   "--allow-read",
   "--allow-write",
   `--allow-run=${Deno.execPath()}`,
-  "--allow-env=DENO_V8_FLAGS,HOME,LOCALAPPDATA,NANOGPT_DEBUG,REQUIRE_WEBGPU,XDG_CACHE_HOME",
+  "--allow-env=DENO_V8_FLAGS,NANOGPT_TEST_DEVICES,HOME,LOCALAPPDATA,NANOGPT_DEBUG,REQUIRE_WEBGPU,XDG_CACHE_HOME",
   "--allow-net=127.0.0.1,localhost",
 ];
 
