@@ -119,13 +119,16 @@ export class WebGPUDevice extends Device {
   }
 
   override run(launch: Launch): void {
-    const { kernel, storages, sizes, params } = launch;
+    const { kernel, sizes } = launch;
     if (!kernel.gpu) throw new DeviceError(`${kernel.name} has no WGSL implementation`);
     if (this.#failure) throw this.#failure;
     const passes = Array.isArray(kernel.gpu) ? kernel.gpu as AnyPass[] : [kernel.gpu as AnyPass];
-    const shared = Math.max(...passes.map((pass) => pass.workspace?.(sizes) ?? 0));
-    const workspace = shared > 0 ? this.allocate(shared, "f32") : undefined;
-    workspace?.block.hold();
+    this.withWorkspace(passes, sizes, (workspace) => this.#record(passes, launch, workspace));
+    if (this.#dispatches >= BATCH) this.flush();
+  }
+
+  #record(passes: readonly AnyPass[], launch: Launch, workspace: Storage | undefined): void {
+    const { kernel, storages, sizes, params } = launch;
     const slot = this.#slot(kernel, sizes, params);
     for (const pass of passes) {
       const groups = pass.workgroups(sizes), rows = Math.ceil(groups / MOST_GROUPS);
@@ -137,8 +140,6 @@ export class WebGPUDevice extends Device {
       encoder.dispatchWorkgroups(rows > 1 ? MOST_GROUPS : groups, rows);
       this.#dispatches++;
     }
-    workspace?.block.release();
-    if (this.#dispatches >= BATCH) this.flush();
   }
 
   #slotBuffer(): GPUBuffer {
@@ -168,13 +169,9 @@ export class WebGPUDevice extends Device {
   }
 
   /** The pipeline for the operands that are there and those that are fresh. */
-  #compile(pass: AnyPass, { kernel, storages, fresh }: Launch, workspace: boolean): Compiled {
-    let variant = workspace ? 1 : 0, bit = 2;
-    for (const { name } of kernel.operands) {
-      if (name in storages) variant |= bit;
-      if (fresh.includes(name)) variant |= bit << 1;
-      bit <<= 2;
-    }
+  #compile(pass: AnyPass, launch: Launch, workspace: boolean): Compiled {
+    const { kernel, storages, fresh } = launch;
+    const variant = this.variantOf(launch) << 1 | Number(workspace);
     let variants = this.#compiled.get(pass);
     if (!variants) this.#compiled.set(pass, variants = new Map());
     let compiled = variants.get(variant);
