@@ -233,8 +233,10 @@ export class GPT extends Module {
     }
     using scope = this.device.scope();
     if (this.training && this.config.dropout > 0) this.noise.begin();
-    cache?.begin();
-    const positions = this.device.tensor(Int32Array.from({ length: T }, (_, t) => before + t), [T], { dtype: "i32" });
+    // One token behind a cache stands where the cache says, on the device; of others the host knows the positions.
+    const positions = cache && T === 1
+      ? cache.position
+      : this.device.tensor(Int32Array.from({ length: T }, (_, t) => before + t), [T], { dtype: "i32" });
     let x = drop.forward(add(wte.forward(tokens), wpe.forward(positions))); // (B, T, C) + (T, C)
     h.forEach((block, layer) => x = block.forward(x, cache, layer));
     x = ln_f.forward(x);

@@ -1,18 +1,14 @@
 /**
  * Generation over token ids, as nanoGPT's `GPT.generate`: text, printing and stopping at words are the caller's.
  *
- * The noise is drawn on the host in the order of PyTorch's multinomial, so a seed gives nanoGPT's tokens on every device. Up
- * to the block size a key-value cache makes a token cost one token's work; beyond it the window slides as nanoGPT's does, and
- * every token costs a whole forward pass, because each position in the window has changed.
+ * The noise is drawn on the host in the order of PyTorch's multinomial, so a seed gives nanoGPT's tokens on every device. What
+ * happens there is decoder.ts's.
  */
-import { noGrad } from "./autograd.ts";
 import { Breather } from "./breather.ts";
+import { Decoder } from "./decoder.ts";
 import { ConfigError } from "./errors.ts";
 import type { GPT } from "./gpt.ts";
-import type { KeyValueCache } from "./nn/cache.ts";
-import { sample } from "./ops/sample.ts";
 import { Generator } from "./random.ts";
-import type { Tensor } from "./tensor.ts";
 
 export interface GenerateOptions {
   /** How many tokens to add. */
@@ -50,43 +46,24 @@ export async function* generate(
   prompt: ArrayLike<number>,
   options: GenerateOptions,
 ): AsyncGenerator<number, void, void> {
-  const { maxNewTokens, temperature = 1, topK, seed = 1337, generator = new Generator(seed), signal } = options;
-  const { blockSize, vocabSize } = model.config, tokens = Array.from(prompt);
-  check(options, tokens, vocabSize);
-  const noise = new Float32Array(vocabSize).fill(1);
-  const cache = tokens.length <= blockSize ? model.createCache() : undefined, breather = new Breather();
+  const { maxNewTokens, seed = 1337, generator = new Generator(seed), signal } = options, tokens = Array.from(prompt);
+  check(options, tokens, model.config.vocabSize);
+  using decoder = new Decoder(model, tokens, { ...options, generator });
+  const breather = new Breather();
+  let left = maxNewTokens;
   try {
-    for (let i = 0; i < maxNewTokens && !signal?.aborted; i++) {
-      if (temperature > 0) generator.exponential(noise);
-      const next = step(model, tokens, noise, { cache, temperature, topK });
-      const [token] = await next.data();
-      next.dispose();
-      tokens.push(token);
-      yield token;
+    while (left > 0 && !signal?.aborted) {
+      for (const token of await decoder.next(left)) {
+        if (signal?.aborted) return;
+        left--;
+        decoder.taken++;
+        yield token;
+      }
       await breather.breathe();
     }
   } finally {
-    cache?.dispose();
+    decoder.putBack();
   }
-}
-
-/** The next token, still on the device: i32 (1). */
-function step(
-  model: GPT,
-  tokens: readonly number[],
-  noise: Float32Array,
-  { cache, temperature, topK }: { cache?: KeyValueCache; temperature: number; topK?: number },
-): Tensor {
-  const { device, training, config: { blockSize, vocabSize } } = model;
-  using scope = device.scope();
-  const fits = cache && tokens.length <= blockSize;
-  const seen = fits ? tokens.slice(cache.length) : tokens.slice(-blockSize);
-  const ids = device.tensor(seen, [1, seen.length], { dtype: "i32" });
-  if (training) model.eval();
-  const { logits } = noGrad(() => model.forward(ids, undefined, fits ? { cache } : {})); // (1, 1, V)
-  if (training) model.train();
-  const drawn = device.tensor(noise, [1, vocabSize]);
-  return scope.keep(sample(logits.view([1, vocabSize]), drawn, { temperature, topK }));
 }
 
 function check({ maxNewTokens, temperature = 1, topK }: GenerateOptions, prompt: number[], vocabSize: number): void {

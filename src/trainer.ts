@@ -10,6 +10,7 @@ import { Breather } from "./breather.ts";
 import type { RunFolder } from "./checkpoint/run_folder.ts";
 import { loadTensors, sources } from "./checkpoint/tensors.ts";
 import type { TokenSplits } from "./data/split.ts";
+import type { Program } from "./device/device.ts";
 import { CheckpointError, ConfigError, TrainingError } from "./errors.ts";
 import type { GPT } from "./gpt.ts";
 import type { AdamW } from "./optim/adamw.ts";
@@ -18,6 +19,7 @@ import { Generator } from "./random.ts";
 import type { Tensor } from "./tensor.ts";
 import { estimateLoss } from "./training/estimate_loss.ts";
 import type { TrainEvent } from "./training/events.ts";
+import { LateLosses } from "./training/late_losses.ts";
 import { MicroSteps } from "./training/micro_steps.ts";
 import { type TrainerOptions, trainerOptions } from "./training/options.ts";
 import { parseState, type TrainerState } from "./training/state.ts";
@@ -57,8 +59,10 @@ export class Trainer implements Disposable {
   readonly #peakFlops: number | undefined;
   readonly #microSteps: MicroSteps;
   readonly #breather = new Breather();
-  /** Of the last update; on the device until someone asks. */
-  #loss: Tensor | undefined;
+  /** Clipping, AdamW, and gradients set to zero: captured in the first update. */
+  #update: Program | undefined;
+  /** Of updates that were made and not looked at yet. */
+  readonly #losses = new LateLosses();
   #iter = 0;
   #evaluated = false;
   #bestValLoss: number | null = null;
@@ -140,10 +144,14 @@ export class Trainer implements Disposable {
     this.#microSteps.prepare(); // train.py draws the first batch before it evaluates
     if (evalOnly) return void (yield* this.#evaluate(signal));
     while (this.#iter <= maxIters) {
-      if (this.#iter % evalInterval === 0 && !this.#evaluated) yield* this.#evaluate(signal);
+      if (this.#iter % evalInterval === 0 && !this.#evaluated) {
+        yield* this.#report();
+        yield* this.#evaluate(signal);
+      }
       if (signal?.aborted) break;
       yield* this.#step();
     }
+    yield* this.#report(); // nothing is saved that was not looked at
     if (this.#iter > 0 && this.#saved < (signal?.aborted ? this.#iter : maxIters)) yield* this.#save({ best: false });
   }
 
@@ -169,39 +177,42 @@ export class Trainer implements Disposable {
 
   /** One update. */
   async *#step(): AsyncGenerator<TrainEvent, void, void> {
-    const { gradientAccumulationSteps, gradClip, logInterval, batchSize } = this.options, iter = this.#iter;
-    const begin = performance.now(), lr = learningRate(iter, this.options);
+    const { gradientAccumulationSteps, gradClip, logInterval } = this.options, iter = this.#iter;
+    const { optimizer, model: { device } } = this, lr = learningRate(iter, this.options);
+    this.#losses.begin();
+    optimizer.prepare({ learningRate: lr, gradClip });
+    let loss!: Tensor;
     for (let micro = 0; micro < gradientAccumulationSteps; micro++) {
-      const loss = this.#microSteps.run();
-      this.#loss?.dispose();
-      this.#loss = loss;
+      loss = this.#microSteps.run();
       await this.#breather.breathe();
     }
-    this.optimizer.step({ learningRate: lr, gradClip });
-    this.optimizer.zeroGrad();
+    if (this.#update) this.#update.replay();
+    else {
+      this.#update = device.capture(() => {
+        optimizer.update();
+        optimizer.zeroGrad();
+      });
+    }
+    device.flush();
+    this.#losses.add({ iter, lr, loss, gradNorm: optimizer.gradNorm, logged: iter % logInterval === 0 });
     this.#iter++;
     this.#evaluated = false;
-
-    // Where reading waits for the device, only logged losses are read: what is not finite stays so, and no save comes before
-    // the next check.
-    const logged = iter % logInterval === 0;
-    if (!logged && !READS_AT_ONCE.has(this.model.device.name)) return;
-    const { loss, gradNorm } = await this.#check();
-    if (!logged) return;
-    const ms = performance.now() - begin, sequences = batchSize * gradientAccumulationSteps;
-    const tokensPerSecond = sequences * this.model.config.blockSize / ms * 1000;
-    await this.#folder?.log({ iter, loss, lr, grad_norm: gradNorm, ms, tokens_per_second: tokensPerSecond });
-    const mfu = this.#peakFlops && this.model.estimateMfu(sequences, ms / 1000, this.#peakFlops);
-    yield { kind: "step", iter, loss, lr, gradNorm, ms, tokensPerSecond, ...(mfu && { mfu }) };
+    if (this.#losses.due) yield* this.#report();
   }
 
-  /** Loss and gradient norm of the last update. @throws {TrainingError} when one is not finite */
-  async #check(): Promise<{ loss: number; gradNorm: number }> {
-    const [loss, gradNorm] = await Promise.all([this.#loss!.item(), this.optimizer.gradNorm.item()]);
-    if (!Number.isFinite(loss)) throw this.#diverged(`The loss is ${loss}`, this.#iter - 1);
-    if (!Number.isFinite(gradNorm)) throw this.#diverged(`The gradients' norm is ${gradNorm}`, this.#iter - 1);
-    this.#checked = this.#iter;
-    return { loss, gradNorm };
+  /** Reads what the last updates have made, and reports it. @throws {TrainingError} when a number is not finite */
+  async *#report(): AsyncGenerator<TrainEvent, void, void> {
+    const sequences = this.options.batchSize * this.options.gradientAccumulationSteps;
+    for (const { iter, lr, logged, loss, gradNorm, ms } of await this.#losses.read()) {
+      if (!Number.isFinite(loss)) throw this.#diverged(`The loss is ${loss}`, iter);
+      if (!Number.isFinite(gradNorm)) throw this.#diverged(`The gradients' norm is ${gradNorm}`, iter);
+      this.#checked = iter + 1;
+      if (!logged) continue;
+      const tokensPerSecond = sequences * this.model.config.blockSize / ms * 1000;
+      await this.#folder?.log({ iter, loss, lr, grad_norm: gradNorm, ms, tokens_per_second: tokensPerSecond });
+      const mfu = this.#peakFlops && this.model.estimateMfu(sequences, ms / 1000, this.#peakFlops);
+      yield { kind: "step", iter, loss, lr, gradNorm, ms, tokensPerSecond, ...(mfu && { mfu }) };
+    }
   }
 
   #diverged(what: string, iter: number): TrainingError {
@@ -214,7 +225,6 @@ export class Trainer implements Disposable {
   async *#save({ best }: { best: boolean }): AsyncGenerator<TrainEvent, void, void> {
     const folder = this.#folder, iter = this.#iter;
     if (!folder) return;
-    if (this.#loss) await this.#check();
     const model = sources(this.model.namedParameters()), optimizer = sources(this.optimizer.namedState());
     await folder.save({ iter, model, optimizer, state: { ...this.state() } }, { best });
     this.#saved = iter;
@@ -223,7 +233,8 @@ export class Trainer implements Disposable {
 
   /** Frees the optimizer and the buffers; the model stays. */
   dispose(): void {
-    this.#loss?.dispose();
+    this.#losses[Symbol.dispose]();
+    this.#update?.dispose();
     this.#microSteps[Symbol.dispose]();
     this.optimizer.dispose();
   }
@@ -231,6 +242,3 @@ export class Trainer implements Disposable {
     this.dispose();
   }
 }
-
-/** Devices on which reading a number waits for nothing. */
-const READS_AT_ONCE = new Set(["cpu", "reference"]);

@@ -3,9 +3,14 @@ import { DeviceError } from "../errors.ts";
 import type { DType } from "../kernel.ts";
 import type { Device } from "./device.ts";
 
-/** Memory that was taken from the device; it goes back to the pool when nobody holds it. */
+/** Blocks that nobody holds, by type and capacity. */
+export type Pool = Map<string, Block[]>;
+
+/** Memory that was taken from the device; it goes back to its pool when nobody holds it. */
 export class Block {
   #holders = 0;
+  /** The device's, or that of the program that it belongs to. */
+  pool: Pool | undefined;
   /** Counts writes, so that backward notices that what it had saved has been overwritten. */
   version = 0;
   /** What ops check of integers, where the host wrote them and no kernel has written since. */
@@ -21,6 +26,11 @@ export class Block {
   }
   release(): void {
     if (--this.#holders === 0) this.device.recycle(this);
+  }
+  /** A kernel has written it. */
+  changed(): void {
+    this.version++;
+    this.bounds = undefined;
   }
 }
 

@@ -8,13 +8,22 @@
  */
 import { DeviceError } from "../errors.ts";
 import type { AnyKernel, AnyPass, DType, NumberArray } from "../kernel.ts";
-import { Device, type Launch, type Storage } from "./device.ts";
+import { type Command, Device, type Launch, type Storage } from "./device.ts";
 
 /** Bytes of a slot: what dynamic offsets are multiples of on every adapter. */
 const SLOT = 256, SLOTS = 4096;
 /** Dispatches after which the encoder is submitted without being asked, so that the GPU does not wait for the host. */
-const BATCH = 256;
+const BATCH = 512;
 const MOST_GROUPS = 65535, MOST_BIND_GROUPS = 8192;
+
+/** All that is needed to encode one. */
+interface Dispatch {
+  readonly pipeline: GPUComputePipeline;
+  readonly group: GPUBindGroup;
+  readonly slots: number[];
+  readonly x: number;
+  readonly y: number;
+}
 
 interface Compiled {
   readonly pipeline: GPUComputePipeline;
@@ -27,9 +36,12 @@ export class WebGPUDevice extends Device {
   protected override readonly bytesPerElement = 4;
   /** What the adapter says of itself. */
   readonly adapter: string;
+  /** How many were made so far: none of them in a step that has been made before. */
+  readonly created = { buffers: 0, bindGroups: 0, pipelines: 0 };
+  /** How many command buffers and dispatches were handed to the GPU. */
+  readonly submitted = { submits: 0, dispatches: 0 };
   #gpu: GPUDevice;
   #compiled = new Map<AnyPass, Map<number, Compiled>>();
-  #pipelines = 0;
   #bindGroups = new Map<string, GPUBindGroup>();
   #uniforms: GPUBuffer;
   #slots = new Map<string, number>();
@@ -71,7 +83,7 @@ export class WebGPUDevice extends Device {
     }
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
     const buffer = this.#scoped(`a buffer of ${size} bytes`, () => this.#gpu.createBuffer({ size, usage }));
-    this.#buffers.set(buffer, this.#buffers.size);
+    this.#buffers.set(buffer, this.created.buffers++);
     return buffer;
   }
 
@@ -83,7 +95,7 @@ export class WebGPUDevice extends Device {
     this.#gpu.queue.writeBuffer(bufferOf(storage), 4 * storage.offset, data);
   }
 
-  override async read(storage: Storage): Promise<NumberArray> {
+  protected override async fetch(storage: Storage): Promise<NumberArray> {
     const size = 4 * storage.length, usage = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;
     const staging = this.#gpu.createBuffer({ size, usage });
     this.#endPass();
@@ -103,11 +115,14 @@ export class WebGPUDevice extends Device {
     }
   }
 
-  /** Submits what has been launched; reading and writing do it by themselves. */
-  flush(): void {
+  override readonly readsAtOnce = false;
+  override flush(): void {
     this.#endPass();
-    if (this.#encoder) this.#gpu.queue.submit([this.#encoder.finish()]);
+    if (!this.#encoder) return;
+    this.#gpu.queue.submit([this.#encoder.finish()]);
     this.#encoder = undefined;
+    this.submitted.submits++;
+    this.submitted.dispatches += this.#dispatches;
     this.#dispatches = 0;
   }
   #commands(): GPUCommandEncoder {
@@ -118,28 +133,32 @@ export class WebGPUDevice extends Device {
     this.#pass = undefined;
   }
 
-  override run(launch: Launch): void {
-    const { kernel, sizes } = launch;
-    if (!kernel.gpu) throw new DeviceError(`${kernel.name} has no WGSL implementation`);
-    if (this.#failure) throw this.#failure;
-    const passes = Array.isArray(kernel.gpu) ? kernel.gpu as AnyPass[] : [kernel.gpu as AnyPass];
-    this.withWorkspace(passes, sizes, (workspace) => this.#record(passes, launch, workspace));
-    if (this.#dispatches >= BATCH) this.flush();
-  }
-
-  #record(passes: readonly AnyPass[], launch: Launch, workspace: Storage | undefined): void {
+  protected override prepare(launch: Launch): Command {
     const { kernel, storages, sizes, params } = launch;
-    const slot = this.#slot(kernel, sizes, params);
+    if (!kernel.gpu) throw new DeviceError(`${kernel.name} has no WGSL implementation`);
+    const passes = Array.isArray(kernel.gpu) ? kernel.gpu as AnyPass[] : [kernel.gpu as AnyPass];
+    const workspace = this.workspace(passes, sizes), slot = this.#slot(kernel, sizes, params);
+    const dispatches: Dispatch[] = [];
     for (const pass of passes) {
       const groups = pass.workgroups(sizes), rows = Math.ceil(groups / MOST_GROUPS);
       if (groups === 0) continue; // a pass for other sizes
-      const compiled = this.#compile(pass, launch, workspace !== undefined);
-      const encoder = this.#pass ??= this.#commands().beginComputePass();
-      encoder.setPipeline(compiled.pipeline);
-      encoder.setBindGroup(0, this.#bind(compiled, kernel, storages, workspace), [slot]);
-      encoder.dispatchWorkgroups(rows > 1 ? MOST_GROUPS : groups, rows);
-      this.#dispatches++;
+      const compiled = this.#compile(pass, launch, workspace !== undefined), { pipeline } = compiled;
+      const group = this.#bind(compiled, kernel, storages, workspace), slots = [slot];
+      dispatches.push({ pipeline, group, slots, x: rows > 1 ? MOST_GROUPS : groups, y: rows });
     }
+    return () => this.#encode(dispatches);
+  }
+
+  #encode(dispatches: readonly Dispatch[]): void {
+    if (this.#failure) throw this.#failure;
+    const encoder = this.#pass ??= this.#commands().beginComputePass();
+    for (const { pipeline, group, slots, x, y } of dispatches) {
+      encoder.setPipeline(pipeline);
+      encoder.setBindGroup(0, group, slots);
+      encoder.dispatchWorkgroups(x, y);
+    }
+    this.#dispatches += dispatches.length;
+    if (this.#dispatches >= BATCH) this.flush();
   }
 
   #slotBuffer(): GPUBuffer {
@@ -201,7 +220,7 @@ export class WebGPUDevice extends Device {
         layout: this.#gpu.createPipelineLayout({ bindGroupLayouts: [layout] }),
         compute: { module, entryPoint: pass.entry, constants },
       });
-      return { pipeline, layout, number: this.#pipelines++ };
+      return { pipeline, layout, number: this.created.pipelines++ };
     });
     variants.set(variant, compiled);
     return compiled;
@@ -230,6 +249,7 @@ export class WebGPUDevice extends Device {
           ],
         }));
       this.#bindGroups.set(key, group);
+      this.created.bindGroups++;
     }
     return group;
   }

@@ -1,15 +1,17 @@
+import { advance } from "../../kernels/tokens/kernel.ts";
 import type { Device } from "../device/device.ts";
+import { launch } from "../launch.ts";
 import { Tensor } from "../tensor.ts";
 
 /**
  * Keys and values of the tokens that a model has seen, so that the next token costs one token's work.
  *
- * The position is on the device: a launch of the next token is the same as that of the last.
+ * The position is on the device, and moves on there: a launch of the next token is the same as that of the last.
  */
 export class KeyValueCache {
   /** One for each layer: (B, block size, 2, heads, width). */
   readonly layers: readonly Tensor[];
-  /** (1) i32: how many tokens were there before this forward pass. */
+  /** (1) i32: how many tokens are there. */
   readonly position: Tensor;
   #length = 0;
 
@@ -21,19 +23,18 @@ export class KeyValueCache {
     this.layers = Array.from({ length: layers }, () => Tensor.empty(device, [batch, length, 2, heads, width]));
     this.position = device.tensor([0], [1], { dtype: "i32" });
   }
-  /** How many tokens it holds. */
+  /** How many tokens it holds; those that a captured program has added are not counted. */
   get length(): number {
     return this.#length;
   }
-  /** Called by the model before a forward pass, and after it. */
-  begin(): void {
-    this.position.device.write(this.position.storage, [this.#length]);
-  }
+  /** Called by the model after a forward pass. */
   advance(tokens: number): void {
+    launch(advance, { counter: this.position }, { by: tokens });
     this.#length += tokens;
   }
   /** Forgets every token. */
   reset(): void {
+    this.position.device.write(this.position.storage, [0]);
     this.#length = 0;
   }
   /** Frees it. */

@@ -128,23 +128,32 @@ export class AdamW {
   }
 
   /**
-   * Updates every parameter from its gradient.
+   * Updates every parameter from its gradient: {@linkcode prepare}, then {@linkcode update}.
    *
    * @param options.learningRate in weight units a step; default: the optimizer's
    * @param options.gradClip the norm, over all gradients, to scale them down to; default 0: off
    * @throws {ConfigError} when one of them is negative
    * @throws {TypeError} when a gradient is no longer the one that the optimizer laid out
    */
-  step({ learningRate = this.#options.learningRate, gradClip = 0 }: StepOptions = {}): void {
+  step(options: StepOptions = {}): void {
+    this.prepare(options);
+    this.update();
+  }
+  /** Counts a step and brings its numbers to the device: what comes before each replay of a captured {@linkcode update}. */
+  prepare({ learningRate = this.#options.learningRate, gradClip = 0 }: StepOptions = {}): void {
     checked("step", { learningRate, gradClip });
-    const { betas, weightDecay, epsilon } = this.#options, { gradient } = this.#arenas, [beta1, beta2] = betas;
+    const { betas, weightDecay } = this.#options, clip = gradClip || Infinity;
+    const values = adamwStep({ t: ++this.t, learningRate, weightDecay, betas, clip });
+    this.#step.device.write(this.#step.storage, values);
+  }
+  /** The launches of a step, with the numbers that {@linkcode prepare} has brought. */
+  update(): void {
+    const { betas: [beta1, beta2], epsilon } = this.#options, { gradient } = this.#arenas;
     for (const { name, parameter, gradient } of this.#slots) {
       if (parameter.grad !== gradient) {
         throw new TypeError(`AdamW: ${name}.grad was replaced; clear it with zeroGrad()`);
       }
     }
-    const clip = gradClip || Infinity, values = adamwStep({ t: ++this.t, learningRate, weightDecay, betas, clip });
-    gradient.device.write(this.#step.storage, values);
     launch(gradientNorm, { gradient, norm: this.gradNorm });
     launch(
       adamw,

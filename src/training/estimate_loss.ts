@@ -3,8 +3,12 @@ import { Breather } from "../breather.ts";
 import { getBatch } from "../data/batch.ts";
 import type { TokenSplits } from "../data/split.ts";
 import type { GPT } from "../gpt.ts";
+import { Pace } from "../pace.ts";
 import type { Generator } from "../random.ts";
 import type { Tensor } from "../tensor.ts";
+
+/** Milliseconds from one wait for the device to the next. */
+const PACE = 300;
 
 export interface EstimateOptions {
   readonly batchSize: number;
@@ -29,7 +33,8 @@ export async function* estimateLoss(
 ): AsyncGenerator<{ done: number; total: number }, Record<keyof TokenSplits, number> | undefined, void> {
   const { device, training, config: { blockSize } } = model, breather = new Breather();
   const before = generator.getState(), losses: Tensor[] = [], total = 2 * evalIters;
-  let complete = false;
+  const pace = new Pace(PACE);
+  let complete = false, ahead = 0;
 
   const evaluate = (split: keyof TokenSplits): Tensor => {
     using scope = device.scope();
@@ -43,6 +48,11 @@ export async function* estimateLoss(
   try {
     while (losses.length < total) {
       losses.push(evaluate(losses.length < evalIters ? "train" : "val"));
+      if (!device.readsAtOnce && ++ahead >= pace.steps) {
+        await losses.at(-1)!.item(); // so that an interruption need not wait for hundreds of batches
+        pace.waited();
+        ahead = 0;
+      } else device.flush();
       yield { done: losses.length, total };
       await breather.breathe();
       if (signal?.aborted) return;

@@ -1,7 +1,7 @@
 /** What a run of training reports. Losses are in nats a token. */
 export type TrainEvent = StepEvent | EvaluatingEvent | EvaluationEvent | CheckpointEvent;
 
-/** An iteration whose loss is logged: every `logInterval`. */
+/** An iteration whose loss is logged: every `logInterval`. On a GPU it comes some iterations late, for reading waits. */
 export interface StepEvent {
   readonly kind: "step";
   readonly iter: number;
@@ -10,7 +10,7 @@ export interface StepEvent {
   readonly lr: number;
   /** Over all parameters, before clipping. */
   readonly gradNorm: number;
-  /** Of this iteration alone, without evaluation. */
+  /** Of an iteration, without evaluation: the mean of those whose losses were read together. */
   readonly ms: number;
   readonly tokensPerSecond: number;
   /** What part of `peakFlops` was reached, where that was given. */

@@ -1,4 +1,6 @@
 import { type Batch, batchAt, getBatch } from "../data/batch.ts";
+import type { Program } from "../device/device.ts";
+import { DataError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
 import type { Generator } from "../random.ts";
 import type { Tensor } from "../tensor.ts";
@@ -10,13 +12,17 @@ export interface MicroStepOptions {
   readonly generator: Generator;
 }
 
-/** Forward and backward passes over random batches of `data`, each drawn right after the forward pass before it. */
+/**
+ * Forward and backward passes over random batches of `data`, each drawn right after the forward pass before it. The first is
+ * captured, the others replay it.
+ */
 export class MicroSteps implements Disposable {
   readonly #tokens: Tensor;
   readonly #targets: Tensor;
   /** The gradient of the mean of the micro-batches' losses: where backward begins. */
   readonly #share: Tensor;
   #batch: Batch | undefined;
+  #program: Program<Tensor> | undefined;
 
   constructor(readonly model: GPT, readonly data: Int32Array, readonly options: MicroStepOptions) {
     const { device, config: { blockSize } } = model, { batchSize, gradientAccumulationSteps } = options;
@@ -39,15 +45,33 @@ export class MicroSteps implements Disposable {
     this.#batch = fits ? batchAt(this.data, offsets, { blockSize }) : undefined;
   }
 
-  /** Adds to the parameters' gradients. @returns the loss, (), which the caller frees */
+  /**
+   * Adds to the parameters' gradients.
+   *
+   * @returns the loss, (): the same tensor each time
+   * @throws {DataError} when a token is not of the model's vocabulary
+   */
   run(): Tensor {
     this.prepare();
-    using scope = this.model.device.scope();
-    const { device } = this.model, { x, y } = this.#batch!;
-    device.write(this.#tokens.storage, x);
-    device.write(this.#targets.storage, y);
-    const { loss } = this.model.forward(this.#tokens, this.#targets);
+    const { device, noise, config: { vocabSize, dropout } } = this.model, { x, y } = this.#batch!;
+    for (const [tensor, values] of [[this.#tokens, x], [this.#targets, y]] as const) {
+      device.write(tensor.storage, values);
+      const { least, greatest } = tensor.storage.block.bounds!;
+      if (least >= 0 && greatest < vocabSize) continue;
+      const wrong = least < 0 ? least : greatest;
+      throw new DataError(`the data has token ${wrong}, and the vocabulary ends at ${vocabSize - 1}`);
+    }
+    if (this.#program) {
+      if (dropout > 0) noise.begin();
+      this.#program.replay();
+    } else this.#program = device.capture(() => this.#forwardBackward());
     this.#batch = this.#draw();
+    return this.#program.result;
+  }
+
+  #forwardBackward(): Tensor {
+    using scope = this.model.device.scope();
+    const { loss } = this.model.forward(this.#tokens, this.#targets);
     loss!.backward(this.#share);
     return scope.keep(loss!);
   }
@@ -58,6 +82,7 @@ export class MicroSteps implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const tensor of [this.#tokens, this.#targets, this.#share]) tensor.dispose();
+    for (const tensor of [this.#tokens, this.#targets, this.#share, this.#program?.result]) tensor?.dispose();
+    this.#program?.dispose();
   }
 }
