@@ -10,7 +10,7 @@ import { DeviceError } from "../errors.ts";
 import type { AnyKernel, AnyPass, DType, NumberArray } from "../kernel.ts";
 import { type Command, Device, type Launch, type Storage } from "./device.ts";
 
-/** Bytes of a slot: what dynamic offsets are multiples of on every adapter. */
+/** Bytes of a slot: what offsets are multiples of on every adapter. */
 const SLOT = 256, SLOTS = 4096;
 /** Dispatches after which the encoder is submitted without being asked, so that the GPU does not wait for the host. */
 const BATCH = 512;
@@ -20,7 +20,6 @@ const MOST_GROUPS = 65535, MOST_BIND_GROUPS = 8192;
 interface Dispatch {
   readonly pipeline: GPUComputePipeline;
   readonly group: GPUBindGroup;
-  readonly slots: number[];
   readonly x: number;
   readonly y: number;
 }
@@ -143,8 +142,8 @@ export class WebGPUDevice extends Device {
       const groups = pass.workgroups(sizes), rows = Math.ceil(groups / MOST_GROUPS);
       if (groups === 0) continue; // a pass for other sizes
       const compiled = this.#compile(pass, launch, workspace !== undefined), { pipeline } = compiled;
-      const group = this.#bind(compiled, kernel, storages, workspace), slots = [slot];
-      dispatches.push({ pipeline, group, slots, x: rows > 1 ? MOST_GROUPS : groups, y: rows });
+      const group = this.#bind(compiled, slot, kernel, storages, workspace);
+      dispatches.push({ pipeline, group, x: rows > 1 ? MOST_GROUPS : groups, y: rows });
     }
     return () => this.#encode(dispatches);
   }
@@ -152,9 +151,9 @@ export class WebGPUDevice extends Device {
   #encode(dispatches: readonly Dispatch[]): void {
     if (this.#failure) throw this.#failure;
     const encoder = this.#pass ??= this.#commands().beginComputePass();
-    for (const { pipeline, group, slots, x, y } of dispatches) {
+    for (const { pipeline, group, x, y } of dispatches) {
       encoder.setPipeline(pipeline);
-      encoder.setBindGroup(0, group, slots);
+      encoder.setBindGroup(0, group);
       encoder.dispatchWorkgroups(x, y);
     }
     this.#dispatches += dispatches.length;
@@ -210,7 +209,7 @@ export class WebGPUDevice extends Device {
     compiled = this.#scoped(`${kernel.name}: ${pass.entry}`, () => {
       const layout = this.#gpu.createBindGroupLayout({
         entries: [
-          { binding: 0, visibility, buffer: { type: "uniform", hasDynamicOffset: true } },
+          { binding: 0, visibility, buffer: { type: "uniform" } },
           ...types.map((type, i) => ({ binding: i + 1, visibility, buffer: { type } })),
         ],
       });
@@ -228,6 +227,7 @@ export class WebGPUDevice extends Device {
 
   #bind(
     { layout, number }: Compiled,
+    slot: number,
     kernel: AnyKernel,
     storages: Launch["storages"],
     workspace: Storage | undefined,
@@ -236,7 +236,7 @@ export class WebGPUDevice extends Device {
     if (workspace) bound.push(workspace);
     const part = (storage: Storage | undefined) =>
       storage ? `${this.#buffers.get(bufferOf(storage))}+${storage.offset}:${storage.length}` : "-";
-    const key = `${number}|${bound.map(part)}`;
+    const key = `${number}@${slot}|${bound.map(part)}`;
     let group = this.#bindGroups.get(key);
     if (!group) {
       if (this.#bindGroups.size === MOST_BIND_GROUPS) this.#bindGroups.clear();
@@ -244,7 +244,7 @@ export class WebGPUDevice extends Device {
         this.#gpu.createBindGroup({
           layout,
           entries: [
-            { binding: 0, resource: { buffer: this.#uniforms, size: SLOT } },
+            { binding: 0, resource: { buffer: this.#uniforms, offset: slot, size: SLOT } },
             ...bound.map((storage, i) => ({ binding: i + 1, resource: this.#resource(storage) })),
           ],
         }));
