@@ -7,11 +7,12 @@
  * on bit for bit (train.py draws other batches), and a run that ends between two evaluations saves what it has reached.
  */
 import { Breather } from "./breather.ts";
+import type { Checkpoint } from "./checkpoint/checkpoint_folder.ts";
 import type { RunFolder } from "./checkpoint/run_folder.ts";
-import { loadTensors, sources } from "./checkpoint/tensors.ts";
+import { copies, loadTensors, type NamedTensors, sources } from "./checkpoint/tensors.ts";
 import type { TokenSplits } from "./data/split.ts";
 import type { Program } from "./device/device.ts";
-import { CheckpointError, ConfigError, TrainingError } from "./errors.ts";
+import { CheckpointError, ConfigError, DeviceError, TrainingError } from "./errors.ts";
 import type { GPT } from "./gpt.ts";
 import type { AdamW } from "./optim/adamw.ts";
 import { learningRate } from "./optim/schedule.ts";
@@ -32,6 +33,8 @@ export interface TrainerContext {
   readonly folder?: RunFolder;
   /** The machine's peak in FLOP/s, for `mfu`. */
   readonly peakFlops?: number;
+  /** Seconds after which a copy of everything is kept on the host, to be saved when a GPU is lost. Default: 30. */
+  readonly keepInterval?: number;
 }
 
 /**
@@ -68,6 +71,10 @@ export class Trainer implements Disposable {
   #bestValLoss: number | null = null;
   /** The iteration of the last checkpoint. */
   #saved = -1;
+  readonly #keepInterval: number;
+  /** What stood on a device that can be lost, and when it was read. */
+  #kept: Checkpoint | undefined;
+  #keptAt = performance.now();
   /** Updates whose loss has been read or was saved. */
   #checked = 0;
 
@@ -75,12 +82,13 @@ export class Trainer implements Disposable {
   constructor(
     readonly model: GPT,
     readonly data: TokenSplits,
-    { generator, folder, peakFlops, ...options }: Partial<TrainerOptions> & TrainerContext,
+    { generator, folder, peakFlops, keepInterval = 30, ...options }: Partial<TrainerOptions> & TrainerContext,
   ) {
     this.options = trainerOptions(options);
     this.#generator = generator ?? new Generator(1337);
     this.#folder = folder;
     this.#peakFlops = peakFlops;
+    this.#keepInterval = keepInterval;
     const { weightDecay, learningRate, beta1, beta2 } = this.options;
     this.optimizer = model.configureOptimizers({ weightDecay, learningRate, betas: [beta1, beta2] });
     this.#microSteps = new MicroSteps(model, data.train, { ...this.options, generator: this.#generator });
@@ -137,8 +145,21 @@ export class Trainer implements Disposable {
    *
    * @throws {TrainingError} when a loss is not finite: nothing of it has been saved
    * @throws {CheckpointError} when a checkpoint or the metrics cannot be written
+   * @throws {DeviceError} when the device fails or is lost: what was kept of it on the host has been saved before
    */
   async *run({ signal }: { signal?: AbortSignal } = {}): AsyncGenerator<TrainEvent, void, void> {
+    try {
+      yield* this.#run(signal);
+    } catch (error) {
+      if (!(error instanceof DeviceError) || !this.#kept || this.#kept.iter <= this.#saved) throw error;
+      await this.#folder!.save(this.#kept, { best: false });
+      throw new DeviceError(
+        `${error.message}\nThe state of iteration ${this.#kept.iter} has been saved and can be resumed`,
+      );
+    }
+  }
+
+  async *#run(signal?: AbortSignal): AsyncGenerator<TrainEvent, void, void> {
     const { maxIters, evalInterval, evalOnly } = this.options;
     this.model.train();
     this.#microSteps.prepare(); // train.py draws the first batch before it evaluates
@@ -213,6 +234,22 @@ export class Trainer implements Disposable {
       const mfu = this.#peakFlops && this.model.estimateMfu(sequences, ms / 1000, this.#peakFlops);
       yield { kind: "step", iter, loss, lr, gradNorm, ms, tokensPerSecond, ...(mfu && { mfu }) };
     }
+    if (!this.#folder || this.model.device.readsAtOnce || this.#iter <= this.#saved) return;
+    if (performance.now() - this.#keptAt < 1000 * this.#keepInterval) return;
+    this.#kept = await this.#checkpoint();
+    this.#keptAt = performance.now();
+  }
+
+  /** All that a save writes. */
+  async #checkpoint(): Promise<Checkpoint> {
+    const read = async (tensors: NamedTensors) =>
+      this.model.device.readsAtOnce ? sources(tensors) : await copies(tensors);
+    const state = { ...this.state() }, iter = this.#iter;
+    const [model, optimizer] = await Promise.all([
+      read(this.model.namedParameters()),
+      read(this.optimizer.namedState()),
+    ]);
+    return { iter, model, optimizer, state };
   }
 
   #diverged(what: string, iter: number): TrainingError {
@@ -225,8 +262,7 @@ export class Trainer implements Disposable {
   async *#save({ best }: { best: boolean }): AsyncGenerator<TrainEvent, void, void> {
     const folder = this.#folder, iter = this.#iter;
     if (!folder) return;
-    const model = sources(this.model.namedParameters()), optimizer = sources(this.optimizer.namedState());
-    await folder.save({ iter, model, optimizer, state: { ...this.state() } }, { best });
+    await folder.save(await this.#checkpoint(), { best });
     this.#saved = iter;
     yield { kind: "checkpoint", iter, name: folder.last!, best };
   }

@@ -5,12 +5,23 @@ import { SafetensorsFile, type TensorSource, type TensorType } from "./safetenso
 
 export type NamedTensors = Iterable<readonly [name: string, tensor: Tensor]>;
 
-/** Tensors as a save writes them; the reference device's floats are F64, so that its runs resume bit for bit too. */
+/** The reference device's floats are F64, so that its runs resume bit for bit too. */
+const typeOf = ({ dtype, device }: Tensor): TensorType =>
+  dtype === "i32" ? "I32" : device.name === "reference" ? "F64" : "F32";
+
+/** Tensors as a save writes them: read one after the other, when it is their turn. */
 export function* sources(tensors: NamedTensors): Generator<[string, TensorSource]> {
   for (const [name, tensor] of tensors) {
-    const dtype: TensorType = tensor.dtype === "i32" ? "I32" : tensor.device.name === "reference" ? "F64" : "F32";
-    yield [name, { dtype, shape: tensor.shape, data: () => tensor.data() }];
+    yield [name, { dtype: typeOf(tensor), shape: tensor.shape, data: () => tensor.data() }];
   }
+}
+
+/** The same, read now and all at once: for devices on which each wait costs something, and which can be lost. */
+export async function copies(tensors: NamedTensors): Promise<[string, TensorSource][]> {
+  return await Promise.all([...tensors].map(async ([name, tensor]): Promise<[string, TensorSource]> => {
+    const data = await tensor.data();
+    return [name, { dtype: typeOf(tensor), shape: tensor.shape, data: () => data }];
+  }));
 }
 
 /**

@@ -39,7 +39,8 @@ export class WebGPUDevice extends Device {
   readonly created = { buffers: 0, bindGroups: 0, pipelines: 0 };
   /** How many command buffers and dispatches were handed to the GPU. */
   readonly submitted = { submits: 0, dispatches: 0 };
-  #gpu: GPUDevice;
+  /** WebGPU's own device. */
+  readonly gpu: GPUDevice;
   #compiled = new Map<AnyPass, Map<number, Compiled>>();
   #bindGroups = new Map<string, GPUBindGroup>();
   #uniforms: GPUBuffer;
@@ -51,20 +52,28 @@ export class WebGPUDevice extends Device {
   #dispatches = 0;
   #checks: Promise<void>[] = [];
   #failure: DeviceError | undefined;
+  /** The kernel that was encoded last. */
+  #latest = "any kernel";
 
   constructor(gpu: GPUDevice, adapter: string) {
     super();
-    this.#gpu = gpu;
+    this.gpu = gpu;
     this.adapter = adapter;
     this.#uniforms = this.#slotBuffer();
     this.#absent = gpu.createBuffer({ size: SLOT, usage: GPUBufferUsage.STORAGE });
     gpu.addEventListener("uncapturederror", (event) => this.#fail((event as GPUUncapturedErrorEvent).error.message));
-    gpu.lost.then(({ reason, message }) => reason !== "destroyed" && this.#fail(`the device was lost: ${message}`));
+    gpu.lost.then(({ reason, message }) => {
+      if (!this.closed) this.#fail(`the device was lost in or before ${this.#latest}: ${message || reason}`);
+    });
   }
 
+  /** What the adapter allows. */
+  get limits(): GPUSupportedLimits {
+    return this.gpu.limits;
+  }
   override close(): void {
     super.close();
-    this.#gpu.destroy();
+    this.gpu.destroy();
   }
 
   #fail(why: string): void {
@@ -72,7 +81,7 @@ export class WebGPUDevice extends Device {
   }
 
   protected override take(length: number, dtype: DType): GPUBuffer {
-    const size = Math.max(4 * length, SLOT), { maxStorageBufferBindingSize, maxBufferSize } = this.#gpu.limits;
+    const size = Math.max(4 * length, SLOT), { maxStorageBufferBindingSize, maxBufferSize } = this.gpu.limits;
     for (const [name, most] of Object.entries({ maxStorageBufferBindingSize, maxBufferSize })) {
       if (size > most) {
         throw new DeviceError(
@@ -81,7 +90,7 @@ export class WebGPUDevice extends Device {
       }
     }
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
-    const buffer = this.#scoped(`a buffer of ${size} bytes`, () => this.#gpu.createBuffer({ size, usage }));
+    const buffer = this.#scoped(`a buffer of ${size} bytes`, () => this.gpu.createBuffer({ size, usage }));
     this.#buffers.set(buffer, this.created.buffers++);
     return buffer;
   }
@@ -91,12 +100,12 @@ export class WebGPUDevice extends Device {
     this.flush(); // what was launched before must not see it
     const Numbers = storage.dtype === "f32" ? Float32Array : Int32Array;
     const data = values instanceof Numbers ? values as Float32Array<ArrayBuffer> : Numbers.from(values);
-    this.#gpu.queue.writeBuffer(bufferOf(storage), 4 * storage.offset, data);
+    this.gpu.queue.writeBuffer(bufferOf(storage), 4 * storage.offset, data);
   }
 
   protected override async fetch(storage: Storage): Promise<NumberArray> {
     const size = 4 * storage.length, usage = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;
-    const staging = this.#gpu.createBuffer({ size, usage });
+    const staging = this.gpu.createBuffer({ size, usage });
     this.#endPass();
     this.#commands().copyBufferToBuffer(bufferOf(storage), 4 * storage.offset, staging, 0, size);
     this.flush();
@@ -108,24 +117,32 @@ export class WebGPUDevice extends Device {
       if (this.#failure) throw this.#failure;
       return storage.dtype === "f32" ? new Float32Array(bytes) : new Int32Array(bytes);
     } catch (error) {
+      await this.#lost(); // which says why
       throw this.#failure ?? new DeviceError(`webgpu: reading failed: ${(error as Error).message}`);
     } finally {
       staging.destroy();
     }
   }
 
+  /** Waits a moment for the news that the device is lost: it may come after what fails because of it. */
+  async #lost(): Promise<void> {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    await Promise.race([this.gpu.lost, new Promise<void>((resolve) => timer = setTimeout(resolve, 100))]);
+    clearTimeout(timer);
+  }
+
   override readonly readsAtOnce = false;
   override flush(): void {
     this.#endPass();
     if (!this.#encoder) return;
-    this.#gpu.queue.submit([this.#encoder.finish()]);
+    this.gpu.queue.submit([this.#encoder.finish()]);
     this.#encoder = undefined;
     this.submitted.submits++;
     this.submitted.dispatches += this.#dispatches;
     this.#dispatches = 0;
   }
   #commands(): GPUCommandEncoder {
-    return this.#encoder ??= this.#gpu.createCommandEncoder();
+    return this.#encoder ??= this.gpu.createCommandEncoder();
   }
   #endPass(): void {
     this.#pass?.end();
@@ -145,11 +162,12 @@ export class WebGPUDevice extends Device {
       const group = this.#bind(compiled, slot, kernel, storages, workspace);
       dispatches.push({ pipeline, group, x: rows > 1 ? MOST_GROUPS : groups, y: rows });
     }
-    return () => this.#encode(dispatches);
+    return () => this.#encode(kernel.name, dispatches);
   }
 
-  #encode(dispatches: readonly Dispatch[]): void {
+  #encode(kernel: string, dispatches: readonly Dispatch[]): void {
     if (this.#failure) throw this.#failure;
+    this.#latest = kernel;
     const encoder = this.#pass ??= this.#commands().beginComputePass();
     for (const { pipeline, group, x, y } of dispatches) {
       encoder.setPipeline(pipeline);
@@ -161,7 +179,7 @@ export class WebGPUDevice extends Device {
   }
 
   #slotBuffer(): GPUBuffer {
-    return this.#gpu.createBuffer({ size: SLOT * SLOTS, usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST });
+    return this.gpu.createBuffer({ size: SLOT * SLOTS, usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST });
   }
   /** The offset of a launch's sizes and params. A slot never changes, so a launch that is still recorded is safe. */
   #slot(kernel: AnyKernel, sizes: Launch["sizes"], params: Launch["params"]): number {
@@ -181,7 +199,7 @@ export class WebGPUDevice extends Device {
       if (kernel.params[name] === "f32") data.setFloat32(at, value, true);
       else data.setInt32(at, value, true);
     });
-    this.#gpu.queue.writeBuffer(this.#uniforms, offset, data.buffer);
+    this.gpu.queue.writeBuffer(this.#uniforms, offset, data.buffer);
     this.#slots.set(key, offset);
     return offset;
   }
@@ -207,16 +225,16 @@ export class WebGPUDevice extends Device {
       );
     if (workspace) types.push("storage");
     compiled = this.#scoped(`${kernel.name}: ${pass.entry}`, () => {
-      const layout = this.#gpu.createBindGroupLayout({
+      const layout = this.gpu.createBindGroupLayout({
         entries: [
           { binding: 0, visibility, buffer: { type: "uniform" } },
           ...types.map((type, i) => ({ binding: i + 1, visibility, buffer: { type } })),
         ],
       });
-      const module = this.#gpu.createShaderModule({ label: pass.entry, code: pass.source });
-      const pipeline = this.#gpu.createComputePipeline({
+      const module = this.gpu.createShaderModule({ label: pass.entry, code: pass.source });
+      const pipeline = this.gpu.createComputePipeline({
         label: pass.entry,
-        layout: this.#gpu.createPipelineLayout({ bindGroupLayouts: [layout] }),
+        layout: this.gpu.createPipelineLayout({ bindGroupLayouts: [layout] }),
         compute: { module, entryPoint: pass.entry, constants },
       });
       return { pipeline, layout, number: this.created.pipelines++ };
@@ -241,7 +259,7 @@ export class WebGPUDevice extends Device {
     if (!group) {
       if (this.#bindGroups.size === MOST_BIND_GROUPS) this.#bindGroups.clear();
       group = this.#scoped(kernel.name, () =>
-        this.#gpu.createBindGroup({
+        this.gpu.createBindGroup({
           layout,
           entries: [
             { binding: 0, resource: { buffer: this.#uniforms, offset: slot, size: SLOT } },
@@ -260,11 +278,11 @@ export class WebGPUDevice extends Device {
 
   /** Creates something; what the GPU says against it surfaces at the next read, with its name. */
   #scoped<T>(what: string, create: () => T): T {
-    this.#gpu.pushErrorScope("validation");
-    this.#gpu.pushErrorScope("out-of-memory");
+    this.gpu.pushErrorScope("validation");
+    this.gpu.pushErrorScope("out-of-memory");
     const made = create();
     for (let scope = 0; scope < 2; scope++) {
-      const check = this.#gpu.popErrorScope().then((error) => void (error && this.#fail(`${what}: ${error.message}`)));
+      const check = this.gpu.popErrorScope().then((error) => void (error && this.#fail(`${what}: ${error.message}`)));
       this.#checks.push(check);
     }
     return made;

@@ -1,0 +1,130 @@
+/** What only the WebGPU device has: limits, errors that arrive late, a device that can be lost. Where there is no adapter, nothing. */
+import { assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
+import dropoutSource from "../../kernels/dropout/dropout.wgsl" with { type: "text" };
+import { RunFolder } from "../../src/checkpoint/run_folder.ts";
+import { createDevice } from "../../src/device/create.ts";
+import { WebGPUDevice } from "../../src/device/webgpu.ts";
+import { DeviceError } from "../../src/errors.ts";
+import { GPT } from "../../src/gpt.ts";
+import { f32, i32, kernel } from "../../src/kernel.ts";
+import { launch } from "../../src/launch.ts";
+import { add } from "../../src/ops/mod.ts";
+import { philox } from "../../src/random.ts";
+import { Tensor } from "../../src/tensor.ts";
+import { Trainer } from "../../src/trainer.ts";
+import { devices } from "../testing.ts";
+
+/** The four words of counters 0 to n − 1, from the functions of dropout's own shader. */
+const philoxWords = kernel({
+  name: "philox_words",
+  reads: { offset: i32(1) },
+  writes: { words: i32("n", 4) },
+  params: { seed: "i32", stream: "i32" },
+  reference() {},
+  gpu: {
+    source: `
+      struct Params { n: u32, seed: i32, stream: i32 }
+      @group(0) @binding(0) var<uniform> params: Params;
+      @group(0) @binding(1) var<storage, read> offset: array<i32>;
+      @group(0) @binding(2) var<storage, read_write> words: array<vec4u>;
+      ${dropoutSource.slice(dropoutSource.indexOf("fn multiply_high"), dropoutSource.indexOf("@compute"))}
+      @compute @workgroup_size(64) fn philox_words(@builtin(global_invocation_id) id: vec3u) {
+        if (id.x >= params.n) { return; }
+        words[id.x] = philox(vec4u(id.x, u32(params.stream), u32(offset[0]), 0u), u32(params.seed));
+      }`,
+    entry: "philox_words",
+    workgroups: ({ n }) => Math.ceil(n / 64),
+  },
+});
+
+for (const { name, device } of await devices()) {
+  if (!(device instanceof WebGPUDevice)) continue;
+
+  Deno.test(`philox: a shader gives the host's words (${name})`, async () => {
+    for (const [seed, stream, offset] of [[0, 0, 0], [1337, 3, 7], [2 ** 32 - 1, 2 ** 31, 2 ** 32 - 7]]) {
+      const n = 1000, at = device.tensor([offset | 0], [1], { dtype: "i32" });
+      const words = Tensor.empty(device, [n, 4], "i32");
+      launch(philoxWords, { offset: at, words }, { seed: seed | 0, stream: stream | 0 });
+      const expected = Array.from({ length: n }, (_, i) => philox([i, stream, offset, 0], [seed, 0])).flat();
+      assertEquals(Array.from(await words.data(), (word) => word >>> 0), expected);
+    }
+  });
+
+  Deno.test(`webgpu: a storage past the adapter's limit is refused with the limit's name (${name})`, async () => {
+    const most = Math.min(device.limits.maxStorageBufferBindingSize, device.limits.maxBufferSize);
+    const length = Math.ceil((most + 1) / 4);
+    const error = assertThrows(() => Tensor.empty(device, [length]), DeviceError);
+    assertMatch(error.message, /more than the adapter's max(StorageBufferBinding|Buffer)Size, \d+$/);
+    assertEquals([...await device.tensor([1], [1]).data()], [1]); // it goes on
+  });
+
+  Deno.test(`webgpu: tensors of two devices are refused, and so is one that was freed (${name})`, async () => {
+    const other = await createDevice("reference"), x = device.tensor([1], [1]), y = device.tensor([1], [1]);
+    assertThrows(() => add(x, other.tensor([1], [1])), DeviceError, "is on another device");
+    y.dispose();
+    await assertRejects(async () => await y.data(), DeviceError, "has been freed");
+    assertThrows(() => add(x, y), DeviceError, "has been freed");
+  });
+}
+
+/** A device of its own, which `lose` takes away as a driver that fails would. */
+async function losable(name: string): Promise<{ device: WebGPUDevice; lose: () => void }> {
+  const working = await createDevice(name) as WebGPUDevice;
+  return { device: working, lose: () => working.gpu.destroy() };
+}
+
+const names = (Deno.env.get("NANOGPT_TEST_DEVICES") ?? "").split(",").filter((name) => name.startsWith("webgpu"));
+for (const name of names) {
+  Deno.test(`webgpu: a lost device is a DeviceError that names the kernel, at every later read and launch (${name})`, async () => {
+    const { device, lose } = await losable(name), x = device.tensor([1], [1]), y = add(x, x);
+    await y.data();
+    lose();
+    await assertRejects(() => y.data(), DeviceError, "webgpu: the device was lost in or before add");
+    assertThrows(() => add(x, x), DeviceError, "the device was lost");
+    device.close();
+  });
+
+  Deno.test(`webgpu: the trainer saves what it kept of a device that is lost (${name})`, async () => {
+    const { device, lose } = await losable(name), path = await Deno.makeTempDir();
+    const config = { blockSize: 6, vocabSize: 7, nLayer: 1, nHead: 2, nEmbd: 8, dropout: 0, bias: false };
+    const tokens = Int32Array.from({ length: 100 }, (_, i) => i * i % 7);
+    const data = { train: tokens, val: tokens }, options = { batchSize: 2, evalInterval: 1000, evalIters: 1 };
+    const sizes = { ...options, gradientAccumulationSteps: 1, maxIters: 50, logInterval: 1, keepInterval: 0 };
+    const newFolder = await RunFolder.create(path, { flags: {}, model: { ...config }, vocabulary: {} });
+    const trainer = new Trainer(new GPT(config, { device }), data, { ...sizes, folder: newFolder });
+    let seen = -1;
+    const error = await assertRejects(async () => {
+      for await (const event of trainer.run()) {
+        if (event.kind === "step" && event.iter >= 5 && seen < 0) {
+          seen = event.iter;
+          lose();
+        }
+      }
+    }, DeviceError);
+    assertMatch(error.message, /the device was lost[^]*The state of iteration \d+ has been saved/);
+
+    // On another device the run goes on from there to the same weights as one that nothing happened to.
+    const weights = async (folder?: RunFolder) => {
+      const device = await createDevice(name), again = new GPT(config, { device });
+      const trainer = new Trainer(again, data, { ...sizes, folder });
+      if (folder) await trainer.resume();
+      assertEquals(trainer.iter > 0, folder !== undefined);
+      for await (const _ of trainer.run());
+      const values = await Promise.all(again.parameters().map((parameter) => parameter.data()));
+      device.close();
+      return values;
+    };
+    assertEquals(await weights(await RunFolder.open(path)), await weights());
+    await Deno.remove(path, { recursive: true });
+    device.close();
+  });
+}
+
+Deno.test("webgpu: a kernel without a shader is refused by name", async () => {
+  const plain = kernel({ name: "plain", reads: { x: f32("n") }, writes: { y: f32("n") }, reference() {} });
+  for (const name of names) {
+    const device = await createDevice(name);
+    assertThrows(() => launch(plain, { x: device.tensor([1], [1]) }), DeviceError, "plain has no WGSL implementation");
+    device.close();
+  }
+});
