@@ -27,13 +27,14 @@
 export { noGrad } from "./src/autograd.ts";
 export { CpuDevice, type CpuOptions } from "./src/device/cpu.ts";
 export { createDevice } from "./src/device/create.ts";
-export { Device, type MemoryReport, Storage } from "./src/device/device.ts";
+export { type Capacity, Device, type MemoryReport, Program, Storage } from "./src/device/device.ts";
 export { ReferenceDevice } from "./src/device/reference.ts";
 export { Scope } from "./src/device/scope.ts";
 export * from "./src/errors.ts";
 export { GPT, type GPTConfig, type GPTOptions, type GPTOutput } from "./src/gpt.ts";
 export { KeyValueCache } from "./src/nn/cache.ts";
 export { AdamW, type AdamWOptions } from "./src/optim/adamw.ts";
+export { Profile } from "./src/profile.ts";
 export { Generator } from "./src/random.ts";
 export { generate, type GenerateOptions } from "./src/sampler.ts";
 export { Tensor, type TensorOptions } from "./src/tensor.ts";

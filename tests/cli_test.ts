@@ -1,7 +1,7 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { describeError, exitStatus, taskCommand } from "../src/cli/command.ts";
 import { editDistance } from "../src/cli/flags.ts";
-import { checkMemory, trainingBytes } from "../src/cli/memory_check.ts";
+import { checkMemory, largestStorage, trainingBytes } from "../src/cli/memory_check.ts";
 import { bar, duration, Progress, rate } from "../src/cli/progress.ts";
 import { parseSample, sampleFlags } from "../src/cli/sample_flags.ts";
 import { parseTrain, resumeCommand, resumedValues, trainFlags } from "../src/cli/train_flags.ts";
@@ -56,6 +56,7 @@ Deno.test("nanoGPT's README command for a laptop means what it says there", asyn
     // Ours.
     input: "",
     threads: 0,
+    profile: false,
     wandb_project: "",
     wandb_run_name: "",
   });
@@ -261,6 +262,15 @@ Deno.test("--help has a line for every flag, with the value that holds, and refu
   await assertRejects(() => parseTrain(["--help", "--n_layer=0"]), ConfigError);
 });
 
+Deno.test("a toggle is on where its name is there, and takes nanoGPT's values too", async () => {
+  for (
+    const [args, on] of [[[], false], [["--profile"], true], [["--profile=True"], true], [["--profile=False"], false]]
+  ) {
+    assertEquals((await parseTrain(args as string[])).values.profile, on);
+    assertEquals((await parseSample(args as string[])).values.profile, on);
+  }
+});
+
 Deno.test("the memory that training takes at least, by hand", () => {
   // V = 5, T = 2, L = 1, C = 4: embeddings 28, block 12·16 + 8, last norm 4: 232 parameters, each five times.
   // Two sequences of two tokens: 4 · (16·4 + 2·5 + 8·4) = 424 activations. All in four bytes.
@@ -269,14 +279,23 @@ Deno.test("the memory that training takes at least, by hand", () => {
   // GPT-2 (124M) with biases: 124,439,808 parameters.
   const gpt2 = { vocabSize: 50257, blockSize: 1024, nLayer: 12, nHead: 12, nEmbd: 768, bias: true };
   assertEquals(trainingBytes(gpt2, 0), 20 * 124439808);
-  checkMemory(gpt2, 0, "cpu");
+  const device = (name: string, all: number, one = all) => ({ name, capacity: { all, one, limit: "its limit" } });
+  checkMemory(gpt2, 0, device("cpu", 2 ** 32));
   // 12 · 1024 tokens of 12·16·768 + 2·50257 + 8·768 activations make 11.63 GiB more than the 2.32 GiB of the parameters: 13.95.
   assertThrows(
-    () => checkMemory(gpt2, 12, "cpu"),
+    () => checkMemory(gpt2, 12, device("cpu", 2 ** 32)),
     DeviceError,
-    "takes at least 14.0 GiB, and the cpu device has 4 GiB",
+    "takes at least 14 GiB, and the cpu device has 4 GiB",
   );
-  checkMemory(gpt2, 12, "reference");
+  checkMemory(gpt2, 12, device("reference", Infinity));
+  // The largest storage: without a batch the parameters, 0.464 GiB; with 12 · 1024 tokens the logits, 50257 each, 2.30 GiB.
+  checkMemory(gpt2, 0, device("webgpu", Infinity, 4 * 124439808));
+  assertThrows(
+    () => checkMemory(gpt2, 0, device("webgpu", Infinity, 2 ** 27)),
+    DeviceError,
+    "takes a buffer of 0.464 GiB, and its limit is 0.125 GiB",
+  );
+  assertEquals(largestStorage(gpt2, 12), 4 * 12 * 1024 * 50257);
 });
 
 Deno.test("the memory that training takes at least is near what it takes", async () => {

@@ -53,11 +53,16 @@ function addTo(y: FloatArray, j: number, factor: number, x: FloatArray, i: numbe
   for (let c = 0; c < width; c++) y[j + c] += factor * x[i + c];
 }
 
+/** How many products of two numbers it takes to multiply all queries with the keys that they see. */
+const pairs = ({ B, T, heads, width }: Record<"B" | "T" | "heads" | "width", number>) =>
+  B * heads * T * (T + 1) / 2 * width;
+
 export const attentionForward = kernel({
   name: "attention_forward",
   reads: { qkv: packed, offset },
   writes: { y: rows, max: perQuery, sum: perQuery },
   params: dropoutParams,
+  flops: (sizes) => 4 * pairs(sizes), // q · k, and the sum over v
 
   reference({ qkv, offset, y, max, sum }, sizes, params) {
     const { B, T, heads, width } = sizes, factor = factors(sizes, offset, params), root = Math.sqrt(width);
@@ -94,6 +99,7 @@ export const attentionBackward = kernel({
   reads: { dy: rows, qkv: packed, offset, y: rows, max: perQuery, sum: perQuery },
   updates: { dqkv: packed },
   params: dropoutParams,
+  flops: (sizes) => 10 * pairs(sizes), // q · k again, dy · v, and the sums for q, k and v
 
   reference({ dy, qkv, offset, y, max, sum, dqkv }, sizes, params) {
     const { B, T, heads, width } = sizes, factor = factors(sizes, offset, params), root = Math.sqrt(width);

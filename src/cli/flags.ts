@@ -12,6 +12,8 @@ import { ConfigError } from "../errors.ts";
 export interface Flag<V extends FlagValue> {
   readonly fallback: V;
   readonly help: string;
+  /** Whether the name alone means True. */
+  readonly bare?: boolean;
   /** Completes "expected …". */
   readonly expected: string;
   /** Turns the text of a flag into a value, which `accepts` then judges; undefined where that cannot be done. */
@@ -64,6 +66,11 @@ export function bool(fallback: boolean, help: string): Flag<boolean> {
   };
 }
 
+/** Off, unless its name is there: `--name`, or `--name=True` as nanoGPT would have it. */
+export function toggle(help: string): Flag<boolean> {
+  return { ...bool(false, help), bare: true };
+}
+
 export function text(fallback: string, help: string): Flag<string> {
   return {
     fallback,
@@ -99,6 +106,7 @@ export interface CommandLine<T extends FlagTable> {
 
 /** @throws {ConfigError} for an unknown flag, a value that the flag does not take, and forms other than `--name=value` */
 export function parseCommandLine<T extends FlagTable>(table: T, args: string[]): CommandLine<T> {
+  args = args.map((arg) => table[arg.replace(/^--/, "")]?.bare ? `${arg}=True` : arg);
   for (const arg of args) checkForm(table, arg);
   const parsed = parseArgs(args, { string: [...Object.keys(table), "_"], boolean: ["help"], alias: { help: "h" } });
   const given: Partial<Record<string, FlagValue>> = {};

@@ -1,6 +1,7 @@
 /** `deno task sample`: nanoGPT's sample.py. The text, and nothing else, goes to standard output, as it comes. */
 import { createDevice } from "../device/create.ts";
 import { DataError } from "../errors.ts";
+import { Profile } from "../profile.ts";
 import { Generator } from "../random.ts";
 import { generate } from "../sampler.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
@@ -18,6 +19,7 @@ export async function sample(args: string[]): Promise<number> {
   const tokenizer = vocabularyOf(run);
   const prompt = await readPrompt(values.start, tokenizer);
   const device = await createDevice(values.device, { threads: values.threads || undefined });
+  if (values.profile) device.profile = new Profile();
   const generator = new Generator(values.seed);
   const model = await loadBest(run, { device, generator });
   const { temperature, top_k: topK, max_new_tokens: maxNewTokens } = values;
@@ -28,6 +30,7 @@ export async function sample(args: string[]): Promise<number> {
     }
     write("\n---------------\n");
   }
+  if (device.profile) console.error(`\n${device.profile.table()}`); // the text alone goes to standard output
   device.close();
   return 0;
 }

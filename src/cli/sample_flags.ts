@@ -9,6 +9,7 @@ import {
   int,
   parseCommandLine,
   text,
+  toggle,
   type Values,
 } from "./flags.ts";
 import { loadConfig } from "./config_file.ts";
@@ -31,6 +32,7 @@ export const sampleFlags = {
   seed: int(1337, "the same seed draws the same text", { min: 0, max: 2 ** 32 - 1 }),
   ...deviceFlags,
   ...torchFlags,
+  profile: toggle("print at the end how long each kernel took"),
 };
 
 export type SampleValues = Values<typeof sampleFlags>;

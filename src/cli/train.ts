@@ -5,6 +5,7 @@ import { splitTokens, type TokenSplits } from "../data/split.ts";
 import { createDevice } from "../device/create.ts";
 import { DataError } from "../errors.ts";
 import { GPT } from "../gpt.ts";
+import { Profile } from "../profile.ts";
 import { Generator } from "../random.ts";
 import { CharacterTokenizer } from "../tokenizer/character.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
@@ -42,14 +43,16 @@ async function trainRun(values: TrainValues, run: RunFolder | undefined, report:
   const data = split(text, tokenizer, blockSize);
 
   const device = await createDevice(values.device, { threads: threads || undefined });
+  if (values.profile) device.profile = new Profile();
   // One generator draws weights, then batches, so that a seed gives nanoGPT's.
   const generator = new Generator(seed);
   const config = { ...modelConfig(values), vocabSize: tokenizer.vocabSize };
-  if (!values.eval_only) checkMemory(config, values.batch_size, device.name);
+  if (!values.eval_only) checkMemory(config, values.batch_size, device);
   const model = new GPT(config, { device, seed, generator });
   const vocabulary = tokenizer.toJSON();
   // Where the grammar has stood in, a resume must not find another text, though the network be back.
-  const flags = text.entropy === undefined ? values : { ...values, dataset: "grammar" };
+  const { profile: _, ...lasting } = values;
+  const flags = text.entropy === undefined ? lasting : { ...lasting, dataset: "grammar" };
   // An evaluation alone writes nothing.
   const folder = run ??
     (values.eval_only
@@ -70,6 +73,7 @@ async function trainRun(values: TrainValues, run: RunFolder | undefined, report:
     report.finished(folder?.last);
     if (!values.eval_only) await report.sample(model, tokenizer, interrupt);
   }
+  if (device.profile) report.note(`\n${device.profile.table()}`);
   device.close();
   return interrupt.aborted ? INTERRUPTED : 0;
 }

@@ -19,6 +19,7 @@ import {
   parseCommandLine,
   show,
   text,
+  toggle,
   type Values,
 } from "./flags.ts";
 import { deviceFlags, refuseGPT2, torchFlags } from "./shared_flags.ts";
@@ -65,6 +66,7 @@ export const trainFlags = {
   seed: int(1337, "seeds weights, batches and dropout", { min: 0, max: 2 ** 32 - 1 }),
   ...deviceFlags,
   ...torchFlags,
+  profile: toggle("print at the end how long each kernel took"),
   wandb_log: choice(
     [false],
     "only False: nothing is logged elsewhere",

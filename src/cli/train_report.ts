@@ -1,7 +1,6 @@
 /** What `train` prints: plain lines as nanoGPT's, and on a terminal a bar instead of those with the loss. */
 import type { LoadedText } from "../data/load_text.ts";
 import type { TokenSplits } from "../data/split.ts";
-import { CpuDevice } from "../device/cpu.ts";
 import type { GPT } from "../gpt.ts";
 import { generate } from "../sampler.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
@@ -35,14 +34,13 @@ export class TrainReport {
     const count = (n: number) => n.toLocaleString("en-US");
     const parameters = model.numParameters();
     const size = parameters < 1e5 ? count(parameters) : `${(parameters / 1e6).toFixed(2)}M`;
-    const threads = device instanceof CpuDevice ? `, threads: ${device.threads}` : "";
     this.note(`${text.source}: train has ${count(train.length)} tokens, val has ${count(val.length)} tokens`);
     this.note(`vocab size: ${config.vocabSize}`);
     this.note(
       `number of parameters: ${size} (layers ${n_layer}, heads ${n_head}, width ${n_embd}, block size ${block_size})`,
     );
     const tokens = gradient_accumulation_steps * batch_size * block_size;
-    this.note(`tokens per iteration will be: ${count(tokens)}, device: ${device.name}${threads}`);
+    this.note(`tokens per iteration will be: ${count(tokens)}, device: ${device.description}`);
     if (text.entropy !== undefined) {
       this.note(
         `entropy: ${text.entropy.toFixed(4)} nats a character, the lowest loss that any model of this text can have`,

@@ -8,7 +8,9 @@
  */
 import { DeviceError } from "../errors.ts";
 import type { AnyKernel, AnyPass, DType, NumberArray } from "../kernel.ts";
-import { type Command, Device, type Launch, type Storage } from "./device.ts";
+import type { Profile } from "../profile.ts";
+import { type Capacity, type Command, Device, type Launch, type Storage } from "./device.ts";
+import { GpuClock } from "./gpu_clock.ts";
 
 /** Bytes of a slot: what offsets are multiples of on every adapter. */
 const SLOT = 256, SLOTS = 4096;
@@ -51,6 +53,7 @@ export class WebGPUDevice extends Device {
   #pass: GPUComputePassEncoder | undefined;
   #dispatches = 0;
   #checks: Promise<void>[] = [];
+  #clock: GpuClock | undefined;
   #failure: DeviceError | undefined;
   /** The kernel that was encoded last. */
   #latest = "any kernel";
@@ -67,9 +70,13 @@ export class WebGPUDevice extends Device {
     });
   }
 
-  /** What the adapter allows. */
-  get limits(): GPUSupportedLimits {
-    return this.gpu.limits;
+  override get description(): string {
+    return `${this.name} (${this.adapter})`;
+  }
+  override get capacity(): Capacity {
+    const { maxStorageBufferBindingSize: binding, maxBufferSize: buffer } = this.gpu.limits;
+    const limit = binding <= buffer ? "maxStorageBufferBindingSize" : "maxBufferSize";
+    return { all: Infinity, one: Math.min(binding, buffer), limit: `the adapter's ${limit}` }; // WebGPU tells no more
   }
   override close(): void {
     super.close();
@@ -81,13 +88,9 @@ export class WebGPUDevice extends Device {
   }
 
   protected override take(length: number, dtype: DType): GPUBuffer {
-    const size = Math.max(4 * length, SLOT), { maxStorageBufferBindingSize, maxBufferSize } = this.gpu.limits;
-    for (const [name, most] of Object.entries({ maxStorageBufferBindingSize, maxBufferSize })) {
-      if (size > most) {
-        throw new DeviceError(
-          `webgpu: a storage of ${size} bytes (${dtype}) is more than the adapter's ${name}, ${most}`,
-        );
-      }
+    const size = Math.max(4 * length, SLOT), { one, limit } = this.capacity;
+    if (size > one) {
+      throw new DeviceError(`webgpu: a storage of ${size} bytes (${dtype}) is more than ${limit}, ${one}`);
     }
     const usage = GPUBufferUsage.STORAGE | GPUBufferUsage.COPY_SRC | GPUBufferUsage.COPY_DST;
     const buffer = this.#scoped(`a buffer of ${size} bytes`, () => this.gpu.createBuffer({ size, usage }));
@@ -112,6 +115,7 @@ export class WebGPUDevice extends Device {
     await Promise.all(this.#checks.splice(0));
     if (this.#failure) throw this.#failure;
     try {
+      await this.#clock?.read();
       await staging.mapAsync(GPUMapMode.READ);
       const bytes = staging.getMappedRange().slice(0);
       if (this.#failure) throw this.#failure;
@@ -135,6 +139,7 @@ export class WebGPUDevice extends Device {
   override flush(): void {
     this.#endPass();
     if (!this.#encoder) return;
+    this.#clock?.collect(this.#encoder);
     this.gpu.queue.submit([this.#encoder.finish()]);
     this.#encoder = undefined;
     this.submitted.submits++;
@@ -176,6 +181,20 @@ export class WebGPUDevice extends Device {
     }
     this.#dispatches += dispatches.length;
     if (this.#dispatches >= BATCH) this.flush();
+  }
+
+  /** In a pass of its own, with timestamps around it, where the adapter has them. */
+  protected override timed(command: Command, launch: Launch, profile: Profile): Command {
+    if (!this.gpu.features.has("timestamp-query")) return super.timed(command, launch, profile);
+    const clock = this.#clock ??= new GpuClock(this.gpu);
+    profile.clock = "GPU";
+    return () => {
+      this.#endPass();
+      if (clock.full) this.flush();
+      this.#pass = this.#commands().beginComputePass({ timestampWrites: clock.next(launch, profile) });
+      command();
+      this.#endPass();
+    };
   }
 
   #slotBuffer(): GPUBuffer {
@@ -317,7 +336,8 @@ export async function openWebGPU(gpu: GPU | undefined, software: boolean): Promi
       "maxComputeWorkgroupSizeX",
     ] as const;
   for (const name of wanted) requiredLimits[name] = adapter.limits[name];
-  return new WebGPUDevice(await adapter.requestDevice({ requiredLimits }), description);
+  const requiredFeatures = (["timestamp-query"] as const).filter((feature) => adapter.features.has(feature));
+  return new WebGPUDevice(await adapter.requestDevice({ requiredLimits, requiredFeatures }), description);
 }
 
 const isSoftware = (info: GPUAdapterInfo, description: string): boolean =>

@@ -1,0 +1,59 @@
+import type { Profile } from "../profile.ts";
+import type { Launch } from "./device.ts";
+
+/** Launches between two collections. */
+const MOST = 2048;
+
+interface Collected {
+  readonly staging: GPUBuffer;
+  readonly launches: readonly (readonly [Launch, Profile])[];
+}
+
+/** Times of launches by the GPU's own clock: two timestamps around a pass, resolved with each submission, read with the next read. */
+export class GpuClock {
+  #queries: GPUQuerySet;
+  #resolved: GPUBuffer;
+  #launches: (readonly [Launch, Profile])[] = [];
+  #collected: Collected[] = [];
+
+  /** @param gpu with the feature `timestamp-query` */
+  constructor(readonly gpu: GPUDevice) {
+    this.#queries = gpu.createQuerySet({ type: "timestamp", count: 2 * MOST });
+    this.#resolved = gpu.createBuffer({
+      size: 16 * MOST,
+      usage: GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC,
+    });
+  }
+  /** Whether what was measured has to be submitted first. */
+  get full(): boolean {
+    return this.#launches.length === MOST;
+  }
+  /** For the pass of the next launch. */
+  next(launch: Launch, profile: Profile): GPUComputePassTimestampWrites {
+    const number = this.#launches.push([launch, profile]) - 1;
+    return { querySet: this.#queries, beginningOfPassWriteIndex: 2 * number, endOfPassWriteIndex: 2 * number + 1 };
+  }
+  /** At the end of a submission. */
+  collect(encoder: GPUCommandEncoder): void {
+    const launches = this.#launches.splice(0), { length } = launches;
+    if (length === 0) return;
+    const staging = this.gpu.createBuffer({
+      size: 16 * length,
+      usage: GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST,
+    });
+    encoder.resolveQuerySet(this.#queries, 0, 2 * length, this.#resolved, 0);
+    encoder.copyBufferToBuffer(this.#resolved, 0, staging, 0, 16 * length);
+    this.#collected.push({ staging, launches });
+  }
+  /** Adds what has been collected to the profiles. */
+  async read(): Promise<void> {
+    await Promise.all(
+      this.#collected.splice(0).map(async ({ staging, launches }) => {
+        await staging.mapAsync(GPUMapMode.READ);
+        const ticks = new BigUint64Array(staging.getMappedRange()); // nanoseconds
+        launches.forEach(([launch, profile], i) => profile.add(launch, Number(ticks[2 * i + 1] - ticks[2 * i]) / 1e6));
+        staging.destroy();
+      }),
+    );
+  }
+}
