@@ -179,7 +179,8 @@ export class Trainer implements Disposable {
   /** Evaluates, and saves where that is due. One that is interrupted leaves no trace. */
   async *#evaluate(signal?: AbortSignal): AsyncGenerator<TrainEvent, void, void> {
     const { batchSize, evalIters, evalOnly, alwaysSaveCheckpoint } = this.options, iter = this.#iter;
-    const batches = estimateLoss(this.model, this.data, { batchSize, evalIters, generator: this.#generator, signal });
+    const lend = <T>(body: () => T) => this.#microSteps.lend(body), generator = this.#generator;
+    const batches = estimateLoss(this.model, this.data, { batchSize, evalIters, generator, lend, signal });
     let result = await batches.next();
     try {
       for (; !result.done; result = await batches.next()) yield { kind: "evaluating", iter, ...result.value };

@@ -98,6 +98,16 @@ export class Program<T = unknown> implements Disposable {
     for (const block of this.#visible) block.changed();
   }
 
+  /**
+   * Runs `body` with the memory that lies idle between replays, so that an evaluation between two steps takes none of its
+   * own. All that is made inside has to be freed before the next replay, which overwrites it.
+   *
+   * @returns what `body` returns
+   */
+  lend<T>(body: () => T): T {
+    return this.#capture ? this.device.lend(this.#capture.pool, body) : body();
+  }
+
   /** Gives its memory back. Tensors in `result` stay until they are disposed of. */
   dispose(): void {
     if (this.#capture) this.#free(this.#capture);

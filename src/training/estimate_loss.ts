@@ -16,6 +16,8 @@ export interface EstimateOptions {
   readonly evalIters: number;
   /** Draws the batches, first those of `train`, then those of `val`. */
   readonly generator: Generator;
+  /** Runs each forward pass, in memory that is free until the evaluation ends. Default: in memory of its own. */
+  readonly lend?: <T>(body: () => T) => T;
   /** Gives up before the next batch. */
   readonly signal?: AbortSignal;
 }
@@ -29,7 +31,7 @@ export interface EstimateOptions {
 export async function* estimateLoss(
   model: GPT,
   data: TokenSplits,
-  { batchSize, evalIters, generator, signal }: EstimateOptions,
+  { batchSize, evalIters, generator, lend = (body) => body(), signal }: EstimateOptions,
 ): AsyncGenerator<{ done: number; total: number }, Record<keyof TokenSplits, number> | undefined, void> {
   const { device, training, config: { blockSize } } = model, breather = new Breather();
   const before = generator.getState(), losses: Tensor[] = [], total = 2 * evalIters;
@@ -47,7 +49,7 @@ export async function* estimateLoss(
   };
   try {
     while (losses.length < total) {
-      losses.push(evaluate(losses.length < evalIters ? "train" : "val"));
+      losses.push(lend(() => evaluate(losses.length < evalIters ? "train" : "val")));
       if (!device.readsAtOnce && ++ahead >= pace.steps) {
         await losses.at(-1)!.item(); // so that an interruption need not wait for hundreds of batches
         pace.waited();

@@ -32,6 +32,10 @@ export class MicroSteps implements Disposable {
     this.#share = device.tensor([1 / gradientAccumulationSteps], []);
   }
 
+  /** Runs `body` with the memory of the steps, if there was one; what it makes has to be freed before the next. */
+  lend<T>(body: () => T): T {
+    return this.#program ? this.#program.lend(body) : body();
+  }
   /** Draws the first batch, if that is not done. @returns where in the data the blocks of the next batch begin */
   prepare(): number[] {
     this.#batch ??= this.#draw();
