@@ -4,10 +4,16 @@
  */
 export class Pace {
   #steps = 1;
-  #since = performance.now();
+  #since: number;
 
-  /** @param ms how long it may take from one wait to the next; at most `most` steps are made between them */
-  constructor(readonly ms: number, readonly most = Infinity) {}
+  /**
+   * @param ms how long it may take from one wait to the next
+   * @param most how many steps may be made between them
+   * @param now the time in milliseconds
+   */
+  constructor(readonly ms: number, readonly most = Infinity, readonly now = () => performance.now()) {
+    this.#since = now();
+  }
 
   /** How many steps to launch before the next wait. */
   get steps(): number {
@@ -15,11 +21,11 @@ export class Pace {
   }
   /** Begins to measure: what comes before is not counted. */
   begin(): void {
-    this.#since = performance.now();
+    this.#since = this.now();
   }
   /** Says that the device has been waited for after {@linkcode steps} steps: twice as many next, where there is time. */
   waited(): void {
-    const now = performance.now(), factor = Math.min(2, this.ms / Math.max(now - this.#since, 1e-3));
+    const now = this.now(), factor = Math.min(2, this.ms / Math.max(now - this.#since, 1e-3));
     this.#steps = Math.min(this.most, Math.max(1, Math.floor(this.#steps * factor)));
     this.#since = now;
   }

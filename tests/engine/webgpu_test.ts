@@ -3,16 +3,19 @@ import { assertEquals, assertMatch, assertRejects, assertThrows } from "@std/ass
 import dropoutSource from "../../kernels/dropout/dropout.wgsl" with { type: "text" };
 import { RunFolder } from "../../src/checkpoint/run_folder.ts";
 import { createDevice } from "../../src/device/create.ts";
+import type { Device } from "../../src/device/device.ts";
 import { WebGPUDevice } from "../../src/device/webgpu.ts";
 import { DeviceError } from "../../src/errors.ts";
 import { GPT } from "../../src/gpt.ts";
 import { f32, i32, kernel } from "../../src/kernel.ts";
 import { launch } from "../../src/launch.ts";
 import { add } from "../../src/ops/mod.ts";
-import { philox } from "../../src/random.ts";
+import { Generator, philox } from "../../src/random.ts";
+import { generate } from "../../src/sampler.ts";
 import { Tensor } from "../../src/tensor.ts";
 import { Trainer } from "../../src/trainer.ts";
 import { devices } from "../testing.ts";
+import { normal } from "./agree.ts";
 
 /** The four words of counters 0 to n − 1, from the functions of dropout's own shader. */
 const philoxWords = kernel({
@@ -63,6 +66,24 @@ for (const { name, device } of await devices()) {
     y.dispose();
     await assertRejects(async () => await y.data(), DeviceError, "has been freed");
     assertThrows(() => add(x, y), DeviceError, "has been freed");
+  });
+}
+
+for (const { name, device } of await devices()) {
+  Deno.test(`decoding gives the reference's tokens, and draws no more noise than was used (${name})`, async () => {
+    const config = { blockSize: 8, vocabSize: 7, nLayer: 1, nHead: 2, nEmbd: 8, dropout: 0, bias: false };
+    const state = async (device: Device, stop: number) => {
+      const model = new GPT(config, { device }), generator = new Generator(5), tokens: number[] = [];
+      for (const weight of model.parameters()) device.write(weight.storage, normal(weight.size)); // clear preferences
+      for await (const token of generate(model, [1, 2], { maxNewTokens: 300, generator })) {
+        if (tokens.push(token) === stop) break;
+      }
+      return { tokens, generator: generator.getState() };
+    };
+    const reference = await createDevice("reference");
+    for (const stop of [1, 6, 7, 100, 299, 300]) { // in the cache, at its end, past it; within a batch and at its end
+      assertEquals(await state(device, stop), await state(reference, stop));
+    }
   });
 }
 
