@@ -26,6 +26,9 @@ interface Dispatch {
   readonly y: number;
 }
 
+/** Asked for where the adapter has them, needed by nothing: `gpu.features` of a device tells which are there. */
+const FEATURES = ["timestamp-query", "shader-f16", "subgroups"] as const;
+
 interface Compiled {
   readonly pipeline: GPUComputePipeline;
   readonly layout: GPUBindGroupLayout;
@@ -336,7 +339,7 @@ export async function openWebGPU(gpu: GPU | undefined, software: boolean): Promi
       "maxComputeWorkgroupSizeX",
     ] as const;
   for (const name of wanted) requiredLimits[name] = adapter.limits[name];
-  const requiredFeatures = (["timestamp-query"] as const).filter((feature) => adapter.features.has(feature));
+  const requiredFeatures = FEATURES.filter((feature) => adapter.features.has(feature));
   return new WebGPUDevice(await adapter.requestDevice({ requiredLimits, requiredFeatures }), description);
 }
 

@@ -3,7 +3,7 @@ import { gradientNorm } from "../../kernels/gradient_norm/kernel.ts";
 import type { Device } from "../../src/device/device.ts";
 import { ReferenceDevice } from "../../src/device/reference.ts";
 import { launch } from "../../src/launch.ts";
-import { dropout, embedding, gelu, layerNorm } from "../../src/ops/mod.ts";
+import { add, dropout, embedding, gelu, layerNorm, mul } from "../../src/ops/mod.ts";
 import { sample } from "../../src/ops/sample.ts";
 import { Generator } from "../../src/random.ts";
 import type { Tensor } from "../../src/tensor.ts";
@@ -51,6 +51,23 @@ for (const [n, V, C] of [[MANY, 33, 2], [300, 50_257, 5], [3, 2, 300]]) {
       weight = leaf(device, [V, C], 1);
     const ids = device.tensor(values, [n], { dtype: "i32" });
     return withGradients([weight], () => embedding(ids, weight));
+  });
+}
+
+for (const { name, device } of all) {
+  // 256 elements a workgroup, and in the sum more: an element behind workgroup number 65,535, and the very last.
+  Deno.test(`elementwise ops on 17 million elements (${name})`, async () => {
+    const n = 17e6 + 3, x = device.tensor(Float32Array.from({ length: n }, (_, i) => i % 3), [n]);
+    const squares = mul(x, x), sums = add(squares, x), y = await sums.data();
+    for (const tensor of [x, squares, sums]) tensor.dispose();
+    const at = [0, 65_535 * 256 - 1, 65_535 * 256, 65_535 * 256 + 1, n - 2, n - 1];
+    assertClose(at.map((i) => y[i]), at.map((i) => [0, 2, 6][i % 3]), EXACT, "x² + x");
+    assertClose(
+      y.subarray(-1000),
+      Float32Array.from({ length: 1000 }, (_, i) => [0, 2, 6][(n - 1000 + i) % 3]),
+      EXACT,
+      "end",
+    );
   });
 }
 
