@@ -322,7 +322,9 @@ const bufferOf = ({ block }: Storage): GPUBuffer => block.memory as GPUBuffer;
 export async function openWebGPU(gpu: GPU | undefined, software: boolean): Promise<WebGPUDevice> {
   const adapter = await gpu?.requestAdapter({ powerPreference: "high-performance" });
   if (!adapter) throw new DeviceError("webgpu: there is no adapter; --device=cpu runs everywhere");
-  const { info } = adapter, described = [info.vendor, info.architecture, info.device, info.description].filter(Boolean);
+  const { info } = adapter,
+    parts = [info.vendor, info.architecture, info.device, info.description],
+    described = parts.filter((part) => part && !/^\d+$/.test(part)); // wgpu numbers vendors and devices
   const description = described.join(" ") || "an adapter without a name";
   if (isSoftware(info, description) && !software) {
     throw new DeviceError(
