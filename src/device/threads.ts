@@ -6,6 +6,7 @@
  * (generation << 12 | 0) to CLAIM, and each chunk is taken by compare-exchange on it, so that nobody takes a chunk of a
  * launch that has gone.
  */
+import { DeviceError } from "../errors.ts";
 
 /** Where things lie in the control words, in 32-bit words. */
 export const CONTROL = { modules: 64, moduleWords: 2, maxModules: 1984, words: 4096 } as const;
@@ -125,7 +126,12 @@ interface NodeWorker {
   terminate(): Promise<number>;
 }
 
-/** Starts a thread that serves for ever and does not keep the process alive; returns what ends it. */
+/**
+ * Starts a thread that serves for ever and does not keep the process alive.
+ *
+ * @returns what ends it
+ * @throws {DeviceError} when a browser refuses it
+ */
 export async function startWorker(options: ThreadOptions): Promise<() => void> {
   const start = `(${makeThread})`;
   if ("process" in globalThis) { // Deno, Node
@@ -135,10 +141,19 @@ export async function startWorker(options: ThreadOptions): Promise<() => void> {
     worker.unref();
     return () => void worker.terminate();
   }
-  const source = `onmessage = ({ data }) => ${start}(data).serve();`;
-  const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" }));
-  const worker = new Worker(url);
-  worker.postMessage(options);
+  // A worker of a worker may need its parent's event loop to get going, and a launch does not give it any turns: so wait.
+  const source = `onmessage = ({ data }) => { const thread = ${start}(data); postMessage("ready"); thread.serve(); };`;
+  const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" })), worker = new Worker(url);
+  try {
+    await new Promise((resolve, reject) => {
+      worker.onmessage = resolve;
+      worker.onerror = ({ message }) =>
+        reject(new DeviceError(`cpu: a thread does not start: ${message ?? "refused"}`));
+      worker.postMessage(options);
+    });
+  } finally {
+    URL.revokeObjectURL(url);
+  }
   return () => worker.terminate();
 }
 
