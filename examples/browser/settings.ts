@@ -1,0 +1,111 @@
+/** What the form says: the sizes that it offers, and the run that it asks for. */
+import { grammarCorpus, grammarEntropy } from "../../data/grammar.ts";
+import type { DeviceChoice, StartRequest } from "./messages.ts";
+
+/** Fields of the form, by their names. */
+type Numbers = Record<
+  "nLayer" | "nHead" | "nEmbd" | "blockSize" | "batchSize" | "learningRate" | "maxIters" | "evalInterval",
+  number
+>;
+
+/** Smaller models stand higher rates. */
+const SIZES: Record<string, Numbers> = {
+  "tiny, for a first look": {
+    nLayer: 2,
+    nHead: 2,
+    nEmbd: 48,
+    blockSize: 32,
+    batchSize: 16,
+    learningRate: 4e-3,
+    maxIters: 2000,
+    evalInterval: 100,
+  },
+  "small, writes whole sentences": {
+    nLayer: 3,
+    nHead: 4,
+    nEmbd: 96,
+    blockSize: 64,
+    batchSize: 12,
+    learningRate: 2e-3,
+    maxIters: 2000,
+    evalInterval: 100,
+  },
+  "nanoGPT's setting for a laptop": {
+    nLayer: 4,
+    nHead: 4,
+    nEmbd: 128,
+    blockSize: 64,
+    batchSize: 12,
+    learningRate: 1e-3,
+    maxIters: 2000,
+    evalInterval: 250,
+  },
+};
+
+const FIELDS = Object.keys(Object.values(SIZES)[0]) as (keyof Numbers)[];
+
+/** Characters that are made where no text is given. */
+const CHARACTERS = 500_000;
+let corpus: string | undefined;
+
+/** What the form's text is; the entropy only where it is known. */
+export function textOf(form: FormData): { text: string; entropy?: number } {
+  if (form.get("source") === "own") return { text: String(form.get("text")).replaceAll("\r\n", "\n") };
+  return { text: corpus ??= grammarCorpus({ characters: CHARACTERS }), entropy: grammarEntropy };
+}
+
+export function requestOf(form: FormData): StartRequest {
+  const number = Object.fromEntries(FIELDS.map((name) => [name, Number(form.get(name))])) as Numbers;
+  const { nLayer, nHead, nEmbd, blockSize, batchSize, learningRate, maxIters, evalInterval } = number;
+  return {
+    kind: "start",
+    device: form.get("device") as DeviceChoice,
+    text: textOf(form).text,
+    seed: 1337,
+    model: { nLayer, nHead, nEmbd, blockSize, dropout: 0, bias: false },
+    training: {
+      batchSize,
+      gradientAccumulationSteps: 1,
+      maxIters,
+      evalInterval,
+      evalIters: 5,
+      learningRate,
+      minLr: learningRate / 10,
+      warmupIters: Math.min(50, Math.ceil(maxIters / 10)),
+      lrDecayIters: maxIters,
+      // Squared gradients of few tokens are noisy: average them over a hundred updates.
+      beta2: 0.99,
+    },
+    sampleLength: 240,
+  };
+}
+
+/** Fills the form in, and keeps its parts in agreement. */
+export function bindSettings(form: HTMLFormElement): void {
+  const field = <E extends HTMLElement = HTMLInputElement>(name: string) =>
+    form.elements.namedItem(name) as unknown as E;
+  const size = field<HTMLSelectElement>("size"), text = field<HTMLTextAreaElement>("text"), file = field("file");
+  const excerpt = document.getElementById("excerpt")!, own = document.getElementById("own")!;
+
+  const adopt = () => {
+    for (const name of FIELDS) field(name).value = String(SIZES[size.value][name]);
+  };
+  const check = () => {
+    const fits = Number(field("nEmbd").value) % Number(field("nHead").value) === 0;
+    field("nEmbd").setCustomValidity(fits ? "" : "The width has to be a multiple of the number of heads.");
+    const data = new FormData(form), isOwn = data.get("source") === "own";
+    own.hidden = !isOwn;
+    text.required = isOwn;
+    const begin = textOf(data).text.slice(0, 180);
+    excerpt.textContent = begin && `${begin}…`;
+  };
+  size.append(...Object.keys(SIZES).map((name) => new Option(name)));
+  size.addEventListener("change", adopt);
+  file.addEventListener("change", async () => {
+    if (file.files?.[0]) text.value = await file.files[0].text();
+    check();
+  });
+  form.addEventListener("input", check);
+  adopt();
+  check();
+}

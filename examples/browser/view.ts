@@ -1,0 +1,130 @@
+/** What the page shows of a run. */
+import { LossPlot } from "./loss_plot.ts";
+import type { FromEngine, Path } from "./messages.ts";
+
+/** The element of that id, which the page has. */
+export const find = <E extends HTMLElement = HTMLElement>(id: string): E => document.getElementById(id) as E;
+
+const FIGURES = ["iteration", "loss", "val-loss", "ms", "speed", "parameters"];
+/** Steps over which times are averaged, and a line is logged. */
+const STEPS = 10;
+const MOST_LINES = 500, MOST_SAMPLES = 50;
+
+const whole = (value: number) => Math.round(value).toLocaleString("en");
+
+export class View {
+  readonly #plot = new LossPlot(find("plot"));
+  /** Milliseconds and tokens per second of the last steps. */
+  #steps: { ms: number; tokensPerSecond: number }[] = [];
+  #last = 1;
+
+  /** Forgets the last run. */
+  clear(last: number, entropy?: number): void {
+    this.#last = last;
+    this.#steps = [];
+    this.#plot.clear(last, entropy);
+    find("entropy-key").hidden = entropy === undefined;
+    find<HTMLProgressElement>("progress").value = 0;
+    for (const id of FIGURES) find(id).textContent = "–";
+    for (const id of ["path", "output", "log"]) find(id).textContent = "";
+    for (const id of ["error", "write-error"]) find(id).hidden = true;
+    find("samples").replaceChildren();
+  }
+
+  status(state: string, words: string): void {
+    find("status").textContent = words;
+    document.body.dataset.state = state;
+  }
+  error(why: string, id = "error"): void {
+    find(id).textContent = why;
+    find(id).hidden = false;
+  }
+
+  show(message: FromEngine): void {
+    switch (message.kind) {
+      case "started": {
+        const { path, parameters, vocabSize, tokens } = message;
+        find("path").textContent = pathInWords(path);
+        find("parameters").textContent = whole(parameters);
+        this.#log(pathInWords(path));
+        this.#log(`${vocabSize} different characters; ${whole(tokens[0])} to learn from, ${whole(tokens[1])} held out`);
+        break;
+      }
+      case "step":
+        this.#step(message);
+        break;
+      case "evaluation": {
+        const { iter, trainLoss, valLoss } = message;
+        this.#plot.addHeldOut(iter, valLoss);
+        find("val-loss").textContent = valLoss.toFixed(3);
+        this.#log(`step ${iter}: train loss ${trainLoss.toFixed(4)}, val loss ${valLoss.toFixed(4)}`);
+        break;
+      }
+      case "text":
+        if (message.iter === undefined) find("output").append(message.text);
+        else sampleAt(message.iter).append(message.text);
+        break;
+      case "error":
+        if (message.during === "writing") this.error(message.message, "write-error");
+        this.#log(`error: ${message.message}`);
+        break;
+      case "stopped":
+      case "finished":
+        this.#log(`${message.kind} after ${message.iter} updates`);
+    }
+  }
+
+  #step({ iter, loss, ms, tokensPerSecond }: Extract<FromEngine, { kind: "step" }>): void {
+    this.#plot.addBatch(iter, loss);
+    this.#steps = [...this.#steps.slice(1 - STEPS), { ms, tokensPerSecond }];
+    const mean = (key: "ms" | "tokensPerSecond") =>
+      this.#steps.reduce((sum, step) => sum + step[key], 0) / this.#steps.length;
+    const figures = { iteration: whole(iter), loss: loss.toFixed(3), ms: `${mean("ms").toPrecision(3)} ms` };
+    for (const [id, text] of Object.entries(figures)) find(id).textContent = text;
+    find("speed").textContent = whole(mean("tokensPerSecond"));
+    find<HTMLProgressElement>("progress").value = iter / this.#last;
+    if (iter % STEPS === 0) {
+      const speed = `${mean("ms").toFixed(1)} ms, ${(mean("tokensPerSecond") / 1000).toFixed(1)}k tokens/s`;
+      this.#log(`iter ${iter}: loss ${loss.toFixed(4)}, ${speed}`);
+    }
+  }
+
+  /** A new text by the prompt's model. */
+  begin(prompt: string): void {
+    const start = document.createElement("b");
+    start.textContent = prompt;
+    find("output").replaceChildren(start);
+    find("write-error").hidden = true;
+  }
+  writing(now: boolean): void {
+    find("output").ariaBusy = String(now);
+  }
+
+  #log(line: string): void {
+    const log = find("log"), atEnd = log.scrollTop + log.clientHeight > log.scrollHeight - 20;
+    log.append(`${line}\n`);
+    while (log.childNodes.length > MOST_LINES) log.firstChild!.remove();
+    if (atEnd) log.scrollTop = log.scrollHeight;
+  }
+}
+
+/** Where the sample of an iteration is written: at the top of the list. */
+function sampleAt(iter: number): HTMLElement {
+  const samples = find("samples"), id = `sample-${iter}`, known = document.getElementById(id);
+  if (known) return known;
+  const item = document.createElement("li"), title = document.createElement("h3"), text = document.createElement("p");
+  title.textContent = iter === 0 ? "Before it has learnt anything" : `After ${whole(iter)} updates`;
+  text.id = id;
+  text.className = "text";
+  item.append(title, text);
+  samples.prepend(item);
+  while (samples.childNodes.length > MOST_SAMPLES) samples.lastChild!.remove();
+  return text;
+}
+
+function pathInWords(path: Path): string {
+  if (path.device === "webgpu") return `WebGPU: ${path.adapter}`;
+  const threads = path.threads === 1 ? "one thread" : `${path.threads} threads`;
+  const why = path.isolated ? "" : ", since this page is not cross-origin isolated and may share no memory";
+  return `CPU with ${threads}${why}${path.why ? ` (${path.why})` : ""}`;
+}
