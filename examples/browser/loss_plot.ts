@@ -5,9 +5,11 @@ interface Point {
   readonly loss: number;
 }
 
-const MARGIN = { left: 46, right: 14, top: 14, bottom: 40 };
+const MARGIN = { left: 46, right: 14, top: 26, bottom: 40 };
 /** Batches are drawn as at most so many points. */
 const MOST_POINTS = 600;
+/** Where the axis ends while there is nothing to plot: a little above ln 48, which is a guess among 48 characters. */
+const TOP = 4;
 
 export class LossPlot {
   #batches: Point[] = [];
@@ -66,7 +68,7 @@ export class LossPlot {
       svg.append(element("text", { x: x(iter), y: bottom + 18, "text-anchor": anchor }, iter.toLocaleString("en")));
     }
     svg.append(element("text", { class: "axis", x: right, y: height - 4, "text-anchor": "end" }, "iteration"));
-    svg.append(element("text", { class: "axis", x: left + 6, y: MARGIN.top - 2 }, "nats a character"));
+    svg.append(element("text", { class: "axis", x: 0, y: 12 }, "nats a character"));
     if (this.#entropy !== undefined) {
       const at = y(this.#entropy);
       svg.append(element("line", { class: "entropy", x1: left, x2: right, y1: at, y2: at }));

@@ -38,10 +38,10 @@ export type ToEngine =
   /** Frees the device and ends the worker. */
   | { readonly kind: "close" };
 
-/** Which way the engine computes. */
+/** Which way the engine computes; `noGPU` says why it is not the GPU that was wanted most. */
 export type Path =
   | { readonly device: "webgpu"; readonly adapter: string }
-  | { readonly device: "cpu"; readonly threads: number; readonly isolated: boolean; readonly why?: string };
+  | { readonly device: "cpu"; readonly threads: number; readonly isolated: boolean; readonly noGPU?: string };
 
 export type FromEngine =
   | TrainEvent

@@ -104,7 +104,6 @@ writing.addEventListener("submit", (event) => {
   });
 });
 
-addEventListener("pagehide", close);
 bindSettings(settings);
 view.clear(requestOf(new FormData(settings)).training.maxIters!);
 enter("idle", "Ready");

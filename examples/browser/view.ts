@@ -46,6 +46,7 @@ export class View {
         const { path, parameters, vocabSize, tokens } = message;
         find("path").textContent = pathInWords(path);
         find("parameters").textContent = whole(parameters);
+        if (path.device === "cpu" && path.noGPU) this.#log(`no GPU: ${path.noGPU}`);
         this.#log(pathInWords(path));
         this.#log(`${vocabSize} different characters; ${whole(tokens[0])} to learn from, ${whole(tokens[1])} held out`);
         break;
@@ -125,6 +126,5 @@ function sampleAt(iter: number): HTMLElement {
 function pathInWords(path: Path): string {
   if (path.device === "webgpu") return `WebGPU: ${path.adapter}`;
   const threads = path.threads === 1 ? "one thread" : `${path.threads} threads`;
-  const why = path.isolated ? "" : ", since this page is not cross-origin isolated and may share no memory";
-  return `CPU with ${threads}${why}${path.why ? ` (${path.why})` : ""}`;
+  return `CPU with ${threads}${path.isolated ? "" : ", since this page is not cross-origin isolated"}`;
 }

@@ -21,18 +21,18 @@ const scope = globalThis as unknown as WorkerScope;
 
 /** `auto` is a GPU where there is one that is no processor in disguise, else the CPU. */
 async function openDevice(choice: DeviceChoice): Promise<{ device: Device; path: Path }> {
-  let why: string | undefined;
+  let noGPU: string | undefined;
   if (choice !== "cpu") {
     try {
       const device = await createDevice(choice === "auto" ? "webgpu" : choice) as WebGPUDevice;
       return { device, path: { device: "webgpu", adapter: device.adapter } };
     } catch (error) {
       if (choice !== "auto") throw error;
-      why = wordsOf(error);
+      noGPU = wordsOf(error);
     }
   }
   const device = await CpuDevice.create();
-  return { device, path: { device: "cpu", threads: device.threads, isolated: crossOriginIsolated, why } };
+  return { device, path: { device: "cpu", threads: device.threads, isolated: crossOriginIsolated, noGPU } };
 }
 
 class Run {
