@@ -1,8 +1,100 @@
 /** What the browser test stands on: the page's server, and Chromium driven by playwright-core. */
 
-/** The parts of playwright-core that the test uses; its own types would be fetched by `deno check`. */
+/** What the test uses of playwright-core, whose own types `deno check` would have to fetch. */
+interface Browser {
+  newPage(options?: { viewport?: { width: number; height: number }; colorScheme?: "light" | "dark" }): Promise<Page>;
+  close(): Promise<void>;
+}
 export interface Page {
   goto(url: string): Promise<unknown>;
-  evaluate<Argument, Result>(work: (argument: Argument) => Result, argument?: Argument): Promise<Awaited<Result>>;
+  click(selector: string): Promise<void>;
+  check(selector: string): Promise<void>;
+  fill(selector: string, value: string): Promise<void>;
+  selectOption(selector: string, value: string): Promise<unknown>;
+  textContent(selector: string): Promise<string>;
+  isDisabled(selector: string): Promise<boolean>;
+  isVisible(selector: string): Promise<boolean>;
+  evaluate<Result, Argument = undefined>(
+    work: (argument: Argument) => Result,
+    argument?: Argument,
+  ): Promise<Awaited<Result>>;
+  /** Resolves when `condition` holds; throws after `timeout` milliseconds. */
+  waitForFunction<Argument>(
+    condition: (argument: Argument) => unknown,
+    argument?: Argument,
+    options?: { timeout: number },
+  ): Promise<unknown>;
   on(event: "pageerror", listener: (error: Error) => void): void;
+  screenshot(options: { path: string; fullPage?: boolean }): Promise<unknown>;
+  setViewportSize(size: { width: number; height: number }): Promise<void>;
+  workers(): unknown[];
+  close(): Promise<void>;
+}
+
+const CHROMIUM = "/usr/bin/chromium";
+const hasChromium = await Deno.stat(CHROMIUM).then(() => true, () => false);
+const required = Deno.env.get("REQUIRE_WEBGPU") === "1";
+
+interface BrowserTest {
+  readonly name: string;
+  /** Of `deno task browser`. Default: none. */
+  readonly flags?: readonly string[];
+  readonly colorScheme?: "light" | "dark";
+}
+
+/**
+ * A test of the page, in a Chromium of its own, without a window, whose WebGPU computes on the processor. Where there is no
+ * Chromium it is ignored, or with REQUIRE_WEBGPU=1 fails; an error that nobody catches in the page fails it too.
+ */
+export function browserTest({ name, flags = [], colorScheme }: BrowserTest, body: (page: Page) => Promise<void>): void {
+  Deno.test({
+    name,
+    ignore: !hasChromium && !required,
+    // playwright-core keeps timers and streams of its own.
+    sanitizeOps: false,
+    sanitizeResources: false,
+    async fn() {
+      await using server = await serve(flags);
+      const browser = await openBrowser(), errors: Error[] = [];
+      try {
+        const page = await browser.newPage({ viewport: { width: 1280, height: 900 }, colorScheme });
+        page.on("pageerror", (error) => errors.push(error));
+        await page.goto(server.url);
+        await body(page);
+      } finally {
+        await browser.close();
+      }
+      if (errors.length > 0) throw errors[0];
+    },
+  });
+}
+
+async function openBrowser(): Promise<Browser> {
+  // A computed specifier is fetched only when it is reached: `deno check` and the other tests do without it.
+  const { chromium } = await import(["npm", "playwright-core@1.65.1"].join(":"));
+  return await chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox", "--enable-unsafe-webgpu"] });
+}
+
+/** Runs `deno task browser` on a free port. */
+async function serve(flags: readonly string[]): Promise<AsyncDisposable & { readonly url: string }> {
+  const child = new Deno.Command(Deno.execPath(), {
+    args: ["task", "--quiet", "browser", "--port=0", ...flags],
+    cwd: new URL("../../", import.meta.url),
+    stdout: "piped",
+  }).spawn();
+  const lines = child.stdout.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "", url: string | undefined;
+  while (!url) {
+    const { value, done } = await lines.read();
+    if (done) throw new Error(`deno task browser ended, and said: ${text}`);
+    url = /http:\S+/.exec(text += value)?.[0];
+  }
+  return {
+    url,
+    async [Symbol.asyncDispose]() {
+      child.kill();
+      await lines.cancel();
+      await child.status;
+    },
+  };
 }

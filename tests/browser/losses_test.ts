@@ -1,0 +1,85 @@
+/** The engine of the page in a browser, on each path: ten losses of a run beside PyTorch's, by the page's own messages. */
+import { assertEquals } from "@std/assert";
+import type { FromEngine, Path, StartRequest } from "../../examples/browser/messages.ts";
+import type { GPTConfig } from "../../mod.ts";
+import { readFixture } from "../golden/fixtures.ts";
+import { tolerances } from "../golden/tolerances.ts";
+import { assertClose } from "../testing.ts";
+import { browserTest } from "./browser.ts";
+
+/** Of a case of golden/curve_test.ts. */
+interface CurveCase {
+  readonly config: GPTConfig;
+  /** train.py's names. */
+  readonly flags: Readonly<Record<string, number>>;
+}
+const LOSSES = 10;
+const fixture = readFixture<CurveCase>("curves"), [curve] = fixture.cases;
+
+/** The fixture's tokens as a text: its characters in the order of their code points are the tokens in theirs. */
+function requestOf(
+  { config: { vocabSize: _, ...model }, flags: { seed, ...flags } }: CurveCase,
+  device: StartRequest["device"],
+): StartRequest {
+  const ids = [...fixture.get("train").values, ...fixture.get("val").values];
+  const text = String.fromCodePoint(...ids.map((id) => 97 + id));
+  const camel = (flag: string) => flag.replace(/_(.)/g, (_, letter) => letter.toUpperCase());
+  const training = Object.fromEntries(Object.entries(flags).map(([flag, value]) => [camel(flag), value]));
+  return { kind: "start", device, text, seed, model, training, sampleLength: 0 };
+}
+
+/** Runs in the page: what its worker says until so many losses are there. */
+function runInPage({ request, losses }: { request: StartRequest; losses: number }): Promise<FromEngine[]> {
+  const worker = new Worker("worker.js", { type: "module" }), said: FromEngine[] = [];
+  return new Promise((resolve, reject) => {
+    worker.onerror = ({ message }) => reject(new Error(message));
+    worker.onmessage = ({ data }: MessageEvent<FromEngine>) => {
+      said.push(data);
+      if (data.kind === "error") reject(new Error(data.message));
+      if (said.filter(({ kind }) => kind === "step").length < losses) return;
+      worker.postMessage({ kind: "close" });
+      resolve(said);
+    };
+    worker.postMessage(request);
+  });
+}
+
+interface PathCase {
+  readonly name: string;
+  readonly flags?: string[];
+  readonly device: StartRequest["device"];
+  /** @param processors as the browser counts them */
+  path(processors: number): Path;
+}
+const software = "webgpu: the only adapter computes on the processor (google swiftshader); webgpu:software asks for it";
+const paths: PathCase[] = [
+  {
+    name: "the CPU, with threads",
+    device: "cpu",
+    path: (threads) => ({ device: "cpu", threads, isolated: true, noGPU: undefined }),
+  },
+  {
+    name: "the CPU, without cross-origin isolation",
+    flags: ["--no-isolation"],
+    device: "auto",
+    path: () => ({ device: "cpu", threads: 1, isolated: false, noGPU: software }),
+  },
+  {
+    name: "WebGPU",
+    device: "webgpu:software",
+    path: () => ({ device: "webgpu", adapter: "google swiftshader" }),
+  },
+];
+
+for (const { name, flags, device, path } of paths) {
+  browserTest({ name: `ten losses in a browser, by ${name}`, flags }, async (page) => {
+    const said = await page.evaluate(runInPage, { request: requestOf(curve, device), losses: LOSSES });
+    const processors = await page.evaluate(() => navigator.hardwareConcurrency);
+    const started = said.find((message) => message.kind === "started");
+    assertEquals(started?.path, path(processors));
+    const losses = said.filter((message) => message.kind === "step").map(({ loss }) => loss);
+    const expected = fixture.get("0.losses").values.subarray(0, LOSSES);
+    console.log(`${name}: ${losses.map((loss) => loss.toFixed(6)).join(" ")}`);
+    assertClose(losses, expected, tolerances.curve, name);
+  });
+}
