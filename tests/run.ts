@@ -4,7 +4,8 @@
  * - narrow: every test, with 128-bit WASM kernels;
  * - wide: the engine's and the golden tests again, with the 256-bit kernels that V8's flags turn on;
  * - WebGPU: the golden tests again, through Deno's wgpu, on adapters that compute on the processor. One that is not installed
- *   is skipped, or with REQUIRE_WEBGPU=1 fails.
+ *   is skipped, or with REQUIRE_WEBGPU=1 fails;
+ * - browser: the page in `examples/browser/`, in Chromium; skipped or failed likewise.
  *
  * `deno task test PATH…` runs only those files or folders.
  */
@@ -24,6 +25,15 @@ const permissions = [
   `--allow-run=${Deno.execPath()}`,
   "--allow-env=DENO_V8_FLAGS,NANOGPT_TEST_DEVICES,HOME,LOCALAPPDATA,NANOGPT_DEBUG,REQUIRE_WEBGPU,XDG_CACHE_HOME",
   "--allow-net=127.0.0.1,localhost",
+  "--ignore=tests/browser",
+];
+// playwright-core looks at the whole environment, and asks for the home folder and the system's release.
+const browserPermissions = [
+  "--allow-read",
+  "--allow-write",
+  `--allow-run=${Deno.execPath()},/usr/bin/chromium`,
+  "--allow-env",
+  "--allow-sys=homedir,osRelease",
 ];
 
 /** `deno test` on `paths`, its output passed through; types are `deno task check`'s business. */
@@ -33,9 +43,12 @@ async function deno(
   paths: string[],
   env: Record<string, string> = {},
 ): Promise<Counts> {
+  const inBrowser = mode === "browser";
+  paths = paths.filter((path) => path.includes("tests/browser") === inBrowser);
+  if (paths.length === 0) return { passed: 0, failed: 0, skipped: 0 };
   console.log(`\n${mode}: DENO_V8_FLAGS=${flags} deno test ${paths.join(" ")}`);
   const child = new Deno.Command(Deno.execPath(), {
-    args: ["test", "--quiet", "--no-check", "--no-prompt", ...permissions, ...paths],
+    args: ["test", "--quiet", "--no-check", "--no-prompt", ...(inBrowser ? browserPermissions : permissions), ...paths],
     env: { ...env, DENO_V8_FLAGS: flags, NO_COLOR: "1" },
     cwd: root,
     stdout: "piped",
@@ -52,7 +65,7 @@ async function deno(
   const [passed, failed, skipped] = (summary ?? []).slice(1).map((count) => Number(count ?? 0));
   const counts = { passed: passed ?? 0, failed: failed ?? 0, skipped: skipped ?? 0 };
   // A process that ended badly without a failed test, or without any test, has failed all the same.
-  if (counts.failed === 0 && (!success || counts.passed === 0)) counts.failed = 1;
+  if (counts.failed === 0 && (!success || counts.passed + counts.skipped === 0)) counts.failed = 1;
   return counts;
 }
 
@@ -82,6 +95,8 @@ for (const [adapter, driver] of Object.entries(adapters)) {
     runs.push({ passed: 0, failed: required ? 1 : 0, skipped: required ? 0 : 1 });
   }
 }
+
+runs.push(await deno("browser", v8Flags(false), paths.length ? paths : ["tests/browser"]));
 
 const sum = (key: keyof Counts) => runs.reduce((total, run) => total + run[key], 0);
 const skipped = sum("skipped");

@@ -50,8 +50,8 @@ export class LossPlot {
     this.#waiting = false;
     const { clientWidth: width, clientHeight: height } = this.box, all = [...this.#batches, ...this.#heldOut];
     const floor = this.#entropy ?? Math.min(...all.map(({ loss }) => loss), 0);
-    const top = Math.max(...all.map(({ loss }) => loss), floor + 0.5),
-      steps = ticks(Math.min(floor, 0), top, height / 60);
+    const top = all.length > 0 ? Math.max(...all.map(({ loss }) => loss), floor + 0.5) : TOP;
+    const steps = ticks(Math.min(floor, 0), top, height / 60);
     const [low, high] = [steps[0], Math.max(steps.at(-1)!, top)];
     const x = (iter: number) => MARGIN.left + iter / this.#last * (width - MARGIN.left - MARGIN.right);
     const y = (loss: number) =>

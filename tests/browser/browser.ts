@@ -71,7 +71,7 @@ export function browserTest({ name, flags = [], colorScheme }: BrowserTest, body
 
 async function openBrowser(): Promise<Browser> {
   // A computed specifier is fetched only when it is reached: `deno check` and the other tests do without it.
-  const { chromium } = await import(["npm", "playwright-core@1.65.1"].join(":"));
+  const { chromium } = await import(["npm", "playwright-core@1.56.1"].join(":"));
   return await chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox", "--enable-unsafe-webgpu"] });
 }
 

@@ -1,0 +1,176 @@
+/** The page itself: a click on each button, and what can be seen then. NANOGPT_SCREENSHOTS names a folder for pictures. */
+import { assert, assertEquals } from "@std/assert";
+import { browserTest, type Page } from "./browser.ts";
+
+const screenshots = Deno.env.get("NANOGPT_SCREENSHOTS") ?? await Deno.makeTempDir();
+const PHONE = { width: 390, height: 844 };
+
+const stateIs = (page: Page, state: string) =>
+  page.waitForFunction((state) => document.body.dataset.state === state, state);
+const textIs = (page: Page, id: string, text: string) =>
+  page.waitForFunction(([id, text]) => document.getElementById(id)!.textContent!.includes(text), [id, text]);
+/** How many updates were made, once training has stopped. */
+const updates = async (page: Page) => Number(/\d+/.exec(await page.textContent("#status")));
+
+/** Takes a picture, from the top of the page. */
+async function picture(page: Page, name: string, fullPage = false): Promise<void> {
+  await page.evaluate(() => scrollTo(0, 0));
+  await page.screenshot({ path: `${screenshots}/${name}.png`, fullPage });
+}
+
+async function assertNoSidewaysScrolling(page: Page): Promise<void> {
+  const [content, window] = await page.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+  assertEquals([content, window], [PHONE.width, PHONE.width]);
+}
+
+browserTest({ name: "the page: start, stop, resume, reset" }, async (page) => {
+  assertEquals(await page.textContent("#status"), "Ready");
+  assert((await page.textContent("#excerpt")).length > 100, "the text that will be learnt is shown");
+  assert(await page.isDisabled("#write"), "nothing can be written before there is a model");
+  await page.fill("[name=batchSize]", "64"); // longer updates: what a message takes matters less
+  await page.fill("[name=evalInterval]", "20");
+  await page.click("#main");
+  await stateIs(page, "training");
+  const threads = await page.evaluate(() => navigator.hardwareConcurrency);
+  assertEquals(await page.textContent("#path"), threads === 1 ? "CPU with one thread" : `CPU with ${threads} threads`);
+  assert(await page.isDisabled("#text"), "what has been set stays until reset");
+
+  // The untrained model's sample, the plot, the figures.
+  await page.waitForFunction(() =>
+    document.querySelectorAll("#plot .train")[0].getAttribute("points")!.split(" ").length > 30
+  );
+  assertEquals((await page.textContent("#sample-0")).length, 240);
+  assert((await page.textContent("#plot")).includes("entropy of the text: 0.216"));
+  assert((await page.textContent("#log")).includes("step 0: train loss 3."));
+
+  // When the button is pressed the worker is in an update, and may have sent a loss that the page has not shown.
+  const shown = await page.evaluate(() => {
+    document.getElementById("main")!.click();
+    return Number(document.getElementById("iteration")!.textContent!.replace(",", ""));
+  });
+  await stateIs(page, "stopped");
+  const stopped = await updates(page), ran = stopped - 1 - shown;
+  assert(ran >= 0 && ran <= 2, `${ran} updates after stop`);
+  await new Promise((resolve) => setTimeout(resolve, 300));
+  assertEquals(await page.textContent("#iteration"), String(stopped - 1));
+  await picture(page, "stopped");
+
+  await page.click("#main");
+  await textIs(page, "samples", "After 60 updates");
+  await stateIs(page, "training");
+  await page.click("#main");
+  await stateIs(page, "stopped");
+  const log = await page.textContent("#log");
+  assert(log.includes(`stopped after ${stopped} updates\n`), "the log goes on");
+  const iterations = log.matchAll(/^iter (\d+): loss ([\d.]+)/gm).map(([, iter, loss]) => [Number(iter), Number(loss)])
+    .toArray();
+  assertEquals(iterations.map(([iter]) => iter), iterations.map((_, i) => 10 * i), "no iteration twice, none left out");
+  assert(iterations.at(-1)![1] < 0.75 * iterations[0][1], "the loss has fallen");
+
+  await page.click("#reset");
+  await stateIs(page, "idle");
+  assertEquals(await page.textContent("#samples"), "");
+  assert(!await page.isDisabled("#text"));
+  // Chromium gives threads that wait two seconds before it ends them.
+  for (let waited = 0; page.workers().length > 0; waited += 100) {
+    assert(waited < 10_000, "the engine and its threads have ended");
+    await new Promise((resolve) => setTimeout(resolve, 100));
+  }
+});
+
+browserTest({ name: "the page: a prompt, while training and after", colorScheme: "dark" }, async (page) => {
+  const write = async (prompt: string, length: string) => {
+    await page.fill("#prompt", prompt);
+    await page.fill("[name=length]", length);
+    await page.click("#write");
+  };
+  const written = () => textIs(page, "write", "Write");
+  const text = () => page.textContent("#output");
+  await page.click("#main");
+  await stateIs(page, "training");
+  await page.fill("[name=temperature]", "0");
+  await write("Where does the ", "2000");
+  assertEquals(await page.textContent("#write"), "Stop writing");
+  const lengths = new Set<number>();
+  while (lengths.size < 4) lengths.add((await text()).length); // it comes in pieces
+  await page.click("#write");
+  await written();
+  assert((await text()).length < 2015, "writing has stopped in the middle");
+  await write("Where do the ", "40");
+  await written();
+  await stateIs(page, "training");
+
+  await textIs(page, "samples", "After 200 updates");
+  await page.click("#main");
+  await stateIs(page, "stopped");
+  await write('"Good ', "120");
+  await written();
+  const first = await text();
+  assertEquals([first.length, first.slice(0, 6)], [126, '"Good ']);
+  await write('"Good ', "120");
+  await written();
+  assertEquals(await text(), first); // at temperature 0 nothing is left to chance
+  await page.fill("[name=topK]", "5");
+  await page.fill("[name=temperature]", "1.2");
+  await write('"Good ', "120");
+  await written();
+  assert(await text() !== first, "at temperature 1.2 much is");
+  await picture(page, "dark", true);
+
+  await page.fill("#prompt", "5 % off");
+  await page.click("#write");
+  await textIs(page, "write-error", 'Not in the vocabulary of 48 characters: "5", "%"');
+  assertEquals(await page.textContent("#write"), "Write");
+});
+
+browserTest({ name: "the page: on a phone, with a text of one's own, to the end" }, async (page) => {
+  await page.setViewportSize(PHONE);
+  await assertNoSidewaysScrolling(page);
+  await picture(page, "phone_settings", true);
+  await page.check("[value=own]");
+  await page.fill("#text", "Too short.");
+  await page.click("#main");
+  await stateIs(page, "failed");
+  await textIs(page, "error", "The text is too short for block_size=32");
+  await page.click("#reset");
+  assert(!await page.isVisible("#error"));
+
+  await page.fill("#text", "Fifteen foxes fix fifty fences. ".repeat(100));
+  await page.fill("[name=maxIters]", "120");
+  await page.fill("[name=evalInterval]", "40");
+  await page.click("#main");
+  await stateIs(page, "finished");
+  assertEquals(await page.textContent("#status"), "Done: 121 updates");
+  assert(!await page.isVisible("#settings"), "the settings give way to the run");
+  assert(!(await page.textContent("#plot")).includes("entropy"), "nobody knows this text's entropy");
+  assert((await page.textContent("#sample-120")).includes("foxes fix fifty"), "it has learnt its text");
+  await assertNoSidewaysScrolling(page);
+  await picture(page, "phone", true);
+});
+
+browserTest({ name: "the page: paths and errors in words", flags: ["--no-isolation"] }, async (page) => {
+  await page.selectOption("#device", "webgpu");
+  await page.click("#main");
+  await stateIs(page, "failed");
+  await textIs(page, "error", "the only adapter computes on the processor (google swiftshader)");
+  for (
+    const [device, words] of [
+      ["webgpu:software", "WebGPU: google swiftshader"],
+      ["cpu", "CPU with one thread, since this page is not cross-origin isolated"],
+    ]
+  ) {
+    await page.click("#reset");
+    await page.selectOption("#device", device);
+    await page.click("#main");
+    await stateIs(page, "training");
+    assertEquals(await page.textContent("#path"), words);
+  }
+  await page.click("#reset");
+  await page.fill("[name=nHead]", "5");
+  await page.click("#main");
+  assertEquals(await page.textContent("#status"), "Ready"); // the browser says what is wrong, and does not submit
+  assertEquals(
+    await page.evaluate(() => document.querySelector<HTMLInputElement>("[name=nEmbd]")!.validationMessage),
+    "The width has to be a multiple of the number of heads.",
+  );
+});
