@@ -10,6 +10,10 @@ const settings = find<HTMLFormElement>("settings"), writing = find<HTMLFormEleme
 const main = find<HTMLButtonElement>("main"), reset = find<HTMLButtonElement>("reset");
 const write = find<HTMLButtonElement>("write");
 const view = new View();
+/** Browsers do not say why a module is not there. */
+const NOT_LOADED =
+  "The engine does not load. Either the server has gone, or this browser is too old for it: it has to know " +
+  "“using” declarations, as Chrome and Edge do from 134 on, and Firefox from 141.";
 let engine: Worker | undefined;
 let state: State;
 /** Whether the engine is writing what the prompt asked for. */
@@ -34,8 +38,7 @@ function start(): void {
   enter("starting", "Starting");
   engine = new Worker("worker.js", { type: "module" });
   engine.onmessage = ({ data }: MessageEvent<FromEngine>) => receive(data);
-  engine.onerror = ({ message }) =>
-    fail(`The engine does not start: ${message || "this browser is too old for it, or has lost the server"}.`);
+  engine.onerror = ({ message }) => fail(message || NOT_LOADED);
   send(request);
 }
 

@@ -27,6 +27,14 @@ export interface Page {
   on(event: "pageerror", listener: (error: Error) => void): void;
   screenshot(options: { path: string; fullPage?: boolean }): Promise<unknown>;
   setViewportSize(size: { width: number; height: number }): Promise<void>;
+  /** Answers requests for matching paths in the server's stead. */
+  route(
+    pattern: string,
+    respond: (
+      route: { fulfill(response: { status?: number; body: string; contentType?: string }): Promise<void> },
+    ) => unknown,
+  ): Promise<void>;
+  unroute(pattern: string): Promise<void>;
   workers(): unknown[];
   close(): Promise<void>;
 }

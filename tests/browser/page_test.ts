@@ -149,6 +149,13 @@ browserTest({ name: "the page: on a phone, with a text of one's own, to the end"
 });
 
 browserTest({ name: "the page: paths and errors in words", flags: ["--no-isolation"] }, async (page) => {
+  // A browser that does not know the engine's syntax.
+  await page.route("**/worker.js", (route) => route.fulfill({ body: "using 1;", contentType: "text/javascript" }));
+  await page.click("#main");
+  await stateIs(page, "failed");
+  await textIs(page, "error", "The engine does not load. Either the server has gone, or this browser is too old");
+  await page.unroute("**/worker.js");
+  await page.click("#reset");
   await page.selectOption("#device", "webgpu");
   await page.click("#main");
   await stateIs(page, "failed");

@@ -180,3 +180,14 @@ Deno.test("an exception ends the scopes that it passes", () => {
   assertEquals(outside.freed, false);
   assertEquals(outside.scope, undefined);
 });
+
+Deno.test("an engine without relaxed SIMD: the CPU device says so", async () => {
+  const device = await createDevice("cpu", { threads: 1 }), x = device.tensor([1, 2], [2]), { validate } = WebAssembly;
+  WebAssembly.validate = () => false;
+  try {
+    const message = "cpu: this WebAssembly engine refuses add; it has to know SIMD and relaxed SIMD";
+    assertThrows(() => ops.add(x, x), DeviceError, message);
+  } finally {
+    WebAssembly.validate = validate;
+  }
+});
