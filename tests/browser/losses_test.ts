@@ -1,7 +1,9 @@
 /** The engine of the page in a browser, on each path: ten losses of a run beside PyTorch's, by the page's own messages. */
 import { assertEquals } from "@std/assert";
 import type { FromEngine, Path, StartRequest } from "../../examples/browser/messages.ts";
-import type { GPTConfig } from "../../mod.ts";
+import { createDevice, Generator, GPT, type GPTConfig, Trainer } from "../../mod.ts";
+import { splitTokens } from "../../src/data/split.ts";
+import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
 import { readFixture } from "../golden/fixtures.ts";
 import { tolerances } from "../golden/tolerances.ts";
 import { assertClose } from "../testing.ts";
@@ -44,6 +46,20 @@ function runInPage({ request, losses }: { request: StartRequest; losses: number 
   });
 }
 
+/** The same run by the CPU device here. */
+async function lossesHere(): Promise<number[]> {
+  const { model: config, training, seed, text } = requestOf(curve, "cpu"), losses: number[] = [];
+  const device = await createDevice("cpu", { threads: 1 }), generator = new Generator(seed);
+  const tokenizer = CharacterTokenizer.fromText(text), { vocabSize } = tokenizer;
+  const model = new GPT({ ...config, vocabSize }, { device, generator });
+  const trainer = new Trainer(model, splitTokens(text, tokenizer, config), { ...training, generator });
+  for await (const event of trainer.run()) {
+    if (event.kind === "step" && losses.push(event.loss) === LOSSES) break;
+  }
+  device.close();
+  return losses;
+}
+
 interface PathCase {
   readonly name: string;
   readonly flags?: string[];
@@ -81,5 +97,6 @@ for (const { name, flags, device, path } of paths) {
     const expected = fixture.get("0.losses").values.subarray(0, LOSSES);
     console.log(`${name}: ${losses.map((loss) => loss.toFixed(6)).join(" ")}`);
     assertClose(losses, expected, tolerances.curve, name);
+    if (started?.path.device === "cpu") assertEquals(losses, await lossesHere()); // bit for bit
   });
 }
