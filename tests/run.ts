@@ -34,6 +34,7 @@ const browserPermissions = [
   `--allow-run=${Deno.execPath()},/usr/bin/chromium`,
   "--allow-env",
   "--allow-sys=homedir,osRelease",
+  "--allow-net=localhost", // our own look at the server
 ];
 
 /** `deno test` on `paths`, its output passed through; types are `deno task check`'s business. */

@@ -17,9 +17,13 @@ export class LossPlot {
   #entropy: number | undefined;
   #last = 1;
   #waiting = false;
+  /** Where the pointer is, in pixels. */
+  #pointed: number | undefined;
 
   constructor(readonly box: HTMLElement) {
     new ResizeObserver(() => this.#draw()).observe(box);
+    box.addEventListener("pointermove", ({ clientX }) => this.#point(clientX - box.getBoundingClientRect().left));
+    box.addEventListener("pointerleave", () => this.#point(undefined));
     this.#draw();
   }
 
@@ -40,6 +44,11 @@ export class LossPlot {
     this.#redraw();
   }
 
+  #point(at: number | undefined): void {
+    this.#pointed = at;
+    this.#redraw();
+  }
+
   #redraw(): void {
     if (this.#waiting) return;
     this.#waiting = true;
@@ -48,39 +57,46 @@ export class LossPlot {
 
   #draw(): void {
     this.#waiting = false;
-    const { clientWidth: width, clientHeight: height } = this.box, all = [...this.#batches, ...this.#heldOut];
-    const floor = this.#entropy ?? Math.min(...all.map(({ loss }) => loss), 0);
-    const top = all.length > 0 ? Math.max(...all.map(({ loss }) => loss), floor + 0.5) : TOP;
-    const steps = ticks(Math.min(floor, 0), top, height / 60);
-    const [low, high] = [steps[0], Math.max(steps.at(-1)!, top)];
-    const x = (iter: number) => MARGIN.left + iter / this.#last * (width - MARGIN.left - MARGIN.right);
-    const y = (loss: number) =>
-      height - MARGIN.bottom - (loss - low) / (high - low) * (height - MARGIN.top - MARGIN.bottom);
+    const { clientWidth: width, clientHeight: height } = this.box;
+    const batches = thinned(this.#batches), losses = [...batches, ...this.#heldOut].map(({ loss }) => loss);
+    const floor = Math.min(...losses, this.#entropy ?? 0, 0);
+    const top = losses.length > 0 ? Math.max(...losses, floor + 0.5) : TOP, steps = ticks(floor, top, height / 60);
+    const [low, high] = [steps[0], steps.at(-1)!], last = this.#last;
+    const [left, right, bottom] = [MARGIN.left, width - MARGIN.right, height - MARGIN.bottom];
+    const x = (iter: number) => left + iter / last * (right - left);
+    const y = (loss: number) => bottom - (loss - low) / (high - low) * (bottom - MARGIN.top);
 
     const svg = element("svg", { width, height, role: "img", "aria-label": this.#description() });
-    const [left, right, bottom] = [MARGIN.left, width - MARGIN.right, height - MARGIN.bottom];
+    const add = (name: string, attributes: Record<string, string | number>, text?: string) =>
+      svg.append(element(name, attributes, text));
     for (const loss of steps) {
-      svg.append(element("line", { class: "grid", x1: left, x2: right, y1: y(loss), y2: y(loss) }));
-      svg.append(element("text", { x: left - 8, y: y(loss) + 4, "text-anchor": "end" }, String(loss)));
+      add("line", { class: "grid", x1: left, x2: right, y1: y(loss), y2: y(loss) });
+      add("text", { x: left - 8, y: y(loss) + 4, "text-anchor": "end" }, String(loss));
     }
-    for (const iter of ticks(0, this.#last, width / 90).filter((iter) => iter <= this.#last)) {
+    for (const iter of ticks(0, last, width / 90).filter((iter) => iter <= last)) {
       const anchor = x(iter) > right - 12 ? "end" : "middle";
-      svg.append(element("text", { x: x(iter), y: bottom + 18, "text-anchor": anchor }, iter.toLocaleString("en")));
+      add("text", { x: x(iter), y: bottom + 18, "text-anchor": anchor }, iter.toLocaleString("en"));
     }
-    svg.append(element("text", { class: "axis", x: right, y: height - 4, "text-anchor": "end" }, "iteration"));
-    svg.append(element("text", { class: "axis", x: 0, y: 12 }, "nats a character"));
+    add("text", { x: right, y: height - 4, "text-anchor": "end" }, "iteration");
+    add("text", { x: 0, y: 12 }, "nats a character");
     if (this.#entropy !== undefined) {
       const at = y(this.#entropy);
-      svg.append(element("line", { class: "entropy", x1: left, x2: right, y1: at, y2: at }));
-      const text = `entropy of the text: ${this.#entropy.toFixed(3)}`;
-      svg.append(element("text", { class: "entropy", x: right, y: at - 6, "text-anchor": "end" }, text));
+      add("line", { class: "entropy", x1: left, x2: right, y1: at, y2: at });
+      add("text", { class: "entropy", x: left + 8, y: at - 6 }, `entropy of the text: ${this.#entropy.toFixed(3)}`);
     }
-    const line = (points: readonly Point[]) =>
-      points.map(({ iter, loss }) => `${x(iter).toFixed(1)},${y(loss).toFixed(1)}`);
-    svg.append(element("polyline", { class: "train", points: line(thinned(this.#batches)).join(" ") }));
-    svg.append(element("polyline", { class: "val", points: line(this.#heldOut).join(" ") }));
-    for (const { iter, loss } of this.#heldOut) {
-      svg.append(element("circle", { class: "val", cx: x(iter), cy: y(loss), r: 3 }));
+
+    const line = (points: readonly Point[]) => points.map(({ iter, loss }) => `${x(iter)},${y(loss)}`).join(" ");
+    add("polyline", { class: "train", points: line(batches) });
+    add("polyline", { class: "val", points: line(this.#heldOut) });
+    for (const { iter, loss } of this.#heldOut) add("circle", { class: "val", cx: x(iter), cy: y(loss), r: 3 });
+    const pointed = this.#pointed === undefined
+      ? undefined
+      : nearest(batches, (this.#pointed - left) / (right - left) * last);
+    if (pointed) {
+      const at = x(pointed.iter), words = `iteration ${Math.round(pointed.iter)}: ${pointed.loss.toFixed(3)}`;
+      add("line", { class: "pointed", x1: at, x2: at, y1: MARGIN.top, y2: bottom });
+      add("circle", { class: "pointed", cx: at, cy: y(pointed.loss), r: 4 });
+      add("text", { class: "pointed", x: right, y: 12, "text-anchor": "end" }, words);
     }
     this.box.replaceChildren(svg);
   }
@@ -104,6 +120,11 @@ function thinned(points: readonly Point[]): Point[] {
     means.push({ iter: mean("iter"), loss: mean("loss") });
   }
   return means;
+}
+
+function nearest(points: readonly Point[], iter: number): Point | undefined {
+  const distance = (point: Point) => Math.abs(point.iter - iter);
+  return points.reduce<Point | undefined>((best, p) => best && distance(best) <= distance(p) ? best : p, undefined);
 }
 
 /** About `count` round numbers from `low`, or just below, to `high`. */

@@ -8,6 +8,7 @@ interface Browser {
 export interface Page {
   goto(url: string): Promise<unknown>;
   click(selector: string): Promise<void>;
+  hover(selector: string): Promise<void>;
   check(selector: string): Promise<void>;
   fill(selector: string, value: string): Promise<void>;
   selectOption(selector: string, value: string): Promise<unknown>;
@@ -84,7 +85,7 @@ async function openBrowser(): Promise<Browser> {
 }
 
 /** Runs `deno task browser` on a free port. */
-async function serve(flags: readonly string[]): Promise<AsyncDisposable & { readonly url: string }> {
+export async function serve(flags: readonly string[]): Promise<AsyncDisposable & { readonly url: string }> {
   const child = new Deno.Command(Deno.execPath(), {
     args: ["task", "--quiet", "browser", "--port=0", ...flags],
     cwd: new URL("../../", import.meta.url),

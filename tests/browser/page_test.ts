@@ -117,6 +117,9 @@ browserTest({ name: "the page: a prompt, while training and after", colorScheme:
   assert(await text() !== first, "at temperature 1.2 much is");
   await picture(page, "dark", true);
 
+  await page.hover("#plot"); // its middle, so the last loss is the nearest
+  await textIs(page, "plot", `iteration ${await updates(page) - 1}: ${await page.textContent("#loss")}`);
+
   await page.fill("#prompt", "5 % off");
   await page.click("#write");
   await textIs(page, "write-error", 'Not in the vocabulary of 48 characters: "5", "%"');
