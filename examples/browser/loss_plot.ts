@@ -82,7 +82,7 @@ export class LossPlot {
     if (this.#entropy !== undefined) {
       const at = y(this.#entropy);
       add("line", { class: "entropy", x1: left, x2: right, y1: at, y2: at });
-      add("text", { class: "entropy", x: left + 8, y: at - 6 }, `entropy of the text: ${this.#entropy.toFixed(3)}`);
+      add("text", { class: "entropy", x: left + 8, y: at - 6 }, `entropy ${this.#entropy.toFixed(3)}`);
     }
 
     const line = (points: readonly Point[]) => points.map(({ iter, loss }) => `${x(iter)},${y(loss)}`).join(" ");

@@ -40,7 +40,7 @@ browserTest({ name: "the page: start, stop, resume, reset" }, async (page) => {
     document.querySelectorAll("#plot .train")[0].getAttribute("points")!.split(" ").length > 30
   );
   assertEquals((await page.textContent("#sample-0")).length, 240);
-  assert((await page.textContent("#plot")).includes("entropy of the text: 0.216"));
+  assert((await page.textContent("#plot")).includes("entropy 0.216"));
   assert((await page.textContent("#log")).includes("step 0: train loss 3."));
 
   // When the button is pressed the worker is in an update, and may have sent a loss that the page has not shown.
