@@ -1,7 +1,7 @@
 /** The engine of the page in a browser, on each path: ten losses of a run beside PyTorch's, by the page's own messages. */
 import { assertEquals } from "@std/assert";
 import type { FromEngine, Path, StartRequest } from "../../examples/browser/messages.ts";
-import { createDevice, Generator, GPT, type GPTConfig, Trainer } from "../../mod.ts";
+import { createDevice, generate, Generator, GPT, type GPTConfig, Trainer } from "../../mod.ts";
 import { splitTokens } from "../../src/data/split.ts";
 import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
 import { readFixture } from "../golden/fixtures.ts";
@@ -16,6 +16,8 @@ interface CurveCase {
   readonly flags: Readonly<Record<string, number>>;
 }
 const LOSSES = 10;
+/** Characters that the model writes before the first update: they leave the run as it is. */
+const SAMPLE = 8;
 const fixture = readFixture<CurveCase>("curves"), [curve] = fixture.cases;
 
 /** The fixture's tokens as a text: its characters in the order of their code points are the tokens in theirs. */
@@ -27,7 +29,7 @@ function requestOf(
   const text = String.fromCodePoint(...ids.map((id) => 97 + id));
   const camel = (flag: string) => flag.replace(/_(.)/g, (_, letter) => letter.toUpperCase());
   const training = Object.fromEntries(Object.entries(flags).map(([flag, value]) => [camel(flag), value]));
-  return { kind: "start", device, text, seed, model, training, sampleLength: 0 };
+  return { kind: "start", device, text, seed, model, training, sampleLength: SAMPLE };
 }
 
 /** Runs in the page: what its worker says until so many losses are there. */
@@ -46,18 +48,20 @@ function runInPage({ request, losses }: { request: StartRequest; losses: number 
   });
 }
 
-/** The same run by the CPU device here. */
-async function lossesHere(): Promise<number[]> {
+/** The same run by the CPU device here: its losses, and what the model writes before it. */
+async function runHere(): Promise<{ losses: number[]; sample: string }> {
   const { model: config, training, seed, text } = requestOf(curve, "cpu"), losses: number[] = [];
   const device = await createDevice("cpu", { threads: 1 }), generator = new Generator(seed);
   const tokenizer = CharacterTokenizer.fromText(text), { vocabSize } = tokenizer;
   const model = new GPT({ ...config, vocabSize }, { device, generator });
   const trainer = new Trainer(model, splitTokens(text, tokenizer, config), { ...training, generator });
+  const options = { maxNewTokens: SAMPLE, temperature: 0.8, seed: 1337 };
+  const sample = tokenizer.decode(await Array.fromAsync(generate(model, [0], options)));
   for await (const event of trainer.run()) {
     if (event.kind === "step" && losses.push(event.loss) === LOSSES) break;
   }
   device.close();
-  return losses;
+  return { losses, sample };
 }
 
 interface PathCase {
@@ -97,6 +101,9 @@ for (const { name, flags, device, path } of paths) {
     const expected = fixture.get("0.losses").values.subarray(0, LOSSES);
     console.log(`${name}: ${losses.map((loss) => loss.toFixed(6)).join(" ")}`);
     assertClose(losses, expected, tolerances.curve, name);
-    if (started?.path.device === "cpu") assertEquals(losses, await lossesHere()); // bit for bit
+    const sample = said.filter((message) => message.kind === "text").map(({ text }) => text).join("");
+    const here = await runHere();
+    assertEquals(sample, here.sample);
+    if (started?.path.device === "cpu") assertEquals(losses, here.losses); // bit for bit
   });
 }
