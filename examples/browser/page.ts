@@ -24,7 +24,8 @@ const send = (message: ToEngine) => engine?.postMessage(message);
 function enter(next: State, words: string): void {
   state = next;
   view.status(next, words);
-  for (const fieldset of settings.querySelectorAll("fieldset")) fieldset.disabled = state !== "idle";
+  const isOpen = state === "idle" || state === "finished" || state === "failed"; // Start would begin a new run
+  for (const fieldset of settings.querySelectorAll("fieldset")) fieldset.disabled = !isOpen;
   main.textContent = state === "stopped" ? "Resume" : state === "training" || state === "stopping" ? "Stop" : "Start";
   main.disabled = state === "starting" || state === "stopping";
   reset.disabled = state === "idle";

@@ -42,7 +42,8 @@ export interface Page {
 
 const CHROMIUM = "/usr/bin/chromium";
 const hasChromium = await Deno.stat(CHROMIUM).then(() => true, () => false);
-const required = Deno.env.get("REQUIRE_WEBGPU") === "1";
+/** Whether tests are left out: without Chromium, but not with REQUIRE_WEBGPU=1, which has them fail. */
+export const ignore: boolean = !hasChromium && Deno.env.get("REQUIRE_WEBGPU") !== "1";
 
 interface BrowserTest {
   readonly name: string;
@@ -52,13 +53,13 @@ interface BrowserTest {
 }
 
 /**
- * A test of the page, in a Chromium of its own, without a window, whose WebGPU computes on the processor. Where there is no
- * Chromium it is ignored, or with REQUIRE_WEBGPU=1 fails; an error that nobody catches in the page fails it too.
+ * A test of the page, in a Chromium of its own, without a window, whose WebGPU computes on the processor. An error that
+ * nobody catches in the page fails it.
  */
 export function browserTest({ name, flags = [], colorScheme }: BrowserTest, body: (page: Page) => Promise<void>): void {
   Deno.test({
     name,
-    ignore: !hasChromium && !required,
+    ignore,
     // playwright-core keeps timers and streams of its own.
     sanitizeOps: false,
     sanitizeResources: false,

@@ -27,8 +27,8 @@ browserTest({ name: "the page: start, stop, resume, reset" }, async (page) => {
   assertEquals(await page.textContent("#status"), "Ready");
   assert((await page.textContent("#excerpt")).length > 100, "the text that will be learnt is shown");
   assert(await page.isDisabled("#write"), "nothing can be written before there is a model");
-  await page.fill("[name=batchSize]", "64"); // longer updates: what a message takes matters less
-  await page.fill("[name=evalInterval]", "20");
+  await page.fill("[name=batchSize]", "128"); // long updates, beside which a message's way takes no time
+  await page.fill("[name=evalInterval]", "10");
   await page.click("#main");
   await stateIs(page, "training");
   const threads = await page.evaluate(() => navigator.hardwareConcurrency);
@@ -37,7 +37,7 @@ browserTest({ name: "the page: start, stop, resume, reset" }, async (page) => {
 
   // The untrained model's sample, the plot, the figures.
   await page.waitForFunction(() =>
-    document.querySelectorAll("#plot .train")[0].getAttribute("points")!.split(" ").length > 30
+    document.querySelectorAll("#plot .train")[0].getAttribute("points")!.split(" ").length > 12
   );
   assertEquals((await page.textContent("#sample-0")).length, 240);
   assert((await page.textContent("#plot")).includes("entropy 0.216"));
@@ -56,7 +56,7 @@ browserTest({ name: "the page: start, stop, resume, reset" }, async (page) => {
   await picture(page, "stopped");
 
   await page.click("#main");
-  await textIs(page, "samples", "After 60 updates");
+  await textIs(page, "samples", "After 40 updates");
   await stateIs(page, "training");
   await page.click("#main");
   await stateIs(page, "stopped");
@@ -65,7 +65,7 @@ browserTest({ name: "the page: start, stop, resume, reset" }, async (page) => {
   const iterations = log.matchAll(/^iter (\d+): loss ([\d.]+)/gm).map(([, iter, loss]) => [Number(iter), Number(loss)])
     .toArray();
   assertEquals(iterations.map(([iter]) => iter), iterations.map((_, i) => 10 * i), "no iteration twice, none left out");
-  assert(iterations.at(-1)![1] < 0.75 * iterations[0][1], "the loss has fallen");
+  assert(iterations.at(-1)![1] < 0.8 * iterations[0][1], "the loss has fallen");
 
   await page.click("#reset");
   await stateIs(page, "idle");
@@ -89,13 +89,13 @@ browserTest({ name: "the page: a prompt, while training and after", colorScheme:
   await page.click("#main");
   await stateIs(page, "training");
   await page.fill("[name=temperature]", "0");
-  await write("Where does the ", "2000");
+  await write("Where does the ", "10000");
   assertEquals(await page.textContent("#write"), "Stop writing");
   const lengths = new Set<number>();
   while (lengths.size < 4) lengths.add((await text()).length); // it comes in pieces
   await page.click("#write");
   await written();
-  assert((await text()).length < 2015, "writing has stopped in the middle");
+  assert((await text()).length < 10_000, "writing has stopped in the middle");
   await write("Where do the ", "40");
   await written();
   await stateIs(page, "training");
@@ -135,15 +135,13 @@ browserTest({ name: "the page: on a phone, with a text of one's own, to the end"
   await page.click("#main");
   await stateIs(page, "failed");
   await textIs(page, "error", "The text is too short for block_size=32");
-  await page.click("#reset");
-  assert(!await page.isVisible("#error"));
-
   await page.fill("#text", "Fifteen foxes fix fifty fences. ".repeat(100));
   await page.fill("[name=maxIters]", "120");
   await page.fill("[name=evalInterval]", "40");
   await page.click("#main");
   await stateIs(page, "finished");
   assertEquals(await page.textContent("#status"), "Done: 121 updates");
+  assert(!await page.isVisible("#error"));
   assert(!await page.isVisible("#settings"), "the settings give way to the run");
   assert(!(await page.textContent("#plot")).includes("entropy"), "nobody knows this text's entropy");
   assert((await page.textContent("#sample-120")).includes("foxes fix fifty"), "it has learnt its text");

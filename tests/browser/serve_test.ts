@@ -1,9 +1,12 @@
-/** The page's server, without a browser: what it refuses, and the headers that decide about threads. */
+/**
+ * The page's server: what it refuses, and the headers that decide about threads. These tests need no browser, but Deno fetches
+ * esbuild for them, which nobody should need who has no browser to test.
+ */
 import { assertEquals } from "@std/assert";
-import { serve } from "./browser.ts";
+import { ignore, serve } from "./browser.ts";
 
 for (const [flags, policy] of [[[], "require-corp"], [["--no-isolation"], null]] as const) {
-  Deno.test(`deno task browser ${flags}`, async () => {
+  Deno.test({ name: `deno task browser ${flags}`, ignore }, async () => {
     await using server = await serve(flags);
     for (
       const [path, type] of [["", "html"], ["style.css", "css"], ["page.js", "javascript"], ["worker.js", "javascript"]]
@@ -21,7 +24,7 @@ for (const [flags, policy] of [[[], "require-corp"], [["--no-isolation"], null]]
   });
 }
 
-Deno.test("deno task browser: flags that it does not take", async () => {
+Deno.test({ name: "deno task browser: flags that it does not take", ignore }, async () => {
   await assertRefused("--port=x", "--port=x: expected a whole number from 0 to 65535");
   await assertRefused("--prot=1", "unknown flag --prot=1\nUsage: deno task browser [--port=8000] [--no-isolation]");
 });
