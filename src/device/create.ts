@@ -31,23 +31,8 @@ export async function createDevice(name = "auto", options: CpuOptions = {}): Pro
   if (name === "auto" || name === "cpu") return await CpuDevice.create(options);
   if (/^webgpu(:dawn)?(:software)?$/.test(name)) {
     const { openWebGPU } = await import("./webgpu.ts");
-    const gpu = name.includes(":dawn") ? await dawn() : navigator.gpu;
+    const gpu = name.includes(":dawn") ? await (await import("./dawn.ts")).dawn() : navigator.gpu;
     return await openWebGPU(gpu, name.endsWith(":software"));
   }
   throw new DeviceError(`no device is called ${name}; there are auto, cpu, webgpu and reference`);
-}
-
-/** Dawn's entry point: kept, for the process ends when it is collected. */
-let dawnGPU: GPU | undefined;
-
-/** Dawn, Chromium's implementation, from npm. The specifier is computed, or it would be fetched by runs that never ask for it. */
-async function dawn(): Promise<GPU> {
-  const specifier = ["npm", "webgpu@0.6.2"].join(":");
-  try {
-    const { create, globals } = await import(specifier);
-    Object.assign(globalThis, globals);
-    return dawnGPU ??= create([]) as GPU;
-  } catch (error) {
-    throw new DeviceError(`webgpu:dawn: ${(error as Error).message.split("\n")[0]}`);
-  }
 }
