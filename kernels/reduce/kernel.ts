@@ -21,12 +21,14 @@ const passes = (source: string) => [
   {
     source: `${reduceSource}\n${source}`,
     entry: "reduce_chunks",
+    file: "reduce.wgsl",
     workgroups: (sizes: Sizes) => cut(sizes).chunks * Math.ceil(sizes.outer * sizes.inner / cut(sizes).lines),
     workspace: (sizes: Sizes) => sizes.outer * cut(sizes).chunks * sizes.inner,
   },
   {
     source: `${reduceSource}\n${source}`,
     entry: "reduce_rest",
+    file: "reduce.wgsl",
     workgroups: ({ outer, inner }: Sizes) => Math.ceil(outer * inner / 64),
   },
 ];

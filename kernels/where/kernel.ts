@@ -19,5 +19,5 @@ export const where = kernel({
       });
     },
   },
-  gpu: { source, entry: "choose", workgroups: ({ n }) => Math.ceil(n / 256) },
+  gpu: { source, entry: "choose", file: "where.wgsl", workgroups: ({ n }) => Math.ceil(n / 256) },
 });

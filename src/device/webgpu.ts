@@ -11,6 +11,7 @@ import type { AnyKernel, AnyPass, DType, NumberArray } from "../kernel.ts";
 import type { Profile } from "../profile.ts";
 import { type Capacity, type Command, Device, type Launch, type Storage } from "./device.ts";
 import { GpuClock } from "./gpu_clock.ts";
+import { shaderError } from "./shader_errors.ts";
 
 /** Bytes of a slot: what offsets are multiples of on every adapter. */
 const SLOT = 256, SLOTS = 4096;
@@ -58,6 +59,8 @@ export class WebGPUDevice extends Device {
   #checks: Promise<void>[] = [];
   #clock: GpuClock | undefined;
   #failure: DeviceError | undefined;
+  /** An error outside of all scopes. Mostly it follows from one that a scope has seen, which is the one to tell. */
+  #uncaptured: DeviceError | undefined;
   /** The kernel that was encoded last. */
   #latest = "any kernel";
 
@@ -67,7 +70,10 @@ export class WebGPUDevice extends Device {
     this.adapter = adapter;
     this.#uniforms = this.#slotBuffer();
     this.#absent = gpu.createBuffer({ size: SLOT, usage: GPUBufferUsage.STORAGE });
-    gpu.addEventListener("uncapturederror", (event) => this.#fail((event as GPUUncapturedErrorEvent).error.message));
+    gpu.addEventListener("uncapturederror", (event) => {
+      event.preventDefault(); // or it is printed too
+      this.#uncaptured ??= new DeviceError(`webgpu: ${(event as GPUUncapturedErrorEvent).error.message}`);
+    });
     gpu.lost.then(({ reason, message }) => {
       if (!this.closed) this.#fail(`the device was lost in or before ${this.#latest}: ${message || reason}`);
     });
@@ -88,6 +94,10 @@ export class WebGPUDevice extends Device {
 
   #fail(why: string): void {
     this.#failure ??= new DeviceError(`webgpu: ${why}`);
+  }
+  #check(): void {
+    this.#failure ??= this.#uncaptured;
+    if (this.#failure) throw this.#failure;
   }
 
   protected override take(length: number, dtype: DType): GPUBuffer {
@@ -116,16 +126,17 @@ export class WebGPUDevice extends Device {
     this.#commands().copyBufferToBuffer(bufferOf(storage), 4 * storage.offset, staging, 0, size);
     this.flush();
     await Promise.all(this.#checks.splice(0));
-    if (this.#failure) throw this.#failure;
+    this.#check();
     try {
       await this.#clock?.read();
       await staging.mapAsync(GPUMapMode.READ);
       const bytes = staging.getMappedRange().slice(0);
-      if (this.#failure) throw this.#failure;
+      this.#check();
       return storage.dtype === "f32" ? new Float32Array(bytes) : new Int32Array(bytes);
     } catch (error) {
       await this.#lost(); // which says why
-      throw this.#failure ?? new DeviceError(`webgpu: reading failed: ${(error as Error).message}`);
+      this.#check();
+      throw new DeviceError(`webgpu: reading failed: ${(error as Error).message}`);
     } finally {
       staging.destroy();
     }
@@ -246,21 +257,23 @@ export class WebGPUDevice extends Device {
         role === "reads" ? "read-only-storage" : "storage"
       );
     if (workspace) types.push("storage");
-    compiled = this.#scoped(`${kernel.name}: ${pass.entry}`, () => {
+    let module: GPUShaderModule;
+    const create = () => {
       const layout = this.gpu.createBindGroupLayout({
         entries: [
           { binding: 0, visibility, buffer: { type: "uniform" } },
           ...types.map((type, i) => ({ binding: i + 1, visibility, buffer: { type } })),
         ],
       });
-      const module = this.gpu.createShaderModule({ label: pass.entry, code: pass.source });
+      module = this.gpu.createShaderModule({ label: pass.entry, code: pass.source });
       const pipeline = this.gpu.createComputePipeline({
         label: pass.entry,
         layout: this.gpu.createPipelineLayout({ bindGroupLayouts: [layout] }),
         compute: { module, entryPoint: pass.entry, constants },
       });
       return { pipeline, layout, number: this.created.pipelines++ };
-    });
+    };
+    compiled = this.#scoped(`${kernel.name}: ${pass.entry}`, create, () => shaderError(module, pass));
     variants.set(variant, compiled);
     return compiled;
   }
@@ -298,13 +311,15 @@ export class WebGPUDevice extends Device {
     return { buffer: bufferOf(storage), offset: 4 * storage.offset, size: 4 * storage.length };
   }
 
-  /** Creates something; what the GPU says against it surfaces at the next read, with its name. */
-  #scoped<T>(what: string, create: () => T): T {
+  /** Creates something; what the GPU says against it surfaces at the next read, with its name or as `explain` has it. */
+  #scoped<T>(what: string, create: () => T, explain?: () => Promise<string | undefined>): T {
     this.gpu.pushErrorScope("validation");
     this.gpu.pushErrorScope("out-of-memory");
     const made = create();
     for (let scope = 0; scope < 2; scope++) {
-      const check = this.gpu.popErrorScope().then((error) => void (error && this.#fail(`${what}: ${error.message}`)));
+      const check = this.gpu.popErrorScope().then(async (error) => {
+        if (error) this.#fail(await explain?.() ?? `${what}: ${error.message}`);
+      });
       this.#checks.push(check);
     }
     return made;

@@ -1,6 +1,12 @@
-/** Each shader's bindings and Params against its kernel's declaration: the device binds by position, and a mistake is silent. */
-import { assertEquals } from "@std/assert";
+/**
+ * Every shader: its bindings and Params against its kernel's declaration, for the device binds by position and a mistake is
+ * silent; its file; and what the compilers of the WebGPU devices say to it, where there are any.
+ */
+import { assert, assertEquals } from "@std/assert";
+import { shaderError } from "../../src/device/shader_errors.ts";
+import { WebGPUDevice } from "../../src/device/webgpu.ts";
 import { type AnyKernel, type AnyPass, bindSizes } from "../../src/kernel.ts";
+import { devices } from "../testing.ts";
 
 const folder = new URL("../../kernels/", import.meta.url);
 
@@ -23,36 +29,96 @@ async function* kernels(): AsyncGenerator<AnyKernel> {
   }
 }
 
+/** The .wgsl files under kernels/, by name. */
+async function shaderFiles(): Promise<Map<string, string>> {
+  const files = new Map<string, string>();
+  for await (const { name, isDirectory } of Deno.readDir(folder)) {
+    if (!isDirectory) continue;
+    for await (const file of Deno.readDir(new URL(`${name}/`, folder))) {
+      if (!file.name.endsWith(".wgsl")) continue;
+      assert(!files.has(file.name), `two shaders are called ${file.name}: messages name them without their folder`);
+      files.set(file.name, await Deno.readTextFile(new URL(`${name}/${file.name}`, folder)));
+    }
+  }
+  return files;
+}
+
+/** What the compiler says against a pass, with each of its has_ and fresh_ constants on and off; all of it at the end. */
+async function compile({ gpu }: WebGPUDevice, pass: AnyPass): Promise<void> {
+  const flags = Array.from(
+    withoutComments(pass.source).matchAll(/override\s+((?:has|fresh)_\w+)/g),
+    ([, flag]) => flag,
+  );
+  const errors: (string | undefined)[] = [];
+  for (let variant = 0; variant < 1 << flags.length; variant++) {
+    const constants = Object.fromEntries(flags.map((flag, i) => [flag, variant >> i & 1]));
+    gpu.pushErrorScope("validation");
+    const module = gpu.createShaderModule({ code: pass.source });
+    gpu.createComputePipeline({ layout: "auto", compute: { module, entryPoint: pass.entry, constants } });
+    const error = await gpu.popErrorScope();
+    if (error) {
+      errors.push(
+        await shaderError(module, pass) ?? `${pass.entry} with ${JSON.stringify(constants)}: ${error.message}`,
+      );
+    }
+  }
+  assert(errors.length === 0, errors.join("\n"));
+}
+
 const withoutComments = (source: string) => source.replaceAll(/\/\/.*$/gm, "").replaceAll(/\/\*[^]*?\*\//g, "");
 
-for await (const kernel of kernels()) {
-  const passes = [kernel.gpu ?? []].flat() as AnyPass[];
-  passes.forEach((pass, i) =>
-    Deno.test(`${kernel.name}: the bindings of ${pass.entry}${i ? `, pass ${i + 1}` : ""} are the declared ones`, () => {
-      const source = withoutComments(pass.source), what = `${kernel.name}: ${pass.entry}`;
-      const fields = source.match(/struct Params \{([^}]*)\}/)?.[1] ?? "";
-      const sizes = Object.keys(bindSizes(kernel, {}));
-      const scalar = { f32: "f32", i32: "i32" };
-      assertEquals(
-        [...fields.matchAll(/(\w+)\s*:\s*(\w+)/g)].map(([, , type]) => type),
-        [...sizes.map(() => "u32"), ...Object.values(kernel.params).map((type) => scalar[type])],
-        `${what}: Params {${fields}} for sizes ${sizes} and params ${Object.keys(kernel.params)}`,
-      );
-      const declared = kernel.operands.map(({ role, dtype }) => [role === "reads" ? "read" : "read_write", dtype]);
-      const bindings = source.matchAll(
-        /@binding\((\d+)\)\s*var<storage,\s*(\w+)>\s*(\w+)\s*:\s*array<(?:vec[24]<)?(\w+)>/g,
-      );
-      for (const [, binding, access, name, type] of bindings) {
-        const [role, dtype] = declared[Number(binding) - 1] ?? ["read_write", "f32"]; // behind the operands: the workspace
-        assertEquals(access, role, `${what}: binding ${binding}, ${name}`);
-        if (declared[Number(binding) - 1]) {
-          assertEquals([dtype, dtype === "i32" ? "u32" : dtype].includes(type), true, `${what}: ${name} is ${type}`);
-        }
-      }
-      for (const { name, optional } of kernel.operands) {
-        const flag = new RegExp(`override\\s+has_${name}\\b`).test(source);
-        if (flag) assertEquals(optional, true, `${what}: has_${name} of an operand that is always there`);
-      }
-    })
+function checkBindings(kernel: AnyKernel, pass: AnyPass): void {
+  const source = withoutComments(pass.source), what = `${kernel.name}: ${pass.entry}`;
+  const fields = source.match(/struct Params \{([^}]*)\}/)?.[1] ?? "";
+  const sizes = Object.keys(bindSizes(kernel, {}));
+  const scalar = { f32: "f32", i32: "i32" };
+  assertEquals(
+    [...fields.matchAll(/(\w+)\s*:\s*(\w+)/g)].map(([, , type]) => type),
+    [...sizes.map(() => "u32"), ...Object.values(kernel.params).map((type) => scalar[type])],
+    `${what}: Params {${fields}} for sizes ${sizes} and params ${Object.keys(kernel.params)}`,
   );
+  const declared = kernel.operands.map(({ role, dtype }) => [role === "reads" ? "read" : "read_write", dtype]);
+  const bindings = source.matchAll(
+    /@binding\((\d+)\)\s*var<storage,\s*(\w+)>\s*(\w+)\s*:\s*array<(?:vec[24]<)?(\w+)>/g,
+  );
+  for (const [, binding, access, name, type] of bindings) {
+    const [role, dtype] = declared[Number(binding) - 1] ?? ["read_write", "f32"]; // behind the operands: the workspace
+    assertEquals(access, role, `${what}: binding ${binding}, ${name}`);
+    if (declared[Number(binding) - 1]) {
+      assertEquals([dtype, dtype === "i32" ? "u32" : dtype].includes(type), true, `${what}: ${name} is ${type}`);
+    }
+  }
+  for (const { name, optional } of kernel.operands) {
+    const flag = new RegExp(`override\\s+has_${name}\\b`).test(source);
+    if (flag) assertEquals(optional, true, `${what}: has_${name} of an operand that is always there`);
+  }
 }
+
+/** Messages give the file's lines, so what else a source has comes after them; a type may be another. */
+function checkFile({ source, entry, file = `${entry}.wgsl` }: AnyPass): void {
+  const text = files.get(file);
+  assert(text !== undefined, `there is no ${file} under kernels/`);
+  assert(anyType(source).startsWith(anyType(text)), `the source does not begin with ${file}`);
+}
+
+const anyType = (source: string) => source.replaceAll("i32", "f32");
+
+const all = (await devices()).filter(({ device }) => device instanceof WebGPUDevice);
+const files = await shaderFiles(), sources: string[] = [];
+
+for await (const kernel of kernels()) {
+  for (const [i, pass] of ([kernel.gpu ?? []].flat() as AnyPass[]).entries()) {
+    const which = `${kernel.name}: ${pass.entry}${i ? `, pass ${i + 1}` : ""}`;
+    sources.push(anyType(pass.source));
+    Deno.test(`${which}: the bindings are the declared ones`, () => checkBindings(kernel, pass));
+    Deno.test(`${which}: the source is a file's`, () => checkFile(pass));
+    for (const { name, device } of all) {
+      Deno.test(`${which} compiles (${name})`, () => compile(device as WebGPUDevice, pass));
+    }
+  }
+}
+
+Deno.test("every shader file is in a pass", () => {
+  const unused = [...files].filter(([, text]) => !sources.some((source) => source.includes(anyType(text))));
+  assertEquals(unused.map(([file]) => file), []);
+});
