@@ -3,13 +3,14 @@
  *
  * - narrow: every test, with 128-bit WASM kernels;
  * - wide: the engine's and the golden tests again, with the 256-bit kernels that V8's flags turn on;
- * - WebGPU: the golden tests again, through Deno's wgpu, on adapters that compute on the processor. One that is not installed
- *   is skipped, or with REQUIRE_WEBGPU=1 fails;
+ * - WebGPU: the golden tests and those of WebGPU's own again, through Deno's wgpu and through Dawn, on adapters that compute on
+ *   the processor. One that is not installed is skipped, or with REQUIRE_WEBGPU=1 fails;
  * - browser: the page in `examples/browser/`, in Chromium; skipped or failed likewise.
  *
  * `deno task test PATH…` runs only those files or folders.
  */
 import { v8Flags, wideAvailable } from "../src/cli/v8_flags.ts";
+import { DAWN } from "../src/device/dawn.ts";
 
 interface Counts {
   passed: number;
@@ -43,13 +44,22 @@ async function deno(
   flags: string,
   paths: string[],
   env: Record<string, string> = {},
+  more: string[] = [],
 ): Promise<Counts> {
   const inBrowser = mode === "browser";
   paths = paths.filter((path) => path.includes("tests/browser") === inBrowser);
   if (paths.length === 0) return { passed: 0, failed: 0, skipped: 0 };
   console.log(`\n${mode}: DENO_V8_FLAGS=${flags} deno test ${paths.join(" ")}`);
   const child = new Deno.Command(Deno.execPath(), {
-    args: ["test", "--quiet", "--no-check", "--no-prompt", ...(inBrowser ? browserPermissions : permissions), ...paths],
+    args: [
+      "test",
+      "--quiet",
+      "--no-check",
+      "--no-prompt",
+      ...(inBrowser ? browserPermissions : permissions),
+      ...more,
+      ...paths,
+    ],
     env: { ...env, DENO_V8_FLAGS: flags, NO_COLOR: "1" },
     cwd: root,
     stdout: "piped",
@@ -80,24 +90,39 @@ if (wideAvailable()) {
 }
 
 /** Vulkan drivers without a GPU: Mesa's llvmpipe, and SwiftShader, which comes with Chromium. */
-const adapters = {
-  llvmpipe: "/usr/share/vulkan/icd.d/lvp_icd.x86_64.json",
-  SwiftShader: "/usr/lib/chromium/vk_swiftshader_icd.json",
-};
+const llvmpipe = "/usr/share/vulkan/icd.d/lvp_icd.x86_64.json",
+  swiftShader = "/usr/lib/chromium/vk_swiftshader_icd.json";
+const webgpu = [
+  { mode: "WebGPU on llvmpipe", device: "webgpu:software", driver: llvmpipe },
+  { mode: "WebGPU on SwiftShader", device: "webgpu:software", driver: swiftShader },
+  // Native code needs the permission ffi. Dawn does not take llvmpipe.
+  { mode: "WebGPU through Dawn on SwiftShader", device: "webgpu:dawn:software", driver: swiftShader, dawn: true },
+];
 const required = Deno.env.get("REQUIRE_WEBGPU") === "1";
-for (const [adapter, driver] of Object.entries(adapters)) {
-  if (await Deno.stat(driver).then(() => true, () => false)) {
+const webgpuTests = ["wgsl", "shader_errors", "webgpu", "devices", "capture", "profile"].map((name) =>
+  `tests/engine/${name}_test.ts`
+);
+for (const { mode, device, driver, dawn = false } of webgpu) {
+  const there = await Deno.stat(driver).then(() => true, () => false);
+  const missing = !there ? driver : dawn && !await fetched(DAWN) ? DAWN : undefined;
+  if (missing === undefined) {
     const runtime = { XDG_RUNTIME_DIR: Deno.env.get("XDG_RUNTIME_DIR") ?? "/tmp" }; // the Vulkan loader warns without
-    const env = { NANOGPT_TEST_DEVICES: "webgpu:software", VK_ICD_FILENAMES: driver, ...runtime };
-    const files = paths.length ? paths : ["tests/golden", "tests/engine/devices_test.ts"];
-    runs.push(await deno(`WebGPU on ${adapter}`, v8Flags(false), files, env));
+    const env = { NANOGPT_TEST_DEVICES: device, VK_ICD_FILENAMES: driver, ...runtime };
+    const files = paths.length ? paths : ["tests/golden", ...webgpuTests];
+    runs.push(await deno(mode, v8Flags(false), files, env, dawn ? ["--allow-ffi"] : []));
   } else {
-    console.log(`\nWebGPU on ${adapter}: ${required ? "failed" : "skipped"}, because there is no ${driver}`);
+    console.log(`\n${mode}: ${required ? "failed" : "skipped"}, because there is no ${missing}`);
     runs.push({ passed: 0, failed: required ? 1 : 0, skipped: required ? 0 : 1 });
   }
 }
 
 runs.push(await deno("browser", v8Flags(false), paths.length ? paths : ["tests/browser"]));
+
+/** Whether Deno has a package, or can get it. */
+async function fetched(specifier: string): Promise<boolean> {
+  const command = new Deno.Command(Deno.execPath(), { args: ["cache", "--quiet", specifier], cwd: root });
+  return (await command.output()).success;
+}
 
 const sum = (key: keyof Counts) => runs.reduce((total, run) => total + run[key], 0);
 const skipped = sum("skipped");

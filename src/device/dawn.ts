@@ -9,8 +9,8 @@
  */
 import { DeviceError } from "../errors.ts";
 
-/** With its version. Computed, or the package would be fetched by programs that never come here. */
-const SPECIFIER = ["npm", "webgpu@0.6.2"].join(":");
+/** The package. Its specifier is computed, or it would be fetched by programs that never come here. */
+export const DAWN: string = ["npm", "webgpu@0.6.2"].join(":");
 
 /** Kept, for the process ends when it is collected. */
 let entry: GPU | undefined;
@@ -27,7 +27,7 @@ export async function dawn(): Promise<GPU> {
     throw new DeviceError("webgpu:dawn: Dawn is native code, which Deno loads only with --allow-ffi");
   }
   try {
-    const { create, globals } = await import(SPECIFIER);
+    const { create, globals } = await import(DAWN);
     Object.assign(globalThis, globals);
     slowDown(globals);
     return entry = create([]) as GPU;
