@@ -30,7 +30,7 @@ export async function createDevice(name = "auto", options: CpuOptions = {}): Pro
   if (name === "reference") return new ReferenceDevice();
   if (name === "auto" || name === "cpu") return await CpuDevice.create(options);
   if (/^webgpu(:dawn)?(:software)?$/.test(name)) {
-    const { openWebGPU } = await import("./webgpu.ts");
+    const { openWebGPU } = await import("./adapter.ts");
     const gpu = name.includes(":dawn") ? await (await import("./dawn.ts")).dawn() : navigator.gpu;
     return await openWebGPU(gpu, name.endsWith(":software"));
   }
