@@ -75,13 +75,13 @@ for (const { name, device } of await devices()) {
     const state = async (device: Device, stop: number) => {
       const model = new GPT(config, { device }), generator = new Generator(5), tokens: number[] = [];
       for (const weight of model.parameters()) device.write(weight.storage, normal(weight.size)); // clear preferences
-      for await (const token of generate(model, [1, 2], { maxNewTokens: 300, generator })) {
+      for await (const token of generate(model, [1, 2], { maxNewTokens: 40, generator })) {
         if (tokens.push(token) === stop) break;
       }
       return { tokens, generator: generator.getState() };
     };
     const reference = await createDevice("reference");
-    for (const stop of [1, 6, 7, 100, 299, 300]) { // in the cache, at its end, past it; within a batch and at its end
+    for (const stop of [1, 6, 7, 39, 40]) { // in the cache, at its end, past it; within a batch and at its end
       assertEquals(await state(device, stop), await state(reference, stop));
     }
   });
