@@ -11,6 +11,8 @@ export interface Page {
   hover(selector: string): Promise<void>;
   check(selector: string): Promise<void>;
   fill(selector: string, value: string): Promise<void>;
+  press(selector: string, key: string): Promise<void>;
+  setInputFiles(selector: string, path: string): Promise<void>;
   selectOption(selector: string, value: string): Promise<unknown>;
   textContent(selector: string): Promise<string>;
   isDisabled(selector: string): Promise<boolean>;

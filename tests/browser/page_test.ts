@@ -135,10 +135,14 @@ browserTest({ name: "the page: on a phone, with a text of one's own, to the end"
   await page.click("#main");
   await stateIs(page, "failed");
   await textIs(page, "error", "The text is too short for block_size=32");
-  await page.fill("#text", "Fifteen foxes fix fifty fences. ".repeat(100));
-  await page.fill("[name=maxIters]", "120");
+  const file = await Deno.makeTempFile({ suffix: ".txt" });
+  await Deno.writeTextFile(file, "Fifteen foxes fix fifty fences. ".repeat(100));
+  await page.setInputFiles("#file", file);
+  await textIs(page, "excerpt", "Fifteen foxes");
+  await Deno.remove(file);
   await page.fill("[name=evalInterval]", "40");
-  await page.click("#main");
+  await page.fill("[name=maxIters]", "120");
+  await page.press("[name=maxIters]", "Enter");
   await stateIs(page, "finished");
   assertEquals(await page.textContent("#status"), "Done: 121 updates");
   assert(!await page.isVisible("#error"));
