@@ -12,7 +12,7 @@ export interface Page {
   check(selector: string): Promise<void>;
   fill(selector: string, value: string): Promise<void>;
   press(selector: string, key: string): Promise<void>;
-  setInputFiles(selector: string, path: string): Promise<void>;
+  setInputFiles(selector: string, file: { name: string; mimeType: string; buffer: Uint8Array }): Promise<void>;
   selectOption(selector: string, value: string): Promise<unknown>;
   textContent(selector: string): Promise<string>;
   isDisabled(selector: string): Promise<boolean>;

@@ -1,4 +1,5 @@
 /** The page itself: a click on each button, and what can be seen then. NANOGPT_SCREENSHOTS names a folder for pictures. */
+import { Buffer } from "node:buffer";
 import { assert, assertEquals } from "@std/assert";
 import { browserTest, type Page } from "./browser.ts";
 
@@ -135,11 +136,9 @@ browserTest({ name: "the page: on a phone, with a text of one's own, to the end"
   await page.click("#main");
   await stateIs(page, "failed");
   await textIs(page, "error", "The text is too short for block_size=32");
-  const file = await Deno.makeTempFile({ suffix: ".txt" });
-  await Deno.writeTextFile(file, "Fifteen foxes fix fifty fences. ".repeat(100));
-  await page.setInputFiles("#file", file);
+  const buffer = Buffer.from("Fifteen foxes fix fifty fences. ".repeat(100));
+  await page.setInputFiles("#file", { name: "foxes.txt", mimeType: "text/plain", buffer });
   await textIs(page, "excerpt", "Fifteen foxes");
-  await Deno.remove(file);
   await page.fill("[name=evalInterval]", "40");
   await page.fill("[name=maxIters]", "120");
   await page.press("[name=maxIters]", "Enter");
