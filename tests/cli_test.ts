@@ -130,6 +130,10 @@ Deno.test("a resumed run keeps its own values under those named now, and its mod
 Deno.test("the command that resumes a run can be pasted into a shell", () => {
   assertEquals(resumeCommand([], "out"), "deno task train --init_from=resume --out_dir=out");
   assertEquals(
+    resumeCommand(["--device=webgpu:dawn"], "a"),
+    "deno task train:dawn --device=webgpu:dawn --init_from=resume --out_dir=a",
+  );
+  assertEquals(
     resumeCommand(["config/x.py", "--out_dir=a", "--init_from=scratch", "--input=it's here.txt"], "a"),
     "deno task train config/x.py '--input=it'\\''s here.txt' --init_from=resume --out_dir=a",
   );
@@ -189,8 +193,8 @@ const badTraining = {
   "--dtype=bfloat16": "--dtype=bfloat16: everything is computed in float32 here",
   "--wandb_log=True": "--wandb_log=True: metrics go to metrics.jsonl in out_dir; leave it False",
   "--device=cuda": "--device=cuda: this is one of PyTorch's devices; use auto, cpu or webgpu",
-  "--device=webgpu:dawn": "--device=webgpu:dawn: Dawn is for programs that import the library; use webgpu",
-  "--device=gpu": "--device=gpu: expected auto or cpu or reference or webgpu or webgpu:software",
+  "--device=gpu":
+    "--device=gpu: expected auto or cpu or reference or webgpu or webgpu:software or webgpu:dawn or webgpu:dawn:software",
   "--init_from=gpt2-xl":
     "--init_from=gpt2-xl: GPT-2's weights are not in this version; use scratch to train, resume to go on",
   "--init_from=sratch": "--init_from=sratch: expected scratch or resume",
@@ -221,6 +225,14 @@ for (const [line, message] of Object.entries(badSampling)) {
     assertEquals(error.message, message);
   });
 }
+
+Deno.test("Dawn's tasks have the permissions of those without it, and the one to load native code", async () => {
+  const { tasks } = JSON.parse(await Deno.readTextFile(new URL("../deno.json", import.meta.url)));
+  const permissions = (name: string) => tasks[name].command.match(/--allow-(?!env=NANOGPT_WIDE)\S+/g).toSorted();
+  for (const name of ["train", "sample"]) {
+    assertEquals(permissions(`${name}:dawn`), [...permissions(name), "--allow-ffi"].toSorted());
+  }
+});
 
 const badConfigs = {
   "export default { batch_siz: 3 };":

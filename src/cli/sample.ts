@@ -8,6 +8,7 @@ import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { runCommand } from "./command.ts";
 import { loadBest, openRun, vocabularyOf } from "./run_model.ts";
 import { parseSample } from "./sample_flags.ts";
+import { checkPermission } from "./shared_flags.ts";
 
 export async function sample(args: string[]): Promise<number> {
   const { help, values } = await parseSample(args);
@@ -15,6 +16,7 @@ export async function sample(args: string[]): Promise<number> {
     console.log(help);
     return 0;
   }
+  checkPermission(values.device, "sample");
   const run = await openRun(values.out_dir);
   const tokenizer = vocabularyOf(run);
   const prompt = await readPrompt(values.start, tokenizer);

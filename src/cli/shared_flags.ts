@@ -1,17 +1,32 @@
 /** Flags that `train` and `sample` share, and what they refuse with a reason. */
+import { ConfigError } from "../errors.ts";
+import { taskCommand } from "./command.ts";
 import { choice, int } from "./flags.ts";
 
 export const deviceFlags = {
   device: choice(
-    ["auto", "cpu", "reference", "webgpu", "webgpu:software"],
-    "auto (the same as cpu), cpu, webgpu, or reference: plain TypeScript in float64, slow",
+    ["auto", "cpu", "reference", "webgpu", "webgpu:software", "webgpu:dawn", "webgpu:dawn:software"],
+    "auto (the same as cpu), cpu, webgpu, webgpu:dawn, or reference: plain TypeScript in float64, slow",
     (value) => {
-      if (value.startsWith("webgpu:dawn")) return "Dawn is for programs that import the library; use webgpu";
       if (/^(cuda|mps)/.test(value)) return "this is one of PyTorch's devices; use auto, cpu or webgpu";
     },
   ),
   threads: int(0, "threads of the CPU device; 0 is one for each core", { min: 0, max: 256 }),
 };
+
+/**
+ * Dawn is native code, and only the tasks with `:dawn` behind their names may load any: it could do anything.
+ *
+ * @param task without that
+ * @throws {ConfigError} when the device is Dawn's and this process may not load it
+ */
+export function checkPermission(device: string, task: string): void {
+  if (!device.startsWith("webgpu:dawn") || Deno.permissions.querySync({ name: "ffi" }).state === "granted") return;
+  throw new ConfigError(
+    `--device=${device}: Dawn is native code, and deno task ${task} has no permission to load any (--allow-ffi)\n` +
+      `Type this instead, with the same flags: ${taskCommand(`${task}:dawn`, [])}`,
+  );
+}
 
 /** Settings of PyTorch that nanoGPT's commands name: the values that describe what happens here are taken. */
 export const torchFlags = {

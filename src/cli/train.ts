@@ -14,6 +14,7 @@ import { runCommand } from "./command.ts";
 import { onInterrupt } from "./interrupt.ts";
 import { checkMemory } from "./memory_check.ts";
 import { openRun, vocabularyOf } from "./run_model.ts";
+import { checkPermission } from "./shared_flags.ts";
 import { parseTrain, resumeCommand, resumedValues, type TrainValues } from "./train_flags.ts";
 import { TrainReport } from "./train_report.ts";
 
@@ -27,6 +28,7 @@ export async function train(args: string[]): Promise<number> {
   }
   const run = request.values.init_from === "resume" ? await openRun(request.values.out_dir) : undefined;
   const values = run ? resumedValues(request, run.description.flags) : request.values;
+  checkPermission(values.device, "train");
   const report = new TrainReport(values, resumeCommand(args, values.out_dir));
   try {
     return await trainRun(values, run, report);

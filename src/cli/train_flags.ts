@@ -137,7 +137,8 @@ export function resumedValues({ values, config, given }: TrainRequest, stored: o
 /** The command that goes on with a run that was started with `args`. */
 export function resumeCommand(args: string[], out_dir: string): string {
   const kept = args.filter((arg) => !/^--(init_from|out_dir)=/.test(arg));
-  return taskCommand("train", [...kept, "--init_from=resume", `--out_dir=${out_dir}`]);
+  const task = args.some((arg) => arg.startsWith("--device=webgpu:dawn")) ? "train:dawn" : "train";
+  return taskCommand(task, [...kept, "--init_from=resume", `--out_dir=${out_dir}`]);
 }
 
 function trainHelp(values: TrainValues): string {
