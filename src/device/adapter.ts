@@ -22,7 +22,7 @@ const LIMITS = [
  */
 export async function openWebGPU(gpu: GPU | undefined, software: boolean): Promise<WebGPUDevice> {
   const adapter = await gpu?.requestAdapter({ powerPreference: "high-performance" });
-  if (!adapter) throw new DeviceError("webgpu: there is no adapter; --device=cpu runs everywhere");
+  if (!adapter) throw new DeviceError("webgpu: there is no adapter; the device cpu runs everywhere");
   const { info } = adapter,
     parts = [info.vendor, info.architecture, info.device, info.description],
     described = parts.filter((part) => part && !/^\d+$/.test(part)); // wgpu numbers vendors and devices

@@ -2,6 +2,7 @@
 import { assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import dropoutSource from "../../kernels/dropout/dropout.wgsl" with { type: "text" };
 import { RunFolder } from "../../src/checkpoint/run_folder.ts";
+import { openWebGPU } from "../../src/device/adapter.ts";
 import { createDevice } from "../../src/device/create.ts";
 import type { Device } from "../../src/device/device.ts";
 import { WebGPUDevice } from "../../src/device/webgpu.ts";
@@ -139,6 +140,15 @@ for (const name of names) {
     device.close();
   });
 }
+
+Deno.test("webgpu: a missing adapter, and one that computes on the processor, are refused in words", async () => {
+  await assertRejects(() => openWebGPU(undefined, false), DeviceError, "webgpu: there is no adapter");
+  const none = { requestAdapter: () => Promise.resolve(null) } as unknown as GPU;
+  await assertRejects(() => openWebGPU(none, true), DeviceError, "webgpu: there is no adapter");
+  const info = { vendor: "", architecture: "", device: "", description: "llvmpipe", isFallbackAdapter: false };
+  const software = { requestAdapter: () => Promise.resolve({ info }) } as unknown as GPU;
+  await assertRejects(() => openWebGPU(software, false), DeviceError, "computes on the processor (llvmpipe)");
+});
 
 Deno.test("webgpu: a kernel without a shader is refused by name", async () => {
   const plain = kernel({ name: "plain", reads: { x: f32("n") }, writes: { y: f32("n") }, reference() {} });

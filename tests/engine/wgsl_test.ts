@@ -88,6 +88,9 @@ function checkBindings(kernel: AnyKernel, pass: AnyPass): void {
       assertEquals([dtype, dtype === "i32" ? "u32" : dtype].includes(type), true, `${what}: ${name} is ${type}`);
     }
   }
+  const passes = [kernel.gpu ?? []].flat() as AnyPass[], bound = kernel.operands.length;
+  const all = bound + Number(passes.some(({ workspace }) => workspace));
+  assert(all <= 8, `${what} binds ${all} storage buffers, and not every adapter has more than 8`);
   for (const { name, optional } of kernel.operands) {
     const flag = new RegExp(`override\\s+has_${name}\\b`).test(source);
     if (flag) assertEquals(optional, true, `${what}: has_${name} of an operand that is always there`);
