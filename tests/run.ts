@@ -99,7 +99,7 @@ const webgpu = [
   { mode: "WebGPU through Dawn on SwiftShader", device: "webgpu:dawn:software", driver: swiftShader, dawn: true },
 ];
 const required = Deno.env.get("REQUIRE_WEBGPU") === "1";
-const webgpuTests = ["wgsl", "shader_errors", "webgpu", "devices", "capture", "profile"].map((name) =>
+const webgpuTests = ["wgsl", "shader_errors", "webgpu", "dawn", "devices", "capture", "profile"].map((name) =>
   `tests/engine/${name}_test.ts`
 );
 for (const { mode, device, driver, dawn = false } of webgpu) {
