@@ -108,7 +108,8 @@ for (const { mode, device, driver, dawn = false } of webgpu) {
   if (missing === undefined) {
     const runtime = { XDG_RUNTIME_DIR: Deno.env.get("XDG_RUNTIME_DIR") ?? "/tmp" }; // the Vulkan loader warns without
     const env = { NANOGPT_TEST_DEVICES: device, VK_ICD_FILENAMES: driver, ...runtime };
-    const files = paths.length ? paths : ["tests/golden", ...webgpuTests];
+    const benchmark = driver === llvmpipe ? ["tests/bench_gpu_test.ts"] : [];
+    const files = paths.length ? paths : ["tests/golden", ...webgpuTests, ...benchmark];
     runs.push(await deno(mode, v8Flags(false), files, env, dawn ? ["--allow-ffi"] : []));
   } else {
     console.log(`\n${mode}: ${required ? "failed" : "skipped"}, because there is no ${missing}`);

@@ -89,12 +89,12 @@ function split({ text, source }: LoadedText, tokenizer: Tokenizer, blockSize: nu
   }
 }
 
-function modelConfig(values: TrainValues) {
+export function modelConfig(values: TrainValues) {
   const { block_size: blockSize, n_layer: nLayer, n_head: nHead, n_embd: nEmbd, dropout, bias } = values;
   return { blockSize, nLayer, nHead, nEmbd, dropout, bias };
 }
 
-function trainerOptions(values: TrainValues) {
+export function trainerOptions(values: TrainValues) {
   return {
     batchSize: values.batch_size,
     gradientAccumulationSteps: values.gradient_accumulation_steps,

@@ -1,0 +1,156 @@
+/**
+ * How fast the GPU computes, beside PyTorch on the same GPU: `deno task bench:gpu`.
+ *
+ * f32 products of matrices, training of nanoGPT's baby GPT and of its CPU setting, and decoding, in rounds in which we and
+ * PyTorch take turns; the first round, in which kernels compile, is not counted. Prints a table in Markdown, with the best
+ * and the median of the rounds. The ratio is our median over that of PyTorch in f32 with TF32 off; its TF32 and bf16 stand
+ * beside. Without python3, torch or a CUDA device a line says so. `--full` trains shakespeare_char to its end as well.
+ */
+import { createDevice, Generator, GPT, Trainer } from "../mod.ts";
+import babyConfig from "../config/train_shakespeare_char.ts";
+import cpuConfig from "../config/shakespeare_char_cpu.ts";
+import { runCommand } from "../src/cli/command.ts";
+import { bool, choice, describeFlags, fallbacks, float, int, parseCommandLine, text } from "../src/cli/flags.ts";
+import { modelConfig, trainerOptions } from "../src/cli/train.ts";
+import { type TrainConfig, trainFlags } from "../src/cli/train_flags.ts";
+import { loadText } from "../src/data/load_text.ts";
+import { splitTokens } from "../src/data/split.ts";
+import type { Device } from "../src/device/device.ts";
+import { CharacterTokenizer } from "../src/tokenizer/character.ts";
+import { decoding, type Measure, type Product, product, type Setting, training } from "./gpu_measures.ts";
+import { PyTorch } from "./pytorch.ts";
+
+const flags = {
+  device: text("webgpu", "as createDevice takes it: webgpu, webgpu:software, webgpu:dawn, cpu"),
+  pytorch: choice(["cuda", "cpu", "none"], "the device on which PyTorch runs beside us, or none"),
+  rounds: int(5, "how many rounds are counted", { min: 1 }),
+  seconds: float(0.5, "how long a measurement in a round takes at least", { min: 0 }),
+  small: bool(false, "tiny sizes: whether it runs, on any device, and not how fast"),
+  full: bool(false, "train shakespeare_char to its end as well"),
+  input: text("", "the text for that; default: tiny Shakespeare, downloaded once"),
+};
+
+/** Rows are tokens: 4096² as a yardstick, then the baby GPT's layers (64 · 256 tokens) and GPT-2's (12 · 1024), then one token. */
+const PRODUCTS: Product[] = [
+  ...(["NN", "NT", "TN"] as const).map((form): Product => [form, 4096, 4096, 4096]),
+  ["NT", 16384, 384, 1536],
+  ["NN", 16384, 1536, 384],
+  ["TN", 1536, 16384, 384],
+  ["NT", 16384, 384, 65],
+  ["NT", 12288, 768, 3072],
+  ["NN", 12288, 3072, 768],
+  ["TN", 3072, 12288, 768],
+  ["NT", 1, 384, 1536],
+  ["NT", 1, 768, 50304],
+];
+const SMALL_PRODUCTS: Product[] = [["NN", 64, 64, 64], ["NT", 48, 16, 20], ["TN", 16, 48, 20], ["NT", 1, 16, 65]];
+const SMALL: TrainConfig = {
+  ...{ n_layer: 1, n_head: 2, n_embd: 16, block_size: 16, batch_size: 2 },
+  ...{ max_iters: 20, eval_interval: 10, eval_iters: 2 },
+};
+
+/** What a config file says of a model on tiny Shakespeare's 65 characters, and of its training. */
+function setting(name: string, config: TrainConfig, small: boolean): Setting {
+  const values = { ...fallbacks(trainFlags), ...config, ...(small && SMALL) };
+  const trainer = trainerOptions(values);
+  return { name, model: { ...modelConfig(values), vocabSize: 65 }, trainer };
+}
+
+type Print = (line: string) => void;
+
+/**
+ * @param print takes a line of the result
+ * @param note takes a line about what is going on
+ */
+export async function benchGpu(args: string[], print: Print, note: Print = console.error): Promise<number> {
+  const { given, help } = parseCommandLine(flags, args), values = { ...fallbacks(flags), ...given };
+  if (help) {
+    print(`deno task bench:gpu [--name=value …]\n\n${describeFlags(flags, values)}`);
+    return 0;
+  }
+  const { small, rounds, seconds } = values;
+  const device = await createDevice(values.device);
+  const pytorch = await PyTorch.start(values.pytorch);
+  print(`${new Date().toISOString().slice(0, 10)}, Deno ${Deno.version.deno}, ${await describe(device)}`);
+  print(pytorch.description);
+  const baby = setting("baby GPT", babyConfig, small), cpu = setting("nanoGPT's CPU setting", cpuConfig, small);
+  const measures = [
+    ...(small ? SMALL_PRODUCTS : PRODUCTS).map(product),
+    training(baby, "tokens/s"),
+    training(cpu, "steps/s"),
+    decoding(baby),
+  ];
+  print("\n|  |  | ours, best | median | PyTorch f32, best | median | ratio | TF32, median | bf16, median |");
+  print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
+  try {
+    for (const measure of measures) print(await row(measure, device, pytorch, { rounds, seconds, note }));
+    if (values.full) print(`\n${await full(device, baby, { input: values.input, note })}`);
+  } finally {
+    await pytorch.close();
+    device.close();
+  }
+  return 0;
+}
+
+/** The adapter in its own words, and the driver where NVIDIA's tool tells it. */
+async function describe(device: Device): Promise<string> {
+  const name = "adapter" in device ? `${device.name}: ${device.adapter}` : device.name;
+  try {
+    const query = ["--query-gpu=name,driver_version", "--format=csv,noheader"];
+    const { stdout } = await new Deno.Command("nvidia-smi", { args: query }).output();
+    return `${name}; ${new TextDecoder().decode(stdout).trim()} (nvidia-smi: name, driver)`;
+  } catch {
+    return `${name}; ${Deno.build.os}, driver unknown without nvidia-smi`;
+  }
+}
+
+async function row(
+  measure: Measure,
+  device: Device,
+  pytorch: PyTorch,
+  { rounds, seconds, note }: { rounds: number; seconds: number; note: Print },
+): Promise<string> {
+  const { name, unit, work, theirs } = measure, rates: Record<string, number[]> = {};
+  using subject = measure.ours(device);
+  for (let round = 0; round <= rounds; round++) {
+    note(`${name}: ${round === 0 ? "warming up" : `round ${round} of ${rounds}`}`);
+    const measured: Record<string, number | undefined> = { ours: await subject.run(seconds) };
+    for (const precision of ["f32", "tf32", "bf16"]) {
+      measured[precision] = await pytorch.rate({ ...theirs, precision, seconds });
+    }
+    if (round === 0) continue;
+    for (const [who, rate] of Object.entries(measured)) if (rate) (rates[who] ??= []).push(rate * work);
+  }
+  const median = (who: string) => rates[who]?.toSorted((a, b) => a - b)[Math.trunc(rates[who].length / 2)];
+  const best = (who: string) => rates[who] && Math.max(...rates[who]);
+  const show = (value: number | undefined, digits = 4) =>
+    value?.toLocaleString("en-US", { maximumSignificantDigits: digits }) ?? "—";
+  const ratio = rates.f32 && median("ours") / median("f32");
+  const numbers = [best("ours"), median("ours"), best("f32"), median("f32")].map((value) => show(value));
+  return `| ${[name, unit, ...numbers, show(ratio, 2), show(median("tf32")), show(median("bf16"))].join(" | ")} |`;
+}
+
+/** config/train_shakespeare_char.ts to its end, evaluations included. */
+async function full(
+  device: Device,
+  { model: config, trainer: options }: Setting,
+  { input, note }: { input: string; note: Print },
+): Promise<string> {
+  const { text, source } = await loadText({ input: input || undefined, onNote: note });
+  const tokenizer = CharacterTokenizer.fromText(text), data = splitTokens(text, tokenizer, config);
+  const generator = new Generator(1337), begin = performance.now();
+  const model = new GPT({ ...config, vocabSize: tokenizer.vocabSize }, { device, generator });
+  using trainer = new Trainer(model, data, { ...options, generator });
+  let valLoss = Infinity, evaluations = 0;
+  for await (const event of trainer.run()) {
+    if (event.kind !== "evaluation") continue;
+    evaluations++;
+    valLoss = Math.min(valLoss, event.valLoss);
+    note(`iteration ${event.iter}: validation loss ${event.valLoss.toFixed(4)}`);
+  }
+  const seconds = (performance.now() - begin) / 1000;
+  return `shakespeare_char on ${source}: ${trainer.iter - 1} iterations with ${evaluations} evaluations in ` +
+    `${seconds.toFixed(1)} s, lowest validation loss ${valLoss.toFixed(4)}`;
+}
+
+if (import.meta.main) await runCommand((args) => benchGpu(args, console.log));

@@ -1,0 +1,131 @@
+"""Measures PyTorch for bench/gpu.ts, which asks one line of JSON at a time and reads one line of answer:
+
+    {"kind": "product" | "training" | "decoding", ...sizes, "precision": "f32" | "tf32" | "bf16", "seconds": 0.5}
+    {"rate": products, steps or tokens a second}
+
+The first line that it prints is {"device": "..."}, or {"error": "..."} where there is no such device. Precisions: f32 with
+TF32 off, f32 with TF32 in products, and bf16, in training and decoding by autocast as nanoGPT has it. The model is that of
+tests/golden/pytorch_gpt.py, eager, with PyTorch's fused attention, fused AdamW and own dropout.
+
+    python3 bench/pytorch_gpu.py cuda
+"""
+
+import contextlib
+import json
+import sys
+import time
+
+import torch
+import torch.nn.functional as F
+
+from pytorch_train import OwnNoise, fused_attention, pytorch_gpt
+
+
+class Product:
+    def __init__(self, device, precision, form, M, K, N):
+        dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+        self.a = torch.rand(K, M, device=device).sub(0.5).to(dtype).T if form == "TN" else torch.rand(M, K, device=device).sub(0.5).to(dtype)
+        self.b = torch.rand(N, K, device=device).sub(0.5).to(dtype).T if form == "NT" else torch.rand(K, N, device=device).sub(0.5).to(dtype)
+        self.c = torch.empty(M, N, device=device, dtype=dtype)
+
+    def run(self):
+        torch.mm(self.a, self.b, out=self.c)
+        return 1
+
+
+def gpt(device, sizes):
+    names = {"blockSize": "block_size", "vocabSize": "vocab_size", "nLayer": "n_layer", "nHead": "n_head", "nEmbd": "n_embd"}
+    return pytorch_gpt.GPT(pytorch_gpt.GPTConfig(**{names.get(name, name): value for name, value in sizes.items()})).to(device)
+
+
+def autocast(device, precision):
+    return torch.autocast(device, torch.bfloat16) if precision == "bf16" else contextlib.nullcontext()
+
+
+class Training:
+    def __init__(self, device, precision, batchSize, **sizes):
+        self.device, self.precision = device, precision
+        self.model = gpt(device, sizes)
+        self.optimizer = self.model.optimizer(0.1, 1e-3, (0.9, 0.99))
+        for group in self.optimizer.param_groups:
+            group["fused"] = device == "cuda"
+        self.data = torch.randint(sizes["vocabSize"], (100_000,))
+        self.size = batchSize, sizes["blockSize"]
+        self.batch = self.draw()
+
+    def draw(self):
+        at = torch.randint(len(self.data) - self.size[1], (self.size[0],))
+        rows = [torch.stack([self.data[i + d:i + d + self.size[1]] for i in at]) for d in (0, 1)]
+        if self.device == "cuda":
+            return [ids.pin_memory().to(self.device, non_blocking=True) for ids in rows]
+        return rows
+
+    def run(self):
+        for step in range(10):  # one loss of ten is read, as nanoGPT logs them
+            with autocast(self.device, self.precision):
+                _, loss = self.model(*self.batch)
+            self.batch = self.draw()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+        loss.item()
+        return 10
+
+
+class Decoding:
+    """nanoGPT's generate: every token costs a forward pass over all tokens so far, for it has no cache."""
+
+    def __init__(self, device, precision, batchSize, **sizes):
+        self.device, self.precision, self.length = device, precision, sizes["blockSize"]
+        self.model = gpt(device, {**sizes, "dropout": 0.0})
+
+    @torch.no_grad()
+    def run(self):
+        ids = torch.zeros(1, 1, dtype=torch.long, device=self.device)
+        while ids.shape[1] < self.length:
+            with autocast(self.device, self.precision):
+                logits = self.model(ids)[0][:, -1].float() / 0.8
+            least = torch.topk(logits, min(200, logits.shape[-1])).values[:, [-1]]
+            probabilities = F.softmax(logits.masked_fill(logits < least, -torch.inf), -1)
+            ids = torch.cat((ids, torch.multinomial(probabilities, 1)), 1)
+        return self.length - 1
+
+
+KINDS = {"product": Product, "training": Training, "decoding": Decoding}
+
+
+def measure(subject, wait, seconds):
+    """Pieces a second: the rounds between two waits double until they take long enough."""
+    rounds = 1
+    while True:
+        begin = time.perf_counter()
+        pieces = sum(subject.run() for _ in range(rounds))
+        wait()
+        passed = time.perf_counter() - begin
+        if passed >= seconds:
+            return pieces / passed
+        rounds *= 2
+
+
+def main(device):
+    if device == "cuda" and not torch.cuda.is_available():
+        return print(json.dumps({"error": f"PyTorch {torch.__version__} sees no CUDA device"}))
+    name = f"CUDA {torch.version.cuda}, {torch.cuda.get_device_name()}" if device == "cuda" else device
+    print(json.dumps({"device": f"PyTorch {torch.__version__}, {name}"}), flush=True)
+    pytorch_gpt.causal_attention, pytorch_gpt.Noise = fused_attention, OwnNoise
+    wait = torch.cuda.synchronize if device == "cuda" else lambda: None
+    subjects = {}
+    for line in sys.stdin:
+        request = json.loads(line)
+        seconds, kind, precision = request.pop("seconds"), request.pop("kind"), request["precision"]
+        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+        if (key := json.dumps(request)) not in subjects:
+            if len(subjects) == 3:  # the three precisions of what was measured before
+                subjects.clear()
+            subjects[key] = KINDS[kind](device, **request)
+        print(json.dumps({"rate": measure(subjects[key], wait, seconds)}), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
