@@ -99,9 +99,9 @@ const webgpu = [
   { mode: "WebGPU through Dawn on SwiftShader", device: "webgpu:dawn:software", driver: swiftShader, dawn: true },
 ];
 const required = Deno.env.get("REQUIRE_WEBGPU") === "1";
-const webgpuTests = ["wgsl", "shader_errors", "webgpu", "dawn", "devices", "capture", "profile"].map((name) =>
-  `tests/engine/${name}_test.ts`
-);
+const webgpuTests = ["wgsl", "shader_errors", "webgpu", "dawn", "devices", "matmul_plans", "capture", "profile"].map((
+  name,
+) => `tests/engine/${name}_test.ts`);
 for (const { mode, device, driver, dawn = false } of webgpu) {
   const there = await Deno.stat(driver).then(() => true, () => false);
   const missing = !there ? driver : dawn && !await fetched(DAWN) ? DAWN : undefined;

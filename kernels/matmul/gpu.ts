@@ -1,43 +1,151 @@
-/** The GPU's matrix products: one shader, and the lines in which its forms differ. */
-import source from "./matmul.wgsl" with { type: "text" };
+/** The GPU's matrix products: which shader computes one, by its sizes, and the lines in which the shaders' forms differ. */
+import type { GpuPass } from "../../src/kernel.ts";
+import tileSource from "./matmul.wgsl" with { type: "text" };
+import fewRowsSource from "./matmul_few_rows.wgsl" with { type: "text" };
+import partsSource from "./matmul_parts.wgsl" with { type: "text" };
 import type { Form } from "./wasm.ts";
 
 type Sizes = Record<"batch" | "M" | "N" | "K", number>;
+type Type = "f32" | "vec4<f32>";
 
-/** Sizes in the order of the declaration, where an element lies in the last two axes, and whether those side by side differ in k. */
+/** Sizes in the order of the declaration; then how many rows a and b have in memory, and how long those are. */
 const FORMS = {
-  NN: { sizes: "batch: u32, M: u32, K: u32, N: u32", a: "row * params.K + k", b: "k * params.N + column" },
-  NT: { sizes: "batch: u32, M: u32, K: u32, N: u32", a: "row * params.K + k", b: "column * params.K + k" },
-  TN: { sizes: "batch: u32, K: u32, M: u32, N: u32", a: "k * params.M + row", b: "k * params.N + column" },
-};
+  NN: { sizes: ["batch", "M", "K", "N"], a: ["M", "K"], b: ["K", "N"] },
+  NT: { sizes: ["batch", "M", "K", "N"], a: ["M", "K"], b: ["N", "K"] },
+  TN: { sizes: ["batch", "K", "M", "N"], a: ["K", "M"], b: ["K", "N"] },
+} as const;
 
-const ADDED = `
-@group(0) @binding(3) var<storage, read_write> c: array<f32>; // (batch, M, N)
-override fresh_c: bool = false; // c holds garbage: write instead of adding
-fn finish(c: f32, column: u32, value: f32) -> f32 { return select(c, 0.0, fresh_c) + value; }`;
-const BIASED = `
-@group(0) @binding(3) var<storage, read> bias: array<f32>; // (N)
-@group(0) @binding(4) var<storage, read_write> c: array<f32>; // (batch, M, N)
-fn finish(c: f32, column: u32, value: f32) -> f32 { return bias[column] + value; }`;
+/** So many workgroups keep a large GPU busy: about two for each of its processors. */
+const BUSY = 256;
+/** A shorter part of a sum costs more to add than it saves. */
+const LEAST_PART = 256;
 
-/** The product of a form; its tile has so many rows and columns. */
-export function gpu(form: Form, { bias = false } = {}, tile = 64) {
-  const { sizes, a, b } = FORMS[form];
-  return {
-    source: `${source}
-const TILE = ${tile}u;
-struct Params { ${sizes} }
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> a: array<f32>; // (batch, ${form === "TN" ? "K, M" : "M, K"})
-@group(0) @binding(2) var<storage, read> b: array<f32>; // (batch, ${form === "NT" ? "N, K" : "K, N"})${
-      bias ? BIASED : ADDED
+/** How a product is computed. */
+export interface Plan {
+  /** By rows of b, each read once for up to four rows of a; otherwise by tiles. */
+  readonly fewRows: boolean;
+  /** Rows and columns of a tile. */
+  readonly tile: 64 | 128;
+  /** Whether four neighbours are read and written at once: the rows of a, b and c are multiples of 4 long. */
+  readonly fours: boolean;
+  /** Into how many parts K falls: gradients of weights have few elements, each a sum over all tokens. */
+  readonly parts: number;
+}
+
+/** Chooses by sizes alone, so that the same product has the same bits each time. */
+export function planOf(form: Form, sizes: Sizes): Plan {
+  const { M, N, K } = sizes, { a, b } = FORMS[form];
+  const fours = [sizes[a[1]], sizes[b[1]], N].every((length) => length % 4 === 0);
+  const most = form === "TN" ? Math.max(1, Math.floor(K / LEAST_PART)) : 1;
+  const tile = fours && most * tilesOf(sizes, 128) >= BUSY ? 128 : 64, tiles = tilesOf(sizes, tile);
+  const parts = tiles >= BUSY ? 1 : Math.min(most, Math.ceil(2 * BUSY / tiles));
+  return { fewRows: form === "NT" && M <= 8 && K % 4 === 0, tile, fours, parts };
+}
+const tilesOf = ({ batch, M, N }: Sizes, tile: number) => batch * Math.ceil(M / tile) * Math.ceil(N / tile);
+
+/** The passes of a form's kernel. A launch takes one of them, and where K falls into parts another, which adds these. */
+export function gpu(form: Form, { bias = false } = {}): GpuPass<Sizes>[] {
+  const passes: GpuPass<Sizes>[] = [];
+  if (form === "NT") {
+    passes.push({
+      source: fewRowsSource + bindings(form, { ab: "vec4<f32>", c: "f32", bias }),
+      entry: "matmul_few_rows",
+      workgroups: (sizes) =>
+        planOf(form, sizes).fewRows ? sizes.batch * Math.ceil(sizes.M / 4) * Math.ceil(sizes.N / 8) : 0,
+    });
+  }
+  for (const [tile, fours] of [[128, true], [64, true], [64, false]] as const) {
+    for (const inParts of form === "TN" ? [false, true] : [false]) {
+      passes.push({
+        source: tiled(form, { tile, fours, inParts, bias }),
+        entry: "matmul",
+        workgroups: (sizes) => {
+          const plan = planOf(form, sizes), chosen = plan.tile === tile && plan.fours === fours;
+          return !plan.fewRows && chosen && plan.parts > 1 === inParts ? tilesOf(sizes, tile) * plan.parts : 0;
+        },
+      });
     }
-const A_ALONG_K = ${form !== "TN"};
-const B_ALONG_K = ${form === "NT"};
-fn a_place(row: u32, k: u32) -> u32 { return ${a}; }
-fn b_place(k: u32, column: u32) -> u32 { return ${b}; }
-`,
-    entry: "matmul",
-    workgroups: ({ batch, M, N }: Sizes) => batch * Math.ceil(M / tile) * Math.ceil(N / tile),
-  };
+  }
+  if (form === "TN") {
+    passes.push({
+      source: partsSource + bindings(form, { ab: "f32", c: "f32" }) + workspace("f32"),
+      entry: "matmul_parts",
+      workgroups: (sizes) => planOf(form, sizes).parts > 1 ? Math.ceil(elements(sizes) / 256) : 0,
+      workspace: (sizes) => planOf(form, sizes).parts > 1 ? elements(sizes) * planOf(form, sizes).parts : 0,
+    });
+  }
+  return passes;
+}
+const elements = ({ batch, M, N }: Sizes) => batch * M * N;
+
+/** The operands, and what becomes of an element's, or four elements', products. */
+function bindings(form: Form, { ab, c, bias = false }: { ab: Type; c: Type; bias?: boolean }): string {
+  const { sizes, a, b } = FORMS[form];
+  return `
+struct Params { ${sizes.map((name) => `${name}: u32`).join(", ")} }
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> a: array<${ab}>; // (batch, ${a.join(", ")})
+@group(0) @binding(2) var<storage, read> b: array<${ab}>; // (batch, ${b.join(", ")})
+${
+    bias
+      ? `@group(0) @binding(3) var<storage, read> bias: array<${c}>; // (N)
+@group(0) @binding(4) var<storage, read_write> c: array<${c}>; // (batch, M, N)
+fn finish(at: u32, column: u32, value: ${c}) { c[at] = bias[column] + value; }`
+      : `@group(0) @binding(3) var<storage, read_write> c: array<${c}>; // (batch, M, N)
+override fresh_c: bool = false; // c holds garbage: write instead of adding
+fn finish(at: u32, column: u32, value: ${c}) { c[at] = select(c[at], ${c}(), fresh_c) + value; }`
+  }
+`;
+}
+const workspace = (type: Type) => `
+@group(0) @binding(4) var<storage, read_write> parts: array<${type}>; // the workspace: (parts, batch, M, N)
+`;
+
+function tiled(form: Form, options: { tile: number; fours: boolean; inParts: boolean; bias: boolean }): string {
+  const { tile, fours, inParts, bias } = options, { a, b } = FORMS[form], type = fours ? "vec4<f32>" : "f32";
+  return `${tileSource}
+const TILE = ${tile}u;
+const A_ALONG_K = ${a[1] === "K"};
+const B_ALONG_K = ${b[1] === "K"};
+${bindings(form, { ab: type, c: type, bias })}${inParts ? workspace(type) : ""}${fetch("a", a, fours)}${
+    fetch("b", b, fours)
+  }${put(fours, inParts)}`;
+}
+
+/** Functions that fetch a place of an operand, and four neighbours, or zeros outside of it. */
+function fetch(name: "a" | "b", [rows, length]: readonly [string, string], fours: boolean): string {
+  const place = `(batch * params.${rows} + row) * params.${length} + at`;
+  if (fours) {
+    return `
+fn ${name}_four(batch: u32, row: u32, at: u32) -> vec4f {
+  if (row >= params.${rows} || at >= params.${length}) { return vec4f(); }
+  return ${name}[(${place}) / 4u];
+}`;
+  }
+  return `
+fn ${name}_four(batch: u32, row: u32, at: u32) -> vec4f {
+  let first = ${place};
+  var four = vec4f();
+  for (var i = 0u; i < 4u && row < params.${rows} && at + i < params.${length}; i++) { four[i] = ${name}[first + i]; }
+  return four;
+}`;
+}
+
+/** A function that hands on four neighbours in c, together or one by one, to `finish` or to the parts. */
+function put(fours: boolean, inParts: boolean): string {
+  const [name, type, width] = fours ? ["put", "vec4<f32>", 4] : ["put_one", "f32", 1];
+  const ones = `
+fn put(part: u32, batch: u32, row: u32, column: u32, values: vec4f) {
+  for (var i = 0u; i < 4u; i++) { put_one(part, batch, row, column + i, values[i]); }
+}`;
+  return `
+fn ${name}(part: u32, batch: u32, row: u32, column: u32, value: ${type}) {
+  if (row >= params.M || column >= params.N) { return; }
+  let at = ((batch * params.M + row) * params.N + column) / ${width}u;
+  ${
+    inParts
+      ? `parts[part * (params.batch * params.M * params.N / ${width}u) + at] = value;`
+      : `finish(at, column / ${width}u, value);`
+  }
+}${fours ? "" : ones}`;
 }

@@ -1,72 +1,132 @@
-// c += a · b, batched. kernel.ts appends what differs between the forms: Params; TILE, 128 or 64; where an element of a and of b
-// lies, and along which axis neighbours do; and `finish`, for accumulation or a bias.
+// c += a · b, batched. gpu.ts appends what differs between the forms: Params and the bindings; TILE, 128 or 64; how a and
+// b lie in memory, by functions that fetch four neighbours from a row of theirs; and `put`, by which four neighbours get
+// into c or, where K falls into parts, into the workspace.
 //
-// A workgroup owns a tile of TILE × TILE elements of c, and each of its 16 × 16 invocations 8 × 8 of them (4 × 4 in a small tile),
-// in matrices of 4 × 4 in its registers. It goes through K by steps of 16: of those, TILE rows of a and TILE columns of b lie in the
-// workgroup's memory while the next are fetched into registers. Each element adds its products in the order of k.
+// A workgroup owns a tile of TILE × TILE elements of c, and each of its (TILE / 8)² invocations 8 × 8 of them, as four
+// matrices of 4 × 4 in its registers. It goes through K by steps of 16: of those, TILE rows of a and TILE columns of b lie
+// in the workgroup's memory (16 KiB in a large tile, all that is portable) while the next are fetched into registers. With
+// several times as many workgroups as tiles, each owns one of as many parts of K. An element adds its products in the
+// order of k.
 
 const STEP = 16u;
 const FOURS = TILE / 4u; // a tile's rows or columns, by fours
+const HALF = FOURS / 2u; // an invocation owns two fours of each, HALF apart
+const LANES = TILE * TILE / 64u;
 
-var<workgroup> left: array<vec4f, STEP * FOURS>; // four rows of a at one k
-var<workgroup> right: array<vec4f, STEP * FOURS>; // four columns of b at one k
+// Of a step, four rows of a, and four columns of b: by k / 4, k % 4, and slot.
+var<workgroup> left: array<array<array<vec4f, FOURS>, 4>, 4>;
+var<workgroup> right: array<array<array<vec4f, FOURS>, 4>, 4>;
 
-// Where four lie. The exclusive or puts what neighbours write or read at one time into different banks.
-fn slot(four: u32, k: u32) -> u32 {
-  return k * FOURS + (four ^ (k % 8u));
+// The sums. The rows of c0_ and the columns of c_0 are the invocation's first four, the others those HALF fours further on.
+var<private> c00: mat4x4f;
+var<private> c01: mat4x4f;
+var<private> c10: mat4x4f;
+var<private> c11: mat4x4f;
+
+// Where four rows or columns lie at the k's of quarter q of a step. The exclusive or puts what neighbours write at one time
+// into different banks.
+fn slot(four: u32, q: u32) -> u32 { return four ^ (2u * q); }
+
+// A block is four rows of a, or columns of b, at a quarter of a step's k's. Which four, and which quarter: neighbours fetch
+// what lies side by side.
+fn place(block: u32, along_k: bool) -> vec2u {
+  if (along_k) { return vec2u(block / 4u, block % 4u); }
+  return vec2u(block % FOURS, block / FOURS);
 }
 
-fn a_element(batch: u32, row: u32, k: u32) -> f32 {
-  return select(0.0, a[batch * params.M * params.K + a_place(row, k)], row < params.M && k < params.K);
-}
-fn b_element(batch: u32, k: u32, column: u32) -> f32 {
-  return select(0.0, b[batch * params.K * params.N + b_place(k, column)], k < params.K && column < params.N);
-}
-fn a_four(batch: u32, row: u32, k: u32) -> vec4f {
-  return vec4f(
-    a_element(batch, row, k), a_element(batch, row + 1u, k), a_element(batch, row + 2u, k), a_element(batch, row + 3u, k),
+// Four rows of a at the k's of a block; column i of the matrix is those at k + i.
+fn a_block(batch: u32, row: u32, k: u32) -> mat4x4f {
+  if (A_ALONG_K) {
+    return transpose(
+      mat4x4f(
+        a_four(batch, row, k), a_four(batch, row + 1u, k), a_four(batch, row + 2u, k), a_four(batch, row + 3u, k),
+      ),
+    );
+  }
+  return mat4x4f(
+    a_four(batch, k, row), a_four(batch, k + 1u, row), a_four(batch, k + 2u, row), a_four(batch, k + 3u, row),
   );
 }
-fn b_four(batch: u32, k: u32, column: u32) -> vec4f {
-  return vec4f(
-    b_element(batch, k, column), b_element(batch, k, column + 1u), b_element(batch, k, column + 2u),
-    b_element(batch, k, column + 3u),
+fn b_block(batch: u32, k: u32, column: u32) -> mat4x4f {
+  if (B_ALONG_K) {
+    return transpose(
+      mat4x4f(
+        b_four(batch, column, k), b_four(batch, column + 1u, k), b_four(batch, column + 2u, k),
+        b_four(batch, column + 3u, k),
+      ),
+    );
+  }
+  return mat4x4f(
+    b_four(batch, k, column), b_four(batch, k + 1u, column), b_four(batch, k + 2u, column),
+    b_four(batch, k + 3u, column),
   );
 }
 
-// Which four, and which k of a step, an invocation fetches: neighbours fetch what lies side by side. A large tile has two for
-// each; the second has OTHER_FOUR or OTHER_K added.
-fn fetched(lane: u32, along_k: bool) -> vec2u {
-  return select(vec2u(lane % FOURS, lane / FOURS), vec2u(lane / STEP, lane % STEP), along_k);
-}
-fn second(along_k: bool) -> vec2u {
-  return select(vec2u(0u, 256u / FOURS), vec2u(256u / STEP, 0u), along_k);
+// What an invocation has fetched: in a large tile, in half of them a block of a and in the others one of b; in a small
+// tile, in each of them both.
+var<private> next: mat4x4f;
+var<private> next_b: mat4x4f;
+
+fn fetch(lane: u32, batch: u32, first_row: u32, first_column: u32, k: u32) {
+  let in_a = place(lane % TILE, A_ALONG_K) * 4u;
+  let in_b = place(lane % TILE, B_ALONG_K) * 4u;
+  if (TILE == 64u || lane < TILE) {
+    next = a_block(batch, first_row + in_a.x, k + in_a.y);
+  } else {
+    next = b_block(batch, k + in_b.y, first_column + in_b.x);
+  }
+  if (TILE == 64u) { next_b = b_block(batch, k + in_b.y, first_column + in_b.x); }
 }
 
-// Four rows times four columns; element [i][j] is row i's and column j's.
-fn outer(rows: vec4f, columns: vec4f) -> mat4x4f {
-  return mat4x4f(columns * rows.x, columns * rows.y, columns * rows.z, columns * rows.w);
+fn keep_left(block: u32, fours: mat4x4f) {
+  let at = place(block, A_ALONG_K);
+  let four = slot(at.x, at.y);
+  left[at.y][0][four] = fours[0];
+  left[at.y][1][four] = fours[1];
+  left[at.y][2][four] = fours[2];
+  left[at.y][3][four] = fours[3];
+}
+fn keep_right(block: u32, fours: mat4x4f) {
+  let at = place(block, B_ALONG_K);
+  let four = slot(at.x, at.y);
+  right[at.y][0][four] = fours[0];
+  right[at.y][1][four] = fours[1];
+  right[at.y][2][four] = fours[2];
+  right[at.y][3][four] = fours[3];
+}
+fn keep(lane: u32) {
+  if (TILE == 64u || lane < TILE) { keep_left(lane, next); } else { keep_right(lane % TILE, next); }
+  if (TILE == 64u) { keep_right(lane, next_b); }
 }
 
-fn put(batch: u32, row: u32, column: u32, value: f32) {
-  if (row >= params.M || column >= params.N) { return; }
-  let at = (batch * params.M + row) * params.N + column;
-  c[at] = finish(c[at], column, value);
+// sums + rows · columnsᵀ: column i of the matrix is row i's.
+fn add_outer(sums: mat4x4f, rows: vec4f, columns: vec4f) -> mat4x4f {
+  return mat4x4f(
+    fma(vec4f(rows.x), columns, sums[0]),
+    fma(vec4f(rows.y), columns, sums[1]),
+    fma(vec4f(rows.z), columns, sums[2]),
+    fma(vec4f(rows.w), columns, sums[3]),
+  );
 }
-fn put_row(batch: u32, row: u32, column: u32, values: vec4f) {
-  put(batch, row, column, values.x);
-  put(batch, row, column + 1u, values.y);
-  put(batch, row, column + 2u, values.z);
-  put(batch, row, column + 3u, values.w);
-}
-fn put_all(batch: u32, row: u32, column: u32, values: mat4x4f) {
-  put_row(batch, row, column, values[0]);
-  put_row(batch, row + 1u, column, values[1]);
-  put_row(batch, row + 2u, column, values[2]);
-  put_row(batch, row + 3u, column, values[3]);
+fn multiply(i: u32, j: u32, q: u32, k: u32) {
+  let rows0 = left[q][k][i];
+  let rows1 = left[q][k][i + HALF];
+  let columns0 = right[q][k][j];
+  let columns1 = right[q][k][j + HALF];
+  c00 = add_outer(c00, rows0, columns0);
+  c01 = add_outer(c01, rows0, columns1);
+  c10 = add_outer(c10, rows1, columns0);
+  c11 = add_outer(c11, rows1, columns1);
 }
 
-@compute @workgroup_size(256)
+fn put_block(part: u32, batch: u32, row: u32, column: u32, values: mat4x4f) {
+  put(part, batch, row, column, values[0]);
+  put(part, batch, row + 1u, column, values[1]);
+  put(part, batch, row + 2u, column, values[2]);
+  put(part, batch, row + 3u, column, values[3]);
+}
+
+@compute @workgroup_size(LANES)
 fn matmul(
   @builtin(workgroup_id) group: vec3u,
   @builtin(num_workgroups) groups: vec3u,
@@ -74,68 +134,39 @@ fn matmul(
 ) {
   let down = (params.M + TILE - 1u) / TILE;
   let across = (params.N + TILE - 1u) / TILE;
+  let tiles = params.batch * down * across;
+  let parts = groups.x * groups.y / tiles;
   let index = group.x + group.y * groups.x;
-  if (index >= params.batch * down * across) { return; }
-  let batch = index / (down * across);
+  if (index >= tiles * parts) { return; }
+  let part = index / tiles;
+  let batch = index / (down * across) % params.batch;
   let first_row = index / across % down * TILE;
   let first_column = index % across * TILE;
+  let part_of_k = ((params.K + parts - 1u) / parts + STEP - 1u) / STEP * STEP;
+  let end = min(params.K, (part + 1u) * part_of_k);
 
-  let a0 = fetched(lane, A_ALONG_K);
-  let b0 = fetched(lane, B_ALONG_K);
-  let a1 = a0 + second(A_ALONG_K);
-  let b1 = b0 + second(B_ALONG_K);
-  let i = lane / 16u;
-  let j = lane % 16u;
-  var c00 = mat4x4f();
-  var c01 = mat4x4f();
-  var c10 = mat4x4f();
-  var c11 = mat4x4f();
+  // An invocation's fours; 32 neighbours own 4 × 8.
+  let i = lane / 8u % 4u + lane / (4u * HALF) * 4u;
+  let j = lane % 8u + lane / 32u % (HALF / 8u) * 8u;
 
-  var next_a0 = a_four(batch, first_row + 4u * a0.x, a0.y);
-  var next_b0 = b_four(batch, b0.y, first_column + 4u * b0.x);
-  var next_a1 = vec4f();
-  var next_b1 = vec4f();
-  if (TILE == 128u) {
-    next_a1 = a_four(batch, first_row + 4u * a1.x, a1.y);
-    next_b1 = b_four(batch, b1.y, first_column + 4u * b1.x);
-  }
-  for (var k0 = 0u; k0 < params.K; k0 += STEP) {
-    left[slot(a0.x, a0.y)] = next_a0;
-    right[slot(b0.x, b0.y)] = next_b0;
-    if (TILE == 128u) {
-      left[slot(a1.x, a1.y)] = next_a1;
-      right[slot(b1.x, b1.y)] = next_b1;
-    }
-    workgroupBarrier();
-    let k1 = k0 + STEP;
-    if (k1 < params.K) {
-      next_a0 = a_four(batch, first_row + 4u * a0.x, k1 + a0.y);
-      next_b0 = b_four(batch, k1 + b0.y, first_column + 4u * b0.x);
-      if (TILE == 128u) {
-        next_a1 = a_four(batch, first_row + 4u * a1.x, k1 + a1.y);
-        next_b1 = b_four(batch, k1 + b1.y, first_column + 4u * b1.x);
-      }
-    }
-    for (var k = 0u; k < STEP; k++) {
-      let rows0 = left[slot(i, k)];
-      let columns0 = right[slot(j, k)];
-      c00 += outer(rows0, columns0);
-      if (TILE == 128u) {
-        let rows1 = left[slot(i + 16u, k)];
-        let columns1 = right[slot(j + 16u, k)];
-        c01 += outer(rows0, columns1);
-        c10 += outer(rows1, columns0);
-        c11 += outer(rows1, columns1);
+  // The memory holds a step while the next is fetched: the first round only fetches, the last only multiplies.
+  let begin = part * part_of_k;
+  for (var k = begin; k < end + STEP; k += STEP) {
+    if (k < end) { fetch(lane, batch, first_row, first_column, k); }
+    if (k > begin) {
+      for (var q = 0u; q < 4u; q++) {
+        multiply(slot(i, q), slot(j, q), q, 0u);
+        multiply(slot(i, q), slot(j, q), q, 1u);
+        multiply(slot(i, q), slot(j, q), q, 2u);
+        multiply(slot(i, q), slot(j, q), q, 3u);
       }
     }
     workgroupBarrier();
+    if (k < end) { keep(lane); }
+    workgroupBarrier();
   }
-  let row = first_row + 4u * i;
-  let column = first_column + 4u * j;
-  put_all(batch, row, column, c00);
-  if (TILE == 128u) {
-    put_all(batch, row, column + 64u, c01);
-    put_all(batch, row + 64u, column, c10);
-    put_all(batch, row + 64u, column + 64u, c11);
-  }
+  put_block(part, batch, first_row + 4u * i, first_column + 4u * j, c00);
+  put_block(part, batch, first_row + 4u * i, first_column + 4u * (j + HALF), c01);
+  put_block(part, batch, first_row + 4u * (i + HALF), first_column + 4u * j, c10);
+  put_block(part, batch, first_row + 4u * (i + HALF), first_column + 4u * (j + HALF), c11);
 }
