@@ -10,75 +10,81 @@
 
 struct Params { B: u32, T: u32, heads: u32, width: u32, seed: i32, stream: i32, threshold: i32, gain: f32 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> dy: array<f32>; // (B, T, heads, width)
-@group(0) @binding(2) var<storage, read> qkv: array<f32>; // (B, T, 3, heads, width)
+// gpu.ts appends the bindings of dy, qkv and dqkv, and functions by which four of their elements are read or written.
 @group(0) @binding(3) var<storage, read> offset: array<i32>; // one number; optional: without it nothing is dropped
 @group(0) @binding(5) var<storage, read> row_max: array<f32>; // (B, heads, T): the greatest score of a query
 @group(0) @binding(6) var<storage, read> row_sum: array<f32>; // (B, heads, T): Σ exp(S − max)
-@group(0) @binding(7) var<storage, read_write> dqkv: array<f32>; // (B, T, 3, heads, width)
 @group(0) @binding(8) var<storage, read_write> D: array<f32>; // the workspace: (B, heads, T), Σ P · dP
 override has_offset: bool = false;
-override fresh_dqkv: bool = false; // dqkv holds garbage: write instead of adding
 
 const BLOCK = 32u; // queries, keys, and columns at a time where a score is summed
 const COLUMNS = 64u; // of the result
-const STRIDE = 9u; // vec4f from one row of a transposed tile to the next: 8, and 1 so that rows begin in other banks
-// Either two tiles of 32 rows × 32 columns, transposed, so that a vec4f is four rows; or 32 rows × 64 columns.
-var<workgroup> tile: array<vec4f, 2 * 32 * STRIDE>;
-const SECOND = 32u * STRIDE;
-var<workgroup> weights: array<vec4f, 32 * STRIDE>;
+// By row / 4, row % 4, and four columns: either two transposed tiles of 32 rows × 32 columns, one behind the other, so that
+// a vec4f is four rows; or 32 rows × 64 columns, the right half behind the left.
+var<workgroup> tile: array<array<array<vec4f, 8>, 4>, 16>;
+var<workgroup> weights: array<array<array<vec4f, 8>, 4>, 8>;
 
 var<private> lane: u32;
 var<private> sequence: u32; // b
 var<private> head: u32; // h
 var<private> number: u32; // b · heads + h
 
-// q, k or v (part 0, 1, 2) of token t at column c; 0 outside.
-fn element(part: u32, t: u32, c: u32) -> f32 {
-  if (t >= params.T || c >= params.width) { return 0.0; }
-  return qkv[(((sequence * params.T + t) * 3u + part) * params.heads + head) * params.width + c];
+// q, k or v (part 0, 1, 2) of token t at four columns from c on; 0 outside.
+fn four_of_qkv(part: u32, t: u32, c: u32) -> vec4f {
+  if (t >= params.T || c >= params.width) { return vec4f(); }
+  return qkv_four((((sequence * params.T + t) * 3u + part) * params.heads + head) * params.width + c, params.width - c);
 }
 
-fn element_of_dy(t: u32, c: u32) -> f32 {
-  if (t >= params.T || c >= params.width) { return 0.0; }
-  return dy[((sequence * params.T + t) * params.heads + head) * params.width + c];
+// The same of dy.
+fn four_of_dy(t: u32, c: u32) -> vec4f {
+  if (t >= params.T || c >= params.width) { return vec4f(); }
+  return dy_four(((sequence * params.T + t) * params.heads + head) * params.width + c, params.width - c);
+}
+
+// In a transposed tile, and in weights, where four rows lie in the rows 4 q to 4 q + 3. The exclusive or puts what neighbours
+// write at one time into different banks.
+fn slot(rows: u32, q: u32) -> u32 { return rows ^ q; }
+
+// Four rows × four columns of a tile, transposed: each lane has its own.
+fn keep_transposed(first: u32, rows: mat4x4f) {
+  let columns = transpose(rows);
+  for (var i = 0u; i < 4u; i++) { tile[first + lane % 8u][i][slot(lane / 8u, lane % 8u)] = columns[i]; }
 }
 
 // 32 rows × 32 columns from row t and column c on, transposed.
-fn load_transposed(at: u32, part: u32, t: u32, c: u32) {
-  let x = c + lane % 32u;
-  for (var four = lane / 32u; four < 8u; four += 2u) {
-    let row = t + 4u * four;
-    tile[at + lane % 32u * STRIDE + four] =
-      vec4f(element(part, row, x), element(part, row + 1u, x), element(part, row + 2u, x), element(part, row + 3u, x));
-  }
+fn load_transposed(first: u32, part: u32, t: u32, c: u32) {
+  let row = t + lane / 8u * 4u;
+  let x = c + lane % 8u * 4u;
+  keep_transposed(
+    first,
+    mat4x4f(
+      four_of_qkv(part, row, x), four_of_qkv(part, row + 1u, x), four_of_qkv(part, row + 2u, x),
+      four_of_qkv(part, row + 3u, x),
+    ),
+  );
 }
 
-fn load_dy_transposed(at: u32, t: u32, c: u32) {
-  let x = c + lane % 32u;
-  for (var four = lane / 32u; four < 8u; four += 2u) {
-    let row = t + 4u * four;
-    tile[at + lane % 32u * STRIDE + four] =
-      vec4f(element_of_dy(row, x), element_of_dy(row + 1u, x), element_of_dy(row + 2u, x), element_of_dy(row + 3u, x));
-  }
+fn load_dy_transposed(first: u32, t: u32, c: u32) {
+  let row = t + lane / 8u * 4u;
+  let x = c + lane % 8u * 4u;
+  keep_transposed(
+    first,
+    mat4x4f(four_of_dy(row, x), four_of_dy(row + 1u, x), four_of_dy(row + 2u, x), four_of_dy(row + 3u, x)),
+  );
 }
 
 // 32 rows × 64 columns from row t and column c on.
 fn load_rows(part: u32, t: u32, c: u32) {
-  for (var i = lane; i < 32u * COLUMNS / 4u; i += 64u) {
-    let row = t + i / 16u;
-    let x = c + 4u * (i % 16u);
-    tile[i] =
-      vec4f(element(part, row, x), element(part, row, x + 1u), element(part, row, x + 2u), element(part, row, x + 3u));
+  for (var i = lane; i < 512u; i += 64u) {
+    let row = i / 16u;
+    tile[i / 8u % 2u * 8u + row / 4u][row % 4u][i % 8u] = four_of_qkv(part, t + row, c + 4u * (i % 16u));
   }
 }
 
 fn load_dy_rows(t: u32, c: u32) {
-  for (var i = lane; i < 32u * COLUMNS / 4u; i += 64u) {
-    let row = t + i / 16u;
-    let x = c + 4u * (i % 16u);
-    tile[i] =
-      vec4f(element_of_dy(row, x), element_of_dy(row, x + 1u), element_of_dy(row, x + 2u), element_of_dy(row, x + 3u));
+  for (var i = lane; i < 512u; i += 64u) {
+    let row = i / 16u;
+    tile[i / 8u % 2u * 8u + row / 4u][row % 4u][i % 8u] = four_of_dy(t + row, c + 4u * (i % 16u));
   }
 }
 
@@ -92,51 +98,61 @@ fn add_outer(sums: mat4x4f, a: vec4f, b: vec4f) -> mat4x4f {
   );
 }
 
-// q · k of this lane's four queries (columns) and four keys (components).
+// sums + the products of the two transposed tiles, of this lane's four queries and four keys:
+// columns are queries, components keys.
+fn multiplied(sums: mat4x4f) -> mat4x4f {
+  var total = sums;
+  for (var q = 0u; q < 8u; q++) {
+    for (var i = 0u; i < 4u; i++) {
+      total = add_outer(total, tile[q][i][slot(lane / 8u, q)], tile[8u + q][i][slot(lane % 8u, q)]);
+    }
+  }
+  return total;
+}
+
+// q · k.
 fn scores(query: u32, key: u32) -> mat4x4f {
   var sums = mat4x4f();
   for (var c = 0u; c < params.width; c += BLOCK) {
     workgroupBarrier(); // the tile is not in use any more
     load_transposed(0u, 0u, query, c);
-    load_transposed(SECOND, 1u, key, c);
+    load_transposed(8u, 1u, key, c);
     workgroupBarrier();
-    for (var i = 0u; i < BLOCK; i++) {
-      sums = add_outer(sums, tile[i * STRIDE + lane / 8u], tile[SECOND + i * STRIDE + lane % 8u]);
-    }
+    sums = multiplied(sums);
   }
   return sums;
 }
 
-// dy · v of the same queries and keys.
+// dy · v.
 fn products_of_dy(query: u32, key: u32) -> mat4x4f {
   var sums = mat4x4f();
   for (var c = 0u; c < params.width; c += BLOCK) {
     workgroupBarrier(); // the tile is not in use any more
     load_dy_transposed(0u, query, c);
-    load_transposed(SECOND, 2u, key, c);
+    load_transposed(8u, 2u, key, c);
     workgroupBarrier();
-    for (var i = 0u; i < BLOCK; i++) {
-      sums = add_outer(sums, tile[i * STRIDE + lane / 8u], tile[SECOND + i * STRIDE + lane % 8u]);
-    }
+    sums = multiplied(sums);
   }
   return sums;
 }
 
-// sums + Σ weights · tile over 32 rows: this lane's four results (columns) at the tile's vec4f number `four`.
-fn weighted(sums: mat4x4f, four: u32) -> mat4x4f {
-  var total = sums;
-  for (var i = 0u; i < BLOCK; i++) { total = add_outer(total, weights[i * STRIDE + lane / 8u], tile[i * 16u + four]); }
-  return total;
+// += Σ weights · tile over 32 rows: this lane's four results (columns), at its four columns in the left and in the right
+// half of the tile.
+fn add_weighted(left: ptr<function, mat4x4f>, right: ptr<function, mat4x4f>) {
+  for (var q = 0u; q < 8u; q++) {
+    for (var i = 0u; i < 4u; i++) {
+      let w = weights[q][i][slot(lane / 8u, q)];
+      *left = add_outer(*left, w, tile[q][i][lane % 8u]);
+      *right = add_outer(*right, w, tile[8u + q][i][lane % 8u]);
+    }
+  }
 }
 
 // dqkv += four elements of a part of token t from column c on.
 fn add_to_gradient(part: u32, t: u32, c: u32, values: vec4f) {
-  if (t >= params.T) { return; }
+  if (t >= params.T || c >= params.width) { return; }
   let first = (((sequence * params.T + t) * 3u + part) * params.heads + head) * params.width;
-  for (var i = 0u; i < 4u && c + i < params.width; i++) {
-    let at = first + c + i;
-    dqkv[at] = select(dqkv[at], 0.0, fresh_dqkv) + values[i];
-  }
+  dqkv_put_four(first + c, params.width - c, values);
 }
 
 // The upper 32 bits of a product, out of halves of 16 bits.
@@ -199,20 +215,18 @@ fn attention_backward_keys(
         d = D[row];
       }
       let kept = dropout_factors(query + q, key);
-      weights[(4u * (lane / 8u) + q) * STRIDE + four] = p * kept;
+      weights[lane / 8u][q][slot(four, lane / 8u)] = p * kept;
       s[q] = p * (kept * dp[q] - d) / root; // dS
     }
     load_dy_rows(first_query, column);
     workgroupBarrier();
-    dv_left = weighted(dv_left, four);
-    dv_right = weighted(dv_right, four + 8u);
+    add_weighted(&dv_left, &dv_right);
 
     workgroupBarrier(); // P has been used, and dy
-    for (var q = 0u; q < 4u; q++) { weights[(4u * (lane / 8u) + q) * STRIDE + four] = s[q]; }
+    for (var q = 0u; q < 4u; q++) { weights[lane / 8u][q][slot(four, lane / 8u)] = s[q]; }
     load_rows(0u, first_query, column);
     workgroupBarrier();
-    dk_left = weighted(dk_left, four);
-    dk_right = weighted(dk_right, four + 8u);
+    add_weighted(&dk_left, &dk_right);
   }
   let left = column + 4u * four;
   for (var k = 0u; k < 4u; k++) {

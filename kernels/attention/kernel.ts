@@ -15,6 +15,7 @@ import { dropoutFactor, dropoutParams } from "../dropout/kernel.ts";
 import backwardKeys from "./attention_backward_keys.wgsl" with { type: "text" };
 import backwardQueries from "./attention_backward_queries.wgsl" with { type: "text" };
 import forwardSource from "./attention_forward.wgsl" with { type: "text" };
+import { byFours } from "./gpu.ts";
 import { attentionBackward as backward } from "./wasm_backward.ts";
 import { attentionForward as forward, CHUNK } from "./wasm_forward.ts";
 
@@ -84,7 +85,10 @@ export const attentionForward = kernel({
     work: ({ B, heads, T, width }) => B * heads * T * T * (width / 8 + 2),
     emit: forward,
   },
-  gpu: { source: forwardSource, entry: "attention_forward", workgroups },
+  gpu: byFours({ source: forwardSource, entry: "attention_forward", workgroups }, {
+    qkv: { binding: 1, shape: "(B, T, 3, heads, width)", access: "read" },
+    y: { binding: 3, shape: "(B, T, heads, width)", access: "write" },
+  }),
 });
 
 /**
@@ -123,12 +127,21 @@ export const attentionBackward = kernel({
     emit: backward,
   },
   gpu: [
-    {
+    ...byFours({
       source: backwardQueries,
       entry: "attention_backward_queries",
       workgroups,
       workspace: ({ B, T, heads }) => B * heads * T, // D
-    },
-    { source: backwardKeys, entry: "attention_backward_keys", workgroups },
+    }, {
+      dy: { binding: 1, shape: "(B, T, heads, width)", access: "read" },
+      qkv: { binding: 2, shape: "(B, T, 3, heads, width)", access: "read" },
+      y: { binding: 4, shape: "(B, T, heads, width)", access: "read" },
+      dqkv: { binding: 7, shape: "(B, T, 3, heads, width)", access: "add" },
+    }),
+    ...byFours({ source: backwardKeys, entry: "attention_backward_keys", workgroups }, {
+      dy: { binding: 1, shape: "(B, T, heads, width)", access: "read" },
+      qkv: { binding: 2, shape: "(B, T, 3, heads, width)", access: "read" },
+      dqkv: { binding: 7, shape: "(B, T, 3, heads, width)", access: "add" },
+    }),
   ],
 });

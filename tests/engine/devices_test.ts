@@ -3,11 +3,12 @@ import { gradientNorm } from "../../kernels/gradient_norm/kernel.ts";
 import type { Device } from "../../src/device/device.ts";
 import { ReferenceDevice } from "../../src/device/reference.ts";
 import { launch } from "../../src/launch.ts";
-import { add, dropout, embedding, gelu, layerNorm, mul } from "../../src/ops/mod.ts";
+import { add, causalSelfAttention, dropout, embedding, gelu, layerNorm, mul } from "../../src/ops/mod.ts";
 import { sample } from "../../src/ops/sample.ts";
 import { Generator } from "../../src/random.ts";
 import type { Tensor } from "../../src/tensor.ts";
 import { assertClose, devices, type Limit } from "../testing.ts";
+import { tolerances } from "../golden/tolerances.ts";
 import { normal } from "./agree.ts";
 
 const EXACT = { atol: 0, rtol: 0 };
@@ -68,6 +69,15 @@ for (const { name, device } of all) {
       EXACT,
       "end",
     );
+  });
+}
+
+// By single elements and by fours, with more than the 64 columns and 32 queries of a workgroup.
+for (const [B, T, heads, width, p] of [[1, 33, 2, 70, 0], [1, 130, 1, 100, 0.3]]) {
+  agrees(`attention, B ${B}, T ${T}, ${heads} heads of ${width}, dropout ${p}`, tolerances.attention, (device) => {
+    const qkv = leaf(device, [B, T, 3 * heads * width], 1), offset = device.tensor([9], [1], { dtype: "i32" });
+    const options = p ? { dropout: { p, seed: 1337, offset, stream: 2 } } : {};
+    return withGradients([qkv], () => causalSelfAttention(qkv, heads, options));
   });
 }
 
