@@ -1,10 +1,11 @@
 /**
- * What a launch costs the host, eager and replayed: nanoGPT's CPU setting, a training step and a decoded token, each step by
- * itself (the device is waited for between them, and that is not counted).
+ * What a launch costs the host, eager and replayed, in a training step and in a decoded token: the device is waited for
+ * between them, and that is not counted.
  *
  *     deno run --allow-read bench/replay.ts [cpu|webgpu|webgpu:software …]
  *
- * On the CPU device a launch's work is in its time; there the model is as small as it can be, and on one thread.
+ * Four layers as small as they can be, for on the CPU device a launch's work is in its time (one thread), and adapters that
+ * compute on the processor fill its caches; on a GPU nanoGPT's CPU setting as well.
  */
 import { noGrad } from "../src/autograd.ts";
 import { createDevice } from "../src/device/create.ts";
@@ -43,26 +44,33 @@ async function measure(device: Device, what: string, body: () => void, wait: () 
 }
 const submits = (device: Device) => device instanceof WebGPUDevice ? device.submitted.submits : 0;
 
+const SETTINGS = {
+  smallest: { vocabSize: 8, blockSize: 8, nLayer: 4, nHead: 1, nEmbd: 8, bias: false, batchSize: 1 },
+  "CPU setting": { vocabSize: 65, blockSize: 64, nLayer: 4, nHead: 4, nEmbd: 128, bias: false, batchSize: 12 },
+};
+
 for (const name of Deno.args.length ? Deno.args : ["cpu"]) {
-  const device = await createDevice(name, { threads: 1 }), small = name === "cpu";
-  const config = small
-    ? { vocabSize: 8, blockSize: 8, nLayer: 4, nHead: 1, nEmbd: 8, bias: false }
-    : { vocabSize: 65, blockSize: 64, nLayer: 4, nHead: 4, nEmbd: 128, bias: false };
-  const B = small ? 1 : 12, T = config.blockSize, model = new GPT(config, { device });
-  const optimizer = model.configureOptimizers({ weightDecay: 0.1, learningRate: 1e-3, betas: [0.9, 0.99] });
-  const ids = device.tensor(new Int32Array(B * T), [B, T], { dtype: "i32" });
-  optimizer.prepare();
-  await measure(device, "training step", () => {
-    using _ = device.scope();
-    model.forward(ids, ids).loss!.backward();
-    optimizer.update();
-    optimizer.zeroGrad();
-  }, () => optimizer.gradNorm.data());
-  const cache = model.createCache(), one = device.tensor([1], [1, 1], { dtype: "i32" });
-  await measure(device, "decoded token", () => {
-    using _ = device.scope();
-    cache.reset();
-    noGrad(() => model.forward(one, undefined, { cache }));
-  }, () => cache.position.data());
-  device.close();
+  for (const [setting, { batchSize, ...config }] of Object.entries(SETTINGS)) {
+    if (name === "cpu" && setting !== "smallest") continue;
+    const device = await createDevice(name, { threads: 1 }), model = new GPT(config, { device });
+    const optimizer = model.configureOptimizers({ weightDecay: 0.1, learningRate: 1e-3, betas: [0.9, 0.99] });
+    const shape = [batchSize, config.blockSize],
+      ids = device.tensor(new Int32Array(shape[0] * shape[1]), shape, {
+        dtype: "i32",
+      });
+    optimizer.prepare();
+    await measure(device, `${setting}, training step`, () => {
+      using _ = device.scope();
+      model.forward(ids, ids).loss!.backward();
+      optimizer.update();
+      optimizer.zeroGrad();
+    }, () => optimizer.gradNorm.data());
+    const cache = model.createCache(), one = device.tensor([1], [1, 1], { dtype: "i32" });
+    await measure(device, `${setting}, decoded token`, () => {
+      using _ = device.scope();
+      cache.reset();
+      noGrad(() => model.forward(one, undefined, { cache }));
+    }, () => cache.position.data());
+    device.close();
+  }
 }

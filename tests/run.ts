@@ -38,38 +38,38 @@ const browserPermissions = [
   "--allow-net=localhost", // our own look at the server
 ];
 
-/** `deno test` on `paths`, its output passed through; types are `deno task check`'s business. */
-async function deno(
-  mode: string,
-  flags: string,
-  paths: string[],
-  env: Record<string, string> = {},
-  more: string[] = [],
-): Promise<Counts> {
-  const inBrowser = mode === "browser";
-  paths = paths.filter((path) => path.includes("tests/browser") === inBrowser);
+interface Run {
+  readonly mode: string;
+  readonly flags: string;
+  readonly paths: readonly string[];
+  readonly env?: Record<string, string>;
+  /** Permissions besides those that all runs have. */
+  readonly more?: readonly string[];
+  /** Whether the output is passed through as it comes, or shown when all of it is there: of two runs at once one waits. */
+  readonly live?: boolean;
+}
+
+/** `deno test` on `paths`; types are `deno task check`'s business. */
+async function deno({ mode, flags, env, more = [], live = true, ...run }: Run): Promise<Counts> {
+  const inBrowser = mode === "browser",
+    paths = run.paths.filter((path) => path.includes("tests/browser") === inBrowser);
   if (paths.length === 0) return { passed: 0, failed: 0, skipped: 0 };
-  console.log(`\n${mode}: DENO_V8_FLAGS=${flags} deno test ${paths.join(" ")}`);
+  const title = `\n${mode}: DENO_V8_FLAGS=${flags} deno test ${paths.join(" ")}`;
+  const allowed = [...(inBrowser ? browserPermissions : permissions), ...more];
   const child = new Deno.Command(Deno.execPath(), {
-    args: [
-      "test",
-      "--quiet",
-      "--no-check",
-      "--no-prompt",
-      ...(inBrowser ? browserPermissions : permissions),
-      ...more,
-      ...paths,
-    ],
+    args: ["test", "--quiet", "--no-check", "--no-prompt", ...allowed, ...paths],
     env: { ...env, DENO_V8_FLAGS: flags, NO_COLOR: "1" },
     cwd: root,
     stdout: "piped",
   }).spawn();
   let text = "";
   const decoder = new TextDecoder();
+  if (live) console.log(title);
   for await (const chunk of child.stdout) {
-    await Deno.stdout.write(chunk);
+    if (live) await Deno.stdout.write(chunk);
     text += decoder.decode(chunk, { stream: true });
   }
+  if (!live) console.log(`${title}\n${text}`);
   const { success } = await child.status;
   const summary = text.matchAll(/^(?:ok|FAILED) \| (\d+) passed.*? \| (\d+) failed(?:.*? \| (\d+) ignored)?/gm)
     .toArray().at(-1);
@@ -80,10 +80,11 @@ async function deno(
   return counts;
 }
 
-const paths = Deno.args;
-const runs = [await deno("narrow", v8Flags(false), paths.length ? paths : ["tests"])];
+const paths = Deno.args, given = paths.length > 0;
+const runs = [await deno({ mode: "narrow", flags: v8Flags(false), paths: given ? paths : ["tests"] })];
 if (wideAvailable()) {
-  runs.push(await deno("wide", v8Flags(true), paths.length ? paths : ["tests/engine", "tests/golden"]));
+  const all = ["tests/engine", "tests/golden"];
+  runs.push(await deno({ mode: "wide", flags: v8Flags(true), paths: given ? paths : all }));
 } else {
   console.log(`\nwide: skipped, because its flags are not known for V8 ${Deno.version.v8} on ${Deno.build.arch}`);
   runs.push({ passed: 0, failed: 0, skipped: 1 });
@@ -92,32 +93,43 @@ if (wideAvailable()) {
 /** Vulkan drivers without a GPU: Mesa's llvmpipe, and SwiftShader, which comes with Chromium. */
 const llvmpipe = "/usr/share/vulkan/icd.d/lvp_icd.x86_64.json",
   swiftShader = "/usr/lib/chromium/vk_swiftshader_icd.json";
-const webgpu = [
-  { mode: "WebGPU on llvmpipe", device: "webgpu:software", driver: llvmpipe },
-  { mode: "WebGPU on SwiftShader", device: "webgpu:software", driver: swiftShader },
-  // Native code needs the permission ffi. Dawn does not take llvmpipe.
-  { mode: "WebGPU through Dawn on SwiftShader", device: "webgpu:dawn:software", driver: swiftShader, dawn: true },
-];
+const engine = (...names: string[]) => names.map((name) => `tests/engine/${name}_test.ts`);
+const everything = engine("wgsl", "shader_errors", "webgpu", "dawn", "devices", "matmul_plans", "capture", "profile");
+const onWgpu = [
+  { mode: "WebGPU on llvmpipe", driver: llvmpipe, tests: [...everything, "tests/bench_gpu_test.ts"] },
+  { mode: "WebGPU on SwiftShader", driver: swiftShader, tests: engine("devices") }, // the compiler is the same
+].map((adapter) => ({ ...adapter, device: "webgpu:software", dawn: false }));
+/** It takes no llvmpipe. */
+const onDawn = {
+  ...{ mode: "WebGPU through Dawn on SwiftShader", driver: swiftShader, tests: everything },
+  ...{ device: "webgpu:dawn:software", dawn: true },
+};
 const required = Deno.env.get("REQUIRE_WEBGPU") === "1";
-const webgpuTests = ["wgsl", "shader_errors", "webgpu", "dawn", "devices", "matmul_plans", "capture", "profile"].map((
-  name,
-) => `tests/engine/${name}_test.ts`);
-for (const { mode, device, driver, dawn = false } of webgpu) {
+
+/** The golden tests and some of the engine's on an adapter, where it is installed. */
+async function webgpu({ mode, driver, tests, device, dawn }: typeof onDawn, live = true): Promise<Counts> {
   const there = await Deno.stat(driver).then(() => true, () => false);
   const missing = !there ? driver : dawn && !await fetched(DAWN) ? DAWN : undefined;
-  if (missing === undefined) {
-    const runtime = { XDG_RUNTIME_DIR: Deno.env.get("XDG_RUNTIME_DIR") ?? "/tmp" }; // the Vulkan loader warns without
-    const env = { NANOGPT_TEST_DEVICES: device, VK_ICD_FILENAMES: driver, ...runtime };
-    const benchmark = driver === llvmpipe ? ["tests/bench_gpu_test.ts"] : [];
-    const files = paths.length ? paths : ["tests/golden", ...webgpuTests, ...benchmark];
-    runs.push(await deno(mode, v8Flags(false), files, env, dawn ? ["--allow-ffi"] : []));
-  } else {
+  if (missing !== undefined) {
     console.log(`\n${mode}: ${required ? "failed" : "skipped"}, because there is no ${missing}`);
-    runs.push({ passed: 0, failed: required ? 1 : 0, skipped: required ? 0 : 1 });
+    return { passed: 0, failed: required ? 1 : 0, skipped: required ? 0 : 1 };
   }
+  const runtime = { XDG_RUNTIME_DIR: Deno.env.get("XDG_RUNTIME_DIR") ?? "/tmp" }; // the Vulkan loader warns without
+  const env = { NANOGPT_TEST_DEVICES: device, VK_ICD_FILENAMES: driver, ...runtime };
+  const more = dawn ? ["--allow-ffi"] : []; // native code
+  return await deno({
+    mode,
+    flags: v8Flags(false),
+    paths: given ? paths : ["tests/golden", ...tests],
+    env,
+    more,
+    live,
+  });
 }
-
-runs.push(await deno("browser", v8Flags(false), paths.length ? paths : ["tests/browser"]));
+runs.push(await webgpu(onWgpu[0]));
+// SwiftShader compiles for minutes, on one processor.
+runs.push(...await Promise.all([webgpu(onWgpu[1]), webgpu(onDawn, false)]));
+runs.push(await deno({ mode: "browser", flags: v8Flags(false), paths: given ? paths : ["tests/browser"] }));
 
 /** Whether Deno has a package, or can get it. */
 async function fetched(specifier: string): Promise<boolean> {
