@@ -2,22 +2,24 @@
  * The CPU device's threads: the work of a launch is cut into chunks, and whoever is free takes the next.
  *
  * A thread that the system takes away holds up one chunk, not the launch: the others, the calling thread among them, take
- * the rest. All state is in the first words of the kernels' shared memory. A launch is opened by storing
- * (generation << 12 | 0) to CLAIM, and each chunk is taken by compare-exchange on it, so that nobody takes a chunk of a
- * launch that has gone.
+ * the rest. Each begins with chunks of its own, the same ones in every launch of a kind, so that its cache holds what it
+ * needs again; when they are taken it helps the others. All state is in the first words of the kernels' shared memory. A
+ * launch is opened by storing its generation, and a chunk is taken by compare-exchange on its owner's
+ * (generation << 12 | next chunk), so that nobody takes a chunk of a launch that has gone.
  */
 import { DeviceError } from "../errors.ts";
 
-/** Where things lie in the control words, in 32-bit words. */
-export const CONTROL = { modules: 64, moduleWords: 2, maxModules: 1984, words: 4096 } as const;
-/** Chunks a launch may fall into; a claim of this index says that no launch is open. */
-const CLOSED = 4095;
+/** Where the modules lie in the control words, in 32-bit words; before them, each thread has a cache line for its claims. */
+export const CONTROL = { modules: 4112, moduleWords: 2, maxModules: 1984, words: 8192 } as const;
 
 /** What a thread needs to know. It travels to workers, so it is plain data. */
 export interface ThreadOptions {
   readonly memory: WebAssembly.Memory;
   /** Address of this thread's scratch. */
   readonly scratch: number;
+  /** Its number, from 0, and how many there are. */
+  readonly thread: number;
+  readonly threads: number;
 }
 
 export interface Thread {
@@ -35,11 +37,10 @@ export interface Thread {
  * Waiting spins for some 40 µs, since the next launch mostly comes sooner, and then sleeps, so that an idle or a crowded
  * machine loses nothing.
  */
-export function makeThread({ memory, scratch }: ThreadOptions): Thread {
-  const CLAIM = 0, DONE = 1, SLEEPERS = 2, WAITING = 3, MODULE = 4, ARGS = 5, TASKS = 6, CHUNKS = 7;
-  const FAILED = 8, MODULES = 64;
-  const SPIN = 0.04, CLOSED = 4095;
-  const words = new Int32Array(memory.buffer, 0, 4096);
+export function makeThread({ memory, scratch, thread, threads }: ThreadOptions): Thread {
+  const OPEN = 0, DONE = 1, SLEEPERS = 2, WAITING = 3, MODULE = 4, ARGS = 5, TASKS = 6, CHUNKS = 7, FAILED = 8;
+  const CLAIMS = 16, CLAIM_WORDS = 16, MODULES = 4112, SPIN = 0.04, LAST_GENERATION = 0x7ffff;
+  const words = new Int32Array(memory.buffer, 0, 8192);
   const kernels: ((args: number, begin: number, end: number) => void)[] = [];
   let generation = 0;
 
@@ -54,26 +55,35 @@ export function makeThread({ memory, scratch }: ThreadOptions): Thread {
     kernel(args, begin, end);
   }
 
-  /** Takes chunks of the launch `mine` until there are none. */
+  /** Takes chunks of the launch `mine` until there are none: first this thread's own, then the others'. */
   function work(mine: number): void {
-    for (;;) {
-      const claim = Atomics.load(words, CLAIM), chunk = claim & CLOSED;
-      const chunks = words[CHUNKS];
-      if (claim >>> 12 !== mine || chunk >= chunks) return;
-      // Where the exchange succeeds, the launch is still open, and so what was read of it belongs to it.
-      if (Atomics.compareExchange(words, CLAIM, claim, claim + 1) !== claim) continue;
-      const tasks = words[TASKS];
-      // Whole eights of elements to a chunk where there are many, so that vectors and cache lines are not shared.
-      const size = tasks > 64 * chunks ? Math.ceil(tasks / chunks / 8) * 8 : tasks / chunks;
-      const begin = Math.min(tasks, Math.floor(chunk * size));
-      const end = chunk + 1 === chunks ? tasks : Math.min(tasks, Math.floor((chunk + 1) * size));
-      try {
-        if (begin < end) run(words[MODULE], words[ARGS], begin, end);
-      } catch { // a trap, or no memory to compile: counted as done all the same, or the caller would wait for ever
-        Atomics.store(words, FAILED, 1);
+    const chunks = words[CHUNKS];
+    for (let i = 0; i < threads; i++) {
+      const owner = (thread + i) % threads, claims = CLAIMS + CLAIM_WORDS * owner;
+      const first = Math.floor(chunks * owner / threads), end = Math.floor(chunks * (owner + 1) / threads);
+      for (;;) {
+        // A claim of another generation is from a launch that has gone.
+        const claim = Atomics.load(words, claims), chunk = claim >>> 12 === mine ? claim & 4095 : first;
+        if (chunk >= end) break;
+        if (Atomics.load(words, OPEN) !== mine) return;
+        // Where the exchange succeeds, the launch is still open, and so what was read of it belongs to it.
+        if (Atomics.compareExchange(words, claims, claim, mine << 12 | chunk + 1) === claim) take(chunk, chunks);
       }
-      if (Atomics.add(words, DONE, 1) === chunks - 1 && Atomics.load(words, WAITING)) Atomics.notify(words, DONE);
     }
+  }
+
+  function take(chunk: number, chunks: number): void {
+    const tasks = words[TASKS];
+    // Whole eights of elements to a chunk where there are many, so that vectors and cache lines are not shared.
+    const size = tasks > 64 * chunks ? Math.ceil(tasks / chunks / 8) * 8 : tasks / chunks;
+    const begin = Math.min(tasks, Math.floor(chunk * size));
+    const end = chunk + 1 === chunks ? tasks : Math.min(tasks, Math.floor((chunk + 1) * size));
+    try {
+      if (begin < end) run(words[MODULE], words[ARGS], begin, end);
+    } catch { // a trap, or no memory to compile: counted as done all the same, or the caller would wait for ever
+      Atomics.store(words, FAILED, 1);
+    }
+    if (Atomics.add(words, DONE, 1) === chunks - 1 && Atomics.load(words, WAITING)) Atomics.notify(words, DONE);
   }
 
   /** Spins while `busy`, for a while; whether it ended. */
@@ -86,12 +96,15 @@ export function makeThread({ memory, scratch }: ThreadOptions): Thread {
   }
 
   function launch(module: number, args: number, tasks: number, chunks: number): boolean {
-    generation = generation % 0x7ffff + 1;
-    Atomics.store(words, CLAIM, generation << 12 | CLOSED); // late comers of the last launch find nothing from here on
+    Atomics.store(words, OPEN, 0); // late comers of the last launch find nothing from here on
+    if (++generation > LAST_GENERATION) { // an old claim's number would come again
+      generation = 1;
+      words.fill(0, CLAIMS, MODULES);
+    }
     words[MODULE] = module, words[ARGS] = args, words[TASKS] = tasks, words[CHUNKS] = chunks;
     Atomics.store(words, DONE, 0);
-    Atomics.store(words, CLAIM, generation << 12);
-    if (Atomics.load(words, SLEEPERS)) Atomics.notify(words, CLAIM);
+    Atomics.store(words, OPEN, generation);
+    if (Atomics.load(words, SLEEPERS)) Atomics.notify(words, OPEN);
     work(generation);
     const unfinished = () => Atomics.load(words, DONE) < chunks;
     while (unfinished() && !spin(unfinished)) {
@@ -105,17 +118,15 @@ export function makeThread({ memory, scratch }: ThreadOptions): Thread {
 
   function serve(): never {
     for (let seen = 0;;) {
-      const nothing = () => Atomics.load(words, CLAIM) >>> 12 === seen;
+      const nothing = () => Atomics.load(words, OPEN) === seen;
       if (nothing() && !spin(nothing)) {
         Atomics.add(words, SLEEPERS, 1);
-        const claim = Atomics.load(words, CLAIM);
-        if (claim >>> 12 === seen) Atomics.wait(words, CLAIM, claim, 1000);
+        Atomics.wait(words, OPEN, seen, 1000);
         Atomics.sub(words, SLEEPERS, 1);
         continue;
       }
-      const claim = Atomics.load(words, CLAIM);
-      if ((claim & CLOSED) === CLOSED) continue; // being opened
-      work(seen = claim >>> 12);
+      const open = Atomics.load(words, OPEN);
+      if (open !== 0) work(seen = open); // else it is being opened
     }
   }
   return { run, launch, serve };
@@ -157,4 +168,6 @@ export async function startWorker(options: ThreadOptions): Promise<() => void> {
   return () => worker.terminate();
 }
 
-if (CLOSED !== 0xfff || CONTROL.modules !== 64) throw new TypeError("threads: the worker's text has other constants");
+if (CONTROL.modules !== 4112 || CONTROL.words !== 8192) {
+  throw new TypeError("threads: the worker's text has other constants");
+}

@@ -1,5 +1,6 @@
 /** A device's life: closing, idling, processes that forget to close it, and systems that grant less than it asks for. */
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { accumulate } from "../../kernels/accumulate/kernel.ts";
 import { CpuDevice } from "../../src/device/cpu.ts";
 import { createDevice } from "../../src/device/create.ts";
 import { DeviceError } from "../../src/errors.ts";
@@ -78,6 +79,19 @@ Deno.test("after three idle seconds the threads work again", async () => {
   await new Promise((resolve) => setTimeout(resolve, 3000));
   for (let i = 0; i < 100; i++) assertEquals(await add(x, x).data(), before);
   assertEquals(before, values.map((value) => 2 * value));
+  device.close();
+});
+
+Deno.test("600,000 launches, more than are numbered, each do all of their work once", async () => {
+  const device = await createDevice("cpu", { threads: 3 }),
+    one = device.tensor(new Float32Array(16384).fill(1), [16384]);
+  const sum = device.tensor(new Float32Array(16384), [16384]);
+  const thousand = device.capture(() => {
+    for (let i = 0; i < 1000; i++) launch(accumulate, { x: one, sum });
+  });
+  for (let i = 1; i < 600; i++) thousand.replay();
+  assertEquals(new Set(await sum.data()), new Set([600_000]));
+  thousand.dispose();
   device.close();
 });
 
