@@ -12,7 +12,7 @@ import { defineWriteRow, type Dropout, dropoutOf, type Dropped, firstCounter, he
 import { regions, roundUp, scaleOf } from "./blocks.ts";
 
 /** Keys at a time: a multiple of every panel, and of the 32 elements for which Philox draws at once. */
-const CHUNK = 128;
+const CHUNK = 256;
 /** Queries at a time: whole tiles, and few, for all keys up to the last are computed for each. */
 const QUERIES = 24;
 /** What is known of a block's queries: −max, 1 / sum and D, QUERIES of each; the tile's rows are fewer than eight lanes. */
