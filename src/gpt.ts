@@ -186,15 +186,12 @@ export class GPT extends Module {
 
   /** All anew: normal with deviation 0.02, biases zero; those that end on the residual stream smaller, as GPT-2's paper. */
   #initialize(generator: Generator): void {
-    const draw = ({ device, storage, size }: Tensor, std: number) => {
-      const values = new Float32Array(size);
-      generator.normal(values, 0, std);
-      device.write(storage, values);
-    };
+    const draw = ({ device, storage }: Tensor, std: number) =>
+      device.fill(storage, (values) => generator.normal(values, 0, std));
     for (const module of this.modules()) {
       if (module instanceof Linear || module instanceof Embedding) draw(module.weight, 0.02);
       if (module instanceof Linear && module.bias) {
-        module.bias.device.write(module.bias.storage, new Float32Array(module.bias.size));
+        module.bias.device.fill(module.bias.storage, () => {}); // zeros
       }
     }
     for (const [name, weight] of this.namedParameters()) {

@@ -186,7 +186,7 @@ Deno.test("what goes wrong takes at most two lines, on standard error, without a
       [2, "instead, with the same flags: deno task train:dawn\n", "train", [input, out, "--device=webgpu:dawn"]],
       [2, "instead, with the same flags: deno task sample:dawn\n", "sample", [out, "--device=webgpu:dawn:software"]],
       [1, `No run in ${folder}/none: there is no such folder\n`, "sample", [`--out_dir=${folder}/none`]],
-      [1, "Training this model takes at least", "train", [input, out, "--block_size=16", "--n_embd=65536"]],
+      [1, "Training this model takes more than", "train", [input, out, "--block_size=16", "--n_embd=65536"]],
       [1, "training has stopped, and no checkpoint was saved yet", "train", [
         input,
         out,

@@ -1,15 +1,11 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { describeError, exitStatus, taskCommand } from "../src/cli/command.ts";
 import { editDistance } from "../src/cli/flags.ts";
-import { checkMemory, largestStorage, trainingBytes } from "../src/cli/memory_check.ts";
 import { bar, duration, Progress, rate } from "../src/cli/progress.ts";
 import { parseSample, sampleFlags } from "../src/cli/sample_flags.ts";
 import { parseTrain, resumeCommand, resumedValues, trainFlags } from "../src/cli/train_flags.ts";
 import { v8Flags } from "../src/cli/v8_flags.ts";
-import { createDevice } from "../src/device/create.ts";
-import { CheckpointError, ConfigError, DataError, DeviceError } from "../src/errors.ts";
-import { GPT } from "../src/gpt.ts";
-import { Trainer } from "../src/trainer.ts";
+import { CheckpointError, ConfigError, DataError } from "../src/errors.ts";
 
 const words = (line: string) => line.split(" ").filter(Boolean);
 
@@ -280,46 +276,6 @@ Deno.test("a toggle is on where its name is there, and takes nanoGPT's values to
   ) {
     assertEquals((await parseTrain(args as string[])).values.profile, on);
     assertEquals((await parseSample(args as string[])).values.profile, on);
-  }
-});
-
-Deno.test("the memory that training takes at least, by hand", () => {
-  // V = 5, T = 2, L = 1, C = 4: embeddings 28, block 12·16 + 8, last norm 4: 232 parameters, each five times.
-  // Two sequences of two tokens: 4 · (16·4 + 2·5 + 8·4) = 424 activations. All in four bytes.
-  const config = { vocabSize: 5, blockSize: 2, nLayer: 1, nHead: 2, nEmbd: 4, bias: false };
-  assertEquals(trainingBytes(config, 2), 4 * (5 * 232 + 424));
-  // GPT-2 (124M) with biases: 124,439,808 parameters.
-  const gpt2 = { vocabSize: 50257, blockSize: 1024, nLayer: 12, nHead: 12, nEmbd: 768, bias: true };
-  assertEquals(trainingBytes(gpt2, 0), 20 * 124439808);
-  const device = (name: string, all: number, one = all) => ({ name, capacity: { all, one, limit: "its limit" } });
-  checkMemory(gpt2, 0, device("cpu", 2 ** 32));
-  // 12 · 1024 tokens of 12·16·768 + 2·50257 + 8·768 activations make 11.63 GiB more than the 2.32 GiB of the parameters: 13.95.
-  assertThrows(
-    () => checkMemory(gpt2, 12, device("cpu", 2 ** 32)),
-    DeviceError,
-    "takes at least 14 GiB, and the cpu device has 4 GiB",
-  );
-  checkMemory(gpt2, 12, device("reference", Infinity));
-  // The largest storage: without a batch the parameters, 0.464 GiB; with 12 · 1024 tokens the logits, 50257 each, 2.30 GiB.
-  checkMemory(gpt2, 0, device("webgpu", Infinity, 4 * 124439808));
-  assertThrows(
-    () => checkMemory(gpt2, 0, device("webgpu", Infinity, 2 ** 27)),
-    DeviceError,
-    "takes a buffer of 0.464 GiB, and its limit is 0.125 GiB",
-  );
-  assertEquals(largestStorage(gpt2, 12), 4 * 12 * 1024 * 50257);
-});
-
-Deno.test("the memory that training takes at least is near what it takes", async () => {
-  for (const [nLayer, nEmbd, blockSize, batchSize] of [[4, 64, 64, 8], [1, 128, 16, 2], [2, 32, 128, 4]]) {
-    const device = await createDevice("cpu", { threads: 1 });
-    const config = { vocabSize: 65, blockSize, nLayer, nHead: 2, nEmbd, bias: false };
-    const tokens = Int32Array.from({ length: 500 }, (_, i) => i % 65), data = { train: tokens, val: tokens };
-    const options = { batchSize, gradientAccumulationSteps: 1, maxIters: 2, evalIters: 1 };
-    for await (const _ of new Trainer(new GPT(config, { device }), data, options).run());
-    const ratio = device.memory().reserved / trainingBytes(config, batchSize);
-    assert(ratio >= 1 && ratio < 1.15, `${ratio}`);
-    device.close();
   }
 });
 

@@ -94,7 +94,17 @@ if (wideAvailable()) {
 const llvmpipe = "/usr/share/vulkan/icd.d/lvp_icd.x86_64.json",
   swiftShader = "/usr/lib/chromium/vk_swiftshader_icd.json";
 const engine = (...names: string[]) => names.map((name) => `tests/engine/${name}_test.ts`);
-const everything = engine("wgsl", "shader_errors", "webgpu", "dawn", "devices", "matmul_plans", "capture", "profile");
+const everything = engine(
+  "wgsl",
+  "shader_errors",
+  "webgpu",
+  "dawn",
+  "devices",
+  "matmul_plans",
+  "capture",
+  "profile",
+  "rehearsal",
+);
 const onWgpu = [
   { mode: "WebGPU on llvmpipe", driver: llvmpipe, tests: [...everything, "tests/bench_gpu_test.ts"] },
   { mode: "WebGPU on SwiftShader", driver: swiftShader, tests: engine("devices") }, // the compiler is the same

@@ -49,7 +49,7 @@ async function trainRun(values: TrainValues, run: RunFolder | undefined, report:
   // One generator draws weights, then batches, so that a seed gives nanoGPT's.
   const generator = new Generator(seed);
   const config = { ...modelConfig(values), vocabSize: tokenizer.vocabSize };
-  if (!values.eval_only) checkMemory(config, values.batch_size, device);
+  if (!values.eval_only) await checkMemory(config, trainerOptions(values), device);
   const model = new GPT(config, { device, seed, generator });
   const vocabulary = tokenizer.toJSON();
   // Where the grammar has stood in, a resume must not find another text, though the network be back.

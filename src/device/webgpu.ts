@@ -9,7 +9,7 @@
 import { DeviceError } from "../errors.ts";
 import type { AnyKernel, AnyPass, DType, NumberArray } from "../kernel.ts";
 import type { Profile } from "../profile.ts";
-import { type Capacity, type Command, Device, type Launch, type Storage } from "./device.ts";
+import { type Capacity, type Command, Device, type Extras, type Launch, type Storage, workspaceOf } from "./device.ts";
 import { GpuClock } from "./gpu_clock.ts";
 import { GpuErrors } from "./gpu_errors.ts";
 import { type Compiled, Pipelines } from "./pipelines.ts";
@@ -30,7 +30,7 @@ interface Dispatch {
 
 export class WebGPUDevice extends Device {
   override readonly name = "webgpu";
-  protected override readonly bytesPerElement = 4;
+  override readonly bytesPerElement = 4;
   /** What the adapter says of itself. */
   readonly adapter: string;
   /** How many were made so far: none of them in a step that has been made before. */
@@ -136,13 +136,13 @@ export class WebGPUDevice extends Device {
     this.#pass = undefined;
   }
 
-  protected override prepare(launch: Launch): Command {
-    const { kernel, storages, sizes, params } = launch;
-    if (!kernel.gpu) throw new DeviceError(`${kernel.name} has no WGSL implementation`);
-    const passes = Array.isArray(kernel.gpu) ? kernel.gpu as AnyPass[] : [kernel.gpu as AnyPass];
-    const workspace = this.workspace(passes, sizes), slot = this.#slot(kernel, sizes, params);
+  override extras(launch: Launch): Extras {
+    return { workspace: workspaceOf(passesOf(launch.kernel), launch), args: 0 };
+  }
+  protected override prepare(launch: Launch, workspace?: Storage): Command {
+    const { kernel, storages, sizes, params } = launch, slot = this.#slot(kernel, sizes, params);
     const dispatches: Dispatch[] = [], variant = this.variantOf(launch) << 1 | Number(workspace !== undefined);
-    for (const pass of passes) {
+    for (const pass of passesOf(kernel)) {
       const groups = pass.workgroups(sizes), rows = Math.ceil(groups / MOST_GROUPS);
       if (groups === 0) continue; // a pass for other sizes
       const compiled = this.#pipelines.get(pass, launch, { variant, workspace: workspace !== undefined });
@@ -237,6 +237,11 @@ export class WebGPUDevice extends Device {
     if (!storage) return { buffer: this.#absent };
     return { buffer: bufferOf(storage), offset: 4 * storage.offset, size: 4 * storage.length };
   }
+}
+
+function passesOf({ name, gpu }: AnyKernel): readonly AnyPass[] {
+  if (!gpu) throw new DeviceError(`${name} has no WGSL implementation`);
+  return Array.isArray(gpu) ? gpu : [gpu as AnyPass];
 }
 
 const bufferOf = ({ block }: Storage): GPUBuffer => block.memory as GPUBuffer;

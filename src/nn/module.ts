@@ -1,7 +1,7 @@
 /** The base of layers: parameters are found by walking the fields, as PyTorch's `nn.Module` does. */
 import type { Device } from "../device/device.ts";
 import { Generator as RandomGenerator } from "../random.ts";
-import { Tensor } from "../tensor.ts";
+import { sizeOf, Tensor } from "../tensor.ts";
 
 /** Where a module's parameters live, and what their initial values are drawn from. */
 export interface ModuleOptions {
@@ -98,9 +98,10 @@ export function parameter(
   shape: readonly number[],
   fill: (values: Float32Array) => void,
 ): Tensor {
-  const values = new Float32Array(shape.reduce((a, b) => a * b, 1));
-  fill(values);
-  return device.tensor(values, shape, { requiresGrad: true });
+  const storage = device.allocate(sizeOf(shape), "f32", { lasting: true });
+  const tensor = new Tensor(storage, shape, { requiresGrad: true });
+  device.fill(storage, fill);
+  return tensor;
 }
 
 /** The generator that a module draws from. */

@@ -3,7 +3,7 @@ import type { Program } from "../device/device.ts";
 import { DataError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
 import type { Generator } from "../random.ts";
-import type { Tensor } from "../tensor.ts";
+import { Tensor } from "../tensor.ts";
 
 export interface MicroStepOptions {
   readonly batchSize: number;
@@ -26,9 +26,8 @@ export class MicroSteps implements Disposable {
 
   constructor(readonly model: GPT, readonly data: Int32Array, readonly options: MicroStepOptions) {
     const { device, config: { blockSize } } = model, { batchSize, gradientAccumulationSteps } = options;
-    const ids = new Int32Array(batchSize * blockSize);
-    this.#tokens = device.tensor(ids, [batchSize, blockSize], { dtype: "i32" });
-    this.#targets = device.tensor(ids, [batchSize, blockSize], { dtype: "i32" });
+    this.#tokens = Tensor.empty(device, [batchSize, blockSize], "i32");
+    this.#targets = Tensor.empty(device, [batchSize, blockSize], "i32");
     this.#share = device.tensor([1 / gradientAccumulationSteps], []);
   }
 

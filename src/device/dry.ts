@@ -1,0 +1,43 @@
+/** A device that holds nothing and computes nothing: it counts what a program takes of another. */
+import type { NumberArray } from "../kernel.ts";
+import { type Command, Device, type Extras, type Launch, type Storage } from "./device.ts";
+
+/**
+ * Runs a program without its work. Storages come and go as they would on the other device, by the same code, so
+ * {@linkcode Device.memory} tells the bytes that the program will take there.
+ */
+export class DryDevice extends Device {
+  override readonly name: string;
+  override readonly bytesPerElement: number;
+  override readonly readsAtOnce: boolean;
+  /** Bytes of the largest storage. */
+  largest = 0;
+  /** Multiplications and additions so far, of the kernels that count them. */
+  flops = 0;
+
+  /** @param of the device that the program is meant for; nothing happens on it */
+  constructor(readonly of: Device) {
+    super();
+    this.name = of.name;
+    this.bytesPerElement = of.bytesPerElement;
+    this.readsAtOnce = of.readsAtOnce;
+  }
+  protected override take(length: number): void {
+    this.largest = Math.max(this.largest, length * this.bytesPerElement);
+  }
+  override fill(): void {}
+  override write(storage: Storage, values: ArrayLike<number>): void {
+    this.checkWrite(storage, values);
+  }
+  /** Zeros. */
+  protected override fetch({ length, dtype }: Storage): Promise<NumberArray> {
+    return Promise.resolve(dtype === "f32" ? new Float32Array(length) : new Int32Array(length));
+  }
+  override extras(launch: Launch): Extras {
+    return this.of.extras(launch);
+  }
+  protected override prepare({ kernel, sizes }: Launch): Command {
+    const flops = kernel.flops?.(sizes) ?? 0;
+    return () => void (this.flops += flops);
+  }
+}

@@ -1,0 +1,133 @@
+/** Memory as foreseen by a rehearsal, against what the same training has taken when it is over. */
+import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
+import { checkMemory, checkNeeds } from "../../src/cli/memory_check.ts";
+import { CpuDevice } from "../../src/device/cpu.ts";
+import { createDevice } from "../../src/device/create.ts";
+import type { Device } from "../../src/device/device.ts";
+import { DeviceError } from "../../src/errors.ts";
+import { GPT, type GPTConfig } from "../../src/gpt.ts";
+import { Trainer } from "../../src/trainer.ts";
+import type { TrainerOptions } from "../../src/training/options.ts";
+import { rehearse } from "../../src/training/rehearsal.ts";
+
+const CONFIG: GPTConfig = { vocabSize: 65, blockSize: 32, nLayer: 2, nHead: 2, nEmbd: 48, dropout: 0, bias: false };
+const SETTINGS: Record<string, Partial<GPTConfig> & Partial<TrainerOptions>> = {
+  "plain": {},
+  "dropout": { dropout: 0.2 },
+  "bias": { bias: true },
+  "accumulation": { gradientAccumulationSteps: 3 },
+  "a larger batch": { batchSize: 24 },
+  "odd sizes, all together": {
+    ...{ vocabSize: 67, blockSize: 19, nLayer: 3, nHead: 3, nEmbd: 75, dropout: 0.1, bias: true },
+    ...{ batchSize: 5, gradientAccumulationSteps: 2, gradClip: 0 },
+  },
+  "one layer, mostly parameters": { nLayer: 1, nEmbd: 160, blockSize: 8, batchSize: 1 },
+};
+
+/** A model, its options and its text for each setting. */
+function setUp(setting: typeof SETTINGS[string]) {
+  const { vocabSize, blockSize, nLayer, nHead, nEmbd, dropout, bias, ...given } = { ...CONFIG, ...setting };
+  const config = { vocabSize, blockSize, nLayer, nHead, nEmbd, dropout, bias };
+  const options = { batchSize: 4, gradientAccumulationSteps: 1, evalInterval: 2, evalIters: 1, maxIters: 4, ...given };
+  const tokens = Int32Array.from({ length: 500 }, (_, i) => i * i % vocabSize);
+  const train = async (device: Device) => {
+    for await (const _ of new Trainer(new GPT(config, { device }), { train: tokens, val: tokens }, options).run());
+  };
+  return { config, options, train };
+}
+
+for (const name of Deno.env.get("NANOGPT_TEST_DEVICES")?.split(",") ?? ["cpu"]) {
+  for (const [what, setting] of Object.entries(SETTINGS)) {
+    Deno.test(`the memory that training takes is foreseen to the byte: ${what} (${name})`, async () => {
+      const device = await createDevice(name, { threads: 2 }), { config, options, train } = setUp(setting);
+      const { bytes, largest } = await rehearse(config, options, device);
+      assertEquals(device.memory(), { tensors: 0, bytes: 0, reserved: 0 }, "the rehearsal has touched the device");
+      await train(device);
+      const { reserved } = device.memory();
+      device.close();
+      // Where reading waits for the device, losses wait to be read together: how many depends on the time that they take.
+      const waiting = device.readsAtOnce ? 0 : 64 * 2 * options.maxIters;
+      assert(Math.abs(reserved - bytes) <= waiting, `${bytes} bytes foreseen, ${reserved} taken`);
+      assert(largest < bytes);
+    });
+  }
+}
+
+/** A CPU device for which the system has no more than so many bytes. */
+async function withMemory(bytes: number): Promise<CpuDevice> {
+  const { Memory } = WebAssembly;
+  WebAssembly.Memory = class extends Memory {
+    constructor(descriptor: WebAssembly.MemoryDescriptor) {
+      if (65536 * descriptor.initial > bytes) throw new RangeError("no room");
+      super(descriptor);
+    }
+  };
+  try {
+    return await CpuDevice.create({ threads: 2 });
+  } finally {
+    WebAssembly.Memory = Memory;
+  }
+}
+
+Deno.test("what the check lets through can be trained, and what it refuses cannot", async () => {
+  const sizes = { nEmbd: 64, blockSize: 64, nLayer: 3, evalInterval: 100, maxIters: 1 };
+  const attempt = async (batchSize: number) => {
+    const device = await withMemory(2 ** 26), { config, options, train } = setUp({ ...sizes, batchSize });
+    const check = checkMemory(config, options, device).then(() => "passes", (error) => error.message);
+    const result = [await check, await train(device).then(() => "fits", (error) => error.message)];
+    device.close();
+    return result;
+  };
+  const device = await withMemory(2 ** 26);
+  const bytesOf = async (batchSize: number) => {
+    const { config, options } = setUp({ ...sizes, batchSize });
+    return (await rehearse(config, options, device)).bytes;
+  };
+  let fits = 1;
+  while (await bytesOf(fits + 1) <= device.capacity.all) fits++;
+  let fails = fits + 1;
+  while (await bytesOf(fails) < device.capacity.all + 2 ** 20) fails++; // what is kept for kernels would do for less
+  device.close();
+  assert(fails <= fits + 4, `${fits} sequences fit, ${fails} do not`);
+  assertEquals(await attempt(fits), ["passes", "fits"]);
+  const [refusal, failure] = await attempt(fails);
+  assertStringIncludes(refusal, "Training this model takes 0.06");
+  assertStringIncludes(failure, "does not fit");
+});
+
+Deno.test("what training needs is refused with the figures, before anything is made", async () => {
+  const gpt2 = { vocabSize: 50257, blockSize: 1024, nLayer: 12, nHead: 12, nEmbd: 768, dropout: 0, bias: true };
+  const device = await createDevice("cpu", { threads: 1 }), begin = performance.now();
+  const refused = async (config: GPTConfig, batchSize: number, message: string) =>
+    (await assertRejects(() => checkMemory(config, { batchSize }, device), DeviceError, message)).message;
+  // 124,439,808 parameters, four times and, the first ones, once more: 2.3 GiB; without activations worth the name it fits.
+  await checkMemory({ ...gpt2, blockSize: 16 }, { batchSize: 1 }, device);
+  // Weight, gradient, averages and first storage of each parameter, and per token and layer at least 16·C activations, once
+  // 2·V + 8·C: 10.07 GiB. Storages are rounded up by at most an eighth.
+  const least = 4 * (5 * 124439808 + 8 * 1024 * (12 * 16 * 768 + 2 * 50257 + 8 * 768)) / 2 ** 30;
+  const message = await refused(gpt2, 8, "Training this model takes 1"),
+    takes = Number(/takes (\S+) GiB/.exec(message)![1]);
+  assert(takes > least && takes < least * 1.125, `${takes} GiB, at least ${least}`);
+  await refused({ ...gpt2, nEmbd: 76800 }, 1, "takes more than 12700 GiB, and the cpu device has 4 GiB");
+  await refused({ ...gpt2, nLayer: 1e9 }, 1, "takes more than");
+  await refused(gpt2, 1e9, "takes more than");
+  assert(performance.now() - begin < 5000);
+  assertEquals(device.memory().reserved, 0);
+  device.close();
+
+  const webgpu = { name: "webgpu", capacity: { all: Infinity, one: 2 ** 27, limit: "its limit" } };
+  checkNeeds({ bytes: 2 ** 30, largest: 2 ** 27, flops: 0 }, webgpu);
+  assertThrows(
+    () => checkNeeds({ bytes: 2 ** 30, largest: 2 ** 28, flops: 0 }, webgpu),
+    DeviceError,
+    "takes a buffer of 0.25 GiB, and its limit is 0.125 GiB",
+  );
+});
+
+Deno.test("the multiplications of an update are those of a count by hand", async () => {
+  // Per token, matrices of 12·C² a layer and V·C twice over in forward and twice that in backward; attention 14 T (T + 1) / 2 · C.
+  const { config, options } = setUp({}), { vocabSize: V, blockSize: T, nLayer: L, nEmbd: C } = config, B = 4;
+  const device = await createDevice("cpu", { threads: 1 }), { flops } = await rehearse(config, options, device);
+  assertEquals(flops, 6 * B * T * (12 * L * C * C + V * C) + B * L * 14 * C * T * (T + 1) / 2);
+  device.close();
+});
