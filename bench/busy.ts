@@ -1,0 +1,89 @@
+/**
+ * What a training step costs on a busy machine: nanoGPT's CPU setting alone, and beside a process on each processor that
+ * computes without end. `deno task bench:busy`.
+ *
+ * Where every processor is shared by two, twice the time is a fair share. Threads that wait for each other by spinning lose
+ * far more, for each waits for the one that the system has taken away.
+ */
+import { createDevice, Generator, GPT, Trainer } from "../mod.ts";
+import { runCommand } from "../src/cli/command.ts";
+import { bool, describeFlags, fallbacks, float, int, parseCommandLine } from "../src/cli/flags.ts";
+
+const flags = {
+  threads: int(navigator.hardwareConcurrency, "that compute the step", { min: 1, max: 256 }),
+  loops: int(navigator.hardwareConcurrency, "processes beside it that compute without end", { min: 1, max: 256 }),
+  rounds: int(4, "how often it is measured alone and busy, in turns", { min: 1 }),
+  seconds: float(3, "how long each of them takes at least", { min: 0 }),
+  small: bool(false, "tiny sizes: whether it runs, and not how fast"),
+};
+
+const CPU_SETTING = { vocabSize: 65, blockSize: 64, nLayer: 4, nHead: 4, nEmbd: 128, dropout: 0, bias: false };
+const SMALL = { ...CPU_SETTING, blockSize: 8, nLayer: 1, nHead: 2, nEmbd: 16 };
+
+const sorted = (values: number[]) => values.toSorted((a, b) => a - b);
+const at = (values: number[], share: number) => sorted(values)[Math.trunc(share * (values.length - 1))];
+
+/** Processes that compute until they are disposed of, when all of them have begun; should we die first, not for ever. */
+async function loops(count: number, seconds: number): Promise<AsyncDisposable> {
+  const code = `console.log(); for (const end = Date.now() + ${2000 * seconds + 30_000}; Date.now() < end;);`;
+  const children = Array.from(
+    { length: count },
+    () => new Deno.Command(Deno.execPath(), { args: ["eval", "--no-lock", code], stdout: "piped" }).spawn(),
+  );
+  const end = async () => {
+    for (const child of children) child.kill("SIGKILL");
+    for (const child of children) await Promise.all([child.status, child.stdout.cancel()]);
+  };
+  for (const { stdout } of children) {
+    const reader = stdout.getReader();
+    await reader.read();
+    reader.releaseLock();
+  }
+  return { [Symbol.asyncDispose]: end };
+}
+
+/** @param note takes a line about what is going on */
+export async function benchBusy(
+  args: string[],
+  print: (line: string) => void,
+  note: (line: string) => void = console.error,
+): Promise<number> {
+  const { given, help } = parseCommandLine(flags, args), values = { ...fallbacks(flags), ...given };
+  if (help) {
+    print(`deno task bench:busy [--name=value …]\n\n${describeFlags(flags, values)}`);
+    return 0;
+  }
+  const { small, threads, rounds, seconds } = values, config = small ? SMALL : CPU_SETTING;
+  const device = await createDevice("cpu", { threads }), generator = new Generator(1337);
+  const tokens = Int32Array.from({ length: 10_000 }, () => generator.randint(config.vocabSize));
+  const options = { batchSize: 12, gradientAccumulationSteps: 1, maxIters: 1e9, evalInterval: 1e9, evalIters: 1 };
+  const trainer = new Trainer(new GPT(config, { device, generator }), { train: tokens, val: tokens }, options);
+  const events = trainer.run();
+  const steps = async (): Promise<number[]> => {
+    const times: number[] = [], begin = performance.now();
+    while (times.length < 3 || performance.now() - begin < 1000 * seconds) {
+      const { value } = await events.next();
+      if (value?.kind === "step") times.push(value.ms);
+    }
+    return times;
+  };
+  await steps(); // kernels compile
+  const alone: number[] = [], busy: number[] = [];
+  for (let round = 1; round <= rounds; round++) {
+    note(`round ${round} of ${rounds}`);
+    alone.push(...await steps());
+    await using _ = await loops(values.loops, seconds);
+    busy.push(...await steps());
+  }
+  trainer.dispose();
+  device.close();
+  print(`| ${threads} threads, ms a step | median | 9 of 10 | slowest |`);
+  print("| --- | --- | --- | --- |");
+  for (const [what, times] of Object.entries({ "alone": alone, [`beside ${values.loops} endless loops`]: busy })) {
+    print(`| ${[what, ...[0.5, 0.9, 1].map((share) => at(times, share).toPrecision(3))].join(" | ")} |`);
+  }
+  print(`\nratio of medians: ${(at(busy, 0.5) / at(alone, 0.5)).toFixed(2)}`);
+  return 0;
+}
+
+if (import.meta.main) await runCommand((args) => benchBusy(args, console.log));

@@ -1,0 +1,183 @@
+/**
+ * What a training step costs against the size of the model, context, batch and threads: `deno task bench:scale`.
+ *
+ * nanoGPT's CPU setting with one thing changed at a time, through the real trainer on random tokens. Each row has the median
+ * of its steps, the rate of the multiplications and additions that its kernels count, and the memory that was foreseen before
+ * anything was made (src/training/rehearsal.ts) beside what the device has taken in the end. `--plot=FILE` draws them as SVG.
+ */
+import { createDevice, Generator, GPT, type GPTConfig, Trainer } from "../mod.ts";
+import { checkNeeds } from "../src/cli/memory_check.ts";
+import { runCommand } from "../src/cli/command.ts";
+import { bool, describeFlags, fallbacks, float, int, parseCommandLine, text } from "../src/cli/flags.ts";
+import { ConfigError, DeviceError } from "../src/errors.ts";
+import { rehearse } from "../src/training/rehearsal.ts";
+import { type Panel, plot } from "./plot.ts";
+
+const flags = {
+  sweep: text("size,context,batch,threads", "which of these to measure"),
+  threads: int(navigator.hardwareConcurrency, "where they are not what is changed", { min: 1, max: 256 }),
+  device: text("cpu", "as createDevice takes it"),
+  seconds: float(1.5, "how long a row's steps take at least", { min: 0 }),
+  small: bool(false, "tiny sizes: whether it runs, and not how fast"),
+  plot: text("", "where to draw it, e.g. docs/scaling.svg; default: nowhere"),
+};
+
+interface Setting extends Pick<GPTConfig, "vocabSize" | "blockSize" | "nLayer" | "nHead" | "nEmbd"> {
+  readonly batchSize: number;
+  readonly threads: number;
+}
+
+/** What is measured of one setting. */
+export interface Row extends Setting {
+  readonly parameters: number;
+  readonly ms: number;
+  readonly flops: number;
+  /** Bytes, before and after. */
+  readonly foreseen: number;
+  readonly taken: number;
+}
+
+interface Sweep {
+  readonly name: string;
+  readonly settings: readonly Partial<Setting>[];
+  readonly xLabel: string;
+  readonly x: (row: Row) => number;
+  readonly slope: number;
+  /** Splits the sweep into lines. */
+  readonly line?: (row: Row) => string;
+}
+
+const CPU_SETTING = { vocabSize: 65, blockSize: 64, nLayer: 4, nHead: 4, nEmbd: 128, batchSize: 12 };
+const SMALL = { vocabSize: 11, blockSize: 8, nLayer: 1, nHead: 2, nEmbd: 16, batchSize: 2 };
+const model = (nLayer: number, nHead: number, nEmbd: number) => ({ nLayer, nHead, nEmbd });
+const BABY = { ...model(6, 6, 384), blockSize: 256, batchSize: 4 };
+
+function sweeps(small: boolean): Sweep[] {
+  const sizes = small ? [model(1, 1, 8), model(1, 2, 16)] : [
+    ...[model(2, 2, 32), model(2, 2, 64), model(4, 4, 128), model(6, 6, 192), model(6, 6, 384), model(8, 8, 512)],
+    ...[model(12, 12, 768), { ...model(12, 12, 768), vocabSize: 50304 }], // the last is GPT-2 (124M)
+  ];
+  const contexts = small ? [4, 8] : [16, 32, 64, 128, 256, 512, 1024];
+  const batches = small ? [1, 2] : [1, 2, 4, 8, 12, 24, 48, 96];
+  const threads = (small ? [1, 2] : [1, 2, 4]).map((threads) => ({ threads }));
+  const larger = small ? { blockSize: 16 } : BABY;
+  return [
+    { name: "size", settings: sizes, xLabel: "parameters", x: ({ parameters }) => parameters, slope: 1 },
+    {
+      name: "context",
+      settings: contexts.map((blockSize) => ({ blockSize })),
+      xLabel: "context (tokens)",
+      x: ({ blockSize }) => blockSize,
+      slope: 1,
+    },
+    {
+      name: "batch",
+      settings: batches.map((batchSize) => ({ batchSize })),
+      xLabel: "batch (sequences)",
+      x: ({ batchSize }) => batchSize,
+      slope: 1,
+    },
+    {
+      name: "threads",
+      settings: [...threads, ...threads.map((one) => ({ ...larger, ...one }))],
+      xLabel: `threads (${navigator.hardwareConcurrency} processors)`,
+      x: ({ threads }) => threads,
+      slope: -1,
+      line: ({ nLayer, blockSize }) => blockSize === larger.blockSize ? "baby" : `${nLayer} layers`,
+    },
+  ];
+}
+
+const WARM_UP = 3;
+const median = (values: number[]) => values.toSorted((a, b) => a - b)[values.length >> 1];
+
+/** @throws {DeviceError} when it does not fit into the device's memory */
+async function measure(
+  { threads, batchSize, ...sizes }: Setting,
+  { device: name, seconds }: { device: string; seconds: number },
+): Promise<Row> {
+  const device = await createDevice(name, { threads });
+  try {
+    const config = { ...sizes, dropout: 0, bias: false }, generator = new Generator(1337);
+    // An evaluation of a batch before the first and before every third step takes part in what the memory has to hold.
+    const run = { maxIters: 1e9, evalInterval: WARM_UP, evalIters: 1, logInterval: 1 };
+    const options = { batchSize, gradientAccumulationSteps: 1, ...run, generator };
+    const { bytes: foreseen, largest, flops } = await rehearse(config, options, device);
+    checkNeeds({ bytes: foreseen, largest, flops }, device);
+    const tokens = Int32Array.from({ length: 10_000 }, () => generator.randint(config.vocabSize));
+    const gpt = new GPT(config, { device, generator });
+    using trainer = new Trainer(gpt, { train: tokens, val: tokens }, options);
+    const times: number[] = [];
+    let begin = 0;
+    for await (const event of trainer.run()) {
+      if (event.kind !== "step" || event.iter < WARM_UP) continue;
+      if (times.length === 0) begin = performance.now() - event.ms;
+      times.push(event.ms);
+      if (times.length >= 3 && performance.now() - begin >= 1000 * seconds) break;
+    }
+    const parameters = gpt.numParameters(false), { reserved: taken } = device.memory();
+    return { ...sizes, batchSize, threads, parameters, ms: median(times), flops, foreseen, taken };
+  } finally {
+    device.close();
+  }
+}
+
+const HEADS = ["sweep", "layers, heads, width", "context", "batch", "threads", "parameters", "tokens a step"];
+const MEASURED = ["ms a step", "tokens/s", "GFLOP/s", "memory foreseen", "taken"];
+
+function cells(row: Row): string[] {
+  const { nLayer, nHead, nEmbd, blockSize, batchSize, threads, parameters, ms, flops, foreseen, taken } = row;
+  const show = (value: number, digits = 3) => value.toLocaleString("en-US", { maximumSignificantDigits: digits });
+  const tokens = batchSize * blockSize, million = (value: number) => `${show(value / 1e6)} M`;
+  const sizes = [`${nLayer}, ${nHead}, ${nEmbd}`, blockSize, batchSize, threads, million(parameters), show(tokens, 6)];
+  const rates = [show(ms), show(tokens / ms * 1000), show(flops / ms / 1e6)];
+  const memory = [foreseen, taken].map((bytes) =>
+    `${(bytes / 1e6).toLocaleString("en-US", { maximumFractionDigits: 2 })} MB`
+  );
+  return [...sizes.map(String), ...rates, ...memory];
+}
+
+type Print = (line: string) => void;
+
+/** @param note takes a line about what is going on */
+export async function benchScale(args: string[], print: Print, note: Print = console.error): Promise<number> {
+  const { given, help } = parseCommandLine(flags, args), values = { ...fallbacks(flags), ...given };
+  if (help) {
+    print(`deno task bench:scale [--name=value …]\n\n${describeFlags(flags, values)}`);
+    return 0;
+  }
+  const all = sweeps(values.small), wanted = values.sweep.split(",");
+  const unknown = wanted.find((name) => !all.some((sweep) => sweep.name === name));
+  if (unknown !== undefined) throw new ConfigError(`--sweep has ${unknown}: expected ${all.map(({ name }) => name)}`);
+  const base = { ...values.small ? SMALL : CPU_SETTING, threads: values.threads }, panels: Panel[] = [];
+  const line = (cells: readonly string[]) => print(`| ${cells.join(" | ")} |`);
+  line([...HEADS, ...MEASURED]);
+  line([...HEADS, ...MEASURED].map(() => "---"));
+  for (const sweep of all.filter(({ name }) => wanted.includes(name))) {
+    const lines = new Map<string, [number, number][]>();
+    for (const changed of sweep.settings) {
+      note(`${sweep.name}: ${JSON.stringify(changed)}`);
+      try {
+        const row = await measure({ ...base, ...changed }, values), name = sweep.line?.(row) ?? "";
+        line([sweep.name, ...cells(row)]);
+        lines.set(name, [...lines.get(name) ?? [], [sweep.x(row), row.ms]]);
+      } catch (error) {
+        if (!(error instanceof DeviceError)) throw error;
+        note(`left out: ${error.message.split("\n")[0]}`);
+      }
+    }
+    const series = [...lines].map(([name, points]) => ({ name, points })), { xLabel, slope } = sweep;
+    const points = new Set(series.flatMap(({ points }) => points.map(([x]) => x)));
+    const ticks = sweep.name === "size" ? undefined : [...points];
+    const title = `Cost against ${sweep.name}`;
+    if (points.size > 0) panels.push({ title, xLabel, yLabel: "ms a step", series, slope, ticks });
+  }
+  if (values.plot) {
+    const words = "What a training step costs, in milliseconds, on logarithmic axes; dashed: in proportion";
+    await Deno.writeTextFile(values.plot, plot(panels, words));
+    note(`drawn: ${values.plot}`);
+  }
+  return 0;
+}
+
+if (import.meta.main) await runCommand((args) => benchScale(args, console.log));
