@@ -1,6 +1,7 @@
 /**
  * What a launch costs the host, eager and replayed, in a training step and in a decoded token: the device is waited for
- * between them, and that is not counted.
+ * between them, and that is not counted. On the CPU device also what the funnel's checks cost: the step's launches once more,
+ * with all their operands, where nothing is run. A replay makes no checks.
  *
  *     deno run --allow-read bench/replay.ts [cpu|webgpu|webgpu:software …]
  *
@@ -9,9 +10,12 @@
  */
 import { noGrad } from "../src/autograd.ts";
 import { createDevice } from "../src/device/create.ts";
-import type { Device } from "../src/device/device.ts";
+import type { Device, Launch } from "../src/device/device.ts";
+import { DryDevice } from "../src/device/dry.ts";
 import { WebGPUDevice } from "../src/device/webgpu.ts";
 import { GPT } from "../src/gpt.ts";
+import { launch } from "../src/launch.ts";
+import { Tensor } from "../src/tensor.ts";
 
 const STEPS = 30;
 const median = (values: number[]) => values.toSorted((a, b) => a - b)[values.length >> 1];
@@ -42,6 +46,31 @@ async function measure(device: Device, what: string, body: () => void, wait: () 
   }
   program.dispose();
 }
+/** @param steps makes a step on a device */
+function measureChecks(device: Device, what: string, steps: (on: Device) => () => void) {
+  const dry = new DryDevice(device), step = steps(dry), launches: Launch[] = [];
+  dry.run = (one) => void launches.push(one);
+  step();
+  dry.run = () => {};
+  const calls = launches.map(({ kernel, storages, sizes, params }) => {
+    const operands: Record<string, Tensor> = {};
+    for (const { name, shape } of kernel.operands) {
+      const actual = shape.map((axis) => typeof axis === "number" ? axis : sizes[axis]);
+      if (storages[name]) operands[name] = new Tensor(storages[name], actual);
+    }
+    return () => launch(kernel, operands, params);
+  });
+  const times: number[] = [];
+  for (let i = 0; i < 1000; i++) {
+    const start = performance.now();
+    for (const call of calls) call();
+    times.push(1000 * (performance.now() - start));
+  }
+  const us = median(times.slice(500)), each = us / calls.length;
+  console.log(
+    `${device.name}\t${what}\tchecks\t${calls.length} launches\t\t${us.toFixed(0)} µs\t${each.toFixed(2)} µs a launch`,
+  );
+}
 const submits = (device: Device) => device instanceof WebGPUDevice ? device.submitted.submits : 0;
 
 const SETTINGS = {
@@ -52,25 +81,29 @@ const SETTINGS = {
 for (const name of Deno.args.length ? Deno.args : ["cpu"]) {
   for (const [setting, { batchSize, ...config }] of Object.entries(SETTINGS)) {
     if (name === "cpu" && setting !== "smallest") continue;
-    const device = await createDevice(name, { threads: 1 }), model = new GPT(config, { device });
-    const optimizer = model.configureOptimizers({ weightDecay: 0.1, learningRate: 1e-3, betas: [0.9, 0.99] });
-    const shape = [batchSize, config.blockSize],
-      ids = device.tensor(new Int32Array(shape[0] * shape[1]), shape, {
-        dtype: "i32",
-      });
-    optimizer.prepare();
-    await measure(device, `${setting}, training step`, () => {
-      using _ = device.scope();
-      model.forward(ids, ids).loss!.backward();
-      optimizer.update();
-      optimizer.zeroGrad();
-    }, () => optimizer.gradNorm.data());
+    const device = await createDevice(name, { threads: 1 }), shape = [batchSize, config.blockSize];
+    const training = (on: Device) => {
+      const model = new GPT(config, { device: on });
+      const optimizer = model.configureOptimizers({ weightDecay: 0.1, learningRate: 1e-3, betas: [0.9, 0.99] });
+      const ids = on.tensor(new Int32Array(shape[0] * shape[1]), shape, { dtype: "i32" });
+      optimizer.prepare();
+      const step = () => {
+        using _ = on.scope();
+        model.forward(ids, ids).loss!.backward();
+        optimizer.update();
+        optimizer.zeroGrad();
+      };
+      return { model, optimizer, step };
+    };
+    const what = `${setting}, training step`, { model, optimizer, step } = training(device);
+    await measure(device, what, step, () => optimizer.gradNorm.data());
     const cache = model.createCache(), one = device.tensor([1], [1, 1], { dtype: "i32" });
     await measure(device, `${setting}, decoded token`, () => {
       using _ = device.scope();
       cache.reset();
       noGrad(() => model.forward(one, undefined, { cache }));
     }, () => cache.position.data());
+    if (name === "cpu") measureChecks(device, what, (dry) => training(dry).step);
     device.close();
   }
 }

@@ -1,6 +1,6 @@
 /** A device that holds nothing and computes nothing: it counts what a program takes of another. */
 import type { NumberArray } from "../kernel.ts";
-import { type Command, Device, type Extras, type Launch, type Storage } from "./device.ts";
+import { type Command, Device, type Launch, type Storage } from "./device.ts";
 
 /**
  * Runs a program without its work. Storages come and go as they would on the other device, by the same code, so
@@ -33,8 +33,11 @@ export class DryDevice extends Device {
   protected override fetch({ length, dtype }: Storage): Promise<NumberArray> {
     return Promise.resolve(dtype === "f32" ? new Float32Array(length) : new Int32Array(length));
   }
-  override extras(launch: Launch): Extras {
-    return this.of.extras(launch);
+  override parts(launch: Launch): ReturnType<Device["parts"]> {
+    return this.of.parts(launch);
+  }
+  override kept(launch: Launch): number {
+    return this.of.kept(launch);
   }
   protected override prepare({ kernel, sizes }: Launch): Command {
     const flops = kernel.flops?.(sizes) ?? 0;

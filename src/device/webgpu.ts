@@ -9,7 +9,7 @@
 import { DeviceError } from "../errors.ts";
 import type { AnyKernel, AnyPass, DType, NumberArray } from "../kernel.ts";
 import type { Profile } from "../profile.ts";
-import { type Capacity, type Command, Device, type Extras, type Launch, type Storage, workspaceOf } from "./device.ts";
+import { type Capacity, type Command, Device, type Launch, type Storage } from "./device.ts";
 import { GpuClock } from "./gpu_clock.ts";
 import { GpuErrors } from "./gpu_errors.ts";
 import { type Compiled, Pipelines } from "./pipelines.ts";
@@ -136,13 +136,14 @@ export class WebGPUDevice extends Device {
     this.#pass = undefined;
   }
 
-  override extras(launch: Launch): Extras {
-    return { workspace: workspaceOf(passesOf(launch.kernel), launch), args: 0 };
+  override parts({ kernel: { name, gpu } }: Launch): readonly AnyPass[] {
+    if (!gpu) throw new DeviceError(`${name} has no WGSL implementation`);
+    return Array.isArray(gpu) ? gpu : [gpu as AnyPass];
   }
-  protected override prepare(launch: Launch, workspace?: Storage): Command {
+  protected override prepare(launch: Launch, passes: readonly AnyPass[], workspace?: Storage): Command {
     const { kernel, storages, sizes, params } = launch, slot = this.#slot(kernel, sizes, params);
     const dispatches: Dispatch[] = [], variant = this.variantOf(launch) << 1 | Number(workspace !== undefined);
-    for (const pass of passesOf(kernel)) {
+    for (const pass of passes) {
       const groups = pass.workgroups(sizes), rows = Math.ceil(groups / MOST_GROUPS);
       if (groups === 0) continue; // a pass for other sizes
       const compiled = this.#pipelines.get(pass, launch, { variant, workspace: workspace !== undefined });
@@ -237,11 +238,6 @@ export class WebGPUDevice extends Device {
     if (!storage) return { buffer: this.#absent };
     return { buffer: bufferOf(storage), offset: 4 * storage.offset, size: 4 * storage.length };
   }
-}
-
-function passesOf({ name, gpu }: AnyKernel): readonly AnyPass[] {
-  if (!gpu) throw new DeviceError(`${name} has no WGSL implementation`);
-  return Array.isArray(gpu) ? gpu : [gpu as AnyPass];
 }
 
 const bufferOf = ({ block }: Storage): GPUBuffer => block.memory as GPUBuffer;
