@@ -2,8 +2,10 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { noGrad } from "../../src/autograd.ts";
 import { createDevice } from "../../src/device/create.ts";
-import type { Device } from "../../src/device/device.ts";
+import { type Device, Storage } from "../../src/device/device.ts";
 import { ConfigError, DeviceError, ShapeError } from "../../src/errors.ts";
+import { launch } from "../../src/launch.ts";
+import { matmulNN } from "../../kernels/matmul/kernel.ts";
 import * as ops from "../../src/ops/mod.ts";
 import { AdamW } from "../../src/optim/adamw.ts";
 import { sizeOf, Tensor } from "../../src/tensor.ts";
@@ -118,6 +120,34 @@ Deno.test("a view has a shape that fits, and a tensor keeps the shape that was c
   shape[0] = 1000;
   assertEquals(x.shape, [2, 3]);
   for (const wrong of [[-2, -3], [0.5, 12], [7]]) assertThrows(() => x.view(wrong), ShapeError);
+});
+
+Deno.test("a part that a block does not have is refused, and so are operands of other ranks and sizes", () => {
+  for (const device of [one, other]) {
+    const { storage: { block } } = Tensor.empty(device, [40]), { capacity } = block;
+    new Storage(block, 8, capacity - 8);
+    for (
+      const [length, offset] of [[8, capacity - 7], [capacity + 1, 0], [1, -1], [0, 0], [0.5, 0], [1, NaN], [
+        2 ** 32,
+        0,
+      ]]
+    ) {
+      const message = `storage: ${length} elements from ${offset} on are no part of a block of ${capacity}`;
+      assertThrows(() => new Storage(block, length, offset), DeviceError, message);
+    }
+    const tensor = (...shape: number[]) => Tensor.empty(device, shape);
+    leavesNothing(device, "launch", () => {
+      using _ = device.scope();
+      const a = tensor(1, 4, 3);
+      const refused = (b: Tensor, c: Tensor | undefined, message: string) =>
+        assertThrows(() => launch(matmulNN, { a, b, c }), ShapeError, message);
+      refused(tensor(1, 2, 5), undefined, "matmul_nn: b is [1,2,5], expected [batch,K,N] with K = 3");
+      refused(tensor(2, 3, 5), undefined, "matmul_nn: b is [2,3,5], expected [batch,K,N] with batch = 1");
+      refused(tensor(3, 5), undefined, "matmul_nn: b is [3,5], expected [batch,K,N]");
+      refused(tensor(1, 3, 5), tensor(1, 4, 6), "matmul_nn: c is [1,4,6], expected [batch,M,N] with N = 5");
+      refused(tensor(1, 3, 5), tensor(20), "matmul_nn: c is [20], expected [batch,M,N]");
+    });
+  }
 });
 
 Deno.test("crossEntropy finds a wrong target behind one that is ignored", () => {
