@@ -8,17 +8,18 @@
  */
 import { createDevice, Generator, GPT, Trainer } from "../mod.ts";
 import babyConfig from "../config/train_shakespeare_char.ts";
-import cpuConfig from "../config/shakespeare_char_cpu.ts";
 import { runCommand } from "../src/cli/command.ts";
 import { bool, choice, describeFlags, fallbacks, float, int, parseCommandLine, text } from "../src/cli/flags.ts";
 import { modelConfig, trainerOptions } from "../src/cli/train.ts";
-import { type TrainConfig, trainFlags } from "../src/cli/train_flags.ts";
 import { loadText } from "../src/data/load_text.ts";
 import { splitTokens } from "../src/data/split.ts";
 import type { Device } from "../src/device/device.ts";
 import { CharacterTokenizer } from "../src/tokenizer/character.ts";
-import { decoding, type Measure, type Product, product, type Setting, training } from "./gpu_measures.ts";
-import { PyTorch } from "./pytorch.ts";
+import { decoding, type Measure, type Product, product, training } from "./measures.ts";
+import { Peer, startPyTorch } from "./peer.ts";
+import { type Ask, type RoundsOptions, show, takeTurns } from "./rounds.ts";
+import { babyGPT, cpuSetting, trainValues } from "./settings.ts";
+import { subject } from "./subjects.ts";
 
 const flags = {
   device: text("webgpu", "as createDevice takes it: webgpu, webgpu:software, webgpu:dawn, cpu"),
@@ -44,18 +45,6 @@ const PRODUCTS: Product[] = [
   ["NT", 1, 768, 50304],
 ];
 const SMALL_PRODUCTS: Product[] = [["NN", 64, 64, 64], ["NT", 48, 16, 20], ["TN", 16, 48, 20], ["NT", 1, 16, 65]];
-const SMALL: TrainConfig = {
-  ...{ n_layer: 1, n_head: 2, n_embd: 16, block_size: 16, batch_size: 2 },
-  ...{ max_iters: 20, eval_interval: 10, eval_iters: 2 },
-};
-
-/** What a config file says of a model on tiny Shakespeare's 65 characters, and of its training. */
-function setting(name: string, config: TrainConfig, small: boolean): Setting {
-  const values = { ...fallbacks(trainFlags), ...config, ...(small && SMALL) };
-  const trainer = trainerOptions(values);
-  return { name, model: { ...modelConfig(values), vocabSize: 65 }, trainer };
-}
-
 type Print = (line: string) => void;
 
 /**
@@ -70,10 +59,11 @@ export async function benchGpu(args: string[], print: Print, note: Print = conso
   }
   const { small, rounds, seconds } = values;
   const device = await createDevice(values.device);
-  const pytorch = await PyTorch.start(values.pytorch);
+  const none = values.pytorch === "none";
+  const pytorch = none ? Peer.absent("--pytorch=none") : await startPyTorch({ args: [values.pytorch] });
   print(`${new Date().toISOString().slice(0, 10)}, Deno ${Deno.version.deno}, ${await describe(device)}`);
-  print(pytorch.description);
-  const baby = setting("baby GPT", babyConfig, small), cpu = setting("nanoGPT's CPU setting", cpuConfig, small);
+  print(pytorch.device ?? `PyTorch is left out: ${pytorch.error}`);
+  const baby = babyGPT({ small }), cpu = cpuSetting({ small });
   const measures = [
     ...(small ? SMALL_PRODUCTS : PRODUCTS).map(product),
     training(baby, "tokens/s"),
@@ -84,7 +74,7 @@ export async function benchGpu(args: string[], print: Print, note: Print = conso
   print("| --- | --- | --- | --- | --- | --- | --- | --- | --- |");
   try {
     for (const measure of measures) print(await row(measure, device, pytorch, { rounds, seconds, note }));
-    if (values.full) print(`\n${await full(device, baby, { input: values.input, note })}`);
+    if (values.full) print(`\n${await full(device, { small, input: values.input, note })}`);
   } finally {
     await pytorch.close();
     device.close();
@@ -104,38 +94,26 @@ async function describe(device: Device): Promise<string> {
   }
 }
 
-async function row(
-  measure: Measure,
-  device: Device,
-  pytorch: PyTorch,
-  { rounds, seconds, note }: { rounds: number; seconds: number; note: Print },
-): Promise<string> {
-  const { name, unit, work, theirs } = measure, rates: Record<string, number[]> = {};
-  using subject = measure.ours(device);
-  for (let round = 0; round <= rounds; round++) {
-    note(`${name}: ${round === 0 ? "warming up" : `round ${round} of ${rounds}`}`);
-    const measured: Record<string, number | undefined> = { ours: await subject.run(seconds) };
-    for (const precision of ["f32", "tf32", "bf16"]) {
-      measured[precision] = await pytorch.rate({ ...theirs, precision, seconds });
-    }
-    if (round === 0) continue;
-    for (const [who, rate] of Object.entries(measured)) if (rate) (rates[who] ??= []).push(rate * work);
-  }
-  const median = (who: string) => rates[who]?.toSorted((a, b) => a - b)[Math.trunc(rates[who].length / 2)];
-  const best = (who: string) => rates[who] && Math.max(...rates[who]);
-  const show = (value: number | undefined, digits = 4) =>
-    value?.toLocaleString("en-US", { maximumSignificantDigits: digits }) ?? "—";
-  const ratio = rates.f32 && median("ours") / median("f32");
-  const numbers = [best("ours"), median("ours"), best("f32"), median("f32")].map((value) => show(value));
-  return `| ${[name, unit, ...numbers, show(ratio, 2), show(median("tf32")), show(median("bf16"))].join(" | ")} |`;
+async function row(measure: Measure, device: Device, pytorch: Peer, options: RoundsOptions): Promise<string> {
+  const { name, unit, request } = measure;
+  using ours = subject(device, request);
+  const theirs = (precision: string): Ask => (seconds) => pytorch.rate({ ...request, precision, seconds });
+  const sides = { ours: ours.run, f32: theirs("f32"), tf32: theirs("tf32"), bf16: theirs("bf16") };
+  const figures = await takeTurns(measure, sides, options);
+  const ratio = figures.ours && figures.f32 && figures.ours.median / figures.f32.median;
+  const numbers = [figures.ours?.best, figures.ours?.median, figures.f32?.best, figures.f32?.median].map((n) =>
+    show(n)
+  );
+  const others = [figures.tf32?.median, figures.bf16?.median].map((n) => show(n));
+  return `| ${[name, unit, ...numbers, show(ratio, 2), ...others].join(" | ")} |`;
 }
 
 /** config/train_shakespeare_char.ts to its end, evaluations included. */
 async function full(
   device: Device,
-  { model: config, trainer: options }: Setting,
-  { input, note }: { input: string; note: Print },
+  { small, input, note }: { small: boolean; input: string; note: Print },
 ): Promise<string> {
+  const values = trainValues(babyConfig, small), config = modelConfig(values), options = trainerOptions(values);
   const { text, source } = await loadText({ input: input || undefined, onNote: note });
   const tokenizer = CharacterTokenizer.fromText(text), data = splitTokens(text, tokenizer, config);
   const generator = new Generator(1337), begin = performance.now();

@@ -28,6 +28,12 @@ def fused_attention(qkv, heads, options={}):
 
 
 class OwnNoise(pytorch_gpt.Noise):
+    def begin(self):
+        """Counts nothing, for torch.compile would compile again for each count."""
+
+    def next(self):
+        return {"p": self.p}
+
     def drop(self, x):
         return F.dropout(x, self.p) if self.p > 0 else x
 

@@ -25,6 +25,7 @@ const permissions = [
   "--allow-write",
   `--allow-run=${Deno.execPath()}`,
   "--allow-env=DENO_V8_FLAGS,NANOGPT_TEST_DEVICES,HOME,LOCALAPPDATA,NANOGPT_DEBUG,REQUIRE_WEBGPU,XDG_CACHE_HOME",
+  "--allow-sys=cpus,osRelease", // which the benchmarks name
   "--allow-net=127.0.0.1,localhost",
   "--ignore=tests/browser",
 ];

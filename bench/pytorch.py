@@ -1,15 +1,17 @@
-"""Measures PyTorch for bench/gpu.ts, which asks one line of JSON at a time and reads one line of answer:
+"""Measures PyTorch for bench/gpu.ts and bench/peers.ts, which ask one line of JSON at a time and read one line of answer:
 
     {"kind": "product" | "training" | "decoding", ...sizes, "precision": "f32" | "tf32" | "bf16", "seconds": 0.5}
     {"rate": products, steps or tokens a second}
 
 The first line that it prints is {"device": "..."}, or {"error": "..."} where there is no such device. Precisions: f32 with
-TF32 off, f32 with TF32 in products, and bf16, in training and decoding by autocast as nanoGPT has it. The model is that of
-tests/golden/pytorch_gpt.py, eager, with PyTorch's fused attention, fused AdamW and own dropout.
+TF32 off (unless another is asked for), f32 with TF32 in products, and bf16, in training and decoding by autocast as nanoGPT
+has it. The model is that of tests/golden/pytorch_gpt.py with PyTorch's fused attention and own dropout, and on a GPU its fused
+AdamW, as nanoGPT has it; eager, or compiled in training. The kinds of decoding with a cache are in transformers_decoding.py.
 
-    python3 bench/pytorch_gpu.py cuda
+    python3 bench/pytorch.py cuda|cpu [--threads=2] [--compile] [--transformers]
 """
 
+import argparse
 import contextlib
 import json
 import sys
@@ -43,9 +45,10 @@ def autocast(device, precision):
 
 
 class Training:
-    def __init__(self, device, precision, batchSize, **sizes):
-        self.device, self.precision = device, precision
+    def __init__(self, device, precision, batchSize, logInterval, **sizes):
+        self.device, self.precision, self.log_interval = device, precision, logInterval
         self.model = gpt(device, sizes)
+        self.forward = torch.compile(self.model) if COMPILE else self.model
         self.optimizer = self.model.optimizer(0.1, 1e-3, (0.9, 0.99))
         for group in self.optimizer.param_groups:
             group["fused"] = device == "cuda"
@@ -61,22 +64,22 @@ class Training:
         return rows
 
     def run(self):
-        for step in range(10):  # one loss of ten is read, as nanoGPT logs them
+        for step in range(self.log_interval):  # then the loss is read, as nanoGPT logs it
             with autocast(self.device, self.precision):
-                _, loss = self.model(*self.batch)
+                _, loss = self.forward(*self.batch)
             self.batch = self.draw()
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
         loss.item()
-        return 10
+        return self.log_interval
 
 
 class Decoding:
     """nanoGPT's generate: every token costs a forward pass over all tokens so far, for it has no cache."""
 
-    def __init__(self, device, precision, batchSize, **sizes):
+    def __init__(self, device, precision, **sizes):
         self.device, self.precision, self.length = device, precision, sizes["blockSize"]
         self.model = gpt(device, {**sizes, "dropout": 0.0})
 
@@ -92,40 +95,64 @@ class Decoding:
         return self.length - 1
 
 
+COMPILE = False
 KINDS = {"product": Product, "training": Training, "decoding": Decoding}
 
 
 def measure(subject, wait, seconds):
     """Pieces a second: the rounds between two waits double until they take long enough."""
-    rounds = 1
+    subject.rounds = getattr(subject, "rounds", 1)
     while True:
         begin = time.perf_counter()
-        pieces = sum(subject.run() for _ in range(rounds))
+        pieces = sum(subject.run() for _ in range(subject.rounds))
         wait()
         passed = time.perf_counter() - begin
         if passed >= seconds:
             return pieces / passed
-        rounds *= 2
+        subject.rounds *= 2
 
 
-def main(device):
+def answer(subjects, device, wait, seconds, kind, precision="f32", **sizes):
+    torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
+    try:
+        if (key := json.dumps([kind, precision, sizes])) not in subjects:
+            if len(subjects) == 3:  # the three precisions of what was measured before
+                subjects.clear()
+            subjects[key] = KINDS[kind](device, precision, **sizes)
+        return {"rate": measure(subjects[key], wait, seconds)}
+    except Exception as error:  # a compiler that is not there, or memory: the others go on
+        return {"error": f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"}
+
+
+def main():
+    global COMPILE
+    parser = argparse.ArgumentParser()
+    parser.add_argument("device")
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--transformers", action="store_true")
+    flags = parser.parse_args()
+    device, name, COMPILE = flags.device, f"PyTorch {torch.__version__}", flags.compile
     if device == "cuda" and not torch.cuda.is_available():
         return print(json.dumps({"error": f"PyTorch {torch.__version__} sees no CUDA device"}))
-    name = f"CUDA {torch.version.cuda}, {torch.cuda.get_device_name()}" if device == "cuda" else device
-    print(json.dumps({"device": f"PyTorch {torch.__version__}, {name}"}), flush=True)
+    if flags.threads:
+        torch.set_num_threads(flags.threads)
+    if flags.transformers:
+        import transformers_decoding
+
+        KINDS.update(transformers_decoding.KINDS)
+        name = f"transformers {transformers_decoding.version}, {name}"
+    if device == "cuda":
+        where = f"CUDA {torch.version.cuda}, {torch.cuda.get_device_name()}"
+    else:
+        where = f"{device}, {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}"
+    print(json.dumps({"device": f"{name}, {where}"}), flush=True)
     pytorch_gpt.causal_attention, pytorch_gpt.Noise = fused_attention, OwnNoise
     wait = torch.cuda.synchronize if device == "cuda" else lambda: None
     subjects = {}
     for line in sys.stdin:
-        request = json.loads(line)
-        seconds, kind, precision = request.pop("seconds"), request.pop("kind"), request["precision"]
-        torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
-        if (key := json.dumps(request)) not in subjects:
-            if len(subjects) == 3:  # the three precisions of what was measured before
-                subjects.clear()
-            subjects[key] = KINDS[kind](device, **request)
-        print(json.dumps({"rate": measure(subjects[key], wait, seconds)}), flush=True)
+        print(json.dumps(answer(subjects, device, wait, **json.loads(line))), flush=True)
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

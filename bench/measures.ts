@@ -1,0 +1,54 @@
+/** What is measured, and in which words we and every peer are asked for it: a request is a line of JSON to most of them. */
+import type { GPTConfig } from "../mod.ts";
+
+export const FORMS = ["NN", "NT", "TN"] as const;
+/** N marks an operand as it stands, T a transposed one. */
+export type Product = readonly [form: typeof FORMS[number], M: number, K: number, N: number];
+
+export type Request =
+  | { readonly kind: "product"; readonly form: Product[0]; readonly M: number; readonly K: number; readonly N: number }
+  | { readonly kind: "training"; readonly batchSize: number; readonly logInterval: number } & GPTConfig
+  | { readonly kind: "decoding" } & GPTConfig;
+
+export interface Measure {
+  readonly name: string;
+  readonly unit: "GF/s" | "tokens/s" | "steps/s" | "ms";
+  /** A rate of products, steps or tokens a second, in the unit. */
+  value(rate: number): number;
+  readonly request: Request;
+}
+
+export interface Setting {
+  readonly name: string;
+  readonly model: GPTConfig;
+  readonly batchSize: number;
+  /** Of so many losses one is read. */
+  readonly logInterval: number;
+}
+
+/** A product of f32 matrices. */
+export function product([form, M, K, N]: Product): Measure {
+  const value = (rate: number) => 2e-9 * M * K * N * rate;
+  return { name: `matmul ${form} ${M}×${K}×${N}`, unit: "GF/s", value, request: { kind: "product", form, M, K, N } };
+}
+
+/** Training: forward, backward, clipping, AdamW, and the next batch. */
+export function training(setting: Setting, unit: "tokens/s" | "steps/s" | "ms"): Measure {
+  const { name, model, batchSize, logInterval } = setting;
+  const value = {
+    "tokens/s": (rate: number) => batchSize * model.blockSize * rate,
+    "steps/s": (rate: number) => rate,
+    "ms": (rate: number) => 1000 / rate,
+  }[unit];
+  return { name: `training, ${name}`, unit, value, request: { kind: "training", batchSize, logInterval, ...model } };
+}
+
+/** One sequence from one token up to the block size, again and again. */
+export function decoding({ name, model }: Setting): Measure {
+  return {
+    name: `decoding, ${name}`,
+    unit: "tokens/s",
+    value: (rate) => rate,
+    request: { kind: "decoding", ...model },
+  };
+}

@@ -1,0 +1,14 @@
+/** Answers for us, on the CPU: bench/peers.ts runs it with V8's flags for the wide mode or the narrow one. */
+import { createDevice } from "../mod.ts";
+import { answer } from "./answer.ts";
+import type { Request } from "./measures.ts";
+import { type Subject, subject } from "./subjects.ts";
+
+const device = await createDevice("cpu", { threads: Number(Deno.args[0]) });
+let made: Subject | undefined;
+await answer<Request>(`Deno ${Deno.version.deno}, ${Deno.env.get("DENO_V8_FLAGS")}`, (request) => {
+  made?.[Symbol.dispose]();
+  made = subject(device, request);
+  return made.run;
+});
+device.close();

@@ -1,0 +1,98 @@
+/**
+ * How fast we are on the CPU beside others on the same CPU: `deno task bench:peers`.
+ *
+ * Training steps, products of matrices, and decoding, in rounds in which all sides take turns, each in a process of its own that
+ * lives for one row; the first round, in which kernels compile, is not counted. Prints tables in Markdown, with the best and the
+ * median of the rounds, and ratios of medians. A side that cannot run gets a line with the reason, and the others go on.
+ */
+import { cpus, release } from "node:os";
+import { runCommand } from "../src/cli/command.ts";
+import { bool, describeFlags, fallbacks, float, int, parseCommandLine, text } from "../src/cli/flags.ts";
+import type { Measure } from "./measures.ts";
+import type { Peer } from "./peer.ts";
+import { sections } from "./peer_rows.ts";
+import { type Ask, type Figures, type RoundsOptions, show, takeTurns } from "./rounds.ts";
+import { type Side, sides } from "./sides.ts";
+
+const flags = {
+  only: text("", "rows whose names have one of these words, as training,512"),
+  sides: text("", "sides whose names have one of these words, as ours,PyTorch"),
+  rounds: int(5, "how many rounds are counted", { min: 1 }),
+  seconds: float(0.5, "how long a measurement in a round takes at least", { min: 0 }),
+  threads: int(2, "threads of every side that can have several", { min: 1 }),
+  avx2: bool(false, "Python's libraries once more, held to 256-bit vectors, which are V8's widest"),
+  small: bool(false, "tiny sizes: whether it runs, and not how fast"),
+};
+
+type Print = (line: string) => void;
+
+/**
+ * @param print takes a line of the result
+ * @param note takes a line about what is going on
+ */
+export async function benchPeers(args: string[], print: Print, note: Print = console.error): Promise<number> {
+  const { given, help } = parseCommandLine(flags, args), values = { ...fallbacks(flags), ...given };
+  if (help) {
+    print(`deno task bench:peers [--name=value …]\n\n${describeFlags(flags, values)}`);
+    return 0;
+  }
+  const { small, rounds, seconds, only } = values, { os, arch } = Deno.build;
+  const wanted = (list: string) => ({ name }: { name: string }) => list.split(",").some((word) => name.includes(word));
+  const all = sides(values).filter(wanted(values.sides)), heard = new Map<string, string>();
+  const references = [...new Set(all.flatMap(({ reference }) => reference ?? []))];
+  print(`${new Date().toISOString().slice(0, 10)}, ${cpus()[0].model}, ${os} ${release()} ${arch}`);
+  for (const { title, measures } of sections(small)) {
+    const chosen = measures.filter(wanted(only));
+    if (chosen.length === 0) continue;
+    const header = [title, "", "best", "median", ...references.map((name) => `to ${name}`)];
+    print(`\n| ${header.join(" | ")} |\n|${" --- |".repeat(header.length)}`);
+    for (const measure of chosen) {
+      const figures = await compare(measure, all, { rounds, seconds, note, heard });
+      for (const line of lines(measure, figures, references)) print(line);
+    }
+  }
+  print("");
+  for (const [name, what] of heard) print(`- ${name}: ${what}`);
+  return 0;
+}
+
+/** Starts the sides that can be measured at this, and lets them take turns. */
+async function compare(
+  measure: Measure,
+  all: readonly Side[],
+  { heard, ...options }: RoundsOptions & { heard: Map<string, string> },
+): Promise<Map<Side, Figures>> {
+  const peers = new Map<Side, Peer>(), asks: Record<string, Ask> = {}, { request } = measure;
+  try {
+    for (const side of all) {
+      const kind = side.kinds[request.kind];
+      if (!kind || side.takes?.(measure) === false) continue;
+      const peer = await side.start();
+      peers.set(side, peer);
+      asks[side.name] = (seconds) => peer.rate({ ...request, kind, seconds });
+    }
+    const figures = await takeTurns(measure, asks, options);
+    return new Map([...peers.keys()].filter(({ name }) => figures[name]).map((side) => [side, figures[side.name]!]));
+  } finally {
+    for (const [{ name }, peer] of peers) {
+      await peer.close();
+      if (peer.device) heard.set(name, peer.device);
+      if (peer.error) heard.set(`${name}, left out at ${measure.name}`, peer.error);
+    }
+  }
+}
+
+/** One for each side; the ratios are medians over that of the reference, so that 2 is twice the time or twice the rate. */
+function lines(measure: Measure, figures: Map<Side, Figures>, references: readonly string[]): string[] {
+  const faster = (a: number, b: number) => (measure.unit === "ms" ? Math.min : Math.max)(a, b);
+  const bases = references.map((name) => {
+    const medians = [...figures].filter(([{ reference }]) => reference === name).map(([, { median }]) => median);
+    return medians.length ? medians.reduce(faster) : undefined;
+  });
+  return [...figures].map(([{ name }, { best, median }], i) => {
+    const ratios = bases.map((base) => base && show(median / base, 3));
+    return `| ${[i === 0 ? measure.name : "", name, show(best), show(median), ...ratios].join(" | ")} |`;
+  });
+}
+
+if (import.meta.main) await runCommand((args) => benchPeers(args, console.log));

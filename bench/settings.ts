@@ -1,0 +1,44 @@
+/** The models that are measured, from the config files that train them. */
+import cpuConfig from "../config/shakespeare_char_cpu.ts";
+import babyConfig from "../config/train_shakespeare_char.ts";
+import { fallbacks } from "../src/cli/flags.ts";
+import { modelConfig, trainerOptions } from "../src/cli/train.ts";
+import { type TrainConfig, trainFlags } from "../src/cli/train_flags.ts";
+import type { Setting } from "./measures.ts";
+
+const SMALL: TrainConfig = {
+  ...{ n_layer: 1, n_head: 2, n_embd: 16, block_size: 16, batch_size: 2 },
+  ...{ max_iters: 20, eval_interval: 10, eval_iters: 2 },
+};
+
+/** The flags of a training, made small where it only has to be seen whether it runs. */
+export function trainValues(config: TrainConfig, small: boolean) {
+  return { ...fallbacks(trainFlags), ...config, ...(small && SMALL) };
+}
+
+/** What a config says of a model on tiny Shakespeare's 65 characters, or on `vocabSize` tokens. */
+function setting(name: string, config: TrainConfig, { small = false, vocabSize = 65 } = {}): Setting {
+  const values = trainValues(config, small), { batchSize, logInterval } = trainerOptions(values);
+  return { name, model: { ...modelConfig(values), vocabSize: small ? 65 : vocabSize }, batchSize, logInterval };
+}
+
+export interface Changes {
+  readonly small: boolean;
+  /** Of so many losses one is read; else the config's own. */
+  readonly log_interval?: number;
+  readonly dropout?: number;
+}
+
+export function babyGPT({ small, ...changes }: Changes): Setting {
+  return setting("baby GPT", { ...babyConfig, ...changes }, { small });
+}
+
+export function cpuSetting({ small, ...changes }: Changes): Setting {
+  return setting("nanoGPT's CPU setting", { ...cpuConfig, ...changes }, { small });
+}
+
+/** train.py's own model, 124 million parameters, on little data: 50304 is GPT-2's vocabulary padded to a multiple of 64. */
+export function gpt2({ small, ...changes }: Changes): Setting {
+  const little = { batch_size: 4, block_size: 64, gradient_accumulation_steps: 1 };
+  return setting("GPT-2 (124M)", { ...little, ...changes }, { small, vocabSize: 50304 });
+}

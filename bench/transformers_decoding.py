@@ -1,0 +1,47 @@
+"""Decoding with a key-value cache as transformers has it, for bench/pytorch.py: GPT-2 with random weights, in f32."""
+
+import torch
+import torch.nn.functional as F
+import transformers
+
+version = transformers.__version__
+
+
+class Decoding:
+    def __init__(self, device, precision, blockSize, vocabSize, nLayer, nHead, nEmbd, **_):
+        assert precision == "f32", precision
+        sizes = dict(n_positions=blockSize, vocab_size=vocabSize, n_layer=nLayer, n_head=nHead, n_embd=nEmbd)
+        config = transformers.GPT2Config(**sizes, activation_function="gelu", bos_token_id=None, eos_token_id=None)
+        self.model = transformers.GPT2LMHeadModel(config).to(device).eval()
+        self.start = torch.zeros(1, 1, dtype=torch.long, device=device)
+        self.more, self.top_k = blockSize - 1, min(200, vocabSize)
+
+
+class Generate(Decoding):
+    """As a user would."""
+
+    @torch.no_grad()
+    def run(self):
+        mask = torch.ones_like(self.start)
+        ways = dict(do_sample=True, temperature=0.8, top_k=self.top_k, max_new_tokens=self.more, pad_token_id=0)
+        ids = self.model.generate(self.start, attention_mask=mask, **ways)
+        assert ids.shape[1] == 1 + self.more
+        return self.more
+
+
+class Loop(Decoding):
+    """Without all that generate() does around the model."""
+
+    @torch.no_grad()
+    def run(self):
+        ids, cache = self.start, None
+        for _ in range(self.more):
+            out = self.model(ids, past_key_values=cache, use_cache=True)
+            cache, logits = out.past_key_values, out.logits[:, -1] / 0.8
+            values, indices = torch.topk(logits, self.top_k)
+            ids = indices.gather(1, torch.multinomial(F.softmax(values, -1), 1))
+        ids.item()
+        return self.more
+
+
+KINDS = {"generate": Generate, "loop": Loop}
