@@ -10,7 +10,7 @@ export type Run = (seconds: number) => Promise<number>;
  * @param device who answers: name, version, and with what it computes
  * @param make makes what a request asks for; asked again for the same, the same goes on
  */
-export async function answer<R>(device: string, make: (request: R) => Run | Promise<Run>): Promise<void> {
+export async function answer<R>(device: string, make: (request: R) => Run | Promise<Run>): Promise<never> {
   const say = (line: object) => Deno.stdout.writeSync(new TextEncoder().encode(JSON.stringify(line) + "\n"));
   say({ device });
   let made: string | undefined, run!: Run, text = "";
@@ -28,6 +28,7 @@ export async function answer<R>(device: string, make: (request: R) => Run | Prom
       }
     }
   }
+  Deno.exit(); // some libraries' workers would keep the process
 }
 
 /** Measures `piece`, which does one piece of work to its end, by doing it until the time is over. */

@@ -11,4 +11,3 @@ await answer<Request>(`Deno ${Deno.version.deno}, ${Deno.env.get("DENO_V8_FLAGS"
   made = subject(device, request);
   return made.run;
 });
-device.close();

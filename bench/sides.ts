@@ -1,6 +1,7 @@
 /** Who is compared, and how each is started: every one is a process of its own. */
 import { v8Flags, wideAvailable } from "../src/cli/v8_flags.ts";
 import type { Measure, Request } from "./measures.ts";
+import { installed } from "./npm_peer.ts";
 import { Peer, startPyTorch } from "./peer.ts";
 
 export interface Side {
@@ -27,7 +28,39 @@ const script = (name: string) => decodeURIComponent(new URL(name, import.meta.ur
 const AVX2 = { MKL_ENABLE_INSTRUCTIONS: "AVX2", ATEN_CPU_CAPABILITY: "avx2", ONEDNN_MAX_CPU_ISA: "AVX2" };
 
 export function sides({ threads, avx2 }: SidesOptions): Side[] {
-  return [ours("wide", threads), ours("narrow", threads), ...python(threads), ...(avx2 ? python(threads, true) : [])];
+  return [
+    ...[ours("wide", threads), ours("narrow", threads)],
+    ...[...python(threads), ...(avx2 ? python(threads, true) : [])],
+    javaScript("jax-js", "jax_js.ts", { packages: ["@jax-js/jax@0.1.25"] }),
+    javaScript("tfjs", "tfjs.ts", { packages: ["@tensorflow/tfjs@4.22.0", "@tensorflow/tfjs-backend-wasm@4.22.0"] }),
+    javaScript("@genai-fi/nanogpt", "genai_nanogpt.ts", {
+      packages: ["@genai-fi/nanogpt@1.3.0", "@tensorflow/tfjs@4.22.0"],
+      kinds: { training: "training" }, // its products are TensorFlow.js's
+    }),
+  ];
+}
+
+/** A script that runs without our configuration, as any other program of Deno's, and is given the folder of its packages. */
+function javaScript(
+  name: string,
+  file: string,
+  { packages, kinds = { product: "product", training: "training" } }: {
+    packages: readonly string[];
+    kinds?: Side["kinds"];
+  },
+): Side {
+  const permissions = ["--allow-read", "--allow-env", "--allow-sys"];
+  const start = async () => {
+    try {
+      const args = ["run", "--no-config", "--no-prompt", ...permissions, script(file), await installed(packages)];
+      return await Peer.start(Deno.execPath(), { args });
+    } catch (error) {
+      return Peer.absent((error as Error).message);
+    }
+  };
+  // Larger models would take minutes a step.
+  const takes = ({ request }: Measure) => request.kind !== "training" || request.nEmbd <= 128 && !request.dropout;
+  return { name, kinds, takes, start };
 }
 
 function ours(mode: "wide" | "narrow", threads: number): Side {

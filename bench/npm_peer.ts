@@ -1,0 +1,37 @@
+/** Packages of others, each with what it needs in a folder of the cache: never a dependency of ours. */
+import { createRequire } from "node:module";
+import { pathToFileURL } from "node:url";
+import { defaultCacheFolder } from "../src/data/load_text.ts";
+
+/**
+ * Installs packages once, without running their scripts.
+ *
+ * @param packages with their versions, as `@jax-js/jax@0.1.25`
+ * @returns the folder
+ * @throws where npm is missing, or fails
+ */
+export async function installed(packages: readonly string[]): Promise<string> {
+  const folder = `${defaultCacheFolder()}/peers/${packages[0].replaceAll(/[@/]+/g, "-").slice(1)}`;
+  const complete = `${folder}/installed.txt`, wanted = packages.join(" ");
+  if (await Deno.readTextFile(complete).catch(() => "") === wanted) return folder;
+  await Deno.mkdir(folder, { recursive: true });
+  const flags = ["--ignore-scripts", "--omit=optional", "--no-audit", "--no-fund", "--loglevel=error"];
+  const npm = Deno.build.os === "windows" ? "npm.cmd" : "npm";
+  const { success, stderr } = await new Deno.Command(npm, {
+    args: ["install", "--prefix", folder, ...flags, ...packages],
+  })
+    .output();
+  if (!success) throw new Error(`npm install ${wanted}: ${new TextDecoder().decode(stderr).trim().split("\n")[0]}`);
+  await Deno.writeTextFile(complete, wanted);
+  return folder;
+}
+
+// deno-lint-ignore no-explicit-any -- they are not there when types are checked
+export type Library = any;
+
+/** Loads an installed package, and tells its version. */
+export async function load(folder: string, name: string): Promise<{ library: Library; version: string }> {
+  const require = createRequire(pathToFileURL(`${folder}/package.json`));
+  const { version } = JSON.parse(await Deno.readTextFile(`${folder}/node_modules/${name}/package.json`));
+  return { library: require(name), version };
+}
