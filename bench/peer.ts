@@ -86,8 +86,10 @@ export class Peer {
   }
 
   async close(): Promise<void> {
+    const timer = setTimeout(() => this.#process?.kill(), 10_000); // whom the end of its input does not end
     await this.#input?.close().catch(() => {});
     await this.#process?.status;
+    clearTimeout(timer);
     this.#input = this.#process = undefined;
   }
 }

@@ -8,6 +8,7 @@
 import { cpus, release } from "node:os";
 import { runCommand } from "../src/cli/command.ts";
 import { bool, describeFlags, fallbacks, float, int, parseCommandLine, text } from "../src/cli/flags.ts";
+import { lossDifferences } from "./losses.ts";
 import type { Measure } from "./measures.ts";
 import type { Peer } from "./peer.ts";
 import { sections } from "./peer_rows.ts";
@@ -21,6 +22,8 @@ const flags = {
   seconds: float(0.5, "how long a measurement in a round takes at least", { min: 0 }),
   threads: int(2, "threads of every side that can have several", { min: 1 }),
   avx2: bool(false, "Python's libraries once more, held to 256-bit vectors, which are V8's widest"),
+  losses: bool(false, "compare also 100 losses of ours with PyTorch's, with the same seed and text"),
+  input: text("", "the text for that; default: tiny Shakespeare, downloaded once"),
   small: bool(false, "tiny sizes: whether it runs, and not how fast"),
 };
 
@@ -53,6 +56,12 @@ export async function benchPeers(args: string[], print: Print, note: Print = con
   }
   print("");
   for (const [name, what] of heard) print(`- ${name}: ${what}`);
+  if (values.losses) {
+    const { threads, input } = values;
+    const iterations = small ? 5 : 100;
+    const lines = await lossDifferences({ threads, input: input || undefined, iterations, note });
+    for (const line of lines) print(`- ${line}`);
+  }
   return 0;
 }
 

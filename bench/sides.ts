@@ -78,7 +78,7 @@ function python(threads: number, avx2 = false): Side[] {
   const reference = `PyTorch${held}`;
   return [
     { name: `PyTorch${held}`, kinds: { product: "product", training: "training" }, reference, start: start() },
-    { name: `PyTorch, compiled${held}`, kinds: { training: "training" }, start: start("--compile") },
+    { name: `torch.compile${held}`, kinds: { training: "training" }, start: start("--compile") },
     {
       name: `transformers, generate()${held}`,
       kinds: { decoding: "generate" },

@@ -1,4 +1,4 @@
-/** One training step: forward, backward, clipping, AdamW. `deno bench` measures ours; compare.py puts PyTorch beside it. */
+/** One training step: forward, backward, clipping, AdamW. `deno bench` measures ours; `deno task bench:peers` puts others beside it. */
 import { createDevice, Generator, GPT } from "../mod.ts";
 
 const device = await createDevice("cpu"), generator = new Generator(1337);
