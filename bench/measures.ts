@@ -16,6 +16,8 @@ export interface Measure {
   /** A rate of products, steps or tokens a second, in the unit. */
   value(rate: number): number;
   readonly request: Request;
+  /** Whether every measurement needs a process that is alone: one that holds gigabytes slows another's page faults. */
+  readonly alone?: boolean;
 }
 
 export interface Setting {
@@ -40,7 +42,8 @@ export function training(setting: Setting, unit: "tokens/s" | "steps/s" | "ms"):
     "steps/s": (rate: number) => rate,
     "ms": (rate: number) => 1000 / rate,
   }[unit];
-  return { name: `training, ${name}`, unit, value, request: { kind: "training", batchSize, logInterval, ...model } };
+  const request = { kind: "training", batchSize, logInterval, ...model } as const;
+  return { name: `training, ${name}`, unit, value, request, alone: model.nEmbd > 128 };
 }
 
 /** One sequence from one token up to the block size, again and again. */

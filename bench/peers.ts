@@ -2,7 +2,7 @@
  * How fast we are on the CPU beside others on the same CPU: `deno task bench:peers`.
  *
  * Training steps, products of matrices, and decoding, in rounds in which all sides take turns, each in a process of its own that
- * lives for one row; the first round, in which kernels compile, is not counted. Prints tables in Markdown, with the best and the
+ * lives for one row, or for one measurement where it takes gigabytes; the first round or step, which compiles, is not counted. Prints tables in Markdown, with the best and the
  * median of the rounds, and ratios of medians. A side that cannot run gets a line with the reason, and the others go on.
  */
 import { cpus, release } from "node:os";
@@ -16,8 +16,8 @@ import { type Ask, type Figures, type RoundsOptions, show, takeTurns } from "./r
 import { type Side, sides } from "./sides.ts";
 
 const flags = {
-  only: text("", "rows whose names have one of these words, as training,512"),
-  sides: text("", "sides whose names have one of these words, as ours,PyTorch"),
+  only: text("", "rows whose names have one of these words, and none after a minus: training,-dropout"),
+  sides: text("", "sides, likewise: ours,PyTorch,-256"),
   rounds: int(5, "how many rounds are counted", { min: 1 }),
   seconds: float(0.5, "how long a measurement in a round takes at least", { min: 0 }),
   threads: int(2, "threads of every side that can have several", { min: 1 }),
@@ -40,12 +40,11 @@ export async function benchPeers(args: string[], print: Print, note: Print = con
     return 0;
   }
   const { small, rounds, seconds, only } = values, { os, arch } = Deno.build;
-  const wanted = (list: string) => ({ name }: { name: string }) => list.split(",").some((word) => name.includes(word));
   const all = sides(values).filter(wanted(values.sides)), heard = new Map<string, string>();
   const references = [...new Set(all.flatMap(({ reference }) => reference ?? []))];
   print(`${new Date().toISOString().slice(0, 10)}, ${cpus()[0].model}, ${os} ${release()} ${arch}`);
   for (const { title, measures } of sections(small)) {
-    const chosen = measures.filter(wanted(only));
+    const chosen = measures.filter(wanted(only)).filter((measure) => all.some((side) => kindOf(side, measure)));
     if (chosen.length === 0) continue;
     const header = [title, "", "best", "median", ...references.map((name) => `to ${name}`)];
     print(`\n| ${header.join(" | ")} |\n|${" --- |".repeat(header.length)}`);
@@ -65,29 +64,50 @@ export async function benchPeers(args: string[], print: Print, note: Print = con
   return 0;
 }
 
-/** Starts the sides that can be measured at this, and lets them take turns. */
+/** Whether a name has one of the words of a list, or the list has none, and none of those that follow a minus. */
+function wanted(list: string): (named: { name: string }) => boolean {
+  const words = list.split(","), not = words.filter((word) => word.startsWith("-")).map((word) => word.slice(1));
+  const some = words.filter((word) => !word.startsWith("-"));
+  return ({ name }) =>
+    (some.length === 0 || some.some((word) => name.includes(word))) && !not.some((word) => name.includes(word));
+}
+
+/** What the side calls this; undefined where it is not measured at it. */
+function kindOf({ kinds, takes }: Side, measure: Measure): string | undefined {
+  return takes?.(measure) === false ? undefined : kinds[measure.request.kind];
+}
+
+/** Lets the sides that can be measured at this take turns. */
 async function compare(
   measure: Measure,
   all: readonly Side[],
   { heard, ...options }: RoundsOptions & { heard: Map<string, string> },
 ): Promise<Map<Side, Figures>> {
-  const peers = new Map<Side, Peer>(), asks: Record<string, Ask> = {}, { request } = measure;
+  const peers = new Map<Side, Peer>(), asks: Record<string, Ask> = {}, { request, alone } = measure;
+  const end = async (side: Side, peer: Peer) => {
+    await peer.close();
+    if (peer.device) heard.set(side.name, peer.device);
+    if (peer.error) heard.set(`${side.name}, left out at ${measure.name}`, peer.error);
+  };
   try {
     for (const side of all) {
-      const kind = side.kinds[request.kind];
-      if (!kind || side.takes?.(measure) === false) continue;
-      const peer = await side.start();
-      peers.set(side, peer);
-      asks[side.name] = (seconds) => peer.rate({ ...request, kind, seconds });
+      const kind = kindOf(side, measure);
+      if (!kind) continue;
+      const peer = alone ? undefined : await side.start();
+      if (peer) peers.set(side, peer);
+      asks[side.name] = async (seconds) => {
+        if (peer) return await peer.rate({ ...request, kind, seconds });
+        const own = await side.start();
+        await own.rate({ ...request, kind, seconds: 0 }); // compiles
+        const rate = await own.rate({ ...request, kind, seconds });
+        await end(side, own);
+        return rate;
+      };
     }
     const figures = await takeTurns(measure, asks, options);
-    return new Map([...peers.keys()].filter(({ name }) => figures[name]).map((side) => [side, figures[side.name]!]));
+    return new Map(all.filter(({ name }) => figures[name]).map((side) => [side, figures[side.name]!]));
   } finally {
-    for (const [{ name }, peer] of peers) {
-      await peer.close();
-      if (peer.device) heard.set(name, peer.device);
-      if (peer.error) heard.set(`${name}, left out at ${measure.name}`, peer.error);
-    }
+    for (const [side, peer] of peers) await end(side, peer);
   }
 }
 

@@ -17,10 +17,16 @@ import json
 import sys
 import time
 
-import torch
-import torch.nn.functional as F
+try:
+    import torch
+    import torch.nn.functional as F
+    from pytorch_train import OwnNoise, fused_attention, pytorch_gpt
 
-from pytorch_train import OwnNoise, fused_attention, pytorch_gpt
+    if "--transformers" in sys.argv:
+        import transformers_decoding
+except ImportError as error:
+    print(json.dumps({"error": f"{error}: pip install torch transformers"}))
+    sys.exit()
 
 
 class Product:
@@ -138,8 +144,6 @@ def main():
     if flags.threads:
         torch.set_num_threads(flags.threads)
     if flags.transformers:
-        import transformers_decoding
-
         KINDS.update(transformers_decoding.KINDS)
         name = f"transformers {transformers_decoding.version}, {name}"
     if device == "cuda":

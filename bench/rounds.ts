@@ -8,7 +8,7 @@ export interface Figures {
 }
 
 export interface RoundsOptions {
-  /** How many are counted, after one in which kernels compile. */
+  /** How many are counted, after one in which kernels compile; processes that live for one measurement do that by themselves. */
   readonly rounds: number;
   /** How long a measurement takes at least. */
   readonly seconds: number;
@@ -21,12 +21,12 @@ export type Ask = (seconds: number) => Promise<number | undefined>;
 
 /** @returns the figures of all who have answered */
 export async function takeTurns<Who extends string>(
-  { name, value }: Measure,
+  { name, value, alone }: Measure,
   sides: Readonly<Record<Who, Ask>>,
   { rounds, seconds, note }: RoundsOptions,
 ): Promise<Partial<Record<Who, Figures>>> {
   const rates: Partial<Record<Who, number[]>> = {}, all = Object.entries(sides) as [Who, Ask][];
-  for (let round = 0; round <= rounds; round++) {
+  for (let round = alone ? 1 : 0; round <= rounds; round++) {
     note(`${name}: ${round === 0 ? "warming up" : `round ${round} of ${rounds}`}`);
     for (const [who, ask] of all) {
       const rate = await ask(seconds);

@@ -55,10 +55,10 @@ function training(device: Device, request: Request & { kind: "training" }): Subj
       if (value?.kind === "step") return value.iter;
     }
   };
-  let last: number | undefined;
+  let last = -1;
   const run: Run = async (seconds) => {
     // Where reading waits, losses come several at a time: then the first tells only that those before it are done.
-    const first = device.readsAtOnce && last !== undefined ? last : await read(), begin = performance.now();
+    const first = device.readsAtOnce ? last : await read(), begin = performance.now();
     for (;;) {
       last = await read();
       const passed = (performance.now() - begin) / 1000;
