@@ -1,10 +1,13 @@
 /** Where the time of a run goes: calls, time and rates of each kernel, counted at the funnel. */
 import type { Launch } from "./device/device.ts";
 
-interface Row {
+/** What a kernel's launches took together. */
+export interface ProfileRow {
   calls: number;
   ms: number;
+  /** Multiplications and additions; 0 of kernels that do not count them. */
   flops: number;
+  /** Of all operands. */
   bytes: number;
 }
 
@@ -24,7 +27,7 @@ interface Row {
  * ```
  */
 export class Profile {
-  #rows = new Map<string, Row>();
+  #rows = new Map<string, ProfileRow>();
   /** Whose clock the times are from. */
   clock: "host" | "GPU" = "host";
 
@@ -38,9 +41,19 @@ export class Profile {
     for (const name in storages) row.bytes += 4 * storages[name].length;
   }
 
+  /** Forgets what it has collected: after a warm-up. */
+  clear(): void {
+    this.#rows.clear();
+  }
+
+  /** By kernel, the one that takes the longest first. */
+  get rows(): [kernel: string, row: Readonly<ProfileRow>][] {
+    return [...this.#rows].sort(([, a], [, b]) => b.ms - a.ms);
+  }
+
   /** Calls, and milliseconds of all kernels together. */
   get total(): { calls: number; ms: number } {
-    const rows = [...this.#rows.values()];
+    const rows = this.rows.map(([, row]) => row);
     return { calls: rows.reduce((sum, { calls }) => sum + calls, 0), ms: rows.reduce((sum, { ms }) => sum + ms, 0) };
   }
 
@@ -51,7 +64,7 @@ export class Profile {
    */
   table(): string {
     const { calls, ms } = this.total, heads = ["kernel", "calls", "ms", "share", "µs a call", "rate"];
-    const rows = [...this.#rows].sort(([, a], [, b]) => b.ms - a.ms).map(([name, row]) => [
+    const rows = this.rows.map(([name, row]) => [
       name,
       `${row.calls}`,
       row.ms.toFixed(1),

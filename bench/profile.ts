@@ -1,0 +1,110 @@
+/**
+ * Where the time of a training step goes: `deno task bench:profile --setting=cpu`.
+ *
+ * Steps through the real trainer on random tokens, first as they are, then with every launch timed. Each kernel stands beside
+ * what this machine allows, measured before: products beside the fastest square product, whose operands stay in the
+ * caches; the others beside what adding arrays that are in no cache moves. More than all of that is a kernel whose operands
+ * are in a cache. What the step takes beyond its kernels is the trainer's: launching, batches, metrics, events.
+ */
+import { matmulNT } from "../kernels/matmul/kernel.ts";
+import { createDevice, Generator, GPT, Profile, Trainer } from "../mod.ts";
+import { runCommand } from "../src/cli/command.ts";
+import { choice, describeFlags, fallbacks, int, parseCommandLine } from "../src/cli/flags.ts";
+import { launch } from "../src/launch.ts";
+import { add } from "../src/ops/add.ts";
+import { Tensor } from "../src/tensor.ts";
+import type { Setting } from "./measures.ts";
+import { babyGPT, cpuSetting, gpt2 } from "./settings.ts";
+
+const flags = {
+  setting: choice(["cpu", "baby", "gpt2"], "nanoGPT's CPU setting, the baby GPT, or GPT-2 (124M)"),
+  steps: int(100, "how many are measured, and as many again with their kernels timed", { min: 1 }),
+  threads: int(navigator.hardwareConcurrency, "of the CPU device", { min: 1, max: 256 }),
+};
+const settings = { cpu: cpuSetting, baby: babyGPT, gpt2 };
+
+const WARM_UP = 3;
+const median = (values: number[]) => values.toSorted((a, b) => a - b)[values.length >> 1];
+
+/** Milliseconds of the fastest of `repeats` calls. */
+function fastest(repeats: number, body: () => void): number {
+  let best = Infinity;
+  for (let i = 0; i < repeats; i++) {
+    const start = performance.now();
+    body();
+    best = Math.min(best, performance.now() - start);
+  }
+  return best;
+}
+
+/** Multiplications and additions, and bytes, a millisecond. */
+async function limits(threads: number): Promise<{ flops: number; bytes: number }> {
+  const device = await createDevice("cpu", { threads });
+  const size = 384, length = 1 << 23;
+  const [a, b, c] = [0, 1, 2].map(() => Tensor.empty(device, [1, size, size]));
+  const [x, y] = [0, 1].map(() => Tensor.empty(device, [length]));
+  for (const tensor of [a, b, x, y]) device.fill(tensor.storage, (values) => values.fill(1));
+  const product = fastest(200, () => launch(matmulNT, { a, b, c }));
+  const sum = fastest(20, () => add(x, y).dispose());
+  device.close();
+  return { flops: 2 * size ** 3 / product, bytes: 3 * 4 * length / sum };
+}
+
+/** The median of the milliseconds of `steps` steps; with a profile, each launch of theirs is timed. */
+async function measure(
+  { model: config, batchSize }: Setting,
+  { threads, steps, profile }: { threads: number; steps: number; profile?: Profile },
+): Promise<number> {
+  const device = await createDevice("cpu", { threads }), generator = new Generator(1337);
+  device.profile = profile;
+  const tokens = Int32Array.from({ length: 10_000 }, () => generator.randint(config.vocabSize!));
+  const gpt = new GPT(config, { device, generator });
+  const run = { maxIters: 1e9, evalInterval: 1e9, evalIters: 1, logInterval: 1, gradientAccumulationSteps: 1 };
+  using trainer = new Trainer(gpt, { train: tokens, val: tokens }, { ...run, batchSize, generator });
+  const times: number[] = [];
+  for await (const event of trainer.run()) {
+    if (event.kind !== "step") continue;
+    if (event.iter >= WARM_UP) times.push(event.ms);
+    if (event.iter === WARM_UP - 1) profile?.clear();
+    if (times.length === steps) break;
+  }
+  device.close();
+  return median(times);
+}
+
+export async function benchProfile(args: string[], print: (line: string) => void): Promise<number> {
+  const { given, help } = parseCommandLine(flags, args), values = { ...fallbacks(flags), ...given };
+  if (help) {
+    print(`deno task bench:profile [--name=value …]\n\n${describeFlags(flags, values)}`);
+    return 0;
+  }
+  const setting = settings[values.setting as keyof typeof settings]({ small: false });
+  const { threads, steps } = values, profile = new Profile(), most = await limits(threads);
+  const ms = await measure(setting, { threads, steps });
+  await measure(setting, { threads, steps, profile });
+  const kernels = profile.total.ms / steps, rest = ms - kernels;
+  print(
+    `${setting.name}: ${ms.toFixed(2)} ms a step, ${kernels.toFixed(2)} ms in kernels; the rest, ${
+      (1000 * rest).toFixed(0)
+    } µs, is ${(100 * rest / ms).toFixed(1)} %`,
+  );
+  print(`Limits: ${(most.flops / 1e6).toFixed(0)} GF/s, ${(most.bytes / 1e6).toFixed(1)} GB/s\n`);
+  const line = (cells: readonly string[]) => print(`| ${cells.join(" | ")} |`);
+  const heads = ["kernel", "launches a step", "ms a step", "share", "rate", "of the limit"];
+  line(heads);
+  line(heads.map(() => "---"));
+  for (const [name, row] of profile.rows) {
+    const [rate, limit, unit] = row.flops ? [row.flops, most.flops, "GF/s"] : [row.bytes, most.bytes, "GB/s"];
+    line([
+      name,
+      (row.calls / steps).toFixed(0),
+      (row.ms / steps).toFixed(3),
+      `${(100 * row.ms / profile.total.ms).toFixed(1)} %`,
+      `${(rate / row.ms / 1e6).toFixed(1)} ${unit}`,
+      `${(100 * rate / row.ms / limit).toFixed(0)} %`,
+    ]);
+  }
+  return 0;
+}
+
+if (import.meta.main) await runCommand((args) => benchProfile(args, console.log));
