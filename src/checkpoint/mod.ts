@@ -1,6 +1,7 @@
 /** Runs and their checkpoints on the disk. */
 export type { Checkpoint, SavedCheckpoint } from "./checkpoint_folder.ts";
 export type { EvaluationMetrics, Metrics, StepMetrics } from "./metrics.ts";
+export { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from "./half.ts";
 export { type RunDescription, RunFolder } from "./run_folder.ts";
 export {
   SafetensorsFile,
@@ -8,6 +9,7 @@ export {
   type TensorInfo,
   type TensorSource,
   type TensorType,
+  type WeightsFile,
   writeSafetensors,
 } from "./safetensors.ts";
 export { loadTensors, type NamedTensors, sources } from "./tensors.ts";

@@ -7,24 +7,55 @@
  * strings. Tensors go to the file and come from it one at a time: a model is never in memory twice. The checks are those of
  * the Rust original, so a file that passes here passes there: no gap, no overlap, nothing after the last tensor.
  *
- * Left out: F16 and BF16, which the engine has no tensors for; integers other than I32; big-endian machines.
+ * Every type of the format is listed; those that the engine has no use for are refused when they are read. F16 and BF16 are
+ * widened to f32 by reading and narrowed from it by writing. Left out: big-endian machines.
  */
 import { CheckpointError } from "../errors.ts";
 import { reason } from "../reason.ts";
 import { type OpenFile, writeFile } from "./files.ts";
+import { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from "./half.ts";
 
-const ARRAYS = { F32: Float32Array, F64: Float64Array, I32: Int32Array };
+/** Bits of an element. */
+const BITS = {
+  ...{ BOOL: 8, U8: 8, I8: 8, F8_E4M3: 8, F8_E5M2: 8, F8_E8M0: 8, F4: 4, F6_E2M3: 6, F6_E3M2: 6 },
+  ...{ U16: 16, I16: 16, F16: 16, BF16: 16, U32: 32, I32: 32, F32: 32, U64: 64, I64: 64, F64: 64, C64: 64 },
+};
+/** What can be read; the elements of F16 and BF16 come as f32. */
+const ARRAYS = { F32: Float32Array, F64: Float64Array, I32: Int32Array, F16: Float32Array, BF16: Float32Array };
+const HALVES = { F16: { widen: f16ToF32, narrow: f32ToF16 }, BF16: { widen: bf16ToF32, narrow: f32ToBf16 } };
 /** As the original: a longer header is an attack, or a damaged length. */
 const MAX_HEADER = 100_000_000;
 
 export type TensorArray = Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
-export type TensorType = keyof typeof ARRAYS;
+/** The types of the format, by its names for them. */
+export type TensorType = keyof typeof BITS;
+
+/** A file of named tensors, open for reading, whatever its format. */
+export interface WeightsFile extends Disposable {
+  readonly path: string;
+  /** In the order of the file. */
+  readonly tensors: ReadonlyMap<string, { readonly dtype: TensorType; readonly shape: readonly number[] }>;
+  /**
+   * The tensor's elements, row by row, alone in a buffer of their own. F16 and BF16 are widened to f32.
+   *
+   * @throws {CheckpointError} when there is no such tensor, its type cannot be read, or the file ends within it
+   */
+  readTensor(name: string): Promise<TensorArray>;
+  /**
+   * The elements from `begin` on of a tensor of floating-point numbers, as many as `out` is long, as f32: for tensors that
+   * are not to be in memory twice.
+   *
+   * @throws {CheckpointError} as {@linkcode readTensor}, and when the tensor has no such elements or they are no floats
+   */
+  readFloats(name: string, begin: number, out: Float32Array<ArrayBuffer>): Promise<void>;
+  close(): void;
+}
 
 /** A tensor to be written. */
 export interface TensorSource {
   readonly dtype: TensorType;
   readonly shape: readonly number[];
-  /** Called once, when it is this tensor's turn. */
+  /** Called once, when it is this tensor's turn. For F16 and BF16 it may give a Float32Array, which is narrowed. */
   readonly data: () => ArrayBufferView | Promise<ArrayBufferView>;
 }
 type Entry = readonly [name: string, tensor: TensorSource];
@@ -65,7 +96,8 @@ async function* parts(header: string, entries: readonly Entry[]): AsyncGenerator
   head.set(text, 8);
   yield head;
   for (const [name, { dtype, shape, data }] of entries) {
-    const array = await data(), expected = byteLength(dtype, shape);
+    const given = await data(), expected = byteLength(dtype, shape);
+    const array = given instanceof Float32Array && isHalf(dtype) ? HALVES[dtype].narrow(given) : given;
     if (array.byteLength !== expected) throw new TypeError(`${name}: ${array.byteLength} bytes, expected ${expected}`);
     yield new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
   }
@@ -80,7 +112,7 @@ async function* parts(header: string, entries: readonly Entry[]): AsyncGenerator
  * for (const [name, { shape }] of file.tensors) console.log(name, shape, await file.readTensor(name));
  * ```
  */
-export class SafetensorsFile {
+export class SafetensorsFile implements WeightsFile {
   readonly #file: Deno.FsFile;
   readonly #start: number;
 
@@ -121,14 +153,45 @@ export class SafetensorsFile {
     }
   }
 
-  /** The tensor's elements, alone in a buffer of their own. */
   async readTensor(name: string): Promise<TensorArray> {
+    const { dtype, shape } = this.#readable(name), array = new ARRAYS[dtype](elements(shape));
+    if (isHalf(dtype)) await this.readFloats(name, 0, array as Float32Array<ArrayBuffer>);
+    else await this.#read(name, 0, new Uint8Array(array.buffer));
+    return array;
+  }
+
+  async readFloats(name: string, begin: number, out: Float32Array<ArrayBuffer>): Promise<void> {
+    const { dtype, shape } = this.#readable(name), end = begin + out.length;
+    if (dtype === "I32") throw new CheckpointError(`${this.path}: ${name} is I32, expected floating-point numbers`);
+    if (!(begin >= 0 && end <= elements(shape))) {
+      throw new CheckpointError(`${this.path}: ${name} has no elements ${begin} to ${end}, it is [${shape}]`);
+    }
+    if (dtype === "F32") {
+      await this.#read(name, 4 * begin, new Uint8Array(out.buffer, out.byteOffset, out.byteLength));
+    } else if (dtype === "F64") {
+      const wide = new Float64Array(out.length);
+      await this.#read(name, 8 * begin, new Uint8Array(wide.buffer));
+      out.set(wide);
+    } else {
+      // The bits are read into the upper half of where the floats go: widening from the front, none is overwritten too early.
+      const bits = new Uint16Array(out.buffer, out.byteOffset + 2 * out.length, out.length);
+      await this.#read(name, 2 * begin, new Uint8Array(bits.buffer, bits.byteOffset, bits.byteLength));
+      HALVES[dtype].widen(bits, out);
+    }
+  }
+
+  #readable(name: string): TensorInfo & { dtype: keyof typeof ARRAYS } {
     const tensor = this.tensors.get(name);
     if (!tensor) throw new CheckpointError(`${this.path} has no tensor ${name}`);
-    const bytes = new Uint8Array(tensor.end - tensor.begin);
-    await this.#file.seek(this.#start + tensor.begin, Deno.SeekMode.Start);
+    const { dtype } = tensor;
+    if (isReadable(dtype)) return { ...tensor, dtype };
+    throw new CheckpointError(`${this.path}: ${name} is ${dtype}, and only ${Object.keys(ARRAYS)} can be read`);
+  }
+
+  /** Fills `bytes` with those of the tensor from `begin` on. */
+  async #read(name: string, begin: number, bytes: Uint8Array): Promise<void> {
+    await this.#file.seek(this.#start + this.tensors.get(name)!.begin + begin, Deno.SeekMode.Start);
     if (await fill(this.#file, bytes) < bytes.length) throw new CheckpointError(`${this.path} ends within ${name}`);
-    return new ARRAYS[tensor.dtype](bytes.buffer);
   }
 
   close(): void {
@@ -182,7 +245,7 @@ function parseEntry(name: string, entry: unknown, refuse: (why: string) => Check
   if (typeof dtype !== "string" || !counts(shape) || !counts(offsets) || offsets.length !== 2) {
     throw refuse(`${name} lacks a dtype, a shape or offsets`);
   }
-  if (!Object.hasOwn(ARRAYS, dtype)) throw refuse(`${name} is ${dtype}, and only ${Object.keys(ARRAYS)} can be read`);
+  if (!Object.hasOwn(BITS, dtype)) throw refuse(`${name} is ${dtype}, which is no type of the format`);
   const [begin, end] = offsets, expected = byteLength(dtype as TensorType, shape);
   if (end - begin !== expected) {
     throw refuse(`${name} is ${dtype} [${shape}], ${expected} bytes, but ${end - begin} are its own`);
@@ -190,7 +253,9 @@ function parseEntry(name: string, entry: unknown, refuse: (why: string) => Check
   return { dtype: dtype as TensorType, shape, begin, end };
 }
 
-const byteLength = (dtype: TensorType, shape: readonly number[]) =>
-  shape.reduce((a, b) => a * b, 1) * ARRAYS[dtype].BYTES_PER_ELEMENT;
+const elements = (shape: readonly number[]) => shape.reduce((a, b) => a * b, 1);
+const byteLength = (dtype: TensorType, shape: readonly number[]) => elements(shape) * BITS[dtype] / 8;
+const isHalf = (dtype: TensorType): dtype is keyof typeof HALVES => Object.hasOwn(HALVES, dtype);
+const isReadable = (dtype: TensorType): dtype is keyof typeof ARRAYS => Object.hasOwn(ARRAYS, dtype);
 const isRecord = (value: unknown): value is Record<string, unknown> =>
   typeof value === "object" && value !== null && !Array.isArray(value);

@@ -9,6 +9,9 @@ export type NamedTensors = Iterable<readonly [name: string, tensor: Tensor]>;
 const typeOf = ({ dtype, device }: Tensor): TensorType =>
   dtype === "i32" ? "I32" : device.name === "reference" ? "F64" : "F32";
 
+/** What f32 is read from. */
+const FLOATS: readonly TensorType[] = ["F32", "F64", "F16", "BF16"];
+
 /** Tensors as a save writes them: read one after the other, when it is their turn. */
 export function* sources(tensors: NamedTensors): Generator<[string, TensorSource]> {
   for (const [name, tensor] of tensors) {
@@ -38,7 +41,7 @@ export async function loadTensors(path: string, tensors: NamedTensors): Promise<
     if (`${there.shape}` !== `${shape}`) {
       throw new CheckpointError(`${path} is of another model: ${name} is [${there.shape}], expected [${shape}]`);
     }
-    if ((there.dtype === "I32") !== (dtype === "i32")) {
+    if (dtype === "i32" ? there.dtype !== "I32" : !FLOATS.includes(there.dtype)) {
       throw new CheckpointError(`${path}: ${name} is ${there.dtype}, expected ${dtype}`);
     }
   }
