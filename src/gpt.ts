@@ -16,14 +16,22 @@ import { cachedAttention } from "./ops/cached_attention.ts";
 import { causalSelfAttention } from "./ops/causal_self_attention.ts";
 import { crossEntropy } from "./ops/cross_entropy.ts";
 import { gelu } from "./ops/gelu.ts";
+import { maximum } from "./ops/maximum.ts";
 import { slice } from "./ops/slice.ts";
 import { AdamW } from "./optim/adamw.ts";
 import { Generator } from "./random.ts";
 import { Tensor } from "./tensor.ts";
 
+/** The functions between an MLP's two matrices, by the names that transformers gives them. */
+export const ACTIVATIONS = {
+  gelu: (x: Tensor): Tensor => gelu(x),
+  gelu_new: (x: Tensor): Tensor => gelu(x, { approximate: "tanh" }),
+  relu: (x: Tensor): Tensor => maximum(x, x.device.tensor([0], [])),
+};
+
 /** What a layer of this model is made with. */
 interface LayerOptions extends ModuleOptions {
-  readonly config: GPTConfig;
+  readonly config: Required<GPTConfig>;
   readonly noise: DropoutNoise;
 }
 
@@ -56,15 +64,17 @@ class MLP extends Module {
   c_fc: Linear;
   c_proj: Linear;
   readonly dropout: Dropout;
+  readonly #activation: (x: Tensor) => Tensor;
 
-  constructor({ config: { nEmbd, dropout, bias }, noise, ...options }: LayerOptions) {
+  constructor({ config: { nEmbd, nInner, activation, dropout, bias }, noise, ...options }: LayerOptions) {
     super();
-    this.c_fc = new Linear(nEmbd, 4 * nEmbd, { ...options, bias });
-    this.c_proj = new Linear(4 * nEmbd, nEmbd, { ...options, bias });
+    this.c_fc = new Linear(nEmbd, nInner, { ...options, bias });
+    this.c_proj = new Linear(nInner, nEmbd, { ...options, bias });
     this.dropout = new Dropout(dropout, noise);
+    this.#activation = ACTIVATIONS[activation];
   }
   forward(x: Tensor): Tensor {
-    const hidden = gelu(this.c_fc.forward(x)); // (B, T, 4C)
+    const hidden = this.#activation(this.c_fc.forward(x)); // (B, T, 4C)
     return this.dropout.forward(this.c_proj.forward(hidden));
   }
 }
@@ -77,10 +87,10 @@ class Block extends Module {
 
   constructor(options: LayerOptions) {
     super();
-    const { nEmbd, bias } = options.config;
-    this.ln_1 = new LayerNorm(nEmbd, { ...options, bias });
+    const { nEmbd, bias, layerNormEpsilon: epsilon } = options.config;
+    this.ln_1 = new LayerNorm(nEmbd, { ...options, bias, epsilon });
     this.attn = new CausalSelfAttention(options);
-    this.ln_2 = new LayerNorm(nEmbd, { ...options, bias });
+    this.ln_2 = new LayerNorm(nEmbd, { ...options, bias, epsilon });
     this.mlp = new MLP(options);
   }
   forward(x: Tensor, cache?: KeyValueCache, layer = 0): Tensor {
@@ -106,9 +116,17 @@ export interface GPTConfig {
   readonly dropout: number;
   /** Biases in linear layers and layer norms, as GPT-2 has them: true. Without, a bit better and faster. */
   readonly bias: boolean;
+  /** Between an MLP's two matrices: `gelu`, the exact one, as nanoGPT has it; GPT-2 was trained with `gelu_new`, by tanh. */
+  readonly activation?: keyof typeof ACTIVATIONS;
+  /** Width between them: 4 · nEmbd. */
+  readonly nInner?: number;
+  /** 1e-5 */
+  readonly layerNormEpsilon?: number;
+  /** Whether the token embeddings are the head's weights too: true. */
+  readonly tieWordEmbeddings?: boolean;
 }
 
-const DEFAULTS: GPTConfig = {
+const DEFAULTS: Omit<Required<GPTConfig>, "nInner"> = {
   blockSize: 1024,
   vocabSize: 50304,
   nLayer: 12,
@@ -116,6 +134,9 @@ const DEFAULTS: GPTConfig = {
   nEmbd: 768,
   dropout: 0,
   bias: true,
+  activation: "gelu",
+  layerNormEpsilon: 1e-5,
+  tieWordEmbeddings: true,
 };
 
 /** Where a model lives, and what its initial weights are drawn from. */
@@ -125,6 +146,8 @@ export interface GPTOptions {
   readonly seed?: number;
   /** Draws the initial weights instead of a generator made from `seed`, and goes on from there. */
   readonly generator?: Generator;
+  /** Whether the initial weights are drawn; false leaves them undefined, for one who is going to write them all. */
+  readonly initialize?: boolean;
 }
 
 /** What {@linkcode GPT.forward} gives. */
@@ -154,7 +177,7 @@ export interface GPTOutput {
  * ```
  */
 export class GPT extends Module {
-  readonly config: GPTConfig;
+  readonly config: Required<GPTConfig>;
   readonly noise: DropoutNoise;
   transformer: { wte: Embedding; wpe: Embedding; drop: Dropout; h: Block[]; ln_f: LayerNorm };
   lm_head: Linear;
@@ -162,26 +185,31 @@ export class GPT extends Module {
   /**
    * @param config sizes; what is left out is GPT-2's (124M)
    * @param options the device, and where the initial weights come from
-   * @throws {ConfigError} when a size is no whole number above 0, nEmbd no multiple of nHead, or dropout not from 0 to 1
+   * @throws {ConfigError} when a size is no whole number above 0, nEmbd no multiple of nHead, dropout not from 0 to 1, or
+   *   another field has a value that it cannot have
    * @throws {DeviceError} when the weights do not fit into the device's memory
    */
-  constructor(config: Partial<GPTConfig>, { device, seed = 1337, generator = new Generator(seed) }: GPTOptions) {
+  constructor(
+    config: Partial<GPTConfig>,
+    { device, seed = 1337, generator = new Generator(seed), initialize = true }: GPTOptions,
+  ) {
     super();
-    this.config = checked({ ...DEFAULTS, ...config });
+    this.config = checked({ ...DEFAULTS, nInner: 4 * (config.nEmbd ?? DEFAULTS.nEmbd), ...config });
     this.noise = new DropoutNoise(device, seed | 0);
-    const { vocabSize, blockSize, nEmbd, nLayer, dropout, bias } = this.config;
-    const options: LayerOptions = { config: this.config, noise: this.noise, device, generator };
+    const { vocabSize, blockSize, nEmbd, nLayer, dropout, bias, layerNormEpsilon: epsilon } = this.config;
+    const options: LayerOptions = { config: this.config, noise: this.noise, device, generator, initialize };
     this.transformer = {
       wte: new Embedding(vocabSize, nEmbd, options),
       wpe: new Embedding(blockSize, nEmbd, options),
       drop: new Dropout(dropout, this.noise),
       h: Array.from({ length: nLayer }, () => new Block(options)),
-      ln_f: new LayerNorm(nEmbd, { ...options, bias }),
+      ln_f: new LayerNorm(nEmbd, { ...options, bias, epsilon }),
     };
+    const { wte } = this.transformer, tied = this.config.tieWordEmbeddings;
+    if (tied) wte.weight.dispose(); // what it took is free for the head
     this.lm_head = new Linear(nEmbd, vocabSize, { ...options, bias: false });
-    this.transformer.wte.weight.dispose();
-    this.transformer.wte.weight = this.lm_head.weight; // tied (Press and Wolf 2016, arXiv:1608.05859)
-    this.#initialize(generator);
+    if (tied) wte.weight = this.lm_head.weight; // Press and Wolf 2016, arXiv:1608.05859
+    if (initialize) this.#initialize(generator);
   }
 
   /** All anew: normal with deviation 0.02, biases zero; those that end on the residual stream smaller, as GPT-2's paper. */
@@ -282,7 +310,7 @@ export class GPT extends Module {
     wpe.weight = scope.keep(new Tensor(storage, shape, { requiresGrad: true }));
     old.grad?.dispose();
     old.dispose();
-    (this as { config: GPTConfig }).config = { ...this.config, blockSize };
+    (this as { config: Required<GPTConfig> }).config = { ...this.config, blockSize };
   }
 
   /**
@@ -314,14 +342,24 @@ export class GPT extends Module {
   }
 }
 
-function checked(config: GPTConfig): GPTConfig {
-  for (const name of ["blockSize", "vocabSize", "nLayer", "nHead", "nEmbd"] as const) {
+function checked(config: Required<GPTConfig>): Required<GPTConfig> {
+  const { activation, layerNormEpsilon, tieWordEmbeddings } = config;
+  for (const name of ["blockSize", "vocabSize", "nLayer", "nHead", "nEmbd", "nInner"] as const) {
     if (!Number.isInteger(config[name]) || config[name] < 1) {
       throw new ConfigError(`${name} is ${config[name]}; expected a whole number above 0`);
     }
   }
   if (config.nEmbd % config.nHead !== 0) {
     throw new ConfigError(`nEmbd is ${config.nEmbd}, no multiple of nHead, which is ${config.nHead}`);
+  }
+  if (!Object.hasOwn(ACTIVATIONS, activation)) {
+    throw new ConfigError(`activation is ${activation}; expected one of ${Object.keys(ACTIVATIONS).join(", ")}`);
+  }
+  if (!(layerNormEpsilon > 0 && layerNormEpsilon < Infinity)) {
+    throw new ConfigError(`layerNormEpsilon is ${layerNormEpsilon}; expected a number above 0`);
+  }
+  if (typeof tieWordEmbeddings !== "boolean") {
+    throw new ConfigError(`tieWordEmbeddings is ${tieWordEmbeddings}; expected true or false`);
   }
   return config;
 }

@@ -20,11 +20,11 @@ export async function checkMemory(
 }
 
 /**
- * What no training does without: the blocks' matrices, 12C² each, with gradient and AdamW's two averages, and for B sequences
+ * What no training does without: the blocks' matrices, 4C² + 2CI each, with gradient and AdamW's two averages, and for B sequences
  * of T tokens the logits and the MLP's hidden layer. So what is far too large is refused before anything is made for a rehearsal.
  */
-function floor({ vocabSize: V, blockSize: T, nLayer: L, nEmbd: C }: GPTConfig, B: number): Needs {
-  const matrices = 12 * L * C * C, [logits, hidden] = [B * T * V, B * T * 4 * C];
+function floor({ vocabSize: V, blockSize: T, nLayer: L, nEmbd: C, nInner: I = 4 * C }: GPTConfig, B: number): Needs {
+  const matrices = L * (4 * C * C + 2 * C * I), [logits, hidden] = [B * T * V, B * T * I];
   return { bytes: 4 * (4 * matrices + logits + hidden), largest: 4 * Math.max(matrices, logits, hidden), flops: 0 };
 }
 

@@ -3,8 +3,8 @@ import type { Tensor } from "../tensor.ts";
 import { Module, type ModuleOptions, parameter } from "./module.ts";
 
 /**
- * Layer normalisation over the last axis, as `torch.nn.LayerNorm`: (x − mean) / √(variance + 1e-5) · weight + bias. The weight
- * begins as ones, the bias, unless refused, as zeros.
+ * Layer normalisation over the last axis, as `torch.nn.LayerNorm`: (x − mean) / √(variance + ε) · weight + bias. The weight begins
+ * as ones, the bias, unless refused, as zeros.
  *
  * @see https://pytorch.org/docs/stable/generated/torch.nn.LayerNorm.html
  * @example
@@ -26,9 +26,18 @@ export class LayerNorm extends Module {
   /** (width) */
   bias: Tensor | undefined;
 
-  /** @param width how long the last axis is: C */
-  constructor(width: number, { bias = true, ...options }: ModuleOptions & { bias?: boolean }) {
+  readonly #epsilon: number;
+
+  /**
+   * @param width how long the last axis is: C
+   * @param options.epsilon keeps rows of equal elements finite; default 1e-5
+   */
+  constructor(
+    width: number,
+    { bias = true, epsilon = 1e-5, ...options }: ModuleOptions & { bias?: boolean; epsilon?: number },
+  ) {
     super();
+    this.#epsilon = epsilon;
     this.weight = parameter(options, [width], (values) => values.fill(1));
     this.bias = bias ? parameter(options, [width], () => {}) : undefined;
   }
@@ -38,6 +47,6 @@ export class LayerNorm extends Module {
    * @throws {ShapeError} when the last axis of x has another length
    */
   forward(x: Tensor): Tensor {
-    return layerNorm(x, this.weight, this.bias);
+    return layerNorm(x, this.weight, this.bias, { epsilon: this.#epsilon });
   }
 }

@@ -8,6 +8,8 @@ export interface ModuleOptions {
   readonly device: Device;
   /** Default: one seeded with 0. */
   readonly generator?: RandomGenerator;
+  /** Whether there are initial values at all; false leaves them undefined, for one who is going to write them. */
+  readonly initialize?: boolean;
 }
 
 /**
@@ -92,15 +94,15 @@ function* leaves(value: unknown, path: string): Generator<[string, Tensor]> {
   }
 }
 
-/** A parameter with values from the host, which `fill` writes. */
+/** A parameter with values from the host, which `fill` writes, unless they are undefined. */
 export function parameter(
-  { device }: ModuleOptions,
+  { device, initialize = true }: ModuleOptions,
   shape: readonly number[],
   fill: (values: Float32Array) => void,
 ): Tensor {
   const storage = device.allocate(sizeOf(shape), "f32", { lasting: true });
   const tensor = new Tensor(storage, shape, { requiresGrad: true });
-  device.fill(storage, fill);
+  if (initialize) device.fill(storage, fill);
   return tensor;
 }
 
