@@ -10,7 +10,7 @@ const typeOf = ({ dtype, device }: Tensor): TensorType =>
   dtype === "i32" ? "I32" : device.name === "reference" ? "F64" : "F32";
 
 /** What f32 is read from. */
-const FLOATS: readonly TensorType[] = ["F32", "F64", "F16", "BF16"];
+export const FLOATS: readonly TensorType[] = ["F32", "F64", "F16", "BF16"];
 
 /** Tensors as a save writes them: read one after the other, when it is their turn. */
 export function* sources(tensors: NamedTensors): Generator<[string, TensorSource]> {

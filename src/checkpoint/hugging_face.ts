@@ -1,0 +1,198 @@
+/**
+ * GPT-2 out of a folder of Hugging Face's transformers: config.json and the weights
+ * (https://huggingface.co/docs/transformers/model_doc/gpt2).
+ *
+ * The names are nanoGPT's, which took them over. What differs is that GPT-2's linear layers are "Conv1D" there: their
+ * weights are stored (in, out), ours are (out, in), so they are transposed on the way.
+ */
+import { transpose } from "../../kernels/transpose/kernel.ts";
+import { type Device, Storage } from "../device/device.ts";
+import { DryDevice } from "../device/dry.ts";
+import { CheckpointError, DeviceError } from "../errors.ts";
+import { GPT, type GPTConfig } from "../gpt.ts";
+import { launch } from "../launch.ts";
+import { Tensor } from "../tensor.ts";
+import { readJson } from "./files.ts";
+import { fromHuggingFaceConfig } from "./hugging_face_config.ts";
+import type { WeightsFile } from "./safetensors.ts";
+import { FLOATS } from "./tensors.ts";
+import { openWeightsFolder } from "./weights_folder.ts";
+
+const PREFIX = "transformer.", HEAD = "lm_head.weight", EMBEDDINGS = "transformer.wte.weight";
+/** Stored (in, out). */
+export const CONV1D = /\.(c_attn|c_fc|c_proj)\.weight$/;
+/** Older files have the causal mask among the weights. */
+const MASK = /^transformer\.h\.\d+\.attn\.(masked_)?bias$/;
+/** How many elements are read at a time: few enough to be in the processor's cache still when they are copied. */
+const BLOCK = 2 ** 18;
+
+type Parameter = readonly [name: string, shape: readonly number[]];
+
+/** How {@linkcode loadHuggingFace} makes the model. */
+export interface LoadHuggingFaceOptions {
+  readonly device: Device;
+  /** Instead of what config.json says. */
+  readonly dropout?: number;
+  /** Of dropout's noise; default 1337. */
+  readonly seed?: number;
+  /** Takes a line, without a newline, on what is not as config.json says. */
+  readonly onNote?: (line: string) => void;
+}
+
+/**
+ * The GPT-2 in a folder: config.json with model.safetensors, its shards and their index, or pytorch_model.bin; weights in f32,
+ * f16 or bf16. Takes the memory of the model, and once more that of its largest matrix.
+ *
+ * All is checked before weights are read: the config, the names, shapes and types of the tensors, and the device's room.
+ *
+ * @param path of the folder
+ * @returns the model, in evaluation mode
+ * @throws {CheckpointError} when a file is missing or damaged, or of another model
+ * @throws {DeviceError} when the weights do not fit into the device's memory
+ */
+export async function loadHuggingFace(path: string, options: LoadHuggingFaceOptions): Promise<GPT> {
+  const { device, seed, onNote = () => {} } = options, configPath = `${path}/config.json`;
+  const said = fromHuggingFaceConfig(await readJson(configPath), configPath, onNote);
+  using file = await openWeightsFolder(path);
+  const names = ourNames(file), twice = said.tieWordEmbeddings && names.has(HEAD);
+  if (twice && !names.has(EMBEDDINGS)) names.set(EMBEDDINGS, names.get(HEAD)!).delete(HEAD);
+  if (said.nLayer > names.size) {
+    throw new CheckpointError(`${configPath} says n_layer ${said.nLayer}, and ${file.path} has ${names.size} tensors`);
+  }
+  checkTensors(
+    parametersOf({ ...said, tieWordEmbeddings: said.tieWordEmbeddings && !names.has(HEAD) }, device),
+    file,
+    names,
+  );
+  let tieWordEmbeddings = said.tieWordEmbeddings;
+  if (twice && names.has(HEAD)) {
+    tieWordEmbeddings = await sameElements(file, names.get(EMBEDDINGS)!, names.get(HEAD)!);
+    if (tieWordEmbeddings) names.delete(HEAD);
+    else onNote(`${configPath} ties the head to the embeddings, but ${file.path} has them apart; so they stay apart`);
+  }
+  const config = { ...said, dropout: options.dropout ?? said.dropout, tieWordEmbeddings };
+  checkRoom(config, device, path);
+  const model = makeEmpty(config, device, seed);
+  try {
+    await readWeights(model, file, names);
+  } catch (error) {
+    model.dispose();
+    model.noise.offset.dispose();
+    throw error;
+  }
+  return model.eval();
+}
+
+/** The file's names by ours, which begin with `transformer.` as GPT2LMHeadModel's do; those of GPT2Model do not. */
+function ourNames({ path, tensors }: WeightsFile): Map<string, string> {
+  const names = new Map<string, string>();
+  for (const name of tensors.keys()) {
+    const ours = name.startsWith(PREFIX) || name === HEAD ? name : PREFIX + name, other = names.get(ours);
+    if (MASK.test(ours)) continue;
+    if (other !== undefined) throw new CheckpointError(`${path} has ${other} and ${name}, which are the same`);
+    names.set(ours, name);
+  }
+  return names;
+}
+
+/** @throws {CheckpointError} when the file's tensors are not those of such a model */
+function checkTensors(
+  parameters: readonly Parameter[],
+  { path, tensors }: WeightsFile,
+  names: ReadonlyMap<string, string>,
+): void {
+  const missing: string[] = [], wrong: string[] = [], expected = new Set<string>();
+  for (const [ours, shape] of parameters) {
+    const name = names.get(ours), tensor = tensors.get(name!);
+    const stored = CONV1D.test(ours) ? shape.toReversed() : shape;
+    expected.add(ours);
+    if (!tensor) missing.push(ours);
+    else if (`${tensor.shape}` !== `${stored}` || tensor.shape.length !== stored.length) {
+      wrong.push(`${name} is [${tensor.shape}], expected [${stored}]`);
+    } else if (!FLOATS.includes(tensor.dtype)) {
+      wrong.push(`${name} is ${tensor.dtype}, expected one of ${FLOATS.join(", ")}`);
+    }
+  }
+  const extra = names.entries().filter(([ours]) => !expected.has(ours)).map(([, name]) => name).toArray();
+  const some = (list: readonly string[]) =>
+    list.slice(0, 3).join("; ") + (list.length > 3 ? `; and ${list.length - 3} more` : "");
+  if (missing.length > 0) throw new CheckpointError(`${path} is not of the model in config.json: no ${some(missing)}`);
+  if (wrong.length > 0) throw new CheckpointError(`${path} is not of the model in config.json: ${some(wrong)}`);
+  if (extra.length > 0) {
+    throw new CheckpointError(`${path} is not of the model in config.json, which has no ${some(extra)}`);
+  }
+}
+
+/** Names and shapes of such a model's parameters, in its order. */
+export function parametersOf(config: GPTConfig, device: Device): Parameter[] {
+  const model = new GPT(config, { device: new DryDevice(device), initialize: false });
+  return [...model.namedParameters()].map(([name, { shape }]) => [name, shape]);
+}
+
+/** @throws {DeviceError} when the model does not fit, and what it takes to turn its largest matrix */
+function checkRoom(config: GPTConfig, device: Device, path: string): void {
+  const dry = new DryDevice(device), { all, one, limit } = device.capacity, { bytes: used } = device.memory();
+  const matrices = [...makeEmpty(config, dry).namedParameters()].filter(([name]) => CONV1D.test(name));
+  dry.allocate(Math.max(...matrices.map(([, { size }]) => size)), "f32");
+  const gib = (bytes: number) => `${Number((bytes / 2 ** 30).toPrecision(3))} GiB`, { reserved } = dry.memory();
+  if (dry.largest > one) {
+    throw new DeviceError(`${path} has a matrix of ${gib(dry.largest)}, and ${limit} of ${device.name} is ${gib(one)}`);
+  }
+  if (reserved > all - used) {
+    const there = used > 0 ? `${gib(all)}, of which ${gib(used)} are in use` : gib(all);
+    throw new DeviceError(`${path} takes ${gib(reserved)}, and the ${device.name} device has ${there}`);
+  }
+}
+
+/** A model whose weights are still to be written, and nothing where it does not fit. */
+function makeEmpty(config: GPTConfig, device: Device, seed?: number): GPT {
+  using scope = device.scope();
+  const model = new GPT(config, { device, seed, initialize: false });
+  for (const parameter of model.parameters()) scope.keep(parameter);
+  scope.keep(model.noise.offset);
+  return model;
+}
+
+async function readWeights(model: GPT, file: WeightsFile, names: ReadonlyMap<string, string>): Promise<void> {
+  const { device } = model, parameters = new Map(model.namedParameters()), block = new Float32Array(BLOCK);
+  const largest = [...parameters].reduce(
+    (most, [name, { size }]) => CONV1D.test(name) ? Math.max(most, size) : most,
+    0,
+  );
+  const turned = Tensor.empty(device, [largest]);
+  try {
+    for (const [ours, name] of names) {
+      const weight = parameters.get(ours)!;
+      if (!CONV1D.test(ours)) await readInto(file, name, weight.storage, block);
+      else {
+        const stored = new Storage(turned.storage.block, weight.size), [outputs, inputs] = weight.shape;
+        await readInto(file, name, stored, block);
+        using _ = device.scope();
+        launch(transpose, { x: new Tensor(stored, [1, inputs, outputs]), y: weight.view([1, outputs, inputs]) });
+      }
+    }
+  } finally {
+    turned.dispose();
+  }
+}
+
+/** Reads a tensor into a storage, a block at a time. */
+async function readInto(file: WeightsFile, name: string, storage: Storage, block: Float32Array<ArrayBuffer>) {
+  for (let at = 0; at < storage.length; at += block.length) {
+    const part = block.subarray(0, storage.length - at);
+    await file.readFloats(name, at, part);
+    storage.device.write(new Storage(storage.block, part.length, storage.offset + at), part);
+  }
+}
+
+async function sameElements(file: WeightsFile, a: string, b: string): Promise<boolean> {
+  const size = file.tensors.get(a)!.shape.reduce((a, b) => a * b, 1);
+  const [left, right] = [new Float32Array(BLOCK), new Float32Array(BLOCK)];
+  for (let at = 0; at < size; at += BLOCK) {
+    const [x, y] = [left, right].map((block) => block.subarray(0, size - at));
+    await file.readFloats(a, at, x);
+    await file.readFloats(b, at, y);
+    for (let i = 0; i < x.length; i++) if (x[i] !== y[i]) return false;
+  }
+  return true;
+}

@@ -1,0 +1,151 @@
+/** GPT-2 into a folder of Hugging Face's transformers, which opens it with `GPT2LMHeadModel.from_pretrained(path)`. */
+import { transpose } from "../../kernels/transpose/kernel.ts";
+import { CheckpointError, ConfigError } from "../errors.ts";
+import type { GPT } from "../gpt.ts";
+import type { NumberArray } from "../kernel.ts";
+import { launch } from "../launch.ts";
+import { reason } from "../reason.ts";
+import { sizeOf, Tensor } from "../tensor.ts";
+import { exists, type OpenFile, syncDirectory, writeJson } from "./files.ts";
+import { CONV1D, parametersOf } from "./hugging_face.ts";
+import { generationConfig, toHuggingFaceConfig } from "./hugging_face_config.ts";
+import { type TensorSource, writeSafetensors } from "./safetensors.ts";
+
+/** What PyTorch calls the types that weights are saved in, and how many bytes an element takes. */
+const TYPES = {
+  F32: { torch: "float32", bytes: 4 },
+  F16: { torch: "float16", bytes: 2 },
+  BF16: { torch: "bfloat16", bytes: 2 },
+};
+/** From here on f32 rounds to infinity in F16. */
+const F16_LIMIT = 65520;
+/** What transformers reads a vocabulary from. */
+const VOCABULARY = [
+  ...["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"],
+  ...["vocab.json", "merges.txt"],
+];
+
+/** How {@linkcode saveHuggingFace} writes. */
+export interface SaveHuggingFaceOptions {
+  /** Of the weights: F32, the default, or with rounding F16 or BF16. */
+  readonly dtype?: keyof typeof TYPES;
+  /** Bytes of weights from which on there are several files and an index; default 50e9, as in transformers. */
+  readonly maxShardSize?: number;
+  /** A folder whose vocabulary, as far as it has one, is copied beside the weights. */
+  readonly vocabularyFrom?: string;
+  /** How files of weights and JSON are created. */
+  readonly open?: OpenFile;
+}
+
+/**
+ * Writes config.json, generation_config.json and model.safetensors, or its shards and their index, into a new folder. It has
+ * another name until all of it is on the disk: who finds the folder finds it whole.
+ *
+ * GPT-2 has a bias everywhere: for a model without, zeros are written.
+ *
+ * @param path of the folder, which must not be there, or be empty
+ * @throws {ConfigError} when an option has no such value
+ * @throws {CheckpointError} when the folder is there, the disk refuses, or a weight is too large for F16; nothing is left then
+ */
+export async function saveHuggingFace(model: GPT, path: string, options: SaveHuggingFaceOptions = {}): Promise<void> {
+  const { dtype = "F32", maxShardSize = 50e9, vocabularyFrom, open } = options, type = TYPES[dtype];
+  if (!Object.hasOwn(TYPES, dtype)) throw new ConfigError(`dtype is ${dtype}; expected one of ${Object.keys(TYPES)}`);
+  if (!(maxShardSize > 0)) throw new ConfigError(`maxShardSize is ${maxShardSize}; expected a number of bytes above 0`);
+  const target = path.replace(/[/\\]+$/, "");
+  await checkFree(target);
+  const partial = `${target}.${crypto.randomUUID()}.part`;
+  try {
+    await Deno.mkdir(partial, { recursive: true });
+    await writeJson(`${partial}/config.json`, toHuggingFaceConfig(model.config, type.torch), open);
+    await writeJson(`${partial}/generation_config.json`, generationConfig(model.config), open);
+    await writeShards(partial, weightsOf(model, dtype), { limit: maxShardSize, bytes: type.bytes, open });
+    if (vocabularyFrom !== undefined) await copyVocabulary(vocabularyFrom, partial);
+    await syncDirectory(partial);
+    if (await exists(target)) await Deno.remove(target); // empty, or this throws
+    await Deno.rename(partial, target);
+  } catch (error) {
+    await Deno.remove(partial, { recursive: true }).catch(() => {});
+    throw error instanceof CheckpointError ? error : new CheckpointError(`Cannot write ${path}: ${reason(error)}`);
+  }
+}
+
+async function checkFree(path: string): Promise<void> {
+  if (!await exists(path)) return;
+  const { isDirectory } = await Deno.stat(path);
+  const empty = isDirectory && (await Array.fromAsync(Deno.readDir(path))).length === 0;
+  if (!empty) throw new CheckpointError(`${path} is there already: name another folder, or remove it`);
+}
+
+type Weight = readonly [name: string, tensor: TensorSource];
+
+/** GPT2LMHeadModel's tensors, each read from the device when it is its turn. */
+function weightsOf(model: GPT, dtype: keyof typeof TYPES): Weight[] {
+  const parameters = new Map(model.namedParameters());
+  return parametersOf({ ...model.config, bias: true }, model.device).map(([name, shape]) => {
+    const stored = CONV1D.test(name) ? shape.toReversed() : shape, parameter = parameters.get(name);
+    const data = async () => {
+      if (!parameter) return new Float32Array(sizeOf(shape));
+      const read = await (CONV1D.test(name) ? turned(parameter) : parameter.data());
+      const values = read instanceof Float32Array ? read : new Float32Array(read); // the reference device's are f64
+      if (dtype === "F16") checkF16(name, values);
+      return values;
+    };
+    return [name, { dtype, shape: stored, data }];
+  });
+}
+
+/** @throws {CheckpointError} when a finite one would become infinite */
+function checkF16(name: string, values: Float32Array): void {
+  const place = values.findIndex((value) => Math.abs(value) >= F16_LIMIT && Math.abs(value) < Infinity);
+  if (place < 0) return;
+  throw new CheckpointError(`${name} has the weight ${values[place]}, which F16 cannot hold; save BF16 or F32`);
+}
+
+/** The elements of a matrix (out, in) as (in, out). */
+async function turned(weight: Tensor): Promise<NumberArray> {
+  const { device, shape: [outputs, inputs] } = weight, y = Tensor.empty(device, [1, inputs, outputs]);
+  try {
+    {
+      using _ = device.scope();
+      launch(transpose, { x: weight.view([1, outputs, inputs]), y });
+    }
+    return await y.data();
+  } finally {
+    y.dispose();
+  }
+}
+
+/** As many files as it takes for none to be larger than `limit`, but for a single larger tensor; and an index where they are more. */
+async function writeShards(
+  folder: string,
+  weights: readonly Weight[],
+  { limit, bytes, open }: { limit: number; bytes: number; open?: OpenFile },
+): Promise<void> {
+  const shards: Weight[][] = [[]], size = ([, { shape }]: Weight) => bytes * sizeOf(shape);
+  let filled = 0;
+  for (const weight of weights) {
+    if (shards.at(-1)!.length > 0 && filled + size(weight) > limit) {
+      shards.push([]);
+      filled = 0;
+    }
+    shards.at(-1)!.push(weight);
+    filled += size(weight);
+  }
+  const padded = (n: number) => String(n).padStart(5, "0"), map: Record<string, string> = {};
+  for (const [i, shard] of shards.entries()) {
+    const part = shards.length > 1 ? `-${padded(i + 1)}-of-${padded(shards.length)}` : "";
+    const file = `model${part}.safetensors`;
+    await writeSafetensors(`${folder}/${file}`, shard, { metadata: { format: "pt" }, open });
+    for (const [name] of shard) map[name] = file;
+  }
+  if (shards.length === 1) return;
+  const elements = weights.reduce((sum, [, { shape }]) => sum + sizeOf(shape), 0);
+  const metadata = { total_parameters: elements, total_size: bytes * elements };
+  await writeJson(`${folder}/model.safetensors.index.json`, { metadata, weight_map: map }, open);
+}
+
+async function copyVocabulary(from: string, to: string): Promise<void> {
+  for (const name of VOCABULARY) {
+    if (await exists(`${from}/${name}`)) await Deno.copyFile(`${from}/${name}`, `${to}/${name}`);
+  }
+}

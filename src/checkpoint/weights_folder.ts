@@ -1,0 +1,84 @@
+/**
+ * The weights in a folder of transformers': model.safetensors or pytorch_model.bin, or the shards of one of them, with an
+ * index (FILE.index.json) whose weight_map names the shard of each tensor.
+ */
+import { CheckpointError } from "../errors.ts";
+import { exists, readJson } from "./files.ts";
+import { SafetensorsFile, type TensorArray, type WeightsFile } from "./safetensors.ts";
+
+type Open = (path: string) => Promise<WeightsFile>;
+
+/** In the order of preference. */
+const FORMATS: readonly { readonly name: string; readonly shard: RegExp; readonly open: Open }[] = [
+  { name: "model.safetensors", shard: /^[\w-][\w.-]*\.safetensors$/, open: SafetensorsFile.open },
+];
+
+/**
+ * Opens the weights of a folder, as one file.
+ *
+ * @throws {CheckpointError} when there are none, or a file or the index is damaged
+ */
+export async function openWeightsFolder(folder: string): Promise<WeightsFile> {
+  for (const { name, shard, open } of FORMATS) {
+    const path = `${folder}/${name}`, index = `${path}.index.json`;
+    if (await exists(path)) return await open(path);
+    if (await exists(index)) return await ShardedWeights.open(index, shard, open);
+  }
+  throw new CheckpointError(`${folder} holds no weights: there is no ${FORMATS.map(({ name }) => name).join(" or ")}`);
+}
+
+/** Several files of weights and their index, as one. */
+class ShardedWeights implements WeightsFile {
+  readonly tensors: WeightsFile["tensors"];
+  readonly #shardOf: ReadonlyMap<string, WeightsFile>;
+
+  private constructor(readonly path: string, readonly shards: readonly WeightsFile[]) {
+    const all = shards.flatMap((shard) => [...shard.tensors].map(([name, tensor]) => ({ name, tensor, shard })));
+    this.tensors = new Map(all.map(({ name, tensor }) => [name, tensor]));
+    this.#shardOf = new Map(all.map(({ name, shard }) => [name, shard]));
+  }
+
+  /** @param plain what a shard may be called: a name in the index's folder, never a path to elsewhere */
+  static async open(path: string, plain: RegExp, open: Open): Promise<ShardedWeights> {
+    const refuse = (why: string) => new CheckpointError(`${path} is damaged: ${why}`);
+    const { weight_map: map } = await readJson(path), folder = path.slice(0, path.lastIndexOf("/"));
+    if (typeof map !== "object" || map === null || Array.isArray(map)) throw refuse("it has no weight_map");
+    const places = new Map(Object.entries(map)), shards = new Map<unknown, WeightsFile>();
+    for (const [name, file] of places) {
+      if (typeof file === "string" && plain.test(file)) continue;
+      throw refuse(`${name} is said to be in ${JSON.stringify(file)}, which is no file of weights in its folder`);
+    }
+    try {
+      for (const file of new Set(places.values())) shards.set(file, await open(`${folder}/${file}`));
+      for (const [name, file] of places) {
+        if (!shards.get(file)!.tensors.has(name)) throw refuse(`${file} does not hold ${name}`);
+      }
+      for (const [file, { tensors }] of shards) {
+        const stray = [...tensors.keys()].find((name) => places.get(name) !== file);
+        if (stray !== undefined) throw refuse(`${file} holds ${stray}, which is not said of it`);
+      }
+      return new ShardedWeights(path, [...shards.values()]);
+    } catch (error) {
+      for (const shard of shards.values()) shard.close();
+      throw error;
+    }
+  }
+
+  #of(name: string): WeightsFile {
+    const shard = this.#shardOf.get(name);
+    if (!shard) throw new CheckpointError(`${this.path} has no tensor ${name}`);
+    return shard;
+  }
+  readTensor(name: string): Promise<TensorArray> {
+    return this.#of(name).readTensor(name);
+  }
+  readFloats(name: string, begin: number, out: Float32Array<ArrayBuffer>): Promise<void> {
+    return this.#of(name).readFloats(name, begin, out);
+  }
+  close(): void {
+    for (const shard of this.shards) shard.close();
+  }
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
