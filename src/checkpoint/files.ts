@@ -39,6 +39,29 @@ export async function writeFile(
   }
 }
 
+/**
+ * Writes a file beside `path`, waits until it is on the disk, and renames it: whoever looks finds the file that was there, or
+ * all of the new one.
+ *
+ * @throws {CheckpointError} when it cannot be written; what was begun is removed
+ */
+export async function replaceFile(
+  path: string,
+  parts: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
+  open?: OpenFile,
+): Promise<void> {
+  const beside = `${path}.new`;
+  try {
+    await writeFile(beside, parts, open);
+    await Deno.rename(beside, path);
+  } catch (error) {
+    await Deno.remove(beside).catch(() => {});
+    if (error instanceof TypeError) throw error; // not the disk's fault
+    throw new CheckpointError(`Cannot write ${path}: ${reason(error)}`);
+  }
+  await syncDirectory(path.replace(/[^/\\]*$/, "") || ".");
+}
+
 export function writeJson(path: string, value: unknown, open?: OpenFile): Promise<void> {
   return writeFile(path, [new TextEncoder().encode(JSON.stringify(value, null, 2) + "\n")], open);
 }

@@ -1,0 +1,140 @@
+/** The directory of a zip archive: read at once, and refused where it does not add up. See zip.ts. */
+import { CheckpointError } from "../errors.ts";
+
+/** Deflate makes at most so many bytes of one. */
+const MAX_RATIO = 1032;
+const MAX_DIRECTORY = 2 ** 26; // bytes
+const END = 0x06054b50, END_64 = 0x06064b50, LOCATOR_64 = 0x07064b50, DIRECTORY = 0x02014b50;
+const STORED = 0;
+/** How a record is compressed. */
+export const DEFLATED = 8;
+/** Bits of a record's flags that no archive read here may have. */
+export const ENCRYPTED = 0x2041;
+
+/** A record, as the directory has it. */
+export interface ZipEntry {
+  readonly name: string;
+  /** Bytes of its contents. */
+  readonly size: number;
+}
+/** The same for who reads it. */
+export interface Entry extends ZipEntry {
+  readonly method: number;
+  /** Bytes that it takes in the file, without its header. */
+  readonly packed: number;
+  readonly crc: number;
+  /** Where its header begins, and where what follows it does. */
+  readonly header: number;
+  limit: number;
+  /** Where its contents begin, once that has been looked up. */
+  begin?: number;
+  /** How far contents were read in order, and the CRC-32 up to there. */
+  checked: number;
+  sum: number;
+}
+
+/** Reads from `at` until `bytes` is full or the file ends; returns how many were read. */
+export async function fill(file: Deno.FsFile, at: number, bytes: Uint8Array): Promise<number> {
+  await file.seek(at, Deno.SeekMode.Start);
+  let count = 0;
+  while (count < bytes.length) {
+    const more = await file.read(bytes.subarray(count));
+    if (more === null) break;
+    count += more;
+  }
+  return count;
+}
+
+export async function readDirectory(path: string, file: Deno.FsFile): Promise<Map<string, Entry>> {
+  const refuse = (why: string) => new CheckpointError(`${path} is damaged: ${why}`);
+  const { begin, end, count } = await findDirectory(path, file, refuse);
+  if (end - begin > MAX_DIRECTORY) throw refuse(`its directory has ${end - begin} bytes`);
+  const bytes = new Uint8Array(end - begin), view = new DataView(bytes.buffer), entries = new Map<string, Entry>();
+  await fill(file, begin, bytes);
+  let at = 0;
+  while (at < bytes.length) {
+    if (at + 46 > bytes.length || view.getUint32(at, true) !== DIRECTORY) throw refuse("its directory is not one");
+    const nameEnd = at + 46 + view.getUint16(at + 28, true), extraEnd = nameEnd + view.getUint16(at + 30, true);
+    const next = extraEnd + view.getUint16(at + 32, true);
+    if (next > bytes.length) throw refuse("its directory is cut");
+    const name = decode(bytes.subarray(at + 46, nameEnd));
+    if (!isPlain(name)) throw refuse(`${JSON.stringify(name)} is no name for a record`);
+    if (entries.has(name)) throw refuse(`${name} is there twice`);
+    const method = view.getUint16(at + 10, true), crc = view.getUint32(at + 16, true);
+    if ((view.getUint16(at + 8, true) & ENCRYPTED) !== 0) throw refuse(`${name} is encrypted`);
+    if (method !== STORED && method !== DEFLATED) throw refuse(`${name} is compressed by method ${method}`);
+    const [size, packed, header] = places(view, at, nameEnd, extraEnd);
+    const limit = begin, least = header + 30 + (nameEnd - at - 46) + packed;
+    if (!(least <= limit)) throw refuse(`${name} does not stand before the directory`);
+    if (method === STORED && packed !== size) {
+      throw refuse(`${name} is stored, but has two sizes, ${packed} and ${size}`);
+    }
+    if (size > MAX_RATIO * packed) throw refuse(`${name} cannot inflate from ${packed} to ${size} bytes`);
+    entries.set(name, { name, size, method, packed, crc, header, limit, checked: 0, sum: 0 });
+    at = next;
+  }
+  if (entries.size !== count) throw refuse(`its directory has ${entries.size} records, expected ${count}`);
+  const ordered = [...entries.values()].sort((a, b) => a.header - b.header);
+  for (let i = 1; i < ordered.length; i++) {
+    const before = ordered[i - 1], { name, header } = ordered[i];
+    before.limit = header;
+    if (before.header + 30 + before.packed > header) throw refuse(`${before.name} and ${name} overlap`);
+  }
+  return entries;
+}
+
+/** The end record is the last thing in a file but for a comment; the 64-bit one, where there is one, stands before it. */
+async function findDirectory(path: string, file: Deno.FsFile, refuse: (why: string) => CheckpointError) {
+  const { size } = await file.stat(), tail = new Uint8Array(Math.min(size, 22 + 0xffff));
+  const start = size - tail.length, view = new DataView(tail.buffer);
+  await fill(file, start, tail);
+  let at = tail.length - 22;
+  while (at >= 0 && !(view.getUint32(at, true) === END && at + 22 + view.getUint16(at + 20, true) === tail.length)) {
+    at--;
+  }
+  if (at < 0) throw new CheckpointError(`${path} is truncated, or no zip archive: it has no end record`);
+  let count = view.getUint16(at + 10, true),
+    length = view.getUint32(at + 12, true),
+    begin = view.getUint32(at + 16, true);
+  let end = start + at, parts = view.getUint32(at + 4, true);
+  if (at >= 20 && view.getUint32(at - 20, true) === LOCATOR_64) {
+    const record = new Uint8Array(56), wide = new DataView(record.buffer);
+    end = u64(view, at - 12);
+    if (!(end + 56 <= start + at - 20)) throw refuse("its end record is not where it should be");
+    await fill(file, end, record);
+    if (wide.getUint32(0, true) !== END_64 || end + 12 + u64(wide, 4) !== start + at - 20) {
+      throw refuse("its end record is not where it should be");
+    }
+    [count, length, begin, parts] = [u64(wide, 32), u64(wide, 40), u64(wide, 48), wide.getUint32(16, true)];
+  }
+  if (parts !== 0) throw refuse("it is one of several parts");
+  if (begin + length !== end) throw refuse("its directory is not where it should be");
+  return { begin, end, count };
+}
+
+/** Size, packed size and place of the header; each that does not fit into 32 bits stands in an extra field. */
+function places(view: DataView, at: number, nameEnd: number, extraEnd: number): number[] {
+  const narrow = [24, 20, 42].map((offset) => view.getUint32(at + offset, true));
+  let field = nameEnd;
+  while (field + 4 <= extraEnd && view.getUint16(field, true) !== 1) field += 4 + view.getUint16(field + 2, true);
+  const end = field + 4 <= extraEnd ? Math.min(extraEnd, field + 4 + view.getUint16(field + 2, true)) : field;
+  field += 4;
+  return narrow.map((value) => {
+    if (value !== 0xffffffff || field + 8 > end) return value;
+    field += 8;
+    return u64(view, field - 8);
+  });
+}
+
+/** Infinity where it is past what a number counts exactly: no check lets that through. */
+function u64(view: DataView, at: number): number {
+  const value = Number(view.getBigUint64(at, true));
+  return Number.isSafeInteger(value) ? value : Infinity;
+}
+
+/** Text as it is: a decoder may otherwise take away a byte order mark. */
+export const decode = (bytes: Uint8Array): string => new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes);
+
+/** Names are looked up and never become paths; that none leads out of its folder is required all the same. */
+const isPlain = (name: string): boolean =>
+  name !== "" && !/[\0\\\ufffd]|^\/|^[A-Za-z]:/.test(name) && !name.split("/").includes("..");
