@@ -5,12 +5,14 @@
 import { CheckpointError } from "../errors.ts";
 import { exists, readJson } from "./files.ts";
 import { SafetensorsFile, type TensorArray, type WeightsFile } from "./safetensors.ts";
+import { TorchFile } from "./torch_file.ts";
 
 type Open = (path: string) => Promise<WeightsFile>;
 
 /** In the order of preference. */
 const FORMATS: readonly { readonly name: string; readonly shard: RegExp; readonly open: Open }[] = [
   { name: "model.safetensors", shard: /^[\w-][\w.-]*\.safetensors$/, open: SafetensorsFile.open },
+  { name: "pytorch_model.bin", shard: /^[\w-][\w.-]*\.bin$/, open: TorchFile.open },
 ];
 
 /**

@@ -51,7 +51,6 @@ async function checkFolder({ device }: TestDevice, number: number) {
 
 for (const on of await devices()) {
   for (const [number, { name }] of fixture.cases.entries()) {
-    if (name.startsWith("bin")) continue;
     Deno.test(`Hugging Face folder ${name} (${on.name})`, () => checkFolder(on, number));
   }
 }
