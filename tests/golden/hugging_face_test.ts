@@ -23,13 +23,14 @@ async function checkFolder({ device }: TestDevice, number: number) {
   const before = device.memory();
   const model = await loadHuggingFace(`${folders}/${name}`, { device });
   const tensor = (key: string) => device.tensor(expected(key).values, expected(key).shape, { dtype: "i32" });
-  {
+  const evaluate = () => {
     using _ = device.scope();
     const { logits, loss } = model.forward(tensor("tokens"), tensor("targets"));
     loss!.backward();
-    var results = { logits: logits.data(), loss: loss!.data() };
     assertShape(logits, expected("logits").shape, `${name}: logits`);
-  }
+    return { logits: logits.data(), loss: loss!.data() };
+  };
+  const results = evaluate();
   assertClose(await results.logits, expected("logits").values, limitOf(device, "logits"), `${name}: logits`);
   assertClose(await results.loss, expected("loss").values, limitOf(device, "loss"), `${name}: loss`);
   const parameters = [...model.namedParameters()],
