@@ -2,6 +2,7 @@
 export type { Checkpoint, SavedCheckpoint } from "./checkpoint_folder.ts";
 export type { EvaluationMetrics, Metrics, StepMetrics } from "./metrics.ts";
 export { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from "./half.ts";
+export { downloadModel, HUB_MODELS, type HubModel, type HubOptions, type HubProgress, isHubModel } from "./hub.ts";
 export { loadHuggingFace, type LoadHuggingFaceOptions } from "./hugging_face.ts";
 export { saveHuggingFace, type SaveHuggingFaceOptions } from "./hugging_face_save.ts";
 export { type RunDescription, RunFolder } from "./run_folder.ts";
