@@ -8,8 +8,10 @@
 struct Params { n: u32, V: u32, C: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> ids: array<i32>;      // (n)
-@group(0) @binding(2) var<storage, read> weight: array<f32>;   // (V, C)
+@group(0) @binding(2) var<storage, read> weight: array<u32>;   // (V, C), f32 or bf16, two in a word
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;  // (n, C)
+
+override bf16_weight: bool = false;
 
 const LANES = 256u;
 const PER_LANE = 4u;
@@ -25,6 +27,11 @@ fn embedding_forward(
     let i = first + k * LANES;
     if (i >= params.n * params.C) { return; }
     let id = min(u32(ids[i / params.C]), params.V - 1u); // negative ones are large unsigned
-    y[i] = weight[id * params.C + i % params.C];
+    let at = id * params.C + i % params.C;
+    if (bf16_weight) { // the first of two in the lower half
+      y[i] = bitcast<f32>(select(weight[at / 2u] << 16u, weight[at / 2u] & 0xffff0000u, at % 2u == 1u));
+    } else {
+      y[i] = bitcast<f32>(weight[at]);
+    }
   }
 }

@@ -1,11 +1,11 @@
 /**
  * Rows of a table by their numbers: y[i] = weight[ids[i]]; backward dweight[v] += Σ over i with ids[i] = v of dy[i], in the
- * order of i.
+ * order of i. The table may be kept in bf16; then there is no backward.
  *
  * The op refuses ids outside the table where the host wrote them; others are taken for the last row, so that no kernel
  * reaches outside a storage.
  */
-import { f32, i32, kernel } from "../../src/kernel.ts";
+import { f32, i32, kernel, weight } from "../../src/kernel.ts";
 import backward from "./embedding_backward.wgsl" with { type: "text" };
 import clear from "./embedding_backward_clear.wgsl" with { type: "text" };
 import links from "./embedding_backward_links.wgsl" with { type: "text" };
@@ -16,7 +16,7 @@ const clamp = (id: number, V: number) => Math.min(id >>> 0, V - 1);
 
 export const embeddingForward = kernel({
   name: "embedding_forward",
-  reads: { ids: i32("n"), weight: f32("V", "C") },
+  reads: { ids: i32("n"), weight: weight("V", "C") },
   writes: { y: f32("n", "C") },
   reference({ ids, weight, y }, { n, V, C }) {
     for (let i = 0; i < n; i++) {

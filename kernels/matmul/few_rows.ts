@@ -33,17 +33,17 @@ function multiply(
   const eight = new Lanes(f, 8), one = new Lanes(f, 1);
   const sums = (lanes: Lanes) => bRows.flatMap(() => aRows.map(() => lanes.accumulator()));
   const [even, odd, single] = [sums(eight), sums(eight), sums(one)];
-  const step = (lanes: Lanes, into: Vector[], bytes: number) => {
-    const elements = aRows.map((row) => lanes.loadFrom(row, bytes));
+  const step = (lanes: Lanes, into: Vector[], from: number) => {
+    const elements = aRows.map((row) => lanes.loadFrom(row, from * row.bytes));
     bRows.forEach((row, n) => {
-      const weight = lanes.loadFrom(row, bytes), sums = into.slice(n * rows);
+      const weight = lanes.loadFrom(row, from * row.bytes), sums = into.slice(n * rows);
       elements.forEach((element, m) => lanes.assign(sums[m], lanes.madd(weight, element, sums[m])));
     });
   };
-  const advance = (elements: number) => [...aRows, ...bRows].forEach((row) => f.i32.advance(row, 4 * elements));
+  const advance = (elements: number) => [...aRows, ...bRows].forEach((row) => f.i32.advance(row, elements * row.bytes));
   const sixteens = f.loop(0, K, 16, () => {
     step(eight, even, 0);
-    step(eight, odd, 32);
+    step(eight, odd, 8);
     advance(16);
   });
   const eights = f.loop(sixteens, K, 8, () => {

@@ -7,6 +7,8 @@ import type { Form } from "./wasm.ts";
 
 type Sizes = Record<"batch" | "M" | "N" | "K", number>;
 type Type = "f32" | "vec4<f32>";
+/** The b of NT, a weight, is bound as words: f32 or bf16, two in one. */
+const WORDS = { "f32": "u32", "vec4<f32>": "vec4<u32>" } as const;
 
 /** Sizes in the order of the declaration; then how many rows a and b have in memory, and how long those are. */
 const FORMS = {
@@ -85,7 +87,8 @@ function bindings(form: Form, { ab, c, bias = false }: { ab: Type; c: Type; bias
 struct Params { ${sizes.map((name) => `${name}: u32`).join(", ")} }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> a: array<${ab}>; // (batch, ${a.join(", ")})
-@group(0) @binding(2) var<storage, read> b: array<${ab}>; // (batch, ${b.join(", ")})
+@group(0) @binding(2) var<storage, read> b: array<${form === "NT" ? WORDS[ab] : ab}>; // (batch, ${b.join(", ")})
+${form === "NT" ? weight(ab) : ""}
 ${
     bias
       ? `@group(0) @binding(3) var<storage, read> bias: array<${c}>; // (N)
@@ -97,6 +100,21 @@ fn finish(at: u32, column: u32, value: ${c}) { c[at] = select(c[at], ${c}(), fre
   }
 `;
 }
+/** What reads an element, or four, of b; bf16 lie the first in the lower half of a word, and fours in half of a vector. */
+const weight = (type: Type) => `
+override bf16_b: bool = false;
+fn weight(at: u32) -> ${type} {
+  ${
+  type === "f32"
+    ? `if (bf16_b) { return bitcast<f32>(select(b[at / 2u] << 16u, b[at / 2u] & 0xffff0000u, at % 2u == 1u)); }`
+    : `if (bf16_b) {
+    let eight = b[at / 2u];
+    let words = select(eight.xy, eight.zw, at % 2u == 1u);
+    return bitcast<vec4f>(vec4u(words.x << 16u, words.x & 0xffff0000u, words.y << 16u, words.y & 0xffff0000u));
+  }`
+}
+  return bitcast<${type}>(b[at]);
+}`;
 const workspace = (type: Type) => `
 @group(0) @binding(4) var<storage, read_write> parts: array<${type}>; // the workspace: (parts, batch, M, N)
 `;
@@ -108,25 +126,33 @@ const TILE = ${tile}u;
 const A_ALONG_K = ${a[1] === "K"};
 const B_ALONG_K = ${b[1] === "K"};
 ${bindings(form, { ab: type, c: type, bias })}${inParts ? workspace(type) : ""}${fetch("a", a, fours)}${
-    fetch("b", b, fours)
+    fetch("b", b, fours, form === "NT")
   }${put(fours, inParts)}`;
 }
 
 /** Functions that fetch a place of an operand, and four neighbours, or zeros outside of it. */
-function fetch(name: "a" | "b", [rows, length]: readonly [string, string], fours: boolean): string {
+function fetch(
+  name: "a" | "b",
+  [rows, length]: readonly [string, string],
+  fours: boolean,
+  isWeight = false,
+): string {
   const place = `(batch * params.${rows} + row) * params.${length} + at`;
+  const element = (at: string) => isWeight ? `weight(${at})` : `${name}[${at}]`;
   if (fours) {
     return `
 fn ${name}_four(batch: u32, row: u32, at: u32) -> vec4f {
   if (row >= params.${rows} || at >= params.${length}) { return vec4f(); }
-  return ${name}[(${place}) / 4u];
+  return ${element(`(${place}) / 4u`)};
 }`;
   }
   return `
 fn ${name}_four(batch: u32, row: u32, at: u32) -> vec4f {
   let first = ${place};
   var four = vec4f();
-  for (var i = 0u; i < 4u && row < params.${rows} && at + i < params.${length}; i++) { four[i] = ${name}[first + i]; }
+  for (var i = 0u; i < 4u && row < params.${rows} && at + i < params.${length}; i++) { four[i] = ${
+    element("first + i")
+  }; }
   return four;
 }`;
 }

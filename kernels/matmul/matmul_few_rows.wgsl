@@ -1,5 +1,5 @@
 // c = a · bᵀ, batched, where a has few rows: decoding's products, in which reading b takes the time. gpu.ts appends
-// Params, the bindings and `finish`, for accumulation or a bias. K is a multiple of 4.
+// Params, the bindings, `weight`, which reads b, and `finish`, for accumulation or a bias. K is a multiple of 4.
 //
 // A workgroup owns 8 columns of c, rows of b, in 4 rows. 32 invocations go along each of them: invocation l takes the fours
 // l, l + 32, … of its row of b, with those of each row of a. The 32 sums are added by halves, so additions have the same
@@ -33,7 +33,7 @@ fn matmul_few_rows(
     let in_a = (batch * params.M + row) * fours;
     let in_b = (batch * params.N + column) * fours;
     for (var k = lane; k < fours; k += LANES) {
-      let weights = b[in_b + k];
+      let weights = weight(in_b + k);
       sums.x += dot(weights, a[in_a + k]);
       if (rows > 1u) { sums.y += dot(weights, a[in_a + fours + k]); }
       if (rows > 2u) { sums.z += dot(weights, a[in_a + 2u * fours + k]); }

@@ -1,5 +1,5 @@
 /** A device that holds nothing and computes nothing: it counts what a program takes of another. */
-import type { NumberArray } from "../kernel.ts";
+import type { NumberArray, StorageType } from "../kernel.ts";
 import { type Command, Device, type Launch, type Storage } from "./device.ts";
 
 /**
@@ -8,7 +8,6 @@ import { type Command, Device, type Launch, type Storage } from "./device.ts";
  */
 export class DryDevice extends Device {
   override readonly name: string;
-  override readonly bytesPerElement: number;
   override readonly readsAtOnce: boolean;
   /** Bytes of the largest storage. */
   largest = 0;
@@ -19,11 +18,13 @@ export class DryDevice extends Device {
   constructor(readonly of: Device) {
     super();
     this.name = of.name;
-    this.bytesPerElement = of.bytesPerElement;
     this.readsAtOnce = of.readsAtOnce;
   }
-  protected override take(length: number): void {
-    this.largest = Math.max(this.largest, length * this.bytesPerElement);
+  override bytesOf(dtype: StorageType): number {
+    return this.of.bytesOf(dtype);
+  }
+  protected override take(length: number, dtype: StorageType): void {
+    this.largest = Math.max(this.largest, length * this.bytesOf(dtype));
   }
   override fill(): void {}
   override write(storage: Storage, values: ArrayLike<number>): void {
@@ -31,7 +32,7 @@ export class DryDevice extends Device {
   }
   /** Zeros. */
   protected override fetch({ length, dtype }: Storage): Promise<NumberArray> {
-    return Promise.resolve(dtype === "f32" ? new Float32Array(length) : new Int32Array(length));
+    return Promise.resolve(dtype === "i32" ? new Int32Array(length) : new Float32Array(length));
   }
   override parts(launch: Launch): ReturnType<Device["parts"]> {
     return this.of.parts(launch);

@@ -9,7 +9,7 @@ export interface Compiled {
   readonly number: number;
 }
 
-/** Shaders, each compiled once for every set of operands that are there or fresh. */
+/** Shaders, each compiled once for every set of operands that are there, fresh, or bf16. */
 export class Pipelines {
   /** How many were made. */
   count = 0;
@@ -32,6 +32,7 @@ export class Pipelines {
       const declares = (flag: string) => new RegExp(`override\\s+${flag}\\b`).test(pass.source);
       if (optional && declares(`has_${name}`)) constants[`has_${name}`] = name in storages ? 1 : 0;
       if (declares(`fresh_${name}`)) constants[`fresh_${name}`] = fresh.includes(name) ? 1 : 0;
+      if (declares(`bf16_${name}`)) constants[`bf16_${name}`] = storages[name]?.dtype === "bf16" ? 1 : 0;
     }
     const visibility = GPUShaderStage.COMPUTE,
       types: GPUBufferBindingType[] = kernel.operands.map(({ role }) =>

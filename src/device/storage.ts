@@ -1,6 +1,7 @@
 /** What tensors stand on: blocks of a device's memory, parts of them, and what is known of their contents. */
+import { f32ToBf16 } from "../checkpoint/half.ts";
 import { DeviceError } from "../errors.ts";
-import type { DType } from "../kernel.ts";
+import type { StorageType } from "../kernel.ts";
 import type { Device } from "./device.ts";
 
 /** Blocks that nobody holds, by type and capacity. */
@@ -16,7 +17,12 @@ export class Block {
   /** What ops check of integers, where the host wrote them and no kernel has written since. */
   bounds: Bounds | undefined;
 
-  constructor(readonly device: Device, readonly dtype: DType, readonly capacity: number, readonly memory: unknown) {}
+  constructor(
+    readonly device: Device,
+    readonly dtype: StorageType,
+    readonly capacity: number,
+    readonly memory: unknown,
+  ) {}
 
   get holders(): number {
     return this.#holders;
@@ -51,7 +57,7 @@ export class Storage {
     throw new DeviceError(`storage: ${length} elements from ${offset} on are no part of a block of ${block.capacity}`);
   }
 
-  get dtype(): DType {
+  get dtype(): StorageType {
     return this.block.dtype;
   }
   get device(): Device {
@@ -61,6 +67,12 @@ export class Storage {
     return block === this.block && offset < this.offset + this.length && this.offset < offset + length;
   }
 }
+
+/** What a storage of bf16 gets: a Uint16Array is bits already, other numbers are rounded to the nearest. */
+export const bitsOf = (values: ArrayLike<number>): Uint16Array =>
+  values instanceof Uint16Array
+    ? values
+    : f32ToBf16(values instanceof Float32Array ? values : Float32Array.from(values));
 
 /** @throws {DeviceError} when a value is no 32-bit integer */
 export function boundsOf(values: ArrayLike<number>): Bounds {

@@ -6,13 +6,15 @@
  * cache. Sizes and params of a launch lie in a slot of one uniform buffer, which is written once for each set of values.
  * Errors of the GPU surface at the next read.
  */
+import { bf16ToF32 } from "../checkpoint/half.ts";
 import { DeviceError } from "../errors.ts";
-import type { AnyKernel, AnyPass, DType, NumberArray } from "../kernel.ts";
+import type { AnyKernel, AnyPass, NumberArray, StorageType } from "../kernel.ts";
 import type { Profile } from "../profile.ts";
 import { type Capacity, type Command, Device, type Launch, type Storage } from "./device.ts";
 import { GpuClock } from "./gpu_clock.ts";
 import { GpuErrors } from "./gpu_errors.ts";
 import { type Compiled, Pipelines } from "./pipelines.ts";
+import { bitsOf } from "./storage.ts";
 
 /** Bytes of a slot: what offsets are multiples of on every adapter. */
 const SLOT = 256, SLOTS = 4096;
@@ -30,7 +32,6 @@ interface Dispatch {
 
 export class WebGPUDevice extends Device {
   override readonly name = "webgpu";
-  override readonly bytesPerElement = 4;
   /** What the adapter says of itself. */
   readonly adapter: string;
   /** How many were made so far: none of them in a step that has been made before. */
@@ -78,8 +79,8 @@ export class WebGPUDevice extends Device {
     this.gpu.destroy();
   }
 
-  protected override take(length: number, dtype: DType): GPUBuffer {
-    const size = Math.max(4 * length, SLOT), { one, limit } = this.capacity;
+  protected override take(length: number, dtype: StorageType): GPUBuffer {
+    const size = Math.max(this.bytesOf(dtype) * length, SLOT), { one, limit } = this.capacity;
     if (size > one) {
       throw new DeviceError(`webgpu: a storage of ${size} bytes (${dtype}) is more than ${limit}, ${one}`);
     }
@@ -92,24 +93,31 @@ export class WebGPUDevice extends Device {
   override write(storage: Storage, values: ArrayLike<number>): void {
     this.checkWrite(storage, values);
     this.flush(); // what was launched before must not see it
-    const Numbers = storage.dtype === "f32" ? Float32Array : Int32Array;
-    const data = values instanceof Numbers ? values as Float32Array<ArrayBuffer> : Numbers.from(values);
-    this.gpu.queue.writeBuffer(bufferOf(storage), 4 * storage.offset, data);
+    const { dtype, offset } = storage;
+    let data: BufferSource;
+    if (dtype === "bf16") data = wholeWords(bitsOf(values), offset);
+    else {
+      const Numbers = dtype === "f32" ? Float32Array : Int32Array;
+      data = values instanceof Numbers ? values as Float32Array<ArrayBuffer> : Numbers.from(values);
+    }
+    this.gpu.queue.writeBuffer(bufferOf(storage), this.bytesOf(dtype) * offset, data);
   }
 
   protected override async fetch(storage: Storage): Promise<NumberArray> {
-    const size = 4 * storage.length, usage = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;
+    const bytes = this.bytesOf(storage.dtype), size = Math.ceil(bytes * storage.length / 4) * 4;
+    const usage = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;
     const staging = this.gpu.createBuffer({ size, usage });
     this.#endPass();
-    this.#commands().copyBufferToBuffer(bufferOf(storage), 4 * storage.offset, staging, 0, size);
+    this.#commands().copyBufferToBuffer(bufferOf(storage), bytes * storage.offset, staging, 0, size);
     this.flush();
     try {
       await this.#errors.settled();
       await this.#clock?.read();
       await staging.mapAsync(GPUMapMode.READ);
-      const bytes = staging.getMappedRange().slice(0);
+      const contents = staging.getMappedRange().slice(0);
       await this.#errors.settled();
-      return storage.dtype === "f32" ? new Float32Array(bytes) : new Int32Array(bytes);
+      if (storage.dtype === "bf16") return bf16ToF32(new Uint16Array(contents, 0, storage.length));
+      return storage.dtype === "f32" ? new Float32Array(contents) : new Int32Array(contents);
     } catch (error) {
       throw error instanceof DeviceError ? error : await this.#errors.explain(error);
     } finally {
@@ -236,8 +244,20 @@ export class WebGPUDevice extends Device {
   }
   #resource(storage: Storage | undefined): GPUBufferBinding {
     if (!storage) return { buffer: this.#absent };
-    return { buffer: bufferOf(storage), offset: 4 * storage.offset, size: 4 * storage.length };
+    // Shaders read bf16 by fours of words, and blocks hold a multiple of them.
+    const bytes = this.bytesOf(storage.dtype), unit = storage.dtype === "bf16" ? 16 : 4;
+    const size = Math.ceil(bytes * storage.length / unit) * unit;
+    return { buffer: bufferOf(storage), offset: bytes * storage.offset, size };
   }
+}
+
+/** A GPU is written by words: an odd number of bf16 gets one more, which lies behind the last or is written next. */
+function wholeWords(bits: Uint16Array, offset: number): Uint16Array<ArrayBuffer> {
+  if (offset % 2) throw new DeviceError(`write: on a GPU, bf16 are written from an even place on, not from ${offset}`);
+  if (bits.length % 2 === 0) return bits as Uint16Array<ArrayBuffer>;
+  const whole = new Uint16Array(bits.length + 1);
+  whole.set(bits);
+  return whole;
 }
 
 const bufferOf = ({ block }: Storage): GPUBuffer => block.memory as GPUBuffer;

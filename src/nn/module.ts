@@ -6,6 +6,8 @@ import { sizeOf, Tensor } from "../tensor.ts";
 /** Where a module's parameters live, and what their initial values are drawn from. */
 export interface ModuleOptions {
   readonly device: Device;
+  /** How matrices are kept: `f32` (the default), or `bf16` for inference, in half the memory, without gradients. */
+  readonly weights?: "f32" | "bf16";
   /** Default: one seeded with 0. */
   readonly generator?: RandomGenerator;
   /** Whether there are initial values at all; false leaves them undefined, for one who is going to write them. */
@@ -13,8 +15,8 @@ export interface ModuleOptions {
 }
 
 /**
- * A layer with parameters, as `torch.nn.Module`: a field that is a tensor and requires a gradient is a parameter, a field that
- * is a module, or a list or record of them, holds more.
+ * A layer with parameters, as `torch.nn.Module`: a field that is a tensor and requires a gradient, or is bf16, is a parameter, a
+ * field that is a module, or a list or record of them, holds more.
  *
  * @example
  * ```ts
@@ -88,20 +90,24 @@ function* modulesIn(value: unknown): Generator<Module> {
 }
 
 function* leaves(value: unknown, path: string): Generator<[string, Tensor]> {
-  if (value instanceof Tensor) { if (value.requiresGrad) yield [path, value]; }
+  if (value instanceof Tensor) { if (value.requiresGrad || value.dtype === "bf16") yield [path, value]; }
   else if (value instanceof Module || isContainer(value)) {
     for (const [name, item] of Object.entries(value)) yield* leaves(item, path ? `${path}.${name}` : name);
   }
 }
 
-/** A parameter with values from the host, which `fill` writes, unless they are undefined. */
+/**
+ * A parameter with values from the host, which `fill` writes, unless they are undefined; one of two axes or more is kept as
+ * `weights` says.
+ */
 export function parameter(
-  { device, initialize = true }: ModuleOptions,
+  { device, weights = "f32", initialize = true }: ModuleOptions,
   shape: readonly number[],
   fill: (values: Float32Array) => void,
 ): Tensor {
-  const storage = device.allocate(sizeOf(shape), "f32", { lasting: true });
-  const tensor = new Tensor(storage, shape, { requiresGrad: true });
+  const dtype = shape.length > 1 ? weights : "f32";
+  const storage = device.allocate(sizeOf(shape), dtype, { lasting: true });
+  const tensor = new Tensor(storage, shape, { requiresGrad: dtype === "f32" });
   if (initialize) device.fill(storage, fill);
   return tensor;
 }

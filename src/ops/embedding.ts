@@ -9,7 +9,7 @@ import type { Tensor } from "../tensor.ts";
  * places where it was taken.
  *
  * @param ids i32, any shape (…), from 0 to V − 1
- * @param weight f32 (V, C)
+ * @param weight f32 (V, C), or bf16, which has no gradient
  * @returns f32 (…, C)
  * @throws {ShapeError} when an id that the host wrote is outside the table; those computed on the device are not looked
  *   at, and the last row stands in for them

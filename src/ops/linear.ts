@@ -9,7 +9,7 @@ import type { Tensor } from "../tensor.ts";
  * y = x · weightᵀ + bias, as `torch.nn.functional.linear`.
  *
  * @param x (…, in)
- * @param weight (out, in)
+ * @param weight (out, in), f32, or bf16 for inference: the result is that of the same numbers in f32, bit for bit
  * @param bias (out), or none
  * @returns (…, out)
  * @throws {ShapeError} when the last axis of x is not as long as that of weight, or bias is not as long as its first
@@ -38,6 +38,11 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
   const { c } = bias ? launch(matmulBias, { ...operands, bias }) : launch(matmulNT, operands);
   const y = c.view([...x.shape.slice(0, -1), out]);
   record("linear", y, [x, weight, bias], [x, weight], (dout, [dx, dweight, dbias]) => {
+    if (weight.dtype === "bf16") {
+      throw new TypeError(
+        `backward: linear's weight [${out},${inner}] is kept in bf16, for inference; f32 can be trained`,
+      );
+    }
     const dy = dout.view(Y);
     return [
       x.requiresGrad ? launch(matmulNN, { a: dy, b: weight.view(W), c: dx?.view(X) }).c.view(x.shape) : undefined,

@@ -1,5 +1,5 @@
 import { record } from "../autograd.ts";
-import { ShapeError } from "../errors.ts";
+import { DeviceError, ShapeError } from "../errors.ts";
 import { sizeOf, type Tensor } from "../tensor.ts";
 
 /**
@@ -28,5 +28,6 @@ export function reshape(x: Tensor, shape: readonly number[]): Tensor {
   if (sizeOf(actual) !== x.size || actual.some((size) => !Number.isInteger(size) || size < 1)) {
     throw new ShapeError(`Cannot apply reshape to [${x.shape}] and [${shape}]`);
   }
+  if (x.dtype === "bf16") throw new DeviceError("reshape: x is bf16, expected f32 or i32");
   return record("reshape", x.view(actual), [x], [], (dy) => [dy.view(x.shape)]);
 }

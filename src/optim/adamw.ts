@@ -92,6 +92,10 @@ export class AdamW {
     if (all.length === 0) throw new ConfigError("AdamW: no parameters");
     const twice = all.find(([, parameter], i) => all.findIndex(([, other]) => other === parameter) < i);
     if (twice) throw new ConfigError(`AdamW: ${twice[0]} is there twice, under two names`);
+    const [kept] = all.find(([, { dtype }]) => dtype === "bf16") ?? [];
+    if (kept) {
+      throw new ConfigError(`AdamW: ${kept} is kept in bf16, for inference; a model is trained with f32 weights`);
+    }
 
     const offsets: number[] = [], device = all[0][1].device;
     const ordered = [...all.filter(decays), ...all.filter((one) => !decays(one))];

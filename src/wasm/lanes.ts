@@ -28,12 +28,22 @@ export class Lanes {
   #shift = (opcode: number) => (v: Vector, bits: I32): Vector =>
     this.#each((part) => [...this.f.get(v[part]), ...this.f.pushI32(bits), ...simd(opcode)]);
 
-  /** Elements from `pointer + 4 · at` on. */
+  /** Elements from number `at` behind the pointer on. */
   load = (pointer: I32Local, at: I32): Vector => this.loadFrom(this.f.i32.at(pointer, at), 0);
   /** Elements at a fixed distance in bytes from a pointer that the loop moves. */
   loadFrom(pointer: I32Local, bytes: number): Vector {
+    if (pointer.bf16) return this.#loadBf16(this.f.get(pointer), bytes);
     const opcode = simd(this.width === 8 ? 0x00 : 0x5c);
     return this.#each((part) => [...this.f.get(pointer), ...opcode, 2, ...leb(bytes + 16 * part)]);
+  }
+  /** With zeros below it, a bf16 is an f32. */
+  #loadBf16(from: number[], bytes: number): Vector {
+    const widened = this.#each((part) =>
+      this.width === 8
+        ? [...from, ...simd(0x04), 1, ...leb(bytes + 8 * part)]
+        : [...from, 0x2f, 1, ...leb(bytes), ...simd(0x11)]
+    );
+    return this.shl(widened, 16);
   }
   /** One element in every lane. */
   loadSplat(pointer: I32Local, bytes: number): Vector {

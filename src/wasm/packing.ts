@@ -21,18 +21,24 @@ export type Pack = Callee<typeof parameters>;
 export const packedBytes = (width: number, count: number, K: number): number =>
   4 * Math.ceil(count / width) * width * K;
 
-/** Defines the function that packs `count` rows or columns of K elements, panel by panel. */
-export function definePack(f: WasmFunction, width: number, contiguous: Contiguous): Pack {
+/**
+ * Defines the function that packs `count` rows or columns of K elements, panel by panel.
+ *
+ * @param options.bf16 whether the source, contiguous along k, is that; the panels are f32 all the same. Default false
+ */
+export function definePack(f: WasmFunction, width: number, contiguous: Contiguous, { bf16 = false } = {}): Pack {
   return f.define("pack", parameters, (f, source, stride, count, K, destination) => {
+    source.bf16 = bf16;
     const alongK = contiguous === "k", panels = f.i32.div(count, width), rest = f.i32.rem(count, width);
     (alongK ? transpose : copy)(f, width, source, stride, panels, K, destination);
     f.when(rest, () => {
       const zero = f.splat(0), full = f.i32.sub(count, rest), into = f.i32.at(destination, f.i32.mul(full, K));
-      const [inPanel, inK]: I32[] = alongK ? [stride, 4] : [4, stride],
+      const [inPanel, inK]: I32[] = alongK ? [stride, source.bytes] : [4, stride],
         from = f.i32.add(source, f.i32.mul(full, inPanel));
       f.forEach(0, f.i32.mul(K, width), (at, v) => v.store(into, at, zero));
       f.loop(0, rest, 1, (i) => {
         const element = f.i32.add(from, f.i32.mul(i, inPanel)), place = f.i32.at(into, i);
+        element.bf16 = bf16;
         f.loop(0, K, 1, () => {
           f.f32.store(place, 0, f.f32.load(element));
           f.i32.advance(element, inK);
@@ -77,6 +83,7 @@ function transpose(...[f, width, source, stride, panels, K, destination]: Panels
     for (const first of quads(width)) {
       const start = f.i32.add(panel, f.i32.mul(stride, first)), into = f.i32.add(place, 4 * first);
       const rows = [0, 1, 2, 3].map((i) => f.i32.add(start, f.i32.mul(stride, i)));
+      for (const row of rows) row.bf16 = source.bf16;
       const rest = f.loop(0, K, 4, () => {
         const [a, b, c, d] = rows.map((row) => load4(f, row, 0));
         const [ab, cd] = [interleave(f, a, b), interleave(f, c, d)];
@@ -84,12 +91,12 @@ function transpose(...[f, width, source, stride, panels, K, destination]: Panels
           store4(f, into, 8 * half * width, lowers(f, ab[half], cd[half]));
           store4(f, into, 8 * half * width + 4 * width, uppers(f, ab[half], cd[half]));
         });
-        for (const row of rows) f.i32.advance(row, 16);
+        for (const row of rows) f.i32.advance(row, 4 * row.bytes);
         f.i32.advance(into, 16 * width);
       });
       f.loop(rest, K, 1, () => {
         rows.forEach((row, i) => f.f32.store(into, i, f.f32.load(row)));
-        for (const row of rows) f.i32.advance(row, 4);
+        for (const row of rows) f.i32.advance(row, row.bytes);
         f.i32.advance(into, 4 * width);
       });
     }
@@ -100,8 +107,10 @@ function transpose(...[f, width, source, stride, panels, K, destination]: Panels
 
 type V128 = Local<"v128">;
 
-const load4 = (f: WasmFunction, pointer: I32Local, bytes: number): V128 =>
-  f.let("v128", [...f.get(pointer), ...simd(0x00), 2, ...leb(bytes)]);
+const load4 = (f: WasmFunction, pointer: I32Local, bytes: number): V128 => {
+  if (!pointer.bf16) return f.let("v128", [...f.get(pointer), ...simd(0x00), 2, ...leb(bytes)]);
+  return f.let("v128", [...f.get(pointer), ...simd(0x04), 1, ...leb(bytes), ...f.pushI32(16), ...simd(0xab)]);
+};
 const store4 = (f: WasmFunction, pointer: I32Local, bytes: number, value: V128): void =>
   f.emit(...f.get(pointer), ...f.get(value), ...simd(0x0b), 2, ...leb(bytes));
 

@@ -37,7 +37,10 @@ export class F32Instructions {
     this.f.let("f32", [...this.f.pushF32(a), ...this.f.pushF32(b), ...this.f.get(condition), 0x1b]);
   /** The element `index` behind `pointer`. */
   load = (pointer: I32Local, index = 0): F32Local =>
-    this.f.let("f32", [...this.f.get(pointer), 0x2a, 2, ...leb(4 * index)]);
+    this.f.let("f32", [
+      ...this.f.get(pointer),
+      ...(pointer.bf16 ? [0x2f, 1, ...leb(2 * index), 0x41, 16, 0x74, 0xbe] : [0x2a, 2, ...leb(4 * index)]),
+    ]);
   /** The element `at` behind `pointer`. */
   loadAt = (pointer: I32Local, at: I32): F32Local => this.load(this.f.i32.at(pointer, at));
   store = (pointer: I32Local, at: I32, value: F32): void =>
@@ -114,8 +117,12 @@ export class I32Instructions {
   store = (pointer: I32Local, at: I32, value: I32): void =>
     this.f.emit(...this.f.get(this.at(pointer, at)), ...this.f.pushI32(value), 0x36, 2, 0);
   /** The address of element `at` behind `pointer`. */
-  at = (pointer: I32Local, at: I32): I32Local =>
-    this.f.let("i32", [...this.f.get(pointer), ...this.f.pushI32(at), 0x41, 2, 0x74, 0x6a]);
+  at = (pointer: I32Local, at: I32): I32Local => {
+    const shift = pointer.bf16 ? 1 : 2, { bf16 } = pointer;
+    return Object.assign(this.f.let("i32", [...this.f.get(pointer), ...this.f.pushI32(at), 0x41, shift, 0x74, 0x6a]), {
+      bf16,
+    });
+  };
   /** The float with the same bits. */
   asF32 = (value: I32): F32Local => this.f.let("f32", [...this.f.pushI32(value), 0xbe]);
 }

@@ -43,10 +43,10 @@ async function shaderFiles(): Promise<Map<string, string>> {
   return files;
 }
 
-/** What the compiler says against a pass, with each of its has_ and fresh_ constants on and off; all of it at the end. */
+/** What the compiler says against a pass, with each of its has_, fresh_ and bf16_ constants on and off; all of it at the end. */
 async function compile({ gpu }: WebGPUDevice, pass: AnyPass): Promise<void> {
   const flags = Array.from(
-    withoutComments(pass.source).matchAll(/override\s+((?:has|fresh)_\w+)/g),
+    withoutComments(pass.source).matchAll(/override\s+((?:has|fresh|bf16)_\w+)/g),
     ([, flag]) => flag,
   );
   const errors: (string | undefined)[] = [];
@@ -77,7 +77,9 @@ function checkBindings(kernel: AnyKernel, pass: AnyPass): void {
     [...sizes.map(() => "u32"), ...Object.values(kernel.params).map((type) => scalar[type])],
     `${what}: Params {${fields}} for sizes ${sizes} and params ${Object.keys(kernel.params)}`,
   );
-  const declared = kernel.operands.map(({ role, dtype }) => [role === "reads" ? "read" : "read_write", dtype]);
+  const declared = kernel.operands.map((
+    { role, dtype, weight },
+  ) => [role === "reads" ? "read" : "read_write", weight ? "u32" : dtype]);
   const bindings = source.matchAll(
     /@binding\((\d+)\)\s*var<storage,\s*(\w+)>\s*(\w+)\s*:\s*array<(?:vec[24]<)?(\w+)>/g,
   );
@@ -91,7 +93,9 @@ function checkBindings(kernel: AnyKernel, pass: AnyPass): void {
   const passes = [kernel.gpu ?? []].flat() as AnyPass[], bound = kernel.operands.length;
   const all = bound + Number(passes.some(({ workspace }) => workspace));
   assert(all <= 8, `${what} binds ${all} storage buffers, and not every adapter has more than 8`);
-  for (const { name, optional } of kernel.operands) {
+  for (const { name, optional, weight } of kernel.operands) {
+    const bf16 = new RegExp(`override\\s+bf16_${name}\\b`).test(source);
+    assertEquals(bf16, weight ?? false, `${what}: ${name} may be bf16, or bf16_${name} is there for nothing`);
     const flag = new RegExp(`override\\s+has_${name}\\b`).test(source);
     if (flag) assertEquals(optional, true, `${what}: has_${name} of an operand that is always there`);
   }
