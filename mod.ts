@@ -32,6 +32,7 @@ export { ReferenceDevice } from "./src/device/reference.ts";
 export { Scope } from "./src/device/scope.ts";
 export * from "./src/errors.ts";
 export { GPT, type GPTConfig, type GPTOptions, type GPTOutput } from "./src/gpt.ts";
+export { checkInference, type InferenceNeeds, inferenceNeeds, type InferenceOptions } from "./src/inference_memory.ts";
 export { KeyValueCache } from "./src/nn/cache.ts";
 export { AdamW, type AdamWOptions } from "./src/optim/adamw.ts";
 export { Profile } from "./src/profile.ts";

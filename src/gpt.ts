@@ -268,7 +268,11 @@ export class GPT extends Module {
       ? cache.position
       : this.device.tensor(Int32Array.from({ length: T }, (_, t) => before + t), [T], { dtype: "i32" });
     let x = drop.forward(add(wte.forward(tokens), wpe.forward(positions))); // (B, T, C) + (T, C)
-    h.forEach((block, layer) => x = block.forward(x, cache, layer));
+    for (const [layer, block] of h.entries()) {
+      const before = x;
+      x = block.forward(before, cache, layer);
+      before.dispose(); // where the tape does not need it, the next block has its place
+    }
     x = ln_f.forward(x);
     cache?.advance(T);
     if (!targets && T > 1) x = slice(x, { axis: 1, start: T - 1, end: T }); // (B, 1, C): only the last one is sampled
