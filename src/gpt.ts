@@ -199,7 +199,7 @@ export class GPT extends Module {
     { device, seed = 1337, generator = new Generator(seed), initialize = true, weights }: GPTOptions,
   ) {
     super();
-    this.config = checked({ ...DEFAULTS, nInner: 4 * (config.nEmbd ?? DEFAULTS.nEmbd), ...config });
+    this.config = checked(completeConfig(config));
     this.noise = new DropoutNoise(device, seed | 0);
     const { vocabSize, blockSize, nEmbd, nLayer, dropout, bias, layerNormEpsilon: epsilon } = this.config;
     const options: LayerOptions = { config: this.config, noise: this.noise, device, generator, initialize, weights };
@@ -349,6 +349,11 @@ export class GPT extends Module {
     const perToken = 6 * this.numParameters() + 12 * nLayer * nHead * (nEmbd / nHead) * blockSize;
     return perToken * blockSize * sequences / seconds / peakFlops;
   }
+}
+
+/** The config with the defaults where it says nothing: an older checkpoint's, too. Nothing is checked. */
+export function completeConfig(config: Partial<GPTConfig>): Required<GPTConfig> {
+  return { ...DEFAULTS, nInner: 4 * (config.nEmbd ?? DEFAULTS.nEmbd), ...config };
 }
 
 function checked(config: Required<GPTConfig>): Required<GPTConfig> {

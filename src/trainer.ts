@@ -13,7 +13,7 @@ import { copies, loadTensors, type NamedTensors, sources } from "./checkpoint/te
 import type { TokenSplits } from "./data/split.ts";
 import type { Program } from "./device/device.ts";
 import { CheckpointError, ConfigError, DeviceError, TrainingError } from "./errors.ts";
-import type { GPT } from "./gpt.ts";
+import { completeConfig, type GPT, type GPTConfig } from "./gpt.ts";
 import type { AdamW } from "./optim/adamw.ts";
 import { learningRate } from "./optim/schedule.ts";
 import { Generator } from "./random.ts";
@@ -121,16 +121,17 @@ export class Trainer implements Disposable {
   async resume(): Promise<void> {
     const folder = this.#folder, { config, noise } = this.model;
     if (!folder) throw new ConfigError("resume: the trainer has no folder");
-    for (const [name, value] of Object.entries(config)) {
-      const there = folder.description.model[name];
+    const saved = completeConfig(folder.description.model);
+    for (const name of Object.keys(config) as (keyof GPTConfig)[]) {
+      const value = config[name], there = saved[name];
       if (name === "dropout" || there === value) continue; // dropout may change: it has no weights
       throw new CheckpointError(`${folder.path} is of another model: its ${name} is ${there}, expected ${value}`);
     }
-    const saved = await folder.checkpoint("last"), path = `${folder.path}/${saved.name}/state.json`;
-    const state = parseState(path, saved.state);
-    await loadTensors(saved.model, this.model.namedParameters());
-    await loadTensors(saved.optimizer, this.optimizer.namedState());
-    this.#generator.setState(state.generator);
+    const checkpoint = await folder.checkpoint("last"), path = `${folder.path}/${checkpoint.name}/state.json`;
+    const state = parseState(path, checkpoint.state);
+    await loadTensors(checkpoint.model, this.model.namedParameters());
+    await loadTensors(checkpoint.optimizer, this.optimizer.namedState());
+    if (state.generator) this.#generator.setState(state.generator);
     noise.passes = state.dropoutPasses;
     this.optimizer.t = state.optimizerSteps;
     this.#microSteps.resume(state.offsets);

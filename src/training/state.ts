@@ -9,9 +9,9 @@ export interface TrainerState {
   readonly evaluated: boolean;
   /** Nats a token; null before the first evaluation. */
   readonly bestValLoss: number | null;
-  /** Of weights and batches. */
-  readonly generator: GeneratorState;
-  /** Where in the training tokens the blocks of the next batch begin: it was drawn ahead. */
+  /** Of weights and batches; null where another program has trained: then the one that drew the weights goes on. */
+  readonly generator: GeneratorState | null;
+  /** Where in the training tokens the blocks of the next batch begin: it was drawn ahead. None without a generator's state. */
   readonly offsets: number[];
   /** How many forward passes have drawn dropout's noise. */
   readonly dropoutPasses: number;
@@ -28,8 +28,8 @@ export function parseState(path: string, state: Readonly<Record<string, unknown>
     iter: isCount(iter),
     evaluated: typeof evaluated === "boolean",
     bestValLoss: bestValLoss === null || Number.isFinite(bestValLoss),
-    generator: isObject(generator),
-    offsets: Array.isArray(offsets) && offsets.length > 0 && offsets.every(isCount),
+    generator: generator === null || isObject(generator),
+    offsets: Array.isArray(offsets) && offsets.length > 0 === (generator !== null) && offsets.every(isCount),
     dropoutPasses: isCount(dropoutPasses),
     optimizerSteps: isCount(optimizerSteps),
   };

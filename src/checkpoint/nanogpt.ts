@@ -1,0 +1,324 @@
+/**
+ * nanoGPT's ckpt.pt, as its train.py saves it and as train.py and sample.py load it:
+ *
+ *     { model, optimizer, model_args, iter_num, best_val_loss, config }
+ *
+ * The names of weights are ours. AdamW's moving averages have numbers there instead of names: first the parameters that decay,
+ * those with two axes or more, then the others, each in the order of the model. The head's weight, which is that of the token
+ * embeddings, stands under both names. See nanogpt_save.ts for writing, nanogpt_run.ts for whole runs.
+ *
+ * Left out: the optimizer's state of nanoGPT from before July 2023, which numbers other parameters; its weights are read.
+ */
+import type { Device } from "../device/device.ts";
+import { DryDevice } from "../device/dry.ts";
+import { ReferenceDevice } from "../device/reference.ts";
+import { CheckpointError } from "../errors.ts";
+import { ACTIVATIONS, GPT, type GPTConfig } from "../gpt.ts";
+import type { AdamW } from "../optim/adamw.ts";
+import type { Generator } from "../random.ts";
+import type { PickleDict, PickleValue } from "./pickle.ts";
+import type { TensorSource } from "./safetensors.ts";
+import type { NamedTensors } from "./tensors.ts";
+import { TorchFile, TorchTensor } from "./torch_file.ts";
+
+export const HEAD = "lm_head.weight", EMBEDDINGS = "transformer.wte.weight";
+/** What torch.compile puts before the names. */
+const PREFIX = "_orig_mod.";
+/** Where PyTorch is older than 2.0, the causal mask is saved with the weights. */
+const MASK = /\.attn\.bias$/;
+/** What train.py has for the best loss before the first evaluation. */
+export const NO_LOSS = 1e9;
+
+type NamedSources = [name: string, tensor: TensorSource][];
+
+/** AdamW's state, as {@linkcode AdamW.namedState} names it, and how many steps it has made. */
+export interface OptimizerSources {
+  readonly steps: number;
+  readonly tensors: NamedSources;
+}
+
+/**
+ * A ckpt.pt, open for reading: sizes and shapes are checked, tensors are read when they are asked for.
+ *
+ * @example
+ * ```ts ignore
+ * using file = await NanoGPTFile.open("out/ckpt.pt");
+ * console.log(file.config.nLayer, file.iter, file.bestValLoss, file.flags.learning_rate);
+ * ```
+ */
+export class NanoGPTFile implements Disposable {
+  readonly #file: TorchFile;
+  readonly #tensors: ReadonlyMap<string, TorchTensor>;
+  readonly #shapes: ReadonlyMap<string, readonly number[]>;
+
+  private constructor(
+    file: TorchFile,
+    readonly config: GPTConfig,
+    /** The iteration that comes next: how many updates were made. */
+    readonly iter: number,
+    /** Nats a token; null before the first evaluation. */
+    readonly bestValLoss: number | null,
+    /** What train.py was told, and its defaults: numbers, texts and booleans by its names for them. */
+    readonly flags: Readonly<Record<string, number | string | boolean>>,
+    tensors: ReadonlyMap<string, TorchTensor>,
+    shapes: ReadonlyMap<string, readonly number[]>,
+  ) {
+    this.#file = file;
+    this.#tensors = tensors;
+    this.#shapes = shapes;
+  }
+
+  /** @throws {CheckpointError} when the file is missing, damaged, or no checkpoint of nanoGPT */
+  static async open(path: string): Promise<NanoGPTFile> {
+    const file = await TorchFile.open(path), { value } = file;
+    try {
+      const model = dict(value, "model"), args = dict(value, "model_args"), said = dict(value, "config");
+      if (!model || !args) {
+        throw new CheckpointError(`${path} is no checkpoint of nanoGPT: it has no ${model ? "model_args" : "model"}`);
+      }
+      const flags = Object.fromEntries(
+        [...said ?? []].filter(([name, value]) => typeof name === "string" && isFlag(value)),
+      ) as Record<string, number | string | boolean>;
+      const tensors = weightsIn(model, path), config = configOf(args, { flags, path, most: tensors.size });
+      const shapes = checkWeights(config, tensors, path);
+      await checkTied(file, tensors);
+      const iter = await scalar(file, "iter_num"), loss = await scalar(file, "best_val_loss") ?? NO_LOSS;
+      if (!Number.isSafeInteger(iter) || iter! < 0) {
+        throw new CheckpointError(`${path} is damaged: iter_num is ${iter}`);
+      }
+      const best = Number.isFinite(loss) && loss < NO_LOSS ? loss : null;
+      return new NanoGPTFile(file, config, iter!, best, flags, tensors, shapes);
+    } catch (error) {
+      file.close();
+      throw error;
+    }
+  }
+
+  get path(): string {
+    return this.#file.path;
+  }
+
+  /** The weights by the names and in the order of {@linkcode GPT}'s parameters. */
+  weights(): NamedSources {
+    return [...this.#shapes.keys()].map((name) => [name, this.#source(this.#tensors.get(name)!, name)]);
+  }
+
+  /**
+   * The state of AdamW, or nothing where the file has none.
+   *
+   * @throws {CheckpointError} when it is not that of nanoGPT's AdamW for this model
+   */
+  async optimizer(): Promise<OptimizerSources | undefined> {
+    const saved = dict(this.#file.value, "optimizer"),
+      state = dict(saved, "state"),
+      groups = saved?.get("param_groups");
+    if (!saved || state?.size === 0) return undefined;
+    const refuse = (why: string) => new CheckpointError(`${this.path}: its optimizer is not nanoGPT's AdamW: ${why}`);
+    if (!state || !Array.isArray(groups)) throw refuse("it has no state, or no param_groups");
+    const expected = numbered(this.#shapes);
+    const numbers = groups.map((group) => group instanceof Map ? group.get("params") : undefined);
+    const counts = numbers.map((list) => Array.isArray(list) ? list.length : 0);
+    if (`${counts}` !== `${expected.map((names) => names.length)}`) {
+      throw refuse(`it has groups of ${counts} parameters, expected ${expected.map((names) => names.length)}`);
+    }
+    const tensors: NamedSources = [], steps = new Set<number | undefined>(), names = expected.flat();
+    for (const [i, number] of numbers.flat().entries()) {
+      const own = state.get(number as number), name = names[i], shape = this.#shapes.get(name);
+      if (!(own instanceof Map)) throw refuse(`there is none for ${name}, number ${number}`);
+      steps.add(await value(this.#file, own.get("step"), `step of ${name}`));
+      for (const part of ["exp_avg", "exp_avg_sq"]) {
+        const tensor = own.get(part);
+        if (!(tensor instanceof TorchTensor)) throw refuse(`${part} of ${name} is no tensor`);
+        if (`${tensor.shape}` !== `${shape}` || !isFloat(tensor)) {
+          throw refuse(`${part} of ${name} is ${tensor.dtype} [${tensor.shape}], expected floats [${shape}]`);
+        }
+        tensors.push([`${name}.${part}`, this.#source(tensor, `${part} of ${name}`)]);
+      }
+    }
+    const [step] = steps;
+    if (steps.size > 1 || !Number.isSafeInteger(step) || step! < 0) throw refuse(`its steps are ${[...steps]}`);
+    return { steps: step!, tensors };
+  }
+
+  /** Reads the weights into a model with this config. */
+  async load(model: GPT): Promise<void> {
+    await copyInto(this.weights(), model.namedParameters());
+  }
+  /**
+   * Reads the optimizer's state, if there is one.
+   *
+   * @returns whether there was
+   * @throws {CheckpointError} when it is not that of nanoGPT's AdamW for this model
+   */
+  async loadOptimizer(optimizer: AdamW): Promise<boolean> {
+    const saved = await this.optimizer();
+    if (!saved) return false;
+    await copyInto(saved.tensors, optimizer.namedState());
+    optimizer.t = saved.steps;
+    return true;
+  }
+
+  #source(tensor: TorchTensor, name: string): TensorSource {
+    const { shape, dtype } = tensor;
+    return { dtype: dtype === "F64" ? "F64" : "F32", shape, data: () => this.#file.read(tensor, name) };
+  }
+
+  close(): void {
+    this.#file.close();
+  }
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+/** A model out of a ckpt.pt, and how far its training was. */
+export interface LoadedNanoGPT {
+  readonly model: GPT;
+  readonly iter: number;
+  readonly bestValLoss: number | null;
+  readonly flags: NanoGPTFile["flags"];
+}
+
+/**
+ * The model of a ckpt.pt. Takes the memory of the model and of its largest tensor.
+ *
+ * @param options.generator what initial weights are drawn from before they are replaced: as train.py and sample.py do, so
+ *   that what it draws afterwards is what theirs would draw; without one, none are drawn
+ * @param options.dropout instead of the file's
+ * @throws {CheckpointError} when the file is missing, damaged, or no checkpoint of nanoGPT
+ * @throws {DeviceError} when the weights do not fit into the device's memory
+ * @example
+ * ```ts ignore
+ * const { model, iter } = await loadNanoGPT("out/ckpt.pt", { device: await createDevice("auto") });
+ * ```
+ */
+export async function loadNanoGPT(
+  path: string,
+  { device, generator, dropout }: { device: Device; generator?: Generator; dropout?: number },
+): Promise<LoadedNanoGPT> {
+  using file = await NanoGPTFile.open(path);
+  const { config, iter, bestValLoss, flags } = file;
+  const model = new GPT({ ...config, dropout: dropout ?? config.dropout }, {
+    device,
+    generator,
+    initialize: !!generator,
+  });
+  try {
+    await file.load(model);
+  } catch (error) {
+    model.dispose();
+    throw error;
+  }
+  return { model, iter, bestValLoss, flags };
+}
+
+/** Names and shapes of the parameters of such a model, in its order. */
+export function shapesOf(config: GPTConfig): Map<string, readonly number[]> {
+  const model = new GPT(config, { device: new DryDevice(new ReferenceDevice()), initialize: false });
+  return new Map([...model.namedParameters()].map(([name, { shape }]) => [name, shape]));
+}
+
+/** The names in the order of PyTorch's numbers: those that decay, and the others. */
+export function numbered(shapes: ReadonlyMap<string, readonly number[]>): [decay: string[], rest: string[]] {
+  const names = [...shapes.keys()], decays = (name: string) => shapes.get(name)!.length >= 2;
+  return [names.filter(decays), names.filter((name) => !decays(name))];
+}
+
+async function copyInto(sources: NamedSources, tensors: NamedTensors): Promise<void> {
+  const all = new Map(tensors);
+  for (const [name, { data }] of sources) {
+    const { device, storage } = all.get(name)!;
+    device.write(storage, await data() as Float32Array);
+  }
+}
+
+const isFlag = (value: unknown): boolean => ["number", "string", "boolean"].includes(typeof value);
+const isFloat = ({ dtype }: TorchTensor): boolean => dtype.includes("F");
+
+function dict(value: PickleValue | undefined, key: string): PickleDict | undefined {
+  const item = value instanceof Map ? value.get(key) : undefined;
+  return item instanceof Map ? item as PickleDict : undefined;
+}
+
+/** A number, or the one of a tensor. */
+async function value(file: TorchFile, value: PickleValue | undefined, name: string): Promise<number | undefined> {
+  if (value instanceof TorchTensor && value.size === 1) return (await file.read(value, name))[0];
+  return typeof value === "number" ? value : undefined;
+}
+function scalar(file: TorchFile, key: string): Promise<number | undefined> {
+  return value(file, file.value instanceof Map ? file.value.get(key) : undefined, key);
+}
+
+function weightsIn(model: PickleDict, path: string): Map<string, TorchTensor> {
+  const tensors = new Map<string, TorchTensor>();
+  for (const [key, tensor] of model) {
+    const name = typeof key === "string" && key.startsWith(PREFIX) ? key.slice(PREFIX.length) : `${key}`;
+    if (MASK.test(name)) continue;
+    if (!(tensor instanceof TorchTensor)) throw new CheckpointError(`${path} is damaged: ${name} is no tensor`);
+    if (tensors.has(name)) throw new CheckpointError(`${path} is damaged: ${name} is there twice`);
+    tensors.set(name, tensor);
+  }
+  return tensors;
+}
+
+/** @param most how many tensors there are: a model of more layers need not be made to be refused */
+function configOf(
+  args: PickleDict,
+  { flags, path, most }: { flags: NanoGPTFile["flags"]; path: string; most: number },
+): GPTConfig {
+  const refuse = (name: string) =>
+    new CheckpointError(`${path} is damaged: its model_args have ${name} ${args.get(name)}`);
+  const count = (name: string): number => {
+    const value = args.get(name);
+    if (Number.isSafeInteger(value) && (value as number) > 0) return value as number;
+    throw refuse(name);
+  };
+  const bias = args.get("bias") ?? true, dropout = args.get("dropout") ?? 0; // the first versions had neither
+  if (typeof bias !== "boolean") throw refuse("bias");
+  if (typeof dropout !== "number" || !(dropout >= 0 && dropout < 1)) throw refuse("dropout");
+  if (count("n_layer") > most) throw refuse("n_layer");
+  const { activation } = flags, known = typeof activation === "string" && Object.hasOwn(ACTIVATIONS, activation);
+  return {
+    blockSize: count("block_size"),
+    vocabSize: count("vocab_size"),
+    nLayer: count("n_layer"),
+    nHead: count("n_head"),
+    nEmbd: count("n_embd"),
+    dropout,
+    bias,
+    // nanoGPT has one activation; a model of another, saved by saveNanoGPT, says so.
+    ...(known && { activation: activation as keyof typeof ACTIVATIONS }),
+  };
+}
+
+/** @returns names and shapes of the model's parameters @throws {CheckpointError} when those in the file are others */
+function checkWeights(config: GPTConfig, tensors: ReadonlyMap<string, TorchTensor>, path: string) {
+  const refuse = (why: string) => new CheckpointError(`${path} is not of the model in its model_args: ${why}`);
+  let shapes;
+  try {
+    shapes = shapesOf(config);
+  } catch (error) {
+    throw refuse((error as Error).message);
+  }
+  for (const [name, shape] of [...shapes, [HEAD, shapes.get(EMBEDDINGS)!] as const]) {
+    const tensor = tensors.get(name);
+    if (!tensor) {
+      if (name === HEAD) continue;
+      throw refuse(`it has no ${name}`);
+    }
+    if (`${tensor.shape}` !== `${shape}`) throw refuse(`${name} is [${tensor.shape}], expected [${shape}]`);
+    if (!isFloat(tensor)) throw refuse(`${name} is ${tensor.dtype}, expected floats`);
+  }
+  const other = [...tensors.keys()].find((name) => name !== HEAD && !shapes.has(name));
+  if (other !== undefined) throw refuse(`it has no ${other}`);
+  return shapes;
+}
+
+/** In nanoGPT the head and the embeddings are one; a file that has them apart must have the same twice. */
+async function checkTied(file: TorchFile, tensors: ReadonlyMap<string, TorchTensor>): Promise<void> {
+  const head = tensors.get(HEAD), embeddings = tensors.get(EMBEDDINGS)!;
+  if (!head || head.storage === embeddings.storage && head.offset === embeddings.offset) return;
+  const [a, b] = [await file.read(head, HEAD), await file.read(embeddings, EMBEDDINGS)];
+  if (a.every((value, i) => Object.is(value, b[i]))) return;
+  throw new CheckpointError(`${file.path}: ${HEAD} and ${EMBEDDINGS} differ, and in nanoGPT they are the same`);
+}

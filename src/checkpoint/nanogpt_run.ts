@@ -1,0 +1,115 @@
+/** Runs to nanoGPT's ckpt.pt and back, from file to file: no device, and one tensor in memory at a time. */
+import { CheckpointError } from "../errors.ts";
+import type { GPTConfig } from "../gpt.ts";
+import { reason } from "../reason.ts";
+import { parseState } from "../training/state.ts";
+import { exists, type OpenFile, syncDirectory } from "./files.ts";
+import { NanoGPTFile } from "./nanogpt.ts";
+import { writeNanoGPT } from "./nanogpt_save.ts";
+import { RunFolder } from "./run_folder.ts";
+import { SafetensorsFile, type TensorSource } from "./safetensors.ts";
+
+/** train.py's settings that hold here too; its others, and ours, say on what machine it ran and where its files were. */
+const KEPT = [
+  ...["block_size", "n_layer", "n_head", "n_embd", "dropout", "bias"],
+  ...["eval_interval", "log_interval", "eval_iters", "always_save_checkpoint", "dataset"],
+  ...["gradient_accumulation_steps", "batch_size", "learning_rate", "max_iters", "weight_decay", "beta1", "beta2"],
+  ...["grad_clip", "decay_lr", "warmup_iters", "lr_decay_iters", "min_lr"],
+];
+
+/**
+ * Writes a checkpoint of a run as a ckpt.pt: weights, the optimizer's state, iteration, best loss and flags.
+ *
+ * @param run the run's folder
+ * @param path of the ckpt.pt
+ * @param options.checkpoint which; default `last`
+ * @throws {CheckpointError} when the run is missing or damaged, or the file cannot be written
+ * @throws {ConfigError} when nanoGPT has no such model
+ */
+export async function runToNanoGPT(
+  run: string,
+  path: string,
+  { checkpoint = "last", open }: { checkpoint?: "last" | "best"; open?: OpenFile } = {},
+): Promise<void> {
+  const folder = await RunFolder.open(run), saved = await folder.checkpoint(checkpoint), { flags } = folder.description;
+  const state = parseState(`${run}/${saved.name}/state.json`, saved.state);
+  using model = await SafetensorsFile.open(saved.model);
+  using optimizer = await SafetensorsFile.open(saved.optimizer);
+  await writeNanoGPT(path, {
+    config: folder.description.model as Partial<GPTConfig>,
+    weights: sourcesOf(model),
+    optimizer: { steps: state.optimizerSteps, tensors: sourcesOf(optimizer) },
+    iter: state.iter,
+    bestValLoss: state.bestValLoss,
+    flags: kept(flags),
+  }, { open });
+}
+
+/**
+ * Makes a run's folder out of a ckpt.pt: train goes on from it with init_from=resume, as train.py would. It has another name
+ * until all of it is on the disk.
+ *
+ * @param path of the ckpt.pt
+ * @param run the folder, which must not be there, or be empty
+ * @param options.vocabulary what the run's tokens mean, as a tokenizer's toJSON gives it: a ckpt.pt does not say
+ * @param options.flags besides those of the file, and over them
+ * @throws {CheckpointError} when the file is missing or damaged, or the folder is there or cannot be written; nothing is left
+ */
+export async function nanoGPTToRun(
+  path: string,
+  run: string,
+  { vocabulary, flags = {}, open }: {
+    vocabulary: Readonly<Record<string, unknown>>;
+    flags?: Readonly<Record<string, unknown>>;
+    open?: OpenFile;
+  },
+): Promise<void> {
+  using file = await NanoGPTFile.open(path);
+  const { config, iter, bestValLoss } = file, weights = file.weights();
+  const optimizer = await file.optimizer() ?? { steps: 0, tensors: zeros(weights) };
+  const { blockSize: block_size, nLayer: n_layer, nHead: n_head, nEmbd: n_embd, dropout, bias } = config;
+  const all = { ...kept(file.flags), block_size, n_layer, n_head, n_embd, dropout, bias, ...flags };
+
+  const target = run.replace(/(?<=.)[/\\]+$/, ""), partial = `${target}.${crypto.randomUUID()}.part`;
+  await checkFree(target);
+  try {
+    const folder = await RunFolder.create(partial, { flags: all, model: { ...config }, vocabulary }, { open });
+    // Without a generator's state: nanoGPT saves none, and begins its batches anew from the seed.
+    const drawn = { generator: null, offsets: [], dropoutPasses: 0 };
+    const state = { iter, evaluated: false, bestValLoss, ...drawn, optimizerSteps: optimizer.steps };
+    await folder.save({ iter, model: weights, optimizer: optimizer.tensors, state }, { best: bestValLoss !== null });
+    if (await exists(target)) await Deno.remove(target); // empty
+    await Deno.rename(partial, target);
+    await syncDirectory(target.replace(/[^/\\]*$/, "") || ".");
+  } catch (error) {
+    await Deno.remove(partial, { recursive: true }).catch(() => {});
+    const why = reason(error).replaceAll(partial, target).replace(/; this run has no earlier one$/, "");
+    throw new CheckpointError(`Cannot make a run of ${path}: ${why}`);
+  }
+}
+
+const kept = (flags: Readonly<Record<string, unknown>>): Record<string, unknown> =>
+  Object.fromEntries(KEPT.filter((name) => Object.hasOwn(flags, name)).map((name) => [name, flags[name]]));
+
+/** @throws {CheckpointError} when something is there that a run would overwrite */
+async function checkFree(path: string): Promise<void> {
+  if (!await exists(path)) return;
+  const contents = await Array.fromAsync(Deno.readDir(path)).catch(() => [undefined]); // a file
+  if (contents.length > 0) throw new CheckpointError(`${path} is there, and is left as it is: name a new folder`);
+}
+
+function sourcesOf(file: SafetensorsFile): [string, TensorSource][] {
+  return [...file.tensors].map((
+    [name, { dtype, shape }],
+  ) => [name, { dtype, shape, data: () => file.readTensor(name) }]);
+}
+
+/** The state of an optimizer that has made no step. */
+function zeros(weights: readonly [string, TensorSource][]): [string, TensorSource][] {
+  return weights.flatMap(([name, { shape }]) =>
+    ["exp_avg", "exp_avg_sq"].map((part): [string, TensorSource] => {
+      const size = shape.reduce((a, b) => a * b, 1);
+      return [`${name}.${part}`, { dtype: "F32", shape, data: () => new Float32Array(size) }];
+    })
+  );
+}
