@@ -1,5 +1,5 @@
 import { CheckpointError, DataError } from "../errors.ts";
-import type { Tokenizer } from "./tokenizer.ts";
+import type { TokenDecoder, Tokenizer } from "./tokenizer.ts";
 
 /**
  * One token a character, as nanoGPT's `data/shakespeare_char/prepare.py`: the vocabulary is the set of a text's
@@ -84,6 +84,11 @@ export class CharacterTokenizer implements Tokenizer {
       if (character === undefined) throw new DataError(`Token ${id} is outside the vocabulary of ${this.vocabSize}`);
       return character;
     }).join("");
+  }
+
+  /** Every id is a character, so nothing is ever held back. */
+  decoder(): TokenDecoder {
+    return { push: (id) => this.decode([id]), end: () => "" };
   }
 
   toJSON(): { type: "character"; characters: string } {

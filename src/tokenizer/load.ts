@@ -1,0 +1,121 @@
+import { exists, readJson } from "../checkpoint/files.ts";
+import { CheckpointError, ConfigError } from "../errors.ts";
+import { reason } from "../reason.ts";
+import { CharacterTokenizer } from "./character.ts";
+import { encodingName, encodingNames, loadEncoding } from "./encodings.ts";
+import {
+  type AddedToken,
+  bytePairTokenizer,
+  isObject,
+  parseAdded,
+  parseMerges,
+  parsePairs,
+  parseTokenizerJson,
+  parseVocabulary,
+} from "./hugging_face.ts";
+import type { Tokenizer } from "./tokenizer.ts";
+
+/**
+ * A tokenizer by its name, or out of a folder.
+ *
+ * - `gpt2` (`r50k_base`), `cl100k_base`, `o200k_base`: tiktoken's encodings, with the package gpt-tokenizer, which is fetched then;
+ * - a Hugging Face folder with `tokenizer.json`, or with `vocab.json` and `merges.txt`;
+ * - a run folder with `vocabulary.json`, or a folder of tokens with `meta.json`, that this library has written.
+ *
+ * @throws {ConfigError} when it is neither a name nor a folder
+ * @throws {CheckpointError} when the folder has no tokenizer, or one that is damaged or of another kind
+ * @throws {DataError} when the package cannot be had
+ */
+export async function loadTokenizer(nameOrFolder: string): Promise<Tokenizer> {
+  const encoding = encodingName(nameOrFolder);
+  if (encoding) return await loadEncoding(encoding);
+  const file = (name: string) => `${nameOrFolder}/${name}`, has = (name: string) => exists(file(name));
+  if (!nameOrFolder || !await exists(nameOrFolder)) {
+    throw new ConfigError(
+      `No tokenizer ${JSON.stringify(nameOrFolder)}: there are ${encodingNames.join(", ")}, and folders that have one`,
+    );
+  }
+  if (await has("tokenizer.json")) {
+    const tokenizer = parseTokenizerJson(await readJson(file("tokenizer.json")), file("tokenizer.json"));
+    await readConfig(nameOrFolder);
+    return tokenizer;
+  }
+  if (await has("vocab.json")) return await loadVocabAndMerges(nameOrFolder);
+  for (const name of ["vocabulary.json", "meta.json"]) {
+    if (!await has(name)) continue;
+    const json = await readJson(file(name));
+    return await tokenizerFromJSON(name === "meta.json" ? json.tokenizer : json, file(name));
+  }
+  throw new CheckpointError(
+    `No tokenizer in ${nameOrFolder}: expected tokenizer.json, vocab.json with merges.txt, or vocabulary.json`,
+  );
+}
+
+/**
+ * The tokenizer that a `toJSON` describes.
+ *
+ * @param path what the errors name
+ * @throws {CheckpointError} when it describes none
+ * @throws {DataError} when the package with an encoding's vocabulary cannot be had
+ */
+export async function tokenizerFromJSON(json: unknown, path = "the vocabulary"): Promise<Tokenizer> {
+  const { type, encoding, vocab, merges, added_tokens } = isObject(json) ? json : {};
+  if (type !== "bpe") return CharacterTokenizer.fromJSON(json);
+  if (encoding === undefined) {
+    const tables = { vocab: parseVocabulary(vocab, path), merges: parsePairs(merges, path) };
+    return bytePairTokenizer({ ...tables, added: parseAdded(added_tokens, path) }, path);
+  }
+  const name = typeof encoding === "string" ? encodingName(encoding) : undefined;
+  if (name) return await loadEncoding(name);
+  throw new CheckpointError(
+    `${path}: there is no encoding ${JSON.stringify(encoding)}, only ${encodingNames.join(", ")}`,
+  );
+}
+
+/** GPT-2's files before `tokenizer.json`. Which tokens are special stands in other files beside them. */
+async function loadVocabAndMerges(folder: string): Promise<Tokenizer> {
+  const path = `${folder}/vocab.json`, vocab = parseVocabulary(await readJson(path), path);
+  let text: string;
+  try {
+    text = await Deno.readTextFile(`${folder}/merges.txt`);
+  } catch (error) {
+    throw new CheckpointError(`Cannot read ${folder}/merges.txt: ${reason(error)}`);
+  }
+  const added = new Map<string, AddedToken>();
+  const add = (token: AddedToken) => added.set(token.content, token);
+  if (Object.hasOwn(vocab, END)) add({ content: END, id: vocab[END], special: true });
+  const older = `${folder}/added_tokens.json`;
+  if (await exists(older)) {
+    for (const [content, id] of Object.entries(parseVocabulary(await readJson(older), older))) {
+      add({ content, id, special: false });
+    }
+  }
+  for (const token of await readConfig(folder)) add(token);
+  return bytePairTokenizer(
+    { vocab, merges: parseMerges(text, `${folder}/merges.txt`), added: [...added.values()] },
+    folder,
+  );
+}
+
+const END = "<|endoftext|>";
+
+/**
+ * What `tokenizer_config.json` says of added tokens.
+ *
+ * @throws {CheckpointError} when it asks for tokens around a text, or a space before it
+ */
+async function readConfig(folder: string): Promise<AddedToken[]> {
+  const path = `${folder}/tokenizer_config.json`;
+  if (!await exists(path)) return [];
+  const config = await readJson(path), { added_tokens_decoder = {} } = config;
+  for (const name of ["add_prefix_space", "add_bos_token", "add_eos_token"]) {
+    if (config[name]) throw new CheckpointError(`${path}: ${name} is true, which is not read here`);
+  }
+  if (!isObject(added_tokens_decoder)) {
+    throw new CheckpointError(`${path} is damaged: added_tokens_decoder is no object`);
+  }
+  const tokens = Object.entries(added_tokens_decoder).map(([id, token]) =>
+    isObject(token) ? { id: Number(id), ...token } : token
+  );
+  return parseAdded(tokens, path);
+}

@@ -1,0 +1,5 @@
+/** Text to token ids and back. */
+export { type BytePairTables, BytePairTokenizer } from "./byte_pair.ts";
+export { CharacterTokenizer } from "./character.ts";
+export { loadTokenizer, tokenizerFromJSON } from "./load.ts";
+export type { EncodeOptions, TokenDecoder, Tokenizer } from "./tokenizer.ts";

@@ -1,0 +1,58 @@
+/**
+ * How byte-pair tokenizers cut a text into pieces before they merge bytes: tiktoken's patterns (tiktoken_ext/openai_public.py),
+ * written so that JavaScript's regular expressions find the same pieces. White space is Unicode's, which `\s` is not here:
+ * that has U+FEFF besides and lacks U+0085. Where tiktoken ignores case, `s` is also U+017F, the long s. Possessive
+ * quantifiers, which JavaScript lacks, make tiktoken's faster and find nothing else.
+ */
+
+const SPACE = String.raw`\p{White_Space}`, NO_SPACE = String.raw`\P{White_Space}`;
+const SYMBOLS = String.raw` ?[^\p{White_Space}\p{L}\p{N}]+`;
+const CONTRACTION = `'(?:[sSſdDmMtT]|[lL][lL]|[vV][eE]|[rR][eE])`;
+/** White space before a word, without the last one, which belongs to the word. */
+const SPACES = `${SPACE}+(?!${NO_SPACE})`;
+
+function pattern(...alternatives: string[]): RegExp {
+  return new RegExp(alternatives.join("|"), "gu");
+}
+
+/** GPT-2's, with its vocabulary r50k. */
+export const R50K: RegExp = pattern(
+  "'(?:[sdmt]|ll|ve|re)",
+  String.raw` ?\p{L}+`,
+  String.raw` ?\p{N}+`,
+  SYMBOLS,
+  SPACES,
+  `${SPACE}+`,
+);
+
+/** GPT-3.5's and GPT-4's. */
+export const CL100K: RegExp = pattern(
+  CONTRACTION,
+  String.raw`[^\r\n\p{L}\p{N}]?\p{L}+`,
+  String.raw`\p{N}{1,3}`,
+  String.raw`${SYMBOLS}[\r\n]*`,
+  `${SPACE}+$`,
+  String.raw`${SPACE}*[\r\n]`,
+  SPACES,
+  SPACE,
+);
+
+const UPPER = String.raw`[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]`, LOWER = String.raw`[\p{Ll}\p{Lm}\p{Lo}\p{M}]`;
+
+/** GPT-4o's. */
+export const O200K: RegExp = pattern(
+  String.raw`[^\r\n\p{L}\p{N}]?${UPPER}*${LOWER}+(?:${CONTRACTION})?`,
+  String.raw`[^\r\n\p{L}\p{N}]?${UPPER}+${LOWER}*(?:${CONTRACTION})?`,
+  String.raw`\p{N}{1,3}`,
+  String.raw`${SYMBOLS}[\r\n/]*`,
+  String.raw`${SPACE}*[\r\n]+`,
+  SPACES,
+  `${SPACE}+`,
+);
+
+/**
+ * Matches up to a place where a text may be cut: the ids of both parts, one behind the other, are those of the whole. That is
+ * before a space which follows something else than white space, and behind a line's end that has no other white space beside it.
+ * No piece of any pattern above reaches across such a place, and no piece before it depends on what comes after.
+ */
+export const CUT = /[^\s\x85](?:\r?\n(?=[^\s\x85])|(?= ))/u;
