@@ -24,6 +24,8 @@ export interface BytePairTables {
 /** Stands between the sides of a merge: no byte has this number. */
 export const BETWEEN = "\u0100";
 
+const NONE: ReadonlyMap<string, number> = new Map();
+
 /** Pieces whose ids are remembered: how many, and up to which length. */
 const REMEMBERED = 1 << 17, LONGEST = 64;
 
@@ -66,28 +68,29 @@ export class BytePairTokenizer implements Tokenizer {
   }
   /** Texts that are always tokens of their own, and their ids. */
   get addedTokens(): ReadonlyMap<string, number> {
-    return this.#tables.added ?? new Map();
+    return this.#tables.added ?? NONE;
   }
 
   encode(text: string, options: EncodeOptions = {}): Int32Array<ArrayBuffer> {
-    const { special, added } = this.#tables, { allowedSpecial = new Set(), disallowedSpecial = "all" } = options;
-    const whole = new Map(added);
-    for (const [token, id] of special) if (allowedSpecial === "all" || allowedSpecial.has(token)) whole.set(token, id);
+    const { special } = this.#tables, { allowedSpecial = new Set(), disallowedSpecial = "all" } = options;
+    const allowed = [...special.keys()].filter((token) => allowedSpecial === "all" || allowedSpecial.has(token));
     for (const token of disallowedSpecial === "all" ? special.keys() : disallowedSpecial) {
-      if (disallowedSpecial === "all" && whole.has(token) || !text.includes(token)) continue;
+      if (disallowedSpecial === "all" && allowed.includes(token) || !text.includes(token)) continue;
       throw new DataError(
         `The text contains the special token ${token}; allowedSpecial lets it stand for its id, and disallowedSpecial, ` +
           "an empty set, for its letters",
       );
     }
     const ids = new IdList(text.length >> 1);
-    text = text.toWellFormed();
-    if (whole.size === 0) this.#encodeText(text, ids);
-    else {
-      text.split(alternatives(whole.keys())).forEach((part, i) => { // every second part is one of the tokens
-        if (i % 2 === 0) this.#encodeText(part, ids);
-        else ids.push(whole.get(part)!);
-      });
+    for (const [part, isSpecial] of splitAt(text.toWellFormed(), allowed)) {
+      if (isSpecial) ids.push(special.get(part)!);
+      else {
+        // Special tokens come first, as in Hugging Face's tokenizers: one may be the beginning of another.
+        for (const [text, isAdded] of splitAt(part, [...this.addedTokens.keys()])) {
+          if (isAdded) ids.push(this.addedTokens.get(text)!);
+          else this.#encodeText(text, ids);
+        }
+      }
     }
     return ids.toArray();
   }
@@ -171,12 +174,13 @@ export function byteString(text: string): string {
   return bytes;
 }
 
-/** Finds any of the texts, and of two that begin at one place the longer. */
-function alternatives(texts: Iterable<string>): RegExp {
-  const escaped = [...texts].sort((a, b) => b.length - a.length).map((text) =>
-    text.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&")
+/** Cuts a text at each of the tokens, of which the longer goes first; they and what is between them, in turn. */
+function splitAt(text: string, tokens: string[]): (readonly [part: string, isToken: boolean])[] {
+  if (tokens.length === 0) return [[text, false]];
+  const escaped = tokens.sort((a, b) => b.length - a.length).map((token) =>
+    token.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&")
   );
-  return new RegExp(`(${escaped.join("|")})`);
+  return text.split(new RegExp(`(${escaped.join("|")})`)).map((part, i) => [part, i % 2 === 1]);
 }
 
 function quote(piece: string): string {

