@@ -48,10 +48,15 @@ export class Progress {
 /** One line of at most `columns` characters; the bar takes what the numbers leave. */
 export function bar({ done, total, loss, tokensPerSecond, left }: ProgressState, columns: number): string {
   const numbers = ` ${done}/${total}  loss ${loss.toFixed(4)}  ${rate(tokensPerSecond)}  ${duration(left)} left`;
-  const width = Math.min(40, columns - numbers.length - 2);
-  if (width < 5) return numbers.trimStart().slice(0, columns);
-  const filled = Math.round(width * Math.min(1, done / Math.max(1, total)));
-  return `[${"#".repeat(filled)}${"-".repeat(width - filled)}]${numbers}`;
+  return share(done / Math.max(1, total), numbers, columns);
+}
+
+/** A bar that is filled so far, 0 to 1, and the text behind it. */
+export function share(filled: number, text: string, columns: number): string {
+  const width = Math.min(40, columns - text.length - 2);
+  if (width < 5) return text.trimStart().slice(0, columns);
+  const marks = Math.round(width * Math.min(1, filled));
+  return `[${"#".repeat(marks)}${"-".repeat(width - marks)}]${text}`;
 }
 
 export function rate(tokensPerSecond: number): string {

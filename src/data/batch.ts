@@ -1,5 +1,6 @@
 import { DataError } from "../errors.ts";
 import type { Generator } from "../random.ts";
+import type { Tokens } from "./tokens.ts";
 
 /** A batch of B blocks of T tokens. */
 export interface Batch {
@@ -32,7 +33,7 @@ export interface Batch {
  * @throws {DataError} when the data are not longer than a block
  */
 export function getBatch(
-  data: Int32Array,
+  data: Tokens,
   { blockSize, batchSize, generator }: { blockSize: number; batchSize: number; generator: Generator },
 ): Batch {
   if (data.length <= blockSize) {
@@ -47,14 +48,15 @@ export function getBatch(
  *
  * @throws {DataError} when a block would not lie inside the data
  */
-export function batchAt(data: Int32Array, offsets: number[], { blockSize }: { blockSize: number }): Batch {
+export function batchAt(data: Tokens, offsets: number[], { blockSize }: { blockSize: number }): Batch {
   const x = new Int32Array(offsets.length * blockSize), y = new Int32Array(x.length);
   offsets.forEach((start, row) => {
     if (!(Number.isInteger(start) && start >= 0 && start + blockSize < data.length)) {
       throw new DataError(`No block of ${blockSize} tokens at ${start}: the data have ${data.length}`);
     }
-    x.set(data.subarray(start, start + blockSize), row * blockSize);
-    y.set(data.subarray(start + 1, start + 1 + blockSize), row * blockSize);
+    const ids = data.subarray(start, start + blockSize + 1);
+    x.set(ids.subarray(0, blockSize), row * blockSize);
+    y.set(ids.subarray(1), row * blockSize);
   });
   return { x, y, offsets };
 }

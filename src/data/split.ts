@@ -1,10 +1,11 @@
 import { DataError } from "../errors.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import type { Tokens } from "./tokens.ts";
 
 /** A text's tokens: what a model learns from, and what is held out to see how well it learns. */
-export interface TokenSplits {
-  train: Int32Array<ArrayBuffer>;
-  val: Int32Array<ArrayBuffer>;
+export interface TokenSplits<T extends Tokens = Tokens> {
+  train: T;
+  val: T;
 }
 
 /**
@@ -14,7 +15,11 @@ export interface TokenSplits {
  * @param options.blockSize tokens of context; both parts must be longer
  * @throws {DataError} when a part is too short, or the tokenizer does not know a character
  */
-export function splitTokens(text: string, tokenizer: Tokenizer, { blockSize }: { blockSize: number }): TokenSplits {
+export function splitTokens(
+  text: string,
+  tokenizer: Tokenizer,
+  { blockSize }: { blockSize: number },
+): TokenSplits<Int32Array<ArrayBuffer>> {
   const n = countCharacters(text), cut = unitsOf(text, Math.trunc(n * 0.9));
   const train = tokenizer.encode(text.slice(0, cut)), val = tokenizer.encode(text.slice(cut));
   if (Math.min(train.length, val.length) <= blockSize) {

@@ -51,8 +51,17 @@ export const O200K: RegExp = pattern(
 );
 
 /**
- * Matches up to a place where a text may be cut: the ids of both parts, one behind the other, are those of the whole. That is
- * before a space which follows something else than white space, and behind a line's end that has no other white space beside it.
- * No piece of any pattern above reaches across such a place, and no piece before it depends on what comes after.
+ * Matches up to a place where a text may be cut: the ids of both parts, one behind the other, are those of the whole. No piece of
+ * any pattern above reaches across such a place, and none before it depends on what comes after. Special tokens have no such
+ * place inside.
  */
-export const CUT = /[^\s\x85](?:\r?\n(?=[^\s\x85])|(?= ))/u;
+export const CUT: RegExp = new RegExp(
+  [
+    String.raw`[\p{L}\p{N}](?=${SPACE})`, // before white space that follows a word
+    String.raw`${NO_SPACE}(?=[^${NO_SPACE}\r\n])`, // or anything else, unless it takes the lines' ends behind it along
+    String.raw`${NO_SPACE}\r?\n(?=${NO_SPACE})`, // behind a line's end with no other white space beside it
+    // Before a symbol that follows a word, for scripts without spaces; not ASCII's, with which special tokens are written.
+    String.raw`\p{L}(?=[^\x00-\x7f\p{White_Space}\p{L}\p{N}\p{M}])`,
+  ].join("|"),
+  "u",
+);

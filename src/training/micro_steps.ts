@@ -1,4 +1,5 @@
 import { type Batch, batchAt, getBatch } from "../data/batch.ts";
+import type { Tokens } from "../data/tokens.ts";
 import type { Program } from "../device/device.ts";
 import { DataError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
@@ -24,7 +25,7 @@ export class MicroSteps implements Disposable {
   #batch: Batch | undefined;
   #program: Program<Tensor> | undefined;
 
-  constructor(readonly model: GPT, readonly data: Int32Array, readonly options: MicroStepOptions) {
+  constructor(readonly model: GPT, readonly data: Tokens, readonly options: MicroStepOptions) {
     const { device, config: { blockSize } } = model, { batchSize, gradientAccumulationSteps } = options;
     this.#tokens = Tensor.empty(device, [batchSize, blockSize], "i32");
     this.#targets = Tensor.empty(device, [batchSize, blockSize], "i32");

@@ -1,0 +1,168 @@
+/**
+ * A text file that may be larger than memory, read in ranges of bytes: as UTF-8, with every kind of line end as "\n", as Python's
+ * text mode reads it.
+ */
+import { Breather } from "../breather.ts";
+import { DataError } from "../errors.ts";
+import { reason } from "../reason.ts";
+import { CUT } from "../tokenizer/patterns.ts";
+
+/** Bytes that are read at once to count, and at most to look for a place to cut. */
+const BLOCK = 1 << 22, WIDEST = 1 << 26;
+
+/** What counting a text gives. */
+export interface TextCounts {
+  /** Its code points; a CR LF is one. */
+  readonly characters: number;
+  /** The byte with which character number `int(0.9 · characters)` begins: nanoGPT's validation split. */
+  readonly cut: number;
+  /** The code points that occur, in their order, where these were asked for. */
+  readonly vocabulary?: readonly string[];
+}
+
+export class TextFile implements Disposable {
+  readonly #file: Deno.FsFile;
+
+  private constructor(file: Deno.FsFile, readonly path: string, readonly size: number, readonly modified: number) {
+    this.#file = file;
+  }
+
+  /** @throws {DataError} when the file cannot be read, or is empty */
+  static open(path: string): TextFile {
+    let file: Deno.FsFile | undefined;
+    try {
+      file = Deno.openSync(path);
+      const { size, isDirectory, mtime } = file.statSync();
+      if (isDirectory) throw new DataError(`${path} is a folder, not a text file`);
+      if (size === 0) throw new DataError(`The text file ${path} is empty`);
+      return new TextFile(file, path, size, Number(mtime ?? 0));
+    } catch (error) {
+      file?.close();
+      throw error instanceof DataError ? error : new DataError(`Cannot read ${path}: ${reason(error)}`);
+    }
+  }
+
+  /** The bytes from `begin` to before `end`. @throws {DataError} when they are not there any more */
+  bytes(begin: number, end: number): Uint8Array<ArrayBuffer> {
+    const bytes = new Uint8Array(end - begin);
+    this.#file.seekSync(begin, Deno.SeekMode.Start);
+    for (let at = 0; at < bytes.length;) {
+      const n = this.#file.readSync(bytes.subarray(at));
+      if (n === null) throw new DataError(`${this.path} has become shorter while it was read`);
+      at += n;
+    }
+    return bytes;
+  }
+
+  /** The text of these bytes. @throws {DataError} when they are not UTF-8, naming where */
+  text(begin: number, end: number): string {
+    const bytes = this.bytes(begin, end);
+    let text;
+    try {
+      text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+    } catch {
+      throw new DataError(
+        `${this.path} is not UTF-8 text: the first wrong byte is near byte ${begin + firstWrong(bytes)}`,
+      );
+    }
+    return text.includes("\r") ? text.replace(/\r\n?/g, "\n") : text;
+  }
+
+  /**
+   * Counts the text's characters, and yields how many bytes it has read.
+   *
+   * @param options.vocabulary whether to collect the characters too
+   * @throws {DataError} when characters are collected and the text is not UTF-8
+   */
+  async *count({ vocabulary = false } = {}): AsyncGenerator<number, TextCounts, void> {
+    const before: number[] = [], breather = new Breather(), seen = vocabulary ? new Uint8Array(0x110000) : undefined;
+    let characters = 0, last = 0;
+    for (let begin = 0, end; begin < this.size; begin = end) {
+      end = seen ? this.nextCut(begin + BLOCK, this.size) : Math.min(this.size, begin + BLOCK);
+      const bytes = this.bytes(begin, end);
+      before.push(characters, begin, last);
+      characters += countCharacters(bytes, last);
+      last = bytes.at(-1)!;
+      if (seen) collect(this.text(begin, end), seen);
+      yield end;
+      await breather.breathe();
+    }
+    const cut = this.#byteOf(Math.trunc(characters * 0.9), before);
+    if (!seen) return { characters, cut };
+    const found: string[] = [];
+    seen.forEach((there, code) => there && found.push(String.fromCodePoint(code)));
+    return { characters, cut, vocabulary: found };
+  }
+
+  /**
+   * The first place from `from` on where the text may be cut without another tokenizer's id coming out; `end` where there is none
+   * before.
+   *
+   * @throws {DataError} when there is none for 64 MiB
+   */
+  nextCut(from: number, end: number): number {
+    for (let width = 1 << 12; from < end; width *= 4) {
+      if (width > WIDEST) {
+        throw new DataError(
+          `${this.path} cannot be cut: behind byte ${from} are no spaces or lines for ${WIDEST} bytes`,
+        );
+      }
+      const bytes = this.bytes(from, Math.min(end, from + width));
+      const first = bytes.findIndex((byte) => (byte & 0xc0) !== 0x80); // where a character begins
+      if (first >= 0) {
+        // Streaming, for then a character whose end is not there yet is left out.
+        const text = new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes.subarray(first), { stream: true });
+        const match = CUT.exec(text);
+        if (match) return from + first + new TextEncoder().encode(text.slice(0, match.index + match[0].length)).length;
+      }
+      if (from + width >= end) break;
+    }
+    return end;
+  }
+
+  /** The byte with which character number `n` begins. @param before characters, byte, and the byte before, of each block */
+  #byteOf(n: number, before: readonly number[]): number {
+    let i = 0;
+    while (i + 3 < before.length && before[i + 3] <= n) i += 3;
+    const bytes = this.bytes(before[i + 1], Math.min(this.size, before[i + 4] ?? this.size));
+    let count = before[i], last = before[i + 2];
+    for (let at = 0; at < bytes.length; at++) {
+      count += begins(bytes[at], last);
+      if (count > n) return before[i + 1] + at;
+      last = bytes[at];
+    }
+    return this.size;
+  }
+
+  [Symbol.dispose](): void {
+    this.#file.close();
+  }
+}
+
+/** 1 where a byte begins a character: not within one, and not at the LF of a CR LF. */
+function begins(byte: number, last: number): number {
+  return Number((byte & 0xc0) !== 0x80 && !(byte === 10 && last === 13));
+}
+
+function countCharacters(bytes: Uint8Array, last: number): number {
+  let n = 0;
+  for (let i = 0; i < bytes.length; i++) {
+    n += begins(bytes[i], last);
+    last = bytes[i];
+  }
+  return n;
+}
+
+function collect(text: string, seen: Uint8Array): void {
+  for (let i = 0; i < text.length; i++) {
+    const code = text.codePointAt(i)!;
+    if (code > 0xffff) i++; // two of the string's 16-bit units
+    seen[code] = 1;
+  }
+}
+
+/** Decoded with replacement characters and encoded again, the bytes are the same up to the first wrong one. */
+function firstWrong(bytes: Uint8Array<ArrayBuffer>): number {
+  const mended = new TextEncoder().encode(new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes));
+  return mended.findIndex((byte, i) => byte !== bytes[i]);
+}

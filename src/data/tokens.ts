@@ -1,0 +1,74 @@
+import { DataError } from "../errors.ts";
+import { reason } from "../reason.ts";
+
+/** Token ids that batches are taken from: an `Int32Array` in memory, or a {@linkcode TokenFile}. */
+export interface Tokens {
+  readonly length: number;
+  /** The ids from `begin` to before `end`, both inside the data. */
+  subarray(begin: number, end: number): Int32Array;
+}
+
+/** How ids are kept in a file: nanoGPT's `uint16`, or `uint32` where there are more than 65,536 of them. */
+export type TokenType = "uint16" | "uint32";
+
+/** Bytes of an id. */
+export const tokenBytes = { uint16: 2, uint32: 4 } as const;
+
+/** The smaller type that holds ids below `vocabSize`. */
+export function tokenType(vocabSize: number): TokenType {
+  return vocabSize <= 2 ** 16 ? "uint16" : "uint32";
+}
+
+/**
+ * A file of token ids, little-endian and nothing else: nanoGPT's `train.bin` and `val.bin`. Of the file only what a batch takes
+ * is read, so it may be larger than memory.
+ */
+export class TokenFile implements Tokens, Disposable {
+  readonly #file: Deno.FsFile;
+
+  private constructor(file: Deno.FsFile, readonly path: string, readonly length: number, readonly type: TokenType) {
+    this.#file = file;
+  }
+
+  /**
+   * @param options.type of the ids; `uint16` unless given
+   * @throws {DataError} when the file cannot be read, is empty, or ends within an id
+   */
+  static open(path: string, { type = "uint16" }: { type?: TokenType } = {}): TokenFile {
+    let file: Deno.FsFile | undefined;
+    try {
+      file = Deno.openSync(path);
+      const { size, isFile } = file.statSync(), bytes = tokenBytes[type];
+      if (!isFile) throw new DataError(`${path} is no file`);
+      if (size === 0) throw new DataError(`${path} is empty`);
+      if (size % bytes !== 0) {
+        throw new DataError(`${path} is damaged: ${size} bytes are no whole number of tokens of ${bytes} bytes`);
+      }
+      return new TokenFile(file, path, size / bytes, type);
+    } catch (error) {
+      file?.close();
+      throw error instanceof DataError ? error : new DataError(`Cannot read ${path}: ${reason(error)}`);
+    }
+  }
+
+  /** @throws {DataError} when the file has become shorter, or cannot be read */
+  subarray(begin: number, end: number): Int32Array<ArrayBuffer> {
+    const ids = this.type === "uint16" ? new Uint16Array(end - begin) : new Int32Array(end - begin);
+    const bytes = new Uint8Array(ids.buffer);
+    try {
+      this.#file.seekSync(begin * ids.BYTES_PER_ELEMENT, Deno.SeekMode.Start);
+      for (let at = 0; at < bytes.length;) {
+        const n = this.#file.readSync(bytes.subarray(at));
+        if (n === null) throw new DataError(`${this.path} ends before token ${end}: it had ${this.length} before`);
+        at += n;
+      }
+    } catch (error) {
+      throw error instanceof DataError ? error : new DataError(`Cannot read ${this.path}: ${reason(error)}`);
+    }
+    return ids instanceof Int32Array ? ids : Int32Array.from(ids);
+  }
+
+  [Symbol.dispose](): void {
+    this.#file.close();
+  }
+}
