@@ -51,6 +51,7 @@ Deno.test("nanoGPT's README command for a laptop means what it says there", asyn
     wandb_log: false,
     // Ours.
     input: "",
+    tokenizer: "",
     threads: 0,
     profile: false,
     wandb_project: "",
@@ -194,8 +195,6 @@ const badTraining = {
   "--init_from=gpt2-xl":
     "--init_from=gpt2-xl: GPT-2's weights are not in this version; use scratch to train, resume to go on",
   "--init_from=sratch": "--init_from=sratch: expected scratch or resume",
-  "--dataset=openwebtext":
-    "--dataset=openwebtext: GPT-2's tokens are not in this version; --input=FILE trains on the characters of a text file",
 };
 
 const badSampling = {

@@ -7,6 +7,8 @@ import { CheckpointError, ConfigError } from "../errors.ts";
 import { GPT, type GPTConfig } from "../gpt.ts";
 import type { Generator } from "../random.ts";
 import { CharacterTokenizer } from "../tokenizer/character.ts";
+import { tokenizerFromJSON } from "../tokenizer/load.ts";
+import type { TokenDecoder, Tokenizer } from "../tokenizer/tokenizer.ts";
 import { taskCommand } from "./command.ts";
 
 /** @throws {CheckpointError} when there is no run in the folder, or it is damaged */
@@ -19,12 +21,29 @@ export async function openRun(path: string): Promise<RunFolder> {
   }
 }
 
-/** @throws {CheckpointError} when it is no vocabulary, or not the model's */
-export function vocabularyOf(run: RunFolder): CharacterTokenizer {
-  const { vocabulary, model: { vocabSize } } = run.description, tokenizer = CharacterTokenizer.fromJSON(vocabulary);
-  if (tokenizer.vocabSize === vocabSize) return tokenizer;
-  const there = `vocabulary.json has ${tokenizer.vocabSize} characters`;
+/**
+ * The tokenizer of a run.
+ *
+ * @throws {CheckpointError} when it is none, or not the model's
+ * @throws {DataError} when the package with its vocabulary cannot be had
+ */
+export async function vocabularyOf(run: RunFolder): Promise<Tokenizer> {
+  const { vocabulary, model } = run.description, vocabSize = Number(model.vocabSize);
+  const tokenizer = await tokenizerFromJSON(vocabulary, `${run.path}/vocabulary.json`);
+  const characters = tokenizer instanceof CharacterTokenizer;
+  // A model may know more tokens than there are: its vocabulary is padded to a multiple of 64.
+  if (characters ? tokenizer.vocabSize === vocabSize : tokenizer.vocabSize <= vocabSize) return tokenizer;
+  const there = `vocabulary.json has ${tokenizer.vocabSize} ${characters ? "characters" : "tokens"}`;
   throw new CheckpointError(`${run.path} is damaged: ${there}, and the model in run.json has vocabSize ${vocabSize}`);
+}
+
+/** Decodes what a model writes: an id that only pads its vocabulary is U+FFFD. */
+export function modelDecoder(tokenizer: Tokenizer): TokenDecoder {
+  const decoder = tokenizer.decoder();
+  return {
+    push: (id) => id < tokenizer.vocabSize ? decoder.push(id) : `${decoder.end()}\ufffd`,
+    end: () => decoder.end(),
+  };
 }
 
 /**

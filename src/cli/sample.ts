@@ -6,7 +6,7 @@ import { Generator } from "../random.ts";
 import { generate } from "../sampler.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { runCommand } from "./command.ts";
-import { loadBest, openRun, vocabularyOf } from "./run_model.ts";
+import { loadBest, modelDecoder, openRun, vocabularyOf } from "./run_model.ts";
 import { parseSample } from "./sample_flags.ts";
 import { checkPermission } from "./shared_flags.ts";
 
@@ -18,7 +18,7 @@ export async function sample(args: string[]): Promise<number> {
   }
   checkPermission(values.device, "sample");
   const run = await openRun(values.out_dir);
-  const tokenizer = vocabularyOf(run);
+  const tokenizer = await vocabularyOf(run);
   const prompt = await readPrompt(values.start, tokenizer);
   const device = await createDevice(values.device, { threads: values.threads || undefined });
   if (values.profile) device.profile = new Profile();
@@ -26,11 +26,12 @@ export async function sample(args: string[]): Promise<number> {
   const model = await loadBest(run, { device, generator });
   const { temperature, top_k: topK, max_new_tokens: maxNewTokens } = values;
   for (let i = 0; i < values.num_samples; i++) {
-    write(tokenizer.decode(prompt));
+    const decoder = modelDecoder(tokenizer);
+    write(Array.from(prompt, decoder.push).join(""));
     for await (const token of generate(model, prompt, { maxNewTokens, temperature, topK, generator })) {
-      write(tokenizer.decode([token]));
+      write(decoder.push(token));
     }
-    write("\n---------------\n");
+    write(`${decoder.end()}\n---------------\n`);
   }
   if (device.profile) console.error(`\n${device.profile.table()}`); // the text alone goes to standard output
   device.close();
@@ -43,7 +44,7 @@ async function readPrompt(start: string, tokenizer: Tokenizer): Promise<Int32Arr
   // Loaded only where a file is read: the rest of that module is about training.
   const text = path === undefined ? start : await (await import("../data/load_text.ts")).readText(path);
   try {
-    return tokenizer.encode(text);
+    return tokenizer.encode(text, { allowedSpecial: "all" }); // as nanoGPT's sample.py, where <|endoftext|> is a token
   } catch (error) {
     if (!(error instanceof DataError)) throw error;
     throw new DataError(`--start cannot be read by this model. ${error.message}`);

@@ -1,14 +1,10 @@
 /** `deno task train`: nanoGPT's train.py. What stands between the flags and the trainer; the printing is TrainReport's. */
 import { RunFolder } from "../checkpoint/run_folder.ts";
-import { type LoadedText, loadText } from "../data/load_text.ts";
-import { splitTokens, type TokenSplits } from "../data/split.ts";
+import { loadData } from "../data/load_data.ts";
 import { createDevice } from "../device/create.ts";
-import { DataError } from "../errors.ts";
 import { GPT } from "../gpt.ts";
 import { Profile } from "../profile.ts";
 import { Generator } from "../random.ts";
-import { CharacterTokenizer } from "../tokenizer/character.ts";
-import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { Trainer } from "../trainer.ts";
 import { runCommand } from "./command.ts";
 import { onInterrupt } from "./interrupt.ts";
@@ -40,21 +36,26 @@ export async function train(args: string[]): Promise<number> {
 /** @param run the run to go on with; without, a new one begins */
 async function trainRun(values: TrainValues, run: RunFolder | undefined, report: TrainReport): Promise<number> {
   const { input, dataset, block_size: blockSize, seed, threads } = values;
-  const text = await loadText({ input: input || undefined, dataset, onNote: (line) => report.note(line) });
-  const tokenizer = run ? vocabularyOf(run) : CharacterTokenizer.fromText(text.text);
-  const data = split(text, tokenizer, blockSize);
+  const loaded = await loadData({
+    input: input || undefined,
+    dataset,
+    tokenizer: run ? await vocabularyOf(run) : values.tokenizer || undefined,
+    blockSize,
+    onNote: (line) => report.note(line),
+  });
+  const { data, tokenizer } = loaded, vocabSize = run ? Number(run.description.model.vocabSize) : loaded.vocabSize;
 
   const device = await createDevice(values.device, { threads: threads || undefined });
   if (values.profile) device.profile = new Profile();
   // One generator draws weights, then batches, so that a seed gives nanoGPT's.
   const generator = new Generator(seed);
-  const config = { ...modelConfig(values), vocabSize: tokenizer.vocabSize };
+  const config = { ...modelConfig(values), vocabSize };
   if (!values.eval_only) await checkMemory(config, trainerOptions(values), device);
   const model = new GPT(config, { device, seed, generator });
   const vocabulary = tokenizer.toJSON();
   // Where the grammar has stood in, a resume must not find another text, though the network be back.
   const { profile: _, ...lasting } = values;
-  const flags = text.entropy === undefined ? lasting : { ...lasting, dataset: "grammar" };
+  const flags = loaded.entropy === undefined ? lasting : { ...lasting, dataset: "grammar" };
   // An evaluation alone writes nothing.
   const folder = run ??
     (values.eval_only
@@ -65,7 +66,7 @@ async function trainRun(values: TrainValues, run: RunFolder | undefined, report:
     run.flags = flags;
     await trainer.resume();
   }
-  report.begin({ text, data, model, iter: trainer.iter });
+  report.begin({ ...loaded, model, iter: trainer.iter });
 
   const interrupt = onInterrupt(() => report.interrupted());
   for await (const event of trainer.run({ signal: interrupt })) report.event(event);
@@ -78,15 +79,6 @@ async function trainRun(values: TrainValues, run: RunFolder | undefined, report:
   if (device.profile) report.note(`\n${device.profile.table()}`);
   device.close();
   return interrupt.aborted ? INTERRUPTED : 0;
-}
-
-/** @throws {DataError} naming the text */
-function split({ text, source }: LoadedText, tokenizer: Tokenizer, blockSize: number): TokenSplits {
-  try {
-    return splitTokens(text, tokenizer, { blockSize });
-  } catch (error) {
-    throw error instanceof DataError ? new DataError(`Cannot train on ${source}: ${error.message}`) : error;
-  }
 }
 
 export function modelConfig(values: TrainValues) {

@@ -1,11 +1,12 @@
 /** What `train` prints: plain lines as nanoGPT's, and on a terminal a bar instead of those with the loss. */
-import type { LoadedText } from "../data/load_text.ts";
-import type { TokenSplits } from "../data/split.ts";
+import type { LoadedData } from "../data/load_data.ts";
 import type { GPT } from "../gpt.ts";
 import { generate } from "../sampler.ts";
+import { CharacterTokenizer } from "../tokenizer/character.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { TrainEvent } from "../training/events.ts";
 import { taskCommand } from "./command.ts";
+import { modelDecoder } from "./run_model.ts";
 import { bar, duration, Progress, rate } from "./progress.ts";
 import type { TrainValues } from "./train_flags.ts";
 
@@ -27,30 +28,30 @@ export class TrainReport {
   }
 
   /** @param iter where the run begins or goes on */
-  begin({ text, data, model, iter }: { text: LoadedText; data: TokenSplits; model: GPT; iter: number }): void {
+  begin({ source, entropy, data, model, iter }: LoadedData & { model: GPT; iter: number }): void {
     const { batch_size, block_size, gradient_accumulation_steps, n_layer, n_head, n_embd } = this.values;
     const { eval_only, max_iters, out_dir } = this.values;
     const { train, val } = data, { device, config } = model;
     const count = (n: number) => n.toLocaleString("en-US");
     const parameters = model.numParameters();
     const size = parameters < 1e5 ? count(parameters) : `${(parameters / 1e6).toFixed(2)}M`;
-    this.note(`${text.source}: train has ${count(train.length)} tokens, val has ${count(val.length)} tokens`);
+    this.note(`${source}: train has ${count(train.length)} tokens, val has ${count(val.length)} tokens`);
     this.note(`vocab size: ${config.vocabSize}`);
     this.note(
       `number of parameters: ${size} (layers ${n_layer}, heads ${n_head}, width ${n_embd}, block size ${block_size})`,
     );
     const tokens = gradient_accumulation_steps * batch_size * block_size;
     this.note(`tokens per iteration will be: ${count(tokens)}, device: ${device.description}`);
-    if (text.entropy !== undefined) {
+    if (entropy !== undefined) {
       this.note(
-        `entropy: ${text.entropy.toFixed(4)} nats a character, the lowest loss that any model of this text can have`,
+        `entropy: ${entropy.toFixed(4)} nats a character, the lowest loss that any model of this text can have`,
       );
     }
     if (iter > 0) this.note(`resuming ${out_dir} at iteration ${iter}`);
     if (iter > 0 && iter >= max_iters && !eval_only) {
       this.note(`max_iters=${max_iters} is reached: a higher --max_iters trains it further`);
     }
-    this.#entropy = text.entropy;
+    this.#entropy = entropy;
     this.#firstIter = iter;
     this.#began = performance.now();
   }
@@ -99,10 +100,14 @@ export class TrainReport {
   async sample(model: GPT, tokenizer: Tokenizer, signal: AbortSignal): Promise<void> {
     const options = { maxNewTokens: SAMPLE_TOKENS, temperature: 0.8, topK: 200, seed: this.values.seed, signal };
     // Token 0 is the line's end, with which sample.py begins, wherever the text has lines: no character comes before it.
-    const tokens = await Array.fromAsync(generate(model.eval(), [0], options));
+    const start = tokenizer instanceof CharacterTokenizer ? [0] : tokenizer.encode("\n");
+    const decoder = modelDecoder(tokenizer);
+    const tokens = await Array.fromAsync(generate(model.eval(), start, options), decoder.push);
     const { out_dir } = this.values;
     this.note(
-      `\nA sample:\n${tokenizer.decode(tokens)}\n\nMore of them:\n  ${taskCommand("sample", [`--out_dir=${out_dir}`])}`,
+      `\nA sample:\n${tokens.join("")}${decoder.end()}\n\nMore of them:\n  ${
+        taskCommand("sample", [`--out_dir=${out_dir}`])
+      }`,
     );
   }
 

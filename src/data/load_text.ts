@@ -47,8 +47,8 @@ export async function loadText(options: TextOptions = {}): Promise<LoadedText> {
   if (dataset === "grammar") return fromGrammar();
   if (dataset !== "shakespeare_char" && dataset !== "shakespeare") {
     throw new ConfigError(
-      `No dataset ${JSON.stringify(dataset)}: there are shakespeare_char, shakespeare and grammar, ` +
-        "and --input=FILE takes any text file",
+      `No dataset ${JSON.stringify(dataset)}: there are shakespeare_char, shakespeare, grammar, ` +
+        "folders with train.bin and val.bin, and --input=FILE takes any text file",
     );
   }
   const folder = options.cacheFolder ?? defaultCacheFolder();

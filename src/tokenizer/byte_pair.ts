@@ -77,8 +77,8 @@ export class BytePairTokenizer implements Tokenizer {
     for (const token of disallowedSpecial === "all" ? special.keys() : disallowedSpecial) {
       if (disallowedSpecial === "all" && allowed.includes(token) || !text.includes(token)) continue;
       throw new DataError(
-        `The text contains the special token ${token}; allowedSpecial lets it stand for its id, and disallowedSpecial, ` +
-          "an empty set, for its letters",
+        `The text contains the special token ${token}: allow it or take it as ordinary text (allowedSpecial, ` +
+          "disallowedSpecial; prepare and tokenize have --special_tokens)",
       );
     }
     const ids = new IdList(text.length >> 1);

@@ -1,0 +1,71 @@
+import { exists } from "../checkpoint/files.ts";
+import { DataError } from "../errors.ts";
+import { CharacterTokenizer } from "../tokenizer/character.ts";
+import { loadTokenizer } from "../tokenizer/load.ts";
+import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import { isDataFolder, modelVocabSize, openDataFolder } from "./data_folder.ts";
+import { loadText, type TextOptions } from "./load_text.ts";
+import { splitTokens, type TokenSplits } from "./split.ts";
+
+/** What a run trains on. */
+export interface DataOptions extends Omit<TextOptions, "dataset"> {
+  /** A folder of tokens, or the name of one in `data/`; else a name that `loadText` knows. */
+  dataset?: string;
+  /**
+   * A text's tokenizer: `"character"`, or what `loadTokenizer` takes. Unless given, it is characters, and for the dataset
+   * `shakespeare` GPT-2's tokens, as in nanoGPT. The tokenizer of a model that exists already wins over a folder's.
+   */
+  tokenizer?: Tokenizer | string;
+  /** Tokens of context; both parts must be longer. */
+  blockSize: number;
+}
+
+export interface LoadedData {
+  readonly data: TokenSplits;
+  readonly tokenizer: Tokenizer;
+  /** The vocabulary of a model of these data. */
+  readonly vocabSize: number;
+  /** What it is, for a line of output: a path, or a name. */
+  readonly source: string;
+  /** Nats per character, where it is known exactly. */
+  readonly entropy?: number;
+}
+
+/**
+ * The tokens to train on: of a folder, which is read as they are needed, or of a text.
+ *
+ * @throws {DataError} when they cannot be read, are too few, or not the tokenizer's
+ * @throws {ConfigError} when there is no such dataset or tokenizer
+ */
+export async function loadData(options: DataOptions): Promise<LoadedData> {
+  const { input, dataset = "shakespeare_char", tokenizer: wanted, blockSize } = options;
+  const folder = input === undefined ? await dataFolder(dataset) : undefined;
+  if (folder !== undefined) {
+    const { data, tokenizer, vocabSize } = await openDataFolder(folder, { blockSize });
+    if (typeof wanted !== "object" || JSON.stringify(wanted) === JSON.stringify(tokenizer)) {
+      return { data, tokenizer, vocabSize, source: folder };
+    }
+    throw new DataError(`Cannot train on ${folder}: its tokens are those of another tokenizer than the model's`);
+  }
+  const { text, source, entropy } = await loadText(options);
+  const name = wanted ?? (input === undefined && dataset === "shakespeare" ? "gpt2" : "character");
+  try {
+    const tokenizer = typeof name === "object"
+      ? name
+      : name === "character"
+      ? CharacterTokenizer.fromText(text)
+      : await loadTokenizer(name);
+    const data = splitTokens(text, tokenizer, { blockSize });
+    return { data, tokenizer, vocabSize: modelVocabSize(tokenizer), source, entropy };
+  } catch (error) {
+    throw error instanceof DataError ? new DataError(`Cannot train on ${source}: ${error.message}`) : error;
+  }
+}
+
+/** The folder of tokens that `dataset` names, if there is one. */
+async function dataFolder(dataset: string): Promise<string | undefined> {
+  for (const path of [`data/${dataset}`, dataset]) if (await isDataFolder(path)) return path;
+  if (/[\\/]/.test(dataset) && await exists(dataset)) {
+    throw new DataError(`No tokens in ${dataset}: it has no train.bin`);
+  }
+}
