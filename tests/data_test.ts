@@ -168,5 +168,8 @@ Deno.test("without file and network, the text is the grammar's, and a line says 
 
 Deno.test("an unknown dataset is refused with those there are", async () => {
   const { message } = await assertRejects(() => loadText({ dataset: "openwebtext" }), ConfigError);
-  assertStringIncludes(message, 'No dataset "openwebtext": there are shakespeare_char, shakespeare and grammar');
+  assertStringIncludes(
+    message,
+    'No dataset "openwebtext": there are shakespeare_char, shakespeare, grammar, folders with',
+  );
 });
