@@ -3,11 +3,12 @@
  *
  *     train.bin, val.bin    token ids, as little-endian uint16
  *     meta.json             the tokenizer, and the ids' type where that is uint32: written by `prepare`
- *     meta.pkl              nanoGPT's own, for characters
+ *     meta.pkl              nanoGPT's own, of characters
  *
  * Without either, the tokens are GPT-2's, as in nanoGPT.
  */
 import { exists, readJson } from "../checkpoint/files.ts";
+import { readMetaPkl } from "../checkpoint/meta_pkl.ts";
 import { DataError } from "../errors.ts";
 import { BytePairTokenizer } from "../tokenizer/byte_pair.ts";
 import { loadEncoding } from "../tokenizer/encodings.ts";
@@ -62,8 +63,10 @@ export async function openDataFolder(path: string, { blockSize }: { blockSize: n
 }
 
 async function readMeta(path: string): Promise<{ tokenizer: Tokenizer; type?: TokenType }> {
-  const meta = `${path}/meta.json`;
-  if (!await exists(meta)) return { tokenizer: await loadEncoding("gpt2") };
+  const meta = `${path}/meta.json`, pickle = `${path}/meta.pkl`;
+  if (!await exists(meta)) {
+    return { tokenizer: await exists(pickle) ? await readMetaPkl(pickle) : await loadEncoding("gpt2") };
+  }
   const { tokenizer: json, vocab_size, dtype } = await readJson(meta);
   const tokenizer = await tokenizerFromJSON(json, meta);
   if (vocab_size === tokenizer.vocabSize && (dtype === "uint16" || dtype === "uint32")) {

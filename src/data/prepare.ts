@@ -6,7 +6,8 @@
  * files called NAME.part, beside which `prepare.json` says how far they have come; so an interrupted preparation goes on from
  * there, and whoever reads the folder meanwhile finds the files of the one before, or none.
  */
-import { exists, readJson, syncDirectory, writeAll, writeJson } from "../checkpoint/files.ts";
+import { exists, readJson, replaceFile, syncDirectory, writeAll } from "../checkpoint/files.ts";
+import { writeMetaPkl } from "../checkpoint/meta_pkl.ts";
 import { ConfigError, DataError } from "../errors.ts";
 import { reason } from "../reason.ts";
 import { BytePairTokenizer } from "../tokenizer/byte_pair.ts";
@@ -206,11 +207,13 @@ class PartFiles implements Disposable {
 async function finish({ tokenizer, vocabSize, type }: State, folder: string): Promise<void> {
   for (const part of PARTS) await Deno.rename(`${folder}/${part}.bin.part`, `${folder}/${part}.bin`);
   await replaceJson(`${folder}/meta.json`, { tokenizer, vocab_size: vocabSize, dtype: type } satisfies TokenMeta);
+  const pickle = `${folder}/meta.pkl`; // for nanoGPT itself
+  if (tokenizer.type === "character") await writeMetaPkl(pickle, CharacterTokenizer.fromJSON(tokenizer));
+  else if (await exists(pickle)) await Deno.remove(pickle);
   await Deno.remove(`${folder}/prepare.json`);
   await syncDirectory(folder);
 }
 
-async function replaceJson(path: string, value: unknown): Promise<void> {
-  await writeJson(`${path}.new`, value);
-  await Deno.rename(`${path}.new`, path);
+function replaceJson(path: string, value: unknown): Promise<void> {
+  return replaceFile(path, [new TextEncoder().encode(JSON.stringify(value) + "\n")]);
 }

@@ -1,4 +1,5 @@
 import { exists, readJson } from "../checkpoint/files.ts";
+import { readMetaPkl } from "../checkpoint/meta_pkl.ts";
 import { CheckpointError, ConfigError } from "../errors.ts";
 import { reason } from "../reason.ts";
 import { CharacterTokenizer } from "./character.ts";
@@ -20,7 +21,7 @@ import type { Tokenizer } from "./tokenizer.ts";
  *
  * - `gpt2` (`r50k_base`), `cl100k_base`, `o200k_base`: tiktoken's encodings, with the package gpt-tokenizer, which is fetched then;
  * - a Hugging Face folder with `tokenizer.json`, or with `vocab.json` and `merges.txt`;
- * - a run folder with `vocabulary.json`, or a folder of tokens with `meta.json`, that this library has written.
+ * - a run folder with `vocabulary.json`, or a folder of tokens with `meta.json`, or of nanoGPT's with `meta.pkl`.
  *
  * @throws {ConfigError} when it is neither a name nor a folder
  * @throws {CheckpointError} when the folder has no tokenizer, or one that is damaged or of another kind
@@ -46,6 +47,7 @@ export async function loadTokenizer(nameOrFolder: string): Promise<Tokenizer> {
     const json = await readJson(file(name));
     return await tokenizerFromJSON(name === "meta.json" ? json.tokenizer : json, file(name));
   }
+  if (await has("meta.pkl")) return await readMetaPkl(file("meta.pkl"));
   throw new CheckpointError(
     `No tokenizer in ${nameOrFolder}: expected tokenizer.json, vocab.json with merges.txt, or vocabulary.json`,
   );
