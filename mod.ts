@@ -37,7 +37,17 @@ export { KeyValueCache } from "./src/nn/cache.ts";
 export { AdamW, type AdamWOptions } from "./src/optim/adamw.ts";
 export { Profile } from "./src/profile.ts";
 export { Generator } from "./src/random.ts";
-export { generate, type GenerateOptions } from "./src/sampler.ts";
+export {
+  type FinishReason,
+  generate,
+  type GeneratedToken,
+  type GenerateOptions,
+  generateSequences,
+  type SamplingOptions,
+  type SequencesOptions,
+  type StoppingOptions,
+  type TokenLogprob,
+} from "./src/sampler.ts";
 export { Tensor, type TensorOptions } from "./src/tensor.ts";
 export { Trainer } from "./src/trainer.ts";
 export type { TrainEvent } from "./src/training/events.ts";

@@ -1,28 +1,28 @@
 /**
- * Generation over token ids, as nanoGPT's `GPT.generate`: text, printing and stopping at words are the caller's.
+ * Generation over token ids, as nanoGPT's `GPT.generate` and transformers' `generate`: printing is the caller's.
  *
- * The noise is drawn on the host in the order of PyTorch's multinomial, so a seed gives nanoGPT's tokens on every device. What
- * happens there is decoder.ts's.
+ * The noise is drawn on the host in the order of PyTorch's multinomial, so a seed gives nanoGPT's and transformers' tokens on
+ * every device. With temperature and topK alone the device chooses (decoder.ts), and the host reads some tokens at a time; for
+ * everything else it reads each token's logits and chooses (chooser.ts).
  */
 import { Breather } from "./breather.ts";
+import { Chooser, type Chosen } from "./chooser.ts";
 import { Decoder } from "./decoder.ts";
-import { ConfigError } from "./errors.ts";
+import { checkGeneration } from "./generate_options.ts";
+import type { GenerateOptions, SequencesOptions } from "./generate_options.ts";
 import type { GPT } from "./gpt.ts";
 import { Generator } from "./random.ts";
+import { Stopping, type Taken } from "./stopping.ts";
 
-export interface GenerateOptions {
-  /** How many tokens to add. */
-  readonly maxNewTokens: number;
-  /** Divides the logits: 1 is the model's own distribution, less is more cautious, 0 takes the likeliest. Default 1. */
-  readonly temperature?: number;
-  /** Only the likeliest so many are drawn from. Default: all. */
-  readonly topK?: number;
-  /** Default 1337. */
-  readonly seed?: number;
-  /** Draws the noise instead of one made from `seed`: for several samples, one after the other, as nanoGPT draws them. */
-  readonly generator?: Generator;
-  /** Ends the generation before the next token. */
-  readonly signal?: AbortSignal;
+export type { TokenLogprob } from "./chooser.ts";
+export type { GenerateOptions, SequencesOptions } from "./generate_options.ts";
+export type { SamplingOptions } from "./logits_processors.ts";
+export type { FinishReason, StoppingOptions } from "./stopping.ts";
+
+/** The next token of one of the sequences. */
+export interface GeneratedToken extends Chosen, Taken {
+  /** Which of the sequences, from 0. */
+  readonly sequence: number;
 }
 
 /**
@@ -41,23 +41,68 @@ export interface GenerateOptions {
  * device.close();
  * ```
  */
-export async function* generate(
+export function generate(
   model: GPT,
   prompt: ArrayLike<number>,
   options: GenerateOptions,
 ): AsyncGenerator<number, void, void> {
-  const { maxNewTokens, seed = 1337, generator = new Generator(seed), signal } = options, tokens = Array.from(prompt);
-  check(options, tokens, model.config.vocabSize);
-  using decoder = new Decoder(model, tokens, { ...options, generator });
+  return decode(model, prompt, options, ({ id }) => id);
+}
+
+/**
+ * As {@linkcode generate}, with all that is known of each token, and for several sequences at once: a forward pass serves all
+ * of them, and each gives its tokens until it ends.
+ *
+ * @throws {ConfigError} as {@linkcode generate}
+ * @example
+ * ```ts
+ * import { createDevice, generateSequences, GPT } from "@nanogpt/ts";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * const model = new GPT({ vocabSize: 65, blockSize: 8, nLayer: 1, nHead: 2, nEmbd: 16 }, { device });
+ * const options = { maxNewTokens: 3, numReturnSequences: 2, topP: 0.9, logprobs: true };
+ * for await (const { sequence, id, logprob } of generateSequences(model, [0], options)) console.log(sequence, id, logprob);
+ * device.close();
+ * ```
+ */
+export function generateSequences(
+  model: GPT,
+  prompt: ArrayLike<number>,
+  options: SequencesOptions,
+): AsyncGenerator<GeneratedToken, void, void> {
+  return decode(model, prompt, options, (token) => token);
+}
+
+/** @param give what to yield for a token */
+async function* decode<T>(
+  model: GPT,
+  prompt: ArrayLike<number>,
+  options: SequencesOptions,
+  give: (token: GeneratedToken) => T,
+): AsyncGenerator<T, void, void> {
+  const tokens = Array.from(prompt), { seed = 1337, generator = new Generator(seed), signal } = options;
+  let left = checkGeneration(options, tokens, model.config);
+  const batch = options.numReturnSequences ?? 1, sequences = Array.from({ length: batch }, () => new Stopping(options));
+  const chooser = readsLogits(options)
+    ? new Chooser(tokens, { batch, vocabSize: model.config.vocabSize }, { ...options, generator })
+    : undefined;
+  let chosen: Chosen[] | undefined;
+  const choose = chooser && ((logits: ArrayLike<number>) => (chosen = chooser.choose(logits)).map(({ id }) => id));
+  const { temperature, topK } = options, overflow = options.overflow === "slide" ? "slide" : "crop";
+  using decoder = new Decoder(model, tokens, { temperature, topK, overflow, batch, generator, choose });
   const breather = new Breather();
-  let left = maxNewTokens;
   try {
     while (left > 0 && !signal?.aborted) {
-      for (const token of await decoder.next(left)) {
-        if (signal?.aborted) return;
+      for (const ids of await decoder.next(left)) {
         left--;
         decoder.taken++;
-        yield token;
+        for (const [sequence, stopping] of sequences.entries()) {
+          if (signal?.aborted) return;
+          if (stopping.over) continue; // it goes on in the batch, where nobody looks at it
+          const id = ids[sequence];
+          yield give({ sequence, id, ...chosen?.[sequence], ...stopping.take(id, left === 0) });
+        }
+        if (sequences.every(({ over }) => over)) return;
       }
       await breather.breathe();
     }
@@ -66,17 +111,9 @@ export async function* generate(
   }
 }
 
-function check({ maxNewTokens, temperature = 1, topK }: GenerateOptions, prompt: number[], vocabSize: number): void {
-  const refuse = (what: string) => {
-    throw new ConfigError(what);
-  };
-  const isCount = (value: number, least: number) => Number.isSafeInteger(value) && value >= least;
-  if (!isCount(maxNewTokens, 0)) refuse(`maxNewTokens is ${maxNewTokens}; expected a whole number, 0 or more`);
-  if (!(temperature >= 0 && Number.isFinite(temperature))) {
-    refuse(`temperature is ${temperature}; expected a number, 0 or more`);
-  }
-  if (topK !== undefined && !isCount(topK, 1)) refuse(`topK is ${topK}; expected a whole number above 0`);
-  if (prompt.length === 0) refuse("the prompt is empty; the model needs a token to go on from");
-  const stray = prompt.find((id) => !isCount(id, 0) || id >= vocabSize);
-  if (stray !== undefined) refuse(`the prompt has token ${stray}, and the vocabulary ends at ${vocabSize - 1}`);
+/** Whether something is asked for that the device does not choose by. */
+function readsLogits(options: SequencesOptions): boolean {
+  const { topP = 1, minP = 0, repetitionPenalty = 1, frequencyPenalty = 0, presencePenalty = 0, logitBias } = options;
+  return topP < 1 || minP > 0 || repetitionPenalty !== 1 || frequencyPenalty !== 0 || presencePenalty !== 0 ||
+    logitBias !== undefined || options.logprobs === true || options.topLogprobs !== undefined;
 }

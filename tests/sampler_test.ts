@@ -37,7 +37,7 @@ const tokens = (model: GPT, prompt: number[], options: GenerateOptions) =>
 async function spelledOut(
   model: GPT,
   prompt: number[],
-  options: GenerateOptions & { seed: number },
+  options: GenerateOptions & { maxNewTokens: number; seed: number },
 ): Promise<number[]> {
   const { maxNewTokens, temperature = 1, topK = V, seed } = options;
   const generator = new Generator(seed), all = [...prompt], noise = new Float32Array(V);
