@@ -31,6 +31,14 @@ export { type Capacity, Device, type MemoryReport, Program, Storage } from "./sr
 export { ReferenceDevice } from "./src/device/reference.ts";
 export { Scope } from "./src/device/scope.ts";
 export * from "./src/errors.ts";
+export {
+  type EvaluateOptions,
+  evaluateText,
+  type Evaluation,
+  perplexity,
+  type TextEvaluation,
+} from "./src/evaluate.ts";
+export { type FeatureOptions, type Features, features } from "./src/features.ts";
 export { GPT, type GPTConfig, type GPTOptions, type GPTOutput } from "./src/gpt.ts";
 export { checkInference, type InferenceNeeds, inferenceNeeds, type InferenceOptions } from "./src/inference_memory.ts";
 export { KeyValueCache } from "./src/nn/cache.ts";

@@ -1,0 +1,120 @@
+/** Features, losses, processors and generation against transformers' GPT-2: fixtures of generate_transformers.py. */
+import { assert, assertEquals } from "@std/assert";
+import { noGrad } from "../../src/autograd.ts";
+import { perplexity } from "../../src/evaluate.ts";
+import { features } from "../../src/features.ts";
+import type { SequencesOptions } from "../../src/generate_options.ts";
+import { GPT, type GPTConfig } from "../../src/gpt.ts";
+import { processLogits, type SamplingOptions } from "../../src/logits_processors.ts";
+import { generateSequences } from "../../src/sampler.ts";
+import { assertClose, assertShape, devices, type TestDevice } from "../testing.ts";
+import { type Fixture, readFixture } from "./fixtures.ts";
+import { limitOf, REFERENCE } from "./tolerances.ts";
+import { loadWeights } from "./weights.ts";
+
+interface Case {
+  readonly name: string;
+  readonly config: GPTConfig;
+}
+type PerplexityCase = Case & { length: number; maxLength: number; stride: number; judged: number };
+type ProcessorCase = { name: string; prompt: number; options: SamplingOptions };
+type GenerationCase = Case & { seed: number; options: SequencesOptions };
+
+function modelOf({ device }: TestDevice, fixture: Fixture<Case>): GPT {
+  const model = new GPT(fixture.cases[0].config, { device });
+  loadWeights(model, fixture, "w");
+  return model.eval();
+}
+
+async function checkFeatures(on: TestDevice, fixture: Fixture<Case>, number: number) {
+  const { device } = on, model = modelOf(on, fixture), { name } = fixture.cases[number];
+  const ids = (key: string) => {
+    const { values, shape } = fixture.get(`${number}.${key}`);
+    return device.tensor(values, shape, { dtype: "i32" });
+  };
+  const before = device.memory().tensors, tokens = ids("tokens"), labels = ids("labels");
+  const out = noGrad(() =>
+    features(model, tokens, { labels, outputHiddenStates: true, outputAttentions: true, useCache: true })
+  );
+  const given = {
+    ...Object.fromEntries(out.hiddenStates!.map((state, i) => [`hidden.${i}`, state])),
+    ...Object.fromEntries(out.attentions!.map((attention, i) => [`attention.${i}`, attention])),
+    ...Object.fromEntries(out.pastKeyValues!.flatMap(([key, value], i) => [[`key.${i}`, key], [`value.${i}`, value]])),
+    logits: out.logits!,
+    loss: out.loss!,
+  };
+  const wanted = [...fixture.tensors.keys()].filter((key) => key.startsWith(`${number}.`)).length - 2; // tokens, labels
+  assertEquals(Object.keys(given).length, wanted);
+  for (const [key, tensor] of Object.entries(given)) {
+    const { values, shape } = fixture.get(`${number}.${key}`);
+    assertShape(tensor, shape, `${name}: ${key}`);
+    assertClose(await tensor.data(), values, limitOf(device, key === "loss" ? "loss" : "logits"), `${name}: ${key}`);
+  }
+  assert(out.lastHiddenState === out.hiddenStates!.at(-1));
+  assertEquals(device.memory().tensors, before + 2 + Object.keys(given).length); // nothing else was left behind
+  const alone = noGrad(() => features(model, tokens));
+  assertEquals(Object.keys(alone), ["lastHiddenState"]);
+  assertClose(await alone.lastHiddenState.data(), await out.lastHiddenState.data(), { atol: 0, rtol: 0 }, name);
+  for (const tensor of [tokens, labels, alone.lastHiddenState, ...Object.values(given)]) tensor.dispose();
+}
+
+async function checkPerplexity(on: TestDevice, fixture: Fixture<PerplexityCase>, number: number) {
+  const { name, length, maxLength, stride, judged } = fixture.cases[number], model = modelOf(on, fixture);
+  const tokens = fixture.get("tokens").values.slice(0, length), seen: number[] = [];
+  const onProgress = (done: number, total: number) => seen.push(done / total);
+  const result = await perplexity(model, tokens, { maxLength, stride, onProgress });
+  const limit = limitOf(on.device, "loss"), expected = (key: string) => fixture.get(`${number}.${key}`).values;
+  assertClose([Math.log(result.perplexity)], [Math.log(expected("perplexity")[0])], limit, `${name}: log perplexity`);
+  assertClose([result.loss], expected("loss"), limit, `${name}: loss`);
+  assertEquals(result.tokens, judged);
+  assertEquals(seen.at(-1), 1);
+}
+
+async function checkGeneration(on: TestDevice, fixture: Fixture<GenerationCase>, number: number) {
+  const { name, options, seed } = fixture.cases[number], model = modelOf(on, fixture);
+  const prompt = fixture.get(`${number}.prompt`).values, count = options.numReturnSequences ?? 1;
+  for (const logprobs of [false, true]) { // chosen on the device where that is possible, and on the host
+    const ids: number[][] = Array.from({ length: count }, () => []), logs: number[][] = ids.map(() => []);
+    const reasons: (string | undefined)[] = [];
+    for await (const token of generateSequences(model, prompt, { ...options, seed, logprobs })) {
+      assertEquals(reasons[token.sequence], undefined); // nothing after the last one
+      ids[token.sequence].push(token.id);
+      logs[token.sequence].push(token.logprob ?? NaN);
+      if (token.finishReason) reasons[token.sequence] = token.finishReason;
+    }
+    for (const [i, row] of ids.entries()) {
+      assertEquals(row, [...fixture.get(`${number}.tokens.${i}`).values], `${name}: sequence ${i}`);
+      const ends = [options.eosTokenId ?? []].flat();
+      assertEquals(reasons[i], ends.includes(row.at(-1)!) ? "stop" : "length");
+      if (!logprobs) continue;
+      // generate rounds logits to f32 before anything else.
+      const limit = { atol: 5e-6, rtol: 5e-6 };
+      assertClose(logs[i], fixture.get(`${number}.logprobs.${i}`).values, limit, `${name}: log-probabilities of ${i}`);
+    }
+  }
+}
+
+const all = await devices();
+const feature = readFixture<Case>("transformers/features");
+const lengths = readFixture<PerplexityCase>("transformers/perplexity");
+const generations = readFixture<GenerationCase>("transformers/generation");
+for (const on of all) {
+  for (const [number, { name }] of feature.cases.entries()) {
+    Deno.test(`features as transformers', ${name} (${on.name})`, () => checkFeatures(on, feature, number));
+  }
+  for (const [number, { name }] of lengths.cases.entries()) {
+    Deno.test(`perplexity as transformers' page, ${name} (${on.name})`, () => checkPerplexity(on, lengths, number));
+  }
+  for (const [number, { name }] of generations.cases.entries()) {
+    Deno.test(`transformers' generate, ${name} (${on.name})`, () => checkGeneration(on, generations, number));
+  }
+}
+
+const processors = readFixture<ProcessorCase>("transformers/processors");
+for (const [number, { name, prompt, options }] of processors.cases.entries()) {
+  Deno.test(`transformers' logits processors, ${name}`, () => {
+    const { values: logits } = processors.get(`${number}.logits`), scores = Float64Array.from(logits);
+    processLogits(scores, options, { tokens: [...processors.get(`${number}.tokens`).values], prompt });
+    assertClose(scores, processors.get(`${number}.scores`).values, REFERENCE, name);
+  });
+}
