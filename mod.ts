@@ -43,6 +43,15 @@ export { GPT, type GPTConfig, type GPTOptions, type GPTOutput } from "./src/gpt.
 export { checkInference, type InferenceNeeds, inferenceNeeds, type InferenceOptions } from "./src/inference_memory.ts";
 export { KeyValueCache } from "./src/nn/cache.ts";
 export { AdamW, type AdamWOptions } from "./src/optim/adamw.ts";
+export {
+  type GeneratedText,
+  pipeline,
+  type PipelineOptions,
+  setSeed,
+  type TextGenerationOptions,
+  type TextGenerationPipeline,
+} from "./src/pipeline.ts";
+export { loadPretrained, type Pretrained, type PretrainedOptions } from "./src/pretrained.ts";
 export { Profile } from "./src/profile.ts";
 export { Generator } from "./src/random.ts";
 export {

@@ -10,6 +10,7 @@ import math
 import pathlib
 
 import numpy as np
+import tokenizers
 import torch
 import torch.nn.functional as F
 import transformers
@@ -358,14 +359,41 @@ def generation(model):
     return fixture
 
 
+def pipelines(model):
+    """Texts of transformers' own pipeline, with a tokenizer of 23 letters; the last one ends a text."""
+    fixture = Fixture()
+    put_weights(fixture, model)
+    letters = {chr(ord("a") + i): i for i in range(SIZES["vocabSize"])}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE(vocab=letters, merges=[]))
+    tokenizer.decoder = tokenizers.decoders.ByteLevel()
+    fast = transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="w")
+    generator = transformers.pipeline("text-generation", model=model, tokenizer=fast)
+    own = torch.multinomial
+    for seed, prompt, options, arguments in [
+        (42, "dbe", {"maxLength": 24, "numReturnSequences": 5}, {"max_length": 24, "num_return_sequences": 5}),
+        (9, "aaa", {"maxNewTokens": 21, "numReturnSequences": 9, "temperature": 2}, {"max_new_tokens": 21, "num_return_sequences": 9, "temperature": 2.0}),
+        (7, "w", {"maxNewTokens": 12, "returnFullText": False}, {"max_new_tokens": 12, "return_full_text": False}),
+        (1, "abcabc", {"maxNewTokens": 18, "doSample": False}, {"max_new_tokens": 18, "do_sample": False}),
+    ]:
+        torch.multinomial = noise = Noise(seed)
+        texts = [result["generated_text"] for result in generator(prompt, **arguments, eos_token_id=22, pad_token_id=22)]
+        torch.multinomial = own
+        assert noise.margin > 1e-4, f"seed {seed}: a choice hangs on {noise.margin}; take another"
+        case = {"name": f"{prompt}, {options}", "config": SIZES, "seed": seed, "prompt": prompt, "options": options, "texts": texts}
+        fixture.cases.append(case)
+        print(texts, f"{noise.margin:.1e}")
+    return fixture
+
+
 if __name__ == "__main__":
     FIXTURES.mkdir(parents=True, exist_ok=True)
-    model = tiny_model(0.4)
+    model, lively = tiny_model(0.4), tiny_model(0.3)
     for name, fixture in {
         "features": features(model),
         "perplexity": perplexities(model),
         "processors": processors(),
-        "generation": generation(tiny_model(0.3)),
+        "generation": generation(lively),
+        "pipeline": pipelines(lively),
     }.items():
         fixture.write(FIXTURES / f"{name}.safetensors")
         print(name, len(fixture.cases), "cases,", (FIXTURES / f"{name}.safetensors").stat().st_size, "bytes")

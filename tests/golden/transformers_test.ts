@@ -6,7 +6,9 @@ import { features } from "../../src/features.ts";
 import type { SequencesOptions } from "../../src/generate_options.ts";
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
 import { processLogits, type SamplingOptions } from "../../src/logits_processors.ts";
+import { pipeline, setSeed, type TextGenerationOptions } from "../../src/pipeline.ts";
 import { generateSequences } from "../../src/sampler.ts";
+import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
 import { assertClose, assertShape, devices, type TestDevice } from "../testing.ts";
 import { type Fixture, readFixture } from "./fixtures.ts";
 import { limitOf, REFERENCE } from "./tolerances.ts";
@@ -18,6 +20,7 @@ interface Case {
 }
 type PerplexityCase = Case & { length: number; maxLength: number; stride: number; judged: number };
 type ProcessorCase = { name: string; prompt: number; options: SamplingOptions };
+type PipelineCase = Case & { seed: number; prompt: string; options: TextGenerationOptions; texts: string[] };
 type GenerationCase = Case & { seed: number; options: SequencesOptions };
 
 function modelOf({ device }: TestDevice, fixture: Fixture<Case>): GPT {
@@ -94,9 +97,19 @@ async function checkGeneration(on: TestDevice, fixture: Fixture<GenerationCase>,
   }
 }
 
+async function checkPipeline(on: TestDevice, fixture: Fixture<PipelineCase>, number: number) {
+  const { name, seed, prompt, options, texts } = fixture.cases[number], model = modelOf(on, fixture);
+  const tokenizer = new CharacterTokenizer([..."abcdefghijklmnopqrstuvw"]);
+  const generator = await pipeline("text-generation", { model, tokenizer });
+  setSeed(seed);
+  const given = await generator(prompt, { ...options, eosTokenId: 22 });
+  assertEquals(given, texts.map((generatedText) => ({ generatedText })), name);
+}
+
 const all = await devices();
 const feature = readFixture<Case>("transformers/features");
 const lengths = readFixture<PerplexityCase>("transformers/perplexity");
+const pipelines = readFixture<PipelineCase>("transformers/pipeline");
 const generations = readFixture<GenerationCase>("transformers/generation");
 for (const on of all) {
   for (const [number, { name }] of feature.cases.entries()) {
@@ -104,6 +117,9 @@ for (const on of all) {
   }
   for (const [number, { name }] of lengths.cases.entries()) {
     Deno.test(`perplexity as transformers' page, ${name} (${on.name})`, () => checkPerplexity(on, lengths, number));
+  }
+  for (const [number, { name }] of pipelines.cases.entries()) {
+    Deno.test(`transformers' pipeline, ${name} (${on.name})`, () => checkPipeline(on, pipelines, number));
   }
   for (const [number, { name }] of generations.cases.entries()) {
     Deno.test(`transformers' generate, ${name} (${on.name})`, () => checkGeneration(on, generations, number));
