@@ -1,5 +1,5 @@
 /** Where a generated sequence ends: at a token, at a text, or at its length. */
-import type { Tokenizer } from "./tokenizer/tokenizer.ts";
+import type { TokenDecoder, Tokenizer } from "./tokenizer/tokenizer.ts";
 
 /** `stop`: a stop token or a stop string came; `length`: it is as long as was asked for. */
 export type FinishReason = "stop" | "length";
@@ -13,7 +13,7 @@ export interface StoppingOptions {
    */
   readonly stopStrings?: string | readonly string[];
   /** Turns tokens into text, for stop strings and the text of each token. */
-  readonly tokenizer?: Pick<Tokenizer, "decoder">;
+  readonly tokenizer?: Pick<Tokenizer, "decoder" | "vocabSize">;
 }
 
 /** What a token means for its sequence. */
@@ -32,12 +32,12 @@ export class Stopping {
   /** Whether the sequence is over. */
   over = false;
   readonly #ends: readonly number[];
-  readonly #decoder: ReturnType<Tokenizer["decoder"]> | undefined;
+  readonly #decoder: TokenDecoder | undefined;
   readonly #strings: StopStrings;
 
   constructor({ eosTokenId = [], stopStrings = [], tokenizer }: StoppingOptions) {
     this.#ends = typeof eosTokenId === "number" ? [eosTokenId] : eosTokenId;
-    this.#decoder = tokenizer?.decoder();
+    this.#decoder = tokenizer && modelDecoder(tokenizer);
     this.#strings = new StopStrings(typeof stopStrings === "string" ? [stopStrings] : stopStrings);
   }
 
@@ -56,6 +56,15 @@ export class Stopping {
       ...(this.over && { finishReason: isEnd || this.#strings.found ? "stop" : "length" }),
     };
   }
+}
+
+/** Decodes what a model writes: an id that only pads its vocabulary is U+FFFD. */
+export function modelDecoder(tokenizer: Pick<Tokenizer, "decoder" | "vocabSize">): TokenDecoder {
+  const decoder = tokenizer.decoder();
+  return {
+    push: (id) => id < tokenizer.vocabSize ? decoder.push(id) : `${decoder.end()}\ufffd`,
+    end: () => decoder.end(),
+  };
 }
 
 /** Looks for the first of some strings in a text that comes in pieces, and lets through what stands before it. */

@@ -37,15 +37,6 @@ export async function vocabularyOf(run: RunFolder): Promise<Tokenizer> {
   throw new CheckpointError(`${run.path} is damaged: ${there}, and the model in run.json has vocabSize ${vocabSize}`);
 }
 
-/** Decodes what a model writes: an id that only pads its vocabulary is U+FFFD. */
-export function modelDecoder(tokenizer: Tokenizer): TokenDecoder {
-  const decoder = tokenizer.decoder();
-  return {
-    push: (id) => id < tokenizer.vocabSize ? decoder.push(id) : `${decoder.end()}\ufffd`,
-    end: () => decoder.end(),
-  };
-}
-
 /**
  * The model of the run's best checkpoint, ready to generate.
  *

@@ -3,11 +3,11 @@ import { createDevice } from "../device/create.ts";
 import { DataError } from "../errors.ts";
 import { Profile } from "../profile.ts";
 import { Generator } from "../random.ts";
-import { generate } from "../sampler.ts";
+import { generateSequences } from "../sampler.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { runCommand } from "./command.ts";
-import { loadBest, modelDecoder, openRun, vocabularyOf } from "./run_model.ts";
-import { parseSample } from "./sample_flags.ts";
+import { loadBest, openRun, vocabularyOf } from "./run_model.ts";
+import { generationOptions, parseSample } from "./sample_flags.ts";
 import { checkPermission } from "./shared_flags.ts";
 
 export async function sample(args: string[]): Promise<number> {
@@ -24,14 +24,11 @@ export async function sample(args: string[]): Promise<number> {
   if (values.profile) device.profile = new Profile();
   const generator = new Generator(values.seed);
   const model = await loadBest(run, { device, generator });
-  const { temperature, top_k: topK, max_new_tokens: maxNewTokens } = values;
+  const options = { ...generationOptions(values), generator, tokenizer };
   for (let i = 0; i < values.num_samples; i++) {
-    const decoder = modelDecoder(tokenizer);
-    write(Array.from(prompt, decoder.push).join(""));
-    for await (const token of generate(model, prompt, { maxNewTokens, temperature, topK, generator })) {
-      write(decoder.push(token));
-    }
-    write(`${decoder.end()}\n---------------\n`);
+    write(tokenizer.decode(prompt));
+    for await (const { text } of generateSequences(model, prompt, options)) write(text!);
+    write("\n---------------\n");
   }
   if (device.profile) console.error(`\n${device.profile.table()}`); // the text alone goes to standard output
   device.close();

@@ -1,4 +1,4 @@
-/** What `sample` can be told: nanoGPT's flags with sample.py's defaults, and `threads`. */
+/** What `sample` can be told: nanoGPT's flags with sample.py's defaults, and ours, which change nothing by default. */
 import { ConfigError } from "../errors.ts";
 import {
   checkValues,
@@ -12,6 +12,7 @@ import {
   toggle,
   type Values,
 } from "./flags.ts";
+import type { SequencesOptions } from "../generate_options.ts";
 import { loadConfig } from "./config_file.ts";
 import { deviceFlags, refuseGPT2, torchFlags } from "./shared_flags.ts";
 
@@ -29,6 +30,16 @@ export const sampleFlags = {
     min: 0,
   }),
   top_k: int(200, "only the most likely so many tokens are drawn", { min: 1 }),
+  top_p: float(1, "only the likeliest that together have this probability are drawn", { min: 0, max: 1 }),
+  min_p: float(0, "only tokens with at least this share of the likeliest one's probability", { min: 0, max: 1 }),
+  repetition_penalty: float(1, "above 1, what is in the text becomes less likely", { min: 1e-6 }),
+  frequency_penalty: float(0, "what a token's logit loses each time that it was drawn"),
+  presence_penalty: float(0, "what a token's logit loses once it was drawn"),
+  stop: text("", "a sample ends before this text"),
+  overflow: choice(
+    ["crop", "slide"],
+    "past the block size: crop, as nanoGPT; or slide, which is faster, and begins anew with half the window",
+  ),
   seed: int(1337, "the same seed draws the same text", { min: 0, max: 2 ** 32 - 1 }),
   ...deviceFlags,
   ...torchFlags,
@@ -46,6 +57,22 @@ export async function parseSample(args: string[]): Promise<{ help?: string; valu
   const config = words.length === 1 ? checkValues(sampleFlags, await loadConfig(words[0]), words[0]) : {};
   const values = { ...fallbacks(sampleFlags), ...config, ...given };
   return { values, ...(help && { help: sampleHelp(values) }) };
+}
+
+/** What the flags mean to `generateSequences`. */
+export function generationOptions(values: SampleValues): SequencesOptions {
+  return {
+    maxNewTokens: values.max_new_tokens,
+    temperature: values.temperature,
+    topK: values.top_k,
+    topP: values.top_p,
+    minP: values.min_p,
+    repetitionPenalty: values.repetition_penalty,
+    frequencyPenalty: values.frequency_penalty,
+    presencePenalty: values.presence_penalty,
+    stopStrings: values.stop || [],
+    overflow: values.overflow,
+  };
 }
 
 function sampleHelp(values: SampleValues): string {

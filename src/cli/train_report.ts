@@ -6,7 +6,7 @@ import { CharacterTokenizer } from "../tokenizer/character.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { TrainEvent } from "../training/events.ts";
 import { taskCommand } from "./command.ts";
-import { modelDecoder } from "./run_model.ts";
+import { modelDecoder } from "../stopping.ts";
 import { bar, duration, Progress, rate } from "./progress.ts";
 import type { TrainValues } from "./train_flags.ts";
 

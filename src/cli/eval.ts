@@ -1,0 +1,95 @@
+/** `deno task eval`: how well a model foresees a text, by perplexity and bits per byte. */
+import { readText } from "../data/load_text.ts";
+import { createDevice } from "../device/create.ts";
+import { ConfigError } from "../errors.ts";
+import { evaluateText, type TextEvaluation } from "../evaluate.ts";
+import { loadPretrained } from "../pretrained.ts";
+import { Profile } from "../profile.ts";
+import { runCommand } from "./command.ts";
+import { describeFlags, fallbacks, int, parseCommandLine, text, toggle, type Values } from "./flags.ts";
+import { onInterrupt } from "./interrupt.ts";
+import { duration, Progress, rate, share } from "./progress.ts";
+import { checkPermission, deviceFlags } from "./shared_flags.ts";
+
+const INTERRUPTED = 130; // 128 + SIGINT, as shells count
+
+export const evalFlags = {
+  init_from: text("resume", "resume: the best checkpoint in out_dir; or the path of a model"),
+  out_dir: text("out", "the run folder whose model is evaluated"),
+  input: text("", "the text file (UTF-8)"),
+  tokenizer: text("", "instead of the model's own: gpt2, cl100k_base, o200k_base, or a folder"),
+  max_length: int(0, "tokens in a window; 0 is the model's block size", { min: 0 }),
+  stride: int(0, "tokens from one window to the next, whose others are context; 0 is half a window", { min: 0 }),
+  ...deviceFlags,
+  profile: toggle("print at the end how long each kernel took"),
+};
+
+export async function evalCommand(args: string[]): Promise<number> {
+  const { given, words, help } = parseCommandLine(evalFlags, args), values = { ...fallbacks(evalFlags), ...given };
+  if (help) {
+    console.log(evalHelp(values));
+    return 0;
+  }
+  if (words.length > 0) throw new ConfigError(`${words[0]}: flags are written --name=value`);
+  if (!values.input) throw new ConfigError("--input is missing: eval takes the text as --input=FILE");
+  checkPermission(values.device, "eval");
+  const contents = await readText(values.input);
+  const path = values.init_from === "resume" ? values.out_dir : values.init_from, progress = new Progress();
+  const device = await createDevice(values.device, { threads: values.threads || undefined });
+  const tokenizer = values.tokenizer || undefined, onNote = (line: string) => progress.line(line);
+  const loaded = await loadPretrained(path, { device, tokenizer, onNote }), { model } = loaded;
+  if (values.profile) device.profile = new Profile();
+  const { blockSize } = model.config, began = performance.now();
+  const maxLength = values.max_length || blockSize, stride = values.stride || Math.max(1, maxLength >> 1);
+  const signal = onInterrupt(() => progress.line("Stopping …"));
+  const count = (n: number) => n.toLocaleString("en-US");
+  progress.line(`model: ${path}, ${(model.numParameters() / 1e6).toFixed(2)}M parameters, device: ${device.name}`);
+  progress.line(`windows of ${count(maxLength)} tokens, stride ${count(stride)}`);
+  try {
+    const onProgress = (done: number, total: number) => report(progress, done, total, began);
+    const options = { tokenizer: loaded.tokenizer, maxLength, stride, signal, onProgress };
+    const result = await evaluateText(model, contents, options);
+    progress.end();
+    const seconds = (performance.now() - began) / 1000;
+    for (const line of table(result)) progress.line(line);
+    progress.line(`Done: ${duration(seconds)}, ${rate(result.tokens / seconds)}`);
+    if (device.profile) progress.line(`\n${device.profile.table()}`);
+    return 0;
+  } catch (error) {
+    if (!signal.aborted) throw error;
+    return INTERRUPTED;
+  } finally {
+    progress.end();
+    device.close();
+  }
+}
+
+/** What came out, a line each. */
+export function table({ perplexity, loss, bitsPerByte, tokens, bytes }: TextEvaluation): string[] {
+  const rows = [
+    ["perplexity", perplexity.toFixed(4)],
+    ["loss", `${loss.toFixed(4)} nats a token`],
+    ["bits per byte", bitsPerByte.toFixed(4)],
+    ["tokens judged", tokens.toLocaleString("en-US")],
+    ["bytes of text", bytes.toLocaleString("en-US")],
+  ];
+  return rows.map(([name, value]) => `${name.padEnd(14)} ${value}`);
+}
+
+function report(progress: Progress, done: number, total: number, began: number): void {
+  const seconds = (performance.now() - began) / 1000, left = seconds * (total - done) / done;
+  const text = ` ${done}/${total}  ${rate(done / seconds)}  ${duration(left)} left`;
+  progress.status((columns) => share(done / total, text, columns));
+}
+
+function evalHelp(values: Values<typeof evalFlags>): string {
+  return `Tells how well a model foresees a text: perplexity, as transformers' documentation computes it, and bits per byte.
+
+  deno task eval --input=FILE [--flag=value …]
+
+Flags, with the values that hold where they are not given:
+
+${describeFlags(evalFlags, values)}`;
+}
+
+if (import.meta.main) await runCommand(evalCommand);
