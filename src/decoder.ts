@@ -100,8 +100,9 @@ export class Decoder implements Disposable {
   }
 
   async #chosenBy(choose: NonNullable<DecoderOptions["choose"]>): Promise<readonly number[]> {
-    const { device } = this.model, logits = this.#advance()!, ids = choose(await device.read(logits.storage));
+    const { device } = this.model, logits = this.#advance()!, values = await device.read(logits.storage);
     if (!Object.values(this.#programs).some(({ result }) => result === logits)) logits.dispose();
+    const ids = choose(values);
     device.write(this.#chosen.storage, ids);
     launch(append, { ids: this.#chosen, ring: this.#ring, count: this.#count });
     return ids;

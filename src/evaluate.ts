@@ -43,6 +43,9 @@ export interface TextEvaluation extends Evaluation {
   readonly bytes: number;
 }
 
+/** In the windows of one forward pass: enough for small models, whose logits take little room. */
+const TOKENS_AT_ONCE = 1024;
+
 /**
  * Perplexity of tokens.
  *
@@ -71,20 +74,18 @@ export async function perplexity(
   check(model, tokens, maxLength, stride);
   const breather = new Breather(), total = tokens.length;
   let weighted = 0, weights = 0, loss = 0, judged = 0;
-  for (let begin = 0, before = 0; before < total; begin += stride) {
+  for (const { begins, length, fresh } of batches(total, maxLength, stride)) {
     signal?.throwIfAborted();
-    const end = Math.min(begin + maxLength, total), fresh = end - before;
-    const window = Array.from({ length: end - begin }, (_, i) => tokens[begin + i]);
-    const count = Math.min(fresh, window.length - 1); // a window without context has nothing to foresee its first token from
+    const count = Math.min(fresh, length - 1); // a window without context has nothing to foresee its first token from
     if (count > 0) {
-      const mean = await windowLoss(model, window, count);
-      weighted += mean * (fresh - 1);
-      weights += fresh - 1;
-      loss += mean * count;
-      judged += count;
+      const windows = begins.map((begin) => Array.from({ length }, (_, i) => tokens[begin + i]));
+      const mean = await meanLoss(model, windows, count), n = begins.length;
+      weighted += mean * n * (fresh - 1);
+      weights += n * (fresh - 1);
+      loss += mean * n * count;
+      judged += n * count;
     }
-    before = end;
-    onProgress?.(before, total);
+    onProgress?.(begins.at(-1)! + length, total);
     await breather.breathe();
   }
   return { perplexity: Math.exp(weighted / weights), loss: loss / judged, tokens: judged };
@@ -107,13 +108,37 @@ export async function evaluateText(
   return { ...result, bytes, bitsPerByte: tokens.length / bytes * result.loss / Math.LN2 };
 }
 
-/** Mean loss of the window's last `count` tokens. */
-async function windowLoss(model: GPT, window: readonly number[], count: number): Promise<number> {
-  const { device, training } = model, T = window.length - 1, first = T - count;
+/** The beginnings of windows that follow one another and are alike: their length, and how many tokens are new in each. */
+interface Batch {
+  readonly begins: number[];
+  readonly length: number;
+  readonly fresh: number;
+}
+
+function* batches(total: number, maxLength: number, stride: number): Generator<Batch> {
+  let batch: Batch | undefined;
+  for (let begin = 0, before = 0; before < total; begin += stride) {
+    const end = Math.min(begin + maxLength, total), length = end - begin, fresh = end - before;
+    const alike = batch?.length === length && batch.fresh === fresh &&
+      (batch.begins.length + 1) * length <= TOKENS_AT_ONCE;
+    if (batch && alike) batch.begins.push(begin);
+    else {
+      if (batch) yield batch;
+      batch = { begins: [begin], length, fresh };
+    }
+    before = end;
+  }
+  if (batch) yield batch;
+}
+
+/** Mean loss of the last `count` tokens of windows of one length. */
+async function meanLoss(model: GPT, windows: readonly (readonly number[])[], count: number): Promise<number> {
+  const { device, training } = model, T = windows[0].length - 1, shape = [windows.length, T];
   const forward = () => {
     using scope = device.scope();
-    const tokens = device.tensor(window.slice(0, T), [1, T], { dtype: "i32" });
-    const targets = device.tensor(window.slice(1).map((id, t) => t < first ? -1 : id), [1, T], { dtype: "i32" });
+    const tokens = device.tensor(windows.flatMap((ids) => ids.slice(0, T)), shape, { dtype: "i32" });
+    const judged = windows.flatMap((ids) => ids.slice(1).map((id, t) => t < T - count ? -1 : id));
+    const targets = device.tensor(judged, shape, { dtype: "i32" });
     return scope.keep(noGrad(() => model.forward(tokens, targets)).loss!);
   };
   if (training) model.eval();
