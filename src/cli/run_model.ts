@@ -8,7 +8,7 @@ import { GPT, type GPTConfig } from "../gpt.ts";
 import type { Generator } from "../random.ts";
 import { CharacterTokenizer } from "../tokenizer/character.ts";
 import { tokenizerFromJSON } from "../tokenizer/load.ts";
-import type { TokenDecoder, Tokenizer } from "../tokenizer/tokenizer.ts";
+import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { taskCommand } from "./command.ts";
 
 /** @throws {CheckpointError} when there is no run in the folder, or it is damaged */
