@@ -95,7 +95,7 @@ export class WebGPUDevice extends Device {
     this.flush(); // what was launched before must not see it
     const { dtype, offset } = storage;
     let data: BufferSource;
-    if (dtype === "bf16") data = wholeWords(bitsOf(values), offset);
+    if (dtype === "bf16") data = wholeWords(bitsOf(values), storage);
     else {
       const Numbers = dtype === "f32" ? Float32Array : Int32Array;
       data = values instanceof Numbers ? values as Float32Array<ArrayBuffer> : Numbers.from(values);
@@ -251,11 +251,16 @@ export class WebGPUDevice extends Device {
   }
 }
 
-/** A GPU is written by words: an odd number of bf16 gets one more, which lies behind the last or is written next. */
-function wholeWords(bits: Uint16Array, offset: number): Uint16Array<ArrayBuffer> {
-  if (offset % 2) throw new DeviceError(`write: on a GPU, bf16 are written from an even place on, not from ${offset}`);
-  if (bits.length % 2 === 0) return bits as Uint16Array<ArrayBuffer>;
-  const whole = new Uint16Array(bits.length + 1);
+/** A GPU is written by words: behind an odd number of bf16 comes a zero, into what a block has been rounded up by. */
+function wholeWords(bits: Uint16Array, { block, offset, length }: Storage): Uint16Array<ArrayBuffer> {
+  const even = length % 2 === 0;
+  if (offset % 2 === 1 || (!even && offset + length <= block.capacity - 16)) {
+    throw new DeviceError(
+      `write: on a GPU, a part of bf16 begins and ends at even places, not ${offset} and ${offset + length}`,
+    );
+  }
+  if (even) return bits as Uint16Array<ArrayBuffer>;
+  const whole = new Uint16Array(length + 1);
   whole.set(bits);
   return whole;
 }

@@ -61,6 +61,9 @@ const calls: Partial<Record<keyof typeof ops, Call>> = {
 /** Ops that only move elements take integers as well. */
 const MOVES = ["reshape", "transpose", "permute", "slice"];
 
+/** Which operands may be kept in bf16. */
+const WEIGHTS: Readonly<Record<string, readonly number[]>> = { linear: [1], embedding: [1] };
+
 function operands({ shapes, integers = [] }: Call, device: Device, wrong = -1, other = device): Tensor[] {
   return shapes.map((shape, i) => {
     const dtype = integers.includes(i) !== (i === wrong && other === device) ? "i32" : "f32";
@@ -97,6 +100,23 @@ for (const [name, call] of Object.entries(calls)) {
   });
 }
 
+for (const [name, { shapes, run }] of Object.entries(calls)) {
+  Deno.test(`${name} refuses weights kept in bf16${name in WEIGHTS ? ", but for its own" : ""}`, () => {
+    for (const device of [one, other]) {
+      shapes.forEach((shape, i) => {
+        if (WEIGHTS[name]?.includes(i)) return;
+        const given = operands(calls[name as keyof typeof ops]!, device);
+        given[i] = device.tensor(new Float32Array(sizeOf(shape)), shape, { dtype: "bf16" });
+        leavesNothing(
+          device,
+          name,
+          () => assertThrows(() => run(...given), DeviceError, name === "concat" ? "" : "bf16"),
+        );
+      });
+    }
+  });
+}
+
 Deno.test("host values: too few, too many, no integers where integers are due", () => {
   for (const device of [one, other]) {
     leavesNothing(device, "tensor", () => {
@@ -110,6 +130,11 @@ Deno.test("host values: too few, too many, no integers where integers are due", 
         () => device.tensor([1], [1], { dtype: "i32", requiresGrad: true }),
         TypeError,
         "i32 can have no gradient",
+      );
+      assertThrows(
+        () => device.tensor([1], [1], { dtype: "bf16", requiresGrad: true }),
+        TypeError,
+        "bf16 can have no gradient",
       );
     });
   }
