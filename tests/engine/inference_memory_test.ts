@@ -1,0 +1,74 @@
+/** Memory as foreseen for generating, against what the same generation has taken when it is over. */
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { createDevice } from "../../src/device/create.ts";
+import { DeviceError } from "../../src/errors.ts";
+import { GPT, type GPTConfig } from "../../src/gpt.ts";
+import { checkInference, inferenceNeeds } from "../../src/inference_memory.ts";
+import { generate } from "../../src/sampler.ts";
+import { Tensor } from "../../src/tensor.ts";
+
+const CONFIG = { vocabSize: 67, blockSize: 19, nLayer: 3, nHead: 3, nEmbd: 75, bias: true };
+const GPT2_XL = { vocabSize: 50257, blockSize: 1024, nLayer: 48, nHead: 25, nEmbd: 1600 };
+
+for (const name of Deno.env.get("NANOGPT_TEST_DEVICES")?.split(",") ?? ["cpu"]) {
+  for (const weights of ["f32", "bf16"] as const) {
+    for (const promptLength of [undefined, 1, 7, 30]) {
+      const what = promptLength === undefined ? "a whole block" : `${promptLength} tokens`;
+      Deno.test(`the memory that generating takes is foreseen to the byte: ${weights}, from ${what} (${name})`, async () => {
+        const device = await createDevice(name, { threads: 2 });
+        const needs = await inferenceNeeds(CONFIG, { device, weights, promptLength });
+        assertEquals(device.memory(), { tensors: 0, bytes: 0, reserved: 0 }, "the rehearsal has touched the device");
+        const model = new GPT(CONFIG, { device, weights }).eval(), prompt = new Int32Array(promptLength ?? 18);
+        await Array.fromAsync(generate(model, prompt, { maxNewTokens: 3 }));
+        assertEquals(needs.bytes, device.memory().reserved);
+        assert(needs.largest < needs.bytes);
+        device.close();
+      });
+    }
+  }
+}
+
+Deno.test("a model that cannot generate is refused with the figures, before anything is made", async () => {
+  const device = await createDevice("cpu", { threads: 1 }), begin = performance.now();
+  const refused = async (config: Partial<GPTConfig>, weights: "f32" | "bf16", message: string) =>
+    (await assertRejects(() => checkInference(config, { device, weights }), DeviceError, message)).message;
+  // GPT-2 XL's matrices, 12·C² a layer and V·C, in two bytes; in four its keys and values, 2·C a token and layer: 3.48 GiB.
+  const { vocabSize: V, blockSize: T, nLayer: L, nEmbd: C } = GPT2_XL, gib = 2 ** 30;
+  const least = (2 * (12 * L * C * C + V * C) + 4 * 2 * L * T * C) / gib;
+  const { bytes } = await inferenceNeeds(GPT2_XL, { device, weights: "bf16" });
+  assert(bytes / gib > least && bytes / gib < least + 0.25, `${bytes} bytes, at least ${least} GiB`);
+  await checkInference(GPT2_XL, { device, weights: "bf16" });
+
+  const figures = "weights in f32, takes more than 6.38 GiB, and the cpu device has 4 GiB"; // 4 bytes for 2
+  const message = await refused(GPT2_XL, "f32", figures);
+  assertEquals(
+    message.split("\n")[1],
+    `With weights kept in bf16 it takes ${Number((bytes / gib).toPrecision(3))} GiB`,
+  );
+  assert(!(await refused({ ...GPT2_XL, nLayer: 96 }, "f32", "takes more than")).includes("bf16"));
+  await refused({ ...GPT2_XL, nLayer: 96 }, "bf16", "weights in bf16, takes more than");
+  await refused({ ...GPT2_XL, nLayer: 1e9 }, "bf16", "takes more than");
+  // By little, so that only the rehearsal tells: keys and values of a block are 0.6 GiB for 48 layers.
+  await refused({ ...GPT2_XL, blockSize: 1800 }, "bf16", "weights in bf16, takes 4.");
+  assert(performance.now() - begin < 5000);
+  assertEquals(device.memory().reserved, 0);
+
+  const quarter = Tensor.empty(device, [2 ** 28]); // never touched
+  await refused(GPT2_XL, "bf16", "and the cpu device has 4 GiB, of which 1 GiB are in use");
+  quarter.dispose();
+  await checkInference(GPT2_XL, { device, weights: "bf16" });
+  device.close();
+});
+
+Deno.test("a device that limits single buffers refuses a table that is larger", async () => {
+  const device = await createDevice("cpu", { threads: 1 });
+  Object.defineProperty(device, "capacity", { value: { all: Infinity, one: 2 ** 27, limit: "its limit" } });
+  const table = { vocabSize: 50257, blockSize: 64, nLayer: 1, nHead: 12, nEmbd: 768 }; // 147 MiB in f32, rounded up
+  await assertRejects(
+    () => checkInference(table, { device }),
+    DeviceError,
+    "takes a buffer of more than 0.144 GiB, and its limit is 0.125 GiB\nWith weights kept in bf16 it takes",
+  );
+  await checkInference(table, { device, weights: "bf16" });
+  device.close();
+});
