@@ -1,6 +1,7 @@
-/** The benchmarks of scale and of a busy machine at tiny sizes. */
+/** The benchmarks of scale, of generating and of a busy machine at tiny sizes. */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { benchBusy } from "../bench/busy.ts";
+import { benchInference } from "../bench/inference.ts";
 import { plot } from "../bench/plot.ts";
 import { benchScale } from "../bench/scale.ts";
 import { ConfigError } from "../src/errors.ts";
@@ -42,6 +43,20 @@ Deno.test("a plot has its points where logarithms put them", () => {
     assert(Math.abs((a + c) / 2 - b) < 0.11 && a !== c, `${a}, ${b}, ${c}`); // in the middle, but for one decimal
   }
   assertMatch(svg, /a &lt; b/);
+});
+
+Deno.test("bench:inference measures f32 and bf16, and foresees the memory", async () => {
+  const lines: string[] = [];
+  const flags = ["--small=True", "--models=gpt2", "--threads=2", "--tokens=8"];
+  assertEquals(await benchInference(flags, (line) => lines.push(line), quiet), 0);
+  const rows = lines.slice(1).map((line) => line.split("|").slice(1, -1).map((cell) => cell.trim()));
+  assertEquals(rows.map(([model, weights]) => `${model} ${weights}`), ["gpt2 f32", "gpt2 bf16"]);
+  for (const [, , foreseen, taken, ...others] of rows) {
+    assertEquals(foreseen, taken);
+    for (const positive of others) assert(parseFloat(positive) > 0, positive);
+  }
+  assert(parseFloat(rows[1][2]) < parseFloat(rows[0][2]));
+  await assertRejects(() => benchInference(["--weights=f16"], quiet, quiet), ConfigError, "--weights has f16");
 });
 
 Deno.test("bench:busy measures alone and beside loops", async () => {
