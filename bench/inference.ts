@@ -36,14 +36,16 @@ const HEAD = ["model", "weights", "foreseen, MB", "taken, MB", "resident, MB", "
 
 /** The cells of a row behind the model's name. */
 async function measure(config: typeof MODELS["gpt2"], weights: "f32" | "bf16", values: Values): Promise<string[]> {
-  const device = await createDevice("cpu", { threads: values.threads }), promptLength = values.prompt;
+  const device = await createDevice("cpu", { threads: values.threads });
+  const generation = { maxNewTokens: values.tokens, temperature: 0 };
+  const options = { device, weights, promptLength: values.prompt, generation };
   try {
-    await checkInference(config, { device, weights, promptLength });
+    await checkInference(config, options);
   } catch (error) {
     if (!(error instanceof DeviceError)) throw error;
     return [weights, error.message.split("\n")[0], "", "", "", ""];
   }
-  const { bytes } = await inferenceNeeds(config, { device, weights, promptLength });
+  const { bytes } = await inferenceNeeds(config, options);
   const model = new GPT(config, { device, weights, initialize: false }).eval(), numbers = new Float32Array(2 ** 20);
   new Generator(1337).normal(numbers, 0, 0.02);
   for (const { storage: { block, offset, length } } of model.parameters()) {
@@ -53,12 +55,12 @@ async function measure(config: typeof MODELS["gpt2"], weights: "f32" | "bf16", v
     }
   }
   const begin = performance.now(), times: number[] = [];
-  const prompt = Array.from({ length: promptLength }, (_, i) => i % config.vocabSize);
-  for await (const _ of generate(model, prompt, { maxNewTokens: values.tokens, temperature: 0 })) {
+  const prompt = Array.from({ length: values.prompt }, (_, i) => i % config.vocabSize);
+  for await (const _ of generate(model, prompt, generation)) {
     times.push(performance.now() - begin);
   }
   const [first, , settled] = times, rate = 1000 * (times.length - 3) / (times.at(-1)! - settled); // two make the program
-  const memory = [bytes, device.memory().reserved, Deno.memoryUsage().rss].map((bytes) => (bytes / 1e6).toFixed(1));
+  const memory = [bytes, device.memory().reserved, Deno.memoryUsage().rss].map((bytes) => (bytes / 1e6).toFixed(2));
   device.close();
   return [weights, ...memory, first.toPrecision(3), rate.toPrecision(3)];
 }

@@ -14,9 +14,9 @@ export interface InferenceOptions {
   readonly device: Device;
   /** How its matrices are kept; default f32. */
   readonly weights?: GPTOptions["weights"];
-  /** Tokens of the prompt; default: one less than the block size, so that the first token and the window are counted. */
+  /** Tokens of the prompt; default: one less than the block size, so that every way of reading tokens is counted. */
   readonly promptLength?: number;
-  /** How it is generated. */
+  /** How it is generated; default: three tokens, of which the third is one too many for the block. */
   readonly generation?: Partial<GenerateOptions>;
 }
 
@@ -31,8 +31,8 @@ export interface InferenceNeeds {
 const GIB = 2 ** 30;
 
 /**
- * Makes a model and generates three tokens, on a device that neither stores nor computes: some milliseconds, whatever the
- * sizes. Not counted: kernels, and what the host holds.
+ * Makes a model and generates, on a device that neither stores nor computes: some milliseconds, whatever the sizes. Not
+ * counted: kernels, and what the host holds.
  *
  * @throws {ConfigError} when there is no such model
  */
@@ -42,7 +42,7 @@ export async function inferenceNeeds(
 ): Promise<InferenceNeeds> {
   const dry = new DryDevice(device), model = new GPT(config, { device: dry, weights, initialize: false }).eval();
   const prompt = new Int32Array(promptLength ?? Math.max(1, model.config.blockSize - 1));
-  for await (const _ of generate(model, prompt, { temperature: 0, ...generation, maxNewTokens: 3 }));
+  for await (const _ of generate(model, prompt, { temperature: 0, maxNewTokens: 3, ...generation }));
   return { bytes: dry.memory().reserved, largest: dry.largest };
 }
 

@@ -47,7 +47,7 @@ Deno.test("a plot has its points where logarithms put them", () => {
 
 Deno.test("bench:inference measures f32 and bf16, and foresees the memory", async () => {
   const lines: string[] = [];
-  const flags = ["--small=True", "--models=gpt2", "--threads=2", "--tokens=8"];
+  const flags = ["--small=True", "--models=gpt2", "--threads=2", "--tokens=40"];
   assertEquals(await benchInference(flags, (line) => lines.push(line), quiet), 0);
   const rows = lines.slice(1).map((line) => line.split("|").slice(1, -1).map((cell) => cell.trim()));
   assertEquals(rows.map(([model, weights]) => `${model} ${weights}`), ["gpt2 f32", "gpt2 bf16"]);
