@@ -37,8 +37,7 @@ const HEAD = ["model", "weights", "foreseen, MB", "taken, MB", "resident, MB", "
 /** The cells of a row behind the model's name. */
 async function measure(config: typeof MODELS["gpt2"], weights: "f32" | "bf16", values: Values): Promise<string[]> {
   const device = await createDevice("cpu", { threads: values.threads });
-  const generation = { maxNewTokens: values.tokens, temperature: 0 };
-  const options = { device, weights, promptLength: values.prompt, generation };
+  const options = { device, weights, promptLength: values.prompt, maxNewTokens: values.tokens };
   try {
     await checkInference(config, options);
   } catch (error) {
@@ -56,7 +55,7 @@ async function measure(config: typeof MODELS["gpt2"], weights: "f32" | "bf16", v
   }
   const begin = performance.now(), times: number[] = [];
   const prompt = Array.from({ length: values.prompt }, (_, i) => i % config.vocabSize);
-  for await (const _ of generate(model, prompt, generation)) {
+  for await (const _ of generate(model, prompt, { maxNewTokens: values.tokens, temperature: 0 })) {
     times.push(performance.now() - begin);
   }
   const [first, , settled] = times, rate = 1000 * (times.length - 3) / (times.at(-1)! - settled); // two make the program

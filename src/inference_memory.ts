@@ -6,7 +6,7 @@ import type { Device } from "./device/device.ts";
 import { DryDevice } from "./device/dry.ts";
 import { DeviceError } from "./errors.ts";
 import { GPT, type GPTConfig, type GPTOptions } from "./gpt.ts";
-import { generate, type GenerateOptions } from "./sampler.ts";
+import { generateSequences } from "./sampler.ts";
 
 /** What is to be done with the model. */
 export interface InferenceOptions {
@@ -16,8 +16,12 @@ export interface InferenceOptions {
   readonly weights?: GPTOptions["weights"];
   /** Tokens of the prompt; default: one less than the block size, so that every way of reading tokens is counted. */
   readonly promptLength?: number;
-  /** How it is generated; default: three tokens, of which the third is one too many for the block. */
-  readonly generation?: Partial<GenerateOptions>;
+  /** How many are added; default 3, of which the last is one too many for the block. */
+  readonly maxNewTokens?: number;
+  /** How many texts are written together; default 1. */
+  readonly numReturnSequences?: number;
+  /** What is done past the block size; default crop. */
+  readonly overflow?: "crop" | "slide";
 }
 
 /** In bytes of the device's memory. */
@@ -38,11 +42,11 @@ const GIB = 2 ** 30;
  */
 export async function inferenceNeeds(
   config: Partial<GPTConfig>,
-  { device, weights, promptLength, generation }: InferenceOptions,
+  { device, weights, promptLength, ...options }: InferenceOptions,
 ): Promise<InferenceNeeds> {
   const dry = new DryDevice(device), model = new GPT(config, { device: dry, weights, initialize: false }).eval();
   const prompt = new Int32Array(promptLength ?? Math.max(1, model.config.blockSize - 1));
-  for await (const _ of generate(model, prompt, { temperature: 0, maxNewTokens: 3, ...generation }));
+  for await (const _ of generateSequences(model, prompt, { maxNewTokens: 3, temperature: 0, ...options }));
   return { bytes: dry.memory().reserved, largest: dry.largest };
 }
 

@@ -4,7 +4,7 @@ import { createDevice } from "../../src/device/create.ts";
 import { DeviceError } from "../../src/errors.ts";
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
 import { checkInference, inferenceNeeds } from "../../src/inference_memory.ts";
-import { generate } from "../../src/sampler.ts";
+import { generate, generateSequences } from "../../src/sampler.ts";
 import { Tensor } from "../../src/tensor.ts";
 
 const CONFIG = { vocabSize: 67, blockSize: 19, nLayer: 3, nHead: 3, nEmbd: 75, bias: true };
@@ -26,6 +26,17 @@ for (const name of Deno.env.get("NANOGPT_TEST_DEVICES")?.split(",") ?? ["cpu"]) 
       });
     }
   }
+}
+
+for (const overflow of ["crop", "slide"] as const) {
+  Deno.test(`the memory of several texts at once is foreseen to the byte, past the block too: ${overflow}`, async () => {
+    const device = await createDevice("cpu", { threads: 2 }), many = { numReturnSequences: 3, overflow };
+    const needs = await inferenceNeeds(CONFIG, { device, promptLength: 5, maxNewTokens: 40, ...many });
+    const model = new GPT(CONFIG, { device }).eval();
+    await Array.fromAsync(generateSequences(model, [1, 2, 3, 4, 5], { maxNewTokens: 40, ...many }));
+    assertEquals(needs.bytes, device.memory().reserved);
+    device.close();
+  });
 }
 
 Deno.test("a model that cannot generate is refused with the figures, before anything is made", async () => {
