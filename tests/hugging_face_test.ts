@@ -340,6 +340,24 @@ Deno.test("an index that leads elsewhere, or says other than its files, is refus
     await assertRejects(() => loadHuggingFace(path, { device }), CheckpointError, "it has no weight_map");
   }));
 
+Deno.test("weights kept in bf16 are those of the file where it has bf16, else rounded", () =>
+  inFolder(async (folder) => {
+    const tokens = device.tensor([3, 30, 0, 7, 7], [1, 5], { dtype: "i32" });
+    const logits = async (path: string, weights?: "bf16") => {
+      const before = device.memory().bytes, model = await loadHuggingFace(path, { device, weights });
+      const bytes = device.memory().bytes - before;
+      return { bytes, values: await model.forward(tokens).logits.data(), dtype: model.lm_head.weight.dtype };
+    };
+    const [wide, kept] = [await logits(`${saved}/bf16_sharded`), await logits(`${saved}/bf16_sharded`, "bf16")];
+    assertEquals([wide.dtype, kept.dtype], ["f32", "bf16"]);
+    assertEquals(kept.values, wide.values);
+    assert(kept.bytes < 0.6 * wide.bytes, `${kept.bytes} of ${wide.bytes} bytes`);
+    const model = await loadHuggingFace(`${saved}/f32`, { device, weights: "bf16" });
+    await saveHuggingFace(model, `${folder}/rounded`, { dtype: "BF16" });
+    const [ours, theirs] = [await tensorsOf(`${folder}/rounded`), await tensorsOf(`${saved}/bf16_sharded`)];
+    for (const [name, tensor] of ours) assertEquals(tensor, theirs.get(name), name);
+  }));
+
 Deno.test("what a device has no room for is refused with the figures, and nothing is made or read", async () => {
   class Small extends ReferenceDevice {
     constructor(readonly room: Capacity) {

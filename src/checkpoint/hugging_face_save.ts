@@ -1,6 +1,6 @@
 /** GPT-2 into a folder of Hugging Face's transformers, which opens it with `GPT2LMHeadModel.from_pretrained(path)`. */
 import { transpose } from "../../kernels/transpose/kernel.ts";
-import { CheckpointError, ConfigError } from "../errors.ts";
+import { CheckpointError, ConfigError, DeviceError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
 import type { NumberArray } from "../kernel.ts";
 import { launch } from "../launch.ts";
@@ -46,6 +46,7 @@ export interface SaveHuggingFaceOptions {
  * @param path of the folder, which must not be there, or be empty
  * @throws {ConfigError} when an option has no such value
  * @throws {CheckpointError} when the folder is there, the disk refuses, or a weight is too large for F16; nothing is left then
+ * @throws {DeviceError} when the device has no room to turn a matrix
  */
 export async function saveHuggingFace(model: GPT, path: string, options: SaveHuggingFaceOptions = {}): Promise<void> {
   const { dtype = "F32", maxShardSize = 50e9, vocabularyFrom, open } = options, type = TYPES[dtype];
@@ -65,7 +66,9 @@ export async function saveHuggingFace(model: GPT, path: string, options: SaveHug
     await Deno.rename(partial, target);
   } catch (error) {
     await Deno.remove(partial, { recursive: true }).catch(() => {});
-    throw error instanceof CheckpointError ? error : new CheckpointError(`Cannot write ${path}: ${reason(error)}`);
+    throw error instanceof CheckpointError || error instanceof DeviceError
+      ? error
+      : new CheckpointError(`Cannot write ${path}: ${reason(error)}`);
   }
 }
 
@@ -104,14 +107,16 @@ function checkF16(name: string, values: Float32Array): void {
 /** The elements of a matrix (out, in) as (in, out). */
 async function turned(weight: Tensor): Promise<NumberArray> {
   const { device, shape: [outputs, inputs] } = weight, y = Tensor.empty(device, [1, inputs, outputs]);
+  const wide = weight.dtype === "bf16" ? device.tensor(await weight.data(), weight.shape) : weight;
   try {
     {
       using _ = device.scope();
-      launch(transpose, { x: weight.view([1, outputs, inputs]), y });
+      launch(transpose, { x: wide.view([1, outputs, inputs]), y });
     }
     return await y.data();
   } finally {
     y.dispose();
+    if (wide !== weight) wide.dispose();
   }
 }
 
