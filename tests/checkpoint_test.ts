@@ -77,6 +77,8 @@ Deno.test("safetensors: halves are narrowed and widened, parts are read, other t
     assertEquals(await part("f16", 1, 3), [-2.5, 2 ** -24, 65504]);
     assertEquals(await part("bf16", 2, 1), [2 ** -25]);
     assertEquals(await part("f64", 0, 2), [Math.fround(0.1), 7]);
+    const atOnce = await Promise.all(["f16", "f64", "bf16", "f32"].map((name) => file.readTensor(name)));
+    assertEquals(atOnce.map((values) => values[0]), [1, 0.1, 1, 1]);
     assertEquals(file.tensors.get("packed"), { dtype: "F4", shape: [3, 2], begin: 51, end: 54 });
     await assertRejects(() => file.readTensor("mask"), CheckpointError, "mask is BOOL, and only F32,F64,I32,F16,BF16");
     await assertRejects(() => part("f16", 2, 3), CheckpointError, "f16 has no elements 2 to 5, it is [2,2]");

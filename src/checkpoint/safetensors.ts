@@ -14,21 +14,21 @@ import { CheckpointError } from "../errors.ts";
 import { reason } from "../reason.ts";
 import { type OpenFile, writeFile } from "./files.ts";
 import { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from "./half.ts";
+import {
+  byteLength,
+  elements,
+  MAX_HEADER,
+  parseHeader,
+  type TensorInfo,
+  type TensorType,
+} from "./safetensors_header.ts";
 
-/** Bits of an element. */
-const BITS = {
-  ...{ BOOL: 8, U8: 8, I8: 8, F8_E4M3: 8, F8_E5M2: 8, F8_E8M0: 8, F4: 4, F6_E2M3: 6, F6_E3M2: 6 },
-  ...{ U16: 16, I16: 16, F16: 16, BF16: 16, U32: 32, I32: 32, F32: 32, U64: 64, I64: 64, F64: 64, C64: 64 },
-};
+export type { TensorInfo, TensorType };
+
 /** What can be read; the elements of F16 and BF16 come as f32. */
 const ARRAYS = { F32: Float32Array, F64: Float64Array, I32: Int32Array, F16: Float32Array, BF16: Float32Array };
 const HALVES = { F16: { widen: f16ToF32, narrow: f32ToF16 }, BF16: { widen: bf16ToF32, narrow: f32ToBf16 } };
-/** As the original: a longer header is an attack, or a damaged length. */
-const MAX_HEADER = 100_000_000;
-
 export type TensorArray = Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
-/** The types of the format, by its names for them. */
-export type TensorType = keyof typeof BITS;
 
 /** A file of named tensors, open for reading, whatever its format. */
 export interface WeightsFile extends Disposable {
@@ -59,14 +59,6 @@ export interface TensorSource {
   readonly data: () => ArrayBufferView | Promise<ArrayBufferView>;
 }
 type Entry = readonly [name: string, tensor: TensorSource];
-
-/** A tensor's place in a file: bytes from `begin` to `end`, counted from the end of the header. */
-export interface TensorInfo {
-  readonly dtype: TensorType;
-  readonly shape: readonly number[];
-  readonly begin: number;
-  readonly end: number;
-}
 
 /**
  * Writes tensors in their order and waits until they are on the disk.
@@ -115,6 +107,8 @@ async function* parts(header: string, entries: readonly Entry[]): AsyncGenerator
 export class SafetensorsFile implements WeightsFile {
   readonly #file: Deno.FsFile;
   readonly #start: number;
+  /** Of the reads so far: each moves the file's only position. */
+  #last: Promise<void> = Promise.resolve();
 
   private constructor(
     readonly path: string,
@@ -188,10 +182,13 @@ export class SafetensorsFile implements WeightsFile {
     throw new CheckpointError(`${this.path}: ${name} is ${dtype}, and only ${Object.keys(ARRAYS)} can be read`);
   }
 
-  /** Fills `bytes` with those of the tensor from `begin` on. */
-  async #read(name: string, begin: number, bytes: Uint8Array): Promise<void> {
-    await this.#file.seek(this.#start + this.tensors.get(name)!.begin + begin, Deno.SeekMode.Start);
-    if (await fill(this.#file, bytes) < bytes.length) throw new CheckpointError(`${this.path} ends within ${name}`);
+  /** Fills `bytes` with those of the tensor from `begin` on, when the reads before are done. */
+  #read(name: string, begin: number, bytes: Uint8Array): Promise<void> {
+    const read = async () => {
+      await this.#file.seek(this.#start + this.tensors.get(name)!.begin + begin, Deno.SeekMode.Start);
+      if (await fill(this.#file, bytes) < bytes.length) throw new CheckpointError(`${this.path} ends within ${name}`);
+    };
+    return this.#last = this.#last.then(read, read);
   }
 
   close(): void {
@@ -213,49 +210,5 @@ async function fill(file: Deno.FsFile, bytes: Uint8Array): Promise<number> {
   return at;
 }
 
-function parseHeader(path: string, text: Uint8Array, room: number) {
-  const refuse = (why: string) => new CheckpointError(`${path} is damaged: ${why}`);
-  let header: unknown;
-  try {
-    header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(text));
-  } catch {
-    throw refuse("its header is not JSON");
-  }
-  if (!isRecord(header)) throw refuse("its header is not a JSON object");
-  const { __metadata__: metadata = {}, ...entries } = header;
-  if (!isRecord(metadata) || Object.values(metadata).some((value) => typeof value !== "string")) {
-    throw refuse("its metadata are not strings");
-  }
-  const tensors = new Map(Object.entries(entries).map(([name, entry]) => [name, parseEntry(name, entry, refuse)]));
-  let end = 0;
-  for (const [name, tensor] of [...tensors].sort(([, a], [, b]) => a.begin - b.begin || a.end - b.end)) {
-    if (tensor.begin < end) throw refuse(`${name} begins at ${tensor.begin}, within the tensor before it`);
-    if (tensor.begin > end) throw refuse(`nothing stands between ${end} and ${name} at ${tensor.begin}`);
-    end = tensor.end;
-  }
-  if (end > room) throw new CheckpointError(`${path} is truncated: ${room} of ${end} bytes of tensors are there`);
-  if (end < room) throw refuse(`${room - end} bytes follow its last tensor`);
-  return { tensors, metadata: metadata as Record<string, string> };
-}
-
-function parseEntry(name: string, entry: unknown, refuse: (why: string) => CheckpointError): TensorInfo {
-  const { dtype, shape, data_offsets: offsets } = isRecord(entry) ? entry : {};
-  const counts = (value: unknown): value is number[] =>
-    Array.isArray(value) && value.every((count) => Number.isSafeInteger(count) && count >= 0);
-  if (typeof dtype !== "string" || !counts(shape) || !counts(offsets) || offsets.length !== 2) {
-    throw refuse(`${name} lacks a dtype, a shape or offsets`);
-  }
-  if (!Object.hasOwn(BITS, dtype)) throw refuse(`${name} is ${dtype}, which is no type of the format`);
-  const [begin, end] = offsets, expected = byteLength(dtype as TensorType, shape);
-  if (end - begin !== expected) {
-    throw refuse(`${name} is ${dtype} [${shape}], ${expected} bytes, but ${end - begin} are its own`);
-  }
-  return { dtype: dtype as TensorType, shape, begin, end };
-}
-
-const elements = (shape: readonly number[]) => shape.reduce((a, b) => a * b, 1);
-const byteLength = (dtype: TensorType, shape: readonly number[]) => elements(shape) * BITS[dtype] / 8;
 const isHalf = (dtype: TensorType): dtype is keyof typeof HALVES => Object.hasOwn(HALVES, dtype);
 const isReadable = (dtype: TensorType): dtype is keyof typeof ARRAYS => Object.hasOwn(ARRAYS, dtype);
-const isRecord = (value: unknown): value is Record<string, unknown> =>
-  typeof value === "object" && value !== null && !Array.isArray(value);
