@@ -24,7 +24,7 @@ const permissions = [
   "--allow-read",
   "--allow-write",
   `--allow-run=${Deno.execPath()}`,
-  "--allow-env=DENO_V8_FLAGS,NANOGPT_TEST_DEVICES,HOME,LOCALAPPDATA,NANOGPT_DEBUG,REQUIRE_WEBGPU,XDG_CACHE_HOME",
+  "--allow-env=DENO_V8_FLAGS,NANOGPT_GPT2,NANOGPT_TEST_DEVICES,HOME,LOCALAPPDATA,NANOGPT_DEBUG,REQUIRE_WEBGPU,XDG_CACHE_HOME",
   "--allow-sys=cpus,osRelease", // which the benchmarks name
   "--allow-net=127.0.0.1,localhost",
   "--ignore=tests/browser",
