@@ -52,6 +52,10 @@ export const isHubModel = (name: string): name is HubModel => (HUB_MODELS as rea
  * @returns the folder: NAME in the cache folder
  * @throws {CheckpointError} when a file can't be had, or has another length or checksum than the hub says; the message says
  *   which files to put into which folder instead
+ * @example
+ * ```ts ignore
+ * const folder = await downloadModel("gpt2", { onProgress: ({ file, bytes, total }) => console.log(file, bytes, total) });
+ * ```
  */
 export async function downloadModel(name: HubModel, options: HubOptions = {}): Promise<string> {
   const { cacheFolder = defaultCacheFolder(), baseUrl = "https://huggingface.co" } = options;

@@ -51,6 +51,12 @@ export interface LoadHuggingFaceOptions {
  * @returns the model, in evaluation mode
  * @throws {CheckpointError} when a file is missing or damaged, or of another model
  * @throws {DeviceError} when the weights do not fit into the device's memory
+ * @example
+ * ```ts ignore
+ * const device = await createDevice("auto");
+ * const model = await loadHuggingFace(await downloadModel("gpt2"), { device });
+ * const { logits } = model.forward(device.tensor([15496, 11], [1, 2], { dtype: "i32" })); // "Hello,"
+ * ```
  */
 export async function loadHuggingFace(path: string, options: LoadHuggingFaceOptions): Promise<GPT> {
   const { device, onNote = () => {} } = options, configPath = `${path}/config.json`;

@@ -47,6 +47,11 @@ export interface SaveHuggingFaceOptions {
  * @throws {ConfigError} when an option has no such value
  * @throws {CheckpointError} when the folder is there, the disk refuses, or a weight is too large for F16; nothing is left then
  * @throws {DeviceError} when the device has no room to turn a matrix
+ * @example
+ * ```ts ignore
+ * await saveHuggingFace(model, "gpt2-finetuned", { dtype: "BF16" });
+ * // in Python: GPT2LMHeadModel.from_pretrained("gpt2-finetuned")
+ * ```
  */
 export async function saveHuggingFace(model: GPT, path: string, options: SaveHuggingFaceOptions = {}): Promise<void> {
   const { dtype = "F32", maxShardSize = 50e9, vocabularyFrom, open } = options, type = TYPES[dtype];
