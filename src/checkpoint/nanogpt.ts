@@ -17,6 +17,7 @@ import { ACTIVATIONS, GPT, type GPTConfig } from "../gpt.ts";
 import type { AdamW } from "../optim/adamw.ts";
 import type { Generator } from "../random.ts";
 import type { PickleDict, PickleValue } from "./pickle.ts";
+import { shown } from "./shown.ts";
 import type { TensorSource } from "./safetensors.ts";
 import type { NamedTensors } from "./tensors.ts";
 import { TorchFile, TorchTensor } from "./torch_file.ts";
@@ -124,7 +125,7 @@ export class NanoGPTFile implements Disposable {
     const tensors: NamedSources = [], steps = new Set<number | undefined>(), names = expected.flat();
     for (const [i, number] of numbers.flat().entries()) {
       const own = state.get(number as number), name = names[i], shape = this.#shapes.get(name);
-      if (!(own instanceof Map)) throw refuse(`there is none for ${name}, number ${number}`);
+      if (!(own instanceof Map)) throw refuse(`there is none for ${name}, number ${shown(`${number}`)}`);
       steps.add(await value(this.#file, own.get("step"), `step of ${name}`));
       for (const part of ["exp_avg", "exp_avg_sq"]) {
         const tensor = own.get(part);
@@ -254,8 +255,8 @@ function weightsIn(model: PickleDict, path: string): Map<string, TorchTensor> {
   for (const [key, tensor] of model) {
     const name = typeof key === "string" && key.startsWith(PREFIX) ? key.slice(PREFIX.length) : `${key}`;
     if (MASK.test(name)) continue;
-    if (!(tensor instanceof TorchTensor)) throw new CheckpointError(`${path} is damaged: ${name} is no tensor`);
-    if (tensors.has(name)) throw new CheckpointError(`${path} is damaged: ${name} is there twice`);
+    if (!(tensor instanceof TorchTensor)) throw new CheckpointError(`${path} is damaged: ${shown(name)} is no tensor`);
+    if (tensors.has(name)) throw new CheckpointError(`${path} is damaged: ${shown(name)} is there twice`);
     tensors.set(name, tensor);
   }
   return tensors;
@@ -267,7 +268,7 @@ function configOf(
   { flags, path, most }: { flags: NanoGPTFile["flags"]; path: string; most: number },
 ): GPTConfig {
   const refuse = (name: string) =>
-    new CheckpointError(`${path} is damaged: its model_args have ${name} ${args.get(name)}`);
+    new CheckpointError(`${path} is damaged: its model_args have ${name} ${shown(`${args.get(name)}`)}`);
   const count = (name: string): number => {
     const value = args.get(name);
     if (Number.isSafeInteger(value) && (value as number) > 0) return value as number;
@@ -310,7 +311,7 @@ function checkWeights(config: GPTConfig, tensors: ReadonlyMap<string, TorchTenso
     if (!isFloat(tensor)) throw refuse(`${name} is ${tensor.dtype}, expected floats`);
   }
   const other = [...tensors.keys()].find((name) => name !== HEAD && !shapes.has(name));
-  if (other !== undefined) throw refuse(`it has no ${other}`);
+  if (other !== undefined) throw refuse(`it has no ${shown(other)}`);
   return shapes;
 }
 

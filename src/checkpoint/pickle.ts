@@ -12,6 +12,7 @@
  * of classes, and attributes set on a dict (PyTorch sets some on a state dict, which say nothing that loading needs).
  */
 import { CheckpointError } from "../errors.ts";
+import { shown } from "./shown.ts";
 
 /** Values within values, at the most: far more than a checkpoint has, far less than what does not come back. */
 const MAX_DEPTH = 64, MAX_VALUES = 1_000_000;
@@ -313,8 +314,9 @@ class Machine {
   #name(module: string, name: string): void {
     const global = this.#globals.get(`${module}.${name}`);
     if (global) return void this.#stack.push(global);
-    const shown = `${module}.${name}`.slice(0, 100).replace(/[^\x21-\x7e]/g, "?");
-    throw new Refusal(`asks for ${shown}, which no data needs: it is refused, and nothing of it was run`);
+    throw new Refusal(
+      `asks for ${shown(`${module}.${name}`)}, which no data needs: it is refused, and nothing of it was run`,
+    );
   }
   #call(): void {
     const args = this.#pop(), callee = this.#pop();

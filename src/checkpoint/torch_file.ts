@@ -14,6 +14,7 @@ import { CheckpointError } from "../errors.ts";
 import { bf16ToF32, f16ToF32 } from "./half.ts";
 import { PickleGlobal, PickleObject, type PickleValue, readPickle } from "./pickle.ts";
 import type { TensorArray, WeightsFile } from "./safetensors.ts";
+import { shown } from "./shown.ts";
 import { ZipFile } from "./zip.ts";
 
 /** PyTorch's storages, by the types of safetensors, and bytes of an element. */
@@ -35,6 +36,7 @@ export type TorchType = keyof typeof STORAGES;
 const MAX_STRUCTURE = 2 ** 26;
 /** Elements of an expanded view, which may have more than its storage. */
 const MAX_EXPANDED = 2 ** 24;
+const MAX_AXES = 16;
 /** How a file of before PyTorch 1.6 begins. */
 const LEGACY = [0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 
@@ -123,14 +125,16 @@ export class TorchFile implements WeightsFile {
     }
   }
 
-  readTensor(name: string): Promise<TensorArray> {
-    return this.read(this.#tensor(name), name);
+  async readTensor(name: string): Promise<TensorArray> {
+    return await this.read(this.#tensor(name), name);
   }
 
   async readFloats(name: string, begin: number, out: Float32Array<ArrayBuffer>): Promise<void> {
     const tensor = this.#tensor(name), { dtype, shape, size } = tensor, end = begin + out.length;
-    if (!dtype.includes("F")) throw this.#error(`${name} is ${dtype}, expected floating-point numbers`);
-    if (!(begin >= 0 && end <= size)) throw this.#error(`${name} has no elements ${begin} to ${end}, it is [${shape}]`);
+    if (!dtype.includes("F")) throw this.#error(`${shown(name)} is ${dtype}, expected floating-point numbers`);
+    if (!(begin >= 0 && end <= size)) {
+      throw this.#error(`${shown(name)} has no elements ${begin} to ${end}, it is [${shape}]`);
+    }
     if (!tensor.contiguous) {
       if (this.#gathered?.tensor !== tensor) this.#gathered = { tensor, array: await this.read(tensor, name) };
       return out.set(this.#gathered.array.subarray(begin, end));
@@ -153,12 +157,12 @@ export class TorchFile implements WeightsFile {
   async read(tensor: TorchTensor, name = "a tensor"): Promise<TensorArray> {
     const { dtype, shape, size, span, storage } = tensor;
     if (size > Math.max(storage.size, MAX_EXPANDED)) {
-      throw this.#error(`${name} is [${shape}], expanded from ${storage.size} elements: too many to write out`);
+      throw this.#error(`${shown(name)} is [${shape}], expanded from ${storage.size} elements: too many to write out`);
     }
     const bytes = new Uint8Array(STORAGES[dtype][1] * span);
     await this.#read(tensor, 0, bytes);
     const lying = decode(dtype, bytes);
-    if (!lying) throw this.#error(`${name} is I64, and one of its elements does not fit into i32`);
+    if (!lying) throw this.#error(`${shown(name)} is I64, and one of its elements does not fit into i32`);
     if (tensor.contiguous) return lying;
     const array = new (lying.constructor as new (size: number) => TensorArray)(size);
     gather(lying, tensor, array);
@@ -214,7 +218,7 @@ async function readStructure(zip: ZipFile): Promise<PickleValue> {
       throw new CheckpointError("a storage is described in another way");
     }
     const known = storages.get(record), there = zip.entries.get(record)?.size, expected = size * STORAGES[dtype][1];
-    if (there === undefined) throw new CheckpointError(`it names ${record}, which the file does not have`);
+    if (there === undefined) throw new CheckpointError(`it names ${shown(record)}, which the file does not have`);
     if (there !== expected) throw new CheckpointError(`${record} has ${there} bytes, expected ${expected}`);
     if (known && known.dtype !== dtype) throw new CheckpointError(`${record} is both ${known.dtype} and ${dtype}`);
     const storage = known ?? new TorchStorage(record, dtype, size);
@@ -251,7 +255,8 @@ const GLOBALS: readonly PickleGlobal[] = [
 ];
 
 const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
-const areCounts = (value: unknown): value is number[] => Array.isArray(value) && value.every(isCount);
+const areCounts = (value: unknown): value is number[] =>
+  Array.isArray(value) && value.length <= MAX_AXES && value.every(isCount);
 
 function* named(value: PickleValue, name: string): Generator<[string, TorchTensor]> {
   if (value instanceof TorchTensor) yield [name, value];

@@ -1,9 +1,11 @@
 /** The directory of a zip archive: read at once, and refused where it does not add up. See zip.ts. */
 import { CheckpointError } from "../errors.ts";
+import { shown } from "./shown.ts";
 
 /** Deflate makes at most so many bytes of one. */
 const MAX_RATIO = 1032;
 const MAX_DIRECTORY = 2 ** 26; // bytes
+const MAX_NAME = 300;
 const END = 0x06054b50, END_64 = 0x06064b50, LOCATOR_64 = 0x07064b50, DIRECTORY = 0x02014b50;
 const STORED = 0;
 /** How a record is compressed. */
@@ -58,7 +60,7 @@ export async function readDirectory(path: string, file: Deno.FsFile): Promise<Ma
     const next = extraEnd + view.getUint16(at + 32, true);
     if (next > bytes.length) throw refuse("its directory is cut");
     const name = decode(bytes.subarray(at + 46, nameEnd));
-    if (!isPlain(name)) throw refuse(`${JSON.stringify(name)} is no name for a record`);
+    if (!isPlain(name)) throw refuse(`"${shown(name)}" is no name for a record`);
     if (entries.has(name)) throw refuse(`${name} is there twice`);
     const method = view.getUint16(at + 10, true), crc = view.getUint32(at + 16, true);
     if ((view.getUint16(at + 8, true) & ENCRYPTED) !== 0) throw refuse(`${name} is encrypted`);
@@ -137,4 +139,5 @@ export const decode = (bytes: Uint8Array): string => new TextDecoder("utf-8", { 
 
 /** Names are looked up and never become paths; that none leads out of its folder is required all the same. */
 const isPlain = (name: string): boolean =>
-  name !== "" && !/[\0\\\ufffd]|^\/|^[A-Za-z]:/.test(name) && !name.split("/").includes("..");
+  name !== "" && name.length <= MAX_NAME && !/[\p{Cc}\\\ufffd]|^\/|^[A-Za-z]:/u.test(name) &&
+  !name.split("/").includes("..");

@@ -1,0 +1,5 @@
+/** Text out of a file as a message shows it: on one line, and not the whole of what a damaged length has made of it. */
+export function shown(text: string): string {
+  const printable = text.slice(0, 80).replace(/[\p{C}\p{Z}]/gu, (character) => character === " " ? " " : "?");
+  return text.length > 80 ? `${printable}…` : printable;
+}
