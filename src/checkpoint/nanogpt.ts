@@ -116,13 +116,11 @@ export class NanoGPTFile implements Disposable {
     if (!saved || state?.size === 0) return undefined;
     const refuse = (why: string) => new CheckpointError(`${this.path}: its optimizer is not nanoGPT's AdamW: ${why}`);
     if (!state || !Array.isArray(groups)) throw refuse("it has no state, or no param_groups");
-    const expected = numbered(this.#shapes);
+    const expected = numbered(this.#shapes).map((names) => names.length).join(" and ");
     const numbers = groups.map((group) => group instanceof Map ? group.get("params") : undefined);
-    const counts = numbers.map((list) => Array.isArray(list) ? list.length : 0);
-    if (`${counts}` !== `${expected.map((names) => names.length)}`) {
-      throw refuse(`it has groups of ${counts} parameters, expected ${expected.map((names) => names.length)}`);
-    }
-    const tensors: NamedSources = [], steps = new Set<number | undefined>(), names = expected.flat();
+    const counts = numbers.map((list) => Array.isArray(list) ? list.length : 0).join(" and ") || "no";
+    if (counts !== expected) throw refuse(`it has groups of ${counts} parameters, expected ${expected}`);
+    const tensors: NamedSources = [], steps = new Set<number | undefined>(), names = numbered(this.#shapes).flat();
     for (const [i, number] of numbers.flat().entries()) {
       const own = state.get(number as number), name = names[i], shape = this.#shapes.get(name);
       if (!(own instanceof Map)) throw refuse(`there is none for ${name}, number ${shown(`${number}`)}`);
