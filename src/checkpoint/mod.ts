@@ -5,6 +5,11 @@ export { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from "./half.ts";
 export { downloadModel, HUB_MODELS, type HubModel, type HubOptions, type HubProgress, isHubModel } from "./hub.ts";
 export { loadHuggingFace, type LoadHuggingFaceOptions } from "./hugging_face.ts";
 export { saveHuggingFace, type SaveHuggingFaceOptions } from "./hugging_face_save.ts";
+export { readMetaPkl, writeMetaPkl } from "./meta_pkl.ts";
+export { type LoadedNanoGPT, loadNanoGPT, NanoGPTFile, type OptimizerSources } from "./nanogpt.ts";
+export { nanoGPTToRun, runToNanoGPT } from "./nanogpt_run.ts";
+export { type NanoGPTCheckpoint, type NanoGPTProgress, saveNanoGPT, writeNanoGPT } from "./nanogpt_save.ts";
+export { PickleFloat } from "./pickle_writer.ts";
 export { type RunDescription, RunFolder } from "./run_folder.ts";
 export {
   SafetensorsFile,
@@ -16,3 +21,5 @@ export {
   writeSafetensors,
 } from "./safetensors.ts";
 export { loadTensors, type NamedTensors, sources } from "./tensors.ts";
+export { TorchFile, TorchStorage, TorchTensor, type TorchType } from "./torch_file.ts";
+export { type TorchInput, writeTorchFile } from "./torch_writer.ts";

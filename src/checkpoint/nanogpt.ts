@@ -9,11 +9,11 @@
  *
  * Left out: the optimizer's state of nanoGPT from before July 2023, which numbers other parameters; its weights are read.
  */
-import type { Device } from "../device/device.ts";
+import { type Device, Storage } from "../device/device.ts";
 import { DryDevice } from "../device/dry.ts";
 import { ReferenceDevice } from "../device/reference.ts";
 import { CheckpointError } from "../errors.ts";
-import { ACTIVATIONS, GPT, type GPTConfig } from "../gpt.ts";
+import { ACTIVATIONS, GPT, type GPTConfig, type GPTOptions } from "../gpt.ts";
 import type { AdamW } from "../optim/adamw.ts";
 import type { Generator } from "../random.ts";
 import type { PickleDict, PickleValue } from "./pickle.ts";
@@ -29,6 +29,9 @@ const PREFIX = "_orig_mod.";
 const MASK = /\.attn\.bias$/;
 /** What train.py has for the best loss before the first evaluation. */
 export const NO_LOSS = 1e9;
+
+/** How many elements are read at a time. */
+const BLOCK = 2 ** 20;
 
 type NamedSources = [name: string, tensor: TensorSource][];
 
@@ -110,6 +113,14 @@ export class NanoGPTFile implements Disposable {
    * @throws {CheckpointError} when it is not that of nanoGPT's AdamW for this model
    */
   async optimizer(): Promise<OptimizerSources | undefined> {
+    const saved = await this.#moments();
+    return saved && {
+      steps: saved.steps,
+      tensors: [...saved.tensors].map(([name, tensor]) => [name, this.#source(tensor, name)]),
+    };
+  }
+
+  async #moments(): Promise<{ steps: number; tensors: ReadonlyMap<string, TorchTensor> } | undefined> {
     const saved = dict(this.#file.value, "optimizer"),
       state = dict(saved, "state"),
       groups = saved?.get("param_groups");
@@ -120,7 +131,9 @@ export class NanoGPTFile implements Disposable {
     const numbers = groups.map((group) => group instanceof Map ? group.get("params") : undefined);
     const counts = numbers.map((list) => Array.isArray(list) ? list.length : 0).join(" and ") || "no";
     if (counts !== expected) throw refuse(`it has groups of ${counts} parameters, expected ${expected}`);
-    const tensors: NamedSources = [], steps = new Set<number | undefined>(), names = numbered(this.#shapes).flat();
+    const tensors = new Map<string, TorchTensor>(),
+      steps = new Set<number | undefined>(),
+      names = numbered(this.#shapes).flat();
     for (const [i, number] of numbers.flat().entries()) {
       const own = state.get(number as number), name = names[i], shape = this.#shapes.get(name);
       if (!(own instanceof Map)) throw refuse(`there is none for ${name}, number ${shown(`${number}`)}`);
@@ -131,7 +144,7 @@ export class NanoGPTFile implements Disposable {
         if (`${tensor.shape}` !== `${shape}` || !isFloat(tensor)) {
           throw refuse(`${part} of ${name} is ${tensor.dtype} [${tensor.shape}], expected floats [${shape}]`);
         }
-        tensors.push([`${name}.${part}`, this.#source(tensor, `${part} of ${name}`)]);
+        tensors.set(`${name}.${part}`, tensor);
       }
     }
     const [step] = steps;
@@ -141,7 +154,7 @@ export class NanoGPTFile implements Disposable {
 
   /** Reads the weights into a model with this config. */
   async load(model: GPT): Promise<void> {
-    await copyInto(this.weights(), model.namedParameters());
+    await this.#copy(this.#tensors, model.namedParameters());
   }
   /**
    * Reads the optimizer's state, if there is one.
@@ -150,11 +163,28 @@ export class NanoGPTFile implements Disposable {
    * @throws {CheckpointError} when it is not that of nanoGPT's AdamW for this model
    */
   async loadOptimizer(optimizer: AdamW): Promise<boolean> {
-    const saved = await this.optimizer();
+    const saved = await this.#moments();
     if (!saved) return false;
-    await copyInto(saved.tensors, optimizer.namedState());
+    await this.#copy(saved.tensors, optimizer.namedState());
     optimizer.t = saved.steps;
     return true;
+  }
+
+  /** Reads tensors onto the device, a block at a time. */
+  async #copy(from: ReadonlyMap<string, TorchTensor>, to: NamedTensors): Promise<void> {
+    const block = new Float32Array(BLOCK);
+    for (const [name, { device, storage }] of to) {
+      const tensor = from.get(name)!;
+      if (tensor.dtype === "F64") {
+        device.write(storage, await this.#file.read(tensor, name));
+        continue;
+      }
+      for (let at = 0; at < storage.length; at += BLOCK) {
+        const part = block.subarray(0, storage.length - at);
+        await this.#file.readFloats(tensor, at, part);
+        device.write(new Storage(storage.block, part.length, storage.offset + at), part);
+      }
+    }
   }
 
   #source(tensor: TorchTensor, name: string): TensorSource {
@@ -179,8 +209,9 @@ export interface LoadedNanoGPT {
 }
 
 /**
- * The model of a ckpt.pt. Takes the memory of the model and of its largest tensor.
+ * The model of a ckpt.pt. Takes the memory of the model, and 4 MiB.
  *
+ * @param options.weights how matrices are kept: `f32`, the default, or `bf16`, rounded, in half the memory, for inference alone
  * @param options.generator what initial weights are drawn from before they are replaced: as train.py and sample.py do, so
  *   that what it draws afterwards is what theirs would draw; without one, none are drawn
  * @param options.dropout instead of the file's
@@ -193,22 +224,33 @@ export interface LoadedNanoGPT {
  */
 export async function loadNanoGPT(
   path: string,
-  { device, generator, dropout }: { device: Device; generator?: Generator; dropout?: number },
+  { device, generator, dropout, weights }: {
+    device: Device;
+    generator?: Generator;
+    dropout?: number;
+    weights?: GPTOptions["weights"];
+  },
 ): Promise<LoadedNanoGPT> {
   using file = await NanoGPTFile.open(path);
-  const { config, iter, bestValLoss, flags } = file;
-  const model = new GPT({ ...config, dropout: dropout ?? config.dropout }, {
-    device,
-    generator,
-    initialize: !!generator,
-  });
+  const { iter, bestValLoss, flags } = file, config = { ...file.config, dropout: dropout ?? file.config.dropout };
+  const model = makeModel(config, { device, generator, weights, initialize: !!generator });
   try {
     await file.load(model);
   } catch (error) {
     model.dispose();
+    model.noise.offset.dispose();
     throw error;
   }
   return { model, iter, bestValLoss, flags };
+}
+
+/** A model, and nothing of it where it does not fit. */
+function makeModel(config: GPTConfig, options: GPTOptions): GPT {
+  using scope = options.device.scope();
+  const model = new GPT(config, options);
+  for (const parameter of model.parameters()) scope.keep(parameter);
+  scope.keep(model.noise.offset);
+  return model;
 }
 
 /** Names and shapes of the parameters of such a model, in its order. */
@@ -221,14 +263,6 @@ export function shapesOf(config: GPTConfig): Map<string, readonly number[]> {
 export function numbered(shapes: ReadonlyMap<string, readonly number[]>): [decay: string[], rest: string[]] {
   const names = [...shapes.keys()], decays = (name: string) => shapes.get(name)!.length >= 2;
   return [names.filter(decays), names.filter((name) => !decays(name))];
-}
-
-async function copyInto(sources: NamedSources, tensors: NamedTensors): Promise<void> {
-  const all = new Map(tensors);
-  for (const [name, { data }] of sources) {
-    const { device, storage } = all.get(name)!;
-    device.write(storage, await data() as Float32Array);
-  }
 }
 
 const isFlag = (value: unknown): boolean => ["number", "string", "boolean"].includes(typeof value);

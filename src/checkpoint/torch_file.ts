@@ -129,8 +129,9 @@ export class TorchFile implements WeightsFile {
     return await this.read(this.#tensor(name), name);
   }
 
-  async readFloats(name: string, begin: number, out: Float32Array<ArrayBuffer>): Promise<void> {
-    const tensor = this.#tensor(name), { dtype, shape, size } = tensor, end = begin + out.length;
+  async readFloats(which: string | TorchTensor, begin: number, out: Float32Array<ArrayBuffer>): Promise<void> {
+    const [tensor, name] = typeof which === "string" ? [this.#tensor(which), which] : [which, "a tensor"];
+    const { dtype, shape, size } = tensor, end = begin + out.length;
     if (!dtype.includes("F")) throw this.#error(`${shown(name)} is ${dtype}, expected floating-point numbers`);
     if (!(begin >= 0 && end <= size)) {
       throw this.#error(`${shown(name)} has no elements ${begin} to ${end}, it is [${shape}]`);
