@@ -1,6 +1,7 @@
 /** Archives, pickles and torch files made by hand, each with one thing wrong. */
 import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
-import { type PickleValue, readPickle } from "../src/checkpoint/pickle.ts";
+import { readPickle } from "../src/checkpoint/pickle.ts";
+import type { PickleValue } from "../src/checkpoint/pickle_values.ts";
 import {
   PickleCall,
   type PickleInput,

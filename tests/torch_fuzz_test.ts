@@ -9,7 +9,8 @@
 import { assert, assertEquals } from "@std/assert";
 import { readMetaPkl } from "../src/checkpoint/meta_pkl.ts";
 import { NanoGPTFile } from "../src/checkpoint/nanogpt.ts";
-import { TorchFile, TorchTensor } from "../src/checkpoint/torch_file.ts";
+import { TorchFile } from "../src/checkpoint/torch_file.ts";
+import { TorchTensor } from "../src/checkpoint/torch_structure.ts";
 import { ZipFile } from "../src/checkpoint/zip.ts";
 import { zipParts } from "../src/checkpoint/zip_writer.ts";
 import { CheckpointError } from "../src/errors.ts";

@@ -21,5 +21,6 @@ export {
   writeSafetensors,
 } from "./safetensors.ts";
 export { loadTensors, type NamedTensors, sources } from "./tensors.ts";
-export { TorchFile, TorchStorage, TorchTensor, type TorchType } from "./torch_file.ts";
+export { TorchFile } from "./torch_file.ts";
+export { TorchStorage, TorchTensor, type TorchType } from "./torch_structure.ts";
 export { type TorchInput, writeTorchFile } from "./torch_writer.ts";

@@ -5,28 +5,21 @@
  *
  * The names of weights are ours. AdamW's moving averages have numbers there instead of names: first the parameters that decay,
  * those with two axes or more, then the others, each in the order of the model. The head's weight, which is that of the token
- * embeddings, stands under both names. See nanogpt_save.ts for writing, nanogpt_run.ts for whole runs.
- *
- * Left out: the optimizer's state of nanoGPT from before July 2023, which numbers other parameters; its weights are read.
+ * embeddings, stands under both names. See nanogpt_model.ts for the checks, nanogpt_save.ts for writing, nanogpt_run.ts for whole runs.
  */
 import { type Device, Storage } from "../device/device.ts";
-import { DryDevice } from "../device/dry.ts";
-import { ReferenceDevice } from "../device/reference.ts";
 import { CheckpointError } from "../errors.ts";
-import { ACTIVATIONS, GPT, type GPTConfig, type GPTOptions } from "../gpt.ts";
+import { GPT, type GPTConfig, type GPTOptions } from "../gpt.ts";
 import type { AdamW } from "../optim/adamw.ts";
 import type { Generator } from "../random.ts";
-import type { PickleDict, PickleValue } from "./pickle.ts";
+import { checkTied, checkWeights, configOf, isFloat, numberings, type Shapes, weightsIn } from "./nanogpt_model.ts";
+import type { PickleDict, PickleValue } from "./pickle_values.ts";
 import { shown } from "./shown.ts";
 import type { TensorSource } from "./safetensors.ts";
 import type { NamedTensors } from "./tensors.ts";
-import { TorchFile, TorchTensor } from "./torch_file.ts";
+import { TorchFile } from "./torch_file.ts";
+import { TorchTensor } from "./torch_structure.ts";
 
-export const HEAD = "lm_head.weight", EMBEDDINGS = "transformer.wte.weight";
-/** What torch.compile puts before the names. */
-const PREFIX = "_orig_mod.";
-/** Where PyTorch is older than 2.0, the causal mask is saved with the weights. */
-const MASK = /\.attn\.bias$/;
 /** What train.py has for the best loss before the first evaluation. */
 export const NO_LOSS = 1e9;
 
@@ -53,7 +46,7 @@ export interface OptimizerSources {
 export class NanoGPTFile implements Disposable {
   readonly #file: TorchFile;
   readonly #tensors: ReadonlyMap<string, TorchTensor>;
-  readonly #shapes: ReadonlyMap<string, readonly number[]>;
+  readonly #shapes: Shapes;
 
   private constructor(
     file: TorchFile,
@@ -65,7 +58,7 @@ export class NanoGPTFile implements Disposable {
     /** What train.py was told, and its defaults: numbers, texts and booleans by its names for them. */
     readonly flags: Readonly<Record<string, number | string | boolean>>,
     tensors: ReadonlyMap<string, TorchTensor>,
-    shapes: ReadonlyMap<string, readonly number[]>,
+    shapes: Shapes,
   ) {
     this.#file = file;
     this.#tensors = tensors;
@@ -127,13 +120,14 @@ export class NanoGPTFile implements Disposable {
     if (!saved || state?.size === 0) return undefined;
     const refuse = (why: string) => new CheckpointError(`${this.path}: its optimizer is not nanoGPT's AdamW: ${why}`);
     if (!state || !Array.isArray(groups)) throw refuse("it has no state, or no param_groups");
-    const expected = numbered(this.#shapes).map((names) => names.length).join(" and ");
+    const sizes = (lists: readonly unknown[]) =>
+      lists.map((list) => Array.isArray(list) ? list.length : 0).join(" and ") || "no";
     const numbers = groups.map((group) => group instanceof Map ? group.get("params") : undefined);
-    const counts = numbers.map((list) => Array.isArray(list) ? list.length : 0).join(" and ") || "no";
-    if (counts !== expected) throw refuse(`it has groups of ${counts} parameters, expected ${expected}`);
+    const known = numberings(this.#shapes), numbering = known.find((names) => sizes(names) === sizes(numbers));
+    if (!numbering) throw refuse(`it has groups of ${sizes(numbers)} parameters, expected ${sizes(known[0])}`);
     const tensors = new Map<string, TorchTensor>(),
       steps = new Set<number | undefined>(),
-      names = numbered(this.#shapes).flat();
+      names = numbering.flat();
     for (const [i, number] of numbers.flat().entries()) {
       const own = state.get(number as number), name = names[i], shape = this.#shapes.get(name);
       if (!(own instanceof Map)) throw refuse(`there is none for ${name}, number ${shown(`${number}`)}`);
@@ -253,20 +247,7 @@ function makeModel(config: GPTConfig, options: GPTOptions): GPT {
   return model;
 }
 
-/** Names and shapes of the parameters of such a model, in its order. */
-export function shapesOf(config: GPTConfig): Map<string, readonly number[]> {
-  const model = new GPT(config, { device: new DryDevice(new ReferenceDevice()), initialize: false });
-  return new Map([...model.namedParameters()].map(([name, { shape }]) => [name, shape]));
-}
-
-/** The names in the order of PyTorch's numbers: those that decay, and the others. */
-export function numbered(shapes: ReadonlyMap<string, readonly number[]>): [decay: string[], rest: string[]] {
-  const names = [...shapes.keys()], decays = (name: string) => shapes.get(name)!.length >= 2;
-  return [names.filter(decays), names.filter((name) => !decays(name))];
-}
-
 const isFlag = (value: unknown): boolean => ["number", "string", "boolean"].includes(typeof value);
-const isFloat = ({ dtype }: TorchTensor): boolean => dtype.includes("F");
 
 function dict(value: PickleValue | undefined, key: string): PickleDict | undefined {
   const item = value instanceof Map ? value.get(key) : undefined;
@@ -280,78 +261,4 @@ async function value(file: TorchFile, value: PickleValue | undefined, name: stri
 }
 function scalar(file: TorchFile, key: string): Promise<number | undefined> {
   return value(file, file.value instanceof Map ? file.value.get(key) : undefined, key);
-}
-
-function weightsIn(model: PickleDict, path: string): Map<string, TorchTensor> {
-  const tensors = new Map<string, TorchTensor>();
-  for (const [key, tensor] of model) {
-    const name = typeof key === "string" && key.startsWith(PREFIX) ? key.slice(PREFIX.length) : `${key}`;
-    if (MASK.test(name)) continue;
-    if (!(tensor instanceof TorchTensor)) throw new CheckpointError(`${path} is damaged: ${shown(name)} is no tensor`);
-    if (tensors.has(name)) throw new CheckpointError(`${path} is damaged: ${shown(name)} is there twice`);
-    tensors.set(name, tensor);
-  }
-  return tensors;
-}
-
-/** @param most how many tensors there are: a model of more layers need not be made to be refused */
-function configOf(
-  args: PickleDict,
-  { flags, path, most }: { flags: NanoGPTFile["flags"]; path: string; most: number },
-): GPTConfig {
-  const refuse = (name: string) =>
-    new CheckpointError(`${path} is damaged: its model_args have ${name} ${shown(`${args.get(name)}`)}`);
-  const count = (name: string): number => {
-    const value = args.get(name);
-    if (Number.isSafeInteger(value) && (value as number) > 0) return value as number;
-    throw refuse(name);
-  };
-  const bias = args.get("bias") ?? true, dropout = args.get("dropout") ?? 0; // the first versions had neither
-  if (typeof bias !== "boolean") throw refuse("bias");
-  if (typeof dropout !== "number" || !(dropout >= 0 && dropout < 1)) throw refuse("dropout");
-  if (count("n_layer") > most) throw refuse("n_layer");
-  const { activation } = flags, known = typeof activation === "string" && Object.hasOwn(ACTIVATIONS, activation);
-  return {
-    blockSize: count("block_size"),
-    vocabSize: count("vocab_size"),
-    nLayer: count("n_layer"),
-    nHead: count("n_head"),
-    nEmbd: count("n_embd"),
-    dropout,
-    bias,
-    // nanoGPT has one activation; a model of another, saved by saveNanoGPT, says so.
-    ...(known && { activation: activation as keyof typeof ACTIVATIONS }),
-  };
-}
-
-/** @returns names and shapes of the model's parameters @throws {CheckpointError} when those in the file are others */
-function checkWeights(config: GPTConfig, tensors: ReadonlyMap<string, TorchTensor>, path: string) {
-  const refuse = (why: string) => new CheckpointError(`${path} is not of the model in its model_args: ${why}`);
-  let shapes;
-  try {
-    shapes = shapesOf(config);
-  } catch (error) {
-    throw refuse((error as Error).message);
-  }
-  for (const [name, shape] of [...shapes, [HEAD, shapes.get(EMBEDDINGS)!] as const]) {
-    const tensor = tensors.get(name);
-    if (!tensor) {
-      if (name === HEAD) continue;
-      throw refuse(`it has no ${name}`);
-    }
-    if (`${tensor.shape}` !== `${shape}`) throw refuse(`${name} is [${tensor.shape}], expected [${shape}]`);
-    if (!isFloat(tensor)) throw refuse(`${name} is ${tensor.dtype}, expected floats`);
-  }
-  const other = [...tensors.keys()].find((name) => name !== HEAD && !shapes.has(name));
-  if (other !== undefined) throw refuse(`it has no ${shown(other)}`);
-  return shapes;
-}
-
-/** In nanoGPT the head and the embeddings are one; a file that has them apart must have the same twice. */
-async function checkTied(file: TorchFile, tensors: ReadonlyMap<string, TorchTensor>): Promise<void> {
-  const head = tensors.get(HEAD), embeddings = tensors.get(EMBEDDINGS)!;
-  if (!head || head.storage === embeddings.storage && head.offset === embeddings.offset) return;
-  const [a, b] = [await file.read(head, HEAD), await file.read(embeddings, EMBEDDINGS)];
-  if (a.every((value, i) => Object.is(value, b[i]))) return;
-  throw new CheckpointError(`${file.path}: ${HEAD} and ${EMBEDDINGS} differ, and in nanoGPT they are the same`);
 }

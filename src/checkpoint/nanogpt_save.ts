@@ -4,7 +4,8 @@ import { completeConfig, type GPT, type GPTConfig } from "../gpt.ts";
 import type { AdamW } from "../optim/adamw.ts";
 import { TRAINER_DEFAULTS } from "../training/options.ts";
 import type { OpenFile } from "./files.ts";
-import { EMBEDDINGS, HEAD, NO_LOSS, numbered, shapesOf } from "./nanogpt.ts";
+import { NO_LOSS } from "./nanogpt.ts";
+import { EMBEDDINGS, HEAD, numberings, type Shapes, shapesOf } from "./nanogpt_model.ts";
 import { PickleFloat, type PickleInput } from "./pickle_writer.ts";
 import type { TensorSource } from "./safetensors.ts";
 import { copies, sources } from "./tensors.ts";
@@ -36,7 +37,7 @@ export interface NanoGPTCheckpoint extends NanoGPTProgress {
  *
  * @param options.open how the file is created
  * @throws {ConfigError} when nanoGPT has no such model
- * @throws {CheckpointError} when a tensor is missing, or the file cannot be written
+ * @throws {CheckpointError} when a tensor is missing or of another shape, or the file cannot be written
  */
 export async function writeNanoGPT(
   path: string,
@@ -47,8 +48,8 @@ export async function writeNanoGPT(
   checkModel(config);
   const { nLayer, nHead, nEmbd, blockSize, bias, vocabSize, dropout, activation } = config;
   const shapes = shapesOf(config), all = new Map(weights), model = new Map<string, TensorSource>();
-  for (const name of shapes.keys()) model.set(name, named(all, name));
-  model.set(HEAD, named(all, EMBEDDINGS));
+  for (const [name, shape] of shapes) model.set(name, named(all, name, shape));
+  model.set(HEAD, model.get(EMBEDDINGS)!);
   const args = {
     ...{ n_layer: nLayer, n_head: nHead, n_embd: nEmbd, block_size: blockSize, bias, vocab_size: vocabSize },
     dropout: new PickleFloat(dropout),
@@ -61,7 +62,7 @@ export async function writeNanoGPT(
   if (activation !== "gelu") settings.set("activation", activation);
   await writeTorchFile(path, {
     model,
-    optimizer: optimizerOf(numbered(shapes), optimizer, flags),
+    optimizer: optimizerOf(shapes, optimizer, flags),
     model_args: args,
     iter_num: iter,
     best_val_loss: new PickleFloat(bestValLoss ?? NO_LOSS),
@@ -92,10 +93,11 @@ export async function saveNanoGPT(
   await writeNanoGPT(path, { config, weights, optimizer: state, ...progress });
 }
 
-function named(tensors: ReadonlyMap<string, TensorSource>, name: string): TensorSource {
+function named(tensors: ReadonlyMap<string, TensorSource>, name: string, shape: readonly number[]): TensorSource {
   const tensor = tensors.get(name);
-  if (tensor) return tensor;
-  throw new CheckpointError(`${name} is missing, which a model of this config has`);
+  if (!tensor) throw new CheckpointError(`${name} is missing, which a model of this config has`);
+  if (`${tensor.shape}` === `${shape}`) return tensor;
+  throw new CheckpointError(`${name} is [${tensor.shape}], and in a model of this config [${shape}]`);
 }
 
 /** Flags that are floats in train.py though their value may be whole. */
@@ -114,7 +116,7 @@ function checkModel({ nEmbd, nInner, activation, layerNormEpsilon, tieWordEmbedd
 
 /** What `torch.optim.AdamW.state_dict()` gives. */
 function optimizerOf(
-  names: readonly string[][],
+  shapes: Shapes,
   optimizer: NanoGPTCheckpoint["optimizer"],
   flags: Readonly<Record<string, unknown>>,
 ): TorchInput {
@@ -122,6 +124,7 @@ function optimizerOf(
   const flag = (name: string, fallback: number) => Number(flags[name] ?? fallback);
   const float = (value: number) => new PickleFloat(value);
   const betas = Object.freeze([float(flag("beta1", beta1)), float(flag("beta2", beta2))]);
+  const [names] = numberings(shapes);
   let number = 0;
   const groups = names.map((group, i) => ({
     lr: float(flag("learning_rate", learningRate)),
@@ -137,7 +140,7 @@ function optimizerOf(
     const tensors = new Map(optimizer.tensors);
     for (const [i, name] of names.flat().entries()) {
       const step: TensorSource = { dtype: "F32", shape: [], data: () => Float32Array.of(optimizer.steps) };
-      const [m, v] = ["exp_avg", "exp_avg_sq"].map((part) => named(tensors, `${name}.${part}`));
+      const [m, v] = ["exp_avg", "exp_avg_sq"].map((part) => named(tensors, `${name}.${part}`, shapes.get(name)!));
       state.set(i, { step, exp_avg: m, exp_avg_sq: v });
     }
   }

@@ -4,7 +4,7 @@ import type { OpenFile } from "./files.ts";
 import { f32ToBf16, f32ToF16 } from "./half.ts";
 import { PickleCall, type PickleInput, PickleName, PicklePersistent, writePickle } from "./pickle_writer.ts";
 import type { TensorSource } from "./safetensors.ts";
-import { STORAGES, type TorchType } from "./torch_file.ts";
+import { STORAGES, type TorchType } from "./torch_structure.ts";
 import { zipParts, type ZipRecord } from "./zip_writer.ts";
 
 /** What can be saved: values as pickle_writer.ts takes them, and tensors anywhere within. */

@@ -141,6 +141,14 @@ def checkpoints():
             compiled[f"_orig_mod.{mask}"] = torch.tril(torch.ones(8, 8)).view(1, 1, 8, 8)
     torch.save({**saved, "model": compiled, "best_val_loss": loss.item()}, OUT / "ckpt_compiled.pt")
 
+    # As nanoGPT's first versions numbered: embeddings do not decay, and each group is sorted by name.
+    parameters = dict(model.named_parameters())
+    linear = sorted(name for name, p in parameters.items() if p.dim() >= 2 and ".wte." not in name and ".wpe." not in name)
+    groups = [linear, sorted(set(parameters) - set(linear))]
+    older = torch.optim.AdamW([{"params": [parameters[name] for name in group]} for group in groups])
+    older.state.update(optimizer.state)
+    torch.save({**saved, "optimizer": older.state_dict()}, OUT / "ckpt_older.pt")
+
     names = [name for name, p in model.named_parameters() if p.dim() >= 2]
     names += [name for name, p in model.named_parameters() if p.dim() < 2]
     tensors = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
