@@ -52,8 +52,8 @@ const ALWAYS: readonly PickleGlobal[] = [
  * import { readPickle } from "./pickle.ts";
  * import { writePickle } from "./pickle_writer.ts";
  *
- * const bytes = writePickle({ shape: [2, 3], name: "wte" });
- * assertEquals(readPickle(bytes, { where: "memory" }), new Map<string, unknown>([["shape", [2, 3]], ["name", "wte"]]));
+ * const bytes = writePickle({ shape: "2 × 3", name: "wte" });
+ * assertEquals(readPickle(bytes, { where: "memory" }), new Map([["shape", "2 × 3"], ["name", "wte"]]));
  * ```
  * @throws {CheckpointError} when it is damaged, too large, not of protocols 2 to 5, or names what it may not
  */

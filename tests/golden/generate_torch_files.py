@@ -12,6 +12,7 @@ import os
 import pathlib
 import pickle
 import shutil
+import subprocess
 import sys
 import zipfile
 
@@ -219,4 +220,5 @@ if __name__ == "__main__":
     checkpoints()
     pickles()
     meta()
+    subprocess.run(["deno", "fmt", "-q", str(OUT)], check=True)
     print(sum(file.stat().st_size for file in OUT.iterdir()), "bytes")
