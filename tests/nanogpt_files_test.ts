@@ -1,6 +1,7 @@
 /** ckpt.pt and meta.pkl: what is refused, and runs that become one and come back. */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { createFile } from "../src/checkpoint/files.ts";
+import { bf16ToF32, f32ToBf16 } from "../src/checkpoint/half.ts";
 import { readMetaPkl, writeMetaPkl } from "../src/checkpoint/meta_pkl.ts";
 import { loadNanoGPT, NanoGPTFile } from "../src/checkpoint/nanogpt.ts";
 import { nanoGPTToRun, runToNanoGPT } from "../src/checkpoint/nanogpt_run.ts";
@@ -264,6 +265,10 @@ Deno.test("a model is saved as nanoGPT's with or without its optimizer, where na
     const { model: loaded } = await loadNanoGPT(path, { device, dropout: 0 });
     assertEquals([loaded.config.activation, loaded.config.dropout], ["gelu_new", 0]);
     assertEquals(await bits(loaded.namedParameters()), await bits(model.namedParameters()));
+    const { model: half } = await loadNanoGPT(path, { device, weights: "bf16" });
+    assertEquals(half.lm_head.weight.dtype, "bf16");
+    const rounded = f32ToBf16(await model.lm_head.weight.data() as Float32Array);
+    assertEquals(await half.lm_head.weight.data(), bf16ToF32(rounded));
     const others = [{ activation: "relu" }, { nInner: 13 }, { layerNormEpsilon: 1e-6 }, { tieWordEmbeddings: false }];
     for (const other of others) {
       const model = new GPT({ ...sizes, ...other } as typeof sizes, { device });
