@@ -141,11 +141,12 @@ Deno.test("a text that cannot be encoded leaves nothing behind", () =>
   }));
 
 Deno.test("a tokenizer whose token could be cut is refused", async () => {
+  const flags = { special: false, lstrip: false, rstrip: false, single_word: false };
   const json = {
     type: "bpe",
     vocab: { a: 0 },
     merges: [],
-    added_tokens: [{ id: 1, content: "a token", special: false }],
+    added_tokens: [{ id: 1, content: "a token", ...flags }],
   };
   const tokenizer = await tokenizerFromJSON(json), options = { input: "LICENSE", outDir: "/nowhere/x", tokenizer };
   await assertRejects(() => run(options), ConfigError, "the token a token");

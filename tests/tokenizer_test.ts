@@ -107,11 +107,12 @@ Deno.test("a stream of ids never gives a part of a character", async () => {
 /** GPT-2's letters for the bytes of "ab c" and a little more, and merges that make words of them. */
 const vocab = { a: 0, b: 1, c: 2, "Ġ": 3, ab: 4, "Ġab": 5, abc: 6, "<|endoftext|>": 7 };
 const merges = ["a b", "Ġ ab", "ab c"];
+const flags = { lstrip: false, rstrip: false, single_word: false };
 const model = { type: "BPE", vocab, merges };
 const tokenizerJson = {
   model,
   pre_tokenizer: { type: "ByteLevel", add_prefix_space: false },
-  added_tokens: [{ id: 7, content: "<|endoftext|>", special: true }],
+  added_tokens: [{ id: 7, content: "<|endoftext|>", special: true, ...flags }],
 };
 
 async function inFolder(files: Record<string, unknown>, body: (folder: string) => Promise<void>): Promise<void> {
@@ -144,7 +145,12 @@ Deno.test("merges are applied in their order, and saved with the run", () =>
   }));
 
 Deno.test("files beside vocab.json name more tokens", () => {
-  const config = { added_tokens_decoder: { 8: { content: "<pad>", special: true }, 9: { content: "ab ab" } } };
+  const config = {
+    added_tokens_decoder: {
+      8: { content: "<pad>", special: true, ...flags },
+      9: { content: "ab ab", special: false, ...flags },
+    },
+  };
   const files = { "vocab.json": vocab, "merges.txt": merges.join("\r\n"), "tokenizer_config.json": config };
   return inFolder({ ...files, "added_tokens.json": { cc: 10 } }, async (folder) => {
     const tokenizer = await loadTokenizer(folder);
@@ -196,7 +202,10 @@ Deno.test("a tokenizer.json of another kind is refused by its name", async () =>
     [{ pre_tokenizer: { type: "Metaspace" } }, 'pre_tokenizer is "Metaspace"'],
     [{ pre_tokenizer: { type: "Sequence", pretokenizers: [] } }, 'pre_tokenizer is "Sequence"'],
     [{ pre_tokenizer: { type: "ByteLevel", add_prefix_space: true } }, "pre_tokenizer.add_prefix_space is true"],
-    [{ pre_tokenizer: { type: "ByteLevel", use_regex: false } }, "pre_tokenizer.use_regex is false"],
+    [
+      { pre_tokenizer: { type: "ByteLevel", add_prefix_space: false, use_regex: false } },
+      "pre_tokenizer.use_regex is false",
+    ],
     [{ post_processor: { type: "BertProcessing" } }, 'post_processor is "BertProcessing"'],
     [
       { post_processor: { type: "TemplateProcessing", single: [{ SpecialToken: {} }, { Sequence: {} }] } },
@@ -205,8 +214,13 @@ Deno.test("a tokenizer.json of another kind is refused by its name", async () =>
     [{ decoder: { type: "WordPiece" } }, 'decoder is "WordPiece"'],
     [{ added_tokens: {} }, "added_tokens is no list"],
     [{ added_tokens: [{ id: 7 }] }, '{"id":7} is no added token'],
-    [{ added_tokens: [{ id: 6, content: "<|endoftext|>", special: true }] }, "has the ids 7 and 6"],
-    [{ added_tokens: [{ id: 7, content: "<|endoftext|>", lstrip: true }] }, '"<|endoftext|>" has lstrip'],
+    [{ pre_tokenizer: { type: "ByteLevel" } }, "pre_tokenizer.add_prefix_space is null"],
+    [{ added_tokens: [{ id: 7, content: "<|endoftext|>", special: true, lstrip: false }] }, "is no added token"],
+    [{ added_tokens: [{ id: 6, content: "<|endoftext|>", special: true, ...flags }] }, "has the ids 7 and 6"],
+    [
+      { added_tokens: [{ id: 7, content: "<|endoftext|>", special: true, ...flags, lstrip: true }] },
+      '"<|endoftext|>" has lstrip',
+    ],
   ];
   for (const [change, message] of cases) await refused(file(change), "tokenizer.json", message);
   await refused({ "tokenizer.json": "[]" }, "does not hold a JSON object");

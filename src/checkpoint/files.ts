@@ -68,15 +68,15 @@ export function writeJson(path: string, value: unknown, open?: OpenFile): Promis
 
 /** @throws {CheckpointError} when the file is missing, unreadable, or no JSON object */
 export async function readJson(path: string): Promise<Record<string, unknown>> {
-  let text;
+  let bytes;
   try {
-    text = await Deno.readTextFile(path);
+    bytes = await Deno.readFile(path);
   } catch (error) {
     throw new CheckpointError(`Cannot read ${path}: ${reason(error)}`);
   }
   let value: unknown;
   try {
-    value = JSON.parse(text);
+    value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
   } catch {
     // The parser's message quotes the text; that it is damaged is all that helps.
   }

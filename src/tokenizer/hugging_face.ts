@@ -88,7 +88,8 @@ export function bytePairTokenizer({ vocab, merges, added }: VocabularyAndMerges,
   for (const [token, bytes] of own) {
     if (bytes.length > 1 && !made.has(token)) throw wrong(`no merge makes the token ${JSON.stringify(token)}`);
   }
-  const json = { type: "bpe", vocab, merges: merges.map((pair) => pair.join(" ")), added_tokens: added };
+  const added_tokens = added.map((token) => ({ ...token, lstrip: false, rstrip: false, single_word: false }));
+  const json = { type: "bpe", vocab, merges: merges.map((pair) => pair.join(" ")), added_tokens };
   return new BytePairTokenizer({ tokens, merges: ranks, pattern: R50K, special: of(true), added: of(false), json });
 }
 
@@ -118,9 +119,15 @@ export function parseVocabulary(json: unknown, path: string): Record<string, num
 /**
  * Reads `merges.txt`: a pair a line, the first to be merged first; a line that begins with `#version` is none.
  *
- * @throws {CheckpointError} when a line is no pair
+ * @throws {CheckpointError} when a line is no pair, or the file no text
  */
-export function parseMerges(text: string, path: string): [string, string][] {
+export function parseMerges(bytes: Uint8Array<ArrayBuffer>, path: string): [string, string][] {
+  let text;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    throw new CheckpointError(`${path} is damaged: it is not UTF-8 text`);
+  }
   const lines = text.split(/\r?\n/);
   if (lines[0].startsWith("#version")) lines.shift();
   if (lines.at(-1) === "") lines.pop();
@@ -167,7 +174,9 @@ export function parseTokenizerJson(json: unknown, path: string): BytePairTokeniz
   if (!isObject(pre_tokenizer) || pre_tokenizer.type !== "ByteLevel") {
     throw refuse("pre_tokenizer", pre_tokenizer ?? null);
   }
-  if (pre_tokenizer.add_prefix_space) throw refuse("pre_tokenizer.add_prefix_space", true);
+  if (pre_tokenizer.add_prefix_space !== false) {
+    throw refuse("pre_tokenizer.add_prefix_space", pre_tokenizer.add_prefix_space ?? null);
+  }
   if (pre_tokenizer.use_regex === false) throw refuse("pre_tokenizer.use_regex", false);
   if (post_processor && !addsNothing(post_processor)) throw refuse("post_processor", post_processor);
   if (decoder && !(isObject(decoder) && decoder.type === "ByteLevel")) throw refuse("decoder", decoder);
@@ -196,19 +205,24 @@ function addsNothing(processor: unknown): boolean {
 export function parseAdded(list: unknown, path: string): AddedToken[] {
   if (!Array.isArray(list)) throw new CheckpointError(`${path} is damaged: added_tokens is no list`);
   return list.map((token) => {
-    const { content, id, special = false } = isObject(token) ? token : {};
-    if (typeof content !== "string" || content === "" || typeof id !== "number" || typeof special !== "boolean") {
+    const { content, id, special } = isObject(token) ? token : {};
+    // A flag that is not there may have been misspelt.
+    const complete = isObject(token) && [...FLAGS, "special"].every((name) => typeof token[name] === "boolean");
+    if (typeof content !== "string" || content === "" || typeof id !== "number" || !complete) {
       throw new CheckpointError(`${path} is damaged: ${JSON.stringify(token)} is no added token`);
     }
-    for (const name of ["lstrip", "rstrip", "single_word"]) {
-      if (!(token as Record<string, unknown>)[name]) continue;
+    for (const name of FLAGS) {
+      if (!token[name]) continue;
       throw new CheckpointError(
         `${path}: the added token ${JSON.stringify(content)} has ${name}, which is not read here`,
       );
     }
-    return { content, id, special };
+    return { content, id, special: special === true };
   });
 }
+
+/** What an added token can ask for besides, none of which is done here. */
+const FLAGS = ["lstrip", "rstrip", "single_word"] as const;
 
 export function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);

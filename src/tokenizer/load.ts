@@ -77,11 +77,12 @@ export async function tokenizerFromJSON(json: unknown, path = "the vocabulary"):
 /** GPT-2's files before `tokenizer.json`. Which tokens are special stands in other files beside them. */
 async function loadVocabAndMerges(folder: string): Promise<Tokenizer> {
   const path = `${folder}/vocab.json`, vocab = parseVocabulary(await readJson(path), path);
-  let text: string;
+  const merges = `${folder}/merges.txt`;
+  let bytes: Uint8Array<ArrayBuffer>;
   try {
-    text = await Deno.readTextFile(`${folder}/merges.txt`);
+    bytes = await Deno.readFile(merges);
   } catch (error) {
-    throw new CheckpointError(`Cannot read ${folder}/merges.txt: ${reason(error)}`);
+    throw new CheckpointError(`Cannot read ${merges}: ${reason(error)}`);
   }
   const added = new Map<string, AddedToken>();
   const add = (token: AddedToken) => added.set(token.content, token);
@@ -94,7 +95,7 @@ async function loadVocabAndMerges(folder: string): Promise<Tokenizer> {
   }
   for (const token of await readConfig(folder)) add(token);
   return bytePairTokenizer(
-    { vocab, merges: parseMerges(text, `${folder}/merges.txt`), added: [...added.values()] },
+    { vocab, merges: parseMerges(bytes, merges), added: [...added.values()] },
     folder,
   );
 }
