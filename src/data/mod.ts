@@ -1,4 +1,8 @@
-/** Text to batches of token ids. */
+/** Text to tokens, and tokens to batches. */
 export { type Batch, batchAt, getBatch } from "./batch.ts";
+export { type DataFolder, modelVocabSize, openDataFolder } from "./data_folder.ts";
+export { type DataOptions, loadData, type LoadedData } from "./load_data.ts";
 export { defaultCacheFolder, type LoadedText, loadText, readText, type TextOptions } from "./load_text.ts";
+export { prepare, type Prepared, type PrepareOptions, type PrepareProgress } from "./prepare.ts";
 export { splitTokens, type TokenSplits } from "./split.ts";
+export { TokenFile, type Tokens, type TokenType } from "./tokens.ts";

@@ -165,13 +165,15 @@ export class BytePairTokenizer implements Tokenizer {
   }
 }
 
+const encoder = new TextEncoder();
+
 /** A text's UTF-8 bytes as a string, each byte as the character with its number. */
 export function byteString(text: string): string {
   // deno-lint-ignore no-control-regex
   if (/^[\x00-\x7f]*$/.test(text)) return text;
-  let bytes = "";
-  for (const byte of new TextEncoder().encode(text)) bytes += String.fromCharCode(byte);
-  return bytes;
+  const bytes = encoder.encode(text);
+  if (bytes.length < 1000) return String.fromCharCode(...bytes);
+  return Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""); // more arguments than a call takes
 }
 
 /** Cuts a text at each of the tokens, of which the longer goes first; they and what is between them, in turn. */
