@@ -1,9 +1,17 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { CheckpointError, ConfigError, DataError } from "../src/errors.ts";
 import { mergePairs } from "../src/tokenizer/merge.ts";
-import { type BytePairTokenizer, CharacterTokenizer, loadTokenizer, tokenizerFromJSON } from "../src/tokenizer/mod.ts";
+import {
+  type BytePairTokenizer,
+  CharacterTokenizer,
+  loadTokenizer,
+  toHuggingFaceTokenizer,
+  type Tokenizer,
+  tokenizerFromJSON,
+} from "../src/tokenizer/mod.ts";
 import { CUT } from "../src/tokenizer/patterns.ts";
 import { Generator } from "../src/random.ts";
+import huggingFace from "./golden/hugging_face_tokenizers.json" with { type: "json" };
 import tiktoken from "./golden/tiktoken_encodings.json" with { type: "json" };
 
 const names = Object.keys(tiktoken.encodings);
@@ -240,3 +248,39 @@ Deno.test("what names no tokenizer is refused with those there are", async () =>
     await assertRejects(() => tokenizerFromJSON(json), CheckpointError);
   }
 });
+
+Deno.test("what is saved for transformers is read again, with the same ids", async () => {
+  const small = await tokenizerFromJSON(JSON.parse(JSON.stringify(await savedTokenizer())));
+  const characters = CharacterTokenizer.fromText(tiktoken.strings.join("").toWellFormed());
+  for (const tokenizer of [await loadTokenizer("gpt2"), small, characters]) {
+    await inFolder({ ...toHuggingFaceTokenizer(tokenizer) }, async (folder) => {
+      const again = await loadTokenizer(folder), special = { allowedSpecial: "all" } as const;
+      assertEquals(again.vocabSize, tokenizer.vocabSize);
+      for (const string of tiktoken.strings) {
+        const text = string.toWellFormed();
+        assertEquals(again.encode(text, special), tokenizer.encode(text, special), JSON.stringify(text));
+      }
+    });
+  }
+  const other = await loadTokenizer("cl100k_base");
+  assertThrows(() => toHuggingFaceTokenizer(other), ConfigError, "GPT-2's pattern");
+});
+
+Deno.test("GPT-2's merges are found again in its ranks", async () => {
+  const { model } = toHuggingFaceTokenizer(await loadTokenizer("gpt2"))["tokenizer.json"] as {
+    model: { vocab: Record<string, number>; merges: string[] };
+  };
+  // The beginning of GPT-2's merges.txt, and of its vocab.json.
+  assertEquals(model.merges.slice(0, 6), ["Ġ t", "Ġ a", "h e", "i n", "r e", "o n"]);
+  assertEquals([model.merges.length, Object.keys(model.vocab).length], [50000, 50257]);
+  assertEquals([model.vocab["!"], model.vocab["Ġthe"], model.vocab["<|endoftext|>"]], [0, 262, 50256]);
+});
+
+/** The tokenizer that Hugging Face's libraries have saved, with added tokens. */
+async function savedTokenizer(): Promise<Tokenizer> {
+  let tokenizer!: Tokenizer;
+  await inFolder(huggingFace.cases[1].files, async (folder) => {
+    tokenizer = await loadTokenizer(folder);
+  });
+  return tokenizer;
+}

@@ -47,32 +47,30 @@ const REMEMBERED = 1 << 17, LONGEST = 64;
  * ```
  */
 export class BytePairTokenizer implements Tokenizer {
-  readonly #tables: BytePairTables;
   readonly #ids = new Map<string, number>();
   /** Ids of pieces that were met before. */
   readonly #known = new Map<string, number | Int32Array>();
 
-  constructor(tables: BytePairTables) {
-    this.#tables = tables;
+  constructor(readonly tables: BytePairTables) {
     // Where the vocabulary itself says what is merged, nothing may be merged to a special token.
     const reserved = new Set(tables.merges ? [] : [...tables.special.values(), ...this.addedTokens.values()]);
     tables.tokens.forEach((bytes, id) => bytes !== undefined && !reserved.has(id) && this.#ids.set(bytes, id));
   }
 
   get vocabSize(): number {
-    return this.#tables.tokens.length;
+    return this.tables.tokens.length;
   }
   /** Special tokens and their ids. */
   get specialTokens(): ReadonlyMap<string, number> {
-    return this.#tables.special;
+    return this.tables.special;
   }
   /** Texts that are always tokens of their own, and their ids. */
   get addedTokens(): ReadonlyMap<string, number> {
-    return this.#tables.added ?? NONE;
+    return this.tables.added ?? NONE;
   }
 
   encode(text: string, options: EncodeOptions = {}): Int32Array<ArrayBuffer> {
-    const { special } = this.#tables, { allowedSpecial = new Set(), disallowedSpecial = "all" } = options;
+    const { special } = this.tables, { allowedSpecial = new Set(), disallowedSpecial = "all" } = options;
     const allowed = [...special.keys()].filter((token) => allowedSpecial === "all" || allowedSpecial.has(token));
     for (const token of disallowedSpecial === "all" ? special.keys() : disallowedSpecial) {
       if (disallowedSpecial === "all" && allowed.includes(token) || !text.includes(token)) continue;
@@ -116,18 +114,18 @@ export class BytePairTokenizer implements Tokenizer {
 
   /** An encoding's name, or the tables of one that has none. */
   toJSON(): Record<string, unknown> {
-    return this.#tables.json;
+    return this.tables.json;
   }
 
   #bytesOf(id: number): string {
-    const bytes = this.#tables.tokens[id];
+    const bytes = this.tables.tokens[id];
     if (bytes === undefined) throw new DataError(`Token ${id} is outside the vocabulary of ${this.vocabSize}`);
     return bytes;
   }
 
   /** Encodes a text without special tokens. */
   #encodeText(text: string, ids: IdList): void {
-    const { pattern } = this.#tables, known = this.#known;
+    const { pattern } = this.tables, known = this.#known;
     pattern.lastIndex = 0;
     for (let start = 0, end; pattern.test(text); start = end) { // `test` makes no object for each match
       end = pattern.lastIndex;
@@ -138,7 +136,7 @@ export class BytePairTokenizer implements Tokenizer {
   }
 
   #encodePiece(piece: string): number | Int32Array {
-    const bytes = byteString(piece), { merges } = this.#tables, ids = this.#ids;
+    const bytes = byteString(piece), { merges } = this.tables, ids = this.#ids;
     const rank = merges
       ? (start: number, middle: number, end: number) =>
         merges.get(bytes.slice(start, middle) + BETWEEN + bytes.slice(middle, end))

@@ -5,7 +5,9 @@
  */
 import { CheckpointError } from "../errors.ts";
 import { BETWEEN, BytePairTokenizer, byteString } from "./byte_pair.ts";
+import { CharacterTokenizer } from "./character.ts";
 import { R50K } from "./patterns.ts";
+import type { Tokenizer } from "./tokenizer.ts";
 
 /** A token besides the vocabulary's. */
 export interface AddedToken {
@@ -33,6 +35,13 @@ for (let byte = 0; byte < 256; byte++) {
 for (let byte = 0; byte < 256; byte++) {
   const letter = String.fromCharCode(byte);
   if (![...byteOfLetter.values()].includes(letter)) byteOfLetter.set(letter, letter);
+}
+
+const letterOfByte = new Map(Array.from(byteOfLetter, ([letter, byte]) => [byte, letter]));
+
+/** Writes bytes in GPT-2's letters. */
+export function bytesInLetters(bytes: string): string {
+  return Array.from(bytes, (byte) => letterOfByte.get(byte)).join("");
 }
 
 /** More would not leave room for a rank and a position in one number. */
@@ -151,11 +160,11 @@ export function parsePairs(merges: unknown, path: string): [string, string][] {
 }
 
 /**
- * The tokenizer of a `tokenizer.json`.
+ * The tokenizer of a `tokenizer.json`: of byte pairs, or of characters as `toHuggingFaceTokenizer` writes them.
  *
  * @throws {CheckpointError} when it is of another kind than GPT-2's, naming what is other, or damaged
  */
-export function parseTokenizerJson(json: unknown, path: string): BytePairTokenizer {
+export function parseTokenizerJson(json: unknown, path: string): Tokenizer {
   const { model, normalizer, pre_tokenizer, post_processor, decoder, added_tokens } = isObject(json) ? json : {};
   if (!isObject(model)) throw new CheckpointError(`${path} is damaged: it has no model`);
   const refuse = (what: string, value: unknown) => {
@@ -164,6 +173,10 @@ export function parseTokenizerJson(json: unknown, path: string): BytePairTokeniz
       `${path}: ${what} is ${JSON.stringify(shown)}, and only byte-level BPE as GPT-2's is read here`,
     );
   };
+  const characters = charactersOf(model, pre_tokenizer);
+  if (characters && !normalizer && !post_processor && !(Array.isArray(added_tokens) && added_tokens.length > 0)) {
+    return new CharacterTokenizer(characters);
+  }
   // Older files name no type.
   if ((model.type ?? "BPE") !== "BPE") throw refuse("model.type", model.type);
   for (const name of ["dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"]) {
@@ -185,6 +198,17 @@ export function parseTokenizerJson(json: unknown, path: string): BytePairTokeniz
     { vocab: parseVocabulary(model.vocab, path), merges: parsePairs(model.merges, path), added },
     path,
   );
+}
+
+/** The characters of a model whose words are characters, as `toHuggingFaceTokenizer` writes it. */
+function charactersOf({ type, vocab }: Record<string, unknown>, splitter: unknown): string[] | undefined {
+  const split = { type: "Split", pattern: { Regex: String.raw`[\s\S]` }, behavior: "Isolated", invert: false };
+  if (type !== "WordLevel" || !isObject(vocab) || !isObject(splitter)) return;
+  if (Object.entries(split).some(([name, value]) => JSON.stringify(splitter[name]) !== JSON.stringify(value))) return;
+  const characters: string[] = [];
+  for (const [token, id] of Object.entries(vocab)) if ([...token].length === 1) characters[Number(id)] = token;
+  const complete = characters.length === Object.keys(vocab).length && !characters.includes(undefined!);
+  return complete ? characters : undefined;
 }
 
 /** Whether a post-processor leaves the ids of a text as they are; a template that is the text alone does. */

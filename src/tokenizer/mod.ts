@@ -2,4 +2,5 @@
 export { type BytePairTables, BytePairTokenizer } from "./byte_pair.ts";
 export { CharacterTokenizer } from "./character.ts";
 export { loadTokenizer, tokenizerFromJSON } from "./load.ts";
+export { type HuggingFaceTokenizer, toHuggingFaceTokenizer } from "./to_hugging_face.ts";
 export type { EncodeOptions, TokenDecoder, Tokenizer } from "./tokenizer.ts";

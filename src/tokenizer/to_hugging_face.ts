@@ -1,0 +1,100 @@
+/** Tokenizers into the files that Hugging Face's libraries read. */
+import { ConfigError } from "../errors.ts";
+import { BytePairTokenizer } from "./byte_pair.ts";
+import { CharacterTokenizer } from "./character.ts";
+import { type AddedToken, bytesInLetters } from "./hugging_face.ts";
+import { mergePairs } from "./merge.ts";
+import { R50K } from "./patterns.ts";
+import type { Tokenizer } from "./tokenizer.ts";
+
+/** The contents of a tokenizer's files, by their names. */
+export interface HuggingFaceTokenizer {
+  readonly "tokenizer.json": Readonly<Record<string, unknown>>;
+  readonly "tokenizer_config.json": Readonly<Record<string, unknown>>;
+}
+
+/**
+ * The files with which `AutoTokenizer.from_pretrained` gives a text the same ids. Of `loadTokenizer`'s they are those with GPT-2's
+ * pattern, and characters; a text with a character outside their vocabulary is an error there too.
+ *
+ * @throws {ConfigError} when the tokenizer is of another kind
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { CharacterTokenizer, toHuggingFaceTokenizer } from "@nanogpt/ts/tokenizer";
+ *
+ * const files = toHuggingFaceTokenizer(CharacterTokenizer.fromText("hello"));
+ * assertEquals(Object.keys(files), ["tokenizer.json", "tokenizer_config.json"]);
+ * ```
+ */
+export function toHuggingFaceTokenizer(tokenizer: Tokenizer): HuggingFaceTokenizer {
+  if (tokenizer instanceof CharacterTokenizer) return files(characterParts(tokenizer), []);
+  if (tokenizer instanceof BytePairTokenizer && tokenizer.tables.pattern === R50K) {
+    const added = [...list(tokenizer.specialTokens, true), ...list(tokenizer.addedTokens, false)];
+    return files(bytePairParts(tokenizer), added.sort((a, b) => a.id - b.id));
+  }
+  throw new ConfigError(
+    "Only tokenizers of characters, and byte pairs with GPT-2's pattern, can be saved for transformers",
+  );
+}
+
+function list(tokens: ReadonlyMap<string, number>, special: boolean): AddedToken[] {
+  return Array.from(tokens, ([content, id]) => ({ id, content, special }));
+}
+
+function files(parts: Record<string, unknown>, added: AddedToken[]): HuggingFaceTokenizer {
+  const flags = { single_word: false, lstrip: false, rstrip: false, normalized: false };
+  const added_tokens = added.map(({ id, content, special }) => ({ id, content, ...flags, special }));
+  const end = added.find(({ content }) => content === "<|endoftext|>")?.content;
+  const config = { tokenizer_class: "PreTrainedTokenizerFast", clean_up_tokenization_spaces: false };
+  return {
+    "tokenizer.json": { version: "1.0", truncation: null, padding: null, added_tokens, normalizer: null, ...parts },
+    "tokenizer_config.json": { ...config, ...(end && { bos_token: end, eos_token: end, unk_token: end }) },
+  };
+}
+
+function bytePairParts({ tables }: BytePairTokenizer): Record<string, unknown> {
+  const { json, tokens, special } = tables,
+    byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
+  const letters = new Map(tokens.map((bytes, id) => [id, bytesInLetters(bytes!)]));
+  const vocab = json.vocab ?? Object.fromEntries(Array.from(letters, ([id, token]) => [token, id]));
+  const merges = json.merges ?? recoverMerges(tokens as readonly string[], new Set(special.values()));
+  const model = {
+    type: "BPE",
+    dropout: null,
+    unk_token: null,
+    continuing_subword_prefix: null,
+    end_of_word_suffix: null,
+  };
+  return {
+    pre_tokenizer: byteLevel,
+    post_processor: byteLevel,
+    decoder: byteLevel,
+    model: { ...model, fuse_unk: false, byte_fallback: false, ignore_merges: false, vocab, merges },
+  };
+}
+
+/** Which two tokens each token was merged of: those that are left when its bytes are merged as far as earlier tokens go. */
+function recoverMerges(tokens: readonly string[], special: ReadonlySet<number>): string[] {
+  const ids = new Map(tokens.map((bytes, id) => [bytes, id])), merges: string[] = [];
+  tokens.forEach((bytes, id) => {
+    if (bytes.length === 1 || special.has(id)) return;
+    const [, middle] = mergePairs(bytes.length, (start, _, end) => {
+      const rank = ids.get(bytes.slice(start, end));
+      return rank !== undefined && rank < id ? rank : undefined;
+    });
+    merges.push(`${bytesInLetters(bytes.slice(0, middle))} ${bytesInLetters(bytes.slice(middle))}`);
+  });
+  return merges;
+}
+
+/** Every character is a word, and one that is none of them is no token. */
+function characterParts({ characters }: CharacterTokenizer): Record<string, unknown> {
+  const vocab = Object.fromEntries(characters.map((character, id) => [character, id]));
+  return {
+    pre_tokenizer: { type: "Split", pattern: { Regex: String.raw`[\s\S]` }, behavior: "Isolated", invert: false },
+    post_processor: null,
+    decoder: { type: "Fuse" },
+    model: { type: "WordLevel", vocab, unk_token: "<unk>" },
+  };
+}
