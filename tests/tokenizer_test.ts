@@ -219,6 +219,7 @@ Deno.test("a tokenizer.json of another kind is refused by its name", async () =>
       { post_processor: { type: "TemplateProcessing", single: [{ SpecialToken: {} }, { Sequence: {} }] } },
       "post_processor",
     ],
+    [{ post_processor: { type: "TemplateProcessing", single: [null] } }, "post_processor"],
     [{ decoder: { type: "WordPiece" } }, 'decoder is "WordPiece"'],
     [{ added_tokens: {} }, "added_tokens is no list"],
     [{ added_tokens: [{ id: 7 }] }, '{"id":7} is no added token'],

@@ -4,6 +4,8 @@ import { CheckpointError, ConfigError } from "../errors.ts";
 import { reason } from "../reason.ts";
 import { CharacterTokenizer } from "./character.ts";
 import { encodingName, encodingNames, loadEncoding } from "./encodings.ts";
+import type { Tokenizer } from "./tokenizer.ts";
+import { parseTokenizerJson } from "./tokenizer_json.ts";
 import {
   type AddedToken,
   bytePairTokenizer,
@@ -11,10 +13,8 @@ import {
   parseAdded,
   parseMerges,
   parsePairs,
-  parseTokenizerJson,
   parseVocabulary,
-} from "./hugging_face.ts";
-import type { Tokenizer } from "./tokenizer.ts";
+} from "./vocab_and_merges.ts";
 
 /**
  * A tokenizer by its name, or out of a folder.

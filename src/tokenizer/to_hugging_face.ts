@@ -1,11 +1,12 @@
 /** Tokenizers into the files that Hugging Face's libraries read. */
 import { ConfigError } from "../errors.ts";
+import { bytesInLetters } from "./byte_letters.ts";
 import { BytePairTokenizer } from "./byte_pair.ts";
 import { CharacterTokenizer } from "./character.ts";
-import { type AddedToken, bytesInLetters } from "./hugging_face.ts";
 import { mergePairs } from "./merge.ts";
 import { R50K } from "./patterns.ts";
 import type { Tokenizer } from "./tokenizer.ts";
+import type { AddedToken } from "./vocab_and_merges.ts";
 
 /** The contents of a tokenizer's files, by their names. */
 export interface HuggingFaceTokenizer {

@@ -1,13 +1,11 @@
 /**
- * Tokenizers of the files beside a Hugging Face model: `tokenizer.json`, or GPT-2's older `vocab.json` and `merges.txt`. It is
- * byte-level BPE with GPT-2's pattern, and what a `tokenizer.json` asks for beyond that is refused by its name: other ids
- * than transformers' would be worse than none. So are merges and vocabularies that do not fit each other.
+ * The tokenizer of GPT-2's files `vocab.json` and `merges.txt`, and of the same in a `tokenizer.json`. Merges and vocabularies that do
+ * not fit each other are refused: other ids than transformers' would be worse than none.
  */
 import { CheckpointError } from "../errors.ts";
+import { letterBytes } from "./byte_letters.ts";
 import { BETWEEN, BytePairTokenizer, byteString } from "./byte_pair.ts";
-import { CharacterTokenizer } from "./character.ts";
 import { R50K } from "./patterns.ts";
-import type { Tokenizer } from "./tokenizer.ts";
 
 /** A token besides the vocabulary's. */
 export interface AddedToken {
@@ -23,25 +21,6 @@ export interface VocabularyAndMerges {
   /** In the order of their ranks. */
   readonly merges: readonly (readonly [left: string, right: string])[];
   readonly added: readonly AddedToken[];
-}
-
-/** GPT-2's letters for bytes (`bytes_to_unicode`): printable ones stand for themselves, the others are 256, 257, … */
-const byteOfLetter = new Map<string, string>();
-for (let byte = 0; byte < 256; byte++) {
-  const printable = byte > 32 && byte < 127 || byte > 160 && byte !== 173;
-  const letter = printable ? byte : 256 + byteOfLetter.size;
-  if (!printable) byteOfLetter.set(String.fromCharCode(letter), String.fromCharCode(byte));
-}
-for (let byte = 0; byte < 256; byte++) {
-  const letter = String.fromCharCode(byte);
-  if (![...byteOfLetter.values()].includes(letter)) byteOfLetter.set(letter, letter);
-}
-
-const letterOfByte = new Map(Array.from(byteOfLetter, ([letter, byte]) => [byte, letter]));
-
-/** Writes bytes in GPT-2's letters. */
-export function bytesInLetters(bytes: string): string {
-  return Array.from(bytes, (byte) => letterOfByte.get(byte)).join("");
 }
 
 /** More would not leave room for a rank and a position in one number. */
@@ -63,10 +42,10 @@ export function bytePairTokenizer({ vocab, merges, added }: VocabularyAndMerges,
     if (tokens[id] !== undefined && tokens[id] !== bytes) throw wrong(`two tokens have the id ${id}`);
     tokens[id] = bytes;
   };
-  const own = new Map<string, string>(); // tokens that merges have to make, with their bytes
+  const own = new Map<string, string>(); // the vocabulary's tokens, with their bytes
   for (const [token, id] of Object.entries(vocab)) {
-    if (texts.has(token)) continue;
     const bytes = letterBytes(token);
+    if (!bytes && texts.has(token)) continue;
     if (!bytes) throw wrong(`the token ${JSON.stringify(token)} is not written in GPT-2's letters for bytes`);
     set(token, id, bytes);
     own.set(token, bytes);
@@ -95,22 +74,13 @@ export function bytePairTokenizer({ vocab, merges, added }: VocabularyAndMerges,
     made.add(left + right);
   });
   for (const [token, bytes] of own) {
-    if (bytes.length > 1 && !made.has(token)) throw wrong(`no merge makes the token ${JSON.stringify(token)}`);
+    if (bytes.length > 1 && !made.has(token) && !texts.has(token)) {
+      throw wrong(`no merge makes the token ${JSON.stringify(token)}`);
+    }
   }
   const added_tokens = added.map((token) => ({ ...token, lstrip: false, rstrip: false, single_word: false }));
   const json = { type: "bpe", vocab, merges: merges.map((pair) => pair.join(" ")), added_tokens };
   return new BytePairTokenizer({ tokens, merges: ranks, pattern: R50K, special: of(true), added: of(false), json });
-}
-
-/** The bytes that a token's letters stand for; nothing where one of them stands for none. */
-function letterBytes(token: string): string {
-  let bytes = "";
-  for (const letter of token) {
-    const byte = byteOfLetter.get(letter);
-    if (byte === undefined) return "";
-    bytes += byte;
-  }
-  return bytes;
 }
 
 /**
@@ -157,68 +127,6 @@ export function parsePairs(merges: unknown, path: string): [string, string][] {
     }
     throw new CheckpointError(`${path} is damaged: merge ${i + 1} is ${JSON.stringify(merge)}, expected two tokens`);
   });
-}
-
-/**
- * The tokenizer of a `tokenizer.json`: of byte pairs, or of characters as `toHuggingFaceTokenizer` writes them.
- *
- * @throws {CheckpointError} when it is of another kind than GPT-2's, naming what is other, or damaged
- */
-export function parseTokenizerJson(json: unknown, path: string): Tokenizer {
-  const { model, normalizer, pre_tokenizer, post_processor, decoder, added_tokens } = isObject(json) ? json : {};
-  if (!isObject(model)) throw new CheckpointError(`${path} is damaged: it has no model`);
-  const refuse = (what: string, value: unknown) => {
-    const shown = isObject(value) && "type" in value ? value.type : value;
-    return new CheckpointError(
-      `${path}: ${what} is ${JSON.stringify(shown)}, and only byte-level BPE as GPT-2's is read here`,
-    );
-  };
-  const characters = charactersOf(model, pre_tokenizer);
-  if (characters && !normalizer && !post_processor && !(Array.isArray(added_tokens) && added_tokens.length > 0)) {
-    return new CharacterTokenizer(characters);
-  }
-  // Older files name no type.
-  if ((model.type ?? "BPE") !== "BPE") throw refuse("model.type", model.type);
-  for (const name of ["dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"]) {
-    if (model[name]) throw refuse(`model.${name}`, model[name]);
-  }
-  for (const name of ["byte_fallback", "ignore_merges"]) if (model[name]) throw refuse(`model.${name}`, model[name]);
-  if (normalizer) throw refuse("normalizer", normalizer);
-  if (!isObject(pre_tokenizer) || pre_tokenizer.type !== "ByteLevel") {
-    throw refuse("pre_tokenizer", pre_tokenizer ?? null);
-  }
-  if (pre_tokenizer.add_prefix_space !== false) {
-    throw refuse("pre_tokenizer.add_prefix_space", pre_tokenizer.add_prefix_space ?? null);
-  }
-  if (pre_tokenizer.use_regex === false) throw refuse("pre_tokenizer.use_regex", false);
-  if (post_processor && !addsNothing(post_processor)) throw refuse("post_processor", post_processor);
-  if (decoder && !(isObject(decoder) && decoder.type === "ByteLevel")) throw refuse("decoder", decoder);
-  const added = parseAdded(added_tokens ?? [], path);
-  return bytePairTokenizer(
-    { vocab: parseVocabulary(model.vocab, path), merges: parsePairs(model.merges, path), added },
-    path,
-  );
-}
-
-/** The characters of a model whose words are characters, as `toHuggingFaceTokenizer` writes it. */
-function charactersOf({ type, vocab }: Record<string, unknown>, splitter: unknown): string[] | undefined {
-  const split = { type: "Split", pattern: { Regex: String.raw`[\s\S]` }, behavior: "Isolated", invert: false };
-  if (type !== "WordLevel" || !isObject(vocab) || !isObject(splitter)) return;
-  if (Object.entries(split).some(([name, value]) => JSON.stringify(splitter[name]) !== JSON.stringify(value))) return;
-  const characters: string[] = [];
-  for (const [token, id] of Object.entries(vocab)) if ([...token].length === 1) characters[Number(id)] = token;
-  const complete = characters.length === Object.keys(vocab).length && !characters.includes(undefined!);
-  return complete ? characters : undefined;
-}
-
-/** Whether a post-processor leaves the ids of a text as they are; a template that is the text alone does. */
-function addsNothing(processor: unknown): boolean {
-  if (!isObject(processor)) return false;
-  const { type, single } = processor;
-  if (type === "TemplateProcessing" && Array.isArray(single)) {
-    return single.length === 1 && isObject(single[0].Sequence);
-  }
-  return type === "ByteLevel";
 }
 
 /**

@@ -1,0 +1,70 @@
+/**
+ * Hugging Face's `tokenizer.json`. Byte-level BPE with GPT-2's pattern is read, and what a file asks for beyond that is refused by its
+ * name: other ids than transformers' would be worse than none.
+ */
+import { CheckpointError } from "../errors.ts";
+import { CharacterTokenizer } from "./character.ts";
+import type { Tokenizer } from "./tokenizer.ts";
+import { bytePairTokenizer, isObject, parseAdded, parsePairs, parseVocabulary } from "./vocab_and_merges.ts";
+
+/**
+ * The tokenizer of a `tokenizer.json`: of byte pairs, or of characters as `toHuggingFaceTokenizer` writes them.
+ *
+ * @throws {CheckpointError} when it is of another kind than GPT-2's, naming what is other, or damaged
+ */
+export function parseTokenizerJson(json: unknown, path: string): Tokenizer {
+  const { model, normalizer, pre_tokenizer, post_processor, decoder, added_tokens } = isObject(json) ? json : {};
+  if (!isObject(model)) throw new CheckpointError(`${path} is damaged: it has no model`);
+  const refuse = (what: string, value: unknown) => {
+    const shown = isObject(value) && "type" in value ? value.type : value;
+    return new CheckpointError(
+      `${path}: ${what} is ${JSON.stringify(shown)}, and only byte-level BPE as GPT-2's is read here`,
+    );
+  };
+  const characters = charactersOf(model, pre_tokenizer);
+  if (characters && !normalizer && !post_processor && !(Array.isArray(added_tokens) && added_tokens.length > 0)) {
+    return new CharacterTokenizer(characters);
+  }
+  // Older files name no type.
+  if ((model.type ?? "BPE") !== "BPE") throw refuse("model.type", model.type);
+  for (const name of ["dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"]) {
+    if (model[name]) throw refuse(`model.${name}`, model[name]);
+  }
+  for (const name of ["byte_fallback", "ignore_merges"]) if (model[name]) throw refuse(`model.${name}`, model[name]);
+  if (normalizer) throw refuse("normalizer", normalizer);
+  if (!isObject(pre_tokenizer) || pre_tokenizer.type !== "ByteLevel") {
+    throw refuse("pre_tokenizer", pre_tokenizer ?? null);
+  }
+  if (pre_tokenizer.add_prefix_space !== false) {
+    throw refuse("pre_tokenizer.add_prefix_space", pre_tokenizer.add_prefix_space ?? null);
+  }
+  if (pre_tokenizer.use_regex === false) throw refuse("pre_tokenizer.use_regex", false);
+  if (post_processor && !addsNothing(post_processor)) throw refuse("post_processor", post_processor);
+  if (decoder && !(isObject(decoder) && decoder.type === "ByteLevel")) throw refuse("decoder", decoder);
+  const added = parseAdded(added_tokens ?? [], path);
+  return bytePairTokenizer(
+    { vocab: parseVocabulary(model.vocab, path), merges: parsePairs(model.merges, path), added },
+    path,
+  );
+}
+
+/** The characters of a model whose words are characters, as `toHuggingFaceTokenizer` writes it. */
+function charactersOf({ type, vocab }: Record<string, unknown>, splitter: unknown): string[] | undefined {
+  const split = { type: "Split", pattern: { Regex: String.raw`[\s\S]` }, behavior: "Isolated", invert: false };
+  if (type !== "WordLevel" || !isObject(vocab) || !isObject(splitter)) return;
+  if (Object.entries(split).some(([name, value]) => JSON.stringify(splitter[name]) !== JSON.stringify(value))) return;
+  const characters: string[] = [];
+  for (const [token, id] of Object.entries(vocab)) if ([...token].length === 1) characters[Number(id)] = token;
+  const complete = characters.length === Object.keys(vocab).length && !characters.includes(undefined!);
+  return complete ? characters : undefined;
+}
+
+/** Whether a post-processor leaves the ids of a text as they are; a template that is the text alone does. */
+function addsNothing(processor: unknown): boolean {
+  if (!isObject(processor)) return false;
+  const { type, single } = processor;
+  if (type === "TemplateProcessing" && Array.isArray(single)) {
+    return single.length === 1 && isObject(single[0]) && isObject(single[0].Sequence);
+  }
+  return type === "ByteLevel";
+}
