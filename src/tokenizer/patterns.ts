@@ -59,7 +59,7 @@ export const CUT: RegExp = new RegExp(
   [
     String.raw`[\p{L}\p{N}](?=${SPACE})`, // before white space that follows a word
     String.raw`${NO_SPACE}(?=[^${NO_SPACE}\r\n])`, // or anything else, unless it takes the lines' ends behind it along
-    String.raw`${NO_SPACE}\r?\n(?=${NO_SPACE})`, // behind a line's end with no other white space beside it
+    String.raw`${NO_SPACE}\r?\n(?=[^\p{White_Space}/])`, // behind a line's end with no other white space beside it, nor o200k's slash
     // Before a symbol that follows a word, for scripts without spaces; not ASCII's, with which special tokens are written.
     String.raw`\p{L}(?=[^\x00-\x7f\p{White_Space}\p{L}\p{N}\p{M}])`,
   ].join("|"),

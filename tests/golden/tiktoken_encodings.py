@@ -101,7 +101,8 @@ def make_string(rng):
 def by_hand():
     runs = [" " * n for n in (1, 2, 3, 4, 5, 16, 81, 129, 700)] + ["\n" * n for n in (1, 2, 3, 9)] + [" \n" * 5, "\r\n\r\n"]
     letters = ["a" * 700, "ab" * 300, "日本語" * 60, "😀" * 40, "\ud83d\ude00", "\ud83d", "\ude00\ud83d", "a\ud83db"]
-    return ["", *runs, *letters, *SPECIAL, *(f" {word}" for word in WORDS), *WORDS, "".join(SPACES), "".join(NO_SPACES)]
+    code = ["x = y;\n// and so on\n/usr\n /lib;\n\n//", "f(a);\n#b\n(c)\r\n/d", "'s\n's\n/s"]
+    return ["", *runs, *letters, *code, *SPECIAL, *(f" {word}" for word in WORDS), *WORDS, "".join(SPACES), "".join(NO_SPACES)]
 
 
 def encode(encoding, text):
