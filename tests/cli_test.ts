@@ -117,6 +117,8 @@ Deno.test("a resumed run keeps its own values under those named now, and its mod
   });
   const other = await assertRejects(() => resume("--init_from=resume --n_layer=4"), CheckpointError);
   assertEquals(other.message, "--n_layer=4: the model in out has n_layer=2, which cannot change");
+  const tokenizer = await assertRejects(() => resume("--init_from=resume --tokenizer=gpt2"), CheckpointError);
+  assertEquals(tokenizer.message, "--tokenizer=gpt2: the model in out has tokenizer=, which cannot change");
   const bias = await assertRejects(() => resume("--init_from=resume --bias=True"), CheckpointError);
   assertEquals(bias.message, "--bias=True: the model in out has bias=False, which cannot change");
   const request = await parseTrain(["--init_from=resume"]);

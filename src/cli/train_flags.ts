@@ -101,7 +101,8 @@ export async function parseTrain(args: string[]): Promise<TrainRequest> {
   return { values, config: config ?? {}, given, ...(help && { help: trainHelp(values) }) };
 }
 
-const sizes = ["n_layer", "n_head", "n_embd", "block_size", "bias"] as const;
+/** What a run keeps. */
+const fixed = ["n_layer", "n_head", "n_embd", "block_size", "bias", "tokenizer"] as const;
 
 /**
  * The values of a run that goes on: those that it began with, under what the config file and the flags name now. A config
@@ -119,8 +120,8 @@ export function resumedValues({ values, config, given }: TrainRequest, stored: o
     throw error instanceof ConfigError ? new CheckpointError(error.message) : error;
   }
   const resumed = { ...fallbacks(trainFlags), ...own, ...config, ...given, out_dir, init_from: "resume" as const };
-  for (const name of sizes) {
-    const there = own[name];
+  for (const name of fixed) {
+    const there = own[name] ?? fallbacks(trainFlags)[name];
     if (given[name] !== undefined && given[name] !== there) {
       throw new CheckpointError(
         `--${name}=${show(given[name])}: the model in ${out_dir} has ${name}=${show(there)}, which cannot change`,
