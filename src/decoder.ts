@@ -53,8 +53,8 @@ export class Decoder implements Disposable {
   readonly #noise: Tensor;
   readonly #row: Tensor;
   readonly #cache: KeyValueCache | undefined;
-  /** (B) i32: what the caller chose. */
-  readonly #chosen: Tensor;
+  /** (B) i32: what the caller chose, where he does. */
+  readonly #chosen: Tensor | undefined;
   readonly #batch: number;
   #programs: Partial<Record<Pass, Program<Tensor | undefined>>> = {};
   /** As {@linkcode #count}. */
@@ -81,7 +81,7 @@ export class Decoder implements Disposable {
     this.#count = device.tensor([seen.length], [1], { dtype: "i32" });
     this.#noise = device.tensor(this.#drawn, choose ? [1, 1] : [most, batch * vocabSize]);
     this.#row = device.tensor([0], [1], { dtype: "i32" });
-    this.#chosen = device.tensor(new Int32Array(batch), [batch], { dtype: "i32" });
+    this.#chosen = choose && device.tensor(new Int32Array(batch), [batch], { dtype: "i32" });
     this.#cache = prompt.length <= blockSize || overflow === "slide" ? model.createCache(batch) : undefined;
   }
 
@@ -93,18 +93,22 @@ export class Decoder implements Disposable {
     this.#pace.begin();
     this.#draw(count);
     for (let i = 0; i < count; i++) this.#advance();
-    const ring = await device.read(this.#ring.storage), S = ring.length / B, first = this.#tokens - count;
+    const ring = await device.read(this.#ring.storage), S = ring.length / B, steps: number[][] = [];
     if (count === this.#pace.steps) this.#pace.waited();
-    const at = (i: number, b: number) => ring[b * S + (first + i) % S];
-    return Array.from({ length: count }, (_, i) => Array.from({ length: B }, (_, b) => at(i, b)));
+    for (let n = this.#tokens - count; n < this.#tokens; n++) {
+      const ids: number[] = [];
+      for (let b = 0; b < B; b++) ids.push(ring[b * S + n % S]);
+      steps.push(ids);
+    }
+    return steps;
   }
 
   async #chosenBy(choose: NonNullable<DecoderOptions["choose"]>): Promise<readonly number[]> {
     const { device } = this.model, logits = this.#advance()!, values = await device.read(logits.storage);
     if (!Object.values(this.#programs).some(({ result }) => result === logits)) logits.dispose();
     const ids = choose(values);
-    device.write(this.#chosen.storage, ids);
-    launch(append, { ids: this.#chosen, ring: this.#ring, count: this.#count });
+    device.write(this.#chosen!.storage, ids);
+    launch(append, { ids: this.#chosen!, ring: this.#ring, count: this.#count });
     return ids;
   }
 
@@ -176,7 +180,8 @@ export class Decoder implements Disposable {
       program.dispose();
       program.result?.dispose();
     }
-    for (const tensor of [this.#ring, this.#count, this.#noise, this.#row, this.#chosen]) tensor.dispose();
+    for (const tensor of [this.#ring, this.#count, this.#noise, this.#row]) tensor.dispose();
+    this.#chosen?.dispose();
     this.#cache?.dispose();
   }
 }
