@@ -4,18 +4,14 @@ import type { Device } from "./device/device.ts";
 import { ConfigError } from "./errors.ts";
 import type { SequencesOptions } from "./generate_options.ts";
 import type { GPT } from "./gpt.ts";
-import { loadPretrained, type Pretrained } from "./pretrained.ts";
+import { free, loadPretrained, type Pretrained, type PretrainedOptions } from "./pretrained.ts";
 import { Generator } from "./random.ts";
 import { type GeneratedToken, generateSequences } from "./sampler.ts";
 import type { Tokenizer } from "./tokenizer/tokenizer.ts";
 
-export interface PipelineOptions {
+export interface PipelineOptions extends Partial<Omit<PretrainedOptions, "device">> {
   /** Where the model is loaded to: a device, or a name as `createDevice` takes it. Default `auto`. */
   readonly device?: Device | string;
-  /** Instead of the one that is kept with the model: a name (`gpt2`), a folder, or a tokenizer. */
-  readonly tokenizer?: string | Tokenizer;
-  /** Takes a line for the user, without a newline, when something is worth knowing. */
-  readonly onNote?: (line: string) => void;
 }
 
 /**
@@ -70,7 +66,7 @@ export function setSeed(seed: number): void {
  * cropped as nanoGPT does, see `overflow`.
  *
  * @param task only `text-generation`
- * @param model a run folder, a Hugging Face folder, or a model with its tokenizer
+ * @param model what `loadPretrained` takes (`gpt2`, a folder, a ckpt.pt), or a model with its tokenizer
  * @throws {ConfigError} when there is no such task, or no model
  * @throws {CheckpointError} when the model cannot be read
  * @example
@@ -106,7 +102,7 @@ export async function pipeline(
   try {
     const loaded = await loadPretrained(model, { ...options, device });
     return textGeneration(loaded, () => {
-      loaded.model.dispose();
+      free(loaded.model);
       if (own) device.close();
     });
   } catch (error) {
