@@ -10,8 +10,17 @@ import { CharacterTokenizer } from "../src/tokenizer/character.ts";
 
 async function run(args: string[]) {
   const main = new URL("../src/cli/eval.ts", import.meta.url).pathname;
-  const env = { DENO_V8_FLAGS: Deno.env.get("DENO_V8_FLAGS") || "--no-liftoff" };
-  const options = ["run", "--no-prompt", "--allow-read", "--allow-env=NANOGPT_DEBUG", main, "--threads=1", ...args];
+  const env = { NO_COLOR: "1", NANOGPT_DEBUG: "", DENO_V8_FLAGS: Deno.env.get("DENO_V8_FLAGS") || "--no-liftoff" };
+  const options = [
+    "run",
+    "--no-prompt",
+    "--no-check",
+    "--allow-read",
+    "--allow-env=NANOGPT_DEBUG",
+    main,
+    "--threads=1",
+    ...args,
+  ];
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), { args: options, env }).output();
   const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
   return { code, out: text(stdout), err: text(stderr) };
