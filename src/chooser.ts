@@ -1,5 +1,6 @@
 /** The choice of the next tokens on the host, where more is asked for than temperature and topK: from logits that were read back. */
 import { ConfigError, DataError } from "./errors.ts";
+import type { NumberArray } from "./kernel.ts";
 import { logSumExp, maximum, processLogits, type SamplingOptions } from "./logits_processors.ts";
 import type { Generator } from "./random.ts";
 
@@ -47,11 +48,11 @@ export class Chooser {
    *
    * @param logits (B, V), row by row
    */
-  choose(logits: ArrayLike<number>): Chosen[] {
+  choose(logits: NumberArray): Chosen[] {
     const B = this.#tokens.length, V = logits.length / B, { temperature = 1, generator } = this.options;
     if (temperature > 0) generator.exponential(this.#noise);
     return this.#tokens.map((tokens, b) => {
-      const row = Float64Array.from({ length: V }, (_, i) => logits[b * V + i]), scores = row.slice();
+      const row = new Float64Array(logits.subarray(b * V, (b + 1) * V)), scores = row.slice();
       processLogits(scores, this.options, { tokens, prompt: this.#prompt });
       const id = this.#draw(scores, this.#noise.subarray(b * V, (b + 1) * V));
       tokens.push(id);
@@ -68,6 +69,7 @@ export class Chooser {
     if (this.options.temperature === 0) return scores.indexOf(greatest);
     let best = -1, id = 0;
     for (let i = 0; i < scores.length; i++) {
+      if (scores[i] === -Infinity) continue;
       const share = Math.exp(scores[i] - greatest) / noise[i];
       if (share > best) best = share, id = i;
     }

@@ -13,6 +13,7 @@ import { advance, append, latest } from "../kernels/tokens/kernel.ts";
 import { noGrad } from "./autograd.ts";
 import { type Program, Storage } from "./device/device.ts";
 import type { GPT } from "./gpt.ts";
+import type { NumberArray } from "./kernel.ts";
 import { launch } from "./launch.ts";
 import type { KeyValueCache } from "./nn/cache.ts";
 import { embedding } from "./ops/embedding.ts";
@@ -36,7 +37,7 @@ export interface DecoderOptions {
   /** What is done with the oldest tokens past the block size; default crop. */
   readonly overflow?: "crop" | "slide";
   /** Chooses instead of the device: from logits (B, V), row by row, the id of each sequence's next token. */
-  readonly choose?: (logits: ArrayLike<number>) => readonly number[];
+  readonly choose?: (logits: NumberArray) => readonly number[];
 }
 
 /** What a pass reads: the prompt, or one token behind the cache; the whole window, or its later half, without. */

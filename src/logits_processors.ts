@@ -85,7 +85,10 @@ export function divide(scores: Float64Array, temperature: number): void {
 /** −∞ for all below the k-th greatest: `TopKLogitsWarper`. */
 export function keepTopK(scores: Float64Array, k: number): void {
   if (k >= scores.length) return;
-  const least = scores.toSorted()[scores.length - k];
+  // Of k groups each has an element that is its greatest, so the k-th greatest of all is not below the least of those.
+  const greatest = new Float64Array(k).fill(-Infinity);
+  for (let i = 0; i < scores.length; i++) greatest[i % k] = Math.max(greatest[i % k], scores[i]);
+  const least = sortedFrom(scores, greatest.reduce((a, b) => Math.min(a, b))).at(-k)!;
   for (let i = 0; i < scores.length; i++) if (scores[i] < least) scores[i] = -Infinity;
 }
 
@@ -94,12 +97,13 @@ export function keepTopK(scores: Float64Array, k: number): void {
  * (Holtzman et al. 2019, arXiv:1904.09751): `TopPLogitsWarper`. Of equal ones, those with greater ids stay.
  */
 export function keepTopP(scores: Float64Array, p: number): void {
-  const ascending = scores.filter((score) => score > -Infinity).sort(), n = ascending.length;
-  const greatest = ascending[n - 1], shares = ascending.map((score) => Math.exp(score - greatest));
-  const sum = shares.reduce((a, b) => a + b, 0);
-  let gone = 0;
-  for (let below = 0; gone < n - 1; gone++) {
-    below += shares[gone] / sum;
+  // Those below a share of (1 − p) / n each are not more than 1 − p together.
+  const log = logSumExp(scores), sure = Math.min(Math.log((1 - p) / scores.length) + log, maximum(scores));
+  let below = 0, gone = 0;
+  for (let i = 0; i < scores.length; i++) if (scores[i] < sure) below += Math.exp(scores[i] - log);
+  const ascending = sortedFrom(scores, sure);
+  for (; gone < ascending.length - 1; gone++) {
+    below += Math.exp(ascending[gone] - log);
     if (below > 1 - p) break;
   }
   const least = ascending[gone];
@@ -107,6 +111,13 @@ export function keepTopP(scores: Float64Array, p: number): void {
   for (let i = scores.length - 1; i >= 0; i--) {
     if (scores[i] < least || (scores[i] === least && equal-- <= 0)) scores[i] = -Infinity;
   }
+}
+
+/** The scores from `least` on, in ascending order: where they are few, that costs much less than to sort them all. */
+function sortedFrom(scores: Float64Array, least: number): Float64Array {
+  const some: number[] = [];
+  for (let i = 0; i < scores.length; i++) if (scores[i] >= least) some.push(scores[i]);
+  return Float64Array.from(some).sort();
 }
 
 /** −∞ for all whose probability is less than `share` of the greatest (Nguyen et al. 2024, arXiv:2407.01082): `MinPLogitsWarper`. */

@@ -11,6 +11,7 @@ import { Decoder } from "./decoder.ts";
 import { checkGeneration } from "./generate_options.ts";
 import type { GenerateOptions, SequencesOptions } from "./generate_options.ts";
 import type { GPT } from "./gpt.ts";
+import type { NumberArray } from "./kernel.ts";
 import { Generator } from "./random.ts";
 import { Stopping, type Taken } from "./stopping.ts";
 
@@ -87,7 +88,7 @@ async function* decode<T>(
     ? new Chooser(tokens, { batch, vocabSize: model.config.vocabSize }, { ...options, generator })
     : undefined;
   let chosen: Chosen[] | undefined;
-  const choose = chooser && ((logits: ArrayLike<number>) => (chosen = chooser.choose(logits)).map(({ id }) => id));
+  const choose = chooser && ((logits: NumberArray) => (chosen = chooser.choose(logits)).map(({ id }) => id));
   const { temperature, topK } = options, overflow = options.overflow === "slide" ? "slide" : "crop";
   using decoder = new Decoder(model, tokens, { temperature, topK, overflow, batch, generator, choose });
   const breather = new Breather();
