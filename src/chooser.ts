@@ -1,7 +1,7 @@
 /** The choice of the next tokens on the host, where more is asked for than temperature and topK: from logits that were read back. */
 import { ConfigError, DataError } from "./errors.ts";
 import type { NumberArray } from "./kernel.ts";
-import { logSumExp, maximum, processLogits, type SamplingOptions } from "./logits_processors.ts";
+import { isGreedy, logSumExp, maximum, processLogits, type SamplingOptions } from "./logits_processors.ts";
 import type { Generator } from "./random.ts";
 
 /** A token and the logarithm of its probability. */
@@ -62,11 +62,11 @@ export class Chooser {
 
   #draw(scores: Float64Array, noise: Float32Array): number {
     const greatest = maximum(scores);
-    if (greatest === -Infinity) throw new ConfigError("logitBias bans every token");
+    if (greatest === -Infinity) throw new ConfigError("logitBias, or a penalty, bans every token");
     if (!Number.isFinite(greatest)) {
       throw new DataError(`the model's logits reach ${greatest}: its weights are damaged`);
     }
-    if (this.options.temperature === 0) return scores.indexOf(greatest);
+    if (isGreedy(this.options.temperature ?? 1)) return scores.indexOf(greatest);
     let best = -1, id = 0;
     for (let i = 0; i < scores.length; i++) {
       if (scores[i] === -Infinity) continue;

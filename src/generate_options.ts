@@ -57,6 +57,7 @@ const rules = {
   presencePenalty: any,
   numReturnSequences: count,
   topLogprobs: whole,
+  seed: { holds: Number.isSafeInteger, expected: "a whole number" },
 } satisfies Partial<Record<keyof SequencesOptions, Rule>>;
 
 /**

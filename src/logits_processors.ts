@@ -43,12 +43,15 @@ export function processLogits(scores: Float64Array, options: SamplingOptions, hi
   if (frequencyPenalty !== 0 || presencePenalty !== 0) {
     penalizeFrequency(scores, history.tokens.slice(history.prompt), frequencyPenalty, presencePenalty);
   }
-  if (temperature === 0) return; // the likeliest is the same whatever follows
+  if (isGreedy(temperature)) return; // the likeliest is the same whatever follows
   if (temperature !== 1) divide(scores, temperature);
   if (topK !== undefined) keepTopK(scores, topK);
   if (topP < 1) keepTopP(scores, topP);
   if (minP > 0) keepMinP(scores, minP);
 }
+
+/** Whether the temperature is 0, as a device has it, in f32. */
+export const isGreedy = (temperature: number): boolean => Math.fround(temperature) === 0;
 
 /** scores[id] += bias, as `SequenceBiasLogitsProcessor` with sequences of one token. */
 export function addBias(scores: Float64Array, logitBias: Readonly<Record<number, number>>): void {

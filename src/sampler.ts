@@ -81,8 +81,9 @@ async function* decode<T>(
   options: SequencesOptions,
   give: (token: GeneratedToken) => T,
 ): AsyncGenerator<T, void, void> {
-  const tokens = Array.from(prompt), { seed = 1337, generator = new Generator(seed), signal } = options;
+  const tokens = Array.from(prompt);
   let left = checkGeneration(options, tokens, model.config);
+  const { seed = 1337, generator = new Generator(seed), signal } = options;
   const batch = options.numReturnSequences ?? 1, sequences = Array.from({ length: batch }, () => new Stopping(options));
   const chooser = readsLogits(options)
     ? new Chooser(tokens, { batch, vocabSize: model.config.vocabSize }, { ...options, generator })

@@ -87,8 +87,10 @@ for (const name of ["reference", "cpu"]) {
         assertEquals(device.map(({ id }) => id), host.map(({ id }) => id));
         assertEquals(device.map(({ sequence }) => sequence), Array.from({ length: 60 }, (_, i) => i % 3));
         assert(idsOf(device, 0).join() !== idsOf(device, 1).join());
+        const least = idsOf(await all(model, [1, 2], { ...options, temperature: 1e-300, logprobs: true }));
         const greedy = { ...options, temperature: 0 }, together = await all(model, [1, 2], greedy);
         const alone = idsOf(await all(model, [1, 2], { ...greedy, numReturnSequences: 1 }));
+        assertEquals(least, alone);
         for (const sequence of [0, 1, 2]) assertEquals(idsOf(together, sequence), alone);
       }
     }));
@@ -234,6 +236,7 @@ Deno.test("generation: options that cannot be used are refused", () =>
       [{ repetitionPenalty: Infinity }, "repetitionPenalty is Infinity"],
       [{ frequencyPenalty: NaN }, "frequencyPenalty is NaN; expected a number"],
       [{ presencePenalty: Infinity }, "presencePenalty is Infinity"],
+      [{ seed: NaN }, "seed is NaN; expected a whole number"],
       [{ numReturnSequences: 0 }, "numReturnSequences is 0; expected a whole number above 0"],
       [{ numReturnSequences: 1.5 }, "numReturnSequences is 1.5"],
       [{ topLogprobs: -1 }, "topLogprobs is -1; expected a whole number, 0 or more"],
