@@ -12,6 +12,8 @@ export interface PretrainedOptions {
   readonly tokenizer?: string | Tokenizer;
   /** How matrices are kept: `f32`, the default, or `bf16`, rounded, in half the memory, for inference alone. */
   readonly weights?: GPTOptions["weights"];
+  /** Instead of the model's own: to train it further. */
+  readonly dropout?: number;
   /** Takes a line for the user, without a newline, when something is worth knowing. */
   readonly onNote?: (line: string) => void;
   /** Called while files of GPT-2 are downloaded. */
@@ -100,19 +102,24 @@ async function nanoGPT(path: string, options: PretrainedOptions): Promise<Found>
     using file = await NanoGPTFile.open(path);
     return await filled(file.config, options, (model) => file.load(model));
   };
+  return { load, vocabulary: await nanoGPTVocabulary(path) };
+}
+
+/** The folder or the name of a ckpt.pt's tokenizer, where nanoGPT's sample.py looks: it does not hold one. */
+export async function nanoGPTVocabulary(path: string): Promise<string> {
+  const { NanoGPTFile } = await import("./checkpoint/nanogpt.ts");
   using file = await NanoGPTFile.open(path);
-  const data = `data/${file.flags.dataset}`; // where nanoGPT's sample.py looks
-  const known = await exists(`${data}/meta.pkl`) || await exists(`${data}/meta.json`);
-  return { load, vocabulary: known ? data : "gpt2" };
+  const data = `data/${file.flags.dataset}`;
+  return await exists(`${data}/meta.pkl`) || await exists(`${data}/meta.json`) ? data : "gpt2";
 }
 
 /** A model whose weights come from elsewhere; nothing where they do not come. */
 async function filled(
   config: Partial<GPTConfig>,
-  { device, weights }: PretrainedOptions,
+  { device, weights, dropout = config.dropout }: PretrainedOptions,
   fill: (model: GPT) => Promise<void>,
 ): Promise<GPT> {
-  const model = new GPT(config, { device, weights, initialize: false });
+  const model = new GPT({ ...config, dropout }, { device, weights, initialize: false });
   try {
     await fill(model);
     return model.eval();

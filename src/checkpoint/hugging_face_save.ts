@@ -4,6 +4,8 @@ import { CheckpointError, ConfigError, DeviceError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
 import type { NumberArray } from "../kernel.ts";
 import { launch } from "../launch.ts";
+import { toHuggingFaceTokenizer } from "../tokenizer/to_hugging_face.ts";
+import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { reason } from "../reason.ts";
 import { sizeOf, Tensor } from "../tensor.ts";
 import { exists, type OpenFile, syncDirectory, writeJson } from "./files.ts";
@@ -33,6 +35,8 @@ export interface SaveHuggingFaceOptions {
   readonly maxShardSize?: number;
   /** A folder whose vocabulary, as far as it has one, is copied beside the weights. */
   readonly vocabularyFrom?: string;
+  /** A tokenizer to write instead: one of characters, or of byte pairs with GPT-2's pattern. */
+  readonly tokenizer?: Tokenizer;
   /** How files of weights and JSON are created. */
   readonly open?: OpenFile;
 }
@@ -44,7 +48,7 @@ export interface SaveHuggingFaceOptions {
  * GPT-2 has a bias everywhere: for a model without, zeros are written.
  *
  * @param path of the folder, which must not be there, or be empty
- * @throws {ConfigError} when an option has no such value
+ * @throws {ConfigError} when an option has no such value, or transformers has no such tokenizer
  * @throws {CheckpointError} when the folder is there, the disk refuses, or a weight is too large for F16; nothing is left then
  * @throws {DeviceError} when the device has no room to turn a matrix
  * @example
@@ -54,9 +58,10 @@ export interface SaveHuggingFaceOptions {
  * ```
  */
 export async function saveHuggingFace(model: GPT, path: string, options: SaveHuggingFaceOptions = {}): Promise<void> {
-  const { dtype = "F32", maxShardSize = 50e9, vocabularyFrom, open } = options, type = TYPES[dtype];
+  const { dtype = "F32", maxShardSize = 50e9, vocabularyFrom, tokenizer, open } = options, type = TYPES[dtype];
   if (!Object.hasOwn(TYPES, dtype)) throw new ConfigError(`dtype is ${dtype}; expected one of ${Object.keys(TYPES)}`);
   if (!(maxShardSize > 0)) throw new ConfigError(`maxShardSize is ${maxShardSize}; expected a number of bytes above 0`);
+  const vocabulary = Object.entries(tokenizer ? toHuggingFaceTokenizer(tokenizer) : {});
   const target = path.replace(/[/\\]+$/, "");
   await checkFree(target);
   const partial = `${target}.${crypto.randomUUID()}.part`;
@@ -65,6 +70,7 @@ export async function saveHuggingFace(model: GPT, path: string, options: SaveHug
     await writeJson(`${partial}/config.json`, toHuggingFaceConfig(model.config, type.torch), open);
     await writeJson(`${partial}/generation_config.json`, generationConfig(model.config), open);
     await writeShards(partial, weightsOf(model, dtype), { limit: maxShardSize, bytes: type.bytes, open });
+    for (const [name, contents] of vocabulary) await writeJson(`${partial}/${name}`, contents, open);
     if (vocabularyFrom !== undefined) await copyVocabulary(vocabularyFrom, partial);
     await syncDirectory(partial);
     if (await exists(target)) await Deno.remove(target); // empty, or this throws

@@ -9,18 +9,19 @@ import { runCommand } from "./command.ts";
 import { describeFlags, fallbacks, int, parseCommandLine, text, toggle, type Values } from "./flags.ts";
 import { onInterrupt } from "./interrupt.ts";
 import { duration, Progress, rate, share } from "./progress.ts";
-import { checkPermission, deviceFlags } from "./shared_flags.ts";
+import { checkPermission, deviceFlags, PRETRAINED, reportDownload, weightsFlag } from "./shared_flags.ts";
 
 const INTERRUPTED = 130; // 128 + SIGINT, as shells count
 
 export const evalFlags = {
-  init_from: text("resume", "resume: the best checkpoint in out_dir; or the path of a model"),
+  init_from: text("resume", `resume: the best checkpoint in out_dir; or ${PRETRAINED}`),
   out_dir: text("out", "the run folder whose model is evaluated"),
   input: text("", "the text file (UTF-8)"),
   tokenizer: text("", "instead of the model's own: gpt2, cl100k_base, o200k_base, or a folder"),
   max_length: int(0, "tokens in a window; 0 is the model's block size", { min: 0 }),
   stride: int(0, "tokens from one window to the next, whose others are context; 0 is half a window", { min: 0 }),
   ...deviceFlags,
+  ...weightsFlag,
   profile: toggle("print at the end how long each kernel took"),
 };
 
@@ -37,7 +38,14 @@ export async function evalCommand(args: string[]): Promise<number> {
   const path = values.init_from === "resume" ? values.out_dir : values.init_from, progress = new Progress();
   const device = await createDevice(values.device, { threads: values.threads || undefined });
   const tokenizer = values.tokenizer || undefined, onNote = (line: string) => progress.line(line);
-  const loaded = await loadPretrained(path, { device, tokenizer, onNote }), { model } = loaded;
+  const loaded = await loadPretrained(path, {
+    device,
+    tokenizer,
+    weights: values.weights,
+    onNote,
+    onProgress: reportDownload(progress),
+  });
+  const { model } = loaded;
   if (values.profile) device.profile = new Profile();
   const { blockSize } = model.config, began = performance.now();
   const maxLength = values.max_length || blockSize, stride = values.stride || Math.max(1, maxLength >> 1);

@@ -14,7 +14,12 @@ export class Progress {
   #bar = "";
   #drawnAt = -Infinity;
 
-  constructor(readonly terminal = Deno.stdout.isTerminal()) {}
+  readonly terminal: boolean;
+
+  /** @param output where it is written */
+  constructor(readonly output: Pick<typeof Deno.stdout, "isTerminal" | "writeSync"> = Deno.stdout) {
+    this.terminal = output.isTerminal();
+  }
 
   /** Prints a line; the bar moves below it. */
   line(text: string): void {
@@ -41,7 +46,7 @@ export class Progress {
   }
 
   #write(text: string): void {
-    if (text) Deno.stdout.writeSync(new TextEncoder().encode(text));
+    if (text) this.output.writeSync(new TextEncoder().encode(text));
   }
 }
 

@@ -1,14 +1,16 @@
 /** `deno task sample`: nanoGPT's sample.py. The text, and nothing else, goes to standard output, as it comes. */
 import { createDevice } from "../device/create.ts";
+import type { Device } from "../device/device.ts";
 import { DataError } from "../errors.ts";
+import type { Pretrained } from "../pretrained.ts";
 import { Profile } from "../profile.ts";
 import { Generator } from "../random.ts";
 import { generateSequences } from "../sampler.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { runCommand } from "./command.ts";
 import { loadBest, openRun, vocabularyOf } from "./run_model.ts";
-import { generationOptions, parseSample } from "./sample_flags.ts";
-import { checkPermission } from "./shared_flags.ts";
+import { generationOptions, parseSample, type SampleValues } from "./sample_flags.ts";
+import { checkPermission, reportDownload } from "./shared_flags.ts";
 
 export async function sample(args: string[]): Promise<number> {
   const { help, values } = await parseSample(args);
@@ -17,13 +19,16 @@ export async function sample(args: string[]): Promise<number> {
     return 0;
   }
   checkPermission(values.device, "sample");
-  const run = await openRun(values.out_dir);
-  const tokenizer = await vocabularyOf(run);
-  const prompt = await readPrompt(values.start, tokenizer);
+  const generator = new Generator(values.seed), resumes = values.init_from === "resume" && values.weights === "f32";
+  // What is wrong with a run is said before a device is made.
+  const run = resumes ? await openRun(values.out_dir) : undefined, vocabulary = run && await vocabularyOf(run);
+  const known = vocabulary && await readPrompt(values.start, vocabulary);
   const device = await createDevice(values.device, { threads: values.threads || undefined });
   if (values.profile) device.profile = new Profile();
-  const generator = new Generator(values.seed);
-  const model = await loadBest(run, { device, generator });
+  const { model, tokenizer } = run
+    ? { model: await loadBest(run, { device, generator }), tokenizer: vocabulary! }
+    : await pretrained(values, device);
+  const prompt = known ?? await readPrompt(values.start, tokenizer);
   const options = { ...generationOptions(values), generator, tokenizer };
   for (let i = 0; i < values.num_samples; i++) {
     write(tokenizer.decode(prompt));
@@ -33,6 +38,18 @@ export async function sample(args: string[]): Promise<number> {
   if (device.profile) console.error(`\n${device.profile.table()}`); // the text alone goes to standard output
   device.close();
   return 0;
+}
+
+/** A model from elsewhere; what there is to say of it goes to standard error, for the text alone goes to standard output. */
+async function pretrained({ init_from, out_dir, weights }: SampleValues, device: Device): Promise<Pretrained> {
+  const [{ loadPretrained }, { Progress }] = await Promise.all([import("../pretrained.ts"), import("./progress.ts")]);
+  const progress = new Progress(Deno.stderr), onNote = (line: string) => progress.line(line);
+  const path = init_from === "resume" ? out_dir : init_from;
+  try {
+    return await loadPretrained(path, { device, weights, onNote, onProgress: reportDownload(progress) });
+  } finally {
+    progress.end();
+  }
 }
 
 /** The text to go on from, or the contents of the file that `FILE:path` names, as tokens. */

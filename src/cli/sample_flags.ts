@@ -14,14 +14,10 @@ import {
 } from "./flags.ts";
 import type { SequencesOptions } from "../generate_options.ts";
 import { loadConfig } from "./config_file.ts";
-import { deviceFlags, refuseGPT2, torchFlags } from "./shared_flags.ts";
+import { deviceFlags, PRETRAINED, torchFlags, weightsFlag } from "./shared_flags.ts";
 
 export const sampleFlags = {
-  init_from: choice(
-    ["resume"],
-    "the best checkpoint in out_dir",
-    refuseGPT2("use resume and name a run with --out_dir"),
-  ),
+  init_from: text("resume", `resume: the best checkpoint in out_dir; or ${PRETRAINED}`),
   out_dir: text("out", "the run folder to sample from"),
   start: text("\n", "the text to go on from; FILE:path reads it from a file"),
   num_samples: int(10, "samples to draw", { min: 1 }),
@@ -42,6 +38,7 @@ export const sampleFlags = {
   ),
   seed: int(1337, "the same seed draws the same text", { min: 0, max: 2 ** 32 - 1 }),
   ...deviceFlags,
+  ...weightsFlag,
   ...torchFlags,
   profile: toggle("print at the end how long each kernel took"),
 };

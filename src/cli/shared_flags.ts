@@ -1,7 +1,9 @@
 /** Flags that `train` and `sample` share, and what they refuse with a reason. */
+import type { HubProgress } from "../checkpoint/hub.ts";
 import { ConfigError } from "../errors.ts";
 import { taskCommand } from "./command.ts";
 import { choice, int } from "./flags.ts";
+import type { Progress } from "./progress.ts";
 
 export const deviceFlags = {
   device: choice(
@@ -28,6 +30,10 @@ export function checkPermission(device: string, task: string): void {
   );
 }
 
+export const weightsFlag = {
+  weights: choice(["f32", "bf16"], "how matrices are kept: f32, or bf16, rounded, in half the memory and faster"),
+};
+
 /** Settings of PyTorch that nanoGPT's commands name: the values that describe what happens here are taken. */
 export const torchFlags = {
   compile: choice(
@@ -42,6 +48,14 @@ export const torchFlags = {
   ),
 };
 
-/** A refusal of `init_from` that goes on with what the command can do instead. */
-export const refuseGPT2 = (instead: string) => (value: string): string | undefined =>
-  value.startsWith("gpt2") ? `GPT-2's weights are not in this version; ${instead}` : undefined;
+/** What `init_from` names besides runs, in a flag's help. */
+export const PRETRAINED = "gpt2, gpt2-medium, …, or the path of a run, a Hugging Face folder or a ckpt.pt";
+
+/** A line for each file of GPT-2 that is downloaded, and how far it is. */
+export function reportDownload(progress: Progress): (of: HubProgress) => void {
+  return ({ file, bytes, total }) => {
+    const mib = (n: number) => `${(n / 2 ** 20).toFixed(1)} MiB`;
+    if (bytes === total) progress.line(`downloaded ${file}, ${mib(bytes)}`);
+    else progress.status(() => `${file} ${mib(bytes)}${total === undefined ? "" : ` of ${mib(total)}`}`);
+  };
+}

@@ -2,7 +2,9 @@
 import { RunFolder } from "../checkpoint/run_folder.ts";
 import { loadData } from "../data/load_data.ts";
 import { createDevice } from "../device/create.ts";
-import { GPT } from "../gpt.ts";
+import type { Device } from "../device/device.ts";
+import { GPT, type GPTConfig } from "../gpt.ts";
+import type { Pretrained } from "../pretrained.ts";
 import { Profile } from "../profile.ts";
 import { Generator } from "../random.ts";
 import { Trainer } from "../trainer.ts";
@@ -10,8 +12,16 @@ import { runCommand } from "./command.ts";
 import { onInterrupt } from "./interrupt.ts";
 import { checkMemory } from "./memory_check.ts";
 import { openRun, vocabularyOf } from "./run_model.ts";
-import { checkPermission } from "./shared_flags.ts";
-import { parseTrain, resumeCommand, resumedValues, type TrainValues } from "./train_flags.ts";
+import { checkPermission, reportDownload } from "./shared_flags.ts";
+import {
+  fineTunedValues,
+  isPretrained,
+  parseTrain,
+  resumeCommand,
+  resumedValues,
+  type TrainRequest,
+  type TrainValues,
+} from "./train_flags.ts";
 import { TrainReport } from "./train_report.ts";
 
 const INTERRUPTED = 130; // 128 + SIGINT, as shells count
@@ -27,31 +37,39 @@ export async function train(args: string[]): Promise<number> {
   checkPermission(values.device, "train");
   const report = new TrainReport(values, resumeCommand(args, values.out_dir));
   try {
-    return await trainRun(values, run, report);
+    return await trainRun({ ...request, values }, run, report);
   } finally {
     report.end();
   }
 }
 
 /** @param run the run to go on with; without, a new one begins */
-async function trainRun(values: TrainValues, run: RunFolder | undefined, report: TrainReport): Promise<number> {
-  const { input, dataset, block_size: blockSize, seed, threads } = values;
+async function trainRun(request: TrainRequest, run: RunFolder | undefined, report: TrainReport): Promise<number> {
+  const { threads } = request.values,
+    device = await createDevice(request.values.device, { threads: threads || undefined });
+  const start = isPretrained(request.values) ? await pretrained(request.values, device, report) : undefined;
+  const values = report.values = start ? fineTunedValues(request, start.model.config) : request.values;
+  const { input, dataset, block_size: blockSize, seed } = values;
   const loaded = await loadData({
     input: input || undefined,
     dataset,
-    tokenizer: run ? await vocabularyOf(run) : values.tokenizer || undefined,
+    tokenizer: run ? await vocabularyOf(run) : start?.tokenizer ?? (values.tokenizer || undefined),
     blockSize,
     onNote: (line) => report.note(line),
   });
-  const { data, tokenizer } = loaded, vocabSize = run ? Number(run.description.model.vocabSize) : loaded.vocabSize;
+  const { data, tokenizer } = loaded;
 
-  const device = await createDevice(values.device, { threads: threads || undefined });
   if (values.profile) device.profile = new Profile();
   // One generator draws weights, then batches, so that a seed gives nanoGPT's.
   const generator = new Generator(seed);
-  const config = { ...modelConfig(values), vocabSize };
+  const config = {
+    ...(run ? run.description.model as Partial<GPTConfig> : start?.model.config), // what there are no flags for, too
+    ...modelConfig(values),
+    vocabSize: run ? Number(run.description.model.vocabSize) : start?.model.config.vocabSize ?? loaded.vocabSize,
+  };
   if (!values.eval_only) await checkMemory(config, trainerOptions(values), device);
-  const model = new GPT(config, { device, seed, generator });
+  const model = start?.model ?? new GPT(config, { device, seed, generator });
+  if (blockSize < model.config.blockSize) model.cropBlockSize(blockSize);
   const vocabulary = tokenizer.toJSON();
   // Where the grammar has stood in, a resume must not find another text, though the network be back.
   const { profile: _, ...lasting } = values;
@@ -79,6 +97,13 @@ async function trainRun(values: TrainValues, run: RunFolder | undefined, report:
   if (device.profile) report.note(`\n${device.profile.table()}`);
   device.close();
   return interrupt.aborted ? INTERRUPTED : 0;
+}
+
+/** The model that a run begins with. */
+async function pretrained(values: TrainValues, device: Device, report: TrainReport): Promise<Pretrained> {
+  const { init_from, tokenizer, dropout } = values, { loadPretrained } = await import("../pretrained.ts");
+  const onProgress = reportDownload(report.progress), onNote = (line: string) => report.note(line);
+  return await loadPretrained(init_from, { device, tokenizer: tokenizer || undefined, dropout, onNote, onProgress });
 }
 
 export function modelConfig(values: TrainValues) {

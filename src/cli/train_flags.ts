@@ -4,9 +4,11 @@
  * Values come from the table, then the config file, then the flags. Without a config file the CPU setting of nanoGPT's
  * README stands in for it, because train.py's own defaults are for eight A100s.
  */
+import fineTuning from "../../config/finetune_shakespeare.ts";
 import cpuSetting from "../../config/shakespeare_char_cpu.ts";
 import { CheckpointError, ConfigError } from "../errors.ts";
 import { taskCommand } from "./command.ts";
+import type { GPTConfig } from "../gpt.ts";
 import { loadConfig } from "./config_file.ts";
 import {
   bool,
@@ -22,7 +24,7 @@ import {
   toggle,
   type Values,
 } from "./flags.ts";
-import { deviceFlags, refuseGPT2, torchFlags } from "./shared_flags.ts";
+import { deviceFlags, PRETRAINED, torchFlags } from "./shared_flags.ts";
 
 export const trainFlags = {
   out_dir: text("out", "the run folder: checkpoints, vocabulary, metrics"),
@@ -31,10 +33,9 @@ export const trainFlags = {
   eval_iters: int(200, "batches that an evaluation averages over, for each split", { min: 1 }),
   eval_only: bool(false, "evaluate once and stop"),
   always_save_checkpoint: bool(true, "save after every evaluation, not only after the best so far"),
-  init_from: choice(
-    ["scratch", "resume"],
-    "scratch: a new model; resume: the last checkpoint in out_dir",
-    refuseGPT2("use scratch to train, resume to go on"),
+  init_from: text(
+    "scratch",
+    `scratch: a new model; resume: the last checkpoint in out_dir; or, to fine-tune, ${PRETRAINED}`,
   ),
   dataset: text(
     "shakespeare_char",
@@ -93,7 +94,8 @@ export async function parseTrain(args: string[]): Promise<TrainRequest> {
     throw new ConfigError(`${words[1]}: one config file is enough, and flags are written --name=value`);
   }
   const config = words.length === 1 ? checkValues(trainFlags, await loadConfig(words[0]), words[0]) : undefined;
-  const values = { ...fallbacks(trainFlags), ...(config ?? cpuSetting), ...given };
+  const fineTunes = isPretrained({ init_from: "scratch", ...config, ...given });
+  const values = { ...fallbacks(trainFlags), ...(config ?? (fineTunes ? fineTuning : cpuSetting)), ...given };
   const { n_embd, n_head } = values;
   if (n_embd % n_head !== 0) {
     throw new ConfigError(`--n_embd=${n_embd} --n_head=${n_head}: the width must be a multiple of the number of heads`);
@@ -102,6 +104,29 @@ export async function parseTrain(args: string[]): Promise<TrainRequest> {
 }
 
 /** What a run keeps. */
+/** Whether a run begins with the weights of a model from elsewhere. */
+export const isPretrained = ({ init_from }: { readonly init_from: string }): boolean =>
+  init_from !== "scratch" && init_from !== "resume";
+
+/**
+ * The values of a run that begins with a model's weights: its sizes, and where fewer tokens of context are asked for, so many.
+ *
+ * @throws {ConfigError} when a flag contradicts them
+ */
+export function fineTunedValues({ values, config, given }: TrainRequest, model: GPTConfig): TrainValues {
+  const own = { n_layer: model.nLayer, n_head: model.nHead, n_embd: model.nEmbd, bias: model.bias };
+  const refuse = (name: keyof TrainConfig, there: unknown, why: string) =>
+    new ConfigError(
+      `--${name}=${show(given[name])}: the model in ${values.init_from} has ${name}=${show(there)}, ${why}`,
+    );
+  for (const name of Object.keys(own) as (keyof typeof own)[]) {
+    if (given[name] !== undefined && given[name] !== own[name]) throw refuse(name, own[name], "which cannot change");
+  }
+  if ((given.block_size ?? 0) > model.blockSize) throw refuse("block_size", model.blockSize, "and cannot have more");
+  const asked = given.block_size ?? config.block_size ?? model.blockSize;
+  return { ...values, ...own, block_size: Math.min(asked, model.blockSize) };
+}
+
 const fixed = ["n_layer", "n_head", "n_embd", "block_size", "bias", "tokenizer"] as const;
 
 /**

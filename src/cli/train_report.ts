@@ -13,7 +13,7 @@ import type { TrainValues } from "./train_flags.ts";
 const SAMPLE_TOKENS = 300;
 
 export class TrainReport {
-  readonly #progress = new Progress();
+  readonly progress = new Progress();
   #entropy: number | undefined;
   #began = 0;
   #firstIter = 0;
@@ -21,10 +21,10 @@ export class TrainReport {
   #best = { iter: 0, loss: Infinity };
 
   /** @param resumeCommand what to type to go on after an interruption */
-  constructor(readonly values: TrainValues, readonly resumeCommand: string) {}
+  constructor(public values: TrainValues, readonly resumeCommand: string) {}
 
   note(line: string): void {
-    this.#progress.line(line);
+    this.progress.line(line);
   }
 
   /** @param iter where the run begins or goes on */
@@ -58,16 +58,16 @@ export class TrainReport {
 
   event(event: TrainEvent): void {
     if (event.kind === "evaluating") {
-      this.#progress.status(() => `step ${event.iter}: evaluating ${event.done}/${event.total}`);
+      this.progress.status(() => `step ${event.iter}: evaluating ${event.done}/${event.total}`);
     } else if (event.kind === "evaluation") {
       const { iter, trainLoss, valLoss, best } = event;
       if (best) this.#best = { iter, loss: valLoss };
-      this.#progress.end();
+      this.progress.end();
       this.note(`step ${iter}: train loss ${trainLoss.toFixed(4)}, val loss ${valLoss.toFixed(4)}${this.#beside()}`);
     } else if (event.kind === "checkpoint") {
       this.note(`saved ${this.values.out_dir}/${event.name}${event.best ? ", the best so far" : ""}`);
-    } else if (this.#progress.terminal) {
-      this.#progress.status((columns) => bar(this.#state(event), columns));
+    } else if (this.progress.terminal) {
+      this.progress.status((columns) => bar(this.#state(event), columns));
     } else {
       const { iter, loss, ms, tokensPerSecond } = event;
       this.note(
@@ -82,13 +82,13 @@ export class TrainReport {
 
   /** @param last the name of the last checkpoint, where there is one */
   stopped(iter: number, last: string | undefined): void {
-    this.#progress.end();
+    this.progress.end();
     if (last) this.note(`Stopped at iteration ${iter}. To go on:\n  ${this.resumeCommand}`);
     else this.note(`Stopped at iteration ${iter}: there was nothing to save yet.`);
   }
 
   finished(last: string | undefined): void {
-    this.#progress.end();
+    this.progress.end();
     this.#finished = true;
     const seconds = (performance.now() - this.#began) / 1000;
     const { iter, loss } = this.#best;
@@ -113,7 +113,7 @@ export class TrainReport {
 
   /** Leaves the terminal clean. */
   end(): void {
-    this.#progress.end();
+    this.progress.end();
   }
 
   #beside(): string {

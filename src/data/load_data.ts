@@ -1,5 +1,6 @@
 import { exists } from "../checkpoint/files.ts";
 import { DataError } from "../errors.ts";
+import { BytePairTokenizer } from "../tokenizer/byte_pair.ts";
 import { CharacterTokenizer } from "../tokenizer/character.ts";
 import { loadTokenizer } from "../tokenizer/load.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
@@ -42,7 +43,7 @@ export async function loadData(options: DataOptions): Promise<LoadedData> {
   const folder = input === undefined ? await dataFolder(dataset) : undefined;
   if (folder !== undefined) {
     const { data, tokenizer, vocabSize } = await openDataFolder(folder, { blockSize });
-    if (typeof wanted !== "object" || JSON.stringify(wanted) === JSON.stringify(tokenizer)) {
+    if (typeof wanted !== "object" || sameTokens(wanted, tokenizer)) {
       return { data, tokenizer, vocabSize, source: folder };
     }
     throw new DataError(`Cannot train on ${folder}: its tokens are those of another tokenizer than the model's`);
@@ -60,6 +61,13 @@ export async function loadData(options: DataOptions): Promise<LoadedData> {
   } catch (error) {
     throw error instanceof DataError ? new DataError(`Cannot train on ${source}: ${error.message}`) : error;
   }
+}
+
+/** Whether ids mean the same: GPT-2's files from the hub and tiktoken's encoding, which have other names for one thing. */
+function sameTokens(a: Tokenizer, b: Tokenizer): boolean {
+  if (JSON.stringify(a) === JSON.stringify(b)) return true;
+  if (!(a instanceof BytePairTokenizer && b instanceof BytePairTokenizer)) return false;
+  return a.vocabSize === b.vocabSize && a.tables.tokens.every((bytes, id) => bytes === b.tables.tokens[id]);
 }
 
 /** The folder of tokens that `dataset` names, if there is one. */

@@ -1,0 +1,118 @@
+/** `deno task convert`: a model from one program's format into another's. */
+import { exists } from "../checkpoint/files.ts";
+import { saveHuggingFace } from "../checkpoint/hugging_face_save.ts";
+import { NanoGPTFile } from "../checkpoint/nanogpt.ts";
+import { nanoGPTToRun, runToNanoGPT } from "../checkpoint/nanogpt_run.ts";
+import { saveNanoGPT } from "../checkpoint/nanogpt_save.ts";
+import { createDevice } from "../device/create.ts";
+import { CheckpointError, ConfigError } from "../errors.ts";
+import { loadPretrained, nanoGPTVocabulary } from "../pretrained.ts";
+import { loadTokenizer } from "../tokenizer/load.ts";
+import { runCommand, taskCommand } from "./command.ts";
+import { choice, describeFlags, fallbacks, float, parseCommandLine, text, type Values } from "./flags.ts";
+import { Progress } from "./progress.ts";
+import { PRETRAINED, reportDownload } from "./shared_flags.ts";
+
+export const convertFlags = {
+  format: choice(
+    ["auto", "nanogpt", "run", "hugging_face"],
+    "of TO; auto: NAME.pt is nanoGPT's, out of a ckpt.pt comes a run, else it is a Hugging Face folder",
+  ),
+  checkpoint: choice(["last", "best"], "of a run, into a ckpt.pt; a Hugging Face folder has the best"),
+  dtype: choice(["float32", "float16", "bfloat16"], "of the weights in a Hugging Face folder"),
+  max_shard_gb: float(50, "gigabytes of weights from which on a Hugging Face folder has several files", { min: 1e-6 }),
+  tokenizer: text("", "of a ckpt.pt, which holds none: gpt2, or a folder with meta.pkl; else data/DATASET's, or gpt2"),
+};
+type ConvertValues = Values<typeof convertFlags>;
+
+const TYPES = { float32: "F32", float16: "F16", bfloat16: "BF16" } as const;
+
+export async function convert(args: string[]): Promise<number> {
+  const { given, words, help } = parseCommandLine(convertFlags, args),
+    values = { ...fallbacks(convertFlags), ...given };
+  if (help) {
+    console.log(convertHelp(values));
+    return 0;
+  }
+  if (words.length !== 2) {
+    throw new ConfigError(`convert takes two names, FROM and TO: ${taskCommand("convert", ["out", "out/ckpt.pt"])}`);
+  }
+  const [from, to] = words, isRun = await exists(`${from}/run.json`), progress = new Progress();
+  const checkpoint = from.endsWith(".pt") ? from : await exists(`${from}/ckpt.pt`) ? `${from}/ckpt.pt` : undefined;
+  const format = values.format !== "auto"
+    ? values.format
+    : to.endsWith(".pt")
+    ? "nanogpt"
+    : checkpoint && !isRun
+    ? "run"
+    : "hugging_face";
+  try {
+    if (format === "run") await toRun(isRun ? undefined : checkpoint, to, values);
+    else if (format === "nanogpt" && isRun) await runToNanoGPT(from, to, values);
+    else await throughModel(from, to, { ...values, format, progress });
+    progress.line(`${from} → ${to}`);
+    return 0;
+  } finally {
+    progress.end();
+  }
+}
+
+/** From file to file, with the optimizer's state. */
+async function toRun(checkpoint: string | undefined, to: string, { tokenizer: named }: ConvertValues): Promise<void> {
+  if (!checkpoint) {
+    const instead = taskCommand("train", ["--init_from=FROM", `--out_dir=${to}`]);
+    throw new ConfigError(
+      `Only a ckpt.pt becomes a run: it alone has an optimizer's state\nThis begins one: ${instead}`,
+    );
+  }
+  const name = named || await nanoGPTVocabulary(checkpoint), tokenizer = await loadTokenizer(name);
+  using file = await NanoGPTFile.open(checkpoint);
+  const { vocabSize } = file.config;
+  if (tokenizer.vocabSize > vocabSize) {
+    throw new CheckpointError(
+      `The tokenizer ${name} is not that of ${checkpoint}: it has ${tokenizer.vocabSize} tokens, and the model ${vocabSize}\n` +
+        "A ckpt.pt holds none: name the folder with its meta.pkl by --tokenizer",
+    );
+  }
+  await nanoGPTToRun(checkpoint, to, { vocabulary: tokenizer.toJSON() });
+}
+
+/** Into the CPU device's memory and out of it: weights alone. */
+async function throughModel(
+  from: string,
+  to: string,
+  { format, dtype, max_shard_gb, tokenizer: named, progress }: ConvertValues & { progress: Progress },
+): Promise<void> {
+  const device = await createDevice("cpu", { threads: 1 }), onNote = (line: string) => progress.line(line);
+  try {
+    const { model, tokenizer } = await loadPretrained(from, {
+      device,
+      tokenizer: named || undefined,
+      onNote,
+      onProgress: reportDownload(progress),
+    });
+    if (format === "nanogpt") {
+      if (model.config.activation !== "gelu") onNote(`${from} has tanh's GELU, and nanoGPT computes the exact one`);
+      await saveNanoGPT(to, model, { iter: 0, bestValLoss: null });
+    } else {
+      const folder = await exists(`${from}/config.json`); // its vocabulary is copied as it is
+      const vocabulary = folder ? { vocabularyFrom: from } : { tokenizer };
+      await saveHuggingFace(model, to, { dtype: TYPES[dtype], maxShardSize: max_shard_gb * 1e9, ...vocabulary });
+    }
+  } finally {
+    device.close();
+  }
+}
+
+function convertHelp(values: ConvertValues): string {
+  return `Turns a model into another program's format. FROM stays as it is; TO must not be there, but for a ckpt.pt.
+
+  deno task convert FROM TO [--flag=value …]
+
+FROM is ${PRETRAINED}. Between a run and a ckpt.pt the optimizer's
+state and the iteration come along. Flags, with the values that hold where they are not given:
+
+${describeFlags(convertFlags, values)}`;
+}
+
+if (import.meta.main) await runCommand(convert);
