@@ -1,5 +1,7 @@
 /** `deno task convert`: a model from one program's format into another's. */
 import { exists } from "../checkpoint/files.ts";
+import { downloadModel, isHubModel } from "../checkpoint/hub.ts";
+import { loadHuggingFace } from "../checkpoint/hugging_face.ts";
 import { saveHuggingFace } from "../checkpoint/hugging_face_save.ts";
 import { NanoGPTFile } from "../checkpoint/nanogpt.ts";
 import { nanoGPTToRun, runToNanoGPT } from "../checkpoint/nanogpt_run.ts";
@@ -85,19 +87,21 @@ async function throughModel(
 ): Promise<void> {
   const device = await createDevice("cpu", { threads: 1 }), onNote = (line: string) => progress.line(line);
   try {
-    const { model, tokenizer } = await loadPretrained(from, {
-      device,
-      tokenizer: named || undefined,
-      onNote,
-      onProgress: reportDownload(progress),
-    });
+    const folder = await exists(`${from}/config.json`)
+      ? from
+      : isHubModel(from) && !await exists(from)
+      ? await downloadModel(from, { onProgress: reportDownload(progress) })
+      : undefined;
+    // A folder may have no vocabulary; what it has is copied as it is.
+    const { model, tokenizer } = folder !== undefined
+      ? { model: await loadHuggingFace(folder, { device, onNote }), tokenizer: undefined }
+      : await loadPretrained(from, { device, tokenizer: named || undefined, onNote });
     if (format === "nanogpt") {
       if (model.config.activation !== "gelu") onNote(`${from} has tanh's GELU, and nanoGPT computes the exact one`);
       await saveNanoGPT(to, model, { iter: 0, bestValLoss: null });
     } else {
-      const folder = await exists(`${from}/config.json`); // its vocabulary is copied as it is
-      const vocabulary = folder ? { vocabularyFrom: from } : { tokenizer };
-      await saveHuggingFace(model, to, { dtype: TYPES[dtype], maxShardSize: max_shard_gb * 1e9, ...vocabulary });
+      const maxShardSize = max_shard_gb * 1e9;
+      await saveHuggingFace(model, to, { dtype: TYPES[dtype], maxShardSize, vocabularyFrom: folder, tokenizer });
     }
   } finally {
     device.close();

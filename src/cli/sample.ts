@@ -19,7 +19,8 @@ export async function sample(args: string[]): Promise<number> {
     return 0;
   }
   checkPermission(values.device, "sample");
-  const generator = new Generator(values.seed), resumes = values.init_from === "resume" && values.weights === "f32";
+  const generator = new Generator(values.seed),
+    resumes = values.init_from === "resume" && values.weights === "f32" && !values.tokenizer;
   // What is wrong with a run is said before a device is made.
   const run = resumes ? await openRun(values.out_dir) : undefined, vocabulary = run && await vocabularyOf(run);
   const known = vocabulary && await readPrompt(values.start, vocabulary);
@@ -41,12 +42,21 @@ export async function sample(args: string[]): Promise<number> {
 }
 
 /** A model from elsewhere; what there is to say of it goes to standard error, for the text alone goes to standard output. */
-async function pretrained({ init_from, out_dir, weights }: SampleValues, device: Device): Promise<Pretrained> {
+async function pretrained(
+  { init_from, out_dir, weights, tokenizer }: SampleValues,
+  device: Device,
+): Promise<Pretrained> {
   const [{ loadPretrained }, { Progress }] = await Promise.all([import("../pretrained.ts"), import("./progress.ts")]);
   const progress = new Progress(Deno.stderr), onNote = (line: string) => progress.line(line);
   const path = init_from === "resume" ? out_dir : init_from;
   try {
-    return await loadPretrained(path, { device, weights, onNote, onProgress: reportDownload(progress) });
+    return await loadPretrained(path, {
+      device,
+      weights,
+      tokenizer: tokenizer || undefined,
+      onNote,
+      onProgress: reportDownload(progress),
+    });
   } finally {
     progress.end();
   }

@@ -19,6 +19,7 @@ import { deviceFlags, PRETRAINED, torchFlags, weightsFlag } from "./shared_flags
 export const sampleFlags = {
   init_from: text("resume", `resume: the best checkpoint in out_dir; or ${PRETRAINED}`),
   out_dir: text("out", "the run folder to sample from"),
+  tokenizer: text("", "instead of the model's own: gpt2, cl100k_base, o200k_base, or a folder; a ckpt.pt holds none"),
   start: text("\n", "the text to go on from; FILE:path reads it from a file"),
   num_samples: int(10, "samples to draw", { min: 1 }),
   max_new_tokens: int(500, "tokens in each", { min: 1 }),
