@@ -237,6 +237,12 @@ export class GPT extends Module {
     return this.lm_head.weight.device;
   }
 
+  /** Frees every parameter and its gradient, and the count of dropout's draws. */
+  override dispose(): void {
+    super.dispose();
+    this.noise.offset.dispose();
+  }
+
   /**
    * Logits and, with targets, the loss.
    *

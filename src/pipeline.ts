@@ -4,7 +4,7 @@ import type { Device } from "./device/device.ts";
 import { ConfigError } from "./errors.ts";
 import type { SequencesOptions } from "./generate_options.ts";
 import type { GPT } from "./gpt.ts";
-import { free, loadPretrained, type Pretrained, type PretrainedOptions } from "./pretrained.ts";
+import { loadPretrained, type Pretrained, type PretrainedOptions } from "./pretrained.ts";
 import { Generator } from "./random.ts";
 import { type GeneratedToken, generateSequences } from "./sampler.ts";
 import type { Tokenizer } from "./tokenizer/tokenizer.ts";
@@ -102,7 +102,7 @@ export async function pipeline(
   try {
     const loaded = await loadPretrained(model, { ...options, device });
     return textGeneration(loaded, () => {
-      free(loaded.model);
+      loaded.model.dispose();
       if (own) device.close();
     });
   } catch (error) {

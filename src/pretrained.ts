@@ -53,7 +53,7 @@ export async function loadPretrained(path: string, options: PretrainedOptions): 
     : await (await import("./tokenizer/load.ts")).loadTokenizer(asked);
   const model = await load(), { vocabSize } = model.config;
   if (tokenizer.vocabSize <= vocabSize) return { model, tokenizer };
-  free(model);
+  model.dispose();
   throw new CheckpointError(
     `The tokenizer is not that of ${path}: it has ${tokenizer.vocabSize} tokens, and the model ${vocabSize}`,
   );
@@ -124,13 +124,7 @@ async function filled(
     await fill(model);
     return model.eval();
   } catch (error) {
-    free(model);
+    model.dispose();
     throw error;
   }
-}
-
-/** Frees all that making a model has taken. */
-export function free(model: GPT): void {
-  model.dispose();
-  model.noise.offset.dispose();
 }

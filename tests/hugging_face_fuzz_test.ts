@@ -156,7 +156,6 @@ async function fuzz(name: string, file: string, seed: number): Promise<number> {
         const model = await loadHuggingFace(folder, { device });
         await checkLoaded(model, folder);
         model.dispose();
-        model.noise.offset.dispose();
         loaded++;
       } catch (error) {
         if (!(error instanceof CheckpointError || error instanceof DeviceError)) {

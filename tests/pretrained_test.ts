@@ -9,7 +9,7 @@ import type { Device } from "../src/device/device.ts";
 import { CheckpointError, ConfigError } from "../src/errors.ts";
 import { GPT } from "../src/gpt.ts";
 import { pipeline, setSeed } from "../src/pipeline.ts";
-import { free, loadPretrained } from "../src/pretrained.ts";
+import { loadPretrained } from "../src/pretrained.ts";
 import { CharacterTokenizer } from "../src/tokenizer/character.ts";
 import { loadTokenizer } from "../src/tokenizer/load.ts";
 
@@ -57,7 +57,7 @@ Deno.test("pretrained: a run, a Hugging Face folder and a ckpt.pt give the same 
       assert(!loaded.model.training);
       assertEquals(await weightsOf(loaded.model), expected, path);
       assertEquals(loaded.tokenizer.decode(loaded.tokenizer.encode(text)), text);
-      free(loaded.model);
+      loaded.model.dispose();
       assertEquals(device.memory().tensors, before);
     }
   }));

@@ -287,7 +287,6 @@ Deno.test("trainer: memory after many steps is that after a few", () =>
     assertEquals(at.get(58), at.get(8));
     trainer.dispose();
     trainer.model.dispose();
-    trainer.model.noise.offset.dispose();
     assertEquals({ ...device.memory(), reserved: 0 }, { ...before, reserved: 0 });
   }));
 

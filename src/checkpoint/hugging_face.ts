@@ -85,7 +85,6 @@ export async function loadHuggingFace(path: string, options: LoadHuggingFaceOpti
     await readWeights(model, file, names);
   } catch (error) {
     model.dispose();
-    model.noise.offset.dispose();
     throw error;
   }
   return model.eval();

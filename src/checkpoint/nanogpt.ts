@@ -232,7 +232,6 @@ export async function loadNanoGPT(
     await file.load(model);
   } catch (error) {
     model.dispose();
-    model.noise.offset.dispose();
     throw error;
   }
   return { model, iter, bestValLoss, flags };

@@ -111,7 +111,6 @@ for (const { name, device } of await devices()) {
     const wte = model.transformer.wte.weight.storage.block;
     assertEquals([wte.dtype, wte.capacity, each], ["bf16", 64 * 32, device.name === "reference" ? 8 : 2]);
     model.dispose();
-    model.noise.offset.dispose();
     assertEquals({ ...device.memory(), reserved: 0 }, { ...before, reserved: 0 });
   });
 

@@ -45,7 +45,6 @@ async function checkFolder({ device }: TestDevice, number: number) {
     assertClose(await parameter.grad!.data(), ours, limit, `${name}: gradient of ${key}`);
   }
   model.dispose();
-  model.noise.offset.dispose();
   const { tensors, bytes } = device.memory();
   if (tensors !== before.tensors || bytes !== before.bytes) throw new Error(`${name}: ${tensors} tensors are left`);
 }
