@@ -3,16 +3,7 @@ import { createFile, type OpenFile } from "../src/checkpoint/files.ts";
 import { RunFolder } from "../src/checkpoint/run_folder.ts";
 import { SafetensorsFile, type TensorSource, writeSafetensors } from "../src/checkpoint/safetensors.ts";
 import { CheckpointError } from "../src/errors.ts";
-
-/** A folder that is gone after the test. */
-async function inFolder(body: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await body(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
+import { inFolder } from "./testing.ts";
 
 const f32 = (...values: number[]): TensorSource => ({
   dtype: "F32",

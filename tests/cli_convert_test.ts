@@ -1,6 +1,7 @@
 /** `deno task convert`, and models from elsewhere in `train` and `sample`, as processes of their own. */
 import { assertEquals, assertStringIncludes } from "@std/assert";
 import { SafetensorsFile } from "../src/checkpoint/safetensors.ts";
+import { inFolder } from "./testing.ts";
 
 const root = new URL("../", import.meta.url);
 const theirs = new URL("golden/hugging_face/f32", import.meta.url).pathname; // transformers has made it
@@ -18,15 +19,6 @@ async function run(name: "convert" | "train" | "sample", ...args: string[]) {
   return { code, out, err };
 }
 
-async function withFolder(body: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await body(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
-
 /** The tensors of a safetensors file, by name. */
 async function tensors(path: string): Promise<Map<string, number[]>> {
   using file = await SafetensorsFile.open(path);
@@ -39,7 +31,7 @@ const sizes = ["--n_layer=1", "--n_head=2", "--n_embd=16", "--block_size=16", "-
 const brief = ["--eval_iters=1", "--eval_interval=2"];
 
 Deno.test("convert: a run goes to ckpt.pt and back, and to transformers, and every step samples the same text", () =>
-  withFolder(async (folder) => {
+  inFolder(async (folder) => {
     await Deno.writeTextFile(`${folder}/text.txt`, "the quick brown fox jumps over the lazy dog\n".repeat(40));
     const input = `--input=${folder}/text.txt`, place = (name: string) => `${folder}/${name}`;
     const trained = await run("train", ...sizes, ...brief, "--max_iters=4", input, `--out_dir=${place("run")}`);
@@ -93,7 +85,7 @@ Deno.test("convert: a run goes to ckpt.pt and back, and to transformers, and eve
   }));
 
 Deno.test("convert: transformers' own folder comes out as it went in, whole and in shards", () =>
-  withFolder(async (folder) => {
+  inFolder(async (folder) => {
     assertEquals((await run("convert", theirs, `${folder}/same`)).code, 0);
     assertEquals(await tensors(`${folder}/same/model.safetensors`), await tensors(`${theirs}/model.safetensors`));
     assertEquals((await run("convert", theirs, `${folder}/shards`, "--max_shard_gb=0.00001")).code, 0);
@@ -108,7 +100,7 @@ Deno.test("convert: transformers' own folder comes out as it went in, whole and 
   }));
 
 Deno.test("convert: what cannot be is refused in words, and leaves nothing", () =>
-  withFolder(async (folder) => {
+  inFolder(async (folder) => {
     await Deno.mkdir(`${folder}/full`);
     await Deno.writeTextFile(`${folder}/full/file`, "");
     const ckpt = new URL("golden/torch_files/ckpt.pt", import.meta.url).pathname, to = `${folder}/to`;

@@ -1,5 +1,6 @@
 /** `prepare` and `tokenize`, and what train and sample make of their tokens, each in its own process. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { inFolder } from "./testing.ts";
 
 const root = new URL("../", import.meta.url);
 const sentence = "The quick brown fox jumps over the lazy dog.\n";
@@ -24,15 +25,6 @@ function decode({ code, stdout, stderr }: Deno.CommandOutput): { code: number; o
   return { code, out: new TextDecoder().decode(stdout), err: new TextDecoder().decode(stderr) };
 }
 const run = async (...args: Parameters<typeof command>) => decode(await command(...args).output());
-
-async function inFolder(body: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await body(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
 
 Deno.test("tokenize shows ids, their text, and how many there are", () =>
   inFolder(async (folder) => {

@@ -6,15 +6,7 @@ import { CheckpointError, ConfigError, DataError } from "../src/errors.ts";
 import { Generator } from "../src/random.ts";
 import { CharacterTokenizer } from "../src/tokenizer/character.ts";
 import golden from "./golden/random.json" with { type: "json" };
-
-async function inFolder(work: (folder: string) => Promise<void>) {
-  const folder = await Deno.makeTempDir();
-  try {
-    await work(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
+import { inFolder } from "./testing.ts";
 
 /** A file that `fetch` finds without a network. */
 async function knownFile(contents: string): Promise<KnownFile> {

@@ -9,19 +9,10 @@ import type { Capacity } from "../src/device/device.ts";
 import { ReferenceDevice } from "../src/device/reference.ts";
 import { CheckpointError, ConfigError, DeviceError } from "../src/errors.ts";
 import { GPT } from "../src/gpt.ts";
-import { assertClose } from "./testing.ts";
+import { assertClose, inFolder } from "./testing.ts";
 
 const saved = new URL("golden/hugging_face", import.meta.url).pathname;
 const device = await CpuDevice.create({ threads: 1, guards: true });
-
-async function inFolder(work: (folder: string) => Promise<void>) {
-  const folder = await Deno.makeTempDir();
-  try {
-    await work(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
 
 /** A copy of one of the saved folders, in which `change` may change files. */
 async function copyOf(name: string, folder: string): Promise<string> {

@@ -20,17 +20,10 @@ import { Generator } from "../src/random.ts";
 import type { Tensor } from "../src/tensor.ts";
 import { CharacterTokenizer } from "../src/tokenizer/character.ts";
 import { Trainer } from "../src/trainer.ts";
+import { inFolder } from "./testing.ts";
 
 const CKPT = new URL("golden/torch_files/ckpt.pt", import.meta.url).pathname;
 
-async function inFolder(body: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await body(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
 const names = async (folder: string) => (await Array.fromAsync(Deno.readDir(folder), ({ name }) => name)).sort();
 
 type Dict = Map<string | number, TorchInput>;

@@ -9,15 +9,7 @@ import { CheckpointError, ConfigError, DataError } from "../src/errors.ts";
 import { Generator } from "../src/random.ts";
 import { CharacterTokenizer, loadTokenizer, tokenizerFromJSON } from "../src/tokenizer/mod.ts";
 import tiktoken from "./golden/tiktoken_encodings.json" with { type: "json" };
-
-async function inFolder(body: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await body(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
+import { inFolder } from "./testing.ts";
 
 const ordinary = { disallowedSpecial: new Set<string>() };
 /** Some 3 MB in many scripts, with every kind of line end, none of whose parts is the same as another: three ranges. */

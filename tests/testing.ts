@@ -58,3 +58,13 @@ export function assertShape(actual: Tensor, expected: readonly number[], what: s
     throw new Error(`${what}: shape [${actual.shape}], expected [${expected}]`);
   }
 }
+
+/** Runs `body` with a temporary folder, which is gone afterwards. */
+export async function inFolder(body: (folder: string) => Promise<void>): Promise<void> {
+  const folder = await Deno.makeTempDir();
+  try {
+    await body(folder);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}

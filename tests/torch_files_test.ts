@@ -14,15 +14,8 @@ import { writeTorchFile } from "../src/checkpoint/torch_writer.ts";
 import { ZipFile } from "../src/checkpoint/zip.ts";
 import { zipParts } from "../src/checkpoint/zip_writer.ts";
 import { CheckpointError } from "../src/errors.ts";
+import { inFolder } from "./testing.ts";
 
-async function inFolder(body: (folder: string) => Promise<void>): Promise<void> {
-  const folder = await Deno.makeTempDir();
-  try {
-    await body(folder);
-  } finally {
-    await Deno.remove(folder, { recursive: true });
-  }
-}
 const utf8 = (text: string) => new TextEncoder().encode(text);
 async function archive(records: Record<string, Uint8Array>): Promise<Uint8Array<ArrayBuffer>> {
   const parts = zipParts(Object.entries(records).map(([name, data]) => ({ name, data: () => data })));

@@ -66,6 +66,15 @@ export function writeJson(path: string, value: unknown, open?: OpenFile): Promis
   return writeFile(path, [new TextEncoder().encode(JSON.stringify(value, null, 2) + "\n")], open);
 }
 
+/** @throws {CheckpointError} when the file is missing or unreadable */
+export async function openToRead(path: string): Promise<Deno.FsFile> {
+  try {
+    return await Deno.open(path);
+  } catch (error) {
+    throw new CheckpointError(`Cannot read ${path}: ${reason(error)}`);
+  }
+}
+
 /** @throws {CheckpointError} when the file is missing, unreadable, or no JSON object */
 export async function readJson(path: string): Promise<Record<string, unknown>> {
   let bytes;

@@ -11,7 +11,7 @@ import { DryDevice } from "../device/dry.ts";
 import { CheckpointError, DeviceError } from "../errors.ts";
 import { GPT, type GPTConfig, type GPTOptions } from "../gpt.ts";
 import { launch } from "../launch.ts";
-import { Tensor } from "../tensor.ts";
+import { sizeOf, Tensor } from "../tensor.ts";
 import { readJson } from "./files.ts";
 import { fromHuggingFaceConfig } from "./hugging_face_config.ts";
 import type { WeightsFile } from "./safetensors.ts";
@@ -214,7 +214,7 @@ async function readInto(file: WeightsFile, name: string, storage: Storage, block
 }
 
 async function sameElements(file: WeightsFile, a: string, b: string): Promise<boolean> {
-  const size = file.tensors.get(a)!.shape.reduce((a, b) => a * b, 1);
+  const size = sizeOf(file.tensors.get(a)!.shape);
   const [left, right] = [new Float32Array(BLOCK), new Float32Array(BLOCK)];
   for (let at = 0; at < size; at += BLOCK) {
     const [x, y] = [left, right].map((block) => block.subarray(0, size - at));

@@ -2,6 +2,7 @@
 import { CheckpointError } from "../errors.ts";
 import type { GPTConfig } from "../gpt.ts";
 import { reason } from "../reason.ts";
+import { sizeOf } from "../tensor.ts";
 import { parseState } from "../training/state.ts";
 import { exists, type OpenFile, syncDirectory } from "./files.ts";
 import { NanoGPTFile } from "./nanogpt.ts";
@@ -108,8 +109,7 @@ function sourcesOf(file: SafetensorsFile): [string, TensorSource][] {
 function zeros(weights: readonly [string, TensorSource][]): [string, TensorSource][] {
   return weights.flatMap(([name, { shape }]) =>
     ["exp_avg", "exp_avg_sq"].map((part): [string, TensorSource] => {
-      const size = shape.reduce((a, b) => a * b, 1);
-      return [`${name}.${part}`, { dtype: "F32", shape, data: () => new Float32Array(size) }];
+      return [`${name}.${part}`, { dtype: "F32", shape, data: () => new Float32Array(sizeOf(shape)) }];
     })
   );
 }

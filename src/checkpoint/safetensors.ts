@@ -11,17 +11,10 @@
  * widened to f32 by reading and narrowed from it by writing. Left out: big-endian machines.
  */
 import { CheckpointError } from "../errors.ts";
-import { reason } from "../reason.ts";
-import { type OpenFile, writeFile } from "./files.ts";
+import { sizeOf } from "../tensor.ts";
+import { type OpenFile, openToRead, writeFile } from "./files.ts";
 import { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from "./half.ts";
-import {
-  byteLength,
-  elements,
-  MAX_HEADER,
-  parseHeader,
-  type TensorInfo,
-  type TensorType,
-} from "./safetensors_header.ts";
+import { byteLength, MAX_HEADER, parseHeader, type TensorInfo, type TensorType } from "./safetensors_header.ts";
 
 export type { TensorInfo, TensorType };
 
@@ -124,12 +117,7 @@ export class SafetensorsFile implements WeightsFile {
 
   /** @throws {CheckpointError} when the file is missing, truncated, or not as the format demands */
   static async open(path: string): Promise<SafetensorsFile> {
-    let file;
-    try {
-      file = await Deno.open(path);
-    } catch (error) {
-      throw new CheckpointError(`Cannot read ${path}: ${reason(error)}`);
-    }
+    const file = await openToRead(path);
     try {
       const { size } = await file.stat();
       const head = new Uint8Array(8);
@@ -148,7 +136,7 @@ export class SafetensorsFile implements WeightsFile {
   }
 
   async readTensor(name: string): Promise<TensorArray> {
-    const { dtype, shape } = this.#readable(name), array = new ARRAYS[dtype](elements(shape));
+    const { dtype, shape } = this.#readable(name), array = new ARRAYS[dtype](sizeOf(shape));
     if (isHalf(dtype)) await this.readFloats(name, 0, array as Float32Array<ArrayBuffer>);
     else await this.#read(name, 0, new Uint8Array(array.buffer));
     return array;
@@ -157,7 +145,7 @@ export class SafetensorsFile implements WeightsFile {
   async readFloats(name: string, begin: number, out: Float32Array<ArrayBuffer>): Promise<void> {
     const { dtype, shape } = this.#readable(name), end = begin + out.length;
     if (dtype === "I32") throw new CheckpointError(`${this.path}: ${name} is I32, expected floating-point numbers`);
-    if (!(begin >= 0 && end <= elements(shape))) {
+    if (!(begin >= 0 && end <= sizeOf(shape))) {
       throw new CheckpointError(`${this.path}: ${name} has no elements ${begin} to ${end}, it is [${shape}]`);
     }
     if (dtype === "F32") {

@@ -1,5 +1,6 @@
 /** The header of a safetensors file: what it says of each tensor, and whether that can be so. */
 import { CheckpointError } from "../errors.ts";
+import { sizeOf } from "../tensor.ts";
 
 /** Bits of an element. */
 const BITS = {
@@ -20,9 +21,7 @@ export interface TensorInfo {
   readonly end: number;
 }
 
-/** Number of elements of a shape. */
-export const elements = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
-export const byteLength = (dtype: TensorType, shape: readonly number[]): number => elements(shape) * BITS[dtype] / 8;
+export const byteLength = (dtype: TensorType, shape: readonly number[]): number => sizeOf(shape) * BITS[dtype] / 8;
 
 /**
  * @param text the header's JSON

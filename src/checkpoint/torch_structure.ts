@@ -1,5 +1,6 @@
 /** The structure of a torch.save's file: what it says of tensors and storages, read from its pickle. See torch_file.ts. */
 import { CheckpointError } from "../errors.ts";
+import { sizeOf } from "../tensor.ts";
 import { readPickle } from "./pickle.ts";
 import { PickleGlobal, PickleObject, type PickleValue } from "./pickle_values.ts";
 import { shown } from "./shown.ts";
@@ -49,7 +50,7 @@ export class TorchTensor extends PickleObject {
   }
   /** Number of elements. */
   get size(): number {
-    return this.shape.reduce((a, b) => a * b, 1);
+    return sizeOf(this.shape);
   }
   /** Elements of its storage from its first to its last. */
   get span(): number {

@@ -1,6 +1,6 @@
 /** Files that torch.load opens, with weights_only too. See torch_file.ts for the format. */
-import { replaceFile } from "./files.ts";
-import type { OpenFile } from "./files.ts";
+import { sizeOf } from "../tensor.ts";
+import { type OpenFile, replaceFile } from "./files.ts";
 import { f32ToBf16, f32ToF16 } from "./half.ts";
 import { PickleCall, type PickleInput, PickleName, PicklePersistent, writePickle } from "./pickle_writer.ts";
 import type { TensorSource } from "./safetensors.ts";
@@ -52,10 +52,10 @@ const UTILS = "torch._utils";
 function prepare(value: TorchInput, storages: Map<TensorSource, string>): PickleInput {
   if (typeof value !== "object" || value === null) return value;
   if (isTensor(value)) {
-    const { dtype, shape } = value, [storage] = STORAGES[dtype], count = size(shape);
+    const { dtype, shape } = value, [storage] = STORAGES[dtype], count = sizeOf(shape);
     if (!storages.has(value)) storages.set(value, `${storages.size}`);
     const id = ["storage", new PickleName("torch", storage), storages.get(value)!, "cpu", count];
-    const stride = shape.map((_, axis) => size(shape.slice(axis + 1)));
+    const stride = shape.map((_, axis) => sizeOf(shape.slice(axis + 1)));
     const hooks = new PickleCall(new PickleName("collections", "OrderedDict"), []);
     const args = [new PicklePersistent(id), 0, Object.freeze([...shape]), Object.freeze(stride), false, hooks];
     return new PickleCall(new PickleName(UTILS, "_rebuild_tensor_v2"), args);
@@ -79,11 +79,9 @@ function isTensor(value: object): value is Source {
 }
 
 async function elements({ dtype, shape, data }: TensorSource): Promise<Uint8Array> {
-  const given = await data(), expected = size(shape) * STORAGES[dtype as TorchType][1];
+  const given = await data(), expected = sizeOf(shape) * STORAGES[dtype as TorchType][1];
   const narrow = dtype === "F16" ? f32ToF16 : dtype === "BF16" ? f32ToBf16 : undefined;
   const { buffer, byteOffset, byteLength } = given instanceof Float32Array && narrow ? narrow(given) : given;
   if (byteLength !== expected) throw new TypeError(`a tensor [${shape}] has ${byteLength} bytes, expected ${expected}`);
   return new Uint8Array(buffer, byteOffset, byteLength);
 }
-
-const size = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);

@@ -11,6 +11,7 @@
  */
 import { CheckpointError } from "../errors.ts";
 import { reason } from "../reason.ts";
+import { openToRead } from "./files.ts";
 import { decode, DEFLATED, ENCRYPTED, type Entry, fill, readDirectory, type ZipEntry } from "./zip_directory.ts";
 
 /** Bytes; what is inflated is in memory whole. */
@@ -39,12 +40,7 @@ export class ZipFile implements Disposable {
   /** @throws {CheckpointError} when the file is missing, truncated, no zip archive, or one that does not add up */
   static async open(path: string): Promise<ZipFile> {
     const { crc32 } = await import("node:zlib"); // eight times as fast as a table in TypeScript
-    let file;
-    try {
-      file = await Deno.open(path);
-    } catch (error) {
-      throw new CheckpointError(`Cannot read ${path}: ${reason(error)}`);
-    }
+    const file = await openToRead(path);
     try {
       return new ZipFile(path, await readDirectory(path, file), file, crc32);
     } catch (error) {
