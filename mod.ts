@@ -24,12 +24,12 @@
  *
  * @module
  */
-export { noGrad } from "./src/autograd.ts";
+export { noGrad } from "./src/engine/autograd.ts";
 export { CpuDevice, type CpuOptions } from "./src/device/cpu.ts";
 export { createDevice } from "./src/device/create.ts";
-export { type Capacity, Device, type MemoryReport, Program, Storage } from "./src/device/device.ts";
+export { type Capacity, Device, type MemoryReport, Program, Storage } from "./src/engine/device.ts";
 export { ReferenceDevice } from "./src/device/reference.ts";
-export { Scope } from "./src/device/scope.ts";
+export { Scope } from "./src/engine/scope.ts";
 export * from "./src/errors.ts";
 export {
   type EvaluateOptions,
@@ -37,10 +37,10 @@ export {
   type Evaluation,
   perplexity,
   type TextEvaluation,
-} from "./src/evaluate.ts";
-export { type FeatureOptions, type Features, features } from "./src/features.ts";
+} from "./src/evaluate/perplexity.ts";
+export { type FeatureOptions, type Features, features } from "./src/evaluate/features.ts";
 export { GPT, type GPTConfig, type GPTOptions, type GPTOutput } from "./src/gpt.ts";
-export { checkInference, type InferenceNeeds, inferenceNeeds, type InferenceOptions } from "./src/inference_memory.ts";
+export { checkInference, type InferenceNeeds, inferenceNeeds, type InferenceOptions } from "./src/generate/memory.ts";
 export { KeyValueCache } from "./src/nn/cache.ts";
 export { AdamW, type AdamWOptions } from "./src/optim/adamw.ts";
 export {
@@ -50,10 +50,10 @@ export {
   setSeed,
   type TextGenerationOptions,
   type TextGenerationPipeline,
-} from "./src/pipeline.ts";
-export { loadPretrained, type Pretrained, type PretrainedOptions } from "./src/pretrained.ts";
-export { Profile } from "./src/profile.ts";
-export { Generator } from "./src/random.ts";
+} from "./src/pretrained/pipeline.ts";
+export { loadPretrained, type Pretrained, type PretrainedOptions } from "./src/pretrained/load.ts";
+export { Profile } from "./src/engine/profile.ts";
+export { Generator } from "./src/random/mod.ts";
 export {
   type FinishReason,
   generate,
@@ -64,8 +64,8 @@ export {
   type SequencesOptions,
   type StoppingOptions,
   type TokenLogprob,
-} from "./src/sampler.ts";
-export { Tensor, type TensorOptions } from "./src/tensor.ts";
-export { Trainer } from "./src/trainer.ts";
-export type { TrainEvent } from "./src/training/events.ts";
-export type { TrainerOptions } from "./src/training/options.ts";
+} from "./src/generate/generate.ts";
+export { Tensor, type TensorOptions } from "./src/engine/tensor.ts";
+export { Trainer } from "./src/train/trainer.ts";
+export type { TrainEvent } from "./src/train/events.ts";
+export type { TrainerOptions } from "./src/train/options.ts";

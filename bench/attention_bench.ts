@@ -5,7 +5,7 @@
 import { CpuDevice } from "../src/device/cpu.ts";
 import { causalSelfAttention } from "../src/ops/causal_self_attention.ts";
 import { cachedAttention } from "../src/ops/cached_attention.ts";
-import { noGrad } from "../src/autograd.ts";
+import { noGrad } from "../src/engine/autograd.ts";
 
 const device = await CpuDevice.create({ threads: 2 });
 const random = (length: number) => Float32Array.from({ length }, () => Math.random() - 0.5);

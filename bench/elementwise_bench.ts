@@ -10,8 +10,8 @@ import { gradientNorm } from "../kernels/gradient_norm/kernel.ts";
 import { layerNormBackwardInput, layerNormBackwardParams, layerNormForward } from "../kernels/layer_norm/kernel.ts";
 import { sample } from "../kernels/sample/kernel.ts";
 import { createDevice } from "../src/device/create.ts";
-import { launch } from "../src/launch.ts";
-import { Generator } from "../src/random.ts";
+import { launch } from "../src/engine/launch.ts";
+import { Generator } from "../src/random/mod.ts";
 
 const rows = 768, C = 128, V = 65, n = rows * C;
 const device = await createDevice("cpu", { threads: 1 }), generator = new Generator(1337);

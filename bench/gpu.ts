@@ -13,7 +13,7 @@ import { bool, choice, describeFlags, fallbacks, float, int, parseCommandLine, t
 import { modelConfig, trainerOptions } from "../src/cli/train.ts";
 import { loadText } from "../src/data/load_text.ts";
 import { splitTokens } from "../src/data/split.ts";
-import type { Device } from "../src/device/device.ts";
+import type { Device } from "../src/engine/device.ts";
 import { CharacterTokenizer } from "../src/tokenizer/character.ts";
 import { decoding, type Measure, type Product, product, training } from "./measures.ts";
 import { Peer, startPyTorch } from "./peer.ts";

@@ -2,7 +2,7 @@
  * What generating costs with models of GPT-2's sizes, weights in f32 and kept in bf16: `deno task bench:inference`.
  *
  * The weights are random numbers, which takes no less time and memory than trained ones. Each row has a process of its own,
- * for it shows that process' resident memory, beside what was foreseen before anything was made (src/inference_memory.ts)
+ * for it shows that process' resident memory, beside what was foreseen before anything was made (src/generate/memory.ts)
  * and what the device has taken in the end. What does not fit is a row that says so.
  */
 import { checkInference, createDevice, generate, Generator, GPT, inferenceNeeds, Storage } from "../mod.ts";

@@ -2,11 +2,11 @@
  * Matrix products of nanoGPT's CPU setting (768 = 12 · 64 tokens, 128 wide) and larger ones, packing and launch included.
  * `deno bench bench/matmul_bench.ts`; GFLOP / time is the rate.
  */
-import { noGrad } from "../src/autograd.ts";
+import { noGrad } from "../src/engine/autograd.ts";
 import { createDevice } from "../src/device/create.ts";
 import { linear } from "../src/ops/linear.ts";
 import { matmul } from "../src/ops/matmul.ts";
-import { Generator } from "../src/random.ts";
+import { Generator } from "../src/random/mod.ts";
 
 const device = await createDevice("cpu"), generator = new Generator(1337);
 

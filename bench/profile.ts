@@ -10,9 +10,9 @@ import { matmulNT } from "../kernels/matmul/kernel.ts";
 import { createDevice, Generator, GPT, Profile, Trainer } from "../mod.ts";
 import { runCommand } from "../src/cli/command.ts";
 import { choice, describeFlags, fallbacks, int, parseCommandLine } from "../src/cli/flags.ts";
-import { launch } from "../src/launch.ts";
+import { launch } from "../src/engine/launch.ts";
 import { add } from "../src/ops/add.ts";
-import { Tensor } from "../src/tensor.ts";
+import { Tensor } from "../src/engine/tensor.ts";
 import type { Setting } from "./measures.ts";
 import { babyGPT, cpuSetting, gpt2 } from "./settings.ts";
 

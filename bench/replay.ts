@@ -8,14 +8,14 @@
  * Four layers as small as they can be, for on the CPU device a launch's work is in its time (one thread), and adapters that
  * compute on the processor fill its caches; on a GPU nanoGPT's CPU setting as well.
  */
-import { noGrad } from "../src/autograd.ts";
+import { noGrad } from "../src/engine/autograd.ts";
 import { createDevice } from "../src/device/create.ts";
-import type { Device, Launch } from "../src/device/device.ts";
+import type { Device, Launch } from "../src/engine/device.ts";
 import { DryDevice } from "../src/device/dry.ts";
 import { WebGPUDevice } from "../src/device/webgpu.ts";
 import { GPT } from "../src/gpt.ts";
-import { launch } from "../src/launch.ts";
-import { Tensor } from "../src/tensor.ts";
+import { launch } from "../src/engine/launch.ts";
+import { Tensor } from "../src/engine/tensor.ts";
 
 const STEPS = 30;
 const median = (values: number[]) => values.toSorted((a, b) => a - b)[values.length >> 1];

@@ -3,14 +3,14 @@
  *
  * nanoGPT's CPU setting with one thing changed at a time, through the real trainer on random tokens. Each row has the median
  * of its steps, the rate of the multiplications and additions that its kernels count, and the memory that was foreseen before
- * anything was made (src/training/rehearsal.ts) beside what the device has taken in the end. `--plot=FILE` draws them as SVG.
+ * anything was made (src/train/rehearsal.ts) beside what the device has taken in the end. `--plot=FILE` draws them as SVG.
  */
 import { createDevice, Generator, GPT, type GPTConfig, Trainer } from "../mod.ts";
-import { checkNeeds } from "../src/cli/memory_check.ts";
+import { checkNeeds } from "../src/train/memory.ts";
 import { runCommand } from "../src/cli/command.ts";
 import { bool, describeFlags, fallbacks, float, int, parseCommandLine, text } from "../src/cli/flags.ts";
 import { ConfigError, DeviceError } from "../src/errors.ts";
-import { rehearse } from "../src/training/rehearsal.ts";
+import { rehearse } from "../src/train/rehearsal.ts";
 import { type Panel, plot } from "./plot.ts";
 
 const flags = {

@@ -1,8 +1,8 @@
 /** What of ours is measured: products, the trainer's steps, the sampler's tokens. */
 import { generate, Generator, GPT, type GPTConfig, Trainer } from "../mod.ts";
 import { matmulNN, matmulNT, matmulTN } from "../kernels/matmul/kernel.ts";
-import type { Device } from "../src/device/device.ts";
-import { launch } from "../src/launch.ts";
+import type { Device } from "../src/engine/device.ts";
+import { launch } from "../src/engine/launch.ts";
 import type { Run } from "./answer.ts";
 import type { Product, Request } from "./measures.ts";
 

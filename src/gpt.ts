@@ -6,8 +6,8 @@
  * tokens, C channels (nEmbd), V entries of the vocabulary. Left out on purpose: generation (sampler.ts) and foreign
  * checkpoints, which are not the model's business.
  */
-import { noGrad } from "./autograd.ts";
-import type { Device } from "./device/device.ts";
+import { noGrad } from "./engine/autograd.ts";
+import type { Device } from "./engine/device.ts";
 import { ConfigError, ShapeError } from "./errors.ts";
 import { KeyValueCache } from "./nn/cache.ts";
 import { Dropout, DropoutNoise, Embedding, LayerNorm, Linear, Module, type ModuleOptions } from "./nn/mod.ts";
@@ -19,8 +19,8 @@ import { gelu } from "./ops/gelu.ts";
 import { maximum } from "./ops/maximum.ts";
 import { slice } from "./ops/slice.ts";
 import { AdamW } from "./optim/adamw.ts";
-import { Generator } from "./random.ts";
-import { Tensor } from "./tensor.ts";
+import { Generator } from "./random/mod.ts";
+import { Tensor } from "./engine/tensor.ts";
 
 /** The functions between an MLP's two matrices, by the names that transformers gives them. */
 export const ACTIVATIONS = {

@@ -107,7 +107,7 @@ const everything = engine(
   "rehearsal",
 );
 const onWgpu = [
-  { mode: "WebGPU on llvmpipe", driver: llvmpipe, tests: [...everything, "tests/bench_gpu_test.ts"] },
+  { mode: "WebGPU on llvmpipe", driver: llvmpipe, tests: [...everything, "tests/bench/gpu_test.ts"] },
   { mode: "WebGPU on SwiftShader", driver: swiftShader, tests: engine("devices") }, // the compiler is the same
 ].map((adapter) => ({ ...adapter, device: "webgpu:software", dawn: false }));
 /** It takes no llvmpipe. */

@@ -1,7 +1,7 @@
 /** What the tests share: the devices, and comparisons that say what went wrong. */
 import { createDevice } from "../src/device/create.ts";
-import type { Device } from "../src/device/device.ts";
-import type { Tensor } from "../src/tensor.ts";
+import type { Device } from "../src/engine/device.ts";
+import type { Tensor } from "../src/engine/tensor.ts";
 
 export interface TestDevice {
   /** As test names show it: `reference`, `cpu narrow`, `cpu wide`. */

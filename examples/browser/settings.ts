@@ -1,5 +1,5 @@
 /** What the form says: the sizes that it offers, and the run that it asks for. */
-import { grammarCorpus, grammarEntropy } from "../../data/grammar.ts";
+import { grammarCorpus, grammarEntropy } from "../../data/grammar/grammar.ts";
 import type { DeviceChoice, StartRequest } from "./messages.ts";
 
 /** Fields of the form, by their names. */

@@ -8,7 +8,7 @@ import { CpuDevice, createDevice, type Device, generate, Generator, GPT, Trainer
 import { splitTokens } from "@nanogpt/ts/data";
 import { CharacterTokenizer } from "@nanogpt/ts/tokenizer";
 import type { WebGPUDevice } from "../../src/device/webgpu.ts";
-import { turn } from "../../src/breather.ts";
+import { turn } from "../../src/loop/breather.ts";
 import type { DeviceChoice, FromEngine, Path, StartRequest, ToEngine, WriteRequest } from "./messages.ts";
 
 /** The global scope of a worker, of which the page's types know nothing. */

@@ -1,6 +1,6 @@
 /** The folders of checkpoints in a run's folder: their names, what is in one, and which may go. */
-import { exists, type OpenFile, readJson, syncDirectory, writeJson } from "./files.ts";
-import { type TensorSource, writeSafetensors } from "./safetensors.ts";
+import { exists, type OpenFile, readJson, syncDirectory, writeJson } from "../files/files.ts";
+import { type TensorSource, writeSafetensors } from "../files/safetensors.ts";
 
 const PARTS = { model: "model.safetensors", optimizer: "optimizer.safetensors", state: "state.json" };
 const NAME = /^checkpoint-[\d-]+$/;

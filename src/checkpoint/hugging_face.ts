@@ -6,17 +6,17 @@
  * weights are stored (in, out), ours are (out, in), so they are transposed on the way.
  */
 import { transpose } from "../../kernels/transpose/kernel.ts";
-import { type Device, Storage } from "../device/device.ts";
+import { type Device, Storage } from "../engine/device.ts";
 import { DryDevice } from "../device/dry.ts";
 import { CheckpointError, DeviceError } from "../errors.ts";
 import { GPT, type GPTConfig, type GPTOptions } from "../gpt.ts";
-import { launch } from "../launch.ts";
-import { sizeOf, Tensor } from "../tensor.ts";
-import { readJson } from "./files.ts";
+import { launch } from "../engine/launch.ts";
+import { sizeOf, Tensor } from "../engine/tensor.ts";
+import { readJson } from "../files/files.ts";
 import { fromHuggingFaceConfig } from "./hugging_face_config.ts";
-import type { WeightsFile } from "./safetensors.ts";
+import type { WeightsFile } from "../files/safetensors.ts";
 import { FLOATS } from "./tensors.ts";
-import { openWeightsFolder } from "./weights_folder.ts";
+import { openWeightsFolder } from "../files/weights_folder.ts";
 
 const PREFIX = "transformer.", HEAD = "lm_head.weight", EMBEDDINGS = "transformer.wte.weight";
 /** Stored (in, out). */

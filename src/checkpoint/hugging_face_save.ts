@@ -3,15 +3,15 @@ import { transpose } from "../../kernels/transpose/kernel.ts";
 import { CheckpointError, ConfigError, DeviceError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
 import type { NumberArray } from "../kernel.ts";
-import { launch } from "../launch.ts";
+import { launch } from "../engine/launch.ts";
 import { toHuggingFaceTokenizer } from "../tokenizer/to_hugging_face.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
-import { reason } from "../reason.ts";
-import { sizeOf, Tensor } from "../tensor.ts";
-import { exists, type OpenFile, syncDirectory, writeJson } from "./files.ts";
+import { reason } from "../files/reason.ts";
+import { sizeOf, Tensor } from "../engine/tensor.ts";
+import { exists, type OpenFile, syncDirectory, writeJson } from "../files/files.ts";
 import { CONV1D, parametersOf } from "./hugging_face.ts";
 import { generationConfig, toHuggingFaceConfig } from "./hugging_face_config.ts";
-import { type TensorSource, writeSafetensors } from "./safetensors.ts";
+import { type TensorSource, writeSafetensors } from "../files/safetensors.ts";
 
 /** What PyTorch calls the types that weights are saved in, and how many bytes an element takes. */
 const TYPES = {

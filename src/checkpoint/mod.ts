@@ -1,15 +1,22 @@
 /** Runs and their checkpoints on the disk. */
 export type { Checkpoint, SavedCheckpoint } from "./checkpoint_folder.ts";
 export type { EvaluationMetrics, Metrics, StepMetrics } from "./metrics.ts";
-export { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from "./half.ts";
-export { downloadModel, HUB_MODELS, type HubModel, type HubOptions, type HubProgress, isHubModel } from "./hub.ts";
+export { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from "../engine/half.ts";
+export {
+  downloadModel,
+  HUB_MODELS,
+  type HubModel,
+  type HubOptions,
+  type HubProgress,
+  isHubModel,
+} from "../pretrained/hub.ts";
 export { loadHuggingFace, type LoadHuggingFaceOptions } from "./hugging_face.ts";
 export { saveHuggingFace, type SaveHuggingFaceOptions } from "./hugging_face_save.ts";
-export { readMetaPkl, writeMetaPkl } from "./meta_pkl.ts";
+export { readMetaPkl, writeMetaPkl } from "../tokenizer/meta_pkl.ts";
 export { type LoadedNanoGPT, loadNanoGPT, NanoGPTFile, type OptimizerSources } from "./nanogpt.ts";
 export { nanoGPTToRun, runToNanoGPT } from "./nanogpt_run.ts";
 export { type NanoGPTCheckpoint, type NanoGPTProgress, saveNanoGPT, writeNanoGPT } from "./nanogpt_save.ts";
-export { PickleFloat } from "./pickle_writer.ts";
+export { PickleFloat } from "../files/pickle_writer.ts";
 export { type RunDescription, RunFolder } from "./run_folder.ts";
 export {
   SafetensorsFile,
@@ -19,8 +26,8 @@ export {
   type TensorType,
   type WeightsFile,
   writeSafetensors,
-} from "./safetensors.ts";
+} from "../files/safetensors.ts";
 export { loadTensors, type NamedTensors, sources } from "./tensors.ts";
-export { TorchFile } from "./torch_file.ts";
-export { TorchStorage, TorchTensor, type TorchType } from "./torch_structure.ts";
-export { type TorchInput, writeTorchFile } from "./torch_writer.ts";
+export { TorchFile } from "../files/torch_file.ts";
+export { TorchStorage, TorchTensor, type TorchType } from "../files/torch_structure.ts";
+export { type TorchInput, writeTorchFile } from "../files/torch_writer.ts";

@@ -7,18 +7,18 @@
  * those with two axes or more, then the others, each in the order of the model. The head's weight, which is that of the token
  * embeddings, stands under both names. See nanogpt_model.ts for the checks, nanogpt_save.ts for writing, nanogpt_run.ts for whole runs.
  */
-import { type Device, Storage } from "../device/device.ts";
+import { type Device, Storage } from "../engine/device.ts";
 import { CheckpointError } from "../errors.ts";
 import { GPT, type GPTConfig, type GPTOptions } from "../gpt.ts";
 import type { AdamW } from "../optim/adamw.ts";
-import type { Generator } from "../random.ts";
+import type { Generator } from "../random/mod.ts";
 import { checkTied, checkWeights, configOf, isFloat, numberings, type Shapes, weightsIn } from "./nanogpt_model.ts";
-import type { PickleDict, PickleValue } from "./pickle_values.ts";
-import { shown } from "./shown.ts";
-import type { TensorSource } from "./safetensors.ts";
+import type { PickleDict, PickleValue } from "../files/pickle_values.ts";
+import { shown } from "../files/shown.ts";
+import type { TensorSource } from "../files/safetensors.ts";
 import type { NamedTensors } from "./tensors.ts";
-import { TorchFile } from "./torch_file.ts";
-import { TorchTensor } from "./torch_structure.ts";
+import { TorchFile } from "../files/torch_file.ts";
+import { TorchTensor } from "../files/torch_structure.ts";
 
 /** What train.py has for the best loss before the first evaluation. */
 export const NO_LOSS = 1e9;

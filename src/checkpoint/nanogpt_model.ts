@@ -3,10 +3,10 @@ import { DryDevice } from "../device/dry.ts";
 import { ReferenceDevice } from "../device/reference.ts";
 import { CheckpointError } from "../errors.ts";
 import { ACTIVATIONS, GPT, type GPTConfig } from "../gpt.ts";
-import type { PickleDict } from "./pickle_values.ts";
-import { shown } from "./shown.ts";
-import type { TorchFile } from "./torch_file.ts";
-import { TorchTensor } from "./torch_structure.ts";
+import type { PickleDict } from "../files/pickle_values.ts";
+import { shown } from "../files/shown.ts";
+import type { TorchFile } from "../files/torch_file.ts";
+import { TorchTensor } from "../files/torch_structure.ts";
 
 export const HEAD = "lm_head.weight", EMBEDDINGS = "transformer.wte.weight";
 /** What torch.compile puts before the names. */

@@ -1,14 +1,14 @@
 /** Runs to nanoGPT's ckpt.pt and back, from file to file: no device, and one tensor in memory at a time. */
 import { CheckpointError } from "../errors.ts";
 import type { GPTConfig } from "../gpt.ts";
-import { reason } from "../reason.ts";
-import { sizeOf } from "../tensor.ts";
-import { parseState } from "../training/state.ts";
-import { exists, type OpenFile, syncDirectory } from "./files.ts";
+import { reason } from "../files/reason.ts";
+import { sizeOf } from "../engine/tensor.ts";
+import { parseState } from "./trainer_state.ts";
+import { exists, type OpenFile, syncDirectory } from "../files/files.ts";
 import { NanoGPTFile } from "./nanogpt.ts";
 import { writeNanoGPT } from "./nanogpt_save.ts";
 import { RunFolder } from "./run_folder.ts";
-import { SafetensorsFile, type TensorSource } from "./safetensors.ts";
+import { SafetensorsFile, type TensorSource } from "../files/safetensors.ts";
 
 /** train.py's settings that hold here too; its others, and ours, say on what machine it ran and where its files were. */
 const KEPT = [

@@ -2,14 +2,14 @@
 import { CheckpointError, ConfigError } from "../errors.ts";
 import { completeConfig, type GPT, type GPTConfig } from "../gpt.ts";
 import type { AdamW } from "../optim/adamw.ts";
-import { TRAINER_DEFAULTS } from "../training/options.ts";
-import type { OpenFile } from "./files.ts";
+import { TRAINER_DEFAULTS } from "../train/options.ts";
+import type { OpenFile } from "../files/files.ts";
 import { NO_LOSS } from "./nanogpt.ts";
 import { EMBEDDINGS, HEAD, numberings, type Shapes, shapesOf } from "./nanogpt_model.ts";
-import { PickleFloat, type PickleInput } from "./pickle_writer.ts";
-import type { TensorSource } from "./safetensors.ts";
+import { PickleFloat, type PickleInput } from "../files/pickle_writer.ts";
+import type { TensorSource } from "../files/safetensors.ts";
 import { copies, sources } from "./tensors.ts";
-import { type TorchInput, writeTorchFile } from "./torch_writer.ts";
+import { type TorchInput, writeTorchFile } from "../files/torch_writer.ts";
 
 type NamedSources = Iterable<readonly [name: string, tensor: TensorSource]>;
 

@@ -15,7 +15,7 @@
  * NAME.new that counts.
  */
 import { CheckpointError } from "../errors.ts";
-import { reason } from "../reason.ts";
+import { reason } from "../files/reason.ts";
 import {
   type Checkpoint,
   freeName,
@@ -24,7 +24,7 @@ import {
   type SavedCheckpoint,
   writeCheckpoint,
 } from "./checkpoint_folder.ts";
-import { exists, type OpenFile, readJson, syncDirectory, writeFile, writeJson } from "./files.ts";
+import { exists, type OpenFile, readJson, syncDirectory, writeFile, writeJson } from "../files/files.ts";
 import { cutMetrics, type Metrics } from "./metrics.ts";
 import { FORMAT, readRunJson, type RunJson } from "./run_json.ts";
 

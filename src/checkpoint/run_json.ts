@@ -1,7 +1,7 @@
 /** run.json: what a run was asked for, its model's sizes, and which of its checkpoints count. */
 import { CheckpointError } from "../errors.ts";
 import { isCheckpointName } from "./checkpoint_folder.ts";
-import { readJson } from "./files.ts";
+import { readJson } from "../files/files.ts";
 
 /** Of the file's layout: a version that writes another must not be read by this one. */
 export const FORMAT = 1;

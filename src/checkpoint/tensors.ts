@@ -1,7 +1,7 @@
 /** Tensors of the engine to and from safetensors. */
 import { CheckpointError } from "../errors.ts";
-import type { Tensor } from "../tensor.ts";
-import { SafetensorsFile, type TensorSource, type TensorType } from "./safetensors.ts";
+import type { Tensor } from "../engine/tensor.ts";
+import { SafetensorsFile, type TensorSource, type TensorType } from "../files/safetensors.ts";
 
 export type NamedTensors = Iterable<readonly [name: string, tensor: Tensor]>;
 

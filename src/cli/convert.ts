@@ -1,6 +1,6 @@
 /** `deno task convert`: a model from one program's format into another's. */
-import { exists } from "../checkpoint/files.ts";
-import { downloadModel, isHubModel } from "../checkpoint/hub.ts";
+import { exists } from "../files/files.ts";
+import { downloadModel, isHubModel } from "../pretrained/hub.ts";
 import { loadHuggingFace } from "../checkpoint/hugging_face.ts";
 import { saveHuggingFace } from "../checkpoint/hugging_face_save.ts";
 import { NanoGPTFile } from "../checkpoint/nanogpt.ts";
@@ -8,7 +8,7 @@ import { nanoGPTToRun, runToNanoGPT } from "../checkpoint/nanogpt_run.ts";
 import { saveNanoGPT } from "../checkpoint/nanogpt_save.ts";
 import { createDevice } from "../device/create.ts";
 import { CheckpointError, ConfigError } from "../errors.ts";
-import { loadPretrained, nanoGPTVocabulary } from "../pretrained.ts";
+import { loadPretrained, nanoGPTVocabulary } from "../pretrained/load.ts";
 import { loadTokenizer } from "../tokenizer/load.ts";
 import { runCommand, taskCommand } from "./command.ts";
 import { choice, describeFlags, fallbacks, float, parseCommandLine, text, type Values } from "./flags.ts";

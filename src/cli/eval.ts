@@ -2,9 +2,9 @@
 import { readText } from "../data/load_text.ts";
 import { createDevice } from "../device/create.ts";
 import { ConfigError } from "../errors.ts";
-import { evaluateText, type TextEvaluation } from "../evaluate.ts";
-import { loadPretrained } from "../pretrained.ts";
-import { Profile } from "../profile.ts";
+import { evaluateText, type TextEvaluation } from "../evaluate/perplexity.ts";
+import { loadPretrained } from "../pretrained/load.ts";
+import { Profile } from "../engine/profile.ts";
 import { runCommand } from "./command.ts";
 import { describeFlags, fallbacks, int, parseCommandLine, text, toggle, type Values } from "./flags.ts";
 import { onInterrupt } from "./interrupt.ts";

@@ -1,11 +1,11 @@
 /** A trained model out of a run folder, with its vocabulary. */
-import { exists } from "../checkpoint/files.ts";
+import { exists } from "../files/files.ts";
 import { RunFolder } from "../checkpoint/run_folder.ts";
 import { loadTensors } from "../checkpoint/tensors.ts";
-import type { Device } from "../device/device.ts";
+import type { Device } from "../engine/device.ts";
 import { CheckpointError, ConfigError } from "../errors.ts";
 import { GPT, type GPTConfig } from "../gpt.ts";
-import type { Generator } from "../random.ts";
+import type { Generator } from "../random/mod.ts";
 import { CharacterTokenizer } from "../tokenizer/character.ts";
 import { tokenizerFromJSON } from "../tokenizer/load.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";

@@ -1,11 +1,11 @@
 /** `deno task sample`: nanoGPT's sample.py. The text, and nothing else, goes to standard output, as it comes. */
 import { createDevice } from "../device/create.ts";
-import type { Device } from "../device/device.ts";
+import type { Device } from "../engine/device.ts";
 import { DataError } from "../errors.ts";
-import type { Pretrained } from "../pretrained.ts";
-import { Profile } from "../profile.ts";
-import { Generator } from "../random.ts";
-import { generateSequences } from "../sampler.ts";
+import type { Pretrained } from "../pretrained/load.ts";
+import { Profile } from "../engine/profile.ts";
+import { Generator } from "../random/mod.ts";
+import { generateSequences } from "../generate/generate.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { runCommand } from "./command.ts";
 import { loadBest, openRun, vocabularyOf } from "./run_model.ts";
@@ -46,7 +46,10 @@ async function pretrained(
   { init_from, out_dir, weights, tokenizer }: SampleValues,
   device: Device,
 ): Promise<Pretrained> {
-  const [{ loadPretrained }, { Progress }] = await Promise.all([import("../pretrained.ts"), import("./progress.ts")]);
+  const [{ loadPretrained }, { Progress }] = await Promise.all([
+    import("../pretrained/load.ts"),
+    import("./progress.ts"),
+  ]);
   const progress = new Progress(Deno.stderr), onNote = (line: string) => progress.line(line);
   const path = init_from === "resume" ? out_dir : init_from;
   try {

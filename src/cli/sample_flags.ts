@@ -12,7 +12,7 @@ import {
   toggle,
   type Values,
 } from "./flags.ts";
-import type { SequencesOptions } from "../generate_options.ts";
+import type { SequencesOptions } from "../generate/options.ts";
 import { loadConfig } from "./config_file.ts";
 import { deviceFlags, PRETRAINED, torchFlags, weightsFlag } from "./shared_flags.ts";
 

@@ -1,5 +1,5 @@
 /** Flags that `train` and `sample` share, and what they refuse with a reason. */
-import type { HubProgress } from "../checkpoint/hub.ts";
+import type { HubProgress } from "../pretrained/hub.ts";
 import { ConfigError } from "../errors.ts";
 import { taskCommand } from "./command.ts";
 import { choice, int } from "./flags.ts";

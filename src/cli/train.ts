@@ -2,15 +2,15 @@
 import { RunFolder } from "../checkpoint/run_folder.ts";
 import { loadData } from "../data/load_data.ts";
 import { createDevice } from "../device/create.ts";
-import type { Device } from "../device/device.ts";
+import type { Device } from "../engine/device.ts";
 import { GPT, type GPTConfig } from "../gpt.ts";
-import type { Pretrained } from "../pretrained.ts";
-import { Profile } from "../profile.ts";
-import { Generator } from "../random.ts";
-import { Trainer } from "../trainer.ts";
+import type { Pretrained } from "../pretrained/load.ts";
+import { Profile } from "../engine/profile.ts";
+import { Generator } from "../random/mod.ts";
+import { Trainer } from "../train/trainer.ts";
 import { runCommand } from "./command.ts";
 import { onInterrupt } from "./interrupt.ts";
-import { checkMemory } from "./memory_check.ts";
+import { checkMemory } from "../train/memory.ts";
 import { openRun, vocabularyOf } from "./run_model.ts";
 import { checkPermission, reportDownload } from "./shared_flags.ts";
 import {
@@ -101,7 +101,7 @@ async function trainRun(request: TrainRequest, run: RunFolder | undefined, repor
 
 /** The model that a run begins with. */
 async function pretrained(values: TrainValues, device: Device, report: TrainReport): Promise<Pretrained> {
-  const { init_from, tokenizer, dropout } = values, { loadPretrained } = await import("../pretrained.ts");
+  const { init_from, tokenizer, dropout } = values, { loadPretrained } = await import("../pretrained/load.ts");
   const onProgress = reportDownload(report.progress), onNote = (line: string) => report.note(line);
   return await loadPretrained(init_from, { device, tokenizer: tokenizer || undefined, dropout, onNote, onProgress });
 }

@@ -1,12 +1,12 @@
 /** What `train` prints: plain lines as nanoGPT's, and on a terminal a bar instead of those with the loss. */
 import type { LoadedData } from "../data/load_data.ts";
 import type { GPT } from "../gpt.ts";
-import { generate } from "../sampler.ts";
+import { generate } from "../generate/generate.ts";
 import { CharacterTokenizer } from "../tokenizer/character.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
-import type { TrainEvent } from "../training/events.ts";
+import type { TrainEvent } from "../train/events.ts";
 import { taskCommand } from "./command.ts";
-import { modelDecoder } from "../stopping.ts";
+import { modelDecoder } from "../generate/stopping.ts";
 import { bar, duration, Progress, rate } from "./progress.ts";
 import type { TrainValues } from "./train_flags.ts";
 

@@ -1,5 +1,5 @@
 import { DataError } from "../errors.ts";
-import type { Generator } from "../random.ts";
+import type { Generator } from "../random/mod.ts";
 import type { Tokens } from "./tokens.ts";
 
 /** A batch of B blocks of T tokens. */
@@ -18,7 +18,7 @@ export interface Batch {
  *
  * ```ts
  * import { assertEquals } from "@std/assert";
- * import { Generator } from "../random.ts";
+ * import { Generator } from "../random/mod.ts";
  * import { getBatch } from "./batch.ts";
  *
  * const data = Int32Array.from({ length: 1000 }, (_, i) => i);

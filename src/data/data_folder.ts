@@ -7,8 +7,8 @@
  *
  * Without either, the tokens are GPT-2's, as in nanoGPT.
  */
-import { exists, readJson } from "../checkpoint/files.ts";
-import { readMetaPkl } from "../checkpoint/meta_pkl.ts";
+import { exists, readJson } from "../files/files.ts";
+import { readMetaPkl } from "../tokenizer/meta_pkl.ts";
 import { DataError } from "../errors.ts";
 import { BytePairTokenizer } from "../tokenizer/byte_pair.ts";
 import { loadEncoding } from "../tokenizer/encodings.ts";

@@ -1,4 +1,4 @@
-import { exists } from "../checkpoint/files.ts";
+import { exists } from "../files/files.ts";
 import { DataError } from "../errors.ts";
 import { BytePairTokenizer } from "../tokenizer/byte_pair.ts";
 import { CharacterTokenizer } from "../tokenizer/character.ts";

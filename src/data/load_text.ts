@@ -1,6 +1,6 @@
-import { grammarCorpus, grammarEntropy } from "../../data/grammar.ts";
+import { grammarCorpus, grammarEntropy } from "../../data/grammar/grammar.ts";
 import { ConfigError, DataError } from "../errors.ts";
-import { reason } from "../reason.ts";
+import { reason } from "../files/reason.ts";
 import { downloadOnce, type KnownFile } from "./download.ts";
 
 /** The text that nanoGPT's `shakespeare_char` and `shakespeare` train on: 40,000 lines from the plays. */

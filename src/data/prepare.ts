@@ -6,10 +6,10 @@
  * files called NAME.part, beside which `prepare.json` says how far they have come; so an interrupted preparation goes on from
  * there, and whoever reads the folder meanwhile finds the files of the one before, or none.
  */
-import { exists, readJson, replaceFile, syncDirectory, writeAll } from "../checkpoint/files.ts";
-import { writeMetaPkl } from "../checkpoint/meta_pkl.ts";
+import { exists, readJson, replaceFile, syncDirectory, writeAll } from "../files/files.ts";
+import { writeMetaPkl } from "../tokenizer/meta_pkl.ts";
 import { ConfigError, DataError } from "../errors.ts";
-import { reason } from "../reason.ts";
+import { reason } from "../files/reason.ts";
 import { BytePairTokenizer } from "../tokenizer/byte_pair.ts";
 import { CharacterTokenizer } from "../tokenizer/character.ts";
 import { CUT } from "../tokenizer/patterns.ts";

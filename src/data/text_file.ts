@@ -2,9 +2,9 @@
  * A text file that may be larger than memory, read in ranges of bytes: as UTF-8, with every kind of line end as "\n", as Python's
  * text mode reads it.
  */
-import { Breather } from "../breather.ts";
+import { Breather } from "../loop/breather.ts";
 import { DataError } from "../errors.ts";
-import { reason } from "../reason.ts";
+import { reason } from "../files/reason.ts";
 import { CUT } from "../tokenizer/patterns.ts";
 
 /** Bytes that are read at once to count, and at most to look for a place to cut. */

@@ -1,5 +1,5 @@
 import { DataError } from "../errors.ts";
-import { reason } from "../reason.ts";
+import { reason } from "../files/reason.ts";
 
 /** Token ids that batches are taken from: an `Int32Array` in memory, or a {@linkcode TokenFile}. */
 export interface Tokens {

@@ -1,6 +1,6 @@
 import { DeviceError } from "../errors.ts";
 import { CpuDevice, type CpuOptions } from "./cpu.ts";
-import type { Device } from "./device.ts";
+import type { Device } from "../engine/device.ts";
 import { ReferenceDevice } from "./reference.ts";
 
 /**

@@ -1,6 +1,6 @@
 /** A device that holds nothing and computes nothing: it counts what a program takes of another. */
 import type { NumberArray, StorageType } from "../kernel.ts";
-import { type Command, Device, type Launch, type Storage } from "./device.ts";
+import { type Command, Device, type Launch, type Storage } from "../engine/device.ts";
 
 /**
  * Runs a program without its work. Storages come and go as they would on the other device, by the same code, so

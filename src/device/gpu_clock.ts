@@ -1,5 +1,5 @@
-import type { Profile } from "../profile.ts";
-import type { Launch } from "./device.ts";
+import type { Profile } from "../engine/profile.ts";
+import type { Launch } from "../engine/device.ts";
 
 /** Launches between two collections. */
 const MOST = 2048;

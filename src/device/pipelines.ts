@@ -1,5 +1,5 @@
 import type { AnyPass } from "../kernel.ts";
-import type { Launch } from "./device.ts";
+import type { Launch } from "../engine/device.ts";
 import type { GpuErrors } from "./gpu_errors.ts";
 import { shaderError } from "./shader_errors.ts";
 

@@ -6,15 +6,15 @@
  * cache. Sizes and params of a launch lie in a slot of one uniform buffer, which is written once for each set of values.
  * Errors of the GPU surface at the next read.
  */
-import { bf16ToF32 } from "../checkpoint/half.ts";
+import { bf16ToF32 } from "../engine/half.ts";
 import { DeviceError } from "../errors.ts";
 import type { AnyKernel, AnyPass, NumberArray, StorageType } from "../kernel.ts";
-import type { Profile } from "../profile.ts";
-import { type Capacity, type Command, Device, type Launch, type Storage } from "./device.ts";
+import type { Profile } from "../engine/profile.ts";
+import { type Capacity, type Command, Device, type Launch, type Storage } from "../engine/device.ts";
 import { GpuClock } from "./gpu_clock.ts";
 import { GpuErrors } from "./gpu_errors.ts";
 import { type Compiled, Pipelines } from "./pipelines.ts";
-import { bitsOf } from "./storage.ts";
+import { bitsOf } from "../engine/storage.ts";
 
 /** Bytes of a slot: what offsets are multiples of on every adapter. */
 const SLOT = 256, SLOTS = 4096;

@@ -1,7 +1,7 @@
 import { advance } from "../../kernels/tokens/kernel.ts";
-import type { Device } from "../device/device.ts";
-import { launch } from "../launch.ts";
-import { Tensor } from "../tensor.ts";
+import type { Device } from "../engine/device.ts";
+import { launch } from "../engine/launch.ts";
+import { Tensor } from "../engine/tensor.ts";
 
 /**
  * Keys and values of the tokens that a model has seen, so that the next token costs one token's work.

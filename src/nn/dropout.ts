@@ -1,7 +1,7 @@
-import type { Device } from "../device/device.ts";
+import type { Device } from "../engine/device.ts";
 import { ConfigError } from "../errors.ts";
 import { dropout } from "../ops/dropout.ts";
-import type { Tensor } from "../tensor.ts";
+import type { Tensor } from "../engine/tensor.ts";
 import { Module } from "./module.ts";
 
 /**

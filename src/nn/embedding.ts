@@ -1,5 +1,5 @@
 import { embedding } from "../ops/embedding.ts";
-import type { Tensor } from "../tensor.ts";
+import type { Tensor } from "../engine/tensor.ts";
 import { generatorOf, Module, type ModuleOptions, parameter } from "./module.ts";
 
 /**

@@ -1,5 +1,5 @@
 import { layerNorm } from "../ops/layer_norm.ts";
-import type { Tensor } from "../tensor.ts";
+import type { Tensor } from "../engine/tensor.ts";
 import { Module, type ModuleOptions, parameter } from "./module.ts";
 
 /**

@@ -1,5 +1,5 @@
 import { linear } from "../ops/linear.ts";
-import type { Tensor } from "../tensor.ts";
+import type { Tensor } from "../engine/tensor.ts";
 import { generatorOf, Module, type ModuleOptions, parameter } from "./module.ts";
 
 /**

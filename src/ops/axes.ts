@@ -1,6 +1,6 @@
 /** Axes of shapes, as PyTorch counts them. */
 import { ShapeError } from "../errors.ts";
-import { sizeOf } from "../tensor.ts";
+import { sizeOf } from "../engine/tensor.ts";
 
 /** The axis counted from the front; a negative one counts from the end. A scalar has axis 0, as in PyTorch. */
 export function axisOf(op: string, shape: readonly number[], axis: number): number {

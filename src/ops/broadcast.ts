@@ -2,8 +2,8 @@
 import type { BinaryKernel } from "../../kernels/binary/kernel.ts";
 import { sum } from "../../kernels/reduce/kernel.ts";
 import { ShapeError } from "../errors.ts";
-import { launch } from "../launch.ts";
-import { sizeOf, Tensor } from "../tensor.ts";
+import { launch } from "../engine/launch.ts";
+import { sizeOf, Tensor } from "../engine/tensor.ts";
 import { stridesOf } from "./axes.ts";
 import { copyStrided } from "./strided.ts";
 

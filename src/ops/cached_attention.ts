@@ -1,8 +1,8 @@
 import { attentionCached } from "../../kernels/attention/cached.ts";
-import { record } from "../autograd.ts";
+import { record } from "../engine/autograd.ts";
 import { ShapeError } from "../errors.ts";
-import { launch } from "../launch.ts";
-import type { Tensor } from "../tensor.ts";
+import { launch } from "../engine/launch.ts";
+import type { Tensor } from "../engine/tensor.ts";
 import { attentionShapes } from "./causal_self_attention.ts";
 
 /**

@@ -1,8 +1,8 @@
 import { place } from "../../kernels/copy/kernel.ts";
-import { record } from "../autograd.ts";
+import { record } from "../engine/autograd.ts";
 import { DeviceError, ShapeError } from "../errors.ts";
-import { launch } from "../launch.ts";
-import { Tensor } from "../tensor.ts";
+import { launch } from "../engine/launch.ts";
+import { Tensor } from "../engine/tensor.ts";
 import { axisOf, splitAt, stridesOf } from "./axes.ts";
 import { copyStrided } from "./strided.ts";
 

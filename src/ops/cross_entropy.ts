@@ -1,8 +1,8 @@
 import { crossEntropyBackward, crossEntropyForward } from "../../kernels/cross_entropy/kernel.ts";
-import { record } from "../autograd.ts";
+import { record } from "../engine/autograd.ts";
 import { ShapeError } from "../errors.ts";
-import { launch } from "../launch.ts";
-import type { Tensor } from "../tensor.ts";
+import { launch } from "../engine/launch.ts";
+import type { Tensor } from "../engine/tensor.ts";
 
 /**
  * The mean over rows of log Σ exp(logits) − logits[target], as `torch.nn.functional.cross_entropy`: how many nats the

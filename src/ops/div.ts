@@ -1,6 +1,6 @@
 import { div as kernel, mul } from "../../kernels/binary/kernel.ts";
-import { record } from "../autograd.ts";
-import type { Tensor } from "../tensor.ts";
+import { record } from "../engine/autograd.ts";
+import type { Tensor } from "../engine/tensor.ts";
 import { binary, sumTo } from "./broadcast.ts";
 
 /**

@@ -1,9 +1,9 @@
 import { dropout as dropoutKernel } from "../../kernels/dropout/kernel.ts";
-import { record } from "../autograd.ts";
-import type { Device } from "../device/device.ts";
+import { record } from "../engine/autograd.ts";
+import type { Device } from "../engine/device.ts";
 import { ConfigError } from "../errors.ts";
-import { launch } from "../launch.ts";
-import type { Tensor } from "../tensor.ts";
+import { launch } from "../engine/launch.ts";
+import type { Tensor } from "../engine/tensor.ts";
 
 /** Which elements are dropped: a function of these and of an element's place, so backward draws the same mask again. */
 export interface DropoutOptions {

@@ -1,8 +1,8 @@
 import { embeddingBackward, embeddingForward } from "../../kernels/embedding/kernel.ts";
-import { record } from "../autograd.ts";
+import { record } from "../engine/autograd.ts";
 import { ShapeError } from "../errors.ts";
-import { launch } from "../launch.ts";
-import type { Tensor } from "../tensor.ts";
+import { launch } from "../engine/launch.ts";
+import type { Tensor } from "../engine/tensor.ts";
 
 /**
  * The rows of `weight` that `ids` name, as `torch.nn.functional.embedding`. The gradient of a row is the sum over all

@@ -1,8 +1,8 @@
 import { gather as kernel, gatherBackward } from "../../kernels/gather/kernel.ts";
-import { record } from "../autograd.ts";
+import { record } from "../engine/autograd.ts";
 import { ShapeError } from "../errors.ts";
-import { launch } from "../launch.ts";
-import type { Tensor } from "../tensor.ts";
+import { launch } from "../engine/launch.ts";
+import type { Tensor } from "../engine/tensor.ts";
 import { axisOf, splitAt } from "./axes.ts";
 import { slice } from "./slice.ts";
 import { zeros } from "./zeros.ts";

@@ -1,8 +1,8 @@
 import { geluErf, geluTanh } from "../../kernels/gelu/kernel.ts";
-import { record } from "../autograd.ts";
+import { record } from "../engine/autograd.ts";
 import { ConfigError } from "../errors.ts";
-import { launch } from "../launch.ts";
-import type { Tensor } from "../tensor.ts";
+import { launch } from "../engine/launch.ts";
+import type { Tensor } from "../engine/tensor.ts";
 
 /**
  * x · Φ(x), Φ being the normal distribution's cumulative function, as `torch.nn.functional.gelu` (Hendrycks and Gimpel

@@ -1,7 +1,7 @@
 import { div } from "../../kernels/binary/kernel.ts";
 import { log as kernel } from "../../kernels/unary/kernel.ts";
-import { record } from "../autograd.ts";
-import type { Tensor } from "../tensor.ts";
+import { record } from "../engine/autograd.ts";
+import type { Tensor } from "../engine/tensor.ts";
 import { binary } from "./broadcast.ts";
 import { unary } from "./unary.ts";
 

@@ -1,7 +1,7 @@
 import { logSoftmaxBackward, logSoftmaxForward } from "../../kernels/softmax/kernel.ts";
-import { record } from "../autograd.ts";
-import { launch } from "../launch.ts";
-import type { Tensor } from "../tensor.ts";
+import { record } from "../engine/autograd.ts";
+import { launch } from "../engine/launch.ts";
+import type { Tensor } from "../engine/tensor.ts";
 import { axisOf, splitAt } from "./axes.ts";
 
 /**

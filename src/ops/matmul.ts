@@ -1,8 +1,8 @@
 import { matmulNN, matmulNT, matmulTN } from "../../kernels/matmul/kernel.ts";
-import { record } from "../autograd.ts";
+import { record } from "../engine/autograd.ts";
 import { ShapeError } from "../errors.ts";
-import { launch } from "../launch.ts";
-import { sizeOf, type Tensor } from "../tensor.ts";
+import { launch } from "../engine/launch.ts";
+import { sizeOf, type Tensor } from "../engine/tensor.ts";
 import { commonShape, expand, sumTo } from "./broadcast.ts";
 
 /**

@@ -1,8 +1,8 @@
 import { div, equal, mul } from "../../kernels/binary/kernel.ts";
 import { max as kernel, maxBackward } from "../../kernels/reduce/kernel.ts";
-import { record } from "../autograd.ts";
-import { launch } from "../launch.ts";
-import type { Tensor } from "../tensor.ts";
+import { record } from "../engine/autograd.ts";
+import { launch } from "../engine/launch.ts";
+import type { Tensor } from "../engine/tensor.ts";
 import { splitAt } from "./axes.ts";
 import { binary, sumTo } from "./broadcast.ts";
 import { reducedShape } from "./reduce.ts";

@@ -1,5 +1,5 @@
-import { record } from "../autograd.ts";
-import type { Tensor } from "../tensor.ts";
+import { record } from "../engine/autograd.ts";
+import type { Tensor } from "../engine/tensor.ts";
 import { expand, sumTo } from "./broadcast.ts";
 import { reduceSum, type ReductionOptions } from "./reduce.ts";
 

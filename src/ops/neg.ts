@@ -1,6 +1,6 @@
 import { neg as kernel } from "../../kernels/unary/kernel.ts";
-import { record } from "../autograd.ts";
-import type { Tensor } from "../tensor.ts";
+import { record } from "../engine/autograd.ts";
+import type { Tensor } from "../engine/tensor.ts";
 import { unary } from "./unary.ts";
 
 /**

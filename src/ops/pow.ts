@@ -1,9 +1,9 @@
 import { mul } from "../../kernels/binary/kernel.ts";
 import { power } from "../../kernels/power/kernel.ts";
-import { record } from "../autograd.ts";
+import { record } from "../engine/autograd.ts";
 import { ConfigError } from "../errors.ts";
-import { launch } from "../launch.ts";
-import type { Tensor } from "../tensor.ts";
+import { launch } from "../engine/launch.ts";
+import type { Tensor } from "../engine/tensor.ts";
 import { binary } from "./broadcast.ts";
 
 /**

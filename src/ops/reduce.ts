@@ -1,8 +1,8 @@
 /** What sum and mean share. */
 import { sum } from "../../kernels/reduce/kernel.ts";
 import { ShapeError } from "../errors.ts";
-import { launch } from "../launch.ts";
-import type { Tensor } from "../tensor.ts";
+import { launch } from "../engine/launch.ts";
+import type { Tensor } from "../engine/tensor.ts";
 import { axisOf, splitAt } from "./axes.ts";
 
 export interface ReductionOptions {

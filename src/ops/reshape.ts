@@ -1,6 +1,6 @@
-import { record } from "../autograd.ts";
+import { record } from "../engine/autograd.ts";
 import { DeviceError, ShapeError } from "../errors.ts";
-import { sizeOf, type Tensor } from "../tensor.ts";
+import { sizeOf, type Tensor } from "../engine/tensor.ts";
 
 /**
  * The same elements in another shape, as `torch.reshape`; they are shared, not copied.

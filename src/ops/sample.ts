@@ -1,7 +1,7 @@
 import { sample as sampleKernel } from "../../kernels/sample/kernel.ts";
 import { ConfigError } from "../errors.ts";
-import { launch } from "../launch.ts";
-import type { Tensor } from "../tensor.ts";
+import { launch } from "../engine/launch.ts";
+import type { Tensor } from "../engine/tensor.ts";
 
 /** How the next token is drawn. */
 export interface SampleOptions {

@@ -1,6 +1,6 @@
-import { record } from "../autograd.ts";
+import { record } from "../engine/autograd.ts";
 import { ShapeError } from "../errors.ts";
-import type { Tensor } from "../tensor.ts";
+import type { Tensor } from "../engine/tensor.ts";
 import { axisOf, stridesOf } from "./axes.ts";
 import { placeAt } from "./concat.ts";
 import { copyStrided } from "./strided.ts";

@@ -2,8 +2,8 @@
 import { copy, COPY_RANK } from "../../kernels/copy/kernel.ts";
 import { transpose } from "../../kernels/transpose/kernel.ts";
 import { ShapeError } from "../errors.ts";
-import { launch } from "../launch.ts";
-import { Tensor } from "../tensor.ts";
+import { launch } from "../engine/launch.ts";
+import { Tensor } from "../engine/tensor.ts";
 
 /** A new tensor of `shape` whose element at i… is x's at offset + Σ i · stride, which the caller keeps inside x. */
 export function copyStrided(

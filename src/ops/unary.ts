@@ -1,6 +1,6 @@
 import type { UnaryKernel } from "../../kernels/unary/kernel.ts";
-import { launch } from "../launch.ts";
-import type { Tensor } from "../tensor.ts";
+import { launch } from "../engine/launch.ts";
+import type { Tensor } from "../engine/tensor.ts";
 
 /** y = kernel(x), outside the tape. */
 export function unary(kernel: UnaryKernel, x: Tensor): Tensor {

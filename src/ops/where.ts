@@ -1,7 +1,7 @@
 import { where as kernel } from "../../kernels/where/kernel.ts";
-import { record } from "../autograd.ts";
-import { launch } from "../launch.ts";
-import type { Tensor } from "../tensor.ts";
+import { record } from "../engine/autograd.ts";
+import { launch } from "../engine/launch.ts";
+import type { Tensor } from "../engine/tensor.ts";
 import { commonShape, expand, sumTo } from "./broadcast.ts";
 
 /**

@@ -1,7 +1,7 @@
 import { fill } from "../../kernels/fill/kernel.ts";
-import type { Device } from "../device/device.ts";
-import { launch } from "../launch.ts";
-import { sizeOf, Tensor } from "../tensor.ts";
+import type { Device } from "../engine/device.ts";
+import { launch } from "../engine/launch.ts";
+import { sizeOf, Tensor } from "../engine/tensor.ts";
 
 /** A tensor of zeros, for gradients of which a kernel writes a part. */
 export function zeros(device: Device, shape: readonly number[]): Tensor {

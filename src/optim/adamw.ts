@@ -2,10 +2,10 @@ import { accumulate } from "../../kernels/accumulate/kernel.ts";
 import { adamw, adamwStep } from "../../kernels/adamw/kernel.ts";
 import { fill } from "../../kernels/fill/kernel.ts";
 import { gradientNorm } from "../../kernels/gradient_norm/kernel.ts";
-import { Storage } from "../device/device.ts";
+import { Storage } from "../engine/device.ts";
 import { ConfigError } from "../errors.ts";
-import { launch } from "../launch.ts";
-import { Tensor } from "../tensor.ts";
+import { launch } from "../engine/launch.ts";
+import { Tensor } from "../engine/tensor.ts";
 
 /** Defaults are PyTorch's. */
 export interface AdamWOptions {

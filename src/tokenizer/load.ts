@@ -1,7 +1,7 @@
-import { exists, readJson } from "../checkpoint/files.ts";
-import { readMetaPkl } from "../checkpoint/meta_pkl.ts";
+import { exists, readJson } from "../files/files.ts";
+import { readMetaPkl } from "./meta_pkl.ts";
 import { CheckpointError, ConfigError } from "../errors.ts";
-import { reason } from "../reason.ts";
+import { reason } from "../files/reason.ts";
 import { CharacterTokenizer } from "./character.ts";
 import { encodingName, encodingNames, loadEncoding } from "./encodings.ts";
 import type { Tokenizer } from "./tokenizer.ts";

@@ -1,11 +1,11 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { CpuDevice } from "../../src/device/cpu.ts";
-import type { Device } from "../../src/device/device.ts";
+import type { Device } from "../../src/engine/device.ts";
 import { ReferenceDevice } from "../../src/device/reference.ts";
 import { ConfigError } from "../../src/errors.ts";
 import { mul } from "../../src/ops/mul.ts";
 import { AdamW } from "../../src/optim/adamw.ts";
-import type { Tensor } from "../../src/tensor.ts";
+import type { Tensor } from "../../src/engine/tensor.ts";
 import { assertClose } from "../testing.ts";
 import { assertAgrees, normal } from "./agree.ts";
 

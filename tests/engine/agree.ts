@@ -1,10 +1,10 @@
 /** The CPU's kernels against the reference device, and against themselves on more threads. */
 import { assertEquals } from "@std/assert";
 import { CpuDevice } from "../../src/device/cpu.ts";
-import type { Device } from "../../src/device/device.ts";
+import type { Device } from "../../src/engine/device.ts";
 import { ReferenceDevice } from "../../src/device/reference.ts";
-import { Generator } from "../../src/random.ts";
-import type { Tensor } from "../../src/tensor.ts";
+import { Generator } from "../../src/random/mod.ts";
+import type { Tensor } from "../../src/engine/tensor.ts";
 import { assertClose, type Limit } from "../testing.ts";
 
 /** Normally distributed numbers, the same each time. */

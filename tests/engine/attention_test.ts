@@ -1,10 +1,10 @@
 import { assertThrows } from "@std/assert";
-import type { Device } from "../../src/device/device.ts";
+import type { Device } from "../../src/engine/device.ts";
 import { ReferenceDevice } from "../../src/device/reference.ts";
 import { ConfigError, ShapeError } from "../../src/errors.ts";
 import { cachedAttention } from "../../src/ops/cached_attention.ts";
 import { causalSelfAttention } from "../../src/ops/causal_self_attention.ts";
-import type { Tensor } from "../../src/tensor.ts";
+import type { Tensor } from "../../src/engine/tensor.ts";
 import { assertClose } from "../testing.ts";
 import { tolerances } from "../golden/tolerances.ts";
 import { assertAgrees, normal, outputAndGradient } from "./agree.ts";

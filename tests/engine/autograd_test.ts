@@ -1,7 +1,7 @@
 import { assertEquals, assertThrows } from "@std/assert";
-import { noGrad, record } from "../../src/autograd.ts";
+import { noGrad, record } from "../../src/engine/autograd.ts";
 import { ReferenceDevice } from "../../src/device/reference.ts";
-import { launch } from "../../src/launch.ts";
+import { launch } from "../../src/engine/launch.ts";
 import { accumulate } from "../../kernels/accumulate/kernel.ts";
 import { add } from "../../src/ops/add.ts";
 import { layerNorm } from "../../src/ops/layer_norm.ts";

@@ -1,16 +1,16 @@
 /** Weights kept in bf16: what is read of them is what the same numbers in f32 give, bit for bit, and nothing is trained. */
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { matmulBias, matmulNT } from "../../kernels/matmul/kernel.ts";
-import { noGrad } from "../../src/autograd.ts";
-import { type Device, Storage } from "../../src/device/device.ts";
+import { noGrad } from "../../src/engine/autograd.ts";
+import { type Device, Storage } from "../../src/engine/device.ts";
 import { ConfigError } from "../../src/errors.ts";
 import { GPT } from "../../src/gpt.ts";
-import { launch } from "../../src/launch.ts";
+import { launch } from "../../src/engine/launch.ts";
 import { embedding } from "../../src/ops/embedding.ts";
 import { linear } from "../../src/ops/linear.ts";
 import { AdamW } from "../../src/optim/adamw.ts";
-import { generate } from "../../src/sampler.ts";
-import { sizeOf, type Tensor } from "../../src/tensor.ts";
+import { generate } from "../../src/generate/generate.ts";
+import { sizeOf, type Tensor } from "../../src/engine/tensor.ts";
 import { devices } from "../testing.ts";
 import { assertAgrees, normal } from "./agree.ts";
 

@@ -4,7 +4,7 @@ import { v8Flags, wideAvailable } from "../../src/cli/v8_flags.ts";
 /** The digests that bits.ts prints for 1, 2 and 4 threads, in a process with these V8 flags. */
 async function digests(flags: string): Promise<string[]> {
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: ["run", "--no-prompt", "--no-check", new URL("../bits.ts", import.meta.url).pathname, "1", "2", "4"],
+    args: ["run", "--no-prompt", "--no-check", new URL("./bits.ts", import.meta.url).pathname, "1", "2", "4"],
     env: { DENO_V8_FLAGS: flags },
   }).output();
   if (code !== 0) throw new Error(new TextDecoder().decode(stderr));

@@ -1,6 +1,6 @@
 /** Capture and replay against the same steps run eagerly: the same bits, no memory, and nothing of others touched. */
 import { assertEquals, assertThrows } from "@std/assert";
-import type { Device } from "../../src/device/device.ts";
+import type { Device } from "../../src/engine/device.ts";
 import { WebGPUDevice } from "../../src/device/webgpu.ts";
 import { DeviceError } from "../../src/errors.ts";
 import { GPT } from "../../src/gpt.ts";

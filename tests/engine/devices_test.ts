@@ -1,12 +1,12 @@
 /** Every device against the reference where the golden fixtures do not reach: sampling, and more than 65,535 workgroups. */
 import { gradientNorm } from "../../kernels/gradient_norm/kernel.ts";
-import type { Device } from "../../src/device/device.ts";
+import type { Device } from "../../src/engine/device.ts";
 import { ReferenceDevice } from "../../src/device/reference.ts";
-import { launch } from "../../src/launch.ts";
+import { launch } from "../../src/engine/launch.ts";
 import { add, causalSelfAttention, dropout, embedding, gelu, layerNorm, mul } from "../../src/ops/mod.ts";
 import { sample } from "../../src/ops/sample.ts";
-import { Generator } from "../../src/random.ts";
-import type { Tensor } from "../../src/tensor.ts";
+import { Generator } from "../../src/random/mod.ts";
+import type { Tensor } from "../../src/engine/tensor.ts";
 import { assertClose, devices, type Limit } from "../testing.ts";
 import { tolerances } from "../golden/tolerances.ts";
 import { normal } from "./agree.ts";

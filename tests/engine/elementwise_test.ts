@@ -4,7 +4,7 @@ import { ReferenceDevice } from "../../src/device/reference.ts";
 import { ConfigError, DeviceError, ShapeError } from "../../src/errors.ts";
 import * as ops from "../../src/ops/mod.ts";
 import { commonShape } from "../../src/ops/broadcast.ts";
-import { sizeOf, type Tensor } from "../../src/tensor.ts";
+import { sizeOf, type Tensor } from "../../src/engine/tensor.ts";
 import type { Limit } from "../testing.ts";
 import { normal } from "./agree.ts";
 import { assertOpAgrees } from "./inputs.ts";

@@ -3,9 +3,9 @@ import { assert, assertEquals, assertRejects } from "@std/assert";
 import { createDevice } from "../../src/device/create.ts";
 import { DeviceError } from "../../src/errors.ts";
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
-import { checkInference, inferenceNeeds } from "../../src/inference_memory.ts";
-import { generate, generateSequences } from "../../src/sampler.ts";
-import { Tensor } from "../../src/tensor.ts";
+import { checkInference, inferenceNeeds } from "../../src/generate/memory.ts";
+import { generate, generateSequences } from "../../src/generate/generate.ts";
+import { Tensor } from "../../src/engine/tensor.ts";
 
 const CONFIG = { vocabSize: 67, blockSize: 19, nLayer: 3, nHead: 3, nEmbd: 75, bias: true };
 const GPT2_XL = { vocabSize: 50257, blockSize: 1024, nLayer: 48, nHead: 25, nEmbd: 1600 };

@@ -1,6 +1,6 @@
 /** An op's result and gradients, from inputs that are told by their shapes. */
-import type { Device } from "../../src/device/device.ts";
-import { sizeOf, type Tensor } from "../../src/tensor.ts";
+import type { Device } from "../../src/engine/device.ts";
+import { sizeOf, type Tensor } from "../../src/engine/tensor.ts";
 import type { Limit } from "../testing.ts";
 import { assertAgrees, normal } from "./agree.ts";
 

@@ -5,7 +5,7 @@ import { CpuDevice } from "../../src/device/cpu.ts";
 import { createDevice } from "../../src/device/create.ts";
 import { DeviceError } from "../../src/errors.ts";
 import { f32, kernel } from "../../src/kernel.ts";
-import { launch } from "../../src/launch.ts";
+import { launch } from "../../src/engine/launch.ts";
 import { add } from "../../src/ops/add.ts";
 import { normal } from "./agree.ts";
 
@@ -37,7 +37,7 @@ Deno.test("a script that forgets to close the device ends", async () => {
 Deno.test("without shared memory there is one thread, and it computes the same bits", async () => {
   const unshared = "delete globalThis.SharedArrayBuffer;";
   assertEquals(await run(unshared + work(4)), "1 3");
-  const bits = `await import("${folder}tests/bits.ts");`;
+  const bits = `await import("${folder}tests/engine/bits.ts");`;
   assertEquals(await run(unshared + bits, "2"), await run(bits, "1"));
 });
 

@@ -2,9 +2,9 @@
 import { assertEquals } from "@std/assert";
 import { planOf } from "../../kernels/matmul/gpu.ts";
 import { matmulBias, matmulNN, matmulNT, matmulTN } from "../../kernels/matmul/kernel.ts";
-import type { Device } from "../../src/device/device.ts";
+import type { Device } from "../../src/engine/device.ts";
 import { ReferenceDevice } from "../../src/device/reference.ts";
-import { launch } from "../../src/launch.ts";
+import { launch } from "../../src/engine/launch.ts";
 import { assertClose, devices } from "../testing.ts";
 import { normal } from "./agree.ts";
 

@@ -1,15 +1,15 @@
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { CpuDevice } from "../../src/device/cpu.ts";
 import { createDevice } from "../../src/device/create.ts";
-import { type Device, Storage } from "../../src/device/device.ts";
+import { type Device, Storage } from "../../src/engine/device.ts";
 import { DeviceError, ShapeError } from "../../src/errors.ts";
 import { f32, kernel } from "../../src/kernel.ts";
-import { launch } from "../../src/launch.ts";
+import { launch } from "../../src/engine/launch.ts";
 import { accumulate } from "../../kernels/accumulate/kernel.ts";
-import { Tensor } from "../../src/tensor.ts";
+import { Tensor } from "../../src/engine/tensor.ts";
 import { GPT } from "../../src/gpt.ts";
-import { generate } from "../../src/sampler.ts";
-import { Trainer } from "../../src/trainer.ts";
+import { generate } from "../../src/generate/generate.ts";
+import { Trainer } from "../../src/train/trainer.ts";
 import { add } from "../../src/ops/add.ts";
 
 for (const name of ["reference", "cpu"]) {

@@ -1,8 +1,8 @@
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import type { Launch } from "../../src/device/device.ts";
+import type { Launch } from "../../src/engine/device.ts";
 import { f32, kernel } from "../../src/kernel.ts";
 import { gelu, matmul } from "../../src/ops/mod.ts";
-import { Profile } from "../../src/profile.ts";
+import { Profile } from "../../src/engine/profile.ts";
 import { devices } from "../testing.ts";
 
 Deno.test("profile: shares and rates, by hand", () => {

@@ -3,7 +3,7 @@ import { CpuDevice } from "../../src/device/cpu.ts";
 import { ReferenceDevice } from "../../src/device/reference.ts";
 import { ShapeError } from "../../src/errors.ts";
 import * as ops from "../../src/ops/mod.ts";
-import type { Tensor } from "../../src/tensor.ts";
+import type { Tensor } from "../../src/engine/tensor.ts";
 import { assertOpAgrees } from "./inputs.ts";
 
 // Along rows and along columns; one element; around vectors of 8, reductions of 16, tasks of 32 columns; and past the

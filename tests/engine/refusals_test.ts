@@ -1,14 +1,14 @@
 /** Wrong calls: each is refused before a kernel runs, and leaves nothing behind. */
 import { assertEquals, assertThrows } from "@std/assert";
-import { noGrad } from "../../src/autograd.ts";
+import { noGrad } from "../../src/engine/autograd.ts";
 import { createDevice } from "../../src/device/create.ts";
-import { type Device, Storage } from "../../src/device/device.ts";
+import { type Device, Storage } from "../../src/engine/device.ts";
 import { ConfigError, DeviceError, ShapeError } from "../../src/errors.ts";
-import { launch } from "../../src/launch.ts";
+import { launch } from "../../src/engine/launch.ts";
 import { matmulNN } from "../../kernels/matmul/kernel.ts";
 import * as ops from "../../src/ops/mod.ts";
 import { AdamW } from "../../src/optim/adamw.ts";
-import { sizeOf, Tensor } from "../../src/tensor.ts";
+import { sizeOf, Tensor } from "../../src/engine/tensor.ts";
 
 /** An op, and operands that it takes, by shape; which of them are integers. */
 interface Call {

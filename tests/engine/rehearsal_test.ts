@@ -1,14 +1,14 @@
 /** Memory as foreseen by a rehearsal, against what the same training has taken when it is over. */
 import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
-import { checkMemory, checkNeeds } from "../../src/cli/memory_check.ts";
+import { checkMemory, checkNeeds } from "../../src/train/memory.ts";
 import { CpuDevice } from "../../src/device/cpu.ts";
 import { createDevice } from "../../src/device/create.ts";
-import type { Device } from "../../src/device/device.ts";
+import type { Device } from "../../src/engine/device.ts";
 import { DeviceError } from "../../src/errors.ts";
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
-import { Trainer } from "../../src/trainer.ts";
-import type { TrainerOptions } from "../../src/training/options.ts";
-import { rehearse } from "../../src/training/rehearsal.ts";
+import { Trainer } from "../../src/train/trainer.ts";
+import type { TrainerOptions } from "../../src/train/options.ts";
+import { rehearse } from "../../src/train/rehearsal.ts";
 
 const CONFIG: GPTConfig = { vocabSize: 65, blockSize: 32, nLayer: 2, nHead: 2, nEmbd: 48, dropout: 0, bias: false };
 const SETTINGS: Record<string, Partial<GPTConfig> & Partial<TrainerOptions>> = {

@@ -4,7 +4,7 @@ import { createDevice } from "../../src/device/create.ts";
 import { shaderError } from "../../src/device/shader_errors.ts";
 import { DeviceError } from "../../src/errors.ts";
 import { type AnyPass, f32, kernel } from "../../src/kernel.ts";
-import { launch } from "../../src/launch.ts";
+import { launch } from "../../src/engine/launch.ts";
 
 /** A shader that copies, where `body` in its line 6 does. */
 const source = (body: string) =>

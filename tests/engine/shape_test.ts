@@ -1,10 +1,10 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { CpuDevice } from "../../src/device/cpu.ts";
-import type { Device } from "../../src/device/device.ts";
+import type { Device } from "../../src/engine/device.ts";
 import { ReferenceDevice } from "../../src/device/reference.ts";
 import { DeviceError, ShapeError } from "../../src/errors.ts";
 import * as ops from "../../src/ops/mod.ts";
-import { sizeOf, type Tensor } from "../../src/tensor.ts";
+import { sizeOf, type Tensor } from "../../src/engine/tensor.ts";
 import { assertOpAgrees, type Input } from "./inputs.ts";
 
 /** Copies are exact; gradients arrive twice, and a doubled float is exact too. */

@@ -4,17 +4,17 @@ import dropoutSource from "../../kernels/dropout/dropout.wgsl" with { type: "tex
 import { RunFolder } from "../../src/checkpoint/run_folder.ts";
 import { openWebGPU } from "../../src/device/adapter.ts";
 import { createDevice } from "../../src/device/create.ts";
-import type { Device } from "../../src/device/device.ts";
+import type { Device } from "../../src/engine/device.ts";
 import { WebGPUDevice } from "../../src/device/webgpu.ts";
 import { DeviceError } from "../../src/errors.ts";
 import { GPT } from "../../src/gpt.ts";
 import { f32, i32, kernel } from "../../src/kernel.ts";
-import { launch } from "../../src/launch.ts";
+import { launch } from "../../src/engine/launch.ts";
 import { add } from "../../src/ops/mod.ts";
-import { Generator, philox } from "../../src/random.ts";
-import { generate } from "../../src/sampler.ts";
-import { Tensor } from "../../src/tensor.ts";
-import { Trainer } from "../../src/trainer.ts";
+import { Generator, philox } from "../../src/random/mod.ts";
+import { generate } from "../../src/generate/generate.ts";
+import { Tensor } from "../../src/engine/tensor.ts";
+import { Trainer } from "../../src/train/trainer.ts";
 import { devices } from "../testing.ts";
 import { normal } from "./agree.ts";
 

@@ -2,8 +2,8 @@
 import { getBatch } from "../../src/data/mod.ts";
 import { createDevice } from "../../src/device/create.ts";
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
-import { Generator } from "../../src/random.ts";
-import { Trainer } from "../../src/trainer.ts";
+import { Generator } from "../../src/random/mod.ts";
+import { Trainer } from "../../src/train/trainer.ts";
 import { assertClose, devices, type TestDevice } from "../testing.ts";
 import { type Fixture, readFixture } from "./fixtures.ts";
 import { limitOf } from "./tolerances.ts";

@@ -1,6 +1,6 @@
 /** The whole model against PyTorch: initial weights from a seed, logits, loss, and the gradient of every parameter. */
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
-import { Generator } from "../../src/random.ts";
+import { Generator } from "../../src/random/mod.ts";
 import { assertClose, assertShape, devices, type TestDevice } from "../testing.ts";
 import { type Fixture, readFixture } from "./fixtures.ts";
 import { limitOf } from "./tolerances.ts";

@@ -1,7 +1,7 @@
 /** Modules with weights from PyTorch: results, and the gradients of input and weights. */
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
 import { LayerNorm, Linear } from "../../src/nn/mod.ts";
-import type { Tensor } from "../../src/tensor.ts";
+import type { Tensor } from "../../src/engine/tensor.ts";
 import { assertClose, assertShape, devices, type TestDevice } from "../testing.ts";
 import { type Fixture, readFixture } from "./fixtures.ts";
 import { limitOf } from "./tolerances.ts";

@@ -1,7 +1,7 @@
 /** Every op, forward and gradients, against PyTorch. */
 import * as ops from "../../src/ops/mod.ts";
-import type { Device } from "../../src/device/device.ts";
-import type { Tensor } from "../../src/tensor.ts";
+import type { Device } from "../../src/engine/device.ts";
+import type { Tensor } from "../../src/engine/tensor.ts";
 import { assertClose, assertShape, devices } from "../testing.ts";
 import { type Fixture, readFixture } from "./fixtures.ts";
 import { limitOf, type OpClass } from "./tolerances.ts";

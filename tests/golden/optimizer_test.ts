@@ -2,7 +2,7 @@
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
 import { AdamW } from "../../src/optim/adamw.ts";
 import { learningRate } from "../../src/optim/schedule.ts";
-import type { Tensor } from "../../src/tensor.ts";
+import type { Tensor } from "../../src/engine/tensor.ts";
 import { assertClose, devices, type TestDevice } from "../testing.ts";
 import { type Fixture, readFixture } from "./fixtures.ts";
 import { limitOf, type OpClass } from "./tolerances.ts";

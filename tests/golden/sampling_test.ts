@@ -1,6 +1,6 @@
 /** Generated token ids: with the same seed exactly those that PyTorch's model gives, on every device. */
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
-import { generate } from "../../src/sampler.ts";
+import { generate } from "../../src/generate/generate.ts";
 import { devices, type TestDevice } from "../testing.ts";
 import { type Fixture, readFixture } from "./fixtures.ts";
 import { loadWeights } from "./weights.ts";

@@ -6,7 +6,7 @@
  * are off on the same cases, as a share of 1 + |expected|; it is quoted here. The limits of modules, models and runs are
  * a few times what the CPU device shows.
  */
-import type { Device } from "../../src/device/device.ts";
+import type { Device } from "../../src/engine/device.ts";
 
 export interface Tolerance {
   readonly atol: number;

@@ -4,9 +4,9 @@
  */
 import { NanoGPTFile } from "../../src/checkpoint/nanogpt.ts";
 import { writeNanoGPT } from "../../src/checkpoint/nanogpt_save.ts";
-import { readMetaPkl, writeMetaPkl } from "../../src/checkpoint/meta_pkl.ts";
-import { PickleFloat } from "../../src/checkpoint/pickle_writer.ts";
-import { writeTorchFile } from "../../src/checkpoint/torch_writer.ts";
+import { readMetaPkl, writeMetaPkl } from "../../src/tokenizer/meta_pkl.ts";
+import { PickleFloat } from "../../src/files/pickle_writer.ts";
+import { writeTorchFile } from "../../src/files/torch_writer.ts";
 
 export const FOLDER = new URL("torch_files", import.meta.url).pathname;
 

@@ -1,11 +1,11 @@
 /** torch.save's files and nanoGPT's, read and written, beside what PyTorch made of them (generate_torch_files.py). */
 import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
-import { readMetaPkl } from "../../src/checkpoint/meta_pkl.ts";
+import { readMetaPkl } from "../../src/tokenizer/meta_pkl.ts";
 import { loadNanoGPT, NanoGPTFile } from "../../src/checkpoint/nanogpt.ts";
-import { readPickle } from "../../src/checkpoint/pickle.ts";
-import type { PickleValue } from "../../src/checkpoint/pickle_values.ts";
-import { SafetensorsFile } from "../../src/checkpoint/safetensors.ts";
-import { TorchFile } from "../../src/checkpoint/torch_file.ts";
+import { readPickle } from "../../src/files/pickle.ts";
+import type { PickleValue } from "../../src/files/pickle_values.ts";
+import { SafetensorsFile } from "../../src/files/safetensors.ts";
+import { TorchFile } from "../../src/files/torch_file.ts";
 import { CheckpointError } from "../../src/errors.ts";
 import { devices } from "../testing.ts";
 import { FOLDER, writeTorchFiles } from "./torch_files.ts";

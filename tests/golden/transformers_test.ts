@@ -1,13 +1,13 @@
 /** Features, losses, processors and generation against transformers' GPT-2: fixtures of generate_transformers.py. */
 import { assert, assertEquals } from "@std/assert";
-import { noGrad } from "../../src/autograd.ts";
-import { perplexity } from "../../src/evaluate.ts";
-import { features } from "../../src/features.ts";
-import type { SequencesOptions } from "../../src/generate_options.ts";
+import { noGrad } from "../../src/engine/autograd.ts";
+import { perplexity } from "../../src/evaluate/perplexity.ts";
+import { features } from "../../src/evaluate/features.ts";
+import type { SequencesOptions } from "../../src/generate/options.ts";
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
-import { processLogits, type SamplingOptions } from "../../src/logits_processors.ts";
-import { pipeline, setSeed, type TextGenerationOptions } from "../../src/pipeline.ts";
-import { generateSequences } from "../../src/sampler.ts";
+import { processLogits, type SamplingOptions } from "../../src/generate/logits_processors.ts";
+import { pipeline, setSeed, type TextGenerationOptions } from "../../src/pretrained/pipeline.ts";
+import { generateSequences } from "../../src/generate/generate.ts";
 import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
 import { assertClose, assertShape, devices, type TestDevice } from "../testing.ts";
 import { type Fixture, readFixture } from "./fixtures.ts";

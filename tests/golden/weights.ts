@@ -1,4 +1,4 @@
-import type { Tensor } from "../../src/tensor.ts";
+import type { Tensor } from "../../src/engine/tensor.ts";
 import type { Fixture } from "./fixtures.ts";
 
 /** Writes PREFIX.NAME into the parameter of each name; both must have the same names. */

@@ -1,0 +1,39 @@
+/** state.json: what a run needs besides its tensors to go on bit for bit. */
+import { CheckpointError } from "../errors.ts";
+import type { GeneratorState } from "../random/mod.ts";
+
+export interface TrainerState {
+  /** The iteration that comes next: how many updates were made. */
+  readonly iter: number;
+  /** Whether the evaluation of that iteration was made already. */
+  readonly evaluated: boolean;
+  /** Nats a token; null before the first evaluation. */
+  readonly bestValLoss: number | null;
+  /** Of weights and batches; null where another program has trained: then the one that drew the weights goes on. */
+  readonly generator: GeneratorState | null;
+  /** Where in the training tokens the blocks of the next batch begin: it was drawn ahead. None without a generator's state. */
+  readonly offsets: number[];
+  /** How many forward passes have drawn dropout's noise. */
+  readonly dropoutPasses: number;
+  /** How many steps the optimizer has made. */
+  readonly optimizerSteps: number;
+}
+
+/** @throws {CheckpointError} when something is missing or no such value; the generator checks its own part */
+export function parseState(path: string, state: Readonly<Record<string, unknown>>): TrainerState {
+  const { iter, evaluated, bestValLoss, generator, offsets, dropoutPasses, optimizerSteps } = state;
+  const isObject = (value: unknown) => typeof value === "object" && value !== null;
+  const isCount = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0;
+  const checks: Record<string, boolean> = {
+    iter: isCount(iter),
+    evaluated: typeof evaluated === "boolean",
+    bestValLoss: bestValLoss === null || Number.isFinite(bestValLoss),
+    generator: generator === null || isObject(generator),
+    offsets: Array.isArray(offsets) && offsets.length > 0 === (generator !== null) && offsets.every(isCount),
+    dropoutPasses: isCount(dropoutPasses),
+    optimizerSteps: isCount(optimizerSteps),
+  };
+  const wrong = Object.keys(checks).find((name) => !checks[name]);
+  if (wrong) throw new CheckpointError(`${path} is damaged: ${wrong} is missing or not what it should be`);
+  return state as unknown as TrainerState;
+}

@@ -1,0 +1,307 @@
+/**
+ * A device: storage, and kernels run on it. It knows nothing of what tensors mean.
+ *
+ * Writes, launches and reads take effect in the order of their calls; only a read's result is awaited.
+ */
+import { DeviceError, ShapeError } from "../errors.ts";
+import type { AnyKernel, NumberArray, StorageType } from "../kernel.ts";
+import type { Profile } from "./profile.ts";
+import { checkShape, sizeOf, Tensor, type TensorOptions } from "./tensor.ts";
+import { Capture, type Command, Program } from "./program.ts";
+import { Scope } from "./scope.ts";
+import { Block, boundsOf, type Pool, Storage } from "./storage.ts";
+
+export { Block, type Command, Program, Storage };
+
+/** A kernel with everything it needs; each record is in the order of the declaration. */
+export interface Launch {
+  readonly kernel: AnyKernel;
+  /** Optional operands that were left out are missing. */
+  readonly storages: Readonly<Record<string, Storage>>;
+  readonly sizes: Readonly<Record<string, number>>;
+  readonly params: Readonly<Record<string, number>>;
+  /** Names of updated operands that begin as zeros, though their storage holds garbage. */
+  readonly fresh: readonly string[];
+}
+
+/** What {@linkcode Device.memory} reports. */
+export interface MemoryReport {
+  /** Tensors that are alive. */
+  readonly tensors: number;
+  /** Bytes that they hold. */
+  readonly bytes: number;
+  /** Bytes taken from the system, those waiting in the pool included. */
+  readonly reserved: number;
+}
+
+/** How much fits into a device, in bytes; infinite where there is no limit, or none that anybody could ask for. */
+export interface Capacity {
+  readonly all: number;
+  /** Of one storage, and the name of what limits it. */
+  readonly one: number;
+  readonly limit: string;
+}
+
+/** What a launch falls into: phases, passes. */
+interface Part {
+  workspace?(sizes: Launch["sizes"]): number;
+}
+
+/** Storage lengths are rounded up to eight steps an octave, so that blocks find new users; in elements. */
+function sizeClass(length: number): number {
+  const step = Math.max(16, 2 ** (Math.floor(Math.log2(Math.max(length, 1))) - 3));
+  return Math.ceil(Math.max(length, 1) / step) * step;
+}
+
+/**
+ * Holds tensors and computes on them. Made by `createDevice`; {@linkcode Device.tensor}, {@linkcode Device.scope},
+ * {@linkcode Device.memory} and {@linkcode Device.close} are what programs use, the rest is for ops.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { createDevice } from "@nanogpt/ts";
+ * import { add } from "@nanogpt/ts/ops";
+ *
+ * const device = await createDevice("cpu", { threads: 1 }), x = device.tensor([1, 2], [2]);
+ * {
+ *   using _ = device.scope();
+ *   assertEquals(add(x, x).shape, [2]);
+ * }
+ * assertEquals(device.memory().tensors, 1); // x; the sum went with its scope
+ * device.close();
+ * ```
+ */
+export abstract class Device {
+  /** As `createDevice` takes it. */
+  abstract readonly name: string;
+  #closed = false;
+  #pool: Pool = new Map();
+  #capture: Capture | undefined;
+  /** The pool of a program that lends its memory. */
+  #lent: Pool | undefined;
+  #scopes: Scope[] = [];
+  #live = { tensors: 0, bytes: 0, reserved: 0 };
+
+  /** Takes `length` elements from the system; throws {@linkcode DeviceError} where they do not fit. */
+  protected abstract take(length: number, dtype: StorageType): unknown;
+  /** Bytes an element takes. */
+  bytesOf(dtype: StorageType): number {
+    return dtype === "bf16" ? 2 : 4;
+  }
+  /** For people. */
+  get description(): string {
+    return this.name;
+  }
+  get capacity(): Capacity {
+    return { all: Infinity, one: Infinity, limit: "the system" };
+  }
+  /**
+   * Puts values from the host into a storage, or into that part of a block that it is. For bf16 they are rounded to the
+   * nearest; a Uint16Array is taken for its bits.
+   *
+   * @throws {DeviceError} when there are more or fewer values than elements, or one is no 32-bit integer where it has to be
+   */
+  abstract write(storage: Storage, values: ArrayLike<number>): void;
+  /** Has `fill` write all of a storage of floats, from the host. */
+  fill(storage: Storage, fill: (values: Float32Array) => void): void {
+    const values = new Float32Array(storage.length);
+    fill(values);
+    this.write(storage, values);
+  }
+  /** A copy of what is in a storage when all that was launched before is done. */
+  protected abstract fetch(storage: Storage): Promise<NumberArray>;
+  /**
+   * A copy.
+   *
+   * @throws {DeviceError} when the device is lost or a launch before has failed, or within a capture, which cannot wait
+   */
+  read(storage: Storage): Promise<NumberArray> {
+    if (this.#capture) throw new DeviceError("read: a capture cannot read; do it after");
+    return this.fetch(storage);
+  }
+  /** What a launch falls into. */
+  abstract parts(launch: Launch): readonly Part[];
+  /** How many numbers a program keeps for a launch. */
+  kept(_launch: Launch): number {
+    return 0;
+  }
+  /**
+   * Makes a launch ready, and nothing more.
+   *
+   * @param parts as {@linkcode Device.parts} gives them
+   * @param workspace of as many floats as any part wants; the next launch may have it
+   * @param kept of as many numbers as {@linkcode Device.kept} tells, while a program is being captured
+   */
+  protected abstract prepare(launch: Launch, parts: readonly Part[], workspace?: Storage, kept?: Storage): Command;
+  /** Runs a launch that `launch` has checked; called by nothing else. */
+  run(launch: Launch): void {
+    const { profile } = this, parts = this.parts(launch), keeps = this.#capture ? this.kept(launch) : 0;
+    let floats = 0;
+    for (const part of parts) if (part.workspace) floats = Math.max(floats, part.workspace(launch.sizes));
+    const workspace = floats > 0 ? this.allocate(floats, "f32") : undefined;
+    workspace?.block.hold();
+    workspace?.block.release();
+    const kept = keeps > 0 ? this.allocate(keeps, "i32", { lasting: true }) : undefined;
+    const prepared = this.prepare(launch, parts, workspace, kept);
+    const command = profile ? this.timed(prepared, launch, profile) : prepared;
+    this.#capture?.add(launch, command);
+    command();
+  }
+  /** Where the times of launches go; set it before what is to be measured, a capture among that. */
+  profile: Profile | undefined;
+  /** The same, with its time added to the profile: the host's where the device has no other. */
+  protected timed(command: Command, launch: Launch, profile: Profile): Command {
+    return () => {
+      const begin = performance.now();
+      command();
+      profile.add(launch, performance.now() - begin);
+    };
+  }
+  /** Has the device begin what has been launched so far, where it would wait for more. Reading does it by itself. */
+  flush(): void {}
+  /** Whether reading waits for nothing; else it waits for all that was launched before, and should be rare. */
+  readonly readsAtOnce: boolean = true;
+  /** Ends what the device runs besides (threads). Its tensors can still be read and freed; all else throws. */
+  close(): void {
+    this.#closed = true;
+  }
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  /**
+   * Contents are undefined: a pooled block keeps what it held.
+   *
+   * @param options.lasting whether a program that is being captured must not use the block for anything else; default false
+   */
+  allocate(length: number, dtype: StorageType, { lasting = false } = {}): Storage {
+    if (this.#closed) throw new DeviceError(`${this.name}: the device is closed`);
+    const capacity = this.capacityFor(length, dtype), key = `${dtype}${capacity}`, capture = this.#capture;
+    const first = lasting ? undefined : capture?.pool ?? this.#lent;
+    let block = first?.get(key)?.pop() ?? this.#pool.get(key)?.pop();
+    if (!block) {
+      block = new Block(this, dtype, capacity, this.take(capacity, dtype));
+      block.pool = this.#pool;
+      this.#live.reserved += capacity * this.bytesOf(dtype);
+    }
+    this.#live.bytes += capacity * this.bytesOf(dtype);
+    if (lasting) capture?.hold(block);
+    else capture?.own(block);
+    return new Storage(block, length);
+  }
+  /** How long a block is taken for a storage: weights in bf16 find no new users, so they are not rounded up. */
+  protected capacityFor(length: number, dtype: StorageType): number {
+    return dtype === "bf16" ? Math.ceil(length / 16) * 16 : sizeClass(length);
+  }
+  /** Called by {@linkcode Block.release}. */
+  recycle(block: Block): void {
+    const key = `${block.dtype}${block.capacity}`, pool = block.pool!, waiting = pool.get(key);
+    if (waiting) waiting.push(block);
+    else pool.set(key, [block]);
+    this.#live.bytes -= block.capacity * this.bytesOf(block.dtype);
+  }
+
+  /**
+   * Runs `body`, and takes down every launch, to {@linkcode Program.replay} them all without it: what a CUDA graph is to
+   * PyTorch. Results are the same bits.
+   *
+   * Tensors that were there before are the program's inputs and outputs: write the next batch into them before a replay.
+   * Inside, what the host writes is written once, so numbers that change from step to step stand in such tensors.
+   *
+   * @param body the step; what it allocates belongs to the program
+   * @returns the program, with what `body` returned as its `result`
+   * @throws {TypeError} when `body` is asynchronous
+   * @throws {DeviceError} when one capture is inside another, or reads
+   */
+  capture<T>(body: () => T): Program<T> {
+    if (this.#capture) throw new DeviceError("capture: another capture is going on");
+    const capture = this.#capture = new Capture(), free = (capture: Capture) => capture.release(this.#pool);
+    try {
+      const result = body();
+      if (result instanceof Promise) throw new TypeError("capture: the body must not be asynchronous");
+      return new Program(this, capture, result, free);
+    } catch (error) {
+      free(capture);
+      throw error;
+    } finally {
+      this.#capture = undefined;
+    }
+  }
+  /** For {@linkcode Program.lend}. */
+  lend<T>(pool: Pool, body: () => T): T {
+    this.#lent = pool;
+    try {
+      return body();
+    } finally {
+      this.#lent = undefined;
+    }
+  }
+  /** What is alive: the same before and after a piece of work that leaks nothing. */
+  memory(): MemoryReport {
+    return { ...this.#live };
+  }
+
+  /**
+   * A tensor with values from the host, as `torch.tensor`.
+   *
+   * @param values row by row
+   * @param shape sizes above 0; [] for a single number
+   * @param options.dtype f32 (the default) or i32; bf16 for weights that nothing will change
+   * @param options.requiresGrad whether backward should leave a gradient in it; default: false
+   * @throws {ShapeError} when there are more or fewer values than the shape has places
+   * @throws {DeviceError} when they do not fit into the memory, or one is no 32-bit integer where i32 is wanted
+   */
+  tensor(
+    values: ArrayLike<number>,
+    shape: readonly number[],
+    options: TensorOptions & { dtype?: StorageType } = {},
+  ): Tensor {
+    checkShape(shape);
+    const size = sizeOf(shape), { dtype = "f32" } = options;
+    if (values.length !== size) {
+      throw new ShapeError(`tensor: ${values.length} values for [${shape}], expected ${size}`);
+    }
+    using scope = this.scope(); // frees the tensor where its values are refused
+    const tensor = new Tensor(this.allocate(size, dtype, { lasting: true }), shape, options);
+    this.write(tensor.storage, values);
+    return scope.keep(tensor);
+  }
+
+  /** Opens a scope: every tensor made until it ends is freed then, unless it is let out with {@linkcode Scope.keep}. */
+  scope(): Scope {
+    const scope = new Scope(this.#scopes);
+    this.#scopes.push(scope);
+    return scope;
+  }
+  /** Called by a tensor when it is made, and when it is freed. */
+  track(tensor: Tensor, made: boolean): void {
+    this.#live.tensors += made ? 1 : -1;
+    if (made) this.#scopes.at(-1)?.adopt(tensor);
+  }
+
+  /**
+   * For {@linkcode Device.prepare}: which operands are there, and which are fresh, or bf16, in one number; code is compiled
+   * for each.
+   */
+  protected variantOf({ kernel, storages, fresh }: Launch): number {
+    let variant = 0, bit = 1;
+    for (const { name } of kernel.operands) {
+      if (name in storages) variant |= bit;
+      if (fresh.includes(name) || storages[name]?.dtype === "bf16") variant |= bit << 1;
+      bit <<= 2;
+    }
+    return variant;
+  }
+  /** For {@linkcode Device.write}: checks the values, and notes what there is to know of them. */
+  protected checkWrite(storage: Storage, values: ArrayLike<number>): void {
+    if (values.length !== storage.length) {
+      throw new DeviceError(`write: ${values.length} values for a storage of ${storage.length}`);
+    }
+    if (this.#capture?.owned.has(storage.block)) {
+      throw new DeviceError("write: a capture can write only tensors from before it, or make new ones");
+    }
+    storage.block.changed();
+    if (storage.dtype === "i32") storage.block.bounds = boundsOf(values);
+  }
+}

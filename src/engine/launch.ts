@@ -1,0 +1,72 @@
+/** The one way to run a kernel. */
+import type { Device, Storage } from "./device.ts";
+import { DeviceError, ShapeError } from "../errors.ts";
+import { type AnyKernel, bindSizes, type Kernel, type Operands, type Params } from "../kernel.ts";
+import { Tensor } from "./tensor.ts";
+
+type Optional<R extends Operands> = { [K in keyof R]: R[K]["optional"] extends true ? K : never }[keyof R];
+type Brought<R extends Operands, Outputs> =
+  & { readonly [K in Exclude<keyof R, Optional<R>>]: Tensor }
+  & { readonly [K in keyof Outputs | Optional<R>]?: Tensor };
+
+/**
+ * Binds sizes, checks every operand, allocates outputs that the caller does not bring, and runs the kernel on the
+ * operands' device. The checks are the only ones there are: WASM without bounds checks trusts them.
+ *
+ * @throws {ShapeError} when a shape is not the declared one, or an output's size is known from no operand
+ * @throws {DeviceError} when devices or types differ, or a written operand shares its storage with another
+ */
+export function launch<R extends Operands, U extends Operands, W extends Operands, P extends Params>(
+  kernel: Kernel<R, U, W, P>,
+  operands: Brought<R, U & W>,
+  ...params: keyof P extends never ? [] : [Readonly<Record<keyof P, number>>]
+): { [K in keyof (U & W)]: Tensor };
+export function launch(
+  kernel: AnyKernel,
+  operands: Readonly<Record<string, Tensor | undefined>>,
+  params: Readonly<Record<string, number>> = {},
+): Record<string, Tensor> {
+  const sizes = bindSizes(kernel, operands);
+  const storages: Record<string, Storage> = {}, outputs: Record<string, Tensor> = {}, fresh: string[] = [];
+  const refuse = (why: string) => new DeviceError(`${kernel.name}: ${why}`);
+  const device = deviceOf(operands) ?? fail(refuse("no operand"));
+  if (device.closed) throw refuse("the device is closed");
+  for (const { name, shape, dtype, optional, weight, role } of kernel.operands) {
+    let tensor = operands[name];
+    if (!tensor) {
+      if (optional) continue;
+      if (role === "reads") throw refuse(`${name} is missing`);
+      const actual = shape.map((axis) => typeof axis === "number" ? axis : sizes[axis]);
+      if (actual.some(Number.isNaN)) throw new ShapeError(`${kernel.name}: bring ${name}, no operand tells its shape`);
+      if (role === "updates") fresh.push(name);
+      tensor = Tensor.empty(device, actual, dtype);
+    }
+    const storage = tensor.storage;
+    if (tensor.device !== device) throw refuse(`${name} is on another device`);
+    if (tensor.dtype !== dtype && !(weight && tensor.dtype === "bf16")) {
+      throw refuse(`${name} is ${tensor.dtype}, expected ${dtype}${weight ? " or bf16" : ""}`);
+    }
+    storages[name] = storage;
+    if (role !== "reads") {
+      for (const other in storages) {
+        if (other !== name && storage.overlaps(storages[other])) {
+          throw refuse(`${name} is written and shares its storage with ${other}`);
+        }
+      }
+      storage.block.changed();
+      outputs[name] = tensor;
+    }
+  }
+  const ordered: Record<string, number> = {};
+  for (const name in kernel.params) ordered[name] = params[name];
+  device.run({ kernel, storages, sizes, params: ordered, fresh });
+  return outputs;
+}
+
+function deviceOf(operands: Readonly<Record<string, Tensor | undefined>>): Device | undefined {
+  for (const name in operands) if (operands[name]) return operands[name].device;
+}
+
+function fail(error: Error): never {
+  throw error;
+}

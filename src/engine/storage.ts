@@ -1,0 +1,89 @@
+/** What tensors stand on: blocks of a device's memory, parts of them, and what is known of their contents. */
+import { f32ToBf16 } from "./half.ts";
+import { DeviceError } from "../errors.ts";
+import type { StorageType } from "../kernel.ts";
+import type { Device } from "./device.ts";
+
+/** Blocks that nobody holds, by type and capacity. */
+export type Pool = Map<string, Block[]>;
+
+/** Memory that was taken from the device; it goes back to its pool when nobody holds it. */
+export class Block {
+  #holders = 0;
+  /** The device's, or that of the program that it belongs to. */
+  pool: Pool | undefined;
+  /** Counts writes, so that backward notices that what it had saved has been overwritten. */
+  version = 0;
+  /** What ops check of integers, where the host wrote them and no kernel has written since. */
+  bounds: Bounds | undefined;
+
+  constructor(
+    readonly device: Device,
+    readonly dtype: StorageType,
+    readonly capacity: number,
+    readonly memory: unknown,
+  ) {}
+
+  get holders(): number {
+    return this.#holders;
+  }
+  hold(): void {
+    this.#holders++;
+  }
+  release(): void {
+    if (--this.#holders === 0) this.device.recycle(this);
+  }
+  /** A kernel has written it. */
+  changed(): void {
+    this.version++;
+    this.bounds = undefined;
+  }
+}
+
+/** How far integers range. */
+export interface Bounds {
+  readonly least: number;
+  readonly greatest: number;
+  /** The next above the least and the next below the greatest, for one value may be exempt; infinite where there is none. */
+  readonly next: readonly [number, number];
+}
+
+/** A part of a block, which is what tensors stand on: usually all of it, for parameters a slice of the optimizer's. */
+export class Storage {
+  /** @throws {DeviceError} when the block has no such part: what launches run on has passed here */
+  constructor(readonly block: Block, readonly length: number, readonly offset = 0) {
+    const fits = Number.isInteger(length) && Number.isInteger(offset) && length >= 1 && offset >= 0;
+    if (fits && offset + length <= block.capacity) return;
+    throw new DeviceError(`storage: ${length} elements from ${offset} on are no part of a block of ${block.capacity}`);
+  }
+
+  get dtype(): StorageType {
+    return this.block.dtype;
+  }
+  get device(): Device {
+    return this.block.device;
+  }
+  overlaps({ block, offset, length }: Storage): boolean {
+    return block === this.block && offset < this.offset + this.length && this.offset < offset + length;
+  }
+}
+
+/** What a storage of bf16 gets: a Uint16Array is bits already, other numbers are rounded to the nearest. */
+export const bitsOf = (values: ArrayLike<number>): Uint16Array =>
+  values instanceof Uint16Array
+    ? values
+    : f32ToBf16(values instanceof Float32Array ? values : Float32Array.from(values));
+
+/** @throws {DeviceError} when a value is no 32-bit integer */
+export function boundsOf(values: ArrayLike<number>): Bounds {
+  let least = Infinity, above = Infinity, greatest = -Infinity, below = -Infinity;
+  for (let i = 0; i < values.length; i++) {
+    const value = values[i];
+    if ((value | 0) !== value && value >>> 0 !== value) throw new DeviceError(`write: ${value} is no 32-bit integer`);
+    if (value < least) [above, least] = [least, value];
+    else if (value > least && value < above) above = value;
+    if (value > greatest) [below, greatest] = [greatest, value];
+    else if (value < greatest && value > below) below = value;
+  }
+  return { least, greatest, next: [above, below] };
+}

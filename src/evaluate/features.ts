@@ -1,0 +1,146 @@
+/**
+ * What a model makes of tokens on the way to its logits, as transformers' `GPT2Model` and `GPT2LMHeadModel` return it: hidden
+ * states, attentions, keys and values; and the loss of labels.
+ *
+ * Composed from the model's own layers. Its fused attention never makes the matrix of probabilities; where that is asked for,
+ * it is computed besides, from the same queries and keys. Letters in shapes: B sequences, T tokens, C channels, V entries of
+ * the vocabulary, nh heads of width hs.
+ */
+import { ShapeError } from "../errors.ts";
+import type { GPT } from "../gpt.ts";
+import { add } from "../ops/add.ts";
+import { crossEntropy } from "../ops/cross_entropy.ts";
+import { matmul } from "../ops/matmul.ts";
+import { mul } from "../ops/mul.ts";
+import { permute } from "../ops/permute.ts";
+import { reshape } from "../ops/reshape.ts";
+import { slice } from "../ops/slice.ts";
+import { softmax } from "../ops/softmax.ts";
+import { transpose } from "../ops/transpose.ts";
+import type { Tensor } from "../engine/tensor.ts";
+
+/** What to give besides the last hidden state, by transformers' names. */
+export interface FeatureOptions {
+  /** Default false. */
+  readonly outputHiddenStates?: boolean;
+  /** Default false. */
+  readonly outputAttentions?: boolean;
+  /** Whether to give keys and values; default false. */
+  readonly useCache?: boolean;
+  /** Whether to give the logits of every position; default: where there are labels. */
+  readonly outputLogits?: boolean;
+  /**
+   * i32 (B, T): the tokens themselves, as transformers has them. The logits at t are judged by the label at t + 1, the first label
+   * by none, and −100 is left out. (The targets of `model.forward`, as nanoGPT's, are shifted by the caller.)
+   */
+  readonly labels?: Tensor;
+}
+
+/** What {@linkcode features} gives. */
+export interface Features {
+  /** (B, T, C), behind the last layer norm. */
+  readonly lastHiddenState: Tensor;
+  /** nLayer + 1 of (B, T, C): the embeddings, then what each block gives, the last one's behind the last layer norm. */
+  readonly hiddenStates?: readonly Tensor[];
+  /** For each layer (B, nh, T, T): with which share query t looks at key s; 0 where s > t. */
+  readonly attentions?: readonly Tensor[];
+  /** For each layer keys and values, (B, nh, T, hs) each. */
+  readonly pastKeyValues?: readonly (readonly [key: Tensor, value: Tensor])[];
+  /** (B, T, V) */
+  readonly logits?: Tensor;
+  /** Mean cross-entropy in nats a token, shape (). */
+  readonly loss?: Tensor;
+}
+
+/**
+ * Runs the model over tokens, without dropout, and gives what it made on the way. Gradients flow through all of it; in
+ * `noGrad` nothing is recorded.
+ *
+ * @param tokens i32 (B, T), T at most the block size
+ * @throws {ShapeError} when there are more tokens than the block size, or labels of another shape
+ * @see https://huggingface.co/docs/transformers/model_doc/gpt2
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { createDevice, features, GPT, noGrad } from "@nanogpt/ts";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * const model = new GPT({ vocabSize: 65, blockSize: 8, nLayer: 2, nHead: 2, nEmbd: 16 }, { device });
+ * const tokens = device.tensor([1, 2, 3], [1, 3], { dtype: "i32" });
+ * const { lastHiddenState, attentions } = noGrad(() => features(model, tokens, { outputAttentions: true }));
+ * assertEquals(lastHiddenState.shape, [1, 3, 16]);
+ * assertEquals(attentions!.map(({ shape }) => shape), [[1, 2, 3, 3], [1, 2, 3, 3]]);
+ * device.close();
+ * ```
+ */
+export function features(model: GPT, tokens: Tensor, options: FeatureOptions = {}): Features {
+  const { training } = model;
+  if (training) model.eval();
+  try {
+    return run(model, tokens, options);
+  } finally {
+    if (training) model.train();
+  }
+}
+
+function run(model: GPT, tokens: Tensor, options: FeatureOptions): Features {
+  const { device, config: { blockSize, nHead }, transformer: { wte, wpe, h, ln_f } } = model;
+  const { outputHiddenStates, outputAttentions, useCache, labels, outputLogits = labels !== undefined } = options;
+  const [, T] = tokens.shape;
+  if (tokens.shape.length !== 2) throw new ShapeError(`features: tokens are [${tokens.shape}], expected [B, T]`);
+  if (T > blockSize) throw new ShapeError(`features: ${T} tokens do not fit into the block size of ${blockSize}`);
+  using scope = device.scope();
+  const positions = device.tensor(Int32Array.from({ length: T }, (_, t) => t), [T], { dtype: "i32" });
+  const hiddenStates: Tensor[] = [], attentions: Tensor[] = [], pastKeyValues: [Tensor, Tensor][] = [];
+  let x = add(wte.forward(tokens), wpe.forward(positions)); // (B, T, C) + (T, C)
+  for (const block of h) {
+    hiddenStates.push(x);
+    if (outputAttentions || useCache) {
+      const [query, key, value] = heads(block.attn.c_attn.forward(block.ln_1.forward(x)), nHead);
+      if (outputAttentions) attentions.push(attention(query, key));
+      pastKeyValues.push([key, value]);
+    }
+    x = block.forward(x);
+  }
+  x = ln_f.forward(x);
+  hiddenStates.push(x);
+  const logits = outputLogits || labels ? model.lm_head.forward(x) : undefined; // (B, T, V)
+  const loss = labels && shiftedLoss(logits!, labels);
+
+  if (outputHiddenStates) hiddenStates.forEach((state) => scope.keep(state));
+  attentions.forEach((probabilities) => scope.keep(probabilities));
+  if (useCache) pastKeyValues.flat().forEach((past) => scope.keep(past));
+  return {
+    lastHiddenState: scope.keep(x),
+    ...(outputHiddenStates && { hiddenStates }),
+    ...(outputAttentions && { attentions }),
+    ...(useCache && { pastKeyValues }),
+    ...(outputLogits && { logits: scope.keep(logits) }),
+    ...(loss && { loss: scope.keep(loss) }),
+  };
+}
+
+/** Queries, keys and values of all heads, (B, nh, T, hs) each, out of (B, T, 3C). */
+function heads(qkv: Tensor, nHead: number): Tensor[] {
+  const [B, T, C3] = qkv.shape, width = C3 / 3 / nHead;
+  const apart = permute(reshape(qkv, [B, T, 3, nHead, width]), [2, 0, 3, 1, 4]); // (3, B, nh, T, hs)
+  return [0, 1, 2].map((part) => reshape(slice(apart, { axis: 0, start: part, end: part + 1 }), [B, nHead, T, width]));
+}
+
+/** softmax(q · kᵀ / √hs) over the keys up to the query's own: (B, nh, T, T). */
+function attention(query: Tensor, key: Tensor): Tensor {
+  const { device } = query, [, , T, width] = query.shape;
+  const hidden = device.tensor(Float32Array.from({ length: T * T }, (_, i) => i % T > i / T ? -1e30 : 0), [T, T]);
+  const scale = device.tensor([1 / Math.sqrt(width)], [1]);
+  const scores = matmul(mul(query, scale), transpose(key, [-2, -1])); // (B, nh, T, T)
+  return softmax(add(scores, hidden));
+}
+
+function shiftedLoss(logits: Tensor, labels: Tensor): Tensor {
+  const [B, T, V] = logits.shape;
+  if (`${labels.shape}` !== `${[B, T]}` || T < 2) {
+    throw new ShapeError(`features: labels are [${labels.shape}], expected [${B},${T}], and two tokens at least`);
+  }
+  const next = slice(labels, { axis: 1, start: 1 }), scores = slice(logits, { axis: 1, end: T - 1 });
+  return crossEntropy(reshape(scores, [B * (T - 1), V]), next.view([B * (T - 1)]), { ignoreIndex: -100 });
+}

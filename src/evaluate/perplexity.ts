@@ -1,0 +1,170 @@
+/**
+ * How well a model foresees a text: perplexity over windows that overlap, as the page "Perplexity of fixed-length models" of
+ * transformers' documentation computes it, and bits per byte, which does not depend on the tokenizer.
+ */
+import { noGrad } from "../engine/autograd.ts";
+import { Breather } from "../loop/breather.ts";
+import { ConfigError, DataError } from "../errors.ts";
+import type { GPT } from "../gpt.ts";
+import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+
+export interface EvaluateOptions {
+  /** Tokens in a window: the block size unless given, and at most that. */
+  readonly maxLength?: number;
+  /**
+   * Tokens from one window to the next, at most `maxLength`. The others are context, which was judged in the window before: the
+   * smaller, the more context a token has, and the longer it takes. Default: half the window, as 512 for GPT-2's 1024.
+   */
+  readonly stride?: number;
+  /** Ends the evaluation, whose promise is then rejected with the signal's reason. */
+  readonly signal?: AbortSignal;
+  /** Takes how many of the tokens have been judged, after every window. */
+  readonly onProgress?: (done: number, total: number) => void;
+}
+
+/** How well tokens were foreseen. */
+export interface Evaluation {
+  /**
+   * exp of the mean loss of the windows, each weighted with its number of judged tokens less one: transformers' loop, which
+   * assumes that each window's first label is lost to the shift, though in windows with context it is not.
+   */
+  readonly perplexity: number;
+  /** Mean over the judged tokens, in nats, each weighted the same: exp of it differs from `perplexity` by what that loop leaves out. */
+  readonly loss: number;
+  /** How many tokens were judged: all but the first of the text, or, without overlap, of each window. */
+  readonly tokens: number;
+}
+
+/** The same of a text. */
+export interface TextEvaluation extends Evaluation {
+  /** Loss in bits for each byte of UTF-8 (Gao et al. 2020, arXiv:2101.00027): tokens / bytes · loss / ln 2. */
+  readonly bitsPerByte: number;
+  /** Of the text in UTF-8. */
+  readonly bytes: number;
+}
+
+/** In the windows of one forward pass: enough for small models, whose logits take little room. */
+const TOKENS_AT_ONCE = 1024;
+
+/**
+ * Perplexity of tokens.
+ *
+ * @param tokens ids, two at least
+ * @throws {ConfigError} when maxLength or stride is out of range
+ * @throws {DataError} when there are too few tokens, or one is not of the vocabulary
+ * @see https://huggingface.co/docs/transformers/perplexity
+ * @example
+ * ```ts
+ * import { assertAlmostEquals } from "@std/assert";
+ * import { createDevice, GPT, perplexity } from "@nanogpt/ts";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * const model = new GPT({ vocabSize: 65, blockSize: 8, nLayer: 1, nHead: 2, nEmbd: 16 }, { device });
+ * const result = await perplexity(model, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10], { stride: 4 });
+ * assertAlmostEquals(result.perplexity, 65, 3); // it knows nothing yet: every token is as likely
+ * device.close();
+ * ```
+ */
+export async function perplexity(
+  model: GPT,
+  tokens: ArrayLike<number>,
+  options: EvaluateOptions = {},
+): Promise<Evaluation> {
+  const { maxLength = model.config.blockSize, stride = Math.max(1, maxLength >> 1), signal, onProgress } = options;
+  check(model, tokens, maxLength, stride);
+  const breather = new Breather(), total = tokens.length;
+  let weighted = 0, weights = 0, loss = 0, judged = 0;
+  for (const { begins, length, fresh } of batches(total, maxLength, stride)) {
+    signal?.throwIfAborted();
+    const count = Math.min(fresh, length - 1); // a window without context has nothing to foresee its first token from
+    if (count > 0) {
+      const windows = begins.map((begin) => Array.from({ length }, (_, i) => tokens[begin + i]));
+      const mean = await meanLoss(model, windows, count), n = begins.length;
+      weighted += mean * n * (fresh - 1);
+      weights += n * (fresh - 1);
+      loss += mean * n * count;
+      judged += n * count;
+    }
+    onProgress?.(begins.at(-1)! + length, total);
+    await breather.breathe();
+  }
+  return { perplexity: Math.exp(weighted / weights), loss: loss / judged, tokens: judged };
+}
+
+/**
+ * Perplexity and bits per byte of a text.
+ *
+ * @param options.tokenizer the model's
+ * @throws {ConfigError} as {@linkcode perplexity}
+ * @throws {DataError} when the text is too short, or has something that the tokenizer does not know
+ */
+export async function evaluateText(
+  model: GPT,
+  text: string,
+  options: EvaluateOptions & { tokenizer: Pick<Tokenizer, "encode"> },
+): Promise<TextEvaluation> {
+  const tokens = options.tokenizer.encode(text), bytes = new TextEncoder().encode(text).length;
+  const result = await perplexity(model, tokens, options);
+  return { ...result, bytes, bitsPerByte: tokens.length / bytes * result.loss / Math.LN2 };
+}
+
+/** The beginnings of windows that follow one another and are alike: their length, and how many tokens are new in each. */
+interface Batch {
+  readonly begins: number[];
+  readonly length: number;
+  readonly fresh: number;
+}
+
+function* batches(total: number, maxLength: number, stride: number): Generator<Batch> {
+  let batch: Batch | undefined;
+  for (let begin = 0, before = 0; before < total; begin += stride) {
+    const end = Math.min(begin + maxLength, total), length = end - begin, fresh = end - before;
+    const alike = batch?.length === length && batch.fresh === fresh &&
+      (batch.begins.length + 1) * length <= TOKENS_AT_ONCE;
+    if (batch && alike) batch.begins.push(begin);
+    else {
+      if (batch) yield batch;
+      batch = { begins: [begin], length, fresh };
+    }
+    before = end;
+  }
+  if (batch) yield batch;
+}
+
+/** Mean loss of the last `count` tokens of windows of one length. */
+async function meanLoss(model: GPT, windows: readonly (readonly number[])[], count: number): Promise<number> {
+  const { device, training } = model, T = windows[0].length - 1, shape = [windows.length, T];
+  const forward = () => {
+    using scope = device.scope();
+    const tokens = device.tensor(windows.flatMap((ids) => ids.slice(0, T)), shape, { dtype: "i32" });
+    const judged = windows.flatMap((ids) => ids.slice(1).map((id, t) => t < T - count ? -1 : id));
+    const targets = device.tensor(judged, shape, { dtype: "i32" });
+    return scope.keep(noGrad(() => model.forward(tokens, targets)).loss!);
+  };
+  if (training) model.eval();
+  const loss = forward();
+  if (training) model.train();
+  const value = await loss.item();
+  loss.dispose();
+  return value;
+}
+
+function check(model: GPT, tokens: ArrayLike<number>, maxLength: number, stride: number): void {
+  const { blockSize, vocabSize } = model.config;
+  if (!(Number.isSafeInteger(maxLength) && maxLength >= 2 && maxLength <= blockSize)) {
+    throw new ConfigError(
+      `maxLength is ${maxLength}; expected a whole number from 2 to the block size of ${blockSize}`,
+    );
+  }
+  if (!(Number.isSafeInteger(stride) && stride >= 1 && stride <= maxLength)) {
+    throw new ConfigError(`stride is ${stride}; expected a whole number from 1 to maxLength, which is ${maxLength}`);
+  }
+  if (tokens.length < 2) {
+    throw new DataError(`${tokens.length} tokens are too few: the first is only given, never foreseen`);
+  }
+  for (let i = 0; i < tokens.length; i++) {
+    const id = tokens[i];
+    if (Number.isSafeInteger(id) && id >= 0 && id < vocabSize) continue;
+    throw new DataError(`token ${i} is ${id}, and the model's vocabulary ends at ${vocabSize - 1}`);
+  }
+}

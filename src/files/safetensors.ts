@@ -1,0 +1,202 @@
+/**
+ * safetensors: named tensors in one file (https://github.com/huggingface/safetensors, "Format").
+ *
+ *     u64 header length · header (JSON) · tensors, one behind the other, little-endian, row-major
+ *
+ * The header maps each name to `{dtype, shape, data_offsets}`, offsets counted from the header's end, and `__metadata__` to
+ * strings. Tensors go to the file and come from it one at a time: a model is never in memory twice. The checks are those of
+ * the Rust original, so a file that passes here passes there: no gap, no overlap, nothing after the last tensor.
+ *
+ * Every type of the format is listed; those that the engine has no use for are refused when they are read. F16 and BF16 are
+ * widened to f32 by reading and narrowed from it by writing. Left out: big-endian machines.
+ */
+import { CheckpointError } from "../errors.ts";
+import { sizeOf } from "../engine/tensor.ts";
+import { type OpenFile, openToRead, writeFile } from "./files.ts";
+import { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from "../engine/half.ts";
+import { byteLength, MAX_HEADER, parseHeader, type TensorInfo, type TensorType } from "./safetensors_header.ts";
+
+export type { TensorInfo, TensorType };
+
+/** What can be read; the elements of F16 and BF16 come as f32. */
+const ARRAYS = { F32: Float32Array, F64: Float64Array, I32: Int32Array, F16: Float32Array, BF16: Float32Array };
+const HALVES = { F16: { widen: f16ToF32, narrow: f32ToF16 }, BF16: { widen: bf16ToF32, narrow: f32ToBf16 } };
+export type TensorArray = Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
+
+/** A file of named tensors, open for reading, whatever its format. */
+export interface WeightsFile extends Disposable {
+  readonly path: string;
+  /** In the order of the file. */
+  readonly tensors: ReadonlyMap<string, { readonly dtype: TensorType; readonly shape: readonly number[] }>;
+  /**
+   * The tensor's elements, row by row, alone in a buffer of their own. F16 and BF16 are widened to f32.
+   *
+   * @throws {CheckpointError} when there is no such tensor, its type cannot be read, or the file ends within it
+   */
+  readTensor(name: string): Promise<TensorArray>;
+  /**
+   * The elements from `begin` on of a tensor of floating-point numbers, as many as `out` is long, as f32: for tensors that
+   * are not to be in memory twice.
+   *
+   * @throws {CheckpointError} as {@linkcode readTensor}, and when the tensor has no such elements or they are no floats
+   */
+  readFloats(name: string, begin: number, out: Float32Array<ArrayBuffer>): Promise<void>;
+  close(): void;
+}
+
+/** A tensor to be written. */
+export interface TensorSource {
+  readonly dtype: TensorType;
+  readonly shape: readonly number[];
+  /** Called once, when it is this tensor's turn. For F16 and BF16 it may give a Float32Array, which is narrowed. */
+  readonly data: () => ArrayBufferView | Promise<ArrayBufferView>;
+}
+type Entry = readonly [name: string, tensor: TensorSource];
+
+/**
+ * Writes tensors in their order and waits until they are on the disk.
+ *
+ * @param options.metadata strings for the header
+ * @param options.open where the bytes go: a file at `path` unless given
+ * @throws what opening and writing throw
+ */
+export async function writeSafetensors(
+  path: string,
+  tensors: Iterable<Entry>,
+  { metadata, open }: { metadata?: Readonly<Record<string, string>>; open?: OpenFile } = {},
+): Promise<void> {
+  const entries = [...tensors];
+  const header = new Map<string, unknown>(metadata && [["__metadata__", metadata]]);
+  let end = 0;
+  for (const [name, { dtype, shape }] of entries) {
+    header.set(name, { dtype, shape, data_offsets: [end, end += byteLength(dtype, shape)] });
+  }
+  await writeFile(path, parts(JSON.stringify(Object.fromEntries(header)), entries), open);
+}
+
+async function* parts(header: string, entries: readonly Entry[]): AsyncGenerator<Uint8Array> {
+  const text = new TextEncoder().encode(header);
+  const head = new Uint8Array(8 + Math.ceil(text.length / 8) * 8).fill(0x20); // spaces: the first tensor begins aligned
+  new DataView(head.buffer).setBigUint64(0, BigInt(head.length - 8), true);
+  head.set(text, 8);
+  yield head;
+  for (const [name, { dtype, shape, data }] of entries) {
+    const given = await data(), expected = byteLength(dtype, shape);
+    const array = given instanceof Float32Array && isHalf(dtype) ? HALVES[dtype].narrow(given) : given;
+    if (array.byteLength !== expected) throw new TypeError(`${name}: ${array.byteLength} bytes, expected ${expected}`);
+    yield new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
+  }
+}
+
+/**
+ * A safetensors file, open for reading: its header is checked and its tensors are read one by one.
+ *
+ * @example
+ * ```ts ignore
+ * using file = await SafetensorsFile.open("model.safetensors");
+ * for (const [name, { shape }] of file.tensors) console.log(name, shape, await file.readTensor(name));
+ * ```
+ */
+export class SafetensorsFile implements WeightsFile {
+  readonly #file: Deno.FsFile;
+  readonly #start: number;
+  /** Of the reads so far: each moves the file's only position. */
+  #last: Promise<void> = Promise.resolve();
+
+  private constructor(
+    readonly path: string,
+    /** In the order of the header. */
+    readonly tensors: ReadonlyMap<string, TensorInfo>,
+    readonly metadata: Readonly<Record<string, string>>,
+    file: Deno.FsFile,
+    start: number,
+  ) {
+    this.#file = file;
+    this.#start = start;
+  }
+
+  /** @throws {CheckpointError} when the file is missing, truncated, or not as the format demands */
+  static async open(path: string): Promise<SafetensorsFile> {
+    const file = await openToRead(path);
+    try {
+      const { size } = await file.stat();
+      const head = new Uint8Array(8);
+      if (size < 8 || await fill(file, head) < 8) throw new CheckpointError(`${path} is truncated: ${size} bytes`);
+      const length = Number(new DataView(head.buffer).getBigUint64(0, true)), start = 8 + length;
+      if (length > MAX_HEADER) throw new CheckpointError(`${path} is no safetensors file: a header of ${length} bytes`);
+      if (start > size) throw new CheckpointError(`${path} is truncated: ${size} bytes, its header ends at ${start}`);
+      const text = new Uint8Array(length);
+      await fill(file, text);
+      const { tensors, metadata } = parseHeader(path, text, size - start);
+      return new SafetensorsFile(path, tensors, metadata, file, start);
+    } catch (error) {
+      file.close();
+      throw error;
+    }
+  }
+
+  async readTensor(name: string): Promise<TensorArray> {
+    const { dtype, shape } = this.#readable(name), array = new ARRAYS[dtype](sizeOf(shape));
+    if (isHalf(dtype)) await this.readFloats(name, 0, array as Float32Array<ArrayBuffer>);
+    else await this.#read(name, 0, new Uint8Array(array.buffer));
+    return array;
+  }
+
+  async readFloats(name: string, begin: number, out: Float32Array<ArrayBuffer>): Promise<void> {
+    const { dtype, shape } = this.#readable(name), end = begin + out.length;
+    if (dtype === "I32") throw new CheckpointError(`${this.path}: ${name} is I32, expected floating-point numbers`);
+    if (!(begin >= 0 && end <= sizeOf(shape))) {
+      throw new CheckpointError(`${this.path}: ${name} has no elements ${begin} to ${end}, it is [${shape}]`);
+    }
+    if (dtype === "F32") {
+      await this.#read(name, 4 * begin, new Uint8Array(out.buffer, out.byteOffset, out.byteLength));
+    } else if (dtype === "F64") {
+      const wide = new Float64Array(out.length);
+      await this.#read(name, 8 * begin, new Uint8Array(wide.buffer));
+      out.set(wide);
+    } else {
+      // The bits are read into the upper half of where the floats go: widening from the front, none is overwritten too early.
+      const bits = new Uint16Array(out.buffer, out.byteOffset + 2 * out.length, out.length);
+      await this.#read(name, 2 * begin, new Uint8Array(bits.buffer, bits.byteOffset, bits.byteLength));
+      HALVES[dtype].widen(bits, out);
+    }
+  }
+
+  #readable(name: string): TensorInfo & { dtype: keyof typeof ARRAYS } {
+    const tensor = this.tensors.get(name);
+    if (!tensor) throw new CheckpointError(`${this.path} has no tensor ${name}`);
+    const { dtype } = tensor;
+    if (isReadable(dtype)) return { ...tensor, dtype };
+    throw new CheckpointError(`${this.path}: ${name} is ${dtype}, and only ${Object.keys(ARRAYS)} can be read`);
+  }
+
+  /** Fills `bytes` with those of the tensor from `begin` on, when the reads before are done. */
+  #read(name: string, begin: number, bytes: Uint8Array): Promise<void> {
+    const read = async () => {
+      await this.#file.seek(this.#start + this.tensors.get(name)!.begin + begin, Deno.SeekMode.Start);
+      if (await fill(this.#file, bytes) < bytes.length) throw new CheckpointError(`${this.path} ends within ${name}`);
+    };
+    return this.#last = this.#last.then(read, read);
+  }
+
+  close(): void {
+    this.#file.close();
+  }
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+/** Reads until `bytes` is full or the file ends; returns how many were read. */
+async function fill(file: Deno.FsFile, bytes: Uint8Array): Promise<number> {
+  let at = 0;
+  while (at < bytes.length) {
+    const count = await file.read(bytes.subarray(at));
+    if (count === null) break;
+    at += count;
+  }
+  return at;
+}
+
+const isHalf = (dtype: TensorType): dtype is keyof typeof HALVES => Object.hasOwn(HALVES, dtype);
+const isReadable = (dtype: TensorType): dtype is keyof typeof ARRAYS => Object.hasOwn(ARRAYS, dtype);

@@ -1,0 +1,76 @@
+/** The header of a safetensors file: what it says of each tensor, and whether that can be so. */
+import { CheckpointError } from "../errors.ts";
+import { sizeOf } from "../engine/tensor.ts";
+
+/** Bits of an element. */
+const BITS = {
+  ...{ BOOL: 8, U8: 8, I8: 8, F8_E4M3: 8, F8_E5M2: 8, F8_E8M0: 8, F4: 4, F6_E2M3: 6, F6_E3M2: 6 },
+  ...{ U16: 16, I16: 16, F16: 16, BF16: 16, U32: 32, I32: 32, F32: 32, U64: 64, I64: 64, F64: 64, C64: 64 },
+};
+/** The types of the format, by its names for them. */
+export type TensorType = keyof typeof BITS;
+
+/** As the original: a longer header is an attack, or a damaged length. */
+export const MAX_HEADER = 100_000_000;
+
+/** A tensor's place in a file: bytes from `begin` to `end`, counted from the end of the header. */
+export interface TensorInfo {
+  readonly dtype: TensorType;
+  readonly shape: readonly number[];
+  readonly begin: number;
+  readonly end: number;
+}
+
+export const byteLength = (dtype: TensorType, shape: readonly number[]): number => sizeOf(shape) * BITS[dtype] / 8;
+
+/**
+ * @param text the header's JSON
+ * @param room bytes that follow it
+ * @throws {CheckpointError} when it is no such header, or the tensors are not side by side in that room
+ */
+export function parseHeader(
+  path: string,
+  text: Uint8Array,
+  room: number,
+): { tensors: Map<string, TensorInfo>; metadata: Record<string, string> } {
+  const refuse = (why: string) => new CheckpointError(`${path} is damaged: ${why}`);
+  let header: unknown;
+  try {
+    header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(text));
+  } catch {
+    throw refuse("its header is not JSON");
+  }
+  if (!isRecord(header)) throw refuse("its header is not a JSON object");
+  const { __metadata__: metadata = {}, ...entries } = header;
+  if (!isRecord(metadata) || Object.values(metadata).some((value) => typeof value !== "string")) {
+    throw refuse("its metadata are not strings");
+  }
+  const tensors = new Map(Object.entries(entries).map(([name, entry]) => [name, parseEntry(name, entry, refuse)]));
+  let end = 0;
+  for (const [name, tensor] of [...tensors].sort(([, a], [, b]) => a.begin - b.begin || a.end - b.end)) {
+    if (tensor.begin < end) throw refuse(`${name} begins at ${tensor.begin}, within the tensor before it`);
+    if (tensor.begin > end) throw refuse(`nothing stands between ${end} and ${name} at ${tensor.begin}`);
+    end = tensor.end;
+  }
+  if (end > room) throw new CheckpointError(`${path} is truncated: ${room} of ${end} bytes of tensors are there`);
+  if (end < room) throw refuse(`${room - end} bytes follow its last tensor`);
+  return { tensors, metadata: metadata as Record<string, string> };
+}
+
+function parseEntry(name: string, entry: unknown, refuse: (why: string) => CheckpointError): TensorInfo {
+  const { dtype, shape, data_offsets: offsets } = isRecord(entry) ? entry : {};
+  const counts = (value: unknown): value is number[] =>
+    Array.isArray(value) && value.every((count) => Number.isSafeInteger(count) && count >= 0);
+  if (typeof dtype !== "string" || !counts(shape) || !counts(offsets) || offsets.length !== 2) {
+    throw refuse(`${name} lacks a dtype, a shape or offsets`);
+  }
+  if (!Object.hasOwn(BITS, dtype)) throw refuse(`${name} is ${dtype}, which is no type of the format`);
+  const [begin, end] = offsets, expected = byteLength(dtype as TensorType, shape);
+  if (end - begin !== expected) {
+    throw refuse(`${name} is ${dtype} [${shape}], ${expected} bytes, but ${end - begin} are its own`);
+  }
+  return { dtype: dtype as TensorType, shape, begin, end };
+}
+
+const isRecord = (value: unknown): value is Record<string, unknown> =>
+  typeof value === "object" && value !== null && !Array.isArray(value);

@@ -1,0 +1,195 @@
+/**
+ * Files of torch.save: a zip archive (zip.ts) with the structure as a pickle (pickle.ts) and each storage as a record of its
+ * own (https://docs.pytorch.org/docs/stable/notes/serialization.html).
+ *
+ *     archive/data.pkl · archive/byteorder · archive/data/0 · archive/data/1 · … · archive/version
+ *
+ * The structure is read when the file is opened, tensors when they are asked for, by range. A tensor is a view of a storage:
+ * where it lies in order, its bytes are its elements; else (transposed, expanded) they are gathered. Tensors that share a
+ * storage, as tied weights do, share it in the structure too.
+ *
+ * Left out: the format of before PyTorch 1.6, which is no archive; sparse and quantised tensors; big-endian machines.
+ */
+import { CheckpointError } from "../errors.ts";
+import { bf16ToF32, f16ToF32 } from "../engine/half.ts";
+import type { PickleValue } from "./pickle_values.ts";
+import type { TensorArray, WeightsFile } from "./safetensors.ts";
+import { shown } from "./shown.ts";
+import { readStructure, STORAGES, TorchTensor, type TorchType } from "./torch_structure.ts";
+import { ZipFile } from "./zip.ts";
+
+/** Elements of an expanded view, which may have more than its storage. */
+const MAX_EXPANDED = 2 ** 24;
+/** How a file of before PyTorch 1.6 begins. */
+const LEGACY = [0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
+
+/**
+ * A file of torch.save, open for reading.
+ *
+ * @example
+ * ```ts ignore
+ * using file = await TorchFile.open("pytorch_model.bin");
+ * for (const [name, { shape }] of file.tensors) console.log(name, shape, await file.readTensor(name));
+ * ```
+ */
+export class TorchFile implements WeightsFile {
+  readonly #zip: ZipFile;
+  /** The last tensor that had to be gathered. */
+  #gathered: { readonly tensor: TorchTensor; readonly array: TensorArray } | undefined;
+
+  private constructor(
+    readonly path: string,
+    /** What was saved: Maps, arrays, numbers, and {@linkcode TorchTensor}s. */
+    readonly value: PickleValue,
+    /** All tensors; the name of one within others joins their keys: `optimizer.state.0.exp_avg`. */
+    readonly tensors: ReadonlyMap<string, TorchTensor>,
+    zip: ZipFile,
+  ) {
+    this.#zip = zip;
+  }
+
+  /** @throws {CheckpointError} when the file is missing, damaged, or asks for something that no tensor needs */
+  static async open(path: string): Promise<TorchFile> {
+    if (await isLegacy(path)) {
+      const convert = `torch.save(torch.load("${path}"), "${path}.new")`;
+      throw new CheckpointError(`${path} is of before PyTorch 1.6; this converts it in Python: ${convert}`);
+    }
+    const zip = await ZipFile.open(path);
+    try {
+      const value = await readStructure(zip), tensors = new Map<string, TorchTensor>();
+      for (const [name, tensor] of named(value, "")) tensors.set(name, tensor);
+      return new TorchFile(path, value, tensors, zip);
+    } catch (error) {
+      zip.close();
+      throw error;
+    }
+  }
+
+  async readTensor(name: string): Promise<TensorArray> {
+    return await this.read(this.#tensor(name), name);
+  }
+
+  async readFloats(which: string | TorchTensor, begin: number, out: Float32Array<ArrayBuffer>): Promise<void> {
+    const [tensor, name] = typeof which === "string" ? [this.#tensor(which), which] : [which, "a tensor"];
+    const { dtype, shape, size } = tensor, end = begin + out.length;
+    if (!dtype.includes("F")) throw this.#error(`${shown(name)} is ${dtype}, expected floating-point numbers`);
+    if (!(begin >= 0 && end <= size)) {
+      throw this.#error(`${shown(name)} has no elements ${begin} to ${end}, it is [${shape}]`);
+    }
+    if (!tensor.contiguous) {
+      if (this.#gathered?.tensor !== tensor) this.#gathered = { tensor, array: await this.read(tensor, name) };
+      return out.set(this.#gathered.array.subarray(begin, end));
+    }
+    if (dtype === "F32") {
+      return await this.#read(tensor, begin, new Uint8Array(out.buffer, out.byteOffset, out.byteLength));
+    }
+    const bytes = new Uint8Array(STORAGES[dtype][1] * out.length);
+    await this.#read(tensor, begin, bytes);
+    out.set(decode(dtype, bytes)!);
+  }
+
+  /**
+   * The elements of a tensor out of {@linkcode TorchFile.value}, row by row, alone in a buffer of their own: F16 and BF16 widened to f32, integers
+   * and booleans as i32.
+   *
+   * @param name for messages
+   * @throws {CheckpointError} when the file is damaged, or an integer does not fit into i32
+   */
+  async read(tensor: TorchTensor, name = "a tensor"): Promise<TensorArray> {
+    const { dtype, shape, size, span, storage } = tensor;
+    if (size > Math.max(storage.size, MAX_EXPANDED)) {
+      throw this.#error(`${shown(name)} is [${shape}], expanded from ${storage.size} elements: too many to write out`);
+    }
+    const bytes = new Uint8Array(STORAGES[dtype][1] * span);
+    await this.#read(tensor, 0, bytes);
+    const lying = decode(dtype, bytes);
+    if (!lying) throw this.#error(`${shown(name)} is I64, and one of its elements does not fit into i32`);
+    if (tensor.contiguous) return lying;
+    const array = new (lying.constructor as new (size: number) => TensorArray)(size);
+    gather(lying, tensor, array);
+    return array;
+  }
+
+  /** Bytes of the storage from the tensor's element `begin` on. */
+  async #read(tensor: TorchTensor, begin: number, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
+    const { storage: { record, dtype, size }, offset, span } = tensor, width = STORAGES[dtype][1];
+    if (span < size) await this.#zip.verify(record); // the checksum is that of the whole storage, which may never be read
+    await this.#zip.readInto(record, width * (offset + begin), bytes);
+  }
+
+  #tensor(name: string): TorchTensor {
+    const tensor = this.tensors.get(name);
+    if (tensor) return tensor;
+    throw new CheckpointError(`${this.path} has no tensor ${name}`);
+  }
+  #error(why: string): CheckpointError {
+    return new CheckpointError(`${this.path}: ${why}`);
+  }
+
+  close(): void {
+    this.#zip.close();
+  }
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+async function isLegacy(path: string): Promise<boolean> {
+  try {
+    using file = await Deno.open(path);
+    const head = new Uint8Array(LEGACY.length);
+    return await file.read(head) === head.length && LEGACY.every((byte, i) => head[i] === byte);
+  } catch {
+    return false; // opening it as an archive will say why
+  }
+}
+
+function* named(value: PickleValue, name: string): Generator<[string, TorchTensor]> {
+  if (value instanceof TorchTensor) yield [name, value];
+  else if (value instanceof Map || Array.isArray(value)) {
+    for (const [key, item] of value.entries()) yield* named(item, name === "" ? `${key}` : `${name}.${key}`);
+  }
+}
+
+/** Elements out of little-endian bytes; undefined where they do not fit. */
+function decode(dtype: TorchType, bytes: Uint8Array<ArrayBuffer>): TensorArray | undefined {
+  const { buffer } = bytes;
+  switch (dtype) {
+    case "F32":
+      return new Float32Array(buffer);
+    case "F64":
+      return new Float64Array(buffer);
+    case "F16":
+      return f16ToF32(new Uint16Array(buffer));
+    case "BF16":
+      return bf16ToF32(new Uint16Array(buffer));
+    case "I64": {
+      const wide = new BigInt64Array(buffer), narrow = Int32Array.from(wide, Number);
+      return wide.every((value, i) => value === BigInt(narrow[i])) ? narrow : undefined;
+    }
+    case "I32":
+      return new Int32Array(buffer);
+    case "I16":
+      return Int32Array.from(new Int16Array(buffer));
+    case "I8":
+      return Int32Array.from(new Int8Array(buffer));
+    case "U8":
+    case "BOOL":
+      return Int32Array.from(bytes);
+  }
+}
+
+/** Brings elements into order. */
+function gather(from: TensorArray, { shape, stride }: TorchTensor, to: TensorArray): void {
+  const index = shape.map(() => 0);
+  let at = 0;
+  for (let i = 0; i < to.length; i++) {
+    to[i] = from[at];
+    for (let axis = shape.length - 1; axis >= 0; axis--) {
+      at += stride[axis];
+      if (++index[axis] < shape[axis]) break;
+      at -= stride[axis] * shape[axis];
+      index[axis] = 0;
+    }
+  }
+}

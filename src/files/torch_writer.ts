@@ -1,0 +1,87 @@
+/** Files that torch.load opens, with weights_only too. See torch_file.ts for the format. */
+import { sizeOf } from "../engine/tensor.ts";
+import { type OpenFile, replaceFile } from "./files.ts";
+import { f32ToBf16, f32ToF16 } from "../engine/half.ts";
+import { PickleCall, type PickleInput, PickleName, PicklePersistent, writePickle } from "./pickle_writer.ts";
+import type { TensorSource } from "./safetensors.ts";
+import { STORAGES, type TorchType } from "./torch_structure.ts";
+import { zipParts, type ZipRecord } from "./zip_writer.ts";
+
+/** What can be saved: values as pickle_writer.ts takes them, and tensors anywhere within. */
+export type TorchInput =
+  | PickleInput
+  | TensorSource
+  | readonly TorchInput[]
+  | ReadonlyMap<string | number | bigint | boolean | null, TorchInput>
+  | { readonly [key: string]: TorchInput };
+
+/**
+ * Writes what `torch.save(value, path)` would. Tensors are asked for their elements one at a time, in their order; one that
+ * stands in two places is written once and shared, as tied weights are. The file is written beside `path` and renamed, so a
+ * failure leaves what was there.
+ *
+ * @param options.open how the file is created
+ * @throws {CheckpointError} when the file cannot be written
+ * @throws {TypeError} when a tensor gives other elements than its type and shape announce, or a value cannot be saved
+ * @example
+ * ```ts ignore
+ * const weight = { dtype: "F32", shape: [2, 2], data: () => Float32Array.of(1, 2, 3, 4) } as const;
+ * await writeTorchFile("model.pt", { model: { weight }, iter_num: 250 });
+ * ```
+ */
+export async function writeTorchFile(
+  path: string,
+  value: TorchInput,
+  { open }: { open?: OpenFile } = {},
+): Promise<void> {
+  const storages = new Map<TensorSource, string>();
+  const structure = writePickle(prepare(value, storages)),
+    text = (text: string) => () => new TextEncoder().encode(text);
+  const records: ZipRecord[] = [
+    { name: "archive/data.pkl", data: () => structure },
+    { name: "archive/byteorder", data: text("little") },
+    ...[...storages].map(([source, key]) => ({ name: `archive/data/${key}`, data: () => elements(source) })),
+    { name: "archive/version", data: text("3\n") },
+  ];
+  await replaceFile(path, zipParts(records), open);
+}
+
+const UTILS = "torch._utils";
+
+/** The value with each tensor as the call that rebuilds it. */
+function prepare(value: TorchInput, storages: Map<TensorSource, string>): PickleInput {
+  if (typeof value !== "object" || value === null) return value;
+  if (isTensor(value)) {
+    const { dtype, shape } = value, [storage] = STORAGES[dtype], count = sizeOf(shape);
+    if (!storages.has(value)) storages.set(value, `${storages.size}`);
+    const id = ["storage", new PickleName("torch", storage), storages.get(value)!, "cpu", count];
+    const stride = shape.map((_, axis) => sizeOf(shape.slice(axis + 1)));
+    const hooks = new PickleCall(new PickleName("collections", "OrderedDict"), []);
+    const args = [new PicklePersistent(id), 0, Object.freeze([...shape]), Object.freeze(stride), false, hooks];
+    return new PickleCall(new PickleName(UTILS, "_rebuild_tensor_v2"), args);
+  }
+  if (Array.isArray(value)) {
+    const items = value.map((item) => prepare(item, storages));
+    return Object.isFrozen(value) ? Object.freeze(items) : items;
+  }
+  if (value instanceof Map) return new Map([...value].map(([key, item]) => [key, prepare(item, storages)]));
+  if (Object.getPrototypeOf(value) !== Object.prototype) return value as PickleInput;
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, prepare(item as TorchInput, storages)]));
+}
+
+type Source = TensorSource & { readonly dtype: TorchType };
+
+function isTensor(value: object): value is Source {
+  const { data, dtype, shape } = value as Partial<TensorSource>;
+  if (typeof data !== "function" || !Array.isArray(shape)) return false;
+  if (Object.hasOwn(STORAGES, dtype!)) return true;
+  throw new TypeError(`PyTorch has no storage for ${dtype}`);
+}
+
+async function elements({ dtype, shape, data }: TensorSource): Promise<Uint8Array> {
+  const given = await data(), expected = sizeOf(shape) * STORAGES[dtype as TorchType][1];
+  const narrow = dtype === "F16" ? f32ToF16 : dtype === "BF16" ? f32ToBf16 : undefined;
+  const { buffer, byteOffset, byteLength } = given instanceof Float32Array && narrow ? narrow(given) : given;
+  if (byteLength !== expected) throw new TypeError(`a tensor [${shape}] has ${byteLength} bytes, expected ${expected}`);
+  return new Uint8Array(buffer, byteOffset, byteLength);
+}

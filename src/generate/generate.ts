@@ -1,0 +1,121 @@
+/**
+ * Generation over token ids, as nanoGPT's `GPT.generate` and transformers' `generate`: printing is the caller's.
+ *
+ * The noise is drawn on the host in the order of PyTorch's multinomial, so a seed gives nanoGPT's and transformers' tokens on
+ * every device. With temperature and topK alone the device chooses (decoder.ts), and the host reads some tokens at a time; for
+ * everything else it reads each token's logits and chooses (chooser.ts).
+ */
+import { Breather } from "../loop/breather.ts";
+import { Chooser, type Chosen } from "./chooser.ts";
+import { Decoder } from "./decoder.ts";
+import { checkGeneration } from "./options.ts";
+import type { GenerateOptions, SequencesOptions } from "./options.ts";
+import type { GPT } from "../gpt.ts";
+import type { NumberArray } from "../kernel.ts";
+import { Generator } from "../random/mod.ts";
+import { Stopping, type Taken } from "./stopping.ts";
+
+export type { TokenLogprob } from "./chooser.ts";
+export type { GenerateOptions, SequencesOptions } from "./options.ts";
+export type { SamplingOptions } from "./logits_processors.ts";
+export type { FinishReason, StoppingOptions } from "./stopping.ts";
+
+/** The next token of one of the sequences. */
+export interface GeneratedToken extends Chosen, Taken {
+  /** Which of the sequences, from 0. */
+  readonly sequence: number;
+}
+
+/**
+ * Token ids that go on from `prompt`, one at a time as they are drawn: p = softmax(logits / temperature) over the `topK`
+ * likeliest, and the next token is argmax p / q with exponential noise q, which draws it with probability p.
+ *
+ * @param prompt token ids, at least one; where they are more than the block size, the model sees the last ones
+ * @throws {ConfigError} when an option is out of range, or the prompt is empty or not of the vocabulary
+ * @example
+ * ```ts
+ * import { createDevice, generate, GPT } from "@nanogpt/ts";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * const model = new GPT({ vocabSize: 65, blockSize: 8, nLayer: 1, nHead: 2, nEmbd: 16 }, { device });
+ * for await (const token of generate(model, [0], { maxNewTokens: 5, seed: 42 })) console.log(token);
+ * device.close();
+ * ```
+ */
+export function generate(
+  model: GPT,
+  prompt: ArrayLike<number>,
+  options: GenerateOptions,
+): AsyncGenerator<number, void, void> {
+  return decode(model, prompt, options, ({ id }) => id);
+}
+
+/**
+ * As {@linkcode generate}, with all that is known of each token, and for several sequences at once: a forward pass serves all
+ * of them, and each gives its tokens until it ends.
+ *
+ * @throws {ConfigError} as {@linkcode generate}
+ * @example
+ * ```ts
+ * import { createDevice, generateSequences, GPT } from "@nanogpt/ts";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * const model = new GPT({ vocabSize: 65, blockSize: 8, nLayer: 1, nHead: 2, nEmbd: 16 }, { device });
+ * const options = { maxNewTokens: 3, numReturnSequences: 2, topP: 0.9, logprobs: true };
+ * for await (const { sequence, id, logprob } of generateSequences(model, [0], options)) console.log(sequence, id, logprob);
+ * device.close();
+ * ```
+ */
+export function generateSequences(
+  model: GPT,
+  prompt: ArrayLike<number>,
+  options: SequencesOptions,
+): AsyncGenerator<GeneratedToken, void, void> {
+  return decode(model, prompt, options, (token) => token);
+}
+
+/** @param give what to yield for a token */
+async function* decode<T>(
+  model: GPT,
+  prompt: ArrayLike<number>,
+  options: SequencesOptions,
+  give: (token: GeneratedToken) => T,
+): AsyncGenerator<T, void, void> {
+  const tokens = Array.from(prompt);
+  let left = checkGeneration(options, tokens, model.config);
+  const { seed = 1337, generator = new Generator(seed), signal } = options;
+  const batch = options.numReturnSequences ?? 1, sequences = Array.from({ length: batch }, () => new Stopping(options));
+  const chooser = readsLogits(options)
+    ? new Chooser(tokens, { batch, vocabSize: model.config.vocabSize }, { ...options, generator })
+    : undefined;
+  let chosen: Chosen[] | undefined;
+  const choose = chooser && ((logits: NumberArray) => (chosen = chooser.choose(logits)).map(({ id }) => id));
+  const { temperature, topK } = options, overflow = options.overflow === "slide" ? "slide" : "crop";
+  using decoder = new Decoder(model, tokens, { temperature, topK, overflow, batch, generator, choose });
+  const breather = new Breather();
+  try {
+    while (left > 0 && !signal?.aborted) {
+      for (const ids of await decoder.next(left)) {
+        left--;
+        decoder.taken++;
+        for (const [sequence, stopping] of sequences.entries()) {
+          if (signal?.aborted) return;
+          if (stopping.over) continue; // it goes on in the batch, where nobody looks at it
+          const id = ids[sequence];
+          yield give({ sequence, id, ...chosen?.[sequence], ...stopping.take(id, left === 0) });
+        }
+        if (sequences.every(({ over }) => over)) return;
+      }
+      await breather.breathe();
+    }
+  } finally {
+    decoder.putBack();
+  }
+}
+
+/** Whether something is asked for that the device does not choose by. */
+function readsLogits(options: SequencesOptions): boolean {
+  const { topP = 1, minP = 0, repetitionPenalty = 1, frequencyPenalty = 0, presencePenalty = 0, logitBias } = options;
+  return topP < 1 || minP > 0 || repetitionPenalty !== 1 || frequencyPenalty !== 0 || presencePenalty !== 0 ||
+    logitBias !== undefined || options.logprobs === true || options.topLogprobs !== undefined;
+}

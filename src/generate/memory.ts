@@ -1,0 +1,95 @@
+/**
+ * What generating with a model will take, found by doing it on a device that only counts, as the rehearsal of a training
+ * does (training/rehearsal.ts): so what does not fit is refused with the figures before any of it is read or made.
+ */
+import type { Device } from "../engine/device.ts";
+import { DryDevice } from "../device/dry.ts";
+import { DeviceError } from "../errors.ts";
+import { GPT, type GPTConfig, type GPTOptions } from "../gpt.ts";
+import { generateSequences } from "./generate.ts";
+
+/** What is to be done with the model. */
+export interface InferenceOptions {
+  /** What it is meant for; nothing happens on it. */
+  readonly device: Device;
+  /** How its matrices are kept; default f32. */
+  readonly weights?: GPTOptions["weights"];
+  /** Tokens of the prompt; default: one less than the block size, so that every way of reading tokens is counted. */
+  readonly promptLength?: number;
+  /** How many are added; default 3, of which the last is one too many for the block. */
+  readonly maxNewTokens?: number;
+  /** How many texts are written together; default 1. */
+  readonly numReturnSequences?: number;
+  /** What is done past the block size; default crop. */
+  readonly overflow?: "crop" | "slide";
+}
+
+/** In bytes of the device's memory. */
+export interface InferenceNeeds {
+  /** Of the weights, the keys and values of a whole block, and all that the passes make at the most. */
+  readonly bytes: number;
+  /** Of the largest storage. */
+  readonly largest: number;
+}
+
+const GIB = 2 ** 30;
+
+/**
+ * Makes a model and generates, on a device that neither stores nor computes: some milliseconds, whatever the sizes. Not
+ * counted: kernels, and what the host holds.
+ *
+ * @throws {ConfigError} when there is no such model
+ */
+export async function inferenceNeeds(
+  config: Partial<GPTConfig>,
+  { device, weights, promptLength, ...options }: InferenceOptions,
+): Promise<InferenceNeeds> {
+  const dry = new DryDevice(device), model = new GPT(config, { device: dry, weights, initialize: false }).eval();
+  const prompt = new Int32Array(promptLength ?? Math.max(1, model.config.blockSize - 1));
+  for await (const _ of generateSequences(model, prompt, { maxNewTokens: 3, temperature: 0, ...options }));
+  return { bytes: dry.memory().reserved, largest: dry.largest };
+}
+
+/**
+ * Refuses a model that cannot generate in a device's memory, before any of it is read or made.
+ *
+ * @throws {DeviceError} when it does not fit into what the device has left; the message has both figures
+ * @example
+ * ```ts
+ * import { assertRejects } from "@std/assert";
+ * import { checkInference, createDevice } from "@nanogpt/ts";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * const xl = { vocabSize: 50257, blockSize: 1024, nLayer: 48, nHead: 25, nEmbd: 1600 };
+ * await assertRejects(() => checkInference(xl, { device })); // 6.6 GiB in f32
+ * await checkInference(xl, { device, weights: "bf16" }); // 3.7 GiB
+ * device.close();
+ * ```
+ */
+export async function checkInference(config: Partial<GPTConfig>, options: InferenceOptions): Promise<void> {
+  const { device, weights = "f32" } = options, { all, one, limit } = device.capacity, used = device.memory().bytes;
+  if (all === Infinity && one === Infinity) return;
+  const fits = ({ bytes, largest }: InferenceNeeds) => bytes <= all - used && largest <= one;
+  const least = floor(config, weights), needs = fits(least) ? await inferenceNeeds(config, options) : least;
+  if (fits(needs)) return;
+
+  const gib = (bytes: number) => `${Number((bytes / GIB).toPrecision(3))} GiB`;
+  const most = needs === least ? "more than " : "";
+  const why = needs.bytes > all - used
+    ? `takes ${most}${gib(needs.bytes)}, and the ${device.name} device has ${gib(all)}` +
+      (used > 0 ? `, of which ${gib(used)} are in use` : "")
+    : `takes a buffer of ${most}${gib(needs.largest)}, and ${limit} is ${gib(one)}`;
+  let advice = "";
+  if (weights === "f32" && fits(floor(config, "bf16"))) {
+    const kept = await inferenceNeeds(config, { ...options, weights: "bf16" });
+    if (fits(kept)) advice = `\nWith weights kept in bf16 it takes ${gib(kept.bytes)}`;
+  }
+  throw new DeviceError(`To generate with this model, weights in ${weights}, ${why}${advice}`);
+}
+
+/** What no such model does without: the matrices, and a block's keys and values. So what is far too large is not rehearsed. */
+function floor(config: Partial<GPTConfig>, weights: "f32" | "bf16"): InferenceNeeds {
+  const { vocabSize: V = 0, blockSize: T = 0, nLayer: L = 0, nEmbd: C = 0 } = config,
+    bytes = weights === "bf16" ? 2 : 4;
+  return { bytes: bytes * (12 * L * C * C + V * C) + 4 * 2 * L * T * C, largest: bytes * V * C };
+}

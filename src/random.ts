@@ -1,6 +1,0 @@
-/**
- * Randomness, of two kinds: PyTorch's CPU generator for what is drawn on the host (initial weights, batches, the sampler's
- * noise), and the counter-based Philox for what is drawn on devices (dropout).
- */
-export { Generator, type GeneratorState } from "./random/generator.ts";
-export { philox } from "./random/philox.ts";

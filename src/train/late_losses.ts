@@ -1,0 +1,90 @@
+import { accumulate } from "../../kernels/accumulate/kernel.ts";
+import { launch } from "../engine/launch.ts";
+import { Pace } from "../loop/pace.ts";
+import type { Tensor } from "../engine/tensor.ts";
+
+/** An update that was made, its numbers still on the device. */
+interface Waiting {
+  readonly iter: number;
+  readonly lr: number;
+  /** Whether it is to be reported, and not only looked at. */
+  readonly logged: boolean;
+  readonly loss: Tensor;
+  /** (1) */
+  readonly gradNorm: Tensor;
+}
+
+/** The same, read. */
+export interface Update {
+  readonly iter: number;
+  readonly lr: number;
+  readonly logged: boolean;
+  readonly loss: number;
+  readonly gradNorm: number;
+  /** Mean of the updates that were read together. */
+  readonly ms: number;
+}
+
+/** Milliseconds from one wait for the device to the next: short enough for Ctrl-C and for the eye. */
+const PACE = 300;
+
+/**
+ * Losses and gradient norms of the latest updates. Where reading waits for the device they are read together, some updates
+ * late; every logged one, and the last, for what is not finite stays so.
+ */
+export class LateLosses implements Disposable {
+  #waiting: Waiting[] = [];
+  #last: Waiting | undefined;
+  #updates = 0;
+  #since = 0;
+  readonly #pace = new Pace(PACE);
+
+  /** Before an update. */
+  begin(): void {
+    if (this.#updates > 0) return;
+    this.#since = performance.now();
+    this.#pace.begin();
+  }
+  /** After it: notes what it has made, which the next one overwrites. */
+  add(update: Waiting): void {
+    this.#updates++;
+    this.#last = update;
+    if (!update.logged) return;
+    using scope = update.loss.device.scope();
+    const copy = (x: Tensor) => scope.keep(launch(accumulate, { x: x.view([1]) }).sum); // added to nothing
+    this.#waiting.push({ ...update, loss: copy(update.loss), gradNorm: copy(update.gradNorm) });
+  }
+  /** Whether it is time to read. */
+  get due(): boolean {
+    return this.#last !== undefined && (this.#last.loss.device.readsAtOnce || this.#updates >= this.#pace.steps);
+  }
+  /** Waits for the device. @returns the logged updates since the last time, and the last one */
+  async read(): Promise<Update[]> {
+    if (!this.#last) return [];
+    const due = this.due, all = this.#last.logged ? this.#waiting : [...this.#waiting, this.#last];
+    try {
+      const values = await Promise.all(all.flatMap(({ loss, gradNorm }) => [loss.item(), gradNorm.item()]));
+      const ms = (performance.now() - this.#since) / this.#updates;
+      if (due) this.#pace.waited();
+      return all.map(({ iter, lr, logged }, i) => ({
+        iter,
+        lr,
+        logged,
+        loss: values[2 * i],
+        gradNorm: values[2 * i + 1],
+        ms,
+      }));
+    } finally {
+      this[Symbol.dispose]();
+    }
+  }
+  [Symbol.dispose](): void {
+    for (const { loss, gradNorm } of this.#waiting) {
+      loss.dispose();
+      gradNorm.dispose();
+    }
+    this.#waiting = [];
+    this.#last = undefined;
+    this.#updates = 0;
+  }
+}

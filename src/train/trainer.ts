@@ -1,0 +1,282 @@
+/**
+ * The training loop of nanoGPT's train.py, as a library: it prints nothing and yields what happens.
+ *
+ * An iteration evaluates where it is time to, then updates. The next batch is drawn right after the forward pass of each
+ * micro-step, from the generator that drew the weights, so a seed gives nanoGPT's batches. Different from train.py, on
+ * purpose: the best checkpoint is never overwritten by a worse one, `evalOnly` stops a resumed run too, a resumed run goes
+ * on bit for bit (train.py draws other batches), and a run that ends between two evaluations saves what it has reached.
+ */
+import { Breather } from "../loop/breather.ts";
+import type { Checkpoint } from "../checkpoint/checkpoint_folder.ts";
+import type { RunFolder } from "../checkpoint/run_folder.ts";
+import { copies, loadTensors, type NamedTensors, sources } from "../checkpoint/tensors.ts";
+import type { TokenSplits } from "../data/split.ts";
+import type { Program } from "../engine/device.ts";
+import { CheckpointError, ConfigError, DeviceError, TrainingError } from "../errors.ts";
+import { completeConfig, type GPT, type GPTConfig } from "../gpt.ts";
+import type { AdamW } from "../optim/adamw.ts";
+import { learningRate } from "../optim/schedule.ts";
+import { Generator } from "../random/mod.ts";
+import type { Tensor } from "../engine/tensor.ts";
+import { estimateLoss } from "./estimate_loss.ts";
+import type { TrainEvent } from "./events.ts";
+import { LateLosses } from "./late_losses.ts";
+import { MicroSteps } from "./micro_steps.ts";
+import { type TrainerOptions, trainerOptions } from "./options.ts";
+import { parseState, type TrainerState } from "../checkpoint/trainer_state.ts";
+
+/** What a trainer works with, besides the numbers. */
+export interface TrainerContext {
+  /** Draws the batches: the one that has drawn the weights, to get nanoGPT's batches. Default: a new one, seeded with 1337. */
+  readonly generator?: Generator;
+  /** Where checkpoints and metrics go. Default: nowhere. */
+  readonly folder?: RunFolder;
+  /** The machine's peak in FLOP/s, for `mfu`. */
+  readonly peakFlops?: number;
+  /** Seconds after which a copy of everything is kept on the host, to be saved when a GPU is lost. Default: 30. */
+  readonly keepInterval?: number;
+}
+
+/**
+ * @example
+ * ```ts
+ * import { createDevice, Generator, GPT, Trainer } from "@nanogpt/ts";
+ *
+ * const device = await createDevice("cpu", { threads: 1 }), generator = new Generator(1337);
+ * const model = new GPT({ vocabSize: 4, blockSize: 8, nLayer: 1, nHead: 2, nEmbd: 16 }, { device, generator });
+ * const tokens = Int32Array.from({ length: 400 }, (_, i) => i % 4);
+ * const sizes = { batchSize: 4, gradientAccumulationSteps: 1, maxIters: 60, evalIters: 2, evalInterval: 60, logInterval: 20 };
+ * const rate = { learningRate: 1e-2, warmupIters: 10, decayLr: false };
+ * const trainer = new Trainer(model, { train: tokens, val: tokens }, { ...sizes, ...rate, generator });
+ * for await (const event of trainer.run()) {
+ *   if (event.kind === "step") console.log(event.iter, event.loss); // from ln 4 = 1.39 down: the next token is always known
+ * }
+ * device.close();
+ * ```
+ */
+export class Trainer implements Disposable {
+  readonly options: TrainerOptions;
+  readonly optimizer: AdamW;
+  readonly #generator: Generator;
+  readonly #folder: RunFolder | undefined;
+  readonly #peakFlops: number | undefined;
+  readonly #microSteps: MicroSteps;
+  readonly #breather = new Breather();
+  /** Clipping, AdamW, and gradients set to zero: captured in the first update. */
+  #update: Program | undefined;
+  /** Of updates that were made and not looked at yet. */
+  readonly #losses = new LateLosses();
+  #iter = 0;
+  #evaluated = false;
+  #bestValLoss: number | null = null;
+  /** The iteration of the last checkpoint. */
+  #saved = -1;
+  readonly #keepInterval: number;
+  /** What stood on a device that can be lost, and when it was read. */
+  #kept: Checkpoint | undefined;
+  #keptAt = performance.now();
+  /** Updates whose loss has been read or was saved. */
+  #checked = 0;
+
+  /** @throws {ConfigError} when an option is out of its range */
+  constructor(
+    readonly model: GPT,
+    readonly data: TokenSplits,
+    { generator, folder, peakFlops, keepInterval = 30, ...options }: Partial<TrainerOptions> & TrainerContext,
+  ) {
+    this.options = trainerOptions(options);
+    this.#generator = generator ?? new Generator(1337);
+    this.#folder = folder;
+    this.#peakFlops = peakFlops;
+    this.#keepInterval = keepInterval;
+    const { weightDecay, learningRate, beta1, beta2 } = this.options;
+    this.optimizer = model.configureOptimizers({ weightDecay, learningRate, betas: [beta1, beta2] });
+    this.#microSteps = new MicroSteps(model, data.train, { ...this.options, generator: this.#generator });
+  }
+
+  /** The iteration that comes next: how many updates were made. */
+  get iter(): number {
+    return this.#iter;
+  }
+
+  /** Everything besides tensors that it takes to go on bit for bit. */
+  state(): TrainerState {
+    const offsets = this.#microSteps.prepare(); // before the generator's state is taken
+    return {
+      iter: this.#iter,
+      evaluated: this.#evaluated,
+      bestValLoss: this.#bestValLoss,
+      generator: this.#generator.getState(),
+      offsets,
+      dropoutPasses: this.model.noise.passes,
+      optimizerSteps: this.optimizer.t,
+    };
+  }
+
+  /**
+   * Goes on from the folder's last checkpoint: weights, optimizer, generator and the batch drawn ahead.
+   *
+   * @throws {CheckpointError} when there is none, it is damaged, or of another model
+   */
+  async resume(): Promise<void> {
+    const folder = this.#folder, { config, noise } = this.model;
+    if (!folder) throw new ConfigError("resume: the trainer has no folder");
+    const saved = completeConfig(folder.description.model);
+    for (const name of Object.keys(config) as (keyof GPTConfig)[]) {
+      const value = config[name], there = saved[name];
+      if (name === "dropout" || there === value) continue; // dropout may change: it has no weights
+      throw new CheckpointError(`${folder.path} is of another model: its ${name} is ${there}, expected ${value}`);
+    }
+    const checkpoint = await folder.checkpoint("last"), path = `${folder.path}/${checkpoint.name}/state.json`;
+    const state = parseState(path, checkpoint.state);
+    await loadTensors(checkpoint.model, this.model.namedParameters());
+    await loadTensors(checkpoint.optimizer, this.optimizer.namedState());
+    if (state.generator) this.#generator.setState(state.generator);
+    noise.passes = state.dropoutPasses;
+    this.optimizer.t = state.optimizerSteps;
+    this.#microSteps.resume(state.offsets);
+    this.#iter = this.#saved = this.#checked = state.iter;
+    this.#evaluated = state.evaluated;
+    this.#bestValLoss = state.bestValLoss;
+    if (!this.options.evalOnly) await folder.resume(state.iter, state);
+  }
+
+  /**
+   * Trains until `maxIters`, or until `signal` aborts: then the run is saved between two updates and can be resumed.
+   *
+   * @throws {TrainingError} when a loss is not finite: nothing of it has been saved
+   * @throws {CheckpointError} when a checkpoint or the metrics cannot be written
+   * @throws {DeviceError} when the device fails or is lost: what was kept of it on the host has been saved before
+   */
+  async *run({ signal }: { signal?: AbortSignal } = {}): AsyncGenerator<TrainEvent, void, void> {
+    try {
+      yield* this.#run(signal);
+    } catch (error) {
+      if (!(error instanceof DeviceError) || !this.#kept || this.#kept.iter <= this.#saved) throw error;
+      await this.#folder!.save(this.#kept, { best: false });
+      throw new DeviceError(
+        `${error.message}\nThe state of iteration ${this.#kept.iter} has been saved and can be resumed`,
+      );
+    }
+  }
+
+  async *#run(signal?: AbortSignal): AsyncGenerator<TrainEvent, void, void> {
+    const { maxIters, evalInterval, evalOnly } = this.options;
+    this.model.train();
+    this.#microSteps.prepare(); // train.py draws the first batch before it evaluates
+    if (evalOnly) return void (yield* this.#evaluate(signal));
+    while (this.#iter <= maxIters) {
+      if (this.#iter % evalInterval === 0 && !this.#evaluated) {
+        yield* this.#report();
+        yield* this.#evaluate(signal);
+      }
+      if (signal?.aborted) break;
+      yield* this.#step();
+    }
+    yield* this.#report(); // nothing is saved that was not looked at
+    if (this.#iter > 0 && this.#saved < (signal?.aborted ? this.#iter : maxIters)) yield* this.#save({ best: false });
+  }
+
+  /** Evaluates, and saves where that is due. One that is interrupted leaves no trace. */
+  async *#evaluate(signal?: AbortSignal): AsyncGenerator<TrainEvent, void, void> {
+    const { batchSize, evalIters, evalOnly, alwaysSaveCheckpoint } = this.options, iter = this.#iter;
+    const lend = <T>(body: () => T) => this.#microSteps.lend(body), generator = this.#generator;
+    const batches = estimateLoss(this.model, this.data, { batchSize, evalIters, generator, lend, signal });
+    let result = await batches.next();
+    try {
+      for (; !result.done; result = await batches.next()) yield { kind: "evaluating", iter, ...result.value };
+    } finally {
+      await batches.return(undefined); // where our caller has had enough
+    }
+    if (!result.value) return;
+    const { train: trainLoss, val: valLoss } = result.value, best = valLoss < (this.#bestValLoss ?? Infinity);
+    if (!Number.isFinite(trainLoss + valLoss)) throw this.#diverged(`The loss is ${trainLoss + valLoss}`, iter);
+    if (!evalOnly) await this.#folder?.log({ iter, train_loss: trainLoss, val_loss: valLoss });
+    if (best) this.#bestValLoss = valLoss;
+    this.#evaluated = true;
+    yield { kind: "evaluation", iter, trainLoss, valLoss, best };
+    if (iter > 0 && !evalOnly && (best || alwaysSaveCheckpoint)) yield* this.#save({ best });
+  }
+
+  /** One update. */
+  async *#step(): AsyncGenerator<TrainEvent, void, void> {
+    const { gradientAccumulationSteps, gradClip, logInterval } = this.options, iter = this.#iter;
+    const { optimizer, model: { device } } = this, lr = learningRate(iter, this.options);
+    this.#losses.begin();
+    optimizer.prepare({ learningRate: lr, gradClip });
+    let loss!: Tensor;
+    for (let micro = 0; micro < gradientAccumulationSteps; micro++) {
+      loss = this.#microSteps.run();
+      await this.#breather.breathe();
+    }
+    if (this.#update) this.#update.replay();
+    else {
+      this.#update = device.capture(() => {
+        optimizer.update();
+        optimizer.zeroGrad();
+      });
+    }
+    device.flush();
+    this.#losses.add({ iter, lr, loss, gradNorm: optimizer.gradNorm, logged: iter % logInterval === 0 });
+    this.#iter++;
+    this.#evaluated = false;
+    if (this.#losses.due) yield* this.#report();
+  }
+
+  /** Reads what the last updates have made, and reports it. @throws {TrainingError} when a number is not finite */
+  async *#report(): AsyncGenerator<TrainEvent, void, void> {
+    const sequences = this.options.batchSize * this.options.gradientAccumulationSteps;
+    for (const { iter, lr, logged, loss, gradNorm, ms } of await this.#losses.read()) {
+      if (!Number.isFinite(loss)) throw this.#diverged(`The loss is ${loss}`, iter);
+      if (!Number.isFinite(gradNorm)) throw this.#diverged(`The gradients' norm is ${gradNorm}`, iter);
+      this.#checked = iter + 1;
+      if (!logged) continue;
+      const tokensPerSecond = sequences * this.model.config.blockSize / ms * 1000;
+      await this.#folder?.log({ iter, loss, lr, grad_norm: gradNorm, ms, tokens_per_second: tokensPerSecond });
+      const mfu = this.#peakFlops && this.model.estimateMfu(sequences, ms / 1000, this.#peakFlops);
+      yield { kind: "step", iter, loss, lr, gradNorm, ms, tokensPerSecond, ...(mfu && { mfu }) };
+    }
+    if (!this.#folder || this.model.device.readsAtOnce || this.#iter <= this.#saved) return;
+    if (performance.now() - this.#keptAt < 1000 * this.#keepInterval) return;
+    this.#kept = await this.#checkpoint();
+    this.#keptAt = performance.now();
+  }
+
+  /** All that a save writes. */
+  async #checkpoint(): Promise<Checkpoint> {
+    const read = async (tensors: NamedTensors) =>
+      this.model.device.readsAtOnce ? sources(tensors) : await copies(tensors);
+    const state = { ...this.state() }, iter = this.#iter;
+    const [model, optimizer] = await Promise.all([
+      read(this.model.namedParameters()),
+      read(this.optimizer.namedState()),
+    ]);
+    return { iter, model, optimizer, state };
+  }
+
+  #diverged(what: string, iter: number): TrainingError {
+    const when = this.#checked < iter ? `${this.#checked} to ${iter}` : iter, last = this.#folder?.last;
+    const kept = last ? `${last} is kept` : "no checkpoint was saved yet";
+    const hint = "A lower learning rate, a longer warm-up or clipped gradients may help";
+    return new TrainingError(`${what} at iteration ${when}: training has stopped, and ${kept}\n${hint}`);
+  }
+
+  async *#save({ best }: { best: boolean }): AsyncGenerator<TrainEvent, void, void> {
+    const folder = this.#folder, iter = this.#iter;
+    if (!folder) return;
+    await folder.save(await this.#checkpoint(), { best });
+    this.#saved = iter;
+    yield { kind: "checkpoint", iter, name: folder.last!, best };
+  }
+
+  /** Frees the optimizer and the buffers; the model stays. */
+  dispose(): void {
+    this.#losses[Symbol.dispose]();
+    this.#update?.dispose();
+    this.#microSteps[Symbol.dispose]();
+    this.optimizer.dispose();
+  }
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}

@@ -1,0 +1,32 @@
+/** The comparison with others on the CPU at tiny sizes: our sides alone, for CI has no PyTorch, and a test fetches nothing. */
+import { assert, assertAlmostEquals, assertEquals, assertMatch } from "@std/assert";
+import { benchPeers } from "../../bench/peers.ts";
+
+Deno.test("bench:peers measures training, products and decoding, wide and narrow", async () => {
+  const lines: string[] = [];
+  const flags = ["--sides=ours", "--small=True", "--rounds=2", "--seconds=0.01"];
+  assertEquals(await benchPeers(flags, (line) => lines.push(...line.split("\n")), () => {}), 0);
+  assertMatch(lines[0], /^\d{4}-\d\d-\d\d, .+, \w+ .+/);
+  const table = lines.filter((line) => line.startsWith("|")).map((line) => line.split("|").map((cell) => cell.trim()));
+  const titles = table.filter(([, , side]) => side === "").map(([, title]) => title);
+  assertEquals(titles, ["training, ms a step", "products, GF/s", "decoding, tokens/s"]);
+  const rows = table.filter(([, , side]) => side.startsWith("ours"));
+  // V8 has no wide mode on some machines: a line says so, and the narrow one is measured all the same.
+  const modes = lines.some((line) => line.startsWith("- ours, wide, left out")) ? ["narrow"] : ["wide", "narrow"];
+  assertEquals(rows.map(([, , side]) => side), Array(10).fill(modes.map((mode) => `ours, ${mode}`)).flat());
+  for (const [, name, side, ...numbers] of rows) {
+    const [best, median, ratio] = numbers.map((cell) => Number(cell.replaceAll(",", "")));
+    assert(best > 0 && median > 0, `${name}, ${side}: best ${best}, median ${median}`);
+    if (side === "ours, wide") assertAlmostEquals(ratio, 1, 1e-9);
+  }
+  assertEquals(lines.filter((line) => line.startsWith("- ours, narrow: Deno")).length, 1);
+});
+
+Deno.test("bench:peers names a side that cannot run, and the others go on", async () => {
+  const lines: string[] = [];
+  const flags = ["--sides=ours,PyTorch", "--only=NN", "--small=True", "--rounds=1", "--seconds=0.01"];
+  assertEquals(await benchPeers(flags, (line) => lines.push(line), () => {}), 0);
+  // Tests may run nothing but Deno.
+  assert(lines.some((line) => /^- PyTorch, left out at matmul NN 48×16×20: .*python3/.test(line)), lines.join("\n"));
+  assert(lines.some((line) => line.includes("ours, narrow")));
+});

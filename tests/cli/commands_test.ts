@@ -1,0 +1,341 @@
+import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
+import { describeError, exitStatus, taskCommand } from "../../src/cli/command.ts";
+import { editDistance } from "../../src/cli/flags.ts";
+import { bar, duration, Progress, rate } from "../../src/cli/progress.ts";
+import { generationOptions, parseSample, sampleFlags } from "../../src/cli/sample_flags.ts";
+import { parseTrain, resumeCommand, resumedValues, trainFlags } from "../../src/cli/train_flags.ts";
+import { v8Flags } from "../../src/cli/v8_flags.ts";
+import { CheckpointError, ConfigError, DataError } from "../../src/errors.ts";
+
+const words = (line: string) => line.split(" ").filter(Boolean);
+
+Deno.test("nanoGPT's README command for a laptop means what it says there", async () => {
+  const { values, config, given } = await parseTrain(words(
+    "config/train_shakespeare_char.py --device=cpu --compile=False --eval_iters=20 --log_interval=1 --block_size=64 " +
+      "--batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 --max_iters=2000 --lr_decay_iters=2000 --dropout=0.0",
+  ));
+  assertEquals(values, {
+    // From the flags.
+    device: "cpu",
+    compile: false,
+    eval_iters: 20,
+    log_interval: 1,
+    block_size: 64,
+    batch_size: 12,
+    n_layer: 4,
+    n_head: 4,
+    n_embd: 128,
+    max_iters: 2000,
+    lr_decay_iters: 2000,
+    dropout: 0,
+    // From nanoGPT's config/train_shakespeare_char.py.
+    out_dir: "out-shakespeare-char",
+    eval_interval: 250,
+    always_save_checkpoint: false,
+    dataset: "shakespeare_char",
+    gradient_accumulation_steps: 1,
+    learning_rate: 1e-3,
+    min_lr: 1e-4,
+    beta2: 0.99,
+    warmup_iters: 100,
+    // From nanoGPT's train.py.
+    eval_only: false,
+    init_from: "scratch",
+    bias: false,
+    weight_decay: 0.1,
+    beta1: 0.9,
+    grad_clip: 1,
+    decay_lr: true,
+    dtype: "float32",
+    seed: 1337,
+    wandb_log: false,
+    // Ours.
+    input: "",
+    tokenizer: "",
+    threads: 0,
+    profile: false,
+    wandb_project: "",
+    wandb_run_name: "",
+  });
+  assertEquals([config.warmup_iters, config.n_layer, config.seed], [100, 6, undefined]);
+  assertEquals([given.warmup_iters, given.n_layer, given.seed], [undefined, 4, undefined]);
+});
+
+Deno.test("without a config file the same command is the default, but for its folder and how often it prints", async () => {
+  const laptop = await parseTrain(words(
+    "config/train_shakespeare_char --eval_iters=20 --block_size=64 --batch_size=12 --n_layer=4 --n_head=4 --n_embd=128 " +
+      "--max_iters=2000 --lr_decay_iters=2000 --dropout=0.0 --out_dir=out",
+  ));
+  assertEquals((await parseTrain([])).values, laptop.values);
+  assertEquals((await parseTrain([])).config, {});
+});
+
+Deno.test("a config file stands on train.py's defaults, and flags win over it", async () => {
+  const config = await Deno.makeTempFile({ prefix: "50% of #1 ", suffix: ".ts" });
+  await Deno.writeTextFile(config, "export default { batch_size: 3, n_layer: 5 };");
+  try {
+    const { values } = await parseTrain([config, "--n_layer=6", "--n_layer=7"]);
+    const { batch_size, n_layer, n_embd, block_size, gradient_accumulation_steps } = values;
+    assertEquals({ batch_size, n_layer, n_embd, block_size, gradient_accumulation_steps }, {
+      batch_size: 3,
+      n_layer: 7,
+      n_embd: 768,
+      block_size: 1024,
+      gradient_accumulation_steps: 40,
+    });
+  } finally {
+    await Deno.remove(config);
+  }
+});
+
+Deno.test("values are read as Python writes them", async () => {
+  const read = async (flag: string) => Object.values((await parseTrain([flag])).given)[0];
+  assertEquals(await read("--bias=True"), true);
+  assertEquals(await read("--bias=false"), false);
+  assertEquals(await read("--learning_rate=1e-3"), 0.001);
+  assertEquals(await read("--learning_rate=.5"), 0.5);
+  assertEquals(await read("--learning_rate=6."), 6);
+  assertEquals(await read("--weight_decay=0"), 0);
+  assertEquals(await read("--max_iters=0"), 0);
+  assertEquals(await read("--out_dir=a=b c"), "a=b c");
+  assertEquals((await parseSample(["--start=--x\n"])).values.start, "--x\n");
+});
+
+Deno.test("a resumed run keeps its own values under those named now, and its model's sizes in any case", async () => {
+  const first = (await parseTrain(["--n_layer=2", "--max_iters=60", "--seed=7", "--out_dir=elsewhere"])).values;
+  const resume = async (line: string) => resumedValues(await parseTrain(words(line)), first);
+  assertEquals(await resume("--init_from=resume"), { ...first, init_from: "resume", out_dir: "out" });
+  const longer = await resume("config/train_shakespeare_char.py --init_from=resume --max_iters=90 --n_layer=2");
+  const { n_layer, block_size, max_iters, seed, batch_size, dropout } = longer;
+  assertEquals({ n_layer, block_size, max_iters, seed, batch_size, dropout }, {
+    n_layer: 2,
+    block_size: 64,
+    max_iters: 90,
+    seed: 7,
+    batch_size: 64,
+    dropout: 0.2,
+  });
+  const other = await assertRejects(() => resume("--init_from=resume --n_layer=4"), CheckpointError);
+  assertEquals(other.message, "--n_layer=4: the model in out has n_layer=2, which cannot change");
+  const tokenizer = await assertRejects(() => resume("--init_from=resume --tokenizer=gpt2"), CheckpointError);
+  assertEquals(tokenizer.message, "--tokenizer=gpt2: the model in out has tokenizer=, which cannot change");
+  const bias = await assertRejects(() => resume("--init_from=resume --bias=True"), CheckpointError);
+  assertEquals(bias.message, "--bias=True: the model in out has bias=False, which cannot change");
+  const request = await parseTrain(["--init_from=resume"]);
+  const damaged = assertThrows(() => resumedValues(request, { ...first, seed: "x" }), CheckpointError);
+  assertEquals(damaged.message, 'out/run.json: seed = "x": expected an integer, at least 0 and at most 4294967295');
+});
+
+Deno.test("the command that resumes a run can be pasted into a shell", () => {
+  assertEquals(resumeCommand([], "out"), "deno task train --init_from=resume --out_dir=out");
+  assertEquals(
+    resumeCommand(["--device=webgpu:dawn"], "a"),
+    "deno task train:dawn --device=webgpu:dawn --init_from=resume --out_dir=a",
+  );
+  assertEquals(
+    resumeCommand(["config/x.py", "--out_dir=a", "--init_from=scratch", "--input=it's here.txt"], "a"),
+    "deno task train config/x.py '--input=it'\\''s here.txt' --init_from=resume --out_dir=a",
+  );
+  const { deno } = Deno.version;
+  assertEquals(taskCommand("sample", ["--out_dir=a b"], "/usr/bin/deno"), "deno task sample '--out_dir=a b'");
+  assertEquals(taskCommand("sample", [], "/home/a/.npm/_npx/7a40/deno"), `npx -y deno@${deno} task sample`);
+});
+
+Deno.test("sample.py's defaults", async () => {
+  const { values } = await parseSample(["--out_dir=out-shakespeare-char", "--device=cpu"]);
+  const { out_dir, init_from, start, num_samples, max_new_tokens, temperature, top_k, seed } = values;
+  assertEquals(
+    { out_dir, init_from, start, num_samples, max_new_tokens, temperature, top_k, seed },
+    {
+      out_dir: "out-shakespeare-char",
+      init_from: "resume",
+      start: "\n",
+      num_samples: 10,
+      max_new_tokens: 500,
+      temperature: 0.8,
+      top_k: 200,
+      seed: 1337,
+    },
+  );
+});
+
+const badTraining = {
+  "--learning_rat=1": "Unknown flag --learning_rat: the nearest flag is --learning_rate, and --help lists them all",
+  "--batch-size=1": "Unknown flag --batch-size: the nearest flag is --batch_size, and --help lists them all",
+  "--N_LAYERS=1": "Unknown flag --N_LAYERS: the nearest flag is --n_layer, and --help lists them all",
+  "--toString=1": "Unknown flag --toString: --help lists the flags that there are",
+  "-seed=1": "Unknown flag -seed: the nearest flag is --seed, and --help lists them all",
+  "--no-bias": "Unknown flag --no-bias: the nearest flag is --bias, and --help lists them all",
+  "--n_head=3 --n_embd=128": "--n_embd=128 --n_head=3: the width must be a multiple of the number of heads",
+  "--batch_size=0": "--batch_size=0: expected an integer, at least 1",
+  "--batch_size=-3": "--batch_size=-3: expected an integer, at least 1",
+  "--batch_size=1.5": "--batch_size=1.5: expected an integer, at least 1",
+  "--batch_size=1_000": "--batch_size=1_000: expected an integer, at least 1",
+  "--batch_size=99999999999999999999": "--batch_size=99999999999999999999: expected an integer, at least 1",
+  "--seed=4294967296": "--seed=4294967296: expected an integer, at least 0 and at most 4294967295",
+  "--dropout=1.5": "--dropout=1.5: expected a number, at least 0 and below 1",
+  "--dropout=-0.1": "--dropout=-0.1: expected a number, at least 0 and below 1",
+  "--learning_rate=abc": "--learning_rate=abc: expected a number, at least 0",
+  "--learning_rate=nan": "--learning_rate=nan: expected a number, at least 0",
+  "--learning_rate=inf": "--learning_rate=inf: expected a number, at least 0",
+  "--learning_rate=1e999": "--learning_rate=1e999: expected a number, at least 0",
+  "--beta2=1": "--beta2=1: expected a number, at least 0 and below 1",
+  "--bias=yes": "--bias=yes: expected True or False",
+  "--batch_size 12": "--batch_size has no value: write --batch_size=VALUE, in one word",
+  "--batch_size=": "--batch_size has no value: write --batch_size=VALUE, in one word",
+  "--eval_only": "--eval_only has no value: write --eval_only=True, in one word",
+  "config/train_shakespeare_char.py more": "more: one config file is enough, and flags are written --name=value",
+  "batch_size=12": "batch_size=12: no such config file (looked for batch_size=12.ts); flags begin with --",
+  "--epochs=3": "Unknown flag --epochs: --help lists the flags that there are",
+  "config/train_gpt2.py": "config/train_gpt2.py: no such config file (looked for config/train_gpt2.ts)",
+  "--compile=True": "--compile=True: there is no torch.compile here; leave it False",
+  "--dtype=bfloat16": "--dtype=bfloat16: everything is computed in float32 here",
+  "--wandb_log=True": "--wandb_log=True: metrics go to metrics.jsonl in out_dir; leave it False",
+  "--device=cuda": "--device=cuda: this is one of PyTorch's devices; use auto, cpu or webgpu",
+  "--device=gpu":
+    "--device=gpu: expected auto or cpu or reference or webgpu or webgpu:software or webgpu:dawn or webgpu:dawn:software",
+};
+
+const badSampling = {
+  "--top_k=0": "--top_k=0: expected an integer, at least 1",
+  "--temperature=-1": "--temperature=-1: expected a number, at least 0",
+  "--num_samples=0": "--num_samples=0: expected an integer, at least 1",
+  "--max_new_tokens=nan": "--max_new_tokens=nan: expected an integer, at least 1",
+  "--weights=f16": "--weights=f16: expected f32 or bf16",
+  "--batch_size=3": "Unknown flag --batch_size: --help lists the flags that there are",
+};
+
+for (const [line, message] of Object.entries(badTraining)) {
+  Deno.test(`train ${line} is refused`, async () => {
+    const error = await assertRejects(() => parseTrain(words(line)), ConfigError);
+    assertEquals(error.message, message);
+  });
+}
+
+for (const [line, message] of Object.entries(badSampling)) {
+  Deno.test(`sample ${line} is refused`, async () => {
+    const error = await assertRejects(() => parseSample(words(line)), ConfigError);
+    assertEquals(error.message, message);
+  });
+}
+
+Deno.test("Dawn's tasks have the permissions of those without it, and the one to load native code", async () => {
+  const { tasks } = JSON.parse(await Deno.readTextFile(new URL("../../deno.json", import.meta.url)));
+  const permissions = (name: string) => tasks[name].command.match(/--allow-(?!env=NANOGPT_WIDE)\S+/g).toSorted();
+  for (const name of ["train", "sample"]) {
+    assertEquals(permissions(`${name}:dawn`), [...permissions(name), "--allow-ffi"].toSorted());
+  }
+});
+
+const badConfigs = {
+  "export default { batch_siz: 3 };":
+    ": no flag is called batch_siz: the nearest flag is --batch_size, and --help lists them all",
+  'export default { batch_size: "3" };': ': batch_size = "3": expected an integer, at least 1',
+  "export default { dropout: NaN };": ": dropout = NaN: expected a number, at least 0 and below 1",
+  "export default { bias: undefined };": ": bias = undefined: expected True or False",
+  "\n\nexport const a = ;": " cannot be loaded: SyntaxError: Expression expected (line 3)",
+  "export default 3;": " exports no object: write export default { batch_size: 12, … }",
+  "export const config = {};": " exports no object: write export default { batch_size: 12, … }",
+  "export default [1];": " exports no object: write export default { batch_size: 12, … }",
+  "\nexport default {": " cannot be loaded: SyntaxError: Unexpected token `<eof>`.",
+  'throw new Error("No\\ngood");': " cannot be loaded: No",
+  'import "./nowhere.ts";': " cannot be loaded: Module not found",
+};
+
+for (const [source, message] of Object.entries(badConfigs)) {
+  Deno.test(`a config file with ${JSON.stringify(source)} is refused`, async () => {
+    const path = await Deno.makeTempFile({ suffix: ".ts" });
+    await Deno.writeTextFile(path, source);
+    try {
+      const error = await assertRejects(() => parseTrain([path]), ConfigError);
+      assertStringIncludes(error.message, path + message);
+      assert(!error.message.includes("\n"));
+    } finally {
+      await Deno.remove(path);
+    }
+  });
+}
+
+Deno.test("--help has a line for every flag, with the value that holds, and refuses what cannot be parsed", async () => {
+  const { help } = await parseTrain(["--help", "--n_layer=2"]);
+  for (const name of Object.keys(trainFlags)) assertStringIncludes(help!, `  --${name}=`);
+  assertStringIncludes(help!, "--n_layer=2 ");
+  assertStringIncludes(help!, "--block_size=64 ");
+  const { help: sampleHelp } = await parseSample(["-h"]);
+  for (const name of Object.keys(sampleFlags)) assertStringIncludes(sampleHelp!, `  --${name}=`);
+  assertStringIncludes(sampleHelp!, "--start=\\n ");
+  await assertRejects(() => parseTrain(["--help", "--n_layer=0"]), ConfigError);
+});
+
+Deno.test("a toggle is on where its name is there, and takes nanoGPT's values too", async () => {
+  for (
+    const [args, on] of [[[], false], [["--profile"], true], [["--profile=True"], true], [["--profile=False"], false]]
+  ) {
+    assertEquals((await parseTrain(args as string[])).values.profile, on);
+    assertEquals((await parseSample(args as string[])).values.profile, on);
+  }
+});
+
+Deno.test("edit distance counts insertions, deletions and replacements", () => {
+  assertEquals(editDistance("kitten", "sitting"), 3);
+  assertEquals(editDistance("", "abc"), 3);
+  assertEquals(editDistance("abc", ""), 3);
+  assertEquals(editDistance("seed", "seed"), 0);
+});
+
+Deno.test("errors take at most two lines, and only a misunderstood command exits with 2", () => {
+  assertEquals(describeError(new DataError("a\nb\nc")), "a\nb");
+  assertEquals(describeError(new Deno.errors.PermissionDenied("no")), "no");
+  assertEquals(describeError(new TypeError("x is not a function\nat y")).split("\n").length, 2);
+  assertStringIncludes(describeError(new TypeError("x is not a function")), "TypeError: x is not a function");
+  assertEquals(describeError("text"), "text");
+  const errors = [new ConfigError(""), new DataError(""), new CheckpointError(""), new TypeError(""), 1];
+  assertEquals(errors.map(exitStatus), [2, 1, 1, 1, 1]);
+});
+
+Deno.test("the progress bar fits its line", () => {
+  const state = { done: 500, total: 2000, loss: 1.98766, tokensPerSecond: 20123, left: 83.4 };
+  const numbers = " 500/2000  loss 1.9877  20.1k tokens/s  1m23s left";
+  assertEquals(bar(state, 200), `[${"#".repeat(10)}${"-".repeat(30)}]${numbers}`);
+  for (const columns of [10, 40, 60, 79]) assert(bar(state, columns).length <= columns);
+  assertEquals(bar({ ...state, done: 3, total: 0 }, 200).slice(0, 42), `[${"#".repeat(40)}]`);
+  assertEquals([0, 59.6, 3599, 7261].map(duration), ["0s", "1m00s", "59m59s", "2h01m"]);
+  assertEquals([12.3, 999.4, 12345].map(rate), ["12 tokens/s", "999 tokens/s", "12.3k tokens/s"]);
+  const written: string[] = [], writeSync = (bytes: Uint8Array) => written.push(new TextDecoder().decode(bytes));
+  const progress = new Progress({ isTerminal: () => false, writeSync });
+  progress.status(() => "a bar");
+  progress.line("a line");
+  progress.end();
+  assertEquals(written, ["a line\n"]);
+});
+
+Deno.test("V8's flags are never empty, and wide's are among them only where asked for", () => {
+  assertEquals(v8Flags(false), "--no-liftoff");
+  assertEquals(v8Flags(true).split(",").toSorted(), [
+    "--experimental-wasm-revectorize",
+    "--no-liftoff",
+    "--no-wasm-bounds-checks",
+  ]);
+});
+
+Deno.test("sample's flags mean to generation what nanoGPT's mean, and by default nothing else", async () => {
+  const nothing = {
+    ...{ topP: 1, minP: 0, repetitionPenalty: 1, frequencyPenalty: 0, presencePenalty: 0 },
+    ...{ stopStrings: [], overflow: "crop" } as const,
+  };
+  const { values } = await parseSample([]);
+  assertEquals(generationOptions(values), { maxNewTokens: 500, temperature: 0.8, topK: 200, ...nothing });
+  const given = words(
+    "--max_new_tokens=5 --temperature=1 --top_k=7 --top_p=0.9 --min_p=0.1 --repetition_penalty=1.2 --frequency_penalty=-1 " +
+      "--presence_penalty=0.5 --stop=END --overflow=slide",
+  );
+  assertEquals(generationOptions((await parseSample(given)).values), {
+    ...{ maxNewTokens: 5, temperature: 1, topK: 7, topP: 0.9, minP: 0.1, repetitionPenalty: 1.2, frequencyPenalty: -1 },
+    ...{ presencePenalty: 0.5, stopStrings: "END", overflow: "slide" },
+  });
+  for (
+    const flag of ["--top_p=1.1", "--min_p=-1", "--repetition_penalty=0", "--frequency_penalty=x", "--overflow=roll"]
+  ) {
+    await assertRejects(() => parseSample([flag]), ConfigError, `${flag}: expected`);
+  }
+});

@@ -1,0 +1,124 @@
+/** `deno task convert`, and models from elsewhere in `train` and `sample`, as processes of their own. */
+import { assertEquals, assertStringIncludes } from "@std/assert";
+import { SafetensorsFile } from "../../src/files/safetensors.ts";
+import { inFolder } from "../testing.ts";
+
+const root = new URL("../../", import.meta.url);
+const theirs = new URL("golden/hugging_face/f32", import.meta.url).pathname; // transformers has made it
+
+async function run(name: "convert" | "train" | "sample", ...args: string[]) {
+  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: [
+      ...["run", "--no-prompt", "--no-check", "--allow-env=NANOGPT_DEBUG", "--allow-read", "--allow-write"],
+      ...[`src/cli/${name}.ts`, ...args],
+    ],
+    cwd: root,
+    env: { NO_COLOR: "1", NANOGPT_DEBUG: "", DENO_V8_FLAGS: Deno.env.get("DENO_V8_FLAGS") || "--no-liftoff" },
+  }).output();
+  const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
+  return { code, out, err };
+}
+
+/** The tensors of a safetensors file, by name. */
+async function tensors(path: string): Promise<Map<string, number[]>> {
+  using file = await SafetensorsFile.open(path);
+  const all = new Map<string, number[]>();
+  for (const name of [...file.tensors.keys()].sort()) all.set(name, [...await file.readTensor(name)]);
+  return all;
+}
+
+const sizes = ["--n_layer=1", "--n_head=2", "--n_embd=16", "--block_size=16", "--batch_size=4", "--threads=1"];
+const brief = ["--eval_iters=1", "--eval_interval=2"];
+
+Deno.test("convert: a run goes to ckpt.pt and back, and to transformers, and every step samples the same text", () =>
+  inFolder(async (folder) => {
+    await Deno.writeTextFile(`${folder}/text.txt`, "the quick brown fox jumps over the lazy dog\n".repeat(40));
+    const input = `--input=${folder}/text.txt`, place = (name: string) => `${folder}/${name}`;
+    const trained = await run("train", ...sizes, ...brief, "--max_iters=4", input, `--out_dir=${place("run")}`);
+    assertEquals(trained.code, 0, trained.err);
+
+    const convert = async (...args: string[]) => {
+      const { code, out, err } = await run("convert", ...args);
+      assertEquals([code, out, err], [0, `${args[0]} → ${args[1]}\n`, ""]);
+    };
+    await convert(place("run"), place("ckpt.pt"));
+    await convert(place("ckpt.pt"), place("back"), `--tokenizer=${place("run")}`);
+    await convert(place("run"), place("hf"));
+    await convert(place("hf"), place("again.pt"));
+    const last = async (run: string) => `${run}/${JSON.parse(await Deno.readTextFile(`${run}/run.json`)).last}`;
+    for (const file of ["model.safetensors", "optimizer.safetensors"]) {
+      const [there, back] = [`${await last(place("run"))}/${file}`, `${await last(place("back"))}/${file}`];
+      assertEquals(await tensors(back), await tensors(there), file);
+    }
+
+    const greedy = ["--temperature=0", "--num_samples=1", "--max_new_tokens=20", "--start=the", "--threads=1"];
+    const samples: string[] = [];
+    for (const from of [[place("back")], [place("hf")], [place("again.pt"), `--tokenizer=${place("run")}`]]) {
+      const { code, out, err } = await run("sample", `--init_from=${from[0]}`, ...from.slice(1), ...greedy);
+      assertEquals([code, err], [0, ""]);
+      samples.push(out);
+    }
+    assertEquals(samples[0].length, "the".length + 20 + "\n---------------\n".length);
+    assertEquals(samples, [samples[0], samples[0], samples[0]]);
+
+    const longer = await run("train", "--init_from=resume", input, `--out_dir=${place("back")}`, "--max_iters=6");
+    assertEquals(longer.code, 0, longer.err);
+    assertStringIncludes(longer.out, `resuming ${place("back")} at iteration 4\n`);
+
+    // From the folder for transformers a new run begins, with fewer tokens of context; it goes on as any other.
+    const tuning = ["--max_iters=2", "--gradient_accumulation_steps=1", "--batch_size=2", ...brief, "--threads=1"];
+    const from = `--init_from=${place("hf")}`, tuned = `--out_dir=${place("tuned")}`;
+    const fine = await run("train", from, input, tuned, ...tuning, "--block_size=8");
+    assertEquals(fine.code, 0, fine.err);
+    assertStringIncludes(fine.out, "(layers 1, heads 2, width 16, block size 8)");
+    assertEquals((await run("train", "--init_from=resume", input, tuned, "--max_iters=3")).code, 0);
+    const wrong = await run("train", from, input, `--out_dir=${place("wrong")}`, "--n_layer=2");
+    assertEquals([wrong.code, wrong.err], [
+      2,
+      `error: --n_layer=2: the model in ${place("hf")} has n_layer=1, which cannot change\n`,
+    ]);
+    const long = await run("train", from, input, `--out_dir=${place("wrong")}`, "--block_size=17");
+    assertEquals([long.code, long.err], [
+      2,
+      `error: --block_size=17: the model in ${place("hf")} has block_size=16, and cannot have more\n`,
+    ]);
+  }));
+
+Deno.test("convert: transformers' own folder comes out as it went in, whole and in shards", () =>
+  inFolder(async (folder) => {
+    assertEquals((await run("convert", theirs, `${folder}/same`)).code, 0);
+    assertEquals(await tensors(`${folder}/same/model.safetensors`), await tensors(`${theirs}/model.safetensors`));
+    assertEquals((await run("convert", theirs, `${folder}/shards`, "--max_shard_gb=0.00001")).code, 0);
+    const index = JSON.parse(await Deno.readTextFile(`${folder}/shards/model.safetensors.index.json`));
+    const shards = new Set<string>(Object.values(index.weight_map)), parts: [string, number[]][] = [];
+    for (const shard of shards) parts.push(...await tensors(`${folder}/shards/${shard}`));
+    assertEquals(shards.size > 1, true);
+    assertEquals(
+      new Map(parts.sort(([a], [b]) => a < b ? -1 : 1)),
+      await tensors(`${theirs}/model.safetensors`),
+    );
+  }));
+
+Deno.test("convert: what cannot be is refused in words, and leaves nothing", () =>
+  inFolder(async (folder) => {
+    await Deno.mkdir(`${folder}/full`);
+    await Deno.writeTextFile(`${folder}/full/file`, "");
+    const ckpt = new URL("golden/torch_files/ckpt.pt", import.meta.url).pathname, to = `${folder}/to`;
+    const cases: [number, string, string[]][] = [
+      [2, "convert takes two names, FROM and TO: deno task convert out out/ckpt.pt", [theirs]],
+      [2, `No model "${folder}/none"`, [`${folder}/none`, to]],
+      [2, "Only a ckpt.pt becomes a run", [theirs, to, "--format=run"]],
+      [2, "--dtype=int8: expected float32 or float16 or bfloat16", [theirs, to, "--dtype=int8"]],
+      [2, "Unknown flag --dtpe: the nearest flag is --dtype", [theirs, to, "--dtpe=float16"]],
+      [1, `${folder}/full is there`, [theirs, `${folder}/full`]],
+      [1, "Cannot read", [`${folder}/none.pt`, to]],
+      [1, "is not that of", [ckpt, to, "--tokenizer=gpt2"]],
+    ];
+    for (const [status, message, args] of cases) {
+      const { code, out, err } = await run("convert", ...args);
+      assertEquals([code, out], [status, ""], err);
+      assertStringIncludes(err, message);
+    }
+    assertEquals((await Array.fromAsync(Deno.readDir(folder))).map(({ name }) => name), ["full"]);
+    assertStringIncludes((await run("convert", "--help")).out, "deno task convert FROM TO");
+  }));

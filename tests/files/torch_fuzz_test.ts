@@ -1,0 +1,161 @@
+/**
+ * Damaged files of torch.save, ckpt.pt and meta.pkl: none crashes, hangs, or is loaded as what it is not.
+ *
+ * A zip archive has checksums, so what is loaded from a damaged one must equal the original: all that counts in such a file is
+ * covered by them, the structure, every storage and the byte order; sizes and places contradict each other. A pickle alone has
+ * none: a meta.pkl may come out as another valid vocabulary (Python shares the characters of itos and stoi, so they agree on
+ * a changed one), and a structure that was changed before it was archived as another valid structure.
+ */
+import { assert, assertEquals } from "@std/assert";
+import { readMetaPkl } from "../../src/tokenizer/meta_pkl.ts";
+import { NanoGPTFile } from "../../src/checkpoint/nanogpt.ts";
+import { TorchFile } from "../../src/files/torch_file.ts";
+import { TorchTensor } from "../../src/files/torch_structure.ts";
+import { ZipFile } from "../../src/files/zip.ts";
+import { zipParts } from "../../src/files/zip_writer.ts";
+import { CheckpointError } from "../../src/errors.ts";
+import { Generator } from "../../src/random/mod.ts";
+
+/** Mutants of each kind; `deno test FILE -- 20000` makes more. */
+const MUTANTS = Number(Deno.args[0] ?? 300);
+/** Milliseconds that reading one may take on a busy machine. */
+const PATIENCE = 5000;
+const saved = new URL("golden/torch_files", import.meta.url).pathname;
+
+const LENGTHS = [0n, 1n, 63n, 255n, 0xffffn, 0x7fffffffn, 0xffffffffn, 2n ** 32n, 2n ** 53n, 2n ** 63n, 2n ** 64n - 1n];
+
+/** One to three changes: bits, bytes, lengths, and parts that are missing, twice, new, or from elsewhere in the file. */
+function mutate(original: Uint8Array, random: Generator): Uint8Array<ArrayBuffer> {
+  let bytes = original.slice();
+  for (let times = 1 + random.randint(3); times > 0 && bytes.length > 0; times--) {
+    // Most of a checkpoint is numbers; half of the changes go where the sizes and names are.
+    const near = [0, bytes.length, Math.min(bytes.length, 8000)][random.randint(3)];
+    const at = near === bytes.length
+      ? Math.max(0, bytes.length - 1 - random.randint(6000))
+      : random.randint(near || bytes.length);
+    const length = 1 + random.randint(40),
+      from = random.randint(bytes.length),
+      after = Math.min(bytes.length, at + length);
+    const splice = (by: Uint8Array, end: number) => {
+      const spliced = new Uint8Array(at + by.length + bytes.length - end);
+      spliced.set(bytes.subarray(0, at));
+      spliced.set(by, at);
+      spliced.set(bytes.subarray(end), at + by.length);
+      bytes = spliced;
+    };
+    const kind = random.randint(9);
+    if (kind <= 1) bytes[at] ^= 1 << random.randint(8);
+    else if (kind === 2) bytes[at] = random.randint(256);
+    else if (kind === 3) bytes = bytes.slice(0, random.randint(bytes.length + 1));
+    else if (kind === 4) splice(new Uint8Array(), after);
+    else if (kind === 5) splice(bytes.slice(at, after), at);
+    else if (kind === 6) splice(bytes.slice(from, from + length), after);
+    else if (kind === 7) splice(Uint8Array.from({ length }, () => random.randint(256)), at);
+    else {
+      const width = [2, 4, 8][random.randint(3)], value = LENGTHS[random.randint(LENGTHS.length)];
+      const eight = new Uint8Array(BigUint64Array.of(value).buffer);
+      splice(eight.slice(0, width), Math.min(bytes.length, at + width));
+    }
+  }
+  return bytes;
+}
+
+/** All that is in a file, to the bit. */
+async function contents(path: string): Promise<string> {
+  using file = await TorchFile.open(path);
+  const tensors: unknown[] = [];
+  for (const [name, { dtype, shape }] of file.tensors) {
+    const { buffer } = await file.readTensor(name);
+    tensors.push([name, dtype, shape, new Uint8Array(buffer).toHex()]);
+  }
+  const text = JSON.stringify(file.value, (_, value) => {
+    if (value instanceof TorchTensor) return "a tensor";
+    if (value instanceof Map) return { dict: [...value] };
+    return typeof value === "bigint" ? `${value}n` : value;
+  });
+  return text + JSON.stringify(tensors);
+}
+
+async function checkpoint(path: string): Promise<string> {
+  using file = await NanoGPTFile.open(path);
+  const { config, iter, bestValLoss, flags } = file, optimizer = (await file.optimizer())!, tensors: unknown[] = [];
+  for (const [name, { shape, data }] of [...file.weights(), ...optimizer.tensors]) {
+    const { buffer, byteOffset, byteLength } = await data();
+    tensors.push([name, shape, new Uint8Array(buffer as ArrayBuffer, byteOffset, byteLength).toHex()]);
+  }
+  return JSON.stringify([config, iter, bestValLoss, flags, optimizer.steps, tensors]);
+}
+
+async function vocabulary(path: string): Promise<string> {
+  const { characters } = await readMetaPkl(path);
+  assertEquals(new Set(characters).size, characters.length);
+  assert(characters.every((character) => [...character].length === 1));
+  return characters.join("");
+}
+
+/** An archive whose structure is `structure`, with the checksums that belong to it. */
+async function rearchived(
+  path: string,
+  structure: (bytes: Uint8Array) => Uint8Array,
+): Promise<Uint8Array<ArrayBuffer>> {
+  using zip = await ZipFile.open(path);
+  const records = [];
+  for (const name of zip.entries.keys()) {
+    const bytes = await zip.read(name), kept = name.endsWith("/data.pkl") ? structure(bytes) : bytes;
+    records.push({ name, data: () => kept });
+  }
+  return new Uint8Array(await new Blob(await Array.fromAsync(zipParts(records)) as BlobPart[]).arrayBuffer());
+}
+
+interface Kind {
+  readonly name: string;
+  readonly file: string;
+  readonly read: (path: string) => Promise<string>;
+  /** Whether what loads must be the original. */
+  readonly covered: boolean;
+  readonly mutant?: (path: string, random: Generator) => Promise<Uint8Array<ArrayBuffer>>;
+}
+const kinds: Kind[] = [
+  { name: "torch.save", file: "values.pt", read: contents, covered: true },
+  { name: "torch.save, deflated", file: "deflated.pt", read: contents, covered: true },
+  { name: "ckpt.pt", file: "ckpt.pt", read: checkpoint, covered: true },
+  { name: "meta.pkl", file: "meta.pkl", read: vocabulary, covered: false },
+  {
+    name: "structures in archives that are whole",
+    file: "values.pt",
+    read: contents,
+    covered: false,
+    mutant: (path, random) => rearchived(path, (bytes) => mutate(bytes, random)),
+  },
+];
+
+for (const [seed, { name, file, read, covered, mutant }] of kinds.entries()) {
+  Deno.test(`${MUTANTS} damaged files: ${name}`, async () => {
+    const random = new Generator(seed), original = `${saved}/${file}`, bytes = await Deno.readFile(original);
+    const expected = await read(original), path = await Deno.makeTempFile();
+    let refused = 0, same = 0, other = 0, slowest = 0;
+    try {
+      for (let i = 0; i < MUTANTS; i++) {
+        await Deno.writeFile(path, await mutant?.(original, random) ?? mutate(bytes, random));
+        const start = performance.now();
+        try {
+          if (await read(path) === expected) same++;
+          else other++;
+        } catch (error) {
+          if (!(error instanceof CheckpointError)) throw new Error(`mutant ${i}`, { cause: error });
+          assert(error.message.includes(path), error.message);
+          assert(!/[^\x20-\uffff]/.test(error.message) && error.message.length < 1000, error.message);
+          refused++;
+        }
+        slowest = Math.max(slowest, performance.now() - start);
+        if (covered) assertEquals(other, 0, `mutant ${i} loads as something else`);
+      }
+    } finally {
+      await Deno.remove(path);
+    }
+    assert(refused > MUTANTS / 4 && slowest < PATIENCE, `${refused} refused, the slowest took ${slowest} ms`);
+    if (Deno.args.length > 0) {
+      console.log(`${name}: ${refused} refused, ${same} unharmed, ${other} others, ${slowest} ms`);
+    }
+  });
+}

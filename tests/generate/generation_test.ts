@@ -1,0 +1,263 @@
+/** What generation does besides transformers' (see golden/): ends, batches, what slides past the block size, and refusals. */
+import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
+import { noGrad } from "../../src/engine/autograd.ts";
+import { createDevice } from "../../src/device/create.ts";
+import type { Device } from "../../src/engine/device.ts";
+import { ConfigError, DataError } from "../../src/errors.ts";
+import type { SequencesOptions } from "../../src/generate/options.ts";
+import { GPT } from "../../src/gpt.ts";
+import { Generator } from "../../src/random/mod.ts";
+import { type GeneratedToken, generateSequences } from "../../src/generate/generate.ts";
+import { StopStrings } from "../../src/generate/stopping.ts";
+import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
+
+const V = 11, BLOCK = 8, tokenizer = new CharacterTokenizer([..."abcdefghijk"]);
+
+/** A model whose weights are large enough to prefer some tokens clearly. */
+function makeModel(device: Device): GPT {
+  const config = { vocabSize: V, blockSize: BLOCK, nLayer: 2, nHead: 2, nEmbd: 8 };
+  const model = new GPT(config, { device, seed: 1 }), generator = new Generator(2);
+  for (const weight of model.parameters()) {
+    const values = new Float32Array(weight.size);
+    generator.normal(values, 0, 0.5);
+    device.write(weight.storage, values);
+  }
+  return model.eval();
+}
+
+/** Also sees that nothing is left behind. */
+async function withModel(name: string, body: (model: GPT) => Promise<void>): Promise<void> {
+  const device = await createDevice(name, { threads: 1 });
+  try {
+    const model = makeModel(device), { tensors, bytes } = device.memory();
+    await body(model);
+    const after = device.memory();
+    assertEquals([after.tensors, after.bytes], [tensors, bytes]);
+  } finally {
+    device.close();
+  }
+}
+
+const all = (model: GPT, prompt: number[], options: SequencesOptions) =>
+  Array.fromAsync(generateSequences(model, prompt, options));
+const idsOf = (tokens: GeneratedToken[], sequence = 0) =>
+  tokens.filter((token) => token.sequence === sequence).map(({ id }) => id);
+const textOf = (tokens: GeneratedToken[]) => tokens.map(({ text }) => text).join("");
+
+async function logitsOf(model: GPT, seen: number[]): Promise<number[]> {
+  const ids = model.device.tensor(seen, [1, seen.length], { dtype: "i32" });
+  const { logits } = noGrad(() => model.forward(ids)), values = [...await logits.data()];
+  ids.dispose();
+  logits.dispose();
+  return values;
+}
+
+for (const name of ["reference", "cpu"]) {
+  Deno.test(`generation: sliding begins anew with the later half of the window (${name})`, () =>
+    withModel(name, async (model) => {
+      for (
+        const prompt of [
+          [3],
+          [1, 2, 3, 4, 5],
+          [1, 2, 3, 4, 5, 6, 7, 8],
+          Array.from({ length: 20 }, (_, i) => i % V),
+        ]
+      ) {
+        // Spelt out: a window grows to the block size; with the next token it is its own last half.
+        const tokens = [...prompt], expected: number[] = [];
+        let window = prompt.slice(-BLOCK);
+        for (let i = 0; i < 25; i++) {
+          const logits = await logitsOf(model, window), id = logits.indexOf(Math.max(...logits));
+          expected.push(id);
+          tokens.push(id);
+          window = window.length === BLOCK ? tokens.slice(-BLOCK / 2) : [...window, id];
+        }
+        const options = { maxNewTokens: 25, temperature: 0, overflow: "slide" } as const;
+        assertEquals(idsOf(await all(model, prompt, options)), expected);
+        assertEquals(idsOf(await all(model, prompt, { ...options, logprobs: true })), expected); // chosen by the host
+      }
+    }));
+
+  Deno.test(`generation: device and host choose the same, one by one and in a batch, past the block size (${name})`, () =>
+    withModel(name, async (model) => {
+      for (const overflow of ["crop", "slide"] as const) {
+        const options = { maxNewTokens: 20, temperature: 0.8, topK: 6, seed: 3, overflow, numReturnSequences: 3 };
+        const device = await all(model, [1, 2], options),
+          host = await all(model, [1, 2], { ...options, logprobs: true });
+        assertEquals(device.map(({ id }) => id), host.map(({ id }) => id));
+        assertEquals(device.map(({ sequence }) => sequence), Array.from({ length: 60 }, (_, i) => i % 3));
+        assert(idsOf(device, 0).join() !== idsOf(device, 1).join());
+        const least = idsOf(await all(model, [1, 2], { ...options, temperature: 1e-300, logprobs: true }));
+        const greedy = { ...options, temperature: 0 }, together = await all(model, [1, 2], greedy);
+        const alone = idsOf(await all(model, [1, 2], { ...greedy, numReturnSequences: 1 }));
+        assertEquals(least, alone);
+        for (const sequence of [0, 1, 2]) assertEquals(idsOf(together, sequence), alone);
+      }
+    }));
+}
+
+Deno.test("generation: log-probabilities are the model's own, whatever else is asked for", () =>
+  withModel("reference", async (model) => {
+    const options = { maxNewTokens: 5, temperature: 0.5, topP: 0.5, repetitionPenalty: 2, topLogprobs: 4, seed: 8 };
+    const seen = [4, 7];
+    for (const { id, logprob, topLogprobs } of await all(model, seen, options)) {
+      const logits = await logitsOf(model, seen), log = Math.log(logits.reduce((sum, x) => sum + Math.exp(x), 0));
+      assertAlmostEquals(logprob!, logits[id] - log, 1e-12);
+      const order = logits.map((_, id) => id).sort((a, b) => logits[b] - logits[a]).slice(0, 4);
+      assertEquals(topLogprobs!.map(({ id }) => id), order);
+      topLogprobs!.forEach(({ id, logprob }) => assertAlmostEquals(logprob, logits[id] - log, 1e-12));
+      seen.push(id);
+    }
+    assertEquals((await all(model, seen.slice(0, 2), { ...options, topLogprobs: 0 }))[0].topLogprobs, []);
+  }));
+
+Deno.test("generation: a stop string ends the text before it, wherever tokens end", () =>
+  withModel("cpu", async (model) => {
+    const options = { maxNewTokens: 30, seed: 4, tokenizer },
+      free = await all(model, [0], options),
+      text = textOf(free);
+    assertEquals(text, tokenizer.decode(free.map(({ id }) => id)));
+    assertEquals(free.at(-1)!.finishReason, "length");
+    assert(free.slice(0, -1).every(({ finishReason }) => finishReason === undefined));
+    for (const stop of [text.slice(10, 13), text.slice(0, 1), text.slice(27)]) {
+      const end = text.indexOf(stop), stopped = await all(model, [0], { ...options, stopStrings: ["zz", stop] });
+      assertEquals(textOf(stopped), text.slice(0, end));
+      assertEquals(stopped.length, end + stop.length); // the token that completes it is the last one
+      assertEquals(stopped.at(-1)!.finishReason, "stop");
+    }
+    const never = await all(model, [0], { ...options, stopStrings: text.slice(28) + "zz" });
+    assertEquals(textOf(never), text); // what was held back comes in the end
+  }));
+
+Deno.test("generation: stop strings are found whatever the pieces", () => {
+  const random = new Generator(1);
+  const string = (length: number) => Array.from({ length }, () => "ab"[random.randint(2)]).join("");
+  for (let i = 0; i < 500; i++) {
+    const text = string(20), stops = Array.from({ length: 1 + random.randint(3) }, () => string(1 + random.randint(5)));
+    let end = 0; // of the shortest beginning of the text that has a stop string
+    while (end <= text.length && !stops.some((stop) => text.slice(0, end).includes(stop))) end++;
+    const places = stops.map((stop) => text.slice(0, end).indexOf(stop)).filter((at) => at >= 0);
+    const expected = end > text.length ? text : text.slice(0, Math.min(...places));
+    const strings = new StopStrings(stops);
+    let given = "";
+    for (let at = 0; at < text.length;) {
+      const length = 1 + random.randint(6);
+      given += strings.push(text.slice(at, at + length));
+      assert(expected.startsWith(given), `${text}, ${stops}: ${given} came, and ${expected} was right`);
+      at += length;
+    }
+    assertEquals(given + strings.end(), expected, `${text}, ${stops}`);
+    assertEquals(strings.found, end <= text.length);
+  }
+});
+
+Deno.test("generation: an end token is the last one, no text, and puts the generator back", () =>
+  withModel("cpu", async (model) => {
+    const options = { maxNewTokens: 30, tokenizer }, ids = idsOf(await all(model, [0], { ...options, seed: 4 }));
+    const eosTokenId = ids[12], length = ids.indexOf(eosTokenId) + 1, generator = new Generator(4);
+    const stopped = await all(model, [0], { ...options, eosTokenId, generator });
+    assertEquals(idsOf(stopped), ids.slice(0, length));
+    assertEquals(stopped.at(-1)!.finishReason, "stop");
+    assertEquals(textOf(stopped), tokenizer.decode(ids.slice(0, length - 1)));
+    const other = new Generator(4);
+    for (let i = 0; i < length; i++) other.exponential(new Float32Array(V));
+    assertEquals(generator.getState(), other.getState());
+  }));
+
+Deno.test("generation: a signal and a reader who has had enough end a batch, chosen on the device or the host", () =>
+  withModel("cpu", async (model) => {
+    for (const topP of [1, 0.9]) {
+      const controller = new AbortController(), seen: number[] = [], numReturnSequences = 3;
+      const options = { maxNewTokens: 1000, numReturnSequences, topP };
+      for await (const { sequence } of generateSequences(model, [0], { ...options, signal: controller.signal })) {
+        seen.push(sequence);
+        if (seen.length === 4) controller.abort();
+      }
+      assertEquals(seen, [0, 1, 2, 0]);
+      for await (const _ of generateSequences(model, [0], options)) break;
+      assertEquals(await all(model, [0], { ...options, maxNewTokens: 0 }), []);
+    }
+  }));
+
+/** Σ (seen − expected)² / expected, whose mean is the number of kinds less one, and deviation √(2 · that). */
+async function chiSquare(model: GPT, options: SequencesOptions, shares: number[], rounds: number): Promise<number> {
+  const counts = new Array<number>(V).fill(0), generator = new Generator(5);
+  for (let i = 0; i < rounds; i++) {
+    for (const { id } of await all(model, [6], { ...options, generator })) counts[id]++;
+  }
+  const total = rounds * options.numReturnSequences!;
+  return shares.reduce((sum, share, id) => {
+    if (share > 0) return sum + (counts[id] - total * share) ** 2 / (total * share);
+    assertEquals(counts[id], 0);
+    return sum;
+  }, 0);
+}
+
+Deno.test("generation: tokens come as often as their probabilities say", () =>
+  withModel("cpu", async (model) => {
+    const logits = await logitsOf(model, [6]), rounds = 20, batch = { maxNewTokens: 1, numReturnSequences: 500 };
+    const shares = (scores: number[]) => {
+      const exps = scores.map((score) => Math.exp(score)), sum = exps.reduce((a, b) => a + b);
+      return exps.map((exp) => exp / sum);
+    };
+    const sorted = shares(logits).toSorted((a, b) => b - a), least = sorted[4];
+    const nucleus = sorted.slice(0, 5).reduce((a, b) => a + b) - least / 2; // topP that five tokens are needed for
+    const cut = shares(logits.map((x, id) => shares(logits)[id] < least ? -Infinity : x));
+    const cases: [SequencesOptions, number[]][] = [
+      [{ ...batch }, shares(logits)],
+      [{ ...batch, temperature: 2 }, shares(logits.map((x) => x / 2))],
+      [{ ...batch, topK: 5 }, cut],
+      [{ ...batch, topP: nucleus }, cut],
+      [{ ...batch, minP: least / sorted[0] * 0.999 }, cut],
+      [{ ...batch, logitBias: { 3: 2, 4: -1 } }, shares(logits.map((x, id) => x + (id === 3 ? 2 : id === 4 ? -1 : 0)))],
+      [{ ...batch, presencePenalty: 1 }, shares(logits)], // nothing was generated yet
+    ];
+    for (const [options, expected] of cases) {
+      const kinds = expected.filter((share) => share > 0).length - 1,
+        seen = await chiSquare(model, options, expected, rounds);
+      assert(seen < kinds + 4 * Math.sqrt(2 * kinds), `${JSON.stringify(options)}: ${seen} for ${kinds}`);
+    }
+    // And the test can fail: a temperature of 1.1 is not one of 1.
+    assert(await chiSquare(model, batch, shares(logits.map((x) => x / 1.1)), rounds) > 10 + 4 * Math.sqrt(20));
+  }));
+
+Deno.test("generation: options that cannot be used are refused", () =>
+  withModel("cpu", async (model) => {
+    const cases: [Partial<SequencesOptions>, string][] = [
+      [{ maxNewTokens: undefined }, "maxNewTokens or maxLength is missing"],
+      [{ maxLength: 5 }, "maxNewTokens and maxLength are both given"],
+      [{ maxNewTokens: undefined, maxLength: 2 }, "maxLength is 2, and the prompt alone has 2 tokens"],
+      [{ maxNewTokens: undefined, maxLength: 0 }, "maxLength is 0; expected a whole number above 0"],
+      [{ maxNewTokens: 1e20 }, "maxNewTokens is 100000000000000000000"],
+      [{ topP: NaN }, "topP is NaN; expected a number from 0 to 1"],
+      [{ topP: 1.5 }, "topP is 1.5"],
+      [{ minP: -0.1 }, "minP is -0.1; expected a number from 0 to 1"],
+      [{ repetitionPenalty: 0 }, "repetitionPenalty is 0; expected a number above 0"],
+      [{ repetitionPenalty: Infinity }, "repetitionPenalty is Infinity"],
+      [{ frequencyPenalty: NaN }, "frequencyPenalty is NaN; expected a number"],
+      [{ presencePenalty: Infinity }, "presencePenalty is Infinity"],
+      [{ seed: NaN }, "seed is NaN; expected a whole number"],
+      [{ numReturnSequences: 0 }, "numReturnSequences is 0; expected a whole number above 0"],
+      [{ numReturnSequences: 1.5 }, "numReturnSequences is 1.5"],
+      [{ topLogprobs: -1 }, "topLogprobs is -1; expected a whole number, 0 or more"],
+      [{ topLogprobs: 12 }, "topLogprobs is 12, and the vocabulary has 11 tokens"],
+      [{ eosTokenId: 11 }, "eosTokenId is 11, and the vocabulary ends at 10"],
+      [{ eosTokenId: [1, -1] }, "eosTokenId is -1"],
+      [{ logitBias: { 11: 1 } }, "logitBias has token 11, and the vocabulary ends at 10"],
+      [{ logitBias: { 3: NaN } }, "logitBias of token 3 is NaN; expected a number, or -Infinity"],
+      [{ logitBias: { 3: Infinity } }, "logitBias of token 3 is Infinity"],
+      [{ stopStrings: "x" }, "stopStrings need the tokenizer"],
+      [{ stopStrings: ["x", ""], tokenizer }, "a stop string is empty"],
+      [{ overflow: "refuse", maxNewTokens: 7 }, "the prompt has 2 tokens; with 7 more"],
+      [{ logitBias: Object.fromEntries(Array.from({ length: V }, (_, id) => [id, -Infinity])) }, "bans every token"],
+    ];
+    for (const [options, message] of cases) {
+      await assertRejects(() => all(model, [0, 1], { maxNewTokens: 1, ...options }), ConfigError, message);
+    }
+    assertEquals((await all(model, [0, 1], { overflow: "refuse", maxNewTokens: 6 })).length, 6);
+    assertEquals((await all(model, [0, 1], { maxLength: 5 })).length, 3);
+    const weight = [...model.parameters()][0], values = await weight.data();
+    model.device.write(weight.storage, values.map(() => NaN));
+    await assertRejects(() => all(model, [0], { maxNewTokens: 1, topP: 0.9 }), DataError, "logits reach NaN");
+    model.device.write(weight.storage, values);
+  }));

@@ -1,0 +1,141 @@
+import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/assert";
+import { noGrad } from "../../src/engine/autograd.ts";
+import { createDevice } from "../../src/device/create.ts";
+import type { Device } from "../../src/engine/device.ts";
+import { ConfigError } from "../../src/errors.ts";
+import { GPT } from "../../src/gpt.ts";
+import { Generator } from "../../src/random/mod.ts";
+import { generate, type GenerateOptions } from "../../src/generate/generate.ts";
+
+const V = 11, BLOCK = 8;
+
+/** A model whose weights are large enough to prefer some tokens clearly. */
+function makeModel(device: Device): GPT {
+  const config = { vocabSize: V, blockSize: BLOCK, nLayer: 2, nHead: 2, nEmbd: 8, dropout: 0.5, bias: true };
+  const model = new GPT(config, { device, seed: 1 }), generator = new Generator(2);
+  for (const weight of model.parameters()) {
+    const values = new Float32Array(weight.size);
+    generator.normal(values, 0, 0.5);
+    device.write(weight.storage, values);
+  }
+  return model;
+}
+
+async function withModel(name: string, body: (model: GPT) => Promise<void>): Promise<void> {
+  const device = await createDevice(name, { threads: 1 });
+  try {
+    await body(makeModel(device));
+  } finally {
+    device.close();
+  }
+}
+
+const tokens = (model: GPT, prompt: number[], options: GenerateOptions) =>
+  Array.fromAsync(generate(model, prompt, options));
+
+/** nanoGPT's generate, spelt out in f64: a whole forward pass a token, top-k by sorting, softmax, p / q. */
+async function spelledOut(
+  model: GPT,
+  prompt: number[],
+  options: GenerateOptions & { maxNewTokens: number; seed: number },
+): Promise<number[]> {
+  const { maxNewTokens, temperature = 1, topK = V, seed } = options;
+  const generator = new Generator(seed), all = [...prompt], noise = new Float32Array(V);
+  model.eval();
+  for (let i = 0; i < maxNewTokens; i++) {
+    const seen = all.slice(-BLOCK), ids = model.device.tensor(seen, [1, seen.length], { dtype: "i32" });
+    const { logits } = noGrad(() => model.forward(ids));
+    const scaled = Array.from(await logits.data(), (logit) => logit / temperature);
+    const least = scaled.toSorted((a, b) => b - a)[Math.min(topK, V) - 1];
+    const shares = scaled.map((logit) => logit < least ? 0 : Math.exp(logit));
+    const sum = shares.reduce((a, b) => a + b);
+    generator.exponential(noise);
+    const scores = shares.map((share, id) => share / sum / noise[id]);
+    all.push(scores.indexOf(Math.max(...scores)));
+  }
+  return all.slice(prompt.length);
+}
+
+for (const name of ["reference", "cpu"]) {
+  Deno.test(`sampler: with the cache and beyond the block size, as nanoGPT's generate spelt out (${name})`, () =>
+    withModel(name, async (model) => {
+      const long = Array.from({ length: 20 }, (_, i) => i % V);
+      for (
+        const [prompt, options] of [
+          [[3], { maxNewTokens: 30, seed: 42 }], // from one token past the block size
+          [[1, 2, 3], { maxNewTokens: 30, seed: 7, temperature: 0.8, topK: 3 }],
+          [long.slice(0, BLOCK), { maxNewTokens: 10, seed: 7, temperature: 2, topK: 200 }], // full from the start
+          [long, { maxNewTokens: 10, seed: 1337 }], // more than the model sees
+        ] as const
+      ) {
+        assertEquals(await tokens(model, [...prompt], options), await spelledOut(model, [...prompt], options));
+      }
+    }));
+}
+
+Deno.test("sampler: samples come one after the other from one generator, and a seed is a new one", () =>
+  withModel("cpu", async (model) => {
+    const options = { maxNewTokens: 12 }, generator = new Generator(42);
+    const first = await tokens(model, [0], { ...options, generator });
+    assertEquals(first, await tokens(model, [0], { ...options, seed: 42 }));
+    const second = await tokens(model, [0], { ...options, generator });
+    assertNotEquals(second, first);
+    const skipped = new Generator(42);
+    skipped.exponential(new Float32Array(12 * V)); // V numbers a token
+    assertEquals(await tokens(model, [0], { ...options, generator: skipped }), second);
+    assertEquals(await tokens(model, [0], options), await tokens(model, [0], { ...options, seed: 1337 }));
+  }));
+
+Deno.test("sampler: temperature 0 and topK 1 take the likeliest token, and temperature 0 draws nothing", () =>
+  withModel("cpu", async (model) => {
+    const generator = new Generator(5), before = generator.getState();
+    const greedy = await tokens(model, [4], { maxNewTokens: 20, temperature: 0, generator });
+    assertEquals(generator.getState(), before);
+    assertEquals(greedy, await tokens(model, [4], { maxNewTokens: 20, topK: 1, seed: 9 }));
+    assertEquals(greedy, await tokens(model, [4], { maxNewTokens: 20, temperature: 1e-6, seed: 9 }));
+  }));
+
+Deno.test("sampler: ends at a signal and when its reader has had enough, and keeps no memory", () =>
+  withModel("cpu", async (model) => {
+    const before = model.device.memory(), controller = new AbortController(), seen: number[] = [];
+    for await (const token of generate(model, [0], { maxNewTokens: 1000, signal: controller.signal })) {
+      seen.push(token);
+      if (seen.length === 3) controller.abort();
+    }
+    assertEquals(seen.length, 3);
+    for await (const _ of generate(model, [0], { maxNewTokens: 1000 })) break;
+    assertEquals(await tokens(model, [0], { maxNewTokens: 0 }), []);
+    const { tensors, bytes } = model.device.memory();
+    assertEquals({ tensors, bytes }, { tensors: before.tensors, bytes: before.bytes });
+  }));
+
+Deno.test("sampler: dropout is off while it runs, and on again for training", () =>
+  withModel("cpu", async (model) => {
+    model.train();
+    const passes = model.noise.passes, options = { maxNewTokens: 5, seed: 1 };
+    const training = await tokens(model, [0], options);
+    assert(model.training && model.transformer.drop.training);
+    assertEquals(model.noise.passes, passes);
+    model.eval();
+    assertEquals(await tokens(model, [0], options), training);
+    assert(!model.training);
+  }));
+
+Deno.test("sampler: options out of range are refused", () =>
+  withModel("cpu", async (model) => {
+    const cases: [number[], Partial<GenerateOptions>, string][] = [
+      [[], {}, "the prompt is empty"],
+      [[0, V], {}, "the prompt has token 11, and the vocabulary ends at 10"],
+      [[-1], {}, "the prompt has token -1"],
+      [[0.5], {}, "the prompt has token 0.5"],
+      [[0], { topK: 0 }, "topK is 0; expected a whole number above 0"],
+      [[0], { topK: 1.5 }, "topK is 1.5"],
+      [[0], { temperature: -1 }, "temperature is -1; expected a number, 0 or more"],
+      [[0], { temperature: NaN }, "temperature is NaN"],
+      [[0], { temperature: Infinity }, "temperature is Infinity"],
+      [[0], { maxNewTokens: -1 }, "maxNewTokens is -1"],
+    ];
+    for (const [prompt, options, message] of cases) {
+      await assertRejects(() => tokens(model, prompt, { maxNewTokens: 1, ...options }), ConfigError, message);
+    }
+  }));

@@ -1,0 +1,115 @@
+/** Models and their tokenizers from where they are kept, and the pipeline over them. */
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { saveHuggingFace } from "../../src/checkpoint/hugging_face_save.ts";
+import { saveNanoGPT } from "../../src/checkpoint/nanogpt_save.ts";
+import { RunFolder } from "../../src/checkpoint/run_folder.ts";
+import { sources } from "../../src/checkpoint/tensors.ts";
+import { createDevice } from "../../src/device/create.ts";
+import type { Device } from "../../src/engine/device.ts";
+import { CheckpointError, ConfigError } from "../../src/errors.ts";
+import { GPT } from "../../src/gpt.ts";
+import { pipeline, setSeed } from "../../src/pretrained/pipeline.ts";
+import { loadPretrained } from "../../src/pretrained/load.ts";
+import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
+import { loadTokenizer } from "../../src/tokenizer/load.ts";
+
+const CONFIG = { vocabSize: 6, blockSize: 16, nLayer: 1, nHead: 2, nEmbd: 8 } as const;
+const VOCABULARY = { a: 0, b: 1, c: 2, d: 3, e: 4, "<|endoftext|>": 5 };
+const letters = new CharacterTokenizer([..."abcdef"]);
+
+async function withFolder(body: (folder: string, device: Device, model: GPT) => Promise<void>): Promise<void> {
+  const folder = await Deno.makeTempDir(), device = await createDevice("cpu", { threads: 1 });
+  try {
+    await body(folder, device, new GPT(CONFIG, { device, seed: 3 }).eval());
+  } finally {
+    device.close();
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+async function saveFolder(folder: string, model: GPT): Promise<void> {
+  await saveHuggingFace(model, `${folder}/hf`);
+  await Deno.writeTextFile(`${folder}/hf/vocab.json`, JSON.stringify(VOCABULARY));
+  await Deno.writeTextFile(`${folder}/hf/merges.txt`, "#version: 0.2\n");
+}
+
+const weightsOf = async (model: GPT) =>
+  Object.fromEntries(
+    await Array.fromAsync(model.namedParameters(), async ([name, weight]) => [name, await weight.data()]),
+  );
+
+Deno.test("pretrained: a run, a Hugging Face folder and a ckpt.pt give the same model", () =>
+  withFolder(async (folder, device, model) => {
+    await saveFolder(folder, model);
+    await saveNanoGPT(`${folder}/ckpt.pt`, model, { iter: 1, bestValLoss: 1.5 });
+    const description = { flags: {}, model: { ...model.config }, vocabulary: letters.toJSON() };
+    const run = await RunFolder.create(`${folder}/run`, description), tensors = sources(model.namedParameters());
+    await run.save({ iter: 1, model: tensors, optimizer: [], state: {} }, { best: true });
+    const expected = await weightsOf(model);
+    for (
+      const [path, tokenizer, text] of [["run", undefined, "abcdef"], ["hf", undefined, "abcde"], ["", letters, "f"], [
+        "ckpt.pt",
+        letters,
+        "f",
+      ]] as const
+    ) {
+      const before = device.memory().tensors, loaded = await loadPretrained(`${folder}/${path}`, { device, tokenizer });
+      assert(!loaded.model.training);
+      assertEquals(await weightsOf(loaded.model), expected, path);
+      assertEquals(loaded.tokenizer.decode(loaded.tokenizer.encode(text)), text);
+      loaded.model.dispose();
+      assertEquals(device.memory().tensors, before);
+    }
+  }));
+
+Deno.test("pretrained: what is not there, and a tokenizer of another model", () =>
+  withFolder(async (folder, device, model) => {
+    await saveFolder(folder, model);
+    await assertRejects(() => loadPretrained(`${folder}/none`, { device }), ConfigError, "expected a run folder");
+    const before = device.memory().tensors, tokenizer = new CharacterTokenizer([..."abcdefg"]);
+    const wrong = () => loadPretrained(`${folder}/hf`, { device, tokenizer });
+    await assertRejects(wrong, CheckpointError, "it has 7 tokens, and the model 6");
+    await Deno.remove(`${folder}/hf/vocab.json`);
+    await assertRejects(() => loadPretrained(`${folder}/hf`, { device }), CheckpointError, "No tokenizer in");
+    assertEquals(device.memory().tensors, before);
+  }));
+
+Deno.test("pipeline: from a folder, with the end of a text, seeds and streams", () =>
+  withFolder(async (folder, device, model) => {
+    await saveFolder(folder, model);
+    const own = device.memory().tensors, generator = await pipeline("text-generation", `${folder}/hf`, { device });
+    const options = { maxNewTokens: 40, numReturnSequences: 4, temperature: 1 };
+    setSeed(5);
+    const texts = await generator("ab", options);
+    assertEquals(texts.length, 4);
+    assert(texts.every(({ generatedText }) => /^ab[a-e]*$/.test(generatedText))); // the end is no text
+    assert(texts.some(({ generatedText }) => generatedText.length < 42), "one of them ends before it is full");
+    const next = await generator("ab", options);
+    assert(JSON.stringify(next) !== JSON.stringify(texts), "the generator goes on");
+    setSeed(5);
+    assertEquals(await generator("ab", options), texts);
+    assertEquals(await generator("ab", { ...options, seed: 5 }), texts);
+    assertEquals(await generator(["ab"], { ...options, seed: 5 }), [texts]);
+    const rest = texts.map(({ generatedText }) => ({ generatedText: generatedText.slice(2) }));
+    assertEquals(await generator("ab", { ...options, seed: 5, returnFullText: false }), rest);
+    // An empty prompt is the end of the text before.
+    const end = await loadTokenizer(`${folder}/hf`), start = { maxNewTokens: 3, doSample: false };
+    assertEquals(await generator("", start), await generator("<|endoftext|>", { ...start, returnFullText: false }));
+    assertEquals([...end.encode("<|endoftext|>", { allowedSpecial: "all" })], [5]);
+
+    const one = { maxNewTokens: 9, seed: 8 }, [{ generatedText }] = await generator("cd", one);
+    const pieces = await Array.fromAsync(generator.stream("cd", one));
+    assertEquals(pieces.join(""), generatedText);
+    assertEquals(pieces[0], "cd");
+    const stop = generatedText.slice(4, 6), stopped = await generator("cd", { ...one, stopStrings: stop });
+    assertEquals(stopped[0].generatedText, `cd${generatedText.slice(2).split(stop)[0]}`);
+    await assertRejects(() => Array.fromAsync(generator.stream("cd", options)), ConfigError, "a stream is of one text");
+    await assertRejects(() => generator("cd", { maxLength: 2 }), ConfigError, "the prompt alone has 2 tokens");
+    await assertRejects(() => generator("cd", { maxLength: 5, maxNewTokens: 3 }), ConfigError, "both given");
+    // deno-lint-ignore no-explicit-any
+    await assertRejects(() => pipeline("fill-mask" as any, `${folder}/hf`), ConfigError, "only for text-generation");
+    const before = device.memory().tensors;
+    generator.close();
+    assert(device.memory().tensors < before && !device.closed, "the model is the pipeline's own, the device is not");
+    assertEquals(device.memory().tensors, own);
+  }));
