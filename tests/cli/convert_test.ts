@@ -4,7 +4,7 @@ import { SafetensorsFile } from "../../src/files/safetensors.ts";
 import { inFolder } from "../testing.ts";
 
 const root = new URL("../../", import.meta.url);
-const theirs = new URL("golden/hugging_face/f32", import.meta.url).pathname; // transformers has made it
+const theirs = new URL("../golden/hugging_face/f32", import.meta.url).pathname; // transformers has made it
 
 async function run(name: "convert" | "train" | "sample", ...args: string[]) {
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
