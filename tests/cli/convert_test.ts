@@ -103,7 +103,7 @@ Deno.test("convert: what cannot be is refused in words, and leaves nothing", () 
   inFolder(async (folder) => {
     await Deno.mkdir(`${folder}/full`);
     await Deno.writeTextFile(`${folder}/full/file`, "");
-    const ckpt = new URL("golden/torch_files/ckpt.pt", import.meta.url).pathname, to = `${folder}/to`;
+    const ckpt = new URL("../golden/torch_files/ckpt.pt", import.meta.url).pathname, to = `${folder}/to`;
     const cases: [number, string, string[]][] = [
       [2, "convert takes two names, FROM and TO: deno task convert out out/ckpt.pt", [theirs]],
       [2, `No model "${folder}/none"`, [`${folder}/none`, to]],
