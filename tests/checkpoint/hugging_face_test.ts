@@ -11,7 +11,7 @@ import { CheckpointError, ConfigError, DeviceError } from "../../src/errors.ts";
 import { GPT } from "../../src/gpt.ts";
 import { assertClose, inFolder } from "../testing.ts";
 
-const saved = new URL("golden/hugging_face", import.meta.url).pathname;
+const saved = new URL("../golden/hugging_face", import.meta.url).pathname;
 const device = await CpuDevice.create({ threads: 1, guards: true });
 
 /** A copy of one of the saved folders, in which `change` may change files. */

@@ -22,7 +22,7 @@ import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
 import { Trainer } from "../../src/train/trainer.ts";
 import { inFolder } from "../testing.ts";
 
-const CKPT = new URL("golden/torch_files/ckpt.pt", import.meta.url).pathname;
+const CKPT = new URL("../golden/torch_files/ckpt.pt", import.meta.url).pathname;
 
 const names = async (folder: string) => (await Array.fromAsync(Deno.readDir(folder), ({ name }) => name)).sort();
 
