@@ -1,4 +1,4 @@
-/** `deno task eval`: how well a model foresees a text, by perplexity and bits per byte. */
+/** `deno task eval`: how well a model predicts a text, by perplexity and bits per byte. */
 import { readText } from "../data/load_text.ts";
 import { createDevice } from "../device/create.ts";
 import { ConfigError } from "../errors.ts";
@@ -26,8 +26,7 @@ export const evalCommand = command({
   name: "eval",
   flags: evalFlags,
   help: {
-    does:
-      "Tells how well a model foresees a text: perplexity, as transformers' documentation computes it, and bits per byte.",
+    does: "Tells how well a model predicts a text: perplexity, with each token judged once, and bits per byte.",
     usage: "--input=FILE",
   },
   async run({ values, progress, interruption }) {
@@ -64,7 +63,9 @@ export const evalCommand = command({
 });
 
 /** What came out, a line each. */
-export function table({ perplexity, loss, bitsPerByte, tokens, bytes }: TextEvaluation): string[] {
+export function table(
+  { perplexity, loss, bitsPerByte, tokens, bytes }: Omit<TextEvaluation, "transformersPerplexity">,
+): string[] {
   const rows = [
     ["perplexity", perplexity.toFixed(4)],
     ["loss", `${loss.toFixed(4)} nats a token`],
