@@ -8,6 +8,7 @@ import { exists, type OpenFile, syncDirectory } from "../files/files.ts";
 import { NanoGPTFile } from "./nanogpt.ts";
 import { writeNanoGPT } from "./nanogpt_save.ts";
 import { RunFolder } from "./run_folder.ts";
+import { finite } from "./tensors.ts";
 import { SafetensorsFile, type TensorSource } from "../files/safetensors.ts";
 
 /** train.py's settings that hold here too; its others, and ours, say on what machine it ran and where its files were. */
@@ -100,9 +101,9 @@ async function checkFree(path: string): Promise<void> {
 }
 
 function sourcesOf(file: SafetensorsFile): [string, TensorSource][] {
-  return [...file.tensors].map((
-    [name, { dtype, shape }],
-  ) => [name, { dtype, shape, data: () => file.readTensor(name) }]);
+  return [...file.tensors].map(([name, { dtype, shape }]) => {
+    return [name, { dtype, shape, data: async () => finite(await file.readTensor(name), file.path, name) }];
+  });
 }
 
 /** The state of an optimizer that has made no step. */

@@ -108,9 +108,10 @@ export class InputFile implements Disposable {
       let count = 0;
       try {
         await this.#file.seek(at, Deno.SeekMode.Start);
-        for (let more; count < bytes.length; count += more) {
-          more = await this.#file.read(bytes.subarray(count));
+        while (count < bytes.length) {
+          const more = await this.#file.read(bytes.subarray(count));
           if (more === null) break;
+          count += more;
         }
       } catch (error) {
         throw new CheckpointError(`Cannot read ${this.path}: ${reason(error)}`);
