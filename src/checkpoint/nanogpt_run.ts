@@ -60,15 +60,18 @@ export async function runToNanoGPT(
 export async function nanoGPTToRun(
   path: string,
   run: string,
-  { vocabulary, flags = {}, open }: {
+  { vocabulary, flags = {}, open, onNote = () => {} }: {
     vocabulary: Readonly<Record<string, unknown>>;
     flags?: Readonly<Record<string, unknown>>;
     open?: OpenFile;
+    /** Takes a line for the user, without a newline, when something is worth knowing. */
+    onNote?: (line: string) => void;
   },
 ): Promise<void> {
-  using file = await NanoGPTFile.open(path);
+  using file = await NanoGPTFile.open(path, { onNote });
   const { config, iter, bestValLoss } = file, weights = file.weights();
-  const optimizer = await file.optimizer() ?? { steps: 0, tensors: zeros(weights) };
+  const stored = await file.optimizer(), optimizer = stored ?? { steps: 0, tensors: zeros(weights) };
+  if (!stored) onNote(`${path} holds no optimizer state: AdamW's moments begin at zero`);
   const { blockSize: block_size, nLayer: n_layer, nHead: n_head, nEmbd: n_embd, dropout, bias } = config;
   const all = { ...kept(file.flags), block_size, n_layer, n_head, n_embd, dropout, bias, ...flags };
 

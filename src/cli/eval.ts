@@ -8,11 +8,19 @@ import { Profile } from "../engine/profile.ts";
 import { command, runCommand } from "./command.ts";
 import { int, text, toggle } from "./flags.ts";
 import { count, duration, type Progress, rate, share } from "./progress.ts";
-import { checkPermission, deviceFlags, PRETRAINED, reportDownload, weightsFlag } from "./shared_flags.ts";
+import {
+  checkPermission,
+  checkpointFlag,
+  deviceFlags,
+  PRETRAINED,
+  reportDownload,
+  weightsFlag,
+} from "./shared_flags.ts";
 
 export const evalFlags = {
-  init_from: text("resume", `resume: the best checkpoint in out_dir; or ${PRETRAINED}`),
+  init_from: text("resume", `resume: the run in out_dir; or ${PRETRAINED}`),
   out_dir: text("out", "the run folder whose model is evaluated"),
+  ...checkpointFlag,
   input: text("", "the text file (UTF-8)"),
   tokenizer: text("", "instead of the model's own: gpt2, cl100k_base, o200k_base, or a folder"),
   max_length: int(0, "tokens in a window; 0 is the model's block size", { min: 0 }),
@@ -40,6 +48,7 @@ export const evalCommand = command({
       device,
       tokenizer,
       weights: values.weights,
+      checkpoint: values.checkpoint,
       onNote,
       onProgress: reportDownload(progress),
     });
