@@ -4,13 +4,14 @@ import { CheckpointError, ConfigError, DeviceError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
 import type { NumberArray } from "../kernel.ts";
 import { launch } from "../engine/launch.ts";
-import { toHuggingFaceTokenizer } from "../tokenizer/to_hugging_face.ts";
+import { loadTokenizer } from "../tokenizer/load.ts";
+import { specialIds, toHuggingFaceTokenizer } from "../tokenizer/to_hugging_face.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { reason } from "../files/reason.ts";
 import { sizeOf, Tensor } from "../engine/tensor.ts";
-import { exists, type OpenFile, syncDirectory, writeJson } from "../files/files.ts";
+import { exists, type OpenFile, readJson, syncDirectory, writeJson } from "../files/files.ts";
 import { CONV1D, parametersOf } from "./hugging_face.ts";
-import { generationConfig, toHuggingFaceConfig } from "./hugging_face_config.ts";
+import { toHuggingFaceConfig, tokenIds } from "./hugging_face_config.ts";
 import { type TensorSource, writeSafetensors } from "../files/safetensors.ts";
 
 /** What PyTorch calls the types that weights are saved in, and how many bytes an element takes. */
@@ -33,7 +34,7 @@ export interface SaveHuggingFaceOptions {
   readonly dtype?: keyof typeof TYPES;
   /** Bytes of weights from which on there are several files and an index; default 50e9, as in transformers. */
   readonly maxShardSize?: number;
-  /** A folder whose vocabulary, as far as it has one, is copied beside the weights. */
+  /** A folder whose vocabulary, as far as it has one, is copied beside the weights, with the ids at which a text ends. */
   readonly vocabularyFrom?: string;
   /** A tokenizer to write instead: one of characters, or of byte pairs with GPT-2's pattern. */
   readonly tokenizer?: Tokenizer;
@@ -67,8 +68,10 @@ export async function saveHuggingFace(model: GPT, path: string, options: SaveHug
   const partial = `${target}.${crypto.randomUUID()}.part`;
   try {
     await Deno.mkdir(partial, { recursive: true });
-    await writeJson(`${partial}/config.json`, toHuggingFaceConfig(model.config, type.torch), open);
-    await writeJson(`${partial}/generation_config.json`, generationConfig(model.config), open);
+    const { config, generation } = await endsOf(vocabularyFrom, tokenizer);
+    const contents = toHuggingFaceConfig(model.config, { dtype: type.torch, ids: config });
+    await writeJson(`${partial}/config.json`, contents, open);
+    await writeJson(`${partial}/generation_config.json`, { _from_model_config: true, ...generation }, open);
     await writeShards(partial, weightsOf(model, dtype), { limit: maxShardSize, bytes: type.bytes, open });
     for (const [name, contents] of vocabulary) await writeJson(`${partial}/${name}`, contents, open);
     if (vocabularyFrom !== undefined) await copyVocabulary(vocabularyFrom, partial);
@@ -81,6 +84,24 @@ export async function saveHuggingFace(model: GPT, path: string, options: SaveHug
       ? error
       : new CheckpointError(`Cannot write ${path}: ${reason(error)}`);
   }
+}
+
+type Ids = Readonly<Record<string, unknown>>;
+
+/**
+ * The ids at which transformers begins, ends and pads a text, for both configs: those of the folder that the vocabulary is from,
+ * else the tokenizer's, else null, for another default would end texts at a word.
+ */
+async function endsOf(folder: string | undefined, tokenizer?: Tokenizer): Promise<{ config: Ids; generation: Ids }> {
+  const read = async (name: string) =>
+    folder !== undefined && await exists(`${folder}/${name}`)
+      ? tokenIds(await readJson(`${folder}/${name}`))
+      : undefined;
+  const own = await read("config.json"), generation = await read("generation_config.json");
+  const from = tokenizer ??
+    (own || folder === undefined ? undefined : await loadTokenizer(folder).catch(() => undefined));
+  const config = own ?? specialIds(from);
+  return { config, generation: generation ?? config };
 }
 
 async function checkFree(path: string): Promise<void> {
