@@ -9,7 +9,7 @@ import { specialIds, toHuggingFaceTokenizer } from "../tokenizer/to_hugging_face
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { reason } from "../files/reason.ts";
 import { sizeOf, Tensor } from "../engine/tensor.ts";
-import { exists, type OpenFile, readJson, syncDirectory, writeJson } from "../files/files.ts";
+import { createFolder, exists, type OpenFile, readJson, writeJson } from "../files/files.ts";
 import { CONV1D, parametersOf } from "./hugging_face.ts";
 import { toHuggingFaceConfig, tokenIds } from "./hugging_face_config.ts";
 import { type TensorSource, writeSafetensors } from "../files/safetensors.ts";
@@ -63,23 +63,17 @@ export async function saveHuggingFace(model: GPT, path: string, options: SaveHug
   if (!Object.hasOwn(TYPES, dtype)) throw new ConfigError(`dtype is ${dtype}; expected one of ${Object.keys(TYPES)}`);
   if (!(maxShardSize > 0)) throw new ConfigError(`maxShardSize is ${maxShardSize}; expected a number of bytes above 0`);
   const vocabulary = Object.entries(tokenizer ? toHuggingFaceTokenizer(tokenizer) : {});
-  const target = path.replace(/[/\\]+$/, "");
-  await checkFree(target);
-  const partial = `${target}.${crypto.randomUUID()}.part`;
   try {
-    await Deno.mkdir(partial, { recursive: true });
-    const { config, generation } = await endsOf(vocabularyFrom, tokenizer);
-    const contents = toHuggingFaceConfig(model.config, { dtype: type.torch, ids: config });
-    await writeJson(`${partial}/config.json`, contents, open);
-    await writeJson(`${partial}/generation_config.json`, { _from_model_config: true, ...generation }, open);
-    await writeShards(partial, weightsOf(model, dtype), { limit: maxShardSize, bytes: type.bytes, open });
-    for (const [name, contents] of vocabulary) await writeJson(`${partial}/${name}`, contents, open);
-    if (vocabularyFrom !== undefined) await copyVocabulary(vocabularyFrom, partial);
-    await syncDirectory(partial);
-    if (await exists(target)) await Deno.remove(target); // empty, or this throws
-    await Deno.rename(partial, target);
+    await createFolder(path, async (partial) => {
+      const { config, generation } = await endsOf(vocabularyFrom, tokenizer);
+      const contents = toHuggingFaceConfig(model.config, { dtype: type.torch, ids: config });
+      await writeJson(`${partial}/config.json`, contents, open);
+      await writeJson(`${partial}/generation_config.json`, { _from_model_config: true, ...generation }, open);
+      await writeShards(partial, weightsOf(model, dtype), { limit: maxShardSize, bytes: type.bytes, open });
+      for (const [name, contents] of vocabulary) await writeJson(`${partial}/${name}`, contents, open);
+      if (vocabularyFrom !== undefined) await copyVocabulary(vocabularyFrom, partial);
+    });
   } catch (error) {
-    await Deno.remove(partial, { recursive: true }).catch(() => {});
     throw error instanceof CheckpointError || error instanceof DeviceError
       ? error
       : new CheckpointError(`Cannot write ${path}: ${reason(error)}`);
@@ -102,13 +96,6 @@ async function endsOf(folder: string | undefined, tokenizer?: Tokenizer): Promis
     (own || folder === undefined ? undefined : await loadTokenizer(folder).catch(() => undefined));
   const config = own ?? specialIds(from);
   return { config, generation: generation ?? config };
-}
-
-async function checkFree(path: string): Promise<void> {
-  if (!await exists(path)) return;
-  const { isDirectory } = await Deno.stat(path);
-  const empty = isDirectory && (await Array.fromAsync(Deno.readDir(path))).length === 0;
-  if (!empty) throw new CheckpointError(`${path} is there already: name another folder, or remove it`);
 }
 
 type Weight = readonly [name: string, tensor: TensorSource];
