@@ -10,7 +10,8 @@ import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { reason } from "../files/reason.ts";
 import { sizeOf, Tensor } from "../engine/tensor.ts";
 import { createFolder, exists, type OpenFile, readJson, writeJson } from "../files/files.ts";
-import { CONV1D, parametersOf } from "./hugging_face.ts";
+import { CONV1D } from "./hugging_face.ts";
+import { shapesOf } from "./nanogpt_model.ts";
 import { toHuggingFaceConfig, tokenIds } from "./hugging_face_config.ts";
 import { type TensorSource, writeSafetensors } from "../files/safetensors.ts";
 
@@ -103,7 +104,7 @@ type Weight = readonly [name: string, tensor: TensorSource];
 /** GPT2LMHeadModel's tensors, each read from the device when it is its turn. */
 function weightsOf(model: GPT, dtype: keyof typeof TYPES): Weight[] {
   const parameters = new Map(model.namedParameters());
-  return parametersOf({ ...model.config, bias: true }, model.device).map(([name, shape]) => {
+  return [...shapesOf({ ...model.config, bias: true })].map(([name, shape]): Weight => {
     const stored = CONV1D.test(name) ? shape.toReversed() : shape, parameter = parameters.get(name);
     const data = async () => {
       if (!parameter) return new Float32Array(sizeOf(shape));
