@@ -12,6 +12,7 @@ import { exists, type OpenFile, syncDirectory, writeJson } from "../files/files.
 import { CONV1D, parametersOf } from "./hugging_face.ts";
 import { generationConfig, toHuggingFaceConfig } from "./hugging_face_config.ts";
 import { type TensorSource, writeSafetensors } from "../files/safetensors.ts";
+import { system } from "../files/system.ts";
 
 /** What PyTorch calls the types that weights are saved in, and how many bytes an element takes. */
 const TYPES = {
@@ -66,17 +67,17 @@ export async function saveHuggingFace(model: GPT, path: string, options: SaveHug
   await checkFree(target);
   const partial = `${target}.${crypto.randomUUID()}.part`;
   try {
-    await Deno.mkdir(partial, { recursive: true });
+    await system.mkdir(partial, { recursive: true });
     await writeJson(`${partial}/config.json`, toHuggingFaceConfig(model.config, type.torch), open);
     await writeJson(`${partial}/generation_config.json`, generationConfig(model.config), open);
     await writeShards(partial, weightsOf(model, dtype), { limit: maxShardSize, bytes: type.bytes, open });
     for (const [name, contents] of vocabulary) await writeJson(`${partial}/${name}`, contents, open);
     if (vocabularyFrom !== undefined) await copyVocabulary(vocabularyFrom, partial);
     await syncDirectory(partial);
-    if (await exists(target)) await Deno.remove(target); // empty, or this throws
-    await Deno.rename(partial, target);
+    if (await exists(target)) await system.remove(target); // empty, or this throws
+    await system.rename(partial, target);
   } catch (error) {
-    await Deno.remove(partial, { recursive: true }).catch(() => {});
+    await system.remove(partial, { recursive: true }).catch(() => {});
     throw error instanceof CheckpointError || error instanceof DeviceError
       ? error
       : new CheckpointError(`Cannot write ${path}: ${reason(error)}`);
@@ -85,8 +86,8 @@ export async function saveHuggingFace(model: GPT, path: string, options: SaveHug
 
 async function checkFree(path: string): Promise<void> {
   if (!await exists(path)) return;
-  const { isDirectory } = await Deno.stat(path);
-  const empty = isDirectory && (await Array.fromAsync(Deno.readDir(path))).length === 0;
+  const { isDirectory } = await system.stat(path);
+  const empty = isDirectory && (await Array.fromAsync(system.readDir(path))).length === 0;
   if (!empty) throw new CheckpointError(`${path} is there already: name another folder, or remove it`);
 }
 
@@ -162,6 +163,6 @@ async function writeShards(
 
 async function copyVocabulary(from: string, to: string): Promise<void> {
   for (const name of VOCABULARY) {
-    if (await exists(`${from}/${name}`)) await Deno.copyFile(`${from}/${name}`, `${to}/${name}`);
+    if (await exists(`${from}/${name}`)) await system.copyFile(`${from}/${name}`, `${to}/${name}`);
   }
 }

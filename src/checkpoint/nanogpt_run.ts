@@ -9,6 +9,7 @@ import { NanoGPTFile } from "./nanogpt.ts";
 import { writeNanoGPT } from "./nanogpt_save.ts";
 import { RunFolder } from "./run_folder.ts";
 import { SafetensorsFile, type TensorSource } from "../files/safetensors.ts";
+import { system } from "../files/system.ts";
 
 /** train.py's settings that hold here too; its others, and ours, say on what machine it ran and where its files were. */
 const KEPT = [
@@ -79,11 +80,11 @@ export async function nanoGPTToRun(
     const drawn = { generator: null, offsets: [], dropoutPasses: 0 };
     const state = { iter, evaluated: false, bestValLoss, ...drawn, optimizerSteps: optimizer.steps };
     await folder.save({ iter, model: weights, optimizer: optimizer.tensors, state }, { best: bestValLoss !== null });
-    if (await exists(target)) await Deno.remove(target); // empty
-    await Deno.rename(partial, target);
+    if (await exists(target)) await system.remove(target); // empty
+    await system.rename(partial, target);
     await syncDirectory(target.replace(/[^/\\]*$/, "") || ".");
   } catch (error) {
-    await Deno.remove(partial, { recursive: true }).catch(() => {});
+    await system.remove(partial, { recursive: true }).catch(() => {});
     const why = reason(error).replaceAll(partial, target).replace(/; this run has no earlier one$/, "");
     throw new CheckpointError(`Cannot make a run of ${path}: ${why}`);
   }
@@ -95,7 +96,7 @@ const kept = (flags: Readonly<Record<string, unknown>>): Record<string, unknown>
 /** @throws {CheckpointError} when something is there that a run would overwrite */
 async function checkFree(path: string): Promise<void> {
   if (!await exists(path)) return;
-  const contents = await Array.fromAsync(Deno.readDir(path)).catch(() => [undefined]); // a file
+  const contents = await Array.fromAsync(system.readDir(path)).catch(() => [undefined]); // a file
   if (contents.length > 0) throw new CheckpointError(`${path} is there, and is left as it is: name a new folder`);
 }
 

@@ -5,8 +5,9 @@
  */
 import { CheckpointError } from "../errors.ts";
 import { reason } from "./reason.ts";
+import { codeOf, system, type SystemFile } from "./system.ts";
 
-/** What is used of an open file; `Deno.FsFile` is one. */
+/** What is used of an open file; a {@linkcode SystemFile} is one. */
 export interface OutputFile {
   /** May take fewer bytes than there are; returns how many it took. */
   write(bytes: Uint8Array): Promise<number>;
@@ -18,7 +19,7 @@ export interface OutputFile {
 /** Creates a file, or empties the one that is there. */
 export type OpenFile = (path: string) => Promise<OutputFile>;
 
-export const createFile: OpenFile = (path) => Deno.open(path, { write: true, create: true, truncate: true });
+export const createFile: OpenFile = (path) => system.open(path, { write: true, create: true, truncate: true });
 
 export async function writeAll(file: OutputFile, bytes: Uint8Array): Promise<void> {
   for (let at = 0; at < bytes.length;) at += await file.write(bytes.subarray(at));
@@ -53,9 +54,9 @@ export async function replaceFile(
   const beside = `${path}.new`;
   try {
     await writeFile(beside, parts, open);
-    await Deno.rename(beside, path);
+    await system.rename(beside, path);
   } catch (error) {
-    await Deno.remove(beside).catch(() => {});
+    await system.remove(beside).catch(() => {});
     if (error instanceof TypeError) throw error; // not the disk's fault
     throw new CheckpointError(`Cannot write ${path}: ${reason(error)}`);
   }
@@ -67,9 +68,9 @@ export function writeJson(path: string, value: unknown, open?: OpenFile): Promis
 }
 
 /** @throws {CheckpointError} when the file is missing or unreadable */
-export async function openToRead(path: string): Promise<Deno.FsFile> {
+export async function openToRead(path: string): Promise<SystemFile> {
   try {
-    return await Deno.open(path);
+    return await system.open(path);
   } catch (error) {
     throw new CheckpointError(`Cannot read ${path}: ${reason(error)}`);
   }
@@ -79,7 +80,7 @@ export async function openToRead(path: string): Promise<Deno.FsFile> {
 export async function readJson(path: string): Promise<Record<string, unknown>> {
   let bytes;
   try {
-    bytes = await Deno.readFile(path);
+    bytes = await system.readFile(path);
   } catch (error) {
     throw new CheckpointError(`Cannot read ${path}: ${reason(error)}`);
   }
@@ -96,7 +97,7 @@ export async function readJson(path: string): Promise<Record<string, unknown>> {
 /** A new or renamed name survives a power cut only when its directory is on the disk too. */
 export async function syncDirectory(path: string): Promise<void> {
   try {
-    using directory = await Deno.open(path);
+    using directory = await system.open(path);
     await directory.sync();
   } catch {
     // Windows opens no directories, and keeps their order itself.
@@ -105,10 +106,10 @@ export async function syncDirectory(path: string): Promise<void> {
 
 export async function exists(path: string): Promise<boolean> {
   try {
-    await Deno.lstat(path);
+    await system.lstat(path);
     return true;
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return false;
+    if (["ENOENT", "ENOTDIR"].includes(codeOf(error) ?? "")) return false;
     throw new CheckpointError(`Cannot look at ${path}: ${reason(error)}`);
   }
 }

@@ -15,6 +15,7 @@ import { sizeOf } from "../engine/tensor.ts";
 import { type OpenFile, openToRead, writeFile } from "./files.ts";
 import { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from "../engine/half.ts";
 import { byteLength, MAX_HEADER, parseHeader, type TensorInfo, type TensorType } from "./safetensors_header.ts";
+import type { SystemFile } from "./system.ts";
 
 export type { TensorInfo, TensorType };
 
@@ -98,7 +99,7 @@ async function* parts(header: string, entries: readonly Entry[]): AsyncGenerator
  * ```
  */
 export class SafetensorsFile implements WeightsFile {
-  readonly #file: Deno.FsFile;
+  readonly #file: SystemFile;
   readonly #start: number;
   /** Of the reads so far: each moves the file's only position. */
   #last: Promise<void> = Promise.resolve();
@@ -108,7 +109,7 @@ export class SafetensorsFile implements WeightsFile {
     /** In the order of the header. */
     readonly tensors: ReadonlyMap<string, TensorInfo>,
     readonly metadata: Readonly<Record<string, string>>,
-    file: Deno.FsFile,
+    file: SystemFile,
     start: number,
   ) {
     this.#file = file;
@@ -173,7 +174,7 @@ export class SafetensorsFile implements WeightsFile {
   /** Fills `bytes` with those of the tensor from `begin` on, when the reads before are done. */
   #read(name: string, begin: number, bytes: Uint8Array): Promise<void> {
     const read = async () => {
-      await this.#file.seek(this.#start + this.tensors.get(name)!.begin + begin, Deno.SeekMode.Start);
+      await this.#file.seek(this.#start + this.tensors.get(name)!.begin + begin, 0);
       if (await fill(this.#file, bytes) < bytes.length) throw new CheckpointError(`${this.path} ends within ${name}`);
     };
     return this.#last = this.#last.then(read, read);
@@ -188,7 +189,7 @@ export class SafetensorsFile implements WeightsFile {
 }
 
 /** Reads until `bytes` is full or the file ends; returns how many were read. */
-async function fill(file: Deno.FsFile, bytes: Uint8Array): Promise<number> {
+async function fill(file: SystemFile, bytes: Uint8Array): Promise<number> {
   let at = 0;
   while (at < bytes.length) {
     const count = await file.read(bytes.subarray(at));

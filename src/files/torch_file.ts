@@ -17,6 +17,7 @@ import type { TensorArray, WeightsFile } from "./safetensors.ts";
 import { shown } from "./shown.ts";
 import { readStructure, STORAGES, TorchTensor, type TorchType } from "./torch_structure.ts";
 import { ZipFile } from "./zip.ts";
+import { system } from "./system.ts";
 
 /** Elements of an expanded view, which may have more than its storage. */
 const MAX_EXPANDED = 2 ** 24;
@@ -136,7 +137,7 @@ export class TorchFile implements WeightsFile {
 
 async function isLegacy(path: string): Promise<boolean> {
   try {
-    using file = await Deno.open(path);
+    using file = await system.open(path);
     const head = new Uint8Array(LEGACY.length);
     return await file.read(head) === head.length && LEGACY.every((byte, i) => head[i] === byte);
   } catch {

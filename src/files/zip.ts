@@ -13,16 +13,16 @@ import { CheckpointError } from "../errors.ts";
 import { reason } from "./reason.ts";
 import { openToRead } from "./files.ts";
 import { decode, DEFLATED, ENCRYPTED, type Entry, fill, readDirectory, type ZipEntry } from "./zip_directory.ts";
+import type { Crc32 } from "./zip_writer.ts";
+import { builtin, type SystemFile } from "./system.ts";
 
 /** Bytes; what is inflated is in memory whole. */
 const MAX_INFLATED = 2 ** 30;
 const LOCAL = 0x04034b50;
 
-type Crc32 = (bytes: Uint8Array, value?: number) => number;
-
 /** A zip archive, open for reading. */
 export class ZipFile implements Disposable {
-  readonly #file: Deno.FsFile;
+  readonly #file: SystemFile;
   readonly #crc32: Crc32;
   /** The record that was inflated last: it may be asked for piece by piece. */
   #inflated: { readonly entry: Entry; readonly bytes: Uint8Array<ArrayBuffer> } | undefined;
@@ -30,7 +30,7 @@ export class ZipFile implements Disposable {
   private constructor(
     readonly path: string,
     readonly entries: ReadonlyMap<string, ZipEntry>,
-    file: Deno.FsFile,
+    file: SystemFile,
     crc32: Crc32,
   ) {
     this.#file = file;
@@ -39,7 +39,7 @@ export class ZipFile implements Disposable {
 
   /** @throws {CheckpointError} when the file is missing, truncated, no zip archive, or one that does not add up */
   static async open(path: string): Promise<ZipFile> {
-    const { crc32 } = await import("node:zlib"); // eight times as fast as a table in TypeScript
+    const { crc32 } = builtin<{ crc32: Crc32 }>("node:zlib"); // eight times as fast as a table in TypeScript
     const file = await openToRead(path);
     try {
       return new ZipFile(path, await readDirectory(path, file), file, crc32);

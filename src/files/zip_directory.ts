@@ -1,6 +1,7 @@
 /** The directory of a zip archive: read at once, and refused where it does not add up. See zip.ts. */
 import { CheckpointError } from "../errors.ts";
 import { shown } from "./shown.ts";
+import type { SystemFile } from "./system.ts";
 
 /** Deflate makes at most so many bytes of one. */
 const MAX_RATIO = 1032;
@@ -36,8 +37,8 @@ export interface Entry extends ZipEntry {
 }
 
 /** Reads from `at` until `bytes` is full or the file ends; returns how many were read. */
-export async function fill(file: Deno.FsFile, at: number, bytes: Uint8Array): Promise<number> {
-  await file.seek(at, Deno.SeekMode.Start);
+export async function fill(file: SystemFile, at: number, bytes: Uint8Array): Promise<number> {
+  await file.seek(at, 0);
   let count = 0;
   while (count < bytes.length) {
     const more = await file.read(bytes.subarray(count));
@@ -47,7 +48,7 @@ export async function fill(file: Deno.FsFile, at: number, bytes: Uint8Array): Pr
   return count;
 }
 
-export async function readDirectory(path: string, file: Deno.FsFile): Promise<Map<string, Entry>> {
+export async function readDirectory(path: string, file: SystemFile): Promise<Map<string, Entry>> {
   const refuse = (why: string) => new CheckpointError(`${path} is damaged: ${why}`);
   const { begin, end, count } = await findDirectory(path, file, refuse);
   if (end - begin > MAX_DIRECTORY) throw refuse(`its directory has ${end - begin} bytes`);
@@ -86,7 +87,7 @@ export async function readDirectory(path: string, file: Deno.FsFile): Promise<Ma
 }
 
 /** The end record is the last thing in a file but for a comment; the 64-bit one, where there is one, stands before it. */
-async function findDirectory(path: string, file: Deno.FsFile, refuse: (why: string) => CheckpointError) {
+async function findDirectory(path: string, file: SystemFile, refuse: (why: string) => CheckpointError) {
   const { size } = await file.stat(), tail = new Uint8Array(Math.min(size, 22 + 0xffff));
   const start = size - tail.length, view = new DataView(tail.buffer);
   await fill(file, start, tail);
