@@ -10,9 +10,9 @@ import { createDevice } from "../device/create.ts";
 import { CheckpointError, ConfigError } from "../errors.ts";
 import { loadPretrained, nanoGPTVocabulary } from "../pretrained/load.ts";
 import { loadTokenizer } from "../tokenizer/load.ts";
-import { runCommand, taskCommand } from "./command.ts";
-import { choice, describeFlags, fallbacks, float, parseCommandLine, text, type Values } from "./flags.ts";
-import { Progress } from "./progress.ts";
+import { command, runCommand, taskCommand } from "./command.ts";
+import { choice, float, text, type Values } from "./flags.ts";
+import type { Progress } from "./progress.ts";
 import { PRETRAINED, reportDownload } from "./shared_flags.ts";
 
 export const convertFlags = {
@@ -29,35 +29,32 @@ type ConvertValues = Values<typeof convertFlags>;
 
 const TYPES = { float32: "F32", float16: "F16", bfloat16: "BF16" } as const;
 
-export async function convert(args: string[]): Promise<number> {
-  const { given, words, help } = parseCommandLine(convertFlags, args),
-    values = { ...fallbacks(convertFlags), ...given };
-  if (help) {
-    console.log(convertHelp(values));
-    return 0;
-  }
-  if (words.length !== 2) {
-    throw new ConfigError(`convert takes two names, FROM and TO: ${taskCommand("convert", ["out", "out/ckpt.pt"])}`);
-  }
-  const [from, to] = words, isRun = await exists(`${from}/run.json`), progress = new Progress();
-  const checkpoint = from.endsWith(".pt") ? from : await exists(`${from}/ckpt.pt`) ? `${from}/ckpt.pt` : undefined;
-  const format = values.format !== "auto"
-    ? values.format
-    : to.endsWith(".pt")
-    ? "nanogpt"
-    : checkpoint && !isRun
-    ? "run"
-    : "hugging_face";
-  try {
+export const convert = command({
+  name: "convert",
+  flags: convertFlags,
+  words: { takes: "two names, FROM and TO", example: ["out", "out/ckpt.pt"] },
+  help: {
+    does: "Turns a model into another program's format. FROM stays as it is; TO must not be there, but for a ckpt.pt.",
+    usage: "FROM TO",
+    notes: `FROM is ${PRETRAINED}. Between a run and a ckpt.pt the optimizer's
+state and the iteration come along. `,
+  },
+  async run({ values, words: [from, to], progress }) {
+    const isRun = await exists(`${from}/run.json`);
+    const checkpoint = from.endsWith(".pt") ? from : await exists(`${from}/ckpt.pt`) ? `${from}/ckpt.pt` : undefined;
+    const format = values.format !== "auto"
+      ? values.format
+      : to.endsWith(".pt")
+      ? "nanogpt"
+      : checkpoint && !isRun
+      ? "run"
+      : "hugging_face";
     if (format === "run") await toRun(isRun ? undefined : checkpoint, to, values);
     else if (format === "nanogpt" && isRun) await runToNanoGPT(from, to, values);
     else await throughModel(from, to, { ...values, format, progress });
     progress.line(`${from} → ${to}`);
-    return 0;
-  } finally {
-    progress.end();
-  }
-}
+  },
+});
 
 /** From file to file, with the optimizer's state. */
 async function toRun(checkpoint: string | undefined, to: string, { tokenizer: named }: ConvertValues): Promise<void> {
@@ -106,17 +103,6 @@ async function throughModel(
   } finally {
     device.close();
   }
-}
-
-function convertHelp(values: ConvertValues): string {
-  return `Turns a model into another program's format. FROM stays as it is; TO must not be there, but for a ckpt.pt.
-
-  deno task convert FROM TO [--flag=value …]
-
-FROM is ${PRETRAINED}. Between a run and a ckpt.pt the optimizer's
-state and the iteration come along. Flags, with the values that hold where they are not given:
-
-${describeFlags(convertFlags, values)}`;
 }
 
 if (import.meta.main) await runCommand(convert);

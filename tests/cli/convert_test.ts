@@ -4,7 +4,7 @@ import { SafetensorsFile } from "../../src/files/safetensors.ts";
 import { inFolder } from "../testing.ts";
 
 const root = new URL("../../", import.meta.url);
-const theirs = new URL("golden/hugging_face/f32", import.meta.url).pathname; // transformers has made it
+const theirs = new URL("../golden/hugging_face/f32", import.meta.url).pathname; // transformers has made it
 
 async function run(name: "convert" | "train" | "sample", ...args: string[]) {
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
@@ -103,7 +103,7 @@ Deno.test("convert: what cannot be is refused in words, and leaves nothing", () 
   inFolder(async (folder) => {
     await Deno.mkdir(`${folder}/full`);
     await Deno.writeTextFile(`${folder}/full/file`, "");
-    const ckpt = new URL("golden/torch_files/ckpt.pt", import.meta.url).pathname, to = `${folder}/to`;
+    const ckpt = new URL("../golden/torch_files/ckpt.pt", import.meta.url).pathname, to = `${folder}/to`;
     const cases: [number, string, string[]][] = [
       [2, "convert takes two names, FROM and TO: deno task convert out out/ckpt.pt", [theirs]],
       [2, `No model "${folder}/none"`, [`${folder}/none`, to]],
