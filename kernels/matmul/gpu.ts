@@ -7,7 +7,7 @@ import type { Form } from "./wasm.ts";
 
 type Sizes = Record<"batch" | "M" | "N" | "K", number>;
 type Type = "f32" | "vec4<f32>";
-/** The b of NT, a weight, is bound as words: f32 or bf16, two in one. */
+/** The b of NT and NN, a weight, is bound as words: f32 or bf16, two in one. */
 const WORDS = { "f32": "u32", "vec4<f32>": "vec4<u32>" } as const;
 
 /** Sizes in the order of the declaration; then how many rows a and b have in memory, and how long those are. */
@@ -87,8 +87,8 @@ function bindings(form: Form, { ab, c, bias = false }: { ab: Type; c: Type; bias
 struct Params { ${sizes.map((name) => `${name}: u32`).join(", ")} }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> a: array<${ab}>; // (batch, ${a.join(", ")})
-@group(0) @binding(2) var<storage, read> b: array<${form === "NT" ? WORDS[ab] : ab}>; // (batch, ${b.join(", ")})
-${form === "NT" ? weight(ab) : ""}
+@group(0) @binding(2) var<storage, read> b: array<${form === "TN" ? ab : WORDS[ab]}>; // (batch, ${b.join(", ")})
+${form === "TN" ? "" : weight(ab)}
 ${
     bias
       ? `@group(0) @binding(3) var<storage, read> bias: array<${c}>; // (N)
@@ -126,7 +126,7 @@ const TILE = ${tile}u;
 const A_ALONG_K = ${a[1] === "K"};
 const B_ALONG_K = ${b[1] === "K"};
 ${bindings(form, { ab: type, c: type, bias })}${inParts ? workspace(type) : ""}${fetch("a", a, fours)}${
-    fetch("b", b, fours, form === "NT")
+    fetch("b", b, fours, form !== "TN")
   }${put(fours, inParts)}`;
 }
 

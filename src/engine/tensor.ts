@@ -107,7 +107,7 @@ export class Tensor {
   get device(): Device {
     return this.#storage.device;
   }
-  /** What it holds; bf16 are weights for `linear` and `embedding`, and no other op takes them. */
+  /** What it holds; bf16 are weights for `linear`, `embedding` and the right side of `matmul`; no other op takes them. */
   get dtype(): StorageType {
     return this.#storage.dtype;
   }

@@ -7,9 +7,9 @@ import { layout, sizeOf, Tensor } from "../engine/tensor.ts";
 /** Where a module's parameters live, and what their initial values are drawn from. */
 export interface ModuleOptions {
   readonly device: Device;
-  /** How matrices are kept: `f32` (the default), or `bf16` for inference, in half the memory, without gradients. */
+  /** How matrices are stored: `f32` (the default), or `bf16`, in half the memory and without a gradient of their own. */
   readonly weights?: "f32" | "bf16";
-  /** Default: one seeded with 0. */
+  /** Default: one for all layers of the process, seeded with 0, so that each layer gets weights of its own. */
   readonly generator?: RandomGenerator;
   /** Whether there are initial values at all; false leaves them undefined, for one who is going to write them. */
   readonly initialize?: boolean;
@@ -44,7 +44,7 @@ export interface ParameterOptions {
  * device.close();
  * ```
  */
-export abstract class Module {
+export abstract class Module implements Disposable {
   /** Dropout works in training only. */
   training = true;
 
@@ -120,6 +120,9 @@ export abstract class Module {
       parameter.dispose();
     }
   }
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
 }
 
 /**
@@ -159,7 +162,7 @@ function* leaves(value: unknown, path: string): Generator<[string, Tensor]> {
 }
 
 /**
- * A parameter with values from the host, which `fill` writes, unless they are undefined; one of two axes or more is kept as
+ * A parameter with values from the host, which `fill` writes, unless they are undefined; one of two axes or more is stored as
  * `weights` says.
  */
 export function parameter(
@@ -168,11 +171,15 @@ export function parameter(
   fill: (values: Float32Array) => void,
 ): Tensor {
   const dtype = shape.length > 1 ? weights : "f32";
+  using scope = device.scope(); // frees it where `fill` throws
   const storage = device.allocate(sizeOf(shape), dtype, { lasting: true });
   const tensor = new Tensor(storage, shape, { requiresGrad: dtype === "f32" });
   if (initialize) device.fill(storage, fill);
-  return tensor;
+  return scope.keep(tensor);
 }
 
+let shared: RandomGenerator | undefined;
+
 /** The generator that a module draws from. */
-export const generatorOf = ({ generator }: ModuleOptions): RandomGenerator => generator ?? new RandomGenerator(0);
+export const generatorOf = ({ generator }: ModuleOptions): RandomGenerator =>
+  generator ?? (shared ??= new RandomGenerator(0));

@@ -48,8 +48,8 @@ class Steps {
   #body(): Tensor {
     using scope = this.device.scope();
     const { loss } = this.model.forward(this.#ids, this.#ids);
-    loss!.backward();
-    return scope.keep(loss!);
+    loss.backward();
+    return scope.keep(loss);
   }
   /** The loss, then every gradient by name, which are zero again after. */
   async step(): Promise<Record<string, number[]>> {
@@ -64,7 +64,7 @@ class Steps {
       this.captures++;
     } else loss = this.#body();
     const result: Record<string, number[]> = { loss: [...await loss.data()] };
-    for (const [name, { grad }] of model.namedParameters()) result[name] = [...await grad!.data()];
+    for (const [name, { grad }] of model.namedParameters()) result[name] = grad ? [...await grad.data()] : [];
     optimizer.zeroGrad();
     return result;
   }
