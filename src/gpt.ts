@@ -321,11 +321,12 @@ export class GPT extends Module {
       x = block.forward(input, cache, layer);
       if (!each) input.dispose(); // where the tape does not need it, the next block has its place
     }
-    x = ln_f.forward(x);
+    const end = ln_f.forward(x);
+    x.dispose();
     cache?.advance(T);
-    each?.(x, h.length);
+    each?.(end, h.length);
     if (each) scope.keepAll(); // and what it has made of it
-    return scope.keep(x);
+    return scope.keep(end);
   }
 
   #embed(tokens: Tensor, cache?: KeyValueCache): Tensor {

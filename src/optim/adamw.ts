@@ -113,7 +113,7 @@ export class AdamW implements Disposable {
     refuseOthers(all);
 
     const { device } = all[0][1], length = all.reduce((sum, [, { size }]) => sum + padded(size), 0);
-    using scope = device.scope(); // what it takes, before anything moves
+    using _ = device.scope(); // what it takes, before anything moves
     const arena = () => launch(fill, { y: Tensor.empty(device, [length]) }, { value: 0 }).y; // padding stays zero
     const arenas = { parameter: arena(), gradient: arena(), m: arena(), v: arena() };
     const part = ({ storage: { block } }: Tensor, shape: readonly number[], offset: number) =>

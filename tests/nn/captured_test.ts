@@ -70,8 +70,6 @@ class Steps {
   }
 }
 
-const linear = (device: Device, seed: number) => new Linear(8, 24, { device, generator: new Generator(seed) });
-
 const CHANGES: Record<string, (steps: Steps) => void> = {
   "freeze": ({ model }) => void model.transformer.h[0].freeze(),
   "unfreeze": ({ model }) => void model.transformer.wpe.unfreeze(),
