@@ -14,7 +14,7 @@
  * {
  *   using _ = device.scope(); // frees what was made inside
  *   const { loss } = model.forward(tokens, targets);
- *   loss!.backward();
+ *   loss.backward();
  *   optimizer.step();
  *   optimizer.zeroGrad();
  * }

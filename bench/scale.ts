@@ -115,7 +115,7 @@ async function measure(
       times.push(event.ms);
       if (times.length >= 3 && performance.now() - begin >= 1000 * seconds) break;
     }
-    const parameters = gpt.numParameters(false), { reserved: taken } = device.memory();
+    const parameters = gpt.numParameters({ nonEmbedding: false }), { reserved: taken } = device.memory();
     return { ...sizes, batchSize, threads, parameters, ms: median(times), flops, foreseen, taken };
   } finally {
     device.close();

@@ -8,7 +8,7 @@
  * change where the greatest quotient is. Temperature 0 takes the greatest logit. Of equals the first wins.
  */
 import { f32, i32, kernel } from "../../src/kernel.ts";
-import source from "./sample.wgsl" with { type: "text" };
+import source from "./sample.wgsl.ts";
 import * as wasm from "./wasm.ts";
 
 export const sample = kernel({

@@ -1,6 +1,7 @@
 /** The folders of checkpoints in a run's folder: their names, what is in one, and which may go. */
 import { exists, type OpenFile, readJson, syncDirectory, writeJson } from "../files/files.ts";
 import { type TensorSource, writeSafetensors } from "../files/safetensors.ts";
+import { system } from "../files/system.ts";
 
 const PARTS = { model: "model.safetensors", optimizer: "optimizer.safetensors", state: "state.json" };
 const NAME = /^checkpoint-[\d-]+$/;
@@ -42,7 +43,7 @@ export async function writeCheckpoint(
   { model, optimizer, state }: Checkpoint,
   open: OpenFile | undefined,
 ): Promise<void> {
-  await Deno.mkdir(folder);
+  await system.mkdir(folder);
   await writeSafetensors(`${folder}/${PARTS.model}`, model, { open });
   await writeSafetensors(`${folder}/${PARTS.optimizer}`, optimizer, { open });
   await writeJson(`${folder}/${PARTS.state}`, state, open);
@@ -58,9 +59,9 @@ export async function readCheckpoint(path: string, name: string): Promise<SavedC
 /** Removes the checkpoints in `path` other than those of `kept`, but nothing that a run would not have written. */
 export async function removeOthers(path: string, kept: readonly unknown[]): Promise<void> {
   const parts = Object.values(PARTS);
-  for await (const { name, isDirectory } of Deno.readDir(path)) {
+  for await (const { name, isDirectory } of system.readDir(path)) {
     if (!isDirectory || !isCheckpointName(name) || kept.includes(name)) continue;
-    const files = await Array.fromAsync(Deno.readDir(`${path}/${name}`), ({ name }) => name);
-    if (files.every((file) => parts.includes(file))) await Deno.remove(`${path}/${name}`, { recursive: true });
+    const files = await Array.fromAsync(system.readDir(`${path}/${name}`), ({ name }) => name);
+    if (files.every((file) => parts.includes(file))) await system.remove(`${path}/${name}`, { recursive: true });
   }
 }

@@ -14,6 +14,7 @@ import { CONV1D } from "./hugging_face.ts";
 import { shapesOf } from "./nanogpt_model.ts";
 import { toHuggingFaceConfig, tokenIds } from "./hugging_face_config.ts";
 import { type TensorSource, writeSafetensors } from "../files/safetensors.ts";
+import { system } from "../files/system.ts";
 
 /** What PyTorch calls the types that weights are saved in, and how many bytes an element takes. */
 const TYPES = {
@@ -171,6 +172,6 @@ async function writeShards(
 
 async function copyVocabulary(from: string, to: string): Promise<void> {
   for (const name of VOCABULARY) {
-    if (await exists(`${from}/${name}`)) await Deno.copyFile(`${from}/${name}`, `${to}/${name}`);
+    if (await exists(`${from}/${name}`)) await system.copyFile(`${from}/${name}`, `${to}/${name}`);
   }
 }

@@ -16,6 +16,7 @@ import {
   parsePairs,
   parseVocabulary,
 } from "./vocab_and_merges.ts";
+import { system } from "../files/system.ts";
 
 /**
  * A tokenizer by its name, or out of a folder.
@@ -84,7 +85,7 @@ async function loadVocabAndMerges(folder: string): Promise<Tokenizer> {
   const merges = `${folder}/merges.txt`;
   let bytes: Uint8Array<ArrayBuffer>;
   try {
-    bytes = await Deno.readFile(merges);
+    bytes = await system.readFile(merges);
   } catch (error) {
     throw new CheckpointError(`Cannot read ${merges}: ${reason(error)}`);
   }

@@ -3,6 +3,7 @@ import { Breather } from "../loop/breather.ts";
 import { getBatch } from "../data/batch.ts";
 import type { TokenSplits } from "../data/split.ts";
 import type { GPT } from "../gpt.ts";
+import { evaluating } from "../nn/module.ts";
 import { Pace } from "../loop/pace.ts";
 import type { Generator } from "../random/mod.ts";
 import type { Tensor } from "../engine/tensor.ts";
@@ -33,7 +34,7 @@ export async function* estimateLoss(
   data: TokenSplits,
   { batchSize, evalIters, generator, lend = (body) => body(), signal }: EstimateOptions,
 ): AsyncGenerator<{ done: number; total: number }, Record<keyof TokenSplits, number> | undefined, void> {
-  const { device, training, config: { blockSize } } = model, breather = new Breather();
+  const { device, config: { blockSize } } = model, breather = new Breather();
   const before = generator.getState(), losses: Tensor[] = [], total = 2 * evalIters;
   const pace = new Pace(PACE);
   let complete = false, ahead = 0;
@@ -42,10 +43,7 @@ export async function* estimateLoss(
     using scope = device.scope();
     const { x, y } = getBatch(data[split], { blockSize, batchSize, generator });
     const ids = (values: Int32Array) => device.tensor(values, [batchSize, blockSize], { dtype: "i32" });
-    model.eval();
-    const { loss } = noGrad(() => model.forward(ids(x), ids(y)));
-    model.train(training);
-    return scope.keep(loss!);
+    return scope.keep(evaluating(model, () => noGrad(() => model.forward(ids(x), ids(y)).loss)));
   };
   try {
     while (losses.length < total) {

@@ -76,8 +76,8 @@ export class MicroSteps implements Disposable {
   #forwardBackward(): Tensor {
     using scope = this.model.device.scope();
     const { loss } = this.model.forward(this.#tokens, this.#targets);
-    loss!.backward(this.#share);
-    return scope.keep(loss!);
+    loss.backward(this.#share);
+    return scope.keep(loss);
   }
 
   #draw(): Batch {

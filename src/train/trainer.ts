@@ -233,7 +233,8 @@ export class Trainer implements Disposable {
       if (!logged) continue;
       const tokensPerSecond = sequences * this.model.config.blockSize / ms * 1000;
       await this.#folder?.log({ iter, loss, lr, grad_norm: gradNorm, ms, tokens_per_second: tokensPerSecond });
-      const mfu = this.#peakFlops && this.model.estimateMfu(sequences, ms / 1000, this.#peakFlops);
+      const mfu = this.#peakFlops &&
+        this.model.estimateMfu({ sequences, seconds: ms / 1000, peakFlops: this.#peakFlops });
       yield { kind: "step", iter, loss, lr, gradNorm, ms, tokensPerSecond, ...(mfu && { mfu }) };
     }
     if (!this.#folder || this.model.device.readsAtOnce || this.#iter <= this.#saved) return;
