@@ -67,7 +67,7 @@ async function trainRun(request: TrainRequest, run: RunFolder | undefined, repor
     ...modelConfig(values),
     vocabSize: run ? Number(run.description.model.vocabSize) : start?.model.config.vocabSize ?? loaded.vocabSize,
   };
-  if (!values.eval_only) await checkMemory(config, trainerOptions(values), device);
+  if (!values.eval_only) await checkMemory(config, optionsOf(values), device);
   const model = start?.model ?? new GPT(config, { device, seed, generator });
   if (blockSize < model.config.blockSize) model.cropBlockSize(blockSize);
   const vocabulary = tokenizer.toJSON();
@@ -79,7 +79,7 @@ async function trainRun(request: TrainRequest, run: RunFolder | undefined, repor
     (values.eval_only
       ? undefined
       : await RunFolder.create(values.out_dir, { flags, model: { ...config }, vocabulary }));
-  using trainer = new Trainer(model, data, { ...trainerOptions(values), generator, folder });
+  using trainer = new Trainer(model, data, { ...optionsOf(values), generator, folder });
   if (run) {
     run.flags = flags;
     await trainer.resume();
@@ -111,7 +111,7 @@ export function modelConfig(values: TrainValues) {
   return { blockSize, nLayer, nHead, nEmbd, dropout, bias };
 }
 
-export function trainerOptions(values: TrainValues) {
+export function optionsOf(values: TrainValues) {
   return {
     batchSize: values.batch_size,
     gradientAccumulationSteps: values.gradient_accumulation_steps,
