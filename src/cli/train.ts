@@ -10,7 +10,7 @@ import { Generator } from "../random/mod.ts";
 import { Trainer } from "../train/trainer.ts";
 import { runCommand } from "./command.ts";
 import { onInterrupt } from "./interrupt.ts";
-import { checkMemory } from "../train/memory.ts";
+import { checkTraining } from "../train/memory.ts";
 import { openRun, vocabularyOf } from "./run_model.ts";
 import { checkPermission, reportDownload } from "./shared_flags.ts";
 import {
@@ -67,7 +67,7 @@ async function trainRun(request: TrainRequest, run: RunFolder | undefined, repor
     ...modelConfig(values),
     vocabSize: run ? Number(run.description.model.vocabSize) : start?.model.config.vocabSize ?? loaded.vocabSize,
   };
-  if (!values.eval_only) await checkMemory(config, optionsOf(values), device);
+  if (!values.eval_only) await checkTraining(config, { ...optionsOf(values), device, model: start?.model });
   const model = start?.model ?? new GPT(config, { device, seed, generator });
   if (blockSize < model.config.blockSize) model.cropBlockSize(blockSize);
   const vocabulary = tokenizer.toJSON();
