@@ -67,6 +67,7 @@ export {
 } from "./src/generate/generate.ts";
 export { Tensor, type TensorOptions } from "./src/engine/tensor.ts";
 export { checkTraining, type TrainingNeeds, trainingNeeds, type TrainingOptions } from "./src/train/memory.ts";
+export type { BatchArray, DrawOptions, MicroBatch, MicroBatches, Task, TaskState } from "./src/train/task.ts";
 export { Trainer } from "./src/train/trainer.ts";
 export type { TrainEvent } from "./src/train/events.ts";
 export type { TrainerOptions } from "./src/train/options.ts";

@@ -6,6 +6,7 @@ import { DeviceError } from "../errors.ts";
 import { completeConfig, GPT, type GPTConfig } from "../gpt.ts";
 import { Generator } from "../random/mod.ts";
 import { type TrainerOptions, trainerOptions } from "./options.ts";
+import type { Task } from "./task.ts";
 import { Trainer } from "./trainer.ts";
 
 /** What is to be trained, and where. */
@@ -14,6 +15,8 @@ export interface TrainingOptions extends Partial<TrainerOptions> {
   readonly device: Device;
   /** The model, where it is on the device already: its bytes are in use, and not counted twice. */
   readonly model?: GPT;
+  /** Makes the task, with its parameters on the model's device and two updates of its largest batches. Default: language modelling. */
+  readonly task?: (model: GPT) => Task;
 }
 
 export interface TrainingNeeds extends Needs {
@@ -30,13 +33,13 @@ export interface TrainingNeeds extends Needs {
  */
 export async function trainingNeeds(
   config: Partial<GPTConfig>,
-  { device, model: _, ...options }: TrainingOptions,
+  { device, model: _, task, ...options }: TrainingOptions,
 ): Promise<TrainingNeeds> {
   const dry = new DryDevice(device), generator = new Generator(0);
   const model = new GPT(config, { device: dry, generator });
   const text = new Int32Array(model.config.blockSize + 1), short = { maxIters: 1, evalInterval: 1, evalIters: 1 };
   const all = { ...options, ...short, logInterval: 1, evalOnly: false, generator };
-  const trainer = new Trainer(model, { train: text, val: text }, all);
+  const trainer = new Trainer(model, task?.(model) ?? { train: text, val: text }, all);
   let before = 0, flops = 0;
   for await (const { kind } of trainer.run()) {
     if (kind === "evaluation") before = dry.flops;
