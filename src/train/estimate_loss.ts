@@ -1,5 +1,6 @@
 import { noGrad } from "../engine/autograd.ts";
 import type { Tensor } from "../engine/tensor.ts";
+import { DataError } from "../errors.ts";
 import { Breather } from "../loop/breather.ts";
 import { Pace } from "../loop/pace.ts";
 import { evaluating } from "../nn/module.ts";
@@ -61,6 +62,7 @@ export async function* estimateLoss(
       for (const [i, { split, weight }] of losses.entries()) {
         if (split === of) [sum, weights] = [sum + weight * values[i], weights + weight];
       }
+      if (weights === 0) throw new DataError(`the task has given no batch to evaluate ${of} on`);
       return sum / weights;
     };
     complete = true;
