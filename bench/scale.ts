@@ -99,12 +99,12 @@ async function measure(
     const config = { ...sizes, dropout: 0, bias: false }, generator = new Generator(1337);
     // An evaluation of a batch before the first and before every third step takes part in what the memory has to hold.
     const run = { maxIters: 1e9, evalInterval: WARM_UP, evalIters: 1, logInterval: 1 };
-    const options = { batchSize, gradientAccumulationSteps: 1, ...run, generator };
+    const options = { batchSize, gradientAccumulationSteps: 1, ...run };
     await checkTraining(config, { ...options, device });
     const { bytes: foreseen, flops } = await trainingNeeds(config, { ...options, device });
     const tokens = Int32Array.from({ length: 10_000 }, () => generator.randint(config.vocabSize));
     const gpt = new GPT(config, { device, generator });
-    using trainer = new Trainer(gpt, { train: tokens, val: tokens }, options);
+    using trainer = new Trainer(gpt, { train: tokens, val: tokens }, { ...options, generator });
     const times: number[] = [];
     let begin = 0;
     for await (const event of trainer.run()) {

@@ -65,11 +65,11 @@ export async function trainingNeeds(
  * ```
  */
 export async function checkTraining(config: Partial<GPTConfig>, options: TrainingOptions): Promise<void> {
-  const { device, model } = options, { all, one } = device.capacity;
+  const { device, model, task: _, ...numbers } = options, { all, one } = device.capacity;
   if (all === Infinity && one === Infinity) return;
   const blocks = new Set(model?.parameters().map(({ storage }) => storage.block));
   const reused = blocks.values().reduce((sum, { capacity, dtype }) => sum + capacity * device.bytesOf(dtype), 0);
-  const { batchSize } = trainerOptions(options);
+  const { batchSize } = trainerOptions(numbers);
   const why = shortage(floor(completeConfig(config), batchSize), device, { least: true, reused }) ??
     shortage(await trainingNeeds(config, options), device, { reused });
   if (why) throw new DeviceError(`Training this model ${why}\nLower n_layer, n_embd, block_size or batch_size`);

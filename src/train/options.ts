@@ -1,5 +1,5 @@
 /** What a trainer can be told: nanoGPT's fields, with train.py's defaults. */
-import { ConfigError } from "../errors.ts";
+import { ConfigError, nearest } from "../errors.ts";
 import { type ScheduleOptions, TRAIN_PY } from "../optim/schedule.ts";
 
 export interface TrainerOptions extends ScheduleOptions {
@@ -51,9 +51,16 @@ const WHOLE = ["maxIters", "warmupIters", "lrDecayIters"] as const;
 const RATES = ["learningRate", "minLr", "weightDecay", "gradClip"] as const;
 const SHARES = ["beta1", "beta2"] as const;
 
-/** Fills in the defaults. @throws {ConfigError} when a value is out of its range */
+/** Fills in the defaults. @throws {ConfigError} when a value is out of its range, or there is no option of a name */
 export function trainerOptions(given: Partial<TrainerOptions>): TrainerOptions {
-  const options = { ...DEFAULTS };
+  const options = { ...DEFAULTS }, names = Object.keys(DEFAULTS);
+  for (const name of Object.keys(given)) {
+    if (names.includes(name)) continue;
+    const meant = nearest(name.replaceAll("_", ""), names);
+    throw new ConfigError(
+      `${name} is not an option of Trainer${meant ? `; did you mean ${meant}?` : `: ${names.join(", ")}`}`,
+    );
+  }
   for (const name of Object.keys(options) as (keyof TrainerOptions)[]) {
     if (given[name] !== undefined) Object.assign(options, { [name]: given[name] });
   }

@@ -224,7 +224,7 @@ export class Trainer implements Disposable {
   async *#step(): AsyncGenerator<TrainEvent, void, void> {
     const { gradClip, logInterval } = this.options, iter = this.#iter;
     const { optimizer, model: { device } } = this, lr = learningRate(iter, this.options);
-    if (!this.#trained.training || !this.model.training) this.#trained.train(); // whoever wrote a sample may have left it in evaluation
+    if (!this.model.training) this.#trained.train(); // whoever wrote a sample may have left it in evaluation
     this.#losses.begin();
     optimizer.prepare({ learningRate: lr, gradClip });
     const made = await this.#microSteps.run(), { program } = this.#update;
