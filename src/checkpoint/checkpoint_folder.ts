@@ -3,7 +3,10 @@ import { exists, type OpenFile, readJson, syncDirectory, writeJson } from "../fi
 import { type TensorSource, writeSafetensors } from "../files/safetensors.ts";
 import { system } from "../files/system.ts";
 
-const PARTS = { model: "model.safetensors", optimizer: "optimizer.safetensors", state: "state.json" };
+const PARTS = {
+  ...{ model: "model.safetensors", optimizer: "optimizer.safetensors" },
+  ...{ task: "task.safetensors", state: "state.json" },
+};
 const NAME = /^checkpoint-[\d-]+$/;
 
 /** What a save writes. */
@@ -11,6 +14,8 @@ export interface Checkpoint {
   readonly iter: number;
   readonly model: Iterable<readonly [name: string, tensor: TensorSource]>;
   readonly optimizer: Iterable<readonly [name: string, tensor: TensorSource]>;
+  /** Parameters besides the model's, such as a head. */
+  readonly task?: Iterable<readonly [name: string, tensor: TensorSource]>;
   /** What else it takes to go on, as JSON. */
   readonly state: Readonly<Record<string, unknown>>;
 }
@@ -22,6 +27,8 @@ export interface SavedCheckpoint {
   readonly model: string;
   /** Path of the optimizer's tensors. */
   readonly optimizer: string;
+  /** Path of the task's parameters, if it has any. */
+  readonly task: string;
   readonly state: Readonly<Record<string, unknown>>;
 }
 
@@ -40,12 +47,13 @@ export async function freeName(path: string, iter: number): Promise<string> {
 /** Makes `folder` and brings all of `checkpoint` to the disk. @throws what the system says */
 export async function writeCheckpoint(
   folder: string,
-  { model, optimizer, state }: Checkpoint,
+  { model, optimizer, task, state }: Checkpoint,
   open: OpenFile | undefined,
 ): Promise<void> {
   await system.mkdir(folder);
   await writeSafetensors(`${folder}/${PARTS.model}`, model, { open });
   await writeSafetensors(`${folder}/${PARTS.optimizer}`, optimizer, { open });
+  if (task) await writeSafetensors(`${folder}/${PARTS.task}`, task, { open });
   await writeJson(`${folder}/${PARTS.state}`, state, open);
   await syncDirectory(folder);
 }
@@ -53,7 +61,8 @@ export async function writeCheckpoint(
 /** @throws {CheckpointError} when the state is missing or damaged; the tensors are only named */
 export async function readCheckpoint(path: string, name: string): Promise<SavedCheckpoint> {
   const folder = `${path}/${name}`, state = await readJson(`${folder}/${PARTS.state}`);
-  return { name, model: `${folder}/${PARTS.model}`, optimizer: `${folder}/${PARTS.optimizer}`, state };
+  const file = (part: keyof typeof PARTS) => `${folder}/${PARTS[part]}`;
+  return { name, model: file("model"), optimizer: file("optimizer"), task: file("task"), state };
 }
 
 /** Removes the checkpoints in `path` other than those of `kept`, but nothing that a run would not have written. */

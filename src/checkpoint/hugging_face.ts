@@ -6,6 +6,7 @@
  * weights are stored (in, out), ours are (out, in), so they are transposed on the way.
  */
 import { transpose } from "../../kernels/transpose/kernel.ts";
+import { shortage } from "../engine/capacity.ts";
 import { type Device, Storage } from "../engine/device.ts";
 import { DryDevice } from "../device/dry.ts";
 import { CheckpointError, DeviceError } from "../errors.ts";
@@ -83,7 +84,7 @@ export async function loadHuggingFace(path: string, options: LoadHuggingFaceOpti
   }
   const config = { ...said, dropout: options.dropout ?? said.dropout, tieWordEmbeddings };
   checkRoom(config, options, path);
-  const model = makeEmpty(config, options);
+  const { device, seed, weights } = options, model = new GPT(config, { device, seed, weights, initialize: false });
   try {
     await readWeights(model, file, names);
   } catch (error) {
@@ -136,25 +137,10 @@ function checkTensors(
 
 /** @throws {DeviceError} when the model does not fit, and what it takes to turn its largest matrix */
 function checkRoom(config: GPTConfig, { device, weights }: LoadHuggingFaceOptions, path: string): void {
-  const dry = new DryDevice(device), { all, one, limit } = device.capacity, { bytes: used } = device.memory();
-  new Turner(makeEmpty(config, { device: dry, weights }));
-  const gib = (bytes: number) => `${Number((bytes / 2 ** 30).toPrecision(3))} GiB`, { reserved } = dry.memory();
-  if (dry.largest > one) {
-    throw new DeviceError(`${path} has a matrix of ${gib(dry.largest)}, and ${limit} of ${device.name} is ${gib(one)}`);
-  }
-  if (reserved > all - used) {
-    const there = used > 0 ? `${gib(all)}, of which ${gib(used)} are in use` : gib(all);
-    throw new DeviceError(`${path} takes ${gib(reserved)}, and the ${device.name} device has ${there}`);
-  }
-}
-
-/** A model whose weights are still to be written, and nothing where it does not fit. */
-function makeEmpty(config: GPTConfig, { device, seed, weights }: GPTOptions): GPT {
-  using scope = device.scope();
-  const model = new GPT(config, { device, seed, weights, initialize: false });
-  for (const parameter of model.parameters()) scope.keep(parameter);
-  scope.keep(model.noise.offset);
-  return model;
+  const dry = new DryDevice(device);
+  new Turner(new GPT(config, { device: dry, weights, initialize: false }));
+  const why = shortage({ bytes: dry.memory().reserved, largest: dry.largest }, device);
+  if (why) throw new DeviceError(`${path} ${why}`);
 }
 
 async function readWeights(model: GPT, file: WeightsFile, names: ReadonlyMap<string, string>): Promise<void> {

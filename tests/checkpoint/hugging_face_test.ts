@@ -471,7 +471,7 @@ Deno.test("what a device has no room for is refused with the figures, and nothin
   await refused(
     1e6,
     4607,
-    /f32 has a matrix of 0\.00000429 GiB, and the largest buffer of reference is 0\.00000429 GiB/,
+    /f32 takes a buffer of 0\.00000429 GiB, and the largest buffer is 0\.00000429 GiB/,
   );
   const device = new Small({ all: 60_000, one: 4608, limit: "the largest buffer" });
   (await loadHuggingFace(`${saved}/f32`, { device })).dispose();
