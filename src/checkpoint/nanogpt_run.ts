@@ -4,12 +4,12 @@ import type { GPTConfig } from "../gpt.ts";
 import { reason } from "../files/reason.ts";
 import { sizeOf } from "../engine/tensor.ts";
 import { parseState } from "./trainer_state.ts";
-import { exists, type OpenFile, syncDirectory } from "../files/files.ts";
+import { createFolder, type OpenFile } from "../files/files.ts";
 import { NanoGPTFile } from "./nanogpt.ts";
 import { writeNanoGPT } from "./nanogpt_save.ts";
 import { RunFolder } from "./run_folder.ts";
+import { finite } from "./tensors.ts";
 import { SafetensorsFile, type TensorSource } from "../files/safetensors.ts";
-import { system } from "../files/system.ts";
 
 /** train.py's settings that hold here too; its others, and ours, say on what machine it ran and where its files were. */
 const KEPT = [
@@ -60,32 +60,31 @@ export async function runToNanoGPT(
 export async function nanoGPTToRun(
   path: string,
   run: string,
-  { vocabulary, flags = {}, open }: {
+  { vocabulary, flags = {}, open, onNote = () => {} }: {
     vocabulary: Readonly<Record<string, unknown>>;
     flags?: Readonly<Record<string, unknown>>;
     open?: OpenFile;
+    /** Takes a line for the user, without a newline, when something is worth knowing. */
+    onNote?: (line: string) => void;
   },
 ): Promise<void> {
-  using file = await NanoGPTFile.open(path);
+  using file = await NanoGPTFile.open(path, { onNote });
   const { config, iter, bestValLoss } = file, weights = file.weights();
-  const optimizer = await file.optimizer() ?? { steps: 0, tensors: zeros(weights) };
+  const stored = await file.optimizer(), optimizer = stored ?? { steps: 0, tensors: zeros(weights) };
+  if (!stored) onNote(`${path} holds no optimizer state: AdamW's moments begin at zero`);
   const { blockSize: block_size, nLayer: n_layer, nHead: n_head, nEmbd: n_embd, dropout, bias } = config;
   const all = { ...kept(file.flags), block_size, n_layer, n_head, n_embd, dropout, bias, ...flags };
 
-  const target = run.replace(/(?<=.)[/\\]+$/, ""), partial = `${target}.${crypto.randomUUID()}.part`;
-  await checkFree(target);
   try {
-    const folder = await RunFolder.create(partial, { flags: all, model: { ...config }, vocabulary }, { open });
-    // Without a generator's state: nanoGPT saves none, and begins its batches anew from the seed.
-    const drawn = { generator: null, offsets: [], dropoutPasses: 0 };
-    const state = { iter, evaluated: false, bestValLoss, ...drawn, optimizerSteps: optimizer.steps };
-    await folder.save({ iter, model: weights, optimizer: optimizer.tensors, state }, { best: bestValLoss !== null });
-    if (await exists(target)) await system.remove(target); // empty
-    await system.rename(partial, target);
-    await syncDirectory(target.replace(/[^/\\]*$/, "") || ".");
+    await createFolder(run, async (partial) => {
+      const folder = await RunFolder.create(partial, { flags: all, model: { ...config }, vocabulary }, { open });
+      // Without a generator's state: nanoGPT saves none, and begins its batches anew from the seed.
+      const drawn = { generator: null, offsets: [], dropoutPasses: 0 };
+      const state = { iter, evaluated: false, bestValLoss, ...drawn, optimizerSteps: optimizer.steps };
+      await folder.save({ iter, model: weights, optimizer: optimizer.tensors, state }, { best: bestValLoss !== null });
+    });
   } catch (error) {
-    await system.remove(partial, { recursive: true }).catch(() => {});
-    const why = reason(error).replaceAll(partial, target).replace(/; this run has no earlier one$/, "");
+    const why = reason(error).replace(/; this run has no earlier one$/, "");
     throw new CheckpointError(`Cannot make a run of ${path}: ${why}`);
   }
 }
@@ -93,17 +92,10 @@ export async function nanoGPTToRun(
 const kept = (flags: Readonly<Record<string, unknown>>): Record<string, unknown> =>
   Object.fromEntries(KEPT.filter((name) => Object.hasOwn(flags, name)).map((name) => [name, flags[name]]));
 
-/** @throws {CheckpointError} when something is there that a run would overwrite */
-async function checkFree(path: string): Promise<void> {
-  if (!await exists(path)) return;
-  const contents = await Array.fromAsync(system.readDir(path)).catch(() => [undefined]); // a file
-  if (contents.length > 0) throw new CheckpointError(`${path} is there, and is left as it is: name a new folder`);
-}
-
 function sourcesOf(file: SafetensorsFile): [string, TensorSource][] {
-  return [...file.tensors].map((
-    [name, { dtype, shape }],
-  ) => [name, { dtype, shape, data: () => file.readTensor(name) }]);
+  return [...file.tensors].map(([name, { dtype, shape }]) => {
+    return [name, { dtype, shape, data: async () => finite(await file.readTensor(name), file.path, name) }];
+  });
 }
 
 /** The state of an optimizer that has made no step. */

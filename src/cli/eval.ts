@@ -1,4 +1,4 @@
-/** `deno task eval`: how well a model foresees a text, by perplexity and bits per byte. */
+/** `deno task eval`: how well a model predicts a text, by perplexity and bits per byte. */
 import { readText } from "../data/load_text.ts";
 import { createDevice } from "../device/create.ts";
 import { ConfigError } from "../errors.ts";
@@ -8,11 +8,19 @@ import { Profile } from "../engine/profile.ts";
 import { command, runCommand } from "./command.ts";
 import { int, text, toggle } from "./flags.ts";
 import { count, duration, type Progress, rate, share } from "./progress.ts";
-import { checkPermission, deviceFlags, PRETRAINED, reportDownload, weightsFlag } from "./shared_flags.ts";
+import {
+  checkPermission,
+  checkpointFlag,
+  deviceFlags,
+  PRETRAINED,
+  reportDownload,
+  weightsFlag,
+} from "./shared_flags.ts";
 
 export const evalFlags = {
-  init_from: text("resume", `resume: the best checkpoint in out_dir; or ${PRETRAINED}`),
+  init_from: text("resume", `resume: the run in out_dir; or ${PRETRAINED}`),
   out_dir: text("out", "the run folder whose model is evaluated"),
+  ...checkpointFlag,
   input: text("", "the text file (UTF-8)"),
   tokenizer: text("", "instead of the model's own: gpt2, cl100k_base, o200k_base, or a folder"),
   max_length: int(0, "tokens in a window; 0 is the model's block size", { min: 0 }),
@@ -26,8 +34,7 @@ export const evalCommand = command({
   name: "eval",
   flags: evalFlags,
   help: {
-    does:
-      "Tells how well a model foresees a text: perplexity, as transformers' documentation computes it, and bits per byte.",
+    does: "Tells how well a model predicts a text: perplexity, with each token judged once, and bits per byte.",
     usage: "--input=FILE",
   },
   async run({ values, progress, interruption }) {
@@ -41,6 +48,7 @@ export const evalCommand = command({
       device,
       tokenizer,
       weights: values.weights,
+      checkpoint: values.checkpoint,
       onNote,
       onProgress: reportDownload(progress),
     });
@@ -64,7 +72,9 @@ export const evalCommand = command({
 });
 
 /** What came out, a line each. */
-export function table({ perplexity, loss, bitsPerByte, tokens, bytes }: TextEvaluation): string[] {
+export function table(
+  { perplexity, loss, bitsPerByte, tokens, bytes }: Omit<TextEvaluation, "transformersPerplexity">,
+): string[] {
   const rows = [
     ["perplexity", perplexity.toFixed(4)],
     ["loss", `${loss.toFixed(4)} nats a token`],

@@ -2,14 +2,14 @@
 import { createDevice } from "../device/create.ts";
 import type { Device } from "../engine/device.ts";
 import { DataError } from "../errors.ts";
-import type { Pretrained } from "../pretrained/load.ts";
+import { loadPretrained, loadRun, type Pretrained, runTokenizer } from "../pretrained/load.ts";
 import { Profile } from "../engine/profile.ts";
 import { Generator } from "../random/mod.ts";
 import { generateSequences } from "../generate/generate.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { command, runCommand } from "./command.ts";
 import { type Progress, write } from "./progress.ts";
-import { loadBest, openRun, vocabularyOf } from "./run_model.ts";
+import { openRun } from "./run_model.ts";
 import { generationOptions, sampleDeclaration, type SampleValues } from "./sample_flags.ts";
 import { checkPermission, reportDownload } from "./shared_flags.ts";
 
@@ -21,12 +21,12 @@ export const sample = command({
     const generator = new Generator(values.seed),
       resumes = values.init_from === "resume" && values.weights === "f32" && !values.tokenizer;
     // What is wrong with a run is said before a device is made.
-    const run = resumes ? await openRun(values.out_dir) : undefined, vocabulary = run && await vocabularyOf(run);
+    const run = resumes ? await openRun(values.out_dir) : undefined, vocabulary = run && await runTokenizer(run);
     const known = vocabulary && await readPrompt(values.start, vocabulary);
     const device = await createDevice(values.device, { threads: values.threads || undefined });
     if (values.profile) device.profile = new Profile();
     const { model, tokenizer } = run
-      ? { model: await loadBest(run, { device, generator }), tokenizer: vocabulary! }
+      ? { model: await loadRun(run, { device, generator, checkpoint: values.checkpoint }), tokenizer: vocabulary! }
       : await pretrained(values, device, progress);
     const prompt = known ?? await readPrompt(values.start, tokenizer);
     const options = { ...generationOptions(values), generator, tokenizer };
@@ -42,16 +42,16 @@ export const sample = command({
 
 /** A model from elsewhere. */
 async function pretrained(
-  { init_from, out_dir, weights, tokenizer }: SampleValues,
+  { init_from, out_dir, weights, tokenizer, checkpoint }: SampleValues,
   device: Device,
   progress: Progress,
 ): Promise<Pretrained> {
-  const { loadPretrained } = await import("../pretrained/load.ts");
   const path = init_from === "resume" ? out_dir : init_from, onNote = (line: string) => progress.line(line);
   try {
     return await loadPretrained(path, {
       device,
       weights,
+      checkpoint,
       tokenizer: tokenizer || undefined,
       onNote,
       onProgress: reportDownload(progress),

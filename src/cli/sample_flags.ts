@@ -2,11 +2,12 @@
 import { type Declaration, parse, type Request } from "./command.ts";
 import { choice, float, int, text, toggle, type Values } from "./flags.ts";
 import type { SequencesOptions } from "../generate/options.ts";
-import { deviceFlags, PRETRAINED, torchFlags, weightsFlag } from "./shared_flags.ts";
+import { checkpointFlag, deviceFlags, PRETRAINED, torchFlags, weightsFlag } from "./shared_flags.ts";
 
 export const sampleFlags = {
-  init_from: text("resume", `resume: the best checkpoint in out_dir; or ${PRETRAINED}`),
+  init_from: text("resume", `resume: the run in out_dir; or ${PRETRAINED}`),
   out_dir: text("out", "the run folder to sample from"),
+  ...checkpointFlag,
   tokenizer: text("", "instead of the model's own: gpt2, cl100k_base, o200k_base, or a folder; a ckpt.pt holds none"),
   start: text("\n", "the text to go on from; FILE:path reads it from a file"),
   num_samples: int(10, "samples to draw", { min: 1 }),

@@ -4,13 +4,13 @@ import { loadData } from "../data/load_data.ts";
 import { createDevice } from "../device/create.ts";
 import type { Device } from "../engine/device.ts";
 import { GPT, type GPTConfig } from "../gpt.ts";
-import type { Pretrained } from "../pretrained/load.ts";
+import { type Pretrained, runTokenizer } from "../pretrained/load.ts";
 import { Profile } from "../engine/profile.ts";
 import { Generator } from "../random/mod.ts";
 import { Trainer } from "../train/trainer.ts";
 import { command, runCommand, type Running } from "./command.ts";
 import { checkTraining } from "../train/memory.ts";
-import { openRun, vocabularyOf } from "./run_model.ts";
+import { openRun } from "./run_model.ts";
 import { checkPermission, reportDownload } from "./shared_flags.ts";
 import {
   fineTunedValues,
@@ -48,7 +48,7 @@ async function trainRun(
   const loaded = await loadData({
     input: input || undefined,
     dataset,
-    tokenizer: run ? await vocabularyOf(run) : start?.tokenizer ?? (values.tokenizer || undefined),
+    tokenizer: run ? await runTokenizer(run) : start?.tokenizer ?? (values.tokenizer || undefined),
     blockSize,
     onNote: (line) => report.note(line),
   });
