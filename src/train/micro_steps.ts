@@ -23,13 +23,6 @@ interface Pass {
   readonly captured: Captured<Tensor>;
 }
 
-/** What the passes of an update have made. */
-export interface MicroStepsResult {
-  /** Of the last micro-batch, (): a tensor that a later update overwrites. */
-  readonly loss: Tensor;
-  readonly tokens: number;
-}
-
 export const typeOf = ({ values }: BatchArray): "i32" | "f32" => values instanceof Int32Array ? "i32" : "f32";
 
 /**
@@ -65,9 +58,10 @@ export class MicroSteps implements Disposable {
   /**
    * Adds the gradients of an update to the parameters' own.
    *
+   * @returns the loss of the last micro-batch, (), in a tensor that a later update overwrites, and how many tokens there were
    * @throws {DataError} when the task gives no batch, or an integer is outside its range
    */
-  async run(): Promise<MicroStepsResult> {
+  async run(): Promise<{ loss: Tensor; tokens: number }> {
     let loss: Tensor | undefined, tokens = 0;
     await this.prepare();
     for (let batch = this.#next; batch; batch = this.#next) {
@@ -96,13 +90,13 @@ export class MicroSteps implements Disposable {
     const { model } = this.trained, { device, noise, config: { dropout } } = model;
     const { tensors, captured } = this.#passFor(arrays), share = this.#share ??= Tensor.empty(device, []);
     if (weight !== this.#weight) device.write(share.storage, [this.#weight = weight]);
-    for (const [name, { values, range = [-Infinity, Infinity] }] of Object.entries(arrays)) {
+    for (const [name, { values, range: [least, greatest] = [-Infinity, Infinity] }] of Object.entries(arrays)) {
       const { storage } = tensors[name];
       device.write(storage, values);
-      const { least, greatest } = storage.block.bounds ?? { least: 0, greatest: 0 };
-      if (!storage.block.bounds || least >= range[0] && greatest <= range[1]) continue;
-      const wrong = least < range[0] ? least : greatest;
-      throw new DataError(`the data has ${wrong} among its ${name}, which are from ${range[0]} to ${range[1]}`);
+      const { bounds } = storage.block; // of integers
+      const wrong = bounds && [bounds.least, bounds.greatest].find((value) => value < least || value > greatest);
+      if (wrong === undefined) continue;
+      throw new DataError(`the data has ${wrong} among its ${name}, which are from ${least} to ${greatest}`);
     }
     if (dropout > 0) noise.begin();
     const { program } = captured;
