@@ -20,8 +20,10 @@ export class KeyValueCache {
     device: Device,
     { batch, layers, length, heads, width }: Record<"batch" | "layers" | "length" | "heads" | "width", number>,
   ) {
+    using scope = device.scope(); // a cache that does not fit leaves nothing behind
     this.layers = Array.from({ length: layers }, () => Tensor.empty(device, [batch, length, 2, heads, width]));
     this.position = device.tensor([0], [1], { dtype: "i32" });
+    for (const tensor of [...this.layers, this.position]) scope.keep(tensor);
   }
   /** How many tokens it holds; those that a captured program has added are not counted. */
   get length(): number {

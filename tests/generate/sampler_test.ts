@@ -128,7 +128,7 @@ Deno.test("sampler: options out of range are refused", () =>
       [[0, V], {}, "the prompt has token 11, and the vocabulary ends at 10"],
       [[-1], {}, "the prompt has token -1"],
       [[0.5], {}, "the prompt has token 0.5"],
-      [[0], { topK: 0 }, "topK is 0; expected a whole number above 0"],
+      [[0], { topK: -1 }, "topK is -1; expected a whole number, 0 or more"],
       [[0], { topK: 1.5 }, "topK is 1.5"],
       [[0], { temperature: -1 }, "temperature is -1; expected a number, 0 or more"],
       [[0], { temperature: NaN }, "temperature is NaN"],
