@@ -15,16 +15,16 @@ import { sizeOf, Tensor } from "../engine/tensor.ts";
 import { readJson } from "../files/files.ts";
 import { fromHuggingFaceConfig } from "./hugging_face_config.ts";
 import type { WeightsFile } from "../files/safetensors.ts";
-import { FLOATS } from "./tensors.ts";
+import { EMBEDDINGS, HEAD } from "./nanogpt_model.ts";
+import { FLOATS, noteUnused, readOnto, sameElements, storedIn } from "./tensors.ts";
+import { some } from "../files/shown.ts";
 import { openWeightsFolder } from "../files/weights_folder.ts";
 
-const PREFIX = "transformer.", HEAD = "lm_head.weight", EMBEDDINGS = "transformer.wte.weight";
+const PREFIX = "transformer.";
 /** Stored (in, out). */
 export const CONV1D = /\.(c_attn|c_fc|c_proj)\.weight$/;
 /** Older files have the causal mask among the weights. */
 const MASK = /^transformer\.h\.\d+\.attn\.(masked_)?bias$/;
-/** How many elements are read at a time, 4 MiB: with 1 MiB reading takes twice as long. */
-const BLOCK = 2 ** 20;
 
 type Parameter = readonly [name: string, shape: readonly number[]];
 
@@ -71,10 +71,15 @@ export async function loadHuggingFace(path: string, options: LoadHuggingFaceOpti
     parametersOf({ ...said, tieWordEmbeddings: said.tieWordEmbeddings && !names.has(HEAD) }, device),
     file,
     names,
+    onNote,
   );
   let tieWordEmbeddings = said.tieWordEmbeddings;
   if (twice && names.has(HEAD)) {
-    tieWordEmbeddings = await sameElements(file, names.get(EMBEDDINGS)!, names.get(HEAD)!);
+    tieWordEmbeddings = await sameElements(
+      storedIn(file, names.get(EMBEDDINGS)!),
+      storedIn(file, names.get(HEAD)!),
+      sizeOf(file.tensors.get(names.get(HEAD)!)!.shape),
+    );
     if (tieWordEmbeddings) names.delete(HEAD);
     else onNote(`${configPath} ties the head to the embeddings, but ${file.path} has them apart; so they stay apart`);
   }
@@ -102,11 +107,16 @@ function ourNames({ path, tensors }: WeightsFile): Map<string, string> {
   return names;
 }
 
-/** @throws {CheckpointError} when the file's tensors are not those of such a model */
+/**
+ * Takes names out of `names` whose tensors the model does not use, and says so.
+ *
+ * @throws {CheckpointError} when a tensor is missing or of another shape or type
+ */
 function checkTensors(
   parameters: readonly Parameter[],
   { path, tensors }: WeightsFile,
-  names: ReadonlyMap<string, string>,
+  names: Map<string, string>,
+  onNote: (line: string) => void,
 ): void {
   const missing: string[] = [], wrong: string[] = [], expected = new Set<string>();
   for (const [ours, shape] of parameters) {
@@ -120,14 +130,11 @@ function checkTensors(
       wrong.push(`${name} is ${tensor.dtype}, expected one of ${FLOATS.join(", ")}`);
     }
   }
-  const extra = names.entries().filter(([ours]) => !expected.has(ours)).map(([, name]) => name).toArray();
-  const some = (list: readonly string[]) =>
-    list.slice(0, 3).join("; ") + (list.length > 3 ? `; and ${list.length - 3} more` : "");
   if (missing.length > 0) throw new CheckpointError(`${path} is not of the model in config.json: no ${some(missing)}`);
   if (wrong.length > 0) throw new CheckpointError(`${path} is not of the model in config.json: ${some(wrong)}`);
-  if (extra.length > 0) {
-    throw new CheckpointError(`${path} is not of the model in config.json, which has no ${some(extra)}`);
-  }
+  const extra = [...names.keys()].filter((ours) => !expected.has(ours));
+  noteUnused(extra, { parameters: expected, path, onNote });
+  for (const ours of extra) names.delete(ours);
 }
 
 /** Names and shapes of such a model's parameters, in its order. */
@@ -160,15 +167,13 @@ function makeEmpty(config: GPTConfig, { device, seed, weights }: GPTOptions): GP
 }
 
 async function readWeights(model: GPT, file: WeightsFile, names: ReadonlyMap<string, string>): Promise<void> {
-  const parameters = new Map(model.namedParameters()), block = new Float32Array(BLOCK);
+  const parameters = new Map(model.namedParameters());
   using turner = new Turner(model);
   for (const [ours, name] of names) {
     const weight = parameters.get(ours)!;
-    if (!CONV1D.test(ours)) await readInto(file, name, weight.storage, block);
-    else {
-      await readInto(file, name, turner.stored(weight), block);
-      await turner.turn(weight);
-    }
+    const turned = CONV1D.test(ours);
+    await readOnto(turned ? turner.stored(weight) : weight.storage, storedIn(file, name));
+    if (turned) await turner.turn(weight);
   }
 }
 
@@ -202,25 +207,4 @@ class Turner implements Disposable {
     this.#from.dispose();
     this.#to?.dispose();
   }
-}
-
-/** Reads a tensor into a storage, a block at a time. */
-async function readInto(file: WeightsFile, name: string, storage: Storage, block: Float32Array<ArrayBuffer>) {
-  for (let at = 0; at < storage.length; at += block.length) {
-    const part = block.subarray(0, storage.length - at);
-    await file.readFloats(name, at, part);
-    storage.device.write(new Storage(storage.block, part.length, storage.offset + at), part);
-  }
-}
-
-async function sameElements(file: WeightsFile, a: string, b: string): Promise<boolean> {
-  const size = sizeOf(file.tensors.get(a)!.shape);
-  const [left, right] = [new Float32Array(BLOCK), new Float32Array(BLOCK)];
-  for (let at = 0; at < size; at += BLOCK) {
-    const [x, y] = [left, right].map((block) => block.subarray(0, size - at));
-    await file.readFloats(a, at, x);
-    await file.readFloats(b, at, y);
-    for (let i = 0; i < x.length; i++) if (x[i] !== y[i]) return false;
-  }
-  return true;
 }

@@ -7,24 +7,30 @@
  * those with two axes or more, then the others, each in the order of the model. The head's weight, which is that of the token
  * embeddings, stands under both names. See nanogpt_model.ts for the checks, nanogpt_save.ts for writing, nanogpt_run.ts for whole runs.
  */
-import { type Device, Storage } from "../engine/device.ts";
+import type { Device } from "../engine/device.ts";
 import { CheckpointError } from "../errors.ts";
 import { GPT, type GPTConfig, type GPTOptions } from "../gpt.ts";
 import type { AdamW } from "../optim/adamw.ts";
 import type { Generator } from "../random/mod.ts";
-import { checkTied, checkWeights, configOf, isFloat, numberings, type Shapes, weightsIn } from "./nanogpt_model.ts";
+import {
+  checkTied,
+  checkWeights,
+  configOf,
+  isFloat,
+  numberings,
+  type Shapes,
+  storedTensor,
+  weightsIn,
+} from "./nanogpt_model.ts";
 import type { PickleDict, PickleValue } from "../files/pickle_values.ts";
 import { shown } from "../files/shown.ts";
 import type { TensorSource } from "../files/safetensors.ts";
-import type { NamedTensors } from "./tensors.ts";
+import { finite, type NamedTensors, readOnto } from "./tensors.ts";
 import { TorchFile } from "../files/torch_file.ts";
 import { TorchTensor } from "../files/torch_structure.ts";
 
 /** What train.py has for the best loss before the first evaluation. */
 export const NO_LOSS = 1e9;
-
-/** How many elements are read at a time. */
-const BLOCK = 2 ** 20;
 
 type NamedSources = [name: string, tensor: TensorSource][];
 
@@ -65,8 +71,11 @@ export class NanoGPTFile implements Disposable {
     this.#shapes = shapes;
   }
 
-  /** @throws {CheckpointError} when the file is missing, damaged, or no checkpoint of nanoGPT */
-  static async open(path: string): Promise<NanoGPTFile> {
+  /**
+   * @param options.onNote takes a line, without a newline, on tensors that the model does not use
+   * @throws {CheckpointError} when the file is missing, damaged, or no checkpoint of nanoGPT
+   */
+  static async open(path: string, { onNote }: { onNote?: (line: string) => void } = {}): Promise<NanoGPTFile> {
     const file = await TorchFile.open(path), { value } = file;
     try {
       const model = dict(value, "model"), args = dict(value, "model_args"), said = dict(value, "config");
@@ -77,7 +86,7 @@ export class NanoGPTFile implements Disposable {
         [...said ?? []].filter(([name, value]) => typeof name === "string" && isFlag(value)),
       ) as Record<string, number | string | boolean>;
       const tensors = weightsIn(model, path), config = configOf(args, { flags, path, most: tensors.size });
-      const shapes = checkWeights(config, tensors, path);
+      const shapes = checkWeights(config, tensors, { path, onNote });
       await checkTied(file, tensors);
       const iter = await scalar(file, "iter_num"), loss = await scalar(file, "best_val_loss") ?? NO_LOSS;
       if (!Number.isSafeInteger(iter) || iter! < 0) {
@@ -164,26 +173,15 @@ export class NanoGPTFile implements Disposable {
     return true;
   }
 
-  /** Reads tensors onto the device, a block at a time. */
+  /** Reads tensors onto the device. */
   async #copy(from: ReadonlyMap<string, TorchTensor>, to: NamedTensors): Promise<void> {
-    const block = new Float32Array(BLOCK);
-    for (const [name, { device, storage }] of to) {
-      const tensor = from.get(name)!;
-      if (tensor.dtype === "F64") {
-        device.write(storage, await this.#file.read(tensor, name));
-        continue;
-      }
-      for (let at = 0; at < storage.length; at += BLOCK) {
-        const part = block.subarray(0, storage.length - at);
-        await this.#file.readFloats(tensor, at, part);
-        device.write(new Storage(storage.block, part.length, storage.offset + at), part);
-      }
-    }
+    for (const [name, { storage }] of to) await readOnto(storage, storedTensor(this.#file, from.get(name)!, name));
   }
 
   #source(tensor: TorchTensor, name: string): TensorSource {
     const { shape, dtype } = tensor;
-    return { dtype: dtype === "F64" ? "F64" : "F32", shape, data: () => this.#file.read(tensor, name) };
+    const data = async () => finite(await this.#file.read(tensor, name), this.path, name);
+    return { dtype: dtype === "F64" ? "F64" : "F32", shape, data };
   }
 
   close(): void {

@@ -6,6 +6,7 @@ import { ACTIVATIONS, GPT, type GPTConfig } from "../gpt.ts";
 import type { PickleDict } from "../files/pickle_values.ts";
 import { shown } from "../files/shown.ts";
 import type { TorchFile } from "../files/torch_file.ts";
+import { noteUnused, sameElements, type StoredTensor } from "./tensors.ts";
 import { TorchTensor } from "../files/torch_structure.ts";
 
 export const HEAD = "lm_head.weight", EMBEDDINGS = "transformer.wte.weight";
@@ -78,8 +79,16 @@ export function configOf(
   };
 }
 
-/** @returns names and shapes of the model's parameters @throws {CheckpointError} when those in the file are others */
-export function checkWeights(config: GPTConfig, tensors: ReadonlyMap<string, TorchTensor>, path: string) {
+/**
+ * @param onNote takes a line on tensors that the model does not use
+ * @returns names and shapes of the model's parameters
+ * @throws {CheckpointError} when one is missing in the file, or of another shape or type
+ */
+export function checkWeights(
+  config: GPTConfig,
+  tensors: ReadonlyMap<string, TorchTensor>,
+  { path, onNote }: { path: string; onNote?: (line: string) => void },
+): Shapes {
   const refuse = (why: string) => new CheckpointError(`${path} is not of the model in its model_args: ${why}`);
   let shapes;
   try {
@@ -96,8 +105,11 @@ export function checkWeights(config: GPTConfig, tensors: ReadonlyMap<string, Tor
     if (`${tensor.shape}` !== `${shape}`) throw refuse(`${name} is [${tensor.shape}], expected [${shape}]`);
     if (!isFloat(tensor)) throw refuse(`${name} is ${tensor.dtype}, expected floats`);
   }
-  const other = [...tensors.keys()].find((name) => name !== HEAD && !shapes.has(name));
-  if (other !== undefined) throw refuse(`it has no ${shown(other)}`);
+  noteUnused([...tensors.keys()].filter((name) => name !== HEAD && !shapes.has(name)), {
+    parameters: shapes,
+    path,
+    onNote,
+  });
   return shapes;
 }
 
@@ -105,7 +117,13 @@ export function checkWeights(config: GPTConfig, tensors: ReadonlyMap<string, Tor
 export async function checkTied(file: TorchFile, tensors: ReadonlyMap<string, TorchTensor>): Promise<void> {
   const head = tensors.get(HEAD), embeddings = tensors.get(EMBEDDINGS)!;
   if (!head || head.storage === embeddings.storage && head.offset === embeddings.offset) return;
-  const [a, b] = [await file.read(head, HEAD), await file.read(embeddings, EMBEDDINGS)];
-  if (a.every((value, i) => Object.is(value, b[i]))) return;
+  const [left, right] = [storedTensor(file, head, HEAD), storedTensor(file, embeddings, EMBEDDINGS)];
+  if (await sameElements(left, right, head.size)) return;
   throw new CheckpointError(`${file.path}: ${HEAD} and ${EMBEDDINGS} differ, and in nanoGPT they are the same`);
+}
+
+export function storedTensor(file: TorchFile, tensor: TorchTensor, name: string): StoredTensor {
+  const { dtype } = tensor,
+    floats = (begin: number, out: Float32Array<ArrayBuffer>) => file.readFloats(tensor, begin, out);
+  return { dtype, path: file.path, name, all: () => file.read(tensor, name), floats };
 }

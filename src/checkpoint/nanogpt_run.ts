@@ -8,6 +8,7 @@ import { exists, type OpenFile, syncDirectory } from "../files/files.ts";
 import { NanoGPTFile } from "./nanogpt.ts";
 import { writeNanoGPT } from "./nanogpt_save.ts";
 import { RunFolder } from "./run_folder.ts";
+import { finite } from "./tensors.ts";
 import { SafetensorsFile, type TensorSource } from "../files/safetensors.ts";
 
 /** train.py's settings that hold here too; its others, and ours, say on what machine it ran and where its files were. */
@@ -59,15 +60,18 @@ export async function runToNanoGPT(
 export async function nanoGPTToRun(
   path: string,
   run: string,
-  { vocabulary, flags = {}, open }: {
+  { vocabulary, flags = {}, open, onNote = () => {} }: {
     vocabulary: Readonly<Record<string, unknown>>;
     flags?: Readonly<Record<string, unknown>>;
     open?: OpenFile;
+    /** Takes a line for the user, without a newline, when something is worth knowing. */
+    onNote?: (line: string) => void;
   },
 ): Promise<void> {
-  using file = await NanoGPTFile.open(path);
+  using file = await NanoGPTFile.open(path, { onNote });
   const { config, iter, bestValLoss } = file, weights = file.weights();
-  const optimizer = await file.optimizer() ?? { steps: 0, tensors: zeros(weights) };
+  const stored = await file.optimizer(), optimizer = stored ?? { steps: 0, tensors: zeros(weights) };
+  if (!stored) onNote(`${path} holds no optimizer state: AdamW's moments begin at zero`);
   const { blockSize: block_size, nLayer: n_layer, nHead: n_head, nEmbd: n_embd, dropout, bias } = config;
   const all = { ...kept(file.flags), block_size, n_layer, n_head, n_embd, dropout, bias, ...flags };
 
@@ -100,9 +104,9 @@ async function checkFree(path: string): Promise<void> {
 }
 
 function sourcesOf(file: SafetensorsFile): [string, TensorSource][] {
-  return [...file.tensors].map((
-    [name, { dtype, shape }],
-  ) => [name, { dtype, shape, data: () => file.readTensor(name) }]);
+  return [...file.tensors].map(([name, { dtype, shape }]) => {
+    return [name, { dtype, shape, data: async () => finite(await file.readTensor(name), file.path, name) }];
+  });
 }
 
 /** The state of an optimizer that has made no step. */

@@ -1,7 +1,15 @@
 /** Tensors of the engine to and from safetensors. */
 import { CheckpointError } from "../errors.ts";
+import { Storage } from "../engine/device.ts";
 import type { Tensor } from "../engine/tensor.ts";
-import { SafetensorsFile, type TensorSource, type TensorType } from "../files/safetensors.ts";
+import {
+  SafetensorsFile,
+  type TensorArray,
+  type TensorSource,
+  type TensorType,
+  type WeightsFile,
+} from "../files/safetensors.ts";
+import { shown, some } from "../files/shown.ts";
 
 export type NamedTensors = Iterable<readonly [name: string, tensor: Tensor]>;
 
@@ -11,6 +19,111 @@ const typeOf = ({ dtype, device }: Tensor): TensorType =>
 
 /** What f32 is read from. */
 export const FLOATS: readonly TensorType[] = ["F32", "F64", "F16", "BF16"];
+
+/** How many elements are read at a time, 4 MiB: with 1 MiB reading takes twice as long. */
+const BLOCK = 2 ** 20;
+
+/** A tensor in a file, to be read whole or in part. */
+export interface StoredTensor {
+  readonly dtype: string;
+  /** Of the file, for messages. */
+  readonly path: string;
+  readonly name: string;
+  /** All elements: of F64 and I32 they come as they are. */
+  all(): Promise<TensorArray>;
+  /** Those from `begin` on, as f32. */
+  floats(begin: number, out: Float32Array<ArrayBuffer>): Promise<void>;
+}
+
+/**
+ * Reads a tensor of as many elements into a storage, a block at a time.
+ *
+ * @throws {CheckpointError} as {@linkcode finite}
+ */
+export async function readOnto(storage: Storage, tensor: StoredTensor): Promise<void> {
+  const { device, block, offset, length } = storage, { dtype, path, name } = tensor;
+  if (dtype === "F64" || dtype === "I32") return device.write(storage, finite(await tensor.all(), path, name));
+  const values = new Float32Array(Math.min(BLOCK, length));
+  for (let at = 0; at < length; at += BLOCK) {
+    const part = values.subarray(0, length - at);
+    await tensor.floats(at, part);
+    device.write(new Storage(block, part.length, offset + at), finite(part, path, name, at));
+  }
+}
+
+/**
+ * Weights that were read. One that is no finite number would end in text of one token for ever, or a loss that is NaN.
+ *
+ * @param begin the first one's place in the tensor
+ * @throws {CheckpointError} when one is NaN or infinite, naming the tensor
+ */
+export function finite<T extends TensorArray>(values: T, path: string, name: string, begin = 0): T {
+  if (values instanceof Float32Array && sumsUp(values)) return values;
+  const place = values.findIndex((value) => !Number.isFinite(value));
+  if (place < 0) return values;
+  throw new CheckpointError(
+    `${path}: ${shown(name)} has ${values[place]} as element ${begin + place}, and weights are finite numbers: ` +
+      "the file is damaged, or its training has diverged",
+  );
+}
+
+/** Whether all are finite: then so is their sum, for sums of f32 do not overflow a double. Takes a tenth of what reading takes. */
+function sumsUp(values: Float32Array): boolean {
+  const whole = values.length & ~3;
+  let a = 0, b = 0, c = 0, d = 0; // four, so that an addition need not wait for the one before
+  for (let i = 0; i < whole; i += 4) {
+    a += values[i];
+    b += values[i + 1];
+    c += values[i + 2];
+    d += values[i + 3];
+  }
+  for (let i = whole; i < values.length; i++) a += values[i];
+  return Number.isFinite(a + b + c + d);
+}
+
+/** Whether two tensors of `size` elements have the same ones; NaN is the same as NaN. */
+export async function sameElements(left: StoredTensor, right: StoredTensor, size: number): Promise<boolean> {
+  const blocks = [left, right].map(() => new Float32Array(Math.min(BLOCK, size)));
+  for (let at = 0; at < size; at += BLOCK) {
+    const [x, y] = blocks.map((block) => block.subarray(0, size - at));
+    await left.floats(at, x);
+    await right.floats(at, y);
+    for (let i = 0; i < x.length; i++) if (x[i] !== y[i] && !(Number.isNaN(x[i]) && Number.isNaN(y[i]))) return false;
+  }
+  return true;
+}
+
+/**
+ * Says which tensors of a file are left out: those of heads for other tasks, as `v_head` of a value function.
+ *
+ * @param parameters of the model, by their names
+ * @throws {CheckpointError} when one is of a layer past the model's last
+ */
+export function noteUnused(
+  names: readonly string[],
+  { parameters, path, onNote }: {
+    parameters: { has(name: string): boolean };
+    path: string;
+    onNote?: (line: string) => void;
+  },
+): void {
+  const layer = names.find((name) => parameters.has(name.replace(/\.h\.\d+\./, ".h.0.")));
+  if (layer) {
+    throw new CheckpointError(`${path} has more layers than its config says: the model has no ${shown(layer)}`);
+  }
+  if (names.length > 0) onNote?.(`${path}: the model does not use ${some(names.map(shown))}, which is left out`);
+}
+
+/** A tensor of a file by its name. */
+export function storedIn(file: WeightsFile, name: string): StoredTensor {
+  return {
+    dtype: file.tensors.get(name)!.dtype,
+    path: file.path,
+    name,
+    all: () => file.readTensor(name),
+    floats: (begin, out) => file.readFloats(name, begin, out),
+  };
+}
 
 /** Tensors as a save writes them: read one after the other, when it is their turn. */
 export function* sources(tensors: NamedTensors): Generator<[string, TensorSource]> {
@@ -30,7 +143,7 @@ export async function copies(tensors: NamedTensors): Promise<[string, TensorSour
 /**
  * Reads the file's tensors into `tensors`. Names and shapes are compared first, so a file of another model changes nothing.
  *
- * @throws {CheckpointError} when the file is missing or damaged, or holds other tensors
+ * @throws {CheckpointError} when the file is missing or damaged, holds other tensors, or one that is not finite
  */
 export async function loadTensors(path: string, tensors: NamedTensors): Promise<void> {
   using file = await SafetensorsFile.open(path);
@@ -48,5 +161,5 @@ export async function loadTensors(path: string, tensors: NamedTensors): Promise<
   for (const name of file.tensors.keys()) {
     if (!expected.has(name)) throw new CheckpointError(`${path} is of another model: ${name} is not in this one`);
   }
-  for (const [name, { device, storage }] of expected) device.write(storage, await file.readTensor(name));
+  for (const [name, { storage }] of expected) await readOnto(storage, storedIn(file, name));
 }

@@ -1,5 +1,114 @@
-/** What every command does alike: errors become a line or two and an exit status, never a stack trace. */
+/** What every command does alike: it is declared once; parsing, `--help`, interruption and exit statuses are made of that. */
 import { ConfigError } from "../errors.ts";
+import { checkValues, describeFlags, fallbacks, type FlagTable, parseCommandLine, type Values } from "./flags.ts";
+import { INTERRUPTED, onInterrupt } from "./interrupt.ts";
+import { print, Progress } from "./progress.ts";
+
+/** A command as its user sees it. */
+export interface Declaration<T extends FlagTable> {
+  /** Of the task. */
+  readonly name: string;
+  readonly flags: T;
+  /** What a command line has besides flags: one config file at most, or names; nothing unless given. */
+  readonly words?: "config" | { readonly takes: string; readonly example: readonly string[] };
+  /** What it does; what follows the name in an example; what there is to say before the flags. */
+  readonly help: { readonly does: string; readonly usage: string; readonly notes?: string };
+  /** Whether what it has done so far can be gone on with: when its output is lost, it saves as after Ctrl-C. */
+  readonly resumable?: boolean;
+  /** Stands in for a config file where none is named. */
+  defaults?(given: Partial<Values<T>>): Partial<Values<T>>;
+  /** @throws {ConfigError} where values that are right alone contradict each other */
+  check?(values: Values<T>): void;
+}
+
+/** What the user asked for: the help, or a run with these values. */
+export interface Request<T extends FlagTable> {
+  readonly help?: string;
+  readonly values: Values<T>;
+  /** The parts of `values` that the config file and the flags name. */
+  readonly config: Partial<Values<T>>;
+  readonly given: Partial<Values<T>>;
+  readonly words: readonly string[];
+}
+
+/** A request while it is carried out. */
+export interface Running<T extends FlagTable> extends Request<T> {
+  /** The command line. */
+  readonly args: string[];
+  /** For what is printed; {@linkcode command} takes its bar away at the end. */
+  readonly progress: Progress;
+  /** From here on Ctrl-C, SIGTERM and a closed terminal call `notify` and abort the signal; the exit status is 130 then. */
+  interruption(notify: () => void): AbortSignal;
+}
+
+/** @throws {ConfigError} for what the command does not take */
+export async function parse<T extends FlagTable>(declaration: Declaration<T>, args: string[]): Promise<Request<T>> {
+  const { flags, words: takes, help: { does, usage, notes = "" }, name } = declaration;
+  const { given, words, help } = parseCommandLine(flags, args);
+  if (takes === "config" ? words.length > 1 : !takes && !help && words.length > 0) {
+    const one = takes ? "one config file is enough, and " : "";
+    throw new ConfigError(`${words[takes ? 1 : 0]}: ${one}flags are written --name=value`);
+  }
+  if (typeof takes === "object" && !help && words.length !== takes.example.length) {
+    throw new ConfigError(`${name} takes ${takes.takes}: ${taskCommand(name, takes.example)}`);
+  }
+  // Loaded only where there is a file: most command lines name none.
+  const config = takes === "config" && words.length === 1
+    ? checkValues(flags, await (await import("./config_file.ts")).loadConfig(words[0]), words[0])
+    : undefined;
+  const values = { ...fallbacks(flags), ...(config ?? declaration.defaults?.(given)), ...given };
+  declaration.check?.(values);
+  const request = { values, config: config ?? {}, given, words };
+  if (!help) return request;
+  const shown = `${does}
+
+  deno task ${name} ${usage} [--flag=value …]
+
+${notes}Flags, with the values that hold where they are not given:
+
+${describeFlags(flags, values)}`;
+  return { ...request, help: shown };
+}
+
+/**
+ * A command as a function of its command line, which returns the exit status.
+ *
+ * @param declaration.output where `progress` prints: standard output, unless that is for something else
+ */
+export function command<T extends FlagTable>(
+  declaration: Declaration<T> & { output?: Progress["output"]; run(running: Running<T>): Promise<void> },
+): (args: string[]) => Promise<number> {
+  return async (args) => {
+    enterCallersFolder();
+    const request = await parse(declaration, args);
+    if (request.help) {
+      print(request.help);
+      return 0;
+    }
+    const progress = new Progress(declaration.output);
+    let signal: AbortSignal | undefined;
+    const interruption = (notify: () => void) =>
+      signal = onInterrupt(notify, declaration.resumable ? progress : undefined);
+    try {
+      await declaration.run({ ...request, args, progress, interruption });
+    } catch (error) {
+      if (!signal?.aborted || error !== signal.reason) throw error;
+    } finally {
+      progress.end();
+    }
+    return signal?.aborted ? INTERRUPTED : 0;
+  };
+}
+
+/**
+ * `deno task` changes to the folder of deno.json, and INIT_CWD tells where it was called: there, so that relative paths mean
+ * what they mean to every other program, and the commands that are printed can be typed as they are.
+ */
+function enterCallersFolder(): void {
+  const variable = "INIT_CWD", { state } = Deno.permissions.querySync({ name: "env", variable });
+  const folder = state === "granted" ? Deno.env.get(variable) : undefined;
+  if (folder && folder !== Deno.cwd()) Deno.chdir(folder);
+}
 
 /** What a mistake in a program throws; every other class was thrown on purpose, with a message for the user. */
 const unforeseen = [
@@ -15,15 +124,21 @@ const unforeseen = [
   WebAssembly.RuntimeError,
 ];
 
+/** What a shell sees of a program that SIGPIPE ends, as it ends `cat`, when whoever reads the output has seen enough. */
+const BROKEN_PIPE = 128 + 13;
+
 /** Runs a command with the process's arguments, and ends the process with the status that it returns. */
 export async function runCommand(command: (args: string[]) => Promise<number>): Promise<never> {
   try {
     Deno.exit(await command(Deno.args));
   } catch (error) {
-    // Whoever reads our output has seen enough, as `head` does.
-    if (error instanceof Deno.errors.BrokenPipe) Deno.exit(0);
-    if (Deno.env.get("NANOGPT_DEBUG")) console.error(error);
-    else console.error(`error: ${describeError(error)}`);
+    if (error instanceof Deno.errors.BrokenPipe) Deno.exit(BROKEN_PIPE);
+    try {
+      if (Deno.env.get("NANOGPT_DEBUG")) console.error(error);
+      else console.error(`error: ${describeError(error)}`);
+    } catch {
+      // Standard error is gone, too; the status still says that it failed.
+    }
     Deno.exit(exitStatus(error));
   }
 }
@@ -47,7 +162,7 @@ export function describeError(error: unknown): string {
  *
  * @param deno path of the running Deno
  */
-export function taskCommand(name: string, args: string[], deno = Deno.execPath()): string {
+export function taskCommand(name: string, args: readonly string[], deno = Deno.execPath()): string {
   const quote = (arg: string) => /^[\w@%+=:,./-]+$/.test(arg) ? arg : `'${arg.replaceAll("'", `'\\''`)}'`;
   const task = /[\\/]_npx[\\/]/.test(deno) ? `npx -y deno@${Deno.version.deno} task` : "deno task";
   return [task, name, ...args.map(quote)].join(" ");

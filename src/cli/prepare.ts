@@ -2,13 +2,10 @@
 import { prepare, type PrepareProgress } from "../data/prepare.ts";
 import { ConfigError } from "../errors.ts";
 import { loadTokenizer } from "../tokenizer/load.ts";
-import { runCommand, taskCommand } from "./command.ts";
-import { describeFlags, fallbacks, int, parseCommandLine, text, type Values } from "./flags.ts";
-import { onInterrupt } from "./interrupt.ts";
-import { duration, Progress, share } from "./progress.ts";
+import { command, runCommand, taskCommand } from "./command.ts";
+import { int, text } from "./flags.ts";
+import { count, duration, type Progress, share } from "./progress.ts";
 import { encodeOptions, tokenizerFlags } from "./tokenizer_flags.ts";
-
-const INTERRUPTED = 130; // 128 + SIGINT, as shells count
 
 export const prepareFlags = {
   input: text("", "the text file (UTF-8), which may be larger than memory"),
@@ -18,30 +15,29 @@ export const prepareFlags = {
   threads: int(0, "workers that encode; 0 is one for each core", { min: 0, max: 256 }),
 };
 
-export async function prepareCommand(args: string[]): Promise<number> {
-  const { given, words, help } = parseCommandLine(prepareFlags, args);
-  const values = { ...fallbacks(prepareFlags), ...given }, { input, out_dir: outDir } = values;
-  if (help) {
-    console.log(prepareHelp(values));
-    return 0;
-  }
-  if (words.length > 0) throw new ConfigError(`${words[0]}: flags are written --name=value`);
-  for (const [name, value] of Object.entries({ input, out_dir: outDir })) {
-    if (!value) throw new ConfigError(`--${name} is missing: prepare takes --input=FILE and --out_dir=FOLDER`);
-  }
-  const tokenizer = values.tokenizer === "character" ? values.tokenizer : await loadTokenizer(values.tokenizer);
-  const progress = new Progress(), began = performance.now();
-  const signal = onInterrupt(() => progress.line("Stopping …"));
-  try {
+export const prepareCommand = command({
+  name: "prepare",
+  flags: prepareFlags,
+  help: {
+    does: "Turns a text into tokens to train on: nine tenths of its characters into train.bin, the rest into val.bin.",
+    usage: "--input=FILE --out_dir=FOLDER",
+  },
+  resumable: true,
+  async run({ values, args, progress, interruption }) {
+    const { input, out_dir: outDir } = values;
+    for (const [name, value] of Object.entries({ input, out_dir: outDir })) {
+      if (!value) throw new ConfigError(`--${name} is missing: prepare takes --input=FILE and --out_dir=FOLDER`);
+    }
+    const tokenizer = values.tokenizer === "character" ? values.tokenizer : await loadTokenizer(values.tokenizer);
+    const began = performance.now(), signal = interruption(() => progress.line("Stopping …"));
     const special = encodeOptions(values.special_tokens), threads = values.threads || undefined;
     const steps = prepare({ input, outDir, tokenizer, threads, signal, ...special });
     let step;
     for (step = await steps.next(); !step.done; step = await steps.next()) report(progress, step.value, began);
     if (!step.value) {
-      progress.line(`Stopped. To go on, type the same again:\n  ${taskCommand("prepare", args)}`);
-      return INTERRUPTED;
+      return progress.line(`Stopped. To go on, type the same again:\n  ${taskCommand("prepare", args)}`);
     }
-    const { train, val, vocabSize, type } = step.value, count = (n: number) => n.toLocaleString("en-US");
+    const { train, val, vocabSize, type } = step.value;
     progress.line(`train has ${count(train)} tokens, val has ${count(val)} tokens`);
     progress.line(
       `vocab size: ${count(vocabSize)}, ${type}${
@@ -49,11 +45,8 @@ export async function prepareCommand(args: string[]): Promise<number> {
       }`,
     );
     progress.line(`Done: ${duration((performance.now() - began) / 1000)}, in ${outDir}`);
-    return 0;
-  } finally {
-    progress.end();
-  }
-}
+  },
+});
 
 /** Seconds between two lines where the output is no terminal. */
 const LINE_INTERVAL = 10;
@@ -66,16 +59,6 @@ function report(progress: Progress, { doing, done, total, before }: PrepareProgr
   if (progress.terminal || seconds < line) return;
   progress.line(text.trimStart());
   line = seconds + LINE_INTERVAL;
-}
-
-function prepareHelp(values: Values<typeof prepareFlags>): string {
-  return `Turns a text into tokens to train on: nine tenths of its characters into train.bin, the rest into val.bin.
-
-  deno task prepare --input=FILE --out_dir=FOLDER [--flag=value …]
-
-Flags, with the values that hold where they are not given:
-
-${describeFlags(prepareFlags, values)}`;
 }
 
 if (import.meta.main) await runCommand(prepareCommand);

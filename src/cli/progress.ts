@@ -1,4 +1,6 @@
 /** Long work on a screen: lines, and on a terminal a bar below them that is drawn over itself. */
+import { DataError } from "../errors.ts";
+import { reason } from "../files/reason.ts";
 
 /** What the bar of a training shows. */
 export interface ProgressState {
@@ -10,14 +12,20 @@ export interface ProgressState {
   left: number;
 }
 
+type Output = Pick<typeof Deno.stdout, "isTerminal" | "writeSync">;
+
 export class Progress {
   #bar = "";
   #drawnAt = -Infinity;
+  #lost = false;
 
-  readonly terminal: boolean;
+  terminal: boolean;
+
+  /** Called once when the output cannot be written to: lines go to standard error from then on. Without it that throws. */
+  onLost?: () => void;
 
   /** @param output where it is written */
-  constructor(readonly output: Pick<typeof Deno.stdout, "isTerminal" | "writeSync"> = Deno.stdout) {
+  constructor(readonly output: Output = Deno.stdout) {
     this.terminal = output.isTerminal();
   }
 
@@ -46,8 +54,51 @@ export class Progress {
   }
 
   #write(text: string): void {
-    if (text) this.output.writeSync(new TextEncoder().encode(text));
+    if (!text) return;
+    try {
+      if (!this.#lost) return write(this.output, text);
+    } catch (error) {
+      if (!this.onLost) throw error;
+      this.#lost = true;
+      this.terminal = false;
+      this.#bar = "";
+      const closed = error instanceof Deno.errors.BrokenPipe;
+      this.line(closed ? "Standard output was closed." : (error as Error).message);
+      this.#write(text);
+      return this.onLost();
+    }
+    try {
+      write(Deno.stderr, text);
+    } catch {
+      // A closed terminal takes both; what is being done matters more than its lines.
+    }
   }
+}
+
+/**
+ * Writes all of a text.
+ *
+ * @throws {Deno.errors.BrokenPipe} where nobody reads any more
+ * @throws {DataError} where it cannot be written, as on a full disk
+ */
+export function write(output: Output, text: string): void {
+  let bytes = new TextEncoder().encode(text);
+  try {
+    while (bytes.length > 0) bytes = bytes.subarray(output.writeSync(bytes));
+  } catch (error) {
+    if (error instanceof Deno.errors.BrokenPipe) throw error;
+    const name = output === Deno.stderr ? "standard error" : "standard output";
+    throw new DataError(`Cannot write to ${name}: ${reason(error)}`);
+  }
+}
+
+/** Writes a line to standard output; unlike console.log's, its failure has a name. */
+export function print(line: string): void {
+  write(Deno.stdout, `${line}\n`);
+}
+
+export function count(n: number): string {
+  return n.toLocaleString("en-US");
 }
 
 /** One line of at most `columns` characters; the bar takes what the numbers leave. */

@@ -2,66 +2,62 @@
 import { createDevice } from "../device/create.ts";
 import type { Device } from "../engine/device.ts";
 import { DataError } from "../errors.ts";
-import type { Pretrained } from "../pretrained/load.ts";
+import { loadPretrained, loadRun, type Pretrained, runTokenizer } from "../pretrained/load.ts";
 import { Profile } from "../engine/profile.ts";
 import { Generator } from "../random/mod.ts";
 import { generateSequences } from "../generate/generate.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
-import { runCommand } from "./command.ts";
-import { loadBest, openRun, vocabularyOf } from "./run_model.ts";
-import { generationOptions, parseSample, type SampleValues } from "./sample_flags.ts";
+import { command, runCommand } from "./command.ts";
+import { type Progress, write } from "./progress.ts";
+import { openRun } from "./run_model.ts";
+import { generationOptions, sampleDeclaration, type SampleValues } from "./sample_flags.ts";
 import { checkPermission, reportDownload } from "./shared_flags.ts";
 
-export async function sample(args: string[]): Promise<number> {
-  const { help, values } = await parseSample(args);
-  if (help) {
-    console.log(help);
-    return 0;
-  }
-  checkPermission(values.device, "sample");
-  const generator = new Generator(values.seed),
-    resumes = values.init_from === "resume" && values.weights === "f32" && !values.tokenizer;
-  // What is wrong with a run is said before a device is made.
-  const run = resumes ? await openRun(values.out_dir) : undefined, vocabulary = run && await vocabularyOf(run);
-  const known = vocabulary && await readPrompt(values.start, vocabulary);
-  const device = await createDevice(values.device, { threads: values.threads || undefined });
-  if (values.profile) device.profile = new Profile();
-  const { model, tokenizer } = run
-    ? { model: await loadBest(run, { device, generator }), tokenizer: vocabulary! }
-    : await pretrained(values, device);
-  const prompt = known ?? await readPrompt(values.start, tokenizer);
-  const options = { ...generationOptions(values), generator, tokenizer };
-  for (let i = 0; i < values.num_samples; i++) {
-    write(tokenizer.decode(prompt));
-    for await (const { text } of generateSequences(model, prompt, options)) write(text!);
-    write("\n---------------\n");
-  }
-  if (device.profile) console.error(`\n${device.profile.table()}`); // the text alone goes to standard output
-  device.close();
-  return 0;
-}
+export const sample = command({
+  ...sampleDeclaration,
+  output: Deno.stderr, // the text alone goes to standard output
+  async run({ values, progress }) {
+    checkPermission(values.device, "sample");
+    const generator = new Generator(values.seed),
+      resumes = values.init_from === "resume" && values.weights === "f32" && !values.tokenizer;
+    // What is wrong with a run is said before a device is made.
+    const run = resumes ? await openRun(values.out_dir) : undefined, vocabulary = run && await runTokenizer(run);
+    const known = vocabulary && await readPrompt(values.start, vocabulary);
+    const device = await createDevice(values.device, { threads: values.threads || undefined });
+    if (values.profile) device.profile = new Profile();
+    const { model, tokenizer } = run
+      ? { model: await loadRun(run, { device, generator, checkpoint: values.checkpoint }), tokenizer: vocabulary! }
+      : await pretrained(values, device, progress);
+    const prompt = known ?? await readPrompt(values.start, tokenizer);
+    const options = { ...generationOptions(values), generator, tokenizer };
+    for (let i = 0; i < values.num_samples; i++) {
+      write(Deno.stdout, tokenizer.decode(prompt));
+      for await (const { text } of generateSequences(model, prompt, options)) write(Deno.stdout, text!);
+      write(Deno.stdout, "\n---------------\n");
+    }
+    if (device.profile) progress.line(`\n${device.profile.table()}`);
+    device.close();
+  },
+});
 
-/** A model from elsewhere; what there is to say of it goes to standard error, for the text alone goes to standard output. */
+/** A model from elsewhere. */
 async function pretrained(
-  { init_from, out_dir, weights, tokenizer }: SampleValues,
+  { init_from, out_dir, weights, tokenizer, checkpoint }: SampleValues,
   device: Device,
+  progress: Progress,
 ): Promise<Pretrained> {
-  const [{ loadPretrained }, { Progress }] = await Promise.all([
-    import("../pretrained/load.ts"),
-    import("./progress.ts"),
-  ]);
-  const progress = new Progress(Deno.stderr), onNote = (line: string) => progress.line(line);
-  const path = init_from === "resume" ? out_dir : init_from;
+  const path = init_from === "resume" ? out_dir : init_from, onNote = (line: string) => progress.line(line);
   try {
     return await loadPretrained(path, {
       device,
       weights,
+      checkpoint,
       tokenizer: tokenizer || undefined,
       onNote,
       onProgress: reportDownload(progress),
     });
   } finally {
-    progress.end();
+    progress.end(); // before the text begins
   }
 }
 
@@ -76,10 +72,6 @@ async function readPrompt(start: string, tokenizer: Tokenizer): Promise<Int32Arr
     if (!(error instanceof DataError)) throw error;
     throw new DataError(`--start cannot be read by this model. ${error.message}`);
   }
-}
-
-function write(text: string): void {
-  Deno.stdout.writeSync(new TextEncoder().encode(text));
 }
 
 if (import.meta.main) await runCommand(sample);

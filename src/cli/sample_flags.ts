@@ -1,24 +1,13 @@
 /** What `sample` can be told: nanoGPT's flags with sample.py's defaults, and ours, which change nothing by default. */
-import { ConfigError } from "../errors.ts";
-import {
-  checkValues,
-  choice,
-  describeFlags,
-  fallbacks,
-  float,
-  int,
-  parseCommandLine,
-  text,
-  toggle,
-  type Values,
-} from "./flags.ts";
+import { type Declaration, parse, type Request } from "./command.ts";
+import { choice, float, int, text, toggle, type Values } from "./flags.ts";
 import type { SequencesOptions } from "../generate/options.ts";
-import { loadConfig } from "./config_file.ts";
-import { deviceFlags, PRETRAINED, torchFlags, weightsFlag } from "./shared_flags.ts";
+import { checkpointFlag, deviceFlags, PRETRAINED, torchFlags, weightsFlag } from "./shared_flags.ts";
 
 export const sampleFlags = {
-  init_from: text("resume", `resume: the best checkpoint in out_dir; or ${PRETRAINED}`),
+  init_from: text("resume", `resume: the run in out_dir; or ${PRETRAINED}`),
   out_dir: text("out", "the run folder to sample from"),
+  ...checkpointFlag,
   tokenizer: text("", "instead of the model's own: gpt2, cl100k_base, o200k_base, or a folder; a ckpt.pt holds none"),
   start: text("\n", "the text to go on from; FILE:path reads it from a file"),
   num_samples: int(10, "samples to draw", { min: 1 }),
@@ -46,16 +35,15 @@ export const sampleFlags = {
 
 export type SampleValues = Values<typeof sampleFlags>;
 
+export const sampleDeclaration: Declaration<typeof sampleFlags> = {
+  name: "sample",
+  flags: sampleFlags,
+  words: "config",
+  help: { does: "Writes text with a trained model.", usage: "[config/NAME.ts]" },
+};
+
 /** @throws {ConfigError} */
-export async function parseSample(args: string[]): Promise<{ help?: string; values: SampleValues }> {
-  const { given, words, help } = parseCommandLine(sampleFlags, args);
-  if (words.length > 1) {
-    throw new ConfigError(`${words[1]}: one config file is enough, and flags are written --name=value`);
-  }
-  const config = words.length === 1 ? checkValues(sampleFlags, await loadConfig(words[0]), words[0]) : {};
-  const values = { ...fallbacks(sampleFlags), ...config, ...given };
-  return { values, ...(help && { help: sampleHelp(values) }) };
-}
+export const parseSample = (args: string[]): Promise<Request<typeof sampleFlags>> => parse(sampleDeclaration, args);
 
 /** What the flags mean to `generateSequences`. */
 export function generationOptions(values: SampleValues): SequencesOptions {
@@ -71,14 +59,4 @@ export function generationOptions(values: SampleValues): SequencesOptions {
     stopStrings: values.stop || [],
     overflow: values.overflow,
   };
-}
-
-function sampleHelp(values: SampleValues): string {
-  return `Writes text with a trained model.
-
-  deno task sample [config/NAME.ts] [--flag=value …]
-
-Flags, with the values that hold where they are not given:
-
-${describeFlags(sampleFlags, values)}`;
 }

@@ -34,6 +34,10 @@ export const weightsFlag = {
   weights: choice(["f32", "bf16"], "how matrices are kept: f32, or bf16, rounded, in half the memory and faster"),
 };
 
+export const checkpointFlag = {
+  checkpoint: choice(["best", "last"], "of a run: the one with the lowest validation loss, or the last"),
+};
+
 /** Settings of PyTorch that nanoGPT's commands name: the values that describe what happens here are taken. */
 export const torchFlags = {
   compile: choice(

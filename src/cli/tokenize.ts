@@ -2,8 +2,9 @@
 import { readText } from "../data/load_text.ts";
 import { ConfigError, DataError } from "../errors.ts";
 import { loadTokenizer } from "../tokenizer/load.ts";
-import { runCommand } from "./command.ts";
-import { describeFlags, fallbacks, parseCommandLine, text, toggle } from "./flags.ts";
+import { command, runCommand } from "./command.ts";
+import { text, toggle } from "./flags.ts";
+import { print } from "./progress.ts";
 import { encodeOptions, tokenizerFlags } from "./tokenizer_flags.ts";
 
 export const tokenizeFlags = {
@@ -13,31 +14,20 @@ export const tokenizeFlags = {
   ...tokenizerFlags,
 };
 
-export async function tokenize(args: string[]): Promise<number> {
-  const { given, words, help } = parseCommandLine(tokenizeFlags, args);
-  const values = { ...fallbacks(tokenizeFlags), ...given };
-  if (help) {
-    console.log(`Shows the token ids of a text, or the text of ids.
-
-  deno task tokenize --text=TEXT [--flag=value …]
-
-Flags, with the values that hold where they are not given:
-
-${describeFlags(tokenizeFlags, values)}`);
-    return 0;
-  }
-  if (words.length > 0) throw new ConfigError(`${words[0]}: flags are written --name=value`);
-  if ((given.text === undefined) === (given.ids === undefined)) {
-    throw new ConfigError("tokenize takes either --text=TEXT or --ids=IDS");
-  }
-  const tokenizer = await loadTokenizer(values.tokenizer);
-  if (given.ids !== undefined) console.log(tokenizer.decode(parseIds(await contents(values.ids))));
-  else {
+export const tokenize = command({
+  name: "tokenize",
+  flags: tokenizeFlags,
+  help: { does: "Shows the token ids of a text, or the text of ids.", usage: "--text=TEXT" },
+  async run({ values, given }) {
+    if ((given.text === undefined) === (given.ids === undefined)) {
+      throw new ConfigError("tokenize takes either --text=TEXT or --ids=IDS");
+    }
+    const tokenizer = await loadTokenizer(values.tokenizer);
+    if (given.ids !== undefined) return print(tokenizer.decode(parseIds(await contents(values.ids))));
     const ids = tokenizer.encode(await contents(values.text), encodeOptions(values.special_tokens));
-    console.log(values.count ? String(ids.length) : ids.join(" "));
-  }
-  return 0;
-}
+    print(values.count ? String(ids.length) : ids.join(" "));
+  },
+});
 
 async function contents(value: string): Promise<string> {
   return value.startsWith("FILE:") ? await readText(value.slice("FILE:".length)) : value;

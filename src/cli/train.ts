@@ -4,47 +4,42 @@ import { loadData } from "../data/load_data.ts";
 import { createDevice } from "../device/create.ts";
 import type { Device } from "../engine/device.ts";
 import { GPT, type GPTConfig } from "../gpt.ts";
-import type { Pretrained } from "../pretrained/load.ts";
+import { type Pretrained, runTokenizer } from "../pretrained/load.ts";
 import { Profile } from "../engine/profile.ts";
 import { Generator } from "../random/mod.ts";
 import { Trainer } from "../train/trainer.ts";
-import { runCommand } from "./command.ts";
-import { onInterrupt } from "./interrupt.ts";
+import { command, runCommand, type Running } from "./command.ts";
 import { checkMemory } from "../train/memory.ts";
-import { openRun, vocabularyOf } from "./run_model.ts";
+import { openRun } from "./run_model.ts";
 import { checkPermission, reportDownload } from "./shared_flags.ts";
 import {
   fineTunedValues,
   isPretrained,
-  parseTrain,
   resumeCommand,
   resumedValues,
-  type TrainRequest,
+  trainDeclaration,
+  type trainFlags,
   type TrainValues,
 } from "./train_flags.ts";
 import { TrainReport } from "./train_report.ts";
 
-const INTERRUPTED = 130; // 128 + SIGINT, as shells count
-
-export async function train(args: string[]): Promise<number> {
-  const request = await parseTrain(args);
-  if (request.help) {
-    console.log(request.help);
-    return 0;
-  }
-  const run = request.values.init_from === "resume" ? await openRun(request.values.out_dir) : undefined;
-  const values = run ? resumedValues(request, run.description.flags) : request.values;
-  checkPermission(values.device, "train");
-  const report = new TrainReport(values, resumeCommand(args, values.out_dir));
-  try {
-    return await trainRun({ ...request, values }, run, report);
-  } finally {
-    report.end();
-  }
-}
+export const train = command({
+  ...trainDeclaration,
+  async run(running) {
+    const run = running.values.init_from === "resume" ? await openRun(running.values.out_dir) : undefined;
+    const values = run ? resumedValues(running, run.description.flags) : running.values;
+    checkPermission(values.device, "train");
+    const report = new TrainReport(values, resumeCommand(running.args, values.out_dir), running.progress);
+    await trainRun({ ...running, values }, run, report);
+  },
+});
 
 /** @param run the run to go on with; without, a new one begins */
-async function trainRun(request: TrainRequest, run: RunFolder | undefined, report: TrainReport): Promise<number> {
+async function trainRun(
+  request: Running<typeof trainFlags>,
+  run: RunFolder | undefined,
+  report: TrainReport,
+): Promise<void> {
   const { threads } = request.values,
     device = await createDevice(request.values.device, { threads: threads || undefined });
   const start = isPretrained(request.values) ? await pretrained(request.values, device, report) : undefined;
@@ -53,7 +48,7 @@ async function trainRun(request: TrainRequest, run: RunFolder | undefined, repor
   const loaded = await loadData({
     input: input || undefined,
     dataset,
-    tokenizer: run ? await vocabularyOf(run) : start?.tokenizer ?? (values.tokenizer || undefined),
+    tokenizer: run ? await runTokenizer(run) : start?.tokenizer ?? (values.tokenizer || undefined),
     blockSize,
     onNote: (line) => report.note(line),
   });
@@ -86,7 +81,7 @@ async function trainRun(request: TrainRequest, run: RunFolder | undefined, repor
   }
   report.begin({ ...loaded, model, iter: trainer.iter });
 
-  const interrupt = onInterrupt(() => report.interrupted());
+  const interrupt = request.interruption(() => report.interrupted());
   for await (const event of trainer.run({ signal: interrupt })) report.event(event);
   if (interrupt.aborted) {
     report.stopped(trainer.iter, folder?.last);
@@ -96,7 +91,6 @@ async function trainRun(request: TrainRequest, run: RunFolder | undefined, repor
   }
   if (device.profile) report.note(`\n${device.profile.table()}`);
   device.close();
-  return interrupt.aborted ? INTERRUPTED : 0;
 }
 
 /** The model that a run begins with. */

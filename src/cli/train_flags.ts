@@ -7,23 +7,9 @@
 import fineTuning from "../../config/finetune_shakespeare.ts";
 import cpuSetting from "../../config/shakespeare_char_cpu.ts";
 import { CheckpointError, ConfigError } from "../errors.ts";
-import { taskCommand } from "./command.ts";
+import { type Declaration, parse, type Request, taskCommand } from "./command.ts";
 import type { GPTConfig } from "../gpt.ts";
-import { loadConfig } from "./config_file.ts";
-import {
-  bool,
-  checkValues,
-  choice,
-  describeFlags,
-  fallbacks,
-  float,
-  int,
-  parseCommandLine,
-  show,
-  text,
-  toggle,
-  type Values,
-} from "./flags.ts";
+import { bool, checkValues, choice, fallbacks, float, int, show, text, toggle, type Values } from "./flags.ts";
 import { deviceFlags, PRETRAINED, torchFlags } from "./shared_flags.ts";
 
 export const trainFlags = {
@@ -78,32 +64,30 @@ export type TrainValues = Values<typeof trainFlags>;
 /** What a config file exports. */
 export type TrainConfig = Partial<TrainValues>;
 
-/** What the user asked for: help, or a run. */
-export interface TrainRequest {
-  help?: string;
-  values: TrainValues;
-  /** The parts of `values` that the config file and the flags name. */
-  config: TrainConfig;
-  given: TrainConfig;
-}
+export type TrainRequest = Request<typeof trainFlags>;
+
+export const trainDeclaration: Declaration<typeof trainFlags> = {
+  name: "train",
+  flags: trainFlags,
+  words: "config",
+  resumable: true,
+  help: {
+    does: "Trains a GPT on a text, or on a folder of tokens that prepare has made.",
+    usage: "[config/NAME.ts]",
+    notes:
+      `A config is a module that exports an object with the names below; flags win over it. Without one, nanoGPT's setting for a
+CPU holds. `,
+  },
+  defaults: (given) => isPretrained({ init_from: "scratch", ...given }) ? fineTuning : cpuSetting,
+  check({ n_embd, n_head }) {
+    if (n_embd % n_head === 0) return;
+    throw new ConfigError(`--n_embd=${n_embd} --n_head=${n_head}: the width must be a multiple of the number of heads`);
+  },
+};
 
 /** @throws {ConfigError} */
-export async function parseTrain(args: string[]): Promise<TrainRequest> {
-  const { given, words, help } = parseCommandLine(trainFlags, args);
-  if (words.length > 1) {
-    throw new ConfigError(`${words[1]}: one config file is enough, and flags are written --name=value`);
-  }
-  const config = words.length === 1 ? checkValues(trainFlags, await loadConfig(words[0]), words[0]) : undefined;
-  const fineTunes = isPretrained({ init_from: "scratch", ...config, ...given });
-  const values = { ...fallbacks(trainFlags), ...(config ?? (fineTunes ? fineTuning : cpuSetting)), ...given };
-  const { n_embd, n_head } = values;
-  if (n_embd % n_head !== 0) {
-    throw new ConfigError(`--n_embd=${n_embd} --n_head=${n_head}: the width must be a multiple of the number of heads`);
-  }
-  return { values, config: config ?? {}, given, ...(help && { help: trainHelp(values) }) };
-}
+export const parseTrain = (args: string[]): Promise<TrainRequest> => parse(trainDeclaration, args);
 
-/** What a run keeps. */
 /** Whether a run begins with the weights of a model from elsewhere. */
 export const isPretrained = ({ init_from }: { readonly init_from: string }): boolean =>
   init_from !== "scratch" && init_from !== "resume";
@@ -162,15 +146,4 @@ export function resumeCommand(args: string[], out_dir: string): string {
   const kept = args.filter((arg) => !/^--(init_from|out_dir)=/.test(arg));
   const task = args.some((arg) => arg.startsWith("--device=webgpu:dawn")) ? "train:dawn" : "train";
   return taskCommand(task, [...kept, "--init_from=resume", `--out_dir=${out_dir}`]);
-}
-
-function trainHelp(values: TrainValues): string {
-  return `Trains a GPT on a text, or on a folder of tokens that prepare has made.
-
-  deno task train [config/NAME.ts] [--flag=value …]
-
-A config is a module that exports an object with the names below; flags win over it. Without one, nanoGPT's setting for a
-CPU holds. Flags, with the values that hold where they are not given:
-
-${describeFlags(trainFlags, values)}`;
 }

@@ -7,13 +7,12 @@ import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { TrainEvent } from "../train/events.ts";
 import { taskCommand } from "./command.ts";
 import { modelDecoder } from "../generate/stopping.ts";
-import { bar, duration, Progress, rate } from "./progress.ts";
+import { bar, count, duration, type Progress, rate } from "./progress.ts";
 import type { TrainValues } from "./train_flags.ts";
 
 const SAMPLE_TOKENS = 300;
 
 export class TrainReport {
-  readonly progress = new Progress();
   #entropy: number | undefined;
   #began = 0;
   #firstIter = 0;
@@ -21,7 +20,7 @@ export class TrainReport {
   #best = { iter: 0, loss: Infinity };
 
   /** @param resumeCommand what to type to go on after an interruption */
-  constructor(public values: TrainValues, readonly resumeCommand: string) {}
+  constructor(public values: TrainValues, readonly resumeCommand: string, readonly progress: Progress) {}
 
   note(line: string): void {
     this.progress.line(line);
@@ -32,7 +31,6 @@ export class TrainReport {
     const { batch_size, block_size, gradient_accumulation_steps, n_layer, n_head, n_embd } = this.values;
     const { eval_only, max_iters, out_dir } = this.values;
     const { train, val } = data, { device, config } = model;
-    const count = (n: number) => n.toLocaleString("en-US");
     const parameters = model.numParameters();
     const size = parameters < 1e5 ? count(parameters) : `${(parameters / 1e6).toFixed(2)}M`;
     this.note(`${source}: train has ${count(train.length)} tokens, val has ${count(val.length)} tokens`);
@@ -109,11 +107,6 @@ export class TrainReport {
         taskCommand("sample", [`--out_dir=${out_dir}`])
       }`,
     );
-  }
-
-  /** Leaves the terminal clean. */
-  end(): void {
-    this.progress.end();
   }
 
   #beside(): string {

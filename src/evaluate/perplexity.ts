@@ -1,6 +1,6 @@
 /**
- * How well a model foresees a text: perplexity over windows that overlap, as the page "Perplexity of fixed-length models" of
- * transformers' documentation computes it, and bits per byte, which does not depend on the tokenizer.
+ * How well a model predicts a text: perplexity over windows that overlap, with the windows of the page "Perplexity of fixed-length
+ * models" in transformers' documentation, and bits per byte, which does not depend on the tokenizer.
  */
 import { noGrad } from "../engine/autograd.ts";
 import { Breather } from "../loop/breather.ts";
@@ -22,15 +22,18 @@ export interface EvaluateOptions {
   readonly onProgress?: (done: number, total: number) => void;
 }
 
-/** How well tokens were foreseen. */
+/** How well tokens were predicted. */
 export interface Evaluation {
-  /**
-   * exp of the mean loss of the windows, each weighted with its number of judged tokens less one: transformers' loop, which
-   * assumes that each window's first label is lost to the shift, though in windows with context it is not.
-   */
+  /** exp(loss): each judged token counts once. */
   readonly perplexity: number;
-  /** Mean over the judged tokens, in nats, each weighted the same: exp of it differs from `perplexity` by what that loop leaves out. */
+  /** Mean over the judged tokens, in nats, each weighted the same. */
   readonly loss: number;
+  /**
+   * The number of the loop in transformers' documentation, which weights each window's mean with its judged tokens less one, as if
+   * the first label of each were lost to the shift. With overlap only that of the first window is, so this is another number: with
+   * a stride of 1, that of the first window alone.
+   */
+  readonly transformersPerplexity: number;
   /** How many tokens were judged: all but the first of the text, or, without overlap, of each window. */
   readonly tokens: number;
 }
@@ -76,7 +79,7 @@ export async function perplexity(
   let weighted = 0, weights = 0, loss = 0, judged = 0;
   for (const { begins, length, fresh } of batches(total, maxLength, stride)) {
     signal?.throwIfAborted();
-    const count = Math.min(fresh, length - 1); // a window without context has nothing to foresee its first token from
+    const count = Math.min(fresh, length - 1); // a window without context has nothing to predict its first token from
     if (count > 0) {
       const windows = begins.map((begin) => Array.from({ length }, (_, i) => tokens[begin + i]));
       const mean = await meanLoss(model, windows, count), n = begins.length;
@@ -88,7 +91,13 @@ export async function perplexity(
     onProgress?.(begins.at(-1)! + length, total);
     await breather.breathe();
   }
-  return { perplexity: Math.exp(weighted / weights), loss: loss / judged, tokens: judged };
+  const mean = loss / judged;
+  return {
+    perplexity: Math.exp(mean),
+    loss: mean,
+    transformersPerplexity: Math.exp(weighted / weights),
+    tokens: judged,
+  };
 }
 
 /**

@@ -66,12 +66,87 @@ export function writeJson(path: string, value: unknown, open?: OpenFile): Promis
   return writeFile(path, [new TextEncoder().encode(JSON.stringify(value, null, 2) + "\n")], open);
 }
 
-/** @throws {CheckpointError} when the file is missing or unreadable */
-export async function openToRead(path: string): Promise<Deno.FsFile> {
-  try {
-    return await Deno.open(path);
-  } catch (error) {
-    throw new CheckpointError(`Cannot read ${path}: ${reason(error)}`);
+/** Lets tasks run one after the other, in the order in which they were asked for. */
+export class Turns {
+  #last: Promise<unknown> = Promise.resolve();
+
+  /** Runs `task` when those before it are done, however they ended. */
+  take<T>(task: () => Promise<T>): Promise<T> {
+    const result = this.#last.then(task, task);
+    this.#last = result;
+    return result;
+  }
+}
+
+/** A file that is read by ranges. Every read moves the file's only position, so reads take turns: two may be asked for at once. */
+export class InputFile implements Disposable {
+  readonly #file: Deno.FsFile;
+  readonly #turns = new Turns();
+
+  private constructor(readonly path: string, readonly size: number, file: Deno.FsFile) {
+    this.#file = file;
+  }
+
+  /** @throws {CheckpointError} when the file is missing or unreadable, or stands in for another one */
+  static async open(path: string): Promise<InputFile> {
+    let file: Deno.FsFile | undefined;
+    try {
+      file = await Deno.open(path);
+      const input = new InputFile(path, (await file.stat()).size, file),
+        head = new Uint8Array(Math.min(64, input.size));
+      refuseStandIn(head.subarray(0, await input.fill(0, head)), path);
+      return input;
+    } catch (error) {
+      file?.close();
+      throw error instanceof CheckpointError ? error : new CheckpointError(`Cannot read ${path}: ${reason(error)}`);
+    }
+  }
+
+  /** Reads from `at` until `bytes` is full or the file ends; returns how many were read. */
+  fill(at: number, bytes: Uint8Array): Promise<number> {
+    return this.#turns.take(async () => {
+      let count = 0;
+      try {
+        await this.#file.seek(at, Deno.SeekMode.Start);
+        while (count < bytes.length) {
+          const more = await this.#file.read(bytes.subarray(count));
+          if (more === null) break;
+          count += more;
+        }
+      } catch (error) {
+        throw new CheckpointError(`Cannot read ${this.path}: ${reason(error)}`);
+      }
+      return count;
+    });
+  }
+
+  close(): void {
+    this.#file.close();
+  }
+  [Symbol.dispose](): void {
+    this.close();
+  }
+}
+
+/**
+ * Refuses what is often downloaded instead of a file.
+ *
+ * @param head the file's first bytes
+ * @throws {CheckpointError} when it is a Git LFS pointer or a web page
+ */
+export function refuseStandIn(head: Uint8Array, path: string): void {
+  const text = new TextDecoder().decode(head.subarray(0, 64)).trimStart();
+  if (text.startsWith("version https://git-lfs")) {
+    throw new CheckpointError(
+      `${path} is a Git LFS pointer, which names the file and does not hold it\n` +
+        "Fetch the file itself: run git lfs install and git lfs pull in its repository, or download it",
+    );
+  }
+  if (/^<(!doctype|html|head|!--|\?xml)/i.test(text)) {
+    throw new CheckpointError(
+      `${path} is a web page, not the file that was asked for\n` +
+        "Download the file itself: on Hugging Face's hub its address has /resolve/, where the page's has /blob/",
+    );
   }
 }
 
@@ -87,6 +162,7 @@ export async function readJson(path: string): Promise<Record<string, unknown>> {
   try {
     value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
   } catch {
+    refuseStandIn(bytes, path);
     // The parser's message quotes the text; that it is damaged is all that helps.
   }
   if (typeof value === "object" && value && !Array.isArray(value)) return value as Record<string, unknown>;

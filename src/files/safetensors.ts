@@ -12,7 +12,7 @@
  */
 import { CheckpointError } from "../errors.ts";
 import { sizeOf } from "../engine/tensor.ts";
-import { type OpenFile, openToRead, writeFile } from "./files.ts";
+import { InputFile, type OpenFile, writeFile } from "./files.ts";
 import { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from "../engine/half.ts";
 import { byteLength, MAX_HEADER, parseHeader, type TensorInfo, type TensorType } from "./safetensors_header.ts";
 
@@ -98,17 +98,15 @@ async function* parts(header: string, entries: readonly Entry[]): AsyncGenerator
  * ```
  */
 export class SafetensorsFile implements WeightsFile {
-  readonly #file: Deno.FsFile;
+  readonly #file: InputFile;
   readonly #start: number;
-  /** Of the reads so far: each moves the file's only position. */
-  #last: Promise<void> = Promise.resolve();
 
   private constructor(
     readonly path: string,
     /** In the order of the header. */
     readonly tensors: ReadonlyMap<string, TensorInfo>,
     readonly metadata: Readonly<Record<string, string>>,
-    file: Deno.FsFile,
+    file: InputFile,
     start: number,
   ) {
     this.#file = file;
@@ -117,16 +115,15 @@ export class SafetensorsFile implements WeightsFile {
 
   /** @throws {CheckpointError} when the file is missing, truncated, or not as the format demands */
   static async open(path: string): Promise<SafetensorsFile> {
-    const file = await openToRead(path);
+    const file = await InputFile.open(path);
     try {
-      const { size } = await file.stat();
-      const head = new Uint8Array(8);
-      if (size < 8 || await fill(file, head) < 8) throw new CheckpointError(`${path} is truncated: ${size} bytes`);
+      const { size } = file, head = new Uint8Array(8);
+      if (await file.fill(0, head) < 8) throw new CheckpointError(`${path} is truncated: ${size} bytes`);
       const length = Number(new DataView(head.buffer).getBigUint64(0, true)), start = 8 + length;
       if (length > MAX_HEADER) throw new CheckpointError(`${path} is no safetensors file: a header of ${length} bytes`);
       if (start > size) throw new CheckpointError(`${path} is truncated: ${size} bytes, its header ends at ${start}`);
       const text = new Uint8Array(length);
-      await fill(file, text);
+      await file.fill(8, text);
       const { tensors, metadata } = parseHeader(path, text, size - start);
       return new SafetensorsFile(path, tensors, metadata, file, start);
     } catch (error) {
@@ -170,13 +167,10 @@ export class SafetensorsFile implements WeightsFile {
     throw new CheckpointError(`${this.path}: ${name} is ${dtype}, and only ${Object.keys(ARRAYS)} can be read`);
   }
 
-  /** Fills `bytes` with those of the tensor from `begin` on, when the reads before are done. */
-  #read(name: string, begin: number, bytes: Uint8Array): Promise<void> {
-    const read = async () => {
-      await this.#file.seek(this.#start + this.tensors.get(name)!.begin + begin, Deno.SeekMode.Start);
-      if (await fill(this.#file, bytes) < bytes.length) throw new CheckpointError(`${this.path} ends within ${name}`);
-    };
-    return this.#last = this.#last.then(read, read);
+  /** Fills `bytes` with those of the tensor from `begin` on. */
+  async #read(name: string, begin: number, bytes: Uint8Array): Promise<void> {
+    const at = this.#start + this.tensors.get(name)!.begin + begin;
+    if (await this.#file.fill(at, bytes) < bytes.length) throw new CheckpointError(`${this.path} ends within ${name}`);
   }
 
   close(): void {
@@ -185,17 +179,6 @@ export class SafetensorsFile implements WeightsFile {
   [Symbol.dispose](): void {
     this.close();
   }
-}
-
-/** Reads until `bytes` is full or the file ends; returns how many were read. */
-async function fill(file: Deno.FsFile, bytes: Uint8Array): Promise<number> {
-  let at = 0;
-  while (at < bytes.length) {
-    const count = await file.read(bytes.subarray(at));
-    if (count === null) break;
-    at += count;
-  }
-  return at;
 }
 
 const isHalf = (dtype: TensorType): dtype is keyof typeof HALVES => Object.hasOwn(HALVES, dtype);

@@ -12,6 +12,7 @@
  */
 import { CheckpointError } from "../errors.ts";
 import { bf16ToF32, f16ToF32 } from "../engine/half.ts";
+import { InputFile } from "./files.ts";
 import type { PickleValue } from "./pickle_values.ts";
 import type { TensorArray, WeightsFile } from "./safetensors.ts";
 import { shown } from "./shown.ts";
@@ -135,13 +136,9 @@ export class TorchFile implements WeightsFile {
 }
 
 async function isLegacy(path: string): Promise<boolean> {
-  try {
-    using file = await Deno.open(path);
-    const head = new Uint8Array(LEGACY.length);
-    return await file.read(head) === head.length && LEGACY.every((byte, i) => head[i] === byte);
-  } catch {
-    return false; // opening it as an archive will say why
-  }
+  using file = await InputFile.open(path);
+  const head = new Uint8Array(LEGACY.length);
+  return await file.fill(0, head) === head.length && LEGACY.every((byte, i) => head[i] === byte);
 }
 
 function* named(value: PickleValue, name: string): Generator<[string, TorchTensor]> {

@@ -10,9 +10,8 @@
  * Left out: encryption, archives in several parts, and compressions other than deflate.
  */
 import { CheckpointError } from "../errors.ts";
-import { reason } from "./reason.ts";
-import { openToRead } from "./files.ts";
-import { decode, DEFLATED, ENCRYPTED, type Entry, fill, readDirectory, type ZipEntry } from "./zip_directory.ts";
+import { InputFile, Turns } from "./files.ts";
+import { decode, DEFLATED, ENCRYPTED, type Entry, readDirectory, type ZipEntry } from "./zip_directory.ts";
 
 /** Bytes; what is inflated is in memory whole. */
 const MAX_INFLATED = 2 ** 30;
@@ -22,7 +21,9 @@ type Crc32 = (bytes: Uint8Array, value?: number) => number;
 
 /** A zip archive, open for reading. */
 export class ZipFile implements Disposable {
-  readonly #file: Deno.FsFile;
+  readonly #file: InputFile;
+  /** Of reads: each takes its record's CRC-32 further. */
+  readonly #turns = new Turns();
   readonly #crc32: Crc32;
   /** The record that was inflated last: it may be asked for piece by piece. */
   #inflated: { readonly entry: Entry; readonly bytes: Uint8Array<ArrayBuffer> } | undefined;
@@ -30,7 +31,7 @@ export class ZipFile implements Disposable {
   private constructor(
     readonly path: string,
     readonly entries: ReadonlyMap<string, ZipEntry>,
-    file: Deno.FsFile,
+    file: InputFile,
     crc32: Crc32,
   ) {
     this.#file = file;
@@ -40,12 +41,12 @@ export class ZipFile implements Disposable {
   /** @throws {CheckpointError} when the file is missing, truncated, no zip archive, or one that does not add up */
   static async open(path: string): Promise<ZipFile> {
     const { crc32 } = await import("node:zlib"); // eight times as fast as a table in TypeScript
-    const file = await openToRead(path);
+    const file = await InputFile.open(path);
     try {
-      return new ZipFile(path, await readDirectory(path, file), file, crc32);
+      return new ZipFile(path, await readDirectory(file), file, crc32);
     } catch (error) {
       file.close();
-      throw error instanceof CheckpointError ? error : new CheckpointError(`Cannot read ${path}: ${reason(error)}`);
+      throw error;
     }
   }
 
@@ -69,17 +70,25 @@ export class ZipFile implements Disposable {
    *
    * @throws {CheckpointError} when there is no such record, it is shorter, or damaged
    */
-  async readInto(name: string, begin: number, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
+  readInto(name: string, begin: number, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
+    return this.#turns.take(() => this.#readInto(name, begin, bytes));
+  }
+
+  async #readInto(name: string, begin: number, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
     const entry = this.#entry(name), end = begin + bytes.length;
     if (end > entry.size) throw this.#damaged(`${name} has ${entry.size} bytes, and not those up to ${end}`);
     if (entry.method === DEFLATED) return void bytes.set((await this.#inflate(entry)).subarray(begin, end));
-    if (begin !== entry.checked) await this.verify(name);
+    if (begin !== entry.checked) await this.#verify(name);
     await this.#readAt(entry, begin, bytes);
     if (begin === entry.checked) this.#check(entry, bytes);
   }
 
   /** Compares all contents with their CRC-32, if that was not done. @throws {CheckpointError} when they are others */
-  async verify(name: string): Promise<void> {
+  verify(name: string): Promise<void> {
+    return this.#turns.take(() => this.#verify(name));
+  }
+
+  async #verify(name: string): Promise<void> {
     const entry = this.#entry(name);
     if (entry.method === DEFLATED) return; // compared whenever it is inflated
     const block = new Uint8Array(Math.min(entry.size - entry.checked, 2 ** 20));
@@ -129,7 +138,7 @@ export class ZipFile implements Disposable {
   /** Fills `bytes` with what stands in the file, from `at` on behind the record's header. */
   async #readAt(entry: Entry, at: number, bytes: Uint8Array): Promise<void> {
     entry.begin ??= await this.#contents(entry);
-    if (await fill(this.#file, entry.begin + at, bytes) < bytes.length) {
+    if (await this.#file.fill(entry.begin + at, bytes) < bytes.length) {
       throw this.#damaged(`it ends within ${entry.name}`);
     }
   }
@@ -137,10 +146,10 @@ export class ZipFile implements Disposable {
   /** Where a record's contents begin: its own header tells, and has to agree with the directory. */
   async #contents({ name, header, limit, packed, size, crc, method }: Entry): Promise<number> {
     const head = new Uint8Array(30), view = new DataView(head.buffer);
-    await fill(this.#file, header, head);
+    await this.#file.fill(header, head);
     const nameLength = view.getUint16(26, true), begin = header + 30 + nameLength + view.getUint16(28, true);
     const text = new Uint8Array(nameLength);
-    await fill(this.#file, header + 30, text);
+    await this.#file.fill(header + 30, text);
     const flags = view.getUint16(6, true), later = (flags & 8) !== 0; // then sizes and CRC follow the contents
     const agrees = (at: number, value: number) => later || [value, 0xffffffff].includes(view.getUint32(at, true));
     if (

@@ -1,5 +1,6 @@
 /** The directory of a zip archive: read at once, and refused where it does not add up. See zip.ts. */
 import { CheckpointError } from "../errors.ts";
+import type { InputFile } from "./files.ts";
 import { shown } from "./shown.ts";
 
 /** Deflate makes at most so many bytes of one. */
@@ -35,24 +36,12 @@ export interface Entry extends ZipEntry {
   sum: number;
 }
 
-/** Reads from `at` until `bytes` is full or the file ends; returns how many were read. */
-export async function fill(file: Deno.FsFile, at: number, bytes: Uint8Array): Promise<number> {
-  await file.seek(at, Deno.SeekMode.Start);
-  let count = 0;
-  while (count < bytes.length) {
-    const more = await file.read(bytes.subarray(count));
-    if (more === null) break;
-    count += more;
-  }
-  return count;
-}
-
-export async function readDirectory(path: string, file: Deno.FsFile): Promise<Map<string, Entry>> {
-  const refuse = (why: string) => new CheckpointError(`${path} is damaged: ${why}`);
-  const { begin, end, count } = await findDirectory(path, file, refuse);
+export async function readDirectory(file: InputFile): Promise<Map<string, Entry>> {
+  const refuse = (why: string) => new CheckpointError(`${file.path} is damaged: ${why}`);
+  const { begin, end, count } = await findDirectory(file, refuse);
   if (end - begin > MAX_DIRECTORY) throw refuse(`its directory has ${end - begin} bytes`);
   const bytes = new Uint8Array(end - begin), view = new DataView(bytes.buffer), entries = new Map<string, Entry>();
-  await fill(file, begin, bytes);
+  await file.fill(begin, bytes);
   let at = 0;
   while (at < bytes.length) {
     if (at + 46 > bytes.length || view.getUint32(at, true) !== DIRECTORY) throw refuse("its directory is not one");
@@ -86,10 +75,10 @@ export async function readDirectory(path: string, file: Deno.FsFile): Promise<Ma
 }
 
 /** The end record is the last thing in a file but for a comment; the 64-bit one, where there is one, stands before it. */
-async function findDirectory(path: string, file: Deno.FsFile, refuse: (why: string) => CheckpointError) {
-  const { size } = await file.stat(), tail = new Uint8Array(Math.min(size, 22 + 0xffff));
+async function findDirectory(file: InputFile, refuse: (why: string) => CheckpointError) {
+  const { path, size } = file, tail = new Uint8Array(Math.min(size, 22 + 0xffff));
   const start = size - tail.length, view = new DataView(tail.buffer);
-  await fill(file, start, tail);
+  await file.fill(start, tail);
   let at = tail.length - 22;
   while (at >= 0 && !(view.getUint32(at, true) === END && at + 22 + view.getUint16(at + 20, true) === tail.length)) {
     at--;
@@ -103,7 +92,7 @@ async function findDirectory(path: string, file: Deno.FsFile, refuse: (why: stri
     const record = new Uint8Array(56), wide = new DataView(record.buffer);
     end = u64(view, at - 12);
     if (!(end + 56 <= start + at - 20)) throw refuse("its end record is not where it should be");
-    await fill(file, end, record);
+    await file.fill(end, record);
     if (wide.getUint32(0, true) !== END_64 || end + 12 + u64(wide, 4) !== start + at - 20) {
       throw refuse("its end record is not where it should be");
     }

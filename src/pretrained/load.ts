@@ -1,19 +1,28 @@
-/** A trained model with its tokenizer, from wherever it is kept. What reads it is loaded when it is needed. */
+/** A trained model with its tokenizer, by its name: a run, a folder, a file or a model of the hub. What reads it is imported when it is needed. */
 import { exists } from "../files/files.ts";
 import type { HubProgress } from "./hub.ts";
+import type { RunFolder } from "../checkpoint/run_folder.ts";
 import type { Device } from "../engine/device.ts";
 import { CheckpointError, ConfigError } from "../errors.ts";
 import { GPT, type GPTConfig, type GPTOptions } from "../gpt.ts";
+import type { Generator } from "../random/mod.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 
 export interface PretrainedOptions {
   readonly device: Device;
-  /** Instead of the one that is kept with the model: a name (`gpt2`), a folder, or a tokenizer. */
+  /** Instead of the one that is stored with the model: a name (`gpt2`), a folder, or a tokenizer. */
   readonly tokenizer?: string | Tokenizer;
-  /** How matrices are kept: `f32`, the default, or `bf16`, rounded, in half the memory, for inference alone. */
+  /** Of a run: `best`, the default, or `last`. */
+  readonly checkpoint?: "best" | "last";
+  /** How matrices are stored: `f32`, the default, or `bf16`, rounded, in half the memory, for inference alone. */
   readonly weights?: GPTOptions["weights"];
   /** Instead of the model's own: to train it further. */
   readonly dropout?: number;
+  /**
+   * Of a run: initial weights are drawn from it and then replaced, as nanoGPT's sample.py does, so that what it draws afterwards is
+   * what nanoGPT's would draw. Without, none are drawn.
+   */
+  readonly generator?: Generator;
   /** Takes a line for the user, without a newline, when something is worth knowing. */
   readonly onNote?: (line: string) => void;
   /** Called while files of GPT-2 are downloaded. */
@@ -29,7 +38,7 @@ export interface Pretrained {
 /**
  * Loads a model to generate with:
  *
- * - a run folder, with `run.json`: its best checkpoint;
+ * - a run folder, with `run.json`: its best checkpoint, or its last;
  * - a Hugging Face folder, with `config.json`;
  * - nanoGPT's `ckpt.pt`, or the folder with it: the tokenizer is that of `data/DATASET`, or GPT-2's where nothing is there;
  * - `gpt2`, `gpt2-medium`, `gpt2-large`, `gpt2-xl`, `distilgpt2`: downloaded into the cache folder once.
@@ -37,7 +46,7 @@ export interface Pretrained {
  * A folder of such a name goes before the download.
  *
  * @returns the model, in evaluation mode, and its tokenizer
- * @throws {ConfigError} when there is nothing of that name that can be read
+ * @throws {ConfigError} when there is nothing of that name that can be read, or `last` is asked of what is not a run
  * @throws {CheckpointError} when what is there is damaged, or its tokenizer is of another model; when a download fails
  * @throws {DeviceError} when the weights do not fit into the device's memory
  * @example
@@ -45,81 +54,147 @@ export interface Pretrained {
  * const { model, tokenizer } = await loadPretrained("gpt2", { device: await createDevice("auto") });
  * ```
  */
-export async function loadPretrained(path: string, options: PretrainedOptions): Promise<Pretrained> {
-  const { load, vocabulary } = await find(path, options), { tokenizer: asked = vocabulary } = options;
-  // The tokenizer first: it is small, and may be missing.
-  const tokenizer = typeof asked === "object"
-    ? asked
-    : await (await import("../tokenizer/load.ts")).loadTokenizer(asked);
-  const model = await load(), { vocabSize } = model.config;
-  if (tokenizer.vocabSize <= vocabSize) return { model, tokenizer };
-  model.dispose();
-  throw new CheckpointError(
-    `The tokenizer is not that of ${path}: it has ${tokenizer.vocabSize} tokens, and the model ${vocabSize}`,
-  );
-}
-
-interface Found {
-  load(): Promise<GPT>;
-  /** As `loadTokenizer` takes it. */
-  readonly vocabulary: string;
-}
-
-async function find(path: string, options: PretrainedOptions): Promise<Found> {
-  const file = (name: string) => `${path}/${name}`;
-  if (await exists(file("run.json"))) return { load: () => loadRun(path, options), vocabulary: path };
-  if (await exists(file("config.json"))) return { load: () => loadFolder(path, options), vocabulary: path };
-  if (path.endsWith(".pt") && await exists(path)) return await nanoGPT(path, options);
-  if (await exists(file("ckpt.pt"))) return await nanoGPT(file("ckpt.pt"), options);
-  const { downloadModel, HUB_MODELS, isHubModel } = await import("./hub.ts");
-  if (isHubModel(path)) {
-    const folder = await downloadModel(path, { onProgress: options.onProgress });
-    return { load: () => loadFolder(folder, options), vocabulary: folder };
+export async function loadPretrained(name: string, options: PretrainedOptions): Promise<Pretrained> {
+  const { kind, path } = await findModel(name, options), { tokenizer: asked, onNote = () => {} } = options;
+  if (options.checkpoint === "last" && kind !== "run") {
+    throw new ConfigError(`${name} is not a run, and only a run has a last checkpoint beside its best`);
   }
+  using source = await OPEN[kind](path, options);
+  // The tokenizer first: it is small, and may be missing.
+  const tokenizer = typeof asked === "object" ? asked : asked ? await byName(asked) : await source.tokenizer();
+  const model = await source.load(), { vocabSize } = model.config;
+  if (tokenizer.vocabSize <= vocabSize) return { model, tokenizer };
+  const sizes = `${tokenizer.vocabSize} tokens, and the model ${vocabSize}`;
+  if (kind === "hugging_face" && !asked) { // transformers generates with such a folder
+    onNote(`${name}: its tokenizer has ${sizes}; a text with one of the others cannot be read by the model`);
+    return { model, tokenizer };
+  }
+  model.dispose();
+  throw new CheckpointError(`The tokenizer is not that of ${name}: it has ${sizes}${source.hint ?? ""}`);
+}
+
+/** What stands under a model's name. */
+export interface FoundModel {
+  readonly kind: "run" | "hugging_face" | "nanogpt";
+  /** Of the folder, or of the `ckpt.pt`. */
+  readonly path: string;
+}
+
+/**
+ * Where a model is that {@linkcode loadPretrained} takes by this name. One of the hub is downloaded.
+ *
+ * @throws {ConfigError} when there is nothing of that name
+ * @throws {CheckpointError} when a download fails
+ */
+export async function findModel(
+  name: string,
+  { onProgress }: Pick<PretrainedOptions, "onProgress"> = {},
+): Promise<FoundModel> {
+  const file = (part: string) => `${name}/${part}`;
+  if (await exists(file("run.json"))) return { kind: "run", path: name };
+  if (await exists(file("config.json"))) return { kind: "hugging_face", path: name };
+  if (name.endsWith(".pt")) return { kind: "nanogpt", path: name };
+  if (await exists(file("ckpt.pt"))) return { kind: "nanogpt", path: file("ckpt.pt") };
+  const { downloadModel, HUB_MODELS, isHubModel } = await import("./hub.ts");
+  if (isHubModel(name)) return { kind: "hugging_face", path: await downloadModel(name, { onProgress }) };
   throw new ConfigError(
     `No model ${
-      JSON.stringify(path)
+      JSON.stringify(name)
     }: expected a run folder, with run.json, a Hugging Face folder, with config.json, ` +
       `nanoGPT's ckpt.pt, or one of ${HUB_MODELS.join(", ")}`,
   );
 }
 
-async function loadRun(path: string, options: PretrainedOptions): Promise<GPT> {
-  const { RunFolder } = await import("../checkpoint/run_folder.ts");
+/** A model's files, open. */
+interface Source extends Disposable {
+  /** The one that belongs to the model. */
+  tokenizer(): Promise<Tokenizer>;
+  load(): Promise<GPT>;
+  /** What to say where that tokenizer is of another model. */
+  readonly hint?: string;
+}
+
+const OPEN: Record<FoundModel["kind"], (path: string, options: PretrainedOptions) => Promise<Source>> = {
+  async run(path, options) {
+    const run = await (await import("../checkpoint/run_folder.ts")).RunFolder.open(path);
+    return { tokenizer: () => runTokenizer(run), load: () => loadRun(run, options), [Symbol.dispose]() {} };
+  },
+  async hugging_face(path, options) {
+    const { loadHuggingFace } = await import("../checkpoint/hugging_face.ts");
+    return { tokenizer: () => byName(path), load: () => loadHuggingFace(path, options), [Symbol.dispose]() {} };
+  },
+  async nanogpt(path, options) {
+    const file = await (await import("../checkpoint/nanogpt.ts")).NanoGPTFile.open(path, options);
+    const { dataset } = file.flags, { vocabulary, hint } = await nanoGPTVocabulary(dataset);
+    const load = () => filled(file.config, options, (model) => file.load(model));
+    return { tokenizer: () => byName(vocabulary), load, hint, [Symbol.dispose]: () => file.close() };
+  },
+};
+
+const byName = async (name: string) => await (await import("../tokenizer/load.ts")).loadTokenizer(name);
+
+/**
+ * The folder or the name of a ckpt.pt's tokenizer, where nanoGPT's sample.py looks: it does not hold one.
+ *
+ * @param dataset of its flags: one plain name, for a file from elsewhere must not lead to another folder
+ * @returns also what to say where it is not the model's
+ */
+export async function nanoGPTVocabulary(dataset: unknown): Promise<{ vocabulary: string; hint: string }> {
+  const plain = typeof dataset === "string" && /^[\w.-]+$/.test(dataset) && !/^\.+$/.test(dataset);
+  const folder = `data/${dataset}`,
+    named = "Name the folder with its tokenizer: --tokenizer=FOLDER (the option `tokenizer`)";
+  if (plain) {
+    for (const name of ["meta.pkl", "meta.json"]) {
+      if (await exists(`${folder}/${name}`)) {
+        return { vocabulary: folder, hint: `; it is that of ${folder}/${name}\n${named}` };
+      }
+    }
+  }
+  const looked = plain ? `${folder}/meta.pkl, its dataset's, is not there` : "it names no dataset in data/";
+  return { vocabulary: "gpt2", hint: `; it is GPT-2's, for a ckpt.pt holds none, and ${looked}\n${named}` };
+}
+
+/**
+ * The tokenizer of a run.
+ *
+ * @throws {CheckpointError} when its vocabulary is damaged, or not the model's
+ * @throws {DataError} when the package with its vocabulary cannot be had
+ */
+export async function runTokenizer(run: RunFolder): Promise<Tokenizer> {
+  const { vocabulary, model } = run.description, vocabSize = Number(model.vocabSize);
+  const { tokenizerFromJSON } = await import("../tokenizer/load.ts");
+  const tokenizer = await tokenizerFromJSON(vocabulary, `${run.path}/vocabulary.json`);
+  const characters = "characters" in tokenizer;
+  // A model may know more tokens than there are: its vocabulary is padded to a multiple of 64.
+  if (characters ? tokenizer.vocabSize === vocabSize : tokenizer.vocabSize <= vocabSize) return tokenizer;
+  const there = `vocabulary.json has ${tokenizer.vocabSize} ${characters ? "characters" : "tokens"}`;
+  throw new CheckpointError(`${run.path} is damaged: ${there}, and the model in run.json has vocabSize ${vocabSize}`);
+}
+
+/**
+ * The model of a run's best checkpoint, or of its last, in evaluation mode.
+ *
+ * @throws {CheckpointError} when there is no checkpoint, or it is damaged
+ * @throws {DeviceError} when the weights do not fit into the device's memory
+ */
+export async function loadRun(run: RunFolder, options: Omit<PretrainedOptions, "tokenizer">): Promise<GPT> {
+  const { checkpoint = "best" } = options, { model: file } = await run.checkpoint(checkpoint);
   const { loadTensors } = await import("../checkpoint/tensors.ts");
-  const run = await RunFolder.open(path), { model: file } = await run.checkpoint("best");
-  return await filled(run.description.model, options, (model) => loadTensors(file, model.namedParameters()));
-}
-
-async function loadFolder(path: string, options: PretrainedOptions): Promise<GPT> {
-  const { loadHuggingFace } = await import("../checkpoint/hugging_face.ts");
-  return await loadHuggingFace(path, options);
-}
-
-async function nanoGPT(path: string, options: PretrainedOptions): Promise<Found> {
-  const { NanoGPTFile } = await import("../checkpoint/nanogpt.ts");
-  const load = async () => {
-    using file = await NanoGPTFile.open(path);
-    return await filled(file.config, options, (model) => file.load(model));
-  };
-  return { load, vocabulary: await nanoGPTVocabulary(path) };
-}
-
-/** The folder or the name of a ckpt.pt's tokenizer, where nanoGPT's sample.py looks: it does not hold one. */
-export async function nanoGPTVocabulary(path: string): Promise<string> {
-  const { NanoGPTFile } = await import("../checkpoint/nanogpt.ts");
-  using file = await NanoGPTFile.open(path);
-  const data = `data/${file.flags.dataset}`;
-  return await exists(`${data}/meta.pkl`) || await exists(`${data}/meta.json`) ? data : "gpt2";
+  try {
+    return await filled(run.description.model, options, (model) => loadTensors(file, model.namedParameters()));
+  } catch (error) { // run.json is a file that anybody may have edited
+    if (error instanceof ConfigError) throw new CheckpointError(`${run.path}/run.json is damaged: ${error.message}`);
+    throw error;
+  }
 }
 
 /** A model whose weights come from elsewhere; nothing where they do not come. */
 async function filled(
   config: Partial<GPTConfig>,
-  { device, weights, dropout = config.dropout }: PretrainedOptions,
+  { device, weights, generator, dropout = config.dropout }: PretrainedOptions,
   fill: (model: GPT) => Promise<void>,
 ): Promise<GPT> {
-  const model = new GPT({ ...config, dropout }, { device, weights, initialize: false });
+  const model = new GPT({ ...config, dropout }, { device, weights, generator, initialize: !!generator });
   try {
     await fill(model);
     return model.eval();

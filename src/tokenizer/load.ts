@@ -1,4 +1,4 @@
-import { exists, readJson } from "../files/files.ts";
+import { exists, readJson, refuseStandIn } from "../files/files.ts";
 import { readMetaPkl } from "./meta_pkl.ts";
 import { CheckpointError, ConfigError } from "../errors.ts";
 import { reason } from "../files/reason.ts";
@@ -86,6 +86,7 @@ async function loadVocabAndMerges(folder: string): Promise<Tokenizer> {
   } catch (error) {
     throw new CheckpointError(`Cannot read ${merges}: ${reason(error)}`);
   }
+  refuseStandIn(bytes, merges);
   const added = new Map<string, AddedToken>();
   const add = (token: AddedToken) => added.set(token.content, token);
   if (Object.hasOwn(vocab, END)) add({ content: END, id: vocab[END], special: true });

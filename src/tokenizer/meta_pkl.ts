@@ -5,7 +5,7 @@
 import { CheckpointError } from "../errors.ts";
 import { reason } from "../files/reason.ts";
 import { CharacterTokenizer } from "./character.ts";
-import { replaceFile } from "../files/files.ts";
+import { refuseStandIn, replaceFile } from "../files/files.ts";
 import { readPickle } from "../files/pickle.ts";
 import { writePickle } from "../files/pickle_writer.ts";
 import { areWords, isVocabSize, WordTokenizer } from "./words.ts";
@@ -31,6 +31,7 @@ export async function readMetaPkl(path: string): Promise<CharacterTokenizer | Wo
   } catch (error) {
     throw new CheckpointError(`Cannot read ${path}: ${reason(error)}`);
   }
+  refuseStandIn(bytes, path);
   const refuse = (why: string) => new CheckpointError(`${path} is not a meta.pkl of a dataset: ${why}`);
   const value = readPickle(bytes, { where: path });
   if (!(value instanceof Map)) throw refuse("it is not a dict");

@@ -14,7 +14,7 @@ import { Generator } from "../../src/random/mod.ts";
 
 /** Mutants of each file; `deno test FILE -- 20000` makes more. */
 const MUTANTS = Number(Deno.args[0] ?? 250);
-const saved = new URL("golden/hugging_face", import.meta.url).pathname;
+const saved = new URL("../golden/hugging_face", import.meta.url).pathname;
 
 /** What stands where a number was. */
 const NUMBERS = ["0", "-1", "1", "2", "255", "65536", "2147483648", "9007199254740993", "18446744073709551615", "1e308"]

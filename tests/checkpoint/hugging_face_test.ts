@@ -11,7 +11,7 @@ import { CheckpointError, ConfigError, DeviceError } from "../../src/errors.ts";
 import { GPT } from "../../src/gpt.ts";
 import { assertClose, inFolder } from "../testing.ts";
 
-const saved = new URL("golden/hugging_face", import.meta.url).pathname;
+const saved = new URL("../golden/hugging_face", import.meta.url).pathname;
 const device = await CpuDevice.create({ threads: 1, guards: true });
 
 /** A copy of one of the saved folders, in which `change` may change files. */
@@ -232,7 +232,7 @@ async function weightsOf(folder: string): Promise<Map<string, TensorSource>> {
 Deno.test("tensors that are not the model's are named", () =>
   inFolder(async (folder) => {
     const path = await copyOf("f32", folder), file = `${path}/model.safetensors`;
-    const key = "transformer.h.1.mlp.c_fc.weight", other = "transformer.h.1.crossattention.c_attn.weight";
+    const key = "transformer.h.1.mlp.c_fc.weight";
     const refused = async (change: (weights: Map<string, TensorSource>) => void, message: RegExp) => {
       const weights = await weightsOf(`${saved}/f32`), before = device.memory();
       change(weights);
@@ -240,7 +240,8 @@ Deno.test("tensors that are not the model's are named", () =>
       const error = await assertRejects(() => loadHuggingFace(path, { device }), CheckpointError);
       assertMatch(error.message, message);
       assert(error.message.startsWith(path));
-      assertEquals(device.memory(), before);
+      const { bytes, tensors } = device.memory();
+      assertEquals([bytes, tensors], [before.bytes, before.tensors]);
     };
     const source = (weights: Map<string, TensorSource>, by: Partial<TensorSource>) =>
       weights.set(key, { ...weights.get(key)!, ...by });
@@ -249,7 +250,18 @@ Deno.test("tensors that are not the model's are named", () =>
     await refused((weights) => {
       for (const name of [...weights.keys()].slice(0, 9)) weights.delete(name);
     }, /: no (transformer\.[\w.]+; ){3}and 6 more$/);
-    await refused((weights) => weights.set(other, weights.get(key)!), /which has no transformer\.h\.1\.crossattention/);
+    await refused(
+      (weights) => weights.set(key.replace("1", "2"), weights.get(key)!),
+      /more layers than its config says/,
+    );
+    for (const value of [NaN, Infinity]) {
+      const values = new Float32Array(576);
+      values[500] = value;
+      await refused(
+        (weights) => source(weights, { data: () => values }),
+        /c_fc\.weight has (NaN|Infinity) as element 500/,
+      );
+    }
     await refused((weights) => source(weights, { shape: [48, 12] }), /c_fc\.weight is \[48,12\], expected \[12,48\]$/);
     await refused((weights) => source(weights, { shape: [576] }), /c_fc\.weight is \[576\], expected \[12,48\]$/);
     await refused(
@@ -260,8 +272,17 @@ Deno.test("tensors that are not the model's are named", () =>
     // Tensors that nobody reads may be of any type.
     const weights = await weightsOf(`${saved}/f32`);
     weights.set("h.0.attn.bias", { dtype: "U8", shape: [2], data: () => Uint8Array.of(1, 0) });
+    const others = ["v_head.weight", "v_head.bias", "transformer.h.1.crossattention.c_attn.weight", "score.weight"];
+    for (const name of others) weights.set(name, { dtype: "I8", shape: [2], data: () => Uint8Array.of(1, 0) });
     await writeSafetensors(file, weights);
-    (await loadHuggingFace(path, { device })).dispose();
+    const notes: string[] = [], model = await loadHuggingFace(path, { device, onNote: (line) => notes.push(line) });
+    const original = await loadHuggingFace(`${saved}/f32`, { device });
+    for (const [i, [, weight]] of [...model.namedParameters()].entries()) {
+      assertEquals(await weight.data(), await [...original.namedParameters()][i][1].data());
+    }
+    assertEquals(notes.length, 1);
+    assertMatch(notes[0], /the model does not use .*v_head\.weight; .*; and 1 more, which is left out$/);
+    for (const one of [model, original]) one.dispose();
     await Deno.remove(file);
     await assertRejects(
       () => openWeightsFolder(path),

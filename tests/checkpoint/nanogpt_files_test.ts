@@ -23,7 +23,7 @@ import { tokenizerFromJSON } from "../../src/tokenizer/load.ts";
 import { Trainer } from "../../src/train/trainer.ts";
 import { inFolder } from "../testing.ts";
 
-const CKPT = new URL("golden/torch_files/ckpt.pt", import.meta.url).pathname;
+const CKPT = new URL("../golden/torch_files/ckpt.pt", import.meta.url).pathname;
 
 const names = async (folder: string) => (await Array.fromAsync(Deno.readDir(folder), ({ name }) => name)).sort();
 
@@ -49,6 +49,12 @@ const f32 = (...shape: number[]): TorchInput => {
   return { dtype: "F32", shape, data: () => new Float32Array(size) };
 };
 
+const f32With = (place: number, value: number, ...shape: number[]): TorchInput => {
+  const values = new Float32Array(shape.reduce((a, b) => a * b, 1));
+  values[place] = value;
+  return { dtype: "F32", shape, data: () => values };
+};
+
 Deno.test("ckpt.pt: one of another model, or not nanoGPT's, is refused, naming what is wrong", async (t) => {
   type Change = (parts: Record<"all" | "model" | "args" | "optimizer" | "state" | "group" | "first", Dict>) => unknown;
   const cases: [string, Change, RegExp][] = [
@@ -61,7 +67,11 @@ Deno.test("ckpt.pt: one of another model, or not nanoGPT's, is refused, naming w
     ["bias is text", ({ args }) => args.set("bias", "True"), /model_args have bias True/],
     ["dropout of 1", ({ args }) => args.set("dropout", 1), /model_args have dropout 1/],
     ["n_head odd", ({ args }) => args.set("n_head", 5), /nEmbd is 12, no multiple of nHead/],
-    ["fewer layers", ({ args }) => args.set("n_layer", 1), /it has no transformer\.h\.1\.ln_1\.weight/],
+    [
+      "fewer layers",
+      ({ args }) => args.set("n_layer", 1),
+      /more layers than its config says: the model has no transformer\.h\.1\.ln_1\.weight/,
+    ],
     ["more layers", ({ args }) => args.set("n_layer", 3), /it has no transformer\.h\.2\.ln_1\.weight/],
     [
       "n_embd absurd",
@@ -70,7 +80,16 @@ Deno.test("ckpt.pt: one of another model, or not nanoGPT's, is refused, naming w
     ],
     ["another block_size", ({ args }) => args.set("block_size", 9), /wpe\.weight is \[8,12\], expected \[9,12\]/],
     ["missing", ({ model }) => model.delete("transformer.ln_f.bias"), /it has no transformer\.ln_f\.bias/],
-    ["one more", ({ model }) => model.set("transformer.ln_g.bias", f32(12)), /it has no transformer\.ln_g\.bias/],
+    [
+      "NaN",
+      ({ model }) => model.set("transformer.ln_f.bias", f32With(7, NaN, 12)),
+      /: transformer\.ln_f\.bias has NaN as element 7, and weights are finite numbers/,
+    ],
+    [
+      "infinite",
+      ({ first }) => first.set("exp_avg", f32With(131, -Infinity, 11, 12)),
+      /: transformer\.wte\.weight\.exp_avg has -Infinity as element 131/,
+    ],
     ["no tensor", ({ model }) => model.set("transformer.ln_f.bias", 1), /transformer\.ln_f\.bias is no tensor/],
     ["twice", ({ model }) => model.set("_orig_mod.transformer.ln_f.bias", f32(12)), /ln_f\.bias is there twice/],
     [
@@ -124,7 +143,7 @@ Deno.test("ckpt.pt: one of another model, or not nanoGPT's, is refused, naming w
         await writeTorchFile(path, all as TorchInput);
         const read = async () => {
           using file = await NanoGPTFile.open(path);
-          await file.optimizer();
+          for (const [, { data }] of [...file.weights(), ...(await file.optimizer())?.tensors ?? []]) await data();
         };
         const error = await assertRejects(read, CheckpointError);
         assertMatch((error as Error).message, message);
@@ -132,6 +151,20 @@ Deno.test("ckpt.pt: one of another model, or not nanoGPT's, is refused, naming w
       }));
   }
 });
+
+Deno.test("ckpt.pt: tensors that the model does not use are left out, and named", () =>
+  inFolder(async (folder) => {
+    using file = await TorchFile.open(CKPT);
+    const all = await whole(file), path = `${folder}/ckpt.pt`, notes: string[] = [];
+    (all.get("model") as Dict).set("v_head.summary.weight", f32(1, 12)).set("v_head.summary.bias", f32(1));
+    await writeTorchFile(path, all as TorchInput);
+    using read = await NanoGPTFile.open(path, { onNote: (line) => notes.push(line) });
+    using original = await NanoGPTFile.open(CKPT);
+    assertEquals(read.weights().map(([name]) => name), original.weights().map(([name]) => name));
+    assertEquals(notes, [
+      `${path}: the model does not use v_head.summary.weight; v_head.summary.bias, which is left out`,
+    ]);
+  }));
 
 Deno.test("ckpt.pt: best_val_loss before the first evaluation, a state that is empty, a head that is there twice", () =>
   inFolder(async (folder) => {

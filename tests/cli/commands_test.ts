@@ -301,7 +301,11 @@ Deno.test("the progress bar fits its line", () => {
   assertEquals(bar({ ...state, done: 3, total: 0 }, 200).slice(0, 42), `[${"#".repeat(40)}]`);
   assertEquals([0, 59.6, 3599, 7261].map(duration), ["0s", "1m00s", "59m59s", "2h01m"]);
   assertEquals([12.3, 999.4, 12345].map(rate), ["12 tokens/s", "999 tokens/s", "12.3k tokens/s"]);
-  const written: string[] = [], writeSync = (bytes: Uint8Array) => written.push(new TextDecoder().decode(bytes));
+  const written: string[] = [],
+    writeSync = (bytes: Uint8Array) => {
+      written.push(new TextDecoder().decode(bytes));
+      return bytes.length;
+    };
   const progress = new Progress({ isTerminal: () => false, writeSync });
   progress.status(() => "a bar");
   progress.line("a line");

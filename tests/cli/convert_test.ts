@@ -1,12 +1,18 @@
 /** `deno task convert`, and models from elsewhere in `train` and `sample`, as processes of their own. */
-import { assertEquals, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertNotEquals, assertStringIncludes } from "@std/assert";
+import { NanoGPTFile } from "../../src/checkpoint/nanogpt.ts";
+import { RunFolder } from "../../src/checkpoint/run_folder.ts";
+import { sources } from "../../src/checkpoint/tensors.ts";
+import { createDevice } from "../../src/device/create.ts";
+import { GPT } from "../../src/gpt.ts";
+import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
 import { SafetensorsFile } from "../../src/files/safetensors.ts";
 import { inFolder } from "../testing.ts";
 
 const root = new URL("../../", import.meta.url);
-const theirs = new URL("golden/hugging_face/f32", import.meta.url).pathname; // transformers has made it
+const theirs = new URL("../golden/hugging_face/f32", import.meta.url).pathname; // transformers has made it
 
-async function run(name: "convert" | "train" | "sample", ...args: string[]) {
+async function run(name: "convert" | "train" | "sample" | "eval", ...args: string[]) {
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     args: [
       ...["run", "--no-prompt", "--no-check", "--allow-env=NANOGPT_DEBUG", "--allow-read", "--allow-write"],
@@ -27,6 +33,8 @@ async function tensors(path: string): Promise<Map<string, number[]>> {
   return all;
 }
 
+const SIZES = { blockSize: 8, nLayer: 1, nHead: 2, nEmbd: 8, dropout: 0, bias: true };
+const RATES = { weightDecay: 0, learningRate: 1, betas: [0.9, 0.95] } as const;
 const sizes = ["--n_layer=1", "--n_head=2", "--n_embd=16", "--block_size=16", "--batch_size=4", "--threads=1"];
 const brief = ["--eval_iters=1", "--eval_interval=2"];
 
@@ -84,6 +92,47 @@ Deno.test("convert: a run goes to ckpt.pt and back, and to transformers, and eve
     ]);
   }));
 
+Deno.test("convert, eval: --checkpoint takes a run's last or best, whatever the target", () =>
+  inFolder(async (folder) => {
+    const device = await createDevice("cpu", { threads: 1 }), config = { ...SIZES, vocabSize: 3 };
+    const vocabulary = CharacterTokenizer.fromText("abc").toJSON();
+    const saved = await RunFolder.create(`${folder}/run`, { flags: {}, model: config, vocabulary });
+    const state = { iter: 1, evaluated: true, bestValLoss: 1, generator: null, offsets: [], dropoutPasses: 0 };
+    const first: number[] = [];
+    for (const iter of [1, 2]) {
+      const model = new GPT(config, { device, seed: iter }), optimizer = model.configureOptimizers(RATES);
+      first.push((await model.transformer.wpe.weight.data())[0]);
+      await saved.save({
+        iter,
+        model: sources(model.namedParameters()),
+        optimizer: sources(optimizer.namedState()),
+        state: { ...state, iter, optimizerSteps: iter },
+      }, { best: iter === 1 });
+    }
+    device.close();
+    const weight = async (...flags: string[]) => {
+      const to = `${folder}/hf${flags}`, { code, err } = await run("convert", `${folder}/run`, to, ...flags);
+      assertEquals(code, 0, err);
+      return (await tensors(`${to}/model.safetensors`)).get("transformer.wpe.weight")![0];
+    };
+    assertEquals([await weight(), await weight("--checkpoint=best"), await weight("--checkpoint=last")], [
+      first[0],
+      ...first,
+    ]);
+    for (const [flag, iter] of [[[], 2], [["--checkpoint=best"], 1]] as const) {
+      assertEquals((await run("convert", `${folder}/run`, `${folder}/ckpt.pt`, ...flag)).code, 0);
+      using file = await NanoGPTFile.open(`${folder}/ckpt.pt`);
+      assertEquals(file.iter, iter);
+    }
+    await Deno.writeTextFile(`${folder}/text.txt`, "abccba".repeat(9));
+    const figures: string[] = [];
+    for (const flag of ["best", "last"]) {
+      const args = [`--out_dir=${folder}/run`, `--input=${folder}/text.txt`, "--threads=1", `--checkpoint=${flag}`];
+      figures.push(/perplexity +[\d.]+/.exec((await run("eval", ...args)).out)![0]);
+    }
+    assertNotEquals(figures[0], figures[1]);
+  }));
+
 Deno.test("convert: transformers' own folder comes out as it went in, whole and in shards", () =>
   inFolder(async (folder) => {
     assertEquals((await run("convert", theirs, `${folder}/same`)).code, 0);
@@ -103,7 +152,7 @@ Deno.test("convert: what cannot be is refused in words, and leaves nothing", () 
   inFolder(async (folder) => {
     await Deno.mkdir(`${folder}/full`);
     await Deno.writeTextFile(`${folder}/full/file`, "");
-    const ckpt = new URL("golden/torch_files/ckpt.pt", import.meta.url).pathname, to = `${folder}/to`;
+    const ckpt = new URL("../golden/torch_files/ckpt.pt", import.meta.url).pathname, to = `${folder}/to`;
     const cases: [number, string, string[]][] = [
       [2, "convert takes two names, FROM and TO: deno task convert out out/ckpt.pt", [theirs]],
       [2, `No model "${folder}/none"`, [`${folder}/none`, to]],
@@ -113,6 +162,11 @@ Deno.test("convert: what cannot be is refused in words, and leaves nothing", () 
       [1, `${folder}/full is there`, [theirs, `${folder}/full`]],
       [1, "Cannot read", [`${folder}/none.pt`, to]],
       [1, "is not that of", [ckpt, to, "--tokenizer=gpt2"]],
+      [1, "it is GPT-2's, for a ckpt.pt holds none, and data/", [ckpt, to]],
+      [2, "--checkpoint=last: FROM is not a run", [theirs, to, "--checkpoint=last"]],
+      [2, "--dtype=float16: this is for a Hugging Face folder alone", [theirs, `${to}.pt`, "--dtype=float16"]],
+      [2, "--max_shard_gb=1: this is for a Hugging Face folder", [ckpt, to, "--max_shard_gb=1"]],
+      [2, "--tokenizer=gpt2: a ckpt.pt holds no tokenizer", [theirs, `${to}.pt`, "--tokenizer=gpt2"]],
     ];
     for (const [status, message, args] of cases) {
       const { code, out, err } = await run("convert", ...args);

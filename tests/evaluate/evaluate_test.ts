@@ -1,5 +1,5 @@
 /** Evaluation and features besides transformers' figures (see golden/): refusals, signals, gradients, several windows at once. */
-import { assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { createDevice } from "../../src/device/create.ts";
 import { ConfigError, DataError, ShapeError } from "../../src/errors.ts";
 import { evaluateText, perplexity } from "../../src/evaluate/perplexity.ts";
@@ -50,7 +50,18 @@ Deno.test("perplexity: every token is judged once, with the context that its win
     const result = await perplexity(model, tokens, { stride });
     assertEquals(result.tokens, 299);
     assertAlmostEquals(result.loss, sum / 299, 1e-12);
+    assertAlmostEquals(result.perplexity, Math.exp(sum / 299), 1e-11);
     assertEquals(model.training, true);
+  }));
+
+Deno.test("perplexity: with a stride of 1 all tokens count, and not those of the first window alone", () =>
+  withModel(async (model) => {
+    const result = await perplexity(model, ids(60), { stride: 1 });
+    const first = await perplexity(model, ids(60).slice(0, BLOCK), { stride: 1 });
+    assertEquals([result.tokens, first.tokens], [59, BLOCK - 1]);
+    assertEquals(result.perplexity, Math.exp(result.loss));
+    assertAlmostEquals(result.transformersPerplexity, first.perplexity, 1e-12); // what that loop gives
+    assert(Math.abs(result.perplexity - first.perplexity) > 0.1);
   }));
 
 Deno.test("evaluateText: bits per byte do not depend on what the tokens are", () =>

@@ -21,7 +21,7 @@ import { Generator } from "../../src/random/mod.ts";
 const MUTANTS = Number(Deno.args[0] ?? 300);
 /** Milliseconds that reading one may take on a busy machine. */
 const PATIENCE = 5000;
-const saved = new URL("golden/torch_files", import.meta.url).pathname;
+const saved = new URL("../golden/torch_files", import.meta.url).pathname;
 
 const LENGTHS = [0n, 1n, 63n, 255n, 0xffffn, 0x7fffffffn, 0xffffffffn, 2n ** 32n, 2n ** 53n, 2n ** 63n, 2n ** 64n - 1n];
 

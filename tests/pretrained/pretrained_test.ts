@@ -1,6 +1,7 @@
 /** Models and their tokenizers from where they are kept, and the pipeline over them. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { saveHuggingFace } from "../../src/checkpoint/hugging_face_save.ts";
+import { nanoGPTToRun } from "../../src/checkpoint/nanogpt_run.ts";
 import { saveNanoGPT } from "../../src/checkpoint/nanogpt_save.ts";
 import { RunFolder } from "../../src/checkpoint/run_folder.ts";
 import { sources } from "../../src/checkpoint/tensors.ts";
@@ -10,8 +11,10 @@ import { CheckpointError, ConfigError } from "../../src/errors.ts";
 import { GPT } from "../../src/gpt.ts";
 import { pipeline, setSeed } from "../../src/pretrained/pipeline.ts";
 import { loadPretrained } from "../../src/pretrained/load.ts";
+import { Generator } from "../../src/random/mod.ts";
 import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
 import { loadTokenizer } from "../../src/tokenizer/load.ts";
+import { writeMetaPkl } from "../../src/tokenizer/meta_pkl.ts";
 
 const CONFIG = { vocabSize: 6, blockSize: 16, nLayer: 1, nHead: 2, nEmbd: 8 } as const;
 const VOCABULARY = { a: 0, b: 1, c: 2, d: 3, e: 4, "<|endoftext|>": 5 };
@@ -59,6 +62,86 @@ Deno.test("pretrained: a run, a Hugging Face folder and a ckpt.pt give the same 
       assertEquals(loaded.tokenizer.decode(loaded.tokenizer.encode(text)), text);
       loaded.model.dispose();
       assertEquals(device.memory().tensors, before);
+    }
+  }));
+
+Deno.test("pretrained: of a run the best checkpoint or the last, and of nothing else the last", () =>
+  withFolder(async (folder, device, model) => {
+    await saveFolder(folder, model);
+    const description = { flags: {}, model: { ...model.config }, vocabulary: letters.toJSON() }, path = `${folder}/run`;
+    const run = await RunFolder.create(path, description), later = new GPT(CONFIG, { device, seed: 4 });
+    const save = (iter: number, { best, of }: { best: boolean; of: GPT }) =>
+      run.save({ iter, model: sources(of.namedParameters()), optimizer: [], state: {} }, { best });
+    await save(1, { best: true, of: model });
+    await save(2, { best: false, of: later });
+    for (const [checkpoint, of] of [[undefined, model], ["best", model], ["last", later]] as const) {
+      const loaded = await loadPretrained(path, { device, checkpoint });
+      assertEquals(await weightsOf(loaded.model), await weightsOf(of), checkpoint);
+    }
+    const last = () => loadPretrained(`${folder}/hf`, { device, checkpoint: "last" });
+    await assertRejects(last, ConfigError, "hf is not a run, and only a run has a last checkpoint");
+    // With a generator, initial weights are drawn and replaced: what comes next is what nanoGPT's would draw.
+    const [generator, expected] = [new Generator(7), new Generator(7)];
+    const loaded = await loadPretrained(path, { device, generator });
+    new GPT(CONFIG, { device, generator: expected });
+    assertEquals([await weightsOf(loaded.model), generator.randint(1e6)], [
+      await weightsOf(model),
+      expected.randint(1e6),
+    ]);
+  }));
+
+Deno.test("pretrained: weights that are no finite numbers are refused by name, wherever they come from", () =>
+  withFolder(async (folder, device, model) => {
+    const { storage, size } = model.transformer.h[0].mlp.c_fc.weight, values = new Float32Array(size);
+    for (const value of [NaN, Infinity, -Infinity]) {
+      values[size - 1] = value;
+      device.write(storage, values);
+      await Deno.remove(`${folder}/hf`, { recursive: true }).catch(() => {});
+      await Deno.remove(`${folder}/run`, { recursive: true }).catch(() => {});
+      await saveFolder(folder, model);
+      await saveNanoGPT(`${folder}/ckpt.pt`, model, { iter: 1, bestValLoss: 1.5 });
+      const description = { flags: {}, model: { ...model.config }, vocabulary: letters.toJSON() };
+      const run = await RunFolder.create(`${folder}/run`, description), tensors = sources(model.namedParameters());
+      await run.save({ iter: 1, model: tensors, optimizer: [], state: {} }, { best: true });
+      const { tensors: before } = device.memory();
+      for (const path of ["run", "hf", "ckpt.pt"]) {
+        const load = () => loadPretrained(`${folder}/${path}`, { device, tokenizer: letters });
+        const message = `transformer.h.0.mlp.c_fc.weight has ${value} as element ${size - 1}, and weights are finite`;
+        await assertRejects(load, CheckpointError, message);
+        assertEquals(device.memory().tensors, before, "and nothing is left");
+      }
+      const toRun = () => nanoGPTToRun(`${folder}/ckpt.pt`, `${folder}/new`, { vocabulary: letters.toJSON() });
+      await assertRejects(toRun, CheckpointError, `transformer.h.0.mlp.c_fc.weight has ${value}`);
+    }
+  }));
+
+Deno.test("pretrained: a ckpt.pt names its dataset, and no other folder", () =>
+  withFolder(async (folder, device, model) => {
+    const here = Deno.cwd(), elsewhere = new CharacterTokenizer([..."vwxyz!"]);
+    await Deno.mkdir(`${folder}/data/own.set`, { recursive: true });
+    for (const place of ["data/own.set", "", "data"]) await writeMetaPkl(`${folder}/${place}/meta.pkl`, elsewhere);
+    try {
+      Deno.chdir(folder);
+      for (const dataset of ["own.set", "../data", "..", ".", "own.set/../own.set", "/etc", "", "a\\b", "none"]) {
+        await saveNanoGPT("ckpt.pt", model, { iter: 1, bestValLoss: 1, flags: { dataset } });
+        const load = () => loadPretrained("ckpt.pt", { device });
+        if (dataset === "own.set") assertEquals((await load()).tokenizer.decode([0, 5]), "v!");
+        else {
+          const error = await assertRejects(
+            load,
+            CheckpointError,
+            "it has 50257 tokens, and the model 6; it is GPT-2's",
+          );
+          const looked = dataset === "none" ? "data/none/meta.pkl, its dataset's, is not there" : "it names no dataset";
+          for (const part of [looked, "--tokenizer=FOLDER"]) assert(error.message.includes(part), error.message);
+        }
+      }
+      await writeMetaPkl("data/own.set/meta.pkl", new CharacterTokenizer([..."abcdefg"]));
+      await saveNanoGPT("ckpt.pt", model, { iter: 1, bestValLoss: 1, flags: { dataset: "own.set" } });
+      const error = await assertRejects(() => loadPretrained("ckpt.pt", { device }), CheckpointError);
+      assert(error.message.includes("it has 7 tokens, and the model 6; it is that of data/own.set/meta.pkl\n"));
+    } finally {
+      Deno.chdir(here);
     }
   }));
 
