@@ -14,7 +14,7 @@
  * {
  *   using _ = device.scope(); // frees what was made inside
  *   const { loss } = model.forward(tokens, targets);
- *   loss!.backward();
+ *   loss.backward();
  *   optimizer.step();
  *   optimizer.zeroGrad();
  * }
@@ -40,6 +40,7 @@ export {
 } from "./src/evaluate/perplexity.ts";
 export { type FeatureOptions, type Features, features } from "./src/evaluate/features.ts";
 export { GPT, type GPTConfig, type GPTOptions, type GPTOutput } from "./src/gpt.ts";
+export type { Needs } from "./src/engine/capacity.ts";
 export { checkInference, type InferenceNeeds, inferenceNeeds, type InferenceOptions } from "./src/generate/memory.ts";
 export { KeyValueCache } from "./src/nn/cache.ts";
 export { AdamW, type AdamWOptions } from "./src/optim/adamw.ts";
@@ -66,6 +67,10 @@ export {
   type TokenLogprob,
 } from "./src/generate/generate.ts";
 export { Tensor, type TensorOptions } from "./src/engine/tensor.ts";
-export { Trainer } from "./src/train/trainer.ts";
-export type { TrainEvent } from "./src/train/events.ts";
+export { checkTraining, type TrainingNeeds, trainingNeeds, type TrainingOptions } from "./src/train/memory.ts";
+export { LanguageModelling } from "./src/train/language_modelling.ts";
+export type { BatchArray, DrawOptions, MicroBatch, MicroBatches, Task, TaskState } from "./src/train/task.ts";
+export { Trainer, type TrainerContext } from "./src/train/trainer.ts";
+export type { TrainerState } from "./src/checkpoint/trainer_state.ts";
+export type { CheckpointEvent, EvaluatingEvent, EvaluationEvent, StepEvent, TrainEvent } from "./src/train/events.ts";
 export type { TrainerOptions } from "./src/train/options.ts";

@@ -10,7 +10,7 @@ import { createDevice, Generator, GPT, Trainer } from "../mod.ts";
 import babyConfig from "../config/train_shakespeare_char.ts";
 import { runCommand } from "../src/cli/command.ts";
 import { bool, choice, describeFlags, fallbacks, float, int, parseCommandLine, text } from "../src/cli/flags.ts";
-import { modelConfig, trainerOptions } from "../src/cli/train.ts";
+import { modelConfig, optionsOf } from "../src/cli/train.ts";
 import { loadText } from "../src/data/load_text.ts";
 import { splitTokens } from "../src/data/split.ts";
 import type { Device } from "../src/engine/device.ts";
@@ -113,7 +113,7 @@ async function full(
   device: Device,
   { small, input, note }: { small: boolean; input: string; note: Print },
 ): Promise<string> {
-  const values = trainValues(babyConfig, small), config = modelConfig(values), options = trainerOptions(values);
+  const values = trainValues(babyConfig, small), config = modelConfig(values), options = optionsOf(values);
   const { text, source } = await loadText({ input: input || undefined, onNote: note });
   const tokenizer = CharacterTokenizer.fromText(text), data = splitTokens(text, tokenizer, config);
   const generator = new Generator(1337), begin = performance.now();

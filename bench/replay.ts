@@ -89,7 +89,7 @@ for (const name of Deno.args.length ? Deno.args : ["cpu"]) {
       optimizer.prepare();
       const step = () => {
         using _ = on.scope();
-        model.forward(ids, ids).loss!.backward();
+        model.forward(ids, ids).loss.backward();
         optimizer.update();
         optimizer.zeroGrad();
       };

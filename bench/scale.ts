@@ -3,14 +3,12 @@
  *
  * nanoGPT's CPU setting with one thing changed at a time, through the real trainer on random tokens. Each row has the median
  * of its steps, the rate of the multiplications and additions that its kernels count, and the memory that was foreseen before
- * anything was made (src/train/rehearsal.ts) beside what the device has taken in the end. `--plot=FILE` draws them as SVG.
+ * anything was made (src/train/memory.ts) beside what the device has taken in the end. `--plot=FILE` draws them as SVG.
  */
-import { createDevice, Generator, GPT, type GPTConfig, Trainer } from "../mod.ts";
-import { checkNeeds } from "../src/train/memory.ts";
+import { checkTraining, createDevice, Generator, GPT, type GPTConfig, Trainer, trainingNeeds } from "../mod.ts";
 import { runCommand } from "../src/cli/command.ts";
 import { bool, describeFlags, fallbacks, float, int, parseCommandLine, text } from "../src/cli/flags.ts";
 import { ConfigError, DeviceError } from "../src/errors.ts";
-import { rehearse } from "../src/train/rehearsal.ts";
 import { type Panel, plot } from "./plot.ts";
 
 const flags = {
@@ -101,12 +99,12 @@ async function measure(
     const config = { ...sizes, dropout: 0, bias: false }, generator = new Generator(1337);
     // An evaluation of a batch before the first and before every third step takes part in what the memory has to hold.
     const run = { maxIters: 1e9, evalInterval: WARM_UP, evalIters: 1, logInterval: 1 };
-    const options = { batchSize, gradientAccumulationSteps: 1, ...run, generator };
-    const { bytes: foreseen, largest, flops } = await rehearse(config, options, device);
-    checkNeeds({ bytes: foreseen, largest, flops }, device);
+    const options = { batchSize, gradientAccumulationSteps: 1, ...run };
+    await checkTraining(config, { ...options, device });
+    const { bytes: foreseen, flops } = await trainingNeeds(config, { ...options, device });
     const tokens = Int32Array.from({ length: 10_000 }, () => generator.randint(config.vocabSize));
     const gpt = new GPT(config, { device, generator });
-    using trainer = new Trainer(gpt, { train: tokens, val: tokens }, options);
+    using trainer = new Trainer(gpt, { train: tokens, val: tokens }, { ...options, generator });
     const times: number[] = [];
     let begin = 0;
     for await (const event of trainer.run()) {
@@ -115,7 +113,7 @@ async function measure(
       times.push(event.ms);
       if (times.length >= 3 && performance.now() - begin >= 1000 * seconds) break;
     }
-    const parameters = gpt.numParameters(false), { reserved: taken } = device.memory();
+    const parameters = gpt.numParameters({ nonEmbedding: false }), { reserved: taken } = device.memory();
     return { ...sizes, batchSize, threads, parameters, ms: median(times), flops, foreseen, taken };
   } finally {
     device.close();

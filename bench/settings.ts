@@ -2,7 +2,7 @@
 import cpuConfig from "../config/shakespeare_char_cpu.ts";
 import babyConfig from "../config/train_shakespeare_char.ts";
 import { fallbacks } from "../src/cli/flags.ts";
-import { modelConfig, trainerOptions } from "../src/cli/train.ts";
+import { modelConfig, optionsOf } from "../src/cli/train.ts";
 import { type TrainConfig, trainFlags } from "../src/cli/train_flags.ts";
 import type { Setting } from "./measures.ts";
 
@@ -18,7 +18,7 @@ export function trainValues(config: TrainConfig, small: boolean) {
 
 /** What a config says of a model on tiny Shakespeare's 65 characters, or on `vocabSize` tokens. */
 function setting(name: string, config: TrainConfig, { small = false, vocabSize = 65 } = {}): Setting {
-  const values = trainValues(config, small), { batchSize, logInterval } = trainerOptions(values);
+  const values = trainValues(config, small), { batchSize, logInterval } = optionsOf(values);
   return { name, model: { ...modelConfig(values), vocabSize: small ? 65 : vocabSize }, batchSize, logInterval };
 }
 

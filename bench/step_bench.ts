@@ -15,7 +15,7 @@ for (const dropout of [0, 0.1]) {
   const step = () => {
     using _ = device.scope();
     const { loss } = model.forward(tokens, targets);
-    loss!.backward();
+    loss.backward();
     optimizer.step({ gradClip: 1 });
     optimizer.zeroGrad();
   };

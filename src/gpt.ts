@@ -8,7 +8,7 @@
  */
 import { noGrad } from "./engine/autograd.ts";
 import type { Device } from "./engine/device.ts";
-import { ConfigError, ShapeError } from "./errors.ts";
+import { ConfigError, nearest, ShapeError } from "./errors.ts";
 import { KeyValueCache } from "./nn/cache.ts";
 import { Dropout, DropoutNoise, Embedding, LayerNorm, Linear, Module, type ModuleOptions } from "./nn/mod.ts";
 import { add } from "./ops/add.ts";
@@ -145,8 +145,9 @@ export interface GPTOptions {
   /** Of initialisation and dropout; default 1337, what nanoGPT seeds with. */
   readonly seed?: number;
   /**
-   * How matrices are kept: `f32` (the default), or `bf16`, rounded as they are written: half the memory and up to twice the
-   * tokens a second, for inference alone. Positions, biases and layer norms stay f32, as does all that is computed.
+   * How matrices are stored: `f32` (the default), or `bf16`, rounded as they are written: half the memory and up to twice the
+   * tokens a second. Positions, biases and layer norms stay f32, as does all that is computed. The model begins frozen:
+   * gradients pass through it to what is put on it, and its matrices cannot be trained.
    */
   readonly weights?: "f32" | "bf16";
   /** Draws the initial weights instead of a generator made from `seed`, and goes on from there. */
@@ -156,11 +157,26 @@ export interface GPTOptions {
 }
 
 /** What {@linkcode GPT.forward} gives. */
-export interface GPTOutput {
+export interface GPTOutput<Loss extends Tensor | undefined = Tensor | undefined> {
   /** (B, T, V), or (B, 1, V), the last position's, where there are no targets. */
   readonly logits: Tensor;
   /** Mean cross-entropy in nats a token, shape (), where there are targets. */
-  readonly loss: Tensor | undefined;
+  readonly loss: Loss;
+}
+
+/** What a forward pass stands on besides the tokens. */
+export interface CacheOption {
+  /** Keys and values of the tokens before these; takes these too, and nothing is recorded. */
+  readonly cache?: KeyValueCache;
+}
+
+/** What {@linkcode GPT.hidden} takes besides the tokens. */
+export interface HiddenOptions extends CacheOption {
+  /**
+   * Sees the input of every block, x (B, T, C) with `layer` from 0, and with `layer` = nLayer what comes out at the end, behind
+   * the last layer norm. What it has seen and made is the caller's, in the scope around the call.
+   */
+  readonly each?: (x: Tensor, layer: number) => void;
 }
 
 /**
@@ -176,8 +192,8 @@ export interface GPTOutput {
  * const tokens = device.tensor([1, 2, 3, 4], [1, 4], { dtype: "i32" });
  * const targets = device.tensor([2, 3, 4, 5], [1, 4], { dtype: "i32" });
  * const { loss } = model.forward(tokens, targets);
- * loss!.backward();
- * assertAlmostEquals(await loss!.item(), Math.log(65), 0.1); // it knows nothing yet: every token is as likely
+ * loss.backward();
+ * assertAlmostEquals(await loss.item(), Math.log(65), 0.1); // it knows nothing yet: every token is as likely
  * device.close();
  * ```
  */
@@ -190,8 +206,8 @@ export class GPT extends Module {
   /**
    * @param config sizes; what is left out is GPT-2's (124M)
    * @param options the device, and where the initial weights come from
-   * @throws {ConfigError} when a size is no whole number above 0, nEmbd no multiple of nHead, dropout not from 0 to 1, or
-   *   another field has a value that it cannot have
+   * @throws {ConfigError} when a size is not a whole number above 0, nEmbd not a multiple of nHead, dropout not from 0 to 1,
+   *   another field has a value that it cannot have, or there is a field that a config does not have
    * @throws {DeviceError} when the weights do not fit into the device's memory
    */
   constructor(
@@ -200,6 +216,7 @@ export class GPT extends Module {
   ) {
     super();
     this.config = checked(completeConfig(config));
+    using scope = device.scope(); // what does not fit leaves nothing behind
     this.noise = new DropoutNoise(device, seed | 0);
     const { vocabSize, blockSize, nEmbd, nLayer, dropout, bias, layerNormEpsilon: epsilon } = this.config;
     const options: LayerOptions = { config: this.config, noise: this.noise, device, generator, initialize, weights };
@@ -215,9 +232,15 @@ export class GPT extends Module {
     this.lm_head = new Linear(nEmbd, vocabSize, { ...options, bias: false });
     if (tied) wte.weight = this.lm_head.weight; // Press and Wolf 2016, arXiv:1608.05859
     if (initialize) this.#initialize(generator);
+    if (weights === "bf16") this.freeze();
+    scope.keepAll();
   }
 
-  /** All anew: normal with deviation 0.02, biases zero; those that end on the residual stream smaller, as GPT-2's paper. */
+  /**
+   * All anew: normal with deviation 0.02, biases zero; those that end on the residual stream smaller, as GPT-2's paper. So
+   * everything is drawn twice, for the layers have drawn already, and the projections three times: PyTorch's layers draw when
+   * nanoGPT makes them too, and a seed gives nanoGPT's weights only if the generator moves on as there.
+   */
   #initialize(generator: Generator): void {
     const draw = ({ device, storage }: Tensor, std: number) =>
       device.fill(storage, (values) => generator.normal(values, 0, std));
@@ -244,47 +267,77 @@ export class GPT extends Module {
   }
 
   /**
-   * Logits and, with targets, the loss.
+   * Logits and, with targets, the loss: {@linkcode hidden}, then the head.
    *
    * @param tokens i32 (B, T), T at most the block size
    * @param targets i32 (B, T); −1 where the loss should not look
-   * @param options.cache keys and values of the tokens before these; takes these too, and nothing is recorded
+   * @param options.cache as {@linkcode hidden} takes it
    * @returns logits (B, T, V) and the loss, or without targets the last position's logits (B, 1, V)
    * @throws {ShapeError} when there are more tokens than the block size, targets of another shape, or ids that are none
    */
-  forward(tokens: Tensor, targets?: Tensor, { cache }: { cache?: KeyValueCache } = {}): GPTOutput {
-    if (cache) return noGrad(() => this.#forward(tokens, targets, cache));
-    return this.#forward(tokens, targets);
-  }
-
-  #forward(tokens: Tensor, targets: Tensor | undefined, cache?: KeyValueCache): GPTOutput {
-    const T = tokens.shape[1], { blockSize } = this.config, { wte, wpe, drop, h, ln_f } = this.transformer;
-    const before = cache?.length ?? 0;
-    if (tokens.shape.length !== 2) throw new ShapeError(`GPT: tokens are [${tokens.shape}], expected [B, T]`);
+  forward(tokens: Tensor, targets: Tensor, options?: CacheOption): GPTOutput<Tensor>;
+  forward(tokens: Tensor, targets?: undefined, options?: CacheOption): GPTOutput<undefined>;
+  forward(tokens: Tensor, targets?: Tensor, options?: CacheOption): GPTOutput;
+  forward(tokens: Tensor, targets?: Tensor, options: CacheOption = {}): GPTOutput {
     if (targets && `${targets.shape}` !== `${tokens.shape}`) {
       throw new ShapeError(`GPT: targets are [${targets.shape}], tokens [${tokens.shape}]`);
     }
+    const T = tokens.shape[1];
+    const pass = () => {
+      using scope = this.device.scope();
+      let x = this.hidden(tokens, options); // (B, T, C)
+      if (!targets && T > 1) x = slice(x, { axis: 1, start: T - 1, end: T }); // (B, 1, C): only the last one is sampled
+      const logits = this.lm_head.forward(x); // (B, T, V)
+      const loss = targets && crossEntropy(logits, targets, { ignoreIndex: -1 });
+      return { logits: scope.keep(logits), loss: scope.keep(loss) };
+    };
+    return options.cache ? noGrad(pass) : pass();
+  }
+
+  /**
+   * The final hidden states, behind the last layer norm: what the head, or another one, makes its numbers of.
+   *
+   * @param tokens i32 (B, T), T at most the block size
+   * @returns (B, T, C)
+   * @throws {ShapeError} when there are more tokens than the block size, or ids that are none
+   */
+  hidden(tokens: Tensor, options: HiddenOptions = {}): Tensor {
+    return options.cache ? noGrad(() => this.#hidden(tokens, options)) : this.#hidden(tokens, options);
+  }
+
+  #hidden(tokens: Tensor, { cache, each }: HiddenOptions): Tensor {
+    const T = tokens.shape[1], { blockSize } = this.config, { h, ln_f } = this.transformer;
+    const before = cache?.length ?? 0;
+    if (tokens.shape.length !== 2) throw new ShapeError(`GPT: tokens are [${tokens.shape}], expected [B, T]`);
     if (before + T > blockSize) {
       throw new ShapeError(`GPT: ${before + T} tokens do not fit into the block size of ${blockSize}`);
     }
     using scope = this.device.scope();
     if (this.training && this.config.dropout > 0) this.noise.begin();
-    // One token behind a cache stands where the cache says, on the device; of others the host knows the positions.
-    const positions = cache && T === 1
-      ? cache.position
-      : this.device.tensor(Int32Array.from({ length: T }, (_, t) => before + t), [T], { dtype: "i32" });
-    let x = drop.forward(add(wte.forward(tokens), wpe.forward(positions))); // (B, T, C) + (T, C)
+    let x = this.#embed(tokens, cache); // (B, T, C)
     for (const [layer, block] of h.entries()) {
-      const before = x;
-      x = block.forward(before, cache, layer);
-      before.dispose(); // where the tape does not need it, the next block has its place
+      const input = x;
+      each?.(input, layer);
+      x = block.forward(input, cache, layer);
+      if (!each) input.dispose(); // where the tape does not need it, the next block has its place
     }
-    x = ln_f.forward(x);
+    const end = ln_f.forward(x);
+    x.dispose();
     cache?.advance(T);
-    if (!targets && T > 1) x = slice(x, { axis: 1, start: T - 1, end: T }); // (B, 1, C): only the last one is sampled
-    const logits = this.lm_head.forward(x); // (B, T, V)
-    const loss = targets && crossEntropy(logits, targets, { ignoreIndex: -1 });
-    return { logits: scope.keep(logits), loss: scope.keep(loss) };
+    each?.(end, h.length);
+    if (each) scope.keepAll(); // and what it has made of it
+    return scope.keep(end);
+  }
+
+  #embed(tokens: Tensor, cache?: KeyValueCache): Tensor {
+    const T = tokens.shape[1], { wte, wpe, drop } = this.transformer;
+    using scope = this.device.scope();
+    // One token behind a cache stands where the cache says, on the device; of others the host knows the positions.
+    const first = cache?.length ?? 0,
+      positions = cache && T === 1
+        ? cache.position
+        : this.device.tensor(Int32Array.from({ length: T }, (_, t) => first + t), [T], { dtype: "i32" });
+    return scope.keep(drop.forward(add(wte.forward(tokens), wpe.forward(positions)))); // (B, T, C) + (T, C)
   }
 
   /** An empty key-value cache for `batch` sequences. */
@@ -302,9 +355,9 @@ export class GPT extends Module {
   /**
    * Number of parameters, the tied weight once.
    *
-   * @param nonEmbedding whether to leave out the position embeddings, as nanoGPT counts; default true
+   * @param options.nonEmbedding whether to leave out the position embeddings, as nanoGPT counts; default true
    */
-  numParameters(nonEmbedding = true): number {
+  numParameters({ nonEmbedding = true }: { readonly nonEmbedding?: boolean } = {}): number {
     const all = this.parameters().reduce((sum, { size }) => sum + size, 0);
     return nonEmbedding ? all - this.transformer.wpe.weight.size : all;
   }
@@ -313,7 +366,7 @@ export class GPT extends Module {
    * Makes the block size smaller: a checkpoint with 1024 positions, used with fewer. Before an optimizer is made.
    *
    * @param blockSize in tokens, at most what it is
-   * @throws {ConfigError} when it is no whole number from 1 to that
+   * @throws {ConfigError} when it is not a whole number from 1 to that
    */
   cropBlockSize(blockSize: number): void {
     if (!(blockSize >= 1 && blockSize <= this.config.blockSize && Number.isInteger(blockSize))) {
@@ -322,35 +375,38 @@ export class GPT extends Module {
     const { wpe } = this.transformer, old = wpe.weight;
     using scope = this.device.scope();
     const { storage, shape } = noGrad(() => slice(old, { axis: 0, end: blockSize }));
-    wpe.weight = scope.keep(new Tensor(storage, shape, { requiresGrad: true }));
+    wpe.weight = scope.keep(new Tensor(storage, shape, { requiresGrad: old.requiresGrad }));
     old.grad?.dispose();
     old.dispose();
     (this as { config: Required<GPTConfig> }).config = { ...this.config, blockSize };
+    this.changed();
   }
 
   /**
-   * AdamW over all parameters: matrices and embeddings decay, biases and layer norms do not.
+   * AdamW over the parameters that are trained: matrices and embeddings decay, biases and layer norms do not.
    *
    * @param options.weightDecay share that a weight of those loses a step, times the learning rate
    * @param options.learningRate in weight units a step
    * @param options.betas of the moving averages of the gradient and of its square, from 0 to below 1
-   * @throws {ConfigError} when one of them is out of range
+   * @throws {ConfigError} when one of them is out of range, or every parameter is frozen
    */
   configureOptimizers(
     options: { weightDecay: number; learningRate: number; betas: readonly [number, number] },
   ): AdamW {
-    return new AdamW(this.namedParameters(), options);
+    const trained = [...this.namedParameters({ trainable: true })];
+    if (trained.length > 0) return new AdamW(trained, options);
+    throw new ConfigError("configureOptimizers: no parameter is trainable: all are frozen, or stored in bf16");
   }
 
   /**
    * Model FLOPs utilisation: what part of a machine's peak the training reaches (PaLM, arXiv:2204.02311, appendix B).
    *
-   * @param sequences forward and backward passes over a full block in the time
-   * @param seconds the time
-   * @param peakFlops the machine's peak in FLOP/s, e.g. 312e12 for an A100 in bfloat16
+   * @param options.sequences forward and backward passes over a full block in the time
+   * @param options.seconds the time
+   * @param options.peakFlops the machine's peak in FLOP/s, e.g. 312e12 for an A100 in bfloat16
    * @returns a ratio, 1 at the peak
    */
-  estimateMfu(sequences: number, seconds: number, peakFlops: number): number {
+  estimateMfu({ sequences, seconds, peakFlops }: Record<"sequences" | "seconds" | "peakFlops", number>): number {
     const { nLayer, nHead, nEmbd, blockSize } = this.config;
     const perToken = 6 * this.numParameters() + 12 * nLayer * nHead * (nEmbd / nHead) * blockSize;
     return perToken * blockSize * sequences / seconds / peakFlops;
@@ -363,6 +419,15 @@ export function completeConfig(config: Partial<GPTConfig>): Required<GPTConfig> 
 }
 
 function checked(config: Required<GPTConfig>): Required<GPTConfig> {
+  const names = [...Object.keys(DEFAULTS), "nInner"];
+  for (const name of Object.keys(config)) {
+    if (names.includes(name)) continue;
+    // Names of nanoGPT's and transformers' have lines between words.
+    const meant = nearest(name.replaceAll("_", ""), names);
+    throw new ConfigError(
+      `${name} is not a field of GPTConfig${meant ? `; did you mean ${meant}?` : `: ${names.join(", ")}`}`,
+    );
+  }
   const { activation, layerNormEpsilon, tieWordEmbeddings } = config;
   for (const name of ["blockSize", "vocabSize", "nLayer", "nHead", "nEmbd", "nInner"] as const) {
     if (!Number.isInteger(config[name]) || config[name] < 1) {

@@ -8,8 +8,8 @@
  * nothing outside the cache is ever touched.
  */
 import { f32, i32, kernel } from "../../src/kernel.ts";
-import appendSource from "./attention_cached_append.wgsl" with { type: "text" };
-import attendSource from "./attention_cached.wgsl" with { type: "text" };
+import appendSource from "./attention_cached_append.wgsl.ts";
+import attendSource from "./attention_cached.wgsl.ts";
 import { attentionCached as cached } from "./wasm_cached.ts";
 
 export const attentionCached = kernel({

@@ -1,23 +1,22 @@
 /** Attention's shaders in two versions: for heads whose width is a multiple of 4, and for any. */
-import type { GpuPass } from "../../src/kernel.ts";
+import { type GpuPass, withLines } from "../../src/kernel.ts";
 
 type Sizes = Record<"B" | "T" | "heads" | "width", number>;
 
-/** An operand that is read, written or added to by fours. */
-interface Fours {
-  readonly binding: number;
-  readonly shape: string;
-  readonly access: "read" | "write" | "add";
-}
-
 /**
- * The passes of a shader; a launch takes one of them. To the source it adds the operands' bindings, and for each a function
- * `NAME_four(at, count)`, or `NAME_put_four(at, count, values)`, for the elements from `at` on, of which `count` are there.
+ * The passes of a shader; a launch takes one of them. As its text stands, it reads and writes the operands by fours. In the
+ * other version an operand is bound as single elements, and its function `NAME_four(at, count)`, or
+ * `NAME_put_four(at, count, values)`, goes over those from `at` on, of which `count` are there.
+ *
+ * @param operands what becomes of each: read, written, or added to
  */
-export function byFours(pass: GpuPass<Sizes>, operands: Readonly<Record<string, Fours>>): GpuPass<Sizes>[] {
+export function byFours(
+  pass: GpuPass<Sizes>,
+  operands: Readonly<Record<string, "read" | "write" | "add">>,
+): GpuPass<Sizes>[] {
   return [true, false].map((whole) => ({
     ...pass,
-    source: pass.source + Object.entries(operands).map(([name, operand]) => functions(name, operand, whole)).join(""),
+    source: whole ? pass.source : oneByOne(pass.source, operands),
     workgroups: (sizes) => takesFours(sizes) === whole ? pass.workgroups(sizes) : 0,
   }));
 }
@@ -25,25 +24,23 @@ export function byFours(pass: GpuPass<Sizes>, operands: Readonly<Record<string, 
 /** Few tokens are little work, and not worth the compilation of another version. */
 const takesFours = ({ T, width }: Sizes) => width % 4 === 0 && T >= 128;
 
-function functions(name: string, { binding, shape, access }: Fours, whole: boolean): string {
-  const mode = access === "read" ? "read" : "read_write", type = whole ? "vec4<f32>" : "f32";
-  const before = (at: string) => access === "add" ? `select(${name}[${at}], ${type}(), fresh_${name}) + ` : "";
-  const four = whole ? `return ${name}[at / 4u];` : `var values = vec4f();
-  for (var i = 0u; i < min(count, 4u); i++) { values[i] = ${name}[at + i]; }
-  return values;`;
-  const put = whole
-    ? `${name}[at / 4u] = ${before("at / 4u")}values;`
-    : `for (var i = 0u; i < min(count, 4u); i++) { ${name}[at + i] = ${before("at + i")}values[i]; }`;
-  return `
-@group(0) @binding(${binding}) var<storage, ${mode}> ${name}: array<${type}>; // ${shape}
-${access === "add" ? `override fresh_${name}: bool = false; // ${name} holds garbage: write instead of adding\n` : ""}${
-    access === "read"
-      ? `fn ${name}_four(at: u32, count: u32) -> vec4f {
-  ${four}
-}`
-      : `fn ${name}_put_four(at: u32, count: u32, values: vec4f) {
-  ${put}
-}`
+function oneByOne(source: string, operands: Parameters<typeof byFours>[1]): string {
+  for (const [name, access] of Object.entries(operands)) {
+    const each = "for (var i = 0u; i < min(count, 4u); i++)",
+      before = access === "add" ? `select(${name}[at + i], 0.0, fresh_${name}) + ` : "";
+    source = source.replace(new RegExp(`(> ${name}: array<)vec4<f32>`), "$1f32");
+    source = withLines(
+      source,
+      access === "read"
+        ? {
+          [`${name}_four`]: `fn ${name}_four(at: u32, count: u32) -> vec4f { ` +
+            `var values = vec4f(); ${each} { values[i] = ${name}[at + i]; } return values; }`,
+        }
+        : {
+          [`${name}_put_four`]: `fn ${name}_put_four(at: u32, count: u32, values: vec4f) { ` +
+            `${each} { ${name}[at + i] = ${before}values[i]; } }`,
+        },
+    );
   }
-`;
+  return source;
 }

@@ -12,9 +12,9 @@
  */
 import { f32, type FloatArray, i32, kernel, optional } from "../../src/kernel.ts";
 import { dropoutFactor, dropoutParams } from "../dropout/kernel.ts";
-import backwardKeys from "./attention_backward_keys.wgsl" with { type: "text" };
-import backwardQueries from "./attention_backward_queries.wgsl" with { type: "text" };
-import forwardSource from "./attention_forward.wgsl" with { type: "text" };
+import backwardKeys from "./attention_backward_keys.wgsl.ts";
+import backwardQueries from "./attention_backward_queries.wgsl.ts";
+import forwardSource from "./attention_forward.wgsl.ts";
 import { byFours } from "./gpu.ts";
 import { attentionBackward as backward } from "./wasm_backward.ts";
 import { attentionForward as forward, CHUNK } from "./wasm_forward.ts";
@@ -86,8 +86,8 @@ export const attentionForward = kernel({
     emit: forward,
   },
   gpu: byFours({ source: forwardSource, entry: "attention_forward", workgroups }, {
-    qkv: { binding: 1, shape: "(B, T, 3, heads, width)", access: "read" },
-    y: { binding: 3, shape: "(B, T, heads, width)", access: "write" },
+    qkv: "read",
+    y: "write",
   }),
 });
 
@@ -133,15 +133,15 @@ export const attentionBackward = kernel({
       workgroups,
       workspace: ({ B, T, heads }) => B * heads * T, // D
     }, {
-      dy: { binding: 1, shape: "(B, T, heads, width)", access: "read" },
-      qkv: { binding: 2, shape: "(B, T, 3, heads, width)", access: "read" },
-      y: { binding: 4, shape: "(B, T, heads, width)", access: "read" },
-      dqkv: { binding: 7, shape: "(B, T, 3, heads, width)", access: "add" },
+      dy: "read",
+      qkv: "read",
+      y: "read",
+      dqkv: "add",
     }),
     ...byFours({ source: backwardKeys, entry: "attention_backward_keys", workgroups }, {
-      dy: { binding: 1, shape: "(B, T, heads, width)", access: "read" },
-      qkv: { binding: 2, shape: "(B, T, 3, heads, width)", access: "read" },
-      dqkv: { binding: 7, shape: "(B, T, 3, heads, width)", access: "add" },
+      dy: "read",
+      qkv: "read",
+      dqkv: "add",
     }),
   ],
 });

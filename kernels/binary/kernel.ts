@@ -4,8 +4,8 @@
  * Rows or columns of a and b are as many as y's, or one, which is repeated: equal shapes, a scalar, a row for every row
  * (bias) and a number for every row are all of this form. What is not, an op expands first (see ops/broadcast.ts).
  */
-import { f32, kernel } from "../../src/kernel.ts";
-import source from "./binary.wgsl" with { type: "text" };
+import { f32, kernel, withLines } from "../../src/kernel.ts";
+import source from "./binary.wgsl.ts";
 import { binaryWasm, type LanesOf } from "./wasm.ts";
 
 /** The caller brings y, for neither input alone tells its shape. */
@@ -24,7 +24,7 @@ function declare(name: string, op: (a: number, b: number) => number, lanes: Lane
     },
     cpu: binaryWasm(lanes),
     gpu: {
-      source: `${source}\nfn op(a: f32, b: f32) -> f32 { return ${wgsl}; }\n`,
+      source: withLines(source, { op: `fn op(a: f32, b: f32) -> f32 { return ${wgsl}; }` }),
       entry: "binary",
       workgroups: ({ rows, columns }) => Math.ceil(rows * columns / 256),
     },

@@ -3,15 +3,15 @@
  * permutes the strides, a repeated axis has stride 0, a slice starts at an offset. `place` puts whole blocks into a part
  * of an axis: what a concatenation does.
  */
-import { f32, i32, kernel, type NumberArray } from "../../src/kernel.ts";
-import copySource from "./copy.wgsl" with { type: "text" };
-import placeSource from "./place.wgsl" with { type: "text" };
+import { f32, i32, kernel, type NumberArray, withLines } from "../../src/kernel.ts";
+import copySource from "./copy.wgsl.ts";
+import placeSource from "./place.wgsl.ts";
 import * as wasm from "./wasm.ts";
 
 type Element = "f32" | "i32";
 
-/** A shader, told what it moves. */
-const moving = (source: string, element: Element) => source.replaceAll("f32", element);
+/** A shader that moves elements of this type. */
+const moving = (source: string, element: Element) => withLines(source, { Element: `alias Element = ${element};` });
 
 /** y[i0, …, i5] = x[offset + Σ i·s]. Reading inside x is the caller's to ensure; the caller brings y. */
 const strided = {

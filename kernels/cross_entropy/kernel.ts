@@ -8,9 +8,9 @@
  * the host can see, and the kernel must only never read outside of the row.
  */
 import { f32, i32, kernel } from "../../src/kernel.ts";
-import backwardSource from "./cross_entropy_backward.wgsl" with { type: "text" };
-import forwardSource from "./cross_entropy_forward.wgsl" with { type: "text" };
-import meanSource from "./cross_entropy_mean.wgsl" with { type: "text" };
+import backwardSource from "./cross_entropy_backward.wgsl.ts";
+import forwardSource from "./cross_entropy_forward.wgsl.ts";
+import meanSource from "./cross_entropy_mean.wgsl.ts";
 import * as wasm from "./wasm.ts";
 
 const classOf = (target: number, V: number) => Math.min(target >>> 0, V - 1);

@@ -7,7 +7,7 @@
  */
 import { f32, i32, kernel } from "../../src/kernel.ts";
 import { philox } from "../../src/random/philox.ts";
-import source from "./dropout.wgsl" with { type: "text" };
+import source from "./dropout.wgsl.ts";
 import * as wasm from "./wasm.ts";
 
 /** What attention, which drops probabilities, takes too. */

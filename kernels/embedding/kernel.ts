@@ -6,10 +6,10 @@
  * reaches outside a storage.
  */
 import { f32, i32, kernel, weight } from "../../src/kernel.ts";
-import backward from "./embedding_backward.wgsl" with { type: "text" };
-import clear from "./embedding_backward_clear.wgsl" with { type: "text" };
-import links from "./embedding_backward_links.wgsl" with { type: "text" };
-import forward from "./embedding_forward.wgsl" with { type: "text" };
+import backward from "./embedding_backward.wgsl.ts";
+import clear from "./embedding_backward_clear.wgsl.ts";
+import links from "./embedding_backward_links.wgsl.ts";
+import forward from "./embedding_forward.wgsl.ts";
 import * as wasm from "./wasm.ts";
 
 const clamp = (id: number, V: number) => Math.min(id >>> 0, V - 1);

@@ -1,7 +1,7 @@
 /** y[o, j, i] = x[o, index[o, j, i], i], as torch.gather. An index outside the axis is taken as its nearest place. */
 import { f32, i32, kernel } from "../../src/kernel.ts";
-import gatherSource from "./gather.wgsl" with { type: "text" };
-import gatherBackwardSource from "./gather_backward.wgsl" with { type: "text" };
+import gatherSource from "./gather.wgsl.ts";
+import gatherBackwardSource from "./gather_backward.wgsl.ts";
 import * as wasm from "./wasm.ts";
 
 const clamp = (index: number, axis: number) => Math.min(Math.max(index, 0), axis - 1);

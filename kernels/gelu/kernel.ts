@@ -9,10 +9,10 @@
 import { f32, kernel } from "../../src/kernel.ts";
 import type { Locals, WasmFunction } from "../../src/wasm/assembler.ts";
 import { erf } from "./erf.ts";
-import erfBackward from "./gelu_erf_backward.wgsl" with { type: "text" };
-import erfForward from "./gelu_erf_forward.wgsl" with { type: "text" };
-import tanhBackward from "./gelu_tanh_backward.wgsl" with { type: "text" };
-import tanhForward from "./gelu_tanh_forward.wgsl" with { type: "text" };
+import erfBackward from "./gelu_erf_backward.wgsl.ts";
+import erfForward from "./gelu_erf_forward.wgsl.ts";
+import tanhBackward from "./gelu_tanh_backward.wgsl.ts";
+import tanhForward from "./gelu_tanh_forward.wgsl.ts";
 import * as wasm from "./wasm.ts";
 
 /** Φ(x) and Φ′(x). */

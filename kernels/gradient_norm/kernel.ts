@@ -3,8 +3,8 @@
  * fixed length, then, in f64, over the blocks.
  */
 import { f32, kernel } from "../../src/kernel.ts";
-import total from "./gradient_norm.wgsl" with { type: "text" };
-import blocks from "./gradient_norm_blocks.wgsl" with { type: "text" };
+import total from "./gradient_norm.wgsl.ts";
+import blocks from "./gradient_norm_blocks.wgsl.ts";
 import * as wasm from "./wasm.ts";
 
 export const gradientNorm = kernel({

@@ -1,14 +1,11 @@
 /** The GPU's matrix products: which shader computes one, by its sizes, and the lines in which the shaders' forms differ. */
-import type { GpuPass } from "../../src/kernel.ts";
-import tileSource from "./matmul.wgsl" with { type: "text" };
-import fewRowsSource from "./matmul_few_rows.wgsl" with { type: "text" };
-import partsSource from "./matmul_parts.wgsl" with { type: "text" };
+import { type GpuPass, withLines } from "../../src/kernel.ts";
+import tileSource from "./matmul.wgsl.ts";
+import fewRowsSource from "./matmul_few_rows.wgsl.ts";
+import partsSource from "./matmul_parts.wgsl.ts";
 import type { Form } from "./wasm.ts";
 
 type Sizes = Record<"batch" | "M" | "N" | "K", number>;
-type Type = "f32" | "vec4<f32>";
-/** The b of NT, a weight, is bound as words: f32 or bf16, two in one. */
-const WORDS = { "f32": "u32", "vec4<f32>": "vec4<u32>" } as const;
 
 /** Sizes in the order of the declaration; then how many rows a and b have in memory, and how long those are. */
 const FORMS = {
@@ -50,7 +47,7 @@ export function gpu(form: Form, { bias = false } = {}): GpuPass<Sizes>[] {
   const passes: GpuPass<Sizes>[] = [];
   if (form === "NT") {
     passes.push({
-      source: fewRowsSource + bindings(form, { ab: "vec4<f32>", c: "f32", bias }),
+      source: bias ? withLines(fewRowsSource, withBias("f32", "")) : fewRowsSource,
       entry: "matmul_few_rows",
       workgroups: (sizes) =>
         planOf(form, sizes).fewRows ? sizes.batch * Math.ceil(sizes.M / 4) * Math.ceil(sizes.N / 8) : 0,
@@ -70,7 +67,7 @@ export function gpu(form: Form, { bias = false } = {}): GpuPass<Sizes>[] {
   }
   if (form === "TN") {
     passes.push({
-      source: partsSource + bindings(form, { ab: "f32", c: "f32" }) + workspace("f32"),
+      source: partsSource,
       entry: "matmul_parts",
       workgroups: (sizes) => planOf(form, sizes).parts > 1 ? Math.ceil(elements(sizes) / 256) : 0,
       workspace: (sizes) => planOf(form, sizes).parts > 1 ? elements(sizes) * planOf(form, sizes).parts : 0,
@@ -80,98 +77,33 @@ export function gpu(form: Form, { bias = false } = {}): GpuPass<Sizes>[] {
 }
 const elements = ({ batch, M, N }: Sizes) => batch * M * N;
 
-/** The operands, and what becomes of an element's, or four elements', products. */
-function bindings(form: Form, { ab, c, bias = false }: { ab: Type; c: Type; bias?: boolean }): string {
-  const { sizes, a, b } = FORMS[form];
-  return `
-struct Params { ${sizes.map((name) => `${name}: u32`).join(", ")} }
-@group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> a: array<${ab}>; // (batch, ${a.join(", ")})
-@group(0) @binding(2) var<storage, read> b: array<${form === "NT" ? WORDS[ab] : ab}>; // (batch, ${b.join(", ")})
-${form === "NT" ? weight(ab) : ""}
-${
-    bias
-      ? `@group(0) @binding(3) var<storage, read> bias: array<${c}>; // (N)
-@group(0) @binding(4) var<storage, read_write> c: array<${c}>; // (batch, M, N)
-fn finish(at: u32, column: u32, value: ${c}) { c[at] = bias[column] + value; }`
-      : `@group(0) @binding(3) var<storage, read_write> c: array<${c}>; // (batch, M, N)
-override fresh_c: bool = false; // c holds garbage: write instead of adding
-fn finish(at: u32, column: u32, value: ${c}) { c[at] = select(c[at], ${c}(), fresh_c) + value; }`
-  }
-`;
-}
-/** What reads an element, or four, of b; bf16 lie the first in the lower half of a word, and fours in half of a vector. */
-const weight = (type: Type) => `
-override bf16_b: bool = false;
-fn weight(at: u32) -> ${type} {
-  ${
-  type === "f32"
-    ? `if (bf16_b) { return bitcast<f32>(select(b[at / 2u] << 16u, b[at / 2u] & 0xffff0000u, at % 2u == 1u)); }`
-    : `if (bf16_b) {
-    let eight = b[at / 2u];
-    let words = select(eight.xy, eight.zw, at % 2u == 1u);
-    return bitcast<vec4f>(vec4u(words.x << 16u, words.x & 0xffff0000u, words.y << 16u, words.y & 0xffff0000u));
-  }`
-}
-  return bitcast<${type}>(b[at]);
-}`;
-const workspace = (type: Type) => `
-@group(0) @binding(4) var<storage, read_write> parts: array<${type}>; // the workspace: (parts, batch, M, N)
-`;
+/** With a bias: its line and that of c, bound after it, and what becomes of an element. */
+const withBias = (type: string, parameters: string) => ({
+  c: `@group(0) @binding(3) var<storage, read> bias: array<${type}>; ` + // (N)
+    `@group(0) @binding(4) var<storage, read_write> c: array<${type}>;`, // (batch, M, N)
+  finish: `fn finish(${parameters}at: u32, column: u32, value: ${type}) { c[at] = bias[column] + value; }`,
+});
 
+/** The lines of a product in tiles that differ from those of matmul.wgsl.ts. */
 function tiled(form: Form, options: { tile: number; fours: boolean; inParts: boolean; bias: boolean }): string {
-  const { tile, fours, inParts, bias } = options, { a, b } = FORMS[form], type = fours ? "vec4<f32>" : "f32";
-  return `${tileSource}
-const TILE = ${tile}u;
-const A_ALONG_K = ${a[1] === "K"};
-const B_ALONG_K = ${b[1] === "K"};
-${bindings(form, { ab: type, c: type, bias })}${inParts ? workspace(type) : ""}${fetch("a", a, fours)}${
-    fetch("b", b, fours, form === "NT")
-  }${put(fours, inParts)}`;
-}
-
-/** Functions that fetch a place of an operand, and four neighbours, or zeros outside of it. */
-function fetch(
-  name: "a" | "b",
-  [rows, length]: readonly [string, string],
-  fours: boolean,
-  isWeight = false,
-): string {
-  const place = `(batch * params.${rows} + row) * params.${length} + at`;
-  const element = (at: string) => isWeight ? `weight(${at})` : `${name}[${at}]`;
-  if (fours) {
-    return `
-fn ${name}_four(batch: u32, row: u32, at: u32) -> vec4f {
-  if (row >= params.${rows} || at >= params.${length}) { return vec4f(); }
-  return ${element(`(${place}) / 4u`)};
-}`;
-  }
-  return `
-fn ${name}_four(batch: u32, row: u32, at: u32) -> vec4f {
-  let first = ${place};
-  var four = vec4f();
-  for (var i = 0u; i < 4u && row < params.${rows} && at + i < params.${length}; i++) { four[i] = ${
-    element("first + i")
-  }; }
-  return four;
-}`;
-}
-
-/** A function that hands on four neighbours in c, together or one by one, to `finish` or to the parts. */
-function put(fours: boolean, inParts: boolean): string {
-  const [name, type, width] = fours ? ["put", "vec4<f32>", 4] : ["put_one", "f32", 1];
-  const ones = `
-fn put(part: u32, batch: u32, row: u32, column: u32, values: vec4f) {
-  for (var i = 0u; i < 4u; i++) { put_one(part, batch, row, column + i, values[i]); }
-}`;
-  return `
-fn ${name}(part: u32, batch: u32, row: u32, column: u32, value: ${type}) {
-  if (row >= params.M || column >= params.N) { return; }
-  let at = ((batch * params.M + row) * params.N + column) / ${width}u;
-  ${
-    inParts
-      ? `parts[part * (params.batch * params.M * params.N / ${width}u) + at] = value;`
-      : `finish(at, column / ${width}u, value);`
-  }
-}${fours ? "" : ones}`;
+  const { tile, fours, inParts, bias } = options, { sizes, a, b } = FORMS[form];
+  return withLines(tileSource, {
+    TILE: `const TILE = ${tile}u;`,
+    A_ALONG_K: `const A_ALONG_K = ${a[1] === "K"};`,
+    B_ALONG_K: `const B_ALONG_K = ${b[1] === "K"};`,
+    Params: `struct Params { ${sizes.map((name) => `${name}: u32`).join(", ")} }`,
+    ...!fours && {
+      WIDTH: "const WIDTH = 1u;",
+      A: "alias A = f32;",
+      B: "alias B = u32;",
+      C: "alias C = f32;",
+      in_c: "fn in_c(four: vec4f, i: u32) -> C { return four[i]; }",
+    },
+    ...bias && withBias("C", "part: u32, "),
+    ...inParts && {
+      c: "@group(0) @binding(4) var<storage, read_write> parts: array<C>;", // the workspace: (parts, batch, M, N)
+      finish: "fn finish(part: u32, at: u32, column: u32, value: C) { " +
+        "parts[part * (params.batch * params.M * params.N / WIDTH) + at] = value; }",
+    },
+  });
 }

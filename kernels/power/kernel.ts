@@ -1,6 +1,6 @@
 /** y = factor · x^exponent, one exponent for all: with n − 1 and n, the derivative of xⁿ. */
 import { f32, kernel } from "../../src/kernel.ts";
-import source from "./power.wgsl" with { type: "text" };
+import source from "./power.wgsl.ts";
 import * as wasm from "./wasm.ts";
 
 export const power = kernel({

@@ -2,16 +2,14 @@
  * Reductions over one axis: x (outer, axis, inner) → y (outer, inner). Any axis of any tensor is of this form, and so are
  * neighbouring axes together.
  */
-import { f32, kernel } from "../../src/kernel.ts";
-import maxSource from "./max.wgsl" with { type: "text" };
-import maxBackwardSource from "./max_backward.wgsl" with { type: "text" };
-import reduceSource from "./reduce.wgsl" with { type: "text" };
-import sumSource from "./sum.wgsl" with { type: "text" };
+import { f32, kernel, withLines } from "../../src/kernel.ts";
+import maxBackwardSource from "./max_backward.wgsl.ts";
+import reduceSource from "./reduce.wgsl.ts";
 import * as wasm from "./wasm.ts";
 
 type Sizes = Record<"outer" | "axis" | "inner", number>;
 
-/** How reduce.wgsl cuts its work: how many lines a workgroup takes, and into how many chunks each is cut. */
+/** How reduce.wgsl.ts cuts its work: how many lines a workgroup takes, and into how many chunks each is cut. */
 function cut({ axis, inner }: Sizes) {
   const powerOfTwoFrom = (n: number) => 2 ** Math.ceil(Math.log2(n));
   const lines = Math.min(Math.max(powerOfTwoFrom(inner), 256 / powerOfTwoFrom(axis), 1), 64);
@@ -19,16 +17,16 @@ function cut({ axis, inner }: Sizes) {
 }
 const passes = (source: string) => [
   {
-    source: `${reduceSource}\n${source}`,
+    source,
     entry: "reduce_chunks",
-    file: "reduce.wgsl",
+    file: "reduce.wgsl.ts",
     workgroups: (sizes: Sizes) => cut(sizes).chunks * Math.ceil(sizes.outer * sizes.inner / cut(sizes).lines),
     workspace: (sizes: Sizes) => sizes.outer * cut(sizes).chunks * sizes.inner,
   },
   {
-    source: `${reduceSource}\n${source}`,
+    source,
     entry: "reduce_rest",
-    file: "reduce.wgsl",
+    file: "reduce.wgsl.ts",
     workgroups: ({ outer, inner }: Sizes) => Math.ceil(outer * inner / 64),
   },
 ];
@@ -49,7 +47,7 @@ export const sum = kernel({
     }
   },
   cpu: wasm.sum,
-  gpu: passes(sumSource),
+  gpu: passes(reduceSource),
 });
 
 /** y = the greatest along the axis; NaN where there is one. */
@@ -67,7 +65,12 @@ export const max = kernel({
     }
   },
   cpu: wasm.max,
-  gpu: passes(maxSource),
+  gpu: passes(withLines(reduceSource, {
+    Params: "struct Params { outer: u32, axis: u32, inner: u32 }",
+    empty: "fn empty(x: f32) -> f32 { return x; }", // any element of the line will do, for max(x, x) = x
+    combine: "fn combine(a: f32, b: f32) -> f32 { return select(max(a, b), a + b, is_nan(a) || is_nan(b)); }",
+    finish: "fn finish(y: f32, result: f32) -> f32 { return result; }",
+  })),
 });
 
 /** dx += dy at the first place along the axis that holds y; NaN holds NaN. */

@@ -9,7 +9,7 @@
  * whose maximum is infinite, gives −1: no choice is right there, and the caller sees that the model is damaged.
  */
 import { f32, i32, kernel } from "../../src/kernel.ts";
-import source from "./sample.wgsl" with { type: "text" };
+import source from "./sample.wgsl.ts";
 import * as wasm from "./wasm.ts";
 
 export const sample = kernel({

@@ -6,10 +6,10 @@
  * An element of −∞ gets probability 0; an axis of nothing else gives NaN, as in PyTorch.
  */
 import { f32, type FloatArray, kernel } from "../../src/kernel.ts";
-import logSoftmaxBackwardSource from "./log_softmax_backward.wgsl" with { type: "text" };
-import logSoftmaxForwardSource from "./log_softmax_forward.wgsl" with { type: "text" };
-import softmaxBackwardSource from "./softmax_backward.wgsl" with { type: "text" };
-import softmaxForwardSource from "./softmax_forward.wgsl" with { type: "text" };
+import logSoftmaxBackwardSource from "./log_softmax_backward.wgsl.ts";
+import logSoftmaxForwardSource from "./log_softmax_forward.wgsl.ts";
+import softmaxBackwardSource from "./softmax_backward.wgsl.ts";
+import softmaxForwardSource from "./softmax_forward.wgsl.ts";
 import * as wasm from "./wasm.ts";
 
 const three = f32("outer", "axis", "inner");

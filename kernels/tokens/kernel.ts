@@ -3,9 +3,9 @@
  * counter of them all.
  */
 import { i32, kernel } from "../../src/kernel.ts";
-import advanceSource from "./advance.wgsl" with { type: "text" };
-import appendSource from "./append.wgsl" with { type: "text" };
-import latestSource from "./latest.wgsl" with { type: "text" };
+import advanceSource from "./advance.wgsl.ts";
+import appendSource from "./append.wgsl.ts";
+import latestSource from "./latest.wgsl.ts";
 import * as wasm from "./wasm.ts";
 
 /** counter += by, wrapping at 32 bits. */

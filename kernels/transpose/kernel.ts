@@ -1,6 +1,6 @@
 /** y[b, j, i] = x[b, i, j]: what `copy` does too, but by tiles, for along columns each element has a cache line of its own. */
 import { f32, kernel } from "../../src/kernel.ts";
-import source from "./transpose.wgsl" with { type: "text" };
+import source from "./transpose.wgsl.ts";
 import * as wasm from "./wasm.ts";
 
 export const transpose = kernel({

@@ -1,8 +1,8 @@
 /** y = op(x), element by element, for every op of one number. */
-import { f32, kernel } from "../../src/kernel.ts";
+import { f32, kernel, withLines } from "../../src/kernel.ts";
 import type { Lanes, Vector, WasmFunction } from "../../src/wasm/assembler.ts";
 import * as math from "../../src/wasm/math.ts";
-import source from "./unary.wgsl" with { type: "text" };
+import source from "./unary.wgsl.ts";
 
 type LanesOf = (f: WasmFunction, v: Lanes, x: Vector) => Vector;
 
@@ -19,7 +19,7 @@ function declare(name: string, op: (x: number) => number, lanes: LanesOf, wgsl: 
       emit: (f, { x, y, begin, end }) => f.forEach(begin, end, (at, v) => v.store(y, at, lanes(f, v, v.load(x, at)))),
     },
     gpu: {
-      source: `${source}\nfn op(x: f32) -> f32 { return ${wgsl}; }\n`,
+      source: withLines(source, { op: `fn op(x: f32) -> f32 { return ${wgsl}; }` }),
       entry: "unary",
       workgroups: ({ n }) => Math.ceil(n / 256),
     },

@@ -1,6 +1,6 @@
 /** y = condition ? a : b, element by element; a missing branch is zeros, as its gradient needs. */
 import { f32, i32, kernel, optional } from "../../src/kernel.ts";
-import source from "./where.wgsl" with { type: "text" };
+import source from "./where.wgsl.ts";
 
 export const where = kernel({
   name: "where",
@@ -19,5 +19,5 @@ export const where = kernel({
       });
     },
   },
-  gpu: { source, entry: "choose", file: "where.wgsl", workgroups: ({ n }) => Math.ceil(n / 256) },
+  gpu: { source, entry: "choose", file: "where.wgsl.ts", workgroups: ({ n }) => Math.ceil(n / 256) },
 });

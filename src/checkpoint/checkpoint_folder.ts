@@ -1,8 +1,12 @@
 /** The folders of checkpoints in a run's folder: their names, what is in one, and which may go. */
 import { exists, type OpenFile, readJson, syncDirectory, writeJson } from "../files/files.ts";
 import { type TensorSource, writeSafetensors } from "../files/safetensors.ts";
+import { system } from "../files/system.ts";
 
-const PARTS = { model: "model.safetensors", optimizer: "optimizer.safetensors", state: "state.json" };
+const PARTS = {
+  ...{ model: "model.safetensors", optimizer: "optimizer.safetensors" },
+  ...{ task: "task.safetensors", state: "state.json" },
+};
 const NAME = /^checkpoint-[\d-]+$/;
 
 /** What a save writes. */
@@ -10,6 +14,8 @@ export interface Checkpoint {
   readonly iter: number;
   readonly model: Iterable<readonly [name: string, tensor: TensorSource]>;
   readonly optimizer: Iterable<readonly [name: string, tensor: TensorSource]>;
+  /** Parameters besides the model's, such as a head. */
+  readonly task?: Iterable<readonly [name: string, tensor: TensorSource]>;
   /** What else it takes to go on, as JSON. */
   readonly state: Readonly<Record<string, unknown>>;
 }
@@ -21,6 +27,8 @@ export interface SavedCheckpoint {
   readonly model: string;
   /** Path of the optimizer's tensors. */
   readonly optimizer: string;
+  /** Path of the task's parameters, if it has any. */
+  readonly task: string;
   readonly state: Readonly<Record<string, unknown>>;
 }
 
@@ -39,12 +47,13 @@ export async function freeName(path: string, iter: number): Promise<string> {
 /** Makes `folder` and brings all of `checkpoint` to the disk. @throws what the system says */
 export async function writeCheckpoint(
   folder: string,
-  { model, optimizer, state }: Checkpoint,
+  { model, optimizer, task, state }: Checkpoint,
   open: OpenFile | undefined,
 ): Promise<void> {
-  await Deno.mkdir(folder);
+  await system.mkdir(folder);
   await writeSafetensors(`${folder}/${PARTS.model}`, model, { open });
   await writeSafetensors(`${folder}/${PARTS.optimizer}`, optimizer, { open });
+  if (task) await writeSafetensors(`${folder}/${PARTS.task}`, task, { open });
   await writeJson(`${folder}/${PARTS.state}`, state, open);
   await syncDirectory(folder);
 }
@@ -52,15 +61,16 @@ export async function writeCheckpoint(
 /** @throws {CheckpointError} when the state is missing or damaged; the tensors are only named */
 export async function readCheckpoint(path: string, name: string): Promise<SavedCheckpoint> {
   const folder = `${path}/${name}`, state = await readJson(`${folder}/${PARTS.state}`);
-  return { name, model: `${folder}/${PARTS.model}`, optimizer: `${folder}/${PARTS.optimizer}`, state };
+  const file = (part: keyof typeof PARTS) => `${folder}/${PARTS[part]}`;
+  return { name, model: file("model"), optimizer: file("optimizer"), task: file("task"), state };
 }
 
 /** Removes the checkpoints in `path` other than those of `kept`, but nothing that a run would not have written. */
 export async function removeOthers(path: string, kept: readonly unknown[]): Promise<void> {
   const parts = Object.values(PARTS);
-  for await (const { name, isDirectory } of Deno.readDir(path)) {
+  for await (const { name, isDirectory } of system.readDir(path)) {
     if (!isDirectory || !isCheckpointName(name) || kept.includes(name)) continue;
-    const files = await Array.fromAsync(Deno.readDir(`${path}/${name}`), ({ name }) => name);
-    if (files.every((file) => parts.includes(file))) await Deno.remove(`${path}/${name}`, { recursive: true });
+    const files = await Array.fromAsync(system.readDir(`${path}/${name}`), ({ name }) => name);
+    if (files.every((file) => parts.includes(file))) await system.remove(`${path}/${name}`, { recursive: true });
   }
 }

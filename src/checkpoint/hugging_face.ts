@@ -6,6 +6,7 @@
  * weights are stored (in, out), ours are (out, in), so they are transposed on the way.
  */
 import { transpose } from "../../kernels/transpose/kernel.ts";
+import { shortage } from "../engine/capacity.ts";
 import { type Device, Storage } from "../engine/device.ts";
 import { DryDevice } from "../device/dry.ts";
 import { CheckpointError, DeviceError } from "../errors.ts";
@@ -15,7 +16,7 @@ import { sizeOf, Tensor } from "../engine/tensor.ts";
 import { readJson } from "../files/files.ts";
 import { fromHuggingFaceConfig } from "./hugging_face_config.ts";
 import type { WeightsFile } from "../files/safetensors.ts";
-import { EMBEDDINGS, HEAD } from "./nanogpt_model.ts";
+import { EMBEDDINGS, HEAD, type Shapes, shapesOf } from "./nanogpt_model.ts";
 import { FLOATS, noteUnused, readOnto, sameElements, storedIn } from "./tensors.ts";
 import { some } from "../files/shown.ts";
 import { openWeightsFolder } from "../files/weights_folder.ts";
@@ -25,8 +26,6 @@ const PREFIX = "transformer.";
 export const CONV1D = /\.(c_attn|c_fc|c_proj)\.weight$/;
 /** Older files have the causal mask among the weights. */
 const MASK = /^transformer\.h\.\d+\.attn\.(masked_)?bias$/;
-
-type Parameter = readonly [name: string, shape: readonly number[]];
 
 /** How {@linkcode loadHuggingFace} makes the model. */
 export interface LoadHuggingFaceOptions {
@@ -59,7 +58,7 @@ export interface LoadHuggingFaceOptions {
  * ```
  */
 export async function loadHuggingFace(path: string, options: LoadHuggingFaceOptions): Promise<GPT> {
-  const { device, onNote = () => {} } = options, configPath = `${path}/config.json`;
+  const { onNote = () => {} } = options, configPath = `${path}/config.json`;
   const said = fromHuggingFaceConfig(await readJson(configPath), configPath, onNote);
   using file = await openWeightsFolder(path);
   const names = ourNames(file), twice = said.tieWordEmbeddings && names.has(HEAD);
@@ -68,7 +67,7 @@ export async function loadHuggingFace(path: string, options: LoadHuggingFaceOpti
     throw new CheckpointError(`${configPath} says n_layer ${said.nLayer}, and ${file.path} has ${names.size} tensors`);
   }
   checkTensors(
-    parametersOf({ ...said, tieWordEmbeddings: said.tieWordEmbeddings && !names.has(HEAD) }, device),
+    shapesOf({ ...said, tieWordEmbeddings: said.tieWordEmbeddings && !names.has(HEAD) }),
     file,
     names,
     onNote,
@@ -113,16 +112,15 @@ function ourNames({ path, tensors }: WeightsFile): Map<string, string> {
  * @throws {CheckpointError} when a tensor is missing or of another shape or type
  */
 function checkTensors(
-  parameters: readonly Parameter[],
+  parameters: Shapes,
   { path, tensors }: WeightsFile,
   names: Map<string, string>,
   onNote: (line: string) => void,
 ): void {
-  const missing: string[] = [], wrong: string[] = [], expected = new Set<string>();
+  const missing: string[] = [], wrong: string[] = [];
   for (const [ours, shape] of parameters) {
     const name = names.get(ours), tensor = tensors.get(name!);
     const stored = CONV1D.test(ours) ? shape.toReversed() : shape;
-    expected.add(ours);
     if (!tensor) missing.push(ours);
     else if (`${tensor.shape}` !== `${stored}` || tensor.shape.length !== stored.length) {
       wrong.push(`${name} is [${tensor.shape}], expected [${stored}]`);
@@ -132,29 +130,17 @@ function checkTensors(
   }
   if (missing.length > 0) throw new CheckpointError(`${path} is not of the model in config.json: no ${some(missing)}`);
   if (wrong.length > 0) throw new CheckpointError(`${path} is not of the model in config.json: ${some(wrong)}`);
-  const extra = [...names.keys()].filter((ours) => !expected.has(ours));
-  noteUnused(extra, { parameters: expected, path, onNote });
+  const extra = [...names.keys()].filter((ours) => !parameters.has(ours));
+  noteUnused(extra, { parameters, path, onNote });
   for (const ours of extra) names.delete(ours);
-}
-
-/** Names and shapes of such a model's parameters, in its order. */
-export function parametersOf(config: GPTConfig, device: Device): Parameter[] {
-  const model = new GPT(config, { device: new DryDevice(device), initialize: false });
-  return [...model.namedParameters()].map(([name, { shape }]) => [name, shape]);
 }
 
 /** @throws {DeviceError} when the model does not fit, and what it takes to turn its largest matrix */
 function checkRoom(config: GPTConfig, { device, weights }: LoadHuggingFaceOptions, path: string): void {
-  const dry = new DryDevice(device), { all, one, limit } = device.capacity, { bytes: used } = device.memory();
+  const dry = new DryDevice(device);
   new Turner(makeEmpty(config, { device: dry, weights }));
-  const gib = (bytes: number) => `${Number((bytes / 2 ** 30).toPrecision(3))} GiB`, { reserved } = dry.memory();
-  if (dry.largest > one) {
-    throw new DeviceError(`${path} has a matrix of ${gib(dry.largest)}, and ${limit} of ${device.name} is ${gib(one)}`);
-  }
-  if (reserved > all - used) {
-    const there = used > 0 ? `${gib(all)}, of which ${gib(used)} are in use` : gib(all);
-    throw new DeviceError(`${path} takes ${gib(reserved)}, and the ${device.name} device has ${there}`);
-  }
+  const why = shortage({ bytes: dry.memory().reserved, largest: dry.largest }, device);
+  if (why) throw new DeviceError(`${path} ${why}`);
 }
 
 /** A model whose weights are still to be written, and nothing where it does not fit. */

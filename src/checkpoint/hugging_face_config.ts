@@ -96,8 +96,12 @@ export function fromHuggingFaceConfig(json: Json, path: string, onNote: (line: s
   return config;
 }
 
-/** What config.json says of a model: every field that GPT2Config would not fill in the same way. */
-export function toHuggingFaceConfig(config: Required<GPTConfig>, dtype: string): Json {
+/**
+ * What config.json says of a model: every field that GPT2Config would not fill in the same way.
+ *
+ * @param ids of the tokens at which a text begins and ends, as {@linkcode tokenIds} gives them
+ */
+export function toHuggingFaceConfig(config: Required<GPTConfig>, { dtype, ids }: { dtype: string; ids: Json }): Json {
   const { blockSize, vocabSize, nLayer, nHead, nEmbd, nInner, dropout } = config;
   if (!Object.hasOwn(ACTIVATIONS, config.activation)) {
     throw new ConfigError(`transformers has no name for the activation ${config.activation}`);
@@ -120,15 +124,12 @@ export function toHuggingFaceConfig(config: Required<GPTConfig>, dtype: string):
     layer_norm_epsilon: config.layerNormEpsilon,
     initializer_range: 0.02,
     tie_word_embeddings: config.tieWordEmbeddings,
-    bos_token_id: endOfText(vocabSize),
-    eos_token_id: endOfText(vocabSize),
+    ...ids,
   };
 }
 
-/** generation_config.json: where transformers' generate() begins and stops. */
-export function generationConfig({ vocabSize }: Required<GPTConfig>): Json {
-  return { _from_model_config: true, bos_token_id: endOfText(vocabSize), eos_token_id: endOfText(vocabSize) };
-}
+const IDS = ["bos_token_id", "eos_token_id", "pad_token_id"];
 
-/** GPT-2's <|endoftext|>, where the vocabulary is as large. */
-const endOfText = (vocabSize: number): number | null => vocabSize > 50256 ? 50256 : null;
+/** What a config.json or generation_config.json says of such tokens; what is missing there stays missing: its default holds. */
+export const tokenIds = (json: Json): Json =>
+  Object.fromEntries(Object.entries(json).filter(([name]) => IDS.includes(name)));

@@ -4,14 +4,17 @@ import { CheckpointError, ConfigError, DeviceError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
 import type { NumberArray } from "../kernel.ts";
 import { launch } from "../engine/launch.ts";
-import { toHuggingFaceTokenizer } from "../tokenizer/to_hugging_face.ts";
+import { loadTokenizer } from "../tokenizer/load.ts";
+import { specialIds, toHuggingFaceTokenizer } from "../tokenizer/to_hugging_face.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { reason } from "../files/reason.ts";
 import { sizeOf, Tensor } from "../engine/tensor.ts";
-import { exists, type OpenFile, syncDirectory, writeJson } from "../files/files.ts";
-import { CONV1D, parametersOf } from "./hugging_face.ts";
-import { generationConfig, toHuggingFaceConfig } from "./hugging_face_config.ts";
+import { createFolder, exists, type OpenFile, readJson, writeJson } from "../files/files.ts";
+import { CONV1D } from "./hugging_face.ts";
+import { shapesOf } from "./nanogpt_model.ts";
+import { toHuggingFaceConfig, tokenIds } from "./hugging_face_config.ts";
 import { type TensorSource, writeSafetensors } from "../files/safetensors.ts";
+import { system } from "../files/system.ts";
 
 /** What PyTorch calls the types that weights are saved in, and how many bytes an element takes. */
 const TYPES = {
@@ -33,7 +36,7 @@ export interface SaveHuggingFaceOptions {
   readonly dtype?: keyof typeof TYPES;
   /** Bytes of weights from which on there are several files and an index; default 50e9, as in transformers. */
   readonly maxShardSize?: number;
-  /** A folder whose vocabulary, as far as it has one, is copied beside the weights. */
+  /** A folder whose vocabulary, as far as it has one, is copied beside the weights, with the ids at which a text ends. */
   readonly vocabularyFrom?: string;
   /** A tokenizer to write instead: one of characters, or of byte pairs with GPT-2's pattern. */
   readonly tokenizer?: Tokenizer;
@@ -62,32 +65,39 @@ export async function saveHuggingFace(model: GPT, path: string, options: SaveHug
   if (!Object.hasOwn(TYPES, dtype)) throw new ConfigError(`dtype is ${dtype}; expected one of ${Object.keys(TYPES)}`);
   if (!(maxShardSize > 0)) throw new ConfigError(`maxShardSize is ${maxShardSize}; expected a number of bytes above 0`);
   const vocabulary = Object.entries(tokenizer ? toHuggingFaceTokenizer(tokenizer) : {});
-  const target = path.replace(/[/\\]+$/, "");
-  await checkFree(target);
-  const partial = `${target}.${crypto.randomUUID()}.part`;
   try {
-    await Deno.mkdir(partial, { recursive: true });
-    await writeJson(`${partial}/config.json`, toHuggingFaceConfig(model.config, type.torch), open);
-    await writeJson(`${partial}/generation_config.json`, generationConfig(model.config), open);
-    await writeShards(partial, weightsOf(model, dtype), { limit: maxShardSize, bytes: type.bytes, open });
-    for (const [name, contents] of vocabulary) await writeJson(`${partial}/${name}`, contents, open);
-    if (vocabularyFrom !== undefined) await copyVocabulary(vocabularyFrom, partial);
-    await syncDirectory(partial);
-    if (await exists(target)) await Deno.remove(target); // empty, or this throws
-    await Deno.rename(partial, target);
+    await createFolder(path, async (partial) => {
+      const { config, generation } = await endsOf(vocabularyFrom, tokenizer);
+      const contents = toHuggingFaceConfig(model.config, { dtype: type.torch, ids: config });
+      await writeJson(`${partial}/config.json`, contents, open);
+      await writeJson(`${partial}/generation_config.json`, { _from_model_config: true, ...generation }, open);
+      await writeShards(partial, weightsOf(model, dtype), { limit: maxShardSize, bytes: type.bytes, open });
+      for (const [name, contents] of vocabulary) await writeJson(`${partial}/${name}`, contents, open);
+      if (vocabularyFrom !== undefined) await copyVocabulary(vocabularyFrom, partial);
+    });
   } catch (error) {
-    await Deno.remove(partial, { recursive: true }).catch(() => {});
     throw error instanceof CheckpointError || error instanceof DeviceError
       ? error
       : new CheckpointError(`Cannot write ${path}: ${reason(error)}`);
   }
 }
 
-async function checkFree(path: string): Promise<void> {
-  if (!await exists(path)) return;
-  const { isDirectory } = await Deno.stat(path);
-  const empty = isDirectory && (await Array.fromAsync(Deno.readDir(path))).length === 0;
-  if (!empty) throw new CheckpointError(`${path} is there already: name another folder, or remove it`);
+type Ids = Readonly<Record<string, unknown>>;
+
+/**
+ * The ids at which transformers begins, ends and pads a text, for both configs: those of the folder that the vocabulary is from,
+ * else the tokenizer's, else null, for another default would end texts at a word.
+ */
+async function endsOf(folder: string | undefined, tokenizer?: Tokenizer): Promise<{ config: Ids; generation: Ids }> {
+  const read = async (name: string) =>
+    folder !== undefined && await exists(`${folder}/${name}`)
+      ? tokenIds(await readJson(`${folder}/${name}`))
+      : undefined;
+  const own = await read("config.json"), generation = await read("generation_config.json");
+  const from = tokenizer ??
+    (own || folder === undefined ? undefined : await loadTokenizer(folder).catch(() => undefined));
+  const config = own ?? specialIds(from);
+  return { config, generation: generation ?? config };
 }
 
 type Weight = readonly [name: string, tensor: TensorSource];
@@ -95,7 +105,7 @@ type Weight = readonly [name: string, tensor: TensorSource];
 /** GPT2LMHeadModel's tensors, each read from the device when it is its turn. */
 function weightsOf(model: GPT, dtype: keyof typeof TYPES): Weight[] {
   const parameters = new Map(model.namedParameters());
-  return parametersOf({ ...model.config, bias: true }, model.device).map(([name, shape]) => {
+  return [...shapesOf({ ...model.config, bias: true })].map(([name, shape]): Weight => {
     const stored = CONV1D.test(name) ? shape.toReversed() : shape, parameter = parameters.get(name);
     const data = async () => {
       if (!parameter) return new Float32Array(sizeOf(shape));
@@ -162,6 +172,6 @@ async function writeShards(
 
 async function copyVocabulary(from: string, to: string): Promise<void> {
   for (const name of VOCABULARY) {
-    if (await exists(`${from}/${name}`)) await Deno.copyFile(`${from}/${name}`, `${to}/${name}`);
+    if (await exists(`${from}/${name}`)) await system.copyFile(`${from}/${name}`, `${to}/${name}`);
   }
 }

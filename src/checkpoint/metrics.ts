@@ -1,4 +1,5 @@
 /** metrics.jsonl: what a run has measured, one JSON object a line. */
+import { codeOf, system } from "../files/system.ts";
 
 /** A logged iteration; `ms` are those of that one iteration, without evaluation. */
 export interface StepMetrics {
@@ -26,8 +27,8 @@ export type Metrics = StepMetrics | EvaluationMetrics;
  * a process has torn goes too.
  */
 export async function cutMetrics(path: string, iter: number, { evaluated }: { evaluated: boolean }): Promise<void> {
-  const bytes = await Deno.readFile(path).catch((error) => {
-    if (error instanceof Deno.errors.NotFound) return new Uint8Array();
+  const bytes = await system.readFile(path).catch((error) => {
+    if (codeOf(error) === "ENOENT") return new Uint8Array();
     throw error;
   });
   let kept = 0;
@@ -36,7 +37,7 @@ export async function cutMetrics(path: string, iter: number, { evaluated }: { ev
     const stays = line && (line.iter < iter || evaluated && line.iter === iter && "val_loss" in line);
     if (!stays) break;
   }
-  if (kept < bytes.length) await Deno.truncate(path, kept);
+  if (kept < bytes.length) await system.truncate(path, kept);
 }
 
 function parse(line: string): Metrics | undefined {

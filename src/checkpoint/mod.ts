@@ -2,14 +2,6 @@
 export type { Checkpoint, SavedCheckpoint } from "./checkpoint_folder.ts";
 export type { EvaluationMetrics, Metrics, StepMetrics } from "./metrics.ts";
 export { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from "../engine/half.ts";
-export {
-  downloadModel,
-  HUB_MODELS,
-  type HubModel,
-  type HubOptions,
-  type HubProgress,
-  isHubModel,
-} from "../pretrained/hub.ts";
 export { loadHuggingFace, type LoadHuggingFaceOptions } from "./hugging_face.ts";
 export { saveHuggingFace, type SaveHuggingFaceOptions } from "./hugging_face_save.ts";
 export { readMetaPkl, writeMetaPkl } from "../tokenizer/meta_pkl.ts";

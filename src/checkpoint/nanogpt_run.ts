@@ -4,7 +4,7 @@ import type { GPTConfig } from "../gpt.ts";
 import { reason } from "../files/reason.ts";
 import { sizeOf } from "../engine/tensor.ts";
 import { parseState } from "./trainer_state.ts";
-import { exists, type OpenFile, syncDirectory } from "../files/files.ts";
+import { createFolder, type OpenFile } from "../files/files.ts";
 import { NanoGPTFile } from "./nanogpt.ts";
 import { writeNanoGPT } from "./nanogpt_save.ts";
 import { RunFolder } from "./run_folder.ts";
@@ -75,33 +75,22 @@ export async function nanoGPTToRun(
   const { blockSize: block_size, nLayer: n_layer, nHead: n_head, nEmbd: n_embd, dropout, bias } = config;
   const all = { ...kept(file.flags), block_size, n_layer, n_head, n_embd, dropout, bias, ...flags };
 
-  const target = run.replace(/(?<=.)[/\\]+$/, ""), partial = `${target}.${crypto.randomUUID()}.part`;
-  await checkFree(target);
   try {
-    const folder = await RunFolder.create(partial, { flags: all, model: { ...config }, vocabulary }, { open });
-    // Without a generator's state: nanoGPT saves none, and begins its batches anew from the seed.
-    const drawn = { generator: null, offsets: [], dropoutPasses: 0 };
-    const state = { iter, evaluated: false, bestValLoss, ...drawn, optimizerSteps: optimizer.steps };
-    await folder.save({ iter, model: weights, optimizer: optimizer.tensors, state }, { best: bestValLoss !== null });
-    if (await exists(target)) await Deno.remove(target); // empty
-    await Deno.rename(partial, target);
-    await syncDirectory(target.replace(/[^/\\]*$/, "") || ".");
+    await createFolder(run, async (partial) => {
+      const folder = await RunFolder.create(partial, { flags: all, model: { ...config }, vocabulary }, { open });
+      // Without a generator's state: nanoGPT saves none, and begins its batches anew from the seed.
+      const drawn = { generator: null, offsets: [], dropoutPasses: 0 };
+      const state = { iter, evaluated: false, bestValLoss, ...drawn, optimizerSteps: optimizer.steps };
+      await folder.save({ iter, model: weights, optimizer: optimizer.tensors, state }, { best: bestValLoss !== null });
+    });
   } catch (error) {
-    await Deno.remove(partial, { recursive: true }).catch(() => {});
-    const why = reason(error).replaceAll(partial, target).replace(/; this run has no earlier one$/, "");
+    const why = reason(error).replace(/; this run has no earlier one$/, "");
     throw new CheckpointError(`Cannot make a run of ${path}: ${why}`);
   }
 }
 
 const kept = (flags: Readonly<Record<string, unknown>>): Record<string, unknown> =>
   Object.fromEntries(KEPT.filter((name) => Object.hasOwn(flags, name)).map((name) => [name, flags[name]]));
-
-/** @throws {CheckpointError} when something is there that a run would overwrite */
-async function checkFree(path: string): Promise<void> {
-  if (!await exists(path)) return;
-  const contents = await Array.fromAsync(Deno.readDir(path)).catch(() => [undefined]); // a file
-  if (contents.length > 0) throw new CheckpointError(`${path} is there, and is left as it is: name a new folder`);
-}
 
 function sourcesOf(file: SafetensorsFile): [string, TensorSource][] {
   return [...file.tensors].map(([name, { dtype, shape }]) => {

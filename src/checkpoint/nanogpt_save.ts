@@ -2,7 +2,7 @@
 import { CheckpointError, ConfigError } from "../errors.ts";
 import { completeConfig, type GPT, type GPTConfig } from "../gpt.ts";
 import type { AdamW } from "../optim/adamw.ts";
-import { TRAINER_DEFAULTS } from "../train/options.ts";
+import { TRAIN_PY } from "../optim/schedule.ts";
 import type { OpenFile } from "../files/files.ts";
 import { NO_LOSS } from "./nanogpt.ts";
 import { EMBEDDINGS, HEAD, numberings, type Shapes, shapesOf } from "./nanogpt_model.ts";
@@ -120,7 +120,7 @@ function optimizerOf(
   optimizer: NanoGPTCheckpoint["optimizer"],
   flags: Readonly<Record<string, unknown>>,
 ): TorchInput {
-  const { learningRate, beta1, beta2, weightDecay } = TRAINER_DEFAULTS;
+  const { learningRate, beta1, beta2, weightDecay } = TRAIN_PY;
   const flag = (name: string, fallback: number) => Number(flags[name] ?? fallback);
   const float = (value: number) => new PickleFloat(value);
   const betas = Object.freeze([float(flag("beta1", beta1)), float(flag("beta2", beta2))]);

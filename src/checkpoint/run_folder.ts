@@ -27,6 +27,7 @@ import {
 import { exists, type OpenFile, readJson, syncDirectory, writeFile, writeJson } from "../files/files.ts";
 import { cutMetrics, type Metrics } from "./metrics.ts";
 import { FORMAT, readRunJson, type RunJson } from "./run_json.ts";
+import { system } from "../files/system.ts";
 
 const RUN = "run.json", VOCABULARY = "vocabulary.json", METRICS = "metrics.jsonl";
 
@@ -65,7 +66,7 @@ export class RunFolder {
   ): Promise<RunFolder> {
     const run = new RunFolder(path, description, open);
     try {
-      await Deno.mkdir(path, { recursive: true });
+      await system.mkdir(path, { recursive: true });
       await run.#recover();
       run.#pending = true;
       const older = await run.#committed(); // a damaged one would stand in the way of every save
@@ -178,7 +179,7 @@ export class RunFolder {
   /** Adds a line to the metrics. */
   async log(metrics: Metrics): Promise<void> {
     try {
-      await Deno.writeTextFile(this.metricsPath, JSON.stringify(metrics) + "\n", { append: true });
+      await system.writeTextFile(this.metricsPath, JSON.stringify(metrics) + "\n", { append: true });
     } catch (error) {
       throw new CheckpointError(`Cannot write ${this.metricsPath}: ${reason(error)}`);
     }
@@ -202,7 +203,7 @@ export class RunFolder {
   async #commit(): Promise<void> {
     await this.#writeRun();
     await syncDirectory(this.path);
-    await Deno.rename(`${this.path}/${RUN}.new`, `${this.path}/${RUN}`);
+    await system.rename(`${this.path}/${RUN}.new`, `${this.path}/${RUN}`);
     await syncDirectory(this.path);
     if (this.#pending) await this.#recover();
     this.#pending = false;
@@ -214,9 +215,9 @@ export class RunFolder {
     for (const name of [VOCABULARY, METRICS]) {
       const file = `${this.path}/${name}`;
       if (!await exists(`${file}.new`)) continue;
-      await (uncommitted ? Deno.remove(`${file}.new`) : Deno.rename(`${file}.new`, file));
+      await (uncommitted ? system.remove(`${file}.new`) : system.rename(`${file}.new`, file));
     }
-    if (uncommitted) await Deno.remove(`${this.path}/${RUN}.new`); // last: while it is there, the others do not count
+    if (uncommitted) await system.remove(`${this.path}/${RUN}.new`); // last: while it is there, the others do not count
   }
 
   /** Removes checkpoints that run.json does not name. */

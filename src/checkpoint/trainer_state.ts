@@ -11,17 +11,19 @@ export interface TrainerState {
   readonly bestValLoss: number | null;
   /** Of weights and batches; null where another program has trained: then the one that drew the weights goes on. */
   readonly generator: GeneratorState | null;
-  /** Where in the training tokens the blocks of the next batch begin: it was drawn ahead. None without a generator's state. */
-  readonly offsets: number[];
+  /** Of language modelling: where in the training tokens the blocks of the batch drawn ahead begin; none where none was drawn. */
+  readonly offsets?: number[];
   /** How many forward passes have drawn dropout's noise. */
   readonly dropoutPasses: number;
   /** How many steps the optimizer has made. */
   readonly optimizerSteps: number;
+  /** What was trained for, where that is not language modelling. A task's own fields stand beside these. */
+  readonly task?: Readonly<Record<string, unknown>>;
 }
 
-/** @throws {CheckpointError} when something is missing or no such value; the generator checks its own part */
+/** @throws {CheckpointError} when something is missing or not valid; the generator and the task check their own parts */
 export function parseState(path: string, state: Readonly<Record<string, unknown>>): TrainerState {
-  const { iter, evaluated, bestValLoss, generator, offsets, dropoutPasses, optimizerSteps } = state;
+  const { iter, evaluated, bestValLoss, generator, dropoutPasses, optimizerSteps, task = {} } = state;
   const isObject = (value: unknown) => typeof value === "object" && value !== null;
   const isCount = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0;
   const checks: Record<string, boolean> = {
@@ -29,9 +31,9 @@ export function parseState(path: string, state: Readonly<Record<string, unknown>
     evaluated: typeof evaluated === "boolean",
     bestValLoss: bestValLoss === null || Number.isFinite(bestValLoss),
     generator: generator === null || isObject(generator),
-    offsets: Array.isArray(offsets) && offsets.length > 0 === (generator !== null) && offsets.every(isCount),
     dropoutPasses: isCount(dropoutPasses),
     optimizerSteps: isCount(optimizerSteps),
+    task: isObject(task),
   };
   const wrong = Object.keys(checks).find((name) => !checks[name]);
   if (wrong) throw new CheckpointError(`${path} is damaged: ${wrong} is missing or not what it should be`);

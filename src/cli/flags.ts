@@ -6,7 +6,7 @@
  * not take either, and Python expressions as values.
  */
 import { parseArgs } from "@std/cli/parse-args";
-import { ConfigError } from "../errors.ts";
+import { ConfigError, nearest } from "../errors.ts";
 
 /** One flag: what it means, what it is where nobody says, and which values it takes. */
 export interface Flag<V extends FlagValue> {
@@ -170,26 +170,9 @@ function check(table: FlagTable, name: string, value: unknown, shown: string): F
 }
 
 function unknown(table: FlagTable, name: string, what: string): ConfigError {
-  const [distance, nearest] = Object.keys(table).map((other) =>
-    [editDistance(name.toLowerCase(), other), other] as const
-  )
-    .reduce((best, candidate) => candidate[0] < best[0] ? candidate : best);
-  // Where more than half of the letters are others, nothing was misspelt.
-  const hint = 2 * distance <= name.length ? `the nearest flag is --${nearest}, and --help lists them all` : undefined;
+  const found = nearest(name, Object.keys(table));
+  const hint = found && `the nearest flag is --${found}, and --help lists them all`;
   return new ConfigError(`${what}: ${hint ?? "--help lists the flags that there are"}`);
-}
-
-/** How many letters to insert, delete or replace (Levenshtein). */
-export function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, j) => j);
-  for (let i = 1; i <= a.length; i++) {
-    const above = row;
-    row = [i];
-    for (let j = 1; j <= b.length; j++) {
-      row[j] = Math.min(above[j] + 1, row[j - 1] + 1, above[j - 1] + (a[i - 1] === b[j - 1] ? 0 : 1));
-    }
-  }
-  return row[b.length];
 }
 
 function within(

@@ -9,7 +9,7 @@ import { Profile } from "../engine/profile.ts";
 import { Generator } from "../random/mod.ts";
 import { Trainer } from "../train/trainer.ts";
 import { command, runCommand, type Running } from "./command.ts";
-import { checkMemory } from "../train/memory.ts";
+import { checkTraining } from "../train/memory.ts";
 import { openRun } from "./run_model.ts";
 import { checkPermission, reportDownload } from "./shared_flags.ts";
 import {
@@ -64,7 +64,7 @@ async function trainRun(
     ...modelConfig(values),
     vocabSize: run ? Number(run.description.model.vocabSize) : start?.model.config.vocabSize ?? loaded.vocabSize,
   };
-  if (!values.eval_only) await checkMemory(config, trainerOptions(values), device);
+  if (!values.eval_only) await checkTraining(config, { ...optionsOf(values), device, model: start?.model });
   const model = start?.model ?? new GPT(config, { device, seed, generator });
   if (blockSize < model.config.blockSize) model.cropBlockSize(blockSize);
   const vocabulary = tokenizer.toJSON();
@@ -76,7 +76,7 @@ async function trainRun(
     (values.eval_only
       ? undefined
       : await RunFolder.create(values.out_dir, { flags, model: { ...config }, vocabulary }));
-  using trainer = new Trainer(model, data, { ...trainerOptions(values), generator, folder });
+  using trainer = new Trainer(model, data, { ...optionsOf(values), generator, folder });
   if (run) {
     run.flags = flags;
     await trainer.resume();
@@ -107,7 +107,7 @@ export function modelConfig(values: TrainValues) {
   return { blockSize, nLayer, nHead, nEmbd, dropout, bias };
 }
 
-export function trainerOptions(values: TrainValues) {
+export function optionsOf(values: TrainValues) {
   return {
     batchSize: values.batch_size,
     gradientAccumulationSteps: values.gradient_accumulation_steps,

@@ -1,3 +1,5 @@
+import { system } from "../files/system.ts";
+
 /** A file on the network whose contents are known. */
 export interface KnownFile {
   /** Its name in the cache folder. */
@@ -23,7 +25,7 @@ export async function downloadOnce(
   { connectTimeout = 5000, onDownload }: { connectTimeout?: number; onDownload?: () => void } = {},
 ): Promise<Uint8Array<ArrayBuffer>> {
   const path = `${cacheFolder}/${file.name}`;
-  const cached = await Deno.readFile(path).catch(() => undefined);
+  const cached = await system.readFile(path).catch(() => undefined);
   if (cached && await isKnown(cached, file)) return cached;
   onDownload?.();
   const fetched = await download(file.url, connectTimeout);
@@ -48,18 +50,19 @@ async function download(url: string, connectTimeout: number): Promise<Uint8Array
 
 async function isKnown(bytes: Uint8Array<ArrayBuffer>, file: KnownFile): Promise<boolean> {
   if (bytes.length !== file.bytes) return false;
-  return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex() === file.sha256;
+  const sum = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)); // Node 24 has no toHex
+  return Array.from(sum, (byte) => byte.toString(16).padStart(2, "0")).join("") === file.sha256;
 }
 
 /** Writes under another name first: whoever reads the folder at the same time finds the whole file or none. */
 async function keep(bytes: Uint8Array, path: string, folder: string): Promise<void> {
-  await Deno.mkdir(folder, { recursive: true });
+  await system.mkdir(folder, { recursive: true });
   const partial = `${path}.${crypto.randomUUID()}.part`;
   try {
-    await Deno.writeFile(partial, bytes);
-    await Deno.rename(partial, path);
+    await system.writeFile(partial, bytes);
+    await system.rename(partial, path);
   } catch (error) {
-    await Deno.remove(partial).catch(() => {});
+    await system.remove(partial).catch(() => {});
     throw error;
   }
 }

@@ -2,6 +2,7 @@ import { grammarCorpus, grammarEntropy } from "../../data/grammar/grammar.ts";
 import { ConfigError, DataError } from "../errors.ts";
 import { reason } from "../files/reason.ts";
 import { downloadOnce, type KnownFile } from "./download.ts";
+import { system } from "../files/system.ts";
 
 /** The text that nanoGPT's `shakespeare_char` and `shakespeare` train on: 40,000 lines from the plays. */
 export const tinyShakespeare: KnownFile = {
@@ -81,8 +82,8 @@ function fromGrammar(): LoadedText {
 export async function readText(path: string): Promise<string> {
   let bytes: Uint8Array<ArrayBuffer>;
   try {
-    if ((await Deno.stat(path)).isDirectory) throw new DataError(`${path} is a folder, not a text file`);
-    bytes = await Deno.readFile(path);
+    if ((await system.stat(path)).isDirectory) throw new DataError(`${path} is a folder, not a text file`);
+    bytes = await system.readFile(path);
   } catch (error) {
     throw error instanceof DataError ? error : new DataError(`Cannot read ${path || "''"}: ${reason(error)}`);
   }
@@ -108,9 +109,9 @@ function decodeText(bytes: Uint8Array<ArrayBuffer>, name: string): string {
 
 /** `nanogpt-ts` in the user's cache folder: `$XDG_CACHE_HOME`, `~/.cache`, or `%LOCALAPPDATA%` on Windows. */
 export function defaultCacheFolder(): string {
-  const windows = Deno.build.os === "windows";
+  const windows = system.build.os === "windows";
   const base = windows
-    ? Deno.env.get("LOCALAPPDATA")
-    : Deno.env.get("XDG_CACHE_HOME") || (Deno.env.get("HOME") && `${Deno.env.get("HOME")}/.cache`);
+    ? system.env.get("LOCALAPPDATA")
+    : system.env.get("XDG_CACHE_HOME") || (system.env.get("HOME") && `${system.env.get("HOME")}/.cache`);
   return base ? `${base}/nanogpt-ts` : ".cache/nanogpt-ts";
 }

@@ -18,6 +18,7 @@ import type { TokenMeta } from "./data_folder.ts";
 import { EncodePool } from "./encode_pool.ts";
 import { TextFile } from "./text_file.ts";
 import { tokenBytes, type TokenType, tokenType } from "./tokens.ts";
+import { system, type SystemFile } from "../files/system.ts";
 
 export interface PrepareOptions extends EncodeOptions {
   /** Path of a text file. */
@@ -82,13 +83,13 @@ export async function* prepare(options: PrepareOptions): AsyncGenerator<PrepareP
   const state = await resumed(text, options) ?? (yield* begin(text, options));
   if (!state) return;
   try {
-    await Deno.mkdir(outDir, { recursive: true });
+    await system.mkdir(outDir, { recursive: true });
     if (!(yield* encode(text, state, options))) return;
     await finish(state, outDir);
   } catch (error) {
     if (error instanceof DataError) { // of the text, which the next attempt would meet too
       for (const name of ["prepare.json", "train.bin.part", "val.bin.part"]) {
-        await Deno.remove(`${outDir}/${name}`).catch(() => {});
+        await system.remove(`${outDir}/${name}`).catch(() => {});
       }
       throw error;
     }
@@ -118,7 +119,7 @@ async function resumed(text: TextFile, options: PrepareOptions): Promise<State |
   const state = await readJson(path).catch(() => undefined) as State | undefined;
   if (!state || JSON.stringify(state.of) !== JSON.stringify(subject(text, options))) return;
   for (const part of PARTS) {
-    const { size } = await Deno.stat(`${options.outDir}/${part}.bin.part`).catch(() => ({ size: -1 }));
+    const { size } = await system.stat(`${options.outDir}/${part}.bin.part`).catch(() => ({ size: -1 }));
     if (size < state[part] * tokenBytes[state.type]) return;
   }
   return state;
@@ -177,13 +178,13 @@ async function* encode(
 
 /** The files of tokens that are being written, and the note of how far they have come. */
 class PartFiles implements Disposable {
-  readonly #files: Record<typeof PARTS[number], Deno.FsFile>;
+  readonly #files: Record<typeof PARTS[number], SystemFile>;
 
   constructor(readonly folder: string, readonly state: State) {
     const open = (part: typeof PARTS[number]) => {
-      const file = Deno.openSync(`${folder}/${part}.bin.part`, { write: true, create: true });
+      const file = system.openSync(`${folder}/${part}.bin.part`, { write: true, create: true });
       file.truncateSync(state[part] * tokenBytes[state.type]);
-      file.seekSync(0, Deno.SeekMode.End);
+      file.seekSync(0, 2);
       return file;
     };
     this.#files = { train: open("train"), val: open("val") };
@@ -205,12 +206,12 @@ class PartFiles implements Disposable {
 }
 
 async function finish({ tokenizer, vocabSize, type }: State, folder: string): Promise<void> {
-  for (const part of PARTS) await Deno.rename(`${folder}/${part}.bin.part`, `${folder}/${part}.bin`);
+  for (const part of PARTS) await system.rename(`${folder}/${part}.bin.part`, `${folder}/${part}.bin`);
   await replaceJson(`${folder}/meta.json`, { tokenizer, vocab_size: vocabSize, dtype: type } satisfies TokenMeta);
   const pickle = `${folder}/meta.pkl`; // for nanoGPT itself
   if (tokenizer.type === "character") await writeMetaPkl(pickle, CharacterTokenizer.fromJSON(tokenizer));
-  else if (await exists(pickle)) await Deno.remove(pickle);
-  await Deno.remove(`${folder}/prepare.json`);
+  else if (await exists(pickle)) await system.remove(pickle);
+  await system.remove(`${folder}/prepare.json`);
   await syncDirectory(folder);
 }
 

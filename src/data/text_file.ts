@@ -6,6 +6,7 @@ import { Breather } from "../loop/breather.ts";
 import { DataError } from "../errors.ts";
 import { reason } from "../files/reason.ts";
 import { CUT } from "../tokenizer/patterns.ts";
+import { system, type SystemFile } from "../files/system.ts";
 
 /** Bytes that are read at once to count, and at most to look for a place to cut. */
 const BLOCK = 1 << 22, WIDEST = 1 << 26;
@@ -21,17 +22,17 @@ export interface TextCounts {
 }
 
 export class TextFile implements Disposable {
-  readonly #file: Deno.FsFile;
+  readonly #file: SystemFile;
 
-  private constructor(file: Deno.FsFile, readonly path: string, readonly size: number, readonly modified: number) {
+  private constructor(file: SystemFile, readonly path: string, readonly size: number, readonly modified: number) {
     this.#file = file;
   }
 
   /** @throws {DataError} when the file cannot be read, or is empty */
   static open(path: string): TextFile {
-    let file: Deno.FsFile | undefined;
+    let file: SystemFile | undefined;
     try {
-      file = Deno.openSync(path);
+      file = system.openSync(path);
       const { size, isDirectory, mtime } = file.statSync();
       if (isDirectory) throw new DataError(`${path} is a folder, not a text file`);
       if (size === 0) throw new DataError(`The text file ${path} is empty`);
@@ -45,7 +46,7 @@ export class TextFile implements Disposable {
   /** The bytes from `begin` to before `end`. @throws {DataError} when they are not there any more */
   bytes(begin: number, end: number): Uint8Array<ArrayBuffer> {
     const bytes = new Uint8Array(end - begin);
-    this.#file.seekSync(begin, Deno.SeekMode.Start);
+    this.#file.seekSync(begin, 0);
     for (let at = 0; at < bytes.length;) {
       const n = this.#file.readSync(bytes.subarray(at));
       if (n === null) throw new DataError(`${this.path} has become shorter while it was read`);

@@ -1,5 +1,6 @@
 import { DataError } from "../errors.ts";
 import { reason } from "../files/reason.ts";
+import { system, type SystemFile } from "../files/system.ts";
 
 /** Token ids that batches are taken from: an `Int32Array` in memory, or a {@linkcode TokenFile}. */
 export interface Tokens {
@@ -24,9 +25,9 @@ export function tokenType(vocabSize: number): TokenType {
  * is read, so it may be larger than memory.
  */
 export class TokenFile implements Tokens, Disposable {
-  readonly #file: Deno.FsFile;
+  readonly #file: SystemFile;
 
-  private constructor(file: Deno.FsFile, readonly path: string, readonly length: number, readonly type: TokenType) {
+  private constructor(file: SystemFile, readonly path: string, readonly length: number, readonly type: TokenType) {
     this.#file = file;
   }
 
@@ -35,9 +36,9 @@ export class TokenFile implements Tokens, Disposable {
    * @throws {DataError} when the file cannot be read, is empty, or ends within an id
    */
   static open(path: string, { type = "uint16" }: { type?: TokenType } = {}): TokenFile {
-    let file: Deno.FsFile | undefined;
+    let file: SystemFile | undefined;
     try {
-      file = Deno.openSync(path);
+      file = system.openSync(path);
       const { size, isFile } = file.statSync(), bytes = tokenBytes[type];
       if (!isFile) throw new DataError(`${path} is no file`);
       if (size === 0) throw new DataError(`${path} is empty`);
@@ -56,7 +57,7 @@ export class TokenFile implements Tokens, Disposable {
     const ids = this.type === "uint16" ? new Uint16Array(end - begin) : new Int32Array(end - begin);
     const bytes = new Uint8Array(ids.buffer);
     try {
-      this.#file.seekSync(begin * ids.BYTES_PER_ELEMENT, Deno.SeekMode.Start);
+      this.#file.seekSync(begin * ids.BYTES_PER_ELEMENT, 0);
       for (let at = 0; at < bytes.length;) {
         const n = this.#file.readSync(bytes.subarray(at));
         if (n === null) throw new DataError(`${this.path} ends before token ${end}: it had ${this.length} before`);

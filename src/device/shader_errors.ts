@@ -2,7 +2,7 @@
 import type { AnyPass } from "../kernel.ts";
 
 /**
- * The first error as `gelu.wgsl:12:5: unresolved value 'y'`, and under it the line: some passes add lines of their own at the
+ * The first error as `gelu.wgsl.ts:12:5: unresolved value 'y'`, and under it the line: some passes add lines of their own at the
  * file's end, which are not found by their number.
  *
  * @returns undefined where the compiler has nothing against it
@@ -11,7 +11,7 @@ export async function shaderError(module: GPUShaderModule, pass: AnyPass): Promi
   const { messages } = await module.getCompilationInfo();
   const error = messages.find(({ type }) => type === "error");
   if (!error) return undefined;
-  const file = pass.file ?? `${pass.entry}.wgsl`, { lineNum, linePos } = error;
+  const file = pass.file ?? `${pass.entry}.wgsl.ts`, { lineNum, linePos } = error;
   if (lineNum === 0) return `${file}: ${inOneLine(error.message)}`; // it is about no place
   const line = pass.source.split("\n")[lineNum - 1]?.trim();
   return `${file}:${lineNum}:${linePos}: ${inOneLine(error.message)}\n  ${line}`;

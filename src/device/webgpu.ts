@@ -1,5 +1,5 @@
 /**
- * The WebGPU device: each kernel's `.wgsl` file, compiled on first use; launches are recorded into one command encoder, which
+ * The WebGPU device: each kernel's `.wgsl.ts` modules, compiled on first use; launches are recorded into one command encoder, which
  * is submitted when something is written or read.
  *
  * Buffers come from the device's pool, so the same launch finds the same buffers in the next step, and its bind group in a

@@ -151,7 +151,9 @@ export function backward(root: Tensor, seed?: Tensor): void {
           throw new TypeError(`backward: a tensor [${tensor.shape}] that ${op} had saved was changed in place since`);
         }
         using scope = device.scope();
-        const into = inputs.map((input, i) => input && inputs.indexOf(input) === i ? own(input) : undefined);
+        const into = inputs.map((input, i) =>
+          input?.requiresGrad && inputs.indexOf(input) === i ? own(input) : undefined
+        );
         const given = rule!(dout, into).map((dinp, i) => {
           const input = inputs[i];
           if (!dinp || !input?.requiresGrad || dinp.storage === into[i]?.storage) return;

@@ -50,6 +50,11 @@ export class Scope implements Disposable {
     return tensor;
   }
 
+  /** Lets everything out: the end of a constructor that has not thrown, and so leaves nothing behind where it throws. */
+  keepAll(): void {
+    for (const tensor of this.#tensors) this.keep(tensor);
+  }
+
   /**
    * Ends the scope: `using` calls it. Without effect the second time.
    *

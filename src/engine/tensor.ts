@@ -10,6 +10,13 @@ export interface TensorOptions {
   readonly requiresGrad?: boolean;
 }
 
+/**
+ * How often something has changed in this process that a captured program may stand on: where a parameter lies, whether it is
+ * trained, a module's mode. Whoever changes such a thing counts it here, and a program is compared only after a count
+ * (nn/captured.ts).
+ */
+export const layout = { changes: 0 };
+
 /** Number of elements of a shape. */
 export const sizeOf = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
 
@@ -19,6 +26,10 @@ export function checkShape(shape: readonly number[]): void {
     if (Number.isInteger(size) && size > 0) continue;
     throw new ShapeError(`tensor: [${shape}] is no shape; sizes are whole numbers above 0`);
   }
+}
+
+function checkTrainable({ dtype }: Storage): void {
+  if (dtype !== "f32") throw new TypeError(`tensor: ${dtype} can have no gradient`);
 }
 
 /**
@@ -50,7 +61,7 @@ export class Tensor {
   scope: Scope | undefined;
   /** The size of each axis; [] for a single number. */
   readonly shape: readonly number[];
-  readonly #leaf: boolean;
+  #leaf: boolean;
   #storage: Storage;
   #owned = true;
   /** How many nodes of the tape need its contents. */
@@ -67,7 +78,7 @@ export class Tensor {
       throw new ShapeError(`tensor: [${shape}] over a storage of ${storage.length}`);
     }
     checkShape(shape);
-    if (requiresGrad && storage.dtype !== "f32") throw new TypeError(`tensor: ${storage.dtype} can have no gradient`);
+    if (requiresGrad) checkTrainable(storage);
     this.shape = [...shape]; // it has been checked: nobody is to change it
     this.#leaf = requiresGrad;
     this.#storage = storage;
@@ -96,7 +107,7 @@ export class Tensor {
   get device(): Device {
     return this.#storage.device;
   }
-  /** What it holds; bf16 are weights for `linear` and `embedding`, and no other op takes them. */
+  /** What it holds; bf16 are weights for `linear`, `embedding` and the right side of `matmul`; no other op takes them. */
   get dtype(): StorageType {
     return this.#storage.dtype;
   }
@@ -104,9 +115,20 @@ export class Tensor {
   get size(): number {
     return this.#storage.length;
   }
-  /** Whether backward reaches it: a leaf made so, or the result of an op on one that does. */
+  /**
+   * Whether backward reaches it: a leaf made so, or the result of an op on one that does. Of a leaf it can be set, as
+   * `torch.Tensor.requires_grad`; a gradient that is there stays.
+   *
+   * @throws {TypeError} when it is set on the result of an op, or to true on an i32 or a bf16
+   */
   get requiresGrad(): boolean {
     return this.#leaf || this.node !== undefined;
+  }
+  set requiresGrad(value: boolean) {
+    if (this.node) throw new TypeError(`requiresGrad: [${this.shape}] is the result of ${this.node.op}, not a leaf`);
+    if (value) checkTrainable(this.#storage);
+    if (value !== this.#leaf) layout.changes++;
+    this.#leaf = value;
   }
   /** Whether its scope has ended, or it has been disposed of. */
   get freed(): boolean {
@@ -173,5 +195,6 @@ export class Tensor {
     storage.block.hold();
     this.#storage.block.release();
     this.#storage = storage;
+    layout.changes++;
   }
 }

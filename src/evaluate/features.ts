@@ -2,7 +2,7 @@
  * What a model makes of tokens on the way to its logits, as transformers' `GPT2Model` and `GPT2LMHeadModel` return it: hidden
  * states, attentions, keys and values; and the loss of labels.
  *
- * Composed from the model's own layers. Its fused attention never makes the matrix of probabilities; where that is asked for,
+ * Made of what `model.hidden` shows of its blocks. The model's fused attention never makes the matrix of probabilities; where that is asked for,
  * it is computed besides, from the same queries and keys. Letters in shapes: B sequences, T tokens, C channels, V entries of
  * the vocabulary, nh heads of width hs.
  */
@@ -53,8 +53,9 @@ export interface Features {
 }
 
 /**
- * Runs the model over tokens, without dropout, and gives what it made on the way. Gradients flow through all of it; in
- * `noGrad` nothing is recorded.
+ * Runs the model over tokens, in the mode that it is in, and gives what it made on the way: with dropout in training, which
+ * `model.eval()` or `evaluating` switches off. Attentions are those before dropout. Gradients flow through all of it; in `noGrad`
+ * nothing is recorded.
  *
  * @param tokens i32 (B, T), T at most the block size
  * @throws {ShapeError} when there are more tokens than the block size, or labels of another shape
@@ -74,36 +75,18 @@ export interface Features {
  * ```
  */
 export function features(model: GPT, tokens: Tensor, options: FeatureOptions = {}): Features {
-  const { training } = model;
-  if (training) model.eval();
-  try {
-    return run(model, tokens, options);
-  } finally {
-    if (training) model.train();
-  }
-}
-
-function run(model: GPT, tokens: Tensor, options: FeatureOptions): Features {
-  const { device, config: { blockSize, nHead }, transformer: { wte, wpe, h, ln_f } } = model;
+  const { device, config: { nHead, nLayer }, transformer: { h } } = model;
   const { outputHiddenStates, outputAttentions, useCache, labels, outputLogits = labels !== undefined } = options;
-  const [, T] = tokens.shape;
-  if (tokens.shape.length !== 2) throw new ShapeError(`features: tokens are [${tokens.shape}], expected [B, T]`);
-  if (T > blockSize) throw new ShapeError(`features: ${T} tokens do not fit into the block size of ${blockSize}`);
   using scope = device.scope();
-  const positions = device.tensor(Int32Array.from({ length: T }, (_, t) => t), [T], { dtype: "i32" });
   const hiddenStates: Tensor[] = [], attentions: Tensor[] = [], pastKeyValues: [Tensor, Tensor][] = [];
-  let x = add(wte.forward(tokens), wpe.forward(positions)); // (B, T, C) + (T, C)
-  for (const block of h) {
+  const each = (x: Tensor, layer: number) => {
     hiddenStates.push(x);
-    if (outputAttentions || useCache) {
-      const [query, key, value] = heads(block.attn.c_attn.forward(block.ln_1.forward(x)), nHead);
-      if (outputAttentions) attentions.push(attention(query, key));
-      pastKeyValues.push([key, value]);
-    }
-    x = block.forward(x);
-  }
-  x = ln_f.forward(x);
-  hiddenStates.push(x);
+    if (layer === nLayer || !(outputAttentions || useCache)) return;
+    const { attn, ln_1 } = h[layer], [query, key, value] = heads(attn.c_attn.forward(ln_1.forward(x)), nHead);
+    if (outputAttentions) attentions.push(attention(query, key));
+    pastKeyValues.push([key, value]);
+  };
+  const x = model.hidden(tokens, { each });
   const logits = outputLogits || labels ? model.lm_head.forward(x) : undefined; // (B, T, V)
   const loss = labels && shiftedLoss(logits!, labels);
 

@@ -6,6 +6,7 @@ import { noGrad } from "../engine/autograd.ts";
 import { Breather } from "../loop/breather.ts";
 import { ConfigError, DataError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
+import { evaluating } from "../nn/module.ts";
 import type { EncodeOptions, Tokenizer } from "../tokenizer/tokenizer.ts";
 
 export interface EvaluateOptions {
@@ -142,17 +143,15 @@ function* batches(total: number, maxLength: number, stride: number): Generator<B
 
 /** Mean loss of the last `count` tokens of windows of one length. */
 async function meanLoss(model: GPT, windows: readonly (readonly number[])[], count: number): Promise<number> {
-  const { device, training } = model, T = windows[0].length - 1, shape = [windows.length, T];
+  const { device } = model, T = windows[0].length - 1, shape = [windows.length, T];
   const forward = () => {
     using scope = device.scope();
     const tokens = device.tensor(windows.flatMap((ids) => ids.slice(0, T)), shape, { dtype: "i32" });
     const judged = windows.flatMap((ids) => ids.slice(1).map((id, t) => t < T - count ? -1 : id));
     const targets = device.tensor(judged, shape, { dtype: "i32" });
-    return scope.keep(noGrad(() => model.forward(tokens, targets)).loss!);
+    return scope.keep(noGrad(() => model.forward(tokens, targets)).loss);
   };
-  if (training) model.eval();
-  const loss = forward();
-  if (training) model.train();
+  const loss = evaluating(model, forward);
   const value = await loss.item();
   loss.dispose();
   return value;

@@ -5,8 +5,9 @@
  */
 import { CheckpointError } from "../errors.ts";
 import { reason } from "./reason.ts";
+import { codeOf, system, type SystemFile } from "./system.ts";
 
-/** What is used of an open file; `Deno.FsFile` is one. */
+/** What is used of an open file; a {@linkcode SystemFile} is one. */
 export interface OutputFile {
   /** May take fewer bytes than there are; returns how many it took. */
   write(bytes: Uint8Array): Promise<number>;
@@ -18,7 +19,7 @@ export interface OutputFile {
 /** Creates a file, or empties the one that is there. */
 export type OpenFile = (path: string) => Promise<OutputFile>;
 
-export const createFile: OpenFile = (path) => Deno.open(path, { write: true, create: true, truncate: true });
+export const createFile: OpenFile = (path) => system.open(path, { write: true, create: true, truncate: true });
 
 export async function writeAll(file: OutputFile, bytes: Uint8Array): Promise<void> {
   for (let at = 0; at < bytes.length;) at += await file.write(bytes.subarray(at));
@@ -53,9 +54,9 @@ export async function replaceFile(
   const beside = `${path}.new`;
   try {
     await writeFile(beside, parts, open);
-    await Deno.rename(beside, path);
+    await system.rename(beside, path);
   } catch (error) {
-    await Deno.remove(beside).catch(() => {});
+    await system.remove(beside).catch(() => {});
     if (error instanceof TypeError) throw error; // not the disk's fault
     throw new CheckpointError(`Cannot write ${path}: ${reason(error)}`);
   }
@@ -80,18 +81,18 @@ export class Turns {
 
 /** A file that is read by ranges. Every read moves the file's only position, so reads take turns: two may be asked for at once. */
 export class InputFile implements Disposable {
-  readonly #file: Deno.FsFile;
+  readonly #file: SystemFile;
   readonly #turns = new Turns();
 
-  private constructor(readonly path: string, readonly size: number, file: Deno.FsFile) {
+  private constructor(readonly path: string, readonly size: number, file: SystemFile) {
     this.#file = file;
   }
 
   /** @throws {CheckpointError} when the file is missing or unreadable, or stands in for another one */
   static async open(path: string): Promise<InputFile> {
-    let file: Deno.FsFile | undefined;
+    let file: SystemFile | undefined;
     try {
-      file = await Deno.open(path);
+      file = await system.open(path);
       const input = new InputFile(path, (await file.stat()).size, file),
         head = new Uint8Array(Math.min(64, input.size));
       refuseStandIn(head.subarray(0, await input.fill(0, head)), path);
@@ -107,7 +108,7 @@ export class InputFile implements Disposable {
     return this.#turns.take(async () => {
       let count = 0;
       try {
-        await this.#file.seek(at, Deno.SeekMode.Start);
+        await this.#file.seek(at, 0);
         while (count < bytes.length) {
           const more = await this.#file.read(bytes.subarray(count));
           if (more === null) break;
@@ -154,7 +155,7 @@ export function refuseStandIn(head: Uint8Array, path: string): void {
 export async function readJson(path: string): Promise<Record<string, unknown>> {
   let bytes;
   try {
-    bytes = await Deno.readFile(path);
+    bytes = await system.readFile(path);
   } catch (error) {
     throw new CheckpointError(`Cannot read ${path}: ${reason(error)}`);
   }
@@ -172,7 +173,7 @@ export async function readJson(path: string): Promise<Record<string, unknown>> {
 /** A new or renamed name survives a power cut only when its directory is on the disk too. */
 export async function syncDirectory(path: string): Promise<void> {
   try {
-    using directory = await Deno.open(path);
+    using directory = await system.open(path);
     await directory.sync();
   } catch {
     // Windows opens no directories, and keeps their order itself.
@@ -181,10 +182,41 @@ export async function syncDirectory(path: string): Promise<void> {
 
 export async function exists(path: string): Promise<boolean> {
   try {
-    await Deno.lstat(path);
+    await system.lstat(path);
     return true;
   } catch (error) {
-    if (error instanceof Deno.errors.NotFound || error instanceof Deno.errors.NotADirectory) return false;
+    if (["ENOENT", "ENOTDIR"].includes(codeOf(error) ?? "")) return false;
     throw new CheckpointError(`Cannot look at ${path}: ${reason(error)}`);
+  }
+}
+
+/**
+ * Makes a folder that is found whole or not at all: it has another name while it is written, and is on the disk then.
+ *
+ * @param path which must not be there, or be an empty folder
+ * @param write fills the folder of the name that it is given
+ * @throws {CheckpointError} when something is there; and what `write` throws. Nothing is left then.
+ */
+export async function createFolder(path: string, write: (partial: string) => Promise<void>): Promise<void> {
+  const target = path.replace(/(?<=.)[/\\]+$/, ""), partial = `${target}.${crypto.randomUUID()}.part`;
+  if (await exists(target)) {
+    const contents = await Array.fromAsync(system.readDir(target)).catch(() => [undefined]); // a file
+    if (contents.length > 0) {
+      throw new CheckpointError(`${target} is there already, and is left as it is: name a new folder`);
+    }
+  }
+  try {
+    await system.mkdir(partial, { recursive: true });
+    await write(partial);
+    await syncDirectory(partial);
+    if (await exists(target)) await system.remove(target); // empty, or this throws
+    await system.rename(partial, target);
+    await syncDirectory(target.replace(/[^/\\]*$/, "") || ".");
+  } catch (error) {
+    await system.remove(partial, { recursive: true }).catch(() => {});
+    if (error instanceof CheckpointError && error.message.includes(partial)) {
+      throw new CheckpointError(error.message.replaceAll(partial, target));
+    }
+    throw error;
   }
 }

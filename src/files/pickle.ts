@@ -13,19 +13,10 @@
  */
 import { CheckpointError } from "../errors.ts";
 import { Machine, Refusal } from "./pickle_machine.ts";
-import { PickleGlobal, type PickleValue } from "./pickle_values.ts";
+import { PickleGlobal, type PickleOptions, type PickleValue } from "./pickle_values.ts";
 
 /** Values within values, at the most: far more than a checkpoint has, far less than what does not come back. */
 const MAX_DEPTH = 64, MAX_VALUES = 1_000_000;
-
-export interface PickleOptions {
-  /** For messages: the file, and the record in it. */
-  readonly where: string;
-  /** What the pickle may name besides OrderedDict and set. */
-  readonly globals?: Iterable<PickleGlobal>;
-  /** What a persistent id stands for; without, there may be none. */
-  readonly persistentLoad?: (id: PickleValue) => PickleValue;
-}
 
 /** What Python's `collections` and `builtins` (`__builtin__` in protocol 2) have that may be named. */
 const ALWAYS: readonly PickleGlobal[] = [

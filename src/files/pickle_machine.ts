@@ -1,7 +1,6 @@
 /** The machine that a pickle is a program for. See pickle.ts. */
 import { CheckpointError } from "../errors.ts";
-import type { PickleOptions } from "./pickle.ts";
-import { PickleGlobal, type PickleValue } from "./pickle_values.ts";
+import { PickleGlobal, type PickleOptions, type PickleValue } from "./pickle_values.ts";
 import { shown } from "./shown.ts";
 
 /** Opcodes: each may make a value, of a byte or two in the file and a hundred times as many in memory. */
@@ -55,128 +54,110 @@ export class Machine {
   }
 
   #step(opcode: number): void {
-    const stack = this.#stack;
-    switch (opcode) {
-      case 0x28: // MARK
-        this.#below.push(stack);
-        this.#stack = [];
-        return;
-      case 0x30: // POP
-        return void (stack.length > 0 ? this.#pop() : this.#items());
-      case 0x31: // POP_MARK
-        return void this.#items();
-      case 0x32: // DUP
-        return void stack.push(this.#top());
-      case 0x4e: // NONE
-        return void stack.push(null);
-      case 0x88: // NEWTRUE
-        return void stack.push(true);
-      case 0x89: // NEWFALSE
-        return void stack.push(false);
-      case 0x4a: // BININT
-        return void stack.push(this.#view.getInt32(this.#skip(4), true));
-      case 0x4b: // BININT1
-        return void stack.push(this.#u8());
-      case 0x4d: // BININT2
-        return void stack.push(this.#view.getUint16(this.#skip(2), true));
-      case 0x8a: // LONG1
-        return void stack.push(this.#int(this.#u8()));
-      case 0x8b: // LONG4
-        return void stack.push(this.#int(this.#u32()));
-      case 0x47: // BINFLOAT
-        return void stack.push(this.#view.getFloat64(this.#skip(8), false));
-      case 0x8c: // SHORT_BINUNICODE
-        return void stack.push(this.#text(this.#u8()));
-      case 0x58: // BINUNICODE
-        return void stack.push(this.#text(this.#u32()));
-      case 0x8d: // BINUNICODE8
-        return void stack.push(this.#text(this.#u64()));
-      case 0x43: // SHORT_BINBYTES
-        return void stack.push(this.#take(this.#u8()).slice());
-      case 0x42: // BINBYTES
-        return void stack.push(this.#take(this.#u32()).slice());
-      case 0x8e: // BINBYTES8
-      case 0x96: // BYTEARRAY8
-        return void stack.push(this.#take(this.#u64()).slice());
-      case 0x29: // EMPTY_TUPLE
-        return void stack.push(Object.freeze([]));
-      case 0x85: // TUPLE1, TUPLE2, TUPLE3
-      case 0x86:
-      case 0x87: {
-        const count = opcode - 0x84;
-        if (stack.length < count) throw new CheckpointError("its program takes a value that is not there");
-        return void stack.push(Object.freeze(stack.splice(-count)));
-      }
-      case 0x74: { // TUPLE
-        const items = this.#items();
-        return void this.#stack.push(Object.freeze(items));
-      }
-      case 0x5d: // EMPTY_LIST
-        return void stack.push([]);
-      case 0x6c: { // LIST
-        const items = this.#items();
-        return void this.#stack.push(items);
-      }
-      case 0x61: // APPEND
-        return this.#append([this.#pop()]);
-      case 0x65: // APPENDS
-        return this.#append(this.#items());
-      case 0x7d: // EMPTY_DICT
-        return void stack.push(new Map());
-      case 0x64: { // DICT
-        const items = this.#items();
-        this.#stack.push(new Map());
-        return this.#set(items);
-      }
-      case 0x73: { // SETITEM
-        const value = this.#pop(), key = this.#pop();
-        return this.#set([key, value]);
-      }
-      case 0x75: // SETITEMS
-        return this.#set(this.#items());
-      case 0x8f: // EMPTY_SET
-        return void stack.push(new Set());
-      case 0x90: { // ADDITEMS
-        const items = this.#items(), set = this.#top();
-        if (!(set instanceof Set)) throw new CheckpointError("it adds to something that is no set");
-        return items.forEach((item) => set.add(item));
-      }
-      case 0x91: { // FROZENSET
-        const items = this.#items();
-        return void this.#stack.push(new Set(items));
-      }
-      case 0x71: // BINPUT
-        return void this.#memo.set(this.#u8(), this.#top());
-      case 0x72: // LONG_BINPUT
-        return void this.#memo.set(this.#u32(), this.#top());
-      case 0x94: // MEMOIZE
-        return void this.#memo.set(this.#memo.size, this.#top());
-      case 0x68: // BINGET
-        return this.#recall(this.#u8());
-      case 0x6a: // LONG_BINGET
-        return this.#recall(this.#u32());
-      case 0x63: // GLOBAL
-        return this.#name(this.#line(), this.#line());
-      case 0x93: { // STACK_GLOBAL
-        const name = this.#pop(), module = this.#pop();
-        if (typeof module === "string" && typeof name === "string") return this.#name(module, name);
-        throw new CheckpointError("it names something by what is no text");
-      }
-      case 0x52: // REDUCE
-      case 0x81: // NEWOBJ
-        return this.#call();
-      case 0x62: // BUILD
-        this.#pop();
-        if (this.#top() instanceof Map) return;
-        throw new CheckpointError("it sets attributes of something that is no dict");
-      case 0x51: // BINPERSID
-        if (!this.#persistentLoad) throw new CheckpointError("it refers to something outside of it");
-        return void stack.push(this.#persistentLoad(this.#pop()));
-      case 0x95: // FRAME: a hint for reading ahead
-        return void this.#u64();
-      default:
-        throw new CheckpointError(`opcode 0x${opcode.toString(16)} at ${this.#at - 1} is none that data needs`);
-    }
+    const step = Machine.#steps.get(opcode);
+    if (!step) throw new CheckpointError(`opcode 0x${opcode.toString(16)} at ${this.#at - 1} is none that data needs`);
+    step(this);
+  }
+
+  /** What each opcode does, by the names of pickletools. */
+  static readonly #steps = new Map<number, (machine: Machine) => void>([
+    // Marks and the stack
+    [0x28, (m) => m.#mark()], // MARK
+    [0x30, (m) => m.#stack.length > 0 ? m.#pop() : m.#items()], // POP
+    [0x31, (m) => m.#items()], // POP_MARK
+    [0x32, (m) => m.#push(m.#top())], // DUP
+    // Constants and numbers
+    [0x4e, (m) => m.#push(null)], // NONE
+    [0x88, (m) => m.#push(true)], // NEWTRUE
+    [0x89, (m) => m.#push(false)], // NEWFALSE
+    [0x4a, (m) => m.#push(m.#view.getInt32(m.#skip(4), true))], // BININT
+    [0x4b, (m) => m.#push(m.#u8())], // BININT1
+    [0x4d, (m) => m.#push(m.#view.getUint16(m.#skip(2), true))], // BININT2
+    [0x8a, (m) => m.#push(m.#int(m.#u8()))], // LONG1
+    [0x8b, (m) => m.#push(m.#int(m.#u32()))], // LONG4
+    [0x47, (m) => m.#push(m.#view.getFloat64(m.#skip(8), false))], // BINFLOAT
+    // Text and bytes
+    [0x8c, (m) => m.#push(m.#text(m.#u8()))], // SHORT_BINUNICODE
+    [0x58, (m) => m.#push(m.#text(m.#u32()))], // BINUNICODE
+    [0x8d, (m) => m.#push(m.#text(m.#u64()))], // BINUNICODE8
+    [0x43, (m) => m.#push(m.#take(m.#u8()).slice())], // SHORT_BINBYTES
+    [0x42, (m) => m.#push(m.#take(m.#u32()).slice())], // BINBYTES
+    [0x8e, (m) => m.#push(m.#take(m.#u64()).slice())], // BINBYTES8
+    [0x96, (m) => m.#push(m.#take(m.#u64()).slice())], // BYTEARRAY8
+    // Tuples, lists, dicts and sets
+    [0x29, (m) => m.#push(Object.freeze([]))], // EMPTY_TUPLE
+    [0x85, (m) => m.#tuple(1)], // TUPLE1
+    [0x86, (m) => m.#tuple(2)], // TUPLE2
+    [0x87, (m) => m.#tuple(3)], // TUPLE3
+    [0x74, (m) => m.#collect((items) => Object.freeze(items))], // TUPLE
+    [0x5d, (m) => m.#push([])], // EMPTY_LIST
+    [0x6c, (m) => m.#collect((items) => items)], // LIST
+    [0x61, (m) => m.#append([m.#pop()])], // APPEND
+    [0x65, (m) => m.#append(m.#items())], // APPENDS
+    [0x7d, (m) => m.#push(new Map())], // EMPTY_DICT
+    [0x64, (m) => m.#dict()], // DICT
+    [0x73, (m) => m.#setItem()], // SETITEM
+    [0x75, (m) => m.#set(m.#items())], // SETITEMS
+    [0x8f, (m) => m.#push(new Set())], // EMPTY_SET
+    [0x90, (m) => m.#add(m.#items())], // ADDITEMS
+    [0x91, (m) => m.#collect((items) => new Set(items))], // FROZENSET
+    // The memo
+    [0x71, (m) => m.#memo.set(m.#u8(), m.#top())], // BINPUT
+    [0x72, (m) => m.#memo.set(m.#u32(), m.#top())], // LONG_BINPUT
+    [0x94, (m) => m.#memo.set(m.#memo.size, m.#top())], // MEMOIZE
+    [0x68, (m) => m.#recall(m.#u8())], // BINGET
+    [0x6a, (m) => m.#recall(m.#u32())], // LONG_BINGET
+    // Names and calls
+    [0x63, (m) => m.#name(m.#line(), m.#line())], // GLOBAL
+    [0x93, (m) => m.#stackName()], // STACK_GLOBAL
+    [0x52, (m) => m.#call()], // REDUCE
+    [0x81, (m) => m.#call()], // NEWOBJ
+    [0x62, (m) => m.#build()], // BUILD
+    [0x51, (m) => m.#persistent()], // BINPERSID
+    [0x95, (m) => m.#u64()], // FRAME: a hint for reading ahead
+  ]);
+
+  #push(value: PickleValue): void {
+    this.#stack.push(value);
+  }
+  #mark(): void {
+    this.#below.push(this.#stack);
+    this.#stack = [];
+  }
+  #tuple(count: number): void {
+    if (this.#stack.length < count) throw new CheckpointError("its program takes a value that is not there");
+    this.#push(Object.freeze(this.#stack.splice(-count)));
+  }
+  #collect(make: (items: PickleValue[]) => PickleValue): void {
+    const items = this.#items();
+    this.#push(make(items));
+  }
+  #dict(): void {
+    const items = this.#items();
+    this.#push(new Map());
+    this.#set(items);
+  }
+  #setItem(): void {
+    const value = this.#pop(), key = this.#pop();
+    this.#set([key, value]);
+  }
+  #add(items: readonly PickleValue[]): void {
+    const set = this.#top();
+    if (!(set instanceof Set)) throw new CheckpointError("it adds to something that is no set");
+    for (const item of items) set.add(item);
+  }
+  #stackName(): void {
+    const name = this.#pop(), module = this.#pop();
+    if (typeof module === "string" && typeof name === "string") return this.#name(module, name);
+    throw new CheckpointError("it names something by what is no text");
+  }
+  #build(): void {
+    this.#pop();
+    if (!(this.#top() instanceof Map)) throw new CheckpointError("it sets attributes of something that is no dict");
+  }
+  #persistent(): void {
+    if (!this.#persistentLoad) throw new CheckpointError("it refers to something outside of it");
+    this.#push(this.#persistentLoad(this.#pop()));
   }
 
   /** What stands above the last mark, which goes. */

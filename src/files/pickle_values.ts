@@ -22,3 +22,12 @@ export class PickleGlobal extends PickleObject {
     super();
   }
 }
+
+export interface PickleOptions {
+  /** For messages: the file, and the record in it. */
+  readonly where: string;
+  /** What the pickle may name besides OrderedDict and set. */
+  readonly globals?: Iterable<PickleGlobal>;
+  /** What a persistent id stands for; without, there may be none. */
+  readonly persistentLoad?: (id: PickleValue) => PickleValue;
+}

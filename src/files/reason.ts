@@ -1,9 +1,12 @@
 import { CheckpointError } from "../errors.ts";
+import { codeOf } from "./system.ts";
 
 /** Why the system refused a file: in its own words, without its numbers and paths. */
 export function reason(error: unknown): string {
   if (error instanceof CheckpointError) return error.message;
-  if (error instanceof Deno.errors.NotFound) return "no such file or folder";
-  if (error instanceof Deno.errors.NotCapable) return `Deno has no permission (${error.message.split(",")[0]})`;
-  return (error instanceof Error ? error.message : String(error)).split(/[\n:] | \(os error/)[0];
+  if (codeOf(error) === "ENOENT") return "no such file or folder";
+  if (!(error instanceof Error)) return String(error).split(/[\n:] /)[0];
+  if (error.name === "NotCapable") return `Deno has no permission (${error.message.split(",")[0]})`;
+  const [, words] = /^E[A-Z0-9]+: (.+?), [a-z]+/.exec(error.message) ?? []; // Node: "EACCES: permission denied, open 'x'"
+  return words ?? error.message.split(/[\n:] | \(os error/)[0];
 }

@@ -11,13 +11,13 @@
  */
 import { CheckpointError } from "../errors.ts";
 import { InputFile, Turns } from "./files.ts";
+import { builtin } from "./system.ts";
+import type { Crc32 } from "./zip_writer.ts";
 import { decode, DEFLATED, ENCRYPTED, type Entry, readDirectory, type ZipEntry } from "./zip_directory.ts";
 
 /** Bytes; what is inflated is in memory whole. */
 const MAX_INFLATED = 2 ** 30;
 const LOCAL = 0x04034b50;
-
-type Crc32 = (bytes: Uint8Array, value?: number) => number;
 
 /** A zip archive, open for reading. */
 export class ZipFile implements Disposable {
@@ -40,7 +40,7 @@ export class ZipFile implements Disposable {
 
   /** @throws {CheckpointError} when the file is missing, truncated, no zip archive, or one that does not add up */
   static async open(path: string): Promise<ZipFile> {
-    const { crc32 } = await import("node:zlib"); // eight times as fast as a table in TypeScript
+    const { crc32 } = builtin<{ crc32: Crc32 }>("node:zlib"); // eight times as fast as a table in TypeScript
     const file = await InputFile.open(path);
     try {
       return new ZipFile(path, await readDirectory(file), file, crc32);

@@ -11,11 +11,13 @@
  */
 import { advance, append, latest } from "../../kernels/tokens/kernel.ts";
 import { noGrad } from "../engine/autograd.ts";
-import { type Program, Storage } from "../engine/device.ts";
+import { Storage } from "../engine/device.ts";
 import type { GPT } from "../gpt.ts";
 import type { NumberArray } from "../kernel.ts";
 import { launch } from "../engine/launch.ts";
 import type { KeyValueCache } from "../nn/cache.ts";
+import { Captured } from "../nn/captured.ts";
+import { evaluating } from "../nn/module.ts";
 import { embedding } from "../ops/embedding.ts";
 import { sample } from "../ops/sample.ts";
 import { Pace } from "../loop/pace.ts";
@@ -59,7 +61,7 @@ export class Decoder implements Disposable {
   /** (B) i32: what the caller chose, where he does. */
   readonly #chosen: Tensor | undefined;
   readonly #batch: number;
-  #programs: Partial<Record<Pass, Program<Tensor | undefined>>> = {};
+  readonly #programs: Partial<Record<Pass, Captured<Tensor | undefined>>> = {};
   /** As {@linkcode #count}. */
   #tokens: number;
   /** How many tokens are in the cache. */
@@ -90,7 +92,7 @@ export class Decoder implements Disposable {
     this.#row = device.tensor([0], [1], { dtype: "i32" });
     this.#chosen = choose && device.tensor(new Int32Array(batch), [batch], { dtype: "i32" });
     this.#cache = prompt.length <= blockSize || overflow === "slide" ? model.createCache(batch) : undefined;
-    for (const tensor of this.#owned()) scope.keep(tensor);
+    scope.keepAll();
   }
 
   /** The next tokens, one for each sequence; of these at least one and at most `most`. */
@@ -117,7 +119,7 @@ export class Decoder implements Disposable {
 
   async #chosenBy(choose: NonNullable<DecoderOptions["choose"]>): Promise<readonly number[]> {
     const { device } = this.model, logits = this.#advance()!, values = await device.read(logits.storage);
-    if (!Object.values(this.#programs).some(({ result }) => result === logits)) logits.dispose();
+    if (!Object.values(this.#programs).some(({ program }) => program?.result === logits)) logits.dispose();
     const ids = choose(values);
     device.write(this.#chosen!.storage, ids);
     launch(append, { ids: this.#chosen!, ring: this.#ring, count: this.#count });
@@ -157,8 +159,8 @@ export class Decoder implements Disposable {
     this.#tokens++;
     const choose = () => this.#choose(length, pass === "window" ? undefined : this.#cache);
     if (pass === "prompt") return choose(); // once: not worth a program
-    const program = this.#programs[pass];
-    if (!program) return (this.#programs[pass] = this.model.device.capture(choose)).result;
+    const captured = this.#programs[pass] ??= new Captured(this.model), { program } = captured;
+    if (!program) return captured.capture(this.model.device, choose);
     program.replay();
     return program.result;
   }
@@ -172,18 +174,12 @@ export class Decoder implements Disposable {
 
   /** A forward pass over the last `length` tokens, and the choice of the next, or the logits for it. */
   #choose(length: number, cache?: KeyValueCache): Tensor | undefined {
-    const { model } = this, { device, training, config: { vocabSize } } = model, B = this.#batch;
+    const { model } = this, { device, config: { vocabSize } } = model, B = this.#batch;
     const { temperature = 1, topK } = this.options;
     using scope = device.scope();
     const ring = this.#ring, count = this.#count, row = this.#row;
     const { ids } = launch(latest, { ring, count, ids: Tensor.empty(device, [B, length], "i32") });
-    let logits: Tensor; // (B, 1, V)
-    if (training) model.eval();
-    try {
-      ({ logits } = noGrad(() => model.forward(ids, undefined, { cache })));
-    } finally {
-      if (training) model.train();
-    }
+    const { logits } = evaluating(model, () => noGrad(() => model.forward(ids, undefined, { cache }))); // (B, 1, V)
     if (this.options.choose) return scope.keep(logits);
     const noise = embedding(row, this.#noise).view([B, vocabSize]); // its row, (1, B·V)
     const next = sample(logits.view([B, vocabSize]), noise, {
@@ -195,15 +191,9 @@ export class Decoder implements Disposable {
   }
 
   [Symbol.dispose](): void {
-    for (const program of Object.values(this.#programs)) {
-      program.dispose();
-      program.result?.dispose();
-    }
-    for (const tensor of this.#owned()) tensor.dispose();
-  }
-
-  #owned(): Tensor[] {
-    const cache = this.#cache, own = [this.#ring, this.#count, this.#noise, this.#row];
-    return [...own, ...(this.#chosen ? [this.#chosen] : []), ...(cache ? [...cache.layers, cache.position] : [])];
+    for (const captured of Object.values(this.#programs)) captured[Symbol.dispose]();
+    for (const tensor of [this.#ring, this.#count, this.#noise, this.#row]) tensor.dispose();
+    this.#chosen?.dispose();
+    this.#cache?.dispose();
   }
 }

@@ -1,7 +1,8 @@
 /**
- * What generating with a model will take, found by doing it on a device that only counts, as the rehearsal of a training
- * does (training/rehearsal.ts): so what does not fit is refused with the figures before any of it is read or made.
+ * What generating with a model will take, found by doing it on a device that only counts, as the estimate of a training
+ * is (train/memory.ts): so what does not fit is refused with the figures before any of it is read or made.
  */
+import { gib, type Needs, shortage } from "../engine/capacity.ts";
 import type { Device } from "../engine/device.ts";
 import { DryDevice } from "../device/dry.ts";
 import { DeviceError } from "../errors.ts";
@@ -24,15 +25,8 @@ export interface InferenceOptions {
   readonly overflow?: "crop" | "slide";
 }
 
-/** In bytes of the device's memory. */
-export interface InferenceNeeds {
-  /** Of the weights, the keys and values of a whole block, and all that the passes make at the most. */
-  readonly bytes: number;
-  /** Of the largest storage. */
-  readonly largest: number;
-}
-
-const GIB = 2 ** 30;
+/** Of the weights, the keys and values of a whole block, and all that the passes make at the most. */
+export type InferenceNeeds = Needs;
 
 /**
  * Makes a model and generates, on a device that neither stores nor computes: some milliseconds, whatever the sizes. Not
@@ -67,24 +61,17 @@ export async function inferenceNeeds(
  * ```
  */
 export async function checkInference(config: Partial<GPTConfig>, options: InferenceOptions): Promise<void> {
-  const { device, weights = "f32" } = options, { all, one, limit } = device.capacity, used = device.memory().bytes;
+  const { device, weights = "f32" } = options, { all, one } = device.capacity;
   if (all === Infinity && one === Infinity) return;
-  const fits = ({ bytes, largest }: InferenceNeeds) => bytes <= all - used && largest <= one;
-  const least = floor(config, weights), needs = fits(least) ? await inferenceNeeds(config, options) : least;
-  if (fits(needs)) return;
-
-  const gib = (bytes: number) => `${Number((bytes / GIB).toPrecision(3))} GiB`;
-  const most = needs === least ? "more than " : "";
-  const why = needs.bytes > all - used
-    ? `takes ${most}${gib(needs.bytes)}, and the ${device.name} device has ${gib(all)}` +
-      (used > 0 ? `, of which ${gib(used)} are in use` : "")
-    : `takes a buffer of ${most}${gib(needs.largest)}, and ${limit} is ${gib(one)}`;
+  const why = shortage(floor(config, weights), device, { least: true }) ??
+    shortage(await inferenceNeeds(config, options), device);
+  if (!why) return;
   let advice = "";
-  if (weights === "f32" && fits(floor(config, "bf16"))) {
+  if (weights === "f32" && !shortage(floor(config, "bf16"), device)) {
     const kept = await inferenceNeeds(config, { ...options, weights: "bf16" });
-    if (fits(kept)) advice = `\nWith weights kept in bf16 it takes ${gib(kept.bytes)}`;
+    if (!shortage(kept, device)) advice = `\nWith weights kept in bf16 it takes ${gib(kept.bytes)}`;
   }
-  throw new DeviceError(`To generate with this model, weights in ${weights}, ${why}${advice}`);
+  throw new DeviceError(`Generating with this model, weights in ${weights}, ${why}${advice}`);
 }
 
 /** What no such model does without: the matrices, and a block's keys and values. So what is far too large is not rehearsed. */

@@ -8,7 +8,7 @@ import { Tensor } from "../engine/tensor.ts";
  *
  * The position is on the device, and moves on there: a launch of the next token is the same as that of the last.
  */
-export class KeyValueCache {
+export class KeyValueCache implements Disposable {
   /** One for each layer: (B, block size, 2, heads, width). */
   readonly layers: readonly Tensor[];
   /** (1) i32: how many tokens are there. */
@@ -20,10 +20,10 @@ export class KeyValueCache {
     device: Device,
     { batch, layers, length, heads, width }: Record<"batch" | "layers" | "length" | "heads" | "width", number>,
   ) {
-    using scope = device.scope(); // a cache that does not fit leaves nothing behind
+    using scope = device.scope();
     this.layers = Array.from({ length: layers }, () => Tensor.empty(device, [batch, length, 2, heads, width]));
     this.position = device.tensor([0], [1], { dtype: "i32" });
-    for (const tensor of [...this.layers, this.position]) scope.keep(tensor);
+    scope.keepAll();
   }
   /** How many tokens it holds; those that a captured program has added are not counted. */
   get length(): number {
@@ -42,5 +42,8 @@ export class KeyValueCache {
   /** Frees it. */
   dispose(): void {
     for (const tensor of [...this.layers, this.position]) tensor.dispose();
+  }
+  [Symbol.dispose](): void {
+    this.dispose();
   }
 }

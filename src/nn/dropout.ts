@@ -15,6 +15,7 @@ export class DropoutNoise {
   readonly offset: Tensor;
   #passes = 0;
   #stream = 0;
+  #held = false;
 
   constructor(device: Device, readonly seed: number) {
     this.offset = device.tensor([0], [1], { dtype: "i32" });
@@ -29,8 +30,18 @@ export class DropoutNoise {
   }
   /** Begins a forward pass. */
   begin(): void {
+    if (this.#held) return;
     this.passes++;
     this.#stream = 0;
+  }
+  /** Counts all passes that `body` begins as the one that has begun: a captured program brings one offset, whatever it runs. */
+  hold<T>(body: () => T): T {
+    this.#held = true;
+    try {
+      return body();
+    } finally {
+      this.#held = false;
+    }
   }
   /** What the next dropout of this pass takes. */
   next(p: number): { p: number; seed: number; offset: Tensor; stream: number } {

@@ -37,9 +37,11 @@ export class LayerNorm extends Module {
     { bias = true, epsilon = 1e-5, ...options }: ModuleOptions & { bias?: boolean; epsilon?: number },
   ) {
     super();
+    using scope = options.device.scope();
     this.#epsilon = epsilon;
     this.weight = parameter(options, [width], (values) => values.fill(1));
     this.bias = bias ? parameter(options, [width], () => {}) : undefined;
+    scope.keepAll();
   }
   /**
    * @param x f32 (…, width)

@@ -31,10 +31,12 @@ export class Linear extends Module {
    */
   constructor(inputs: number, outputs: number, { bias = true, ...options }: ModuleOptions & { bias?: boolean }) {
     super();
+    using scope = options.device.scope();
     const bound = 1 / Math.sqrt(inputs), generator = generatorOf(options);
     const draw = (values: Float32Array) => generator.uniform(values, -bound, bound);
     this.weight = parameter(options, [outputs, inputs], draw);
     this.bias = bias ? parameter(options, [outputs], draw) : undefined;
+    scope.keepAll();
   }
   /**
    * @param x f32 (…, in)

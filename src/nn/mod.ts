@@ -3,4 +3,4 @@ export * from "./dropout.ts";
 export * from "./embedding.ts";
 export * from "./layer_norm.ts";
 export * from "./linear.ts";
-export { Module, type ModuleOptions, parameter } from "./module.ts";
+export { evaluating, Module, type ModuleOptions, parameter, type ParameterOptions } from "./module.ts";

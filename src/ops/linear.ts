@@ -9,7 +9,8 @@ import type { Tensor } from "../engine/tensor.ts";
  * y = x · weightᵀ + bias, as `torch.nn.functional.linear`.
  *
  * @param x (…, in)
- * @param weight (out, in), f32, or bf16 for inference: the result is that of the same numbers in f32, bit for bit
+ * @param weight (out, in), f32, or bf16, which gets no gradient: the result, and the gradient of x, are those of the same
+ *   numbers in f32, bit for bit
  * @param bias (out), or none
  * @returns (…, out)
  * @throws {ShapeError} when the last axis of x is not as long as that of weight, or bias is not as long as its first
@@ -37,18 +38,13 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
   const operands = { a: x.view(X), b: weight.view(W) };
   const { c } = bias ? launch(matmulBias, { ...operands, bias }) : launch(matmulNT, operands);
   const y = c.view([...x.shape.slice(0, -1), out]);
-  record("linear", y, [x, weight, bias], [x, weight], (dout, [dx, dweight, dbias]) => {
-    if (weight.dtype === "bf16") {
-      throw new TypeError(
-        `backward: linear's weight [${out},${inner}] is kept in bf16, for inference; f32 can be trained`,
-      );
-    }
-    const dy = dout.view(Y);
+  // A frozen weight needs no x, which is the memory of a frozen model's pass.
+  const passes = x.requiresGrad, trains = weight.requiresGrad;
+  record("linear", y, [x, weight, bias], [trains ? x : undefined, passes ? weight : undefined], (dout, into) => {
+    const dy = dout.view(Y), [dx, dweight, dbias] = into;
     return [
-      x.requiresGrad ? launch(matmulNN, { a: dy, b: weight.view(W), c: dx?.view(X) }).c.view(x.shape) : undefined,
-      weight.requiresGrad
-        ? launch(matmulTN, { a: dy, b: x.view(X), c: dweight?.view(W) }).c.view([out, inner])
-        : undefined,
+      passes ? launch(matmulNN, { a: dy, b: weight.view(W), c: dx?.view(X) }).c.view(x.shape) : undefined,
+      trains ? launch(matmulTN, { a: dy, b: x.view(X), c: dweight?.view(W) }).c.view([out, inner]) : undefined,
       bias?.requiresGrad ? launch(sum, { x: dy, y: dbias?.view([1, out]) }, { divisor: 1 }).y.view([out]) : undefined,
     ];
   });

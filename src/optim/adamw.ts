@@ -5,22 +5,34 @@ import { gradientNorm } from "../../kernels/gradient_norm/kernel.ts";
 import { Storage } from "../engine/device.ts";
 import { ConfigError } from "../errors.ts";
 import { launch } from "../engine/launch.ts";
-import { Tensor } from "../engine/tensor.ts";
+import { sizeOf, Tensor } from "../engine/tensor.ts";
 
-/** Defaults are PyTorch's. */
-export interface AdamWOptions {
+/** A leaf and its name, as `module.namedParameters()` gives them. */
+export type NamedParameter = readonly [name: string, parameter: Tensor];
+
+/** What may differ between groups of parameters. */
+interface Rates {
   /** In weight units a step: 1e-3. */
   readonly learningRate?: number;
-  /** Of the moving averages of the gradient and of its square: 0.9 and 0.999. */
-  readonly betas?: readonly [number, number];
   /** Of parameters with two axes or more, as nanoGPT has it: 0.01. */
   readonly weightDecay?: number;
+}
+
+/** Defaults are PyTorch's. */
+export interface AdamWOptions extends Rates {
+  /** Of the moving averages of the gradient and of its square: 0.9 and 0.999. */
+  readonly betas?: readonly [number, number];
   /** Keeps the quotient finite where gradients vanish: 1e-8. */
   readonly epsilon?: number;
 }
 
+/** Parameters with rates of their own; what is left out is the optimizer's. */
+export interface ParameterGroup extends Rates {
+  readonly parameters: Iterable<NamedParameter>;
+}
+
 export interface StepOptions {
-  /** This step's instead of the optimizer's: schedules. */
+  /** This step's instead of the optimizer's: schedules. A group's own rate changes by the same factor. */
   readonly learningRate?: number;
   /** Gradients of a greater norm, over all parameters, are scaled down to it; default 0: off. */
   readonly gradClip?: number;
@@ -34,7 +46,15 @@ interface Slot {
   readonly v: Tensor;
 }
 
-/** Slices begin at multiples of so many elements, 256 bytes: what every device can bind. */
+/** A part of the storages, which one launch updates. */
+interface Group {
+  readonly rates: Rates;
+  readonly parts: Record<"parameter" | "gradient" | "m" | "v" | "step", Tensor>;
+  /** Elements before this one decay. */
+  readonly decayed: number;
+}
+
+/** Slices begin at multiples of this number of elements, 256 bytes: what every device can bind. */
 const ALIGNMENT = 64;
 
 /**
@@ -44,8 +64,8 @@ const ALIGNMENT = 64;
  *     m ← β₁ m + (1 − β₁) g,   v ← β₂ v + (1 − β₂) g²
  *     p ← (1 − lr · decay) p − lr · m / (1 − β₁ᵗ) / (√(v / (1 − β₂ᵗ)) + ε)
  *
- * It lays all parameters side by side in one storage, and so their gradients and moving averages, and a step is two
- * launches. Gradients are there from the start and zero, so a parameter that the loss does not reach decays, which
+ * It lays all parameters side by side in one storage, and so their gradients and moving averages, and a step is one launch for
+ * the norm and one for each group. Gradients are there from the start and zero, so a parameter that the loss does not reach decays, which
  * PyTorch's would only after it has had a gradient once.
  *
  * @see https://pytorch.org/docs/stable/generated/torch.optim.AdamW.html
@@ -65,70 +85,75 @@ const ALIGNMENT = 64;
  * device.close();
  * ```
  */
-export class AdamW {
+export class AdamW implements Disposable {
   /** Steps made. */
   t = 0;
   /** (1): of the gradients of the last step, before clipping. */
   readonly gradNorm: Tensor;
   #slots: Slot[] = [];
-  #arenas: Record<"parameter" | "gradient" | "m" | "v", Tensor>;
-  #step: Tensor;
-  #decayed: number;
-  #options: Required<AdamWOptions>;
+  readonly #gradient: Tensor;
+  readonly #groups: Group[] = [];
+  readonly #options: Required<AdamWOptions>;
 
   /**
-   * @param parameters leaves by name; each moves into the optimizer's storage, contents and gradient
+   * @param parameters leaves by name, or groups of them; each moves into the optimizer's storage, contents and gradient
    * @throws {ConfigError} when a beta is not from 0 to below 1, another option negative, or there are no parameters, or one
-   *   of them twice
+   *   of them twice, or one that requires no gradient
+   * @throws {DeviceError} when its storages do not fit; every parameter is where it was then
    */
-  constructor(parameters: Iterable<readonly [name: string, parameter: Tensor]>, options: AdamWOptions = {}) {
+  constructor(parameters: Iterable<NamedParameter> | Iterable<ParameterGroup>, options: AdamWOptions = {}) {
     const { learningRate = 1e-3, betas = [0.9, 0.999], weightDecay = 0.01, epsilon = 1e-8 } = options;
     this.#options = { learningRate, betas, weightDecay, epsilon };
     checked("AdamW", { learningRate, weightDecay, epsilon });
     if (!betas.every((beta) => beta >= 0 && beta < 1)) {
       throw new ConfigError(`AdamW: betas are ${betas}; expected 0 to below 1`);
     }
-    const all = [...parameters], decays = ([, { shape }]: typeof all[number]) => shape.length >= 2;
+    const groups = groupsOf([...parameters]), all = groups.flatMap(({ ordered }) => ordered);
     if (all.length === 0) throw new ConfigError("AdamW: no parameters");
-    const twice = all.find(([, parameter], i) => all.findIndex(([, other]) => other === parameter) < i);
-    if (twice) throw new ConfigError(`AdamW: ${twice[0]} is there twice, under two names`);
-    const [kept] = all.find(([, { dtype }]) => dtype === "bf16") ?? [];
-    if (kept) {
-      throw new ConfigError(`AdamW: ${kept} is kept in bf16, for inference; a model is trained with f32 weights`);
-    }
+    refuseOthers(all);
 
-    const offsets: number[] = [], device = all[0][1].device;
-    const ordered = [...all.filter(decays), ...all.filter((one) => !decays(one))];
-    let length = 0;
-    this.#decayed = 0;
-    for (const one of ordered) {
-      offsets.push(length);
-      length += Math.ceil(one[1].size / ALIGNMENT) * ALIGNMENT;
-      if (decays(one)) this.#decayed = length;
-    }
+    const { device } = all[0][1], length = all.reduce((sum, [, { size }]) => sum + padded(size), 0);
+    using _ = device.scope(); // what it takes, before anything moves
     const arena = () => launch(fill, { y: Tensor.empty(device, [length]) }, { value: 0 }).y; // padding stays zero
-    const own = <T extends Tensor>(tensor: T): T => {
-      tensor.scope = undefined; // it lives as long as the optimizer
-      return tensor;
-    };
-    this.#arenas = { parameter: own(arena()), gradient: own(arena()), m: own(arena()), v: own(arena()) };
-    this.gradNorm = own(device.tensor([0], [1]));
-    this.#step = own(Tensor.empty(device, [4]));
-
-    using _ = device.scope();
-    const flat = (tensor: Tensor) => tensor.view([tensor.size]);
-    for (const [i, [name, parameter]] of ordered.entries()) {
-      const slice = ({ storage }: Tensor) => new Storage(storage.block, parameter.size, offsets[i]);
-      const part = (arena: Tensor) => own(new Tensor(slice(arena), parameter.shape));
-      const { gradient, m, v } = this.#arenas,
-        slot = { name, parameter, gradient: part(gradient), m: part(m), v: part(v) };
-      launch(accumulate, { x: flat(parameter), sum: new Tensor(slice(this.#arenas.parameter), [parameter.size]) });
-      parameter.rebind(slice(this.#arenas.parameter));
-      if (parameter.grad) launch(accumulate, { x: flat(parameter.grad), sum: flat(slot.gradient) });
-      parameter.grad?.dispose();
-      parameter.grad = slot.gradient;
-      this.#slots.push(slot);
+    const arenas = { parameter: arena(), gradient: arena(), m: arena(), v: arena() };
+    const part = ({ storage: { block } }: Tensor, shape: readonly number[], offset: number) =>
+      new Tensor(new Storage(block, sizeOf(shape), offset), shape);
+    this.#gradient = arenas.gradient;
+    this.gradNorm = device.tensor([0], [1]);
+    let offset = 0;
+    for (const { ordered, rates } of groups) {
+      const first = offset;
+      let decayed = 0;
+      for (const [name, parameter] of ordered) {
+        const own = (arena: Tensor) => part(arena, parameter.shape, offset);
+        this.#slots.push({ name, parameter, gradient: own(arenas.gradient), m: own(arenas.m), v: own(arenas.v) });
+        offset += padded(parameter.size);
+        if (decays(parameter)) decayed = offset - first;
+      }
+      if (offset === first) continue;
+      const own = (arena: Tensor) => part(arena, [offset - first], first), { parameter, gradient, m, v } = arenas;
+      const parts = { parameter: own(parameter), gradient: own(gradient), m: own(m), v: own(v) };
+      this.#groups.push({ rates, parts: { ...parts, step: Tensor.empty(device, [4]) }, decayed });
     }
+    const moved = this.#slots.map(({ gradient: { storage } }) =>
+      part(arenas.parameter, [storage.length], storage.offset)
+    );
+
+    const flat = (tensor: Tensor) => tensor.view([tensor.size]);
+    for (const [i, { parameter, gradient }] of this.#slots.entries()) {
+      launch(accumulate, { x: flat(parameter), sum: moved[i] });
+      parameter.rebind(moved[i].storage);
+      if (parameter.grad) launch(accumulate, { x: flat(parameter.grad), sum: flat(gradient) });
+      parameter.grad?.dispose();
+      parameter.grad = gradient;
+    }
+    for (const tensor of this.#tensors()) tensor.scope = undefined; // it lives as long as the optimizer
+  }
+
+  *#tensors(): Generator<Tensor> {
+    for (const { gradient, m, v } of this.#slots) yield* [gradient, m, v];
+    for (const { parts } of this.#groups) yield* Object.values(parts);
+    yield* [this.#gradient, this.gradNorm];
   }
 
   /**
@@ -146,29 +171,43 @@ export class AdamW {
   /** Counts a step and brings its numbers to the device: what comes before each replay of a captured {@linkcode update}. */
   prepare({ learningRate = this.#options.learningRate, gradClip = 0 }: StepOptions = {}): void {
     checked("step", { learningRate, gradClip });
-    const { betas, weightDecay } = this.#options, clip = gradClip || Infinity;
-    const values = adamwStep({ t: ++this.t, learningRate, weightDecay, betas, clip });
-    this.#step.device.write(this.#step.storage, values);
-  }
-  /** The launches of a step, with the numbers that {@linkcode prepare} has brought. */
-  update(): void {
-    const { betas: [beta1, beta2], epsilon } = this.#options, { gradient } = this.#arenas;
-    for (const { name, parameter, gradient } of this.#slots) {
-      if (parameter.grad !== gradient) {
-        throw new TypeError(`AdamW: ${name}.grad was replaced; clear it with zeroGrad()`);
-      }
+    const { betas } = this.#options, clip = gradClip || Infinity, t = ++this.t;
+    for (const { rates, parts: { step } } of this.#groups) {
+      const { weightDecay = this.#options.weightDecay } = rates;
+      const values = adamwStep({ t, learningRate: this.#rateOf(rates, learningRate), weightDecay, betas, clip });
+      step.device.write(step.storage, values);
     }
-    launch(gradientNorm, { gradient, norm: this.gradNorm });
-    launch(
-      adamw,
-      { ...this.#arenas, norm: this.gradNorm, step: this.#step },
-      { decayed: this.#decayed, gain1: 1 - beta1, beta2, gain2: 1 - beta2, epsilon },
-    );
+  }
+  /** A group's own rate is to this step's as it is to the optimizer's; beside a rate of 0 it stays as it is. */
+  #rateOf({ learningRate: own }: Rates, learningRate: number): number {
+    const base = this.#options.learningRate;
+    return own === undefined ? learningRate : base === 0 ? own : own * (learningRate / base);
+  }
+  /**
+   * The launches of a step, with the numbers that {@linkcode prepare} has brought.
+   *
+   * @throws {TypeError} when a gradient is not the one that the optimizer laid out, or a parameter has been frozen since
+   */
+  update(): void {
+    const { betas: [beta1, beta2], epsilon } = this.#options;
+    for (const { name, parameter, gradient } of this.#slots) {
+      if (!parameter.requiresGrad) throw new TypeError(`AdamW: ${name} was frozen; make a new optimizer without it`);
+      if (parameter.grad === gradient) continue;
+      throw new TypeError(`AdamW: ${name}.grad was replaced; clear it with zeroGrad()`);
+    }
+    launch(gradientNorm, { gradient: this.#gradient, norm: this.gradNorm });
+    for (const { parts, decayed } of this.#groups) {
+      launch(
+        adamw,
+        { ...parts, norm: this.gradNorm },
+        { decayed, gain1: 1 - beta1, beta2, gain2: 1 - beta2, epsilon },
+      );
+    }
   }
 
   /** Sets all gradients to zero: before the next backward, which adds. */
   zeroGrad(): void {
-    launch(fill, { y: this.#arenas.gradient }, { value: 0 });
+    launch(fill, { y: this.#gradient }, { value: 0 });
   }
 
   /** The moving averages under PyTorch's names, `NAME.exp_avg` and `NAME.exp_avg_sq`: with {@linkcode t}, what to save. */
@@ -179,13 +218,48 @@ export class AdamW {
     }
   }
 
-  /** Frees what it holds. The parameters keep their values, and lose their gradients. */
+  /** Frees what it holds. The parameters keep their values, and lose the gradients that it laid out. */
   dispose(): void {
-    for (const { parameter, gradient, m, v } of this.#slots.splice(0)) {
-      for (const tensor of [gradient, m, v]) tensor.dispose();
-      parameter.grad = undefined;
+    for (const { parameter, gradient } of this.#slots) {
+      if (parameter.grad === gradient) parameter.grad = undefined; // else a newer optimizer's, or the caller's
     }
-    for (const tensor of [...Object.values(this.#arenas), this.gradNorm, this.#step]) tensor.dispose();
+    for (const tensor of this.#tensors()) tensor.dispose();
+    this.#slots = [];
+  }
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
+}
+
+const decays = ({ shape }: Tensor): boolean => shape.length >= 2;
+const padded = (size: number): number => Math.ceil(size / ALIGNMENT) * ALIGNMENT;
+
+/** Groups, those that decay first in each. Parameters without a group are one. */
+function groupsOf(given: (NamedParameter | ParameterGroup)[]): { ordered: NamedParameter[]; rates: Rates }[] {
+  const isGroup = (one: NamedParameter | ParameterGroup): one is ParameterGroup => "parameters" in one;
+  const isAlone = (one: NamedParameter | ParameterGroup): one is NamedParameter => !isGroup(one);
+  const alone = given.filter(isAlone), groups = given.filter(isGroup);
+  if (alone.length > 0) groups.push({ parameters: alone });
+  return groups.map(({ parameters, ...rates }) => {
+    for (const [name, value] of Object.entries(rates)) checked("AdamW: a group", { [name]: value });
+    const all = [...parameters];
+    return { ordered: [...all.filter(([, one]) => decays(one)), ...all.filter(([, one]) => !decays(one))], rates };
+  });
+}
+
+function refuseOthers(all: readonly NamedParameter[]): void {
+  const seen = new Set<Tensor>();
+  for (const [name, parameter] of all) {
+    if (seen.has(parameter)) throw new ConfigError(`AdamW: ${name} is there twice, under two names or in two groups`);
+    seen.add(parameter);
+    if (parameter.dtype === "bf16") {
+      throw new ConfigError(
+        `AdamW: ${name} is stored in bf16, which cannot be trained; make the model with f32 weights`,
+      );
+    }
+    if (!parameter.requiresGrad) {
+      throw new ConfigError(`AdamW: ${name} requires no gradient; leave it out, or unfreeze it`);
+    }
   }
 }
 

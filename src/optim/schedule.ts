@@ -1,5 +1,8 @@
 /** Learning rate by iteration: linear warm-up, then half a cosine (Loshchilov and Hutter 2016, arXiv:1608.03983), then flat. */
 
+/** What nanoGPT's train.py gives AdamW by default: the trainer's defaults, and those of a ckpt.pt whose flags name none. */
+export const TRAIN_PY = { learningRate: 6e-4, weightDecay: 0.1, beta1: 0.9, beta2: 0.95 } as const;
+
 /** Names, meaning and defaults are nanoGPT's. */
 export interface ScheduleOptions {
   /** The highest rate; the rate throughout where `decayLr` is false. */

@@ -5,11 +5,11 @@
  * hub names the length of a file, and as its ETag the SHA-256 of a large one and git's SHA-1 of a small one
  * (https://huggingface.co/docs/hub/api); both are compared.
  */
-import { createHash } from "node:crypto";
 import { defaultCacheFolder } from "../data/load_text.ts";
 import { CheckpointError } from "../errors.ts";
 import { reason } from "../files/reason.ts";
 import { exists, syncDirectory, writeAll } from "../files/files.ts";
+import { builtin, system, type SystemFile } from "../files/system.ts";
 
 /** The names that `--init_from` takes, as nanoGPT's, and distilgpt2. */
 export const HUB_MODELS = ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2"] as const;
@@ -43,6 +43,11 @@ export interface HubOptions {
   readonly connectTimeout?: number;
 }
 
+/** What is used of `node:crypto`, which adds up a file piece by piece. */
+interface NodeCrypto {
+  createHash(algorithm: string): { update(bytes: Uint8Array | string): void; digest(encoding: "hex"): string };
+}
+
 export const isHubModel = (name: string): name is HubModel => (HUB_MODELS as readonly string[]).includes(name);
 
 /**
@@ -64,7 +69,7 @@ export async function downloadModel(name: HubModel, options: HubOptions = {}): P
   while (missing.length > 0) {
     const [file] = missing;
     try {
-      await Deno.mkdir(folder, { recursive: true });
+      await system.mkdir(folder, { recursive: true });
       await download(`${baseUrl}/${name}/resolve/main/${file}`, folder, file, options);
     } catch (error) {
       const instead = `Or put ${missing.join(", ")} from ${baseUrl}/${name} into ${folder}`;
@@ -85,15 +90,15 @@ function innermost(error: unknown): string {
 async function download(url: string, folder: string, name: string, options: HubOptions): Promise<void> {
   const { etag, total, source } = await describe(url, options);
   const path = `${folder}/${name}`, partial = `${path}.${etag.replace(/\W/g, "") || "unknown"}.part`;
-  using file = await Deno.open(partial, { read: true, write: true, create: true });
-  await file.lock(true); // another process may be at it, and have it by now
+  using file = await system.open(partial, { read: true, write: true, create: true });
+  await file.lock?.(true); // another process may be at it, and have it by now
   if (await exists(path)) return;
   for (let attempt = 1;; attempt++) {
-    const before = await file.seek(0, Deno.SeekMode.End);
+    const before = await file.seek(0, 2);
     try {
       await append(file, source, { name, total, ...options });
     } catch (error) {
-      const after = await file.seek(0, Deno.SeekMode.End);
+      const after = await file.seek(0, 2);
       if (attempt < ATTEMPTS && after > before && !(error instanceof CheckpointError)) continue;
       throw error;
     }
@@ -102,10 +107,10 @@ async function download(url: string, folder: string, name: string, options: HubO
   await file.sync();
   const sum = await checksum(file, etag);
   if (sum !== undefined && sum !== etag) {
-    await Deno.remove(partial);
+    await system.remove(partial);
     throw new CheckpointError(`what came is not the file that the hub describes: its checksum is ${sum}, not ${etag}`);
   }
-  await Deno.rename(partial, path);
+  await system.rename(partial, path);
   await syncDirectory(folder);
 }
 
@@ -131,11 +136,11 @@ async function describe(url: string, { connectTimeout = 10_000 }: HubOptions) {
 
 /** Brings what is behind the file's end into it. */
 async function append(
-  file: Deno.FsFile,
+  file: SystemFile,
   url: string,
   { name, total, onProgress = () => {}, connectTimeout = 10_000 }: HubOptions & { name: string; total?: number },
 ): Promise<void> {
-  let at = await file.seek(0, Deno.SeekMode.End);
+  let at = await file.seek(0, 2);
   if (total !== undefined && at > total) await file.truncate(at = 0);
   onProgress({ file: name, bytes: at, total });
   if (at === total) return;
@@ -152,7 +157,7 @@ async function append(
     }
     const begin = Number(/^bytes (\d+)-/.exec(response.headers.get("content-range") ?? "")?.[1] ?? 0);
     if (begin !== at) await file.truncate(at = 0); // a server that knows no ranges sends all of it
-    await file.seek(at, Deno.SeekMode.Start);
+    await file.seek(at, 0);
     for await (const piece of response.body) {
       clearTimeout(timer);
       timer = limit(STALLED, "nothing came any more");
@@ -169,12 +174,12 @@ async function append(
 }
 
 /** By the length of its ETag a file's SHA-256, or the SHA-1 that git names it by; undefined where it is something else. */
-async function checksum(file: Deno.FsFile, etag: string): Promise<string | undefined> {
+async function checksum(file: SystemFile, etag: string): Promise<string | undefined> {
   const algorithm = /^[0-9a-f]{64}$/.test(etag) ? "sha256" : /^[0-9a-f]{40}$/.test(etag) ? "sha1" : undefined;
   if (!algorithm) return undefined;
-  const hash = createHash(algorithm), block = new Uint8Array(2 ** 20);
-  if (algorithm === "sha1") hash.update(`blob ${await file.seek(0, Deno.SeekMode.End)}\0`);
-  await file.seek(0, Deno.SeekMode.Start);
+  const hash = builtin<NodeCrypto>("node:crypto").createHash(algorithm), block = new Uint8Array(2 ** 20);
+  if (algorithm === "sha1") hash.update(`blob ${await file.seek(0, 2)}\0`);
+  await file.seek(0, 0);
   for (let count; (count = await file.read(block)) !== null;) hash.update(block.subarray(0, count));
   return hash.digest("hex");
 }

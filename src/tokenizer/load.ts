@@ -2,6 +2,7 @@ import { exists, readJson, refuseStandIn } from "../files/files.ts";
 import { readMetaPkl } from "./meta_pkl.ts";
 import { CheckpointError, ConfigError } from "../errors.ts";
 import { reason } from "../files/reason.ts";
+import { BytePairTokenizer } from "./byte_pair.ts";
 import { CharacterTokenizer } from "./character.ts";
 import { encodingName, encodingNames, loadEncoding } from "./encodings.ts";
 import type { Tokenizer } from "./tokenizer.ts";
@@ -16,6 +17,7 @@ import {
   parseVocabulary,
 } from "./vocab_and_merges.ts";
 import { WordTokenizer } from "./words.ts";
+import { system } from "../files/system.ts";
 
 /**
  * A tokenizer by its name, or out of a folder.
@@ -38,11 +40,14 @@ export async function loadTokenizer(nameOrFolder: string): Promise<Tokenizer> {
     );
   }
   if (await has("tokenizer.json")) {
-    const tokenizer = parseTokenizerJson(await readJson(file("tokenizer.json")), file("tokenizer.json"));
-    await readConfig(nameOrFolder);
-    return tokenizer;
+    const json = await readJson(file("tokenizer.json")), { added_tokens: own = [] } = json;
+    // What tokenizer_config.json adds besides is the tokenizer's too.
+    const there = new Set(Array.isArray(own) ? own.map((token) => isObject(token) && token.content) : []);
+    const more = (await readConfig(nameOrFolder)).filter(({ content }) => !there.has(content)).map(plainToken);
+    const added_tokens = Array.isArray(own) ? [...own, ...more] : own;
+    return await withRoles(parseTokenizerJson({ ...json, added_tokens }, file("tokenizer.json")), nameOrFolder);
   }
-  if (await has("vocab.json")) return await loadVocabAndMerges(nameOrFolder);
+  if (await has("vocab.json")) return await withRoles(await loadVocabAndMerges(nameOrFolder), nameOrFolder);
   for (const name of ["vocabulary.json", "meta.json"]) {
     if (!await has(name)) continue;
     const json = await readJson(file(name));
@@ -62,12 +67,12 @@ export async function loadTokenizer(nameOrFolder: string): Promise<Tokenizer> {
  * @throws {DataError} when the package with an encoding's vocabulary cannot be had
  */
 export async function tokenizerFromJSON(json: unknown, path = "the vocabulary"): Promise<Tokenizer> {
-  const { type, encoding, vocab, merges, added_tokens } = isObject(json) ? json : {};
+  const { type, encoding, vocab, merges, added_tokens, special_tokens } = isObject(json) ? json : {};
   if (type === "words" || type === "ids") return WordTokenizer.fromJSON({ ...json as object });
   if (type !== "bpe") return CharacterTokenizer.fromJSON(json);
   if (encoding === undefined) {
     const tables = { vocab: parseVocabulary(vocab, path), merges: parsePairs(merges, path) };
-    return bytePairTokenizer({ ...tables, added: parseAdded(added_tokens, path) }, path);
+    return giveRoles(bytePairTokenizer({ ...tables, added: parseAdded(added_tokens, path) }, path), special_tokens);
   }
   const name = typeof encoding === "string" ? encodingName(encoding) : undefined;
   if (name) return await loadEncoding(name);
@@ -82,7 +87,7 @@ async function loadVocabAndMerges(folder: string): Promise<Tokenizer> {
   const merges = `${folder}/merges.txt`;
   let bytes: Uint8Array<ArrayBuffer>;
   try {
-    bytes = await Deno.readFile(merges);
+    bytes = await system.readFile(merges);
   } catch (error) {
     throw new CheckpointError(`Cannot read ${merges}: ${reason(error)}`);
   }
@@ -112,6 +117,34 @@ async function loadVocabAndMerges(folder: string): Promise<Tokenizer> {
 }
 
 const END = "<|endoftext|>";
+
+const plainToken = (token: AddedToken) => ({ ...token, lstrip: false, rstrip: false, single_word: false });
+
+/** Reads which tokens begin, end and pad a text, and which others are special: only transformers needs to know, after an export. */
+async function withRoles(tokenizer: Tokenizer, folder: string): Promise<Tokenizer> {
+  const roles: Record<string, unknown> = {};
+  for (const name of ["special_tokens_map.json", "tokenizer_config.json"]) {
+    const path = `${folder}/${name}`;
+    if (await exists(path)) Object.assign(roles, await readJson(path));
+  }
+  return giveRoles(tokenizer, roles);
+}
+
+/** Of a role's tokens those that the tokenizer has go into its `toJSON`. */
+function giveRoles<T extends Tokenizer>(tokenizer: T, roles: unknown): T {
+  if (!(tokenizer instanceof BytePairTokenizer) || !isObject(roles)) return tokenizer;
+  const { specialTokens, addedTokens, tables } = tokenizer, special_tokens: Record<string, string | string[]> = {};
+  for (const [role, given] of Object.entries(roles)) {
+    if (!/^([a-z]+_token|(additional|extra)_special_tokens)$/.test(role)) continue;
+    const texts = [given].flat().map((token) => isObject(token) ? token.content : token);
+    const known = texts.filter((text): text is string =>
+      specialTokens.has(text as string) || addedTokens.has(text as string)
+    );
+    if (known.length > 0) special_tokens[role] = Array.isArray(given) ? known : known[0];
+  }
+  if (Object.keys(special_tokens).length > 0) tables.json.special_tokens = special_tokens;
+  return tokenizer;
+}
 
 /**
  * What `tokenizer_config.json` says of added tokens.

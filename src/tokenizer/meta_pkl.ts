@@ -9,6 +9,7 @@ import { refuseStandIn, replaceFile } from "../files/files.ts";
 import { readPickle } from "../files/pickle.ts";
 import { writePickle } from "../files/pickle_writer.ts";
 import { areWords, isVocabSize, WordTokenizer } from "./words.ts";
+import { system } from "../files/system.ts";
 
 /** Bytes: a vocabulary of every character there is takes less. */
 const MAX_SIZE = 2 ** 25;
@@ -25,9 +26,9 @@ const MAX_SIZE = 2 ** 25;
 export async function readMetaPkl(path: string): Promise<CharacterTokenizer | WordTokenizer> {
   let bytes;
   try {
-    const { size } = await Deno.stat(path);
+    const { size } = await system.stat(path);
     if (size > MAX_SIZE) throw new CheckpointError(`${size} bytes are no meta.pkl`);
-    bytes = await Deno.readFile(path);
+    bytes = await system.readFile(path);
   } catch (error) {
     throw new CheckpointError(`Cannot read ${path}: ${reason(error)}`);
   }

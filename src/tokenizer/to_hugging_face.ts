@@ -6,7 +6,9 @@ import { CharacterTokenizer } from "./character.ts";
 import { mergePairs } from "./merge.ts";
 import { R50K } from "./patterns.ts";
 import type { Tokenizer } from "./tokenizer.ts";
-import type { AddedToken } from "./vocab_and_merges.ts";
+import { type AddedToken, isObject } from "./vocab_and_merges.ts";
+
+const END = "<|endoftext|>";
 
 /** The contents of a tokenizer's files, by their names. */
 export interface HuggingFaceTokenizer {
@@ -29,10 +31,10 @@ export interface HuggingFaceTokenizer {
  * ```
  */
 export function toHuggingFaceTokenizer(tokenizer: Tokenizer): HuggingFaceTokenizer {
-  if (tokenizer instanceof CharacterTokenizer) return files(characterParts(tokenizer), []);
+  if (tokenizer instanceof CharacterTokenizer) return files(characterParts(tokenizer), { added: [] });
   if (tokenizer instanceof BytePairTokenizer && tokenizer.tables.pattern === R50K) {
     const added = [...list(tokenizer.specialTokens, true), ...list(tokenizer.addedTokens, false)];
-    return files(bytePairParts(tokenizer), added.sort((a, b) => a.id - b.id));
+    return files(bytePairParts(tokenizer), { added: added.sort((a, b) => a.id - b.id), roles: rolesOf(tokenizer) });
   }
   throw new ConfigError(
     "Only tokenizers of characters, and byte pairs with GPT-2's pattern, can be saved for transformers",
@@ -43,14 +45,35 @@ function list(tokens: ReadonlyMap<string, number>, special: boolean): AddedToken
   return Array.from(tokens, ([content, id]) => ({ id, content, special }));
 }
 
-function files(parts: Record<string, unknown>, added: AddedToken[]): HuggingFaceTokenizer {
+/** The tokenizer's own roles; without any, `<|endoftext|>` begins and ends a text, as GPT-2's does. */
+function rolesOf({ tables, specialTokens }: BytePairTokenizer): Record<string, unknown> {
+  const { special_tokens } = tables.json;
+  if (isObject(special_tokens)) return special_tokens;
+  return specialTokens.has(END) ? { bos_token: END, eos_token: END, unk_token: END } : {};
+}
+
+/** Ids of the tokens that begin, end and pad a text: null where the tokenizer has none, and none for padding then. */
+export function specialIds(tokenizer?: Tokenizer): Record<string, number | null> {
+  const own = tokenizer instanceof BytePairTokenizer ? tokenizer : undefined, roles = own ? rolesOf(own) : {};
+  const id = (role: unknown) => own?.specialTokens.get(role as string) ?? own?.addedTokens.get(role as string) ?? null;
+  const pad = id(roles.pad_token);
+  return {
+    bos_token_id: id(roles.bos_token ?? END),
+    eos_token_id: id(roles.eos_token ?? END),
+    ...(pad !== null && { pad_token_id: pad }),
+  };
+}
+
+function files(
+  parts: Record<string, unknown>,
+  { added, roles }: { added: AddedToken[]; roles?: Record<string, unknown> },
+): HuggingFaceTokenizer {
   const flags = { single_word: false, lstrip: false, rstrip: false, normalized: false };
   const added_tokens = added.map(({ id, content, special }) => ({ id, content, ...flags, special }));
-  const end = added.find(({ content }) => content === "<|endoftext|>")?.content;
   const config = { tokenizer_class: "PreTrainedTokenizerFast", clean_up_tokenization_spaces: false };
   return {
     "tokenizer.json": { version: "1.0", truncation: null, padding: null, added_tokens, normalizer: null, ...parts },
-    "tokenizer_config.json": { ...config, ...(end && { bos_token: end, eos_token: end, unk_token: end }) },
+    "tokenizer_config.json": { ...config, ...roles },
   };
 }
 

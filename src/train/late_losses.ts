@@ -9,6 +9,7 @@ interface Waiting {
   readonly lr: number;
   /** Whether it is to be reported, and not only looked at. */
   readonly logged: boolean;
+  readonly tokens: number;
   readonly loss: Tensor;
   /** (1) */
   readonly gradNorm: Tensor;
@@ -21,8 +22,9 @@ export interface Update {
   readonly logged: boolean;
   readonly loss: number;
   readonly gradNorm: number;
-  /** Mean of the updates that were read together. */
+  /** Means of the updates that were read together. */
   readonly ms: number;
+  readonly tokens: number;
 }
 
 /** Milliseconds from one wait for the device to the next: short enough for Ctrl-C and for the eye. */
@@ -36,6 +38,7 @@ export class LateLosses implements Disposable {
   #waiting: Waiting[] = [];
   #last: Waiting | undefined;
   #updates = 0;
+  #tokens = 0;
   #since = 0;
   readonly #pace = new Pace(PACE);
 
@@ -48,6 +51,7 @@ export class LateLosses implements Disposable {
   /** After it: notes what it has made, which the next one overwrites. */
   add(update: Waiting): void {
     this.#updates++;
+    this.#tokens += update.tokens;
     this.#last = update;
     if (!update.logged) return;
     using scope = update.loss.device.scope();
@@ -64,7 +68,7 @@ export class LateLosses implements Disposable {
     const due = this.due, all = this.#last.logged ? this.#waiting : [...this.#waiting, this.#last];
     try {
       const values = await Promise.all(all.flatMap(({ loss, gradNorm }) => [loss.item(), gradNorm.item()]));
-      const ms = (performance.now() - this.#since) / this.#updates;
+      const ms = (performance.now() - this.#since) / this.#updates, tokens = this.#tokens / this.#updates;
       if (due) this.#pace.waited();
       return all.map(({ iter, lr, logged }, i) => ({
         iter,
@@ -73,6 +77,7 @@ export class LateLosses implements Disposable {
         loss: values[2 * i],
         gradNorm: values[2 * i + 1],
         ms,
+        tokens,
       }));
     } finally {
       this[Symbol.dispose]();
@@ -85,6 +90,6 @@ export class LateLosses implements Disposable {
     }
     this.#waiting = [];
     this.#last = undefined;
-    this.#updates = 0;
+    this.#updates = this.#tokens = 0;
   }
 }

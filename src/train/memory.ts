@@ -1,46 +1,88 @@
-/** Refuses a model that cannot be trained in a device's memory, before any of it is made. */
-import type { Capacity, Device } from "../engine/device.ts";
+/** What training will take, found by doing it on a device that only counts: no list of tensors to keep in step with the code. */
+import { type Needs, shortage } from "../engine/capacity.ts";
+import type { Device } from "../engine/device.ts";
+import { DryDevice } from "../device/dry.ts";
 import { DeviceError } from "../errors.ts";
-import type { GPTConfig } from "../gpt.ts";
-import type { TrainerOptions } from "./options.ts";
-import { type Needs, rehearse } from "./rehearsal.ts";
+import { completeConfig, GPT, type GPTConfig } from "../gpt.ts";
+import { Generator } from "../random/mod.ts";
+import { type TrainerOptions, trainerOptions } from "./options.ts";
+import type { Task } from "./task.ts";
+import { Trainer } from "./trainer.ts";
 
-const GIB = 2 ** 30;
+/** What is to be trained, and where. */
+export interface TrainingOptions extends Partial<TrainerOptions> {
+  /** What it is meant for; nothing happens on it. */
+  readonly device: Device;
+  /** The model, where it is on the device already: its bytes are in use, and not counted twice. */
+  readonly model?: GPT;
+  /** Makes the task, with its parameters on the model's device and two updates of its largest batches. Default: language modelling. */
+  readonly task?: (model: GPT) => Task;
+}
 
-/** @throws {DeviceError} when the training does not fit */
-export async function checkMemory(
-  config: GPTConfig,
-  options: Partial<TrainerOptions> & { readonly batchSize: number },
-  device: Device,
-): Promise<void> {
-  const { all, one } = device.capacity;
+export interface TrainingNeeds extends Needs {
+  /** Multiplications and additions of an update. */
+  readonly flops: number;
+}
+
+/**
+ * Makes a model and trains it, on a device that neither stores nor computes: two updates, with an evaluation before each, for
+ * the second finds other memory free than the first. Takes some milliseconds, whatever the sizes. Not counted: the losses of an
+ * evaluation's further batches, 64 bytes each, kernels, and what the host holds.
+ *
+ * @throws {ConfigError} when there is no such model, or an option is out of its range
+ */
+export async function trainingNeeds(
+  config: Partial<GPTConfig>,
+  { device, model: _, task, ...options }: TrainingOptions,
+): Promise<TrainingNeeds> {
+  const dry = new DryDevice(device), generator = new Generator(0);
+  const model = new GPT(config, { device: dry, generator });
+  const text = new Int32Array(model.config.blockSize + 1), short = { maxIters: 1, evalInterval: 1, evalIters: 1 };
+  const all = { ...options, ...short, logInterval: 1, evalOnly: false, generator };
+  const trainer = new Trainer(model, task?.(model) ?? { train: text, val: text }, all);
+  let before = 0, flops = 0;
+  for await (const { kind } of trainer.run()) {
+    if (kind === "evaluation") before = dry.flops;
+    else if (kind === "step") flops = dry.flops - before;
+  }
+  return { bytes: dry.memory().reserved, largest: dry.largest, flops };
+}
+
+/**
+ * Refuses a model that cannot be trained in a device's memory, before any of it is made.
+ *
+ * @throws {DeviceError} when it does not fit into what the device has left; the message has both figures
+ * @example
+ * ```ts
+ * import { assertRejects } from "@std/assert";
+ * import { checkTraining, createDevice } from "@nanogpt/ts";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * const gpt2 = { vocabSize: 50257, blockSize: 1024, nLayer: 12, nHead: 12, nEmbd: 768 };
+ * await assertRejects(() => checkTraining(gpt2, { device, batchSize: 8 })); // 10 GiB
+ * await checkTraining({ ...gpt2, blockSize: 16 }, { device, batchSize: 1 }); // 2.9 GiB
+ * device.close();
+ * ```
+ */
+export async function checkTraining(config: Partial<GPTConfig>, options: TrainingOptions): Promise<void> {
+  const { device, model, task: _, ...numbers } = options, { all, one } = device.capacity;
   if (all === Infinity && one === Infinity) return;
-  checkNeeds(floor(config, options.batchSize), device, "more than ");
-  checkNeeds(await rehearse(config, options, device), device);
+  const blocks = new Set(model?.parameters().map(({ storage }) => storage.block));
+  const reused = blocks.values().reduce((sum, { capacity, dtype }) => sum + capacity * device.bytesOf(dtype), 0);
+  const { batchSize } = trainerOptions(numbers);
+  const why = shortage(floor(completeConfig(config), batchSize), device, { least: true, reused }) ??
+    shortage(await trainingNeeds(config, options), device, { reused });
+  if (why) throw new DeviceError(`Training this model ${why}\nLower n_layer, n_embd, block_size or batch_size`);
 }
 
 /**
  * What no training does without: the blocks' matrices, 4C² + 2CI each, with gradient and AdamW's two averages, and for B sequences
  * of T tokens the logits and the MLP's hidden layer. So what is far too large is refused before anything is made for a rehearsal.
  */
-function floor({ vocabSize: V, blockSize: T, nLayer: L, nEmbd: C, nInner: I = 4 * C }: GPTConfig, B: number): Needs {
+function floor(
+  { vocabSize: V, blockSize: T, nLayer: L, nEmbd: C, nInner: I }: Required<GPTConfig>,
+  B: number,
+): Needs {
   const matrices = L * (4 * C * C + 2 * C * I), [logits, hidden] = [B * T * V, B * T * I];
-  return { bytes: 4 * (4 * matrices + logits + hidden), largest: 4 * Math.max(matrices, logits, hidden), flops: 0 };
-}
-
-/** @throws {DeviceError} when a device has less than `needs` */
-export function checkNeeds(
-  { bytes, largest }: Needs,
-  { name, capacity }: { readonly name: string; readonly capacity: Capacity },
-  atLeast = "",
-): void {
-  const gib = (bytes: number) => `${Number((bytes / GIB).toPrecision(3))} GiB`;
-  const refuse = (why: string) => new DeviceError(`${why}\nLower n_layer, n_embd, block_size or batch_size`);
-  if (bytes > capacity.all) {
-    throw refuse(`Training this model takes ${atLeast}${gib(bytes)}, and the ${name} device has ${gib(capacity.all)}`);
-  }
-  if (largest > capacity.one) {
-    const takes = `takes a buffer of ${atLeast}${gib(largest)}`;
-    throw refuse(`Training this model ${takes}, and ${capacity.limit} is ${gib(capacity.one)}`);
-  }
+  return { bytes: 4 * (4 * matrices + logits + hidden), largest: 4 * Math.max(matrices, logits, hidden) };
 }

@@ -1,92 +1,147 @@
-import { type Batch, batchAt, getBatch } from "../data/batch.ts";
-import type { Tokens } from "../data/tokens.ts";
 import type { Program } from "../engine/device.ts";
+import { Tensor } from "../engine/tensor.ts";
 import { DataError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
-import type { Generator } from "../random/mod.ts";
-import { Tensor } from "../engine/tensor.ts";
+import { Breather } from "../loop/breather.ts";
+import { Captured } from "../nn/captured.ts";
+import { Module } from "../nn/module.ts";
+import type { BatchArray, DrawOptions, MicroBatch, Task } from "./task.ts";
 
-export interface MicroStepOptions {
-  readonly batchSize: number;
-  readonly gradientAccumulationSteps: number;
-  /** Draws the batches. */
-  readonly generator: Generator;
+/** A model and what its task adds, as one module: what is trained, switched to evaluation and watched by programs. */
+export class Trained extends Module {
+  readonly added: Module | undefined;
+
+  constructor(readonly model: GPT, { module }: Task) {
+    super();
+    this.added = module;
+  }
 }
 
+/** A program for batches of the same names and shapes, and the tensors that it reads. */
+interface Pass {
+  readonly tensors: Readonly<Record<string, Tensor>>;
+  readonly captured: Captured<Tensor>;
+}
+
+/** What the passes of an update have made. */
+export interface MicroStepsResult {
+  /** Of the last micro-batch, (): a tensor that a later update overwrites. */
+  readonly loss: Tensor;
+  readonly tokens: number;
+}
+
+export const typeOf = ({ values }: BatchArray): "i32" | "f32" => values instanceof Int32Array ? "i32" : "f32";
+
 /**
- * Forward and backward passes over random batches of `data`, each drawn right after the forward pass before it. The first is
- * captured, the others replay it.
+ * Forward and backward passes over a task's micro-batches, each drawn right after the pass before it is launched. The first of
+ * each set of shapes is captured, the others replay it.
  */
 export class MicroSteps implements Disposable {
-  readonly #tokens: Tensor;
-  readonly #targets: Tensor;
-  /** The gradient of the mean of the micro-batches' losses: where backward begins. */
-  readonly #share: Tensor;
-  #batch: Batch | undefined;
-  #program: Program<Tensor> | undefined;
+  readonly #passes = new Map<string, Pass>();
+  readonly #breather = new Breather();
+  /** The gradient of the update's loss by that of a micro-batch: where backward begins. */
+  #share: Tensor | undefined;
+  #weight = NaN;
+  #batches: Iterator<MicroBatch> | AsyncIterator<MicroBatch> | undefined;
+  /** Drawn, and not run yet. */
+  #next: MicroBatch | undefined;
 
-  constructor(readonly model: GPT, readonly data: Tokens, readonly options: MicroStepOptions) {
-    const { device, config: { blockSize } } = model, { batchSize, gradientAccumulationSteps } = options;
-    this.#tokens = Tensor.empty(device, [batchSize, blockSize], "i32");
-    this.#targets = Tensor.empty(device, [batchSize, blockSize], "i32");
-    this.#share = device.tensor([1 / gradientAccumulationSteps], []);
-  }
+  constructor(readonly trained: Trained, readonly task: Task, readonly options: DrawOptions) {}
 
   /** Runs `body` with the memory of the steps, if there was one; what it makes has to be freed before the next. */
   lend<T>(body: () => T): T {
-    return this.#program ? this.#program.lend(body) : body();
+    const [pass] = this.#passes.values(), program: Program | undefined = pass?.captured.program;
+    return program ? program.lend(body) : body();
   }
-  /** Draws the first batch, if that is not done. @returns where in the data the blocks of the next batch begin */
-  prepare(): number[] {
-    this.#batch ??= this.#draw();
-    return this.#batch.offsets;
+  /** Draws the first micro-batch of the next update, if that is not done. */
+  async prepare(): Promise<void> {
+    if (!this.#next) await this.#draw();
   }
-  /** Takes the batch at `offsets` next; one of another size, or outside a text that is shorter now, is drawn anew. */
-  resume(offsets: number[]): void {
-    const { blockSize } = this.model.config;
-    const fits = offsets.length === this.options.batchSize &&
-      offsets.every((offset) => offset + blockSize < this.data.length);
-    this.#batch = fits ? batchAt(this.data, offsets, { blockSize }) : undefined;
+  /** Forgets what was drawn: the task has been set back. */
+  reset(): void {
+    this.#batches = this.#next = undefined;
   }
 
   /**
-   * Adds to the parameters' gradients.
+   * Adds the gradients of an update to the parameters' own.
    *
-   * @returns the loss, (): the same tensor each time
-   * @throws {DataError} when a token is not of the model's vocabulary
+   * @throws {DataError} when the task gives no batch, or an integer is outside its range
    */
-  run(): Tensor {
-    this.prepare();
-    const { device, noise, config: { vocabSize, dropout } } = this.model, { x, y } = this.#batch!;
-    for (const [tensor, values] of [[this.#tokens, x], [this.#targets, y]] as const) {
-      device.write(tensor.storage, values);
-      const { least, greatest } = tensor.storage.block.bounds!;
-      if (least >= 0 && greatest < vocabSize) continue;
-      const wrong = least < 0 ? least : greatest;
-      throw new DataError(`the data has token ${wrong}, and the vocabulary ends at ${vocabSize - 1}`);
+  async run(): Promise<MicroStepsResult> {
+    let loss: Tensor | undefined, tokens = 0;
+    await this.prepare();
+    for (let batch = this.#next; batch; batch = this.#next) {
+      loss = this.#run(batch);
+      tokens += Object.values(batch.arrays)[0].values.length;
+      await this.#draw();
+      await this.#breather.breathe();
     }
-    if (this.#program) {
-      if (dropout > 0) noise.begin();
-      this.#program.replay();
-    } else this.#program = device.capture(() => this.#forwardBackward());
-    this.#batch = this.#draw();
-    return this.#program.result;
+    if (!loss) throw new DataError("the task has given no batch for an update");
+    if (this.task.ahead) await this.prepare();
+    return { loss, tokens };
   }
 
-  #forwardBackward(): Tensor {
-    using scope = this.model.device.scope();
-    const { loss } = this.model.forward(this.#tokens, this.#targets);
-    loss!.backward(this.#share);
-    return scope.keep(loss!);
+  /** Takes the next micro-batch of the update; none where that is over, and the next call begins another. */
+  async #draw(): Promise<void> {
+    if (!this.#batches) {
+      const drawn = this.task.draw(this.options);
+      this.#batches = Symbol.asyncIterator in drawn ? drawn[Symbol.asyncIterator]() : drawn[Symbol.iterator]();
+    }
+    const { value, done } = await this.#batches.next();
+    this.#next = done ? undefined : value;
+    if (done) this.#batches = undefined;
   }
 
-  #draw(): Batch {
-    const { batchSize, generator } = this.options, { blockSize } = this.model.config;
-    return getBatch(this.data, { blockSize, batchSize, generator });
+  #run({ arrays, weight = 1 / this.options.count }: MicroBatch): Tensor {
+    const { model } = this.trained, { device, noise, config: { dropout } } = model;
+    const { tensors, captured } = this.#passFor(arrays), share = this.#share ??= Tensor.empty(device, []);
+    if (weight !== this.#weight) device.write(share.storage, [this.#weight = weight]);
+    for (const [name, { values, range = [-Infinity, Infinity] }] of Object.entries(arrays)) {
+      const { storage } = tensors[name];
+      device.write(storage, values);
+      const { least, greatest } = storage.block.bounds ?? { least: 0, greatest: 0 };
+      if (!storage.block.bounds || least >= range[0] && greatest <= range[1]) continue;
+      const wrong = least < range[0] ? least : greatest;
+      throw new DataError(`the data has ${wrong} among its ${name}, which are from ${range[0]} to ${range[1]}`);
+    }
+    if (dropout > 0) noise.begin();
+    const { program } = captured;
+    program?.replay();
+    return program?.result ?? captured.capture(device, () => noise.hold(() => this.#forwardBackward(tensors, share)));
+  }
+
+  #forwardBackward(tensors: Pass["tensors"], share: Tensor): Tensor {
+    const { model } = this.trained;
+    using scope = model.device.scope();
+    const loss = this.task.loss(model, tensors);
+    loss.backward(share);
+    return scope.keep(loss);
+  }
+
+  #passFor(arrays: MicroBatch["arrays"]): Pass {
+    const key = Object.entries(arrays).map(([name, array]) => `${name} ${typeOf(array)} ${array.shape}`).join("; ");
+    const there = this.#passes.get(key);
+    if (there) return there;
+    const { device } = this.trained.model;
+    using scope = device.scope();
+    const tensors: Record<string, Tensor> = {};
+    for (const [name, array] of Object.entries(arrays)) {
+      tensors[name] = Tensor.empty(device, array.shape, typeOf(array));
+    }
+    scope.keepAll();
+    const pass = { tensors, captured: new Captured<Tensor>(this.trained) };
+    this.#passes.set(key, pass);
+    return pass;
   }
 
   [Symbol.dispose](): void {
-    for (const tensor of [this.#tokens, this.#targets, this.#share, this.#program?.result]) tensor?.dispose();
-    this.#program?.dispose();
+    for (const { tensors, captured } of this.#passes.values()) {
+      for (const tensor of Object.values(tensors)) tensor.dispose();
+      captured[Symbol.dispose]();
+    }
+    this.#passes.clear();
+    this.#share?.dispose();
+    this.#share = undefined;
+    this.#weight = NaN;
   }
 }

@@ -1,6 +1,6 @@
 /** What a trainer can be told: nanoGPT's fields, with train.py's defaults. */
-import { ConfigError } from "../errors.ts";
-import type { ScheduleOptions } from "../optim/schedule.ts";
+import { ConfigError, nearest } from "../errors.ts";
+import { type ScheduleOptions, TRAIN_PY } from "../optim/schedule.ts";
 
 export interface TrainerOptions extends ScheduleOptions {
   /** Sequences in a micro-batch: 12. */
@@ -29,7 +29,8 @@ export interface TrainerOptions extends ScheduleOptions {
   readonly gradClip: number;
 }
 
-export const TRAINER_DEFAULTS: TrainerOptions = {
+const DEFAULTS: TrainerOptions = {
+  ...TRAIN_PY,
   batchSize: 12,
   gradientAccumulationSteps: 5 * 8, // for eight GPUs, as train.py says
   maxIters: 600000,
@@ -38,14 +39,10 @@ export const TRAINER_DEFAULTS: TrainerOptions = {
   logInterval: 1,
   evalOnly: false,
   alwaysSaveCheckpoint: true,
-  learningRate: 6e-4,
   decayLr: true,
   warmupIters: 2000,
   lrDecayIters: 600000,
   minLr: 6e-5,
-  weightDecay: 0.1,
-  beta1: 0.9,
-  beta2: 0.95,
   gradClip: 1,
 };
 
@@ -54,9 +51,16 @@ const WHOLE = ["maxIters", "warmupIters", "lrDecayIters"] as const;
 const RATES = ["learningRate", "minLr", "weightDecay", "gradClip"] as const;
 const SHARES = ["beta1", "beta2"] as const;
 
-/** Fills in the defaults. @throws {ConfigError} when a value is out of its range */
+/** Fills in the defaults. @throws {ConfigError} when a value is out of its range, or there is no option of a name */
 export function trainerOptions(given: Partial<TrainerOptions>): TrainerOptions {
-  const options = { ...TRAINER_DEFAULTS };
+  const options = { ...DEFAULTS }, names = Object.keys(DEFAULTS);
+  for (const name of Object.keys(given)) {
+    if (names.includes(name)) continue;
+    const meant = nearest(name.replaceAll("_", ""), names);
+    throw new ConfigError(
+      `${name} is not an option of Trainer${meant ? `; did you mean ${meant}?` : `: ${names.join(", ")}`}`,
+    );
+  }
   for (const name of Object.keys(options) as (keyof TrainerOptions)[]) {
     if (given[name] !== undefined) Object.assign(options, { [name]: given[name] });
   }

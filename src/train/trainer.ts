@@ -1,29 +1,33 @@
 /**
  * The training loop of nanoGPT's train.py, as a library: it prints nothing and yields what happens.
  *
- * An iteration evaluates where it is time to, then updates. The next batch is drawn right after the forward pass of each
+ * An iteration evaluates where it is time to, then updates. What it trains for is a task (task.ts): given a text's tokens,
+ * language modelling. The next batch is drawn right after the forward pass of each
  * micro-step, from the generator that drew the weights, so a seed gives nanoGPT's batches. Different from train.py, on
  * purpose: the best checkpoint is never overwritten by a worse one, `evalOnly` stops a resumed run too, a resumed run goes
  * on bit for bit (train.py draws other batches), and a run that ends between two evaluations saves what it has reached.
  */
-import { Breather } from "../loop/breather.ts";
 import type { Checkpoint } from "../checkpoint/checkpoint_folder.ts";
 import type { RunFolder } from "../checkpoint/run_folder.ts";
 import { copies, loadTensors, type NamedTensors, sources } from "../checkpoint/tensors.ts";
 import type { TokenSplits } from "../data/split.ts";
-import type { Program } from "../engine/device.ts";
 import { CheckpointError, ConfigError, DeviceError, TrainingError } from "../errors.ts";
 import { completeConfig, type GPT, type GPTConfig } from "../gpt.ts";
-import type { AdamW } from "../optim/adamw.ts";
+import { Captured } from "../nn/captured.ts";
+import { AdamW, type NamedParameter } from "../optim/adamw.ts";
 import { learningRate } from "../optim/schedule.ts";
 import { Generator } from "../random/mod.ts";
-import type { Tensor } from "../engine/tensor.ts";
 import { estimateLoss } from "./estimate_loss.ts";
 import type { TrainEvent } from "./events.ts";
 import { LateLosses } from "./late_losses.ts";
-import { MicroSteps } from "./micro_steps.ts";
+import { LanguageModelling } from "./language_modelling.ts";
+import { MicroSteps, Trained } from "./micro_steps.ts";
 import { type TrainerOptions, trainerOptions } from "./options.ts";
+import type { Task } from "./task.ts";
 import { parseState, type TrainerState } from "../checkpoint/trainer_state.ts";
+
+/** What a checkpoint is of that names no task. */
+const DEFAULT_TASK = { name: "language modelling" };
 
 /** What a trainer works with, besides the numbers. */
 export interface TrainerContext {
@@ -56,14 +60,15 @@ export interface TrainerContext {
  */
 export class Trainer implements Disposable {
   readonly options: TrainerOptions;
+  readonly task: Task;
   readonly optimizer: AdamW;
+  readonly #trained: Trained;
   readonly #generator: Generator;
   readonly #folder: RunFolder | undefined;
   readonly #peakFlops: number | undefined;
   readonly #microSteps: MicroSteps;
-  readonly #breather = new Breather();
   /** Clipping, AdamW, and gradients set to zero: captured in the first update. */
-  #update: Program | undefined;
+  readonly #update: Captured<undefined>;
   /** Of updates that were made and not looked at yet. */
   readonly #losses = new LateLosses();
   #iter = 0;
@@ -78,20 +83,34 @@ export class Trainer implements Disposable {
   /** Updates whose loss has been read or was saved. */
   #checked = 0;
 
-  /** @throws {ConfigError} when an option is out of its range */
+  /**
+   * @param data a text's tokens, to train on as nanoGPT does, or another task
+   * @throws {ConfigError} when an option is out of its range, or no parameter is trainable
+   * @throws {DeviceError} when the optimizer does not fit; nothing is left behind
+   */
   constructor(
     readonly model: GPT,
-    readonly data: TokenSplits,
+    data: TokenSplits | Task,
     { generator, folder, peakFlops, keepInterval = 30, ...options }: Partial<TrainerOptions> & TrainerContext,
   ) {
     this.options = trainerOptions(options);
+    this.task = "loss" in data ? data : new LanguageModelling(model, data, this.options);
     this.#generator = generator ?? new Generator(1337);
     this.#folder = folder;
     this.#peakFlops = peakFlops;
     this.#keepInterval = keepInterval;
-    const { weightDecay, learningRate, beta1, beta2 } = this.options;
-    this.optimizer = model.configureOptimizers({ weightDecay, learningRate, betas: [beta1, beta2] });
-    this.#microSteps = new MicroSteps(model, data.train, { ...this.options, generator: this.#generator });
+    this.#trained = new Trained(model, this.task);
+    this.#update = new Captured(this.#trained);
+    const { weightDecay, learningRate, beta1, beta2, gradientAccumulationSteps: count } = this.options;
+    const rates = { weightDecay, learningRate, betas: [beta1, beta2] } as const;
+    this.optimizer = this.task.configureOptimizers?.(model, rates) ??
+      new AdamW([...model.namedParameters({ trainable: true }), ...this.#added({ trainable: true })], rates);
+    this.#microSteps = new MicroSteps(this.#trained, this.task, { count, generator: this.#generator });
+  }
+
+  /** The task's parameters, under names that no model has. */
+  #added(options?: { readonly trainable?: boolean }): NamedParameter[] {
+    return [...this.task.module?.namedParameters(options) ?? []].map(([name, one]) => [`task.${name}`, one]);
   }
 
   /** The iteration that comes next: how many updates were made. */
@@ -99,24 +118,24 @@ export class Trainer implements Disposable {
     return this.#iter;
   }
 
-  /** Everything besides tensors that it takes to go on bit for bit. */
+  /** Everything besides tensors that it takes to go on bit for bit. Draws nothing. */
   state(): TrainerState {
-    const offsets = this.#microSteps.prepare(); // before the generator's state is taken
     return {
       iter: this.#iter,
       evaluated: this.#evaluated,
       bestValLoss: this.#bestValLoss,
       generator: this.#generator.getState(),
-      offsets,
+      ...this.task.state(),
       dropoutPasses: this.model.noise.passes,
       optimizerSteps: this.optimizer.t,
+      ...(this.task.config && { task: this.task.config }),
     };
   }
 
   /**
    * Goes on from the folder's last checkpoint: weights, optimizer, generator and the batch drawn ahead.
    *
-   * @throws {CheckpointError} when there is none, it is damaged, or of another model
+   * @throws {CheckpointError} when there is none, it is damaged, or of another model or task
    */
   async resume(): Promise<void> {
     const folder = this.#folder, { config, noise } = this.model;
@@ -129,12 +148,15 @@ export class Trainer implements Disposable {
     }
     const checkpoint = await folder.checkpoint("last"), path = `${folder.path}/${checkpoint.name}/state.json`;
     const state = parseState(path, checkpoint.state);
+    checkTask(path, state.task ?? DEFAULT_TASK, this.task.config ?? DEFAULT_TASK);
+    this.task.restore(checkpoint.state, path);
     await loadTensors(checkpoint.model, this.model.namedParameters());
+    if (this.task.module) await loadTensors(checkpoint.task, this.#added());
     await loadTensors(checkpoint.optimizer, this.optimizer.namedState());
     if (state.generator) this.#generator.setState(state.generator);
     noise.passes = state.dropoutPasses;
     this.optimizer.t = state.optimizerSteps;
-    this.#microSteps.resume(state.offsets);
+    this.#microSteps.reset();
     this.#iter = this.#saved = this.#checked = state.iter;
     this.#evaluated = state.evaluated;
     this.#bestValLoss = state.bestValLoss;
@@ -162,8 +184,8 @@ export class Trainer implements Disposable {
 
   async *#run(signal?: AbortSignal): AsyncGenerator<TrainEvent, void, void> {
     const { maxIters, evalInterval, evalOnly } = this.options;
-    this.model.train();
-    this.#microSteps.prepare(); // train.py draws the first batch before it evaluates
+    this.#trained.train();
+    if (this.task.ahead) await this.#microSteps.prepare(); // train.py draws the first batch before it evaluates
     if (evalOnly) return void (yield* this.#evaluate(signal));
     while (this.#iter <= maxIters) {
       if (this.#iter % evalInterval === 0 && !this.#evaluated) {
@@ -179,9 +201,9 @@ export class Trainer implements Disposable {
 
   /** Evaluates, and saves where that is due. One that is interrupted leaves no trace. */
   async *#evaluate(signal?: AbortSignal): AsyncGenerator<TrainEvent, void, void> {
-    const { batchSize, evalIters, evalOnly, alwaysSaveCheckpoint } = this.options, iter = this.#iter;
+    const { evalIters: count, evalOnly, alwaysSaveCheckpoint } = this.options, iter = this.#iter;
     const lend = <T>(body: () => T) => this.#microSteps.lend(body), generator = this.#generator;
-    const batches = estimateLoss(this.model, this.data, { batchSize, evalIters, generator, lend, signal });
+    const batches = estimateLoss(this.#trained, this.task, { count, generator, lend, signal });
     let result = await batches.next();
     try {
       for (; !result.done; result = await batches.next()) yield { kind: "evaluating", iter, ...result.value };
@@ -200,24 +222,22 @@ export class Trainer implements Disposable {
 
   /** One update. */
   async *#step(): AsyncGenerator<TrainEvent, void, void> {
-    const { gradientAccumulationSteps, gradClip, logInterval } = this.options, iter = this.#iter;
+    const { gradClip, logInterval } = this.options, iter = this.#iter;
     const { optimizer, model: { device } } = this, lr = learningRate(iter, this.options);
+    if (!this.model.training) this.#trained.train(); // whoever wrote a sample may have left it in evaluation
     this.#losses.begin();
     optimizer.prepare({ learningRate: lr, gradClip });
-    let loss!: Tensor;
-    for (let micro = 0; micro < gradientAccumulationSteps; micro++) {
-      loss = this.#microSteps.run();
-      await this.#breather.breathe();
-    }
-    if (this.#update) this.#update.replay();
+    const made = await this.#microSteps.run(), { program } = this.#update;
+    if (program) program.replay();
     else {
-      this.#update = device.capture(() => {
+      this.#update.capture(device, () => {
         optimizer.update();
         optimizer.zeroGrad();
+        return undefined;
       });
     }
     device.flush();
-    this.#losses.add({ iter, lr, loss, gradNorm: optimizer.gradNorm, logged: iter % logInterval === 0 });
+    this.#losses.add({ iter, lr, ...made, gradNorm: optimizer.gradNorm, logged: iter % logInterval === 0 });
     this.#iter++;
     this.#evaluated = false;
     if (this.#losses.due) yield* this.#report();
@@ -225,15 +245,15 @@ export class Trainer implements Disposable {
 
   /** Reads what the last updates have made, and reports it. @throws {TrainingError} when a number is not finite */
   async *#report(): AsyncGenerator<TrainEvent, void, void> {
-    const sequences = this.options.batchSize * this.options.gradientAccumulationSteps;
-    for (const { iter, lr, logged, loss, gradNorm, ms } of await this.#losses.read()) {
+    for (const { iter, lr, logged, loss, gradNorm, ms, tokens } of await this.#losses.read()) {
       if (!Number.isFinite(loss)) throw this.#diverged(`The loss is ${loss}`, iter);
       if (!Number.isFinite(gradNorm)) throw this.#diverged(`The gradients' norm is ${gradNorm}`, iter);
       this.#checked = iter + 1;
       if (!logged) continue;
-      const tokensPerSecond = sequences * this.model.config.blockSize / ms * 1000;
+      const tokensPerSecond = tokens / ms * 1000, sequences = tokens / this.model.config.blockSize;
       await this.#folder?.log({ iter, loss, lr, grad_norm: gradNorm, ms, tokens_per_second: tokensPerSecond });
-      const mfu = this.#peakFlops && this.model.estimateMfu(sequences, ms / 1000, this.#peakFlops);
+      const mfu = this.#peakFlops &&
+        this.model.estimateMfu({ sequences, seconds: ms / 1000, peakFlops: this.#peakFlops });
       yield { kind: "step", iter, loss, lr, gradNorm, ms, tokensPerSecond, ...(mfu && { mfu }) };
     }
     if (!this.#folder || this.model.device.readsAtOnce || this.#iter <= this.#saved) return;
@@ -247,11 +267,12 @@ export class Trainer implements Disposable {
     const read = async (tensors: NamedTensors) =>
       this.model.device.readsAtOnce ? sources(tensors) : await copies(tensors);
     const state = { ...this.state() }, iter = this.#iter;
-    const [model, optimizer] = await Promise.all([
+    const [model, optimizer, task] = await Promise.all([
       read(this.model.namedParameters()),
       read(this.optimizer.namedState()),
+      this.task.module && read(this.#added()),
     ]);
-    return { iter, model, optimizer, state };
+    return { iter, model, optimizer, state, task };
   }
 
   #diverged(what: string, iter: number): TrainingError {
@@ -269,14 +290,26 @@ export class Trainer implements Disposable {
     yield { kind: "checkpoint", iter, name: folder.last!, best };
   }
 
-  /** Frees the optimizer and the buffers; the model stays. */
+  /** Frees the optimizer and the buffers; the model and the task's parameters stay. */
   dispose(): void {
     this.#losses[Symbol.dispose]();
-    this.#update?.dispose();
+    this.#update[Symbol.dispose]();
     this.#microSteps[Symbol.dispose]();
     this.optimizer.dispose();
   }
   [Symbol.dispose](): void {
     this.dispose();
+  }
+}
+
+/** @throws {CheckpointError} when a checkpoint is of another task, or of one with other sizes */
+function checkTask(
+  path: string,
+  saved: Readonly<Record<string, unknown>>,
+  own: Readonly<Record<string, unknown>>,
+): void {
+  const name = Object.keys({ ...own, ...saved }).find((name) => saved[name] !== own[name]);
+  if (name) {
+    throw new CheckpointError(`${path} is of another task: its ${name} is ${saved[name]}, expected ${own[name]}`);
   }
 }

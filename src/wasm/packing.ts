@@ -24,7 +24,7 @@ export const packedBytes = (width: number, count: number, K: number): number =>
 /**
  * Defines the function that packs `count` rows or columns of K elements, panel by panel.
  *
- * @param options.bf16 whether the source, contiguous along k, is that; the panels are f32 all the same. Default false
+ * @param options.bf16 whether the source is that; the panels are f32 all the same. Default false
  */
 export function definePack(f: WasmFunction, width: number, contiguous: Contiguous, { bf16 = false } = {}): Pack {
   return f.define("pack", parameters, (f, source, stride, count, K, destination) => {
@@ -33,7 +33,7 @@ export function definePack(f: WasmFunction, width: number, contiguous: Contiguou
     (alongK ? transpose : copy)(f, width, source, stride, panels, K, destination);
     f.when(rest, () => {
       const zero = f.splat(0), full = f.i32.sub(count, rest), into = f.i32.at(destination, f.i32.mul(full, K));
-      const [inPanel, inK]: I32[] = alongK ? [stride, source.bytes] : [4, stride],
+      const [inPanel, inK]: I32[] = alongK ? [stride, source.bytes] : [source.bytes, stride],
         from = f.i32.add(source, f.i32.mul(full, inPanel));
       f.forEach(0, f.i32.mul(K, width), (at, v) => v.store(into, at, zero));
       f.loop(0, rest, 1, (i) => {
@@ -59,9 +59,10 @@ function copy(...[f, width, source, stride, panels, K, destination]: Panels): vo
   const line = f.i32.copy(source), first = f.i32.copy(destination), next = f.i32.mul(K, 4 * width);
   f.loop(0, K, 1, () => {
     const from = f.i32.copy(line), into = f.i32.copy(first);
+    from.bf16 = source.bf16;
     f.loop(0, panels, 1, () => {
       copyRow(f, width, from, into);
-      f.i32.advance(from, 4 * width);
+      f.i32.advance(from, from.bytes * width);
       f.i32.advance(into, next);
     });
     f.i32.advance(line, stride);
@@ -71,9 +72,10 @@ function copy(...[f, width, source, stride, panels, K, destination]: Panels): vo
 
 function copyRow(f: WasmFunction, width: number, from: I32Local, into: I32Local): void {
   if (width % 8 === 0) {
-    const eight = new Lanes(f, 8), row = Array.from({ length: width / 8 }, (_, i) => eight.loadFrom(from, 32 * i));
+    const eight = new Lanes(f, 8),
+      row = Array.from({ length: width / 8 }, (_, i) => eight.loadFrom(from, 8 * from.bytes * i));
     row.forEach((value, i) => eight.storeTo(into, 32 * i, value));
-  } else for (const first of quads(width)) store4(f, into, 4 * first, load4(f, from, 4 * first));
+  } else for (const first of quads(width)) store4(f, into, 4 * first, load4(f, from, from.bytes * first));
 }
 
 /** Full panels, whose rows (or columns) of K lie each side by side: four of them at a time, by blocks of 4×4. */

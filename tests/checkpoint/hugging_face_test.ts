@@ -9,6 +9,11 @@ import type { Capacity } from "../../src/engine/device.ts";
 import { ReferenceDevice } from "../../src/device/reference.ts";
 import { CheckpointError, ConfigError, DeviceError } from "../../src/errors.ts";
 import { GPT } from "../../src/gpt.ts";
+import { BytePairTokenizer } from "../../src/tokenizer/byte_pair.ts";
+import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
+import { loadTokenizer, tokenizerFromJSON } from "../../src/tokenizer/load.ts";
+import { specialIds } from "../../src/tokenizer/to_hugging_face.ts";
+import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { assertClose, inFolder } from "../testing.ts";
 
 const saved = new URL("../golden/hugging_face", import.meta.url).pathname;
@@ -94,7 +99,7 @@ Deno.test("a model without biases is saved with zeros, and computes the same", (
     assertEquals((await loadHuggingFace(`${folder}/a/b`, { device, dropout: 0.5 })).config.dropout, 0.5);
   }));
 
-Deno.test("a vocabulary is copied beside the weights, and GPT-2's end of text is named where there is one", () =>
+Deno.test("a vocabulary is copied beside the weights, with the ids at which its texts end", () =>
   inFolder(async (folder) => {
     await Deno.mkdir(`${folder}/from`);
     for (const file of ["vocab.json", "merges.txt", "README.md"]) {
@@ -105,7 +110,77 @@ Deno.test("a vocabulary is copied beside the weights, and GPT-2's end of text is
     const weights = ["config.json", "generation_config.json", "model.safetensors"];
     assertEquals(await names(`${folder}/to`), [...weights, "merges.txt", "vocab.json"].sort());
     assertEquals(await Deno.readTextFile(`${folder}/to/merges.txt`), "merges.txt");
-    assertEquals((await readJson(`${folder}/to/generation_config.json`)).eos_token_id, 50256);
+    // Nothing says where a text ends: transformers' own default, 50256, would be a word.
+    const ids = { bos_token_id: null, eos_token_id: null };
+    for (const name of ["config.json", "generation_config.json"]) {
+      const json = await readJson(`${folder}/to/${name}`);
+      assertEquals([json.bos_token_id, json.eos_token_id, json.pad_token_id], [null, null, undefined]);
+    }
+    const cases = [
+      // What the folder says is said again, 0 and lists too; what it leaves out is left out.
+      [{ eos_token_id: 0, pad_token_id: 2 }, { eos_token_id: [0, 3] }, { eos_token_id: 0, pad_token_id: 2 }],
+      [{ ...ids, eos_token_id: 7 }, undefined, { ...ids, eos_token_id: 7 }],
+    ] as const;
+    for (const [i, [config, generation, expected]] of cases.entries()) {
+      await Deno.writeTextFile(`${folder}/from/config.json`, JSON.stringify(config));
+      if (generation) await Deno.writeTextFile(`${folder}/from/generation_config.json`, JSON.stringify(generation));
+      else await Deno.remove(`${folder}/from/generation_config.json`);
+      await saveHuggingFace(model, `${folder}/to${i}`, { vocabularyFrom: `${folder}/from` });
+      const read = async (name: string) =>
+        Object.fromEntries(
+          Object.entries(await readJson(`${folder}/to${i}/${name}`)).filter(([key]) => /_id$/.test(key)),
+        );
+      assertEquals(await read("config.json"), expected);
+      assertEquals(await read("generation_config.json"), generation ?? expected);
+    }
+    model.dispose();
+  }));
+
+Deno.test("a tokenizer's end of text, padding and other special tokens go along, over a run's vocabulary.json", () =>
+  inFolder(async (folder) => {
+    const model = new GPT({ vocabSize: 7, blockSize: 2, nLayer: 1, nHead: 1, nEmbd: 1 }, { device }),
+      from = `${folder}/from`;
+    const write = (name: string, json: unknown) => Deno.writeTextFile(`${from}/${name}`, JSON.stringify(json));
+    const token = (content: string) => ({ content, lstrip: false, rstrip: false, single_word: false, special: true });
+    const config = {
+      eos_token: "</s>",
+      pad_token: { content: "<pad>" },
+      mask_token: "<none>", // which the tokenizer has not
+      additional_special_tokens: ["<tool>", "<none>"],
+      added_tokens_decoder: { 0: token("</s>"), 4: token("<pad>"), 5: token("<tool>") },
+    };
+    await Deno.mkdir(from);
+    await Deno.writeTextFile(`${from}/merges.txt`, "#version: 0.2\n");
+    await write("vocab.json", { "</s>": 0, a: 1, b: 2, c: 3 });
+    await write("tokenizer_config.json", config);
+    const roles = { eos_token: "</s>", pad_token: "<pad>", additional_special_tokens: ["<tool>"] };
+    const check = async (tokenizer: Tokenizer, to: string) => {
+      await saveHuggingFace(model, to, { tokenizer });
+      const { tokenizer_class: _, clean_up_tokenization_spaces: __, ...rest } = await readJson(
+        `${to}/tokenizer_config.json`,
+      );
+      assertEquals(rest, roles);
+      const { eos_token_id, bos_token_id, pad_token_id } = await readJson(`${to}/generation_config.json`);
+      assertEquals([bos_token_id, eos_token_id, pad_token_id], [null, 0, 4]);
+    };
+    const loaded = await loadTokenizer(from);
+    await check(await tokenizerFromJSON(JSON.parse(JSON.stringify(loaded.toJSON()))), `${folder}/vocabulary`);
+    // The same with a tokenizer.json that does not know what tokenizer_config.json adds.
+    await check(await loadTokenizer(`${folder}/vocabulary`), `${folder}/again`);
+    const path = `${folder}/again/tokenizer.json`, json = await readJson(path);
+    const added_tokens = (json.added_tokens as { content: string }[]).filter(({ content }) => content === "</s>");
+    await Deno.writeTextFile(path, JSON.stringify({ ...json, added_tokens }));
+    await Deno.copyFile(`${from}/tokenizer_config.json`, `${folder}/again/tokenizer_config.json`);
+    await check(await loadTokenizer(`${folder}/again`), `${folder}/third`);
+    // Characters have no end, and GPT-2's vocabulary has its own.
+    await saveHuggingFace(model, `${folder}/letters`, { tokenizer: CharacterTokenizer.fromText("abcdefg") });
+    assertEquals((await readJson(`${folder}/letters/config.json`)).eos_token_id, null);
+    assertEquals(specialIds(await loadTokenizer(`${folder}/third`)).eos_token_id, 0);
+    const gpt2 = new BytePairTokenizer({
+      ...{ tokens: ["a", "<|endoftext|>"], pattern: /./gu, json: {} },
+      special: new Map([["<|endoftext|>", 1]]),
+    });
+    assertEquals(specialIds(gpt2), { bos_token_id: 1, eos_token_id: 1 });
     model.dispose();
   }));
 
@@ -396,7 +471,7 @@ Deno.test("what a device has no room for is refused with the figures, and nothin
   await refused(
     1e6,
     4607,
-    /f32 has a matrix of 0\.00000429 GiB, and the largest buffer of reference is 0\.00000429 GiB/,
+    /f32 takes a buffer of 0\.00000429 GiB, and the largest buffer is 0\.00000429 GiB/,
   );
   const device = new Small({ all: 60_000, one: 4608, limit: "the largest buffer" });
   (await loadHuggingFace(`${saved}/f32`, { device })).dispose();

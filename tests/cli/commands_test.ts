@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { describeError, exitStatus, taskCommand } from "../../src/cli/command.ts";
-import { editDistance, show } from "../../src/cli/flags.ts";
+import { editDistance } from "../../src/errors.ts";
+import { show } from "../../src/cli/flags.ts";
 import { bar, duration, Progress, rate } from "../../src/cli/progress.ts";
 import { generationOptions, parseSample, sampleFlags } from "../../src/cli/sample_flags.ts";
 import { parseTrain, resumeCommand, resumedValues, trainFlags } from "../../src/cli/train_flags.ts";

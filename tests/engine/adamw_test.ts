@@ -111,12 +111,53 @@ for (const device of [new ReferenceDevice(), await CpuDevice.create({ threads: 2
     assertEquals({ tensors, bytes }, { tensors: before.tensors, bytes: before.bytes });
   });
 
+  test("groups have rates and decays of their own, and one norm", async () => {
+    // As above: clipped gradients of any size move a parameter by its group's rate in the first step.
+    const [a, b, c] = [2, 4, 6].map((value) => device.tensor([value], [1, 1], { requiresGrad: true }));
+    const groups = [{ parameters: [["a", a]], learningRate: 0.1, weightDecay: 0 }, { parameters: [["b", b]] }, {
+      parameters: [["c", c]],
+      weightDecay: 1,
+    }] as const;
+    const optimizer = new AdamW(groups, { learningRate: 0.2, weightDecay: 0.5 });
+    for (const [i, { grad }] of [a, b, c].entries()) device.write(grad!.storage, [[2, 3, 6][i]]);
+    optimizer.step({ gradClip: 1 });
+    await close(optimizer.gradNorm, [7], "norm");
+    await close(a, [2 - 0.1], "a");
+    await close(b, [4 * (1 - 0.2 * 0.5) - 0.2], "b");
+    await close(c, [6 * (1 - 0.2) - 0.2], "c");
+    const before = [...await a.data(), ...await b.data()];
+    optimizer.step({ learningRate: 0.02, gradClip: 1 }); // a tenth: for a's rate, too
+    await close(a, [before[0] - 0.01], "a by a tenth");
+    await close(b, [before[1] * (1 - 0.02 * 0.5) - 0.02], "b by a tenth");
+    assertEquals([...optimizer.namedState()].length, 6);
+    optimizer.zeroGrad();
+    assertEquals([...await a.grad!.data(), ...await c.grad!.data()], [0, 0]);
+  });
+
+  test("disposing of an older optimizer leaves the gradients of a newer one", async () => {
+    const x = leaf(device, [3]), older = new AdamW([["x", x]]), newer = new AdamW([["x", x]]);
+    older.dispose();
+    mul(x, x).backward(device.tensor([1, 1, 1], [3]));
+    newer.step();
+    await close(x.grad!, [...await x.grad!.data()], "the gradient is there");
+    newer.dispose();
+    assertEquals(x.grad, undefined);
+  });
+
   test("what cannot be is refused", () => {
     const x = leaf(device, [2]);
     assertThrows(() => new AdamW([]), ConfigError, "AdamW: no parameters");
     assertThrows(() => new AdamW([["x", x]], { betas: [0.9, 1] }), ConfigError, "AdamW: betas are 0.9,1");
     assertThrows(() => new AdamW([["x", x]], { weightDecay: -1 }), ConfigError, "AdamW: weightDecay is -1");
+    const group = { parameters: [["x", x]] } as const;
+    assertThrows(() => new AdamW([group, group]), ConfigError, "AdamW: x is there twice");
+    assertThrows(() => new AdamW([{ ...group, learningRate: -1 }]), ConfigError, "AdamW: a group: learningRate is -1");
+    const frozen = device.tensor([1], [1]), refusal = "AdamW: frozen requires no gradient";
+    assertThrows(() => new AdamW([["x", x], ["frozen", frozen]]), ConfigError, refusal);
     const optimizer = new AdamW([["x", x]]);
+    x.requiresGrad = false;
+    assertThrows(() => optimizer.step(), TypeError, "AdamW: x was frozen");
+    x.requiresGrad = true;
     assertThrows(() => optimizer.step({ learningRate: NaN }), ConfigError, "step: learningRate is NaN");
     x.grad = undefined;
     assertThrows(() => optimizer.step(), TypeError, "AdamW: x.grad was replaced");

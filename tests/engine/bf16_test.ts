@@ -1,6 +1,6 @@
-/** Weights kept in bf16: what is read of them is what the same numbers in f32 give, bit for bit, and nothing is trained. */
+/** Weights stored in bf16: results and gradients of inputs are those of the same numbers in f32, bit for bit; no weight is trained. */
 import { assert, assertEquals, assertThrows } from "@std/assert";
-import { matmulBias, matmulNT } from "../../kernels/matmul/kernel.ts";
+import { matmulBias, matmulNN, matmulNT } from "../../kernels/matmul/kernel.ts";
 import { noGrad } from "../../src/engine/autograd.ts";
 import { type Device, Storage } from "../../src/engine/device.ts";
 import { ConfigError } from "../../src/errors.ts";
@@ -55,6 +55,8 @@ for (const { name, device } of await devices()) {
       ) {
         assertEquals(await bits(product(kept).c), await bits(product(wide).c));
       }
+      const [keptNN, wideNN] = await twins(device, [batch, K, N]); // of gradients: the weight as it stands
+      assertEquals(await bits(launch(matmulNN, { a, b: keptNN }).c), await bits(launch(matmulNN, { a, b: wideNN }).c));
     });
   }
 
@@ -114,16 +116,47 @@ for (const { name, device } of await devices()) {
     assertEquals({ ...device.memory(), reserved: 0 }, { ...before, reserved: 0 });
   });
 
-  test("no gradient goes through bf16, and an optimizer refuses it", () => {
-    const x = device.tensor([1, 2], [1, 2], { requiresGrad: true });
-    const weight = device.tensor([3, 4], [1, 2], { dtype: "bf16" });
-    const message = "linear's weight [1,2] is kept in bf16, for inference; f32 can be trained";
-    assertThrows(() => linear(x, weight).backward(), TypeError, message);
+  test("gradients go through bf16 to what lies below, and to the bias", async () => {
+    for (const [rows, inner, out] of [[1, 3, 5], [2, 66, 9], [7, 33, 130], [65, 128, 64]]) {
+      const [kept, wide] = await twins(device, [out, inner]), seed = device.tensor(normal(rows * out, 4), [rows, out]);
+      const gradients = async (weight: Tensor) => {
+        const x = device.tensor(normal(rows * inner, 1), [rows, inner], { requiresGrad: true });
+        const bias = device.tensor(normal(out, 3), [out], { requiresGrad: true });
+        linear(x, weight, bias).backward(seed);
+        assertEquals(weight.grad, undefined);
+        return [await bits(x.grad!), await bits(bias.grad!)];
+      };
+      assertEquals(await gradients(kept), await gradients(wide));
+    }
+  });
+
+  test("a model in bf16 passes its loss's gradient on to what is trained on it", async () => {
+    const config = { vocabSize: 67, blockSize: 12, nLayer: 2, nHead: 3, nEmbd: 36 };
+    const kept = new GPT(config, { device, seed: 5, weights: "bf16" }), wide = new GPT(config, { device });
+    const others = new Map(wide.namedParameters());
+    for (const [name, weight] of kept.namedParameters()) device.write(others.get(name)!.storage, await weight.data());
+    wide.freeze();
+    assertEquals([...kept.namedParameters({ trainable: true })], []);
+    const tokens = device.tensor([3, 1, 4, 1, 5, 9, 2, 6], [1, 8], { dtype: "i32" });
+    const gradients = async (model: GPT) => {
+      const ln_1 = model.transformer.h[1].ln_1.unfreeze();
+      model.forward(tokens, tokens).loss.backward();
+      return [await bits(ln_1.weight.grad!), await bits(ln_1.bias!.grad!)];
+    };
+    assertEquals(await gradients(kept), await gradients(wide));
+  });
+
+  test("an optimizer refuses bf16, and unfreeze names it", () => {
     const model = new GPT({ vocabSize: 5, blockSize: 4, nLayer: 1, nHead: 1, nEmbd: 4 }, { device, weights: "bf16" });
-    const refusal = "lm_head.weight is kept in bf16, for inference; a model is trained with f32 weights";
+    const refusal = "lm_head.weight is stored in bf16, which cannot be trained; make the model with f32 weights";
     assertThrows(() => new AdamW([["lm_head.weight", model.lm_head.weight]]), ConfigError, refusal);
     const options = { weightDecay: 0, learningRate: 1, betas: [0.9, 0.99] } as const;
-    assertThrows(() => model.configureOptimizers(options), ConfigError, "is kept in bf16");
+    assertThrows(
+      () => model.configureOptimizers(options),
+      ConfigError,
+      "configureOptimizers: no parameter is trainable",
+    );
+    assertThrows(() => model.unfreeze(), ConfigError, "unfreeze: transformer.wte.weight is stored in bf16");
   });
 }
 

@@ -28,10 +28,10 @@ for (const threads of Deno.args.map(Number)) {
       device.tensor(Int32Array.from({ length: 5 * 77 }, () => generator.randint(67)), [5, 77], { dtype: "i32" });
     using scope = device.scope();
     const { loss } = model.forward(ids(), ids());
-    loss!.backward();
+    loss.backward();
     optimizer.step({ learningRate: 1e-2, gradClip: 1 });
     optimizer.zeroGrad();
-    const kept = scope.keep(loss!);
+    const kept = scope.keep(loss);
     scope[Symbol.dispose]();
     await add(kept);
   }

@@ -23,10 +23,10 @@ function training(device: Device, replays: boolean) {
   const body = () => {
     using scope = device.scope();
     const { loss } = model.forward(ids, ids);
-    loss!.backward();
+    loss.backward();
     optimizer.update();
     optimizer.zeroGrad();
-    return scope.keep(loss!);
+    return scope.keep(loss);
   };
   let program: ReturnType<typeof device.capture<ReturnType<typeof body>>> | undefined, steps = 0;
   const step = () => {

@@ -62,7 +62,7 @@ const calls: Partial<Record<keyof typeof ops, Call>> = {
 const MOVES = ["reshape", "transpose", "permute", "slice"];
 
 /** Which operands may be kept in bf16. */
-const WEIGHTS: Readonly<Record<string, readonly number[]>> = { linear: [1], embedding: [1] };
+const WEIGHTS: Readonly<Record<string, readonly number[]>> = { linear: [1], embedding: [1], matmul: [1] };
 
 function operands({ shapes, integers = [] }: Call, device: Device, wrong = -1, other = device): Tensor[] {
   return shapes.map((shape, i) => {

@@ -1,14 +1,15 @@
 /** Memory as foreseen by a rehearsal, against what the same training has taken when it is over. */
-import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
-import { checkMemory, checkNeeds } from "../../src/train/memory.ts";
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { checkTraining, trainingNeeds } from "../../src/train/memory.ts";
 import { CpuDevice } from "../../src/device/cpu.ts";
 import { createDevice } from "../../src/device/create.ts";
+import { gib } from "../../src/engine/capacity.ts";
 import type { Device } from "../../src/engine/device.ts";
+import { Tensor } from "../../src/engine/tensor.ts";
 import { DeviceError } from "../../src/errors.ts";
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
 import { Trainer } from "../../src/train/trainer.ts";
 import type { TrainerOptions } from "../../src/train/options.ts";
-import { rehearse } from "../../src/train/rehearsal.ts";
 
 const CONFIG: GPTConfig = { vocabSize: 65, blockSize: 32, nLayer: 2, nHead: 2, nEmbd: 48, dropout: 0, bias: false };
 const SETTINGS: Record<string, Partial<GPTConfig> & Partial<TrainerOptions>> = {
@@ -40,7 +41,7 @@ for (const name of Deno.env.get("NANOGPT_TEST_DEVICES")?.split(",") ?? ["cpu"]) 
   for (const [what, setting] of Object.entries(SETTINGS)) {
     Deno.test(`the memory that training takes is foreseen to the byte: ${what} (${name})`, async () => {
       const device = await createDevice(name, { threads: 2 }), { config, options, train } = setUp(setting);
-      const { bytes, largest } = await rehearse(config, options, device);
+      const { bytes, largest } = await trainingNeeds(config, { ...options, device });
       assertEquals(device.memory(), { tensors: 0, bytes: 0, reserved: 0 }, "the rehearsal has touched the device");
       await train(device);
       const { reserved } = device.memory();
@@ -73,7 +74,7 @@ Deno.test("what the check lets through can be trained, and what it refuses canno
   const sizes = { nEmbd: 64, blockSize: 64, nLayer: 3, evalInterval: 100, maxIters: 1 };
   const attempt = async (batchSize: number) => {
     const device = await withMemory(2 ** 26), { config, options, train } = setUp({ ...sizes, batchSize });
-    const check = checkMemory(config, options, device).then(() => "passes", (error) => error.message);
+    const check = checkTraining(config, { ...options, device }).then(() => "passes", (error) => error.message);
     const result = [await check, await train(device).then(() => "fits", (error) => error.message)];
     device.close();
     return result;
@@ -81,7 +82,7 @@ Deno.test("what the check lets through can be trained, and what it refuses canno
   const device = await withMemory(2 ** 26);
   const bytesOf = async (batchSize: number) => {
     const { config, options } = setUp({ ...sizes, batchSize });
-    return (await rehearse(config, options, device)).bytes;
+    return (await trainingNeeds(config, { ...options, device })).bytes;
   };
   let fits = 1;
   while (await bytesOf(fits + 1) <= device.capacity.all) fits++;
@@ -100,9 +101,9 @@ Deno.test("what training needs is refused with the figures, before anything is m
   const gpt2 = { vocabSize: 50257, blockSize: 1024, nLayer: 12, nHead: 12, nEmbd: 768, dropout: 0, bias: true };
   const device = await createDevice("cpu", { threads: 1 }), begin = performance.now();
   const refused = async (config: GPTConfig, batchSize: number, message: string) =>
-    (await assertRejects(() => checkMemory(config, { batchSize }, device), DeviceError, message)).message;
+    (await assertRejects(() => checkTraining(config, { batchSize, device }), DeviceError, message)).message;
   // 124,439,808 parameters, four times and, the first ones, once more: 2.3 GiB; without activations worth the name it fits.
-  await checkMemory({ ...gpt2, blockSize: 16 }, { batchSize: 1 }, device);
+  await checkTraining({ ...gpt2, blockSize: 16 }, { batchSize: 1, device });
   // Weight, gradient, averages and first storage of each parameter, and per token and layer at least 16·C activations, once
   // 2·V + 8·C: 10.07 GiB. Storages are rounded up by at most an eighth.
   const least = 4 * (5 * 124439808 + 8 * 1024 * (12 * 16 * 768 + 2 * 50257 + 8 * 768)) / 2 ** 30;
@@ -115,20 +116,62 @@ Deno.test("what training needs is refused with the figures, before anything is m
   assert(performance.now() - begin < 5000);
   assertEquals(device.memory().reserved, 0);
   device.close();
+});
 
-  const webgpu = { name: "webgpu", capacity: { all: Infinity, one: 2 ** 27, limit: "its limit" } };
-  checkNeeds({ bytes: 2 ** 30, largest: 2 ** 27, flops: 0 }, webgpu);
-  assertThrows(
-    () => checkNeeds({ bytes: 2 ** 30, largest: 2 ** 28, flops: 0 }, webgpu),
+Deno.test("a device that limits single buffers refuses a training whose logits are larger", async () => {
+  const device = await createDevice("cpu", { threads: 1 }), { config, options } = setUp({});
+  const { largest } = await trainingNeeds(config, { ...options, device });
+  const limited = (one: number) =>
+    Object.defineProperty(device, "capacity", {
+      value: { all: Infinity, one, limit: "its limit" },
+      configurable: true,
+    });
+  await checkTraining(config, { ...options, device: limited(largest) });
+  await assertRejects(
+    () => checkTraining(config, { ...options, device: limited(largest - 1) }),
     DeviceError,
-    "takes a buffer of 0.25 GiB, and its limit is 0.125 GiB",
+    `takes a buffer of ${gib(largest)}, and its limit is ${gib(largest - 1)}`,
   );
+  device.close();
+});
+
+/** Tensors of 1 MiB, as many as fit into so many bytes. */
+function occupy(device: Device, bytes: number): void {
+  for (; bytes >= 2 ** 20; bytes -= 2 ** 20) Tensor.empty(device, [2 ** 18]);
+}
+
+Deno.test("what is in use on the device is counted, and a model that is there already is not counted twice", async () => {
+  const sizes = { nEmbd: 64, blockSize: 64, nLayer: 3, batchSize: 8 }, { config, options } = setUp(sizes);
+  const device = await withMemory(2 ** 26), { all } = device.capacity;
+  const { bytes } = await trainingNeeds(config, { ...options, device });
+  const fits = () => checkTraining(config, { ...options, device });
+  await fits();
+  occupy(device, all - bytes);
+  await fits();
+  Tensor.empty(device, [2 ** 18]);
+  const { message } = await assertRejects(fits, DeviceError);
+  const used = gib(device.memory().bytes);
+  assertStringIncludes(message, `takes ${gib(bytes)}, and the cpu device has ${gib(all)}, of which ${used} are in use`);
+  device.close();
+});
+
+Deno.test("a model that is on the device already is counted once", async () => {
+  const sizes = { nEmbd: 192, blockSize: 16, nLayer: 3, batchSize: 1 }, { config, options } = setUp(sizes);
+  const device = await withMemory(2 ** 26), { all } = device.capacity;
+  const { bytes } = await trainingNeeds(config, { ...options, device }), model = new GPT(config, { device });
+  const there = device.memory().bytes;
+  occupy(device, all - bytes);
+  assert(there > 2 ** 20, `the model takes ${there} bytes`);
+  await checkTraining(config, { ...options, device, model });
+  await assertRejects(() => checkTraining(config, { ...options, device }), DeviceError, "are in use");
+  device.close();
 });
 
 Deno.test("the multiplications of an update are those of a count by hand", async () => {
   // Per token, matrices of 12·C² a layer and V·C twice over in forward and twice that in backward; attention 14 T (T + 1) / 2 · C.
   const { config, options } = setUp({}), { vocabSize: V, blockSize: T, nLayer: L, nEmbd: C } = config, B = 4;
-  const device = await createDevice("cpu", { threads: 1 }), { flops } = await rehearse(config, options, device);
+  const device = await createDevice("cpu", { threads: 1 }),
+    { flops } = await trainingNeeds(config, { ...options, device });
   assertEquals(flops, 6 * B * T * (12 * L * C * C + V * C) + B * L * 14 * C * T * (T + 1) / 2);
   device.close();
 });

@@ -37,7 +37,7 @@ Deno.test("shader errors: Dawn's messages are taken as they are, the first error
     { type: "error", message: "another", lineNum: 7, linePos: 1 },
   );
   const line = "if (id.x < params.n) { y[id.x] = z[id.x]; }";
-  assertEquals(await shaderError(found, pass), `duplicate.wgsl:6:36: unresolved value 'z'\n  ${line}`);
+  assertEquals(await shaderError(found, pass), `duplicate.wgsl.ts:6:36: unresolved value 'z'\n  ${line}`);
   assertEquals(await shaderError(module({ type: "warning", message: "", lineNum: 1 }), pass), undefined);
 });
 
@@ -47,20 +47,20 @@ Deno.test("shader errors: of wgpu's drawings what is wrong and why is told", asy
   const why = "  = The type of [3] doesn't match the type stored in [1]\n\n";
   const found = module({ type: "error", message: wrong + place + why, lineNum: 6, linePos: 26 });
   assertMatch(
-    await shaderError(found, { ...pass, file: "copy.wgsl" }) ?? "",
-    /^copy\.wgsl:6:26: Entry point duplicate at Compute is invalid: The type of \[3\] doesn't match [^\n]*\[1\]\n {2}if /,
+    await shaderError(found, { ...pass, file: "copy.wgsl.ts" }) ?? "",
+    /^copy\.wgsl\.ts:6:26: Entry point duplicate at Compute is invalid: The type of \[3\] doesn't match [^\n]*\[1\]\n {2}if /,
   );
   const parsing = "\nShader 'duplicate' parsing error: expected `;`, found \"}\"\n  ┌─ wgsl:6:26\n";
   assertMatch(
     await shaderError(module({ type: "error", message: parsing, lineNum: 6, linePos: 26 }), pass) ?? "",
-    /^duplicate\.wgsl:6:26: expected `;`, found "}"\n/,
+    /^duplicate\.wgsl\.ts:6:26: expected `;`, found "}"\n/,
   );
   assertEquals(
     await shaderError(
       module({ type: "error", message: wrong + " = Workgroup size is out of range", lineNum: 0 }),
       pass,
     ),
-    "duplicate.wgsl: Entry point duplicate at Compute is invalid: Workgroup size is out of range",
+    "duplicate.wgsl.ts: Entry point duplicate at Compute is invalid: Workgroup size is out of range",
   );
 });
 
@@ -71,11 +71,11 @@ for (const name of names) {
       const [body, column] of [["y[id.x] = z[id.x];", 36], ["y[id.x] = vec2f(1.0);", "(26|34)"], ["y[id.x] = 1.0", 40]]
     ) {
       const device = await createDevice(name);
-      const { y } = launch(duplicate(`${body}`, "copy.wgsl"), { x: device.tensor([1, 2], [2]) });
+      const { y } = launch(duplicate(`${body}`, "copy.wgsl.ts"), { x: device.tensor([1, 2], [2]) });
       const error = await assertRejects(() => y.data(), DeviceError);
       assertMatch(
         error.message,
-        new RegExp(`^webgpu: copy\\.wgsl:6:${column}: [^\n]+\n  if \\(id\\.x < params\\.n\\)`),
+        new RegExp(`^webgpu: copy\\.wgsl\\.ts:6:${column}: [^\n]+\n  if \\(id\\.x < params\\.n\\)`),
       );
       device.close();
     }

@@ -1,6 +1,6 @@
 /** What only the WebGPU device has: limits, errors that arrive late, a device that can be lost. Where there is no adapter, nothing. */
 import { assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
-import dropoutSource from "../../kernels/dropout/dropout.wgsl" with { type: "text" };
+import dropoutSource from "../../kernels/dropout/dropout.wgsl.ts";
 import { RunFolder } from "../../src/checkpoint/run_folder.ts";
 import { openWebGPU } from "../../src/device/adapter.ts";
 import { createDevice } from "../../src/device/create.ts";

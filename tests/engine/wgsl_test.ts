@@ -1,6 +1,6 @@
 /**
  * Every shader: its bindings and Params against its kernel's declaration, for the device binds by position and a mistake is
- * silent; its file; and what the compilers of the WebGPU devices say to it, where there are any.
+ * silent; the module that its text comes from; and what the compilers of the WebGPU devices say to it, where there are any.
  */
 import { assert, assertEquals } from "@std/assert";
 import { shaderError } from "../../src/device/shader_errors.ts";
@@ -29,18 +29,19 @@ async function* kernels(): AsyncGenerator<AnyKernel> {
   }
 }
 
-/** The .wgsl files under kernels/, by name. */
-async function shaderFiles(): Promise<Map<string, string>> {
-  const files = new Map<string, string>();
+/** The texts that the modules under kernels/ export, by the module's name. */
+async function shaderTexts(): Promise<Map<string, string>> {
+  const texts = new Map<string, string>();
   for await (const { name, isDirectory } of Deno.readDir(folder)) {
     if (!isDirectory) continue;
     for await (const file of Deno.readDir(new URL(`${name}/`, folder))) {
-      if (!file.name.endsWith(".wgsl")) continue;
-      assert(!files.has(file.name), `two shaders are called ${file.name}: messages name them without their folder`);
-      files.set(file.name, await Deno.readTextFile(new URL(`${name}/${file.name}`, folder)));
+      if (!file.name.endsWith(".wgsl.ts")) continue;
+      assert(!texts.has(file.name), `two shaders are called ${file.name}: messages name them without their folder`);
+      const { default: text } = await import(new URL(`${name}/${file.name}`, folder).href);
+      texts.set(file.name, text);
     }
   }
-  return files;
+  return texts;
 }
 
 /** What the compiler says against a pass, with each of its has_, fresh_ and bf16_ constants on and off; all of it at the end. */
@@ -68,7 +69,12 @@ async function compile({ gpu }: WebGPUDevice, pass: AnyPass): Promise<void> {
 const withoutComments = (source: string) => source.replaceAll(/\/\/.*$/gm, "").replaceAll(/\/\*[^]*?\*\//g, "");
 
 function checkBindings(kernel: AnyKernel, pass: AnyPass): void {
-  const source = withoutComments(pass.source), what = `${kernel.name}: ${pass.entry}`;
+  const aliases = pass.source.matchAll(/^alias (\w+) = ([^;]+);/gm).map(([, name, type]) => [name, type] as const);
+  const source = [...aliases].reduce(
+    (source, [name, type]) => source.replaceAll(`array<${name}>`, `array<${type}>`),
+    withoutComments(pass.source),
+  );
+  const what = `${kernel.name}: ${pass.entry}`;
   const fields = source.match(/struct Params \{([^}]*)\}/)?.[1] ?? "";
   const sizes = Object.keys(bindSizes(kernel, {}));
   const scalar = { f32: "f32", i32: "i32" };
@@ -87,7 +93,7 @@ function checkBindings(kernel: AnyKernel, pass: AnyPass): void {
     const [role, dtype] = declared[Number(binding) - 1] ?? ["read_write", "f32"]; // behind the operands: the workspace
     assertEquals(access, role, `${what}: binding ${binding}, ${name}`);
     if (declared[Number(binding) - 1]) {
-      assertEquals([dtype, dtype === "i32" ? "u32" : dtype].includes(type), true, `${what}: ${name} is ${type}`);
+      assert(type === dtype || type === "u32", `${what}: ${name} is ${type}`); // a word's bits are anything's
     }
   }
   const passes = [kernel.gpu ?? []].flat() as AnyPass[], bound = kernel.operands.length;
@@ -95,37 +101,51 @@ function checkBindings(kernel: AnyKernel, pass: AnyPass): void {
   assert(all <= 8, `${what} binds ${all} storage buffers, and not every adapter has more than 8`);
   for (const { name, optional, weight } of kernel.operands) {
     const bf16 = new RegExp(`override\\s+bf16_${name}\\b`).test(source);
-    assertEquals(bf16, weight ?? false, `${what}: ${name} may be bf16, or bf16_${name} is there for nothing`);
+    if (weight) assert(bf16, `${what}: ${name} may be bf16, and there is no bf16_${name}`);
     const flag = new RegExp(`override\\s+has_${name}\\b`).test(source);
     if (flag) assertEquals(optional, true, `${what}: has_${name} of an operand that is always there`);
   }
 }
 
-/** Messages give the file's lines, so what else a source has comes after them; a type may be another. */
-function checkFile({ source, entry, file = `${entry}.wgsl` }: AnyPass): void {
-  const text = files.get(file);
+/** A line that a pass may replace, so that the numbers in messages are the file's. */
+const REPLACED = /^(@group\(0\) @binding\(\d\) )?(const|alias|struct|fn|var<)/;
+
+function checkFile({ source, entry, file = `${entry}.wgsl.ts` }: AnyPass): void {
+  const text = texts.get(file);
   assert(text !== undefined, `there is no ${file} under kernels/`);
-  assert(anyType(source).startsWith(anyType(text)), `the source does not begin with ${file}`);
+  const expected = text.split("\n"), lines = source.split("\n");
+  assertEquals(lines.length, expected.length, `${file}: lines`);
+  for (const [i, line] of lines.entries()) {
+    assert(line === expected[i] || REPLACED.test(expected[i]), `${file}:${i + 1} is not a line to replace: ${line}`);
+  }
 }
 
-const anyType = (source: string) => source.replaceAll("i32", "f32");
-
 const all = (await devices()).filter(({ device }) => device instanceof WebGPUDevice);
-const files = await shaderFiles(), sources: string[] = [];
+const texts = await shaderTexts(), used = new Set<string>();
 
 for await (const kernel of kernels()) {
   for (const [i, pass] of ([kernel.gpu ?? []].flat() as AnyPass[]).entries()) {
     const which = `${kernel.name}: ${pass.entry}${i ? `, pass ${i + 1}` : ""}`;
-    sources.push(anyType(pass.source));
+    used.add(pass.file ?? `${pass.entry}.wgsl.ts`);
     Deno.test(`${which}: the bindings are the declared ones`, () => checkBindings(kernel, pass));
-    Deno.test(`${which}: the source is a file's`, () => checkFile(pass));
+    Deno.test(`${which}: the source is a module's, but for lines that may be replaced`, () => checkFile(pass));
     for (const { name, device } of all) {
       Deno.test(`${which} compiles (${name})`, () => compile(device as WebGPUDevice, pass));
     }
   }
 }
 
-Deno.test("every shader file is in a pass", () => {
-  const unused = [...files].filter(([, text]) => !sources.some((source) => source.includes(anyType(text))));
-  assertEquals(unused.map(([file]) => file), []);
-});
+for (const [file, source] of texts) {
+  const entries = [...source.matchAll(/@compute[^]*?\bfn (\w+)\(/g)].map(([, entry]) => entry);
+  Deno.test(`${file} has an entry point, and a pass uses it`, () => {
+    assert(entries.length > 0, "no entry point");
+    assert(used.has(file), "no kernel has a pass with it");
+  });
+  for (const { name, device } of all) {
+    Deno.test(`${file} compiles as it stands (${name})`, async () => {
+      for (const entry of entries) {
+        await compile(device as WebGPUDevice, { source, entry, file, workgroups: () => 1 });
+      }
+    });
+  }
+}

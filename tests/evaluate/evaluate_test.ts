@@ -124,19 +124,21 @@ Deno.test("features: the loss of labels, and its gradients, are those of targets
       return all;
     };
     const x = tensor(tokens, 7), labels = tensor(tokens.map((id, i) => i % 5 === 2 ? -100 : id), 7);
-    model.train();
-    const { loss, lastHiddenState, logits } = features(model, x, { labels });
+    model.train(); // dropout, by the same masks: each pass has its number
+    const { loss, lastHiddenState, logits, attentions } = features(model, x, { labels, outputAttentions: true });
     assertEquals([model.training, lastHiddenState.shape, logits!.shape], [true, [2, 7, 8], [2, 7, V]]);
     loss!.backward();
     const given = await gradients(), value = await loss!.item();
     const shifted = tokens.map((_, i) => i % 7 === 6 ? -1 : (i + 1) % 5 === 2 ? -1 : tokens[i + 1]),
       y = tensor(shifted, 7);
-    model.eval();
+    model.noise.passes--;
     const own = model.forward(x, y);
-    own.loss!.backward();
-    assertAlmostEquals(value, await own.loss!.item(), 1e-12);
+    own.loss.backward();
+    assertAlmostEquals(value, await own.loss.item(), 1e-12);
     (await gradients()).forEach((expected, i) => assertAlmostEquals(given[i], expected, 1e-12));
-    for (const one of [x, labels, y, loss!, lastHiddenState, logits!, own.loss!, own.logits]) one.dispose();
+    for (const one of [...attentions!, x, labels, y, loss!, lastHiddenState, logits!, own.loss, own.logits]) {
+      one.dispose();
+    }
   }));
 
 Deno.test("features: shapes that do not fit are refused", () =>

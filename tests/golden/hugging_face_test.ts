@@ -26,9 +26,9 @@ async function checkFolder({ device }: TestDevice, number: number) {
   const evaluate = () => {
     using _ = device.scope();
     const { logits, loss } = model.forward(tensor("tokens"), tensor("targets"));
-    loss!.backward();
+    loss.backward();
     assertShape(logits, expected("logits").shape, `${name}: logits`);
-    return { logits: logits.data(), loss: loss!.data() };
+    return { logits: logits.data(), loss: loss.data() };
   };
   const results = evaluate();
   assertClose(await results.logits, expected("logits").values, limitOf(device, "logits"), `${name}: logits`);

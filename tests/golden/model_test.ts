@@ -22,11 +22,11 @@ async function checkModel({ device }: TestDevice, fixture: Fixture<ModelCase>, n
   };
   const expected = (key: string) => fixture.get(`${number}.${key}`);
   const { logits, loss } = model.forward(ids("tokens"), ids("targets"));
-  loss!.backward();
+  loss.backward();
   assertShape(logits, expected("logits").shape, `${name}: logits`);
-  assertShape(loss!, [], `${name}: loss`);
+  assertShape(loss, [], `${name}: loss`);
   assertClose(await logits.data(), expected("logits").values, limitOf(device, "logits"), `${name}: logits`);
-  assertClose(await loss!.data(), expected("loss").values, limitOf(device, "loss"), `${name}: loss`);
+  assertClose(await loss.data(), expected("loss").values, limitOf(device, "loss"), `${name}: loss`);
   for (const [key, parameter] of model.namedParameters()) {
     const { values } = expected(`w.${key}.grad`);
     assertClose(

@@ -78,7 +78,7 @@ function model({ device }: TestDevice, fixture: Fixture<StepsCase>, number: numb
   };
   const backward = (step: number) => {
     const { loss } = gpt.forward(ids("tokens", step), ids("targets", step));
-    loss!.backward();
+    loss.backward();
     return loss;
   };
   return { parameters: [...gpt.namedParameters()], backward };

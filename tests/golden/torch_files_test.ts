@@ -135,10 +135,10 @@ Deno.test("ckpt.pt: training goes on with PyTorch's losses", async () => {
       const tokens = device.tensor(batch.flatMap((row) => row.slice(0, -1)), [3, 8], { dtype: "i32" });
       const targets = device.tensor(batch.flatMap((row) => row.slice(1)), [3, 8], { dtype: "i32" });
       const { loss } = model.forward(tokens, targets);
-      loss!.backward();
+      loss.backward();
       optimizer.step({ gradClip: 1 });
       optimizer.zeroGrad();
-      assertAlmostEquals(await loss!.item(), losses[i], 2e-6, `${name}, update ${i}`); // f32, six updates of it
+      assertAlmostEquals(await loss.item(), losses[i], 2e-6, `${name}, update ${i}`); // f32, six updates of it
     }
     device.close();
   }

@@ -238,6 +238,13 @@ Deno.test("trainer: a loss that is not finite stops the run and keeps the last c
     assert(weights.length > 0 && (await resumed.model.parameters().next().value!.data()).every(Number.isFinite));
   }));
 
+Deno.test("trainer: an evaluation that throws leaves dropout on in every part that had it", () =>
+  withDevice("cpu", async (device) => {
+    const val = tokens(60, 2).fill(CONFIG.vocabSize), trainer = setup(device, {}, { data: { ...DATA, val } });
+    await assertRejects(() => collect(trainer.run()), Error, `id ${CONFIG.vocabSize} is not among the`);
+    assert([...trainer.model.modules()].every(({ training }) => training));
+  }));
+
 Deno.test("trainer: resuming from what is not there, damaged or of another shape says so", () =>
   withDevice("cpu", async (device, path) => {
     const refused = async (message: RegExp, options: Setup = {}) => {
@@ -334,5 +341,10 @@ Deno.test("trainer: options out of range are refused by name", () =>
     assertThrows(() => setup(device, { maxIters: -1 }), ConfigError, "maxIters is -1");
     assertThrows(() => setup(device, { learningRate: NaN }), ConfigError, "learningRate is NaN");
     assertThrows(() => setup(device, { beta2: 1 }), ConfigError, "beta2 is 1");
+    const misspelt = (given: Record<string, number>, message: string) =>
+      assertThrows(() => setup(device, given), ConfigError, message);
+    misspelt({ batch_size: 8 }, "batch_size is not an option of Trainer; did you mean batchSize?");
+    misspelt({ maxIter: 8 }, "maxIter is not an option of Trainer; did you mean maxIters?");
+    misspelt({ threads: 8 }, "threads is not an option of Trainer: batchSize, ");
     return Promise.resolve();
   }));

@@ -1,0 +1,270 @@
+export default /* wgsl */ `// First of two passes of causal self-attention's backward: the queries' gradient, and D for the second. P is made anew
+// out of the saved maximum and sum of each query.
+//
+//     P = exp(S − max) / sum,   dP = kept(dy · v),   dS = P · (dP − D) / √width,
+//     dq += Σ dS · k
+//
+// D = Σ dy · y = Σ P · dP. Where nearly all of P falls on one key, dP − D nearly cancels, and the rounding of y would
+// be much of what is left. So D₀ = Σ dy · y is but a first guess, and E = Σ P · (dP − D₀) what it lacks: D = D₀ + E,
+// and
+//
+//     dq += Σ P · (dP − D₀) / √width · k − E / √width · Σ P · k
+//
+// A workgroup owns 32 queries of a head and 64 columns of their dq; wider heads make P and dP anew for each 64 columns.
+// It goes over the keys in blocks of 32, and sums run in their order. A lane owns four queries and four keys of a
+// block's P and dP, then eight columns of the four queries' dq.
+
+struct Params { B: u32, T: u32, heads: u32, width: u32, seed: i32, stream: i32, threshold: i32, gain: f32 }
+@group(0) @binding(0) var<uniform> params: Params;
+// Four elements of dy, qkv, y and dqkv at once, where the width is a multiple of 4.
+// For other widths gpu.ts has the operands bound one by one, and the lines of their functions.
+@group(0) @binding(1) var<storage, read> dy: array<vec4<f32>>; // (B, T, heads, width)
+fn dy_four(at: u32, count: u32) -> vec4f { return dy[at / 4u]; }
+@group(0) @binding(2) var<storage, read> qkv: array<vec4<f32>>; // (B, T, 3, heads, width)
+fn qkv_four(at: u32, count: u32) -> vec4f { return qkv[at / 4u]; }
+@group(0) @binding(4) var<storage, read> y: array<vec4<f32>>; // (B, T, heads, width)
+fn y_four(at: u32, count: u32) -> vec4f { return y[at / 4u]; }
+@group(0) @binding(7) var<storage, read_write> dqkv: array<vec4<f32>>; // (B, T, 3, heads, width)
+override fresh_dqkv: bool = false; // dqkv holds garbage: write instead of adding
+fn dqkv_put_four(at: u32, count: u32, values: vec4f) { dqkv[at / 4u] = select(dqkv[at / 4u], vec4f(), fresh_dqkv) + values; }
+@group(0) @binding(3) var<storage, read> offset: array<i32>; // one number; optional: without it nothing is dropped
+@group(0) @binding(5) var<storage, read> row_max: array<f32>; // (B, heads, T): the greatest score of a query
+@group(0) @binding(6) var<storage, read> row_sum: array<f32>; // (B, heads, T): Σ exp(S − max)
+@group(0) @binding(8) var<storage, read_write> D: array<f32>; // the workspace: (B, heads, T), Σ P · dP
+override has_offset: bool = false;
+
+const BLOCK = 32u; // queries, keys, and columns at a time where a score is summed
+const COLUMNS = 64u; // of the result
+// By row / 4, row % 4, and four columns: either two transposed tiles of 32 rows × 32 columns, one behind the other, so that
+// a vec4f is four rows; or 32 rows × 64 columns, the right half behind the left.
+var<workgroup> tile: array<array<array<vec4f, 8>, 4>, 16>;
+var<workgroup> weights: array<array<array<vec4f, 8>, 4>, 8>;
+
+var<private> lane: u32;
+var<private> sequence: u32; // b
+var<private> head: u32; // h
+var<private> number: u32; // b · heads + h
+
+// q, k or v (part 0, 1, 2) of token t at four columns from c on; 0 outside.
+fn four_of_qkv(part: u32, t: u32, c: u32) -> vec4f {
+  if (t >= params.T || c >= params.width) { return vec4f(); }
+  return qkv_four((((sequence * params.T + t) * 3u + part) * params.heads + head) * params.width + c, params.width - c);
+}
+
+// The same of dy.
+fn four_of_dy(t: u32, c: u32) -> vec4f {
+  if (t >= params.T || c >= params.width) { return vec4f(); }
+  return dy_four(((sequence * params.T + t) * params.heads + head) * params.width + c, params.width - c);
+}
+
+// In a transposed tile, and in weights, where four rows lie in the rows 4 q to 4 q + 3. The exclusive or puts what neighbours
+// write at one time into different banks.
+fn slot(rows: u32, q: u32) -> u32 { return rows ^ q; }
+
+// Four rows × four columns of a tile, transposed: each lane has its own.
+fn keep_transposed(first: u32, rows: mat4x4f) {
+  let columns = transpose(rows);
+  for (var i = 0u; i < 4u; i++) { tile[first + lane % 8u][i][slot(lane / 8u, lane % 8u)] = columns[i]; }
+}
+
+// 32 rows × 32 columns from row t and column c on, transposed.
+fn load_transposed(first: u32, part: u32, t: u32, c: u32) {
+  let row = t + lane / 8u * 4u;
+  let x = c + lane % 8u * 4u;
+  keep_transposed(
+    first,
+    mat4x4f(
+      four_of_qkv(part, row, x), four_of_qkv(part, row + 1u, x), four_of_qkv(part, row + 2u, x),
+      four_of_qkv(part, row + 3u, x),
+    ),
+  );
+}
+
+fn load_dy_transposed(first: u32, t: u32, c: u32) {
+  let row = t + lane / 8u * 4u;
+  let x = c + lane % 8u * 4u;
+  keep_transposed(
+    first,
+    mat4x4f(four_of_dy(row, x), four_of_dy(row + 1u, x), four_of_dy(row + 2u, x), four_of_dy(row + 3u, x)),
+  );
+}
+
+// 32 rows × 64 columns from row t and column c on.
+fn load_rows(part: u32, t: u32, c: u32) {
+  for (var i = lane; i < 512u; i += 64u) {
+    let row = i / 16u;
+    tile[i / 8u % 2u * 8u + row / 4u][row % 4u][i % 8u] = four_of_qkv(part, t + row, c + 4u * (i % 16u));
+  }
+}
+
+// sums + a · bᵀ: column i is sums[i] + a[i] · b.
+fn add_outer(sums: mat4x4f, a: vec4f, b: vec4f) -> mat4x4f {
+  return mat4x4f(
+    fma(vec4f(a.x), b, sums[0]),
+    fma(vec4f(a.y), b, sums[1]),
+    fma(vec4f(a.z), b, sums[2]),
+    fma(vec4f(a.w), b, sums[3]),
+  );
+}
+
+// sums + the products of the two transposed tiles, of this lane's four queries and four keys:
+// columns are keys, components queries.
+fn multiplied(sums: mat4x4f) -> mat4x4f {
+  var total = sums;
+  for (var q = 0u; q < 8u; q++) {
+    for (var i = 0u; i < 4u; i++) {
+      total = add_outer(total, tile[8u + q][i][slot(lane % 8u, q)], tile[q][i][slot(lane / 8u, q)]);
+    }
+  }
+  return total;
+}
+
+// q · k.
+fn scores(query: u32, key: u32) -> mat4x4f {
+  var sums = mat4x4f();
+  for (var c = 0u; c < params.width; c += BLOCK) {
+    workgroupBarrier(); // the tile is not in use any more
+    load_transposed(0u, 0u, query, c);
+    load_transposed(8u, 1u, key, c);
+    workgroupBarrier();
+    sums = multiplied(sums);
+  }
+  return sums;
+}
+
+// dy · v.
+fn products_of_dy(query: u32, key: u32) -> mat4x4f {
+  var sums = mat4x4f();
+  for (var c = 0u; c < params.width; c += BLOCK) {
+    workgroupBarrier(); // the tile is not in use any more
+    load_dy_transposed(0u, query, c);
+    load_transposed(8u, 2u, key, c);
+    workgroupBarrier();
+    sums = multiplied(sums);
+  }
+  return sums;
+}
+
+// += Σ weights · tile over 32 rows: this lane's four results (columns), at its four columns in the left and in the right
+// half of the tile.
+fn add_weighted(left: ptr<function, mat4x4f>, right: ptr<function, mat4x4f>) {
+  for (var q = 0u; q < 8u; q++) {
+    for (var i = 0u; i < 4u; i++) {
+      let w = weights[q][i][slot(lane / 8u, q)];
+      *left = add_outer(*left, w, tile[q][i][lane % 8u]);
+      *right = add_outer(*right, w, tile[8u + q][i][lane % 8u]);
+    }
+  }
+}
+
+// The sum over the eight lanes that have the same queries.
+fn sum_of_lanes(value: vec4f) -> vec4f {
+  workgroupBarrier();
+  weights[lane / 32u][lane / 8u % 4u][lane % 8u] = value;
+  workgroupBarrier();
+  var sum = vec4f(0.0);
+  for (var i = 0u; i < 8u; i++) { sum += weights[lane / 32u][lane / 8u % 4u][i]; }
+  return sum;
+}
+
+// dqkv += four elements of a part of token t from column c on.
+fn add_to_gradient(part: u32, t: u32, c: u32, values: vec4f) {
+  if (t >= params.T || c >= params.width) { return; }
+  let first = (((sequence * params.T + t) * 3u + part) * params.heads + head) * params.width;
+  dqkv_put_four(first + c, params.width - c, values);
+}
+
+// The upper 32 bits of a product, out of halves of 16 bits.
+fn multiply_high(a: u32, b: u32) -> u32 {
+  let middle = (a >> 16u) * (b & 0xffffu) + (((a & 0xffffu) * (b & 0xffffu)) >> 16u);
+  let carry = (a & 0xffffu) * (b >> 16u) + (middle & 0xffffu);
+  return (a >> 16u) * (b >> 16u) + (middle >> 16u) + (carry >> 16u);
+}
+
+// What P of query t is multiplied with at the keys s to s + 3: 0 or gain, by Philox4x32-10 (src/random/philox.ts).
+fn dropout_factors(t: u32, s: u32) -> vec4f {
+  if (!has_offset) { return vec4f(1.0); }
+  let element = (number * params.T + t) * ((params.T + 3u) / 4u * 4u) + s;
+  var c = vec4u(element >> 2u, bitcast<u32>(params.stream), bitcast<u32>(offset[0]), 0u);
+  var key = vec2u(bitcast<u32>(params.seed), 0u);
+  for (var round = 0u; round < 10u; round++) {
+    let high = vec2u(multiply_high(0xd2511f53u, c.x), multiply_high(0xcd9e8d57u, c.z));
+    c = vec4u(high.y ^ c.y ^ key.x, 0xcd9e8d57u * c.z, high.x ^ c.w ^ key.y, 0xd2511f53u * c.x);
+    key += vec2u(0x9e3779b9u, 0xbb67ae85u);
+  }
+  return select(vec4f(0.0), vec4f(params.gain), (c >> vec4u(8u)) >= vec4u(u32(params.threshold)));
+}
+
+@compute @workgroup_size(64)
+fn attention_backward_queries(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) local: u32,
+) {
+  let blocks = (params.T + BLOCK - 1u) / BLOCK;
+  let together = params.B * params.heads * ((params.width + COLUMNS - 1u) / COLUMNS);
+  let index = group.x + group.y * groups.x;
+  if (index >= blocks * together) { return; }
+  lane = local;
+  number = index % (params.B * params.heads);
+  sequence = number / params.heads;
+  head = number % params.heads;
+  let column = index % together / (params.B * params.heads) * COLUMNS;
+  let first_query = (blocks - 1u - index / together) * BLOCK; // those with the most keys begin first
+
+  let query = first_query + 4u * (lane / 8u); // this lane's queries: four from here on
+  let queries = vec4u(query, query + 1u, query + 2u, query + 3u);
+  let four = lane % 8u; // this lane's keys in a block, and its columns: four from 4 · four on
+  let root = sqrt(f32(params.width));
+  var greatest = vec4f(0.0);
+  var sum = vec4f(1.0);
+  var guess = vec4f(0.0); // D₀
+  for (var q = 0u; q < 4u && query + q < params.T; q++) {
+    greatest[q] = row_max[number * params.T + query + q];
+    sum[q] = row_sum[number * params.T + query + q];
+    let first = ((sequence * params.T + query + q) * params.heads + head) * params.width;
+    for (var c = 4u * four; c < params.width; c += 32u) {
+      guess[q] += dot(dy_four(first + c, params.width - c), y_four(first + c, params.width - c));
+    }
+  }
+  guess = sum_of_lanes(guess);
+  var lack = vec4f(0.0); // E
+  var left = mat4x4f(); // Σ P · (dP − D₀) / √width · k of the queries (columns) at columns 4 · four on
+  var right = mat4x4f(); // and 32 further on
+  var mean_left = mat4x4f(); // Σ P · k
+  var mean_right = mat4x4f();
+  for (var first_key = 0u; first_key < min(first_query + BLOCK, params.T); first_key += BLOCK) {
+    let key = first_key + 4u * four;
+    var p = scores(first_query, first_key);
+    let dp = products_of_dy(first_query, first_key);
+    var kept = mat4x4f(vec4f(1.0), vec4f(1.0), vec4f(1.0), vec4f(1.0));
+    if (has_offset) {
+      for (var q = 0u; q < 4u; q++) { kept[q] = dropout_factors(query + q, key); }
+      kept = transpose(kept);
+    }
+    workgroupBarrier(); // the last block's weights and this one's tile are not in use any more
+    for (var k = 0u; k < 4u; k++) {
+      p[k] = select(vec4f(0.0), exp(p[k] / root - greatest) / sum, vec4u(key + k) <= queries);
+      let difference = p[k] * (kept[k] * dp[k] - guess);
+      lack += difference;
+      weights[four][k][slot(lane / 8u, four)] = difference / root;
+    }
+    load_rows(1u, first_key, column);
+    workgroupBarrier();
+    add_weighted(&left, &right);
+
+    workgroupBarrier();
+    for (var k = 0u; k < 4u; k++) { weights[four][k][slot(lane / 8u, four)] = p[k]; }
+    workgroupBarrier();
+    add_weighted(&mean_left, &mean_right);
+  }
+  lack = sum_of_lanes(lack);
+  for (var q = 0u; q < 4u; q++) {
+    add_to_gradient(0u, query + q, column + 4u * four, left[q] - lack[q] / root * mean_left[q]);
+    add_to_gradient(0u, query + q, column + 4u * four + 32u, right[q] - lack[q] / root * mean_right[q]);
+    if (query + q < params.T && column == 0u && four == 0u) {
+      D[number * params.T + query + q] = guess[q] + lack[q];
+    }
+  }
+}
+`;

@@ -1,0 +1,91 @@
+export default /* wgsl */ `// Second of two passes of attention for decoding: with the new keys and values in the cache, query t attends to its
+// rows up to position + t, and no further: those may hold anything.
+//
+//     S = q · k / √width,   P = exp(S − max) / Σ exp(S − max),   y = Σ P · v
+//
+// A workgroup owns one query of one head. It goes over the keys in blocks of 256, the maximum so far in hand: where a
+// block raises it, what has been summed shrinks by exp(old − new). A lane owns one key of a block's scores; then every
+// fourth value of the block at the columns l, l + 64, …, where l is the lane modulo 64. The four parts are added last.
+
+struct Params { B: u32, T: u32, heads: u32, width: u32, S: u32 }
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> qkv: array<f32>; // (B, T, 3, heads, width)
+@group(0) @binding(2) var<storage, read> position: array<i32>; // one number: tokens that the cache holds already
+@group(0) @binding(3) var<storage, read_write> cache: array<f32>; // (B, S, 2, heads, width): keys and values
+@group(0) @binding(4) var<storage, read_write> y: array<f32>; // (B, T, heads, width)
+
+const LANES = 256u;
+const LOWEST = -3e38; // a score that counts for nothing
+var<workgroup> query: array<f32, 256>; // width is at most 256
+var<workgroup> weights: array<f32, LANES>;
+var<workgroup> partial: array<vec4f, LANES>;
+
+@compute @workgroup_size(LANES)
+fn attention_cached(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let row = group.x + group.y * groups.x; // in (B, T, heads)
+  if (row >= params.B * params.T * params.heads) { return; }
+  let width = params.width;
+  let h = row % params.heads;
+  let t = row / params.heads % params.T;
+  let b = row / params.heads / params.T;
+  let stride = 2u * params.heads * width; // from one token in the cache to the next
+  let first_key = b * params.S * stride + h * width;
+  let first_value = first_key + params.heads * width;
+  let keys = u32(clamp(position[0], 0, i32(params.S - params.T))) + t + 1u;
+
+  let first_query = ((b * params.T + t) * 3u * params.heads + h) * width;
+  for (var c = lane; c < width; c += LANES) { query[c] = qkv[first_query + c]; }
+  let column = lane % 64u;
+  var greatest = LOWEST;
+  var sum = 0.0; // of this lane's keys
+  var out = vec4f(0.0); // at the columns column, column + 64, …
+  for (var block = 0u; block < keys; block += LANES) {
+    workgroupBarrier(); // query is there; the last block's weights have been used
+    let there = block + lane < keys;
+    var s = LOWEST;
+    if (there) {
+      s = 0.0;
+      let at = first_key + (block + lane) * stride;
+      for (var c = 0u; c < width; c++) { s += query[c] * cache[at + c]; }
+      s /= sqrt(f32(width));
+    }
+    weights[lane] = s;
+    workgroupBarrier();
+    for (var half = LANES / 2u; half > 0u; half /= 2u) {
+      if (lane < half) { weights[lane] = max(weights[lane], weights[lane + half]); }
+      workgroupBarrier();
+    }
+    let before = greatest;
+    greatest = max(greatest, weights[0]);
+    workgroupBarrier();
+    let p = select(0.0, exp(s - greatest), there);
+    weights[lane] = p;
+    workgroupBarrier();
+    let shrink = exp(before - greatest);
+    sum = sum * shrink + p;
+    out *= shrink;
+    for (var i = lane / 64u; i < min(LANES, keys - block); i += 4u) {
+      let at = first_value + (block + i) * stride + column;
+      for (var j = 0u; column + 64u * j < width; j++) { out[j] += weights[i] * cache[at + 64u * j]; }
+    }
+  }
+
+  workgroupBarrier();
+  weights[lane] = sum;
+  partial[lane] = out;
+  workgroupBarrier();
+  for (var half = LANES / 2u; half > 0u; half /= 2u) {
+    if (lane < half) {
+      weights[lane] += weights[lane + half];
+      if (half >= 64u) { partial[lane] += partial[lane + half]; }
+    }
+    workgroupBarrier();
+  }
+  if (lane >= 64u) { return; }
+  for (var j = 0u; column + 64u * j < width; j++) { y[row * width + column + 64u * j] = partial[lane][j] / weights[0]; }
+}
+`;

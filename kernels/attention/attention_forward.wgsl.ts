@@ -1,0 +1,223 @@
+export default /* wgsl */ `// Causal self-attention, forward, in the manner of FlashAttention (Dao et al. 2022, arXiv:2205.14135): for query t and
+// the keys s ≤ t of a head,
+//
+//     S = q · k / √width,   sum = Σ exp(S − max),   P = exp(S − max) / sum,   y = Σ kept(P) · v
+//
+// A workgroup owns 32 queries of a head and 64 columns of their y; wider heads make the scores anew for each 64
+// columns. It goes over the keys in blocks of 32, the maximum so far in hand: where a block raises it, what has been
+// summed shrinks by exp(old − new). A lane owns four queries and four keys of a block's scores, then eight columns of
+// the four queries' y. All sums run in the order of the keys, but for those of exp(S − max), which each lane keeps for
+// its keys until the end.
+
+struct Params { B: u32, T: u32, heads: u32, width: u32, seed: i32, stream: i32, threshold: i32, gain: f32 }
+@group(0) @binding(0) var<uniform> params: Params;
+// Four elements of qkv and y at once, where the width is a multiple of 4.
+// For other widths gpu.ts has the operands bound one by one, and the lines of their functions.
+@group(0) @binding(1) var<storage, read> qkv: array<vec4<f32>>; // (B, T, 3, heads, width)
+fn qkv_four(at: u32, count: u32) -> vec4f { return qkv[at / 4u]; }
+@group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>; // (B, T, heads, width)
+fn y_put_four(at: u32, count: u32, values: vec4f) { y[at / 4u] = values; }
+@group(0) @binding(2) var<storage, read> offset: array<i32>; // one number; optional: without it nothing is dropped
+@group(0) @binding(4) var<storage, read_write> row_max: array<f32>; // (B, heads, T): the greatest score of a query
+@group(0) @binding(5) var<storage, read_write> row_sum: array<f32>; // (B, heads, T): Σ exp(S − max)
+override has_offset: bool = false;
+
+const BLOCK = 32u; // queries, keys, and columns at a time where a score is summed
+const COLUMNS = 64u; // of the result
+// By row / 4, row % 4, and four columns: either two transposed tiles of 32 rows × 32 columns, one behind the other, so that
+// a vec4f is four rows; or 32 rows × 64 columns, the right half behind the left.
+var<workgroup> tile: array<array<array<vec4f, 8>, 4>, 16>;
+var<workgroup> weights: array<array<array<vec4f, 8>, 4>, 8>;
+var<workgroup> statistics: array<vec4f, 64>; // of each lane's four queries
+const LOWEST = -3e38; // a score that counts for nothing
+
+var<private> lane: u32;
+var<private> sequence: u32; // b
+var<private> head: u32; // h
+var<private> number: u32; // b · heads + h
+
+// q, k or v (part 0, 1, 2) of token t at four columns from c on; 0 outside.
+fn four_of_qkv(part: u32, t: u32, c: u32) -> vec4f {
+  if (t >= params.T || c >= params.width) { return vec4f(); }
+  return qkv_four((((sequence * params.T + t) * 3u + part) * params.heads + head) * params.width + c, params.width - c);
+}
+
+// In a transposed tile, and in weights, where four rows lie in the rows 4 q to 4 q + 3. The exclusive or puts what neighbours
+// write at one time into different banks.
+fn slot(rows: u32, q: u32) -> u32 { return rows ^ q; }
+
+// Four rows × four columns of a tile, transposed: each lane has its own.
+fn keep_transposed(first: u32, rows: mat4x4f) {
+  let columns = transpose(rows);
+  for (var i = 0u; i < 4u; i++) { tile[first + lane % 8u][i][slot(lane / 8u, lane % 8u)] = columns[i]; }
+}
+
+// 32 rows × 32 columns from row t and column c on, transposed.
+fn load_transposed(first: u32, part: u32, t: u32, c: u32) {
+  let row = t + lane / 8u * 4u;
+  let x = c + lane % 8u * 4u;
+  keep_transposed(
+    first,
+    mat4x4f(
+      four_of_qkv(part, row, x), four_of_qkv(part, row + 1u, x), four_of_qkv(part, row + 2u, x),
+      four_of_qkv(part, row + 3u, x),
+    ),
+  );
+}
+
+// 32 rows × 64 columns from row t and column c on.
+fn load_rows(part: u32, t: u32, c: u32) {
+  for (var i = lane; i < 512u; i += 64u) {
+    let row = i / 16u;
+    tile[i / 8u % 2u * 8u + row / 4u][row % 4u][i % 8u] = four_of_qkv(part, t + row, c + 4u * (i % 16u));
+  }
+}
+
+// sums + a · bᵀ: column i is sums[i] + a[i] · b.
+fn add_outer(sums: mat4x4f, a: vec4f, b: vec4f) -> mat4x4f {
+  return mat4x4f(
+    fma(vec4f(a.x), b, sums[0]),
+    fma(vec4f(a.y), b, sums[1]),
+    fma(vec4f(a.z), b, sums[2]),
+    fma(vec4f(a.w), b, sums[3]),
+  );
+}
+
+// sums + the products of the two transposed tiles, of this lane's four queries and four keys:
+// columns are keys, components queries.
+fn multiplied(sums: mat4x4f) -> mat4x4f {
+  var total = sums;
+  for (var q = 0u; q < 8u; q++) {
+    for (var i = 0u; i < 4u; i++) {
+      total = add_outer(total, tile[8u + q][i][slot(lane % 8u, q)], tile[q][i][slot(lane / 8u, q)]);
+    }
+  }
+  return total;
+}
+
+// q · k.
+fn scores(query: u32, key: u32) -> mat4x4f {
+  var sums = mat4x4f();
+  for (var c = 0u; c < params.width; c += BLOCK) {
+    workgroupBarrier(); // the tile is not in use any more
+    load_transposed(0u, 0u, query, c);
+    load_transposed(8u, 1u, key, c);
+    workgroupBarrier();
+    sums = multiplied(sums);
+  }
+  return sums;
+}
+
+// += Σ weights · tile over 32 rows: this lane's four results (columns), at its four columns in the left and in the right
+// half of the tile.
+fn add_weighted(left: ptr<function, mat4x4f>, right: ptr<function, mat4x4f>) {
+  for (var q = 0u; q < 8u; q++) {
+    for (var i = 0u; i < 4u; i++) {
+      let w = weights[q][i][slot(lane / 8u, q)];
+      *left = add_outer(*left, w, tile[q][i][lane % 8u]);
+      *right = add_outer(*right, w, tile[8u + q][i][lane % 8u]);
+    }
+  }
+}
+
+// Column i times factors[i].
+fn scaled(m: mat4x4f, factors: vec4f) -> mat4x4f {
+  return mat4x4f(m[0] * factors.x, m[1] * factors.y, m[2] * factors.z, m[3] * factors.w);
+}
+
+fn store(t: u32, c: u32, values: vec4f) {
+  if (t >= params.T || c >= params.width) { return; }
+  let first = ((sequence * params.T + t) * params.heads + head) * params.width;
+  y_put_four(first + c, params.width - c, values);
+}
+
+// The upper 32 bits of a product, out of halves of 16 bits.
+fn multiply_high(a: u32, b: u32) -> u32 {
+  let middle = (a >> 16u) * (b & 0xffffu) + (((a & 0xffffu) * (b & 0xffffu)) >> 16u);
+  let carry = (a & 0xffffu) * (b >> 16u) + (middle & 0xffffu);
+  return (a >> 16u) * (b >> 16u) + (middle >> 16u) + (carry >> 16u);
+}
+
+// What P of query t is multiplied with at the keys s to s + 3: 0 or gain, by Philox4x32-10 (src/random/philox.ts).
+fn dropout_factors(t: u32, s: u32) -> vec4f {
+  if (!has_offset) { return vec4f(1.0); }
+  let element = (number * params.T + t) * ((params.T + 3u) / 4u * 4u) + s;
+  var c = vec4u(element >> 2u, bitcast<u32>(params.stream), bitcast<u32>(offset[0]), 0u);
+  var key = vec2u(bitcast<u32>(params.seed), 0u);
+  for (var round = 0u; round < 10u; round++) {
+    let high = vec2u(multiply_high(0xd2511f53u, c.x), multiply_high(0xcd9e8d57u, c.z));
+    c = vec4u(high.y ^ c.y ^ key.x, 0xcd9e8d57u * c.z, high.x ^ c.w ^ key.y, 0xd2511f53u * c.x);
+    key += vec2u(0x9e3779b9u, 0xbb67ae85u);
+  }
+  return select(vec4f(0.0), vec4f(params.gain), (c >> vec4u(8u)) >= vec4u(u32(params.threshold)));
+}
+
+@compute @workgroup_size(64)
+fn attention_forward(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) local: u32,
+) {
+  let blocks = (params.T + BLOCK - 1u) / BLOCK;
+  let together = params.B * params.heads * ((params.width + COLUMNS - 1u) / COLUMNS);
+  let index = group.x + group.y * groups.x;
+  if (index >= blocks * together) { return; }
+  lane = local;
+  number = index % (params.B * params.heads);
+  sequence = number / params.heads;
+  head = number % params.heads;
+  let column = index % together / (params.B * params.heads) * COLUMNS;
+  let first_query = (blocks - 1u - index / together) * BLOCK; // those with the most keys begin first
+
+  let query = first_query + 4u * (lane / 8u); // this lane's queries: four from here on
+  let queries = vec4u(query, query + 1u, query + 2u, query + 3u);
+  let four = lane % 8u; // this lane's keys in a block, and its columns: four from 4 · four on
+  let root = sqrt(f32(params.width));
+  var greatest = vec4f(LOWEST);
+  var sum = vec4f(0.0);
+  var left = mat4x4f(); // y of the queries (columns) at columns 4 · four on
+  var right = mat4x4f(); // and 32 further on
+  for (var first_key = 0u; first_key < min(first_query + BLOCK, params.T); first_key += BLOCK) {
+    let key = first_key + 4u * four;
+    var s = scores(first_query, first_key);
+    for (var k = 0u; k < 4u; k++) { s[k] = select(vec4f(LOWEST), s[k] / root, vec4u(key + k) <= queries); }
+
+    statistics[lane] = max(max(s[0], s[1]), max(s[2], s[3]));
+    workgroupBarrier();
+    let before = greatest;
+    for (var i = 0u; i < 8u; i++) { greatest = max(greatest, statistics[lane / 8u * 8u + i]); }
+
+    var kept = mat4x4f(vec4f(1.0), vec4f(1.0), vec4f(1.0), vec4f(1.0));
+    if (has_offset) {
+      for (var q = 0u; q < 4u; q++) { kept[q] = dropout_factors(query + q, key); }
+      kept = transpose(kept);
+    }
+    let shrink = exp(before - greatest);
+    sum *= shrink;
+    for (var k = 0u; k < 4u; k++) {
+      let p = select(vec4f(0.0), exp(s[k] - greatest), vec4u(key + k) <= queries);
+      sum += p;
+      weights[four][k][slot(lane / 8u, four)] = p * kept[k];
+    }
+    load_rows(2u, first_key, column);
+    workgroupBarrier();
+    left = scaled(left, shrink);
+    right = scaled(right, shrink);
+    add_weighted(&left, &right);
+  }
+
+  workgroupBarrier(); // the last block's maxima have been read
+  statistics[lane] = sum;
+  workgroupBarrier();
+  sum = vec4f(0.0);
+  for (var i = 0u; i < 8u; i++) { sum += statistics[lane / 8u * 8u + i]; }
+  for (var q = 0u; q < 4u; q++) {
+    store(query + q, column + 4u * four, left[q] / sum[q]);
+    store(query + q, column + 4u * four + 32u, right[q] / sum[q]);
+    if (query + q < params.T && column == 0u && four == 0u) {
+      row_max[number * params.T + query + q] = greatest[q];
+      row_sum[number * params.T + query + q] = sum[q];
+    }
+  }
+}
+`;

@@ -1,0 +1,35 @@
+export default /* wgsl */ `// y = op(a, b), element by element. kernel.ts has the line 'op' of each kernel.
+//
+// Rows or columns of a and b are as many as y's, or one, which is repeated. An invocation owns one element of y.
+
+struct Params { aRows: u32, aColumns: u32, bRows: u32, bColumns: u32, rows: u32, columns: u32 }
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> left: array<f32>; // a (aRows, aColumns)
+@group(0) @binding(2) var<storage, read> right: array<f32>; // b (bRows, bColumns)
+@group(0) @binding(3) var<storage, read_write> y: array<f32>; // (rows, columns)
+
+fn op(a: f32, b: f32) -> f32 { return a + b; }
+
+// By its bits, for compilers may take it that numbers are finite.
+fn is_nan(x: f32) -> bool {
+  return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
+}
+
+// The place of row i, column j in an operand, of whose rows and columns there may be one.
+fn place(i: u32, j: u32, rows: u32, columns: u32) -> u32 {
+  return select(i * columns, 0u, rows == 1u) + select(j, 0u, columns == 1u);
+}
+
+@compute @workgroup_size(256)
+fn binary(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let at = (group.x + group.y * groups.x) * 256u + lane;
+  if (at >= params.rows * params.columns) { return; }
+  let i = at / params.columns;
+  let j = at % params.columns;
+  y[at] = op(left[place(i, j, params.aRows, params.aColumns)], right[place(i, j, params.bRows, params.bColumns)]);
+}
+`;

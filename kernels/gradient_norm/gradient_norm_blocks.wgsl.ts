@@ -1,0 +1,37 @@
+export default /* wgsl */ `// The norm of all gradients, first pass: the sum of the squares of each block of 4096 elements,
+//
+//   workspace[block] = Σ over the block of g²
+//
+// A workgroup owns a block. Its 256 invocations add up every 256th square each, then, two by two, each other's sums: at
+// most 24 additions lie between a square and the result, which is what keeps it good to seven digits.
+
+struct Params { n: u32 }
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> gradient: array<f32>; // (n)
+// Binding 2, norm, is the second pass's.
+@group(0) @binding(3) var<storage, read_write> workspace: array<f32>; // (blocks)
+
+const LANES = 256u;
+const BLOCK = 4096u;
+var<workgroup> sums: array<f32, LANES>;
+
+@compute @workgroup_size(LANES)
+fn gradient_norm_blocks(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let block = group.x + group.y * groups.x;
+  let first = block * BLOCK;
+  if (first >= params.n) { return; }
+  var sum = 0.0;
+  for (var i = first + lane; i < min(first + BLOCK, params.n); i += LANES) { sum += gradient[i] * gradient[i]; }
+  sums[lane] = sum;
+  workgroupBarrier();
+  for (var width = LANES / 2u; width > 0u; width /= 2u) {
+    if (lane < width) { sums[lane] += sums[lane + width]; }
+    workgroupBarrier();
+  }
+  if (lane == 0u) { workspace[block] = sums[0]; }
+}
+`;

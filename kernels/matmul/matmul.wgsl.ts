@@ -1,0 +1,232 @@
+export default /* wgsl */ `// c += a · b, batched: as it stands, NN in tiles of 64, where the rows of a, b and c are multiples of 4 long. gpu.ts replaces
+// lines for the other forms (NT, TN), tiles of 128, rows of other lengths, a bias, and K in parts.
+//
+// A workgroup owns a tile of TILE × TILE elements of c, and each of its (TILE / 8)² invocations 8 × 8 of them, as four
+// matrices of 4 × 4 in its registers. It goes through K by steps of 16: of those, TILE rows of a and TILE columns of b lie
+// in the workgroup's memory (16 KiB in a large tile, all that is portable) while the next are fetched into registers. With
+// several times as many workgroups as tiles, each owns one of as many parts of K. An element adds its products in the
+// order of k.
+
+const TILE = 64u; // or 128
+const A_ALONG_K = true; // whether a row of a runs along K, as in NN and NT; else, in TN, along M
+const B_ALONG_K = false; // whether a row of b runs along K, as in NT; else along N
+const WIDTH = 4u; // elements in an A, B or C: 4 or 1
+alias A = vec4<f32>; // or f32
+alias B = vec4<u32>; // or u32: f32, or two bf16 in a word
+alias C = vec4<f32>; // or f32
+struct Params { batch: u32, M: u32, K: u32, N: u32 }
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> a: array<A>; // (batch, M, K), in TN (batch, K, M)
+@group(0) @binding(2) var<storage, read> b: array<B>; // (batch, K, N), in NT (batch, N, K)
+@group(0) @binding(3) var<storage, read_write> c: array<C>; // (batch, M, N)
+override fresh_c: bool = false; // c holds garbage: write instead of adding
+override bf16_b: bool = false;
+
+// Element i of four in c, or all of them; and what becomes of it: part of K, place in c, column.
+fn in_c(four: vec4f, i: u32) -> C { return four; }
+fn finish(part: u32, at: u32, column: u32, value: C) { c[at] = select(c[at], C(), fresh_c) + value; }
+
+// Four neighbours in a row of a, zeros outside.
+fn a_four(batch: u32, row: u32, at: u32) -> vec4f {
+  let rows = select(params.K, params.M, A_ALONG_K);
+  let length = select(params.M, params.K, A_ALONG_K);
+  let first = (batch * rows + row) * length + at;
+  var four = vec4f();
+  if (row >= rows || at >= length) { return four; }
+  if (WIDTH == 4u) { return vec4f(a[first / 4u]); }
+  for (var i = 0u; i < 4u && at + i < length; i++) { four[i] = vec4f(a[first + i]).x; }
+  return four;
+}
+// The same of b. Two bf16 share a word, the first in its lower half.
+fn b_four(batch: u32, row: u32, at: u32) -> vec4f {
+  let rows = select(params.K, params.N, B_ALONG_K);
+  let length = select(params.N, params.K, B_ALONG_K);
+  let first = (batch * rows + row) * length + at;
+  var four = vec4f();
+  if (row >= rows || at >= length) { return four; }
+  if (WIDTH == 4u) {
+    if (!bf16_b) { return bitcast<vec4f>(vec4u(b[first / 4u])); }
+    let eight = vec4u(b[first / 8u]);
+    let words = select(eight.xy, eight.zw, first / 4u % 2u == 1u);
+    return bitcast<vec4f>(vec4u(words.x << 16u, words.x & 0xffff0000u, words.y << 16u, words.y & 0xffff0000u));
+  }
+  for (var i = 0u; i < 4u && at + i < length; i++) {
+    let element = first + i;
+    let word = vec4u(b[select(element, element / 2u, bf16_b)]).x;
+    let widened = select(word << 16u, word & 0xffff0000u, element % 2u == 1u);
+    four[i] = bitcast<f32>(select(word, widened, bf16_b));
+  }
+  return four;
+}
+// Hands on four neighbours in c, together or one by one.
+fn put(part: u32, batch: u32, row: u32, column: u32, four: vec4f) {
+  for (var i = 0u; i < 4u / WIDTH; i++) {
+    if (row >= params.M || column + i >= params.N) { return; }
+    let at = ((batch * params.M + row) * params.N + column + i) / WIDTH;
+    finish(part, at, (column + i) / WIDTH, in_c(four, i));
+  }
+}
+
+const STEP = 16u;
+const FOURS = TILE / 4u; // a tile's rows or columns, by fours
+const HALF = FOURS / 2u; // an invocation owns two fours of each, HALF apart
+const LANES = TILE * TILE / 64u;
+
+// Of a step, four rows of a, and four columns of b: by k / 4, k % 4, and slot.
+var<workgroup> left: array<array<array<vec4f, FOURS>, 4>, 4>;
+var<workgroup> right: array<array<array<vec4f, FOURS>, 4>, 4>;
+
+// The sums. The rows of c0_ and the columns of c_0 are the invocation's first four, the others those HALF fours further on.
+var<private> c00: mat4x4f;
+var<private> c01: mat4x4f;
+var<private> c10: mat4x4f;
+var<private> c11: mat4x4f;
+
+// Where four rows or columns lie at the k's of quarter q of a step. The exclusive or puts what neighbours write at one time
+// into different banks.
+fn slot(four: u32, q: u32) -> u32 { return four ^ (2u * q); }
+
+// A block is four rows of a, or columns of b, at a quarter of a step's k's. Which four, and which quarter: neighbours fetch
+// what lies side by side.
+fn place(block: u32, along_k: bool) -> vec2u {
+  if (along_k) { return vec2u(block / 4u, block % 4u); }
+  return vec2u(block % FOURS, block / FOURS);
+}
+
+// Four rows of a at the k's of a block; column i of the matrix is those at k + i.
+fn a_block(batch: u32, row: u32, k: u32) -> mat4x4f {
+  if (A_ALONG_K) {
+    return transpose(
+      mat4x4f(
+        a_four(batch, row, k), a_four(batch, row + 1u, k), a_four(batch, row + 2u, k), a_four(batch, row + 3u, k),
+      ),
+    );
+  }
+  return mat4x4f(
+    a_four(batch, k, row), a_four(batch, k + 1u, row), a_four(batch, k + 2u, row), a_four(batch, k + 3u, row),
+  );
+}
+fn b_block(batch: u32, k: u32, column: u32) -> mat4x4f {
+  if (B_ALONG_K) {
+    return transpose(
+      mat4x4f(
+        b_four(batch, column, k), b_four(batch, column + 1u, k), b_four(batch, column + 2u, k),
+        b_four(batch, column + 3u, k),
+      ),
+    );
+  }
+  return mat4x4f(
+    b_four(batch, k, column), b_four(batch, k + 1u, column), b_four(batch, k + 2u, column),
+    b_four(batch, k + 3u, column),
+  );
+}
+
+// What an invocation has fetched: in a large tile, in half of them a block of a and in the others one of b; in a small
+// tile, in each of them both.
+var<private> next: mat4x4f;
+var<private> next_b: mat4x4f;
+
+fn fetch(lane: u32, batch: u32, first_row: u32, first_column: u32, k: u32) {
+  let in_a = place(lane % TILE, A_ALONG_K) * 4u;
+  let in_b = place(lane % TILE, B_ALONG_K) * 4u;
+  if (TILE == 64u || lane < TILE) {
+    next = a_block(batch, first_row + in_a.x, k + in_a.y);
+  } else {
+    next = b_block(batch, k + in_b.y, first_column + in_b.x);
+  }
+  if (TILE == 64u) { next_b = b_block(batch, k + in_b.y, first_column + in_b.x); }
+}
+
+fn keep_left(block: u32, fours: mat4x4f) {
+  let at = place(block, A_ALONG_K);
+  let four = slot(at.x, at.y);
+  left[at.y][0][four] = fours[0];
+  left[at.y][1][four] = fours[1];
+  left[at.y][2][four] = fours[2];
+  left[at.y][3][four] = fours[3];
+}
+fn keep_right(block: u32, fours: mat4x4f) {
+  let at = place(block, B_ALONG_K);
+  let four = slot(at.x, at.y);
+  right[at.y][0][four] = fours[0];
+  right[at.y][1][four] = fours[1];
+  right[at.y][2][four] = fours[2];
+  right[at.y][3][four] = fours[3];
+}
+fn keep(lane: u32) {
+  if (TILE == 64u || lane < TILE) { keep_left(lane, next); } else { keep_right(lane % TILE, next); }
+  if (TILE == 64u) { keep_right(lane, next_b); }
+}
+
+// sums + rows · columnsᵀ: column i of the matrix is row i's.
+fn add_outer(sums: mat4x4f, rows: vec4f, columns: vec4f) -> mat4x4f {
+  return mat4x4f(
+    fma(vec4f(rows.x), columns, sums[0]),
+    fma(vec4f(rows.y), columns, sums[1]),
+    fma(vec4f(rows.z), columns, sums[2]),
+    fma(vec4f(rows.w), columns, sums[3]),
+  );
+}
+fn multiply(i: u32, j: u32, q: u32, k: u32) {
+  let rows0 = left[q][k][i];
+  let rows1 = left[q][k][i + HALF];
+  let columns0 = right[q][k][j];
+  let columns1 = right[q][k][j + HALF];
+  c00 = add_outer(c00, rows0, columns0);
+  c01 = add_outer(c01, rows0, columns1);
+  c10 = add_outer(c10, rows1, columns0);
+  c11 = add_outer(c11, rows1, columns1);
+}
+
+fn put_block(part: u32, batch: u32, row: u32, column: u32, values: mat4x4f) {
+  put(part, batch, row, column, values[0]);
+  put(part, batch, row + 1u, column, values[1]);
+  put(part, batch, row + 2u, column, values[2]);
+  put(part, batch, row + 3u, column, values[3]);
+}
+
+@compute @workgroup_size(LANES)
+fn matmul(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let down = (params.M + TILE - 1u) / TILE;
+  let across = (params.N + TILE - 1u) / TILE;
+  let tiles = params.batch * down * across;
+  let parts = groups.x * groups.y / tiles;
+  let index = group.x + group.y * groups.x;
+  if (index >= tiles * parts) { return; }
+  let part = index / tiles;
+  let batch = index / (down * across) % params.batch;
+  let first_row = index / across % down * TILE;
+  let first_column = index % across * TILE;
+  let part_of_k = ((params.K + parts - 1u) / parts + STEP - 1u) / STEP * STEP;
+  let end = min(params.K, (part + 1u) * part_of_k);
+
+  // An invocation's fours; 32 neighbours own 4 × 8.
+  let i = lane / 8u % 4u + lane / (4u * HALF) * 4u;
+  let j = lane % 8u + lane / 32u % (HALF / 8u) * 8u;
+
+  // The memory holds a step while the next is fetched: the first round only fetches, the last only multiplies.
+  let begin = part * part_of_k;
+  for (var k = begin; k < end + STEP; k += STEP) {
+    if (k < end) { fetch(lane, batch, first_row, first_column, k); }
+    if (k > begin) {
+      for (var q = 0u; q < 4u; q++) {
+        multiply(slot(i, q), slot(j, q), q, 0u);
+        multiply(slot(i, q), slot(j, q), q, 1u);
+        multiply(slot(i, q), slot(j, q), q, 2u);
+        multiply(slot(i, q), slot(j, q), q, 3u);
+      }
+    }
+    workgroupBarrier();
+    if (k < end) { keep(lane); }
+    workgroupBarrier();
+  }
+  put_block(part, batch, first_row + 4u * i, first_column + 4u * j, c00);
+  put_block(part, batch, first_row + 4u * i, first_column + 4u * (j + HALF), c01);
+  put_block(part, batch, first_row + 4u * (i + HALF), first_column + 4u * j, c10);
+  put_block(part, batch, first_row + 4u * (i + HALF), first_column + 4u * (j + HALF), c11);
+}
+`;

@@ -1,0 +1,61 @@
+/** The task that nanoGPT trains for: to predict each next token of random blocks of a text. */
+import { type Batch, batchAt, getBatch } from "../data/batch.ts";
+import type { TokenSplits } from "../data/split.ts";
+import type { Tensor } from "../engine/tensor.ts";
+import { CheckpointError } from "../errors.ts";
+import type { GPT } from "../gpt.ts";
+import type { DrawOptions, MicroBatch, Task, TaskState } from "./task.ts";
+
+export class LanguageModelling implements Task {
+  readonly ahead = true;
+  readonly #sizes: { readonly batchSize: number; readonly blockSize: number };
+  readonly #vocabSize: number;
+  /** Where the blocks of the micro-batch drawn last begin: between two updates that is the one drawn ahead. */
+  #offsets: number[] = [];
+  /** Out of a checkpoint, to be drawn next. */
+  #restored: Batch | undefined;
+
+  /** @param options.batchSize sequences in a micro-batch; each is a whole block */
+  constructor({ config }: GPT, readonly data: TokenSplits, { batchSize }: { readonly batchSize: number }) {
+    this.#sizes = { batchSize, blockSize: config.blockSize };
+    this.#vocabSize = config.vocabSize;
+  }
+
+  *draw({ count, generator }: DrawOptions): Generator<MicroBatch> {
+    for (let i = 0; i < count; i++) {
+      const batch = this.#restored ?? getBatch(this.data.train, { ...this.#sizes, generator });
+      this.#restored = undefined;
+      this.#offsets = batch.offsets;
+      yield this.#arrays(batch);
+    }
+  }
+  *evaluate(split: "train" | "val", { count, generator }: DrawOptions): Generator<MicroBatch> {
+    for (let i = 0; i < count; i++) yield this.#arrays(getBatch(this.data[split], { ...this.#sizes, generator }));
+  }
+  loss(model: GPT, { tokens, targets }: Readonly<Record<string, Tensor>>): Tensor {
+    return model.forward(tokens, targets).loss;
+  }
+
+  state(): TaskState {
+    return { offsets: this.#offsets };
+  }
+  /** Draws the batch at the offsets next; one of another size, or outside a text that is shorter now, is drawn anew. */
+  restore({ offsets }: Readonly<Record<string, unknown>>, path: string): void {
+    const isOffset = (offset: unknown): offset is number => Number.isSafeInteger(offset) && (offset as number) >= 0;
+    if (!Array.isArray(offsets) || !offsets.every(isOffset)) {
+      throw new CheckpointError(`${path} is damaged: offsets is missing or not what it should be`);
+    }
+    const { batchSize, blockSize } = this.#sizes, { train } = this.data;
+    const fits = offsets.length === batchSize && offsets.every((offset) => offset + blockSize < train.length);
+    this.#restored = fits ? batchAt(train, offsets, this.#sizes) : undefined;
+    this.#offsets = fits ? offsets : [];
+  }
+
+  #arrays({ x, y }: Batch): MicroBatch {
+    const { batchSize, blockSize } = this.#sizes;
+    const array = (
+      values: Int32Array,
+    ) => ({ values, shape: [batchSize, blockSize], range: [0, this.#vocabSize - 1] } as const);
+    return { arrays: { tokens: array(x), targets: array(y) } };
+  }
+}

@@ -1,0 +1,68 @@
+/**
+ * What a trainer trains for: where its batches come from, and what their loss is. Language modelling is one task
+ * (language_modelling.ts); a task for a classifier, for preferences or for rollouts is written in the same way.
+ */
+import type { TrainerState } from "../checkpoint/trainer_state.ts";
+import type { Tensor } from "../engine/tensor.ts";
+import type { GPT } from "../gpt.ts";
+import type { Module } from "../nn/module.ts";
+import type { AdamW, AdamWOptions } from "../optim/adamw.ts";
+import type { Generator } from "../random/mod.ts";
+
+/** Numbers for one tensor of a batch: an Int32Array becomes i32, a Float32Array f32. */
+export interface BatchArray {
+  readonly values: Int32Array | Float32Array;
+  readonly shape: readonly number[];
+  /** The least and the greatest integer that may stand in it: a captured program does not check ids itself. */
+  readonly range?: readonly [least: number, greatest: number];
+}
+
+/** What one forward and backward pass runs over. */
+export interface MicroBatch {
+  /** By name; tokens per second counts the elements of the first. `loss` is captured once for each set of names and shapes. */
+  readonly arrays: Readonly<Record<string, BatchArray>>;
+  /**
+   * The share of the update's gradient, where the shares of an update add up to 1; in an evaluation the weight of its loss in the
+   * mean. Default: all alike.
+   */
+  readonly weight?: number;
+}
+
+/** One after the other, so that an `async *` method can read a file or write texts between two of them. */
+export type MicroBatches = Iterable<MicroBatch> | AsyncIterable<MicroBatch>;
+
+export interface DrawOptions {
+  /** How many batches are asked for; a task may give more or fewer. */
+  readonly count: number;
+  /** The trainer's, whose state is saved with the run. */
+  readonly generator: Generator;
+}
+
+/** A task's own fields in state.json, under names that are not the trainer's. */
+export type TaskState =
+  & Readonly<Record<string, unknown>>
+  & { readonly [K in Exclude<keyof TrainerState, "offsets">]?: never };
+
+export interface Task {
+  /**
+   * Whether the first micro-batch of an update may be drawn as soon as the update before it is launched: true where batches do
+   * not depend on the weights. Otherwise `draw` is called when the weights are up to date.
+   */
+  readonly ahead: boolean;
+  /** Parameters besides the model's, such as a head. They are trained with the model's and stored in task.safetensors. */
+  readonly module?: Module;
+  /** What a checkpoint has to agree in to be resumed, the task's name first. Default: language modelling. */
+  readonly config?: Readonly<Record<string, string | number | boolean>> & { readonly name: string };
+  /** The micro-batches of the next update. Each is taken when the pass before it is launched. */
+  draw(options: DrawOptions): MicroBatches;
+  /** Batches to judge the model by. May be cut short, and then leaves no trace but in the generator, which is set back. */
+  evaluate(split: "train" | "val", options: DrawOptions): MicroBatches;
+  /** The mean loss of a batch, (). Runs once for each set of shapes and is replayed: numbers that change stand in the batch. */
+  loss(model: GPT, batch: Readonly<Record<string, Tensor>>): Tensor;
+  /** What it takes to draw the same again. Where `ahead` is true, a micro-batch drawn ahead is drawn again from it. */
+  state(): TaskState;
+  /** Takes what {@linkcode state} gave. @throws {CheckpointError} when it is not valid; `path` is the file's */
+  restore(state: Readonly<Record<string, unknown>>, path: string): void;
+  /** An optimizer with parameter groups of the task's own. Default: AdamW over all that is trained, in one group. */
+  configureOptimizers?(model: GPT, options: AdamWOptions): AdamW;
+}

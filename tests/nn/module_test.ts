@@ -1,0 +1,251 @@
+/** Modules: what is a parameter, what is trained, whose mode, whose memory. */
+import { assert, assertEquals, assertNotEquals, assertRejects, assertThrows } from "@std/assert";
+import { createDevice } from "../../src/device/create.ts";
+import { ReferenceDevice } from "../../src/device/reference.ts";
+import type { Device, Launch } from "../../src/engine/device.ts";
+import type { Tensor } from "../../src/engine/tensor.ts";
+import { ConfigError, DeviceError } from "../../src/errors.ts";
+import { perplexity } from "../../src/evaluate/perplexity.ts";
+import { generate } from "../../src/generate/generate.ts";
+import { GPT, type GPTConfig } from "../../src/gpt.ts";
+import { KeyValueCache } from "../../src/nn/cache.ts";
+import { Dropout, DropoutNoise, Embedding, evaluating, LayerNorm, Linear, Module } from "../../src/nn/mod.ts";
+import { AdamW } from "../../src/optim/adamw.ts";
+import { Generator } from "../../src/random/mod.ts";
+import { estimateLoss } from "../../src/train/estimate_loss.ts";
+
+const CONFIG = { blockSize: 8, vocabSize: 11, nLayer: 3, nHead: 2, nEmbd: 8 };
+const names = (module: Module, trainable = false) => [...module.namedParameters({ trainable })].map(([name]) => name);
+const device = await createDevice("reference");
+
+Deno.test("module: a parameter is one by its place, trained or not", () => {
+  class Layer extends Module {
+    readonly weight = device.tensor([1, 2], [2]);
+    readonly ids = device.tensor([1], [1], { dtype: "i32" });
+    readonly kept = device.tensor([1, 2, 3, 4], [2, 2], { dtype: "bf16" });
+    readonly #buffer = device.tensor([0], [1]);
+    buffer = () => this.#buffer;
+  }
+  const layer = new Layer();
+  assertEquals(names(layer), ["weight", "kept"]);
+  assertEquals(names(layer, true), []);
+  layer.weight.requiresGrad = true;
+  assertEquals(names(layer, true), ["weight"]);
+  assertThrows(() => layer.unfreeze(), ConfigError, "unfreeze: kept is stored in bf16, which cannot be trained");
+  assertThrows(() => layer.kept.requiresGrad = true, TypeError, "bf16 can have no gradient");
+});
+
+Deno.test("freeze: frozen parameters stay in names, counts and dispose", () => {
+  const { tensors, bytes } = device.memory();
+  const model = new GPT(CONFIG, { device }), all = names(model), count = model.numParameters();
+  assertEquals(model.numParameters({ nonEmbedding: false }), count + 8 * 8);
+  model.transformer.h[0].attn.c_attn.freeze();
+  assertEquals(names(model), all);
+  assertEquals(names(model, true), all.filter((name) => !name.startsWith("transformer.h.0.attn.c_attn")));
+  assertEquals(model.numParameters(), count);
+  model.freeze();
+  assertEquals(names(model, true), []);
+  const options = { weightDecay: 0, learningRate: 1, betas: [0.9, 0.99] } as const;
+  assertThrows(() => model.configureOptimizers(options), ConfigError, "configureOptimizers: no parameter is trainable");
+  model.transformer.ln_f.unfreeze();
+  const optimizer = model.configureOptimizers(options);
+  assertEquals([...optimizer.namedState()].length, 4);
+  optimizer.dispose();
+  model.dispose();
+  assertEquals({ ...device.memory(), reserved: 0 }, { tensors, bytes, reserved: 0 });
+});
+
+/** Counts launches by kernel, and can have no room from one allocation on. */
+class Watched extends ReferenceDevice {
+  counts = new Map<string, number>();
+  room = Infinity;
+  override run(launch: Launch): void {
+    this.counts.set(launch.kernel.name, (this.counts.get(launch.kernel.name) ?? 0) + 1);
+    super.run(launch);
+  }
+  override allocate(...args: Parameters<Device["allocate"]>) {
+    if (this.room-- <= 0) throw new DeviceError("no room");
+    return super.allocate(...args);
+  }
+}
+
+Deno.test("freeze: backward computes nothing below the lowest layer that is trained, and no frozen gradient", () => {
+  const device = new Watched(), model = new GPT(CONFIG, { device }).freeze();
+  const last = model.transformer.h[2].unfreeze(), ids = device.tensor([1, 2, 3], [1, 3], { dtype: "i32" });
+  const { loss } = model.forward(ids, ids);
+  device.counts.clear();
+  loss.backward();
+  const counts = Object.fromEntries([...device.counts].filter(([name]) => /backward|matmul/.test(name)).toSorted());
+  assertEquals(counts, {
+    attention_backward: 1,
+    cross_entropy_backward: 1,
+    gelu_erf_backward: 1,
+    layer_norm_backward_input: 2, // of ln_f and ln_2: what comes into the block needs none
+    layer_norm_backward_params: 2, // of ln_1 and ln_2
+    matmul_nn: 5, // the head's, and those of the block's four
+    matmul_tn: 4,
+  });
+  const given = [...model.namedParameters()].filter(([, { grad }]) => grad).map(([, parameter]) => parameter);
+  assertEquals(given, [...last.parameters()]);
+});
+
+Deno.test("freeze: a gradient that is there is left as it is, and a weight beside a trained bias gets none", async () => {
+  const norm = new LayerNorm(3, { device }), layer = new Linear(3, 2, { device });
+  const pass = () =>
+    layer.forward(norm.forward(device.tensor([1, 2, 4], [1, 3]))).backward(device.tensor([1, 1], [1, 2]));
+  pass();
+  const parameters = [norm.weight, norm.bias!, layer.weight, layer.bias!];
+  const before = await Promise.all(parameters.map((one) => one.grad!.data()));
+  for (const one of [norm.weight, layer.weight]) one.requiresGrad = false;
+  pass();
+  const after = await Promise.all(parameters.map((one) => one.grad!.data()));
+  assertEquals(after, before.map((values, i) => i % 2 === 0 ? values : values.map((value) => 2 * value)));
+  assertThrows(
+    () => layer.forward(device.tensor([1, 2, 4], [3])).requiresGrad = false,
+    TypeError,
+    "the result of linear",
+  );
+});
+
+Deno.test("layers without a generator differ from each other", async () => {
+  const values = async ({ weight }: { weight: Tensor }) => [...await weight.data()];
+  assertNotEquals(await values(new Linear(4, 4, { device })), await values(new Linear(4, 4, { device })));
+  assertNotEquals(await values(new Embedding(4, 4, { device })), await values(new Embedding(4, 4, { device })));
+});
+
+Deno.test("evaluating: every module gets its mode back, even where the body throws", () => {
+  const model = new GPT({ ...CONFIG, dropout: 0.5 }, { device }), { h, drop } = model.transformer;
+  h[1].eval();
+  const modes = () => [...model.modules()].map(({ training }) => training), before = modes();
+  assertEquals(evaluating(model, () => [...modes(), drop.active]), [...before.map(() => false), false]);
+  assertEquals(modes(), before);
+  assertThrows(() =>
+    evaluating(model, () => {
+      throw new RangeError("body");
+    }), RangeError);
+  assertEquals(modes(), before);
+  assertThrows(() => evaluating(model, () => Promise.resolve()), TypeError, "must not be asynchronous");
+  assertEquals(modes(), before);
+});
+
+Deno.test("an error in a forward pass leaves the model in its mode: perplexity, estimateLoss, generate", async () => {
+  const model = new GPT({ ...CONFIG, dropout: 0.5 }, { device }),
+    tokens = Int32Array.from({ length: 20 }, (_, i) => i % 11);
+  model.transformer.h[2].forward = () => {
+    throw new DeviceError("lost");
+  };
+  const options = { batchSize: 1, evalIters: 1, generator: new Generator(1) };
+  for (
+    const body of [
+      () => perplexity(model, tokens),
+      () => Array.fromAsync(estimateLoss(model, { train: tokens, val: tokens }, options)),
+      () => Array.fromAsync(generate(model, [1], { maxNewTokens: 2 })),
+    ]
+  ) {
+    await assertRejects(async () => void await body(), DeviceError, "lost");
+    assertEquals(new Set([...model.modules()].map(({ training }) => training)), new Set([true]), `${body}`);
+  }
+});
+
+const CONSTRUCTORS: Record<string, (device: Device) => Disposable> = {
+  Linear: (device) => new Linear(3, 4, { device }),
+  Embedding: (device) => new Embedding(3, 4, { device }),
+  LayerNorm: (device) => new LayerNorm(3, { device }),
+  KeyValueCache: (device) => new KeyValueCache(device, { batch: 1, layers: 2, length: 3, heads: 1, width: 2 }),
+  GPT: (device) => new GPT(CONFIG, { device }),
+  "GPT in bf16": (device) => new GPT({ ...CONFIG, tieWordEmbeddings: false }, { device, weights: "bf16" }),
+};
+for (const [name, make] of Object.entries(CONSTRUCTORS)) {
+  Deno.test(`${name}: one that does not fit leaves nothing behind, and \`using\` frees one that does`, () => {
+    const device = new Watched();
+    for (let room = 0;; room++) {
+      const { tensors, bytes } = device.memory();
+      let made = false;
+      try {
+        device.room = room;
+        using _ = make(device);
+        made = true;
+        assert(device.memory().tensors > tensors);
+      } catch (error) {
+        assert(error instanceof DeviceError, `${error}`);
+      }
+      assertEquals({ ...device.memory(), reserved: 0 }, { tensors, bytes, reserved: 0 }, `room for ${room}`);
+      if (made) return assert(room > 0);
+    }
+  });
+}
+
+Deno.test("AdamW: one that does not fit leaves the parameters and gradients where they were", async () => {
+  const device = new Watched(), made = () => device.tensor([1, 2, 3], [3], { requiresGrad: true });
+  for (let room = 0;; room++) {
+    device.room = Infinity;
+    const x = made(),
+      y = made(),
+      gradient = made(),
+      places = [x.storage, y.storage],
+      { tensors, bytes } = device.memory();
+    x.grad = gradient;
+    try {
+      device.room = room;
+      new AdamW([["x", x], ["y", y]]);
+      return assert(room > 4);
+    } catch (error) {
+      assert(error instanceof DeviceError, `${error}`);
+    }
+    assertEquals({ ...device.memory(), reserved: 0 }, { tensors, bytes, reserved: 0 }, `room for ${room}`);
+    assert(x.storage === places[0] && y.storage === places[1] && x.grad === gradient && !y.grad);
+    assertEquals([...await x.data(), ...await gradient.data()], [1, 2, 3, 1, 2, 3]);
+  }
+});
+
+Deno.test("a model lives in the scope that it was made in, or outlives none", () => {
+  const { tensors } = device.memory();
+  {
+    using _ = device.scope();
+    new GPT(CONFIG, { device });
+  }
+  assertEquals(device.memory().tensors, tensors);
+  const noise = new DropoutNoise(device, 1), dropout = new Dropout(0.5, noise);
+  assertEquals(names(dropout), []);
+  noise.offset.dispose();
+});
+
+Deno.test("GPT: a config's fields that there are none of are refused, with the nearest", () => {
+  const refused = (config: Record<string, unknown>, message: string) =>
+    assertThrows(() => new GPT(config as Partial<GPTConfig>, { device }), ConfigError, message);
+  refused({ vocab_size: 65 }, "vocab_size is not a field of GPTConfig; did you mean vocabSize?");
+  refused({ ...CONFIG, blocksize: 8 }, "blocksize is not a field of GPTConfig; did you mean blockSize?");
+  refused({ ...CONFIG, n_layer: 1 }, "did you mean nLayer?");
+  refused({ ...CONFIG, nInner: 8, colour: "red" }, "colour is not a field of GPTConfig: blockSize, vocabSize, nLayer");
+});
+
+Deno.test("estimateMfu: PaLM's count", () => {
+  const model = new GPT(CONFIG, { device }), perToken = 6 * model.numParameters() + 12 * 3 * 8 * 8;
+  assertEquals(model.estimateMfu({ sequences: 4, seconds: 2, peakFlops: 1e6 }), perToken * 8 * 4 / 2 / 1e6);
+});
+
+Deno.test("hidden: forward is its head, and each sees every block's input and the normed end", async () => {
+  const model = new GPT({ ...CONFIG, dropout: 0.5 }, { device, seed: 3 });
+  const ids = device.tensor([1, 2, 3, 4, 5, 6], [2, 3], { dtype: "i32" }), seen: Tensor[] = [];
+  const { tensors } = device.memory();
+  const made: Tensor[] = [];
+  const x = model.hidden(ids, {
+    each: (x, layer) => {
+      assertEquals(layer, seen.length);
+      seen.push(x);
+      if (layer === 3) made.push(model.lm_head.forward(x)); // what it makes is the caller's too
+    },
+  });
+  assert(seen.length === 4 && x === seen[3]);
+  const input = seen[1], output = model.eval().transformer.h[1].forward(input);
+  assertEquals(output.shape, [2, 3, 8]);
+  model.train().noise.passes--;
+  const { logits } = model.forward(ids, ids);
+  assertEquals([...await made[0].data()], [...await logits.data()]);
+  for (const one of [output, logits, ...seen, ...made]) one.dispose();
+  model.noise.passes--;
+  const plain = model.hidden(ids);
+  plain.dispose();
+  assertEquals(device.memory().tensors, tensors + 1); // the loss
+  assertThrows(() => model.hidden(device.tensor([1], [1], { dtype: "i32" })), Error, "expected [B, T]");
+});
