@@ -39,11 +39,17 @@ export {
   type TextEvaluation,
 } from "./src/evaluate/perplexity.ts";
 export { type FeatureOptions, type Features, features } from "./src/evaluate/features.ts";
-export { GPT, type GPTConfig, type GPTOptions, type GPTOutput } from "./src/gpt.ts";
 export type { Needs } from "./src/engine/capacity.ts";
+export { GPT, type GPTConfig, type GPTOptions, type GPTOutput, type HiddenOptions } from "./src/gpt.ts";
 export { checkInference, type InferenceNeeds, inferenceNeeds, type InferenceOptions } from "./src/generate/memory.ts";
 export { KeyValueCache } from "./src/nn/cache.ts";
-export { AdamW, type AdamWOptions } from "./src/optim/adamw.ts";
+export {
+  AdamW,
+  type AdamWOptions,
+  type NamedParameter,
+  type ParameterGroup,
+  type StepOptions,
+} from "./src/optim/adamw.ts";
 export {
   type GeneratedText,
   pipeline,

@@ -164,14 +164,10 @@ export interface GPTOutput<Loss extends Tensor | undefined = Tensor | undefined>
   readonly loss: Loss;
 }
 
-/** What a forward pass stands on besides the tokens. */
-export interface CacheOption {
+/** What {@linkcode GPT.hidden} takes besides the tokens. */
+export interface HiddenOptions {
   /** Keys and values of the tokens before these; takes these too, and nothing is recorded. */
   readonly cache?: KeyValueCache;
-}
-
-/** What {@linkcode GPT.hidden} takes besides the tokens. */
-export interface HiddenOptions extends CacheOption {
   /**
    * Sees the input of every block, x (B, T, C) with `layer` from 0, and with `layer` = nLayer what comes out at the end, behind
    * the last layer norm. What it has seen and made is the caller's, in the scope around the call.
@@ -275,10 +271,10 @@ export class GPT extends Module {
    * @returns logits (B, T, V) and the loss, or without targets the last position's logits (B, 1, V)
    * @throws {ShapeError} when there are more tokens than the block size, targets of another shape, or ids that are none
    */
-  forward(tokens: Tensor, targets: Tensor, options?: CacheOption): GPTOutput<Tensor>;
-  forward(tokens: Tensor, targets?: undefined, options?: CacheOption): GPTOutput<undefined>;
-  forward(tokens: Tensor, targets?: Tensor, options?: CacheOption): GPTOutput;
-  forward(tokens: Tensor, targets?: Tensor, options: CacheOption = {}): GPTOutput {
+  forward(tokens: Tensor, targets: Tensor, options?: Pick<HiddenOptions, "cache">): GPTOutput<Tensor>;
+  forward(tokens: Tensor, targets?: undefined, options?: Pick<HiddenOptions, "cache">): GPTOutput<undefined>;
+  forward(tokens: Tensor, targets?: Tensor, options?: Pick<HiddenOptions, "cache">): GPTOutput;
+  forward(tokens: Tensor, targets?: Tensor, options: Pick<HiddenOptions, "cache"> = {}): GPTOutput {
     if (targets && `${targets.shape}` !== `${tokens.shape}`) {
       throw new ShapeError(`GPT: targets are [${targets.shape}], tokens [${tokens.shape}]`);
     }

@@ -10,7 +10,7 @@
  * `deno task test PATH…` runs only those files or folders.
  */
 import { v8Flags, wideAvailable } from "../src/cli/v8_flags.ts";
-import { DAWN } from "../src/device/dawn.ts";
+import { specifierOf } from "../src/packages.ts";
 
 interface Counts {
   passed: number;
@@ -115,6 +115,7 @@ const onDawn = {
   ...{ mode: "WebGPU through Dawn on SwiftShader", driver: swiftShader, tests: everything },
   ...{ device: "webgpu:dawn:software", dawn: true },
 };
+const DAWN = specifierOf("webgpu");
 const required = Deno.env.get("REQUIRE_WEBGPU") === "1";
 
 /** The golden tests and some of the engine's on an adapter, where it is installed. */

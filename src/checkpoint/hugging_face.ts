@@ -84,7 +84,7 @@ export async function loadHuggingFace(path: string, options: LoadHuggingFaceOpti
   }
   const config = { ...said, dropout: options.dropout ?? said.dropout, tieWordEmbeddings };
   checkRoom(config, options, path);
-  const model = makeEmpty(config, options);
+  const { device, seed, weights } = options, model = new GPT(config, { device, seed, weights, initialize: false });
   try {
     await readWeights(model, file, names);
   } catch (error) {
@@ -138,18 +138,9 @@ function checkTensors(
 /** @throws {DeviceError} when the model does not fit, and what it takes to turn its largest matrix */
 function checkRoom(config: GPTConfig, { device, weights }: LoadHuggingFaceOptions, path: string): void {
   const dry = new DryDevice(device);
-  new Turner(makeEmpty(config, { device: dry, weights }));
+  new Turner(new GPT(config, { device: dry, weights, initialize: false }));
   const why = shortage({ bytes: dry.memory().reserved, largest: dry.largest }, device);
   if (why) throw new DeviceError(`${path} ${why}`);
-}
-
-/** A model whose weights are still to be written, and nothing where it does not fit. */
-function makeEmpty(config: GPTConfig, { device, seed, weights }: GPTOptions): GPT {
-  using scope = device.scope();
-  const model = new GPT(config, { device, seed, weights, initialize: false });
-  for (const parameter of model.parameters()) scope.keep(parameter);
-  scope.keep(model.noise.offset);
-  return model;
 }
 
 async function readWeights(model: GPT, file: WeightsFile, names: ReadonlyMap<string, string>): Promise<void> {

@@ -225,7 +225,7 @@ export async function loadNanoGPT(
 ): Promise<LoadedNanoGPT> {
   using file = await NanoGPTFile.open(path);
   const { iter, bestValLoss, flags } = file, config = { ...file.config, dropout: dropout ?? file.config.dropout };
-  const model = makeModel(config, { device, generator, weights, initialize: !!generator });
+  const model = new GPT(config, { device, generator, weights, initialize: !!generator });
   try {
     await file.load(model);
   } catch (error) {
@@ -233,15 +233,6 @@ export async function loadNanoGPT(
     throw error;
   }
   return { model, iter, bestValLoss, flags };
-}
-
-/** A model, and nothing of it where it does not fit. */
-function makeModel(config: GPTConfig, options: GPTOptions): GPT {
-  using scope = options.device.scope();
-  const model = new GPT(config, options);
-  for (const parameter of model.parameters()) scope.keep(parameter);
-  scope.keep(model.noise.offset);
-  return model;
 }
 
 const isFlag = (value: unknown): boolean => ["number", "string", "boolean"].includes(typeof value);

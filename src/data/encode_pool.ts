@@ -1,17 +1,55 @@
 import { DataError } from "../errors.ts";
-import type { EncodeRange, EncodeReply, EncodeSetup } from "./encode_worker.ts";
+import { tokenizerFromJSON } from "../tokenizer/load.ts";
+import type { EncodeOptions } from "../tokenizer/tokenizer.ts";
+import { TextFile } from "./text_file.ts";
+import type { TokenType } from "./tokens.ts";
+
+/** How a text file is to be encoded. */
+export interface EncodeSetup {
+  readonly path: string;
+  /** A tokenizer's `toJSON`. */
+  readonly tokenizer: Record<string, unknown>;
+  readonly options: EncodeOptions;
+  readonly type: TokenType;
+}
+
+/** Bytes of the file. */
+export interface EncodeRange {
+  readonly begin: number;
+  readonly end: number;
+}
+
+/** The ids of a range, as bytes of the file to write, or why there are none. */
+export type EncodeReply = { readonly ids: Uint8Array<ArrayBuffer> } | { readonly error: string };
+export type Encode = Disposable & ((range: EncodeRange) => Uint8Array<ArrayBuffer>);
+
+/** What encodes ranges of a file, in whatever thread. */
+export async function encoder({ path, tokenizer: json, options, type }: EncodeSetup): Promise<Encode> {
+  const tokenizer = await tokenizerFromJSON(json), file = TextFile.open(path);
+  const encode = ({ begin, end }: EncodeRange) => {
+    const ids = tokenizer.encode(file.text(begin, end), options);
+    return new Uint8Array((type === "uint16" ? Uint16Array.from(ids) : ids).buffer);
+  };
+  return Object.assign(encode, { [Symbol.dispose]: () => file[Symbol.dispose]() });
+}
 
 interface Waiting {
   resolve(ids: Uint8Array<ArrayBuffer>): void;
   reject(error: Error): void;
 }
 
-/** Workers that encode ranges of a text file, each in turn. */
+/** Workers that encode ranges of a text file, each in turn. Node has no such workers: there this thread encodes. */
 export class EncodePool implements Disposable {
   readonly #workers: { worker: Worker; waiting: Waiting[] }[] = [];
+  readonly #here: Promise<Encode> | undefined;
   #next = 0;
 
   constructor(threads: number, setup: EncodeSetup) {
+    if (!("Worker" in globalThis)) {
+      this.#here = encoder(setup);
+      this.#here.catch(() => {}); // every encode() says so
+      return;
+    }
     for (let i = 0; i < threads; i++) {
       const worker = new Worker(new URL("./encode_worker.ts", import.meta.url), { type: "module" }),
         waiting: Waiting[] = [];
@@ -35,6 +73,7 @@ export class EncodePool implements Disposable {
 
   /** The ids of a range of the file, as bytes. @throws {DataError} when the text cannot be encoded */
   encode(range: EncodeRange): Promise<Uint8Array<ArrayBuffer>> {
+    if (this.#here) return this.#here.then((encode) => encode(range));
     const { worker, waiting } = this.#workers[this.#next++ % this.#workers.length];
     return new Promise((resolve, reject) => {
       waiting.push({ resolve, reject });
@@ -44,5 +83,6 @@ export class EncodePool implements Disposable {
 
   [Symbol.dispose](): void {
     for (const { worker } of this.#workers) worker.terminate();
+    this.#here?.then((encode) => encode[Symbol.dispose](), () => {});
   }
 }

@@ -8,9 +8,7 @@
  * `setImmediate` waits, the longer the more has been waited already.
  */
 import { DeviceError } from "../errors.ts";
-
-/** The package. Its specifier is computed, or it would be fetched by programs that never come here. */
-export const DAWN: string = ["npm", "webgpu@0.6.2"].join(":");
+import { importPackage } from "../packages.ts";
 
 /** Kept, for the process ends when it is collected. */
 let entry: GPU | undefined;
@@ -23,16 +21,16 @@ let entry: GPU | undefined;
 export async function dawn(): Promise<GPU> {
   if (entry) return entry;
   // Asked first: without the permission nothing should be fetched.
-  if ((await globalThis.Deno?.permissions.request({ name: "ffi" }))?.state !== "granted") {
+  if (((await globalThis.Deno?.permissions.request({ name: "ffi" }))?.state ?? "granted") !== "granted") {
     throw new DeviceError("webgpu:dawn: Dawn is native code, which Deno loads only with --allow-ffi");
   }
   try {
-    const { create, globals } = await import(DAWN);
+    const { create, globals } = await importPackage("webgpu");
     Object.assign(globalThis, globals);
     slowDown(globals);
     return entry = create([]) as GPU;
   } catch (error) {
-    throw new DeviceError(`webgpu:dawn: ${(error as Error).message.split("\n")[0]}`);
+    throw new DeviceError(`webgpu:dawn: ${(error as Error).message}`);
   }
 }
 

@@ -145,10 +145,10 @@ interface NodeWorker {
  */
 export async function startWorker(options: ThreadOptions): Promise<() => void> {
   const start = `(${makeThread})`;
-  if ("process" in globalThis) { // Deno, Node
-    const { Worker } = await import("node:worker_threads");
+  const node = globalThis.process?.getBuiltinModule?.("node:worker_threads"); // Deno, Node
+  if (node) {
     const source = `${start}(require("node:worker_threads").workerData).serve();`;
-    const worker: NodeWorker = new Worker(source, { eval: true, workerData: options });
+    const worker: NodeWorker = new node.Worker(source, { eval: true, workerData: options });
     worker.unref();
     return () => void worker.terminate();
   }

@@ -74,6 +74,12 @@ export interface Features {
  * device.close();
  * ```
  */
+export function features(
+  model: GPT,
+  tokens: Tensor,
+  options: FeatureOptions & { readonly labels: Tensor },
+): Features & { readonly loss: Tensor };
+export function features(model: GPT, tokens: Tensor, options?: FeatureOptions): Features;
 export function features(model: GPT, tokens: Tensor, options: FeatureOptions = {}): Features {
   const { device, config: { nHead, nLayer }, transformer: { h } } = model;
   const { outputHiddenStates, outputAttentions, useCache, labels, outputLogits = labels !== undefined } = options;

@@ -135,14 +135,11 @@ export class AdamW implements Disposable {
       const parts = { parameter: own(parameter), gradient: own(gradient), m: own(m), v: own(v) };
       this.#groups.push({ rates, parts: { ...parts, step: Tensor.empty(device, [4]) }, decayed });
     }
-    const moved = this.#slots.map(({ gradient: { storage } }) =>
-      part(arenas.parameter, [storage.length], storage.offset)
-    );
-
     const flat = (tensor: Tensor) => tensor.view([tensor.size]);
-    for (const [i, { parameter, gradient }] of this.#slots.entries()) {
-      launch(accumulate, { x: flat(parameter), sum: moved[i] });
-      parameter.rebind(moved[i].storage);
+    for (const { parameter, gradient } of this.#slots) {
+      const place = part(arenas.parameter, [parameter.size], gradient.storage.offset);
+      launch(accumulate, { x: flat(parameter), sum: place });
+      parameter.rebind(place.storage);
       if (parameter.grad) launch(accumulate, { x: flat(parameter.grad), sum: flat(gradient) });
       parameter.grad?.dispose();
       parameter.grad = gradient;
@@ -171,17 +168,12 @@ export class AdamW implements Disposable {
   /** Counts a step and brings its numbers to the device: what comes before each replay of a captured {@linkcode update}. */
   prepare({ learningRate = this.#options.learningRate, gradClip = 0 }: StepOptions = {}): void {
     checked("step", { learningRate, gradClip });
-    const { betas } = this.#options, clip = gradClip || Infinity, t = ++this.t;
+    const { betas, learningRate: base, weightDecay } = this.#options, clip = gradClip || Infinity, t = ++this.t;
     for (const { rates, parts: { step } } of this.#groups) {
-      const { weightDecay = this.#options.weightDecay } = rates;
-      const values = adamwStep({ t, learningRate: this.#rateOf(rates, learningRate), weightDecay, betas, clip });
-      step.device.write(step.storage, values);
+      // A group's own rate is to this step's as it is to the optimizer's; beside one of 0 it stays as it is.
+      const own = rates.learningRate, rate = own === undefined ? learningRate : own * (base ? learningRate / base : 1);
+      step.device.write(step.storage, adamwStep({ t, weightDecay, ...rates, learningRate: rate, betas, clip }));
     }
-  }
-  /** A group's own rate is to this step's as it is to the optimizer's; beside a rate of 0 it stays as it is. */
-  #rateOf({ learningRate: own }: Rates, learningRate: number): number {
-    const base = this.#options.learningRate;
-    return own === undefined ? learningRate : base === 0 ? own : own * (learningRate / base);
   }
   /**
    * The launches of a step, with the numbers that {@linkcode prepare} has brought.
@@ -235,11 +227,10 @@ const decays = ({ shape }: Tensor): boolean => shape.length >= 2;
 const padded = (size: number): number => Math.ceil(size / ALIGNMENT) * ALIGNMENT;
 
 /** Groups, those that decay first in each. Parameters without a group are one. */
-function groupsOf(given: (NamedParameter | ParameterGroup)[]): { ordered: NamedParameter[]; rates: Rates }[] {
-  const isGroup = (one: NamedParameter | ParameterGroup): one is ParameterGroup => "parameters" in one;
-  const isAlone = (one: NamedParameter | ParameterGroup): one is NamedParameter => !isGroup(one);
-  const alone = given.filter(isAlone), groups = given.filter(isGroup);
-  if (alone.length > 0) groups.push({ parameters: alone });
+function groupsOf(given: readonly (NamedParameter | ParameterGroup)[]): { ordered: NamedParameter[]; rates: Rates }[] {
+  const groups = given.length > 0 && "parameters" in given[0]
+    ? given as readonly ParameterGroup[]
+    : [{ parameters: given as readonly NamedParameter[] }];
   return groups.map(({ parameters, ...rates }) => {
     for (const [name, value] of Object.entries(rates)) checked("AdamW: a group", { [name]: value });
     const all = [...parameters];

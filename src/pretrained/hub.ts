@@ -92,7 +92,10 @@ async function download(url: string, folder: string, name: string, options: HubO
   const path = `${folder}/${name}`, partial = `${path}.${etag.replace(/\W/g, "") || "unknown"}.part`;
   using file = await system.open(partial, { read: true, write: true, create: true });
   await file.lock?.(true); // another process may be at it, and have it by now
-  if (await exists(path)) return;
+  if (await exists(path)) {
+    await system.remove(partial).catch(() => {}); // opened after the other had renamed its own
+    return;
+  }
   for (let attempt = 1;; attempt++) {
     const before = await file.seek(0, 2);
     try {

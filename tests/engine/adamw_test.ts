@@ -129,6 +129,8 @@ for (const device of [new ReferenceDevice(), await CpuDevice.create({ threads: 2
     optimizer.step({ learningRate: 0.02, gradClip: 1 }); // a tenth: for a's rate, too
     await close(a, [before[0] - 0.01], "a by a tenth");
     await close(b, [before[1] * (1 - 0.02 * 0.5) - 0.02], "b by a tenth");
+    optimizer.step({ learningRate: 0 });
+    await close(a, [before[0] - 0.01], "a by nothing");
     assertEquals([...optimizer.namedState()].length, 6);
     optimizer.zeroGrad();
     assertEquals([...await a.grad!.data(), ...await c.grad!.data()], [0, 0]);

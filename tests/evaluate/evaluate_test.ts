@@ -127,8 +127,8 @@ Deno.test("features: the loss of labels, and its gradients, are those of targets
     model.train(); // dropout, by the same masks: each pass has its number
     const { loss, lastHiddenState, logits, attentions } = features(model, x, { labels, outputAttentions: true });
     assertEquals([model.training, lastHiddenState.shape, logits!.shape], [true, [2, 7, 8], [2, 7, V]]);
-    loss!.backward();
-    const given = await gradients(), value = await loss!.item();
+    loss.backward();
+    const given = await gradients(), value = await loss.item();
     const shifted = tokens.map((_, i) => i % 7 === 6 ? -1 : (i + 1) % 5 === 2 ? -1 : tokens[i + 1]),
       y = tensor(shifted, 7);
     model.noise.passes--;
@@ -136,7 +136,7 @@ Deno.test("features: the loss of labels, and its gradients, are those of targets
     own.loss.backward();
     assertAlmostEquals(value, await own.loss.item(), 1e-12);
     (await gradients()).forEach((expected, i) => assertAlmostEquals(given[i], expected, 1e-12));
-    for (const one of [...attentions!, x, labels, y, loss!, lastHiddenState, logits!, own.loss, own.logits]) {
+    for (const one of [...attentions!, x, labels, y, loss, lastHiddenState, logits!, own.loss, own.logits]) {
       one.dispose();
     }
   }));

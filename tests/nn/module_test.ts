@@ -11,8 +11,7 @@ import { GPT, type GPTConfig } from "../../src/gpt.ts";
 import { KeyValueCache } from "../../src/nn/cache.ts";
 import { Dropout, DropoutNoise, Embedding, evaluating, LayerNorm, Linear, Module } from "../../src/nn/mod.ts";
 import { AdamW } from "../../src/optim/adamw.ts";
-import { Generator } from "../../src/random/mod.ts";
-import { estimateLoss } from "../../src/train/estimate_loss.ts";
+import { Trainer } from "../../src/train/trainer.ts";
 
 const CONFIG = { blockSize: 8, vocabSize: 11, nLayer: 3, nHead: 2, nEmbd: 8 };
 const names = (module: Module, trainable = false) => [...module.namedParameters({ trainable })].map(([name]) => name);
@@ -128,17 +127,17 @@ Deno.test("evaluating: every module gets its mode back, even where the body thro
   assertEquals(modes(), before);
 });
 
-Deno.test("an error in a forward pass leaves the model in its mode: perplexity, estimateLoss, generate", async () => {
+Deno.test("an error in a forward pass leaves the model in its mode: perplexity, training, generation", async () => {
   const model = new GPT({ ...CONFIG, dropout: 0.5 }, { device }),
     tokens = Int32Array.from({ length: 20 }, (_, i) => i % 11);
   model.transformer.h[2].forward = () => {
     throw new DeviceError("lost");
   };
-  const options = { batchSize: 1, evalIters: 1, generator: new Generator(1) };
+  const trainer = new Trainer(model, { train: tokens, val: tokens }, { batchSize: 1, evalIters: 1 });
   for (
     const body of [
       () => perplexity(model, tokens),
-      () => Array.fromAsync(estimateLoss(model, { train: tokens, val: tokens }, options)),
+      () => Array.fromAsync(trainer.run()),
       () => Array.fromAsync(generate(model, [1], { maxNewTokens: 2 })),
     ]
   ) {

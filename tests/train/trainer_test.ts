@@ -345,6 +345,6 @@ Deno.test("trainer: options out of range are refused by name", () =>
       assertThrows(() => setup(device, given), ConfigError, message);
     misspelt({ batch_size: 8 }, "batch_size is not an option of Trainer; did you mean batchSize?");
     misspelt({ maxIter: 8 }, "maxIter is not an option of Trainer; did you mean maxIters?");
-    misspelt({ threads: 8 }, "threads is not an option of Trainer: batchSize, ");
+    misspelt({ threads: 8 }, "threads is not an option of Trainer: learningRate, ");
     return Promise.resolve();
   }));

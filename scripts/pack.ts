@@ -1,0 +1,83 @@
+/**
+ * `deno task pack [FILE.tgz]`: the package for Node and bundlers.
+ *
+ * `deno pack` makes the JavaScript. It leaves out the types of modules whose declarations it cannot see without inference, and
+ * so TypeScript's own compiler makes all of them here. package.json gets the optional peers.
+ */
+import { PACKAGES } from "../src/packages.ts";
+
+interface Compiler {
+  readonly ScriptTarget: { readonly ESNext: number };
+  readonly ModuleKind: { readonly NodeNext: number };
+  createProgram(files: readonly string[], options: Record<string, unknown>): {
+    emit(file: undefined, write: (path: string, text: string) => void): unknown;
+  };
+}
+
+const root = new URL("../", import.meta.url).pathname;
+
+async function run(command: string, args: readonly string[], cwd: string): Promise<void> {
+  const { success, stdout, stderr } = await new Deno.Command(command, { args: [...args], cwd }).output();
+  if (success) return;
+  const [out, error] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
+  throw new Error(`${command} ${args[0]} failed:\n${out}${error}`);
+}
+
+/** The declarations of `entries` and all that they import, with the paths that they have in the package. */
+async function declarations(entries: readonly string[]): Promise<Map<string, string>> {
+  const typescript: Compiler = (await import(["npm", "typescript@5.9.3"].join(":"))).default;
+  const program = typescript.createProgram(entries, {
+    target: typescript.ScriptTarget.ESNext,
+    module: typescript.ModuleKind.NodeNext,
+    lib: ["lib.esnext.d.ts", "lib.dom.d.ts", "lib.dom.asynciterable.d.ts"],
+    types: [],
+    strict: true,
+    noCheck: true, // `deno check` checks
+    declaration: true,
+    emitDeclarationOnly: true,
+    allowImportingTsExtensions: true,
+    rootDir: root,
+    outDir: root,
+  });
+  const files = new Map<string, string>();
+  program.emit(undefined, (path, text) => {
+    files.set(path.slice(root.length), text.replace(/((?:from|import) ?\(?")(\.[^"]+)\.ts"/g, '$1$2.js"'));
+  });
+  return files;
+}
+
+export async function pack(output: string): Promise<void> {
+  const folder = await Deno.makeTempDir();
+  try {
+    await run(Deno.execPath(), ["pack", "--quiet", "--allow-dirty", "--output", `${folder}/deno.tgz`], root);
+    await run("tar", ["xzf", "deno.tgz"], folder);
+    const inside = `${folder}/package`,
+      path = `${inside}/package.json`,
+      manifest = JSON.parse(await Deno.readTextFile(path));
+    const { exports } = JSON.parse(await Deno.readTextFile(`${root}/deno.json`));
+    const types = await declarations(Object.values<string>(exports).map((entry) => root + entry.slice(2)));
+    for (const [name, text] of types) await Deno.writeTextFile(`${inside}/${name}`, text);
+    const pool = `${inside}/src/data/encode_pool.js`, text = await Deno.readTextFile(pool); // a worker's URL is no import
+    await Deno.writeTextFile(pool, text.replace('"./encode_worker.ts"', '"./encode_worker.js"'));
+    const optional = Object.keys(PACKAGES).map((name) => [name, { optional: true }]);
+    Object.assign(manifest, {
+      description: "nanoGPT in TypeScript: train, fine-tune and sample GPTs on WebAssembly and WebGPU",
+      engines: { node: ">=24" },
+      sideEffects: ["./src/data/encode_worker.js"],
+      peerDependencies: PACKAGES,
+      peerDependenciesMeta: Object.fromEntries(optional),
+    });
+    delete manifest.dependencies;
+    await Deno.writeTextFile(path, JSON.stringify(manifest, null, 2) + "\n");
+    await run("tar", ["czf", "npm.tgz", "package"], folder);
+    await Deno.copyFile(`${folder}/npm.tgz`, output);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+if (import.meta.main) {
+  const output = Deno.args[0] ?? "nanogpt-ts.tgz";
+  await pack(output);
+  console.log(`${output} is the package: npm install ./${output}`);
+}

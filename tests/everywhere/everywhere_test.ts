@@ -1,0 +1,132 @@
+/**
+ * The package outside Deno: packed, installed in a Node project and in a project of three bundlers, and run in Node and in
+ * Chromium. What comes out is Deno's to the bit.
+ */
+import { assertEquals, assertMatch } from "@std/assert";
+import { pack } from "../../scripts/pack.ts";
+import { PACKAGES } from "../../src/packages.ts";
+import { everything } from "./files.js";
+import { train } from "./losses.js";
+
+/** Bundlers with their default settings; each writes its page into a folder of its name. */
+const BUNDLERS = {
+  vite: ["vite", "build", "--outDir=vite"],
+  webpack: ["webpack", "--entry=./page.js", "--mode=production", "--output-path=webpack"],
+  esbuild: ["esbuild", "page.js", "--bundle", "--outfile=esbuild/main.js"],
+} as const;
+const PAGE = '<!doctype html><script type="module" src="./main.js"></script>';
+const CHROMIUM = "/usr/bin/chromium";
+const programs = ["files.js", "losses.js", "node.js", "page.js"];
+
+const root = await Deno.makeTempDir();
+addEventListener("unload", () => Deno.removeSync(root, { recursive: true }));
+
+async function run(command: string, args: readonly string[], cwd: string): Promise<string> {
+  const output = await new Deno.Command(command, { args: [...args], cwd, env: { NO_COLOR: "1" } }).output();
+  const [out, error] = [output.stdout, output.stderr].map((bytes) => new TextDecoder().decode(bytes));
+  if (!output.success) throw new Error(`${[command, ...args].join(" ")}:\n${out}${error}`);
+  return out;
+}
+
+/** A project with the package in it. @returns its folder */
+async function project(name: string, packages: readonly string[]): Promise<string> {
+  const folder = `${root}/${name}`;
+  await Deno.mkdir(folder);
+  await Deno.writeTextFile(`${folder}/package.json`, JSON.stringify({ type: "module", private: true }));
+  for (const program of programs) await Deno.copyFile(new URL(program, import.meta.url), `${folder}/${program}`);
+  await run("npm", ["install", "--no-audit", "--no-fund", `${root}/package.tgz`, ...packages], folder);
+  return folder;
+}
+
+/** What cannot be installed is skipped, or fails with REQUIRE_WEBGPU=1. */
+async function prepared(): Promise<{ node: string; web: string } | { missing: string }> {
+  await pack(`${root}/package.tgz`);
+  try {
+    const [node, web] = await Promise.all([
+      project("node", ["node@24", "typescript@5.9.3"]),
+      project("web", ["vite@8", "webpack@5", "webpack-cli@6", "esbuild@0.28"]),
+    ]);
+    await Deno.stat(CHROMIUM);
+    return { node, web };
+  } catch (error) {
+    if (Deno.env.get("REQUIRE_WEBGPU") === "1") throw error;
+    return { missing: (error as Error).message };
+  }
+}
+
+const projects = await prepared();
+const options = { ignore: "missing" in projects, sanitizeOps: false, sanitizeResources: false };
+if ("missing" in projects) console.log(`everywhere: skipped, because ${projects.missing}`);
+const { node, web } = projects as { node: string; web: string };
+const runNode = async (folder: string) =>
+  JSON.parse(await run(`${node}/node_modules/node/bin/node`, ["node.js", folder], node));
+
+Deno.test("everywhere: Node 24 trains, saves, loads and generates as Deno does, to the bit", options, async () => {
+  const missing = await runNode(`${root}/without`);
+  assertMatch(missing.gpt2, new RegExp(`gpt-tokenizer.*npm install gpt-tokenizer@${PACKAGES["gpt-tokenizer"]}`));
+  await run("npm", ["install", "--no-audit", "--no-fund", `gpt-tokenizer@${PACKAGES["gpt-tokenizer"]}`], node);
+  const there = await runNode(`${root}/there`), here = await everything(await train(20, 2), `${root}/here`);
+  assertEquals(there, JSON.parse(JSON.stringify(here)));
+  assertEquals(there.losses.length, 20);
+  assertEquals(there.gpt2, [15496, 11, 995]);
+  const { trained, ...loaded } = there.sums;
+  assertEquals(loaded, { huggingFace: trained, nanoGPT: trained, run: trained });
+  assertMatch(there.missing, /no such file or folder|no such folder|no config\.json/);
+});
+
+Deno.test("everywhere: every entry point has types that TypeScript finds", options, async () => {
+  const { exports } = JSON.parse(await Deno.readTextFile(`${node}/node_modules/@nanogpt/ts/package.json`));
+  const lines = Object.keys(exports).map((name, i) => `import * as m${i} from "@nanogpt/ts${name.slice(1)}";`);
+  const uses =
+    'import { createDevice, GPT } from "@nanogpt/ts";\nconst device = await createDevice("cpu", { threads: 1 });\n' +
+    "export const size: number = new GPT({ nLayer: 1 }, { device }).config.nLayer;\n// @ts-expect-error\nnew GPT({ nLayer: true }, { device });\n";
+  await Deno.writeTextFile(
+    `${node}/types.mts`,
+    `${lines.join("\n")}\nexport { ${lines.map((_, i) => `m${i}`)} };\n${uses}`,
+  );
+  const flags = [
+    "--noEmit",
+    "--strict",
+    "--module",
+    "nodenext",
+    "--target",
+    "esnext",
+    "--lib",
+    "esnext,dom,dom.asynciterable",
+  ];
+  await run(`${node}/node_modules/.bin/tsc`, [...flags, "types.mts"], node);
+});
+
+Deno.test("everywhere: pages built by Vite, webpack and esbuild have Deno's losses to the bit", options, async () => {
+  const { losses, device } = await train(10, 2);
+  device.close();
+  await Deno.writeTextFile(`${web}/index.html`, PAGE.replace("main.js", "page.js"));
+  const { chromium } = await import(["npm", "playwright-core@1.56.1"].join(":"));
+  const browser = await chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox"] });
+  const listening = Promise.withResolvers<number>();
+  const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen: ({ port }) => listening.resolve(port) }, serve);
+  try {
+    for (const [bundler, args] of Object.entries(BUNDLERS)) {
+      await run("npx", [...args], web);
+      if (bundler !== "vite") await Deno.writeTextFile(`${web}/${bundler}/index.html`, PAGE);
+      const page = await browser.newPage();
+      await page.goto(`http://127.0.0.1:${await listening.promise}/${bundler}/index.html`);
+      await page.waitForFunction("globalThis.losses", undefined, { timeout: 30_000 });
+      assertEquals(await page.evaluate("globalThis.losses"), losses, bundler);
+      await page.close();
+    }
+  } finally {
+    await browser.close();
+    await server.shutdown();
+  }
+});
+
+/** Vite's page names its files from the root of the server. */
+async function serve({ url }: Request): Promise<Response> {
+  const { pathname } = new URL(url), type = pathname.endsWith(".js") ? "text/javascript" : "text/html";
+  for (const path of [`${web}${pathname}`, `${web}/vite${pathname}`]) {
+    const body = await Deno.readFile(path).catch(() => undefined);
+    if (body) return new Response(body, { headers: { "content-type": type } });
+  }
+  return new Response(null, { status: 404 });
+}

@@ -1,0 +1,5 @@
+/** The program of the Node project: prints what came out as JSON. */
+import { everything } from "./files.js";
+import { train } from "./losses.js";
+
+console.log(JSON.stringify(await everything(await train(20, 2), process.argv[2])));

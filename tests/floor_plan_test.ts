@@ -1,0 +1,140 @@
+/**
+ * The floor plan (docs/architecture.md): each room imports only what stands below it, so nothing goes round in a circle, and
+ * what a browser bundles reaches no system call. Imports of types alone do not count: they are gone when the code runs.
+ */
+import { assert, assertEquals } from "@std/assert";
+
+/** From the top down; rooms in one line stand side by side and import nothing from each other. */
+const FLOORS = [
+  ["cli"],
+  ["config", "server", "page"],
+  ["search"],
+  ["pretrained"],
+  ["finetune"],
+  ["train"],
+  ["checkpoint"],
+  ["evaluate"],
+  ["generate"],
+  ["data"],
+  ["grammar"],
+  ["tokenizer"],
+  ["files"],
+  ["gpt.ts"],
+  ["nn", "optim"],
+  ["ops"],
+  ["native"],
+  ["device"],
+  ["engine"],
+  ["kernels"],
+  ["kernel.ts"],
+  ["wasm", "random", "loop"],
+  ["errors.ts", "packages.ts"],
+];
+
+/** What a browser bundles. */
+const BROWSER = ["wasm", "kernels", "engine", "device", "ops", "nn", "optim", "random", "gpt.ts", "generate"];
+
+/** What a room never reaches, not even through others. */
+const NEVERS: [rooms: readonly string[], never: readonly string[]][] = [
+  [BROWSER, ["files", "checkpoint", "data", "cli"]],
+  [["files"], ["gpt.ts", "nn", "device"]],
+  [["checkpoint"], ["train", "finetune", "data"]],
+  [["train"], ["finetune", "server", "pretrained"]],
+  [["tokenizer"], ["checkpoint"]],
+  [FLOORS.flat().filter((room) => room !== "cli"), ["cli", "server"]],
+];
+
+/** The room of a path: the folder under src/ or at the top, a dataset's name, or a file on src/'s landing. */
+function roomOf(path: string): string {
+  const [top, room] = path.split("/");
+  return top === "src" || top === "data" ? room : top;
+}
+
+/** Modules that this text imports when it runs, relative to the repository, and the packages among them as they stand. */
+function importsOf(path: string, text: string): string[] {
+  const found: string[] = [];
+  const code = text.replace(/\/\*[^]*?\*\//g, "").replace(/^\s*\/\/.*$/gm, "");
+  for (const [, type, names, from] of code.matchAll(/^(?:import|export)\s+(type\s)?([^;"]*?)\s*from\s*"([^"]+)"/gm)) {
+    const listed = names.match(/^\{([^]*)\}$/)?.[1].split(",").map((name) => name.trim()).filter(Boolean);
+    if (!type && !listed?.every((name) => name.startsWith("type "))) found.push(from);
+  }
+  for (const [, from] of code.matchAll(/\bimport\(\s*"([^"]+)"\s*\)|^import\s+"([^"]+)"/gm)) if (from) found.push(from);
+  return found.map((from) => from.startsWith(".") ? new URL(from, `file:///${path}`).pathname.slice(1) : from);
+}
+
+async function* modules(folder: string): AsyncGenerator<string> {
+  for await (const { name, isDirectory } of Deno.readDir(new URL(`../${folder}`, import.meta.url))) {
+    if (isDirectory) yield* modules(`${folder}/${name}`);
+    else if (name.endsWith(".ts")) yield `${folder}/${name}`;
+  }
+}
+
+const texts = new Map<string, string>(), imports = new Map<string, string[]>();
+for (const folder of ["src", "kernels", "config", "data/grammar"]) {
+  for await (const path of modules(folder)) {
+    const text = await Deno.readTextFile(new URL(`../${path}`, import.meta.url));
+    texts.set(path, text);
+    imports.set(path, importsOf(path, text));
+  }
+}
+const own = (path: string) => imports.get(path)!.filter((to) => imports.has(to));
+
+Deno.test("floor plan: every import is found in the text", () => {
+  const text = 'import { type A, b } from "./b.ts";\nimport type { C } from "./c.ts";\nexport * from "../d.ts";\n' +
+    'import { type E } from "./e.ts";\nimport x from "pkg";\nconst f = await import("./f.ts");\n// import("./g.ts")\n';
+  assertEquals(importsOf("src/room/a.ts", text).sort(), ["pkg", "src/d.ts", "src/room/b.ts", "src/room/f.ts"]);
+});
+
+Deno.test("floor plan: every room stands on a floor", () => {
+  const rooms = new Set(Array.from(imports.keys(), roomOf)), known = new Set(FLOORS.flat());
+  assertEquals([...rooms.difference(known)], []);
+});
+
+Deno.test("floor plan: a room imports only what stands below it", () => {
+  const floor = (path: string) => FLOORS.findIndex((rooms) => rooms.includes(roomOf(path)));
+  const wrong = [...imports.keys()].flatMap((path) =>
+    own(path).filter((to) => roomOf(to) !== roomOf(path) && floor(to) <= floor(path)).map((to) => `${path} -> ${to}`)
+  );
+  assertEquals(wrong, []);
+});
+
+Deno.test("floor plan: what a room must not import it does not reach through others either", () => {
+  const wrong: string[] = [];
+  for (const start of imports.keys()) {
+    const never = new Set(NEVERS.flatMap(([rooms, never]) => rooms.includes(roomOf(start)) ? never : []));
+    const reached = new Set([start]);
+    for (const path of reached) {
+      for (const to of own(path)) {
+        if (never.has(roomOf(to)) && roomOf(to) !== roomOf(start)) wrong.push(`${start} -> … ${path} -> ${to}`);
+        reached.add(to);
+      }
+    }
+  }
+  assertEquals(wrong, []);
+});
+
+Deno.test("floor plan: no import goes round in a circle", () => {
+  const done = new Set<string>(), circles: string[] = [];
+  const visit = (path: string, way: readonly string[]): void => {
+    if (way.includes(path)) return void circles.push([...way.slice(way.indexOf(path)), path].join(" -> "));
+    if (done.has(path)) return;
+    for (const to of own(path)) visit(to, [...way, path]);
+    done.add(path);
+  };
+  for (const path of imports.keys()) visit(path, []);
+  assertEquals(circles, []);
+});
+
+Deno.test("floor plan: what a browser bundles never asks Deno or node:", () => {
+  for (const [path, text] of texts) {
+    if (!BROWSER.includes(roomOf(path))) continue;
+    const code = text.replace(/\/\*[^]*?\*\//g, "").replace(/\/\/.*$/gm, "").replace(/"[^"\n]*"/g, '""');
+    assert(!/\bDeno\./.test(code), `${path} uses Deno.*`);
+    assertEquals(imports.get(path)!.filter((to) => to.startsWith("node:")), [], path);
+  }
+});
+
+Deno.test("floor plan: only commands import node: modules", () => {
+  const wrong = [...imports].filter(([path, to]) => roomOf(path) !== "cli" && to.some((name) => /^node:/.test(name)));
+  assertEquals(wrong.map(([path]) => path), []);
+});
