@@ -5,7 +5,7 @@ import { loadData } from "../../src/data/load_data.ts";
 import { prepare, type Prepared, type PrepareOptions, type PrepareProgress } from "../../src/data/prepare.ts";
 import { TextFile } from "../../src/data/text_file.ts";
 import { TokenFile, type TokenType } from "../../src/data/tokens.ts";
-import { CheckpointError, ConfigError, DataError } from "../../src/errors.ts";
+import { CheckpointError, DataError } from "../../src/errors.ts";
 import { Generator } from "../../src/random/mod.ts";
 import { CharacterTokenizer, loadTokenizer, tokenizerFromJSON } from "../../src/tokenizer/mod.ts";
 import tiktoken from "../golden/tiktoken_encodings.json" with { type: "json" };
