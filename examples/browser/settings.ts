@@ -54,6 +54,19 @@ export function textOf(form: FormData): { text: string; entropy?: number } {
   return { text: corpus ??= grammarCorpus({ characters: CHARACTERS }), entropy: grammarEntropy };
 }
 
+/**
+ * The text of a file that was chosen, without a byte-order mark.
+ *
+ * @throws {Error} when it is not UTF-8, with a message for the page
+ */
+export function decodeFile(bytes: Uint8Array<ArrayBuffer>, name: string): string {
+  try {
+    return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    throw new Error(`${name} is not UTF-8 text: save it as UTF-8, and take it again.`);
+  }
+}
+
 export function requestOf(form: FormData): StartRequest {
   const number = Object.fromEntries(FIELDS.map((name) => [name, Number(form.get(name))])) as Numbers;
   const { nLayer, nHead, nEmbd, blockSize, batchSize, learningRate, maxIters, evalInterval } = number;
@@ -102,7 +115,16 @@ export function bindSettings(form: HTMLFormElement): void {
   size.append(...Object.keys(SIZES).map((name) => new Option(name)));
   size.addEventListener("change", adopt);
   file.addEventListener("change", async () => {
-    if (file.files?.[0]) text.value = await file.files[0].text();
+    const [chosen] = file.files ?? [];
+    file.setCustomValidity("");
+    try {
+      if (chosen) text.value = decodeFile(new Uint8Array(await chosen.arrayBuffer()), chosen.name);
+    } catch (error) {
+      text.value = file.value = "";
+      file.setCustomValidity((error as Error).message);
+      file.reportValidity();
+      file.setCustomValidity(""); // the next text may be typed
+    }
     check();
   });
   form.addEventListener("input", check);

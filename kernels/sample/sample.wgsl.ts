@@ -1,8 +1,9 @@
 export default /* wgsl */ `// The next token, drawn by softmax(logits / temperature) with noise from the exponential distribution:
 //
-//   logit < the topK-th greatest: out,  id = argmax exp((logit − greatest) / temperature) / noise
+//   x = logit / temperature,  x < the topK-th greatest: out,  id = argmax exp((logit − greatest) / temperature) / noise
 //
-// which is how torch.multinomial draws. Temperature 0 takes the greatest logit; of equals the first wins.
+// which is how torch.multinomial draws. Temperature 0 takes the greatest logit; of equals the first wins. A row with NaN, or
+// whose maximum is infinite, gives −1.
 //
 // A workgroup owns a row, of which an invocation takes every 256th entry. Floats are compared by keys, unsigned
 // integers in the same order: so the workgroup finds a maximum with an integer atomic, whose result does not depend on
@@ -18,6 +19,8 @@ struct Params { B: u32, V: u32, topK: i32 }
 const LANES = 256u;
 const SIGN = 0x80000000u;
 const INFINITY_KEY = 0xff800000u;
+const MINUS_INFINITY_KEY = 0x007fffffu;
+const NAN_KEY = 0xffffffffu;
 var<workgroup> greatest: atomic<u32>; // all of these begin as 0
 var<workgroup> counts: array<atomic<u32>, 32>;
 var<workgroup> best: atomic<u32>;
@@ -56,17 +59,24 @@ fn sample(
   }
 
   var key = 0u;
-  for (var i = lane; i < params.V; i += LANES) { key = max(key, key_of(logits[first + i])); }
+  for (var i = lane; i < params.V; i += LANES) {
+    let each = key_of(logits[first + i]);
+    key = max(key, select(each, NAN_KEY, each < MINUS_INFINITY_KEY));
+  }
   atomicMax(&greatest, key);
   workgroupBarrier();
-  let top = float_of(atomicLoad(&greatest));
+  let greatest_key = atomicLoad(&greatest);
+  let top = float_of(greatest_key);
+  // Compared after the division, as on the CPU: it may make equals of the topK-th greatest and those just below.
+  let t = select(1.0, temperature[0], temperature[0] > 0.0);
+  let least_x = key_of(float_of(least) / t);
 
   key = 0u;
   var place = 0u;
   for (var i = lane; i < params.V; i += LANES) {
     let logit = logits[first + i];
     var share = key_of(logit);
-    if (share < least) { continue; }
+    if (share < least && key_of(logit / t) < least_x) { continue; }
     if (temperature[0] > 0.0) { share = key_of(exp((logit - top) / temperature[0]) / noise[first + i]); }
     if (share > key) {
       key = share;
@@ -78,6 +88,7 @@ fn sample(
   // Of those that have found as great a share, the first: the farthest from the end.
   if (key == atomicLoad(&best)) { atomicMax(&from_end, params.V - place); }
   workgroupBarrier();
-  if (lane == 0u) { ids[row] = i32(params.V - atomicLoad(&from_end)); }
+  let damaged = greatest_key >= INFINITY_KEY || greatest_key == MINUS_INFINITY_KEY;
+  if (lane == 0u) { ids[row] = select(i32(params.V - atomicLoad(&from_end)), -1, damaged); }
 }
 `;

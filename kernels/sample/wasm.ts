@@ -17,7 +17,12 @@ export function sample(f: WasmFunction, { begin, end, V, topK, workspace, ...of 
     // Unsigned, so that a topK of 0 is above every V.
     f.when(f.i32.lt(f.i32.sub(topK, 1), f.i32.sub(V, 1)), () => f.assign(least, kthGreatest(f, x, V, topK)));
 
-    const threshold = f.splat(least), greatest = f.splat(maximum(f, x, V));
+    const zero = f.splat(0), one = f.splat(1);
+    const [highest, hasNaN] = f.reduce("max", 2, V, (i, v) => {
+      const at = v.load(x, i);
+      return [at, v.select(v.eq(at, at), zero, one)];
+    });
+    const threshold = f.splat(least), greatest = f.splat(highest);
     f.forEach(0, V, (i, v) => {
       const at = v.load(x, i), share = v.div(exp(f, v, v.sub(at, greatest)), v.load(noise, i));
       v.store(x, i, v.select(v.lt(at, threshold), out, v.select(greedy, at, share)));
@@ -28,9 +33,11 @@ export function sample(f: WasmFunction, { begin, end, V, topK, workspace, ...of 
       const place = v.fromI32(v.addI32(v.iota(), f.splatI32(i)));
       return [v.select(v.eq(v.load(x, i), best), v.neg(place), out)];
     });
-    // Where every logit is NaN there is no best; an id within the vocabulary must come out all the same.
-    const place = f.f32.min(f.f32.neg(negative), f.f32.fromInt(f.i32.sub(V, 1))), one = new Lanes(f, 1);
-    one.store(of.ids, row, one.truncate(f.splat(place)));
+    // A finite number less itself is 0, an infinite one is not.
+    const sound = f.f32.eq(f.f32.add(f.f32.sub(highest, highest), hasNaN), 0), single = new Lanes(f, 1);
+    // Noise that is NaN leaves no best; an id within the vocabulary must come out all the same.
+    const place = f.f32.min(f.f32.neg(negative), f.f32.fromInt(f.i32.sub(V, 1)));
+    single.store(of.ids, row, single.truncate(f.splat(f.f32.select(sound, place, -1))));
   });
 }
 

@@ -16,6 +16,7 @@ import {
   reportDownload,
   weightsFlag,
 } from "./shared_flags.ts";
+import { encodeOptions, tokenizerFlags } from "./tokenizer_flags.ts";
 
 export const evalFlags = {
   init_from: text("resume", `resume: the run in out_dir; or ${PRETRAINED}`),
@@ -23,6 +24,7 @@ export const evalFlags = {
   ...checkpointFlag,
   input: text("", "the text file (UTF-8)"),
   tokenizer: text("", "instead of the model's own: gpt2, cl100k_base, o200k_base, or a folder"),
+  special_tokens: tokenizerFlags.special_tokens,
   max_length: int(0, "tokens in a window; 0 is the model's block size", { min: 0 }),
   stride: int(0, "tokens from one window to the next, whose others are context; 0 is half a window", { min: 0 }),
   ...deviceFlags,
@@ -60,7 +62,14 @@ export const evalCommand = command({
     progress.line(`model: ${path}, ${(model.numParameters() / 1e6).toFixed(2)}M parameters, device: ${device.name}`);
     progress.line(`windows of ${count(maxLength)} tokens, stride ${count(stride)}`);
     const onProgress = (done: number, total: number) => report(progress, done, total, began);
-    const options = { tokenizer: loaded.tokenizer, maxLength, stride, signal, onProgress };
+    const options = {
+      tokenizer: loaded.tokenizer,
+      maxLength,
+      stride,
+      signal,
+      onProgress,
+      ...encodeOptions(values.special_tokens),
+    };
     const result = await evaluateText(model, contents, options);
     progress.end();
     const seconds = (performance.now() - began) / 1000;

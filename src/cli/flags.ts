@@ -12,6 +12,8 @@ import { ConfigError, nearest } from "../errors.ts";
 export interface Flag<V extends FlagValue> {
   readonly fallback: V;
   readonly help: string;
+  /** Whether `--name=` gives it the empty text. */
+  readonly mayBeEmpty?: boolean;
   /** Whether the name alone means True. */
   readonly bare?: boolean;
   /** Completes "expected …". */
@@ -32,7 +34,8 @@ export type Values<T extends FlagTable> = { -readonly [K in keyof T]: T[K] exten
 interface Range {
   min?: number;
   max?: number;
-  /** Like `max`, but the bound itself is refused. */
+  /** As `min` and `max`, but the bound itself is refused. */
+  above?: number;
   below?: number;
 }
 
@@ -108,12 +111,17 @@ export interface CommandLine<T extends FlagTable> {
 export function parseCommandLine<T extends FlagTable>(table: T, args: string[]): CommandLine<T> {
   args = args.map((arg) => table[arg.replace(/^--/, "")]?.bare ? `${arg}=True` : arg);
   for (const arg of args) checkForm(table, arg);
-  const parsed = parseArgs(args, { string: [...Object.keys(table), "_"], boolean: ["help"], alias: { help: "h" } });
+  const isEmpty = (arg: string) => arg.endsWith("=") && arg.slice(2, -1) in table; // which parseArgs does not take
+  const parsed = parseArgs(args.filter((arg) => !isEmpty(arg)), {
+    string: [...Object.keys(table), "_"],
+    boolean: ["help"],
+    alias: { help: "h" },
+  });
   const given: Partial<Record<string, FlagValue>> = {};
   for (const name of Object.keys(table)) {
-    if (typeof parsed[name] !== "string") continue;
-    const value = table[name].read(parsed[name]);
-    given[name] = check(table, name, value, `--${name}=${parsed[name]}`);
+    const last = args.findLast((arg) => arg.startsWith(`--${name}=`)), text = last === `--${name}=` ? "" : parsed[name];
+    if (typeof text !== "string") continue;
+    given[name] = check(table, name, table[name].read(text), `--${name}=${text}`);
   }
   return { given: given as Partial<Values<T>>, words: parsed._.map(String), help: Boolean(parsed.help) };
 }
@@ -149,9 +157,9 @@ function checkForm(table: FlagTable, arg: string): void {
   if (!arg.startsWith("--") || !Object.hasOwn(table, name)) {
     throw unknown(table, name, `Unknown flag ${arg.split("=")[0]}`);
   }
-  if (value) return;
+  if (value || value === "" && table[name].mayBeEmpty) return;
   const example = typeof table[name].fallback === "boolean" ? "True" : "VALUE";
-  throw new ConfigError(`--${name} has no value: write --${name}=${example}, in one word`);
+  throw new ConfigError(`--${name} has no value: write --${name}=${example}, in one word, or leave the flag out`);
 }
 
 function check(table: FlagTable, name: string, value: unknown, shown: string): FlagValue {
@@ -169,13 +177,14 @@ function unknown(table: FlagTable, name: string, what: string): ConfigError {
 
 function within(
   value: number,
-  { min = -Infinity, max = Infinity, below = Infinity }: Range,
+  { min = -Infinity, above = -Infinity, max = Infinity, below = Infinity }: Range,
 ): boolean {
-  return value >= min && value <= max && value < below;
+  return value >= min && value > above && value <= max && value < below;
 }
 
-function describe({ min, max, below }: Range): string {
+function describe({ min, above, max, below }: Range): string {
   const bounds = [
+    above !== undefined && `above ${above}`,
     min !== undefined && `at least ${min}`,
     max !== undefined && `at most ${max}`,
     below !== undefined && `below ${below}`,
@@ -186,5 +195,6 @@ function describe({ min, max, below }: Range): string {
 /** A value as a user would type it. */
 export function show(value: unknown): string {
   if (typeof value === "boolean") return value ? "True" : "False";
-  return typeof value === "string" ? value.replaceAll("\n", "\\n") : String(value);
+  if (typeof value !== "string" || !value.includes("\n")) return String(value);
+  return `$'${value.replace(/[\\']/g, "\\$&").replaceAll("\n", "\\n")}'`; // as bash, zsh and ksh read it
 }

@@ -1,12 +1,12 @@
 /** `deno task sample`: nanoGPT's sample.py. The text, and nothing else, goes to standard output, as it comes. */
 import { createDevice } from "../device/create.ts";
 import type { Device } from "../engine/device.ts";
-import { DataError } from "../errors.ts";
+import { ConfigError, DataError } from "../errors.ts";
 import { loadPretrained, loadRun, type Pretrained, runTokenizer } from "../pretrained/load.ts";
 import { Profile } from "../engine/profile.ts";
 import { Generator } from "../random/mod.ts";
 import { generateSequences } from "../generate/generate.ts";
-import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import { beginning, type Tokenizer } from "../tokenizer/tokenizer.ts";
 import { command, runCommand } from "./command.ts";
 import { type Progress, write } from "./progress.ts";
 import { openRun } from "./run_model.ts";
@@ -16,19 +16,20 @@ import { checkPermission, reportDownload } from "./shared_flags.ts";
 export const sample = command({
   ...sampleDeclaration,
   output: Deno.stderr, // the text alone goes to standard output
-  async run({ values, progress }) {
+  async run({ values, config, given, progress }) {
     checkPermission(values.device, "sample");
+    const start = given.start ?? config.start;
     const generator = new Generator(values.seed),
       resumes = values.init_from === "resume" && values.weights === "f32" && !values.tokenizer;
     // What is wrong with a run is said before a device is made.
     const run = resumes ? await openRun(values.out_dir) : undefined, vocabulary = run && await runTokenizer(run);
-    const known = vocabulary && await readPrompt(values.start, vocabulary);
+    const known = vocabulary && await readPrompt(start, vocabulary);
     const device = await createDevice(values.device, { threads: values.threads || undefined });
     if (values.profile) device.profile = new Profile();
     const { model, tokenizer } = run
       ? { model: await loadRun(run, { device, generator, checkpoint: values.checkpoint }), tokenizer: vocabulary! }
       : await pretrained(values, device, progress);
-    const prompt = known ?? await readPrompt(values.start, tokenizer);
+    const prompt = known ?? await readPrompt(start, tokenizer);
     const options = { ...generationOptions(values), generator, tokenizer };
     for (let i = 0; i < values.num_samples; i++) {
       write(Deno.stdout, tokenizer.decode(prompt));
@@ -61,8 +62,22 @@ async function pretrained(
   }
 }
 
-/** The text to go on from, or the contents of the file that `FILE:path` names, as tokens. */
-async function readPrompt(start: string, tokenizer: Tokenizer): Promise<Int32Array> {
+/**
+ * The text to go on from, or the contents of the file that `FILE:path` names, as tokens; where the text is empty, the end of
+ * the text before, as GPT-2 was trained.
+ */
+async function readPrompt(
+  start: string | undefined,
+  tokenizer: Tokenizer & { readonly specialTokens?: ReadonlyMap<string, number> },
+): Promise<Int32Array> {
+  if (start === undefined) return beginning(tokenizer);
+  const end = tokenizer.specialTokens?.get("<|endoftext|>");
+  if (start === "" && end === undefined) {
+    throw new ConfigError(
+      "--start is empty, and this model has no <|endoftext|> to begin with: leave the flag out, or write a text",
+    );
+  }
+  if (start === "") return Int32Array.of(end!);
   const path = start.startsWith("FILE:") ? start.slice("FILE:".length) : undefined;
   // Loaded only where a file is read: the rest of that module is about training.
   const text = path === undefined ? start : await (await import("../data/load_text.ts")).readText(path);

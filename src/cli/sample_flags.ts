@@ -1,26 +1,41 @@
 /** What `sample` can be told: nanoGPT's flags with sample.py's defaults, and ours, which change nothing by default. */
 import { type Declaration, parse, type Request } from "./command.ts";
-import { choice, float, int, text, toggle, type Values } from "./flags.ts";
+import { choice, type Flag, float, int, text, toggle, type Values } from "./flags.ts";
 import type { SequencesOptions } from "../generate/options.ts";
+import { type SamplingOptions, samplingRules } from "../generate/sampling_rules.ts";
 import { checkpointFlag, deviceFlags, PRETRAINED, torchFlags, weightsFlag } from "./shared_flags.ts";
+
+type Snake<Name extends string> = Name extends `${infer Letter}${infer Rest}`
+  ? `${Letter extends Lowercase<Letter> ? Letter : `_${Lowercase<Letter>}`}${Snake<Rest>}`
+  : Name;
+/** The rules of sampling that are numbers. */
+type RuleName = Exclude<keyof SamplingOptions, "logitBias">;
+
+const ruleNames = (Object.keys(samplingRules) as (keyof SamplingOptions)[])
+  .filter((option): option is RuleName => samplingRules[option].help !== undefined);
+const flagOf = (option: string) => option.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`) as Snake<RuleName>;
+
+/** A flag for each rule of sampling: its neutral value, unless sample.py has another default. */
+function samplingFlags(defaults: Partial<Record<RuleName, number>>): Record<Snake<RuleName>, Flag<number>> {
+  const flags = ruleNames.map((option) => {
+    const { neutral, range: { whole, ...range } = {}, help = "" } = samplingRules[option];
+    return [flagOf(option), (whole ? int : float)(defaults[option] ?? neutral!, help, range)];
+  });
+  return Object.fromEntries(flags);
+}
 
 export const sampleFlags = {
   init_from: text("resume", `resume: the run in out_dir; or ${PRETRAINED}`),
   out_dir: text("out", "the run folder to sample from"),
   ...checkpointFlag,
   tokenizer: text("", "instead of the model's own: gpt2, cl100k_base, o200k_base, or a folder; a ckpt.pt holds none"),
-  start: text("\n", "the text to go on from; FILE:path reads it from a file"),
+  start: {
+    ...text("\n", "the text to go on from; FILE:path reads it from a file; empty is the end of the text before"),
+    mayBeEmpty: true,
+  },
   num_samples: int(10, "samples to draw", { min: 1 }),
   max_new_tokens: int(500, "tokens in each", { min: 1 }),
-  temperature: float(0.8, "1 is the model's own distribution, less is more cautious, 0 takes the likeliest", {
-    min: 0,
-  }),
-  top_k: int(200, "only the most likely so many tokens are drawn", { min: 1 }),
-  top_p: float(1, "only the likeliest that together have this probability are drawn", { min: 0, max: 1 }),
-  min_p: float(0, "only tokens with at least this share of the likeliest one's probability", { min: 0, max: 1 }),
-  repetition_penalty: float(1, "above 1, what is in the text becomes less likely", { min: 1e-6 }),
-  frequency_penalty: float(0, "what a token's logit loses each time that it was drawn"),
-  presence_penalty: float(0, "what a token's logit loses once it was drawn"),
+  ...samplingFlags({ temperature: 0.8, topK: 200 }),
   stop: text("", "a sample ends before this text"),
   overflow: choice(
     ["crop", "slide"],
@@ -49,13 +64,7 @@ export const parseSample = (args: string[]): Promise<Request<typeof sampleFlags>
 export function generationOptions(values: SampleValues): SequencesOptions {
   return {
     maxNewTokens: values.max_new_tokens,
-    temperature: values.temperature,
-    topK: values.top_k,
-    topP: values.top_p,
-    minP: values.min_p,
-    repetitionPenalty: values.repetition_penalty,
-    frequencyPenalty: values.frequency_penalty,
-    presencePenalty: values.presence_penalty,
+    ...Object.fromEntries(ruleNames.map((option) => [option, values[flagOf(option)]])),
     stopStrings: values.stop || [],
     overflow: values.overflow,
   };

@@ -1,4 +1,4 @@
-/** Flags that `prepare` and `tokenize` share. */
+/** Flags of the commands that turn a text into tokens. */
 import type { EncodeOptions } from "../tokenizer/tokenizer.ts";
 import { choice, text } from "./flags.ts";
 

@@ -21,6 +21,7 @@ import {
   type trainFlags,
   type TrainValues,
 } from "./train_flags.ts";
+import { encodeOptions } from "./tokenizer_flags.ts";
 import { TrainReport } from "./train_report.ts";
 
 export const train = command({
@@ -50,6 +51,7 @@ async function trainRun(
     dataset,
     tokenizer: run ? await runTokenizer(run) : start?.tokenizer ?? (values.tokenizer || undefined),
     blockSize,
+    special: encodeOptions(values.special_tokens),
     onNote: (line) => report.note(line),
   });
   const { data, tokenizer } = loaded;

@@ -11,6 +11,7 @@ import { type Declaration, parse, type Request, taskCommand } from "./command.ts
 import type { GPTConfig } from "../gpt.ts";
 import { bool, checkValues, choice, fallbacks, float, int, show, text, toggle, type Values } from "./flags.ts";
 import { deviceFlags, PRETRAINED, torchFlags } from "./shared_flags.ts";
+import { tokenizerFlags } from "./tokenizer_flags.ts";
 
 export const trainFlags = {
   out_dir: text("out", "the run folder: checkpoints, vocabulary, metrics"),
@@ -29,6 +30,7 @@ export const trainFlags = {
   ),
   input: text("", "a text file (UTF-8) to train on instead of the dataset"),
   tokenizer: text("", "what a text's tokens are: character, gpt2, …; unless given characters, for shakespeare gpt2's"),
+  special_tokens: tokenizerFlags.special_tokens,
   gradient_accumulation_steps: int(40, "micro-batches whose gradients make one update", { min: 1 }),
   batch_size: int(12, "sequences in a micro-batch", { min: 1 }),
   block_size: int(1024, "tokens that the model looks back on", { min: 1 }),

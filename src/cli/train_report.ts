@@ -2,8 +2,7 @@
 import type { LoadedData } from "../data/load_data.ts";
 import type { GPT } from "../gpt.ts";
 import { generate } from "../generate/generate.ts";
-import { CharacterTokenizer } from "../tokenizer/character.ts";
-import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import { beginning, type Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { TrainEvent } from "../train/events.ts";
 import { taskCommand } from "./command.ts";
 import { modelDecoder } from "../generate/stopping.ts";
@@ -97,8 +96,7 @@ export class TrainReport {
   /** Shows what the model writes now, as far as it comes before `signal` aborts. */
   async sample(model: GPT, tokenizer: Tokenizer, signal: AbortSignal): Promise<void> {
     const options = { maxNewTokens: SAMPLE_TOKENS, temperature: 0.8, topK: 200, seed: this.values.seed, signal };
-    // Token 0 is the line's end, with which sample.py begins, wherever the text has lines: no character comes before it.
-    const start = tokenizer instanceof CharacterTokenizer ? [0] : tokenizer.encode("\n");
+    const start = beginning(tokenizer);
     const decoder = modelDecoder(tokenizer);
     const tokens = await Array.fromAsync(generate(model.eval(), start, options), decoder.push);
     const { out_dir } = this.values;

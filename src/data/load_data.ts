@@ -3,7 +3,7 @@ import { DataError } from "../errors.ts";
 import { BytePairTokenizer } from "../tokenizer/byte_pair.ts";
 import { CharacterTokenizer } from "../tokenizer/character.ts";
 import { loadTokenizer } from "../tokenizer/load.ts";
-import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import type { EncodeOptions, Tokenizer } from "../tokenizer/tokenizer.ts";
 import { isDataFolder, modelVocabSize, openDataFolder } from "./data_folder.ts";
 import { loadText, type TextOptions } from "./load_text.ts";
 import { splitTokens, type TokenSplits } from "./split.ts";
@@ -17,6 +17,8 @@ export interface DataOptions extends Omit<TextOptions, "dataset"> {
    * `shakespeare` GPT-2's tokens, as in nanoGPT. The tokenizer of a model that exists already wins over a folder's.
    */
   tokenizer?: Tokenizer | string;
+  /** What the special tokens in a text are; refused unless given. */
+  special?: EncodeOptions;
   /** Tokens of context; both parts must be longer. */
   blockSize: number;
 }
@@ -56,7 +58,7 @@ export async function loadData(options: DataOptions): Promise<LoadedData> {
       : name === "character"
       ? CharacterTokenizer.fromText(text)
       : await loadTokenizer(name);
-    const data = splitTokens(text, tokenizer, { blockSize });
+    const data = splitTokens(text, tokenizer, { blockSize, ...options.special });
     return { data, tokenizer, vocabSize: modelVocabSize(tokenizer), source, entropy };
   } catch (error) {
     throw error instanceof DataError ? new DataError(`Cannot train on ${source}: ${error.message}`) : error;

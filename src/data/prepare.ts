@@ -8,7 +8,7 @@
  */
 import { exists, readJson, replaceFile, syncDirectory, writeAll } from "../files/files.ts";
 import { writeMetaPkl } from "../tokenizer/meta_pkl.ts";
-import { ConfigError, DataError } from "../errors.ts";
+import { DataError } from "../errors.ts";
 import { reason } from "../files/reason.ts";
 import { BytePairTokenizer } from "../tokenizer/byte_pair.ts";
 import { CharacterTokenizer } from "../tokenizer/character.ts";
@@ -74,11 +74,9 @@ interface State {
  *
  * @returns what was written; nothing where the signal has stopped it
  * @throws {DataError} when the text cannot be read or encoded, or the folder not be written
- * @throws {ConfigError} when the tokenizer has a token that would be cut
  */
 export async function* prepare(options: PrepareOptions): AsyncGenerator<PrepareProgress, Prepared | undefined, void> {
-  const { outDir, tokenizer } = options;
-  if (tokenizer instanceof BytePairTokenizer) checkTokens(tokenizer);
+  const { outDir } = options;
   using text = TextFile.open(options.input);
   const state = await resumed(text, options) ?? (yield* begin(text, options));
   if (!state) return;
@@ -99,11 +97,10 @@ export async function* prepare(options: PrepareOptions): AsyncGenerator<PrepareP
   return { train, val, vocabSize, type };
 }
 
-/** A range must not end within a token, and it may end wherever `CUT` says. */
-function checkTokens({ specialTokens, addedTokens }: BytePairTokenizer): void {
-  for (const token of [...specialTokens.keys(), ...addedTokens.keys()]) {
-    if (CUT.test(token)) throw new ConfigError(`The text cannot be cut safely for a tokenizer with the token ${token}`);
-  }
+/** The tokens that `CUT` would cut: a range must not end within one. */
+function cuttable(tokenizer: Tokenizer | "character"): string[] {
+  if (!(tokenizer instanceof BytePairTokenizer)) return [];
+  return [...tokenizer.specialTokens.keys(), ...tokenizer.addedTokens.keys()].filter((token) => CUT.test(token));
 }
 
 /** What a preparation is of. */
@@ -147,16 +144,17 @@ async function* begin(
 async function* encode(
   text: TextFile,
   state: State,
-  { outDir, signal, threads = navigator.hardwareConcurrency, allowedSpecial, disallowedSpecial }: PrepareOptions,
+  { outDir, signal, threads = navigator.hardwareConcurrency, tokenizer: asked, allowedSpecial, disallowedSpecial }:
+    PrepareOptions,
 ): AsyncGenerator<PrepareProgress, boolean, void> {
-  const { tokenizer, cut, type } = state, before = state.at;
+  const { tokenizer, cut, type } = state, before = state.at, whole = cuttable(asked);
   const setup = { path: text.path, tokenizer, type, options: { allowedSpecial, disallowedSpecial } };
   using files = new PartFiles(outDir, state), pool = new EncodePool(threads, setup);
   const pending: { part: typeof PARTS[number]; end: number; ids: Promise<Uint8Array> }[] = [];
   for (let next = before, noted = performance.now(); !signal?.aborted || pending.length > 0;) {
     while (next < text.size && pending.length < 2 * threads && !signal?.aborted) {
       const part = next < cut ? "train" : "val", limit = next < cut ? cut : text.size;
-      const end = text.nextCut(Math.min(next + RANGE, limit), limit), ids = pool.encode({ begin: next, end });
+      const end = text.nextCut(Math.min(next + RANGE, limit), limit, whole), ids = pool.encode({ begin: next, end });
       ids.catch(() => {}); // it is awaited later, and an earlier one may fail before
       pending.push({ part, end, ids });
       next = end;

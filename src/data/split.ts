@@ -1,5 +1,5 @@
 import { DataError } from "../errors.ts";
-import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import type { EncodeOptions, Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { Tokens } from "./tokens.ts";
 
 /** A text's tokens: what a model learns from, and what is held out to see how well it learns. */
@@ -18,10 +18,10 @@ export interface TokenSplits<T extends Tokens = Tokens> {
 export function splitTokens(
   text: string,
   tokenizer: Tokenizer,
-  { blockSize }: { blockSize: number },
+  { blockSize, ...special }: { blockSize: number } & EncodeOptions,
 ): TokenSplits<Int32Array<ArrayBuffer>> {
   const n = countCharacters(text), cut = unitsOf(text, Math.trunc(n * 0.9));
-  const train = tokenizer.encode(text.slice(0, cut)), val = tokenizer.encode(text.slice(cut));
+  const train = tokenizer.encode(text.slice(0, cut), special), val = tokenizer.encode(text.slice(cut), special);
   if (Math.min(train.length, val.length) <= blockSize) {
     // A tenth, rounded up, must reach blockSize + 1.
     throw new DataError(

@@ -99,9 +99,10 @@ export class TextFile implements Disposable {
    * The first place from `from` on where the text may be cut without another tokenizer's id coming out; `end` where there is none
    * before.
    *
+   * @param tokens that must not be cut either
    * @throws {DataError} when there is none for 64 MiB
    */
-  nextCut(from: number, end: number): number {
+  nextCut(from: number, end: number, tokens: readonly string[] = []): number {
     for (let width = 1 << 12; from < end; width *= 4) {
       if (width > WIDEST) {
         throw new DataError(
@@ -114,11 +115,27 @@ export class TextFile implements Disposable {
         // Streaming, for then a character whose end is not there yet is left out.
         const text = new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes.subarray(first), { stream: true });
         const match = CUT.exec(text);
-        if (match) return from + first + new TextEncoder().encode(text.slice(0, match.index + match[0].length)).length;
+        if (match) {
+          const cut = from + first + new TextEncoder().encode(text.slice(0, match.index + match[0].length)).length;
+          return cut < end && this.#isWithin(tokens, cut) ? this.nextCut(cut, end, tokens) : cut;
+        }
       }
       if (from + width >= end) break;
     }
     return end;
+  }
+
+  /** Whether one of the tokens begins before a place and ends after it. */
+  #isWithin(tokens: readonly string[], place: number): boolean {
+    if (tokens.length === 0) return false;
+    const width = 4 * Math.max(...tokens.map((token) => token.length)); // bytes; of a CR LF in the file, too
+    const decode = (begin: number, end: number) =>
+      new TextDecoder().decode(this.bytes(Math.max(0, begin), Math.min(this.size, end))).replace(/\r\n?/g, "\n");
+    const before = decode(place - width, place), text = before + decode(place, place + width);
+    return tokens.some((token) => {
+      const at = text.indexOf(token, Math.max(0, before.length - token.length + 1));
+      return at >= 0 && at < before.length;
+    });
   }
 
   /** The byte with which character number `n` begins. @param before characters, byte, and the byte before, of each block */

@@ -7,7 +7,7 @@ import { Breather } from "../loop/breather.ts";
 import { ConfigError, DataError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
 import { evaluating } from "../nn/module.ts";
-import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import type { EncodeOptions, Tokenizer } from "../tokenizer/tokenizer.ts";
 
 export interface EvaluateOptions {
   /** Tokens in a window: the block size unless given, and at most that. */
@@ -111,9 +111,9 @@ export async function perplexity(
 export async function evaluateText(
   model: GPT,
   text: string,
-  options: EvaluateOptions & { tokenizer: Pick<Tokenizer, "encode"> },
+  options: EvaluateOptions & EncodeOptions & { tokenizer: Pick<Tokenizer, "encode"> },
 ): Promise<TextEvaluation> {
-  const tokens = options.tokenizer.encode(text), bytes = new TextEncoder().encode(text).length;
+  const tokens = options.tokenizer.encode(text, options), bytes = new TextEncoder().encode(text).length;
   const result = await perplexity(model, tokens, options);
   return { ...result, bytes, bitsPerByte: tokens.length / bytes * result.loss / Math.LN2 };
 }

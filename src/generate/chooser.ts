@@ -1,7 +1,8 @@
 /** The choice of the next tokens on the host, where more is asked for than temperature and topK: from logits that were read back. */
-import { ConfigError, DataError } from "../errors.ts";
+import { ConfigError } from "../errors.ts";
 import type { NumberArray } from "../kernel.ts";
-import { isGreedy, logSumExp, maximum, processLogits, type SamplingOptions } from "./logits_processors.ts";
+import { damagedLogits, logSumExp, maximum } from "./logits_processors.ts";
+import { isGreedy, processLogits, type SamplingOptions } from "./sampling_rules.ts";
 import type { Generator } from "../random/mod.ts";
 
 /** A token and the logarithm of its probability. */
@@ -15,15 +16,15 @@ export interface Chosen {
   readonly id: number;
   /** As {@linkcode TokenLogprob.logprob}, where asked for. */
   readonly logprob?: number;
-  /** Of the likeliest tokens, the likeliest first, where asked for. */
+  /** The likeliest tokens, the likeliest first, where asked for. */
   readonly topLogprobs?: readonly TokenLogprob[];
 }
 
 export interface ChooserOptions extends SamplingOptions {
   readonly generator: Generator;
-  /** Whether to tell the chosen token's log-probability. */
+  /** Whether to give the chosen token's log-probability. */
   readonly logprobs?: boolean;
-  /** Of how many of the likeliest tokens to tell it. */
+  /** For how many of the likeliest tokens to give it besides. */
   readonly topLogprobs?: number;
 }
 
@@ -54,17 +55,18 @@ export class Chooser {
     return this.#tokens.map((tokens, b) => {
       const row = new Float64Array(logits.subarray(b * V, (b + 1) * V)), scores = row.slice();
       processLogits(scores, this.options, { tokens, prompt: this.#prompt });
-      const id = this.#draw(scores, this.#noise.subarray(b * V, (b + 1) * V));
+      const id = this.#draw(row, scores, this.#noise.subarray(b * V, (b + 1) * V));
       tokens.push(id);
       return { id, ...this.#logprobs(row, id) };
     });
   }
 
-  #draw(scores: Float64Array, noise: Float32Array): number {
+  #draw(logits: Float64Array, scores: Float64Array, noise: Float32Array): number {
     const greatest = maximum(scores);
-    if (greatest === -Infinity) throw new ConfigError("logitBias, or a penalty, bans every token");
     if (!Number.isFinite(greatest)) {
-      throw new DataError(`the model's logits reach ${greatest}: its weights are damaged`);
+      const reached = maximum(logits);
+      if (!Number.isFinite(reached)) throw damagedLogits(reached);
+      throw new ConfigError("logitBias, or a penalty, bans every token");
     }
     if (isGreedy(this.options.temperature ?? 1)) return scores.indexOf(greatest);
     let best = -1, id = 0;

@@ -21,6 +21,8 @@ import { evaluating } from "../nn/module.ts";
 import { embedding } from "../ops/embedding.ts";
 import { sample } from "../ops/sample.ts";
 import { Pace } from "../loop/pace.ts";
+import { damagedLogits } from "./logits_processors.ts";
+import { isGreedy } from "./sampling_rules.ts";
 import type { Generator, GeneratorState } from "../random/mod.ts";
 import { Tensor } from "../engine/tensor.ts";
 
@@ -30,7 +32,7 @@ const PACE = 60, MOST = 64;
 export interface DecoderOptions {
   /** Divides the logits; 0 takes the likeliest. */
   readonly temperature?: number;
-  /** Only the likeliest so many are drawn from. */
+  /** Sample from the k most likely tokens (ties with the k-th included); 0, the default, is all of them. */
   readonly topK?: number;
   /** Draws the noise. */
   readonly generator: Generator;
@@ -62,11 +64,14 @@ export class Decoder implements Disposable {
   readonly #programs: Partial<Record<Pass, Captured<Tensor | undefined>>> = {};
   /** As {@linkcode #count}. */
   #tokens: number;
-  /** How many of them are in the cache. */
+  /** How many tokens are in the cache. */
   #held = 0;
   readonly #pace: Pace;
   readonly #drawn: Float32Array;
-  /** Of the generator, before the noise of the last {@linkcode next} was drawn, for so many tokens. */
+  /**
+   * Generator state before the last {@linkcode next} drew its noise, and how many tokens that noise was for;
+   * {@linkcode putBack} rewinds to it.
+   */
   #before: { state: GeneratorState; tokens: number } | undefined;
 
   /** @param prompt token ids, of which the model sees the last ones where they are more than the block size */
@@ -80,12 +85,14 @@ export class Decoder implements Disposable {
     this.#batch = batch;
     this.#drawn = new Float32Array(choose ? 1 : most * batch * vocabSize).fill(1);
     this.#tokens = seen.length;
+    using scope = device.scope(); // what does not fit leaves nothing behind
     this.#ring = device.tensor(ring, [batch, S], { dtype: "i32" });
     this.#count = device.tensor([seen.length], [1], { dtype: "i32" });
     this.#noise = device.tensor(this.#drawn, choose ? [1, 1] : [most, batch * vocabSize]);
     this.#row = device.tensor([0], [1], { dtype: "i32" });
     this.#chosen = choose && device.tensor(new Int32Array(batch), [batch], { dtype: "i32" });
     this.#cache = prompt.length <= blockSize || overflow === "slide" ? model.createCache(batch) : undefined;
+    scope.keepAll();
   }
 
   /** The next tokens, one for each sequence; of these at least one and at most `most`. */
@@ -100,7 +107,11 @@ export class Decoder implements Disposable {
     if (count === this.#pace.steps) this.#pace.waited();
     for (let n = this.#tokens - count; n < this.#tokens; n++) {
       const ids: number[] = [];
-      for (let b = 0; b < B; b++) ids.push(ring[b * S + n % S]);
+      for (let b = 0; b < B; b++) {
+        const id = ring[b * S + n % S];
+        if (id < 0) throw damagedLogits(NaN);
+        ids.push(id);
+      }
       steps.push(ids);
     }
     return steps;
@@ -164,14 +175,17 @@ export class Decoder implements Disposable {
   /** A forward pass over the last `length` tokens, and the choice of the next, or the logits for it. */
   #choose(length: number, cache?: KeyValueCache): Tensor | undefined {
     const { model } = this, { device, config: { vocabSize } } = model, B = this.#batch;
-    const { temperature, topK } = this.options;
+    const { temperature = 1, topK } = this.options;
     using scope = device.scope();
     const ring = this.#ring, count = this.#count, row = this.#row;
     const { ids } = launch(latest, { ring, count, ids: Tensor.empty(device, [B, length], "i32") });
     const { logits } = evaluating(model, () => noGrad(() => model.forward(ids, undefined, { cache }))); // (B, 1, V)
     if (this.options.choose) return scope.keep(logits);
     const noise = embedding(row, this.#noise).view([B, vocabSize]); // its row, (1, B·V)
-    const next = sample(logits.view([B, vocabSize]), noise, { temperature, topK });
+    const next = sample(logits.view([B, vocabSize]), noise, {
+      temperature: isGreedy(temperature) ? 0 : temperature,
+      topK,
+    });
     launch(append, { ids: next, ring, count });
     launch(advance, { counter: row }, { by: 1 });
   }

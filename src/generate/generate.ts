@@ -13,11 +13,12 @@ import type { GenerateOptions, SequencesOptions } from "./options.ts";
 import type { GPT } from "../gpt.ts";
 import type { NumberArray } from "../kernel.ts";
 import { Generator } from "../random/mod.ts";
+import { needsHost } from "./sampling_rules.ts";
 import { Stopping, type Taken } from "./stopping.ts";
 
 export type { TokenLogprob } from "./chooser.ts";
 export type { GenerateOptions, SequencesOptions } from "./options.ts";
-export type { SamplingOptions } from "./logits_processors.ts";
+export type { SamplingOptions } from "./sampling_rules.ts";
 export type { FinishReason, StoppingOptions } from "./stopping.ts";
 
 /** The next token of one of the sequences. */
@@ -32,6 +33,7 @@ export interface GeneratedToken extends Chosen, Taken {
  *
  * @param prompt token ids, at least one; where they are more than the block size, the model sees the last ones
  * @throws {ConfigError} when an option is out of range, or the prompt is empty or not of the vocabulary
+ * @throws {DataError} when the model's logits are not numbers, because its weights are damaged
  * @example
  * ```ts
  * import { createDevice, generate, GPT } from "@nanogpt/ts";
@@ -113,9 +115,7 @@ async function* decode<T>(
   }
 }
 
-/** Whether something is asked for that the device does not choose by. */
+/** Whether the host has to see the logits: for a rule of sampling that the device does not apply, or to tell probabilities. */
 function readsLogits(options: SequencesOptions): boolean {
-  const { topP = 1, minP = 0, repetitionPenalty = 1, frequencyPenalty = 0, presencePenalty = 0, logitBias } = options;
-  return topP < 1 || minP > 0 || repetitionPenalty !== 1 || frequencyPenalty !== 0 || presencePenalty !== 0 ||
-    logitBias !== undefined || options.logprobs === true || options.topLogprobs !== undefined;
+  return needsHost(options) || options.logprobs === true || options.topLogprobs !== undefined;
 }

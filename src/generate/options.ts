@@ -1,7 +1,7 @@
-/** What generation can be told, and what it refuses. */
+/** The options of generation, and what it refuses. */
 import { ConfigError } from "../errors.ts";
 import type { GPTConfig } from "../gpt.ts";
-import type { SamplingOptions } from "./logits_processors.ts";
+import { type NumberRange, type SamplingOptions, samplingRules } from "./sampling_rules.ts";
 import type { Generator } from "../random/mod.ts";
 import type { StoppingOptions } from "./stopping.ts";
 
@@ -28,37 +28,35 @@ export interface GenerateOptions extends SamplingOptions, StoppingOptions {
 export interface SequencesOptions extends GenerateOptions {
   /** How many sequences to draw, together; each of them reads the prompt. Default 1. */
   readonly numReturnSequences?: number;
-  /** Whether to tell each token's log-probability. Default false. */
+  /** Whether to give each token's log-probability. Default false. */
   readonly logprobs?: boolean;
-  /** Of how many of the likeliest tokens to tell it besides. */
+  /** For how many of the likeliest tokens to give it besides. */
   readonly topLogprobs?: number;
 }
 
-interface Rule {
-  readonly holds: (value: number) => boolean;
-  readonly expected: string;
-}
-
 const isCount = (value: number, least: number) => Number.isSafeInteger(value) && value >= least;
-const whole: Rule = { holds: (value) => isCount(value, 0), expected: "a whole number, 0 or more" };
-const count: Rule = { holds: (value) => isCount(value, 1), expected: "a whole number above 0" };
-const share: Rule = { holds: (value) => value >= 0 && value <= 1, expected: "a number from 0 to 1" };
-const any: Rule = { holds: Number.isFinite, expected: "a number" };
 
-const rules = {
-  maxNewTokens: whole,
-  maxLength: count,
-  temperature: { holds: (value) => value >= 0 && value < Infinity, expected: "a number, 0 or more" },
-  topK: count,
-  topP: share,
-  minP: share,
-  repetitionPenalty: { holds: (value) => value > 0 && value < Infinity, expected: "a number above 0" },
-  frequencyPenalty: any,
-  presencePenalty: any,
-  numReturnSequences: count,
-  topLogprobs: whole,
-  seed: { holds: Number.isSafeInteger, expected: "a whole number" },
-} satisfies Partial<Record<keyof SequencesOptions, Rule>>;
+const ranges: Readonly<Record<string, NumberRange | undefined>> = {
+  maxNewTokens: { whole: true, min: 0 },
+  maxLength: { whole: true, above: 0 },
+  ...Object.fromEntries(Object.entries(samplingRules).map(([option, { range }]) => [option, range])),
+  numReturnSequences: { whole: true, above: 0 },
+  topLogprobs: { whole: true, min: 0 },
+  seed: { whole: true },
+} satisfies { [Option in keyof SequencesOptions]?: NumberRange };
+
+function checkRange(name: string, value: unknown, { whole, min, above, max }: NumberRange): void {
+  const isNumber = whole ? Number.isSafeInteger(value) : Number.isFinite(value), n = Number(value);
+  if (isNumber && n >= (min ?? -Infinity) && n > (above ?? -Infinity) && n <= (max ?? Infinity)) return;
+  const bounds = max !== undefined
+    ? ` from ${min} to ${max}`
+    : above !== undefined
+    ? ` above ${above}`
+    : min !== undefined
+    ? `, ${min} or more`
+    : "";
+  refuse(`${name} is ${value}; expected a ${whole ? "whole " : ""}number${bounds}`);
+}
 
 /**
  * How many tokens to add at most.
@@ -67,9 +65,9 @@ const rules = {
  */
 export function checkGeneration(options: SequencesOptions, prompt: readonly number[], config: GPTConfig): number {
   const { vocabSize, blockSize } = config, { eosTokenId = [], logitBias = {}, topLogprobs = 0 } = options;
-  for (const [name, { holds, expected }] of Object.entries<Rule>(rules)) {
-    const value = options[name as keyof typeof rules];
-    if (value !== undefined && !holds(value)) refuse(`${name} is ${value}; expected ${expected}`);
+  for (const [name, range] of Object.entries(ranges)) {
+    const value = options[name as keyof SequencesOptions];
+    if (range && value !== undefined) checkRange(name, value, range);
   }
   if (prompt.length === 0) refuse("the prompt is empty; the model needs a token to go on from");
   checkIds("the prompt has token", prompt, vocabSize);

@@ -17,7 +17,7 @@ export interface SampleOptions {
  *
  * @param logits f32 (B, V)
  * @param noise f32 (B, V), above 0, drawn from the exponential distribution (`Generator.exponential`)
- * @returns i32 (B)
+ * @returns i32 (B); −1 for a row with NaN, or whose maximum is infinite
  * @throws {ShapeError} when noise has not the shape of logits
  * @throws {ConfigError} when the temperature is negative, or topK no whole number from 0
  */

@@ -6,6 +6,7 @@ import type { Device } from "../engine/device.ts";
 import { CheckpointError, ConfigError } from "../errors.ts";
 import { GPT, type GPTConfig, type GPTOptions } from "../gpt.ts";
 import type { Generator } from "../random/mod.ts";
+import type { BytePairTokenizer } from "../tokenizer/byte_pair.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 
 export interface PretrainedOptions {
@@ -165,8 +166,11 @@ export async function runTokenizer(run: RunFolder): Promise<Tokenizer> {
   const { tokenizerFromJSON } = await import("../tokenizer/load.ts");
   const tokenizer = await tokenizerFromJSON(vocabulary, `${run.path}/vocabulary.json`);
   const characters = "characters" in tokenizer;
-  // A model may know more tokens than there are: its vocabulary is padded to a multiple of 64.
-  if (characters ? tokenizer.vocabSize === vocabSize : tokenizer.vocabSize <= vocabSize) return tokenizer;
+  // A model may know more tokens than there are: its vocabulary is padded to a multiple of 64. Tokens that were added to its
+  // tokenizer it may not know: then a text without them is read all the same.
+  const { specialTokens, addedTokens } = tokenizer as Partial<BytePairTokenizer>;
+  const added = (specialTokens?.size ?? 0) + (addedTokens?.size ?? 0);
+  if (characters ? tokenizer.vocabSize === vocabSize : tokenizer.vocabSize - added <= vocabSize) return tokenizer;
   const there = `vocabulary.json has ${tokenizer.vocabSize} ${characters ? "characters" : "tokens"}`;
   throw new CheckpointError(`${run.path} is damaged: ${there}, and the model in run.json has vocabSize ${vocabSize}`);
 }

@@ -4,7 +4,7 @@ import type { EncodeOptions, TokenDecoder, Tokenizer } from "./tokenizer.ts";
 
 /** What a byte-pair tokenizer is made of. Bytes are written as strings here, each byte as the character with its number. */
 export interface BytePairTables {
-  /** Each id's bytes; an id that is not used has none. */
+  /** Each id's bytes; an id that is not used has none, and its text is U+FFFD. */
   readonly tokens: readonly (string | undefined)[];
   /**
    * The rank of each merge, by its two sides with {@linkcode BETWEEN} in between. Without it the vocabulary itself tells, as
@@ -23,6 +23,9 @@ export interface BytePairTables {
 
 /** Stands between the sides of a merge: no byte has this number. */
 export const BETWEEN = "\u0100";
+
+/** U+FFFD in UTF-8. */
+const REPLACEMENT = "\xef\xbf\xbd";
 
 const NONE: ReadonlyMap<string, number> = new Map();
 
@@ -75,8 +78,8 @@ export class BytePairTokenizer implements Tokenizer {
     for (const token of disallowedSpecial === "all" ? special.keys() : disallowedSpecial) {
       if (disallowedSpecial === "all" && allowed.includes(token) || !text.includes(token)) continue;
       throw new DataError(
-        `The text contains the special token ${token}: allow it or take it as ordinary text (allowedSpecial, ` +
-          "disallowedSpecial; prepare and tokenize have --special_tokens)",
+        `The text contains the special token ${token}: allow it or take it as ordinary text ` +
+          "(--special_tokens=allow or text; in code, allowedSpecial or disallowedSpecial)",
       );
     }
     const ids = new IdList(text.length >> 1);
@@ -119,8 +122,9 @@ export class BytePairTokenizer implements Tokenizer {
 
   #bytesOf(id: number): string {
     const bytes = this.tables.tokens[id];
-    if (bytes === undefined) throw new DataError(`Token ${id} is outside the vocabulary of ${this.vocabSize}`);
-    return bytes;
+    if (bytes !== undefined) return bytes;
+    if (Number.isInteger(id) && id >= 0 && id < this.vocabSize) return REPLACEMENT;
+    throw new DataError(`Token ${id} is outside the vocabulary of ${this.vocabSize}`);
   }
 
   /** Encodes a text without special tokens. */
@@ -174,8 +178,8 @@ export function byteString(text: string): string {
   return Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""); // more arguments than a call takes
 }
 
-/** Cuts a text at each of the tokens, of which the longer goes first; they and what is between them, in turn. */
-function splitAt(text: string, tokens: string[]): (readonly [part: string, isToken: boolean])[] {
+/** Cuts a text at each of the tokens, the longest first where several begin; what is between them and the tokens take turns. */
+export function splitAt(text: string, tokens: string[]): (readonly [part: string, isToken: boolean])[] {
   if (tokens.length === 0) return [[text, false]];
   const escaped = tokens.sort((a, b) => b.length - a.length).map((token) =>
     token.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&")

@@ -16,6 +16,7 @@ import {
   parsePairs,
   parseVocabulary,
 } from "./vocab_and_merges.ts";
+import { WordTokenizer } from "./words.ts";
 import { system } from "../files/system.ts";
 
 /**
@@ -67,6 +68,7 @@ export async function loadTokenizer(nameOrFolder: string): Promise<Tokenizer> {
  */
 export async function tokenizerFromJSON(json: unknown, path = "the vocabulary"): Promise<Tokenizer> {
   const { type, encoding, vocab, merges, added_tokens, special_tokens } = isObject(json) ? json : {};
+  if (type === "words" || type === "ids") return WordTokenizer.fromJSON({ ...json as object });
   if (type !== "bpe") return CharacterTokenizer.fromJSON(json);
   if (encoding === undefined) {
     const tables = { vocab: parseVocabulary(vocab, path), merges: parsePairs(merges, path) };
@@ -100,6 +102,14 @@ async function loadVocabAndMerges(folder: string): Promise<Tokenizer> {
     }
   }
   for (const token of await readConfig(folder)) add(token);
+  for (const name of ["special_tokens_map.json", "tokenizer_config.json"]) {
+    const json = await exists(`${folder}/${name}`) ? await readJson(`${folder}/${name}`) : {};
+    for (const [key, value] of Object.entries(json)) { // bos_token and the like: a text, or an object with it
+      const content = isObject(value) ? value.content : value;
+      if (!key.endsWith("_token") || typeof content !== "string" || added.has(content)) continue;
+      if (content && Object.hasOwn(vocab, content)) add({ content, id: vocab[content], special: true });
+    }
+  }
   return bytePairTokenizer(
     { vocab, merges: parseMerges(bytes, merges), added: [...added.values()] },
     folder,

@@ -1,6 +1,6 @@
 /**
- * nanoGPT's meta.pkl, which its prepare.py leaves beside the tokens of a character-level dataset: a pickle of
- * `{"vocab_size": 65, "itos": {0: "\n", …}, "stoi": {"\n": 0, …}}`.
+ * nanoGPT's meta.pkl, which a prepare.py leaves beside the tokens of a dataset whose vocabulary is its own: a pickle of
+ * `{"vocab_size": 65, "itos": {0: "\n", …}, "stoi": {"\n": 0, …}}`. Its train.py reads `vocab_size` alone.
  */
 import { CheckpointError } from "../errors.ts";
 import { reason } from "../files/reason.ts";
@@ -8,21 +8,22 @@ import { CharacterTokenizer } from "./character.ts";
 import { refuseStandIn, replaceFile } from "../files/files.ts";
 import { readPickle } from "../files/pickle.ts";
 import { writePickle } from "../files/pickle_writer.ts";
+import { areWords, isVocabSize, WordTokenizer } from "./words.ts";
 import { system } from "../files/system.ts";
 
 /** Bytes: a vocabulary of every character there is takes less. */
 const MAX_SIZE = 2 ** 25;
 
 /**
- * The vocabulary in a meta.pkl.
+ * The vocabulary in a meta.pkl: characters, words where `itos` has longer ones, or bare ids where it has no `itos`.
  *
- * @throws {CheckpointError} when the file is missing, damaged, no meta.pkl, or one whose tokens are not single characters
+ * @throws {CheckpointError} when the file is missing, damaged or not a meta.pkl
  * @example
  * ```ts ignore
  * const tokenizer = await readMetaPkl("data/shakespeare_char/meta.pkl");
  * ```
  */
-export async function readMetaPkl(path: string): Promise<CharacterTokenizer> {
+export async function readMetaPkl(path: string): Promise<CharacterTokenizer | WordTokenizer> {
   let bytes;
   try {
     const { size } = await system.stat(path);
@@ -32,21 +33,23 @@ export async function readMetaPkl(path: string): Promise<CharacterTokenizer> {
     throw new CheckpointError(`Cannot read ${path}: ${reason(error)}`);
   }
   refuseStandIn(bytes, path);
-  const refuse = (why: string) => new CheckpointError(`${path} is no meta.pkl of a character-level dataset: ${why}`);
+  const refuse = (why: string) => new CheckpointError(`${path} is not a meta.pkl of a dataset: ${why}`);
   const value = readPickle(bytes, { where: path });
-  if (!(value instanceof Map)) throw refuse("it is no dict");
+  if (!(value instanceof Map)) throw refuse("it is not a dict");
   const [size, itos, stoi] = ["vocab_size", "itos", "stoi"].map((name) => value.get(name));
-  if (!(itos instanceof Map) || !(stoi instanceof Map)) throw refuse("it has no itos or no stoi");
-  if (size !== itos.size || size !== stoi.size || size === 0) {
-    throw refuse(`vocab_size is ${size}, itos has ${itos.size} and stoi ${stoi.size}`);
+  if (!isVocabSize(size)) throw refuse(`vocab_size is ${size}`);
+  if (itos === undefined) return new WordTokenizer({ vocabSize: size });
+  if (!(itos instanceof Map) || itos.size !== size) {
+    throw refuse(`vocab_size is ${size}, and itos has ${itos instanceof Map ? `${itos.size} tokens` : "none"}`);
   }
-  const characters = Array.from({ length: size }, (_, id) => {
-    const character = itos.get(id);
-    if (typeof character !== "string" || [...character].length !== 1) throw refuse(`token ${id} is not one character`);
-    if (stoi.get(character) === id) return character;
-    throw refuse(`token ${id} is ${JSON.stringify(character)}, which stoi has as ${stoi.get(character)}`);
-  });
-  return new CharacterTokenizer(characters);
+  const words = Array.from({ length: size }, (_, id) => itos.get(id));
+  if (!areWords(words)) throw refuse("itos does not have different texts for the ids from 0 on");
+  if (words.some((word) => [...word].length > 1)) return new WordTokenizer({ words });
+  if (stoi === undefined) return new CharacterTokenizer(words);
+  if (!(stoi instanceof Map) || stoi.size !== size) throw refuse(`vocab_size is ${size}, and stoi has other tokens`);
+  const wrong = words.findIndex((word, id) => stoi.get(word) !== id);
+  if (wrong < 0) return new CharacterTokenizer(words);
+  throw refuse(`token ${wrong} is ${JSON.stringify(words[wrong])}, which stoi has as ${stoi.get(words[wrong])}`);
 }
 
 /**

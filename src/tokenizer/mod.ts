@@ -4,3 +4,4 @@ export { CharacterTokenizer } from "./character.ts";
 export { loadTokenizer, tokenizerFromJSON } from "./load.ts";
 export { type HuggingFaceTokenizer, toHuggingFaceTokenizer } from "./to_hugging_face.ts";
 export type { EncodeOptions, TokenDecoder, Tokenizer } from "./tokenizer.ts";
+export { WordTokenizer } from "./words.ts";

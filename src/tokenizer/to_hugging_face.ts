@@ -80,8 +80,7 @@ function files(
 function bytePairParts({ tables }: BytePairTokenizer): Record<string, unknown> {
   const { json, tokens, special } = tables,
     byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
-  const letters = new Map(tokens.map((bytes, id) => [id, bytesInLetters(bytes!)]));
-  const vocab = json.vocab ?? Object.fromEntries(Array.from(letters, ([id, token]) => [token, id]));
+  const vocab = json.vocab ?? Object.fromEntries(tokens.map((bytes, id) => [bytesInLetters(bytes!), id]));
   const merges = json.merges ?? recoverMerges(tokens as readonly string[], new Set(special.values()));
   const model = {
     type: "BPE",

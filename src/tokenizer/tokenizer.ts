@@ -1,3 +1,5 @@
+import { DataError } from "../errors.ts";
+
 /** What a text's special tokens are to `encode`, as in tiktoken. */
 export interface EncodeOptions {
   /** Special tokens that the text may contain, and that become their ids. Default: none. */
@@ -39,4 +41,15 @@ export interface Tokenizer {
   decoder(): TokenDecoder;
   /** The contents of a run's `vocabulary.json`, which `tokenizerFromJSON` reads. */
   toJSON(): Record<string, unknown>;
+}
+
+/** What a sample begins with where no text is given: a line end, as nanoGPT's, or token 0 where the vocabulary has none. */
+export function beginning(tokenizer: Pick<Tokenizer, "encode">): Int32Array {
+  let ids = new Int32Array();
+  try {
+    ids = tokenizer.encode("\n");
+  } catch (error) {
+    if (!(error instanceof DataError)) throw error;
+  }
+  return ids.length > 0 ? ids : Int32Array.of(0);
 }

@@ -1,6 +1,7 @@
 /**
- * The tokenizer of GPT-2's files `vocab.json` and `merges.txt`, and of the same in a `tokenizer.json`. Merges and vocabularies that do
- * not fit each other are refused: other ids than transformers' would be worse than none.
+ * The tokenizer of GPT-2's files `vocab.json` and `merges.txt`, and of the same in a `tokenizer.json`. Merges of tokens that the
+ * vocabulary lacks are refused: other ids than transformers' would be worse than none. As there, a token that no merge makes
+ * (`<s>`, `<pad>`) is never the id of a text unless it is an added token, and an id may be left out.
  */
 import { CheckpointError } from "../errors.ts";
 import { letterBytes } from "./byte_letters.ts";
@@ -42,13 +43,12 @@ export function bytePairTokenizer({ vocab, merges, added }: VocabularyAndMerges,
     if (tokens[id] !== undefined && tokens[id] !== bytes) throw wrong(`two tokens have the id ${id}`);
     tokens[id] = bytes;
   };
-  const own = new Map<string, string>(); // the vocabulary's tokens, with their bytes
+  const own = new Map<string, string>(); // the vocabulary's tokens that merges may make, with their bytes
   for (const [token, id] of Object.entries(vocab)) {
     const bytes = letterBytes(token);
     if (!bytes && texts.has(token)) continue;
-    if (!bytes) throw wrong(`the token ${JSON.stringify(token)} is not written in GPT-2's letters for bytes`);
-    set(token, id, bytes);
-    own.set(token, bytes);
+    set(token, id, bytes || byteString(token));
+    if (bytes) own.set(token, bytes);
   }
   const of = (special: boolean) =>
     new Map(added.filter((token) => token.special === special).map((t) => [t.content, t.id]));
@@ -58,29 +58,31 @@ export function bytePairTokenizer({ vocab, merges, added }: VocabularyAndMerges,
     }
     set(content, id, byteString(content));
   }
-  const hole = tokens.findIndex((bytes) => bytes === undefined);
-  if (hole >= 0) throw wrong(`no token has the id ${hole}`);
 
-  const ranks = new Map<string, number>(), made = new Set<string>();
+  const ranks = new Map<string, number>();
   merges.forEach(([left, right], rank) => {
     const merge = `${JSON.stringify(left)} + ${JSON.stringify(right)}`, a = own.get(left), b = own.get(right);
     const missing = a === undefined ? left : b === undefined ? right : own.has(left + right) ? undefined : left + right;
+    if (missing !== undefined && Object.hasOwn(vocab, missing)) {
+      throw wrong(`the token ${JSON.stringify(missing)} is not written in GPT-2's letters for bytes`);
+    }
     if (missing !== undefined) {
       throw wrong(`merge ${rank + 1}, ${merge}, needs ${JSON.stringify(missing)}, which the vocabulary has not`);
     }
     const key = a + BETWEEN + b;
     if (ranks.has(key)) throw wrong(`merge ${rank + 1}, ${merge}, was there before`);
     ranks.set(key, rank);
-    made.add(left + right);
   });
-  for (const [token, bytes] of own) {
-    if (bytes.length > 1 && !made.has(token) && !texts.has(token)) {
-      throw wrong(`no merge makes the token ${JSON.stringify(token)}`);
-    }
-  }
   const added_tokens = added.map((token) => ({ ...token, lstrip: false, rstrip: false, single_word: false }));
   const json = { type: "bpe", vocab, merges: merges.map((pair) => pair.join(" ")), added_tokens };
-  return new BytePairTokenizer({ tokens, merges: ranks, pattern: R50K, special: of(true), added: of(false), json });
+  return new BytePairTokenizer({
+    tokens: Array.from(tokens),
+    merges: ranks,
+    pattern: R50K,
+    special: of(true),
+    added: of(false),
+    json,
+  });
 }
 
 /**

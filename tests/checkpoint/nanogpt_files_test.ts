@@ -1,5 +1,5 @@
 /** ckpt.pt and meta.pkl: what is refused, and runs that become one and come back. */
-import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { createFile } from "../../src/files/files.ts";
 import { bf16ToF32, f32ToBf16 } from "../../src/engine/half.ts";
 import { readMetaPkl, writeMetaPkl } from "../../src/tokenizer/meta_pkl.ts";
@@ -14,11 +14,12 @@ import { TorchFile } from "../../src/files/torch_file.ts";
 import { TorchTensor } from "../../src/files/torch_structure.ts";
 import { type TorchInput, writeTorchFile } from "../../src/files/torch_writer.ts";
 import { createDevice } from "../../src/device/create.ts";
-import { CheckpointError, ConfigError } from "../../src/errors.ts";
+import { CheckpointError, ConfigError, DataError } from "../../src/errors.ts";
 import { GPT } from "../../src/gpt.ts";
 import { Generator } from "../../src/random/mod.ts";
 import type { Tensor } from "../../src/engine/tensor.ts";
 import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
+import { tokenizerFromJSON } from "../../src/tokenizer/load.ts";
 import { Trainer } from "../../src/train/trainer.ts";
 import { inFolder } from "../testing.ts";
 
@@ -307,20 +308,43 @@ Deno.test("meta.pkl: what is written is read; what is no character's vocabulary 
   inFolder(async (folder) => {
     const path = `${folder}/meta.pkl`, tokenizer = CharacterTokenizer.fromText("\n🙂a\ufeffz\0");
     await writeMetaPkl(path, tokenizer);
-    assertEquals((await readMetaPkl(path)).characters, tokenizer.characters);
+    assertEquals(await readMetaPkl(path), tokenizer);
     const itos = new Map([[0, "a"], [1, "b"]]), stoi = { a: 0, b: 1 };
     const cases: [PickleInput, string][] = [
-      [[], "it is no dict"],
-      [{ vocab_size: 2, itos }, "it has no itos or no stoi"],
-      [{ vocab_size: 3, itos, stoi }, "vocab_size is 3, itos has 2 and stoi 2"],
+      [[], "it is not a dict"],
+      [{ itos, stoi }, "vocab_size is undefined"],
+      [{ vocab_size: 2, itos, stoi: { a: 0 } }, "vocab_size is 2, and stoi has other tokens"],
+      [{ vocab_size: 3, itos, stoi }, "vocab_size is 3, and itos has 2 tokens"],
       [{ vocab_size: 0, itos: {}, stoi: {} }, "vocab_size is 0"],
-      [{ vocab_size: 2, itos: new Map([[0, "a"], [2, "b"]]), stoi }, "token 1 is not one character"],
-      [{ vocab_size: 2, itos: new Map([[0, "a"], [1, "bc"]]), stoi }, "token 1 is not one character"],
+      [{ vocab_size: 2, itos: new Map([[0, "a"], [2, "b"]]), stoi }, "itos does not have different texts"],
+      [{ vocab_size: 2, itos: new Map([[0, "a"], [1, "a"]]), stoi }, "itos does not have different texts"],
       [{ vocab_size: 2, itos, stoi: { a: 1, b: 0 } }, 'token 0 is "a", which stoi has as 1'],
     ];
     for (const [value, message] of cases) {
       await Deno.writeFile(path, writePickle(value));
       await assertRejects(() => readMetaPkl(path), CheckpointError, message);
     }
+    // What nanoGPT trains on: words, with characters among them too, and ids without any.
+    const words = new Map([[0, "C4"], [1, "rest"], [2, "x"]]), mixed = new Map([[0, "\n"], [1, "<eos>"], [2, "a"]]);
+    const read = async (value: PickleInput) => {
+      await Deno.writeFile(path, writePickle(value));
+      const tokenizer = await readMetaPkl(path);
+      assertEquals(await tokenizerFromJSON(JSON.parse(JSON.stringify(tokenizer))), tokenizer);
+      return tokenizer;
+    };
+    const notes = await read({ vocab_size: 3, itos: words });
+    assertEquals([...notes.encode(" rest C4\nx")], [1, 0, 2]);
+    assertEquals(notes.decode([1, 0, 2]), "rest C4 x ");
+    assertThrows(() => notes.encode("rest D4"), DataError, '"D4" is not a token: expected the 3 words');
+    const letters = await read({ vocab_size: 3, itos: mixed, stoi: {} });
+    assertEquals([...letters.encode("a\na<eos>")], [2, 0, 2, 1]);
+    assertEquals(letters.decode([2, 0, 1]), "a\n<eos>");
+    assertThrows(() => letters.encode("ab"), DataError, '"b" is not a token');
+    const bare = await read({ vocab_size: 1000 });
+    assertEquals([bare.vocabSize, bare.decode([999, 0]), ...bare.encode("999 0")], [1000, "999 0 ", 999, 0]);
+    for (const text of ["1000", "-1", "a"]) {
+      assertThrows(() => bare.encode(text), DataError, `"${text}" is not a token: expected token ids from 0 to 999`);
+    }
+    assertThrows(() => bare.decode([1000]), DataError, "Token 1000 is outside the vocabulary of 1000");
     await assertRejects(() => readMetaPkl(`${folder}/none`), CheckpointError, "none: no such file");
   }));

@@ -1,6 +1,7 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { describeError, exitStatus, taskCommand } from "../../src/cli/command.ts";
 import { editDistance } from "../../src/errors.ts";
+import { show } from "../../src/cli/flags.ts";
 import { bar, duration, Progress, rate } from "../../src/cli/progress.ts";
 import { generationOptions, parseSample, sampleFlags } from "../../src/cli/sample_flags.ts";
 import { parseTrain, resumeCommand, resumedValues, trainFlags } from "../../src/cli/train_flags.ts";
@@ -52,6 +53,7 @@ Deno.test("nanoGPT's README command for a laptop means what it says there", asyn
     // Ours.
     input: "",
     tokenizer: "",
+    special_tokens: "refuse",
     threads: 0,
     profile: false,
     wandb_project: "",
@@ -181,9 +183,9 @@ const badTraining = {
   "--learning_rate=1e999": "--learning_rate=1e999: expected a number, at least 0",
   "--beta2=1": "--beta2=1: expected a number, at least 0 and below 1",
   "--bias=yes": "--bias=yes: expected True or False",
-  "--batch_size 12": "--batch_size has no value: write --batch_size=VALUE, in one word",
-  "--batch_size=": "--batch_size has no value: write --batch_size=VALUE, in one word",
-  "--eval_only": "--eval_only has no value: write --eval_only=True, in one word",
+  "--batch_size 12": "--batch_size has no value: write --batch_size=VALUE, in one word, or leave the flag out",
+  "--batch_size=": "--batch_size has no value: write --batch_size=VALUE, in one word, or leave the flag out",
+  "--eval_only": "--eval_only has no value: write --eval_only=True, in one word, or leave the flag out",
   "config/train_shakespeare_char.py more": "more: one config file is enough, and flags are written --name=value",
   "batch_size=12": "batch_size=12: no such config file (looked for batch_size=12.ts); flags begin with --",
   "--epochs=3": "Unknown flag --epochs: --help lists the flags that there are",
@@ -197,7 +199,9 @@ const badTraining = {
 };
 
 const badSampling = {
-  "--top_k=0": "--top_k=0: expected an integer, at least 1",
+  "--top_k=-1": "--top_k=-1: expected an integer, at least 0",
+  "--repetition_penalty=0": "--repetition_penalty=0: expected a number, above 0",
+  "--stop=": "--stop has no value: write --stop=VALUE, in one word, or leave the flag out",
   "--temperature=-1": "--temperature=-1: expected a number, at least 0",
   "--num_samples=0": "--num_samples=0: expected an integer, at least 1",
   "--max_new_tokens=nan": "--max_new_tokens=nan: expected an integer, at least 1",
@@ -263,7 +267,7 @@ Deno.test("--help has a line for every flag, with the value that holds, and refu
   assertStringIncludes(help!, "--block_size=64 ");
   const { help: sampleHelp } = await parseSample(["-h"]);
   for (const name of Object.keys(sampleFlags)) assertStringIncludes(sampleHelp!, `  --${name}=`);
-  assertStringIncludes(sampleHelp!, "--start=\\n ");
+  assertStringIncludes(sampleHelp!, "--start=$'\\n' "); // as a shell takes it
   await assertRejects(() => parseTrain(["--help", "--n_layer=0"]), ConfigError);
 });
 
@@ -274,6 +278,17 @@ Deno.test("a toggle is on where its name is there, and takes nanoGPT's values to
     assertEquals((await parseTrain(args as string[])).values.profile, on);
     assertEquals((await parseSample(args as string[])).values.profile, on);
   }
+});
+
+Deno.test("what --help shows for a text with a line end is that text in a shell, and top_k 0 and an empty start are taken", async () => {
+  for (const text of ["\n", "it's\na \\ b\n"]) {
+    const { stdout } = await new Deno.Command("bash", { args: ["-c", `printf %s ${show(text)}`] }).output();
+    assertEquals(new TextDecoder().decode(stdout), text);
+  }
+  const { given } = await parseSample(["--start=", "--top_k=0"]);
+  assertEquals(given, { start: "", top_k: 0 });
+  assertEquals((await parseSample(["--start=", "--start=a"])).given, { start: "a" });
+  assertEquals((await parseSample(["--start=a", "--start="])).given, { start: "" });
 });
 
 Deno.test("edit distance counts insertions, deletions and replacements", () => {

@@ -1,11 +1,12 @@
 /** `prepare` and `tokenize`, and what train and sample make of their tokens, each in its own process. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { writePickle } from "../../src/files/pickle_writer.ts";
 import { inFolder } from "../testing.ts";
 
 const root = new URL("../../", import.meta.url);
 const sentence = "The quick brown fox jumps over the lazy dog.\n";
 
-function command(name: "prepare" | "tokenize" | "train" | "sample", args: string[]): Deno.Command {
+function command(name: "prepare" | "tokenize" | "train" | "sample" | "eval", args: string[]): Deno.Command {
   const write = name === "prepare" || name === "train" ? ["--allow-write"] : [];
   return new Deno.Command(Deno.execPath(), {
     args: [
@@ -130,5 +131,76 @@ Deno.test("what goes wrong with tokens takes at most two lines", () =>
       const { code, out } = await run(name, ["--help"]);
       assertEquals(code, 0);
       assertStringIncludes(out, `deno task ${name} --`);
+    }
+  }));
+
+const tiny = "--n_layer=1 --n_head=1 --n_embd=8 --block_size=8 --batch_size=2 --threads=1 --max_iters=2 --eval_iters=1"
+  .split(" ");
+async function succeeds(...args: Parameters<typeof command>): Promise<string> {
+  const { code, out, err } = await run(...args);
+  assertEquals([code, err], [0, ""]);
+  return out;
+}
+
+Deno.test("a text without line ends trains, and sample begins as train's own sample", () =>
+  inFolder(async (folder) => {
+    await Deno.writeTextFile(`${folder}/dna.txt`, "ACGT".repeat(500));
+    const out_dir = `--out_dir=${folder}/out`;
+    assertStringIncludes(await succeeds("train", [`--input=${folder}/dna.txt`, out_dir, ...tiny]), "A sample:");
+    assertMatch(await succeeds("sample", [out_dir, "--num_samples=1", "--max_new_tokens=5"]), /^A[ACGT]{5}\n-+\n$/);
+    const greedy = ["--num_samples=1", "--max_new_tokens=5", "--temperature=0", "--top_k=0", out_dir];
+    assertMatch(await succeeds("sample", greedy), /^A[ACGT]{5}\n-+\n$/);
+    const refused = await run("sample", [out_dir, "--start=\n"]);
+    assertEquals(refused.code, 1);
+    assertStringIncludes(refused.err, "--start cannot be read by this model. Not in the vocabulary");
+    const empty = await run("sample", [out_dir, "--start="]);
+    assertEquals(empty.code, 2);
+    assertStringIncludes(empty.err, "--start is empty, and this model has no <|endoftext|>");
+  }));
+
+Deno.test("a text with special tokens trains and is evaluated as the flag says, and an empty start is one of them", () =>
+  inFolder(async (folder) => {
+    const input = `--input=${folder}/text.txt`, out_dir = `--out_dir=${folder}/out`;
+    await Deno.writeTextFile(`${folder}/text.txt`, `${sentence}<|endoftext|>`.repeat(40));
+    const refused = await run("train", [input, out_dir, "--tokenizer=gpt2", ...tiny]);
+    assertEquals(refused.code, 1);
+    assertStringIncludes(refused.err, "the special token <|endoftext|>: allow it or take it as ordinary text");
+    assertStringIncludes(refused.err, "--special_tokens=allow or text");
+    const given = [input, out_dir, "--special_tokens=allow"];
+    assertStringIncludes(
+      await succeeds("train", [...given, "--tokenizer=gpt2", ...tiny]),
+      "train has 432 tokens, val has 48",
+    );
+    const judged = async (special: string) =>
+      Number(/tokens judged +(\d+)/.exec(await succeeds("eval", [input, out_dir, "--threads=1", special]))![1]);
+    assertEquals(await judged("--special_tokens=allow"), 40 * 12 - 1);
+    assert(await judged("--special_tokens=text") > 40 * 12);
+    const shown = await succeeds("sample", [out_dir, "--start=", "--num_samples=1", "--max_new_tokens=1"]);
+    assertMatch(shown, /^<\|endoftext\|>/);
+  }));
+
+Deno.test("nanoGPT's folders of words and of bare ids train, and sample prints them", () =>
+  inFolder(async (folder) => {
+    const words = new Map([[0, "C4"], [1, "D4"], [2, "rest"]]),
+      bytes = new Uint8Array(
+        Uint16Array.from(
+          { length: 600 },
+          (_, i) => i * i % 3,
+        ).buffer,
+      );
+    for (const part of ["train", "val"]) await Deno.writeFile(`${folder}/${part}.bin`, bytes);
+    for (
+      const [meta, start, text] of [
+        [{ vocab_size: 3, itos: words }, "rest D4", /^rest D4 ((C4|D4|rest) ){5}\n/],
+        [{ vocab_size: 3 }, "2 1", /^2 1 ([012] ){5}\n/],
+      ] as const
+    ) {
+      await Deno.writeFile(`${folder}/meta.pkl`, writePickle(meta));
+      const out_dir = `--out_dir=${folder}/out${start.length}`;
+      const printed = await succeeds("train", [`--dataset=${folder}`, out_dir, ...tiny]);
+      assertStringIncludes(printed, "vocab size: 3");
+      const options = [out_dir, "--num_samples=1", "--max_new_tokens=5"];
+      assertMatch(await succeeds("sample", [...options, `--start=${start}`]), text);
+      assertMatch(await succeeds("sample", options), /^(C4|0) /);
     }
   }));

@@ -5,7 +5,7 @@ import { loadData } from "../../src/data/load_data.ts";
 import { prepare, type Prepared, type PrepareOptions, type PrepareProgress } from "../../src/data/prepare.ts";
 import { TextFile } from "../../src/data/text_file.ts";
 import { TokenFile, type TokenType } from "../../src/data/tokens.ts";
-import { CheckpointError, ConfigError, DataError } from "../../src/errors.ts";
+import { CheckpointError, DataError } from "../../src/errors.ts";
 import { Generator } from "../../src/random/mod.ts";
 import { CharacterTokenizer, loadTokenizer, tokenizerFromJSON } from "../../src/tokenizer/mod.ts";
 import tiktoken from "../golden/tiktoken_encodings.json" with { type: "json" };
@@ -132,17 +132,29 @@ Deno.test("a text that cannot be encoded leaves nothing behind", () =>
     await refused("abc def", "Cannot write to", { outDir: `${input}/out` });
   }));
 
-Deno.test("a tokenizer whose token could be cut is refused", async () => {
-  const flags = { special: false, lstrip: false, rstrip: false, single_word: false };
-  const json = {
-    type: "bpe",
-    vocab: { a: 0 },
-    merges: [],
-    added_tokens: [{ id: 1, content: "a token", ...flags }],
-  };
-  const tokenizer = await tokenizerFromJSON(json), options = { input: "LICENSE", outDir: "/nowhere/x", tokenizer };
-  await assertRejects(() => run(options), ConfigError, "the token a token");
-});
+Deno.test("a text is not cut within an added token with a space in it", () =>
+  inFolder(async (folder) => {
+    const flags = { special: false, lstrip: false, rstrip: false, single_word: false };
+    const vocab = Object.fromEntries([..."atokenĠĊ"].map((letter, id) => [letter, id]));
+    const contents = ["a token", "ken\na"],
+      added_tokens = contents.map((content, i) => ({ id: 8 + i, content, ...flags }));
+    const tokenizer = await tokenizerFromJSON({ type: "bpe", vocab, merges: [], added_tokens });
+    const random = new Generator(5), parts = [...contents, "a", " ", "token", "\r\n", "ken\r\na"];
+    const written = Array.from({ length: 2000 }, () => parts[random.randint(parts.length)]).join("");
+    const input = `${folder}/text.txt`, whole = [...tokenizer.encode(written.replaceAll("\r\n", "\n"))];
+    await Deno.writeTextFile(input, written);
+    using file = TextFile.open(input);
+    const encoded: number[] = [];
+    let cuts = 0;
+    for (let begin = 0, end; begin < file.size; begin = end, cuts++) {
+      end = file.nextCut(Math.min(begin + 7, file.size), file.size, contents);
+      encoded.push(...tokenizer.encode(file.text(begin, end)));
+    }
+    assert(cuts > 100, `${cuts} cuts`);
+    assertEquals(encoded, whole);
+    const { result } = await run({ input, outDir: `${folder}/out`, tokenizer, threads: 1 });
+    assertEquals(result!.vocabSize, 10);
+  }));
 
 Deno.test("the validation split is at the code point that Python counts, wherever ranges end", () =>
   inFolder(async (folder) => {

@@ -7,6 +7,7 @@ import { add, causalSelfAttention, dropout, embedding, gelu, layerNorm, mul } fr
 import { sample } from "../../src/ops/sample.ts";
 import { Generator } from "../../src/random/mod.ts";
 import type { Tensor } from "../../src/engine/tensor.ts";
+import { assertEquals } from "@std/assert";
 import { assertClose, devices, type Limit } from "../testing.ts";
 import { tolerances } from "../golden/tolerances.ts";
 import { normal } from "./agree.ts";
@@ -135,3 +136,34 @@ agrees("equal and masked logits", EXACT, (device) =>
   ] as const).map(([logits, noise, temperature, topK]) =>
     sample(device.tensor(logits, [1, logits.length]), device.tensor(noise, [1, noise.length]), { temperature, topK })
   ));
+
+for (const { name, device } of [{ name: "reference", device: reference }, ...all]) {
+  const draw = async (logits: number[], { noise = logits.map(() => 1), ...options }) => {
+    const tensors = [logits, noise].map((values) => device.tensor(values, [1, logits.length]));
+    return (await sample(tensors[0], tensors[1], options).data())[0];
+  };
+
+  Deno.test(`sample: logits that are not numbers give −1, wherever they stand (${name})`, async () => {
+    for (const V of [1, 3, 65, 300]) {
+      for (const at of [0, V >> 1, V - 1]) {
+        for (const wrong of [NaN, Infinity]) {
+          for (const options of [{}, { temperature: 0 }, { temperature: 0.7, topK: 2 }]) {
+            const logits = Array.from({ length: V }, (_, i) => i === at ? wrong : Math.sin(i));
+            assertEquals(await draw(logits, options), -1, `${wrong} at ${at} of ${V}`);
+          }
+        }
+      }
+    }
+    assertEquals(await draw([-Infinity, -Infinity], {}), -1);
+    assertEquals(await draw([-Infinity, -3e38, -Infinity], {}), 1);
+  });
+
+  if (device === reference) continue; // f64 keeps apart what f32 makes equal
+  Deno.test(`sample: logits that the division makes equal are equal to topK (${name})`, async () => {
+    const temperature = 3, ulp = 2 ** -23, quotient = (x: number) => Math.fround(x / temperature);
+    const a = Array.from({ length: 100 }, (_, k) => 1.75 + k * ulp).find((x) => quotient(x) === quotient(x - ulp))!;
+    const logits = [a - ulp, a, a - 8 * ulp], noise = [1e-3, 1, 1e-6];
+    assertEquals(await draw(logits, { temperature, topK: 1, noise }), 0);
+    assertEquals(await draw(logits, { temperature: 0, topK: 1, noise }), 1);
+  });
+}

@@ -7,6 +7,7 @@
  * a changed one), and a structure that was changed before it was archived as another valid structure.
  */
 import { assert, assertEquals } from "@std/assert";
+import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
 import { readMetaPkl } from "../../src/tokenizer/meta_pkl.ts";
 import { NanoGPTFile } from "../../src/checkpoint/nanogpt.ts";
 import { TorchFile } from "../../src/files/torch_file.ts";
@@ -87,7 +88,9 @@ async function checkpoint(path: string): Promise<string> {
 }
 
 async function vocabulary(path: string): Promise<string> {
-  const { characters } = await readMetaPkl(path);
+  const tokenizer = await readMetaPkl(path);
+  if (!(tokenizer instanceof CharacterTokenizer)) return tokenizer.decode(Array.from({ length: 9 }, (_, id) => id));
+  const { characters } = tokenizer;
   assertEquals(new Set(characters).size, characters.length);
   assert(characters.every((character) => [...character].length === 1));
   return characters.join("");

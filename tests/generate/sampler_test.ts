@@ -1,8 +1,11 @@
-import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/assert";
+import { assert, assertEquals, assertNotEquals, assertRejects, assertThrows } from "@std/assert";
+import { sampleFlags } from "../../src/cli/sample_flags.ts";
 import { noGrad } from "../../src/engine/autograd.ts";
 import { createDevice } from "../../src/device/create.ts";
 import type { Device } from "../../src/engine/device.ts";
-import { ConfigError } from "../../src/errors.ts";
+import { ConfigError, DataError, DeviceError } from "../../src/errors.ts";
+import { Decoder } from "../../src/generate/decoder.ts";
+import { type SamplingOptions, samplingRules } from "../../src/generate/sampling_rules.ts";
 import { GPT } from "../../src/gpt.ts";
 import { Generator } from "../../src/random/mod.ts";
 import { generate, type GenerateOptions } from "../../src/generate/generate.ts";
@@ -33,6 +36,14 @@ async function withModel(name: string, body: (model: GPT) => Promise<void>): Pro
 const tokens = (model: GPT, prompt: number[], options: GenerateOptions) =>
   Array.fromAsync(generate(model, prompt, options));
 
+/** The logits for the token after those seen. */
+async function logitsOf(model: GPT, seen: number[]): Promise<number[]> {
+  const ids = model.device.tensor(seen, [1, seen.length], { dtype: "i32" });
+  const { logits } = noGrad(() => model.forward(ids)), values = [...await logits.data()];
+  for (const tensor of [ids, logits]) tensor.dispose();
+  return values;
+}
+
 /** nanoGPT's generate, spelt out in f64: a whole forward pass a token, top-k by sorting, softmax, p / q. */
 async function spelledOut(
   model: GPT,
@@ -43,9 +54,7 @@ async function spelledOut(
   const generator = new Generator(seed), all = [...prompt], noise = new Float32Array(V);
   model.eval();
   for (let i = 0; i < maxNewTokens; i++) {
-    const seen = all.slice(-BLOCK), ids = model.device.tensor(seen, [1, seen.length], { dtype: "i32" });
-    const { logits } = noGrad(() => model.forward(ids));
-    const scaled = Array.from(await logits.data(), (logit) => logit / temperature);
+    const scaled = (await logitsOf(model, all.slice(-BLOCK))).map((logit) => logit / temperature);
     const least = scaled.toSorted((a, b) => b - a)[Math.min(topK, V) - 1];
     const shares = scaled.map((logit) => logit < least ? 0 : Math.exp(logit));
     const sum = shares.reduce((a, b) => a + b);
@@ -128,7 +137,7 @@ Deno.test("sampler: options out of range are refused", () =>
       [[0, V], {}, "the prompt has token 11, and the vocabulary ends at 10"],
       [[-1], {}, "the prompt has token -1"],
       [[0.5], {}, "the prompt has token 0.5"],
-      [[0], { topK: 0 }, "topK is 0; expected a whole number above 0"],
+      [[0], { topK: -1 }, "topK is -1; expected a whole number, 0 or more"],
       [[0], { topK: 1.5 }, "topK is 1.5"],
       [[0], { temperature: -1 }, "temperature is -1; expected a number, 0 or more"],
       [[0], { temperature: NaN }, "temperature is NaN"],
@@ -139,3 +148,92 @@ Deno.test("sampler: options out of range are refused", () =>
       await assertRejects(() => tokens(model, prompt, { maxNewTokens: 1, ...options }), ConfigError, message);
     }
   }));
+
+/** A value of each rule that is not its neutral one: a new rule does not compile here without. */
+const askedFor: Required<SamplingOptions> = {
+  logitBias: { 2: 3 },
+  repetitionPenalty: 1.7,
+  presencePenalty: 1.5,
+  frequencyPenalty: 0.9,
+  temperature: 0.5,
+  topK: 2,
+  topP: 0.6,
+  minP: 0.4,
+};
+
+Deno.test("sampler: every rule of the table is applied, on the device or by the host, and has one flag", async () => {
+  for (const [option, value] of Object.entries(askedFor)) {
+    await withModel("cpu", async (model) => {
+      model.eval();
+      const options = { maxNewTokens: 60, seed: 3, [option]: value },
+        expected: number[] = [],
+        generator = new Generator(3);
+      const { apply, neutral } = samplingRules[option as keyof SamplingOptions];
+      const noise = new Float32Array(V), seen = [1];
+      while (expected.length < 60) {
+        const scores = new Float64Array(await logitsOf(model, seen.slice(-BLOCK)));
+        apply(scores, value as never, { tokens: seen, prompt: 1 });
+        generator.exponential(noise);
+        const shares = [...scores].map((score, i) => Math.exp(score) / noise[i]);
+        expected.push(shares.indexOf(Math.max(...shares)));
+        seen.push(expected.at(-1)!);
+      }
+      assertEquals(await tokens(model, [1], options), expected, option);
+      const without = await tokens(model, [1], { ...options, [option]: neutral });
+      assert(without.join() !== expected.join(), `${option} changes nothing here`);
+    });
+    const flag = option.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+    assertEquals(flag in sampleFlags, option !== "logitBias", flag);
+  }
+  assertEquals(Object.keys(samplingRules), Object.keys(askedFor));
+});
+
+for (const name of ["reference", "cpu"]) {
+  Deno.test(`sampler: logits that are not numbers are an error, chosen on the device or by the host (${name})`, () =>
+    withModel(name, async (model) => {
+      const weight = [...model.parameters()][0], values = await weight.data();
+      for (const wrong of [NaN, Infinity]) {
+        model.device.write(weight.storage, values.map((value, i) => i === 1 ? wrong : value));
+        for (const options of [{}, { temperature: 0 }, { topK: 2 }, { topP: 0.9 }, { logprobs: true }]) {
+          const given = { maxNewTokens: 3, ...options };
+          await assertRejects(() => tokens(model, [0], given), DataError, "its weights are damaged");
+        }
+      }
+      model.device.write(weight.storage, values);
+    }));
+}
+
+Deno.test("sampler: topK 0 is all tokens, and a temperature that f32 cannot divide by is 0", () =>
+  withModel("cpu", async (model) => {
+    const options = { maxNewTokens: 20, seed: 9 };
+    assertEquals(await tokens(model, [4], { ...options, topK: 0 }), await tokens(model, [4], options));
+    const greedy = await tokens(model, [4], { ...options, temperature: 0 });
+    assertEquals(await tokens(model, [4], { ...options, temperature: 1e-39 }), greedy);
+  }));
+
+Deno.test("sampler: a decoder that does not fit, or throws, leaves nothing behind, and the model in its mode", async () => {
+  const device = await createDevice("cpu", { threads: 1 });
+  const model = new GPT({ vocabSize: V, blockSize: BLOCK, nLayer: 2, nHead: 2, nEmbd: 8, dropout: 0.2 }, { device });
+  const generator = new Generator(1), before = device.memory();
+  const allocate = device.allocate, PARTS = 7; // ring, count, noise, row; two layers of the cache, and its position
+  for (let fits = 0; fits < PARTS; fits++) {
+    let left = fits;
+    device.allocate = (...args: Parameters<typeof allocate>) => {
+      if (left-- === 0) throw new DeviceError("no room");
+      return allocate.apply(device, args);
+    };
+    assertThrows(() => new Decoder(model, [1, 2], { generator }), DeviceError, "no room", `${fits}`);
+    assertEquals(device.memory().tensors, before.tensors, `with room for ${fits}`);
+  }
+  device.allocate = allocate;
+  assert(model.training);
+  const forward = model.forward;
+  model.forward = () => {
+    throw new DeviceError("lost");
+  };
+  await assertRejects(() => tokens(model, [1], { maxNewTokens: 1 }), DeviceError, "lost");
+  model.forward = forward;
+  assert(model.training);
+  assertEquals(device.memory().tensors, before.tensors);
+  device.close();
+});

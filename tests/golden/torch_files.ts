@@ -4,6 +4,7 @@
  */
 import { NanoGPTFile } from "../../src/checkpoint/nanogpt.ts";
 import { writeNanoGPT } from "../../src/checkpoint/nanogpt_save.ts";
+import type { CharacterTokenizer } from "../../src/tokenizer/character.ts";
 import { readMetaPkl, writeMetaPkl } from "../../src/tokenizer/meta_pkl.ts";
 import { PickleFloat } from "../../src/files/pickle_writer.ts";
 import { writeTorchFile } from "../../src/files/torch_writer.ts";
@@ -37,7 +38,7 @@ export async function writeTorchFiles(folder: string): Promise<void> {
   const { config, iter, bestValLoss, flags } = file;
   const all = { config, iter, bestValLoss, flags, weights: file.weights(), optimizer: await file.optimizer() };
   await writeNanoGPT(`${folder}/ckpt.pt`, all);
-  await writeMetaPkl(`${folder}/meta.pkl`, await readMetaPkl(`${FOLDER}/meta.pkl`));
+  await writeMetaPkl(`${folder}/meta.pkl`, await readMetaPkl(`${FOLDER}/meta.pkl`) as CharacterTokenizer);
 }
 
 if (import.meta.main) await writeTorchFiles(Deno.args[0]);

@@ -1,5 +1,6 @@
 /** torch.save's files and nanoGPT's, read and written, beside what PyTorch made of them (generate_torch_files.py). */
 import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
 import { readMetaPkl } from "../../src/tokenizer/meta_pkl.ts";
 import { loadNanoGPT, NanoGPTFile } from "../../src/checkpoint/nanogpt.ts";
 import { readPickle } from "../../src/files/pickle.ts";
@@ -144,5 +145,5 @@ Deno.test("ckpt.pt: training goes on with PyTorch's losses", async () => {
 });
 
 Deno.test("meta.pkl: the vocabulary is Python's", async () => {
-  assertEquals((await readMetaPkl(`${FOLDER}/meta.pkl`)).characters, json("meta.json"));
+  assertEquals(await readMetaPkl(`${FOLDER}/meta.pkl`), new CharacterTokenizer(json("meta.json")));
 });

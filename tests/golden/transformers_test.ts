@@ -5,7 +5,7 @@ import { perplexity } from "../../src/evaluate/perplexity.ts";
 import { features } from "../../src/evaluate/features.ts";
 import type { SequencesOptions } from "../../src/generate/options.ts";
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
-import { processLogits, type SamplingOptions } from "../../src/generate/logits_processors.ts";
+import { processLogits, type SamplingOptions } from "../../src/generate/sampling_rules.ts";
 import { pipeline, setSeed, type TextGenerationOptions } from "../../src/pretrained/pipeline.ts";
 import { generateSequences } from "../../src/generate/generate.ts";
 import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
