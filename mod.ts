@@ -60,7 +60,7 @@ export {
 } from "./src/pretrained/pipeline.ts";
 export { loadPretrained, type Pretrained, type PretrainedOptions } from "./src/pretrained/load.ts";
 export { Profile } from "./src/engine/profile.ts";
-export { Generator } from "./src/random/mod.ts";
+export { RandomGenerator } from "./src/random/mod.ts";
 export {
   type FinishReason,
   generate,

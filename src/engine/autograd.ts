@@ -142,7 +142,7 @@ export function backward(root: Tensor, seed?: Tensor): void {
 
   const walk = () => {
     using _ = device.scope();
-    give(root, outside(seed ? seed.view(seed.shape) : device.tensor([1], root.shape)));
+    give(root, outside(seed ? seed.alias(seed.shape) : device.tensor([1], root.shape)));
     for (const node of nodes) {
       const { op, inputs, saved, rule, output } = node, dout = gradients.get(output);
       if (dout) {
@@ -157,7 +157,7 @@ export function backward(root: Tensor, seed?: Tensor): void {
         const given = rule!(dout, into).map((dinp, i) => {
           const input = inputs[i];
           if (!dinp || !input?.requiresGrad || dinp.storage === into[i]?.storage) return;
-          return { input, dinp: outside(dinp.scope === scope ? dinp : dinp.view(input.shape)) };
+          return { input, dinp: outside(dinp.scope === scope ? dinp : dinp.alias(input.shape)) };
         });
         scope[Symbol.dispose](); // the rule's own tensors go first, so that what is left is known to be alone
         gradients.delete(output);
@@ -188,6 +188,6 @@ function latestFirst(root: Tensor): Node[] {
 /** sum += x; a copy of x where no sum is given. */
 function add(x: Tensor, sum?: Tensor): Tensor {
   using scope = x.device.scope();
-  const flat = (tensor: Tensor) => tensor.view([tensor.size]);
-  return scope.keep(launch(accumulate, { x: flat(x), sum: sum && flat(sum) }).sum.view(x.shape));
+  const flat = (tensor: Tensor) => tensor.alias([tensor.size]);
+  return scope.keep(launch(accumulate, { x: flat(x), sum: sum && flat(sum) }).sum.alias(x.shape));
 }

@@ -2,7 +2,7 @@
 import type { Device, Storage } from "./device.ts";
 import { DeviceError, ShapeError } from "../errors.ts";
 import { type AnyKernel, bindSizes, type Kernel, type Operands, type Params } from "../kernel.ts";
-import { Tensor } from "./tensor.ts";
+import type { Tensor } from "./tensor.ts";
 
 type Optional<R extends Operands> = { [K in keyof R]: R[K]["optional"] extends true ? K : never }[keyof R];
 type Brought<R extends Operands, Outputs> =
@@ -39,7 +39,7 @@ export function launch(
       const actual = shape.map((axis) => typeof axis === "number" ? axis : sizes[axis]);
       if (actual.some(Number.isNaN)) throw new ShapeError(`${kernel.name}: bring ${name}, no operand tells its shape`);
       if (role === "updates") fresh.push(name);
-      tensor = Tensor.empty(device, actual, dtype);
+      tensor = device.empty(actual, dtype);
     }
     const storage = tensor.storage;
     if (tensor.device !== device) throw refuse(`${name} is on another device`);

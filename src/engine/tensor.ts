@@ -136,12 +136,13 @@ export class Tensor {
   }
 
   /**
-   * The same storage in another shape, outside the tape: what ops hand to kernels of fixed rank. With gradients: `reshape`.
+   * The same storage in another shape, outside the tape: what ops hand to kernels of fixed rank. It requires no gradient
+   * (PyTorch's `detach().view()`); `reshape` is what gradients pass through.
    *
    * @throws {ShapeError} when the shape has not as many places
    * @throws {DeviceError} when the tensor has been freed
    */
-  view(shape: readonly number[]): Tensor {
+  alias(shape: readonly number[]): Tensor {
     return new Tensor(this.storage, shape);
   }
   /**

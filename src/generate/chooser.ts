@@ -2,7 +2,7 @@
 import { ConfigError, DataError } from "../errors.ts";
 import type { NumberArray } from "../kernel.ts";
 import { isGreedy, logSumExp, maximum, processLogits, type SamplingOptions } from "./logits_processors.ts";
-import type { Generator } from "../random/mod.ts";
+import type { RandomGenerator } from "../random/mod.ts";
 
 /** A token and the logarithm of its probability. */
 export interface TokenLogprob {
@@ -20,7 +20,7 @@ export interface Chosen {
 }
 
 export interface ChooserOptions extends SamplingOptions {
-  readonly generator: Generator;
+  readonly generator: RandomGenerator;
   /** Whether to tell the chosen token's log-probability. */
   readonly logprobs?: boolean;
   /** Of how many of the likeliest tokens to tell it. */

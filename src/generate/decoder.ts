@@ -21,8 +21,8 @@ import { evaluating } from "../nn/module.ts";
 import { embedding } from "../ops/embedding.ts";
 import { sample } from "../ops/sample.ts";
 import { Pace } from "../loop/pace.ts";
-import type { Generator, GeneratorState } from "../random/mod.ts";
-import { Tensor } from "../engine/tensor.ts";
+import type { GeneratorState, RandomGenerator } from "../random/mod.ts";
+import type { Tensor } from "../engine/tensor.ts";
 
 /** Milliseconds from one reading to the next, so that text flows, and the most tokens that are read at a time. */
 const PACE = 60, MOST = 64;
@@ -33,7 +33,7 @@ export interface DecoderOptions {
   /** Only the likeliest so many are drawn from. */
   readonly topK?: number;
   /** Draws the noise. */
-  readonly generator: Generator;
+  readonly generator: RandomGenerator;
   /** How many sequences; default 1. */
   readonly batch?: number;
   /** What is done with the oldest tokens past the block size; default crop. */
@@ -167,11 +167,11 @@ export class Decoder implements Disposable {
     const { temperature, topK } = this.options;
     using scope = device.scope();
     const ring = this.#ring, count = this.#count, row = this.#row;
-    const { ids } = launch(latest, { ring, count, ids: Tensor.empty(device, [B, length], "i32") });
+    const { ids } = launch(latest, { ring, count, ids: device.empty([B, length], { dtype: "i32" }) });
     const { logits } = evaluating(model, () => noGrad(() => model.forward(ids, undefined, { cache }))); // (B, 1, V)
     if (this.options.choose) return scope.keep(logits);
-    const noise = embedding(row, this.#noise).view([B, vocabSize]); // its row, (1, B·V)
-    const next = sample(logits.view([B, vocabSize]), noise, { temperature, topK });
+    const noise = embedding(row, this.#noise).alias([B, vocabSize]); // its row, (1, B·V)
+    const next = sample(logits.alias([B, vocabSize]), noise, { temperature, topK });
     launch(append, { ids: next, ring, count });
     launch(advance, { counter: row }, { by: 1 });
   }

@@ -42,7 +42,7 @@ export function cachedAttention(qkv: Tensor, cache: Tensor, position: Tensor, he
     throw new ShapeError(`cached_attention: ${T} tokens at position ${bounds?.greatest ?? "?"} of a cache of ${S}`);
   }
   using scope = qkv.device.scope();
-  const y = launch(attentionCached, { qkv: qkv.view(packed), position, cache }).y.view([B, T, C]);
+  const y = launch(attentionCached, { qkv: qkv.alias(packed), position, cache }).y.alias([B, T, C]);
   record("cached_attention", y, [qkv], [], () => {
     throw new TypeError("backward: cached_attention has no derivative; train with causalSelfAttention");
   });

@@ -39,12 +39,12 @@ export function causalSelfAttention(
 
   using scope = qkv.device.scope();
   const { offset, params } = dropoutArguments("causal_self_attention", qkv.device, dropout);
-  const { y, max, sum } = launch(attentionForward, { qkv: qkv.view(packed), offset }, params);
-  const result = y.view(out);
+  const { y, max, sum } = launch(attentionForward, { qkv: qkv.alias(packed), offset }, params);
+  const result = y.alias(out);
   record("causal_self_attention", result, [qkv], [qkv, offset, y, max, sum], (dout, [into]) => {
-    const saved = { qkv: qkv.view(packed), offset, y, max, sum };
-    const { dqkv } = launch(attentionBackward, { dy: dout.view(rows), ...saved, dqkv: into?.view(packed) }, params);
-    return [dqkv.view(qkv.shape)];
+    const saved = { qkv: qkv.alias(packed), offset, y, max, sum };
+    const { dqkv } = launch(attentionBackward, { dy: dout.alias(rows), ...saved, dqkv: into?.alias(packed) }, params);
+    return [dqkv.alias(qkv.shape)];
   });
   return scope.keep(result);
 }

@@ -43,13 +43,13 @@ export function crossEntropy(
   const rows = [logits.size / V], both = [logits.size / V, V], ignore = ignoreIndex;
   const { loss, count, lse } = launch(
     crossEntropyForward,
-    { logits: logits.view(both), targets: targets.view(rows) },
+    { logits: logits.alias(both), targets: targets.alias(rows) },
     { ignore },
   );
   record("cross_entropy", loss, [logits], [logits, targets, lse, count], (dloss, [into]) => {
-    const saved = { logits: logits.view(both), targets: targets.view(rows), lse, count };
-    const { dlogits } = launch(crossEntropyBackward, { dloss, ...saved, dlogits: into?.view(both) }, { ignore });
-    return [dlogits.view(logits.shape)];
+    const saved = { logits: logits.alias(both), targets: targets.alias(rows), lse, count };
+    const { dlogits } = launch(crossEntropyBackward, { dloss, ...saved, dlogits: into?.alias(both) }, { ignore });
+    return [dlogits.alias(logits.shape)];
   });
   return scope.keep(loss);
 }

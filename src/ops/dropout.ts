@@ -45,7 +45,7 @@ export function dropout(x: Tensor, options: DropoutOptions): Tensor {
   const { offset, params } = dropoutArguments("dropout", x.device, options);
   if (!offset) return x;
   const n = [x.size];
-  const mask = (x: Tensor) => launch(dropoutKernel, { x: x.view(n), offset }, params).y.view(x.shape);
+  const mask = (x: Tensor) => launch(dropoutKernel, { x: x.alias(n), offset }, params).y.alias(x.shape);
   return scope.keep(record("dropout", mask(x), [x], [offset], (dout) => [mask(dout)]));
 }
 

@@ -34,10 +34,10 @@ export function embedding(ids: Tensor, weight: Tensor): Tensor {
   }
 
   using scope = weight.device.scope();
-  const y = launch(embeddingForward, { ids: ids.view(n), weight }).y.view([...ids.shape, C]);
+  const y = launch(embeddingForward, { ids: ids.alias(n), weight }).y.alias([...ids.shape, C]);
   record("embedding", y, [ids, weight], [ids, weight], (dout, into) => {
-    const dy = dout.view([ids.size, C]);
-    return [undefined, launch(embeddingBackward, { ids: ids.view(n), dy, weight, dweight: into[1] }).dweight];
+    const dy = dout.alias([ids.size, C]);
+    return [undefined, launch(embeddingBackward, { ids: ids.alias(n), dy, weight, dweight: into[1] }).dweight];
   });
   return scope.keep(y);
 }

@@ -44,10 +44,10 @@ export function gather(x: Tensor, index: Tensor, options: { axis: number }): Ten
     return scope.keep(gather(slice(x, { axis: other, end: shape[other] }), index, options));
   }
   const places = splitAt(shape, axis), source = splitAt(x.shape, axis);
-  const y = scope.keep(launch(kernel, { x: x.view(source), index: index.view(places) }).y.view(shape));
+  const y = scope.keep(launch(kernel, { x: x.alias(source), index: index.alias(places) }).y.alias(shape));
   return record("gather", y, [x, index], [index], (dy, into) => {
     const dx = into[0] ?? zeros(x.device, x.shape);
-    launch(gatherBackward, { dy: dy.view(places), index: index.view(places), dx: dx.view(source) });
+    launch(gatherBackward, { dy: dy.alias(places), index: index.alias(places), dx: dx.alias(source) });
     return [dx];
   });
 }

@@ -29,5 +29,5 @@ export function reshape(x: Tensor, shape: readonly number[]): Tensor {
     throw new ShapeError(`Cannot apply reshape to [${x.shape}] and [${shape}]`);
   }
   if (x.dtype === "bf16") throw new DeviceError("reshape: x is bf16, expected f32 or i32");
-  return record("reshape", x.view(actual), [x], [], (dy) => [dy.view(x.shape)]);
+  return record("reshape", x.alias(actual), [x], [], (dy) => [dy.alias(x.shape)]);
 }

@@ -16,7 +16,7 @@ export interface SampleOptions {
  * probability / noise, which is what `torch.multinomial` computes. There is no derivative.
  *
  * @param logits f32 (B, V)
- * @param noise f32 (B, V), above 0, drawn from the exponential distribution (`Generator.exponential`)
+ * @param noise f32 (B, V), above 0, drawn from the exponential distribution (`RandomGenerator.exponential`)
  * @returns i32 (B)
  * @throws {ShapeError} when noise has not the shape of logits
  * @throws {ConfigError} when the temperature is negative, or topK no whole number from 0

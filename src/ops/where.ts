@@ -33,9 +33,9 @@ export function where(condition: Tensor, a: Tensor, b: Tensor): Tensor {
     using scope = condition.device.scope();
     const [chosen, x, y] = [condition, a, b].map((tensor) => {
       const full = tensor && expand(tensor, shape);
-      return full?.view([full.size]);
+      return full?.alias([full.size]);
     });
-    return scope.keep(launch(kernel, { condition: chosen!, a: x, b: y }).y.view(shape));
+    return scope.keep(launch(kernel, { condition: chosen!, a: x, b: y }).y.alias(shape));
   };
   return record("where", choose(a, b), [condition, a, b], [condition], (dy, into) => [
     undefined,

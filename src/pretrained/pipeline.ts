@@ -5,7 +5,7 @@ import { ConfigError } from "../errors.ts";
 import type { SequencesOptions } from "../generate/options.ts";
 import type { GPT } from "../gpt.ts";
 import { loadPretrained, type Pretrained, type PretrainedOptions } from "./load.ts";
-import { Generator } from "../random/mod.ts";
+import { RandomGenerator } from "../random/mod.ts";
 import { type GeneratedToken, generateSequences } from "../generate/generate.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 
@@ -45,7 +45,7 @@ export interface TextGenerationPipeline {
 }
 
 /** What text is generated with when no seed is given: another one in each process until {@linkcode setSeed}. */
-let shared = new Generator(crypto.getRandomValues(new Uint32Array(1))[0]);
+let shared = new RandomGenerator(crypto.getRandomValues(new Uint32Array(1))[0]);
 
 /**
  * Seeds the generator of all pipelines, as transformers' `set_seed`: texts drawn after it are the same each time.
@@ -55,7 +55,7 @@ let shared = new Generator(crypto.getRandomValues(new Uint32Array(1))[0]);
  */
 export function setSeed(seed: number): void {
   if (!Number.isSafeInteger(seed)) throw new ConfigError(`setSeed: ${seed} is no whole number`);
-  shared = new Generator(seed);
+  shared = new RandomGenerator(seed);
 }
 
 /**

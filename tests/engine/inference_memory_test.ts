@@ -5,7 +5,7 @@ import { DeviceError } from "../../src/errors.ts";
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
 import { checkInference, inferenceNeeds } from "../../src/generate/memory.ts";
 import { generate, generateSequences } from "../../src/generate/generate.ts";
-import { Tensor } from "../../src/engine/tensor.ts";
+import type { Tensor } from "../../src/engine/tensor.ts";
 
 const CONFIG = { vocabSize: 67, blockSize: 19, nLayer: 3, nHead: 3, nEmbd: 75, bias: true };
 const GPT2_XL = { vocabSize: 50257, blockSize: 1024, nLayer: 48, nHead: 25, nEmbd: 1600 };
@@ -64,7 +64,7 @@ Deno.test("a model that cannot generate is refused with the figures, before anyt
   assert(performance.now() - begin < 5000);
   assertEquals(device.memory().reserved, 0);
 
-  const quarter = Tensor.empty(device, [2 ** 28]); // never touched
+  const quarter = device.empty([2 ** 28]); // never touched
   await refused(GPT2_XL, "bf16", "and the cpu device has 4 GiB, of which 1 GiB are in use");
   quarter.dispose();
   await checkInference(GPT2_XL, { device, weights: "bf16" });

@@ -8,7 +8,7 @@ import { launch } from "../../src/engine/launch.ts";
 import { matmulNN } from "../../kernels/matmul/kernel.ts";
 import * as ops from "../../src/ops/mod.ts";
 import { AdamW } from "../../src/optim/adamw.ts";
-import { sizeOf, Tensor } from "../../src/engine/tensor.ts";
+import { sizeOf, type Tensor } from "../../src/engine/tensor.ts";
 
 /** An op, and operands that it takes, by shape; which of them are integers. */
 interface Call {
@@ -144,12 +144,12 @@ Deno.test("a view has a shape that fits, and a tensor keeps the shape that was c
   const shape = [2, 3], x = one.tensor([1, 2, 3, 4, 5, 6], shape);
   shape[0] = 1000;
   assertEquals(x.shape, [2, 3]);
-  for (const wrong of [[-2, -3], [0.5, 12], [7]]) assertThrows(() => x.view(wrong), ShapeError);
+  for (const wrong of [[-2, -3], [0.5, 12], [7]]) assertThrows(() => x.alias(wrong), ShapeError);
 });
 
 Deno.test("a part that a block does not have is refused, and so are operands of other ranks and sizes", () => {
   for (const device of [one, other]) {
-    const { storage: { block } } = Tensor.empty(device, [40]), { capacity } = block;
+    const { storage: { block } } = device.empty([40]), { capacity } = block;
     new Storage(block, 8, capacity - 8);
     for (
       const [length, offset] of [[8, capacity - 7], [capacity + 1, 0], [1, -1], [0, 0], [0.5, 0], [1, NaN], [
@@ -160,7 +160,7 @@ Deno.test("a part that a block does not have is refused, and so are operands of 
       const message = `storage: ${length} elements from ${offset} on are no part of a block of ${capacity}`;
       assertThrows(() => new Storage(block, length, offset), DeviceError, message);
     }
-    const tensor = (...shape: number[]) => Tensor.empty(device, shape);
+    const tensor = (...shape: number[]) => device.empty(shape);
     leavesNothing(device, "launch", () => {
       using _ = device.scope();
       const a = tensor(1, 4, 3);
@@ -226,12 +226,12 @@ Deno.test("an exception ends the scopes that it passes", () => {
   leavesNothing(one, "scope", () =>
     assertThrows(() => {
       using _ = one.scope();
-      Tensor.empty(one, [2]);
+      one.empty([2]);
       using __ = one.scope();
-      Tensor.empty(one, [3]);
+      one.empty([3]);
       throw new RangeError("inside");
     }, RangeError));
-  const outside = Tensor.empty(one, [1]);
+  const outside = one.empty([1]);
   assertEquals(outside.freed, false);
   assertEquals(outside.scope, undefined);
 });

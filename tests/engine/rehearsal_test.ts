@@ -5,7 +5,7 @@ import { CpuDevice } from "../../src/device/cpu.ts";
 import { createDevice } from "../../src/device/create.ts";
 import { gib } from "../../src/engine/capacity.ts";
 import type { Device } from "../../src/engine/device.ts";
-import { Tensor } from "../../src/engine/tensor.ts";
+import type { Tensor } from "../../src/engine/tensor.ts";
 import { DeviceError } from "../../src/errors.ts";
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
 import { Trainer } from "../../src/train/trainer.ts";
@@ -137,7 +137,7 @@ Deno.test("a device that limits single buffers refuses a training whose logits a
 
 /** Tensors of 1 MiB, as many as fit into so many bytes. */
 function occupy(device: Device, bytes: number): void {
-  for (; bytes >= 2 ** 20; bytes -= 2 ** 20) Tensor.empty(device, [2 ** 18]);
+  for (; bytes >= 2 ** 20; bytes -= 2 ** 20) device.empty([2 ** 18]);
 }
 
 Deno.test("what is in use on the device is counted, and a model that is there already is not counted twice", async () => {
@@ -148,7 +148,7 @@ Deno.test("what is in use on the device is counted, and a model that is there al
   await fits();
   occupy(device, all - bytes);
   await fits();
-  Tensor.empty(device, [2 ** 18]);
+  device.empty([2 ** 18]);
   const { message } = await assertRejects(fits, DeviceError);
   const used = gib(device.memory().bytes);
   assertStringIncludes(message, `takes ${gib(bytes)}, and the cpu device has ${gib(all)}, of which ${used} are in use`);

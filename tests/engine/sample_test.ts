@@ -3,12 +3,12 @@ import { CpuDevice } from "../../src/device/cpu.ts";
 import { ReferenceDevice } from "../../src/device/reference.ts";
 import { ConfigError, ShapeError } from "../../src/errors.ts";
 import { sample } from "../../src/ops/sample.ts";
-import { Generator } from "../../src/random/mod.ts";
+import { RandomGenerator } from "../../src/random/mod.ts";
 import { assertAgrees, normal } from "./agree.ts";
 
 function exponential(count: number, seed: number): Float32Array {
   const out = new Float32Array(count);
-  new Generator(seed).exponential(out);
+  new RandomGenerator(seed).exponential(out);
   return out;
 }
 

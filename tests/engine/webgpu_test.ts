@@ -11,9 +11,9 @@ import { GPT } from "../../src/gpt.ts";
 import { f32, i32, kernel } from "../../src/kernel.ts";
 import { launch } from "../../src/engine/launch.ts";
 import { add } from "../../src/ops/mod.ts";
-import { Generator, philox } from "../../src/random/mod.ts";
+import { philox, RandomGenerator } from "../../src/random/mod.ts";
 import { generate } from "../../src/generate/generate.ts";
-import { Tensor } from "../../src/engine/tensor.ts";
+import type { Tensor } from "../../src/engine/tensor.ts";
 import { Trainer } from "../../src/train/trainer.ts";
 import { devices } from "../testing.ts";
 import { normal } from "./agree.ts";
@@ -47,7 +47,7 @@ for (const { name, device } of await devices()) {
   Deno.test(`philox: a shader gives the host's words (${name})`, async () => {
     for (const [seed, stream, offset] of [[0, 0, 0], [1337, 3, 7], [2 ** 32 - 1, 2 ** 31, 2 ** 32 - 7]]) {
       const n = 1000, at = device.tensor([offset | 0], [1], { dtype: "i32" });
-      const words = Tensor.empty(device, [n, 4], "i32");
+      const words = device.empty([n, 4], { dtype: "i32" });
       launch(philoxWords, { offset: at, words }, { seed: seed | 0, stream: stream | 0 });
       const expected = Array.from({ length: n }, (_, i) => philox([i, stream, offset, 0], [seed, 0])).flat();
       assertEquals(Array.from(await words.data(), (word) => word >>> 0), expected);
@@ -56,7 +56,7 @@ for (const { name, device } of await devices()) {
 
   Deno.test(`webgpu: a storage past the adapter's limit is refused with the limit's name (${name})`, async () => {
     const length = Math.ceil((device.capacity.one + 1) / 4);
-    const error = assertThrows(() => Tensor.empty(device, [length]), DeviceError);
+    const error = assertThrows(() => device.empty([length]), DeviceError);
     assertMatch(error.message, /more than the adapter's max(StorageBufferBinding|Buffer)Size, \d+$/);
     assertEquals([...await device.tensor([1], [1]).data()], [1]); // it goes on
   });
@@ -74,7 +74,7 @@ for (const { name, device } of await devices()) {
   Deno.test(`decoding gives the reference's tokens, and draws no more noise than was used (${name})`, async () => {
     const config = { blockSize: 8, vocabSize: 7, nLayer: 1, nHead: 2, nEmbd: 8, dropout: 0, bias: false };
     const state = async (device: Device, stop: number) => {
-      const model = new GPT(config, { device }), generator = new Generator(5), tokens: number[] = [];
+      const model = new GPT(config, { device }), generator = new RandomGenerator(5), tokens: number[] = [];
       for (const weight of model.parameters()) device.write(weight.storage, normal(weight.size)); // clear preferences
       for await (const token of generate(model, [1, 2], { maxNewTokens: 40, generator })) {
         if (tokens.push(token) === stop) break;

@@ -4,7 +4,7 @@ import { createDevice } from "../../src/device/create.ts";
 import type { Device } from "../../src/engine/device.ts";
 import { ConfigError } from "../../src/errors.ts";
 import { GPT } from "../../src/gpt.ts";
-import { Generator } from "../../src/random/mod.ts";
+import { RandomGenerator } from "../../src/random/mod.ts";
 import { generate, type GenerateOptions } from "../../src/generate/generate.ts";
 
 const V = 11, BLOCK = 8;
@@ -12,7 +12,7 @@ const V = 11, BLOCK = 8;
 /** A model whose weights are large enough to prefer some tokens clearly. */
 function makeModel(device: Device): GPT {
   const config = { vocabSize: V, blockSize: BLOCK, nLayer: 2, nHead: 2, nEmbd: 8, dropout: 0.5, bias: true };
-  const model = new GPT(config, { device, seed: 1 }), generator = new Generator(2);
+  const model = new GPT(config, { device, seed: 1 }), generator = new RandomGenerator(2);
   for (const weight of model.parameters()) {
     const values = new Float32Array(weight.size);
     generator.normal(values, 0, 0.5);
@@ -40,7 +40,7 @@ async function spelledOut(
   options: GenerateOptions & { maxNewTokens: number; seed: number },
 ): Promise<number[]> {
   const { maxNewTokens, temperature = 1, topK = V, seed } = options;
-  const generator = new Generator(seed), all = [...prompt], noise = new Float32Array(V);
+  const generator = new RandomGenerator(seed), all = [...prompt], noise = new Float32Array(V);
   model.eval();
   for (let i = 0; i < maxNewTokens; i++) {
     const seen = all.slice(-BLOCK), ids = model.device.tensor(seen, [1, seen.length], { dtype: "i32" });
@@ -75,12 +75,12 @@ for (const name of ["reference", "cpu"]) {
 
 Deno.test("sampler: samples come one after the other from one generator, and a seed is a new one", () =>
   withModel("cpu", async (model) => {
-    const options = { maxNewTokens: 12 }, generator = new Generator(42);
+    const options = { maxNewTokens: 12 }, generator = new RandomGenerator(42);
     const first = await tokens(model, [0], { ...options, generator });
     assertEquals(first, await tokens(model, [0], { ...options, seed: 42 }));
     const second = await tokens(model, [0], { ...options, generator });
     assertNotEquals(second, first);
-    const skipped = new Generator(42);
+    const skipped = new RandomGenerator(42);
     skipped.exponential(new Float32Array(12 * V)); // V numbers a token
     assertEquals(await tokens(model, [0], { ...options, generator: skipped }), second);
     assertEquals(await tokens(model, [0], options), await tokens(model, [0], { ...options, seed: 1337 }));
@@ -88,7 +88,7 @@ Deno.test("sampler: samples come one after the other from one generator, and a s
 
 Deno.test("sampler: temperature 0 and topK 1 take the likeliest token, and temperature 0 draws nothing", () =>
   withModel("cpu", async (model) => {
-    const generator = new Generator(5), before = generator.getState();
+    const generator = new RandomGenerator(5), before = generator.getState();
     const greedy = await tokens(model, [4], { maxNewTokens: 20, temperature: 0, generator });
     assertEquals(generator.getState(), before);
     assertEquals(greedy, await tokens(model, [4], { maxNewTokens: 20, topK: 1, seed: 9 }));

@@ -6,7 +6,7 @@ import type { Device } from "../../src/engine/device.ts";
 import { CheckpointError, ConfigError, TrainingError } from "../../src/errors.ts";
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
 import { learningRate } from "../../src/optim/schedule.ts";
-import { Generator } from "../../src/random/mod.ts";
+import { RandomGenerator } from "../../src/random/mod.ts";
 import { Trainer } from "../../src/train/trainer.ts";
 import type { TrainEvent } from "../../src/train/events.ts";
 import type { TrainerOptions } from "../../src/train/options.ts";
@@ -25,7 +25,7 @@ const OPTIONS: Partial<TrainerOptions> = {
   minLr: 1e-3,
 };
 const tokens = (count: number, seed: number) => {
-  const generator = new Generator(seed);
+  const generator = new RandomGenerator(seed);
   return Int32Array.from({ length: count }, () => generator.randint(CONFIG.vocabSize));
 };
 const DATA = { train: tokens(300, 1), val: tokens(60, 2) };
@@ -42,7 +42,7 @@ function setup(
   options: Partial<TrainerOptions> = {},
   { folder, data, config, seed = 1337 }: Setup = {},
 ) {
-  const generator = new Generator(seed), model = new GPT(config ?? CONFIG, { device, generator });
+  const generator = new RandomGenerator(seed), model = new GPT(config ?? CONFIG, { device, generator });
   return new Trainer(model, data ?? DATA, { ...OPTIONS, ...options, generator, folder });
 }
 const newRun = (path: string, model = CONFIG) =>
