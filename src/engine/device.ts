@@ -268,6 +268,17 @@ export abstract class Device {
     return scope.keep(tensor);
   }
 
+  /**
+   * A tensor whose contents are undefined until a kernel or {@linkcode Tensor.set} puts them there, as `torch.empty`.
+   *
+   * @throws {ShapeError} when a size is no whole number above 0
+   * @throws {DeviceError} when the device has no room for it, or is closed
+   */
+  empty(shape: readonly number[], options: TensorOptions & { dtype?: StorageType } = {}): Tensor {
+    checkShape(shape);
+    return new Tensor(this.allocate(sizeOf(shape), options.dtype ?? "f32"), shape, options);
+  }
+
   /** Opens a scope: every tensor made until it ends is freed then, unless it is let out with {@linkcode Scope.keep}. */
   scope(): Scope {
     const scope = new Scope(this.#scopes);

@@ -68,7 +68,7 @@ export class Tensor {
   #saved = 0;
 
   /**
-   * A shape over a storage that is there already; {@linkcode Device.tensor} makes both.
+   * A shape over a storage that is there already; {@linkcode Device.tensor} and {@linkcode Device.empty} make both.
    *
    * @throws {ShapeError} when the shape has not as many places as the storage, or a size is no whole number above 0
    * @throws {TypeError} when an i32 or a bf16 requires a gradient
@@ -84,17 +84,6 @@ export class Tensor {
     this.#storage = storage;
     storage.block.hold();
     storage.device.track(this, true);
-  }
-
-  /**
-   * A tensor on new storage. Contents are undefined until a kernel or {@linkcode Device.write} puts them there.
-   *
-   * @throws {ShapeError} when a size is no whole number above 0
-   * @throws {DeviceError} when the device has no room for it, or is closed
-   */
-  static empty(device: Device, shape: readonly number[], dtype: StorageType = "f32", options?: TensorOptions): Tensor {
-    checkShape(shape);
-    return new Tensor(device.allocate(sizeOf(shape), dtype), shape, options);
   }
 
   /** @throws {DeviceError} when the tensor has been freed */
