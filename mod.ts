@@ -26,7 +26,7 @@
  */
 export { noGrad } from "./src/engine/autograd.ts";
 export { CpuDevice, type CpuOptions } from "./src/device/cpu.ts";
-export { createDevice } from "./src/device/create.ts";
+export { createDevice, type DeviceName, type DeviceOptions } from "./src/device/create.ts";
 export { type Capacity, Device, type MemoryReport, Program, Storage } from "./src/engine/device.ts";
 export { ReferenceDevice } from "./src/device/reference.ts";
 export { Scope } from "./src/engine/scope.ts";

@@ -51,7 +51,7 @@ function mergeAxes(shape: readonly number[], shapes: readonly (readonly number[]
 /** y = kernel(a, b), broadcast, outside the tape. */
 export function binary(kernel: BinaryKernel, a: Tensor, b: Tensor): Tensor {
   const shape = commonShape(kernel.name, [a.shape, b.shape]);
-  using scope = a.device.scope();
+  using scope = a.device.scope(kernel.name);
   const groups = mergeAxes(shape, [a.shape, b.shape]);
   if (groups.length > 2) return scope.keep(binary(kernel, expand(a, shape), expand(b, shape)));
   const y = a.device.empty(shape);

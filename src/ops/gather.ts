@@ -31,13 +31,13 @@ import { zeros } from "./zeros.ts";
  * ```
  */
 export function gather(x: Tensor, index: Tensor, options: { axis: number }): Tensor {
+  using scope = x.device.scope("gather");
   const axis = axisOf("gather", x.shape, options.axis), { bounds } = index.storage.block, { shape } = index;
   const refuse = (why: string) => new ShapeError(`Cannot apply gather to [${x.shape}] and [${shape}]: ${why}`);
   if (shape.length !== x.shape.length) throw refuse("the index has another number of axes");
   const wrong = bounds && [bounds.least, bounds.greatest].find((place) => place < 0 || place >= x.shape[axis]);
   if (wrong !== undefined) throw refuse(`index ${wrong} is outside axis ${axis}, which has ${x.shape[axis]} places`);
 
-  using scope = x.device.scope();
   const other = shape.findIndex((size, i) => i !== axis && size !== x.shape[i]);
   if (other >= 0) {
     if (shape[other] > x.shape[other]) throw refuse(`the index is longer along axis ${other}`);

@@ -33,7 +33,7 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
   if (x.shape.at(-1) !== inner) refuse(x, weight, `inner sizes ${x.shape.at(-1) ?? "none"} and ${inner} differ`);
   if (bias && `${bias.shape}` !== `${out}`) refuse(x, weight, `the bias is [${bias.shape}], expected [${out}]`);
 
-  using scope = x.device.scope();
+  using scope = x.device.scope("linear");
   const X = [1, rows, inner], W = [1, out, inner], Y = [1, rows, out];
   const operands = { a: x.alias(X), b: weight.alias(W) };
   const { c } = bias ? launch(matmulBias, { ...operands, bias }) : launch(matmulNT, operands);

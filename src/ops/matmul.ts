@@ -33,7 +33,7 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
   const left = () => (folded ? a : expand(a.alias(A), [...batch, M, K])).alias([count, rows, K]);
   const right = () => (folded ? b : expand(b.alias(B), [...batch, K, N])).alias([count, K, N]);
 
-  using scope = a.device.scope();
+  using scope = a.device.scope("matmul");
   const y = launch(matmulNN, { a: left(), b: right() }).c.alias(shape);
   record("matmul", y, [a, b], [a, b], (dout, [da, db]) => {
     const dy = dout.alias([count, rows, N]);

@@ -34,7 +34,7 @@ import { reducedShape } from "./reduce.ts";
 export function max(x: Tensor, options: { axis?: number; keepDim?: boolean } = {}): Tensor {
   const { axes: [axis = 0], result } = reducedShape("max", x.shape, options);
   const all = options.axis === undefined, [outer, length, inner] = all ? [1, x.size, 1] : splitAt(x.shape, axis);
-  using scope = x.device.scope();
+  using scope = x.device.scope("max");
   const y = scope.keep(launch(kernel, { x: x.alias([outer, length, inner]) }).y.alias(result));
   return record("max", y, [x], [x, y], (dy, into) => {
     if (all) {

@@ -27,7 +27,7 @@ export function reducedShape(op: string, shape: readonly number[], { axis, keepD
 /** Σ x over the axes, divided by their number where the mean is wanted; neighbouring axes are summed together. */
 export function reduceSum(op: string, x: Tensor, options: ReductionOptions, mean: boolean) {
   const { axes, kept, result } = reducedShape(op, x.shape, options);
-  using scope = x.device.scope();
+  using scope = x.device.scope(op);
   const runs: [first: number, last: number][] = [];
   for (const axis of axes) {
     const run = runs.at(-1);

@@ -27,7 +27,7 @@ import { axisOf, splitAt } from "./axes.ts";
  * ```
  */
 export function softmax(x: Tensor, { axis = -1 }: { axis?: number } = {}): Tensor {
-  using scope = x.device.scope();
+  using scope = x.device.scope("softmax");
   const three = splitAt(x.shape, axisOf("softmax", x.shape, axis));
   const y = launch(softmaxForward, { x: x.alias(three) }).y.alias(x.shape);
   record("softmax", y, [x], [y], (dout, [into]) => {

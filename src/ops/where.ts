@@ -30,7 +30,7 @@ import { commonShape, expand, sumTo } from "./broadcast.ts";
 export function where(condition: Tensor, a: Tensor, b: Tensor): Tensor {
   const shape = commonShape("where", [condition.shape, a.shape, b.shape]);
   const choose = (a: Tensor | undefined, b: Tensor | undefined) => {
-    using scope = condition.device.scope();
+    using scope = condition.device.scope("where");
     const [chosen, x, y] = [condition, a, b].map((tensor) => {
       const full = tensor && expand(tensor, shape);
       return full?.alias([full.size]);

@@ -1,5 +1,5 @@
 /** A prompt in, texts out: the `pipeline` that people know from transformers. */
-import { createDevice } from "../device/create.ts";
+import { createDevice, type DeviceName } from "../device/create.ts";
 import type { Device } from "../engine/device.ts";
 import { ConfigError } from "../errors.ts";
 import type { SequencesOptions } from "../generate/options.ts";
@@ -11,7 +11,7 @@ import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 
 export interface PipelineOptions extends Partial<Omit<PretrainedOptions, "device">> {
   /** Where the model is loaded to: a device, or a name as `createDevice` takes it. Default `auto`. */
-  readonly device?: Device | string;
+  readonly device?: Device | DeviceName;
 }
 
 /**
@@ -31,7 +31,7 @@ export interface GeneratedText {
 }
 
 /** What {@linkcode pipeline} gives. */
-export interface TextGenerationPipeline {
+export interface TextGenerationPipeline extends Disposable {
   /** As many texts as `numReturnSequences` says, one unless given. */
   (prompt: string, options?: TextGenerationOptions): Promise<GeneratedText[]>;
   /** The same for each of several prompts, one after the other. */
@@ -40,7 +40,7 @@ export interface TextGenerationPipeline {
   stream(prompt: string, options?: TextGenerationOptions): AsyncGenerator<string, void, void>;
   readonly model: GPT;
   readonly tokenizer: Tokenizer;
-  /** Frees the model and closes its device, where the pipeline has made them. */
+  /** Frees the model and closes its device, where the pipeline has made them: `using` calls it. */
   close(): void;
 }
 
@@ -132,7 +132,13 @@ function textGeneration({ model, tokenizer }: Pretrained, close: () => void): Te
     if (options.returnFullText ?? true) yield prompt;
     for await (const { text } of tokens(prompt, options)) if (text) yield text;
   }
-  return Object.assign(generate as TextGenerationPipeline, { stream, model, tokenizer, close });
+  return Object.assign(generate as TextGenerationPipeline, {
+    stream,
+    model,
+    tokenizer,
+    close,
+    [Symbol.dispose]: close,
+  });
 }
 
 const END = "<|endoftext|>";

@@ -126,7 +126,7 @@ export class MicroSteps implements Disposable {
     using scope = device.scope();
     const tensors: Record<string, Tensor> = {};
     for (const [name, array] of Object.entries(arrays)) {
-      tensors[name] = device.empty(array.shape, typeOf(array));
+      tensors[name] = device.empty(array.shape, { dtype: typeOf(array) });
     }
     scope.keepAll();
     const pass = { tensors, captured: new Captured<Tensor>(this.trained) };

@@ -10,6 +10,7 @@ import { DeviceError } from "../../src/errors.ts";
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
 import { Trainer } from "../../src/train/trainer.ts";
 import type { TrainerOptions } from "../../src/train/options.ts";
+import { openDevice } from "../testing.ts";
 
 const CONFIG: GPTConfig = { vocabSize: 65, blockSize: 32, nLayer: 2, nHead: 2, nEmbd: 48, dropout: 0, bias: false };
 const SETTINGS: Record<string, Partial<GPTConfig> & Partial<TrainerOptions>> = {
@@ -40,7 +41,7 @@ function setUp(setting: typeof SETTINGS[string]) {
 for (const name of Deno.env.get("NANOGPT_TEST_DEVICES")?.split(",") ?? ["cpu"]) {
   for (const [what, setting] of Object.entries(SETTINGS)) {
     Deno.test(`the memory that training takes is foreseen to the byte: ${what} (${name})`, async () => {
-      const device = await createDevice(name, { threads: 2 }), { config, options, train } = setUp(setting);
+      const device = await openDevice(name, { threads: 2 }), { config, options, train } = setUp(setting);
       const { bytes, largest } = await trainingNeeds(config, { ...options, device });
       assertEquals(device.memory(), { tensors: 0, bytes: 0, reserved: 0 }, "the rehearsal has touched the device");
       await train(device);

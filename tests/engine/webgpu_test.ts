@@ -15,7 +15,7 @@ import { philox, RandomGenerator } from "../../src/random/mod.ts";
 import { generate } from "../../src/generate/generate.ts";
 import type { Tensor } from "../../src/engine/tensor.ts";
 import { Trainer } from "../../src/train/trainer.ts";
-import { devices } from "../testing.ts";
+import { devices, openDevice } from "../testing.ts";
 import { normal } from "./agree.ts";
 
 /** The four words of counters 0 to n − 1, from the functions of dropout's own shader. */
@@ -90,7 +90,7 @@ for (const { name, device } of await devices()) {
 
 /** A device of its own, which `lose` takes away as a driver that fails would. */
 async function losable(name: string): Promise<{ device: WebGPUDevice; lose: () => void }> {
-  const working = await createDevice(name) as WebGPUDevice;
+  const working = await openDevice(name) as WebGPUDevice;
   return { device: working, lose: () => working.gpu.destroy() };
 }
 
@@ -126,7 +126,7 @@ for (const name of names) {
 
     // On another device the run goes on from there to the same weights as one that nothing happened to.
     const weights = async (folder?: RunFolder) => {
-      const device = await createDevice(name), again = new GPT(config, { device });
+      const device = await openDevice(name), again = new GPT(config, { device });
       const trainer = new Trainer(again, data, { ...sizes, folder });
       if (folder) await trainer.resume();
       assertEquals(trainer.iter > 0, folder !== undefined);
@@ -153,7 +153,7 @@ Deno.test("webgpu: a missing adapter, and one that computes on the processor, ar
 Deno.test("webgpu: a kernel without a shader is refused by name", async () => {
   const plain = kernel({ name: "plain", reads: { x: f32("n") }, writes: { y: f32("n") }, reference() {} });
   for (const name of names) {
-    const device = await createDevice(name);
+    const device = await openDevice(name);
     assertThrows(() => launch(plain, { x: device.tensor([1], [1]) }), DeviceError, "plain has no WGSL implementation");
     device.close();
   }

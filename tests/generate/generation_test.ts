@@ -1,7 +1,6 @@
 /** What generation does besides transformers' (see golden/): ends, batches, what slides past the block size, and refusals. */
 import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
 import { noGrad } from "../../src/engine/autograd.ts";
-import { createDevice } from "../../src/device/create.ts";
 import type { Device } from "../../src/engine/device.ts";
 import { ConfigError, DataError } from "../../src/errors.ts";
 import type { SequencesOptions } from "../../src/generate/options.ts";
@@ -10,6 +9,7 @@ import { RandomGenerator } from "../../src/random/mod.ts";
 import { type GeneratedToken, generateSequences } from "../../src/generate/generate.ts";
 import { StopStrings } from "../../src/generate/stopping.ts";
 import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
+import { openDevice } from "../testing.ts";
 
 const V = 11, BLOCK = 8, tokenizer = new CharacterTokenizer([..."abcdefghijk"]);
 
@@ -27,7 +27,7 @@ function makeModel(device: Device): GPT {
 
 /** Also sees that nothing is left behind. */
 async function withModel(name: string, body: (model: GPT) => Promise<void>): Promise<void> {
-  const device = await createDevice(name, { threads: 1 });
+  const device = await openDevice(name, { threads: 1 });
   try {
     const model = makeModel(device), { tensors, bytes } = device.memory();
     await body(model);

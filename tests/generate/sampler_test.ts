@@ -1,11 +1,11 @@
 import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/assert";
 import { noGrad } from "../../src/engine/autograd.ts";
-import { createDevice } from "../../src/device/create.ts";
 import type { Device } from "../../src/engine/device.ts";
 import { ConfigError } from "../../src/errors.ts";
 import { GPT } from "../../src/gpt.ts";
 import { RandomGenerator } from "../../src/random/mod.ts";
 import { generate, type GenerateOptions } from "../../src/generate/generate.ts";
+import { openDevice } from "../testing.ts";
 
 const V = 11, BLOCK = 8;
 
@@ -22,7 +22,7 @@ function makeModel(device: Device): GPT {
 }
 
 async function withModel(name: string, body: (model: GPT) => Promise<void>): Promise<void> {
-  const device = await createDevice(name, { threads: 1 });
+  const device = await openDevice(name, { threads: 1 });
   try {
     await body(makeModel(device));
   } finally {

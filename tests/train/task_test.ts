@@ -23,7 +23,7 @@ import { trainingNeeds } from "../../src/train/memory.ts";
 import type { TrainerOptions } from "../../src/train/options.ts";
 import type { DrawOptions, MicroBatch, Task } from "../../src/train/task.ts";
 import { Trainer } from "../../src/train/trainer.ts";
-import { inFolder } from "../testing.ts";
+import { inFolder, openDevice } from "../testing.ts";
 
 const CONFIG: GPTConfig = { blockSize: 6, vocabSize: 9, nLayer: 2, nHead: 2, nEmbd: 16, dropout: 0.2, bias: true };
 const OPTIONS: Partial<TrainerOptions> = {
@@ -133,7 +133,7 @@ async function files(path: string): Promise<Record<string, Uint8Array>> {
 for (const name of ["reference", "cpu"]) {
   Deno.test(`task: a classifier with a head learns, stops at a signal, and goes on bit for bit (${name})`, () =>
     inFolder(async (path) => {
-      const device = await createDevice(name, { threads: 1 });
+      const device = await openDevice(name, { threads: 1 });
       const whole = await losses(setup(device, { folder: await newRun(`${path}/a`) }));
       assert(whole[0] > 1.5 && whole.at(-1)! < 0.8, `two passes, from 2 ln 3 = 2.2 down: ${whole[0]}, ${whole.at(-1)}`);
 

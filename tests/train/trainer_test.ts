@@ -1,7 +1,6 @@
 import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { Breather } from "../../src/loop/breather.ts";
 import { RunFolder } from "../../src/checkpoint/run_folder.ts";
-import { createDevice } from "../../src/device/create.ts";
 import type { Device } from "../../src/engine/device.ts";
 import { CheckpointError, ConfigError, TrainingError } from "../../src/errors.ts";
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
@@ -10,6 +9,7 @@ import { RandomGenerator } from "../../src/random/mod.ts";
 import { Trainer } from "../../src/train/trainer.ts";
 import type { TrainEvent } from "../../src/train/events.ts";
 import type { TrainerOptions } from "../../src/train/options.ts";
+import { openDevice } from "../testing.ts";
 
 const CONFIG: GPTConfig = { blockSize: 6, vocabSize: 7, nLayer: 2, nHead: 2, nEmbd: 8, dropout: 0.2, bias: true };
 const OPTIONS: Partial<TrainerOptions> = {
@@ -56,7 +56,7 @@ const ofKind = <K extends TrainEvent["kind"]>(events: TrainEvent[], kind: K) =>
 
 /** Gives a device and a folder, and takes both away. */
 async function withDevice(name: string, body: (device: Device, path: string) => Promise<void>): Promise<void> {
-  const device = await createDevice(name, { threads: 1 }), path = await Deno.makeTempDir();
+  const device = await openDevice(name, { threads: 1 }), path = await Deno.makeTempDir();
   try {
     await body(device, path);
   } finally {
