@@ -41,7 +41,7 @@ export function launch(
         throw new ShapeError(said(kernel, operands, `bring ${name}, for no operand tells its shape`));
       }
       if (role === "updates") fresh.push(name);
-      tensor = device.empty(actual, dtype);
+      tensor = device.empty(actual, { dtype });
     }
     const storage = tensor.storage;
     if (tensor.device !== device) throw refuse(`${name} is on another device`);

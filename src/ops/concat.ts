@@ -33,14 +33,14 @@ export function concat(tensors: readonly Tensor[], options: { axis: number }): T
   const axis = axisOf("concat", first.shape, options.axis), rest = `${first.shape.with(axis, 1)}`;
   const given = tensors.map(({ shape }) => `[${shape}]`).join(" and ");
   if (tensors.some(({ shape }) => axis >= shape.length || `${shape.with(axis, 1)}` !== rest)) {
-    throw new ShapeError(`Cannot apply concat to ${given} along axis ${axis}`);
+    throw new ShapeError(`Cannot apply concat to ${given}: along the axes other than ${axis} the sizes differ`);
   }
   if (tensors.some(({ dtype, device }) => dtype !== first.dtype || device !== first.device)) {
     throw new DeviceError(`Cannot apply concat to ${given}: dtypes or devices differ`);
   }
   const length = tensors.reduce((sum, { shape }) => sum + shape[axis], 0);
-  using scope = first.device.scope();
-  const y = first.device.empty(first.shape.with(axis, length), first.dtype);
+  using scope = first.device.scope("concat");
+  const y = first.device.empty(first.shape.with(axis, length), { dtype: first.dtype });
   const starts: number[] = [];
   let end = 0;
   for (const x of tensors) {

@@ -24,8 +24,8 @@ export function copyStrided(
   if (axes.length > COPY_RANK) {
     throw new ShapeError(`Cannot apply ${op} to [${x.shape}]: more than ${COPY_RANK} axes move separately`);
   }
-  using scope = x.device.scope();
-  const y = x.device.empty(shape, x.dtype);
+  using scope = x.device.scope(op);
+  const y = x.device.empty(shape, { dtype: x.dtype });
 
   const [batch, down, across] = [{ size: 1, stride: x.size }, ...axes].slice(-3);
   const [rows, columns] = [across?.size, down?.size], matrix = rows * columns;

@@ -1,6 +1,7 @@
 /** Memory as foreseen for generating, against what the same generation has taken when it is over. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { createDevice } from "../../src/device/create.ts";
+import { openDevice } from "../testing.ts";
 import { DeviceError } from "../../src/errors.ts";
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
 import { checkInference, inferenceNeeds } from "../../src/generate/memory.ts";
@@ -15,7 +16,7 @@ for (const name of Deno.env.get("NANOGPT_TEST_DEVICES")?.split(",") ?? ["cpu"]) 
     for (const promptLength of [undefined, 1, 7, 30]) {
       const what = promptLength === undefined ? "a whole block" : `${promptLength} tokens`;
       Deno.test(`the memory that generating takes is foreseen to the byte: ${weights}, from ${what} (${name})`, async () => {
-        const device = await createDevice(name, { threads: 2 });
+        const device = await openDevice(name, { threads: 2 });
         const needs = await inferenceNeeds(CONFIG, { device, weights, promptLength });
         assertEquals(device.memory(), { tensors: 0, bytes: 0, reserved: 0 }, "the rehearsal has touched the device");
         const model = new GPT(CONFIG, { device, weights }).eval(), prompt = new Int32Array(promptLength ?? 18);
