@@ -144,5 +144,5 @@ Deno.test("elementwise: what does not fit is refused by name and shape", () => {
   );
   assertThrows(() => ops.exp(whole), DeviceError, "Cannot apply exp to x [2]: x is i32, expected f32");
   assertThrows(() => ops.where(two, two, two), DeviceError, "condition is f32, expected i32");
-  assertThrows(() => ops.pow(two, Infinity), ConfigError, "Cannot apply pow to [2] and Infinity");
+  assertThrows(() => ops.pow(two, Infinity), ConfigError, "Cannot apply pow to [2]: the exponent is Infinity");
 });
