@@ -12,7 +12,6 @@ import { runCommand } from "../src/cli/command.ts";
 import { choice, describeFlags, fallbacks, int, parseCommandLine } from "../src/cli/flags.ts";
 import { launch } from "../src/engine/launch.ts";
 import { add } from "../src/ops/add.ts";
-import type { Tensor } from "../src/engine/tensor.ts";
 import type { Setting } from "./measures.ts";
 import { babyGPT, cpuSetting, gpt2 } from "./settings.ts";
 

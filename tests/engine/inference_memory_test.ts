@@ -6,7 +6,6 @@ import { DeviceError } from "../../src/errors.ts";
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
 import { checkInference, inferenceNeeds } from "../../src/generate/memory.ts";
 import { generate, generateSequences } from "../../src/generate/generate.ts";
-import type { Tensor } from "../../src/engine/tensor.ts";
 
 const CONFIG = { vocabSize: 67, blockSize: 19, nLayer: 3, nHead: 3, nEmbd: 75, bias: true };
 const GPT2_XL = { vocabSize: 50257, blockSize: 1024, nLayer: 48, nHead: 25, nEmbd: 1600 };

@@ -5,7 +5,6 @@ import { CpuDevice } from "../../src/device/cpu.ts";
 import { createDevice } from "../../src/device/create.ts";
 import { gib } from "../../src/engine/capacity.ts";
 import type { Device } from "../../src/engine/device.ts";
-import type { Tensor } from "../../src/engine/tensor.ts";
 import { DeviceError } from "../../src/errors.ts";
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
 import { Trainer } from "../../src/train/trainer.ts";

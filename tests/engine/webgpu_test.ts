@@ -13,7 +13,6 @@ import { launch } from "../../src/engine/launch.ts";
 import { add } from "../../src/ops/mod.ts";
 import { philox, RandomGenerator } from "../../src/random/mod.ts";
 import { generate } from "../../src/generate/generate.ts";
-import type { Tensor } from "../../src/engine/tensor.ts";
 import { Trainer } from "../../src/train/trainer.ts";
 import { devices, openDevice } from "../testing.ts";
 import { normal } from "./agree.ts";
