@@ -241,7 +241,7 @@ Deno.test("trainer: a loss that is not finite stops the run and keeps the last c
 Deno.test("trainer: an evaluation that throws leaves dropout on in every part that had it", () =>
   withDevice("cpu", async (device) => {
     const val = tokens(60, 2).fill(CONFIG.vocabSize), trainer = setup(device, {}, { data: { ...DATA, val } });
-    await assertRejects(() => collect(trainer.run()), Error, `id ${CONFIG.vocabSize} is not among the`);
+    await assertRejects(() => collect(trainer.run()), Error, `id ${CONFIG.vocabSize} is not one of its`);
     assert([...trainer.model.modules()].every(({ training }) => training));
   }));
 
