@@ -26,9 +26,10 @@
  */
 export { noGrad } from "./src/engine/autograd.ts";
 export { CpuDevice, type CpuOptions } from "./src/device/cpu.ts";
-export { createDevice } from "./src/device/create.ts";
+export { createDevice, type DeviceName, type DeviceOptions, type NoOptions } from "./src/device/create.ts";
 export { type Capacity, Device, type MemoryReport, Program, Storage } from "./src/engine/device.ts";
 export { ReferenceDevice } from "./src/device/reference.ts";
+export type { DType, NumberArray, StorageType } from "./src/kernel.ts";
 export { Scope } from "./src/engine/scope.ts";
 export * from "./src/errors.ts";
 export {
@@ -60,7 +61,7 @@ export {
 } from "./src/pretrained/pipeline.ts";
 export { loadPretrained, type Pretrained, type PretrainedOptions } from "./src/pretrained/load.ts";
 export { Profile } from "./src/engine/profile.ts";
-export { Generator } from "./src/random/mod.ts";
+export { RandomGenerator } from "./src/random/mod.ts";
 export {
   type FinishReason,
   generate,
@@ -72,7 +73,7 @@ export {
   type StoppingOptions,
   type TokenLogprob,
 } from "./src/generate/generate.ts";
-export { Tensor, type TensorOptions } from "./src/engine/tensor.ts";
+export { type NestedNumbers, type NewTensorOptions, Tensor, type TensorOptions } from "./src/engine/tensor.ts";
 export { checkTraining, type TrainingNeeds, trainingNeeds, type TrainingOptions } from "./src/train/memory.ts";
 export { LanguageModelling } from "./src/train/language_modelling.ts";
 export type { BatchArray, DrawOptions, MicroBatch, MicroBatches, Task, TaskState } from "./src/train/task.ts";

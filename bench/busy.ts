@@ -5,7 +5,7 @@
  * Where every processor is shared by two, twice the time is a fair share. Threads that wait for each other by spinning lose
  * far more, for each waits for the one that the system has taken away.
  */
-import { createDevice, Generator, GPT, Trainer } from "../mod.ts";
+import { createDevice, GPT, RandomGenerator, Trainer } from "../mod.ts";
 import { runCommand } from "../src/cli/command.ts";
 import { bool, describeFlags, fallbacks, float, int, parseCommandLine } from "../src/cli/flags.ts";
 
@@ -54,7 +54,7 @@ export async function benchBusy(
     return 0;
   }
   const { small, threads, rounds, seconds } = values, config = small ? SMALL : CPU_SETTING;
-  const device = await createDevice("cpu", { threads }), generator = new Generator(1337);
+  const device = await createDevice("cpu", { threads }), generator = new RandomGenerator(1337);
   const tokens = Int32Array.from({ length: 10_000 }, () => generator.randint(config.vocabSize));
   const options = { batchSize: 12, gradientAccumulationSteps: 1, maxIters: 1e9, evalInterval: 1e9, evalIters: 1 };
   const trainer = new Trainer(new GPT(config, { device, generator }), { train: tokens, val: tokens }, options);

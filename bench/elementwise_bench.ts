@@ -11,10 +11,10 @@ import { layerNormBackwardInput, layerNormBackwardParams, layerNormForward } fro
 import { sample } from "../kernels/sample/kernel.ts";
 import { createDevice } from "../src/device/create.ts";
 import { launch } from "../src/engine/launch.ts";
-import { Generator } from "../src/random/mod.ts";
+import { RandomGenerator } from "../src/random/mod.ts";
 
 const rows = 768, C = 128, V = 65, n = rows * C;
-const device = await createDevice("cpu", { threads: 1 }), generator = new Generator(1337);
+const device = await createDevice("cpu", { threads: 1 }), generator = new RandomGenerator(1337);
 
 function random(...shape: number[]) {
   const values = new Float32Array(shape.reduce((a, b) => a * b));
@@ -31,7 +31,7 @@ function bench(name: string, elements: number, run: () => unknown) {
 }
 
 const x = random(rows, C), y = random(rows, C), dy = random(rows, C), dx = random(rows, C);
-const [flat, flatY, flatDy, flatDx] = [x, y, dy, dx].map((tensor) => tensor.view([n]));
+const [flat, flatY, flatDy, flatDx] = [x, y, dy, dx].map((tensor) => tensor.alias([n]));
 
 const weight = random(C),
   bias = random(C),

@@ -6,7 +6,7 @@
  * and the median of the rounds. The ratio is our median over that of PyTorch in f32 with TF32 off; its TF32 and bf16 stand
  * beside. Without python3, torch or a CUDA device a line says so. `--full` trains shakespeare_char to its end as well.
  */
-import { createDevice, Generator, GPT, Trainer } from "../mod.ts";
+import { createDevice, type DeviceName, GPT, RandomGenerator, Trainer } from "../mod.ts";
 import babyConfig from "../config/train_shakespeare_char.ts";
 import { runCommand } from "../src/cli/command.ts";
 import { bool, choice, describeFlags, fallbacks, float, int, parseCommandLine, text } from "../src/cli/flags.ts";
@@ -58,7 +58,7 @@ export async function benchGpu(args: string[], print: Print, note: Print = conso
     return 0;
   }
   const { small, rounds, seconds } = values;
-  const device = await createDevice(values.device);
+  const device = await createDevice(values.device as DeviceName);
   const none = values.pytorch === "none";
   const pytorch = none ? Peer.absent("--pytorch=none") : await startPyTorch({ args: [values.pytorch] });
   print(`${new Date().toISOString().slice(0, 10)}, Deno ${Deno.version.deno}, ${await describe(device)}`);
@@ -116,7 +116,7 @@ async function full(
   const values = trainValues(babyConfig, small), config = modelConfig(values), options = optionsOf(values);
   const { text, source } = await loadText({ input: input || undefined, onNote: note });
   const tokenizer = CharacterTokenizer.fromText(text), data = splitTokens(text, tokenizer, config);
-  const generator = new Generator(1337), begin = performance.now();
+  const generator = new RandomGenerator(1337), begin = performance.now();
   const model = new GPT({ ...config, vocabSize: tokenizer.vocabSize }, { device, generator });
   using trainer = new Trainer(model, data, { ...options, generator });
   let valLoss = Infinity, evaluations = 0;

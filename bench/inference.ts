@@ -5,7 +5,7 @@
  * for it shows that process' resident memory, beside what was foreseen before anything was made (src/generate/memory.ts)
  * and what the device has taken in the end. What does not fit is a row that says so.
  */
-import { checkInference, createDevice, generate, Generator, GPT, inferenceNeeds, Storage } from "../mod.ts";
+import { checkInference, createDevice, generate, GPT, inferenceNeeds, RandomGenerator, Storage } from "../mod.ts";
 import { runCommand } from "../src/cli/command.ts";
 import { bool, describeFlags, fallbacks, int, parseCommandLine, text } from "../src/cli/flags.ts";
 import { ConfigError, DeviceError } from "../src/errors.ts";
@@ -46,7 +46,7 @@ async function measure(config: typeof MODELS["gpt2"], weights: "f32" | "bf16", v
   }
   const { bytes } = await inferenceNeeds(config, options);
   const model = new GPT(config, { device, weights, initialize: false }).eval(), numbers = new Float32Array(2 ** 20);
-  new Generator(1337).normal(numbers, 0, 0.02);
+  new RandomGenerator(1337).normal(numbers, 0, 0.02);
   for (const { storage: { block, offset, length } } of model.parameters()) {
     for (let at = 0; at < length; at += numbers.length) {
       const part = numbers.subarray(0, length - at);

@@ -6,9 +6,9 @@ import { noGrad } from "../src/engine/autograd.ts";
 import { createDevice } from "../src/device/create.ts";
 import { linear } from "../src/ops/linear.ts";
 import { matmul } from "../src/ops/matmul.ts";
-import { Generator } from "../src/random/mod.ts";
+import { RandomGenerator } from "../src/random/mod.ts";
 
-const device = await createDevice("cpu"), generator = new Generator(1337);
+const device = await createDevice("cpu"), generator = new RandomGenerator(1337);
 
 function random(shape: readonly number[], requiresGrad = false) {
   const values = new Float32Array(shape.reduce((a, b) => a * b, 1));

@@ -7,12 +7,11 @@
  * are in a cache. What the step takes beyond its kernels is the trainer's: launching, batches, metrics, events.
  */
 import { matmulNT } from "../kernels/matmul/kernel.ts";
-import { createDevice, Generator, GPT, Profile, Trainer } from "../mod.ts";
+import { createDevice, GPT, Profile, RandomGenerator, Trainer } from "../mod.ts";
 import { runCommand } from "../src/cli/command.ts";
 import { choice, describeFlags, fallbacks, int, parseCommandLine } from "../src/cli/flags.ts";
 import { launch } from "../src/engine/launch.ts";
 import { add } from "../src/ops/add.ts";
-import { Tensor } from "../src/engine/tensor.ts";
 import type { Setting } from "./measures.ts";
 import { babyGPT, cpuSetting, gpt2 } from "./settings.ts";
 
@@ -41,8 +40,8 @@ function fastest(repeats: number, body: () => void): number {
 async function limits(threads: number): Promise<{ flops: number; bytes: number }> {
   const device = await createDevice("cpu", { threads });
   const size = 384, length = 1 << 23;
-  const [a, b, c] = [0, 1, 2].map(() => Tensor.empty(device, [1, size, size]));
-  const [x, y] = [0, 1].map(() => Tensor.empty(device, [length]));
+  const [a, b, c] = [0, 1, 2].map(() => device.empty([1, size, size]));
+  const [x, y] = [0, 1].map(() => device.empty([length]));
   for (const tensor of [a, b, x, y]) device.fill(tensor.storage, (values) => values.fill(1));
   const product = fastest(200, () => launch(matmulNT, { a, b, c }));
   const sum = fastest(20, () => add(x, y).dispose());
@@ -55,7 +54,7 @@ async function measure(
   { model: config, batchSize }: Setting,
   { threads, steps, profile }: { threads: number; steps: number; profile?: Profile },
 ): Promise<number> {
-  const device = await createDevice("cpu", { threads }), generator = new Generator(1337);
+  const device = await createDevice("cpu", { threads }), generator = new RandomGenerator(1337);
   device.profile = profile;
   const tokens = Int32Array.from({ length: 10_000 }, () => generator.randint(config.vocabSize!));
   const gpt = new GPT(config, { device, generator });

@@ -9,7 +9,7 @@
  * compute on the processor fill its caches; on a GPU nanoGPT's CPU setting as well.
  */
 import { noGrad } from "../src/engine/autograd.ts";
-import { createDevice } from "../src/device/create.ts";
+import { createDevice, type DeviceName } from "../src/device/create.ts";
 import type { Device, Launch } from "../src/engine/device.ts";
 import { DryDevice } from "../src/device/dry.ts";
 import { WebGPUDevice } from "../src/device/webgpu.ts";
@@ -81,7 +81,8 @@ const SETTINGS = {
 for (const name of Deno.args.length ? Deno.args : ["cpu"]) {
   for (const [setting, { batchSize, ...config }] of Object.entries(SETTINGS)) {
     if (name === "cpu" && setting !== "smallest") continue;
-    const device = await createDevice(name, { threads: 1 }), shape = [batchSize, config.blockSize];
+    const device = await createDevice(name as DeviceName, name === "cpu" ? { threads: 1 } : {}),
+      shape = [batchSize, config.blockSize];
     const training = (on: Device) => {
       const model = new GPT(config, { device: on });
       const optimizer = model.configureOptimizers({ weightDecay: 0.1, learningRate: 1e-3, betas: [0.9, 0.99] });

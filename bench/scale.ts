@@ -5,7 +5,16 @@
  * of its steps, the rate of the multiplications and additions that its kernels count, and the memory that was foreseen before
  * anything was made (src/train/memory.ts) beside what the device has taken in the end. `--plot=FILE` draws them as SVG.
  */
-import { checkTraining, createDevice, Generator, GPT, type GPTConfig, Trainer, trainingNeeds } from "../mod.ts";
+import {
+  checkTraining,
+  createDevice,
+  type DeviceName,
+  GPT,
+  type GPTConfig,
+  RandomGenerator,
+  Trainer,
+  trainingNeeds,
+} from "../mod.ts";
 import { runCommand } from "../src/cli/command.ts";
 import { bool, describeFlags, fallbacks, float, int, parseCommandLine, text } from "../src/cli/flags.ts";
 import { ConfigError, DeviceError } from "../src/errors.ts";
@@ -94,9 +103,9 @@ async function measure(
   { threads, batchSize, ...sizes }: Setting,
   { device: name, seconds }: { device: string; seconds: number },
 ): Promise<Row> {
-  const device = await createDevice(name, { threads });
+  const device = await createDevice(name as DeviceName, name === "cpu" ? { threads } : {});
   try {
-    const config = { ...sizes, dropout: 0, bias: false }, generator = new Generator(1337);
+    const config = { ...sizes, dropout: 0, bias: false }, generator = new RandomGenerator(1337);
     // An evaluation of a batch before the first and before every third step takes part in what the memory has to hold.
     const run = { maxIters: 1e9, evalInterval: WARM_UP, evalIters: 1, logInterval: 1 };
     const options = { batchSize, gradientAccumulationSteps: 1, ...run };

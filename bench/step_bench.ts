@@ -1,7 +1,7 @@
 /** One training step: forward, backward, clipping, AdamW. `deno bench` measures ours; `deno task bench:peers` puts others beside it. */
-import { createDevice, Generator, GPT } from "../mod.ts";
+import { createDevice, GPT, RandomGenerator } from "../mod.ts";
 
-const device = await createDevice("cpu"), generator = new Generator(1337);
+const device = await createDevice("cpu"), generator = new RandomGenerator(1337);
 
 /** nanoGPT's CPU setting. */
 const blockSize = 64, batchSize = 12, vocabSize = 65;

@@ -1,5 +1,5 @@
 /** What of ours is measured: products, the trainer's steps, the sampler's tokens. */
-import { generate, Generator, GPT, type GPTConfig, Trainer } from "../mod.ts";
+import { generate, GPT, type GPTConfig, RandomGenerator, Trainer } from "../mod.ts";
 import { matmulNN, matmulNT, matmulTN } from "../kernels/matmul/kernel.ts";
 import type { Device } from "../src/engine/device.ts";
 import { launch } from "../src/engine/launch.ts";
@@ -41,7 +41,7 @@ function product(device: Device, [form, M, K, N]: Product): Subject {
 /** Training as the trainer does it, on random tokens. */
 function training(device: Device, request: Request & { kind: "training" }): Subject {
   const { kind: _, batchSize, logInterval, ...config } = request;
-  const generator = new Generator(1337), model = new GPT(config, { device, generator });
+  const generator = new RandomGenerator(1337), model = new GPT(config, { device, generator });
   const tokens = Int32Array.from({ length: 100_000 }, () => generator.randint(config.vocabSize));
   const long = { gradientAccumulationSteps: 1, maxIters: 1e9, evalInterval: 1e9, evalIters: 1 };
   const rates = { learningRate: 1e-3, beta2: 0.99 };

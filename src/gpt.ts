@@ -19,7 +19,7 @@ import { gelu } from "./ops/gelu.ts";
 import { maximum } from "./ops/maximum.ts";
 import { slice } from "./ops/slice.ts";
 import { AdamW } from "./optim/adamw.ts";
-import { Generator } from "./random/mod.ts";
+import { RandomGenerator } from "./random/mod.ts";
 import { Tensor } from "./engine/tensor.ts";
 
 /** The functions between an MLP's two matrices, by the names that transformers gives them. */
@@ -151,7 +151,7 @@ export interface GPTOptions {
    */
   readonly weights?: "f32" | "bf16";
   /** Draws the initial weights instead of a generator made from `seed`, and goes on from there. */
-  readonly generator?: Generator;
+  readonly generator?: RandomGenerator;
   /** Whether the initial weights are drawn; false leaves them undefined, for one who is going to write them all. */
   readonly initialize?: boolean;
 }
@@ -208,7 +208,7 @@ export class GPT extends Module {
    */
   constructor(
     config: Partial<GPTConfig>,
-    { device, seed = 1337, generator = new Generator(seed), initialize = true, weights }: GPTOptions,
+    { device, seed = 1337, generator = new RandomGenerator(seed), initialize = true, weights }: GPTOptions,
   ) {
     super();
     this.config = checked(completeConfig(config));
@@ -237,7 +237,7 @@ export class GPT extends Module {
    * everything is drawn twice, for the layers have drawn already, and the projections three times: PyTorch's layers draw when
    * nanoGPT makes them too, and a seed gives nanoGPT's weights only if the generator moves on as there.
    */
-  #initialize(generator: Generator): void {
+  #initialize(generator: RandomGenerator): void {
     const draw = ({ device, storage }: Tensor, std: number) =>
       device.fill(storage, (values) => generator.normal(values, 0, std));
     for (const module of this.modules()) {

@@ -1,7 +1,12 @@
 /** What the tests share: the devices, and comparisons that say what went wrong. */
-import { createDevice } from "../src/device/create.ts";
+import type { CpuOptions } from "../src/device/cpu.ts";
+import { createDevice, type DeviceName } from "../src/device/create.ts";
 import type { Device } from "../src/engine/device.ts";
 import type { Tensor } from "../src/engine/tensor.ts";
+
+/** A device whose name is not known before the test runs; the options are the CPU's. */
+export const openDevice = (name: string, options: CpuOptions = {}): Promise<Device> =>
+  createDevice(name as DeviceName, name === "cpu" ? options : {});
 
 export interface TestDevice {
   /** As test names show it: `reference`, `cpu narrow`, `cpu wide`. */
@@ -16,7 +21,7 @@ export interface TestDevice {
 export async function devices(): Promise<TestDevice[]> {
   const names = Deno.env.get("NANOGPT_TEST_DEVICES")?.split(",") ?? ["reference", "cpu"];
   return await Promise.all(names.map(async (name) => {
-    const device = await createDevice(name, { guards: true });
+    const device = await openDevice(name, { guards: true });
     return { name: name === "cpu" ? `cpu ${wide() ? "wide" : "narrow"}` : name, device };
   }));
 }

@@ -9,7 +9,7 @@
  * Every item begins with a capital or a quotation mark and ends with a line end or a space, and no text has two
  * derivations; the tests prove it for all texts by running two copies of the grammar's automaton side by side.
  */
-import { Generator } from "../../src/random/mod.ts";
+import { RandomGenerator } from "../../src/random/mod.ts";
 import { derive, maybe, measure, oneOf, type Rule, sequence, weighted, words } from "./probabilistic_grammar.ts";
 
 const place = words(
@@ -108,7 +108,7 @@ export const grammarEntropy: number = item.entropy / item.length;
 export function grammarCorpus(
   { seed = 1337, characters = 1_000_000 }: { seed?: number; characters?: number } = {},
 ): string {
-  const generator = new Generator(seed), pieces: string[] = [];
+  const generator = new RandomGenerator(seed), pieces: string[] = [];
   let length = 0;
   while (length < characters) {
     derive(news, generator, (piece) => {

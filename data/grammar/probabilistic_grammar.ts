@@ -9,7 +9,7 @@
  *
  * Expected lengths add up the same way. For texts drawn one after the other, entropy per character is then H / length.
  */
-import type { Generator } from "../../src/random/mod.ts";
+import type { RandomGenerator } from "../../src/random/mod.ts";
 
 /** A part of a text: itself, parts in sequence, or one of several. */
 export type Rule = string | Rule[] | Choice;
@@ -54,7 +54,7 @@ export function sequence(strings: TemplateStringsArray, ...rules: Rule[]): Rule[
  * @param write takes the text, piece by piece
  * @returns ln of the derivation's probability
  */
-export function derive(rule: Rule, generator: Generator, write: (piece: string) => void): number {
+export function derive(rule: Rule, generator: RandomGenerator, write: (piece: string) => void): number {
   if (typeof rule === "string") {
     write(rule);
     return 0;

@@ -4,7 +4,7 @@
  * It runs in a worker since the CPU device waits for its threads, which a page's own thread must not do. One run a worker:
  * the page ends it with `close`, and starts another for the next.
  */
-import { CpuDevice, createDevice, type Device, generate, Generator, GPT, Trainer } from "@nanogpt/ts";
+import { CpuDevice, createDevice, type Device, generate, GPT, RandomGenerator, Trainer } from "@nanogpt/ts";
 import { splitTokens } from "@nanogpt/ts/data";
 import { CharacterTokenizer } from "@nanogpt/ts/tokenizer";
 import type { WebGPUDevice } from "../../src/device/webgpu.ts";
@@ -53,7 +53,7 @@ class Run {
     const data = splitTokens(text, tokenizer, config);
     const { device, path } = await openDevice(choice);
     try {
-      const generator = new Generator(seed), model = new GPT({ ...config, vocabSize }, { device, generator });
+      const generator = new RandomGenerator(seed), model = new GPT({ ...config, vocabSize }, { device, generator });
       const trainer = new Trainer(model, data, { ...training, generator });
       const tokens = [data.train.length, data.val.length] as const;
       scope.postMessage({ kind: "started", path, parameters: model.numParameters(), vocabSize, tokens });

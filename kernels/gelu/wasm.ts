@@ -61,7 +61,8 @@ const backward =
       v.accumulate(dx, at, v.mul(incoming, derivative));
     });
 
-export const geluErfForward = forward((f, v, a) => {
+export const geluErfForward = forward((f, v, magnitude) => {
+  const a = v.min(magnitude, f.splat(1e10)); // there p⁴ is infinite and the tail 0; an infinite a would make it NaN
   const p = polynomial(f, v, a, TAIL), squared = v.mul(p, p);
   return v.div(a, v.mul(squared, squared));
 });

@@ -163,8 +163,8 @@ class Turner implements Disposable {
   constructor(model: GPT) {
     const matrices = [...model.namedParameters()].filter(([name]) => CONV1D.test(name)).map(([, weight]) => weight);
     const shape = [Math.max(...matrices.map(({ size }) => size))];
-    this.#from = Tensor.empty(model.device, shape);
-    this.#to = matrices[0].dtype === "f32" ? undefined : Tensor.empty(model.device, shape);
+    this.#from = model.device.empty(shape);
+    this.#to = matrices[0].dtype === "f32" ? undefined : model.device.empty(shape);
   }
   /** Where a weight (out, in) is to be written (in, out). */
   stored({ size }: Tensor): Storage {

@@ -8,7 +8,7 @@ import { loadTokenizer } from "../tokenizer/load.ts";
 import { specialIds, toHuggingFaceTokenizer } from "../tokenizer/to_hugging_face.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { reason } from "../files/reason.ts";
-import { sizeOf, Tensor } from "../engine/tensor.ts";
+import { sizeOf, type Tensor } from "../engine/tensor.ts";
 import { createFolder, exists, type OpenFile, readJson, writeJson } from "../files/files.ts";
 import { CONV1D } from "./hugging_face.ts";
 import { shapesOf } from "./nanogpt_model.ts";
@@ -127,12 +127,12 @@ function checkF16(name: string, values: Float32Array): void {
 
 /** The elements of a matrix (out, in) as (in, out). */
 async function turned(weight: Tensor): Promise<NumberArray> {
-  const { device, shape: [outputs, inputs] } = weight, y = Tensor.empty(device, [1, inputs, outputs]);
+  const { device, shape: [outputs, inputs] } = weight, y = device.empty([1, inputs, outputs]);
   const wide = weight.dtype === "bf16" ? device.tensor(await weight.data(), weight.shape) : weight;
   try {
     {
       using _ = device.scope();
-      launch(transpose, { x: wide.view([1, outputs, inputs]), y });
+      launch(transpose, { x: wide.alias([1, outputs, inputs]), y });
     }
     return await y.data();
   } finally {

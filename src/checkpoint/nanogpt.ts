@@ -11,7 +11,7 @@ import type { Device } from "../engine/device.ts";
 import { CheckpointError } from "../errors.ts";
 import { GPT, type GPTConfig, type GPTOptions } from "../gpt.ts";
 import type { AdamW } from "../optim/adamw.ts";
-import type { Generator } from "../random/mod.ts";
+import type { RandomGenerator } from "../random/mod.ts";
 import {
   checkTied,
   checkWeights,
@@ -218,7 +218,7 @@ export async function loadNanoGPT(
   path: string,
   { device, generator, dropout, weights }: {
     device: Device;
-    generator?: Generator;
+    generator?: RandomGenerator;
     dropout?: number;
     weights?: GPTOptions["weights"];
   },

@@ -4,7 +4,7 @@ import type { Device } from "../engine/device.ts";
 import { ConfigError, DataError } from "../errors.ts";
 import { loadPretrained, loadRun, type Pretrained, runTokenizer } from "../pretrained/load.ts";
 import { Profile } from "../engine/profile.ts";
-import { Generator } from "../random/mod.ts";
+import { RandomGenerator } from "../random/mod.ts";
 import { generateSequences } from "../generate/generate.ts";
 import { beginning, type Tokenizer } from "../tokenizer/tokenizer.ts";
 import { command, runCommand } from "./command.ts";
@@ -19,7 +19,7 @@ export const sample = command({
   async run({ values, config, given, progress }) {
     checkPermission(values.device, "sample");
     const start = given.start ?? config.start;
-    const generator = new Generator(values.seed),
+    const generator = new RandomGenerator(values.seed),
       resumes = values.init_from === "resume" && values.weights === "f32" && !values.tokenizer;
     // What is wrong with a run is said before a device is made.
     const run = resumes ? await openRun(values.out_dir) : undefined, vocabulary = run && await runTokenizer(run);

@@ -6,7 +6,7 @@ import type { Device } from "../engine/device.ts";
 import { GPT, type GPTConfig } from "../gpt.ts";
 import { type Pretrained, runTokenizer } from "../pretrained/load.ts";
 import { Profile } from "../engine/profile.ts";
-import { Generator } from "../random/mod.ts";
+import { RandomGenerator } from "../random/mod.ts";
 import { Trainer } from "../train/trainer.ts";
 import { command, runCommand, type Running } from "./command.ts";
 import { checkTraining } from "../train/memory.ts";
@@ -58,7 +58,7 @@ async function trainRun(
 
   if (values.profile) device.profile = new Profile();
   // One generator draws weights, then batches, so that a seed gives nanoGPT's.
-  const generator = new Generator(seed);
+  const generator = new RandomGenerator(seed);
   const config = {
     ...(run ? run.description.model as Partial<GPTConfig> : start?.model.config), // what there are no flags for, too
     ...modelConfig(values),

@@ -1,5 +1,5 @@
 import { DataError } from "../errors.ts";
-import type { Generator } from "../random/mod.ts";
+import type { RandomGenerator } from "../random/mod.ts";
 import type { Tokens } from "./tokens.ts";
 
 /** A batch of B blocks of T tokens. */
@@ -18,11 +18,11 @@ export interface Batch {
  *
  * ```ts
  * import { assertEquals } from "@std/assert";
- * import { Generator } from "../random/mod.ts";
+ * import { RandomGenerator } from "../random/mod.ts";
  * import { getBatch } from "./batch.ts";
  *
  * const data = Int32Array.from({ length: 1000 }, (_, i) => i);
- * const { x, y } = getBatch(data, { blockSize: 4, batchSize: 2, generator: new Generator(1337) });
+ * const { x, y } = getBatch(data, { blockSize: 4, batchSize: 2, generator: new RandomGenerator(1337) });
  * assertEquals(x.length, 8);
  * assertEquals(y, x.map((id) => id + 1));
  * ```
@@ -34,7 +34,7 @@ export interface Batch {
  */
 export function getBatch(
   data: Tokens,
-  { blockSize, batchSize, generator }: { blockSize: number; batchSize: number; generator: Generator },
+  { blockSize, batchSize, generator }: { blockSize: number; batchSize: number; generator: RandomGenerator },
 ): Batch {
   if (data.length <= blockSize) {
     throw new DataError(`A batch with block_size=${blockSize} needs more than ${data.length} tokens of data`);

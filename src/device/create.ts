@@ -1,7 +1,37 @@
-import { DeviceError } from "../errors.ts";
+import { DeviceError, nearest } from "../errors.ts";
 import { CpuDevice, type CpuOptions } from "./cpu.ts";
 import type { Device } from "../engine/device.ts";
 import { ReferenceDevice } from "./reference.ts";
+
+/** What each device can be asked for. */
+export interface DeviceOptions {
+  readonly auto: CpuOptions;
+  readonly cpu: CpuOptions;
+  readonly reference: NoOptions;
+  readonly webgpu: NoOptions;
+  readonly "webgpu:software": NoOptions;
+  readonly "webgpu:dawn": NoOptions;
+  readonly "webgpu:dawn:software": NoOptions;
+}
+/** What {@linkcode createDevice} takes. */
+export type DeviceName = keyof DeviceOptions;
+/** Of a device that has none. */
+export type NoOptions = { readonly [option: string]: undefined };
+
+const CPU: readonly (keyof CpuOptions)[] = ["threads", "guards"];
+/** By device, the options that it has. */
+const OPTIONS: Readonly<Record<DeviceName, readonly string[]>> = {
+  auto: CPU,
+  cpu: CPU,
+  reference: [],
+  webgpu: [],
+  "webgpu:software": [],
+  "webgpu:dawn": [],
+  "webgpu:dawn:software": [],
+};
+
+/** Whether a device has this name, which may come from a flag. */
+export const isDeviceName = (name: string): name is DeviceName => Object.hasOwn(OPTIONS, name);
 
 /**
  * Makes a device by name:
@@ -15,24 +45,34 @@ import { ReferenceDevice } from "./reference.ts";
  * @param name default: `auto`
  * @param options of `cpu`: `threads` (default: one for each processor) and `guards`, which tests turn on
  * @returns the device, when its threads have started
- * @throws {DeviceError} when the name is none of these, there is no adapter, or memory is refused
+ * @throws {DeviceError} when the name or an option is not one of these, there is no adapter, or memory is refused
  * @example
  * ```ts
  * import { assertEquals } from "@std/assert";
  * import { createDevice } from "@nanogpt/ts";
  *
- * const device = await createDevice("cpu", { threads: 2 });
- * assertEquals([...await device.tensor([1, 2, 3], [3]).data()], [1, 2, 3]);
- * device.close();
+ * using device = await createDevice("cpu", { threads: 2 }); // closed at the end of the block
+ * assertEquals([...await device.tensor([1, 2, 3]).data()], [1, 2, 3]);
  * ```
  */
-export async function createDevice(name = "auto", options: CpuOptions = {}): Promise<Device> {
+export async function createDevice<Name extends DeviceName = "auto">(
+  name?: Name,
+  options?: DeviceOptions[Name],
+): Promise<Device>;
+export async function createDevice(name: DeviceName = "auto", options: CpuOptions = {}): Promise<Device> {
+  if (!isDeviceName(name)) {
+    throw new DeviceError(`No device is called ${name}; there are ${Object.keys(OPTIONS).join(", ")}`);
+  }
+  for (const [option, value] of Object.entries(options)) {
+    if (value === undefined || OPTIONS[name].includes(option)) continue;
+    const meant = nearest(option, OPTIONS[name]), has = OPTIONS[name].join(" and ") || "none";
+    throw new DeviceError(
+      `The device ${name} has no option ${option}${meant ? `; did you mean ${meant}?` : `, but ${has}`}`,
+    );
+  }
   if (name === "reference") return new ReferenceDevice();
   if (name === "auto" || name === "cpu") return await CpuDevice.create(options);
-  if (/^webgpu(:dawn)?(:software)?$/.test(name)) {
-    const { openWebGPU } = await import("./adapter.ts");
-    const gpu = name.includes(":dawn") ? await (await import("./dawn.ts")).dawn() : navigator.gpu;
-    return await openWebGPU(gpu, name.endsWith(":software"));
-  }
-  throw new DeviceError(`no device is called ${name}; there are auto, cpu, webgpu and reference`);
+  const { openWebGPU } = await import("./adapter.ts");
+  const gpu = name.includes(":dawn") ? await (await import("./dawn.ts")).dawn() : navigator.gpu;
+  return await openWebGPU(gpu, name.endsWith(":software"));
 }

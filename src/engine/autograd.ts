@@ -101,10 +101,12 @@ function consume(node: Node): void {
 /** Walks the tape from `root`, latest first; a node is released as soon as it is consumed. */
 export function backward(root: Tensor, seed?: Tensor): void {
   const { device } = root;
-  if (!root.requiresGrad) throw new TypeError("backward: the tensor requires no gradient");
-  if (!seed && root.size !== 1) throw new ShapeError(`backward: [${root.shape}] has many elements; bring a seed`);
+  const refuse = (Type: new (message: string) => Error, why: string) =>
+    new Type(`Cannot apply backward to [${root.shape}]: ${why}`);
+  if (!root.requiresGrad) throw refuse(TypeError, "it requires no gradient");
+  if (!seed && root.size !== 1) throw refuse(ShapeError, `with ${root.size} elements it needs a seed`);
   if (seed && `${seed.shape}` !== `${root.shape}`) {
-    throw new ShapeError(`backward: seed [${seed.shape}] for [${root.shape}]`);
+    throw refuse(ShapeError, `the seed is [${seed.shape}]`);
   }
   const nodes = latestFirst(root);
   /** Gradients of intermediates, each in no scope: freed when consumed. */
@@ -141,14 +143,14 @@ export function backward(root: Tensor, seed?: Tensor): void {
   const copy = (tensor: Tensor) => outside(add(tensor));
 
   const walk = () => {
-    using _ = device.scope();
-    give(root, outside(seed ? seed.view(seed.shape) : device.tensor([1], root.shape)));
+    using _ = device.scope("backward");
+    give(root, outside(seed ? seed.alias(seed.shape) : device.tensor([1], root.shape)));
     for (const node of nodes) {
       const { op, inputs, saved, rule, output } = node, dout = gradients.get(output);
       if (dout) {
         for (const { tensor, version } of saved) {
           if (tensor.storage.block.version === version) continue;
-          throw new TypeError(`backward: a tensor [${tensor.shape}] that ${op} had saved was changed in place since`);
+          throw refuse(TypeError, `a tensor [${tensor.shape}] that ${op} had saved was changed in place since`);
         }
         using scope = device.scope();
         const into = inputs.map((input, i) =>
@@ -157,7 +159,7 @@ export function backward(root: Tensor, seed?: Tensor): void {
         const given = rule!(dout, into).map((dinp, i) => {
           const input = inputs[i];
           if (!dinp || !input?.requiresGrad || dinp.storage === into[i]?.storage) return;
-          return { input, dinp: outside(dinp.scope === scope ? dinp : dinp.view(input.shape)) };
+          return { input, dinp: outside(dinp.scope === scope ? dinp : dinp.alias(input.shape)) };
         });
         scope[Symbol.dispose](); // the rule's own tensors go first, so that what is left is known to be alone
         gradients.delete(output);
@@ -179,7 +181,11 @@ export function backward(root: Tensor, seed?: Tensor): void {
 function latestFirst(root: Tensor): Node[] {
   const nodes = new Set(root.node && [root.node]);
   for (const { op, inputs, rule } of nodes) { // reaches what is added on the way
-    if (!rule) throw new TypeError(`backward: ${op} was consumed by an earlier backward; run the forward again`);
+    if (!rule) {
+      throw new TypeError(
+        `Cannot apply backward to [${root.shape}]: ${op} was consumed by an earlier backward; run the forward again`,
+      );
+    }
     for (const input of inputs) if (input?.node) nodes.add(input.node);
   }
   return [...nodes].sort((a, b) => b.order - a.order);
@@ -188,6 +194,6 @@ function latestFirst(root: Tensor): Node[] {
 /** sum += x; a copy of x where no sum is given. */
 function add(x: Tensor, sum?: Tensor): Tensor {
   using scope = x.device.scope();
-  const flat = (tensor: Tensor) => tensor.view([tensor.size]);
-  return scope.keep(launch(accumulate, { x: flat(x), sum: sum && flat(sum) }).sum.view(x.shape));
+  const flat = (tensor: Tensor) => tensor.alias([tensor.size]);
+  return scope.keep(launch(accumulate, { x: flat(x), sum: sum && flat(sum) }).sum.alias(x.shape));
 }

@@ -3,10 +3,10 @@
  *
  * Writes, launches and reads take effect in the order of their calls; only a read's result is awaited.
  */
-import { DeviceError, ShapeError } from "../errors.ts";
+import { DeviceError } from "../errors.ts";
 import type { AnyKernel, NumberArray, StorageType } from "../kernel.ts";
 import type { Profile } from "./profile.ts";
-import { checkShape, sizeOf, Tensor, type TensorOptions } from "./tensor.ts";
+import { checkShape, flatten, type NestedNumbers, type NewTensorOptions, sizeOf, Tensor } from "./tensor.ts";
 import { Capture, type Command, Program } from "./program.ts";
 import { Scope } from "./scope.ts";
 import { Block, boundsOf, type Pool, Storage } from "./storage.ts";
@@ -72,7 +72,7 @@ function sizeClass(length: number): number {
  * device.close();
  * ```
  */
-export abstract class Device {
+export abstract class Device implements Disposable {
   /** As `createDevice` takes it. */
   abstract readonly name: string;
   #closed = false;
@@ -162,9 +162,12 @@ export abstract class Device {
   flush(): void {}
   /** Whether reading waits for nothing; else it waits for all that was launched before, and should be rare. */
   readonly readsAtOnce: boolean = true;
-  /** Ends what the device runs besides (threads). Its tensors can still be read and freed; all else throws. */
+  /** Ends what the device runs besides (threads): `using` calls it. Its tensors can still be read and freed; all else throws. */
   close(): void {
     this.#closed = true;
+  }
+  [Symbol.dispose](): void {
+    this.close();
   }
   get closed(): boolean {
     return this.#closed;
@@ -245,34 +248,63 @@ export abstract class Device {
   /**
    * A tensor with values from the host, as `torch.tensor`.
    *
-   * @param values row by row
-   * @param shape sizes above 0; [] for a single number
-   * @param options.dtype f32 (the default) or i32; bf16 for weights that nothing will change
+   * @param values nested arrays, a list or a number; with a shape also a flat list, row by row
+   * @param shape sizes above 0, [] for a single number; default: that of the nesting
+   * @param options.dtype f32, i32, or bf16 for weights that nothing will change; default: i32 for an Int32Array, else f32,
+   *   for a number in JavaScript does not show whether an integer is meant
    * @param options.requiresGrad whether backward should leave a gradient in it; default: false
-   * @throws {ShapeError} when there are more or fewer values than the shape has places
+   * @throws {ShapeError} when there are more or fewer values than the shape has places, or nested arrays differ in length
    * @throws {DeviceError} when they do not fit into the memory, or one is no 32-bit integer where i32 is wanted
+   * @example
+   * ```ts
+   * import { assertEquals } from "@std/assert";
+   * import { createDevice } from "@nanogpt/ts";
+   *
+   * using device = await createDevice("cpu", { threads: 1 });
+   * const x = device.tensor([[1, 2, 3], [4, 5, 6]]);
+   * assertEquals(`${x}`, "Tensor [2, 3] f32 on cpu");
+   * x.set([[6, 5, 4], [3, 2, 1]]);
+   * assertEquals([...await x.data()], [6, 5, 4, 3, 2, 1]);
+   * ```
    */
-  tensor(
-    values: ArrayLike<number>,
-    shape: readonly number[],
-    options: TensorOptions & { dtype?: StorageType } = {},
-  ): Tensor {
+  tensor(values: NestedNumbers, options?: NewTensorOptions): Tensor;
+  tensor(values: NestedNumbers, shape: readonly number[], options?: NewTensorOptions): Tensor;
+  tensor(values: NestedNumbers, second: readonly number[] | NewTensorOptions = {}, third?: NewTensorOptions): Tensor {
+    const given = Array.isArray(second) ? second as readonly number[] : undefined;
+    const options = third ?? (given ? {} : second as NewTensorOptions);
+    const { numbers, shape } = flatten("tensor", values, given), integers = numbers instanceof Int32Array;
+    const { dtype = integers ? "i32" : "f32" } = options;
     checkShape(shape);
-    const size = sizeOf(shape), { dtype = "f32" } = options;
-    if (values.length !== size) {
-      throw new ShapeError(`tensor: ${values.length} values for [${shape}], expected ${size}`);
-    }
     using scope = this.scope(); // frees the tensor where its values are refused
-    const tensor = new Tensor(this.allocate(size, dtype, { lasting: true }), shape, options);
-    this.write(tensor.storage, values);
+    const tensor = new Tensor(this.allocate(sizeOf(shape), dtype, { lasting: true }), shape, options);
+    this.write(tensor.storage, numbers);
     return scope.keep(tensor);
   }
 
-  /** Opens a scope: every tensor made until it ends is freed then, unless it is let out with {@linkcode Scope.keep}. */
-  scope(): Scope {
-    const scope = new Scope(this.#scopes);
+  /**
+   * A tensor whose contents are undefined until a kernel or {@linkcode Tensor.set} puts them there, as `torch.empty`.
+   *
+   * @throws {ShapeError} when a size is no whole number above 0
+   * @throws {DeviceError} when the device has no room for it, or is closed
+   */
+  empty(shape: readonly number[], options: NewTensorOptions = {}): Tensor {
+    checkShape(shape);
+    return new Tensor(this.allocate(sizeOf(shape), options.dtype ?? "f32"), shape, options);
+  }
+
+  /**
+   * Opens a scope: every tensor made until it ends is freed then, unless it is let out with {@linkcode Scope.keep}.
+   *
+   * @param op the op that opens it, which an error inside names; programs leave it out
+   */
+  scope(op?: string): Scope {
+    const scope = new Scope(this.#scopes, op);
     this.#scopes.push(scope);
     return scope;
+  }
+  /** The op that was called, by itself or by others, and has not returned; for messages. */
+  get op(): string | undefined {
+    return this.#scopes.find(({ op }) => op)?.op;
   }
   /** Called by a tensor when it is made, and when it is freed. */
   track(tensor: Tensor, made: boolean): void {

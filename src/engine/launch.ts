@@ -2,7 +2,7 @@
 import type { Device, Storage } from "./device.ts";
 import { DeviceError, ShapeError } from "../errors.ts";
 import { type AnyKernel, bindSizes, type Kernel, type Operands, type Params } from "../kernel.ts";
-import { Tensor } from "./tensor.ts";
+import type { Tensor } from "./tensor.ts";
 
 type Optional<R extends Operands> = { [K in keyof R]: R[K]["optional"] extends true ? K : never }[keyof R];
 type Brought<R extends Operands, Outputs> =
@@ -26,10 +26,10 @@ export function launch(
   operands: Readonly<Record<string, Tensor | undefined>>,
   params: Readonly<Record<string, number>> = {},
 ): Record<string, Tensor> {
-  const sizes = bindSizes(kernel, operands);
+  const device = deviceOf(operands), refuse = (why: string) => new DeviceError(said(kernel, operands, why));
+  if (!device) throw refuse("no operand");
+  const sizes = bindSizes(kernel, operands, (why) => new ShapeError(said(kernel, operands, why)));
   const storages: Record<string, Storage> = {}, outputs: Record<string, Tensor> = {}, fresh: string[] = [];
-  const refuse = (why: string) => new DeviceError(`${kernel.name}: ${why}`);
-  const device = deviceOf(operands) ?? fail(refuse("no operand"));
   if (device.closed) throw refuse("the device is closed");
   for (const { name, shape, dtype, optional, weight, role } of kernel.operands) {
     let tensor = operands[name];
@@ -37,9 +37,11 @@ export function launch(
       if (optional) continue;
       if (role === "reads") throw refuse(`${name} is missing`);
       const actual = shape.map((axis) => typeof axis === "number" ? axis : sizes[axis]);
-      if (actual.some(Number.isNaN)) throw new ShapeError(`${kernel.name}: bring ${name}, no operand tells its shape`);
+      if (actual.some(Number.isNaN)) {
+        throw new ShapeError(said(kernel, operands, `bring ${name}, for no operand tells its shape`));
+      }
       if (role === "updates") fresh.push(name);
-      tensor = Tensor.empty(device, actual, dtype);
+      tensor = device.empty(actual, { dtype });
     }
     const storage = tensor.storage;
     if (tensor.device !== device) throw refuse(`${name} is on another device`);
@@ -67,6 +69,11 @@ function deviceOf(operands: Readonly<Record<string, Tensor | undefined>>): Devic
   for (const name in operands) if (operands[name]) return operands[name].device;
 }
 
-function fail(error: Error): never {
-  throw error;
+/** In the name of the op that was called, with the operands as it shapes them for the kernel. */
+function said(kernel: AnyKernel, operands: Readonly<Record<string, Tensor | undefined>>, why: string): string {
+  const given = kernel.operands.flatMap(({ name, role }) =>
+    operands[name] && role === "reads" ? `${name} [${operands[name].shape}]` : []
+  );
+  const op = Object.values(operands).map((tensor) => tensor?.device.op).find((op) => op) ?? kernel.name;
+  return `Cannot apply ${op} to ${given.join(" and ") || "nothing"}: ${why}`;
 }

@@ -17,14 +17,63 @@ export interface TensorOptions {
  */
 export const layout = { changes: 0 };
 
+/** Of a tensor that gets a storage of its own. */
+export interface NewTensorOptions extends TensorOptions {
+  readonly dtype?: StorageType;
+}
+
+/** A number, a list of numbers, or lists of lists, as long as each other, as deep as one likes. */
+export type NestedNumbers = number | ArrayLike<number> | readonly NestedNumbers[];
+
+const isList = (values: NestedNumbers): values is Exclude<NestedNumbers, number> =>
+  typeof values === "object" && values !== null;
+
+/**
+ * Numbers row by row, and the shape of their nesting.
+ *
+ * @param op the function that they were given to, for messages
+ * @param shape the shape that they have to have; then a flat list will do
+ * @throws {ShapeError} when lists side by side differ in length or depth, or there are more or fewer numbers than places
+ */
+export function flatten(
+  op: string,
+  values: NestedNumbers,
+  shape?: readonly number[],
+): { readonly numbers: ArrayLike<number>; readonly shape: readonly number[] } {
+  const flat = isList(values) && !isList(values[0]), found: number[] = [], numbers: number[] = [], place: number[] = [];
+  const refuse = (what: string, why: string) => new ShapeError(`Cannot apply ${op} to ${what}: ${why}`);
+  if (flat && (shape || ArrayBuffer.isView(values))) {
+    const expected = shape ?? [values.length], size = sizeOf(expected);
+    if (values.length === size) return { numbers: values as ArrayLike<number>, shape: expected };
+    throw refuse(`${values.length} values and [${shape}]`, `expected ${size} values`);
+  }
+  for (let first = values; isList(first); first = first[0]) found.push(first.length);
+  const collect = (inner: NestedNumbers, [size, ...below]: readonly number[]): void => {
+    if (size === undefined ? typeof inner !== "number" : !isList(inner) || inner.length !== size) {
+      const there = isList(inner) ? `a list of ${inner.length}` : `${inner}`;
+      const expected = size === undefined ? "a number" : `a list of ${size}`;
+      throw refuse(`values${place.map((i) => `[${i}]`).join("")}`, `it is ${there}, expected ${expected}`);
+    }
+    if (!isList(inner)) return void numbers.push(inner);
+    for (let i = 0; i < inner.length; i++) {
+      place.push(i);
+      collect(inner[i], below);
+      place.pop();
+    }
+  };
+  collect(values, found);
+  if (shape && `${found}` !== `${shape}`) throw refuse(`values of [${found}] and [${shape}]`, "the shapes differ");
+  return { numbers, shape: found };
+}
+
 /** Number of elements of a shape. */
 export const sizeOf = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
 
-/** @throws {ShapeError} when it is none */
+/** @throws {ShapeError} when a size is not a whole number above 0 */
 export function checkShape(shape: readonly number[]): void {
   for (const size of shape) {
     if (Number.isInteger(size) && size > 0) continue;
-    throw new ShapeError(`tensor: [${shape}] is no shape; sizes are whole numbers above 0`);
+    throw new ShapeError(`tensor: [${shape}] is not a valid shape; sizes are whole numbers above 0`);
   }
 }
 
@@ -52,7 +101,7 @@ function checkTrainable({ dtype }: Storage): void {
  * device.close();
  * ```
  */
-export class Tensor {
+export class Tensor implements Disposable {
   /** Of a leaf that requires one, after backward: in its shape, added up over backwards, aliased by no other tensor. */
   grad: Tensor | undefined;
   /** The operation that made it, where a gradient is needed. */
@@ -68,7 +117,7 @@ export class Tensor {
   #saved = 0;
 
   /**
-   * A shape over a storage that is there already; {@linkcode Device.tensor} makes both.
+   * A shape over a storage that is there already; {@linkcode Device.tensor} and {@linkcode Device.empty} make both.
    *
    * @throws {ShapeError} when the shape has not as many places as the storage, or a size is no whole number above 0
    * @throws {TypeError} when an i32 or a bf16 requires a gradient
@@ -86,21 +135,11 @@ export class Tensor {
     storage.device.track(this, true);
   }
 
-  /**
-   * A tensor on new storage. Contents are undefined until a kernel or {@linkcode Device.write} puts them there.
-   *
-   * @throws {ShapeError} when a size is no whole number above 0
-   * @throws {DeviceError} when the device has no room for it, or is closed
-   */
-  static empty(device: Device, shape: readonly number[], dtype: StorageType = "f32", options?: TensorOptions): Tensor {
-    checkShape(shape);
-    return new Tensor(device.allocate(sizeOf(shape), dtype), shape, options);
-  }
-
   /** @throws {DeviceError} when the tensor has been freed */
   get storage(): Storage {
     if (!this.#owned && this.#saved === 0) {
-      throw new DeviceError(`tensor [${this.shape}] has been freed: its scope ended; keep() it, or use it before`);
+      const op = this.device.op ?? "anything", why = "its scope ended; keep() it, or use it before";
+      throw new DeviceError(`Cannot apply ${op} to [${this.shape}]: it has been freed, for ${why}`);
     }
     return this.#storage;
   }
@@ -136,12 +175,13 @@ export class Tensor {
   }
 
   /**
-   * The same storage in another shape, outside the tape: what ops hand to kernels of fixed rank. With gradients: `reshape`.
+   * The same storage in another shape, outside the tape: what ops hand to kernels of fixed rank. It requires no gradient
+   * (PyTorch's `detach().view()`); `reshape` is what gradients pass through.
    *
    * @throws {ShapeError} when the shape has not as many places
    * @throws {DeviceError} when the tensor has been freed
    */
-  view(shape: readonly number[]): Tensor {
+  alias(shape: readonly number[]): Tensor {
     return new Tensor(this.storage, shape);
   }
   /**
@@ -154,12 +194,25 @@ export class Tensor {
     return this.device.read(this.storage);
   }
   /**
+   * Puts values from the host in place of those that are there, as `torch.Tensor.copy_`: the next batch, before a program that
+   * reads it is replayed.
+   *
+   * @param values nested as the tensor is, or flat, row by row
+   * @throws {ShapeError} when there are more or fewer values than elements, or they are nested in another shape
+   * @throws {DeviceError} when the tensor has been freed, one is no 32-bit integer where the tensor is i32, or within a capture
+   */
+  set(values: NestedNumbers): void {
+    this.device.write(this.storage, flatten("set", values, this.shape).numbers);
+  }
+  /**
    * The only element, as `torch.Tensor.item`.
    *
    * @throws {ShapeError} when there are more
    */
   async item(): Promise<number> {
-    if (this.size !== 1) throw new ShapeError(`item: [${this.shape}] has ${this.size} elements, not one`);
+    if (this.size !== 1) {
+      throw new ShapeError(`Cannot apply item to [${this.shape}]: ${this.size} elements, expected one`);
+    }
     return (await this.data())[0];
   }
   /**
@@ -175,6 +228,16 @@ export class Tensor {
     backward(this, seed);
   }
 
+  /** Such as `Tensor [2, 3] f32 on cpu`; consoles show the same. */
+  toString(): string {
+    return `Tensor [${this.shape.join(", ")}] ${this.dtype} on ${this.device.name}${this.freed ? ", freed" : ""}`;
+  }
+  [Symbol.for("Deno.customInspect")](): string {
+    return this.toString();
+  }
+  [Symbol.for("nodejs.util.inspect.custom")](): string {
+    return this.toString();
+  }
   /** Frees it now; what the tape still needs goes when backward has consumed it. Without effect the second time. */
   dispose(): void {
     if (!this.#owned) return;
@@ -184,6 +247,9 @@ export class Tensor {
     if (this.#saved === 0) this.#storage.block.release();
     if (this.node) release(this.node);
   }
+  [Symbol.dispose](): void {
+    this.dispose();
+  }
   /** Called by the tape: its contents are needed, or no longer. */
   save(by: 1 | -1): void {
     this.#saved += by;
@@ -191,7 +257,9 @@ export class Tensor {
   }
   /** Moves a leaf to another storage of the same length, contents and all: how an optimizer lays parameters side by side. */
   rebind(storage: Storage): void {
-    if (storage.length !== this.size || this.node) throw new ShapeError("rebind: not a leaf, or another length");
+    if (storage.length !== this.size || this.node) {
+      throw new ShapeError(`Cannot apply rebind to [${this.shape}]: it is not a leaf, or the length differs`);
+    }
     storage.block.hold();
     this.#storage.block.release();
     this.#storage = storage;

@@ -131,5 +131,5 @@ function shiftedLoss(logits: Tensor, labels: Tensor): Tensor {
     throw new ShapeError(`features: labels are [${labels.shape}], expected [${B},${T}], and two tokens at least`);
   }
   const next = slice(labels, { axis: 1, start: 1 }), scores = slice(logits, { axis: 1, end: T - 1 });
-  return crossEntropy(reshape(scores, [B * (T - 1), V]), next.view([B * (T - 1)]), { ignoreIndex: -100 });
+  return crossEntropy(reshape(scores, [B * (T - 1), V]), next.alias([B * (T - 1)]), { ignoreIndex: -100 });
 }

@@ -3,7 +3,7 @@ import { ConfigError } from "../errors.ts";
 import type { NumberArray } from "../kernel.ts";
 import { damagedLogits, logSumExp, maximum } from "./logits_processors.ts";
 import { isGreedy, processLogits, type SamplingOptions } from "./sampling_rules.ts";
-import type { Generator } from "../random/mod.ts";
+import type { RandomGenerator } from "../random/mod.ts";
 
 /** A token and the logarithm of its probability. */
 export interface TokenLogprob {
@@ -21,7 +21,7 @@ export interface Chosen {
 }
 
 export interface ChooserOptions extends SamplingOptions {
-  readonly generator: Generator;
+  readonly generator: RandomGenerator;
   /** Whether to give the chosen token's log-probability. */
   readonly logprobs?: boolean;
   /** For how many of the likeliest tokens to give it besides. */

@@ -23,7 +23,7 @@ import { sample } from "../ops/sample.ts";
 import { Pace } from "../loop/pace.ts";
 import { damagedLogits } from "./logits_processors.ts";
 import { isGreedy } from "./sampling_rules.ts";
-import type { Generator, GeneratorState } from "../random/mod.ts";
+import type { GeneratorState, RandomGenerator } from "../random/mod.ts";
 import { Tensor } from "../engine/tensor.ts";
 
 /** Milliseconds from one reading to the next, so that text flows, and the most tokens that are read at a time. */
@@ -35,7 +35,7 @@ export interface DecoderOptions {
   /** Sample from the k most likely tokens (ties with the k-th included); 0, the default, is all of them. */
   readonly topK?: number;
   /** Draws the noise. */
-  readonly generator: Generator;
+  readonly generator: RandomGenerator;
   /** How many sequences; default 1. */
   readonly batch?: number;
   /** What is done with the oldest tokens past the block size; default crop. */
@@ -69,7 +69,7 @@ export class Decoder implements Disposable {
   readonly #pace: Pace;
   readonly #drawn: Float32Array;
   /**
-   * Generator state before the last {@linkcode next} drew its noise, and how many tokens that noise was for;
+   * RandomGenerator state before the last {@linkcode next} drew its noise, and how many tokens that noise was for;
    * {@linkcode putBack} rewinds to it.
    */
   #before: { state: GeneratorState; tokens: number } | undefined;
@@ -178,11 +178,11 @@ export class Decoder implements Disposable {
     const { temperature = 1, topK } = this.options;
     using scope = device.scope();
     const ring = this.#ring, count = this.#count, row = this.#row;
-    const { ids } = launch(latest, { ring, count, ids: Tensor.empty(device, [B, length], "i32") });
+    const { ids } = launch(latest, { ring, count, ids: device.empty([B, length], { dtype: "i32" }) });
     const { logits } = evaluating(model, () => noGrad(() => model.forward(ids, undefined, { cache }))); // (B, 1, V)
     if (this.options.choose) return scope.keep(logits);
-    const noise = embedding(row, this.#noise).view([B, vocabSize]); // its row, (1, B·V)
-    const next = sample(logits.view([B, vocabSize]), noise, {
+    const noise = embedding(row, this.#noise).alias([B, vocabSize]); // its row, (1, B·V)
+    const next = sample(logits.alias([B, vocabSize]), noise, {
       temperature: isGreedy(temperature) ? 0 : temperature,
       topK,
     });

@@ -12,7 +12,7 @@ import { checkGeneration } from "./options.ts";
 import type { GenerateOptions, SequencesOptions } from "./options.ts";
 import type { GPT } from "../gpt.ts";
 import type { NumberArray } from "../kernel.ts";
-import { Generator } from "../random/mod.ts";
+import { RandomGenerator } from "../random/mod.ts";
 import { needsHost } from "./sampling_rules.ts";
 import { Stopping, type Taken } from "./stopping.ts";
 
@@ -85,7 +85,7 @@ async function* decode<T>(
 ): AsyncGenerator<T, void, void> {
   const tokens = Array.from(prompt);
   let left = checkGeneration(options, tokens, model.config);
-  const { seed = 1337, generator = new Generator(seed), signal } = options;
+  const { seed = 1337, generator = new RandomGenerator(seed), signal } = options;
   const batch = options.numReturnSequences ?? 1, sequences = Array.from({ length: batch }, () => new Stopping(options));
   const chooser = readsLogits(options)
     ? new Chooser(tokens, { batch, vocabSize: model.config.vocabSize }, { ...options, generator })

@@ -2,7 +2,7 @@
 import { ConfigError } from "../errors.ts";
 import type { GPTConfig } from "../gpt.ts";
 import { type NumberRange, type SamplingOptions, samplingRules } from "./sampling_rules.ts";
-import type { Generator } from "../random/mod.ts";
+import type { RandomGenerator } from "../random/mod.ts";
 import type { StoppingOptions } from "./stopping.ts";
 
 export interface GenerateOptions extends SamplingOptions, StoppingOptions {
@@ -13,7 +13,7 @@ export interface GenerateOptions extends SamplingOptions, StoppingOptions {
   /** Default 1337. */
   readonly seed?: number;
   /** Draws the noise instead of one made from `seed`: for several samples, one after the other, as nanoGPT draws them. */
-  readonly generator?: Generator;
+  readonly generator?: RandomGenerator;
   /** Ends the generation before the next token. */
   readonly signal?: AbortSignal;
   /**

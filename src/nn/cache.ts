@@ -1,7 +1,7 @@
 import { advance } from "../../kernels/tokens/kernel.ts";
 import type { Device } from "../engine/device.ts";
 import { launch } from "../engine/launch.ts";
-import { Tensor } from "../engine/tensor.ts";
+import type { Tensor } from "../engine/tensor.ts";
 
 /**
  * Keys and values of the tokens that a model has seen, so that the next token costs one token's work.
@@ -21,7 +21,7 @@ export class KeyValueCache implements Disposable {
     { batch, layers, length, heads, width }: Record<"batch" | "layers" | "length" | "heads" | "width", number>,
   ) {
     using scope = device.scope();
-    this.layers = Array.from({ length: layers }, () => Tensor.empty(device, [batch, length, 2, heads, width]));
+    this.layers = Array.from({ length: layers }, () => device.empty([batch, length, 2, heads, width]));
     this.position = device.tensor([0], [1], { dtype: "i32" });
     scope.keepAll();
   }

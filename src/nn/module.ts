@@ -1,7 +1,7 @@
 /** The base of layers: parameters are found by walking the fields, as PyTorch's `nn.Module` does. */
 import type { Device } from "../engine/device.ts";
 import { ConfigError } from "../errors.ts";
-import { Generator as RandomGenerator } from "../random/mod.ts";
+import { RandomGenerator } from "../random/mod.ts";
 import { layout, sizeOf, Tensor } from "../engine/tensor.ts";
 
 /** Where a module's parameters live, and what their initial values are drawn from. */

@@ -3,7 +3,7 @@ import type { BinaryKernel } from "../../kernels/binary/kernel.ts";
 import { sum } from "../../kernels/reduce/kernel.ts";
 import { ShapeError } from "../errors.ts";
 import { launch } from "../engine/launch.ts";
-import { sizeOf, Tensor } from "../engine/tensor.ts";
+import { sizeOf, type Tensor } from "../engine/tensor.ts";
 import { stridesOf } from "./axes.ts";
 import { copyStrided } from "./strided.ts";
 
@@ -51,13 +51,13 @@ function mergeAxes(shape: readonly number[], shapes: readonly (readonly number[]
 /** y = kernel(a, b), broadcast, outside the tape. */
 export function binary(kernel: BinaryKernel, a: Tensor, b: Tensor): Tensor {
   const shape = commonShape(kernel.name, [a.shape, b.shape]);
-  using scope = a.device.scope();
+  using scope = a.device.scope(kernel.name);
   const groups = mergeAxes(shape, [a.shape, b.shape]);
   if (groups.length > 2) return scope.keep(binary(kernel, expand(a, shape), expand(b, shape)));
-  const y = Tensor.empty(a.device, shape);
+  const y = a.device.empty(shape);
   while (groups.length < 2) groups.unshift({ size: 1, repeats: "", sizes: [1, 1] });
   const [as, bs] = [0, 1].map((i) => groups.map(({ sizes }) => sizes[i]));
-  launch(kernel, { a: a.view(as), b: b.view(bs), y: y.view(groups.map(({ size }) => size)) });
+  launch(kernel, { a: a.alias(as), b: b.alias(bs), y: y.alias(groups.map(({ size }) => size)) });
   return scope.keep(y);
 }
 
@@ -67,7 +67,7 @@ export function binary(kernel: BinaryKernel, a: Tensor, b: Tensor): Tensor {
  * of dy.
  */
 export function sumTo(input: Tensor, dy: Tensor, into?: Tensor, divisor = 1): Tensor {
-  if (dy.size === input.size && divisor === 1) return dy.view(input.shape);
+  if (dy.size === input.size && divisor === 1) return dy.alias(input.shape);
   const groups = mergeAxes(dy.shape, [input.shape]).map(({ size, sizes: [kept] }) => ({ size, kept }));
   let rest = dy;
   for (let i = groups.length - 1; i >= 0; i--) {
@@ -75,10 +75,10 @@ export function sumTo(input: Tensor, dy: Tensor, into?: Tensor, divisor = 1): Te
     if (kept === size) continue;
     const outer = sizeOf(groups.slice(0, i).map((g) => g.size)), inner = sizeOf(groups.slice(i + 1).map((g) => g.kept));
     const last = rest.size / size === input.size;
-    const y = last ? into?.view([outer, inner]) : undefined;
-    rest = launch(sum, { x: rest.view([outer, size, inner]), y }, { divisor: last ? divisor : 1 }).y;
-    if (last) return rest.view(input.shape);
+    const y = last ? into?.alias([outer, inner]) : undefined;
+    rest = launch(sum, { x: rest.alias([outer, size, inner]), y }, { divisor: last ? divisor : 1 }).y;
+    if (last) return rest.alias(input.shape);
   }
   const flat = [1, input.size]; // nothing was repeated
-  return launch(sum, { x: dy.view([1, 1, input.size]), y: into?.view(flat) }, { divisor }).y.view(input.shape);
+  return launch(sum, { x: dy.alias([1, 1, input.size]), y: into?.alias(flat) }, { divisor }).y.alias(input.shape);
 }

@@ -33,18 +33,22 @@ import { attentionShapes } from "./causal_self_attention.ts";
  * ```
  */
 export function cachedAttention(qkv: Tensor, cache: Tensor, position: Tensor, heads: number): Tensor {
-  const { packed, C, rows: [B, T, , width] } = attentionShapes("cached_attention", qkv.shape, heads);
+  using scope = qkv.device.scope("cachedAttention");
+  const { packed, C, rows: [B, T, , width] } = attentionShapes("cachedAttention", qkv.shape, heads);
+  const refuse = (why: string) =>
+    new ShapeError(`Cannot apply cachedAttention to [${qkv.shape}] and [${cache.shape}]: ${why}`);
   const S = cache.shape[1], { bounds } = position.storage.block;
   if (`${cache.shape}` !== `${[B, S, 2, heads, width]}`) {
-    throw new ShapeError(`cached_attention: cache is [${cache.shape}], expected [${B},S,2,${heads},${width}]`);
+    throw refuse(`the cache is expected as [${B},S,2,${heads},${width}]`);
   }
   if (T > S || (bounds && (bounds.least < 0 || bounds.greatest + T > S))) {
-    throw new ShapeError(`cached_attention: ${T} tokens at position ${bounds?.greatest ?? "?"} of a cache of ${S}`);
+    throw refuse(`${T} tokens at position ${bounds?.greatest ?? "?"} do not fit into a cache of ${S}`);
   }
-  using scope = qkv.device.scope();
-  const y = launch(attentionCached, { qkv: qkv.view(packed), position, cache }).y.view([B, T, C]);
-  record("cached_attention", y, [qkv], [], () => {
-    throw new TypeError("backward: cached_attention has no derivative; train with causalSelfAttention");
+  const y = launch(attentionCached, { qkv: qkv.alias(packed), position, cache }).y.alias([B, T, C]);
+  record("cachedAttention", y, [qkv], [], () => {
+    throw new TypeError(
+      "Cannot apply backward to cachedAttention: it has no derivative; train with causalSelfAttention",
+    );
   });
   return scope.keep(y);
 }

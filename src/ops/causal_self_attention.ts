@@ -35,16 +35,16 @@ export function causalSelfAttention(
   heads: number,
   { dropout = { p: 0, seed: 0, offset: 0, stream: 0 } }: { dropout?: DropoutOptions } = {},
 ): Tensor {
-  const { packed, C, rows } = attentionShapes("causal_self_attention", qkv.shape, heads), out = [rows[0], rows[1], C];
+  const { packed, C, rows } = attentionShapes("causalSelfAttention", qkv.shape, heads), out = [rows[0], rows[1], C];
 
-  using scope = qkv.device.scope();
-  const { offset, params } = dropoutArguments("causal_self_attention", qkv.device, dropout);
-  const { y, max, sum } = launch(attentionForward, { qkv: qkv.view(packed), offset }, params);
-  const result = y.view(out);
-  record("causal_self_attention", result, [qkv], [qkv, offset, y, max, sum], (dout, [into]) => {
-    const saved = { qkv: qkv.view(packed), offset, y, max, sum };
-    const { dqkv } = launch(attentionBackward, { dy: dout.view(rows), ...saved, dqkv: into?.view(packed) }, params);
-    return [dqkv.view(qkv.shape)];
+  using scope = qkv.device.scope("causalSelfAttention");
+  const { offset, params } = dropoutArguments("causalSelfAttention", qkv, dropout);
+  const { y, max, sum } = launch(attentionForward, { qkv: qkv.alias(packed), offset }, params);
+  const result = y.alias(out);
+  record("causalSelfAttention", result, [qkv], [qkv, offset, y, max, sum], (dout, [into]) => {
+    const saved = { qkv: qkv.alias(packed), offset, y, max, sum };
+    const { dqkv } = launch(attentionBackward, { dy: dout.alias(rows), ...saved, dqkv: into?.alias(packed) }, params);
+    return [dqkv.alias(qkv.shape)];
   });
   return scope.keep(result);
 }

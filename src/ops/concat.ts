@@ -2,7 +2,7 @@ import { place } from "../../kernels/copy/kernel.ts";
 import { record } from "../engine/autograd.ts";
 import { DeviceError, ShapeError } from "../errors.ts";
 import { launch } from "../engine/launch.ts";
-import { Tensor } from "../engine/tensor.ts";
+import type { Tensor } from "../engine/tensor.ts";
 import { axisOf, splitAt, stridesOf } from "./axes.ts";
 import { copyStrided } from "./strided.ts";
 
@@ -33,14 +33,14 @@ export function concat(tensors: readonly Tensor[], options: { axis: number }): T
   const axis = axisOf("concat", first.shape, options.axis), rest = `${first.shape.with(axis, 1)}`;
   const given = tensors.map(({ shape }) => `[${shape}]`).join(" and ");
   if (tensors.some(({ shape }) => axis >= shape.length || `${shape.with(axis, 1)}` !== rest)) {
-    throw new ShapeError(`Cannot apply concat to ${given} along axis ${axis}`);
+    throw new ShapeError(`Cannot apply concat to ${given}: along the axes other than ${axis} the sizes differ`);
   }
   if (tensors.some(({ dtype, device }) => dtype !== first.dtype || device !== first.device)) {
     throw new DeviceError(`Cannot apply concat to ${given}: dtypes or devices differ`);
   }
   const length = tensors.reduce((sum, { shape }) => sum + shape[axis], 0);
-  using scope = first.device.scope();
-  const y = Tensor.empty(first.device, first.shape.with(axis, length), first.dtype);
+  using scope = first.device.scope("concat");
+  const y = first.device.empty(first.shape.with(axis, length), { dtype: first.dtype });
   const starts: number[] = [];
   let end = 0;
   for (const x of tensors) {
@@ -60,7 +60,7 @@ export function concat(tensors: readonly Tensor[], options: { axis: number }): T
 /** Writes x into y along an axis, from `start` on. */
 export function placeAt(y: Tensor, x: Tensor, axis: number, start: number): void {
   using _ = y.device.scope();
-  const operands = { x: x.view(splitAt(x.shape, axis)), y: y.view(splitAt(y.shape, axis)) };
+  const operands = { x: x.alias(splitAt(x.shape, axis)), y: y.alias(splitAt(y.shape, axis)) };
   if (y.dtype === "i32") launch(place.i32, operands, { start });
   else launch(place.f32, operands, { start });
 }

@@ -34,33 +34,37 @@ export function crossEntropy(
   targets: Tensor,
   { ignoreIndex = -100 }: { ignoreIndex?: number } = {},
 ): Tensor {
+  using scope = logits.device.scope("crossEntropy");
   const V = logits.shape.at(-1) ?? 0;
   if (`${targets.shape}` !== `${logits.shape.slice(0, -1)}` || V === 0) {
-    throw new ShapeError(`Cannot apply cross_entropy to logits [${logits.shape}] and targets [${targets.shape}]`);
+    throw new ShapeError(
+      `Cannot apply crossEntropy to logits [${logits.shape}] and targets [${targets.shape}]: expected [...,V] and [...]`,
+    );
   }
   refuseOthers(targets, V, ignoreIndex);
-  using scope = logits.device.scope();
   const rows = [logits.size / V], both = [logits.size / V, V], ignore = ignoreIndex;
   const { loss, count, lse } = launch(
     crossEntropyForward,
-    { logits: logits.view(both), targets: targets.view(rows) },
+    { logits: logits.alias(both), targets: targets.alias(rows) },
     { ignore },
   );
-  record("cross_entropy", loss, [logits], [logits, targets, lse, count], (dloss, [into]) => {
-    const saved = { logits: logits.view(both), targets: targets.view(rows), lse, count };
-    const { dlogits } = launch(crossEntropyBackward, { dloss, ...saved, dlogits: into?.view(both) }, { ignore });
-    return [dlogits.view(logits.shape)];
+  record("crossEntropy", loss, [logits], [logits, targets, lse, count], (dloss, [into]) => {
+    const saved = { logits: logits.alias(both), targets: targets.alias(rows), lse, count };
+    const { dlogits } = launch(crossEntropyBackward, { dloss, ...saved, dlogits: into?.alias(both) }, { ignore });
+    return [dlogits.alias(logits.shape)];
   });
   return scope.keep(loss);
 }
 
 /** Of targets that the host wrote the extremes are known, and the next in case that the extreme is `ignoreIndex`. */
-function refuseOthers({ storage: { block: { bounds } } }: Tensor, V: number, ignoreIndex: number): void {
+function refuseOthers({ shape, storage: { block: { bounds } } }: Tensor, V: number, ignoreIndex: number): void {
   if (!bounds) return;
   for (const target of [bounds.least, bounds.greatest, ...bounds.next]) {
     if (target === ignoreIndex || (target >= 0 && target < V) || !Number.isFinite(target)) continue;
     throw new ShapeError(
-      `cross_entropy: target ${target} is no class; with ${V} logits a row, classes are 0 to ${V - 1}`,
+      `Cannot apply crossEntropy to targets [${shape}]: ${target} is not a class; they are 0 to ${
+        V - 1
+      }, for a row has ${V} logits`,
     );
   }
 }

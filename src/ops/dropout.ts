@@ -1,6 +1,5 @@
 import { dropout as dropoutKernel } from "../../kernels/dropout/kernel.ts";
 import { record } from "../engine/autograd.ts";
-import type { Device } from "../engine/device.ts";
 import { ConfigError } from "../errors.ts";
 import { launch } from "../engine/launch.ts";
 import type { Tensor } from "../engine/tensor.ts";
@@ -41,17 +40,17 @@ export interface DropoutOptions {
  * ```
  */
 export function dropout(x: Tensor, options: DropoutOptions): Tensor {
-  using scope = x.device.scope();
-  const { offset, params } = dropoutArguments("dropout", x.device, options);
+  using scope = x.device.scope("dropout");
+  const { offset, params } = dropoutArguments("dropout", x, options);
   if (!offset) return x;
   const n = [x.size];
-  const mask = (x: Tensor) => launch(dropoutKernel, { x: x.view(n), offset }, params).y.view(x.shape);
+  const mask = (x: Tensor) => launch(dropoutKernel, { x: x.alias(n), offset }, params).y.alias(x.shape);
   return scope.keep(record("dropout", mask(x), [x], [offset], (dout) => [mask(dout)]));
 }
 
 /** What kernels that drop out take: their parameters and, unless p is 0, the offset on the device. */
-export function dropoutArguments(op: string, device: Device, { p, seed, offset, stream }: DropoutOptions) {
-  if (!(p >= 0 && p <= 1)) throw new ConfigError(`${op}: p is ${p}; expected 0 to 1`);
+export function dropoutArguments(op: string, { device, shape }: Tensor, { p, seed, offset, stream }: DropoutOptions) {
+  if (!(p >= 0 && p <= 1)) throw new ConfigError(`Cannot apply ${op} to [${shape}]: p is ${p}, expected 0 to 1`);
   const params = { seed, stream, threshold: Math.ceil(p * 2 ** 24), gain: p < 1 ? 1 / (1 - p) : 0 };
   if (p === 0) return { params };
   return { params, offset: typeof offset === "number" ? device.tensor([offset], [1], { dtype: "i32" }) : offset };

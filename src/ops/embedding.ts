@@ -27,17 +27,19 @@ import type { Tensor } from "../engine/tensor.ts";
  * ```
  */
 export function embedding(ids: Tensor, weight: Tensor): Tensor {
+  using scope = weight.device.scope("embedding");
   const [V, C] = weight.shape, n = [ids.size], { bounds } = ids.storage.block;
   const wrong = [bounds?.least, bounds?.greatest].find((id) => id !== undefined && !(id >= 0 && id < V));
   if (wrong !== undefined) {
-    throw new ShapeError(`embedding: id ${wrong} is not among the ${V} rows of [${weight.shape}]`);
+    throw new ShapeError(
+      `Cannot apply embedding to [${ids.shape}] and [${weight.shape}]: id ${wrong} is not one of its ${V} rows`,
+    );
   }
 
-  using scope = weight.device.scope();
-  const y = launch(embeddingForward, { ids: ids.view(n), weight }).y.view([...ids.shape, C]);
+  const y = launch(embeddingForward, { ids: ids.alias(n), weight }).y.alias([...ids.shape, C]);
   record("embedding", y, [ids, weight], [ids, weight], (dout, into) => {
-    const dy = dout.view([ids.size, C]);
-    return [undefined, launch(embeddingBackward, { ids: ids.view(n), dy, weight, dweight: into[1] }).dweight];
+    const dy = dout.alias([ids.size, C]);
+    return [undefined, launch(embeddingBackward, { ids: ids.alias(n), dy, weight, dweight: into[1] }).dweight];
   });
   return scope.keep(y);
 }

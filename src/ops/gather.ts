@@ -31,23 +31,23 @@ import { zeros } from "./zeros.ts";
  * ```
  */
 export function gather(x: Tensor, index: Tensor, options: { axis: number }): Tensor {
+  using scope = x.device.scope("gather");
   const axis = axisOf("gather", x.shape, options.axis), { bounds } = index.storage.block, { shape } = index;
   const refuse = (why: string) => new ShapeError(`Cannot apply gather to [${x.shape}] and [${shape}]: ${why}`);
   if (shape.length !== x.shape.length) throw refuse("the index has another number of axes");
   const wrong = bounds && [bounds.least, bounds.greatest].find((place) => place < 0 || place >= x.shape[axis]);
   if (wrong !== undefined) throw refuse(`index ${wrong} is outside axis ${axis}, which has ${x.shape[axis]} places`);
 
-  using scope = x.device.scope();
   const other = shape.findIndex((size, i) => i !== axis && size !== x.shape[i]);
   if (other >= 0) {
     if (shape[other] > x.shape[other]) throw refuse(`the index is longer along axis ${other}`);
     return scope.keep(gather(slice(x, { axis: other, end: shape[other] }), index, options));
   }
   const places = splitAt(shape, axis), source = splitAt(x.shape, axis);
-  const y = scope.keep(launch(kernel, { x: x.view(source), index: index.view(places) }).y.view(shape));
+  const y = scope.keep(launch(kernel, { x: x.alias(source), index: index.alias(places) }).y.alias(shape));
   return record("gather", y, [x, index], [index], (dy, into) => {
     const dx = into[0] ?? zeros(x.device, x.shape);
-    launch(gatherBackward, { dy: dy.view(places), index: index.view(places), dx: dx.view(source) });
+    launch(gatherBackward, { dy: dy.alias(places), index: index.alias(places), dx: dx.alias(source) });
     return [dx];
   });
 }

@@ -28,14 +28,14 @@ import type { Tensor } from "../engine/tensor.ts";
  */
 export function gelu(x: Tensor, { approximate = "none" }: { approximate?: "none" | "tanh" } = {}): Tensor {
   if (approximate !== "none" && approximate !== "tanh") {
-    throw new ConfigError(`gelu: approximate is ${approximate}; expected none or tanh`);
+    throw new ConfigError(`Cannot apply gelu to [${x.shape}]: approximate is ${approximate}, expected none or tanh`);
   }
-  using scope = x.device.scope();
+  using scope = x.device.scope("gelu");
   const kernels = approximate === "tanh" ? geluTanh : geluErf, flat = [x.size];
-  const y = launch(kernels.forward, { x: x.view(flat) }).y.view(x.shape);
+  const y = launch(kernels.forward, { x: x.alias(flat) }).y.alias(x.shape);
   record("gelu", y, [x], [x], (dout, [into]) => {
-    const { dx } = launch(kernels.backward, { dy: dout.view(flat), x: x.view(flat), dx: into?.view(flat) });
-    return [dx.view(x.shape)];
+    const { dx } = launch(kernels.backward, { dy: dout.alias(flat), x: x.alias(flat), dx: into?.alias(flat) });
+    return [dx.alias(x.shape)];
   });
   return scope.keep(y);
 }

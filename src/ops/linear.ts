@@ -33,19 +33,19 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
   if (x.shape.at(-1) !== inner) refuse(x, weight, `inner sizes ${x.shape.at(-1) ?? "none"} and ${inner} differ`);
   if (bias && `${bias.shape}` !== `${out}`) refuse(x, weight, `the bias is [${bias.shape}], expected [${out}]`);
 
-  using scope = x.device.scope();
+  using scope = x.device.scope("linear");
   const X = [1, rows, inner], W = [1, out, inner], Y = [1, rows, out];
-  const operands = { a: x.view(X), b: weight.view(W) };
+  const operands = { a: x.alias(X), b: weight.alias(W) };
   const { c } = bias ? launch(matmulBias, { ...operands, bias }) : launch(matmulNT, operands);
-  const y = c.view([...x.shape.slice(0, -1), out]);
+  const y = c.alias([...x.shape.slice(0, -1), out]);
   // A frozen weight needs no x, which is the memory of a frozen model's pass.
   const passes = x.requiresGrad, trains = weight.requiresGrad;
   record("linear", y, [x, weight, bias], [trains ? x : undefined, passes ? weight : undefined], (dout, into) => {
-    const dy = dout.view(Y), [dx, dweight, dbias] = into;
+    const dy = dout.alias(Y), [dx, dweight, dbias] = into;
     return [
-      passes ? launch(matmulNN, { a: dy, b: weight.view(W), c: dx?.view(X) }).c.view(x.shape) : undefined,
-      trains ? launch(matmulTN, { a: dy, b: x.view(X), c: dweight?.view(W) }).c.view([out, inner]) : undefined,
-      bias?.requiresGrad ? launch(sum, { x: dy, y: dbias?.view([1, out]) }, { divisor: 1 }).y.view([out]) : undefined,
+      passes ? launch(matmulNN, { a: dy, b: weight.alias(W), c: dx?.alias(X) }).c.alias(x.shape) : undefined,
+      trains ? launch(matmulTN, { a: dy, b: x.alias(X), c: dweight?.alias(W) }).c.alias([out, inner]) : undefined,
+      bias?.requiresGrad ? launch(sum, { x: dy, y: dbias?.alias([1, out]) }, { divisor: 1 }).y.alias([out]) : undefined,
     ];
   });
   return scope.keep(y);

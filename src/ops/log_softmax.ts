@@ -25,12 +25,12 @@ import { axisOf, splitAt } from "./axes.ts";
  * ```
  */
 export function logSoftmax(x: Tensor, { axis = -1 }: { axis?: number } = {}): Tensor {
-  using scope = x.device.scope();
-  const three = splitAt(x.shape, axisOf("log_softmax", x.shape, axis));
-  const y = launch(logSoftmaxForward, { x: x.view(three) }).y.view(x.shape);
-  record("log_softmax", y, [x], [y], (dout, [into]) => {
-    const { dx } = launch(logSoftmaxBackward, { dy: dout.view(three), y: y.view(three), dx: into?.view(three) });
-    return [dx.view(x.shape)];
+  using scope = x.device.scope("logSoftmax");
+  const three = splitAt(x.shape, axisOf("logSoftmax", x.shape, axis));
+  const y = launch(logSoftmaxForward, { x: x.alias(three) }).y.alias(x.shape);
+  record("logSoftmax", y, [x], [y], (dout, [into]) => {
+    const { dx } = launch(logSoftmaxBackward, { dy: dout.alias(three), y: y.alias(three), dx: into?.alias(three) });
+    return [dx.alias(x.shape)];
   });
   return scope.keep(y);
 }

@@ -30,21 +30,21 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
   const { A, B, batch, M, K, N, shape } = sizes(a.shape, b.shape);
   // One matrix on the right serves all rows on the left, and nothing needs to be repeated.
   const folded = sizeOf(B.slice(0, -2)) === 1, count = folded ? 1 : sizeOf(batch), rows = folded ? a.size / K : M;
-  const left = () => (folded ? a : expand(a.view(A), [...batch, M, K])).view([count, rows, K]);
-  const right = () => (folded ? b : expand(b.view(B), [...batch, K, N])).view([count, K, N]);
+  const left = () => (folded ? a : expand(a.alias(A), [...batch, M, K])).alias([count, rows, K]);
+  const right = () => (folded ? b : expand(b.alias(B), [...batch, K, N])).alias([count, K, N]);
 
-  using scope = a.device.scope();
-  const y = launch(matmulNN, { a: left(), b: right() }).c.view(shape);
+  using scope = a.device.scope("matmul");
+  const y = launch(matmulNN, { a: left(), b: right() }).c.alias(shape);
   record("matmul", y, [a, b], [a, b], (dout, [da, db]) => {
-    const dy = dout.view([count, rows, N]);
+    const dy = dout.alias([count, rows, N]);
     const leftWhole = a.size === count * rows * K, rightWhole = b.size === count * K * N;
     const gradientOfA = () => {
-      const { c } = launch(matmulNT, { a: dy, b: right(), c: leftWhole ? da?.view([count, rows, K]) : undefined });
-      return (leftWhole ? c : sumTo(a.view(A), c.view([...batch, M, K]), da)).view(a.shape);
+      const { c } = launch(matmulNT, { a: dy, b: right(), c: leftWhole ? da?.alias([count, rows, K]) : undefined });
+      return (leftWhole ? c : sumTo(a.alias(A), c.alias([...batch, M, K]), da)).alias(a.shape);
     };
     const gradientOfB = () => {
-      const { c } = launch(matmulTN, { a: left(), b: dy, c: rightWhole ? db?.view([count, K, N]) : undefined });
-      return (rightWhole ? c : sumTo(b.view(B), c.view([...batch, K, N]), db)).view(b.shape);
+      const { c } = launch(matmulTN, { a: left(), b: dy, c: rightWhole ? db?.alias([count, K, N]) : undefined });
+      return (rightWhole ? c : sumTo(b.alias(B), c.alias([...batch, K, N]), db)).alias(b.shape);
     };
     return [a.requiresGrad ? gradientOfA() : undefined, b.requiresGrad ? gradientOfB() : undefined];
   });

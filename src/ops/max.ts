@@ -34,16 +34,18 @@ import { reducedShape } from "./reduce.ts";
 export function max(x: Tensor, options: { axis?: number; keepDim?: boolean } = {}): Tensor {
   const { axes: [axis = 0], result } = reducedShape("max", x.shape, options);
   const all = options.axis === undefined, [outer, length, inner] = all ? [1, x.size, 1] : splitAt(x.shape, axis);
-  using scope = x.device.scope();
-  const y = scope.keep(launch(kernel, { x: x.view([outer, length, inner]) }).y.view(result));
+  using scope = x.device.scope("max");
+  const y = scope.keep(launch(kernel, { x: x.alias([outer, length, inner]) }).y.alias(result));
   return record("max", y, [x], [x, y], (dy, into) => {
     if (all) {
-      const flat = x.view([x.size]), [most, gradient] = [y.view([1]), dy.view([1])], share = binary(equal, flat, most);
-      return [binary(mul, share, binary(div, gradient, sumTo(most, share))).view(x.shape)];
+      const flat = x.alias([x.size]),
+        [most, gradient] = [y.alias([1]), dy.alias([1])],
+        share = binary(equal, flat, most);
+      return [binary(mul, share, binary(div, gradient, sumTo(most, share))).alias(x.shape)];
     }
-    const [most, gradient] = [y.view([outer, inner]), dy.view([outer, inner])], shape = [outer, length, inner];
+    const [most, gradient] = [y.alias([outer, inner]), dy.alias([outer, inner])], shape = [outer, length, inner];
     return [
-      launch(maxBackward, { x: x.view(shape), y: most, dy: gradient, dx: into[0]?.view(shape) }).dx.view(x.shape),
+      launch(maxBackward, { x: x.alias(shape), y: most, dy: gradient, dx: into[0]?.alias(shape) }).dx.alias(x.shape),
     ];
   });
 }

@@ -28,5 +28,5 @@ import { reduceSum, type ReductionOptions } from "./reduce.ts";
  */
 export function mean(x: Tensor, options: ReductionOptions = {}): Tensor {
   const { y, kept } = reduceSum("mean", x, options, true), count = x.size / y.size;
-  return record("mean", y, [x], [], (dy) => [expand(sumTo(dy, dy, undefined, count).view(kept), x.shape)]);
+  return record("mean", y, [x], [], (dy) => [expand(sumTo(dy, dy, undefined, count).alias(kept), x.shape)]);
 }

@@ -31,10 +31,12 @@ import { binary } from "./broadcast.ts";
  * ```
  */
 export function pow(x: Tensor, exponent: number): Tensor {
-  if (!Number.isFinite(exponent)) throw new ConfigError(`Cannot apply pow to [${x.shape}] and ${exponent}`);
+  if (!Number.isFinite(exponent)) {
+    throw new ConfigError(`Cannot apply pow to [${x.shape}]: the exponent is ${exponent}, expected a finite number`);
+  }
   const raise = (exponent: number, factor: number) => {
-    using scope = x.device.scope();
-    return scope.keep(launch(power, { x: x.view([x.size]) }, { exponent, factor }).y.view(x.shape));
+    using scope = x.device.scope("pow");
+    return scope.keep(launch(power, { x: x.alias([x.size]) }, { exponent, factor }).y.alias(x.shape));
   };
   return record("pow", raise(exponent, 1), [x], [x], (dy) => {
     return [exponent === 0 ? raise(0, 0) : binary(mul, dy, raise(exponent - 1, exponent))];

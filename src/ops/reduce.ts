@@ -27,7 +27,7 @@ export function reducedShape(op: string, shape: readonly number[], { axis, keepD
 /** Σ x over the axes, divided by their number where the mean is wanted; neighbouring axes are summed together. */
 export function reduceSum(op: string, x: Tensor, options: ReductionOptions, mean: boolean) {
   const { axes, kept, result } = reducedShape(op, x.shape, options);
-  using scope = x.device.scope();
+  using scope = x.device.scope(op);
   const runs: [first: number, last: number][] = [];
   for (const axis of axes) {
     const run = runs.at(-1);
@@ -39,8 +39,8 @@ export function reduceSum(op: string, x: Tensor, options: ReductionOptions, mean
   if (runs.length === 0) runs.push([0, -1]); // no axis at all, or a scalar: a copy
   for (let i = runs.length - 1; i >= 0; i--) {
     const [first, last] = runs[i], [outer, length, inner] = splitAt(shape, first, last);
-    y = launch(sum, { x: y.view([outer, length, inner]) }, { divisor: mean && i === 0 ? count : 1 }).y;
+    y = launch(sum, { x: y.alias([outer, length, inner]) }, { divisor: mean && i === 0 ? count : 1 }).y;
     shape.fill(1, first, last + 1);
   }
-  return { y: scope.keep(y.view(result)), kept };
+  return { y: scope.keep(y.alias(result)), kept };
 }

@@ -26,8 +26,13 @@ export function reshape(x: Tensor, shape: readonly number[]): Tensor {
   const open = shape.indexOf(-1), rest = x.size / sizeOf(shape.filter((size) => size !== -1));
   const actual = shape.map((size, i) => i === open ? rest : size);
   if (sizeOf(actual) !== x.size || actual.some((size) => !Number.isInteger(size) || size < 1)) {
-    throw new ShapeError(`Cannot apply reshape to [${x.shape}] and [${shape}]`);
+    throw new ShapeError(
+      `Cannot apply reshape to [${x.shape}] and [${shape}]: expected sizes of which the product is ${x.size}`,
+    );
   }
-  if (x.dtype === "bf16") throw new DeviceError("reshape: x is bf16, expected f32 or i32");
-  return record("reshape", x.view(actual), [x], [], (dy) => [dy.view(x.shape)]);
+  if (x.dtype === "bf16") {
+    throw new DeviceError(`Cannot apply reshape to [${x.shape}]: it is bf16, expected f32 or i32`);
+  }
+  using scope = x.device.scope("reshape");
+  return scope.keep(record("reshape", x.alias(actual), [x], [], (dy) => [dy.alias(x.shape)]));
 }

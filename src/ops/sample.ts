@@ -16,19 +16,21 @@ export interface SampleOptions {
  * probability / noise, which is what `torch.multinomial` computes. There is no derivative.
  *
  * @param logits f32 (B, V)
- * @param noise f32 (B, V), above 0, drawn from the exponential distribution (`Generator.exponential`)
+ * @param noise f32 (B, V), above 0, drawn from the exponential distribution (`RandomGenerator.exponential`)
  * @returns i32 (B); −1 for a row with NaN, or whose maximum is infinite
  * @throws {ShapeError} when noise has not the shape of logits
  * @throws {ConfigError} when the temperature is negative, or topK no whole number from 0
  */
 export function sample(logits: Tensor, noise: Tensor, { temperature = 1, topK = 0 }: SampleOptions = {}): Tensor {
   if (!Number.isInteger(topK) || topK < 0) {
-    throw new ConfigError(`sample: topK is ${topK}; expected a whole number from 0`);
+    throw new ConfigError(`Cannot apply sample to [${logits.shape}]: topK is ${topK}, expected a whole number from 0`);
   }
   if (typeof temperature === "number" && !(temperature >= 0)) {
-    throw new ConfigError(`sample: temperature is ${temperature}; expected 0 or above`);
+    throw new ConfigError(
+      `Cannot apply sample to [${logits.shape}]: temperature is ${temperature}, expected 0 or above`,
+    );
   }
-  using scope = logits.device.scope();
+  using scope = logits.device.scope("sample");
   const settings = typeof temperature === "number" ? logits.device.tensor([temperature], [1]) : temperature;
   return scope.keep(launch(sampleKernel, { logits, noise, temperature: settings }, { topK }).ids);
 }

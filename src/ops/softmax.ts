@@ -27,12 +27,12 @@ import { axisOf, splitAt } from "./axes.ts";
  * ```
  */
 export function softmax(x: Tensor, { axis = -1 }: { axis?: number } = {}): Tensor {
-  using scope = x.device.scope();
+  using scope = x.device.scope("softmax");
   const three = splitAt(x.shape, axisOf("softmax", x.shape, axis));
-  const y = launch(softmaxForward, { x: x.view(three) }).y.view(x.shape);
+  const y = launch(softmaxForward, { x: x.alias(three) }).y.alias(x.shape);
   record("softmax", y, [x], [y], (dout, [into]) => {
-    const { dx } = launch(softmaxBackward, { dy: dout.view(three), y: y.view(three), dx: into?.view(three) });
-    return [dx.view(x.shape)];
+    const { dx } = launch(softmaxBackward, { dy: dout.alias(three), y: y.alias(three), dx: into?.alias(three) });
+    return [dx.alias(x.shape)];
   });
   return scope.keep(y);
 }

@@ -3,7 +3,7 @@ import { copy, COPY_RANK } from "../../kernels/copy/kernel.ts";
 import { transpose } from "../../kernels/transpose/kernel.ts";
 import { ShapeError } from "../errors.ts";
 import { launch } from "../engine/launch.ts";
-import { Tensor } from "../engine/tensor.ts";
+import type { Tensor } from "../engine/tensor.ts";
 
 /** A new tensor of `shape` whose element at i… is x's at offset + Σ i · stride, which the caller keeps inside x. */
 export function copyStrided(
@@ -24,19 +24,19 @@ export function copyStrided(
   if (axes.length > COPY_RANK) {
     throw new ShapeError(`Cannot apply ${op} to [${x.shape}]: more than ${COPY_RANK} axes move separately`);
   }
-  using scope = x.device.scope();
-  const y = Tensor.empty(x.device, shape, x.dtype);
+  using scope = x.device.scope(op);
+  const y = x.device.empty(shape, { dtype: x.dtype });
 
   const [batch, down, across] = [{ size: 1, stride: x.size }, ...axes].slice(-3);
   const [rows, columns] = [across?.size, down?.size], matrix = rows * columns;
   const turns = axes.length <= 3 && down?.stride === 1 && across?.stride === columns && batch.stride === matrix;
   if (turns && x.dtype === "f32" && y.size === x.size) {
-    launch(transpose, { x: x.view([batch.size, rows, columns]), y: y.view([batch.size, columns, rows]) });
+    launch(transpose, { x: x.alias([batch.size, rows, columns]), y: y.alias([batch.size, columns, rows]) });
     return scope.keep(y);
   }
   while (axes.length < COPY_RANK) axes.unshift({ size: 1, stride: 0 });
   const [s0, s1, s2, s3, s4, s5] = axes.map(({ stride }) => stride), params = { offset, s0, s1, s2, s3, s4, s5 };
-  const operands = { x: x.view([x.size]), y: y.view(axes.map(({ size }) => size)) };
+  const operands = { x: x.alias([x.size]), y: y.alias(axes.map(({ size }) => size)) };
   if (x.dtype === "i32") launch(copy.i32, operands, params);
   else launch(copy.f32, operands, params);
   return scope.keep(y);

@@ -27,5 +27,5 @@ import { reduceSum, type ReductionOptions } from "./reduce.ts";
  */
 export function sum(x: Tensor, options: ReductionOptions = {}): Tensor {
   const { y, kept } = reduceSum("sum", x, options, false);
-  return record("sum", y, [x], [], (dy) => [expand(dy.view(kept), x.shape)]);
+  return record("sum", y, [x], [], (dy) => [expand(dy.alias(kept), x.shape)]);
 }

@@ -4,6 +4,6 @@ import type { Tensor } from "../engine/tensor.ts";
 
 /** y = kernel(x), outside the tape. */
 export function unary(kernel: UnaryKernel, x: Tensor): Tensor {
-  using scope = x.device.scope();
-  return scope.keep(launch(kernel, { x: x.view([x.size]) }).y.view(x.shape));
+  using scope = x.device.scope(kernel.name);
+  return scope.keep(launch(kernel, { x: x.alias([x.size]) }).y.alias(x.shape));
 }

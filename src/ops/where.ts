@@ -30,12 +30,12 @@ import { commonShape, expand, sumTo } from "./broadcast.ts";
 export function where(condition: Tensor, a: Tensor, b: Tensor): Tensor {
   const shape = commonShape("where", [condition.shape, a.shape, b.shape]);
   const choose = (a: Tensor | undefined, b: Tensor | undefined) => {
-    using scope = condition.device.scope();
+    using scope = condition.device.scope("where");
     const [chosen, x, y] = [condition, a, b].map((tensor) => {
       const full = tensor && expand(tensor, shape);
-      return full?.view([full.size]);
+      return full?.alias([full.size]);
     });
-    return scope.keep(launch(kernel, { condition: chosen!, a: x, b: y }).y.view(shape));
+    return scope.keep(launch(kernel, { condition: chosen!, a: x, b: y }).y.alias(shape));
   };
   return record("where", choose(a, b), [condition, a, b], [condition], (dy, into) => [
     undefined,

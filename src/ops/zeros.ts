@@ -1,12 +1,12 @@
 import { fill } from "../../kernels/fill/kernel.ts";
 import type { Device } from "../engine/device.ts";
 import { launch } from "../engine/launch.ts";
-import { sizeOf, Tensor } from "../engine/tensor.ts";
+import { sizeOf, type Tensor } from "../engine/tensor.ts";
 
 /** A tensor of zeros, for gradients of which a kernel writes a part. */
 export function zeros(device: Device, shape: readonly number[]): Tensor {
   using scope = device.scope();
-  const y = Tensor.empty(device, [sizeOf(shape)]);
+  const y = device.empty([sizeOf(shape)]);
   launch(fill, { y }, { value: 0 });
-  return scope.keep(y.view(shape));
+  return scope.keep(y.alias(shape));
 }

@@ -114,7 +114,7 @@ export class AdamW implements Disposable {
 
     const { device } = all[0][1], length = all.reduce((sum, [, { size }]) => sum + padded(size), 0);
     using _ = device.scope(); // what it takes, before anything moves
-    const arena = () => launch(fill, { y: Tensor.empty(device, [length]) }, { value: 0 }).y; // padding stays zero
+    const arena = () => launch(fill, { y: device.empty([length]) }, { value: 0 }).y; // padding stays zero
     const arenas = { parameter: arena(), gradient: arena(), m: arena(), v: arena() };
     const part = ({ storage: { block } }: Tensor, shape: readonly number[], offset: number) =>
       new Tensor(new Storage(block, sizeOf(shape), offset), shape);
@@ -133,9 +133,9 @@ export class AdamW implements Disposable {
       if (offset === first) continue;
       const own = (arena: Tensor) => part(arena, [offset - first], first), { parameter, gradient, m, v } = arenas;
       const parts = { parameter: own(parameter), gradient: own(gradient), m: own(m), v: own(v) };
-      this.#groups.push({ rates, parts: { ...parts, step: Tensor.empty(device, [4]) }, decayed });
+      this.#groups.push({ rates, parts: { ...parts, step: device.empty([4]) }, decayed });
     }
-    const flat = (tensor: Tensor) => tensor.view([tensor.size]);
+    const flat = (tensor: Tensor) => tensor.alias([tensor.size]);
     for (const { parameter, gradient } of this.#slots) {
       const place = part(arenas.parameter, [parameter.size], gradient.storage.offset);
       launch(accumulate, { x: flat(parameter), sum: place });

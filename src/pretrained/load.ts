@@ -5,7 +5,7 @@ import type { RunFolder } from "../checkpoint/run_folder.ts";
 import type { Device } from "../engine/device.ts";
 import { CheckpointError, ConfigError } from "../errors.ts";
 import { GPT, type GPTConfig, type GPTOptions } from "../gpt.ts";
-import type { Generator } from "../random/mod.ts";
+import type { RandomGenerator } from "../random/mod.ts";
 import type { BytePairTokenizer } from "../tokenizer/byte_pair.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 
@@ -23,7 +23,7 @@ export interface PretrainedOptions {
    * Of a run: initial weights are drawn from it and then replaced, as nanoGPT's sample.py does, so that what it draws afterwards is
    * what nanoGPT's would draw. Without, none are drawn.
    */
-  readonly generator?: Generator;
+  readonly generator?: RandomGenerator;
   /** Takes a line for the user, without a newline, when something is worth knowing. */
   readonly onNote?: (line: string) => void;
   /** Called while files of GPT-2 are downloaded. */

@@ -1,17 +1,17 @@
 /** A prompt in, texts out: the `pipeline` that people know from transformers. */
-import { createDevice } from "../device/create.ts";
+import { createDevice, type DeviceName } from "../device/create.ts";
 import type { Device } from "../engine/device.ts";
 import { ConfigError } from "../errors.ts";
 import type { SequencesOptions } from "../generate/options.ts";
 import type { GPT } from "../gpt.ts";
 import { loadPretrained, type Pretrained, type PretrainedOptions } from "./load.ts";
-import { Generator } from "../random/mod.ts";
+import { RandomGenerator } from "../random/mod.ts";
 import { type GeneratedToken, generateSequences } from "../generate/generate.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 
 export interface PipelineOptions extends Partial<Omit<PretrainedOptions, "device">> {
   /** Where the model is loaded to: a device, or a name as `createDevice` takes it. Default `auto`. */
-  readonly device?: Device | string;
+  readonly device?: Device | DeviceName;
 }
 
 /**
@@ -31,7 +31,7 @@ export interface GeneratedText {
 }
 
 /** What {@linkcode pipeline} gives. */
-export interface TextGenerationPipeline {
+export interface TextGenerationPipeline extends Disposable {
   /** As many texts as `numReturnSequences` says, one unless given. */
   (prompt: string, options?: TextGenerationOptions): Promise<GeneratedText[]>;
   /** The same for each of several prompts, one after the other. */
@@ -40,12 +40,12 @@ export interface TextGenerationPipeline {
   stream(prompt: string, options?: TextGenerationOptions): AsyncGenerator<string, void, void>;
   readonly model: GPT;
   readonly tokenizer: Tokenizer;
-  /** Frees the model and closes its device, where the pipeline has made them. */
+  /** Frees the model and closes its device, where the pipeline has made them: `using` calls it. */
   close(): void;
 }
 
 /** What text is generated with when no seed is given: another one in each process until {@linkcode setSeed}. */
-let shared = new Generator(crypto.getRandomValues(new Uint32Array(1))[0]);
+let shared = new RandomGenerator(crypto.getRandomValues(new Uint32Array(1))[0]);
 
 /**
  * Seeds the generator of all pipelines, as transformers' `set_seed`: texts drawn after it are the same each time.
@@ -55,7 +55,7 @@ let shared = new Generator(crypto.getRandomValues(new Uint32Array(1))[0]);
  */
 export function setSeed(seed: number): void {
   if (!Number.isSafeInteger(seed)) throw new ConfigError(`setSeed: ${seed} is no whole number`);
-  shared = new Generator(seed);
+  shared = new RandomGenerator(seed);
 }
 
 /**
@@ -132,7 +132,13 @@ function textGeneration({ model, tokenizer }: Pretrained, close: () => void): Te
     if (options.returnFullText ?? true) yield prompt;
     for await (const { text } of tokens(prompt, options)) if (text) yield text;
   }
-  return Object.assign(generate as TextGenerationPipeline, { stream, model, tokenizer, close });
+  return Object.assign(generate as TextGenerationPipeline, {
+    stream,
+    model,
+    tokenizer,
+    close,
+    [Symbol.dispose]: close,
+  });
 }
 
 const END = "<|endoftext|>";

@@ -20,15 +20,15 @@ export interface GeneratorState {
  *
  * ```ts
  * import { assertEquals } from "@std/assert";
- * import { Generator } from "./generator.ts";
+ * import { RandomGenerator } from "./generator.ts";
  *
- * const generator = new Generator(1337); // torch.manual_seed(1337)
+ * const generator = new RandomGenerator(1337); // torch.manual_seed(1337)
  * const normals = new Float32Array(4); // torch.randn(4)
  * generator.normal(normals);
  * assertEquals(normals, Float32Array.of(-2.0259921550750732, -2.0655088424682617, -1.2053627967834473, -0.9122241139411926));
  * ```
  */
-export class Generator {
+export class RandomGenerator {
   #twister: MersenneTwister;
   #cachedNormal: number | null = null;
 

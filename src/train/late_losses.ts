@@ -55,7 +55,7 @@ export class LateLosses implements Disposable {
     this.#last = update;
     if (!update.logged) return;
     using scope = update.loss.device.scope();
-    const copy = (x: Tensor) => scope.keep(launch(accumulate, { x: x.view([1]) }).sum); // added to nothing
+    const copy = (x: Tensor) => scope.keep(launch(accumulate, { x: x.alias([1]) }).sum); // added to nothing
     this.#waiting.push({ ...update, loss: copy(update.loss), gradNorm: copy(update.gradNorm) });
   }
   /** Whether it is time to read. */

@@ -4,7 +4,7 @@ import type { Device } from "../engine/device.ts";
 import { DryDevice } from "../device/dry.ts";
 import { DeviceError } from "../errors.ts";
 import { completeConfig, GPT, type GPTConfig } from "../gpt.ts";
-import { Generator } from "../random/mod.ts";
+import { RandomGenerator } from "../random/mod.ts";
 import { type TrainerOptions, trainerOptions } from "./options.ts";
 import type { Task } from "./task.ts";
 import { Trainer } from "./trainer.ts";
@@ -35,7 +35,7 @@ export async function trainingNeeds(
   config: Partial<GPTConfig>,
   { device, model: _, task, ...options }: TrainingOptions,
 ): Promise<TrainingNeeds> {
-  const dry = new DryDevice(device), generator = new Generator(0);
+  const dry = new DryDevice(device), generator = new RandomGenerator(0);
   const model = new GPT(config, { device: dry, generator });
   const text = new Int32Array(model.config.blockSize + 1), short = { maxIters: 1, evalInterval: 1, evalIters: 1 };
   const all = { ...options, ...short, logInterval: 1, evalOnly: false, generator };

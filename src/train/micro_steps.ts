@@ -1,5 +1,5 @@
 import type { Program } from "../engine/device.ts";
-import { Tensor } from "../engine/tensor.ts";
+import type { Tensor } from "../engine/tensor.ts";
 import { DataError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
 import { Breather } from "../loop/breather.ts";
@@ -88,7 +88,7 @@ export class MicroSteps implements Disposable {
 
   #run({ arrays, weight = 1 / this.options.count }: MicroBatch): Tensor {
     const { model } = this.trained, { device, noise, config: { dropout } } = model;
-    const { tensors, captured } = this.#passFor(arrays), share = this.#share ??= Tensor.empty(device, []);
+    const { tensors, captured } = this.#passFor(arrays), share = this.#share ??= device.empty([]);
     if (weight !== this.#weight) device.write(share.storage, [this.#weight = weight]);
     for (const [name, { values, range: [least, greatest] = [-Infinity, Infinity] }] of Object.entries(arrays)) {
       const { storage } = tensors[name];
@@ -120,7 +120,7 @@ export class MicroSteps implements Disposable {
     using scope = device.scope();
     const tensors: Record<string, Tensor> = {};
     for (const [name, array] of Object.entries(arrays)) {
-      tensors[name] = Tensor.empty(device, array.shape, typeOf(array));
+      tensors[name] = device.empty(array.shape, { dtype: typeOf(array) });
     }
     scope.keepAll();
     const pass = { tensors, captured: new Captured<Tensor>(this.trained) };

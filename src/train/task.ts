@@ -7,7 +7,7 @@ import type { Tensor } from "../engine/tensor.ts";
 import type { GPT } from "../gpt.ts";
 import type { Module } from "../nn/module.ts";
 import type { AdamW, AdamWOptions } from "../optim/adamw.ts";
-import type { Generator } from "../random/mod.ts";
+import type { RandomGenerator } from "../random/mod.ts";
 
 /** Numbers for one tensor of a batch: an Int32Array becomes i32, a Float32Array f32. */
 export interface BatchArray {
@@ -35,7 +35,7 @@ export interface DrawOptions {
   /** How many batches are asked for; a task may give more or fewer. */
   readonly count: number;
   /** The trainer's, whose state is saved with the run. */
-  readonly generator: Generator;
+  readonly generator: RandomGenerator;
 }
 
 /** A task's own fields in state.json, under names that are not the trainer's. */

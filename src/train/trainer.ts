@@ -16,7 +16,7 @@ import { completeConfig, type GPT, type GPTConfig } from "../gpt.ts";
 import { Captured } from "../nn/captured.ts";
 import { AdamW, type NamedParameter } from "../optim/adamw.ts";
 import { learningRate } from "../optim/schedule.ts";
-import { Generator } from "../random/mod.ts";
+import { RandomGenerator } from "../random/mod.ts";
 import { estimateLoss } from "./estimate_loss.ts";
 import type { TrainEvent } from "./events.ts";
 import { LateLosses } from "./late_losses.ts";
@@ -32,7 +32,7 @@ const DEFAULT_TASK = { name: "language modelling" };
 /** What a trainer works with, besides the numbers. */
 export interface TrainerContext {
   /** Draws the batches: the one that has drawn the weights, to get nanoGPT's batches. Default: a new one, seeded with 1337. */
-  readonly generator?: Generator;
+  readonly generator?: RandomGenerator;
   /** Where checkpoints and metrics go. Default: nowhere. */
   readonly folder?: RunFolder;
   /** The machine's peak in FLOP/s, for `mfu`. */
@@ -44,9 +44,9 @@ export interface TrainerContext {
 /**
  * @example
  * ```ts
- * import { createDevice, Generator, GPT, Trainer } from "@nanogpt/ts";
+ * import { createDevice, RandomGenerator, GPT, Trainer } from "@nanogpt/ts";
  *
- * const device = await createDevice("cpu", { threads: 1 }), generator = new Generator(1337);
+ * const device = await createDevice("cpu", { threads: 1 }), generator = new RandomGenerator(1337);
  * const model = new GPT({ vocabSize: 4, blockSize: 8, nLayer: 1, nHead: 2, nEmbd: 16 }, { device, generator });
  * const tokens = Int32Array.from({ length: 400 }, (_, i) => i % 4);
  * const sizes = { batchSize: 4, gradientAccumulationSteps: 1, maxIters: 60, evalIters: 2, evalInterval: 60, logInterval: 20 };
@@ -63,7 +63,7 @@ export class Trainer implements Disposable {
   readonly task: Task;
   readonly optimizer: AdamW;
   readonly #trained: Trained;
-  readonly #generator: Generator;
+  readonly #generator: RandomGenerator;
   readonly #folder: RunFolder | undefined;
   readonly #peakFlops: number | undefined;
   readonly #microSteps: MicroSteps;
@@ -95,7 +95,7 @@ export class Trainer implements Disposable {
   ) {
     this.options = trainerOptions(options);
     this.task = "loss" in data ? data : new LanguageModelling(model, data, this.options);
-    this.#generator = generator ?? new Generator(1337);
+    this.#generator = generator ?? new RandomGenerator(1337);
     this.#folder = folder;
     this.#peakFlops = peakFlops;
     this.#keepInterval = keepInterval;

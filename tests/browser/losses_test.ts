@@ -1,7 +1,7 @@
 /** The engine of the page in a browser, on each path: ten losses of a run beside PyTorch's, by the page's own messages. */
 import { assertEquals } from "@std/assert";
 import type { FromEngine, Path, StartRequest } from "../../examples/browser/messages.ts";
-import { createDevice, generate, Generator, GPT, type GPTConfig, Trainer } from "../../mod.ts";
+import { createDevice, generate, GPT, type GPTConfig, RandomGenerator, Trainer } from "../../mod.ts";
 import { splitTokens } from "../../src/data/split.ts";
 import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
 import { readFixture } from "../golden/fixtures.ts";
@@ -51,7 +51,7 @@ function runInPage({ request, losses }: { request: StartRequest; losses: number 
 /** The same run by the CPU device here: its losses, and what the model writes before it. */
 async function runHere(): Promise<{ losses: number[]; sample: string }> {
   const { model: config, training, seed, text } = requestOf(curve, "cpu"), losses: number[] = [];
-  const device = await createDevice("cpu", { threads: 1 }), generator = new Generator(seed);
+  const device = await createDevice("cpu", { threads: 1 }), generator = new RandomGenerator(seed);
   const tokenizer = CharacterTokenizer.fromText(text), { vocabSize } = tokenizer;
   const model = new GPT({ ...config, vocabSize }, { device, generator });
   const trainer = new Trainer(model, splitTokens(text, tokenizer, config), { ...training, generator });

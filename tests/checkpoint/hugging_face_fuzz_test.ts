@@ -10,7 +10,7 @@ import { loadHuggingFace } from "../../src/checkpoint/mod.ts";
 import { ReferenceDevice } from "../../src/device/reference.ts";
 import { CheckpointError, DeviceError } from "../../src/errors.ts";
 import type { GPT } from "../../src/gpt.ts";
-import { Generator } from "../../src/random/mod.ts";
+import { RandomGenerator } from "../../src/random/mod.ts";
 
 /** Mutants of each file; `deno test FILE -- 20000` makes more. */
 const MUTANTS = Number(Deno.args[0] ?? 250);
@@ -22,7 +22,7 @@ const NUMBERS = ["0", "-1", "1", "2", "255", "65536", "2147483648", "90071992547
 const LENGTHS = [0n, 1n, 7n, 8n, 2n ** 31n, 2n ** 32n, 2n ** 53n, 2n ** 63n, 2n ** 64n - 1n, 100_000_001n];
 
 /** One to three changes, within `end` bytes. */
-function mutate(original: Uint8Array, end: number, random: Generator): Uint8Array {
+function mutate(original: Uint8Array, end: number, random: RandomGenerator): Uint8Array {
   let bytes = original.slice();
   for (let times = 1 + random.randint(3); times > 0; times--) {
     const at = random.randint(Math.max(1, Math.min(end, bytes.length))), length = 1 + random.randint(16);
@@ -140,7 +140,7 @@ async function checkLoaded(model: GPT, folder: string) {
 
 /** @returns how many of the mutants were loaded */
 async function fuzz(name: string, file: string, seed: number): Promise<number> {
-  const random = new Generator(seed), device = new ReferenceDevice(), folder = await Deno.makeTempDir();
+  const random = new RandomGenerator(seed), device = new ReferenceDevice(), folder = await Deno.makeTempDir();
   let loaded = 0;
   try {
     for await (const { name: other } of Deno.readDir(`${saved}/${name}`)) {

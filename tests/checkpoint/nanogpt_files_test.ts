@@ -16,7 +16,7 @@ import { type TorchInput, writeTorchFile } from "../../src/files/torch_writer.ts
 import { createDevice } from "../../src/device/create.ts";
 import { CheckpointError, ConfigError, DataError } from "../../src/errors.ts";
 import { GPT } from "../../src/gpt.ts";
-import { Generator } from "../../src/random/mod.ts";
+import { RandomGenerator } from "../../src/random/mod.ts";
 import type { Tensor } from "../../src/engine/tensor.ts";
 import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
 import { tokenizerFromJSON } from "../../src/tokenizer/load.ts";
@@ -199,7 +199,7 @@ Deno.test("a run becomes a ckpt.pt and comes back: weights, AdamW's state, itera
   inFolder(async (folder) => {
     const device = await createDevice("cpu", { threads: 1 }), data = { train: text, val: text };
     const make = () => {
-      const generator = new Generator(5);
+      const generator = new RandomGenerator(5);
       return { generator, model: new GPT({ ...sizes, bias: false }, { device, generator }) };
     };
     const first = make(), run = `${folder}/run`, back = `${folder}/back/`, path = `${folder}/ckpt.pt`;

@@ -3,7 +3,7 @@ import { grammarCorpus, grammarEntropy } from "../../data/grammar/grammar.ts";
 import { downloadOnce, type KnownFile } from "../../src/data/download.ts";
 import { batchAt, getBatch, loadText, readText, splitTokens } from "../../src/data/mod.ts";
 import { CheckpointError, ConfigError, DataError } from "../../src/errors.ts";
-import { Generator } from "../../src/random/mod.ts";
+import { RandomGenerator } from "../../src/random/mod.ts";
 import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
 import golden from "../golden/random.json" with { type: "json" };
 import { inFolder } from "../testing.ts";
@@ -67,7 +67,7 @@ Deno.test("a text too short for a block is refused, and the length that is asked
 
 Deno.test("batches start where nanoGPT's do, and can be made again from their offsets", () => {
   const { tokens, block: blockSize, rows: batchSize, offsets: expected } = golden.batches;
-  const data = Int32Array.from({ length: tokens }, (_, i) => i), generator = new Generator(1337);
+  const data = Int32Array.from({ length: tokens }, (_, i) => i), generator = new RandomGenerator(1337);
   for (const starts of expected) {
     const { x, y, offsets } = getBatch(data, { blockSize, batchSize, generator });
     assertEquals(offsets, starts);
@@ -78,7 +78,7 @@ Deno.test("batches start where nanoGPT's do, and can be made again from their of
 });
 
 Deno.test("a batch needs one token more than a block, and its last one can be reached", () => {
-  const data = Int32Array.of(5, 6, 7, 8), generator = new Generator(0);
+  const data = Int32Array.of(5, 6, 7, 8), generator = new RandomGenerator(0);
   const batch = getBatch(data, { blockSize: 3, batchSize: 2, generator });
   assertEquals(batch, { x: Int32Array.of(5, 6, 7, 5, 6, 7), y: Int32Array.of(6, 7, 8, 6, 7, 8), offsets: [0, 0] });
   assertThrows(() => getBatch(data, { blockSize: 4, batchSize: 2, generator }), DataError, "more than 4 tokens");

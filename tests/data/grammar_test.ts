@@ -9,7 +9,7 @@ import {
   weighted,
   words,
 } from "../../data/grammar/probabilistic_grammar.ts";
-import { Generator } from "../../src/random/mod.ts";
+import { RandomGenerator } from "../../src/random/mod.ts";
 
 type Edge = [to: number, p: number];
 
@@ -140,7 +140,7 @@ Deno.test("entropy and expected length add up as they should", () => {
 });
 
 Deno.test("the entropy is what the corpus has, item by item and as a whole", () => {
-  const automaton = new Automaton(news), generator = new Generator(18), exact = measure(news);
+  const automaton = new Automaton(news), generator = new RandomGenerator(18), exact = measure(news);
   const n = 20_000, surprise: number[] = [], excess: number[] = [];
   for (let i = 0; i < n; i++) {
     let text = "";

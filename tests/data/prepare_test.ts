@@ -6,7 +6,7 @@ import { prepare, type Prepared, type PrepareOptions, type PrepareProgress } fro
 import { TextFile } from "../../src/data/text_file.ts";
 import { TokenFile, type TokenType } from "../../src/data/tokens.ts";
 import { CheckpointError, DataError } from "../../src/errors.ts";
-import { Generator } from "../../src/random/mod.ts";
+import { RandomGenerator } from "../../src/random/mod.ts";
 import { CharacterTokenizer, loadTokenizer, tokenizerFromJSON } from "../../src/tokenizer/mod.ts";
 import tiktoken from "../golden/tiktoken_encodings.json" with { type: "json" };
 import { inFolder } from "../testing.ts";
@@ -14,7 +14,7 @@ import { inFolder } from "../testing.ts";
 const ordinary = { disallowedSpecial: new Set<string>() };
 /** Some 3 MB in many scripts, with every kind of line end, none of whose parts is the same as another: three ranges. */
 function manyScripts(): string {
-  const generator = new Generator(3),
+  const generator = new RandomGenerator(3),
     strings = tiktoken.strings.map((text) => text.toWellFormed()),
     parts: string[] = [];
   for (let length = 0; length < 2_400_000; length += parts.at(-1)!.length) {
@@ -139,7 +139,7 @@ Deno.test("a text is not cut within an added token with a space in it", () =>
     const contents = ["a token", "ken\na"],
       added_tokens = contents.map((content, i) => ({ id: 8 + i, content, ...flags }));
     const tokenizer = await tokenizerFromJSON({ type: "bpe", vocab, merges: [], added_tokens });
-    const random = new Generator(5), parts = [...contents, "a", " ", "token", "\r\n", "ken\r\na"];
+    const random = new RandomGenerator(5), parts = [...contents, "a", " ", "token", "\r\n", "ken\r\na"];
     const written = Array.from({ length: 2000 }, () => parts[random.randint(parts.length)]).join("");
     const input = `${folder}/text.txt`, whole = [...tokenizer.encode(written.replaceAll("\r\n", "\n"))];
     await Deno.writeTextFile(input, written);
@@ -182,7 +182,7 @@ Deno.test("batches of a file are those of the same tokens in memory", () =>
     using narrow = TokenFile.open(`${folder}/train.bin`),
       wide = TokenFile.open(`${folder}/wide.bin`, { type: "uint32" });
     const batch = (data: TokenFile | Int32Array) =>
-      getBatch(data, { blockSize: 32, batchSize: 16, generator: new Generator(1337) });
+      getBatch(data, { blockSize: 32, batchSize: 16, generator: new RandomGenerator(1337) });
     assertEquals(batch(narrow), batch(memory));
     assertEquals(batch(wide), batch(memory));
     Deno.truncateSync(`${folder}/train.bin`, 100);

@@ -3,14 +3,14 @@ import { assertEquals } from "@std/assert";
 import { CpuDevice } from "../../src/device/cpu.ts";
 import type { Device } from "../../src/engine/device.ts";
 import { ReferenceDevice } from "../../src/device/reference.ts";
-import { Generator } from "../../src/random/mod.ts";
+import { RandomGenerator } from "../../src/random/mod.ts";
 import type { Tensor } from "../../src/engine/tensor.ts";
 import { assertClose, type Limit } from "../testing.ts";
 
 /** Normally distributed numbers, the same each time. */
 export function normal(count: number, seed = 1): Float32Array {
   const out = new Float32Array(count);
-  new Generator(seed).normal(out, 0, 1);
+  new RandomGenerator(seed).normal(out, 0, 1);
   return out;
 }
 

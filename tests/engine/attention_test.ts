@@ -114,7 +114,7 @@ Deno.test("attention: what does not fit is refused", () => {
     assertThrows(
       () => causalSelfAttention(zeros(...shape), heads),
       ShapeError,
-      `Cannot apply causal_self_attention to [${shape}]`,
+      `Cannot apply causalSelfAttention to [${shape}]`,
     );
   }
   for (const p of [-0.1, 1.1, NaN]) {
@@ -128,12 +128,12 @@ Deno.test("attention: what does not fit is refused", () => {
   assertThrows(
     () => cachedAttention(zeros(1, 2, 6), zeros(1, 4, 2, 1, 2), position, 1),
     ShapeError,
-    "2 tokens at position 3 of a cache of 4",
+    "2 tokens at position 3 do not fit into a cache of 4",
   );
   assertThrows(
     () => cachedAttention(zeros(1, 1, 6), zeros(1, 4, 2, 2, 1), position, 1),
     ShapeError,
-    "cache is [1,4,2,2,1]",
+    "[1,4,2,2,1]: the cache is expected as [1,S,2,1,2]",
   );
   const learnt = device.tensor(Array(6).fill(0), [1, 1, 6], { requiresGrad: true });
   assertThrows(

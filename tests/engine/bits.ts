@@ -9,12 +9,12 @@ import { GPT } from "../../src/gpt.ts";
 import { matmul } from "../../src/ops/matmul.ts";
 import { softmax } from "../../src/ops/softmax.ts";
 import { sum } from "../../src/ops/sum.ts";
-import { Generator } from "../../src/random/mod.ts";
+import { RandomGenerator } from "../../src/random/mod.ts";
 import { generate } from "../../src/generate/generate.ts";
 import { Trainer } from "../../src/train/trainer.ts";
 
 for (const threads of Deno.args.map(Number)) {
-  const device = await createDevice("cpu", { threads }), generator = new Generator(7);
+  const device = await createDevice("cpu", { threads }), generator = new RandomGenerator(7);
   const results: Uint8Array[] = [], numbers: number[] = [];
   const add = async (t: { data(): Promise<ArrayBufferView> }) => {
     const { buffer, byteOffset, byteLength } = await t.data();

@@ -43,7 +43,7 @@ Deno.test("cross_entropy: a target that is no class is refused, or counts as the
       assertThrows(
         () => crossEntropy(x, targets(other, target)),
         ShapeError,
-        `cross_entropy: target ${target} is no class; with 2 logits a row, classes are 0 to 1`,
+        `: ${target} is not a class; they are 0 to 1`,
       );
       const unseen = targets(other, target);
       unseen.storage.block.bounds = undefined;

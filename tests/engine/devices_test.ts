@@ -5,7 +5,7 @@ import { ReferenceDevice } from "../../src/device/reference.ts";
 import { launch } from "../../src/engine/launch.ts";
 import { add, causalSelfAttention, dropout, embedding, gelu, layerNorm, mul } from "../../src/ops/mod.ts";
 import { sample } from "../../src/ops/sample.ts";
-import { Generator } from "../../src/random/mod.ts";
+import { RandomGenerator } from "../../src/random/mod.ts";
 import type { Tensor } from "../../src/engine/tensor.ts";
 import { assertEquals } from "@std/assert";
 import { assertClose, devices, type Limit } from "../testing.ts";
@@ -113,7 +113,7 @@ for (const n of [1, 255, 4097, 1_000_003]) {
 
 function exponential(count: number): Float32Array {
   const out = new Float32Array(count);
-  new Generator(7).exponential(out);
+  new RandomGenerator(7).exponential(out);
   return out;
 }
 for (const [B, V] of [[1, 1], [3, 2], [7, 9], [64, 65], [5, 257], [2, 50_257]]) {

@@ -86,7 +86,9 @@ Deno.test("dropout: p of 0, of 1, and outside", async () => {
     y.backward(device.tensor([1, 1, 1], [3]));
     assertEquals(Array.from(await y.data(), Math.abs), [0, 0, 0]);
     assertEquals([...await x.grad!.data()], [0, 0, 0]);
-    for (const p of [-0.1, 1.5, NaN]) assertThrows(() => dropout(x, { p, ...rest }), ConfigError, `dropout: p is ${p}`);
+    for (const p of [-0.1, 1.5, NaN]) {
+      assertThrows(() => dropout(x, { p, ...rest }), ConfigError, `Cannot apply dropout to [3]: p is ${p}`);
+    }
     device.close();
   }
 });

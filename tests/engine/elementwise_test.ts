@@ -132,9 +132,17 @@ Deno.test("elementwise: what does not fit is refused by name and shape", () => {
     whole = device.tensor([1, 2], [2], { dtype: "i32" });
   assertThrows(() => ops.add(two, three), ShapeError, "Cannot apply add to [2] and [3]");
   assertThrows(() => ops.where(whole, two, three), ShapeError, "Cannot apply where to [2] and [2] and [3]");
-  assertThrows(() => ops.mul(two, other.tensor([1, 2], [2])), DeviceError, "mul: b is on another device");
-  assertThrows(() => ops.sub(two, whole), DeviceError, "sub: b is i32, expected f32");
-  assertThrows(() => ops.exp(whole), DeviceError, "exp: x is i32, expected f32");
-  assertThrows(() => ops.where(two, two, two), DeviceError, "where: condition is f32, expected i32");
-  assertThrows(() => ops.pow(two, Infinity), ConfigError, "Cannot apply pow to [2] and Infinity");
+  assertThrows(
+    () => ops.mul(two, other.tensor([1, 2], [2])),
+    DeviceError,
+    "Cannot apply mul to a [1,2] and b [1,2]: b is on another device",
+  );
+  assertThrows(
+    () => ops.sub(two, whole),
+    DeviceError,
+    "Cannot apply sub to a [1,2] and b [1,2]: b is i32, expected f32",
+  );
+  assertThrows(() => ops.exp(whole), DeviceError, "Cannot apply exp to x [2]: x is i32, expected f32");
+  assertThrows(() => ops.where(two, two, two), DeviceError, "condition is f32, expected i32");
+  assertThrows(() => ops.pow(two, Infinity), ConfigError, "Cannot apply pow to [2]: the exponent is Infinity");
 });

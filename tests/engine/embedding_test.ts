@@ -37,7 +37,7 @@ Deno.test("embedding: an id outside is refused, or takes the last row where the 
   for (const device of [new ReferenceDevice(), await CpuDevice.create({ threads: 1, guards: true })]) {
     const weight = device.tensor([1, 2, 3, 4], [2, 2], { requiresGrad: true });
     const ids = (...values: number[]) => device.tensor(values, [values.length], { dtype: "i32" });
-    const message = (id: number) => `embedding: id ${id} is not among the 2 rows of [2,2]`;
+    const message = (id: number) => `and [2,2]: id ${id} is not one of its 2 rows`;
     assertThrows(() => embedding(ids(0, 2), weight), ShapeError, message(2));
     assertThrows(() => embedding(ids(-1, 0), weight), ShapeError, message(-1));
     const unseen = ids(-1, 0, 2);

@@ -6,7 +6,7 @@ import type { Device } from "../../src/engine/device.ts";
 import { ReferenceDevice } from "../../src/device/reference.ts";
 import { launch } from "../../src/engine/launch.ts";
 import { gelu } from "../../src/ops/gelu.ts";
-import { assertClose } from "../testing.ts";
+import { assertClose, devices } from "../testing.ts";
 import { assertOpAgrees } from "./inputs.ts";
 
 Deno.test("erf has fifteen digits", () => {
@@ -56,4 +56,15 @@ Deno.test("gelu: NaN stays NaN", async () => {
     assertEquals(Array.from(await x.grad!.data(), Number.isNaN), [false, true]);
   }
   device.close();
+});
+
+Deno.test("gelu: of infinity is infinity, beside finite neighbours", async () => {
+  for (const { name, device } of await devices()) {
+    const x = device.tensor([Infinity, 1e30, 0]);
+    for (const approximate of ["none", "tanh"] as const) {
+      const y = [...await gelu(x, { approximate }).data()];
+      if (y[0] !== Infinity || y[2] !== 0) throw new Error(`${name}, ${approximate}: ${y}`);
+    }
+    device.close();
+  }
 });

@@ -1,11 +1,11 @@
 /** Memory as foreseen for generating, against what the same generation has taken when it is over. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { createDevice } from "../../src/device/create.ts";
+import { openDevice } from "../testing.ts";
 import { DeviceError } from "../../src/errors.ts";
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
 import { checkInference, inferenceNeeds } from "../../src/generate/memory.ts";
 import { generate, generateSequences } from "../../src/generate/generate.ts";
-import { Tensor } from "../../src/engine/tensor.ts";
 
 const CONFIG = { vocabSize: 67, blockSize: 19, nLayer: 3, nHead: 3, nEmbd: 75, bias: true };
 const GPT2_XL = { vocabSize: 50257, blockSize: 1024, nLayer: 48, nHead: 25, nEmbd: 1600 };
@@ -15,7 +15,7 @@ for (const name of Deno.env.get("NANOGPT_TEST_DEVICES")?.split(",") ?? ["cpu"]) 
     for (const promptLength of [undefined, 1, 7, 30]) {
       const what = promptLength === undefined ? "a whole block" : `${promptLength} tokens`;
       Deno.test(`the memory that generating takes is foreseen to the byte: ${weights}, from ${what} (${name})`, async () => {
-        const device = await createDevice(name, { threads: 2 });
+        const device = await openDevice(name, { threads: 2 });
         const needs = await inferenceNeeds(CONFIG, { device, weights, promptLength });
         assertEquals(device.memory(), { tensors: 0, bytes: 0, reserved: 0 }, "the rehearsal has touched the device");
         const model = new GPT(CONFIG, { device, weights }).eval(), prompt = new Int32Array(promptLength ?? 18);
@@ -64,7 +64,7 @@ Deno.test("a model that cannot generate is refused with the figures, before anyt
   assert(performance.now() - begin < 5000);
   assertEquals(device.memory().reserved, 0);
 
-  const quarter = Tensor.empty(device, [2 ** 28]); // never touched
+  const quarter = device.empty([2 ** 28]); // never touched
   await refused(GPT2_XL, "bf16", "and the cpu device has 4 GiB, of which 1 GiB are in use");
   quarter.dispose();
   await checkInference(GPT2_XL, { device, weights: "bf16" });

@@ -36,6 +36,6 @@ Deno.test("layer_norm: a weight of another length is refused", () => {
   assertThrows(
     () => layerNorm(x, device.tensor([1, 2, 3], [3])),
     ShapeError,
-    "layer_norm_forward: weight is [3], expected [C] with C = 2",
+    "Cannot apply layerNorm to x [2,2] and weight [3]: weight is [3], expected [C] with C = 2",
   );
 });

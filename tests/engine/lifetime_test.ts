@@ -8,6 +8,7 @@ import { f32, kernel } from "../../src/kernel.ts";
 import { launch } from "../../src/engine/launch.ts";
 import { add } from "../../src/ops/add.ts";
 import { normal } from "./agree.ts";
+import { openDevice } from "../testing.ts";
 
 const folder = new URL("../../", import.meta.url).href;
 
@@ -114,7 +115,7 @@ Deno.test("a kernel that fails on any thread is reported, and the next launch wo
 
 Deno.test("a closed device computes no more; what was computed can be read and freed", async () => {
   for (const name of ["reference", "cpu"]) {
-    const device = await createDevice(name, { threads: 2 }), x = device.tensor([1, 2], [2]), y = add(x, x);
+    const device = await openDevice(name, { threads: 2 }), x = device.tensor([1, 2], [2]), y = add(x, x);
     device.close();
     device.close();
     assertThrows(() => add(x, x), DeviceError, "the device is closed");

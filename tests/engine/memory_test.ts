@@ -11,11 +11,12 @@ import { GPT } from "../../src/gpt.ts";
 import { generate } from "../../src/generate/generate.ts";
 import { Trainer } from "../../src/train/trainer.ts";
 import { add } from "../../src/ops/add.ts";
+import { openDevice } from "../testing.ts";
 
 for (const name of ["reference", "cpu"]) {
   const test = (what: string, body: (device: Device) => void | Promise<void>) =>
     Deno.test(`${what} (${name})`, async () => {
-      const device = await createDevice(name, { threads: 2 });
+      const device = await openDevice(name, { threads: 2 });
       await body(device);
       device.close();
     });
@@ -83,9 +84,9 @@ for (const name of ["reference", "cpu"]) {
     assertThrows(() => launch(accumulate, { x, sum: device.tensor([1], [1]) }), ShapeError, "sum is [1], expected [n]");
     const ids = device.tensor([1, 2], [2], { dtype: "i32" });
     assertThrows(() => launch(accumulate, { x, sum: ids }), DeviceError, "sum is i32, expected f32");
-    assertThrows(() => device.tensor([1, 2], [3]), ShapeError, "2 values for [3], expected 3");
+    assertThrows(() => device.tensor([1, 2], [3]), ShapeError, "2 values and [3]: expected 3 values");
     assertThrows(() => new Tensor(x.storage, [3]), ShapeError, "[3] over a storage of 2");
-    assertThrows(() => Tensor.empty(device, [2, 0]), ShapeError, "[2,0] is no shape");
+    assertThrows(() => device.empty([2, 0]), ShapeError, "[2,0]");
   });
 }
 
@@ -114,7 +115,7 @@ Deno.test("memory after 100 training steps equals memory after 10", async () => 
 
 Deno.test("what does not fit into the memory is refused with the figures", async () => {
   const device = await CpuDevice.create({ threads: 1 });
-  assertThrows(() => Tensor.empty(device, [2 ** 30]), DeviceError, "does not fit");
+  assertThrows(() => device.empty([2 ** 30]), DeviceError, "does not fit");
   assertEquals(Array.from(await device.tensor([1], [1]).data()), [1]);
   device.close();
 });
@@ -165,5 +166,5 @@ Deno.test("a thread count that is none is refused", async () => {
   for (const threads of [0, -1, 1.5, NaN, 1000]) {
     await assertRejects(() => CpuDevice.create({ threads }), DeviceError, "expected a whole number from 1 to 256");
   }
-  await assertRejects(() => createDevice("gpu"), DeviceError, "no device is called gpu");
+  await assertRejects(() => openDevice("gpu"), DeviceError, "No device is called gpu; there are auto, cpu, reference");
 });

@@ -1,5 +1,5 @@
 /** Wrong calls: each is refused before a kernel runs, and leaves nothing behind. */
-import { assertEquals, assertThrows } from "@std/assert";
+import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { noGrad } from "../../src/engine/autograd.ts";
 import { createDevice } from "../../src/device/create.ts";
 import { type Device, Storage } from "../../src/engine/device.ts";
@@ -8,7 +8,7 @@ import { launch } from "../../src/engine/launch.ts";
 import { matmulNN } from "../../kernels/matmul/kernel.ts";
 import * as ops from "../../src/ops/mod.ts";
 import { AdamW } from "../../src/optim/adamw.ts";
-import { sizeOf, Tensor } from "../../src/engine/tensor.ts";
+import { sizeOf, type Tensor } from "../../src/engine/tensor.ts";
 
 /** An op, and operands that it takes, by shape; which of them are integers. */
 interface Call {
@@ -87,14 +87,16 @@ for (const [name, call] of Object.entries(calls)) {
     for (let i = 0; i < call.shapes.length; i++) {
       if (call.shapes.length > 1) {
         const given = operands(call, one, i, other);
+        assertThrows(() => call.run(...given), DeviceError, `Cannot apply ${name} to `);
         assertThrows(() => call.run(...given), DeviceError, "device");
       }
       const given = operands(call, one, i);
       if (!MOVES.includes(name)) {
-        leavesNothing(one, name, () => assertThrows(() => call.run(...given), DeviceError));
+        leavesNothing(one, name, () => assertThrows(() => call.run(...given), DeviceError, `Cannot apply ${name} to `));
       }
       right[i].dispose();
-      leavesNothing(one, name, () => assertThrows(() => call.run(...right), DeviceError, "has been freed"));
+      leavesNothing(one, name, () => assertThrows(() => call.run(...right), DeviceError, "it has been freed"));
+      assertThrows(() => call.run(...right), DeviceError, `Cannot apply ${name} to `);
       right[i] = operands(call, one)[i];
     }
   });
@@ -110,7 +112,7 @@ for (const [name, { shapes, run }] of Object.entries(calls)) {
         leavesNothing(
           device,
           name,
-          () => assertThrows(() => run(...given), DeviceError, name === "concat" ? "" : "bf16"),
+          () => assertThrows(() => run(...given), DeviceError, `Cannot apply ${name} to `),
         );
       });
     }
@@ -120,9 +122,17 @@ for (const [name, { shapes, run }] of Object.entries(calls)) {
 Deno.test("host values: too few, too many, no integers where integers are due", () => {
   for (const device of [one, other]) {
     leavesNothing(device, "tensor", () => {
-      assertThrows(() => device.tensor([1, 2], [3]), ShapeError, "tensor: 2 values for [3], expected 3");
-      assertThrows(() => device.tensor([], []), ShapeError, "tensor: 0 values for [], expected 1");
-      assertThrows(() => device.tensor([1], [-1]), ShapeError, "[-1] is no shape");
+      assertThrows(
+        () => device.tensor([1, 2], [3]),
+        ShapeError,
+        "Cannot apply tensor to 2 values and [3]: expected 3 values",
+      );
+      assertThrows(
+        () => device.tensor([], []),
+        ShapeError,
+        "Cannot apply tensor to 0 values and []: expected 1 values",
+      );
+      assertThrows(() => device.tensor([1], [-1]), ShapeError, "[-1]");
       for (const value of [0.5, NaN, 2 ** 32, -(2 ** 31) - 1]) {
         assertThrows(() => device.tensor([value], [1], { dtype: "i32" }), DeviceError, `${value} is no 32-bit integer`);
       }
@@ -140,16 +150,16 @@ Deno.test("host values: too few, too many, no integers where integers are due", 
   }
 });
 
-Deno.test("a view has a shape that fits, and a tensor keeps the shape that was checked", () => {
+Deno.test("an alias has a shape that fits, and a tensor keeps the shape that was checked", () => {
   const shape = [2, 3], x = one.tensor([1, 2, 3, 4, 5, 6], shape);
   shape[0] = 1000;
   assertEquals(x.shape, [2, 3]);
-  for (const wrong of [[-2, -3], [0.5, 12], [7]]) assertThrows(() => x.view(wrong), ShapeError);
+  for (const wrong of [[-2, -3], [0.5, 12], [7]]) assertThrows(() => x.alias(wrong), ShapeError);
 });
 
 Deno.test("a part that a block does not have is refused, and so are operands of other ranks and sizes", () => {
   for (const device of [one, other]) {
-    const { storage: { block } } = Tensor.empty(device, [40]), { capacity } = block;
+    const { storage: { block } } = device.empty([40]), { capacity } = block;
     new Storage(block, 8, capacity - 8);
     for (
       const [length, offset] of [[8, capacity - 7], [capacity + 1, 0], [1, -1], [0, 0], [0.5, 0], [1, NaN], [
@@ -160,17 +170,37 @@ Deno.test("a part that a block does not have is refused, and so are operands of 
       const message = `storage: ${length} elements from ${offset} on are no part of a block of ${capacity}`;
       assertThrows(() => new Storage(block, length, offset), DeviceError, message);
     }
-    const tensor = (...shape: number[]) => Tensor.empty(device, shape);
+    const tensor = (...shape: number[]) => device.empty(shape);
     leavesNothing(device, "launch", () => {
       using _ = device.scope();
       const a = tensor(1, 4, 3);
       const refused = (b: Tensor, c: Tensor | undefined, message: string) =>
         assertThrows(() => launch(matmulNN, { a, b, c }), ShapeError, message);
-      refused(tensor(1, 2, 5), undefined, "matmul_nn: b is [1,2,5], expected [batch,K,N] with K = 3");
-      refused(tensor(2, 3, 5), undefined, "matmul_nn: b is [2,3,5], expected [batch,K,N] with batch = 1");
-      refused(tensor(3, 5), undefined, "matmul_nn: b is [3,5], expected [batch,K,N]");
-      refused(tensor(1, 3, 5), tensor(1, 4, 6), "matmul_nn: c is [1,4,6], expected [batch,M,N] with N = 5");
-      refused(tensor(1, 3, 5), tensor(20), "matmul_nn: c is [20], expected [batch,M,N]");
+      refused(
+        tensor(1, 2, 5),
+        undefined,
+        "Cannot apply matmul_nn to a [1,4,3] and b [1,2,5]: b is [1,2,5], expected [batch,K,N] with K = 3",
+      );
+      refused(
+        tensor(2, 3, 5),
+        undefined,
+        "Cannot apply matmul_nn to a [1,4,3] and b [2,3,5]: b is [2,3,5], expected [batch,K,N] with batch = 1",
+      );
+      refused(
+        tensor(3, 5),
+        undefined,
+        "Cannot apply matmul_nn to a [1,4,3] and b [3,5]: b is [3,5], expected [batch,K,N]",
+      );
+      refused(
+        tensor(1, 3, 5),
+        tensor(1, 4, 6),
+        "Cannot apply matmul_nn to a [1,4,3] and b [1,3,5]: c is [1,4,6], expected [batch,M,N] with N = 5",
+      );
+      refused(
+        tensor(1, 3, 5),
+        tensor(20),
+        "Cannot apply matmul_nn to a [1,4,3] and b [1,3,5]: c is [20], expected [batch,M,N]",
+      );
     });
   }
 });
@@ -178,7 +208,7 @@ Deno.test("a part that a block does not have is refused, and so are operands of 
 Deno.test("crossEntropy finds a wrong target behind one that is ignored", () => {
   const logits = one.tensor(new Float32Array(9), [3, 3]);
   const targets = (...values: number[]) => one.tensor(values, [3], { dtype: "i32" });
-  const message = (target: number) => `target ${target} is no class`;
+  const message = (target: number) => `: ${target} is not a class`;
   assertThrows(() => ops.crossEntropy(logits, targets(-100, -1, 2)), ShapeError, message(-1));
   assertThrows(() => ops.crossEntropy(logits, targets(5, 1, 4), { ignoreIndex: 5 }), ShapeError, message(4));
   ops.crossEntropy(logits, targets(-100, -100, -100));
@@ -218,7 +248,7 @@ Deno.test("a result is refused after its scope, but for what was kept; its gradi
     }
     kept.backward();
     assertEquals(await x.grad!.item(), 12);
-    assertThrows(() => ops.neg(lost), DeviceError, "tensor [] has been freed");
+    assertThrows(() => ops.neg(lost), DeviceError, "Cannot apply neg to []: it has been freed");
   }
 });
 
@@ -226,12 +256,12 @@ Deno.test("an exception ends the scopes that it passes", () => {
   leavesNothing(one, "scope", () =>
     assertThrows(() => {
       using _ = one.scope();
-      Tensor.empty(one, [2]);
+      one.empty([2]);
       using __ = one.scope();
-      Tensor.empty(one, [3]);
+      one.empty([3]);
       throw new RangeError("inside");
     }, RangeError));
-  const outside = Tensor.empty(one, [1]);
+  const outside = one.empty([1]);
   assertEquals(outside.freed, false);
   assertEquals(outside.scope, undefined);
 });
@@ -245,4 +275,77 @@ Deno.test("an engine without relaxed SIMD: the CPU device says so", async () => 
   } finally {
     WebAssembly.validate = validate;
   }
+});
+
+Deno.test("nested arrays: their shape, and the place of what does not fit", async () => {
+  for (const device of [one, other]) {
+    const x = device.tensor([[1, 2, 3], [4, 5, 6]]);
+    assertEquals([x.shape, x.dtype, [...await x.data()]], [[2, 3], "f32", [1, 2, 3, 4, 5, 6]]);
+    assertEquals(device.tensor(7).shape, []);
+    assertEquals(device.tensor([[[1], [2]]], [1, 2, 1]).shape, [1, 2, 1]);
+    const ids = device.tensor(Int32Array.of(1, 2)), given = { dtype: "i32", requiresGrad: false } as const;
+    assertEquals([ids.shape, ids.dtype, device.tensor([[1]], given).dtype], [[2], "i32", "i32"]);
+    const leaf = device.tensor([1, 2], { requiresGrad: true });
+    assertEquals([leaf.shape, leaf.requiresGrad], [[2], true]);
+    leavesNothing(device, "tensor", () => {
+      const refused = (make: () => unknown, message: string) => assertThrows(make, ShapeError, message);
+      refused(
+        () => device.tensor([[1, 2], [3]]),
+        "Cannot apply tensor to values[1]: it is a list of 1, expected a list of 2",
+      );
+      refused(() => device.tensor([[[1], [2]], [[3], 4]]), "values[1][1]: it is 4, expected a list of 1");
+      refused(() => device.tensor([1, [2]]), "values[1]: it is a list of 1, expected a number");
+      refused(() => device.tensor([[1], ["2" as unknown as number]]), "values[1][0]: it is 2, expected a number");
+      refused(() => device.tensor([[1, 2]], [2, 1]), "values of [1,2] and [2,1]: the shapes differ");
+      refused(() => device.tensor([]), "[0] is not a valid shape");
+      refused(() => device.tensor([[]]), "[1,0] is not a valid shape");
+      refused(() => x.set([1, 2, 3]), "Cannot apply set to 3 values and [2,3]: expected 6 values");
+      refused(() => x.set([[1, 2, 3], [4, 5]]), "Cannot apply set to values[1]: it is a list of 2");
+      refused(() => x.set([[1, 2], [3, 4], [5, 6]]), "Cannot apply set to values of [3,2] and [2,3]");
+    });
+    x.set([[6, 5, 4], [3, 2, 1]]);
+    assertEquals([...await x.data()], [6, 5, 4, 3, 2, 1]);
+    x.set(Float32Array.of(1, 1, 2, 2, 3, 3));
+    assertEquals([...await x.data()], [1, 1, 2, 2, 3, 3]);
+    assertThrows(() => ids.set([0.5, 1]), DeviceError, "0.5");
+    x.dispose();
+    assertThrows(() => x.set([1, 1, 1, 1, 1, 1]), DeviceError, "it has been freed");
+  }
+});
+
+Deno.test("a tensor shows its shape, dtype and device", () => {
+  const x = one.tensor([[1, 2, 3], [4, 5, 6]], { dtype: "i32" });
+  assertEquals(`${x}`, "Tensor [2, 3] i32 on cpu");
+  assertEquals(Deno.inspect({ x }), "{ x: Tensor [2, 3] i32 on cpu }");
+  assertEquals(Deno.inspect(other.tensor(1)), "Tensor [] f32 on reference");
+  x.dispose();
+  assertEquals(`${x}`, "Tensor [2, 3] i32 on cpu, freed");
+});
+
+Deno.test("a device, a tensor and a program end with their block", async () => {
+  let device: Device, tensor: Tensor;
+  {
+    using made = await createDevice("cpu", { threads: 2 });
+    device = made;
+    using x = made.tensor([1, 2]);
+    tensor = x;
+    using program = made.capture(() => ops.neg(x));
+    assertEquals(program.launches, 1);
+  }
+  assertEquals([tensor.freed, device.closed], [true, true]);
+  device.close(); // once more, without effect
+});
+
+Deno.test("createDevice refuses options that the device does not have", async () => {
+  const refused = (make: () => Promise<Device>, message: string) => assertRejects(make, DeviceError, message);
+  const misspelt = { thread: 2 } as { threads?: number };
+  await refused(() => createDevice("cpu", misspelt), "The device cpu has no option thread; did you mean threads?");
+  await refused(() => createDevice("auto", misspelt), "did you mean threads?");
+  // @ts-expect-error: the options are the CPU's
+  await refused(() => createDevice("reference", { guards: true }), "has no option guards, but none");
+  // @ts-expect-error: the options are the CPU's
+  await refused(() => createDevice("webgpu", { threads: 2 }), "The device webgpu has no option threads, but none");
+  (await createDevice("reference", { threads: undefined })).close();
+  using device = await createDevice();
+  assertEquals(device.name, "cpu");
 });

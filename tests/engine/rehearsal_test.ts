@@ -5,11 +5,11 @@ import { CpuDevice } from "../../src/device/cpu.ts";
 import { createDevice } from "../../src/device/create.ts";
 import { gib } from "../../src/engine/capacity.ts";
 import type { Device } from "../../src/engine/device.ts";
-import { Tensor } from "../../src/engine/tensor.ts";
 import { DeviceError } from "../../src/errors.ts";
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
 import { Trainer } from "../../src/train/trainer.ts";
 import type { TrainerOptions } from "../../src/train/options.ts";
+import { openDevice } from "../testing.ts";
 
 const CONFIG: GPTConfig = { vocabSize: 65, blockSize: 32, nLayer: 2, nHead: 2, nEmbd: 48, dropout: 0, bias: false };
 const SETTINGS: Record<string, Partial<GPTConfig> & Partial<TrainerOptions>> = {
@@ -40,7 +40,7 @@ function setUp(setting: typeof SETTINGS[string]) {
 for (const name of Deno.env.get("NANOGPT_TEST_DEVICES")?.split(",") ?? ["cpu"]) {
   for (const [what, setting] of Object.entries(SETTINGS)) {
     Deno.test(`the memory that training takes is foreseen to the byte: ${what} (${name})`, async () => {
-      const device = await createDevice(name, { threads: 2 }), { config, options, train } = setUp(setting);
+      const device = await openDevice(name, { threads: 2 }), { config, options, train } = setUp(setting);
       const { bytes, largest } = await trainingNeeds(config, { ...options, device });
       assertEquals(device.memory(), { tensors: 0, bytes: 0, reserved: 0 }, "the rehearsal has touched the device");
       await train(device);
@@ -137,7 +137,7 @@ Deno.test("a device that limits single buffers refuses a training whose logits a
 
 /** Tensors of 1 MiB, as many as fit into so many bytes. */
 function occupy(device: Device, bytes: number): void {
-  for (; bytes >= 2 ** 20; bytes -= 2 ** 20) Tensor.empty(device, [2 ** 18]);
+  for (; bytes >= 2 ** 20; bytes -= 2 ** 20) device.empty([2 ** 18]);
 }
 
 Deno.test("what is in use on the device is counted, and a model that is there already is not counted twice", async () => {
@@ -148,7 +148,7 @@ Deno.test("what is in use on the device is counted, and a model that is there al
   await fits();
   occupy(device, all - bytes);
   await fits();
-  Tensor.empty(device, [2 ** 18]);
+  device.empty([2 ** 18]);
   const { message } = await assertRejects(fits, DeviceError);
   const used = gib(device.memory().bytes);
   assertStringIncludes(message, `takes ${gib(bytes)}, and the cpu device has ${gib(all)}, of which ${used} are in use`);

@@ -3,12 +3,12 @@ import { CpuDevice } from "../../src/device/cpu.ts";
 import { ReferenceDevice } from "../../src/device/reference.ts";
 import { ConfigError, ShapeError } from "../../src/errors.ts";
 import { sample } from "../../src/ops/sample.ts";
-import { Generator } from "../../src/random/mod.ts";
+import { RandomGenerator } from "../../src/random/mod.ts";
 import { assertAgrees, normal } from "./agree.ts";
 
 function exponential(count: number, seed: number): Float32Array {
   const out = new Float32Array(count);
-  new Generator(seed).exponential(out);
+  new RandomGenerator(seed).exponential(out);
   return out;
 }
 
@@ -68,7 +68,7 @@ for (const device of devices) {
 
 Deno.test("sample: what cannot be is refused", () => {
   const [device] = devices, x = device.tensor([1, 2], [1, 2]);
-  assertThrows(() => sample(x, x, { temperature: -1 }), ConfigError, "sample: temperature is -1");
-  assertThrows(() => sample(x, x, { topK: 1.5 }), ConfigError, "sample: topK is 1.5");
-  assertThrows(() => sample(x, device.tensor([1], [1, 1])), ShapeError, "sample: noise is [1,1]");
+  assertThrows(() => sample(x, x, { temperature: -1 }), ConfigError, "Cannot apply sample to [1,2]: temperature is -1");
+  assertThrows(() => sample(x, x, { topK: 1.5 }), ConfigError, "Cannot apply sample to [1,2]: topK is 1.5");
+  assertThrows(() => sample(x, device.tensor([1], [1, 1])), ShapeError, "noise is [1,1]");
 });

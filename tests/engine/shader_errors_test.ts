@@ -1,10 +1,10 @@
 /** A shader that does not compile: the file, the line, what is wrong. */
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
-import { createDevice } from "../../src/device/create.ts";
 import { shaderError } from "../../src/device/shader_errors.ts";
 import { DeviceError } from "../../src/errors.ts";
 import { type AnyPass, f32, kernel } from "../../src/kernel.ts";
 import { launch } from "../../src/engine/launch.ts";
+import { openDevice } from "../testing.ts";
 
 /** A shader that copies, where `body` in its line 6 does. */
 const source = (body: string) =>
@@ -70,7 +70,7 @@ for (const name of names) {
     for (
       const [body, column] of [["y[id.x] = z[id.x];", 36], ["y[id.x] = vec2f(1.0);", "(26|34)"], ["y[id.x] = 1.0", 40]]
     ) {
-      const device = await createDevice(name);
+      const device = await openDevice(name);
       const { y } = launch(duplicate(`${body}`, "copy.wgsl.ts"), { x: device.tensor([1, 2], [2]) });
       const error = await assertRejects(() => y.data(), DeviceError);
       assertMatch(
@@ -79,7 +79,7 @@ for (const name of names) {
       );
       device.close();
     }
-    const device = await createDevice(name);
+    const device = await openDevice(name);
     const { y } = launch(duplicate("y[id.x] = x[id.x];"), { x: device.tensor([1, 2], [2]) });
     assertEquals([...await y.data()], [1, 2]);
     device.close();

@@ -11,11 +11,10 @@ import { GPT } from "../../src/gpt.ts";
 import { f32, i32, kernel } from "../../src/kernel.ts";
 import { launch } from "../../src/engine/launch.ts";
 import { add } from "../../src/ops/mod.ts";
-import { Generator, philox } from "../../src/random/mod.ts";
+import { philox, RandomGenerator } from "../../src/random/mod.ts";
 import { generate } from "../../src/generate/generate.ts";
-import { Tensor } from "../../src/engine/tensor.ts";
 import { Trainer } from "../../src/train/trainer.ts";
-import { devices } from "../testing.ts";
+import { devices, openDevice } from "../testing.ts";
 import { normal } from "./agree.ts";
 
 /** The four words of counters 0 to n − 1, from the functions of dropout's own shader. */
@@ -47,7 +46,7 @@ for (const { name, device } of await devices()) {
   Deno.test(`philox: a shader gives the host's words (${name})`, async () => {
     for (const [seed, stream, offset] of [[0, 0, 0], [1337, 3, 7], [2 ** 32 - 1, 2 ** 31, 2 ** 32 - 7]]) {
       const n = 1000, at = device.tensor([offset | 0], [1], { dtype: "i32" });
-      const words = Tensor.empty(device, [n, 4], "i32");
+      const words = device.empty([n, 4], { dtype: "i32" });
       launch(philoxWords, { offset: at, words }, { seed: seed | 0, stream: stream | 0 });
       const expected = Array.from({ length: n }, (_, i) => philox([i, stream, offset, 0], [seed, 0])).flat();
       assertEquals(Array.from(await words.data(), (word) => word >>> 0), expected);
@@ -56,7 +55,7 @@ for (const { name, device } of await devices()) {
 
   Deno.test(`webgpu: a storage past the adapter's limit is refused with the limit's name (${name})`, async () => {
     const length = Math.ceil((device.capacity.one + 1) / 4);
-    const error = assertThrows(() => Tensor.empty(device, [length]), DeviceError);
+    const error = assertThrows(() => device.empty([length]), DeviceError);
     assertMatch(error.message, /more than the adapter's max(StorageBufferBinding|Buffer)Size, \d+$/);
     assertEquals([...await device.tensor([1], [1]).data()], [1]); // it goes on
   });
@@ -74,7 +73,7 @@ for (const { name, device } of await devices()) {
   Deno.test(`decoding gives the reference's tokens, and draws no more noise than was used (${name})`, async () => {
     const config = { blockSize: 8, vocabSize: 7, nLayer: 1, nHead: 2, nEmbd: 8, dropout: 0, bias: false };
     const state = async (device: Device, stop: number) => {
-      const model = new GPT(config, { device }), generator = new Generator(5), tokens: number[] = [];
+      const model = new GPT(config, { device }), generator = new RandomGenerator(5), tokens: number[] = [];
       for (const weight of model.parameters()) device.write(weight.storage, normal(weight.size)); // clear preferences
       for await (const token of generate(model, [1, 2], { maxNewTokens: 40, generator })) {
         if (tokens.push(token) === stop) break;
@@ -90,7 +89,7 @@ for (const { name, device } of await devices()) {
 
 /** A device of its own, which `lose` takes away as a driver that fails would. */
 async function losable(name: string): Promise<{ device: WebGPUDevice; lose: () => void }> {
-  const working = await createDevice(name) as WebGPUDevice;
+  const working = await openDevice(name) as WebGPUDevice;
   return { device: working, lose: () => working.gpu.destroy() };
 }
 
@@ -126,7 +125,7 @@ for (const name of names) {
 
     // On another device the run goes on from there to the same weights as one that nothing happened to.
     const weights = async (folder?: RunFolder) => {
-      const device = await createDevice(name), again = new GPT(config, { device });
+      const device = await openDevice(name), again = new GPT(config, { device });
       const trainer = new Trainer(again, data, { ...sizes, folder });
       if (folder) await trainer.resume();
       assertEquals(trainer.iter > 0, folder !== undefined);
@@ -153,7 +152,7 @@ Deno.test("webgpu: a missing adapter, and one that computes on the processor, ar
 Deno.test("webgpu: a kernel without a shader is refused by name", async () => {
   const plain = kernel({ name: "plain", reads: { x: f32("n") }, writes: { y: f32("n") }, reference() {} });
   for (const name of names) {
-    const device = await createDevice(name);
+    const device = await openDevice(name);
     assertThrows(() => launch(plain, { x: device.tensor([1], [1]) }), DeviceError, "plain has no WGSL implementation");
     device.close();
   }

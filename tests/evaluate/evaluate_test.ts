@@ -5,7 +5,7 @@ import { ConfigError, DataError, ShapeError } from "../../src/errors.ts";
 import { evaluateText, perplexity } from "../../src/evaluate/perplexity.ts";
 import { features } from "../../src/evaluate/features.ts";
 import { GPT } from "../../src/gpt.ts";
-import { Generator } from "../../src/random/mod.ts";
+import { RandomGenerator } from "../../src/random/mod.ts";
 import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
 
 const V = 11, BLOCK = 8;
@@ -13,7 +13,7 @@ const V = 11, BLOCK = 8;
 async function withModel(body: (model: GPT) => Promise<void>): Promise<void> {
   const device = await createDevice("reference");
   const config = { vocabSize: V, blockSize: BLOCK, nLayer: 2, nHead: 2, nEmbd: 8, dropout: 0.5 };
-  const model = new GPT(config, { device, seed: 1 }), generator = new Generator(2);
+  const model = new GPT(config, { device, seed: 1 }), generator = new RandomGenerator(2);
   for (const weight of model.parameters()) {
     const values = new Float32Array(weight.size);
     generator.normal(values, 0, 0.5);

@@ -15,7 +15,7 @@ import { TorchTensor } from "../../src/files/torch_structure.ts";
 import { ZipFile } from "../../src/files/zip.ts";
 import { zipParts } from "../../src/files/zip_writer.ts";
 import { CheckpointError } from "../../src/errors.ts";
-import { Generator } from "../../src/random/mod.ts";
+import { RandomGenerator } from "../../src/random/mod.ts";
 
 /** Mutants of each kind; `deno test FILE -- 20000` makes more. */
 const MUTANTS = Number(Deno.args[0] ?? 300);
@@ -26,7 +26,7 @@ const saved = new URL("../golden/torch_files", import.meta.url).pathname;
 const LENGTHS = [0n, 1n, 63n, 255n, 0xffffn, 0x7fffffffn, 0xffffffffn, 2n ** 32n, 2n ** 53n, 2n ** 63n, 2n ** 64n - 1n];
 
 /** One to three changes: bits, bytes, lengths, and parts that are missing, twice, new, or from elsewhere in the file. */
-function mutate(original: Uint8Array, random: Generator): Uint8Array<ArrayBuffer> {
+function mutate(original: Uint8Array, random: RandomGenerator): Uint8Array<ArrayBuffer> {
   let bytes = original.slice();
   for (let times = 1 + random.randint(3); times > 0 && bytes.length > 0; times--) {
     // Most of a checkpoint is numbers; half of the changes go where the sizes and names are.
@@ -116,7 +116,7 @@ interface Kind {
   readonly read: (path: string) => Promise<string>;
   /** Whether what loads must be the original. */
   readonly covered: boolean;
-  readonly mutant?: (path: string, random: Generator) => Promise<Uint8Array<ArrayBuffer>>;
+  readonly mutant?: (path: string, random: RandomGenerator) => Promise<Uint8Array<ArrayBuffer>>;
 }
 const kinds: Kind[] = [
   { name: "torch.save", file: "values.pt", read: contents, covered: true },
@@ -134,7 +134,7 @@ const kinds: Kind[] = [
 
 for (const [seed, { name, file, read, covered, mutant }] of kinds.entries()) {
   Deno.test(`${MUTANTS} damaged files: ${name}`, async () => {
-    const random = new Generator(seed), original = `${saved}/${file}`, bytes = await Deno.readFile(original);
+    const random = new RandomGenerator(seed), original = `${saved}/${file}`, bytes = await Deno.readFile(original);
     const expected = await read(original), path = await Deno.makeTempFile();
     let refused = 0, same = 0, other = 0, slowest = 0;
     try {

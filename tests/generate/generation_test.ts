@@ -1,22 +1,22 @@
 /** What generation does besides transformers' (see golden/): ends, batches, what slides past the block size, and refusals. */
 import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
 import { noGrad } from "../../src/engine/autograd.ts";
-import { createDevice } from "../../src/device/create.ts";
 import type { Device } from "../../src/engine/device.ts";
 import { ConfigError, DataError } from "../../src/errors.ts";
 import type { SequencesOptions } from "../../src/generate/options.ts";
 import { GPT } from "../../src/gpt.ts";
-import { Generator } from "../../src/random/mod.ts";
+import { RandomGenerator } from "../../src/random/mod.ts";
 import { type GeneratedToken, generateSequences } from "../../src/generate/generate.ts";
 import { StopStrings } from "../../src/generate/stopping.ts";
 import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
+import { openDevice } from "../testing.ts";
 
 const V = 11, BLOCK = 8, tokenizer = new CharacterTokenizer([..."abcdefghijk"]);
 
 /** A model whose weights are large enough to prefer some tokens clearly. */
 function makeModel(device: Device): GPT {
   const config = { vocabSize: V, blockSize: BLOCK, nLayer: 2, nHead: 2, nEmbd: 8 };
-  const model = new GPT(config, { device, seed: 1 }), generator = new Generator(2);
+  const model = new GPT(config, { device, seed: 1 }), generator = new RandomGenerator(2);
   for (const weight of model.parameters()) {
     const values = new Float32Array(weight.size);
     generator.normal(values, 0, 0.5);
@@ -27,7 +27,7 @@ function makeModel(device: Device): GPT {
 
 /** Also sees that nothing is left behind. */
 async function withModel(name: string, body: (model: GPT) => Promise<void>): Promise<void> {
-  const device = await createDevice(name, { threads: 1 });
+  const device = await openDevice(name, { threads: 1 });
   try {
     const model = makeModel(device), { tensors, bytes } = device.memory();
     await body(model);
@@ -130,7 +130,7 @@ Deno.test("generation: a stop string ends the text before it, wherever tokens en
   }));
 
 Deno.test("generation: stop strings are found whatever the pieces", () => {
-  const random = new Generator(1);
+  const random = new RandomGenerator(1);
   const string = (length: number) => Array.from({ length }, () => "ab"[random.randint(2)]).join("");
   for (let i = 0; i < 500; i++) {
     const text = string(20), stops = Array.from({ length: 1 + random.randint(3) }, () => string(1 + random.randint(5)));
@@ -154,12 +154,12 @@ Deno.test("generation: stop strings are found whatever the pieces", () => {
 Deno.test("generation: an end token is the last one, no text, and puts the generator back", () =>
   withModel("cpu", async (model) => {
     const options = { maxNewTokens: 30, tokenizer }, ids = idsOf(await all(model, [0], { ...options, seed: 4 }));
-    const eosTokenId = ids[12], length = ids.indexOf(eosTokenId) + 1, generator = new Generator(4);
+    const eosTokenId = ids[12], length = ids.indexOf(eosTokenId) + 1, generator = new RandomGenerator(4);
     const stopped = await all(model, [0], { ...options, eosTokenId, generator });
     assertEquals(idsOf(stopped), ids.slice(0, length));
     assertEquals(stopped.at(-1)!.finishReason, "stop");
     assertEquals(textOf(stopped), tokenizer.decode(ids.slice(0, length - 1)));
-    const other = new Generator(4);
+    const other = new RandomGenerator(4);
     for (let i = 0; i < length; i++) other.exponential(new Float32Array(V));
     assertEquals(generator.getState(), other.getState());
   }));
@@ -181,7 +181,7 @@ Deno.test("generation: a signal and a reader who has had enough end a batch, cho
 
 /** Σ (seen − expected)² / expected, whose mean is the number of kinds less one, and deviation √(2 · that). */
 async function chiSquare(model: GPT, options: SequencesOptions, shares: number[], rounds: number): Promise<number> {
-  const counts = new Array<number>(V).fill(0), generator = new Generator(5);
+  const counts = new Array<number>(V).fill(0), generator = new RandomGenerator(5);
   for (let i = 0; i < rounds; i++) {
     for (const { id } of await all(model, [6], { ...options, generator })) counts[id]++;
   }

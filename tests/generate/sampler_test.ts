@@ -1,21 +1,21 @@
 import { assert, assertEquals, assertNotEquals, assertRejects, assertThrows } from "@std/assert";
 import { sampleFlags } from "../../src/cli/sample_flags.ts";
 import { noGrad } from "../../src/engine/autograd.ts";
-import { createDevice } from "../../src/device/create.ts";
 import type { Device } from "../../src/engine/device.ts";
 import { ConfigError, DataError, DeviceError } from "../../src/errors.ts";
 import { Decoder } from "../../src/generate/decoder.ts";
 import { type SamplingOptions, samplingRules } from "../../src/generate/sampling_rules.ts";
 import { GPT } from "../../src/gpt.ts";
-import { Generator } from "../../src/random/mod.ts";
+import { RandomGenerator } from "../../src/random/mod.ts";
 import { generate, type GenerateOptions } from "../../src/generate/generate.ts";
+import { openDevice } from "../testing.ts";
 
 const V = 11, BLOCK = 8;
 
 /** A model whose weights are large enough to prefer some tokens clearly. */
 function makeModel(device: Device): GPT {
   const config = { vocabSize: V, blockSize: BLOCK, nLayer: 2, nHead: 2, nEmbd: 8, dropout: 0.5, bias: true };
-  const model = new GPT(config, { device, seed: 1 }), generator = new Generator(2);
+  const model = new GPT(config, { device, seed: 1 }), generator = new RandomGenerator(2);
   for (const weight of model.parameters()) {
     const values = new Float32Array(weight.size);
     generator.normal(values, 0, 0.5);
@@ -25,7 +25,7 @@ function makeModel(device: Device): GPT {
 }
 
 async function withModel(name: string, body: (model: GPT) => Promise<void>): Promise<void> {
-  const device = await createDevice(name, { threads: 1 });
+  const device = await openDevice(name, { threads: 1 });
   try {
     await body(makeModel(device));
   } finally {
@@ -51,7 +51,7 @@ async function spelledOut(
   options: GenerateOptions & { maxNewTokens: number; seed: number },
 ): Promise<number[]> {
   const { maxNewTokens, temperature = 1, topK = V, seed } = options;
-  const generator = new Generator(seed), all = [...prompt], noise = new Float32Array(V);
+  const generator = new RandomGenerator(seed), all = [...prompt], noise = new Float32Array(V);
   model.eval();
   for (let i = 0; i < maxNewTokens; i++) {
     const scaled = (await logitsOf(model, all.slice(-BLOCK))).map((logit) => logit / temperature);
@@ -84,12 +84,12 @@ for (const name of ["reference", "cpu"]) {
 
 Deno.test("sampler: samples come one after the other from one generator, and a seed is a new one", () =>
   withModel("cpu", async (model) => {
-    const options = { maxNewTokens: 12 }, generator = new Generator(42);
+    const options = { maxNewTokens: 12 }, generator = new RandomGenerator(42);
     const first = await tokens(model, [0], { ...options, generator });
     assertEquals(first, await tokens(model, [0], { ...options, seed: 42 }));
     const second = await tokens(model, [0], { ...options, generator });
     assertNotEquals(second, first);
-    const skipped = new Generator(42);
+    const skipped = new RandomGenerator(42);
     skipped.exponential(new Float32Array(12 * V)); // V numbers a token
     assertEquals(await tokens(model, [0], { ...options, generator: skipped }), second);
     assertEquals(await tokens(model, [0], options), await tokens(model, [0], { ...options, seed: 1337 }));
@@ -97,7 +97,7 @@ Deno.test("sampler: samples come one after the other from one generator, and a s
 
 Deno.test("sampler: temperature 0 and topK 1 take the likeliest token, and temperature 0 draws nothing", () =>
   withModel("cpu", async (model) => {
-    const generator = new Generator(5), before = generator.getState();
+    const generator = new RandomGenerator(5), before = generator.getState();
     const greedy = await tokens(model, [4], { maxNewTokens: 20, temperature: 0, generator });
     assertEquals(generator.getState(), before);
     assertEquals(greedy, await tokens(model, [4], { maxNewTokens: 20, topK: 1, seed: 9 }));
@@ -167,7 +167,7 @@ Deno.test("sampler: every rule of the table is applied, on the device or by the 
       model.eval();
       const options = { maxNewTokens: 60, seed: 3, [option]: value },
         expected: number[] = [],
-        generator = new Generator(3);
+        generator = new RandomGenerator(3);
       const { apply, neutral } = samplingRules[option as keyof SamplingOptions];
       const noise = new Float32Array(V), seen = [1];
       while (expected.length < 60) {
@@ -212,9 +212,9 @@ Deno.test("sampler: topK 0 is all tokens, and a temperature that f32 cannot divi
   }));
 
 Deno.test("sampler: a decoder that does not fit, or throws, leaves nothing behind, and the model in its mode", async () => {
-  const device = await createDevice("cpu", { threads: 1 });
+  const device = await openDevice("cpu", { threads: 1 });
   const model = new GPT({ vocabSize: V, blockSize: BLOCK, nLayer: 2, nHead: 2, nEmbd: 8, dropout: 0.2 }, { device });
-  const generator = new Generator(1), before = device.memory();
+  const generator = new RandomGenerator(1), before = device.memory();
   const allocate = device.allocate, PARTS = 7; // ring, count, noise, row; two layers of the cache, and its position
   for (let fits = 0; fits < PARTS; fits++) {
     let left = fits;

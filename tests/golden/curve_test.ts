@@ -2,7 +2,7 @@
 import { getBatch } from "../../src/data/mod.ts";
 import { createDevice } from "../../src/device/create.ts";
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
-import { Generator } from "../../src/random/mod.ts";
+import { RandomGenerator } from "../../src/random/mod.ts";
 import { Trainer } from "../../src/train/trainer.ts";
 import { assertClose, devices, type TestDevice } from "../testing.ts";
 import { type Fixture, readFixture } from "./fixtures.ts";
@@ -18,7 +18,9 @@ const EXACT = { atol: 0, rtol: 0 };
 
 /** The order of draws, by hand: weights, the first batch, and around them the evaluations and a batch a micro-step. */
 async function checkBatches(fixture: Fixture<CurveCase>, number: number) {
-  const { name, config, flags } = fixture.cases[number], generator = new Generator(flags.seed), offsets: number[] = [];
+  const { name, config, flags } = fixture.cases[number],
+    generator = new RandomGenerator(flags.seed),
+    offsets: number[] = [];
   new GPT(config, { device: await createDevice("reference"), generator });
   const data = { train: idsOf(fixture, "train"), val: idsOf(fixture, "val") };
   const draw = (split: "train" | "val", times: number) => {
@@ -38,7 +40,7 @@ async function checkBatches(fixture: Fixture<CurveCase>, number: number) {
 
 async function checkCurve({ device }: TestDevice, fixture: Fixture<CurveCase>, number: number) {
   const { name, config, flags } = fixture.cases[number], { seed, ...others } = flags;
-  const generator = new Generator(seed), model = new GPT(config, { device, generator });
+  const generator = new RandomGenerator(seed), model = new GPT(config, { device, generator });
   const camel = Object.entries(others).map((
     [flag, value],
   ) => [flag.replace(/_(.)/g, (_, c) => c.toUpperCase()), value]);

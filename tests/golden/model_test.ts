@@ -1,6 +1,6 @@
 /** The whole model against PyTorch: initial weights from a seed, logits, loss, and the gradient of every parameter. */
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
-import { Generator } from "../../src/random/mod.ts";
+import { RandomGenerator } from "../../src/random/mod.ts";
 import { assertClose, assertShape, devices, type TestDevice } from "../testing.ts";
 import { type Fixture, readFixture } from "./fixtures.ts";
 import { limitOf } from "./tolerances.ts";
@@ -60,7 +60,7 @@ async function checkCache({ device }: TestDevice, fixture: Fixture<ModelCase>, n
 
 async function checkInitial({ device }: TestDevice, fixture: Fixture<ModelCase>, number: number) {
   const { name, seed, config } = fixture.cases[number];
-  const generator = new Generator(seed);
+  const generator = new RandomGenerator(seed);
   const model = new GPT(config, { device, generator });
   const names = [...fixture.tensors.keys()].filter((key) => key.startsWith(`${number}.w.`));
   const own = [...model.namedParameters()];

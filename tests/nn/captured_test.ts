@@ -8,7 +8,7 @@ import { Captured } from "../../src/nn/captured.ts";
 import { LayerNorm, Linear, Module } from "../../src/nn/mod.ts";
 import { mul } from "../../src/ops/mod.ts";
 import type { AdamW } from "../../src/optim/adamw.ts";
-import { Generator } from "../../src/random/mod.ts";
+import { RandomGenerator } from "../../src/random/mod.ts";
 import type { Tensor } from "../../src/engine/tensor.ts";
 
 const CONFIG = { blockSize: 8, vocabSize: 11, nLayer: 2, nHead: 2, nEmbd: 8, dropout: 0.3 };
@@ -82,10 +82,13 @@ const CHANGES: Record<string, (steps: Steps) => void> = {
   "an optimizer, which moves the weights": (steps) => {
     const { device, model } = steps;
     steps.optimizer = model.configureOptimizers(RATES);
-    device.fill(model.lm_head.weight.storage, (values) => new Generator(5).normal(values, 0, 0.1));
+    device.fill(model.lm_head.weight.storage, (values) => new RandomGenerator(5).normal(values, 0, 0.1));
   },
   "a replaced layer": (steps) => {
-    steps.model.transformer.h[0].attn.c_attn = new Linear(8, 24, { device: steps.device, generator: new Generator(7) });
+    steps.model.transformer.h[0].attn.c_attn = new Linear(8, 24, {
+      device: steps.device,
+      generator: new RandomGenerator(7),
+    });
     steps.model.changed();
     steps.optimizer = steps.model.configureOptimizers(RATES);
   },
@@ -156,7 +159,7 @@ Deno.test("captured: a text goes on with the weights of an optimizer that was ma
     taken.push(id);
     if (taken.length !== 3) continue;
     model.configureOptimizers(RATES);
-    const generator = new Generator(14);
+    const generator = new RandomGenerator(14);
     for (const weight of model.parameters()) {
       device.fill(weight.storage, (values) => generator.normal(values, 0, 0.5));
     }

@@ -2,13 +2,13 @@
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { downloadModel, type HubProgress, isHubModel } from "../../src/pretrained/hub.ts";
 import { CheckpointError } from "../../src/errors.ts";
-import { Generator } from "../../src/random/mod.ts";
+import { RandomGenerator } from "../../src/random/mod.ts";
 
 const NAMES = ["config.json", "vocab.json", "merges.txt", "tokenizer.json", "model.safetensors"];
 const WEIGHTS = "model.safetensors", SIZE = 300_000;
 /** The hub's files: some text, and weights of random bytes. */
 const contents = new Map(NAMES.map((name) => [name, new TextEncoder().encode(`{"name":"${name}"}`)]));
-const random = new Generator(1);
+const random = new RandomGenerator(1);
 contents.set(WEIGHTS, Uint8Array.from({ length: SIZE }, () => random.randint(256)));
 
 async function hex(algorithm: string, ...parts: (string | Uint8Array<ArrayBuffer>)[]): Promise<string> {

@@ -11,7 +11,7 @@ import { CheckpointError, ConfigError } from "../../src/errors.ts";
 import { GPT } from "../../src/gpt.ts";
 import { pipeline, setSeed } from "../../src/pretrained/pipeline.ts";
 import { loadPretrained } from "../../src/pretrained/load.ts";
-import { Generator } from "../../src/random/mod.ts";
+import { RandomGenerator } from "../../src/random/mod.ts";
 import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
 import { loadTokenizer } from "../../src/tokenizer/load.ts";
 import { writeMetaPkl } from "../../src/tokenizer/meta_pkl.ts";
@@ -81,7 +81,7 @@ Deno.test("pretrained: of a run the best checkpoint or the last, and of nothing 
     const last = () => loadPretrained(`${folder}/hf`, { device, checkpoint: "last" });
     await assertRejects(last, ConfigError, "hf is not a run, and only a run has a last checkpoint");
     // With a generator, initial weights are drawn and replaced: what comes next is what nanoGPT's would draw.
-    const [generator, expected] = [new Generator(7), new Generator(7)];
+    const [generator, expected] = [new RandomGenerator(7), new RandomGenerator(7)];
     const loaded = await loadPretrained(path, { device, generator });
     new GPT(CONFIG, { device, generator: expected });
     assertEquals([await weightsOf(loaded.model), generator.randint(1e6)], [

@@ -1,6 +1,6 @@
 import { assertEquals, assertThrows } from "@std/assert";
 import { CheckpointError } from "../../src/errors.ts";
-import { Generator, philox } from "../../src/random/mod.ts";
+import { philox, RandomGenerator } from "../../src/random/mod.ts";
 import golden from "../golden/random.json" with { type: "json" };
 
 type Four = [number, number, number, number];
@@ -17,38 +17,38 @@ async function sha256(values: Float32Array<ArrayBuffer>): Promise<string> {
 
 Deno.test("the words of any seed are PyTorch's", () => {
   for (const { seed, words } of golden.words) {
-    const generator = new Generator(BigInt(seed));
+    const generator = new RandomGenerator(BigInt(seed));
     assertEquals(words.map(() => generator.random32()), words, `seed ${seed}`);
   }
-  assertEquals(new Generator(1337).random32(), golden.words[2].words[0]);
-  const generator = new Generator(1337);
+  assertEquals(new RandomGenerator(1337).random32(), golden.words[2].words[0]);
+  const generator = new RandomGenerator(1337);
   for (let i = 0; i < 1999; i++) generator.random32();
   assertEquals(generator.random32(), golden.word_2000);
 });
 
 Deno.test("uniform numbers are PyTorch's", () => {
   for (const { n, from, to, values } of golden.uniform) {
-    const generator = new Generator(11);
+    const generator = new RandomGenerator(11);
     assertEquals([...filled(n, (out) => generator.uniform(out, from, to))], values);
   }
 });
 
 Deno.test("normal numbers are PyTorch's, in long and in short draws from one stream", () => {
-  const generator = new Generator(12);
+  const generator = new RandomGenerator(12);
   for (const { n, mean, std, values } of golden.normal) {
     assertEquals([...filled(n, (out) => generator.normal(out, mean, std))], values, `${n} normals`);
   }
 });
 
 Deno.test("300,003 normal numbers have PyTorch's bits", async () => {
-  const generator = new Generator(13);
+  const generator = new RandomGenerator(13);
   for (const { n, mean, std, sha256: expected } of golden.normal_digests) {
     assertEquals(await sha256(filled(n, (out) => generator.normal(out, mean, std))), expected);
   }
 });
 
 Deno.test("integers below any bound, and permutations, are PyTorch's", () => {
-  const generator = new Generator(14);
+  const generator = new RandomGenerator(14);
   for (const { high, values } of golden.randint) {
     assertEquals(values.map(() => generator.randint(high)), values, `below ${high}`);
   }
@@ -57,12 +57,12 @@ Deno.test("integers below any bound, and permutations, are PyTorch's", () => {
 
 Deno.test("randint refuses what is no bound", () => {
   for (const high of [0, -1, 1.5, NaN, 2 ** 54]) {
-    assertThrows(() => new Generator(0).randint(high), RangeError, String(high));
+    assertThrows(() => new RandomGenerator(0).randint(high), RangeError, String(high));
   }
 });
 
 Deno.test("exponential noise, and the choices made with it, are PyTorch's", () => {
-  const generator = new Generator(15);
+  const generator = new RandomGenerator(15);
   assertEquals([...filled(40, (out) => generator.exponential(out))], golden.exponential);
   const p = Float32Array.from(golden.multinomial.p), q = new Float32Array(p.length);
   const chosen = golden.multinomial.chosen.map(() => {
@@ -74,17 +74,17 @@ Deno.test("exponential noise, and the choices made with it, are PyTorch's", () =
 });
 
 Deno.test("a generator goes on from its state, through JSON, in the middle of everything", () => {
-  const generator = new Generator(16);
+  const generator = new RandomGenerator(16);
   generator.normal(new Float32Array(701)); // a state and a bit
   generator.normal(new Float32Array(3)); // leaves a cached normal
   const state = JSON.parse(JSON.stringify(generator.getState()));
-  const draw = (generator: Generator) => [
+  const draw = (generator: RandomGenerator) => [
     ...filled(2, (out) => generator.normal(out)),
     ...filled(700, (out) => generator.uniform(out)),
     generator.randint(2 ** 40),
   ];
   const expected = draw(generator);
-  const resumed = new Generator(0);
+  const resumed = new RandomGenerator(0);
   resumed.setState(state);
   assertEquals(draw(resumed), expected);
   // Without the cached normal the next one would be another.
@@ -93,7 +93,7 @@ Deno.test("a generator goes on from its state, through JSON, in the middle of ev
 });
 
 Deno.test("a damaged state is refused and changes nothing", () => {
-  const generator = new Generator(17), state = generator.getState();
+  const generator = new RandomGenerator(17), state = generator.getState();
   const damaged = [
     { ...state, words: state.words.slice(1) },
     { ...state, words: state.words.with(5, 2 ** 32) },
@@ -106,7 +106,7 @@ Deno.test("a damaged state is refused and changes nothing", () => {
   for (const none of [{}, null, undefined]) {
     assertThrows(() => generator.setState(none as typeof state), CheckpointError);
   }
-  assertEquals(generator.random32(), new Generator(17).random32());
+  assertEquals(generator.random32(), new RandomGenerator(17).random32());
 });
 
 Deno.test("Philox gives the known answers of its authors' Random123", () => {

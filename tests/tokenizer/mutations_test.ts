@@ -1,7 +1,7 @@
 /** Tokenizer files with a wrong byte, a part missing or twice: they are refused, or what they say then is what they mean. */
 import { assert, assertEquals } from "@std/assert";
 import { CheckpointError, DataError } from "../../src/errors.ts";
-import { Generator } from "../../src/random/mod.ts";
+import { RandomGenerator } from "../../src/random/mod.ts";
 import { loadTokenizer } from "../../src/tokenizer/mod.ts";
 import golden from "../golden/hugging_face_tokenizers.json" with { type: "json" };
 
@@ -24,7 +24,7 @@ const LONG_NUMBERS = [
   "\n",
 ];
 
-function mutate(bytes: Uint8Array, generator: Generator): Uint8Array<ArrayBuffer> {
+function mutate(bytes: Uint8Array, generator: RandomGenerator): Uint8Array<ArrayBuffer> {
   const at = generator.randint(bytes.length), length = 1 + generator.randint(40), kind = generator.randint(6);
   const join = (...parts: ArrayLike<number>[]) => Uint8Array.from(parts.flatMap((part) => Array.from(part)));
   const before = bytes.subarray(0, at), after = bytes.subarray(at);
@@ -40,7 +40,9 @@ for (const { files } of golden.cases) {
   const contents = Object.entries(files) as [string, string][];
   for (const [name, text] of contents.filter(([name]) => name !== "tokenizer_config.json")) {
     Deno.test(`${MUTANTS} mutants of ${name} are refused, or encode and decode`, async () => {
-      const folder = await Deno.makeTempDir(), generator = new Generator(1337), bytes = new TextEncoder().encode(text);
+      const folder = await Deno.makeTempDir(),
+        generator = new RandomGenerator(1337),
+        bytes = new TextEncoder().encode(text);
       try {
         for (const [name, text] of contents) await Deno.writeTextFile(`${folder}/${name}`, text);
         let refused = 0;

@@ -10,7 +10,7 @@ import {
   tokenizerFromJSON,
 } from "../../src/tokenizer/mod.ts";
 import { CUT } from "../../src/tokenizer/patterns.ts";
-import { Generator } from "../../src/random/mod.ts";
+import { RandomGenerator } from "../../src/random/mod.ts";
 import huggingFace from "../golden/hugging_face_tokenizers.json" with { type: "json" };
 import tiktoken from "../golden/tiktoken_encodings.json" with { type: "json" };
 
@@ -28,7 +28,7 @@ function mergeSlowly(text: string, ranks: Map<string, number>): string[] {
 }
 
 Deno.test("the least rank is merged first, the leftmost of equal ones", () => {
-  const generator = new Generator(7), letters = "aab", ranks = new Map<string, number>();
+  const generator = new RandomGenerator(7), letters = "aab", ranks = new Map<string, number>();
   for (let rank = 0; ranks.size < 40; rank++) { // merges of merges
     const made = ["a", "b", ...ranks.keys()], pick = () => made[generator.randint(made.length)];
     const merged = pick() + pick();

@@ -18,12 +18,12 @@ import { turn } from "../../src/loop/breather.ts";
 import { Linear, Module } from "../../src/nn/mod.ts";
 import { add, crossEntropy, reshape, slice } from "../../src/ops/mod.ts";
 import { AdamW, type AdamWOptions } from "../../src/optim/adamw.ts";
-import { Generator } from "../../src/random/mod.ts";
+import { RandomGenerator } from "../../src/random/mod.ts";
 import { trainingNeeds } from "../../src/train/memory.ts";
 import type { TrainerOptions } from "../../src/train/options.ts";
 import type { DrawOptions, MicroBatch, Task } from "../../src/train/task.ts";
 import { Trainer } from "../../src/train/trainer.ts";
-import { inFolder } from "../testing.ts";
+import { inFolder, openDevice } from "../testing.ts";
 
 const CONFIG: GPTConfig = { blockSize: 6, vocabSize: 9, nLayer: 2, nHead: 2, nEmbd: 16, dropout: 0.2, bias: true };
 const OPTIONS: Partial<TrainerOptions> = {
@@ -37,7 +37,7 @@ class Head extends Module {
   readonly score: Linear;
   constructor({ device, config: { nEmbd } }: GPT, classes: number) {
     super();
-    this.score = new Linear(nEmbd, classes, { device, generator: new Generator(5) });
+    this.score = new Linear(nEmbd, classes, { device, generator: new RandomGenerator(5) });
   }
 }
 
@@ -104,7 +104,7 @@ function setup(
   device: Device,
   { folder, seed = 1337, options, task = (model) => new Classification(model) }: Setup = {},
 ) {
-  const generator = new Generator(seed), model = new GPT(CONFIG, { device, generator });
+  const generator = new RandomGenerator(seed), model = new GPT(CONFIG, { device, generator });
   return new Trainer(model, task(model), { ...OPTIONS, ...options, generator, folder });
 }
 const newRun = (path: string) => RunFolder.create(path, { flags: {}, model: { ...CONFIG }, vocabulary: {} });
@@ -133,7 +133,7 @@ async function files(path: string): Promise<Record<string, Uint8Array>> {
 for (const name of ["reference", "cpu"]) {
   Deno.test(`task: a classifier with a head learns, stops at a signal, and goes on bit for bit (${name})`, () =>
     inFolder(async (path) => {
-      const device = await createDevice(name, { threads: 1 });
+      const device = await openDevice(name, { threads: 1 });
       const whole = await losses(setup(device, { folder: await newRun(`${path}/a`) }));
       assert(whole[0] > 1.5 && whole.at(-1)! < 0.8, `two passes, from 2 ln 3 = 2.2 down: ${whole[0]}, ${whole.at(-1)}`);
 
@@ -198,7 +198,7 @@ class Given implements Task {
 }
 /** Rows of tokens from a seed. */
 function rows(count: number, seed: number): Int32Array {
-  const generator = new Generator(seed);
+  const generator = new RandomGenerator(seed);
   return Int32Array.from({ length: count * 4 }, () => generator.randint(CONFIG.vocabSize));
 }
 const batch = (values: Int32Array, weight?: number): MicroBatch => {
@@ -210,7 +210,8 @@ const EVERY = { maxIters: 0, evalInterval: 1, logInterval: 1 };
 Deno.test("task: micro-batches weighted by their rows make the gradient and the evaluation of all rows at once", async () => {
   const device = await createDevice("reference"), [two, five] = [rows(2, 1), rows(5, 2)];
   const numbers = async (batches: MicroBatch[]) => {
-    const model = new GPT({ ...CONFIG, dropout: 0 }, { device, generator: new Generator(3) }), found: number[] = [];
+    const model = new GPT({ ...CONFIG, dropout: 0 }, { device, generator: new RandomGenerator(3) }),
+      found: number[] = [];
     for await (const event of new Trainer(model, new Given(batches), { ...OPTIONS, ...EVERY }).run()) {
       if (event.kind === "evaluation") found.push(event.trainLoss, event.valLoss);
       if (event.kind === "step") found.push(event.gradNorm);
@@ -294,7 +295,7 @@ Deno.test("task: groups of its own train the head faster than the body", async (
 });
 
 Deno.test("trainer: state() draws nothing, and a run goes on from one that was taken before the first update", async () => {
-  const device = await createDevice("cpu", { threads: 1 }), generator = new Generator(1), text = rows(30, 1);
+  const device = await createDevice("cpu", { threads: 1 }), generator = new RandomGenerator(1), text = rows(30, 1);
   const model = new GPT(CONFIG, { device, generator });
   const trainer = new Trainer(model, { train: text, val: text }, { ...OPTIONS, batchSize: 2, generator });
   const before = generator.getState();
@@ -322,7 +323,7 @@ Deno.test("trainer: a layer that is replaced between two updates is in the next 
   for await (const event of trainer.run()) {
     if (event.kind !== "step") continue;
     found.push(event.loss);
-    const { nEmbd } = CONFIG, generator = new Generator(event.iter);
+    const { nEmbd } = CONFIG, generator = new RandomGenerator(event.iter);
     if (event.iter === 2) {
       model.transformer.h[0].mlp.c_proj = new Linear(4 * nEmbd, nEmbd, { device, generator });
       model.transformer.h[0].mlp.c_proj.freeze();

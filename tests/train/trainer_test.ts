@@ -1,15 +1,15 @@
 import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { Breather } from "../../src/loop/breather.ts";
 import { RunFolder } from "../../src/checkpoint/run_folder.ts";
-import { createDevice } from "../../src/device/create.ts";
 import type { Device } from "../../src/engine/device.ts";
 import { CheckpointError, ConfigError, TrainingError } from "../../src/errors.ts";
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
 import { learningRate } from "../../src/optim/schedule.ts";
-import { Generator } from "../../src/random/mod.ts";
+import { RandomGenerator } from "../../src/random/mod.ts";
 import { Trainer } from "../../src/train/trainer.ts";
 import type { TrainEvent } from "../../src/train/events.ts";
 import type { TrainerOptions } from "../../src/train/options.ts";
+import { openDevice } from "../testing.ts";
 
 const CONFIG: GPTConfig = { blockSize: 6, vocabSize: 7, nLayer: 2, nHead: 2, nEmbd: 8, dropout: 0.2, bias: true };
 const OPTIONS: Partial<TrainerOptions> = {
@@ -25,7 +25,7 @@ const OPTIONS: Partial<TrainerOptions> = {
   minLr: 1e-3,
 };
 const tokens = (count: number, seed: number) => {
-  const generator = new Generator(seed);
+  const generator = new RandomGenerator(seed);
   return Int32Array.from({ length: count }, () => generator.randint(CONFIG.vocabSize));
 };
 const DATA = { train: tokens(300, 1), val: tokens(60, 2) };
@@ -42,7 +42,7 @@ function setup(
   options: Partial<TrainerOptions> = {},
   { folder, data, config, seed = 1337 }: Setup = {},
 ) {
-  const generator = new Generator(seed), model = new GPT(config ?? CONFIG, { device, generator });
+  const generator = new RandomGenerator(seed), model = new GPT(config ?? CONFIG, { device, generator });
   return new Trainer(model, data ?? DATA, { ...OPTIONS, ...options, generator, folder });
 }
 const newRun = (path: string, model = CONFIG) =>
@@ -56,7 +56,7 @@ const ofKind = <K extends TrainEvent["kind"]>(events: TrainEvent[], kind: K) =>
 
 /** Gives a device and a folder, and takes both away. */
 async function withDevice(name: string, body: (device: Device, path: string) => Promise<void>): Promise<void> {
-  const device = await createDevice(name, { threads: 1 }), path = await Deno.makeTempDir();
+  const device = await openDevice(name, { threads: 1 }), path = await Deno.makeTempDir();
   try {
     await body(device, path);
   } finally {
@@ -241,7 +241,7 @@ Deno.test("trainer: a loss that is not finite stops the run and keeps the last c
 Deno.test("trainer: an evaluation that throws leaves dropout on in every part that had it", () =>
   withDevice("cpu", async (device) => {
     const val = tokens(60, 2).fill(CONFIG.vocabSize), trainer = setup(device, {}, { data: { ...DATA, val } });
-    await assertRejects(() => collect(trainer.run()), Error, `id ${CONFIG.vocabSize} is not among the`);
+    await assertRejects(() => collect(trainer.run()), Error, `id ${CONFIG.vocabSize} is not one of its`);
     assert([...trainer.model.modules()].every(({ training }) => training));
   }));
 
