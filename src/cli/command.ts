@@ -105,9 +105,14 @@ export function command<T extends FlagTable>(
  * what they mean to every other program, and the commands that are printed can be typed as they are.
  */
 function enterCallersFolder(): void {
-  const variable = "INIT_CWD", { state } = Deno.permissions.querySync({ name: "env", variable });
-  const folder = state === "granted" ? Deno.env.get(variable) : undefined;
+  const folder = environment("INIT_CWD");
   if (folder && folder !== Deno.cwd()) Deno.chdir(folder);
+}
+
+/** A variable of the environment, where it may be read. */
+function environment(variable: string): string | undefined {
+  const { state } = Deno.permissions.querySync({ name: "env", variable });
+  return state === "granted" ? Deno.env.get(variable) : undefined;
 }
 
 /** What a mistake in a program throws; every other class was thrown on purpose, with a message for the user. */
@@ -134,7 +139,7 @@ export async function runCommand(command: (args: string[]) => Promise<number>): 
   } catch (error) {
     if (error instanceof Deno.errors.BrokenPipe) Deno.exit(BROKEN_PIPE);
     try {
-      if (Deno.env.get("NANOGPT_DEBUG")) console.error(error);
+      if (environment("NANOGPT_DEBUG")) console.error(error);
       else console.error(`error: ${describeError(error)}`);
     } catch {
       // Standard error is gone, too; the status still says that it failed.

@@ -1,6 +1,7 @@
 /** Config files: TypeScript modules whose default export is an object with nanoGPT's names. */
 import { pathToFileURL } from "node:url";
 import { ConfigError } from "../errors.ts";
+import { exists } from "../files/files.ts";
 
 /**
  * Imports a config file. As nanoGPT's commands name `config/X.py`, that finds our `config/X.ts`; so does `config/X`.
@@ -9,7 +10,9 @@ import { ConfigError } from "../errors.ts";
  */
 export async function loadConfig(word: string): Promise<object> {
   const path = word.replace(/(\.py|\.ts)?$/, ".ts");
-  const url = pathToFileURL(path);
+  let url = pathToFileURL(path);
+  // Wherever a task is called, `config/NAME` finds what the repository brings.
+  if (path.startsWith("config/") && !await exists(path)) url = new URL(`../../${encodeURI(path)}`, import.meta.url);
   try {
     if (!(await Deno.stat(url)).isFile) throw new ConfigError(`${path} is not a file; a config is a TypeScript module`);
   } catch (error) {

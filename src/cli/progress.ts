@@ -37,7 +37,7 @@ export class Progress {
   /** Draws the bar, at most twenty times a second; nothing where the output is no terminal. */
   status(text: (columns: number) => string): void {
     if (!this.terminal || performance.now() - this.#drawnAt < 50) return;
-    const columns = Deno.consoleSize().columns - 1, erase = this.#erase();
+    const columns = width() - 1, erase = this.#erase();
     this.#drawnAt = performance.now();
     this.#bar = text(columns).slice(0, columns);
     this.#write(erase + this.#bar);
@@ -72,6 +72,15 @@ export class Progress {
     } catch {
       // A closed terminal takes both; what is being done matters more than its lines.
     }
+  }
+}
+
+/** Of the terminal, in columns; one that has just closed has none, and the next write says so. */
+function width(): number {
+  try {
+    return Deno.consoleSize().columns;
+  } catch {
+    return 80;
   }
 }
 

@@ -223,11 +223,37 @@ for (const [line, message] of Object.entries(badSampling)) {
   });
 }
 
-Deno.test("Dawn's tasks have the permissions of those without it, and the one to load native code", async () => {
+Deno.test("deno.json's tasks are made of a few shared strings, and none may do everything", async () => {
   const { tasks } = JSON.parse(await Deno.readTextFile(new URL("../../deno.json", import.meta.url)));
-  const permissions = (name: string) => tasks[name].command.match(/--allow-(?!env=NANOGPT_WIDE)\S+/g).toSorted();
-  for (const name of ["train", "sample"]) {
-    assertEquals(permissions(`${name}:dawn`), [...permissions(name), "--allow-ffi"].toSorted());
+  const fast = "DENO_V8_FLAGS=$(deno run --allow-env=NANOGPT_WIDE src/cli/v8_flags.ts) ", run = "deno run --no-prompt ";
+  const read = "--allow-read ", files = "--allow-read --allow-write ", debug = "--allow-env=NANOGPT_DEBUG";
+  const cache = "--allow-env=HOME,XDG_CACHE_HOME,LOCALAPPDATA,NANOGPT_DEBUG";
+  const text = "--allow-net=raw.githubusercontent.com", hub = "huggingface.co,*.hf.co", models = `--allow-net=${hub} `;
+  const itself = "--allow-run=$(deno eval -p 'Deno.execPath()') ", ffi = "--allow-ffi src/cli";
+  const train = `${run}${files}${text},${hub} ${cache},INIT_CWD `, sample = `${run}${files}${models}${cache},INIT_CWD `;
+  const commands = {
+    train: `${fast}${train}src/cli/train.ts`,
+    sample: `${fast}${sample}src/cli/sample.ts`,
+    eval: `${fast}${sample}src/cli/eval.ts`,
+    convert: `${sample}src/cli/convert.ts`,
+    prepare: `${run}${files}${debug},INIT_CWD src/cli/prepare.ts`,
+    tokenize: `${run}${read}${debug},INIT_CWD src/cli/tokenize.ts`,
+    "train:dawn": `${train}${ffi}/train.ts --device=webgpu:dawn`,
+    "sample:dawn": `${sample}${ffi}/sample.ts --device=webgpu:dawn`,
+    browser: `${run}--unstable-bundle --allow-read=. --allow-net=127.0.0.1 ${debug} examples/browser/serve.ts`,
+    bench: `${fast}deno bench --no-prompt --allow-read bench`,
+    "bench:profile": `${fast}${run}${read}${debug} bench/profile.ts`,
+    "bench:scale": `${fast}${run}${read}--allow-write=docs ${debug} bench/scale.ts`,
+    "bench:inference": `${fast}${run}${read}${debug} ${itself}bench/inference.ts`,
+    "bench:busy": `${fast}${run}${read}${debug} ${itself}bench/busy.ts`,
+    "bench:gpu": `${run}${files}${text} ${cache} --allow-run bench/gpu.ts`,
+    "bench:peers": `${run}${files}--allow-sys=cpus,osRelease ${text} ${cache} --allow-run bench/peers.ts`,
+  };
+  for (const [name, command] of Object.entries(commands)) assertEquals(tasks[name].command, command, name);
+  const others = Object.keys(tasks).filter((name) => !Object.hasOwn(commands, name));
+  assertEquals(others.toSorted(), ["check", "golden", "pack", "test"], "tasks that only this repository needs");
+  for (const { command } of Object.values<{ command: string }>(tasks)) {
+    assert(!/(^| )(-A|--allow-all)\b/.test(command), command);
   }
 });
 
