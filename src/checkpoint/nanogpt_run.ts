@@ -59,32 +59,36 @@ export async function runToNanoGPT(
 export async function nanoGPTToRun(
   path: string,
   run: string,
-  { vocabulary, flags = {}, open }: {
+  { vocabulary, flags = {}, open, onNote = () => {} }: {
     vocabulary: Readonly<Record<string, unknown>>;
     flags?: Readonly<Record<string, unknown>>;
     open?: OpenFile;
+    /** Takes a line for the user, without a newline, when something is worth knowing. */
+    onNote?: (line: string) => void;
   },
 ): Promise<void> {
   using file = await NanoGPTFile.open(path);
   const { config, iter, bestValLoss } = file, weights = file.weights();
-  const optimizer = await file.optimizer() ?? { steps: 0, tensors: zeros(weights) };
+  const stored = await file.optimizer(), optimizer = stored ?? { steps: 0, tensors: zeros(weights) };
+  if (!stored) onNote(`${path} holds no optimizer state: AdamW's moments begin at zero`);
   const { blockSize: block_size, nLayer: n_layer, nHead: n_head, nEmbd: n_embd, dropout, bias } = config;
   const all = { ...kept(file.flags), block_size, n_layer, n_head, n_embd, dropout, bias, ...flags };
 
   const target = run.replace(/(?<=.)[/\\]+$/, ""), partial = `${target}.${crypto.randomUUID()}.part`;
   await checkFree(target);
   try {
-    const folder = await RunFolder.create(partial, { flags: all, model: { ...config }, vocabulary }, { open });
+    using folder = await RunFolder.create(partial, { flags: all, model: { ...config }, vocabulary }, { open });
     // Without a generator's state: nanoGPT saves none, and begins its batches anew from the seed.
     const drawn = { generator: null, offsets: [], dropoutPasses: 0 };
     const state = { iter, evaluated: false, bestValLoss, ...drawn, optimizerSteps: optimizer.steps };
     await folder.save({ iter, model: weights, optimizer: optimizer.tensors, state }, { best: bestValLoss !== null });
+    folder[Symbol.dispose](); // Windows renames no folder in which a file is open
     if (await exists(target)) await Deno.remove(target); // empty
     await Deno.rename(partial, target);
     await syncDirectory(target.replace(/[^/\\]*$/, "") || ".");
   } catch (error) {
     await Deno.remove(partial, { recursive: true }).catch(() => {});
-    const why = reason(error).replaceAll(partial, target).replace(/; this run has no earlier one$/, "");
+    const why = reason(error).replaceAll(partial, target).replace(/; no checkpoint was saved yet$/, "");
     throw new CheckpointError(`Cannot make a run of ${path}: ${why}`);
   }
 }
