@@ -7,6 +7,7 @@
  * there, and whoever reads the folder meanwhile finds the files of the one before, or none.
  */
 import { exists, readJson, replaceFile, syncDirectory, writeAll } from "../files/files.ts";
+import { Lock } from "../files/locks.ts";
 import { writeMetaPkl } from "../tokenizer/meta_pkl.ts";
 import { ConfigError, DataError } from "../errors.ts";
 import { reason } from "../files/reason.ts";
@@ -72,17 +73,17 @@ interface State {
  * Prepares a text for training, and yields how far it has come.
  *
  * @returns what was written; nothing where the signal has stopped it
- * @throws {DataError} when the text cannot be read or encoded, or the folder not be written
+ * @throws {DataError} when the text cannot be read or encoded, or the folder not be written, or another process prepares a text in it
  * @throws {ConfigError} when the tokenizer has a token that would be cut
  */
 export async function* prepare(options: PrepareOptions): AsyncGenerator<PrepareProgress, Prepared | undefined, void> {
   const { outDir, tokenizer } = options;
   if (tokenizer instanceof BytePairTokenizer) checkTokens(tokenizer);
   using text = TextFile.open(options.input);
+  using _ = await locked(outDir);
   const state = await resumed(text, options) ?? (yield* begin(text, options));
   if (!state) return;
   try {
-    await Deno.mkdir(outDir, { recursive: true });
     if (!(yield* encode(text, state, options))) return;
     await finish(state, outDir);
   } catch (error) {
@@ -96,6 +97,16 @@ export async function* prepare(options: PrepareOptions): AsyncGenerator<PrepareP
   }
   const { train, val, vocabSize, type } = state;
   return { train, val, vocabSize, type };
+}
+
+/** The folder, which is made where it is missing, for this process alone: two texts in it would become a mixture. */
+async function locked(outDir: string): Promise<Lock> {
+  try {
+    await Deno.mkdir(outDir, { recursive: true });
+    return await Lock.take(outDir);
+  } catch (error) {
+    throw new DataError(`Cannot write to ${outDir}: ${reason(error)}`);
+  }
 }
 
 /** A range must not end within a token, and it may end wherever `CUT` says. */

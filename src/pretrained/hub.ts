@@ -6,9 +6,9 @@
  * (https://huggingface.co/docs/hub/api); both are compared.
  */
 import { createHash } from "node:crypto";
-import { defaultCacheFolder } from "../data/load_text.ts";
+import { defaultCacheFolder } from "../files/cache_folder.ts";
 import { CheckpointError } from "../errors.ts";
-import { reason } from "../files/reason.ts";
+import { innermost } from "../files/reason.ts";
 import { exists, syncDirectory, writeAll } from "../files/files.ts";
 
 /** The names that `--init_from` takes, as nanoGPT's, and distilgpt2. */
@@ -73,13 +73,6 @@ export async function downloadModel(name: HubModel, options: HubOptions = {}): P
     missing.shift();
   }
   return folder;
-}
-
-/** Of fetch's "error sending request for url (…): client error (Connect): …", the last part. */
-function innermost(error: unknown): string {
-  return error instanceof Error && error.cause instanceof Error
-    ? error.cause.message.split(": ").at(-1)!
-    : reason(error);
 }
 
 async function download(url: string, folder: string, name: string, options: HubOptions): Promise<void> {
