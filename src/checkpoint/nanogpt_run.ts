@@ -7,6 +7,7 @@ import { parseState } from "./trainer_state.ts";
 import { exists, type OpenFile, syncDirectory } from "../files/files.ts";
 import { NanoGPTFile } from "./nanogpt.ts";
 import { writeNanoGPT } from "./nanogpt_save.ts";
+import type { SavedCheckpoint } from "./checkpoint_folder.ts";
 import { RunFolder } from "./run_folder.ts";
 import { SafetensorsFile, type TensorSource } from "../files/safetensors.ts";
 
@@ -32,10 +33,10 @@ export async function runToNanoGPT(
   path: string,
   { checkpoint = "last", open }: { checkpoint?: "last" | "best"; open?: OpenFile } = {},
 ): Promise<void> {
-  const folder = await RunFolder.open(run), saved = await folder.checkpoint(checkpoint), { flags } = folder.description;
+  const folder = await RunFolder.open(run), { flags } = folder.description;
+  const { saved, ...files } = await folder.read(checkpoint, opened);
+  using model = files.model, optimizer = files.optimizer;
   const state = parseState(`${run}/${saved.name}/state.json`, saved.state);
-  using model = await SafetensorsFile.open(saved.model);
-  using optimizer = await SafetensorsFile.open(saved.optimizer);
   await writeNanoGPT(path, {
     config: folder.description.model as Partial<GPTConfig>,
     weights: sourcesOf(model),
@@ -44,6 +45,16 @@ export async function runToNanoGPT(
     bestValLoss: state.bestValLoss,
     flags: kept(flags),
   }, { open });
+}
+
+async function opened(saved: SavedCheckpoint) {
+  const model = await SafetensorsFile.open(saved.model);
+  try {
+    return { saved, model, optimizer: await SafetensorsFile.open(saved.optimizer) };
+  } catch (error) {
+    model.close();
+    throw error;
+  }
 }
 
 /**

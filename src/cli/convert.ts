@@ -1,5 +1,6 @@
 /** `deno task convert`: a model from one program's format into another's. */
 import { exists } from "../files/files.ts";
+import { Lock } from "../files/locks.ts";
 import { downloadModel, isHubModel } from "../pretrained/hub.ts";
 import { loadHuggingFace } from "../checkpoint/hugging_face.ts";
 import { saveHuggingFace } from "../checkpoint/hugging_face_save.ts";
@@ -49,7 +50,8 @@ state and the iteration come along. `,
       : checkpoint && !isRun
       ? "run"
       : "hugging_face";
-    if (format === "run") await toRun(isRun ? undefined : checkpoint, to, values);
+    using _ = await Lock.take(to, { beside: true });
+    if (format === "run") await toRun(isRun ? undefined : checkpoint, to, { ...values, progress });
     else if (format === "nanogpt" && isRun) await runToNanoGPT(from, to, values);
     else await throughModel(from, to, { ...values, format, progress });
     progress.line(`${from} → ${to}`);
@@ -57,7 +59,11 @@ state and the iteration come along. `,
 });
 
 /** From file to file, with the optimizer's state. */
-async function toRun(checkpoint: string | undefined, to: string, { tokenizer: named }: ConvertValues): Promise<void> {
+async function toRun(
+  checkpoint: string | undefined,
+  to: string,
+  { tokenizer: named, progress }: ConvertValues & { progress: Progress },
+): Promise<void> {
   if (!checkpoint) {
     const instead = taskCommand("train", ["--init_from=FROM", `--out_dir=${to}`]);
     throw new ConfigError(
@@ -73,7 +79,7 @@ async function toRun(checkpoint: string | undefined, to: string, { tokenizer: na
         "A ckpt.pt holds none: name the folder with its meta.pkl by --tokenizer",
     );
   }
-  await nanoGPTToRun(checkpoint, to, { vocabulary: tokenizer.toJSON() });
+  await nanoGPTToRun(checkpoint, to, { vocabulary: tokenizer.toJSON(), onNote: (line) => progress.line(line) });
 }
 
 /** Into the CPU device's memory and out of it: weights alone. */

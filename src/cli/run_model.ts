@@ -45,9 +45,8 @@ export async function vocabularyOf(run: RunFolder): Promise<Tokenizer> {
  * @throws {CheckpointError} when there is no checkpoint, or it is damaged
  */
 export async function loadBest(run: RunFolder, options: { device: Device; generator: Generator }): Promise<GPT> {
-  const checkpoint = await run.checkpoint("best");
   const model = newModel(run, options);
-  await loadTensors(checkpoint.model, model.namedParameters());
+  await run.read("best", (checkpoint) => loadTensors(checkpoint.model, model.namedParameters()));
   return model.eval();
 }
 

@@ -17,8 +17,10 @@ export const tinyShakespeare: KnownFile = {
 export interface TextOptions {
   /** Path of a text file; wins over `dataset`. */
   input?: string;
-  /** `shakespeare_char` or `shakespeare` (the same text), or `grammar`. Unless given, the text, or where it can't be had the grammar. */
+  /** `shakespeare_char` or `shakespeare` (the same text), or `grammar`. the first unless given. */
   dataset?: string;
+  /** Whether the grammar may stand in for a text that can't be had: unless given, where no dataset is named. */
+  standIn?: boolean;
   /** Where the download is kept; `defaultCacheFolder()` unless given. */
   cacheFolder?: string;
   /** Takes a line for the user, without a newline: a download begins, or the generated text stands in. */
@@ -45,6 +47,7 @@ export interface LoadedText {
  */
 export async function loadText(options: TextOptions = {}): Promise<LoadedText> {
   const { input, dataset = "shakespeare_char", onNote = () => {}, shakespeare = tinyShakespeare } = options;
+  const { standIn = options.dataset === undefined } = options;
   if (input !== undefined) return { text: await readText(input), source: input };
   if (dataset === "grammar") return fromGrammar();
   if (dataset !== "shakespeare_char" && dataset !== "shakespeare") {
@@ -60,7 +63,7 @@ export async function loadText(options: TextOptions = {}): Promise<LoadedText> {
     const bytes = await downloadOnce(shakespeare, folder, { onDownload });
     return { text: decodeText(bytes, shakespeare.name), source: "tiny Shakespeare" };
   } catch (error) {
-    if (options.dataset !== undefined) {
+    if (!standIn) {
       throw new DataError(
         `Cannot download tiny Shakespeare, the dataset ${dataset}: ${innermost(error)}\n` +
           "Without a network --input=FILE trains on any text, and --dataset=grammar on generated text",

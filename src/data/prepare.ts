@@ -102,7 +102,6 @@ export async function* prepare(options: PrepareOptions): AsyncGenerator<PrepareP
 /** The folder, which is made where it is missing, for this process alone: two texts in it would become a mixture. */
 async function locked(outDir: string): Promise<Lock> {
   try {
-    await Deno.mkdir(outDir, { recursive: true });
     return await Lock.take(outDir);
   } catch (error) {
     throw new DataError(`Cannot write to ${outDir}: ${reason(error)}`);

@@ -7,6 +7,7 @@
  */
 import { CheckpointError } from "../errors.ts";
 import { readJson, writeAll } from "./files.ts";
+import { reason } from "./reason.ts";
 
 const BEAT = 10_000, DEAD = 30_000;
 /** Milliseconds after which one of two that have taken the same dead file sees the other's entry in it. */
@@ -40,7 +41,7 @@ export class Lock implements Disposable {
   static async take(target: string, { beside = false, system = true } = {}): Promise<Lock> {
     const path = beside ? `${target.replace(/(?<=.)[/\\]+$/, "")}.lock` : `${target}/.lock`;
     for (;;) {
-      const file = await Deno.open(path, { read: true, write: true, create: true });
+      const file = await open(path);
       try {
         const locked = system && "tryLock" in file ? await file.tryLock(true).catch(() => undefined) : undefined;
         const holder: Holder | undefined = await readJson(path).catch(() => undefined), { mtime } = await file.stat();
@@ -80,6 +81,16 @@ export class Lock implements Disposable {
       // The whole folder may be gone; an old lock file does no harm.
     }
     this.#file.close();
+  }
+}
+
+async function open(path: string): Promise<Deno.FsFile> {
+  try {
+    const folder = path.replace(/[^/\\]*$/, "");
+    if (folder) await Deno.mkdir(folder, { recursive: true });
+    return await Deno.open(path, { read: true, write: true, create: true });
+  } catch (error) {
+    throw new CheckpointError(`Cannot write ${path}: ${reason(error)}`);
   }
 }
 

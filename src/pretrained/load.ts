@@ -87,8 +87,9 @@ async function find(path: string, options: PretrainedOptions): Promise<Found> {
 async function loadRun(path: string, options: PretrainedOptions): Promise<GPT> {
   const { RunFolder } = await import("../checkpoint/run_folder.ts");
   const { loadTensors } = await import("../checkpoint/tensors.ts");
-  const run = await RunFolder.open(path), { model: file } = await run.checkpoint("best");
-  return await filled(run.description.model, options, (model) => loadTensors(file, model.namedParameters()));
+  const run = await RunFolder.open(path);
+  const fill = (model: GPT) => run.read("best", (saved) => loadTensors(saved.model, model.namedParameters()));
+  return await filled(run.description.model, options, fill);
 }
 
 async function loadFolder(path: string, options: PretrainedOptions): Promise<GPT> {

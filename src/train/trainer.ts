@@ -11,6 +11,7 @@ import type { Checkpoint } from "../checkpoint/checkpoint_folder.ts";
 import type { RunFolder } from "../checkpoint/run_folder.ts";
 import { copies, loadTensors, type NamedTensors, sources } from "../checkpoint/tensors.ts";
 import type { TokenSplits } from "../data/split.ts";
+import { identify } from "../data/tokens.ts";
 import type { Program } from "../engine/device.ts";
 import { CheckpointError, ConfigError, DeviceError, TrainingError } from "../errors.ts";
 import { completeConfig, type GPT, type GPTConfig } from "../gpt.ts";
@@ -114,13 +115,16 @@ export class Trainer implements Disposable {
   }
 
   /**
-   * Goes on from the folder's last checkpoint: weights, optimizer, generator and the batch drawn ahead.
+   * Goes on from the folder's last checkpoint: weights, optimizer, generator and the batch drawn ahead. On other data than the
+   * run's, no checkpoint is the best until the next evaluation, which is made even if that iteration has had one.
    *
+   * @returns whether the data are others than those that the folder's run was trained on
    * @throws {CheckpointError} when there is none, it is damaged, or of another model
    */
-  async resume(): Promise<void> {
+  async resume(): Promise<{ otherData: boolean }> {
     const folder = this.#folder, { config, noise } = this.model;
     if (!folder) throw new ConfigError("resume: the trainer has no folder");
+    if (!this.options.evalOnly) await folder.lock();
     const saved = completeConfig(folder.description.model);
     for (const name of Object.keys(config) as (keyof GPTConfig)[]) {
       const value = config[name], there = saved[name];
@@ -136,9 +140,17 @@ export class Trainer implements Disposable {
     this.optimizer.t = state.optimizerSteps;
     this.#microSteps.resume(state.offsets);
     this.#iter = this.#saved = this.#checked = state.iter;
-    this.#evaluated = state.evaluated;
-    this.#bestValLoss = state.bestValLoss;
-    if (!this.options.evalOnly) await folder.resume(state.iter, state);
+    const otherData = folder.data !== undefined && JSON.stringify(folder.data) !== JSON.stringify(this.#identity());
+    if (otherData) folder.forgetBest();
+    this.#evaluated = state.evaluated && !otherData;
+    this.#bestValLoss = otherData ? null : state.bestValLoss;
+    if (!this.options.evalOnly) await folder.resume(state.iter, { evaluated: this.#evaluated });
+    return { otherData };
+  }
+
+  /** What run.json says of the data. */
+  #identity() {
+    return { train: identify(this.data.train), val: identify(this.data.val) };
   }
 
   /**
@@ -165,6 +177,7 @@ export class Trainer implements Disposable {
     this.model.train();
     this.#microSteps.prepare(); // train.py draws the first batch before it evaluates
     if (evalOnly) return void (yield* this.#evaluate(signal));
+    if (this.#folder) this.#folder.data = this.#identity();
     while (this.#iter <= maxIters) {
       if (this.#iter % evalInterval === 0 && !this.#evaluated) {
         yield* this.#report();
@@ -190,7 +203,7 @@ export class Trainer implements Disposable {
     }
     if (!result.value) return;
     const { train: trainLoss, val: valLoss } = result.value, best = valLoss < (this.#bestValLoss ?? Infinity);
-    if (!Number.isFinite(trainLoss + valLoss)) throw this.#diverged(`The loss is ${trainLoss + valLoss}`, iter);
+    if (!Number.isFinite(trainLoss + valLoss)) throw await this.#diverged(`The loss is ${trainLoss + valLoss}`, iter);
     if (!evalOnly) await this.#folder?.log({ iter, train_loss: trainLoss, val_loss: valLoss });
     if (best) this.#bestValLoss = valLoss;
     this.#evaluated = true;
@@ -227,8 +240,8 @@ export class Trainer implements Disposable {
   async *#report(): AsyncGenerator<TrainEvent, void, void> {
     const sequences = this.options.batchSize * this.options.gradientAccumulationSteps;
     for (const { iter, lr, logged, loss, gradNorm, ms } of await this.#losses.read()) {
-      if (!Number.isFinite(loss)) throw this.#diverged(`The loss is ${loss}`, iter);
-      if (!Number.isFinite(gradNorm)) throw this.#diverged(`The gradients' norm is ${gradNorm}`, iter);
+      if (!Number.isFinite(loss)) throw await this.#diverged(`The loss is ${loss}`, iter);
+      if (!Number.isFinite(gradNorm)) throw await this.#diverged(`The gradients' norm is ${gradNorm}`, iter);
       this.#checked = iter + 1;
       if (!logged) continue;
       const tokensPerSecond = sequences * this.model.config.blockSize / ms * 1000;
@@ -254,9 +267,9 @@ export class Trainer implements Disposable {
     return { iter, model, optimizer, state };
   }
 
-  #diverged(what: string, iter: number): TrainingError {
-    const when = this.#checked < iter ? `${this.#checked} to ${iter}` : iter, last = this.#folder?.last;
-    const kept = last ? `${last} is kept` : "no checkpoint was saved yet";
+  async #diverged(what: string, iter: number): Promise<TrainingError> {
+    const when = this.#checked < iter ? `${this.#checked} to ${iter}` : iter;
+    const kept = await this.#folder?.kept() ?? "no checkpoint was saved yet";
     const hint = "A lower learning rate, a longer warm-up or clipped gradients may help";
     return new TrainingError(`${what} at iteration ${when}: training has stopped, and ${kept}\n${hint}`);
   }
@@ -269,12 +282,13 @@ export class Trainer implements Disposable {
     yield { kind: "checkpoint", iter, name: folder.last!, best };
   }
 
-  /** Frees the optimizer and the buffers; the model stays. */
+  /** Frees the optimizer and the buffers, and lets others write the folder; the model stays. */
   dispose(): void {
     this.#losses[Symbol.dispose]();
     this.#update?.dispose();
     this.#microSteps[Symbol.dispose]();
     this.optimizer.dispose();
+    this.#folder?.[Symbol.dispose]();
   }
   [Symbol.dispose](): void {
     this.dispose();
