@@ -122,9 +122,19 @@ export class Trainer implements Disposable {
    * @throws {CheckpointError} when there is none, it is damaged, or of another model
    */
   async resume(): Promise<{ otherData: boolean }> {
-    const folder = this.#folder, { config, noise } = this.model;
+    const folder = this.#folder;
     if (!folder) throw new ConfigError("resume: the trainer has no folder");
     if (!this.options.evalOnly) await folder.lock();
+    try {
+      return await this.#resume(folder);
+    } catch (error) {
+      folder[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  async #resume(folder: RunFolder): Promise<{ otherData: boolean }> {
+    const { config, noise } = this.model;
     const saved = completeConfig(folder.description.model);
     for (const name of Object.keys(config) as (keyof GPTConfig)[]) {
       const value = config[name], there = saved[name];
@@ -154,7 +164,8 @@ export class Trainer implements Disposable {
   }
 
   /**
-   * Trains until `maxIters`, or until `signal` aborts: then the run is saved between two updates and can be resumed.
+   * Trains until `maxIters`, or until `signal` aborts: then the run is saved between two updates and can be resumed. Afterwards
+   * others may write the folder.
    *
    * @throws {TrainingError} when a loss is not finite: nothing of it has been saved
    * @throws {CheckpointError} when a checkpoint or the metrics cannot be written
@@ -169,6 +180,8 @@ export class Trainer implements Disposable {
       throw new DeviceError(
         `${error.message}\nThe state of iteration ${this.#kept.iter} has been saved and can be resumed`,
       );
+    } finally {
+      this.#folder?.[Symbol.dispose]();
     }
   }
 
@@ -177,6 +190,7 @@ export class Trainer implements Disposable {
     this.model.train();
     this.#microSteps.prepare(); // train.py draws the first batch before it evaluates
     if (evalOnly) return void (yield* this.#evaluate(signal));
+    await this.#folder?.lock();
     if (this.#folder) this.#folder.data = this.#identity();
     while (this.#iter <= maxIters) {
       if (this.#iter % evalInterval === 0 && !this.#evaluated) {
