@@ -78,7 +78,7 @@ Deno.test("of two runs in one folder the second is refused, and after kill -9 th
     const flags = [input, ...tiny, "--eval_interval=20", "--max_iters=1000000", "--log_interval=1000000"];
     const child = command("train", [...flags, `--out_dir=${out}`]).spawn();
     await beside(child, "saved ", async () => {
-      for (const args of [flags, ["--init_from=resume"]]) {
+      for (const args of [[input, ...tiny, "--max_iters=1"], ["--init_from=resume", "--max_iters=1"]]) {
         const { code, err } = await train(...args);
         assertEquals(code, 1);
         assertMatch(err, /^error: .*\/out is in use by process \d+ since [\d-]+ [\d:]+ UTC\n$/);
