@@ -1,7 +1,7 @@
 /** Packages of others, each with what it needs in a folder of the cache: never a dependency of ours. */
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
-import { defaultCacheFolder } from "../src/data/load_text.ts";
+import { defaultCacheFolder } from "../src/files/cache_folder.ts";
 
 /**
  * Installs packages once, without running their scripts.

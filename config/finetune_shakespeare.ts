@@ -2,7 +2,7 @@
  * GPT-2, trained further on Shakespeare: nanoGPT's config/finetune_shakespeare.py. What `deno task train --init_from=MODEL` does
  * where no config file is named.
  */
-import type { TrainConfig } from "../src/cli/train_flags.ts";
+import type { TrainConfig } from "./train_config.ts";
 
 const config: TrainConfig = {
   out_dir: "out-shakespeare",

@@ -2,7 +2,7 @@
  * The setting that nanoGPT's README gives for a laptop without a GPU: 0.8 million parameters, 2,000 updates, a few
  * minutes, a validation loss of about 1.88. What `deno task train` does where no config file is named.
  */
-import type { TrainConfig } from "../src/cli/train_flags.ts";
+import type { TrainConfig } from "./train_config.ts";
 import babyGPT from "./train_shakespeare_char.ts";
 
 const config: TrainConfig = {

@@ -3,7 +3,7 @@
  * characters of tiny Shakespeare. It reached a validation loss of 1.47 in nanoGPT, in three minutes on an A100; on a
  * CPU expect most of a day.
  */
-import type { TrainConfig } from "../src/cli/train_flags.ts";
+import type { TrainConfig } from "./train_config.ts";
 
 const config: TrainConfig = {
   out_dir: "out-shakespeare-char",

@@ -7,6 +7,7 @@ import { parseState } from "./trainer_state.ts";
 import { createFolder, type OpenFile } from "../files/files.ts";
 import { NanoGPTFile } from "./nanogpt.ts";
 import { writeNanoGPT } from "./nanogpt_save.ts";
+import type { SavedCheckpoint } from "./checkpoint_folder.ts";
 import { RunFolder } from "./run_folder.ts";
 import { finite } from "./tensors.ts";
 import { SafetensorsFile, type TensorSource } from "../files/safetensors.ts";
@@ -33,10 +34,10 @@ export async function runToNanoGPT(
   path: string,
   { checkpoint = "last", open }: { checkpoint?: "last" | "best"; open?: OpenFile } = {},
 ): Promise<void> {
-  const folder = await RunFolder.open(run), saved = await folder.checkpoint(checkpoint), { flags } = folder.description;
+  const folder = await RunFolder.open(run), { flags } = folder.description;
+  const { saved, ...files } = await folder.read(checkpoint, opened);
+  using model = files.model, optimizer = files.optimizer;
   const state = parseState(`${run}/${saved.name}/state.json`, saved.state);
-  using model = await SafetensorsFile.open(saved.model);
-  using optimizer = await SafetensorsFile.open(saved.optimizer);
   await writeNanoGPT(path, {
     config: folder.description.model as Partial<GPTConfig>,
     weights: sourcesOf(model),
@@ -45,6 +46,16 @@ export async function runToNanoGPT(
     bestValLoss: state.bestValLoss,
     flags: kept(flags),
   }, { open });
+}
+
+async function opened(saved: SavedCheckpoint) {
+  const model = await SafetensorsFile.open(saved.model);
+  try {
+    return { saved, model, optimizer: await SafetensorsFile.open(saved.optimizer) };
+  } catch (error) {
+    model.close();
+    throw error;
+  }
 }
 
 /**
@@ -77,14 +88,14 @@ export async function nanoGPTToRun(
 
   try {
     await createFolder(run, async (partial) => {
-      const folder = await RunFolder.create(partial, { flags: all, model: { ...config }, vocabulary }, { open });
+      using folder = await RunFolder.create(partial, { flags: all, model: { ...config }, vocabulary }, { open });
       // Without a generator's state: nanoGPT saves none, and begins its batches anew from the seed.
       const drawn = { generator: null, offsets: [], dropoutPasses: 0 };
       const state = { iter, evaluated: false, bestValLoss, ...drawn, optimizerSteps: optimizer.steps };
       await folder.save({ iter, model: weights, optimizer: optimizer.tensors, state }, { best: bestValLoss !== null });
     });
   } catch (error) {
-    const why = reason(error).replace(/; this run has no earlier one$/, "");
+    const why = reason(error).replace(/; no checkpoint was saved yet$/, "");
     throw new CheckpointError(`Cannot make a run of ${path}: ${why}`);
   }
 }

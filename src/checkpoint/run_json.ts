@@ -9,13 +9,15 @@ export const FORMAT = 1;
 export interface RunJson {
   readonly flags: Readonly<Record<string, unknown>>;
   readonly model: Readonly<Record<string, unknown>>;
+  /** Of the data that the run trains on; none in folders of version 0.1.0. */
+  readonly data?: unknown;
   readonly last?: string;
   readonly best?: string;
 }
 
 /** @throws {CheckpointError} when the file cannot be read, is of another format, or damaged */
 export async function readRunJson(path: string): Promise<RunJson> {
-  const { format, flags, model, last, best } = await readJson(path);
+  const { format, flags, model, data, last, best } = await readJson(path);
   if (format !== FORMAT) throw new CheckpointError(`${path} has format ${format}, and this version reads ${FORMAT}`);
   if (!isRecord(flags) || !isRecord(model)) {
     throw new CheckpointError(`${path} is damaged: no flags or no model in it`);
@@ -24,7 +26,7 @@ export async function readRunJson(path: string): Promise<RunJson> {
     if (value === undefined || isCheckpointName(value)) return value;
     throw new CheckpointError(`${path} is damaged: ${JSON.stringify(value)} is not the name of a checkpoint`);
   };
-  return { flags, model, last: name(last), best: name(best) };
+  return { flags, model, data, last: name(last), best: name(best) };
 }
 
 const isRecord = (value: unknown): value is Record<string, unknown> =>

@@ -1,4 +1,5 @@
 /** `deno task convert`: a model from one program's format into another's. */
+import { Lock } from "../files/locks.ts";
 import { loadHuggingFace } from "../checkpoint/hugging_face.ts";
 import { saveHuggingFace } from "../checkpoint/hugging_face_save.ts";
 import { NanoGPTFile } from "../checkpoint/nanogpt.ts";
@@ -46,6 +47,7 @@ state and the iteration come along. `,
       checkpoint: values.checkpoint === "auto" ? undefined : values.checkpoint,
       onNote,
     };
+    using _ = await Lock.take(to, { beside: true });
     if (format === "run") await toRun(source, to, options);
     else if (format === "nanogpt" && source.kind === "run") await runToNanoGPT(from, to, options);
     else await throughModel(source, to, { ...options, format });

@@ -6,6 +6,7 @@
  */
 import fineTuning from "../../config/finetune_shakespeare.ts";
 import cpuSetting from "../../config/shakespeare_char_cpu.ts";
+import type { TrainConfig } from "../../config/train_config.ts";
 import { CheckpointError, ConfigError } from "../errors.ts";
 import { type Declaration, parse, type Request, taskCommand } from "./command.ts";
 import type { GPTConfig } from "../gpt.ts";
@@ -63,10 +64,12 @@ export const trainFlags = {
 };
 
 export type TrainValues = Values<typeof trainFlags>;
-/** What a config file exports. */
-export type TrainConfig = Partial<TrainValues>;
-
 export type TrainRequest = Request<typeof trainFlags>;
+
+// A config file's type is written out, for it imports nothing: each of its fields is a flag, and the other way round.
+true satisfies TrainConfig extends Partial<TrainValues> ? Partial<TrainValues> extends TrainConfig ? true : false
+  : false;
+true satisfies keyof TrainValues extends keyof TrainConfig ? true : false;
 
 export const trainDeclaration: Declaration<typeof trainFlags> = {
   name: "train",
@@ -93,6 +96,31 @@ export const parseTrain = (args: string[]): Promise<TrainRequest> => parse(train
 /** Whether a run begins with the weights of a model from elsewhere. */
 export const isPretrained = ({ init_from }: { readonly init_from: string }): boolean =>
   init_from !== "scratch" && init_from !== "resume";
+
+/**
+ * What is trained on, as far as somebody has named it: what is given now wins over a config file's, and that over a run's own.
+ *
+ * @param stored the flags that a run began with
+ * @throws {ConfigError} where one place names two
+ */
+export function namedData({ config, given }: Pick<TrainRequest, "config" | "given">, stored: TrainConfig = {}): {
+  input?: string;
+  dataset?: string;
+} {
+  for (const { input, dataset } of [given, config]) {
+    if (!input || dataset === undefined) continue;
+    throw new ConfigError(`--input=${input} --dataset=${dataset}: both say what to train on; leave one of them out`);
+  }
+  // A config file that named the run's dataset when the run began names nothing new.
+  const named = [
+    given,
+    config.dataset === stored.dataset ? { input: config.input } : config,
+    given.input === "" ? { dataset: stored.dataset } : stored,
+  ];
+  const place = named.find(({ input, dataset }) => input || dataset !== undefined);
+  if (place?.input) return { input: place.input };
+  return place ? { input: "", dataset: place.dataset } : {};
+}
 
 /**
  * The values of a run that begins with a model's weights: its sizes, and where fewer tokens of context are asked for, so many.
@@ -131,6 +159,7 @@ export function resumedValues({ values, config, given }: TrainRequest, stored: o
     throw error instanceof ConfigError ? new CheckpointError(error.message) : error;
   }
   const resumed = { ...fallbacks(trainFlags), ...own, ...config, ...given, out_dir, init_from: "resume" as const };
+  Object.assign(resumed, namedData({ config, given }, own));
   for (const name of fixed) {
     const there = own[name] ?? fallbacks(trainFlags)[name];
     if (given[name] !== undefined && given[name] !== there) {

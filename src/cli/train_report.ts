@@ -4,6 +4,7 @@ import type { GPT } from "../gpt.ts";
 import { generate } from "../generate/generate.ts";
 import { beginning, type Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { TrainEvent } from "../train/events.ts";
+import type { Trainer } from "../train/trainer.ts";
 import { taskCommand } from "./command.ts";
 import { modelDecoder } from "../generate/stopping.ts";
 import { bar, count, duration, type Progress, rate } from "./progress.ts";
@@ -51,6 +52,14 @@ export class TrainReport {
     this.#entropy = entropy;
     this.#firstIter = iter;
     this.#began = performance.now();
+  }
+
+  /** What is worth knowing of a run that goes on, beside where. */
+  resumed({ iter, optimizer }: Trainer, source: string, { otherData }: { otherData: boolean }): void {
+    if (otherData && !this.values.eval_only) {
+      this.note(`${source} is not what this run was trained on before: the best checkpoint is found anew`);
+    }
+    if (iter > 0 && optimizer.t === 0) this.note("There is no optimizer state: AdamW's moments begin at zero");
   }
 
   event(event: TrainEvent): void {

@@ -1,5 +1,5 @@
 import { exists } from "../files/files.ts";
-import { DataError } from "../errors.ts";
+import { ConfigError, DataError } from "../errors.ts";
 import { BytePairTokenizer } from "../tokenizer/byte_pair.ts";
 import { CharacterTokenizer } from "../tokenizer/character.ts";
 import { loadTokenizer } from "../tokenizer/load.ts";
@@ -14,7 +14,7 @@ export interface DataOptions extends Omit<TextOptions, "dataset"> {
   dataset?: string;
   /**
    * A text's tokenizer: `"character"`, or what `loadTokenizer` takes. Unless given, it is characters, and for the dataset
-   * `shakespeare` GPT-2's tokens, as in nanoGPT. The tokenizer of a model that exists already wins over a folder's.
+   * `shakespeare` GPT-2's tokens, as in nanoGPT. A folder's tokens must be those of a tokenizer that is given.
    */
   tokenizer?: Tokenizer | string;
   /** What the special tokens in a text are; refused unless given. */
@@ -45,10 +45,13 @@ export async function loadData(options: DataOptions): Promise<LoadedData> {
   const folder = input === undefined ? await dataFolder(dataset) : undefined;
   if (folder !== undefined) {
     const { data, tokenizer, vocabSize } = await openDataFolder(folder, { blockSize });
-    if (typeof wanted !== "object" || sameTokens(wanted, tokenizer)) {
-      return { data, tokenizer, vocabSize, source: folder };
+    try {
+      await checkTokenizer(folder, tokenizer, wanted);
+    } catch (error) {
+      for (const file of [data.train, data.val]) file[Symbol.dispose]();
+      throw error;
     }
-    throw new DataError(`Cannot train on ${folder}: its tokens are those of another tokenizer than the model's`);
+    return { data, tokenizer, vocabSize, source: folder };
   }
   const { text, source, entropy } = await loadText(options);
   const name = wanted ?? (input === undefined && dataset === "shakespeare" ? "gpt2" : "character");
@@ -63,6 +66,21 @@ export async function loadData(options: DataOptions): Promise<LoadedData> {
   } catch (error) {
     throw error instanceof DataError ? new DataError(`Cannot train on ${source}: ${error.message}`) : error;
   }
+}
+
+/** @throws where a folder's tokens are not those of the tokenizer that is wanted */
+async function checkTokenizer(folder: string, own: Tokenizer, wanted: Tokenizer | string | undefined): Promise<void> {
+  if (wanted === undefined) return;
+  const same = wanted === "character"
+    ? own instanceof CharacterTokenizer
+    : sameTokens(typeof wanted === "object" ? wanted : await loadTokenizer(wanted), own);
+  if (same) return;
+  if (typeof wanted === "object") {
+    throw new DataError(`Cannot train on ${folder}: its tokens are those of another tokenizer than the model's`);
+  }
+  throw new ConfigError(
+    `tokenizer=${wanted}: the tokens in ${folder} are those of another one, with ${own.vocabSize} tokens; name none, or prepare the text anew`,
+  );
 }
 
 /** Whether ids mean the same: GPT-2's files from the hub and tiktoken's encoding, which have other names for one thing. */

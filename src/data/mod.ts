@@ -2,7 +2,8 @@
 export { type Batch, batchAt, getBatch } from "./batch.ts";
 export { type DataFolder, modelVocabSize, openDataFolder } from "./data_folder.ts";
 export { type DataOptions, loadData, type LoadedData } from "./load_data.ts";
-export { defaultCacheFolder, type LoadedText, loadText, readText, type TextOptions } from "./load_text.ts";
+export { defaultCacheFolder } from "../files/cache_folder.ts";
+export { type LoadedText, loadText, readText, type TextOptions } from "./load_text.ts";
 export { prepare, type Prepared, type PrepareOptions, type PrepareProgress } from "./prepare.ts";
 export { splitTokens, type TokenSplits } from "./split.ts";
-export { TokenFile, type Tokens, type TokenType } from "./tokens.ts";
+export { identify, TokenFile, type Tokens, type TokensIdentity, type TokenType } from "./tokens.ts";

@@ -7,6 +7,7 @@
  * there, and whoever reads the folder meanwhile finds the files of the one before, or none.
  */
 import { exists, readJson, replaceFile, syncDirectory, writeAll } from "../files/files.ts";
+import { Lock } from "../files/locks.ts";
 import { writeMetaPkl } from "../tokenizer/meta_pkl.ts";
 import { DataError } from "../errors.ts";
 import { reason } from "../files/reason.ts";
@@ -73,15 +74,15 @@ interface State {
  * Prepares a text for training, and yields how far it has come.
  *
  * @returns what was written; nothing where the signal has stopped it
- * @throws {DataError} when the text cannot be read or encoded, or the folder not be written
+ * @throws {DataError} when the text cannot be read or encoded, or the folder not be written, or another process prepares a text in it
  */
 export async function* prepare(options: PrepareOptions): AsyncGenerator<PrepareProgress, Prepared | undefined, void> {
   const { outDir } = options;
   using text = TextFile.open(options.input);
+  using _ = await locked(outDir);
   const state = await resumed(text, options) ?? (yield* begin(text, options));
   if (!state) return;
   try {
-    await system.mkdir(outDir, { recursive: true });
     if (!(yield* encode(text, state, options))) return;
     await finish(state, outDir);
   } catch (error) {
@@ -95,6 +96,15 @@ export async function* prepare(options: PrepareOptions): AsyncGenerator<PrepareP
   }
   const { train, val, vocabSize, type } = state;
   return { train, val, vocabSize, type };
+}
+
+/** The folder, which is made where it is missing, for this process alone: two texts in it would become a mixture. */
+async function locked(outDir: string): Promise<Lock> {
+  try {
+    return await Lock.take(outDir);
+  } catch (error) {
+    throw new DataError(`Cannot write to ${outDir}: ${reason(error)}`);
+  }
 }
 
 /** The tokens that `CUT` would cut: a range must not end within one. */

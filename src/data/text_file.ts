@@ -1,6 +1,6 @@
 /**
  * A text file that may be larger than memory, read in ranges of bytes: as UTF-8, with every kind of line end as "\n", as Python's
- * text mode reads it.
+ * text mode reads it. Bytes are counted from behind a byte-order mark, which is not part of the text.
  */
 import { Breather } from "../loop/breather.ts";
 import { DataError } from "../errors.ts";
@@ -23,9 +23,20 @@ export interface TextCounts {
 
 export class TextFile implements Disposable {
   readonly #file: SystemFile;
+  /** Bytes before the text. */
+  readonly #mark: number;
+  readonly modified: number;
 
-  private constructor(file: SystemFile, readonly path: string, readonly size: number, readonly modified: number) {
+  /** @param size of the text, in bytes */
+  private constructor(
+    file: SystemFile,
+    readonly path: string,
+    readonly size: number,
+    options: { modified: number; mark: number },
+  ) {
     this.#file = file;
+    this.#mark = options.mark;
+    this.modified = options.modified;
   }
 
   /** @throws {DataError} when the file cannot be read, or is empty */
@@ -35,8 +46,9 @@ export class TextFile implements Disposable {
       file = system.openSync(path);
       const { size, isDirectory, mtime } = file.statSync();
       if (isDirectory) throw new DataError(`${path} is a folder, not a text file`);
-      if (size === 0) throw new DataError(`The text file ${path} is empty`);
-      return new TextFile(file, path, size, Number(mtime ?? 0));
+      const start = new Uint8Array(3), mark = markLength(start.subarray(0, file.readSync(start) ?? 0));
+      if (size === mark) throw new DataError(`The text file ${path} is empty`);
+      return new TextFile(file, path, size - mark, { mark, modified: Number(mtime ?? 0) });
     } catch (error) {
       file?.close();
       throw error instanceof DataError ? error : new DataError(`Cannot read ${path}: ${reason(error)}`);
@@ -46,7 +58,7 @@ export class TextFile implements Disposable {
   /** The bytes from `begin` to before `end`. @throws {DataError} when they are not there any more */
   bytes(begin: number, end: number): Uint8Array<ArrayBuffer> {
     const bytes = new Uint8Array(end - begin);
-    this.#file.seekSync(begin, 0);
+    this.#file.seekSync(this.#mark + begin, 0);
     for (let at = 0; at < bytes.length;) {
       const n = this.#file.readSync(bytes.subarray(at));
       if (n === null) throw new DataError(`${this.path} has become shorter while it was read`);
@@ -57,16 +69,7 @@ export class TextFile implements Disposable {
 
   /** The text of these bytes. @throws {DataError} when they are not UTF-8, naming where */
   text(begin: number, end: number): string {
-    const bytes = this.bytes(begin, end);
-    let text;
-    try {
-      text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
-    } catch {
-      throw new DataError(
-        `${this.path} is not UTF-8 text: the first wrong byte is near byte ${begin + firstWrong(bytes)}`,
-      );
-    }
-    return text.includes("\r") ? text.replace(/\r\n?/g, "\n") : text;
+    return decodeUtf8(this.bytes(begin, end), { name: this.path, begin: this.#mark + begin });
   }
 
   /**
@@ -179,8 +182,28 @@ function collect(text: string, seen: Uint8Array): void {
   }
 }
 
-/** Decoded with replacement characters and encoded again, the bytes are the same up to the first wrong one. */
-function firstWrong(bytes: Uint8Array<ArrayBuffer>): number {
-  const mended = new TextEncoder().encode(new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes));
-  return mended.findIndex((byte, i) => byte !== bytes[i]);
+const MARK = [0xef, 0xbb, 0xbf];
+
+/** The length of UTF-8's byte-order mark, where `bytes` begin with one; else 0. */
+export function markLength(bytes: Uint8Array): number {
+  return MARK.every((byte, i) => bytes[i] === byte) ? MARK.length : 0;
+}
+
+/**
+ * The text of `bytes`, with every kind of line end as "\n".
+ *
+ * @param options.name of the file, and where in it the bytes begin: for the message
+ * @throws {DataError} when they are not UTF-8
+ */
+export function decodeUtf8(bytes: Uint8Array<ArrayBuffer>, { name, begin }: { name: string; begin: number }): string {
+  let text;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    // Decoded with replacement characters and encoded again, the bytes are the same up to the first wrong one.
+    const mended = new TextEncoder().encode(new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes));
+    const place = begin + mended.findIndex((byte, i) => byte !== bytes[i]);
+    throw new DataError(`${name} is not UTF-8 text: the first wrong byte is near byte ${place}`);
+  }
+  return text.includes("\r") ? text.replace(/\r\n?/g, "\n") : text;
 }

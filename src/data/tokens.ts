@@ -9,6 +9,27 @@ export interface Tokens {
   subarray(begin: number, end: number): Int32Array;
 }
 
+/** What tells one text's tokens from another's: how many there are, and a checksum, in hexadecimal. */
+export interface TokensIdentity {
+  readonly length: number;
+  readonly checksum: string;
+}
+
+/** Up to how many tokens all count; of more, blocks that lie evenly between the first and the last. */
+const WHOLE = 2 ** 22, BLOCKS = 256, BLOCK = 4096;
+
+/** FNV-1a, 32 bits, over ids (http://www.isthe.com/chongo/tech/comp/fnv/): 2 ms for a million, and of a large file a few megabytes. */
+export function identify(tokens: Tokens): TokensIdentity {
+  const { length } = tokens, whole = length <= WHOLE;
+  let hash = 0x811c9dc5;
+  for (let i = 0; i < (whole ? Math.ceil(length / BLOCK) : BLOCKS); i++) {
+    const begin = whole ? i * BLOCK : Math.floor(i * (length - BLOCK) / (BLOCKS - 1));
+    const ids = tokens.subarray(begin, Math.min(length, begin + BLOCK));
+    for (let at = 0; at < ids.length; at++) hash = Math.imul(hash ^ ids[at], 0x01000193);
+  }
+  return { length, checksum: (hash >>> 0).toString(16).padStart(8, "0") };
+}
+
 /** How ids are kept in a file: nanoGPT's `uint16`, or `uint32` where there are more than 65,536 of them. */
 export type TokenType = "uint16" | "uint32";
 

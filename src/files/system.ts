@@ -9,6 +9,8 @@ export interface SystemFileInfo {
   readonly isFile: boolean;
   readonly isDirectory: boolean;
   readonly mtime: Date | null;
+  /** The file's own number, also under another name; null where the system has none. */
+  readonly ino: number | null;
 }
 
 /** What is used of `Deno.FsFile`: reads and writes move the file's one position. */
@@ -27,6 +29,8 @@ export interface SystemFile extends Disposable {
   sync(): Promise<void>;
   /** Waits until no other process holds the file's lock. Node has no such locks. */
   lock?(exclusive?: boolean): Promise<void>;
+  /** Takes that lock, or gives false where another has it. */
+  tryLock?(exclusive?: boolean): Promise<boolean>;
   close(): void;
 }
 
@@ -40,6 +44,7 @@ export interface OpenMode {
 /** What is used of `Deno`. */
 export interface System {
   readonly build: { readonly os: string };
+  readonly pid: number;
   readonly env: { get(name: string): string | undefined };
   open(path: string, mode?: OpenMode): Promise<SystemFile>;
   openSync(path: string, mode?: OpenMode): SystemFile;
@@ -50,6 +55,8 @@ export interface System {
   truncate(path: string, length?: number): Promise<void>;
   rename(from: string, to: string): Promise<void>;
   remove(path: string, options?: { readonly recursive?: boolean }): Promise<void>;
+  removeSync(path: string): void;
+  utime(path: string, accessed: Date, modified: Date): Promise<void>;
   mkdir(path: string, options?: { readonly recursive?: boolean }): Promise<void>;
   readDir(path: string): AsyncIterable<{ readonly name: string; readonly isDirectory: boolean }>;
   stat(path: string): Promise<SystemFileInfo>;
@@ -81,6 +88,7 @@ interface NodeFs {
   write(fd: number, bytes: Uint8Array, offset: number, length: number, at: number, done: Done<number>): void;
   fsync(fd: number, done: Done<void>): void;
   fstatSync(fd: number): NodeStats;
+  unlinkSync(path: string): void;
   ftruncateSync(fd: number, length: number): void;
   readonly promises: {
     readFile(path: string): Promise<Uint8Array>;
@@ -90,6 +98,7 @@ interface NodeFs {
     rename(from: string, to: string): Promise<void>;
     rm(path: string, options: { recursive: boolean }): Promise<void>;
     rmdir(path: string): Promise<void>;
+    utimes(path: string, accessed: Date, modified: Date): Promise<void>;
     mkdir(path: string, options?: { recursive?: boolean }): Promise<unknown>;
     readdir(path: string, options: { withFileTypes: true }): Promise<{ name: string; isDirectory(): boolean }[]>;
     stat(path: string): Promise<NodeStats>;
@@ -108,6 +117,7 @@ const infoOf = (stats: NodeStats): SystemFileInfo => ({
   isFile: stats.isFile(),
   isDirectory: stats.isDirectory(),
   mtime: stats.mtime,
+  ino: stats.ino,
 });
 
 class NodeFile implements SystemFile {
@@ -169,6 +179,9 @@ const nodeSystem: System = {
   get build() {
     return { os: globalThis.process?.platform === "win32" ? "windows" : globalThis.process?.platform ?? "" };
   },
+  get pid() {
+    return globalThis.process?.pid ?? 0;
+  },
   env: { get: (name) => globalThis.process?.env?.[name] },
   open: async (path, mode) => await NodeFile.open(path, mode),
   openSync: (path, mode) => NodeFile.open(path, mode),
@@ -183,6 +196,8 @@ const nodeSystem: System = {
     const { promises } = node(), directory = !recursive && (await promises.lstat(path)).isDirectory();
     await (directory ? promises.rmdir(path) : promises.rm(path, { recursive }));
   },
+  removeSync: (path) => node().unlinkSync(path),
+  utime: async (path, accessed, modified) => await node().promises.utimes(path, accessed, modified),
   mkdir: async (path, options) => void await node().promises.mkdir(path, options),
   async *readDir(path) {
     for (const entry of await node().promises.readdir(path, { withFileTypes: true })) {

@@ -24,7 +24,7 @@ import { Pace } from "../loop/pace.ts";
 import { damagedLogits } from "./logits_processors.ts";
 import { isGreedy } from "./sampling_rules.ts";
 import type { GeneratorState, RandomGenerator } from "../random/mod.ts";
-import { Tensor } from "../engine/tensor.ts";
+import type { Tensor } from "../engine/tensor.ts";
 
 /** Milliseconds from one reading to the next, so that text flows, and the most tokens that are read at a time. */
 const PACE = 60, MOST = 64;

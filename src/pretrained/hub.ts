@@ -5,9 +5,9 @@
  * hub names the length of a file, and as its ETag the SHA-256 of a large one and git's SHA-1 of a small one
  * (https://huggingface.co/docs/hub/api); both are compared.
  */
-import { defaultCacheFolder } from "../data/load_text.ts";
+import { defaultCacheFolder } from "../files/cache_folder.ts";
 import { CheckpointError } from "../errors.ts";
-import { reason } from "../files/reason.ts";
+import { innermost } from "../files/reason.ts";
 import { exists, syncDirectory, writeAll } from "../files/files.ts";
 import { builtin, system, type SystemFile } from "../files/system.ts";
 
@@ -78,13 +78,6 @@ export async function downloadModel(name: HubModel, options: HubOptions = {}): P
     missing.shift();
   }
   return folder;
-}
-
-/** Of fetch's "error sending request for url (…): client error (Connect): …", the last part. */
-function innermost(error: unknown): string {
-  return error instanceof Error && error.cause instanceof Error
-    ? error.cause.message.split(": ").at(-1)!
-    : reason(error);
 }
 
 async function download(url: string, folder: string, name: string, options: HubOptions): Promise<void> {

@@ -182,10 +182,11 @@ export async function runTokenizer(run: RunFolder): Promise<Tokenizer> {
  * @throws {DeviceError} when the weights do not fit into the device's memory
  */
 export async function loadRun(run: RunFolder, options: Omit<PretrainedOptions, "tokenizer">): Promise<GPT> {
-  const { checkpoint = "best" } = options, { model: file } = await run.checkpoint(checkpoint);
+  const { checkpoint = "best" } = options;
   const { loadTensors } = await import("../checkpoint/tensors.ts");
   try {
-    return await filled(run.description.model, options, (model) => loadTensors(file, model.namedParameters()));
+    const fill = (model: GPT) => run.read(checkpoint, (saved) => loadTensors(saved.model, model.namedParameters()));
+    return await filled(run.description.model, options, fill);
   } catch (error) { // run.json is a file that anybody may have edited
     if (error instanceof ConfigError) throw new CheckpointError(`${run.path}/run.json is damaged: ${error.message}`);
     throw error;

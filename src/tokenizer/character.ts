@@ -98,8 +98,14 @@ export class CharacterTokenizer implements Tokenizer {
   #unknown(text: string): DataError {
     const known = new Set(this.characters);
     const unknown = [...new Set(text)].filter((character) => !known.has(character));
-    const named = unknown.slice(0, 8).map((character) => JSON.stringify(character)).join(", ");
+    const named = unknown.slice(0, 8).map(visible).join(", ");
     const more = unknown.length > 8 ? ` and ${unknown.length - 8} more` : "";
     return new DataError(`Not in the vocabulary of ${this.vocabSize} characters: ${named}${more}`);
   }
+}
+
+/** A character as a message shows it: by its number where nobody would see it. JSON escapes control characters alone. */
+function visible(character: string): string {
+  const hidden = /(?! )[\p{Cf}\p{Cn}\p{Co}\p{M}\p{Z}]/u.test(character);
+  return hidden ? `"\\u{${character.codePointAt(0)!.toString(16)}}"` : JSON.stringify(character);
 }

@@ -1,6 +1,7 @@
 /** The task that nanoGPT trains for: to predict each next token of random blocks of a text. */
 import { type Batch, batchAt, getBatch } from "../data/batch.ts";
 import type { TokenSplits } from "../data/split.ts";
+import { identify, type TokensIdentity } from "../data/tokens.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import { CheckpointError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
@@ -36,6 +37,9 @@ export class LanguageModelling implements Task {
     return model.forward(tokens, targets).loss;
   }
 
+  identity(): Record<keyof TokenSplits, TokensIdentity> {
+    return { train: identify(this.data.train), val: identify(this.data.val) };
+  }
   state(): TaskState {
     return { offsets: this.#offsets };
   }

@@ -3,6 +3,7 @@
  * (language_modelling.ts); a task for a classifier, for preferences or for rollouts is written in the same way.
  */
 import type { TrainerState } from "../checkpoint/trainer_state.ts";
+import type { TokensIdentity } from "../data/tokens.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import type { GPT } from "../gpt.ts";
 import type { Module } from "../nn/module.ts";
@@ -63,6 +64,8 @@ export interface Task {
   state(): TaskState;
   /** Takes what {@linkcode state} gave. @throws {CheckpointError} when it is not valid; `path` is the file's */
   restore(state: Readonly<Record<string, unknown>>, path: string): void;
+  /** Tells the data from others, for run.json: on other data than the run's, a resumed run has no best checkpoint. */
+  identity?(): Readonly<Record<string, TokensIdentity>>;
   /** An optimizer with parameter groups of the task's own. Default: AdamW over all that is trained, in one group. */
   configureOptimizers?(model: GPT, options: AdamWOptions): AdamW;
 }

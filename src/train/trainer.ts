@@ -133,13 +133,26 @@ export class Trainer implements Disposable {
   }
 
   /**
-   * Goes on from the folder's last checkpoint: weights, optimizer, generator and the batch drawn ahead.
+   * Goes on from the folder's last checkpoint: weights, optimizer, generator and the batch drawn ahead. On other data than the
+   * run's, no checkpoint is the best until the next evaluation, which is made even if that iteration has had one.
    *
+   * @returns whether the data are others than those that the folder's run was trained on
    * @throws {CheckpointError} when there is none, it is damaged, or of another model or task
    */
-  async resume(): Promise<void> {
-    const folder = this.#folder, { config, noise } = this.model;
+  async resume(): Promise<{ otherData: boolean }> {
+    const folder = this.#folder;
     if (!folder) throw new ConfigError("resume: the trainer has no folder");
+    if (!this.options.evalOnly) await folder.lock();
+    try {
+      return await this.#resume(folder);
+    } catch (error) {
+      folder[Symbol.dispose]();
+      throw error;
+    }
+  }
+
+  async #resume(folder: RunFolder): Promise<{ otherData: boolean }> {
+    const { config, noise } = this.model;
     const saved = completeConfig(folder.description.model);
     for (const name of Object.keys(config) as (keyof GPTConfig)[]) {
       const value = config[name], there = saved[name];
@@ -158,13 +171,18 @@ export class Trainer implements Disposable {
     this.optimizer.t = state.optimizerSteps;
     this.#microSteps.reset();
     this.#iter = this.#saved = this.#checked = state.iter;
-    this.#evaluated = state.evaluated;
-    this.#bestValLoss = state.bestValLoss;
-    if (!this.options.evalOnly) await folder.resume(state.iter, state);
+    const otherData = folder.data !== undefined &&
+      JSON.stringify(folder.data) !== JSON.stringify(this.task.identity?.());
+    if (otherData) folder.forgetBest();
+    this.#evaluated = state.evaluated && !otherData;
+    this.#bestValLoss = otherData ? null : state.bestValLoss;
+    if (!this.options.evalOnly) await folder.resume(state.iter, { evaluated: this.#evaluated });
+    return { otherData };
   }
 
   /**
-   * Trains until `maxIters`, or until `signal` aborts: then the run is saved between two updates and can be resumed.
+   * Trains until `maxIters`, or until `signal` aborts: then the run is saved between two updates and can be resumed. Afterwards
+   * others may write the folder.
    *
    * @throws {TrainingError} when a loss is not finite: nothing of it has been saved
    * @throws {CheckpointError} when a checkpoint or the metrics cannot be written
@@ -179,6 +197,8 @@ export class Trainer implements Disposable {
       throw new DeviceError(
         `${error.message}\nThe state of iteration ${this.#kept.iter} has been saved and can be resumed`,
       );
+    } finally {
+      this.#folder?.[Symbol.dispose]();
     }
   }
 
@@ -187,6 +207,8 @@ export class Trainer implements Disposable {
     this.#trained.train();
     if (this.task.ahead) await this.#microSteps.prepare(); // train.py draws the first batch before it evaluates
     if (evalOnly) return void (yield* this.#evaluate(signal));
+    await this.#folder?.lock();
+    if (this.#folder) this.#folder.data = this.task.identity?.();
     while (this.#iter <= maxIters) {
       if (this.#iter % evalInterval === 0 && !this.#evaluated) {
         yield* this.#report();
@@ -212,7 +234,7 @@ export class Trainer implements Disposable {
     }
     if (!result.value) return;
     const { train: trainLoss, val: valLoss } = result.value, best = valLoss < (this.#bestValLoss ?? Infinity);
-    if (!Number.isFinite(trainLoss + valLoss)) throw this.#diverged(`The loss is ${trainLoss + valLoss}`, iter);
+    if (!Number.isFinite(trainLoss + valLoss)) throw await this.#diverged(`The loss is ${trainLoss + valLoss}`, iter);
     if (!evalOnly) await this.#folder?.log({ iter, train_loss: trainLoss, val_loss: valLoss });
     if (best) this.#bestValLoss = valLoss;
     this.#evaluated = true;
@@ -246,8 +268,8 @@ export class Trainer implements Disposable {
   /** Reads what the last updates have made, and reports it. @throws {TrainingError} when a number is not finite */
   async *#report(): AsyncGenerator<TrainEvent, void, void> {
     for (const { iter, lr, logged, loss, gradNorm, ms, tokens } of await this.#losses.read()) {
-      if (!Number.isFinite(loss)) throw this.#diverged(`The loss is ${loss}`, iter);
-      if (!Number.isFinite(gradNorm)) throw this.#diverged(`The gradients' norm is ${gradNorm}`, iter);
+      if (!Number.isFinite(loss)) throw await this.#diverged(`The loss is ${loss}`, iter);
+      if (!Number.isFinite(gradNorm)) throw await this.#diverged(`The gradients' norm is ${gradNorm}`, iter);
       this.#checked = iter + 1;
       if (!logged) continue;
       const tokensPerSecond = tokens / ms * 1000, sequences = tokens / this.model.config.blockSize;
@@ -275,9 +297,9 @@ export class Trainer implements Disposable {
     return { iter, model, optimizer, state, task };
   }
 
-  #diverged(what: string, iter: number): TrainingError {
-    const when = this.#checked < iter ? `${this.#checked} to ${iter}` : iter, last = this.#folder?.last;
-    const kept = last ? `${last} is kept` : "no checkpoint was saved yet";
+  async #diverged(what: string, iter: number): Promise<TrainingError> {
+    const when = this.#checked < iter ? `${this.#checked} to ${iter}` : iter;
+    const kept = await this.#folder?.kept() ?? "no checkpoint was saved yet";
     const hint = "A lower learning rate, a longer warm-up or clipped gradients may help";
     return new TrainingError(`${what} at iteration ${when}: training has stopped, and ${kept}\n${hint}`);
   }
@@ -290,12 +312,13 @@ export class Trainer implements Disposable {
     yield { kind: "checkpoint", iter, name: folder.last!, best };
   }
 
-  /** Frees the optimizer and the buffers; the model and the task's parameters stay. */
+  /** Frees the optimizer and the buffers, and lets others write the folder; the model and the task's parameters stay. */
   dispose(): void {
     this.#losses[Symbol.dispose]();
     this.#update[Symbol.dispose]();
     this.#microSteps[Symbol.dispose]();
     this.optimizer.dispose();
+    this.#folder?.[Symbol.dispose]();
   }
   [Symbol.dispose](): void {
     this.dispose();

@@ -1,5 +1,5 @@
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
-import { createFile, type OpenFile } from "../../src/files/files.ts";
+import { createFile, exists, type OpenFile } from "../../src/files/files.ts";
 import { RunFolder } from "../../src/checkpoint/run_folder.ts";
 import { SafetensorsFile, type TensorSource, writeSafetensors } from "../../src/files/safetensors.ts";
 import { CheckpointError } from "../../src/errors.ts";
@@ -141,12 +141,18 @@ const expected = (iter: number, chars = "ab") => ({
   iter,
   weights: [iter, iter + 1, -iter, 0],
 });
-const names = async (folder: string) => (await Array.fromAsync(Deno.readDir(folder), ({ name }) => name)).sort();
+/** A folder whose run has saved once and ended. */
+async function saved(folder: string, iter: number): Promise<void> {
+  using run = await RunFolder.create(folder, description);
+  await run.save(checkpoint(iter), { best: true });
+}
+const names = async (folder: string) =>
+  (await Array.fromAsync(Deno.readDir(folder), ({ name }) => name)).filter((name) => name !== ".lock").sort();
 
 Deno.test("run folder: last and best are kept, others go", () =>
   inFolder(async (parent) => {
     const folder = `${parent}/out/deep`;
-    const run = await RunFolder.create(folder, description);
+    using run = await RunFolder.create(folder, description);
     assertEquals(await names(folder), ["metrics.jsonl", "run.json", "vocabulary.json"]);
     await assertRejects(
       async () => (await RunFolder.open(folder)).checkpoint("last"),
@@ -169,7 +175,8 @@ Deno.test("run folder: last and best are kept, others go", () =>
     assertEquals(await contents(folder, "best"), expected(1000));
     assertEquals((await names(folder)).length, 4);
 
-    const resumed = await RunFolder.open(folder);
+    run[Symbol.dispose]();
+    using resumed = await RunFolder.open(folder);
     resumed.flags = { max_iters: 9 };
     await resumed.save(checkpoint(1001), { best: false });
     assertEquals((await RunFolder.open(folder)).description, { ...description, flags: { max_iters: 9 } });
@@ -177,7 +184,7 @@ Deno.test("run folder: last and best are kept, others go", () =>
 
 Deno.test("run folder: best is last where no evaluation has led to one", () =>
   inFolder(async (folder) => {
-    const run = await RunFolder.create(folder, description);
+    using run = await RunFolder.create(folder, description);
     await run.save(checkpoint(7), { best: false });
     assertEquals(await contents(folder, "best"), expected(7));
   }));
@@ -219,12 +226,13 @@ Deno.test("run folder: a save that fails at any point leaves the checkpoint befo
   inFolder(async (folder) => {
     const run = await RunFolder.create(folder, description);
     await run.save(checkpoint(1), { best: true });
+    run[Symbol.dispose]();
     let failing = 0, failures = 0;
     for (;; failing++) {
       const { open, count } = counted((operation) =>
         operation === failing ? Promise.reject(new Error("No space left on device (os error 28)")) : Promise.resolve()
       );
-      const again = await RunFolder.open(folder, { open });
+      using again = await RunFolder.open(folder, { open });
       try {
         await again.save(checkpoint(2), { best: false });
         assert(count() <= failing);
@@ -251,7 +259,7 @@ Deno.test(
   { sanitizeResources: false }, // a killed process closes no files
   () =>
     inFolder(async (folder) => {
-      await (await RunFolder.create(folder, description)).save(checkpoint(1), { best: true });
+      await saved(folder, 1);
       let killed = true;
       for (let last = 0; killed; last++) {
         killed = false;
@@ -264,7 +272,7 @@ Deno.test(
           dead();
           return new Promise(() => {});
         });
-        const run = await RunFolder.open(folder, { open });
+        using run = await RunFolder.open(folder, { open }); // the system takes a killed process's lock away
         await Promise.race([death, run.save(checkpoint(2), { best: true })]);
         if (!killed) break;
         assertEquals(await contents(folder), expected(1));
@@ -274,47 +282,106 @@ Deno.test(
     }),
 );
 
-Deno.test("run folder: a new run leaves an older one alone until its first checkpoint", () =>
-  inFolder(async (folder) => {
-    await (await RunFolder.create(folder, description)).save(checkpoint(3), { best: true });
-    const old = await RunFolder.open(folder);
-    await old.log({ iter: 3, train_loss: 1, val_loss: 2 });
-    const run = await RunFolder.create(folder, { ...description, vocabulary: { chars: "cd" } });
-    await run.log({ iter: 0, train_loss: 8, val_loss: 9 });
-    assertEquals(await contents(folder), expected(3));
-    assertMatch(await Deno.readTextFile(`${folder}/metrics.jsonl`), /"val_loss":2/);
-
+Deno.test("run folder: a new run in an older one's folder leaves that one beside it", () =>
+  inFolder(async (parent) => {
+    const folder = `${parent}/out`, chars = (chars: string) => ({ ...description, vocabulary: { chars } });
+    await saved(folder, 3);
+    await Deno.writeTextFile(`${folder}/notes.txt`, "mine");
+    using run = await RunFolder.create(`${folder}/`, chars("cd"));
+    assertEquals(run.renamed, `${folder}.old-1`);
+    assertEquals(await contents(`${folder}.old-1`, "best"), expected(3));
+    const files = ["checkpoint-000003", "metrics.jsonl", "notes.txt", "run.json", "vocabulary.json"];
+    assertEquals(await names(`${folder}.old-1`), files);
+    assert(!await exists(`${folder}.old-1/.lock`), "nobody holds the older one");
+    await assertRejects(() => contents(folder), CheckpointError, "holds no checkpoint yet");
     await run.save(checkpoint(3), { best: false });
     assertEquals(await contents(folder, "best"), expected(3, "cd"));
-    assertEquals(await Deno.readTextFile(`${folder}/metrics.jsonl`), '{"iter":0,"train_loss":8,"val_loss":9}\n');
-    assertEquals(await names(folder), ["checkpoint-000003-2", "metrics.jsonl", "run.json", "vocabulary.json"]);
+    run[Symbol.dispose]();
+
+    using another = await RunFolder.create(folder, chars("ef"));
+    assertEquals(another.renamed, `${folder}.old-2`);
+    assertEquals(await contents(`${folder}.old-2`), expected(3, "cd"));
+    another[Symbol.dispose]();
+    using unsaved = await RunFolder.create(folder, chars("gh")); // of one without a checkpoint there is nothing to lose
+    assertEquals(unsaved.renamed, undefined);
+    assertEquals(unsaved.description.vocabulary, { chars: "gh" });
+    assertEquals(await names(parent), ["out", "out.old-1", "out.old-2"]);
   }));
 
-Deno.test("run folder: the old run goes on where a new one has come to no checkpoint", () =>
+Deno.test("run folder: a second writer is refused by name and process, a reader is not", () =>
   inFolder(async (folder) => {
-    await (await RunFolder.create(folder, description)).save(checkpoint(3), { best: true });
-    await RunFolder.create(folder, { ...description, vocabulary: { chars: "cd" } });
-    const old = await RunFolder.open(folder);
-    await old.resume(3, { evaluated: true });
-    await old.save(checkpoint(4), { best: false });
-    assertEquals(await contents(folder), expected(4));
-    assertEquals(
-      await names(folder),
-      ["checkpoint-000003", "checkpoint-000004", "metrics.jsonl", "run.json", "vocabulary.json"],
-    );
+    using run = await RunFolder.create(folder, description);
+    await run.save(checkpoint(1), { best: true });
+    const inUse = `${folder} is in use by process ${Deno.pid} since ${new Date().getUTCFullYear()}-`;
+    using other = await RunFolder.open(folder);
+    await assertRejects(() => RunFolder.create(folder, description), CheckpointError, inUse);
+    await assertRejects(() => other.save(checkpoint(2), { best: true }), CheckpointError, inUse);
+    await assertRejects(() => other.resume(1, { evaluated: false }), CheckpointError, inUse);
+    assertEquals(await contents(folder), expected(1));
+
+    await run.save(checkpoint(5), { best: true });
+    run[Symbol.dispose]();
+    await other.lock();
+    assertEquals(other.last, "checkpoint-000005", "what was saved since it was opened");
   }));
 
-Deno.test("run folder: killed between its renames, the new run's vocabulary counts", () =>
+Deno.test("run folder: a reader beside a run that saves gets the checkpoint that there is by then", () =>
   inFolder(async (folder) => {
-    await (await RunFolder.create(folder, description)).save(checkpoint(3), { best: true });
-    await (await RunFolder.create(folder, { ...description, vocabulary: { chars: "cd" } })).log(
-      { iter: 0, train_loss: 8, val_loss: 9 },
-    );
-    await Deno.rename(`${folder}/run.json.new`, `${folder}/run.json`); // committed, without a checkpoint
-    const run = await RunFolder.open(folder);
-    assertEquals(run.description.vocabulary, { chars: "cd" });
+    using run = await RunFolder.create(folder, description);
+    await run.save(checkpoint(1), { best: true });
+    const reader = await RunFolder.open(folder);
+    await run.save(checkpoint(2), { best: true });
+    assertEquals((await reader.checkpoint("best")).name, "checkpoint-000002");
+    const seen: string[] = [];
+    const weights = await reader.read("last", async ({ name, model }) => {
+      seen.push(name);
+      if (seen.length === 1) await run.save(checkpoint(3), { best: true }); // between its state and its weights
+      using file = await SafetensorsFile.open(model);
+      return [...await file.readTensor("weight")];
+    });
+    assertEquals([seen, weights], [["checkpoint-000002", "checkpoint-000003"], [3, 4]]);
+    let calls = 0;
+    await assertRejects(() => reader.read("last", () => Promise.reject(new Error(`call ${++calls}`))), Error, "call 1");
+  }));
+
+Deno.test("run folder: only a checkpoint that is there is said to be kept", () =>
+  inFolder(async (folder) => {
+    const full: OpenFile = (path) =>
+      /checkpoint-000002/.test(path) ? Promise.reject(new Error("No space left on device")) : createFile(path);
+    using run = await RunFolder.create(folder, description, { open: full });
+    const fails = async (message: string) => {
+      await assertRejects(() => run.save(checkpoint(2), { best: false }), CheckpointError, message);
+    };
+    await fails("No space left on device; no checkpoint was saved yet");
+    await run.save(checkpoint(1), { best: true });
+    await fails("; checkpoint-000001 is kept");
+    await Deno.remove(`${folder}/checkpoint-000001`, { recursive: true });
+    await fails("; checkpoint-000001 has been removed");
+  }));
+
+Deno.test("run folder: what version 0.1.0 had committed and not renamed counts, and what it had not committed goes", () =>
+  inFolder(async (folder) => {
+    await saved(folder, 3);
+    const begin = async () => {
+      await Deno.writeTextFile(`${folder}/vocabulary.json.new`, '{"chars":"cd"}');
+      await Deno.writeTextFile(`${folder}/metrics.jsonl.new`, '{"iter":0,"train_loss":8,"val_loss":9}\n');
+    };
+    const files = ["checkpoint-000003", "metrics.jsonl", "run.json", "vocabulary.json"];
+    await begin();
+    await Deno.copyFile(`${folder}/run.json`, `${folder}/run.json.new`);
+    const description = async () => (await RunFolder.open(folder)).description.vocabulary;
+    assertEquals(await description(), { chars: "ab" });
+    {
+      using run = await RunFolder.open(folder);
+      await run.resume(3, { evaluated: true });
+    }
+    assertEquals([await names(folder), await description()], [files, { chars: "ab" }]);
+
+    await begin();
+    assertEquals(await description(), { chars: "cd" });
+    using run = await RunFolder.open(folder);
     await run.resume(1, { evaluated: false });
-    assertEquals(await names(folder), ["checkpoint-000003", "metrics.jsonl", "run.json", "vocabulary.json"]);
+    assertEquals([await names(folder), await description()], [files, { chars: "cd" }]);
     assertEquals(await Deno.readTextFile(`${folder}/metrics.jsonl`), '{"iter":0,"train_loss":8,"val_loss":9}\n');
   }));
 
@@ -329,7 +396,7 @@ Deno.test("run folder: metrics are cut at the resumed iteration", () =>
       tokens_per_second: 9e4,
     });
     const evaluation = (iter: number) => ({ iter, train_loss: 1 + iter, val_loss: 2 + iter });
-    const run = await RunFolder.create(folder, description);
+    using run = await RunFolder.create(folder, description);
     const lines = [evaluation(0), step(0), step(10), evaluation(20), step(20), step(30)];
     const text = (...kept: object[]) => kept.map((line) => JSON.stringify(line) + "\n").join("");
     const cut = async (iter: number, evaluated: boolean) => {
@@ -352,7 +419,7 @@ Deno.test("run folder: folders that the run did not write stay", () =>
     await Deno.writeTextFile(`${folder}/checkpoint-000002/config.json`, "{}");
     await Deno.mkdir(`${folder}/checkpoint-000001`); // begun and never finished
     await Deno.writeTextFile(`${folder}/checkpoint-000001/model.safetensors`, "half");
-    const run = await RunFolder.create(folder, description);
+    using run = await RunFolder.create(folder, description);
     await run.save(checkpoint(2), { best: true });
     assertEquals(run.last, "checkpoint-000002-2");
     assertEquals(
@@ -371,8 +438,7 @@ Deno.test("run folder: what is missing or damaged is told in one line", () =>
     const open = () => RunFolder.open(folder);
     await refused(open, /^No run in .*: it has no run.json$/);
     await refused(() => RunFolder.open(`${folder}/no/such`), /^No run in .*: there is no such folder$/);
-    const run = await RunFolder.create(folder, description);
-    await run.save(checkpoint(1), { best: true });
+    await saved(folder, 1);
     await Deno.writeTextFile(`${folder}/file`, "");
     await refused(
       () => RunFolder.create(`${folder}/file/out`, description),

@@ -1,7 +1,7 @@
-import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertNotEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { grammarCorpus, grammarEntropy } from "../../data/grammar/grammar.ts";
 import { downloadOnce, type KnownFile } from "../../src/data/download.ts";
-import { batchAt, getBatch, loadText, readText, splitTokens } from "../../src/data/mod.ts";
+import { batchAt, getBatch, identify, loadText, readText, splitTokens } from "../../src/data/mod.ts";
 import { CheckpointError, ConfigError, DataError } from "../../src/errors.ts";
 import { RandomGenerator } from "../../src/random/mod.ts";
 import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
@@ -91,8 +91,10 @@ Deno.test("a text file is read as Python reads it", () =>
   inFolder(async (folder) => {
     const path = `${folder}/text.txt`;
     await Deno.writeTextFile(path, "\ufeffone\r\ntwo\rthree\n\r\n");
-    assertEquals(await readText(path), "\ufeffone\ntwo\nthree\n\n");
-    assertEquals(await loadText({ input: path }), { text: "\ufeffone\ntwo\nthree\n\n", source: path });
+    assertEquals(await readText(path), "one\ntwo\nthree\n\n", "without the byte-order mark");
+    assertEquals(await loadText({ input: path }), { text: "one\ntwo\nthree\n\n", source: path });
+    await Deno.writeTextFile(path, "one\ufefftwo");
+    assertEquals(await readText(path), "one\ufefftwo", "elsewhere it is a character");
   }));
 
 Deno.test("a file that is no text is refused with the reason", () =>
@@ -109,6 +111,8 @@ Deno.test("a file that is no text is refused with the reason", () =>
     await refused(`${folder}/none.txt`, `Cannot read ${folder}/none.txt: no such file or folder`);
     await refused(folder, "is a folder");
     await refused(await file(), "is empty");
+    await refused(await file(0xef, 0xbb, 0xbf), "is empty");
+    await refused(await file(0xef, 0xbb, 0xbf, 0x61, 0xff), "near byte 4");
     await refused(await file(0x61, 0x62, 0xff, 0x63), "near byte 2");
     await refused(await file(0xc3, 0xa9, 0xef, 0xbf), "near byte 4"); // cut off inside a character
   }));
@@ -157,6 +161,44 @@ Deno.test("without file and network, the text is the grammar's, and a line says 
     assert(!notes[1].includes("\n"));
     assertEquals(await loadText({ dataset: "grammar" }), loaded);
   }));
+
+Deno.test("a dataset that is named and cannot be downloaded is refused, not replaced", () =>
+  inFolder(async (folder) => {
+    for (const dataset of ["shakespeare_char", "shakespeare"]) {
+      const options = { dataset, cacheFolder: folder, shakespeare: missing };
+      const { message } = await assertRejects(() => loadText(options), DataError) as Error;
+      assertStringIncludes(message, `Cannot download tiny Shakespeare, the dataset ${dataset}: `);
+      assertStringIncludes(message, "--dataset=grammar");
+    }
+  }));
+
+Deno.test("tokens are told apart by their number and any one of them", () => {
+  const tokens = Int32Array.from({ length: 10000 }, (_, i) => i % 65), { length, checksum } = identify(tokens);
+  assertEquals(length, 10000);
+  assertEquals(identify(tokens.slice()), { length, checksum });
+  for (const at of [0, 4095, 4096, 9999]) {
+    assertNotEquals(identify(tokens.with(at, 64 - tokens[at] + 65)).checksum, checksum, `token ${at}`);
+  }
+  assertEquals(identify(Int32Array.of(7)), { length: 1, checksum: fnv(7) });
+  assertEquals(identify(Int32Array.of(7, 50256)), { length: 2, checksum: fnv(7, 50256) });
+  // Of a large file, blocks: the first and the last tokens are among them, and not all is read.
+  let read = 0;
+  const large = (last: number) => ({
+    length: 2 ** 33,
+    subarray: (begin: number, end: number) => {
+      read += end - begin;
+      return Int32Array.from({ length: end - begin }, (_, i) => begin + i === 2 ** 33 - 1 ? last : (begin + i) % 65);
+    },
+  });
+  assertNotEquals(identify(large(1)), identify(large(2)));
+  assertEquals(read, 2 * 2 ** 20);
+});
+
+/** FNV-1a as its page defines it, in exact integers, over 32-bit words. */
+function fnv(...words: number[]): string {
+  const hash = words.reduce((hash, word) => (hash ^ BigInt(word)) * 16777619n % 2n ** 32n, 2166136261n);
+  return hash.toString(16).padStart(8, "0");
+}
 
 Deno.test("an unknown dataset is refused with those there are", async () => {
   const { message } = await assertRejects(() => loadText({ dataset: "openwebtext" }), ConfigError);

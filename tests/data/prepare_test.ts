@@ -5,7 +5,7 @@ import { loadData } from "../../src/data/load_data.ts";
 import { prepare, type Prepared, type PrepareOptions, type PrepareProgress } from "../../src/data/prepare.ts";
 import { TextFile } from "../../src/data/text_file.ts";
 import { TokenFile, type TokenType } from "../../src/data/tokens.ts";
-import { CheckpointError, DataError } from "../../src/errors.ts";
+import { CheckpointError, ConfigError, DataError } from "../../src/errors.ts";
 import { RandomGenerator } from "../../src/random/mod.ts";
 import { CharacterTokenizer, loadTokenizer, tokenizerFromJSON } from "../../src/tokenizer/mod.ts";
 import tiktoken from "../golden/tiktoken_encodings.json" with { type: "json" };
@@ -156,12 +156,27 @@ Deno.test("a text is not cut within an added token with a space in it", () =>
     assertEquals(result!.vocabSize, 10);
   }));
 
+Deno.test("while one text is prepared in a folder, another is refused", () =>
+  inFolder(async (folder) => {
+    const tokenizer = await loadTokenizer("gpt2"), outDir = `${folder}/out`;
+    await Deno.writeTextFile(`${folder}/a.txt`, "one text\n".repeat(30));
+    await Deno.writeTextFile(`${folder}/b.txt`, "another\n".repeat(30));
+    const first = prepare({ input: `${folder}/a.txt`, outDir, tokenizer, threads: 1 });
+    await first.next();
+    const second = { input: `${folder}/b.txt`, outDir, tokenizer, threads: 1 };
+    await assertRejects(() => run(second), DataError, `${outDir} is in use by process ${Deno.pid} since`);
+    for (let step = await first.next(); !step.done;) step = await first.next();
+    assertEquals(tokenizer.decode((await ids(`${outDir}/val.bin`, "uint16")).slice(0, 2)), "one text");
+    assertEquals(await names(outDir), ["meta.json", "train.bin", "val.bin"]);
+    assertEquals((await run(second)).steps[0].doing, "counting");
+  }));
+
 Deno.test("the validation split is at the code point that Python counts, wherever ranges end", () =>
   inFolder(async (folder) => {
     for (
       const text of ["ab", "a\r\nb\r\nc\r\nd\r\n\r\n", "é😀\r日本\r\n語 x", "\r\r\n\n".repeat(7), "\ufeffabcdefghij"]
     ) {
-      const bytes = new TextEncoder().encode(text), read = [...text.replace(/\r\n?/g, "\n")];
+      const bytes = new TextEncoder().encode(text), read = [...text.replace(/^\ufeff/, "").replace(/\r\n?/g, "\n")]; // without the byte-order mark
       await Deno.writeFile(`${folder}/text`, bytes);
       using file = TextFile.open(`${folder}/text`);
       const counting = file.count({ vocabulary: true });
@@ -237,5 +252,11 @@ Deno.test("a dataset is a folder of tokens, or a text with any tokenizer", () =>
     assertEquals([train.length, val.length, vocabSize], [words.data.train.length, words.data.val.length, 50304]);
     const other = { dataset: `${folder}/x`, tokenizer: characters.tokenizer, blockSize: 4 };
     await assertRejects(() => loadData(other), DataError, "another tokenizer than the model's");
+    for (const tokenizer of ["o200k_base", "character"]) {
+      const message = `tokenizer=${tokenizer}: the tokens in ${folder}/x are those of another one`;
+      await assertRejects(() => loadData({ ...other, tokenizer }), ConfigError, message);
+    }
+    const same = await loadData({ ...other, tokenizer: "gpt2" });
+    using _train = same.data.train as TokenFile, _val = same.data.val as TokenFile;
     await assertRejects(() => loadData({ dataset: folder, blockSize: 4 }), DataError, "it has no train.bin");
   }));

@@ -141,7 +141,7 @@ Deno.test("trainer: a run interrupted between evaluations, within and after one 
   withDevice("cpu", async (device, path) => {
     await collect(setup(device, {}, { folder: await newRun(`${path}/a`) }).run());
 
-    await newRun(`${path}/b`);
+    (await newRun(`${path}/b`))[Symbol.dispose]();
     for (const [kind, iter, saved] of [["step", 10, 11], ["evaluating", 30, 30], ["evaluation", 60, 60], ["", 0, 60]]) {
       const folder = await RunFolder.open(`${path}/b`), controller = new AbortController();
       const trainer = setup(device, {}, { folder });
@@ -200,6 +200,51 @@ Deno.test("trainer: the best checkpoint stays when later ones are worse", () =>
     }
   }));
 
+Deno.test("trainer: on other data the best checkpoint is found anew, and the first data's is not taken for it", () =>
+  withDevice("cpu", async (device, path) => {
+    const options = { maxIters: 30, evalInterval: 10, alwaysSaveCheckpoint: false };
+    const zeros = { train: new Int32Array(300), val: new Int32Array(60) }; // learnt at once: no other text's loss is as low
+    await collect(setup(device, options, { folder: await newRun(path), data: zeros }).run());
+    const data = JSON.parse(await Deno.readTextFile(`${path}/run.json`)).data;
+    assertEquals([data.train.length, data.val.length], [300, 60]);
+
+    const again = setup(device, options, { folder: await RunFolder.open(path), data: zeros });
+    assertEquals(await again.resume(), { otherData: false });
+    again.dispose();
+
+    const folder = await RunFolder.open(path), { best } = folder;
+    const other = setup(device, { ...options, maxIters: 45 }, { folder });
+    assertEquals([await other.resume(), folder.best], [{ otherData: true }, undefined]);
+    const events = await collect(other.run());
+    // Evaluated again at once: the evaluation of iteration 30 was one of the first data.
+    assertEquals(ofKind(events, "checkpoint").filter(({ best }) => best).map(({ iter }) => iter), [30, 40]);
+    assertEquals([folder.best, best], ["checkpoint-000040", "checkpoint-000030"]);
+
+    // Interrupted before an evaluation: the last checkpoint is all that there is of the new data.
+    const third = await RunFolder.open(path),
+      stopped = setup(device, { ...options, maxIters: 47 }, { folder: third, data: zeros });
+    await stopped.resume();
+    await collect(stopped.run());
+    assertEquals([third.last, third.best, (await third.checkpoint("best")).name], [
+      "checkpoint-000048",
+      undefined,
+      third.last,
+    ]);
+    assertEquals(JSON.parse(await Deno.readTextFile(`${path}/run.json`)).data, data);
+  }));
+
+Deno.test("trainer: a run folder that says nothing of its data goes on as it did", () =>
+  withDevice("cpu", async (device, path) => {
+    await collect(setup(device, { maxIters: 30 }, { folder: await newRun(path) }).run());
+    const { data, ...older } = JSON.parse(await Deno.readTextFile(`${path}/run.json`)); // as version 0.1.0 wrote it
+    assert(data);
+    await Deno.writeTextFile(`${path}/run.json`, JSON.stringify(older));
+    const folder = await RunFolder.open(path), resumed = setup(device, {}, { folder });
+    assertEquals([await resumed.resume(), folder.best], [{ otherData: false }, older.best]);
+    await collect(resumed.run());
+    assertEquals(JSON.parse(await Deno.readTextFile(`${path}/run.json`)).data, data);
+  }));
+
 Deno.test("trainer: evalOnly evaluates once and changes nothing, at the start and on resume", () =>
   withDevice("cpu", async (device, path) => {
     const fresh = await collect(setup(device, { evalOnly: true }).run());
@@ -254,6 +299,8 @@ Deno.test("trainer: resuming from what is not there, damaged or of another shape
       assert(error.message.split("\n").length <= 2);
     };
     const folder = await newRun(path);
+    await refused(/ is in use by process \d+ since /);
+    folder[Symbol.dispose]();
     await refused(/holds no checkpoint yet/);
     await collect(setup(device, { maxIters: 3 }, { folder }).run());
     await refused(/is of another model: its nLayer is 2, expected 1$/, { config: { ...CONFIG, nLayer: 1 } });
