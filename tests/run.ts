@@ -5,6 +5,7 @@
  * - wide: the engine's and the golden tests again, with the 256-bit kernels that V8's flags turn on;
  * - WebGPU: the golden tests and those of WebGPU's own again, through Deno's wgpu and through Dawn, on adapters that compute on
  *   the processor. One that is not installed is skipped, or with REQUIRE_WEBGPU=1 fails;
+ * - everywhere: the package in Node, and in Chromium through three bundlers; skipped or failed likewise, as without a registry;
  * - browser: the page in `examples/browser/`, in Chromium; skipped or failed likewise.
  *
  * `deno task test PATH…` runs only those files or folders.
@@ -19,15 +20,16 @@ interface Counts {
 }
 
 const root = new URL("../", import.meta.url);
+Deno.env.delete("INIT_CWD"); // of the task that runs this: tests call tasks from other folders
 // Reading: modules, fixtures. Writing: temporary folders. Running: deno itself, for what needs a process of its own.
 const permissions = [
   "--allow-read",
   "--allow-write",
-  `--allow-run=${Deno.execPath()}`,
+  `--allow-run=${Deno.execPath()},bash,sh,script`, // and what stands between a command and a terminal
   "--allow-env=DENO_V8_FLAGS,NANOGPT_GPT2,NANOGPT_TEST_DEVICES,HOME,LOCALAPPDATA,NANOGPT_DEBUG,REQUIRE_WEBGPU,XDG_CACHE_HOME",
   "--allow-sys=cpus,osRelease", // which the benchmarks name
   "--allow-net=127.0.0.1,localhost",
-  "--ignore=tests/browser",
+  "--ignore=tests/browser,tests/everywhere",
 ];
 // playwright-core looks at the whole environment, and asks for the home folder and the system's release.
 const browserPermissions = [
@@ -52,11 +54,11 @@ interface Run {
 
 /** `deno test` on `paths`; types are `deno task check`'s business. */
 async function deno({ mode, flags, env, more = [], live = true, ...run }: Run): Promise<Counts> {
-  const inBrowser = mode === "browser",
-    paths = run.paths.filter((path) => path.includes("tests/browser") === inBrowser);
+  const own = ["browser", "everywhere"].find((folder) => folder === mode);
+  const paths = run.paths.filter((path) => /tests\/(browser|everywhere)/.exec(path)?.[1] === own);
   if (paths.length === 0) return { passed: 0, failed: 0, skipped: 0 };
   const title = `\n${mode}: DENO_V8_FLAGS=${flags} deno test ${paths.join(" ")}`;
-  const allowed = [...(inBrowser ? browserPermissions : permissions), ...more];
+  const allowed = [...(own === "browser" ? browserPermissions : own ? ["--allow-all"] : permissions), ...more];
   const child = new Deno.Command(Deno.execPath(), {
     args: ["test", "--quiet", "--no-check", "--no-prompt", ...allowed, ...paths],
     env: { ...env, DENO_V8_FLAGS: flags, NO_COLOR: "1" },
@@ -142,6 +144,8 @@ runs.push(await webgpu(onWgpu[0]));
 // SwiftShader compiles for minutes, on one processor.
 runs.push(...await Promise.all([webgpu(onWgpu[1]), webgpu(onDawn, false)]));
 runs.push(await deno({ mode: "browser", flags: v8Flags(false), paths: given ? paths : ["tests/browser"] }));
+// npm, Node, the bundlers and Chromium, with what each of them asks for.
+runs.push(await deno({ mode: "everywhere", flags: v8Flags(false), paths: given ? paths : ["tests/everywhere"] }));
 
 /** Whether Deno has a package, or can get it. */
 async function fetched(specifier: string): Promise<boolean> {

@@ -74,6 +74,18 @@ Deno.test("everywhere: Node 24 trains, saves, loads and generates as Deno does, 
   assertMatch(there.missing, /no such file or folder|no such folder|no config\.json/);
 });
 
+Deno.test("everywhere: no module of the package imports from node: or by a package's name", options, async () => {
+  const { files } =
+    JSON.parse(await run("npm", ["pack", "--dry-run", "--json"], `${node}/node_modules/@nanogpt/ts`))[0];
+  const modules = files.filter(({ path }: { path: string }) => path.endsWith(".js"));
+  for (const { path } of modules) {
+    const text = await Deno.readTextFile(`${node}/node_modules/@nanogpt/ts/${path}`);
+    const imports = text.matchAll(/^(?:import|export)[^;"]*? from "([^"]+)"|\bimport\("([^"]+)"\)/gm);
+    for (const [, from, dynamic] of imports) assertMatch(from ?? dynamic, /^\.{1,2}\//, path);
+  }
+  assertEquals(modules.length > 100, true);
+});
+
 Deno.test("everywhere: every entry point has types that TypeScript finds", options, async () => {
   const { exports } = JSON.parse(await Deno.readTextFile(`${node}/node_modules/@nanogpt/ts/package.json`));
   const lines = Object.keys(exports).map((name, i) => `import * as m${i} from "@nanogpt/ts${name.slice(1)}";`);
