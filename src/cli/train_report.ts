@@ -9,6 +9,7 @@ import { taskCommand } from "./command.ts";
 import { modelDecoder } from "../generate/stopping.ts";
 import { bar, count, duration, type Progress, rate } from "./progress.ts";
 import type { TrainValues } from "./train_flags.ts";
+import { whyNarrow } from "./v8_flags.ts";
 
 const SAMPLE_TOKENS = 300;
 
@@ -40,6 +41,8 @@ export class TrainReport {
     );
     const tokens = gradient_accumulation_steps * batch_size * block_size;
     this.note(`tokens per iteration will be: ${count(tokens)}, device: ${device.description}`);
+    const narrow = device.description.includes("narrow") && whyNarrow();
+    if (narrow) this.note(narrow);
     if (entropy !== undefined) {
       this.note(
         `entropy: ${entropy.toFixed(4)} nats a character, the lowest loss that any model of this text can have`,

@@ -9,8 +9,14 @@
 /** An unknown flag ends the process at its start, so wide's are named only to releases of V8 that were seen to have them. */
 const wideReleases = ["15.0"];
 
-export function wideAvailable(): boolean {
-  return Deno.build.arch === "x86_64" && wideReleases.some((release) => Deno.version.v8.startsWith(`${release}.`));
+export function wideAvailable({ arch = Deno.build.arch as string, v8 = Deno.version.v8 } = {}): boolean {
+  return arch === "x86_64" && wideReleases.some((release) => v8.startsWith(`${release}.`));
+}
+
+/** Why kernels are narrow on a processor that may do better, in a line; undefined where V8 is not the reason. */
+export function whyNarrow({ arch = Deno.build.arch as string, v8 = Deno.version.v8 } = {}): string | undefined {
+  if (arch !== "x86_64" || wideAvailable({ arch, v8 })) return undefined;
+  return `narrow: V8's flags for wide kernels are known for V8 ${wideReleases.join(", ")}, and this is V8 ${v8}`;
 }
 
 export function v8Flags(wide: boolean): string {

@@ -7,6 +7,7 @@ import { generationOptions, parseSample, sampleFlags } from "../../src/cli/sampl
 import { parseTrain, resumeCommand, resumedValues, trainFlags } from "../../src/cli/train_flags.ts";
 import { v8Flags } from "../../src/cli/v8_flags.ts";
 import { CheckpointError, ConfigError, DataError } from "../../src/errors.ts";
+import { whyNarrow } from "../../src/cli/v8_flags.ts";
 
 const words = (line: string) => line.split(" ").filter(Boolean);
 
@@ -383,4 +384,11 @@ Deno.test("sample's flags mean to generation what nanoGPT's mean, and by default
   ) {
     await assertRejects(() => parseSample([flag]), ConfigError, `${flag}: expected`);
   }
+});
+
+Deno.test("why kernels are narrow is told where another V8 is the reason, and only there", () => {
+  const line = "narrow: V8's flags for wide kernels are known for V8 15.0, and this is V8 16.1.2";
+  assertEquals(whyNarrow({ arch: "x86_64", v8: "16.1.2" }), line);
+  assertEquals(whyNarrow({ arch: "x86_64", v8: "15.0.245" }), undefined);
+  assertEquals(whyNarrow({ arch: "aarch64", v8: "16.1.2" }), undefined);
 });

@@ -33,8 +33,6 @@ FIXTURES = HERE / "fixtures"
 
 if __name__ == "__main__":
     FIXTURES.mkdir(exist_ok=True)
-    for old in FIXTURES.glob("*.safetensors"):
-        old.unlink()
     manifest = {
         "torch": torch.__version__,
         "numpy": numpy.__version__,
@@ -56,6 +54,10 @@ if __name__ == "__main__":
             "bytes": len(data),
             "sha256": hashlib.sha256(data).hexdigest(),
         }
+    made = {*manifest["files"], "tuning.safetensors"}  # which generate_tuning.py makes
+    for old in FIXTURES.glob("*.safetensors"):
+        if old.name not in made:
+            old.unlink()
     generate_random.main(str(HERE))
     (HERE / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
     cases, size = (sum(file[key] for file in manifest["files"].values()) for key in ["cases", "bytes"])

@@ -14,11 +14,8 @@ interface OpCase {
   readonly args: readonly unknown[];
 }
 
-// deno-fmt-ignore
-const FILES = [
-  "binary", "unary", "reduction", "shape", "matmul", "linear", "layerNorm", "gelu", "embedding",
-  "softmax", "logSoftmax", "crossEntropy", "causalSelfAttention", "dropout",
-];
+const FILES = Array.from(Deno.readDirSync(new URL("fixtures/", import.meta.url)), ({ name }) => name)
+  .map((name) => name.match(/^ops_(.*)\.safetensors$/)?.[1]).filter((name) => name !== undefined).sort();
 
 function call(device: Device, fixture: Fixture<OpCase>, { op, args }: OpCase) {
   const leaves = new Map<string, Tensor>();
