@@ -9,7 +9,8 @@ import { specialIds, toHuggingFaceTokenizer } from "../tokenizer/to_hugging_face
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { reason } from "../files/reason.ts";
 import { sizeOf, type Tensor } from "../engine/tensor.ts";
-import { createFolder, exists, type OpenFile, readJson, writeJson } from "../files/files.ts";
+import { exists, type OpenFile, readJson, writeJson } from "../files/files.ts";
+import { createFolder } from "../files/locks.ts";
 import { CONV1D } from "./hugging_face.ts";
 import { shapesOf } from "./nanogpt_model.ts";
 import { toHuggingFaceConfig, tokenIds } from "./hugging_face_config.ts";
@@ -52,7 +53,7 @@ export interface SaveHuggingFaceOptions {
  *
  * @param path of the folder, which must not be there, or be empty
  * @throws {ConfigError} when an option has no such value, or transformers has no such tokenizer
- * @throws {CheckpointError} when the folder is there, the disk refuses, or a weight is too large for F16; nothing is left then
+ * @throws {CheckpointError} when the folder is there, another process writes it, the disk refuses, or a weight is too large for F16; nothing is left then
  * @throws {DeviceError} when the device has no room to turn a matrix
  * @example
  * ```ts ignore

@@ -4,7 +4,8 @@ import type { GPTConfig } from "../gpt.ts";
 import { reason } from "../files/reason.ts";
 import { sizeOf } from "../engine/tensor.ts";
 import { parseState } from "./trainer_state.ts";
-import { createFolder, type OpenFile } from "../files/files.ts";
+import type { OpenFile } from "../files/files.ts";
+import { createFolder } from "../files/locks.ts";
 import { NanoGPTFile } from "./nanogpt.ts";
 import { writeNanoGPT } from "./nanogpt_save.ts";
 import type { SavedCheckpoint } from "./checkpoint_folder.ts";
@@ -62,14 +63,14 @@ async function opened(saved: SavedCheckpoint) {
  * Makes a run's folder out of a ckpt.pt: train goes on from it with init_from=resume, as train.py would. It has another name
  * until all of it is on the disk.
  *
- * @param path of the ckpt.pt
+ * @param from the ckpt.pt, or its path
  * @param run the folder, which must not be there, or be empty
  * @param options.vocabulary what the run's tokens mean, as a tokenizer's toJSON gives it: a ckpt.pt does not say
  * @param options.flags besides those of the file, and over them
  * @throws {CheckpointError} when the file is missing or damaged, or the folder is there or cannot be written; nothing is left
  */
 export async function nanoGPTToRun(
-  path: string,
+  from: string | NanoGPTFile,
   run: string,
   { vocabulary, flags = {}, open, onNote = () => {} }: {
     vocabulary: Readonly<Record<string, unknown>>;
@@ -79,7 +80,8 @@ export async function nanoGPTToRun(
     onNote?: (line: string) => void;
   },
 ): Promise<void> {
-  using file = await NanoGPTFile.open(path, { onNote });
+  using opened = typeof from === "string" ? await NanoGPTFile.open(from, { onNote }) : undefined;
+  const file = opened ?? from as NanoGPTFile, { path } = file;
   const { config, iter, bestValLoss } = file, weights = file.weights();
   const stored = await file.optimizer(), optimizer = stored ?? { steps: 0, tensors: zeros(weights) };
   if (!stored) onNote(`${path} holds no optimizer state: AdamW's moments begin at zero`);

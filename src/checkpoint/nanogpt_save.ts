@@ -4,6 +4,7 @@ import { completeConfig, type GPT, type GPTConfig } from "../gpt.ts";
 import type { AdamW } from "../optim/adamw.ts";
 import { TRAIN_PY } from "../optim/schedule.ts";
 import type { OpenFile } from "../files/files.ts";
+import { Lock } from "../files/locks.ts";
 import { NO_LOSS } from "./nanogpt.ts";
 import { EMBEDDINGS, HEAD, numberings, type Shapes, shapesOf } from "./nanogpt_model.ts";
 import { PickleFloat, type PickleInput } from "../files/pickle_writer.ts";
@@ -37,7 +38,7 @@ export interface NanoGPTCheckpoint extends NanoGPTProgress {
  *
  * @param options.open how the file is created
  * @throws {ConfigError} when nanoGPT has no such model
- * @throws {CheckpointError} when a tensor is missing or of another shape, or the file cannot be written
+ * @throws {CheckpointError} when a tensor is missing or of another shape, the file cannot be written, or another process writes it
  */
 export async function writeNanoGPT(
   path: string,
@@ -60,6 +61,7 @@ export async function writeNanoGPT(
     if (typeof value === "number") settings.set(name, FLOATS.has(name) ? new PickleFloat(value) : value);
   }
   if (activation !== "gelu") settings.set("activation", activation);
+  using _ = await Lock.take(path, { beside: true });
   await writeTorchFile(path, {
     model,
     optimizer: optimizerOf(shapes, optimizer, flags),

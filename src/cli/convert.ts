@@ -1,5 +1,4 @@
 /** `deno task convert`: a model from one program's format into another's. */
-import { Lock } from "../files/locks.ts";
 import { loadHuggingFace } from "../checkpoint/hugging_face.ts";
 import { saveHuggingFace } from "../checkpoint/hugging_face_save.ts";
 import { NanoGPTFile } from "../checkpoint/nanogpt.ts";
@@ -47,7 +46,6 @@ state and the iteration come along. `,
       checkpoint: values.checkpoint === "auto" ? undefined : values.checkpoint,
       onNote,
     };
-    using _ = await Lock.take(to, { beside: true });
     if (format === "run") await toRun(source, to, options);
     else if (format === "nanogpt" && source.kind === "run") await runToNanoGPT(from, to, options);
     else await throughModel(source, to, { ...options, format });
@@ -86,7 +84,7 @@ async function toRun({ kind, path }: FoundModel, to: string, { tokenizer: named,
       `Only a ckpt.pt becomes a run: it alone has an optimizer's state\nThis begins one: ${instead}`,
     );
   }
-  using file = await NanoGPTFile.open(path);
+  using file = await NanoGPTFile.open(path, { onNote });
   const { flags: { dataset }, config: { vocabSize } } = file, { vocabulary, hint } = await nanoGPTVocabulary(dataset);
   const tokenizer = await loadTokenizer(named || vocabulary);
   if (tokenizer.vocabSize > vocabSize) {
@@ -95,7 +93,7 @@ async function toRun({ kind, path }: FoundModel, to: string, { tokenizer: named,
       `The tokenizer ${named || vocabulary} is not that of ${path}: ${sizes}${named ? "" : hint}`,
     );
   }
-  await nanoGPTToRun(path, to, { vocabulary: tokenizer.toJSON(), onNote });
+  await nanoGPTToRun(file, to, { vocabulary: tokenizer.toJSON(), onNote });
 }
 
 /** Into the CPU device's memory and out of it: weights alone. */

@@ -1,7 +1,7 @@
 /** `deno task train`: nanoGPT's train.py. What stands between the flags and the trainer; the printing is TrainReport's. */
 import { RunFolder } from "../checkpoint/run_folder.ts";
 import { loadData, type LoadedData } from "../data/load_data.ts";
-import { createDevice } from "../device/create.ts";
+import { createDevice, hasOption } from "../device/create.ts";
 import type { Device } from "../engine/device.ts";
 import { GPT, type GPTConfig } from "../gpt.ts";
 import { type Pretrained, runTokenizer } from "../pretrained/load.ts";
@@ -35,6 +35,12 @@ export const train = command({
     checkPermission(values.device, "train");
     if (!values.eval_only) await run?.lock(); // before anything is read that another process may write
     const report = new TrainReport(values, resumeCommand(running.args, values.out_dir), running.progress);
+    if (values.threads && running.given.threads === undefined && !hasOption(values.device, "threads")) {
+      report.note(
+        `--threads=${values.threads}, with which the run began, is left out: ${values.device} has no threads`,
+      );
+      values.threads = 0;
+    }
     await trainRun({ ...running, values }, run, report);
   },
 });
@@ -108,9 +114,7 @@ async function runFolder(
   values: TrainValues,
   { run, config, loaded, report }: Origin & { config: Partial<GPTConfig>; loaded: LoadedData; report: TrainReport },
 ): Promise<RunFolder | undefined> {
-  const { profile: _, ...lasting } = values;
-  // Where the grammar has stood in, a resume must not find another text, though the network be back.
-  const flags = loaded.entropy === undefined ? lasting : { ...lasting, dataset: "grammar" };
+  const flags = lastingFlags(values, loaded);
   if (run) {
     run.flags = flags;
     return run;
@@ -120,6 +124,18 @@ async function runFolder(
   const folder = await RunFolder.create(values.out_dir, description);
   if (folder.renamed) report.note(`The older run in ${values.out_dir} is now in ${folder.renamed}`);
   return folder;
+}
+
+/** What run.json says: a resume, from whatever folder, finds the same text. */
+function lastingFlags(
+  { profile: _, ...flags }: TrainValues,
+  { source, entropy }: Pick<LoadedData, "source" | "entropy">,
+) {
+  const absolute = (path: string) => /^([/\\]|[A-Za-z]:)/.test(path) ? path : `${Deno.cwd()}/${path}`;
+  if (flags.input) return { ...flags, input: absolute(flags.input) };
+  if (entropy !== undefined) return { ...flags, dataset: "grammar" }; // which may have stood in for want of a network
+  // A name, of a folder in data/ or of a text, stays one.
+  return source === flags.dataset ? { ...flags, dataset: absolute(source) } : flags;
 }
 
 /** Trains to the end, or to an interruption, and prints what happens. */

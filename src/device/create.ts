@@ -32,6 +32,8 @@ const OPTIONS: Readonly<Record<DeviceName, readonly string[]>> = {
 
 /** Whether a device has this name, which may come from a flag. */
 export const isDeviceName = (name: string): name is DeviceName => Object.hasOwn(OPTIONS, name);
+/** Whether the device can be asked for this. */
+export const hasOption = (name: DeviceName, option: keyof CpuOptions): boolean => OPTIONS[name].includes(option);
 
 /**
  * Makes a device by name:
@@ -67,7 +69,7 @@ export async function createDevice(name: DeviceName = "auto", options: CpuOption
     if (value === undefined || OPTIONS[name].includes(option)) continue;
     const meant = nearest(option, OPTIONS[name]), has = OPTIONS[name].join(" and ") || "none";
     throw new DeviceError(
-      `The device ${name} has no option ${option}${meant ? `; did you mean ${meant}?` : `, but ${has}`}`,
+      `The device ${name} has no option ${option}${meant ? `; did you mean ${meant}?` : `; it has ${has}`}`,
     );
   }
   if (name === "reference") return new ReferenceDevice();

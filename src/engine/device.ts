@@ -89,7 +89,11 @@ export abstract class Device implements Disposable {
   bytesOf(dtype: StorageType): number {
     return dtype === "bf16" ? 2 : 4;
   }
-  /** For people. */
+  /** Whether kernels run in vectors of 256 bits or of 128; undefined where the device knows no such difference. */
+  get mode(): "wide" | "narrow" | undefined {
+    return undefined;
+  }
+  /** Name and figures, for a line of output. */
   get description(): string {
     return this.name;
   }

@@ -82,6 +82,8 @@ export class Trainer implements Disposable {
   #keptAt = performance.now();
   /** Updates whose loss has been read or was saved. */
   #checked = 0;
+  /** Of the task's data: a checksum reads much of a text, so it is computed once. */
+  #identity: ReturnType<NonNullable<Task["identity"]>> | undefined;
 
   /**
    * @param data a text's tokens, to train on as nanoGPT does, or another task
@@ -172,7 +174,7 @@ export class Trainer implements Disposable {
     this.#microSteps.reset();
     this.#iter = this.#saved = this.#checked = state.iter;
     const otherData = folder.data !== undefined &&
-      JSON.stringify(folder.data) !== JSON.stringify(this.task.identity?.());
+      JSON.stringify(folder.data) !== JSON.stringify(this.#identity ??= this.task.identity?.());
     if (otherData) folder.forgetBest();
     this.#evaluated = state.evaluated && !otherData;
     this.#bestValLoss = otherData ? null : state.bestValLoss;
@@ -208,7 +210,7 @@ export class Trainer implements Disposable {
     if (this.task.ahead) await this.#microSteps.prepare(); // train.py draws the first batch before it evaluates
     if (evalOnly) return void (yield* this.#evaluate(signal));
     await this.#folder?.lock();
-    if (this.#folder) this.#folder.data = this.task.identity?.();
+    if (this.#folder) this.#folder.data = this.#identity ??= this.task.identity?.();
     while (this.#iter <= maxIters) {
       if (this.#iter % evalInterval === 0 && !this.#evaluated) {
         yield* this.#report();

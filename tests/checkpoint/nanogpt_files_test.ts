@@ -1,6 +1,8 @@
 /** ckpt.pt and meta.pkl: what is refused, and runs that become one and come back. */
 import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
+import { convert } from "../../src/cli/convert.ts";
 import { createFile } from "../../src/files/files.ts";
+import { Lock } from "../../src/files/locks.ts";
 import { bf16ToF32, f32ToBf16 } from "../../src/engine/half.ts";
 import { readMetaPkl, writeMetaPkl } from "../../src/tokenizer/meta_pkl.ts";
 import { loadNanoGPT, NanoGPTFile } from "../../src/checkpoint/nanogpt.ts";
@@ -247,6 +249,22 @@ Deno.test("a run becomes a ckpt.pt and comes back: weights, AdamW's state, itera
     device.close();
   }));
 
+Deno.test("a ckpt.pt that becomes a run is opened once", () =>
+  inFolder(async (folder) => {
+    const opened: unknown[] = [], { open } = TorchFile;
+    TorchFile.open = (path) => {
+      opened.push(path);
+      return open(path);
+    };
+    try {
+      await writeMetaPkl(`${folder}/meta.pkl`, new CharacterTokenizer([..."abc"]));
+      assertEquals(await convert([CKPT, `${folder}/run`, `--tokenizer=${folder}`]), 0);
+    } finally {
+      TorchFile.open = open;
+    }
+    assertEquals(opened, [CKPT]);
+  }));
+
 Deno.test("a run that cannot be made leaves nothing, and one that is there stays", () =>
   inFolder(async (folder) => {
     const run = `${folder}/run`, damaged = `${folder}/ckpt.pt`, bytes = await Deno.readFile(CKPT);
@@ -273,6 +291,11 @@ Deno.test("a run that cannot be made leaves nothing, and one that is there stays
     assertEquals(await names(run), before);
     await assertRejects(() => runToNanoGPT(`${folder}/none`, damaged), CheckpointError, "No run in");
     await assertRejects(() => runToNanoGPT(run, damaged, { open: full }), CheckpointError, "Cannot write");
+    const held = `${folder}/held`, lock = await Lock.take(held, { beside: true }); // as another process
+    for (const write of [() => nanoGPTToRun(CKPT, held, { vocabulary }), () => runToNanoGPT(run, held)]) {
+      await assertRejects(write, CheckpointError, `${held} is in use by process ${Deno.pid}`);
+    }
+    lock[Symbol.dispose]();
     assertEquals([await names(folder), await Deno.readFile(damaged)], [["ckpt.pt", "run"], bytes]);
   }));
 

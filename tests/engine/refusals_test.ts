@@ -342,10 +342,13 @@ Deno.test("createDevice refuses options that the device does not have", async ()
   await refused(() => createDevice("cpu", misspelt), "The device cpu has no option thread; did you mean threads?");
   await refused(() => createDevice("auto", misspelt), "did you mean threads?");
   // @ts-expect-error: the options are the CPU's
-  await refused(() => createDevice("reference", { guards: true }), "has no option guards, but none");
+  await refused(() => createDevice("reference", { guards: true }), "has no option guards; it has none");
   // @ts-expect-error: the options are the CPU's
-  await refused(() => createDevice("webgpu", { threads: 2 }), "The device webgpu has no option threads, but none");
+  await refused(() => createDevice("webgpu", { threads: 2 }), "The device webgpu has no option threads; it has none");
   (await createDevice("reference", { threads: undefined })).close();
   using device = await createDevice();
   assertEquals(device.name, "cpu");
+  // How it computes is a field, not words in a text for people.
+  assertEquals([device.mode === "wide" || device.mode === "narrow", other.mode], [true, undefined]);
+  assertEquals(device.description, `cpu (${device.mode}), threads: ${navigator.hardwareConcurrency}`);
 });
