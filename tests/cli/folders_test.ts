@@ -221,13 +221,13 @@ Deno.test("a run goes on from any folder, and on a device without threads", () =
       "--tokenizer=character",
     ]);
     assertEquals(prepared.err, "");
-    assertEquals((await from(folder, resume, "--dataset=./mine", "--max_iters=4")).err, "");
-    const dataset = await from(elsewhere, resume, "--max_iters=5");
+    assertEquals((await from(folder, resume, "--dataset=./mine", "--max_iters=6")).err, "");
+    const dataset = await from(elsewhere, resume, "--max_iters=8");
     assert(dataset.out.startsWith(`${folder}/./mine: train has`), dataset.out + dataset.err);
 
     const typed = await from(folder, resume, "--device=reference", "--threads=1");
     assertEquals([typed.code, typed.err], [1, "error: The device reference has no option threads; it has none\n"]);
-    const stored = await from(folder, resume, "--device=reference", "--max_iters=6");
+    const stored = await from(folder, resume, "--device=reference", "--max_iters=10");
     assertEquals([stored.code, stored.err], [0, ""]);
     assertStringIncludes(
       stored.out,
