@@ -53,9 +53,10 @@ class CausalSelfAttention extends Module {
   }
   forward(x: Tensor, cache?: KeyValueCache, layer = 0): Tensor {
     const qkv = this.c_attn.forward(x); // (B, T, 3C)
+    const heads = this.#heads;
     const y = cache // (B, T, C)
-      ? cachedAttention(qkv, cache.layers[layer], cache.position, this.#heads)
-      : causalSelfAttention(qkv, this.#heads, { dropout: this.attn_dropout.next() });
+      ? cachedAttention(qkv, cache.layers[layer], { position: cache.position, heads })
+      : causalSelfAttention(qkv, { heads, dropout: this.attn_dropout.next() });
     return this.resid_dropout.forward(this.c_proj.forward(y));
   }
 }

@@ -76,5 +76,5 @@ export async function createDevice(name: DeviceName = "auto", options: CpuOption
   if (name === "auto" || name === "cpu") return await CpuDevice.create(options);
   const { openWebGPU } = await import("./adapter.ts");
   const gpu = name.includes(":dawn") ? await (await import("./dawn.ts")).dawn() : navigator.gpu;
-  return await openWebGPU(gpu, name.endsWith(":software"));
+  return await openWebGPU(gpu, { software: name.endsWith(":software") });
 }

@@ -310,10 +310,14 @@ export abstract class Device implements Disposable {
   get op(): string | undefined {
     return this.#scopes.find(({ op }) => op)?.op;
   }
-  /** Called by a tensor when it is made, and when it is freed. */
-  track(tensor: Tensor, made: boolean): void {
-    this.#live.tensors += made ? 1 : -1;
-    if (made) this.#scopes.at(-1)?.adopt(tensor);
+  /** Called by a tensor when it is made. */
+  track(tensor: Tensor): void {
+    this.#live.tensors++;
+    this.#scopes.at(-1)?.adopt(tensor);
+  }
+  /** Called by a tensor when it is freed. */
+  untrack(): void {
+    this.#live.tensors--;
   }
 
   /**

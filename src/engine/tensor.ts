@@ -132,7 +132,7 @@ export class Tensor implements Disposable {
     this.#leaf = requiresGrad;
     this.#storage = storage;
     storage.block.hold();
-    storage.device.track(this, true);
+    storage.device.track(this);
   }
 
   /** @throws {DeviceError} when the tensor has been freed */
@@ -243,7 +243,7 @@ export class Tensor implements Disposable {
     if (!this.#owned) return;
     this.#owned = false;
     this.scope = undefined;
-    this.device.track(this, false);
+    this.device.untrack();
     if (this.#saved === 0) this.#storage.block.release();
     if (this.node) release(this.node);
   }

@@ -94,17 +94,15 @@ export abstract class Module implements Disposable {
     for (const value of Object.values(this)) yield* modulesIn(value);
     yield this;
   }
-  /** Switches dropout on, or with `false` off. */
-  train(mode = true): this {
-    for (const module of this.modules()) {
-      if (module.training !== mode) layout.changes++;
-      module.training = mode;
-    }
+  /** Switches dropout on. */
+  train(): this {
+    for (const module of this.modules()) switchMode(module, true);
     return this;
   }
   /** Switches dropout off: for evaluation and sampling. */
   eval(): this {
-    return this.train(false);
+    for (const module of this.modules()) switchMode(module, false);
+    return this;
   }
   /**
    * Says that fields have changed, such as an adapter put in place of a layer, or a flag in a field that decides what
@@ -142,6 +140,11 @@ export function evaluating<T>(module: Module, body: () => T): T {
     for (const one of trained) one.training = true;
     if (trained.length > 0) layout.changes++;
   }
+}
+
+function switchMode(module: Module, training: boolean): void {
+  if (module.training !== training) layout.changes++;
+  module.training = training;
 }
 
 /** A container that is not a module: a list of layers, or a record of them. */

@@ -14,8 +14,8 @@ import { attentionShapes } from "./causal_self_attention.ts";
  * @param qkv f32 (B, T, 3C) of the new tokens: T = 1 when decoding, the length of the prompt at first
  * @param cache f32 (B, S, 2, nh, hs): keys and values of up to S tokens, updated in place; rows not yet written may
  *   hold anything
- * @param position i32 (1): how many tokens the cache holds already, at most S − T
- * @param heads how many heads C is divided into: nh
+ * @param options.position i32 (1): how many tokens the cache holds already, at most S − T
+ * @param options.heads how many heads C is divided into: nh
  * @returns f32 (B, T, C)
  * @throws {ShapeError} when the shapes disagree, or the new tokens do not fit behind a position that the host wrote
  * @example
@@ -27,12 +27,16 @@ import { attentionShapes } from "./causal_self_attention.ts";
  * const device = await createDevice("cpu", { threads: 1 });
  * const cache = device.tensor([0, 10, 0, 0], [1, 2, 2, 1, 1]); // of two places, the first taken: key 0, value 10
  * const position = device.tensor([1], [1], { dtype: "i32" }), qkv = device.tensor([1, 0, 30], [1, 1, 3]);
- * assertEquals([...await cachedAttention(qkv, cache, position, 1).data()], [20]); // the mean of both values
+ * assertEquals([...await cachedAttention(qkv, cache, { position, heads: 1 }).data()], [20]); // the mean of both values
  * assertEquals([...await cache.data()], [0, 10, 0, 30]);
  * device.close();
  * ```
  */
-export function cachedAttention(qkv: Tensor, cache: Tensor, position: Tensor, heads: number): Tensor {
+export function cachedAttention(
+  qkv: Tensor,
+  cache: Tensor,
+  { position, heads }: { position: Tensor; heads: number },
+): Tensor {
   using scope = qkv.device.scope("cachedAttention");
   const { packed, C, rows: [B, T, , width] } = attentionShapes("cachedAttention", qkv.shape, heads);
   const refuse = (why: string) =>

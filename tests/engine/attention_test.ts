@@ -26,7 +26,7 @@ Deno.test("causal_self_attention: the CPU agrees with the reference at odd sizes
           outputAndGradient(
             device,
             [B, T, 3 * heads * width],
-            (qkv) => causalSelfAttention(qkv, heads, { dropout: { p, seed: 1337, offset: 9, stream: 2 } }),
+            (qkv) => causalSelfAttention(qkv, { heads, dropout: { p, seed: 1337, offset: 9, stream: 2 } }),
           ),
       );
     }
@@ -43,7 +43,7 @@ function decode(device: Device, qkv: Float32Array, [B, T, heads, width]: number[
       (_, b) => [...qkv.subarray((b * T + at) * 3 * C, (b * T + at + pieces[i]) * 3 * C)],
     );
     const part = device.tensor(rows.flat(), [B, pieces[i], 3 * C]);
-    outputs.push(cachedAttention(part, cache, device.tensor([at], [1], i32), heads));
+    outputs.push(cachedAttention(part, cache, { position: device.tensor([at], [1], i32), heads }));
   }
   return outputs;
 }
@@ -58,7 +58,7 @@ Deno.test("cached_attention: token by token and in pieces, with garbage behind t
     ] as const
   ) {
     const qkv = normal(B * T * 3 * heads * width), C = heads * width;
-    const whole = causalSelfAttention(device.tensor(qkv, [B, T, 3 * C]), heads), expected = await whole.data();
+    const whole = causalSelfAttention(device.tensor(qkv, [B, T, 3 * C]), { heads }), expected = await whole.data();
     const outputs = decode(device, qkv, [B, T, heads, width], [...pieces], S);
     for (let b = 0; b < B; b++) {
       const parts = await Promise.all(
@@ -100,7 +100,7 @@ Deno.test("cached_attention: a position that the host cannot see is moved into t
         qkv = device.tensor(normal(2 * 18), [2, 1, 18]);
       const unseen = device.tensor([position], [1], { dtype: "i32" });
       unseen.storage.block.bounds = undefined;
-      return [cachedAttention(qkv, cache, unseen, 2), cache];
+      return [cachedAttention(qkv, cache, { position: unseen, heads: 2 }), cache];
     });
   }
 });
@@ -112,32 +112,32 @@ Deno.test("attention: what does not fit is refused", () => {
     const [shape, heads] of [[[1, 2, 9], 2], [[1, 2, 7], 1], [[2, 9], 1], [[1, 2, 6], 0], [[1, 1, 771], 1]] as const
   ) {
     assertThrows(
-      () => causalSelfAttention(zeros(...shape), heads),
+      () => causalSelfAttention(zeros(...shape), { heads }),
       ShapeError,
       `Cannot apply causalSelfAttention to [${shape}]`,
     );
   }
   for (const p of [-0.1, 1.1, NaN]) {
     assertThrows(
-      () => causalSelfAttention(zeros(1, 2, 6), 1, { dropout: { p, seed: 0, offset: 0, stream: 0 } }),
+      () => causalSelfAttention(zeros(1, 2, 6), { heads: 1, dropout: { p, seed: 0, offset: 0, stream: 0 } }),
       ConfigError,
       `${p}`,
     );
   }
   const position = device.tensor([3], [1], { dtype: "i32" });
   assertThrows(
-    () => cachedAttention(zeros(1, 2, 6), zeros(1, 4, 2, 1, 2), position, 1),
+    () => cachedAttention(zeros(1, 2, 6), zeros(1, 4, 2, 1, 2), { position, heads: 1 }),
     ShapeError,
     "2 tokens at position 3 do not fit into a cache of 4",
   );
   assertThrows(
-    () => cachedAttention(zeros(1, 1, 6), zeros(1, 4, 2, 2, 1), position, 1),
+    () => cachedAttention(zeros(1, 1, 6), zeros(1, 4, 2, 2, 1), { position, heads: 1 }),
     ShapeError,
     "[1,4,2,2,1]: the cache is expected as [1,S,2,1,2]",
   );
   const learnt = device.tensor(Array(6).fill(0), [1, 1, 6], { requiresGrad: true });
   assertThrows(
-    () => cachedAttention(learnt, zeros(1, 4, 2, 1, 2), position, 1).backward(zeros(1, 1, 2)),
+    () => cachedAttention(learnt, zeros(1, 4, 2, 1, 2), { position, heads: 1 }).backward(zeros(1, 1, 2)),
     TypeError,
     "no derivative",
   );

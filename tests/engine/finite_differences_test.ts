@@ -69,8 +69,8 @@ const cases: Record<string, Case[]> = {
     { shapes: [[3, 4], [5, 4], [5]], run: (x, weight, bias) => ops.linear(x, weight, bias) },
   ],
   causalSelfAttention: [
-    { shapes: [[2, 5, 18]], run: (qkv) => ops.causalSelfAttention(qkv, 2) },
-    { shapes: [[1, 6, 12]], run: (qkv) => ops.causalSelfAttention(qkv, 2, { dropout: mask }) },
+    { shapes: [[2, 5, 18]], run: (qkv) => ops.causalSelfAttention(qkv, { heads: 2 }) },
+    { shapes: [[1, 6, 12]], run: (qkv) => ops.causalSelfAttention(qkv, { heads: 2, dropout: mask }) },
   ],
   dropout: [{ shapes: [[3, 7]], run: (x) => ops.dropout(x, mask) }],
   reshape: [{ shapes: [[2, 6]], run: (x) => ops.reshape(x, [3, -1]) }],

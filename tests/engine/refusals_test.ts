@@ -45,11 +45,11 @@ const calls: Partial<Record<keyof typeof ops, Call>> = {
   embedding: { shapes: [[2], [5, 3]], integers: [0], run: ops.embedding },
   matmul: binary((a, b) => ops.matmul(a, b)),
   linear: { shapes: [[2, 3], [4, 3], [4]], run: ops.linear },
-  causalSelfAttention: { shapes: [[1, 2, 12]], run: (qkv) => ops.causalSelfAttention(qkv, 2) },
+  causalSelfAttention: { shapes: [[1, 2, 12]], run: (qkv) => ops.causalSelfAttention(qkv, { heads: 2 }) },
   cachedAttention: {
     shapes: [[1, 2, 12], [1, 4, 2, 2, 2], [1]],
     integers: [2],
-    run: (qkv, cache, position) => ops.cachedAttention(qkv, cache, position, 2),
+    run: (qkv, cache, position) => ops.cachedAttention(qkv, cache, { position, heads: 2 }),
   },
   gather: { shapes: [[2, 3], [2, 2]], integers: [1], run: (x, index) => ops.gather(x, index, { axis: 1 }) },
   concat: { shapes: [[2, 3], [1, 3]], run: (a, b) => ops.concat([a, b], { axis: 0 }) },

@@ -151,20 +151,19 @@ for B, T, heads, width in [
         f"B {B}, T {T}, {heads} heads of {width}",
         causal_attention,
         normal(B, T, 3 * heads * width),
-        heads,
+        {"heads": heads},
         kind="attention",
     )
-case("causalSelfAttention", "large scores", causal_attention, normal(1, 9, 48, scale=8), 2, kind="attention")
+case("causalSelfAttention", "large scores", causal_attention, normal(1, 9, 48, scale=8), {"heads": 2}, kind="attention")
 for B, T, heads, width, p, seed, offset, stream in [
     (2, 5, 2, 8, 0.2, 1337, 0, 3), (1, 9, 3, 4, 0.5, 2**32 - 1, 7, 0), (1, 66, 1, 4, 0.1, 42, 1, 2**31), (2, 7, 1, 15, 0.25, 0, 2**32 - 1, 1), (1, 4, 1, 1, 0.2, 9, 0, 0),
 ]:  # fmt: skip
-    options = {"dropout": {"p": p, "seed": seed, "offset": offset, "stream": stream}}
+    options = {"heads": heads, "dropout": {"p": p, "seed": seed, "offset": offset, "stream": stream}}
     case(
         "causalSelfAttention",
         f"B {B}, T {T}, {heads} heads of {width}, dropout {p}",
         causal_attention,
         normal(B, T, 3 * heads * width),
-        heads,
         options,
         kind="attention",
     )
