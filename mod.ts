@@ -6,20 +6,21 @@
  * ```ts
  * import { createDevice, generate, GPT } from "@nanogpt/ts";
  *
- * const device = await createDevice("auto");
+ * using device = await createDevice("auto"); // closed at the end of the block
  * const model = new GPT({ vocabSize: 65, blockSize: 16, nLayer: 2, nHead: 2, nEmbd: 32 }, { device, seed: 1337 });
  * const optimizer = model.configureOptimizers({ weightDecay: 0.1, learningRate: 1e-3, betas: [0.9, 0.99] });
  * const tokens = device.tensor([1, 2, 3, 4], [1, 4], { dtype: "i32" });
  * const targets = device.tensor([2, 3, 4, 5], [1, 4], { dtype: "i32" });
- * {
+ * function step(): Promise<number> {
  *   using _ = device.scope(); // frees what was made inside
  *   const { loss } = model.forward(tokens, targets);
  *   loss.backward();
  *   optimizer.step();
  *   optimizer.zeroGrad();
+ *   return loss.item(); // the read starts here, where the loss is alive; a scope must not span an await
  * }
+ * for (let i = 0; i < 20; i++) console.log(i, await step());
  * for await (const token of generate(model, [1], { maxNewTokens: 8, temperature: 0.8, topK: 20 })) console.log(token);
- * device.close();
  * ```
  *
  * @module
