@@ -30,7 +30,7 @@ export { CpuDevice, type CpuOptions } from "./src/device/cpu.ts";
 export { createDevice, type DeviceName, type DeviceOptions, type NoOptions } from "./src/device/create.ts";
 export { type Capacity, Device, type MemoryReport, Program, Storage } from "./src/engine/device.ts";
 export { ReferenceDevice } from "./src/device/reference.ts";
-export type { DType, NumberArray, StorageType } from "./src/kernel.ts";
+export type { DType, FloatArray, NumberArray, StorageType } from "./src/kernel.ts";
 export { Scope } from "./src/engine/scope.ts";
 export * from "./src/errors.ts";
 export {
@@ -42,7 +42,16 @@ export {
 } from "./src/evaluate/perplexity.ts";
 export { type FeatureOptions, type Features, features } from "./src/evaluate/features.ts";
 export type { Needs } from "./src/engine/capacity.ts";
-export { GPT, type GPTConfig, type GPTOptions, type GPTOutput, type HiddenOptions } from "./src/gpt.ts";
+export {
+  type Block,
+  type CausalSelfAttention,
+  GPT,
+  type GPTConfig,
+  type GPTOptions,
+  type GPTOutput,
+  type HiddenOptions,
+  type MLP,
+} from "./src/gpt.ts";
 export { checkInference, type InferenceNeeds, inferenceNeeds, type InferenceOptions } from "./src/generate/memory.ts";
 export { KeyValueCache } from "./src/nn/cache.ts";
 export {
@@ -50,6 +59,7 @@ export {
   type AdamWOptions,
   type NamedParameter,
   type ParameterGroup,
+  type Rates,
   type StepOptions,
 } from "./src/optim/adamw.ts";
 export {
@@ -61,9 +71,10 @@ export {
   type TextGenerationPipeline,
 } from "./src/pretrained/pipeline.ts";
 export { loadPretrained, type Pretrained, type PretrainedOptions } from "./src/pretrained/load.ts";
-export { Profile } from "./src/engine/profile.ts";
+export { Profile, type ProfileRow } from "./src/engine/profile.ts";
 export { RandomGenerator } from "./src/random/mod.ts";
 export {
+  type Chosen,
   type FinishReason,
   generate,
   type GeneratedToken,
@@ -72,6 +83,7 @@ export {
   type SamplingOptions,
   type SequencesOptions,
   type StoppingOptions,
+  type Taken,
   type TokenLogprob,
 } from "./src/generate/generate.ts";
 export { type NestedNumbers, type NewTensorOptions, Tensor, type TensorOptions } from "./src/engine/tensor.ts";

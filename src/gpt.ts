@@ -36,7 +36,7 @@ interface LayerOptions extends ModuleOptions {
 }
 
 /** Every token looks at itself and those before it, `nHead` times in parallel (Vaswani et al. 2017, arXiv:1706.03762). */
-class CausalSelfAttention extends Module {
+export class CausalSelfAttention extends Module {
   c_attn: Linear;
   c_proj: Linear;
   readonly attn_dropout: Dropout;
@@ -61,7 +61,7 @@ class CausalSelfAttention extends Module {
   }
 }
 
-class MLP extends Module {
+export class MLP extends Module {
   c_fc: Linear;
   c_proj: Linear;
   readonly dropout: Dropout;
@@ -80,7 +80,7 @@ class MLP extends Module {
   }
 }
 
-class Block extends Module {
+export class Block extends Module {
   ln_1: LayerNorm;
   attn: CausalSelfAttention;
   ln_2: LayerNorm;
@@ -118,7 +118,7 @@ export interface GPTConfig {
   /** Biases in linear layers and layer norms, as GPT-2 has them: true. Without, a bit better and faster. */
   readonly bias: boolean;
   /** Between an MLP's two matrices: `gelu`, the exact one, as nanoGPT has it; GPT-2 was trained with `gelu_new`, by tanh. */
-  readonly activation?: keyof typeof ACTIVATIONS;
+  readonly activation?: "gelu" | "gelu_new" | "relu";
   /** Width between them: 4 · nEmbd. */
   readonly nInner?: number;
   /** 1e-5 */

@@ -1,6 +1,6 @@
 /** The folders of checkpoints in a run's folder: their names, what is in one, and which may go. */
 import { exists, type OpenFile, readJson, syncDirectory, writeJson } from "../files/files.ts";
-import { type TensorSource, writeSafetensors } from "../files/safetensors.ts";
+import { type NamedSource, writeSafetensors } from "../files/safetensors.ts";
 import { system } from "../files/system.ts";
 
 const PARTS = {
@@ -12,10 +12,10 @@ const NAME = /^checkpoint-[\d-]+$/;
 /** What a save writes. */
 export interface Checkpoint {
   readonly iter: number;
-  readonly model: Iterable<readonly [name: string, tensor: TensorSource]>;
-  readonly optimizer: Iterable<readonly [name: string, tensor: TensorSource]>;
+  readonly model: Iterable<NamedSource>;
+  readonly optimizer: Iterable<NamedSource>;
   /** Parameters besides the model's, such as a head. */
-  readonly task?: Iterable<readonly [name: string, tensor: TensorSource]>;
+  readonly task?: Iterable<NamedSource>;
   /** What else it takes to go on, as JSON. */
   readonly state: Readonly<Record<string, unknown>>;
 }

@@ -34,7 +34,7 @@ const VOCABULARY = [
 /** How {@linkcode saveHuggingFace} writes. */
 export interface SaveHuggingFaceOptions {
   /** Of the weights: F32, the default, or with rounding F16 or BF16. */
-  readonly dtype?: keyof typeof TYPES;
+  readonly dtype?: "F32" | "F16" | "BF16";
   /** Bytes of weights from which on there are several files and an index; default 50e9, as in transformers. */
   readonly maxShardSize?: number;
   /** A folder whose vocabulary, as far as it has one, is copied beside the weights, with the ids at which a text ends. */

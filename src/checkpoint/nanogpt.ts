@@ -24,7 +24,7 @@ import {
 } from "./nanogpt_model.ts";
 import type { PickleDict, PickleValue } from "../files/pickle_values.ts";
 import { shown } from "../files/shown.ts";
-import type { TensorSource } from "../files/safetensors.ts";
+import type { NamedSource, TensorSource } from "../files/safetensors.ts";
 import { finite, type NamedTensors, readOnto } from "./tensors.ts";
 import { TorchFile } from "../files/torch_file.ts";
 import { TorchTensor } from "../files/torch_structure.ts";
@@ -32,12 +32,10 @@ import { TorchTensor } from "../files/torch_structure.ts";
 /** What train.py has for the best loss before the first evaluation. */
 export const NO_LOSS = 1e9;
 
-type NamedSources = [name: string, tensor: TensorSource][];
-
 /** AdamW's state, as {@linkcode AdamW.namedState} names it, and how many steps it has made. */
 export interface OptimizerSources {
   readonly steps: number;
-  readonly tensors: NamedSources;
+  readonly tensors: readonly NamedSource[];
 }
 
 /**
@@ -105,7 +103,7 @@ export class NanoGPTFile implements Disposable {
   }
 
   /** The weights by the names and in the order of {@linkcode GPT}'s parameters. */
-  weights(): NamedSources {
+  weights(): readonly NamedSource[] {
     return [...this.#shapes.keys()].map((name) => [name, this.#source(this.#tensors.get(name)!, name)]);
   }
 

@@ -11,7 +11,7 @@ import { writeNanoGPT } from "./nanogpt_save.ts";
 import type { SavedCheckpoint } from "./checkpoint_folder.ts";
 import { RunFolder } from "./run_folder.ts";
 import { finite } from "./tensors.ts";
-import { SafetensorsFile, type TensorSource } from "../files/safetensors.ts";
+import { type NamedSource, SafetensorsFile, type TensorSource } from "../files/safetensors.ts";
 
 /** train.py's settings that hold here too; its others, and ours, say on what machine it ran and where its files were. */
 const KEPT = [
@@ -105,14 +105,14 @@ export async function nanoGPTToRun(
 const kept = (flags: Readonly<Record<string, unknown>>): Record<string, unknown> =>
   Object.fromEntries(KEPT.filter((name) => Object.hasOwn(flags, name)).map((name) => [name, flags[name]]));
 
-function sourcesOf(file: SafetensorsFile): [string, TensorSource][] {
+function sourcesOf(file: SafetensorsFile): NamedSource[] {
   return [...file.tensors].map(([name, { dtype, shape }]) => {
     return [name, { dtype, shape, data: async () => finite(await file.readTensor(name), file.path, name) }];
   });
 }
 
 /** The state of an optimizer that has made no step. */
-function zeros(weights: readonly [string, TensorSource][]): [string, TensorSource][] {
+function zeros(weights: readonly NamedSource[]): NamedSource[] {
   return weights.flatMap(([name, { shape }]) =>
     ["exp_avg", "exp_avg_sq"].map((part): [string, TensorSource] => {
       return [`${name}.${part}`, { dtype: "F32", shape, data: () => new Float32Array(sizeOf(shape)) }];

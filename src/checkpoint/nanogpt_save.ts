@@ -8,11 +8,9 @@ import { Lock } from "../files/locks.ts";
 import { NO_LOSS } from "./nanogpt.ts";
 import { EMBEDDINGS, HEAD, numberings, type Shapes, shapesOf } from "./nanogpt_model.ts";
 import { PickleFloat, type PickleInput } from "../files/pickle_writer.ts";
-import type { TensorSource } from "../files/safetensors.ts";
+import type { NamedSource, TensorSource } from "../files/safetensors.ts";
 import { copies, sources } from "./tensors.ts";
 import { type TorchInput, writeTorchFile } from "../files/torch_writer.ts";
-
-type NamedSources = Iterable<readonly [name: string, tensor: TensorSource]>;
 
 /** How far a training was. */
 export interface NanoGPTProgress {
@@ -28,9 +26,9 @@ export interface NanoGPTProgress {
 export interface NanoGPTCheckpoint extends NanoGPTProgress {
   readonly config: Partial<GPTConfig>;
   /** By the names of the model's parameters. */
-  readonly weights: NamedSources;
+  readonly weights: Iterable<NamedSource>;
   /** By the names of {@linkcode AdamW.namedState}; without, train.py's begins anew. */
-  readonly optimizer?: { readonly steps: number; readonly tensors: NamedSources };
+  readonly optimizer?: { readonly steps: number; readonly tensors: Iterable<NamedSource> };
 }
 
 /**

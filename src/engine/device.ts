@@ -107,7 +107,7 @@ export abstract class Device implements Disposable {
    * @throws {DeviceError} when there are more or fewer values than elements, or one is no 32-bit integer where it has to be
    */
   abstract write(storage: Storage, values: ArrayLike<number>): void;
-  /** Has `fill` write all of a storage of floats, from the host. */
+  /** @internal Has `fill` write all of a storage of floats, from the host. */
   fill(storage: Storage, fill: (values: Float32Array) => void): void {
     const values = new Float32Array(storage.length);
     fill(values);
@@ -124,9 +124,9 @@ export abstract class Device implements Disposable {
     if (this.#capture) throw new DeviceError("read: a capture cannot read; do it after");
     return this.fetch(storage);
   }
-  /** What a launch falls into. */
+  /** @internal What a launch falls into. */
   abstract parts(launch: Launch): readonly Part[];
-  /** How many numbers a program keeps for a launch. */
+  /** @internal How many numbers a program keeps for a launch. */
   kept(_launch: Launch): number {
     return 0;
   }
@@ -136,9 +136,10 @@ export abstract class Device implements Disposable {
    * @param parts as {@linkcode Device.parts} gives them
    * @param workspace of as many floats as any part wants; the next launch may have it
    * @param kept of as many numbers as {@linkcode Device.kept} tells, while a program is being captured
+   * @internal
    */
   protected abstract prepare(launch: Launch, parts: readonly Part[], workspace?: Storage, kept?: Storage): Command;
-  /** Runs a launch that `launch` has checked; called by nothing else. */
+  /** @internal Runs a launch that `launch` has checked; called by nothing else. */
   run(launch: Launch): void {
     const { profile } = this, parts = this.parts(launch), keeps = this.#capture ? this.kept(launch) : 0;
     let floats = 0;
@@ -154,7 +155,7 @@ export abstract class Device implements Disposable {
   }
   /** Where the times of launches go; set it before what is to be measured, a capture among that. */
   profile: Profile | undefined;
-  /** The same, with its time added to the profile: the host's where the device has no other. */
+  /** @internal The same, with its time added to the profile: the host's where the device has no other. */
   protected timed(command: Command, launch: Launch, profile: Profile): Command {
     return () => {
       const begin = performance.now();
@@ -201,7 +202,7 @@ export abstract class Device implements Disposable {
   protected capacityFor(length: number, dtype: StorageType): number {
     return dtype === "bf16" ? Math.ceil(length / 16) * 16 : sizeClass(length);
   }
-  /** Called by {@linkcode Block.release}. */
+  /** @internal Called when nothing holds the block any more. */
   recycle(block: Block): void {
     const key = `${block.dtype}${block.capacity}`, pool = block.pool!, waiting = pool.get(key);
     if (waiting) waiting.push(block);
@@ -235,7 +236,7 @@ export abstract class Device implements Disposable {
       this.#capture = undefined;
     }
   }
-  /** For {@linkcode Program.lend}. */
+  /** @internal For {@linkcode Program.lend}. */
   lend<T>(pool: Pool, body: () => T): T {
     this.#lent = pool;
     try {
@@ -310,12 +311,12 @@ export abstract class Device implements Disposable {
   get op(): string | undefined {
     return this.#scopes.find(({ op }) => op)?.op;
   }
-  /** Called by a tensor when it is made. */
+  /** @internal Called by a tensor when it is made. */
   track(tensor: Tensor): void {
     this.#live.tensors++;
     this.#scopes.at(-1)?.adopt(tensor);
   }
-  /** Called by a tensor when it is freed. */
+  /** @internal Called by a tensor when it is freed. */
   untrack(): void {
     this.#live.tensors--;
   }

@@ -31,7 +31,7 @@ export class Profile {
   /** Whose clock the times are from. */
   clock: "host" | "GPU" = "host";
 
-  /** Adds a launch that took so many milliseconds. */
+  /** @internal Adds a launch, and how long it took. */
   add({ kernel, storages, sizes }: Launch, ms: number): void {
     let row = this.#rows.get(kernel.name);
     if (!row) this.#rows.set(kernel.name, row = { calls: 0, ms: 0, flops: 0, bytes: 0 });

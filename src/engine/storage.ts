@@ -51,7 +51,7 @@ export interface Bounds {
 /** A part of a block, which is what tensors stand on: usually all of it, for parameters a slice of the optimizer's. */
 export class Storage {
   /** @throws {DeviceError} when the block has no such part: what launches run on has passed here */
-  constructor(readonly block: Block, readonly length: number, readonly offset = 0) {
+  constructor(/** @internal */ readonly block: Block, readonly length: number, readonly offset = 0) {
     const fits = Number.isInteger(length) && Number.isInteger(offset) && length >= 1 && offset >= 0;
     if (fits && offset + length <= block.capacity) return;
     throw new DeviceError(`storage: ${length} elements from ${offset} on are no part of a block of ${block.capacity}`);

@@ -104,7 +104,7 @@ function checkTrainable({ dtype }: Storage): void {
 export class Tensor implements Disposable {
   /** Of a leaf that requires one, after backward: in its shape, added up over backwards, aliased by no other tensor. */
   grad: Tensor | undefined;
-  /** The operation that made it, where a gradient is needed. */
+  /** @internal The operation that made it, where a gradient is needed. */
   node: Node | undefined;
   /** The scope that will free it. */
   scope: Scope | undefined;

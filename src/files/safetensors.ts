@@ -51,7 +51,8 @@ export interface TensorSource {
   /** Called once, when it is this tensor's turn. For F16 and BF16 it may give a Float32Array, which is narrowed. */
   readonly data: () => ArrayBufferView | Promise<ArrayBufferView>;
 }
-type Entry = readonly [name: string, tensor: TensorSource];
+/** A tensor and its name. */
+export type NamedSource = readonly [name: string, tensor: TensorSource];
 
 /**
  * Writes tensors in their order and waits until they are on the disk.
@@ -62,7 +63,7 @@ type Entry = readonly [name: string, tensor: TensorSource];
  */
 export async function writeSafetensors(
   path: string,
-  tensors: Iterable<Entry>,
+  tensors: Iterable<NamedSource>,
   { metadata, open }: { metadata?: Readonly<Record<string, string>>; open?: OpenFile } = {},
 ): Promise<void> {
   const entries = [...tensors];
@@ -74,7 +75,7 @@ export async function writeSafetensors(
   await writeFile(path, parts(JSON.stringify(Object.fromEntries(header)), entries), open);
 }
 
-async function* parts(header: string, entries: readonly Entry[]): AsyncGenerator<Uint8Array> {
+async function* parts(header: string, entries: readonly NamedSource[]): AsyncGenerator<Uint8Array> {
   const text = new TextEncoder().encode(header);
   const head = new Uint8Array(8 + Math.ceil(text.length / 8) * 8).fill(0x20); // spaces: the first tensor begins aligned
   new DataView(head.buffer).setBigUint64(0, BigInt(head.length - 8), true);

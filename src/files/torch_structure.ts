@@ -23,7 +23,8 @@ export const STORAGES = {
   U8: ["ByteStorage", 1],
   BOOL: ["BoolStorage", 1],
 } as const;
-export type TorchType = keyof typeof STORAGES;
+/** PyTorch's types, by safetensors' names for them. */
+export type TorchType = "F64" | "F32" | "F16" | "BF16" | "I64" | "I32" | "I16" | "I8" | "U8" | "BOOL";
 
 /** A storage in a file. */
 export class TorchStorage extends PickleObject {

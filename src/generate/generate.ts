@@ -16,10 +16,10 @@ import { RandomGenerator } from "../random/mod.ts";
 import { needsHost } from "./sampling_rules.ts";
 import { Stopping, type Taken } from "./stopping.ts";
 
-export type { TokenLogprob } from "./chooser.ts";
+export type { Chosen, TokenLogprob } from "./chooser.ts";
 export type { GenerateOptions, SequencesOptions } from "./options.ts";
 export type { SamplingOptions } from "./sampling_rules.ts";
-export type { FinishReason, StoppingOptions } from "./stopping.ts";
+export type { FinishReason, StoppingOptions, Taken } from "./stopping.ts";
 
 /** The next token of one of the sequences. */
 export interface GeneratedToken extends Chosen, Taken {

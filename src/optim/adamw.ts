@@ -11,7 +11,7 @@ import { sizeOf, Tensor } from "../engine/tensor.ts";
 export type NamedParameter = readonly [name: string, parameter: Tensor];
 
 /** What may differ between groups of parameters. */
-interface Rates {
+export interface Rates {
   /** In weight units a step: 1e-3. */
   readonly learningRate?: number;
   /** Of parameters with two axes or more, as nanoGPT has it: 0.01. */
