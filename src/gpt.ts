@@ -35,7 +35,7 @@ interface LayerOptions extends ModuleOptions {
   readonly noise: DropoutNoise;
 }
 
-/** Every token looks at itself and those before it, `nHead` times in parallel (Vaswani et al. 2017, arXiv:1706.03762). */
+/** @internal Every token looks at itself and those before it, `nHead` times in parallel (Vaswani et al. 2017, arXiv:1706.03762). */
 export class CausalSelfAttention extends Module {
   c_attn: Linear;
   c_proj: Linear;
@@ -61,6 +61,7 @@ export class CausalSelfAttention extends Module {
   }
 }
 
+/** @internal Two matrices with an activation in between. */
 export class MLP extends Module {
   c_fc: Linear;
   c_proj: Linear;
@@ -80,6 +81,7 @@ export class MLP extends Module {
   }
 }
 
+/** @internal Attention, then an MLP, each added to the residual stream. */
 export class Block extends Module {
   ln_1: LayerNorm;
   attn: CausalSelfAttention;
@@ -142,7 +144,7 @@ const DEFAULTS: Omit<Required<GPTConfig>, "nInner"> = {
 
 /** Where a model lives, and what its initial weights are drawn from. */
 export interface GPTOptions {
-  readonly device: Device;
+  /** Where the model is made. */ readonly device: Device;
   /** Of initialisation and dropout; default 1337, what nanoGPT seeds with. */
   readonly seed?: number;
   /**
@@ -195,12 +197,14 @@ export interface HiddenOptions {
  * ```
  */
 export class GPT extends Module {
-  readonly config: Required<GPTConfig>;
-  readonly noise: DropoutNoise;
+  /** With defaults filled in. */ readonly config: Required<GPTConfig>;
+  /** What dropout draws from. */ readonly noise: DropoutNoise;
+  /** Everything before the head, by nanoGPT's names. */
   transformer: { wte: Embedding; wpe: Embedding; drop: Dropout; h: Block[]; ln_f: LayerNorm };
-  lm_head: Linear;
+  /** Logits from the normed end; by default its weight is wte's. */ lm_head: Linear;
 
   /**
+   * Makes a model with initial weights.
    * @param config sizes; what is left out is GPT-2's (124M)
    * @param options the device, and where the initial weights come from
    * @throws {ConfigError} when a size is not a whole number above 0, nEmbd not a multiple of nHead, dropout not from 0 to 1,
@@ -273,7 +277,9 @@ export class GPT extends Module {
    * @throws {ShapeError} when there are more tokens than the block size, targets of another shape, or ids that are none
    */
   forward(tokens: Tensor, targets: Tensor, options?: Pick<HiddenOptions, "cache">): GPTOutput<Tensor>;
+  /** Without targets: only logits. */
   forward(tokens: Tensor, targets?: undefined, options?: Pick<HiddenOptions, "cache">): GPTOutput<undefined>;
+  /** With targets where there are any. */
   forward(tokens: Tensor, targets?: Tensor, options?: Pick<HiddenOptions, "cache">): GPTOutput;
   forward(tokens: Tensor, targets?: Tensor, options: Pick<HiddenOptions, "cache"> = {}): GPTOutput {
     if (targets && `${targets.shape}` !== `${tokens.shape}`) {

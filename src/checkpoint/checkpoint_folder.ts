@@ -11,9 +11,9 @@ const NAME = /^checkpoint-[\d-]+$/;
 
 /** What a save writes. */
 export interface Checkpoint {
-  readonly iter: number;
-  readonly model: Iterable<NamedSource>;
-  readonly optimizer: Iterable<NamedSource>;
+  /** How many updates were made. */ readonly iter: number;
+  /** The model's parameters. */ readonly model: Iterable<NamedSource>;
+  /** The optimizer's state. */ readonly optimizer: Iterable<NamedSource>;
   /** Parameters besides the model's, such as a head. */
   readonly task?: Iterable<NamedSource>;
   /** What else it takes to go on, as JSON. */
@@ -22,14 +22,14 @@ export interface Checkpoint {
 
 /** A checkpoint on the disk. */
 export interface SavedCheckpoint {
-  readonly name: string;
+  /** Of its folder, such as checkpoint-000250. */ readonly name: string;
   /** Path of the weights. */
   readonly model: string;
   /** Path of the optimizer's tensors. */
   readonly optimizer: string;
   /** Path of the task's parameters, if it has any. */
   readonly task: string;
-  readonly state: Readonly<Record<string, unknown>>;
+  /** What state.json holds. */ readonly state: Readonly<Record<string, unknown>>;
 }
 
 export function isCheckpointName(name: unknown): name is string {

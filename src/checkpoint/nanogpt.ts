@@ -34,8 +34,8 @@ export const NO_LOSS = 1e9;
 
 /** AdamW's state, as {@linkcode AdamW.namedState} names it, and how many steps it has made. */
 export interface OptimizerSources {
-  readonly steps: number;
-  readonly tensors: readonly NamedSource[];
+  /** How many steps AdamW has made. */ readonly steps: number;
+  /** Its moving averages. */ readonly tensors: readonly NamedSource[];
 }
 
 /**
@@ -70,6 +70,7 @@ export class NanoGPTFile implements Disposable {
   }
 
   /**
+   * Opens a ckpt.pt and checks what it announces.
    * @param options.onNote takes a line, without a newline, on tensors that the model does not use
    * @throws {CheckpointError} when the file is missing, damaged, or no checkpoint of nanoGPT
    */
@@ -98,7 +99,7 @@ export class NanoGPTFile implements Disposable {
     }
   }
 
-  get path(): string {
+  /** Of the file. */ get path(): string {
     return this.#file.path;
   }
 
@@ -182,20 +183,20 @@ export class NanoGPTFile implements Disposable {
     return { dtype: dtype === "F64" ? "F64" : "F32", shape, data };
   }
 
-  close(): void {
+  /** Closes the file. */ close(): void {
     this.#file.close();
   }
-  [Symbol.dispose](): void {
+  /** As close(). */ [Symbol.dispose](): void {
     this.close();
   }
 }
 
 /** A model out of a ckpt.pt, and how far its training was. */
 export interface LoadedNanoGPT {
-  readonly model: GPT;
-  readonly iter: number;
-  readonly bestValLoss: number | null;
-  readonly flags: NanoGPTFile["flags"];
+  /** In training mode. */ readonly model: GPT;
+  /** As {@linkcode NanoGPTFile.iter}. */ readonly iter: number;
+  /** As {@linkcode NanoGPTFile.bestValLoss}. */ readonly bestValLoss: number | null;
+  /** As {@linkcode NanoGPTFile.flags}. */ readonly flags: NanoGPTFile["flags"];
 }
 
 /**

@@ -11,6 +11,7 @@ import {
 } from "../files/safetensors.ts";
 import { shown, some } from "../files/shown.ts";
 
+/** Tensors of a device, by their names. */
 export type NamedTensors = Iterable<readonly [name: string, tensor: Tensor]>;
 
 /** The reference device's floats are F64, so that its runs resume bit for bit too. */

@@ -27,8 +27,8 @@ export interface TokenMeta {
 
 /** A folder of tokens, open. */
 export interface DataFolder {
-  readonly data: TokenSplits<TokenFile>;
-  readonly tokenizer: Tokenizer;
+  /** Read as batches need them. */ readonly data: TokenSplits<TokenFile>;
+  /** What the ids mean. */ readonly tokenizer: Tokenizer;
   /** The vocabulary of a model of these data. */
   readonly vocabSize: number;
 }

@@ -4,8 +4,8 @@ import { system } from "../files/system.ts";
 export interface KnownFile {
   /** Its name in the cache folder. */
   name: string;
-  url: string;
-  bytes: number;
+  /** Where it is fetched from. */ url: string;
+  /** Its length. */ bytes: number;
   /** Of its contents, in hexadecimal. */
   sha256: string;
 }

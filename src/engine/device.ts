@@ -36,10 +36,10 @@ export interface MemoryReport {
 
 /** How much fits into a device, in bytes; infinite where there is no limit, or none that anybody could ask for. */
 export interface Capacity {
-  readonly all: number;
+  /** Of all storages together. */ readonly all: number;
   /** Of one storage, and the name of what limits it. */
   readonly one: number;
-  readonly limit: string;
+  /** Names what limits one storage. */ readonly limit: string;
 }
 
 /** What a launch falls into: phases, passes. */
@@ -97,7 +97,7 @@ export abstract class Device implements Disposable {
   get description(): string {
     return this.name;
   }
-  get capacity(): Capacity {
+  /** What fits. */ get capacity(): Capacity {
     return { all: Infinity, one: Infinity, limit: "the system" };
   }
   /**
@@ -171,10 +171,10 @@ export abstract class Device implements Disposable {
   close(): void {
     this.#closed = true;
   }
-  [Symbol.dispose](): void {
+  /** As close(). */ [Symbol.dispose](): void {
     this.close();
   }
-  get closed(): boolean {
+  /** Whether close() was called. */ get closed(): boolean {
     return this.#closed;
   }
 
@@ -273,7 +273,7 @@ export abstract class Device implements Disposable {
    * ```
    */
   tensor(values: NestedNumbers, options?: NewTensorOptions): Tensor;
-  tensor(values: NestedNumbers, shape: readonly number[], options?: NewTensorOptions): Tensor;
+  /** With a shape. */ tensor(values: NestedNumbers, shape: readonly number[], options?: NewTensorOptions): Tensor;
   tensor(values: NestedNumbers, second: readonly number[] | NewTensorOptions = {}, third?: NewTensorOptions): Tensor {
     const given = Array.isArray(second) ? second as readonly number[] : undefined;
     const options = third ?? (given ? {} : second as NewTensorOptions);
@@ -322,7 +322,7 @@ export abstract class Device implements Disposable {
   }
 
   /**
-   * For {@linkcode Device.prepare}: which operands are there, and which are fresh, or bf16, in one number; code is compiled
+   * @internal For {@linkcode Device.prepare}: which operands are there, and which are fresh, or bf16, in one number; code is compiled
    * for each.
    */
   protected variantOf({ kernel, storages, fresh }: Launch): number {

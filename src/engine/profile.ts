@@ -3,8 +3,8 @@ import type { Launch } from "./device.ts";
 
 /** What a kernel's launches took together. */
 export interface ProfileRow {
-  calls: number;
-  ms: number;
+  /** How often the kernel ran. */ calls: number;
+  /** How long all calls took. */ ms: number;
   /** Multiplications and additions; 0 of kernels that do not count them. */
   flops: number;
   /** Of all operands. */

@@ -9,6 +9,7 @@ import type { GPT } from "../gpt.ts";
 import { evaluating } from "../nn/module.ts";
 import type { EncodeOptions, Tokenizer } from "../tokenizer/tokenizer.ts";
 
+/** The windows that a text is judged in. */
 export interface EvaluateOptions {
   /** Tokens in a window: the block size unless given, and at most that. */
   readonly maxLength?: number;

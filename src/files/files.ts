@@ -13,7 +13,7 @@ export interface OutputFile {
   write(bytes: Uint8Array): Promise<number>;
   /** Returns when the bytes are on the disk rather than in the system's memory. */
   sync(): Promise<void>;
-  close(): void;
+  /** Gives the file back to the system. */ close(): void;
 }
 
 /** Creates a file, or empties the one that is there. */

@@ -17,10 +17,10 @@ export const MAX_HEADER = 100_000_000;
 
 /** A tensor's place in a file: bytes from `begin` to `end`, counted from the end of the header. */
 export interface TensorInfo {
-  readonly dtype: TensorType;
-  readonly shape: readonly number[];
-  readonly begin: number;
-  readonly end: number;
+  /** Of the elements. */ readonly dtype: TensorType;
+  /** Sizes of the axes. */ readonly shape: readonly number[];
+  /** The first byte. */ readonly begin: number;
+  /** The byte after the last. */ readonly end: number;
 }
 
 export const byteLength = (dtype: TensorType, shape: readonly number[]): number => sizeOf(shape) * BITS[dtype] / 8;

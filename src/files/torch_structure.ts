@@ -28,7 +28,7 @@ export type TorchType = "F64" | "F32" | "F16" | "BF16" | "I64" | "I32" | "I16" |
 
 /** A storage in a file. */
 export class TorchStorage extends PickleObject {
-  /** @param size in elements */
+  /** @internal Its size is in elements. */
   constructor(readonly record: string, readonly dtype: TorchType, readonly size: number) {
     super();
   }
@@ -36,7 +36,7 @@ export class TorchStorage extends PickleObject {
 
 /** A tensor in a file: what to ask {@linkcode TorchFile.read} for. */
 export class TorchTensor extends PickleObject {
-  constructor(
+  /** @internal */ constructor(
     readonly storage: TorchStorage,
     readonly shape: readonly number[],
     /** Elements from one index of an axis to the next. */
@@ -46,7 +46,7 @@ export class TorchTensor extends PickleObject {
   ) {
     super();
   }
-  get dtype(): TorchType {
+  /** Of its storage. */ get dtype(): TorchType {
     return this.storage.dtype;
   }
   /** Number of elements. */

@@ -7,13 +7,14 @@ import type { RandomGenerator } from "../random/mod.ts";
 
 /** A token and the logarithm of its probability. */
 export interface TokenLogprob {
-  readonly id: number;
+  /** Of the token. */ readonly id: number;
   /** In nats; by the model's own distribution, before temperature, penalties and the rest. */
   readonly logprob: number;
 }
 
+/** A token, and how likely it was. */
 export interface Chosen {
-  readonly id: number;
+  /** Of the token. */ readonly id: number;
   /** As {@linkcode TokenLogprob.logprob}, where asked for. */
   readonly logprob?: number;
   /** The likeliest tokens, the likeliest first, where asked for. */

@@ -43,7 +43,7 @@ export class KeyValueCache implements Disposable {
   dispose(): void {
     for (const tensor of [...this.layers, this.position]) tensor.dispose();
   }
-  [Symbol.dispose](): void {
+  /** As dispose(). */ [Symbol.dispose](): void {
     this.dispose();
   }
 }

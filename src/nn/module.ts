@@ -6,7 +6,7 @@ import { layout, sizeOf, Tensor } from "../engine/tensor.ts";
 
 /** Where a module's parameters live, and what their initial values are drawn from. */
 export interface ModuleOptions {
-  readonly device: Device;
+  /** Where parameters are made. */ readonly device: Device;
   /** How matrices are stored: `f32` (the default), or `bf16`, in half the memory and without a gradient of their own. */
   readonly weights?: "f32" | "bf16";
   /** Default: one for all layers of the process, seeded with 0, so that each layer gets weights of its own. */
@@ -118,7 +118,7 @@ export abstract class Module implements Disposable {
       parameter.dispose();
     }
   }
-  [Symbol.dispose](): void {
+  /** As dispose(). */ [Symbol.dispose](): void {
     this.dispose();
   }
 }

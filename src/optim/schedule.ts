@@ -13,7 +13,7 @@ export interface ScheduleOptions {
   readonly lrDecayIters: number;
   /** Where the cosine ends: about a tenth of `learningRate`. */
   readonly minLr: number;
-  readonly decayLr: boolean;
+  /** Whether the rate changes at all. */ readonly decayLr: boolean;
 }
 
 /**

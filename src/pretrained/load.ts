@@ -9,8 +9,9 @@ import type { RandomGenerator } from "../random/mod.ts";
 import type { BytePairTokenizer } from "../tokenizer/byte_pair.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 
+/** How {@linkcode loadPretrained} loads. */
 export interface PretrainedOptions {
-  readonly device: Device;
+  /** Where the model is made. */ readonly device: Device;
   /** Instead of the one that is stored with the model: a name (`gpt2`), a folder, or a tokenizer. */
   readonly tokenizer?: string | Tokenizer;
   /** Of a run: `best`, the default, or `last`. */
@@ -32,8 +33,8 @@ export interface PretrainedOptions {
 
 /** What {@linkcode loadPretrained} gives. */
 export interface Pretrained {
-  readonly model: GPT;
-  readonly tokenizer: Tokenizer;
+  /** In evaluation mode. */ readonly model: GPT;
+  /** What its ids mean. */ readonly tokenizer: Tokenizer;
 }
 
 /**
@@ -76,7 +77,7 @@ export async function loadPretrained(name: string, options: PretrainedOptions): 
 
 /** What stands under a model's name. */
 export interface FoundModel {
-  readonly kind: "run" | "hugging_face" | "nanogpt";
+  /** What can read it. */ readonly kind: "run" | "hugging_face" | "nanogpt";
   /** Of the folder, or of the `ckpt.pt`. */
   readonly path: string;
 }

@@ -42,6 +42,7 @@ export interface TrainerContext {
 }
 
 /**
+ * Trains a model as nanoGPT's train.py does, and yields what happens.
  * @example
  * ```ts
  * import { createDevice, RandomGenerator, GPT, Trainer } from "@nanogpt/ts";
@@ -59,9 +60,9 @@ export interface TrainerContext {
  * ```
  */
 export class Trainer implements Disposable {
-  readonly options: TrainerOptions;
-  readonly task: Task;
-  readonly optimizer: AdamW;
+  /** With defaults filled in. */ readonly options: TrainerOptions;
+  /** What it trains for. */ readonly task: Task;
+  /** Of all that is trained. */ readonly optimizer: AdamW;
   readonly #trained: Trained;
   readonly #generator: RandomGenerator;
   readonly #folder: RunFolder | undefined;
@@ -86,6 +87,7 @@ export class Trainer implements Disposable {
   #identity: ReturnType<NonNullable<Task["identity"]>> | undefined;
 
   /**
+   * A trainer before its first update.
    * @param data a text's tokens, to train on as nanoGPT does, or another task
    * @throws {ConfigError} when an option is out of its range, or no parameter is trainable
    * @throws {DeviceError} when the optimizer does not fit; nothing is left behind
@@ -322,7 +324,7 @@ export class Trainer implements Disposable {
     this.optimizer.dispose();
     this.#folder?.[Symbol.dispose]();
   }
-  [Symbol.dispose](): void {
+  /** As dispose(). */ [Symbol.dispose](): void {
     this.dispose();
   }
 }
