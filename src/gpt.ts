@@ -145,8 +145,7 @@ const DEFAULTS: Omit<Required<GPTConfig>, "nInner"> = {
 /** Where a model lives, and what its initial weights are drawn from. */
 export interface GPTOptions {
   /** Where the model is made. */ readonly device: Device;
-  /** Of initialisation and dropout; default 1337, what nanoGPT seeds with. */
-  readonly seed?: number;
+  /** Of initialisation and dropout; default 1337, what nanoGPT seeds with. */ readonly seed?: number;
   /**
    * How matrices are stored: `f32` (the default), or `bf16`, rounded as they are written: half the memory and up to twice the
    * tokens a second. Positions, biases and layer norms stay f32, as does all that is computed. The model begins frozen:

@@ -14,21 +14,16 @@ export interface Checkpoint {
   /** How many updates were made. */ readonly iter: number;
   /** The model's parameters. */ readonly model: Iterable<NamedSource>;
   /** The optimizer's state. */ readonly optimizer: Iterable<NamedSource>;
-  /** Parameters besides the model's, such as a head. */
-  readonly task?: Iterable<NamedSource>;
-  /** What else it takes to go on, as JSON. */
-  readonly state: Readonly<Record<string, unknown>>;
+  /** Parameters besides the model's, such as a head. */ readonly task?: Iterable<NamedSource>;
+  /** What else it takes to go on, as JSON. */ readonly state: Readonly<Record<string, unknown>>;
 }
 
 /** A checkpoint on the disk. */
 export interface SavedCheckpoint {
   /** Of its folder, such as checkpoint-000250. */ readonly name: string;
-  /** Path of the weights. */
-  readonly model: string;
-  /** Path of the optimizer's tensors. */
-  readonly optimizer: string;
-  /** Path of the task's parameters, if it has any. */
-  readonly task: string;
+  /** Path of the weights. */ readonly model: string;
+  /** Path of the optimizer's tensors. */ readonly optimizer: string;
+  /** Path of the task's parameters, if it has any. */ readonly task: string;
   /** What state.json holds. */ readonly state: Readonly<Record<string, unknown>>;
 }
 

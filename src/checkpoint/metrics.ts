@@ -4,11 +4,9 @@ import { codeOf, system } from "../files/system.ts";
 /** A logged iteration; `ms` are those of that one iteration, without evaluation. */
 export interface StepMetrics {
   /** The update's number. */ readonly iter: number;
-  /** Nats a token, of the last micro-batch. */
-  readonly loss: number;
+  /** Nats a token, of the last micro-batch. */ readonly loss: number;
   /** Learning rate. */ readonly lr: number;
-  /** Before clipping. */
-  readonly grad_norm: number;
+  /** Before clipping. */ readonly grad_norm: number;
   /** Milliseconds of the update. */ readonly ms: number;
   /** Over those milliseconds. */ readonly tokens_per_second: number;
 }

@@ -25,8 +25,7 @@ export interface NanoGPTProgress {
 /** What a ckpt.pt is made of. */
 export interface NanoGPTCheckpoint extends NanoGPTProgress {
   /** Of the model. */ readonly config: Partial<GPTConfig>;
-  /** By the names of the model's parameters. */
-  readonly weights: Iterable<NamedSource>;
+  /** By the names of the model's parameters. */ readonly weights: Iterable<NamedSource>;
   /** By the names of {@linkcode AdamW.namedState}; without, train.py's begins anew. */
   readonly optimizer?: { readonly steps: number; readonly tensors: Iterable<NamedSource> };
 }

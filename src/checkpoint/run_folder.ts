@@ -39,10 +39,8 @@ const RUN = "run.json", VOCABULARY = "vocabulary.json", METRICS = "metrics.jsonl
 
 /** What is known of a run before its first iteration; each is kept as JSON. */
 export interface RunDescription {
-  /** Flags by their names on the command line. */
-  readonly flags: Readonly<Record<string, unknown>>;
-  /** The model's config. */
-  readonly model: Readonly<Record<string, unknown>>;
+  /** Flags by their names on the command line. */ readonly flags: Readonly<Record<string, unknown>>;
+  /** The model's config. */ readonly model: Readonly<Record<string, unknown>>;
   /** As the tokenizer's toJSON gives it. */ readonly vocabulary: Readonly<Record<string, unknown>>;
 }
 

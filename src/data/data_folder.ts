@@ -29,8 +29,7 @@ export interface TokenMeta {
 export interface DataFolder {
   /** Read as batches need them. */ readonly data: TokenSplits<TokenFile>;
   /** What the ids mean. */ readonly tokenizer: Tokenizer;
-  /** The vocabulary of a model of these data. */
-  readonly vocabSize: number;
+  /** The vocabulary of a model of these data. */ readonly vocabSize: number;
 }
 
 /** Whether there are tokens in a folder. */

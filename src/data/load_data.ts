@@ -27,12 +27,9 @@ export interface DataOptions extends Omit<TextOptions, "dataset"> {
 export interface LoadedData {
   /** To train on, and to evaluate on. */ readonly data: TokenSplits;
   /** What the ids mean. */ readonly tokenizer: Tokenizer;
-  /** The vocabulary of a model of these data. */
-  readonly vocabSize: number;
-  /** What it is, for a line of output: a path, or a name. */
-  readonly source: string;
-  /** Nats per character, where it is known exactly. */
-  readonly entropy?: number;
+  /** The vocabulary of a model of these data. */ readonly vocabSize: number;
+  /** What it is, for a line of output: a path, or a name. */ readonly source: string;
+  /** Nats per character, where it is known exactly. */ readonly entropy?: number;
 }
 
 /**

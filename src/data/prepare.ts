@@ -38,17 +38,14 @@ export interface PrepareOptions extends EncodeOptions {
 /** How far a preparation is. */
 export interface PrepareProgress {
   /** Which of two passes over the text it is in. */ readonly doing: "counting" | "encoding";
-  /** Bytes of the text that are done, of so many. */
-  readonly done: number;
+  /** Bytes of the text that are done, of so many. */ readonly done: number;
   /** Bytes of the text. */ readonly total: number;
-  /** Bytes that an interrupted preparation had done. */
-  readonly before: number;
+  /** Bytes that an interrupted preparation had done. */ readonly before: number;
 }
 
 /** What was written. */
 export interface Prepared {
-  /** Tokens. */
-  readonly train: number;
+  /** Tokens. */ readonly train: number;
   /** Tokens in val.bin. */ readonly val: number;
   /** Of the tokenizer. */ readonly vocabSize: number;
   /** Of the ids in both files. */ readonly type: TokenType;

@@ -5,8 +5,7 @@ import { system, type SystemFile } from "../files/system.ts";
 /** Token ids that batches are taken from: an `Int32Array` in memory, or a {@linkcode TokenFile}. */
 export interface Tokens {
   /** How many there are. */ readonly length: number;
-  /** The ids from `begin` to before `end`, both inside the data. */
-  subarray(begin: number, end: number): Int32Array;
+  /** The ids from `begin` to before `end`, both inside the data. */ subarray(begin: number, end: number): Int32Array;
 }
 
 /** What tells one text's tokens from another's: how many there are, and a checksum, in hexadecimal. */
@@ -74,10 +73,7 @@ export class TokenFile implements Tokens, Disposable {
     }
   }
 
-  /**
-   * Reads the ids from `begin` to before `end`.
-   * @throws {DataError} when the file has become shorter, or cannot be read
-   */
+  /** Reads ids; throws {@linkcode DataError} when the file has become shorter, or cannot be read. */
   subarray(begin: number, end: number): Int32Array<ArrayBuffer> {
     const ids = this.type === "uint16" ? new Uint16Array(end - begin) : new Int32Array(end - begin);
     const bytes = new Uint8Array(ids.buffer);

@@ -37,8 +37,7 @@ export interface MemoryReport {
 /** How much fits into a device, in bytes; infinite where there is no limit, or none that anybody could ask for. */
 export interface Capacity {
   /** Of all storages together. */ readonly all: number;
-  /** Of one storage, and the name of what limits it. */
-  readonly one: number;
+  /** Of one storage, and the name of what limits it. */ readonly one: number;
   /** Names what limits one storage. */ readonly limit: string;
 }
 

@@ -5,10 +5,8 @@ import type { Launch } from "./device.ts";
 export interface ProfileRow {
   /** How often the kernel ran. */ calls: number;
   /** How long all calls took. */ ms: number;
-  /** Multiplications and additions; 0 of kernels that do not count them. */
-  flops: number;
-  /** Of all operands. */
-  bytes: number;
+  /** Multiplications and additions; 0 of kernels that do not count them. */ flops: number;
+  /** Of all operands. */ bytes: number;
 }
 
 /**

@@ -136,10 +136,7 @@ export class Tensor implements Disposable {
     storage.device.track(this);
   }
 
-  /**
-   * Where its elements are.
-   * @throws {DeviceError} when the tensor has been freed
-   */
+  /** Where its elements are; throws {@linkcode DeviceError} when the tensor has been freed. */
   get storage(): Storage {
     if (!this.#owned && this.#saved === 0) {
       const op = this.device.op ?? "anything", why = "its scope ended; keep() it, or use it before";

@@ -9,10 +9,8 @@ import { codeOf, system, type SystemFile } from "./system.ts";
 
 /** What is used of an open file; a {@linkcode SystemFile} is one. */
 export interface OutputFile {
-  /** May take fewer bytes than there are; returns how many it took. */
-  write(bytes: Uint8Array): Promise<number>;
-  /** Returns when the bytes are on the disk rather than in the system's memory. */
-  sync(): Promise<void>;
+  /** May take fewer bytes than there are; returns how many it took. */ write(bytes: Uint8Array): Promise<number>;
+  /** Returns when the bytes are on the disk rather than in the system's memory. */ sync(): Promise<void>;
   /** Gives the file back to the system. */ close(): void;
 }
 

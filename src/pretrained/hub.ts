@@ -26,10 +26,8 @@ const STALLED = 30_000;
 /** How far a download is. */
 export interface HubProgress {
   /** Its name in the folder. */ readonly file: string;
-  /** How many bytes of the file are there, those of an earlier download among them. */
-  readonly bytes: number;
-  /** How many there will be, where the server says. */
-  readonly total: number | undefined;
+  /** How many bytes of the file are there, those of an earlier download among them. */ readonly bytes: number;
+  /** How many there will be, where the server says. */ readonly total: number | undefined;
 }
 
 /** How {@linkcode downloadModel} downloads. */

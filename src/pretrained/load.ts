@@ -14,12 +14,10 @@ export interface PretrainedOptions {
   /** Where the model is made. */ readonly device: Device;
   /** Instead of the one that is stored with the model: a name (`gpt2`), a folder, or a tokenizer. */
   readonly tokenizer?: string | Tokenizer;
-  /** Of a run: `best`, the default, or `last`. */
-  readonly checkpoint?: "best" | "last";
+  /** Of a run: `best`, the default, or `last`. */ readonly checkpoint?: "best" | "last";
   /** How matrices are stored: `f32`, the default, or `bf16`, rounded, in half the memory, for inference alone. */
   readonly weights?: GPTOptions["weights"];
-  /** Instead of the model's own: to train it further. */
-  readonly dropout?: number;
+  /** Instead of the model's own: to train it further. */ readonly dropout?: number;
   /**
    * Of a run: initial weights are drawn from it and then replaced, as nanoGPT's sample.py does, so that what it draws afterwards is
    * what nanoGPT's would draw. Without, none are drawn.
@@ -27,8 +25,7 @@ export interface PretrainedOptions {
   readonly generator?: RandomGenerator;
   /** Takes a line for the user, without a newline, when something is worth knowing. */
   readonly onNote?: (line: string) => void;
-  /** Called while files of GPT-2 are downloaded. */
-  readonly onProgress?: (progress: HubProgress) => void;
+  /** Called while files of GPT-2 are downloaded. */ readonly onProgress?: (progress: HubProgress) => void;
 }
 
 /** What {@linkcode loadPretrained} gives. */
@@ -78,8 +75,7 @@ export async function loadPretrained(name: string, options: PretrainedOptions): 
 /** What stands under a model's name. */
 export interface FoundModel {
   /** What can read it. */ readonly kind: "run" | "hugging_face" | "nanogpt";
-  /** Of the folder, or of the `ckpt.pt`. */
-  readonly path: string;
+  /** Of the folder, or of the `ckpt.pt`. */ readonly path: string;
 }
 
 /**

@@ -41,8 +41,7 @@ export interface TextGenerationPipeline extends Disposable {
   stream(prompt: string, options?: TextGenerationOptions): AsyncGenerator<string, void, void>;
   /** What generates. */ readonly model: GPT;
   /** What its ids mean. */ readonly tokenizer: Tokenizer;
-  /** Frees the model and closes its device, where the pipeline has made them: `using` calls it. */
-  close(): void;
+  /** Frees the model and closes its device, where the pipeline has made them: `using` calls it. */ close(): void;
 }
 
 /** What text is generated with when no seed is given: another one in each process until {@linkcode setSeed}. */

@@ -19,10 +19,7 @@ export interface TokenDecoder {
    * @throws {DataError} when the id is outside the vocabulary
    */
   push(id: number): string;
-  /**
-   * Ends the text.
-   * @returns what is left: U+FFFD where a character was begun and not completed; then it may begin anew
-   */
+  /** Gives what is left: U+FFFD where a character was begun and not completed; then a text may begin anew. */
   end(): string;
 }
 

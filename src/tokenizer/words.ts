@@ -27,10 +27,7 @@ export class WordTokenizer implements Tokenizer {
   readonly #ids: ReadonlyMap<string, number>;
   readonly #space: string;
 
-  /**
-   * Of words, or of ids without words.
-   * @param vocabulary different words, none of them empty; or how many ids there are
-   */
+  /** Of different words, none of them empty; or of a number of ids. */
   constructor({ words, vocabSize = words?.length ?? 0 }: { words?: readonly string[]; vocabSize?: number }) {
     this.words = words;
     this.vocabSize = vocabSize;

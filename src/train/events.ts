@@ -5,16 +5,12 @@ export type TrainEvent = StepEvent | EvaluatingEvent | EvaluationEvent | Checkpo
 export interface StepEvent {
   /** An update. */ readonly kind: "step";
   /** Its number. */ readonly iter: number;
-  /** Of the last micro-batch, before the update. */
-  readonly loss: number;
+  /** Of the last micro-batch, before the update. */ readonly loss: number;
   /** Its learning rate. */ readonly lr: number;
-  /** Over all parameters, before clipping. */
-  readonly gradNorm: number;
-  /** Of an iteration, without evaluation: the mean of those whose losses were read together. */
-  readonly ms: number;
+  /** Over all parameters, before clipping. */ readonly gradNorm: number;
+  /** Of an iteration, without evaluation: the mean of those whose losses were read together. */ readonly ms: number;
   /** Its tokens over its time. */ readonly tokensPerSecond: number;
-  /** What part of `peakFlops` was reached, where that was given. */
-  readonly mfu?: number;
+  /** What part of `peakFlops` was reached, where that was given. */ readonly mfu?: number;
 }
 
 /** A batch of an evaluation is done. */
@@ -31,16 +27,13 @@ export interface EvaluationEvent {
   /** The update that comes next. */ readonly iter: number;
   /** In nats a token. */ readonly trainLoss: number;
   /** In nats a token. */ readonly valLoss: number;
-  /** Whether the validation loss is the lowest so far. */
-  readonly best: boolean;
+  /** Whether the validation loss is the lowest so far. */ readonly best: boolean;
 }
 
 /** A checkpoint is on the disk. */
 export interface CheckpointEvent {
   /** A save. */ readonly kind: "checkpoint";
   /** The update that comes next. */ readonly iter: number;
-  /** The checkpoint's folder in the run's. */
-  readonly name: string;
-  /** Whether it is the best so far, and not only the last. */
-  readonly best: boolean;
+  /** The checkpoint's folder in the run's. */ readonly name: string;
+  /** Whether it is the best so far, and not only the last. */ readonly best: boolean;
 }

@@ -17,10 +17,7 @@ export class LanguageModelling implements Task {
   /** Out of a checkpoint, to be drawn next. */
   #restored: Batch | undefined;
 
-  /**
-   * Trains on `data.train`, evaluates both splits.
-   * @param options.batchSize sequences in a micro-batch; each is a whole block
-   */
+  /** Draws from `data`; `batchSize` sequences make a micro-batch, and each is a whole block. */
   constructor({ config }: GPT, readonly data: TokenSplits, { batchSize }: { readonly batchSize: number }) {
     this.#sizes = { batchSize, blockSize: config.blockSize };
     this.#vocabSize = config.vocabSize;
