@@ -6,6 +6,7 @@
  * An element of −∞ gets probability 0; an axis of nothing else gives NaN, as in PyTorch.
  */
 import { f32, type FloatArray, kernel, withLines } from "../../src/kernel.ts";
+import { lines } from "../reduce/kernel.ts";
 import backwardSource from "./softmax_backward.wgsl.ts";
 import forwardSource from "./softmax_forward.wgsl.ts";
 import * as wasm from "./wasm.ts";
@@ -16,14 +17,6 @@ type Sizes = Record<"outer" | "axis" | "inner", number>;
 
 /** A workgroup owns a line. */
 const workgroups = ({ outer, inner }: Sizes) => outer * inner;
-
-/** Calls `body` for each line along the axis, with a function that gives the place of its element i. */
-function lines({ outer, axis, inner }: Sizes, body: (at: (i: number) => number) => void): void {
-  for (let line = 0; line < outer * inner; line++) {
-    const first = Math.floor(line / inner) * axis * inner + line % inner;
-    body((i) => first + i * inner);
-  }
-}
 
 /** The greatest element of a line, and Σ exp(x − max). */
 function maxAndSum(x: FloatArray, axis: number, at: (i: number) => number): [max: number, sum: number] {
