@@ -1,5 +1,9 @@
-export default /* wgsl */ `// Second of two passes of attention for decoding: with the new keys and values in the cache, query t attends to its
-// rows up to position + t, and no further: those may hold anything.
+export default /* wgsl */ `// Attention for decoding, in two passes.
+//
+// attention_cached_append writes the new tokens' keys and values into the cache's rows from 'position' on, which is moved into
+// 0 to S − T. An invocation owns one element.
+//
+// attention_cached: query t attends to the cache's rows up to position + t, and no further: those may hold anything.
 //
 //     S = q · k / √width,   P = exp(S − max) / Σ exp(S − max),   y = Σ P · v
 //
@@ -19,6 +23,21 @@ const LOWEST = -3e38; // a score that counts for nothing
 var<workgroup> query: array<f32, 256>; // width is at most 256
 var<workgroup> weights: array<f32, LANES>;
 var<workgroup> partial: array<vec4f, LANES>;
+
+@compute @workgroup_size(64)
+fn attention_cached_append(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let pair = 2u * params.heads * params.width; // a token's key and value
+  let i = (group.x + group.y * groups.x) * 64u + lane; // in (B, T, 2, heads, width)
+  if (i >= params.B * params.T * pair) { return; }
+  let first = u32(clamp(position[0], 0, i32(params.S - params.T)));
+  let token = i / pair; // b · T + t
+  let row = token / params.T * params.S + first + token % params.T;
+  cache[row * pair + i % pair] = qkv[token * (pair / 2u) * 3u + pair / 2u + i % pair];
+}
 
 @compute @workgroup_size(LANES)
 fn attention_cached(

@@ -8,8 +8,7 @@
  * nothing outside the cache is ever touched.
  */
 import { f32, i32, kernel } from "../../src/kernel.ts";
-import appendSource from "./attention_cached_append.wgsl.ts";
-import attendSource from "./attention_cached.wgsl.ts";
+import source from "./attention_cached.wgsl.ts";
 import { attentionCached as cached } from "./wasm_cached.ts";
 
 export const attentionCached = kernel({
@@ -54,10 +53,11 @@ export const attentionCached = kernel({
   },
   gpu: [
     {
-      source: appendSource,
+      source,
+      file: "attention_cached.wgsl.ts",
       entry: "attention_cached_append",
       workgroups: ({ B, T, heads, width }) => Math.ceil(B * T * 2 * heads * width / 64),
     },
-    { source: attendSource, entry: "attention_cached", workgroups: ({ B, T, heads }) => B * T * heads },
+    { source, entry: "attention_cached", workgroups: ({ B, T, heads }) => B * T * heads },
   ],
 });
