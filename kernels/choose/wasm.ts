@@ -1,0 +1,255 @@
+import { type F32Local, type I32, type I32Local, Lanes, type WasmFunction } from "../../src/wasm/assembler.ts";
+import { exp, log } from "../../src/wasm/math.ts";
+import { philox } from "../../src/wasm/philox.ts";
+import { BANNED, BY_STREAM, DAMAGED, type RecordField, recordFields } from "./record.ts";
+
+/** Entries whose shares are added up before the sum goes on, where a row draws by its own stream. */
+export const CHUNK = 256;
+
+type Names = "logits" | "noise" | "first" | "records" | "state" | "ids" | "R" | "V" | "drawn" | "T" | "K" | "workspace";
+type ChooseLocals =
+  & Record<Names | "begin" | "end", I32Local>
+  & { readonly tables: I32Local | undefined; readonly likely: I32Local | undefined };
+
+/** A row under way. */
+interface Row {
+  /** The function, the vocabulary's size, and where x of kernel.ts, and then the shares, stand. */
+  readonly f: WasmFunction;
+  readonly V: I32Local;
+  readonly x: I32Local;
+}
+
+/** Rows `begin` to `end`. */
+export function choose(f: WasmFunction, { begin, end, V, workspace, tables, likely, ...of }: ChooseLocals): void {
+  const { f32, i32 } = f, before = i32.load(of.first), chunks = i32.divUp(V, CHUNK);
+  f.loop(begin, end, 1, (r) => {
+    const record = i32.at(of.records, i32.mul(r, recordFields.length)), state = i32.at(of.state, i32.mul(r, 3));
+    const field = (name: RecordField) => f32.load(record, recordFields.indexOf(name));
+    const logits = i32.at(of.logits, i32.mul(r, V)), x = i32.at(workspace, i32.mul(r, i32.add(V, chunks)));
+    const row = { f, V, x }, [seed, position, way] = [0, 1, 2].map((i) => i32.load(state, i));
+    const temperature = field("temperature"), greedy = f32.eq(temperature, 0), id = i32.copy(way);
+    const own = tables && i32.at(tables, i32.mul(tableOf(f, field("table"), of.T), i32.mul(V, 2)));
+    const hasTables = own && i32.lt(tableOf(f, field("table")), of.T);
+
+    f.when(i32.ltSigned(way, 0), () => {
+      const divisor = f.splat(f32.select(greedy, 1, temperature));
+      const plain = () => f.forEach(0, V, (i, v) => v.store(x, i, v.div(v.load(logits, i), divisor)));
+      if (own && hasTables) f.when(hasTables, () => penalized(row, logits, own, field, divisor), plain);
+      else plain();
+      const greatest = soundMaximum(row, x);
+      f.when(isFinite(f, greatest), () => {
+        f.when(greedy, () => f.set(id, f.get(place(row, greatest))), () => {
+          sharesOf(row, greatest, field);
+          f.when(i32.eq(way, BY_STREAM), () => {
+            f.set(id, f.get(byStream(row, chunks, seed, position)));
+          }, () => {
+            const noise = i32.at(of.noise, i32.mul(i32.rem(i32.add(before, r), of.drawn), V));
+            f.forEach(0, V, (i, v) => v.store(x, i, v.div(v.load(x, i), v.load(noise, i))));
+            f.set(id, f.get(place(row, f.reduce("max", 1, V, (i, v) => [v.load(x, i)])[0])));
+          });
+        });
+      }, () => {
+        const sound = isFinite(f, soundMaximum(row, logits));
+        f.set(id, f.get(i32.select(sound, BANNED, DAMAGED)));
+      });
+    }, () => f.set(id, f.get(i32.min(way, i32.sub(V, 1)))));
+
+    i32.store(of.ids, r, id);
+    i32.store(state, 1, i32.add(position, 1));
+    if (own && hasTables) {
+      f.when(i32.and(hasTables, i32.ltSigned(-1, id)), () => {
+        const seen = i32.add(V, id);
+        f32.store(own, seen, f32.add(f32.loadAt(own, seen), 1));
+      });
+    }
+    if (likely) {
+      const into = i32.at(likely, i32.mul(i32.mul(r, of.K), 2)), count = i32.min(countOf(f, field("likely")), of.K);
+      f.when(i32.ne(count, 0), () => likelihoods(f, { logits, V, id, into, count }));
+    }
+  });
+}
+
+/** A number of a record that is one of many; what is negative is far too large. */
+const countOf = (f: WasmFunction, value: F32Local) => f.i32.truncate(value);
+/** The number of a row's tables, or of the first ones where there are not as many. */
+function tableOf(f: WasmFunction, value: F32Local, T?: I32Local): I32Local {
+  const table = countOf(f, value);
+  return T ? f.i32.select(f.i32.lt(table, T), table, f.i32.constant(0)) : table;
+}
+
+/** A finite number less itself is 0, an infinite one is not, nor NaN. */
+const isFinite = (f: WasmFunction, value: F32Local) => f.f32.eq(f.f32.sub(value, value), 0);
+
+/** The greatest, or NaN where there is one. */
+function soundMaximum({ f, V }: Row, values: I32Local): F32Local {
+  const zero = f.splat(0), one = f.splat(1);
+  const [greatest, hasNaN] = f.reduce("max", 2, V, (i, v) => {
+    const at = v.load(values, i);
+    return [at, v.select(v.eq(at, at), zero, one)];
+  });
+  return f.f32.select(f.f32.eq(hasNaN, 0), greatest, NaN);
+}
+
+/** The first place of a value; the last there is where it is nowhere, as beside noise that is NaN. */
+function place({ f, V, x }: Row, value: F32Local): I32Local {
+  const wanted = f.splat(value), out = f.splat(-Infinity);
+  const [negative] = f.reduce("max", 1, V, (i, v) => {
+    const number = v.fromI32(v.addI32(v.iota(), f.splatI32(i)));
+    return [v.select(v.eq(v.load(x, i), wanted), v.neg(number), out)];
+  });
+  return f.i32.truncate(f.f32.min(f.f32.neg(negative), f.f32.fromInt(f.i32.sub(V, 1))));
+}
+
+/** x = (logits + bias, less penalties) / divisor, with the row's tables. */
+function penalized(
+  { f, V, x }: Row,
+  logits: I32Local,
+  bias: I32Local,
+  field: (name: RecordField) => F32Local,
+  divisor: ReturnType<WasmFunction["splat"]>,
+): void {
+  const seen = f.i32.at(bias, V), zero = f.splat(0), one = f.splat(1);
+  const [repetition, presence, frequency] = (["repetitionPenalty", "presencePenalty", "frequencyPenalty"] as const).map(
+    (name) => f.splat(field(name)),
+  );
+  f.forEach(0, V, (i, v) => {
+    const count = v.load(seen, i), score = v.add(v.load(logits, i), v.load(bias, i));
+    const repeated = v.select(v.lt(score, zero), v.mul(score, repetition), v.div(score, repetition));
+    const once = v.sub(v.select(v.gt(count, zero), repeated, score), v.and(v.ge(count, one), presence));
+    v.store(x, i, v.div(v.sub(once, v.mul(v.fromI32(v.truncate(count)), frequency)), divisor));
+  });
+}
+
+/** x becomes exp(x − greatest), and 0 where top-k, top-p or min-p exclude. */
+function sharesOf(row: Row, greatest: F32Local, field: (name: RecordField) => F32Local): void {
+  const { f, V, x } = row, { f32, i32 } = f, zero = f.splat(0), topP = field("topP"), minP = field("minP");
+  const topK = countOf(f, field("topK")), least = f32.constant(-Infinity);
+  // Unsigned, so that a topK of 0 is above every V.
+  f.when(i32.lt(i32.sub(topK, 1), i32.sub(V, 1)), () => f.assign(least, kthGreatest(row, topK)));
+  const from = f.splat(least), top = f.splat(greatest);
+  f.forEach(0, V, (i, v) => {
+    const score = v.load(x, i);
+    v.store(x, i, v.select(v.lt(score, from), zero, exp(f, v, v.sub(score, top))));
+  });
+  f.when(f32.gt(1, topP), () => keepTopP(row, f32.sub(1, topP)));
+  f.when(f32.gt(minP, 0), () => {
+    const share = f.splat(minP);
+    f.forEach(0, V, (i, v) => v.store(x, i, v.andNot(v.load(x, i), v.lt(v.load(x, i), share))));
+  });
+}
+
+/**
+ * The greatest t that at least k elements reach. Read as integers, with negative ones turned round, floats keep their
+ * order, so t is found bit by bit: 32 passes that count, and no sorting. NaN where k reaches down to −∞: less than
+ * nothing, so nothing is left out.
+ */
+function kthGreatest({ f, V, x }: Row, k: I32Local): F32Local {
+  const key = f.i32.constant(0), enough = f.f32.fromSize(k), one = f.splat(1), sign = 0x80000000;
+  const toFloat = (key: I32Local) => {
+    const positive = f.i32.shr(key, 31);
+    return f.i32.asF32(f.i32.xor(key, f.i32.select(positive, f.i32.constant(sign), f.i32.constant(-1))));
+  };
+  f.loop(0, 32, 1, (bit) => {
+    const higher = f.i32.or(key, f.i32.shr(f.i32.constant(sign), bit)), threshold = f.splat(toFloat(higher));
+    const count = f.sum(V, (i, v) => v.and(v.ge(v.load(x, i), threshold), one));
+    f.assign(key, f.i32.select(f.f32.ge(count, enough), higher, key));
+  });
+  return toFloat(key);
+}
+
+/**
+ * Leaves out the least shares that are at most `out` of their sum together: all below the greatest t where what lies below is
+ * no more, found bit by bit as in {@linkcode kthGreatest}, and of those equal to t, from the first on, as many as fit, but one.
+ * Sums in a fixed order only grow with what is added, so the search is sound. Shares are from 0 to 1, and one is 1.
+ */
+function keepTopP({ f, V, x }: Row, out: F32Local): void {
+  const { f32, i32 } = f, key = i32.constant(0), below = f32.constant(0), zero = f.splat(0), one = f.splat(1);
+  const most = f32.mul(out, f.sum(V, (i, v) => v.load(x, i)));
+  f.loop(0, 30, 1, (bit) => { // from the bits of 1 on
+    const higher = i32.or(key, i32.shr(0x20000000, bit)), threshold = f.splat(i32.asF32(higher));
+    const sum = f.sum(V, (i, v) => v.and(v.lt(v.load(x, i), threshold), v.load(x, i)));
+    f.when(i32.and(f32.ge(1, i32.asF32(higher)), f32.ge(most, sum)), () => {
+      f.assign(key, higher);
+      f.assign(below, sum);
+    });
+  });
+  const t = i32.asF32(key), threshold = f.splat(t), isBelow = (v: Lanes, i: I32Local) => v.lt(v.load(x, i), threshold);
+  const equal = f.sum(V, (i, v) => v.and(v.eq(v.load(x, i), threshold), one));
+  const left = f32.min(f32.floor(f32.div(f32.sub(most, below), t)), f32.sub(equal, 1));
+  f.forEach(0, V, (i, v) => v.store(x, i, v.select(isBelow(v, i), zero, v.load(x, i))));
+  f.when(f32.gt(left, 0), () => {
+    f.loop(0, V, 1, (i) => {
+      f.when(i32.and(f32.gt(left, 0), f32.eq(f32.loadAt(x, i), t)), () => {
+        f32.store(x, i, 0);
+        f.assign(left, f32.sub(left, 1));
+      });
+    });
+  });
+}
+
+/** The first place where the running sum of shares is above u times their sum: chunk by chunk, then one by one. */
+function byStream({ f, V, x }: Row, chunks: I32Local, seed: I32Local, position: I32Local): I32Local {
+  const { f32, i32 } = f, sums = i32.at(x, V), total = f32.constant(0);
+  f.loop(0, chunks, 1, (c) => {
+    const from = i32.mul(c, CHUNK), part = i32.at(x, from), n = i32.min(i32.sub(V, from), CHUNK);
+    f.assign(total, f32.add(total, f.sum(n, (i, v) => v.load(part, i))));
+    f32.store(sums, c, total);
+  });
+  const uniform = f32.through(0, (v) => v.fromI32(v.shr(philox(f, -1, 0, seed)(v, f.splatI32(position))[0], 8)));
+  // Where u · total rounds up to the total, the float below it: the sum of some chunk is above, for it has a share.
+  const target = f32.min(f32.mul(f32.mul(uniform, 2 ** -24), total), i32.asF32(i32.sub(i32.bitsOf(total), 1)));
+  const atMost = f.splat(target), one = f.splat(1);
+  const chunk = i32.truncate(f.sum(chunks, (i, v) => v.and(v.le(v.load(sums, i), atMost), one)));
+  const from = i32.mul(chunk, CHUNK), sum = f32.constant(0), last = i32.copy(from), id = i32.constant(-1);
+  f.when(i32.ne(chunk, 0), () => f.assign(sum, f32.loadAt(sums, i32.sub(chunk, 1))));
+  f.loop(from, i32.min(i32.add(from, CHUNK), V), 1, (i) => {
+    const share = f32.loadAt(x, i);
+    f.assign(sum, f32.add(sum, share));
+    f.assign(last, i32.select(f32.gt(share, 0), i, last));
+    f.assign(id, i32.select(i32.and(i32.ltSigned(id, 0), f32.gt(sum, target)), i, id));
+  });
+  return i32.select(i32.ltSigned(id, 0), last, id);
+}
+
+/** The log-probabilities of kernel.ts' `likely`: `count` pairs. */
+function likelihoods(
+  f: WasmFunction,
+  { logits, V, id, into, count }: Record<"logits" | "V" | "id" | "into" | "count", I32Local>,
+): void {
+  const { f32, i32 } = f, list = i32.at(into, 2), n = i32.sub(count, 1);
+  const [greatest] = f.reduce("max", 1, V, (i, v) => [v.load(logits, i)]), top = f.splat(greatest);
+  const sum = f.sum(V, (i, v) => exp(f, v, v.sub(v.load(logits, i), top))),
+    lost = f32.through(sum, (v, x) => log(f, v, x));
+  const at = (k: I32, part: 0 | 1) => i32.add(i32.mul(k, 2), part), value = (k: I32) => f32.loadAt(list, at(k, 1));
+  const put = (k: I32, id: F32Local, score: F32Local) => {
+    f32.store(list, at(k, 0), id);
+    f32.store(list, at(k, 1), score);
+  };
+  const less = (score: F32Local) => f32.sub(f32.sub(score, greatest), lost), filled = i32.constant(0);
+  f32.store(into, 0, f32.fromInt(id));
+  f32.store(into, 1, less(f32.loadAt(logits, i32.min(id, i32.sub(V, 1))))); // no token is a large number
+  const least = f32.constant(-Infinity), belongs = (score: F32Local) => i32.or(i32.lt(filled, n), f32.gt(score, least));
+  f.loop(0, i32.select(n, i32.divUp(V, CHUNK), i32.constant(0)), 1, (c) => {
+    const from = i32.mul(c, CHUNK), to = i32.min(i32.add(from, CHUNK), V), part = i32.at(logits, from);
+    const [most] = f.reduce("max", 1, i32.sub(to, from), (i, v) => [v.load(part, i)]);
+    f.when(belongs(most), () => {
+      f.loop(from, to, 1, (i) => {
+        const score = f32.loadAt(logits, i);
+        f.when(belongs(score), () => {
+          f.assign(filled, i32.min(i32.add(filled, 1), n));
+          const slot = i32.sub(filled, 1);
+          f.loop(1, filled, 1, (k) => { // what is less moves down by one
+            const before = i32.sub(i32.sub(filled, 1), k), other = value(before);
+            f.when(f32.gt(score, other), () => {
+              put(i32.add(before, 1), f32.loadAt(list, at(before, 0)), other);
+              f.assign(slot, before);
+            });
+          });
+          put(slot, f32.fromInt(i), score);
+          f.when(i32.eq(filled, n), () => f.assign(least, value(i32.sub(n, 1))));
+        });
+      });
+    });
+  });
+  f.loop(0, n, 1, (k) => f32.store(list, at(k, 1), less(value(k))));
+}

@@ -1,0 +1,46 @@
+/** Rows for kernels/choose, each spelt out by itself. */
+import { BY_NOISE, BY_STREAM, recordOf, tablesOf } from "../../kernels/choose/record.ts";
+import type { SamplingOptions } from "../../kernels/choose/rules.ts";
+import type { Device } from "../../src/engine/device.ts";
+import { choose } from "../../src/ops/choose.ts";
+
+/** A row, and how it draws. */
+export interface Row extends SamplingOptions {
+  readonly logits: ArrayLike<number>;
+  /** The tokens so far, and how many of them are the prompt's. */
+  readonly tokens?: readonly number[];
+  readonly prompt?: number;
+  /** Default 1 everywhere. */
+  readonly noise?: ArrayLike<number>;
+  readonly seed?: number;
+  readonly position?: number;
+  readonly given?: number;
+  readonly likely?: number;
+}
+
+/** The ids that the rows choose, and the pairs of the likeliest. */
+export async function chosen(device: Device, rows: readonly Row[]) {
+  const R = rows.length, V = rows[0].logits.length, K = Math.max(...rows.map(({ likely = -1 }) => likely + 1));
+  const stack = (of: (row: Row, r: number) => ArrayLike<number>) => rows.flatMap((row, r) => Array.from(of(row, r)));
+  using scope = device.scope();
+  const state = stack((
+    { given, seed, position = 0 },
+  ) => [seed ?? 0, position, given ?? (seed === undefined ? BY_NOISE : BY_STREAM)]);
+  const tables = stack((row) => tablesOf(row, { tokens: row.tokens ?? [], prompt: row.prompt ?? 0 }, V));
+  const { ids, likely } = choose(device.tensor(stack(({ logits }) => logits), [R, V]), {
+    noise: device.tensor(stack(({ noise }) => noise ?? Array(V).fill(1)), [R, V]),
+    records: device.tensor(stack((row, r) => recordOf(row, r, row.likely)), [R, recordOf({}).length]),
+    state: device.tensor(state, [R, 3], { dtype: "i32" }),
+    tables: device.tensor(tables, [R, 2, V]),
+    likely: K,
+  });
+  const kept = [ids, likely].map((tensor) => tensor && scope.keep(tensor));
+  scope[Symbol.dispose]();
+  const [choice, pairs] = await Promise.all(kept.map((tensor) => tensor?.data().finally(() => tensor.dispose())));
+  return {
+    ids: [...choice!],
+    likely: rows.map(({ likely = -1 }, r) =>
+      Array.from({ length: likely + 1 }, (_, k) => [...pairs!.subarray(2 * (r * K + k), 2 * (r * K + k) + 2)])
+    ),
+  };
+}
