@@ -4,21 +4,22 @@
  *     x = (logits + bias, less penalties) / temperature, what top-k, top-p and min-p exclude: −∞,  e = exp(x − max x)
  *
  * - by noise q from the exponential distribution that the caller brings: id = argmax e / q, as `torch.multinomial` draws one
- *   sample: the least of independent exponential times with rates e is at entry i with probability eᵢ / Σ e. Row r takes row
- *   first + r, modulo their number, of the noise;
+ *   sample: the least of independent exponential times with rates e is at entry i with probability eᵢ / Σ e. The row's state
+ *   says which row of the noise, modulo their number;
  * - by the row's own stream: u = a word of Philox with the counter (position, −1, 0, 0) and the key (seed, 0), its upper 24 bits
  *   times 2⁻²⁴, and the first id where the running sum of e is above u · Σ e, so never one with e = 0;
  * - of temperature 0: argmax x. Of equals the first wins;
  * - or it is given: then only log-probabilities are computed.
  *
- * What is chosen counts as seen in the row's tables, and the row's position goes on by 1. With `likely` a row gets the
- * log-probabilities of the chosen token and of the likeliest, of the model's own distribution softmax(logits). A row is
+ * What is chosen counts as seen in the row's tables, its position goes on by 1, and its place in the noise by R: so one launch
+ * after the other needs nothing from the host. With `likely` a row gets the log-probabilities of the chosen token and of the likeliest, of the model's own distribution softmax(logits). A row is
  * computed in an order of its own: its bits do not depend on the other rows.
  */
 import { f32, type FloatArray, i32, kernel, optional } from "../../src/kernel.ts";
 import { philox } from "../../src/random/philox.ts";
-import { BANNED, BY_NOISE, BY_STREAM, DAMAGED, recordFields } from "./record.ts";
-import { maximum, type RowTables, type SamplingRule, samplingRules } from "./rules.ts";
+import source from "./choose.wgsl.ts";
+import { BANNED, BY_STREAM, DAMAGED, recordFields } from "./record.ts";
+import { maximum, type SamplingRule, samplingRules } from "./rules.ts";
 import * as wasm from "./wasm.ts";
 
 export const choose = kernel({
@@ -26,13 +27,12 @@ export const choose = kernel({
   reads: {
     logits: f32("R", "V"),
     noise: f32("drawn", "V"),
-    first: i32(1),
     /** Each row's, as {@linkcode recordFields} says. */
     records: f32("R", recordFields.length),
   },
   updates: {
-    /** Seed, position, and a token that is given, {@linkcode BY_NOISE} or {@linkcode BY_STREAM}. */
-    state: i32("R", 3),
+    /** Each row's: seed, position, a token that is given or `BY_NOISE` or `BY_STREAM`, and its row of the noise. */
+    state: i32("R", 4),
     /** Bias and what has been seen, of rows that ask for them. */
     tables: optional(f32("T", 2, "V")),
   },
@@ -41,7 +41,7 @@ export const choose = kernel({
     /** Pairs of an id and its log-probability: the chosen one, and the likeliest, the likeliest first. */
     likely: optional(f32("R", "K", 2)),
   },
-  reference({ logits, noise, first, records, state, tables, ids, likely }, { R, V, drawn, T, K }) {
+  reference({ logits, noise, records, state, tables, ids, likely }, { R, V, drawn, T, K }) {
     for (let r = 0; r < R; r++) {
       const field = (name: typeof recordFields[number]) =>
         records[r * recordFields.length + recordFields.indexOf(name)];
@@ -53,13 +53,13 @@ export const choose = kernel({
         own = tables && table >= 0 && table < T
           ? { bias: tables.subarray(at, at + V), seen: tables.subarray(at + V, at + 2 * V) }
           : undefined;
-      const [seed, position, way] = state.subarray(3 * r, 3 * r + 3);
+      const [seed, position, way, place] = state.subarray(4 * r, 4 * r + 4);
       for (const [name, { apply, neutral }] of Object.entries<SamplingRule>(samplingRules)) {
         const value = name === "logitBias" ? undefined : field(name as typeof recordFields[number]);
         if (name === "temperature" && value === 0) break; // nothing below changes which is the likeliest
         if (value === undefined || value !== neutral) apply(x, value ?? 0, own);
       }
-      const greatest = maximum(x), row = ((first[0] >>> 0) + r) % drawn * V;
+      const greatest = maximum(x), row = (place >>> 0) % drawn * V;
       const shares = x.map((score) => Math.exp(score - greatest));
       if (way >= 0) ids[r] = Math.min(way, V - 1);
       else if (!Number.isFinite(maximum(raw))) ids[r] = DAMAGED;
@@ -68,7 +68,8 @@ export const choose = kernel({
       else if (way === BY_STREAM) {
         ids[r] = byUniform(shares, (philox([position, -1, 0, 0], [seed, 0])[0] >>> 8) * 2 ** -24);
       } else ids[r] = firstGreatest(shares.map((share, i) => share === 0 ? 0 : share / noise[row + i]));
-      state[3 * r + 1]++;
+      state[4 * r + 1]++;
+      state[4 * r + 3] += R;
       if (own && ids[r] >= 0) own.seen[ids[r]]++;
       if (likely && n > 0) likelihoods(raw, ids[r], likely.subarray(2 * K * r, 2 * (K * r + Math.min(n, K))));
     }
@@ -79,6 +80,7 @@ export const choose = kernel({
     workspace: ({ R, V }) => R * (V + Math.ceil(V / wasm.CHUNK)),
     emit: wasm.choose,
   },
+  gpu: { source, entry: "choose", workgroups: ({ R }) => R, workspace: ({ R, V }) => R * V },
 });
 
 const firstGreatest = (values: Float64Array) => Math.max(values.indexOf(maximum(values)), 0);

@@ -1,4 +1,4 @@
-import { type F32Local, type I32, type I32Local, Lanes, type WasmFunction } from "../../src/wasm/assembler.ts";
+import type { F32Local, I32, I32Local, Lanes, WasmFunction } from "../../src/wasm/assembler.ts";
 import { exp, log } from "../../src/wasm/math.ts";
 import { philox } from "../../src/wasm/philox.ts";
 import { BANNED, BY_STREAM, DAMAGED, type RecordField, recordFields } from "./record.ts";
@@ -6,7 +6,7 @@ import { BANNED, BY_STREAM, DAMAGED, type RecordField, recordFields } from "./re
 /** Entries whose shares are added up before the sum goes on, where a row draws by its own stream. */
 export const CHUNK = 256;
 
-type Names = "logits" | "noise" | "first" | "records" | "state" | "ids" | "R" | "V" | "drawn" | "T" | "K" | "workspace";
+type Names = "logits" | "noise" | "records" | "state" | "ids" | "R" | "V" | "drawn" | "T" | "K" | "workspace";
 type ChooseLocals =
   & Record<Names | "begin" | "end", I32Local>
   & { readonly tables: I32Local | undefined; readonly likely: I32Local | undefined };
@@ -21,12 +21,12 @@ interface Row {
 
 /** Rows `begin` to `end`. */
 export function choose(f: WasmFunction, { begin, end, V, workspace, tables, likely, ...of }: ChooseLocals): void {
-  const { f32, i32 } = f, before = i32.load(of.first), chunks = i32.divUp(V, CHUNK);
+  const { f32, i32 } = f, chunks = i32.divUp(V, CHUNK);
   f.loop(begin, end, 1, (r) => {
-    const record = i32.at(of.records, i32.mul(r, recordFields.length)), state = i32.at(of.state, i32.mul(r, 3));
+    const record = i32.at(of.records, i32.mul(r, recordFields.length)), state = i32.at(of.state, i32.mul(r, 4));
     const field = (name: RecordField) => f32.load(record, recordFields.indexOf(name));
     const logits = i32.at(of.logits, i32.mul(r, V)), x = i32.at(workspace, i32.mul(r, i32.add(V, chunks)));
-    const row = { f, V, x }, [seed, position, way] = [0, 1, 2].map((i) => i32.load(state, i));
+    const row = { f, V, x }, [seed, position, way, noiseRow] = [0, 1, 2, 3].map((i) => i32.load(state, i));
     const temperature = field("temperature"), greedy = f32.eq(temperature, 0), id = i32.copy(way);
     const own = tables && i32.at(tables, i32.mul(tableOf(f, field("table"), of.T), i32.mul(V, 2)));
     const hasTables = own && i32.lt(tableOf(f, field("table")), of.T);
@@ -43,7 +43,7 @@ export function choose(f: WasmFunction, { begin, end, V, workspace, tables, like
           f.when(i32.eq(way, BY_STREAM), () => {
             f.set(id, f.get(byStream(row, chunks, seed, position)));
           }, () => {
-            const noise = i32.at(of.noise, i32.mul(i32.rem(i32.add(before, r), of.drawn), V));
+            const noise = i32.at(of.noise, i32.mul(i32.rem(noiseRow, of.drawn), V));
             f.forEach(0, V, (i, v) => v.store(x, i, v.div(v.load(x, i), v.load(noise, i))));
             f.set(id, f.get(place(row, f.reduce("max", 1, V, (i, v) => [v.load(x, i)])[0])));
           });
@@ -56,6 +56,7 @@ export function choose(f: WasmFunction, { begin, end, V, workspace, tables, like
 
     i32.store(of.ids, r, id);
     i32.store(state, 1, i32.add(position, 1));
+    i32.store(state, 3, i32.add(noiseRow, of.R));
     if (own && hasTables) {
       f.when(i32.and(hasTables, i32.ltSigned(-1, id)), () => {
         const seen = i32.add(V, id);
@@ -196,8 +197,8 @@ function byStream({ f, V, x }: Row, chunks: I32Local, seed: I32Local, position: 
     f32.store(sums, c, total);
   });
   const uniform = f32.through(0, (v) => v.fromI32(v.shr(philox(f, -1, 0, seed)(v, f.splatI32(position))[0], 8)));
-  // Where u · total rounds up to the total, the float below it: the sum of some chunk is above, for it has a share.
-  const target = f32.min(f32.mul(f32.mul(uniform, 2 ** -24), total), i32.asF32(i32.sub(i32.bitsOf(total), 1)));
+  // Below the total: the greatest u is 1 − 2⁻²⁴, which takes more than half of the last place away. So some sum is above.
+  const target = f32.mul(f32.mul(uniform, 2 ** -24), total);
   const atMost = f.splat(target), one = f.splat(1);
   const chunk = i32.truncate(f.sum(chunks, (i, v) => v.and(v.le(v.load(sums, i), atMost), one)));
   const from = i32.mul(chunk, CHUNK), sum = f32.constant(0), last = i32.copy(from), id = i32.constant(-1);

@@ -6,11 +6,12 @@ import type { Tensor } from "../engine/tensor.ts";
 export interface ChooseOperands {
   /** f32 (any number, V), above 0, drawn from the exponential distribution (`RandomGenerator.exponential`). */
   readonly noise: Tensor;
-  /** i32 (1): which row of the noise is the first row's; the others' follow, from the end on again from 0. Default 0. */
-  readonly first?: Tensor;
   /** f32 (R, fields): what each row asks for (`recordOf`). */
   readonly records: Tensor;
-  /** i32 (R, 3): seed, position, and `BY_NOISE`, `BY_STREAM`, or a token that is given; the position goes on by 1. */
+  /**
+   * i32 (R, 4): seed, position, `BY_NOISE`, `BY_STREAM` or a token that is given, and the row of the noise, modulo their number.
+   * The position goes on by 1, the row of the noise by R.
+   */
   readonly state: Tensor;
   /** f32 (any number, 2, V): bias and what has been seen (`tablesOf`), to which what is chosen is added. */
   readonly tables?: Tensor;
@@ -29,9 +30,8 @@ export interface ChooseOperands {
 export function choose(logits: Tensor, { likely: count = 0, ...operands }: ChooseOperands) {
   const { device, shape: [R] } = logits;
   using scope = device.scope("choose");
-  const first = operands.first ?? device.tensor([0], [1], { dtype: "i32" });
   const likely = count > 0 ? device.empty([R, count, 2]) : undefined;
-  const { ids } = launch(chooseKernel, { logits, ...operands, first, likely });
+  const { ids } = launch(chooseKernel, { logits, ...operands, likely });
   scope.keep(ids);
   return { ids, likely: likely && scope.keep(likely) };
 }

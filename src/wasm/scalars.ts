@@ -116,6 +116,4 @@ export class I32Instructions {
   asF32 = (value: I32): F32Local => this.f.let("f32", [...this.f.pushI32(value), 0xbe]);
   /** Towards zero; what does not fit becomes the nearest that does, NaN 0. */
   truncate = (value: F32): I32Local => this.f.let("i32", [...this.f.pushF32(value), 0xfc, 0x00]);
-  /** The bits of a float. */
-  bitsOf = (value: F32): I32Local => this.f.let("i32", [...this.f.pushF32(value), 0xbc]);
 }

@@ -1,5 +1,5 @@
 /** Rows for kernels/choose, each spelt out by itself. */
-import { BY_NOISE, BY_STREAM, recordOf, tablesOf } from "../../kernels/choose/record.ts";
+import { BY_NOISE, BY_STREAM, needsTables, recordOf, tablesOf } from "../../kernels/choose/record.ts";
 import type { SamplingOptions } from "../../kernels/choose/rules.ts";
 import type { Device } from "../../src/engine/device.ts";
 import { choose } from "../../src/ops/choose.ts";
@@ -21,17 +21,27 @@ export interface Row extends SamplingOptions {
 /** The ids that the rows choose, and the pairs of the likeliest. */
 export async function chosen(device: Device, rows: readonly Row[]) {
   const R = rows.length, V = rows[0].logits.length, K = Math.max(...rows.map(({ likely = -1 }) => likely + 1));
-  const stack = (of: (row: Row, r: number) => ArrayLike<number>) => rows.flatMap((row, r) => Array.from(of(row, r)));
+  const stack = (of: (row: Row, r: number) => ArrayLike<number>) => {
+    const width = of(rows[0], 0).length, all = new Float64Array(R * width);
+    rows.forEach((row, r) => all.set(of(row, r), r * width));
+    return all;
+  };
   using scope = device.scope();
   const state = stack((
     { given, seed, position = 0 },
-  ) => [seed ?? 0, position, given ?? (seed === undefined ? BY_NOISE : BY_STREAM)]);
-  const tables = stack((row) => tablesOf(row, { tokens: row.tokens ?? [], prompt: row.prompt ?? 0 }, V));
+    r,
+  ) => [seed ?? 0, position, given ?? (seed === undefined ? BY_NOISE : BY_STREAM), r]);
+  const tabled = rows.filter(needsTables);
+  const number = new Map(tabled.map((row, i) => [row, i]));
+  const tables = tabled.flatMap((row) => [...tablesOf(row, { tokens: row.tokens ?? [], prompt: row.prompt ?? 0 }, V)]);
   const { ids, likely } = choose(device.tensor(stack(({ logits }) => logits), [R, V]), {
     noise: device.tensor(stack(({ noise }) => noise ?? Array(V).fill(1)), [R, V]),
-    records: device.tensor(stack((row, r) => recordOf(row, r, row.likely)), [R, recordOf({}).length]),
-    state: device.tensor(state, [R, 3], { dtype: "i32" }),
-    tables: device.tensor(tables, [R, 2, V]),
+    records: device.tensor(stack((row) => recordOf(row, number.get(row), row.likely)), [
+      R,
+      recordOf({}).length,
+    ]),
+    state: device.tensor(state, [R, 4], { dtype: "i32" }),
+    tables: tabled.length > 0 ? device.tensor(tables, [tabled.length, 2, V]) : undefined,
     likely: K,
   });
   const kept = [ids, likely].map((tensor) => tensor && scope.keep(tensor));

@@ -12,7 +12,7 @@ import { generateSequences } from "../../src/generate/generate.ts";
 import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
 import { assertClose, assertShape, devices, type TestDevice } from "../testing.ts";
 import { type Fixture, readFixture } from "./fixtures.ts";
-import { limitOf, REFERENCE } from "./tolerances.ts";
+import { limitOf } from "./tolerances.ts";
 import { loadWeights } from "./weights.ts";
 
 interface Case {

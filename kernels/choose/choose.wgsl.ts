@@ -1,0 +1,329 @@
+export default /* wgsl */ `// The next token of each row, by the rules of sampling that its record asks for (kernel.ts has the equations):
+//
+//   x = (logits + bias, less penalties) / temperature, what top-k, top-p and min-p exclude: none,  e = exp(x − greatest)
+//   id = argmax e / noise, or the first where the running sum of e is above u · Σ e, or of temperature 0 argmax x
+//
+// A workgroup owns a row, of which an invocation takes every 256th entry, or where the order of ids matters a block of
+// neighbours. Floats are compared by keys, unsigned integers in the same order: so the workgroup finds a maximum with an
+// integer atomic, whose result does not depend on the order, and the topK-th greatest bit by bit, counting 32 times. Top-p
+// adds up shares as integers in units of Σ e · 2⁻³¹, for the same reason.
+//
+// Only records, which are read-only, decide about what has barriers in it.
+
+struct Params { R: u32, V: u32, drawn: u32, T: u32, K: u32 }
+@group(0) @binding(0) var<uniform> params: Params;
+@group(0) @binding(1) var<storage, read> logits: array<f32>;         // (R, V)
+@group(0) @binding(2) var<storage, read> noise: array<f32>;          // (drawn, V), above 0
+@group(0) @binding(3) var<storage, read> records: array<f32>;        // (R, FIELDS)
+@group(0) @binding(4) var<storage, read_write> state: array<i32>;    // (R, 4): seed, position, way, row of the noise
+@group(0) @binding(5) var<storage, read_write> tables: array<f32>;   // (T, 2, V): bias, seen
+@group(0) @binding(6) var<storage, read_write> ids: array<i32>;      // (R)
+@group(0) @binding(7) var<storage, read_write> likely: array<f32>;   // (R, K, 2): id, log-probability
+@group(0) @binding(8) var<storage, read_write> workspace: array<f32>; // (R, V): x, then e
+
+override has_tables: bool = false;
+override has_likely: bool = false;
+
+const LANES = 256u;
+const SIGN = 0x80000000u;
+const INFINITY_KEY = 0xff800000u;
+const MINUS_INFINITY_KEY = 0x007fffffu;
+const NAN_KEY = 0xffffffffu;
+const UNIT = 2147483648.0;
+const DAMAGED = -1;
+const BANNED = -2;
+const BY_STREAM = -2;
+
+// A record, in the order of record.ts.
+const TABLE = 0u;
+const LIKELY = 1u;
+const REPETITION_PENALTY = 2u;
+const PRESENCE_PENALTY = 3u;
+const FREQUENCY_PENALTY = 4u;
+const TEMPERATURE = 5u;
+const TOP_K = 6u;
+const TOP_P = 7u;
+const MIN_P = 8u;
+const FIELDS = 9u;
+
+var<workgroup> greatest_logit: atomic<u32>; // all of these begin as 0
+var<workgroup> greatest: atomic<u32>;
+var<workgroup> counts: array<atomic<u32>, 32>;
+var<workgroup> below: array<atomic<u32>, 32>;
+var<workgroup> best: atomic<u32>;
+var<workgroup> from_end: atomic<u32>;
+var<workgroup> sums: array<f32, LANES>;
+var<workgroup> found: u32;
+var<workgroup> chosen: i32;
+
+/// Keeps the order of floats: negative ones turned round, 0 and −0 equal, NaN below everything.
+fn key_of(x: f32) -> u32 {
+  let bits = select(bitcast<u32>(x), 0u, x == 0.0);
+  let key = select(bits | SIGN, ~bits, bits >= SIGN);
+  return select(key, 0u, key > INFINITY_KEY);
+}
+
+/// NaN above everything, so that it is seen.
+fn sound_key(x: f32) -> u32 {
+  let key = key_of(x);
+  return select(key, NAN_KEY, key < MINUS_INFINITY_KEY);
+}
+
+fn float_of(key: u32) -> f32 { return bitcast<f32>(select(~key, key ^ SIGN, key >= SIGN)); }
+
+fn is_finite(key: u32) -> bool { return key < INFINITY_KEY && key > MINUS_INFINITY_KEY; }
+
+/// Σ sums, in sums[0]; with a barrier before and after.
+fn add_up(lane: u32) {
+  workgroupBarrier();
+  for (var stride = LANES / 2u; stride > 0u; stride /= 2u) {
+    if (lane < stride) { sums[lane] += sums[lane + stride]; }
+    workgroupBarrier();
+  }
+}
+
+/// The upper 32 bits of a · b: schoolbook, on halves of 16 bits.
+fn multiply_high(a: u32, b: u32) -> u32 {
+  let middle = (a >> 16u) * (b & 0xffffu) + (((a & 0xffffu) * (b & 0xffffu)) >> 16u);
+  let carry = (a & 0xffffu) * (b >> 16u) + (middle & 0xffffu);
+  return (a >> 16u) * (b >> 16u) + (middle >> 16u) + (carry >> 16u);
+}
+
+/// The upper 24 bits of Philox's first word, times 2⁻²⁴.
+fn uniform_at(position: u32, seed: u32) -> f32 {
+  var c = vec4u(position, 0xffffffffu, 0u, 0u);
+  var key = vec2u(seed, 0u);
+  for (var round = 0u; round < 10u; round++) {
+    let high = vec2u(multiply_high(0xd2511f53u, c.x), multiply_high(0xcd9e8d57u, c.z));
+    c = vec4u(high.y ^ c.y ^ key.x, 0xcd9e8d57u * c.z, high.x ^ c.w ^ key.y, 0xd2511f53u * c.x);
+    key += vec2u(0x9e3779b9u, 0xbb67ae85u);
+  }
+  return f32(c.x >> 8u) * 0x1p-24;
+}
+
+@compute @workgroup_size(LANES)
+fn choose(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let row = group.x + group.y * groups.x;
+  if (row >= params.R) { return; }
+  let V = params.V;
+  let first = row * V;
+  let record = row * FIELDS;
+  let temperature = records[record + TEMPERATURE];
+  let way = state[row * 4u + 2u];
+  let block = (V + LANES - 1u) / LANES;
+  let begin = min(lane * block, V);
+  let end = min(begin + block, V);
+
+  // x, and the greatest of it and of the logits
+  let table = i32(records[record + TABLE]);
+  let own = has_tables && table >= 0 && u32(table) < params.T;
+  let bias = select(0u, u32(max(table, 0)) * 2u * V, own);
+  let divisor = select(1.0, temperature, temperature > 0.0);
+  var key = 0u;
+  var raw_key = 0u;
+  for (var i = lane; i < V; i += LANES) {
+    var x = logits[first + i];
+    raw_key = max(raw_key, sound_key(x));
+    if (own) {
+      let seen = tables[bias + V + i];
+      x += tables[bias + i];
+      let penalty = records[record + REPETITION_PENALTY];
+      if (seen > 0.0) { x = select(x / penalty, x * penalty, x < 0.0); }
+      if (seen >= 1.0) { x -= records[record + PRESENCE_PENALTY]; }
+      x -= floor(seen) * records[record + FREQUENCY_PENALTY];
+    }
+    x /= divisor;
+    workspace[first + i] = x;
+    key = max(key, sound_key(x));
+  }
+  atomicMax(&greatest_logit, raw_key);
+  atomicMax(&greatest, key);
+  workgroupBarrier();
+  let top = float_of(atomicLoad(&greatest));
+
+  if (temperature > 0.0) {
+    let topK = u32(records[record + TOP_K]);
+    var least = 0u; // the key of the topK-th greatest; 0 leaves nothing out
+    if (topK > 0u && topK < V) {
+      for (var bit = 0u; bit < 32u; bit++) {
+        let higher = least | (SIGN >> bit);
+        var count = 0u;
+        for (var i = lane; i < V; i += LANES) { count += select(0u, 1u, key_of(workspace[first + i]) >= higher); }
+        atomicAdd(&counts[bit], count);
+        workgroupBarrier();
+        least = select(least, higher, atomicLoad(&counts[bit]) >= topK);
+      }
+    }
+    var sum = 0.0;
+    for (var i = lane; i < V; i += LANES) {
+      let x = workspace[first + i];
+      let e = select(exp(x - top), 0.0, key_of(x) < least || key_of(x) == MINUS_INFINITY_KEY);
+      workspace[first + i] = e;
+      sum += e;
+    }
+
+    let out = 1.0 - records[record + TOP_P];
+    if (out > 0.0) {
+      // The greatest t below which no more than out of the sum lies, bit by bit: from the bits of 1 on, the greatest share.
+      sums[lane] = sum;
+      add_up(lane);
+      let total = sums[0];
+      let most = u32(min(out, 1.0) * UNIT);
+      var t_bits = 0u;
+      var under = 0u;
+      for (var bit = 0u; bit < 30u; bit++) {
+        let higher = t_bits | (0x20000000u >> bit);
+        var part = 0.0;
+        for (var i = lane; i < V; i += LANES) {
+          let e = workspace[first + i];
+          part += select(0.0, e, bitcast<u32>(e) < higher);
+        }
+        atomicAdd(&below[bit], u32(part / total * UNIT));
+        workgroupBarrier();
+        let reached = atomicLoad(&below[bit]);
+        if (higher <= 0x3f800000u && reached <= most) {
+          t_bits = higher;
+          under = reached;
+        }
+      }
+      // Of those equal to t, from the first on, as many as fit are left out, but one.
+      storageBarrier();
+      var equal = 0u;
+      for (var i = begin; i < end; i++) { equal += select(0u, 1u, bitcast<u32>(workspace[first + i]) == t_bits); }
+      sums[lane] = f32(equal);
+      workgroupBarrier();
+      if (lane == 0u) {
+        var all = 0.0;
+        for (var i = 0u; i < LANES; i++) { all += sums[i]; }
+        var left = min(floor((out * total - f32(under) / UNIT * total) / bitcast<f32>(t_bits)), all - 1.0);
+        var at = 0u; // up to here those that are equal are left out
+        for (var i = 0u; i < LANES && left > 0.0 && sums[i] <= left; i++) {
+          left -= sums[i];
+          at = min((i + 1u) * block, V);
+        }
+        for (; at < V && left > 0.0; at++) { left -= select(0.0, 1.0, bitcast<u32>(workspace[first + at]) == t_bits); }
+        found = at;
+      }
+      workgroupBarrier();
+      for (var i = lane; i < V; i += LANES) {
+        let bits = bitcast<u32>(workspace[first + i]);
+        if (bits < t_bits || (bits == t_bits && i < found)) { workspace[first + i] = 0.0; }
+      }
+    }
+    let share = records[record + MIN_P];
+    for (var i = lane; i < V; i += LANES) {
+      if (workspace[first + i] < share) { workspace[first + i] = 0.0; }
+    }
+  }
+
+  // the draw by noise, or of temperature 0 the greatest
+  let noise_row = u32(state[row * 4u + 3u]) % params.drawn * V;
+  key = 0u;
+  var place = 0u;
+  if (way != BY_STREAM || temperature == 0.0) {
+    for (var i = lane; i < V; i += LANES) {
+      var e = workspace[first + i];
+      if (temperature > 0.0) {
+        if (e == 0.0) { continue; }
+        e /= noise[noise_row + i];
+      }
+      let each = key_of(e);
+      if (each > key) {
+        key = each;
+        place = i;
+      }
+    }
+    atomicMax(&best, key);
+  }
+  storageBarrier();
+  workgroupBarrier();
+  // Of those that have found as great a share, the first: the farthest from the end.
+  if (key > 0u && key == atomicLoad(&best)) { atomicMax(&from_end, V - place); }
+  var sum = 0.0;
+  if (way == BY_STREAM) {
+    for (var i = begin; i < end; i++) { sum += workspace[first + i]; }
+  }
+  sums[lane] = sum;
+  workgroupBarrier();
+
+  if (lane == 0u) {
+    var id = i32(min(V - atomicLoad(&from_end), V - 1u));
+    if (way == BY_STREAM && temperature > 0.0) {
+      var total = 0.0;
+      for (var i = 0u; i < LANES; i++) { total += sums[i]; }
+      let u = uniform_at(u32(state[row * 4u + 1u]), u32(state[row * 4u]));
+      // Below the total: the greatest u takes more than half of the last place away. So some running sum is above.
+      let target_sum = u * total;
+      var at = 0u;
+      var before = 0.0;
+      while (at < LANES - 1u && before + sums[at] <= target_sum) {
+        before += sums[at];
+        at++;
+      }
+      var i = at * block;
+      id = 0;
+      for (let stop = min(i + block, V); i < stop; i++) {
+        let e = workspace[first + i];
+        if (e > 0.0) { id = i32(i); }
+        before += e;
+        if (before > target_sum) { break; }
+      }
+    }
+    if (way >= 0) {
+      id = min(way, i32(V) - 1);
+    } else if (!is_finite(atomicLoad(&greatest_logit))) {
+      id = DAMAGED;
+    } else if (!is_finite(atomicLoad(&greatest))) {
+      id = BANNED;
+    }
+    chosen = id;
+    ids[row] = id;
+    state[row * 4u + 1u] += 1;
+    state[row * 4u + 3u] += i32(params.R);
+    if (own && id >= 0) { tables[bias + V + u32(id)] += 1.0; }
+  }
+
+  let n = min(u32(records[record + LIKELY]), params.K);
+  if (has_likely && n > 0u) {
+    let top_logit = float_of(atomicLoad(&greatest_logit));
+    sum = 0.0;
+    for (var i = lane; i < V; i += LANES) { sum += exp(logits[first + i] - top_logit); }
+    workgroupBarrier(); // the draw has read sums
+    sums[lane] = sum;
+    add_up(lane);
+    let lost = log(sums[0]);
+    var last = NAN_KEY; // the one found before, in descending order, of equals the first
+    var last_place = 0u;
+    for (var k = 0u; k < n; k++) {
+      if (lane == 0u) {
+        let id = select(last_place, u32(max(chosen, 0)), k == 0u);
+        likely[(row * params.K + k) * 2u] = f32(select(i32(last_place), chosen, k == 0u));
+        likely[(row * params.K + k) * 2u + 1u] = logits[first + min(id, V - 1u)] - top_logit - lost;
+        atomicStore(&best, 0u);
+        atomicStore(&from_end, 0u);
+      }
+      if (k + 1u == n) { break; }
+      workgroupBarrier();
+      key = 0u;
+      for (var i = lane; i < V; i += LANES) {
+        let each = key_of(logits[first + i]);
+        if (each > key && (each < last || (each == last && i > last_place))) {
+          key = each;
+          place = i;
+        }
+      }
+      atomicMax(&best, key);
+      workgroupBarrier();
+      last = atomicLoad(&best);
+      if (key == last) { atomicMax(&from_end, V - place); }
+      workgroupBarrier();
+      last_place = V - atomicLoad(&from_end);
+      workgroupBarrier();
+    }
+  }
+}
+`;
