@@ -7,7 +7,7 @@ import { Profile } from "../engine/profile.ts";
 import { RandomGenerator } from "../random/mod.ts";
 import { generateSequences } from "../generate/generate.ts";
 import { beginning, type Tokenizer } from "../tokenizer/tokenizer.ts";
-import { command, runCommand } from "./command.ts";
+import { command } from "./command.ts";
 import { type Progress, write } from "./progress.ts";
 import { openRun } from "./run_model.ts";
 import { generationOptions, sampleDeclaration, type SampleValues } from "./sample_flags.ts";
@@ -88,5 +88,3 @@ async function readPrompt(
     throw new DataError(`--start cannot be read by this model. ${error.message}`);
   }
 }
-
-if (import.meta.main) await runCommand(sample);

@@ -8,7 +8,7 @@ import { createDevice } from "../device/create.ts";
 import { CheckpointError, ConfigError } from "../errors.ts";
 import { findModel, type FoundModel, loadPretrained, nanoGPTVocabulary } from "../pretrained/load.ts";
 import { loadTokenizer } from "../tokenizer/load.ts";
-import { command, runCommand, taskCommand } from "./command.ts";
+import { command, taskCommand } from "./command.ts";
 import { choice, float, text, type Values } from "./flags.ts";
 import { PRETRAINED, reportDownload } from "./shared_flags.ts";
 
@@ -120,5 +120,3 @@ async function throughModel(
     device.close();
   }
 }
-
-if (import.meta.main) await runCommand(convert);

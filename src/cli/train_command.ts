@@ -8,7 +8,7 @@ import { type Pretrained, runTokenizer } from "../pretrained/load.ts";
 import { Profile } from "../engine/profile.ts";
 import { RandomGenerator } from "../random/mod.ts";
 import { Trainer } from "../train/trainer.ts";
-import { command, runCommand, type Running } from "./command.ts";
+import { command, type Running } from "./command.ts";
 import { checkTraining } from "../train/memory.ts";
 import { openRun } from "./run_model.ts";
 import { checkPermission, reportDownload } from "./shared_flags.ts";
@@ -188,5 +188,3 @@ export function optionsOf(values: TrainValues) {
     gradClip: values.grad_clip,
   };
 }
-
-if (import.meta.main) await runCommand(train);

@@ -2,7 +2,7 @@
 import { prepare, type PrepareProgress } from "../data/prepare.ts";
 import { ConfigError } from "../errors.ts";
 import { loadTokenizer } from "../tokenizer/load.ts";
-import { command, runCommand, taskCommand } from "./command.ts";
+import { command, taskCommand } from "./command.ts";
 import { int, text } from "./flags.ts";
 import { count, duration, type Progress, share } from "./progress.ts";
 import { encodeOptions, tokenizerFlags } from "./tokenizer_flags.ts";
@@ -60,5 +60,3 @@ function report(progress: Progress, { doing, done, total, before }: PrepareProgr
   progress.line(text.trimStart());
   line = seconds + LINE_INTERVAL;
 }
-
-if (import.meta.main) await runCommand(prepareCommand);

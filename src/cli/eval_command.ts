@@ -5,7 +5,7 @@ import { ConfigError } from "../errors.ts";
 import { evaluateText, type TextEvaluation } from "../evaluate/perplexity.ts";
 import { loadPretrained } from "../pretrained/load.ts";
 import { Profile } from "../engine/profile.ts";
-import { command, runCommand } from "./command.ts";
+import { command } from "./command.ts";
 import { int, text, toggle } from "./flags.ts";
 import { count, duration, type Progress, rate, share } from "./progress.ts";
 import {
@@ -99,5 +99,3 @@ function report(progress: Progress, done: number, total: number, began: number):
   const text = ` ${done}/${total}  ${rate(done / seconds)}  ${duration(left)} left`;
   progress.status((columns) => share(done / total, text, columns));
 }
-
-if (import.meta.main) await runCommand(evalCommand);

@@ -2,7 +2,7 @@
 import { readText } from "../data/load_text.ts";
 import { ConfigError, DataError } from "../errors.ts";
 import { loadTokenizer } from "../tokenizer/load.ts";
-import { command, runCommand } from "./command.ts";
+import { command } from "./command.ts";
 import { text, toggle } from "./flags.ts";
 import { print } from "./progress.ts";
 import { encodeOptions, tokenizerFlags } from "./tokenizer_flags.ts";
@@ -40,5 +40,3 @@ function parseIds(text: string): number[] {
     throw new DataError(`${JSON.stringify(word)} is no token id: expected whole numbers with spaces or commas between`);
   });
 }
-
-if (import.meta.main) await runCommand(tokenize);
