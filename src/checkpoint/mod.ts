@@ -7,7 +7,7 @@ export { saveHuggingFace, type SaveHuggingFaceOptions } from "./hugging_face_sav
 export { readMetaPkl, writeMetaPkl } from "../tokenizer/meta_pkl.ts";
 export type { OpenFile, OutputFile } from "../files/files.ts";
 export { type LoadedNanoGPT, loadNanoGPT, NanoGPTFile, type OptimizerSources } from "./nanogpt.ts";
-export { nanoGPTToRun, runToNanoGPT } from "./nanogpt_run.ts";
+export { type ConversionOptions, nanoGPTToRun, runToNanoGPT } from "./nanogpt_run.ts";
 export { type NanoGPTCheckpoint, type NanoGPTProgress, saveNanoGPT, writeNanoGPT } from "./nanogpt_save.ts";
 export { type PickleDict, type PickleKey, PickleObject, type PickleValue } from "../files/pickle_values.ts";
 export { PickleCall, PickleFloat, type PickleInput, PickleName, PicklePersistent } from "../files/pickle_writer.ts";

@@ -58,7 +58,7 @@ async function trainRun(request: TrainRunning, run: RunFolder | undefined, repor
   const { model, config } = await modelToTrain(values, { run, start, device, generator, vocabSize: loaded.vocabSize });
   const folder = await runFolder(values, { run, config, loaded, report });
   using trainer = new Trainer(model, loaded.data, { ...optionsOf(values), generator, folder });
-  const resumed = run && await trainer.resume();
+  const resumed = run && await trainer.resume({ onNote: (line) => report.note(line) });
   report.begin({ ...loaded, model, iter: trainer.iter });
   if (resumed) report.resumed(trainer, loaded.source, resumed);
   await trainThrough(trainer, { request, loaded, folder, report });

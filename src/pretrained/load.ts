@@ -179,10 +179,11 @@ export async function runTokenizer(run: RunFolder): Promise<Tokenizer> {
  * @throws {DeviceError} when the weights do not fit into the device's memory
  */
 export async function loadRun(run: RunFolder, options: Omit<PretrainedOptions, "tokenizer">): Promise<GPT> {
-  const { checkpoint = "best" } = options;
+  const { checkpoint = "best", onNote = () => {} } = options;
   const { loadTensors } = await import("../checkpoint/tensors.ts");
   try {
-    const fill = (model: GPT) => run.read(checkpoint, (saved) => loadTensors(saved.model, model.namedParameters()));
+    const fill = (model: GPT) =>
+      run.read(checkpoint, (saved) => loadTensors(saved.model, model.namedParameters(), { onNote }));
     return await filled(run.description.model, options, fill);
   } catch (error) { // run.json is a file that anybody may have edited
     if (error instanceof ConfigError) throw new CheckpointError(`${run.path}/run.json is damaged: ${error.message}`);

@@ -140,22 +140,23 @@ export class Trainer implements Disposable {
    * Goes on from the folder's last checkpoint: weights, optimizer, generator and the batch drawn ahead. On other data than the
    * run's, no checkpoint is the best until the next evaluation, which is made even if that iteration has had one.
    *
+   * @param options.onNote takes a line on tensors that the model does not use
    * @returns whether the data are others than those that the folder's run was trained on
    * @throws {CheckpointError} when there is none, it is damaged, or of another model or task
    */
-  async resume(): Promise<{ otherData: boolean }> {
+  async resume({ onNote = () => {} }: { onNote?: (line: string) => void } = {}): Promise<{ otherData: boolean }> {
     const folder = this.#folder;
     if (!folder) throw new ConfigError("resume: the trainer has no folder");
     if (!this.options.evalOnly) await folder.lock();
     try {
-      return await this.#resume(folder);
+      return await this.#resume(folder, onNote);
     } catch (error) {
       folder[Symbol.dispose]();
       throw error;
     }
   }
 
-  async #resume(folder: RunFolder): Promise<{ otherData: boolean }> {
+  async #resume(folder: RunFolder, onNote: (line: string) => void): Promise<{ otherData: boolean }> {
     const { config, noise } = this.model;
     const saved = completeConfig(folder.description.model);
     for (const name of Object.keys(config) as (keyof GPTConfig)[]) {
@@ -167,7 +168,7 @@ export class Trainer implements Disposable {
     const state = parseState(path, checkpoint.state);
     checkTask(path, state.task ?? DEFAULT_TASK, this.task.config ?? DEFAULT_TASK);
     this.task.restore(checkpoint.state, path);
-    await loadTensors(checkpoint.model, this.model.namedParameters());
+    await loadTensors(checkpoint.model, this.model.namedParameters(), { onNote });
     if (this.task.module) await loadTensors(checkpoint.task, this.#added());
     await loadTensors(checkpoint.optimizer, this.optimizer.namedState());
     if (state.generator) this.#generator.setState(state.generator);
