@@ -1,7 +1,4 @@
-/**
- * What an entry of the command line imports, and all that it imports: Node links every import before it runs a line, and
- * fails at one that only Deno has.
- */
+/** Imports nothing: Node links every import before it runs a line, and cannot link what a command imports. */
 
 /** Runs a command with the process's arguments. Outside Deno, says in one line that it needs Deno. */
 export async function start(load: () => Promise<(args: string[]) => Promise<number>>): Promise<void> {
