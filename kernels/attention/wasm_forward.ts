@@ -10,17 +10,8 @@ import { Lanes, type Locals, type WasmFunction } from "../../src/wasm/assembler.
 import { type Columns, defineMultiply, ROWS, tileColumns } from "../../src/wasm/gemm.ts";
 import { exp } from "../../src/wasm/math.ts";
 import { definePack } from "../../src/wasm/packing.ts";
-import {
-  defineWriteRow,
-  type Dropout,
-  dropoutOf,
-  type Dropped,
-  firstCounter,
-  headOf,
-  regions,
-  roundUp,
-  scaleOf,
-} from "./blocks.ts";
+import { defineWriteRow, type Dropout, dropoutOf, type Dropped, firstCounter, headOf } from "./blocks.ts";
+import { regions, roundUp, scaleOf } from "./blocks.ts";
 
 /** Queries of a task, and keys at a time: a multiple of every panel and of the four elements of a Philox counter. */
 export const CHUNK = 256;
