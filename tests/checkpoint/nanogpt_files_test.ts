@@ -1,6 +1,6 @@
 /** ckpt.pt and meta.pkl: what is refused, and runs that become one and come back. */
 import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
-import { convert } from "../../src/cli/convert.ts";
+import { convert } from "../../src/cli/convert_command.ts";
 import { createFile } from "../../src/files/files.ts";
 import { Lock } from "../../src/files/locks.ts";
 import { bf16ToF32, f32ToBf16 } from "../../src/engine/half.ts";
