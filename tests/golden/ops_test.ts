@@ -10,7 +10,7 @@ import { limitOf, type OpClass } from "./tolerances.ts";
 interface OpCase {
   readonly name: string;
   readonly op: string;
-  readonly class: OpClass;
+  readonly kind: OpClass;
   readonly args: readonly unknown[];
 }
 
@@ -44,7 +44,7 @@ function call(device: Device, fixture: Fixture<OpCase>, { op, args }: OpCase) {
 }
 
 async function check(device: Device, fixture: Fixture<OpCase>, test: OpCase, number: number) {
-  const limit = limitOf(device, test.class);
+  const limit = limitOf(device, test.kind);
   const { leaves, forward } = call(device, fixture, test);
   const expected = fixture.get(`${number}.out`), dout = fixture.get(`${number}.dout`);
   // The second backward meets gradients that are there, and adds.
