@@ -3,13 +3,13 @@ import type { Device } from "../../src/engine/device.ts";
 import type { Tensor } from "../../src/engine/tensor.ts";
 import * as ops from "../../src/ops/mod.ts";
 import { type Fixture, readFixture } from "./fixtures.ts";
-import type { OpClass } from "./tolerances.ts";
+import type { Kind } from "./tolerances.ts";
 
 /** A call; {"tensor": NAME} among the arguments stands for a tensor of the fixture, an `offset` for one of one element. */
 export interface OpCase {
   readonly name: string;
   readonly op: string;
-  readonly kind: OpClass;
+  readonly kind: Kind;
   readonly args: readonly unknown[];
 }
 

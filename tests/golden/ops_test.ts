@@ -44,5 +44,7 @@ Deno.test("every op has golden cases", () => {
 
 Deno.test("every golden case says a kind that tolerances.ts has", () => {
   const wrong = [...kinds].filter((kind) => !Object.hasOwn(tolerances, kind));
-  if (wrong.length > 0) throw new Error(`${wrong} is not a kind: expected one of ${Object.keys(tolerances).join(", ")}`);
+  if (wrong.length > 0) {
+    throw new Error(`${wrong} is not a kind: expected one of ${Object.keys(tolerances).join(", ")}`);
+  }
 });

@@ -5,6 +5,8 @@
  * about √n and carries roundings of its partial sums: that is atol. generate.py prints how far PyTorch's own f32 kernels
  * are off on the same cases, as a share of 1 + |expected|; it is quoted here. The limits of modules, models and runs are
  * a few times what the CPU device shows.
+ *
+ * Each golden case of an op says its kind, a row of the table: the one whose roundings are like its own, whatever the op.
  */
 import type { Device } from "../../src/engine/device.ts";
 
@@ -58,10 +60,10 @@ export const tolerances = {
   initial: { atol: 0, rtol: 0 },
 } satisfies Record<string, Tolerance>;
 
-export type OpClass = keyof typeof tolerances;
+export type Kind = keyof typeof tolerances;
 
 /** The limit on a device; `gradients` takes the expected values, of which atol is a share there. */
-export function limitOf(device: Device, kind: OpClass, expected: ArrayLike<number> = []): Tolerance {
+export function limitOf(device: Device, kind: Kind, expected: ArrayLike<number> = []): Tolerance {
   const { atol, rtol } = device.name === "reference" ? REFERENCE : tolerances[kind];
   const largest = Array.from(expected).reduce((most, value) => Math.max(most, Math.abs(value)), 0);
   return { atol: expected.length > 0 ? atol * largest : atol, rtol };
