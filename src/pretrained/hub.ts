@@ -5,6 +5,7 @@
  * hub names the length of a file, and as its ETag the SHA-256 of a large one and git's SHA-1 of a small one
  * (https://huggingface.co/docs/hub/api); both are compared.
  */
+import type * as crypto from "node:crypto";
 import { defaultCacheFolder } from "../files/cache_folder.ts";
 import { CheckpointError } from "../errors.ts";
 import { innermost } from "../files/reason.ts";
@@ -40,11 +41,6 @@ export interface HubOptions {
   readonly onProgress?: (progress: HubProgress) => void;
   /** Milliseconds until the server must have answered: 10,000 unless given. */
   readonly connectTimeout?: number;
-}
-
-/** What is used of `node:crypto`, which adds up a file piece by piece. */
-interface NodeCrypto {
-  createHash(algorithm: string): { update(bytes: Uint8Array | string): void; digest(encoding: "hex"): string };
 }
 
 /** Whether the hub has a model of this name that can be loaded. */
@@ -173,7 +169,8 @@ async function append(
 async function checksum(file: SystemFile, etag: string): Promise<string | undefined> {
   const algorithm = /^[0-9a-f]{64}$/.test(etag) ? "sha256" : /^[0-9a-f]{40}$/.test(etag) ? "sha1" : undefined;
   if (!algorithm) return undefined;
-  const hash = builtin<NodeCrypto>("node:crypto").createHash(algorithm), block = new Uint8Array(2 ** 20);
+  const hash = builtin<typeof crypto>("node:crypto").createHash(algorithm),
+    block = new Uint8Array(2 ** 20);
   if (algorithm === "sha1") hash.update(`blob ${await file.seek(0, 2)}\0`);
   await file.seek(0, 0);
   for (let count; (count = await file.read(block)) !== null;) hash.update(block.subarray(0, count));
