@@ -133,7 +133,7 @@ export class InputFile implements Disposable {
  * @param head the file's first bytes
  * @throws {CheckpointError} when it is a Git LFS pointer or a web page
  */
-export function refuseStandIn(head: Uint8Array, path: string): void {
+function refuseStandIn(head: Uint8Array, path: string): void {
   const text = new TextDecoder().decode(head.subarray(0, 64)).trimStart();
   if (text.startsWith("version https://git-lfs")) {
     throw new CheckpointError(
@@ -149,23 +149,38 @@ export function refuseStandIn(head: Uint8Array, path: string): void {
   }
 }
 
-/** @throws {CheckpointError} when the file is missing, unreadable, or no JSON object */
+/**
+ * All of a file.
+ *
+ * @param options.limit the most bytes that it may have
+ * @throws {CheckpointError} when the file is missing, unreadable or larger, or stands in for another one
+ */
+export async function readBytes(path: string, { limit = Infinity } = {}): Promise<Uint8Array<ArrayBuffer>> {
+  using file = await InputFile.open(path);
+  if (file.size > limit) throw new CheckpointError(`${path} has ${file.size} bytes, and at most ${limit} are read`);
+  const bytes = new Uint8Array(file.size);
+  return bytes.subarray(0, await file.fill(0, bytes));
+}
+
+/** @throws {CheckpointError} when the file is missing, unreadable, or does not hold a JSON object */
 export async function readJson(path: string): Promise<Record<string, unknown>> {
-  let bytes;
-  try {
-    bytes = await system.readFile(path);
-  } catch (error) {
-    throw new CheckpointError(`Cannot read ${path}: ${reason(error)}`);
-  }
-  let value: unknown;
-  try {
-    value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
-  } catch {
-    refuseStandIn(bytes, path);
-    // The parser's message quotes the text; that it is damaged is all that helps.
-  }
-  if (typeof value === "object" && value && !Array.isArray(value)) return value as Record<string, unknown>;
+  const value = parseJson(await readBytes(path));
+  if (isObject(value)) return value;
   throw new CheckpointError(`${path} is damaged: it does not hold a JSON object`);
+}
+
+/** The value of a JSON text; undefined where it is not one. (The parser's message quotes the text, which does not help.) */
+export function parseJson(bytes: Uint8Array): unknown {
+  try {
+    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  } catch {
+    return undefined;
+  }
+}
+
+/** Whether a value that was read is an object with names, and not a list. */
+export function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 /** A new or renamed name survives a power cut only when its directory is on the disk too. */

@@ -1,5 +1,6 @@
 /** The header of a safetensors file: what it says of each tensor, and whether that can be so. */
 import { CheckpointError } from "../errors.ts";
+import { isObject, parseJson } from "./files.ts";
 import { sizeOf } from "../engine/tensor.ts";
 
 /** Bits of an element. */
@@ -36,15 +37,11 @@ export function parseHeader(
   room: number,
 ): { tensors: Map<string, TensorInfo>; metadata: Record<string, string> } {
   const refuse = (why: string) => new CheckpointError(`${path} is damaged: ${why}`);
-  let header: unknown;
-  try {
-    header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(text));
-  } catch {
-    throw refuse("its header is not JSON");
-  }
-  if (!isRecord(header)) throw refuse("its header is not a JSON object");
+  const header = parseJson(text);
+  if (header === undefined) throw refuse("its header is not JSON");
+  if (!isObject(header)) throw refuse("its header is not a JSON object");
   const { __metadata__: metadata = {}, ...entries } = header;
-  if (!isRecord(metadata) || Object.values(metadata).some((value) => typeof value !== "string")) {
+  if (!isObject(metadata) || Object.values(metadata).some((value) => typeof value !== "string")) {
     throw refuse("its metadata are not strings");
   }
   const tensors = new Map(Object.entries(entries).map(([name, entry]) => [name, parseEntry(name, entry, refuse)]));
@@ -60,7 +57,7 @@ export function parseHeader(
 }
 
 function parseEntry(name: string, entry: unknown, refuse: (why: string) => CheckpointError): TensorInfo {
-  const { dtype, shape, data_offsets: offsets } = isRecord(entry) ? entry : {};
+  const { dtype, shape, data_offsets: offsets } = isObject(entry) ? entry : {};
   const counts = (value: unknown): value is number[] =>
     Array.isArray(value) && value.every((count) => Number.isSafeInteger(count) && count >= 0);
   if (typeof dtype !== "string" || !counts(shape) || !counts(offsets) || offsets.length !== 2) {
@@ -73,6 +70,3 @@ function parseEntry(name: string, entry: unknown, refuse: (why: string) => Check
   }
   return { dtype: dtype as TensorType, shape, begin, end };
 }
-
-const isRecord = (value: unknown): value is Record<string, unknown> =>
-  typeof value === "object" && value !== null && !Array.isArray(value);

@@ -1,7 +1,6 @@
-import { exists, readJson, refuseStandIn } from "../files/files.ts";
+import { exists, isObject, readBytes, readJson } from "../files/files.ts";
 import { readMetaPkl } from "./meta_pkl.ts";
 import { CheckpointError, ConfigError } from "../errors.ts";
-import { reason } from "../files/reason.ts";
 import { BytePairTokenizer } from "./byte_pair.ts";
 import { CharacterTokenizer } from "./character.ts";
 import { encodingName, encodingNames, loadEncoding } from "./encodings.ts";
@@ -10,14 +9,12 @@ import { parseTokenizerJson } from "./tokenizer_json.ts";
 import {
   type AddedToken,
   bytePairTokenizer,
-  isObject,
   parseAdded,
   parseMerges,
   parsePairs,
   parseVocabulary,
 } from "./vocab_and_merges.ts";
 import { WordTokenizer } from "./words.ts";
-import { system } from "../files/system.ts";
 
 /**
  * A tokenizer by its name, or out of a folder.
@@ -84,14 +81,7 @@ export async function tokenizerFromJSON(json: unknown, path = "the vocabulary"):
 /** GPT-2's files before `tokenizer.json`. Which tokens are special stands in other files beside them. */
 async function loadVocabAndMerges(folder: string): Promise<Tokenizer> {
   const path = `${folder}/vocab.json`, vocab = parseVocabulary(await readJson(path), path);
-  const merges = `${folder}/merges.txt`;
-  let bytes: Uint8Array<ArrayBuffer>;
-  try {
-    bytes = await system.readFile(merges);
-  } catch (error) {
-    throw new CheckpointError(`Cannot read ${merges}: ${reason(error)}`);
-  }
-  refuseStandIn(bytes, merges);
+  const merges = parseMerges(await readBytes(`${folder}/merges.txt`), `${folder}/merges.txt`);
   const added = new Map<string, AddedToken>();
   const add = (token: AddedToken) => added.set(token.content, token);
   if (Object.hasOwn(vocab, END)) add({ content: END, id: vocab[END], special: true });
@@ -110,10 +100,7 @@ async function loadVocabAndMerges(folder: string): Promise<Tokenizer> {
       if (content && Object.hasOwn(vocab, content)) add({ content, id: vocab[content], special: true });
     }
   }
-  return bytePairTokenizer(
-    { vocab, merges: parseMerges(bytes, merges), added: [...added.values()] },
-    folder,
-  );
+  return bytePairTokenizer({ vocab, merges, added: [...added.values()] }, folder);
 }
 
 const END = "<|endoftext|>";

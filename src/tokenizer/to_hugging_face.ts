@@ -1,12 +1,13 @@
 /** Tokenizers into the files that Hugging Face's libraries read. */
 import { ConfigError } from "../errors.ts";
+import { isObject } from "../files/files.ts";
 import { bytesInLetters } from "./byte_letters.ts";
 import { BytePairTokenizer } from "./byte_pair.ts";
 import { CharacterTokenizer } from "./character.ts";
 import { mergePairs } from "./merge.ts";
 import { R50K } from "./patterns.ts";
 import type { Tokenizer } from "./tokenizer.ts";
-import { type AddedToken, isObject } from "./vocab_and_merges.ts";
+import type { AddedToken } from "./vocab_and_merges.ts";
 
 const END = "<|endoftext|>";
 

@@ -3,9 +3,10 @@
  * name: other ids than transformers' would be worse than none.
  */
 import { CheckpointError } from "../errors.ts";
+import { isObject } from "../files/files.ts";
 import { CharacterTokenizer } from "./character.ts";
 import type { Tokenizer } from "./tokenizer.ts";
-import { bytePairTokenizer, isObject, parseAdded, parsePairs, parseVocabulary } from "./vocab_and_merges.ts";
+import { bytePairTokenizer, parseAdded, parsePairs, parseVocabulary } from "./vocab_and_merges.ts";
 
 /**
  * The tokenizer of a `tokenizer.json`: of byte pairs, or of characters as `toHuggingFaceTokenizer` writes them.
