@@ -22,7 +22,7 @@ export {
   type WeightsFile,
   writeSafetensors,
 } from "../files/safetensors.ts";
-export { loadTensors, type NamedTensors, sources } from "./tensors.ts";
+export { type LoadOptions, loadTensors, type NamedTensors, sources } from "./tensors.ts";
 export { TorchFile } from "../files/torch_file.ts";
 export { TorchStorage, TorchTensor, type TorchType } from "../files/torch_structure.ts";
 export { type TorchInput, writeTorchFile } from "../files/torch_writer.ts";

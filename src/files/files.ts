@@ -77,6 +77,16 @@ export class Turns {
   }
 }
 
+/** What `make` makes of something open, which belongs to it from then on; it is closed where `make` fails. */
+export async function owned<R extends Disposable, T>(resource: R, make: (resource: R) => T | Promise<T>): Promise<T> {
+  try {
+    return await make(resource);
+  } catch (error) {
+    resource[Symbol.dispose]();
+    throw error;
+  }
+}
+
 /** A file that is read by ranges. Every read moves the file's only position, so reads take turns: two may be asked for at once. */
 export class InputFile implements Disposable {
   readonly #file: SystemFile;

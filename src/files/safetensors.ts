@@ -12,7 +12,7 @@
  */
 import { CheckpointError } from "../errors.ts";
 import { sizeOf } from "../engine/tensor.ts";
-import { InputFile, type OpenFile, writeFile } from "./files.ts";
+import { InputFile, type OpenFile, owned, writeFile } from "./files.ts";
 import { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from "../engine/half.ts";
 import { byteLength, MAX_HEADER, parseHeader, type TensorInfo, type TensorType } from "./safetensors_header.ts";
 
@@ -120,8 +120,7 @@ export class SafetensorsFile implements WeightsFile {
    * @throws {CheckpointError} when the file is missing, truncated, or not as the format demands
    */
   static async open(path: string): Promise<SafetensorsFile> {
-    const file = await InputFile.open(path);
-    try {
+    return await owned(await InputFile.open(path), async (file) => {
       const { size } = file, head = new Uint8Array(8);
       if (await file.fill(0, head) < 8) throw new CheckpointError(`${path} is truncated: ${size} bytes`);
       const length = Number(new DataView(head.buffer).getBigUint64(0, true)), start = 8 + length;
@@ -131,10 +130,7 @@ export class SafetensorsFile implements WeightsFile {
       await file.fill(8, text);
       const { tensors, metadata } = parseHeader(path, text, size - start);
       return new SafetensorsFile(path, tensors, metadata, file, start);
-    } catch (error) {
-      file.close();
-      throw error;
-    }
+    });
   }
 
   async readTensor(name: string): Promise<TensorArray> {

@@ -12,7 +12,7 @@
  */
 import { CheckpointError } from "../errors.ts";
 import { bf16ToF32, f16ToF32 } from "../engine/half.ts";
-import { InputFile } from "./files.ts";
+import { InputFile, owned } from "./files.ts";
 import type { PickleValue } from "./pickle_values.ts";
 import type { TensorArray, WeightsFile } from "./safetensors.ts";
 import { shown } from "./shown.ts";
@@ -58,15 +58,11 @@ export class TorchFile implements WeightsFile {
       const convert = `torch.save(torch.load("${path}"), "${path}.new")`;
       throw new CheckpointError(`${path} is of before PyTorch 1.6; this converts it in Python: ${convert}`);
     }
-    const zip = await ZipFile.open(path);
-    try {
+    return await owned(await ZipFile.open(path), async (zip) => {
       const value = await readStructure(zip), tensors = new Map<string, TorchTensor>();
       for (const [name, tensor] of named(value, "")) tensors.set(name, tensor);
       return new TorchFile(path, value, tensors, zip);
-    } catch (error) {
-      zip.close();
-      throw error;
-    }
+    });
   }
 
   async readTensor(name: string): Promise<TensorArray> {

@@ -12,6 +12,7 @@ import type { RunFolder } from "../checkpoint/run_folder.ts";
 import { copies, loadTensors, type NamedTensors, sources } from "../checkpoint/tensors.ts";
 import type { TokenSplits } from "../data/split.ts";
 import { CheckpointError, ConfigError, DeviceError, TrainingError } from "../errors.ts";
+import { owned } from "../files/files.ts";
 import { completeConfig, type GPT, type GPTConfig } from "../gpt.ts";
 import { Captured } from "../nn/captured.ts";
 import { AdamW, type NamedParameter } from "../optim/adamw.ts";
@@ -148,12 +149,7 @@ export class Trainer implements Disposable {
     const folder = this.#folder;
     if (!folder) throw new ConfigError("resume: the trainer has no folder");
     if (!this.options.evalOnly) await folder.lock();
-    try {
-      return await this.#resume(folder, onNote);
-    } catch (error) {
-      folder[Symbol.dispose]();
-      throw error;
-    }
+    return await owned(folder, () => this.#resume(folder, onNote));
   }
 
   async #resume(folder: RunFolder, onNote: (line: string) => void): Promise<{ otherData: boolean }> {
