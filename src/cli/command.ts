@@ -116,18 +116,8 @@ function environment(variable: string): string | undefined {
 }
 
 /** What a mistake in a program throws; every other class was thrown on purpose, with a message for the user. */
-const unforeseen = [
-  Error,
-  EvalError,
-  RangeError,
-  ReferenceError,
-  SyntaxError,
-  TypeError,
-  URIError,
-  WebAssembly.CompileError,
-  WebAssembly.LinkError,
-  WebAssembly.RuntimeError,
-];
+const { CompileError, LinkError, RuntimeError } = WebAssembly;
+const unforeseen = [Error, RangeError, ReferenceError, SyntaxError, TypeError, CompileError, LinkError, RuntimeError];
 
 /** What a shell sees of a program that SIGPIPE ends, as it ends `cat`, when whoever reads the output has seen enough. */
 const BROKEN_PIPE = 128 + 13;

@@ -5,7 +5,7 @@ import { loadTokenizer } from "../tokenizer/load.ts";
 import { command, taskCommand } from "./command.ts";
 import { int, text } from "./flags.ts";
 import { count, duration, type Progress, share } from "./progress.ts";
-import { encodeOptions, tokenizerFlags } from "./tokenizer_flags.ts";
+import { encodeOptions, tokenizerFlags } from "./shared_flags.ts";
 
 export const prepareFlags = {
   input: text("", "the text file (UTF-8), which may be larger than memory"),

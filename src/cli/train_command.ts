@@ -1,17 +1,19 @@
 /** `deno task train`: nanoGPT's train.py. What stands between the flags and the trainer; the printing is TrainReport's. */
 import { RunFolder } from "../checkpoint/run_folder.ts";
 import { loadData, type LoadedData } from "../data/load_data.ts";
-import { createDevice, hasOption } from "../device/create.ts";
+import { hasOption } from "../device/create.ts";
 import type { Device } from "../engine/device.ts";
 import { GPT, type GPTConfig } from "../gpt.ts";
 import { type Pretrained, runTokenizer } from "../pretrained/load.ts";
 import { Profile } from "../engine/profile.ts";
 import { RandomGenerator } from "../random/mod.ts";
+import { TRAINER_OPTIONS, type TrainerOptions } from "../train/options.ts";
 import { Trainer } from "../train/trainer.ts";
 import { command, type Running } from "./command.ts";
 import { checkTraining } from "../train/memory.ts";
-import { openRun } from "./run_model.ts";
-import { checkPermission, reportDownload } from "./shared_flags.ts";
+import { flagOf } from "./flags.ts";
+import { openDevice, openRun } from "./run_model.ts";
+import { checkPermission, encodeOptions, reportDownload } from "./shared_flags.ts";
 import {
   fineTunedValues,
   isPretrained,
@@ -22,7 +24,6 @@ import {
   type trainFlags,
   type TrainValues,
 } from "./train_flags.ts";
-import { encodeOptions } from "./tokenizer_flags.ts";
 import { TrainReport } from "./train_report.ts";
 
 type TrainRunning = Running<typeof trainFlags>;
@@ -47,8 +48,7 @@ export const train = command({
 
 /** @param run the run to go on with; without, a new one begins */
 async function trainRun(request: TrainRunning, run: RunFolder | undefined, report: TrainReport): Promise<void> {
-  const { device: name, threads } = request.values,
-    device = await createDevice(name, { threads: threads || undefined });
+  const device = await openDevice(request.values);
   const start = isPretrained(request.values) ? await pretrained(request.values, device, report) : undefined;
   const values = report.values = start ? fineTunedValues(request, start.model.config) : request.values;
   const loaded = await trainingData(request, { values, run, start, report });
@@ -167,24 +167,7 @@ export function modelConfig(values: TrainValues) {
   return { blockSize, nLayer, nHead, nEmbd, dropout, bias };
 }
 
-export function optionsOf(values: TrainValues) {
-  return {
-    batchSize: values.batch_size,
-    gradientAccumulationSteps: values.gradient_accumulation_steps,
-    maxIters: values.max_iters,
-    evalInterval: values.eval_interval,
-    evalIters: values.eval_iters,
-    logInterval: values.log_interval,
-    evalOnly: values.eval_only,
-    alwaysSaveCheckpoint: values.always_save_checkpoint,
-    learningRate: values.learning_rate,
-    decayLr: values.decay_lr,
-    warmupIters: values.warmup_iters,
-    lrDecayIters: values.lr_decay_iters,
-    minLr: values.min_lr,
-    weightDecay: values.weight_decay,
-    beta1: values.beta1,
-    beta2: values.beta2,
-    gradClip: values.grad_clip,
-  };
+/** The trainer's options, whose flags have their names. */
+export function optionsOf(values: TrainValues): TrainerOptions {
+  return Object.fromEntries(TRAINER_OPTIONS.map((name) => [name, values[flagOf(name)]])) as unknown as TrainerOptions;
 }
