@@ -192,11 +192,8 @@ export class NanoGPTFile implements Disposable {
 }
 
 /** A model out of a ckpt.pt, and how far its training was. */
-export interface LoadedNanoGPT {
+export interface LoadedNanoGPT extends Pick<NanoGPTFile, "iter" | "bestValLoss" | "flags"> {
   /** In training mode. */ readonly model: GPT;
-  /** As {@linkcode NanoGPTFile.iter}. */ readonly iter: number;
-  /** As {@linkcode NanoGPTFile.bestValLoss}. */ readonly bestValLoss: number | null;
-  /** As {@linkcode NanoGPTFile.flags}. */ readonly flags: NanoGPTFile["flags"];
 }
 
 /**

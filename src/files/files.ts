@@ -101,7 +101,7 @@ export class InputFile implements Disposable {
     let file: SystemFile | undefined;
     try {
       file = await system.open(path);
-      const input = new InputFile(path, (await file.stat()).size, file),
+      const input = new InputFile(path, file.statSync().size, file),
         head = new Uint8Array(Math.min(64, input.size));
       refuseStandIn(head.subarray(0, await input.fill(0, head)), path);
       return input;
@@ -129,11 +129,8 @@ export class InputFile implements Disposable {
     });
   }
 
-  close(): void {
-    this.#file.close();
-  }
   [Symbol.dispose](): void {
-    this.close();
+    this.#file.close();
   }
 }
 

@@ -1,4 +1,5 @@
-/** The header of a safetensors file: what it says of each tensor, and whether that can be so. */
+/** The header of a safetensors file, what it says of each tensor and whether that can be so; and a tensor's bytes as files have them. */
+import { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from "../engine/half.ts";
 import { CheckpointError } from "../errors.ts";
 import { isObject, parseJson } from "./files.ts";
 import { sizeOf } from "../engine/tensor.ts";
@@ -12,6 +13,9 @@ const BITS: Readonly<Record<TensorType, number>> = {
 export type TensorType =
   | ("BOOL" | "U8" | "I8" | "F8_E4M3" | "F8_E5M2" | "F8_E8M0" | "F4" | "F6_E2M3" | "F6_E3M2")
   | ("U16" | "I16" | "F16" | "BF16" | "U32" | "I32" | "F32" | "U64" | "I64" | "F64" | "C64");
+
+export const HALVES = { F16: { widen: f16ToF32, narrow: f32ToF16 }, BF16: { widen: bf16ToF32, narrow: f32ToBf16 } };
+export const isHalf = (dtype: TensorType): dtype is keyof typeof HALVES => Object.hasOwn(HALVES, dtype);
 
 /** As the original: a longer header is an attack, or a damaged length. */
 export const MAX_HEADER = 100_000_000;
@@ -69,4 +73,20 @@ function parseEntry(name: string, entry: unknown, refuse: (why: string) => Check
     throw refuse(`${name} is ${dtype} [${shape}], ${expected} bytes, but ${end - begin} are its own`);
   }
   return { dtype: dtype as TensorType, shape, begin, end };
+}
+
+/** A tensor to be written. */
+export interface TensorSource {
+  /** Of the elements in the file. */ readonly dtype: TensorType;
+  /** Sizes of the axes. */ readonly shape: readonly number[];
+  /** Called once, when it is this tensor's turn. For F16 and BF16 it may give a Float32Array, which is narrowed. */
+  readonly data: () => ArrayBufferView | Promise<ArrayBufferView>;
+}
+/** A tensor's elements as files have them. @throws {TypeError} when there are more or fewer than its type and shape announce */
+export async function bytesOf({ dtype, shape, data }: TensorSource, name: string): Promise<Uint8Array> {
+  const given = await data(), expected = byteLength(dtype, shape);
+  const array = given instanceof Float32Array && isHalf(dtype) ? HALVES[dtype].narrow(given) : given;
+  const { buffer, byteOffset, byteLength: bytes } = array;
+  if (bytes !== expected) throw new TypeError(`${name} [${shape}] has ${bytes} bytes, expected ${expected}`);
+  return new Uint8Array(buffer, byteOffset, bytes);
 }

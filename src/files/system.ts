@@ -23,9 +23,7 @@ export interface SystemFile extends Disposable {
   /** `whence` is 0 for a position from the file's start, 2 for one from its end. Returns the new position. */
   seek(offset: number, whence: 0 | 2): Promise<number>;
   seekSync(offset: number, whence: 0 | 2): number;
-  stat(): Promise<SystemFileInfo>;
   statSync(): SystemFileInfo;
-  truncate(length?: number): Promise<void>;
   truncateSync(length?: number): void;
   sync(): Promise<void>;
   /** Waits until no other process holds the file's lock. Node has no such locks. */
@@ -50,7 +48,6 @@ export interface System {
   open(path: string, mode?: OpenMode): Promise<SystemFile>;
   openSync(path: string, mode?: OpenMode): SystemFile;
   readFile(path: string): Promise<Uint8Array<ArrayBuffer>>;
-  writeFile(path: string, bytes: Uint8Array): Promise<void>;
   writeTextFile(path: string, text: string, options?: { readonly append?: boolean }): Promise<void>;
   copyFile(from: string, to: string): Promise<void>;
   truncate(path: string, length?: number): Promise<void>;
@@ -128,14 +125,8 @@ class NodeFile implements SystemFile {
   statSync(): SystemFileInfo {
     return infoOf(this.fs.fstatSync(this.fd));
   }
-  stat(): Promise<SystemFileInfo> {
-    return Promise.resolve(this.statSync());
-  }
   truncateSync(length = 0): void {
     this.fs.ftruncateSync(this.fd, length);
-  }
-  truncate(length?: number): Promise<void> {
-    return Promise.resolve(this.truncateSync(length));
   }
   sync(): Promise<void> {
     return promised((done) => this.fs.fsync(this.fd, done));
@@ -160,7 +151,6 @@ const nodeSystem: System = {
   open: async (path, mode) => await NodeFile.open(path, mode),
   openSync: (path, mode) => NodeFile.open(path, mode),
   readFile: async (path) => new Uint8Array(await node().promises.readFile(path)), // a copy: a Buffer's slice() is another
-  writeFile: async (path, bytes) => await node().promises.writeFile(path, bytes),
   writeTextFile: async (path, text, { append } = {}) =>
     await node().promises.writeFile(path, text, { flag: append ? "a" : "w" }),
   copyFile: async (from, to) => await node().promises.copyFile(from, to),

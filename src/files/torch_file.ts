@@ -127,7 +127,7 @@ export class TorchFile implements WeightsFile {
   }
 
   /** Closes the file. */ close(): void {
-    this.#zip.close();
+    this.#zip[Symbol.dispose]();
   }
   /** As close(). */ [Symbol.dispose](): void {
     this.close();

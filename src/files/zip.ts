@@ -169,10 +169,7 @@ export class ZipFile implements Disposable {
     return this.#damaged(`the contents of ${name} do not have its checksum`);
   }
 
-  close(): void {
-    this.#file.close();
-  }
   [Symbol.dispose](): void {
-    this.close();
+    this.#file[Symbol.dispose]();
   }
 }

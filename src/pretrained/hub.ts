@@ -133,7 +133,7 @@ async function append(
   { name, total, onProgress = () => {}, connectTimeout = 10_000 }: HubOptions & { name: string; total?: number },
 ): Promise<void> {
   let at = await file.seek(0, 2);
-  if (total !== undefined && at > total) await file.truncate(at = 0);
+  if (total !== undefined && at > total) file.truncateSync(at = 0);
   onProgress({ file: name, bytes: at, total });
   if (at === total) return;
   const controller = new AbortController(),
@@ -144,11 +144,11 @@ async function append(
     const response = await fetch(url, { headers, signal: controller.signal });
     if (!response.ok || !response.body) {
       await response.body?.cancel();
-      if (response.status === 416) await file.truncate(0); // it has changed: from the beginning, the next time
+      if (response.status === 416) file.truncateSync(0); // it has changed: from the beginning, the next time
       throw new CheckpointError(`the server answered ${response.status}`);
     }
     const begin = Number(/^bytes (\d+)-/.exec(response.headers.get("content-range") ?? "")?.[1] ?? 0);
-    if (begin !== at) await file.truncate(at = 0); // a server that knows no ranges sends all of it
+    if (begin !== at) file.truncateSync(at = 0); // a server that knows no ranges sends all of it
     await file.seek(at, 0);
     for await (const piece of response.body) {
       clearTimeout(timer);
@@ -161,7 +161,7 @@ async function append(
   }
   if (total === undefined || at === total) return;
   if (at < total) throw new Error(`only ${at} of ${total} bytes came`);
-  await file.truncate(0);
+  file.truncateSync(0);
   throw new CheckpointError(`${at} bytes came, and the hub describes a file of ${total}`);
 }
 
