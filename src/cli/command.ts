@@ -147,9 +147,8 @@ export function exitStatus(error: unknown): number {
 export function describeError(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   if (!unforeseen.some((kind) => error.constructor === kind)) return error.message.split("\n").slice(0, 2).join("\n");
-  return `${error.name}: ${
-    error.message.split("\n")[0]
-  }\nWith NANOGPT_DEBUG=1 in the environment the whole trace is shown.`;
+  const [line] = error.message.split("\n");
+  return `${error.name}: ${line}\nWith NANOGPT_DEBUG=1 in the environment the whole trace is shown.`;
 }
 
 /**

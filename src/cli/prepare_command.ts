@@ -39,11 +39,8 @@ export const prepareCommand = command({
     }
     const { train, val, vocabSize, type } = step.value;
     progress.line(`train has ${count(train)} tokens, val has ${count(val)} tokens`);
-    progress.line(
-      `vocab size: ${count(vocabSize)}, ${type}${
-        type === "uint16" ? "" : ", which nanoGPT's own train.py cannot read"
-      }`,
-    );
+    const note = type === "uint16" ? "" : ", which nanoGPT's own train.py cannot read";
+    progress.line(`vocab size: ${count(vocabSize)}, ${type}${note}`);
     progress.line(`Done: ${duration((performance.now() - began) / 1000)}, in ${outDir}`);
   },
 });

@@ -25,10 +25,8 @@ export function splitTokens(
   if (Math.min(train.length, val.length) <= blockSize) {
     // A tenth, rounded up, must reach blockSize + 1.
     throw new DataError(
-      `The text is too short for block_size=${blockSize}, which takes at least ${
-        10 * blockSize + 1
-      } characters, as the ` +
-        `last tenth is held out for validation: it has ${n}`,
+      `The text is too short for block_size=${blockSize}, which takes at least ${10 * blockSize + 1} characters, ` +
+        `as the last tenth is held out for validation: it has ${n}`,
     );
   }
   return { train, val };

@@ -86,10 +86,8 @@ export async function findModel(
   const { downloadModel, HUB_MODELS, isHubModel } = await import("./hub.ts");
   if (isHubModel(name)) return { kind: "hugging_face", path: await downloadModel(name, { onProgress }) };
   throw new ConfigError(
-    `No model ${
-      JSON.stringify(name)
-    }: expected a run folder, with run.json, a Hugging Face folder, with config.json, ` +
-      `nanoGPT's ckpt.pt, or one of ${HUB_MODELS.join(", ")}`,
+    `No model ${JSON.stringify(name)}: expected a run folder, with run.json, a Hugging Face folder, ` +
+      `with config.json, nanoGPT's ckpt.pt, or one of ${HUB_MODELS.join(", ")}`,
   );
 }
 
