@@ -160,13 +160,15 @@ export class Trainer implements Disposable {
       if (name === "dropout" || there === value) continue; // dropout may change: it has no weights
       throw new CheckpointError(`${folder.path} is of another model: its ${name} is ${there}, expected ${value}`);
     }
-    const checkpoint = await folder.checkpoint("last"), path = `${folder.path}/${checkpoint.name}/state.json`;
-    const state = parseState(path, checkpoint.state);
-    checkTask(path, state.task ?? DEFAULT_TASK, this.task.config ?? DEFAULT_TASK);
-    this.task.restore(checkpoint.state, path);
-    await loadTensors(checkpoint.model, this.model.namedParameters(), { onNote });
-    if (this.task.module) await loadTensors(checkpoint.task, this.#added());
-    await loadTensors(checkpoint.optimizer, this.optimizer.namedState());
+    const state = await folder.read("last", async (checkpoint) => {
+      const path = `${folder.path}/${checkpoint.name}/state.json`, state = parseState(path, checkpoint.state);
+      checkTask(path, state.task ?? DEFAULT_TASK, this.task.config ?? DEFAULT_TASK);
+      this.task.restore(checkpoint.state, path);
+      await loadTensors(checkpoint.model, this.model.namedParameters(), { onNote });
+      if (this.task.module) await loadTensors(checkpoint.task, this.#added());
+      await loadTensors(checkpoint.optimizer, this.optimizer.namedState());
+      return state;
+    });
     if (state.generator) this.#generator.setState(state.generator);
     noise.passes = state.dropoutPasses;
     this.optimizer.t = state.optimizerSteps;
