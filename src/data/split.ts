@@ -20,7 +20,7 @@ export function splitTokens(
   tokenizer: Tokenizer,
   { blockSize, ...special }: { blockSize: number } & EncodeOptions,
 ): TokenSplits<Int32Array<ArrayBuffer>> {
-  const n = countCharacters(text), cut = unitsOf(text, Math.trunc(n * 0.9));
+  const n = walk(text).characters, cut = walk(text, Math.trunc(n * 0.9)).units;
   const train = tokenizer.encode(text.slice(0, cut), special), val = tokenizer.encode(text.slice(cut), special);
   if (Math.min(train.length, val.length) <= blockSize) {
     // A tenth, rounded up, must reach blockSize + 1.
@@ -32,15 +32,9 @@ export function splitTokens(
   return { train, val };
 }
 
-function countCharacters(text: string): number {
-  let n = 0;
-  for (let i = 0; i < text.length; n++) i += text.codePointAt(i)! > 0xffff ? 2 : 1;
-  return n;
-}
-
-/** How many of the string's 16-bit units its first n characters take. */
-function unitsOf(text: string, n: number): number {
-  let i = 0;
-  for (; n > 0; n--) i += text.codePointAt(i)! > 0xffff ? 2 : 1;
-  return i;
+/** Goes over a text's first `most` characters. @returns how many there were, and how many of the string's 16-bit units they take */
+function walk(text: string, most = Infinity): { characters: number; units: number } {
+  let characters = 0, units = 0;
+  for (; units < text.length && characters < most; characters++) units += text.codePointAt(units)! > 0xffff ? 2 : 1;
+  return { characters, units };
 }
