@@ -345,13 +345,8 @@ export class GPT extends Module {
   /** An empty key-value cache for `batch` sequences. */
   createCache(batch = 1): KeyValueCache {
     const { nLayer, nHead, nEmbd, blockSize } = this.config;
-    return new KeyValueCache(this.device, {
-      batch,
-      layers: nLayer,
-      length: blockSize,
-      heads: nHead,
-      width: nEmbd / nHead,
-    });
+    const sizes = { batch, layers: nLayer, length: blockSize, heads: nHead, width: nEmbd / nHead };
+    return new KeyValueCache(this.device, sizes);
   }
 
   /**

@@ -49,16 +49,12 @@ var<private> sequence: u32; // b
 var<private> head: u32; // h
 var<private> number: u32; // b · heads + h
 
-// q, k or v (part 0, 1, 2) of token t at four columns from c on; 0 outside.
-fn four_of_qkv(part: u32, t: u32, c: u32) -> vec4f {
+// q, k, v or dy (part 0, 1, 2, 3) of token t at four columns from c on; 0 outside.
+fn four_of(part: u32, t: u32, c: u32) -> vec4f {
   if (t >= params.T || c >= params.width) { return vec4f(); }
-  return qkv_four((((sequence * params.T + t) * 3u + part) * params.heads + head) * params.width + c, params.width - c);
-}
-
-// The same of dy.
-fn four_of_dy(t: u32, c: u32) -> vec4f {
-  if (t >= params.T || c >= params.width) { return vec4f(); }
-  return dy_four(((sequence * params.T + t) * params.heads + head) * params.width + c, params.width - c);
+  let token = sequence * params.T + t;
+  if (part == 3u) { return dy_four((token * params.heads + head) * params.width + c, params.width - c); }
+  return qkv_four(((token * 3u + part) * params.heads + head) * params.width + c, params.width - c);
 }
 
 // In a transposed tile, and in weights, where four rows lie in the rows 4 q to 4 q + 3. The exclusive or puts what neighbours
@@ -77,19 +73,7 @@ fn load_transposed(first: u32, part: u32, t: u32, c: u32) {
   let x = c + lane % 8u * 4u;
   keep_transposed(
     first,
-    mat4x4f(
-      four_of_qkv(part, row, x), four_of_qkv(part, row + 1u, x), four_of_qkv(part, row + 2u, x),
-      four_of_qkv(part, row + 3u, x),
-    ),
-  );
-}
-
-fn load_dy_transposed(first: u32, t: u32, c: u32) {
-  let row = t + lane / 8u * 4u;
-  let x = c + lane % 8u * 4u;
-  keep_transposed(
-    first,
-    mat4x4f(four_of_dy(row, x), four_of_dy(row + 1u, x), four_of_dy(row + 2u, x), four_of_dy(row + 3u, x)),
+    mat4x4f(four_of(part, row, x), four_of(part, row + 1u, x), four_of(part, row + 2u, x), four_of(part, row + 3u, x)),
   );
 }
 
@@ -97,14 +81,7 @@ fn load_dy_transposed(first: u32, t: u32, c: u32) {
 fn load_rows(part: u32, t: u32, c: u32) {
   for (var i = lane; i < 512u; i += 64u) {
     let row = i / 16u;
-    tile[i / 8u % 2u * 8u + row / 4u][row % 4u][i % 8u] = four_of_qkv(part, t + row, c + 4u * (i % 16u));
-  }
-}
-
-fn load_dy_rows(t: u32, c: u32) {
-  for (var i = lane; i < 512u; i += 64u) {
-    let row = i / 16u;
-    tile[i / 8u % 2u * 8u + row / 4u][row % 4u][i % 8u] = four_of_dy(t + row, c + 4u * (i % 16u));
+    tile[i / 8u % 2u * 8u + row / 4u][row % 4u][i % 8u] = four_of(part, t + row, c + 4u * (i % 16u));
   }
 }
 
@@ -130,26 +107,13 @@ fn multiplied(sums: mat4x4f) -> mat4x4f {
   return total;
 }
 
-// q · k.
-fn scores(query: u32, key: u32) -> mat4x4f {
+// The products of a part's rows from token 'query' on with another's from token 'key' on: q · k, or dy · v.
+fn products(rows: u32, query: u32, columns: u32, key: u32) -> mat4x4f {
   var sums = mat4x4f();
   for (var c = 0u; c < params.width; c += BLOCK) {
     workgroupBarrier(); // the tile is not in use any more
-    load_transposed(0u, 0u, query, c);
-    load_transposed(8u, 1u, key, c);
-    workgroupBarrier();
-    sums = multiplied(sums);
-  }
-  return sums;
-}
-
-// dy · v.
-fn products_of_dy(query: u32, key: u32) -> mat4x4f {
-  var sums = mat4x4f();
-  for (var c = 0u; c < params.width; c += BLOCK) {
-    workgroupBarrier(); // the tile is not in use any more
-    load_dy_transposed(0u, query, c);
-    load_transposed(8u, 2u, key, c);
+    load_transposed(0u, rows, query, c);
+    load_transposed(8u, columns, key, c);
     workgroupBarrier();
     sums = multiplied(sums);
   }
@@ -246,8 +210,8 @@ fn attention_backward_queries(
   var mean_right = mat4x4f();
   for (var first_key = 0u; first_key < min(first_query + BLOCK, params.T); first_key += BLOCK) {
     let key = first_key + 4u * four;
-    var p = transpose(scores(first_query, first_key));
-    let dp = transpose(products_of_dy(first_query, first_key));
+    var p = transpose(products(0u, first_query, 1u, first_key));
+    let dp = transpose(products(3u, first_query, 2u, first_key));
     var kept = mat4x4f(vec4f(1.0), vec4f(1.0), vec4f(1.0), vec4f(1.0));
     if (has_offset) {
       for (var q = 0u; q < 4u; q++) { kept[q] = dropout_factors(query + q, key); }
@@ -306,8 +270,8 @@ fn attention_backward_keys(
   var dv_right = mat4x4f();
   for (var first_query = first_key; first_query < params.T; first_query += BLOCK) {
     let query = first_query + 4u * (lane / 8u);
-    var s = scores(first_query, first_key);
-    let dp = products_of_dy(first_query, first_key);
+    var s = products(0u, first_query, 1u, first_key);
+    let dp = products(3u, first_query, 2u, first_key);
     workgroupBarrier(); // the last block's weights and this one's tile are not in use any more
     for (var q = 0u; q < 4u; q++) {
       var p = vec4f(0.0);
@@ -321,7 +285,7 @@ fn attention_backward_keys(
       weights[lane / 8u][q][slot(four, lane / 8u)] = p * kept;
       s[q] = p * (kept * dp[q] - d) / root; // dS
     }
-    load_dy_rows(first_query, column);
+    load_rows(3u, first_query, column);
     workgroupBarrier();
     add_weighted(&dv_left, &dv_right);
 

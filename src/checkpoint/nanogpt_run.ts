@@ -1,16 +1,17 @@
 /** Runs to nanoGPT's ckpt.pt and back, from file to file: no device, and one tensor in memory at a time. */
 import { CheckpointError } from "../errors.ts";
-import type { GPTConfig } from "../gpt.ts";
+import { completeConfig, type GPTConfig } from "../gpt.ts";
 import { reason } from "../files/reason.ts";
 import { sizeOf } from "../engine/tensor.ts";
 import { parseState } from "./trainer_state.ts";
-import type { OpenFile } from "../files/files.ts";
+import { type OpenFile, owned } from "../files/files.ts";
 import { createFolder } from "../files/locks.ts";
 import { NanoGPTFile } from "./nanogpt.ts";
+import { shapesOf } from "./nanogpt_model.ts";
 import { writeNanoGPT } from "./nanogpt_save.ts";
 import type { SavedCheckpoint } from "./checkpoint_folder.ts";
 import { RunFolder } from "./run_folder.ts";
-import { finite } from "./tensors.ts";
+import { finite, noteUnused } from "./tensors.ts";
 import { type NamedSource, SafetensorsFile, type TensorSource } from "../files/safetensors.ts";
 
 /** train.py's settings that hold here too; its others, and ours, say on what machine it ran and where its files were. */
@@ -20,6 +21,9 @@ const KEPT = [
   ...["gradient_accumulation_steps", "batch_size", "learning_rate", "max_iters", "weight_decay", "beta1", "beta2"],
   ...["grad_clip", "decay_lr", "warmup_iters", "lr_decay_iters", "min_lr"],
 ];
+
+/** How files are created, and what takes a line for the user, without a newline, when something is worth knowing. */
+export type ConversionOptions = { readonly open?: OpenFile; readonly onNote?: (line: string) => void };
 
 /**
  * Writes a checkpoint of a run as a ckpt.pt: weights, the optimizer's state, iteration, best loss and flags.
@@ -33,14 +37,16 @@ const KEPT = [
 export async function runToNanoGPT(
   run: string,
   path: string,
-  { checkpoint = "last", open }: { checkpoint?: "last" | "best"; open?: OpenFile } = {},
+  { checkpoint = "last", open, onNote }: ConversionOptions & { checkpoint?: "last" | "best" } = {},
 ): Promise<void> {
-  const folder = await RunFolder.open(run), { flags } = folder.description;
+  const folder = await RunFolder.open(run), { flags, model: config } = folder.description;
   const { saved, ...files } = await folder.read(checkpoint, opened);
   using model = files.model, optimizer = files.optimizer;
   const state = parseState(`${run}/${saved.name}/state.json`, saved.state);
+  const parameters = shapesOf(completeConfig(config as Partial<GPTConfig>)), { path: from, tensors } = model;
+  noteUnused([...tensors.keys()].filter((name) => !parameters.has(name)), { parameters, path: from, onNote });
   await writeNanoGPT(path, {
-    config: folder.description.model as Partial<GPTConfig>,
+    config: config as Partial<GPTConfig>,
     weights: sourcesOf(model),
     optimizer: { steps: state.optimizerSteps, tensors: sourcesOf(optimizer) },
     iter: state.iter,
@@ -50,13 +56,9 @@ export async function runToNanoGPT(
 }
 
 async function opened(saved: SavedCheckpoint) {
-  const model = await SafetensorsFile.open(saved.model);
-  try {
+  return await owned(await SafetensorsFile.open(saved.model), async (model) => {
     return { saved, model, optimizer: await SafetensorsFile.open(saved.optimizer) };
-  } catch (error) {
-    model.close();
-    throw error;
-  }
+  });
 }
 
 /**
@@ -72,12 +74,9 @@ async function opened(saved: SavedCheckpoint) {
 export async function nanoGPTToRun(
   from: string | NanoGPTFile,
   run: string,
-  { vocabulary, flags = {}, open, onNote = () => {} }: {
+  { vocabulary, flags = {}, open, onNote = () => {} }: ConversionOptions & {
     vocabulary: Readonly<Record<string, unknown>>;
     flags?: Readonly<Record<string, unknown>>;
-    open?: OpenFile;
-    /** Takes a line for the user, without a newline, when something is worth knowing. */
-    onNote?: (line: string) => void;
   },
 ): Promise<void> {
   using opened = typeof from === "string" ? await NanoGPTFile.open(from, { onNote }) : undefined;

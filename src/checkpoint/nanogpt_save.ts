@@ -26,7 +26,7 @@ export interface NanoGPTProgress {
 export interface NanoGPTCheckpoint extends NanoGPTProgress {
   /** Of the model. */ readonly config: Partial<GPTConfig>;
   /** By the names of the model's parameters. */ readonly weights: Iterable<NamedSource>;
-  /** By the names of {@linkcode AdamW.namedState}; without, train.py's begins anew. */
+  /** By the names of {@linkcode AdamW.namedState}; of parameters without, and without any, train.py's begins anew. */
   readonly optimizer?: { readonly steps: number; readonly tensors: Iterable<NamedSource> };
 }
 
@@ -138,6 +138,7 @@ function optimizerOf(
   if (optimizer && optimizer.steps > 0) {
     const tensors = new Map(optimizer.tensors);
     for (const [i, name] of names.flat().entries()) {
+      if (!tensors.has(`${name}.exp_avg`)) continue; // frozen: PyTorch has no state of what had no gradient
       const step: TensorSource = { dtype: "F32", shape: [], data: () => Float32Array.of(optimizer.steps) };
       const [m, v] = ["exp_avg", "exp_avg_sq"].map((part) => named(tensors, `${name}.${part}`, shapes.get(name)!));
       state.set(i, { step, exp_avg: m, exp_avg_sq: v });

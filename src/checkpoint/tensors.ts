@@ -1,7 +1,8 @@
 /** Tensors of the engine to and from safetensors. */
 import { CheckpointError } from "../errors.ts";
-import { Storage } from "../engine/device.ts";
+import { type Device, Storage } from "../engine/device.ts";
 import type { Tensor } from "../engine/tensor.ts";
+import { owned } from "../files/files.ts";
 import {
   SafetensorsFile,
   type TensorArray,
@@ -10,6 +11,8 @@ import {
   type WeightsFile,
 } from "../files/safetensors.ts";
 import { shown, some } from "../files/shown.ts";
+import { GPT, type GPTConfig, type GPTOptions } from "../gpt.ts";
+import type { RandomGenerator } from "../random/mod.ts";
 
 /** Tensors of a device, by their names. */
 export type NamedTensors = Iterable<readonly [name: string, tensor: Tensor]>;
@@ -115,6 +118,32 @@ export function noteUnused(
   if (names.length > 0) onNote?.(`${path}: the model does not use ${some(names.map(shown))}, which is left out`);
 }
 
+/** How a model's weights are loaded. */
+export interface LoadOptions {
+  /** Where the model is made. */ readonly device: Device;
+  /** How matrices are stored: `f32`, the default, or `bf16`, rounded, in half the memory, for inference alone. */
+  readonly weights?: GPTOptions["weights"];
+  /** Instead of the model's own: to train it further. */ readonly dropout?: number;
+  /**
+   * Initial weights are drawn from it and then replaced, as nanoGPT's train.py and sample.py do, so that what it draws afterwards
+   * is what nanoGPT's would draw. Without, none are drawn.
+   */
+  readonly generator?: RandomGenerator;
+}
+
+/** A model whose weights `fill` brings; where that fails, nothing of it is left. */
+export function loadModel(
+  config: Partial<GPTConfig>,
+  { device, weights, generator, dropout = config.dropout }: LoadOptions,
+  fill: (model: GPT) => Promise<void>,
+): Promise<GPT> {
+  const model = new GPT({ ...config, dropout }, { device, weights, generator, initialize: !!generator });
+  return owned(model, async () => {
+    await fill(model);
+    return model;
+  });
+}
+
 /** A tensor of a file by its name. */
 export function storedIn(file: WeightsFile, name: string): StoredTensor {
   return {
@@ -144,9 +173,14 @@ export async function copies(tensors: NamedTensors): Promise<[string, TensorSour
 /**
  * Reads the file's tensors into `tensors`. Names and shapes are compared first, so a file of another model changes nothing.
  *
+ * @param options.onNote takes a line on the file's other tensors, which are left out; without, they are refused
  * @throws {CheckpointError} when the file is missing or damaged, holds other tensors, or one that is not finite
  */
-export async function loadTensors(path: string, tensors: NamedTensors): Promise<void> {
+export async function loadTensors(
+  path: string,
+  tensors: NamedTensors,
+  { onNote }: { onNote?: (line: string) => void } = {},
+): Promise<void> {
   using file = await SafetensorsFile.open(path);
   const expected = new Map(tensors);
   for (const [name, { shape, dtype }] of expected) {
@@ -159,8 +193,8 @@ export async function loadTensors(path: string, tensors: NamedTensors): Promise<
       throw new CheckpointError(`${path}: ${name} is ${there.dtype}, expected ${dtype}`);
     }
   }
-  for (const name of file.tensors.keys()) {
-    if (!expected.has(name)) throw new CheckpointError(`${path} is of another model: ${name} is not in this one`);
-  }
+  const others = [...file.tensors.keys()].filter((name) => !expected.has(name));
+  if (onNote) noteUnused(others, { parameters: expected, path, onNote });
+  else if (others[0]) throw new CheckpointError(`${path} is of another model: ${others[0]} is not in this one`);
   for (const [name, { storage }] of expected) await readOnto(storage, storedIn(file, name));
 }

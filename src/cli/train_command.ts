@@ -1,0 +1,160 @@
+/** `deno task train`: nanoGPT's train.py. What stands between the flags and the trainer; the printing is TrainReport's. */
+import { RunFolder } from "../checkpoint/run_folder.ts";
+import { loadData, type LoadedData } from "../data/load_data.ts";
+import { hasOption } from "../device/create.ts";
+import type { Device } from "../engine/device.ts";
+import { GPT, type GPTConfig } from "../gpt.ts";
+import { loadPretrained, type Pretrained, runTokenizer } from "../pretrained/load.ts";
+import { Profile } from "../engine/profile.ts";
+import { RandomGenerator } from "../random/mod.ts";
+import { TRAINER_OPTIONS, type TrainerOptions } from "../train/options.ts";
+import { Trainer } from "../train/trainer.ts";
+import { command, type Running } from "./command.ts";
+import { checkTraining } from "../train/memory.ts";
+import { flagOf } from "./flags.ts";
+import { openDevice, openRun } from "./run_model.ts";
+import { checkPermission, encodeOptions, reportDownload } from "./shared_flags.ts";
+import {
+  fineTunedValues,
+  isPretrained,
+  namedData,
+  resumeCommand,
+  resumedValues,
+  trainDeclaration,
+  type trainFlags,
+  type TrainValues,
+} from "./train_flags.ts";
+import { TrainReport } from "./train_report.ts";
+
+type TrainRunning = Running<typeof trainFlags>;
+
+export const train = command({
+  ...trainDeclaration,
+  async run(running) {
+    using run = running.values.init_from === "resume" ? await openRun(running.values.out_dir) : undefined;
+    const values = run ? resumedValues(running, run.description.flags) : { ...running.values, ...namedData(running) };
+    checkPermission(values.device, "train");
+    if (!values.eval_only) await run?.lock(); // before anything is read that another process may write
+    const report = new TrainReport(values, resumeCommand(running.args, values.out_dir), running.progress);
+    if (values.threads && running.given.threads === undefined && !hasOption(values.device, "threads")) {
+      report.note(
+        `--threads=${values.threads}, with which the run began, is left out: ${values.device} has no threads`,
+      );
+      values.threads = 0;
+    }
+    await trainRun({ ...running, values }, run, report);
+  },
+});
+
+/** @param run the run to go on with; without, a new one begins */
+async function trainRun(request: TrainRunning, run: RunFolder | undefined, report: TrainReport): Promise<void> {
+  const device = await openDevice(request.values);
+  const start = isPretrained(request.values) ? await pretrained(request.values, device, report) : undefined;
+  const values = report.values = start ? fineTunedValues(request, start.model.config) : request.values;
+  const setup = { values, run, start, device, report };
+  const loaded = await trainingData(request, setup);
+  if (values.profile) device.profile = new Profile();
+  // One generator draws weights, then batches, so that a seed gives nanoGPT's.
+  const generator = new RandomGenerator(values.seed);
+  const { model, config } = await modelToTrain(setup, { generator, vocabSize: loaded.vocabSize });
+  const folder = await runFolder(setup, config, loaded);
+  using trainer = new Trainer(model, loaded.data, { ...optionsOf(values), generator, folder });
+  const resumed = run && await trainer.resume({ onNote: (line) => report.note(line) });
+  report.begin({ ...loaded, model, iter: trainer.iter });
+  if (resumed) report.resumed(trainer, loaded.source, resumed);
+  const interrupt = request.interruption(() => report.interrupted());
+  for await (const event of trainer.run({ signal: interrupt })) report.event(event);
+  if (interrupt.aborted) report.stopped(trainer.iter, folder?.last);
+  else {
+    report.finished(folder?.last);
+    if (!values.eval_only) await report.sample(model, loaded.tokenizer, interrupt);
+  }
+  if (device.profile) report.note(`\n${device.profile.table()}`);
+  device.close();
+}
+
+/** What a run comes from: one that it goes on with, or a model from elsewhere, or neither; and what it works with. */
+interface Setup {
+  readonly values: TrainValues;
+  readonly run: RunFolder | undefined;
+  readonly start: Pretrained | undefined;
+  readonly device: Device;
+  readonly report: TrainReport;
+}
+
+async function trainingData(request: TrainRunning, { values, run, start, report }: Setup): Promise<LoadedData> {
+  const { input, dataset, tokenizer, block_size: blockSize } = values;
+  return await loadData({
+    input: input || undefined,
+    dataset,
+    // The grammar stands in for a default alone: not for a text that was named, or that the run has begun with.
+    standIn: !run && namedData(request).dataset === undefined,
+    tokenizer: run ? await runTokenizer(run) : start?.tokenizer ?? (tokenizer || undefined),
+    blockSize,
+    special: encodeOptions(values.special_tokens),
+    onNote: (line) => report.note(line),
+  });
+}
+
+async function modelToTrain(
+  { values, run, start, device }: Setup,
+  { generator, vocabSize }: { generator: RandomGenerator; vocabSize: number },
+): Promise<{ model: GPT; config: Partial<GPTConfig> & { vocabSize: number } }> {
+  const { block_size: blockSize, seed } = values;
+  const config = {
+    ...(run ? run.description.model as Partial<GPTConfig> : start?.model.config), // what there are no flags for, too
+    ...modelConfig(values),
+    vocabSize: run ? Number(run.description.model.vocabSize) : start?.model.config.vocabSize ?? vocabSize,
+  };
+  if (!values.eval_only) await checkTraining(config, { ...optionsOf(values), device, model: start?.model });
+  const model = start?.model ?? new GPT(config, { device, seed, generator });
+  if (blockSize < model.config.blockSize) model.cropBlockSize(blockSize);
+  return { model, config };
+}
+
+/** The folder of the run: a new one, or the run's own with the flags of now; none for an evaluation alone, which writes nothing. */
+async function runFolder(
+  { values, run, report }: Setup,
+  config: Partial<GPTConfig>,
+  loaded: LoadedData,
+): Promise<RunFolder | undefined> {
+  const flags = lastingFlags(values, loaded);
+  if (run) {
+    run.flags = flags;
+    return run;
+  }
+  if (values.eval_only) return undefined;
+  const description = { flags, model: { ...config }, vocabulary: loaded.tokenizer.toJSON() };
+  const folder = await RunFolder.create(values.out_dir, description);
+  if (folder.renamed) report.note(`The older run in ${values.out_dir} is now in ${folder.renamed}`);
+  return folder;
+}
+
+/** What run.json says: a resume, from whatever folder, finds the same text. */
+function lastingFlags(
+  { profile: _, ...flags }: TrainValues,
+  { source, entropy }: Pick<LoadedData, "source" | "entropy">,
+) {
+  const absolute = (path: string) => /^([/\\]|[A-Za-z]:)/.test(path) ? path : `${Deno.cwd()}/${path}`;
+  if (flags.input) return { ...flags, input: absolute(flags.input) };
+  if (entropy !== undefined) return { ...flags, dataset: "grammar" }; // which may have stood in for want of a network
+  // A name, of a folder in data/ or of a text, stays one.
+  return source === flags.dataset ? { ...flags, dataset: absolute(source) } : flags;
+}
+
+/** The model that a run begins with. */
+async function pretrained(values: TrainValues, device: Device, report: TrainReport): Promise<Pretrained> {
+  const { init_from, tokenizer, dropout } = values;
+  const onProgress = reportDownload(report.progress), onNote = (line: string) => report.note(line);
+  return await loadPretrained(init_from, { device, tokenizer: tokenizer || undefined, dropout, onNote, onProgress });
+}
+
+export function modelConfig(values: TrainValues) {
+  const { block_size: blockSize, n_layer: nLayer, n_head: nHead, n_embd: nEmbd, dropout, bias } = values;
+  return { blockSize, nLayer, nHead, nEmbd, dropout, bias };
+}
+
+/** The trainer's options, whose flags have their names. */
+export function optionsOf(values: TrainValues): TrainerOptions {
+  return Object.fromEntries(TRAINER_OPTIONS.map((name) => [name, values[flagOf(name)]])) as unknown as TrainerOptions;
+}
