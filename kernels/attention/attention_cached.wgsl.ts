@@ -1,5 +1,5 @@
-export default /* wgsl */ `// Second of two passes of attention for decoding: with the new keys and values in the cache, query t attends to its
-// rows up to position + t, and no further: those may hold anything.
+export default /* wgsl */ `// Second of two passes of attention to a cache: with the pass's keys and values in it, token n attends to the places 0 to
+// position[n] of its slot, and no further: those may hold anything. An idle token, of no slot, gives zeros.
 //
 //     S = q · k / √width,   P = exp(S − max) / Σ exp(S − max),   y = Σ P · v
 //
@@ -7,12 +7,13 @@ export default /* wgsl */ `// Second of two passes of attention for decoding: wi
 // block raises it, what has been summed shrinks by exp(old − new). A lane owns one key of a block's scores; then every
 // fourth value of the block at the columns l, l + 64, …, where l is the lane modulo 64. The four parts are added last.
 
-struct Params { B: u32, T: u32, heads: u32, width: u32, S: u32 }
+struct Params { N: u32, heads: u32, width: u32, slots: u32, S: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> qkv: array<f32>; // (B, T, 3, heads, width)
-@group(0) @binding(2) var<storage, read> position: array<i32>; // one number: tokens that the cache holds already
-@group(0) @binding(3) var<storage, read_write> cache: array<f32>; // (B, S, 2, heads, width): keys and values
-@group(0) @binding(4) var<storage, read_write> y: array<f32>; // (B, T, heads, width)
+@group(0) @binding(1) var<storage, read> qkv: array<f32>; // (N, 3, heads, width)
+@group(0) @binding(2) var<storage, read> slot: array<i32>; // (N)
+@group(0) @binding(3) var<storage, read> position: array<i32>; // (N)
+@group(0) @binding(4) var<storage, read_write> cache: array<f32>; // (slots, S, 2, heads, width): keys and values
+@group(0) @binding(5) var<storage, read_write> y: array<f32>; // (N, heads, width)
 
 const LANES = 256u;
 const LOWEST = -3e38; // a score that counts for nothing
@@ -26,18 +27,22 @@ fn attention_cached(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  let row = group.x + group.y * groups.x; // in (B, T, heads)
-  if (row >= params.B * params.T * params.heads) { return; }
+  let row = group.x + group.y * groups.x; // in (N, heads)
+  if (row >= params.N * params.heads) { return; }
   let width = params.width;
   let h = row % params.heads;
-  let t = row / params.heads % params.T;
-  let b = row / params.heads / params.T;
+  let n = row / params.heads;
+  let number = u32(slot[n]); // −1 becomes a large one
+  if (number >= params.slots) {
+    for (var c = lane; c < width; c += LANES) { y[row * width + c] = 0.0; }
+    return;
+  }
   let stride = 2u * params.heads * width; // from one token in the cache to the next
-  let first_key = b * params.S * stride + h * width;
+  let first_key = number * params.S * stride + h * width;
   let first_value = first_key + params.heads * width;
-  let keys = u32(clamp(position[0], 0, i32(params.S - params.T))) + t + 1u;
+  let keys = u32(clamp(position[n], 0, i32(params.S) - 1)) + 1u;
 
-  let first_query = ((b * params.T + t) * 3u * params.heads + h) * width;
+  let first_query = (n * 3u * params.heads + h) * width;
   for (var c = lane; c < width; c += LANES) { query[c] = qkv[first_query + c]; }
   let column = lane % 64u;
   var greatest = LOWEST;

@@ -8,15 +8,15 @@ import appendSource from "./append.wgsl.ts";
 import latestSource from "./latest.wgsl.ts";
 import * as wasm from "./wasm.ts";
 
-/** counter += by, wrapping at 32 bits. */
+/** counter += by, wrapping at 32 bits, of each of n counters. */
 export const advance = kernel({
   name: "advance",
   reads: {},
-  updates: { counter: i32(1) },
+  updates: { counter: i32("n") },
   params: { by: "i32" },
-  reference: ({ counter }, _, { by }) => void (counter[0] += by),
+  reference: ({ counter }, _, { by }) => counter.forEach((count, i) => counter[i] = count + by),
   cpu: { tasks: () => 1, emit: wasm.advance },
-  gpu: { source: advanceSource, entry: "advance", workgroups: () => 1 },
+  gpu: { source: advanceSource, entry: "advance", workgroups: ({ n }) => Math.ceil(n / 64) },
 });
 
 /** ring[b, count mod S] = ids[b], then count += 1. */

@@ -1,7 +1,7 @@
 import type { Locals, WasmFunction } from "../../src/wasm/assembler.ts";
 
-export function advance(f: WasmFunction, { counter, by }: Locals<"counter" | "by">): void {
-  f.i32.store(counter, 0, f.i32.add(f.i32.load(counter), by));
+export function advance(f: WasmFunction, { counter, by, n }: Locals<"counter" | "by" | "n">): void {
+  f.loop(0, n, 1, (i) => f.i32.store(counter, i, f.i32.add(f.i32.loadAt(counter, i), by)));
 }
 
 export function append(
