@@ -14,7 +14,8 @@
 import { f32, i32, kernel } from "../../src/kernel.ts";
 import appendSource from "./attention_cached_append.wgsl.ts";
 import attendSource from "./attention_cached.wgsl.ts";
-import { append, attend, attendAlone } from "./wasm_cached.ts";
+import copySource from "./attention_copy.wgsl.ts";
+import { append, attend, attendAlone, copy } from "./wasm_cached.ts";
 
 type Sizes = Record<"N" | "heads" | "S" | "width", number>;
 
@@ -66,4 +67,28 @@ export const attentionCached = kernel({
     },
     { source: attendSource, entry: "attention_cached", workgroups: ({ N, heads }) => N * heads },
   ],
+});
+
+/**
+ * The first count[i] places of slot from[i] go to slot to[i]: what a text has in common with another is not computed twice. No
+ * slot may be both read and written; one that the cache does not have copies nothing, and a count is at most S.
+ */
+export const attentionCopy = kernel({
+  name: "attention_copy",
+  reads: { from: i32("n"), to: i32("n"), count: i32("n") },
+  updates: { cache: f32("slots", "S", 2, "heads", "width") },
+  reference({ from, to, count, cache }, { n, slots, S, heads, width }) {
+    const size = S * 2 * heads * width;
+    for (let i = 0; i < n; i++) {
+      if ([from[i], to[i]].some((slot) => slot < 0 || slot >= slots)) continue;
+      const length = Math.min(Math.max(count[i], 0), S) * (size / S);
+      cache.copyWithin(to[i] * size, from[i] * size, from[i] * size + length);
+    }
+  },
+  cpu: { tasks: ({ n, S }) => n * S, work: ({ n, S, heads, width }) => n * S * 2 * heads * width, emit: copy },
+  gpu: {
+    source: copySource,
+    entry: "attention_copy",
+    workgroups: ({ n, S, heads, width }) => Math.ceil(n * S * 2 * heads * width / 256),
+  },
 });

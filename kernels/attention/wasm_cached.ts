@@ -83,3 +83,22 @@ function attendTo(f: WasmFunction, of: Arguments, n: I32Local, head: I32Local, w
   const zero = f.splat(0);
   f.when(isThere, see, () => f.forEach(0, width, (c, v) => v.store(out, c, zero)));
 }
+
+/** Places `begin` to `end` of all pairs of slots. */
+export function copy(
+  f: WasmFunction,
+  { from, to, count, cache, slots, S, heads, width, begin, end }: Locals<
+    "from" | "to" | "count" | "cache" | "slots" | "S" | "heads" | "width" | "begin" | "end"
+  >,
+): void {
+  const { mul, add, at, lt, and, div, rem, loadAt, ltSigned } = f.i32, row = mul(mul(heads, width), 2);
+  f.loop(begin, end, 1, (task) => {
+    const i = div(task, S), place = rem(task, S), [source, target] = [from, to].map((slot) => loadAt(slot, i));
+    const [x, y] = [source, target].map((slot) => at(cache, mul(add(mul(slot, S), place), row)));
+    const isThere = and(lt(source, slots), lt(target, slots));
+    f.when(
+      and(isThere, ltSigned(place, loadAt(count, i))),
+      () => f.forEach(0, row, (c, v) => v.store(y, c, v.load(x, c))),
+    );
+  });
+}

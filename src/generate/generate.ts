@@ -5,16 +5,12 @@
  * every device. With temperature and topK alone the device chooses (decoder.ts), and the host reads some tokens at a time; for
  * everything else it reads each token's logits and chooses (chooser.ts).
  */
-import { Breather } from "../loop/breather.ts";
-import { Chooser, type Chosen } from "./chooser.ts";
-import { Decoder } from "./decoder.ts";
+import type { Chosen } from "./chooser.ts";
 import { checkGeneration } from "./options.ts";
 import type { GenerateOptions, SequencesOptions } from "./options.ts";
 import type { GPT } from "../gpt.ts";
-import type { NumberArray } from "../kernel.ts";
-import { RandomGenerator } from "../random/mod.ts";
-import { needsHost } from "./sampling_rules.ts";
-import { Stopping, type Taken } from "./stopping.ts";
+import { Rows } from "./rows.ts";
+import type { Taken } from "./stopping.ts";
 
 export type { TokenLogprob } from "./chooser.ts";
 export type { GenerateOptions, SequencesOptions } from "./options.ts";
@@ -83,39 +79,19 @@ async function* decode<T>(
   options: SequencesOptions,
   give: (token: GeneratedToken) => T,
 ): AsyncGenerator<T, void, void> {
-  const tokens = Array.from(prompt);
-  let left = checkGeneration(options, tokens, model.config);
-  const { seed = 1337, generator = new RandomGenerator(seed), signal } = options;
-  const batch = options.numReturnSequences ?? 1, sequences = Array.from({ length: batch }, () => new Stopping(options));
-  const chooser = readsLogits(options)
-    ? new Chooser(tokens, { batch, vocabSize: model.config.vocabSize }, { ...options, generator })
-    : undefined;
-  let chosen: Chosen[] | undefined;
-  const choose = chooser && ((logits: NumberArray) => (chosen = chooser.choose(logits)).map(({ id }) => id));
-  const { temperature, topK } = options, overflow = options.overflow === "slide" ? "slide" : "crop";
-  using decoder = new Decoder(model, tokens, { temperature, topK, overflow, batch, generator, choose });
-  const breather = new Breather();
+  checkGeneration(options, Array.from(prompt), model.config);
+  const { numReturnSequences: count = 1, signal } = options;
+  using rows = new Rows(model, { slots: count });
+  const sequences = rows.addSequences({ ...options, prompt }, count);
   try {
-    while (left > 0 && !signal?.aborted) {
-      for (const ids of await decoder.next(left)) {
-        left--;
-        decoder.taken++;
-        for (const [sequence, stopping] of sequences.entries()) {
-          if (signal?.aborted) return;
-          if (stopping.over) continue; // it goes on in the batch, where nobody looks at it
-          const id = ids[sequence];
-          yield give({ sequence, id, ...chosen?.[sequence], ...stopping.take(id, left === 0) });
-        }
-        if (sequences.every(({ over }) => over)) return;
+    for (let going = [...sequences.entries()]; going.length > 0; going = going.filter(([, { done }]) => !done)) {
+      for (const [sequence, row] of going) {
+        const { value } = await row.next();
+        if (signal?.aborted) return;
+        if (value) yield give({ sequence, ...value });
       }
-      await breather.breathe();
     }
   } finally {
-    decoder.putBack();
+    for (const row of sequences) row.abort();
   }
-}
-
-/** Whether the host has to see the logits: for a rule of sampling that the device does not apply, or to tell probabilities. */
-function readsLogits(options: SequencesOptions): boolean {
-  return needsHost(options) || options.logprobs === true || options.topLogprobs !== undefined;
 }
