@@ -125,7 +125,8 @@ export class Rows implements Disposable {
     this.#forgetOldWeights();
     const noise = new Noise(generator ?? new RandomGenerator(seed), generator !== undefined);
     return Array.from({ length: count }, () => {
-      const common = this.#free.map((slot) => commonPrefix(tokens, this.#held[slot])), most = maximum(common);
+      const common = this.#free.map((slot) => this.#held.length > 1 ? commonPrefix(tokens, this.#held[slot]) : 0),
+        most = maximum(common);
       const [slot] = this.#free.splice(common.indexOf(most), 1);
       const row = new Row(this.#owner, request, slot, left, noise, tokens);
       if (row.fresh) row.read = most; // it stands there already
@@ -155,6 +156,7 @@ export class Rows implements Disposable {
 
   /** What stands in slots was computed with the weights of its time. */
   #forgetOldWeights(): void {
+    if (this.#held.length === 1) return; // what is one text's is never another's
     const written = this.model.parameters().reduce((sum, { storage }) => sum + storage.block.version, 0);
     if (written !== this.#written) this.#held.forEach((row, slot) => row?.over && (this.#held[slot] = undefined));
     this.#written = written;

@@ -53,25 +53,19 @@ export function cachedAttention(qkv: Tensor, cache: Tensor, { slot, position }: 
     throw refuse(`the cache is expected as [slots,S,2,heads,width], with S up to ${MOST_PLACES} and width up to 256`);
   }
   if (qkv.shape.at(-1) !== 3 * C) throw refuse(`the last axis is expected as 3 · ${heads} heads · ${width} = ${3 * C}`);
-  for (
-    const [name, { storage: { block: { bounds } } }, least, end] of [["slot", slot, -1, slots], [
-      "position",
-      position,
-      0,
-      S,
-    ]] as const
-  ) {
-    const wrong = [bounds?.least, bounds?.greatest].find((number) =>
-      number !== undefined && !(number >= least && number < end)
-    );
-    if (wrong !== undefined) throw refuse(`a token's ${name} is ${wrong}, expected ${least} to ${end - 1}`);
-  }
-  const operands = {
-    qkv: qkv.alias([N, 3, heads, width]),
-    slot: slot.alias([slot.size]),
-    position: position.alias([position.size]),
+  const checked = (name: string, numbers: Tensor, least: number, end: number) => {
+    const { bounds } = numbers.storage.block; // where the host wrote them
+    if (bounds && !(bounds.least >= least && bounds.greatest < end)) {
+      const wrong = bounds.least < least ? bounds.least : bounds.greatest;
+      throw refuse(`a token's ${name} is ${wrong}, expected ${least} to ${end - 1}`);
+    }
+    return numbers.shape.length === 1 ? numbers : numbers.alias([numbers.size]);
   };
-  const y = launch(attentionCached, { ...operands, cache }).y.alias([...qkv.shape.slice(0, -1), C]);
+  const at = { slot: checked("slot", slot, -1, slots), position: checked("position", position, 0, S) };
+  const y = launch(attentionCached, { qkv: qkv.alias([N, 3, heads, width]), ...at, cache }).y.alias([
+    ...qkv.shape.slice(0, -1),
+    C,
+  ]);
   record("cachedAttention", y, [qkv], [], () => {
     throw new TypeError(
       "Cannot apply backward to cachedAttention: it has no derivative; train with causalSelfAttention",

@@ -1,4 +1,4 @@
-import { assert, assertEquals, assertNotEquals, assertRejects, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertNotEquals, assertRejects } from "@std/assert";
 import { sampleFlags } from "../../src/cli/sample_flags.ts";
 import { noGrad } from "../../src/engine/autograd.ts";
 import type { Device } from "../../src/engine/device.ts";
