@@ -6,20 +6,21 @@
  * ```ts
  * import { createDevice, generate, GPT } from "@nanogpt/ts";
  *
- * const device = await createDevice("auto");
+ * using device = await createDevice("auto"); // closed at the end of the block
  * const model = new GPT({ vocabSize: 65, blockSize: 16, nLayer: 2, nHead: 2, nEmbd: 32 }, { device, seed: 1337 });
  * const optimizer = model.configureOptimizers({ weightDecay: 0.1, learningRate: 1e-3, betas: [0.9, 0.99] });
  * const tokens = device.tensor([1, 2, 3, 4], [1, 4], { dtype: "i32" });
  * const targets = device.tensor([2, 3, 4, 5], [1, 4], { dtype: "i32" });
- * {
+ * function step(): Promise<number> {
  *   using _ = device.scope(); // frees what was made inside
  *   const { loss } = model.forward(tokens, targets);
  *   loss.backward();
  *   optimizer.step();
  *   optimizer.zeroGrad();
+ *   return loss.item(); // the read starts here, where the loss is alive; a scope must not span an await
  * }
+ * for (let i = 0; i < 20; i++) console.log(i, await step());
  * for await (const token of generate(model, [1], { maxNewTokens: 8, temperature: 0.8, topK: 20 })) console.log(token);
- * device.close();
  * ```
  *
  * @module
@@ -29,7 +30,7 @@ export { CpuDevice, type CpuOptions } from "./src/device/cpu.ts";
 export { createDevice, type DeviceName, type DeviceOptions, type NoOptions } from "./src/device/create.ts";
 export { type Capacity, Device, type MemoryReport, Program, Storage } from "./src/engine/device.ts";
 export { ReferenceDevice } from "./src/device/reference.ts";
-export type { DType, NumberArray, StorageType } from "./src/kernel.ts";
+export type { DType, FloatArray, NumberArray, StorageType } from "./src/kernel.ts";
 export { Scope } from "./src/engine/scope.ts";
 export * from "./src/errors.ts";
 export {
@@ -41,7 +42,16 @@ export {
 } from "./src/evaluate/perplexity.ts";
 export { type FeatureOptions, type Features, features } from "./src/evaluate/features.ts";
 export type { Needs } from "./src/engine/capacity.ts";
-export { GPT, type GPTConfig, type GPTOptions, type GPTOutput, type HiddenOptions } from "./src/gpt.ts";
+export {
+  type Block,
+  type CausalSelfAttention,
+  GPT,
+  type GPTConfig,
+  type GPTOptions,
+  type GPTOutput,
+  type HiddenOptions,
+  type MLP,
+} from "./src/gpt.ts";
 export { checkInference, type InferenceNeeds, inferenceNeeds, type InferenceOptions } from "./src/generate/memory.ts";
 export { KeyValueCache } from "./src/nn/cache.ts";
 export {
@@ -49,6 +59,7 @@ export {
   type AdamWOptions,
   type NamedParameter,
   type ParameterGroup,
+  type Rates,
   type StepOptions,
 } from "./src/optim/adamw.ts";
 export {
@@ -60,9 +71,10 @@ export {
   type TextGenerationPipeline,
 } from "./src/pretrained/pipeline.ts";
 export { loadPretrained, type Pretrained, type PretrainedOptions } from "./src/pretrained/load.ts";
-export { Profile } from "./src/engine/profile.ts";
+export { Profile, type ProfileRow } from "./src/engine/profile.ts";
 export { RandomGenerator } from "./src/random/mod.ts";
 export {
+  type Chosen,
   type FinishReason,
   generate,
   type GeneratedToken,
@@ -71,6 +83,7 @@ export {
   type SamplingOptions,
   type SequencesOptions,
   type StoppingOptions,
+  type Taken,
   type TokenLogprob,
 } from "./src/generate/generate.ts";
 export { Rows, type RowsOptions } from "./src/generate/rows.ts";

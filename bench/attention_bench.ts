@@ -16,7 +16,7 @@ for (const [B, T, heads, width] of [[12, 64, 4, 32], [4, 256, 6, 64], [1, 1024, 
   const qkv = device.tensor(random(B * T * 3 * C), [B, T, 3 * C], { requiresGrad: true });
   const dout = device.tensor(random(B * T * C), [B, T, C]);
   const offset = device.tensor([0], [1], { dtype: "i32" });
-  const forward = (p: number) => causalSelfAttention(qkv, heads, { dropout: { p, seed: 1, offset, stream: 0 } });
+  const forward = (p: number) => causalSelfAttention(qkv, { heads, dropout: { p, seed: 1, offset, stream: 0 } });
   const group = name;
   Deno.bench({ name: `forward, ${name}`, group, baseline: true }, () => {
     using _ = device.scope();

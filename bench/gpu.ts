@@ -10,7 +10,7 @@ import { createDevice, type DeviceName, GPT, RandomGenerator, Trainer } from "..
 import babyConfig from "../config/train_shakespeare_char.ts";
 import { runCommand } from "../src/cli/command.ts";
 import { bool, choice, describeFlags, fallbacks, float, int, parseCommandLine, text } from "../src/cli/flags.ts";
-import { modelConfig, optionsOf } from "../src/cli/train.ts";
+import { modelConfig, optionsOf } from "../src/cli/train_command.ts";
 import { loadText } from "../src/data/load_text.ts";
 import { splitTokens } from "../src/data/split.ts";
 import type { Device } from "../src/engine/device.ts";

@@ -2,7 +2,7 @@
  * What generating costs with models of GPT-2's sizes, weights in f32 and kept in bf16: `deno task bench:inference`.
  *
  * The weights are random numbers, which takes no less time and memory than trained ones. Each row has a process of its own,
- * for it shows that process' resident memory, beside what was foreseen before anything was made (src/generate/memory.ts)
+ * for it shows that process' resident memory, beside what was estimated before anything was made (src/generate/memory.ts)
  * and what the device has taken in the end. What does not fit is a row that says so.
  */
 import { checkInference, createDevice, generate, GPT, inferenceNeeds, RandomGenerator, Storage } from "../mod.ts";
@@ -32,7 +32,7 @@ const flags = {
 };
 type Values = ReturnType<typeof fallbacks<typeof flags>>;
 
-const HEAD = ["model", "weights", "foreseen, MB", "taken, MB", "resident, MB", "first token, ms", "tokens/s"];
+const HEAD = ["model", "weights", "estimated, MB", "taken, MB", "resident, MB", "first token, ms", "tokens/s"];
 
 /** The cells of a row behind the model's name. */
 async function measure(config: typeof MODELS["gpt2"], weights: "f32" | "bf16", values: Values): Promise<string[]> {

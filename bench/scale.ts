@@ -2,7 +2,7 @@
  * What a training step costs against the size of the model, context, batch and threads: `deno task bench:scale`.
  *
  * nanoGPT's CPU setting with one thing changed at a time, through the real trainer on random tokens. Each row has the median
- * of its steps, the rate of the multiplications and additions that its kernels count, and the memory that was foreseen before
+ * of its steps, the rate of the multiplications and additions that its kernels count, and the memory that was estimated before
  * anything was made (src/train/memory.ts) beside what the device has taken in the end. `--plot=FILE` draws them as SVG.
  */
 import {
@@ -18,7 +18,7 @@ import {
 import { runCommand } from "../src/cli/command.ts";
 import { bool, describeFlags, fallbacks, float, int, parseCommandLine, text } from "../src/cli/flags.ts";
 import { ConfigError, DeviceError } from "../src/errors.ts";
-import { type Panel, plot } from "./plot.ts";
+import { type Panel, plot } from "../examples/browser/plot.ts";
 
 const flags = {
   sweep: text("size,context,batch,threads", "which of these to measure"),
@@ -40,7 +40,7 @@ export interface Row extends Setting {
   readonly ms: number;
   readonly flops: number;
   /** Bytes, before and after. */
-  readonly foreseen: number;
+  readonly estimated: number;
   readonly taken: number;
 }
 
@@ -110,7 +110,7 @@ async function measure(
     const run = { maxIters: 1e9, evalInterval: WARM_UP, evalIters: 1, logInterval: 1 };
     const options = { batchSize, gradientAccumulationSteps: 1, ...run };
     await checkTraining(config, { ...options, device });
-    const { bytes: foreseen, flops } = await trainingNeeds(config, { ...options, device });
+    const { bytes: estimated, flops } = await trainingNeeds(config, { ...options, device });
     const tokens = Int32Array.from({ length: 10_000 }, () => generator.randint(config.vocabSize));
     const gpt = new GPT(config, { device, generator });
     using trainer = new Trainer(gpt, { train: tokens, val: tokens }, { ...options, generator });
@@ -123,22 +123,22 @@ async function measure(
       if (times.length >= 3 && performance.now() - begin >= 1000 * seconds) break;
     }
     const parameters = gpt.numParameters({ nonEmbedding: false }), { reserved: taken } = device.memory();
-    return { ...sizes, batchSize, threads, parameters, ms: median(times), flops, foreseen, taken };
+    return { ...sizes, batchSize, threads, parameters, ms: median(times), flops, estimated, taken };
   } finally {
     device.close();
   }
 }
 
 const HEADS = ["sweep", "layers, heads, width", "context", "batch", "threads", "parameters", "tokens a step"];
-const MEASURED = ["ms a step", "tokens/s", "GFLOP/s", "memory foreseen", "taken"];
+const MEASURED = ["ms a step", "tokens/s", "GFLOP/s", "memory estimated", "taken"];
 
 function cells(row: Row): string[] {
-  const { nLayer, nHead, nEmbd, blockSize, batchSize, threads, parameters, ms, flops, foreseen, taken } = row;
+  const { nLayer, nHead, nEmbd, blockSize, batchSize, threads, parameters, ms, flops, estimated, taken } = row;
   const show = (value: number, digits = 3) => value.toLocaleString("en-US", { maximumSignificantDigits: digits });
   const tokens = batchSize * blockSize, million = (value: number) => `${show(value / 1e6)} M`;
   const sizes = [`${nLayer}, ${nHead}, ${nEmbd}`, blockSize, batchSize, threads, million(parameters), show(tokens, 6)];
   const rates = [show(ms), show(tokens / ms * 1000), show(flops / ms / 1e6)];
-  const memory = [foreseen, taken].map((bytes) =>
+  const memory = [estimated, taken].map((bytes) =>
     `${(bytes / 1e6).toLocaleString("en-US", { maximumFractionDigits: 2 })} MB`
   );
   return [...sizes.map(String), ...rates, ...memory];

@@ -2,7 +2,7 @@
 import cpuConfig from "../config/shakespeare_char_cpu.ts";
 import babyConfig from "../config/train_shakespeare_char.ts";
 import { fallbacks } from "../src/cli/flags.ts";
-import { modelConfig, optionsOf } from "../src/cli/train.ts";
+import { modelConfig, optionsOf } from "../src/cli/train_command.ts";
 import type { TrainConfig } from "../config/train_config.ts";
 import { trainFlags } from "../src/cli/train_flags.ts";
 import type { Setting } from "./measures.ts";

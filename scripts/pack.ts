@@ -7,6 +7,7 @@
 import { PACKAGES } from "../src/packages.ts";
 
 interface Compiler {
+  transpileModule(text: string, options: { compilerOptions: Record<string, unknown> }): { outputText: string };
   readonly ScriptTarget: { readonly ESNext: number };
   readonly ModuleKind: { readonly NodeNext: number };
   createProgram(files: readonly string[], options: Record<string, unknown>): {
@@ -23,9 +24,11 @@ async function run(command: string, args: readonly string[], cwd: string): Promi
   throw new Error(`${command} ${args[0]} failed:\n${out}${error}`);
 }
 
+const importCompiler = async (): Promise<Compiler> => (await import(["npm", "typescript@5.9.3"].join(":"))).default;
+
 /** The declarations of `entries` and all that they import, with the paths that they have in the package. */
 async function declarations(entries: readonly string[]): Promise<Map<string, string>> {
-  const typescript: Compiler = (await import(["npm", "typescript@5.9.3"].join(":"))).default;
+  const typescript = await importCompiler();
   const program = typescript.createProgram(entries, {
     target: typescript.ScriptTarget.ESNext,
     module: typescript.ModuleKind.NodeNext,
@@ -46,6 +49,19 @@ async function declarations(entries: readonly string[]): Promise<Map<string, str
   return files;
 }
 
+/** Leaves of the commands in `folder` what Node can run: entries, each of which says there that it needs Deno. */
+async function packCommands(folder: string): Promise<void> {
+  const typescript = await importCompiler(), { ESNext: target } = typescript.ScriptTarget;
+  for (const { name } of await Array.fromAsync(Deno.readDir(folder))) {
+    const path = `${folder}/${name}`, text = await Deno.readTextFile(path);
+    if (name === "start.ts" || text.includes('from "./start.ts"')) {
+      const { outputText } = typescript.transpileModule(text, { compilerOptions: { target } });
+      await Deno.writeTextFile(path.replace(/ts$/, "js"), outputText.replace('"./start.ts"', '"./start.js"'));
+    }
+    await Deno.remove(path);
+  }
+}
+
 export async function pack(output: string): Promise<void> {
   const folder = await Deno.makeTempDir();
   try {
@@ -57,6 +73,7 @@ export async function pack(output: string): Promise<void> {
     const { exports } = JSON.parse(await Deno.readTextFile(`${root}/deno.json`));
     const types = await declarations(Object.values<string>(exports).map((entry) => root + entry.slice(2)));
     for (const [name, text] of types) await Deno.writeTextFile(`${inside}/${name}`, text);
+    await packCommands(`${inside}/src/cli`);
     const pool = `${inside}/src/data/encode_pool.js`, text = await Deno.readTextFile(pool); // a worker's URL is no import
     await Deno.writeTextFile(pool, text.replace('"./encode_worker.ts"', '"./encode_worker.js"'));
     const optional = Object.keys(PACKAGES).map((name) => [name, { optional: true }]);

@@ -41,8 +41,8 @@ interface Cached extends Places {
   readonly layer: Tensor;
 }
 
-/** Every token looks at itself and those before it, `nHead` times in parallel (Vaswani et al. 2017, arXiv:1706.03762). */
-class CausalSelfAttention extends Module {
+/** @internal Every token looks at itself and those before it, `nHead` times in parallel (Vaswani et al. 2017, arXiv:1706.03762). */
+export class CausalSelfAttention extends Module {
   c_attn: Linear;
   c_proj: Linear;
   readonly attn_dropout: Dropout;
@@ -60,14 +60,16 @@ class CausalSelfAttention extends Module {
   /** @param cached where the tokens stand in this layer's cache */
   forward(x: Tensor, cached?: Cached): Tensor {
     const qkv = this.c_attn.forward(x); // (B, T, 3C)
+    const heads = this.#heads;
     const y = cached // (B, T, C)
       ? cachedAttention(qkv, cached.layer, cached)
-      : causalSelfAttention(qkv, this.#heads, { dropout: this.attn_dropout.next() });
+      : causalSelfAttention(qkv, { heads, dropout: this.attn_dropout.next() });
     return this.resid_dropout.forward(this.c_proj.forward(y));
   }
 }
 
-class MLP extends Module {
+/** @internal Two matrices with an activation in between. */
+export class MLP extends Module {
   c_fc: Linear;
   c_proj: Linear;
   readonly dropout: Dropout;
@@ -86,7 +88,8 @@ class MLP extends Module {
   }
 }
 
-class Block extends Module {
+/** @internal Attention, then an MLP, each added to the residual stream. */
+export class Block extends Module {
   ln_1: LayerNorm;
   attn: CausalSelfAttention;
   ln_2: LayerNorm;
@@ -124,7 +127,7 @@ export interface GPTConfig {
   /** Biases in linear layers and layer norms, as GPT-2 has them: true. Without, a bit better and faster. */
   readonly bias: boolean;
   /** Between an MLP's two matrices: `gelu`, the exact one, as nanoGPT has it; GPT-2 was trained with `gelu_new`, by tanh. */
-  readonly activation?: keyof typeof ACTIVATIONS;
+  readonly activation?: "gelu" | "gelu_new" | "relu";
   /** Width between them: 4 · nEmbd. */
   readonly nInner?: number;
   /** 1e-5 */
@@ -148,9 +151,8 @@ const DEFAULTS: Omit<Required<GPTConfig>, "nInner"> = {
 
 /** Where a model lives, and what its initial weights are drawn from. */
 export interface GPTOptions {
-  readonly device: Device;
-  /** Of initialisation and dropout; default 1337, what nanoGPT seeds with. */
-  readonly seed?: number;
+  /** Where the model is made. */ readonly device: Device;
+  /** Of initialisation and dropout; default 1337, what nanoGPT seeds with. */ readonly seed?: number;
   /**
    * How matrices are stored: `f32` (the default), or `bf16`, rounded as they are written: half the memory and up to twice the
    * tokens a second. Positions, biases and layer norms stay f32, as does all that is computed. The model begins frozen:
@@ -212,12 +214,14 @@ export interface ForwardOptions extends Omit<HiddenOptions, "each"> {
  * ```
  */
 export class GPT extends Module {
-  readonly config: Required<GPTConfig>;
-  readonly noise: DropoutNoise;
+  /** With defaults filled in. */ readonly config: Required<GPTConfig>;
+  /** What dropout draws from. */ readonly noise: DropoutNoise;
+  /** Everything before the head, by nanoGPT's names. */
   transformer: { wte: Embedding; wpe: Embedding; drop: Dropout; h: Block[]; ln_f: LayerNorm };
-  lm_head: Linear;
+  /** Logits from the normed end; by default its weight is wte's. */ lm_head: Linear;
 
   /**
+   * Makes a model with initial weights.
    * @param config sizes; what is left out is GPT-2's (124M)
    * @param options the device, and where the initial weights come from
    * @throws {ConfigError} when a size is not a whole number above 0, nEmbd not a multiple of nHead, dropout not from 0 to 1,
@@ -291,7 +295,9 @@ export class GPT extends Module {
    * @throws {ShapeError} when there are more tokens than the block size, targets of another shape, or ids that are none
    */
   forward(tokens: Tensor, targets: Tensor, options?: ForwardOptions): GPTOutput<Tensor>;
+  /** Without targets: only logits. */
   forward(tokens: Tensor, targets?: undefined, options?: ForwardOptions): GPTOutput<undefined>;
+  /** With targets where there are any. */
   forward(tokens: Tensor, targets?: Tensor, options?: ForwardOptions): GPTOutput;
   forward(tokens: Tensor, targets?: Tensor, options: ForwardOptions = {}): GPTOutput {
     if (targets && `${targets.shape}` !== `${tokens.shape}`) {
@@ -359,13 +365,8 @@ export class GPT extends Module {
   /** An empty key-value cache for so many texts. */
   createCache(slots = 1): KeyValueCache {
     const { nLayer, nHead, nEmbd, blockSize } = this.config;
-    return new KeyValueCache(this.device, {
-      slots,
-      layers: nLayer,
-      length: blockSize,
-      heads: nHead,
-      width: nEmbd / nHead,
-    });
+    const sizes = { slots, layers: nLayer, length: blockSize, heads: nHead, width: nEmbd / nHead };
+    return new KeyValueCache(this.device, sizes);
   }
 
   /**

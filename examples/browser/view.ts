@@ -1,6 +1,6 @@
 /** What the page shows of a run. */
-import { LossPlot } from "./loss_plot.ts";
 import type { FromEngine, Path } from "./messages.ts";
+import { plotLosses, type Point } from "./plot.ts";
 
 /** The element of that id, which the page has. */
 export const find = <E extends HTMLElement = HTMLElement>(id: string): E => document.getElementById(id) as E;
@@ -11,6 +11,56 @@ const STEPS = 10;
 const MOST_LINES = 500, MOST_SAMPLES = 50;
 
 const whole = (value: number) => Math.round(value).toLocaleString("en");
+
+/** The plot of the loss: drawn anew at most once a frame, in the pixels that its box has. */
+class LossPlot {
+  #batches: Point[] = [];
+  #heldOut: Point[] = [];
+  #entropy: number | undefined;
+  #last = 1;
+  #waiting = false;
+  /** Where the pointer is, in pixels. */
+  #pointed: number | undefined;
+
+  constructor(readonly box: HTMLElement) {
+    new ResizeObserver(() => this.#draw()).observe(box);
+    box.addEventListener("pointermove", ({ clientX }) => this.#point(clientX - box.getBoundingClientRect().left));
+    box.addEventListener("pointerleave", () => this.#point(undefined));
+    this.#draw();
+  }
+
+  /** @param last the last iteration, where the axis ends */
+  clear(last: number, entropy: number | undefined): void {
+    this.#batches = [];
+    this.#heldOut = [];
+    this.#last = last;
+    this.#entropy = entropy;
+    this.#redraw();
+  }
+  addBatch(iter: number, loss: number): void {
+    this.#batches.push([iter, loss]);
+    this.#redraw();
+  }
+  addHeldOut(iter: number, loss: number): void {
+    this.#heldOut.push([iter, loss]);
+    this.#redraw();
+  }
+  #point(at: number | undefined): void {
+    this.#pointed = at;
+    this.#redraw();
+  }
+  #redraw(): void {
+    if (this.#waiting) return;
+    this.#waiting = true;
+    requestAnimationFrame(() => this.#draw());
+  }
+  #draw(): void {
+    this.#waiting = false;
+    const { clientWidth: width, clientHeight: height } = this.box;
+    const losses = { batches: this.#batches, heldOut: this.#heldOut, entropy: this.#entropy, last: this.#last };
+    this.box.innerHTML = plotLosses(losses, { width, height }, this.#pointed);
+  }
+}
 
 export class View {
   readonly #plot = new LossPlot(find("plot"));

@@ -1,5 +1,10 @@
-export default /* wgsl */ `// Second of two passes of attention to a cache: with the pass's keys and values in it, token n attends to the places 0 to
-// position[n] of its slot, and no further: those may hold anything. An idle token, of no slot, gives zeros.
+export default /* wgsl */ `// Attention to a cache, in two passes.
+//
+// attention_cached_append writes each token's key and value to its place in its slot. A slot that the cache does not have is an
+// idle token, which writes nothing; a position is moved into 0 to S − 1. An invocation owns one element.
+//
+// attention_cached: token n attends to the places 0 to position[n] of its slot, and no further: those may hold anything. An
+// idle token gives zeros.
 //
 //     S = q · k / √width,   P = exp(S − max) / Σ exp(S − max),   y = Σ P · v
 //
@@ -20,6 +25,22 @@ const LOWEST = -3e38; // a score that counts for nothing
 var<workgroup> query: array<f32, 256>; // width is at most 256
 var<workgroup> weights: array<f32, LANES>;
 var<workgroup> partial: array<vec4f, LANES>;
+
+@compute @workgroup_size(64)
+fn attention_cached_append(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) lane: u32,
+) {
+  let pair = 2u * params.heads * params.width; // a token's key and value
+  let i = (group.x + group.y * groups.x) * 64u + lane; // in (N, 2, heads, width)
+  if (i >= params.N * pair) { return; }
+  let n = i / pair;
+  let number = u32(slot[n]); // −1 becomes a large one
+  if (number >= params.slots) { return; }
+  let place = number * params.S + u32(clamp(position[n], 0, i32(params.S) - 1));
+  cache[place * pair + i % pair] = qkv[n * (pair / 2u) * 3u + pair / 2u + i % pair];
+}
 
 @compute @workgroup_size(LANES)
 fn attention_cached(

@@ -12,8 +12,7 @@
  * place are the caller's mistake: which of them stays there is not defined.
  */
 import { f32, i32, kernel } from "../../src/kernel.ts";
-import appendSource from "./attention_cached_append.wgsl.ts";
-import attendSource from "./attention_cached.wgsl.ts";
+import source from "./attention_cached.wgsl.ts";
 import copySource from "./attention_copy.wgsl.ts";
 import { append, attend, attendAlone, copy } from "./wasm_cached.ts";
 
@@ -61,11 +60,12 @@ export const attentionCached = kernel({
   cpu: ({ N }) => N === 1 ? alone : together,
   gpu: [
     {
-      source: appendSource,
+      source,
+      file: "attention_cached.wgsl.ts",
       entry: "attention_cached_append",
       workgroups: ({ N, heads, width }) => Math.ceil(N * 2 * heads * width / 64),
     },
-    { source: attendSource, entry: "attention_cached", workgroups: ({ N, heads }) => N * heads },
+    { source, entry: "attention_cached", workgroups: ({ N, heads }) => N * heads },
   ],
 });
 

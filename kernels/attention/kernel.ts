@@ -12,8 +12,7 @@
  */
 import { f32, type FloatArray, i32, kernel, optional } from "../../src/kernel.ts";
 import { dropoutFactor, dropoutParams } from "../dropout/kernel.ts";
-import backwardKeys from "./attention_backward_keys.wgsl.ts";
-import backwardQueries from "./attention_backward_queries.wgsl.ts";
+import backwardSource from "./attention_backward.wgsl.ts";
 import forwardSource from "./attention_forward.wgsl.ts";
 import { byFours } from "./gpu.ts";
 import { attentionBackward as backward } from "./wasm_backward.ts";
@@ -126,22 +125,16 @@ export const attentionBackward = kernel({
     work: ({ B, heads, T, width }) => B * heads * T * T * (width / 4 + 2),
     emit: backward,
   },
-  gpu: [
-    ...byFours({
-      source: backwardQueries,
-      entry: "attention_backward_queries",
-      workgroups,
-      workspace: ({ B, T, heads }) => B * heads * T, // D
-    }, {
-      dy: "read",
-      qkv: "read",
-      y: "read",
-      dqkv: "add",
-    }),
-    ...byFours({ source: backwardKeys, entry: "attention_backward_keys", workgroups }, {
-      dy: "read",
-      qkv: "read",
-      dqkv: "add",
-    }),
-  ],
+  gpu: byFours({
+    source: backwardSource,
+    file: "attention_backward.wgsl.ts",
+    entry: "attention_backward_queries",
+    workgroups,
+    workspace: ({ B, T, heads }) => B * heads * T, // D
+  }, {
+    dy: "read",
+    qkv: "read",
+    y: "read",
+    dqkv: "add",
+  }).flatMap((queries) => [queries, { ...queries, entry: "attention_backward_keys", workspace: undefined }]),
 });

@@ -6,21 +6,12 @@
  * A later chunk of keys may raise a query's maximum: what was summed so far is then scaled down (Milakov and Gimelshein
  * 2018, arXiv:1805.02867).
  */
-import { type I32Local, Lanes, type Locals, type WasmFunction } from "../../src/wasm/assembler.ts";
+import { Lanes, type Locals, type WasmFunction } from "../../src/wasm/assembler.ts";
 import { type Columns, defineMultiply, ROWS, tileColumns } from "../../src/wasm/gemm.ts";
 import { exp } from "../../src/wasm/math.ts";
 import { definePack } from "../../src/wasm/packing.ts";
-import {
-  defineWriteRow,
-  type Dropout,
-  dropoutOf,
-  type Dropped,
-  firstCounter,
-  headOf,
-  regions,
-  roundUp,
-  scaleOf,
-} from "./blocks.ts";
+import { defineWriteRow, type Dropout, dropoutOf, type Dropped, firstCounter, headOf } from "./blocks.ts";
+import { regions, roundUp, scaleOf } from "./blocks.ts";
 
 /** Queries of a task, and keys at a time: a multiple of every panel and of the four elements of a Philox counter. */
 export const CHUNK = 256;
@@ -60,7 +51,7 @@ export function attentionForward(f: WasmFunction, of: Arguments): void {
         f.call(softmax, scores, visible, lag, scale, max, total, factors);
         if (dropout) {
           const counter = add(firstCounter(f, T, head, from), f.i32.shr(first, 2));
-          dropScores(f, W, dropout, scores, visible, counter, f.i32.divUp(T, 4));
+          dropScores(f, W, dropout, { scores, visible, counter, step: f.i32.divUp(T, 4) });
         }
         f.when(block, () => f.call(rescale, sum, rows, factors));
         f.loop(0, f.i32.divUp(width, ROWS), 1, (i) => {
@@ -163,10 +154,7 @@ function dropScores(
   f: WasmFunction,
   W: Columns,
   { draw, factor }: Dropped,
-  scores: I32Local,
-  visible: I32Local,
-  counter: I32Local,
-  step: I32Local,
+  { scores, visible, counter, step }: Locals<"scores" | "visible" | "counter" | "step">,
 ): void {
   const v = new Lanes(f, 8), steps = f.splatI32(step);
   for (let group = 0; group < W; group += 8) {

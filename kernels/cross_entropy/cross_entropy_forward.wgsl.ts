@@ -1,19 +1,28 @@
-export default /* wgsl */ `// Cross-entropy of each row of logits: lse = log Σ exp(logits), and in the workspace the row's part of the loss,
-// lse − logits[target]; 0 where the target is to be ignored. cross_entropy_mean.wgsl.ts adds the parts.
+export default /* wgsl */ `// Mean cross-entropy of rows of logits, in two passes.
 //
-// A workgroup owns one row: lane l takes its logits l, l + 64, …, and the lanes' results are put together by halves, so
-// additions have the same order each time. A target that is no class counts as the last.
+// cross_entropy_forward: lse = log Σ exp(logits) of each row, and in the workspace the row's part of the loss,
+// lse − logits[target]; 0 where the target is to be ignored. A workgroup owns one row: lane l takes its logits l, l + 64, …,
+// and the lanes' results are put together by halves, so additions have the same order each time. A target that is no class
+// counts as the last.
+//
+// cross_entropy_mean: the sum of the parts over the number of rows whose target is not to be ignored. Where that is 0, the
+// quotient 0 / 0 is NaN, as in PyTorch. One workgroup does it all in the same way, with 256 lanes.
 
 struct Params { rows: u32, V: u32, ignore: i32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> logits: array<f32>; // (rows, V)
 @group(0) @binding(2) var<storage, read> targets: array<i32>; // (rows)
+@group(0) @binding(3) var<storage, read_write> loss: array<f32>; // one number
+@group(0) @binding(4) var<storage, read_write> count: array<f32>; // one number: of rows that count
 @group(0) @binding(5) var<storage, read_write> lse: array<f32>; // (rows)
 @group(0) @binding(6) var<storage, read_write> parts: array<f32>; // the workspace: (rows)
 
 const LANES = 64u;
 var<workgroup> partial: array<f32, LANES>;
 const LOWEST = -3.4028234e38; // the maximum of no element
+const ROWS = 256u; // at a time, of the second pass
+var<workgroup> sums: array<f32, ROWS>;
+var<workgroup> counts: array<u32, ROWS>;
 
 fn greatest_of_all(value: f32, lane: u32) -> f32 {
   partial[lane] = value;
@@ -56,5 +65,29 @@ fn cross_entropy_forward(
   lse[row] = greatest + log(sum);
   let target_class = min(bitcast<u32>(targets[row]), params.V - 1u);
   parts[row] = select(greatest - logits[first + target_class] + log(sum), 0.0, targets[row] == params.ignore);
+}
+
+@compute @workgroup_size(ROWS)
+fn cross_entropy_mean(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+  if (group.x > 0u) { return; }
+  var sum = 0.0;
+  var counted = 0u;
+  for (var row = lane; row < params.rows; row += ROWS) {
+    sum += parts[row];
+    counted += select(1u, 0u, targets[row] == params.ignore);
+  }
+  sums[lane] = sum;
+  counts[lane] = counted;
+  workgroupBarrier();
+  for (var half = ROWS / 2u; half > 0u; half /= 2u) {
+    if (lane < half) {
+      sums[lane] += sums[lane + half];
+      counts[lane] += counts[lane + half];
+    }
+    workgroupBarrier();
+  }
+  if (lane > 0u) { return; }
+  loss[0] = sums[0] / f32(counts[0]);
+  count[0] = f32(counts[0]);
 }
 `;

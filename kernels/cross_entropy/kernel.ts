@@ -10,7 +10,6 @@
 import { f32, i32, kernel } from "../../src/kernel.ts";
 import backwardSource from "./cross_entropy_backward.wgsl.ts";
 import forwardSource from "./cross_entropy_forward.wgsl.ts";
-import meanSource from "./cross_entropy_mean.wgsl.ts";
 import * as wasm from "./wasm.ts";
 
 const classOf = (target: number, V: number) => Math.min(target >>> 0, V - 1);
@@ -42,7 +41,8 @@ export const crossEntropyForward = kernel({
     workgroups: ({ rows }) => rows,
     workspace: ({ rows }) => rows,
   }, {
-    source: meanSource,
+    source: forwardSource,
+    file: "cross_entropy_forward.wgsl.ts",
     entry: "cross_entropy_mean",
     workgroups: () => 1,
   }],

@@ -14,15 +14,11 @@ struct Params { n: u32, seed: i32, stream: i32, threshold: i32, gain: f32 }
 
 const LANES = 256u;
 
-/// The upper 32 bits of a · b: schoolbook, on halves of 16 bits.
+// The upper 32 bits of a product, out of halves of 16 bits.
 fn multiply_high(a: u32, b: u32) -> u32 {
-  let a0 = a & 0xffffu;
-  let a1 = a >> 16u;
-  let b0 = b & 0xffffu;
-  let b1 = b >> 16u;
-  let middle = a1 * b0 + ((a0 * b0) >> 16u);
-  let carry = a0 * b1 + (middle & 0xffffu);
-  return a1 * b1 + (middle >> 16u) + (carry >> 16u);
+  let middle = (a >> 16u) * (b & 0xffffu) + (((a & 0xffffu) * (b & 0xffffu)) >> 16u);
+  let carry = (a & 0xffffu) * (b >> 16u) + (middle & 0xffffu);
+  return (a >> 16u) * (b >> 16u) + (middle >> 16u) + (carry >> 16u);
 }
 
 fn philox(counter: vec4u, seed: u32) -> vec4u {
@@ -30,8 +26,7 @@ fn philox(counter: vec4u, seed: u32) -> vec4u {
   var key = vec2u(seed, 0u);
   for (var round = 0u; round < 10u; round++) {
     let high = vec2u(multiply_high(0xd2511f53u, c.x), multiply_high(0xcd9e8d57u, c.z));
-    let low = vec2u(0xd2511f53u * c.x, 0xcd9e8d57u * c.z);
-    c = vec4u(high.y ^ c.y ^ key.x, low.y, high.x ^ c.w ^ key.y, low.x);
+    c = vec4u(high.y ^ c.y ^ key.x, 0xcd9e8d57u * c.z, high.x ^ c.w ^ key.y, 0xd2511f53u * c.x);
     key += vec2u(0x9e3779b9u, 0xbb67ae85u);
   }
   return c;

@@ -7,8 +7,6 @@
  */
 import { f32, i32, kernel, weight } from "../../src/kernel.ts";
 import backward from "./embedding_backward.wgsl.ts";
-import clear from "./embedding_backward_clear.wgsl.ts";
-import links from "./embedding_backward_links.wgsl.ts";
 import forward from "./embedding_forward.wgsl.ts";
 import * as wasm from "./wasm.ts";
 
@@ -38,9 +36,15 @@ export const embeddingBackward = kernel({
   },
   cpu: () => wasm.embeddingBackward,
   gpu: [
-    { source: clear, entry: "embedding_backward_clear", workgroups: ({ V, C }) => Math.ceil(V * C / 1024) },
     {
-      source: links,
+      source: backward,
+      file: "embedding_backward.wgsl.ts",
+      entry: "embedding_backward_clear",
+      workgroups: ({ V, C }) => Math.ceil(V * C / 1024),
+    },
+    {
+      source: backward,
+      file: "embedding_backward.wgsl.ts",
       entry: "embedding_backward_links",
       workgroups: ({ n }) => Math.ceil(n / 64),
       workspace: ({ n }) => 2 * n,

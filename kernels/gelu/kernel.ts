@@ -6,13 +6,11 @@
  *
  * and backward dx += dy · (Φ(x) + x · Φ′(x)). nanoGPT uses the first, GPT-2's checkpoints were trained with the second.
  */
-import { f32, kernel } from "../../src/kernel.ts";
+import { f32, kernel, withLines } from "../../src/kernel.ts";
 import type { Locals, WasmFunction } from "../../src/wasm/assembler.ts";
 import { erf } from "./erf.ts";
-import erfBackward from "./gelu_erf_backward.wgsl.ts";
-import erfForward from "./gelu_erf_forward.wgsl.ts";
-import tanhBackward from "./gelu_tanh_backward.wgsl.ts";
-import tanhForward from "./gelu_tanh_forward.wgsl.ts";
+import backwardSource from "./gelu_backward.wgsl.ts";
+import forwardSource from "./gelu_forward.wgsl.ts";
 import * as wasm from "./wasm.ts";
 
 /** Φ(x) and Φ′(x). */
@@ -27,31 +25,34 @@ const tanh: Normal = (x) => {
   return [0.5 * (1 + t), 0.5 * (1 - t * t) * slope];
 };
 
-/** In their files, a workgroup owns so many elements. */
+/** A workgroup owns 1024 elements. */
 const workgroups = ({ n }: Record<"n", number>) => Math.ceil(n / 1024);
 
 type Emit<K extends string> = (f: WasmFunction, locals: Locals<K>) => void;
 
 function declare(
-  name: string,
+  way: "erf" | "tanh",
   normal: Normal,
   forward: Emit<"x" | "y" | "begin" | "end">,
   backward: Emit<"dy" | "x" | "dx" | "begin" | "end">,
-  wgsl: { readonly forward: string; readonly backward: string },
 ) {
   return {
     forward: kernel({
-      name: `${name}_forward`,
+      name: `gelu_${way}_forward`,
       reads: { x: f32("n") },
       writes: { y: f32("n") },
       reference({ x, y }, { n }) {
         for (let i = 0; i < n; i++) y[i] = x[i] * normal(x[i])[0];
       },
       cpu: { tasks: ({ n }) => n, emit: forward },
-      gpu: { source: wgsl.forward, entry: `${name}_forward`, workgroups },
+      gpu: {
+        source: withLines(forwardSource, { tail: `fn tail(a: f32) -> f32 { return ${way}_tail(a); }` }),
+        entry: "gelu_forward",
+        workgroups,
+      },
     }),
     backward: kernel({
-      name: `${name}_backward`,
+      name: `gelu_${way}_backward`,
       reads: { dy: f32("n"), x: f32("n") },
       updates: { dx: f32("n") },
       reference({ dy, x, dx }, { n }) {
@@ -61,16 +62,14 @@ function declare(
         }
       },
       cpu: { tasks: ({ n }) => n, emit: backward },
-      gpu: { source: wgsl.backward, entry: `${name}_backward`, workgroups },
+      gpu: {
+        source: withLines(backwardSource, { slope: `fn slope(a: f32) -> f32 { return ${way}_slope(a); }` }),
+        entry: "gelu_backward",
+        workgroups,
+      },
     }),
   };
 }
 
-export const geluErf = declare("gelu_erf", exact, wasm.geluErfForward, wasm.geluErfBackward, {
-  forward: erfForward,
-  backward: erfBackward,
-});
-export const geluTanh = declare("gelu_tanh", tanh, wasm.geluTanhForward, wasm.geluTanhBackward, {
-  forward: tanhForward,
-  backward: tanhBackward,
-});
+export const geluErf = declare("erf", exact, wasm.geluErfForward, wasm.geluErfBackward);
+export const geluTanh = declare("tanh", tanh, wasm.geluTanhForward, wasm.geluTanhBackward);

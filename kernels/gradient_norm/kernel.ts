@@ -3,8 +3,7 @@
  * fixed length, then, in f64, over the blocks.
  */
 import { f32, kernel } from "../../src/kernel.ts";
-import total from "./gradient_norm.wgsl.ts";
-import blocks from "./gradient_norm_blocks.wgsl.ts";
+import source from "./gradient_norm.wgsl.ts";
 import * as wasm from "./wasm.ts";
 
 export const gradientNorm = kernel({
@@ -19,11 +18,12 @@ export const gradientNorm = kernel({
   cpu: () => wasm.gradientNorm,
   gpu: [
     {
-      source: blocks,
+      source,
+      file: "gradient_norm.wgsl.ts",
       entry: "gradient_norm_blocks",
       workgroups: ({ n }) => Math.ceil(n / 4096),
       workspace: ({ n }) => Math.ceil(n / 4096),
     },
-    { source: total, entry: "gradient_norm", workgroups: () => 1 },
+    { source, entry: "gradient_norm", workgroups: () => 1 },
   ],
 });

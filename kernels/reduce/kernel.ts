@@ -9,6 +9,14 @@ import * as wasm from "./wasm.ts";
 
 type Sizes = Record<"outer" | "axis" | "inner", number>;
 
+/** Calls `body` for each line along the axis, with a function that gives the place of its element i, and the line's number. */
+export function lines({ outer, axis, inner }: Sizes, body: (at: (i: number) => number, line: number) => void): void {
+  for (let line = 0; line < outer * inner; line++) {
+    const first = Math.floor(line / inner) * axis * inner + line % inner;
+    body((i) => first + i * inner, line);
+  }
+}
+
 /** How reduce.wgsl.ts cuts its work: how many lines a workgroup takes, and into how many chunks each is cut. */
 function cut({ axis, inner }: Sizes) {
   const powerOfTwoFrom = (n: number) => 2 ** Math.ceil(Math.log2(n));
@@ -37,14 +45,12 @@ export const sum = kernel({
   reads: { x: f32("outer", "axis", "inner") },
   updates: { y: f32("outer", "inner") },
   params: { divisor: "f32" },
-  reference({ x, y }, { outer, axis, inner }, { divisor }) {
-    for (let o = 0; o < outer; o++) {
-      for (let i = 0; i < inner; i++) {
-        let total = 0;
-        for (let k = 0; k < axis; k++) total += x[(o * axis + k) * inner + i];
-        y[o * inner + i] += total / divisor;
-      }
-    }
+  reference({ x, y }, sizes, { divisor }) {
+    lines(sizes, (at, line) => {
+      let total = 0;
+      for (let k = 0; k < sizes.axis; k++) total += x[at(k)];
+      y[line] += total / divisor;
+    });
   },
   cpu: wasm.sum,
   gpu: passes(reduceSource),
@@ -55,14 +61,11 @@ export const max = kernel({
   name: "max",
   reads: { x: f32("outer", "axis", "inner") },
   writes: { y: f32("outer", "inner") },
-  reference({ x, y }, { outer, axis, inner }) {
-    for (let o = 0; o < outer; o++) {
-      for (let i = 0; i < inner; i++) {
-        let most = -Infinity;
-        for (let k = 0; k < axis; k++) most = Math.max(most, x[(o * axis + k) * inner + i]);
-        y[o * inner + i] = most;
-      }
-    }
+  reference({ x, y }, sizes) {
+    lines(sizes, (at, line) => {
+      y[line] = -Infinity;
+      for (let k = 0; k < sizes.axis; k++) y[line] = Math.max(y[line], x[at(k)]);
+    });
   },
   cpu: wasm.max,
   gpu: passes(withLines(reduceSource, {
@@ -78,15 +81,12 @@ export const maxBackward = kernel({
   name: "max_backward",
   reads: { x: f32("outer", "axis", "inner"), y: f32("outer", "inner"), dy: f32("outer", "inner") },
   updates: { dx: f32("outer", "axis", "inner") },
-  reference({ x, y, dy, dx }, { outer, axis, inner }) {
-    for (let o = 0; o < outer; o++) {
-      for (let i = 0; i < inner; i++) {
-        const place = (k: number) => (o * axis + k) * inner + i, most = y[o * inner + i];
-        let first = 0;
-        while (x[place(first)] !== most && !(Number.isNaN(x[place(first)]) && Number.isNaN(most))) first++;
-        dx[place(first)] += dy[o * inner + i];
-      }
-    }
+  reference({ x, y, dy, dx }, sizes) {
+    lines(sizes, (at, line) => {
+      let first = 0;
+      while (x[at(first)] !== y[line] && !(Number.isNaN(x[at(first)]) && Number.isNaN(y[line]))) first++;
+      dx[at(first)] += dy[line];
+    });
   },
   cpu: { tasks: ({ outer, inner }) => outer * inner, emit: wasm.maxBackward },
   gpu: {

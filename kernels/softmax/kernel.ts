@@ -5,11 +5,10 @@
  *
  * An element of −∞ gets probability 0; an axis of nothing else gives NaN, as in PyTorch.
  */
-import { f32, type FloatArray, kernel } from "../../src/kernel.ts";
-import logSoftmaxBackwardSource from "./log_softmax_backward.wgsl.ts";
-import logSoftmaxForwardSource from "./log_softmax_forward.wgsl.ts";
-import softmaxBackwardSource from "./softmax_backward.wgsl.ts";
-import softmaxForwardSource from "./softmax_forward.wgsl.ts";
+import { f32, type FloatArray, kernel, withLines } from "../../src/kernel.ts";
+import { lines } from "../reduce/kernel.ts";
+import backwardSource from "./softmax_backward.wgsl.ts";
+import forwardSource from "./softmax_forward.wgsl.ts";
 import * as wasm from "./wasm.ts";
 
 const three = f32("outer", "axis", "inner");
@@ -18,14 +17,6 @@ type Sizes = Record<"outer" | "axis" | "inner", number>;
 
 /** A workgroup owns a line. */
 const workgroups = ({ outer, inner }: Sizes) => outer * inner;
-
-/** Calls `body` for each line along the axis, with a function that gives the place of its element i. */
-function lines({ outer, axis, inner }: Sizes, body: (at: (i: number) => number) => void): void {
-  for (let line = 0; line < outer * inner; line++) {
-    const first = Math.floor(line / inner) * axis * inner + line % inner;
-    body((i) => first + i * inner);
-  }
-}
 
 /** The greatest element of a line, and Σ exp(x − max). */
 function maxAndSum(x: FloatArray, axis: number, at: (i: number) => number): [max: number, sum: number] {
@@ -47,7 +38,7 @@ export const softmaxForward = kernel({
     });
   },
   cpu: wasm.softmaxForward,
-  gpu: { source: softmaxForwardSource, entry: "softmax_forward", workgroups },
+  gpu: { source: forwardSource, entry: "softmax_forward", workgroups },
 });
 
 /** dx += y · (dy − Σ dy · y). */
@@ -64,7 +55,7 @@ export const softmaxBackward = kernel({
     });
   },
   cpu: wasm.softmaxBackward,
-  gpu: { source: softmaxBackwardSource, entry: "softmax_backward", workgroups },
+  gpu: { source: backwardSource, entry: "softmax_backward", workgroups },
 });
 
 export const logSoftmaxForward = kernel({
@@ -79,7 +70,13 @@ export const logSoftmaxForward = kernel({
     });
   },
   cpu: wasm.logSoftmaxForward,
-  gpu: { source: logSoftmaxForwardSource, entry: "log_softmax_forward", workgroups },
+  gpu: {
+    source: withLines(forwardSource, {
+      result: "fn result(difference: f32, sum: f32) -> f32 { return difference - log(sum); }",
+    }),
+    entry: "softmax_forward",
+    workgroups,
+  },
 });
 
 /** dx += dy − exp(y) · Σ dy. */
@@ -96,5 +93,12 @@ export const logSoftmaxBackward = kernel({
     });
   },
   cpu: wasm.logSoftmaxBackward,
-  gpu: { source: logSoftmaxBackwardSource, entry: "log_softmax_backward", workgroups },
+  gpu: {
+    source: withLines(backwardSource, {
+      term: "fn term(dy: f32, y: f32) -> f32 { return dy; }",
+      added: "fn added(dx: f32, dy: f32, y: f32, sum: f32) -> f32 { return dx + dy - exp(y) * sum; }",
+    }),
+    entry: "softmax_backward",
+    workgroups,
+  },
 });

@@ -1,4 +1,4 @@
-export default /* wgsl */ `// The gradient of y = softmax(x) along one axis: dx += y · (dy − Σ dy · y).
+export default /* wgsl */ `// The gradient along one axis of y = softmax(x), dx += y · (dy − Σ dy · y), or of y = log softmax(x), dx += dy − exp(y) · Σ dy.
 //
 // A workgroup owns one line along the axis: lane l takes its elements l, l + 64, …, and the lanes' results are put together
 // by halves, so additions have the same order each time.
@@ -25,6 +25,10 @@ fn sum_of_all(value: f32, lane: u32) -> f32 {
   return sum;
 }
 
+// kernel.ts has the lines of the logarithm.
+fn term(dy: f32, y: f32) -> f32 { return dy * y; }
+fn added(dx: f32, dy: f32, y: f32, sum: f32) -> f32 { return dx + y * (dy - sum); }
+
 @compute @workgroup_size(LANES)
 fn softmax_backward(
   @builtin(workgroup_id) group: vec3u,
@@ -37,12 +41,12 @@ fn softmax_backward(
   var sum = 0.0;
   for (var i = lane; i < params.axis; i += LANES) {
     let at = first + i * params.inner;
-    sum += dy[at] * y[at];
+    sum += term(dy[at], y[at]);
   }
   sum = sum_of_all(sum, lane);
   for (var i = lane; i < params.axis; i += LANES) {
     let at = first + i * params.inner;
-    dx[at] = select(dx[at], 0.0, fresh_dx) + y[at] * (dy[at] - sum);
+    dx[at] = added(select(dx[at], 0.0, fresh_dx), dy[at], y[at], sum);
   }
 }
 `;

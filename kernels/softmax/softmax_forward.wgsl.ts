@@ -1,4 +1,4 @@
-export default /* wgsl */ `// Softmax along one axis: y = exp(x − max) / Σ exp(x − max).
+export default /* wgsl */ `// Softmax along one axis, y = exp(x − max) / Σ exp(x − max), or its logarithm, y = x − max − log Σ exp(x − max).
 //
 // A workgroup owns one line along the axis: lane l takes its elements l, l + 64, …, and the lanes' results are put together
 // by halves, so additions have the same order each time.
@@ -36,6 +36,9 @@ fn sum_of_all(value: f32, lane: u32) -> f32 {
   return sum;
 }
 
+// kernel.ts has the line of the logarithm.
+fn result(difference: f32, sum: f32) -> f32 { return exp(difference) / sum; }
+
 @compute @workgroup_size(LANES)
 fn softmax_forward(
   @builtin(workgroup_id) group: vec3u,
@@ -57,7 +60,7 @@ fn softmax_forward(
   sum = sum_of_all(sum, lane);
   for (var i = lane; i < params.axis; i += LANES) {
     let at = first + i * params.inner;
-    y[at] = exp(x[at] - greatest) / sum;
+    y[at] = result(x[at] - greatest, sum);
   }
 }
 `;

@@ -1,6 +1,6 @@
 /** The folders of checkpoints in a run's folder: their names, what is in one, and which may go. */
 import { exists, type OpenFile, readJson, syncDirectory, writeJson } from "../files/files.ts";
-import { type TensorSource, writeSafetensors } from "../files/safetensors.ts";
+import { type NamedSource, writeSafetensors } from "../files/safetensors.ts";
 import { system } from "../files/system.ts";
 
 const PARTS = {
@@ -11,25 +11,20 @@ const NAME = /^checkpoint-[\d-]+$/;
 
 /** What a save writes. */
 export interface Checkpoint {
-  readonly iter: number;
-  readonly model: Iterable<readonly [name: string, tensor: TensorSource]>;
-  readonly optimizer: Iterable<readonly [name: string, tensor: TensorSource]>;
-  /** Parameters besides the model's, such as a head. */
-  readonly task?: Iterable<readonly [name: string, tensor: TensorSource]>;
-  /** What else it takes to go on, as JSON. */
-  readonly state: Readonly<Record<string, unknown>>;
+  /** How many updates were made. */ readonly iter: number;
+  /** The model's parameters. */ readonly model: Iterable<NamedSource>;
+  /** The optimizer's state. */ readonly optimizer: Iterable<NamedSource>;
+  /** Parameters besides the model's, such as a head. */ readonly task?: Iterable<NamedSource>;
+  /** What else it takes to go on, as JSON. */ readonly state: Readonly<Record<string, unknown>>;
 }
 
 /** A checkpoint on the disk. */
 export interface SavedCheckpoint {
-  readonly name: string;
-  /** Path of the weights. */
-  readonly model: string;
-  /** Path of the optimizer's tensors. */
-  readonly optimizer: string;
-  /** Path of the task's parameters, if it has any. */
-  readonly task: string;
-  readonly state: Readonly<Record<string, unknown>>;
+  /** Of its folder, such as checkpoint-000250. */ readonly name: string;
+  /** Path of the weights. */ readonly model: string;
+  /** Path of the optimizer's tensors. */ readonly optimizer: string;
+  /** Path of the task's parameters, if it has any. */ readonly task: string;
+  /** What state.json holds. */ readonly state: Readonly<Record<string, unknown>>;
 }
 
 export function isCheckpointName(name: unknown): name is string {

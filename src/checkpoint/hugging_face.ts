@@ -29,15 +29,12 @@ const MASK = /^transformer\.h\.\d+\.attn\.(masked_)?bias$/;
 
 /** How {@linkcode loadHuggingFace} makes the model. */
 export interface LoadHuggingFaceOptions {
-  readonly device: Device;
+  /** Where the model is made. */ readonly device: Device;
   /** How matrices are kept: `f32`, the default, or `bf16`, rounded, in half the memory, for inference alone. */
   readonly weights?: GPTOptions["weights"];
-  /** Instead of what config.json says. */
-  readonly dropout?: number;
-  /** Of dropout's noise; default 1337. */
-  readonly seed?: number;
-  /** Takes a line, without a newline, on what is not as config.json says. */
-  readonly onNote?: (line: string) => void;
+  /** Instead of what config.json says. */ readonly dropout?: number;
+  /** Of dropout's noise; default 1337. */ readonly seed?: number;
+  /** Takes a line, without a newline, on what is not as config.json says. */ readonly onNote?: (line: string) => void;
 }
 
 /**

@@ -9,7 +9,8 @@ import { specialIds, toHuggingFaceTokenizer } from "../tokenizer/to_hugging_face
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { reason } from "../files/reason.ts";
 import { sizeOf, type Tensor } from "../engine/tensor.ts";
-import { createFolder, exists, type OpenFile, readJson, writeJson } from "../files/files.ts";
+import { exists, type OpenFile, readJson, writeJson } from "../files/files.ts";
+import { createFolder } from "../files/locks.ts";
 import { CONV1D } from "./hugging_face.ts";
 import { shapesOf } from "./nanogpt_model.ts";
 import { toHuggingFaceConfig, tokenIds } from "./hugging_face_config.ts";
@@ -33,7 +34,7 @@ const VOCABULARY = [
 /** How {@linkcode saveHuggingFace} writes. */
 export interface SaveHuggingFaceOptions {
   /** Of the weights: F32, the default, or with rounding F16 or BF16. */
-  readonly dtype?: keyof typeof TYPES;
+  readonly dtype?: "F32" | "F16" | "BF16";
   /** Bytes of weights from which on there are several files and an index; default 50e9, as in transformers. */
   readonly maxShardSize?: number;
   /** A folder whose vocabulary, as far as it has one, is copied beside the weights, with the ids at which a text ends. */
@@ -52,7 +53,7 @@ export interface SaveHuggingFaceOptions {
  *
  * @param path of the folder, which must not be there, or be empty
  * @throws {ConfigError} when an option has no such value, or transformers has no such tokenizer
- * @throws {CheckpointError} when the folder is there, the disk refuses, or a weight is too large for F16; nothing is left then
+ * @throws {CheckpointError} when the folder is there, another process writes it, the disk refuses, or a weight is too large for F16; nothing is left then
  * @throws {DeviceError} when the device has no room to turn a matrix
  * @example
  * ```ts ignore

@@ -3,23 +3,22 @@ import { codeOf, system } from "../files/system.ts";
 
 /** A logged iteration; `ms` are those of that one iteration, without evaluation. */
 export interface StepMetrics {
-  readonly iter: number;
-  /** Nats a token, of the last micro-batch. */
-  readonly loss: number;
-  readonly lr: number;
-  /** Before clipping. */
-  readonly grad_norm: number;
-  readonly ms: number;
-  readonly tokens_per_second: number;
+  /** The update's number. */ readonly iter: number;
+  /** Nats a token, of the last micro-batch. */ readonly loss: number;
+  /** Learning rate. */ readonly lr: number;
+  /** Before clipping. */ readonly grad_norm: number;
+  /** Milliseconds of the update. */ readonly ms: number;
+  /** Over those milliseconds. */ readonly tokens_per_second: number;
 }
 
 /** An evaluation: means over `eval_iters` batches of each split, nats a token. */
 export interface EvaluationMetrics {
-  readonly iter: number;
-  readonly train_loss: number;
-  readonly val_loss: number;
+  /** The update before which it was made. */ readonly iter: number;
+  /** In nats a token. */ readonly train_loss: number;
+  /** In nats a token. */ readonly val_loss: number;
 }
 
+/** A line of metrics.jsonl. */
 export type Metrics = StepMetrics | EvaluationMetrics;
 
 /**

@@ -5,12 +5,15 @@ export { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from "../engine/half.ts";
 export { loadHuggingFace, type LoadHuggingFaceOptions } from "./hugging_face.ts";
 export { saveHuggingFace, type SaveHuggingFaceOptions } from "./hugging_face_save.ts";
 export { readMetaPkl, writeMetaPkl } from "../tokenizer/meta_pkl.ts";
+export type { OpenFile, OutputFile } from "../files/files.ts";
 export { type LoadedNanoGPT, loadNanoGPT, NanoGPTFile, type OptimizerSources } from "./nanogpt.ts";
-export { nanoGPTToRun, runToNanoGPT } from "./nanogpt_run.ts";
+export { type ConversionOptions, nanoGPTToRun, runToNanoGPT } from "./nanogpt_run.ts";
 export { type NanoGPTCheckpoint, type NanoGPTProgress, saveNanoGPT, writeNanoGPT } from "./nanogpt_save.ts";
-export { PickleFloat } from "../files/pickle_writer.ts";
+export { type PickleDict, type PickleKey, PickleObject, type PickleValue } from "../files/pickle_values.ts";
+export { PickleCall, PickleFloat, type PickleInput, PickleName, PicklePersistent } from "../files/pickle_writer.ts";
 export { type RunDescription, RunFolder } from "./run_folder.ts";
 export {
+  type NamedSource,
   SafetensorsFile,
   type TensorArray,
   type TensorInfo,

@@ -24,7 +24,7 @@ import {
 } from "./nanogpt_model.ts";
 import type { PickleDict, PickleValue } from "../files/pickle_values.ts";
 import { shown } from "../files/shown.ts";
-import type { TensorSource } from "../files/safetensors.ts";
+import type { NamedSource, TensorSource } from "../files/safetensors.ts";
 import { finite, type NamedTensors, readOnto } from "./tensors.ts";
 import { TorchFile } from "../files/torch_file.ts";
 import { TorchTensor } from "../files/torch_structure.ts";
@@ -32,12 +32,10 @@ import { TorchTensor } from "../files/torch_structure.ts";
 /** What train.py has for the best loss before the first evaluation. */
 export const NO_LOSS = 1e9;
 
-type NamedSources = [name: string, tensor: TensorSource][];
-
 /** AdamW's state, as {@linkcode AdamW.namedState} names it, and how many steps it has made. */
 export interface OptimizerSources {
-  readonly steps: number;
-  readonly tensors: NamedSources;
+  /** How many steps AdamW has made. */ readonly steps: number;
+  /** Its moving averages. */ readonly tensors: readonly NamedSource[];
 }
 
 /**
@@ -72,6 +70,7 @@ export class NanoGPTFile implements Disposable {
   }
 
   /**
+   * Opens a ckpt.pt and checks what it announces.
    * @param options.onNote takes a line, without a newline, on tensors that the model does not use
    * @throws {CheckpointError} when the file is missing, damaged, or no checkpoint of nanoGPT
    */
@@ -100,12 +99,12 @@ export class NanoGPTFile implements Disposable {
     }
   }
 
-  get path(): string {
+  /** Of the file. */ get path(): string {
     return this.#file.path;
   }
 
   /** The weights by the names and in the order of {@linkcode GPT}'s parameters. */
-  weights(): NamedSources {
+  weights(): readonly NamedSource[] {
     return [...this.#shapes.keys()].map((name) => [name, this.#source(this.#tensors.get(name)!, name)]);
   }
 
@@ -184,20 +183,20 @@ export class NanoGPTFile implements Disposable {
     return { dtype: dtype === "F64" ? "F64" : "F32", shape, data };
   }
 
-  close(): void {
+  /** Closes the file. */ close(): void {
     this.#file.close();
   }
-  [Symbol.dispose](): void {
+  /** As close(). */ [Symbol.dispose](): void {
     this.close();
   }
 }
 
 /** A model out of a ckpt.pt, and how far its training was. */
 export interface LoadedNanoGPT {
-  readonly model: GPT;
-  readonly iter: number;
-  readonly bestValLoss: number | null;
-  readonly flags: NanoGPTFile["flags"];
+  /** In training mode. */ readonly model: GPT;
+  /** As {@linkcode NanoGPTFile.iter}. */ readonly iter: number;
+  /** As {@linkcode NanoGPTFile.bestValLoss}. */ readonly bestValLoss: number | null;
+  /** As {@linkcode NanoGPTFile.flags}. */ readonly flags: NanoGPTFile["flags"];
 }
 
 /**

@@ -4,14 +4,13 @@ import { completeConfig, type GPT, type GPTConfig } from "../gpt.ts";
 import type { AdamW } from "../optim/adamw.ts";
 import { TRAIN_PY } from "../optim/schedule.ts";
 import type { OpenFile } from "../files/files.ts";
+import { Lock } from "../files/locks.ts";
 import { NO_LOSS } from "./nanogpt.ts";
 import { EMBEDDINGS, HEAD, numberings, type Shapes, shapesOf } from "./nanogpt_model.ts";
 import { PickleFloat, type PickleInput } from "../files/pickle_writer.ts";
-import type { TensorSource } from "../files/safetensors.ts";
+import type { NamedSource, TensorSource } from "../files/safetensors.ts";
 import { copies, sources } from "./tensors.ts";
 import { type TorchInput, writeTorchFile } from "../files/torch_writer.ts";
-
-type NamedSources = Iterable<readonly [name: string, tensor: TensorSource]>;
 
 /** How far a training was. */
 export interface NanoGPTProgress {
@@ -25,11 +24,10 @@ export interface NanoGPTProgress {
 
 /** What a ckpt.pt is made of. */
 export interface NanoGPTCheckpoint extends NanoGPTProgress {
-  readonly config: Partial<GPTConfig>;
-  /** By the names of the model's parameters. */
-  readonly weights: NamedSources;
-  /** By the names of {@linkcode AdamW.namedState}; without, train.py's begins anew. */
-  readonly optimizer?: { readonly steps: number; readonly tensors: NamedSources };
+  /** Of the model. */ readonly config: Partial<GPTConfig>;
+  /** By the names of the model's parameters. */ readonly weights: Iterable<NamedSource>;
+  /** By the names of {@linkcode AdamW.namedState}; of parameters without, and without any, train.py's begins anew. */
+  readonly optimizer?: { readonly steps: number; readonly tensors: Iterable<NamedSource> };
 }
 
 /**
@@ -37,7 +35,7 @@ export interface NanoGPTCheckpoint extends NanoGPTProgress {
  *
  * @param options.open how the file is created
  * @throws {ConfigError} when nanoGPT has no such model
- * @throws {CheckpointError} when a tensor is missing or of another shape, or the file cannot be written
+ * @throws {CheckpointError} when a tensor is missing or of another shape, the file cannot be written, or another process writes it
  */
 export async function writeNanoGPT(
   path: string,
@@ -60,6 +58,7 @@ export async function writeNanoGPT(
     if (typeof value === "number") settings.set(name, FLOATS.has(name) ? new PickleFloat(value) : value);
   }
   if (activation !== "gelu") settings.set("activation", activation);
+  using _ = await Lock.take(path, { beside: true });
   await writeTorchFile(path, {
     model,
     optimizer: optimizerOf(shapes, optimizer, flags),
@@ -139,6 +138,7 @@ function optimizerOf(
   if (optimizer && optimizer.steps > 0) {
     const tensors = new Map(optimizer.tensors);
     for (const [i, name] of names.flat().entries()) {
+      if (!tensors.has(`${name}.exp_avg`)) continue; // frozen: PyTorch has no state of what had no gradient
       const step: TensorSource = { dtype: "F32", shape: [], data: () => Float32Array.of(optimizer.steps) };
       const [m, v] = ["exp_avg", "exp_avg_sq"].map((part) => named(tensors, `${name}.${part}`, shapes.get(name)!));
       state.set(i, { step, exp_avg: m, exp_avg_sq: v });

@@ -39,13 +39,12 @@ const RUN = "run.json", VOCABULARY = "vocabulary.json", METRICS = "metrics.jsonl
 
 /** What is known of a run before its first iteration; each is kept as JSON. */
 export interface RunDescription {
-  /** Flags by their names on the command line. */
-  readonly flags: Readonly<Record<string, unknown>>;
-  /** The model's config. */
-  readonly model: Readonly<Record<string, unknown>>;
-  readonly vocabulary: Readonly<Record<string, unknown>>;
+  /** Flags by their names on the command line. */ readonly flags: Readonly<Record<string, unknown>>;
+  /** The model's config. */ readonly model: Readonly<Record<string, unknown>>;
+  /** As the tokenizer's toJSON gives it. */ readonly vocabulary: Readonly<Record<string, unknown>>;
 }
 
+/** A run's folder: run.json, vocabulary.json, metrics.jsonl and checkpoints. One process writes it at a time. */
 export class RunFolder implements Disposable {
   #last: string | undefined;
   #best: string | undefined;
@@ -135,7 +134,7 @@ export class RunFolder implements Disposable {
     this.#lock = undefined;
   }
 
-  get description(): RunDescription {
+  /** What the run was asked for, and what its tokens mean. */ get description(): RunDescription {
     return this.#description;
   }
   /** What run.json says from the next save on: a run may go on with other flags. */

@@ -11,6 +11,7 @@ import {
 } from "../files/safetensors.ts";
 import { shown, some } from "../files/shown.ts";
 
+/** Tensors of a device, by their names. */
 export type NamedTensors = Iterable<readonly [name: string, tensor: Tensor]>;
 
 /** The reference device's floats are F64, so that its runs resume bit for bit too. */
@@ -143,9 +144,14 @@ export async function copies(tensors: NamedTensors): Promise<[string, TensorSour
 /**
  * Reads the file's tensors into `tensors`. Names and shapes are compared first, so a file of another model changes nothing.
  *
+ * @param options.onNote takes a line on the file's other tensors, which are left out; without, they are refused
  * @throws {CheckpointError} when the file is missing or damaged, holds other tensors, or one that is not finite
  */
-export async function loadTensors(path: string, tensors: NamedTensors): Promise<void> {
+export async function loadTensors(
+  path: string,
+  tensors: NamedTensors,
+  { onNote }: { onNote?: (line: string) => void } = {},
+): Promise<void> {
   using file = await SafetensorsFile.open(path);
   const expected = new Map(tensors);
   for (const [name, { shape, dtype }] of expected) {
@@ -158,8 +164,8 @@ export async function loadTensors(path: string, tensors: NamedTensors): Promise<
       throw new CheckpointError(`${path}: ${name} is ${there.dtype}, expected ${dtype}`);
     }
   }
-  for (const name of file.tensors.keys()) {
-    if (!expected.has(name)) throw new CheckpointError(`${path} is of another model: ${name} is not in this one`);
-  }
+  const others = [...file.tensors.keys()].filter((name) => !expected.has(name));
+  if (onNote) noteUnused(others, { parameters: expected, path, onNote });
+  else if (others[0]) throw new CheckpointError(`${path} is of another model: ${others[0]} is not in this one`);
   for (const [name, { storage }] of expected) await readOnto(storage, storedIn(file, name));
 }

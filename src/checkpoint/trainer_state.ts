@@ -2,6 +2,7 @@
 import { CheckpointError } from "../errors.ts";
 import type { GeneratorState } from "../random/mod.ts";
 
+/** What state.json holds: all besides tensors that it takes to go on bit for bit. */
 export interface TrainerState {
   /** The iteration that comes next: how many updates were made. */
   readonly iter: number;

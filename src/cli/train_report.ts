@@ -41,8 +41,8 @@ export class TrainReport {
     );
     const tokens = gradient_accumulation_steps * batch_size * block_size;
     this.note(`tokens per iteration will be: ${count(tokens)}, device: ${device.description}`);
-    const narrow = device.description.includes("narrow") && whyNarrow();
-    if (narrow) this.note(narrow);
+    const why = device.mode === "narrow" && whyNarrow();
+    if (why) this.note(why);
     if (entropy !== undefined) {
       this.note(
         `entropy: ${entropy.toFixed(4)} nats a character, the lowest loss that any model of this text can have`,

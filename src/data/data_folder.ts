@@ -27,10 +27,9 @@ export interface TokenMeta {
 
 /** A folder of tokens, open. */
 export interface DataFolder {
-  readonly data: TokenSplits<TokenFile>;
-  readonly tokenizer: Tokenizer;
-  /** The vocabulary of a model of these data. */
-  readonly vocabSize: number;
+  /** Read as batches need them. */ readonly data: TokenSplits<TokenFile>;
+  /** What the ids mean. */ readonly tokenizer: Tokenizer;
+  /** The vocabulary of a model of these data. */ readonly vocabSize: number;
 }
 
 /** Whether there are tokens in a folder. */

@@ -2,12 +2,10 @@ import { system } from "../files/system.ts";
 
 /** A file on the network whose contents are known. */
 export interface KnownFile {
-  /** Its name in the cache folder. */
-  name: string;
-  url: string;
-  bytes: number;
-  /** Of its contents, in hexadecimal. */
-  sha256: string;
+  /** Its name in the cache folder. */ name: string;
+  /** Where it is fetched from. */ url: string;
+  /** Its length. */ bytes: number;
+  /** Of its contents, in hexadecimal. */ sha256: string;
 }
 
 /**

@@ -23,15 +23,13 @@ export interface DataOptions extends Omit<TextOptions, "dataset"> {
   blockSize: number;
 }
 
+/** What {@linkcode loadData} gives. */
 export interface LoadedData {
-  readonly data: TokenSplits;
-  readonly tokenizer: Tokenizer;
-  /** The vocabulary of a model of these data. */
-  readonly vocabSize: number;
-  /** What it is, for a line of output: a path, or a name. */
-  readonly source: string;
-  /** Nats per character, where it is known exactly. */
-  readonly entropy?: number;
+  /** To train on, and to evaluate on. */ readonly data: TokenSplits;
+  /** What the ids mean. */ readonly tokenizer: Tokenizer;
+  /** The vocabulary of a model of these data. */ readonly vocabSize: number;
+  /** What it is, for a line of output: a path, or a name. */ readonly source: string;
+  /** Nats per character, where it is known exactly. */ readonly entropy?: number;
 }
 
 /**

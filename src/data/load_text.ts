@@ -32,11 +32,9 @@ export interface TextOptions {
 
 /** A text to learn. */
 export interface LoadedText {
-  text: string;
-  /** What it is, for a line of output: a path, or a name. */
-  source: string;
-  /** Nats per character, where it is known exactly: no model's loss on a long text can be lower. */
-  entropy?: number;
+  /** All of it. */ text: string;
+  /** What it is, for a line of output: a path, or a name. */ source: string;
+  /** Nats per character, where it is known exactly: no model's loss on a long text can be lower. */ entropy?: number;
 }
 
 /**

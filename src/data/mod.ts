@@ -2,6 +2,7 @@
 export { type Batch, batchAt, getBatch } from "./batch.ts";
 export { type DataFolder, modelVocabSize, openDataFolder } from "./data_folder.ts";
 export { type DataOptions, loadData, type LoadedData } from "./load_data.ts";
+export type { KnownFile } from "./download.ts";
 export { defaultCacheFolder } from "../files/cache_folder.ts";
 export { type LoadedText, loadText, readText, type TextOptions } from "./load_text.ts";
 export { prepare, type Prepared, type PrepareOptions, type PrepareProgress } from "./prepare.ts";

@@ -21,6 +21,7 @@ import { TextFile } from "./text_file.ts";
 import { tokenBytes, type TokenType, tokenType } from "./tokens.ts";
 import { system, type SystemFile } from "../files/system.ts";
 
+/** How {@linkcode prepare} encodes, and where it writes. */
 export interface PrepareOptions extends EncodeOptions {
   /** Path of a text file. */
   readonly input: string;
@@ -34,21 +35,20 @@ export interface PrepareOptions extends EncodeOptions {
   readonly signal?: AbortSignal;
 }
 
+/** How far a preparation is. */
 export interface PrepareProgress {
-  readonly doing: "counting" | "encoding";
-  /** Bytes of the text that are done, of so many. */
-  readonly done: number;
-  readonly total: number;
-  /** Bytes that an interrupted preparation had done. */
-  readonly before: number;
+  /** Which of two passes over the text it is in. */ readonly doing: "counting" | "encoding";
+  /** Bytes of the text that are done, of so many. */ readonly done: number;
+  /** Bytes of the text. */ readonly total: number;
+  /** Bytes that an interrupted preparation had done. */ readonly before: number;
 }
 
+/** What was written. */
 export interface Prepared {
-  /** Tokens. */
-  readonly train: number;
-  readonly val: number;
-  readonly vocabSize: number;
-  readonly type: TokenType;
+  /** Tokens. */ readonly train: number;
+  /** Tokens in val.bin. */ readonly val: number;
+  /** Of the tokenizer. */ readonly vocabSize: number;
+  /** Of the ids in both files. */ readonly type: TokenType;
 }
 
 const PARTS = ["train", "val"] as const;

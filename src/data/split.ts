@@ -4,8 +4,8 @@ import type { Tokens } from "./tokens.ts";
 
 /** A text's tokens: what a model learns from, and what is held out to see how well it learns. */
 export interface TokenSplits<T extends Tokens = Tokens> {
-  train: T;
-  val: T;
+  /** To train on. */ train: T;
+  /** To evaluate on. */ val: T;
 }
 
 /**

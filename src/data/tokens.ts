@@ -4,15 +4,14 @@ import { system, type SystemFile } from "../files/system.ts";
 
 /** Token ids that batches are taken from: an `Int32Array` in memory, or a {@linkcode TokenFile}. */
 export interface Tokens {
-  readonly length: number;
-  /** The ids from `begin` to before `end`, both inside the data. */
-  subarray(begin: number, end: number): Int32Array;
+  /** How many there are. */ readonly length: number;
+  /** The ids from `begin` to before `end`, both inside the data. */ subarray(begin: number, end: number): Int32Array;
 }
 
 /** What tells one text's tokens from another's: how many there are, and a checksum, in hexadecimal. */
 export interface TokensIdentity {
-  readonly length: number;
-  readonly checksum: string;
+  /** How many tokens there are. */ readonly length: number;
+  /** Of the ids. */ readonly checksum: string;
 }
 
 /** Up to how many tokens all count; of more, blocks that lie evenly between the first and the last. */
@@ -53,6 +52,7 @@ export class TokenFile implements Tokens, Disposable {
   }
 
   /**
+   * Opens a file of ids.
    * @param options.type of the ids; `uint16` unless given
    * @throws {DataError} when the file cannot be read, is empty, or ends within an id
    */
@@ -73,7 +73,7 @@ export class TokenFile implements Tokens, Disposable {
     }
   }
 
-  /** @throws {DataError} when the file has become shorter, or cannot be read */
+  /** Reads ids; throws {@linkcode DataError} when the file has become shorter, or cannot be read. */
   subarray(begin: number, end: number): Int32Array<ArrayBuffer> {
     const ids = this.type === "uint16" ? new Uint16Array(end - begin) : new Int32Array(end - begin);
     const bytes = new Uint8Array(ids.buffer);
@@ -90,7 +90,7 @@ export class TokenFile implements Tokens, Disposable {
     return ids instanceof Int32Array ? ids : Int32Array.from(ids);
   }
 
-  [Symbol.dispose](): void {
+  /** Closes the file. */ [Symbol.dispose](): void {
     this.#file.close();
   }
 }

@@ -20,7 +20,7 @@ const LIMITS = [
  * @param software whether it may be one that computes on the processor, or must not
  * @throws {DeviceError} when there is no such adapter
  */
-export async function openWebGPU(gpu: GPU | undefined, software: boolean): Promise<WebGPUDevice> {
+export async function openWebGPU(gpu: GPU | undefined, { software = false } = {}): Promise<WebGPUDevice> {
   const adapter = await gpu?.requestAdapter({ powerPreference: "high-performance" });
   if (!adapter) throw new DeviceError("webgpu: there is no adapter; the device cpu runs everywhere");
   const { info } = adapter,

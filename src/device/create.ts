@@ -3,35 +3,26 @@ import { CpuDevice, type CpuOptions } from "./cpu.ts";
 import type { Device } from "../engine/device.ts";
 import { ReferenceDevice } from "./reference.ts";
 
-/** What each device can be asked for. */
-export interface DeviceOptions {
-  readonly auto: CpuOptions;
-  readonly cpu: CpuOptions;
-  readonly reference: NoOptions;
-  readonly webgpu: NoOptions;
-  readonly "webgpu:software": NoOptions;
-  readonly "webgpu:dawn": NoOptions;
-  readonly "webgpu:dawn:software": NoOptions;
-}
 /** What {@linkcode createDevice} takes. */
-export type DeviceName = keyof DeviceOptions;
+export type DeviceName =
+  | ("auto" | "cpu" | "reference")
+  | ("webgpu" | "webgpu:software" | "webgpu:dawn" | "webgpu:dawn:software");
+/** What each device can be asked for. */
+export type DeviceOptions = { readonly [Name in DeviceName]: Name extends "auto" | "cpu" ? CpuOptions : NoOptions };
 /** Of a device that has none. */
 export type NoOptions = { readonly [option: string]: undefined };
 
-const CPU: readonly (keyof CpuOptions)[] = ["threads", "guards"];
+const CPU: readonly (keyof CpuOptions)[] = ["threads", "guards"], NONE: readonly string[] = [];
 /** By device, the options that it has. */
 const OPTIONS: Readonly<Record<DeviceName, readonly string[]>> = {
-  auto: CPU,
-  cpu: CPU,
-  reference: [],
-  webgpu: [],
-  "webgpu:software": [],
-  "webgpu:dawn": [],
-  "webgpu:dawn:software": [],
+  ...{ auto: CPU, cpu: CPU, reference: NONE },
+  ...{ webgpu: NONE, "webgpu:software": NONE, "webgpu:dawn": NONE, "webgpu:dawn:software": NONE },
 };
 
 /** Whether a device has this name, which may come from a flag. */
 export const isDeviceName = (name: string): name is DeviceName => Object.hasOwn(OPTIONS, name);
+/** Whether the device can be asked for this. */
+export const hasOption = (name: DeviceName, option: keyof CpuOptions): boolean => OPTIONS[name].includes(option);
 
 /**
  * Makes a device by name:
@@ -67,12 +58,12 @@ export async function createDevice(name: DeviceName = "auto", options: CpuOption
     if (value === undefined || OPTIONS[name].includes(option)) continue;
     const meant = nearest(option, OPTIONS[name]), has = OPTIONS[name].join(" and ") || "none";
     throw new DeviceError(
-      `The device ${name} has no option ${option}${meant ? `; did you mean ${meant}?` : `, but ${has}`}`,
+      `The device ${name} has no option ${option}${meant ? `; did you mean ${meant}?` : `; it has ${has}`}`,
     );
   }
   if (name === "reference") return new ReferenceDevice();
   if (name === "auto" || name === "cpu") return await CpuDevice.create(options);
   const { openWebGPU } = await import("./adapter.ts");
   const gpu = name.includes(":dawn") ? await (await import("./dawn.ts")).dawn() : navigator.gpu;
-  return await openWebGPU(gpu, name.endsWith(":software"));
+  return await openWebGPU(gpu, { software: name.endsWith(":software") });
 }

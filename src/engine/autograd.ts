@@ -100,81 +100,95 @@ function consume(node: Node): void {
 
 /** Walks the tape from `root`, latest first; a node is released as soon as it is consumed. */
 export function backward(root: Tensor, seed?: Tensor): void {
-  const { device } = root;
-  const refuse = (Type: new (message: string) => Error, why: string) =>
-    new Type(`Cannot apply backward to [${root.shape}]: ${why}`);
-  if (!root.requiresGrad) throw refuse(TypeError, "it requires no gradient");
-  if (!seed && root.size !== 1) throw refuse(ShapeError, `with ${root.size} elements it needs a seed`);
-  if (seed && `${seed.shape}` !== `${root.shape}`) {
-    throw refuse(ShapeError, `the seed is [${seed.shape}]`);
+  if (!root.requiresGrad) throw new TypeError(refused(root, "it requires no gradient"));
+  if (!seed && root.size !== 1) throw new ShapeError(refused(root, `with ${root.size} elements it needs a seed`));
+  if (seed && `${seed.shape}` !== `${root.shape}`) throw new ShapeError(refused(root, `the seed is [${seed.shape}]`));
+  const nodes = latestFirst(root), gradients = new Gradients();
+  try {
+    noGrad(() => {
+      using _ = root.device.scope("backward");
+      gradients.give(root, outside(seed ? seed.alias(seed.shape) : root.device.tensor([1], root.shape)));
+      for (const node of nodes) {
+        differentiate(root, node, gradients);
+        for (const input of node.inputs) if (input?.node) input.node.users--;
+        consume(node);
+      }
+    });
+  } finally { // some are left only where a rule threw
+    gradients.dispose();
   }
-  const nodes = latestFirst(root);
-  /** Gradients of intermediates, each in no scope: freed when consumed. */
-  const gradients = new Map<Tensor, Tensor>();
-  const get = (tensor: Tensor) => tensor.node ? gradients.get(tensor) : tensor.grad;
-  const set = (tensor: Tensor, gradient: Tensor) =>
-    tensor.node ? gradients.set(tensor, gradient) : tensor.grad = gradient;
-  // Rules pass `dout` through, so gradients share storages: only what is held alone may be added to in place.
-  const alone = ({ storage }: Tensor) => storage.block.holders === 1;
-  const own = (tensor: Tensor) => {
-    const gradient = get(tensor);
-    return gradient && (!tensor.node || alone(gradient)) ? gradient : undefined;
-  };
+}
 
-  /** Takes over `gradient`. */
-  const give = (tensor: Tensor, gradient: Tensor) => {
-    const sum = own(tensor) ?? (get(tensor) && copy(get(tensor)!));
+const refused = ({ shape }: Tensor, why: string) => `Cannot apply backward to [${shape}]: ${why}`;
+
+/** Gives a node's inputs what its rule makes of its output's gradient, which is freed. */
+function differentiate(root: Tensor, { op, inputs, saved, rule, output }: Node, gradients: Gradients): void {
+  const dout = gradients.get(output);
+  if (!dout) return;
+  for (const { tensor, version } of saved) {
+    if (tensor.storage.block.version === version) continue;
+    throw new TypeError(refused(root, `a tensor [${tensor.shape}] that ${op} had saved was changed in place since`));
+  }
+  using scope = output.device.scope();
+  const into = inputs.map((input, i) =>
+    input?.requiresGrad && inputs.indexOf(input) === i ? gradients.own(input) : undefined
+  );
+  const given = rule!(dout, into).map((dinp, i) => {
+    const input = inputs[i];
+    if (!dinp || !input?.requiresGrad || dinp.storage === into[i]?.storage) return;
+    return { input, dinp: outside(dinp.scope === scope ? dinp : dinp.alias(input.shape)) };
+  });
+  scope[Symbol.dispose](); // the rule's own tensors go first, so that what is left is known to be alone
+  gradients.drop(output);
+  for (const one of given) if (one) gradients.give(one.input, one.dinp);
+}
+
+/** What a walk has found so far. A leaf's gradient stands in the leaf, and is its own. */
+class Gradients {
+  /** Of intermediates, each in no scope. Rules pass `dout` through, so these may share storages. */
+  #intermediate = new Map<Tensor, Tensor>();
+
+  get(tensor: Tensor): Tensor | undefined {
+    return tensor.node ? this.#intermediate.get(tensor) : tensor.grad;
+  }
+  /** The gradient, where it may be added to in place. */
+  own(tensor: Tensor): Tensor | undefined {
+    const gradient = this.get(tensor);
+    return gradient && (!tensor.node || isAlone(gradient)) ? gradient : undefined;
+  }
+  /** Adds `gradient`, and takes it over. */
+  give(tensor: Tensor, gradient: Tensor): void {
+    const before = this.get(tensor);
+    let sum = this.own(tensor) ?? (before && copy(before));
     if (sum) {
       add(gradient, sum);
       gradient.dispose();
-      if (sum !== get(tensor)) get(tensor)!.dispose();
+      if (sum !== before) before!.dispose();
+    } else if (tensor.node || isAlone(gradient)) sum = gradient;
+    else {
+      sum = copy(gradient); // a leaf keeps its gradient, so it shares with nobody
+      gradient.dispose();
     }
-    set(tensor, sum ?? (tensor.node || alone(gradient) ? gradient : replace(gradient)));
-  };
-  const replace = (gradient: Tensor) => {
-    const own = copy(gradient); // a leaf keeps its gradient, so it shares with nobody
-    gradient.dispose();
-    return own;
-  };
-  const outside = <T extends Tensor | undefined>(tensor: T): T => {
-    if (tensor) tensor.scope = undefined;
-    return tensor;
-  };
-  const copy = (tensor: Tensor) => outside(add(tensor));
-
-  const walk = () => {
-    using _ = device.scope("backward");
-    give(root, outside(seed ? seed.alias(seed.shape) : device.tensor([1], root.shape)));
-    for (const node of nodes) {
-      const { op, inputs, saved, rule, output } = node, dout = gradients.get(output);
-      if (dout) {
-        for (const { tensor, version } of saved) {
-          if (tensor.storage.block.version === version) continue;
-          throw refuse(TypeError, `a tensor [${tensor.shape}] that ${op} had saved was changed in place since`);
-        }
-        using scope = device.scope();
-        const into = inputs.map((input, i) =>
-          input?.requiresGrad && inputs.indexOf(input) === i ? own(input) : undefined
-        );
-        const given = rule!(dout, into).map((dinp, i) => {
-          const input = inputs[i];
-          if (!dinp || !input?.requiresGrad || dinp.storage === into[i]?.storage) return;
-          return { input, dinp: outside(dinp.scope === scope ? dinp : dinp.alias(input.shape)) };
-        });
-        scope[Symbol.dispose](); // the rule's own tensors go first, so that what is left is known to be alone
-        gradients.delete(output);
-        dout.dispose();
-        for (const one of given) if (one) give(one.input, one.dinp);
-      }
-      for (const input of inputs) if (input?.node) input.node.users--;
-      consume(node);
-    }
-  };
-  try {
-    noGrad(walk);
-  } finally { // some are left only where a rule threw
-    for (const gradient of gradients.values()) gradient.dispose();
+    if (tensor.node) this.#intermediate.set(tensor, sum);
+    else tensor.grad = sum;
   }
+  /** Frees the gradient of an intermediate. */
+  drop(tensor: Tensor): void {
+    this.#intermediate.get(tensor)?.dispose();
+    this.#intermediate.delete(tensor);
+  }
+  dispose(): void {
+    for (const gradient of this.#intermediate.values()) gradient.dispose();
+  }
+}
+
+const isAlone = ({ storage }: Tensor) => storage.block.holders === 1;
+const copy = (tensor: Tensor) => outside(add(tensor));
+
+/** The tensor, owned by no scope. */
+function outside(tensor: Tensor): Tensor {
+  tensor.scope = undefined;
+  return tensor;
 }
 
 /** The nodes that `root` depends on. */
@@ -182,9 +196,7 @@ function latestFirst(root: Tensor): Node[] {
   const nodes = new Set(root.node && [root.node]);
   for (const { op, inputs, rule } of nodes) { // reaches what is added on the way
     if (!rule) {
-      throw new TypeError(
-        `Cannot apply backward to [${root.shape}]: ${op} was consumed by an earlier backward; run the forward again`,
-      );
+      throw new TypeError(refused(root, `${op} was consumed by an earlier backward; run the forward again`));
     }
     for (const input of inputs) if (input?.node) nodes.add(input.node);
   }

@@ -36,10 +36,9 @@ export interface MemoryReport {
 
 /** How much fits into a device, in bytes; infinite where there is no limit, or none that anybody could ask for. */
 export interface Capacity {
-  readonly all: number;
-  /** Of one storage, and the name of what limits it. */
-  readonly one: number;
-  readonly limit: string;
+  /** Of all storages together. */ readonly all: number;
+  /** Of one storage, and the name of what limits it. */ readonly one: number;
+  /** Names what limits one storage. */ readonly limit: string;
 }
 
 /** What a launch falls into: phases, passes. */
@@ -89,11 +88,15 @@ export abstract class Device implements Disposable {
   bytesOf(dtype: StorageType): number {
     return dtype === "bf16" ? 2 : 4;
   }
-  /** For people. */
+  /** Whether kernels run in vectors of 256 bits or of 128; undefined where the device knows no such difference. */
+  get mode(): "wide" | "narrow" | undefined {
+    return undefined;
+  }
+  /** Name and figures, for a line of output. */
   get description(): string {
     return this.name;
   }
-  get capacity(): Capacity {
+  /** What fits. */ get capacity(): Capacity {
     return { all: Infinity, one: Infinity, limit: "the system" };
   }
   /**
@@ -103,7 +106,7 @@ export abstract class Device implements Disposable {
    * @throws {DeviceError} when there are more or fewer values than elements, or one is no 32-bit integer where it has to be
    */
   abstract write(storage: Storage, values: ArrayLike<number>): void;
-  /** Has `fill` write all of a storage of floats, from the host. */
+  /** @internal Has `fill` write all of a storage of floats, from the host. */
   fill(storage: Storage, fill: (values: Float32Array) => void): void {
     const values = new Float32Array(storage.length);
     fill(values);
@@ -120,9 +123,9 @@ export abstract class Device implements Disposable {
     if (this.#capture) throw new DeviceError("read: a capture cannot read; do it after");
     return this.fetch(storage);
   }
-  /** What a launch falls into. */
+  /** @internal What a launch falls into. */
   abstract parts(launch: Launch): readonly Part[];
-  /** How many numbers a program keeps for a launch. */
+  /** @internal How many numbers a program keeps for a launch. */
   kept(_launch: Launch): number {
     return 0;
   }
@@ -132,9 +135,10 @@ export abstract class Device implements Disposable {
    * @param parts as {@linkcode Device.parts} gives them
    * @param workspace of as many floats as any part wants; the next launch may have it
    * @param kept of as many numbers as {@linkcode Device.kept} tells, while a program is being captured
+   * @internal
    */
   protected abstract prepare(launch: Launch, parts: readonly Part[], workspace?: Storage, kept?: Storage): Command;
-  /** Runs a launch that `launch` has checked; called by nothing else. */
+  /** @internal Runs a launch that `launch` has checked; called by nothing else. */
   run(launch: Launch): void {
     const { profile } = this, parts = this.parts(launch), keeps = this.#capture ? this.kept(launch) : 0;
     let floats = 0;
@@ -150,7 +154,7 @@ export abstract class Device implements Disposable {
   }
   /** Where the times of launches go; set it before what is to be measured, a capture among that. */
   profile: Profile | undefined;
-  /** The same, with its time added to the profile: the host's where the device has no other. */
+  /** @internal The same, with its time added to the profile: the host's where the device has no other. */
   protected timed(command: Command, launch: Launch, profile: Profile): Command {
     return () => {
       const begin = performance.now();
@@ -166,10 +170,10 @@ export abstract class Device implements Disposable {
   close(): void {
     this.#closed = true;
   }
-  [Symbol.dispose](): void {
+  /** As close(). */ [Symbol.dispose](): void {
     this.close();
   }
-  get closed(): boolean {
+  /** Whether close() was called. */ get closed(): boolean {
     return this.#closed;
   }
 
@@ -197,7 +201,7 @@ export abstract class Device implements Disposable {
   protected capacityFor(length: number, dtype: StorageType): number {
     return dtype === "bf16" ? Math.ceil(length / 16) * 16 : sizeClass(length);
   }
-  /** Called by {@linkcode Block.release}. */
+  /** @internal Called when nothing holds the block any more. */
   recycle(block: Block): void {
     const key = `${block.dtype}${block.capacity}`, pool = block.pool!, waiting = pool.get(key);
     if (waiting) waiting.push(block);
@@ -231,7 +235,7 @@ export abstract class Device implements Disposable {
       this.#capture = undefined;
     }
   }
-  /** For {@linkcode Program.lend}. */
+  /** @internal For {@linkcode Program.lend}. */
   lend<T>(pool: Pool, body: () => T): T {
     this.#lent = pool;
     try {
@@ -268,7 +272,7 @@ export abstract class Device implements Disposable {
    * ```
    */
   tensor(values: NestedNumbers, options?: NewTensorOptions): Tensor;
-  tensor(values: NestedNumbers, shape: readonly number[], options?: NewTensorOptions): Tensor;
+  /** With a shape. */ tensor(values: NestedNumbers, shape: readonly number[], options?: NewTensorOptions): Tensor;
   tensor(values: NestedNumbers, second: readonly number[] | NewTensorOptions = {}, third?: NewTensorOptions): Tensor {
     const given = Array.isArray(second) ? second as readonly number[] : undefined;
     const options = third ?? (given ? {} : second as NewTensorOptions);
@@ -306,14 +310,18 @@ export abstract class Device implements Disposable {
   get op(): string | undefined {
     return this.#scopes.find(({ op }) => op)?.op;
   }
-  /** Called by a tensor when it is made, and when it is freed. */
-  track(tensor: Tensor, made: boolean): void {
-    this.#live.tensors += made ? 1 : -1;
-    if (made) this.#scopes.at(-1)?.adopt(tensor);
+  /** @internal Called by a tensor when it is made. */
+  track(tensor: Tensor): void {
+    this.#live.tensors++;
+    this.#scopes.at(-1)?.adopt(tensor);
+  }
+  /** @internal Called by a tensor when it is freed. */
+  untrack(): void {
+    this.#live.tensors--;
   }
 
   /**
-   * For {@linkcode Device.prepare}: which operands are there, and which are fresh, or bf16, in one number; code is compiled
+   * @internal For {@linkcode Device.prepare}: which operands are there, and which are fresh, or bf16, in one number; code is compiled
    * for each.
    */
   protected variantOf({ kernel, storages, fresh }: Launch): number {

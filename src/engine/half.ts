@@ -6,7 +6,7 @@
  * becomes infinite, NaN stays NaN, subnormals stay. Widening is exact. Both are given as their bits, in a Uint16Array.
  */
 
-/** @param out as long as `bits` */
+/** Widens into `out`, which is as long as `bits`. */
 export function f16ToF32(
   bits: Uint16Array,
   out: Float32Array<ArrayBuffer> = new Float32Array(bits.length),
@@ -15,7 +15,7 @@ export function f16ToF32(
   return out;
 }
 
-/** @param out as long as `values` */
+/** Rounds to the nearest, into `out`, which is as long as `values`. */
 export function f32ToF16(
   values: Float32Array,
   out: Uint16Array<ArrayBuffer> = new Uint16Array(values.length),
@@ -24,7 +24,7 @@ export function f32ToF16(
   return out;
 }
 
-/** @param out as long as `bits` */
+/** Widens into `out`, which is as long as `bits`. */
 export function bf16ToF32(
   bits: Uint16Array,
   out: Float32Array<ArrayBuffer> = new Float32Array(bits.length),
@@ -34,7 +34,7 @@ export function bf16ToF32(
   return out;
 }
 
-/** @param out as long as `values` */
+/** Rounds to the nearest, into `out`, which is as long as `values`. */
 export function f32ToBf16(
   values: Float32Array,
   out: Uint16Array<ArrayBuffer> = new Uint16Array(values.length),

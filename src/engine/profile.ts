@@ -3,12 +3,10 @@ import type { Launch } from "./device.ts";
 
 /** What a kernel's launches took together. */
 export interface ProfileRow {
-  calls: number;
-  ms: number;
-  /** Multiplications and additions; 0 of kernels that do not count them. */
-  flops: number;
-  /** Of all operands. */
-  bytes: number;
+  /** How often the kernel ran. */ calls: number;
+  /** How long all calls took. */ ms: number;
+  /** Multiplications and additions; 0 of kernels that do not count them. */ flops: number;
+  /** Of all operands. */ bytes: number;
 }
 
 /**
@@ -31,7 +29,7 @@ export class Profile {
   /** Whose clock the times are from. */
   clock: "host" | "GPU" = "host";
 
-  /** Adds a launch that took so many milliseconds. */
+  /** @internal Adds a launch, and how long it took. */
   add({ kernel, storages, sizes }: Launch, ms: number): void {
     let row = this.#rows.get(kernel.name);
     if (!row) this.#rows.set(kernel.name, row = { calls: 0, ms: 0, flops: 0, bytes: 0 });

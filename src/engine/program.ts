@@ -74,6 +74,7 @@ export class Program<T = unknown> implements Disposable {
   readonly #visible: readonly Block[];
 
   /** @param free gives the capture's blocks back */
+  /** @internal */
   constructor(readonly device: Device, capture: Capture, readonly result: T, free: (capture: Capture) => void) {
     this.#capture = capture;
     this.#free = free;
@@ -113,7 +114,7 @@ export class Program<T = unknown> implements Disposable {
     if (this.#capture) this.#free(this.#capture);
     this.#capture = undefined;
   }
-  [Symbol.dispose](): void {
+  /** As dispose(). */ [Symbol.dispose](): void {
     this.dispose();
   }
 }

@@ -29,7 +29,7 @@ export class Scope implements Disposable {
    * @param open the device's open scopes, this one's parent the last of them
    * @param op the op that opens it, for messages
    */
-  constructor(open: Scope[], readonly op?: string) {
+  /** @internal */ constructor(open: Scope[], readonly op?: string) {
     this.#open = open;
     // A microtask runs only when the code that opened the scope has returned or awaits.
     if (open.length === 0) queueMicrotask(() => this.#awaited = this.#open.includes(this));

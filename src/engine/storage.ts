@@ -50,20 +50,20 @@ export interface Bounds {
 
 /** A part of a block, which is what tensors stand on: usually all of it, for parameters a slice of the optimizer's. */
 export class Storage {
-  /** @throws {DeviceError} when the block has no such part: what launches run on has passed here */
-  constructor(readonly block: Block, readonly length: number, readonly offset = 0) {
+  /** Throws {@linkcode DeviceError} when the block has no such part: what launches run on has passed here. */
+  constructor(/** @internal */ readonly block: Block, readonly length: number, readonly offset = 0) {
     const fits = Number.isInteger(length) && Number.isInteger(offset) && length >= 1 && offset >= 0;
     if (fits && offset + length <= block.capacity) return;
     throw new DeviceError(`storage: ${length} elements from ${offset} on are no part of a block of ${block.capacity}`);
   }
 
-  get dtype(): StorageType {
+  /** Of its elements. */ get dtype(): StorageType {
     return this.block.dtype;
   }
-  get device(): Device {
+  /** Where it is. */ get device(): Device {
     return this.block.device;
   }
-  overlaps({ block, offset, length }: Storage): boolean {
+  /** Whether both have elements in common. */ overlaps({ block, offset, length }: Storage): boolean {
     return block === this.block && offset < this.offset + this.length && this.offset < offset + length;
   }
 }

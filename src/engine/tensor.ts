@@ -5,6 +5,7 @@ import type { Scope } from "./scope.ts";
 import { DeviceError, ShapeError } from "../errors.ts";
 import type { NumberArray, StorageType } from "../kernel.ts";
 
+/** How a tensor is made. */
 export interface TensorOptions {
   /** Whether backward should leave a gradient in {@linkcode Tensor.grad}. */
   readonly requiresGrad?: boolean;
@@ -19,7 +20,7 @@ export const layout = { changes: 0 };
 
 /** Of a tensor that gets a storage of its own. */
 export interface NewTensorOptions extends TensorOptions {
-  readonly dtype?: StorageType;
+  /** Of its elements. */ readonly dtype?: StorageType;
 }
 
 /** A number, a list of numbers, or lists of lists, as long as each other, as deep as one likes. */
@@ -104,7 +105,7 @@ function checkTrainable({ dtype }: Storage): void {
 export class Tensor implements Disposable {
   /** Of a leaf that requires one, after backward: in its shape, added up over backwards, aliased by no other tensor. */
   grad: Tensor | undefined;
-  /** The operation that made it, where a gradient is needed. */
+  /** @internal The operation that made it, where a gradient is needed. */
   node: Node | undefined;
   /** The scope that will free it. */
   scope: Scope | undefined;
@@ -132,10 +133,10 @@ export class Tensor implements Disposable {
     this.#leaf = requiresGrad;
     this.#storage = storage;
     storage.block.hold();
-    storage.device.track(this, true);
+    storage.device.track(this);
   }
 
-  /** @throws {DeviceError} when the tensor has been freed */
+  /** Where its elements are; throws {@linkcode DeviceError} when the tensor has been freed. */
   get storage(): Storage {
     if (!this.#owned && this.#saved === 0) {
       const op = this.device.op ?? "anything", why = "its scope ended; keep() it, or use it before";
@@ -143,7 +144,7 @@ export class Tensor implements Disposable {
     }
     return this.#storage;
   }
-  get device(): Device {
+  /** Where it is. */ get device(): Device {
     return this.#storage.device;
   }
   /** What it holds; bf16 are weights for `linear`, `embedding` and the right side of `matmul`; no other op takes them. */
@@ -232,10 +233,10 @@ export class Tensor implements Disposable {
   toString(): string {
     return `Tensor [${this.shape.join(", ")}] ${this.dtype} on ${this.device.name}${this.freed ? ", freed" : ""}`;
   }
-  [Symbol.for("Deno.customInspect")](): string {
+  /** As toString(). */ [Symbol.for("Deno.customInspect")](): string {
     return this.toString();
   }
-  [Symbol.for("nodejs.util.inspect.custom")](): string {
+  /** As toString(). */ [Symbol.for("nodejs.util.inspect.custom")](): string {
     return this.toString();
   }
   /** Frees it now; what the tape still needs goes when backward has consumed it. Without effect the second time. */
@@ -243,11 +244,11 @@ export class Tensor implements Disposable {
     if (!this.#owned) return;
     this.#owned = false;
     this.scope = undefined;
-    this.device.track(this, false);
+    this.device.untrack();
     if (this.#saved === 0) this.#storage.block.release();
     if (this.node) release(this.node);
   }
-  [Symbol.dispose](): void {
+  /** As dispose(). */ [Symbol.dispose](): void {
     this.dispose();
   }
   /** Called by the tape: its contents are needed, or no longer. */

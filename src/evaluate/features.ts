@@ -79,6 +79,7 @@ export function features(
   tokens: Tensor,
   options: FeatureOptions & { readonly labels: Tensor },
 ): Features & { readonly loss: Tensor };
+/** Without labels, there may be no loss. */
 export function features(model: GPT, tokens: Tensor, options?: FeatureOptions): Features;
 export function features(model: GPT, tokens: Tensor, options: FeatureOptions = {}): Features {
   const { device, config: { nHead, nLayer }, transformer: { h } } = model;

@@ -9,6 +9,7 @@ import type { GPT } from "../gpt.ts";
 import { evaluating } from "../nn/module.ts";
 import type { EncodeOptions, Tokenizer } from "../tokenizer/tokenizer.ts";
 
+/** The windows that a text is judged in. */
 export interface EvaluateOptions {
   /** Tokens in a window: the block size unless given, and at most that. */
   readonly maxLength?: number;
@@ -168,7 +169,7 @@ function check(model: GPT, tokens: ArrayLike<number>, maxLength: number, stride:
     throw new ConfigError(`stride is ${stride}; expected a whole number from 1 to maxLength, which is ${maxLength}`);
   }
   if (tokens.length < 2) {
-    throw new DataError(`${tokens.length} tokens are too few: the first is only given, never foreseen`);
+    throw new DataError(`${tokens.length} tokens are too few: the first is never predicted, only given`);
   }
   for (let i = 0; i < tokens.length; i++) {
     const id = tokens[i];

@@ -9,11 +9,9 @@ import { codeOf, system, type SystemFile } from "./system.ts";
 
 /** What is used of an open file; a {@linkcode SystemFile} is one. */
 export interface OutputFile {
-  /** May take fewer bytes than there are; returns how many it took. */
-  write(bytes: Uint8Array): Promise<number>;
-  /** Returns when the bytes are on the disk rather than in the system's memory. */
-  sync(): Promise<void>;
-  close(): void;
+  /** May take fewer bytes than there are; returns how many it took. */ write(bytes: Uint8Array): Promise<number>;
+  /** Returns when the bytes are on the disk rather than in the system's memory. */ sync(): Promise<void>;
+  /** Gives the file back to the system. */ close(): void;
 }
 
 /** Creates a file, or empties the one that is there. */
@@ -187,36 +185,5 @@ export async function exists(path: string): Promise<boolean> {
   } catch (error) {
     if (["ENOENT", "ENOTDIR"].includes(codeOf(error) ?? "")) return false;
     throw new CheckpointError(`Cannot look at ${path}: ${reason(error)}`);
-  }
-}
-
-/**
- * Makes a folder that is found whole or not at all: it has another name while it is written, and is on the disk then.
- *
- * @param path which must not be there, or be an empty folder
- * @param write fills the folder of the name that it is given
- * @throws {CheckpointError} when something is there; and what `write` throws. Nothing is left then.
- */
-export async function createFolder(path: string, write: (partial: string) => Promise<void>): Promise<void> {
-  const target = path.replace(/(?<=.)[/\\]+$/, ""), partial = `${target}.${crypto.randomUUID()}.part`;
-  if (await exists(target)) {
-    const contents = await Array.fromAsync(system.readDir(target)).catch(() => [undefined]); // a file
-    if (contents.length > 0) {
-      throw new CheckpointError(`${target} is there already, and is left as it is: name a new folder`);
-    }
-  }
-  try {
-    await system.mkdir(partial, { recursive: true });
-    await write(partial);
-    await syncDirectory(partial);
-    if (await exists(target)) await system.remove(target); // empty, or this throws
-    await system.rename(partial, target);
-    await syncDirectory(target.replace(/[^/\\]*$/, "") || ".");
-  } catch (error) {
-    await system.remove(partial, { recursive: true }).catch(() => {});
-    if (error instanceof CheckpointError && error.message.includes(partial)) {
-      throw new CheckpointError(error.message.replaceAll(partial, target));
-    }
-    throw error;
   }
 }

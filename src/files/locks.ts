@@ -6,7 +6,7 @@
  * touched for thirty seconds does not count.
  */
 import { CheckpointError } from "../errors.ts";
-import { readJson, writeAll } from "./files.ts";
+import { exists, readJson, syncDirectory, writeAll } from "./files.ts";
 import { reason } from "./reason.ts";
 import { system, type SystemFile } from "./system.ts";
 
@@ -82,6 +82,39 @@ export class Lock implements Disposable {
       // The whole folder may be gone; an old lock file does no harm.
     }
     this.#file.close();
+  }
+}
+
+/**
+ * Makes a folder that is found whole or not at all: it has another name while it is written, and is on the disk then. One
+ * process at a time makes it.
+ *
+ * @param path which must not be there, or be an empty folder
+ * @param write fills the folder of the name that it is given
+ * @throws {CheckpointError} when something is there, or another process makes it; and what `write` throws. Nothing is left then.
+ */
+export async function createFolder(path: string, write: (partial: string) => Promise<void>): Promise<void> {
+  const target = path.replace(/(?<=.)[/\\]+$/, ""), partial = `${target}.${crypto.randomUUID()}.part`;
+  using _ = await Lock.take(target, { beside: true });
+  if (await exists(target)) {
+    const contents = await Array.fromAsync(system.readDir(target)).catch(() => [undefined]); // a file
+    if (contents.length > 0) {
+      throw new CheckpointError(`${target} is there already, and is left as it is: name a new folder`);
+    }
+  }
+  try {
+    await system.mkdir(partial, { recursive: true });
+    await write(partial);
+    await syncDirectory(partial);
+    if (await exists(target)) await system.remove(target); // empty, or this throws
+    await system.rename(partial, target);
+    await syncDirectory(target.replace(/[^/\\]*$/, "") || ".");
+  } catch (error) {
+    await system.remove(partial, { recursive: true }).catch(() => {});
+    if (error instanceof CheckpointError && error.message.includes(partial)) {
+      throw new CheckpointError(error.message.replaceAll(partial, target));
+    }
+    throw error;
   }
 }
 

@@ -1,7 +1,9 @@
 /** What is in a pickle, in JavaScript. See pickle.ts. */
 
 export type PickleKey = string | number | bigint | boolean | null;
+/** A dict. */
 export type PickleDict = Map<PickleKey, PickleValue>;
+/** What reading a pickle gives. */
 export type PickleValue =
   | PickleKey
   | Uint8Array
@@ -12,7 +14,7 @@ export type PickleValue =
 
 /** What a caller of the reader makes of a name, a call or a persistent id. */
 export abstract class PickleObject {
-  declare protected readonly kind: "pickle object"; // so that no other value is taken for one
+  /** @internal */ declare protected readonly kind: "pickle object"; // so that no other value is taken for one
 }
 
 /** A name that a pickle may use. */

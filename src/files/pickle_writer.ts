@@ -5,19 +5,19 @@
 
 /** A number that is a float in Python even where it is whole. */
 export class PickleFloat {
-  constructor(readonly value: number) {}
+  /** Of a number. */ constructor(readonly value: number) {}
 }
 /** Something by its name: `torch.FloatStorage`. */
 export class PickleName {
-  constructor(readonly module: string, readonly name: string) {}
+  /** @internal */ constructor(readonly module: string, readonly name: string) {}
 }
 /** The call of something by its name. */
 export class PickleCall {
-  constructor(readonly callee: PickleName, readonly args: readonly PickleInput[]) {}
+  /** @internal */ constructor(readonly callee: PickleName, readonly args: readonly PickleInput[]) {}
 }
 /** Something outside of the pickle: a storage. */
 export class PicklePersistent {
-  constructor(readonly id: readonly PickleInput[]) {}
+  /** @internal */ constructor(readonly id: readonly PickleInput[]) {}
 }
 
 /** What can be written. A frozen array is a tuple, a Map or an object a dict. */

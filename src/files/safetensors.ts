@@ -21,11 +21,12 @@ export type { TensorInfo, TensorType };
 /** What can be read; the elements of F16 and BF16 come as f32. */
 const ARRAYS = { F32: Float32Array, F64: Float64Array, I32: Int32Array, F16: Float32Array, BF16: Float32Array };
 const HALVES = { F16: { widen: f16ToF32, narrow: f32ToF16 }, BF16: { widen: bf16ToF32, narrow: f32ToBf16 } };
+/** What reading a tensor gives. */
 export type TensorArray = Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
 
 /** A file of named tensors, open for reading, whatever its format. */
 export interface WeightsFile extends Disposable {
-  readonly path: string;
+  /** Of the file or folder. */ readonly path: string;
   /** In the order of the file. */
   readonly tensors: ReadonlyMap<string, { readonly dtype: TensorType; readonly shape: readonly number[] }>;
   /**
@@ -41,17 +42,18 @@ export interface WeightsFile extends Disposable {
    * @throws {CheckpointError} as {@linkcode readTensor}, and when the tensor has no such elements or they are no floats
    */
   readFloats(name: string, begin: number, out: Float32Array<ArrayBuffer>): Promise<void>;
-  close(): void;
+  /** Closes it. */ close(): void;
 }
 
 /** A tensor to be written. */
 export interface TensorSource {
-  readonly dtype: TensorType;
-  readonly shape: readonly number[];
+  /** Of the elements in the file. */ readonly dtype: TensorType;
+  /** Sizes of the axes. */ readonly shape: readonly number[];
   /** Called once, when it is this tensor's turn. For F16 and BF16 it may give a Float32Array, which is narrowed. */
   readonly data: () => ArrayBufferView | Promise<ArrayBufferView>;
 }
-type Entry = readonly [name: string, tensor: TensorSource];
+/** A tensor and its name. */
+export type NamedSource = readonly [name: string, tensor: TensorSource];
 
 /**
  * Writes tensors in their order and waits until they are on the disk.
@@ -62,7 +64,7 @@ type Entry = readonly [name: string, tensor: TensorSource];
  */
 export async function writeSafetensors(
   path: string,
-  tensors: Iterable<Entry>,
+  tensors: Iterable<NamedSource>,
   { metadata, open }: { metadata?: Readonly<Record<string, string>>; open?: OpenFile } = {},
 ): Promise<void> {
   const entries = [...tensors];
@@ -74,7 +76,7 @@ export async function writeSafetensors(
   await writeFile(path, parts(JSON.stringify(Object.fromEntries(header)), entries), open);
 }
 
-async function* parts(header: string, entries: readonly Entry[]): AsyncGenerator<Uint8Array> {
+async function* parts(header: string, entries: readonly NamedSource[]): AsyncGenerator<Uint8Array> {
   const text = new TextEncoder().encode(header);
   const head = new Uint8Array(8 + Math.ceil(text.length / 8) * 8).fill(0x20); // spaces: the first tensor begins aligned
   new DataView(head.buffer).setBigUint64(0, BigInt(head.length - 8), true);
@@ -113,7 +115,10 @@ export class SafetensorsFile implements WeightsFile {
     this.#start = start;
   }
 
-  /** @throws {CheckpointError} when the file is missing, truncated, or not as the format demands */
+  /**
+   * Opens a file and reads its header.
+   * @throws {CheckpointError} when the file is missing, truncated, or not as the format demands
+   */
   static async open(path: string): Promise<SafetensorsFile> {
     const file = await InputFile.open(path);
     try {
@@ -173,10 +178,10 @@ export class SafetensorsFile implements WeightsFile {
     if (await this.#file.fill(at, bytes) < bytes.length) throw new CheckpointError(`${this.path} ends within ${name}`);
   }
 
-  close(): void {
+  /** Closes the file. */ close(): void {
     this.#file.close();
   }
-  [Symbol.dispose](): void {
+  /** As close(). */ [Symbol.dispose](): void {
     this.close();
   }
 }

@@ -3,22 +3,24 @@ import { CheckpointError } from "../errors.ts";
 import { sizeOf } from "../engine/tensor.ts";
 
 /** Bits of an element. */
-const BITS = {
+const BITS: Readonly<Record<TensorType, number>> = {
   ...{ BOOL: 8, U8: 8, I8: 8, F8_E4M3: 8, F8_E5M2: 8, F8_E8M0: 8, F4: 4, F6_E2M3: 6, F6_E3M2: 6 },
   ...{ U16: 16, I16: 16, F16: 16, BF16: 16, U32: 32, I32: 32, F32: 32, U64: 64, I64: 64, F64: 64, C64: 64 },
 };
 /** The types of the format, by its names for them. */
-export type TensorType = keyof typeof BITS;
+export type TensorType =
+  | ("BOOL" | "U8" | "I8" | "F8_E4M3" | "F8_E5M2" | "F8_E8M0" | "F4" | "F6_E2M3" | "F6_E3M2")
+  | ("U16" | "I16" | "F16" | "BF16" | "U32" | "I32" | "F32" | "U64" | "I64" | "F64" | "C64");
 
 /** As the original: a longer header is an attack, or a damaged length. */
 export const MAX_HEADER = 100_000_000;
 
 /** A tensor's place in a file: bytes from `begin` to `end`, counted from the end of the header. */
 export interface TensorInfo {
-  readonly dtype: TensorType;
-  readonly shape: readonly number[];
-  readonly begin: number;
-  readonly end: number;
+  /** Of the elements. */ readonly dtype: TensorType;
+  /** Sizes of the axes. */ readonly shape: readonly number[];
+  /** The first byte. */ readonly begin: number;
+  /** The byte after the last. */ readonly end: number;
 }
 
 export const byteLength = (dtype: TensorType, shape: readonly number[]): number => sizeOf(shape) * BITS[dtype] / 8;

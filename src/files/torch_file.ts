@@ -49,7 +49,10 @@ export class TorchFile implements WeightsFile {
     this.#zip = zip;
   }
 
-  /** @throws {CheckpointError} when the file is missing, damaged, or asks for something that no tensor needs */
+  /**
+   * Opens a file and reads its structure.
+   * @throws {CheckpointError} when the file is missing, damaged, or asks for something that no tensor needs
+   */
   static async open(path: string): Promise<TorchFile> {
     if (await isLegacy(path)) {
       const convert = `torch.save(torch.load("${path}"), "${path}.new")`;
@@ -127,10 +130,10 @@ export class TorchFile implements WeightsFile {
     return new CheckpointError(`${this.path}: ${why}`);
   }
 
-  close(): void {
+  /** Closes the file. */ close(): void {
     this.#zip.close();
   }
-  [Symbol.dispose](): void {
+  /** As close(). */ [Symbol.dispose](): void {
     this.close();
   }
 }

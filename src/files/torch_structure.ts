@@ -23,11 +23,12 @@ export const STORAGES = {
   U8: ["ByteStorage", 1],
   BOOL: ["BoolStorage", 1],
 } as const;
-export type TorchType = keyof typeof STORAGES;
+/** PyTorch's types, by safetensors' names for them. */
+export type TorchType = "F64" | "F32" | "F16" | "BF16" | "I64" | "I32" | "I16" | "I8" | "U8" | "BOOL";
 
 /** A storage in a file. */
 export class TorchStorage extends PickleObject {
-  /** @param size in elements */
+  /** @internal Its size is in elements. */
   constructor(readonly record: string, readonly dtype: TorchType, readonly size: number) {
     super();
   }
@@ -35,7 +36,7 @@ export class TorchStorage extends PickleObject {
 
 /** A tensor in a file: what to ask {@linkcode TorchFile.read} for. */
 export class TorchTensor extends PickleObject {
-  constructor(
+  /** @internal */ constructor(
     readonly storage: TorchStorage,
     readonly shape: readonly number[],
     /** Elements from one index of an axis to the next. */
@@ -45,7 +46,7 @@ export class TorchTensor extends PickleObject {
   ) {
     super();
   }
-  get dtype(): TorchType {
+  /** Of its storage. */ get dtype(): TorchType {
     return this.storage.dtype;
   }
   /** Number of elements. */

@@ -5,17 +5,15 @@ import { type History, isGreedy, processLogits, type SamplingOptions } from "./s
 
 /** A token and the logarithm of its probability. */
 export interface TokenLogprob {
-  readonly id: number;
-  /** In nats; by the model's own distribution, before temperature, penalties and the rest. */
-  readonly logprob: number;
+  /** Of the token. */ readonly id: number;
+  /** In nats; by the model's own distribution, before temperature, penalties and the rest. */ readonly logprob: number;
 }
 
+/** A token, and how likely it was. */
 export interface Chosen {
-  readonly id: number;
-  /** As {@linkcode TokenLogprob.logprob}, where asked for. */
-  readonly logprob?: number;
-  /** The likeliest tokens, the likeliest first, where asked for. */
-  readonly topLogprobs?: readonly TokenLogprob[];
+  /** Of the token. */ readonly id: number;
+  /** As {@linkcode TokenLogprob.logprob}, where asked for. */ readonly logprob?: number;
+  /** The likeliest tokens, the likeliest first, where asked for. */ readonly topLogprobs?: readonly TokenLogprob[];
 }
 
 export interface ChooserOptions extends SamplingOptions {

@@ -12,10 +12,10 @@ import type { GPT } from "../gpt.ts";
 import { Rows } from "./rows.ts";
 import type { Taken } from "./stopping.ts";
 
-export type { TokenLogprob } from "./chooser.ts";
+export type { Chosen, TokenLogprob } from "./chooser.ts";
 export type { GenerateOptions, SequencesOptions } from "./options.ts";
 export type { SamplingOptions } from "./sampling_rules.ts";
-export type { FinishReason, StoppingOptions } from "./stopping.ts";
+export type { FinishReason, StoppingOptions, Taken } from "./stopping.ts";
 
 /** The next token of one of the sequences. */
 export interface GeneratedToken extends Chosen, Taken {

@@ -5,6 +5,7 @@ import { type NumberRange, type SamplingOptions, samplingRules } from "./samplin
 import type { RandomGenerator } from "../random/mod.ts";
 import type { StoppingOptions } from "./stopping.ts";
 
+/** How {@linkcode generate} chooses tokens, and where it stops. */
 export interface GenerateOptions extends SamplingOptions, StoppingOptions {
   /** How many tokens to add at most. Either this or `maxLength`. */
   readonly maxNewTokens?: number;
@@ -25,6 +26,7 @@ export interface GenerateOptions extends SamplingOptions, StoppingOptions {
   readonly overflow?: "crop" | "slide" | "refuse";
 }
 
+/** How {@linkcode generateSequences} does. */
 export interface SequencesOptions extends GenerateOptions {
   /** How many sequences to draw, together; each of them reads the prompt. Default 1. */
   readonly numReturnSequences?: number;

@@ -4,6 +4,7 @@ import type { TokenDecoder, Tokenizer } from "../tokenizer/tokenizer.ts";
 /** `stop`: a stop token or a stop string came; `length`: it is as long as was asked for. */
 export type FinishReason = "stop" | "length";
 
+/** Where a text ends. */
 export interface StoppingOptions {
   /** A token that ends a sequence, or several. It is given, as the last one, and is no part of the text. */
   readonly eosTokenId?: number | readonly number[];

@@ -56,7 +56,7 @@ export class KeyValueCache implements Disposable {
   dispose(): void {
     for (const tensor of [...this.layers, this.next.slot, this.next.position]) tensor.dispose();
   }
-  [Symbol.dispose](): void {
+  /** As dispose(). */ [Symbol.dispose](): void {
     this.dispose();
   }
 }

@@ -17,7 +17,7 @@ export class DropoutNoise {
   #stream = 0;
   #held = false;
 
-  constructor(device: Device, readonly seed: number) {
+  /** Masks of a seed. */ constructor(device: Device, readonly seed: number) {
     this.offset = device.tensor([0], [1], { dtype: "i32" });
   }
   /** How many forward passes have begun. */
@@ -73,6 +73,7 @@ export class Dropout extends Module {
   #noise: DropoutNoise;
 
   /**
+   * A dropout of one place in a model.
    * @param p from 0 to 1
    * @param noise what the masks are drawn from, shared by all of a model's dropouts
    * @throws {ConfigError} when p is not from 0 to 1
@@ -91,6 +92,7 @@ export class Dropout extends Module {
     return this.active ? this.#noise.next(this.p) : undefined;
   }
   /**
+   * Drops elements in training; else gives x.
    * @param x f32, any shape
    * @returns the shape of x; x itself where nothing is dropped
    */

@@ -24,6 +24,7 @@ export class Embedding extends Module {
   weight: Tensor;
 
   /**
+   * A table with initial vectors from N(0, 1).
    * @param count how many vectors there are: V
    * @param width how long each is: C
    */
@@ -32,6 +33,7 @@ export class Embedding extends Module {
     this.weight = parameter(options, [count, width], (values) => generatorOf(options).normal(values, 0, 1));
   }
   /**
+   * The vectors of ids.
    * @param ids i32 (…), from 0 to count − 1
    * @returns f32 (…, width)
    * @throws {ShapeError} when an id that the host wrote is outside the table

@@ -29,6 +29,7 @@ export class LayerNorm extends Module {
   readonly #epsilon: number;
 
   /**
+   * A norm with weights 1 and biases 0.
    * @param width how long the last axis is: C
    * @param options.epsilon keeps rows of equal elements finite; default 1e-5
    */
@@ -44,6 +45,7 @@ export class LayerNorm extends Module {
     scope.keepAll();
   }
   /**
+   * Norms the last axis.
    * @param x f32 (…, width)
    * @returns f32 (…, width)
    * @throws {ShapeError} when the last axis of x has another length

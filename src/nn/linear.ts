@@ -26,6 +26,7 @@ export class Linear extends Module {
   bias: Tensor | undefined;
 
   /**
+   * A layer with initial weights as PyTorch draws them.
    * @param inputs length of the last axis of what comes in
    * @param outputs and of what goes out
    */
@@ -39,6 +40,7 @@ export class Linear extends Module {
     scope.keepAll();
   }
   /**
+   * x · weightᵀ + bias.
    * @param x f32 (…, in)
    * @returns f32 (…, out)
    * @throws {ShapeError} when the last axis of x has another length

@@ -6,7 +6,7 @@ import { layout, sizeOf, Tensor } from "../engine/tensor.ts";
 
 /** Where a module's parameters live, and what their initial values are drawn from. */
 export interface ModuleOptions {
-  readonly device: Device;
+  /** Where parameters are made. */ readonly device: Device;
   /** How matrices are stored: `f32` (the default), or `bf16`, in half the memory and without a gradient of their own. */
   readonly weights?: "f32" | "bf16";
   /** Default: one for all layers of the process, seeded with 0, so that each layer gets weights of its own. */
@@ -94,17 +94,15 @@ export abstract class Module implements Disposable {
     for (const value of Object.values(this)) yield* modulesIn(value);
     yield this;
   }
-  /** Switches dropout on, or with `false` off. */
-  train(mode = true): this {
-    for (const module of this.modules()) {
-      if (module.training !== mode) layout.changes++;
-      module.training = mode;
-    }
+  /** Switches dropout on. */
+  train(): this {
+    for (const module of this.modules()) switchMode(module, true);
     return this;
   }
   /** Switches dropout off: for evaluation and sampling. */
   eval(): this {
-    return this.train(false);
+    for (const module of this.modules()) switchMode(module, false);
+    return this;
   }
   /**
    * Says that fields have changed, such as an adapter put in place of a layer, or a flag in a field that decides what
@@ -120,7 +118,7 @@ export abstract class Module implements Disposable {
       parameter.dispose();
     }
   }
-  [Symbol.dispose](): void {
+  /** As dispose(). */ [Symbol.dispose](): void {
     this.dispose();
   }
 }
@@ -142,6 +140,11 @@ export function evaluating<T>(module: Module, body: () => T): T {
     for (const one of trained) one.training = true;
     if (trained.length > 0) layout.changes++;
   }
+}
+
+function switchMode(module: Module, training: boolean): void {
+  if (module.training !== training) layout.changes++;
+  module.training = training;
 }
 
 /** A container that is not a module: a list of layers, or a record of them. */

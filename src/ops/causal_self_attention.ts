@@ -11,7 +11,7 @@ import { dropoutArguments, type DropoutOptions } from "./dropout.ts";
  * and its reassembly of the heads (Vaswani et al. 2017, arXiv:1706.03762). No T×T matrix is stored.
  *
  * @param qkv f32 (B, T, 3C): queries, keys and values side by side, each (B, T, nh, hs)
- * @param heads how many heads C is divided into: nh
+ * @param options.heads how many heads C is divided into: nh
  * @param options.dropout of the probabilities, drawn from Philox; none where left out
  * @returns f32 (B, T, C)
  * @throws {ShapeError} when qkv is not (B, T, 3C), C is not a multiple of the heads, or more than 256 times as many
@@ -26,14 +26,13 @@ import { dropoutArguments, type DropoutOptions } from "./dropout.ts";
  * const device = await createDevice("cpu", { threads: 1 });
  * // Two tokens, one head of width 1, as (q, k, v). All keys are 0, so a token takes the mean of the values it sees.
  * const qkv = device.tensor([1, 0, 10, 1, 0, 30], [1, 2, 3]);
- * assertEquals([...await causalSelfAttention(qkv, 1).data()], [10, 20]);
+ * assertEquals([...await causalSelfAttention(qkv, { heads: 1 }).data()], [10, 20]);
  * device.close();
  * ```
  */
 export function causalSelfAttention(
   qkv: Tensor,
-  heads: number,
-  { dropout = { p: 0, seed: 0, offset: 0, stream: 0 } }: { dropout?: DropoutOptions } = {},
+  { heads, dropout = { p: 0, seed: 0, offset: 0, stream: 0 } }: { heads: number; dropout?: DropoutOptions },
 ): Tensor {
   const { packed, C, rows } = attentionShapes("causalSelfAttention", qkv.shape, heads), out = [rows[0], rows[1], C];
 

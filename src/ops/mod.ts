@@ -5,7 +5,7 @@ export { causalSelfAttention } from "./causal_self_attention.ts";
 export { concat } from "./concat.ts";
 export { crossEntropy } from "./cross_entropy.ts";
 export { div } from "./div.ts";
-export { dropout } from "./dropout.ts";
+export { dropout, type DropoutOptions } from "./dropout.ts";
 export { embedding } from "./embedding.ts";
 export { exp } from "./exp.ts";
 export { gather } from "./gather.ts";

@@ -5,6 +5,7 @@ import { launch } from "../engine/launch.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import { axisOf, splitAt } from "./axes.ts";
 
+/** Which axes a reduction takes together. */
 export interface ReductionOptions {
   /** Which axes go; default: all. */
   readonly axis?: number | readonly number[];

@@ -11,7 +11,7 @@ import { sizeOf, Tensor } from "../engine/tensor.ts";
 export type NamedParameter = readonly [name: string, parameter: Tensor];
 
 /** What may differ between groups of parameters. */
-interface Rates {
+export interface Rates {
   /** In weight units a step: 1e-3. */
   readonly learningRate?: number;
   /** Of parameters with two axes or more, as nanoGPT has it: 0.01. */
@@ -28,9 +28,10 @@ export interface AdamWOptions extends Rates {
 
 /** Parameters with rates of their own; what is left out is the optimizer's. */
 export interface ParameterGroup extends Rates {
-  readonly parameters: Iterable<NamedParameter>;
+  /** With their names. */ readonly parameters: Iterable<NamedParameter>;
 }
 
+/** What may change from step to step. */
 export interface StepOptions {
   /** This step's instead of the optimizer's: schedules. A group's own rate changes by the same factor. */
   readonly learningRate?: number;
@@ -96,6 +97,7 @@ export class AdamW implements Disposable {
   readonly #options: Required<AdamWOptions>;
 
   /**
+   * Takes parameters over, laid side by side.
    * @param parameters leaves by name, or groups of them; each moves into the optimizer's storage, contents and gradient
    * @throws {ConfigError} when a beta is not from 0 to below 1, another option negative, or there are no parameters, or one
    *   of them twice, or one that requires no gradient
@@ -218,7 +220,7 @@ export class AdamW implements Disposable {
     for (const tensor of this.#tensors()) tensor.dispose();
     this.#slots = [];
   }
-  [Symbol.dispose](): void {
+  /** As dispose(). */ [Symbol.dispose](): void {
     this.dispose();
   }
 }

@@ -1,3 +1,3 @@
 /** The optimizer, and its learning rate by iteration. */
-export { AdamW, type AdamWOptions, type NamedParameter, type ParameterGroup, type StepOptions } from "./adamw.ts";
+export * from "./adamw.ts";
 export { learningRate, type ScheduleOptions } from "./schedule.ts";

@@ -5,15 +5,12 @@ export const TRAIN_PY = { learningRate: 6e-4, weightDecay: 0.1, beta1: 0.9, beta
 
 /** Names, meaning and defaults are nanoGPT's. */
 export interface ScheduleOptions {
-  /** The highest rate; the rate throughout where `decayLr` is false. */
-  readonly learningRate: number;
-  /** Iterations until the highest rate is reached. */
-  readonly warmupIters: number;
+  /** The highest rate; the rate throughout where `decayLr` is false. */ readonly learningRate: number;
+  /** Iterations until the highest rate is reached. */ readonly warmupIters: number;
   /** The iteration from which on the rate is `minLr`: about `maxIters`, as Hoffmann et al. (2022) advise. */
   readonly lrDecayIters: number;
-  /** Where the cosine ends: about a tenth of `learningRate`. */
-  readonly minLr: number;
-  readonly decayLr: boolean;
+  /** Where the cosine ends: about a tenth of `learningRate`. */ readonly minLr: number;
+  /** Whether the rate changes at all. */ readonly decayLr: boolean;
 }
 
 /**

@@ -13,6 +13,7 @@ import { builtin, system, type SystemFile } from "../files/system.ts";
 
 /** The names that `--init_from` takes, as nanoGPT's, and distilgpt2. */
 export const HUB_MODELS = ["gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2"] as const;
+/** A name on the hub. */
 export type HubModel = typeof HUB_MODELS[number];
 
 /** What of a model is downloaded, the weights last. */
@@ -24,11 +25,9 @@ const STALLED = 30_000;
 
 /** How far a download is. */
 export interface HubProgress {
-  readonly file: string;
-  /** How many bytes of the file are there, those of an earlier download among them. */
-  readonly bytes: number;
-  /** How many there will be, where the server says. */
-  readonly total: number | undefined;
+  /** Its name in the folder. */ readonly file: string;
+  /** How many bytes of the file are there, those of an earlier download among them. */ readonly bytes: number;
+  /** How many there will be, where the server says. */ readonly total: number | undefined;
 }
 
 /** How {@linkcode downloadModel} downloads. */
@@ -48,6 +47,7 @@ interface NodeCrypto {
   createHash(algorithm: string): { update(bytes: Uint8Array | string): void; digest(encoding: "hex"): string };
 }
 
+/** Whether the hub has a model of this name that can be loaded. */
 export const isHubModel = (name: string): name is HubModel => (HUB_MODELS as readonly string[]).includes(name);
 
 /**

@@ -9,16 +9,15 @@ import type { RandomGenerator } from "../random/mod.ts";
 import type { BytePairTokenizer } from "../tokenizer/byte_pair.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 
+/** How {@linkcode loadPretrained} loads. */
 export interface PretrainedOptions {
-  readonly device: Device;
+  /** Where the model is made. */ readonly device: Device;
   /** Instead of the one that is stored with the model: a name (`gpt2`), a folder, or a tokenizer. */
   readonly tokenizer?: string | Tokenizer;
-  /** Of a run: `best`, the default, or `last`. */
-  readonly checkpoint?: "best" | "last";
+  /** Of a run: `best`, the default, or `last`. */ readonly checkpoint?: "best" | "last";
   /** How matrices are stored: `f32`, the default, or `bf16`, rounded, in half the memory, for inference alone. */
   readonly weights?: GPTOptions["weights"];
-  /** Instead of the model's own: to train it further. */
-  readonly dropout?: number;
+  /** Instead of the model's own: to train it further. */ readonly dropout?: number;
   /**
    * Of a run: initial weights are drawn from it and then replaced, as nanoGPT's sample.py does, so that what it draws afterwards is
    * what nanoGPT's would draw. Without, none are drawn.
@@ -26,14 +25,13 @@ export interface PretrainedOptions {
   readonly generator?: RandomGenerator;
   /** Takes a line for the user, without a newline, when something is worth knowing. */
   readonly onNote?: (line: string) => void;
-  /** Called while files of GPT-2 are downloaded. */
-  readonly onProgress?: (progress: HubProgress) => void;
+  /** Called while files of GPT-2 are downloaded. */ readonly onProgress?: (progress: HubProgress) => void;
 }
 
 /** What {@linkcode loadPretrained} gives. */
 export interface Pretrained {
-  readonly model: GPT;
-  readonly tokenizer: Tokenizer;
+  /** In evaluation mode. */ readonly model: GPT;
+  /** What its ids mean. */ readonly tokenizer: Tokenizer;
 }
 
 /**
@@ -76,9 +74,8 @@ export async function loadPretrained(name: string, options: PretrainedOptions): 
 
 /** What stands under a model's name. */
 export interface FoundModel {
-  readonly kind: "run" | "hugging_face" | "nanogpt";
-  /** Of the folder, or of the `ckpt.pt`. */
-  readonly path: string;
+  /** What can read it. */ readonly kind: "run" | "hugging_face" | "nanogpt";
+  /** Of the folder, or of the `ckpt.pt`. */ readonly path: string;
 }
 
 /**
@@ -182,10 +179,11 @@ export async function runTokenizer(run: RunFolder): Promise<Tokenizer> {
  * @throws {DeviceError} when the weights do not fit into the device's memory
  */
 export async function loadRun(run: RunFolder, options: Omit<PretrainedOptions, "tokenizer">): Promise<GPT> {
-  const { checkpoint = "best" } = options;
+  const { checkpoint = "best", onNote = () => {} } = options;
   const { loadTensors } = await import("../checkpoint/tensors.ts");
   try {
-    const fill = (model: GPT) => run.read(checkpoint, (saved) => loadTensors(saved.model, model.namedParameters()));
+    const fill = (model: GPT) =>
+      run.read(checkpoint, (saved) => loadTensors(saved.model, model.namedParameters(), { onNote }));
     return await filled(run.description.model, options, fill);
   } catch (error) { // run.json is a file that anybody may have edited
     if (error instanceof ConfigError) throw new CheckpointError(`${run.path}/run.json is damaged: ${error.message}`);

@@ -9,6 +9,7 @@ import { RandomGenerator } from "../random/mod.ts";
 import { type GeneratedToken, generateSequences } from "../generate/generate.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 
+/** How {@linkcode pipeline} loads its model. */
 export interface PipelineOptions extends Partial<Omit<PretrainedOptions, "device">> {
   /** Where the model is loaded to: a device, or a name as `createDevice` takes it. Default `auto`. */
   readonly device?: Device | DeviceName;
@@ -27,7 +28,7 @@ export interface TextGenerationOptions extends Omit<SequencesOptions, "tokenizer
 
 /** One text of those that a prompt led to. */
 export interface GeneratedText {
-  readonly generatedText: string;
+  /** With the prompt, unless that is left out. */ readonly generatedText: string;
 }
 
 /** What {@linkcode pipeline} gives. */
@@ -38,10 +39,9 @@ export interface TextGenerationPipeline extends Disposable {
   (prompts: readonly string[], options?: TextGenerationOptions): Promise<GeneratedText[][]>;
   /** One text, in pieces as they come; the prompt first, unless `returnFullText` is false. */
   stream(prompt: string, options?: TextGenerationOptions): AsyncGenerator<string, void, void>;
-  readonly model: GPT;
-  readonly tokenizer: Tokenizer;
-  /** Frees the model and closes its device, where the pipeline has made them: `using` calls it. */
-  close(): void;
+  /** What generates. */ readonly model: GPT;
+  /** What its ids mean. */ readonly tokenizer: Tokenizer;
+  /** Frees the model and closes its device, where the pipeline has made them: `using` calls it. */ close(): void;
 }
 
 /** What text is generated with when no seed is given: another one in each process until {@linkcode setSeed}. */

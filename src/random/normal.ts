@@ -16,16 +16,10 @@ const f32 = Math.fround;
 // once in 2²⁹ or so), and f32(a * b) a plain product. Which is which decides the last bits: PyTorch's compiler chose.
 
 const LN2_HIGH = f32(0.693359375), LN2_LOW = f32(-2.12194440e-4);
+// deno-fmt-ignore
 const [L0, L1, L2, L3, L4, L5, L6, L7, L8] = Float32Array.of(
-  7.0376836292e-2,
-  -1.1514610310e-1,
-  1.1676998740e-1,
-  -1.2420140846e-1,
-  1.4249322787e-1,
-  -1.6668057665e-1,
-  2.0000714765e-1,
-  -2.4999993993e-1,
-  3.3333331174e-1,
+  7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1,
+  2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
 );
 const SQRT_HALF = f32(Math.SQRT1_2);
 const TWO_PI = f32(2 * Math.PI), FOUR_OVER_PI = f32(4 / Math.PI);

@@ -54,7 +54,7 @@ export class BytePairTokenizer implements Tokenizer {
   /** Ids of pieces that were met before. */
   readonly #known = new Map<string, number | Int32Array>();
 
-  constructor(readonly tables: BytePairTables) {
+  /** Of tables as a vocabulary's file has them. */ constructor(readonly tables: BytePairTables) {
     // Where the vocabulary itself says what is merged, nothing may be merged to a special token.
     const reserved = new Set(tables.merges ? [] : [...tables.special.values(), ...this.addedTokens.values()]);
     tables.tokens.forEach((bytes, id) => bytes !== undefined && !reserved.has(id) && this.#ids.set(bytes, id));
@@ -72,7 +72,7 @@ export class BytePairTokenizer implements Tokenizer {
     return this.tables.added ?? NONE;
   }
 
-  encode(text: string, options: EncodeOptions = {}): Int32Array<ArrayBuffer> {
+  /** As {@linkcode Tokenizer.encode}. */ encode(text: string, options: EncodeOptions = {}): Int32Array<ArrayBuffer> {
     const { special } = this.tables, { allowedSpecial = new Set(), disallowedSpecial = "all" } = options;
     const allowed = [...special.keys()].filter((token) => allowedSpecial === "all" || allowedSpecial.has(token));
     for (const token of disallowedSpecial === "all" ? special.keys() : disallowedSpecial) {

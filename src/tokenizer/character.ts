@@ -65,7 +65,7 @@ export class CharacterTokenizer implements Tokenizer {
     return this.characters.length;
   }
 
-  encode(text: string): Int32Array<ArrayBuffer> {
+  /** As {@linkcode Tokenizer.encode}. */ encode(text: string): Int32Array<ArrayBuffer> {
     const ids = new Int32Array(text.length);
     let n = 0;
     for (let i = 0; i < text.length; i++) {

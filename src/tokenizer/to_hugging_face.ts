@@ -12,8 +12,8 @@ const END = "<|endoftext|>";
 
 /** The contents of a tokenizer's files, by their names. */
 export interface HuggingFaceTokenizer {
-  readonly "tokenizer.json": Readonly<Record<string, unknown>>;
-  readonly "tokenizer_config.json": Readonly<Record<string, unknown>>;
+  /** The vocabulary. */ readonly "tokenizer.json": Readonly<Record<string, unknown>>;
+  /** How transformers uses it. */ readonly "tokenizer_config.json": Readonly<Record<string, unknown>>;
 }
 
 /**

@@ -14,11 +14,12 @@ export interface EncodeOptions {
 /** Turns ids into text one by one. A character that several tokens make up comes with the last of them. */
 export interface TokenDecoder {
   /**
+   * Takes the next id.
    * @returns the text that has become certain: none, while a character is incomplete
    * @throws {DataError} when the id is outside the vocabulary
    */
   push(id: number): string;
-  /** @returns what is left: U+FFFD where a character was begun and not completed; then it may begin anew */
+  /** Gives what is left: U+FFFD where a character was begun and not completed; then a text may begin anew. */
   end(): string;
 }
 
@@ -27,6 +28,7 @@ export interface Tokenizer {
   /** One more than the greatest id. */
   readonly vocabSize: number;
   /**
+   * Turns a text into ids.
    * @returns one id a token
    * @throws {DataError} when the text has something that no token stands for, or a special token that is not allowed
    */

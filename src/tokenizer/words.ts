@@ -27,7 +27,7 @@ export class WordTokenizer implements Tokenizer {
   readonly #ids: ReadonlyMap<string, number>;
   readonly #space: string;
 
-  /** @param vocabulary different words, none of them empty; or how many ids there are */
+  /** Of different words, none of them empty; or of a number of ids. */
   constructor({ words, vocabSize = words?.length ?? 0 }: { words?: readonly string[]; vocabSize?: number }) {
     this.words = words;
     this.vocabSize = vocabSize;
@@ -48,7 +48,7 @@ export class WordTokenizer implements Tokenizer {
     );
   }
 
-  encode(text: string): Int32Array<ArrayBuffer> {
+  /** As {@linkcode Tokenizer.encode}. */ encode(text: string): Int32Array<ArrayBuffer> {
     const words = this.#space ? text.split(/\s+/) : splitAt(text, [...this.#ids.keys()]).map(([part]) => part);
     return Int32Array.from(words.filter((word) => word !== ""), (word) => {
       const id = this.words ? this.#ids.get(word) : /^\d+$/.test(word) ? Number(word) : undefined;

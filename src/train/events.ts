@@ -3,42 +3,37 @@ export type TrainEvent = StepEvent | EvaluatingEvent | EvaluationEvent | Checkpo
 
 /** An iteration whose loss is logged: every `logInterval`. On a GPU it comes some iterations late, for reading waits. */
 export interface StepEvent {
-  readonly kind: "step";
-  readonly iter: number;
-  /** Of the last micro-batch, before the update. */
-  readonly loss: number;
-  readonly lr: number;
-  /** Over all parameters, before clipping. */
-  readonly gradNorm: number;
-  /** Of an iteration, without evaluation: the mean of those whose losses were read together. */
-  readonly ms: number;
-  readonly tokensPerSecond: number;
-  /** What part of `peakFlops` was reached, where that was given. */
-  readonly mfu?: number;
+  /** An update. */ readonly kind: "step";
+  /** Its number. */ readonly iter: number;
+  /** Of the last micro-batch, before the update. */ readonly loss: number;
+  /** Its learning rate. */ readonly lr: number;
+  /** Over all parameters, before clipping. */ readonly gradNorm: number;
+  /** Of an iteration, without evaluation: the mean of those whose losses were read together. */ readonly ms: number;
+  /** Its tokens over its time. */ readonly tokensPerSecond: number;
+  /** What part of `peakFlops` was reached, where that was given. */ readonly mfu?: number;
 }
 
 /** A batch of an evaluation is done. */
 export interface EvaluatingEvent {
-  readonly kind: "evaluating";
-  readonly iter: number;
-  readonly done: number;
-  readonly total: number;
+  /** Within an evaluation. */ readonly kind: "evaluating";
+  /** The update that comes next. */ readonly iter: number;
+  /** Batches judged so far. */ readonly done: number;
+  /** Batches of both splits. */ readonly total: number;
 }
 
+/** An evaluation is done. */
 export interface EvaluationEvent {
-  readonly kind: "evaluation";
-  readonly iter: number;
-  readonly trainLoss: number;
-  readonly valLoss: number;
-  /** Whether the validation loss is the lowest so far. */
-  readonly best: boolean;
+  /** Its end. */ readonly kind: "evaluation";
+  /** The update that comes next. */ readonly iter: number;
+  /** In nats a token. */ readonly trainLoss: number;
+  /** In nats a token. */ readonly valLoss: number;
+  /** Whether the validation loss is the lowest so far. */ readonly best: boolean;
 }
 
+/** A checkpoint is on the disk. */
 export interface CheckpointEvent {
-  readonly kind: "checkpoint";
-  readonly iter: number;
-  /** The checkpoint's folder in the run's. */
-  readonly name: string;
-  /** Whether it is the best so far, and not only the last. */
-  readonly best: boolean;
+  /** A save. */ readonly kind: "checkpoint";
+  /** The update that comes next. */ readonly iter: number;
+  /** The checkpoint's folder in the run's. */ readonly name: string;
+  /** Whether it is the best so far, and not only the last. */ readonly best: boolean;
 }

@@ -7,6 +7,7 @@ import { CheckpointError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
 import type { DrawOptions, MicroBatch, Task, TaskState } from "./task.ts";
 
+/** Predicts each next token of random blocks, as nanoGPT's get_batch draws them. */
 export class LanguageModelling implements Task {
   readonly ahead = true;
   readonly #sizes: { readonly batchSize: number; readonly blockSize: number };
@@ -16,7 +17,7 @@ export class LanguageModelling implements Task {
   /** Out of a checkpoint, to be drawn next. */
   #restored: Batch | undefined;
 
-  /** @param options.batchSize sequences in a micro-batch; each is a whole block */
+  /** Draws from `data`; `batchSize` sequences make a micro-batch, and each is a whole block. */
   constructor({ config }: GPT, readonly data: TokenSplits, { batchSize }: { readonly batchSize: number }) {
     this.#sizes = { batchSize, blockSize: config.blockSize };
     this.#vocabSize = config.vocabSize;

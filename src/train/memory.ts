@@ -19,6 +19,7 @@ export interface TrainingOptions extends Partial<TrainerOptions> {
   readonly task?: (model: GPT) => Task;
 }
 
+/** What training takes of a device. */
 export interface TrainingNeeds extends Needs {
   /** Multiplications and additions of an update. */
   readonly flops: number;

@@ -2,6 +2,7 @@
 import { ConfigError, nearest } from "../errors.ts";
 import { type ScheduleOptions, TRAIN_PY } from "../optim/schedule.ts";
 
+/** A trainer's numbers, by nanoGPT's names in camelCase. */
 export interface TrainerOptions extends ScheduleOptions {
   /** Sequences in a micro-batch: 12. */
   readonly batchSize: number;

@@ -12,8 +12,8 @@ import type { RandomGenerator } from "../random/mod.ts";
 
 /** Numbers for one tensor of a batch: an Int32Array becomes i32, a Float32Array f32. */
 export interface BatchArray {
-  readonly values: Int32Array | Float32Array;
-  readonly shape: readonly number[];
+  /** Row by row. */ readonly values: Int32Array | Float32Array;
+  /** Of the tensor. */ readonly shape: readonly number[];
   /** The least and the greatest integer that may stand in it: a captured program does not check ids itself. */
   readonly range?: readonly [least: number, greatest: number];
 }
@@ -32,6 +32,7 @@ export interface MicroBatch {
 /** One after the other, so that an `async *` method can read a file or write texts between two of them. */
 export type MicroBatches = Iterable<MicroBatch> | AsyncIterable<MicroBatch>;
 
+/** What batches are drawn with. */
 export interface DrawOptions {
   /** How many batches are asked for; a task may give more or fewer. */
   readonly count: number;
@@ -44,6 +45,7 @@ export type TaskState =
   & Readonly<Record<string, unknown>>
   & { readonly [K in Exclude<keyof TrainerState, "offsets">]?: never };
 
+/** What a trainer trains for. */
 export interface Task {
   /**
    * Whether the first micro-batch of an update may be drawn as soon as the update before it is launched: true where batches do

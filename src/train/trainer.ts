@@ -42,6 +42,7 @@ export interface TrainerContext {
 }
 
 /**
+ * Trains a model as nanoGPT's train.py does, and yields what happens.
  * @example
  * ```ts
  * import { createDevice, RandomGenerator, GPT, Trainer } from "@nanogpt/ts";
@@ -59,9 +60,9 @@ export interface TrainerContext {
  * ```
  */
 export class Trainer implements Disposable {
-  readonly options: TrainerOptions;
-  readonly task: Task;
-  readonly optimizer: AdamW;
+  /** With defaults filled in. */ readonly options: TrainerOptions;
+  /** What it trains for. */ readonly task: Task;
+  /** Of all that is trained. */ readonly optimizer: AdamW;
   readonly #trained: Trained;
   readonly #generator: RandomGenerator;
   readonly #folder: RunFolder | undefined;
@@ -82,8 +83,11 @@ export class Trainer implements Disposable {
   #keptAt = performance.now();
   /** Updates whose loss has been read or was saved. */
   #checked = 0;
+  /** Of the task's data: a checksum reads much of a text, so it is computed once. */
+  #identity: ReturnType<NonNullable<Task["identity"]>> | undefined;
 
   /**
+   * A trainer before its first update.
    * @param data a text's tokens, to train on as nanoGPT does, or another task
    * @throws {ConfigError} when an option is out of its range, or no parameter is trainable
    * @throws {DeviceError} when the optimizer does not fit; nothing is left behind
@@ -136,22 +140,23 @@ export class Trainer implements Disposable {
    * Goes on from the folder's last checkpoint: weights, optimizer, generator and the batch drawn ahead. On other data than the
    * run's, no checkpoint is the best until the next evaluation, which is made even if that iteration has had one.
    *
+   * @param options.onNote takes a line on tensors that the model does not use
    * @returns whether the data are others than those that the folder's run was trained on
    * @throws {CheckpointError} when there is none, it is damaged, or of another model or task
    */
-  async resume(): Promise<{ otherData: boolean }> {
+  async resume({ onNote = () => {} }: { onNote?: (line: string) => void } = {}): Promise<{ otherData: boolean }> {
     const folder = this.#folder;
     if (!folder) throw new ConfigError("resume: the trainer has no folder");
     if (!this.options.evalOnly) await folder.lock();
     try {
-      return await this.#resume(folder);
+      return await this.#resume(folder, onNote);
     } catch (error) {
       folder[Symbol.dispose]();
       throw error;
     }
   }
 
-  async #resume(folder: RunFolder): Promise<{ otherData: boolean }> {
+  async #resume(folder: RunFolder, onNote: (line: string) => void): Promise<{ otherData: boolean }> {
     const { config, noise } = this.model;
     const saved = completeConfig(folder.description.model);
     for (const name of Object.keys(config) as (keyof GPTConfig)[]) {
@@ -163,7 +168,7 @@ export class Trainer implements Disposable {
     const state = parseState(path, checkpoint.state);
     checkTask(path, state.task ?? DEFAULT_TASK, this.task.config ?? DEFAULT_TASK);
     this.task.restore(checkpoint.state, path);
-    await loadTensors(checkpoint.model, this.model.namedParameters());
+    await loadTensors(checkpoint.model, this.model.namedParameters(), { onNote });
     if (this.task.module) await loadTensors(checkpoint.task, this.#added());
     await loadTensors(checkpoint.optimizer, this.optimizer.namedState());
     if (state.generator) this.#generator.setState(state.generator);
@@ -172,7 +177,7 @@ export class Trainer implements Disposable {
     this.#microSteps.reset();
     this.#iter = this.#saved = this.#checked = state.iter;
     const otherData = folder.data !== undefined &&
-      JSON.stringify(folder.data) !== JSON.stringify(this.task.identity?.());
+      JSON.stringify(folder.data) !== JSON.stringify(this.#identity ??= this.task.identity?.());
     if (otherData) folder.forgetBest();
     this.#evaluated = state.evaluated && !otherData;
     this.#bestValLoss = otherData ? null : state.bestValLoss;
@@ -208,7 +213,7 @@ export class Trainer implements Disposable {
     if (this.task.ahead) await this.#microSteps.prepare(); // train.py draws the first batch before it evaluates
     if (evalOnly) return void (yield* this.#evaluate(signal));
     await this.#folder?.lock();
-    if (this.#folder) this.#folder.data = this.task.identity?.();
+    if (this.#folder) this.#folder.data = this.#identity ??= this.task.identity?.();
     while (this.#iter <= maxIters) {
       if (this.#iter % evalInterval === 0 && !this.#evaluated) {
         yield* this.#report();
@@ -320,7 +325,7 @@ export class Trainer implements Disposable {
     this.optimizer.dispose();
     this.#folder?.[Symbol.dispose]();
   }
-  [Symbol.dispose](): void {
+  /** As dispose(). */ [Symbol.dispose](): void {
     this.dispose();
   }
 }

@@ -7,6 +7,17 @@ export function polynomial(f: WasmFunction, v: Lanes, x: Vector, coefficients: r
   return rest.reduce((sum, c) => v.madd(sum, x, c), first);
 }
 
+// Cephes' polynomials, highest power first.
+// deno-fmt-ignore
+const EXP = [
+  1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1,
+];
+// deno-fmt-ignore
+const LOG = [
+  7.0376836292e-2, -1.1514610310e-1, 1.1676998740e-1, -1.2420140846e-1, 1.4249322787e-1, -1.6668057665e-1,
+  2.0000714765e-1, -2.4999993993e-1, 3.3333331174e-1,
+];
+
 /**
  * eˣ = 2ⁿ · eʳ with n = ⌊x / ln 2⌉ and |r| ≤ ln 2 / 2; relative error below 1e-7. Zero below −86.6, infinity above 88.72.
  *
@@ -17,14 +28,7 @@ export function exp(f: WasmFunction, v: Lanes, x: Vector): Vector {
   const clamped = v.min(v.max(x, low), high);
   const shifted = v.madd(clamped, f.splat(Math.LOG2E), magic), n = v.sub(shifted, magic);
   const r = v.nmadd(n, f.splat(-2.12194440e-4), v.nmadd(n, f.splat(0.693359375), clamped));
-  const p = polynomial(f, v, r, [
-    1.9875691500e-4,
-    1.3981999507e-3,
-    8.3334519073e-3,
-    4.1665795894e-2,
-    1.6666665459e-1,
-    5.0000001201e-1,
-  ]);
+  const p = polynomial(f, v, r, EXP);
   const mantissa = v.add(v.madd(v.mul(p, r), r, r), f.splat(1));
   // 2ⁿ⁻¹ by adding to the exponent, then twice that: n reaches 128, which no exponent holds.
   const half = v.addI32(mantissa, v.shl(v.subI32(shifted, f.splatI32(1)), 23));
@@ -41,17 +45,7 @@ export function splitLog(f: WasmFunction, v: Lanes, x: Vector): { high: Vector; 
   const exponent = v.shrSigned(v.subI32(bits, f.splatI32(0x3f3504f3)), 23);
   const m = v.subI32(bits, v.shl(exponent, 23)), r = v.sub(m, one);
   const n = v.sub(v.fromI32(exponent), v.and(tiny, f.splat(23)));
-  const p = polynomial(f, v, r, [
-    7.0376836292e-2,
-    -1.1514610310e-1,
-    1.1676998740e-1,
-    -1.2420140846e-1,
-    1.4249322787e-1,
-    -1.6668057665e-1,
-    2.0000714765e-1,
-    -2.4999993993e-1,
-    3.3333331174e-1,
-  ]);
+  const p = polynomial(f, v, r, LOG);
   // n · 0.693359375 and r are exact; what their sum, the square and its subtraction round off goes to the rest.
   const half = v.mul(r, f.splat(0.5)), square = v.mul(half, r);
   const big = v.mul(n, f.splat(0.693359375)), first = v.add(big, r), second = v.sub(first, square);

@@ -17,10 +17,6 @@ const parameters = ["i32", "i32", "i32", "i32", "i32"] as const;
 /** source, stride in bytes between what is not contiguous, rows or columns (any number), K, destination. */
 export type Pack = Callee<typeof parameters>;
 
-/** Bytes of `count` rows or columns, packed. */
-export const packedBytes = (width: number, count: number, K: number): number =>
-  4 * Math.ceil(count / width) * width * K;
-
 /**
  * Defines the function that packs `count` rows or columns of K elements, panel by panel.
  *

@@ -2,8 +2,8 @@
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { benchBusy } from "../../bench/busy.ts";
 import { benchInference } from "../../bench/inference.ts";
-import { plot } from "../../bench/plot.ts";
 import { benchScale } from "../../bench/scale.ts";
+import { plot, plotLosses, type Point } from "../../examples/browser/plot.ts";
 import { ConfigError } from "../../src/errors.ts";
 
 const quiet = () => {};
@@ -43,6 +43,23 @@ Deno.test("a plot has its points where logarithms put them", () => {
     assert(Math.abs((a + c) / 2 - b) < 0.11 && a !== c, `${a}, ${b}, ${c}`); // in the middle, but for one decimal
   }
   assertMatch(svg, /a &lt; b/);
+});
+
+Deno.test("a plot of losses has its points where straight axes put them, and names the one pointed at", () => {
+  const losses = { batches: [[0, 4], [50, 2], [100, 1]], heldOut: [[0, 4], [100, 2]], entropy: 1, last: 100 } as const;
+  const size = { width: 400, height: 300 }, svg = plotLosses(losses, size, 220);
+  const curve = (kind: string) => svg.match(`<polyline points="([^"]*)" class="${kind}"/>`)![1];
+  // Between the margins, 46 and 14 across, 26 and 40 down; losses from 0 to 4.
+  assertEquals([curve("train"), curve("val")], ["46.0,26.0 216.0,143.0 386.0,201.5", "46.0,26.0 386.0,143.0"]);
+  assertMatch(svg, /<line x1="46.0" y1="201.5" x2="386.0" y2="201.5" class="entropy"\/>/);
+  assertMatch(svg, /aria-label="Loss by iteration: 4.000 at first, 1.000 at 100, on held-out text 2.000"/);
+  assertMatch(svg, />iteration 50: 2.000</);
+  assert(!plotLosses(losses, size).includes("pointed"));
+  const many = Array.from({ length: 1201 }, (_, i): Point => [i, i % 3]);
+  const drawn = plotLosses({ ...losses, batches: many, last: 1200 }, size).match(/points="([^"]*)"/)![1].split(" ");
+  assertEquals(drawn.length, 401); // means of three
+  assertEquals(drawn[0].split(",")[1], "201.5"); // of 0, 1 and 2
+  assertMatch(plotLosses({ batches: [], heldOut: [], entropy: undefined, last: 1 }, size), /nothing yet/);
 });
 
 Deno.test("bench:inference measures f32 and bf16, and foresees the memory", async () => {

@@ -1,6 +1,7 @@
 /** Folders of transformers': saving them, and refusing those that are of another model or damaged. */
 import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { createFile, type OpenFile } from "../../src/files/files.ts";
+import { Lock } from "../../src/files/locks.ts";
 import { loadHuggingFace, saveHuggingFace, type SaveHuggingFaceOptions } from "../../src/checkpoint/mod.ts";
 import { SafetensorsFile, type TensorSource, writeSafetensors } from "../../src/files/safetensors.ts";
 import { openWeightsFolder } from "../../src/files/weights_folder.ts";
@@ -208,6 +209,9 @@ Deno.test("a save that fails anywhere leaves nothing", () =>
       failed++;
     }
     assert(failed > 30, `${failed} failures`); // a header and each tensor in each of the files
+    const lock = await Lock.take(`${folder}/held`, { beside: true }); // as another process
+    await assertRejects(() => saveHuggingFace(model, `${folder}/held`), CheckpointError, `held is in use by process`);
+    lock[Symbol.dispose]();
     // The folder is there now, and is not written over; an empty one is taken.
     await assertRejects(() => saveHuggingFace(model, `${folder}/new`), CheckpointError, "is there already");
     await Deno.mkdir(`${folder}/empty`);

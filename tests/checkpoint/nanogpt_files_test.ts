@@ -1,6 +1,8 @@
 /** ckpt.pt and meta.pkl: what is refused, and runs that become one and come back. */
 import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
+import { convert } from "../../src/cli/convert_command.ts";
 import { createFile } from "../../src/files/files.ts";
+import { Lock } from "../../src/files/locks.ts";
 import { bf16ToF32, f32ToBf16 } from "../../src/engine/half.ts";
 import { readMetaPkl, writeMetaPkl } from "../../src/tokenizer/meta_pkl.ts";
 import { loadNanoGPT, NanoGPTFile } from "../../src/checkpoint/nanogpt.ts";
@@ -9,7 +11,9 @@ import { saveNanoGPT } from "../../src/checkpoint/nanogpt_save.ts";
 import type { PickleValue } from "../../src/files/pickle_values.ts";
 import { type PickleInput, writePickle } from "../../src/files/pickle_writer.ts";
 import { RunFolder } from "../../src/checkpoint/run_folder.ts";
-import { loadTensors } from "../../src/checkpoint/tensors.ts";
+import { loadTensors, sources } from "../../src/checkpoint/tensors.ts";
+import { writeSafetensors } from "../../src/files/safetensors.ts";
+import { loadPretrained } from "../../src/pretrained/load.ts";
 import { TorchFile } from "../../src/files/torch_file.ts";
 import { TorchTensor } from "../../src/files/torch_structure.ts";
 import { type TorchInput, writeTorchFile } from "../../src/files/torch_writer.ts";
@@ -247,6 +251,104 @@ Deno.test("a run becomes a ckpt.pt and comes back: weights, AdamW's state, itera
     device.close();
   }));
 
+Deno.test("a ckpt.pt that becomes a run is opened once", () =>
+  inFolder(async (folder) => {
+    const opened: unknown[] = [], { open } = TorchFile;
+    TorchFile.open = (path) => {
+      opened.push(path);
+      return open(path);
+    };
+    try {
+      await writeMetaPkl(`${folder}/meta.pkl`, new CharacterTokenizer([..."abc"]));
+      assertEquals(await convert([CKPT, `${folder}/run`, `--tokenizer=${folder}`]), 0);
+    } finally {
+      TorchFile.open = open;
+    }
+    assertEquals(opened, [CKPT]);
+  }));
+
+Deno.test("a run that trained a part of the model becomes a ckpt.pt with AdamW's state of that part", () =>
+  inFolder(async (folder) => {
+    const device = await createDevice("cpu", { threads: 1 }), run = `${folder}/run`, path = `${folder}/ckpt.pt`;
+    const model = new GPT({ ...sizes, bias: false }, { device, seed: 5 });
+    model.freeze();
+    model.transformer.h[1].unfreeze();
+    const create = { flags, model: { ...model.config }, vocabulary }, data = { train: text, val: text };
+    using trainer = new Trainer(model, data, {
+      ...{ ...steps, ...rates, maxIters: 3 },
+      folder: await RunFolder.create(run, create),
+    });
+    await Array.fromAsync(trainer.run());
+    await runToNanoGPT(run, path);
+    await saveNanoGPT(`${folder}/direct.pt`, model, { iter: 4, bestValLoss: null, optimizer: trainer.optimizer });
+    for (const [name, steps] of [[path, 3], [`${folder}/direct.pt`, 4]] as const) {
+      using file = await TorchFile.open(name);
+      const { optimizer } = Object.fromEntries(file.value as Map<string, PickleValue>);
+      const { state, param_groups } = Object.fromEntries(optimizer as Map<string, PickleValue>);
+      // PyTorch numbers the ten matrices first, then the five norms. A parameter that had no gradient has a number and no state.
+      const numbers = (param_groups as Map<string, PickleValue>[]).map((group) => group.get("params"));
+      assertEquals(numbers, [[0, 1, 2, 3, 4, 5, 6, 7, 8, 9], [10, 11, 12, 13, 14]]);
+      const all = [...state as Map<number, Map<string, TorchTensor>>];
+      assertEquals(all.map(([number]) => number), [6, 7, 8, 9, 12, 13]);
+      assertEquals(all.map(([, own]) => own.get("exp_avg")!.shape.join()), [
+        "36,12",
+        "12,12",
+        "48,12",
+        "12,48",
+        "12",
+        "12",
+      ]);
+      assertEquals(await file.read(all[0][1].get("step")!), Float32Array.of(steps));
+    }
+    using file = await NanoGPTFile.open(path);
+    const all = [...await file.weights()].map(([name]) => name);
+    assertEquals(all, [...model.namedParameters()].map(([name]) => name));
+    await assertRejects(() => file.optimizer(), CheckpointError, "there is none for transformer.wte.weight, number 0");
+    device.close();
+  }));
+
+Deno.test("a run: tensors that the model does not use are left out, and named", () =>
+  inFolder(async (folder) => {
+    const device = await createDevice("cpu", { threads: 1 }), run = `${folder}/run`, path = `${folder}/ckpt.pt`;
+    const model = new GPT(sizes, { device, seed: 5 }), data = { train: text, val: text };
+    const create = { flags, model: { ...model.config }, vocabulary }, rest = { ...steps, ...rates };
+    using trainer = new Trainer(model, data, { ...rest, maxIters: 3, folder: await RunFolder.create(run, create) });
+    await Array.fromAsync(trainer.run());
+    const { model: weights, optimizer } = await (await RunFolder.open(run)).checkpoint("last");
+    const add = async (path: string, name: string, tensors: Iterable<readonly [string, Tensor]>) =>
+      await writeSafetensors(path, [...sources(tensors), [name, {
+        dtype: "F32",
+        shape: [1],
+        data: () => Float32Array.of(1),
+      }]]);
+    await loadTensors(weights, model.namedParameters());
+
+    const notes: string[] = [], onNote = (line: string) => notes.push(line);
+    using resumed = new Trainer(model, data, { ...rest, maxIters: 3, folder: await RunFolder.open(run) });
+    const readers = {
+      sample: () => loadPretrained(run, { device, onNote }),
+      resume: () => resumed.resume({ onNote }),
+      convert: () => runToNanoGPT(run, path, { onNote }),
+    };
+    await add(weights, "v_head.weight", model.namedParameters());
+    for (const [name, read] of Object.entries(readers)) {
+      await read();
+      assertEquals(notes.splice(0), [`${weights}: the model does not use v_head.weight, which is left out`], name);
+    }
+    await add(weights, "transformer.h.2.ln_1.weight", model.namedParameters());
+    for (const read of Object.values(readers)) {
+      await assertRejects(read, CheckpointError, "more layers than its config says");
+    }
+    await add(weights, "v_head.weight", model.namedParameters());
+    await add(optimizer, "v_head.weight.exp_avg", trainer.optimizer.namedState());
+    await assertRejects(
+      () => resumed.resume(),
+      CheckpointError,
+      "v_head.weight.exp_avg is not in this one",
+    );
+    device.close();
+  }));
+
 Deno.test("a run that cannot be made leaves nothing, and one that is there stays", () =>
   inFolder(async (folder) => {
     const run = `${folder}/run`, damaged = `${folder}/ckpt.pt`, bytes = await Deno.readFile(CKPT);
@@ -273,6 +375,11 @@ Deno.test("a run that cannot be made leaves nothing, and one that is there stays
     assertEquals(await names(run), before);
     await assertRejects(() => runToNanoGPT(`${folder}/none`, damaged), CheckpointError, "No run in");
     await assertRejects(() => runToNanoGPT(run, damaged, { open: full }), CheckpointError, "Cannot write");
+    const held = `${folder}/held`, lock = await Lock.take(held, { beside: true }); // as another process
+    for (const write of [() => nanoGPTToRun(CKPT, held, { vocabulary }), () => runToNanoGPT(run, held)]) {
+      await assertRejects(write, CheckpointError, `${held} is in use by process ${Deno.pid}`);
+    }
+    lock[Symbol.dispose]();
     assertEquals([await names(folder), await Deno.readFile(damaged)], [["ckpt.pt", "run"], bytes]);
   }));
 

@@ -247,14 +247,15 @@ Deno.test("deno.json's tasks are made of a few shared strings, and none may do e
     "bench:scale": `${fast}${run}${read}--allow-write=docs ${debug} bench/scale.ts`,
     "bench:inference": `${fast}${run}${read}${debug} ${itself}bench/inference.ts`,
     "bench:busy": `${fast}${run}${read}${debug} ${itself}bench/busy.ts`,
-    "bench:gpu": `${run}${files}${text} ${cache} --allow-run bench/gpu.ts`,
-    "bench:peers": `${run}${files}--allow-sys=cpus,osRelease ${text} ${cache} --allow-run bench/peers.ts`,
+    "bench:gpu": `${run}${files}${text} ${cache} --allow-run=python3,nvidia-smi bench/gpu.ts`,
+    "bench:peers":
+      `${run}${files}--allow-sys=cpus,osRelease ${text} ${cache} ${itself.trim()},npm,python3 bench/peers.ts`,
   };
   for (const [name, command] of Object.entries(commands)) assertEquals(tasks[name].command, command, name);
   const others = Object.keys(tasks).filter((name) => !Object.hasOwn(commands, name));
   assertEquals(others.toSorted(), ["check", "golden", "pack", "test"], "tasks that only this repository needs");
   for (const { command } of Object.values<{ command: string }>(tasks)) {
-    assert(!/(^| )(-A|--allow-all)\b/.test(command), command);
+    assert(!/(^| )(-A|--allow-all|--allow-run(?!=))\b/.test(command), command); // of programs each is named
   }
 });
 

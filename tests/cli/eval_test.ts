@@ -1,6 +1,6 @@
 /** `deno task eval` as a process of its own. */
 import { assert, assertAlmostEquals, assertEquals, assertStringIncludes } from "@std/assert";
-import { table } from "../../src/cli/eval.ts";
+import { table } from "../../src/cli/eval_command.ts";
 import { saveNanoGPT } from "../../src/checkpoint/nanogpt_save.ts";
 import { RunFolder } from "../../src/checkpoint/run_folder.ts";
 import { sources } from "../../src/checkpoint/tensors.ts";

@@ -10,7 +10,7 @@ const tiny = [
 ];
 const fox = "the quick brown fox jumps over the lazy dog\n".repeat(40), dog = fox.split("").reverse().join("");
 
-function command(name: "train" | "sample" | "prepare" | "convert", args: string[]): Deno.Command {
+function command(name: "train" | "sample" | "prepare" | "convert", args: string[], env = {}): Deno.Command {
   return new Deno.Command(Deno.execPath(), {
     args: [
       ...[
@@ -18,14 +18,14 @@ function command(name: "train" | "sample" | "prepare" | "convert", args: string[
         "--quiet",
         "--no-prompt",
         "--no-check",
-        "--allow-env=NANOGPT_DEBUG,XDG_CACHE_HOME",
+        "--allow-env=NANOGPT_DEBUG,XDG_CACHE_HOME,INIT_CWD",
         "--allow-read",
         "--allow-write",
       ],
-      ...[`src/cli/${name}.ts`, ...args],
+      ...[new URL(`src/cli/${name}.ts`, root).href, ...args],
     ],
     cwd: root,
-    env: { NO_COLOR: "1", NANOGPT_DEBUG: "", XDG_CACHE_HOME: "/nowhere" }, // no network, and no earlier download
+    env: { NO_COLOR: "1", NANOGPT_DEBUG: "", XDG_CACHE_HOME: "/nowhere", INIT_CWD: "", ...env }, // no network, and no earlier download
     stdout: "piped",
     stderr: "piped",
   });
@@ -192,6 +192,47 @@ Deno.test("what is trained on: what is named now wins over what is stored, and t
     assertStringIncludes(wrong.err, `tokenizer=gpt2: the tokens in ${data} are those of another one`);
     const right = await train(`--dataset=${data}`, "--tokenizer=character", ...tiny, ...brief);
     assertEquals(right.code, 0, right.err);
+  }));
+
+Deno.test("a run goes on from any folder, and on a device without threads", () =>
+  withTexts(async (folder) => {
+    const from = async (cwd: string, ...args: string[]) => {
+      const env = { INIT_CWD: cwd }; // as deno task says where it was called
+      const { code, stdout, stderr } = await command("train", [...args, `--out_dir=${folder}/out`], env).output();
+      return { code, out: new TextDecoder().decode(stdout), err: new TextDecoder().decode(stderr) };
+    };
+    const elsewhere = `${folder}/else/where`, resume = "--init_from=resume";
+    await Deno.mkdir(elsewhere, { recursive: true });
+    assertEquals((await from(folder, "--input=fox.txt", ...tiny, "--max_iters=1")).err, "");
+    assertEquals((await runJson(`${folder}/out`)).flags.input, `${folder}/fox.txt`);
+    const longer = await from(elsewhere, resume, "--max_iters=2");
+    assertEquals([longer.code, longer.err], [0, ""]);
+    assert(longer.out.startsWith(`${folder}/fox.txt: train has`), longer.out);
+
+    // A run of an older version has the path as it was typed.
+    const json = await runJson(`${folder}/out`), older = { ...json, flags: { ...json.flags, input: "fox.txt" } };
+    await Deno.writeTextFile(`${folder}/out/run.json`, JSON.stringify(older));
+    assertEquals((await from(folder, resume, "--max_iters=3")).err, "");
+    assertEquals((await runJson(`${folder}/out`)).flags.input, `${folder}/fox.txt`);
+
+    const prepared = await run("prepare", [
+      `--input=${folder}/fox.txt`,
+      `--out_dir=${folder}/mine`,
+      "--tokenizer=character",
+    ]);
+    assertEquals(prepared.err, "");
+    assertEquals((await from(folder, resume, "--dataset=./mine", "--max_iters=6")).err, "");
+    const dataset = await from(elsewhere, resume, "--max_iters=8");
+    assert(dataset.out.startsWith(`${folder}/./mine: train has`), dataset.out + dataset.err);
+
+    const typed = await from(folder, resume, "--device=reference", "--threads=1");
+    assertEquals([typed.code, typed.err], [1, "error: The device reference has no option threads; it has none\n"]);
+    const stored = await from(folder, resume, "--device=reference", "--max_iters=10");
+    assertEquals([stored.code, stored.err], [0, ""]);
+    assertStringIncludes(
+      stored.out,
+      "--threads=1, with which the run began, is left out: reference has no threads\n",
+    );
   }));
 
 Deno.test("tiny Shakespeare that is asked for by name and cannot be had is an error", () =>

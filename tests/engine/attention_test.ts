@@ -27,7 +27,7 @@ Deno.test("causal_self_attention: the CPU agrees with the reference at odd sizes
           outputAndGradient(
             device,
             [B, T, 3 * heads * width],
-            (qkv) => causalSelfAttention(qkv, heads, { dropout: { p, seed: 1337, offset: 9, stream: 2 } }),
+            (qkv) => causalSelfAttention(qkv, { heads, dropout: { p, seed: 1337, offset: 9, stream: 2 } }),
           ),
       );
     }
@@ -61,7 +61,7 @@ Deno.test("cached_attention: token by token and in pieces, with garbage behind t
     ] as const
   ) {
     const qkv = normal(B * T * 3 * heads * width), C = heads * width;
-    const whole = causalSelfAttention(device.tensor(qkv, [B, T, 3 * C]), heads), expected = await whole.data();
+    const whole = causalSelfAttention(device.tensor(qkv, [B, T, 3 * C]), { heads }), expected = await whole.data();
     const outputs = decode(device, qkv, [B, T, heads, width], [...pieces], S);
     for (let b = 0; b < B; b++) {
       const parts = await Promise.all(
@@ -163,14 +163,14 @@ Deno.test("attention: what does not fit is refused", () => {
     const [shape, heads] of [[[1, 2, 9], 2], [[1, 2, 7], 1], [[2, 9], 1], [[1, 2, 6], 0], [[1, 1, 771], 1]] as const
   ) {
     assertThrows(
-      () => causalSelfAttention(zeros(...shape), heads),
+      () => causalSelfAttention(zeros(...shape), { heads }),
       ShapeError,
       `Cannot apply causalSelfAttention to [${shape}]`,
     );
   }
   for (const p of [-0.1, 1.1, NaN]) {
     assertThrows(
-      () => causalSelfAttention(zeros(1, 2, 6), 1, { dropout: { p, seed: 0, offset: 0, stream: 0 } }),
+      () => causalSelfAttention(zeros(1, 2, 6), { heads: 1, dropout: { p, seed: 0, offset: 0, stream: 0 } }),
       ConfigError,
       `${p}`,
     );

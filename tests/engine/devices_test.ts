@@ -78,7 +78,7 @@ for (const [B, T, heads, width, p] of [[1, 33, 2, 70, 0], [1, 130, 1, 100, 0.3]]
   agrees(`attention, B ${B}, T ${T}, ${heads} heads of ${width}, dropout ${p}`, tolerances.attention, (device) => {
     const qkv = leaf(device, [B, T, 3 * heads * width], 1), offset = device.tensor([9], [1], { dtype: "i32" });
     const options = p ? { dropout: { p, seed: 1337, offset, stream: 2 } } : {};
-    return withGradients([qkv], () => causalSelfAttention(qkv, heads, options));
+    return withGradients([qkv], () => causalSelfAttention(qkv, { heads, ...options }));
   });
 }
 

@@ -9,8 +9,11 @@ import { linear } from "../../src/ops/linear.ts";
 import { matmul } from "../../src/ops/matmul.ts";
 import { WasmFunction } from "../../src/wasm/assembler.ts";
 import { type Columns, defineMultiply, ROWS } from "../../src/wasm/gemm.ts";
-import { type Contiguous, definePack, packedBytes } from "../../src/wasm/packing.ts";
+import { type Contiguous, definePack } from "../../src/wasm/packing.ts";
 import { assertAgrees, normal } from "./agree.ts";
+
+/** Bytes of `count` rows or columns, packed. */
+const packedBytes = (width: number, count: number, K: number): number => 4 * Math.ceil(count / width) * width * K;
 
 /** [batch, M, K, N]: a tile's size and beside it, blocks of K of 384 and beside them, more rows than a thread packs at a time. */
 const SIZES = [

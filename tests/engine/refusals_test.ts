@@ -45,7 +45,7 @@ const calls: Partial<Record<keyof typeof ops, Call>> = {
   embedding: { shapes: [[2], [5, 3]], integers: [0], run: ops.embedding },
   matmul: binary((a, b) => ops.matmul(a, b)),
   linear: { shapes: [[2, 3], [4, 3], [4]], run: ops.linear },
-  causalSelfAttention: { shapes: [[1, 2, 12]], run: (qkv) => ops.causalSelfAttention(qkv, 2) },
+  causalSelfAttention: { shapes: [[1, 2, 12]], run: (qkv) => ops.causalSelfAttention(qkv, { heads: 2 }) },
   cachedAttention: {
     shapes: [[1, 2, 12], [1, 4, 2, 2, 2], [2], [2]],
     integers: [2, 3],
@@ -342,10 +342,13 @@ Deno.test("createDevice refuses options that the device does not have", async ()
   await refused(() => createDevice("cpu", misspelt), "The device cpu has no option thread; did you mean threads?");
   await refused(() => createDevice("auto", misspelt), "did you mean threads?");
   // @ts-expect-error: the options are the CPU's
-  await refused(() => createDevice("reference", { guards: true }), "has no option guards, but none");
+  await refused(() => createDevice("reference", { guards: true }), "has no option guards; it has none");
   // @ts-expect-error: the options are the CPU's
-  await refused(() => createDevice("webgpu", { threads: 2 }), "The device webgpu has no option threads, but none");
+  await refused(() => createDevice("webgpu", { threads: 2 }), "The device webgpu has no option threads; it has none");
   (await createDevice("reference", { threads: undefined })).close();
   using device = await createDevice();
   assertEquals(device.name, "cpu");
+  // How it computes is a field, not words in a text for people.
+  assertEquals([device.mode === "wide" || device.mode === "narrow", other.mode], [true, undefined]);
+  assertEquals(device.description, `cpu (${device.mode}), threads: ${navigator.hardwareConcurrency}`);
 });

@@ -141,12 +141,12 @@ for (const name of names) {
 }
 
 Deno.test("webgpu: a missing adapter, and one that computes on the processor, are refused in words", async () => {
-  await assertRejects(() => openWebGPU(undefined, false), DeviceError, "webgpu: there is no adapter");
+  await assertRejects(() => openWebGPU(undefined), DeviceError, "webgpu: there is no adapter");
   const none = { requestAdapter: () => Promise.resolve(null) } as unknown as GPU;
-  await assertRejects(() => openWebGPU(none, true), DeviceError, "webgpu: there is no adapter");
+  await assertRejects(() => openWebGPU(none, { software: true }), DeviceError, "webgpu: there is no adapter");
   const info = { vendor: "", architecture: "", device: "", description: "llvmpipe", isFallbackAdapter: false };
   const software = { requestAdapter: () => Promise.resolve({ info }) } as unknown as GPU;
-  await assertRejects(() => openWebGPU(software, false), DeviceError, "computes on the processor (llvmpipe)");
+  await assertRejects(() => openWebGPU(software), DeviceError, "computes on the processor (llvmpipe)");
 });
 
 Deno.test("webgpu: a kernel without a shader is refused by name", async () => {

@@ -16,13 +16,14 @@ const BUNDLERS = {
 } as const;
 const PAGE = '<!doctype html><script type="module" src="./main.js"></script>';
 const CHROMIUM = "/usr/bin/chromium";
-const programs = ["files.js", "losses.js", "node.js", "page.js"];
+const SWIFT_SHADER = "/usr/lib/chromium/vk_swiftshader_icd.json"; // comes with it
+const programs = ["dawn.js", "files.js", "lock.js", "losses.js", "node.js", "page.js"];
 
 const root = await Deno.makeTempDir();
 addEventListener("unload", () => Deno.removeSync(root, { recursive: true }));
 
-async function run(command: string, args: readonly string[], cwd: string): Promise<string> {
-  const output = await new Deno.Command(command, { args: [...args], cwd, env: { NO_COLOR: "1" } }).output();
+async function run(command: string, args: readonly string[], cwd: string, env = {}): Promise<string> {
+  const output = await new Deno.Command(command, { args: [...args], cwd, env: { NO_COLOR: "1", ...env } }).output();
   const [out, error] = [output.stdout, output.stderr].map((bytes) => new TextDecoder().decode(bytes));
   if (!output.success) throw new Error(`${[command, ...args].join(" ")}:\n${out}${error}`);
   return out;
@@ -58,13 +59,15 @@ const projects = await prepared();
 const options = { ignore: "missing" in projects, sanitizeOps: false, sanitizeResources: false };
 if ("missing" in projects) console.log(`everywhere: skipped, because ${projects.missing}`);
 const { node, web } = projects as { node: string; web: string };
-const runNode = async (folder: string) =>
-  JSON.parse(await run(`${node}/node_modules/node/bin/node`, ["node.js", folder], node));
+const nodeProgram = `${node}/node_modules/node/bin/node`;
+const runNode = async (folder: string) => JSON.parse(await run(nodeProgram, ["node.js", folder], node));
+const install = (name: keyof typeof PACKAGES) =>
+  run("npm", ["install", "--no-audit", "--no-fund", `${name}@${PACKAGES[name]}`], node);
 
 Deno.test("everywhere: Node 24 trains, saves, loads and generates as Deno does, to the bit", options, async () => {
   const missing = await runNode(`${root}/without`);
   assertMatch(missing.gpt2, new RegExp(`gpt-tokenizer.*npm install gpt-tokenizer@${PACKAGES["gpt-tokenizer"]}`));
-  await run("npm", ["install", "--no-audit", "--no-fund", `gpt-tokenizer@${PACKAGES["gpt-tokenizer"]}`], node);
+  await install("gpt-tokenizer");
   const there = await runNode(`${root}/there`), here = await everything(await train(20, 2), `${root}/here`);
   assertEquals(there, JSON.parse(JSON.stringify(here)));
   assertEquals(there.losses.length, 20);
@@ -72,6 +75,65 @@ Deno.test("everywhere: Node 24 trains, saves, loads and generates as Deno does, 
   const { trained, ...loaded } = there.sums;
   assertEquals(loaded, { huggingFace: trained, nanoGPT: trained, run: trained });
   assertMatch(there.missing, /no such file or folder|no such folder|no config\.json/);
+});
+
+Deno.test("everywhere: in Node a killed writer's folder is free when its lock file is 30 s old", options, async () => {
+  const folder = `${root}/locked`,
+    file = `${folder}/.lock`,
+    again = () => run(nodeProgram, ["lock.js", folder, "once"], node);
+  const age = (seconds: number) => Deno.utime(file, new Date(), new Date(Date.now() - 1000 * seconds));
+  const begin = async () => {
+    const child = new Deno.Command(nodeProgram, { args: ["lock.js", folder], cwd: node, stdout: "piped" }).spawn();
+    const reader = child.stdout.getReader(), first = new TextDecoder().decode((await reader.read()).value);
+    const kill = async () => {
+      child.kill("SIGKILL");
+      await Promise.all([child.status, reader.cancel()]);
+    };
+    return { first, kill, inUse: new RegExp(`in use by process ${child.pid} since \\d{4}-`) };
+  };
+  const holder = await begin();
+  try {
+    assertEquals(holder.first, "held\n");
+    assertMatch(await again(), holder.inUse);
+    await age(3600);
+    for (let i = 0; i < 100 && Date.now() - Number((await Deno.stat(file)).mtime) > 10_000; i++) {
+      await new Promise((resolve) => setTimeout(resolve, 50)); // until it is touched
+    }
+    assertMatch(await again(), holder.inUse);
+  } finally {
+    await holder.kill();
+  }
+  await age(25);
+  assertMatch(await again(), holder.inUse);
+  await age(35);
+  const next = await begin();
+  await next.kill();
+  assertEquals(next.first, "held\n");
+});
+
+Deno.test("everywhere: Node computes on the GPU through Dawn", options, async () => {
+  const env = { VK_ICD_FILENAMES: SWIFT_SHADER, XDG_RUNTIME_DIR: root },
+    dawn = () => run(nodeProgram, ["dawn.js"], node, env);
+  assertMatch(await dawn(), new RegExp(`webgpu:dawn: .*npm install webgpu@${PACKAGES.webgpu}`));
+  await install("webgpu");
+  assertEquals(JSON.parse(await dawn()), [7, 10, 15, 22]);
+});
+
+Deno.test("everywhere: in Node a command says in one line that it needs Deno", options, async () => {
+  const here = new URL("../../", import.meta.url).pathname,
+    { tasks } = JSON.parse(await Deno.readTextFile(`${here}deno.json`));
+  const commands = Object.values<{ command: string }>(tasks).map(({ command }) => command).join().matchAll(
+    /src\/cli\/(?!v8_)\w+/g,
+  );
+  const entries = [...new Set(Array.from(commands, ([entry]) => entry))];
+  assertEquals(entries.length >= 6, true);
+  const inPackage = `${node}/node_modules/@nanogpt/ts/`;
+  for (const path of entries.flatMap((entry) => [`${here}${entry}.ts`, `${inPackage}${entry}.js`])) {
+    const { code, stdout, stderr } = await new Deno.Command(nodeProgram, { args: [path, "--help"] }).output();
+    const [out, error] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
+    assertEquals({ code, out }, { code: 1, out: "" }, path);
+    assertMatch(error, /^error: the commands need Deno[^\n]*\n$/, path);
+  }
 });
 
 Deno.test("everywhere: no module of the package imports from node: or by a package's name", options, async () => {

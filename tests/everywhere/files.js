@@ -8,9 +8,35 @@ import {
   saveNanoGPT,
   sources,
 } from "@nanogpt/ts/checkpoint";
-import { generate, GPT, loadPretrained } from "@nanogpt/ts";
+import { generate, GPT, loadPretrained, RandomGenerator, Trainer } from "@nanogpt/ts";
+import { loadData, prepare } from "@nanogpt/ts/data";
 import { CharacterTokenizer, loadTokenizer } from "@nanogpt/ts/tokenizer";
+import { readFileSync, writeFileSync } from "node:fs";
 import { vocabulary } from "./losses.js";
+
+/** Prepares a text and trains on the folder. @returns what was prepared, its files, and the losses */
+async function trainOnPrepared(model, folder) {
+  const input = `${folder}/input.txt`, outDir = `${folder}/data`, generator = new RandomGenerator(1337);
+  writeFileSync(input, [...vocabulary, ...vocabulary.toReversed()].join("").repeat(100));
+  const preparing = prepare({ input, outDir, tokenizer: "character", threads: 2 });
+  let next = await preparing.next();
+  while (!next.done) next = await preparing.next();
+  const files = ["train.bin", "val.bin", "meta.json", "meta.pkl"].map((name) => [...readFileSync(`${outDir}/${name}`)]);
+  const { data } = await loadData({ dataset: outDir, blockSize: 32 });
+  const options = {
+    batchSize: 2,
+    gradientAccumulationSteps: 1,
+    evalInterval: 1000,
+    evalIters: 1,
+    maxIters: 2,
+    generator,
+  };
+  const trainer = new Trainer(model, data, { ...options, logInterval: 1, lrDecayIters: 3, warmupIters: 1 }),
+    losses = [];
+  for await (const event of trainer.run()) if (event.kind === "step") losses.push(event.loss);
+  for (const tokens of [data.train, data.val]) tokens[Symbol.dispose]();
+  return { prepared: next.value, files, losses };
+}
 
 async function sum(model) {
   let sum = 0;
@@ -47,6 +73,8 @@ export async function everything({ losses, model, device, trainer }, folder) {
   const ids = await Array.fromAsync(generate(loaded.model, loaded.tokenizer.encode("To be"), options));
   const gpt2 = await loadTokenizer("gpt2").then((gpt2) => [...gpt2.encode("Hello, world")], (error) => error.message);
   const missing = await loadHuggingFace(`${folder}/nowhere`, { device }).catch((error) => error.message);
+  const prepared = await trainOnPrepared(again, folder);
   device.close();
-  return { losses, sums, text: loaded.tokenizer.decode(ids), gpt2, missing: missing.replaceAll(folder, "FOLDER") };
+  const text = loaded.tokenizer.decode(ids);
+  return { losses, sums, text, gpt2, prepared, missing: missing.replaceAll(folder, "FOLDER") };
 }

@@ -1,7 +1,8 @@
-"""Rewrites the fixtures of the golden tests with PyTorch: `deno task golden`.
+"""Rewrites the fixtures of the golden tests with PyTorch: `deno task golden`, or `deno task golden OP…` for those of some ops.
 
-Expected values are computed in f64 from inputs that f32 represents. One thread, AVX2 kernels and MKL's
-common code path make the bytes independent of the x86-64 processor; initial weights are what nanoGPT gets there.
+Expected values are computed in f64 from inputs that f32 represents. One thread, AVX2 kernels and MKL's common code path make
+the numbers independent of the x86-64 processor, but for the last bits of some; initial weights are what nanoGPT gets there.
+A file is written only where its cases, inputs or results have changed.
 """
 
 import os
@@ -22,45 +23,61 @@ torch.set_num_threads(1)
 torch.use_deterministic_algorithms(True)
 
 import generate_random
-import model_cases
-import model_op_cases  # noqa: F401  as it is read, it records
 import recorder
-import run_cases
-import tensor_op_cases  # noqa: F401
+from fixture import write_text
 
 HERE = pathlib.Path(__file__).parent
 FIXTURES = HERE / "fixtures"
+MANIFEST = HERE / "manifest.json"
 
-if __name__ == "__main__":
-    FIXTURES.mkdir(exist_ok=True)
-    manifest = {
-        "torch": torch.__version__,
-        "numpy": numpy.__version__,
-        "seeds": [recorder.SEED, model_cases.SEED],
-        "files": {},
-    }
-    files = {f"ops_{name}": fixture for name, fixture in recorder.files.items()}
-    files["modules"], files["models"] = model_cases.modules(), model_cases.models()
-    files["optimizer"] = model_cases.optimizer_steps()
-    files["schedule"], files["initial"] = run_cases.schedule(), run_cases.initial()
-    files["curves"], trained = run_cases.curves()
-    files["sampling"] = run_cases.sampling(trained)
-    for name, fixture in files.items():
+
+def of_ops(ops):
+    """Fixtures of these ops, or of all of them."""
+    recorder.only.update(ops)
+    import model_op_cases  # noqa: F401  as it is read, it records
+    import tensor_op_cases  # noqa: F401
+
+    unknown = recorder.only.difference(recorder.files)
+    if unknown:
+        sys.exit(f"no case is of {', '.join(sorted(unknown))}: expected names of ops, as src/ops/mod.ts exports them")
+    return {f"ops_{op}": fixture for op, fixture in recorder.files.items()}
+
+
+def of_models():
+    import model_cases
+    import run_cases
+
+    made = {"modules": model_cases.modules(), "models": model_cases.models(), "optimizer": model_cases.optimizer_steps()}
+    made["schedule"], made["initial"] = run_cases.schedule(), run_cases.initial()
+    made["curves"], trained = run_cases.curves()
+    made["sampling"] = run_cases.sampling(trained)
+    return made
+
+
+def main(ops):
+    made = of_ops(ops)
+    files = json.loads(MANIFEST.read_text())
+    if not ops:
+        made.update(of_models())
+        generate_random.main(str(HERE))
+        for path in FIXTURES.glob("ops_*.safetensors"):
+            if path.stem not in made:
+                path.unlink()
+        files = {name: entry for name, entry in files.items() if (FIXTURES / name).exists()}
+    for name, fixture in made.items():
         path = FIXTURES / f"{name}.safetensors"
-        fixture.write(path)
+        changed = fixture.write(path)
         data = path.read_bytes()
-        manifest["files"][path.name] = {
-            "cases": len(fixture.cases),
-            "bytes": len(data),
-            "sha256": hashlib.sha256(data).hexdigest(),
-        }
-    made = {*manifest["files"], "tuning.safetensors"}  # which generate_tuning.py makes
-    for old in FIXTURES.glob("*.safetensors"):
-        if old.name not in made:
-            old.unlink()
-    generate_random.main(str(HERE))
-    (HERE / "manifest.json").write_text(json.dumps(manifest, indent=2) + "\n")
-    cases, size = (sum(file[key] for file in manifest["files"].values()) for key in ["cases", "bytes"])
-    print(f"{cases} cases, {size} bytes")
+        entry = {"cases": len(fixture.cases), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        if changed or not entry.items() <= files.get(path.name, {}).items():
+            files[path.name] = {**entry, "torch": torch.__version__, "numpy": numpy.__version__}
+            print(f"{path.name}: {entry['cases']} cases, {entry['bytes']} bytes")
+    write_text(MANIFEST, json.dumps(dict(sorted(files.items())), indent=2) + "\n")
+    cases, size = (sum(file[key] for file in files.values()) for key in ["cases", "bytes"])
+    print(f"{cases} cases, {size} bytes in all")
     for kind, error in recorder.worst.items():
         print(f"PyTorch's own f32 kernels, {kind}: {error:.1e}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -9,11 +9,14 @@ import hashlib
 import json
 import math
 import os
+import pathlib
 import subprocess
 import sys
 
 import numpy
 import torch
+
+from fixture import write_text
 
 
 def words(n):
@@ -102,8 +105,7 @@ def write(folder):
         counter, key = numbers[:4], numbers[4:]
         cases["philox"].append({"counter": counter, "key": key, "words": philox(counter, key)})
 
-    with open(os.path.join(folder, "random.json"), "w") as file:
-        file.write(json.dumps(cases, indent=2) + "\n")
+    write_text(pathlib.Path(folder) / "random.json", json.dumps(cases, indent=2) + "\n")
 
 
 def main(folder):

@@ -6,9 +6,16 @@ from torch import nn
 
 from fixture import Fixture
 from pytorch_gpt import GPT, MLP, Block, CausalSelfAttention, GPTConfig, LayerNorm, Noise
+from recorder import stream
 
-SEED = 20261124
-random = np.random.Generator(np.random.PCG64(SEED))
+NOISE_SEED = 20261124
+random = None  # the case's own
+
+
+def begin(group, name):
+    """Whatever is drawn from here on is drawn for this case."""
+    global random
+    random = stream(group, name)
 
 
 def normal(*shape, scale=1.0):
@@ -50,6 +57,8 @@ def modules():
                 "Block": Block(config, Noise(0, 0)),
             }.items():
                 number = len(fixture.cases)
+                name = f"{kind} {width} wide, {'with' if bias else 'without'} bias"
+                begin("modules", name)
                 randomize(module)
                 x = normal(B, T, width)
                 fixture.put(f"{number}.x", x)
@@ -61,7 +70,6 @@ def modules():
                 fixture.put(f"{number}.dout", dout)
                 fixture.put(f"{number}.x.grad", x.grad)
                 keep_weights(fixture, number, module, gradients=True)
-                name = f"{kind} {width} wide, {'with' if bias else 'without'} bias"
                 fixture.cases.append({"name": name, "module": kind, "config": config.camel()})
     return fixture
 
@@ -80,7 +88,10 @@ def models():
         (GPTConfig(block_size=8, vocab_size=7, n_layer=2, n_head=2, n_embd=12, bias=True, dropout=0.2), 2, 7),
     ]:
         number = len(fixture.cases)
-        model = randomize(GPT(config, noise_seed=SEED))
+        title = f"{config.n_layer} layers, {config.n_head} heads, {config.n_embd} wide, {'with' if config.bias else 'without'} bias"
+        title += f", dropout {config.dropout}" if config.dropout else ""
+        begin("models", title)
+        model = randomize(GPT(config, noise_seed=NOISE_SEED))
         tokens, targets = ids(config.vocab_size, B, T), ids(config.vocab_size, B, T)
         if number == 2:
             targets[0, :3] = -1
@@ -95,9 +106,7 @@ def models():
         }.items():
             fixture.put(f"{number}.{name}", tensor)
         keep_weights(fixture, number, model, gradients=True)
-        shape = f"{config.n_layer} layers, {config.n_head} heads, {config.n_embd} wide, {'with' if config.bias else 'without'} bias"
-        shape += f", dropout {config.dropout}" if config.dropout else ""
-        fixture.cases.append({"name": shape, "seed": SEED, "config": config.camel()})
+        fixture.cases.append({"name": title, "seed": NOISE_SEED, "config": config.camel()})
     return fixture
 
 
@@ -119,6 +128,7 @@ def optimizer_steps():
     Case 0 gives the gradients, CASE.STEP.g.NAME; case 1 takes them from a model, a batch CASE.tokens[step] a step.
     """
     fixture = Fixture()
+    begin("optimizer", "gradients given")
     named = {
         name: nn.Parameter(normal(*shape))
         for name, shape in {"a": (5, 7), "b": (9,), "c": (257,), "d": (3, 8, 2), "e": (1,)}.items()
@@ -142,6 +152,7 @@ def optimizer_steps():
     run_steps(fixture, 0, list(named.items()), optimizer, gradients)
     fixture.cases.append({"name": "gradients given", **HYPER})
 
+    begin("optimizer", "gradients of a model")
     config = GPTConfig(block_size=8, vocab_size=13, n_layer=1, n_head=2, n_embd=16, bias=False)
     model = randomize(GPT(config))
     keep_weights(fixture, 1, model, gradients=False)

@@ -12,7 +12,7 @@ from recorder import case, ids, normal, shape_of
 
 
 def matmul(a, b, note=""):
-    case("matmul", shape_of(a, b) + note, torch.matmul, a, b)
+    case("matmul", shape_of(a, b) + note, torch.matmul, a, b, kind="matmul")
 
 
 for m, k, n in [
@@ -48,15 +48,15 @@ for shape, out in [
 
 for c in [1, 3, 7, 8, 9, 31, 128, 130]:
     for rows in {1: [(1,), (5,)], 9: [(2, 3), (257,)], 128: [(5,)]}.get(c, [(3,)]):
-        x, weight, bias = normal(*rows, c) + np.float32(0.5), normal(c), normal(c)
+        x, weight, bias = normal(*rows, c, mean=0.5), normal(c), normal(c)
         norm = lambda x, weight, bias=None, options={}: F.layer_norm(
             x, weight.shape, weight, bias, options.get("epsilon", 1e-5)
         )
-        case("layerNorm", shape_of(x), norm, x, weight)
+        case("layerNorm", shape_of(x), norm, x, weight, kind="layerNorm")
         case(
             "layerNorm", shape_of(x) + " with bias", norm, normal(*rows, c, scale=3), normal(c), bias, kind="layerNorm"
         )
-case("layerNorm", "epsilon 0.1", norm, normal(2, 5), normal(5), normal(5), {"epsilon": 0.1})
+case("layerNorm", "epsilon 0.1", norm, normal(2, 5), normal(5), normal(5), {"epsilon": 0.1}, kind="layerNorm")
 
 SIZES = [1, 7, 8, 9, 16, 17, 257]
 far = np.append(np.arange(-8, 8.25, 0.25), [-100, -20, -1e-3, -1e-20, 1e-20, 1e-3, 20, 100]).astype(np.float32)
@@ -64,8 +64,8 @@ gelu = lambda x, options: F.gelu(x, approximate=options["approximate"])
 for approximate in ["none", "tanh"]:
     for shape in [(n,) for n in SIZES] + [(2, 3, 5)]:
         x = normal(*shape, scale=2)
-        case("gelu", f"{shape_of(x)} {approximate}", gelu, x, {"approximate": approximate})
-    case("gelu", f"far from zero, {approximate}", gelu, far, {"approximate": approximate})
+        case("gelu", f"{shape_of(x)} {approximate}", gelu, x, {"approximate": approximate}, kind="gelu")
+    case("gelu", f"far from zero, {approximate}", gelu, far, {"approximate": approximate}, kind="gelu")
 
 for shape, v, c in [
     ((), 3, 2),
@@ -81,8 +81,9 @@ for shape, v, c in [
 
 # Softmax and cross-entropy
 
+soft_of = lambda fn: lambda x, options: fn(x, options["axis"])
 for op, fn in [("softmax", F.softmax), ("logSoftmax", F.log_softmax)]:
-    soft = lambda x, options, fn=fn: fn(x, options["axis"])
+    soft = soft_of(fn)
     for shape, axis in [
         ((1,), 0),
         ((7,), -1),
@@ -101,43 +102,27 @@ for op, fn in [("softmax", F.softmax), ("logSoftmax", F.log_softmax)]:
         case(op, f"{shape_of(x)} axis {axis}", soft, x, {"axis": axis}, kind="softmax")
     case(op, "large magnitudes", soft, normal(3, 9, scale=1000), {"axis": -1}, kind="softmax")
     case(op, "large and equal", soft, np.full((1, 5), 1e4, np.float32), {"axis": -1}, kind="softmax")
-masked = normal(3, 9)
-masked[:, 4:] = np.where(ids(2, 3, 5) == 0, -np.inf, masked[:, 4:])
-case(
-    "softmax",
-    "with minus infinities",
-    lambda x, options: F.softmax(x, options["axis"]),
-    masked,
-    {"axis": -1},
-    kind="softmax",
-)
+hidden = np.arange(27).reshape(3, 9) % 9 > np.array([[4], [6], [3]])
+masked = normal(3, 9).then(lambda x: np.where(hidden, np.float32(-np.inf), x))
+case("softmax", "with minus infinities", soft_of(F.softmax), masked, {"axis": -1}, kind="softmax")
 
 cross = lambda x, t, options={}: F.cross_entropy(
     x.reshape(-1, x.shape[-1]), t.reshape(-1), ignore_index=options.get("ignoreIndex", -100)
 )
 for shape in [(1, 1), (1, 5), (4, 8), (3, 65), (2, 3, 9), (2, 257), (257, 2), (2, 2, 17)]:
     x, target = normal(*shape, scale=2), ids(shape[-1], *shape[:-1])
-    case("crossEntropy", shape_of(x), cross, x, target)
+    case("crossEntropy", shape_of(x), cross, x, target, kind="crossEntropy")
+some = np.zeros((3, 4), bool)
+some[0, 1:] = some[2, 0] = True
 for ignore in [-1, -100, 3]:
-    x, target = normal(3, 4, 7), ids(7, 3, 4)
-    target[0, 1:] = target[2, 0] = ignore
-    case(
-        "crossEntropy", f"some targets {ignore} ignored", cross, x, target, {"ignoreIndex": ignore}, kind="crossEntropy"
-    )
-    target = np.full((9,), ignore, np.int32)
-    target[5] = 2
-    case(
-        "crossEntropy",
-        f"all but one {ignore} ignored",
-        cross,
-        normal(9, 5),
-        target,
-        {"ignoreIndex": ignore},
-    )
-target = ids(7, 4)
-target[1] = -100
-case("crossEntropy", "-100 ignored by default", cross, normal(4, 7), target)
-case("crossEntropy", "large magnitudes", cross, normal(5, 9, scale=1000), ids(9, 5))
+    ignored, options = np.int32(ignore), {"ignoreIndex": ignore}
+    target = ids(7, 3, 4).then(lambda t: np.where(some, ignored, t))
+    case("crossEntropy", f"some targets {ignore} ignored", cross, normal(3, 4, 7), target, options, kind="crossEntropy")
+    target = np.where(np.arange(9) == 5, np.int32(2), ignored)
+    case("crossEntropy", f"all but one {ignore} ignored", cross, normal(9, 5), target, options, kind="crossEntropy")
+target = ids(7, 4).then(lambda t: np.where(np.arange(4) == 1, np.int32(-100), t))
+case("crossEntropy", "-100 ignored by default", cross, normal(4, 7), target, kind="crossEntropy")
+case("crossEntropy", "large magnitudes", cross, normal(5, 9, scale=1000), ids(9, 5), kind="crossEntropy")
 
 # Attention and dropout
 
@@ -151,20 +136,19 @@ for B, T, heads, width in [
         f"B {B}, T {T}, {heads} heads of {width}",
         causal_attention,
         normal(B, T, 3 * heads * width),
-        heads,
+        {"heads": heads},
         kind="attention",
     )
-case("causalSelfAttention", "large scores", causal_attention, normal(1, 9, 48, scale=8), 2, kind="attention")
+case("causalSelfAttention", "large scores", causal_attention, normal(1, 9, 48, scale=8), {"heads": 2}, kind="attention")
 for B, T, heads, width, p, seed, offset, stream in [
     (2, 5, 2, 8, 0.2, 1337, 0, 3), (1, 9, 3, 4, 0.5, 2**32 - 1, 7, 0), (1, 66, 1, 4, 0.1, 42, 1, 2**31), (2, 7, 1, 15, 0.25, 0, 2**32 - 1, 1), (1, 4, 1, 1, 0.2, 9, 0, 0),
 ]:  # fmt: skip
-    options = {"dropout": {"p": p, "seed": seed, "offset": offset, "stream": stream}}
+    options = {"heads": heads, "dropout": {"p": p, "seed": seed, "offset": offset, "stream": stream}}
     case(
         "causalSelfAttention",
         f"B {B}, T {T}, {heads} heads of {width}, dropout {p}",
         causal_attention,
         normal(B, T, 3 * heads * width),
-        heads,
         options,
         kind="attention",
     )

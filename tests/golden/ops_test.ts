@@ -1,50 +1,12 @@
 /** Every op, forward and gradients, against PyTorch. */
-import * as ops from "../../src/ops/mod.ts";
 import type { Device } from "../../src/engine/device.ts";
-import type { Tensor } from "../../src/engine/tensor.ts";
 import { assertClose, assertShape, devices } from "../testing.ts";
-import { type Fixture, readFixture } from "./fixtures.ts";
-import { limitOf, type OpClass } from "./tolerances.ts";
-
-/** A call; {"tensor": NAME} among the arguments stands for a tensor of the fixture, an `offset` for one of one element. */
-interface OpCase {
-  readonly name: string;
-  readonly op: string;
-  readonly class: OpClass;
-  readonly args: readonly unknown[];
-}
-
-const FILES = Array.from(Deno.readDirSync(new URL("fixtures/", import.meta.url)), ({ name }) => name)
-  .map((name) => name.match(/^ops_(.*)\.safetensors$/)?.[1]).filter((name) => name !== undefined).sort();
-
-function call(device: Device, fixture: Fixture<OpCase>, { op, args }: OpCase) {
-  const leaves = new Map<string, Tensor>();
-  const decode = (arg: unknown): unknown => {
-    if (Array.isArray(arg)) return arg.map(decode);
-    if (!(arg instanceof Object)) return arg;
-    if (!("tensor" in arg)) {
-      return Object.fromEntries(
-        Object.entries(arg).map(([key, value]) => [
-          key,
-          key === "offset" ? device.tensor([value | 0], [1], { dtype: "i32" }) : decode(value),
-        ]),
-      );
-    }
-    const name = String(arg.tensor), { values, shape, dtype } = fixture.get(name);
-    const requiresGrad = fixture.tensors.has(`${name}.grad`);
-    const leaf = leaves.get(name) ??
-      device.tensor(values, shape, { dtype: dtype === "i32" ? "i32" : "f32", requiresGrad });
-    leaves.set(name, leaf);
-    return leaf;
-  };
-  const decoded = args.map(decode);
-  const run = (ops as unknown as Record<string, (...args: unknown[]) => Tensor>)[op];
-  if (!run) throw new Error(`src/ops/mod.ts exports no ${op}`);
-  return { leaves, forward: () => run(...decoded) };
-}
+import type { Fixture } from "./fixtures.ts";
+import { call, type OpCase, opFixtures, OPS } from "./op_cases.ts";
+import { limitOf, tolerances } from "./tolerances.ts";
 
 async function check(device: Device, fixture: Fixture<OpCase>, test: OpCase, number: number) {
-  const limit = limitOf(device, test.class);
+  const limit = limitOf(device, test.kind);
   const { leaves, forward } = call(device, fixture, test);
   const expected = fixture.get(`${number}.out`), dout = fixture.get(`${number}.dout`);
   // The second backward meets gradients that are there, and adds.
@@ -64,11 +26,11 @@ async function check(device: Device, fixture: Fixture<OpCase>, test: OpCase, num
   }
 }
 
-const all = await devices(), covered = new Set<string>();
-for (const file of FILES) {
-  const fixture = readFixture<OpCase>(`ops_${file}`);
+const all = await devices(), covered = new Set<string>(), kinds = new Set<string>();
+for (const fixture of opFixtures()) {
   for (const [number, test] of fixture.cases.entries()) {
     covered.add(test.op);
+    kinds.add(test.kind);
     for (const { name, device } of all) {
       Deno.test(`${test.name} (${name})`, () => check(device, fixture, test, number));
     }
@@ -76,7 +38,13 @@ for (const file of FILES) {
 }
 
 Deno.test("every op has golden cases", () => {
-  const elsewhere = ["cachedAttention"]; // the model's logits with a key-value cache
-  const missing = Object.keys(ops).filter((op) => !covered.has(op) && !elsewhere.includes(op));
+  const missing = OPS.filter((op) => !covered.has(op));
   if (missing.length > 0) throw new Error(`no case for ${missing}`);
+});
+
+Deno.test("every golden case says a kind that tolerances.ts has", () => {
+  const wrong = [...kinds].filter((kind) => !Object.hasOwn(tolerances, kind));
+  if (wrong.length > 0) {
+    throw new Error(`${wrong} is not a kind: expected one of ${Object.keys(tolerances).join(", ")}`);
+  }
 });

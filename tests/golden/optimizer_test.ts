@@ -5,7 +5,7 @@ import { learningRate } from "../../src/optim/schedule.ts";
 import type { Tensor } from "../../src/engine/tensor.ts";
 import { assertClose, devices, type TestDevice } from "../testing.ts";
 import { type Fixture, readFixture } from "./fixtures.ts";
-import { limitOf, type OpClass } from "./tolerances.ts";
+import { type Kind, limitOf } from "./tolerances.ts";
 import { loadWeights } from "./weights.ts";
 
 interface StepsCase {
@@ -23,7 +23,7 @@ async function check(on: TestDevice, fixture: Fixture<StepsCase>, number: number
   const test = fixture.cases[number], { name, betas, weightDecay, gradClip, learningRates } = test;
   const { parameters, backward } = test.config ? model(on, fixture, number) : given(on, fixture, number);
   const optimizer = new AdamW(parameters, { betas, weightDecay });
-  const [state, moments]: OpClass[] = test.config ? ["trained", "gradients"] : ["optimizer", "optimizer"];
+  const [state, moments]: Kind[] = test.config ? ["trained", "gradients"] : ["optimizer", "optimizer"];
   const norms: number[] = [], losses: number[] = [];
   for (const [i, learningRate] of learningRates.entries()) {
     const step = i + 1;

@@ -32,9 +32,9 @@ class GPTConfig:
         }
 
 
-def causal_attention(qkv, heads, options={}):
+def causal_attention(qkv, options):
     """softmax(q kᵀ / √hs, causal) v over the packed (B, T, 3C); dropout falls on the probabilities."""
-    B, T, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
+    B, T, C, heads = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3, options["heads"]
     q, k, v = (part.reshape(B, T, heads, C // heads).transpose(1, 2) for part in qkv.split(C, 2))
     later = torch.ones(T, T, dtype=torch.bool).triu(1)
     scores = (q @ k.transpose(-2, -1) / math.sqrt(C // heads)).masked_fill(later, -torch.inf)
@@ -84,7 +84,7 @@ class CausalSelfAttention(nn.Module):
 
     def forward(self, x):
         options = {"dropout": self.noise.next()} if self.noise.p > 0 else {}
-        return self.noise.drop(self.c_proj(causal_attention(self.c_attn(x), self.heads, options)))
+        return self.noise.drop(self.c_proj(causal_attention(self.c_attn(x), {"heads": self.heads, **options})))
 
 
 class MLP(nn.Module):

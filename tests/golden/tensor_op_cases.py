@@ -21,11 +21,11 @@ for op, fn, right, kind in [
 ]:
     for a, b in [((n,), (n,)) for n in SIZES] + PAIRS:
         x, y = normal(*a), right(*b)
-        case(op, shape_of(x, y), fn, x, y, file="binary", kind=kind)
+        case(op, shape_of(x, y), fn, x, y, kind=kind)
     x = away_from_zero(3, 3)
-    case(op, "of a tensor and itself", fn, x, x, file="binary", kind=kind)
+    case(op, "of a tensor and itself", fn, x, x, kind=kind)
 x = np.array([1, 2, -3, 0, 5], np.float32)
-case("maximum", "ties", torch.maximum, x, np.array([1, 3, -3, 0, 4], np.float32), file="binary", kind="arithmetic")
+case("maximum", "ties", torch.maximum, x, np.array([1, 3, -3, 0, 4], np.float32), kind="arithmetic")
 
 for op, fn, draw, kind in [
     ("neg", torch.neg, normal, "arithmetic"),
@@ -36,29 +36,27 @@ for op, fn, draw, kind in [
 ]:
     for shape in [(n,) for n in SIZES] + [(), (3, 1, 5)]:
         x = draw(*shape)
-        case(op, shape_of(x), fn, x, file="unary", kind=kind)
+        case(op, shape_of(x), fn, x, kind=kind)
 far = np.array([-100, -20, -6, -1e-3, -1e-20, 0, 1e-20, 1e-3, 6, 20, 100], np.float32)
 case(
     "exp",
     "far from zero",
     torch.exp,
     np.array([-100, -60, -1, -1e-6, 0, 1e-6, 1, 9], np.float32),
-    file="unary",
     kind="transcendental",
 )
-case("tanh", "far from zero", torch.tanh, far, file="unary", kind="transcendental")
+case("tanh", "far from zero", torch.tanh, far, kind="transcendental")
 case(
     "log",
     "far from one",
     torch.log,
     np.array([1e-3, 0.999999, 1, 1.000001, 1e20, 100], np.float32),
-    file="unary",
     kind="transcendental",
 )
 for exponent in [2, 3, 1, 0.5, -1]:
     for n in [1, 9, 257]:
         x = positive(n) if exponent == 0.5 else away_from_zero(n)
-        case("pow", f"{shape_of(x)} to {exponent}", torch.pow, x, exponent, file="unary", kind="transcendental")
+        case("pow", f"{shape_of(x)} to {exponent}", torch.pow, x, exponent, kind="transcendental")
 
 
 def where(condition, a, b):
@@ -71,7 +69,7 @@ for shapes in [((n,),) * 3 for n in [1, 8, 9, 257]] + [
     ((2, 1, 3), (4, 1), (2, 4, 3)),
 ]:
     condition, a, b = ids(2, *shapes[0]), normal(*shapes[1]), normal(*shapes[2])
-    case("where", shape_of(condition, a, b), where, condition, a, b, file="binary", kind="arithmetic")
+    case("where", shape_of(condition, a, b), where, condition, a, b, kind="arithmetic")
 
 # Reductions
 
@@ -94,7 +92,7 @@ for op, fn in [("sum", torch.sum), ("mean", torch.mean)]:
         ((17, 9), {"axis": 0}), ((300, 1), {"axis": 1, "keepDim": True}),
     ]:  # fmt: skip
         x = normal(*shape)
-        case(op, f"{shape_of(x)} {options}", reduction(fn), x, options, file="reduction", kind="reduction")
+        case(op, f"{shape_of(x)} {options}", reduction(fn), x, options, kind="reduction")
 
 
 def maximum_of(x, options):
@@ -108,7 +106,7 @@ for shape, options in [
     ((2, 3, 4), {"axis": 1}), ((2, 3, 4), {"axis": -1, "keepDim": True}), ((5, 130), {"axis": 1}), ((300, 2), {"axis": 0}),
 ]:  # fmt: skip
     x = normal(*shape)
-    case("max", f"{shape_of(x)} {options}", maximum_of, x, options, file="reduction", kind="reduction")
+    case("max", f"{shape_of(x)} {options}", maximum_of, x, options, kind="reduction")
 ties = np.array([[1, 3, 3, 2], [5, 5, 5, 5], [-1, -2, -1, -1]], np.float32)
 case(
     "max",
@@ -116,7 +114,6 @@ case(
     maximum_of,
     ties,
     {"axis": 1},
-    file="reduction",
     kind="reduction",
 )
 
@@ -124,7 +121,7 @@ case(
 
 
 def move(op, name, fn, *args):
-    case(op, name, fn, *args, file="shape", kind="movement")
+    case(op, name, fn, *args, kind="movement")
 
 
 for shape, to in [
@@ -207,6 +204,5 @@ for shape, index, axis in [
         x,
         index,
         {"axis": axis},
-        file="shape",
         kind="arithmetic",
     )

@@ -74,7 +74,7 @@ const CHANGES: Record<string, (steps: Steps) => void> = {
   "freeze": ({ model }) => void model.transformer.h[0].freeze(),
   "unfreeze": ({ model }) => void model.transformer.wpe.unfreeze(),
   "eval": ({ model }) => void model.eval(),
-  "train of a part": ({ model }) => void model.transformer.h[1].train(false),
+  "train of a part": ({ model }) => void model.transformer.h[1].eval(),
   "cropBlockSize": (steps) => {
     steps.model.cropBlockSize(4);
     steps.optimizer = steps.model.configureOptimizers(RATES);
@@ -142,7 +142,7 @@ Deno.test("captured: a dropped program gives its memory back", async () => {
     await steps.step();
     tensors.push(device.memory().tensors);
     bytes.push(device.memory().reserved);
-    steps.model.train(i % 2 === 1);
+    steps.model[i % 2 === 1 ? "train" : "eval"]();
   }
   assertEquals(steps.captures, 4);
   assertEquals(new Set(tensors.slice(1)).size, 1, `${tensors}`);

@@ -233,6 +233,21 @@ Deno.test("trainer: on other data the best checkpoint is found anew, and the fir
     assertEquals(JSON.parse(await Deno.readTextFile(`${path}/run.json`)).data, data);
   }));
 
+Deno.test("trainer: a run computes the checksum of its data once, a resumed one too", () =>
+  withDevice("cpu", async (device, path) => {
+    await collect(setup(device, { maxIters: 10 }, { folder: await newRun(path) }).run());
+    const resumed = setup(device, { maxIters: 12 }, { folder: await RunFolder.open(path) }), { task } = resumed;
+    const identity = task.identity!.bind(task);
+    let computed = 0;
+    task.identity = () => {
+      computed++;
+      return identity();
+    };
+    assertEquals(await resumed.resume(), { otherData: false });
+    await collect(resumed.run());
+    assertEquals(computed, 1);
+  }));
+
 Deno.test("trainer: a run folder that says nothing of its data goes on as it did", () =>
   withDevice("cpu", async (device, path) => {
     await collect(setup(device, { maxIters: 30 }, { folder: await newRun(path) }).run());

@@ -1,18 +1,22 @@
-export default /* wgsl */ `// First of two passes of causal self-attention's backward: the queries' gradient, and D for the second. P is made anew
-// out of the saved maximum and sum of each query.
+export default /* wgsl */ `// Causal self-attention's backward, in two passes. P is made anew out of the saved maximum and sum of each query:
 //
-//     P = exp(S − max) / sum,   dP = kept(dy · v),   dS = P · (dP − D) / √width,
-//     dq += Σ dS · k
+//     P = exp(S − max) / sum,   dP = kept(dy · v),   D = Σ dy · y = Σ P · dP,   dS = P · (dP − D) / √width,
+//     dq += Σ dS · k,   dk += Σ dS · q,   dv += Σ kept(P) · dy
 //
-// D = Σ dy · y = Σ P · dP. Where nearly all of P falls on one key, dP − D nearly cancels, and the rounding of y would
-// be much of what is left. So D₀ = Σ dy · y is but a first guess, and E = Σ P · (dP − D₀) what it lacks: D = D₀ + E,
-// and
+// attention_backward_queries makes the queries' gradient, and D for the second pass. Where nearly all of P falls on one
+// key, dP − D nearly cancels, and the rounding of y would be much of what is left. So D₀ = Σ dy · y is but a first guess,
+// and E = Σ P · (dP − D₀) what it lacks: D = D₀ + E, and
 //
 //     dq += Σ P · (dP − D₀) / √width · k − E / √width · Σ P · k
 //
 // A workgroup owns 32 queries of a head and 64 columns of their dq; wider heads make P and dP anew for each 64 columns.
 // It goes over the keys in blocks of 32, and sums run in their order. A lane owns four queries and four keys of a
 // block's P and dP, then eight columns of the four queries' dq.
+//
+// attention_backward_keys makes the keys' and the values' gradients. A workgroup owns 32 keys of a head and 64 columns of
+// their dk and dv; wider heads make dS anew for each 64 columns. It goes over the queries from its own on in blocks of 32,
+// and all sums run in their order. A lane owns four queries and four keys of a block's P and dS, then eight columns of four
+// keys' dk and dv.
 
 struct Params { B: u32, T: u32, heads: u32, width: u32, seed: i32, stream: i32, threshold: i32, gain: f32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -30,7 +34,7 @@ fn dqkv_put_four(at: u32, count: u32, values: vec4f) { dqkv[at / 4u] = select(dq
 @group(0) @binding(3) var<storage, read> offset: array<i32>; // one number; optional: without it nothing is dropped
 @group(0) @binding(5) var<storage, read> row_max: array<f32>; // (B, heads, T): the greatest score of a query
 @group(0) @binding(6) var<storage, read> row_sum: array<f32>; // (B, heads, T): Σ exp(S − max)
-@group(0) @binding(8) var<storage, read_write> D: array<f32>; // the workspace: (B, heads, T), Σ P · dP
+@group(0) @binding(8) var<storage, read_write> D: array<f32>; // the workspace: (B, heads, T)
 override has_offset: bool = false;
 
 const BLOCK = 32u; // queries, keys, and columns at a time where a score is summed
@@ -45,16 +49,12 @@ var<private> sequence: u32; // b
 var<private> head: u32; // h
 var<private> number: u32; // b · heads + h
 
-// q, k or v (part 0, 1, 2) of token t at four columns from c on; 0 outside.
-fn four_of_qkv(part: u32, t: u32, c: u32) -> vec4f {
+// q, k, v or dy (part 0, 1, 2, 3) of token t at four columns from c on; 0 outside.
+fn four_of(part: u32, t: u32, c: u32) -> vec4f {
   if (t >= params.T || c >= params.width) { return vec4f(); }
-  return qkv_four((((sequence * params.T + t) * 3u + part) * params.heads + head) * params.width + c, params.width - c);
-}
-
-// The same of dy.
-fn four_of_dy(t: u32, c: u32) -> vec4f {
-  if (t >= params.T || c >= params.width) { return vec4f(); }
-  return dy_four(((sequence * params.T + t) * params.heads + head) * params.width + c, params.width - c);
+  let token = sequence * params.T + t;
+  if (part == 3u) { return dy_four((token * params.heads + head) * params.width + c, params.width - c); }
+  return qkv_four(((token * 3u + part) * params.heads + head) * params.width + c, params.width - c);
 }
 
 // In a transposed tile, and in weights, where four rows lie in the rows 4 q to 4 q + 3. The exclusive or puts what neighbours
@@ -73,19 +73,7 @@ fn load_transposed(first: u32, part: u32, t: u32, c: u32) {
   let x = c + lane % 8u * 4u;
   keep_transposed(
     first,
-    mat4x4f(
-      four_of_qkv(part, row, x), four_of_qkv(part, row + 1u, x), four_of_qkv(part, row + 2u, x),
-      four_of_qkv(part, row + 3u, x),
-    ),
-  );
-}
-
-fn load_dy_transposed(first: u32, t: u32, c: u32) {
-  let row = t + lane / 8u * 4u;
-  let x = c + lane % 8u * 4u;
-  keep_transposed(
-    first,
-    mat4x4f(four_of_dy(row, x), four_of_dy(row + 1u, x), four_of_dy(row + 2u, x), four_of_dy(row + 3u, x)),
+    mat4x4f(four_of(part, row, x), four_of(part, row + 1u, x), four_of(part, row + 2u, x), four_of(part, row + 3u, x)),
   );
 }
 
@@ -93,7 +81,7 @@ fn load_dy_transposed(first: u32, t: u32, c: u32) {
 fn load_rows(part: u32, t: u32, c: u32) {
   for (var i = lane; i < 512u; i += 64u) {
     let row = i / 16u;
-    tile[i / 8u % 2u * 8u + row / 4u][row % 4u][i % 8u] = four_of_qkv(part, t + row, c + 4u * (i % 16u));
+    tile[i / 8u % 2u * 8u + row / 4u][row % 4u][i % 8u] = four_of(part, t + row, c + 4u * (i % 16u));
   }
 }
 
@@ -108,37 +96,24 @@ fn add_outer(sums: mat4x4f, a: vec4f, b: vec4f) -> mat4x4f {
 }
 
 // sums + the products of the two transposed tiles, of this lane's four queries and four keys:
-// columns are keys, components queries.
+// columns are queries, components keys.
 fn multiplied(sums: mat4x4f) -> mat4x4f {
   var total = sums;
   for (var q = 0u; q < 8u; q++) {
     for (var i = 0u; i < 4u; i++) {
-      total = add_outer(total, tile[8u + q][i][slot(lane % 8u, q)], tile[q][i][slot(lane / 8u, q)]);
+      total = add_outer(total, tile[q][i][slot(lane / 8u, q)], tile[8u + q][i][slot(lane % 8u, q)]);
     }
   }
   return total;
 }
 
-// q · k.
-fn scores(query: u32, key: u32) -> mat4x4f {
+// The products of a part's rows from token 'query' on with another's from token 'key' on: q · k, or dy · v.
+fn products(rows: u32, query: u32, columns: u32, key: u32) -> mat4x4f {
   var sums = mat4x4f();
   for (var c = 0u; c < params.width; c += BLOCK) {
     workgroupBarrier(); // the tile is not in use any more
-    load_transposed(0u, 0u, query, c);
-    load_transposed(8u, 1u, key, c);
-    workgroupBarrier();
-    sums = multiplied(sums);
-  }
-  return sums;
-}
-
-// dy · v.
-fn products_of_dy(query: u32, key: u32) -> mat4x4f {
-  var sums = mat4x4f();
-  for (var c = 0u; c < params.width; c += BLOCK) {
-    workgroupBarrier(); // the tile is not in use any more
-    load_dy_transposed(0u, query, c);
-    load_transposed(8u, 2u, key, c);
+    load_transposed(0u, rows, query, c);
+    load_transposed(8u, columns, key, c);
     workgroupBarrier();
     sums = multiplied(sums);
   }
@@ -235,8 +210,8 @@ fn attention_backward_queries(
   var mean_right = mat4x4f();
   for (var first_key = 0u; first_key < min(first_query + BLOCK, params.T); first_key += BLOCK) {
     let key = first_key + 4u * four;
-    var p = scores(first_query, first_key);
-    let dp = products_of_dy(first_query, first_key);
+    var p = transpose(products(0u, first_query, 1u, first_key));
+    let dp = transpose(products(3u, first_query, 2u, first_key));
     var kept = mat4x4f(vec4f(1.0), vec4f(1.0), vec4f(1.0), vec4f(1.0));
     if (has_offset) {
       for (var q = 0u; q < 4u; q++) { kept[q] = dropout_factors(query + q, key); }
@@ -265,6 +240,68 @@ fn attention_backward_queries(
     if (query + q < params.T && column == 0u && four == 0u) {
       D[number * params.T + query + q] = guess[q] + lack[q];
     }
+  }
+}
+
+@compute @workgroup_size(64)
+fn attention_backward_keys(
+  @builtin(workgroup_id) group: vec3u,
+  @builtin(num_workgroups) groups: vec3u,
+  @builtin(local_invocation_index) local: u32,
+) {
+  let blocks = (params.T + BLOCK - 1u) / BLOCK;
+  let together = params.B * params.heads * ((params.width + COLUMNS - 1u) / COLUMNS);
+  let index = group.x + group.y * groups.x;
+  if (index >= blocks * together) { return; }
+  lane = local;
+  number = index % (params.B * params.heads);
+  sequence = number / params.heads;
+  head = number % params.heads;
+  let column = index % together / (params.B * params.heads) * COLUMNS;
+  let first_key = index / together * BLOCK; // those with the most queries begin first
+
+  let four = lane % 8u; // of a block's scores: keys; of the results: columns; four from 4 · four on
+  let key = first_key + 4u * four;
+  let keys = vec4u(key, key + 1u, key + 2u, key + 3u);
+  let root = sqrt(f32(params.width));
+  var dk_left = mat4x4f(); // dk of four keys (columns) at columns 4 · four on
+  var dk_right = mat4x4f(); // and 32 further on
+  var dv_left = mat4x4f();
+  var dv_right = mat4x4f();
+  for (var first_query = first_key; first_query < params.T; first_query += BLOCK) {
+    let query = first_query + 4u * (lane / 8u);
+    var s = products(0u, first_query, 1u, first_key);
+    let dp = products(3u, first_query, 2u, first_key);
+    workgroupBarrier(); // the last block's weights and this one's tile are not in use any more
+    for (var q = 0u; q < 4u; q++) {
+      var p = vec4f(0.0);
+      var d = 0.0;
+      if (query + q < params.T) {
+        let row = number * params.T + query + q;
+        p = select(vec4f(0.0), exp(s[q] / root - row_max[row]) / row_sum[row], keys <= vec4u(query + q));
+        d = D[row];
+      }
+      let kept = dropout_factors(query + q, key);
+      weights[lane / 8u][q][slot(four, lane / 8u)] = p * kept;
+      s[q] = p * (kept * dp[q] - d) / root; // dS
+    }
+    load_rows(3u, first_query, column);
+    workgroupBarrier();
+    add_weighted(&dv_left, &dv_right);
+
+    workgroupBarrier(); // P has been used, and dy
+    for (var q = 0u; q < 4u; q++) { weights[lane / 8u][q][slot(four, lane / 8u)] = s[q]; }
+    load_rows(0u, first_query, column);
+    workgroupBarrier();
+    add_weighted(&dk_left, &dk_right);
+  }
+  let left = column + 4u * four;
+  for (var k = 0u; k < 4u; k++) {
+    let t = first_key + 4u * (lane / 8u) + k;
+    add_to_gradient(1u, t, left, dk_left[k]);
+    add_to_gradient(1u, t, left + 32u, dk_right[k]);
+    add_to_gradient(2u, t, left, dv_left[k]);
+    add_to_gradient(2u, t, left + 32u, dv_right[k]);
   }
 }
 `;

@@ -1,9 +1,14 @@
-export default /* wgsl */ `// GELU (Hendrycks and Gimpel 2016, arXiv:1606.08415), the exact one:
+export default /* wgsl */ `// GELU (Hendrycks and Gimpel 2016, arXiv:1606.08415), with a = |x|: the exact one,
 //
-//   y = x · Φ(x) = max(x, 0) − a · Q(a),  a = |x|,  Q(a) = 1 − Φ(a) = ½ (1 − erf(a / √2))
+//   y = x · Φ(x) = max(x, 0) − a · Q(a),  Q(a) = 1 − Φ(a) = ½ (1 − erf(a / √2)),
+//
+// and the approximation with which GPT-2 was trained,
+//
+//   y = ½ x (1 + tanh u) = max(x, 0) − a · e / (1 + e),  u = √(2/π) (x + 0.044715 x³),  e = exp(−2 |u|)
 //
 // WGSL has no erf. Q(a) is p(a)⁻⁴, p a minimax polynomial of degree 10: |a · p(a)⁻⁴ − a · Q(a)| < 5e-8. What is
-// computed is small, and its error with it, also where x · Φ(x) as it stands would cancel.
+// computed is small, and its error with it, also where x · Φ(x) as it stands would cancel. WGSL's tanh may be off by 1e-5,
+// and is not defined for large arguments on all hardware; exp is good.
 //
 // A workgroup owns 1024 elements, of which an invocation takes every 256th.
 
@@ -14,12 +19,15 @@ struct Params { n: u32 }
 
 const LANES = 256u;
 const PER_LANE = 4u;
-/// Beyond it, what is subtracted from max(x, 0) is no normal float.
-const FAR = 12.9;
+const SQRT_2_OVER_PI = 0.7978845608;
+const CUBIC = 0.044715;
 
-/// a · Q(a) for a ≥ 0.
-fn tail(magnitude: f32) -> f32 {
-  let a = min(magnitude, FAR);
+// What is subtracted from max(x, 0), for a ≥ 0. kernel.ts has the line of the approximation.
+fn tail(a: f32) -> f32 { return erf_tail(a); }
+
+// a · Q(a); beyond 12.9 it is no normal float.
+fn erf_tail(magnitude: f32) -> f32 {
+  let a = min(magnitude, 12.9);
   var p = 7.1607087e-6;
   p = p * a - 8.3097075e-5;
   p = p * a + 4.8465305e-4;
@@ -35,8 +43,15 @@ fn tail(magnitude: f32) -> f32 {
   return a / (squared * squared);
 }
 
+// a · e / (1 + e); beyond 9.9 it is no normal float.
+fn tanh_tail(magnitude: f32) -> f32 {
+  let a = min(magnitude, 9.9);
+  let e = exp(-2.0 * SQRT_2_OVER_PI * (a + CUBIC * a * a * a));
+  return a * e / (1.0 + e);
+}
+
 @compute @workgroup_size(LANES)
-fn gelu_erf_forward(
+fn gelu_forward(
   @builtin(workgroup_id) group: vec3u,
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) lane: u32,

@@ -1,0 +1,90 @@
+/** `deno task sample`: nanoGPT's sample.py. The text, and nothing else, goes to standard output, as it comes. */
+import { createDevice } from "../device/create.ts";
+import type { Device } from "../engine/device.ts";
+import { ConfigError, DataError } from "../errors.ts";
+import { loadPretrained, loadRun, type Pretrained, runTokenizer } from "../pretrained/load.ts";
+import { Profile } from "../engine/profile.ts";
+import { RandomGenerator } from "../random/mod.ts";
+import { generateSequences } from "../generate/generate.ts";
+import { beginning, type Tokenizer } from "../tokenizer/tokenizer.ts";
+import { command } from "./command.ts";
+import { type Progress, write } from "./progress.ts";
+import { openRun } from "./run_model.ts";
+import { generationOptions, sampleDeclaration, type SampleValues } from "./sample_flags.ts";
+import { checkPermission, reportDownload } from "./shared_flags.ts";
+
+export const sample = command({
+  ...sampleDeclaration,
+  output: Deno.stderr, // the text alone goes to standard output
+  async run({ values, config, given, progress }) {
+    checkPermission(values.device, "sample");
+    const start = given.start ?? config.start;
+    const generator = new RandomGenerator(values.seed),
+      resumes = values.init_from === "resume" && values.weights === "f32" && !values.tokenizer;
+    // What is wrong with a run is said before a device is made.
+    const run = resumes ? await openRun(values.out_dir) : undefined, vocabulary = run && await runTokenizer(run);
+    const known = vocabulary && await readPrompt(start, vocabulary);
+    const device = await createDevice(values.device, { threads: values.threads || undefined });
+    if (values.profile) device.profile = new Profile();
+    const { model, tokenizer } = run
+      ? { model: await loadRun(run, { device, generator, checkpoint: values.checkpoint }), tokenizer: vocabulary! }
+      : await pretrained(values, device, progress);
+    const prompt = known ?? await readPrompt(start, tokenizer);
+    const options = { ...generationOptions(values), generator, tokenizer };
+    for (let i = 0; i < values.num_samples; i++) {
+      write(Deno.stdout, tokenizer.decode(prompt));
+      for await (const { text } of generateSequences(model, prompt, options)) write(Deno.stdout, text!);
+      write(Deno.stdout, "\n---------------\n");
+    }
+    if (device.profile) progress.line(`\n${device.profile.table()}`);
+    device.close();
+  },
+});
+
+/** A model from elsewhere. */
+async function pretrained(
+  { init_from, out_dir, weights, tokenizer, checkpoint }: SampleValues,
+  device: Device,
+  progress: Progress,
+): Promise<Pretrained> {
+  const path = init_from === "resume" ? out_dir : init_from, onNote = (line: string) => progress.line(line);
+  try {
+    return await loadPretrained(path, {
+      device,
+      weights,
+      checkpoint,
+      tokenizer: tokenizer || undefined,
+      onNote,
+      onProgress: reportDownload(progress),
+    });
+  } finally {
+    progress.end(); // before the text begins
+  }
+}
+
+/**
+ * The text to go on from, or the contents of the file that `FILE:path` names, as tokens; where the text is empty, the end of
+ * the text before, as GPT-2 was trained.
+ */
+async function readPrompt(
+  start: string | undefined,
+  tokenizer: Tokenizer & { readonly specialTokens?: ReadonlyMap<string, number> },
+): Promise<Int32Array> {
+  if (start === undefined) return beginning(tokenizer);
+  const end = tokenizer.specialTokens?.get("<|endoftext|>");
+  if (start === "" && end === undefined) {
+    throw new ConfigError(
+      "--start is empty, and this model has no <|endoftext|> to begin with: leave the flag out, or write a text",
+    );
+  }
+  if (start === "") return Int32Array.of(end!);
+  const path = start.startsWith("FILE:") ? start.slice("FILE:".length) : undefined;
+  // Loaded only where a file is read: the rest of that module is about training.
+  const text = path === undefined ? start : await (await import("../data/load_text.ts")).readText(path);
+  try {
+    return tokenizer.encode(text, { allowedSpecial: "all" }); // as nanoGPT's sample.py, where <|endoftext|> is a token
+  } catch (error) {
+    if (!(error instanceof DataError)) throw error;
+    throw new DataError(`--start cannot be read by this model. ${error.message}`);
+  }
+}

@@ -1,0 +1,8 @@
+/** Imports nothing: Node links every import before it runs a line, and cannot link what a command imports. */
+
+/** Runs a command with the process's arguments. Outside Deno, says in one line that it needs Deno. */
+export async function start(load: () => Promise<(args: string[]) => Promise<number>>): Promise<void> {
+  if ("Deno" in globalThis) return await (await import("./command.ts")).runCommand(await load());
+  console.error("error: the commands need Deno, https://deno.com; Node and browsers import the library, @nanogpt/ts");
+  process.exitCode = 1;
+}
