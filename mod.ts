@@ -80,6 +80,7 @@ export {
   type GeneratedToken,
   type GenerateOptions,
   generateSequences,
+  type RowOptions,
   type SamplingOptions,
   type SequencesOptions,
   type StoppingOptions,

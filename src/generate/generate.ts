@@ -13,7 +13,7 @@ import { Rows } from "./rows.ts";
 import type { Taken } from "./stopping.ts";
 
 export type { Chosen, TokenLogprob } from "./chooser.ts";
-export type { GenerateOptions, SequencesOptions } from "./options.ts";
+export type { GenerateOptions, RowOptions, SequencesOptions } from "./options.ts";
 export type { SamplingOptions } from "./sampling_rules.ts";
 export type { FinishReason, StoppingOptions, Taken } from "./stopping.ts";
 

@@ -1,24 +1,15 @@
 /** One text that is being generated: its tokens, where they stand, and what its reader has taken of them. */
 import type { Chosen, TokenLogprob } from "./chooser.ts";
-import type { GenerateOptions } from "./options.ts";
+import type { RowOptions } from "./options.ts";
 import type { PassRow } from "./passes.ts";
 import { isGreedy, needsHost } from "./sampling_rules.ts";
 import { Stopping, type Taken } from "./stopping.ts";
 import type { GeneratorState, RandomGenerator } from "../random/mod.ts";
 
 /** What a row goes on from, and how. */
-export interface RowRequest extends GenerateOptions {
+export interface RowRequest extends RowOptions {
   /** Token ids, at least one. */
   readonly prompt: ArrayLike<number>;
-  /** Whether to give each token's log-probability. Default false. */
-  readonly logprobs?: boolean;
-  /** For how many of the likeliest tokens to give it besides. */
-  readonly topLogprobs?: number;
-  /**
-   * Log-probabilities of the prompt's tokens, for {@linkcode Row.promptLogprobs}, and of how many of the likeliest beside each.
-   * `maxNewTokens` may be 0 then. The prompt has to fit into the block size.
-   */
-  readonly promptLogprobs?: number;
 }
 
 /** The next token of a row. */

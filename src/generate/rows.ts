@@ -113,14 +113,9 @@ export class Rows implements Disposable {
    */
   addSequences(request: RowRequest, count: number): Row[] {
     const tokens = Array.from(request.prompt),
-      { seed = 1337, generator, promptLogprobs } = request,
+      { seed = 1337, generator } = request,
       { config } = this.model;
     const left = checkGeneration(request, tokens, config);
-    if (promptLogprobs !== undefined && tokens.length > config.blockSize) {
-      throw new ConfigError(
-        `promptLogprobs: the prompt has ${tokens.length} tokens, and the block size is ${config.blockSize}`,
-      );
-    }
     if (count > this.#free.length) throw this.#full(count);
     this.#forgetOldWeights();
     const noise = new Noise(generator ?? new RandomGenerator(seed), generator !== undefined);
