@@ -90,7 +90,7 @@ for (const name of names) {
     const count = name === "reference" ? 24 : 64;
     Deno.test(`rows: ${count} rows of all kinds, joining and leaving at any step, are each what they are alone (${name}, threads: ${threads})`, () =>
       withModel(name, async (model) => {
-        const exact = await addsInOneOrder(model.device), random = new RandomGenerator(9);
+        const exact = !name.startsWith("webgpu") && await addsInOneOrder(model.device), random = new RandomGenerator(9);
         using rows = new Rows(model, { slots: 9, piece: 7 });
         const waiting = Array.from({ length: count }, (_, seed) => seed);
         const going = new Map<number, { row: Row; tokens: RowToken[]; leaves: number }>();
