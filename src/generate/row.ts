@@ -98,6 +98,8 @@ export class Row implements PassRow, AsyncIterableIterator<RowToken, undefined, 
   cropped = false;
   /** Whether nothing is computed for it any more. */
   over = false;
+  /** Whether its reader waits for a token. */
+  wanted = false;
   /** Tokens that it has drawn noise for. */
   drawn = 0;
   readonly scores: PromptToken[] = [];
@@ -158,7 +160,11 @@ export class Row implements PassRow, AsyncIterableIterator<RowToken, undefined, 
 
   /** The next token, or none where the text is over. */
   async next(): Promise<IteratorResult<RowToken, undefined>> {
-    while (this.#queue.length === 0 && !this.over) await this.owner.step();
+    while (this.#queue.length === 0 && !this.over) {
+      this.wanted = true;
+      await this.owner.step();
+    }
+    this.wanted = false;
     const value = this.#queue.shift();
     if (value) {
       this.noise.taken(++this.#taken);

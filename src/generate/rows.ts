@@ -174,8 +174,9 @@ export class Rows implements Disposable {
   #plan(): Plan {
     const plan: Plan = { writing: [], reading: [], cropped: [] }, unread: Row[] = [];
     for (const row of this.#live) {
-      if (row.cropped) plan.cropped.push(row);
-      else if (row.unread === 1 && row.left > 0) plan.writing.push(row);
+      if (row.cropped) { // it costs as much beside others as alone: it can wait until somebody does
+        if (row.wanted || row.noise.rows.length > 1) plan.cropped.push(row);
+      } else if (row.unread === 1 && row.left > 0) plan.writing.push(row);
       else unread.push(row);
     }
     const { blockSize } = this.model.config;
