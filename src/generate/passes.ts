@@ -1,7 +1,7 @@
 /**
  * The device's side of generating: forward passes for rows of any lengths, and the choice of their next tokens.
  *
- * Rows that have one token to show go together through a captured step, of 1, 2, 4, … rows with idle ones in the places that
+ * Rows that have one token to show go together through a captured step of as many, or some more with idle ones in the places that
  * are left: its choices go into its next replay without a detour over the host, which reads some steps at a time. A pass with
  * pieces of prompts is launched as it comes. A row past the block size shows the model its last tokens, all of them, by a
  * captured pass of its own, for the position of each of them has changed.
@@ -53,8 +53,11 @@ export interface Passed extends Disposable {
 /** What a step's rows have on the device. */
 type State = "ids" | "slot" | "position" | "temperature" | "topK";
 
-/** The sizes that steps are captured for. */
-export const powerOfTwo = (count: number): number => 2 ** Math.ceil(Math.log2(count));
+/** How many rows the step has that serves so many: 1 to 6, 8, 12, 16, 24, 32, …, for tiles of products have six rows. */
+export function stepWidth(count: number): number {
+  const power = 2 ** Math.ceil(Math.log2(count));
+  return count <= 6 ? count : count <= power * 3 / 4 ? power * 3 / 4 : power;
+}
 
 export class Passes implements Disposable {
   /** How many choices have noise between two readings. */
@@ -75,7 +78,7 @@ export class Passes implements Disposable {
   #windows: Windows | undefined;
 
   constructor(readonly model: GPT, readonly slots: number) {
-    const { device, config: { vocabSize } } = model, size = powerOfTwo(slots);
+    const { device, config: { vocabSize } } = model, size = stepWidth(slots);
     this.most = device.readsAtOnce ? size : Math.max(size, MOST);
     this.#drawn = new Float32Array(this.most * vocabSize).fill(1);
     using scope = device.scope(); // what does not fit leaves nothing behind
@@ -105,7 +108,7 @@ export class Passes implements Disposable {
 
   /** Launches steps of rows that each have one token to show. Choice r of step s has the noise number s · width + r. */
   decode(rows: readonly PassRow[], steps: number): Passed {
-    const { device } = this.model, width = powerOfTwo(rows.length), cache = this.#cache; // made outside of the capture
+    const { device } = this.model, width = stepWidth(rows.length), cache = this.#cache; // made outside of the capture
     if (rows.length !== this.#laid.length || rows.some((row, r) => row !== this.#laid[r])) this.#lay(rows, width);
     device.write(this.#first.storage, [0]);
     let captured = this.#steps.get(width);
@@ -151,7 +154,8 @@ export class Passes implements Disposable {
       view,
     );
     const logits = this.#forward(ids.alias([width, 1]), { cache, places: { slot, position } });
-    const history = this.#history.alias([this.most / width, width]), first = this.#first;
+    const steps = Math.floor(this.most / width), first = this.#first;
+    const history = new Tensor(new Storage(this.#history.storage.block, steps * width), [steps, width]);
     const chosen = sample(logits.alias([width, logits.shape[2]]), this.#noise, { first, temperature, topK });
     launch(proceed, { chosen, ids, position, history, first });
     return scope.keep(logits);

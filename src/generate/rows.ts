@@ -16,14 +16,14 @@ import type { GPT } from "../gpt.ts";
 import type { NumberArray } from "../kernel.ts";
 import { damagedLogits, maximum } from "./logits_processors.ts";
 import { checkGeneration } from "./options.ts";
-import { type Passed, Passes, type Place, powerOfTwo } from "./passes.ts";
+import { type Passed, Passes, type Place, stepWidth } from "./passes.ts";
 import { RandomGenerator } from "../random/mod.ts";
 import { Noise, Row, type RowOwner, type RowRequest } from "./row.ts";
 
 /** Milliseconds from one reading to the next where reading is slow, so that text flows. */
 const PACE = 60;
 /** From how many tokens on a common prefix is copied, or waited for. */
-const LEAST_COMMON = 16;
+const LEAST_COMMON = 4;
 
 export interface RowsOptions {
   /** How many rows there can be at once; each has room for keys and values of a whole block. */
@@ -213,7 +213,7 @@ export class Rows implements Disposable {
     const passes = this.#passes, { device } = this.model;
     const ends = reading.filter(({ row, count }) => count === row.unread && row.left > 0).map(({ row }) => row);
     const choosing = [...writing, ...ends], all = [...choosing, ...cropped];
-    const width = reading.length > 0 ? choosing.length : powerOfTwo(writing.length || 1);
+    const width = reading.length > 0 ? choosing.length : stepWidth(writing.length || 1);
     const steps = this.#steps(all, width + cropped.length, reading.length > 0);
     const first = choosing.length > 0 ? (steps - 1) * width + choosing.length : 0;
     const draw = (row: Row, at: (step: number) => number) => {
@@ -345,7 +345,7 @@ const commonPrefix = (tokens: readonly number[], row: Row | undefined): number =
 function checkSlots({ device, config: { nLayer, nEmbd, blockSize, vocabSize } }: GPT, slots: number): void {
   const layer = 2 * blockSize * nEmbd * device.bytesOf("f32"), each = nLayer * layer;
   const why = shortage(
-    { bytes: slots * each, largest: Math.max(slots * layer, 4 * powerOfTwo(slots) * vocabSize) },
+    { bytes: slots * each, largest: Math.max(slots * layer, 4 * stepWidth(slots) * vocabSize) },
     device,
   );
   if (!why) return;
