@@ -61,13 +61,13 @@ const offset = integers(9, 1), mask = { seed: 1337, stream: 0, threshold: 2 ** 2
 bench("dropout", n, () => launch(dropout, { x: flat, offset, y: flatY }, mask));
 
 const norm = random(1), step = device.tensor([1, 1e-9, 1, 1], [4]), [parameter, m, v] = [0, 1, 2].map(() => random(n));
-const settings = { decayed: n / 2, gain1: 0.1, beta2: 0.99, gain2: 0.01, epsilon: 1e-8 };
+const hyper = { decayed: n / 2, gain1: 0.1, beta2: 0.99, gain2: 0.01, epsilon: 1e-8 };
 device.write(v.storage, new Float32Array(n).fill(1));
 bench("gradient norm", n, () => launch(gradientNorm, { gradient: flat, norm }));
-bench("AdamW", n, () => launch(adamw, { gradient: flat, norm, step, parameter, m, v }, settings));
+bench("AdamW", n, () => launch(adamw, { gradient: flat, norm, step, parameter, m, v }, hyper));
 
 const logits = random(1, 50_257),
   noise = random(1, 50_257),
-  temperature = device.tensor([0.8], [1]),
+  settings = { first: integers(1, 1), temperature: device.tensor([0.8], [1]), topK: device.tensor(Int32Array.of(200)) },
   next = integers(1, 1);
-bench("sample of the top 200", 50_257, () => launch(sample, { logits, noise, temperature, ids: next }, { topK: 200 }));
+bench("sample of the top 200", 50_257, () => launch(sample, { logits, noise, ...settings, ids: next }));

@@ -103,7 +103,7 @@ for (const name of Deno.args.length ? Deno.args : ["cpu"]) {
       using _ = device.scope();
       cache.reset();
       noGrad(() => model.forward(one, undefined, { cache }));
-    }, () => cache.position.data());
+    }, () => cache.next.position.data());
     if (name === "cpu") measureChecks(device, what, (dry) => training(dry).step);
     device.close();
   }

@@ -12,9 +12,10 @@ import { ConfigError, nearest, ShapeError } from "./errors.ts";
 import { KeyValueCache } from "./nn/cache.ts";
 import { Dropout, DropoutNoise, Embedding, LayerNorm, Linear, Module, type ModuleOptions } from "./nn/mod.ts";
 import { add } from "./ops/add.ts";
-import { cachedAttention } from "./ops/cached_attention.ts";
+import { cachedAttention, type Places } from "./ops/cached_attention.ts";
 import { causalSelfAttention } from "./ops/causal_self_attention.ts";
 import { crossEntropy } from "./ops/cross_entropy.ts";
+import { embedding } from "./ops/embedding.ts";
 import { gelu } from "./ops/gelu.ts";
 import { maximum } from "./ops/maximum.ts";
 import { slice } from "./ops/slice.ts";
@@ -35,6 +36,11 @@ interface LayerOptions extends ModuleOptions {
   readonly noise: DropoutNoise;
 }
 
+/** A layer's keys and values, and where the tokens of a pass stand in them. */
+interface Cached extends Places {
+  readonly layer: Tensor;
+}
+
 /** @internal Every token looks at itself and those before it, `nHead` times in parallel (Vaswani et al. 2017, arXiv:1706.03762). */
 export class CausalSelfAttention extends Module {
   c_attn: Linear;
@@ -51,11 +57,12 @@ export class CausalSelfAttention extends Module {
     this.resid_dropout = new Dropout(dropout, noise);
     this.#heads = nHead;
   }
-  forward(x: Tensor, cache?: KeyValueCache, layer = 0): Tensor {
+  /** @param cached where the tokens stand in this layer's cache */
+  forward(x: Tensor, cached?: Cached): Tensor {
     const qkv = this.c_attn.forward(x); // (B, T, 3C)
     const heads = this.#heads;
-    const y = cache // (B, T, C)
-      ? cachedAttention(qkv, cache.layers[layer], { position: cache.position, heads })
+    const y = cached // (B, T, C)
+      ? cachedAttention(qkv, cached.layer, cached)
       : causalSelfAttention(qkv, { heads, dropout: this.attn_dropout.next() });
     return this.resid_dropout.forward(this.c_proj.forward(y));
   }
@@ -96,9 +103,9 @@ export class Block extends Module {
     this.ln_2 = new LayerNorm(nEmbd, { ...options, bias, epsilon });
     this.mlp = new MLP(options);
   }
-  forward(x: Tensor, cache?: KeyValueCache, layer = 0): Tensor {
+  forward(x: Tensor, cached?: Cached): Tensor {
     using scope = x.device.scope(); // what backward needs lives on, on the tape
-    x = add(x, this.attn.forward(this.ln_1.forward(x), cache, layer));
+    x = add(x, this.attn.forward(this.ln_1.forward(x), cached));
     return scope.keep(add(x, this.mlp.forward(this.ln_2.forward(x))));
   }
 }
@@ -160,7 +167,7 @@ export interface GPTOptions {
 
 /** What {@linkcode GPT.forward} gives. */
 export interface GPTOutput<Loss extends Tensor | undefined = Tensor | undefined> {
-  /** (B, T, V), or (B, 1, V), the last position's, where there are no targets. */
+  /** (B, T, V), or (B, 1, V), the last position's, where there are no targets; (R, 1, V) where some tokens were named. */
   readonly logits: Tensor;
   /** Mean cross-entropy in nats a token, shape (), where there are targets. */
   readonly loss: Loss;
@@ -171,10 +178,21 @@ export interface HiddenOptions {
   /** Keys and values of the tokens before these; takes these too, and nothing is recorded. */
   readonly cache?: KeyValueCache;
   /**
+   * Where each of these tokens stands in the cache, (B, T) numbers each: for texts that do not go on in step, whose tokens come
+   * in any number, in any order of the texts. Default: the T next places of slots 0 to B − 1.
+   */
+  readonly places?: Places;
+  /**
    * Sees the input of every block, x (B, T, C) with `layer` from 0, and with `layer` = nLayer what comes out at the end, behind
    * the last layer norm. What it has seen and made is the caller's, in the scope around the call.
    */
   readonly each?: (x: Tensor, layer: number) => void;
+}
+
+/** What {@linkcode GPT.forward} takes besides tokens and targets. */
+export interface ForwardOptions extends Omit<HiddenOptions, "each"> {
+  /** i32 (R): which of the B · T tokens logits are wanted of. Default: the last of each sequence, or with targets all. */
+  readonly of?: Tensor;
 }
 
 /**
@@ -271,16 +289,17 @@ export class GPT extends Module {
    *
    * @param tokens i32 (B, T), T at most the block size
    * @param targets i32 (B, T); −1 where the loss should not look
-   * @param options.cache as {@linkcode hidden} takes it
-   * @returns logits (B, T, V) and the loss, or without targets the last position's logits (B, 1, V)
+   * @param options.cache as {@linkcode hidden} takes it, and `places`
+   * @param options.of the tokens whose logits are wanted; without targets
+   * @returns logits (B, T, V) and the loss, or without targets the last position's logits (B, 1, V), or (R, 1, V)
    * @throws {ShapeError} when there are more tokens than the block size, targets of another shape, or ids that are none
    */
-  forward(tokens: Tensor, targets: Tensor, options?: Pick<HiddenOptions, "cache">): GPTOutput<Tensor>;
+  forward(tokens: Tensor, targets: Tensor, options?: ForwardOptions): GPTOutput<Tensor>;
   /** Without targets: only logits. */
-  forward(tokens: Tensor, targets?: undefined, options?: Pick<HiddenOptions, "cache">): GPTOutput<undefined>;
+  forward(tokens: Tensor, targets?: undefined, options?: ForwardOptions): GPTOutput<undefined>;
   /** With targets where there are any. */
-  forward(tokens: Tensor, targets?: Tensor, options?: Pick<HiddenOptions, "cache">): GPTOutput;
-  forward(tokens: Tensor, targets?: Tensor, options: Pick<HiddenOptions, "cache"> = {}): GPTOutput {
+  forward(tokens: Tensor, targets?: Tensor, options?: ForwardOptions): GPTOutput;
+  forward(tokens: Tensor, targets?: Tensor, options: ForwardOptions = {}): GPTOutput {
     if (targets && `${targets.shape}` !== `${tokens.shape}`) {
       throw new ShapeError(`GPT: targets are [${targets.shape}], tokens [${tokens.shape}]`);
     }
@@ -288,7 +307,9 @@ export class GPT extends Module {
     const pass = () => {
       using scope = this.device.scope();
       let x = this.hidden(tokens, options); // (B, T, C)
-      if (!targets && T > 1) x = slice(x, { axis: 1, start: T - 1, end: T }); // (B, 1, C): only the last one is sampled
+      if (!targets && options.of) {
+        x = embedding(options.of, x.alias([tokens.size, x.shape[2]])).alias([options.of.size, 1, x.shape[2]]);
+      } else if (!targets && T > 1) x = slice(x, { axis: 1, start: T - 1, end: T }); // (B, 1, C): only the last one is sampled
       const logits = this.lm_head.forward(x); // (B, T, V)
       const loss = targets && crossEntropy(logits, targets, { ignoreIndex: -1 });
       return { logits: scope.keep(logits), loss: scope.keep(loss) };
@@ -307,45 +328,44 @@ export class GPT extends Module {
     return options.cache ? noGrad(() => this.#hidden(tokens, options)) : this.#hidden(tokens, options);
   }
 
-  #hidden(tokens: Tensor, { cache, each }: HiddenOptions): Tensor {
+  #hidden(tokens: Tensor, { cache, places, each }: HiddenOptions): Tensor {
     const T = tokens.shape[1], { blockSize } = this.config, { h, ln_f } = this.transformer;
     const before = cache?.length ?? 0;
     if (tokens.shape.length !== 2) throw new ShapeError(`GPT: tokens are [${tokens.shape}], expected [B, T]`);
-    if (before + T > blockSize) {
+    if (!places && before + T > blockSize) {
       throw new ShapeError(`GPT: ${before + T} tokens do not fit into the block size of ${blockSize}`);
     }
+    if (places && !cache) throw new ShapeError("GPT: places are given, and no cache that has them");
     using scope = this.device.scope();
     if (this.training && this.config.dropout > 0) this.noise.begin();
-    let x = this.#embed(tokens, cache); // (B, T, C)
+    const at = places ?? cache?.places(T);
+    let x = this.#embed(tokens, at); // (B, T, C)
     for (const [layer, block] of h.entries()) {
       const input = x;
       each?.(input, layer);
-      x = block.forward(input, cache, layer);
+      x = block.forward(input, at && { ...at, layer: cache!.layers[layer] });
       if (!each) input.dispose(); // where the tape does not need it, the next block has its place
     }
     const end = ln_f.forward(x);
     x.dispose();
-    cache?.advance(T);
+    if (!places) cache?.advance(T);
     each?.(end, h.length);
     if (each) scope.keepAll(); // and what it has made of it
     return scope.keep(end);
   }
 
-  #embed(tokens: Tensor, cache?: KeyValueCache): Tensor {
-    const T = tokens.shape[1], { wte, wpe, drop } = this.transformer;
+  #embed(tokens: Tensor, places?: Places): Tensor {
+    const [B, T] = tokens.shape, { wte, wpe, drop } = this.transformer;
     using scope = this.device.scope();
-    // One token behind a cache stands where the cache says, on the device; of others the host knows the positions.
-    const first = cache?.length ?? 0,
-      positions = cache && T === 1
-        ? cache.position
-        : this.device.tensor(Int32Array.from({ length: T }, (_, t) => first + t), [T], { dtype: "i32" });
-    return scope.keep(drop.forward(add(wte.forward(tokens), wpe.forward(positions)))); // (B, T, C) + (T, C)
+    const position = places?.position.alias([B, T]) ??
+      this.device.tensor(Int32Array.from({ length: T }, (_, t) => t), [T], { dtype: "i32" });
+    return scope.keep(drop.forward(add(wte.forward(tokens), wpe.forward(position)))); // (B, T, C) + (B, T, C) or (T, C)
   }
 
-  /** An empty key-value cache for `batch` sequences. */
-  createCache(batch = 1): KeyValueCache {
+  /** An empty key-value cache for so many texts. */
+  createCache(slots = 1): KeyValueCache {
     const { nLayer, nHead, nEmbd, blockSize } = this.config;
-    const sizes = { batch, layers: nLayer, length: blockSize, heads: nHead, width: nEmbd / nHead };
+    const sizes = { slots, layers: nLayer, length: blockSize, heads: nHead, width: nEmbd / nHead };
     return new KeyValueCache(this.device, sizes);
   }
 

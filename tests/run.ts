@@ -86,7 +86,7 @@ async function deno({ mode, flags, env, more = [], live = true, ...run }: Run): 
 const paths = Deno.args, given = paths.length > 0;
 const runs = [await deno({ mode: "narrow", flags: v8Flags(false), paths: given ? paths : ["tests"] })];
 if (wideAvailable()) {
-  const all = ["tests/engine", "tests/golden"];
+  const all = ["tests/engine", "tests/golden", "tests/generate/rows_test.ts"];
   runs.push(await deno({ mode: "wide", flags: v8Flags(true), paths: given ? paths : all }));
 } else {
   console.log(`\nwide: skipped, because its flags are not known for V8 ${Deno.version.v8} on ${Deno.build.arch}`);
@@ -109,7 +109,11 @@ const everything = engine(
   "rehearsal",
 );
 const onWgpu = [
-  { mode: "WebGPU on llvmpipe", driver: llvmpipe, tests: [...everything, "tests/bench/gpu_test.ts"] },
+  {
+    mode: "WebGPU on llvmpipe",
+    driver: llvmpipe,
+    tests: [...everything, "tests/generate/rows_test.ts", "tests/bench/gpu_test.ts"],
+  },
   { mode: "WebGPU on SwiftShader", driver: swiftShader, tests: engine("devices") }, // the compiler is the same
 ].map((adapter) => ({ ...adapter, device: "webgpu:software", dawn: false }));
 /** It takes no llvmpipe. */

@@ -1,9 +1,10 @@
-export default /* wgsl */ `// Attention for decoding, in two passes.
+export default /* wgsl */ `// Attention to a cache, in two passes.
 //
-// attention_cached_append writes the new tokens' keys and values into the cache's rows from 'position' on, which is moved into
-// 0 to S − T. An invocation owns one element.
+// attention_cached_append writes each token's key and value to its place in its slot. A slot that the cache does not have is an
+// idle token, which writes nothing; a position is moved into 0 to S − 1. An invocation owns one element.
 //
-// attention_cached: query t attends to the cache's rows up to position + t, and no further: those may hold anything.
+// attention_cached: token n attends to the places 0 to position[n] of its slot, and no further: those may hold anything. An
+// idle token gives zeros.
 //
 //     S = q · k / √width,   P = exp(S − max) / Σ exp(S − max),   y = Σ P · v
 //
@@ -11,12 +12,13 @@ export default /* wgsl */ `// Attention for decoding, in two passes.
 // block raises it, what has been summed shrinks by exp(old − new). A lane owns one key of a block's scores; then every
 // fourth value of the block at the columns l, l + 64, …, where l is the lane modulo 64. The four parts are added last.
 
-struct Params { B: u32, T: u32, heads: u32, width: u32, S: u32 }
+struct Params { N: u32, heads: u32, width: u32, slots: u32, S: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read> qkv: array<f32>; // (B, T, 3, heads, width)
-@group(0) @binding(2) var<storage, read> position: array<i32>; // one number: tokens that the cache holds already
-@group(0) @binding(3) var<storage, read_write> cache: array<f32>; // (B, S, 2, heads, width): keys and values
-@group(0) @binding(4) var<storage, read_write> y: array<f32>; // (B, T, heads, width)
+@group(0) @binding(1) var<storage, read> qkv: array<f32>; // (N, 3, heads, width)
+@group(0) @binding(2) var<storage, read> slot: array<i32>; // (N)
+@group(0) @binding(3) var<storage, read> position: array<i32>; // (N)
+@group(0) @binding(4) var<storage, read_write> cache: array<f32>; // (slots, S, 2, heads, width): keys and values
+@group(0) @binding(5) var<storage, read_write> y: array<f32>; // (N, heads, width)
 
 const LANES = 256u;
 const LOWEST = -3e38; // a score that counts for nothing
@@ -31,12 +33,13 @@ fn attention_cached_append(
   @builtin(local_invocation_index) lane: u32,
 ) {
   let pair = 2u * params.heads * params.width; // a token's key and value
-  let i = (group.x + group.y * groups.x) * 64u + lane; // in (B, T, 2, heads, width)
-  if (i >= params.B * params.T * pair) { return; }
-  let first = u32(clamp(position[0], 0, i32(params.S - params.T)));
-  let token = i / pair; // b · T + t
-  let row = token / params.T * params.S + first + token % params.T;
-  cache[row * pair + i % pair] = qkv[token * (pair / 2u) * 3u + pair / 2u + i % pair];
+  let i = (group.x + group.y * groups.x) * 64u + lane; // in (N, 2, heads, width)
+  if (i >= params.N * pair) { return; }
+  let n = i / pair;
+  let number = u32(slot[n]); // −1 becomes a large one
+  if (number >= params.slots) { return; }
+  let place = number * params.S + u32(clamp(position[n], 0, i32(params.S) - 1));
+  cache[place * pair + i % pair] = qkv[n * (pair / 2u) * 3u + pair / 2u + i % pair];
 }
 
 @compute @workgroup_size(LANES)
@@ -45,18 +48,22 @@ fn attention_cached(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  let row = group.x + group.y * groups.x; // in (B, T, heads)
-  if (row >= params.B * params.T * params.heads) { return; }
+  let row = group.x + group.y * groups.x; // in (N, heads)
+  if (row >= params.N * params.heads) { return; }
   let width = params.width;
   let h = row % params.heads;
-  let t = row / params.heads % params.T;
-  let b = row / params.heads / params.T;
+  let n = row / params.heads;
+  let number = u32(slot[n]); // −1 becomes a large one
+  if (number >= params.slots) {
+    for (var c = lane; c < width; c += LANES) { y[row * width + c] = 0.0; }
+    return;
+  }
   let stride = 2u * params.heads * width; // from one token in the cache to the next
-  let first_key = b * params.S * stride + h * width;
+  let first_key = number * params.S * stride + h * width;
   let first_value = first_key + params.heads * width;
-  let keys = u32(clamp(position[0], 0, i32(params.S - params.T))) + t + 1u;
+  let keys = u32(clamp(position[n], 0, i32(params.S) - 1)) + 1u;
 
-  let first_query = ((b * params.T + t) * 3u * params.heads + h) * width;
+  let first_query = (n * 3u * params.heads + h) * width;
   for (var c = lane; c < width; c += LANES) { query[c] = qkv[first_query + c]; }
   let column = lane % 64u;
   var greatest = LOWEST;

@@ -1,63 +1,94 @@
 /**
- * Attention for decoding: keys and values of earlier tokens stand in a cache, and only the new ones are computed:
+ * Attention to keys and values in a cache, for tokens of any number of texts in one pass:
  *
- *     y = Σ softmax(q · k / √width) · v   over the keys k and values v of the cache, up to the query's own
+ *     y = Σ softmax(q · k / √width) · v   over the keys k and values v of the token's slot, up to its own position
  *
- * Writes the T new keys and values into the cache's rows from `position` on; query t then attends to the cache's rows up to
- * position + t. Rows behind that may hold anything. The position is read on the device and moved into 0 to S − T, so that
- * nothing outside the cache is ever touched.
+ * The cache has a slot for each text, and S places in a slot. Token n is written to place `position[n]` of slot `slot[n]`; all
+ * tokens of the pass are written before the first is attended to, and every key is read from the cache: so a token's bits do
+ * not depend on the tokens beside it, or on where a prompt was cut into passes. Places behind a token may hold anything.
+ *
+ * Both numbers are read on the device. A slot that the cache does not have, such as −1, is an idle token, which gives zeros and
+ * writes nothing; a position outside the slot is moved into it. So nothing outside the cache is ever touched. Two tokens at one
+ * place are the caller's mistake: which of them stays there is not defined.
  */
 import { f32, i32, kernel } from "../../src/kernel.ts";
 import source from "./attention_cached.wgsl.ts";
-import { attentionCached as cached } from "./wasm_cached.ts";
+import copySource from "./attention_copy.wgsl.ts";
+import { append, attend, attendAlone, copy } from "./wasm_cached.ts";
+
+type Sizes = Record<"N" | "heads" | "S" | "width", number>;
+
+const attending = { work: ({ N, heads, S, width }: Sizes) => N * heads * S * (width / 4 + 2) };
+const together = [
+  { tasks: ({ N }: Sizes) => N, work: ({ N, heads, width }: Sizes) => 2 * N * heads * width, emit: append },
+  { tasks: ({ N, heads }: Sizes) => N * heads, ...attending, emit: attend },
+];
+/** One token: each head writes its own part of the key and the value, and no thread waits for another. */
+const alone = [{ tasks: ({ heads }: Sizes) => heads, ...attending, emit: attendAlone }];
 
 export const attentionCached = kernel({
   name: "attention_cached",
-  reads: { qkv: f32("B", "T", 3, "heads", "width"), position: i32(1) },
-  updates: { cache: f32("B", "S", 2, "heads", "width") },
-  writes: { y: f32("B", "T", "heads", "width") },
+  reads: { qkv: f32("N", 3, "heads", "width"), slot: i32("N"), position: i32("N") },
+  updates: { cache: f32("slots", "S", 2, "heads", "width") },
+  writes: { y: f32("N", "heads", "width") },
 
-  reference({ qkv, position, cache, y }, { B, T, S, heads, width }) {
-    const first = Math.min(Math.max(position[0], 0), S - T);
-    for (let b = 0; b < B; b++) {
+  reference({ qkv, slot, position, cache, y }, { N, slots, S, heads, width }) {
+    const C = heads * width, idle = (n: number) => slot[n] < 0 || slot[n] >= slots;
+    const last = (n: number) => Math.min(Math.max(position[n], 0), S - 1);
+    const row = (slot: number, place: number, part: number) => ((slot * S + place) * 2 + part) * C;
+    for (let n = 0; n < N; n++) {
+      if (!idle(n)) cache.set(qkv.subarray((3 * n + 1) * C, (3 * n + 3) * C), row(slot[n], last(n), 0));
+    }
+    y.fill(0);
+    for (let n = 0; n < N; n++) {
+      if (idle(n)) continue;
       for (let h = 0; h < heads; h++) {
-        const fresh = (part: number, t: number) => (((b * T + t) * 3 + part) * heads + h) * width;
-        const cached = (part: number, s: number) => (((b * S + s) * 2 + part) * heads + h) * width;
-        for (let t = 0; t < T; t++) {
-          for (const part of [0, 1]) {
-            const from = fresh(part + 1, t);
-            cache.set(qkv.subarray(from, from + width), cached(part, first + t));
-          }
+        const query = 3 * n * C + h * width, scores: number[] = [];
+        for (let s = 0; s <= last(n); s++) {
+          let dot = 0;
+          for (let c = 0; c < width; c++) dot += qkv[query + c] * cache[row(slot[n], s, 0) + h * width + c];
+          scores.push(dot / Math.sqrt(width));
         }
-        for (let t = 0; t < T; t++) {
-          const scores: number[] = [], row = ((b * T + t) * heads + h) * width;
-          for (let s = 0; s <= first + t; s++) {
-            let dot = 0;
-            for (let c = 0; c < width; c++) dot += qkv[fresh(0, t) + c] * cache[cached(0, s) + c];
-            scores.push(dot / Math.sqrt(width));
-          }
-          const max = Math.max(...scores), weights = scores.map((score) => Math.exp(score - max));
-          const sum = weights.reduce((a, b) => a + b);
-          for (let c = 0; c < width; c++) {
-            y[row + c] = weights.reduce((total, weight, s) => total + weight * cache[cached(1, s) + c], 0) / sum;
-          }
+        const max = Math.max(...scores), weights = scores.map((score) => Math.exp(score - max));
+        const sum = weights.reduce((a, b) => a + b);
+        for (let c = h * width; c < (h + 1) * width; c++) {
+          y[n * C + c] = weights.reduce((total, weight, s) => total + weight * cache[row(slot[n], s, 1) + c], 0) / sum;
         }
       }
     }
   },
-  cpu: {
-    tasks: ({ B, heads }) => B * heads,
-    workspace: ({ B, heads, S }) => B * heads * S,
-    work: ({ B, heads, T, S, width }) => B * heads * T * S * (width / 4 + 2),
-    emit: cached,
-  },
+  cpu: ({ N }) => N === 1 ? alone : together,
   gpu: [
     {
       source,
       file: "attention_cached.wgsl.ts",
       entry: "attention_cached_append",
-      workgroups: ({ B, T, heads, width }) => Math.ceil(B * T * 2 * heads * width / 64),
+      workgroups: ({ N, heads, width }) => Math.ceil(N * 2 * heads * width / 64),
     },
-    { source, entry: "attention_cached", workgroups: ({ B, T, heads }) => B * T * heads },
+    { source, entry: "attention_cached", workgroups: ({ N, heads }) => N * heads },
   ],
+});
+
+/**
+ * The first count[i] places of slot from[i] go to slot to[i]: what a text has in common with another is not computed twice. No
+ * slot may be both read and written; one that the cache does not have copies nothing, and a count is at most S.
+ */
+export const attentionCopy = kernel({
+  name: "attention_copy",
+  reads: { from: i32("n"), to: i32("n"), count: i32("n") },
+  updates: { cache: f32("slots", "S", 2, "heads", "width") },
+  reference({ from, to, count, cache }, { n, slots, S, heads, width }) {
+    const size = S * 2 * heads * width;
+    for (let i = 0; i < n; i++) {
+      if ([from[i], to[i]].some((slot) => slot < 0 || slot >= slots)) continue;
+      const length = Math.min(Math.max(count[i], 0), S) * (size / S);
+      cache.copyWithin(to[i] * size, from[i] * size, from[i] * size + length);
+    }
+  },
+  cpu: { tasks: ({ n, S }) => n * S, work: ({ n, S, heads, width }) => n * S * 2 * heads * width, emit: copy },
+  gpu: {
+    source: copySource,
+    entry: "attention_copy",
+    workgroups: ({ n, S, heads, width }) => Math.ceil(n * S * 2 * heads * width / 256),
+  },
 });

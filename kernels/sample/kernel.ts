@@ -1,5 +1,6 @@
 /**
- * The next token: one of the vocabulary's V entries drawn by softmax(logits / temperature), the noise brought by the caller.
+ * The next token of each row: one of the vocabulary's V entries drawn by softmax(logits / temperature), the noise brought by the
+ * caller. Row b has a temperature and a topK of its own, and row first + b, modulo their number, of the noise.
  *
  *     x = logits / temperature,  x < the topK-th greatest: out,  id = argmax exp(x − max x) / noise
  *
@@ -14,21 +15,26 @@ import * as wasm from "./wasm.ts";
 
 export const sample = kernel({
   name: "sample",
-  reads: { logits: f32("B", "V"), noise: f32("B", "V"), temperature: f32(1) },
+  reads: {
+    logits: f32("B", "V"),
+    noise: f32("drawn", "V"),
+    first: i32(1),
+    temperature: f32("B"),
+    /** How many entries may be drawn (ties with the last of them included); 0 for all. */
+    topK: i32("B"),
+  },
   writes: { ids: i32("B") },
-  /** How many entries may be drawn (ties with the last of them included); 0 for all. */
-  params: { topK: "i32" },
-  reference({ logits, noise, temperature, ids }, { B, V }, { topK }) {
-    const greedy = temperature[0] === 0;
+  reference({ logits, noise, first, temperature, topK, ids }, { B, V, drawn }) {
     for (let b = 0; b < B; b++) {
-      const x = Array.from(logits.subarray(b * V, (b + 1) * V), (logit) => greedy ? logit : logit / temperature[0]);
-      const descending = x.toSorted((a, b) => b - a), least = topK > 0 && topK < V ? descending[topK - 1] : -Infinity;
+      const greedy = temperature[b] === 0, k = topK[b], own = ((first[0] >>> 0) + b) % drawn * V;
+      const x = Array.from(logits.subarray(b * V, (b + 1) * V), (logit) => greedy ? logit : logit / temperature[b]);
+      const descending = x.toSorted((a, b) => b - a), least = k > 0 && k < V ? descending[k - 1] : -Infinity;
       let best = -Infinity;
       ids[b] = Number.isFinite(descending[0]) && !x.some(Number.isNaN) ? 0 : -1;
       if (ids[b] < 0) continue;
       for (let i = 0; i < V; i++) {
         if (x[i] < least) continue;
-        const share = greedy ? x[i] : Math.exp(x[i] - descending[0]) / noise[b * V + i];
+        const share = greedy ? x[i] : Math.exp(x[i] - descending[0]) / noise[own + i];
         if (share > best) best = share, ids[b] = i;
       }
     }

@@ -5,16 +5,19 @@ export default /* wgsl */ `// The next token, drawn by softmax(logits / temperat
 // which is how torch.multinomial draws. Temperature 0 takes the greatest logit; of equals the first wins. A row with NaN, or
 // whose maximum is infinite, gives −1.
 //
+// Each row has a temperature and a topK of its own, and row first + its number, modulo their number, of the noise.
 // A workgroup owns a row, of which an invocation takes every 256th entry. Floats are compared by keys, unsigned
 // integers in the same order: so the workgroup finds a maximum with an integer atomic, whose result does not depend on
 // the order, and the topK-th greatest bit by bit, counting 32 times.
 
-struct Params { B: u32, V: u32, topK: i32 }
+struct Params { B: u32, V: u32, drawn: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> logits: array<f32>;      // (B, V)
-@group(0) @binding(2) var<storage, read> noise: array<f32>;       // (B, V), above 0
-@group(0) @binding(3) var<storage, read> temperature: array<f32>; // (1)
-@group(0) @binding(4) var<storage, read_write> ids: array<i32>;   // (B)
+@group(0) @binding(2) var<storage, read> noise: array<f32>;       // (drawn, V), above 0
+@group(0) @binding(3) var<storage, read> noise_first: array<u32>; // (1)
+@group(0) @binding(4) var<storage, read> temperature: array<f32>; // (B)
+@group(0) @binding(5) var<storage, read> top_k: array<i32>;       // (B)
+@group(0) @binding(6) var<storage, read_write> ids: array<i32>;   // (B)
 
 const LANES = 256u;
 const SIGN = 0x80000000u;
@@ -44,7 +47,8 @@ fn sample(
   let row = group.x + group.y * groups.x;
   if (row >= params.B) { return; }
   let first = row * params.V;
-  let topK = u32(params.topK);
+  let own = (noise_first[0] + row) % params.drawn * params.V;
+  let topK = u32(top_k[row]);
 
   var least = 0u; // the key of the topK-th greatest; 0 leaves nothing out
   if (topK > 0u && topK < params.V) {
@@ -68,7 +72,7 @@ fn sample(
   let greatest_key = atomicLoad(&greatest);
   let top = float_of(greatest_key);
   // Compared after the division, as on the CPU: it may make equals of the topK-th greatest and those just below.
-  let t = select(1.0, temperature[0], temperature[0] > 0.0);
+  let t = select(1.0, temperature[row], temperature[row] > 0.0);
   let least_x = key_of(float_of(least) / t);
 
   key = 0u;
@@ -77,7 +81,7 @@ fn sample(
     let logit = logits[first + i];
     var share = key_of(logit);
     if (share < least && key_of(logit / t) < least_x) { continue; }
-    if (temperature[0] > 0.0) { share = key_of(exp((logit - top) / temperature[0]) / noise[first + i]); }
+    if (temperature[row] > 0.0) { share = key_of(exp((logit - top) / t) / noise[own + i]); }
     if (share > key) {
       key = share;
       place = i;

@@ -1,17 +1,20 @@
 import { type F32Local, type I32Local, Lanes, type Locals, type WasmFunction } from "../../src/wasm/assembler.ts";
 import { exp } from "../../src/wasm/math.ts";
 
-type Names = "logits" | "noise" | "temperature" | "ids" | "topK" | "V" | "workspace" | "begin" | "end";
+type Names =
+  | ("logits" | "noise" | "first" | "temperature" | "topK" | "ids")
+  | ("V" | "drawn" | "workspace" | "begin" | "end");
 
 /** Rows `begin` to `end`; x of kernel.ts, and then what is to be greatest, stand in the workspace. */
-export function sample(f: WasmFunction, { begin, end, V, topK, workspace, ...of }: Locals<Names>): void {
-  const temperature = f.f32.load(of.temperature), isGreedy = f.f32.eq(temperature, 0);
-  const greedy = f.splatI32(f.i32.sub(0, isGreedy)), divisor = f.splat(f.f32.select(isGreedy, 1, temperature));
-  const out = f.splat(-Infinity);
+export function sample(f: WasmFunction, { begin, end, V, drawn, workspace, ...of }: Locals<Names>): void {
+  const out = f.splat(-Infinity), before = f.i32.load(of.first);
 
   f.loop(begin, end, 1, (row) => {
-    const first = f.i32.mul(row, V), x = f.i32.at(workspace, first);
-    const [logits, noise] = [of.logits, of.noise].map((pointer) => f.i32.at(pointer, first));
+    const temperature = f.f32.loadAt(of.temperature, row), isGreedy = f.f32.eq(temperature, 0);
+    const greedy = f.splatI32(f.i32.sub(0, isGreedy)), divisor = f.splat(f.f32.select(isGreedy, 1, temperature));
+    const first = f.i32.mul(row, V), x = f.i32.at(workspace, first), topK = f.i32.loadAt(of.topK, row);
+    const logits = f.i32.at(of.logits, first), own = f.i32.rem(f.i32.add(before, row), drawn);
+    const noise = f.i32.at(of.noise, f.i32.mul(own, V));
     f.forEach(0, V, (i, v) => v.store(x, i, v.div(v.load(logits, i), divisor)));
     const least = f.f32.constant(-Infinity);
     // Unsigned, so that a topK of 0 is above every V.

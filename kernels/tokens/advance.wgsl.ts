@@ -1,11 +1,12 @@
-export default /* wgsl */ `// counter += by, wrapping at 32 bits. One invocation does it.
+export default /* wgsl */ `// counter += by, wrapping at 32 bits, of each of n counters. An invocation owns one.
 
-struct Params { by: i32 }
+struct Params { n: u32, by: i32 }
 @group(0) @binding(0) var<uniform> params: Params;
-@group(0) @binding(1) var<storage, read_write> counter: array<i32>; // (1)
+@group(0) @binding(1) var<storage, read_write> counter: array<i32>; // (n)
 
-@compute @workgroup_size(1)
-fn advance() {
-  counter[0] += params.by;
+@compute @workgroup_size(64)
+fn advance(@builtin(workgroup_id) group: vec3u, @builtin(local_invocation_index) lane: u32) {
+  let i = group.x * 64u + lane;
+  if (i < params.n) { counter[i] += params.by; }
 }
 `;

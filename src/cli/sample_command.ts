@@ -29,11 +29,14 @@ export const sample = command({
       : await loadNamed(values, device, progress);
     progress.end(); // before the text begins
     const prompt = known ?? await readPrompt(start, tokenizer);
-    const options = { ...generationOptions(values), generator, tokenizer };
-    for (let i = 0; i < values.num_samples; i++) {
-      write(Deno.stdout, tokenizer.decode(prompt));
-      for await (const { text } of generateSequences(model, prompt, options)) write(Deno.stdout, text!);
+    const options = { ...generationOptions(values), generator, tokenizer }, begin = tokenizer.decode(prompt);
+    write(Deno.stdout, begin);
+    const prompts = new Array<Int32Array>(values.num_samples).fill(prompt);
+    for await (const { text, finishReason, sequence } of generateSequences(model, prompts, options)) {
+      write(Deno.stdout, text!);
+      if (!finishReason) continue;
       write(Deno.stdout, "\n---------------\n");
+      if (sequence + 1 < prompts.length) write(Deno.stdout, begin);
     }
     if (device.profile) progress.line(`\n${device.profile.table()}`);
     device.close();

@@ -2,22 +2,20 @@
  * Generation over token ids, as nanoGPT's `GPT.generate` and transformers' `generate`: printing is the caller's.
  *
  * The noise is drawn on the host in the order of PyTorch's multinomial, so a seed gives nanoGPT's and transformers' tokens on
- * every device. With temperature and topK alone the device chooses (decoder.ts), and the host reads some tokens at a time; for
- * everything else it reads each token's logits and chooses (chooser.ts).
+ * every device. With temperature and topK alone the device chooses (passes.ts), and the host reads some tokens at a time; for
+ * everything else it reads each token's logits and chooses (chooser.ts). Texts are rows (rows.ts), however many there are.
  */
-import { Breather } from "../loop/breather.ts";
-import { Chooser, type Chosen } from "./chooser.ts";
-import { Decoder } from "./decoder.ts";
+import type { Chosen } from "./chooser.ts";
 import { checkGeneration } from "./options.ts";
 import type { GenerateOptions, SequencesOptions } from "./options.ts";
 import type { GPT } from "../gpt.ts";
-import type { NumberArray } from "../kernel.ts";
 import { RandomGenerator } from "../random/mod.ts";
-import { needsHost } from "./sampling_rules.ts";
-import { Stopping, type Taken } from "./stopping.ts";
+import type { Row } from "./row.ts";
+import { Rows } from "./rows.ts";
+import type { Taken } from "./stopping.ts";
 
 export type { Chosen, TokenLogprob } from "./chooser.ts";
-export type { GenerateOptions, SequencesOptions } from "./options.ts";
+export type { GenerateOptions, RowOptions, SequencesOptions } from "./options.ts";
 export type { SamplingOptions } from "./sampling_rules.ts";
 export type { FinishReason, StoppingOptions, Taken } from "./stopping.ts";
 
@@ -48,14 +46,29 @@ export function generate(
   model: GPT,
   prompt: ArrayLike<number>,
   options: GenerateOptions,
-): AsyncGenerator<number, void, void> {
-  return decode(model, prompt, options, ({ id }) => id);
+): AsyncGenerator<number, void, void>;
+/**
+ * The same for each of several prompts, text after text: what calls one after the other give. They are written together where
+ * that changes nothing: each from `seed`, or with temperature 0, or where no text can end before its length.
+ */
+export function generate(
+  model: GPT,
+  prompts: readonly ArrayLike<number>[],
+  options: GenerateOptions,
+): AsyncGenerator<GeneratedToken, void, void>;
+export function generate(
+  model: GPT,
+  prompt: Prompts,
+  options: GenerateOptions,
+): AsyncGenerator<number | GeneratedToken, void, void> {
+  return decode<number | GeneratedToken>(model, prompt, options, isList(prompt) ? (token) => token : ({ id }) => id);
 }
 
 /**
  * As {@linkcode generate}, with all that is known of each token, and for several sequences at once: a forward pass serves all
  * of them, and each gives its tokens until it ends.
  *
+ * @param prompt one, or several: then their sequences are numbered, and come, prompt by prompt, as with {@linkcode generate}
  * @throws {ConfigError} as {@linkcode generate}
  * @example
  * ```ts
@@ -70,52 +83,70 @@ export function generate(
  */
 export function generateSequences(
   model: GPT,
-  prompt: ArrayLike<number>,
+  prompt: Prompts,
   options: SequencesOptions,
 ): AsyncGenerator<GeneratedToken, void, void> {
   return decode(model, prompt, options, (token) => token);
 }
 
+/** Texts that are written together at the most: more make a step faster by little. */
+const MOST_TOGETHER = 64;
+/** Up to how many numbers a generator skips, to begin with a later text, without a pause that a reader notices. */
+const AT_ONCE = 2 ** 20;
+
 /** @param give what to yield for a token */
 async function* decode<T>(
   model: GPT,
-  prompt: ArrayLike<number>,
+  prompt: Prompts,
   options: SequencesOptions,
   give: (token: GeneratedToken) => T,
 ): AsyncGenerator<T, void, void> {
-  const tokens = Array.from(prompt);
-  let left = checkGeneration(options, tokens, model.config);
-  const { seed = 1337, generator = new RandomGenerator(seed), signal } = options;
-  const batch = options.numReturnSequences ?? 1, sequences = Array.from({ length: batch }, () => new Stopping(options));
-  const chooser = readsLogits(options)
-    ? new Chooser(tokens, { batch, vocabSize: model.config.vocabSize }, { ...options, generator })
-    : undefined;
-  let chosen: Chosen[] | undefined;
-  const choose = chooser && ((logits: NumberArray) => (chosen = chooser.choose(logits)).map(({ id }) => id));
-  const { temperature, topK } = options, overflow = options.overflow === "slide" ? "slide" : "crop";
-  using decoder = new Decoder(model, tokens, { temperature, topK, overflow, batch, generator, choose });
-  const breather = new Breather();
+  const prompts = (isList(prompt) ? prompt : [prompt]).map((ids) => Array.from(ids)), { vocabSize } = model.config;
+  const lengths = prompts.map((ids) => checkGeneration(options, ids, model.config));
+  const { numReturnSequences: count = 1, signal, generator, temperature = 1, eosTokenId, stopStrings = [] } = options;
+  const draws = temperature > 0 && generator !== undefined,
+    fixed = eosTokenId === undefined && stopStrings.length === 0;
+  const together = prompts.length > 1 && (!draws || fixed);
+  using rows = new Rows(model, { slots: count * (together ? textsTogether(model, prompts.length, count) : 1) });
+  /** Of each prompt. */
+  const texts: Row[][] = [];
+  const join = () => {
+    const number = texts.length, drawn = lengths[number] * count * vocabSize;
+    const own = draws && together ? new RandomGenerator(0) : generator;
+    if (draws && together) { // what the texts before will draw is passed over
+      own!.setState(generator.getState());
+      generator.skipExponential(drawn);
+    }
+    texts.push(rows.addSequences({ ...options, generator: own, prompt: prompts[number] }, count));
+    return draws && drawn > AT_ONCE;
+  };
   try {
-    while (left > 0 && !signal?.aborted) {
-      for (const ids of await decoder.next(left)) {
-        left--;
-        decoder.taken++;
-        for (const [sequence, stopping] of sequences.entries()) {
+    for (let number = 0; number < prompts.length; number++) {
+      if (texts.length === number) join();
+      let going = [...texts[number].entries()];
+      while (going.length > 0) {
+        while (together && texts.length < prompts.length && rows.free >= count) if (join()) break;
+        for (const [i, row] of going) {
+          const { value } = await row.next();
           if (signal?.aborted) return;
-          if (stopping.over) continue; // it goes on in the batch, where nobody looks at it
-          const id = ids[sequence];
-          yield give({ sequence, id, ...chosen?.[sequence], ...stopping.take(id, left === 0) });
+          if (value) yield give({ sequence: number * count + i, ...value });
         }
-        if (sequences.every(({ over }) => over)) return;
+        going = going.filter(([, { done }]) => !done);
       }
-      await breather.breathe();
+      for (const row of texts[number]) row.abort();
     }
   } finally {
-    decoder.putBack();
+    for (const row of texts.flat()) row.abort();
   }
 }
 
-/** Whether the host has to see the logits: for a rule of sampling that the device does not apply, or to tell probabilities. */
-function readsLogits(options: SequencesOptions): boolean {
-  return needsHost(options) || options.logprobs === true || options.topLogprobs !== undefined;
+/** How many prompts go together, of so many sequences each: their keys and values take at most half of the memory that is left. */
+function textsTogether({ device, config: { nLayer, nEmbd, blockSize } }: GPT, prompts: number, count: number): number {
+  const each = 2 * nLayer * nEmbd * blockSize * device.bytesOf("f32"),
+    left = device.capacity.all - device.memory().bytes;
+  const most = Math.min(MOST_TOGETHER, left / 2 / each) / count;
+  return Math.max(1, Math.min(prompts, Math.floor(most)));
 }
+
+type Prompts = ArrayLike<number> | readonly ArrayLike<number>[];
+const isList = (prompt: Prompts): prompt is readonly ArrayLike<number>[] => typeof prompt[0] === "object";

@@ -26,17 +26,28 @@ export interface GenerateOptions extends SamplingOptions, StoppingOptions {
   readonly overflow?: "crop" | "slide" | "refuse";
 }
 
-/** How {@linkcode generateSequences} does. */
-export interface SequencesOptions extends GenerateOptions {
-  /** How many sequences to draw, together; each of them reads the prompt. Default 1. */
-  readonly numReturnSequences?: number;
+/** How one of many texts is written, and what is told of its tokens. */
+export interface RowOptions extends GenerateOptions {
   /** Whether to give each token's log-probability. Default false. */
   readonly logprobs?: boolean;
   /** For how many of the likeliest tokens to give it besides. */
   readonly topLogprobs?: number;
+  /**
+   * Log-probabilities of the prompt's tokens ({@linkcode Row.promptLogprobs}), and of how many of the likeliest beside each.
+   * `maxNewTokens` may be 0 then. The prompt has to fit into the block size.
+   */
+  readonly promptLogprobs?: number;
+}
+
+/** How {@linkcode generateSequences} does. */
+export interface SequencesOptions extends Omit<RowOptions, "promptLogprobs"> {
+  /** How many sequences to draw, together, from each prompt. Default 1. */
+  readonly numReturnSequences?: number;
 }
 
 const isCount = (value: number, least: number) => Number.isSafeInteger(value) && value >= least;
+
+type AllOptions = SequencesOptions & RowOptions;
 
 const ranges: Readonly<Record<string, NumberRange | undefined>> = {
   maxNewTokens: { whole: true, min: 0 },
@@ -44,8 +55,9 @@ const ranges: Readonly<Record<string, NumberRange | undefined>> = {
   ...Object.fromEntries(Object.entries(samplingRules).map(([option, { range }]) => [option, range])),
   numReturnSequences: { whole: true, above: 0 },
   topLogprobs: { whole: true, min: 0 },
+  promptLogprobs: { whole: true, min: 0 },
   seed: { whole: true },
-} satisfies { [Option in keyof SequencesOptions]?: NumberRange };
+} satisfies { [Option in keyof AllOptions]?: NumberRange };
 
 function checkRange(name: string, value: unknown, { whole, min, above, max }: NumberRange): void {
   const isNumber = whole ? Number.isSafeInteger(value) : Number.isFinite(value), n = Number(value);
@@ -65,10 +77,10 @@ function checkRange(name: string, value: unknown, { whole, min, above, max }: Nu
  *
  * @throws {ConfigError} when an option is out of range or contradicts another, or the prompt is empty or not of the vocabulary
  */
-export function checkGeneration(options: SequencesOptions, prompt: readonly number[], config: GPTConfig): number {
-  const { vocabSize, blockSize } = config, { eosTokenId = [], logitBias = {}, topLogprobs = 0 } = options;
+export function checkGeneration(options: AllOptions, prompt: readonly number[], config: GPTConfig): number {
+  const { vocabSize, blockSize } = config, { eosTokenId = [], logitBias = {}, promptLogprobs } = options;
   for (const [name, range] of Object.entries(ranges)) {
-    const value = options[name as keyof SequencesOptions];
+    const value = options[name as keyof AllOptions];
     if (range && value !== undefined) checkRange(name, value, range);
   }
   if (prompt.length === 0) refuse("the prompt is empty; the model needs a token to go on from");
@@ -78,7 +90,12 @@ export function checkGeneration(options: SequencesOptions, prompt: readonly numb
   for (const [id, bias] of Object.entries(logitBias)) {
     if (!(bias < Infinity)) refuse(`logitBias of token ${id} is ${bias}; expected a number, or -Infinity`);
   }
-  if (topLogprobs > vocabSize) refuse(`topLogprobs is ${topLogprobs}, and the vocabulary has ${vocabSize} tokens`);
+  for (const name of ["topLogprobs", "promptLogprobs"] as const) {
+    if (options[name]! > vocabSize) refuse(`${name} is ${options[name]}, and the vocabulary has ${vocabSize} tokens`);
+  }
+  if (promptLogprobs !== undefined && prompt.length > blockSize) {
+    refuse(`promptLogprobs: the prompt has ${prompt.length} tokens, and the block size is ${blockSize}`);
+  }
   checkStopStrings(options);
   const added = checkLength(options, prompt.length), length = prompt.length + added;
   if (options.overflow === "refuse" && length > blockSize) {

@@ -3,52 +3,69 @@ import { record } from "../engine/autograd.ts";
 import { ShapeError } from "../errors.ts";
 import { launch } from "../engine/launch.ts";
 import type { Tensor } from "../engine/tensor.ts";
-import { attentionShapes } from "./causal_self_attention.ts";
+
+/** Where the tokens of a pass stand in a cache of keys and values. */
+export interface Places {
+  /** i32 (N): each token's slot, from 0; −1 for an idle one, which fills up a pass of a fixed size. */
+  readonly slot: Tensor;
+  /** i32 (N): each token's place in its slot, which is its position in its text, from 0. */
+  readonly position: Tensor;
+}
+
+/** The scores of a query, one a place, stand in a thread's scratch memory of 2 MiB. */
+const MOST_PLACES = 2 ** 18;
 
 /**
- * Causal self-attention of new tokens to those before them, whose keys and values are kept in a cache: what {@linkcode
- * causalSelfAttention} gives for the last T tokens, without computing the earlier ones again.
+ * Causal self-attention of new tokens, of one text or several, to those before them, whose keys and values are stored in a
+ * cache: what {@linkcode causalSelfAttention} gives for the last tokens, without computing the earlier ones again.
  *
- * The new keys and values are written into the cache. There is no derivative: backward through it throws.
+ * The new keys and values are written into the cache first; then token n attends to places 0 to `position[n]` of slot
+ * `slot[n]`. An idle token gives zeros and writes nothing. On the CPU a token's bits do not depend on the other tokens of
+ * the pass. There is no derivative: backward through it throws.
  *
- * @param qkv f32 (B, T, 3C) of the new tokens: T = 1 when decoding, the length of the prompt at first
- * @param cache f32 (B, S, 2, nh, hs): keys and values of up to S tokens, updated in place; rows not yet written may
- *   hold anything
- * @param options.position i32 (1): how many tokens the cache holds already, at most S − T
- * @param options.heads how many heads C is divided into: nh
- * @returns f32 (B, T, C)
- * @throws {ShapeError} when the shapes disagree, or the new tokens do not fit behind a position that the host wrote
+ * @param qkv f32 (…, 3C) of N new tokens: queries, keys and values side by side
+ * @param cache f32 (slots, S, 2, nh, hs): keys and values of up to S tokens a slot, updated in place; places not yet written
+ *   may hold anything
+ * @param places where each of the N tokens stands; no two at one place
+ * @returns f32 (…, C)
+ * @throws {ShapeError} when the shapes disagree, or the host wrote a slot or a position that the cache does not have
  * @example
  * ```ts
  * import { assertEquals } from "@std/assert";
  * import { createDevice } from "@nanogpt/ts";
  * import { cachedAttention } from "@nanogpt/ts/ops";
  *
- * const device = await createDevice("cpu", { threads: 1 });
- * const cache = device.tensor([0, 10, 0, 0], [1, 2, 2, 1, 1]); // of two places, the first taken: key 0, value 10
- * const position = device.tensor([1], [1], { dtype: "i32" }), qkv = device.tensor([1, 0, 30], [1, 1, 3]);
- * assertEquals([...await cachedAttention(qkv, cache, { position, heads: 1 }).data()], [20]); // the mean of both values
+ * const device = await createDevice("cpu", { threads: 1 }), i32 = { dtype: "i32" } as const;
+ * const cache = device.tensor([0, 10, 0, 0], [1, 2, 2, 1, 1]); // one slot of two places, the first taken: key 0, value 10
+ * const slot = device.tensor([0], [1], i32), position = device.tensor([1], [1], i32);
+ * const qkv = device.tensor([1, 0, 30], [1, 3]);
+ * assertEquals([...await cachedAttention(qkv, cache, { slot, position }).data()], [20]); // the mean of both values
  * assertEquals([...await cache.data()], [0, 10, 0, 30]);
  * device.close();
  * ```
  */
-export function cachedAttention(
-  qkv: Tensor,
-  cache: Tensor,
-  { position, heads }: { position: Tensor; heads: number },
-): Tensor {
+export function cachedAttention(qkv: Tensor, cache: Tensor, { slot, position }: Places): Tensor {
   using scope = qkv.device.scope("cachedAttention");
-  const { packed, C, rows: [B, T, , width] } = attentionShapes("cachedAttention", qkv.shape, heads);
+  const [slots, S, , heads, width] = cache.shape, C = heads * width, N = qkv.size / (3 * C);
   const refuse = (why: string) =>
     new ShapeError(`Cannot apply cachedAttention to [${qkv.shape}] and [${cache.shape}]: ${why}`);
-  const S = cache.shape[1], { bounds } = position.storage.block;
-  if (`${cache.shape}` !== `${[B, S, 2, heads, width]}`) {
-    throw refuse(`the cache is expected as [${B},S,2,${heads},${width}]`);
+  if (cache.shape.length !== 5 || width > 256 || S > MOST_PLACES) {
+    throw refuse(`the cache is expected as [slots,S,2,heads,width], with S up to ${MOST_PLACES} and width up to 256`);
   }
-  if (T > S || (bounds && (bounds.least < 0 || bounds.greatest + T > S))) {
-    throw refuse(`${T} tokens at position ${bounds?.greatest ?? "?"} do not fit into a cache of ${S}`);
-  }
-  const y = launch(attentionCached, { qkv: qkv.alias(packed), position, cache }).y.alias([B, T, C]);
+  if (qkv.shape.at(-1) !== 3 * C) throw refuse(`the last axis is expected as 3 · ${heads} heads · ${width} = ${3 * C}`);
+  const checked = (name: string, numbers: Tensor, least: number, end: number) => {
+    const { bounds } = numbers.storage.block; // where the host wrote them
+    if (bounds && !(bounds.least >= least && bounds.greatest < end)) {
+      const wrong = bounds.least < least ? bounds.least : bounds.greatest;
+      throw refuse(`a token's ${name} is ${wrong}, expected ${least} to ${end - 1}`);
+    }
+    return numbers.shape.length === 1 ? numbers : numbers.alias([numbers.size]);
+  };
+  const at = { slot: checked("slot", slot, -1, slots), position: checked("position", position, 0, S) };
+  const y = launch(attentionCached, { qkv: qkv.alias([N, 3, heads, width]), ...at, cache }).y.alias([
+    ...qkv.shape.slice(0, -1),
+    C,
+  ]);
   record("cachedAttention", y, [qkv], [], () => {
     throw new TypeError(
       "Cannot apply backward to cachedAttention: it has no derivative; train with causalSelfAttention",

@@ -112,25 +112,29 @@ export async function pipeline(
 }
 
 function textGeneration({ model, tokenizer }: Pretrained, close: () => void): TextGenerationPipeline {
-  const tokens = (prompt: string, options: TextGenerationOptions) => run(model, tokenizer, prompt, options);
-  const once = async (prompt: string, options: TextGenerationOptions): Promise<GeneratedText[]> => {
-    const { numReturnSequences = 1, returnFullText = true } = options;
-    const texts = new Array<string>(numReturnSequences).fill(returnFullText ? prompt : "");
-    for await (const { sequence, text } of tokens(prompt, options)) texts[sequence] += text;
-    return texts.map((generatedText) => ({ generatedText }));
-  };
+  const tokens = (prompts: readonly string[], options: TextGenerationOptions) =>
+    run(model, tokenizer, prompts, options);
   async function generate(prompt: string | readonly string[], options: TextGenerationOptions = {}) {
-    if (typeof prompt === "string") return await once(prompt, options);
-    const all: GeneratedText[][] = [];
-    for (const each of prompt) all.push(await once(each, options));
-    return all;
+    const { numReturnSequences: count = 1, returnFullText = true } = options, one = typeof prompt === "string";
+    const prompts = one ? [prompt] : prompt, given = tokens(prompts, options); // refuses what cannot be before there is a place
+    const texts: string[][] = [];
+    for await (const { sequence, text } of prompts.length > 0 ? given : []) {
+      const of = texts[Math.floor(sequence / count)] ??= new Array<string>(count).fill("");
+      of[sequence % count] += text;
+    }
+    const all = prompts.map((prompt, i) =>
+      Array.from({ length: count }, (_, n) => ({
+        generatedText: (returnFullText ? prompt : "") + (texts[i]?.[n] ?? ""),
+      }))
+    );
+    return one ? all[0] : all;
   }
   async function* stream(prompt: string, options: TextGenerationOptions = {}): AsyncGenerator<string, void, void> {
     if ((options.numReturnSequences ?? 1) !== 1) {
       throw new ConfigError(`numReturnSequences is ${options.numReturnSequences}; a stream is of one text`);
     }
     if (options.returnFullText ?? true) yield prompt;
-    for await (const { text } of tokens(prompt, options)) if (text) yield text;
+    for await (const { text } of tokens([prompt], options)) if (text) yield text;
   }
   return Object.assign(generate as TextGenerationPipeline, {
     stream,
@@ -143,17 +147,19 @@ function textGeneration({ model, tokenizer }: Pretrained, close: () => void): Te
 
 const END = "<|endoftext|>";
 
-/** The tokens after a prompt. An empty one is the end of the text before, as GPT-2 was trained. */
+/** The tokens after each prompt. An empty one is the end of the text before, as GPT-2 was trained. */
 function run(
   model: GPT,
   tokenizer: Tokenizer & { readonly specialTokens?: ReadonlyMap<string, number> },
-  prompt: string,
+  prompts: readonly string[],
   { doSample = true, returnFullText: _, ...options }: TextGenerationOptions,
 ): AsyncGenerator<GeneratedToken, void, void> {
   const { maxLength, maxNewTokens = maxLength === undefined ? 256 : undefined } = options;
   const { temperature = 0.7, topK = 50, seed, generator = seed === undefined ? shared : undefined } = options;
   const end = tokenizer.specialTokens?.get(END), { eosTokenId = end } = options;
-  const ids = prompt === "" && end !== undefined ? [end] : tokenizer.encode(prompt, { allowedSpecial: "all" });
+  const ids = prompts.map((prompt) =>
+    prompt === "" && end !== undefined ? [end] : tokenizer.encode(prompt, { allowedSpecial: "all" })
+  );
   return generateSequences(model, ids, {
     ...options,
     maxNewTokens,

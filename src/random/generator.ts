@@ -109,6 +109,11 @@ export class RandomGenerator {
     for (let i = 0; i < out.length; i++) out[i] = -Math.log1p(-this.#uniform64());
   }
 
+  /** Goes on as if so many exponential numbers had been drawn. */
+  skipExponential(count: number): void {
+    this.#twister.skip(2 * count);
+  }
+
   /** What `setState` needs to go on from here, as an object that JSON can hold. */
   getState(): GeneratorState {
     const { words, index } = this.#twister, copy: number[] = [];

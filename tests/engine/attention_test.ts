@@ -1,11 +1,12 @@
-import { assertThrows } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import type { Device } from "../../src/engine/device.ts";
 import { ReferenceDevice } from "../../src/device/reference.ts";
 import { ConfigError, ShapeError } from "../../src/errors.ts";
 import { cachedAttention } from "../../src/ops/cached_attention.ts";
 import { causalSelfAttention } from "../../src/ops/causal_self_attention.ts";
 import type { Tensor } from "../../src/engine/tensor.ts";
-import { assertClose } from "../testing.ts";
+import { RandomGenerator } from "../../src/random/mod.ts";
+import { assertClose, openDevice } from "../testing.ts";
 import { tolerances } from "../golden/tolerances.ts";
 import { assertAgrees, normal, outputAndGradient } from "./agree.ts";
 
@@ -42,8 +43,10 @@ function decode(device: Device, qkv: Float32Array, [B, T, heads, width]: number[
       { length: B },
       (_, b) => [...qkv.subarray((b * T + at) * 3 * C, (b * T + at + pieces[i]) * 3 * C)],
     );
-    const part = device.tensor(rows.flat(), [B, pieces[i], 3 * C]);
-    outputs.push(cachedAttention(part, cache, { position: device.tensor([at], [1], i32), heads }));
+    const part = device.tensor(rows.flat(), [B, pieces[i], 3 * C]), N = B * pieces[i];
+    const slot = device.tensor(Array.from({ length: N }, (_, n) => Math.floor(n / pieces[i])), [N], i32);
+    const position = device.tensor(Array.from({ length: N }, (_, n) => at + n % pieces[i]), [N], i32);
+    outputs.push(cachedAttention(part, cache, { slot, position }));
   }
   return outputs;
 }
@@ -93,15 +96,63 @@ Deno.test("cached_attention: the CPU agrees with the reference at odd sizes, on 
   }
 });
 
-Deno.test("cached_attention: a position that the host cannot see is moved into the cache", async () => {
-  for (const position of [-7, 1 << 30]) {
-    await assertAgrees(`position ${position}`, { atol: 1e-6, rtol: 1e-6 }, (device) => {
-      const cache = device.tensor(normal(2 * 4 * 2 * 6), [2, 4, 2, 2, 3]),
-        qkv = device.tensor(normal(2 * 18), [2, 1, 18]);
-      const unseen = device.tensor([position], [1], { dtype: "i32" });
-      unseen.storage.block.bounds = undefined;
-      return [cachedAttention(qkv, cache, { position: unseen, heads: 2 }), cache];
-    });
+Deno.test("cached_attention: texts of any lengths in one pass, in any order, idle tokens among them, have the bits that they have alone", async () => {
+  const heads = 3, width = 21, C = heads * width, S = 40, slots = 5, i32 = { dtype: "i32" } as const;
+  const random = new RandomGenerator(3), lengths = [31, 1, 17, 40], slotOf = [4, 0, 1, 3]; // nothing is in slot 2
+  const qkv = lengths.map((length) => normal(length * 3 * C));
+  /** Every text in pieces of at most `most` tokens, those of all texts together, shuffled where that is allowed. */
+  const together = async (device: Device, most: number) => {
+    const cache = device.tensor(new Float32Array(slots * S * 2 * C).fill(NaN), [slots, S, 2, heads, width]);
+    const done = lengths.map(() => 0), y = lengths.map((length) => new Float64Array(length * C));
+    while (done.some((count, text) => count < lengths[text])) {
+      const tokens = lengths.flatMap((length, text) => {
+        const count = Math.min(length - done[text], random.randint(most + 1));
+        return Array.from({ length: count }, () => ({ text, at: done[text]++ }));
+      });
+      const pass = [...tokens, ...[{ text: -1, at: 0 }, { text: -1, at: 7 }]];
+      for (let n = pass.length - 1; n > 0; n--) {
+        const other = random.randint(n + 1);
+        [pass[n], pass[other]] = [pass[other], pass[n]];
+      }
+      const rows = pass.flatMap(({ text, at }) =>
+        text < 0 ? new Array(3 * C).fill(1) : [...qkv[text].subarray(3 * C * at, 3 * C * (at + 1))]
+      );
+      const numbers = (of: (token: typeof pass[0]) => number) => device.tensor(pass.map(of), [pass.length], i32);
+      const places = { slot: numbers(({ text }) => text < 0 ? -1 : slotOf[text]), position: numbers(({ at }) => at) };
+      const out = await cachedAttention(device.tensor(rows, [pass.length, 3 * C]), cache, places).data();
+      for (const [n, { text, at }] of pass.entries()) {
+        const row = out.subarray(n * C, (n + 1) * C);
+        if (text < 0) assertEquals([...row], new Array(C).fill(0));
+        else y[text].set(row, at * C);
+      }
+    }
+    const untouched = (await cache.data()).subarray(2 * S * 2 * C, 3 * S * 2 * C);
+    assert(untouched.every(Number.isNaN), "an idle token wrote");
+    return y;
+  };
+  for (const threads of [1, 3]) {
+    const device = await openDevice("cpu", { threads });
+    const alone = await together(device, 1), reference = await together(new ReferenceDevice(), 9);
+    for (const most of [3, 40]) assertEquals(await together(device, most), alone);
+    alone.forEach((y, text) => assertClose(y, reference[text], tolerances.attention, `text ${text}`));
+    device.close();
+  }
+});
+
+Deno.test("cached_attention: a slot that the host cannot see is idle where there is none, a position moved into it", async () => {
+  for (const [number, place] of [[0, -7], [1, 1 << 30], [-1, 2], [2, 2], [1 << 30, 0], [-1 << 31, 0]]) {
+    for (const others of [[], [1]]) { // the only token of a pass is written by each head
+      await assertAgrees(`slot ${number}, place ${place}`, { atol: 1e-6, rtol: 1e-6 }, (device) => {
+        const cache = device.tensor(normal(2 * 4 * 2 * 6), [2, 4, 2, 2, 3]), N = 1 + others.length;
+        const unseen = (...numbers: number[]) => {
+          const tensor = device.tensor(numbers, [N], { dtype: "i32" });
+          tensor.storage.block.bounds = undefined;
+          return tensor;
+        };
+        const places = { slot: unseen(number, ...others), position: unseen(place, ...others) };
+        return [cachedAttention(device.tensor(normal(N * 18), [N, 18]), cache, places), cache];
+      });
+    }
   }
 });
 
@@ -124,20 +175,22 @@ Deno.test("attention: what does not fit is refused", () => {
       `${p}`,
     );
   }
-  const position = device.tensor([3], [1], { dtype: "i32" });
-  assertThrows(
-    () => cachedAttention(zeros(1, 2, 6), zeros(1, 4, 2, 1, 2), { position, heads: 1 }),
-    ShapeError,
-    "2 tokens at position 3 do not fit into a cache of 4",
-  );
-  assertThrows(
-    () => cachedAttention(zeros(1, 1, 6), zeros(1, 4, 2, 2, 1), { position, heads: 1 }),
-    ShapeError,
-    "[1,4,2,2,1]: the cache is expected as [1,S,2,1,2]",
-  );
+  const i32 = (...numbers: number[]) => device.tensor(numbers, [numbers.length], { dtype: "i32" });
+  const cached = (shape: number[], cache: number[], slot: number[], position: number[]) => () =>
+    cachedAttention(zeros(...shape), zeros(...cache), { slot: i32(...slot), position: i32(...position) });
+  const cases: [() => unknown, string][] = [
+    [cached([2, 6], [1, 4, 2, 1, 2], [0, 0], [3, 4]), "[1,4,2,1,2]: a token's position is 4, expected 0 to 3"],
+    [cached([2, 6], [1, 4, 2, 1, 2], [0, 1], [0, 0]), "a token's slot is 1, expected -1 to 0"],
+    [cached([2, 6], [1, 4, 2, 1, 2], [0, -2], [0, 0]), "a token's slot is -2"],
+    [cached([2, 6], [1, 4, 2, 1, 2], [0], [0]), "slot is [1], expected [N] with N = 2"],
+    [cached([1, 7], [1, 4, 2, 2, 1], [0], [0]), "the last axis is expected as 3 · 2 heads · 1 = 6"],
+    [cached([1, 6], [1, 4, 2, 2], [0], [0]), "the cache is expected as [slots,S,2,heads,width]"],
+    [cached([1, 6], [1, 2 ** 18 + 1, 2, 2, 1], [0], [0]), "with S up to 262144"],
+  ];
+  for (const [run, message] of cases) assertThrows(run, ShapeError, message);
   const learnt = device.tensor(Array(6).fill(0), [1, 1, 6], { requiresGrad: true });
   assertThrows(
-    () => cachedAttention(learnt, zeros(1, 4, 2, 1, 2), { position, heads: 1 }).backward(zeros(1, 1, 2)),
+    () => cachedAttention(learnt, zeros(1, 4, 2, 1, 2), { slot: i32(0), position: i32(3) }).backward(zeros(1, 1, 2)),
     TypeError,
     "no derivative",
   );

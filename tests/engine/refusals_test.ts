@@ -47,9 +47,9 @@ const calls: Partial<Record<keyof typeof ops, Call>> = {
   linear: { shapes: [[2, 3], [4, 3], [4]], run: ops.linear },
   causalSelfAttention: { shapes: [[1, 2, 12]], run: (qkv) => ops.causalSelfAttention(qkv, { heads: 2 }) },
   cachedAttention: {
-    shapes: [[1, 2, 12], [1, 4, 2, 2, 2], [1]],
-    integers: [2],
-    run: (qkv, cache, position) => ops.cachedAttention(qkv, cache, { position, heads: 2 }),
+    shapes: [[1, 2, 12], [1, 4, 2, 2, 2], [2], [2]],
+    integers: [2, 3],
+    run: (qkv, cache, slot, position) => ops.cachedAttention(qkv, cache, { slot, position }),
   },
   gather: { shapes: [[2, 3], [2, 2]], integers: [1], run: (x, index) => ops.gather(x, index, { axis: 1 }) },
   concat: { shapes: [[2, 3], [1, 3]], run: (a, b) => ops.concat([a, b], { axis: 0 }) },

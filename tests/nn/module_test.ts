@@ -150,7 +150,7 @@ const CONSTRUCTORS: Record<string, (device: Device) => Disposable> = {
   Linear: (device) => new Linear(3, 4, { device }),
   Embedding: (device) => new Embedding(3, 4, { device }),
   LayerNorm: (device) => new LayerNorm(3, { device }),
-  KeyValueCache: (device) => new KeyValueCache(device, { batch: 1, layers: 2, length: 3, heads: 1, width: 2 }),
+  KeyValueCache: (device) => new KeyValueCache(device, { slots: 1, layers: 2, length: 3, heads: 1, width: 2 }),
   GPT: (device) => new GPT(CONFIG, { device }),
   "GPT in bf16": (device) => new GPT({ ...CONFIG, tieWordEmbeddings: false }, { device, weights: "bf16" }),
 };

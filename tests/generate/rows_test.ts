@@ -1,0 +1,334 @@
+/** Many texts at once: each row is what it is alone, however many join and leave beside it; slots, prefixes, errors, memory. */
+import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { noGrad } from "../../src/engine/autograd.ts";
+import type { Device } from "../../src/engine/device.ts";
+import { ConfigError, DataError, DeviceError } from "../../src/errors.ts";
+import { generateSequences } from "../../src/generate/generate.ts";
+import type { Row, RowRequest, RowToken } from "../../src/generate/row.ts";
+import { Rows } from "../../src/generate/rows.ts";
+import { GPT } from "../../src/gpt.ts";
+import { linear } from "../../src/ops/linear.ts";
+import { RandomGenerator } from "../../src/random/mod.ts";
+import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
+import { openDevice } from "../testing.ts";
+
+const V = 23, BLOCK = 48, tokenizer = new CharacterTokenizer([..."abcdefghijklmnopqrstuvw"]);
+const names = Deno.env.get("NANOGPT_TEST_DEVICES")?.split(",") ?? ["reference", "cpu"];
+
+/** A model whose weights are large enough to prefer some tokens clearly. */
+function makeModel(device: Device): GPT {
+  const model = new GPT({ vocabSize: V, blockSize: BLOCK, nLayer: 2, nHead: 2, nEmbd: 24 }, { device, seed: 1 });
+  const generator = new RandomGenerator(2);
+  for (const weight of model.parameters()) {
+    const values = new Float32Array(weight.size);
+    generator.normal(values, 0, 0.35);
+    device.write(weight.storage, values);
+  }
+  return model.eval();
+}
+
+/** Also sees that nothing is left behind. */
+async function withModel(name: string, body: (model: GPT) => Promise<void>, threads = 1): Promise<void> {
+  const device = await openDevice(name, { threads });
+  try {
+    const model = makeModel(device), { tensors, bytes } = device.memory();
+    await body(model);
+    const after = device.memory();
+    assertEquals([after.tensors, after.bytes], [tensors, bytes]);
+  } finally {
+    device.close();
+  }
+}
+
+/** Whether a product of one row has the bits that the row has among others: then so has all that is computed for a row. */
+async function addsInOneOrder(device: Device): Promise<boolean> {
+  using scope = device.scope();
+  const values = new Float32Array(64 * 96);
+  new RandomGenerator(3).normal(values, 0, 1);
+  const x = values.subarray(0, 8 * 96), weight = device.tensor(values, [64, 96]);
+  const [all, one] = [8, 1].map((rows) =>
+    scope.keep(linear(device.tensor(x.subarray(0, rows * 96), [rows, 96]), weight))
+  );
+  scope[Symbol.dispose]();
+  const [many, few] = await Promise.all([all, one].map((y) => y.data().finally(() => y.dispose())));
+  return few.every((value, i) => value === many[i]);
+}
+
+/** Options of all kinds, and a prompt of some length, from a seed. */
+function request(seed: number): RowRequest {
+  const random = new RandomGenerator(seed), pick = <T>(...of: T[]): T => of[random.randint(of.length)];
+  return {
+    prompt: Array.from({ length: 1 + random.randint(pick(4, 30, 60)) }, () => random.randint(V)),
+    seed,
+    maxNewTokens: 1 + random.randint(40),
+    temperature: pick(0, 0.7, 1, 1.3),
+    topK: pick(0, 0, 1, 5),
+    topP: pick(undefined, undefined, undefined, 0.8),
+    repetitionPenalty: pick(undefined, undefined, undefined, 1.5),
+    overflow: pick("crop", "slide"),
+    eosTokenId: pick(undefined, 4),
+    ...pick<Partial<RowRequest>>({}, {}, { logprobs: true }, { topLogprobs: 3 }, { stopStrings: "ab", tokenizer }),
+  };
+}
+
+const alone = (model: GPT, { prompt, ...options }: RowRequest): Promise<RowToken[]> =>
+  Array.fromAsync(generateSequences(model, prompt, { ...options }), ({ sequence: _, ...token }) => token);
+
+/** Byte for byte where sums have one order; else the ids, which are equal where the two best differ enough, and about the rest. */
+function assertSame(actual: RowToken[], expected: RowToken[], exact: boolean, what: string): void {
+  if (exact) return assertEquals(actual, expected, what);
+  assertEquals(
+    actual.map(({ id, text, finishReason }) => [id, text, finishReason]),
+    expected.map(({ id, text, finishReason }) => [id, text, finishReason]),
+    what,
+  );
+  actual.forEach(({ logprob = 0 }, i) => assertAlmostEquals(logprob, expected[i].logprob ?? 0, 1e-4, what));
+}
+
+for (const name of names) {
+  for (const threads of name === "cpu" ? [1, 2, 3, 4] : [1]) {
+    const count = name === "reference" ? 24 : 64;
+    Deno.test(`rows: ${count} rows of all kinds, joining and leaving at any step, are each what they are alone (${name}, threads: ${threads})`, () =>
+      withModel(name, async (model) => {
+        const exact = !name.startsWith("webgpu") && await addsInOneOrder(model.device), random = new RandomGenerator(9);
+        using rows = new Rows(model, { slots: 9, piece: 7 });
+        const waiting = Array.from({ length: count }, (_, seed) => seed);
+        const going = new Map<number, { row: Row; tokens: RowToken[]; leaves: number }>();
+        const texts: [seed: number, tokens: RowToken[], whole: boolean][] = [];
+        while (waiting.length > 0 || going.size > 0) {
+          while (rows.free > 0 && waiting.length > 0 && random.randint(3) > 0) {
+            const seed = waiting.pop()!, leaves = random.randint(4) === 0 ? random.randint(12) : Infinity;
+            going.set(seed, { row: rows.add(request(seed)), tokens: [], leaves });
+          }
+          for (const [seed, { row, tokens, leaves }] of going) { // some of them ask for more than others
+            for (let asks = random.randint(3); asks > 0 && going.has(seed); asks--) {
+              const { value } = await row.next();
+              if (value) tokens.push(value);
+              if (value && tokens.length < leaves) continue;
+              row.abort();
+              going.delete(seed);
+              texts.push([seed, tokens, !value]);
+            }
+          }
+        }
+        assertEquals(rows.free, 9);
+        for (const [seed, tokens, whole] of texts) {
+          const expected = await alone(model, request(seed));
+          assertSame(tokens, whole ? expected : expected.slice(0, tokens.length), exact, `row ${seed}`);
+        }
+      }, threads));
+  }
+}
+
+Deno.test("rows: readers that run beside each other get their texts, at the speed of the steps", () =>
+  withModel("reference", async (model) => {
+    using rows = new Rows(model, { slots: 5 });
+    const texts = await Promise.all([1, 2, 3, 4, 5].map((seed) => Array.fromAsync(rows.add(request(seed)))));
+    for (const [i, text] of texts.entries()) assertEquals(text, await alone(model, request(i + 1)));
+  }));
+
+Deno.test("rows: what prompts have in common is read once, also of rows that are over, but not with other weights", () =>
+  withModel("reference", async (model) => {
+    const shown: number[] = [], { forward } = model;
+    model.forward = ((...args: Parameters<typeof forward>) => {
+      if (args[2]?.places) shown.push(args[0].size);
+      return forward.apply(model, args);
+    }) as typeof forward;
+    const prompt = Array.from({ length: 40 }, (_, i) => (i * i) % V), options = { maxNewTokens: 1, logprobs: true };
+    const expected = async (prompt: number[]) => {
+      const text = await alone(model, { prompt, ...options });
+      shown.length = 0;
+      return text;
+    };
+    const [whole, other] = [await expected(prompt), await expected([...prompt.slice(0, 30), 1, 2])];
+    using rows = new Rows(model, { slots: 4 });
+    const three = [0, 1, 2].map(() => rows.add({ prompt, ...options }));
+    for (const row of three) assertEquals(await Array.fromAsync(row), whole);
+    assertEquals(shown, [40, 2]); // two rows show their last token, the rest is copied
+    shown.length = 0;
+    assertEquals(await Array.fromAsync(rows.add({ prompt: [...prompt.slice(0, 30), 1, 2], ...options })), other);
+    assertEquals(shown, [2]); // in a slot that has the rest, or copied there
+    const weight = model.transformer.ln_f.weight, before = await weight.data();
+    model.device.write(weight.storage, before.map((value) => 2 * value));
+    const changed = await expected(prompt);
+    assertEquals(await Array.fromAsync(rows.add({ prompt, ...options })), changed);
+    assertEquals(shown, [40]);
+    model.device.write(weight.storage, before);
+    model.forward = forward;
+  }));
+
+Deno.test("rows: a prompt's log-probabilities, in pieces of any size, and without another token", () =>
+  withModel("reference", async (model) => {
+    const prompt = Array.from({ length: 33 }, (_, i) => (i * 7 + i * i) % V);
+    const ids = model.device.tensor(prompt, [1, 33], { dtype: "i32" });
+    const logits = noGrad(() => model.forward(ids, ids)), values = await logits.logits.data();
+    const expected = prompt.slice(1).map((id, t) => {
+      const row = [...values.subarray(t * V, (t + 1) * V)],
+        log = Math.log(row.reduce((sum, x) => sum + Math.exp(x), 0));
+      const order = row.map((_, id) => id).sort((a, b) => row[b] - row[a]);
+      return { id, logprob: row[id] - log, order, greedy: order[0] === id, logs: row.map((x) => x - log) };
+    });
+    for (const tensor of [ids, logits.logits, logits.loss]) tensor.dispose();
+    for (const [piece, maxNewTokens] of [[128, 0], [5, 3], [1, 0], [11, 1]]) {
+      using rows = new Rows(model, { slots: 3, piece });
+      rows.add({ prompt: [1], maxNewTokens: 40, seed: 1 }); // beside a row that writes
+      const plain = rows.add({ prompt, maxNewTokens: 1 }); // nothing of it is taken for the one that is scored
+      const row = rows.add({ prompt, maxNewTokens, promptLogprobs: 4, temperature: 0 });
+      const scores = await row.promptLogprobs();
+      assertEquals(scores.length, 32);
+      for (const [t, { id, logprob, topLogprobs, greedy }] of scores.entries()) {
+        assertEquals([id, greedy], [expected[t].id, expected[t].greedy]);
+        assertAlmostEquals(logprob, expected[t].logprob, 1e-11);
+        assertEquals(topLogprobs.map(({ id }) => id), expected[t].order.slice(0, 4));
+        topLogprobs.forEach(({ id, logprob }) => assertAlmostEquals(logprob, expected[t].logs[id], 1e-11));
+      }
+      assertEquals((await Array.fromAsync(row)).length, maxNewTokens);
+      plain.abort();
+    }
+    using rows = new Rows(model, { slots: 1 });
+    assertEquals(await rows.add({ prompt: [3], maxNewTokens: 0, promptLogprobs: 0 }).promptLogprobs(), []);
+    assertEquals(rows.free, 1);
+  }));
+
+Deno.test("rows: leaving the loop, an abort, a signal and an error each free the slot at once, and the others go on", () =>
+  withModel("cpu", async (model) => {
+    using rows = new Rows(model, { slots: 4 });
+    const other = rows.add({ prompt: [1, 2], maxNewTokens: 30, seed: 5 }), tokens: RowToken[] = [];
+    const goOn = async () => tokens.push((await other.next()).value!);
+    for await (const _ of rows.add({ prompt: [3], maxNewTokens: 20 })) break;
+    assertEquals(rows.free, 3);
+    await goOn();
+    const aborted = rows.add({ prompt: [3], maxNewTokens: 20 });
+    await aborted.next();
+    aborted.abort();
+    assertEquals(rows.free, 3);
+    assertEquals(await aborted.next(), { value: undefined, done: true });
+    const controller = new AbortController();
+    const signalled = rows.add({ prompt: [3], maxNewTokens: 20, signal: controller.signal });
+    await signalled.next();
+    controller.abort();
+    for (let i = 0; i < 4; i++) await goOn(); // until the next step, for some tokens are there
+    assertEquals(rows.free, 3);
+    assertEquals(await Array.fromAsync(signalled), []);
+    const logitBias = Object.fromEntries(Array.from({ length: V }, (_, id) => [id, -Infinity]));
+    const banned = rows.add({ prompt: [3], maxNewTokens: 20, logitBias }); // an error of this row alone
+    await assertRejects(() => banned.next(), ConfigError, "bans every token");
+    assertEquals(rows.free, 3);
+    tokens.push(...await Array.fromAsync(other));
+    assertSame(tokens, await alone(model, { prompt: [1, 2], maxNewTokens: 30, seed: 5 }), false, "the other row");
+    // An error of a step ends the rows of that step; those that come after are not touched by it.
+    const { forward } = model,
+      [a, b] = [rows.add({ prompt: [9, 8], maxNewTokens: 9 }), rows.add({ prompt: [5], maxNewTokens: 9 })];
+    model.forward = () => {
+      throw new DeviceError("lost");
+    };
+    await assertRejects(() => a.next(), DeviceError, "lost");
+    await assertRejects(() => Array.fromAsync(b), DeviceError, "lost");
+    model.forward = forward;
+    assertEquals(rows.free, 4);
+    assertEquals((await Array.fromAsync(rows.add({ prompt: [5], maxNewTokens: 9 }))).length, 9);
+    const [weight] = model.parameters(), values = await weight.data();
+    model.device.write(weight.storage, values.map(() => NaN));
+    await assertRejects(() => rows.add({ prompt: [5], maxNewTokens: 9 }).next(), DataError, "its weights are damaged");
+    model.device.write(weight.storage, values);
+  }));
+
+Deno.test("rows: a generator from outside is left where the tokens that were taken have left it", () =>
+  withModel("cpu", async (model) => {
+    const generator = new RandomGenerator(4),
+      state = (draws: number) => {
+        const other = new RandomGenerator(4);
+        other.exponential(new Float32Array(draws * V));
+        return other.getState();
+      };
+    using rows = new Rows(model, { slots: 4 });
+    const row = rows.add({ prompt: [1], maxNewTokens: 20, generator }),
+      beside = rows.add({ prompt: [2], maxNewTokens: 20 });
+    await row.next();
+    for (let i = 0; i < 5; i++) await beside.next(); // row's next tokens are there, and not taken
+    row.abort();
+    assertEquals(generator.getState(), state(1));
+    // Sequences of one generator, whose prompt is long enough to be copied: then the first is a step ahead.
+    const prompt = Array.from({ length: 30 }, (_, i) => i % V), shared = new RandomGenerator(4);
+    const sequences = rows.addSequences({ prompt, maxNewTokens: 4, generator: shared, topLogprobs: 1 }, 3);
+    const texts = await Promise.all(sequences.map((row) => Array.fromAsync(row)));
+    assertEquals(shared.getState(), state(12));
+    assert(new Set(texts.map((text) => text.map(({ id }) => id).join())).size > 1);
+    const expected = await Array.fromAsync(
+      generateSequences(model, prompt, { maxNewTokens: 4, seed: 4, numReturnSequences: 3 }),
+    );
+    for (const { sequence, id } of expected) assertEquals(texts[sequence].shift()!.id, id);
+  }));
+
+Deno.test("rows: a thousand through sixteen slots leave the memory as it was", () =>
+  withModel("cpu", async (model) => {
+    using rows = new Rows(model, { slots: 16 });
+    const random = new RandomGenerator(1), going: Row[] = [];
+    const used = () => [model.device.memory().tensors, model.device.memory().bytes];
+    let memory: number[] = [];
+    for (let number = 0; number < 1000; number++) {
+      while (rows.free === 0) {
+        const [row] = going.splice(random.randint(going.length), 1);
+        if (random.randint(2)) row.abort();
+        else for await (const _ of row);
+      }
+      const { prompt, maxNewTokens, ...options } = request(number);
+      going.push(rows.add({ ...options, prompt: Array.from(prompt).slice(0, 9), maxNewTokens: 1 + maxNewTokens! % 6 }));
+      if (number === 400) memory = used();
+    }
+    for (const row of going) row.abort();
+    assertEquals(rows.free, 16);
+    assertEquals(used(), memory);
+  }));
+
+Deno.test("rows: what cannot be is refused, and takes no slot", () =>
+  withModel("cpu", async (model) => {
+    using rows = new Rows(model, { slots: 2 });
+    const cases: [Partial<RowRequest>, string][] = [
+      [{ prompt: [] }, "the prompt is empty"],
+      [{ prompt: [V] }, `the prompt has token ${V}`],
+      [{ temperature: -1 }, "temperature is -1"],
+      [{ topP: 2 }, "topP is 2"],
+      [{ maxNewTokens: undefined }, "maxNewTokens or maxLength is missing"],
+      [{ prompt: new Array(BLOCK + 1).fill(0), overflow: "refuse" }, "don't fit into the block size"],
+      [
+        { prompt: new Array(BLOCK + 1).fill(0), promptLogprobs: 1 },
+        `the prompt has ${BLOCK + 1} tokens, and the block size is ${BLOCK}`,
+      ],
+      [{ promptLogprobs: -1 }, "promptLogprobs is -1; expected a whole number, 0 or more"],
+      [{ promptLogprobs: V + 1 }, `promptLogprobs is ${V + 1}, and the vocabulary has ${V} tokens`],
+    ];
+    for (const [options, message] of cases) {
+      assertThrows(() => rows.add({ prompt: [1], maxNewTokens: 1, ...options }), ConfigError, message);
+    }
+    assertEquals(rows.free, 2);
+    const first = rows.add({ prompt: [1], maxNewTokens: 9 });
+    await first.next();
+    assertThrows(
+      () => rows.addSequences({ prompt: [1], maxNewTokens: 1 }, 2),
+      ConfigError,
+      "only 1 slots are free of 2",
+    );
+    rows.add({ prompt: [1], maxNewTokens: 20 });
+    assertThrows(
+      () => rows.add({ prompt: [1], maxNewTokens: 1 }),
+      ConfigError,
+      "Rows: no slot is free of 2: 1 rows write, 1 wait for their first token; the next ends after at most 8 more tokens",
+    );
+    for (
+      const [options, message] of [
+        [{ slots: 0 }, "slots is 0; expected a whole number above 0"],
+        [{ slots: 1.5 }, "slots is 1.5"],
+        [{ slots: 1, piece: 0 }, "piece is 0"],
+      ] as const
+    ) assertThrows(() => new Rows(model, options), ConfigError, message);
+    const large = new GPT({ vocabSize: 5, blockSize: 1024, nLayer: 1, nHead: 1, nEmbd: 64 }, { device: model.device });
+    // Keys and values of a text: 2 · 1024 · 64 · 4 bytes, half a MiB; of 8192 texts the 4 GiB that the whole memory has.
+    const { message } = assertThrows(
+      () => new Rows(large, { slots: 8192 }),
+      DeviceError,
+      "Rows: keys and values of 8192 texts, 0.000488 GiB each, takes 4 GiB",
+    ) as Error;
+    assert(/; 8[01]\d\d texts would fit$/.test(message), message);
+    large.dispose();
+  }));
