@@ -1,5 +1,7 @@
 import { assert, assertEquals, assertThrows } from "@std/assert";
+import { attentionCopy } from "../../kernels/attention/cached.ts";
 import type { Device } from "../../src/engine/device.ts";
+import { launch } from "../../src/engine/launch.ts";
 import { ReferenceDevice } from "../../src/device/reference.ts";
 import { ConfigError, ShapeError } from "../../src/errors.ts";
 import { cachedAttention } from "../../src/ops/cached_attention.ts";
@@ -154,6 +156,22 @@ Deno.test("cached_attention: a slot that the host cannot see is idle where there
       });
     }
   }
+});
+
+Deno.test("attention_copy: the first places of slots go to others, and what there is none of is left out", async () => {
+  for (const [slots, S, heads, width] of [[5, 7, 2, 3], [5, 130, 1, 64]]) {
+    await assertAgrees(`${slots} slots of ${S}`, { atol: 0, rtol: 0 }, (device) => {
+      const i32 = (...numbers: number[]) => device.tensor(Int32Array.from(numbers));
+      const cache = device.tensor(normal(slots * S * 2 * heads * width), [slots, S, 2, heads, width]);
+      const [from, to] = [i32(0, 3, -1, 0, 9), i32(1, 2, 4, 5, 4)];
+      launch(attentionCopy, { from, to, count: i32(4, S + 3, 2, 1, 1), cache });
+      return [cache];
+    });
+  }
+  const device = new ReferenceDevice(), values = normal(3 * 4 * 2), cache = device.tensor(values, [3, 4, 2, 1, 1]);
+  const [from, to, count] = [2, 0, 3].map((number) => device.tensor(Int32Array.of(number)));
+  launch(attentionCopy, { from, to, count, cache });
+  assertEquals([...await cache.data()], [...values.subarray(16, 22), ...values.subarray(6)]);
 });
 
 Deno.test("attention: what does not fit is refused", () => {

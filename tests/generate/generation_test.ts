@@ -6,7 +6,7 @@ import { ConfigError, DataError } from "../../src/errors.ts";
 import type { SequencesOptions } from "../../src/generate/options.ts";
 import { GPT } from "../../src/gpt.ts";
 import { RandomGenerator } from "../../src/random/mod.ts";
-import { type GeneratedToken, generateSequences } from "../../src/generate/generate.ts";
+import { generate, type GeneratedToken, generateSequences } from "../../src/generate/generate.ts";
 import { StopStrings } from "../../src/generate/stopping.ts";
 import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
 import { openDevice } from "../testing.ts";
@@ -219,6 +219,56 @@ Deno.test("generation: tokens come as often as their probabilities say", () =>
     }
     // And the test can fail: a temperature of 1.1 is not one of 1.
     assert(await chiSquare(model, batch, shares(logits.map((x) => x / 1.1)), rounds) > 10 + 4 * Math.sqrt(20));
+  }));
+
+Deno.test("generation: a list of prompts gives what calls one after the other give, and leaves the generator there", () =>
+  withModel("reference", async (model) => {
+    const prompts = [[1, 2, 3, 4, 5, 6], [7], [1, 2, 3, 4, 5, 6], [1, 2, 3, 9], [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]];
+    const options = { maxNewTokens: 12, temperature: 1.2, numReturnSequences: 2, tokenizer };
+    const cases: [string, Partial<SequencesOptions>, boolean][] = [
+      ["a generator, and no end before the length", {}, true],
+      ["a generator, and ends", { eosTokenId: [3, 5] }, false],
+      ["a generator, and stop strings", { stopStrings: "f" }, false],
+      ["a seed, and ends", { seed: 9, eosTokenId: 8 }, true],
+      ["greedy, with ends", { temperature: 0, eosTokenId: 3, numReturnSequences: 1 }, true],
+      ["the host chooses", { topP: 0.8, topLogprobs: 2, overflow: "slide" }, true],
+    ];
+    for (const [what, given, together] of cases) {
+      const [one, other] = [new RandomGenerator(3), new RandomGenerator(3)], own = "seed" in given;
+      const expected: GeneratedToken[] = [], all = { ...options, ...given }, { numReturnSequences: count } = all;
+      for (const [i, prompt] of prompts.entries()) {
+        const tokens = await Array.fromAsync(
+          generateSequences(model, prompt, { ...all, generator: own ? undefined : one }),
+        );
+        expected.push(...tokens.map((token) => ({ ...token, sequence: i * count + token.sequence })));
+      }
+      let most = 0;
+      const { forward } = model;
+      model.forward = ((...args: Parameters<typeof forward>) => {
+        most = Math.max(most, args[2]?.places ? args[2].of?.size ?? args[0].shape[0] : 0);
+        return forward.apply(model, args);
+      }) as typeof forward;
+      const list = generateSequences(model, prompts, { ...all, generator: own ? undefined : other });
+      assertEquals(await Array.fromAsync(list), expected, what);
+      model.forward = forward;
+      assertEquals(most > count, together, `${what}: ${most} rows in a step`);
+      assertEquals(other.getState(), one.getState(), what);
+    }
+    const ids = await Array.fromAsync(
+      generate(model, prompts.slice(0, 2), { maxNewTokens: 2 }),
+      ({ sequence }) => sequence,
+    );
+    assertEquals(ids, [0, 0, 1, 1]);
+    await assertRejects(
+      () => Array.fromAsync(generate(model, [[1], []], { maxNewTokens: 2 })),
+      ConfigError,
+      "prompt is empty",
+    );
+    await assertRejects(
+      () => Array.fromAsync(generate(model, [], { maxNewTokens: 2 })),
+      ConfigError,
+      "prompt is empty",
+    );
   }));
 
 Deno.test("generation: options that cannot be used are refused", () =>

@@ -48,6 +48,7 @@ def of_models():
     import run_cases
 
     made = {"modules": model_cases.modules(), "models": model_cases.models(), "optimizer": model_cases.optimizer_steps()}
+    made["cached_attention"] = model_cases.cached_attention()
     made["schedule"], made["initial"] = run_cases.schedule(), run_cases.initial()
     made["curves"], trained = run_cases.curves()
     made["sampling"] = run_cases.sampling(trained)

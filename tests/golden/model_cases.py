@@ -74,6 +74,42 @@ def modules():
     return fixture
 
 
+def cached_attention():
+    """Tokens of any slots at any places, in CASE.qkv (N, 3C), with CASE.cache: CASE.out.
+
+    Token n is written to place CASE.position[n] of slot CASE.slot[n] before any is attended to; a slot of -1 is idle.
+    """
+    fixture = Fixture()
+    for slots, size, heads, width, tokens in [
+        (1, 1, 1, 1, [(0, 0)]),
+        (1, 6, 2, 3, [(0, 4)]),
+        (3, 9, 2, 8, [(2, 8), (-1, 0), (0, 0), (1, 3)]),
+        (4, 30, 3, 5, [(3, t) for t in range(9, 26)] + [(0, 2), (-1, 5), (2, 29)] + [(0, t) for t in range(2)]),
+        (2, 9, 1, 64, [(t % 2, t // 2) for t in range(18)]),
+        (2, 5, 2, 2, [(-1, 0), (-1, 3)]),
+    ]:
+        number, C = len(fixture.cases), heads * width
+        name = f"{len(tokens)} tokens, {slots} slots of {size}, {heads} heads of {width}"
+        begin("cached_attention", name)
+        qkv, cache = normal(len(tokens), 3 * C), normal(slots, size, 2, heads, width)
+        after, out = cache.clone(), torch.zeros(len(tokens), C, dtype=torch.float64)
+        for row, (slot, place) in zip(qkv, tokens):
+            if slot >= 0:
+                after[slot, place] = row[C:].view(2, heads, width)
+        for n, (slot, place) in enumerate(tokens):
+            if slot < 0:
+                continue
+            keys, values = after[slot, : place + 1].double().permute(1, 2, 0, 3)  # (heads, places, width) each
+            query = qkv[n, :C].double().view(heads, 1, width)
+            out[n] = nn.functional.scaled_dot_product_attention(query, keys, values).reshape(C)
+        for key, tensor in {"qkv": qkv, "cache": cache, "out": out}.items():
+            fixture.put(f"{number}.{key}", tensor)
+        fixture.put(f"{number}.slot", np.array([slot for slot, _ in tokens]))
+        fixture.put(f"{number}.position", np.array([place for _, place in tokens]))
+        fixture.cases.append({"name": name})
+    return fixture
+
+
 def models():
     """CASE.tokens and CASE.targets give CASE.logits and CASE.loss, and NAME.grad; without targets CASE.last.
 

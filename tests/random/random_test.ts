@@ -130,3 +130,13 @@ Deno.test("Philox agrees with its formulas in Python's integers", () => {
     assertEquals(philox(counter as Four, key as [number, number]), words as Four);
   }
 });
+
+Deno.test("skipExponential goes on where drawing would have", () => {
+  for (const count of [0, 1, 311, 312, 313, 5000]) {
+    const [drawn, skipped] = [new RandomGenerator(6), new RandomGenerator(6)];
+    for (const generator of [drawn, skipped]) generator.random32();
+    drawn.exponential(new Float32Array(count));
+    skipped.skipExponential(count);
+    assertEquals(skipped.random32(), drawn.random32(), `${count}`);
+  }
+});
