@@ -8,7 +8,8 @@ import { embeddingBackward, embeddingForward } from "../kernels/embedding/kernel
 import { geluErf, geluTanh } from "../kernels/gelu/kernel.ts";
 import { gradientNorm } from "../kernels/gradient_norm/kernel.ts";
 import { layerNormBackwardInput, layerNormBackwardParams, layerNormForward } from "../kernels/layer_norm/kernel.ts";
-import { sample } from "../kernels/sample/kernel.ts";
+import { choose } from "../kernels/choose/kernel.ts";
+import { BY_NOISE, BY_STREAM, recordFields, recordOf, tablesOf } from "../kernels/choose/record.ts";
 import { createDevice } from "../src/device/create.ts";
 import { launch } from "../src/engine/launch.ts";
 import { RandomGenerator } from "../src/random/mod.ts";
@@ -66,8 +67,15 @@ device.write(v.storage, new Float32Array(n).fill(1));
 bench("gradient norm", n, () => launch(gradientNorm, { gradient: flat, norm }));
 bench("AdamW", n, () => launch(adamw, { gradient: flat, norm, step, parameter, m, v }, hyper));
 
-const logits = random(1, 50_257),
-  noise = random(1, 50_257),
-  settings = { first: integers(1, 1), temperature: device.tensor([0.8], [1]), topK: device.tensor(Int32Array.of(200)) },
-  next = integers(1, 1);
-bench("sample of the top 200", 50_257, () => launch(sample, { logits, noise, ...settings, ids: next }));
+const logits = random(1, 50_257), noise = random(1, 50_257), seen = { tokens: [1, 2, 3, 2], prompt: 1 };
+const tables = device.tensor(tablesOf({}, seen, 50_257), [1, 2, 50_257]);
+for (
+  const [what, way, options] of [
+    ["noise, of the top 200", BY_NOISE, { temperature: 0.8, topK: 200 }],
+    ["stream, top-p and penalties", BY_STREAM, { topP: 0.9, repetitionPenalty: 1.2, frequencyPenalty: 0.5 }],
+  ] as const
+) {
+  const records = device.tensor([recordOf(options, 0)], [1, recordFields.length]);
+  const state = device.tensor(Int32Array.of(1, 0, way, 0), [1, 4]), next = integers(1, 1);
+  bench(`choose by ${what}`, 50_257, () => launch(choose, { logits, noise, records, state, tables, ids: next }));
+}

@@ -103,6 +103,7 @@ const everything = engine(
   "webgpu",
   "dawn",
   "devices",
+  "choose",
   "matmul_plans",
   "capture",
   "profile",

@@ -10,15 +10,15 @@ export default /* wgsl */ `// The next token of each row, by the rules of sampli
 //
 // Only records, which are read-only, decide about what has barriers in it.
 
-struct Params { R: u32, V: u32, drawn: u32, T: u32, K: u32 }
+struct Params { R: u32, V: u32, drawn: u32, T: u32, L: u32, K: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> logits: array<f32>;         // (R, V)
 @group(0) @binding(2) var<storage, read> noise: array<f32>;          // (drawn, V), above 0
 @group(0) @binding(3) var<storage, read> records: array<f32>;        // (R, FIELDS)
-@group(0) @binding(4) var<storage, read_write> state: array<i32>;    // (R, 4): seed, position, way, row of the noise
+@group(0) @binding(4) var<storage, read_write> state: array<i32>;    // (R, 4): seed, position, way, row of noise and likely
 @group(0) @binding(5) var<storage, read_write> tables: array<f32>;   // (T, 2, V): bias, seen
 @group(0) @binding(6) var<storage, read_write> ids: array<i32>;      // (R)
-@group(0) @binding(7) var<storage, read_write> likely: array<f32>;   // (R, K, 2): id, log-probability
+@group(0) @binding(7) var<storage, read_write> likely: array<f32>;   // (L, K, 2): id, log-probability
 @group(0) @binding(8) var<storage, read_write> workspace: array<f32>; // (R, V): x, then e
 
 override has_tables: bool = false;
@@ -114,6 +114,7 @@ fn choose(
   let record = row * FIELDS;
   let temperature = records[record + TEMPERATURE];
   let way = state[row * 4u + 2u];
+  let noise_number = u32(state[row * 4u + 3u]);
   let block = (V + LANES - 1u) / LANES;
   let begin = min(lane * block, V);
   let end = min(begin + block, V);
@@ -221,7 +222,7 @@ fn choose(
   }
 
   // the draw by noise, or of temperature 0 the greatest
-  let noise_row = u32(state[row * 4u + 3u]) % params.drawn * V;
+  let noise_row = noise_number % params.drawn * V;
   key = 0u;
   var place = 0u;
   if (way != BY_STREAM || temperature == 0.0) {
@@ -289,6 +290,7 @@ fn choose(
 
   let n = min(u32(records[record + LIKELY]), params.K);
   if (has_likely && n > 0u) {
+    let into = noise_number % max(params.L, 1u) * params.K * 2u;
     let top_logit = float_of(atomicLoad(&greatest_logit));
     sum = 0.0;
     for (var i = lane; i < V; i += LANES) { sum += exp(logits[first + i] - top_logit); }
@@ -301,8 +303,8 @@ fn choose(
     for (var k = 0u; k < n; k++) {
       if (lane == 0u) {
         let id = select(last_place, u32(max(chosen, 0)), k == 0u);
-        likely[(row * params.K + k) * 2u] = f32(select(i32(last_place), chosen, k == 0u));
-        likely[(row * params.K + k) * 2u + 1u] = logits[first + min(id, V - 1u)] - top_logit - lost;
+        likely[into + k * 2u] = f32(select(i32(last_place), chosen, k == 0u));
+        likely[into + k * 2u + 1u] = logits[first + min(id, V - 1u)] - top_logit - lost;
         atomicStore(&best, 0u);
         atomicStore(&from_end, 0u);
       }

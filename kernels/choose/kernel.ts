@@ -11,9 +11,10 @@
  * - of temperature 0: argmax x. Of equals the first wins;
  * - or it is given: then only log-probabilities are computed.
  *
- * What is chosen counts as seen in the row's tables, its position goes on by 1, and its place in the noise by R: so one launch
- * after the other needs nothing from the host. With `likely` a row gets the log-probabilities of the chosen token and of the likeliest, of the model's own distribution softmax(logits). A row is
- * computed in an order of its own: its bits do not depend on the other rows.
+ * What is chosen counts as seen in the row's tables, its position goes on by 1, and its row of noise and likely by R: so one
+ * launch after the other needs nothing from the host. `likely` gets the log-probabilities of the chosen token and of the
+ * likeliest, of the model's own distribution softmax(logits). A row is computed in an order of its own: its bits do not depend on
+ * the other rows.
  */
 import { f32, type FloatArray, i32, kernel, optional } from "../../src/kernel.ts";
 import { philox } from "../../src/random/philox.ts";
@@ -31,17 +32,17 @@ export const choose = kernel({
     records: f32("R", recordFields.length),
   },
   updates: {
-    /** Each row's: seed, position, a token that is given or `BY_NOISE` or `BY_STREAM`, and its row of the noise. */
+    /** Each row's: seed, position, a token that is given or `BY_NOISE` or `BY_STREAM`, and its row of noise and likely. */
     state: i32("R", 4),
     /** Bias and what has been seen, of rows that ask for them. */
     tables: optional(f32("T", 2, "V")),
   },
   writes: {
     ids: i32("R"),
-    /** Pairs of an id and its log-probability: the chosen one, and the likeliest, the likeliest first. */
-    likely: optional(f32("R", "K", 2)),
+    /** In the row that state says, modulo their number, pairs of an id and its log-probability: the chosen, then the likeliest. */
+    likely: optional(f32("L", "K", 2)),
   },
-  reference({ logits, noise, records, state, tables, ids, likely }, { R, V, drawn, T, K }) {
+  reference({ logits, noise, records, state, tables, ids, likely }, { R, V, drawn, T, L, K }) {
     for (let r = 0; r < R; r++) {
       const field = (name: typeof recordFields[number]) =>
         records[r * recordFields.length + recordFields.indexOf(name)];
@@ -71,7 +72,9 @@ export const choose = kernel({
       state[4 * r + 1]++;
       state[4 * r + 3] += R;
       if (own && ids[r] >= 0) own.seen[ids[r]]++;
-      if (likely && n > 0) likelihoods(raw, ids[r], likely.subarray(2 * K * r, 2 * (K * r + Math.min(n, K))));
+      if (!likely || n === 0) continue;
+      const into = 2 * K * ((place >>> 0) % L);
+      likelihoods(raw, ids[r], likely.subarray(into, into + 2 * Math.min(n, K)));
     }
   },
   cpu: {

@@ -49,8 +49,8 @@ export function tablesOf(
   { logitBias = {} }: SamplingOptions,
   { tokens, prompt }: { readonly tokens: readonly number[]; readonly prompt: number },
   vocabSize: number,
-): Float32Array {
-  const tables = new Float32Array(2 * vocabSize), seen = tables.subarray(vocabSize);
+): Float64Array {
+  const tables = new Float64Array(2 * vocabSize), seen = tables.subarray(vocabSize);
   for (const [id, bias] of Object.entries(logitBias)) tables[Number(id)] = bias === -Infinity ? bias : clamped(bias);
   for (const id of tokens.slice(0, prompt)) seen[id] = 0.5;
   for (const id of tokens.slice(prompt)) seen[id]++;

@@ -6,7 +6,7 @@ import { BANNED, BY_STREAM, DAMAGED, type RecordField, recordFields } from "./re
 /** Entries whose shares are added up before the sum goes on, where a row draws by its own stream. */
 export const CHUNK = 256;
 
-type Names = "logits" | "noise" | "records" | "state" | "ids" | "R" | "V" | "drawn" | "T" | "K" | "workspace";
+type Names = "logits" | "noise" | "records" | "state" | "ids" | "R" | "V" | "drawn" | "T" | "L" | "K" | "workspace";
 type ChooseLocals =
   & Record<Names | "begin" | "end", I32Local>
   & { readonly tables: I32Local | undefined; readonly likely: I32Local | undefined };
@@ -64,7 +64,8 @@ export function choose(f: WasmFunction, { begin, end, V, workspace, tables, like
       });
     }
     if (likely) {
-      const into = i32.at(likely, i32.mul(i32.mul(r, of.K), 2)), count = i32.min(countOf(f, field("likely")), of.K);
+      const into = i32.at(likely, i32.mul(i32.mul(i32.rem(noiseRow, of.L), of.K), 2)),
+        count = i32.min(countOf(f, field("likely")), of.K);
       f.when(i32.ne(count, 0), () => likelihoods(f, { logits, V, id, into, count }));
     }
   });

@@ -7,7 +7,7 @@
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { ConfigError, nearest } from "../errors.ts";
-import type { NumberRange } from "../generate/sampling_rules.ts";
+import type { NumberRange } from "../../kernels/choose/rules.ts";
 
 /** One flag: what it means, what it is where nobody says, and which values it takes. */
 export interface Flag<V extends FlagValue> {

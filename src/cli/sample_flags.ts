@@ -2,7 +2,7 @@
 import type { Declaration } from "./command.ts";
 import { choice, type Flag, flagOf, float, int, type Snake, text, type Values } from "./flags.ts";
 import type { SequencesOptions } from "../generate/options.ts";
-import { type SamplingOptions, samplingRules } from "../generate/sampling_rules.ts";
+import { type SamplingOptions, samplingRules } from "../../kernels/choose/rules.ts";
 import { deviceFlags, modelFlags, torchFlags } from "./shared_flags.ts";
 
 /** The rules of sampling that are numbers. */

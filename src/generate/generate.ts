@@ -2,21 +2,20 @@
  * Generation over token ids, as nanoGPT's `GPT.generate` and transformers' `generate`: printing is the caller's.
  *
  * The noise is drawn on the host in the order of PyTorch's multinomial, so a seed gives nanoGPT's and transformers' tokens on
- * every device. With temperature and topK alone the device chooses (passes.ts), and the host reads some tokens at a time; for
- * everything else it reads each token's logits and chooses (chooser.ts). Texts are rows (rows.ts), however many there are.
+ * every device. The device chooses (kernels/choose), and the host reads some tokens at a time. Texts are rows (rows.ts), however
+ * many there are.
  */
-import type { Chosen } from "./chooser.ts";
 import { checkGeneration } from "./options.ts";
 import type { GenerateOptions, SequencesOptions } from "./options.ts";
 import type { GPT } from "../gpt.ts";
 import { RandomGenerator } from "../random/mod.ts";
-import type { Row } from "./row.ts";
+import type { Chosen, Row } from "./row.ts";
 import { Rows } from "./rows.ts";
 import type { Taken } from "./stopping.ts";
 
-export type { Chosen, TokenLogprob } from "./chooser.ts";
+export type { Chosen, TokenLogprob } from "./row.ts";
 export type { GenerateOptions, RowOptions, SequencesOptions } from "./options.ts";
-export type { SamplingOptions } from "./sampling_rules.ts";
+export type { SamplingOptions } from "../../kernels/choose/rules.ts";
 export type { FinishReason, StoppingOptions, Taken } from "./stopping.ts";
 
 /** The next token of one of the sequences. */

@@ -6,6 +6,7 @@
  * pieces of prompts is launched as it comes. A row past the block size shows the model its last tokens, all of them, by a
  * captured pass of its own, for the position of each of them has changed.
  */
+import { recordFields } from "../../kernels/choose/record.ts";
 import { proceed } from "../../kernels/tokens/kernel.ts";
 import { attentionCopy } from "../../kernels/attention/cached.ts";
 import { noGrad } from "../engine/autograd.ts";
@@ -15,8 +16,8 @@ import { launch } from "../engine/launch.ts";
 import type { KeyValueCache } from "../nn/cache.ts";
 import { Captured } from "../nn/captured.ts";
 import { evaluating } from "../nn/module.ts";
-import { sample } from "../ops/sample.ts";
 import { Tensor } from "../engine/tensor.ts";
+import { Choosing, type ChoosingRow, type Given, recordsOf, stateOf, type Told } from "./choosing.ts";
 import { Windows } from "./windows.ts";
 
 /** How many choices may wait on the device to be read, where reading is slow. */
@@ -30,28 +31,19 @@ export interface Place {
 }
 
 /** A row, as a pass sees it. */
-export interface PassRow {
-  readonly slot: number;
-  /** All its tokens, the prompt's too. */
-  readonly tokens: readonly number[];
-  /** Where the last of them stands. */
+export interface PassRow extends ChoosingRow {
+  /** Where the last of its tokens stands. */
   readonly position: number;
-  /** 0 takes the likeliest. */
-  readonly temperature: number;
-  /** 0 is all. */
-  readonly topK: number;
 }
 
-/** What steps have computed; disposed of when it has been read. */
+/** What steps have chosen; disposed of when it is being read. */
 export interface Passed extends Disposable {
-  /** (R, 1, V), the last step's. */
-  readonly logits: Tensor;
-  /** Reads what the device has chosen. */
-  ids(): Promise<(step: number, row: number) => number>;
+  read(): Promise<(step: number, row: number) => Told>;
 }
 
-/** What a step's rows have on the device. */
-type State = "ids" | "slot" | "position" | "temperature" | "topK";
+/** What a step's rows have on the device: one each, but for records and state. */
+const WIDTHS = { ids: 1, slot: 1, position: 1, records: recordFields.length, state: 4 } as const;
+type State = keyof typeof WIDTHS;
 
 /** How many rows the step has that serves so many: 1 to 6, 8, 12, 16, 24, 32, …, for tiles of products have six rows. */
 export function stepWidth(count: number): number {
@@ -62,16 +54,14 @@ export function stepWidth(count: number): number {
 export class Passes implements Disposable {
   /** How many choices have noise between two readings. */
   readonly most: number;
-  /** (most, V): the noise for them. */
-  readonly #drawn: Float32Array;
-  readonly #noise: Tensor;
+  readonly choosing: Choosing;
   /** Of a step's R rows, in the first R places. */
   readonly #state: Record<State, Tensor>;
   /** (most) i32: what the steps since the last reading have chosen, (steps, R). */
   readonly #history: Tensor;
   /** (1) i32: how many choices those were. */
   readonly #first: Tensor;
-  readonly #steps = new Map<number, Captured<Tensor>>();
+  readonly #steps = new Map<number, Captured<undefined>>();
   /** The rows whose state is on the device. */
   #laid: readonly PassRow[] = [];
   #keys: KeyValueCache | undefined;
@@ -80,12 +70,12 @@ export class Passes implements Disposable {
   constructor(readonly model: GPT, readonly slots: number) {
     const { device, config: { vocabSize } } = model, size = stepWidth(slots);
     this.most = device.readsAtOnce ? size : Math.max(size, MOST);
-    this.#drawn = new Float32Array(this.most * vocabSize).fill(1);
     using scope = device.scope(); // what does not fit leaves nothing behind
     const integers = (length: number) => device.tensor(new Int32Array(length));
-    this.#noise = device.tensor(this.#drawn, [this.most, vocabSize]);
-    const [ids, slot, position, topK] = [0, 0, 0, 0].map(() => integers(size));
-    this.#state = { ids, slot, position, topK, temperature: device.tensor(new Float32Array(size)) };
+    const { most } = this, changed = () => this.#forget();
+    this.choosing = new Choosing(device, { vocabSize, slots, most, changed });
+    const [ids, slot, position, state] = [1, 1, 1, WIDTHS.state].map((width) => integers(width * size));
+    this.#state = { ids, slot, position, state, records: device.tensor(new Float32Array(WIDTHS.records * size)) };
     this.#history = integers(this.most);
     this.#first = integers(1);
     scope.keepAll();
@@ -95,21 +85,12 @@ export class Passes implements Disposable {
   get #cache(): KeyValueCache {
     return this.#keys ??= this.model.createCache(this.slots);
   }
-  /** The noise for choice number `at` of the next pass, to be filled. */
-  noise(at: number): Float32Array {
-    const { vocabSize } = this.model.config;
-    return this.#drawn.subarray(at * vocabSize, (at + 1) * vocabSize);
-  }
-  /** Takes the noise for so many choices to the device. */
-  write(count: number): void {
-    const length = count * this.model.config.vocabSize;
-    this.model.device.write(new Storage(this.#noise.storage.block, length), this.#drawn.subarray(0, length));
-  }
-
   /** Launches steps of rows that each have one token to show. Choice r of step s has the noise number s · width + r. */
   decode(rows: readonly PassRow[], steps: number): Passed {
     const { device } = this.model, width = stepWidth(rows.length), cache = this.#cache; // made outside of the capture
+    this.choosing.prepare(rows);
     if (rows.length !== this.#laid.length || rows.some((row, r) => row !== this.#laid[r])) this.#lay(rows, width);
+    device.write(this.#view("state", width), stateOf(rows, 0, [], width));
     device.write(this.#first.storage, [0]);
     let captured = this.#steps.get(width);
     if (!captured) this.#steps.set(width, captured = new Captured(this.model));
@@ -119,18 +100,15 @@ export class Passes implements Disposable {
     }
     const history = new Storage(this.#history.storage.block, steps * width);
     return {
-      logits: captured.program!.result,
-      async ids() {
-        const ids = await device.read(history);
-        return (step, row) => ids[step * width + row];
+      read: async () => {
+        const [ids, likely] = await Promise.all([
+          device.read(history),
+          this.choosing.read(rows, 0, steps * width),
+        ]);
+        return (step, row) => ({ id: ids[step * width + row], likely: likely(step * width + row) });
       },
       [Symbol.dispose]() {},
     };
-  }
-  /** Says that the host has chosen a row's next token: what is on the device is not right any more. */
-  forget({ slot }: PassRow): void {
-    this.#laid = [];
-    this.#windows?.forget(slot);
   }
   #lay(rows: readonly PassRow[], width: number): void {
     const write = (name: State, of: (row: PassRow) => number, idle: number) =>
@@ -141,24 +119,28 @@ export class Passes implements Disposable {
     write("ids", ({ tokens }) => tokens[tokens.length - 1], 0);
     write("slot", ({ slot }) => slot, -1);
     write("position", ({ position }) => position, 0);
-    write("temperature", ({ temperature }) => temperature, 0);
-    write("topK", ({ topK }) => topK, 0);
+    this.model.device.write(this.#view("records", width), recordsOf(rows, [], width));
     this.#laid = [...rows];
   }
-  #view = (name: State, width: number) => new Storage(this.#state[name].storage.block, width);
+  #view = (name: State, width: number) => new Storage(this.#state[name].storage.block, width * WIDTHS[name]);
+  /** Drops what was captured. */
+  #forget(): void {
+    for (const captured of this.#steps.values()) captured[Symbol.dispose]();
+    this.#steps.clear();
+    this.#windows?.[Symbol.dispose]();
+    this.#windows = undefined;
+  }
 
-  #step(width: number, cache: KeyValueCache): Tensor {
-    using scope = this.model.device.scope();
-    const view = (name: State) => new Tensor(this.#view(name, width), [width]);
-    const [ids, slot, position, temperature, topK] = (["ids", "slot", "position", "temperature", "topK"] as const).map(
-      view,
-    );
+  #step(width: number, cache: KeyValueCache): undefined {
+    using _ = this.model.device.scope();
+    const view = (name: State) =>
+      new Tensor(this.#view(name, width), WIDTHS[name] === 1 ? [width] : [width, WIDTHS[name]]);
+    const [ids, slot, position] = (["ids", "slot", "position"] as const).map(view);
     const logits = this.#forward(ids.alias([width, 1]), { cache, places: { slot, position } });
     const steps = Math.floor(this.most / width), first = this.#first;
     const history = new Tensor(new Storage(this.#history.storage.block, steps * width), [steps, width]);
-    const chosen = sample(logits.alias([width, logits.shape[2]]), this.#noise, { first, temperature, topK });
+    const chosen = this.choosing.choose(logits, { records: view("records"), state: view("state") });
     launch(proceed, { chosen, ids, position, history, first });
-    return scope.keep(logits);
   }
   #forward(ids: Tensor, options?: ForwardOptions): Tensor {
     return evaluating(this.model, () => noGrad(() => this.model.forward(ids, undefined, options).logits));
@@ -167,12 +149,18 @@ export class Passes implements Disposable {
   /**
    * A pass over any tokens.
    *
-   * @param of the numbers of the tokens whose logits are wanted, those that `rows` go on from first
-   * @returns nothing where none are wanted; the caller disposes of the logits
+   * @param of the numbers of the tokens whose logits are wanted, those that `rows` go on from first, then those before `given`
+   * @returns nothing where none are wanted
    */
-  read(tokens: readonly Place[], of: readonly number[], rows: readonly PassRow[]): Passed | undefined {
-    const { device, config: { vocabSize } } = this.model, cache = this.#cache;
+  read(
+    tokens: readonly Place[],
+    of: readonly number[],
+    rows: readonly PassRow[],
+    given: readonly Given[],
+  ): Passed | undefined {
+    const { device } = this.model, cache = this.#cache;
     this.#laid = [];
+    this.choosing.prepare(rows);
     using scope = device.scope();
     const integers = (values: number[]) => device.tensor(Int32Array.from(values));
     const ids = integers(tokens.map(({ id }) => id)).alias([1, tokens.length]);
@@ -184,20 +172,17 @@ export class Passes implements Disposable {
       evaluating(this.model, () => this.model.hidden(ids, { cache, places }));
       return undefined;
     }
-    const logits = this.#forward(ids, { cache, places, of: integers([...of]) }), R = Math.max(rows.length, 1);
-    const wanted = new Tensor(new Storage(logits.storage.block, R * vocabSize), [R, vocabSize]);
-    const temperature = device.tensor(Float32Array.from({ length: R }, (_, r) => rows[r]?.temperature ?? 0));
-    const topK = integers(Array.from({ length: R }, (_, r) => rows[r]?.topK ?? 0));
-    const chosen = sample(wanted, this.#noise, { temperature, topK });
-    for (const tensor of [logits, chosen]) scope.keep(tensor);
+    const logits = this.#forward(ids, { cache, places, of: integers([...of]) });
+    const chosen = this.choosing.once(logits, rows, given), all = [chosen.ids, chosen.likely];
+    for (const tensor of all) if (tensor) scope.keep(tensor);
     return {
-      logits,
-      async ids() {
-        const ids = await chosen.data();
-        return (_, row) => ids[row];
+      async read() {
+        const [ids, likely] = await Promise.all(all.map((tensor) => tensor?.data()));
+        const length = likely ? likely.length / of.length : 0;
+        return (_, row) => ({ id: ids![row], likely: likely?.subarray(row * length, (row + 1) * length) });
       },
       [Symbol.dispose]() {
-        for (const tensor of [logits, chosen]) tensor.dispose();
+        for (const tensor of all) tensor?.dispose();
       },
     };
   }
@@ -212,14 +197,22 @@ export class Passes implements Disposable {
 
   /** Launches steps of a row past the block size, each of which shows the model its last tokens. Its noise begins at `first`. */
   crop(row: PassRow, steps: number, first: number): Passed {
-    this.#windows ??= new Windows(this.model, this, this.#noise, (ids) => this.#forward(ids));
-    return this.#windows.run(row, steps, first);
+    this.choosing.prepare([row]);
+    this.#windows ??= new Windows(this.model, this, this.choosing, (ids) => this.#forward(ids));
+    const ids = this.#windows.run(row, steps, first);
+    return {
+      read: async () => {
+        const [idOf, likely] = await Promise.all([ids(), this.choosing.read([row], first, steps)]);
+        return (step) => ({ id: idOf(step), likely: likely(step) });
+      },
+      [Symbol.dispose]() {},
+    };
   }
 
   [Symbol.dispose](): void {
-    for (const captured of this.#steps.values()) captured[Symbol.dispose]();
-    for (const tensor of [...Object.values(this.#state), this.#noise, this.#history, this.#first]) tensor.dispose();
+    this.#forget();
+    for (const tensor of [...Object.values(this.#state), this.#history, this.#first]) tensor.dispose();
+    this.choosing[Symbol.dispose]();
     this.#keys?.dispose();
-    this.#windows?.[Symbol.dispose]();
   }
 }

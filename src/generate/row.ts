@@ -1,8 +1,6 @@
 /** One text that is being generated: its tokens, where they stand, and what its reader has taken of them. */
-import type { Chosen, TokenLogprob } from "./chooser.ts";
 import type { RowOptions } from "./options.ts";
 import type { PassRow } from "./passes.ts";
-import { isGreedy, needsHost } from "./sampling_rules.ts";
 import { Stopping, type Taken } from "./stopping.ts";
 import type { GeneratorState, RandomGenerator } from "../random/mod.ts";
 
@@ -10,6 +8,19 @@ import type { GeneratorState, RandomGenerator } from "../random/mod.ts";
 export interface RowRequest extends RowOptions {
   /** Token ids, at least one. */
   readonly prompt: ArrayLike<number>;
+}
+
+/** A token and the logarithm of its probability. */
+export interface TokenLogprob {
+  /** Of the token. */ readonly id: number;
+  /** In nats; by the model's own distribution, before temperature, penalties and the rest. */ readonly logprob: number;
+}
+
+/** A token, and how likely it was. */
+export interface Chosen {
+  /** Of the token. */ readonly id: number;
+  /** As {@linkcode TokenLogprob.logprob}, where asked for. */ readonly logprob?: number;
+  /** The likeliest tokens, the likeliest first, where asked for. */ readonly topLogprobs?: readonly TokenLogprob[];
 }
 
 /** The next token of a row. */
@@ -83,10 +94,8 @@ export class Noise {
  */
 export class Row implements PassRow, AsyncIterableIterator<RowToken, undefined, undefined> {
   readonly tokens: number[];
-  readonly temperature: number;
-  readonly topK: number;
-  /** Whether the host chooses, from the logits. */
-  readonly onHost: boolean;
+  readonly likely: number | undefined;
+  readonly seed: number | undefined;
   /** How many of the tokens are the prompt's. */
   readonly prompt: number;
   /** Number of the token at place 0 of its slot, and how many from there on are in the cache. */
@@ -117,12 +126,11 @@ export class Row implements PassRow, AsyncIterableIterator<RowToken, undefined, 
     readonly noise: Noise,
     tokens: readonly number[],
   ) {
-    const { temperature = 1, topK = 0, logprobs, topLogprobs, promptLogprobs } = request;
+    const { logprobs, topLogprobs, promptLogprobs, seed = 1337, draws } = request;
     this.tokens = [...tokens];
     this.prompt = tokens.length;
-    this.temperature = isGreedy(temperature) ? 0 : temperature;
-    this.topK = topK;
-    this.onHost = needsHost(request) || logprobs === true || topLogprobs !== undefined;
+    this.likely = topLogprobs ?? (logprobs ? 0 : undefined);
+    this.seed = draws === "philox" ? seed + noise.rows.length : undefined;
     this.fresh = promptLogprobs === undefined;
     this.#stopping = new Stopping(request);
     noise.rows.push(this);
@@ -140,9 +148,13 @@ export class Row implements PassRow, AsyncIterableIterator<RowToken, undefined, 
   get done(): boolean {
     return this.over && this.#queue.length === 0;
   }
+  /** Whether its choices need noise. */
+  get noisy(): boolean {
+    return (this.request.temperature ?? 1) > 0 && this.seed === undefined;
+  }
   /** Noise for its next choice. */
   draw(into: Float32Array): void {
-    if ((this.request.temperature ?? 1) > 0) this.noise.fill(into, this, this.drawn++);
+    if (this.noisy) this.noise.fill(into, this, this.drawn++);
   }
   /** Its next token. */
   take(chosen: Chosen): void {

@@ -7,18 +7,18 @@
  *
  * Nothing runs by itself: a reader who asks for a token that is not there computes a step of all rows.
  */
+import { BANNED } from "../../kernels/choose/record.ts";
 import { Breather } from "../loop/breather.ts";
 import { Pace } from "../loop/pace.ts";
-import { choose, type Chosen, likelihood } from "./chooser.ts";
 import { gib, shortage } from "../engine/capacity.ts";
-import { ConfigError, DeviceError } from "../errors.ts";
+import { ConfigError, DataError, DeviceError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
 import type { NumberArray } from "../kernel.ts";
-import { damagedLogits, maximum } from "./logits_processors.ts";
 import { checkGeneration } from "./options.ts";
+import type { Given, Told } from "./choosing.ts";
 import { type Passed, Passes, type Place, stepWidth } from "./passes.ts";
 import { RandomGenerator } from "../random/mod.ts";
-import { Noise, Row, type RowOwner, type RowRequest } from "./row.ts";
+import { Noise, Row, type RowOwner, type RowRequest, type TokenLogprob } from "./row.ts";
 
 /** Milliseconds from one reading to the next where reading is slow, so that text flows. */
 const PACE = 60;
@@ -121,7 +121,7 @@ export class Rows implements Disposable {
     const noise = new Noise(generator ?? new RandomGenerator(seed), generator !== undefined);
     return Array.from({ length: count }, () => {
       const common = this.#free.map((slot) => this.#held.length > 1 ? commonPrefix(tokens, this.#held[slot]) : 0),
-        most = maximum(common);
+        most = Math.max(...common);
       const [slot] = this.#free.splice(common.indexOf(most), 1);
       const row = new Row(this.#owner, request, slot, left, noise, tokens);
       if (row.fresh) row.read = most; // it stands there already
@@ -195,11 +195,11 @@ export class Rows implements Disposable {
   /** Copies what another slot has of a prompt. @returns whether to read it now: what is being read for another is waited for */
   #begin(row: Row, before: readonly Row[]): boolean {
     const common = this.#held.map((other) => other === row ? 0 : commonPrefix(row.tokens, other)),
-      most = maximum(common);
-    const soon = maximum([
+      most = Math.max(...common);
+    const soon = Math.max(
       0,
       ...before.map(({ tokens, window }) => window > 0 ? 0 : sameFrom(row.tokens, tokens, 0, tokens.length)),
-    ]);
+    );
     if (Math.min(soon, row.tokens.length - 1) >= Math.max(row.read, most) + LEAST_COMMON) return false;
     row.fresh = false;
     if (most >= row.read + LEAST_COMMON) {
@@ -210,50 +210,35 @@ export class Rows implements Disposable {
   }
 
   async #pass({ writing, reading, cropped }: Plan): Promise<void> {
-    const passes = this.#passes, { device } = this.model;
+    const passes = this.#passes;
     const ends = reading.filter(({ row, count }) => count === row.unread && row.left > 0).map(({ row }) => row);
     const choosing = [...writing, ...ends], all = [...choosing, ...cropped];
     const width = reading.length > 0 ? choosing.length : stepWidth(writing.length || 1);
     const steps = this.#steps(all, width + cropped.length, reading.length > 0);
     const first = choosing.length > 0 ? (steps - 1) * width + choosing.length : 0;
     const draw = (row: Row, at: (step: number) => number) => {
-      for (let step = 0; step < steps; step++) row.draw(passes.noise(at(step)));
+      for (let step = 0; step < steps; step++) row.draw(passes.choosing.noise(at(step)));
     };
     choosing.forEach((row, r) => draw(row, (step) => step * width + r));
     cropped.forEach((row, r) => draw(row, (step) => first + r * steps + step));
-    if (all.some(({ onHost, temperature }) => !onHost && temperature > 0)) passes.write(first + cropped.length * steps);
+    if (all.some(({ noisy }) => noisy)) passes.choosing.write(first + cropped.length * steps);
     this.#pace.begin();
 
-    /** Begins to read what a pass has computed before the next is launched. */
-    const results: {
-      rows: readonly Row[];
-      at: number;
-      ids?: ReturnType<Passed["ids"]>;
-      logits?: Promise<NumberArray>;
-    }[] = [];
-    const launched = (passed: Passed | undefined, rows: readonly Row[], at: number) => {
-      const scoring = reading.some(({ row }) => this.#scored(row) > 0) && rows === choosing;
-      if (!passed) return;
-      results.push({
-        rows,
-        at,
-        ids: rows.some(({ onHost }) => !onHost) ? passed.ids() : undefined,
-        logits: scoring || rows.some(({ onHost }) => onHost) ? device.read(passed.logits.storage) : undefined,
-      });
-      passed[Symbol.dispose]();
+    /** Begins to read what a pass has chosen before the next is launched. */
+    const results: { rows: readonly Row[]; told: ReturnType<Passed["read"]> }[] = [];
+    const launched = (passed: Passed | undefined, rows: readonly Row[]) => {
+      if (passed) results.push({ rows, told: passed.read() });
+      passed?.[Symbol.dispose]();
     };
-    const scored: { row: Row; at: number }[] = [];
-    if (reading.length > 0) launched(this.#read(writing, reading, choosing, scored), choosing, 0);
-    else if (writing.length > 0) launched(passes.decode(writing, steps), choosing, 0);
-    cropped.forEach((row, r) => launched(passes.crop(row, steps, first + r * steps), [row], first + r * steps));
+    const scored: { row: Row; given: Given }[] = [];
+    if (reading.length > 0) launched(this.#read(writing, reading, choosing, scored), choosing);
+    else if (writing.length > 0) launched(passes.decode(writing, steps), choosing);
+    cropped.forEach((row, r) => launched(passes.crop(row, steps, first + r * steps), [row]));
 
-    for (const { rows, at, ...promised } of results) {
-      const ids = await promised.ids, logits = await promised.logits, V = this.model.config.vocabSize;
-      const row = (r: number) => logits!.subarray(r * V, (r + 1) * V);
-      if (rows === choosing) scored.forEach(({ row: of, at }, i) => this.#score(of, at, row(choosing.length + i)));
-      for (let step = 0; step < steps; step++) {
-        for (const [r, each] of rows.entries()) this.#choose(each, () => ids!(step, r), () => row(r), at + r);
-      }
+    for (const { rows, ...promised } of results) {
+      const told = await promised.told;
+      if (rows === choosing) scored.forEach(({ row }, i) => this.#score(row, told(0, choosing.length + i)));
+      for (let step = 0; step < steps; step++) for (const [r, row] of rows.entries()) this.#take(row, told(step, r));
     }
     for (const { row } of reading) if (row.left === 0 && row.scores.length === this.#scored(row)) row.end();
     if (steps === this.#pace.steps) this.#pace.waited();
@@ -261,7 +246,7 @@ export class Rows implements Disposable {
 
   /** How many steps are made before their choices are read. */
   #steps(rows: readonly Row[], width: number, reads: boolean): number {
-    if (reads || this.model.device.readsAtOnce || rows.some(({ onHost }) => onHost)) return 1;
+    if (reads || this.model.device.readsAtOnce) return 1;
     const { blockSize } = this.model.config, left = Math.max(...rows.map(({ left }) => left));
     const room = Math.min(...rows.map((row) => row.cropped ? Infinity : blockSize - row.position));
     return Math.max(1, Math.min(this.#pace.steps, Math.floor(this.#passes.most / width), left, room));
@@ -272,42 +257,46 @@ export class Rows implements Disposable {
     writing: readonly Row[],
     reading: Plan["reading"],
     choosing: readonly Row[],
-    scored: { row: Row; at: number }[],
+    scored: { row: Row; given: Given }[],
   ) {
     const tokens: Place[] = [], last = new Map<Row, number>(), more: number[] = [];
     const show = (row: Row, count: number) => {
       for (let i = 0; i < count; i++) {
         const position = row.read + i, number = row.window + position;
-        if (number < this.#scored(row)) more.push(tokens.length), scored.push({ row, at: number + 1 });
+        if (number < this.#scored(row)) {
+          more.push(tokens.length);
+          // The likeliest tells whether the token is that one.
+          scored.push({ row, given: { id: row.tokens[number + 1], likely: Math.max(row.request.promptLogprobs!, 1) } });
+        }
         tokens.push({ id: row.tokens[number], slot: row.slot, position });
       }
       last.set(row, tokens.length - 1);
     };
     for (const row of writing) show(row, 1);
     for (const { row, count } of reading) show(row, count);
-    const passed = this.#passes.read(tokens, [...choosing.map((row) => last.get(row)!), ...more], choosing);
+    const of = [...choosing.map((row) => last.get(row)!), ...more];
+    const passed = this.#passes.read(tokens, of, choosing, scored.map(({ given }) => given));
     for (const { row, count } of reading) row.read += count;
     return passed;
   }
 
-  #score(row: Row, at: number, logits: NumberArray): void {
-    const id = row.tokens[at], values = new Float64Array(logits);
-    const { logprob, topLogprobs = [] } = likelihood(values, id, row.request.promptLogprobs);
-    row.scores.push({ id, logprob, topLogprobs, greedy: values.indexOf(maximum(values)) === id });
+  #score(row: Row, { likely }: Told): void {
+    const [{ id, logprob }, ...top] = pairs(likely!, Math.max(row.request.promptLogprobs!, 1));
+    row.scores.push({ id, logprob, topLogprobs: top.slice(0, row.request.promptLogprobs), greedy: top[0].id === id });
   }
 
-  /** @param noise the number of the row's noise */
-  #choose(row: Row, id: () => number, logits: () => NumberArray, noise: number): void {
+  #take(row: Row, { id, likely }: Told): void {
     if (row.over) return;
     if (!row.cropped) row.read = row.tokens.length - row.window;
     try {
-      let chosen: Chosen;
-      if (row.onHost) {
-        chosen = choose(logits(), this.#passes.noise(noise), row.request, row);
-        this.#passes.forget(row);
-      } else chosen = { id: id() };
-      if (chosen.id < 0) throw damagedLogits(NaN);
-      row.take(chosen);
+      if (id === BANNED) throw new ConfigError("logitBias, or a penalty, bans every token");
+      if (id < 0) throw new DataError("the model's logits are not numbers: its weights are damaged");
+      const { topLogprobs } = row.request;
+      if (row.likely === undefined) row.take({ id });
+      else {
+        const [{ logprob }, ...top] = pairs(likely!, row.likely);
+        row.take({ id, logprob, ...topLogprobs !== undefined && { topLogprobs: top } });
+      }
       fit(row, this.model.config.blockSize);
     } catch (error) { // of this row alone
       row.end(error);
@@ -320,6 +309,10 @@ export class Rows implements Disposable {
     this.#passes[Symbol.dispose]();
   }
 }
+
+/** The chosen token and `count` of the likeliest. */
+const pairs = (likely: NumberArray, count: number): TokenLogprob[] =>
+  Array.from({ length: count + 1 }, (_, k) => ({ id: likely[2 * k], logprob: likely[2 * k + 1] }));
 
 /** Finds a place for what is more than the block size. */
 function fit(row: Row, blockSize: number): void {

@@ -3,7 +3,8 @@ import { BANNED, BY_STREAM, DAMAGED, recordOf, tablesOf } from "../../kernels/ch
 import type { SamplingOptions } from "../../kernels/choose/rules.ts";
 import { CpuDevice } from "../../src/device/cpu.ts";
 import { ReferenceDevice } from "../../src/device/reference.ts";
-import { choose } from "../../src/ops/choose.ts";
+import { choose } from "../../kernels/choose/kernel.ts";
+import { launch } from "../../src/engine/launch.ts";
 import { RandomGenerator } from "../../src/random/mod.ts";
 import { assertClose, devices } from "../testing.ts";
 import { readFixture } from "../golden/fixtures.ts";
@@ -42,29 +43,26 @@ function mixed(count: number, V: number, scale = 3): Row[] {
   }));
 }
 
-Deno.test("choose: the CPU chooses what the reference chooses, on any number of threads", async () => {
-  const reference = new ReferenceDevice();
+const all = await devices();
+Deno.test("choose: all devices choose what the reference chooses, the CPU on any number of threads", async () => {
+  const reference = new ReferenceDevice(), gpus = all.filter(({ device }) => device.name === "webgpu");
   const cpus = await Promise.all([1, 2, 4].map((threads) => CpuDevice.create({ threads, guards: true })));
-  for (const [R, V] of [[21, 2], [7, 9], [64, 65], [28, 257], [64, 300], [7, 50_257]]) {
+  for (const [R, V] of [[1, 1], [21, 2], [7, 9], [64, 65], [28, 257], [64, 300], [7, 50_257]]) {
     const rows = mixed(R, V), expected = await chosen(reference, rows);
     const [one, ...more] = await Promise.all(cpus.map((cpu) => chosen(cpu, rows)));
     for (const other of more) assertEquals(other, one);
-    assertEquals(one.ids, expected.ids, `[${R}, ${V}]`);
-    one.likely.forEach((pairs, r) => {
-      assertEquals(pairs.map(([id]) => id), expected.likely[r].map(([id]) => id));
-      const logprobs = (of: number[][]) => of.map(([, logprob]) => logprob);
-      assertClose(
-        logprobs(pairs),
-        logprobs(expected.likely[r]),
-        { atol: 1e-5, rtol: 1e-6 },
-        `row ${r} of [${R}, ${V}]`,
-      );
-    });
+    for (const actual of [one, ...await Promise.all(gpus.map(({ device }) => chosen(device, rows)))]) {
+      assertEquals(actual.ids, expected.ids, `[${R}, ${V}]`);
+      actual.likely.forEach((pairs, r) => {
+        assertEquals(pairs.map(([id]) => id), expected.likely[r].map(([id]) => id));
+        const logprobs = (of: number[][]) => of.map(([, logprob]) => logprob), limit = { atol: 1e-5, rtol: 1e-6 };
+        assertClose(logprobs(pairs), logprobs(expected.likely[r]), limit, `row ${r} of [${R}, ${V}]`);
+      });
+    }
   }
   for (const device of [reference, ...cpus]) device.close();
 });
 
-const all = await devices();
 for (const { name, device } of all) {
   const one = async (row: Row) => (await chosen(device, [row])).ids[0];
 
@@ -149,6 +147,16 @@ for (const { name, device } of all) {
     assertEquals(await one({ logits: [1, 1, 1, 1], topP: 0, noise: [1e-6, 1e-5, 1e-4, 1] }), 3);
   });
 
+  if (name !== "reference") { // f64 keeps apart what f32 makes equal
+    Deno.test(`choose: logits that the division makes equal are equal to topK (${name})`, async () => {
+      const temperature = 3, ulp = 2 ** -23, quotient = (x: number) => Math.fround(x / temperature);
+      const a = Array.from({ length: 100 }, (_, k) => 1.75 + k * ulp).find((x) => quotient(x) === quotient(x - ulp))!;
+      const logits = [a - ulp, a, a - 8 * ulp], noise = [1e-3, 1, 1e-6];
+      assertEquals(await one({ logits, temperature, topK: 1, noise }), 0);
+      assertEquals(await one({ logits, temperature: 0, topK: 1, noise }), 1);
+    });
+  }
+
   Deno.test(`choose: damaged logits and bans of everything are told apart (${name})`, async () => {
     const bans = { 0: -Infinity, 1: -Infinity, 2: -Infinity };
     for (
@@ -157,7 +165,14 @@ for (const { name, device } of all) {
       }]
     ) {
       for (const wrong of [NaN, Infinity]) {
-        assertEquals(await one({ logits: [1, wrong, 2], ...options }), DAMAGED, `${wrong}, ${JSON.stringify(options)}`);
+        for (const [V, at] of [[1, 0], [3, 1], [65, 64], [300, 150]]) {
+          const logits = Array.from({ length: V }, (_, i) => i === at ? wrong : Math.sin(i));
+          assertEquals(
+            await one({ logits, ...options }),
+            DAMAGED,
+            `${wrong} at ${at} of ${V}, ${JSON.stringify(options)}`,
+          );
+        }
       }
       assertEquals(await one({ logits: [-Infinity, -Infinity, -Infinity], ...options }), DAMAGED);
       assertEquals(await one({ logits: [1, 0, 2], ...options, logitBias: bans }), BANNED, JSON.stringify(options));
@@ -174,7 +189,7 @@ for (const { name, device } of all) {
         tables: device.tensor(tablesOf({}, { tokens: [0], prompt: 1 }, V), [1, 2, V]),
       },
       x = device.tensor(logits, [1, V]);
-    const steps = Array.from({ length: 6 }, () => choose(x, operands).ids);
+    const steps = Array.from({ length: 6 }, () => launch(choose, { logits: x, ...operands }).ids);
     for (const tensor of [...steps, operands.state, operands.tables]) scope.keep(tensor);
     scope[Symbol.dispose]();
     for (const step of steps) ids.push((await step.data())[0]);

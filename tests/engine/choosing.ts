@@ -2,7 +2,8 @@
 import { BY_NOISE, BY_STREAM, needsTables, recordOf, tablesOf } from "../../kernels/choose/record.ts";
 import type { SamplingOptions } from "../../kernels/choose/rules.ts";
 import type { Device } from "../../src/engine/device.ts";
-import { choose } from "../../src/ops/choose.ts";
+import { choose } from "../../kernels/choose/kernel.ts";
+import { launch } from "../../src/engine/launch.ts";
 
 /** A row, and how it draws. */
 export interface Row extends SamplingOptions {
@@ -34,7 +35,9 @@ export async function chosen(device: Device, rows: readonly Row[]) {
   const tabled = rows.filter(needsTables);
   const number = new Map(tabled.map((row, i) => [row, i]));
   const tables = tabled.flatMap((row) => [...tablesOf(row, { tokens: row.tokens ?? [], prompt: row.prompt ?? 0 }, V)]);
-  const { ids, likely } = choose(device.tensor(stack(({ logits }) => logits), [R, V]), {
+  const likely = K > 0 ? device.empty([R, K, 2]) : undefined;
+  const { ids } = launch(choose, {
+    logits: device.tensor(stack(({ logits }) => logits), [R, V]),
     noise: device.tensor(stack(({ noise }) => noise ?? Array(V).fill(1)), [R, V]),
     records: device.tensor(stack((row) => recordOf(row, number.get(row), row.likely)), [
       R,
@@ -42,7 +45,7 @@ export async function chosen(device: Device, rows: readonly Row[]) {
     ]),
     state: device.tensor(state, [R, 4], { dtype: "i32" }),
     tables: tabled.length > 0 ? device.tensor(tables, [tabled.length, 2, V]) : undefined,
-    likely: K,
+    likely,
   });
   const kept = [ids, likely].map((tensor) => tensor && scope.keep(tensor));
   scope[Symbol.dispose]();

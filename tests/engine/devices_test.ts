@@ -1,13 +1,10 @@
-/** Every device against the reference where the golden fixtures do not reach: sampling, and more than 65,535 workgroups. */
+/** Every device against the reference where the golden fixtures do not reach, also by more than 65,535 workgroups. */
 import { gradientNorm } from "../../kernels/gradient_norm/kernel.ts";
 import type { Device } from "../../src/engine/device.ts";
 import { ReferenceDevice } from "../../src/device/reference.ts";
 import { launch } from "../../src/engine/launch.ts";
 import { add, causalSelfAttention, dropout, embedding, gelu, layerNorm, mul } from "../../src/ops/mod.ts";
-import { sample } from "../../src/ops/sample.ts";
-import { RandomGenerator } from "../../src/random/mod.ts";
 import type { Tensor } from "../../src/engine/tensor.ts";
-import { assertEquals } from "@std/assert";
 import { assertClose, devices, type Limit } from "../testing.ts";
 import { tolerances } from "../golden/tolerances.ts";
 import { normal } from "./agree.ts";
@@ -109,61 +106,4 @@ for (const n of [1, 255, 4097, 1_000_003]) {
       return [launch(gradientNorm, { gradient }).norm];
     });
   }
-}
-
-function exponential(count: number): Float32Array {
-  const out = new Float32Array(count);
-  new RandomGenerator(7).exponential(out);
-  return out;
-}
-for (const [B, V] of [[1, 1], [3, 2], [7, 9], [64, 65], [5, 257], [2, 50_257]]) {
-  for (const topK of [0, 1, 2, 40, V]) {
-    agrees(`the tokens drawn from [${B},${V}], top ${topK}`, EXACT, (device) =>
-      [0, 0.8, 3].map((temperature) => {
-        const [logits, noise] = [normal(B * V), exponential(B * V)].map((values) => device.tensor(values, [B, V]));
-        return sample(logits, noise, { temperature, topK });
-      }));
-  }
-}
-agrees("equal and masked logits", EXACT, (device) =>
-  ([
-    [[3, 5, 5, 4], [1, 1, 1, 1], 0, 0],
-    [[3, 5, 5, 4], [1, 1, 1, 1], 1, 0],
-    [[3, 5, 5, 4], [1, 2, 1, 1], 1, 0],
-    [[-Infinity, -3, -Infinity], [1e-30, 1, 1e-30], 1, 2],
-    [[0, -0, -1], [2, 1, 1e-3], 1, 1],
-    [[-2, -1, -3, -1.5], [1e-6, 5, 1e-6, 1], 1, 2],
-  ] as const).map(([logits, noise, temperature, topK]) =>
-    sample(device.tensor(logits, [1, logits.length]), device.tensor(noise, [1, noise.length]), { temperature, topK })
-  ));
-
-for (const { name, device } of [{ name: "reference", device: reference }, ...all]) {
-  const draw = async (logits: number[], { noise = logits.map(() => 1), ...options }) => {
-    const tensors = [logits, noise].map((values) => device.tensor(values, [1, logits.length]));
-    return (await sample(tensors[0], tensors[1], options).data())[0];
-  };
-
-  Deno.test(`sample: logits that are not numbers give −1, wherever they stand (${name})`, async () => {
-    for (const V of [1, 3, 65, 300]) {
-      for (const at of [0, V >> 1, V - 1]) {
-        for (const wrong of [NaN, Infinity]) {
-          for (const options of [{}, { temperature: 0 }, { temperature: 0.7, topK: 2 }]) {
-            const logits = Array.from({ length: V }, (_, i) => i === at ? wrong : Math.sin(i));
-            assertEquals(await draw(logits, options), -1, `${wrong} at ${at} of ${V}`);
-          }
-        }
-      }
-    }
-    assertEquals(await draw([-Infinity, -Infinity], {}), -1);
-    assertEquals(await draw([-Infinity, -3e38, -Infinity], {}), 1);
-  });
-
-  if (device === reference) continue; // f64 keeps apart what f32 makes equal
-  Deno.test(`sample: logits that the division makes equal are equal to topK (${name})`, async () => {
-    const temperature = 3, ulp = 2 ** -23, quotient = (x: number) => Math.fround(x / temperature);
-    const a = Array.from({ length: 100 }, (_, k) => 1.75 + k * ulp).find((x) => quotient(x) === quotient(x - ulp))!;
-    const logits = [a - ulp, a, a - 8 * ulp], noise = [1e-3, 1, 1e-6];
-    assertEquals(await draw(logits, { temperature, topK: 1, noise }), 0);
-    assertEquals(await draw(logits, { temperature: 0, topK: 1, noise }), 1);
-  });
 }
