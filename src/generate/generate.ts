@@ -16,8 +16,13 @@ import type { Taken } from "./stopping.ts";
 
 export type { Chosen, TokenLogprob } from "./chooser.ts";
 export type { GenerateOptions, RowOptions, SequencesOptions } from "./options.ts";
+export type { PromptToken, Row, RowRequest, RowToken } from "./row.ts";
+export { Rows, type RowsOptions } from "./rows.ts";
 export type { SamplingOptions } from "./sampling_rules.ts";
 export type { FinishReason, StoppingOptions, Taken } from "./stopping.ts";
+
+/** Token ids to go on from, or a list of such. */
+export type Prompts = ArrayLike<number> | readonly ArrayLike<number>[];
 
 /** The next token of one of the sequences. */
 export interface GeneratedToken extends Chosen, Taken {
@@ -148,5 +153,4 @@ function textsTogether({ device, config: { nLayer, nEmbd, blockSize } }: GPT, pr
   return Math.max(1, Math.min(prompts, Math.floor(most)));
 }
 
-type Prompts = ArrayLike<number> | readonly ArrayLike<number>[];
 const isList = (prompt: Prompts): prompt is readonly ArrayLike<number>[] => typeof prompt[0] === "object";
