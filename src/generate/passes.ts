@@ -127,10 +127,9 @@ export class Passes implements Disposable {
       [Symbol.dispose]() {},
     };
   }
-  /** Says that the host has chosen a row's next token: what is on the device is not right any more. */
-  forget({ slot }: PassRow): void {
+  /** Says that the host has chosen a row's next token: what the device has is not right any more. */
+  forget(): void {
     this.#laid = [];
-    this.#windows?.forget(slot);
   }
   #lay(rows: readonly PassRow[], width: number): void {
     const write = (name: State, of: (row: PassRow) => number, idle: number) =>
@@ -212,7 +211,7 @@ export class Passes implements Disposable {
 
   /** Launches steps of a row past the block size, each of which shows the model its last tokens. Its noise begins at `first`. */
   crop(row: PassRow, steps: number, first: number): Passed {
-    this.#windows ??= new Windows(this.model, this, this.#noise, (ids) => this.#forward(ids));
+    this.#windows ??= new Windows(this.model, this.#noise, (ids) => this.#forward(ids));
     return this.#windows.run(row, steps, first);
   }
 

@@ -122,7 +122,7 @@ export class Steps {
       let chosen: Chosen;
       if (row.onHost) {
         chosen = choose(logits(), this.#passes.noise(noise), row.request, row);
-        this.#passes.forget(row);
+        this.#passes.forget();
       } else chosen = { id: id() };
       if (chosen.id < 0) throw damagedLogits(NaN);
       row.take(chosen);
