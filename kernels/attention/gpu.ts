@@ -16,7 +16,9 @@ export function byFours(
 ): GpuPass<Sizes>[] {
   return [true, false].map((whole) => ({
     ...pass,
-    source: whole ? pass.source : oneByOne(pass.source, operands),
+    get source() {
+      return whole ? pass.source : oneByOne(pass.source, operands);
+    },
     workgroups: (sizes) => takesFours(sizes) === whole ? pass.workgroups(sizes) : 0,
   }));
 }

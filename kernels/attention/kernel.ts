@@ -125,16 +125,15 @@ export const attentionBackward = kernel({
     work: ({ B, heads, T, width }) => B * heads * T * T * (width / 4 + 2),
     emit: backward,
   },
-  gpu: byFours({
-    source: backwardSource,
-    file: "attention_backward.wgsl.ts",
-    entry: "attention_backward_queries",
-    workgroups,
-    workspace: ({ B, T, heads }) => B * heads * T, // D
-  }, {
-    dy: "read",
-    qkv: "read",
-    y: "read",
-    dqkv: "add",
-  }).flatMap((queries) => [queries, { ...queries, entry: "attention_backward_keys", workspace: undefined }]),
+  gpu: [
+    { entry: "attention_backward_queries", workspace: ({ B, T, heads }: Sizes) => B * heads * T }, // D
+    { entry: "attention_backward_keys" },
+  ].flatMap((pass) =>
+    byFours({ ...pass, source: backwardSource, file: "attention_backward.wgsl.ts", workgroups }, {
+      dy: "read",
+      qkv: "read",
+      y: "read",
+      dqkv: "add",
+    })
+  ),
 });

@@ -24,7 +24,9 @@ function declare(name: string, op: (a: number, b: number) => number, lanes: Lane
     },
     cpu: binaryWasm(lanes),
     gpu: {
-      source: withLines(source, { op: `fn op(a: f32, b: f32) -> f32 { return ${wgsl}; }` }),
+      get source() {
+        return withLines(source, { op: `fn op(a: f32, b: f32) -> f32 { return ${wgsl}; }` });
+      },
       entry: "binary",
       workgroups: ({ rows, columns }) => Math.ceil(rows * columns / 256),
     },

@@ -44,7 +44,9 @@ const declareCopy = <T extends DType>({ dtype, suffix, of }: Element<T>) =>
     },
     cpu: wasm.copy,
     gpu: {
-      source: moving(copySource, dtype),
+      get source() {
+        return moving(copySource, dtype);
+      },
       entry: "copy",
       workgroups: ({ d0, d1, d2, d3, d4, d5 }) => Math.ceil(d0 * d1 * d2 * d3 * d4 * d5 / 256),
     },
@@ -64,7 +66,9 @@ const declarePlace = <T extends DType>({ dtype, suffix, of }: Element<T>) =>
     },
     cpu: wasm.place,
     gpu: {
-      source: moving(placeSource, dtype),
+      get source() {
+        return moving(placeSource, dtype);
+      },
       entry: "place",
       workgroups: ({ outer, length, inner }) => Math.ceil(outer * length * inner / 256),
     },

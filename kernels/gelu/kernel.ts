@@ -46,7 +46,9 @@ function declare(
       },
       cpu: { tasks: ({ n }) => n, emit: forward },
       gpu: {
-        source: withLines(forwardSource, { tail: `fn tail(a: f32) -> f32 { return ${way}_tail(a); }` }),
+        get source() {
+          return withLines(forwardSource, { tail: `fn tail(a: f32) -> f32 { return ${way}_tail(a); }` });
+        },
         entry: "gelu_forward",
         workgroups,
       },
@@ -63,7 +65,9 @@ function declare(
       },
       cpu: { tasks: ({ n }) => n, emit: backward },
       gpu: {
-        source: withLines(backwardSource, { slope: `fn slope(a: f32) -> f32 { return ${way}_slope(a); }` }),
+        get source() {
+          return withLines(backwardSource, { slope: `fn slope(a: f32) -> f32 { return ${way}_slope(a); }` });
+        },
         entry: "gelu_backward",
         workgroups,
       },

@@ -47,7 +47,9 @@ export function gpu(form: Form, { bias = false } = {}): GpuPass<Sizes>[] {
   const passes: GpuPass<Sizes>[] = [];
   if (form === "NT") {
     passes.push({
-      source: bias ? withLines(fewRowsSource, withBias("f32", "")) : fewRowsSource,
+      get source() {
+        return bias ? withLines(fewRowsSource, withBias("f32", "")) : fewRowsSource;
+      },
       entry: "matmul_few_rows",
       workgroups: (sizes) =>
         planOf(form, sizes).fewRows ? sizes.batch * Math.ceil(sizes.M / 4) * Math.ceil(sizes.N / 8) : 0,
@@ -56,7 +58,9 @@ export function gpu(form: Form, { bias = false } = {}): GpuPass<Sizes>[] {
   for (const [tile, fours] of [[128, true], [64, true], [64, false]] as const) {
     for (const inParts of form === "TN" ? [false, true] : [false]) {
       passes.push({
-        source: tiled(form, { tile, fours, inParts, bias }),
+        get source() {
+          return tiled(form, { tile, fours, inParts, bias });
+        },
         entry: "matmul",
         workgroups: (sizes) => {
           const plan = planOf(form, sizes), chosen = plan.tile === tile && plan.fours === fours;

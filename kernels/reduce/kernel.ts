@@ -23,21 +23,25 @@ function cut({ axis, inner }: Sizes) {
   const lines = Math.min(Math.max(powerOfTwoFrom(inner), 256 / powerOfTwoFrom(axis), 1), 64);
   return { lines, chunks: Math.ceil(axis * lines / (64 * 256)) };
 }
-const passes = (source: string) => [
-  {
-    source,
-    entry: "reduce_chunks",
-    file: "reduce.wgsl.ts",
-    workgroups: (sizes: Sizes) => cut(sizes).chunks * Math.ceil(sizes.outer * sizes.inner / cut(sizes).lines),
-    workspace: (sizes: Sizes) => sizes.outer * cut(sizes).chunks * sizes.inner,
-  },
-  {
-    source,
-    entry: "reduce_rest",
-    file: "reduce.wgsl.ts",
-    workgroups: ({ outer, inner }: Sizes) => Math.ceil(outer * inner / 64),
-  },
-];
+const passes = (lines: Record<string, string> = {}) =>
+  [
+    {
+      entry: "reduce_chunks",
+      file: "reduce.wgsl.ts",
+      workgroups: (sizes: Sizes) => cut(sizes).chunks * Math.ceil(sizes.outer * sizes.inner / cut(sizes).lines),
+      workspace: (sizes: Sizes) => sizes.outer * cut(sizes).chunks * sizes.inner,
+    },
+    {
+      entry: "reduce_rest",
+      file: "reduce.wgsl.ts",
+      workgroups: ({ outer, inner }: Sizes) => Math.ceil(outer * inner / 64),
+    },
+  ].map((pass) => ({
+    ...pass,
+    get source() {
+      return withLines(reduceSource, lines);
+    },
+  }));
 
 /** y += Σ over the axis of x / divisor. */
 export const sum = kernel({
@@ -53,7 +57,7 @@ export const sum = kernel({
     });
   },
   cpu: wasm.sum,
-  gpu: passes(reduceSource),
+  gpu: passes(),
 });
 
 /** y = the greatest along the axis; NaN where there is one. */
@@ -68,12 +72,12 @@ export const max = kernel({
     });
   },
   cpu: wasm.max,
-  gpu: passes(withLines(reduceSource, {
+  gpu: passes({
     Params: "struct Params { outer: u32, axis: u32, inner: u32 }",
     empty: "fn empty(x: f32) -> f32 { return x; }", // any element of the line will do, for max(x, x) = x
     combine: "fn combine(a: f32, b: f32) -> f32 { return select(max(a, b), a + b, is_nan(a) || is_nan(b)); }",
     finish: "fn finish(y: f32, result: f32) -> f32 { return result; }",
-  })),
+  }),
 });
 
 /** dx += dy at the first place along the axis that holds y; NaN holds NaN. */

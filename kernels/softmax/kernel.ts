@@ -71,9 +71,11 @@ export const logSoftmaxForward = kernel({
   },
   cpu: wasm.logSoftmaxForward,
   gpu: {
-    source: withLines(forwardSource, {
-      result: "fn result(difference: f32, sum: f32) -> f32 { return difference - log(sum); }",
-    }),
+    get source() {
+      return withLines(forwardSource, {
+        result: "fn result(difference: f32, sum: f32) -> f32 { return difference - log(sum); }",
+      });
+    },
     entry: "softmax_forward",
     workgroups,
   },
@@ -94,10 +96,12 @@ export const logSoftmaxBackward = kernel({
   },
   cpu: wasm.logSoftmaxBackward,
   gpu: {
-    source: withLines(backwardSource, {
-      term: "fn term(dy: f32, y: f32) -> f32 { return dy; }",
-      added: "fn added(dx: f32, dy: f32, y: f32, sum: f32) -> f32 { return dx + dy - exp(y) * sum; }",
-    }),
+    get source() {
+      return withLines(backwardSource, {
+        term: "fn term(dy: f32, y: f32) -> f32 { return dy; }",
+        added: "fn added(dx: f32, dy: f32, y: f32, sum: f32) -> f32 { return dx + dy - exp(y) * sum; }",
+      });
+    },
     entry: "softmax_backward",
     workgroups,
   },

@@ -19,7 +19,9 @@ function declare(name: string, op: (x: number) => number, lanes: LanesOf, wgsl: 
       emit: (f, { x, y, begin, end }) => f.forEach(begin, end, (at, v) => v.store(y, at, lanes(f, v, v.load(x, at)))),
     },
     gpu: {
-      source: withLines(source, { op: `fn op(x: f32) -> f32 { return ${wgsl}; }` }),
+      get source() {
+        return withLines(source, { op: `fn op(x: f32) -> f32 { return ${wgsl}; }` });
+      },
       entry: "unary",
       workgroups: ({ n }) => Math.ceil(n / 256),
     },

@@ -3,10 +3,8 @@ import { exists, type OpenFile, readJson, syncDirectory, writeJson } from "../fi
 import { type NamedSource, writeSafetensors } from "../files/safetensors.ts";
 import { system } from "../files/system.ts";
 
-const PARTS = {
-  ...{ model: "model.safetensors", optimizer: "optimizer.safetensors" },
-  ...{ task: "task.safetensors", state: "state.json" },
-};
+const TENSORS = ["model", "optimizer", "task"] as const, STATE = "state.json";
+const fileOf = (tensors: typeof TENSORS[number]) => `${tensors}.safetensors`;
 const NAME = /^checkpoint-[\d-]+$/;
 
 /** What a save writes. */
@@ -40,29 +38,26 @@ export async function freeName(path: string, iter: number): Promise<string> {
 }
 
 /** Makes `folder` and brings all of `checkpoint` to the disk. @throws what the system says */
-export async function writeCheckpoint(
-  folder: string,
-  { model, optimizer, task, state }: Checkpoint,
-  open: OpenFile | undefined,
-): Promise<void> {
+export async function writeCheckpoint(folder: string, checkpoint: Checkpoint, open?: OpenFile): Promise<void> {
   await system.mkdir(folder);
-  await writeSafetensors(`${folder}/${PARTS.model}`, model, { open });
-  await writeSafetensors(`${folder}/${PARTS.optimizer}`, optimizer, { open });
-  if (task) await writeSafetensors(`${folder}/${PARTS.task}`, task, { open });
-  await writeJson(`${folder}/${PARTS.state}`, state, open);
+  for (const name of TENSORS) {
+    const tensors = checkpoint[name];
+    if (tensors) await writeSafetensors(`${folder}/${fileOf(name)}`, tensors, { open });
+  }
+  await writeJson(`${folder}/${STATE}`, checkpoint.state, open);
   await syncDirectory(folder);
 }
 
 /** @throws {CheckpointError} when the state is missing or damaged; the tensors are only named */
 export async function readCheckpoint(path: string, name: string): Promise<SavedCheckpoint> {
-  const folder = `${path}/${name}`, state = await readJson(`${folder}/${PARTS.state}`);
-  const file = (part: keyof typeof PARTS) => `${folder}/${PARTS[part]}`;
-  return { name, model: file("model"), optimizer: file("optimizer"), task: file("task"), state };
+  const folder = `${path}/${name}`, state = await readJson(`${folder}/${STATE}`);
+  const [model, optimizer, task] = TENSORS.map((name) => `${folder}/${fileOf(name)}`);
+  return { name, model, optimizer, task, state };
 }
 
 /** Removes the checkpoints in `path` other than those of `kept`, but nothing that a run would not have written. */
 export async function removeOthers(path: string, kept: readonly unknown[]): Promise<void> {
-  const parts = Object.values(PARTS);
+  const parts = [...TENSORS.map(fileOf), STATE];
   for await (const { name, isDirectory } of system.readDir(path)) {
     if (!isDirectory || !isCheckpointName(name) || kept.includes(name)) continue;
     const files = await Array.fromAsync(system.readDir(`${path}/${name}`), ({ name }) => name);

@@ -7,17 +7,17 @@
  */
 import { transpose } from "../../kernels/transpose/kernel.ts";
 import { shortage } from "../engine/capacity.ts";
-import { type Device, Storage } from "../engine/device.ts";
+import { Storage } from "../engine/device.ts";
 import { DryDevice } from "../device/dry.ts";
 import { CheckpointError, DeviceError } from "../errors.ts";
-import { GPT, type GPTConfig, type GPTOptions } from "../gpt.ts";
+import { GPT, type GPTConfig } from "../gpt.ts";
 import { launch } from "../engine/launch.ts";
 import { sizeOf, Tensor } from "../engine/tensor.ts";
-import { readJson } from "../files/files.ts";
+import { owned, readJson } from "../files/files.ts";
 import { fromHuggingFaceConfig } from "./hugging_face_config.ts";
 import type { WeightsFile } from "../files/safetensors.ts";
 import { EMBEDDINGS, HEAD, type Shapes, shapesOf } from "./nanogpt_model.ts";
-import { FLOATS, noteUnused, readOnto, sameElements, storedIn } from "./tensors.ts";
+import { FLOATS, type LoadOptions, noteUnused, readOnto, sameElements, storedIn } from "./tensors.ts";
 import { some } from "../files/shown.ts";
 import { openWeightsFolder } from "../files/weights_folder.ts";
 
@@ -28,11 +28,7 @@ export const CONV1D = /\.(c_attn|c_fc|c_proj)\.weight$/;
 const MASK = /^transformer\.h\.\d+\.attn\.(masked_)?bias$/;
 
 /** How {@linkcode loadHuggingFace} makes the model. */
-export interface LoadHuggingFaceOptions {
-  /** Where the model is made. */ readonly device: Device;
-  /** How matrices are kept: `f32`, the default, or `bf16`, rounded, in half the memory, for inference alone. */
-  readonly weights?: GPTOptions["weights"];
-  /** Instead of what config.json says. */ readonly dropout?: number;
+export interface LoadHuggingFaceOptions extends Omit<LoadOptions, "generator"> {
   /** Of dropout's noise; default 1337. */ readonly seed?: number;
   /** Takes a line, without a newline, on what is not as config.json says. */ readonly onNote?: (line: string) => void;
 }
@@ -81,14 +77,11 @@ export async function loadHuggingFace(path: string, options: LoadHuggingFaceOpti
   }
   const config = { ...said, dropout: options.dropout ?? said.dropout, tieWordEmbeddings };
   checkRoom(config, options, path);
-  const { device, seed, weights } = options, model = new GPT(config, { device, seed, weights, initialize: false });
-  try {
+  const { device, seed, weights } = options;
+  return await owned(new GPT(config, { device, seed, weights, initialize: false }), async (model) => {
     await readWeights(model, file, names);
-  } catch (error) {
-    model.dispose();
-    throw error;
-  }
-  return model.eval();
+    return model.eval();
+  });
 }
 
 /** The file's names by ours, which begin with `transformer.` as GPT2LMHeadModel's do; those of GPT2Model do not. */

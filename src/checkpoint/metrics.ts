@@ -1,4 +1,5 @@
 /** metrics.jsonl: what a run has measured, one JSON object a line. */
+import { parseJson } from "../files/files.ts";
 import { codeOf, system } from "../files/system.ts";
 
 /** A logged iteration; `ms` are those of that one iteration, without evaluation. */
@@ -32,17 +33,9 @@ export async function cutMetrics(path: string, iter: number, { evaluated }: { ev
   });
   let kept = 0;
   for (let end; (end = bytes.indexOf(0x0a, kept)) >= 0; kept = end + 1) {
-    const line = parse(new TextDecoder().decode(bytes.subarray(kept, end)));
+    const line = parseJson(bytes.subarray(kept, end)) as Metrics | undefined;
     const stays = line && (line.iter < iter || evaluated && line.iter === iter && "val_loss" in line);
     if (!stays) break;
   }
   if (kept < bytes.length) await system.truncate(path, kept);
-}
-
-function parse(line: string): Metrics | undefined {
-  try {
-    return JSON.parse(line);
-  } catch {
-    return undefined;
-  }
 }

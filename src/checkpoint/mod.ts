@@ -12,17 +12,8 @@ export { type NanoGPTCheckpoint, type NanoGPTProgress, saveNanoGPT, writeNanoGPT
 export { type PickleDict, type PickleKey, PickleObject, type PickleValue } from "../files/pickle_values.ts";
 export { PickleCall, PickleFloat, type PickleInput, PickleName, PicklePersistent } from "../files/pickle_writer.ts";
 export { type RunDescription, RunFolder } from "./run_folder.ts";
-export {
-  type NamedSource,
-  SafetensorsFile,
-  type TensorArray,
-  type TensorInfo,
-  type TensorSource,
-  type TensorType,
-  type WeightsFile,
-  writeSafetensors,
-} from "../files/safetensors.ts";
-export { loadTensors, type NamedTensors, sources } from "./tensors.ts";
+export * from "../files/safetensors.ts";
+export { type LoadOptions, loadTensors, type NamedTensors, sources } from "./tensors.ts";
 export { TorchFile } from "../files/torch_file.ts";
 export { TorchStorage, TorchTensor, type TorchType } from "../files/torch_structure.ts";
 export { type TorchInput, writeTorchFile } from "../files/torch_writer.ts";

@@ -7,11 +7,9 @@
  * those with two axes or more, then the others, each in the order of the model. The head's weight, which is that of the token
  * embeddings, stands under both names. See nanogpt_model.ts for the checks, nanogpt_save.ts for writing, nanogpt_run.ts for whole runs.
  */
-import type { Device } from "../engine/device.ts";
 import { CheckpointError } from "../errors.ts";
-import { GPT, type GPTConfig, type GPTOptions } from "../gpt.ts";
+import type { GPT, GPTConfig } from "../gpt.ts";
 import type { AdamW } from "../optim/adamw.ts";
-import type { RandomGenerator } from "../random/mod.ts";
 import {
   checkTied,
   checkWeights,
@@ -23,9 +21,10 @@ import {
   weightsIn,
 } from "./nanogpt_model.ts";
 import type { PickleDict, PickleValue } from "../files/pickle_values.ts";
+import { owned } from "../files/files.ts";
 import { shown } from "../files/shown.ts";
 import type { NamedSource, TensorSource } from "../files/safetensors.ts";
-import { finite, type NamedTensors, readOnto } from "./tensors.ts";
+import { finite, loadModel, type LoadOptions, type NamedTensors, readOnto } from "./tensors.ts";
 import { TorchFile } from "../files/torch_file.ts";
 import { TorchTensor } from "../files/torch_structure.ts";
 
@@ -75,8 +74,8 @@ export class NanoGPTFile implements Disposable {
    * @throws {CheckpointError} when the file is missing, damaged, or no checkpoint of nanoGPT
    */
   static async open(path: string, { onNote }: { onNote?: (line: string) => void } = {}): Promise<NanoGPTFile> {
-    const file = await TorchFile.open(path), { value } = file;
-    try {
+    return await owned(await TorchFile.open(path), async (file) => {
+      const { value } = file;
       const model = dict(value, "model"), args = dict(value, "model_args"), said = dict(value, "config");
       if (!model || !args) {
         throw new CheckpointError(`${path} is no checkpoint of nanoGPT: it has no ${model ? "model_args" : "model"}`);
@@ -93,10 +92,7 @@ export class NanoGPTFile implements Disposable {
       }
       const best = Number.isFinite(loss) && loss < NO_LOSS ? loss : null;
       return new NanoGPTFile(file, config, iter!, best, flags, tensors, shapes);
-    } catch (error) {
-      file.close();
-      throw error;
-    }
+    });
   }
 
   /** Of the file. */ get path(): string {
@@ -154,6 +150,10 @@ export class NanoGPTFile implements Disposable {
     return { steps: step!, tensors };
   }
 
+  /** A model with the weights. @throws {DeviceError} when they do not fit into the device's memory */
+  model(options: LoadOptions): Promise<GPT> {
+    return loadModel(this.config, options, (model) => this.load(model));
+  }
   /** Reads the weights into a model with this config. */
   async load(model: GPT): Promise<void> {
     await this.#copy(this.#tensors, model.namedParameters());
@@ -192,20 +192,13 @@ export class NanoGPTFile implements Disposable {
 }
 
 /** A model out of a ckpt.pt, and how far its training was. */
-export interface LoadedNanoGPT {
+export interface LoadedNanoGPT extends Pick<NanoGPTFile, "iter" | "bestValLoss" | "flags"> {
   /** In training mode. */ readonly model: GPT;
-  /** As {@linkcode NanoGPTFile.iter}. */ readonly iter: number;
-  /** As {@linkcode NanoGPTFile.bestValLoss}. */ readonly bestValLoss: number | null;
-  /** As {@linkcode NanoGPTFile.flags}. */ readonly flags: NanoGPTFile["flags"];
 }
 
 /**
  * The model of a ckpt.pt. Takes the memory of the model, and 4 MiB.
  *
- * @param options.weights how matrices are kept: `f32`, the default, or `bf16`, rounded, in half the memory, for inference alone
- * @param options.generator what initial weights are drawn from before they are replaced: as train.py and sample.py do, so
- *   that what it draws afterwards is what theirs would draw; without one, none are drawn
- * @param options.dropout instead of the file's
  * @throws {CheckpointError} when the file is missing, damaged, or no checkpoint of nanoGPT
  * @throws {DeviceError} when the weights do not fit into the device's memory
  * @example
@@ -213,25 +206,10 @@ export interface LoadedNanoGPT {
  * const { model, iter } = await loadNanoGPT("out/ckpt.pt", { device: await createDevice("auto") });
  * ```
  */
-export async function loadNanoGPT(
-  path: string,
-  { device, generator, dropout, weights }: {
-    device: Device;
-    generator?: RandomGenerator;
-    dropout?: number;
-    weights?: GPTOptions["weights"];
-  },
-): Promise<LoadedNanoGPT> {
+export async function loadNanoGPT(path: string, options: LoadOptions): Promise<LoadedNanoGPT> {
   using file = await NanoGPTFile.open(path);
-  const { iter, bestValLoss, flags } = file, config = { ...file.config, dropout: dropout ?? file.config.dropout };
-  const model = new GPT(config, { device, generator, weights, initialize: !!generator });
-  try {
-    await file.load(model);
-  } catch (error) {
-    model.dispose();
-    throw error;
-  }
-  return { model, iter, bestValLoss, flags };
+  const { iter, bestValLoss, flags } = file;
+  return { model: await file.model(options), iter, bestValLoss, flags };
 }
 
 const isFlag = (value: unknown): boolean => ["number", "string", "boolean"].includes(typeof value);

@@ -4,7 +4,7 @@ import { completeConfig, type GPTConfig } from "../gpt.ts";
 import { reason } from "../files/reason.ts";
 import { sizeOf } from "../engine/tensor.ts";
 import { parseState } from "./trainer_state.ts";
-import type { OpenFile } from "../files/files.ts";
+import { type OpenFile, owned } from "../files/files.ts";
 import { createFolder } from "../files/locks.ts";
 import { NanoGPTFile } from "./nanogpt.ts";
 import { shapesOf } from "./nanogpt_model.ts";
@@ -56,13 +56,9 @@ export async function runToNanoGPT(
 }
 
 async function opened(saved: SavedCheckpoint) {
-  const model = await SafetensorsFile.open(saved.model);
-  try {
+  return await owned(await SafetensorsFile.open(saved.model), async (model) => {
     return { saved, model, optimizer: await SafetensorsFile.open(saved.optimizer) };
-  } catch (error) {
-    model.close();
-    throw error;
-  }
+  });
 }
 
 /**

@@ -48,11 +48,12 @@ export interface RunDescription {
 export class RunFolder implements Disposable {
   #last: string | undefined;
   #best: string | undefined;
-  #data: unknown;
   #renamed: string | undefined;
   #description: RunDescription;
   #lock: Lock | undefined;
   readonly #open: OpenFile | undefined;
+  /** What run.json says of the data, JSON of whoever trains; undefined where it says nothing. It is written with the next save. */
+  data: unknown;
 
   private constructor(readonly path: string, description: RunDescription, open?: OpenFile) {
     this.#description = description;
@@ -104,7 +105,7 @@ export class RunFolder implements Disposable {
     const overtaken = await exists(`${path}/${VOCABULARY}.new`) && !await exists(`${file}.new`);
     const vocabulary = await readJson(`${path}/${VOCABULARY}${overtaken ? ".new" : ""}`);
     const run = new RunFolder(path, { flags, model, vocabulary }, open);
-    run.#data = data;
+    run.data = data;
     run.#last = last;
     run.#best = best;
     return run;
@@ -140,13 +141,6 @@ export class RunFolder implements Disposable {
   /** What run.json says from the next save on: a run may go on with other flags. */
   set flags(flags: RunDescription["flags"]) {
     this.#description = { ...this.#description, flags };
-  }
-  /** What run.json says of the data, JSON of whoever trains; nothing where it does not. It is written with the next save. */
-  get data(): unknown {
-    return this.#data;
-  }
-  set data(data: unknown) {
-    this.#data = data;
   }
   /** What an older run in the folder is called now, where this one has begun in its place. */
   get renamed(): string | undefined {
@@ -304,7 +298,7 @@ export class RunFolder implements Disposable {
 
   async #commit(): Promise<void> {
     const { flags, model } = this.#description;
-    const run = { format: FORMAT, flags, model, data: this.#data, last: this.#last, best: this.#best };
+    const run = { format: FORMAT, flags, model, data: this.data, last: this.#last, best: this.#best };
     await writeJson(`${this.path}/${RUN}.new`, run, this.#open);
     await syncDirectory(this.path);
     await system.rename(`${this.path}/${RUN}.new`, `${this.path}/${RUN}`);

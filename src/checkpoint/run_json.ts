@@ -1,7 +1,7 @@
 /** run.json: what a run was asked for, its model's sizes, and which of its checkpoints count. */
 import { CheckpointError } from "../errors.ts";
 import { isCheckpointName } from "./checkpoint_folder.ts";
-import { readJson } from "../files/files.ts";
+import { isObject, readJson } from "../files/files.ts";
 
 /** Of the file's layout: a version that writes another must not be read by this one. */
 export const FORMAT = 1;
@@ -19,7 +19,7 @@ export interface RunJson {
 export async function readRunJson(path: string): Promise<RunJson> {
   const { format, flags, model, data, last, best } = await readJson(path);
   if (format !== FORMAT) throw new CheckpointError(`${path} has format ${format}, and this version reads ${FORMAT}`);
-  if (!isRecord(flags) || !isRecord(model)) {
+  if (!isObject(flags) || !isObject(model)) {
     throw new CheckpointError(`${path} is damaged: no flags or no model in it`);
   }
   const name = (value: unknown): string | undefined => {
@@ -28,6 +28,3 @@ export async function readRunJson(path: string): Promise<RunJson> {
   };
   return { flags, model, data, last: name(last), best: name(best) };
 }
-
-const isRecord = (value: unknown): value is Record<string, unknown> =>
-  typeof value === "object" && value !== null && !Array.isArray(value);

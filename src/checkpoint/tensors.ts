@@ -1,7 +1,8 @@
 /** Tensors of the engine to and from safetensors. */
 import { CheckpointError } from "../errors.ts";
-import { Storage } from "../engine/device.ts";
+import { type Device, Storage } from "../engine/device.ts";
 import type { Tensor } from "../engine/tensor.ts";
+import { owned } from "../files/files.ts";
 import {
   SafetensorsFile,
   type TensorArray,
@@ -10,6 +11,8 @@ import {
   type WeightsFile,
 } from "../files/safetensors.ts";
 import { shown, some } from "../files/shown.ts";
+import { GPT, type GPTConfig, type GPTOptions } from "../gpt.ts";
+import type { RandomGenerator } from "../random/mod.ts";
 
 /** Tensors of a device, by their names. */
 export type NamedTensors = Iterable<readonly [name: string, tensor: Tensor]>;
@@ -113,6 +116,32 @@ export function noteUnused(
     throw new CheckpointError(`${path} has more layers than its config says: the model has no ${shown(layer)}`);
   }
   if (names.length > 0) onNote?.(`${path}: the model does not use ${some(names.map(shown))}, which is left out`);
+}
+
+/** How a model's weights are loaded. */
+export interface LoadOptions {
+  /** Where the model is made. */ readonly device: Device;
+  /** How matrices are stored: `f32`, the default, or `bf16`, rounded, in half the memory, for inference alone. */
+  readonly weights?: GPTOptions["weights"];
+  /** Instead of the model's own: to train it further. */ readonly dropout?: number;
+  /**
+   * Initial weights are drawn from it and then replaced, as nanoGPT's train.py and sample.py do, so that what it draws afterwards
+   * is what nanoGPT's would draw. Without, none are drawn.
+   */
+  readonly generator?: RandomGenerator;
+}
+
+/** A model whose weights `fill` brings; where that fails, nothing of it is left. */
+export function loadModel(
+  config: Partial<GPTConfig>,
+  { device, weights, generator, dropout = config.dropout }: LoadOptions,
+  fill: (model: GPT) => Promise<void>,
+): Promise<GPT> {
+  const model = new GPT({ ...config, dropout }, { device, weights, generator, initialize: !!generator });
+  return owned(model, async () => {
+    await fill(model);
+    return model;
+  });
 }
 
 /** A tensor of a file by its name. */

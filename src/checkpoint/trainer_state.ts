@@ -1,5 +1,6 @@
 /** state.json: what a run needs besides its tensors to go on bit for bit. */
 import { CheckpointError } from "../errors.ts";
+import { isObject } from "../files/files.ts";
 import type { GeneratorState } from "../random/mod.ts";
 
 /** What state.json holds: all besides tensors that it takes to go on bit for bit. */
@@ -25,7 +26,6 @@ export interface TrainerState {
 /** @throws {CheckpointError} when something is missing or not valid; the generator and the task check their own parts */
 export function parseState(path: string, state: Readonly<Record<string, unknown>>): TrainerState {
   const { iter, evaluated, bestValLoss, generator, dropoutPasses, optimizerSteps, task = {} } = state;
-  const isObject = (value: unknown) => typeof value === "object" && value !== null;
   const isCount = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0;
   const checks: Record<string, boolean> = {
     iter: isCount(iter),

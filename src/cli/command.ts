@@ -116,18 +116,8 @@ function environment(variable: string): string | undefined {
 }
 
 /** What a mistake in a program throws; every other class was thrown on purpose, with a message for the user. */
-const unforeseen = [
-  Error,
-  EvalError,
-  RangeError,
-  ReferenceError,
-  SyntaxError,
-  TypeError,
-  URIError,
-  WebAssembly.CompileError,
-  WebAssembly.LinkError,
-  WebAssembly.RuntimeError,
-];
+const { CompileError, LinkError, RuntimeError } = WebAssembly;
+const unforeseen = [Error, RangeError, ReferenceError, SyntaxError, TypeError, CompileError, LinkError, RuntimeError];
 
 /** What a shell sees of a program that SIGPIPE ends, as it ends `cat`, when whoever reads the output has seen enough. */
 const BROKEN_PIPE = 128 + 13;
@@ -157,9 +147,8 @@ export function exitStatus(error: unknown): number {
 export function describeError(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   if (!unforeseen.some((kind) => error.constructor === kind)) return error.message.split("\n").slice(0, 2).join("\n");
-  return `${error.name}: ${
-    error.message.split("\n")[0]
-  }\nWith NANOGPT_DEBUG=1 in the environment the whole trace is shown.`;
+  const [line] = error.message.split("\n");
+  return `${error.name}: ${line}\nWith NANOGPT_DEBUG=1 in the environment the whole trace is shown.`;
 }
 
 /**

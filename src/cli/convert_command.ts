@@ -102,21 +102,17 @@ async function throughModel(
   to: string,
   { format, dtype, max_shard_gb, tokenizer: named, checkpoint, onNote }: Options & { format: Format },
 ): Promise<void> {
-  const device = await createDevice("cpu", { threads: 1 });
-  try {
-    // A folder may have no vocabulary; what it has is copied as it is.
-    const folder = kind === "hugging_face" && !named ? path : undefined;
-    const { model, tokenizer } = folder !== undefined
-      ? { model: await loadHuggingFace(folder, { device, onNote }), tokenizer: undefined }
-      : await loadPretrained(path, { device, tokenizer: named || undefined, checkpoint, onNote });
-    if (format === "nanogpt") {
-      if (model.config.activation !== "gelu") onNote(`${path} has tanh's GELU, and nanoGPT computes the exact one`);
-      await saveNanoGPT(to, model, { iter: 0, bestValLoss: null });
-    } else {
-      const maxShardSize = max_shard_gb * 1e9;
-      await saveHuggingFace(model, to, { dtype: TYPES[dtype], maxShardSize, vocabularyFrom: folder, tokenizer });
-    }
-  } finally {
-    device.close();
+  using device = await createDevice("cpu", { threads: 1 });
+  // A folder may have no vocabulary; what it has is copied as it is.
+  const folder = kind === "hugging_face" && !named ? path : undefined;
+  const { model, tokenizer } = folder !== undefined
+    ? { model: await loadHuggingFace(folder, { device, onNote }), tokenizer: undefined }
+    : await loadPretrained(path, { device, tokenizer: named || undefined, checkpoint, onNote });
+  if (format === "nanogpt") {
+    if (model.config.activation !== "gelu") onNote(`${path} has tanh's GELU, and nanoGPT computes the exact one`);
+    await saveNanoGPT(to, model, { iter: 0, bestValLoss: null });
+  } else {
+    const maxShardSize = max_shard_gb * 1e9;
+    await saveHuggingFace(model, to, { dtype: TYPES[dtype], maxShardSize, vocabularyFrom: folder, tokenizer });
   }
 }

@@ -1,35 +1,22 @@
 /** `deno task eval`: how well a model predicts a text, by perplexity and bits per byte. */
 import { readText } from "../data/load_text.ts";
-import { createDevice } from "../device/create.ts";
 import { ConfigError } from "../errors.ts";
 import { evaluateText, type TextEvaluation } from "../evaluate/perplexity.ts";
-import { loadPretrained } from "../pretrained/load.ts";
 import { Profile } from "../engine/profile.ts";
 import { command } from "./command.ts";
-import { int, text, toggle } from "./flags.ts";
+import { int, text } from "./flags.ts";
 import { count, duration, type Progress, rate, share } from "./progress.ts";
-import {
-  checkPermission,
-  checkpointFlag,
-  deviceFlags,
-  PRETRAINED,
-  reportDownload,
-  weightsFlag,
-} from "./shared_flags.ts";
-import { encodeOptions, tokenizerFlags } from "./tokenizer_flags.ts";
+import { loadNamed, modelName, openDevice } from "./run_model.ts";
+import { checkPermission, deviceFlags, encodeOptions, modelFlags, tokenizerFlags } from "./shared_flags.ts";
 
 export const evalFlags = {
-  init_from: text("resume", `resume: the run in out_dir; or ${PRETRAINED}`),
-  out_dir: text("out", "the run folder whose model is evaluated"),
-  ...checkpointFlag,
+  ...modelFlags,
   input: text("", "the text file (UTF-8)"),
   tokenizer: text("", "instead of the model's own: gpt2, cl100k_base, o200k_base, or a folder"),
   special_tokens: tokenizerFlags.special_tokens,
   max_length: int(0, "tokens in a window; 0 is the model's block size", { min: 0 }),
   stride: int(0, "tokens from one window to the next, whose others are context; 0 is half a window", { min: 0 }),
   ...deviceFlags,
-  ...weightsFlag,
-  profile: toggle("print at the end how long each kernel took"),
 };
 
 export const evalCommand = command({
@@ -42,34 +29,18 @@ export const evalCommand = command({
   async run({ values, progress, interruption }) {
     if (!values.input) throw new ConfigError("--input is missing: eval takes the text as --input=FILE");
     checkPermission(values.device, "eval");
-    const contents = await readText(values.input);
-    const path = values.init_from === "resume" ? values.out_dir : values.init_from;
-    const device = await createDevice(values.device, { threads: values.threads || undefined });
-    const tokenizer = values.tokenizer || undefined, onNote = (line: string) => progress.line(line);
-    const loaded = await loadPretrained(path, {
-      device,
-      tokenizer,
-      weights: values.weights,
-      checkpoint: values.checkpoint,
-      onNote,
-      onProgress: reportDownload(progress),
-    });
-    const { model } = loaded;
+    const contents = await readText(values.input), device = await openDevice(values);
+    const { model, tokenizer } = await loadNamed(values, device, progress);
     if (values.profile) device.profile = new Profile();
     const { blockSize } = model.config, began = performance.now();
     const maxLength = values.max_length || blockSize, stride = values.stride || Math.max(1, maxLength >> 1);
     const signal = interruption(() => progress.line("Stopping …"));
-    progress.line(`model: ${path}, ${(model.numParameters() / 1e6).toFixed(2)}M parameters, device: ${device.name}`);
+    progress.line(
+      `model: ${modelName(values)}, ${(model.numParameters() / 1e6).toFixed(2)}M parameters, device: ${device.name}`,
+    );
     progress.line(`windows of ${count(maxLength)} tokens, stride ${count(stride)}`);
     const onProgress = (done: number, total: number) => report(progress, done, total, began);
-    const options = {
-      tokenizer: loaded.tokenizer,
-      maxLength,
-      stride,
-      signal,
-      onProgress,
-      ...encodeOptions(values.special_tokens),
-    };
+    const options = { tokenizer, maxLength, stride, signal, onProgress, ...encodeOptions(values.special_tokens) };
     const result = await evaluateText(model, contents, options);
     progress.end();
     const seconds = (performance.now() - began) / 1000;

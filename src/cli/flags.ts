@@ -7,6 +7,7 @@
  */
 import { parseArgs } from "@std/cli/parse-args";
 import { ConfigError, nearest } from "../errors.ts";
+import type { NumberRange } from "../generate/sampling_rules.ts";
 
 /** One flag: what it means, what it is where nobody says, and which values it takes. */
 export interface Flag<V extends FlagValue> {
@@ -31,33 +32,35 @@ export type FlagTable = Readonly<Record<string, Flag<any>>>;
 /** The values of a table's flags. */
 export type Values<T extends FlagTable> = { -readonly [K in keyof T]: T[K] extends Flag<infer V> ? V : never };
 
-interface Range {
-  min?: number;
-  max?: number;
-  /** As `min` and `max`, but the bound itself is refused. */
-  above?: number;
-  below?: number;
+interface Range extends NumberRange {
+  /** As `max`, but the bound itself is refused. */
+  readonly below?: number;
 }
 
-export function int(fallback: number, help: string, range: Range = {}): Flag<number> {
-  return {
-    fallback,
-    help,
-    expected: `an integer${describe(range)}`,
-    read: (text) => /^[-+]?\d+$/.test(text) ? Number(text) : undefined,
-    accepts: (value) => Number.isSafeInteger(value) && within(value as number, range),
-  };
-}
+/** Of a range, in the order in which they are said. */
+const BOUNDS = {
+  above: { words: "above", holds: (n: number, bound: number) => n > bound },
+  min: { words: "at least", holds: (n: number, bound: number) => n >= bound },
+  max: { words: "at most", holds: (n: number, bound: number) => n <= bound },
+  below: { words: "below", holds: (n: number, bound: number) => n < bound },
+};
 
-export function float(fallback: number, help: string, range: Range = {}): Flag<number> {
-  return {
-    fallback,
-    help,
-    expected: `a number${describe(range)}`,
-    read: (text) => /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i.test(text) ? Number(text) : undefined,
-    accepts: (value) => Number.isFinite(value) && within(value as number, range),
+const numeric =
+  (what: string, form: RegExp, isOne: (value: unknown) => boolean) =>
+  (fallback: number, help: string, range: Range = {}): Flag<number> => {
+    const bounds = (Object.keys(BOUNDS) as (keyof typeof BOUNDS)[]).filter((name) => range[name] !== undefined);
+    const words = bounds.map((name) => `${BOUNDS[name].words} ${range[name]}`).join(" and ");
+    return {
+      fallback,
+      help,
+      expected: words ? `${what}, ${words}` : what,
+      read: (text) => form.test(text) ? Number(text) : undefined,
+      accepts: (value) => isOne(value) && bounds.every((name) => BOUNDS[name].holds(value as number, range[name]!)),
+    };
   };
-}
+
+export const int = numeric("an integer", /^[-+]?\d+$/, Number.isSafeInteger);
+export const float = numeric("a number", /^[-+]?(\d+\.?\d*|\.\d+)(e[-+]?\d+)?$/i, Number.isFinite);
 
 export function bool(fallback: boolean, help: string): Flag<boolean> {
   return {
@@ -130,12 +133,8 @@ export function parseCommandLine<T extends FlagTable>(table: T, args: string[]):
 export function checkValues<T extends FlagTable>(table: T, values: object, origin: string): Partial<Values<T>> {
   for (const [name, value] of Object.entries(values)) {
     if (!Object.hasOwn(table, name)) throw unknown(table, name, `${origin}: no flag is called ${name}`);
-    check(
-      table,
-      name,
-      value,
-      `${origin}: ${name} = ${typeof value === "string" ? JSON.stringify(value) : show(value)}`,
-    );
+    const shown = typeof value === "string" ? JSON.stringify(value) : show(value);
+    check(table, name, value, `${origin}: ${name} = ${shown}`);
   }
   return values;
 }
@@ -175,26 +174,16 @@ function unknown(table: FlagTable, name: string, what: string): ConfigError {
   return new ConfigError(`${what}: ${hint ?? "--help lists the flags that there are"}`);
 }
 
-function within(
-  value: number,
-  { min = -Infinity, above = -Infinity, max = Infinity, below = Infinity }: Range,
-): boolean {
-  return value >= min && value > above && value <= max && value < below;
-}
-
-function describe({ min, above, max, below }: Range): string {
-  const bounds = [
-    above !== undefined && `above ${above}`,
-    min !== undefined && `at least ${min}`,
-    max !== undefined && `at most ${max}`,
-    below !== undefined && `below ${below}`,
-  ].filter((bound) => bound !== false);
-  return bounds.length ? `, ${bounds.join(" and ")}` : "";
-}
-
 /** A value as a user would type it. */
 export function show(value: unknown): string {
   if (typeof value === "boolean") return value ? "True" : "False";
   if (typeof value !== "string" || !value.includes("\n")) return String(value);
   return `$'${value.replace(/[\\']/g, "\\$&").replaceAll("\n", "\\n")}'`; // as bash, zsh and ksh read it
 }
+
+/** An option's name as a flag: `topK` is `top_k`. */
+export type Snake<Name extends string> = Name extends `${infer Letter}${infer Rest}`
+  ? `${Letter extends Lowercase<Letter> ? Letter : `_${Lowercase<Letter>}`}${Snake<Rest>}`
+  : Name;
+export const flagOf = <Name extends string>(option: Name): Snake<Name> =>
+  option.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`) as Snake<Name>;

@@ -5,7 +5,7 @@ import { loadTokenizer } from "../tokenizer/load.ts";
 import { command, taskCommand } from "./command.ts";
 import { int, text } from "./flags.ts";
 import { count, duration, type Progress, share } from "./progress.ts";
-import { encodeOptions, tokenizerFlags } from "./tokenizer_flags.ts";
+import { encodeOptions, tokenizerFlags } from "./shared_flags.ts";
 
 export const prepareFlags = {
   input: text("", "the text file (UTF-8), which may be larger than memory"),
@@ -39,11 +39,8 @@ export const prepareCommand = command({
     }
     const { train, val, vocabSize, type } = step.value;
     progress.line(`train has ${count(train)} tokens, val has ${count(val)} tokens`);
-    progress.line(
-      `vocab size: ${count(vocabSize)}, ${type}${
-        type === "uint16" ? "" : ", which nanoGPT's own train.py cannot read"
-      }`,
-    );
+    const note = type === "uint16" ? "" : ", which nanoGPT's own train.py cannot read";
+    progress.line(`vocab size: ${count(vocabSize)}, ${type}${note}`);
     progress.line(`Done: ${duration((performance.now() - began) / 1000)}, in ${outDir}`);
   },
 });

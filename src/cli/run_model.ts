@@ -1,8 +1,14 @@
-/** A run folder, with the command that begins one where there is none. */
+/** The models that commands work with: a run, with the command that begins one where there is none, and models by their names. */
 import { RunFolder } from "../checkpoint/run_folder.ts";
+import { createDevice } from "../device/create.ts";
+import type { Device } from "../engine/device.ts";
 import { CheckpointError } from "../errors.ts";
 import { exists } from "../files/files.ts";
+import { loadPretrained, type Pretrained } from "../pretrained/load.ts";
 import { taskCommand } from "./command.ts";
+import type { Values } from "./flags.ts";
+import type { Progress } from "./progress.ts";
+import { type deviceFlags, type modelFlags, reportDownload } from "./shared_flags.ts";
 
 /** @throws {CheckpointError} when there is no run in the folder, or it is damaged */
 export async function openRun(path: string): Promise<RunFolder> {
@@ -12,4 +18,24 @@ export async function openRun(path: string): Promise<RunFolder> {
     if (!(error instanceof CheckpointError) || await exists(`${path}/run.json`)) throw error;
     throw new CheckpointError(`${error.message}\nThis begins one: ${taskCommand("train", [`--out_dir=${path}`])}`);
   }
+}
+
+/** The device that the flags name. */
+export function openDevice({ device, threads }: Values<typeof deviceFlags>): Promise<Device> {
+  return createDevice(device, { threads: threads || undefined });
+}
+
+/** What the flags name a model by. */
+export const modelName = ({ init_from, out_dir }: Pick<Values<typeof modelFlags>, "init_from" | "out_dir">): string =>
+  init_from === "resume" ? out_dir : init_from;
+
+/** The model that the flags name, with its tokenizer or another that they name; notes and downloads are lines of `progress`. */
+export async function loadNamed(
+  values: Values<typeof modelFlags> & { readonly tokenizer: string },
+  device: Device,
+  progress: Progress,
+): Promise<Pretrained> {
+  const { weights, checkpoint } = values, tokenizer = values.tokenizer || undefined;
+  const onNote = (line: string) => progress.line(line), onProgress = reportDownload(progress);
+  return await loadPretrained(modelName(values), { device, weights, checkpoint, tokenizer, onNote, onProgress });
 }

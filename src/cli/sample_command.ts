@@ -1,17 +1,15 @@
 /** `deno task sample`: nanoGPT's sample.py. The text, and nothing else, goes to standard output, as it comes. */
-import { createDevice } from "../device/create.ts";
-import type { Device } from "../engine/device.ts";
 import { ConfigError, DataError } from "../errors.ts";
-import { loadPretrained, loadRun, type Pretrained, runTokenizer } from "../pretrained/load.ts";
+import { loadRun, runTokenizer } from "../pretrained/load.ts";
 import { Profile } from "../engine/profile.ts";
 import { RandomGenerator } from "../random/mod.ts";
 import { generateSequences } from "../generate/generate.ts";
 import { beginning, type Tokenizer } from "../tokenizer/tokenizer.ts";
 import { command } from "./command.ts";
-import { type Progress, write } from "./progress.ts";
-import { openRun } from "./run_model.ts";
-import { generationOptions, sampleDeclaration, type SampleValues } from "./sample_flags.ts";
-import { checkPermission, reportDownload } from "./shared_flags.ts";
+import { write } from "./progress.ts";
+import { loadNamed, openDevice, openRun } from "./run_model.ts";
+import { generationOptions, sampleDeclaration } from "./sample_flags.ts";
+import { checkPermission } from "./shared_flags.ts";
 
 export const sample = command({
   ...sampleDeclaration,
@@ -24,11 +22,12 @@ export const sample = command({
     // What is wrong with a run is said before a device is made.
     const run = resumes ? await openRun(values.out_dir) : undefined, vocabulary = run && await runTokenizer(run);
     const known = vocabulary && await readPrompt(start, vocabulary);
-    const device = await createDevice(values.device, { threads: values.threads || undefined });
+    const device = await openDevice(values);
     if (values.profile) device.profile = new Profile();
     const { model, tokenizer } = run
       ? { model: await loadRun(run, { device, generator, checkpoint: values.checkpoint }), tokenizer: vocabulary! }
-      : await pretrained(values, device, progress);
+      : await loadNamed(values, device, progress);
+    progress.end(); // before the text begins
     const prompt = known ?? await readPrompt(start, tokenizer);
     const options = { ...generationOptions(values), generator, tokenizer }, begin = tokenizer.decode(prompt);
     write(Deno.stdout, begin);
@@ -43,27 +42,6 @@ export const sample = command({
     device.close();
   },
 });
-
-/** A model from elsewhere. */
-async function pretrained(
-  { init_from, out_dir, weights, tokenizer, checkpoint }: SampleValues,
-  device: Device,
-  progress: Progress,
-): Promise<Pretrained> {
-  const path = init_from === "resume" ? out_dir : init_from, onNote = (line: string) => progress.line(line);
-  try {
-    return await loadPretrained(path, {
-      device,
-      weights,
-      checkpoint,
-      tokenizer: tokenizer || undefined,
-      onNote,
-      onProgress: reportDownload(progress),
-    });
-  } finally {
-    progress.end(); // before the text begins
-  }
-}
 
 /**
  * The text to go on from, or the contents of the file that `FILE:path` names, as tokens; where the text is empty, the end of

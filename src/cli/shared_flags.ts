@@ -1,8 +1,9 @@
-/** Flags that `train` and `sample` share, and what they refuse with a reason. */
+/** Flags that commands share, and what they refuse with a reason. */
 import type { HubProgress } from "../pretrained/hub.ts";
 import { ConfigError } from "../errors.ts";
 import { taskCommand } from "./command.ts";
-import { choice, int } from "./flags.ts";
+import { choice, int, text, toggle } from "./flags.ts";
+import type { EncodeOptions } from "../tokenizer/tokenizer.ts";
 import type { Progress } from "./progress.ts";
 
 export const deviceFlags = {
@@ -14,6 +15,7 @@ export const deviceFlags = {
     },
   ),
   threads: int(0, "threads of the CPU device; 0 is one for each core", { min: 0, max: 256 }),
+  profile: toggle("print at the end how long each kernel took"),
 };
 
 /**
@@ -30,12 +32,15 @@ export function checkPermission(device: string, task: string): void {
   );
 }
 
-export const weightsFlag = {
-  weights: choice(["f32", "bf16"], "how matrices are kept: f32, or bf16, rounded, in half the memory and faster"),
-};
+/** What `init_from` names besides runs, in a flag's help. */
+export const PRETRAINED = "gpt2, gpt2-medium, …, or the path of a run, a Hugging Face folder or a ckpt.pt";
 
-export const checkpointFlag = {
+/** Which model a text is written or judged with. */
+export const modelFlags = {
+  init_from: text("resume", `resume: the run in out_dir; or ${PRETRAINED}`),
+  out_dir: text("out", "the run folder with the model"),
   checkpoint: choice(["best", "last"], "of a run: the one with the lowest validation loss, or the last"),
+  weights: choice(["f32", "bf16"], "how matrices are stored: f32, or bf16, rounded, in half the memory and faster"),
 };
 
 /** Settings of PyTorch that nanoGPT's commands name: the values that describe what happens here are taken. */
@@ -52,9 +57,6 @@ export const torchFlags = {
   ),
 };
 
-/** What `init_from` names besides runs, in a flag's help. */
-export const PRETRAINED = "gpt2, gpt2-medium, …, or the path of a run, a Hugging Face folder or a ckpt.pt";
-
 /** A line for each file of GPT-2 that is downloaded, and how far it is. */
 export function reportDownload(progress: Progress): (of: HubProgress) => void {
   return ({ file, bytes, total }) => {
@@ -62,4 +64,21 @@ export function reportDownload(progress: Progress): (of: HubProgress) => void {
     if (bytes === total) progress.line(`downloaded ${file}, ${mib(bytes)}`);
     else progress.status(() => `${file} ${mib(bytes)}${total === undefined ? "" : ` of ${mib(total)}`}`);
   };
+}
+
+export const tokenizerFlags = {
+  tokenizer: text(
+    "gpt2",
+    "gpt2, cl100k_base, o200k_base, or a folder: a Hugging Face model's, a run's, or one with tokens",
+  ),
+  special_tokens: choice(
+    ["refuse", "allow", "text"],
+    "what <|endoftext|> and its like in a text are: refuse; allow: special tokens; text: ordinary letters",
+  ),
+};
+
+/** What `--special_tokens` means to `encode`. */
+export function encodeOptions(special: string): EncodeOptions {
+  if (special === "allow") return { allowedSpecial: "all" };
+  return special === "text" ? { disallowedSpecial: new Set() } : {};
 }

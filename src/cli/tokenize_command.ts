@@ -5,7 +5,7 @@ import { loadTokenizer } from "../tokenizer/load.ts";
 import { command } from "./command.ts";
 import { text, toggle } from "./flags.ts";
 import { print } from "./progress.ts";
-import { encodeOptions, tokenizerFlags } from "./tokenizer_flags.ts";
+import { encodeOptions, tokenizerFlags } from "./shared_flags.ts";
 
 export const tokenizeFlags = {
   text: text("", "the text to encode; FILE:path reads it from a file"),

@@ -1,17 +1,19 @@
 /** `deno task train`: nanoGPT's train.py. What stands between the flags and the trainer; the printing is TrainReport's. */
 import { RunFolder } from "../checkpoint/run_folder.ts";
 import { loadData, type LoadedData } from "../data/load_data.ts";
-import { createDevice, hasOption } from "../device/create.ts";
+import { hasOption } from "../device/create.ts";
 import type { Device } from "../engine/device.ts";
 import { GPT, type GPTConfig } from "../gpt.ts";
-import { type Pretrained, runTokenizer } from "../pretrained/load.ts";
+import { loadPretrained, type Pretrained, runTokenizer } from "../pretrained/load.ts";
 import { Profile } from "../engine/profile.ts";
 import { RandomGenerator } from "../random/mod.ts";
+import { TRAINER_OPTIONS, type TrainerOptions } from "../train/options.ts";
 import { Trainer } from "../train/trainer.ts";
 import { command, type Running } from "./command.ts";
 import { checkTraining } from "../train/memory.ts";
-import { openRun } from "./run_model.ts";
-import { checkPermission, reportDownload } from "./shared_flags.ts";
+import { flagOf } from "./flags.ts";
+import { openDevice, openRun } from "./run_model.ts";
+import { checkPermission, encodeOptions, reportDownload } from "./shared_flags.ts";
 import {
   fineTunedValues,
   isPretrained,
@@ -22,7 +24,6 @@ import {
   type trainFlags,
   type TrainValues,
 } from "./train_flags.ts";
-import { encodeOptions } from "./tokenizer_flags.ts";
 import { TrainReport } from "./train_report.ts";
 
 type TrainRunning = Running<typeof trainFlags>;
@@ -47,35 +48,41 @@ export const train = command({
 
 /** @param run the run to go on with; without, a new one begins */
 async function trainRun(request: TrainRunning, run: RunFolder | undefined, report: TrainReport): Promise<void> {
-  const { device: name, threads } = request.values,
-    device = await createDevice(name, { threads: threads || undefined });
+  const device = await openDevice(request.values);
   const start = isPretrained(request.values) ? await pretrained(request.values, device, report) : undefined;
   const values = report.values = start ? fineTunedValues(request, start.model.config) : request.values;
-  const loaded = await trainingData(request, { values, run, start, report });
+  const setup = { values, run, start, device, report };
+  const loaded = await trainingData(request, setup);
   if (values.profile) device.profile = new Profile();
   // One generator draws weights, then batches, so that a seed gives nanoGPT's.
   const generator = new RandomGenerator(values.seed);
-  const { model, config } = await modelToTrain(values, { run, start, device, generator, vocabSize: loaded.vocabSize });
-  const folder = await runFolder(values, { run, config, loaded, report });
+  const { model, config } = await modelToTrain(setup, { generator, vocabSize: loaded.vocabSize });
+  const folder = await runFolder(setup, config, loaded);
   using trainer = new Trainer(model, loaded.data, { ...optionsOf(values), generator, folder });
   const resumed = run && await trainer.resume({ onNote: (line) => report.note(line) });
   report.begin({ ...loaded, model, iter: trainer.iter });
   if (resumed) report.resumed(trainer, loaded.source, resumed);
-  await trainThrough(trainer, { request, loaded, folder, report });
+  const interrupt = request.interruption(() => report.interrupted());
+  for await (const event of trainer.run({ signal: interrupt })) report.event(event);
+  if (interrupt.aborted) report.stopped(trainer.iter, folder?.last);
+  else {
+    report.finished(folder?.last);
+    if (!values.eval_only) await report.sample(model, loaded.tokenizer, interrupt);
+  }
   if (device.profile) report.note(`\n${device.profile.table()}`);
   device.close();
 }
 
-/** What a run comes from: one that it goes on with, or a model from elsewhere, or neither. */
-interface Origin {
+/** What a run comes from: one that it goes on with, or a model from elsewhere, or neither; and what it works with. */
+interface Setup {
+  readonly values: TrainValues;
   readonly run: RunFolder | undefined;
-  readonly start?: Pretrained;
+  readonly start: Pretrained | undefined;
+  readonly device: Device;
+  readonly report: TrainReport;
 }
 
-async function trainingData(
-  request: TrainRunning,
-  { values, run, start, report }: Origin & { values: TrainValues; report: TrainReport },
-): Promise<LoadedData> {
+async function trainingData(request: TrainRunning, { values, run, start, report }: Setup): Promise<LoadedData> {
   const { input, dataset, tokenizer, block_size: blockSize } = values;
   return await loadData({
     input: input || undefined,
@@ -90,12 +97,8 @@ async function trainingData(
 }
 
 async function modelToTrain(
-  values: TrainValues,
-  { run, start, device, generator, vocabSize }: Origin & {
-    device: Device;
-    generator: RandomGenerator;
-    vocabSize: number;
-  },
+  { values, run, start, device }: Setup,
+  { generator, vocabSize }: { generator: RandomGenerator; vocabSize: number },
 ): Promise<{ model: GPT; config: Partial<GPTConfig> & { vocabSize: number } }> {
   const { block_size: blockSize, seed } = values;
   const config = {
@@ -111,8 +114,9 @@ async function modelToTrain(
 
 /** The folder of the run: a new one, or the run's own with the flags of now; none for an evaluation alone, which writes nothing. */
 async function runFolder(
-  values: TrainValues,
-  { run, config, loaded, report }: Origin & { config: Partial<GPTConfig>; loaded: LoadedData; report: TrainReport },
+  { values, run, report }: Setup,
+  config: Partial<GPTConfig>,
+  loaded: LoadedData,
 ): Promise<RunFolder | undefined> {
   const flags = lastingFlags(values, loaded);
   if (run) {
@@ -138,26 +142,9 @@ function lastingFlags(
   return source === flags.dataset ? { ...flags, dataset: absolute(source) } : flags;
 }
 
-/** Trains to the end, or to an interruption, and prints what happens. */
-async function trainThrough(
-  trainer: Trainer,
-  { request, loaded, folder, report }: {
-    request: TrainRunning;
-    loaded: LoadedData;
-    folder: RunFolder | undefined;
-    report: TrainReport;
-  },
-): Promise<void> {
-  const interrupt = request.interruption(() => report.interrupted());
-  for await (const event of trainer.run({ signal: interrupt })) report.event(event);
-  if (interrupt.aborted) return report.stopped(trainer.iter, folder?.last);
-  report.finished(folder?.last);
-  if (!report.values.eval_only) await report.sample(trainer.model, loaded.tokenizer, interrupt);
-}
-
 /** The model that a run begins with. */
 async function pretrained(values: TrainValues, device: Device, report: TrainReport): Promise<Pretrained> {
-  const { init_from, tokenizer, dropout } = values, { loadPretrained } = await import("../pretrained/load.ts");
+  const { init_from, tokenizer, dropout } = values;
   const onProgress = reportDownload(report.progress), onNote = (line: string) => report.note(line);
   return await loadPretrained(init_from, { device, tokenizer: tokenizer || undefined, dropout, onNote, onProgress });
 }
@@ -167,24 +154,7 @@ export function modelConfig(values: TrainValues) {
   return { blockSize, nLayer, nHead, nEmbd, dropout, bias };
 }
 
-export function optionsOf(values: TrainValues) {
-  return {
-    batchSize: values.batch_size,
-    gradientAccumulationSteps: values.gradient_accumulation_steps,
-    maxIters: values.max_iters,
-    evalInterval: values.eval_interval,
-    evalIters: values.eval_iters,
-    logInterval: values.log_interval,
-    evalOnly: values.eval_only,
-    alwaysSaveCheckpoint: values.always_save_checkpoint,
-    learningRate: values.learning_rate,
-    decayLr: values.decay_lr,
-    warmupIters: values.warmup_iters,
-    lrDecayIters: values.lr_decay_iters,
-    minLr: values.min_lr,
-    weightDecay: values.weight_decay,
-    beta1: values.beta1,
-    beta2: values.beta2,
-    gradClip: values.grad_clip,
-  };
+/** The trainer's options, whose flags have their names. */
+export function optionsOf(values: TrainValues): TrainerOptions {
+  return Object.fromEntries(TRAINER_OPTIONS.map((name) => [name, values[flagOf(name)]])) as unknown as TrainerOptions;
 }

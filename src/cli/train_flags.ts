@@ -8,11 +8,10 @@ import fineTuning from "../../config/finetune_shakespeare.ts";
 import cpuSetting from "../../config/shakespeare_char_cpu.ts";
 import type { TrainConfig } from "../../config/train_config.ts";
 import { CheckpointError, ConfigError } from "../errors.ts";
-import { type Declaration, parse, type Request, taskCommand } from "./command.ts";
+import { type Declaration, type Request, taskCommand } from "./command.ts";
 import type { GPTConfig } from "../gpt.ts";
-import { bool, checkValues, choice, fallbacks, float, int, show, text, toggle, type Values } from "./flags.ts";
-import { deviceFlags, PRETRAINED, torchFlags } from "./shared_flags.ts";
-import { tokenizerFlags } from "./tokenizer_flags.ts";
+import { bool, checkValues, choice, fallbacks, float, int, show, text, type Values } from "./flags.ts";
+import { deviceFlags, PRETRAINED, tokenizerFlags, torchFlags } from "./shared_flags.ts";
 
 export const trainFlags = {
   out_dir: text("out", "the run folder: checkpoints, vocabulary, metrics"),
@@ -53,7 +52,6 @@ export const trainFlags = {
   seed: int(1337, "seeds weights, batches and dropout", { min: 0, max: 2 ** 32 - 1 }),
   ...deviceFlags,
   ...torchFlags,
-  profile: toggle("print at the end how long each kernel took"),
   wandb_log: choice(
     [false],
     "only False: nothing is logged elsewhere",
@@ -89,9 +87,6 @@ CPU holds. `,
     throw new ConfigError(`--n_embd=${n_embd} --n_head=${n_head}: the width must be a multiple of the number of heads`);
   },
 };
-
-/** @throws {ConfigError} */
-export const parseTrain = (args: string[]): Promise<TrainRequest> => parse(trainDeclaration, args);
 
 /** Whether a run begins with the weights of a model from elsewhere. */
 export const isPretrained = ({ init_from }: { readonly init_from: string }): boolean =>

@@ -7,7 +7,7 @@
  *
  * Without either, the tokens are GPT-2's, as in nanoGPT.
  */
-import { exists, readJson } from "../files/files.ts";
+import { exists, owned, readJson } from "../files/files.ts";
 import { readMetaPkl } from "../tokenizer/meta_pkl.ts";
 import { DataError } from "../errors.ts";
 import { BytePairTokenizer } from "../tokenizer/byte_pair.ts";
@@ -45,20 +45,13 @@ export function isDataFolder(path: string): Promise<boolean> {
  */
 export async function openDataFolder(path: string, { blockSize }: { blockSize: number }): Promise<DataFolder> {
   const { tokenizer, type } = await readMeta(path);
-  const train = TokenFile.open(`${path}/train.bin`, { type });
-  let val: TokenFile | undefined;
-  try {
-    val = TokenFile.open(`${path}/val.bin`, { type });
-    for (const file of [train, val]) {
-      if (file.length > blockSize) continue;
+  const open = (name: string) =>
+    owned(TokenFile.open(`${path}/${name}`, { type }), (file) => {
+      if (file.length > blockSize) return file;
       throw new DataError(`${file.path} is too short for block_size=${blockSize}: it has ${file.length} tokens`);
-    }
-  } catch (error) {
-    train[Symbol.dispose]();
-    val?.[Symbol.dispose]();
-    throw error;
-  }
-  return { data: { train, val }, tokenizer, vocabSize: modelVocabSize(tokenizer) };
+    });
+  const data = await owned(await open("train.bin"), async (train) => ({ train, val: await open("val.bin") }));
+  return { data, tokenizer, vocabSize: modelVocabSize(tokenizer) };
 }
 
 async function readMeta(path: string): Promise<{ tokenizer: Tokenizer; type?: TokenType }> {

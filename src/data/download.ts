@@ -1,3 +1,4 @@
+import { replaceFile } from "../files/files.ts";
 import { system } from "../files/system.ts";
 
 /** A file on the network whose contents are known. */
@@ -28,7 +29,8 @@ export async function downloadOnce(
   onDownload?.();
   const fetched = await download(file.url, connectTimeout);
   if (!await isKnown(fetched, file)) throw new Error(`${file.url} is not the file that it was`);
-  await keep(fetched, path, cacheFolder).catch(() => {});
+  // Whoever reads the folder at the same time finds the whole file or none.
+  await system.mkdir(cacheFolder, { recursive: true }).then(() => replaceFile(path, [fetched])).catch(() => {});
   return fetched;
 }
 
@@ -50,17 +52,4 @@ async function isKnown(bytes: Uint8Array<ArrayBuffer>, file: KnownFile): Promise
   if (bytes.length !== file.bytes) return false;
   const sum = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)); // Node 24 has no toHex
   return Array.from(sum, (byte) => byte.toString(16).padStart(2, "0")).join("") === file.sha256;
-}
-
-/** Writes under another name first: whoever reads the folder at the same time finds the whole file or none. */
-async function keep(bytes: Uint8Array, path: string, folder: string): Promise<void> {
-  await system.mkdir(folder, { recursive: true });
-  const partial = `${path}.${crypto.randomUUID()}.part`;
-  try {
-    await system.writeFile(partial, bytes);
-    await system.rename(partial, path);
-  } catch (error) {
-    await system.remove(partial).catch(() => {});
-    throw error;
-  }
 }

@@ -33,14 +33,9 @@ export async function encoder({ path, tokenizer: json, options, type }: EncodeSe
   return Object.assign(encode, { [Symbol.dispose]: () => file[Symbol.dispose]() });
 }
 
-interface Waiting {
-  resolve(ids: Uint8Array<ArrayBuffer>): void;
-  reject(error: Error): void;
-}
-
 /** Workers that encode ranges of a text file, each in turn. Node has no such workers: there this thread encodes. */
 export class EncodePool implements Disposable {
-  readonly #workers: { worker: Worker; waiting: Waiting[] }[] = [];
+  readonly #workers: { worker: Worker; waiting: PromiseWithResolvers<Uint8Array<ArrayBuffer>>[] }[] = [];
   readonly #here: Promise<Encode> | undefined;
   #next = 0;
 
@@ -52,7 +47,7 @@ export class EncodePool implements Disposable {
     }
     for (let i = 0; i < threads; i++) {
       const worker = new Worker(new URL("./encode_worker.ts", import.meta.url), { type: "module" }),
-        waiting: Waiting[] = [];
+        waiting: PromiseWithResolvers<Uint8Array<ArrayBuffer>>[] = [];
       worker.onmessage = ({ data }: MessageEvent<EncodeReply>) => { // replies come in the order of the requests
         const { resolve, reject } = waiting.shift()!;
         if ("ids" in data) resolve(data.ids);
@@ -75,10 +70,10 @@ export class EncodePool implements Disposable {
   encode(range: EncodeRange): Promise<Uint8Array<ArrayBuffer>> {
     if (this.#here) return this.#here.then((encode) => encode(range));
     const { worker, waiting } = this.#workers[this.#next++ % this.#workers.length];
-    return new Promise((resolve, reject) => {
-      waiting.push({ resolve, reject });
-      worker.postMessage(range);
-    });
+    const encoded = Promise.withResolvers<Uint8Array<ArrayBuffer>>();
+    waiting.push(encoded);
+    worker.postMessage(range);
+    return encoded.promise;
   }
 
   [Symbol.dispose](): void {

@@ -1,4 +1,4 @@
-import { exists } from "../files/files.ts";
+import { exists, owned } from "../files/files.ts";
 import { ConfigError, DataError } from "../errors.ts";
 import { BytePairTokenizer } from "../tokenizer/byte_pair.ts";
 import { CharacterTokenizer } from "../tokenizer/character.ts";
@@ -43,12 +43,7 @@ export async function loadData(options: DataOptions): Promise<LoadedData> {
   const folder = input === undefined ? await dataFolder(dataset) : undefined;
   if (folder !== undefined) {
     const { data, tokenizer, vocabSize } = await openDataFolder(folder, { blockSize });
-    try {
-      await checkTokenizer(folder, tokenizer, wanted);
-    } catch (error) {
-      for (const file of [data.train, data.val]) file[Symbol.dispose]();
-      throw error;
-    }
+    await owned(data.train, () => owned(data.val, () => checkTokenizer(folder, tokenizer, wanted)));
     return { data, tokenizer, vocabSize, source: folder };
   }
   const { text, source, entropy } = await loadText(options);

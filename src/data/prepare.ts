@@ -79,7 +79,10 @@ interface State {
 export async function* prepare(options: PrepareOptions): AsyncGenerator<PrepareProgress, Prepared | undefined, void> {
   const { outDir } = options;
   using text = TextFile.open(options.input);
-  using _ = await locked(outDir);
+  const refuse = (error: unknown) => new DataError(`Cannot write to ${outDir}: ${reason(error)}`);
+  using _ = await Lock.take(outDir).catch((error) => { // two texts in one folder would become a mixture
+    throw refuse(error);
+  });
   const state = await resumed(text, options) ?? (yield* begin(text, options));
   if (!state) return;
   try {
@@ -92,19 +95,10 @@ export async function* prepare(options: PrepareOptions): AsyncGenerator<PrepareP
       }
       throw error;
     }
-    throw new DataError(`Cannot write to ${outDir}: ${reason(error)}`);
+    throw refuse(error);
   }
   const { train, val, vocabSize, type } = state;
   return { train, val, vocabSize, type };
-}
-
-/** The folder, which is made where it is missing, for this process alone: two texts in it would become a mixture. */
-async function locked(outDir: string): Promise<Lock> {
-  try {
-    return await Lock.take(outDir);
-  } catch (error) {
-    throw new DataError(`Cannot write to ${outDir}: ${reason(error)}`);
-  }
 }
 
 /** The tokens that `CUT` would cut: a range must not end within one. */

@@ -20,29 +20,21 @@ export function splitTokens(
   tokenizer: Tokenizer,
   { blockSize, ...special }: { blockSize: number } & EncodeOptions,
 ): TokenSplits<Int32Array<ArrayBuffer>> {
-  const n = countCharacters(text), cut = unitsOf(text, Math.trunc(n * 0.9));
+  const n = walk(text).characters, cut = walk(text, Math.trunc(n * 0.9)).units;
   const train = tokenizer.encode(text.slice(0, cut), special), val = tokenizer.encode(text.slice(cut), special);
   if (Math.min(train.length, val.length) <= blockSize) {
     // A tenth, rounded up, must reach blockSize + 1.
     throw new DataError(
-      `The text is too short for block_size=${blockSize}, which takes at least ${
-        10 * blockSize + 1
-      } characters, as the ` +
-        `last tenth is held out for validation: it has ${n}`,
+      `The text is too short for block_size=${blockSize}, which takes at least ${10 * blockSize + 1} characters, ` +
+        `as the last tenth is held out for validation: it has ${n}`,
     );
   }
   return { train, val };
 }
 
-function countCharacters(text: string): number {
-  let n = 0;
-  for (let i = 0; i < text.length; n++) i += text.codePointAt(i)! > 0xffff ? 2 : 1;
-  return n;
-}
-
-/** How many of the string's 16-bit units its first n characters take. */
-function unitsOf(text: string, n: number): number {
-  let i = 0;
-  for (; n > 0; n--) i += text.codePointAt(i)! > 0xffff ? 2 : 1;
-  return i;
+/** Goes over a text's first `most` characters. @returns how many there were, and how many of the string's 16-bit units they take */
+function walk(text: string, most = Infinity): { characters: number; units: number } {
+  let characters = 0, units = 0;
+  for (; units < text.length && characters < most; characters++) units += text.codePointAt(units)! > 0xffff ? 2 : 1;
+  return { characters, units };
 }

@@ -5,6 +5,7 @@
 import { Breather } from "../loop/breather.ts";
 import { DataError } from "../errors.ts";
 import { reason } from "../files/reason.ts";
+import { CharacterSet } from "../tokenizer/character.ts";
 import { CUT } from "../tokenizer/patterns.ts";
 import { system, type SystemFile } from "../files/system.ts";
 
@@ -41,30 +42,20 @@ export class TextFile implements Disposable {
 
   /** @throws {DataError} when the file cannot be read, or is empty */
   static open(path: string): TextFile {
-    let file: SystemFile | undefined;
-    try {
-      file = system.openSync(path);
+    return openData(path, (file) => {
       const { size, isDirectory, mtime } = file.statSync();
       if (isDirectory) throw new DataError(`${path} is a folder, not a text file`);
       const start = new Uint8Array(3), mark = markLength(start.subarray(0, file.readSync(start) ?? 0));
       if (size === mark) throw new DataError(`The text file ${path} is empty`);
       return new TextFile(file, path, size - mark, { mark, modified: Number(mtime ?? 0) });
-    } catch (error) {
-      file?.close();
-      throw error instanceof DataError ? error : new DataError(`Cannot read ${path}: ${reason(error)}`);
-    }
+    });
   }
 
   /** The bytes from `begin` to before `end`. @throws {DataError} when they are not there any more */
   bytes(begin: number, end: number): Uint8Array<ArrayBuffer> {
     const bytes = new Uint8Array(end - begin);
-    this.#file.seekSync(this.#mark + begin, 0);
-    for (let at = 0; at < bytes.length;) {
-      const n = this.#file.readSync(bytes.subarray(at));
-      if (n === null) throw new DataError(`${this.path} has become shorter while it was read`);
-      at += n;
-    }
-    return bytes;
+    if (fill(this.#file, this.#mark + begin, bytes)) return bytes;
+    throw new DataError(`${this.path} has become shorter while it was read`);
   }
 
   /** The text of these bytes. @throws {DataError} when they are not UTF-8, naming where */
@@ -79,7 +70,7 @@ export class TextFile implements Disposable {
    * @throws {DataError} when characters are collected and the text is not UTF-8
    */
   async *count({ vocabulary = false } = {}): AsyncGenerator<number, TextCounts, void> {
-    const before: number[] = [], breather = new Breather(), seen = vocabulary ? new Uint8Array(0x110000) : undefined;
+    const before: number[] = [], breather = new Breather(), seen = vocabulary ? new CharacterSet() : undefined;
     let characters = 0, last = 0;
     for (let begin = 0, end; begin < this.size; begin = end) {
       end = seen ? this.nextCut(begin + BLOCK, this.size) : Math.min(this.size, begin + BLOCK);
@@ -87,15 +78,12 @@ export class TextFile implements Disposable {
       before.push(characters, begin, last);
       characters += countCharacters(bytes, last);
       last = bytes.at(-1)!;
-      if (seen) collect(this.text(begin, end), seen);
+      seen?.add(this.text(begin, end));
       yield end;
       await breather.breathe();
     }
     const cut = this.#byteOf(Math.trunc(characters * 0.9), before);
-    if (!seen) return { characters, cut };
-    const found: string[] = [];
-    seen.forEach((there, code) => there && found.push(String.fromCodePoint(code)));
-    return { characters, cut, vocabulary: found };
+    return { characters, cut, vocabulary: seen?.inOrder() };
   }
 
   /**
@@ -160,6 +148,28 @@ export class TextFile implements Disposable {
   }
 }
 
+/** What `make` makes of a file, which it owns from then on. @throws {DataError} when the file cannot be read, or as `make` throws */
+export function openData<T>(path: string, make: (file: SystemFile) => T): T {
+  let file: SystemFile | undefined;
+  try {
+    file = system.openSync(path);
+    return make(file);
+  } catch (error) {
+    file?.close();
+    throw error instanceof DataError ? error : new DataError(`Cannot read ${path}: ${reason(error)}`);
+  }
+}
+
+/** Reads until `bytes` is full. @returns whether the file had as many from place `begin` on */
+export function fill(file: SystemFile, begin: number, bytes: Uint8Array): boolean {
+  file.seekSync(begin, 0);
+  for (let at = 0, count; at < bytes.length; at += count) {
+    count = file.readSync(bytes.subarray(at));
+    if (count === null) return false;
+  }
+  return true;
+}
+
 /** 1 where a byte begins a character: not within one, and not at the LF of a CR LF. */
 function begins(byte: number, last: number): number {
   return Number((byte & 0xc0) !== 0x80 && !(byte === 10 && last === 13));
@@ -172,14 +182,6 @@ function countCharacters(bytes: Uint8Array, last: number): number {
     last = bytes[i];
   }
   return n;
-}
-
-function collect(text: string, seen: Uint8Array): void {
-  for (let i = 0; i < text.length; i++) {
-    const code = text.codePointAt(i)!;
-    if (code > 0xffff) i++; // two of the string's 16-bit units
-    seen[code] = 1;
-  }
 }
 
 const MARK = [0xef, 0xbb, 0xbf];

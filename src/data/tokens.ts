@@ -1,6 +1,7 @@
 import { DataError } from "../errors.ts";
 import { reason } from "../files/reason.ts";
-import { system, type SystemFile } from "../files/system.ts";
+import type { SystemFile } from "../files/system.ts";
+import { fill, openData } from "./text_file.ts";
 
 /** Token ids that batches are taken from: an `Int32Array` in memory, or a {@linkcode TokenFile}. */
 export interface Tokens {
@@ -57,9 +58,7 @@ export class TokenFile implements Tokens, Disposable {
    * @throws {DataError} when the file cannot be read, is empty, or ends within an id
    */
   static open(path: string, { type = "uint16" }: { type?: TokenType } = {}): TokenFile {
-    let file: SystemFile | undefined;
-    try {
-      file = system.openSync(path);
+    return openData(path, (file) => {
       const { size, isFile } = file.statSync(), bytes = tokenBytes[type];
       if (!isFile) throw new DataError(`${path} is no file`);
       if (size === 0) throw new DataError(`${path} is empty`);
@@ -67,26 +66,19 @@ export class TokenFile implements Tokens, Disposable {
         throw new DataError(`${path} is damaged: ${size} bytes are no whole number of tokens of ${bytes} bytes`);
       }
       return new TokenFile(file, path, size / bytes, type);
-    } catch (error) {
-      file?.close();
-      throw error instanceof DataError ? error : new DataError(`Cannot read ${path}: ${reason(error)}`);
-    }
+    });
   }
 
   /** Reads ids; throws {@linkcode DataError} when the file has become shorter, or cannot be read. */
   subarray(begin: number, end: number): Int32Array<ArrayBuffer> {
     const ids = this.type === "uint16" ? new Uint16Array(end - begin) : new Int32Array(end - begin);
-    const bytes = new Uint8Array(ids.buffer);
+    let whole;
     try {
-      this.#file.seekSync(begin * ids.BYTES_PER_ELEMENT, 0);
-      for (let at = 0; at < bytes.length;) {
-        const n = this.#file.readSync(bytes.subarray(at));
-        if (n === null) throw new DataError(`${this.path} ends before token ${end}: it had ${this.length} before`);
-        at += n;
-      }
+      whole = fill(this.#file, begin * ids.BYTES_PER_ELEMENT, new Uint8Array(ids.buffer));
     } catch (error) {
-      throw error instanceof DataError ? error : new DataError(`Cannot read ${this.path}: ${reason(error)}`);
+      throw new DataError(`Cannot read ${this.path}: ${reason(error)}`);
     }
+    if (!whole) throw new DataError(`${this.path} ends before token ${end}: it had ${this.length} before`);
     return ids instanceof Int32Array ? ids : Int32Array.from(ids);
   }
 

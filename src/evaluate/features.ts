@@ -8,15 +8,7 @@
  */
 import { ShapeError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
-import { add } from "../ops/add.ts";
-import { crossEntropy } from "../ops/cross_entropy.ts";
-import { matmul } from "../ops/matmul.ts";
-import { mul } from "../ops/mul.ts";
-import { permute } from "../ops/permute.ts";
-import { reshape } from "../ops/reshape.ts";
-import { slice } from "../ops/slice.ts";
-import { softmax } from "../ops/softmax.ts";
-import { transpose } from "../ops/transpose.ts";
+import { add, crossEntropy, matmul, mul, permute, reshape, slice, softmax, transpose } from "../ops/mod.ts";
 import type { Tensor } from "../engine/tensor.ts";
 
 /** What to give besides the last hidden state, by transformers' names. */

@@ -77,6 +77,16 @@ export class Turns {
   }
 }
 
+/** What `make` makes of something open, which belongs to it from then on; it is closed where `make` fails. */
+export async function owned<R extends Disposable, T>(resource: R, make: (resource: R) => T | Promise<T>): Promise<T> {
+  try {
+    return await make(resource);
+  } catch (error) {
+    resource[Symbol.dispose]();
+    throw error;
+  }
+}
+
 /** A file that is read by ranges. Every read moves the file's only position, so reads take turns: two may be asked for at once. */
 export class InputFile implements Disposable {
   readonly #file: SystemFile;
@@ -91,7 +101,7 @@ export class InputFile implements Disposable {
     let file: SystemFile | undefined;
     try {
       file = await system.open(path);
-      const input = new InputFile(path, (await file.stat()).size, file),
+      const input = new InputFile(path, file.statSync().size, file),
         head = new Uint8Array(Math.min(64, input.size));
       refuseStandIn(head.subarray(0, await input.fill(0, head)), path);
       return input;
@@ -119,11 +129,8 @@ export class InputFile implements Disposable {
     });
   }
 
-  close(): void {
-    this.#file.close();
-  }
   [Symbol.dispose](): void {
-    this.close();
+    this.#file.close();
   }
 }
 
@@ -133,7 +140,7 @@ export class InputFile implements Disposable {
  * @param head the file's first bytes
  * @throws {CheckpointError} when it is a Git LFS pointer or a web page
  */
-export function refuseStandIn(head: Uint8Array, path: string): void {
+function refuseStandIn(head: Uint8Array, path: string): void {
   const text = new TextDecoder().decode(head.subarray(0, 64)).trimStart();
   if (text.startsWith("version https://git-lfs")) {
     throw new CheckpointError(
@@ -149,23 +156,38 @@ export function refuseStandIn(head: Uint8Array, path: string): void {
   }
 }
 
-/** @throws {CheckpointError} when the file is missing, unreadable, or no JSON object */
+/**
+ * All of a file.
+ *
+ * @param options.limit the most bytes that it may have
+ * @throws {CheckpointError} when the file is missing, unreadable or larger, or stands in for another one
+ */
+export async function readBytes(path: string, { limit = Infinity } = {}): Promise<Uint8Array<ArrayBuffer>> {
+  using file = await InputFile.open(path);
+  if (file.size > limit) throw new CheckpointError(`${path} has ${file.size} bytes, and at most ${limit} are read`);
+  const bytes = new Uint8Array(file.size);
+  return bytes.subarray(0, await file.fill(0, bytes));
+}
+
+/** @throws {CheckpointError} when the file is missing, unreadable, or does not hold a JSON object */
 export async function readJson(path: string): Promise<Record<string, unknown>> {
-  let bytes;
-  try {
-    bytes = await system.readFile(path);
-  } catch (error) {
-    throw new CheckpointError(`Cannot read ${path}: ${reason(error)}`);
-  }
-  let value: unknown;
-  try {
-    value = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
-  } catch {
-    refuseStandIn(bytes, path);
-    // The parser's message quotes the text; that it is damaged is all that helps.
-  }
-  if (typeof value === "object" && value && !Array.isArray(value)) return value as Record<string, unknown>;
+  const value = parseJson(await readBytes(path));
+  if (isObject(value)) return value;
   throw new CheckpointError(`${path} is damaged: it does not hold a JSON object`);
+}
+
+/** The value of a JSON text; undefined where it is not one. (The parser's message quotes the text, which does not help.) */
+export function parseJson(bytes: Uint8Array): unknown {
+  try {
+    return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
+  } catch {
+    return undefined;
+  }
+}
+
+/** Whether a value that was read is an object with names, and not a list. */
+export function isObject(value: unknown): value is Record<string, unknown> {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
 /** A new or renamed name survives a power cut only when its directory is on the disk too. */

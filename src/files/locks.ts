@@ -45,7 +45,7 @@ export class Lock implements Disposable {
       const file = await open(path);
       try {
         const locked = asked ? await file.tryLock?.(true).catch(() => undefined) : undefined;
-        const holder: Holder | undefined = await readJson(path).catch(() => undefined), { mtime } = await file.stat();
+        const holder: Holder | undefined = await readJson(path).catch(() => undefined), { mtime } = file.statSync();
         const alive = holder && Date.now() - Number(mtime) < DEAD && !(locked && holder.system);
         if (locked === false || alive) throw inUse(target, holder);
         if (locked && !await isAt(path, file)) { // its holder has removed it since it was opened
@@ -58,7 +58,7 @@ export class Lock implements Disposable {
           since: new Date().toISOString(),
           system: locked === true,
         };
-        await file.truncate();
+        file.truncateSync();
         await writeAll(file, new TextEncoder().encode(JSON.stringify(own) + "\n"));
         if (!locked) {
           await new Promise((resolve) => setTimeout(resolve, SETTLE));
@@ -129,8 +129,8 @@ async function open(path: string): Promise<SystemFile> {
 }
 
 async function isAt(path: string, file: SystemFile): Promise<boolean> {
-  const [there, own] = await Promise.all([system.stat(path).catch(() => undefined), file.stat()]);
-  return there !== undefined && there.ino === own.ino;
+  const there = await system.stat(path).catch(() => undefined);
+  return there?.ino === file.statSync().ino;
 }
 
 function inUse(target: string, { process, since }: Holder = {}): CheckpointError {

@@ -11,6 +11,8 @@ const MAX_INT = 128;
 /** Not damaged, but not wanted. */
 export class Refusal extends Error {}
 
+const damage = (why: string): CheckpointError => new CheckpointError(why);
+
 /** Runs one pickle. */
 export class Machine {
   readonly #bytes: Uint8Array;
@@ -35,27 +37,23 @@ export class Machine {
   }
 
   run(): PickleValue {
-    if (this.#u8() !== 0x80) throw new CheckpointError("it is no pickle of protocol 2 or later");
+    if (this.#u8() !== 0x80) throw damage("it is no pickle of protocol 2 or later");
     const protocol = this.#u8();
-    if (protocol < 2 || protocol > 5) throw new CheckpointError(`it is a pickle of protocol ${protocol}, not 2 to 5`);
+    if (protocol < 2 || protocol > 5) throw damage(`it is a pickle of protocol ${protocol}, not 2 to 5`);
     let steps = 0;
     for (let opcode = this.#u8(); opcode !== 0x2e; opcode = this.#u8()) {
-      if (++steps > MAX_STEPS) throw new CheckpointError(`its program has more than ${MAX_STEPS} steps`);
+      if (++steps > MAX_STEPS) throw damage(`its program has more than ${MAX_STEPS} steps`);
       this.#step(opcode);
     }
     const value = this.#pop();
-    if (this.#stack.length + this.#below.length > 0) {
-      throw new CheckpointError("its program ends with values left over");
-    }
-    if (this.#at < this.#bytes.length) {
-      throw new CheckpointError(`${this.#bytes.length - this.#at} bytes follow its end`);
-    }
+    if (this.#stack.length + this.#below.length > 0) throw damage("its program ends with values left over");
+    if (this.#at < this.#bytes.length) throw damage(`${this.#bytes.length - this.#at} bytes follow its end`);
     return value;
   }
 
   #step(opcode: number): void {
     const step = Machine.#steps.get(opcode);
-    if (!step) throw new CheckpointError(`opcode 0x${opcode.toString(16)} at ${this.#at - 1} is none that data needs`);
+    if (!step) throw damage(`opcode 0x${opcode.toString(16)} at ${this.#at - 1} is none that data needs`);
     step(this);
   }
 
@@ -125,7 +123,7 @@ export class Machine {
     this.#stack = [];
   }
   #tuple(count: number): void {
-    if (this.#stack.length < count) throw new CheckpointError("its program takes a value that is not there");
+    if (this.#stack.length < count) throw damage("its program takes a value that is not there");
     this.#push(Object.freeze(this.#stack.splice(-count)));
   }
   #collect(make: (items: PickleValue[]) => PickleValue): void {
@@ -143,27 +141,27 @@ export class Machine {
   }
   #add(items: readonly PickleValue[]): void {
     const set = this.#top();
-    if (!(set instanceof Set)) throw new CheckpointError("it adds to something that is no set");
+    if (!(set instanceof Set)) throw damage("it adds to something that is no set");
     for (const item of items) set.add(item);
   }
   #stackName(): void {
     const name = this.#pop(), module = this.#pop();
     if (typeof module === "string" && typeof name === "string") return this.#name(module, name);
-    throw new CheckpointError("it names something by what is no text");
+    throw damage("it names something by what is no text");
   }
   #build(): void {
     this.#pop();
-    if (!(this.#top() instanceof Map)) throw new CheckpointError("it sets attributes of something that is no dict");
+    if (!(this.#top() instanceof Map)) throw damage("it sets attributes of something that is no dict");
   }
   #persistent(): void {
-    if (!this.#persistentLoad) throw new CheckpointError("it refers to something outside of it");
+    if (!this.#persistentLoad) throw damage("it refers to something outside of it");
     this.#push(this.#persistentLoad(this.#pop()));
   }
 
   /** What stands above the last mark, which goes. */
   #items(): PickleValue[] {
     const items = this.#stack, below = this.#below.pop();
-    if (!below) throw new CheckpointError("its program looks for a mark that is not there");
+    if (!below) throw damage("its program looks for a mark that is not there");
     this.#stack = below;
     return items;
   }
@@ -174,32 +172,28 @@ export class Machine {
   }
   #top(): PickleValue {
     const value = this.#stack.at(-1);
-    if (value === undefined) throw new CheckpointError("its program takes a value that is not there");
+    if (value === undefined) throw damage("its program takes a value that is not there");
     return value;
   }
 
   #append(items: readonly PickleValue[]): void {
     const list = this.#top();
-    if (!Array.isArray(list) || Object.isFrozen(list)) {
-      throw new CheckpointError("it appends to something that is no list");
-    }
+    if (!Array.isArray(list) || Object.isFrozen(list)) throw damage("it appends to something that is no list");
     for (const item of items) list.push(item);
   }
   #set(items: readonly PickleValue[]): void {
     const dict = this.#top();
-    if (!(dict instanceof Map)) throw new CheckpointError("it sets an item of something that is no dict");
-    if (items.length % 2 !== 0) throw new CheckpointError("it sets a key without a value");
+    if (!(dict instanceof Map)) throw damage("it sets an item of something that is no dict");
+    if (items.length % 2 !== 0) throw damage("it sets a key without a value");
     for (let i = 0; i < items.length; i += 2) {
       const key = items[i];
-      if (typeof key === "object" && key !== null) {
-        throw new CheckpointError("a key of a dict is neither text nor a number");
-      }
+      if (typeof key === "object" && key !== null) throw damage("a key of a dict is neither text nor a number");
       dict.set(key, items[i + 1]);
     }
   }
   #recall(index: number): void {
     const value = this.#memo.get(index);
-    if (value === undefined) throw new CheckpointError(`it recalls value ${index}, which it has not kept`);
+    if (value === undefined) throw damage(`it recalls value ${index}, which it has not kept`);
     this.#stack.push(value);
   }
 
@@ -212,17 +206,13 @@ export class Machine {
   }
   #call(): void {
     const args = this.#pop(), callee = this.#pop();
-    if (!(callee instanceof PickleGlobal) || !callee.call) {
-      throw new CheckpointError("it calls what is nothing to call");
-    }
-    if (!Array.isArray(args) || !Object.isFrozen(args)) {
-      throw new CheckpointError(`${callee.name} is called without a tuple`);
-    }
+    if (!(callee instanceof PickleGlobal) || !callee.call) throw damage("it calls what is nothing to call");
+    if (!Array.isArray(args) || !Object.isFrozen(args)) throw damage(`${callee.name} is called without a tuple`);
     this.#stack.push(callee.call(args));
   }
 
   #int(length: number): number | bigint {
-    if (length > MAX_INT) throw new CheckpointError(`an int has ${length} bytes`);
+    if (length > MAX_INT) throw damage(`an int has ${length} bytes`);
     const bytes = this.#take(length);
     let value = 0n;
     for (let i = length - 1; i >= 0; i--) value = value << 8n | BigInt(bytes[i]);
@@ -234,12 +224,12 @@ export class Machine {
     try {
       return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes); // a byte order mark is text here
     } catch {
-      throw new CheckpointError("a text is not UTF-8");
+      throw damage("a text is not UTF-8");
     }
   }
   #line(): string {
     const end = this.#bytes.indexOf(0x0a, this.#at);
-    if (end < 0) throw new CheckpointError("it is truncated");
+    if (end < 0) throw damage("it is truncated");
     const text = this.#text(end - this.#at);
     this.#at++;
     return text;
@@ -260,7 +250,7 @@ export class Machine {
   /** Goes past so many bytes, and says where they begin. */
   #skip(length: number): number {
     const at = this.#at;
-    if (length > this.#bytes.length - at) throw new CheckpointError("it is truncated");
+    if (length > this.#bytes.length - at) throw damage("it is truncated");
     this.#at += length;
     return at;
   }

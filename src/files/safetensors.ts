@@ -12,15 +12,23 @@
  */
 import { CheckpointError } from "../errors.ts";
 import { sizeOf } from "../engine/tensor.ts";
-import { InputFile, type OpenFile, writeFile } from "./files.ts";
-import { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from "../engine/half.ts";
-import { byteLength, MAX_HEADER, parseHeader, type TensorInfo, type TensorType } from "./safetensors_header.ts";
+import { InputFile, type OpenFile, owned, writeFile } from "./files.ts";
+import {
+  byteLength,
+  bytesOf,
+  HALVES,
+  isHalf,
+  MAX_HEADER,
+  parseHeader,
+  type TensorInfo,
+  type TensorSource,
+  type TensorType,
+} from "./safetensors_header.ts";
 
-export type { TensorInfo, TensorType };
+export type { TensorInfo, TensorSource, TensorType };
 
 /** What can be read; the elements of F16 and BF16 come as f32. */
 const ARRAYS = { F32: Float32Array, F64: Float64Array, I32: Int32Array, F16: Float32Array, BF16: Float32Array };
-const HALVES = { F16: { widen: f16ToF32, narrow: f32ToF16 }, BF16: { widen: bf16ToF32, narrow: f32ToBf16 } };
 /** What reading a tensor gives. */
 export type TensorArray = Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
 
@@ -45,13 +53,6 @@ export interface WeightsFile extends Disposable {
   /** Closes it. */ close(): void;
 }
 
-/** A tensor to be written. */
-export interface TensorSource {
-  /** Of the elements in the file. */ readonly dtype: TensorType;
-  /** Sizes of the axes. */ readonly shape: readonly number[];
-  /** Called once, when it is this tensor's turn. For F16 and BF16 it may give a Float32Array, which is narrowed. */
-  readonly data: () => ArrayBufferView | Promise<ArrayBufferView>;
-}
 /** A tensor and its name. */
 export type NamedSource = readonly [name: string, tensor: TensorSource];
 
@@ -82,12 +83,7 @@ async function* parts(header: string, entries: readonly NamedSource[]): AsyncGen
   new DataView(head.buffer).setBigUint64(0, BigInt(head.length - 8), true);
   head.set(text, 8);
   yield head;
-  for (const [name, { dtype, shape, data }] of entries) {
-    const given = await data(), expected = byteLength(dtype, shape);
-    const array = given instanceof Float32Array && isHalf(dtype) ? HALVES[dtype].narrow(given) : given;
-    if (array.byteLength !== expected) throw new TypeError(`${name}: ${array.byteLength} bytes, expected ${expected}`);
-    yield new Uint8Array(array.buffer, array.byteOffset, array.byteLength);
-  }
+  for (const [name, tensor] of entries) yield await bytesOf(tensor, name);
 }
 
 /**
@@ -120,8 +116,7 @@ export class SafetensorsFile implements WeightsFile {
    * @throws {CheckpointError} when the file is missing, truncated, or not as the format demands
    */
   static async open(path: string): Promise<SafetensorsFile> {
-    const file = await InputFile.open(path);
-    try {
+    return await owned(await InputFile.open(path), async (file) => {
       const { size } = file, head = new Uint8Array(8);
       if (await file.fill(0, head) < 8) throw new CheckpointError(`${path} is truncated: ${size} bytes`);
       const length = Number(new DataView(head.buffer).getBigUint64(0, true)), start = 8 + length;
@@ -131,10 +126,7 @@ export class SafetensorsFile implements WeightsFile {
       await file.fill(8, text);
       const { tensors, metadata } = parseHeader(path, text, size - start);
       return new SafetensorsFile(path, tensors, metadata, file, start);
-    } catch (error) {
-      file.close();
-      throw error;
-    }
+    });
   }
 
   async readTensor(name: string): Promise<TensorArray> {
@@ -179,12 +171,11 @@ export class SafetensorsFile implements WeightsFile {
   }
 
   /** Closes the file. */ close(): void {
-    this.#file.close();
+    this.#file[Symbol.dispose]();
   }
   /** As close(). */ [Symbol.dispose](): void {
     this.close();
   }
 }
 
-const isHalf = (dtype: TensorType): dtype is keyof typeof HALVES => Object.hasOwn(HALVES, dtype);
 const isReadable = (dtype: TensorType): dtype is keyof typeof ARRAYS => Object.hasOwn(ARRAYS, dtype);

@@ -1,5 +1,7 @@
-/** The header of a safetensors file: what it says of each tensor, and whether that can be so. */
+/** The header of a safetensors file, what it says of each tensor and whether that can be so; and a tensor's bytes as files have them. */
+import { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from "../engine/half.ts";
 import { CheckpointError } from "../errors.ts";
+import { isObject, parseJson } from "./files.ts";
 import { sizeOf } from "../engine/tensor.ts";
 
 /** Bits of an element. */
@@ -11,6 +13,9 @@ const BITS: Readonly<Record<TensorType, number>> = {
 export type TensorType =
   | ("BOOL" | "U8" | "I8" | "F8_E4M3" | "F8_E5M2" | "F8_E8M0" | "F4" | "F6_E2M3" | "F6_E3M2")
   | ("U16" | "I16" | "F16" | "BF16" | "U32" | "I32" | "F32" | "U64" | "I64" | "F64" | "C64");
+
+export const HALVES = { F16: { widen: f16ToF32, narrow: f32ToF16 }, BF16: { widen: bf16ToF32, narrow: f32ToBf16 } };
+export const isHalf = (dtype: TensorType): dtype is keyof typeof HALVES => Object.hasOwn(HALVES, dtype);
 
 /** As the original: a longer header is an attack, or a damaged length. */
 export const MAX_HEADER = 100_000_000;
@@ -36,15 +41,11 @@ export function parseHeader(
   room: number,
 ): { tensors: Map<string, TensorInfo>; metadata: Record<string, string> } {
   const refuse = (why: string) => new CheckpointError(`${path} is damaged: ${why}`);
-  let header: unknown;
-  try {
-    header = JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(text));
-  } catch {
-    throw refuse("its header is not JSON");
-  }
-  if (!isRecord(header)) throw refuse("its header is not a JSON object");
+  const header = parseJson(text);
+  if (header === undefined) throw refuse("its header is not JSON");
+  if (!isObject(header)) throw refuse("its header is not a JSON object");
   const { __metadata__: metadata = {}, ...entries } = header;
-  if (!isRecord(metadata) || Object.values(metadata).some((value) => typeof value !== "string")) {
+  if (!isObject(metadata) || Object.values(metadata).some((value) => typeof value !== "string")) {
     throw refuse("its metadata are not strings");
   }
   const tensors = new Map(Object.entries(entries).map(([name, entry]) => [name, parseEntry(name, entry, refuse)]));
@@ -60,7 +61,7 @@ export function parseHeader(
 }
 
 function parseEntry(name: string, entry: unknown, refuse: (why: string) => CheckpointError): TensorInfo {
-  const { dtype, shape, data_offsets: offsets } = isRecord(entry) ? entry : {};
+  const { dtype, shape, data_offsets: offsets } = isObject(entry) ? entry : {};
   const counts = (value: unknown): value is number[] =>
     Array.isArray(value) && value.every((count) => Number.isSafeInteger(count) && count >= 0);
   if (typeof dtype !== "string" || !counts(shape) || !counts(offsets) || offsets.length !== 2) {
@@ -74,5 +75,18 @@ function parseEntry(name: string, entry: unknown, refuse: (why: string) => Check
   return { dtype: dtype as TensorType, shape, begin, end };
 }
 
-const isRecord = (value: unknown): value is Record<string, unknown> =>
-  typeof value === "object" && value !== null && !Array.isArray(value);
+/** A tensor to be written. */
+export interface TensorSource {
+  /** Of the elements in the file. */ readonly dtype: TensorType;
+  /** Sizes of the axes. */ readonly shape: readonly number[];
+  /** Called once, when it is this tensor's turn. For F16 and BF16 it may give a Float32Array, which is narrowed. */
+  readonly data: () => ArrayBufferView | Promise<ArrayBufferView>;
+}
+/** A tensor's elements as files have them. @throws {TypeError} when there are more or fewer than its type and shape announce */
+export async function bytesOf({ dtype, shape, data }: TensorSource, name: string): Promise<Uint8Array> {
+  const given = await data(), expected = byteLength(dtype, shape);
+  const array = given instanceof Float32Array && isHalf(dtype) ? HALVES[dtype].narrow(given) : given;
+  const { buffer, byteOffset, byteLength: bytes } = array;
+  if (bytes !== expected) throw new TypeError(`${name} [${shape}] has ${bytes} bytes, expected ${expected}`);
+  return new Uint8Array(buffer, byteOffset, bytes);
+}

@@ -2,6 +2,7 @@
  * The calls to the system, with Deno's names and behaviour: Deno's own where there is Deno, otherwise Node's, which are asked
  * for at first use. An `import` of `node:fs` would cost start-up time in Deno and would stop bundlers, so there is none.
  */
+import type * as fs from "node:fs";
 
 /** What is used of `Deno.FileInfo`. */
 export interface SystemFileInfo {
@@ -22,9 +23,7 @@ export interface SystemFile extends Disposable {
   /** `whence` is 0 for a position from the file's start, 2 for one from its end. Returns the new position. */
   seek(offset: number, whence: 0 | 2): Promise<number>;
   seekSync(offset: number, whence: 0 | 2): number;
-  stat(): Promise<SystemFileInfo>;
   statSync(): SystemFileInfo;
-  truncate(length?: number): Promise<void>;
   truncateSync(length?: number): void;
   sync(): Promise<void>;
   /** Waits until no other process holds the file's lock. Node has no such locks. */
@@ -49,7 +48,6 @@ export interface System {
   open(path: string, mode?: OpenMode): Promise<SystemFile>;
   openSync(path: string, mode?: OpenMode): SystemFile;
   readFile(path: string): Promise<Uint8Array<ArrayBuffer>>;
-  writeFile(path: string, bytes: Uint8Array): Promise<void>;
   writeTextFile(path: string, text: string, options?: { readonly append?: boolean }): Promise<void>;
   copyFile(from: string, to: string): Promise<void>;
   truncate(path: string, length?: number): Promise<void>;
@@ -75,43 +73,16 @@ export function codeOf(error: unknown): string | undefined {
   return error instanceof Error ? (error as { code?: string }).code : undefined;
 }
 
+type NodeFs = typeof fs;
 type NodeStats = Omit<SystemFileInfo, "isFile" | "isDirectory"> & { isFile(): boolean; isDirectory(): boolean };
-type Done<T> = (error: Error | null, value: T) => void;
-
-/** What is used of `node:fs`. */
-interface NodeFs {
-  readonly constants: Readonly<Record<"O_RDONLY" | "O_WRONLY" | "O_RDWR" | "O_CREAT" | "O_TRUNC", number>>;
-  openSync(path: string, flags: number): number;
-  closeSync(fd: number): void;
-  read(fd: number, bytes: Uint8Array, offset: number, length: number, at: number, done: Done<number>): void;
-  readSync(fd: number, bytes: Uint8Array, offset: number, length: number, at: number): number;
-  write(fd: number, bytes: Uint8Array, offset: number, length: number, at: number, done: Done<number>): void;
-  fsync(fd: number, done: Done<void>): void;
-  fstatSync(fd: number): NodeStats;
-  unlinkSync(path: string): void;
-  ftruncateSync(fd: number, length: number): void;
-  readonly promises: {
-    readFile(path: string): Promise<Uint8Array>;
-    writeFile(path: string, data: string | Uint8Array, options?: { flag: string }): Promise<void>;
-    copyFile(from: string, to: string): Promise<void>;
-    truncate(path: string, length?: number): Promise<void>;
-    rename(from: string, to: string): Promise<void>;
-    rm(path: string, options: { recursive: boolean }): Promise<void>;
-    rmdir(path: string): Promise<void>;
-    utimes(path: string, accessed: Date, modified: Date): Promise<void>;
-    mkdir(path: string, options?: { recursive?: boolean }): Promise<unknown>;
-    readdir(path: string, options: { withFileTypes: true }): Promise<{ name: string; isDirectory(): boolean }[]>;
-    stat(path: string): Promise<NodeStats>;
-    lstat(path: string): Promise<NodeStats>;
-  };
-}
+type Done<T> = (error: Error | null, value?: T) => void;
 
 /** The most bytes of one call: Node's lengths are 32-bit integers. */
 const MOST = 2 ** 30;
 
 const node = (): NodeFs => builtin("node:fs");
 const promised = <T>(call: (done: Done<T>) => void): Promise<T> =>
-  new Promise((resolve, reject) => call((error, value) => error ? reject(error) : resolve(value)));
+  new Promise((resolve, reject) => call((error, value) => error ? reject(error) : resolve(value!)));
 const infoOf = (stats: NodeStats): SystemFileInfo => ({
   size: stats.size,
   isFile: stats.isFile(),
@@ -154,14 +125,8 @@ class NodeFile implements SystemFile {
   statSync(): SystemFileInfo {
     return infoOf(this.fs.fstatSync(this.fd));
   }
-  stat(): Promise<SystemFileInfo> {
-    return Promise.resolve(this.statSync());
-  }
   truncateSync(length = 0): void {
     this.fs.ftruncateSync(this.fd, length);
-  }
-  truncate(length?: number): Promise<void> {
-    return Promise.resolve(this.truncateSync(length));
   }
   sync(): Promise<void> {
     return promised((done) => this.fs.fsync(this.fd, done));
@@ -186,7 +151,6 @@ const nodeSystem: System = {
   open: async (path, mode) => await NodeFile.open(path, mode),
   openSync: (path, mode) => NodeFile.open(path, mode),
   readFile: async (path) => new Uint8Array(await node().promises.readFile(path)), // a copy: a Buffer's slice() is another
-  writeFile: async (path, bytes) => await node().promises.writeFile(path, bytes),
   writeTextFile: async (path, text, { append } = {}) =>
     await node().promises.writeFile(path, text, { flag: append ? "a" : "w" }),
   copyFile: async (from, to) => await node().promises.copyFile(from, to),

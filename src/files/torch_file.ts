@@ -12,7 +12,7 @@
  */
 import { CheckpointError } from "../errors.ts";
 import { bf16ToF32, f16ToF32 } from "../engine/half.ts";
-import { InputFile } from "./files.ts";
+import { InputFile, owned } from "./files.ts";
 import type { PickleValue } from "./pickle_values.ts";
 import type { TensorArray, WeightsFile } from "./safetensors.ts";
 import { shown } from "./shown.ts";
@@ -58,15 +58,11 @@ export class TorchFile implements WeightsFile {
       const convert = `torch.save(torch.load("${path}"), "${path}.new")`;
       throw new CheckpointError(`${path} is of before PyTorch 1.6; this converts it in Python: ${convert}`);
     }
-    const zip = await ZipFile.open(path);
-    try {
+    return await owned(await ZipFile.open(path), async (zip) => {
       const value = await readStructure(zip), tensors = new Map<string, TorchTensor>();
       for (const [name, tensor] of named(value, "")) tensors.set(name, tensor);
       return new TorchFile(path, value, tensors, zip);
-    } catch (error) {
-      zip.close();
-      throw error;
-    }
+    });
   }
 
   async readTensor(name: string): Promise<TensorArray> {
@@ -89,7 +85,7 @@ export class TorchFile implements WeightsFile {
     }
     const bytes = new Uint8Array(STORAGES[dtype][1] * out.length);
     await this.#read(tensor, begin, bytes);
-    out.set(decode(dtype, bytes)!);
+    out.set(DECODE[dtype](bytes)!);
   }
 
   /**
@@ -106,7 +102,7 @@ export class TorchFile implements WeightsFile {
     }
     const bytes = new Uint8Array(STORAGES[dtype][1] * span);
     await this.#read(tensor, 0, bytes);
-    const lying = decode(dtype, bytes);
+    const lying = DECODE[dtype](bytes);
     if (!lying) throw this.#error(`${shown(name)} is I64, and one of its elements does not fit into i32`);
     if (tensor.contiguous) return lying;
     const array = new (lying.constructor as new (size: number) => TensorArray)(size);
@@ -131,7 +127,7 @@ export class TorchFile implements WeightsFile {
   }
 
   /** Closes the file. */ close(): void {
-    this.#zip.close();
+    this.#zip[Symbol.dispose]();
   }
   /** As close(). */ [Symbol.dispose](): void {
     this.close();
@@ -152,32 +148,21 @@ function* named(value: PickleValue, name: string): Generator<[string, TorchTenso
 }
 
 /** Elements out of little-endian bytes; undefined where they do not fit. */
-function decode(dtype: TorchType, bytes: Uint8Array<ArrayBuffer>): TensorArray | undefined {
-  const { buffer } = bytes;
-  switch (dtype) {
-    case "F32":
-      return new Float32Array(buffer);
-    case "F64":
-      return new Float64Array(buffer);
-    case "F16":
-      return f16ToF32(new Uint16Array(buffer));
-    case "BF16":
-      return bf16ToF32(new Uint16Array(buffer));
-    case "I64": {
-      const wide = new BigInt64Array(buffer), narrow = Int32Array.from(wide, Number);
-      return wide.every((value, i) => value === BigInt(narrow[i])) ? narrow : undefined;
-    }
-    case "I32":
-      return new Int32Array(buffer);
-    case "I16":
-      return Int32Array.from(new Int16Array(buffer));
-    case "I8":
-      return Int32Array.from(new Int8Array(buffer));
-    case "U8":
-    case "BOOL":
-      return Int32Array.from(bytes);
-  }
-}
+const DECODE: Readonly<Record<TorchType, (bytes: Uint8Array<ArrayBuffer>) => TensorArray | undefined>> = {
+  F32: ({ buffer }) => new Float32Array(buffer),
+  F64: ({ buffer }) => new Float64Array(buffer),
+  F16: ({ buffer }) => f16ToF32(new Uint16Array(buffer)),
+  BF16: ({ buffer }) => bf16ToF32(new Uint16Array(buffer)),
+  I64({ buffer }) {
+    const wide = new BigInt64Array(buffer), narrow = Int32Array.from(wide, Number);
+    return wide.every((value, i) => value === BigInt(narrow[i])) ? narrow : undefined;
+  },
+  I32: ({ buffer }) => new Int32Array(buffer),
+  I16: ({ buffer }) => Int32Array.from(new Int16Array(buffer)),
+  I8: ({ buffer }) => Int32Array.from(new Int8Array(buffer)),
+  U8: (bytes) => Int32Array.from(bytes),
+  BOOL: (bytes) => Int32Array.from(bytes),
+};
 
 /** Brings elements into order. */
 function gather(from: TensorArray, { shape, stride }: TorchTensor, to: TensorArray): void {

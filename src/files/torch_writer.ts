@@ -1,9 +1,8 @@
 /** Files that torch.load opens, with weights_only too. See torch_file.ts for the format. */
 import { sizeOf } from "../engine/tensor.ts";
 import { type OpenFile, replaceFile } from "./files.ts";
-import { f32ToBf16, f32ToF16 } from "../engine/half.ts";
 import { PickleCall, type PickleInput, PickleName, PicklePersistent, writePickle } from "./pickle_writer.ts";
-import type { TensorSource } from "./safetensors.ts";
+import { bytesOf, type TensorSource } from "./safetensors_header.ts";
 import { STORAGES, type TorchType } from "./torch_structure.ts";
 import { zipParts, type ZipRecord } from "./zip_writer.ts";
 
@@ -40,7 +39,7 @@ export async function writeTorchFile(
   const records: ZipRecord[] = [
     { name: "archive/data.pkl", data: () => structure },
     { name: "archive/byteorder", data: text("little") },
-    ...[...storages].map(([source, key]) => ({ name: `archive/data/${key}`, data: () => elements(source) })),
+    ...[...storages].map(([source, key]) => ({ name: `archive/data/${key}`, data: () => bytesOf(source, "a tensor") })),
     { name: "archive/version", data: text("3\n") },
   ];
   await replaceFile(path, zipParts(records), open);
@@ -76,12 +75,4 @@ function isTensor(value: object): value is Source {
   if (typeof data !== "function" || !Array.isArray(shape)) return false;
   if (Object.hasOwn(STORAGES, dtype!)) return true;
   throw new TypeError(`PyTorch has no storage for ${dtype}`);
-}
-
-async function elements({ dtype, shape, data }: TensorSource): Promise<Uint8Array> {
-  const given = await data(), expected = sizeOf(shape) * STORAGES[dtype as TorchType][1];
-  const narrow = dtype === "F16" ? f32ToF16 : dtype === "BF16" ? f32ToBf16 : undefined;
-  const { buffer, byteOffset, byteLength } = given instanceof Float32Array && narrow ? narrow(given) : given;
-  if (byteLength !== expected) throw new TypeError(`a tensor [${shape}] has ${byteLength} bytes, expected ${expected}`);
-  return new Uint8Array(buffer, byteOffset, byteLength);
 }

@@ -3,7 +3,7 @@
  * index (FILE.index.json) whose weight_map names the shard of each tensor.
  */
 import { CheckpointError } from "../errors.ts";
-import { exists, readJson } from "./files.ts";
+import { exists, isObject, readJson } from "./files.ts";
 import { SafetensorsFile, type TensorArray, type WeightsFile } from "./safetensors.ts";
 import { TorchFile } from "./torch_file.ts";
 
@@ -44,7 +44,7 @@ class ShardedWeights implements WeightsFile {
   static async open(path: string, plain: RegExp, open: Open): Promise<ShardedWeights> {
     const refuse = (why: string) => new CheckpointError(`${path} is damaged: ${why}`);
     const { weight_map: map } = await readJson(path), folder = path.slice(0, path.lastIndexOf("/"));
-    if (typeof map !== "object" || map === null || Array.isArray(map)) throw refuse("it has no weight_map");
+    if (!isObject(map)) throw refuse("it has no weight_map");
     const places = new Map(Object.entries(map)), shards = new Map<unknown, WeightsFile>();
     for (const [name, file] of places) {
       if (typeof file === "string" && plain.test(file)) continue;

@@ -1,4 +1,5 @@
 /** zip archives as torch.save writes them: every record stored, its contents at a multiple of 64 bytes. See zip.ts. */
+import type * as zlib from "node:zlib";
 import { builtin } from "./system.ts";
 
 /** Where contents begin, in bytes: as far as the elements of any tensor need, and as PyTorch does. */
@@ -6,8 +7,6 @@ const ALIGNMENT = 64;
 const VERSION = 45; // of the format: with 64-bit sizes
 const UTF8 = 0x800, MIDNIGHT = 0, FIRST_DAY = 0x21; // 1 January 1980: the same contents make the same file
 const NARROW = 0xffffffff; // "see the 64-bit field"
-
-export type Crc32 = (bytes: Uint8Array, value?: number) => number;
 
 /** A record to be written. */
 export interface ZipRecord {
@@ -21,7 +20,7 @@ export interface ZipRecord {
  * fields, as what does not fit into 32 bits has to be: so there is one way to write, and small archives test it.
  */
 export async function* zipParts(records: Iterable<ZipRecord>): AsyncGenerator<Uint8Array> {
-  const { crc32 } = builtin<{ crc32: Crc32 }>("node:zlib");
+  const { crc32 } = builtin<typeof zlib>("node:zlib");
   const directory: Uint8Array[] = [];
   let at = 0;
   for (const { name, data } of records) {

@@ -1,11 +1,15 @@
-/** setImmediate comes round as soon as timers and other work had their turn, without a wait; browsers have none. */
-const { setImmediate } = globalThis as { setImmediate?: (callback: () => void) => void };
+/**
+ * setImmediate comes round as soon as timers and other work had their turn, without a wait; browsers have none. Asked for when it
+ * is needed: Deno loads Node's timers for it, which takes some milliseconds.
+ */
+const immediate = () => (globalThis as { setImmediate?: (callback: () => void) => void }).setImmediate;
 /** Where there is none, a message to oneself: browsers make nested timers wait for 4 ms. */
 let channel: MessageChannel | undefined;
 
 /** Lets whatever is waiting run once. */
 export function turn(): Promise<void> {
   return new Promise((resolve) => {
+    const setImmediate = immediate();
     if (setImmediate) return void setImmediate(resolve);
     const { port1, port2 } = channel ??= new MessageChannel();
     port1.addEventListener("message", () => resolve(), { once: true });
@@ -28,7 +32,7 @@ export class Breather {
   async breathe(): Promise<void> {
     const elapsed = performance.now() - this.#last;
     if (elapsed < 50) return;
-    const turns = setImmediate ? Math.min(MOST_TURNS, elapsed / 10) : 1;
+    const turns = immediate() ? Math.min(MOST_TURNS, elapsed / 10) : 1;
     for (let i = 0; i < turns; i++) await turn();
     this.#last = performance.now();
   }

@@ -5,6 +5,7 @@
  * hub names the length of a file, and as its ETag the SHA-256 of a large one and git's SHA-1 of a small one
  * (https://huggingface.co/docs/hub/api); both are compared.
  */
+import type * as crypto from "node:crypto";
 import { defaultCacheFolder } from "../files/cache_folder.ts";
 import { CheckpointError } from "../errors.ts";
 import { innermost } from "../files/reason.ts";
@@ -40,11 +41,6 @@ export interface HubOptions {
   readonly onProgress?: (progress: HubProgress) => void;
   /** Milliseconds until the server must have answered: 10,000 unless given. */
   readonly connectTimeout?: number;
-}
-
-/** What is used of `node:crypto`, which adds up a file piece by piece. */
-interface NodeCrypto {
-  createHash(algorithm: string): { update(bytes: Uint8Array | string): void; digest(encoding: "hex"): string };
 }
 
 /** Whether the hub has a model of this name that can be loaded. */
@@ -137,7 +133,7 @@ async function append(
   { name, total, onProgress = () => {}, connectTimeout = 10_000 }: HubOptions & { name: string; total?: number },
 ): Promise<void> {
   let at = await file.seek(0, 2);
-  if (total !== undefined && at > total) await file.truncate(at = 0);
+  if (total !== undefined && at > total) file.truncateSync(at = 0);
   onProgress({ file: name, bytes: at, total });
   if (at === total) return;
   const controller = new AbortController(),
@@ -148,11 +144,11 @@ async function append(
     const response = await fetch(url, { headers, signal: controller.signal });
     if (!response.ok || !response.body) {
       await response.body?.cancel();
-      if (response.status === 416) await file.truncate(0); // it has changed: from the beginning, the next time
+      if (response.status === 416) file.truncateSync(0); // it has changed: from the beginning, the next time
       throw new CheckpointError(`the server answered ${response.status}`);
     }
     const begin = Number(/^bytes (\d+)-/.exec(response.headers.get("content-range") ?? "")?.[1] ?? 0);
-    if (begin !== at) await file.truncate(at = 0); // a server that knows no ranges sends all of it
+    if (begin !== at) file.truncateSync(at = 0); // a server that knows no ranges sends all of it
     await file.seek(at, 0);
     for await (const piece of response.body) {
       clearTimeout(timer);
@@ -165,7 +161,7 @@ async function append(
   }
   if (total === undefined || at === total) return;
   if (at < total) throw new Error(`only ${at} of ${total} bytes came`);
-  await file.truncate(0);
+  file.truncateSync(0);
   throw new CheckpointError(`${at} bytes came, and the hub describes a file of ${total}`);
 }
 
@@ -173,7 +169,8 @@ async function append(
 async function checksum(file: SystemFile, etag: string): Promise<string | undefined> {
   const algorithm = /^[0-9a-f]{64}$/.test(etag) ? "sha256" : /^[0-9a-f]{40}$/.test(etag) ? "sha1" : undefined;
   if (!algorithm) return undefined;
-  const hash = builtin<NodeCrypto>("node:crypto").createHash(algorithm), block = new Uint8Array(2 ** 20);
+  const hash = builtin<typeof crypto>("node:crypto").createHash(algorithm),
+    block = new Uint8Array(2 ** 20);
   if (algorithm === "sha1") hash.update(`blob ${await file.seek(0, 2)}\0`);
   await file.seek(0, 0);
   for (let count; (count = await file.read(block)) !== null;) hash.update(block.subarray(0, count));

@@ -1,28 +1,18 @@
 /** A trained model with its tokenizer, by its name: a run, a folder, a file or a model of the hub. What reads it is imported when it is needed. */
 import { exists } from "../files/files.ts";
 import type { HubProgress } from "./hub.ts";
+import type { LoadOptions } from "../checkpoint/tensors.ts";
 import type { RunFolder } from "../checkpoint/run_folder.ts";
-import type { Device } from "../engine/device.ts";
 import { CheckpointError, ConfigError } from "../errors.ts";
-import { GPT, type GPTConfig, type GPTOptions } from "../gpt.ts";
-import type { RandomGenerator } from "../random/mod.ts";
+import type { GPT } from "../gpt.ts";
 import type { BytePairTokenizer } from "../tokenizer/byte_pair.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 
 /** How {@linkcode loadPretrained} loads. */
-export interface PretrainedOptions {
-  /** Where the model is made. */ readonly device: Device;
+export interface PretrainedOptions extends LoadOptions {
   /** Instead of the one that is stored with the model: a name (`gpt2`), a folder, or a tokenizer. */
   readonly tokenizer?: string | Tokenizer;
   /** Of a run: `best`, the default, or `last`. */ readonly checkpoint?: "best" | "last";
-  /** How matrices are stored: `f32`, the default, or `bf16`, rounded, in half the memory, for inference alone. */
-  readonly weights?: GPTOptions["weights"];
-  /** Instead of the model's own: to train it further. */ readonly dropout?: number;
-  /**
-   * Of a run: initial weights are drawn from it and then replaced, as nanoGPT's sample.py does, so that what it draws afterwards is
-   * what nanoGPT's would draw. Without, none are drawn.
-   */
-  readonly generator?: RandomGenerator;
   /** Takes a line for the user, without a newline, when something is worth knowing. */
   readonly onNote?: (line: string) => void;
   /** Called while files of GPT-2 are downloaded. */ readonly onProgress?: (progress: HubProgress) => void;
@@ -96,10 +86,8 @@ export async function findModel(
   const { downloadModel, HUB_MODELS, isHubModel } = await import("./hub.ts");
   if (isHubModel(name)) return { kind: "hugging_face", path: await downloadModel(name, { onProgress }) };
   throw new ConfigError(
-    `No model ${
-      JSON.stringify(name)
-    }: expected a run folder, with run.json, a Hugging Face folder, with config.json, ` +
-      `nanoGPT's ckpt.pt, or one of ${HUB_MODELS.join(", ")}`,
+    `No model ${JSON.stringify(name)}: expected a run folder, with run.json, a Hugging Face folder, ` +
+      `with config.json, nanoGPT's ckpt.pt, or one of ${HUB_MODELS.join(", ")}`,
   );
 }
 
@@ -124,7 +112,7 @@ const OPEN: Record<FoundModel["kind"], (path: string, options: PretrainedOptions
   async nanogpt(path, options) {
     const file = await (await import("../checkpoint/nanogpt.ts")).NanoGPTFile.open(path, options);
     const { dataset } = file.flags, { vocabulary, hint } = await nanoGPTVocabulary(dataset);
-    const load = () => filled(file.config, options, (model) => file.load(model));
+    const load = async () => (await file.model(options)).eval();
     return { tokenizer: () => byName(vocabulary), load, hint, [Symbol.dispose]: () => file.close() };
   },
 };
@@ -180,29 +168,13 @@ export async function runTokenizer(run: RunFolder): Promise<Tokenizer> {
  */
 export async function loadRun(run: RunFolder, options: Omit<PretrainedOptions, "tokenizer">): Promise<GPT> {
   const { checkpoint = "best", onNote = () => {} } = options;
-  const { loadTensors } = await import("../checkpoint/tensors.ts");
+  const { loadModel, loadTensors } = await import("../checkpoint/tensors.ts");
   try {
     const fill = (model: GPT) =>
       run.read(checkpoint, (saved) => loadTensors(saved.model, model.namedParameters(), { onNote }));
-    return await filled(run.description.model, options, fill);
+    return (await loadModel(run.description.model, options, fill)).eval();
   } catch (error) { // run.json is a file that anybody may have edited
     if (error instanceof ConfigError) throw new CheckpointError(`${run.path}/run.json is damaged: ${error.message}`);
-    throw error;
-  }
-}
-
-/** A model whose weights come from elsewhere; nothing where they do not come. */
-async function filled(
-  config: Partial<GPTConfig>,
-  { device, weights, generator, dropout = config.dropout }: PretrainedOptions,
-  fill: (model: GPT) => Promise<void>,
-): Promise<GPT> {
-  const model = new GPT({ ...config, dropout }, { device, weights, generator, initialize: !!generator });
-  try {
-    await fill(model);
-    return model.eval();
-  } catch (error) {
-    model.dispose();
     throw error;
   }
 }

@@ -3,13 +3,6 @@
  *
  * @module
  */
-export { downloadModel, HUB_MODELS, type HubModel, type HubOptions, type HubProgress, isHubModel } from "./hub.ts";
+export * from "./hub.ts";
 export { findModel, type FoundModel, loadPretrained, type Pretrained, type PretrainedOptions } from "./load.ts";
-export {
-  type GeneratedText,
-  pipeline,
-  type PipelineOptions,
-  setSeed,
-  type TextGenerationOptions,
-  type TextGenerationPipeline,
-} from "./pipeline.ts";
+export * from "./pipeline.ts";

@@ -36,15 +36,9 @@ export class CharacterTokenizer implements Tokenizer {
 
   /** The vocabulary of one text. */
   static fromText(text: string): CharacterTokenizer {
-    const seen = new Uint8Array(0x110000);
-    for (let i = 0; i < text.length; i++) {
-      const code = text.codePointAt(i)!;
-      if (code > 0xffff) i++; // two of the string's 16-bit units
-      seen[code] = 1;
-    }
-    const characters: string[] = [];
-    seen.forEach((present, code) => present && characters.push(String.fromCodePoint(code)));
-    return new CharacterTokenizer(characters);
+    const characters = new CharacterSet();
+    characters.add(text);
+    return new CharacterTokenizer(characters.inOrder());
   }
 
   /**
@@ -101,6 +95,25 @@ export class CharacterTokenizer implements Tokenizer {
     const named = unknown.slice(0, 8).map(visible).join(", ");
     const more = unknown.length > 8 ? ` and ${unknown.length - 8} more` : "";
     return new DataError(`Not in the vocabulary of ${this.vocabSize} characters: ${named}${more}`);
+  }
+}
+
+/** The characters of one or several texts. */
+export class CharacterSet {
+  readonly #seen = new Uint8Array(0x110000);
+
+  add(text: string): void {
+    for (let i = 0; i < text.length; i++) {
+      const code = text.codePointAt(i)!;
+      if (code > 0xffff) i++; // two of the string's 16-bit units
+      this.#seen[code] = 1;
+    }
+  }
+  /** In the order of their code points. */
+  inOrder(): string[] {
+    const characters: string[] = [];
+    this.#seen.forEach((present, code) => present && characters.push(String.fromCodePoint(code)));
+    return characters;
   }
 }
 

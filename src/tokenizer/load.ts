@@ -1,7 +1,6 @@
-import { exists, readJson, refuseStandIn } from "../files/files.ts";
+import { exists, isObject, readBytes, readJson } from "../files/files.ts";
 import { readMetaPkl } from "./meta_pkl.ts";
 import { CheckpointError, ConfigError } from "../errors.ts";
-import { reason } from "../files/reason.ts";
 import { BytePairTokenizer } from "./byte_pair.ts";
 import { CharacterTokenizer } from "./character.ts";
 import { encodingName, encodingNames, loadEncoding } from "./encodings.ts";
@@ -10,14 +9,12 @@ import { parseTokenizerJson } from "./tokenizer_json.ts";
 import {
   type AddedToken,
   bytePairTokenizer,
-  isObject,
   parseAdded,
   parseMerges,
   parsePairs,
   parseVocabulary,
 } from "./vocab_and_merges.ts";
 import { WordTokenizer } from "./words.ts";
-import { system } from "../files/system.ts";
 
 /**
  * A tokenizer by its name, or out of a folder.
@@ -84,37 +81,29 @@ export async function tokenizerFromJSON(json: unknown, path = "the vocabulary"):
 /** GPT-2's files before `tokenizer.json`. Which tokens are special stands in other files beside them. */
 async function loadVocabAndMerges(folder: string): Promise<Tokenizer> {
   const path = `${folder}/vocab.json`, vocab = parseVocabulary(await readJson(path), path);
-  const merges = `${folder}/merges.txt`;
-  let bytes: Uint8Array<ArrayBuffer>;
-  try {
-    bytes = await system.readFile(merges);
-  } catch (error) {
-    throw new CheckpointError(`Cannot read ${merges}: ${reason(error)}`);
-  }
-  refuseStandIn(bytes, merges);
+  const merges = parseMerges(await readBytes(`${folder}/merges.txt`), `${folder}/merges.txt`);
   const added = new Map<string, AddedToken>();
   const add = (token: AddedToken) => added.set(token.content, token);
   if (Object.hasOwn(vocab, END)) add({ content: END, id: vocab[END], special: true });
-  const older = `${folder}/added_tokens.json`;
-  if (await exists(older)) {
-    for (const [content, id] of Object.entries(parseVocabulary(await readJson(older), older))) {
-      add({ content, id, special: false });
-    }
-  }
+  const older = parseVocabulary(await beside(folder, "added_tokens.json"), `${folder}/added_tokens.json`);
+  for (const [content, id] of Object.entries(older)) add({ content, id, special: false });
   for (const token of await readConfig(folder)) add(token);
-  for (const name of ["special_tokens_map.json", "tokenizer_config.json"]) {
-    const json = await exists(`${folder}/${name}`) ? await readJson(`${folder}/${name}`) : {};
-    for (const [key, value] of Object.entries(json)) { // bos_token and the like: a text, or an object with it
+  for (const name of ROLES) {
+    for (const [key, value] of Object.entries(await beside(folder, name))) { // bos_token and the like: a text, or an object with it
       const content = isObject(value) ? value.content : value;
       if (!key.endsWith("_token") || typeof content !== "string" || added.has(content)) continue;
       if (content && Object.hasOwn(vocab, content)) add({ content, id: vocab[content], special: true });
     }
   }
-  return bytePairTokenizer(
-    { vocab, merges: parseMerges(bytes, merges), added: [...added.values()] },
-    folder,
-  );
+  return bytePairTokenizer({ vocab, merges, added: [...added.values()] }, folder);
 }
+
+/** What tells which tokens begin and end a text, and the like; the second goes before the first. */
+const ROLES = ["special_tokens_map.json", "tokenizer_config.json"];
+
+/** A file of JSON beside a vocabulary; nothing stands in one that is not there. */
+const beside = async (folder: string, name: string): Promise<Record<string, unknown>> =>
+  await exists(`${folder}/${name}`) ? await readJson(`${folder}/${name}`) : {};
 
 const END = "<|endoftext|>";
 
@@ -123,10 +112,7 @@ const plainToken = (token: AddedToken) => ({ ...token, lstrip: false, rstrip: fa
 /** Reads which tokens begin, end and pad a text, and which others are special: only transformers needs to know, after an export. */
 async function withRoles(tokenizer: Tokenizer, folder: string): Promise<Tokenizer> {
   const roles: Record<string, unknown> = {};
-  for (const name of ["special_tokens_map.json", "tokenizer_config.json"]) {
-    const path = `${folder}/${name}`;
-    if (await exists(path)) Object.assign(roles, await readJson(path));
-  }
+  for (const name of ROLES) Object.assign(roles, await beside(folder, name));
   return giveRoles(tokenizer, roles);
 }
 
@@ -152,9 +138,8 @@ function giveRoles<T extends Tokenizer>(tokenizer: T, roles: unknown): T {
  * @throws {CheckpointError} when it asks for tokens around a text, or a space before it
  */
 async function readConfig(folder: string): Promise<AddedToken[]> {
-  const path = `${folder}/tokenizer_config.json`;
-  if (!await exists(path)) return [];
-  const config = await readJson(path), { added_tokens_decoder = {} } = config;
+  const path = `${folder}/tokenizer_config.json`, config = await beside(folder, "tokenizer_config.json");
+  const { added_tokens_decoder = {} } = config;
   for (const name of ["add_prefix_space", "add_bos_token", "add_eos_token"]) {
     if (config[name]) throw new CheckpointError(`${path}: ${name} is true, which is not read here`);
   }

@@ -3,13 +3,11 @@
  * `{"vocab_size": 65, "itos": {0: "\n", …}, "stoi": {"\n": 0, …}}`. Its train.py reads `vocab_size` alone.
  */
 import { CheckpointError } from "../errors.ts";
-import { reason } from "../files/reason.ts";
 import { CharacterTokenizer } from "./character.ts";
-import { refuseStandIn, replaceFile } from "../files/files.ts";
+import { readBytes, replaceFile } from "../files/files.ts";
 import { readPickle } from "../files/pickle.ts";
 import { writePickle } from "../files/pickle_writer.ts";
 import { areWords, isVocabSize, WordTokenizer } from "./words.ts";
-import { system } from "../files/system.ts";
 
 /** Bytes: a vocabulary of every character there is takes less. */
 const MAX_SIZE = 2 ** 25;
@@ -24,15 +22,7 @@ const MAX_SIZE = 2 ** 25;
  * ```
  */
 export async function readMetaPkl(path: string): Promise<CharacterTokenizer | WordTokenizer> {
-  let bytes;
-  try {
-    const { size } = await system.stat(path);
-    if (size > MAX_SIZE) throw new CheckpointError(`${size} bytes are no meta.pkl`);
-    bytes = await system.readFile(path);
-  } catch (error) {
-    throw new CheckpointError(`Cannot read ${path}: ${reason(error)}`);
-  }
-  refuseStandIn(bytes, path);
+  const bytes = await readBytes(path, { limit: MAX_SIZE });
   const refuse = (why: string) => new CheckpointError(`${path} is not a meta.pkl of a dataset: ${why}`);
   const value = readPickle(bytes, { where: path });
   if (!(value instanceof Map)) throw refuse("it is not a dict");

@@ -1,12 +1,13 @@
 /** Tokenizers into the files that Hugging Face's libraries read. */
 import { ConfigError } from "../errors.ts";
+import { isObject } from "../files/files.ts";
 import { bytesInLetters } from "./byte_letters.ts";
 import { BytePairTokenizer } from "./byte_pair.ts";
 import { CharacterTokenizer } from "./character.ts";
 import { mergePairs } from "./merge.ts";
 import { R50K } from "./patterns.ts";
 import type { Tokenizer } from "./tokenizer.ts";
-import { type AddedToken, isObject } from "./vocab_and_merges.ts";
+import type { AddedToken } from "./vocab_and_merges.ts";
 
 const END = "<|endoftext|>";
 
@@ -82,18 +83,12 @@ function bytePairParts({ tables }: BytePairTokenizer): Record<string, unknown> {
     byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
   const vocab = json.vocab ?? Object.fromEntries(tokens.map((bytes, id) => [bytesInLetters(bytes!), id]));
   const merges = json.merges ?? recoverMerges(tokens as readonly string[], new Set(special.values()));
-  const model = {
-    type: "BPE",
-    dropout: null,
-    unk_token: null,
-    continuing_subword_prefix: null,
-    end_of_word_suffix: null,
-  };
+  const none = { dropout: null, unk_token: null, continuing_subword_prefix: null, end_of_word_suffix: null };
   return {
     pre_tokenizer: byteLevel,
     post_processor: byteLevel,
     decoder: byteLevel,
-    model: { ...model, fuse_unk: false, byte_fallback: false, ignore_merges: false, vocab, merges },
+    model: { type: "BPE", ...none, fuse_unk: false, byte_fallback: false, ignore_merges: false, vocab, merges },
   };
 }
 
@@ -111,11 +106,14 @@ function recoverMerges(tokens: readonly string[], special: ReadonlySet<number>):
   return merges;
 }
 
+/** Cuts a text into characters. */
+export const SPLIT = { type: "Split", pattern: { Regex: String.raw`[\s\S]` }, behavior: "Isolated", invert: false };
+
 /** Every character is a word, and one that is none of them is no token. */
 function characterParts({ characters }: CharacterTokenizer): Record<string, unknown> {
   const vocab = Object.fromEntries(characters.map((character, id) => [character, id]));
   return {
-    pre_tokenizer: { type: "Split", pattern: { Regex: String.raw`[\s\S]` }, behavior: "Isolated", invert: false },
+    pre_tokenizer: SPLIT,
     post_processor: null,
     decoder: { type: "Fuse" },
     model: { type: "WordLevel", vocab, unk_token: "<unk>" },

@@ -3,9 +3,11 @@
  * name: other ids than transformers' would be worse than none.
  */
 import { CheckpointError } from "../errors.ts";
+import { isObject } from "../files/files.ts";
 import { CharacterTokenizer } from "./character.ts";
+import { SPLIT } from "./to_hugging_face.ts";
 import type { Tokenizer } from "./tokenizer.ts";
-import { bytePairTokenizer, isObject, parseAdded, parsePairs, parseVocabulary } from "./vocab_and_merges.ts";
+import { bytePairTokenizer, parseAdded, parsePairs, parseVocabulary } from "./vocab_and_merges.ts";
 
 /**
  * The tokenizer of a `tokenizer.json`: of byte pairs, or of characters as `toHuggingFaceTokenizer` writes them.
@@ -50,9 +52,8 @@ export function parseTokenizerJson(json: unknown, path: string): Tokenizer {
 
 /** The characters of a model whose words are characters, as `toHuggingFaceTokenizer` writes it. */
 function charactersOf({ type, vocab }: Record<string, unknown>, splitter: unknown): string[] | undefined {
-  const split = { type: "Split", pattern: { Regex: String.raw`[\s\S]` }, behavior: "Isolated", invert: false };
   if (type !== "WordLevel" || !isObject(vocab) || !isObject(splitter)) return;
-  if (Object.entries(split).some(([name, value]) => JSON.stringify(splitter[name]) !== JSON.stringify(value))) return;
+  if (Object.entries(SPLIT).some(([name, value]) => JSON.stringify(splitter[name]) !== JSON.stringify(value))) return;
   const characters: string[] = [];
   for (const [token, id] of Object.entries(vocab)) if ([...token].length === 1) characters[Number(id)] = token;
   const complete = characters.length === Object.keys(vocab).length && !characters.includes(undefined!);

@@ -4,6 +4,7 @@
  * (`<s>`, `<pad>`) is never the id of a text unless it is an added token, and an id may be left out.
  */
 import { CheckpointError } from "../errors.ts";
+import { isObject } from "../files/files.ts";
 import { letterBytes } from "./byte_letters.ts";
 import { BETWEEN, BytePairTokenizer, byteString } from "./byte_pair.ts";
 import { R50K } from "./patterns.ts";
@@ -157,7 +158,3 @@ export function parseAdded(list: unknown, path: string): AddedToken[] {
 
 /** What an added token can ask for besides, none of which is done here. */
 const FLAGS = ["lstrip", "rstrip", "single_word"] as const;
-
-export function isObject(value: unknown): value is Record<string, unknown> {
-  return typeof value === "object" && value !== null && !Array.isArray(value);
-}

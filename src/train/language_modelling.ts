@@ -58,9 +58,7 @@ export class LanguageModelling implements Task {
 
   #arrays({ x, y }: Batch): MicroBatch {
     const { batchSize, blockSize } = this.#sizes;
-    const array = (
-      values: Int32Array,
-    ) => ({ values, shape: [batchSize, blockSize], range: [0, this.#vocabSize - 1] } as const);
-    return { arrays: { tokens: array(x), targets: array(y) } };
+    const like = { shape: [batchSize, blockSize], range: [0, this.#vocabSize - 1] } as const;
+    return { arrays: { tokens: { values: x, ...like }, targets: { values: y, ...like } } };
   }
 }

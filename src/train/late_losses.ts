@@ -15,16 +15,11 @@ interface Waiting {
   readonly gradNorm: Tensor;
 }
 
-/** The same, read. */
-export interface Update {
-  readonly iter: number;
-  readonly lr: number;
-  readonly logged: boolean;
+/** The same, read. `tokens` and `ms` are means of the updates that were read together. */
+export interface Update extends Omit<Waiting, "loss" | "gradNorm"> {
   readonly loss: number;
   readonly gradNorm: number;
-  /** Means of the updates that were read together. */
   readonly ms: number;
-  readonly tokens: number;
 }
 
 /** Milliseconds from one wait for the device to the next: short enough for Ctrl-C and for the eye. */
@@ -70,15 +65,7 @@ export class LateLosses implements Disposable {
       const values = await Promise.all(all.flatMap(({ loss, gradNorm }) => [loss.item(), gradNorm.item()]));
       const ms = (performance.now() - this.#since) / this.#updates, tokens = this.#tokens / this.#updates;
       if (due) this.#pace.waited();
-      return all.map(({ iter, lr, logged }, i) => ({
-        iter,
-        lr,
-        logged,
-        loss: values[2 * i],
-        gradNorm: values[2 * i + 1],
-        ms,
-        tokens,
-      }));
+      return all.map((update, i) => ({ ...update, loss: values[2 * i], gradNorm: values[2 * i + 1], ms, tokens }));
     } finally {
       this[Symbol.dispose]();
     }

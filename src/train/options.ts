@@ -47,6 +47,9 @@ const DEFAULTS: TrainerOptions = {
   gradClip: 1,
 };
 
+/** The names of all options. */
+export const TRAINER_OPTIONS = Object.keys(DEFAULTS) as (keyof TrainerOptions)[];
+
 const COUNTS = ["batchSize", "gradientAccumulationSteps", "evalInterval", "evalIters", "logInterval"] as const;
 const WHOLE = ["maxIters", "warmupIters", "lrDecayIters"] as const;
 const RATES = ["learningRate", "minLr", "weightDecay", "gradClip"] as const;
@@ -54,7 +57,7 @@ const SHARES = ["beta1", "beta2"] as const;
 
 /** Fills in the defaults. @throws {ConfigError} when a value is out of its range, or there is no option of a name */
 export function trainerOptions(given: Partial<TrainerOptions>): TrainerOptions {
-  const options = { ...DEFAULTS }, names = Object.keys(DEFAULTS);
+  const options = { ...DEFAULTS }, names: string[] = TRAINER_OPTIONS;
   for (const name of Object.keys(given)) {
     if (names.includes(name)) continue;
     const meant = nearest(name.replaceAll("_", ""), names);
@@ -62,7 +65,7 @@ export function trainerOptions(given: Partial<TrainerOptions>): TrainerOptions {
       `${name} is not an option of Trainer${meant ? `; did you mean ${meant}?` : `: ${names.join(", ")}`}`,
     );
   }
-  for (const name of Object.keys(options) as (keyof TrainerOptions)[]) {
+  for (const name of TRAINER_OPTIONS) {
     if (given[name] !== undefined) Object.assign(options, { [name]: given[name] });
   }
   const expect = (names: readonly (keyof TrainerOptions)[], holds: (value: number) => boolean, what: string) => {

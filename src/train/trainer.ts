@@ -12,6 +12,7 @@ import type { RunFolder } from "../checkpoint/run_folder.ts";
 import { copies, loadTensors, type NamedTensors, sources } from "../checkpoint/tensors.ts";
 import type { TokenSplits } from "../data/split.ts";
 import { CheckpointError, ConfigError, DeviceError, TrainingError } from "../errors.ts";
+import { owned } from "../files/files.ts";
 import { completeConfig, type GPT, type GPTConfig } from "../gpt.ts";
 import { Captured } from "../nn/captured.ts";
 import { AdamW, type NamedParameter } from "../optim/adamw.ts";
@@ -148,12 +149,7 @@ export class Trainer implements Disposable {
     const folder = this.#folder;
     if (!folder) throw new ConfigError("resume: the trainer has no folder");
     if (!this.options.evalOnly) await folder.lock();
-    try {
-      return await this.#resume(folder, onNote);
-    } catch (error) {
-      folder[Symbol.dispose]();
-      throw error;
-    }
+    return await owned(folder, () => this.#resume(folder, onNote));
   }
 
   async #resume(folder: RunFolder, onNote: (line: string) => void): Promise<{ otherData: boolean }> {
@@ -164,13 +160,15 @@ export class Trainer implements Disposable {
       if (name === "dropout" || there === value) continue; // dropout may change: it has no weights
       throw new CheckpointError(`${folder.path} is of another model: its ${name} is ${there}, expected ${value}`);
     }
-    const checkpoint = await folder.checkpoint("last"), path = `${folder.path}/${checkpoint.name}/state.json`;
-    const state = parseState(path, checkpoint.state);
-    checkTask(path, state.task ?? DEFAULT_TASK, this.task.config ?? DEFAULT_TASK);
-    this.task.restore(checkpoint.state, path);
-    await loadTensors(checkpoint.model, this.model.namedParameters(), { onNote });
-    if (this.task.module) await loadTensors(checkpoint.task, this.#added());
-    await loadTensors(checkpoint.optimizer, this.optimizer.namedState());
+    const state = await folder.read("last", async (checkpoint) => {
+      const path = `${folder.path}/${checkpoint.name}/state.json`, state = parseState(path, checkpoint.state);
+      checkTask(path, state.task ?? DEFAULT_TASK, this.task.config ?? DEFAULT_TASK);
+      this.task.restore(checkpoint.state, path);
+      await loadTensors(checkpoint.model, this.model.namedParameters(), { onNote });
+      if (this.task.module) await loadTensors(checkpoint.task, this.#added());
+      await loadTensors(checkpoint.optimizer, this.optimizer.namedState());
+      return state;
+    });
     if (state.generator) this.#generator.setState(state.generator);
     noise.passes = state.dropoutPasses;
     this.optimizer.t = state.optimizerSteps;

@@ -1,14 +1,16 @@
 import { assert, assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
-import { describeError, exitStatus, taskCommand } from "../../src/cli/command.ts";
+import { describeError, exitStatus, parse, taskCommand } from "../../src/cli/command.ts";
 import { editDistance } from "../../src/errors.ts";
 import { show } from "../../src/cli/flags.ts";
 import { bar, duration, Progress, rate } from "../../src/cli/progress.ts";
-import { generationOptions, parseSample, sampleFlags } from "../../src/cli/sample_flags.ts";
-import { parseTrain, resumeCommand, resumedValues, trainFlags } from "../../src/cli/train_flags.ts";
+import { generationOptions, sampleDeclaration, sampleFlags } from "../../src/cli/sample_flags.ts";
+import { resumeCommand, resumedValues, trainDeclaration, trainFlags } from "../../src/cli/train_flags.ts";
 import { v8Flags } from "../../src/cli/v8_flags.ts";
 import { CheckpointError, ConfigError, DataError } from "../../src/errors.ts";
 import { whyNarrow } from "../../src/cli/v8_flags.ts";
 
+const parseTrain = (args: string[]) => parse(trainDeclaration, args);
+const parseSample = (args: string[]) => parse(sampleDeclaration, args);
 const words = (line: string) => line.split(" ").filter(Boolean);
 
 Deno.test("nanoGPT's README command for a laptop means what it says there", async () => {

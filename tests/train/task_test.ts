@@ -385,3 +385,24 @@ Deno.test("trainer: a constructor that throws leaves nothing behind, and the mod
   assertEquals(device.memory().tensors, made.tensors);
   device.close();
 });
+
+Deno.test("task: an evaluation of a run whose checkpoint goes while it is read reads the one that has come", () =>
+  inFolder(async (path) => {
+    const device = await createDevice("cpu", { threads: 1 }), read: number[] = [];
+    await losses(setup(device, { folder: await newRun(path), options: { maxIters: 1 } }));
+    const { last } = await RunFolder.open(path), run = `${path}/run.json`;
+    /** Between reading the state and the tensors, the run saves another checkpoint, and removes this one. */
+    class Late extends Classification {
+      override restore(state: Readonly<Record<string, unknown>>): void {
+        super.restore(state);
+        if (read.push(state.iter as number) > 1) return;
+        Deno.renameSync(`${path}/${last}`, `${path}/checkpoint-000099`);
+        Deno.writeTextFileSync(run, Deno.readTextFileSync(run).replaceAll(last!, "checkpoint-000099"));
+      }
+    }
+    const options = { evalOnly: true }, folder = await RunFolder.open(path);
+    const trainer = setup(device, { folder, options, seed: 1, task: (model) => new Late(model) });
+    await trainer.resume();
+    assertEquals([trainer.iter, read], [2, [2, 2]]);
+    device.close();
+  }));
