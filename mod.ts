@@ -45,6 +45,7 @@ export type { Needs } from "./src/engine/capacity.ts";
 export {
   type Block,
   type CausalSelfAttention,
+  type ForwardOptions,
   GPT,
   type GPTConfig,
   type GPTOptions,
@@ -80,15 +81,20 @@ export {
   type GeneratedToken,
   type GenerateOptions,
   generateSequences,
+  type Prompts,
+  type PromptToken,
+  type Row,
   type RowOptions,
+  type RowRequest,
+  Rows,
+  type RowsOptions,
+  type RowToken,
   type SamplingOptions,
   type SequencesOptions,
   type StoppingOptions,
   type Taken,
   type TokenLogprob,
 } from "./src/generate/generate.ts";
-export { Rows, type RowsOptions } from "./src/generate/rows.ts";
-export type { PromptToken, Row, RowRequest, RowToken } from "./src/generate/row.ts";
 export { type NestedNumbers, type NewTensorOptions, Tensor, type TensorOptions } from "./src/engine/tensor.ts";
 export { checkTraining, type TrainingNeeds, trainingNeeds, type TrainingOptions } from "./src/train/memory.ts";
 export { LanguageModelling } from "./src/train/language_modelling.ts";

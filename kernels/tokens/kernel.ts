@@ -1,11 +1,6 @@
-/**
- * What generating does to token ids without the host. Rows that go on from a cache have their latest token, its place and what
- * they have chosen; those that show the model their last S tokens have a ring of them, where token number n lies at n mod S.
- */
+/** What generating does to token ids without the host: each row has its latest token, its place, and what it has chosen. */
 import { i32, kernel } from "../../src/kernel.ts";
 import advanceSource from "./advance.wgsl.ts";
-import appendSource from "./append.wgsl.ts";
-import latestSource from "./latest.wgsl.ts";
 import proceedSource from "./proceed.wgsl.ts";
 import * as wasm from "./wasm.ts";
 
@@ -36,33 +31,4 @@ export const proceed = kernel({
   },
   cpu: { tasks: () => 1, emit: wasm.proceed },
   gpu: { source: proceedSource, entry: "proceed", workgroups: () => 1 },
-});
-
-/** ring[slot[b], count[slot[b]] mod S] = ids[b], then count[slot[b]] += 1; nothing where there is no such slot. */
-export const append = kernel({
-  name: "append",
-  reads: { ids: i32("B"), slot: i32("B") },
-  updates: { ring: i32("slots", "S"), count: i32("slots") },
-  reference({ ids, slot, ring, count }, { B, S, slots }) {
-    for (let b = 0; b < B; b++) {
-      if (slot[b] >= 0 && slot[b] < slots) ring[slot[b] * S + (count[slot[b]]++ >>> 0) % S] = ids[b];
-    }
-  },
-  cpu: { tasks: () => 1, emit: wasm.append },
-  gpu: { source: appendSource, entry: "append", workgroups: ({ B }) => Math.ceil(B / 64) },
-});
-
-/** ids[b, t] = ring[slot[b], (count − T + t) mod S]: the slot's last T tokens, where there are so many. */
-export const latest = kernel({
-  name: "latest",
-  reads: { ring: i32("slots", "S"), count: i32("slots"), slot: i32("B") },
-  writes: { ids: i32("B", "T") },
-  reference({ ring, count, slot, ids }, { B, S, T, slots }) {
-    for (let b = 0; b < B; b++) {
-      const of = Math.min(slot[b] >>> 0, slots - 1);
-      for (let t = 0; t < T; t++) ids[b * T + t] = ring[of * S + Math.max(count[of] - T + t, 0) % S];
-    }
-  },
-  cpu: { tasks: () => 1, emit: wasm.latest },
-  gpu: { source: latestSource, entry: "latest", workgroups: ({ B, T }) => Math.ceil(B * T / 64) },
 });

@@ -54,12 +54,15 @@ export function stateOf(
   given: readonly Given[] = [],
   width = 0,
 ): Int32Array {
-  const state = [
-    ...rows.map(({ seed, tokens: { length } }) => [seed ?? 0, length, seed === undefined ? BY_NOISE : BY_STREAM]),
-    ...given.map(({ id }) => [0, 0, id]),
-  ];
-  while (state.length < width) state.push([0, 0, BY_NOISE]);
-  return Int32Array.from(state.flatMap((of, r) => [...of, first + r]));
+  const count = Math.max(width, rows.length + given.length), state = new Int32Array(4 * count);
+  for (let r = 0; r < count; r++) {
+    const row = r < rows.length ? rows[r] : undefined, id = given[r - rows.length]?.id;
+    state[4 * r] = row?.seed ?? 0;
+    state[4 * r + 1] = row?.tokens.length ?? 0;
+    state[4 * r + 2] = id ?? (row?.seed === undefined ? BY_NOISE : BY_STREAM);
+    state[4 * r + 3] = first + r;
+  }
+  return state;
 }
 
 /** How many pairs the row that wants most has. */

@@ -13,10 +13,14 @@ import type { Chosen, Row } from "./row.ts";
 import { Rows } from "./rows.ts";
 import type { Taken } from "./stopping.ts";
 
-export type { Chosen, TokenLogprob } from "./row.ts";
 export type { GenerateOptions, RowOptions, SequencesOptions } from "./options.ts";
+export type { Chosen, PromptToken, Row, RowRequest, RowToken, TokenLogprob } from "./row.ts";
+export { Rows, type RowsOptions } from "./rows.ts";
 export type { SamplingOptions } from "../../kernels/choose/rules.ts";
 export type { FinishReason, StoppingOptions, Taken } from "./stopping.ts";
+
+/** Token ids to go on from, or a list of such. */
+export type Prompts = ArrayLike<number> | readonly ArrayLike<number>[];
 
 /** The next token of one of the sequences. */
 export interface GeneratedToken extends Chosen, Taken {
@@ -147,5 +151,4 @@ function textsTogether({ device, config: { nLayer, nEmbd, blockSize } }: GPT, pr
   return Math.max(1, Math.min(prompts, Math.floor(most)));
 }
 
-type Prompts = ArrayLike<number> | readonly ArrayLike<number>[];
 const isList = (prompt: Prompts): prompt is readonly ArrayLike<number>[] => typeof prompt[0] === "object";

@@ -198,7 +198,7 @@ export class Passes implements Disposable {
   /** Launches steps of a row past the block size, each of which shows the model its last tokens. Its noise begins at `first`. */
   crop(row: PassRow, steps: number, first: number): Passed {
     this.choosing.prepare([row]);
-    this.#windows ??= new Windows(this.model, this, this.choosing, (ids) => this.#forward(ids));
+    this.#windows ??= new Windows(this.model, this.choosing, (ids) => this.#forward(ids));
     const ids = this.#windows.run(row, steps, first);
     return {
       read: async () => {

@@ -1,8 +1,8 @@
 /** One text that is being generated: its tokens, where they stand, and what its reader has taken of them. */
 import type { RowOptions } from "./options.ts";
+import type { Noise } from "./noise.ts";
 import type { PassRow } from "./passes.ts";
 import { Stopping, type Taken } from "./stopping.ts";
-import type { GeneratorState, RandomGenerator } from "../random/mod.ts";
 
 /** What a row goes on from, and how. */
 export interface RowRequest extends RowOptions {
@@ -39,60 +39,30 @@ export interface RowOwner {
   /** Computes the next step of all rows. Never rejects. */
   step(): Promise<void>;
   /** The row needs its slot no longer. */
-  leave(row: Row): void;
-}
-
-/** Noise for some rows that share a generator: a choice of each of them at a time, in `torch.multinomial`'s order. */
-export class Noise {
-  readonly rows: Row[] = [];
-  /** By the number of the token: what rows that are behind have not yet used, (rows, V). */
-  readonly #ahead = new Map<number, Float32Array>();
-  /** Before the noise of token number `#settled` + i was drawn. */
-  readonly #states: GeneratorState[] = [];
-  #settled = 0;
-  #drawn = 0;
-
-  /** @param isForeign whether somebody else goes on with the generator, who is to find it where the tokens taken have left it */
-  constructor(readonly generator: RandomGenerator, readonly isForeign: boolean) {}
-
-  /** The noise of a row's token number `t`, from 0. */
-  fill(into: Float32Array, row: Row, t: number): void {
-    const V = into.length, count = this.rows.length;
-    let values = this.#ahead.get(t);
-    if (t === this.#drawn) {
-      if (this.isForeign) this.#states.push(this.generator.getState());
-      this.#drawn++;
-      if (count === 1) return this.generator.exponential(into);
-      const behind = Math.min(...this.rows.map(({ over, drawn }) => over ? Infinity : drawn));
-      for (const [number, old] of this.#ahead) {
-        if (number < behind && this.#ahead.delete(number)) values = old;
-      }
-      this.generator.exponential(values ??= new Float32Array(count * V));
-      this.#ahead.set(t, values);
-    }
-    const at = this.rows.indexOf(row);
-    into.set(values!.subarray(at * V, (at + 1) * V));
-  }
-  /** Somebody has taken so many tokens of a row: the states before are of no more use. */
-  taken(count: number): void {
-    while (this.#settled < count && this.#states.length > 0) {
-      this.#states.shift();
-      this.#settled++;
-    }
-  }
-  /** Where no row goes on: puts the generator where it would be if noise had been drawn only for the tokens that were taken. */
-  settle(): void {
-    if (this.#states.length === 0 || !this.rows.every(({ done }) => done)) return;
-    this.generator.setState(this.#states[0]);
-    this.#states.length = 0;
-  }
+  leave(row: LiveRow): void;
 }
 
 /**
  * A text that {@linkcode Rows} writes: an iterable of its tokens, which come as fast as they are asked for. Leaving the loop, or
  * {@linkcode Row.abort}, frees its slot at once.
  */
-export class Row implements PassRow, AsyncIterableIterator<RowToken, undefined, undefined> {
+export interface Row extends AsyncIterableIterator<RowToken, undefined, undefined> {
+  /** All its tokens so far, the prompt's too. */
+  readonly tokens: readonly number[];
+  /** Whether it is over, and its reader has had all of it. */
+  readonly done: boolean;
+  /**
+   * The prompt's tokens from the second on, when they have been read: with `promptLogprobs`.
+   *
+   * @throws {DeviceError} what reading them has thrown
+   */
+  promptLogprobs(): Promise<readonly PromptToken[]>;
+  /** Ends it: its slot is free at once, and what has been computed and not been taken is thrown away. */
+  abort(): void;
+}
+
+/** A row, as those see it that compute it. */
+export class LiveRow implements PassRow, Row {
   readonly tokens: number[];
   readonly likely: number | undefined;
   readonly seed: number | undefined;
@@ -136,6 +106,10 @@ export class Row implements PassRow, AsyncIterableIterator<RowToken, undefined, 
     noise.rows.push(this);
   }
 
+  /** How many of the prompt's tokens are to be scored. */
+  get scored(): number {
+    return this.request.promptLogprobs === undefined ? 0 : this.prompt - 1;
+  }
   /** How many tokens the cache lacks. */
   get unread(): number {
     return this.tokens.length - this.window - this.read;
@@ -188,17 +162,11 @@ export class Row implements PassRow, AsyncIterableIterator<RowToken, undefined, 
     if (error !== undefined) throw error;
     return { value: undefined, done: true };
   }
-  /**
-   * The prompt's tokens from the second on, when they have been read.
-   *
-   * @throws {ConfigError} what reading has thrown
-   */
   async promptLogprobs(): Promise<readonly PromptToken[]> {
-    while (this.scores.length < this.prompt - 1 && !this.over) await this.owner.step();
+    while (this.scores.length < this.scored && !this.over) await this.owner.step();
     if (this.#error !== undefined) throw this.#error;
     return this.scores;
   }
-  /** Ends it: its slot is free at once, and what has been computed and not been taken is thrown away. */
   abort(): void {
     this.end();
     this.#queue = [];

@@ -7,36 +7,26 @@
  *
  * Nothing runs by itself: a reader who asks for a token that is not there computes a step of all rows.
  */
-import { BANNED } from "../../kernels/choose/record.ts";
 import { Breather } from "../loop/breather.ts";
-import { Pace } from "../loop/pace.ts";
 import { gib, shortage } from "../engine/capacity.ts";
-import { ConfigError, DataError, DeviceError } from "../errors.ts";
+import { ConfigError, DeviceError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
-import type { NumberArray } from "../kernel.ts";
 import { checkGeneration } from "./options.ts";
-import type { Given, Told } from "./choosing.ts";
-import { type Passed, Passes, type Place, stepWidth } from "./passes.ts";
+import { Noise } from "./noise.ts";
+import { Passes, stepWidth } from "./passes.ts";
 import { RandomGenerator } from "../random/mod.ts";
-import { Noise, Row, type RowOwner, type RowRequest, type TokenLogprob } from "./row.ts";
+import { LiveRow, type Row, type RowOwner, type RowRequest } from "./row.ts";
+import { fit, type Plan, Steps } from "./steps.ts";
 
-/** Milliseconds from one reading to the next where reading is slow, so that text flows. */
-const PACE = 60;
 /** From how many tokens on a common prefix is copied, or waited for. */
 const LEAST_COMMON = 4;
 
+/** How many rows there can be, and how prompts are read. */
 export interface RowsOptions {
   /** How many rows there can be at once; each has room for keys and values of a whole block. */
   readonly slots: number;
   /** How many tokens of prompts are read in a step beside rows that write. Default 128. */
   readonly piece?: number;
-}
-
-/** What a pass is about: which rows go on from it, and how many tokens of which prompts it reads. */
-interface Plan {
-  readonly writing: Row[];
-  readonly reading: { readonly row: Row; readonly count: number }[];
-  readonly cropped: Row[];
 }
 
 /**
@@ -60,18 +50,19 @@ export class Rows implements Disposable {
   readonly #passes: Passes;
   readonly #piece: number;
   /** In the order in which they came. */
-  #live: Row[] = [];
+  #live: LiveRow[] = [];
   /** The row whose keys and values stand in each slot, over or not. */
-  readonly #held: (Row | undefined)[];
+  readonly #held: (LiveRow | undefined)[];
   /** Slots without a row, the longest free first. */
   readonly #free: number[];
   readonly #breather = new Breather();
-  readonly #pace: Pace;
+  readonly #steps: Steps;
   #running: Promise<void> | undefined;
   /** How often the model's weights had been written when something was last computed. */
   #written = 0;
 
   /**
+   * Rows of a model, which has to live as long as they do.
    * @throws {ConfigError} when a number is not a whole number above 0
    * @throws {DeviceError} when the slots do not fit into what the device has left; the message has the figures
    */
@@ -84,8 +75,8 @@ export class Rows implements Disposable {
     checkSlots(model, slots);
     this.#piece = piece;
     this.#passes = new Passes(model, slots);
-    this.#pace = new Pace(PACE, this.#passes.most);
-    this.#held = new Array<Row | undefined>(slots).fill(undefined);
+    this.#steps = new Steps(this.#passes);
+    this.#held = new Array<LiveRow | undefined>(slots).fill(undefined);
     this.#free = Array.from({ length: slots }, (_, slot) => slot);
   }
 
@@ -123,12 +114,12 @@ export class Rows implements Disposable {
       const common = this.#free.map((slot) => this.#held.length > 1 ? commonPrefix(tokens, this.#held[slot]) : 0),
         most = Math.max(...common);
       const [slot] = this.#free.splice(common.indexOf(most), 1);
-      const row = new Row(this.#owner, request, slot, left, noise, tokens);
+      const row = new LiveRow(this.#owner, request, slot, left, noise, tokens);
       if (row.fresh) row.read = most; // it stands there already
       fit(row, config.blockSize);
       this.#held[slot] = row;
       this.#live.push(row);
-      if (left === 0 && this.#scored(row) === 0) row.end();
+      if (left === 0 && row.scored === 0) row.end();
       return row;
     });
   }
@@ -144,7 +135,7 @@ export class Rows implements Disposable {
     );
   }
 
-  #leave(row: Row): void {
+  #leave(row: LiveRow): void {
     this.#live.splice(this.#live.indexOf(row), 1);
     this.#free.push(row.slot);
   }
@@ -163,16 +154,18 @@ export class Rows implements Disposable {
   async #run(): Promise<void> {
     await this.#breather.breathe(); // others who have got a token take it, and may add and abort
     for (const row of [...this.#live]) if (row.request.signal?.aborted) row.abort();
-    const plan = this.#plan();
+    let rows = [...this.#live];
     try {
-      await this.#pass(plan);
+      const plan = this.#plan();
+      rows = [...plan.writing, ...plan.cropped, ...plan.reading.map(({ row }) => row)];
+      await this.#steps.run(plan);
     } catch (error) { // of the device, or the model
-      for (const row of [...plan.writing, ...plan.cropped, ...plan.reading.map(({ row }) => row)]) row.end(error);
+      for (const row of rows) row.end(error);
     }
   }
 
   #plan(): Plan {
-    const plan: Plan = { writing: [], reading: [], cropped: [] }, unread: Row[] = [];
+    const plan: Plan = { writing: [], reading: [], cropped: [] }, unread: LiveRow[] = [];
     for (const row of this.#live) {
       if (row.cropped) { // it costs as much beside others as alone: it can wait until somebody does
         if (row.wanted || row.noise.rows.length > 1) plan.cropped.push(row);
@@ -189,11 +182,8 @@ export class Rows implements Disposable {
     }
     return plan;
   }
-  /** How many of a prompt's tokens are to be scored. */
-  #scored = ({ request, prompt }: Row): number => request.promptLogprobs === undefined ? 0 : prompt - 1;
-
   /** Copies what another slot has of a prompt. @returns whether to read it now: what is being read for another is waited for */
-  #begin(row: Row, before: readonly Row[]): boolean {
+  #begin(row: LiveRow, before: readonly LiveRow[]): boolean {
     const common = this.#held.map((other) => other === row ? 0 : commonPrefix(row.tokens, other)),
       most = Math.max(...common);
     const soon = Math.max(
@@ -209,120 +199,11 @@ export class Rows implements Disposable {
     return true;
   }
 
-  async #pass({ writing, reading, cropped }: Plan): Promise<void> {
-    const passes = this.#passes;
-    const ends = reading.filter(({ row, count }) => count === row.unread && row.left > 0).map(({ row }) => row);
-    const choosing = [...writing, ...ends], all = [...choosing, ...cropped];
-    const width = reading.length > 0 ? choosing.length : stepWidth(writing.length || 1);
-    const steps = this.#steps(all, width + cropped.length, reading.length > 0);
-    const first = choosing.length > 0 ? (steps - 1) * width + choosing.length : 0;
-    const draw = (row: Row, at: (step: number) => number) => {
-      for (let step = 0; step < steps; step++) row.draw(passes.choosing.noise(at(step)));
-    };
-    choosing.forEach((row, r) => draw(row, (step) => step * width + r));
-    cropped.forEach((row, r) => draw(row, (step) => first + r * steps + step));
-    if (all.some(({ noisy }) => noisy)) passes.choosing.write(first + cropped.length * steps);
-    this.#pace.begin();
-
-    /** Begins to read what a pass has chosen before the next is launched. */
-    const results: { rows: readonly Row[]; told: ReturnType<Passed["read"]> }[] = [];
-    const launched = (passed: Passed | undefined, rows: readonly Row[]) => {
-      if (passed) results.push({ rows, told: passed.read() });
-      passed?.[Symbol.dispose]();
-    };
-    const scored: { row: Row; given: Given }[] = [];
-    if (reading.length > 0) launched(this.#read(writing, reading, choosing, scored), choosing);
-    else if (writing.length > 0) launched(passes.decode(writing, steps), choosing);
-    cropped.forEach((row, r) => launched(passes.crop(row, steps, first + r * steps), [row]));
-
-    for (const { rows, ...promised } of results) {
-      const told = await promised.told;
-      if (rows === choosing) scored.forEach(({ row }, i) => this.#score(row, told(0, choosing.length + i)));
-      for (let step = 0; step < steps; step++) for (const [r, row] of rows.entries()) this.#take(row, told(step, r));
-    }
-    for (const { row } of reading) if (row.left === 0 && row.scores.length === this.#scored(row)) row.end();
-    if (steps === this.#pace.steps) this.#pace.waited();
-  }
-
-  /** How many steps are made before their choices are read. */
-  #steps(rows: readonly Row[], width: number, reads: boolean): number {
-    if (reads || this.model.device.readsAtOnce) return 1;
-    const { blockSize } = this.model.config, left = Math.max(...rows.map(({ left }) => left));
-    const room = Math.min(...rows.map((row) => row.cropped ? Infinity : blockSize - row.position));
-    return Math.max(1, Math.min(this.#pace.steps, Math.floor(this.#passes.most / width), left, room));
-  }
-
-  /** A pass with pieces of prompts. */
-  #read(
-    writing: readonly Row[],
-    reading: Plan["reading"],
-    choosing: readonly Row[],
-    scored: { row: Row; given: Given }[],
-  ) {
-    const tokens: Place[] = [], last = new Map<Row, number>(), more: number[] = [];
-    const show = (row: Row, count: number) => {
-      for (let i = 0; i < count; i++) {
-        const position = row.read + i, number = row.window + position;
-        if (number < this.#scored(row)) {
-          more.push(tokens.length);
-          // The likeliest tells whether the token is that one.
-          scored.push({ row, given: { id: row.tokens[number + 1], likely: Math.max(row.request.promptLogprobs!, 1) } });
-        }
-        tokens.push({ id: row.tokens[number], slot: row.slot, position });
-      }
-      last.set(row, tokens.length - 1);
-    };
-    for (const row of writing) show(row, 1);
-    for (const { row, count } of reading) show(row, count);
-    const of = [...choosing.map((row) => last.get(row)!), ...more];
-    const passed = this.#passes.read(tokens, of, choosing, scored.map(({ given }) => given));
-    for (const { row, count } of reading) row.read += count;
-    return passed;
-  }
-
-  #score(row: Row, { likely }: Told): void {
-    const [{ id, logprob }, ...top] = pairs(likely!, Math.max(row.request.promptLogprobs!, 1));
-    row.scores.push({ id, logprob, topLogprobs: top.slice(0, row.request.promptLogprobs), greedy: top[0].id === id });
-  }
-
-  #take(row: Row, { id, likely }: Told): void {
-    if (row.over) return;
-    if (!row.cropped) row.read = row.tokens.length - row.window;
-    try {
-      if (id === BANNED) throw new ConfigError("logitBias, or a penalty, bans every token");
-      if (id < 0) throw new DataError("the model's logits are not numbers: its weights are damaged");
-      const { topLogprobs } = row.request;
-      if (row.likely === undefined) row.take({ id });
-      else {
-        const [{ logprob }, ...top] = pairs(likely!, row.likely);
-        row.take({ id, logprob, ...topLogprobs !== undefined && { topLogprobs: top } });
-      }
-      fit(row, this.model.config.blockSize);
-    } catch (error) { // of this row alone
-      row.end(error);
-    }
-  }
-
   /** Ends all rows, and frees what was made for them. */
   [Symbol.dispose](): void {
     for (const row of [...this.#live]) row.abort();
     this.#passes[Symbol.dispose]();
   }
-}
-
-/** The chosen token and `count` of the likeliest. */
-const pairs = (likely: NumberArray, count: number): TokenLogprob[] =>
-  Array.from({ length: count + 1 }, (_, k) => ({ id: likely[2 * k], logprob: likely[2 * k + 1] }));
-
-/** Finds a place for what is more than the block size. */
-function fit(row: Row, blockSize: number): void {
-  const { length } = row.tokens;
-  if (row.cropped || length - row.window <= blockSize) return;
-  row.fresh = false;
-  if (row.request.overflow !== "slide") return void (row.cropped = true);
-  const isPrompt = length === row.prompt;
-  row.window = length - (isPrompt ? blockSize : Math.max(1, blockSize >> 1));
-  row.read = 0;
 }
 
 /** With how many tokens both begin. */
@@ -332,7 +213,7 @@ function sameFrom(a: readonly number[], b: readonly number[], from: number, coun
   return n;
 }
 /** How many tokens of a prompt stand in a row's slot, its last left out, for the model has to be shown one. */
-const commonPrefix = (tokens: readonly number[], row: Row | undefined): number =>
+const commonPrefix = (tokens: readonly number[], row: LiveRow | undefined): number =>
   row ? sameFrom(tokens.slice(0, -1), row.tokens, row.window, row.read) : 0;
 
 function checkSlots({ device, config: { nLayer, nEmbd, blockSize, vocabSize } }: GPT, slots: number): void {

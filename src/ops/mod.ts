@@ -1,6 +1,6 @@
 /** Every differentiable operation, one a file. */
 export { add } from "./add.ts";
-export { cachedAttention } from "./cached_attention.ts";
+export { cachedAttention, type Places } from "./cached_attention.ts";
 export { causalSelfAttention } from "./causal_self_attention.ts";
 export { concat } from "./concat.ts";
 export { crossEntropy } from "./cross_entropy.ts";

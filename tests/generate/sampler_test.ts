@@ -7,7 +7,7 @@ import { tablesOf } from "../../kernels/choose/record.ts";
 import { type SamplingOptions, samplingRules } from "../../kernels/choose/rules.ts";
 import { GPT } from "../../src/gpt.ts";
 import { RandomGenerator } from "../../src/random/mod.ts";
-import { generate, type GenerateOptions } from "../../src/generate/generate.ts";
+import { generate, type GenerateOptions, generateSequences } from "../../src/generate/generate.ts";
 import { openDevice } from "../testing.ts";
 
 const V = 11, BLOCK = 8;
@@ -188,6 +188,26 @@ Deno.test("sampler: every rule of the table is applied, and has one flag", async
   }
   assertEquals(Object.keys(samplingRules), Object.keys(askedFor));
 });
+
+Deno.test("sampler: a row's own stream depends on the seed and on each token's number alone", () =>
+  withModel("cpu", async (model) => {
+    const options = { maxNewTokens: 20, draws: "philox", seed: 5, topP: 0.95 } as const;
+    const text = await tokens(model, [3], options);
+    assertEquals(await tokens(model, [3, ...text.slice(0, 7)], { ...options, maxNewTokens: 13 }), text.slice(7));
+    assertNotEquals(await tokens(model, [3], { ...options, seed: 6 }), text);
+    assertNotEquals(await tokens(model, [3], { ...options, draws: "multinomial" }), text);
+    const sequences: number[][] = [[], []];
+    for await (const { sequence, id } of generateSequences(model, [3], { ...options, numReturnSequences: 2 })) {
+      sequences[sequence].push(id);
+    }
+    assertEquals(sequences, [text, await tokens(model, [3], { ...options, seed: 6 })]);
+    for (
+      const [wrong, message] of [
+        [{ draws: "torch" as "philox" }, "draws is torch; expected multinomial or philox"],
+        [{ generator: new RandomGenerator(1) }, "draws is philox, which takes a seed"],
+      ] as const
+    ) await assertRejects(() => tokens(model, [3], { ...options, ...wrong }), ConfigError, message);
+  }));
 
 for (const name of ["reference", "cpu"]) {
   Deno.test(`sampler: logits that are not numbers are an error (${name})`, () =>

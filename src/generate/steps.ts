@@ -1,0 +1,151 @@
+/**
+ * What one step of rows is: the noise for their choices, the passes, the choices read back, and each row's next tokens.
+ *
+ * Where reading is slow, some steps go from one reading to the next; what a row gets behind its end is
+ * thrown away.
+ */
+import { BANNED } from "../../kernels/choose/record.ts";
+import { ConfigError, DataError } from "../errors.ts";
+import type { NumberArray } from "../kernel.ts";
+import { Pace } from "../loop/pace.ts";
+import type { Given, Told } from "./choosing.ts";
+import { type Passed, type Passes, type Place, stepWidth } from "./passes.ts";
+import type { LiveRow, TokenLogprob } from "./row.ts";
+
+/** Milliseconds from one reading to the next where reading is slow, so that text flows. */
+const PACE = 60;
+
+/** What a step is about. */
+export interface Plan {
+  /** Rows that have one token to show. */
+  readonly writing: LiveRow[];
+  /** Rows of which the cache lacks more, and how many tokens of them it gets. */
+  readonly reading: { readonly row: LiveRow; readonly count: number }[];
+  /** Rows past the block size that show the model their last tokens. */
+  readonly cropped: LiveRow[];
+}
+
+export class Steps {
+  readonly #pace: Pace;
+  readonly #passes: Passes;
+
+  constructor(passes: Passes) {
+    this.#passes = passes;
+    this.#pace = new Pace(PACE, passes.most);
+  }
+  get #model() {
+    return this.#passes.model;
+  }
+
+  /** Computes what a plan is about, and gives each row its next tokens. */
+  async run({ writing, reading, cropped }: Plan): Promise<void> {
+    const passes = this.#passes;
+    const ends = reading.filter(({ row, count }) => count === row.unread && row.left > 0).map(({ row }) => row);
+    const choosing = [...writing, ...ends], all = [...choosing, ...cropped];
+    const width = reading.length > 0 ? choosing.length : stepWidth(writing.length || 1);
+    const steps = this.#count(all, width + cropped.length, reading.length > 0);
+    const first = choosing.length > 0 ? (steps - 1) * width + choosing.length : 0;
+    const draw = (row: LiveRow, at: (step: number) => number) => {
+      for (let step = 0; step < steps; step++) row.draw(passes.choosing.noise(at(step)));
+    };
+    choosing.forEach((row, r) => draw(row, (step) => step * width + r));
+    cropped.forEach((row, r) => draw(row, (step) => first + r * steps + step));
+    if (all.some(({ noisy }) => noisy)) passes.choosing.write(first + cropped.length * steps);
+    this.#pace.begin();
+
+    const groups: (readonly LiveRow[])[] = [], results: ReturnType<Passed["read"]>[] = [];
+    const scored: { row: LiveRow; given: Given }[] = [];
+    /** Begins to read what a pass has chosen, before the next is launched. */
+    const launched = (passed: Passed | undefined, rows: readonly LiveRow[]) => {
+      if (!passed) return;
+      groups.push(rows);
+      results.push(passed.read());
+      passed[Symbol.dispose]();
+    };
+    if (reading.length > 0) launched(this.#read(writing, reading, choosing, scored), choosing);
+    else if (writing.length > 0) launched(passes.decode(writing, steps), choosing);
+    cropped.forEach((row, r) => launched(passes.crop(row, steps, first + r * steps), [row]));
+
+    for (const [i, told] of (await Promise.all(results)).entries()) {
+      if (groups[i] === choosing) scored.forEach(({ row }, k) => score(row, told(0, choosing.length + k)));
+      for (let step = 0; step < steps; step++) groups[i].forEach((row, r) => this.#take(row, told(step, r)));
+    }
+    for (const { row } of reading) if (row.left === 0 && row.scores.length === row.scored) row.end();
+    if (steps === this.#pace.steps) this.#pace.waited();
+  }
+
+  /** How many steps are made before their choices are read. */
+  #count(rows: readonly LiveRow[], width: number, reads: boolean): number {
+    if (reads || this.#model.device.readsAtOnce) return 1;
+    const { blockSize } = this.#model.config, left = Math.max(...rows.map(({ left }) => left));
+    const room = Math.min(...rows.map((row) => row.cropped ? Infinity : blockSize - row.position));
+    return Math.max(1, Math.min(this.#pace.steps, Math.floor(this.#passes.most / width), left, room));
+  }
+
+  /** A pass with pieces of prompts. */
+  #read(
+    writing: readonly LiveRow[],
+    reading: Plan["reading"],
+    choosing: readonly LiveRow[],
+    scored: { row: LiveRow; given: Given }[],
+  ) {
+    const tokens: Place[] = [], last = new Map<LiveRow, number>(), more: number[] = [];
+    const show = (row: LiveRow, count: number) => {
+      for (let i = 0; i < count; i++) {
+        const position = row.read + i, number = row.window + position;
+        if (number < row.scored) {
+          more.push(tokens.length);
+          scored.push({ row, given: { id: row.tokens[number + 1], likely: scoredBeside(row) } });
+        }
+        tokens.push({ id: row.tokens[number], slot: row.slot, position });
+      }
+      last.set(row, tokens.length - 1);
+    };
+    for (const row of writing) show(row, 1);
+    for (const { row, count } of reading) show(row, count);
+    const of = [...choosing.map((row) => last.get(row)!), ...more];
+    const passed = this.#passes.read(tokens, of, choosing, scored.map(({ given }) => given));
+    for (const { row, count } of reading) row.read += count;
+    return passed;
+  }
+
+  #take(row: LiveRow, { id, likely }: Told): void {
+    if (row.over) return;
+    if (!row.cropped) row.read = row.tokens.length - row.window;
+    try {
+      if (id === BANNED) throw new ConfigError("logitBias, or a penalty, bans every token");
+      if (id < 0) throw new DataError("the model's logits are not numbers: its weights are damaged");
+      if (row.likely === undefined) row.take({ id });
+      else {
+        const [{ logprob }, ...top] = pairs(likely!, row.likely);
+        row.take({ id, logprob, ...row.request.topLogprobs !== undefined && { topLogprobs: top } });
+      }
+      fit(row, this.#model.config.blockSize);
+    } catch (error) { // of this row alone
+      row.end(error);
+    }
+  }
+}
+
+/** The chosen token and `count` of the likeliest. */
+const pairs = (likely: NumberArray, count: number): TokenLogprob[] =>
+  Array.from({ length: count + 1 }, (_, k) => ({ id: likely[2 * k], logprob: likely[2 * k + 1] }));
+
+/** How many of the likeliest are wanted beside a prompt's token: one at least, which says whether it is the token itself. */
+const scoredBeside = ({ request }: LiveRow): number => Math.max(request.promptLogprobs!, 1);
+
+function score(row: LiveRow, { likely }: Told): void {
+  const [{ id, logprob }, ...top] = pairs(likely!, scoredBeside(row));
+  row.scores.push({ id, logprob, topLogprobs: top.slice(0, row.request.promptLogprobs), greedy: top[0].id === id });
+}
+
+/** Finds a place for what is more than the block size. */
+export function fit(row: LiveRow, blockSize: number): void {
+  const { length } = row.tokens;
+  if (row.cropped || length - row.window <= blockSize) return;
+  row.fresh = false;
+  if (row.request.overflow !== "slide") return void (row.cropped = true);
+  const isPrompt = length === row.prompt;
+  row.window = length - (isPrompt ? blockSize : Math.max(1, blockSize >> 1));
+  row.read = 0;
+}
