@@ -10,7 +10,7 @@ import { matmul } from "../../src/ops/matmul.ts";
 import { softmax } from "../../src/ops/softmax.ts";
 import { sum } from "../../src/ops/sum.ts";
 import { RandomGenerator } from "../../src/random/mod.ts";
-import { generate } from "../../src/generate/generate.ts";
+import { generate, generateSequences } from "../../src/generate/generate.ts";
 import { Trainer } from "../../src/train/trainer.ts";
 
 for (const threads of Deno.args.map(Number)) {
@@ -47,6 +47,11 @@ for (const threads of Deno.args.map(Number)) {
   // With the cache, replayed, and then with the whole window for each token.
   for await (const token of generate(model, [1, 2], { maxNewTokens: 90, temperature: 0.9, topK: 50 })) {
     numbers.push(token);
+  }
+  const rules = { topP: 0.9, minP: 0.01, repetitionPenalty: 1.2, frequencyPenalty: 0.1, logitBias: { 3: 1 } };
+  const told = { maxNewTokens: 60, numReturnSequences: 7, topLogprobs: 5, draws: "philox", ...rules } as const;
+  for await (const { id, logprob, topLogprobs = [] } of generateSequences(model, [1, 2], told)) {
+    numbers.push(id, logprob!, ...topLogprobs.flatMap(({ id, logprob }) => [id, logprob]));
   }
   const cache = model.eval().createCache(2),
     ids = (...ids: number[]) => device.tensor(ids, [2, ids.length / 2], { dtype: "i32" });

@@ -231,7 +231,7 @@ Deno.test("generation: a list of prompts gives what calls one after the other gi
       ["a generator, and stop strings", { stopStrings: "f" }, false],
       ["a seed, and ends", { seed: 9, eosTokenId: 8 }, true],
       ["greedy, with ends", { temperature: 0, eosTokenId: 3, numReturnSequences: 1 }, true],
-      ["the host chooses", { topP: 0.8, topLogprobs: 2, overflow: "slide" }, true],
+      ["log-probabilities", { topP: 0.8, topLogprobs: 2, overflow: "slide" }, true],
     ];
     for (const [what, given, together] of cases) {
       const [one, other] = [new RandomGenerator(3), new RandomGenerator(3)], own = "seed" in given;
