@@ -12,7 +12,7 @@ import { f32ToBf16, f32ToF16 } from "../engine/half.ts";
 import { f32ToQ8 } from "../engine/q8_0.ts";
 import { sizeOf } from "../engine/tensor.ts";
 import { CheckpointError } from "../errors.ts";
-import { InputFile, type OpenFile, replaceFile } from "./files.ts";
+import { InputFile, type OpenFile, owned, replaceFile } from "./files.ts";
 import { FLOAT_READERS } from "./floats.ts";
 import {
   align,
@@ -59,18 +59,14 @@ export class GgufFile implements WeightsFile {
 
   /** @throws {CheckpointError} when the file is missing, truncated, or not as the format demands */
   static async open(path: string): Promise<GgufFile> {
-    const file = await InputFile.open(path);
-    try {
+    return await owned(await InputFile.open(path), async (file) => {
       for (let length = FIRST;; length *= 2) {
         const bytes = new Uint8Array(Math.min(length, file.size));
         const header = parseGguf(path, bytes.subarray(0, await file.fill(0, bytes)), file.size);
         if (header) return new GgufFile(path, file, header);
         if (length > MAX_HEADER) throw new CheckpointError(`${path} is damaged: its header has over ${length} bytes`);
       }
-    } catch (error) {
-      file.close();
-      throw error;
-    }
+    });
   }
 
   async readTensor(name: string): Promise<Float32Array<ArrayBuffer>> {
@@ -102,7 +98,7 @@ export class GgufFile implements WeightsFile {
   }
 
   close(): void {
-    this.file.close();
+    this.file[Symbol.dispose]();
   }
   [Symbol.dispose](): void {
     this.close();
