@@ -111,7 +111,7 @@ export function noteUnused(
     onNote?: (line: string) => void;
   },
 ): void {
-  const layer = names.find((name) => parameters.has(name.replace(/\.h\.\d+\./, ".h.0.")));
+  const layer = names.find((name) => parameters.has(name.replace(/\b(h|blk)\.\d+\./, "$1.0.")));
   if (layer) {
     throw new CheckpointError(`${path} has more layers than its config says: the model has no ${shown(layer)}`);
   }

@@ -29,6 +29,7 @@ import {
   SCALARS,
   VERSION,
 } from "./gguf_header.ts";
+import { Lock } from "./locks.ts";
 import { MAX_HEADER } from "./safetensors_header.ts";
 import type { WeightsFile } from "./safetensors.ts";
 
@@ -106,7 +107,8 @@ export class GgufFile implements WeightsFile {
 }
 
 /** Metadata of the types that are written. */
-export type WritableValue = GgufValue & { readonly type: keyof typeof WRITE };
+export type WritableValue = GgufValue & { readonly type: WritableType };
+type WritableType = "uint32" | "int32" | "float32" | "bool" | "string";
 
 /** A tensor to be written. */
 export interface GgufSource {
@@ -127,7 +129,7 @@ const NARROW: Record<GgufType, (values: Float32Array) => ArrayBufferView> = {
  * Writes a file beside `path`, one tensor at a time, and renames it.
  *
  * @param options.open how the file is created
- * @throws {CheckpointError} when the file cannot be written; and what `data` throws
+ * @throws {CheckpointError} when the file cannot be written, or another process writes it; and what `data` throws
  */
 export async function writeGguf(
   path: string,
@@ -137,6 +139,7 @@ export async function writeGguf(
   },
   { open }: { open?: OpenFile } = {},
 ): Promise<void> {
+  using _ = await Lock.take(path, { beside: true });
   await replaceFile(path, parts([...metadata], [...tensors]), open);
 }
 
@@ -177,14 +180,13 @@ async function* parts(
   }
 }
 
-const u32 = (value: number) => new Uint8Array(Uint32Array.of(value).buffer);
-const u64 = (value: number) => new Uint8Array(BigUint64Array.of(BigInt(value)).buffer);
+const u32 = (value: number): Uint8Array<ArrayBuffer> => new Uint8Array(Uint32Array.of(value).buffer);
+const u64 = (value: number): Uint8Array<ArrayBuffer> => new Uint8Array(BigUint64Array.of(BigInt(value)).buffer);
 function string(text: string): Uint8Array<ArrayBuffer>[] {
   const bytes = new TextEncoder().encode(text);
   return [u64(bytes.length), bytes];
 }
-/** The types of metadata that are written. */
-const WRITE = {
+const WRITE: Record<WritableType, (value: never) => Uint8Array<ArrayBuffer>[]> = {
   uint32: (value: number) => [u32(value)],
   int32: (value: number) => [u32(value)], // the same bits
   float32: (value: number) => [new Uint8Array(Float32Array.of(value).buffer)],
