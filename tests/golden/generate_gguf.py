@@ -2,8 +2,8 @@
 
     python3 tests/golden/generate_gguf.py LLAMA_CPP
 
-LLAMA_CPP is the folder with convert_hf_to_gguf.py. Expected weights are `gguf.quants`', as checksums; expected logits are
-transformers' (tanh's GELU), computed in f64 from the weights as they are stored.
+LLAMA_CPP is the folder with convert_hf_to_gguf.py. Expected weights are those of `gguf.quants`, as checksums; expected
+logits are transformers' (tanh's GELU), computed in f64 from the weights as they are stored.
 """
 
 import hashlib
@@ -140,7 +140,8 @@ convert_hf_to_gguf.main()
 def write_converted(path):
     """A folder of transformers' through llama.cpp's converter, in f16; which pattern it has is told, not found out."""
     model = make(vocab_size=270)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as parent:
+        folder = f"{parent}/tiny-gpt"  # the converter makes the model's name of it
         model.save_pretrained(folder)
         train_tokenizer(264).save(f"{folder}/tokenizer.json")  # ids up to 264: the converter pads to 270
         end = "<|endoftext|>"
