@@ -19,8 +19,8 @@ import {
   byteLength,
   DEFAULT_ALIGNMENT,
   GGUF_TYPES,
-  type GgufHeader,
   type GgufScalar,
+  type GgufScalarType,
   type GgufTensor,
   type GgufType,
   type GgufValue,
@@ -33,7 +33,7 @@ import { Lock } from "./locks.ts";
 import { MAX_HEADER } from "./safetensors_header.ts";
 import type { WeightsFile } from "./safetensors.ts";
 
-export type { GgufScalar, GgufTensor, GgufType, GgufValue };
+export type { GgufScalar, GgufScalarType, GgufTensor, GgufType, GgufValue };
 
 /** How much of a file is read at first: GPT-2's header, with its vocabulary and merges, is 2 MB. */
 const FIRST = 2 ** 22;
@@ -49,22 +49,27 @@ const FIRST = 2 ** 22;
  * ```
  */
 export class GgufFile implements WeightsFile {
-  readonly metadata: GgufHeader["metadata"];
-  /** In the order of the file. */
-  readonly tensors: GgufHeader["tensors"];
+  readonly #file: InputFile;
 
-  private constructor(readonly path: string, readonly file: InputFile, header: GgufHeader) {
-    this.metadata = header.metadata;
-    this.tensors = header.tensors;
+  private constructor(
+    readonly path: string,
+    file: InputFile,
+    /** In the order of the file. */ readonly metadata: ReadonlyMap<string, GgufValue>,
+    /** In the order of the file. */ readonly tensors: ReadonlyMap<string, GgufTensor>,
+  ) {
+    this.#file = file;
   }
 
-  /** @throws {CheckpointError} when the file is missing, truncated, or not as the format demands */
+  /**
+   * Opens a file and reads its header.
+   * @throws {CheckpointError} when the file is missing, truncated, or not as the format demands
+   */
   static async open(path: string): Promise<GgufFile> {
     return await owned(await InputFile.open(path), async (file) => {
       for (let length = FIRST;; length *= 2) {
         const bytes = new Uint8Array(Math.min(length, file.size));
         const header = parseGguf(path, bytes.subarray(0, await file.fill(0, bytes)), file.size);
-        if (header) return new GgufFile(path, file, header);
+        if (header) return new GgufFile(path, file, header.metadata, header.tensors);
         if (length > MAX_HEADER) throw new CheckpointError(`${path} is damaged: its header has over ${length} bytes`);
       }
     });
@@ -87,7 +92,7 @@ export class GgufFile implements WeightsFile {
   /** Fills `bytes` with those of a tensor from `begin` on, as they stand in the file: of Q8_0, blocks of 34. */
   async readBytes(name: string, begin: number, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
     const tensor = this.#tensor(name), at = tensor.begin + begin;
-    if (at + bytes.length > tensor.end || await this.file.fill(at, bytes) < bytes.length) {
+    if (at + bytes.length > tensor.end || await this.#file.fill(at, bytes) < bytes.length) {
       throw new CheckpointError(`${this.path} ends within ${name}`);
     }
   }
@@ -98,22 +103,23 @@ export class GgufFile implements WeightsFile {
     throw new CheckpointError(`${this.path} has no tensor ${name}`);
   }
 
-  close(): void {
-    this.file[Symbol.dispose]();
+  /** Closes the file. */ close(): void {
+    this.#file[Symbol.dispose]();
   }
-  [Symbol.dispose](): void {
+  /** As close(). */ [Symbol.dispose](): void {
     this.close();
   }
 }
 
 /** Metadata of the types that are written. */
 export type WritableValue = GgufValue & { readonly type: WritableType };
-type WritableType = "uint32" | "int32" | "float32" | "bool" | "string";
+/** Their types. */
+export type WritableType = "uint32" | "int32" | "float32" | "bool" | "string";
 
 /** A tensor to be written. */
 export interface GgufSource {
-  readonly dtype: GgufType;
-  readonly shape: readonly number[];
+  /** Of the elements in the file. */ readonly dtype: GgufType;
+  /** Sizes of the axes. */ readonly shape: readonly number[];
   /** Called once, when it is this tensor's turn; what it gives is narrowed or quantised. */
   readonly data: () => Float32Array | Promise<Float32Array>;
 }

@@ -25,24 +25,27 @@ export const SCALARS: readonly (readonly [
   ["float64", 8, (view, at) => view.getFloat64(at, true)],
 ];
 const narrowed = (wide: bigint): number | bigint => Number.isSafeInteger(Number(wide)) ? Number(wide) : wide;
-type Signs<T extends string> = T | `u${T}`;
-export type GgufScalarType = Signs<"int8" | "int16" | "int32" | "int64"> | "float32" | "float64" | "bool" | "string";
+/** A type of metadata. */
+export type GgufScalarType =
+  | ("uint8" | "int8" | "uint16" | "int16" | "uint32" | "int32" | "uint64" | "int64")
+  | ("float32" | "float64" | "bool" | "string");
 /** A bigint only where a number would not be exact. */
 export type GgufScalar = number | bigint | boolean | string;
 /** A value of metadata; an array's type is that of its elements. */
 export interface GgufValue {
-  readonly type: GgufScalarType;
-  readonly value: GgufScalar | readonly GgufScalar[];
+  /** Of the value, or of each element. */ readonly type: GgufScalarType;
+  /** One, or an array of them. */ readonly value: GgufScalar | readonly GgufScalar[];
 }
 
 /** Types of tensors that are read and written: the number in a file, and how many bytes a block of elements takes. */
-export const GGUF_TYPES = {
+export const GGUF_TYPES: Readonly<Record<GgufType, { id: number; block: number; bytes: number }>> = {
   F32: { id: 0, block: 1, bytes: 4 },
   F16: { id: 1, block: 1, bytes: 2 },
   Q8_0: { id: 8, ...Q8_0 },
   BF16: { id: 30, block: 1, bytes: 2 },
-} as const;
-export type GgufType = keyof typeof GGUF_TYPES;
+};
+/** A type of tensors that is read and written. */
+export type GgufType = "F32" | "F16" | "BF16" | "Q8_0";
 /** The others' names, for messages. */
 const OTHERS: Readonly<Record<number, string>> = Object.fromEntries(
   ("2 Q4_0 3 Q4_1 6 Q5_0 7 Q5_1 9 Q8_1 10 Q2_K 11 Q3_K 12 Q4_K 13 Q5_K 14 Q6_K 15 Q8_K 16 IQ2_XXS 17 IQ2_XS 18 IQ3_XXS " +
@@ -52,11 +55,12 @@ const OTHERS: Readonly<Record<number, string>> = Object.fromEntries(
 
 /** A tensor's place: bytes from `begin` to `end`, counted from the file's start; the shape in PyTorch's order. */
 export interface GgufTensor {
-  readonly dtype: GgufType;
-  readonly shape: readonly number[];
-  readonly begin: number;
-  readonly end: number;
+  /** Of the elements. */ readonly dtype: GgufType;
+  /** Sizes of the axes. */ readonly shape: readonly number[];
+  /** The first byte. */ readonly begin: number;
+  /** The byte after the last. */ readonly end: number;
 }
+/** What {@linkcode parseGguf} finds. */
 export interface GgufHeader {
   readonly metadata: ReadonlyMap<string, GgufValue>;
   readonly tensors: ReadonlyMap<string, GgufTensor>;

@@ -2,6 +2,7 @@
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { CheckpointError } from "../../src/errors.ts";
 import { GgufFile, writeGguf } from "../../src/files/gguf.ts";
+import { Lock } from "../../src/files/locks.ts";
 import { inFolder } from "../testing.ts";
 
 const u32 = (value: number) => [...new Uint8Array(Uint32Array.of(value).buffer)];
@@ -118,7 +119,7 @@ Deno.test("GGUF: a header that is longer than what is read at first", () =>
     assertEquals([...await file.readTensor("t")], [1, 2]);
   }));
 
-Deno.test("GGUF: a full disk, or a tensor of another size, leaves what was there", () =>
+Deno.test("GGUF: a full disk, another writer, or a tensor of another size leaves what was there", () =>
   inFolder(async (folder) => {
     const path = `${folder}/model.gguf`, data = () => Float32Array.of(1, 2);
     await Deno.writeTextFile(path, "before");
@@ -134,6 +135,10 @@ Deno.test("GGUF: a full disk, or a tensor of another size, leaves what was there
       CheckpointError,
       `Cannot write ${path}: No space left on device`,
     );
+    {
+      using _ = await Lock.take(path, { beside: true });
+      await assertRejects(() => writeGguf(path, { metadata: [], tensors }), CheckpointError, "is in use by process");
+    }
     const short = [["t", { dtype: "F32", shape: [3], data }]] as const;
     await assertRejects(() => writeGguf(path, { metadata: [], tensors: short }), TypeError, "t: 8 bytes, expected 12");
     assertEquals(await Deno.readTextFile(path), "before");
