@@ -22,7 +22,7 @@ const typeOf = ({ dtype, device }: Tensor): TensorType =>
   dtype === "i32" ? "I32" : device.name === "reference" ? "F64" : "F32";
 
 /** What f32 is read from. */
-export const FLOATS: readonly TensorType[] = ["F32", "F64", "F16", "BF16"];
+export const FLOATS: readonly string[] = ["F32", "F64", "F16", "BF16"];
 
 /** How many elements are read at a time, 4 MiB: with 1 MiB reading takes twice as long. */
 const BLOCK = 2 ** 20;
@@ -111,7 +111,7 @@ export function noteUnused(
     onNote?: (line: string) => void;
   },
 ): void {
-  const layer = names.find((name) => parameters.has(name.replace(/\.h\.\d+\./, ".h.0.")));
+  const layer = names.find((name) => parameters.has(name.replace(/\b(h|blk)\.\d+\./, "$1.0.")));
   if (layer) {
     throw new CheckpointError(`${path} has more layers than its config says: the model has no ${shown(layer)}`);
   }

@@ -33,7 +33,7 @@ export function checkPermission(device: string, task: string): void {
 }
 
 /** What `init_from` names besides runs, in a flag's help. */
-export const PRETRAINED = "gpt2, gpt2-medium, …, or the path of a run, a Hugging Face folder or a ckpt.pt";
+export const PRETRAINED = "gpt2, gpt2-medium, …, or the path of a run, a Hugging Face folder, a ckpt.pt or a GGUF file";
 
 /** Which model a text is written or judged with. */
 export const modelFlags = {
