@@ -11,6 +11,7 @@ import { Breather } from "../loop/breather.ts";
 import { gib, shortage } from "../engine/capacity.ts";
 import { ConfigError, DeviceError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
+import { layout } from "../engine/tensor.ts";
 import { checkGeneration } from "./options.ts";
 import { Noise } from "./noise.ts";
 import { Passes, stepWidth } from "./passes.ts";
@@ -58,7 +59,7 @@ export class Rows implements Disposable {
   readonly #breather = new Breather();
   readonly #steps: Steps;
   #running: Promise<void> | undefined;
-  /** How often the model's weights had been written when something was last computed. */
+  /** How often weights had been written, or layers changed, when a row was last added. */
   #written = 0;
 
   /**
@@ -140,11 +141,11 @@ export class Rows implements Disposable {
     this.#free.push(row.slot);
   }
 
-  /** What stands in slots was computed with the weights of its time. */
+  /** What stands in slots was computed with the weights and the layers of its time. */
   #forgetOldWeights(): void {
     if (this.#held.length === 1) return; // what is one text's is never another's
-    const written = this.model.parameters().reduce((sum, { storage }) => sum + storage.block.version, 0);
-    if (written !== this.#written) this.#held.forEach((row, slot) => row?.over && (this.#held[slot] = undefined));
+    const written = this.model.parameters().reduce((sum, { storage }) => sum + storage.block.version, layout.changes);
+    if (written !== this.#written) this.#held.fill(undefined);
     this.#written = written;
   }
 
@@ -184,13 +185,10 @@ export class Rows implements Disposable {
   }
   /** Copies what another slot has of a prompt. @returns whether to read it now: what is being read for another is waited for */
   #begin(row: LiveRow, before: readonly LiveRow[]): boolean {
-    const common = this.#held.map((other) => other === row ? 0 : commonPrefix(row.tokens, other)),
-      most = Math.max(...common);
-    const soon = Math.max(
-      0,
-      ...before.map(({ tokens, window }) => window > 0 ? 0 : sameFrom(row.tokens, tokens, 0, tokens.length)),
-    );
-    if (Math.min(soon, row.tokens.length - 1) >= Math.max(row.read, most) + LEAST_COMMON) return false;
+    const { tokens } = row, common = this.#held.map((other) => other === row ? 0 : commonPrefix(tokens, other));
+    const most = Math.max(...common), first = before.filter(({ window }) => window === 0);
+    const soon = Math.max(0, ...first.map((other) => sameFrom(tokens, other.tokens, 0, other.prompt)));
+    if (Math.min(soon, tokens.length - 1) >= Math.max(row.read, most) + LEAST_COMMON) return false;
     row.fresh = false;
     if (most >= row.read + LEAST_COMMON) {
       this.#passes.copy(common.indexOf(most), row.slot, most);
@@ -214,7 +212,7 @@ function sameFrom(a: readonly number[], b: readonly number[], from: number, coun
 }
 /** How many tokens of a prompt stand in a row's slot, its last left out, for the model has to be shown one. */
 const commonPrefix = (tokens: readonly number[], row: LiveRow | undefined): number =>
-  row ? sameFrom(tokens.slice(0, -1), row.tokens, row.window, row.read) : 0;
+  row ? Math.min(sameFrom(tokens, row.tokens, row.window, row.read), tokens.length - 1) : 0;
 
 function checkSlots({ device, config: { nLayer, nEmbd, blockSize, vocabSize } }: GPT, slots: number): void {
   const layer = 2 * blockSize * nEmbd * device.bytesOf("f32"), each = nLayer * layer;
