@@ -82,6 +82,31 @@ fn add_up(lane: u32) {
   }
 }
 
+/// The first place of the greatest number in a row of the workspace, NaN left out.
+fn first_greatest(first: u32, lane: u32) -> u32 {
+  workgroupBarrier(); // a call before may still be read
+  if (lane == 0u) {
+    atomicStore(&best, 0u);
+    atomicStore(&from_end, 0u);
+  }
+  workgroupBarrier();
+  var key = 0u;
+  var place = 0u;
+  for (var i = lane; i < params.V; i += LANES) {
+    let each = key_of(workspace[first + i]);
+    if (each > key) {
+      key = each;
+      place = i;
+    }
+  }
+  atomicMax(&best, key);
+  workgroupBarrier();
+  // Of those that have found as great a number, the first: the farthest from the end.
+  if (key == atomicLoad(&best)) { atomicMax(&from_end, params.V - place); }
+  workgroupBarrier();
+  return params.V - atomicLoad(&from_end);
+}
+
 /// The upper 32 bits of a · b: schoolbook, on halves of 16 bits.
 fn multiply_high(a: u32, b: u32) -> u32 {
   let middle = (a >> 16u) * (b & 0xffffu) + (((a & 0xffffu) * (b & 0xffffu)) >> 16u);
@@ -192,20 +217,15 @@ fn choose(
         }
       }
       // Of those equal to t, from the first on, as many as fit are left out, but one.
-      storageBarrier();
       var equal = 0u;
-      for (var i = begin; i < end; i++) { equal += select(0u, 1u, bitcast<u32>(workspace[first + i]) == t_bits); }
-      sums[lane] = f32(equal);
+      for (var i = lane; i < V; i += LANES) { equal += select(0u, 1u, bitcast<u32>(workspace[first + i]) == t_bits); }
+      atomicAdd(&below[30], equal);
+      storageBarrier();
       workgroupBarrier();
       if (lane == 0u) {
-        var all = 0.0;
-        for (var i = 0u; i < LANES; i++) { all += sums[i]; }
-        var left = min(floor((out * total - f32(under) / UNIT * total) / bitcast<f32>(t_bits)), all - 1.0);
+        let room = floor((out * total - f32(under) / UNIT * total) / bitcast<f32>(t_bits));
+        var left = min(room, f32(atomicLoad(&below[30])) - 1.0);
         var at = 0u; // up to here those that are equal are left out
-        for (var i = 0u; i < LANES && left > 0.0 && sums[i] <= left; i++) {
-          left -= sums[i];
-          at = min((i + 1u) * block, V);
-        }
         for (; at < V && left > 0.0; at++) { left -= select(0.0, 1.0, bitcast<u32>(workspace[first + at]) == t_bits); }
         found = at;
       }
@@ -215,35 +235,16 @@ fn choose(
         if (bits < t_bits || (bits == t_bits && i < found)) { workspace[first + i] = 0.0; }
       }
     }
+    // The draw by noise is the greatest quotient, and what is 0 never comes.
     let share = records[record + MIN_P];
     for (var i = lane; i < V; i += LANES) {
-      if (workspace[first + i] < share) { workspace[first + i] = 0.0; }
+      let e = workspace[first + i];
+      let quotient = select(e / noise[noise_number % params.drawn * V + i], e, way == BY_STREAM);
+      workspace[first + i] = select(quotient, 0.0, e < share || e == 0.0);
     }
-  }
-
-  // the draw by noise, or of temperature 0 the greatest
-  let noise_row = noise_number % params.drawn * V;
-  key = 0u;
-  var place = 0u;
-  if (way != BY_STREAM || temperature == 0.0) {
-    for (var i = lane; i < V; i += LANES) {
-      var e = workspace[first + i];
-      if (temperature > 0.0) {
-        if (e == 0.0) { continue; }
-        e /= noise[noise_row + i];
-      }
-      let each = key_of(e);
-      if (each > key) {
-        key = each;
-        place = i;
-      }
-    }
-    atomicMax(&best, key);
   }
   storageBarrier();
-  workgroupBarrier();
-  // Of those that have found as great a share, the first: the farthest from the end.
-  if (key > 0u && key == atomicLoad(&best)) { atomicMax(&from_end, V - place); }
+  let likeliest = first_greatest(first, lane);
   var sum = 0.0;
   if (way == BY_STREAM) {
     for (var i = begin; i < end; i++) { sum += workspace[first + i]; }
@@ -252,7 +253,7 @@ fn choose(
   workgroupBarrier();
 
   if (lane == 0u) {
-    var id = i32(min(V - atomicLoad(&from_end), V - 1u));
+    var id = i32(likeliest);
     if (way == BY_STREAM && temperature > 0.0) {
       var total = 0.0;
       for (var i = 0u; i < LANES; i++) { total += sums[i]; }
@@ -298,33 +299,16 @@ fn choose(
     sums[lane] = sum;
     add_up(lane);
     let lost = log(sums[0]);
-    var last = NAN_KEY; // the one found before, in descending order, of equals the first
-    var last_place = 0u;
+    for (var i = lane; i < V; i += LANES) { workspace[first + i] = logits[first + i]; }
+    var id = chosen;
     for (var k = 0u; k < n; k++) {
-      if (lane == 0u) {
-        let id = select(last_place, u32(max(chosen, 0)), k == 0u);
-        likely[into + k * 2u] = f32(select(i32(last_place), chosen, k == 0u));
-        likely[into + k * 2u + 1u] = logits[first + min(id, V - 1u)] - top_logit - lost;
-        atomicStore(&best, 0u);
-        atomicStore(&from_end, 0u);
+      if (k > 0u) { id = i32(first_greatest(first, lane)); }
+      let at = u32(max(id, 0));
+      if (at % LANES == lane) {
+        likely[into + k * 2u] = f32(id);
+        likely[into + k * 2u + 1u] = logits[first + at] - top_logit - lost;
+        if (k > 0u) { workspace[first + at] = bitcast<f32>(NAN_KEY | lane); } // it is not found again
       }
-      if (k + 1u == n) { break; }
-      workgroupBarrier();
-      key = 0u;
-      for (var i = lane; i < V; i += LANES) {
-        let each = key_of(logits[first + i]);
-        if (each > key && (each < last || (each == last && i > last_place))) {
-          key = each;
-          place = i;
-        }
-      }
-      atomicMax(&best, key);
-      workgroupBarrier();
-      last = atomicLoad(&best);
-      if (key == last) { atomicMax(&from_end, V - place); }
-      workgroupBarrier();
-      last_place = V - atomicLoad(&from_end);
-      workgroupBarrier();
     }
   }
 }

@@ -1,4 +1,4 @@
-import type { F32Local, I32, I32Local, Lanes, WasmFunction } from "../../src/wasm/assembler.ts";
+import type { F32Local, I32Local, Lanes, WasmFunction } from "../../src/wasm/assembler.ts";
 import { exp, log } from "../../src/wasm/math.ts";
 import { philox } from "../../src/wasm/philox.ts";
 import { BANNED, BY_STREAM, DAMAGED, type RecordField, recordFields } from "./record.ts";
@@ -28,13 +28,13 @@ export function choose(f: WasmFunction, { begin, end, V, workspace, tables, like
     const logits = i32.at(of.logits, i32.mul(r, V)), x = i32.at(workspace, i32.mul(r, i32.add(V, chunks)));
     const row = { f, V, x }, [seed, position, way, noiseRow] = [0, 1, 2, 3].map((i) => i32.load(state, i));
     const temperature = field("temperature"), greedy = f32.eq(temperature, 0), id = i32.copy(way);
-    const own = tables && i32.at(tables, i32.mul(tableOf(f, field("table"), of.T), i32.mul(V, 2)));
-    const hasTables = own && i32.lt(tableOf(f, field("table")), of.T);
+    const table = i32.truncate(field("table")), hasTables = i32.lt(table, of.T); // −1 is far too large
+    const own = tables && i32.at(tables, i32.mul(i32.select(hasTables, table, i32.constant(0)), i32.mul(V, 2)));
 
     f.when(i32.ltSigned(way, 0), () => {
       const divisor = f.splat(f32.select(greedy, 1, temperature));
       const plain = () => f.forEach(0, V, (i, v) => v.store(x, i, v.div(v.load(logits, i), divisor)));
-      if (own && hasTables) f.when(hasTables, () => penalized(row, logits, own, field, divisor), plain);
+      if (own) f.when(hasTables, () => penalized(row, logits, own, field, divisor), plain);
       else plain();
       const greatest = soundMaximum(row, x);
       f.when(isFinite(f, greatest), () => {
@@ -45,7 +45,7 @@ export function choose(f: WasmFunction, { begin, end, V, workspace, tables, like
           }, () => {
             const noise = i32.at(of.noise, i32.mul(i32.rem(noiseRow, of.drawn), V));
             f.forEach(0, V, (i, v) => v.store(x, i, v.div(v.load(x, i), v.load(noise, i))));
-            f.set(id, f.get(place(row, f.reduce("max", 1, V, (i, v) => [v.load(x, i)])[0])));
+            f.set(id, f.get(place(row, maximum(row))));
           });
         });
       }, () => {
@@ -57,7 +57,7 @@ export function choose(f: WasmFunction, { begin, end, V, workspace, tables, like
     i32.store(of.ids, r, id);
     i32.store(state, 1, i32.add(position, 1));
     i32.store(state, 3, i32.add(noiseRow, of.R));
-    if (own && hasTables) {
+    if (own) {
       f.when(i32.and(hasTables, i32.ltSigned(-1, id)), () => {
         const seen = i32.add(V, id);
         f32.store(own, seen, f32.add(f32.loadAt(own, seen), 1));
@@ -65,18 +65,10 @@ export function choose(f: WasmFunction, { begin, end, V, workspace, tables, like
     }
     if (likely) {
       const into = i32.at(likely, i32.mul(i32.mul(i32.rem(noiseRow, of.L), of.K), 2)),
-        count = i32.min(countOf(f, field("likely")), of.K);
-      f.when(i32.ne(count, 0), () => likelihoods(f, { logits, V, id, into, count }));
+        count = i32.min(i32.truncate(field("likely")), of.K);
+      f.when(i32.ne(count, 0), () => likelihoods(row, { logits, id, into, count }));
     }
   });
-}
-
-/** A number of a record that is one of many; what is negative is far too large. */
-const countOf = (f: WasmFunction, value: F32Local) => f.i32.truncate(value);
-/** The number of a row's tables, or of the first ones where there are not as many. */
-function tableOf(f: WasmFunction, value: F32Local, T?: I32Local): I32Local {
-  const table = countOf(f, value);
-  return T ? f.i32.select(f.i32.lt(table, T), table, f.i32.constant(0)) : table;
 }
 
 /** A finite number less itself is 0, an infinite one is not, nor NaN. */
@@ -125,7 +117,7 @@ function penalized(
 /** x becomes exp(x − greatest), and 0 where top-k, top-p or min-p exclude. */
 function sharesOf(row: Row, greatest: F32Local, field: (name: RecordField) => F32Local): void {
   const { f, V, x } = row, { f32, i32 } = f, zero = f.splat(0), topP = field("topP"), minP = field("minP");
-  const topK = countOf(f, field("topK")), least = f32.constant(-Infinity);
+  const topK = i32.truncate(field("topK")), least = f32.constant(-Infinity);
   // Unsigned, so that a topK of 0 is above every V.
   f.when(i32.lt(i32.sub(topK, 1), i32.sub(V, 1)), () => f.assign(least, kthGreatest(row, topK)));
   const from = f.splat(least), top = f.splat(greatest);
@@ -213,45 +205,22 @@ function byStream({ f, V, x }: Row, chunks: I32Local, seed: I32Local, position: 
   return i32.select(i32.ltSigned(id, 0), last, id);
 }
 
-/** The log-probabilities of kernel.ts' `likely`: `count` pairs. */
+/** The log-probabilities of kernel.ts' `likely`: `count` pairs. What the workspace had is no more needed. */
 function likelihoods(
-  f: WasmFunction,
-  { logits, V, id, into, count }: Record<"logits" | "V" | "id" | "into" | "count", I32Local>,
+  row: Row,
+  { logits, id, into, count }: Record<"logits" | "id" | "into" | "count", I32Local>,
 ): void {
-  const { f32, i32 } = f, list = i32.at(into, 2), n = i32.sub(count, 1);
-  const [greatest] = f.reduce("max", 1, V, (i, v) => [v.load(logits, i)]), top = f.splat(greatest);
-  const sum = f.sum(V, (i, v) => exp(f, v, v.sub(v.load(logits, i), top))),
-    lost = f32.through(sum, (v, x) => log(f, v, x));
-  const at = (k: I32, part: 0 | 1) => i32.add(i32.mul(k, 2), part), value = (k: I32) => f32.loadAt(list, at(k, 1));
-  const put = (k: I32, id: F32Local, score: F32Local) => {
-    f32.store(list, at(k, 0), id);
-    f32.store(list, at(k, 1), score);
-  };
-  const less = (score: F32Local) => f32.sub(f32.sub(score, greatest), lost), filled = i32.constant(0);
-  f32.store(into, 0, f32.fromInt(id));
-  f32.store(into, 1, less(f32.loadAt(logits, i32.min(id, i32.sub(V, 1))))); // no token is a large number
-  const least = f32.constant(-Infinity), belongs = (score: F32Local) => i32.or(i32.lt(filled, n), f32.gt(score, least));
-  f.loop(0, i32.select(n, i32.divUp(V, CHUNK), i32.constant(0)), 1, (c) => {
-    const from = i32.mul(c, CHUNK), to = i32.min(i32.add(from, CHUNK), V), part = i32.at(logits, from);
-    const [most] = f.reduce("max", 1, i32.sub(to, from), (i, v) => [v.load(part, i)]);
-    f.when(belongs(most), () => {
-      f.loop(from, to, 1, (i) => {
-        const score = f32.loadAt(logits, i);
-        f.when(belongs(score), () => {
-          f.assign(filled, i32.min(i32.add(filled, 1), n));
-          const slot = i32.sub(filled, 1);
-          f.loop(1, filled, 1, (k) => { // what is less moves down by one
-            const before = i32.sub(i32.sub(filled, 1), k), other = value(before);
-            f.when(f32.gt(score, other), () => {
-              put(i32.add(before, 1), f32.loadAt(list, at(before, 0)), other);
-              f.assign(slot, before);
-            });
-          });
-          put(slot, f32.fromInt(i), score);
-          f.when(i32.eq(filled, n), () => f.assign(least, value(i32.sub(n, 1))));
-        });
-      });
-    });
+  const { f, V, x } = row, { f32, i32 } = f;
+  f.forEach(0, V, (i, v) => v.store(x, i, v.load(logits, i)));
+  const greatest = maximum(row), top = f.splat(greatest);
+  const sum = f.sum(V, (i, v) => exp(f, v, v.sub(v.load(x, i), top))), lost = f32.through(sum, (v, x) => log(f, v, x));
+  const at = i32.copy(i32.min(id, i32.sub(V, 1))); // no token is a large number
+  f.loop(0, count, 1, (k) => {
+    f.when(k, () => f.set(at, f.get(place(row, maximum(row)))));
+    f32.store(into, i32.mul(k, 2), f32.fromInt(at));
+    f32.store(into, i32.add(i32.mul(k, 2), 1), f32.sub(f32.sub(f32.loadAt(logits, at), greatest), lost));
+    f.when(k, () => f32.store(x, at, NaN)); // less than all: it is not found again
   });
-  f.loop(0, n, 1, (k) => f32.store(list, at(k, 1), less(value(k))));
 }
+
+const maximum = ({ f, V, x }: Row) => f.reduce("max", 1, V, (i, v) => [v.load(x, i)])[0];
