@@ -21,6 +21,8 @@ export interface ChoosingRow {
   readonly likely: number | undefined;
   /** Of its own stream; undefined where noise is drawn for it. */
   readonly seed: number | undefined;
+  /** A token that is there already: it is not chosen, only told of. */
+  readonly given?: number;
 }
 
 /** What was chosen for a row. */
@@ -30,43 +32,26 @@ export interface Told {
   readonly likely: NumberArray | undefined;
 }
 
-/** A token that is there already, whose log-probability is wanted, and those of some of the likeliest at its place. */
-export interface Given {
-  readonly id: number;
-  readonly likely: number;
-}
+/** Fills a place where no row is, and chooses what nobody reads. */
+export const idle: ChoosingRow = {
+  ...{ slot: -1, tokens: [], prompt: 0, request: { temperature: 0 } },
+  ...{ likely: undefined, seed: undefined },
+};
 
-/** Of rows and of tokens that are given: (R, fields) f32. What fills up to `width` takes the likeliest, which nobody reads. */
-export function recordsOf(rows: readonly ChoosingRow[], given: readonly Given[] = [], width = 0): number[] {
-  const records = [
-    ...rows.map(({ request, slot, likely }) => recordOf(request, slot, likely)),
-    ...given.map(({ likely }) => recordOf(IDLE, -1, likely)),
-  ];
-  while (records.length < width) records.push(recordOf(IDLE));
-  return records.flat();
-}
-const IDLE = { temperature: 0 };
-
+/** Of R rows: (R, fields) f32. */
+export const recordsOf = (rows: readonly ChoosingRow[]): number[] =>
+  rows.flatMap(({ request, slot, likely }) => recordOf(request, slot, likely));
 /** As {@linkcode recordsOf}, (R, 4) i32; `first` is the first row's number in the noise. */
-export function stateOf(
-  rows: readonly ChoosingRow[],
-  first: number,
-  given: readonly Given[] = [],
-  width = 0,
-): Int32Array {
-  const count = Math.max(width, rows.length + given.length), state = new Int32Array(4 * count);
-  for (let r = 0; r < count; r++) {
-    const row = r < rows.length ? rows[r] : undefined, id = given[r - rows.length]?.id;
-    state[4 * r] = row?.seed ?? 0;
-    state[4 * r + 1] = row?.tokens.length ?? 0;
-    state[4 * r + 2] = id ?? (row?.seed === undefined ? BY_NOISE : BY_STREAM);
-    state[4 * r + 3] = first + r;
-  }
-  return state;
-}
+export const stateOf = (rows: readonly ChoosingRow[], first: number): Int32Array =>
+  Int32Array.from(rows.flatMap(({ seed, tokens, given }, r) => [
+    seed ?? 0,
+    tokens.length,
+    given ?? (seed === undefined ? BY_NOISE : BY_STREAM),
+    first + r,
+  ]));
 
 /** How many pairs the row that wants most has. */
-const pairsOf = (rows: readonly { readonly likely: number | undefined }[]): number =>
+const pairsOf = (rows: readonly ChoosingRow[]): number =>
   rows.reduce((most, { likely = -1 }) => Math.max(most, likely + 1), 0);
 
 export class Choosing implements Disposable {
@@ -125,17 +110,13 @@ export class Choosing implements Disposable {
     const R = state.shape[0], operands = { noise: this.#noise, records, state, tables: this.#tables, likely };
     return launch(choose, { logits: logits.alias([R, this.options.vocabSize]), ...operands }).ids;
   }
-  /** A choice that is made once, for rows and then for tokens that are given; the caller disposes of what it returns. */
-  once(
-    logits: Tensor,
-    rows: readonly ChoosingRow[],
-    given: readonly Given[],
-  ): { ids: Tensor; likely: Tensor | undefined } {
-    const R = rows.length + given.length, pairs = pairsOf([...rows, ...given]);
-    using scope = this.device.scope();
-    const likely = pairs > 0 ? this.device.empty([R, pairs, 2]) : undefined;
-    const records = this.device.tensor(recordsOf(rows, given), [R, recordFields.length]);
-    const state = this.device.tensor(stateOf(rows, 0, given), [R, 4]);
+  /** A choice that is made once; the caller disposes of what it returns. */
+  once(logits: Tensor, rows: readonly ChoosingRow[]): { ids: Tensor; likely: Tensor | undefined } {
+    const { device } = this, R = rows.length, pairs = pairsOf(rows);
+    using scope = device.scope();
+    const likely = pairs > 0 ? device.empty([R, pairs, 2]) : undefined;
+    const records = device.tensor(recordsOf(rows), [R, recordFields.length]);
+    const state = device.tensor(stateOf(rows, 0), [R, 4]);
     const ids = scope.keep(this.choose(logits, { records, state }, likely));
     return { ids, likely: likely && scope.keep(likely) };
   }

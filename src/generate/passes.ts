@@ -17,7 +17,7 @@ import type { KeyValueCache } from "../nn/cache.ts";
 import { Captured } from "../nn/captured.ts";
 import { evaluating } from "../nn/module.ts";
 import { Tensor } from "../engine/tensor.ts";
-import { Choosing, type ChoosingRow, type Given, recordsOf, stateOf, type Told } from "./choosing.ts";
+import { Choosing, type ChoosingRow, idle, recordsOf, stateOf, type Told } from "./choosing.ts";
 import { Windows } from "./windows.ts";
 
 /** How many choices may wait on the device to be read, where reading is slow. */
@@ -50,6 +50,10 @@ export function stepWidth(count: number): number {
   const power = 2 ** Math.ceil(Math.log2(count));
   return count <= 6 ? count : count <= power * 3 / 4 ? power * 3 / 4 : power;
 }
+
+/** Rows, and idle ones in the places that are left. */
+const filled = (rows: readonly ChoosingRow[], width: number): readonly ChoosingRow[] =>
+  Array.from({ length: width }, (_, r) => rows[r] ?? idle);
 
 export class Passes implements Disposable {
   /** How many choices have noise between two readings. */
@@ -88,9 +92,8 @@ export class Passes implements Disposable {
   /** Launches steps of rows that each have one token to show. Choice r of step s has the noise number s · width + r. */
   decode(rows: readonly PassRow[], steps: number): Passed {
     const { device } = this.model, width = stepWidth(rows.length), cache = this.#cache; // made outside of the capture
-    this.choosing.prepare(rows);
     if (rows.length !== this.#laid.length || rows.some((row, r) => row !== this.#laid[r])) this.#lay(rows, width);
-    device.write(this.#view("state", width), stateOf(rows, 0, [], width));
+    device.write(this.#view("state", width), stateOf(filled(rows, width), 0));
     device.write(this.#first.storage, [0]);
     let captured = this.#steps.get(width);
     if (!captured) this.#steps.set(width, captured = new Captured(this.model));
@@ -101,10 +104,7 @@ export class Passes implements Disposable {
     const history = new Storage(this.#history.storage.block, steps * width);
     return {
       read: async () => {
-        const [ids, likely] = await Promise.all([
-          device.read(history),
-          this.choosing.read(rows, 0, steps * width),
-        ]);
+        const [ids, likely] = await Promise.all([device.read(history), this.choosing.read(rows, 0, steps * width)]);
         return (step, row) => ({ id: ids[step * width + row], likely: likely(step * width + row) });
       },
       [Symbol.dispose]() {},
@@ -119,7 +119,7 @@ export class Passes implements Disposable {
     write("ids", ({ tokens }) => tokens[tokens.length - 1], 0);
     write("slot", ({ slot }) => slot, -1);
     write("position", ({ position }) => position, 0);
-    this.model.device.write(this.#view("records", width), recordsOf(rows, [], width));
+    this.model.device.write(this.#view("records", width), recordsOf(filled(rows, width)));
     this.#laid = [...rows];
   }
   #view = (name: State, width: number) => new Storage(this.#state[name].storage.block, width * WIDTHS[name]);
@@ -149,18 +149,16 @@ export class Passes implements Disposable {
   /**
    * A pass over any tokens.
    *
-   * @param of the numbers of the tokens whose logits are wanted, those that `rows` go on from first, then those before `given`
+   * @param of the numbers of the tokens whose logits are wanted: those that `rows` go on from, or that are before what is given
    * @returns nothing where none are wanted
    */
   read(
     tokens: readonly Place[],
     of: readonly number[],
-    rows: readonly PassRow[],
-    given: readonly Given[],
+    rows: readonly ChoosingRow[],
   ): Passed | undefined {
     const { device } = this.model, cache = this.#cache;
     this.#laid = [];
-    this.choosing.prepare(rows);
     using scope = device.scope();
     const integers = (values: number[]) => device.tensor(Int32Array.from(values));
     const ids = integers(tokens.map(({ id }) => id)).alias([1, tokens.length]);
@@ -173,7 +171,7 @@ export class Passes implements Disposable {
       return undefined;
     }
     const logits = this.#forward(ids, { cache, places, of: integers([...of]) });
-    const chosen = this.choosing.once(logits, rows, given), all = [chosen.ids, chosen.likely];
+    const chosen = this.choosing.once(logits, rows), all = [chosen.ids, chosen.likely];
     for (const tensor of all) if (tensor) scope.keep(tensor);
     return {
       async read() {
@@ -197,7 +195,6 @@ export class Passes implements Disposable {
 
   /** Launches steps of a row past the block size, each of which shows the model its last tokens. Its noise begins at `first`. */
   crop(row: PassRow, steps: number, first: number): Passed {
-    this.choosing.prepare([row]);
     this.#windows ??= new Windows(this.model, this.choosing, (ids) => this.#forward(ids));
     const ids = this.#windows.run(row, steps, first);
     return {

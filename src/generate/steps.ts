@@ -8,7 +8,7 @@ import { BANNED } from "../../kernels/choose/record.ts";
 import { ConfigError, DataError } from "../errors.ts";
 import type { NumberArray } from "../kernel.ts";
 import { Pace } from "../loop/pace.ts";
-import type { Given, Told } from "./choosing.ts";
+import { type ChoosingRow, idle, type Told } from "./choosing.ts";
 import { type Passed, type Passes, type Place, stepWidth } from "./passes.ts";
 import type { LiveRow, TokenLogprob } from "./row.ts";
 
@@ -51,10 +51,11 @@ export class Steps {
     choosing.forEach((row, r) => draw(row, (step) => step * width + r));
     cropped.forEach((row, r) => draw(row, (step) => first + r * steps + step));
     if (all.some(({ noisy }) => noisy)) passes.choosing.write(first + cropped.length * steps);
+    passes.choosing.prepare(all);
     this.#pace.begin();
 
     const groups: (readonly LiveRow[])[] = [], results: ReturnType<Passed["read"]>[] = [];
-    const scored: { row: LiveRow; given: Given }[] = [];
+    const scored: { row: LiveRow; given: ChoosingRow }[] = [];
     /** Begins to read what a pass has chosen, before the next is launched. */
     const launched = (passed: Passed | undefined, rows: readonly LiveRow[]) => {
       if (!passed) return;
@@ -87,7 +88,7 @@ export class Steps {
     writing: readonly LiveRow[],
     reading: Plan["reading"],
     choosing: readonly LiveRow[],
-    scored: { row: LiveRow; given: Given }[],
+    scored: { row: LiveRow; given: ChoosingRow }[],
   ) {
     const tokens: Place[] = [], last = new Map<LiveRow, number>(), more: number[] = [];
     const show = (row: LiveRow, count: number) => {
@@ -95,7 +96,7 @@ export class Steps {
         const position = row.read + i, number = row.window + position;
         if (number < row.scored) {
           more.push(tokens.length);
-          scored.push({ row, given: { id: row.tokens[number + 1], likely: scoredBeside(row) } });
+          scored.push({ row, given: { ...idle, given: row.tokens[number + 1], likely: scoredBeside(row) } });
         }
         tokens.push({ id: row.tokens[number], slot: row.slot, position });
       }
@@ -104,7 +105,7 @@ export class Steps {
     for (const row of writing) show(row, 1);
     for (const { row, count } of reading) show(row, count);
     const of = [...choosing.map((row) => last.get(row)!), ...more];
-    const passed = this.#passes.read(tokens, of, choosing, scored.map(({ given }) => given));
+    const passed = this.#passes.read(tokens, of, [...choosing, ...scored.map(({ given }) => given)]);
     for (const { row, count } of reading) row.read += count;
     return passed;
   }
