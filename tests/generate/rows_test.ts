@@ -124,6 +124,24 @@ for (const name of names) {
   }
 }
 
+Deno.test("rows: where reading is slow, several steps go to a reading, whatever is asked for, and what is behind an end is dropped", () =>
+  withModel("reference", async (model) => {
+    const { device } = model,
+      { read } = device,
+      options = { maxNewTokens: 40, topP: 0.9, frequencyPenalty: 0.2, topLogprobs: 2 };
+    const requests = [0, 1, 2].map((seed): RowRequest => ({ prompt: [seed], seed, ...options, eosTokenId: seed && 4 }));
+    const expected = await Promise.all(requests.map((request) => alone(model, request)));
+    let reads = 0;
+    Object.assign(device, { readsAtOnce: false });
+    device.read = (...args: Parameters<typeof read>) => (reads++, read.apply(device, args));
+    using rows = new Rows(model, { slots: 3 });
+    const texts = await Promise.all(requests.map((request) => Array.fromAsync(rows.add(request))));
+    Object.assign(device, { readsAtOnce: true });
+    device.read = read;
+    assertEquals(texts, expected);
+    assert(reads < 40, `${reads} readings, of ids and of log-probabilities`); // one by one it were 80
+  }));
+
 Deno.test("rows: readers that run beside each other get their texts, at the speed of the steps", () =>
   withModel("reference", async (model) => {
     using rows = new Rows(model, { slots: 5 });
