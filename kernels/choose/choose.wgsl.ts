@@ -236,7 +236,7 @@ fn choose(
       }
     }
     // The draw by noise is the greatest quotient, and what is 0 never comes.
-    let share = records[record + MIN_P];
+    let share = min(records[record + MIN_P], 0.999999); // exp(0) may be some last places below 1
     for (var i = lane; i < V; i += LANES) {
       let e = workspace[first + i];
       let quotient = select(e / noise[noise_number % params.drawn * V + i], e, way == BY_STREAM);
