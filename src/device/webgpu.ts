@@ -150,7 +150,7 @@ export class WebGPUDevice extends Device {
   }
   protected override prepare(launch: Launch, passes: readonly AnyPass[], workspace?: Storage): Command {
     const { kernel, storages, sizes, params } = launch, slot = this.#slot(kernel, sizes, params);
-    const dispatches: Dispatch[] = [], variant = this.variantOf(launch) << 1 | Number(workspace !== undefined);
+    const dispatches: Dispatch[] = [], variant = 2 * this.variantOf(launch) + Number(workspace !== undefined);
     for (const pass of passes) {
       const groups = pass.workgroups(sizes), rows = Math.ceil(groups / MOST_GROUPS);
       if (groups === 0) continue; // a pass for other sizes

@@ -1,7 +1,8 @@
 /** What tensors stand on: blocks of a device's memory, parts of them, and what is known of their contents. */
 import { f32ToBf16 } from "./half.ts";
+import { f32ToQ8 } from "./q8.ts";
 import { DeviceError } from "../errors.ts";
-import type { StorageType } from "../kernel.ts";
+import type { Panels, StorageType } from "../kernel.ts";
 import type { Device } from "./device.ts";
 
 /** Blocks that nobody holds, by type and capacity. */
@@ -22,6 +23,8 @@ export class Block {
     readonly dtype: StorageType,
     readonly capacity: number,
     readonly memory: unknown,
+    /** How the matrix that is stored here lies, where not row by row. */
+    readonly panels?: Panels,
   ) {}
 
   get holders(): number {
@@ -60,6 +63,9 @@ export class Storage {
   /** Of its elements. */ get dtype(): StorageType {
     return this.block.dtype;
   }
+  /** How its matrix lies, where not row by row. */ get panels(): Panels | undefined {
+    return this.block.panels;
+  }
   /** Where it is. */ get device(): Device {
     return this.block.device;
   }
@@ -73,6 +79,10 @@ export const bitsOf = (values: ArrayLike<number>): Uint16Array =>
   values instanceof Uint16Array
     ? values
     : f32ToBf16(values instanceof Float32Array ? values : Float32Array.from(values));
+
+/** What a storage of q8_0 gets: a Uint8Array is blocks already (q8.ts), other numbers are quantised. */
+export const blocksOf = (values: ArrayLike<number>): Uint8Array =>
+  values instanceof Uint8Array ? values : f32ToQ8(values instanceof Float32Array ? values : Float32Array.from(values));
 
 /** @throws {DeviceError} when a value is no 32-bit integer */
 export function boundsOf(values: ArrayLike<number>): Bounds {

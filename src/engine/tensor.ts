@@ -21,6 +21,12 @@ export const layout = { changes: 0 };
 /** Of a tensor that gets a storage of its own. */
 export interface NewTensorOptions extends TensorOptions {
   /** Of its elements. */ readonly dtype?: StorageType;
+  /**
+   * Whether it is a matrix that `linear`, `embedding` and `matmul`, on its right side, alone will read: then the CPU lays it out in
+   * panels, as they like it best, and other ops refuse it. It is read and written row by row all the same. Default: whether it
+   * is q8_0.
+   */
+  readonly panels?: boolean;
 }
 
 /** A number, a list of numbers, or lists of lists, as long as each other, as deep as one likes. */

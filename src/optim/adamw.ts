@@ -245,9 +245,10 @@ function refuseOthers(all: readonly NamedParameter[]): void {
   for (const [name, parameter] of all) {
     if (seen.has(parameter)) throw new ConfigError(`AdamW: ${name} is there twice, under two names or in two groups`);
     seen.add(parameter);
-    if (parameter.dtype === "bf16") {
+    const stored = parameter.storage.panels && parameter.dtype === "f32" ? "panels" : parameter.dtype;
+    if (stored !== "f32") {
       throw new ConfigError(
-        `AdamW: ${name} is stored in bf16, which cannot be trained; make the model with f32 weights`,
+        `AdamW: ${name} is stored in ${stored}, which cannot be trained; make the model with f32 weights`,
       );
     }
     if (!parameter.requiresGrad) {

@@ -7,6 +7,9 @@
 import { type Callee, type I32, type I32Local, Lanes, type Local, type WasmFunction } from "./assembler.ts";
 import { leb, simd } from "./encoding.ts";
 
+/** Numbers in a block of q8_0, and its bytes. */
+export const Q8 = { numbers: 32, bytes: 34 } as const;
+
 /**
  * What lies side by side in the source: the elements of a panel's row of A (or column of B), which differ in `k`, or those
  * that differ in their place in the `panel`.
@@ -42,6 +45,72 @@ export function definePack(f: WasmFunction, width: number, contiguous: Contiguou
         });
       });
     });
+  });
+}
+
+/** Bytes of a number of elements of a matrix in panels; of q8_0 the number is that of whole blocks. */
+export const bytesInPanels = (f: WasmFunction, { q8, bytes }: I32Local, elements: I32): I32Local =>
+  q8 ? f.i32.mul(f.i32.div(elements, Q8.numbers), Q8.bytes) : f.i32.mul(elements, bytes);
+
+/**
+ * Defines the function that makes f32 of steps of a panel of q8_0: panel, first step and how many, both even, destination. A block
+ * of 32 steps lies there as its f16 scales, one for each row, and then, for pairs of steps, two integers of each row.
+ */
+export function defineWiden(f: WasmFunction, width: number): Callee<readonly ["i32", "i32", "i32", "i32"]> {
+  return f.define("widen", ["i32", "i32", "i32", "i32"], (f, panel, from, count, destination) => {
+    const { add, sub, mul, shr, min } = f.i32,
+      v = new Lanes(f, 8),
+      to = add(from, count),
+      place = f.i32.copy(destination);
+    const groups = Array.from({ length: width / 8 }, (_, i) => i);
+    f.loop(shr(from, 5), f.i32.divUp(to, Q8.numbers), 1, (number) => {
+      const block = add(panel, mul(number, Q8.bytes * width)), first = mul(number, Q8.numbers);
+      const begin = sub(f.i32.max(from, first), first), end = min(sub(to, first), Q8.numbers);
+      const scales = groups.map((i) => v.loadF16(block, 16 * i));
+      const pairs = add(block, add(2 * width, mul(width, begin)));
+      f.loop(begin, end, 2, () => {
+        const [low, high] = [0, 1].map((odd) =>
+          groups.map((i) => {
+            const pair = v.loadI16(pairs, 16 * i), q = odd ? pair : v.shl(pair, 24);
+            return v.mul(v.fromI32(v.shrSigned(q, odd ? 8 : 24)), scales[i]);
+          })
+        );
+        low.forEach((value, i) => v.storeTo(place, 32 * i, value));
+        high.forEach((value, i) => v.storeTo(place, 4 * width + 32 * i, value));
+        f.i32.advance(pairs, 2 * width);
+        f.i32.advance(place, 8 * width);
+      });
+    });
+  });
+}
+
+/** Takes the K elements of a row out of its panel, as f32. */
+export function unpackRow(
+  f: WasmFunction,
+  matrix: I32Local,
+  width: number,
+  { row, K, into }: Record<"row" | "K" | "into", I32Local>,
+): void {
+  const { add, mul, div, rem } = f.i32, panel = mul(div(row, width), width), column = rem(row, width);
+  const from = add(matrix, bytesInPanels(f, matrix, mul(panel, K))), place = f.i32.copy(into);
+  if (!matrix.q8) {
+    const element = add(from, mul(column, matrix.bytes));
+    element.bf16 = matrix.bf16;
+    return void f.loop(0, K, 1, () => {
+      f.f32.store(place, 0, f.f32.load(element));
+      f.i32.advance(element, width * matrix.bytes);
+      f.i32.advance(place, 4);
+    });
+  }
+  const block = f.i32.copy(from), step = mul(column, 2);
+  f.loop(0, K, Q8.numbers, () => {
+    const scale = f.f32.loadF16(add(block, step)), pair = add(add(block, step), 2 * width);
+    f.loop(0, Q8.numbers / 2, 1, () => {
+      for (const odd of [0, 1]) f.f32.store(place, odd, f.f32.mul(scale, f.f32.fromInt(f.i32.load8(pair, odd))));
+      f.i32.advance(pair, 2 * width);
+      f.i32.advance(place, 8);
+    });
+    f.i32.advance(block, Q8.bytes * width);
   });
 }
 
