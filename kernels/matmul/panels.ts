@@ -7,7 +7,7 @@
  * Every element adds its products in the order of gemm.ts, so that a row has the same bits beside any others.
  */
 import { type I32, type I32Local, Lanes, type Vector, type WasmFunction } from "../../src/wasm/assembler.ts";
-import { KC, ROWS, tileColumns } from "../../src/wasm/gemm.ts";
+import { KC, tileColumns } from "../../src/wasm/gemm.ts";
 import { bytesInPanels, defineWiden, Q8 } from "../../src/wasm/packing.ts";
 import type { Phase } from "./wasm.ts";
 

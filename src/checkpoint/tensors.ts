@@ -121,8 +121,10 @@ export function noteUnused(
 /** How a model's weights are loaded. */
 export interface LoadOptions {
   /** Where the model is made. */ readonly device: Device;
-  /** How matrices are stored: `f32`, the default, or `bf16`, rounded, in half the memory, for inference alone. */
+  /** How matrices are stored: `f32`, the default; `bf16` or `q8_0`, rounded, in half or a quarter of the memory, for inference alone. */
   readonly weights?: GPTOptions["weights"];
+  /** Whether the model is only going to generate and to be evaluated, and lies in memory as that likes best; default false. */
+  readonly inference?: boolean;
   /** Instead of the model's own: to train it further. */ readonly dropout?: number;
   /**
    * Initial weights are drawn from it and then replaced, as nanoGPT's train.py and sample.py do, so that what it draws afterwards
@@ -134,10 +136,10 @@ export interface LoadOptions {
 /** A model whose weights `fill` brings; where that fails, nothing of it is left. */
 export function loadModel(
   config: Partial<GPTConfig>,
-  { device, weights, generator, dropout = config.dropout }: LoadOptions,
+  { device, weights, inference, generator, dropout = config.dropout }: LoadOptions,
   fill: (model: GPT) => Promise<void>,
 ): Promise<GPT> {
-  const model = new GPT({ ...config, dropout }, { device, weights, generator, initialize: !!generator });
+  const model = new GPT({ ...config, dropout }, { device, weights, inference, generator, initialize: !!generator });
   return owned(model, async () => {
     await fill(model);
     return model;

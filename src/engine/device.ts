@@ -4,7 +4,7 @@
  * Writes, launches and reads take effect in the order of their calls; only a read's result is awaited.
  */
 import { DeviceError, ShapeError } from "../errors.ts";
-import type { AnyKernel, NumberArray, Panels, StorageType } from "../kernel.ts";
+import type { AnyKernel, NumberArray, StorageType } from "../kernel.ts";
 import type { Profile } from "./profile.ts";
 import { checkShape, flatten, type NestedNumbers, type NewTensorOptions, sizeOf, Tensor } from "./tensor.ts";
 import { Capture, type Command, Program } from "./program.ts";
@@ -212,6 +212,7 @@ export abstract class Device implements Disposable {
       block.pool = this.#pool;
       this.#live.reserved += capacity * this.bytesOf(dtype);
     }
+    block.dropped = false;
     this.#live.bytes += capacity * this.bytesOf(dtype);
     if (lasting) capture?.hold(block);
     else capture?.own(block);

@@ -5,6 +5,13 @@ import { DeviceError } from "../errors.ts";
 import type { Panels, StorageType } from "../kernel.ts";
 import type { Device } from "./device.ts";
 
+/**
+ * How often something has changed in this process that a captured program may stand on: where a parameter lies, whether it is
+ * trained, a module's mode. Whoever changes such a thing counts it here, and a program is compared only after a count
+ * (nn/captured.ts).
+ */
+export const layout = { changes: 0 };
+
 /** Blocks that nobody holds, by type and capacity. */
 export type Pool = Map<string, Block[]>;
 
@@ -17,6 +24,10 @@ export class Block {
   version = 0;
   /** What ops check of integers, where the host wrote them and no kernel has written since. */
   bounds: Bounds | undefined;
+  /** Copies in panels of the matrices that lie here, by offset (ops/linear.ts); they go with the first change. */
+  laid: Map<number, Storage> | undefined;
+  /** Of such a copy: it has gone, though a program may hold it. */
+  dropped = false;
 
   constructor(
     readonly device: Device,
@@ -34,12 +45,24 @@ export class Block {
     this.#holders++;
   }
   release(): void {
-    if (--this.#holders === 0) this.device.recycle(this);
+    if (--this.#holders > 0) return;
+    this.#dropLaid();
+    this.device.recycle(this);
   }
   /** A kernel has written it. */
   changed(): void {
     this.version++;
+    this.#dropLaid();
     this.bounds = undefined;
+  }
+  #dropLaid(): void {
+    if (!this.laid) return;
+    layout.changes++;
+    for (const { block } of this.laid.values()) {
+      block.dropped = true;
+      block.release();
+    }
+    this.laid = undefined;
   }
 }
 

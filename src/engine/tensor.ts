@@ -1,6 +1,7 @@
 /** A tensor: a shape over a device's storage, contiguous, and its place on the tape. */
 import { backward, type Node, release } from "./autograd.ts";
 import type { Device, Storage } from "./device.ts";
+import { layout } from "./storage.ts";
 import type { Scope } from "./scope.ts";
 import { DeviceError, ShapeError } from "../errors.ts";
 import type { NumberArray, StorageType } from "../kernel.ts";
@@ -10,13 +11,6 @@ export interface TensorOptions {
   /** Whether backward should leave a gradient in {@linkcode Tensor.grad}. */
   readonly requiresGrad?: boolean;
 }
-
-/**
- * How often something has changed in this process that a captured program may stand on: where a parameter lies, whether it is
- * trained, a module's mode. Whoever changes such a thing counts it here, and a program is compared only after a count
- * (nn/captured.ts).
- */
-export const layout = { changes: 0 };
 
 /** Of a tensor that gets a storage of its own. */
 export interface NewTensorOptions extends TensorOptions {
@@ -84,8 +78,13 @@ export function checkShape(shape: readonly number[]): void {
   }
 }
 
-function checkTrainable({ dtype }: Storage): void {
-  if (dtype !== "f32") throw new TypeError(`tensor: ${dtype} can have no gradient`);
+/** What a tensor is stored in, where that keeps it from being trained: a type, or panels. */
+export const untrainable = ({ dtype, panels }: Storage): string | undefined =>
+  dtype !== "f32" ? dtype : panels ? "panels" : undefined;
+
+function checkTrainable(storage: Storage): void {
+  const stored = untrainable(storage);
+  if (stored) throw new TypeError(`tensor: ${stored} can have no gradient`);
 }
 
 /**

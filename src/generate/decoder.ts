@@ -17,6 +17,7 @@ import type { NumberArray } from "../kernel.ts";
 import { launch } from "../engine/launch.ts";
 import type { KeyValueCache } from "../nn/cache.ts";
 import { Captured } from "../nn/captured.ts";
+import { layOutWeights } from "../nn/linear.ts";
 import { evaluating } from "../nn/module.ts";
 import { embedding } from "../ops/embedding.ts";
 import { sample } from "../ops/sample.ts";
@@ -93,6 +94,7 @@ export class Decoder implements Disposable {
     this.#chosen = choose && device.tensor(new Int32Array(batch), [batch], { dtype: "i32" });
     this.#cache = prompt.length <= blockSize || overflow === "slide" ? model.createCache(batch) : undefined;
     scope.keepAll();
+    layOutWeights(model);
   }
 
   /** The next tokens, one for each sequence; of these at least one and at most `most`. */

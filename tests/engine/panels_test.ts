@@ -1,11 +1,14 @@
 /** Matrices in panels: products with them have the bits of the training product, and they are read and written row by row. */
-import { assertEquals, assertThrows } from "@std/assert";
+import { assert, assertEquals, assertThrows } from "@std/assert";
 import { matmulBias, matmulNN, matmulNT } from "../../kernels/matmul/kernel.ts";
 import { CpuDevice } from "../../src/device/cpu.ts";
+import { noGrad } from "../../src/engine/autograd.ts";
 import { type Device, Storage } from "../../src/engine/device.ts";
 import { launch } from "../../src/engine/launch.ts";
 import type { Tensor } from "../../src/engine/tensor.ts";
-import { DeviceError, ShapeError } from "../../src/errors.ts";
+import { ConfigError, DeviceError, ShapeError } from "../../src/errors.ts";
+import { generate } from "../../src/generate/generate.ts";
+import { GPT } from "../../src/gpt.ts";
 import type { StorageType } from "../../src/kernel.ts";
 import { add, embedding, linear, matmul, permute, reshape } from "../../src/ops/mod.ts";
 import { AdamW } from "../../src/optim/adamw.ts";
@@ -88,8 +91,7 @@ Deno.test("what is no product refuses a matrix in panels by name", async () => {
   const device = await CpuDevice.create({ threads: 1 }), x = device.tensor(normal(64, 1), [2, 32]);
   const square = device.tensor(normal(1024, 1), [32, 32]);
   for (const dtype of TYPES) {
-    const weight = device.tensor(normal(32 * 32, 2), [32, 32], { dtype, panels: true }),
-      before = device.memory().tensors;
+    const weight = device.tensor(normal(32 * 32, 2), [32, 32], { dtype, panels: true });
     const why = dtype === "f32" ? "lies in panels, which linear, embedding and matmul's right side alone read" : dtype;
     for (
       const [op, run] of Object.entries({
@@ -113,4 +115,83 @@ Deno.test("what is no product refuses a matrix in panels by name", async () => {
   assertThrows(() => device.tensor(normal(32, 1), [32], { panels: true }), ShapeError, "expected a matrix");
   assertThrows(() => device.tensor(normal(66, 1), [2, 33], { dtype: "q8_0" }), ShapeError, "a multiple of 32 long");
   device.close();
+});
+
+const CONFIG = { vocabSize: 67, blockSize: 12, nLayer: 2, nHead: 2, nEmbd: 32 };
+const copies = (model: GPT) =>
+  [...model.parameters()].filter(({ storage: { block, offset } }) => block.laid?.has(offset));
+
+Deno.test("a model made for inference holds panels alone, and computes and is read as the one made for training", async () => {
+  const device = await CpuDevice.create({ threads: 2, guards: true });
+  const [training, inference] = [false, true].map((inference) =>
+    new GPT(CONFIG, { device, seed: 5, inference }).eval()
+  );
+  const all = new Map(training.namedParameters());
+  for (const [name, weight] of inference.namedParameters()) {
+    assertEquals(await weight.data(), await all.get(name)!.data(), name);
+    const laid = name.endsWith("weight") && !/ln_|wpe/.test(name);
+    assertEquals([name, weight.storage.panels !== undefined, weight.requiresGrad], [name, laid, false]);
+  }
+  const tokens = device.tensor([3, 1, 4, 1, 5, 9, 2, 6], [1, 8], { dtype: "i32" });
+  const [a, b] = await Promise.all(
+    [training, inference].map((model) => bits(noGrad(() => model.forward(tokens)).logits)),
+  );
+  assertEquals(a, b);
+  const text = (model: GPT) => Array.fromAsync(generate(model, [1, 2, 3], { maxNewTokens: 15, seed: 3 }));
+  assertEquals(await text(training), await text(inference));
+  assertEquals([copies(training).length, copies(inference).length], [9, 0]);
+  assertThrows(() => inference.unfreeze(), ConfigError, "weight is stored in panels, which cannot be trained");
+  const { bytes } = device.memory(), third = new GPT(CONFIG, { device, seed: 5 });
+  await text(third);
+  third.dispose();
+  assertEquals(device.memory().bytes, bytes);
+  device.close();
+});
+
+Deno.test("a model that generates gets copies in panels, which its next optimizer step drops, captured or not", async () => {
+  const device = await CpuDevice.create({ threads: 1 }), model = new GPT(CONFIG, { device, seed: 5 });
+  const optimizer = model.configureOptimizers({ weightDecay: 0, learningRate: 1e-2, betas: [0.9, 0.99] });
+  const tokens = device.tensor([3, 1, 4, 1], [1, 4], { dtype: "i32" });
+  const text = () => Array.fromAsync(generate(model, [1, 2, 3], { maxNewTokens: 9, temperature: 0 }));
+  const step = () => {
+    using _ = device.scope();
+    model.forward(tokens, tokens).loss.backward();
+    optimizer.step();
+    optimizer.zeroGrad();
+  };
+  step();
+  const { bytes } = device.memory();
+  await text();
+  assertEquals(copies(model).length, 9);
+  const more = device.memory().bytes - bytes;
+  step();
+  assertEquals([copies(model).length, device.memory().bytes], [0, bytes]);
+  assert(more > 4 * model.numParameters({ nonEmbedding: true }) * 0.9);
+  using update = device.capture(() => optimizer.update());
+  await text();
+  assertEquals(copies(model).length, 9);
+  optimizer.prepare();
+  update.replay();
+  assertEquals(copies(model).length, 0);
+  device.close();
+});
+
+Deno.test("a text whose weights change while it is written goes on with the new ones", async () => {
+  const texts = await Promise.all([true, false].map(async (copied) => {
+    const device = await CpuDevice.create({ threads: 1 });
+    if (!copied) Object.defineProperty(device, "panelWidth", { value: 0 });
+    const model = new GPT({ ...CONFIG, tieWordEmbeddings: false }, { device, seed: 5 }),
+      ids: number[] = [],
+      head = model.lm_head.weight;
+    for await (const id of generate(model, [1], { maxNewTokens: 10, temperature: 0 })) {
+      if (ids.push(id) !== 5) continue;
+      assertEquals(copies(model).length, copied ? 9 : 0);
+      head.set((await head.data()).map((value) => -value)); // the likeliest is the least likely now
+      assertEquals(copies(model).length, copied ? 8 : 0);
+    }
+    device.close();
+    return ids;
+  }));
+  assertEquals(texts[0], texts[1]);
+  assert(texts[0][5] !== texts[0][4]);
 });

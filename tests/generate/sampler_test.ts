@@ -5,6 +5,7 @@ import type { Device } from "../../src/engine/device.ts";
 import { ConfigError, DataError, DeviceError } from "../../src/errors.ts";
 import { Decoder } from "../../src/generate/decoder.ts";
 import { type SamplingOptions, samplingRules } from "../../src/generate/sampling_rules.ts";
+import { layOutWeights } from "../../src/nn/linear.ts";
 import { GPT } from "../../src/gpt.ts";
 import { RandomGenerator } from "../../src/random/mod.ts";
 import { generate, type GenerateOptions } from "../../src/generate/generate.ts";
@@ -21,6 +22,7 @@ function makeModel(device: Device): GPT {
     generator.normal(values, 0, 0.5);
     device.write(weight.storage, values);
   }
+  layOutWeights(model); // as its first generation would
   return model;
 }
 
