@@ -8,7 +8,7 @@
  */
 import { type I32, type I32Local, Lanes, type Vector, type WasmFunction } from "../../src/wasm/assembler.ts";
 import { KC, tileColumns } from "../../src/wasm/gemm.ts";
-import { bytesInPanels, defineWiden, Q8 } from "../../src/wasm/packing.ts";
+import { bytesInPanels, defineWiden, loadQ8, Q8, q8Scales } from "../../src/wasm/packing.ts";
 import type { Phase } from "./wasm.ts";
 
 const STREAMS = 6;
@@ -27,12 +27,14 @@ export function byPanels(alone: boolean): Phase {
         ofPanel = 4 * width * MOST_ROWS,
         rowBytes = mul(K, 4),
         parts = divUp(allRows, MOST_ROWS);
-      const widen = b.q8 ? defineWiden(f, width) : undefined, widened = f.scratch(STREAMS * 4 * width * MOST_ROWS);
+      const widen = b.q8 && !alone ? defineWiden(f, width) : undefined,
+        widened = f.scratch(STREAMS * 4 * width * MOST_ROWS);
       const heights = alone ? [1] : [6, 5, 4, 3, 2, 1];
       // For each height of a tile, those over as many panels as the registers hold sums for, and over fewer.
+      const q8 = b.q8 && alone ? defineQ8Tile(f) : undefined;
       const tiles = new Map(heights.map((rows) => {
-        const most = rows < 3 ? STREAMS / rows : 1;
-        return [rows, Array.from({ length: most }, (_, i) => defineTile(f, { rows, panels: most - i, bf16: b.bf16 }))];
+        const most = rows < 3 ? STREAMS / rows : 1, counts = Array.from({ length: most }, (_, i) => most - i);
+        return [rows, counts.map((panels) => defineTile(f, { rows, panels, bf16: b.bf16 }))];
       }));
       f.loop(begin, end, 1, (task) => {
         const group = div(task, parts), count = divUp(sub(panels, group), groups);
@@ -68,8 +70,11 @@ export function byPanels(alone: boolean): Phase {
                 });
               });
             });
-          let row = through(alone ? 1 : 2, 0, alone ? 1 : 2);
-          if (!alone) { for (const rows of heights) row = through(rows, row, M); }
+          if (q8) f.call(q8, at(aFirst, k), count, part, apart, sums, ofPanel, steps);
+          else {
+            let row = through(alone ? 1 : 2, 0, alone ? 1 : 2);
+            if (!alone) { for (const rows of heights) row = through(rows, row, M); }
+          }
           f.loop(0, count, 1, (panel) => {
             const column = mul(add(group, mul(panel, groups)), width), columns = min(sub(N, column), width);
             f.loop(0, M, 1, (row) => {
@@ -93,12 +98,10 @@ export function byPanels(alone: boolean): Phase {
  * panel, and bytes from one's to the next's; steps of K.
  */
 function defineTile(f: WasmFunction, { rows, panels, bf16 }: { rows: number; panels: number; bf16: boolean }) {
-  const width = tileColumns(), parameters = ["i32", "i32", "i32", "i32", "i32", "i32", "i32"] as const;
-  return f.define("panels", parameters, (f, a, aStride, b, bStride, sums, sumsStride, K) => {
+  const width = tileColumns();
+  return f.define("panels", tileParameters, (f, a, aStride, b, bStride, sums, sumsStride, K) => {
     const v = new Lanes(f, 8), unroll = 64 / width;
-    const along = (first: I32Local, stride: I32Local, count: number) =>
-      Array.from({ length: count }, (_, i) => f.i32.add(first, f.i32.mul(stride, i)));
-    const rowsOfA = along(a, aStride, rows), panelsOfB = along(b, bStride, panels);
+    const rowsOfA = along(f, a, aStride, rows), panelsOfB = along(f, b, bStride, panels);
     for (const panel of panelsOfB) panel.bf16 = bf16;
     const into = panelsOfB.map(() => rowsOfA.map(() => Array.from({ length: width / 8 }, () => v.accumulator())));
     const steps = (count: number) => () => {
@@ -128,8 +131,52 @@ function defineTile(f: WasmFunction, { rows, panels, bf16 }: { rows: number; pan
       for (const panel of panelsOfB) f.i32.advance(panel, panel.bytes * width * count);
     };
     f.loop(f.loop(0, K, unroll, steps(unroll)), K, 1, steps(1));
-    along(sums, sumsStride, panels).forEach((place, p) =>
+    along(f, sums, sumsStride, panels).forEach((place, p) =>
       into[p].forEach((row, m) => row.forEach((sum, h) => v.storeTo(place, 4 * (m * width + 8 * h), sum)))
     );
   });
 }
+
+/**
+ * One row of a by panels of q8_0: a, how many panels, b and so on; K is a multiple of 32. It goes through a block of three panels,
+ * then of the other three, so that all are streams, and the sums stand in memory in between.
+ */
+function defineQ8Tile(f: WasmFunction): ReturnType<typeof defineTile> {
+  const width = tileColumns(), unroll = 4, halves = Array.from({ length: width / 8 }, (_, i) => i);
+  return f.define("panels_q8", tileParameters, (f, a, count, b, bStride, sums, sumsStride, K) => {
+    const { add, mul, at } = f.i32, v = new Lanes(f, 8), zero = f.splat(0), first = f.i32.copy(b);
+    f.loop(0, count, 1, (panel) => {
+      const place = add(sums, mul(panel, sumsStride));
+      halves.forEach((h) => v.storeTo(place, 32 * h, zero));
+    });
+    f.loop(0, K, Q8.numbers, (k) => {
+      const some = (together: number) => (panel: I32Local) => {
+        const blocks = along(f, add(first, mul(panel, bStride)), bStride, together);
+        const places = along(f, add(sums, mul(panel, sumsStride)), sumsStride, together);
+        const into = places.map(() => halves.map(() => v.accumulator())), x = at(a, k);
+        into.forEach((of, p) => of.forEach((sum, h) => v.assign(sum, v.loadFrom(places[p], 32 * h))));
+        const scales = blocks.map((block) => q8Scales(v, block, width)), pairs = blocks.map((at) => add(at, 2 * width));
+        f.loop(0, Q8.numbers, 2 * unroll, () => {
+          for (let u = 0; u < unroll; u++) {
+            const elements = [0, 1].map((odd) => v.loadSplat(x, 4 * (2 * u + odd)));
+            into.forEach((of, p) =>
+              loadQ8(v, pairs[p], 2 * width * u, scales[p]).forEach((weights, odd) =>
+                weights.forEach((w, h) => v.assign(of[h], v.madd(elements[odd], w, of[h])))
+              )
+            );
+          }
+          f.i32.advance(x, 8 * unroll);
+          for (const pair of pairs) f.i32.advance(pair, 2 * width * unroll);
+        });
+        places.forEach((place, p) => into[p].forEach((sum, h) => v.storeTo(place, 32 * h, sum)));
+      };
+      f.loop(f.loop(0, count, 3, some(3)), count, 1, some(1));
+      f.i32.advance(first, Q8.bytes * width);
+    });
+  });
+}
+
+const tileParameters = ["i32", "i32", "i32", "i32", "i32", "i32", "i32"] as const;
+/** `count` addresses, `stride` bytes apart. */
+const along = (f: WasmFunction, first: I32Local, stride: I32Local, count: number): I32Local[] =>
+  Array.from({ length: count }, (_, i) => f.i32.add(first, f.i32.mul(stride, i)));

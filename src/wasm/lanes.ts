@@ -48,8 +48,8 @@ export class Lanes {
   /** Signed integers of 16 bits; a pair of 8-bit ones is such a number. */
   loadI16 = (pointer: I32Local, bytes: number): Vector => this.#loadHalves(pointer, bytes, 0x03);
   /** Floats of 16 bits that are not negative, infinite or NaN: their bits are an f32's, but for the bias of the exponent. */
-  loadF16(pointer: I32Local, bytes: number): Vector {
-    return this.mul(this.shl(this.#loadHalves(pointer, bytes, 0x04), 13), this.f.splat(2 ** 112));
+  loadF16(pointer: I32Local, bytes: number, factor = 1): Vector {
+    return this.mul(this.shl(this.#loadHalves(pointer, bytes, 0x04), 13), this.f.splat(2 ** 112 * factor));
   }
   /** Eight numbers of 16 bits, widened. */
   #loadHalves = (pointer: I32Local, bytes: number, opcode: number): Vector =>
@@ -111,6 +111,8 @@ export class Lanes {
   or: Binary = this.#op(0x50);
   xor: Binary = this.#op(0x51);
 
+  /** An integer constant in every lane. */
+  splatI32 = (value: number): Vector => this.f.splatI32(value);
   addI32: Binary = this.#op(0xae);
   subI32: Binary = this.#op(0xb1);
   mulI32: Binary = this.#op(0xb5);

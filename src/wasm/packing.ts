@@ -4,7 +4,15 @@
  * A panel holds `width` rows of A, or columns of B, k by k: the tile reads it from front to back. The last panel is filled
  * up with zeros, so that a tile never has to ask where a matrix ends.
  */
-import { type Callee, type I32, type I32Local, Lanes, type Local, type WasmFunction } from "./assembler.ts";
+import {
+  type Callee,
+  type I32,
+  type I32Local,
+  Lanes,
+  type Local,
+  type Vector,
+  type WasmFunction,
+} from "./assembler.ts";
 import { leb, simd } from "./encoding.ts";
 
 /** Numbers in a block of q8_0, and its bytes. */
@@ -53,8 +61,30 @@ export const bytesInPanels = (f: WasmFunction, { q8, bytes }: I32Local, elements
   q8 ? f.i32.mul(f.i32.div(elements, Q8.numbers), Q8.bytes) : f.i32.mul(elements, bytes);
 
 /**
- * Defines the function that makes f32 of steps of a panel of q8_0: panel, first step and how many, both even, destination. A block
- * of 32 steps lies there as its f16 scales, one for each row, and then, for pairs of steps, two integers of each row.
+ * Two steps of a block of q8_0 at `pairs`, as f32: [step][group of eight rows]. It lies there as the f16 scales of the panel's rows,
+ * and then, for pairs of steps, two integers of each row.
+ *
+ * Of a pair, an integer of 16 bits, the first step is moved to the top of 32, and from the second the first is cut off: so they are
+ * 2²⁴ and 2⁸ times what they should be, and the scales as many times less. All of it is exact.
+ */
+export function loadQ8(
+  v: Lanes,
+  pairs: I32Local,
+  bytes: number,
+  [low, high]: readonly Vector[][],
+): Vector[][] {
+  const both = low.map((_, i) => v.loadI16(pairs, bytes + 16 * i));
+  return [
+    both.map((pair, i) => v.mul(v.fromI32(v.shl(pair, 24)), low[i])),
+    both.map((pair, i) => v.mul(v.fromI32(v.and(pair, v.splatI32(-256))), high[i])),
+  ];
+}
+/** The scales of the block at `block`, for the first and for the second of two steps. */
+export const q8Scales = (v: Lanes, block: I32Local, width: number): Vector[][] =>
+  [2 ** -24, 2 ** -8].map((factor) => Array.from({ length: width / 8 }, (_, i) => v.loadF16(block, 16 * i, factor)));
+
+/**
+ * Defines the function that makes f32 of steps of a panel of q8_0: panel, first step and how many, both even, destination.
  */
 export function defineWiden(f: WasmFunction, width: number): Callee<readonly ["i32", "i32", "i32", "i32"]> {
   return f.define("widen", ["i32", "i32", "i32", "i32"], (f, panel, from, count, destination) => {
@@ -62,21 +92,12 @@ export function defineWiden(f: WasmFunction, width: number): Callee<readonly ["i
       v = new Lanes(f, 8),
       to = add(from, count),
       place = f.i32.copy(destination);
-    const groups = Array.from({ length: width / 8 }, (_, i) => i);
     f.loop(shr(from, 5), f.i32.divUp(to, Q8.numbers), 1, (number) => {
       const block = add(panel, mul(number, Q8.bytes * width)), first = mul(number, Q8.numbers);
       const begin = sub(f.i32.max(from, first), first), end = min(sub(to, first), Q8.numbers);
-      const scales = groups.map((i) => v.loadF16(block, 16 * i));
-      const pairs = add(block, add(2 * width, mul(width, begin)));
+      const scales = q8Scales(v, block, width), pairs = add(block, add(2 * width, mul(width, begin)));
       f.loop(begin, end, 2, () => {
-        const [low, high] = [0, 1].map((odd) =>
-          groups.map((i) => {
-            const pair = v.loadI16(pairs, 16 * i), q = odd ? pair : v.shl(pair, 24);
-            return v.mul(v.fromI32(v.shrSigned(q, odd ? 8 : 24)), scales[i]);
-          })
-        );
-        low.forEach((value, i) => v.storeTo(place, 32 * i, value));
-        high.forEach((value, i) => v.storeTo(place, 4 * width + 32 * i, value));
+        loadQ8(v, pairs, 0, scales).flat().forEach((value, i) => v.storeTo(place, 32 * i, value));
         f.i32.advance(pairs, 2 * width);
         f.i32.advance(place, 8 * width);
       });
