@@ -224,6 +224,12 @@ export class GPT extends Module {
   ) {
     super();
     this.config = checked(completeConfig(config));
+    for (const name of weights === "q8_0" ? ["nEmbd", "nInner"] as const : []) {
+      if (this.config[name] % 32 === 0) continue;
+      throw new ConfigError(
+        `${name} is ${this.config[name]}, no multiple of 32, which weights in q8_0 need; take f32 or bf16`,
+      );
+    }
     using scope = device.scope(); // what does not fit leaves nothing behind
     this.noise = new DropoutNoise(device, seed | 0);
     const { vocabSize, blockSize, nEmbd, nLayer, dropout, bias, layerNormEpsilon: epsilon } = this.config;

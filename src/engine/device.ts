@@ -131,8 +131,11 @@ export abstract class Device implements Disposable {
    * @throws {DeviceError} when the device is lost or a launch before has failed, or within a capture, which cannot wait
    */
   read(storage: Storage): Promise<NumberArray> {
-    const there = this.readStored(storage) as Promise<NumberArray>;
-    return storage.dtype === "q8_0" ? there.then((blocks) => q8ToF32(blocks as unknown as Uint8Array)) : there;
+    if (this.#capture) throw new DeviceError("read: a capture cannot read; do it after");
+    const there = this.fetch(storage) as Promise<NumberArray>;
+    return storage.dtype === "q8_0"
+      ? there.then((all: NumberArray | Uint8Array) => all instanceof Uint8Array ? q8ToF32(all) : all)
+      : there;
   }
   /** The same, but of q8_0 the blocks as GGUF has them (q8.ts): what another file of that type is to hold. */
   readStored(storage: Storage): Promise<NumberArray | Uint8Array> {
