@@ -8,7 +8,7 @@
  */
 import { type I32, type I32Local, Lanes, type Vector, type WasmFunction } from "../../src/wasm/assembler.ts";
 import { KC, tileColumns } from "../../src/wasm/gemm.ts";
-import { bytesInPanels, defineWiden, loadQ8, Q8, q8Scales } from "../../src/wasm/packing.ts";
+import { bytesInPanels, defineWiden, loadQ8, Q8_0, q8Scales } from "../../src/wasm/packing.ts";
 import type { Phase } from "./wasm.ts";
 
 const STREAMS = 6;
@@ -66,10 +66,10 @@ function ofRows(f: WasmFunction, { bf16, q8 }: I32Local, alone: boolean): AddUp 
   const widen = q8 ? defineWiden(f, width) : undefined, widened = f.scratch(4 * width * STREAMS * MOST_ROWS);
   return ({ a, aStride, rows, b, bStride, count, sums, steps }) => {
     if (widen) { // block by block, so that all panels are streams
-      f.loop(0, steps, Q8.numbers, (step) =>
+      f.loop(0, steps, Q8_0.block, (step) =>
         f.loop(0, count, 1, (panel) => {
           const to = add(widened, mul(add(mul(panel, KC), step), 4 * width));
-          f.call(widen, add(b, mul(panel, bStride)), step, Q8.numbers, to);
+          f.call(widen, add(b, mul(panel, bStride)), step, Q8_0.block, to);
         }));
     }
     const [from, apart] = widen ? [widened, 4 * width * KC] : [b, bStride];
@@ -149,14 +149,14 @@ function ofQ8Row(f: WasmFunction): AddUp {
       const place = add(sums, mul(panel, sumsStride()));
       for (const h of halves) v.storeTo(place, 32 * h, zero);
     });
-    f.loop(0, K, Q8.numbers, (k) => {
+    f.loop(0, K, Q8_0.block, (k) => {
       const some = (together: number) => (panel: I32Local) => {
         const blocks = along(f, add(first, mul(panel, bStride)), bStride, together), x = at(a, k);
         const place = add(sums, mul(panel, sumsStride())), offset = (p: number, h: number) => p * sumsStride() + 32 * h;
         const into = blocks.map(() => halves.map(() => v.accumulator()));
         into.forEach((of, p) => of.forEach((sum, h) => v.assign(sum, v.loadFrom(place, offset(p, h)))));
         const scales = blocks.map((block) => q8Scales(v, block, width)), pairs = blocks.map((at) => add(at, 2 * width));
-        f.loop(0, Q8.numbers, 2 * unroll, () => {
+        f.loop(0, Q8_0.block, 2 * unroll, () => {
           for (let u = 0; u < unroll; u++) {
             const elements = [0, 1].map((odd) => v.loadSplat(x, 4 * (2 * u + odd)));
             into.forEach((of, p) =>
@@ -171,7 +171,7 @@ function ofQ8Row(f: WasmFunction): AddUp {
         into.forEach((of, p) => of.forEach((sum, h) => v.storeTo(place, offset(p, h), sum)));
       };
       f.loop(f.loop(0, count, 3, some(3)), count, 1, some(1));
-      f.i32.advance(first, Q8.bytes * width);
+      f.i32.advance(first, Q8_0.bytes * width);
     });
   });
   return ({ a, b, bStride, count, sums, steps }) => f.call(tile, a, b, bStride, count, sums, steps);

@@ -3,7 +3,7 @@
  * f32 and bf16. Of q8_0 it holds block by block: the scales of the rows, then pairs of neighbours k and k + 1, row by row. Behind the
  * last row, the last panel holds what no product looks at.
  */
-import { Q8 } from "../engine/q8.ts";
+import { Q8_0 } from "../engine/q8_0.ts";
 import type { Panels } from "../kernel.ts";
 
 type Elements = Float32Array | Uint16Array;
@@ -52,9 +52,9 @@ export function q8Places(
   move: (place: number, at: number) => void,
 ): void {
   for (let block = 0, at = 0; block < blocks; block++) {
-    const element = offset + Q8.numbers * block, row = Math.floor(element / length), column = row % width;
-    const first = ((row - column) * length + element % length * width) / Q8.numbers * Q8.bytes;
+    const element = offset + Q8_0.block * block, row = Math.floor(element / length), column = row % width;
+    const first = ((row - column) * length + element % length * width) / Q8_0.block * Q8_0.bytes;
     for (let i = 0; i < 2; i++) move(first + 2 * column + i, at++);
-    for (let k = 0; k < Q8.numbers; k++) move(first + 2 * width * (1 + (k >> 1)) + 2 * column + k % 2, at++);
+    for (let k = 0; k < Q8_0.block; k++) move(first + 2 * width * (1 + (k >> 1)) + 2 * column + k % 2, at++);
   }
 }

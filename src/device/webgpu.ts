@@ -14,7 +14,7 @@ import { type Capacity, type Command, Device, type Launch, type Storage } from "
 import { GpuClock } from "./gpu_clock.ts";
 import { GpuErrors } from "./gpu_errors.ts";
 import { type Compiled, Pipelines } from "./pipelines.ts";
-import { joinQ8, splitQ8 } from "../engine/q8.ts";
+import { joinQ8, splitQ8 } from "../engine/q8_0.ts";
 import { bitsOf, blocksOf } from "../engine/storage.ts";
 
 /** Bytes of a slot: what offsets are multiples of on every adapter. */
@@ -116,7 +116,7 @@ export class WebGPUDevice extends Device {
     this.gpu.queue.writeBuffer(bufferOf(storage), this.bytesOf(dtype) * offset, data);
   }
 
-  protected override async fetch(storage: Storage): Promise<NumberArray | Uint8Array> {
+  protected override async fetch(storage: Storage): Promise<NumberArray | Uint8Array<ArrayBuffer>> {
     const { dtype, length, block: { capacity } } = storage, bytes = this.bytesOf(dtype), q8 = dtype === "q8_0";
     const size = q8 ? bytes * capacity : Math.ceil(bytes * length / 4) * 4, begin = q8 ? 0 : bytes * storage.offset;
     const usage = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;

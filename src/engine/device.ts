@@ -9,7 +9,7 @@ import type { Profile } from "./profile.ts";
 import { checkShape, flatten, type NestedNumbers, type NewTensorOptions, sizeOf, Tensor } from "./tensor.ts";
 import { Capture, type Command, Program } from "./program.ts";
 import { Scope } from "./scope.ts";
-import { Q8, q8ToF32 } from "./q8.ts";
+import { Q8_0, q8ToF32 } from "./q8_0.ts";
 import { Block, boundsOf, type Pool, Storage } from "./storage.ts";
 
 export { Block, type Command, Program, Storage };
@@ -97,7 +97,7 @@ export abstract class Device implements Disposable {
   protected abstract take(length: number, dtype: StorageType): unknown;
   /** Bytes an element takes. */
   bytesOf(dtype: StorageType): number {
-    return dtype === "q8_0" ? Q8.bytes / Q8.numbers : dtype === "bf16" ? 2 : 4;
+    return dtype === "q8_0" ? Q8_0.bytes / Q8_0.block : dtype === "bf16" ? 2 : 4;
   }
   /** Whether kernels run in vectors of 256 bits or of 128; undefined where the device knows no such difference. */
   get mode(): "wide" | "narrow" | undefined {
@@ -124,7 +124,7 @@ export abstract class Device implements Disposable {
     this.write(storage, values);
   }
   /** A copy of what is in a storage when all that was launched before is done; of q8_0, its blocks. */
-  protected abstract fetch(storage: Storage): Promise<NumberArray | Uint8Array>;
+  protected abstract fetch(storage: Storage): Promise<NumberArray | Uint8Array<ArrayBuffer>>;
   /**
    * A copy.
    *
@@ -134,11 +134,11 @@ export abstract class Device implements Disposable {
     if (this.#capture) throw new DeviceError("read: a capture cannot read; do it after");
     const there = this.fetch(storage) as Promise<NumberArray>;
     return storage.dtype === "q8_0"
-      ? there.then((all: NumberArray | Uint8Array) => all instanceof Uint8Array ? q8ToF32(all) : all)
+      ? there.then((all: NumberArray | Uint8Array<ArrayBuffer>) => all instanceof Uint8Array ? q8ToF32(all) : all)
       : there;
   }
-  /** The same, but of q8_0 the blocks as GGUF has them (q8.ts): what another file of that type is to hold. */
-  readStored(storage: Storage): Promise<NumberArray | Uint8Array> {
+  /** The same, but of q8_0 the blocks as GGUF has them (q8_0.ts): what another file of that type is to hold. */
+  readStored(storage: Storage): Promise<NumberArray | Uint8Array<ArrayBuffer>> {
     if (this.#capture) throw new DeviceError("read: a capture cannot read; do it after");
     return this.fetch(storage);
   }
@@ -325,7 +325,7 @@ export abstract class Device implements Disposable {
   }
   #allocateFor(shape: readonly number[], dtype: StorageType, { panels }: NewTensorOptions, lasting: boolean): Storage {
     const [rows, length] = shape, q8 = dtype === "q8_0";
-    if ((panels || q8) && shape.length !== 2 || q8 && length % Q8.numbers > 0) {
+    if ((panels || q8) && shape.length !== 2 || q8 && length % Q8_0.block > 0) {
       throw new ShapeError(
         `tensor: [${shape}] cannot be ${
           q8 ? "q8_0: expected a matrix whose rows are a multiple of 32 long" : "in panels: expected a matrix"
@@ -378,9 +378,9 @@ export abstract class Device implements Disposable {
   /** For {@linkcode Device.write}: checks the values, and notes what there is to know of them. */
   protected checkWrite(storage: Storage, values: ArrayLike<number>): void {
     const { length, offset, dtype } = storage, q8 = dtype === "q8_0";
-    const expected = q8 && values instanceof Uint8Array ? length / Q8.numbers * Q8.bytes : length;
+    const expected = q8 && values instanceof Uint8Array ? length / Q8_0.block * Q8_0.bytes : length;
     if (values.length !== expected) throw new DeviceError(`write: ${values.length} values for a storage of ${length}`);
-    if (q8 && (offset % Q8.numbers > 0 || length % Q8.numbers > 0)) {
+    if (q8 && (offset % Q8_0.block > 0 || length % Q8_0.block > 0)) {
       throw new DeviceError(`write: ${length} values from ${offset} on are not whole blocks of 32 (q8_0)`);
     }
     if (this.#capture?.owned.has(storage.block)) {

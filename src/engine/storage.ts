@@ -1,6 +1,6 @@
 /** What tensors stand on: blocks of a device's memory, parts of them, and what is known of their contents. */
 import { f32ToBf16 } from "./half.ts";
-import { f32ToQ8 } from "./q8.ts";
+import { f32ToQ8, Q8_0 } from "./q8_0.ts";
 import { DeviceError } from "../errors.ts";
 import type { Panels, StorageType } from "../kernel.ts";
 import type { Device } from "./device.ts";
@@ -103,9 +103,17 @@ export const bitsOf = (values: ArrayLike<number>): Uint16Array =>
     ? values
     : f32ToBf16(values instanceof Float32Array ? values : Float32Array.from(values));
 
-/** What a storage of q8_0 gets: a Uint8Array is blocks already (q8.ts), other numbers are quantised. */
-export const blocksOf = (values: ArrayLike<number>): Uint8Array =>
-  values instanceof Uint8Array ? values : f32ToQ8(values instanceof Float32Array ? values : Float32Array.from(values));
+/** What a storage of q8_0 gets: a Uint8Array is blocks already (q8_0.ts), other numbers are quantised. */
+export function blocksOf(values: ArrayLike<number>): Uint8Array<ArrayBuffer> {
+  if (values instanceof Uint8Array) return values as Uint8Array<ArrayBuffer>;
+  const blocks = f32ToQ8(values instanceof Float32Array ? values : Float32Array.from(values));
+  const scales = new Float16Array(blocks.buffer);
+  for (let at = 0; at < scales.length; at += Q8_0.bytes / 2) {
+    if (scales[at] < Infinity) continue;
+    throw new DeviceError("write: q8_0 cannot store what is not finite, or beyond 127 · 65504");
+  }
+  return blocks;
+}
 
 /** @throws {DeviceError} when a value is no 32-bit integer */
 export function boundsOf(values: ArrayLike<number>): Bounds {

@@ -15,8 +15,8 @@ import {
 } from "./assembler.ts";
 import { leb, simd } from "./encoding.ts";
 
-/** Numbers in a block of q8_0, and its bytes. */
-export const Q8 = { numbers: 32, bytes: 34 } as const;
+/** Elements and bytes of a block of q8_0. */
+export const Q8_0 = { block: 32, bytes: 34 } as const;
 
 /**
  * What lies side by side in the source: the elements of a panel's row of A (or column of B), which differ in `k`, or those
@@ -58,7 +58,7 @@ export function definePack(f: WasmFunction, width: number, contiguous: Contiguou
 
 /** Bytes of a number of elements of a matrix in panels; of q8_0 the number is that of whole blocks. */
 export const bytesInPanels = (f: WasmFunction, { q8, bytes }: I32Local, elements: I32): I32Local =>
-  q8 ? f.i32.mul(f.i32.div(elements, Q8.numbers), Q8.bytes) : f.i32.mul(elements, bytes);
+  q8 ? f.i32.mul(f.i32.div(elements, Q8_0.block), Q8_0.bytes) : f.i32.mul(elements, bytes);
 
 /**
  * Two steps of a block of q8_0 at `pairs`, as f32: [step][group of eight rows]. It lies there as the f16 scales of the panel's rows,
@@ -92,9 +92,9 @@ export function defineWiden(f: WasmFunction, width: number): Callee<readonly ["i
       v = new Lanes(f, 8),
       to = add(from, count),
       place = f.i32.copy(destination);
-    f.loop(shr(from, 5), f.i32.divUp(to, Q8.numbers), 1, (number) => {
-      const block = add(panel, mul(number, Q8.bytes * width)), first = mul(number, Q8.numbers);
-      const begin = sub(f.i32.max(from, first), first), end = min(sub(to, first), Q8.numbers);
+    f.loop(shr(from, 5), f.i32.divUp(to, Q8_0.block), 1, (number) => {
+      const block = add(panel, mul(number, Q8_0.bytes * width)), first = mul(number, Q8_0.block);
+      const begin = sub(f.i32.max(from, first), first), end = min(sub(to, first), Q8_0.block);
       const scales = q8Scales(v, block, width), pairs = add(block, add(2 * width, mul(width, begin)));
       f.loop(begin, end, 2, () => {
         loadQ8(v, pairs, 0, scales).flat().forEach((value, i) => v.storeTo(place, 32 * i, value));
@@ -124,14 +124,14 @@ export function unpackRow(
     });
   }
   const block = f.i32.copy(from), step = mul(column, 2);
-  f.loop(0, K, Q8.numbers, () => {
+  f.loop(0, K, Q8_0.block, () => {
     const scale = f.f32.loadF16(add(block, step)), pair = add(add(block, step), 2 * width);
-    f.loop(0, Q8.numbers / 2, 1, () => {
+    f.loop(0, Q8_0.block / 2, 1, () => {
       for (const odd of [0, 1]) f.f32.store(place, odd, f.f32.mul(scale, f.f32.fromInt(f.i32.load8(pair, odd))));
       f.i32.advance(pair, 2 * width);
       f.i32.advance(place, 8);
     });
-    f.i32.advance(block, Q8.bytes * width);
+    f.i32.advance(block, Q8_0.bytes * width);
   });
 }
 

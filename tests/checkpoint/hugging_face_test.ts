@@ -8,7 +8,7 @@ import { openWeightsFolder } from "../../src/files/weights_folder.ts";
 import { CpuDevice } from "../../src/device/cpu.ts";
 import type { Capacity } from "../../src/engine/device.ts";
 import { ReferenceDevice } from "../../src/device/reference.ts";
-import { f32ToQ8, q8ToF32 } from "../../src/engine/q8.ts";
+import { f32ToQ8, q8ToF32 } from "../../src/engine/q8_0.ts";
 import { CheckpointError, ConfigError, DeviceError } from "../../src/errors.ts";
 import { GPT } from "../../src/gpt.ts";
 import { BytePairTokenizer } from "../../src/tokenizer/byte_pair.ts";

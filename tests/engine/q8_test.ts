@@ -4,7 +4,7 @@ import { matmulBias, matmulNN, matmulNT } from "../../kernels/matmul/kernel.ts";
 import { noGrad } from "../../src/engine/autograd.ts";
 import { type Device, Storage } from "../../src/engine/device.ts";
 import { launch } from "../../src/engine/launch.ts";
-import { f32ToQ8, q8ToF32 } from "../../src/engine/q8.ts";
+import { q8ToF32 } from "../../src/engine/q8_0.ts";
 import type { Tensor } from "../../src/engine/tensor.ts";
 import { ConfigError, DeviceError } from "../../src/errors.ts";
 import { generate } from "../../src/generate/generate.ts";
@@ -14,24 +14,12 @@ import { linear } from "../../src/ops/linear.ts";
 import { devices } from "../testing.ts";
 import { normal } from "./agree.ts";
 
-/** What PyPI `gguf` makes of blocks: their numbers, bytes, and what those stand for (tests/golden/generate_q8.py). */
+/** What PyPI `gguf` makes of blocks (tests/golden/generate_gguf.py): their numbers, bytes, and what those stand for. */
 const fixture = (() => {
-  const file = Deno.readFileSync(new URL("../golden/fixtures/q8_0.bin", import.meta.url)), each = 128 + 34 + 128;
-  const part = (from: number, to: number) =>
-    new Uint8Array(
-      Array.from({ length: file.length / each }, (_, i) => [...file.subarray(i * each + from, i * each + to)]).flat(),
-    );
-  const floats = (bytes: Uint8Array<ArrayBuffer>) => new Float32Array(bytes.buffer);
-  return { values: floats(part(0, 128)), blocks: part(128, 162), wide: floats(part(162, 290)) };
+  const { q8_0 } = JSON.parse(Deno.readTextFileSync(new URL("../golden/gguf/expected.json", import.meta.url)));
+  const [values, blocks] = [q8_0.values, q8_0.bytes].map((hex) => Uint8Array.fromHex(hex));
+  return { values: new Float32Array(values.buffer), blocks, wide: q8ToF32(blocks) };
 })();
-
-Deno.test("quantising and widening are those of gguf.quants, byte for byte", () => {
-  assertEquals(f32ToQ8(fixture.values), fixture.blocks);
-  assertEquals(new Int32Array(q8ToF32(fixture.blocks).buffer), new Int32Array(fixture.wide.buffer));
-  for (const value of [NaN, Infinity, -9e6]) {
-    assertThrows(() => f32ToQ8(new Float32Array(32).fill(value, 3, 4)), DeviceError, "q8_0 cannot store");
-  }
-});
 
 /** [M, K, N]: for the CPU beside a panel and a task's six; for the GPU few rows and tiles of both sizes. */
 const SIZES = [[1, 32, 1], [2, 64, 70], [8, 416, 33], [7, 32, 9], [40, 768, 24], [301, 416, 290], [136, 32, 132]];
@@ -61,6 +49,10 @@ for (const { name, device } of await devices()) {
       "whole blocks",
     );
     assertThrows(() => device.write(tensor.storage, part), DeviceError, "write: 102 values");
+    for (const value of [NaN, Infinity, -9e6]) {
+      const values = new Float32Array(count).fill(value, 3, 4);
+      assertThrows(() => device.write(tensor.storage, values), DeviceError, "q8_0 cannot store what is not finite");
+    }
   });
 
   for (const [M, K, N] of SIZES) {
