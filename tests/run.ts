@@ -29,7 +29,7 @@ const permissions = [
   "--allow-env=DENO_V8_FLAGS,NANOGPT_GPT2,NANOGPT_TEST_DEVICES,HOME,LOCALAPPDATA,NANOGPT_DEBUG,REQUIRE_WEBGPU,XDG_CACHE_HOME",
   "--allow-sys=cpus,osRelease", // which the benchmarks name
   "--allow-net=127.0.0.1,localhost",
-  "--ignore=tests/browser,tests/everywhere",
+  "--ignore=tests/browser,tests/everywhere,tests/long",
 ];
 // playwright-core looks at the whole environment, and asks for the home folder and the system's release.
 const browserPermissions = [

@@ -8,7 +8,7 @@ import { loadTokenizer } from "../tokenizer/load.ts";
 import { specialIds, toHuggingFaceTokenizer } from "../tokenizer/to_hugging_face.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { reason } from "../files/reason.ts";
-import { sizeOf, type Tensor } from "../engine/tensor.ts";
+import { sizeOf, type Tensor, untrainable } from "../engine/tensor.ts";
 import { exists, type OpenFile, readJson, writeJson } from "../files/files.ts";
 import { createFolder } from "../files/locks.ts";
 import { CONV1D } from "./hugging_face.ts";
@@ -23,8 +23,8 @@ const TYPES = {
   F16: { torch: "float16", bytes: 2 },
   BF16: { torch: "bfloat16", bytes: 2 },
 };
-/** From here on f32 rounds to infinity in F16. */
-const F16_LIMIT = 65520;
+/** From here on f32 rounds to infinity in F16; Q8_0's scale is an F16, and the largest weight 127 times that. */
+const LIMITS: Readonly<Record<string, number>> = { F16: 65520, Q8_0: 127 * 65520 };
 /** What transformers reads a vocabulary from. */
 const VOCABULARY = [
   ...["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"],
@@ -112,7 +112,7 @@ function weightsOf(model: GPT, dtype: keyof typeof TYPES): Weight[] {
       if (!parameter) return new Float32Array(sizeOf(shape));
       const read = await (CONV1D.test(name) ? turned(parameter) : parameter.data());
       const values = read instanceof Float32Array ? read : new Float32Array(read); // the reference device's are f64
-      if (dtype === "F16") checkF16(name, values);
+      checkRange(name, values, dtype);
       return values;
     };
     return [name, { dtype, shape: stored, data }];
@@ -120,16 +120,17 @@ function weightsOf(model: GPT, dtype: keyof typeof TYPES): Weight[] {
 }
 
 /** @throws {CheckpointError} when a finite one would become infinite */
-function checkF16(name: string, values: Float32Array): void {
-  const place = values.findIndex((value) => Math.abs(value) >= F16_LIMIT && Math.abs(value) < Infinity);
+export function checkRange(name: string, values: Float32Array, dtype: string): void {
+  const limit = LIMITS[dtype];
+  const place = limit ? values.findIndex((value) => Math.abs(value) >= limit && Math.abs(value) < Infinity) : -1;
   if (place < 0) return;
-  throw new CheckpointError(`${name} has the weight ${values[place]}, which F16 cannot hold; save BF16 or F32`);
+  throw new CheckpointError(`${name} has the weight ${values[place]}, which ${dtype} cannot hold; save BF16 or F32`);
 }
 
 /** The elements of a matrix (out, in) as (in, out). */
 async function turned(weight: Tensor): Promise<NumberArray> {
   const { device, shape: [outputs, inputs] } = weight, y = device.empty([1, inputs, outputs]);
-  const wide = weight.dtype === "bf16" ? device.tensor(await weight.data(), weight.shape) : weight;
+  const wide = untrainable(weight.storage) ? device.tensor(await weight.data(), weight.shape) : weight;
   try {
     {
       using _ = device.scope();

@@ -2,6 +2,20 @@
 export type { Checkpoint, SavedCheckpoint } from "./checkpoint_folder.ts";
 export type { EvaluationMetrics, Metrics, StepMetrics } from "./metrics.ts";
 export { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from "../engine/half.ts";
+export {
+  GgufFile,
+  type GgufScalar,
+  type GgufScalarType,
+  type GgufSource,
+  type GgufTensor,
+  type GgufType,
+  type GgufValue,
+  type WritableType,
+  type WritableValue,
+  writeGguf,
+} from "../files/gguf.ts";
+export { GgufModel } from "./gguf.ts";
+export { saveGguf, type SaveGgufOptions } from "./gguf_save.ts";
 export { loadHuggingFace, type LoadHuggingFaceOptions } from "./hugging_face.ts";
 export { saveHuggingFace, type SaveHuggingFaceOptions } from "./hugging_face_save.ts";
 export { readMetaPkl, writeMetaPkl } from "../tokenizer/meta_pkl.ts";

@@ -1,37 +1,50 @@
 /** `deno task convert`: a model from one program's format into another's. */
+import { GgufModel } from "../checkpoint/gguf.ts";
+import { saveGguf, type SaveGgufOptions } from "../checkpoint/gguf_save.ts";
 import { loadHuggingFace } from "../checkpoint/hugging_face.ts";
 import { saveHuggingFace } from "../checkpoint/hugging_face_save.ts";
 import { NanoGPTFile } from "../checkpoint/nanogpt.ts";
 import { nanoGPTToRun, runToNanoGPT } from "../checkpoint/nanogpt_run.ts";
+import { loadModel } from "../checkpoint/tensors.ts";
 import { saveNanoGPT } from "../checkpoint/nanogpt_save.ts";
 import { createDevice } from "../device/create.ts";
 import { CheckpointError, ConfigError } from "../errors.ts";
+import { noGrad } from "../engine/autograd.ts";
+import { generate } from "../generate/generate.ts";
+import type { GPT } from "../gpt.ts";
+import type { NumberArray } from "../kernel.ts";
+import { softmax } from "../ops/softmax.ts";
 import { findModel, type FoundModel, loadPretrained, nanoGPTVocabulary } from "../pretrained/load.ts";
 import { loadTokenizer } from "../tokenizer/load.ts";
+import { beginning } from "../tokenizer/tokenizer.ts";
 import { command, taskCommand } from "./command.ts";
 import { choice, float, text, type Values } from "./flags.ts";
 import { PRETRAINED, reportDownload } from "./shared_flags.ts";
 
 export const convertFlags = {
   format: choice(
-    ["auto", "nanogpt", "run", "hugging_face"],
-    "of TO; auto: NAME.pt is nanoGPT's, out of a ckpt.pt comes a run, else it is a Hugging Face folder",
+    ["auto", "nanogpt", "run", "hugging_face", "gguf"],
+    "of TO; auto: NAME.pt is nanoGPT's, NAME.gguf is GGUF, out of a ckpt.pt comes a run, else it is a Hugging Face folder",
   ),
   checkpoint: choice(["auto", "best", "last"], "of a run; auto: the last into a ckpt.pt, else the best"),
-  dtype: choice(["float32", "float16", "bfloat16"], "of the weights in a Hugging Face folder"),
+  dtype: choice(
+    ["float32", "float16", "bfloat16", "q8_0", "f32", "f16", "bf16"],
+    "of the weights in a Hugging Face folder or a GGUF file, which alone has q8_0: eight bits",
+  ),
   max_shard_gb: float(50, "gigabytes of weights from which on a Hugging Face folder has several files", { min: 1e-6 }),
   tokenizer: text("", "of a ckpt.pt, which holds none: gpt2, or a folder with meta.pkl; else data/DATASET's, or gpt2"),
 };
 type ConvertValues = Values<typeof convertFlags>;
 
-const TYPES = { float32: "F32", float16: "F16", bfloat16: "BF16" } as const;
+const TYPES = { float32: "F32", float16: "F16", bfloat16: "BF16", f32: "F32", f16: "F16", bf16: "BF16" } as const;
 
 export const convert = command({
   name: "convert",
   flags: convertFlags,
   words: { takes: "two names, FROM and TO", example: ["out", "out/ckpt.pt"] },
   help: {
-    does: "Turns a model into another program's format. FROM stays as it is; TO must not be there, but for a ckpt.pt.",
+    does:
+      "Turns a model into another program's format. FROM stays as it is; TO must not be there, unless it is one file.",
     usage: "FROM TO",
     notes: `FROM is ${PRETRAINED}. Between a run and a ckpt.pt the optimizer's
 state and the iteration come along. `,
@@ -61,17 +74,17 @@ type Format = Exclude<ConvertValues["format"], "auto">;
 
 function formatOf(asked: ConvertValues["format"], { kind }: FoundModel, to: string): Format {
   if (asked !== "auto") return asked;
+  if (to.endsWith(".gguf")) return "gguf";
   return to.endsWith(".pt") ? "nanogpt" : kind === "nanogpt" ? "run" : "hugging_face";
 }
 
 /** @throws {ConfigError} for a flag that says nothing of this conversion */
 function checkGiven(given: Partial<ConvertValues>, { kind }: FoundModel, format: Format): void {
   const refuse = (name: keyof ConvertValues, why: string) => new ConfigError(`--${name}=${given[name]}: ${why}`);
-  for (const name of ["dtype", "max_shard_gb"] as const) {
-    if (given[name] !== undefined && format !== "hugging_face") {
-      throw refuse(name, "this is for a Hugging Face folder alone");
-    }
-  }
+  const folder = format === "hugging_face", weights = folder || format === "gguf";
+  if (given.dtype && !weights) throw refuse("dtype", "this is for a Hugging Face folder or a GGUF file alone");
+  if (given.dtype === "q8_0" && folder) throw refuse("dtype", "only a GGUF file (NAME.gguf) has weights in eight bits");
+  if (given.max_shard_gb && !folder) throw refuse("max_shard_gb", "this is for a Hugging Face folder alone");
   if (given.checkpoint !== undefined && kind !== "run") throw refuse("checkpoint", "FROM is not a run");
   if (given.tokenizer && format === "nanogpt") throw refuse("tokenizer", "a ckpt.pt holds no tokenizer");
 }
@@ -103,16 +116,50 @@ async function throughModel(
   { format, dtype, max_shard_gb, tokenizer: named, checkpoint, onNote }: Options & { format: Format },
 ): Promise<void> {
   using device = await createDevice("cpu", { threads: 1 });
-  // A folder may have no vocabulary; what it has is copied as it is.
-  const folder = kind === "hugging_face" && !named ? path : undefined;
+  // A folder may have no vocabulary; what it has is copied as it is. A GGUF file needs it.
+  const folder = kind === "hugging_face" && !named && format !== "gguf" ? path : undefined;
   const { model, tokenizer } = folder !== undefined
     ? { model: await loadHuggingFace(folder, { device, onNote }), tokenizer: undefined }
     : await loadPretrained(path, { device, tokenizer: named || undefined, checkpoint, onNote });
   if (format === "nanogpt") {
     if (model.config.activation !== "gelu") onNote(`${path} has tanh's GELU, and nanoGPT computes the exact one`);
     await saveNanoGPT(to, model, { iter: 0, bestValLoss: null });
+  } else if (format === "gguf") {
+    await toGguf(model, to, { tokenizer: tokenizer!, dtype: dtype === "q8_0" ? "Q8_0" : TYPES[dtype], onNote });
   } else {
-    const maxShardSize = max_shard_gb * 1e9;
-    await saveHuggingFace(model, to, { dtype: TYPES[dtype], maxShardSize, vocabularyFrom: folder, tokenizer });
+    const type = dtype === "q8_0" ? undefined : TYPES[dtype], maxShardSize = max_shard_gb * 1e9;
+    await saveHuggingFace(model, to, { dtype: type, maxShardSize, vocabularyFrom: folder, tokenizer });
   }
+}
+
+/** How many tokens of its own a model is judged on. */
+const JUDGED = 64;
+
+/** Writes the file and, where the model has the exact GELU, says what programs that read the file make of that. The model is disposed. */
+async function toGguf(model: GPT, to: string, options: SaveGgufOptions & { onNote: Options["onNote"] }): Promise<void> {
+  const { config, device } = model, { tokenizer, onNote } = options;
+  if (config.activation !== "gelu") return await saveGguf(to, model, options);
+  const prompt = beginning(tokenizer), tokens = [...prompt], maxNewTokens = Math.min(JUDGED, config.blockSize) - 1;
+  if (maxNewTokens > 0) { for await (const token of generate(model, prompt, { maxNewTokens })) tokens.push(token); }
+  const own = await probabilities(model, tokens);
+  await saveGguf(to, model, options);
+  model.dispose(); // so that there is room for what was written
+  using file = await GgufModel.open(to);
+  const theirs = await loadModel({ ...file.config, activation: "gelu_new" }, { device }, (model) => file.load(model));
+  const read = await probabilities(theirs, tokens);
+  let worst = 0;
+  for (let i = 0; i < own.length; i++) worst = Math.max(worst, Math.abs(own[i] - read[i]));
+  onNote(
+    `${to}: this model has the exact GELU, and programs that read GGUF have tanh's: over ${tokens.length} tokens of the ` +
+      `model's own, weights in ${options.dtype}, a probability differs by up to ${
+        worst.toExponential(1)
+      }; here it stays exact`,
+  );
+}
+
+/** The probability of every token at every place but the first, (T, V). */
+function probabilities(model: GPT, tokens: readonly number[]): Promise<NumberArray> {
+  using _ = model.device.scope();
+  const ids = model.device.tensor(Int32Array.from(tokens), [1, tokens.length], { dtype: "i32" });
+  return noGrad(() => softmax(model.forward(ids, ids).logits)).data();
 }

@@ -33,14 +33,17 @@ export function checkPermission(device: string, task: string): void {
 }
 
 /** What `init_from` names besides runs, in a flag's help. */
-export const PRETRAINED = "gpt2, gpt2-medium, …, or the path of a run, a Hugging Face folder or a ckpt.pt";
+export const PRETRAINED = "gpt2, gpt2-medium, …, or the path of a run, a Hugging Face folder, a ckpt.pt or a GGUF file";
 
 /** Which model a text is written or judged with. */
 export const modelFlags = {
   init_from: text("resume", `resume: the run in out_dir; or ${PRETRAINED}`),
   out_dir: text("out", "the run folder with the model"),
   checkpoint: choice(["best", "last"], "of a run: the one with the lowest validation loss, or the last"),
-  weights: choice(["f32", "bf16"], "how matrices are stored: f32, or bf16, rounded, in half the memory and faster"),
+  weights: choice(
+    ["f32", "bf16", "q8_0"],
+    "how matrices are stored: f32; or rounded and faster: bf16 in half the memory, q8_0 in a quarter",
+  ),
 };
 
 /** Settings of PyTorch that nanoGPT's commands name: the values that describe what happens here are taken. */

@@ -146,7 +146,8 @@ function lastingFlags(
 async function pretrained(values: TrainValues, device: Device, report: TrainReport): Promise<Pretrained> {
   const { init_from, tokenizer, dropout } = values;
   const onProgress = reportDownload(report.progress), onNote = (line: string) => report.note(line);
-  return await loadPretrained(init_from, { device, tokenizer: tokenizer || undefined, dropout, onNote, onProgress });
+  const options = { device, tokenizer: tokenizer || undefined, dropout, trainable: !values.eval_only };
+  return await loadPretrained(init_from, { ...options, onNote, onProgress });
 }
 
 export function modelConfig(values: TrainValues) {

@@ -13,10 +13,10 @@
 import { CheckpointError } from "../errors.ts";
 import { sizeOf } from "../engine/tensor.ts";
 import { InputFile, type OpenFile, owned, writeFile } from "./files.ts";
+import { FLOAT_READERS } from "./floats.ts";
 import {
   byteLength,
   bytesOf,
-  HALVES,
   isHalf,
   MAX_HEADER,
   parseHeader,
@@ -36,9 +36,9 @@ export type TensorArray = Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer> 
 export interface WeightsFile extends Disposable {
   /** Of the file or folder. */ readonly path: string;
   /** In the order of the file. */
-  readonly tensors: ReadonlyMap<string, { readonly dtype: TensorType; readonly shape: readonly number[] }>;
+  readonly tensors: ReadonlyMap<string, { readonly dtype: string; readonly shape: readonly number[] }>;
   /**
-   * The tensor's elements, row by row, alone in a buffer of their own. F16 and BF16 are widened to f32.
+   * The tensor's elements, row by row, alone in a buffer of their own. F16, BF16 and Q8_0 are widened to f32.
    *
    * @throws {CheckpointError} when there is no such tensor, its type cannot be read, or the file ends within it
    */
@@ -142,18 +142,7 @@ export class SafetensorsFile implements WeightsFile {
     if (!(begin >= 0 && end <= sizeOf(shape))) {
       throw new CheckpointError(`${this.path}: ${name} has no elements ${begin} to ${end}, it is [${shape}]`);
     }
-    if (dtype === "F32") {
-      await this.#read(name, 4 * begin, new Uint8Array(out.buffer, out.byteOffset, out.byteLength));
-    } else if (dtype === "F64") {
-      const wide = new Float64Array(out.length);
-      await this.#read(name, 8 * begin, new Uint8Array(wide.buffer));
-      out.set(wide);
-    } else {
-      // The bits are read into the upper half of where the floats go: widening from the front, none is overwritten too early.
-      const bits = new Uint16Array(out.buffer, out.byteOffset + 2 * out.length, out.length);
-      await this.#read(name, 2 * begin, new Uint8Array(bits.buffer, bits.byteOffset, bits.byteLength));
-      HALVES[dtype].widen(bits, out);
-    }
+    await FLOAT_READERS[dtype]((at, bytes) => this.#read(name, at, bytes), begin, out);
   }
 
   #readable(name: string): TensorInfo & { dtype: keyof typeof ARRAYS } {

@@ -13,6 +13,7 @@ export interface PretrainedOptions extends LoadOptions {
   /** Instead of the one that is stored with the model: a name (`gpt2`), a folder, or a tokenizer. */
   readonly tokenizer?: string | Tokenizer;
   /** Of a run: `best`, the default, or `last`. */ readonly checkpoint?: "best" | "last";
+  /** Whether the model is to be trained: then weights in eight bits are refused. */ readonly trainable?: boolean;
   /** Takes a line for the user, without a newline, when something is worth knowing. */
   readonly onNote?: (line: string) => void;
   /** Called while files of GPT-2 are downloaded. */ readonly onProgress?: (progress: HubProgress) => void;
@@ -29,6 +30,7 @@ export interface Pretrained {
  *
  * - a run folder, with `run.json`: its best checkpoint, or its last;
  * - a Hugging Face folder, with `config.json`;
+ * - a GGUF file, `NAME.gguf`, with its own tokenizer; weights in q8_0 become f32, or with `weights: "q8_0"` stay as they are;
  * - nanoGPT's `ckpt.pt`, or the folder with it: the tokenizer is that of `data/DATASET`, or GPT-2's where nothing is there;
  * - `gpt2`, `gpt2-medium`, `gpt2-large`, `gpt2-xl`, `distilgpt2`: downloaded into the cache folder once.
  *
@@ -64,8 +66,8 @@ export async function loadPretrained(name: string, options: PretrainedOptions): 
 
 /** What stands under a model's name. */
 export interface FoundModel {
-  /** What can read it. */ readonly kind: "run" | "hugging_face" | "nanogpt";
-  /** Of the folder, or of the `ckpt.pt`. */ readonly path: string;
+  /** What can read it. */ readonly kind: "run" | "hugging_face" | "nanogpt" | "gguf";
+  /** Of the folder, or of the file. */ readonly path: string;
 }
 
 /**
@@ -82,12 +84,13 @@ export async function findModel(
   if (await exists(file("run.json"))) return { kind: "run", path: name };
   if (await exists(file("config.json"))) return { kind: "hugging_face", path: name };
   if (name.endsWith(".pt")) return { kind: "nanogpt", path: name };
+  if (name.endsWith(".gguf")) return { kind: "gguf", path: name };
   if (await exists(file("ckpt.pt"))) return { kind: "nanogpt", path: file("ckpt.pt") };
   const { downloadModel, HUB_MODELS, isHubModel } = await import("./hub.ts");
   if (isHubModel(name)) return { kind: "hugging_face", path: await downloadModel(name, { onProgress }) };
   throw new ConfigError(
     `No model ${JSON.stringify(name)}: expected a run folder, with run.json, a Hugging Face folder, ` +
-      `with config.json, nanoGPT's ckpt.pt, or one of ${HUB_MODELS.join(", ")}`,
+      `with config.json, nanoGPT's ckpt.pt, a GGUF file, or one of ${HUB_MODELS.join(", ")}`,
   );
 }
 
@@ -114,6 +117,14 @@ const OPEN: Record<FoundModel["kind"], (path: string, options: PretrainedOptions
     const { dataset } = file.flags, { vocabulary, hint } = await nanoGPTVocabulary(dataset);
     const load = async () => (await file.model(options)).eval();
     return { tokenizer: () => byName(vocabulary), load, hint, [Symbol.dispose]: () => file.close() };
+  },
+  async gguf(path, options) {
+    const file = await (await import("../checkpoint/gguf.ts")).GgufModel.open(path, options);
+    const load = async () => {
+      if (options.trainable) file.checkTrainable();
+      return (await file.model(options)).eval();
+    };
+    return { tokenizer: async () => await file.tokenizer(), load, [Symbol.dispose]: () => file[Symbol.dispose]() };
   },
 };
 

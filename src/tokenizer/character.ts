@@ -118,7 +118,7 @@ export class CharacterSet {
 }
 
 /** A character as a message shows it: by its number where nobody would see it. JSON escapes control characters alone. */
-function visible(character: string): string {
+export function visible(character: string): string {
   const hidden = /(?! )[\p{Cf}\p{Cn}\p{Co}\p{M}\p{Z}]/u.test(character);
   return hidden ? `"\\u{${character.codePointAt(0)!.toString(16)}}"` : JSON.stringify(character);
 }

@@ -64,12 +64,13 @@ export async function loadTokenizer(nameOrFolder: string): Promise<Tokenizer> {
  * @throws {DataError} when the package with an encoding's vocabulary cannot be had
  */
 export async function tokenizerFromJSON(json: unknown, path = "the vocabulary"): Promise<Tokenizer> {
-  const { type, encoding, vocab, merges, added_tokens, special_tokens } = isObject(json) ? json : {};
+  const { type, encoding, vocab, merges, added_tokens, special_tokens, chat_template } = isObject(json) ? json : {};
   if (type === "words" || type === "ids") return WordTokenizer.fromJSON({ ...json as object });
   if (type !== "bpe") return CharacterTokenizer.fromJSON(json);
   if (encoding === undefined) {
     const tables = { vocab: parseVocabulary(vocab, path), merges: parsePairs(merges, path) };
-    return giveRoles(bytePairTokenizer({ ...tables, added: parseAdded(added_tokens, path) }, path), special_tokens);
+    const roles = { ...isObject(special_tokens) ? special_tokens : {}, chat_template };
+    return giveRoles(bytePairTokenizer({ ...tables, added: parseAdded(added_tokens, path) }, path), roles);
   }
   const name = typeof encoding === "string" ? encodingName(encoding) : undefined;
   if (name) return await loadEncoding(name);
@@ -113,11 +114,13 @@ const plainToken = (token: AddedToken) => ({ ...token, lstrip: false, rstrip: fa
 async function withRoles(tokenizer: Tokenizer, folder: string): Promise<Tokenizer> {
   const roles: Record<string, unknown> = {};
   for (const name of ROLES) Object.assign(roles, await beside(folder, name));
+  const template = `${folder}/chat_template.jinja`;
+  if (await exists(template)) roles.chat_template = new TextDecoder().decode(await readBytes(template));
   return giveRoles(tokenizer, roles);
 }
 
-/** Of a role's tokens those that the tokenizer has go into its `toJSON`. */
-function giveRoles<T extends Tokenizer>(tokenizer: T, roles: unknown): T {
+/** Of a role's tokens those that the tokenizer has go into its `toJSON`, and the chat template. */
+export function giveRoles<T extends Tokenizer>(tokenizer: T, roles: unknown): T {
   if (!(tokenizer instanceof BytePairTokenizer) || !isObject(roles)) return tokenizer;
   const { specialTokens, addedTokens, tables } = tokenizer, special_tokens: Record<string, string | string[]> = {};
   for (const [role, given] of Object.entries(roles)) {
@@ -129,6 +132,7 @@ function giveRoles<T extends Tokenizer>(tokenizer: T, roles: unknown): T {
     if (known.length > 0) special_tokens[role] = Array.isArray(given) ? known : known[0];
   }
   if (Object.keys(special_tokens).length > 0) tables.json.special_tokens = special_tokens;
+  if (typeof roles.chat_template === "string") tables.json.chat_template = roles.chat_template;
   return tokenizer;
 }
 

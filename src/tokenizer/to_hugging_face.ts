@@ -35,7 +35,9 @@ export function toHuggingFaceTokenizer(tokenizer: Tokenizer): HuggingFaceTokeniz
   if (tokenizer instanceof CharacterTokenizer) return files(characterParts(tokenizer), { added: [] });
   if (tokenizer instanceof BytePairTokenizer && tokenizer.tables.pattern === R50K) {
     const added = [...list(tokenizer.specialTokens, true), ...list(tokenizer.addedTokens, false)];
-    return files(bytePairParts(tokenizer), { added: added.sort((a, b) => a.id - b.id), roles: rolesOf(tokenizer) });
+    const { chat_template } = tokenizer.tables.json; // undefined is left out
+    const roles = { ...rolesOf(tokenizer), chat_template };
+    return files(bytePairParts(tokenizer), { added: added.sort((a, b) => a.id - b.id), roles });
   }
   throw new ConfigError(
     "Only tokenizers of characters, and byte pairs with GPT-2's pattern, can be saved for transformers",
@@ -47,7 +49,7 @@ function list(tokens: ReadonlyMap<string, number>, special: boolean): AddedToken
 }
 
 /** The tokenizer's own roles; without any, `<|endoftext|>` begins and ends a text, as GPT-2's does. */
-function rolesOf({ tables, specialTokens }: BytePairTokenizer): Record<string, unknown> {
+export function rolesOf({ tables, specialTokens }: BytePairTokenizer): Record<string, unknown> {
   const { special_tokens } = tables.json;
   if (isObject(special_tokens)) return special_tokens;
   return specialTokens.has(END) ? { bos_token: END, eos_token: END, unk_token: END } : {};
@@ -78,18 +80,25 @@ function files(
   };
 }
 
-function bytePairParts({ tables }: BytePairTokenizer): Record<string, unknown> {
-  const { json, tokens, special } = tables,
-    byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
-  const vocab = json.vocab ?? Object.fromEntries(tokens.map((bytes, id) => [bytesInLetters(bytes!), id]));
-  const merges = json.merges ?? recoverMerges(tokens as readonly string[], new Set(special.values()));
+function bytePairParts(tokenizer: BytePairTokenizer): Record<string, unknown> {
+  const byteLevel = { type: "ByteLevel", add_prefix_space: false, trim_offsets: true, use_regex: true };
   const none = { dropout: null, unk_token: null, continuing_subword_prefix: null, end_of_word_suffix: null };
   return {
     pre_tokenizer: byteLevel,
     post_processor: byteLevel,
     decoder: byteLevel,
-    model: { type: "BPE", ...none, fuse_unk: false, byte_fallback: false, ignore_merges: false, vocab, merges },
+    model: {
+      ...{ type: "BPE", ...none, fuse_unk: false, byte_fallback: false, ignore_merges: false },
+      ...vocabularyAndMerges(tokenizer),
+    },
   };
+}
+
+/** Tokens in GPT-2's letters with their ids, and merges, each two tokens with a space between: the tokenizer's own, or made of its bytes. */
+export function vocabularyAndMerges({ tables: { json, tokens, special } }: BytePairTokenizer) {
+  const vocab = json.vocab ?? Object.fromEntries(tokens.map((bytes, id) => [bytesInLetters(bytes!), id]));
+  const merges = json.merges ?? recoverMerges(tokens as readonly string[], new Set(special.values()));
+  return { vocab, merges } as { vocab: Record<string, number>; merges: string[] };
 }
 
 /** Which two tokens each token was merged of: those that are left when its bytes are merged as far as earlier tokens go. */

@@ -1,11 +1,12 @@
 /** `deno task convert`, and models from elsewhere in `train` and `sample`, as processes of their own. */
-import { assertEquals, assertNotEquals, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertMatch, assertNotEquals, assertStringIncludes } from "@std/assert";
 import { NanoGPTFile } from "../../src/checkpoint/nanogpt.ts";
 import { RunFolder } from "../../src/checkpoint/run_folder.ts";
 import { sources } from "../../src/checkpoint/tensors.ts";
 import { createDevice } from "../../src/device/create.ts";
 import { GPT } from "../../src/gpt.ts";
 import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
+import { exists } from "../../src/files/files.ts";
 import { SafetensorsFile } from "../../src/files/safetensors.ts";
 import { inFolder } from "../testing.ts";
 
@@ -148,6 +149,50 @@ Deno.test("convert: transformers' own folder comes out as it went in, whole and 
     );
   }));
 
+Deno.test("convert: a run into GGUF files, which sample, eval, train and convert take", () =>
+  inFolder(async (folder) => {
+    const text = `${folder}/text.txt`, path = `${folder}/model.gguf`, trained = `${folder}/run`;
+    await Deno.writeTextFile(text, "a cab, a bad cad; abba\n".repeat(40));
+    const width = "--n_embd=32", steps = [`--input=${text}`, "--max_iters=3", "--eval_iters=2"];
+    assertEquals((await run("train", ...sizes, width, ...steps, `--out_dir=${trained}`)).code, 0);
+    const kept: Record<string, Uint8Array> = {};
+    for (const dtype of ["float32", "f32", "f16", "float16", "bf16", "bfloat16", "q8_0"]) {
+      const { code, out, err } = await run("convert", trained, path, `--dtype=${dtype}`); // over the one before
+      assertEquals([code, err], [0, ""]);
+      assertMatch(
+        out,
+        /has the exact GELU, and programs .* over 16 tokens .* differs by up to \d\.\de-\d+; here it stays/,
+      );
+      assertStringIncludes(out, 'this vocabulary has none: "\\n" is named');
+      kept[dtype] = await Deno.readFile(path);
+    }
+    for (const [long, short] of [["float32", "f32"], ["float16", "f16"], ["bfloat16", "bf16"]]) {
+      assertEquals(kept[long], kept[short]);
+    }
+    const lengths = ["float32", "float16", "q8_0"].map((dtype) => kept[dtype].length);
+    assertEquals(lengths, lengths.toSorted((a, b) => b - a));
+
+    const judged = async (model: string) =>
+      (await run("eval", model, `--input=${text}`, "--threads=1")).out.match(/perplexity +([\d.]+)/)![1];
+    const perplexity = await judged(`--out_dir=${trained}`);
+    assertEquals(Math.abs(Number(await judged(`--init_from=${path}`)) / Number(perplexity) - 1) < 0.01, true);
+    const refused = await run("train", ...steps, `--init_from=${path}`, `--out_dir=${folder}/tuned`);
+    assertEquals([refused.code, await exists(`${folder}/tuned`)], [2, false]);
+    assertStringIncludes(refused.err, `${path} is in q8_0 (token_embd.weight)`);
+    assertStringIncludes(refused.err, "\nUse f32");
+    await Deno.writeFile(path, kept.float32);
+    assertEquals(await judged(`--init_from=${path}`), perplexity);
+    const sampled = await run("sample", `--init_from=${path}`, "--num_samples=1", "--max_new_tokens=5", "--start=cab");
+    assertMatch(sampled.out, /^cab[^]{5}\n-+\n$/);
+    const tuned = await run("train", ...steps, `--init_from=${path}`, `--out_dir=${folder}/tuned`, "--batch_size=2");
+    assertEquals([tuned.code, tuned.err], [0, ""]);
+    assertEquals((await run("convert", path, `${folder}/again.gguf`)).code, 0);
+    assertEquals(await Deno.readFile(`${folder}/again.gguf`), kept.float32);
+    assertEquals((await run("convert", path, `${folder}/hf`)).code, 0);
+    assertEquals((await run("convert", path, `${folder}/ckpt.pt`)).code, 0);
+    assertEquals([...Deno.readDirSync(folder)].filter(({ name }) => /new|lock|part/.test(name)), []);
+  }));
+
 Deno.test("convert: what cannot be is refused in words, and leaves nothing", () =>
   inFolder(async (folder) => {
     await Deno.mkdir(`${folder}/full`);
@@ -164,7 +209,16 @@ Deno.test("convert: what cannot be is refused in words, and leaves nothing", () 
       [1, "is not that of", [ckpt, to, "--tokenizer=gpt2"]],
       [1, "it is GPT-2's, for a ckpt.pt holds none, and data/", [ckpt, to]],
       [2, "--checkpoint=last: FROM is not a run", [theirs, to, "--checkpoint=last"]],
-      [2, "--dtype=float16: this is for a Hugging Face folder alone", [theirs, `${to}.pt`, "--dtype=float16"]],
+      [2, "--dtype=q8_0: only a GGUF file (NAME.gguf) has weights in eight bits", [theirs, to, "--dtype=q8_0"]],
+      [2, "--max_shard_gb=1: this is for a Hugging Face folder", [theirs, `${to}.gguf`, "--max_shard_gb=1"]],
+      [1, "No tokenizer in", [theirs, `${to}.gguf`]],
+      [2, "--checkpoint=last: FROM is not a run", [`${folder}/none.gguf`, to, "--checkpoint=last"]],
+      [1, "Cannot read", [`${folder}/none.gguf`, to]],
+      [2, "--dtype=float16: this is for a Hugging Face folder or a GGUF file alone", [
+        theirs,
+        `${to}.pt`,
+        "--dtype=float16",
+      ]],
       [2, "--max_shard_gb=1: this is for a Hugging Face folder", [ckpt, to, "--max_shard_gb=1"]],
       [2, "--tokenizer=gpt2: a ckpt.pt holds no tokenizer", [theirs, `${to}.pt`, "--tokenizer=gpt2"]],
     ];

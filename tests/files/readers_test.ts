@@ -4,6 +4,7 @@ import { NanoGPTFile } from "../../src/checkpoint/nanogpt.ts";
 import { TokenFile } from "../../src/data/tokens.ts";
 import { CheckpointError } from "../../src/errors.ts";
 import { readJson } from "../../src/files/files.ts";
+import { GgufFile } from "../../src/files/gguf.ts";
 import { SafetensorsFile, type TensorArray, type WeightsFile } from "../../src/files/safetensors.ts";
 import { TorchFile } from "../../src/files/torch_file.ts";
 import { openWeightsFolder } from "../../src/files/weights_folder.ts";
@@ -18,6 +19,7 @@ const readers: Record<string, () => Promise<WeightsFile>> = {
   SafetensorsFile: () => SafetensorsFile.open(`${golden}torch_files/ckpt.safetensors`),
   TorchFile: () => TorchFile.open(ckpt),
   "TorchFile, deflated": () => TorchFile.open(`${golden}torch_files/deflated.pt`),
+  GgufFile: () => GgufFile.open(`${golden}gguf/mixed.gguf`),
   "shards of safetensors": () => openWeightsFolder(`${golden}hugging_face/bf16_sharded`),
 };
 for (const [name, open] of Object.entries(readers)) {
@@ -89,7 +91,15 @@ Deno.test("a Git LFS pointer or a web page instead of a file is called so, whate
         assertMatch(error.message, message);
         assertEquals(error.message.startsWith(path), true, error.message);
       };
-    const opens = [SafetensorsFile.open, TorchFile.open, NanoGPTFile.open, ZipFile.open, readJson, readMetaPkl];
+    const opens = [
+      SafetensorsFile.open,
+      TorchFile.open,
+      NanoGPTFile.open,
+      ZipFile.open,
+      GgufFile.open,
+      readJson,
+      readMetaPkl,
+    ];
     for (const open of opens) {
       await Deno.writeTextFile(path, POINTER);
       await refused(open, /is a Git LFS pointer, .*\n.*git lfs pull/);

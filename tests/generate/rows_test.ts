@@ -31,8 +31,11 @@ function makeModel(device: Device): GPT {
 async function withModel(name: string, body: (model: GPT) => Promise<void>, threads = 1): Promise<void> {
   const device = await openDevice(name, { threads });
   try {
-    const model = makeModel(device), { tensors, bytes } = device.memory();
+    const model = makeModel(device), lay = () => alone(model, { prompt: [0], maxNewTokens: 1 }); // copies of weights stay
+    await lay();
+    const { tensors, bytes } = device.memory();
     await body(model);
+    await lay();
     const after = device.memory();
     assertEquals([after.tensors, after.bytes], [tensors, bytes]);
   } finally {

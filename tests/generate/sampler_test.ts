@@ -4,6 +4,7 @@ import { noGrad } from "../../src/engine/autograd.ts";
 import type { Device } from "../../src/engine/device.ts";
 import { ConfigError, DataError, DeviceError } from "../../src/errors.ts";
 import { type SamplingOptions, samplingRules } from "../../src/generate/sampling_rules.ts";
+import { layOutWeights } from "../../src/nn/linear.ts";
 import { GPT } from "../../src/gpt.ts";
 import { RandomGenerator } from "../../src/random/mod.ts";
 import { generate, type GenerateOptions } from "../../src/generate/generate.ts";
@@ -20,6 +21,7 @@ function makeModel(device: Device): GPT {
     generator.normal(values, 0, 0.5);
     device.write(weight.storage, values);
   }
+  layOutWeights(model); // as its first generation would
   return model;
 }
 
@@ -222,7 +224,8 @@ Deno.test("sampler: what does not fit, or throws, leaves nothing behind, and the
     };
     const error = await tokens(model, [1, 2], { maxNewTokens: BLOCK }).then(() => undefined, (error) => error);
     assertEquals(device.memory().tensors, before.tensors, `with room for ${fits}`);
-    if (!error) break;
+    if (left >= 0) break;
+    if (!error) continue; // a copy of a weight, which generating can do without
     assert(error instanceof DeviceError && error.message.includes("no room"), `${fits}: ${error}`);
     assert(fits < 1000);
   }

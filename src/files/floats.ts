@@ -1,0 +1,35 @@
+/** Floating-point numbers of a file's types, read as f32. */
+import { bf16ToF32, f16ToF32 } from "../engine/half.ts";
+import { Q8_0, q8ToF32 } from "../engine/q8_0.ts";
+
+/** Fills `bytes` with those of a tensor from `at` on. */
+export type ReadBytes = (at: number, bytes: Uint8Array<ArrayBuffer>) => Promise<void>;
+
+/** Reads the elements from `begin` on. What is read for widening lies in `out` itself, or takes less memory than that. */
+export const FLOAT_READERS = {
+  F32: (read, begin, out) => read(4 * begin, new Uint8Array(out.buffer, out.byteOffset, out.byteLength)),
+  async F64(read, begin, out) {
+    const wide = new Float64Array(out.length);
+    await read(8 * begin, new Uint8Array(wide.buffer));
+    out.set(wide);
+  },
+  F16: (read, begin, out) => readHalves(read, begin, { out, widen: f16ToF32 }),
+  BF16: (read, begin, out) => readHalves(read, begin, { out, widen: bf16ToF32 }),
+  async Q8_0(read, begin, out) {
+    const first = Math.floor(begin / Q8_0.block), end = Math.ceil((begin + out.length) / Q8_0.block);
+    const blocks = new Uint8Array((end - first) * Q8_0.bytes);
+    await read(first * Q8_0.bytes, blocks);
+    q8ToF32(blocks, out, begin % Q8_0.block);
+  },
+} satisfies Record<string, (read: ReadBytes, begin: number, out: Float32Array<ArrayBuffer>) => Promise<void>>;
+
+async function readHalves(
+  read: ReadBytes,
+  begin: number,
+  { out, widen }: { out: Float32Array<ArrayBuffer>; widen: typeof f16ToF32 },
+): Promise<void> {
+  // The bits are read into the upper half of where the floats go: widening from the front, none is overwritten too early.
+  const bits = new Uint16Array(out.buffer, out.byteOffset + 2 * out.length, out.length);
+  await read(2 * begin, new Uint8Array(bits.buffer, bits.byteOffset, bits.byteLength));
+  widen(bits, out);
+}
