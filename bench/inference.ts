@@ -30,12 +30,13 @@ const flags = {
   tokens: int(40, "that are written", { min: 4 }),
   small: bool(false, "tiny models: whether it runs, and not how fast"),
 };
+type Weights = "f32" | "bf16" | "q8_0";
 type Values = ReturnType<typeof fallbacks<typeof flags>>;
 
 const HEAD = ["model", "weights", "estimated, MB", "taken, MB", "resident, MB", "first token, ms", "tokens/s"];
 
 /** The cells of a row behind the model's name. */
-async function measure(config: typeof MODELS["gpt2"], weights: "f32" | "bf16", values: Values): Promise<string[]> {
+async function measure(config: typeof MODELS["gpt2"], weights: Weights, values: Values): Promise<string[]> {
   const device = await createDevice("cpu", { threads: values.threads });
   const options = { device, weights, promptLength: values.prompt, maxNewTokens: values.tokens };
   try {
@@ -45,7 +46,8 @@ async function measure(config: typeof MODELS["gpt2"], weights: "f32" | "bf16", v
     return [weights, error.message.split("\n")[0], "", "", "", ""];
   }
   const { bytes } = await inferenceNeeds(config, options);
-  const model = new GPT(config, { device, weights, initialize: false }).eval(), numbers = new Float32Array(2 ** 20);
+  const model = new GPT(config, { device, weights, inference: true, initialize: false }).eval(),
+    numbers = new Float32Array(2 ** 20);
   new RandomGenerator(1337).normal(numbers, 0, 0.02);
   for (const { storage: { block, offset, length } } of model.parameters()) {
     for (let at = 0; at < length; at += numbers.length) {
@@ -78,11 +80,11 @@ export async function benchInference(
   const names = values.models.split(","), kinds = values.weights.split(",");
   const [model] = names.filter((name) => !Object.hasOwn(MODELS, name));
   if (model !== undefined) throw new ConfigError(`--models has ${model}; expected some of ${Object.keys(MODELS)}`);
-  const [kind] = kinds.filter((kind) => kind !== "f32" && kind !== "bf16");
-  if (kind !== undefined) throw new ConfigError(`--weights has ${kind}; expected f32, bf16, or both`);
+  const [kind] = kinds.filter((kind) => !["f32", "bf16", "q8_0"].includes(kind));
+  if (kind !== undefined) throw new ConfigError(`--weights has ${kind}; expected some of f32, bf16, q8_0`);
   print(`| ${HEAD.join(" | ")} |\n|${" --- |".repeat(HEAD.length)}`);
   for (const name of names as (keyof typeof MODELS)[]) {
-    for (const weights of kinds as ("f32" | "bf16")[]) {
+    for (const weights of kinds as Weights[]) {
       note(`${name}, ${weights}`);
       if (names.length * kinds.length > 1 && !values.small) await row([`--models=${name}`, `--weights=${weights}`]);
       else {

@@ -154,11 +154,18 @@ export interface GPTOptions {
   /** Where the model is made. */ readonly device: Device;
   /** Of initialisation and dropout; default 1337, what nanoGPT seeds with. */ readonly seed?: number;
   /**
-   * How matrices are stored: `f32` (the default), or `bf16`, rounded as they are written: half the memory and up to twice the
-   * tokens a second. Positions, biases and layer norms stay f32, as does all that is computed. The model begins frozen:
-   * gradients pass through it to what is put on it, and its matrices cannot be trained.
+   * How matrices are stored: `f32` (the default), or rounded as they are written: `bf16`, half the memory and up to twice the
+   * tokens a second, or `q8_0`, GGUF's blocks of 32 with a scale, about a quarter of the memory; nEmbd and nInner are multiples of
+   * 32 then. Positions, biases and layer norms stay f32, as does all that is computed. The model begins frozen: gradients pass
+   * through it to what is put on it, and its matrices cannot be trained.
    */
-  readonly weights?: "f32" | "bf16";
+  readonly weights?: "f32" | "bf16" | "q8_0";
+  /**
+   * Whether the model is only going to generate and to be evaluated: then it begins frozen in f32 too, and a device that multiplies
+   * faster with matrices in another order (the CPU) stores them in that order alone, where it would make copies when the model first
+   * generates. Default false.
+   */
+  readonly inference?: boolean;
   /** Draws the initial weights instead of a generator made from `seed`, and goes on from there. */
   readonly generator?: RandomGenerator;
   /** Whether the initial weights are drawn; false leaves them undefined, for one who is going to write them all. */
@@ -230,17 +237,32 @@ export class GPT extends Module {
    */
   constructor(
     config: Partial<GPTConfig>,
-    { device, seed = 1337, generator = new RandomGenerator(seed), initialize = true, weights }: GPTOptions,
+    { device, seed = 1337, generator = new RandomGenerator(seed), initialize = true, weights = "f32", inference }:
+      GPTOptions,
   ) {
     super();
     this.config = checked(completeConfig(config));
+    for (const name of weights === "q8_0" ? ["nEmbd", "nInner"] as const : []) {
+      if (this.config[name] % 32 === 0) continue;
+      throw new ConfigError(
+        `${name} is ${this.config[name]}, no multiple of 32, which weights in q8_0 need; take f32 or bf16`,
+      );
+    }
     using scope = device.scope(); // what does not fit leaves nothing behind
     this.noise = new DropoutNoise(device, seed | 0);
     const { vocabSize, blockSize, nEmbd, nLayer, dropout, bias, layerNormEpsilon: epsilon } = this.config;
-    const options: LayerOptions = { config: this.config, noise: this.noise, device, generator, initialize, weights };
+    const options: LayerOptions = {
+      config: this.config,
+      noise: this.noise,
+      device,
+      generator,
+      initialize,
+      weights,
+      inference,
+    };
     this.transformer = {
       wte: new Embedding(vocabSize, nEmbd, options),
-      wpe: new Embedding(blockSize, nEmbd, { ...options, weights: "f32" }),
+      wpe: new Embedding(blockSize, nEmbd, { ...options, weights: "f32", inference: false }),
       drop: new Dropout(dropout, this.noise),
       h: Array.from({ length: nLayer }, () => new Block(options)),
       ln_f: new LayerNorm(nEmbd, { ...options, bias, epsilon }),
@@ -250,7 +272,7 @@ export class GPT extends Module {
     this.lm_head = new Linear(nEmbd, vocabSize, { ...options, bias: false });
     if (tied) wte.weight = this.lm_head.weight; // Press and Wolf 2016, arXiv:1608.05859
     if (initialize) this.#initialize(generator);
-    if (weights === "bf16") this.freeze();
+    if (inference || weights !== "f32") this.freeze();
     scope.keepAll();
   }
 
@@ -412,7 +434,9 @@ export class GPT extends Module {
   ): AdamW {
     const trained = [...this.namedParameters({ trainable: true })];
     if (trained.length > 0) return new AdamW(trained, options);
-    throw new ConfigError("configureOptimizers: no parameter is trainable: all are frozen, or stored in bf16");
+    throw new ConfigError(
+      "configureOptimizers: no parameter is trainable: all are frozen, or stored for inference alone",
+    );
   }
 
   /**

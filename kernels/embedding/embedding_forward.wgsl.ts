@@ -8,10 +8,11 @@ export default /* wgsl */ `// Rows of a table by their numbers:
 struct Params { n: u32, V: u32, C: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> ids: array<i32>;      // (n)
-@group(0) @binding(2) var<storage, read> weight: array<u32>;   // (V, C), f32 or bf16, two in a word
+@group(0) @binding(2) var<storage, read> weight: array<u32>;   // (V, C), f32, bf16, two in a word, or q8_0
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;  // (n, C)
 
 override bf16_weight: bool = false;
+override q8_weight: bool = false;
 
 const LANES = 256u;
 const PER_LANE = 4u;
@@ -28,7 +29,10 @@ fn embedding_forward(
     if (i >= params.n * params.C) { return; }
     let id = min(u32(ids[i / params.C]), params.V - 1u); // negative ones are large unsigned
     let at = id * params.C + i % params.C;
-    if (bf16_weight) { // the first of two in the lower half
+    if (q8_weight) { // four integers in a word, and behind all of them the scales of each 32
+      let integer = bitcast<i32>(weight[at / 4u] << (24u - at % 4u * 8u)) >> 24u;
+      y[i] = f32(integer) * bitcast<f32>(weight[(params.V * params.C + 127u) / 128u * 32u + at / 32u]);
+    } else if (bf16_weight) { // the first of two in the lower half
       y[i] = bitcast<f32>(select(weight[at / 2u] << 16u, weight[at / 2u] & 0xffff0000u, at % 2u == 1u));
     } else {
       y[i] = bitcast<f32>(weight[at]);

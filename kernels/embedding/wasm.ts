@@ -1,4 +1,6 @@
 import type { I32Local, Locals, WasmFunction } from "../../src/wasm/assembler.ts";
+import { tileColumns } from "../../src/wasm/gemm.ts";
+import { unpackRow } from "../../src/wasm/packing.ts";
 
 /** The id at place i, within the table; negative ones are large unsigned. */
 const clamped = (f: WasmFunction, ids: I32Local, i: I32Local, V: I32Local) =>
@@ -10,7 +12,9 @@ export function embeddingForward(
   { ids, weight, y, V, C, begin, end }: Locals<"ids" | "weight" | "y" | "V" | "C" | "begin" | "end">,
 ): void {
   f.loop(begin, end, 1, (i) => {
-    const row = f.i32.at(weight, f.i32.mul(clamped(f, ids, i, V), C)), yRow = f.i32.at(y, f.i32.mul(i, C));
+    const id = clamped(f, ids, i, V), yRow = f.i32.at(y, f.i32.mul(i, C));
+    if (weight.panels) return unpackRow(f, weight, tileColumns(), { row: id, K: C, into: yRow });
+    const row = f.i32.at(weight, f.i32.mul(id, C));
     f.forEach(0, C, (c, v) => v.store(yRow, c, v.load(row, c)));
   });
 }

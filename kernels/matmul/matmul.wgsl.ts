@@ -12,7 +12,7 @@ const A_ALONG_K = true; // whether a row of a runs along K, as in NN and NT; els
 const B_ALONG_K = false; // whether a row of b runs along K, as in NT; else along N
 const WIDTH = 4u; // elements in an A, B or C: 4 or 1
 alias A = vec4<f32>; // or f32
-alias B = vec4<u32>; // or u32: f32, or two bf16 in a word
+alias B = vec4<u32>; // or u32: f32, two bf16 in a word, or q8_0
 alias C = vec4<f32>; // or f32
 struct Params { batch: u32, M: u32, K: u32, N: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -21,6 +21,7 @@ struct Params { batch: u32, M: u32, K: u32, N: u32 }
 @group(0) @binding(3) var<storage, read_write> c: array<C>; // (batch, M, N)
 override fresh_c: bool = false; // c holds garbage: write instead of adding
 override bf16_b: bool = false;
+override q8_b: bool = false;
 
 // Element i of four in c, or all of them; and what becomes of it: part of K, place in c, column.
 fn in_c(four: vec4f, i: u32) -> C { return four; }
@@ -37,13 +38,20 @@ fn a_four(batch: u32, row: u32, at: u32) -> vec4f {
   for (var i = 0u; i < 4u && at + i < length; i++) { four[i] = vec4f(a[first + i]).x; }
   return four;
 }
-// The same of b. Two bf16 share a word, the first in its lower half.
+fn word_of_b(at: u32) -> u32 { return vec4u(b[at / WIDTH])[at % WIDTH]; }
+// The same of b. Two bf16 share a word, the first in its lower half. Of q8_0 four integers do; rows are a multiple of 32 long,
+// and behind all of them are the scales of each 32.
 fn b_four(batch: u32, row: u32, at: u32) -> vec4f {
   let rows = select(params.K, params.N, B_ALONG_K);
   let length = select(params.N, params.K, B_ALONG_K);
   let first = (batch * rows + row) * length + at;
   var four = vec4f();
   if (row >= rows || at >= length) { return four; }
+  if (q8_b) {
+    let integers = bitcast<vec4i>(vec4u(word_of_b(first / 4u)) << vec4u(24u, 16u, 8u, 0u)) >> vec4u(24u);
+    let scales = (params.batch * params.N * params.K + 127u) / 128u * 32u;
+    return vec4f(integers) * bitcast<f32>(word_of_b(scales + first / 32u));
+  }
   if (WIDTH == 4u) {
     if (!bf16_b) { return bitcast<vec4f>(vec4u(b[first / 4u])); }
     let eight = vec4u(b[first / 8u]);

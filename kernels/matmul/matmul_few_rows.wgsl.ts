@@ -8,16 +8,22 @@ export default /* wgsl */ `// c = a · bᵀ, batched, where a has few rows: deco
 struct Params { batch: u32, M: u32, K: u32, N: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> a: array<vec4<f32>>; // (batch, M, K)
-@group(0) @binding(2) var<storage, read> b: array<vec4<u32>>; // (batch, N, K): f32, or two bf16 in a word
+@group(0) @binding(2) var<storage, read> b: array<vec4<u32>>; // (batch, N, K): f32, two bf16 in a word, or q8_0
 @group(0) @binding(3) var<storage, read_write> c: array<f32>; // (batch, M, N)
 override fresh_c: bool = false; // c holds garbage: write instead of adding
 override bf16_b: bool = false;
+override q8_b: bool = false;
 
 // What becomes of an element of c: its place, its column, its sum.
 fn finish(at: u32, column: u32, value: f32) { c[at] = select(c[at], 0.0, fresh_c) + value; }
 
 // Four of b, of which the first is 4 · at. Two bf16 share a word, the first in its lower half.
 fn weight(at: u32) -> vec4f {
+  if (q8_b) { // four integers in a word, and behind all of them the scales of each 32
+    let integers = bitcast<vec4i>(vec4u(b[at / 4u][at % 4u]) << vec4u(24u, 16u, 8u, 0u)) >> vec4u(24u);
+    let scale = (params.batch * params.N * params.K + 127u) / 128u * 32u + at / 8u;
+    return vec4f(integers) * bitcast<f32>(b[scale / 4u][scale % 4u]);
+  }
   if (!bf16_b) { return bitcast<vec4f>(b[at]); }
   let eight = b[at / 2u];
   let words = select(eight.xy, eight.zw, at % 2u == 1u);

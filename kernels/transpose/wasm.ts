@@ -1,10 +1,14 @@
 import type { Locals, WasmFunction } from "../../src/wasm/assembler.ts";
+import { intoPanels } from "../panels/wasm.ts";
 
 /** A tile's side: a cache line. */
 const SIDE = 16;
 
+/** Into panels. */
+export const panels = [intoPanels("columns", "rows", "panel")];
+
 /** A task is a tile: copied to scratch row by row, and from there, where lines cannot push each other out, turned. */
-export const transpose = {
+const transpose = {
   tasks: ({ batch, rows, columns }: Record<"batch" | "rows" | "columns", number>) =>
     batch * Math.ceil(rows / SIDE) * Math.ceil(columns / SIDE),
   emit(f: WasmFunction, { x, y, rows, columns, begin, end }: Locals<"x" | "y" | "rows" | "columns" | "begin" | "end">) {
@@ -31,3 +35,4 @@ export const transpose = {
     });
   },
 };
+export const tiles = [transpose];

@@ -85,14 +85,15 @@ export class GgufModel implements Disposable {
     );
   }
 
-  /** A new model with the weights; in Q8_0 they become f32. @throws as {@linkcode load}, and where they do not fit */
+  /** A new model with the weights; what is in Q8_0 becomes f32, or where that is asked for stays as it is. @throws as {@linkcode load}, and where they do not fit */
   model(options: LoadOptions): Promise<GPT> {
     return loadModel(this.config, options, (model) => this.load(model));
   }
   /** Reads the weights into a model with this config. @throws {CheckpointError} when one is not finite */
   async load(model: GPT): Promise<void> {
     for (const [name, { storage }] of model.namedParameters()) {
-      await readOnto(storage, storedIn(this.file, ggufName(name)));
+      const stored = storedIn(this.file, ggufName(name));
+      await readOnto(storage, { ...stored, bytes: (begin, out) => this.file.readBytes(stored.name, begin, out) });
     }
   }
 

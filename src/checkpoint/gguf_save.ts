@@ -75,6 +75,9 @@ function* tensorsOf(model: GPT, matrices: GgufType): Generator<[string, GgufSour
     const name = ggufName(ours), parameter = parameters.get(ours);
     const dtype = shape.length === 2 && !ours.includes(".wpe.") ? matrices : "F32";
     const data = async () => {
+      if (dtype === "Q8_0" && parameter?.dtype === "q8_0") {
+        return await parameter.device.readStored(parameter.storage) as Uint8Array; // the blocks that it was made of
+      }
       const read = await parameter?.data() ?? new Float32Array(sizeOf(shape));
       const values = read instanceof Float32Array ? read : new Float32Array(read); // the reference device's are f64
       checkRange(ours, values, dtype);

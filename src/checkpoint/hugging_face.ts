@@ -77,8 +77,8 @@ export async function loadHuggingFace(path: string, options: LoadHuggingFaceOpti
   }
   const config = { ...said, dropout: options.dropout ?? said.dropout, tieWordEmbeddings };
   checkRoom(config, options, path);
-  const { device, seed, weights } = options;
-  return await owned(new GPT(config, { device, seed, weights, initialize: false }), async (model) => {
+  const { device, seed, weights, inference } = options;
+  return await owned(new GPT(config, { device, seed, weights, inference, initialize: false }), async (model) => {
     await readWeights(model, file, names);
     return model.eval();
   });
@@ -126,9 +126,9 @@ function checkTensors(
 }
 
 /** @throws {DeviceError} when the model does not fit, and what it takes to turn its largest matrix */
-function checkRoom(config: GPTConfig, { device, weights }: LoadHuggingFaceOptions, path: string): void {
+function checkRoom(config: GPTConfig, { device, weights, inference }: LoadHuggingFaceOptions, path: string): void {
   const dry = new DryDevice(device);
-  new Turner(new GPT(config, { device: dry, weights, initialize: false }));
+  new Turner(new GPT(config, { device: dry, weights, inference, initialize: false }));
   const why = shortage({ bytes: dry.memory().reserved, largest: dry.largest }, device);
   if (why) throw new DeviceError(`${path} ${why}`);
 }
@@ -147,7 +147,7 @@ async function readWeights(model: GPT, file: WeightsFile, names: ReadonlyMap<str
 /** Turns matrices on the device, out of a storage that has room for the largest of a model's. */
 class Turner implements Disposable {
   readonly #from: Tensor;
-  /** What is turned for a weight in bf16. */
+  /** What is turned for a weight that is not f32. */
   readonly #to: Tensor | undefined;
 
   constructor(model: GPT) {

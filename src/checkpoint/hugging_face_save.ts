@@ -8,7 +8,7 @@ import { loadTokenizer } from "../tokenizer/load.ts";
 import { specialIds, toHuggingFaceTokenizer } from "../tokenizer/to_hugging_face.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { reason } from "../files/reason.ts";
-import { sizeOf, type Tensor } from "../engine/tensor.ts";
+import { sizeOf, type Tensor, untrainable } from "../engine/tensor.ts";
 import { exists, type OpenFile, readJson, writeJson } from "../files/files.ts";
 import { createFolder } from "../files/locks.ts";
 import { CONV1D } from "./hugging_face.ts";
@@ -130,7 +130,7 @@ export function checkRange(name: string, values: Float32Array, dtype: string): v
 /** The elements of a matrix (out, in) as (in, out). */
 async function turned(weight: Tensor): Promise<NumberArray> {
   const { device, shape: [outputs, inputs] } = weight, y = device.empty([1, inputs, outputs]);
-  const wide = weight.dtype === "bf16" ? device.tensor(await weight.data(), weight.shape) : weight;
+  const wide = untrainable(weight.storage) ? device.tensor(await weight.data(), weight.shape) : weight;
   try {
     {
       using _ = device.scope();

@@ -1,4 +1,5 @@
 /** Tensors of the engine to and from safetensors. */
+import { Q8_0, q8ToF32 } from "../engine/q8_0.ts";
 import { CheckpointError } from "../errors.ts";
 import { type Device, Storage } from "../engine/device.ts";
 import type { Tensor } from "../engine/tensor.ts";
@@ -37,6 +38,8 @@ export interface StoredTensor {
   all(): Promise<TensorArray>;
   /** Those from `begin` on, as f32. */
   floats(begin: number, out: Float32Array<ArrayBuffer>): Promise<void>;
+  /** Of Q8_0, the blocks as they are in the file, from a byte on. */
+  bytes?(begin: number, out: Uint8Array<ArrayBuffer>): Promise<void>;
 }
 
 /**
@@ -48,10 +51,16 @@ export async function readOnto(storage: Storage, tensor: StoredTensor): Promise<
   const { device, block, offset, length } = storage, { dtype, path, name } = tensor;
   if (dtype === "F64" || dtype === "I32") return device.write(storage, finite(await tensor.all(), path, name));
   const values = new Float32Array(Math.min(BLOCK, length));
+  const blocks = dtype === "Q8_0" && storage.dtype === "q8_0" && tensor.bytes
+    ? new Uint8Array(values.length / Q8_0.block * Q8_0.bytes)
+    : undefined;
   for (let at = 0; at < length; at += BLOCK) {
     const part = values.subarray(0, length - at);
-    await tensor.floats(at, part);
-    device.write(new Storage(block, part.length, offset + at), finite(part, path, name, at));
+    const bytes = blocks?.subarray(0, part.length / Q8_0.block * Q8_0.bytes);
+    if (bytes) await tensor.bytes!(at / Q8_0.block * Q8_0.bytes, bytes);
+    await (bytes ? q8ToF32(bytes, part) : tensor.floats(at, part));
+    finite(part, path, name, at);
+    device.write(new Storage(block, part.length, offset + at), bytes ?? part);
   }
 }
 
@@ -121,8 +130,10 @@ export function noteUnused(
 /** How a model's weights are loaded. */
 export interface LoadOptions {
   /** Where the model is made. */ readonly device: Device;
-  /** How matrices are stored: `f32`, the default, or `bf16`, rounded, in half the memory, for inference alone. */
+  /** How matrices are stored: `f32`, the default; `bf16` or `q8_0`, rounded, in half or a quarter of the memory, for inference alone. */
   readonly weights?: GPTOptions["weights"];
+  /** Whether the model is only going to generate and to be evaluated, and lies in memory as that likes best; default false. */
+  readonly inference?: boolean;
   /** Instead of the model's own: to train it further. */ readonly dropout?: number;
   /**
    * Initial weights are drawn from it and then replaced, as nanoGPT's train.py and sample.py do, so that what it draws afterwards
@@ -134,10 +145,10 @@ export interface LoadOptions {
 /** A model whose weights `fill` brings; where that fails, nothing of it is left. */
 export function loadModel(
   config: Partial<GPTConfig>,
-  { device, weights, generator, dropout = config.dropout }: LoadOptions,
+  { device, weights, inference, generator, dropout = config.dropout }: LoadOptions,
   fill: (model: GPT) => Promise<void>,
 ): Promise<GPT> {
-  const model = new GPT({ ...config, dropout }, { device, weights, generator, initialize: !!generator });
+  const model = new GPT({ ...config, dropout }, { device, weights, inference, generator, initialize: !!generator });
   return owned(model, async () => {
     await fill(model);
     return model;

@@ -29,7 +29,7 @@ export function openDevice({ device, threads }: Values<typeof deviceFlags>): Pro
 export const modelName = ({ init_from, out_dir }: Pick<Values<typeof modelFlags>, "init_from" | "out_dir">): string =>
   init_from === "resume" ? out_dir : init_from;
 
-/** The model that the flags name, with its tokenizer or another that they name; notes and downloads are lines of `progress`. */
+/** The model that the flags name, to generate with or to evaluate, with its tokenizer or another that they name; notes and downloads are lines of `progress`. */
 export async function loadNamed(
   values: Values<typeof modelFlags> & { readonly tokenizer: string },
   device: Device,
@@ -37,5 +37,6 @@ export async function loadNamed(
 ): Promise<Pretrained> {
   const { weights, checkpoint } = values, tokenizer = values.tokenizer || undefined;
   const onNote = (line: string) => progress.line(line), onProgress = reportDownload(progress);
-  return await loadPretrained(modelName(values), { device, weights, checkpoint, tokenizer, onNote, onProgress });
+  const options = { device, weights, inference: true, checkpoint, tokenizer, onNote, onProgress };
+  return await loadPretrained(modelName(values), options);
 }

@@ -25,7 +25,10 @@ export const sample = command({
     const device = await openDevice(values);
     if (values.profile) device.profile = new Profile();
     const { model, tokenizer } = run
-      ? { model: await loadRun(run, { device, generator, checkpoint: values.checkpoint }), tokenizer: vocabulary! }
+      ? {
+        model: await loadRun(run, { device, generator, inference: true, checkpoint: values.checkpoint }),
+        tokenizer: vocabulary!,
+      }
       : await loadNamed(values, device, progress);
     progress.end(); // before the text begins
     const prompt = known ?? await readPrompt(start, tokenizer);

@@ -23,6 +23,9 @@ export class DryDevice extends Device {
   override bytesOf(dtype: StorageType): number {
     return this.of.bytesOf(dtype);
   }
+  override get panelWidth(): number {
+    return this.of.panelWidth;
+  }
   protected override take(length: number, dtype: StorageType): void {
     this.largest = Math.max(this.largest, length * this.bytesOf(dtype));
   }

@@ -32,6 +32,7 @@ export class Pipelines {
       const declares = (flag: string) => new RegExp(`override\\s+${flag}\\b`).test(pass.source);
       if (optional && declares(`has_${name}`)) constants[`has_${name}`] = name in storages ? 1 : 0;
       if (declares(`fresh_${name}`)) constants[`fresh_${name}`] = fresh.includes(name) ? 1 : 0;
+      if (declares(`q8_${name}`)) constants[`q8_${name}`] = storages[name]?.dtype === "q8_0" ? 1 : 0;
       if (declares(`bf16_${name}`)) constants[`bf16_${name}`] = storages[name]?.dtype === "bf16" ? 1 : 0;
     }
     const visibility = GPUShaderStage.COMPUTE,

@@ -14,7 +14,8 @@ import { type Capacity, type Command, Device, type Launch, type Storage } from "
 import { GpuClock } from "./gpu_clock.ts";
 import { GpuErrors } from "./gpu_errors.ts";
 import { type Compiled, Pipelines } from "./pipelines.ts";
-import { bitsOf } from "../engine/storage.ts";
+import { joinQ8, splitQ8 } from "../engine/q8_0.ts";
+import { bitsOf, blocksOf } from "../engine/storage.ts";
 
 /** Bytes of a slot: what offsets are multiples of on every adapter. */
 const SLOT = 256, SLOTS = 4096;
@@ -90,10 +91,22 @@ export class WebGPUDevice extends Device {
     return buffer;
   }
 
+  /** Of q8_0 an integer in a byte, and for 32 of them an f32 behind all of the integers. */
+  override bytesOf(dtype: StorageType): number {
+    return dtype === "q8_0" ? 36 / 32 : super.bytesOf(dtype);
+  }
+  protected override capacityFor(length: number, dtype: StorageType): number {
+    return dtype === "q8_0" ? Math.ceil(length / 128) * 128 : super.capacityFor(length, dtype); // shaders find the scales there
+  }
   override write(storage: Storage, values: ArrayLike<number>): void {
     this.checkWrite(storage, values);
     this.flush(); // what was launched before must not see it
-    const { dtype, offset } = storage;
+    const { dtype, offset, block: { capacity } } = storage;
+    if (dtype === "q8_0") {
+      const { integers, scales } = splitQ8(blocksOf(values));
+      this.gpu.queue.writeBuffer(bufferOf(storage), offset, integers);
+      return this.gpu.queue.writeBuffer(bufferOf(storage), capacity + offset / 8, scales);
+    }
     let data: BufferSource;
     if (dtype === "bf16") data = wholeWords(bitsOf(values), storage);
     else {
@@ -103,12 +116,13 @@ export class WebGPUDevice extends Device {
     this.gpu.queue.writeBuffer(bufferOf(storage), this.bytesOf(dtype) * offset, data);
   }
 
-  protected override async fetch(storage: Storage): Promise<NumberArray> {
-    const bytes = this.bytesOf(storage.dtype), size = Math.ceil(bytes * storage.length / 4) * 4;
+  protected override async fetch(storage: Storage): Promise<NumberArray | Uint8Array<ArrayBuffer>> {
+    const { dtype, length, block: { capacity } } = storage, bytes = this.bytesOf(dtype), q8 = dtype === "q8_0";
+    const size = q8 ? bytes * capacity : Math.ceil(bytes * length / 4) * 4, begin = q8 ? 0 : bytes * storage.offset;
     const usage = GPUBufferUsage.MAP_READ | GPUBufferUsage.COPY_DST;
     const staging = this.gpu.createBuffer({ size, usage });
     this.#endPass();
-    this.#commands().copyBufferToBuffer(bufferOf(storage), bytes * storage.offset, staging, 0, size);
+    this.#commands().copyBufferToBuffer(bufferOf(storage), begin, staging, 0, size);
     this.flush();
     try {
       await this.#errors.settled();
@@ -116,6 +130,10 @@ export class WebGPUDevice extends Device {
       await staging.mapAsync(GPUMapMode.READ);
       const contents = staging.getMappedRange().slice(0);
       await this.#errors.settled();
+      if (q8) {
+        const scales = new Float32Array(contents, capacity + storage.offset / 8, length / 32);
+        return joinQ8(new Uint8Array(contents, storage.offset, length), scales);
+      }
       if (storage.dtype === "bf16") return bf16ToF32(new Uint16Array(contents, 0, storage.length));
       return storage.dtype === "f32" ? new Float32Array(contents) : new Int32Array(contents);
     } catch (error) {
@@ -150,7 +168,7 @@ export class WebGPUDevice extends Device {
   }
   protected override prepare(launch: Launch, passes: readonly AnyPass[], workspace?: Storage): Command {
     const { kernel, storages, sizes, params } = launch, slot = this.#slot(kernel, sizes, params);
-    const dispatches: Dispatch[] = [], variant = this.variantOf(launch) << 1 | Number(workspace !== undefined);
+    const dispatches: Dispatch[] = [], variant = 2 * this.variantOf(launch) + Number(workspace !== undefined);
     for (const pass of passes) {
       const groups = pass.workgroups(sizes), rows = Math.ceil(groups / MOST_GROUPS);
       if (groups === 0) continue; // a pass for other sizes
@@ -244,9 +262,11 @@ export class WebGPUDevice extends Device {
   }
   #resource(storage: Storage | undefined): GPUBufferBinding {
     if (!storage) return { buffer: this.#absent };
-    // Shaders read bf16 by fours of words, and blocks hold a multiple of them.
-    const bytes = this.bytesOf(storage.dtype), unit = storage.dtype === "bf16" ? 16 : 4;
-    const size = Math.ceil(bytes * storage.length / unit) * unit;
+    // Shaders read bf16 and q8_0 by fours of words, and blocks hold a multiple of them.
+    const { dtype, length, block: { capacity } } = storage,
+      bytes = this.bytesOf(dtype),
+      unit = dtype === "bf16" ? 16 : 4;
+    const size = dtype === "q8_0" ? bytes * capacity : Math.ceil(bytes * length / unit) * unit;
     return { buffer: bufferOf(storage), offset: bytes * storage.offset, size };
   }
 }

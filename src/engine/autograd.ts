@@ -59,6 +59,9 @@ export function noGrad<T>(body: () => T): T {
   }
 }
 
+/** Whether ops go on the tape: not within {@linkcode noGrad}. */
+export const isRecording = (): boolean => recording;
+
 /**
  * Puts `output` on the tape if any input needs a gradient; an optional input that is missing stays in its place.
  *

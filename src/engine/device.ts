@@ -3,12 +3,13 @@
  *
  * Writes, launches and reads take effect in the order of their calls; only a read's result is awaited.
  */
-import { DeviceError } from "../errors.ts";
+import { DeviceError, ShapeError } from "../errors.ts";
 import type { AnyKernel, NumberArray, StorageType } from "../kernel.ts";
 import type { Profile } from "./profile.ts";
 import { checkShape, flatten, type NestedNumbers, type NewTensorOptions, sizeOf, Tensor } from "./tensor.ts";
 import { Capture, type Command, Program } from "./program.ts";
 import { Scope } from "./scope.ts";
+import { Q8_0, q8ToF32 } from "./q8_0.ts";
 import { Block, boundsOf, type Pool, Storage } from "./storage.ts";
 
 export { Block, type Command, Program, Storage };
@@ -45,6 +46,16 @@ export interface Capacity {
 interface Part {
   workspace?(sizes: Launch["sizes"]): number;
 }
+
+/** Of {@linkcode Device.allocate}. */
+export interface AllocateOptions {
+  readonly lasting?: boolean;
+  readonly matrix?: readonly [rows: number, length: number];
+}
+
+/** What blocks have in common that can stand for one another. */
+const keyOf = ({ dtype, capacity, panels }: Pick<Block, "dtype" | "capacity" | "panels">): string =>
+  panels ? `${dtype}${panels.rows}x${panels.length}` : `${dtype}${capacity}`;
 
 /** Storage lengths are rounded up to eight steps an octave, so that blocks find new users; in elements. */
 function sizeClass(length: number): number {
@@ -86,7 +97,7 @@ export abstract class Device implements Disposable {
   protected abstract take(length: number, dtype: StorageType): unknown;
   /** Bytes an element takes. */
   bytesOf(dtype: StorageType): number {
-    return dtype === "bf16" ? 2 : 4;
+    return dtype === "q8_0" ? Q8_0.bytes / Q8_0.block : dtype === "bf16" ? 2 : 4;
   }
   /** Whether kernels run in vectors of 256 bits or of 128; undefined where the device knows no such difference. */
   get mode(): "wide" | "narrow" | undefined {
@@ -112,14 +123,22 @@ export abstract class Device implements Disposable {
     fill(values);
     this.write(storage, values);
   }
-  /** A copy of what is in a storage when all that was launched before is done. */
-  protected abstract fetch(storage: Storage): Promise<NumberArray>;
+  /** A copy of what is in a storage when all that was launched before is done; of q8_0, its blocks. */
+  protected abstract fetch(storage: Storage): Promise<NumberArray | Uint8Array<ArrayBuffer>>;
   /**
    * A copy.
    *
    * @throws {DeviceError} when the device is lost or a launch before has failed, or within a capture, which cannot wait
    */
   read(storage: Storage): Promise<NumberArray> {
+    if (this.#capture) throw new DeviceError("read: a capture cannot read; do it after");
+    const there = this.fetch(storage) as Promise<NumberArray>;
+    return storage.dtype === "q8_0"
+      ? there.then((all: NumberArray | Uint8Array<ArrayBuffer>) => all instanceof Uint8Array ? q8ToF32(all) : all)
+      : there;
+  }
+  /** The same, but of q8_0 the blocks as GGUF has them (q8_0.ts): what another file of that type is to hold. */
+  readStored(storage: Storage): Promise<NumberArray | Uint8Array<ArrayBuffer>> {
     if (this.#capture) throw new DeviceError("read: a capture cannot read; do it after");
     return this.fetch(storage);
   }
@@ -181,21 +200,30 @@ export abstract class Device implements Disposable {
    * Contents are undefined: a pooled block keeps what it held.
    *
    * @param options.lasting whether a program that is being captured must not use the block for anything else; default false
+   * @param options.matrix rows and length of a matrix that products and lookups alone will read: the device may lay it out for them
    */
-  allocate(length: number, dtype: StorageType, { lasting = false } = {}): Storage {
+  allocate(length: number, dtype: StorageType, { lasting = false, matrix }: AllocateOptions = {}): Storage {
     if (this.#closed) throw new DeviceError(`${this.name}: the device is closed`);
-    const capacity = this.capacityFor(length, dtype), key = `${dtype}${capacity}`, capture = this.#capture;
+    const width = this.panelWidth,
+      panels = matrix && width > 0 ? { rows: matrix[0], length: matrix[1], width } : undefined;
+    const capacity = panels ? Math.ceil(panels.rows / width) * width * panels.length : this.capacityFor(length, dtype);
+    const key = keyOf({ dtype, capacity, panels }), capture = this.#capture;
     const first = lasting ? undefined : capture?.pool ?? this.#lent;
     let block = first?.get(key)?.pop() ?? this.#pool.get(key)?.pop();
     if (!block) {
-      block = new Block(this, dtype, capacity, this.take(capacity, dtype));
+      block = new Block(this, dtype, capacity, this.take(capacity, dtype), panels);
       block.pool = this.#pool;
       this.#live.reserved += capacity * this.bytesOf(dtype);
     }
+    block.dropped = false;
     this.#live.bytes += capacity * this.bytesOf(dtype);
     if (lasting) capture?.hold(block);
     else capture?.own(block);
     return new Storage(block, length);
+  }
+  /** How many rows of a matrix lie side by side in a panel; 0 where matrices lie row by row. */
+  get panelWidth(): number {
+    return 0;
   }
   /** How long a block is taken for a storage: weights in bf16 find no new users, so they are not rounded up. */
   protected capacityFor(length: number, dtype: StorageType): number {
@@ -203,7 +231,7 @@ export abstract class Device implements Disposable {
   }
   /** @internal Called when nothing holds the block any more. */
   recycle(block: Block): void {
-    const key = `${block.dtype}${block.capacity}`, pool = block.pool!, waiting = pool.get(key);
+    const key = keyOf(block), pool = block.pool!, waiting = pool.get(key);
     if (waiting) waiting.push(block);
     else pool.set(key, [block]);
     this.#live.bytes -= block.capacity * this.bytesOf(block.dtype);
@@ -280,7 +308,7 @@ export abstract class Device implements Disposable {
     const { dtype = integers ? "i32" : "f32" } = options;
     checkShape(shape);
     using scope = this.scope(); // frees the tensor where its values are refused
-    const tensor = new Tensor(this.allocate(sizeOf(shape), dtype, { lasting: true }), shape, options);
+    const tensor = new Tensor(this.#allocateFor(shape, dtype, options, true), shape, options);
     this.write(tensor.storage, numbers);
     return scope.keep(tensor);
   }
@@ -293,7 +321,18 @@ export abstract class Device implements Disposable {
    */
   empty(shape: readonly number[], options: NewTensorOptions = {}): Tensor {
     checkShape(shape);
-    return new Tensor(this.allocate(sizeOf(shape), options.dtype ?? "f32"), shape, options);
+    return new Tensor(this.#allocateFor(shape, options.dtype ?? "f32", options, false), shape, options);
+  }
+  #allocateFor(shape: readonly number[], dtype: StorageType, { panels }: NewTensorOptions, lasting: boolean): Storage {
+    const [rows, length] = shape, q8 = dtype === "q8_0";
+    if ((panels || q8) && shape.length !== 2 || q8 && length % Q8_0.block > 0) {
+      throw new ShapeError(
+        `tensor: [${shape}] cannot be ${
+          q8 ? "q8_0: expected a matrix whose rows are a multiple of 32 long" : "in panels: expected a matrix"
+        }`,
+      );
+    }
+    return this.allocate(sizeOf(shape), dtype, { lasting, matrix: panels || q8 ? [rows, length] : undefined });
   }
 
   /**
@@ -321,22 +360,28 @@ export abstract class Device implements Disposable {
   }
 
   /**
-   * @internal For {@linkcode Device.prepare}: which operands are there, and which are fresh, or bf16, in one number; code is compiled
-   * for each.
+   * @internal For {@linkcode Device.prepare}: which operands are there, and which are fresh, or stored as weights are, in one
+   * number; code is compiled for each.
    */
   protected variantOf({ kernel, storages, fresh }: Launch): number {
-    let variant = 0, bit = 1;
+    let variant = 0;
     for (const { name } of kernel.operands) {
-      if (name in storages) variant |= bit;
-      if (fresh.includes(name) || storages[name]?.dtype === "bf16") variant |= bit << 1;
-      bit <<= 2;
+      const storage = storages[name];
+      let state = storage ? 1 : 0;
+      if (fresh.includes(name)) state = 2;
+      else if (storage?.dtype === "bf16") state = 3;
+      else if (storage?.dtype === "q8_0") state = 4;
+      variant = 9 * variant + (storage?.panels ? state + 4 : state);
     }
     return variant;
   }
   /** For {@linkcode Device.write}: checks the values, and notes what there is to know of them. */
   protected checkWrite(storage: Storage, values: ArrayLike<number>): void {
-    if (values.length !== storage.length) {
-      throw new DeviceError(`write: ${values.length} values for a storage of ${storage.length}`);
+    const { length, offset, dtype } = storage, q8 = dtype === "q8_0";
+    const expected = q8 && values instanceof Uint8Array ? length / Q8_0.block * Q8_0.bytes : length;
+    if (values.length !== expected) throw new DeviceError(`write: ${values.length} values for a storage of ${length}`);
+    if (q8 && (offset % Q8_0.block > 0 || length % Q8_0.block > 0)) {
+      throw new DeviceError(`write: ${length} values from ${offset} on are not whole blocks of 32 (q8_0)`);
     }
     if (this.#capture?.owned.has(storage.block)) {
       throw new DeviceError("write: a capture can write only tensors from before it, or make new ones");

@@ -45,8 +45,18 @@ export function launch(
     }
     const storage = tensor.storage;
     if (tensor.device !== device) throw refuse(`${name} is on another device`);
-    if (tensor.dtype !== dtype && !(weight && tensor.dtype === "bf16")) {
-      throw refuse(`${name} is ${tensor.dtype}, expected ${dtype}${weight ? " or bf16" : ""}`);
+    if (tensor.dtype !== dtype && !(weight && (tensor.dtype === "bf16" || tensor.dtype === "q8_0"))) {
+      throw refuse(`${name} is ${tensor.dtype}, expected ${dtype}${weight ? ", bf16 or q8_0" : ""}`);
+    }
+    const { panels } = storage, there = tensor.shape;
+    if (panels && !weight) {
+      throw refuse(`${name} lies in panels, which linear, embedding and matmul's right side alone read`);
+    }
+    if (
+      panels &&
+      (there.at(-1) !== panels.length || there.at(-2) !== panels.rows || tensor.size > panels.rows * panels.length)
+    ) {
+      throw refuse(`${name} lies in panels of [${panels.rows},${panels.length}], which have no other shape`);
     }
     storages[name] = storage;
     if (role !== "reads") {

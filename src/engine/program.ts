@@ -86,6 +86,11 @@ export class Program<T = unknown> implements Disposable {
     return this.#capture?.commands.length ?? 0;
   }
 
+  /** Whether it reads matrices in panels that are copies of what has changed since. */
+  get outdated(): boolean {
+    return !!this.#capture && [...this.#capture.held].some(({ dropped }) => dropped);
+  }
+
   /**
    * Runs all launches again, in order, on the same storages: tensors from outside are read and written anew, and `result`
    * is overwritten. It allocates nothing.

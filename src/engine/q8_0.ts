@@ -8,8 +8,8 @@
  * exact in f32: 11 bits times 7.
  */
 
-/** Elements and bytes of a block. */
-export const Q8_0 = { block: 32, bytes: 34 } as const;
+import { Q8_0 } from "../wasm/packing.ts";
+export { Q8_0 };
 
 /** @param values a multiple of 32 of them; where the largest exceeds 127 · 65504, d becomes infinite */
 export function f32ToQ8(values: Float32Array): Uint8Array<ArrayBuffer> {
@@ -28,12 +28,40 @@ export function f32ToQ8(values: Float32Array): Uint8Array<ArrayBuffer> {
   return out;
 }
 
-/** @param first how many elements of the first block come before `out` */
-export function q8ToF32(blocks: Uint8Array<ArrayBuffer>, out: Float32Array, first = 0): void {
+/**
+ * @param out default: for all elements
+ * @param first how many elements of the first block come before `out`
+ * @returns `out`
+ */
+export function q8ToF32(
+  blocks: Uint8Array<ArrayBuffer>,
+  out: Float32Array<ArrayBuffer> = new Float32Array(blocks.length / Q8_0.bytes * Q8_0.block),
+  first = 0,
+): Float32Array<ArrayBuffer> {
   const { block, bytes } = Q8_0, integers = new Int8Array(blocks.buffer, blocks.byteOffset, blocks.length);
   const scales = new Float16Array(blocks.buffer, blocks.byteOffset, blocks.length / 2);
   for (let i = 0, from = 0, at = first; i < out.length; from += bytes, at = 0) {
     const d = scales[from / 2];
     for (; at < block && i < out.length; at++) out[i++] = d * integers[from + 2 + at];
   }
+  return out;
+}
+
+/** The integers of blocks, in order, and their scales as f32: how kernels like them that read whole words. */
+export function splitQ8(blocks: Uint8Array): { integers: Uint8Array<ArrayBuffer>; scales: Float32Array<ArrayBuffer> } {
+  const { block, bytes } = Q8_0, count = blocks.length / bytes, view = new DataView(blocks.buffer, blocks.byteOffset);
+  const integers = new Uint8Array(block * count);
+  for (let i = 0; i < count; i++) integers.set(blocks.subarray(bytes * i + 2, bytes * (i + 1)), block * i);
+  return { integers, scales: Float32Array.from({ length: count }, (_, i) => view.getFloat16(bytes * i, true)) };
+}
+/** Blocks of both. */
+export function joinQ8(integers: Uint8Array, scales: Float32Array): Uint8Array<ArrayBuffer> {
+  const { block, bytes } = Q8_0,
+    blocks = new Uint8Array(bytes * scales.length),
+    halves = new Float16Array(blocks.buffer);
+  scales.forEach((scale, i) => {
+    halves[bytes / 2 * i] = scale;
+    blocks.set(integers.subarray(block * i, block * (i + 1)), bytes * i + 2);
+  });
+  return blocks;
 }

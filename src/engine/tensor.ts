@@ -1,6 +1,7 @@
 /** A tensor: a shape over a device's storage, contiguous, and its place on the tape. */
 import { backward, type Node, release } from "./autograd.ts";
 import type { Device, Storage } from "./device.ts";
+import { layout } from "./storage.ts";
 import type { Scope } from "./scope.ts";
 import { DeviceError, ShapeError } from "../errors.ts";
 import type { NumberArray, StorageType } from "../kernel.ts";
@@ -11,16 +12,15 @@ export interface TensorOptions {
   readonly requiresGrad?: boolean;
 }
 
-/**
- * How often something has changed in this process that a captured program may stand on: where a parameter lies, whether it is
- * trained, a module's mode. Whoever changes such a thing counts it here, and a program is compared only after a count
- * (nn/captured.ts).
- */
-export const layout = { changes: 0 };
-
 /** Of a tensor that gets a storage of its own. */
 export interface NewTensorOptions extends TensorOptions {
   /** Of its elements. */ readonly dtype?: StorageType;
+  /**
+   * Whether it is a matrix that `linear`, `embedding` and `matmul`, on its right side, alone will read: then the CPU lays it out in
+   * panels, as they like it best, and other ops refuse it. It is read and written row by row all the same. Default: whether it
+   * is q8_0.
+   */
+  readonly panels?: boolean;
 }
 
 /** A number, a list of numbers, or lists of lists, as long as each other, as deep as one likes. */
@@ -78,8 +78,13 @@ export function checkShape(shape: readonly number[]): void {
   }
 }
 
-function checkTrainable({ dtype }: Storage): void {
-  if (dtype !== "f32") throw new TypeError(`tensor: ${dtype} can have no gradient`);
+/** What a tensor is stored in, where that keeps it from being trained: a type, or panels. */
+export const untrainable = ({ dtype, panels }: Storage): string | undefined =>
+  dtype !== "f32" ? dtype : panels ? "panels" : undefined;
+
+function checkTrainable(storage: Storage): void {
+  const stored = untrainable(storage);
+  if (stored) throw new TypeError(`tensor: ${stored} can have no gradient`);
 }
 
 /**

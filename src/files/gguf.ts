@@ -120,8 +120,8 @@ export type WritableType = "uint32" | "int32" | "float32" | "bool" | "string";
 export interface GgufSource {
   /** Of the elements in the file. */ readonly dtype: GgufType;
   /** Sizes of the axes. */ readonly shape: readonly number[];
-  /** Called once, when it is this tensor's turn; what it gives is narrowed or quantised. */
-  readonly data: () => Float32Array | Promise<Float32Array>;
+  /** Called once, when it is this tensor's turn; floats that it gives are narrowed or quantised, bytes are written as they are. */
+  readonly data: () => Float32Array | Promise<Float32Array | Uint8Array>;
 }
 
 const NARROW: Record<GgufType, (values: Float32Array) => ArrayBufferView> = {
@@ -179,7 +179,8 @@ async function* parts(
   }
   yield bytes;
   for (const [name, { dtype, shape, data }] of tensors) {
-    const { buffer, byteOffset, byteLength: length } = NARROW[dtype](await data()), expected = byteLength(dtype, shape);
+    const read = await data(), narrowed = read instanceof Float32Array ? NARROW[dtype](read) : read;
+    const { buffer, byteOffset, byteLength: length } = narrowed, expected = byteLength(dtype, shape);
     if (length !== expected) throw new TypeError(`${name}: ${length} bytes, expected ${expected}`);
     yield new Uint8Array(buffer, byteOffset, length);
     yield new Uint8Array(align(length, DEFAULT_ALIGNMENT) - length);

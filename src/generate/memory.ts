@@ -6,6 +6,7 @@ import { gib, type Needs, shortage } from "../engine/capacity.ts";
 import type { Device } from "../engine/device.ts";
 import { DryDevice } from "../device/dry.ts";
 import { DeviceError } from "../errors.ts";
+import type { StorageType } from "../kernel.ts";
 import { GPT, type GPTConfig, type GPTOptions } from "../gpt.ts";
 import { generateSequences } from "./generate.ts";
 
@@ -13,8 +14,10 @@ import { generateSequences } from "./generate.ts";
 export interface InferenceOptions {
   /** What it is meant for; nothing happens on it. */
   readonly device: Device;
-  /** How its matrices are kept; default f32. */
+  /** How its matrices are stored; default f32. */
   readonly weights?: GPTOptions["weights"];
+  /** Whether it is made or loaded with this option; else its first generation makes copies of f32 matrices. Default true. */
+  readonly inference?: boolean;
   /** Tokens of the prompt; default: one less than the block size, so that every way of reading tokens is counted. */
   readonly promptLength?: number;
   /** How many are added; default 3, of which the last is one too many for the block. */
@@ -36,9 +39,10 @@ export type InferenceNeeds = Needs;
  */
 export async function inferenceNeeds(
   config: Partial<GPTConfig>,
-  { device, weights, promptLength, ...options }: InferenceOptions,
+  { device, weights, inference = true, promptLength, ...options }: InferenceOptions,
 ): Promise<InferenceNeeds> {
-  const dry = new DryDevice(device), model = new GPT(config, { device: dry, weights, initialize: false }).eval();
+  const dry = new DryDevice(device);
+  const model = new GPT(config, { device: dry, weights, inference, initialize: false }).eval();
   const prompt = new Int32Array(promptLength ?? Math.max(1, model.config.blockSize - 1));
   for await (const _ of generateSequences(model, prompt, { maxNewTokens: 3, temperature: 0, ...options }));
   return { bytes: dry.memory().reserved, largest: dry.largest };
@@ -75,8 +79,8 @@ export async function checkInference(config: Partial<GPTConfig>, options: Infere
 }
 
 /** What no such model does without: the matrices, and a block's keys and values. So what is far too large is not rehearsed. */
-function floor(config: Partial<GPTConfig>, weights: "f32" | "bf16"): InferenceNeeds {
+function floor(config: Partial<GPTConfig>, weights: StorageType): InferenceNeeds {
   const { vocabSize: V = 0, blockSize: T = 0, nLayer: L = 0, nEmbd: C = 0 } = config,
-    bytes = weights === "bf16" ? 2 : 4;
+    bytes = { f32: 4, i32: 4, bf16: 2, q8_0: 34 / 32 }[weights];
   return { bytes: bytes * (12 * L * C * C + V * C) + 4 * 2 * L * T * C, largest: bytes * V * C };
 }

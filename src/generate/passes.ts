@@ -11,10 +11,12 @@ import { proceed } from "../../kernels/tokens/kernel.ts";
 import { attentionCopy } from "../../kernels/attention/cached.ts";
 import { noGrad } from "../engine/autograd.ts";
 import { Storage } from "../engine/device.ts";
+import { layout } from "../engine/storage.ts";
 import type { ForwardOptions, GPT } from "../gpt.ts";
 import { launch } from "../engine/launch.ts";
 import type { KeyValueCache } from "../nn/cache.ts";
 import { Captured } from "../nn/captured.ts";
+import { layOutWeights } from "../nn/linear.ts";
 import { evaluating } from "../nn/module.ts";
 import { Tensor } from "../engine/tensor.ts";
 import { Choosing, type ChoosingRow, idle, recordsOf, stateOf, type Told } from "./choosing.ts";
@@ -70,6 +72,7 @@ export class Passes implements Disposable {
   #laid: readonly PassRow[] = [];
   #keys: KeyValueCache | undefined;
   #windows: Windows | undefined;
+  #changes = -1;
 
   constructor(readonly model: GPT, readonly slots: number) {
     const { device, config: { vocabSize } } = model, size = stepWidth(slots);
@@ -85,6 +88,12 @@ export class Passes implements Disposable {
     scope.keepAll();
   }
 
+  /** Lays the weights out to be multiplied, again where one has been written: outside of a capture. */
+  #prepare(): void {
+    if (this.#changes === layout.changes) return;
+    layOutWeights(this.model);
+    this.#changes = layout.changes;
+  }
   /** Keys and values of all slots; made when they are needed, for a row past the block size does without. */
   get #cache(): KeyValueCache {
     return this.#keys ??= this.model.createCache(this.slots);
@@ -92,6 +101,7 @@ export class Passes implements Disposable {
   /** Launches steps of rows that each have one token to show. Choice r of step s has the noise number s · width + r. */
   decode(rows: readonly PassRow[], steps: number): Passed {
     const { device } = this.model, width = stepWidth(rows.length), cache = this.#cache; // made outside of the capture
+    this.#prepare();
     if (rows.length !== this.#laid.length || rows.some((row, r) => row !== this.#laid[r])) this.#lay(rows, width);
     device.write(this.#view("state", width), stateOf(filled(rows, width), 0));
     device.write(this.#first.storage, [0]);
@@ -159,6 +169,7 @@ export class Passes implements Disposable {
   ): Passed | undefined {
     const { device } = this.model, cache = this.#cache;
     this.#laid = [];
+    this.#prepare();
     using scope = device.scope();
     const integers = (values: number[]) => device.tensor(Int32Array.from(values));
     const ids = integers(tokens.map(({ id }) => id)).alias([1, tokens.length]);
@@ -195,6 +206,7 @@ export class Passes implements Disposable {
 
   /** Launches steps of a row past the block size, each of which shows the model its last tokens. Its noise begins at `first`. */
   crop(row: PassRow, steps: number, first: number): Passed {
+    this.#prepare();
     this.#windows ??= new Windows(this.model, this.choosing, (ids) => this.#forward(ids));
     const ids = this.#windows.run(row, steps, first);
     return {

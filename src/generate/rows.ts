@@ -11,7 +11,7 @@ import { Breather } from "../loop/breather.ts";
 import { gib, shortage } from "../engine/capacity.ts";
 import { ConfigError, DeviceError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
-import { layout } from "../engine/tensor.ts";
+import { layout } from "../engine/storage.ts";
 import { checkGeneration } from "./options.ts";
 import { Noise } from "./noise.ts";
 import { Passes, stepWidth } from "./passes.ts";

@@ -1,6 +1,7 @@
 /** A program captured from a module, dropped when the module has changed in a way that the program does not know. */
 import type { Device, Program } from "../engine/device.ts";
-import { layout, Tensor } from "../engine/tensor.ts";
+import { layout } from "../engine/storage.ts";
+import { Tensor } from "../engine/tensor.ts";
 import { isContainer, Module } from "./module.ts";
 
 /**
@@ -19,7 +20,8 @@ export class Captured<T extends Tensor | undefined> implements Disposable {
   get program(): Program<T> | undefined {
     if (this.#program && this.#changes !== layout.changes) {
       const now = [...fields(this.module)];
-      const same = now.length === this.#fields.length && now.every((value, i) => value === this.#fields[i]);
+      const same = !this.#program.outdated && now.length === this.#fields.length &&
+        now.every((value, i) => value === this.#fields[i]);
       if (same) this.#changes = layout.changes;
       else this[Symbol.dispose]();
     }

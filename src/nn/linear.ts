@@ -1,4 +1,4 @@
-import { linear } from "../ops/linear.ts";
+import { layOutWeight, linear } from "../ops/linear.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import { generatorOf, Module, type ModuleOptions, parameter } from "./module.ts";
 
@@ -48,4 +48,9 @@ export class Linear extends Module {
   forward(x: Tensor): Tensor {
     return linear(x, this.weight, this.bias);
   }
+}
+
+/** Makes copies in panels of all weights of a module's linear layers: before it generates. See {@linkcode layOutWeight}. */
+export function layOutWeights(module: Module): void {
+  for (const layer of module.modules()) if (layer instanceof Linear) layOutWeight(layer.weight);
 }

@@ -2,13 +2,16 @@
 import type { Device } from "../engine/device.ts";
 import { ConfigError } from "../errors.ts";
 import { RandomGenerator } from "../random/mod.ts";
-import { layout, sizeOf, Tensor } from "../engine/tensor.ts";
+import { layout } from "../engine/storage.ts";
+import { sizeOf, Tensor, untrainable } from "../engine/tensor.ts";
 
 /** Where a module's parameters live, and what their initial values are drawn from. */
 export interface ModuleOptions {
   /** Where parameters are made. */ readonly device: Device;
   /** How matrices are stored: `f32` (the default), or `bf16`, in half the memory and without a gradient of their own. */
-  readonly weights?: "f32" | "bf16";
+  readonly weights?: "f32" | "bf16" | "q8_0";
+  /** Whether matrices are only going to be read by `linear` and `embedding`, so that the device may lay them out for that; default false. */
+  readonly inference?: boolean;
   /** Default: one for all layers of the process, seeded with 0, so that each layer gets weights of its own. */
   readonly generator?: RandomGenerator;
   /** Whether there are initial values at all; false leaves them undefined, for one who is going to write them. */
@@ -80,10 +83,12 @@ export abstract class Module implements Disposable {
    * @throws {ConfigError} when one is stored in bf16, which has no gradient; nothing is changed then
    */
   unfreeze(): this {
-    for (const [name, { dtype }] of this.namedParameters()) {
-      if (dtype === "f32") continue;
+    for (const [name, { storage }] of this.namedParameters()) {
+      const stored = untrainable(storage);
+      if (!stored) continue;
       throw new ConfigError(
-        `unfreeze: ${name} is stored in ${dtype}, which cannot be trained; make the model with f32 weights`,
+        `unfreeze: ${name} is stored in ${stored}, which cannot be trained; make the model with f32 weights` +
+          (stored === "panels" ? ", and not for inference" : ""),
       );
     }
     for (const parameter of this.parameters()) parameter.requiresGrad = true;
@@ -169,14 +174,20 @@ function* leaves(value: unknown, path: string): Generator<[string, Tensor]> {
  * `weights` says.
  */
 export function parameter(
-  { device, weights = "f32", initialize = true }: ModuleOptions,
+  { device, weights = "f32", inference = false, initialize = true }: ModuleOptions,
   shape: readonly number[],
   fill: (values: Float32Array) => void,
 ): Tensor {
-  const dtype = shape.length > 1 ? weights : "f32";
   using scope = device.scope(); // frees it where `fill` throws
-  const storage = device.allocate(sizeOf(shape), dtype, { lasting: true });
-  const tensor = new Tensor(storage, shape, { requiresGrad: dtype === "f32" });
+  const [rows, length] = shape, dtype = shape.length > 1 ? weights : "f32", panels = inference || dtype !== "f32";
+  const matrix = shape.length === 2 && panels ? [rows, length] as const : undefined;
+  if (dtype === "q8_0" && length % 32 > 0) {
+    throw new ConfigError(
+      `[${shape}]: weights in q8_0 have rows of a multiple of 32, expected another width than ${length}`,
+    );
+  }
+  const storage = device.allocate(sizeOf(shape), dtype, { lasting: true, matrix });
+  const tensor = new Tensor(storage, shape, { requiresGrad: !untrainable(storage) });
   if (initialize) device.fill(storage, fill);
   return scope.keep(tensor);
 }

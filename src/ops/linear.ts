@@ -1,9 +1,10 @@
 import { matmulBias, matmulNN, matmulNT, matmulTN } from "../../kernels/matmul/kernel.ts";
 import { sum } from "../../kernels/reduce/kernel.ts";
-import { record } from "../engine/autograd.ts";
-import { ShapeError } from "../errors.ts";
+import { layOut } from "../../kernels/panels/kernel.ts";
+import { isRecording, record } from "../engine/autograd.ts";
+import { DeviceError, ShapeError } from "../errors.ts";
 import { launch } from "../engine/launch.ts";
-import type { Tensor } from "../engine/tensor.ts";
+import { Tensor } from "../engine/tensor.ts";
 
 /**
  * y = x · weightᵀ + bias, as `torch.nn.functional.linear`.
@@ -35,7 +36,7 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
 
   using scope = x.device.scope("linear");
   const X = [1, rows, inner], W = [1, out, inner], Y = [1, rows, out];
-  const operands = { a: x.alias(X), b: weight.alias(W) };
+  const operands = { a: x.alias(X), b: inPanels(weight)?.alias(W) ?? weight.alias(W) };
   const { c } = bias ? launch(matmulBias, { ...operands, bias }) : launch(matmulNT, operands);
   const y = c.alias([...x.shape.slice(0, -1), out]);
   // A frozen weight needs no x, which is the memory of a frozen model's pass.
@@ -49,6 +50,30 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
     ];
   });
   return scope.keep(y);
+}
+
+/**
+ * Makes a copy in panels of a weight that may still change, for products that are not recorded: each row of x then costs the reading
+ * of the weight and no more. The next change of the weight drops the copy. Without effect where there is one, where matrices lie
+ * row by row, and where the device has no room.
+ */
+export function layOutWeight({ device, storage, shape: [rows, length] }: Tensor): void {
+  const { block, offset } = storage;
+  if (device.panelWidth === 0 || block.panels || block.laid?.has(offset)) return;
+  using _ = device.scope();
+  try {
+    const copy = device.allocate(storage.length, "f32", { lasting: true, matrix: [rows, length] });
+    launch(layOut, { x: new Tensor(storage, [rows, length]), y: new Tensor(copy, [rows, length]) });
+    copy.block.hold();
+    (block.laid ??= new Map()).set(offset, copy);
+  } catch (error) {
+    if (!(error instanceof DeviceError)) throw error;
+  }
+}
+/** That copy, as a tensor, where it may be used. */
+function inPanels({ storage: { block, offset }, shape }: Tensor): Tensor | undefined {
+  const copy = isRecording() ? undefined : block.laid?.get(offset);
+  return copy && new Tensor(copy, shape);
 }
 
 function refuse(x: Tensor, weight: Tensor, why: string): never {

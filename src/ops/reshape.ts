@@ -30,9 +30,14 @@ export function reshape(x: Tensor, shape: readonly number[]): Tensor {
       `Cannot apply reshape to [${x.shape}] and [${shape}]: expected sizes of which the product is ${x.size}`,
     );
   }
-  if (x.dtype === "bf16") {
-    throw new DeviceError(`Cannot apply reshape to [${x.shape}]: it is bf16, expected f32 or i32`);
+  if (x.dtype !== "f32" && x.dtype !== "i32") {
+    throw new DeviceError(`Cannot apply reshape to [${x.shape}]: it is ${x.dtype}, expected f32 or i32`);
   }
   using scope = x.device.scope("reshape");
+  if (x.storage.panels) {
+    throw new DeviceError(
+      `Cannot apply reshape to [${x.shape}]: it lies in panels, which linear, embedding and matmul's right side alone read`,
+    );
+  }
   return scope.keep(record("reshape", x.alias(actual), [x], [], (dy) => [dy.alias(x.shape)]));
 }

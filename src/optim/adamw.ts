@@ -5,7 +5,7 @@ import { gradientNorm } from "../../kernels/gradient_norm/kernel.ts";
 import { Storage } from "../engine/device.ts";
 import { ConfigError } from "../errors.ts";
 import { launch } from "../engine/launch.ts";
-import { sizeOf, Tensor } from "../engine/tensor.ts";
+import { sizeOf, Tensor, untrainable } from "../engine/tensor.ts";
 
 /** A leaf and its name, as `module.namedParameters()` gives them. */
 export type NamedParameter = readonly [name: string, parameter: Tensor];
@@ -245,9 +245,10 @@ function refuseOthers(all: readonly NamedParameter[]): void {
   for (const [name, parameter] of all) {
     if (seen.has(parameter)) throw new ConfigError(`AdamW: ${name} is there twice, under two names or in two groups`);
     seen.add(parameter);
-    if (parameter.dtype === "bf16") {
+    const stored = untrainable(parameter.storage);
+    if (stored) {
       throw new ConfigError(
-        `AdamW: ${name} is stored in bf16, which cannot be trained; make the model with f32 weights`,
+        `AdamW: ${name} is stored in ${stored}, which cannot be trained; make the model with f32 weights`,
       );
     }
     if (!parameter.requiresGrad) {

@@ -30,7 +30,7 @@ export interface Pretrained {
  *
  * - a run folder, with `run.json`: its best checkpoint, or its last;
  * - a Hugging Face folder, with `config.json`;
- * - a GGUF file, `NAME.gguf`, with its own tokenizer; weights in q8_0 become f32;
+ * - a GGUF file, `NAME.gguf`, with its own tokenizer; weights in q8_0 become f32, or with `weights: "q8_0"` stay as they are;
  * - nanoGPT's `ckpt.pt`, or the folder with it: the tokenizer is that of `data/DATASET`, or GPT-2's where nothing is there;
  * - `gpt2`, `gpt2-medium`, `gpt2-large`, `gpt2-xl`, `distilgpt2`: downloaded into the cache folder once.
  *

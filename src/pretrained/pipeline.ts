@@ -100,7 +100,7 @@ export async function pipeline(
   if (typeof model !== "string") return textGeneration(model, () => {});
   const device = typeof where === "string" ? await createDevice(where) : where;
   try {
-    const loaded = await loadPretrained(model, { ...options, device });
+    const loaded = await loadPretrained(model, { inference: true, ...options, device });
     return textGeneration(loaded, () => {
       loaded.model.dispose();
       if (own) device.close();

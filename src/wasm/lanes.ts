@@ -45,6 +45,15 @@ export class Lanes {
     );
     return this.shl(widened, 16);
   }
+  /** Signed integers of 16 bits; a pair of 8-bit ones is such a number. */
+  loadI16 = (pointer: I32Local, bytes: number): Vector => this.#loadHalves(pointer, bytes, 0x03);
+  /** Floats of 16 bits that are not negative, infinite or NaN: their bits are an f32's, but for the bias of the exponent. */
+  loadF16(pointer: I32Local, bytes: number, factor = 1): Vector {
+    return this.mul(this.shl(this.#loadHalves(pointer, bytes, 0x04), 13), this.f.splat(2 ** 112 * factor));
+  }
+  /** Eight numbers of 16 bits, widened. */
+  #loadHalves = (pointer: I32Local, bytes: number, opcode: number): Vector =>
+    this.#each((part) => [...this.f.get(pointer), ...simd(opcode), 1, ...leb(bytes + 8 * part)]);
   /** One element in every lane. */
   loadSplat(pointer: I32Local, bytes: number): Vector {
     const one = this.f.let("v128", [...this.f.get(pointer), ...simd(0x09), 2, ...leb(bytes)]);
@@ -102,6 +111,8 @@ export class Lanes {
   or: Binary = this.#op(0x50);
   xor: Binary = this.#op(0x51);
 
+  /** An integer constant in every lane. */
+  splatI32 = (value: number): Vector => this.f.splatI32(value);
   addI32: Binary = this.#op(0xae);
   subI32: Binary = this.#op(0xb1);
   mulI32: Binary = this.#op(0xb5);

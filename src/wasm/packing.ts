@@ -4,8 +4,19 @@
  * A panel holds `width` rows of A, or columns of B, k by k: the tile reads it from front to back. The last panel is filled
  * up with zeros, so that a tile never has to ask where a matrix ends.
  */
-import { type Callee, type I32, type I32Local, Lanes, type Local, type WasmFunction } from "./assembler.ts";
+import {
+  type Callee,
+  type I32,
+  type I32Local,
+  Lanes,
+  type Local,
+  type Vector,
+  type WasmFunction,
+} from "./assembler.ts";
 import { leb, simd } from "./encoding.ts";
+
+/** Elements and bytes of a block of q8_0. */
+export const Q8_0 = { block: 32, bytes: 34 } as const;
 
 /**
  * What lies side by side in the source: the elements of a panel's row of A (or column of B), which differ in `k`, or those
@@ -42,6 +53,85 @@ export function definePack(f: WasmFunction, width: number, contiguous: Contiguou
         });
       });
     });
+  });
+}
+
+/** Bytes of a number of elements of a matrix in panels; of q8_0 the number is that of whole blocks. */
+export const bytesInPanels = (f: WasmFunction, { q8, bytes }: I32Local, elements: I32): I32Local =>
+  q8 ? f.i32.mul(f.i32.div(elements, Q8_0.block), Q8_0.bytes) : f.i32.mul(elements, bytes);
+
+/**
+ * Two steps of a block of q8_0 at `pairs`, as f32: [step][group of eight rows]. It lies there as the f16 scales of the panel's rows,
+ * and then, for pairs of steps, two integers of each row.
+ *
+ * Of a pair, an integer of 16 bits, the first step is moved to the top of 32, and from the second the first is cut off: so they are
+ * 2²⁴ and 2⁸ times what they should be, and the scales as many times less. All of it is exact.
+ */
+export function loadQ8(
+  v: Lanes,
+  pairs: I32Local,
+  bytes: number,
+  [low, high]: readonly Vector[][],
+): Vector[][] {
+  const both = low.map((_, i) => v.loadI16(pairs, bytes + 16 * i));
+  return [
+    both.map((pair, i) => v.mul(v.fromI32(v.shl(pair, 24)), low[i])),
+    both.map((pair, i) => v.mul(v.fromI32(v.and(pair, v.splatI32(-256))), high[i])),
+  ];
+}
+/** The scales of the block at `block`, for the first and for the second of two steps. */
+export const q8Scales = (v: Lanes, block: I32Local, width: number): Vector[][] =>
+  [2 ** -24, 2 ** -8].map((factor) => Array.from({ length: width / 8 }, (_, i) => v.loadF16(block, 16 * i, factor)));
+
+/**
+ * Defines the function that makes f32 of steps of a panel of q8_0: panel, first step and how many, both even, destination.
+ */
+export function defineWiden(f: WasmFunction, width: number): Callee<readonly ["i32", "i32", "i32", "i32"]> {
+  return f.define("widen", ["i32", "i32", "i32", "i32"], (f, panel, from, count, destination) => {
+    const { add, sub, mul, shr, min } = f.i32,
+      v = new Lanes(f, 8),
+      to = add(from, count),
+      place = f.i32.copy(destination);
+    f.loop(shr(from, 5), f.i32.divUp(to, Q8_0.block), 1, (number) => {
+      const block = add(panel, mul(number, Q8_0.bytes * width)), first = mul(number, Q8_0.block);
+      const begin = sub(f.i32.max(from, first), first), end = min(sub(to, first), Q8_0.block);
+      const scales = q8Scales(v, block, width), pairs = add(block, add(2 * width, mul(width, begin)));
+      f.loop(begin, end, 2, () => {
+        loadQ8(v, pairs, 0, scales).flat().forEach((value, i) => v.storeTo(place, 32 * i, value));
+        f.i32.advance(pairs, 2 * width);
+        f.i32.advance(place, 8 * width);
+      });
+    });
+  });
+}
+
+/** Takes the K elements of a row out of its panel, as f32. */
+export function unpackRow(
+  f: WasmFunction,
+  matrix: I32Local,
+  width: number,
+  { row, K, into }: Record<"row" | "K" | "into", I32Local>,
+): void {
+  const { add, mul, div, rem } = f.i32, panel = mul(div(row, width), width), column = rem(row, width);
+  const from = add(matrix, bytesInPanels(f, matrix, mul(panel, K))), place = f.i32.copy(into);
+  if (!matrix.q8) {
+    const element = add(from, mul(column, matrix.bytes));
+    element.bf16 = matrix.bf16;
+    return void f.loop(0, K, 1, () => {
+      f.f32.store(place, 0, f.f32.load(element));
+      f.i32.advance(element, width * matrix.bytes);
+      f.i32.advance(place, 4);
+    });
+  }
+  const block = f.i32.copy(from), step = mul(column, 2);
+  f.loop(0, K, Q8_0.block, () => {
+    const scale = f.f32.loadF16(add(block, step)), pair = add(add(block, step), 2 * width);
+    f.loop(0, Q8_0.block / 2, 1, () => {
+      for (const odd of [0, 1]) f.f32.store(place, odd, f.f32.mul(scale, f.f32.fromInt(f.i32.load8(pair, odd))));
+      f.i32.advance(pair, 2 * width);
+      f.i32.advance(place, 8);
+    });
+    f.i32.advance(block, Q8_0.bytes * width);
   });
 }
 

@@ -39,6 +39,9 @@ export class F32Instructions {
       ...this.f.get(pointer),
       ...(pointer.bf16 ? [0x2f, 1, ...leb(2 * index), 0x41, 16, 0x74, 0xbe] : [0x2a, 2, ...leb(4 * index)]),
     ]);
+  /** A float of 16 bits, as {@linkcode Lanes.loadF16}. */
+  loadF16 = (pointer: I32Local): F32Local =>
+    this.mul(this.f.let("f32", [...this.f.get(pointer), 0x2f, 1, 0, 0x41, 13, 0x74, 0xbe]), 2 ** 112);
   /** The element `at` behind `pointer`. */
   loadAt = (pointer: I32Local, at: I32): F32Local => this.load(this.f.i32.at(pointer, at));
   store = (pointer: I32Local, at: I32, value: F32): void =>
@@ -102,6 +105,9 @@ export class I32Instructions {
     this.f.let("i32", [...this.f.pushI32(a), ...this.f.pushI32(b), ...this.f.get(condition), 0x1b]);
   load = (pointer: I32Local, index = 0): I32Local =>
     this.f.let("i32", [...this.f.get(pointer), 0x28, 2, ...leb(4 * index)]);
+  /** The signed byte number `index`. */
+  load8 = (pointer: I32Local, index: number): I32Local =>
+    this.f.let("i32", [...this.f.get(pointer), 0x2c, 0, ...leb(index)]);
   loadAt = (pointer: I32Local, at: I32): I32Local => this.load(this.at(pointer, at));
   store = (pointer: I32Local, at: I32, value: I32): void =>
     this.f.emit(...this.f.get(this.at(pointer, at)), ...this.f.pushI32(value), 0x36, 2, 0);

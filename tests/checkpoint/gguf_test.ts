@@ -3,6 +3,7 @@ import { assertEquals, assertMatch, assertRejects, assertStringIncludes, assertT
 import { GgufModel } from "../../src/checkpoint/gguf.ts";
 import { saveGguf } from "../../src/checkpoint/gguf_save.ts";
 import { saveHuggingFace } from "../../src/checkpoint/hugging_face_save.ts";
+import { CpuDevice } from "../../src/device/cpu.ts";
 import { ReferenceDevice } from "../../src/device/reference.ts";
 import { CheckpointError, ConfigError } from "../../src/errors.ts";
 import { GgufFile, type GgufSource, type WritableValue, writeGguf } from "../../src/files/gguf.ts";
@@ -63,6 +64,25 @@ for (
       assertEquals(expected.size, 0);
     }));
 }
+
+Deno.test("blocks of q8_0 come back byte for byte, those too that quantising would not have made", () =>
+  inFolder(async (folder) => {
+    using cpu = await CpuDevice.create({ threads: 1, guards: true });
+    const path = `${folder}/model.gguf`, again = `${folder}/again.gguf`;
+    await saveGguf(path, make(), { tokenizer, dtype: "Q8_0" });
+    const file = await Deno.readFile(path), model = await GgufModel.open(path);
+    const { begin } = model.file.tensors.get("blk.0.ffn_up.weight")!;
+    model[Symbol.dispose]();
+    file.fill(3, begin + 2, begin + 34); // of the first block, whose greatest integer is 127
+    await Deno.writeFile(path, file);
+    const { model: read } = await loadPretrained(path, { device: cpu, weights: "q8_0" });
+    assertEquals((await read.transformer.h[0].mlp.c_fc.weight.data())[0] !== 0, true);
+    await saveGguf(again, read, { tokenizer, dtype: "Q8_0" });
+    assertEquals(await Deno.readFile(again), file);
+    const { model: wide } = await loadPretrained(path, { device: cpu });
+    const [stored, all] = [read, wide].map((model) => new Map(model.namedParameters()));
+    for (const [name, weight] of all) assertEquals(await stored.get(name)!.data(), await weight.data(), name);
+  }));
 
 Deno.test("llama.cpp finds every bias, its types, and nothing of ours that it would stumble on", () =>
   inFolder(async (folder) => {

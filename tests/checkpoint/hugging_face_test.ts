@@ -8,6 +8,7 @@ import { openWeightsFolder } from "../../src/files/weights_folder.ts";
 import { CpuDevice } from "../../src/device/cpu.ts";
 import type { Capacity } from "../../src/engine/device.ts";
 import { ReferenceDevice } from "../../src/device/reference.ts";
+import { f32ToQ8, q8ToF32 } from "../../src/engine/q8_0.ts";
 import { CheckpointError, ConfigError, DeviceError } from "../../src/errors.ts";
 import { GPT } from "../../src/gpt.ts";
 import { BytePairTokenizer } from "../../src/tokenizer/byte_pair.ts";
@@ -442,11 +443,46 @@ Deno.test("weights kept in bf16 are those of the file where it has bf16, else ro
     const [wide, kept] = [await logits(`${saved}/bf16_sharded`), await logits(`${saved}/bf16_sharded`, "bf16")];
     assertEquals([wide.dtype, kept.dtype], ["f32", "bf16"]);
     assertEquals(kept.values, wide.values);
-    assert(kept.bytes < 0.6 * wide.bytes, `${kept.bytes} of ${wide.bytes} bytes`);
+    // Each matrix ends with a whole panel, of up to 16 rows, which counts in so small a model.
+    assert(kept.bytes < 0.65 * wide.bytes, `${kept.bytes} of ${wide.bytes} bytes`);
     const model = await loadHuggingFace(`${saved}/f32`, { device, weights: "bf16" });
     await saveHuggingFace(model, `${folder}/rounded`, { dtype: "BF16" });
     const [ours, theirs] = [await tensorsOf(`${folder}/rounded`), await tensorsOf(`${saved}/bf16_sharded`)];
     for (const [name, tensor] of ours) assertEquals(tensor, theirs.get(name), name);
+  }));
+
+Deno.test("a model is read into panels, and in q8_0, as into rows of f32, and written again as it was", () =>
+  inFolder(async (folder) => {
+    using cpu = await CpuDevice.create({ threads: 2, guards: true });
+    const config = {
+      vocabSize: 31,
+      blockSize: 8,
+      nLayer: 2,
+      nHead: 2,
+      nEmbd: 32,
+      nInner: 96,
+      activation: "gelu_new",
+    } as const;
+    const written = new GPT(config, { device: cpu, seed: 3 });
+    await saveHuggingFace(written, `${folder}/f32`);
+    for (
+      const { weights, matrix } of [
+        { weights: "f32", matrix: (values: Float32Array) => values },
+        { weights: "q8_0", matrix: (values: Float32Array) => q8ToF32(f32ToQ8(values)) },
+      ] as const
+    ) {
+      const model = await loadHuggingFace(`${folder}/f32`, { device: cpu, weights, inference: true });
+      await saveHuggingFace(model, `${folder}/${weights} again`);
+      const again = new Map((await loadHuggingFace(`${folder}/${weights} again`, { device: cpu })).namedParameters());
+      const read = new Map(model.namedParameters());
+      for (const [name, weight] of written.namedParameters()) {
+        const values = await weight.data() as Float32Array, there = read.get(name)!;
+        const laid = weight.shape.length === 2 && !name.includes("wpe");
+        assertEquals([name, there.storage.panels !== undefined, there.dtype], [name, laid, laid ? weights : "f32"]);
+        assertEquals(await there.data(), laid ? matrix(values) : values, name);
+        assertEquals(await again.get(name)!.data(), await there.data(), name);
+      }
+    }
   }));
 
 Deno.test("what a device has no room for is refused with the figures, and nothing is made or read", async () => {

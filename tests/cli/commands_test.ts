@@ -208,7 +208,7 @@ const badSampling = {
   "--temperature=-1": "--temperature=-1: expected a number, at least 0",
   "--num_samples=0": "--num_samples=0: expected an integer, at least 1",
   "--max_new_tokens=nan": "--max_new_tokens=nan: expected an integer, at least 1",
-  "--weights=f16": "--weights=f16: expected f32 or bf16",
+  "--weights=f16": "--weights=f16: expected f32 or bf16 or q8_0",
   "--batch_size=3": "Unknown flag --batch_size: --help lists the flags that there are",
 };
 

@@ -7,18 +7,23 @@ import { GPT, type GPTConfig } from "../../src/gpt.ts";
 import { checkInference, inferenceNeeds } from "../../src/generate/memory.ts";
 import { generate, generateSequences } from "../../src/generate/generate.ts";
 
-const CONFIG = { vocabSize: 67, blockSize: 19, nLayer: 3, nHead: 3, nEmbd: 75, bias: true };
+const CONFIG = { vocabSize: 67, blockSize: 19, nLayer: 3, nHead: 3, nEmbd: 96, bias: true };
 const GPT2_XL = { vocabSize: 50257, blockSize: 1024, nLayer: 48, nHead: 25, nEmbd: 1600 };
 
 for (const name of Deno.env.get("NANOGPT_TEST_DEVICES")?.split(",") ?? ["cpu"]) {
-  for (const weights of ["f32", "bf16"] as const) {
+  const kinds = [
+    { weights: "f32", inference: false },
+    ...(["f32", "bf16", "q8_0"] as const).map((weights) => ({ weights, inference: true })),
+  ] as const;
+  for (const { weights, inference } of kinds) {
     for (const promptLength of [undefined, 1, 7, 30]) {
       const what = promptLength === undefined ? "a whole block" : `${promptLength} tokens`;
-      Deno.test(`the memory that generating takes is foreseen to the byte: ${weights}, from ${what} (${name})`, async () => {
+      Deno.test(`the memory that generating takes is foreseen to the byte: ${weights}${inference ? "" : " for training"}, from ${what} (${name})`, async () => {
         const device = await openDevice(name, { threads: 2 });
-        const needs = await inferenceNeeds(CONFIG, { device, weights, promptLength });
+        const needs = await inferenceNeeds(CONFIG, { device, weights, inference, promptLength });
         assertEquals(device.memory(), { tensors: 0, bytes: 0, reserved: 0 }, "the rehearsal has touched the device");
-        const model = new GPT(CONFIG, { device, weights }).eval(), prompt = new Int32Array(promptLength ?? 18);
+        const model = new GPT(CONFIG, { device, weights, inference }).eval(),
+          prompt = new Int32Array(promptLength ?? 18);
         await Array.fromAsync(generate(model, prompt, { maxNewTokens: 3 }));
         assertEquals(needs.bytes, device.memory().reserved);
         assert(needs.largest < needs.bytes);
@@ -32,7 +37,7 @@ for (const overflow of ["crop", "slide"] as const) {
   Deno.test(`the memory of several texts at once is foreseen to the byte, past the block too: ${overflow}`, async () => {
     const device = await createDevice("cpu", { threads: 2 }), many = { numReturnSequences: 3, overflow };
     const needs = await inferenceNeeds(CONFIG, { device, promptLength: 5, maxNewTokens: 40, ...many });
-    const model = new GPT(CONFIG, { device }).eval();
+    const model = new GPT(CONFIG, { device, inference: true }).eval();
     await Array.fromAsync(generateSequences(model, [1, 2, 3, 4, 5], { maxNewTokens: 40, ...many }));
     assertEquals(needs.bytes, device.memory().reserved);
     device.close();

@@ -7,7 +7,6 @@ import { generateSequences } from "../../src/generate/generate.ts";
 import type { Row, RowRequest, RowToken } from "../../src/generate/row.ts";
 import { Rows } from "../../src/generate/rows.ts";
 import { GPT } from "../../src/gpt.ts";
-import { linear } from "../../src/ops/linear.ts";
 import { RandomGenerator } from "../../src/random/mod.ts";
 import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
 import { openDevice } from "../testing.ts";
@@ -31,27 +30,16 @@ function makeModel(device: Device): GPT {
 async function withModel(name: string, body: (model: GPT) => Promise<void>, threads = 1): Promise<void> {
   const device = await openDevice(name, { threads });
   try {
-    const model = makeModel(device), { tensors, bytes } = device.memory();
+    const model = makeModel(device), lay = () => alone(model, { prompt: [0], maxNewTokens: 1 }); // copies of weights stay
+    await lay();
+    const { tensors, bytes } = device.memory();
     await body(model);
+    await lay();
     const after = device.memory();
     assertEquals([after.tensors, after.bytes], [tensors, bytes]);
   } finally {
     device.close();
   }
-}
-
-/** Whether a product of one row has the bits that the row has among others: then so has all that is computed for a row. */
-async function addsInOneOrder(device: Device): Promise<boolean> {
-  using scope = device.scope();
-  const values = new Float32Array(64 * 96);
-  new RandomGenerator(3).normal(values, 0, 1);
-  const x = values.subarray(0, 8 * 96), weight = device.tensor(values, [64, 96]);
-  const [all, one] = [8, 1].map((rows) =>
-    scope.keep(linear(device.tensor(x.subarray(0, rows * 96), [rows, 96]), weight))
-  );
-  scope[Symbol.dispose]();
-  const [many, few] = await Promise.all([all, one].map((y) => y.data().finally(() => y.dispose())));
-  return few.every((value, i) => value === many[i]);
 }
 
 /** Options of all kinds, and a prompt of some length, from a seed. */
@@ -78,7 +66,7 @@ function request(seed: number): RowRequest {
 const alone = (model: GPT, { prompt, ...options }: RowRequest): Promise<RowToken[]> =>
   Array.fromAsync(generateSequences(model, prompt, { ...options }), ({ sequence: _, ...token }) => token);
 
-/** Byte for byte where sums have one order; else the ids, which are equal where the two best differ enough, and about the rest. */
+/** Byte for byte; on a GPU the ids, which are equal where the two best differ enough, and about the rest. */
 function assertSame(actual: RowToken[], expected: RowToken[], exact: boolean, what: string): void {
   if (exact) return assertEquals(actual, expected, what);
   assertEquals(
@@ -94,7 +82,7 @@ for (const name of names) {
     const count = name === "cpu" ? 64 : 24; // others take long
     Deno.test(`rows: ${count} rows of all kinds, joining and leaving at any step, are each what they are alone (${name}, threads: ${threads})`, () =>
       withModel(name, async (model) => {
-        const exact = !name.startsWith("webgpu") && await addsInOneOrder(model.device), random = new RandomGenerator(9);
+        const exact = !name.startsWith("webgpu"), random = new RandomGenerator(9);
         using rows = new Rows(model, { slots: 9, piece: 7 });
         const waiting = Array.from({ length: count }, (_, seed) => seed);
         const going = new Map<number, { row: Row; tokens: RowToken[]; leaves: number }>();
@@ -240,7 +228,7 @@ Deno.test("rows: leaving the loop, an abort, a signal and an error each free the
     await assertRejects(() => banned.next(), ConfigError, "bans every token");
     assertEquals(rows.free, 3);
     tokens.push(...await Array.fromAsync(other));
-    assertSame(tokens, await alone(model, { prompt: [1, 2], maxNewTokens: 30, seed: 5 }), false, "the other row");
+    assertSame(tokens, await alone(model, { prompt: [1, 2], maxNewTokens: 30, seed: 5 }), true, "the other row");
     // An error of a step ends the rows of that step; those that come after are not touched by it.
     const { forward } = model,
       [a, b] = [rows.add({ prompt: [9, 8], maxNewTokens: 9 }), rows.add({ prompt: [5], maxNewTokens: 9 })];

@@ -5,6 +5,7 @@ import type { Device } from "../../src/engine/device.ts";
 import { ConfigError, DataError, DeviceError } from "../../src/errors.ts";
 import { tablesOf } from "../../kernels/choose/record.ts";
 import { type SamplingOptions, samplingRules } from "../../kernels/choose/rules.ts";
+import { layOutWeights } from "../../src/nn/linear.ts";
 import { GPT } from "../../src/gpt.ts";
 import { RandomGenerator } from "../../src/random/mod.ts";
 import { generate, type GenerateOptions, generateSequences } from "../../src/generate/generate.ts";
@@ -21,6 +22,7 @@ function makeModel(device: Device): GPT {
     generator.normal(values, 0, 0.5);
     device.write(weight.storage, values);
   }
+  layOutWeights(model); // as its first generation would
   return model;
 }
 
@@ -244,7 +246,8 @@ Deno.test("sampler: what does not fit, or throws, leaves nothing behind, and the
     };
     const error = await tokens(model, [1, 2], { maxNewTokens: BLOCK }).then(() => undefined, (error) => error);
     assertEquals(device.memory().tensors, before.tensors, `with room for ${fits}`);
-    if (!error) break;
+    if (left >= 0) break;
+    if (!error) continue; // a copy of a weight, which generating can do without
     assert(error instanceof DeviceError && error.message.includes("no room"), `${fits}: ${error}`);
     assert(fits < 1000);
   }

@@ -23,16 +23,25 @@ export function opFixtures(): Fixture<OpCase>[] {
 /** Ops that must have a case; decoding has no derivative, and its golden numbers are the model's logits with a cache. */
 export const OPS: readonly string[] = Object.keys(ops).filter((op) => op !== "cachedAttention");
 
+/** The matrix among a case's arguments that may lie in panels. */
+export function matrixOf(fixture: Fixture<OpCase>, { op, args }: OpCase): string | undefined {
+  if (!["linear", "matmul", "embedding"].includes(op)) return undefined;
+  const [left, right] = args.map((arg) => String((arg as { tensor: string } | null)?.tensor));
+  return fixture.get(right).shape.length === 2 && left !== right ? right : undefined;
+}
+
 /**
  * A case's call, ready to run, and its tensors by name.
  *
  * @param replaced values in place of the fixture's
+ * @param laid name of a matrix that lies in panels, and so has no gradient
  */
 export function call(
   device: Device,
   fixture: Fixture<OpCase>,
   { op, args }: OpCase,
   replaced: ReadonlyMap<string, ArrayLike<number>> = new Map(),
+  laid?: string,
 ): { leaves: Map<string, Tensor>; forward: () => Tensor } {
   const leaves = new Map<string, Tensor>();
   const decode = (arg: unknown): unknown => {
@@ -47,9 +56,9 @@ export function call(
       );
     }
     const name = String(arg.tensor), { values, shape, dtype } = fixture.get(name);
-    const requiresGrad = fixture.tensors.has(`${name}.grad`);
-    const leaf = leaves.get(name) ??
-      device.tensor(replaced.get(name) ?? values, shape, { dtype: dtype === "i32" ? "i32" : "f32", requiresGrad });
+    const panels = name === laid, requiresGrad = !panels && fixture.tensors.has(`${name}.grad`);
+    const options = { dtype: dtype === "i32" ? "i32" : "f32", requiresGrad, panels } as const;
+    const leaf = leaves.get(name) ?? device.tensor(replaced.get(name) ?? values, shape, options);
     leaves.set(name, leaf);
     return leaf;
   };

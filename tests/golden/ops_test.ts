@@ -2,18 +2,18 @@
 import type { Device } from "../../src/engine/device.ts";
 import { assertClose, assertShape, devices } from "../testing.ts";
 import type { Fixture } from "./fixtures.ts";
-import { call, type OpCase, opFixtures, OPS } from "./op_cases.ts";
+import { call, matrixOf, type OpCase, opFixtures, OPS } from "./op_cases.ts";
 import { limitOf, tolerances } from "./tolerances.ts";
 
-async function check(device: Device, fixture: Fixture<OpCase>, test: OpCase, number: number) {
+async function check(device: Device, fixture: Fixture<OpCase>, test: OpCase, number: number, laid?: string) {
   const limit = limitOf(device, test.kind);
-  const { leaves, forward } = call(device, fixture, test);
+  const { leaves, forward } = call(device, fixture, test, undefined, laid);
   const expected = fixture.get(`${number}.out`), dout = fixture.get(`${number}.dout`);
   // The second backward meets gradients that are there, and adds.
   for (const times of [1, 2]) {
     const out = forward();
     assertShape(out, expected.shape, `${test.name}, forward`);
-    out.backward(device.tensor(dout.values, dout.shape));
+    if (out.requiresGrad) out.backward(device.tensor(dout.values, dout.shape));
     assertClose(await out.data(), expected.values, limit, `${test.name}, forward`);
     for (const [name, leaf] of leaves) {
       if (!leaf.requiresGrad) continue;
@@ -33,6 +33,8 @@ for (const fixture of opFixtures()) {
     kinds.add(test.kind);
     for (const { name, device } of all) {
       Deno.test(`${test.name} (${name})`, () => check(device, fixture, test, number));
+      const laid = device.panelWidth > 0 ? matrixOf(fixture, test) : undefined;
+      if (laid) Deno.test(`${test.name}, in panels (${name})`, () => check(device, fixture, test, number, laid));
     }
   }
 }

@@ -1,0 +1,178 @@
+/**
+ * Products with a matrix in panels: c = a · bᵀ, where for the few rows of generated texts reading b takes the time.
+ *
+ * A task is {@linkcode STREAMS} panels which lie far apart: as many long lines through the memory, of which the processor fetches
+ * each ahead; one at a time is two thirds as fast. The first rows of a, one or two, go through several panels at once, which
+ * they bring into the cache for the other rows, six at a time. Nothing is packed: rows of a are few enough to be read in place.
+ * Every element adds its products in the order of gemm.ts, so that a row has the same bits beside any others.
+ */
+import { type I32, type I32Local, Lanes, type Vector, type WasmFunction } from "../../src/wasm/assembler.ts";
+import { KC, tileColumns } from "../../src/wasm/gemm.ts";
+import { bytesInPanels, defineWiden, loadQ8, Q8_0, q8Scales } from "../../src/wasm/packing.ts";
+import type { Phase } from "./wasm.ts";
+
+const STREAMS = 6;
+/** Rows of a that a task goes through: with their sums, and a block of the panels, they fit into a second-level cache. */
+const MOST_ROWS = 48;
+
+/** @param alone whether a has one row */
+export function byPanels(alone: boolean): Phase {
+  return {
+    tasks: ({ M, N }) => Math.ceil(N / tileColumns() / STREAMS) * Math.ceil(M / MOST_ROWS),
+    emit(f, { a, b, bias, c, M, N, K, begin, end }) {
+      const { add, sub, mul, min, at, div, rem, divUp } = f.i32, width = tileColumns(), sums = f.scratch(0);
+      const panels = divUp(N, width), groups = divUp(panels, STREAMS), parts = divUp(M, MOST_ROWS);
+      const bytes = bytesInPanels(f, b, mul(K, width)), bStride = mul(bytes, groups), aStride = mul(K, 4);
+      const addUp = (b.q8 && alone ? ofQ8Row : ofRows)(f, b, alone);
+      f.loop(begin, end, 1, (task) => {
+        const group = div(task, parts),
+          count = divUp(sub(panels, group), groups),
+          first = mul(rem(task, parts), MOST_ROWS);
+        const rows = min(sub(M, first), MOST_ROWS), aFirst = at(a, mul(first, K)), bFirst = add(b, mul(group, bytes));
+        f.loop(0, divUp(K, KC), 1, (block) => {
+          const k = mul(block, KC), steps = min(sub(K, k), KC), right = add(bFirst, bytesInPanels(f, b, mul(k, width)));
+          addUp({ a: at(aFirst, k), aStride, rows, b: right, bStride, count, sums, steps });
+          f.loop(0, count, 1, (panel) => {
+            const column = mul(add(group, mul(panel, groups)), width), columns = min(sub(N, column), width);
+            f.loop(0, rows, 1, (row) => {
+              const sum = add(sums, mul(add(mul(panel, MOST_ROWS), row), 4 * width));
+              const place = at(c, add(mul(add(first, row), N), column));
+              const finish = (base?: I32Local) => () =>
+                f.forEach(0, columns, (n, v) => {
+                  v.store(place, n, base ? v.add(v.load(base, n), v.load(sum, n)) : v.load(sum, n));
+                });
+              f.when(block, finish(place), finish(bias ? at(bias, column) : c.fresh ? undefined : place));
+            });
+          });
+        });
+      });
+    },
+  };
+}
+
+/** `rows` rows of a, up to {@linkcode MOST_ROWS}, by `count` panels, through a block of K: sums [panel][row][column]. */
+type AddUp = (of: Record<"a" | "aStride" | "rows" | "b" | "bStride" | "count" | "sums" | "steps", I32Local>) => void;
+
+/** In tiles: of two rows over three panels, or one over six, then of up to six rows over one. */
+function ofRows(f: WasmFunction, { bf16, q8 }: I32Local, alone: boolean): AddUp {
+  const { add, mul, min } = f.i32, width = tileColumns(), heights = alone ? [1] : [6, 5, 4, 3, 2, 1];
+  const tiles = heights.map((rows) => {
+    const most = rows < 3 ? STREAMS / rows : 1; // as many panels as the registers hold sums for, and fewer for the last
+    return Array.from(
+      { length: most },
+      (_, i) => ({ of: most - i, tile: defineTile(f, { rows, panels: most - i, bf16 }) }),
+    );
+  });
+  const widen = q8 ? defineWiden(f, width) : undefined, widened = f.scratch(4 * width * STREAMS * MOST_ROWS);
+  return ({ a, aStride, rows, b, bStride, count, sums, steps }) => {
+    if (widen) { // block by block, so that all panels are streams
+      f.loop(0, steps, Q8_0.block, (step) =>
+        f.loop(0, count, 1, (panel) => {
+          const to = add(widened, mul(add(mul(panel, KC), step), 4 * width));
+          f.call(widen, add(b, mul(panel, bStride)), step, Q8_0.block, to);
+        }));
+    }
+    const [from, apart] = widen ? [widened, 4 * width * KC] : [b, bStride];
+    const through = (height: number, row: I32, to: I32) =>
+      f.loop(row, to, height, (row) => {
+        let panel: I32 = 0;
+        for (const { of, tile } of tiles[heights.indexOf(height)]) {
+          panel = f.loop(panel, count, of, (panel) => {
+            const into = add(sums, mul(add(mul(panel, MOST_ROWS), row), 4 * width));
+            f.call(tile, add(a, mul(row, aStride)), aStride, add(from, mul(panel, apart)), apart, into, steps);
+          });
+        }
+      });
+    const first = Math.min(2, heights[0]);
+    let row = through(first, 0, min(rows, first));
+    for (const height of heights) row = through(height, row, rows);
+  };
+}
+
+/** Bytes from the sums of one panel to those of the next. */
+const sumsStride = (): number => 4 * tileColumns() * MOST_ROWS;
+/** `count` addresses, `stride` bytes apart. */
+const along = (f: WasmFunction, first: I32Local, stride: I32, count: number): I32Local[] =>
+  Array.from({ length: count }, (_, i) => f.i32.add(first, f.i32.mul(stride, i)));
+
+/** `rows` rows of a by `panels` panels of b: a, bytes from row to row; b, bytes from panel to panel; sums; steps of K. */
+function defineTile(f: WasmFunction, { rows, panels, bf16 }: { rows: number; panels: number; bf16: boolean }) {
+  const width = tileColumns(), halves = Array.from({ length: width / 8 }, (_, i) => i);
+  return f.define("panels", ["i32", "i32", "i32", "i32", "i32", "i32"], (f, a, aStride, b, bStride, sums, K) => {
+    const v = new Lanes(f, 8), unroll = 64 / width;
+    const left = along(f, a, aStride, rows), right = along(f, b, bStride, panels);
+    for (const panel of right) panel.bf16 = bf16;
+    const into = right.map(() => left.map(() => halves.map(() => v.accumulator())));
+    const steps = (count: number) => () => {
+      for (let u = 0; u < count; u++) {
+        const element = (m: number) => v.loadSplat(left[m], 4 * u);
+        const weights = (p: number, h: number) => v.loadFrom(right[p], right[p].bytes * (u * width + 8 * h));
+        const madd = (p: number, m: number, h: number, x: Vector, w: Vector) =>
+          v.assign(into[p][m][h], v.madd(x, w, into[p][m][h]));
+        // What stays in registers are the elements of few rows, which go through many panels, else a panel's weights.
+        const held = rows < 3 ? left.map((_, m) => element(m)) : [];
+        right.forEach((_, p) => {
+          const all = rows < 3 ? [] : halves.map((h) => weights(p, h));
+          if (rows < 3) {
+            for (const h of halves) {
+              const w = weights(p, h);
+              held.forEach((x, m) => madd(p, m, h, x, w));
+            }
+          } else {
+            left.forEach((_, m) => {
+              const x = element(m);
+              all.forEach((w, h) => madd(p, m, h, x, w));
+            });
+          }
+        });
+      }
+      for (const row of left) f.i32.advance(row, 4 * count);
+      for (const panel of right) f.i32.advance(panel, panel.bytes * width * count);
+    };
+    f.loop(f.loop(0, K, unroll, steps(unroll)), K, 1, steps(1));
+    into.forEach((of, p) =>
+      of.forEach((row, m) => row.forEach((sum, h) => v.storeTo(sums, p * sumsStride() + 4 * (m * width + 8 * h), sum)))
+    );
+  });
+}
+
+/**
+ * One row of a by panels of q8_0, as they lie: through a block of three panels, then of the other three, so that all are streams;
+ * the sums stand in memory in between.
+ */
+function ofQ8Row(f: WasmFunction): AddUp {
+  const width = tileColumns(), unroll = 4, halves = Array.from({ length: width / 8 }, (_, i) => i);
+  const parameters = ["i32", "i32", "i32", "i32", "i32", "i32"] as const;
+  const tile = f.define("panels_q8", parameters, (f, a, b, bStride, count, sums, K) => {
+    const { add, mul, at } = f.i32, v = new Lanes(f, 8), zero = f.splat(0), first = f.i32.copy(b);
+    f.loop(0, count, 1, (panel) => {
+      const place = add(sums, mul(panel, sumsStride()));
+      for (const h of halves) v.storeTo(place, 32 * h, zero);
+    });
+    f.loop(0, K, Q8_0.block, (k) => {
+      const some = (together: number) => (panel: I32Local) => {
+        const blocks = along(f, add(first, mul(panel, bStride)), bStride, together), x = at(a, k);
+        const place = add(sums, mul(panel, sumsStride())), offset = (p: number, h: number) => p * sumsStride() + 32 * h;
+        const into = blocks.map(() => halves.map(() => v.accumulator()));
+        into.forEach((of, p) => of.forEach((sum, h) => v.assign(sum, v.loadFrom(place, offset(p, h)))));
+        const scales = blocks.map((block) => q8Scales(v, block, width)), pairs = blocks.map((at) => add(at, 2 * width));
+        f.loop(0, Q8_0.block, 2 * unroll, () => {
+          for (let u = 0; u < unroll; u++) {
+            const elements = [0, 1].map((odd) => v.loadSplat(x, 4 * (2 * u + odd)));
+            into.forEach((of, p) =>
+              loadQ8(v, pairs[p], 2 * width * u, scales[p]).forEach((weights, odd) =>
+                weights.forEach((w, h) => v.assign(of[h], v.madd(elements[odd], w, of[h])))
+              )
+            );
+          }
+          f.i32.advance(x, 8 * unroll);
+          for (const pair of pairs) f.i32.advance(pair, 2 * width * unroll);
+        });
+        into.forEach((of, p) => of.forEach((sum, h) => v.storeTo(place, offset(p, h), sum)));
+      };
+      f.loop(f.loop(0, count, 3, some(3)), count, 1, some(1));
+      f.i32.advance(first, Q8_0.bytes * width);
+    });
+  });
+  return ({ a, b, bStride, count, sums, steps }) => f.call(tile, a, b, bStride, count, sums, steps);
+}
