@@ -223,9 +223,13 @@ export abstract class Device implements Disposable {
   get panelWidth(): number {
     return 0;
   }
-  /** How long a block is taken for a storage: weights in bf16 find no new users, so they are not rounded up. */
+  /**
+   * How long a block is taken for a storage: weights in bf16 find no new users, so they are not rounded up. On GPUs the scales of
+   * q8_0 begin where its block's length ends, so shaders round up too (kernels/matmul).
+   */
   protected capacityFor(length: number, dtype: StorageType): number {
-    return dtype === "bf16" ? Math.ceil(length / 16) * 16 : sizeClass(length);
+    const unit = { f32: 0, i32: 0, bf16: 16, q8_0: 128 }[dtype];
+    return unit ? Math.ceil(length / unit) * unit : sizeClass(length);
   }
   /** @internal Called when nothing holds the block any more. */
   recycle(block: Block): void {
