@@ -1,12 +1,12 @@
 /** y[b, j, i] = x[b, i, j], y perhaps in panels: what `copy` does too, but by tiles, for along columns each element has a cache line of its own. */
-import { f32, kernel, weight } from "../../src/kernel.ts";
+import { f32, kernel, laid } from "../../src/kernel.ts";
 import source from "./transpose.wgsl.ts";
 import * as wasm from "./wasm.ts";
 
 export const transpose = kernel({
   name: "transpose",
   reads: { x: f32("batch", "rows", "columns") },
-  writes: { y: weight("batch", "columns", "rows") },
+  writes: { y: laid("batch", "columns", "rows") },
   reference({ x, y }, { batch, rows, columns }) {
     for (let b = 0; b < batch; b++) {
       for (let i = 0; i < rows; i++) {

@@ -95,9 +95,6 @@ export class WebGPUDevice extends Device {
   override bytesOf(dtype: StorageType): number {
     return dtype === "q8_0" ? 36 / 32 : super.bytesOf(dtype);
   }
-  protected override capacityFor(length: number, dtype: StorageType): number {
-    return dtype === "q8_0" ? Math.ceil(length / 128) * 128 : super.capacityFor(length, dtype); // shaders find the scales there
-  }
   override write(storage: Storage, values: ArrayLike<number>): void {
     this.checkWrite(storage, values);
     this.flush(); // what was launched before must not see it

@@ -47,12 +47,6 @@ interface Part {
   workspace?(sizes: Launch["sizes"]): number;
 }
 
-/** Of {@linkcode Device.allocate}. */
-export interface AllocateOptions {
-  readonly lasting?: boolean;
-  readonly matrix?: readonly [rows: number, length: number];
-}
-
 /** What blocks have in common that can stand for one another. */
 const keyOf = ({ dtype, capacity, panels }: Pick<Block, "dtype" | "capacity" | "panels">): string =>
   panels ? `${dtype}${panels.rows}x${panels.length}` : `${dtype}${capacity}`;
@@ -202,7 +196,11 @@ export abstract class Device implements Disposable {
    * @param options.lasting whether a program that is being captured must not use the block for anything else; default false
    * @param options.matrix rows and length of a matrix that products and lookups alone will read: the device may lay it out for them
    */
-  allocate(length: number, dtype: StorageType, { lasting = false, matrix }: AllocateOptions = {}): Storage {
+  allocate(
+    length: number,
+    dtype: StorageType,
+    { lasting = false, matrix }: { lasting?: boolean; matrix?: readonly [rows: number, length: number] } = {},
+  ): Storage {
     if (this.#closed) throw new DeviceError(`${this.name}: the device is closed`);
     const width = this.panelWidth,
       panels = matrix && width > 0 ? { rows: matrix[0], length: matrix[1], width } : undefined;
@@ -225,9 +223,13 @@ export abstract class Device implements Disposable {
   get panelWidth(): number {
     return 0;
   }
-  /** How long a block is taken for a storage: weights in bf16 find no new users, so they are not rounded up. */
+  /**
+   * How long a block is taken for a storage: weights in bf16 find no new users, so they are not rounded up. On GPUs the scales of
+   * q8_0 begin where its block's length ends, so shaders round up too (kernels/matmul).
+   */
   protected capacityFor(length: number, dtype: StorageType): number {
-    return dtype === "bf16" ? Math.ceil(length / 16) * 16 : sizeClass(length);
+    const unit = { f32: 0, i32: 0, bf16: 16, q8_0: 128 }[dtype];
+    return unit ? Math.ceil(length / unit) * unit : sizeClass(length);
   }
   /** @internal Called when nothing holds the block any more. */
   recycle(block: Block): void {

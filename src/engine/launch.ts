@@ -31,7 +31,7 @@ export function launch(
   const sizes = bindSizes(kernel, operands, (why) => new ShapeError(said(kernel, operands, why)));
   const storages: Record<string, Storage> = {}, outputs: Record<string, Tensor> = {}, fresh: string[] = [];
   if (device.closed) throw refuse("the device is closed");
-  for (const { name, shape, dtype, optional, weight, role } of kernel.operands) {
+  for (const { name, shape, dtype, optional, weight, laid, role } of kernel.operands) {
     let tensor = operands[name];
     if (!tensor) {
       if (optional) continue;
@@ -49,7 +49,7 @@ export function launch(
       throw refuse(`${name} is ${tensor.dtype}, expected ${dtype}${weight ? ", bf16 or q8_0" : ""}`);
     }
     const { panels } = storage, there = tensor.shape;
-    if (panels && !weight) {
+    if (panels && !laid) {
       throw refuse(`${name} lies in panels, which linear, embedding and matmul's right side alone read`);
     }
     if (

@@ -86,7 +86,7 @@ export class Storage {
   /** Of its elements. */ get dtype(): StorageType {
     return this.block.dtype;
   }
-  /** How its matrix lies, where not row by row. */ get panels(): Panels | undefined {
+  /** @internal How its matrix lies, where not row by row. */ get panels(): Panels | undefined {
     return this.block.panels;
   }
   /** Where it is. */ get device(): Device {

@@ -1,6 +1,7 @@
 /** Matrices in panels: products with them have the bits of the training product, and they are read and written row by row. */
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { matmulBias, matmulNN, matmulNT } from "../../kernels/matmul/kernel.ts";
+import { transpose } from "../../kernels/transpose/kernel.ts";
 import { CpuDevice } from "../../src/device/cpu.ts";
 import { noGrad } from "../../src/engine/autograd.ts";
 import { type Device, Storage } from "../../src/engine/device.ts";
@@ -112,6 +113,11 @@ Deno.test("what is no product refuses a matrix in panels by name", async () => {
     assertEquals(matmul(x, weight).shape, [2, 32]);
     assertThrows(() => new AdamW([["w", weight]]), Error, "w is stored in");
   }
+  const [x3, y3] = [
+    device.tensor(normal(1024, 1), [1, 32, 32]),
+    device.tensor(normal(1024, 1), [32, 32], { dtype: "bf16" }),
+  ];
+  assertThrows(() => launch(transpose, { x: x3, y: y3.alias([1, 32, 32]) }), DeviceError, "y is bf16, expected f32");
   assertThrows(() => device.tensor(normal(32, 1), [32], { panels: true }), ShapeError, "expected a matrix");
   assertThrows(() => device.tensor(normal(66, 1), [2, 33], { dtype: "q8_0" }), ShapeError, "a multiple of 32 long");
   device.close();
