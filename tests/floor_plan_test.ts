@@ -42,6 +42,7 @@ const NEVERS: [rooms: readonly string[], never: readonly string[]][] = [
   [["train"], ["finetune", "server", "pretrained"]],
   [["tokenizer"], ["checkpoint"]],
   [FLOORS.flat().filter((room) => room !== "cli"), ["cli", "server"]],
+  [FLOORS.flat().filter((room) => room !== "cli" && room !== "native"), ["native"]],
 ];
 
 /** The room of a path: the folder under src/ or at the top, a dataset's name, or a file on src/'s landing. */

@@ -12,7 +12,7 @@ export type DeviceOptions = { readonly [Name in DeviceName]: Name extends "auto"
 /** Of a device that has none. */
 export type NoOptions = { readonly [option: string]: undefined };
 
-const CPU: readonly (keyof CpuOptions)[] = ["threads", "guards"], NONE: readonly string[] = [];
+const CPU: readonly (keyof CpuOptions)[] = ["threads", "guards", "native"], NONE: readonly string[] = [];
 /** By device, the options that it has. */
 const OPTIONS: Readonly<Record<DeviceName, readonly string[]>> = {
   ...{ auto: CPU, cpu: CPU, reference: NONE },
@@ -34,7 +34,7 @@ export const hasOption = (name: DeviceName, option: keyof CpuOptions): boolean =
  * - `auto`: the CPU, until WebGPU has been measured on GPUs.
  *
  * @param name default: `auto`
- * @param options of `cpu`: `threads` (default: one for each processor) and `guards`, which tests turn on
+ * @param options of `cpu`: `threads` (default: one for each processor), `native` (from `loadNative`), and `guards`, which tests turn on
  * @returns the device, when its threads have started
  * @throws {DeviceError} when the name or an option is not one of these, there is no adapter, or memory is refused
  * @example

@@ -12,7 +12,17 @@ import { DeviceError } from "../errors.ts";
 /** Where the modules lie in the control words, in 32-bit words; before them, each thread has a cache line for its claims. */
 export const CONTROL = { modules: 4112, moduleWords: 2, maxModules: 1984, words: 8192 } as const;
 
-/** What a thread needs to know. It travels to workers, so it is plain data. */
+/** Machine code that multiplies packed panels, which whoever may load it hands to the CPU device: `loadNative` makes it. */
+export interface NativeTile {
+  /** Where in the process the code stands. */
+  readonly entry: bigint;
+  /** Where in a thread's scratch it finds its arguments. */
+  readonly argumentsAt: number;
+  /** What a thread calls the code with. It is also a worker's source text, so it uses nothing from outside itself. */
+  connect(entry: bigint, memory: WebAssembly.Memory, args: number): { call(): void; close(): void };
+}
+
+/** What a thread needs to know. It travels to workers, so it is plain data, but for the native tile's function. */
 export interface ThreadOptions {
   readonly memory: WebAssembly.Memory;
   /** Address of this thread's scratch. */
@@ -20,6 +30,7 @@ export interface ThreadOptions {
   /** Its number, from 0, and how many there are. */
   readonly thread: number;
   readonly threads: number;
+  readonly native?: NativeTile;
 }
 
 export interface Thread {
@@ -29,6 +40,8 @@ export interface Thread {
   launch(module: number, args: number, tasks: number, chunks: number): boolean;
   /** Works on other threads' launches, for ever. */
   serve(): void;
+  /** Lets go of what {@linkcode NativeTile.connect} has opened. */
+  close(): void;
 }
 
 /**
@@ -37,19 +50,21 @@ export interface Thread {
  * Waiting spins for some 40 µs, since the next launch mostly comes sooner, and then sleeps, so that an idle or a crowded
  * machine loses nothing.
  */
-export function makeThread({ memory, scratch, thread, threads }: ThreadOptions): Thread {
+export function makeThread({ memory, scratch, thread, threads, native }: ThreadOptions): Thread {
   const OPEN = 0, DONE = 1, SLEEPERS = 2, WAITING = 3, MODULE = 4, ARGS = 5, TASKS = 6, CHUNKS = 7, FAILED = 8;
   const CLAIMS = 16, CLAIM_WORDS = 16, MODULES = 4112, SPIN = 0.04, LAST_GENERATION = 0x7ffff;
   const words = new Int32Array(memory.buffer, 0, 8192);
   const kernels: ((args: number, begin: number, end: number) => void)[] = [];
-  let generation = 0;
+  let generation = 0, connection: ReturnType<NativeTile["connect"]> | undefined;
 
   function run(module: number, args: number, begin: number, end: number): void {
     let kernel = kernels[module];
     if (!kernel) {
       const [address, length] = words.subarray(MODULES + 2 * module, MODULES + 2 * module + 2);
       const bytes = new Uint8Array(memory.buffer, address >>> 0, length).slice();
-      const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env: { memory, scratch } });
+      if (native) connection ??= native.connect(native.entry, memory, scratch + native.argumentsAt);
+      const env = { memory, scratch, ...connection && { native: connection.call } };
+      const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes), { env });
       kernel = kernels[module] = exports.run as typeof kernel;
     }
     kernel(args, begin, end);
@@ -129,7 +144,7 @@ export function makeThread({ memory, scratch, thread, threads }: ThreadOptions):
       if (open !== 0) work(seen = open); // else it is being opened
     }
   }
-  return { run, launch, serve };
+  return { run, launch, serve, close: () => connection?.close() };
 }
 
 interface NodeWorker {
@@ -143,8 +158,9 @@ interface NodeWorker {
  * @returns what ends it
  * @throws {DeviceError} when a browser refuses it
  */
-export async function startWorker(options: ThreadOptions): Promise<() => void> {
-  const start = `(${makeThread})`;
+export async function startWorker({ native, ...options }: ThreadOptions): Promise<() => void> {
+  const tile = native && `{ entry: ${native.entry}n, argumentsAt: ${native.argumentsAt}, connect: ${native.connect} }`;
+  const start = `((options) => (${makeThread})({ ...options, native: ${tile} }))`;
   const node = globalThis.process?.getBuiltinModule?.("node:worker_threads"); // Deno, Node
   if (node) {
     const source = `${start}(require("node:worker_threads").workerData).serve();`;

@@ -33,10 +33,11 @@ export const simd = (opcode: number): number[] => [0xfd, ...leb(opcode)];
 export const bytesOfF32 = (value: number): number[] => [...new Uint8Array(new Float32Array([value]).buffer)];
 export const bytesOfF64 = (value: number): number[] => [...new Uint8Array(new Float64Array([value]).buffer)];
 
-/** `env.memory` and `env.scratch` imported, function 0 exported as `run`. */
+/** `env.memory`, `env.scratch` and, for `native`, a function of that name imported, the first of `functions` exported as `run`. */
 export function moduleBytes(
   functions: readonly { parameters: number[]; body: number[] }[],
   { initial, maximum, shared }: Pages,
+  native: boolean,
 ): Uint8Array<ArrayBuffer> {
   const list = (items: number[][]) => [...leb(items.length), ...items.flat()];
   const section = (id: number, items: number[][]) => {
@@ -44,15 +45,17 @@ export function moduleBytes(
     return [id, ...leb(content.length), ...content];
   };
   const text = (s: string) => list([...new TextEncoder().encode(s)].map((byte) => [byte]));
+  const types = functions.map(({ parameters }) => [0x60, ...list(parameters.map((code) => [code])), 0]);
   return Uint8Array.from([
     ...[0, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
-    ...section(1, functions.map(({ parameters }) => [0x60, ...list(parameters.map((code) => [code])), 0])),
+    ...section(1, [...types, [0x60, 0, 0]]), // the last is native's
     ...section(2, [
       [...text("env"), ...text("memory"), 2, shared ? 3 : 1, ...leb(initial), ...leb(maximum)],
       [...text("env"), ...text("scratch"), 3, codes.i32, 0],
+      ...(native ? [[...text("env"), ...text("native"), 0, ...leb(types.length)]] : []),
     ]),
     ...section(3, functions.map((_, i) => leb(i))),
-    ...section(7, [[...text("run"), 0, 0]]),
+    ...section(7, [[...text("run"), 0, native ? 1 : 0]]),
     ...section(10, functions.map(({ body }) => [...leb(body.length), ...body])),
   ]);
 }

@@ -14,12 +14,14 @@
  * f.call(multiply, aPacked, bPacked, c, f.i32.shl(N, 2), M, N, K, 0, 0);
  * ```
  */
-import { type Callee, Lanes, WasmFunction } from "./assembler.ts";
+import { type Callee, Lanes, RESERVED_SCRATCH, WasmFunction } from "./assembler.ts";
 
 /** Rows of a tile: the width of A's panels. */
 export const ROWS = 6;
 /** Columns of the tile, the width of B's panels, by mode: each fills the 16 vector registers of x86-64. */
 export type Columns = 8 | 16;
+/** The tile of machine code (src/native/), and where in a thread's scratch it finds the arguments of {@linkcode Multiply}. */
+export const NATIVE = { rows: 14, columns: 32, argumentsAt: RESERVED_SCRATCH - 512 } as const;
 /** Steps of K in one go: a panel of B then stays in the first-level cache. */
 export const KC = 384;
 
@@ -34,7 +36,14 @@ const EDGE = -512;
  * Defines C (rows, columns) = base + A · B. `base` is the address of what is added: C itself with C's stride to accumulate, a
  * bias of `columns` elements with stride 0, or 0 for nothing. Writes no more of C than the rows and columns given.
  */
-export function defineMultiply(f: WasmFunction, width: Columns = tileColumns()): Multiply {
+export function defineMultiply(f: WasmFunction, width: Columns | typeof NATIVE.columns = tileColumns()): Multiply {
+  if (width === NATIVE.columns) {
+    return f.define("multiply", multiplyParameters, (f, ...args) => {
+      const at = f.scratch(NATIVE.argumentsAt - RESERVED_SCRATCH);
+      args.forEach((arg, i) => f.i32.store(at, i, arg));
+      f.callNative();
+    });
+  }
   const tile = defineTile(f, width);
   return f.define("multiply", multiplyParameters, (f, a, b, c, stride, rows, columns, K, base, baseStride) => {
     const { sub, mul, min, divUp } = f.i32;
@@ -117,8 +126,8 @@ export function tileColumns(): Columns {
   return chosen;
 }
 
-/** Milliseconds that a multiply-add takes in the tile, up to a factor that both share. */
-function timeTile(width: Columns): number {
+/** Milliseconds that 20 · KC multiply-adds take in the tile. */
+export function timeTile(width: Columns): number {
   const f = WasmFunction.main("time"), [a, b, c, calls] = [0, 1, 2, 3].map(() => f.parameter("i32"));
   const tile = defineTile(f, width), pages = { initial: 1, maximum: 1, shared: false };
   f.loop(0, calls, 1, () => f.call(tile, a, b, c, 4 * width, KC, 0, 0));
@@ -133,5 +142,5 @@ function timeTile(width: Columns): number {
     run(0, 16384, 49152, 20);
     best = Math.min(best, performance.now() - start);
   }
-  return best / width;
+  return best / (ROWS * width);
 }

@@ -1,0 +1,159 @@
+/**
+ * The product's machine code: C = base + A · B over packed panels, as src/wasm/gemm.ts has it, in vectors of 512 bits.
+ *
+ * The tile has 14 rows and 32 columns: 28 sums, two vectors of a row of B and two of elements of A fill the 32 registers. Each
+ * sum adds its products one after the other with fused multiply-adds, from zero, and then `base` is added: the order of gemm.ts,
+ * and so its bits.
+ */
+import { NATIVE } from "../wasm/gemm.ts";
+import { type Address, type Assembler, Label, type Register } from "./assembler.ts";
+
+const { rows: ROWS, columns: COLUMNS } = NATIVE;
+/** Bytes of the arguments (src/wasm/gemm.ts, Multiply), in its order. */
+const ARGUMENT = { a: 0, b: 4, c: 8, stride: 12, rows: 16, columns: 20, K: 24, base: 28, baseStride: 32 } as const;
+/** What a function has to hand back as it was (System V Application Binary Interface, AMD64). */
+const SAVED: readonly Register[] = ["rbx", "rbp", "r12", "r13", "r14", "r15"];
+
+/**
+ * The function (arguments, memory): the address of the arguments, and that of the memory in which what they name lies. It is called
+ * as bsearch calls what compares.
+ */
+export function emitMultiply(x: Assembler): void {
+  const argument = (name: keyof typeof ARGUMENT): Address => ["rdi", ARGUMENT[name]];
+  const pointer = (to: Register, name: keyof typeof ARGUMENT) => {
+    x.load(to, argument(name));
+    x.add(to, "rsi");
+  };
+  for (const register of SAVED) x.push(register);
+  pointer("rbx", "b");
+  x.load("rbp", argument("columns"));
+  x.load("r8", argument("stride"));
+  x.load("r9", argument("baseStride"));
+
+  const panel = new Label(), whole = new Label(), noBase = new Label(), tile = new Label(), done = new Label();
+  x.place(panel); // of B: rbx, and rbp columns from there on
+  x.mov("rcx", "rbp");
+  x.cmp("rcx", COLUMNS);
+  x.jump(whole, "notAbove");
+  x.set("rcx", COLUMNS);
+  x.place(whole);
+  x.set("rax", 1);
+  x.shlByCl("rax");
+  x.dec("rax");
+  x.kmovw(1, "rax");
+  x.shr("rax", 16);
+  x.kmovw(2, "rax");
+  pointer("r12", "a");
+  pointer("r13", "c");
+  x.load("r14", argument("base"));
+  x.test("r14", "r14");
+  x.jump(noBase, "zero");
+  x.add("r14", "rsi");
+  x.place(noBase);
+  x.load("r15", argument("rows"));
+
+  x.place(tile); // r12: panel of A, r13: its place in C, r14: what is added, or 0, r15: rows from there on
+  emitTile(x, argument("K"));
+  emitFinish(x);
+  x.sub("r15", ROWS);
+  x.jump(tile, "above");
+
+  x.mov("rbx", "rdx"); // the tile has gone through the panel
+  x.load("rax", argument("c"));
+  x.add("rax", 4 * COLUMNS);
+  x.store(argument("c"), "rax");
+  const next = new Label();
+  x.load("rax", argument("base"));
+  x.test("rax", "rax");
+  x.jump(next, "zero");
+  x.add("rax", 4 * COLUMNS);
+  x.store(argument("base"), "rax");
+  x.place(next);
+  x.sub("rbp", COLUMNS);
+  x.jump(panel, "above");
+
+  x.place(done);
+  x.vzeroupper();
+  for (const register of SAVED.toReversed()) x.pop(register);
+  x.ret();
+}
+
+/** The register of the sums of a row of the tile, and of the first or second half of its columns. */
+const sum = (row: number, half: number): number => 4 + 2 * row + half;
+
+/** The sums of a tile: r12 and rdx go to the ends of their panels. */
+function emitTile(x: Assembler, K: Address): void {
+  for (let register = 4; register < 32; register++) x.vpxord(register, register, register);
+  x.mov("rdx", "rbx");
+  x.load("rcx", K);
+  const step = new Label();
+  x.place(step);
+  for (const half of [0, 1]) x.vmovupsLoad(half, ["rdx", 64 * half]);
+  for (let row = 0; row < ROWS; row++) {
+    const element = 2 + row % 2;
+    x.vbroadcastss(element, ["r12", 4 * row]);
+    for (const half of [0, 1]) x.vfmadd231ps(sum(row, half), half, element);
+  }
+  x.add("r12", 4 * ROWS);
+  x.add("rdx", 4 * COLUMNS);
+  x.dec("rcx");
+  x.jump(step, "notZero");
+}
+
+/** Adds what r14 names and stores the rows and columns that there are: r13 and r14 go to the next tile's. */
+function emitFinish(x: Assembler): void {
+  const end = new Label(), plain = new Label();
+  const rows = (based: boolean) => {
+    for (let row = 0; row < ROWS; row++) {
+      if (row > 0) {
+        x.cmp("r15", row);
+        x.jump(end, "notAbove");
+      }
+      for (const half of [0, 1] as const) {
+        if (based) {
+          x.vmovupsLoad(half, ["r14", 64 * half], half ? 2 : 1);
+          x.vaddps(sum(row, half), half, sum(row, half));
+        }
+        x.vmovupsStore(["r13", 64 * half], sum(row, half), half ? 2 : 1);
+      }
+      x.add("r13", "r8");
+      if (based) x.add("r14", "r9");
+    }
+  };
+  x.test("r14", "r14");
+  x.jump(plain, "zero");
+  rows(true);
+  x.jump(end);
+  x.place(plain);
+  rows(false);
+  x.place(end);
+}
+
+/**
+ * The function (out): what the processor and the system can do, as four numbers of 32 bits. The highest leaf of CPUID, ecx of
+ * leaf 1, ebx of leaf 7, and XCR0, or 0 where the system has not turned it on.
+ */
+export function emitFeatures(x: Assembler): void {
+  x.push("rbx");
+  const ask = (leaf: number) => {
+    x.set("rax", leaf);
+    x.set("rcx", 0);
+    x.cpuid();
+  };
+  ask(0);
+  x.store(["rdi", 0], "rax");
+  ask(7);
+  x.store(["rdi", 8], "rbx");
+  ask(1);
+  x.store(["rdi", 4], "rcx");
+  const off = new Label();
+  x.set("rax", 0);
+  x.bt("rcx", 27); // OSXSAVE: without it xgetbv is no instruction
+  x.jump(off, "notBelow");
+  x.set("rcx", 0);
+  x.xgetbv();
+  x.place(off);
+  x.store(["rdi", 12], "rax");
+  x.pop("rbx");
+  x.ret();
+}

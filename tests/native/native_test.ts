@@ -1,0 +1,82 @@
+/** The native tile against the WebAssembly one, and what happens where there is none. It needs --allow-ffi. */
+import { assertEquals, assertMatch } from "@std/assert";
+import { matmulBias, matmulNN, matmulNT, matmulTN } from "../../kernels/matmul/kernel.ts";
+import { CpuDevice } from "../../src/device/cpu.ts";
+import { launch } from "../../src/engine/launch.ts";
+import { loadNative, whatIsMissing } from "../../src/native/load.ts";
+import { Storage } from "../../src/engine/storage.ts";
+import { Tensor } from "../../src/engine/tensor.ts";
+import { RandomGenerator } from "../../src/random/mod.ts";
+
+const native = await loadNative(), there = native.tile !== undefined;
+if (!there) console.log(`native: tests skipped (${native.why})`);
+/** How many products are compared; some thousand take a minute. */
+const PRODUCTS = Number(Deno.env.get("NANOGPT_NATIVE_PRODUCTS") ?? 300);
+
+const forms = { NN: matmulNN, NT: matmulNT, TN: matmulTN };
+const bits = ({ buffer }: { readonly buffer: ArrayBufferLike }) => new Int32Array(buffer);
+/** The library that a device opens, it closes: with the process, where the test leaves it open. */
+const options = { ignore: !there, sanitizeResources: false };
+
+/** Normally distributed numbers that every product takes its own from, somewhere. */
+const numbers = new Float32Array(2 ** 21);
+new RandomGenerator(5).normal(numbers, 0, 1);
+
+Deno.test("native: random products have the wasm tile's bits, and write nowhere else", options, async () => {
+  const generator = new RandomGenerator(6), one = (most: number) => 1 + generator.randint(most);
+  // Small sizes mostly, for edges; some with more than a block of K, and some whose common operand all threads share.
+  const size = () => [one(4), one(40), one(40), one(150), one(150), one(700)][generator.randint(6)];
+  for (let i = 0; i < PRODUCTS;) {
+    // Guarded storages are never shared, so that devices fill up.
+    using wasm = await CpuDevice.create({ threads: 1 });
+    using machine = await CpuDevice.create({ threads: one(4), guards: true, native });
+    for (const end = Math.min(i + 50, PRODUCTS); i < end; i++) {
+      const [batch, M, N, K] = [generator.randint(4) ? 1 : one(6), size(), size(), size()];
+      const form = (["NN", "NT", "TN"] as const)[generator.randint(3)];
+      const bf16 = form !== "TN" && generator.randint(3) === 0;
+      const base = ["nothing", "c", "bias"][generator.randint(form === "NT" ? 3 : 2)];
+      const values = [batch * M * K, batch * K * N, base === "c" ? batch * M * N : N].map((count) => {
+        const from = generator.randint(Math.max(1, numbers.length - count));
+        return numbers.subarray(from, from + count);
+      });
+      const offset = generator.randint(20);
+      const run = async (device: CpuDevice) => {
+        using scope = device.scope();
+        // An operand stands somewhere in a block, as parameters do in the optimizer's.
+        const place = (values: Float32Array, shape: number[], dtype: "f32" | "bf16" = "f32") => {
+          const all = device.tensor(new Float32Array(values.length + offset), { dtype });
+          const part = new Storage(all.storage.block, values.length, offset);
+          device.write(part, values);
+          return new Tensor(part, shape);
+        };
+        const a = place(values[0], form === "TN" ? [batch, K, M] : [batch, M, K]);
+        const b = place(values[1], form === "NT" ? [batch, N, K] : [batch, K, N], bf16 ? "bf16" : "f32");
+        const added = base === "nothing" ? undefined : place(values[2], base === "c" ? [batch, M, N] : [N]);
+        const { c } = base === "bias"
+          ? launch(matmulBias, { a, b, bias: added! })
+          : launch(forms[form], { a, b, c: added });
+        scope.keep(c);
+        scope[Symbol.dispose]();
+        return bits(await c.data().finally(() => c.dispose()));
+      };
+      const [actual, expected] = [await run(machine), await run(wasm)],
+        at = actual.findIndex((n, i) => n !== expected[i]);
+      const what = `product ${i}, ${form}${bf16 ? " bf16" : ""} [${[
+        batch,
+        M,
+        K,
+        N,
+      ]}] on ${base}, ${machine.threads} threads`;
+      if (at >= 0) throw new Error(`${what}: element ${at} of ${actual.length} has other bits`);
+    }
+  }
+});
+
+Deno.test("native: what a processor or a system lacks is named", () => {
+  const zen5 = [0x1c, 0xfffa3203, 0xf1bf07ab, 0xe7] as const;
+  assertEquals(whatIsMissing(zen5), undefined);
+  assertMatch(whatIsMissing([4, zen5[1], zen5[2], zen5[3]])!, /no AVX-512/); // of leaf 7 there is nothing
+  assertMatch(whatIsMissing([zen5[0], zen5[1], zen5[2] & ~(1 << 16), zen5[3]])!, /no AVX-512/);
+  assertMatch(whatIsMissing([zen5[0], zen5[1] & ~(1 << 27), zen5[2], zen5[3]])!, /the system has not turned/);
+  assertMatch(whatIsMissing([zen5[0], zen5[1], zen5[2], 7])!, /the system has not turned/); // AVX alone
+});
