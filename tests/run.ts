@@ -3,6 +3,7 @@
  *
  * - narrow: every test, with 128-bit WASM kernels;
  * - wide: the engine's and the golden tests again, with the 256-bit kernels that V8's flags turn on;
+ * - native: the golden tests and those of products again, with the machine code of src/native/, where the processor runs it;
  * - WebGPU: the golden tests and those of WebGPU's own again, through Deno's wgpu and through Dawn, on adapters that compute on
  *   the processor. One that is not installed is skipped, or with REQUIRE_WEBGPU=1 fails;
  * - everywhere: the package in Node, and in Chromium through three bundlers; skipped or failed likewise, as without a registry;
@@ -12,6 +13,7 @@
  */
 import { v8Flags, wideAvailable } from "../src/cli/v8_flags.ts";
 import { specifierOf } from "../src/packages.ts";
+import { NATIVE, whyNoNative } from "./native/available.ts";
 
 interface Counts {
   passed: number;
@@ -26,11 +28,12 @@ const permissions = [
   "--allow-read",
   "--allow-write",
   `--allow-run=${Deno.execPath()},bash,sh,script`, // and what stands between a command and a terminal
-  "--allow-env=DENO_V8_FLAGS,NANOGPT_GPT2,NANOGPT_TEST_DEVICES,HOME,LOCALAPPDATA,NANOGPT_DEBUG,REQUIRE_WEBGPU,XDG_CACHE_HOME",
+  "--allow-env=DENO_V8_FLAGS,NANOGPT_GPT2,NANOGPT_NATIVE_PRODUCTS,NANOGPT_TEST_DEVICES,HOME,LOCALAPPDATA,NANOGPT_DEBUG,REQUIRE_WEBGPU,XDG_CACHE_HOME",
   "--allow-sys=cpus,osRelease", // which the benchmarks name
   "--allow-net=127.0.0.1,localhost",
-  "--ignore=tests/browser,tests/everywhere,tests/long",
 ];
+/** Folders that other modes leave out. */
+const SEPARATE = ["browser", "everywhere", "native", "long"];
 // playwright-core looks at the whole environment, and asks for the home folder and the system's release.
 const browserPermissions = [
   "--allow-read",
@@ -54,13 +57,17 @@ interface Run {
 
 /** `deno test` on `paths`; types are `deno task check`'s business. */
 async function deno({ mode, flags, env, more = [], live = true, ...run }: Run): Promise<Counts> {
-  const own = ["browser", "everywhere"].find((folder) => folder === mode);
-  const paths = run.paths.filter((path) => /tests\/(browser|everywhere)/.exec(path)?.[1] === own);
+  const own = SEPARATE.find((folder) => folder === mode), ours = own === "native" ? undefined : own;
+  const paths = run.paths.filter((path) => {
+    const of = SEPARATE.find((folder) => path.includes(`tests/${folder}`));
+    return of === own || of === ours;
+  });
   if (paths.length === 0) return { passed: 0, failed: 0, skipped: 0 };
   const title = `\n${mode}: DENO_V8_FLAGS=${flags} deno test ${paths.join(" ")}`;
-  const allowed = [...(own === "browser" ? browserPermissions : own ? ["--allow-all"] : permissions), ...more];
+  const allowed = [...(ours === "browser" ? browserPermissions : ours ? ["--allow-all"] : permissions), ...more];
+  const ignored = `--ignore=${SEPARATE.filter((folder) => folder !== own).map((folder) => `tests/${folder}`)}`;
   const child = new Deno.Command(Deno.execPath(), {
-    args: ["test", "--quiet", "--no-check", "--no-prompt", ...allowed, ...paths],
+    args: ["test", "--quiet", "--no-check", "--no-prompt", ignored, ...allowed, ...paths],
     env: { ...env, DENO_V8_FLAGS: flags, NO_COLOR: "1" },
     cwd: root,
     stdout: "piped",
@@ -90,6 +97,17 @@ if (wideAvailable()) {
   runs.push(await deno({ mode: "wide", flags: v8Flags(true), paths: given ? paths : all }));
 } else {
   console.log(`\nwide: skipped, because its flags are not known for V8 ${Deno.version.v8} on ${Deno.build.arch}`);
+  runs.push({ passed: 0, failed: 0, skipped: 1 });
+}
+
+const noNative = await whyNoNative();
+if (noNative === undefined) {
+  const more = ["--allow-ffi", "--allow-run=as,objcopy", `--preload=${NATIVE}`];
+  const tests = ["native", "golden", ...["matmul", "bf16", "capture"].map((name) => `engine/${name}_test.ts`)];
+  const own = given ? paths : tests.map((path) => `tests/${path}`);
+  runs.push(await deno({ mode: "native", flags: v8Flags(wideAvailable()), paths: own, more }));
+} else {
+  console.log(`\nnative: skipped (${noNative})`);
   runs.push({ passed: 0, failed: 0, skipped: 1 });
 }
 
