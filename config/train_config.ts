@@ -39,6 +39,7 @@ export interface TrainConfig {
   device?: "auto" | "cpu" | "reference" | "webgpu" | "webgpu:software" | "webgpu:dawn" | "webgpu:dawn:software";
   threads?: number;
   profile?: boolean;
+  native?: boolean;
 
   // Taken for nanoGPT's config files.
   compile?: false;

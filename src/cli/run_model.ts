@@ -1,6 +1,7 @@
 /** The models that commands work with: a run, with the command that begins one where there is none, and models by their names. */
 import { RunFolder } from "../checkpoint/run_folder.ts";
 import { createDevice } from "../device/create.ts";
+import type { Native } from "../device/cpu.ts";
 import type { Device } from "../engine/device.ts";
 import { CheckpointError } from "../errors.ts";
 import { exists } from "../files/files.ts";
@@ -21,8 +22,8 @@ export async function openRun(path: string): Promise<RunFolder> {
 }
 
 /** The device that the flags name. */
-export function openDevice({ device, threads }: Values<typeof deviceFlags>): Promise<Device> {
-  return createDevice(device, { threads: threads || undefined });
+export function openDevice({ device, threads }: Values<typeof deviceFlags>, native?: Native): Promise<Device> {
+  return createDevice(device, { threads: threads || undefined, native });
 }
 
 /** What the flags name a model by. */

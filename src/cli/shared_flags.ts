@@ -18,6 +18,10 @@ export const deviceFlags = {
   profile: toggle("print at the end how long each kernel took"),
 };
 
+export const nativeFlag = {
+  native: toggle("matrix products in machine code, on Linux with AVX-512; needs --allow-ffi, as train:native has it"),
+};
+
 /**
  * Dawn is native code, and only the tasks with `:dawn` behind their names may load any: it could do anything.
  *

@@ -12,6 +12,7 @@ import { Trainer } from "../train/trainer.ts";
 import { command, type Running } from "./command.ts";
 import { checkTraining } from "../train/memory.ts";
 import { flagOf } from "./flags.ts";
+import { nativeFor } from "./native.ts";
 import { openDevice, openRun } from "./run_model.ts";
 import { checkPermission, encodeOptions, reportDownload } from "./shared_flags.ts";
 import {
@@ -48,7 +49,7 @@ export const train = command({
 
 /** @param run the run to go on with; without, a new one begins */
 async function trainRun(request: TrainRunning, run: RunFolder | undefined, report: TrainReport): Promise<void> {
-  const device = await openDevice(request.values);
+  const device = await openDevice(request.values, await nativeFor(request.values, (line) => report.note(line)));
   const start = isPretrained(request.values) ? await pretrained(request.values, device, report) : undefined;
   const values = report.values = start ? fineTunedValues(request, start.model.config) : request.values;
   const setup = { values, run, start, device, report };
@@ -132,7 +133,7 @@ async function runFolder(
 
 /** What run.json says: a resume, from whatever folder, finds the same text. */
 function lastingFlags(
-  { profile: _, ...flags }: TrainValues,
+  { profile: _, native: __, ...flags }: TrainValues,
   { source, entropy }: Pick<LoadedData, "source" | "entropy">,
 ) {
   const absolute = (path: string) => /^([/\\]|[A-Za-z]:)/.test(path) ? path : `${Deno.cwd()}/${path}`;

@@ -11,7 +11,7 @@ import { CheckpointError, ConfigError } from "../errors.ts";
 import { type Declaration, type Request, taskCommand } from "./command.ts";
 import type { GPTConfig } from "../gpt.ts";
 import { bool, checkValues, choice, fallbacks, float, int, show, text, type Values } from "./flags.ts";
-import { deviceFlags, PRETRAINED, tokenizerFlags, torchFlags } from "./shared_flags.ts";
+import { deviceFlags, nativeFlag, PRETRAINED, tokenizerFlags, torchFlags } from "./shared_flags.ts";
 
 export const trainFlags = {
   out_dir: text("out", "the run folder: checkpoints, vocabulary, metrics"),
@@ -51,6 +51,7 @@ export const trainFlags = {
   min_lr: float(6e-5, "the learning rate from there on; usually a tenth", { min: 0 }),
   seed: int(1337, "seeds weights, batches and dropout", { min: 0, max: 2 ** 32 - 1 }),
   ...deviceFlags,
+  ...nativeFlag,
   ...torchFlags,
   wandb_log: choice(
     [false],
@@ -169,7 +170,8 @@ export function resumedValues({ values, config, given }: TrainRequest, stored: o
 
 /** The command that goes on with a run that was started with `args`. */
 export function resumeCommand(args: string[], out_dir: string): string {
-  const kept = args.filter((arg) => !/^--(init_from|out_dir)=/.test(arg));
-  const task = args.some((arg) => arg.startsWith("--device=webgpu:dawn")) ? "train:dawn" : "train";
+  const kept = args.filter((arg) => !/^--((init_from|out_dir)=|native$)/.test(arg));
+  const dawn = args.some((arg) => arg.startsWith("--device=webgpu:dawn"));
+  const task = dawn ? "train:dawn" : args.includes("--native") ? "train:native" : "train";
   return taskCommand(task, [...kept, "--init_from=resume", `--out_dir=${out_dir}`]);
 }

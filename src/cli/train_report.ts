@@ -7,6 +7,7 @@ import type { TrainEvent } from "../train/events.ts";
 import type { Trainer } from "../train/trainer.ts";
 import { taskCommand } from "./command.ts";
 import { modelDecoder } from "../generate/stopping.ts";
+import { nativeHint } from "./native.ts";
 import { bar, count, duration, type Progress, rate } from "./progress.ts";
 import type { TrainValues } from "./train_flags.ts";
 import { whyNarrow } from "./v8_flags.ts";
@@ -43,6 +44,8 @@ export class TrainReport {
     this.note(`tokens per iteration will be: ${count(tokens)}, device: ${device.description}`);
     const why = device.mode === "narrow" && whyNarrow();
     if (why) this.note(why);
+    const hint = nativeHint(this.values, "train");
+    if (hint) this.note(hint);
     if (entropy !== undefined) {
       this.note(
         `entropy: ${entropy.toFixed(4)} nats a character, the lowest loss that any model of this text can have`,

@@ -59,6 +59,7 @@ Deno.test("nanoGPT's README command for a laptop means what it says there", asyn
     special_tokens: "refuse",
     threads: 0,
     profile: false,
+    native: false,
     wandb_project: "",
     wandb_run_name: "",
   });
@@ -242,6 +243,7 @@ Deno.test("deno.json's tasks are made of a few shared strings, and none may do e
     prepare: `${run}${files}${debug},INIT_CWD src/cli/prepare.ts`,
     tokenize: `${run}${read}${debug},INIT_CWD src/cli/tokenize.ts`,
     "train:dawn": `${train}${ffi}/train.ts --device=webgpu:dawn`,
+    "train:native": `${fast}${train}${ffi}/train.ts --native`,
     "sample:dawn": `${sample}${ffi}/sample.ts --device=webgpu:dawn`,
     browser: `${run}--unstable-bundle --allow-read=. --allow-net=127.0.0.1 ${debug} examples/browser/serve.ts`,
     bench: `${fast}deno bench --no-prompt --allow-read bench`,
