@@ -28,7 +28,7 @@ const permissions = [
   "--allow-read",
   "--allow-write",
   `--allow-run=${Deno.execPath()},bash,sh,script`, // and what stands between a command and a terminal
-  "--allow-env=DENO_V8_FLAGS,NANOGPT_GPT2,NANOGPT_NATIVE_PRODUCTS,NANOGPT_TEST_DEVICES,HOME,LOCALAPPDATA,NANOGPT_DEBUG,REQUIRE_WEBGPU,XDG_CACHE_HOME",
+  "--allow-env=DENO_V8_FLAGS,NANOGPT_GPT2,NANOGPT_NATIVE_PRODUCTS,NANOGPT_NATIVE_ROUNDS,NANOGPT_TEST_DEVICES,HOME,LOCALAPPDATA,NANOGPT_DEBUG,REQUIRE_WEBGPU,XDG_CACHE_HOME",
   "--allow-sys=cpus,osRelease", // which the benchmarks name
   "--allow-net=127.0.0.1,localhost",
 ];

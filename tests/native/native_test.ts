@@ -80,3 +80,62 @@ Deno.test("native: what a processor or a system lacks is named", () => {
   assertMatch(whatIsMissing([zen5[0], zen5[1] & ~(1 << 27), zen5[2], zen5[3]])!, /the system has not turned/);
   assertMatch(whatIsMissing([zen5[0], zen5[1], zen5[2], 7])!, /the system has not turned/); // AVX alone
 });
+
+/** What a script prints, in a process of its own. */
+async function run(args: string[], script = new URL("./life.ts", import.meta.url).pathname): Promise<string> {
+  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: ["run", "--no-prompt", "--no-check", "--allow-read", ...args.slice(0, 1), script, ...args.slice(1)],
+  }).output();
+  assertEquals(code, 0, new TextDecoder().decode(stderr));
+  return new TextDecoder().decode(stdout).trim();
+}
+
+Deno.test("native: devices are opened, closed and ended in the middle of their work", options, async () => {
+  const rounds = Deno.env.get("NANOGPT_NATIVE_ROUNDS") ?? "5";
+  assertEquals(await run(["--allow-ffi", rounds]), `${rounds} rounds`);
+});
+
+/** A script's beginning that puts other functions in the place of libc's. */
+const libc = (other: string) =>
+  `const open = Deno.dlopen;
+  Deno.dlopen = (name, of) => {
+    const { symbols } = open(name, of);
+    return { symbols: { ...symbols, ${other} }, close() {} };
+  };`;
+/** What a script does before the code is loaded, and why there is no tile then. */
+const refusals: [before: string, why: RegExp][] = [
+  ['Deno.permissions.revokeSync({ name: "ffi" });', /^native: off, it needs --allow-ffi, which lets code do anything$/],
+  [
+    'Object.defineProperty(Deno, "build", { value: { os: "darwin", arch: "aarch64" } });',
+    /^native: off, it is for Linux on x86-64, and this is darwin on aarch64$/,
+  ],
+  [
+    'Deno.dlopen = () => { throw new Error("Could not open library: libc.so.6"); };',
+    /^native: off, Could not open library: libc.so.6$/,
+  ],
+  [
+    libc("mmap: () => Deno.UnsafePointer.create(2n ** 64n - 1n)"),
+    /^native: off, the system grants no memory for code$/,
+  ],
+  [libc("mprotect: () => -1"), /^native: off, the system forbids executable memory$/],
+];
+if (there) {
+  const slow =
+    "bsearch(...all) { const end = performance.now() + 20; while (performance.now() < end); symbols.bsearch(...all); }";
+  refusals.push([libc(slow), /^native: off, its products run at 0\.\d\d times the rate of (wide|narrow) ones here$/]);
+}
+
+Deno.test("native: where it cannot run, a line says why, and a device computes without it", async () => {
+  for (const [before, why] of refusals) {
+    const script = `${before}
+      const { loadNative } = await import("${new URL("../../src/native/load.ts", import.meta.url).href}");
+      const { createDevice } = await import("${new URL("../../src/device/create.ts", import.meta.url).href}");
+      const native = await loadNative(), device = await createDevice("cpu", { threads: 2, native });
+      console.log(native.why);
+      console.log(device.description, ...await device.tensor([1, 2]).data());`;
+    const url = `data:application/javascript,${encodeURIComponent(script)}`;
+    const [line, after] = (await run(["--allow-ffi"], url)).split("\n");
+    assertMatch(line, why);
+    assertMatch(after, /^cpu \((wide|narrow)\), threads: 2 1 2$/);
+  }
+});
