@@ -53,8 +53,14 @@ export function emitMultiply(x: Assembler): void {
   x.load("r15", argument("rows"));
 
   x.place(tile); // r12: panel of A, r13: its place in C, r14: what is added, or 0, r15: rows from there on
-  emitTile(x, argument("K"));
-  emitFinish(x);
+  const half = new Label(), next = new Label();
+  x.cmp("rbp", COLUMNS / 2);
+  x.jump(half, "notAbove");
+  emitTile(x, argument("K"), [0, 1]);
+  x.jump(next);
+  x.place(half);
+  emitTile(x, argument("K"), [0]);
+  x.place(next);
   x.sub("r15", ROWS);
   x.jump(tile, "above");
 
@@ -62,13 +68,13 @@ export function emitMultiply(x: Assembler): void {
   x.load("rax", argument("c"));
   x.add("rax", 4 * COLUMNS);
   x.store(argument("c"), "rax");
-  const next = new Label();
+  const plain = new Label();
   x.load("rax", argument("base"));
   x.test("rax", "rax");
-  x.jump(next, "zero");
+  x.jump(plain, "zero");
   x.add("rax", 4 * COLUMNS);
   x.store(argument("base"), "rax");
-  x.place(next);
+  x.place(plain);
   x.sub("rbp", COLUMNS);
   x.jump(panel, "above");
 
@@ -81,27 +87,33 @@ export function emitMultiply(x: Assembler): void {
 /** The register of the sums of a row of the tile, and of the first or second half of its columns. */
 const sum = (row: number, half: number): number => 4 + 2 * row + half;
 
-/** The sums of a tile: r12 and rdx go to the ends of their panels. */
-function emitTile(x: Assembler, K: Address): void {
-  for (let register = 4; register < 32; register++) x.vpxord(register, register, register);
+/** A half of a tile's columns. */
+type Half = 0 | 1;
+
+/** A tile, of all columns or of the first half, where there are no more: r12 to r14 go to the next, rdx to the end of its panel. */
+function emitTile(x: Assembler, K: Address, halves: readonly Half[]): void {
+  for (let row = 0; row < ROWS; row++) {
+    for (const half of halves) x.vpxord(sum(row, half), sum(row, half), sum(row, half));
+  }
   x.mov("rdx", "rbx");
   x.load("rcx", K);
   const step = new Label();
   x.place(step);
-  for (const half of [0, 1]) x.vmovupsLoad(half, ["rdx", 64 * half]);
+  for (const half of halves) x.vmovupsLoad(half, ["rdx", 64 * half]);
   for (let row = 0; row < ROWS; row++) {
     const element = 2 + row % 2;
     x.vbroadcastss(element, ["r12", 4 * row]);
-    for (const half of [0, 1]) x.vfmadd231ps(sum(row, half), half, element);
+    for (const half of halves) x.vfmadd231ps(sum(row, half), half, element);
   }
   x.add("r12", 4 * ROWS);
   x.add("rdx", 4 * COLUMNS);
   x.dec("rcx");
   x.jump(step, "notZero");
+  emitFinish(x, halves);
 }
 
-/** Adds what r14 names and stores the rows and columns that there are: r13 and r14 go to the next tile's. */
-function emitFinish(x: Assembler): void {
+/** Adds what r14 names and stores the rows and columns that there are. */
+function emitFinish(x: Assembler, halves: readonly Half[]): void {
   const end = new Label(), plain = new Label();
   const rows = (based: boolean) => {
     for (let row = 0; row < ROWS; row++) {
@@ -109,7 +121,7 @@ function emitFinish(x: Assembler): void {
         x.cmp("r15", row);
         x.jump(end, "notAbove");
       }
-      for (const half of [0, 1] as const) {
+      for (const half of halves) {
         if (based) {
           x.vmovupsLoad(half, ["r14", 64 * half], half ? 2 : 1);
           x.vaddps(sum(row, half), half, sum(row, half));
