@@ -4,16 +4,19 @@
  */
 import { noGrad } from "../src/engine/autograd.ts";
 import { createDevice } from "../src/device/create.ts";
+import { loadNative } from "../src/native/load.ts";
 import { linear } from "../src/ops/linear.ts";
 import { matmul } from "../src/ops/matmul.ts";
 import { RandomGenerator } from "../src/random/mod.ts";
 
-const device = await createDevice("cpu"), generator = new RandomGenerator(1337);
+const device = await createDevice("cpu"), generator = new RandomGenerator(1337), native = await loadNative();
+if (native.why) console.log(native.why);
+const devices = native.tile ? { "": device, ", native": await createDevice("cpu", { native }) } : { "": device };
 
-function random(shape: readonly number[], requiresGrad = false) {
+function random(shape: readonly number[], requiresGrad = false, on = device) {
   const values = new Float32Array(shape.reduce((a, b) => a * b, 1));
   generator.normal(values, 0, 1);
-  return device.tensor(values, shape, { requiresGrad });
+  return on.tensor(values, shape, { requiresGrad });
 }
 
 /** M×K×N: tokens, inputs, outputs. */
@@ -29,20 +32,23 @@ for (
   ]
 ) {
   const group = `${M}×${K}×${N}, ${(2e-9 * M * K * N).toPrecision(3)} GFLOP a product`;
-  const x = random([M, K], true), weight = random([N, K], true), right = random([K, N]), dout = random([M, N]);
+  for (const [name, device] of Object.entries(devices)) {
+    const [x, weight] = [[M, K], [N, K]].map((shape) => random(shape, true, device));
+    const [right, dout] = [[K, N], [M, N]].map((shape) => random(shape, false, device));
 
-  Deno.bench({ group, name: `matmul ${M}×${K}×${N}` }, () => {
-    using _ = device.scope();
-    noGrad(() => matmul(x, right));
-  });
-  Deno.bench({ group, name: `linear ${M}×${K}×${N}` }, () => {
-    using _ = device.scope();
-    noGrad(() => linear(x, weight));
-  });
-  Deno.bench({ group, name: `linear ${M}×${K}×${N}, forward and both gradients: three products` }, () => {
-    using _ = device.scope();
-    linear(x, weight).backward(dout);
-  });
+    Deno.bench({ group, name: `matmul ${M}×${K}×${N}${name}` }, () => {
+      using _ = device.scope();
+      noGrad(() => matmul(x, right));
+    });
+    Deno.bench({ group, name: `linear ${M}×${K}×${N}${name}` }, () => {
+      using _ = device.scope();
+      noGrad(() => linear(x, weight));
+    });
+    Deno.bench({ group, name: `linear ${M}×${K}×${N}, forward and both gradients: three products${name}` }, () => {
+      using _ = device.scope();
+      linear(x, weight).backward(dout);
+    });
+  }
 }
 
 // One token at a time, through the weights of GPT-2's feed-forward: as fast as they can be read.

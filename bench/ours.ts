@@ -1,10 +1,13 @@
-/** Answers for us, on the CPU: bench/peers.ts runs it with V8's flags for the wide mode or the narrow one. */
+/** Answers for us, on the CPU: bench/peers.ts runs it with V8's flags for the wide mode or the narrow one, and with native products. */
 import { createDevice } from "../mod.ts";
+import { loadNative } from "../src/native/load.ts";
 import { answer } from "./answer.ts";
 import type { Request } from "./measures.ts";
 import { type Subject, subject } from "./subjects.ts";
 
-const device = await createDevice("cpu", { threads: Number(Deno.args[0]) });
+const native = Deno.args[1] === "native" ? await loadNative() : undefined;
+if (native?.why) throw new Error(native.why);
+const device = await createDevice("cpu", { threads: Number(Deno.args[0]), native });
 let made: Subject | undefined;
 await answer<Request>(`Deno ${Deno.version.deno}, ${Deno.env.get("DENO_V8_FLAGS")}`, (request) => {
   made?.[Symbol.dispose]();

@@ -9,8 +9,10 @@
 import { matmulNT } from "../kernels/matmul/kernel.ts";
 import { createDevice, GPT, Profile, RandomGenerator, Trainer } from "../mod.ts";
 import { runCommand } from "../src/cli/command.ts";
-import { choice, describeFlags, fallbacks, int, parseCommandLine } from "../src/cli/flags.ts";
+import { choice, describeFlags, fallbacks, int, parseCommandLine, toggle } from "../src/cli/flags.ts";
+import type { CpuOptions } from "../src/device/cpu.ts";
 import { launch } from "../src/engine/launch.ts";
+import { loadNative } from "../src/native/load.ts";
 import { add } from "../src/ops/add.ts";
 import type { Setting } from "./measures.ts";
 import { babyGPT, cpuSetting, gpt2 } from "./settings.ts";
@@ -19,6 +21,7 @@ const flags = {
   setting: choice(["cpu", "baby", "gpt2"], "nanoGPT's CPU setting, the baby GPT, or GPT-2 (124M)"),
   steps: int(100, "how many are measured, and as many again with their kernels timed", { min: 1 }),
   threads: int(navigator.hardwareConcurrency, "of the CPU device", { min: 1, max: 256 }),
+  native: toggle("matrix products in machine code, for which the task has --allow-ffi: it lets code do anything"),
 };
 const settings = { cpu: cpuSetting, baby: babyGPT, gpt2 };
 
@@ -37,8 +40,8 @@ function fastest(repeats: number, body: () => void): number {
 }
 
 /** Multiplications and additions, and bytes, a millisecond. */
-async function limits(threads: number): Promise<{ flops: number; bytes: number }> {
-  const device = await createDevice("cpu", { threads });
+async function limits(options: CpuOptions): Promise<{ flops: number; bytes: number }> {
+  const device = await createDevice("cpu", options);
   const size = 384, length = 1 << 23;
   const [a, b, c] = [0, 1, 2].map(() => device.empty([1, size, size]));
   const [x, y] = [0, 1].map(() => device.empty([length]));
@@ -52,9 +55,9 @@ async function limits(threads: number): Promise<{ flops: number; bytes: number }
 /** The median of the milliseconds of `steps` steps; with a profile, each launch of theirs is timed. */
 async function measure(
   { model: config, batchSize }: Setting,
-  { threads, steps, profile }: { threads: number; steps: number; profile?: Profile },
+  { steps, profile, ...options }: CpuOptions & { steps: number; profile?: Profile },
 ): Promise<number> {
-  const device = await createDevice("cpu", { threads }), generator = new RandomGenerator(1337);
+  const device = await createDevice("cpu", options), generator = new RandomGenerator(1337);
   device.profile = profile;
   const tokens = Int32Array.from({ length: 10_000 }, () => generator.randint(config.vocabSize!));
   const gpt = new GPT(config, { device, generator });
@@ -78,9 +81,11 @@ export async function benchProfile(args: string[], print: (line: string) => void
     return 0;
   }
   const setting = settings[values.setting as keyof typeof settings]({ small: false });
-  const { threads, steps } = values, profile = new Profile(), most = await limits(threads);
-  const ms = await measure(setting, { threads, steps });
-  await measure(setting, { threads, steps, profile });
+  const native = values.native ? await loadNative() : undefined;
+  if (native?.why) print(native.why);
+  const { steps } = values, profile = new Profile(), device = { threads: values.threads, native };
+  const most = await limits(device), ms = await measure(setting, { ...device, steps });
+  await measure(setting, { ...device, steps, profile });
   const kernels = profile.total.ms / steps, rest = ms - kernels;
   print(
     `${setting.name}: ${ms.toFixed(2)} ms a step, ${kernels.toFixed(2)} ms in kernels; the rest, ${

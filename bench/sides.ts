@@ -29,7 +29,7 @@ const AVX2 = { MKL_ENABLE_INSTRUCTIONS: "AVX2", ATEN_CPU_CAPABILITY: "avx2", ONE
 
 export function sides({ threads, avx2 }: SidesOptions): Side[] {
   return [
-    ...[ours("wide", threads), ours("narrow", threads)],
+    ...(["wide", "narrow", "native"] as const).map((mode) => ours(mode, threads)),
     ...[...python(threads), ...(avx2 ? python(threads, true) : [])],
     javaScript("jax-js", "jax_js.ts", { packages: ["@jax-js/jax@0.1.25"] }),
     javaScript("tfjs", "tfjs.ts", { packages: ["@tensorflow/tfjs@4.22.0", "@tensorflow/tfjs-backend-wasm@4.22.0"] }),
@@ -63,13 +63,16 @@ function javaScript(
   return { name, kinds, takes, start };
 }
 
-function ours(mode: "wide" | "narrow", threads: number): Side {
-  const env = { DENO_V8_FLAGS: v8Flags(mode === "wide") };
-  const args = ["run", "--no-prompt", "--allow-read", "--allow-env=DENO_V8_FLAGS", script("ours.ts"), `${threads}`];
-  const here = mode === "narrow" || wideAvailable();
+/** Native products stand beside whatever mode there is; decoding has none. */
+function ours(mode: "wide" | "narrow" | "native", threads: number): Side {
+  const env = { DENO_V8_FLAGS: v8Flags(mode !== "narrow" && wideAvailable()) }, native = mode === "native";
+  const permissions = ["--allow-read", "--allow-env=DENO_V8_FLAGS", ...(native ? ["--allow-ffi"] : [])];
+  const args = ["run", "--no-prompt", ...permissions, script("ours.ts"), `${threads}`, mode];
+  const here = mode !== "wide" || wideAvailable();
   const start = () =>
     here ? Peer.start(Deno.execPath(), { args, env }) : Promise.resolve(Peer.absent("not in this V8"));
-  return { name: `ours, ${mode}`, kinds: ALL, ...(mode === "wide" && { reference: "ours" }), start };
+  const { decoding, ...products } = ALL, kinds = native ? products : { ...products, decoding };
+  return { name: `ours, ${mode}`, kinds, ...(mode === "wide" && { reference: "ours" }), start };
 }
 
 function python(threads: number, avx2 = false): Side[] {
