@@ -103,7 +103,11 @@ if (wideAvailable()) {
 const noNative = await whyNoNative();
 if (noNative === undefined) {
   const more = ["--allow-ffi", "--allow-run=as,objcopy", `--preload=${NATIVE}`];
-  const tests = ["native", "golden", ...["matmul", "bf16", "panels", "capture"].map((name) => `engine/${name}_test.ts`)];
+  const tests = [
+    "native",
+    "golden",
+    ...["matmul", "bf16", "panels", "capture"].map((name) => `engine/${name}_test.ts`),
+  ];
   const own = given ? paths : tests.map((path) => `tests/${path}`);
   runs.push(await deno({ mode: "native", flags: v8Flags(wideAvailable()), paths: own, more }));
 } else {
