@@ -133,9 +133,6 @@ export class Assembler {
   xgetbv(): void {
     this.#emit(0x0f, 0x01, 0xd0);
   }
-  prefetcht0(address: Address): void {
-    this.#emit(...this.#rex(false, 0, number(address[0])), 0x0f, 0x18, ...this.#memory(1, address));
-  }
 
   /** Puts a label here, and has the jumps that named it find it. */
   place(label: Label): void {
