@@ -144,7 +144,11 @@ export function makeThread({ memory, scratch, thread, threads, native }: ThreadO
       if (open !== 0) work(seen = open); // else it is being opened
     }
   }
-  return { run, launch, serve, close: () => connection?.close() };
+  function close(): void {
+    connection?.close();
+    connection = undefined;
+  }
+  return { run, launch, serve, close };
 }
 
 interface NodeWorker {
