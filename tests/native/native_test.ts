@@ -91,8 +91,11 @@ async function run(args: string[], script = new URL("./life.ts", import.meta.url
 }
 
 Deno.test("native: devices are opened, closed and ended in the middle of their work", options, async () => {
-  const rounds = Deno.env.get("NANOGPT_NATIVE_ROUNDS") ?? "5";
-  assertEquals(await run(["--allow-ffi", rounds]), `${rounds} rounds`);
+  // Deno leaves the threads of a worker that is ended to themselves: after hundreds of rounds a process has too many.
+  for (let left = Number(Deno.env.get("NANOGPT_NATIVE_ROUNDS") ?? 5), rounds; left > 0; left -= rounds) {
+    rounds = Math.min(left, 50);
+    assertEquals(await run(["--allow-ffi", `${rounds}`]), `${rounds} rounds`);
+  }
 });
 
 /** A script's beginning that puts other functions in the place of libc's. */
