@@ -19,8 +19,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "tests" / "golden"
 import pytorch_gpt  # noqa: E402
 
 
-def fused_attention(qkv, heads, options={}):
-    B, T, C = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3
+def fused_attention(qkv, options):
+    B, T, C, heads = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3, options["heads"]
     q, k, v = (part.view(B, T, heads, C // heads).transpose(1, 2) for part in qkv.split(C, 2))
     dropout = options.get("dropout", {"p": 0.0})["p"]
     y = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=True)
