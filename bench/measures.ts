@@ -1,5 +1,5 @@
 /** What is measured, and in which words we and every peer are asked for it: a request is a line of JSON to most of them. */
-import type { GPTConfig } from "../mod.ts";
+import type { GPTConfig, GPTOptions } from "../mod.ts";
 
 export const FORMS = ["NN", "NT", "TN"] as const;
 /** N marks an operand as it stands, T a transposed one. */
@@ -8,11 +8,26 @@ export type Product = readonly [form: typeof FORMS[number], M: number, K: number
 export type Request =
   | { readonly kind: "product"; readonly form: Product[0]; readonly M: number; readonly K: number; readonly N: number }
   | { readonly kind: "training"; readonly batchSize: number; readonly logInterval: number } & GPTConfig
-  | { readonly kind: "decoding" } & GPTConfig;
+  | { readonly kind: "decoding" } & GPTConfig
+  | { readonly kind: "memory"; readonly bytes: number; readonly threads: number }
+  | RowsRequest;
+
+/** Texts that are written at once, each from a prompt of its own. */
+export type RowsRequest = {
+  readonly kind: "rows";
+  /** How many. */
+  readonly rows: number;
+  /** How many tokens a prompt has, and how many are written after it. */
+  readonly prompt: number;
+  readonly tokens: number;
+  readonly weights: NonNullable<GPTOptions["weights"]>;
+  /** Path of such a model in a file, for those who read one. */
+  readonly gguf?: string;
+} & Pick<GPTConfig, "nLayer" | "nHead" | "nEmbd" | "vocabSize" | "blockSize" | "activation">;
 
 export interface Measure {
   readonly name: string;
-  readonly unit: "GF/s" | "tokens/s" | "steps/s" | "ms";
+  readonly unit: "GF/s" | "GB/s" | "tokens/s" | "steps/s" | "ms";
   /** A rate of products, steps or tokens a second, in the unit. */
   value(rate: number): number;
   readonly request: Request;
@@ -54,4 +69,11 @@ export function decoding({ name, model }: Setting): Measure {
     value: (rate) => rate,
     request: { kind: "decoding", ...model },
   };
+}
+
+/** Reading memory from one end to the other; the threads say how many streams are ours. */
+export function memory(bytes: number, threads: number): Measure {
+  const value = (rate: number) => 1e-9 * bytes * rate;
+  const name = `reading ${(1e-6 * bytes).toPrecision(3)} MB`;
+  return { name, unit: "GB/s", value, request: { kind: "memory", bytes, threads } };
 }

@@ -78,7 +78,7 @@ function kindOf({ kinds, takes }: Side, measure: Measure): string | undefined {
 }
 
 /** Lets the sides that can be measured at this take turns. */
-async function compare(
+export async function compare(
   measure: Measure,
   all: readonly Side[],
   { heard, ...options }: RoundsOptions & { heard: Map<string, string> },

@@ -1,6 +1,6 @@
 """Measures PyTorch for bench/gpu.ts and bench/peers.ts, which ask one line of JSON at a time and read one line of answer:
 
-    {"kind": "product" | "training" | "decoding", ...sizes, "precision": "f32" | "tf32" | "bf16", "seconds": 0.5}
+    {"kind": "product" | "training" | "decoding" | "memory", ...sizes, "precision": "f32" | "tf32" | "bf16", "seconds": 0.5}
     {"rate": products, steps or tokens a second}
 
 The first line that it prints is {"device": "..."}, or {"error": "..."} where there is no such device. Precisions: f32 with
@@ -38,6 +38,15 @@ class Product:
 
     def run(self):
         torch.mm(self.a, self.b, out=self.c)
+        return 1
+
+
+class Memory:
+    def __init__(self, device, precision, bytes, **_):
+        self.values = torch.ones(bytes // 4, device=device)
+
+    def run(self):
+        self.values.sum()
         return 1
 
 
@@ -102,11 +111,13 @@ class Decoding:
 
 
 COMPILE = False
-KINDS = {"product": Product, "training": Training, "decoding": Decoding}
+KINDS = {"product": Product, "training": Training, "decoding": Decoding, "memory": Memory}
 
 
 def measure(subject, wait, seconds):
     """Pieces a second: the rounds between two waits double until they take long enough."""
+    if hasattr(subject, "rate"):  # it has a clock of its own
+        return subject.rate(seconds)
     subject.rounds = getattr(subject, "rounds", 1)
     while True:
         begin = time.perf_counter()

@@ -22,7 +22,7 @@ export interface SidesOptions {
 }
 
 const ALL = { product: "product", training: "training", decoding: "decoding" };
-const script = (name: string) => decodeURIComponent(new URL(name, import.meta.url).pathname);
+export const script = (name: string) => decodeURIComponent(new URL(name, import.meta.url).pathname);
 
 /** What holds MKL, PyTorch's own kernels and oneDNN to the widest vectors that WebAssembly can get from V8. */
 const AVX2 = { MKL_ENABLE_INSTRUCTIONS: "AVX2", ATEN_CPU_CAPABILITY: "avx2", ONEDNN_MAX_CPU_ISA: "AVX2" };

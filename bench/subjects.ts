@@ -1,10 +1,11 @@
-/** What of ours is measured: products, the trainer's steps, the sampler's tokens. */
-import { generate, GPT, type GPTConfig, RandomGenerator, Trainer } from "../mod.ts";
+/** What of ours is measured: products, the trainer's steps, the sampler's tokens, texts at once, and reading memory. */
+import { generate, GPT, type GPTConfig, type GPTOptions, RandomGenerator, Rows, Storage, Trainer } from "../mod.ts";
 import { matmulNN, matmulNT, matmulTN } from "../kernels/matmul/kernel.ts";
 import type { Device } from "../src/engine/device.ts";
 import { launch } from "../src/engine/launch.ts";
-import type { Run } from "./answer.ts";
-import type { Product, Request } from "./measures.ts";
+import { repeated, type Run } from "./answer.ts";
+import type { Product, Request, RowsRequest } from "./measures.ts";
+import { readMemory, STREAMS } from "./read_memory.ts";
 
 export interface Subject extends Disposable {
   run: Run;
@@ -13,6 +14,8 @@ export interface Subject extends Disposable {
 /** Makes what is to be measured; disposed of, it frees it again. */
 export function subject(device: Device, request: Request): Subject {
   if (request.kind === "product") return product(device, [request.form, request.M, request.K, request.N]);
+  if (request.kind === "memory") return memory(device, request);
+  if (request.kind === "rows") return rows(device, request);
   const { kind: _, ...config } = request;
   return request.kind === "decoding" ? decoding(device, config) : training(device, request);
 }
@@ -86,4 +89,63 @@ function decoding(device: Device, config: GPTConfig): Subject {
     }
   };
   return { run, [Symbol.dispose]: () => model.dispose() };
+}
+
+/** For generating, with random numbers for weights: they take no less time and memory than trained ones. */
+export function randomModel(device: Device, config: Partial<GPTConfig>, weights: GPTOptions["weights"]): GPT {
+  const model = new GPT(config, { device, weights, inference: true, initialize: false }).eval();
+  const numbers = new Float32Array(2 ** 20);
+  new RandomGenerator(1337).normal(numbers, 0, 0.02);
+  for (const { storage: { block, offset, length } } of model.parameters()) {
+    for (let at = 0; at < length; at += numbers.length) {
+      const part = numbers.subarray(0, length - at);
+      device.write(new Storage(block, part.length, offset + at), part);
+    }
+  }
+  return model;
+}
+
+/** The likeliest tokens, which need no noise. The first of each text is not counted: it comes with the reading of the prompts. */
+function rows(device: Device, { kind: _, gguf: _gguf, ...request }: RowsRequest): Subject {
+  const { rows: slots, prompt: length, tokens, weights, ...config } = request;
+  const model = randomModel(device, config, weights), texts = new Rows(model, { slots, piece: slots * length });
+  const prompts = Array.from(
+    { length: slots },
+    (_, row) => Array.from({ length }, (_, i) => (31 * row + i) % config.vocabSize),
+  );
+  const write = async () => {
+    let begun = 0, begin = 0;
+    await Promise.all(prompts.map(async (prompt) => {
+      const row = texts.add({ prompt, maxNewTokens: tokens, temperature: 0, overflow: "refuse" });
+      for await (const _ of row) {
+        if (row.tokens.length === length + 1 && ++begun === slots) begin = performance.now();
+      }
+    }));
+    return (performance.now() - begin) / 1000;
+  };
+  const run: Run = async (seconds) => {
+    for (let passed = 0, count = 0;;) {
+      passed += await write();
+      count += slots * (tokens - 1);
+      if (passed >= seconds) return count / passed;
+    }
+  };
+  return {
+    run,
+    [Symbol.dispose]() {
+      texts[Symbol.dispose]();
+      model.dispose();
+    },
+  };
+}
+
+function memory(device: Device, { bytes, threads }: Request & { kind: "memory" }): Subject {
+  const rows = STREAMS * threads, values = device.empty([rows, Math.floor(bytes / 4 / rows)]);
+  const waited = device.tensor([0], [1]);
+  device.fill(values.storage, (numbers) => numbers.fill(1));
+  const run = repeated(async () => {
+    launch(readMemory, { values }).sums.dispose();
+    await waited.data();
+  });
+  return { run, [Symbol.dispose]: () => [values, waited].forEach((tensor) => tensor.dispose()) };
 }

@@ -1,5 +1,7 @@
 """Decoding with a key-value cache as transformers has it, for bench/pytorch.py: GPT-2 with random weights, in f32."""
 
+import time
+
 import torch
 import torch.nn.functional as F
 import transformers
@@ -44,4 +46,37 @@ class Loop(Decoding):
         return self.more
 
 
-KINDS = {"generate": Generate, "loop": Loop}
+class Clock(transformers.StoppingCriteria):
+    """Notes when each token has come, and stops nothing."""
+
+    def __init__(self):
+        self.times = []
+
+    def __call__(self, ids, scores, **_):
+        self.times.append(time.perf_counter())
+        return torch.zeros(ids.shape[0], dtype=torch.bool, device=ids.device)
+
+
+class Rows:
+    """Several prompts at once, greedily. The first tokens are not counted: they come with the reading of the prompts."""
+
+    def __init__(self, device, precision, rows, prompt, tokens, weights, vocabSize, gguf=None, **sizes):
+        assert weights == "f32", weights
+        self.model = Decoding(device, precision, vocabSize=vocabSize, **sizes).model
+        ids = [[(31 * row + i) % vocabSize for i in range(prompt)] for row in range(rows)]
+        self.prompts, self.tokens = torch.tensor(ids, device=device), tokens
+
+    @torch.no_grad()
+    def rate(self, seconds):
+        passed = count = 0
+        while True:
+            clock, mask = Clock(), torch.ones_like(self.prompts)
+            ways = dict(do_sample=False, max_new_tokens=self.tokens, pad_token_id=0)
+            self.model.generate(self.prompts, attention_mask=mask, stopping_criteria=[clock], **ways)
+            passed += clock.times[-1] - clock.times[0]
+            count += len(self.prompts) * (self.tokens - 1)
+            if passed >= seconds:
+                return count / passed
+
+
+KINDS = {"generate": Generate, "loop": Loop, "rows": Rows}
