@@ -79,8 +79,9 @@ export async function rowSides(
   for (const side of all) {
     const peer = await side.start();
     print(`- ${side.name}: ${peer.error ? `left out: ${peer.error}` : peer.device}`);
-    if (!peer.error) sides.push(side);
     await peer.close();
+    if (!peer.error) sides.push(side);
+    else if (side === all[0]) throw new Error(`there is nothing to compare with: ${peer.error}`);
   }
   return sides;
 }
@@ -96,7 +97,7 @@ export async function benchRows(name: string, config: Config, options: RowsOptio
   print(
     `\n${name}; memory is read at ${show(limits.memory, 3)} GB/s (${each}), products ${show(limits.product, 3)} GF/s\n`,
   );
-  const head = ["weights", "texts", "", "tokens/s, best", "median", "to ours", "of the limit"];
+  const head = ["weights", "texts", "side", "tokens/s, best", "median", "to ours", "of the limit"];
   print(`| ${head.join(" | ")} |\n|${" --- |".repeat(head.length)}`);
   const prompt = Math.min(PROMPT, config.blockSize / 2), tokens = Math.min(TOKENS, config.blockSize - prompt);
   const folder = sides.some(({ name }) => name.includes("llama")) ? await Deno.makeTempDir() : undefined;
@@ -106,7 +107,7 @@ export async function benchRows(name: string, config: Config, options: RowsOptio
       if (gguf) await writeGguf(gguf, config, weights);
       for (const rows of options.counts) {
         const request: RowsRequest = { kind: "rows", rows, prompt, tokens, weights, gguf, ...config };
-        const said = `${name}, ${weights}, ${rows} texts`, value = (rate: number) => rate;
+        const said = `${name}, ${weights}, ${rows} at once`, value = (rate: number) => rate;
         const figures = await turns({ name: said, unit: "tokens/s", value, request }), limit = limitOf(request, limits);
         const [ours] = [...figures].filter(([{ name }]) => name === "ours").map(([, { median }]) => median);
         for (const [side, { best, median }] of figures) {

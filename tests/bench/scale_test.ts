@@ -1,18 +1,24 @@
 /** The benchmarks of scale, of generating and of a busy machine at tiny sizes. */
-import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { assert, assertAlmostEquals, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { benchBusy } from "../../bench/busy.ts";
-import { benchInference } from "../../bench/inference.ts";
+import { benchInference, quietMachine } from "../../bench/inference.ts";
+import { readMemory } from "../../bench/read_memory.ts";
+import { limitOf } from "../../bench/rows.ts";
 import { benchScale } from "../../bench/scale.ts";
 import { plot, plotLosses, type Point } from "../../examples/browser/plot.ts";
+import { createDevice } from "../../src/device/create.ts";
+import { launch } from "../../src/engine/launch.ts";
 import { ConfigError } from "../../src/errors.ts";
+import { inFolder } from "../testing.ts";
 
 const quiet = () => {};
+const cellsOf = (line: string) => line.split("|").slice(1, -1).map((cell) => cell.trim());
 
 Deno.test("bench:scale measures every sweep, foresees the memory, and draws it", async () => {
   const lines: string[] = [], folder = await Deno.makeTempDir(), file = `${folder}/scaling.svg`;
   const flags = ["--small=True", "--seconds=0", "--threads=2", `--plot=${file}`];
   assertEquals(await benchScale(flags, (line) => lines.push(line), quiet), 0);
-  const rows = lines.slice(2).map((line) => line.split("|").slice(1, -1).map((cell) => cell.trim()));
+  const rows = lines.slice(2).map(cellsOf);
   assertEquals(
     rows.map(([sweep]) => sweep),
     "size size context context batch batch threads threads threads threads".split(" "),
@@ -62,18 +68,82 @@ Deno.test("a plot of losses has its points where straight axes put them, and nam
   assertMatch(plotLosses({ batches: [], heldOut: [], entropy: undefined, last: 1 }, size), /nothing yet/);
 });
 
-Deno.test("bench:inference measures f32 and bf16, and foresees the memory", async () => {
+Deno.test("bench:inference measures f32, bf16 and q8_0, and estimates the memory", async () => {
   const lines: string[] = [];
-  const flags = ["--small=True", "--models=gpt2", "--threads=2", "--tokens=40"];
+  const flags = ["--small=True", "--only=one", "--models=gpt2", "--threads=2", "--tokens=40"];
   assertEquals(await benchInference(flags, (line) => lines.push(line), quiet), 0);
-  const rows = lines.slice(1).map((line) => line.split("|").slice(1, -1).map((cell) => cell.trim()));
-  assertEquals(rows.map(([model, weights]) => `${model} ${weights}`), ["gpt2 f32", "gpt2 bf16"]);
-  for (const [, , foreseen, taken, ...others] of rows) {
-    assertEquals(foreseen, taken);
+  const rows = lines.slice(1).map(cellsOf);
+  assertEquals(rows.map(([model, weights]) => `${model} ${weights}`), ["gpt2 f32", "gpt2 bf16", "gpt2 q8_0"]);
+  for (const [, , estimated, taken, ...others] of rows) {
+    assertEquals(estimated, taken);
     for (const positive of others) assert(parseFloat(positive) > 0, positive);
   }
   assert(parseFloat(rows[1][2]) < parseFloat(rows[0][2]));
   await assertRejects(() => benchInference(["--weights=f16"], quiet, quiet), ConfigError, "--weights has f16");
+  await assertRejects(() => benchInference(["--rows=1,0"], quiet, quiet), ConfigError, "--rows has 0");
+});
+
+/** What llama-batched-bench prints, when it finds the GGUF and is asked for 3 texts. */
+const LLAMA = `#!/bin/sh
+head -c 4 "$2" | grep -q GGUF || exit 1
+case "$*" in *"-npl 3,3,3 "*) ;; *) echo "not 3 texts" >&2; exit 1;; esac
+echo '{"tg": 16, "pl": 3, "t_tg": 0.25}'
+echo '{"tg": 16, "pl": 3, "t_tg": 0.75}'
+`;
+
+Deno.test({
+  name: "bench:inference measures many texts beside those who are there, and says how to get the others",
+  ignore: Deno.build.os === "windows",
+  fn: () =>
+    inFolder(async (folder) => {
+      const lines: string[] = [], llama = `${folder}/llama-batched-bench`;
+      await Deno.writeTextFile(llama, LLAMA, { mode: 0o700 });
+      const flags = ["--small=True", "--only=many", "--models=gpt2", "--weights=f32,q8_0", "--rows=1,3", "--threads=2"];
+      const short = ["--rounds=1", "--seconds=0", `--llama=${llama}`];
+      assertEquals(await benchInference([...flags, ...short], (line) => lines.push(...line.split("\n")), quiet), 0);
+      const text = lines.join("\n"), number = "[\\d.,]+";
+      assertMatch(text, /^- node-llama-cpp: left out: .*npm install .*node-llama-cpp@3/m);
+      assertMatch(
+        text,
+        RegExp(`^gpt2; memory is read at ${number} GB/s \\(ours ${number}.*\\), products ${number} GF/s$`, "m"),
+      );
+      const rows = lines.filter((line) => /^\| (f32|q8_0) /.test(line)).map(cellsOf);
+      const which = (side: string) => rows.filter((row) => row[2] === side).map((row) => row.slice(0, 2).join(" "));
+      assertEquals(which("ours"), ["f32 1", "f32 3", "q8_0 1", "q8_0 3"]);
+      for (const [, , side, best, median, toOurs, share] of rows) {
+        assert(parseFloat(best) > 0 && parseFloat(share) >= 0);
+        if (side === "ours") assertEquals(toOurs, "1");
+        else if (side === "llama-batched-bench") assertEquals([best, median], ["96", "96"]);
+      }
+      assertEquals(which("llama-batched-bench"), ["f32 3", "q8_0 3"]);
+      assertMatch(text, /^- llama-batched-bench, left out at gpt2, f32, 1 at once: not 3 texts$/m);
+    }),
+});
+
+Deno.test("the limit of many texts is what memory allows, or arithmetic", () => {
+  const sizes = { nLayer: 12, nHead: 12, nEmbd: 768, vocabSize: 50257, blockSize: 1024 };
+  const request = { kind: "rows", weights: "f32", prompt: 32, tokens: 64, ...sizes } as const;
+  // 494.1 MB of matrices, and 64 · 72 KiB of keys and values; 0.2471 GFLOP, and 2.36 MFLOP in attention.
+  const limits = { memory: 30, product: 200 };
+  assertAlmostEquals(limitOf({ ...request, rows: 1 }, limits), 30e9 / (494.1e6 + 64 * 72 * 1024), 0.02);
+  assertAlmostEquals(limitOf({ ...request, rows: 8, weights: "q8_0" }, limits), 200e9 / (247.06e6 + 2.36e6), 0.5);
+  assertAlmostEquals(
+    limitOf({ ...request, rows: 1, weights: "bf16" }, limits),
+    30e9 / (247.06e6 + 64 * 72 * 1024),
+    0.05,
+  );
+});
+
+Deno.test("reading memory reads all of it", async () => {
+  using device = await createDevice("cpu", { threads: 2 });
+  const values = device.tensor(Float32Array.from({ length: 12 * 37 }, (_, i) => i), [12, 37]);
+  const expected = Array.from({ length: 12 }, (_, row) => 37 * (37 * row + 18));
+  assertEquals([...await launch(readMemory, { values }).sums.data()], expected);
+});
+
+Deno.test("bench:inference begins on a quiet machine", () => {
+  assertEquals(quietMachine(0.499), "load 0.50 before the start");
+  assertThrows(() => quietMachine(0.5), ConfigError, "load 0.50 before the start; expected less than 0.5");
 });
 
 Deno.test("bench:busy measures alone and beside loops", async () => {
