@@ -249,7 +249,8 @@ Deno.test("deno.json's tasks are made of a few shared strings, and none may do e
     bench: `${fast}deno bench --no-prompt --allow-read --allow-ffi bench`,
     "bench:profile": `${fast}${run}${read}${debug} --allow-ffi bench/profile.ts`,
     "bench:scale": `${fast}${run}${read}--allow-write=docs ${debug} bench/scale.ts`,
-    "bench:inference": `${fast}${run}${read}${debug} ${itself}bench/inference.ts`,
+    "bench:inference":
+      `${fast}${run}${files}--allow-sys=loadavg ${debug} ${itself.trim()},node,python3 bench/inference.ts`,
     "bench:busy": `${fast}${run}${read}${debug} ${itself}bench/busy.ts`,
     "bench:gpu": `${run}${files}${text} ${cache} --allow-run=python3,nvidia-smi bench/gpu.ts`,
     "bench:peers":
