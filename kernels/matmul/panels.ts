@@ -99,7 +99,8 @@ const along = (f: WasmFunction, first: I32Local, stride: I32, count: number): I3
 function defineTile(f: WasmFunction, { rows, panels, bf16 }: { rows: number; panels: number; bf16: boolean }) {
   const width = tileColumns(), halves = Array.from({ length: width / 8 }, (_, i) => i);
   return f.define("panels", ["i32", "i32", "i32", "i32", "i32", "i32"], (f, a, aStride, b, bStride, sums, K) => {
-    const v = new Lanes(f, 8), unroll = 64 / width;
+    // Tiles for what is left over are smaller code: a kernel's first call waits for its compilation.
+    const v = new Lanes(f, 8), unroll = rows === 6 || rows * panels === STREAMS ? 64 / width : 1;
     const left = along(f, a, aStride, rows), right = along(f, b, bStride, panels);
     for (const panel of right) panel.bf16 = bf16;
     const into = right.map(() => left.map(() => halves.map(() => v.accumulator())));
