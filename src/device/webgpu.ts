@@ -49,7 +49,8 @@ export class WebGPUDevice extends Device {
   #uniforms: GPUBuffer;
   #slots = new Map<string, number>();
   #buffers = new Map<GPUBuffer, number>();
-  #absent: GPUBuffer;
+  /** What stands for operands that were left out, one for each binding: WebGPU refuses a writable buffer that is bound twice. */
+  #absent: GPUBuffer[] = [];
   #encoder: GPUCommandEncoder | undefined;
   #pass: GPUComputePassEncoder | undefined;
   #dispatches = 0;
@@ -63,7 +64,6 @@ export class WebGPUDevice extends Device {
     this.#pipelines = new Pipelines(gpu, this.#errors);
     this.adapter = adapter;
     this.#uniforms = this.#slotBuffer();
-    this.#absent = gpu.createBuffer({ size: SLOT, usage: GPUBufferUsage.STORAGE });
   }
 
   override get description(): string {
@@ -249,7 +249,7 @@ export class WebGPUDevice extends Device {
           layout,
           entries: [
             { binding: 0, resource: { buffer: this.#uniforms, offset: slot, size: SLOT } },
-            ...bound.map((storage, i) => ({ binding: i + 1, resource: this.#resource(storage) })),
+            ...bound.map((storage, i) => ({ binding: i + 1, resource: this.#resource(storage, i) })),
           ],
         }));
       this.#bindGroups.set(key, group);
@@ -257,8 +257,11 @@ export class WebGPUDevice extends Device {
     }
     return group;
   }
-  #resource(storage: Storage | undefined): GPUBufferBinding {
-    if (!storage) return { buffer: this.#absent };
+  #resource(storage: Storage | undefined, binding: number): GPUBufferBinding {
+    if (!storage) {
+      const buffer = this.#absent[binding] ??= this.gpu.createBuffer({ size: SLOT, usage: GPUBufferUsage.STORAGE });
+      return { buffer };
+    }
     // Shaders read bf16 and q8_0 by fours of words, and blocks hold a multiple of them.
     const { dtype, length, block: { capacity } } = storage,
       bytes = this.bytesOf(dtype),
