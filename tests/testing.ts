@@ -3,6 +3,7 @@ import type { CpuOptions } from "../src/device/cpu.ts";
 import { createDevice, type DeviceName } from "../src/device/create.ts";
 import type { Device } from "../src/engine/device.ts";
 import type { Tensor } from "../src/engine/tensor.ts";
+import type { RandomGenerator } from "../src/random/mod.ts";
 
 /** A device whose name is not known before the test runs; the options are the CPU's. */
 export const openDevice = (name: string, options: CpuOptions = {}): Promise<Device> =>
@@ -71,5 +72,40 @@ export async function inFolder(body: (folder: string) => Promise<void>): Promise
     await body(folder);
   } finally {
     await Deno.remove(folder, { recursive: true });
+  }
+}
+
+/**
+ * A file with one change at a place: a bit, a byte, cut off, or some bytes put in, taken out or said twice, or one of `own`, the
+ * changes that hurt the format most. May change `bytes` too.
+ */
+export function damaged(
+  bytes: Uint8Array<ArrayBuffer>,
+  at: number,
+  random: RandomGenerator,
+  own: readonly (() => Uint8Array<ArrayBuffer>)[],
+): Uint8Array<ArrayBuffer> {
+  const length = 1 + random.randint(16);
+  const splice = (by: ArrayLike<number>, removed: number) =>
+    Uint8Array.from([...bytes.subarray(0, at), ...Array.from(by), ...bytes.subarray(at + removed)]);
+  const kind = random.randint(7 + own.length);
+  switch (kind) {
+    case 0:
+    case 1:
+      bytes[at] ^= 1 << random.randint(8);
+      return bytes;
+    case 2:
+      bytes[at] = random.randint(256);
+      return bytes;
+    case 3:
+      return bytes.slice(0, random.randint(bytes.length + 1));
+    case 4:
+      return splice(Array.from({ length }, () => random.randint(256)), 0);
+    case 5:
+      return splice([], length);
+    case 6:
+      return splice(bytes.subarray(at, at + length), 0);
+    default:
+      return own[kind - 7]();
   }
 }

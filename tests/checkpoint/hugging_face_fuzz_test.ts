@@ -11,6 +11,7 @@ import { ReferenceDevice } from "../../src/device/reference.ts";
 import { CheckpointError, DeviceError } from "../../src/errors.ts";
 import type { GPT } from "../../src/gpt.ts";
 import { RandomGenerator } from "../../src/random/mod.ts";
+import { damaged } from "../testing.ts";
 
 /** Mutants of each file; `deno test FILE -- 20000` makes more. */
 const MUTANTS = Number(Deno.args[0] ?? 250);
@@ -22,45 +23,25 @@ const NUMBERS = ["0", "-1", "1", "2", "255", "65536", "2147483648", "90071992547
 const LENGTHS = [0n, 1n, 7n, 8n, 2n ** 31n, 2n ** 32n, 2n ** 53n, 2n ** 63n, 2n ** 64n - 1n, 100_000_001n];
 
 /** One to three changes, within `end` bytes. */
-function mutate(original: Uint8Array, end: number, random: RandomGenerator): Uint8Array {
-  let bytes = original.slice();
+function mutate(original: Uint8Array, end: number, random: RandomGenerator): Uint8Array<ArrayBuffer> {
+  let bytes: Uint8Array<ArrayBuffer> = original.slice();
   for (let times = 1 + random.randint(3); times > 0; times--) {
-    const at = random.randint(Math.max(1, Math.min(end, bytes.length))), length = 1 + random.randint(16);
-    const splice = (by: ArrayLike<number>, removed: number) =>
-      bytes = Uint8Array.from([...bytes.subarray(0, at), ...Array.from(by), ...bytes.subarray(at + removed)]);
-    switch (random.randint(9)) {
-      case 0:
-      case 1:
-        bytes[at] ^= 1 << random.randint(8);
-        break;
-      case 2:
-        bytes[at] = random.randint(256);
-        break;
-      case 3:
-        bytes = bytes.slice(0, random.randint(bytes.length + 1));
-        break;
-      case 4:
-        splice(Array.from({ length }, () => random.randint(256)), 0);
-        break;
-      case 5:
-        splice([], length);
-        break;
-      case 6:
-        splice(bytes.subarray(at, at + length), 0);
-        break;
-      case 7: {
+    const at = random.randint(Math.max(1, Math.min(end, bytes.length)));
+    bytes = damaged(bytes, at, random, [
+      () => {
         const text = new TextDecoder("latin1").decode(bytes.subarray(0, end)), numbers = [...text.matchAll(/\d+/g)];
-        if (numbers.length === 0) break;
+        if (numbers.length === 0) return bytes;
         const { index, 0: number } = numbers[random.randint(numbers.length)];
         const other = NUMBERS[random.randint(NUMBERS.length)], after = bytes.subarray(index + number.length);
-        bytes = Uint8Array.from([...bytes.subarray(0, index), ...new TextEncoder().encode(other), ...after]);
-        break;
-      }
-      case 8:
+        return Uint8Array.from([...bytes.subarray(0, index), ...new TextEncoder().encode(other), ...after]);
+      },
+      () => {
         if (bytes.length >= 8) {
           new DataView(bytes.buffer).setBigUint64(0, LENGTHS[random.randint(LENGTHS.length)], true);
         }
-    }
+        return bytes;
+      },
+    ]);
     if (bytes.length === 0) break;
   }
   return bytes;

@@ -1,6 +1,7 @@
 /** Damaged GGUF files, each by its number, and one checksum of all that a file says, which gguf_verdicts.py computes too. */
 import { GgufFile } from "../../src/files/gguf.ts";
 import { RandomGenerator } from "../../src/random/mod.ts";
+import { damaged } from "../testing.ts";
 
 const golden = new URL("../golden/gguf/", import.meta.url);
 const originals = ["mixed.gguf", "converted.gguf"].map((name) => Deno.readFileSync(new URL(name, golden)));
@@ -18,35 +19,17 @@ export function mutant(number: number): Uint8Array<ArrayBuffer> {
     // Half of the changes are in the first 300 bytes or in the table: elsewhere they are mostly letters of tokens.
     const from = [0, 0, end - 1400, 0][random.randint(4)], room = [end, 300, 1400, 300][random.randint(4)];
     const at = Math.min(bytes.length - 1, from + random.randint(Math.min(room, end - from)));
-    const length = 1 + random.randint(16), view = new DataView(bytes.buffer);
-    const splice = (by: ArrayLike<number>, removed: number) =>
-      bytes = Uint8Array.from([...bytes.subarray(0, at), ...Array.from(by), ...bytes.subarray(at + removed)]);
-    switch (random.randint(9)) {
-      case 0:
-      case 1:
-        bytes[at] ^= 1 << random.randint(8);
-        break;
-      case 2:
-        bytes[at] = random.randint(256);
-        break;
-      case 3:
-        bytes = bytes.slice(0, random.randint(bytes.length + 1));
-        break;
-      case 4:
-        splice(Array.from({ length }, () => random.randint(256)), 0);
-        break;
-      case 5:
-        splice([], length);
-        break;
-      case 6:
-        splice(bytes.slice(at, at + length), 0);
-        break;
-      case 7:
+    const view = new DataView(bytes.buffer);
+    bytes = damaged(bytes, at, random, [
+      () => {
         if (at + 8 <= bytes.length) view.setBigUint64(at, NUMBERS[random.randint(NUMBERS.length)], true);
-        break;
-      case 8:
+        return bytes;
+      },
+      () => {
         if (at + 4 <= bytes.length) view.setUint32(at, random.randint(41), true); // a type of metadata or tensors
-    }
+        return bytes;
+      },
+    ]);
   }
   return bytes;
 }
