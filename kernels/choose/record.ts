@@ -25,7 +25,7 @@ export const needsTables = (options: SamplingOptions): boolean =>
   );
 
 /** Whether the temperature counts as 0: logits divided by a smaller one than this leave the range of f32. */
-export const isGreedy = ({ temperature = 1 }: SamplingOptions): boolean => temperature < 1e-30;
+const isGreedy = ({ temperature = 1 }: SamplingOptions): boolean => temperature < 1e-30;
 
 /**
  * A row's record.

@@ -34,7 +34,7 @@ export function causalSelfAttention(
   qkv: Tensor,
   { heads, dropout = { p: 0, seed: 0, offset: 0, stream: 0 } }: { heads: number; dropout?: DropoutOptions },
 ): Tensor {
-  const { packed, C, rows } = attentionShapes("causalSelfAttention", qkv.shape, heads), out = [rows[0], rows[1], C];
+  const { packed, C, rows } = shapes(qkv.shape, heads), out = [rows[0], rows[1], C];
 
   using scope = qkv.device.scope("causalSelfAttention");
   const { offset, params } = dropoutArguments("causalSelfAttention", qkv, dropout);
@@ -49,11 +49,12 @@ export function causalSelfAttention(
 }
 
 /** (B, T, 3C) with every size apart, and (B, T, C) so. */
-export function attentionShapes(op: string, shape: readonly number[], heads: number) {
+function shapes(shape: readonly number[], heads: number) {
   const [B, T, C3] = shape, C = C3 / 3, width = C / heads;
   if (shape.length !== 3 || !Number.isInteger(C) || !Number.isInteger(width) || heads < 1 || width > 256) {
     throw new ShapeError(
-      `Cannot apply ${op} to [${shape}] with ${heads} heads: expected [B,T,3·heads·width] with a width of at most 256`,
+      `Cannot apply causalSelfAttention to [${shape}] with ${heads} heads: ` +
+        "expected [B,T,3·heads·width] with a width of at most 256",
     );
   }
   return { C, packed: [B, T, 3, heads, width], rows: [B, T, heads, width] };
