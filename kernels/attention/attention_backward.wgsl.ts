@@ -17,6 +17,9 @@ export default /* wgsl */ `// Causal self-attention's backward, in two passes. P
 // their dk and dv; wider heads make dS anew for each 64 columns. It goes over the queries from its own on in blocks of 32,
 // and all sums run in their order. A lane owns four queries and four keys of a block's P and dS, then eight columns of four
 // keys' dk and dv.
+//
+// With documents, the first pass begins with the block of keys in which its first query's document does, and the second ends
+// before the first block of queries that see none of its keys: starts do not fall from one token to the next.
 
 struct Params { B: u32, T: u32, heads: u32, width: u32, seed: i32, stream: i32, threshold: i32, gain: f32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -26,16 +29,17 @@ struct Params { B: u32, T: u32, heads: u32, width: u32, seed: i32, stream: i32, 
 fn dy_four(at: u32, count: u32) -> vec4f { return dy[at / 4u]; }
 @group(0) @binding(2) var<storage, read> qkv: array<vec4<f32>>; // (B, T, 3, heads, width)
 fn qkv_four(at: u32, count: u32) -> vec4f { return qkv[at / 4u]; }
-@group(0) @binding(4) var<storage, read> y: array<vec4<f32>>; // (B, T, heads, width)
+@group(0) @binding(5) var<storage, read> y: array<vec4<f32>>; // (B, T, heads, width)
 fn y_four(at: u32, count: u32) -> vec4f { return y[at / 4u]; }
 @group(0) @binding(7) var<storage, read_write> dqkv: array<vec4<f32>>; // (B, T, 3, heads, width)
 override fresh_dqkv: bool = false; // dqkv holds garbage: write instead of adding
 fn dqkv_put_four(at: u32, count: u32, values: vec4f) { dqkv[at / 4u] = select(dqkv[at / 4u], vec4f(), fresh_dqkv) + values; }
 @group(0) @binding(3) var<storage, read> offset: array<i32>; // one number; optional: without it nothing is dropped
-@group(0) @binding(5) var<storage, read> row_max: array<f32>; // (B, heads, T): the greatest score of a query
-@group(0) @binding(6) var<storage, read> row_sum: array<f32>; // (B, heads, T): Σ exp(S − max)
+@group(0) @binding(4) var<storage, read> starts: array<i32>; // (B, T); optional: without it a row is one document
+@group(0) @binding(6) var<storage, read> row_statistics: array<f32>; // (2, B, heads, T): max and sum of a query
 @group(0) @binding(8) var<storage, read_write> D: array<f32>; // the workspace: (B, heads, T)
 override has_offset: bool = false;
+override has_starts: bool = false;
 
 const BLOCK = 32u; // queries, keys, and columns at a time where a score is summed
 const COLUMNS = 64u; // of the result
@@ -149,6 +153,18 @@ fn add_to_gradient(part: u32, t: u32, c: u32, values: vec4f) {
   dqkv_put_four(first + c, params.width - c, values);
 }
 
+// The first key that query t of row b sees; those behind the row's end count as its last.
+fn first_key_of(b: u32, t: u32) -> u32 {
+  if (!has_starts) { return 0u; }
+  let query = min(t, params.T - 1u);
+  return min(u32(max(starts[b * params.T + query], 0)), query);
+}
+
+// The same of four queries.
+fn first_keys_of(b: u32, t: u32) -> vec4u {
+  return vec4u(first_key_of(b, t), first_key_of(b, t + 1u), first_key_of(b, t + 2u), first_key_of(b, t + 3u));
+}
+
 // The upper 32 bits of a product, out of halves of 16 bits.
 fn multiply_high(a: u32, b: u32) -> u32 {
   let middle = (a >> 16u) * (b & 0xffffu) + (((a & 0xffffu) * (b & 0xffffu)) >> 16u);
@@ -189,14 +205,17 @@ fn attention_backward_queries(
 
   let query = first_query + 4u * (lane / 8u); // this lane's queries: four from here on
   let queries = vec4u(query, query + 1u, query + 2u, query + 3u);
+  let row = index % (params.B * params.heads) / params.heads; // b, in a uniform variable
+  let first_keys = first_keys_of(row, query);
   let four = lane % 8u; // this lane's keys in a block, and its columns: four from 4 · four on
   let root = sqrt(f32(params.width));
   var greatest = vec4f(0.0);
   var sum = vec4f(1.0);
   var guess = vec4f(0.0); // D₀
   for (var q = 0u; q < 4u && query + q < params.T; q++) {
-    greatest[q] = row_max[number * params.T + query + q];
-    sum[q] = row_sum[number * params.T + query + q];
+    let at = number * params.T + query + q;
+    greatest[q] = row_statistics[at];
+    sum[q] = row_statistics[params.B * params.heads * params.T + at];
     let first = ((sequence * params.T + query + q) * params.heads + head) * params.width;
     for (var c = 4u * four; c < params.width; c += 32u) {
       guess[q] += dot(dy_four(first + c, params.width - c), y_four(first + c, params.width - c));
@@ -208,7 +227,8 @@ fn attention_backward_queries(
   var right = mat4x4f(); // and 32 further on
   var mean_left = mat4x4f(); // Σ P · k
   var mean_right = mat4x4f();
-  for (var first_key = 0u; first_key < min(first_query + BLOCK, params.T); first_key += BLOCK) {
+  var first_key = first_key_of(row, first_query) / BLOCK * BLOCK;
+  for (; first_key < min(first_query + BLOCK, params.T); first_key += BLOCK) {
     let key = first_key + 4u * four;
     var p = transpose(products(0u, first_query, 1u, first_key));
     let dp = transpose(products(3u, first_query, 2u, first_key));
@@ -219,7 +239,8 @@ fn attention_backward_queries(
     }
     workgroupBarrier(); // the last block's weights and this one's tile are not in use any more
     for (var k = 0u; k < 4u; k++) {
-      p[k] = select(vec4f(0.0), exp(p[k] / root - greatest) / sum, vec4u(key + k) <= queries);
+      let seen = (first_keys <= vec4u(key + k)) & (vec4u(key + k) <= queries);
+      p[k] = select(vec4f(0.0), exp(p[k] / root - greatest) / sum, seen);
       let difference = p[k] * (kept[k] * dp[k] - guess);
       lack += difference;
       weights[four][k][slot(lane / 8u, four)] = difference / root;
@@ -264,11 +285,13 @@ fn attention_backward_keys(
   let key = first_key + 4u * four;
   let keys = vec4u(key, key + 1u, key + 2u, key + 3u);
   let root = sqrt(f32(params.width));
+  let row = index % (params.B * params.heads) / params.heads; // b, in a uniform variable
   var dk_left = mat4x4f(); // dk of four keys (columns) at columns 4 · four on
   var dk_right = mat4x4f(); // and 32 further on
   var dv_left = mat4x4f();
   var dv_right = mat4x4f();
   for (var first_query = first_key; first_query < params.T; first_query += BLOCK) {
+    if (first_key_of(row, first_query) >= first_key + BLOCK) { break; }
     let query = first_query + 4u * (lane / 8u);
     var s = products(0u, first_query, 1u, first_key);
     let dp = products(3u, first_query, 2u, first_key);
@@ -277,9 +300,12 @@ fn attention_backward_keys(
       var p = vec4f(0.0);
       var d = 0.0;
       if (query + q < params.T) {
-        let row = number * params.T + query + q;
-        p = select(vec4f(0.0), exp(s[q] / root - row_max[row]) / row_sum[row], keys <= vec4u(query + q));
-        d = D[row];
+        let at = number * params.T + query + q;
+        let t = vec4u(query + q);
+        let seen = (vec4u(first_key_of(row, query + q)) <= keys) & (keys <= t);
+        let total = row_statistics[params.B * params.heads * params.T + at];
+        p = select(vec4f(0.0), exp(s[q] / root - row_statistics[at]) / total, seen);
+        d = D[at];
       }
       let kept = dropout_factors(query + q, key);
       weights[lane / 8u][q][slot(four, lane / 8u)] = p * kept;

@@ -8,6 +8,9 @@ export default /* wgsl */ `// Causal self-attention, forward, in the manner of F
 // summed shrinks by exp(old − new). A lane owns four queries and four keys of a block's scores, then eight columns of
 // the four queries' y. All sums run in the order of the keys, but for those of exp(S − max), which each lane keeps for
 // its keys until the end.
+//
+// With documents, a query sees the keys from the start of its own on, and a workgroup begins with the block in which its first
+// query's document does: starts do not fall from one token to the next.
 
 struct Params { B: u32, T: u32, heads: u32, width: u32, seed: i32, stream: i32, threshold: i32, gain: f32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -15,12 +18,13 @@ struct Params { B: u32, T: u32, heads: u32, width: u32, seed: i32, stream: i32, 
 // For other widths gpu.ts has the operands bound one by one, and the lines of their functions.
 @group(0) @binding(1) var<storage, read> qkv: array<vec4<f32>>; // (B, T, 3, heads, width)
 fn qkv_four(at: u32, count: u32) -> vec4f { return qkv[at / 4u]; }
-@group(0) @binding(3) var<storage, read_write> y: array<vec4<f32>>; // (B, T, heads, width)
+@group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>; // (B, T, heads, width)
 fn y_put_four(at: u32, count: u32, values: vec4f) { y[at / 4u] = values; }
 @group(0) @binding(2) var<storage, read> offset: array<i32>; // one number; optional: without it nothing is dropped
-@group(0) @binding(4) var<storage, read_write> row_max: array<f32>; // (B, heads, T): the greatest score of a query
-@group(0) @binding(5) var<storage, read_write> row_sum: array<f32>; // (B, heads, T): Σ exp(S − max)
+@group(0) @binding(3) var<storage, read> starts: array<i32>; // (B, T); optional: without it a row is one document
+@group(0) @binding(5) var<storage, read_write> row_statistics: array<f32>; // (2, B, heads, T): max and sum of a query
 override has_offset: bool = false;
+override has_starts: bool = false;
 
 const BLOCK = 32u; // queries, keys, and columns at a time where a score is summed
 const COLUMNS = 64u; // of the result
@@ -131,6 +135,18 @@ fn store(t: u32, c: u32, values: vec4f) {
   y_put_four(first + c, params.width - c, values);
 }
 
+// The first key that query t of row b sees; those behind the row's end count as its last.
+fn first_key_of(b: u32, t: u32) -> u32 {
+  if (!has_starts) { return 0u; }
+  let query = min(t, params.T - 1u);
+  return min(u32(max(starts[b * params.T + query], 0)), query);
+}
+
+// The same of four queries.
+fn first_keys_of(b: u32, t: u32) -> vec4u {
+  return vec4u(first_key_of(b, t), first_key_of(b, t + 1u), first_key_of(b, t + 2u), first_key_of(b, t + 3u));
+}
+
 // The upper 32 bits of a product, out of halves of 16 bits.
 fn multiply_high(a: u32, b: u32) -> u32 {
   let middle = (a >> 16u) * (b & 0xffffu) + (((a & 0xffffu) * (b & 0xffffu)) >> 16u);
@@ -171,16 +187,22 @@ fn attention_forward(
 
   let query = first_query + 4u * (lane / 8u); // this lane's queries: four from here on
   let queries = vec4u(query, query + 1u, query + 2u, query + 3u);
+  let row = index % (params.B * params.heads) / params.heads; // b, in a uniform variable
+  let first_keys = first_keys_of(row, query);
   let four = lane % 8u; // this lane's keys in a block, and its columns: four from 4 · four on
   let root = sqrt(f32(params.width));
   var greatest = vec4f(LOWEST);
   var sum = vec4f(0.0);
   var left = mat4x4f(); // y of the queries (columns) at columns 4 · four on
   var right = mat4x4f(); // and 32 further on
-  for (var first_key = 0u; first_key < min(first_query + BLOCK, params.T); first_key += BLOCK) {
+  var first_key = first_key_of(row, first_query) / BLOCK * BLOCK;
+  for (; first_key < min(first_query + BLOCK, params.T); first_key += BLOCK) {
     let key = first_key + 4u * four;
     var s = scores(first_query, first_key);
-    for (var k = 0u; k < 4u; k++) { s[k] = select(vec4f(LOWEST), s[k] / root, vec4u(key + k) <= queries); }
+    for (var k = 0u; k < 4u; k++) {
+      let seen = (first_keys <= vec4u(key + k)) & (vec4u(key + k) <= queries);
+      s[k] = select(vec4f(LOWEST), s[k] / root, seen);
+    }
 
     statistics[lane] = max(max(s[0], s[1]), max(s[2], s[3]));
     workgroupBarrier();
@@ -195,7 +217,8 @@ fn attention_forward(
     let shrink = exp(before - greatest);
     sum *= shrink;
     for (var k = 0u; k < 4u; k++) {
-      let p = select(vec4f(0.0), exp(s[k] - greatest), vec4u(key + k) <= queries);
+      let seen = (first_keys <= vec4u(key + k)) & (vec4u(key + k) <= queries);
+      let p = select(vec4f(0.0), exp(s[k] - greatest), seen);
       sum += p;
       weights[four][k][slot(lane / 8u, four)] = p * kept[k];
     }
@@ -215,8 +238,9 @@ fn attention_forward(
     store(query + q, column + 4u * four, left[q] / sum[q]);
     store(query + q, column + 4u * four + 32u, right[q] / sum[q]);
     if (query + q < params.T && column == 0u && four == 0u) {
-      row_max[number * params.T + query + q] = greatest[q];
-      row_sum[number * params.T + query + q] = sum[q];
+      let at = number * params.T + query + q;
+      row_statistics[at] = greatest[q];
+      row_statistics[params.B * params.heads * params.T + at] = sum[q];
     }
   }
 }

@@ -57,6 +57,25 @@ export function dropoutOf(
 export const firstCounter = (f: WasmFunction, T: I32Local, head: I32Local, query: I32): I32Local =>
   f.i32.mul(f.i32.add(f.i32.mul(head, T), query), f.i32.divUp(T, 4));
 
+/** Where documents start: of B rows of T tokens, each token's first key; nothing where a row is one document. */
+export interface Starts {
+  readonly starts: I32Local | undefined;
+}
+
+/**
+ * Defines into ← the first keys that `count` queries from number `query` on see, as floats: their starts, at `starts` from there on,
+ * moved into 0 to the query.
+ */
+export function defineFirstKeys(f: WasmFunction) {
+  return f.define("first_keys", ["i32", "i32", "i32", "i32"], (f, starts, query, count, into) => {
+    const zero = f.splat(0);
+    f.forEach(0, count, (at, v) => {
+      const queries = v.fromI32(v.addI32(v.iota(), f.splatI32(f.i32.add(query, at))));
+      v.store(into, at, v.max(zero, v.min(queries, v.fromI32(v.load(starts, at)))));
+    });
+  });
+}
+
 /** 1 / √width. */
 export const scaleOf = (f: WasmFunction, width: I32Local): F32Local => f.f32.div(1, f.f32.sqrt(f.f32.fromSize(width)));
 

@@ -7,6 +7,11 @@
  * The T×T matrices S and P exist in small blocks only. Backward makes them anew out of q, k, `max` and `sum`: the two as one
  * number, log Σ exp(S), would do, but where scores are large its rounding costs P three digits.
  *
+ * Where a row holds several documents side by side, `starts` has, for each token, the place in the row at which its document
+ * begins, and query t sees the keys starts[t] ≤ s ≤ t. Starts do not fall from one token to the next: by this, blocks of keys
+ * that no query of a block sees are left out. A start is moved into 0 to t, so nothing outside a row is read, whatever stands
+ * there.
+ *
  * Dropout falls on P. Element i of the (B, heads, T, T₄) matrix, T₄ being T rounded up to a multiple of 4, is dropped where
  * the upper 24 bits of its Philox word are below `threshold` = ⌈p · 2²⁴⌉, and otherwise multiplied by `gain` = 1 / (1 − p).
  */
@@ -19,7 +24,7 @@ import { attentionBackward as backward } from "./wasm_backward.ts";
 import { attentionForward as forward, CHUNK } from "./wasm_forward.ts";
 
 const packed = f32("B", "T", 3, "heads", "width"), rows = f32("B", "T", "heads", "width");
-const perQuery = f32("B", "heads", "T"), offset = optional(i32(1));
+const perQuery = f32(2, "B", "heads", "T"), offset = optional(i32(1)), starts = optional(i32("B", "T"));
 
 type Sizes = Record<"B" | "T" | "heads" | "width", number>;
 
@@ -32,6 +37,10 @@ function factors({ T }: Sizes, offset: Int32Array | undefined, params: Record<ke
   return (head: number, t: number, s: number): number =>
     offset ? dropoutFactor((head * T + t) * T4 + s, offset[0], params) : 1;
 }
+
+/** The first key that a query of a head sees. */
+const firstKeys = ({ T, heads }: Sizes, starts: Int32Array | undefined) => (head: number, t: number): number =>
+  starts ? Math.min(Math.max(starts[Math.floor(head / heads) * T + t], 0), t) : 0;
 
 /** Places in the arrays: q, k or v (part 0, 1, 2) of a row in (B, T, 3, heads, width), and a row in (B, T, heads, width). */
 function places({ T, heads, width }: Sizes, head: number) {
@@ -59,23 +68,27 @@ const pairs = ({ B, T, heads, width }: Record<"B" | "T" | "heads" | "width", num
 
 export const attentionForward = kernel({
   name: "attention_forward",
-  reads: { qkv: packed, offset },
-  writes: { y: rows, max: perQuery, sum: perQuery },
+  reads: { qkv: packed, offset, starts },
+  writes: { y: rows, statistics: perQuery }, // max, then sum
   params: dropoutParams,
   flops: (sizes) => 4 * pairs(sizes), // q · k, and the sum over v
 
-  reference({ qkv, offset, y, max, sum }, sizes, params) {
+  reference({ qkv, offset, starts, y, statistics }, sizes, params) {
     const { B, T, heads, width } = sizes, factor = factors(sizes, offset, params), root = Math.sqrt(width);
+    const firstKey = firstKeys(sizes, starts), queries = B * heads * T;
     for (let head = 0; head < B * heads; head++) {
       const { at, row } = places(sizes, head);
       for (let t = 0; t < T; t++) {
-        const scores = Array.from({ length: t + 1 }, (_, s) => dot(qkv, at(0, t), qkv, at(1, s), width) / root);
+        const first = firstKey(head, t), length = t + 1 - first;
+        const scores = Array.from({ length }, (_, i) => dot(qkv, at(0, t), qkv, at(1, first + i), width) / root);
         const greatest = scores.reduce((a, b) => Math.max(a, b)), exps = scores.map((S) => Math.exp(S - greatest));
         const total = exps.reduce((a, b) => a + b);
-        max[head * T + t] = greatest;
-        sum[head * T + t] = total;
+        statistics[head * T + t] = greatest;
+        statistics[queries + head * T + t] = total;
         y.fill(0, row(t), row(t) + width);
-        exps.forEach((exp, s) => addTo(y, row(t), exp / total * factor(head, t, s), qkv, at(2, s), width));
+        exps.forEach((exp, i) =>
+          addTo(y, row(t), exp / total * factor(head, t, first + i), qkv, at(2, first + i), width)
+        );
       }
     }
   },
@@ -99,18 +112,20 @@ export const attentionForward = kernel({
  */
 export const attentionBackward = kernel({
   name: "attention_backward",
-  reads: { dy: rows, qkv: packed, offset, y: rows, max: perQuery, sum: perQuery },
+  reads: { dy: rows, qkv: packed, offset, starts, y: rows, statistics: perQuery },
   updates: { dqkv: packed },
   params: dropoutParams,
   flops: (sizes) => 10 * pairs(sizes), // q · k again, dy · v, and the sums for q, k and v
 
-  reference({ dy, qkv, offset, y, max, sum, dqkv }, sizes, params) {
+  reference({ dy, qkv, offset, starts, y, statistics, dqkv }, sizes, params) {
     const { B, T, heads, width } = sizes, factor = factors(sizes, offset, params), root = Math.sqrt(width);
+    const firstKey = firstKeys(sizes, starts), queries = B * heads * T;
     for (let head = 0; head < B * heads; head++) {
       const { at, row } = places(sizes, head);
       for (let t = 0; t < T; t++) {
-        const D = dot(dy, row(t), y, row(t), width), greatest = max[head * T + t], total = sum[head * T + t];
-        for (let s = 0; s <= t; s++) {
+        const D = dot(dy, row(t), y, row(t), width), query = head * T + t;
+        const greatest = statistics[query], total = statistics[queries + query];
+        for (let s = firstKey(head, t); s <= t; s++) {
           const P = Math.exp(dot(qkv, at(0, t), qkv, at(1, s), width) / root - greatest) / total;
           const kept = factor(head, t, s), dP = kept * dot(dy, row(t), qkv, at(2, s), width), dS = P * (dP - D) / root;
           addTo(dqkv, at(0, t), dS, qkv, at(1, s), width);

@@ -2,14 +2,17 @@
  * A task is a head, which takes CHUNK keys at a time and goes through the queries that see them in blocks of QUERIES. The
  * block's P and dS stand as panels of keys, packed for the products with dy and q that go to dv and dk; these grow in the
  * scratch, transposed, until the chunk has been seen by all. For dq, dS is packed once more.
+ *
+ * With documents, a block begins with the panel in which its first query's document does, and a chunk that ends before that is
+ * left out.
  */
-import { Lanes, type Locals, type WasmFunction } from "../../src/wasm/assembler.ts";
+import { type I32, type I32Local, Lanes, type Locals, type WasmFunction } from "../../src/wasm/assembler.ts";
 import { type Columns, defineMultiply, ROWS, tileColumns } from "../../src/wasm/gemm.ts";
 import { exp } from "../../src/wasm/math.ts";
 import { definePack } from "../../src/wasm/packing.ts";
 import { inElementOrder } from "../../src/wasm/philox.ts";
-import { defineWriteRow, type Dropout, dropoutOf, type Dropped, firstCounter, headOf } from "./blocks.ts";
-import { regions, roundUp, scaleOf } from "./blocks.ts";
+import { defineFirstKeys, defineWriteRow, type Dropout, dropoutOf, type Dropped, firstCounter } from "./blocks.ts";
+import { headOf, regions, roundUp, scaleOf, type Starts } from "./blocks.ts";
 
 /** Keys at a time: a multiple of every panel, and of the 32 elements for which Philox draws at once. */
 const CHUNK = 256;
@@ -18,8 +21,8 @@ const QUERIES = 24;
 /** What is known of a block's queries: −max, 1 / sum and D, QUERIES of each; the tile's rows are fewer than eight lanes. */
 const VALUES = 3 * QUERIES;
 
-type Tensors = "dy" | "qkv" | "y" | "max" | "sum" | "dqkv";
-type Arguments = Locals<Tensors | "T" | "heads" | "width" | "begin" | "end"> & Dropout;
+type Tensors = "dy" | "qkv" | "y" | "statistics" | "dqkv";
+type Arguments = Locals<Tensors | "B" | "T" | "heads" | "width" | "begin" | "end"> & Dropout & Starts;
 
 export function attentionBackward(f: WasmFunction, of: Arguments): void {
   const kernel = prepare(f, of);
@@ -38,17 +41,19 @@ function prepare(f: WasmFunction, of: Arguments) {
   const packRows = definePack(f, ROWS, "k"), turnRows = definePack(f, ROWS, "panel");
   const turnColumns = definePack(f, W, "k"), packColumns = definePack(f, W, "panel");
   const multiply = defineMultiply(f, W), write = defineWriteRow(f, W, of.dqkv.fresh);
-  const describe = defineDescribe(f), differentiate = defineDifferentiate(f, W, dropout !== undefined);
+  const describe = defineDescribe(f), options = { drops: dropout !== undefined, documents: of.starts !== undefined };
+  const differentiate = defineDifferentiate(f, W, options);
   const rows = roundUp(f, width, ROWS), columns = roundUp(f, width, W), take = regions(f);
   const [keysTurned, valuesTurned, keys] = [0, 0, 0].map(() => take(mul(columns, CHUNK)));
   const [dkTurned, dvTurned] = [0, 0].map(() => take(mul(rows, CHUNK)));
   const [query, dout, output] = [0, 0, 0].map(() => take(mul(width, QUERIES)));
   const [queryTurned, doutTurned] = [0, 0].map(() => take(mul(rows, QUERIES)));
   const [P, dP, dS, factors] = [0, 0, 0, 0].map(() => take(CHUNK * QUERIES)), queryValues = take(VALUES + 8);
+  const documents = of.starts && { starts: of.starts, describe: defineFirstKeys(f), firstKeys: take(QUERIES) };
   const functions = { packRows, turnRows, turnColumns, packColumns, multiply, write, describe, differentiate };
   const ofKeys = { keysTurned, valuesTurned, keys, dkTurned, dvTurned };
   const ofQueries = { query, dout, output, queryTurned, doutTurned, P, dP, dS, factors, queryValues };
-  return { ...of, W, rows, scale, dropout, ...functions, ...ofKeys, ...ofQueries };
+  return { ...of, W, rows, scale, dropout, documents, ...functions, ...ofKeys, ...ofQueries };
 }
 type HeadRows = Record<"packed" | "gradient" | "given" | "out", ReturnType<typeof headOf>>;
 type Head = ReturnType<typeof prepare> & HeadRows & Locals<"number" | "chunk">;
@@ -67,8 +72,23 @@ function keysChunk(f: WasmFunction, of: Head): void {
     const from = add(first, mul(block, QUERIES)), count = min(sub(T, from), QUERIES), lag = sub(from, first);
     const visible = min(n, add(lag, count)), panels = f.i32.divUp(visible, W), panelBytes = mul(count, 4 * W);
     const queries = { ...of, first, n, keysStride, from, count, lag, visible, panels, panelBytes };
-    scores(f, queries);
-    products(f, queries);
+    const whole = (firstPanel: I32, latest: I32) => {
+      scores(f, { ...queries, firstPanel, latest });
+      products(f, { ...queries, firstPanel, latest });
+    };
+    if (!of.documents) return whole(0, 0);
+    const { starts, describe, firstKeys } = of.documents;
+    f.call(describe, at(starts, add(mul(f.i32.div(of.number, of.heads), T), from)), from, count, firstKeys);
+    const [earliest, latest] = [0, sub(count, 1)].map((query) => f.i32.truncate(f.f32.loadAt(firstKeys, query)));
+    const sees = () => whole(f.i32.div(sub(f.i32.max(earliest, first), first), W), latest);
+    f.when(f.i32.lt(earliest, add(first, n)), sees, () => { // the first chunk leaves every dq with what it adds: nothing
+      if (!of.dqkv.fresh) return;
+      const rows = f.i32.select(of.chunk, 0, count);
+      f.loop(0, rows, 1, (i) => {
+        const row = of.gradient.row(0, add(from, i));
+        f.forEach(0, width, (at, v) => v.store(row, at, zero));
+      });
+    });
   });
 
   // The panels of keys are not needed any more: their place serves to turn dk and dv.
@@ -81,7 +101,9 @@ function keysChunk(f: WasmFunction, of: Head): void {
   });
 }
 type Queries = "from" | "count" | "lag" | "visible" | "panels" | "panelBytes";
-type Block = Head & Locals<"first" | "n" | "keysStride" | Queries>;
+/** The first of the panels that are seen, and the first key of the last query's document. */
+type Seen = Record<"firstPanel" | "latest", I32>;
+type Block = Head & Locals<"first" | "n" | "keysStride" | Queries> & Seen;
 
 /** P and dS of a block: each panel of keys with all the block's queries. */
 function scores(f: WasmFunction, of: Block): void {
@@ -92,35 +114,43 @@ function scores(f: WasmFunction, of: Block): void {
   f.call(of.packRows, out.row(0, from), out.stride, count, width, output);
   f.call(of.turnRows, packed.row(0, from), packed.stride, width, count, of.queryTurned);
   f.call(of.turnRows, given.row(0, from), given.stride, width, count, of.doutTurned);
-  const stats = add(mul(of.number, of.T), from);
-  f.call(of.describe, dout, output, width, at(of.max, stats), at(of.sum, stats), count, queryValues);
+  const stats = at(of.statistics, add(mul(of.number, of.T), from)), queriesOfAll = mul(mul(of.B, of.heads), of.T);
+  f.call(of.describe, dout, output, width, stats, at(stats, queriesOfAll), count, queryValues);
   if (of.dropout) drawFactors(f, of, of.dropout);
-  f.loop(0, of.panels, 1, (panel) => {
+  f.loop(of.firstPanel, of.panels, 1, (panel) => {
     const skip = mul(panel, of.panelBytes), left = mul(panel, W), packedAt = mul(left, width);
     f.call(multiply, query, at(of.keysTurned, packedAt), add(P, skip), 4 * W, count, W, width, 0, 0);
     f.call(multiply, dout, at(of.valuesTurned, packedAt), add(dP, skip), 4 * W, count, W, width, 0, 0);
     const block = [add(P, skip), add(dP, skip), add(factors, skip), queryValues] as const;
-    f.call(of.differentiate, ...block, count, of.scale, sub(of.lag, left));
+    const firstKeys = of.documents?.firstKeys ?? 0, origin = of.documents ? add(of.first, left) : 0;
+    f.call(of.differentiate, ...block, count, of.scale, sub(of.lag, left), firstKeys, origin, of.latest);
   });
 }
 
 /** dvᵀ += dyᵀ · P, dkᵀ += qᵀ · dS, and dq += dS · k. */
 function products(f: WasmFunction, of: Block): void {
-  const { width, W, n, from, count, visible, panels, multiply, dP, dS } = of, { add, sub, mul, min, at } = f.i32;
-  const { dvTurned, dkTurned, keysStride, rows, gradient, chunk, packed: { stride } } = of, seen = mul(panels, W);
-  f.call(multiply, of.doutTurned, of.P, dvTurned, keysStride, rows, seen, count, dvTurned, keysStride);
-  f.call(multiply, of.queryTurned, dP, dkTurned, keysStride, rows, seen, count, dkTurned, keysStride);
-  f.loop(0, panels, 1, (panel) => {
-    const left = mul(panel, W), depth = min(sub(visible, left), W), source = add(dP, mul(panel, of.panelBytes));
+  const { width, W, n, from, count, visible, panels, firstPanel, multiply, dP, dS } = of;
+  const { add, sub, mul, min, at } = f.i32, { keysStride, rows, gradient, chunk, packed: { stride } } = of;
+  const skipped = firstPanel === 0 ? 0 : mul(firstPanel, W), skippedBytes = skipped && mul(firstPanel, of.panelBytes);
+  const past = (pointer: I32Local, keys: I32) => keys === 0 ? pointer : at(pointer, keys);
+  const less = (count: I32Local, keys: I32) => keys === 0 ? count : sub(count, keys);
+  const seen = less(mul(panels, W), skipped), depth = less(visible, skipped);
+  for (const [rowsTurned, panel, sums] of [[of.doutTurned, of.P, of.dvTurned], [of.queryTurned, dP, of.dkTurned]]) {
+    const into = past(sums, skipped), columns = skippedBytes === 0 ? panel : add(panel, skippedBytes);
+    f.call(multiply, rowsTurned, columns, into, keysStride, rows, seen, count, into, keysStride);
+  }
+  f.loop(firstPanel, panels, 1, (panel) => {
+    const left = mul(panel, W), wide = min(sub(visible, left), W), source = add(dP, mul(panel, of.panelBytes));
     f.loop(0, f.i32.divUp(count, ROWS), 1, (i) => {
-      const done = mul(i, ROWS), into = at(dS, add(mul(done, visible), mul(left, ROWS)));
-      f.call(of.packRows, at(source, mul(done, W)), 4 * W, min(sub(count, done), ROWS), depth, into);
+      const done = mul(i, ROWS), into = at(dS, add(mul(done, depth), mul(less(left, skipped), ROWS)));
+      f.call(of.packRows, at(source, mul(done, W)), 4 * W, min(sub(count, done), ROWS), wide, into);
     });
   });
   f.loop(0, f.i32.divUp(width, W), 1, (panel) => {
     const left = mul(panel, W), into = at(gradient.row(0, from), left), wide = min(sub(width, left), W);
     const base = of.dqkv.fresh ? f.i32.select(chunk, into, 0) : into, baseStride = f.i32.select(base, stride, 0);
-    f.call(multiply, dS, at(of.keys, mul(left, n)), into, stride, count, wide, visible, base, baseStride);
+    const keys = past(at(of.keys, mul(left, n)), skipped && mul(skipped, W));
+    f.call(multiply, dS, keys, into, stride, count, wide, depth, base, baseStride);
   });
 }
 
@@ -149,31 +179,42 @@ function defineDescribe(f: WasmFunction) {
 
 /**
  * Of one panel of keys, scores become kept(P) and dP becomes dS. Key i of the panel is seen by query q where i ≤ lag + q;
- * `lag` may be negative.
+ * `lag` may be negative. With documents `origin` is the number of the panel's first key, and `latest` the last query's first key.
  */
-function defineDifferentiate(f: WasmFunction, W: Columns, drops: boolean) {
-  const parameters = ["i32", "i32", "i32", "i32", "i32", "f32", "i32"] as const;
-  return f.define("differentiate", parameters, (f, P, dP, factors, queryValues, count, scale, lag) => {
+function defineDifferentiate(
+  f: WasmFunction,
+  W: Columns,
+  { drops, documents }: Record<"drops" | "documents", boolean>,
+) {
+  const parameters = ["i32", "i32", "i32", "i32", "i32", "f32", "i32", "i32", "i32", "i32"] as const;
+  return f.define("differentiate", parameters, (f, P, dP, factors, queryValues, count, scale, ...masks) => {
+    const [lag, firstKeys, origin, latest] = masks;
     const v = new Lanes(f, 8), groups = Array.from({ length: W / 8 }, (_, group) => 32 * group); // in bytes
     const scales = f.splat(scale), lanes = groups.map((group) => v.fromI32(v.addI32(v.iota(), f.splatI32(group / 4))));
+    const start = documents ? f.splat(f.f32.fromInt(origin)) : undefined;
+    const keys = start && lanes.map((lane) => v.add(lane, start));
     const rows = (masked: boolean) =>
       f.loop(0, count, 1, (i) => {
         const [shift, share, d] = [0, 1, 2].map((n) => v.loadSplat(queryValues, 4 * QUERIES * n));
         const last = masked ? f.splat(f.f32.fromInt(f.i32.add(lag, i))) : undefined;
+        const first = keys && masked ? v.loadSplat(firstKeys, 0) : undefined;
         const scores = groups.map((group) => v.loadFrom(P, group)),
           given = groups.map((group) => v.loadFrom(dP, group));
         const kept = drops ? groups.map((group) => v.loadFrom(factors, group)) : undefined;
         const p = scores.map((score, g) => {
           const e = v.mul(exp(f, v, v.madd(score, scales, shift)), share);
-          return last ? v.and(e, v.le(lanes[g], last)) : e;
+          const seen = last ? v.and(e, v.le(lanes[g], last)) : e;
+          return first ? v.and(seen, v.ge(keys![g], first)) : seen;
         });
         const ds = given.map((dp, g) => v.mul(v.mul(p[g], scales), v.sub(kept ? v.mul(dp, kept[g]) : dp, d)));
         p.forEach((p, g) => v.storeTo(P, groups[g], kept ? v.mul(p, kept[g]) : p));
         ds.forEach((ds, g) => v.storeTo(dP, groups[g], ds));
         for (const pointer of [P, dP, factors]) f.i32.advance(pointer, 4 * W);
-        f.i32.advance(queryValues, 4);
+        for (const pointer of documents ? [queryValues, firstKeys] : [queryValues]) f.i32.advance(pointer, 4);
       });
-    f.when(f.i32.ltSigned(lag, W - 1), () => void rows(true), () => void rows(false));
+    const crossed = f.i32.ltSigned(lag, W - 1);
+    const condition = documents ? f.i32.or(crossed, f.i32.lt(origin, latest)) : crossed;
+    f.when(condition, () => void rows(true), () => void rows(false));
   });
 }
 
@@ -184,7 +225,8 @@ function drawFactors(f: WasmFunction, of: Block, { draw, factor }: Dropped): voi
   const step = f.i32.divUp(T, 4), v = new Lanes(f, 8), eight = v.iota(), panelFloats = f.i32.mul(count, W);
   f.loop(0, count, 1, (i) => {
     const row = f.i32.at(factors, f.i32.mul(i, W)), start = f.i32.add(counter, f.i32.mul(i, step));
-    f.loop(0, f.i32.divUp(of.visible, 32), 1, (group) => {
+    const skipped = of.firstPanel === 0 ? 0 : f.i32.shr(f.i32.mul(of.firstPanel, W), 5);
+    f.loop(skipped, f.i32.divUp(of.visible, 32), 1, (group) => {
       const words = draw(v, v.addI32(eight, f.splatI32(f.i32.add(start, f.i32.mul(group, 8)))));
       inElementOrder(v, words).forEach((word, part) => {
         const key = f.i32.add(f.i32.mul(group, 32), 8 * part), panel = f.i32.div(key, W);

@@ -5,64 +5,103 @@
  *
  * A later chunk of keys may raise a query's maximum: what was summed so far is then scaled down (Milakov and Gimelshein
  * 2018, arXiv:1805.02867).
+ *
+ * With documents, a panel begins with the keys of its first query's document. What a query of a later one makes of keys before its
+ * own lasts until it meets one that it sees, for the scores of those count as LOWEST: that scales it down to nothing.
  */
-import { Lanes, type Locals, type WasmFunction } from "../../src/wasm/assembler.ts";
+import {
+  type I32,
+  type I32Local,
+  Lanes,
+  type Locals,
+  type Vector,
+  type WasmFunction,
+} from "../../src/wasm/assembler.ts";
 import { type Columns, defineMultiply, ROWS, tileColumns } from "../../src/wasm/gemm.ts";
 import { exp } from "../../src/wasm/math.ts";
 import { definePack } from "../../src/wasm/packing.ts";
-import { defineWriteRow, type Dropout, dropoutOf, type Dropped, firstCounter, headOf } from "./blocks.ts";
-import { regions, roundUp, scaleOf } from "./blocks.ts";
+import { defineFirstKeys, defineWriteRow, type Dropout, dropoutOf, type Dropped, firstCounter } from "./blocks.ts";
+import { headOf, regions, roundUp, scaleOf, type Starts } from "./blocks.ts";
 
 /** Queries of a task, and keys at a time: a multiple of every panel and of the four elements of a Philox counter. */
 export const CHUNK = 256;
 
-type Arguments = Locals<"qkv" | "y" | "max" | "sum" | "T" | "heads" | "width" | "begin" | "end"> & Dropout;
+/** Keys that are left out before the first document of a panel: whole panels of ROWS, and whole counters of dropout's. */
+const STEP = 2 * ROWS;
+/**
+ * The score of a key of another document: smaller than any, finite, for a panel may show a query such keys alone, and a power of two,
+ * so that LOWEST − LOWEST stays zero when both are scaled.
+ */
+const LOWEST = -(2 ** 127);
+
+type Sizes = "B" | "T" | "heads" | "width";
+type Arguments = Locals<"qkv" | "y" | "statistics" | Sizes | "begin" | "end"> & Dropout & Starts;
 
 export function attentionForward(f: WasmFunction, of: Arguments): void {
-  const { qkv, y, T, width, begin, end } = of, { add, sub, mul, min, at } = f.i32;
+  const { qkv, y, T, heads, width, begin, end } = of, { add, sub, mul, div, min, max, lt, at } = f.i32;
   const W = tileColumns(); // columns of a panel
   const packKeys = definePack(f, ROWS, "k"), packValues = definePack(f, ROWS, "panel");
   const transpose = definePack(f, W, "k"), multiply = defineMultiply(f, W), write = defineWriteRow(f, W);
-  const softmax = defineSoftmax(f, W), rescale = defineRescale(f, W), finish = defineFinish(f);
+  const softmax = defineSoftmax(f, W, of.starts !== undefined), rescale = defineRescale(f, W), finish = defineFinish(f);
   const dropout = dropoutOf(f, of), scale = scaleOf(f, width), rows = roundUp(f, width, ROWS), take = regions(f);
   const keys = take(mul(width, CHUNK + ROWS)), values = take(mul(rows, CHUNK)), query = take(mul(width, W));
   const scores = take((CHUNK + ROWS) * W), sums = take(mul(rows, CHUNK)), turned = take(mul(roundUp(f, width, W), W));
   const maxima = take(CHUNK), totals = take(CHUNK), factors = take(W);
+  const documents = of.starts && { starts: of.starts, describe: defineFirstKeys(f), firstKeys: take(CHUNK) };
 
   f.loop(begin, end, 1, (task) => {
-    const chunks = f.i32.divUp(T, CHUNK), head = f.i32.div(task, chunks), chunk = f.i32.rem(task, chunks);
+    const chunks = f.i32.divUp(T, CHUNK), head = div(task, chunks), chunk = f.i32.rem(task, chunks);
     const packed = headOf(f, of, head, qkv, 3), out = headOf(f, of, head, y, 1);
     const start = mul(chunk, CHUNK), queries = min(sub(T, start), CHUNK), panels = f.i32.divUp(queries, W);
-    const lowest = f.splat(-Infinity), zero = f.splat(0);
+    const lowest = f.splat(documents ? LOWEST : -Infinity), zero = f.splat(0);
     f.forEach(0, CHUNK, (at, v) => {
       v.store(maxima, at, lowest);
       v.store(totals, at, zero);
     });
+    const firstKeyOf = (query: I32) => f.i32.truncate(f.f32.loadAt(documents!.firstKeys, query));
+    if (documents) {
+      const own = at(documents.starts, add(mul(div(head, heads), T), start));
+      f.call(documents.describe, own, start, queries, documents.firstKeys);
+    }
 
-    f.loop(0, add(chunk, 1), 1, (block) => {
+    f.loop(documents ? div(firstKeyOf(0), CHUNK) : 0, add(chunk, 1), 1, (block) => {
       const first = mul(block, CHUNK), n = min(sub(T, first), CHUNK);
       f.call(packKeys, packed.row(1, first), packed.stride, n, width, keys);
       f.call(packValues, packed.row(2, first), packed.stride, width, n, values);
       f.loop(0, panels, 1, (panel) => {
         const left = mul(panel, W), from = add(start, left), lag = sub(from, first), visible = min(n, add(lag, W));
-        const max = at(maxima, left), total = at(totals, left), sum = at(sums, mul(rows, left));
-        f.call(transpose, packed.row(0, from), packed.stride, min(sub(T, from), W), width, query);
-        f.call(multiply, keys, query, scores, 4 * W, roundUp(f, visible, ROWS), W, width, 0, 0);
-        f.call(softmax, scores, visible, lag, scale, max, total, factors);
-        if (dropout) {
-          const counter = add(firstCounter(f, T, head, from), f.i32.shr(first, 2));
-          dropScores(f, W, dropout, { scores, visible, counter, step: f.i32.divUp(T, 4) });
-        }
-        f.when(block, () => f.call(rescale, sum, rows, factors));
-        f.loop(0, f.i32.divUp(width, ROWS), 1, (i) => {
-          const into = at(sum, mul(i, ROWS * W)), base = f.i32.select(block, into, 0);
-          f.call(multiply, at(values, mul(mul(i, n), ROWS)), scores, into, 4 * W, ROWS, W, visible, base, 4 * W);
+        /** All but the first `skip` of the block's keys. `later` is not zero where a block was seen before. */
+        const attend = (skip: I32, later: I32Local, masks: [firstKeys: I32, closed: I32, origin: I32]) => {
+          const past = (pointer: I32Local, each: I32) => skip === 0 ? pointer : at(pointer, mul(skip, each));
+          const [seen, behind] = [visible, lag].map((count) => skip === 0 ? count : sub(count, skip));
+          const greatest = at(maxima, left), total = at(totals, left), sum = at(sums, mul(rows, left));
+          f.call(transpose, packed.row(0, from), packed.stride, min(sub(T, from), W), width, query);
+          f.call(multiply, past(keys, width), query, scores, 4 * W, roundUp(f, seen, ROWS), W, width, 0, 0);
+          f.call(softmax, scores, seen, behind, scale, greatest, total, factors, ...masks);
+          if (dropout) {
+            const counter = add(firstCounter(f, T, head, from), f.i32.shr(add(first, skip), 2));
+            dropScores(f, W, dropout, { scores, visible: seen, counter, step: f.i32.divUp(T, 4) });
+          }
+          f.when(later, () => f.call(rescale, sum, rows, factors));
+          f.loop(0, f.i32.divUp(width, ROWS), 1, (i) => {
+            const into = at(sum, mul(i, ROWS * W)), base = f.i32.select(later, into, 0);
+            const panel = past(at(values, mul(mul(i, n), ROWS)), ROWS);
+            f.call(multiply, panel, scores, into, 4 * W, ROWS, W, seen, base, 4 * W);
+          });
+        };
+        if (!documents) return attend(0, block, [0, 0, 0]);
+        const earliest = firstKeyOf(left), latest = firstKeyOf(sub(min(add(left, W), queries), 1));
+        f.when(lt(earliest, add(first, n)), () => {
+          const [skip, closed] = [earliest, latest].map((key) => sub(max(key, first), first));
+          const whole = mul(div(skip, STEP), STEP), origin = add(first, whole);
+          const masks = [at(documents.firstKeys, left), min(sub(closed, whole), sub(visible, whole)), origin] as const;
+          attend(whole, lt(div(earliest, CHUNK), block), [...masks]);
         });
       });
     });
 
-    const stats = add(mul(head, T), start);
-    f.call(finish, maxima, totals, scale, at(of.max, stats), at(of.sum, stats), queries);
+    const stats = at(of.statistics, add(mul(head, T), start)), queriesOfAll = mul(mul(of.B, heads), T);
+    f.call(finish, maxima, totals, scale, stats, at(stats, queriesOfAll), queries);
     f.loop(0, panels, 1, (panel) => {
       const left = mul(panel, W);
       f.call(transpose, at(sums, mul(rows, left)), 4 * W, width, W, turned);
@@ -76,29 +115,42 @@ export function attentionForward(f: WasmFunction, of: Arguments): void {
 
 /**
  * One panel: scores become exp(scale · (score − max)), 0 for keys behind their query, and their sums are added to totals.
- * `lag` is the number of keys before the first query; factors become what earlier sums are to be multiplied with.
+ * `lag` is the number of keys before the first query; factors become what earlier sums are to be multiplied with. With
+ * documents, the first `closed` keys, from number `origin` on, are before the document of one query or another.
  */
-function defineSoftmax(f: WasmFunction, W: Columns) {
-  const parameters = ["i32", "i32", "i32", "f32", "i32", "i32", "i32"] as const;
-  return f.define("softmax", parameters, (f, scores, visible, lag, scale, maxima, totals, factors) => {
+function defineSoftmax(f: WasmFunction, W: Columns, documents: boolean) {
+  const parameters = ["i32", "i32", "i32", "f32", "i32", "i32", "i32", "i32", "i32", "i32"] as const;
+  return f.define("softmax", parameters, (f, scores, visible, lag, scale, ...more) => {
+    const [maxima, totals, factors, firstKeys, closed, origin] = more;
     const v = new Lanes(f, 8), groups = Array.from({ length: W / 8 }, (_, group) => 32 * group); // in bytes
-    const scales = f.splat(scale), lowest = f.splat(-Infinity), open = f.i32.min(visible, f.i32.add(lag, 1));
+    const scales = f.splat(scale), open = f.i32.min(visible, f.i32.add(lag, 1));
+    const lowest = f.splat(documents ? LOWEST : -Infinity);
     const max = groups.map(() => v.accumulator()), total = groups.map(() => v.accumulator());
     groups.forEach((group, g) => v.assign(max[g], v.loadFrom(maxima, group)));
 
-    const row = f.i32.copy(scores);
-    f.loop(0, open, 1, () => {
+    const row = f.i32.copy(scores), lanes = groups.map((group) => v.fromI32(v.addI32(v.iota(), f.splatI32(group / 4))));
+    const behind = (key: I32Local) => {
+      const least = f.splat(f.f32.fromInt(f.i32.sub(key, lag))); // this key is seen from that query on
+      return groups.map((_, g) => v.ge(lanes[g], least));
+    };
+    const mask = (seen: Vector[]) => {
+      const scores = groups.map((group, g) => v.select(seen[g], v.loadFrom(row, group), lowest));
+      scores.forEach((x, g) => v.assign(max[g], v.max(max[g], x)));
+      scores.forEach((x, g) => v.storeTo(row, groups[g], x));
+      f.i32.advance(row, 4 * W);
+    };
+    const firsts = documents ? groups.map((group) => v.loadFrom(firstKeys, group)) : [];
+    const own = documents
+      ? f.loop(0, closed, 1, (key) => {
+        const here = f.splat(f.f32.fromInt(f.i32.add(origin, key)));
+        mask(behind(key).map((seen, g) => v.and(seen, v.le(firsts[g], here))));
+      })
+      : 0;
+    const last = f.loop(own, open, 1, () => {
       groups.forEach((group, g) => v.assign(max[g], v.max(max[g], v.loadFrom(row, group))));
       f.i32.advance(row, 4 * W);
     });
-    const lanes = groups.map((group) => v.fromI32(v.addI32(v.iota(), f.splatI32(group / 4))));
-    f.loop(open, visible, 1, (key) => {
-      const least = f.splat(f.f32.fromInt(f.i32.sub(key, lag))); // this key is seen from that query on
-      const seen = groups.map((group, g) => v.select(v.ge(lanes[g], least), v.loadFrom(row, group), lowest));
-      seen.forEach((x, g) => v.assign(max[g], v.max(max[g], x)));
-      seen.forEach((x, g) => v.storeTo(row, groups[g], x));
-      f.i32.advance(row, 4 * W);
-    });
+    f.loop(last, visible, 1, (key) => mask(behind(key)));
 
     const shifts = max.map((max) => v.neg(v.mul(max, scales)));
     const scaled = groups.map((group, g) => exp(f, v, v.madd(v.loadFrom(maxima, group), scales, shifts[g])));

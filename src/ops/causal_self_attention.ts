@@ -10,11 +10,20 @@ import { dropoutArguments, type DropoutOptions } from "./dropout.ts";
  * `torch.nn.functional.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)` between nanoGPT's `split`
  * and its reassembly of the heads (Vaswani et al. 2017, arXiv:1706.03762). No T×T matrix is stored.
  *
+ * With `starts` a row holds several documents side by side, which do not see each other: token t sees the tokens starts[t]
+ * to t, as scaled_dot_product_attention with a block-diagonal `attn_mask`. Each document's output and gradient are those that
+ * it has in a row of its own, but for the order of additions. Dropout draws by places in the row, so a document that is moved
+ * has another mask.
+ *
  * @param qkv f32 (B, T, 3C): queries, keys and values side by side, each (B, T, nh, hs)
  * @param options.heads how many heads C is divided into: nh
  * @param options.dropout of the probabilities, drawn from Philox; none where left out
+ * @param options.starts i32 (B, T): for each token the place in its row at which its document begins, at most its own place and
+ *   not less than that of the token before; default: 0 for all
  * @returns f32 (B, T, C)
- * @throws {ShapeError} when qkv is not (B, T, 3C), C is not a multiple of the heads, or more than 256 times as many
+ * @throws {ShapeError} when qkv is not (B, T, 3C), C is not a multiple of the heads, or more than 256 times as many; when starts
+ *   are not (B, T), or the host wrote one that is not from 0 to T − 1. Those written on the device are not looked at, and what
+ *   is no place up to the token's own is moved to the nearest
  * @throws {ConfigError} when the dropout's p is not from 0 to 1
  * @see https://pytorch.org/docs/stable/generated/torch.nn.functional.scaled_dot_product_attention.html
  * @example
@@ -32,20 +41,34 @@ import { dropoutArguments, type DropoutOptions } from "./dropout.ts";
  */
 export function causalSelfAttention(
   qkv: Tensor,
-  { heads, dropout = { p: 0, seed: 0, offset: 0, stream: 0 } }: { heads: number; dropout?: DropoutOptions },
+  { heads, dropout = { p: 0, seed: 0, offset: 0, stream: 0 }, starts }: {
+    heads: number;
+    dropout?: DropoutOptions;
+    starts?: Tensor;
+  },
 ): Tensor {
   const { packed, C, rows } = shapes(qkv.shape, heads), out = [rows[0], rows[1], C];
 
   using scope = qkv.device.scope("causalSelfAttention");
+  if (starts) checkStarts(qkv, starts);
   const { offset, params } = dropoutArguments("causalSelfAttention", qkv, dropout);
-  const { y, max, sum } = launch(attentionForward, { qkv: qkv.alias(packed), offset }, params);
+  const { y, statistics } = launch(attentionForward, { qkv: qkv.alias(packed), offset, starts }, params);
   const result = y.alias(out);
-  record("causalSelfAttention", result, [qkv], [qkv, offset, y, max, sum], (dout, [into]) => {
-    const saved = { qkv: qkv.alias(packed), offset, y, max, sum };
+  record("causalSelfAttention", result, [qkv], [qkv, offset, starts, y, statistics], (dout, [into]) => {
+    const saved = { qkv: qkv.alias(packed), offset, starts, y, statistics };
     const { dqkv } = launch(attentionBackward, { dy: dout.alias(rows), ...saved, dqkv: into?.alias(packed) }, params);
     return [dqkv.alias(qkv.shape)];
   });
   return scope.keep(result);
+}
+
+/** What the host wrote is checked here; the kernel moves what is elsewhere to the nearest place of its row. */
+function checkStarts({ shape }: Tensor, starts: Tensor): void {
+  const [B, T] = shape, { bounds } = starts.storage.block;
+  const refuse = (why: string) => new ShapeError(`Cannot apply causalSelfAttention to [${shape}]: ${why}`);
+  if (`${starts.shape}` !== `${[B, T]}`) throw refuse(`starts are [${starts.shape}], expected [${B},${T}]`);
+  const wrong = bounds && [bounds.least, bounds.greatest].find((start) => start < 0 || start >= T);
+  if (wrong !== undefined) throw refuse(`a token's document starts at ${wrong}, expected 0 to ${T - 1}`);
 }
 
 /** (B, T, 3C) with every size apart, and (B, T, C) so. */

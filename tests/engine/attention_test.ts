@@ -9,7 +9,7 @@ import { causalSelfAttention } from "../../src/ops/causal_self_attention.ts";
 import type { Tensor } from "../../src/engine/tensor.ts";
 import { RandomGenerator } from "../../src/random/mod.ts";
 import { assertClose, openDevice } from "../testing.ts";
-import { tolerances } from "../golden/tolerances.ts";
+import { REFERENCE, tolerances } from "../golden/tolerances.ts";
 import { assertAgrees, normal, outputAndGradient } from "./agree.ts";
 
 const sizes = [[1, 1, 1, 1], [2, 3, 2, 5], [2, 64, 4, 32], [1, 65, 3, 25], [1, 130, 2, 64], [1, 300, 1, 20], [
@@ -32,6 +32,100 @@ Deno.test("causal_self_attention: the CPU agrees with the reference at odd sizes
             (qkv) => causalSelfAttention(qkv, { heads, dropout: { p, seed: 1337, offset: 9, stream: 2 } }),
           ),
       );
+    }
+  }
+});
+
+/** For rows of documents of these lengths, where each token's document begins: (rows, T). */
+function startsOf(device: Device, rows: readonly (readonly number[])[]): Tensor {
+  const starts = rows.map((lengths) => {
+    let at = 0;
+    return lengths.flatMap((length) => Array<number>(length).fill((at += length) - length));
+  });
+  return device.tensor(starts.flat(), [rows.length, starts[0].length], { dtype: "i32" });
+}
+
+/** Rows of documents, of one length a row, and the heads and their width. */
+const packings: readonly [number[][], number, number][] = [
+  [[[1, 1, 1]], 1, 1],
+  [[[3, 6, 1], [10], [5, 5]], 2, 5],
+  [[[30, 1, 33], [64], [17, 24, 23]], 4, 32],
+  [[[61, 4], [24, 41]], 3, 25],
+  [[[256, 44], [255, 45], [257, 43], [290, 10]], 1, 20], // the ends of blocks of keys and of queries
+  [[[5, 300, 2, 250, 20, 23]], 2, 24],
+  [[Array(75).fill(8)], 1, 70],
+];
+
+Deno.test("causal_self_attention: documents in a row, on the CPU as on the reference, on any number of threads", async () => {
+  for (const [rows, heads, width] of packings) {
+    for (const p of [0, 0.3]) {
+      const shape = [rows.length, rows[0].reduce((a, b) => a + b), 3 * heads * width];
+      await assertAgrees(
+        `documents of ${rows.join("; ")}, ${heads} heads of ${width}, dropout ${p}`,
+        tolerances.attention,
+        (device) => {
+          const options = { heads, dropout: { p, seed: 1337, offset: 9, stream: 2 }, starts: startsOf(device, rows) };
+          return outputAndGradient(device, shape, (qkv) => causalSelfAttention(qkv, options));
+        },
+      );
+    }
+  }
+});
+
+Deno.test("causal_self_attention: documents in a row give what they give apart, y and dq of short rows in every bit", async () => {
+  for (const name of ["reference", "cpu"]) {
+    const device = await openDevice(name);
+    for (const [rows, heads, width] of packings) {
+      const T = rows[0].reduce((a, b) => a + b), C = heads * width, shape = [rows.length, T, 3 * C];
+      const values = normal(rows.length * T * 3 * C), upstream = normal(rows.length * T * C, 2);
+      /** y, and the gradient of qkv by its three parts. */
+      const run = async (shape: number[], from: number, starts?: Tensor) => {
+        const size = shape.reduce((a, b) => a * b), dout = upstream.subarray(from / 3, (from + size) / 3);
+        const qkv = device.tensor(values.subarray(from, from + size), shape, { requiresGrad: true });
+        const y = causalSelfAttention(qkv, { heads, starts });
+        y.backward(device.tensor(dout, y.shape));
+        const gradient = await qkv.grad!.data();
+        const part = (n: number) => gradient.filter((_, i) => Math.floor(i % (3 * C) / C) === n);
+        return [await y.data(), part(0), part(1), part(2)];
+      };
+      const packed = await run(shape, 0, startsOf(device, rows));
+      let at = 0;
+      for (const length of rows.flat()) {
+        const apart = await run([1, length, 3 * C], at * 3 * C);
+        for (const [i, what] of ["y", "dq", "dk", "dv"].entries()) {
+          const own = packed[i].slice(at * C, (at + length) * C),
+            label = `${name}, ${rows.join("; ")}: ${what} from ${at}`;
+          const limit = name === "reference" ? REFERENCE : tolerances.attention;
+          if (i < 2 && T <= 256) assertEquals(own.map((x) => x + 0), apart[i].map((x) => x + 0), label);
+          else assertClose(own, apart[i], limit, label);
+        }
+        at += length;
+      }
+    }
+    device.close();
+  }
+});
+
+Deno.test("causal_self_attention: a start that the host cannot see is moved into its row", async () => {
+  const unseen = (device: Device, starts: number[]) => {
+    const tensor = device.tensor(starts, [1, starts.length], { dtype: "i32" });
+    tensor.storage.block.bounds = undefined;
+    return tensor;
+  };
+  for (const starts of [[-1 << 31, -5, 0, 1, 9], [7, 7, 7, 1 << 30, 2 ** 31 - 1]]) {
+    const moved = starts.map((start, t) => Math.min(Math.max(start, 0), t));
+    const results = async (device: Device, starts: number[]) => {
+      const [y, gradient] = outputAndGradient(
+        device,
+        [1, 5, 18],
+        (qkv) => causalSelfAttention(qkv, { heads: 2, starts: unseen(device, starts) }),
+      );
+      return [[...await y.data()], [...await gradient.data()]];
+    };
+    for (const name of ["reference", "cpu"]) {
+      const device = await openDevice(name, { guards: true });
+      assertEquals(await results(device, starts), await results(device, moved), `${name}: ${starts}`);
+      device.close();
     }
   }
 });
@@ -194,9 +288,13 @@ Deno.test("attention: what does not fit is refused", () => {
     );
   }
   const i32 = (...numbers: number[]) => device.tensor(numbers, [numbers.length], { dtype: "i32" });
+  const documents = (starts: Tensor) => () => causalSelfAttention(zeros(1, 2, 6), { heads: 1, starts });
   const cached = (shape: number[], cache: number[], slot: number[], position: number[]) => () =>
     cachedAttention(zeros(...shape), zeros(...cache), { slot: i32(...slot), position: i32(...position) });
   const cases: [() => unknown, string][] = [
+    [documents(i32(0, 0)), "causalSelfAttention to [1,2,6]: starts are [2], expected [1,2]"],
+    [documents(i32(0, 2).alias([1, 2])), "a token's document starts at 2, expected 0 to 1"],
+    [documents(i32(-1, 0).alias([1, 2])), "a token's document starts at -1, expected 0 to 1"],
     [cached([2, 6], [1, 4, 2, 1, 2], [0, 0], [3, 4]), "[1,4,2,1,2]: a token's position is 4, expected 0 to 3"],
     [cached([2, 6], [1, 4, 2, 1, 2], [0, 1], [0, 0]), "a token's slot is 1, expected -1 to 0"],
     [cached([2, 6], [1, 4, 2, 1, 2], [0, -2], [0, 0]), "a token's slot is -2"],

@@ -79,6 +79,24 @@ for (const [B, T, heads, width, p] of [[1, 33, 2, 70, 0], [1, 130, 1, 100, 0.3]]
   });
 }
 
+// Documents of one token, of blocks of 32, and on both sides of their ends.
+for (
+  const [heads, width, p, ...lengths] of [[2, 70, 0, 1, 1, 31], [1, 100, 0.3, 31, 33, 1, 32, 40, 63], [1, 5, 0, 70]]
+) {
+  const T = lengths.reduce((a, b) => a + b),
+    starts = lengths.flatMap((length, i) => {
+      const start = lengths.slice(0, i).reduce((a, b) => a + b, 0);
+      return Array<number>(length).fill(start);
+    });
+  const what = `attention, ${heads} heads of ${width}, dropout ${p}, documents of ${lengths} and of ${T}`;
+  agrees(what, tolerances.attention, (device) => {
+    const qkv = leaf(device, [2, T, 3 * heads * width], 1), offset = device.tensor([9], [1], { dtype: "i32" });
+    const dropout = { p, seed: 1337, offset, stream: 2 };
+    const rows = device.tensor([...starts, ...Array<number>(T).fill(0)], [2, T], { dtype: "i32" });
+    return withGradients([qkv], () => causalSelfAttention(qkv, { heads, dropout, starts: rows }));
+  });
+}
+
 for (const approximate of ["none", "tanh"] as const) {
   // Polynomials of degree 10 and exponentials, also far outside the range in which they are fitted.
   agrees(`gelu, ${approximate}, near 0 and far from it`, { atol: 1e-6, rtol: 1e-6 }, (device) => {

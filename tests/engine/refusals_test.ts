@@ -45,7 +45,11 @@ const calls: Partial<Record<keyof typeof ops, Call>> = {
   embedding: { shapes: [[2], [5, 3]], integers: [0], run: ops.embedding },
   matmul: binary((a, b) => ops.matmul(a, b)),
   linear: { shapes: [[2, 3], [4, 3], [4]], run: ops.linear },
-  causalSelfAttention: { shapes: [[1, 2, 12]], run: (qkv) => ops.causalSelfAttention(qkv, { heads: 2 }) },
+  causalSelfAttention: {
+    shapes: [[1, 2, 12], [1, 2]],
+    integers: [1],
+    run: (qkv, starts) => ops.causalSelfAttention(qkv, { heads: 2, starts }),
+  },
   cachedAttention: {
     shapes: [[1, 2, 12], [1, 4, 2, 2, 2], [2], [2]],
     integers: [2, 3],

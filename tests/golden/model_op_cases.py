@@ -153,6 +153,22 @@ for B, T, heads, width, p, seed, offset, stream in [
         kind="attention",
     )
 
+documents = lambda *rows: np.array([np.repeat(np.cumsum([0, *row[:-1]]), row) for row in rows], np.int32)
+for starts, heads, width, scale, p in [
+    (documents([1], [1]), 1, 4, 1, 0), (documents([2, 1, 4], [7]), 2, 8, 1, 0), (documents([16, 17], [1, 32]), 1, 15, 1, 0),
+    (documents([24, 1, 40]), 2, 4, 1, 0), (documents([4, 5], [6, 3]), 2, 8, 6, 0), (documents([3, 5, 9], [8, 9, 0]), 1, 5, 1, 0.3),
+]:  # fmt: skip
+    B, T = starts.shape
+    drops = {"dropout": {"p": p, "seed": 42, "offset": 3, "stream": 1}} if p else {}
+    case(
+        "causalSelfAttention",
+        f"B {B}, T {T}, {heads} heads of {width}, documents, scores of size {scale}, dropout {p}",
+        causal_attention,
+        normal(B, T, 3 * heads * width, scale=scale),
+        {"heads": heads, "starts": starts, **drops},
+        kind="attention",
+    )
+
 dropout = lambda x, options: x * torch.from_numpy(dropout_mask(x.numel(), **options).reshape(x.shape)).to(x.dtype)
 for shape, p, seed, offset, stream in [
     ((1,), 0.1, 1, 0, 0), ((7,), 0.5, 1337, 0, 0), ((8,), 0.5, 1337, 1, 0), ((9,), 0.5, 1337, 0, 1), ((3, 5), 0.2, 2**32 - 1, 3, 2), ((257,), 0.1, 7, 2**31, 5),

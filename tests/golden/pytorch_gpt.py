@@ -33,11 +33,16 @@ class GPTConfig:
 
 
 def causal_attention(qkv, options):
-    """softmax(q kᵀ / √hs, causal) v over the packed (B, T, 3C); dropout falls on the probabilities."""
+    """softmax(q kᵀ / √hs, causal) v over the packed (B, T, 3C); dropout falls on the probabilities.
+
+    With starts (B, T) a token sees those from the start of its document on: the mask is block-diagonal and causal.
+    """
     B, T, C, heads = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3, options["heads"]
     q, k, v = (part.reshape(B, T, heads, C // heads).transpose(1, 2) for part in qkv.split(C, 2))
-    later = torch.ones(T, T, dtype=torch.bool).triu(1)
-    scores = (q @ k.transpose(-2, -1) / math.sqrt(C // heads)).masked_fill(later, -torch.inf)
+    hidden = torch.ones(T, T, dtype=torch.bool).triu(1)
+    if (starts := options.get("starts")) is not None:
+        hidden = hidden | (torch.arange(T) < starts[:, None, :, None])  # (B, 1, T, T)
+    scores = (q @ k.transpose(-2, -1) / math.sqrt(C // heads)).masked_fill(hidden, -torch.inf)
     probabilities = F.softmax(scores, -1)  # (B, nh, T, T)
     if dropout := options.get("dropout"):
         T4 = (T + 3) // 4 * 4

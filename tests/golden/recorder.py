@@ -1,7 +1,7 @@
 """Records calls of ops: inputs, PyTorch's result, and the gradient of every input under a random upstream gradient.
 
 A case is the call as TypeScript makes it: {"name", "op", "kind", "args"}, the kind being a row of tolerances.ts. An
-argument {"tensor": NAME} stands for a tensor of the file, a list may hold some, anything else is passed as it is.
+argument {"tensor": NAME} stands for a tensor of the file, lists and options may hold some, anything else is passed as it is.
 NAME.grad is a gradient, and a tensor that has none takes none. CASE.out is the result, CASE.dout what flows back into it.
 
 Each op has a file, and each case a stream of random numbers that is seeded by the op and the case's name: a case that is
@@ -79,6 +79,8 @@ def case(op, name, fn, *args, kind):
                 array = value.make(random) if isinstance(value, Draw) else value
                 known[id(value)] = f"{number}.{chr(ord('a') + len(known))}", array
             return {"tensor": known[id(value)][0]}
+        if isinstance(value, dict):
+            return {key: encode(item) for key, item in value.items()}
         return [encode(item) for item in value] if isinstance(value, list) else value
 
     encoded = [encode(arg) for arg in args]
@@ -94,6 +96,8 @@ def case(op, name, fn, *args, kind):
                     is_float = array.dtype == np.float32
                     tensors[name] = tensor.to(dtype).requires_grad_() if is_float else tensor.long()
                 return tensors[name]
+            if isinstance(value, dict):
+                return {key: decode(item) for key, item in value.items()}
             return [decode(item) for item in value] if isinstance(value, list) else value
 
         out = fn(*[decode(arg) for arg in args])
