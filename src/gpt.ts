@@ -36,9 +36,12 @@ interface LayerOptions extends ModuleOptions {
   readonly noise: DropoutNoise;
 }
 
-/** A layer's keys and values, and where the tokens of a pass stand in them. */
-interface Cached extends Places {
-  readonly layer: Tensor;
+/** What a pass's attention looks at. */
+interface Seen {
+  /** A layer's keys and values, and where the tokens of the pass stand in them. */
+  readonly cached?: Places & { readonly layer: Tensor };
+  /** As {@linkcode causalSelfAttention} takes them. */
+  readonly starts?: Tensor;
 }
 
 /** @internal Every token looks at itself and those before it, `nHead` times in parallel (Vaswani et al. 2017, arXiv:1706.03762). */
@@ -57,13 +60,13 @@ export class CausalSelfAttention extends Module {
     this.resid_dropout = new Dropout(dropout, noise);
     this.#heads = nHead;
   }
-  /** @param cached where the tokens stand in this layer's cache */
-  forward(x: Tensor, cached?: Cached): Tensor {
+  /** @param seen where the tokens stand in this layer's cache, or where their documents begin */
+  forward(x: Tensor, { cached, starts }: Seen = {}): Tensor {
     const qkv = this.c_attn.forward(x); // (B, T, 3C)
     const heads = this.#heads;
     const y = cached // (B, T, C)
       ? cachedAttention(qkv, cached.layer, cached)
-      : causalSelfAttention(qkv, { heads, dropout: this.attn_dropout.next() });
+      : causalSelfAttention(qkv, { heads, dropout: this.attn_dropout.next(), starts });
     return this.resid_dropout.forward(this.c_proj.forward(y));
   }
 }
@@ -103,9 +106,9 @@ export class Block extends Module {
     this.ln_2 = new LayerNorm(nEmbd, { ...options, bias, epsilon });
     this.mlp = new MLP(options);
   }
-  forward(x: Tensor, cached?: Cached): Tensor {
+  forward(x: Tensor, seen?: Seen): Tensor {
     using scope = x.device.scope(); // what backward needs lives on, on the tape
-    x = add(x, this.attn.forward(this.ln_1.forward(x), cached));
+    x = add(x, this.attn.forward(this.ln_1.forward(x), seen));
     return scope.keep(add(x, this.mlp.forward(this.ln_2.forward(x))));
   }
 }
@@ -189,6 +192,16 @@ export interface HiddenOptions {
    * in any number, in any order of the texts. Default: the T next places of slots 0 to B − 1.
    */
   readonly places?: Places;
+  /**
+   * For rows that hold several documents side by side, which do not see each other: i32 (B, T), for each token the place in its row
+   * at which its document begins, as {@linkcode causalSelfAttention} takes them. Without a cache. Default: a row is one document.
+   */
+  readonly starts?: Tensor;
+  /**
+   * i32 (B, T): the number of each token's position embedding, below the block size; with documents that of its place in its own.
+   * Without a cache. Default: its place in the row.
+   */
+  readonly positions?: Tensor;
   /**
    * Sees the input of every block, x (B, T, C) with `layer` from 0, and with `layer` = nLayer what comes out at the end, behind
    * the last layer norm. What it has seen and made is the caller's, in the scope around the call.
@@ -311,7 +324,7 @@ export class GPT extends Module {
    *
    * @param tokens i32 (B, T), T at most the block size
    * @param targets i32 (B, T); −1 where the loss should not look
-   * @param options.cache as {@linkcode hidden} takes it, and `places`
+   * @param options.cache as {@linkcode hidden} takes it, and `places`, or `starts` and `positions`
    * @param options.of the tokens whose logits are wanted; without targets
    * @returns logits (B, T, V) and the loss, or without targets the last position's logits (B, 1, V), or (R, 1, V)
    * @throws {ShapeError} when there are more tokens than the block size, targets of another shape, or ids that are none
@@ -344,13 +357,14 @@ export class GPT extends Module {
    *
    * @param tokens i32 (B, T), T at most the block size
    * @returns (B, T, C)
-   * @throws {ShapeError} when there are more tokens than the block size, or ids that are none
+   * @throws {ShapeError} when there are more tokens than the block size, ids that are none, or starts or positions of another shape,
+   *   outside the row or the block size, or beside a cache
    */
   hidden(tokens: Tensor, options: HiddenOptions = {}): Tensor {
     return options.cache ? noGrad(() => this.#hidden(tokens, options)) : this.#hidden(tokens, options);
   }
 
-  #hidden(tokens: Tensor, { cache, places, each }: HiddenOptions): Tensor {
+  #hidden(tokens: Tensor, { cache, places, starts, positions, each }: HiddenOptions): Tensor {
     const T = tokens.shape[1], { blockSize } = this.config, { h, ln_f } = this.transformer;
     const before = cache?.length ?? 0;
     if (tokens.shape.length !== 2) throw new ShapeError(`GPT: tokens are [${tokens.shape}], expected [B, T]`);
@@ -358,14 +372,20 @@ export class GPT extends Module {
       throw new ShapeError(`GPT: ${before + T} tokens do not fit into the block size of ${blockSize}`);
     }
     if (places && !cache) throw new ShapeError("GPT: places are given, and no cache that has them");
+    for (const [name, numbers] of Object.entries({ starts, positions })) {
+      if (!numbers) continue;
+      if (cache) throw new ShapeError(`GPT: ${name} are given with a cache, whose texts have a slot each`);
+      if (`${numbers.shape}` === `${tokens.shape}`) continue;
+      throw new ShapeError(`GPT: ${name} are [${numbers.shape}], tokens [${tokens.shape}]`);
+    }
     using scope = this.device.scope();
     if (this.training && this.config.dropout > 0) this.noise.begin();
     const at = places ?? cache?.places(T);
-    let x = this.#embed(tokens, at); // (B, T, C)
+    let x = this.#embed(tokens, at?.position.alias(tokens.shape) ?? positions); // (B, T, C)
     for (const [layer, block] of h.entries()) {
       const input = x;
       each?.(input, layer);
-      x = block.forward(input, at && { ...at, layer: cache!.layers[layer] });
+      x = block.forward(input, { cached: at && { ...at, layer: cache!.layers[layer] }, starts });
       if (!each) input.dispose(); // where the tape does not need it, the next block has its place
     }
     const end = ln_f.forward(x);
@@ -376,12 +396,12 @@ export class GPT extends Module {
     return scope.keep(end);
   }
 
-  #embed(tokens: Tensor, places?: Places): Tensor {
-    const [B, T] = tokens.shape, { wte, wpe, drop } = this.transformer;
+  #embed(tokens: Tensor, given?: Tensor): Tensor {
+    const T = tokens.shape[1], { wte, wpe, drop } = this.transformer;
     using scope = this.device.scope();
-    const position = places?.position.alias([B, T]) ??
+    const positions = given ??
       this.device.tensor(Int32Array.from({ length: T }, (_, t) => t), [T], { dtype: "i32" });
-    return scope.keep(drop.forward(add(wte.forward(tokens), wpe.forward(position)))); // (B, T, C) + (B, T, C) or (T, C)
+    return scope.keep(drop.forward(add(wte.forward(tokens), wpe.forward(positions)))); // (B, T, C) + (B, T, C) or (T, C)
   }
 
   /** An empty key-value cache for so many texts. */

@@ -49,6 +49,7 @@ def of_models():
 
     made = {"modules": model_cases.modules(), "models": model_cases.models(), "optimizer": model_cases.optimizer_steps()}
     made["cached_attention"] = model_cases.cached_attention()
+    made["documents"] = model_cases.documents()
     made["schedule"], made["initial"] = run_cases.schedule(), run_cases.initial()
     made["curves"], trained = run_cases.curves()
     made["sampling"] = run_cases.sampling(trained)

@@ -146,6 +146,33 @@ def models():
     return fixture
 
 
+def documents():
+    """As models, of rows that hold documents: token by token CASE.starts and CASE.positions. Expected is what they give apart."""
+    fixture = Fixture()
+    for rows, bias in [([[5, 1, 10], [16]], True), ([[3, 4, 2]], False)]:
+        number, T = len(fixture.cases), sum(rows[0])
+        config = GPTConfig(block_size=T, vocab_size=13, n_layer=2, n_head=2, n_embd=8, bias=bias)
+        title = f"documents of {rows}, {'with' if bias else 'without'} bias"
+        begin("documents", title)
+        model = randomize(GPT(config))
+        tokens, targets = ids(config.vocab_size, len(rows), T), ids(config.vocab_size, len(rows), T)
+        starts = np.array([np.repeat(np.cumsum([0, *row[:-1]]), row) for row in rows])
+        logits = torch.empty(len(rows), T, config.vocab_size, dtype=torch.float64)
+        for b, row in enumerate(rows):
+            for first, length in zip(np.cumsum([0, *row[:-1]]), row):
+                targets[b, first + length - 1] = -1  # of what comes after a document it knows nothing
+                own = slice(first, first + length)
+                logits[b, own] = model(tokens[None, b, own], targets[None, b, own])[0]
+        loss = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
+        loss.backward()
+        named = {"tokens": tokens, "targets": targets, "starts": starts, "positions": np.arange(T) - starts}
+        for name, tensor in {**named, "logits": logits, "loss": loss, "last": logits[:, -1:]}.items():
+            fixture.put(f"{number}.{name}", tensor)
+        keep_weights(fixture, number, model, gradients=True)
+        fixture.cases.append({"name": title, "seed": 0, "config": config.camel()})
+    return fixture
+
+
 RATES = [1e-3, 2e-3, 3e-3, 4e-3, 5e-3, 4e-3, 3e-3, 2e-3, 1e-3, 5e-4]
 HYPER = {"betas": [0.9, 0.99], "weightDecay": 0.1, "gradClip": 1.0, "learningRates": RATES}
 

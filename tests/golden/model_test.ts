@@ -1,4 +1,7 @@
-/** The whole model against PyTorch: initial weights from a seed, logits, loss, and the gradient of every parameter. */
+/**
+ * The whole model against PyTorch: initial weights from a seed, logits, loss, and the gradient of every parameter; of documents side
+ * by side in a row, against what each gives alone.
+ */
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
 import { RandomGenerator } from "../../src/random/mod.ts";
 import { assertClose, assertShape, devices, type TestDevice } from "../testing.ts";
@@ -21,7 +24,9 @@ async function checkModel({ device }: TestDevice, fixture: Fixture<ModelCase>, n
     return device.tensor(values, shape, { dtype: "i32" });
   };
   const expected = (key: string) => fixture.get(`${number}.${key}`);
-  const { logits, loss } = model.forward(ids("tokens"), ids("targets"));
+  const packed = fixture.tensors.has(`${number}.starts`);
+  const options = packed ? { starts: ids("starts"), positions: ids("positions") } : {};
+  const { logits, loss } = model.forward(ids("tokens"), ids("targets"), options);
   loss.backward();
   assertShape(logits, expected("logits").shape, `${name}: logits`);
   assertShape(loss, [], `${name}: loss`);
@@ -36,7 +41,7 @@ async function checkModel({ device }: TestDevice, fixture: Fixture<ModelCase>, n
       `${name}: gradient of ${key}`,
     );
   }
-  const last = model.forward(ids("tokens"));
+  const last = model.forward(ids("tokens"), undefined, options);
   assertShape(last.logits, expected("last").shape, `${name}: logits without targets`);
   assertClose(await last.logits.data(), expected("last").values, limitOf(device, "logits"), `${name}: last logits`);
 }
@@ -75,11 +80,16 @@ async function checkInitial({ device }: TestDevice, fixture: Fixture<ModelCase>,
 }
 
 const all = await devices();
-const models = readFixture<ModelCase>("models"), initial = readFixture<ModelCase>("initial");
+const models = readFixture<ModelCase>("models"),
+  documents = readFixture<ModelCase>("documents"),
+  initial = readFixture<ModelCase>("initial");
 const fixtureLength = (number: number) => models.get(`${number}.tokens`).shape[1];
 for (const on of all) {
   for (const [number, { name }] of models.cases.entries()) {
     Deno.test(`model of ${name} (${on.name})`, () => checkModel(on, models, number));
+  }
+  for (const [number, { name }] of documents.cases.entries()) {
+    Deno.test(`model of ${name} (${on.name})`, () => checkModel(on, documents, number));
   }
   for (const [number, { name, config }] of models.cases.entries()) {
     if (config.dropout > 0) continue; // a cache is for generating
