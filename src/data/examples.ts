@@ -1,0 +1,155 @@
+/**
+ * Examples to tune on, out of files with rows, in the shapes that TRL reads: a text, a conversation, a prompt and its completion, a
+ * preference; and besides a text with a label, a pair of texts with a label, and a choice. Which of these a file has is told by its
+ * columns (https://huggingface.co/docs/trl/dataset_formats).
+ */
+import { DataError, editDistance, nearest } from "../errors.ts";
+import { shown } from "../files/shown.ts";
+import { Cells, type Names } from "./cells.ts";
+import { readRows, type Row } from "./rows.ts";
+
+/** One turn of a conversation. */
+export interface Message {
+  /** Who speaks: system, user, assistant, tool, or another name that the chat template knows. */ readonly role: string;
+  /** What is said. */ readonly content: string;
+  /** Whatever else the template reads, such as `tool_calls`. */ readonly [more: string]: unknown;
+}
+
+/** A plain text, or the turns of a conversation. */
+export type Words = string | readonly Message[];
+
+/** A class, or several; a number for a regression. */
+export type Label = string | number | boolean | readonly (string | number)[];
+
+/** What a row hands to its chat template besides the turns. */
+export interface TemplateExtras {
+  /** The functions that the assistant may call: the column `tools`. */
+  readonly tools?: readonly unknown[];
+  /** Other variables of the template: the column `chat_template_kwargs`. */
+  readonly templateOptions?: Readonly<Record<string, unknown>>;
+}
+
+/** One row, checked. `where` names it in messages: "chats.jsonl, line 12". */
+export type Example =
+  & { readonly where: string }
+  & (
+    | { readonly kind: "text"; readonly text: Words } & TemplateExtras
+    | { readonly kind: "completion"; readonly prompt: Words; readonly completion: Words } & TemplateExtras
+    | (
+      & { readonly kind: "preference"; readonly prompt?: Words; readonly chosen: Words; readonly rejected: Words }
+      & TemplateExtras
+    )
+    | { readonly kind: "label"; readonly text: string; readonly pair?: string; readonly label: Label }
+    | {
+      readonly kind: "choice";
+      readonly context: string;
+      readonly choices: readonly string[];
+      /** The index of the right one. */ readonly label: number;
+    }
+  );
+
+/** What an example is of. */
+export type Kind = Example["kind"];
+
+/** How {@linkcode readExamples} reads. */
+export interface ExampleOptions {
+  /** The kinds that can be used; the file's columns tell which it is. */ readonly kinds: readonly Kind[];
+  /** Names of the file's columns by the usual ones, where they differ: `{ text: "sentence", label: "gold" }`. */
+  readonly columns?: Readonly<Record<string, string>>;
+}
+
+/** The columns of each kind, each under any of its names, the kinds that say most first. */
+const KINDS: Readonly<Record<Kind, { readonly needs: readonly Names[]; readonly takes?: readonly Names[] }>> = {
+  choice: { needs: [["context", "ctx"], ["choices", "endings"], ["label"]] },
+  preference: { needs: [["chosen"], ["rejected"]], takes: [["prompt"]] },
+  completion: { needs: [["prompt"], ["completion"]] },
+  label: {
+    needs: [["text", "sentence", "sentence1", "premise"], ["label", "labels"]],
+    takes: [["pair", "text_pair", "sentence2", "hypothesis"]],
+  },
+  text: { needs: [["text", "messages", "conversations"]] },
+};
+
+/**
+ * Reads a file's rows as examples, one at a time, each checked.
+ *
+ * @param path of a file of JSON lines, a JSON array, comma-separated values, or Parquet, by the ending of its name
+ * @returns the examples, all of the kind that the first row has
+ * @throws {DataError} naming the file and the line: for columns that are not there, with the nearest name, and for values of other
+ * types; as well as for files that cannot be read
+ * @example
+ * ```ts ignore
+ * for await (const example of readExamples("chats.jsonl", { kinds: ["text", "completion"] })) console.log(example.where);
+ * ```
+ */
+export async function* readExamples(path: string, options: ExampleOptions): AsyncGenerator<Example> {
+  let kind: Kind | undefined;
+  for await (const row of readRows(path)) {
+    kind ??= kindOf(row, options);
+    yield BUILD[kind](new Cells(row, options.columns));
+  }
+}
+
+/** @throws {DataError} when the columns are those of none of the kinds */
+function kindOf({ where, columns }: Row, { kinds, columns: renamed = {} }: ExampleOptions): Kind {
+  const there = Object.keys(columns),
+    has = (names: Names) => names.some((name) => there.includes(renamed[name] ?? name));
+  const ordered = (Object.keys(KINDS) as Kind[]).filter((kind) => kinds.includes(kind));
+  const found = ordered.find((kind) => KINDS[kind].needs.every(has));
+  if (found) return found;
+  // The kind of which most is there, and what of it is not; a near name speaks for a kind too.
+  const near = (names: Names) => nearestOf(names.map((name) => renamed[name] ?? name), there);
+  const score = (kind: Kind) =>
+    KINDS[kind].needs.reduce((sum, names) => sum + (has(names) ? 2 : near(names) ? 1 : -1), 0);
+  const best = ordered.reduce((a, b) => score(b) > score(a) ? b : a),
+    missing = KINDS[best].needs.filter((n) => !has(n));
+  const hints = missing.map((names) => {
+    const name = near(names), [usual] = names;
+    return `no column ${renamed[usual] ?? usual}${name ? ` (the nearest is ${shown(name)})` : ""}`;
+  });
+  const expected = ordered.map((kind) => KINDS[kind].needs.map((names) => names[0]).join(", "));
+  throw new DataError(
+    `${where}: ${hints.join(", ")}; expected the columns ${expected.map((names) => `(${names})`).join(" or ")}, ` +
+      `and found ${there.length > 0 ? shown(there.join(", ")) : "none"}`,
+  );
+}
+
+/** The column that may be a misspelling of one of the names. */
+function nearestOf(names: Names, there: readonly string[]): string | undefined {
+  const found = names.map((name) => nearest(name, there)).filter((name) => name !== undefined);
+  const distance = (column: string) => Math.min(...names.map((name) => editDistance(column, name)));
+  return found.sort((a, b) => distance(a) - distance(b))[0];
+}
+
+const BUILD: Readonly<Record<Kind, (cells: Cells) => Example>> = {
+  text: (cells) => {
+    const text = cells.words(KINDS.text.needs[0], "text");
+    return { kind: "text", where: cells.where, text, ...cells.extras(text) };
+  },
+  completion: (cells) => {
+    const prompt = cells.words(["prompt"]), completion = cells.words(["completion"]);
+    cells.checkAlike({ prompt, completion });
+    return { kind: "completion", where: cells.where, prompt, completion, ...cells.extras(prompt) };
+  },
+  preference: (cells) => {
+    const chosen = cells.words(["chosen"]), rejected = cells.words(["rejected"]);
+    const prompt = cells.has(["prompt"]) ? { prompt: cells.words(["prompt"]) } : {};
+    cells.checkAlike({ ...prompt as Record<string, Words>, chosen, rejected });
+    return { kind: "preference", where: cells.where, ...prompt, chosen, rejected, ...cells.extras(chosen) };
+  },
+  label: (cells) => {
+    const { needs: [texts, labels], takes: [pairs] = [[]] } = KINDS.label;
+    const pair = cells.has(pairs) ? { pair: cells.text(pairs) } : {};
+    return { kind: "label", where: cells.where, text: cells.text(texts), ...pair, label: cells.label(labels) };
+  },
+  choice: (cells) => {
+    const [contexts, lists, labels] = KINDS.choice.needs, choices = cells.texts(lists);
+    return {
+      kind: "choice",
+      where: cells.where,
+      context: cells.text(contexts),
+      choices,
+      label: cells.index(labels, choices),
+    };
+  },
+};
