@@ -1,5 +1,5 @@
 /** A trained model with its tokenizer, by its name: a run, a folder, a file or a model of the hub. What reads it is imported when it is needed. */
-import { exists } from "../files/files.ts";
+import { exists, readJson } from "../files/files.ts";
 import type { HubProgress } from "./hub.ts";
 import type { LoadOptions } from "../checkpoint/tensors.ts";
 import type { RunFolder } from "../checkpoint/run_folder.ts";
@@ -53,7 +53,7 @@ export async function loadPretrained(name: string, options: PretrainedOptions): 
   using source = await OPEN[kind](path, options);
   // The tokenizer first: it is small, and may be missing.
   const tokenizer = typeof asked === "object" ? asked : asked ? await byName(asked) : await source.tokenizer();
-  const model = await source.load(), { vocabSize } = model.config;
+  const model = await source.load(options), { vocabSize } = model.config;
   if (tokenizer.vocabSize <= vocabSize) return { model, tokenizer };
   const sizes = `${tokenizer.vocabSize} tokens, and the model ${vocabSize}`;
   if (kind === "hugging_face" && !asked) { // transformers generates with such a folder
@@ -62,6 +62,29 @@ export async function loadPretrained(name: string, options: PretrainedOptions): 
   }
   model.dispose();
   throw new CheckpointError(`The tokenizer is not that of ${name}: it has ${sizes}${source.hint ?? ""}`);
+}
+
+/** What {@linkcode describePretrained} tells of a model. */
+export interface Description {
+  /** What its ids mean. */ readonly tokenizer: Tokenizer;
+  /** The most tokens that it sees at once. */ readonly blockSize: number;
+}
+
+/**
+ * What has to be known of a model to make tokens for it, without its weights.
+ *
+ * @param name as {@linkcode loadPretrained} takes it
+ * @throws {ConfigError} when there is nothing of that name
+ * @throws {CheckpointError} when what is there is damaged, or a download fails
+ */
+export async function describePretrained(
+  name: string,
+  options: Pick<PretrainedOptions, "tokenizer" | "onProgress"> = {},
+): Promise<Description> {
+  const { kind, path } = await findModel(name, options), { tokenizer: asked } = options;
+  using source = await OPEN[kind](path, {});
+  const tokenizer = typeof asked === "object" ? asked : asked ? await byName(asked) : await source.tokenizer();
+  return { tokenizer, blockSize: await source.blockSize() };
 }
 
 /** What stands under a model's name. */
@@ -98,35 +121,61 @@ export async function findModel(
 interface Source extends Disposable {
   /** The one that belongs to the model. */
   tokenizer(): Promise<Tokenizer>;
-  load(): Promise<GPT>;
+  load(options: PretrainedOptions): Promise<GPT>;
+  /** The model's. */
+  blockSize(): number | Promise<number>;
   /** What to say where that tokenizer is of another model. */
   readonly hint?: string;
 }
 
-const OPEN: Record<FoundModel["kind"], (path: string, options: PretrainedOptions) => Promise<Source>> = {
-  async run(path, options) {
-    const run = await (await import("../checkpoint/run_folder.ts")).RunFolder.open(path);
-    return { tokenizer: () => runTokenizer(run), load: () => loadRun(run, options), [Symbol.dispose]() {} };
-  },
-  async hugging_face(path, options) {
-    const { loadHuggingFace } = await import("../checkpoint/hugging_face.ts");
-    return { tokenizer: () => byName(path), load: () => loadHuggingFace(path, options), [Symbol.dispose]() {} };
-  },
-  async nanogpt(path, options) {
-    const file = await (await import("../checkpoint/nanogpt.ts")).NanoGPTFile.open(path, options);
-    const { dataset } = file.flags, { vocabulary, hint } = await nanoGPTVocabulary(dataset);
-    const load = async () => (await file.model(options)).eval();
-    return { tokenizer: () => byName(vocabulary), load, hint, [Symbol.dispose]: () => file.close() };
-  },
-  async gguf(path, options) {
-    const file = await (await import("../checkpoint/gguf.ts")).GgufModel.open(path, options);
-    const load = async () => {
-      if (options.trainable) file.checkTrainable();
-      return (await file.model(options)).eval();
-    };
-    return { tokenizer: async () => await file.tokenizer(), load, [Symbol.dispose]: () => file[Symbol.dispose]() };
-  },
-};
+const OPEN: Record<FoundModel["kind"], (path: string, options: Pick<PretrainedOptions, "onNote">) => Promise<Source>> =
+  {
+    async run(path) {
+      const run = await (await import("../checkpoint/run_folder.ts")).RunFolder.open(path);
+      return {
+        tokenizer: () => runTokenizer(run),
+        load: (options) => loadRun(run, options),
+        blockSize: () => Number(run.description.model.blockSize),
+        [Symbol.dispose]() {},
+      };
+    },
+    async hugging_face(path) {
+      const { fromHuggingFaceConfig } = await import("../checkpoint/hugging_face_config.ts"),
+        config = `${path}/config.json`;
+      return {
+        tokenizer: () => byName(path),
+        load: async (options) => await (await import("../checkpoint/hugging_face.ts")).loadHuggingFace(path, options),
+        blockSize: async () => fromHuggingFaceConfig(await readJson(config), config, () => {}).blockSize,
+        [Symbol.dispose]() {},
+      };
+    },
+    async nanogpt(path, options) {
+      const file = await (await import("../checkpoint/nanogpt.ts")).NanoGPTFile.open(path, options);
+      const { dataset } = file.flags, { vocabulary, hint } = await nanoGPTVocabulary(dataset);
+      const load = async (options: PretrainedOptions) => (await file.model(options)).eval(),
+        { blockSize } = file.config;
+      return {
+        tokenizer: () => byName(vocabulary),
+        load,
+        blockSize: () => blockSize,
+        hint,
+        [Symbol.dispose]: () => file.close(),
+      };
+    },
+    async gguf(path, options) {
+      const file = await (await import("../checkpoint/gguf.ts")).GgufModel.open(path, options);
+      const load = async (options: PretrainedOptions) => {
+        if (options.trainable) file.checkTrainable();
+        return (await file.model(options)).eval();
+      };
+      return {
+        tokenizer: async () => await file.tokenizer(),
+        load,
+        blockSize: () => file.config.blockSize,
+        [Symbol.dispose]: () => file[Symbol.dispose](),
+      };
+    },
+  };
 
 const byName = async (name: string) => await (await import("../tokenizer/load.ts")).loadTokenizer(name);
 

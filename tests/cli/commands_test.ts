@@ -240,6 +240,7 @@ Deno.test("deno.json's tasks are made of a few shared strings, and none may do e
     sample: `${fast}${sample}src/cli/sample.ts`,
     eval: `${fast}${sample}src/cli/eval.ts`,
     convert: `${sample}src/cli/convert.ts`,
+    data: `${sample}src/cli/data.ts`,
     prepare: `${run}${files}${debug},INIT_CWD src/cli/prepare.ts`,
     tokenize: `${run}${read}${debug},INIT_CWD src/cli/tokenize.ts`,
     "train:dawn": `${train}${ffi}/train.ts --device=webgpu:dawn`,

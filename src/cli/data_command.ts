@@ -1,0 +1,171 @@
+/** `deno task data`: a file's first rows as the model will see them, and what there is in all. */
+import { type Example, type Kind, readExamples } from "../data/examples.ts";
+import { endOfText, tokenizeExample, type TokenizeOptions } from "../data/tokenize_example.ts";
+import { labelCount } from "../data/token_rows.ts";
+import { ConfigError, DataError } from "../errors.ts";
+import { Breather } from "../loop/breather.ts";
+import { loadTokenizer } from "../tokenizer/load.ts";
+import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import { command } from "./command.ts";
+import { DataSummary, type Part, showPart } from "./data_report.ts";
+import { bool, choice, int, text } from "./flags.ts";
+import { count, type Progress } from "./progress.ts";
+import { encodeOptions, PRETRAINED, reportDownload, tokenizerFlags } from "./shared_flags.ts";
+
+/** What each task can be tuned on. */
+const TASKS: Readonly<Record<string, readonly Kind[]>> = {
+  any: ["text", "completion", "preference", "label", "choice"],
+  sft: ["text", "completion"],
+  classify: ["label"],
+  entail: ["label"],
+  similar: ["label"],
+  choose: ["choice"],
+};
+
+/** How a file's rows become tokens: `data` and `finetune` have these flags in common. */
+export const rowFlags = {
+  columns: text("", "names of the file's columns where they differ from the usual: text=sentence,label=gold"),
+  max_length: int(0, "the most tokens of a row; 0 is the model's block size", { min: 0 }),
+  truncation: choice(["keep_start", "keep_end"], "which end of a longer row stays: keep_start or keep_end"),
+  completion_only_loss: bool(true, "of prompts with completions, whether only the completions are learned"),
+  assistant_only_loss: bool(false, "of conversations, whether only what the assistant says is learned"),
+};
+
+export const dataFlags = {
+  task: choice(
+    ["any", "sft", "classify", "entail", "similar", "choose"],
+    "what the rows are for: any, or a task of finetune",
+  ),
+  init_from: text("", `the model to be tuned: ${PRETRAINED}`),
+  tokenizer: text("", `instead of the model's own, or without a model (gpt2 then): ${tokenizerFlags.tokenizer.help}`),
+  special_tokens: choice(
+    ["allow", "refuse", "text"],
+    "what <|endoftext|> and its like in plain texts are: allow: special tokens; refuse; text: ordinary letters",
+  ),
+  ...rowFlags,
+  num_rows: int(3, "how many rows are shown token by token", { min: 0 }),
+};
+
+export const data = command({
+  name: "data",
+  flags: dataFlags,
+  words: { takes: "one file", example: ["FILE"] },
+  help: {
+    does:
+      "Shows the first rows of a file to tune on as the model will see them, token by token, with what is learned marked;\n" +
+      "then how many rows and tokens there are, and how long the rows are.",
+    usage: "FILE",
+    notes:
+      "FILE is .jsonl, .json, .csv or .parquet, with the columns text; messages; prompt and completion; chosen and\n" +
+      "rejected; text and label; or context, choices and label.\n\n",
+  },
+  async run({ words: [path], values, progress, interruption }) {
+    const { tokenizer, blockSize } = await describe(values, progress);
+    const maxLength = values.max_length || blockSize, columns = parseColumns(values.columns);
+    const options: TokenizeOptions = {
+      tokenizer,
+      maxLength: maxLength || undefined,
+      truncation: values.truncation,
+      completionOnly: values.completion_only_loss,
+      assistantOnly: values.assistant_only_loss,
+      special: encodeOptions(values.special_tokens),
+    };
+    const signal = interruption(() => progress.line("Stopping …"));
+    const colours = progress.terminal && !Deno.noColor, summary = new DataSummary(maxLength), breather = new Breather();
+    for await (const example of readExamples(path, { kinds: TASKS[values.task], columns })) {
+      const parts = await partsOf(example, options);
+      if (summary.rows < values.num_rows) {
+        progress.line(`${example.where}: ${titleOf(example)}`);
+        for (const part of parts) progress.line(showPart(part, tokenizer, colours));
+        progress.line("");
+      }
+      summary.add(example, parts);
+      progress.status(() => `${count(summary.rows)} rows`);
+      await breather.breathe();
+      if (signal.aborted) break;
+    }
+    progress.end();
+    if (signal.aborted) progress.line(`Of the rows until here:`);
+    for (const line of summary.lines()) progress.line(line);
+    if (summary.plainTexts > 0 && endOfText(tokenizer) === null) {
+      progress.line(
+        "The tokenizer has no token that ends a text: none is added, and the model will not learn where to end.",
+      );
+    }
+    signal.throwIfAborted();
+    if (summary.labels === 0 && summary.trained > 0) throw new DataError(`${path}: no row has a token that is learned`);
+  },
+});
+
+/** The tokenizer, and the model's block size where there is a model; else 0. */
+async function describe(
+  { init_from, tokenizer }: { init_from: string; tokenizer: string },
+  progress: Progress,
+): Promise<{ tokenizer: Tokenizer; blockSize: number }> {
+  if (!init_from) return { tokenizer: await loadTokenizer(tokenizer || "gpt2"), blockSize: 0 };
+  const { describePretrained } = await import("../pretrained/load.ts");
+  return describePretrained(init_from, { tokenizer: tokenizer || undefined, onProgress: reportDownload(progress) });
+}
+
+/** @throws {ConfigError} when they are not pairs of names */
+export function parseColumns(text: string): Record<string, string> {
+  const pairs = text.split(",").filter(Boolean).map((pair) => pair.split("="));
+  const wrong = pairs.find((pair) => pair.length !== 2 || pair.includes(""));
+  if (wrong) throw new ConfigError(`--columns=${text}: expected usual=file's, such as text=sentence,label=gold`);
+  return Object.fromEntries(pairs);
+}
+
+/** The texts of an example, each as tokens. */
+async function partsOf(example: Example, options: TokenizeOptions): Promise<Part[]> {
+  const { where } = example, whole = { ...options, endOfText: null, assistantOnly: false, maxLength: undefined };
+  const plain = async (name: string, text: string): Promise<Part> => {
+    const row = await tokenizeExample({ kind: "text", where, text }, whole);
+    return { name, ...row, learned: new Uint8Array(row.ids.length) };
+  };
+  switch (example.kind) {
+    case "text":
+    case "completion": {
+      const row = await tokenizeExample(example, options);
+      return [{ name: "", ...row, labels: labelCount(row) }];
+    }
+    case "preference": {
+      const prompt = example.prompt ?? (typeof example.chosen === "string" ? "" : []),
+        { tools, templateOptions } = example;
+      const answer = async (name: "chosen" | "rejected") => {
+        const row = await tokenizeExample(
+          { kind: "completion", where, prompt, completion: example[name], tools, templateOptions },
+          options,
+        );
+        return { name, ...row, labels: labelCount(row) };
+      };
+      return [await answer("chosen"), await answer("rejected")];
+    }
+    case "label":
+      return [
+        await plain("text", example.text),
+        ...example.pair === undefined ? [] : [await plain("pair", example.pair)],
+      ];
+    case "choice":
+      return [
+        await plain("context", example.context),
+        ...await Promise.all(
+          example.choices.map((text, i) => plain(i === example.label ? `${i}, right` : `${i}`, text)),
+        ),
+      ];
+  }
+}
+
+function titleOf(example: Example): string {
+  switch (example.kind) {
+    case "text":
+      return typeof example.text === "string" ? "a text" : "a conversation";
+    case "completion":
+      return "a prompt and its completion";
+    case "preference":
+      return "two answers, of which one is preferred";
+    case "label":
+      return `a text with the label ${JSON.stringify(example.label)}`;
+    case "choice":
+      return `a choice of ${example.choices.length}`;
+  }
+}

@@ -1,0 +1,101 @@
+/** `deno task data`, in a process of its own. */
+import { assertEquals, assertStringIncludes } from "@std/assert";
+import { inFolder } from "../testing.ts";
+
+const root = new URL("../../", import.meta.url);
+
+async function run(...args: string[]): Promise<{ code: number; out: string; err: string }> {
+  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
+    args: [
+      "run",
+      "--quiet",
+      "--no-prompt",
+      "--no-check",
+      "--allow-env=NANOGPT_DEBUG",
+      "--allow-read",
+      "src/cli/data.ts",
+      ...args,
+    ],
+    cwd: root,
+    env: { NO_COLOR: "1", NANOGPT_DEBUG: "" },
+    stdout: "piped",
+    stderr: "piped",
+  }).output();
+  return { code, out: new TextDecoder().decode(stdout), err: new TextDecoder().decode(stderr) };
+}
+
+Deno.test("data shows rows token by token, with what is learned in brackets, and their lengths", () =>
+  inFolder(async (folder) => {
+    const path = `${folder}/facts.jsonl`,
+      rows = [
+        { prompt: "The capital of France is", completion: " Paris,\nin \u001b[31mEurope." },
+        { prompt: "a", completion: "b" },
+        ...Array.from({ length: 38 }, () => ({ prompt: "One two", completion: " three" })),
+      ];
+    await Deno.writeTextFile(path, rows.map((row) => JSON.stringify(row)).join("\n"));
+    const { code, out, err } = await run(path, "--num_rows=2");
+    assertEquals([code, err], [0, ""]);
+    // 5 + 12, 2 and 38 times 4 tokens. Tokens are GPT-2's: "ab" is one, so that of the second row only the end is learned.
+    assertEquals(
+      out,
+      `${path}, line 1: a prompt and its completion
+17 tokens, 12 learned
+  The| capital| of| France| is|[ Paris][,][\\n
+  ][in][ ][\\u{1b}][[][31][m][Europe][.][<|endoftext|>]
+
+${path}, line 2: a prompt and its completion
+2 tokens, 1 learned
+  ab|[<|endoftext|>]
+
+rows             40
+tokens           171, 89 learned (52.0 %)
+merged border    1 rows: a token reaches from the prompt into the completion
+tokens in a row  2 to 17, mean 4.3, median 4, 95 % have at most 4
+   0 to  8  ######################################## 39
+   9 to 16${" ".repeat(43)}0
+  17 to 32  #${" ".repeat(40)}1
+`,
+    );
+  }));
+
+Deno.test("data cuts rows, takes other columns and the tokenizer of a folder, and counts labels", () =>
+  inFolder(async (folder) => {
+    await Deno.writeTextFile(`${folder}/vocabulary.json`, JSON.stringify({ type: "character", characters: "abc" }));
+    await Deno.writeTextFile(`${folder}/a.csv`, "sentence,gold\nabc,yes\nabca,no\nbbbb,yes\n");
+    const tokenizer = `--tokenizer=${folder}`, columns = "--columns=text=sentence,label=gold";
+    const labels = await run(`${folder}/a.csv`, tokenizer, columns, "--task=classify", "--num_rows=1");
+    assertEquals([labels.code, labels.err], [0, ""]);
+    assertStringIncludes(labels.out, 'line 2: a text with the label "yes"\ntext: 3 tokens\n  a|b|c\n');
+    assertStringIncludes(labels.out, "labels           yes 2, no 1\n");
+    const cut = await run(
+      `${folder}/a.csv`,
+      tokenizer,
+      columns,
+      "--task=sft",
+      "--num_rows=2",
+      "--max_length=3",
+      "--truncation=keep_end",
+    );
+    assertStringIncludes(cut.out, "3 tokens, 2 learned, cut from 4\n  b|[c][a]\n");
+    assertStringIncludes(cut.out, "longer than 3    2 rows\n");
+    assertStringIncludes(cut.out, "The tokenizer has no token that ends a text");
+  }));
+
+Deno.test("data says what is wrong, and where, in a line or two", () =>
+  inFolder(async (folder) => {
+    const path = `${folder}/a.jsonl`;
+    await Deno.writeTextFile(path, '{"text":"a"}\n{"text":"b"');
+    const broken = await run(path, "--num_rows=0");
+    assertEquals([broken.code, broken.out], [1, ""]);
+    assertStringIncludes(broken.err, `error: ${path}, line 2: not JSON`);
+    assertStringIncludes(
+      (await run(path, "--columns=text")).err,
+      "error: --columns=text: expected usual=file's, such as",
+    );
+    const missing = await run();
+    assertEquals([missing.code, missing.err], [2, "error: data takes one file: deno task data FILE\n"]);
+    await Deno.writeTextFile(path, '{"messages":[{"role":"user","content":"a"}]}');
+    assertStringIncludes((await run(path)).err, `${path}, line 1: a conversation, and the model has no chat template`);
+    await Deno.writeTextFile(path, '{"prompt":"a b c d","completion":" e"}');
+    assertStringIncludes((await run(path, "--max_length=3")).err, `${path}: no row has a token that is learned`);
+  }));
