@@ -135,6 +135,7 @@ export interface LoadOptions {
   /** Whether the model is only going to generate and to be evaluated, and lies in memory as that likes best; default false. */
   readonly inference?: boolean;
   /** Instead of the model's own: to train it further. */ readonly dropout?: number;
+  /** Of dropout; default 1337. */ readonly seed?: number;
   /**
    * Initial weights are drawn from it and then replaced, as nanoGPT's train.py and sample.py do, so that what it draws afterwards
    * is what nanoGPT's would draw. Without, none are drawn.
@@ -145,10 +146,11 @@ export interface LoadOptions {
 /** A model whose weights `fill` brings; where that fails, nothing of it is left. */
 export function loadModel(
   config: Partial<GPTConfig>,
-  { device, weights, inference, generator, dropout = config.dropout }: LoadOptions,
+  { device, weights, inference, generator, seed, dropout = config.dropout }: LoadOptions,
   fill: (model: GPT) => Promise<void>,
 ): Promise<GPT> {
-  const model = new GPT({ ...config, dropout }, { device, weights, inference, generator, initialize: !!generator });
+  const options = { device, weights, inference, generator, seed, initialize: !!generator };
+  const model = new GPT({ ...config, dropout }, options);
   return owned(model, async () => {
     await fill(model);
     return model;

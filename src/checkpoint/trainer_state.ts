@@ -11,6 +11,8 @@ export interface TrainerState {
   readonly evaluated: boolean;
   /** Nats a token; null before the first evaluation. */
   readonly bestValLoss: number | null;
+  /** Evaluations since then that were not lower, where there were any. */
+  readonly sinceBest?: number;
   /** Of weights and batches; null where another program has trained: then the one that drew the weights goes on. */
   readonly generator: GeneratorState | null;
   /** Of language modelling: where in the training tokens the blocks of the batch drawn ahead begin; none where none was drawn. */
@@ -25,12 +27,13 @@ export interface TrainerState {
 
 /** @throws {CheckpointError} when something is missing or not valid; the generator and the task check their own parts */
 export function parseState(path: string, state: Readonly<Record<string, unknown>>): TrainerState {
-  const { iter, evaluated, bestValLoss, generator, dropoutPasses, optimizerSteps, task = {} } = state;
+  const { iter, evaluated, bestValLoss, sinceBest = 0, generator, dropoutPasses, optimizerSteps, task = {} } = state;
   const isCount = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0;
   const checks: Record<string, boolean> = {
     iter: isCount(iter),
     evaluated: typeof evaluated === "boolean",
     bestValLoss: bestValLoss === null || Number.isFinite(bestValLoss),
+    sinceBest: isCount(sinceBest),
     generator: generator === null || isObject(generator),
     dropoutPasses: isCount(dropoutPasses),
     optimizerSteps: isCount(optimizerSteps),

@@ -28,6 +28,7 @@ export interface EvaluationEvent {
   /** In nats a token. */ readonly trainLoss: number;
   /** In nats a token. */ readonly valLoss: number;
   /** Whether the validation loss is the lowest so far. */ readonly best: boolean;
+  /** Evaluations since the one with the lowest validation loss: 0 where this is it. */ readonly sinceBest: number;
 }
 
 /** A checkpoint is on the disk. */

@@ -8,8 +8,12 @@ export interface TrainerOptions extends ScheduleOptions {
   readonly batchSize: number;
   /** Micro-batches whose gradients make one update: 40. */
   readonly gradientAccumulationSteps: number;
-  /** The last iteration, counted from 0: 600000. There is one update more than this. */
+  /** The last iteration, counted from 0: 600000. There is one update more than this, unless `finalEvaluation` is set. */
   readonly maxIters: number;
+  /** Make `maxIters` updates and end with an evaluation, where nanoGPT makes one update more and does not evaluate it: false. */
+  readonly finalEvaluation: boolean;
+  /** Evaluations in a row without a lower validation loss after which training stops: 0, never. */
+  readonly patience: number;
   /** Iterations from one evaluation to the next: 2000. */
   readonly evalInterval: number;
   /** Batches of each split that an evaluation averages over: 200. */
@@ -45,13 +49,16 @@ const DEFAULTS: TrainerOptions = {
   lrDecayIters: 600000,
   minLr: 6e-5,
   gradClip: 1,
+  lrSchedulerType: "cosine",
+  finalEvaluation: false,
+  patience: 0,
 };
 
 /** The names of all options. */
 export const TRAINER_OPTIONS = Object.keys(DEFAULTS) as (keyof TrainerOptions)[];
 
 const COUNTS = ["batchSize", "gradientAccumulationSteps", "evalInterval", "evalIters", "logInterval"] as const;
-const WHOLE = ["maxIters", "warmupIters", "lrDecayIters"] as const;
+const WHOLE = ["maxIters", "warmupIters", "lrDecayIters", "patience"] as const;
 const RATES = ["learningRate", "minLr", "weightDecay", "gradClip"] as const;
 const SHARES = ["beta1", "beta2"] as const;
 
@@ -76,6 +83,9 @@ export function trainerOptions(given: Partial<TrainerOptions>): TrainerOptions {
   expect(COUNTS, (value) => Number.isSafeInteger(value) && value >= 1, "a whole number above 0");
   expect(WHOLE, (value) => Number.isSafeInteger(value) && value >= 0, "a whole number, 0 or more");
   expect(RATES, (value) => Number.isFinite(value) && value >= 0, "a number, 0 or more");
+  if (!["cosine", "linear"].includes(options.lrSchedulerType!)) {
+    throw new ConfigError(`lrSchedulerType is ${options.lrSchedulerType}; expected cosine or linear`);
+  }
   expect(SHARES, (value) => value >= 0 && value < 1, "a number from 0 to below 1");
   return options;
 }

@@ -76,6 +76,7 @@ export class Trainer implements Disposable {
   #iter = 0;
   #evaluated = false;
   #bestValLoss: number | null = null;
+  #sinceBest = 0;
   /** The iteration of the last checkpoint. */
   #saved = -1;
   readonly #keepInterval: number;
@@ -129,6 +130,7 @@ export class Trainer implements Disposable {
       iter: this.#iter,
       evaluated: this.#evaluated,
       bestValLoss: this.#bestValLoss,
+      ...(this.options.patience > 0 && { sinceBest: this.#sinceBest }),
       generator: this.#generator.getState(),
       ...this.task.state(),
       dropoutPasses: this.model.noise.passes,
@@ -179,12 +181,13 @@ export class Trainer implements Disposable {
     if (otherData) folder.forgetBest();
     this.#evaluated = state.evaluated && !otherData;
     this.#bestValLoss = otherData ? null : state.bestValLoss;
+    this.#sinceBest = otherData ? 0 : state.sinceBest ?? 0;
     if (!this.options.evalOnly) await folder.resume(state.iter, { evaluated: this.#evaluated });
     return { otherData };
   }
 
   /**
-   * Trains until `maxIters`, or until `signal` aborts: then the run is saved between two updates and can be resumed. Afterwards
+   * Trains until `maxIters`, or until `patience` is at its end, or `signal` aborts: then the run is saved between two updates and can be resumed. Afterwards
    * others may write the folder.
    *
    * @throws {TrainingError} when a loss is not finite: nothing of it has been saved
@@ -206,22 +209,24 @@ export class Trainer implements Disposable {
   }
 
   async *#run(signal?: AbortSignal): AsyncGenerator<TrainEvent, void, void> {
-    const { maxIters, evalInterval, evalOnly } = this.options;
+    const { maxIters, evalInterval, evalOnly, finalEvaluation, patience } = this.options;
     this.#trained.train();
     if (this.task.ahead) await this.#microSteps.prepare(); // train.py draws the first batch before it evaluates
     if (evalOnly) return void (yield* this.#evaluate(signal));
     await this.#folder?.lock();
     if (this.#folder) this.#folder.data = this.#identity ??= this.task.identity?.();
-    while (this.#iter <= maxIters) {
-      if (this.#iter % evalInterval === 0 && !this.#evaluated) {
+    let over = false;
+    while (this.#iter <= maxIters && !over) {
+      const last = finalEvaluation && this.#iter === maxIters;
+      if ((last || this.#iter % evalInterval === 0) && !this.#evaluated) {
         yield* this.#report();
         yield* this.#evaluate(signal);
       }
-      if (signal?.aborted) break;
-      yield* this.#step();
+      over = last || signal?.aborted === true || patience > 0 && this.#sinceBest >= patience;
+      if (!over) yield* this.#step();
     }
     yield* this.#report(); // nothing is saved that was not looked at
-    if (this.#iter > 0 && this.#saved < (signal?.aborted ? this.#iter : maxIters)) yield* this.#save({ best: false });
+    if (this.#iter > 0 && this.#saved < (over ? this.#iter : maxIters)) yield* this.#save({ best: false });
   }
 
   /** Evaluates, and saves where that is due. One that is interrupted leaves no trace. */
@@ -240,8 +245,9 @@ export class Trainer implements Disposable {
     if (!Number.isFinite(trainLoss + valLoss)) throw await this.#diverged(`The loss is ${trainLoss + valLoss}`, iter);
     if (!evalOnly) await this.#folder?.log({ iter, train_loss: trainLoss, val_loss: valLoss });
     if (best) this.#bestValLoss = valLoss;
+    this.#sinceBest = best ? 0 : this.#sinceBest + 1;
     this.#evaluated = true;
-    yield { kind: "evaluation", iter, trainLoss, valLoss, best };
+    yield { kind: "evaluation", iter, trainLoss, valLoss, best, sinceBest: this.#sinceBest };
     if (iter > 0 && !evalOnly && (best || alwaysSaveCheckpoint)) yield* this.#save({ best });
   }
 
