@@ -25,6 +25,7 @@ import {
   type trainFlags,
   type TrainValues,
 } from "./train_flags.ts";
+import { count } from "./progress.ts";
 import { TrainReport } from "./train_report.ts";
 
 type TrainRunning = Running<typeof trainFlags>;
@@ -36,16 +37,23 @@ export const train = command({
     const values = run ? resumedValues(running, run.description.flags) : { ...running.values, ...namedData(running) };
     checkPermission(values.device, "train");
     if (!values.eval_only) await run?.lock(); // before anything is read that another process may write
-    const report = new TrainReport(values, resumeCommand(running.args, values.out_dir), running.progress);
-    if (values.threads && running.given.threads === undefined && !hasOption(values.device, "threads")) {
-      report.note(
-        `--threads=${values.threads}, with which the run began, is left out: ${values.device} has no threads`,
-      );
-      values.threads = 0;
-    }
+    const words = resumeCommand(running.args, values.out_dir);
+    const report = new TrainReport(values, { task: "train", resumeCommand: words }, running.progress);
+    leaveOutThreads(values, running.given, report);
     await trainRun({ ...running, values }, run, report);
   },
 });
+
+/** A run on the CPU may go on on another device. */
+export function leaveOutThreads(
+  values: Pick<TrainValues, "threads" | "device">,
+  given: Partial<TrainValues>,
+  report: TrainReport,
+): void {
+  if (!values.threads || given.threads !== undefined || hasOption(values.device, "threads")) return;
+  report.note(`--threads=${values.threads}, with which the run began, is left out: ${values.device} has no threads`);
+  values.threads = 0;
+}
 
 /** @param run the run to go on with; without, a new one begins */
 async function trainRun(request: TrainRunning, run: RunFolder | undefined, report: TrainReport): Promise<void> {
@@ -61,15 +69,18 @@ async function trainRun(request: TrainRunning, run: RunFolder | undefined, repor
   const folder = await runFolder(setup, config, loaded);
   using trainer = new Trainer(model, loaded.data, { ...optionsOf(values), generator, folder });
   const resumed = run && await trainer.resume({ onNote: (line) => report.note(line) });
-  report.begin({ ...loaded, model, iter: trainer.iter });
-  if (resumed) report.resumed(trainer, loaded.source, resumed);
-  const interrupt = request.interruption(() => report.interrupted());
-  for await (const event of trainer.run({ signal: interrupt })) report.event(event);
-  if (interrupt.aborted) report.stopped(trainer.iter, folder?.last);
-  else {
-    report.finished(folder?.last);
-    if (!values.eval_only) await report.sample(model, loaded.tokenizer, interrupt);
-  }
+  const { source, data: { train, val }, entropy } = loaded;
+  const tokens = values.gradient_accumulation_steps * values.batch_size * values.block_size;
+  report.begin({
+    model,
+    iter: trainer.iter,
+    data: `${source}: train has ${count(train.length)} tokens, val has ${count(val.length)} tokens`,
+    update: `tokens per iteration will be: ${count(tokens)}`,
+    entropy,
+  });
+  if (resumed) report.resumed(trainer, source, resumed);
+  const interrupt = await report.follow(trainer, folder, request);
+  if (!interrupt.aborted && !values.eval_only) await report.sample(model, loaded.tokenizer, interrupt);
   if (device.profile) report.note(`\n${device.profile.table()}`);
   device.close();
 }
@@ -136,18 +147,20 @@ function lastingFlags(
   { profile: _, native: __, ...flags }: TrainValues,
   { source, entropy }: Pick<LoadedData, "source" | "entropy">,
 ) {
-  const absolute = (path: string) => /^([/\\]|[A-Za-z]:)/.test(path) ? path : `${Deno.cwd()}/${path}`;
   if (flags.input) return { ...flags, input: absolute(flags.input) };
   if (entropy !== undefined) return { ...flags, dataset: "grammar" }; // which may have stood in for want of a network
   // A name, of a folder in data/ or of a text, stays one.
   return source === flags.dataset ? { ...flags, dataset: absolute(source) } : flags;
 }
 
+/** A path that means the same in another folder. */
+export const absolute = (path: string): string => /^([/\\]|[A-Za-z]:)/.test(path) ? path : `${Deno.cwd()}/${path}`;
+
 /** The model that a run begins with. */
 async function pretrained(values: TrainValues, device: Device, report: TrainReport): Promise<Pretrained> {
-  const { init_from, tokenizer, dropout } = values;
+  const { init_from, tokenizer, dropout, seed } = values;
   const onProgress = reportDownload(report.progress), onNote = (line: string) => report.note(line);
-  const options = { device, tokenizer: tokenizer || undefined, dropout, trainable: !values.eval_only };
+  const options = { device, tokenizer: tokenizer || undefined, dropout, seed, trainable: !values.eval_only };
   return await loadPretrained(init_from, { ...options, onNote, onProgress });
 }
 
@@ -157,6 +170,6 @@ export function modelConfig(values: TrainValues) {
 }
 
 /** The trainer's options, whose flags have their names. */
-export function optionsOf(values: TrainValues): TrainerOptions {
+export function optionsOf(values: Readonly<Record<string, unknown>>): TrainerOptions {
   return Object.fromEntries(TRAINER_OPTIONS.map((name) => [name, values[flagOf(name)]])) as unknown as TrainerOptions;
 }

@@ -10,7 +10,7 @@ import type { TrainConfig } from "../../config/train_config.ts";
 import { CheckpointError, ConfigError } from "../errors.ts";
 import { type Declaration, type Request, taskCommand } from "./command.ts";
 import type { GPTConfig } from "../gpt.ts";
-import { bool, checkValues, choice, fallbacks, float, int, show, text, type Values } from "./flags.ts";
+import { bool, checkValues, choice, fallbacks, type FlagTable, float, int, show, text, type Values } from "./flags.ts";
 import { deviceFlags, nativeFlag, PRETRAINED, tokenizerFlags, torchFlags } from "./shared_flags.ts";
 
 export const trainFlags = {
@@ -146,18 +146,41 @@ const fixed = ["n_layer", "n_head", "n_embd", "block_size", "bias", "tokenizer"]
  * @param stored the flags in the folder's run.json
  * @throws {CheckpointError}
  */
-export function resumedValues({ values, config, given }: TrainRequest, stored: object): TrainValues {
-  const { out_dir } = values;
-  let own: TrainConfig;
+export function resumedValues(request: TrainRequest, stored: object): TrainValues {
+  const { own, resumed } = goOn(request, stored, { flags: trainFlags, fixed, task: "train" });
+  return Object.assign(resumed, namedData(request, own));
+}
+
+/**
+ * The same for any command that goes on with runs.
+ *
+ * @param options.fixed flags that a run has once and for all
+ * @returns also what it began with
+ * @throws {CheckpointError}
+ */
+export function goOn<T extends FlagTable>(
+  { values: { out_dir }, config, given }: Request<T> & { readonly values: { readonly out_dir: string } },
+  stored: object,
+  { flags, fixed, task }: {
+    readonly flags: T;
+    readonly fixed: readonly (keyof T & string)[];
+    readonly task: "train" | "finetune";
+  },
+): { own: Partial<Values<T>>; resumed: Values<T> } {
+  const other = "task" in stored ? "finetune" : "train";
+  if (other !== task) {
+    const words = taskCommand(other, ["--init_from=resume", `--out_dir=${out_dir}`]);
+    throw new CheckpointError(`${out_dir} is a run of ${other}, and ${task} cannot go on with it; type ${words}`);
+  }
+  let own: Partial<Values<T>>;
   try {
-    own = checkValues(trainFlags, stored, `${out_dir}/run.json`);
+    own = checkValues(flags, stored, `${out_dir}/run.json`);
   } catch (error) {
     throw error instanceof ConfigError ? new CheckpointError(error.message) : error;
   }
-  const resumed = { ...fallbacks(trainFlags), ...own, ...config, ...given, out_dir, init_from: "resume" as const };
-  Object.assign(resumed, namedData({ config, given }, own));
+  const resumed = { ...fallbacks(flags), ...own, ...config, ...given, out_dir, init_from: "resume" };
   for (const name of fixed) {
-    const there = own[name] ?? fallbacks(trainFlags)[name];
+    const there = own[name] ?? fallbacks(flags)[name];
     if (given[name] !== undefined && given[name] !== there) {
       throw new CheckpointError(
         `--${name}=${show(given[name])}: the model in ${out_dir} has ${name}=${show(there)}, which cannot change`,
@@ -165,13 +188,13 @@ export function resumedValues({ values, config, given }: TrainRequest, stored: o
     }
     Object.assign(resumed, { [name]: there });
   }
-  return resumed;
+  return { own, resumed };
 }
 
-/** The command that goes on with a run that was started with `args`. */
-export function resumeCommand(args: string[], out_dir: string): string {
+/** The command that goes on with a run of `name` that was started with `args`. */
+export function resumeCommand(args: string[], out_dir: string, name: "train" | "finetune" = "train"): string {
   const kept = args.filter((arg) => !/^--((init_from|out_dir)=|native$)/.test(arg));
   const dawn = args.some((arg) => arg.startsWith("--device=webgpu:dawn"));
-  const task = dawn ? "train:dawn" : args.includes("--native") ? "train:native" : "train";
+  const task = dawn ? `${name}:dawn` : args.includes("--native") ? `${name}:native` : name;
   return taskCommand(task, [...kept, "--init_from=resume", `--out_dir=${out_dir}`]);
 }

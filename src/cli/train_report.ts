@@ -1,11 +1,12 @@
-/** What `train` prints: plain lines as nanoGPT's, and on a terminal a bar instead of those with the loss. */
-import type { LoadedData } from "../data/load_data.ts";
+/** What `train` and `finetune` print: plain lines as nanoGPT's, and on a terminal a bar instead of those with the loss. */
+import type { RunFolder } from "../checkpoint/run_folder.ts";
 import type { GPT } from "../gpt.ts";
 import { generate } from "../generate/generate.ts";
 import { beginning, type Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { TrainEvent } from "../train/events.ts";
 import type { Trainer } from "../train/trainer.ts";
-import { taskCommand } from "./command.ts";
+import { type Running, taskCommand } from "./command.ts";
+import type { FlagTable } from "./flags.ts";
 import { modelDecoder } from "../generate/stopping.ts";
 import { nativeHint } from "./native.ts";
 import { bar, count, duration, type Progress, rate } from "./progress.ts";
@@ -14,6 +15,17 @@ import { whyNarrow } from "./v8_flags.ts";
 
 const SAMPLE_TOKENS = 300;
 
+/** What a run begins or goes on with. */
+interface Beginning {
+  readonly model: GPT;
+  /** Where. */
+  readonly iter: number;
+  /** On the data, and on what an update takes of them. */
+  readonly data: string;
+  readonly update: string;
+  readonly entropy?: number;
+}
+
 export class TrainReport {
   #entropy: number | undefined;
   #began = 0;
@@ -21,30 +33,31 @@ export class TrainReport {
   #finished = false;
   #best = { iter: 0, loss: Infinity };
 
-  /** @param resumeCommand what to type to go on after an interruption */
-  constructor(public values: TrainValues, readonly resumeCommand: string, readonly progress: Progress) {}
+  /** @param options.resumeCommand what to type to go on after an interruption */
+  constructor(
+    public values: Pick<TrainValues, "out_dir" | "max_iters" | "eval_only" | "seed" | "device" | "native">,
+    readonly options: { readonly task: "train" | "finetune"; readonly resumeCommand: string },
+    readonly progress: Progress,
+  ) {}
 
   note(line: string): void {
     this.progress.line(line);
   }
 
-  /** @param iter where the run begins or goes on */
-  begin({ source, entropy, data, model, iter }: LoadedData & { model: GPT; iter: number }): void {
-    const { batch_size, block_size, gradient_accumulation_steps, n_layer, n_head, n_embd } = this.values;
-    const { eval_only, max_iters, out_dir } = this.values;
-    const { train, val } = data, { device, config } = model;
+  begin({ model, iter, data, update, entropy }: Beginning): void {
+    const { eval_only, max_iters, out_dir } = this.values, { device, config } = model;
     const parameters = model.numParameters();
     const size = parameters < 1e5 ? count(parameters) : `${(parameters / 1e6).toFixed(2)}M`;
-    this.note(`${source}: train has ${count(train.length)} tokens, val has ${count(val.length)} tokens`);
+    this.note(data);
     this.note(`vocab size: ${config.vocabSize}`);
+    const { nLayer, nHead, nEmbd, blockSize } = config;
     this.note(
-      `number of parameters: ${size} (layers ${n_layer}, heads ${n_head}, width ${n_embd}, block size ${block_size})`,
+      `number of parameters: ${size} (layers ${nLayer}, heads ${nHead}, width ${nEmbd}, block size ${blockSize})`,
     );
-    const tokens = gradient_accumulation_steps * batch_size * block_size;
-    this.note(`tokens per iteration will be: ${count(tokens)}, device: ${device.description}`);
+    this.note(`${update}, device: ${device.description}`);
     const why = device.mode === "narrow" && whyNarrow();
     if (why) this.note(why);
-    const hint = nativeHint(this.values, "train");
+    const hint = nativeHint(this.values, this.options.task);
     if (hint) this.note(hint);
     if (entropy !== undefined) {
       this.note(
@@ -66,6 +79,23 @@ export class TrainReport {
       this.note(`${source} is not what this run was trained on before: the best checkpoint is found anew`);
     }
     if (iter > 0 && optimizer.t === 0) this.note("There is no optimizer state: AdamW's moments begin at zero");
+  }
+
+  /**
+   * Trains, and prints what happens, to the end or to Ctrl-C.
+   *
+   * @returns aborts when Ctrl-C is pressed, or has been
+   */
+  async follow<T extends FlagTable>(
+    trainer: Trainer,
+    folder: RunFolder | undefined,
+    { interruption }: Running<T>,
+  ): Promise<AbortSignal> {
+    const interrupt = interruption(() => this.interrupted());
+    for await (const event of trainer.run({ signal: interrupt })) this.event(event);
+    if (interrupt.aborted) this.stopped(trainer.iter, folder?.last);
+    else this.finished(folder?.last);
+    return interrupt;
   }
 
   event(event: TrainEvent): void {
@@ -95,7 +125,7 @@ export class TrainReport {
   /** @param last the name of the last checkpoint, where there is one */
   stopped(iter: number, last: string | undefined): void {
     this.progress.end();
-    if (last) this.note(`Stopped at iteration ${iter}. To go on:\n  ${this.resumeCommand}`);
+    if (last) this.note(`Stopped at iteration ${iter}. To go on:\n  ${this.options.resumeCommand}`);
     else this.note(`Stopped at iteration ${iter}: there was nothing to save yet.`);
   }
 

@@ -1,0 +1,115 @@
+/** `deno task finetune`: a model is tuned to a task. What stands between the flags and the trainer; the tasks are in finetune_tasks.ts. */
+import { RunFolder } from "../checkpoint/run_folder.ts";
+import type { Device } from "../engine/device.ts";
+import { Profile } from "../engine/profile.ts";
+import { GPT } from "../gpt.ts";
+import { loadPretrained, type Pretrained, runTokenizer } from "../pretrained/load.ts";
+import { RandomGenerator } from "../random/mod.ts";
+import { checkTraining } from "../train/memory.ts";
+import type { TrainerOptions } from "../train/options.ts";
+import { Trainer } from "../train/trainer.ts";
+import { command, type Running } from "./command.ts";
+import { finetuneDeclaration, finetuneFlags, type FinetuneValues, FIXED } from "./finetune_flags.ts";
+import { TASKS, type Tuning } from "./finetune_tasks.ts";
+import { nativeFor } from "./native.ts";
+import { count } from "./progress.ts";
+import { openDevice, openRun } from "./run_model.ts";
+import { checkPermission, reportDownload } from "./shared_flags.ts";
+import { absolute, leaveOutThreads, optionsOf } from "./train_command.ts";
+import { goOn, resumeCommand } from "./train_flags.ts";
+import { TrainReport } from "./train_report.ts";
+
+type FinetuneRunning = Running<typeof finetuneFlags>;
+
+export const finetune = command({
+  ...finetuneDeclaration,
+  async run(running) {
+    using run = running.values.init_from === "resume" ? await openRun(running.values.out_dir) : undefined;
+    const options = { flags: finetuneFlags, fixed: FIXED, task: "finetune" } as const;
+    const values = run ? goOn(running, run.description.flags, options).resumed : running.values;
+    checkPermission(values.device, "finetune");
+    if (!values.eval_only) await run?.lock(); // before anything is read that another process may write
+    const words = resumeCommand(running.args, values.out_dir, "finetune");
+    const report = new TrainReport(values, { task: "finetune", resumeCommand: words }, running.progress);
+    leaveOutThreads(values, running.given, report);
+    await tune({ ...running, values }, run, report);
+  },
+});
+
+/** @param run the run to go on with; without, a new one begins */
+async function tune(request: FinetuneRunning, run: RunFolder | undefined, report: TrainReport): Promise<void> {
+  const { values } = request, note = (line: string) => report.note(line);
+  const device = await openDevice(values, await nativeFor(values, note));
+  const { model, tokenizer } = run ? await resumedModel(values, run, device) : await pretrained(values, device, report);
+  if (values.profile) device.profile = new Profile();
+  const tuning = await TASKS[values.task]({ values, model, tokenizer, note });
+  const options = trainerOptions(values, tuning);
+  report.values = { ...values, max_iters: options.maxIters };
+  if (!values.eval_only) await checkTraining(model.config, { ...options, device, model, task: tuning.rehearse });
+  const folder = await runFolder(values, run, { model, tokenizer }, note);
+  const generator = new RandomGenerator(values.seed);
+  using trainer = new Trainer(model, tuning.task, { ...options, generator, folder });
+  const resumed = run && await trainer.resume({ onNote: note });
+  report.begin({
+    model,
+    iter: trainer.iter,
+    data: tuning.data,
+    update: `updates: ${count(options.maxIters)}, ${count(tuning.updates)} an epoch`,
+  });
+  if (resumed) report.resumed(trainer, values.data, resumed);
+  const interrupt = await report.follow(trainer, folder, request);
+  if (!interrupt.aborted && !values.eval_only) await report.sample(model, tokenizer, interrupt);
+  if (device.profile) note(`\n${device.profile.table()}`);
+  device.close();
+}
+
+/** The trainer's options: what counts in epochs becomes updates. */
+function trainerOptions(values: FinetuneValues, { updates, evaluations }: Tuning): TrainerOptions {
+  const { num_train_epochs, max_iters, eval_interval, eval_iters, lr_scheduler_type } = values;
+  const maxIters = max_iters || Math.ceil(num_train_epochs * updates);
+  return optionsOf({
+    ...values,
+    max_iters: maxIters,
+    eval_interval: eval_interval || updates,
+    eval_iters: eval_iters || evaluations,
+    decay_lr: lr_scheduler_type !== "constant",
+    lr_decay_iters: maxIters,
+    lr_scheduler_type: lr_scheduler_type === "cosine" ? "cosine" : "linear",
+    final_evaluation: true,
+  });
+}
+
+/** The run's model, whose weights the trainer is going to read. */
+async function resumedModel(values: FinetuneValues, run: RunFolder, device: Device): Promise<Pretrained> {
+  const { dropout, seed } = values, tokenizer = await runTokenizer(run);
+  const model = new GPT({ ...run.description.model, dropout }, { device, seed, initialize: false });
+  return { model, tokenizer };
+}
+
+async function pretrained(values: FinetuneValues, device: Device, report: TrainReport): Promise<Pretrained> {
+  const { init_from, dropout, seed, eval_only } = values;
+  const onProgress = reportDownload(report.progress), onNote = (line: string) => report.note(line);
+  const loaded = await loadPretrained(init_from, { device, dropout, seed, trainable: !eval_only, onNote, onProgress });
+  loaded.model.train();
+  return loaded;
+}
+
+/** The folder of the run: a new one, or the run's own with the flags of now; none for an evaluation alone, which writes nothing. */
+async function runFolder(
+  { profile: _, native: __, ...values }: FinetuneValues,
+  run: RunFolder | undefined,
+  { model, tokenizer }: Pretrained,
+  note: (line: string) => void,
+): Promise<RunFolder | undefined> {
+  const { data, eval_data, eval_only } = values;
+  const flags = { ...values, data: absolute(data), eval_data: eval_data && absolute(eval_data) };
+  if (run) {
+    run.flags = flags;
+    return run;
+  }
+  if (eval_only) return undefined;
+  const description = { flags, model: { ...model.config }, vocabulary: tokenizer.toJSON() };
+  const folder = await RunFolder.create(values.out_dir, description);
+  if (folder.renamed) note(`The older run in ${values.out_dir} is now in ${folder.renamed}`);
+  return folder;
+}

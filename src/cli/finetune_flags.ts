@@ -1,0 +1,65 @@
+/** What `finetune` can be told: nanoGPT's names where nanoGPT has the option, else TRL's, with TRL's defaults. */
+import { ConfigError } from "../errors.ts";
+import { type Declaration, type Request, taskCommand } from "./command.ts";
+import { choice, float, int, text, type Values } from "./flags.ts";
+import { deviceFlags, nativeFlag, PRETRAINED, torchFlags } from "./shared_flags.ts";
+import { trainFlags } from "./train_flags.ts";
+
+const { beta1, log_interval, always_save_checkpoint, eval_only, warmup_iters, grad_clip, seed } = trainFlags;
+
+export const finetuneFlags = {
+  out_dir: text("out-tuned", "the run folder: checkpoints, vocabulary, metrics"),
+  task: choice(["sft"], "sft: learn to write the completions of prompts, or texts"),
+  data: text("", "the rows to learn: JSON Lines"),
+  eval_data: text("", "the rows to evaluate on; unless given, a share of data's"),
+  eval_share: float(0.1, "the share of the rows that are held out to evaluate on", { above: 0, below: 1 }),
+  init_from: text("", `the model to tune: ${PRETRAINED}; resume: go on with the last checkpoint in out_dir`),
+  num_train_epochs: float(3, "passes over the rows", { above: 0 }),
+  max_iters: int(0, "updates in all; 0: as many as num_train_epochs takes", { min: 0 }),
+  eval_interval: int(0, "updates from one evaluation to the next; 0 is an epoch", { min: 0 }),
+  eval_iters: int(0, "micro-batches of an evaluation, for each split; 0 is all of the held-out rows", { min: 0 }),
+  eval_only,
+  patience: int(0, "stop after so many evaluations without a lower loss; 0: never", { min: 0 }),
+  log_interval,
+  always_save_checkpoint,
+  max_length: int(1024, "tokens of a row, at most the model's block size; what is longer is cut", { min: 2 }),
+  batch_size: int(8, "rows in a micro-batch", { min: 1 }),
+  gradient_accumulation_steps: int(1, "micro-batches whose gradients make one update", { min: 1 }),
+  dropout: float(0, "share of activations dropped in training", { min: 0, below: 1 }),
+  learning_rate: float(2e-5, "the highest learning rate", { min: 0 }),
+  lr_scheduler_type: choice(["linear", "cosine", "constant"], "linear or cosine: down to min_lr; or constant"),
+  warmup_iters: { ...warmup_iters, fallback: 0 },
+  min_lr: float(0, "the learning rate at the end", { min: 0 }),
+  weight_decay: float(0, "decay of matrices and embeddings", { min: 0 }),
+  beta1,
+  beta2: { ...trainFlags.beta2, fallback: 0.999 },
+  grad_clip,
+  seed,
+  ...deviceFlags,
+  ...nativeFlag,
+  ...torchFlags,
+};
+
+export type FinetuneValues = Values<typeof finetuneFlags>;
+export type FinetuneRequest = Request<typeof finetuneFlags>;
+
+export const finetuneDeclaration: Declaration<typeof finetuneFlags> = {
+  name: "finetune",
+  flags: finetuneFlags,
+  words: "config",
+  resumable: true,
+  help: {
+    does: "Tunes a model to a task.",
+    usage: "[CONFIG.ts] --task=sft --data=FILE --init_from=MODEL",
+    notes: "A config is a module that exports an object with the names below; flags win over it. ",
+  },
+  check({ data, init_from }) {
+    const example = taskCommand("finetune", ["--task=sft", "--data=FILE.jsonl", "--init_from=gpt2"]);
+    if (!init_from) throw new ConfigError(`--init_from is missing: it names the model to tune, as in\n${example}`);
+    if (data || init_from === "resume") return;
+    throw new ConfigError(`--data is missing: it names the file with the rows to learn, as in\n${example}`);
+  },
+};
+
+/** What a run has once and for all: its place in an epoch, or the loss, would mean something else. */
+export const FIXED = ["task", "max_length"] as const;
