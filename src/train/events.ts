@@ -5,7 +5,7 @@ export type TrainEvent = StepEvent | EvaluatingEvent | EvaluationEvent | Checkpo
 export interface StepEvent {
   /** An update. */ readonly kind: "step";
   /** Its number. */ readonly iter: number;
-  /** Of the last micro-batch, before the update. */ readonly loss: number;
+  /** Of the last micro-batch, before the update; of all of them, where the task weighs them. */ readonly loss: number;
   /** Its learning rate. */ readonly lr: number;
   /** Over all parameters, before clipping. */ readonly gradNorm: number;
   /** Of an iteration, without evaluation: the mean of those whose losses were read together. */ readonly ms: number;

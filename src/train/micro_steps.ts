@@ -1,10 +1,15 @@
+import { accumulate } from "../../kernels/accumulate/kernel.ts";
+import { fill } from "../../kernels/fill/kernel.ts";
+import { noGrad } from "../engine/autograd.ts";
 import type { Program } from "../engine/device.ts";
+import { launch } from "../engine/launch.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import { DataError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
 import { Breather } from "../loop/breather.ts";
 import { Captured } from "../nn/captured.ts";
 import { Module } from "../nn/module.ts";
+import { mul } from "../ops/mul.ts";
 import type { BatchArray, DrawOptions, MicroBatch, Task } from "./task.ts";
 
 /** A model and what its task adds, as one module: what is trained, switched to evaluation and watched by programs. */
@@ -35,6 +40,8 @@ export class MicroSteps implements Disposable {
   /** The gradient of the update's loss by that of a micro-batch: where backward begins. */
   #share: Tensor | undefined;
   #weight = NaN;
+  /** (1): the losses of an update's micro-batches by their shares, summed, where the task weighs them. */
+  #sum: Tensor | undefined;
   #batches: Iterator<MicroBatch> | AsyncIterator<MicroBatch> | undefined;
   /** Drawn, and not run yet. */
   #next: MicroBatch | undefined;
@@ -58,12 +65,14 @@ export class MicroSteps implements Disposable {
   /**
    * Adds the gradients of an update to the parameters' own.
    *
-   * @returns the loss of the last micro-batch, (), in a tensor that a later update overwrites, and how many tokens there were
+   * @returns the loss, in a tensor of one element that a later update overwrites, and how many tokens there were. Where the task
+   *   weighs its micro-batches it is the update's, else, as train.py's, that of the last micro-batch
    * @throws {DataError} when the task gives no batch, or an integer is outside its range
    */
   async run(): Promise<{ loss: Tensor; tokens: number }> {
     let loss: Tensor | undefined, tokens = 0;
     await this.prepare();
+    if (this.#sum) launch(fill, { y: this.#sum }, { value: 0 });
     for (let batch = this.#next; batch; batch = this.#next) {
       loss = this.#run(batch);
       tokens += Object.values(batch.arrays)[0].values.length;
@@ -86,10 +95,12 @@ export class MicroSteps implements Disposable {
     if (done) this.#batches = undefined;
   }
 
-  #run({ arrays, weight = 1 / this.options.count }: MicroBatch): Tensor {
+  #run({ arrays, weight }: MicroBatch): Tensor {
     const { model } = this.trained, { device, noise, config: { dropout } } = model;
     const { tensors, captured } = this.#passFor(arrays), share = this.#share ??= device.empty([]);
-    if (weight !== this.#weight) device.write(share.storage, [this.#weight = weight]);
+    const part = weight ?? 1 / this.options.count;
+    if (part !== this.#weight) device.write(share.storage, [this.#weight = part]);
+    if (weight !== undefined) this.#sum ??= device.tensor([0], [1]);
     for (const [name, { values, range: [least, greatest] = [-Infinity, Infinity] }] of Object.entries(arrays)) {
       const { storage } = tensors[name];
       device.write(storage, values);
@@ -101,7 +112,9 @@ export class MicroSteps implements Disposable {
     if (dropout > 0) noise.begin();
     const { program } = captured;
     program?.replay();
-    return program?.result ?? captured.capture(device, () => noise.hold(() => this.#forwardBackward(tensors, share)));
+    const loss = program?.result ??
+      captured.capture(device, () => noise.hold(() => this.#forwardBackward(tensors, share)));
+    return this.#sum ?? loss;
   }
 
   #forwardBackward(tensors: Pass["tensors"], share: Tensor): Tensor {
@@ -109,6 +122,7 @@ export class MicroSteps implements Disposable {
     using scope = model.device.scope();
     const loss = this.task.loss(model, tensors);
     loss.backward(share);
+    if (this.#sum) launch(accumulate, { x: noGrad(() => mul(loss, share)).alias([1]), sum: this.#sum });
     return scope.keep(loss);
   }
 
@@ -135,7 +149,8 @@ export class MicroSteps implements Disposable {
     }
     this.#passes.clear();
     this.#share?.dispose();
-    this.#share = undefined;
+    this.#sum?.dispose();
+    this.#share = this.#sum = undefined;
     this.#weight = NaN;
   }
 }

@@ -23,7 +23,7 @@ export interface MicroBatch {
   /** By name; tokens per second counts the elements of the first. `loss` is captured once for each set of names and shapes. */
   readonly arrays: Readonly<Record<string, BatchArray>>;
   /**
-   * The share of the update's gradient, where the shares of an update add up to 1; in an evaluation the weight of its loss in the
+   * The share of the update's gradient, and of the loss that is reported, where the shares of an update add up to 1; in an evaluation the weight of its loss in the
    * mean. Default: all alike.
    */
   readonly weight?: number;
