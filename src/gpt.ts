@@ -379,7 +379,7 @@ export class GPT extends Module {
       throw new ShapeError(`GPT: ${name} are [${numbers.shape}], tokens [${tokens.shape}]`);
     }
     using scope = this.device.scope();
-    if (this.training && this.config.dropout > 0) this.noise.begin();
+    if (this.training && this.noise.used) this.noise.begin();
     const at = places ?? cache?.places(T);
     let x = this.#embed(tokens, at?.position.alias(tokens.shape) ?? positions); // (B, T, C)
     for (const [layer, block] of h.entries()) {

@@ -13,6 +13,8 @@ import { Module } from "./module.ts";
 export class DropoutNoise {
   /** (1) i32, on the device: what changes from step to step. */
   readonly offset: Tensor;
+  /** Whether there is a dropout that draws from it: else forward passes need not be counted. */
+  used = false;
   #passes = 0;
   #stream = 0;
   #held = false;
@@ -82,6 +84,7 @@ export class Dropout extends Module {
     super();
     if (!(p >= 0 && p <= 1)) throw new ConfigError(`dropout is ${p}; expected a probability from 0 to 1`);
     this.#noise = noise;
+    if (p > 0) noise.used = true;
   }
   /** Whether it does anything now. */
   get active(): boolean {

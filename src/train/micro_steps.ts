@@ -109,7 +109,7 @@ export class MicroSteps implements Disposable {
       if (wrong === undefined) continue;
       throw new DataError(`the data has ${wrong} among its ${name}, which are from ${least} to ${greatest}`);
     }
-    if (dropout > 0) noise.begin();
+    if (noise.used) noise.begin();
     const { program } = captured;
     program?.replay();
     const loss = program?.result ??

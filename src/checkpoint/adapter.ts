@@ -1,0 +1,202 @@
+/**
+ * The two files of a LoRA adapter as Hugging Face's PEFT has them: adapter_config.json and adapter_model.safetensors
+ * (https://huggingface.co/docs/peft/developer_guides/checkpoint). A tensor's name is its module's path in
+ * GPT2LMHeadModel behind `base_model.model.`, and lora_A (r, in) and lora_B (out, r) lie as PyTorch's Linear has them.
+ *
+ * What another method would compute, such as DoRA, is refused by name; what only says how an adapter was trained is left out.
+ */
+import { CheckpointError } from "../errors.ts";
+import { isObject, type OpenFile, readJson, writeJson } from "../files/files.ts";
+import { type NamedSource, writeSafetensors } from "../files/safetensors.ts";
+import { shown, some } from "../files/shown.ts";
+
+/** The names of the files. */
+export const ADAPTER_CONFIG = "adapter_config.json", ADAPTER_WEIGHTS = "adapter_model.safetensors";
+/** What PEFT puts before every name. */
+export const ADAPTER_PREFIX = "base_model.model.";
+
+/** What an adapter is; PEFT's names are in adapter_config.json. */
+export interface AdapterShape {
+  /** r, the inner size of the pair of matrices. */ readonly rank: number;
+  /** lora_alpha: what they add is multiplied by alpha / rank. */ readonly alpha: number;
+  /** Whether that is alpha / √rank (Kalajdzievski 2023, arXiv:2312.03732). */ readonly rslora: boolean;
+  /** The share of the adapter's input that is dropped in training. */ readonly dropout: number;
+  /** Names of layers, or a pattern for their whole paths, or `all-linear`. */ readonly targets:
+    | string
+    | readonly string[];
+  /** Numbers of the blocks; without, all. */ readonly layers?: readonly number[];
+  /** Other ranks, by patterns for the ends of paths. */ readonly rankPattern: Readonly<Record<string, number>>;
+  /** And other alphas. */ readonly alphaPattern: Readonly<Record<string, number>>;
+  /** Modules that are trained whole, and saved. */ readonly modulesToSave: readonly string[];
+  /** Ids of tokens whose rows of the embeddings, and of a tied head, are trained. */ readonly trainableTokens:
+    readonly number[];
+}
+
+/** What adapter_config.json says. */
+export interface AdapterConfig extends AdapterShape {
+  /** The name of the base model. */ readonly base?: string;
+  /** Such as CAUSAL_LM or SEQ_CLS. */ readonly taskType?: string;
+}
+
+/** PEFT 0.21's fields and their defaults, without those that {@linkcode toPeftConfig} fills in. */
+const DEFAULTS: Readonly<Record<string, unknown>> = {
+  alora_invocation_tokens: null,
+  arrow_config: null,
+  auto_mapping: null,
+  bias: "none",
+  corda_config: null,
+  ensure_weight_tying: false,
+  eva_config: null,
+  exclude_modules: null,
+  fan_in_fan_out: true,
+  inference_mode: true,
+  init_lora_weights: true,
+  kasa_config: null,
+  layer_replication: null,
+  layers_pattern: null,
+  loftq_config: {},
+  lora_bias: false,
+  lora_ga_config: null,
+  megatron_config: null,
+  megatron_core: "megatron.core",
+  monteclora_config: null,
+  peft_type: "LORA",
+  peft_version: "0.21.2",
+  qalora_group_size: 16,
+  revision: null,
+  target_parameters: null,
+  use_bdlora: null,
+  use_dora: false,
+  use_qalora: false,
+  velora_config: null,
+};
+
+/** Fields that change what is computed, whatever else stands in the file: all but these values are refused. */
+const PLAIN: Readonly<Record<string, readonly unknown[]>> = {
+  use_dora: [false],
+  use_qalora: [false],
+  use_bdlora: [null, false],
+  lora_bias: [false],
+  bias: ["none"],
+  init_lora_weights: [true, false, "gaussian", "orthogonal", "eva"], // the others change the base's weights
+  alora_invocation_tokens: [null],
+  arrow_config: [null],
+  kasa_config: [null],
+  layer_replication: [null],
+  megatron_config: [null],
+  monteclora_config: [null],
+  target_parameters: [null],
+  velora_config: [null],
+};
+
+/** adapter_config.json's contents, in PEFT's order. */
+export function toPeftConfig(config: AdapterConfig): Record<string, unknown> {
+  const { rank, alpha, rslora, dropout, targets, layers, rankPattern, alphaPattern, modulesToSave, trainableTokens } =
+    config;
+  const own = {
+    alpha_pattern: alphaPattern,
+    base_model_name_or_path: config.base ?? null,
+    layers_to_transform: layers ?? null,
+    lora_alpha: alpha,
+    lora_dropout: dropout,
+    modules_to_save: modulesToSave.length > 0 ? modulesToSave : null,
+    r: rank,
+    rank_pattern: rankPattern,
+    target_modules: targets,
+    task_type: config.taskType ?? "CAUSAL_LM",
+    trainable_token_indices: trainableTokens.length > 0 ? trainableTokens : null,
+    use_rslora: rslora,
+  };
+  return Object.fromEntries(Object.entries({ ...DEFAULTS, ...own }).sort(([a], [b]) => a < b ? -1 : 1));
+}
+
+/**
+ * What an adapter_config.json says, an older one's too.
+ *
+ * @param options.onNote takes a line on fields that are not known, which are left out
+ * @throws {CheckpointError} when it is of another method, naming it, or a field has a value that it cannot have
+ */
+export async function readAdapterConfig(
+  folder: string,
+  { onNote = () => {} }: { onNote?: (line: string) => void } = {},
+): Promise<AdapterConfig> {
+  const path = `${folder}/${ADAPTER_CONFIG}`, json = await readJson(path);
+  const refuse = (name: string, why: string) =>
+    new CheckpointError(`${path} has ${name} ${shown(JSON.stringify(json[name]))}, ${why}`);
+  if (json.peft_type !== "LORA") throw refuse("peft_type", "and only LORA can be read");
+  for (const [name, plain] of Object.entries(PLAIN)) {
+    if (json[name] === undefined || plain.includes(json[name])) continue;
+    const other = name === "use_dora" ? "DoRA" : name;
+    throw refuse(name, `and an adapter with ${other} cannot be read, only plain LoRA`);
+  }
+  const take = <T>(name: string, otherwise: T, holds: (value: unknown) => boolean, what: string): T => {
+    const value = json[name];
+    if (value === undefined || value === null) return otherwise;
+    if (!holds(value)) throw refuse(name, `expected ${what}`);
+    return value as T;
+  };
+  const isWhole = (least: number) => (value: unknown) => Number.isSafeInteger(value) && (value as number) >= least;
+  const isAlpha = (value: unknown) => Number.isFinite(value);
+  const isList = (holds: (value: unknown) => boolean) => (value: unknown) => Array.isArray(value) && value.every(holds);
+  const isRecord = (holds: (value: unknown) => boolean) => (value: unknown) =>
+    isObject(value) && Object.values(value).every(holds);
+  const isName = (value: unknown) => typeof value === "string";
+  const isShare = (value: unknown) => typeof value === "number" && value >= 0 && value < 1;
+  const layers = take<number | number[] | undefined>(
+    "layers_to_transform",
+    undefined,
+    (value) => isWhole(0)(value) || isList(isWhole(0))(value),
+    "numbers of layers",
+  );
+  const tokens = take<number[] | Record<string, number[]>>(
+    "trainable_token_indices",
+    [],
+    (value) => isList(isWhole(0))(value) || isRecord(isList(isWhole(0)))(value),
+    "ids of tokens",
+  );
+  const known = Object.keys(toPeftConfig({ ...EMPTY, targets: [] }));
+  const others = Object.keys(json).filter((name) => !known.includes(name) && name !== "runtime_config");
+  if (others.length > 0) onNote(`${path}: ${some(others.map(shown))} is not known, and left out`);
+  return {
+    rank: take("r", 8, isWhole(1), "a whole number above 0"),
+    alpha: take("lora_alpha", 8, isAlpha, "a number"),
+    rslora: take("use_rslora", false, (value) => typeof value === "boolean", "true or false"),
+    dropout: take("lora_dropout", 0, isShare, "a share from 0 to below 1"),
+    targets: take<string | string[]>(
+      "target_modules",
+      ["c_attn"],
+      (value) => isName(value) || isList(isName)(value),
+      "names of modules",
+    ),
+    layers: typeof layers === "number" ? [layers] : layers,
+    rankPattern: take("rank_pattern", {}, isRecord(isWhole(1)), "ranks by patterns"),
+    alphaPattern: take("alpha_pattern", {}, isRecord(isAlpha), "numbers by patterns"),
+    modulesToSave: take("modules_to_save", [], isList(isName), "names of modules"),
+    trainableTokens: Array.isArray(tokens) ? tokens : Object.values(tokens)[0] ?? [],
+    base: take<string | undefined>("base_model_name_or_path", undefined, isName, "a name"),
+    taskType: take<string | undefined>("task_type", undefined, isName, "a name"),
+  };
+}
+
+const EMPTY = {
+  rank: 8,
+  alpha: 8,
+  rslora: false,
+  dropout: 0,
+  rankPattern: {},
+  alphaPattern: {},
+  modulesToSave: [],
+  trainableTokens: [],
+};
+
+/** An adapter as a save writes it: what {@linkcode toPeftConfig} gives, and its tensors. */
+export interface SavedAdapter {
+  /** adapter_config.json's contents. */ readonly config: Readonly<Record<string, unknown>>;
+  /** By PEFT's names. */ readonly tensors: Iterable<NamedSource>;
+}
+
+/** Writes both files into a folder that is there. @throws what the system says */
+export async function writeAdapter(folder: string, { config, tensors }: SavedAdapter, open?: OpenFile): Promise<void> {
+  await writeJson(`${folder}/${ADAPTER_CONFIG}`, config, open);
+  await writeSafetensors(`${folder}/${ADAPTER_WEIGHTS}`, tensors, { metadata: { format: "pt" }, open });
+}

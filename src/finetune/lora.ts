@@ -1,0 +1,477 @@
+/**
+ * LoRA (Hu et al. 2021, arXiv:2106.09685), as PEFT has it: a layer's output becomes base(x) + scaling · B · A · dropout(x), the
+ * base stays as it is, and A and B alone are trained. A begins uniform in ±1/√in, B with zeros, so that nothing changes at first.
+ *
+ * An adapter's layers stand in the model's fields round those of the base, which may be stored in f32, bf16 or q8_0 and is never
+ * copied. Several adapters stand round each other, and what is enabled of them adds up.
+ */
+import { accumulate } from "../../kernels/accumulate/kernel.ts";
+import { matmulNN } from "../../kernels/matmul/kernel.ts";
+import { ADAPTER_PREFIX, type AdapterShape } from "../checkpoint/adapter.ts";
+import { noGrad } from "../engine/autograd.ts";
+import { launch } from "../engine/launch.ts";
+import { Tensor, untrainable } from "../engine/tensor.ts";
+import { ConfigError } from "../errors.ts";
+import type { GPT, GPTConfig } from "../gpt.ts";
+import { Dropout } from "../nn/dropout.ts";
+import type { Embedding } from "../nn/embedding.ts";
+import { Linear } from "../nn/linear.ts";
+import { isContainer, Module } from "../nn/module.ts";
+import { add } from "../ops/add.ts";
+import { embedding } from "../ops/embedding.ts";
+import { addLowRank } from "../ops/low_rank.ts";
+import { matmul } from "../ops/matmul.ts";
+import { mul } from "../ops/mul.ts";
+import { sub } from "../ops/sub.ts";
+import { RandomGenerator } from "../random/mod.ts";
+import { byPattern, endsIn, linearPlaces, namedModules, type Place, targetsOf } from "./targets.ts";
+
+/** How {@linkcode applyLora} makes an adapter; defaults are PEFT's. */
+export interface LoraOptions extends Partial<Omit<AdapterShape, "targets">> {
+  /** Layers by their names or the ends of their paths: `["c_attn"]`; a pattern for whole paths; or `all-linear`. */
+  readonly targets?: string | RegExp | readonly string[];
+  /** Modules beside the model that are trained, such as a classifier's, by the names that they have in the adapter's file. */
+  readonly heads?: Readonly<Record<string, Module>>;
+  /** Draws A; default: a new one, seeded with `seed`. */
+  readonly generator?: RandomGenerator;
+  /** Default 1337. */
+  readonly seed?: number;
+}
+
+/** What stands round a layer or a table of the base. */
+interface Wrapper<Base extends Module = Module> extends Module {
+  base_layer: Base;
+  enabled: boolean;
+  /** Adds what it computes to the base, for good. */
+  merge(): void;
+  /** Its own, by the names behind the path. */
+  own(): [name: string, tensor: Tensor][];
+}
+
+/** A linear layer with an adapter; the names are PEFT's. */
+export class LoraLinear extends Module implements Wrapper<Linear> {
+  readonly lora_dropout: Dropout;
+  /** (r, in) */ readonly lora_A: Linear;
+  /** (out, r) */ readonly lora_B: Linear;
+  /** What B · A is multiplied by. */ readonly scaling: number;
+  /** Whether the adapter adds anything now. */ enabled = true;
+
+  /** @param base_layer what the adapter is put round: a layer, or one that has an adapter already */
+  constructor(
+    public base_layer: Linear,
+    { rank, scaling, dropout, generator, noise }: {
+      rank: number;
+      scaling: number;
+      dropout: number;
+      /** Draws the weights; without, they are left undefined. */ generator?: RandomGenerator;
+      noise: GPT["noise"];
+    },
+  ) {
+    super();
+    const { device, shape: [out, inner] } = base_layer.weight;
+    using scope = device.scope();
+    this.scaling = scaling;
+    this.lora_dropout = new Dropout(dropout, noise);
+    const options = { device, bias: false, initialize: generator !== undefined, generator };
+    this.lora_A = new Linear(inner, rank, options); // as PEFT: both layers draw, then A is drawn again
+    this.lora_B = new Linear(rank, out, options);
+    const [A, B] = [this.lora_A.weight.storage, this.lora_B.weight.storage], bound = 1 / Math.sqrt(inner);
+    if (generator) {
+      device.fill(A, (values) => generator.uniform(values, -bound, bound));
+      device.fill(B, (values) => values.fill(0));
+    }
+    if (!base_layer.training) this.eval();
+    scope.keepAll();
+  }
+  /** The base's. */ get weight(): Tensor {
+    return this.base_layer.weight;
+  }
+  /** The base's. */ get bias(): Tensor | undefined {
+    return this.base_layer.bias;
+  }
+  /** base(x) + scaling · B · A · dropout(x); x (…, in), and the result (…, out). */
+  forward(x: Tensor): Tensor {
+    const { base_layer, lora_dropout, lora_A: { weight: A }, lora_B: { weight: B }, scaling } = this;
+    if (!this.enabled) return base_layer.forward(x);
+    using scope = x.device.scope();
+    return scope.keep(addLowRank(base_layer.forward(x), lora_dropout.forward(x), { A, B, scaling }));
+  }
+  merge(): void {
+    const { lora_A: { weight: A }, lora_B: { weight: B }, weight, scaling } = this;
+    addProduct(weight, noGrad(() => mul(B, A.device.tensor([scaling], []))), A);
+  }
+  own(): [string, Tensor][] {
+    return [["lora_A.weight", this.lora_A.weight], ["lora_B.weight", this.lora_B.weight]];
+  }
+}
+
+/**
+ * Rows of tokens that are trained beside a table that is not: row i of `rows` stands for that of the i-th token. With D, the rows
+ * less those of the base, and E, which has a row for each token of the vocabulary and a one where it is the i-th of these, the
+ * table is W + E · D.
+ */
+class TokenRows extends Module {
+  /** (n, C) */ readonly rows: Tensor;
+  /** (n, C) of the base. */ readonly #original: Tensor;
+  /** (V, n) */ readonly #marks: Tensor;
+
+  constructor({ weight }: { readonly weight: Tensor }, ids: readonly number[]) {
+    super();
+    const { device, shape: [V] } = weight, n = ids.length;
+    using scope = device.scope();
+    this.#original = noGrad(() => embedding(device.tensor(Int32Array.from(ids), [n], { dtype: "i32" }), weight));
+    const { storage, shape } = copyOf(this.#original);
+    this.rows = new Tensor(storage, shape);
+    const marks = new Float32Array(V * n);
+    for (const [i, id] of ids.entries()) marks[id * n + i] = 1;
+    this.#marks = device.tensor(marks, [V, n]);
+    for (const kept of [this.#original, this.rows, this.#marks]) scope.keep(kept);
+  }
+  /** E. */ get marks(): Tensor {
+    return this.#marks;
+  }
+  /** D. */ get change(): Tensor {
+    return sub(this.rows, this.#original);
+  }
+  override dispose(): void {
+    super.dispose();
+    this.#original.dispose();
+    this.#marks.dispose();
+  }
+}
+
+/** The token embeddings, or the head that they are tied to, with rows of their own for some tokens. */
+class TunedTokens extends Module implements Wrapper<Embedding | Linear> {
+  enabled = true;
+
+  constructor(public base_layer: Embedding & Linear, readonly token_adapter: TokenRows, readonly isHead: boolean) {
+    super();
+    if (!base_layer.training) this.eval();
+  }
+  get weight(): Tensor {
+    return this.base_layer.weight;
+  }
+  get bias(): Tensor | undefined {
+    return this.base_layer.bias;
+  }
+  /** Vectors of ids (…), or of a head logits of x (…, C). */
+  forward(input: Tensor): Tensor {
+    const { base_layer, token_adapter } = this;
+    if (!this.enabled) return base_layer.forward(input);
+    using scope = input.device.scope();
+    const y = base_layer.forward(input), { marks, change } = token_adapter;
+    if (this.isHead) return scope.keep(addLowRank(y, input, { A: change, B: marks, scaling: 1 }));
+    return scope.keep(add(y, matmul(embedding(input, marks), change)));
+  }
+  merge(): void {
+    if (this.isHead) return; // the same table
+    const { marks, change } = this.token_adapter;
+    addProduct(this.weight, marks, change);
+  }
+  own(): [string, Tensor][] {
+    return this.isHead ? [] : [["token_adapter.trainable_tokens_delta", this.token_adapter.rows]];
+  }
+}
+
+/** weight += a · b */
+function addProduct(weight: Tensor, a: Tensor, b: Tensor): void {
+  const [M, K] = a.shape, [, N] = b.shape;
+  launch(matmulNN, { a: a.alias([1, M, K]), b: b.alias([1, K, N]), c: weight.alias([1, M, N]) });
+}
+
+/** A tensor in f32, row by row, that can be trained. */
+function copyOf(tensor: Tensor): Tensor {
+  const { device, size, shape } = tensor;
+  if (!untrainable(tensor.storage)) return launch(accumulate, { x: tensor.alias([size]) }).sum.alias(shape);
+  const rows = device.tensor(Int32Array.from({ length: shape[0] }, (_, i) => i), [shape[0]], { dtype: "i32" });
+  return noGrad(() => embedding(rows, tensor));
+}
+
+/** A parameter of a module that is trained whole: the base's, and the one that stands in its place. */
+interface Swap {
+  readonly name: string;
+  readonly holder: Record<string, unknown>;
+  readonly key: string;
+  readonly original: Tensor;
+  readonly own: Tensor;
+}
+
+/**
+ * An adapter on a model. To dispose of it removes it; a model that is disposed of takes its layers along.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { createDevice, GPT } from "@nanogpt/ts";
+ * import { applyLora } from "@nanogpt/ts/finetune";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * const model = new GPT({ vocabSize: 65, blockSize: 8, nLayer: 1, nHead: 2, nEmbd: 16 }, { device });
+ * using lora = applyLora(model, { rank: 2, targets: ["c_attn"] });
+ * assertEquals([...model.namedParameters({ trainable: true })].map(([name, { shape }]) => [name, shape]), [
+ *   ["transformer.h.0.attn.c_attn.lora_A.weight", [2, 16]],
+ *   ["transformer.h.0.attn.c_attn.lora_B.weight", [48, 2]],
+ * ]);
+ * lora.enabled = false; // the base alone
+ * ```
+ */
+export class Lora implements Disposable {
+  #enabled = true;
+  #wrappers: { readonly path: string; readonly wrapper: Wrapper }[] = [];
+  #swaps: Swap[] = [];
+
+  /** @internal */
+  constructor(
+    readonly model: GPT,
+    /** What it was made with. */ readonly options: AdapterShape,
+    /** Modules beside the model that belong to it. */ readonly heads: Readonly<Record<string, Module>>,
+  ) {}
+
+  /** @internal Puts `wrapper` in a place. */
+  wrap({ path, holder, key }: Place, wrapper: Wrapper): void {
+    holder[key] = wrapper;
+    this.#wrappers.push({ path, wrapper });
+  }
+  /** @internal Puts a copy in the place of every parameter of a module. */
+  swap(path: string, module: Module): void {
+    for (const [name, holder, key, original] of tensorPlaces(module, path)) {
+      using scope = original.device.scope();
+      const { storage, shape } = copyOf(original), own = scope.keep(new Tensor(storage, shape));
+      holder[key] = own;
+      this.#swaps.push({ name, holder, key, original, own });
+    }
+  }
+
+  /** Whether the model computes with it: a model whose adapters are all off is the base. */
+  get enabled(): boolean {
+    return this.#enabled;
+  }
+  set enabled(enabled: boolean) {
+    if (enabled === this.#enabled) return;
+    this.#enabled = enabled;
+    for (const { wrapper } of this.#wrappers) wrapper.enabled = enabled;
+    for (const { holder, key, original, own } of this.#swaps) holder[key] = enabled ? own : original;
+    this.model.changed();
+  }
+
+  /** Its parameters, by the names that they have in PEFT's file. */
+  *namedParameters(): Generator<[name: string, parameter: Tensor]> {
+    for (const { path, wrapper } of this.#wrappers) {
+      for (const [name, tensor] of wrapper.own()) yield [`${ADAPTER_PREFIX}${path}.${name}`, tensor];
+    }
+    for (const { name, own } of this.#swaps) yield [ADAPTER_PREFIX + name, own];
+    for (const [head, module] of Object.entries(this.heads)) {
+      for (const [name, tensor] of module.namedParameters()) yield [`${ADAPTER_PREFIX}${head}.${name}`, tensor];
+    }
+  }
+
+  /** Freezes everything else of the model, and has the adapter trained. */
+  trainAlone(): void {
+    this.model.freeze();
+    for (const [, parameter] of this.namedParameters()) parameter.requiresGrad = true;
+  }
+
+  /**
+   * Adds what the adapter has learned to the model's matrices, and takes the adapter out: W += scaling · B · A. It cannot be undone;
+   * {@linkcode remove} is what gives the base back. All parameters are frozen then.
+   *
+   * @throws {ConfigError} when it is disabled, or a matrix is stored in bf16, in q8_0 or for inference alone; nothing is changed then
+   */
+  merge(): void {
+    if (!this.#enabled) {
+      throw new ConfigError("merge: the adapter is disabled, and what it adds would change the model");
+    }
+    for (const { path, wrapper } of this.#wrappers) {
+      const stored = untrainable((wrapper as unknown as Linear).weight.storage);
+      if (!stored) continue;
+      throw new ConfigError(
+        `merge: ${path} is stored in ${stored}, which would round what the adapter adds; load the base with f32 weights` +
+          (stored === "panels" ? ", and not for inference" : ""),
+      );
+    }
+    const { model } = this, { wte } = model.transformer;
+    for (const { path, wrapper } of this.#wrappers) {
+      using _ = model.device.scope();
+      if (path === "lm_head" && wrapper instanceof LoraLinear && wte.weight === model.lm_head.weight) untie(model);
+      wrapper.merge();
+    }
+    const swaps = this.#swaps;
+    this.#swaps = [];
+    this.#unwrap();
+    const left = new Set(model.parameters());
+    for (const { original } of swaps) if (!left.has(original)) original.dispose();
+    const tieWordEmbeddings = wte.weight === model.lm_head.weight;
+    (model as { config: Required<GPTConfig> }).config = { ...model.config, tieWordEmbeddings };
+    model.freeze();
+  }
+
+  /** Takes the adapter out of the model, which is the base again, and frees it. Heads are the caller's. */
+  remove(): void {
+    this.enabled = false;
+    for (const { own } of this.#swaps) free(own);
+    this.#swaps = [];
+    this.#unwrap();
+  }
+  /** As remove(). */ [Symbol.dispose](): void {
+    this.remove();
+  }
+
+  #unwrap(): void {
+    for (const { wrapper } of this.#wrappers) {
+      for (const place of wrapperPlaces(this.model)) {
+        let { holder, key } = place; // other adapters may stand round it
+        while (holder[key] !== wrapper && (holder[key] as Partial<Wrapper>).base_layer) {
+          holder = holder[key] as Record<string, unknown>;
+          key = "base_layer";
+        }
+        if (holder[key] === wrapper) holder[key] = wrapper.base_layer;
+      }
+      for (const [name, child] of Object.entries(wrapper)) {
+        if (name !== "base_layer" && child instanceof Module) child.dispose();
+      }
+    }
+    this.#wrappers = [];
+    this.model.changed();
+  }
+}
+
+function free(tensor: Tensor): void {
+  tensor.grad?.dispose();
+  tensor.dispose();
+}
+
+/** The places where wrappers may stand: those of linear layers, and that of the token embeddings. */
+function* wrapperPlaces(model: GPT): Generator<Place> {
+  yield* linearPlaces(model);
+  const { transformer } = model;
+  yield { path: "transformer.wte", holder: transformer as unknown as Record<string, unknown>, key: "wte" };
+}
+
+/** Gives the head a table of its own. */
+function untie({ lm_head, device }: GPT): void {
+  let layer: Linear = lm_head;
+  while ("base_layer" in layer) layer = layer.base_layer as Linear;
+  using scope = device.scope();
+  const { storage, shape } = copyOf(layer.weight);
+  layer.weight = scope.keep(new Tensor(storage, shape));
+}
+
+function* tensorPlaces(
+  value: Module | Record<string, unknown>,
+  path: string,
+): Generator<[name: string, holder: Record<string, unknown>, key: string, tensor: Tensor]> {
+  for (const [key, item] of Object.entries(value)) {
+    const name = `${path}.${key}`;
+    if (item instanceof Tensor && item.dtype !== "i32") yield [name, value as Record<string, unknown>, key, item];
+    else if (item instanceof Module || isContainer(item)) yield* tensorPlaces(item, name);
+  }
+}
+
+/** An adapter's shape with PEFT's defaults. */
+export const LORA_DEFAULTS: AdapterShape = {
+  rank: 8,
+  alpha: 8,
+  rslora: false,
+  dropout: 0,
+  targets: ["c_attn"],
+  rankPattern: {},
+  alphaPattern: {},
+  modulesToSave: [],
+  trainableTokens: [],
+};
+
+/**
+ * Puts an adapter on a model, freezes the rest, and has the adapter trained: `namedParameters({ trainable: true })`, an optimizer made
+ * of it, and checkpoints of runs see it alone. Before an optimizer is made.
+ *
+ * @param model whose linear layers get it; its weights may be stored in f32, bf16 or q8_0
+ * @param options rank, alpha, targets, and what else PEFT's LoraConfig has
+ * @returns the adapter: to switch off, to merge, to remove
+ * @throws {ConfigError} when an option is out of range, a target matches no layer, or a token is not one of the vocabulary's
+ * @throws {DeviceError} when it does not fit; the model is as it was then
+ */
+export function applyLora(model: GPT, options: LoraOptions = {}): Lora {
+  const { heads = {}, generator = new RandomGenerator(options.seed ?? 1337), seed: _, ...shape } = options;
+  const given = Object.fromEntries(Object.entries(shape).filter(([, value]) => value !== undefined));
+  const { targets = LORA_DEFAULTS.targets } = options;
+  const written = targets instanceof RegExp ? targets.source : targets;
+  const complete: AdapterShape = { ...LORA_DEFAULTS, ...given, targets: written };
+  const lora = attach(model, {
+    shape: complete,
+    heads,
+    generator,
+    places: targetsOf(model, { ...complete, targets }),
+    rankOf: (path) => byPattern(complete.rankPattern, path, { option: "rankPattern", otherwise: complete.rank }),
+  });
+  lora.trainAlone();
+  return lora;
+}
+
+/** What an adapter is made of, once it is known which layers it has. */
+export interface Attachment {
+  readonly shape: AdapterShape;
+  readonly heads: Readonly<Record<string, Module>>;
+  readonly places: readonly Place[];
+  /** Of a layer by its path. */ readonly rankOf: (path: string) => number;
+  /** Without, weights are left undefined. */ readonly generator?: RandomGenerator;
+}
+
+/** @internal Puts an adapter on a model; where that fails, the model is as it was. */
+export function attach(model: GPT, { shape, heads, places, rankOf, generator }: Attachment): Lora {
+  checkShape(shape, model);
+  const { noise } = model, { alphaPattern, alpha, rslora, dropout, trainableTokens, modulesToSave } = shape;
+  const saved = modulesToSave.filter((name) => !Object.hasOwn(heads, name)).map((name) => {
+    const found = [...namedModules(model)].filter(([path]) => endsIn(path, name));
+    if (found.length > 0) return found;
+    const names = [...new Set([...namedModules(model)].map(([path]) => path.replace(/^.*\./, "")))];
+    throw new ConfigError(`LoRA: there is no module ${name} to save; the model has ${names.join(", ")}`);
+  });
+  const lora = new Lora(model, shape, heads);
+  try {
+    for (const place of places) {
+      const { path, holder, key } = place, rank = rankOf(path);
+      checkRank(rank, path);
+      const own = byPattern(alphaPattern, path, { option: "alphaPattern", otherwise: alpha });
+      const scaling = own / (rslora ? Math.sqrt(rank) : rank), layer = holder[key] as Linear;
+      lora.wrap(place, new LoraLinear(layer, { rank, scaling, dropout, generator, noise }));
+    }
+    if (trainableTokens.length > 0) {
+      const { transformer, lm_head } = model, tied = transformer.wte.weight === lm_head.weight;
+      const rows = new TokenRows(transformer.wte, trainableTokens);
+      const wrap = (path: string, holder: object, key: string, isHead: boolean) => {
+        const record = holder as Record<string, Embedding & Linear>;
+        lora.wrap({ path, holder: record, key }, new TunedTokens(record[key], rows, isHead));
+      };
+      wrap("transformer.wte", transformer, "wte", false);
+      if (tied) wrap("lm_head", model, "lm_head", true);
+    }
+    for (const [path, module] of saved.flat()) lora.swap(path, module);
+  } catch (error) {
+    lora.remove();
+    throw error;
+  }
+  for (const [, parameter] of lora.namedParameters()) parameter.requiresGrad = false;
+  model.changed();
+  return lora;
+}
+
+function checkRank(rank: number, path?: string): void {
+  if (Number.isSafeInteger(rank) && rank > 0) return;
+  throw new ConfigError(`LoRA: rank${path ? ` of ${path}` : ""} is ${rank}; expected a whole number above 0`);
+}
+
+function checkShape(shape: AdapterShape, { config: { vocabSize } }: GPT): void {
+  const { rank, alpha, dropout, trainableTokens, modulesToSave } = shape;
+  checkRank(rank);
+  if (!Number.isFinite(alpha)) throw new ConfigError(`LoRA: alpha is ${alpha}; expected a number`);
+  if (!(dropout >= 0 && dropout < 1)) throw new ConfigError(`LoRA: dropout is ${dropout}; expected 0 to below 1`);
+  const wrong = trainableTokens.find((id, i) =>
+    !(Number.isInteger(id) && id >= 0 && id < vocabSize) || trainableTokens.indexOf(id) !== i
+  );
+  if (wrong !== undefined) {
+    throw new ConfigError(`LoRA: trainable token ${wrong} is there twice, or not one of the vocabulary's ${vocabSize}`);
+  }
+  if (trainableTokens.length > 0 && modulesToSave.some((name) => endsIn("transformer.wte", name))) {
+    throw new ConfigError("LoRA: wte is trained whole, so tokens of it cannot be trained alone");
+  }
+}

@@ -1,0 +1,115 @@
+/** Which layers of a model are meant: by names, patterns and numbers, as PEFT's LoraConfig has them. */
+import { ConfigError, nearest } from "../errors.ts";
+import { Linear } from "../nn/linear.ts";
+import { isContainer, Module } from "../nn/module.ts";
+
+/** A linear layer, and the field in which it stands: that of the block, or of what has been put round it. */
+export interface Place {
+  /** The path of the layer in the model as it was made, such as `transformer.h.0.attn.c_attn`. */
+  readonly path: string;
+  /** What has the field. */
+  readonly holder: Record<string, unknown>;
+  readonly key: string;
+}
+
+/** The linear layers below `value`, in the order of its fields; of one with adapters round it, the outermost. */
+export function* linearPlaces(value: unknown, path = ""): Generator<Place> {
+  for (const [key, item] of Object.entries(value as Record<string, unknown>)) {
+    const here = path ? `${path}.${key}` : key;
+    if (item instanceof Linear || isWrapped(item)) {
+      yield { path: here, holder: value as Record<string, unknown>, key };
+    } else if (item instanceof Module || isContainer(item)) yield* linearPlaces(item, here);
+  }
+}
+
+const isWrapped = (value: unknown): boolean => value instanceof Module && "base_layer" in value;
+
+/** Every module below `value` with its path, parents first. */
+export function* namedModules(value: unknown, path = ""): Generator<[path: string, module: Module]> {
+  if (value instanceof Module && path) yield [path, value];
+  if (value instanceof Module || isContainer(value)) {
+    for (const [key, item] of Object.entries(value)) yield* namedModules(item, path ? `${path}.${key}` : key);
+  }
+}
+
+/** Whether a path is named in full, or by its end. */
+export const endsIn = (path: string, name: string): boolean => path === name || path.endsWith(`.${name}`);
+
+/** A repeated group within which something is repeated may take for ever, and a pattern may come with a file. */
+const SLOW = /\([^()]*[*+{][^()]*\)\??[*+{]/, LONGEST = 256;
+
+/**
+ * A regular expression in Python's or JavaScript's notation, where the two agree.
+ *
+ * @throws {ConfigError} when it is not valid, too long, or repeats what repeats
+ */
+export function patternOf(source: string, option: string): RegExp {
+  const refuse = (why: string) => new ConfigError(`${option}: ${JSON.stringify(source)} ${why}`);
+  if (source.length > LONGEST) throw refuse(`has more than ${LONGEST} characters`);
+  if (SLOW.test(source)) throw refuse("repeats a group in which something is repeated, which may take for ever");
+  try {
+    return new RegExp(`^(?:${source})$`);
+  } catch (error) {
+    throw refuse(`is not a regular expression: ${(error as Error).message}`);
+  }
+}
+
+/** What a pattern's first match in `patterns` says of a path, whose end it has to be; else `otherwise`. */
+export function byPattern(
+  patterns: Readonly<Record<string, number>>,
+  path: string,
+  { option, otherwise }: { option: string; otherwise: number },
+): number {
+  const found = Object.keys(patterns).find((key) => patternOf(`(?:.*\\.)?(?:${key})`, option).test(path));
+  return found === undefined ? otherwise : patterns[found];
+}
+
+/** Which layers get an adapter. */
+export interface Targets {
+  readonly targets: string | RegExp | readonly string[];
+  readonly layers?: readonly number[];
+  readonly modulesToSave?: readonly string[];
+}
+
+/**
+ * The linear layers that are meant. As in PEFT a name is a path or its end, a pattern has to match the whole path, and `all-linear`
+ * leaves out the head; none lies within a module that is saved whole.
+ *
+ * @throws {ConfigError} when a name or the pattern matches no layer, or the model has no such block
+ */
+export function targetsOf(model: Module, { targets, layers, modulesToSave = [] }: Targets): Place[] {
+  const within = (path: string) => modulesToSave.some((name) => `.${path}.`.includes(`.${name}.`));
+  const places = [...linearPlaces(model)], free = places.filter(({ path }) => !within(path));
+  const known = [...new Set(places.map(({ path }) => path.replace(/^.*\.\d+\./, "").replace(/^.*\./, "")))];
+  const matching = (test: (path: string) => boolean, what: string, meant = ""): Place[] => {
+    const found = free.filter(({ path }) => test(path));
+    if (found.length > 0) return found;
+    throw new ConfigError(`LoRA: ${what} matches no linear layer of the model, which has ${known.join(", ")}${meant}`);
+  };
+  let found: Set<Place>;
+  if (targets === "all-linear") found = new Set(matching((path) => path !== "lm_head", targets));
+  else if (typeof targets === "string" || targets instanceof RegExp) {
+    const pattern = patternOf(typeof targets === "string" ? targets : targets.source, "targets");
+    found = new Set(
+      matching((path) => pattern.test(path), `the pattern ${JSON.stringify(pattern.source.slice(4, -2))}`),
+    );
+  } else {
+    if (targets.length === 0) throw new ConfigError(`LoRA: no targets; the model has ${known.join(", ")}`);
+    found = new Set(targets.flatMap((name) => {
+      const meant = nearest(name, known);
+      return matching((path) => endsIn(path, name), JSON.stringify(name), meant && `; did you mean ${meant}?`);
+    }));
+  }
+  if (!layers) return free.filter((place) => found.has(place));
+  if (!Array.isArray(targets)) {
+    throw new ConfigError("LoRA: layers are given beside a pattern, which names layers itself");
+  }
+  const layerOf = ({ path }: Place) => Number(path.match(/^.*?\.[^.]*\.(\d+)\./)?.[1] ?? -1);
+  const all = new Set(places.map(layerOf)), missing = layers.find((layer) => layer < 0 || !all.has(layer));
+  if (missing !== undefined) {
+    throw new ConfigError(`LoRA: there is no layer ${missing}; the model's are 0 to ${Math.max(...all)}`);
+  }
+  const kept = free.filter((place) => found.has(place) && layers.includes(layerOf(place)));
+  if (kept.length > 0) return kept;
+  throw new ConfigError(`LoRA: no layer of ${targets.join(", ")} is within layers ${layers.join(", ")}`);
+}

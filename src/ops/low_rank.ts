@@ -1,0 +1,50 @@
+import { mul } from "../../kernels/binary/kernel.ts";
+import { matmulNN, matmulNT, matmulTN } from "../../kernels/matmul/kernel.ts";
+import { record } from "../engine/autograd.ts";
+import { launch } from "../engine/launch.ts";
+import type { Tensor } from "../engine/tensor.ts";
+import { ShapeError } from "../errors.ts";
+
+/**
+ * y + scaling · (x · Aᵀ) · Bᵀ: what LoRA (Hu et al. 2021, arXiv:2106.09685) adds to a layer's output. With h = x · Aᵀ and
+ * dh = scaling · dy · B:  dB += scaling · dyᵀ · h,  dA += dhᵀ · x,  dx += dh · A, and dy passes through to y.
+ *
+ * The sum is made in place: y is used up, and the result has its storage. So a base of any storage type is never copied, and the
+ * addition costs no pass over y of its own.
+ *
+ * @param y f32 (…, out), which nothing else reads
+ * @param x f32 (…, in)
+ * @param A f32 (r, in)
+ * @param B f32 (out, r)
+ * @returns f32 (…, out)
+ * @throws {ShapeError} when the sizes do not belong together
+ */
+export function addLowRank(y: Tensor, x: Tensor, { A, B, scaling }: { A: Tensor; B: Tensor; scaling: number }): Tensor {
+  const [r, inner] = A.shape, [out] = B.shape, rows = x.size / inner;
+  const fits = x.shape.at(-1) === inner && B.shape[1] === r && `${y.shape}` === `${[...x.shape.slice(0, -1), out]}`;
+  if (!fits) {
+    throw new ShapeError(
+      `Cannot apply addLowRank to y [${y.shape}], x [${x.shape}], A [${A.shape}] and B [${B.shape}]: ` +
+        "expected (…, out), (…, in), (r, in) and (out, r)",
+    );
+  }
+  using scope = x.device.scope("addLowRank");
+  const X = [1, rows, inner], H = [1, rows, r], Y = [1, rows, out], a = [1, r, inner], b = [1, out, r];
+  const scaled = (h: Tensor) => { // few numbers: rows · r
+    if (scaling === 1) return h;
+    const by = x.device.tensor([scaling], [1, 1]), flat = [1, rows * r];
+    return launch(mul, { a: h.alias(flat), b: by, y: x.device.empty(flat) }).y.alias(H);
+  };
+  const h = scaled(launch(matmulNT, { a: x.alias(X), b: A.alias(a) }).c);
+  const sum = launch(matmulNT, { a: h, b: B.alias(b), c: y.alias(Y) }).c.alias(y.shape);
+  record("addLowRank", sum, [y, x, A, B], [A.requiresGrad ? x : undefined, A, B, h], (dout, [, dx, dA, dB]) => {
+    const dy = dout.alias(Y), dh = scaled(launch(matmulNN, { a: dy, b: B.alias(b) }).c);
+    return [
+      dout,
+      x.requiresGrad ? launch(matmulNN, { a: dh, b: A.alias(a), c: dx?.alias(X) }).c.alias(x.shape) : undefined,
+      A.requiresGrad ? launch(matmulTN, { a: dh, b: x.alias(X), c: dA?.alias(a) }).c.alias(A.shape) : undefined,
+      B.requiresGrad ? launch(matmulTN, { a: dy, b: h, c: dB?.alias(b) }).c.alias(B.shape) : undefined,
+    ];
+  });
+  return scope.keep(sum);
+}
