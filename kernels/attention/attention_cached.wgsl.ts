@@ -1,7 +1,8 @@
 export default /* wgsl */ `// Attention to a cache, in two passes.
 //
 // attention_cached_append writes each token's key and value to its place in its slot. A slot that the cache does not have is an
-// idle token, which writes nothing; a position is moved into 0 to S − 1. An invocation owns one element.
+// idle token, which writes nothing; a position is moved into 0 to S − 1. An invocation owns a word: an f32, or two bf16, the
+// first in its lower half, which are rounded to the nearest, to even where two are as near.
 //
 // attention_cached: token n attends to the places 0 to position[n] of its slot, and no further: those may hold anything. An
 // idle token gives zeros.
@@ -17,14 +18,27 @@ struct Params { N: u32, heads: u32, width: u32, slots: u32, S: u32 }
 @group(0) @binding(1) var<storage, read> qkv: array<f32>; // (N, 3, heads, width)
 @group(0) @binding(2) var<storage, read> slot: array<i32>; // (N)
 @group(0) @binding(3) var<storage, read> position: array<i32>; // (N)
-@group(0) @binding(4) var<storage, read_write> cache: array<f32>; // (slots, S, 2, heads, width): keys and values
+@group(0) @binding(4) var<storage, read_write> cache: array<u32>; // (slots, S, 2, heads, width), f32 or bf16: keys and values
 @group(0) @binding(5) var<storage, read_write> y: array<f32>; // (N, heads, width)
+override bf16_cache: bool = false;
 
 const LANES = 256u;
 const LOWEST = -3e38; // a score that counts for nothing
 var<workgroup> query: array<f32, 256>; // width is at most 256
 var<workgroup> weights: array<f32, LANES>;
 var<workgroup> partial: array<vec4f, LANES>;
+
+fn cached(at: u32) -> f32 {
+  if (!bf16_cache) { return bitcast<f32>(cache[at]); }
+  let word = cache[at / 2u];
+  return bitcast<f32>(select(word & 0xffff0000u, word << 16u, at % 2u == 0u));
+}
+
+fn bf16(value: f32) -> u32 {
+  let bits = bitcast<u32>(value);
+  if ((bits & 0x7fffffffu) > 0x7f800000u) { return (bits >> 16u) | 0x40u; } // NaN
+  return (bits + 0x7fffu + ((bits >> 16u) & 1u)) >> 16u;
+}
 
 @compute @workgroup_size(64)
 fn attention_cached_append(
@@ -33,13 +47,20 @@ fn attention_cached_append(
   @builtin(local_invocation_index) lane: u32,
 ) {
   let pair = 2u * params.heads * params.width; // a token's key and value
-  let i = (group.x + group.y * groups.x) * 64u + lane; // in (N, 2, heads, width)
-  if (i >= params.N * pair) { return; }
-  let n = i / pair;
+  let words = select(pair, pair / 2u, bf16_cache);
+  let i = (group.x + group.y * groups.x) * 64u + lane; // in (N, words)
+  if (i >= params.N * words) { return; }
+  let n = i / words;
   let number = u32(slot[n]); // −1 becomes a large one
   if (number >= params.slots) { return; }
   let place = number * params.S + u32(clamp(position[n], 0, i32(params.S) - 1));
-  cache[place * pair + i % pair] = qkv[n * (pair / 2u) * 3u + pair / 2u + i % pair];
+  let first = (3u * n + 1u) * (pair / 2u);
+  if (bf16_cache) {
+    let at = first + 2u * (i % words);
+    cache[place * words + i % words] = bf16(qkv[at]) | (bf16(qkv[at + 1u]) << 16u);
+  } else {
+    cache[place * words + i % words] = bitcast<u32>(qkv[first + i % words]);
+  }
 }
 
 @compute @workgroup_size(LANES)
@@ -76,7 +97,7 @@ fn attention_cached(
     if (there) {
       s = 0.0;
       let at = first_key + (block + lane) * stride;
-      for (var c = 0u; c < width; c++) { s += query[c] * cache[at + c]; }
+      for (var c = 0u; c < width; c++) { s += query[c] * cached(at + c); }
       s /= sqrt(f32(width));
     }
     weights[lane] = s;
@@ -96,7 +117,7 @@ fn attention_cached(
     out *= shrink;
     for (var i = lane / 64u; i < min(LANES, keys - block); i += 4u) {
       let at = first_value + (block + i) * stride + column;
-      for (var j = 0u; column + 64u * j < width; j++) { out[j] += weights[i] * cache[at + 64u * j]; }
+      for (var j = 0u; column + 64u * j < width; j++) { out[j] += weights[i] * cached(at + 64u * j); }
     }
   }
 

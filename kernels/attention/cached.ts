@@ -5,13 +5,14 @@
  *
  * The cache has a slot for each text, and S places in a slot. Token n is written to place `position[n]` of slot `slot[n]`; all
  * tokens of the pass are written before the first is attended to, and every key is read from the cache: so a token's bits do
- * not depend on the tokens beside it, or on where a prompt was cut into passes. Places behind a token may hold anything.
+ * not depend on the tokens beside it, or on where a prompt was cut into passes. Places behind a token may hold anything. In a
+ * cache of bf16 keys and values are rounded to the nearest as they are written; queries and all that is computed are f32.
  *
  * Both numbers are read on the device. A slot that the cache does not have, such as −1, is an idle token, which gives zeros and
  * writes nothing; a position outside the slot is moved into it. So nothing outside the cache is ever touched. Two tokens at one
  * place are the caller's mistake: which of them stays there is not defined.
  */
-import { f32, i32, kernel } from "../../src/kernel.ts";
+import { f32, half, i32, kernel } from "../../src/kernel.ts";
 import source from "./attention_cached.wgsl.ts";
 import copySource from "./attention_copy.wgsl.ts";
 import { append, attend, attendAlone, copy } from "./wasm_cached.ts";
@@ -26,18 +27,27 @@ const together = [
 /** One token: each head writes its own part of the key and the value, and no thread waits for another. */
 const alone = [{ tasks: ({ heads }: Sizes) => heads, ...attending, emit: attendAlone }];
 
+const word = new Uint32Array(1), float = new Float32Array(word.buffer);
+/** As bf16, the upper half of an f32: rounded to the nearest, to even where two are as near. */
+function toBf16(value: number): number {
+  float[0] = value;
+  if (value === value) word[0] = word[0] + 0x7fff + (word[0] >>> 16 & 1) & 0xffff0000;
+  return float[0];
+}
+
 export const attentionCached = kernel({
   name: "attention_cached",
   reads: { qkv: f32("N", 3, "heads", "width"), slot: i32("N"), position: i32("N") },
-  updates: { cache: f32("slots", "S", 2, "heads", "width") },
+  updates: { cache: half("slots", "S", 2, "heads", "width") },
   writes: { y: f32("N", "heads", "width") },
 
-  reference({ qkv, slot, position, cache, y }, { N, slots, S, heads, width }) {
+  reference({ qkv, slot, position, cache, y }, { N, slots, S, heads, width }, _, layouts) {
     const C = heads * width, idle = (n: number) => slot[n] < 0 || slot[n] >= slots;
     const last = (n: number) => Math.min(Math.max(position[n], 0), S - 1);
     const row = (slot: number, place: number, part: number) => ((slot * S + place) * 2 + part) * C;
+    const stored = layouts.cache?.dtype === "bf16" ? qkv.map(toBf16) : qkv;
     for (let n = 0; n < N; n++) {
-      if (!idle(n)) cache.set(qkv.subarray((3 * n + 1) * C, (3 * n + 3) * C), row(slot[n], last(n), 0));
+      if (!idle(n)) cache.set(stored.subarray((3 * n + 1) * C, (3 * n + 3) * C), row(slot[n], last(n), 0));
     }
     y.fill(0);
     for (let n = 0; n < N; n++) {
@@ -76,7 +86,7 @@ export const attentionCached = kernel({
 export const attentionCopy = kernel({
   name: "attention_copy",
   reads: { from: i32("n"), to: i32("n"), count: i32("n") },
-  updates: { cache: f32("slots", "S", 2, "heads", "width") },
+  updates: { cache: half("slots", "S", 2, "heads", "width") },
   reference({ from, to, count, cache }, { n, slots, S, heads, width }) {
     const size = S * 2 * heads * width;
     for (let i = 0; i < n; i++) {

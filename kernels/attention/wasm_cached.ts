@@ -40,7 +40,7 @@ export function attend(f: WasmFunction, of: Arguments): void {
 /** One query: dot products with all keys that it sees, their softmax, the weighted sum of the values. */
 function attendTo(f: WasmFunction, of: Arguments, n: I32Local, head: I32Local, writes: boolean): void {
   const { qkv, y, heads, width } = of, { add, mul, at } = f.i32, C = mul(heads, width), h = mul(head, width);
-  const { isThere, place, first, row } = placeOf(f, of, n), stride = mul(row, 4), keys = add(place, 1);
+  const { isThere, place, first, row } = placeOf(f, of, n), stride = mul(row, of.cache.bytes), keys = add(place, 1);
   const query = at(at(qkv, mul(mul(n, 3), C)), h), out = at(at(y, mul(n, C)), h);
   const key = at(first, h), value = at(key, C), scores = f.scratch(0), scale = f.splat(scaleOf(f, width));
 
@@ -50,7 +50,7 @@ function attendTo(f: WasmFunction, of: Arguments, n: I32Local, head: I32Local, w
       f.forEach(0, width, (c, v) => v.store(into, c, v.load(from, c)));
     }
     const dots = (count: number) => (s: I32Local) => {
-      const rows = Array.from({ length: count }, (_, i) => add(key, mul(add(s, i), stride)));
+      const rows = Array.from({ length: count }, (_, i) => at(key, mul(add(s, i), row)));
       const products = f.reduce("add", count, width, (c, v) => {
         const q = v.load(query, c);
         return rows.map((row) => v.mul(q, v.load(row, c)));
@@ -71,7 +71,7 @@ function attendTo(f: WasmFunction, of: Arguments, n: I32Local, head: I32Local, w
       const sums = Array.from({ length: count }, () => v.accumulator()), values = at(value, column);
       f.loop(0, keys, 1, (s) => {
         const weight = v.loadSplat(at(scores, s), 0);
-        sums.forEach((sum, i) => v.assign(sum, v.madd(weight, v.loadFrom(values, 32 * i), sum)));
+        sums.forEach((sum, i) => v.assign(sum, v.madd(weight, v.loadFrom(values, 8 * of.cache.bytes * i), sum)));
         f.i32.advance(values, stride);
       });
       sums.forEach((sum, i) => v.storeTo(at(out, column), 32 * i, v.mul(sum, share)));
@@ -84,17 +84,18 @@ function attendTo(f: WasmFunction, of: Arguments, n: I32Local, head: I32Local, w
   f.when(isThere, see, () => f.forEach(0, width, (c, v) => v.store(out, c, zero)));
 }
 
-/** Places `begin` to `end` of all pairs of slots. */
+/** Places `begin` to `end` of all pairs of slots, in words, whatever lies there. */
 export function copy(
   f: WasmFunction,
   { from, to, count, cache, slots, S, heads, width, begin, end }: Locals<
     "from" | "to" | "count" | "cache" | "slots" | "S" | "heads" | "width" | "begin" | "end"
   >,
 ): void {
-  const { mul, add, at, lt, and, div, rem, loadAt, ltSigned } = f.i32, row = mul(mul(heads, width), 2);
+  const { mul, add, at, lt, and, div, rem, loadAt, ltSigned } = f.i32, row = mul(mul(heads, width), cache.bf16 ? 1 : 2);
+  const words = f.i32.copy(cache);
   f.loop(begin, end, 1, (task) => {
     const i = div(task, S), place = rem(task, S), [source, target] = [from, to].map((slot) => loadAt(slot, i));
-    const [x, y] = [source, target].map((slot) => at(cache, mul(add(mul(slot, S), place), row)));
+    const [x, y] = [source, target].map((slot) => at(words, mul(add(mul(slot, S), place), row)));
     const isThere = and(lt(source, slots), lt(target, slots));
     f.when(
       and(isThere, ltSigned(place, loadAt(count, i))),

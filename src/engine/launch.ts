@@ -31,7 +31,7 @@ export function launch(
   const sizes = bindSizes(kernel, operands, (why) => new ShapeError(said(kernel, operands, why)));
   const storages: Record<string, Storage> = {}, outputs: Record<string, Tensor> = {}, fresh: string[] = [];
   if (device.closed) throw refuse("the device is closed");
-  for (const { name, shape, dtype, optional, weight, laid, role } of kernel.operands) {
+  for (const { name, shape, dtype, optional, also, laid, role } of kernel.operands) {
     let tensor = operands[name];
     if (!tensor) {
       if (optional) continue;
@@ -45,8 +45,9 @@ export function launch(
     }
     const storage = tensor.storage;
     if (tensor.device !== device) throw refuse(`${name} is on another device`);
-    if (tensor.dtype !== dtype && !(weight && (tensor.dtype === "bf16" || tensor.dtype === "q8_0"))) {
-      throw refuse(`${name} is ${tensor.dtype}, expected ${dtype}${weight ? ", bf16 or q8_0" : ""}`);
+    if (tensor.dtype !== dtype && !also?.some((other) => other === tensor.dtype)) {
+      const known = [dtype, ...also ?? []].join(", ").replace(/, (?=\w+$)/, " or ");
+      throw refuse(`${name} is ${tensor.dtype}, expected ${known}`);
     }
     const { panels } = storage, there = tensor.shape;
     if (panels && !laid) {

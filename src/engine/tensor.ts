@@ -152,7 +152,7 @@ export class Tensor implements Disposable {
   /** Where it is. */ get device(): Device {
     return this.#storage.device;
   }
-  /** What it holds; bf16 are weights for `linear`, `embedding` and the right side of `matmul`; no other op takes them. */
+  /** What it holds; bf16 are weights for `linear`, `embedding` and the right side of `matmul`, or a cache; no other op takes them. */
   get dtype(): StorageType {
     return this.#storage.dtype;
   }

@@ -24,8 +24,8 @@ const MOST_PLACES = 2 ** 18;
  * the pass. There is no derivative: backward through it throws.
  *
  * @param qkv f32 (…, 3C) of N new tokens: queries, keys and values side by side
- * @param cache f32 (slots, S, 2, nh, hs): keys and values of up to S tokens a slot, updated in place; places not yet written
- *   may hold anything
+ * @param cache f32 or bf16 (slots, S, 2, nh, hs): keys and values of up to S tokens a slot, updated in place; places not yet
+ *   written may hold anything. In bf16 they are rounded to the nearest as they are written, and read so by their own pass too
  * @param places where each of the N tokens stands; no two at one place
  * @returns f32 (…, C)
  * @throws {ShapeError} when the shapes disagree, or the host wrote a slot or a position that the cache does not have

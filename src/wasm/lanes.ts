@@ -62,10 +62,20 @@ export class Lanes {
   store = (pointer: I32Local, at: I32, value: Vector): void => this.storeTo(this.f.i32.at(pointer, at), 0, value);
   /** Upper half first: V8 pairs two stores only in this order. */
   storeTo(pointer: I32Local, bytes: number, value: Vector): void {
+    if (pointer.bf16) return this.#storeBf16(this.f.get(pointer), bytes, value);
     const [opcode, lane] = this.width === 8 ? [simd(0x0b), []] : [simd(0x5a), [0]];
     for (const part of this.width === 8 ? [1, 0] : [0]) {
       this.f.emit(...this.f.get(pointer), ...this.f.get(value[part]), ...opcode, 2, ...leb(bytes + 16 * part), ...lane);
     }
+  }
+  /** Rounded to the nearest, to even where two are as near, as engine/half.ts does; a NaN must not become infinite. */
+  #storeBf16(to: number[], bytes: number, value: Vector): void {
+    const odd = this.and(this.shr(value, 16), this.splatI32(1));
+    const rounded = this.addI32(this.addI32(value, this.splatI32(0x7fff)), odd);
+    const word = this.select(this.eq(value, value), rounded, this.or(value, this.splatI32(0x400000)));
+    const [lower, upper] = this.shr(word, 16).map((part) => this.f.get(part));
+    if (this.width === 1) this.f.emit(...to, ...lower, ...simd(0x59), 1, ...leb(bytes), 0);
+    else this.f.emit(...to, ...lower, ...upper, ...simd(0x86), ...simd(0x0b), 1, ...leb(bytes)); // joins eight words
   }
   /** Adds to the elements, or writes them where the operand is fresh (see Local.fresh). */
   accumulate(pointer: I32Local, at: I32, value: Vector): void {

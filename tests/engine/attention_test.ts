@@ -4,6 +4,7 @@ import type { Device } from "../../src/engine/device.ts";
 import { launch } from "../../src/engine/launch.ts";
 import { ReferenceDevice } from "../../src/device/reference.ts";
 import { ConfigError, ShapeError } from "../../src/errors.ts";
+import { bf16ToF32, f32ToBf16 } from "../../src/engine/half.ts";
 import { cachedAttention } from "../../src/ops/cached_attention.ts";
 import { causalSelfAttention } from "../../src/ops/causal_self_attention.ts";
 import type { Tensor } from "../../src/engine/tensor.ts";
@@ -192,6 +193,75 @@ Deno.test("cached_attention: the CPU agrees with the reference at odd sizes, on 
   }
 });
 
+Deno.test("cached_attention: what is written into a cache of bf16 is rounded as the host rounds it", async () => {
+  // Ties, to both sides; what rounds up into the next exponent and to infinity; subnormals; NaN whose upper half is infinity's.
+  const special = [
+    0x3f808000,
+    0x3f818000,
+    0x3f807fff,
+    0x3f808001,
+    0x3fffffff,
+    0x7f7fffff,
+    0xff7f8000,
+    0x00008000,
+    0x80018000,
+  ]
+    .concat([0x7f800000, 0xff800000, 0x7f800001, 0xff80ffff, 0x7fffffff]);
+  const words = Uint32Array.from([...special, ...new Array(20).fill(0)]), C = words.length / 2; // a key and a value
+  for (const [N, threads] of [[1, 1], [3, 1], [3, 2]]) { // the only token is written by each head
+    for (const name of ["reference", "cpu"]) {
+      using device = await openDevice(name, { threads });
+      const i32 = (...numbers: number[]) => device.tensor(Int32Array.from(numbers));
+      const heads = 1, cache = device.tensor(new Float32Array(4 * 2 * C), [1, 4, 2, heads, C], { dtype: "bf16" });
+      const qkv = new Float32Array(N * 3 * C), values = new Float32Array(words.buffer);
+      for (let n = 0; n < N; n++) qkv.set(values, (3 * n + 1) * C);
+      const places = { slot: i32(...new Array(N).fill(0)), position: i32(...Array.from({ length: N }, (_, n) => n)) };
+      cachedAttention(device.tensor(qkv, [N, 3 * C]), cache, places);
+      const expected = bf16ToF32(f32ToBf16(values)), after = await cache.data();
+      for (let n = 0; n < N; n++) assertEquals([...after.subarray(2 * n * C, 2 * (n + 1) * C)], [...expected]);
+      assert(after.subarray(2 * N * C).every((value) => value === 0));
+    }
+  }
+});
+
+Deno.test("cached_attention: a cache of bf16 gives the bits of a cache of f32 with the same numbers, whatever the pieces", async () => {
+  const [T, heads, width, S] = [41, 3, 21, 50],
+    C = heads * width,
+    qkv = normal(T * 3 * C),
+    i32 = { dtype: "i32" } as const;
+  const rounded = qkv.slice(); // keys and values; queries stay
+  for (let t = 0; t < T; t++) {
+    const pair = rounded.subarray((3 * t + 1) * C, (3 * t + 3) * C);
+    pair.set(bf16ToF32(f32ToBf16(pair)));
+  }
+  for (const threads of [1, 3]) {
+    using device = await openDevice("cpu", { threads });
+    const through = async (qkv: Float32Array, dtype: "f32" | "bf16", pieces: number[]) => {
+      const cache = device.empty([2, S, 2, heads, width], { dtype }), y: number[] = [];
+      let at = 0;
+      for (const piece of pieces) {
+        const places = {
+          slot: device.tensor(new Int32Array(piece).fill(1)),
+          position: device.tensor(Array.from({ length: piece }, (_, i) => at + i), [piece], i32),
+        };
+        y.push(
+          ...await cachedAttention(
+            device.tensor(qkv.slice(at * 3 * C, (at + piece) * 3 * C), [piece, 3 * C]),
+            cache,
+            places,
+          ).data(),
+        );
+        at += piece;
+      }
+      return y;
+    };
+    const expected = await through(rounded, "f32", [T]);
+    for (const pieces of [[T], [1, 17, 1, 22], new Array(T).fill(1)]) {
+      assertEquals(await through(qkv, "bf16", pieces), expected);
+    }
+  }
+});
+
 Deno.test("cached_attention: texts of any lengths in one pass, in any order, idle tokens among them, have the bits that they have alone", async () => {
   const heads = 3, width = 21, C = heads * width, S = 40, slots = 5, i32 = { dtype: "i32" } as const;
   const random = new RandomGenerator(3), lengths = [31, 1, 17, 40], slotOf = [4, 0, 1, 3]; // nothing is in slot 2
@@ -253,14 +323,16 @@ Deno.test("cached_attention: a slot that the host cannot see is idle where there
 });
 
 Deno.test("attention_copy: the first places of slots go to others, and what there is none of is left out", async () => {
-  for (const [slots, S, heads, width] of [[5, 7, 2, 3], [5, 130, 1, 64]]) {
-    await assertAgrees(`${slots} slots of ${S}`, { atol: 0, rtol: 0 }, (device) => {
-      const i32 = (...numbers: number[]) => device.tensor(Int32Array.from(numbers));
-      const cache = device.tensor(normal(slots * S * 2 * heads * width), [slots, S, 2, heads, width]);
-      const [from, to] = [i32(0, 3, -1, 0, 9), i32(1, 2, 4, 5, 4)];
-      launch(attentionCopy, { from, to, count: i32(4, S + 3, 2, 1, 1), cache });
-      return [cache];
-    });
+  for (const [slots, S, heads, width] of [[5, 7, 2, 3], [5, 130, 1, 64], [5, 9, 1, 1]]) {
+    for (const dtype of ["f32", "bf16"] as const) {
+      await assertAgrees(`${slots} slots of ${S}, ${dtype}`, { atol: 0, rtol: 0 }, (device) => {
+        const i32 = (...numbers: number[]) => device.tensor(Int32Array.from(numbers));
+        const cache = device.tensor(normal(slots * S * 2 * heads * width), [slots, S, 2, heads, width], { dtype });
+        const [from, to] = [i32(0, 3, -1, 0, 9), i32(1, 2, 4, 5, 4)];
+        launch(attentionCopy, { from, to, count: i32(4, S + 3, 2, 1, 1), cache });
+        return [cache];
+      });
+    }
   }
   const device = new ReferenceDevice(), values = normal(3 * 4 * 2), cache = device.tensor(values, [3, 4, 2, 1, 1]);
   const [from, to, count] = [2, 0, 3].map((number) => device.tensor(Int32Array.of(number)));

@@ -65,8 +65,13 @@ const calls: Partial<Record<keyof typeof ops, Call>> = {
 /** Ops that only move elements take integers as well. */
 const MOVES = ["reshape", "transpose", "permute", "slice"];
 
-/** Which operands may be kept in bf16. */
-const WEIGHTS: Readonly<Record<string, readonly number[]>> = { linear: [1], embedding: [1], matmul: [1] };
+/** Which operands may be stored in bf16. */
+const WEIGHTS: Readonly<Record<string, readonly number[]>> = {
+  linear: [1],
+  embedding: [1],
+  matmul: [1],
+  cachedAttention: [1],
+};
 
 function operands({ shapes, integers = [] }: Call, device: Device, wrong = -1, other = device): Tensor[] {
   return shapes.map((shape, i) => {

@@ -84,8 +84,8 @@ function checkBindings(kernel: AnyKernel, pass: AnyPass): void {
     `${what}: Params {${fields}} for sizes ${sizes} and params ${Object.keys(kernel.params)}`,
   );
   const declared = kernel.operands.map((
-    { role, dtype, weight },
-  ) => [role === "reads" ? "read" : "read_write", weight ? "u32" : dtype]);
+    { role, dtype, also },
+  ) => [role === "reads" ? "read" : "read_write", also ? "u32" : dtype]);
   const bindings = source.matchAll(
     /@binding\((\d+)\)\s*var<storage,\s*(\w+)>\s*(\w+)\s*:\s*array<(?:vec[24]<)?(\w+)>/g,
   );
@@ -99,9 +99,9 @@ function checkBindings(kernel: AnyKernel, pass: AnyPass): void {
   const passes = [kernel.gpu ?? []].flat() as AnyPass[], bound = kernel.operands.length;
   const all = bound + Number(passes.some(({ workspace }) => workspace));
   assert(all <= 8, `${what} binds ${all} storage buffers, and not every adapter has more than 8`);
-  for (const { name, optional, weight } of kernel.operands) {
+  for (const { name, optional, also } of kernel.operands) {
     const bf16 = new RegExp(`override\\s+bf16_${name}\\b`).test(source);
-    if (weight) assert(bf16, `${what}: ${name} may be bf16, and there is no bf16_${name}`);
+    if (also) assert(bf16, `${what}: ${name} may be bf16, and there is no bf16_${name}`);
     const flag = new RegExp(`override\\s+has_${name}\\b`).test(source);
     if (flag) assertEquals(optional, true, `${what}: has_${name} of an operand that is always there`);
   }

@@ -77,7 +77,8 @@ def modules():
 def cached_attention():
     """Tokens of any slots at any places, in CASE.qkv (N, 3C), with CASE.cache: CASE.out.
 
-    Token n is written to place CASE.position[n] of slot CASE.slot[n] before any is attended to; a slot of -1 is idle.
+    Token n is written to place CASE.position[n] of slot CASE.slot[n] before any is attended to; a slot of -1 is idle. In
+    CASE.cache_bf16 PyTorch has rounded all keys and values to bfloat16, those of the new tokens too; CASE.out_bf16 attends to them.
     """
     fixture = Fixture()
     for slots, size, heads, width, tokens in [
@@ -92,17 +93,22 @@ def cached_attention():
         name = f"{len(tokens)} tokens, {slots} slots of {size}, {heads} heads of {width}"
         begin("cached_attention", name)
         qkv, cache = normal(len(tokens), 3 * C), normal(slots, size, 2, heads, width)
-        after, out = cache.clone(), torch.zeros(len(tokens), C, dtype=torch.float64)
+        after = cache.clone()
         for row, (slot, place) in zip(qkv, tokens):
             if slot >= 0:
                 after[slot, place] = row[C:].view(2, heads, width)
-        for n, (slot, place) in enumerate(tokens):
-            if slot < 0:
-                continue
-            keys, values = after[slot, : place + 1].double().permute(1, 2, 0, 3)  # (heads, places, width) each
-            query = qkv[n, :C].double().view(heads, 1, width)
-            out[n] = nn.functional.scaled_dot_product_attention(query, keys, values).reshape(C)
-        for key, tensor in {"qkv": qkv, "cache": cache, "out": out}.items():
+        rounded, outs = after.bfloat16().float(), []
+        for stored in [after, rounded]:
+            out = torch.zeros(len(tokens), C, dtype=torch.float64)
+            for n, (slot, place) in enumerate(tokens):
+                if slot < 0:
+                    continue
+                keys, values = stored[slot, : place + 1].double().permute(1, 2, 0, 3)  # (heads, places, width) each
+                query = qkv[n, :C].double().view(heads, 1, width)
+                out[n] = nn.functional.scaled_dot_product_attention(query, keys, values).reshape(C)
+            outs.append(out)
+        expected = {"out": outs[0], "cache_bf16": rounded, "out_bf16": outs[1]}
+        for key, tensor in {"qkv": qkv, "cache": cache, **expected}.items():
             fixture.put(f"{number}.{key}", tensor)
         fixture.put(f"{number}.slot", np.array([slot for slot, _ in tokens]))
         fixture.put(f"{number}.position", np.array([place for _, place in tokens]))
