@@ -54,7 +54,7 @@ export {
   type MLP,
 } from "./src/gpt.ts";
 export { checkInference, type InferenceNeeds, inferenceNeeds, type InferenceOptions } from "./src/generate/memory.ts";
-export { KeyValueCache } from "./src/nn/cache.ts";
+export { type CacheType, KeyValueCache } from "./src/nn/cache.ts";
 export {
   AdamW,
   type AdamWOptions,

@@ -9,7 +9,7 @@
 import { noGrad } from "./engine/autograd.ts";
 import type { Device } from "./engine/device.ts";
 import { ConfigError, nearest, ShapeError } from "./errors.ts";
-import { KeyValueCache } from "./nn/cache.ts";
+import { type CacheType, KeyValueCache } from "./nn/cache.ts";
 import { Dropout, DropoutNoise, Embedding, LayerNorm, Linear, Module, type ModuleOptions } from "./nn/mod.ts";
 import { add } from "./ops/add.ts";
 import { cachedAttention, type Places } from "./ops/cached_attention.ts";
@@ -404,11 +404,15 @@ export class GPT extends Module {
     return scope.keep(drop.forward(add(wte.forward(tokens), wpe.forward(positions)))); // (B, T, C) + (B, T, C) or (T, C)
   }
 
-  /** An empty key-value cache for so many texts. */
-  createCache(slots = 1): KeyValueCache {
+  /**
+   * An empty key-value cache for so many texts.
+   *
+   * @param options.dtype how keys and values are stored: `f32`, the default, or `bf16`, in half the memory
+   */
+  createCache(slots = 1, { dtype }: { readonly dtype?: CacheType } = {}): KeyValueCache {
     const { nLayer, nHead, nEmbd, blockSize } = this.config;
     const sizes = { slots, layers: nLayer, length: blockSize, heads: nHead, width: nEmbd / nHead };
-    return new KeyValueCache(this.device, sizes);
+    return new KeyValueCache(this.device, { ...sizes, dtype });
   }
 
   /**

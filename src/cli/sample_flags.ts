@@ -34,6 +34,7 @@ export const sampleFlags = {
     ["crop", "slide"],
     "past the block size: crop, as nanoGPT; or slide, which is faster, and begins anew with half the window",
   ),
+  cache: choice(["f32", "bf16"], "how keys and values are stored: f32; or bf16, rounded, in half the memory"),
   seed: int(1337, "the same seed draws the same text", { min: 0, max: 2 ** 32 - 1 }),
   ...deviceFlags,
   ...torchFlags,
@@ -55,5 +56,6 @@ export function generationOptions(values: SampleValues): SequencesOptions {
     ...Object.fromEntries(ruleNames.map((option) => [option, values[flagOf(option)]])),
     stopStrings: values.stop || [],
     overflow: values.overflow,
+    cache: values.cache,
   };
 }

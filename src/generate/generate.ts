@@ -10,7 +10,7 @@ import type { GenerateOptions, SequencesOptions } from "./options.ts";
 import type { GPT } from "../gpt.ts";
 import { RandomGenerator } from "../random/mod.ts";
 import type { Chosen, Row } from "./row.ts";
-import { Rows } from "./rows.ts";
+import { Rows, slotBytes } from "./rows.ts";
 import type { Taken } from "./stopping.ts";
 
 export type { GenerateOptions, RowOptions, SequencesOptions } from "./options.ts";
@@ -106,11 +106,13 @@ async function* decode<T>(
 ): AsyncGenerator<T, void, void> {
   const prompts = (isList(prompt) ? prompt : [prompt]).map((ids) => Array.from(ids)), { vocabSize } = model.config;
   const lengths = prompts.map((ids) => checkGeneration(options, ids, model.config));
-  const { numReturnSequences: count = 1, signal, generator, temperature = 1, eosTokenId, stopStrings = [] } = options;
+  const { numReturnSequences: count = 1, signal, generator, cache, temperature = 1, eosTokenId, stopStrings = [] } =
+    options;
   const draws = temperature > 0 && generator !== undefined,
     fixed = eosTokenId === undefined && stopStrings.length === 0;
   const together = prompts.length > 1 && (!draws || fixed);
-  using rows = new Rows(model, { slots: count * (together ? textsTogether(model, prompts.length, count) : 1) });
+  const slots = count * (together ? textsTogether(model, prompts.length, options) : 1);
+  using rows = new Rows(model, { slots, cache });
   /** Of each prompt. */
   const texts: Row[][] = [];
   const join = () => {
@@ -144,10 +146,13 @@ async function* decode<T>(
 }
 
 /** How many prompts go together, of so many sequences each: their keys and values take at most half of the memory that is left. */
-function textsTogether({ device, config: { nLayer, nEmbd, blockSize } }: GPT, prompts: number, count: number): number {
-  const each = 2 * nLayer * nEmbd * blockSize * device.bytesOf("f32"),
-    left = device.capacity.all - device.memory().bytes;
-  const most = Math.min(MOST_TOGETHER, left / 2 / each) / count;
+function textsTogether(
+  model: GPT,
+  prompts: number,
+  { numReturnSequences: count = 1, cache }: SequencesOptions,
+): number {
+  const { device } = model, left = device.capacity.all - device.memory().bytes;
+  const most = Math.min(MOST_TOGETHER, left / 2 / slotBytes(model, cache).all) / count;
   return Math.max(1, Math.min(prompts, Math.floor(most)));
 }
 

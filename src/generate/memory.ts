@@ -8,6 +8,7 @@ import { DryDevice } from "../device/dry.ts";
 import { DeviceError } from "../errors.ts";
 import type { StorageType } from "../kernel.ts";
 import { GPT, type GPTConfig, type GPTOptions } from "../gpt.ts";
+import type { CacheType } from "../nn/cache.ts";
 import { generateSequences } from "./generate.ts";
 
 /** What is to be done with the model. */
@@ -26,6 +27,8 @@ export interface InferenceOptions {
   readonly numReturnSequences?: number;
   /** What is done past the block size; default crop. */
   readonly overflow?: "crop" | "slide";
+  /** How keys and values are stored; default f32. */
+  readonly cache?: CacheType;
 }
 
 /** Of the weights, the keys and values of a whole block, and all that the passes make at the most. */
@@ -65,13 +68,13 @@ export async function inferenceNeeds(
  * ```
  */
 export async function checkInference(config: Partial<GPTConfig>, options: InferenceOptions): Promise<void> {
-  const { device, weights = "f32" } = options, { all, one } = device.capacity;
+  const { device, weights = "f32", cache = "f32" } = options, { all, one } = device.capacity;
   if (all === Infinity && one === Infinity) return;
-  const why = shortage(floor(config, weights), device, { least: true }) ??
+  const why = shortage(floor(config, weights, cache), device, { least: true }) ??
     shortage(await inferenceNeeds(config, options), device);
   if (!why) return;
   let advice = "";
-  if (weights === "f32" && !shortage(floor(config, "bf16"), device)) {
+  if (weights === "f32" && !shortage(floor(config, "bf16", cache), device)) {
     const kept = await inferenceNeeds(config, { ...options, weights: "bf16" });
     if (!shortage(kept, device)) advice = `\nWith weights kept in bf16 it takes ${gib(kept.bytes)}`;
   }
@@ -79,8 +82,9 @@ export async function checkInference(config: Partial<GPTConfig>, options: Infere
 }
 
 /** What no such model does without: the matrices, and a block's keys and values. So what is far too large is not rehearsed. */
-function floor(config: Partial<GPTConfig>, weights: StorageType): InferenceNeeds {
+function floor(config: Partial<GPTConfig>, weights: StorageType, cache: CacheType): InferenceNeeds {
   const { vocabSize: V = 0, blockSize: T = 0, nLayer: L = 0, nEmbd: C = 0 } = config,
-    bytes = { f32: 4, i32: 4, bf16: 2, q8_0: 34 / 32 }[weights];
-  return { bytes: bytes * (12 * L * C * C + V * C) + 4 * 2 * L * T * C, largest: bytes * V * C };
+    bytes = { f32: 4, i32: 4, bf16: 2, q8_0: 34 / 32 };
+  const matrices = 12 * L * C * C + V * C, largest = bytes[weights] * V * C;
+  return { bytes: bytes[weights] * matrices + bytes[cache] * 2 * L * T * C, largest };
 }

@@ -1,6 +1,7 @@
 /** The options of generation, and what it refuses. */
 import { ConfigError } from "../errors.ts";
 import type { GPTConfig } from "../gpt.ts";
+import type { CacheType } from "../nn/cache.ts";
 import { type NumberRange, type SamplingOptions, samplingRules } from "../../kernels/choose/rules.ts";
 import type { RandomGenerator } from "../random/mod.ts";
 import type { StoppingOptions } from "./stopping.ts";
@@ -30,10 +31,15 @@ export interface GenerateOptions extends SamplingOptions, StoppingOptions {
    * `refuse` throws before anything is generated.
    */
   readonly overflow?: "crop" | "slide" | "refuse";
+  /**
+   * How keys and values of the tokens so far are stored: `f32`, the default, or `bf16`, rounded to the nearest, in half the
+   * memory. With `crop`, tokens past the block size have no cache, and it makes no difference to them.
+   */
+  readonly cache?: CacheType;
 }
 
 /** How one of many texts is written, and what is told of its tokens. */
-export interface RowOptions extends GenerateOptions {
+export interface RowOptions extends Omit<GenerateOptions, "cache"> {
   /** Whether to give each token's log-probability. Default false. */
   readonly logprobs?: boolean;
   /** For how many of the likeliest tokens to give it besides. */
@@ -46,7 +52,7 @@ export interface RowOptions extends GenerateOptions {
 }
 
 /** How {@linkcode generateSequences} does. */
-export interface SequencesOptions extends Omit<RowOptions, "promptLogprobs"> {
+export interface SequencesOptions extends Omit<RowOptions, "promptLogprobs">, Pick<GenerateOptions, "cache"> {
   /** How many sequences to draw, together, from each prompt. Default 1. */
   readonly numReturnSequences?: number;
 }
@@ -102,7 +108,8 @@ export function checkGeneration(options: AllOptions, prompt: readonly number[], 
   if (promptLogprobs !== undefined && prompt.length > blockSize) {
     refuse(`promptLogprobs: the prompt has ${prompt.length} tokens, and the block size is ${blockSize}`);
   }
-  const { draws = "multinomial", generator } = options;
+  const { draws = "multinomial", generator, cache = "f32" } = options;
+  if (cache !== "f32" && cache !== "bf16") refuse(`cache is ${cache}; expected f32 or bf16`);
   if (draws !== "multinomial" && draws !== "philox") refuse(`draws is ${draws}; expected multinomial or philox`);
   if (draws === "philox" && generator) refuse("draws is philox, which takes a seed; a generator has no part in it");
   checkStopStrings(options);

@@ -14,7 +14,7 @@ import { Storage } from "../engine/device.ts";
 import { layout } from "../engine/storage.ts";
 import type { ForwardOptions, GPT } from "../gpt.ts";
 import { launch } from "../engine/launch.ts";
-import type { KeyValueCache } from "../nn/cache.ts";
+import type { CacheType, KeyValueCache } from "../nn/cache.ts";
 import { Captured } from "../nn/captured.ts";
 import { layOutWeights } from "../nn/linear.ts";
 import { evaluating } from "../nn/module.ts";
@@ -74,7 +74,7 @@ export class Passes implements Disposable {
   #windows: Windows | undefined;
   #changes = -1;
 
-  constructor(readonly model: GPT, readonly slots: number) {
+  constructor(readonly model: GPT, readonly slots: number, readonly cache: CacheType) {
     const { device, config: { vocabSize } } = model, size = stepWidth(slots);
     this.most = device.readsAtOnce ? size : Math.max(size, MOST);
     using scope = device.scope(); // what does not fit leaves nothing behind
@@ -96,7 +96,7 @@ export class Passes implements Disposable {
   }
   /** Keys and values of all slots; made when they are needed, for a row past the block size does without. */
   get #cache(): KeyValueCache {
-    return this.#keys ??= this.model.createCache(this.slots);
+    return this.#keys ??= this.model.createCache(this.slots, { dtype: this.cache });
   }
   /** Launches steps of rows that each have one token to show. Choice r of step s has the noise number s · width + r. */
   decode(rows: readonly PassRow[], steps: number): Passed {

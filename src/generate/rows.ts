@@ -12,6 +12,7 @@ import { gib, shortage } from "../engine/capacity.ts";
 import { ConfigError, DeviceError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
 import { layout } from "../engine/storage.ts";
+import type { CacheType } from "../nn/cache.ts";
 import { checkGeneration } from "./options.ts";
 import { Noise } from "./noise.ts";
 import { Passes, stepWidth } from "./passes.ts";
@@ -28,6 +29,8 @@ export interface RowsOptions {
   readonly slots: number;
   /** How many tokens of prompts are read in a step beside rows that write. Default 128. */
   readonly piece?: number;
+  /** How keys and values are stored: `f32`, the default, or `bf16`, rounded to the nearest, in half the memory. */
+  readonly cache?: CacheType;
 }
 
 /**
@@ -64,18 +67,19 @@ export class Rows implements Disposable {
 
   /**
    * Rows of a model, which has to live as long as they do.
-   * @throws {ConfigError} when a number is not a whole number above 0
+   * @throws {ConfigError} when a number is not a whole number above 0, or `cache` neither f32 nor bf16
    * @throws {DeviceError} when the slots do not fit into what the device has left; the message has the figures
    */
-  constructor(readonly model: GPT, { slots, piece = 128 }: RowsOptions) {
+  constructor(readonly model: GPT, { slots, piece = 128, cache = "f32" }: RowsOptions) {
     for (const [name, value] of Object.entries({ slots, piece })) {
       if (!Number.isSafeInteger(value) || value < 1) {
         throw new ConfigError(`Rows: ${name} is ${value}; expected a whole number above 0`);
       }
     }
-    checkSlots(model, slots);
+    if (cache !== "f32" && cache !== "bf16") throw new ConfigError(`Rows: cache is ${cache}; expected f32 or bf16`);
+    checkSlots(model, slots, cache);
     this.#piece = piece;
-    this.#passes = new Passes(model, slots);
+    this.#passes = new Passes(model, slots, cache);
     this.#steps = new Steps(this.#passes);
     this.#held = new Array<LiveRow | undefined>(slots).fill(undefined);
     this.#free = Array.from({ length: slots }, (_, slot) => slot);
@@ -214,13 +218,25 @@ function sameFrom(a: readonly number[], b: readonly number[], from: number, coun
 const commonPrefix = (tokens: readonly number[], row: LiveRow | undefined): number =>
   row ? Math.min(sameFrom(tokens, row.tokens, row.window, row.read), tokens.length - 1) : 0;
 
-function checkSlots({ device, config: { nLayer, nEmbd, blockSize, vocabSize } }: GPT, slots: number): void {
-  const layer = 2 * blockSize * nEmbd * device.bytesOf("f32"), each = nLayer * layer;
-  const why = shortage(
-    { bytes: slots * each, largest: Math.max(slots * layer, 4 * stepWidth(slots) * vocabSize) },
-    device,
-  );
+/** Bytes of the keys and values of a whole block, and of a layer's share. */
+export function slotBytes({ device, config: { nLayer, nEmbd, blockSize } }: GPT, cache: CacheType = "f32") {
+  const layer = 2 * blockSize * nEmbd * device.bytesOf(cache);
+  return { layer, all: nLayer * layer };
+}
+
+function checkSlots(model: GPT, slots: number, cache: CacheType): void {
+  const { device, config: { vocabSize } } = model, of = slotBytes(model, cache), { all, one } = device.capacity;
+  const largest = Math.max(slots * of.layer, 4 * stepWidth(slots) * vocabSize);
+  const why = shortage({ bytes: slots * of.all, largest }, device);
   if (!why) return;
-  const { all, one } = device.capacity, fit = Math.floor(Math.min((all - device.memory().bytes) / each, one / layer));
-  throw new DeviceError(`Rows: keys and values of ${slots} texts, ${gib(each)} each, ${why}; ${fit} texts would fit`);
+  const fit = (cache: CacheType) => {
+    const of = slotBytes(model, cache);
+    return Math.floor(Math.min((all - device.memory().bytes) / of.all, one / of.layer));
+  };
+  const rounded = cache === "f32" ? `, ${fit("bf16")} with cache: "bf16"` : "";
+  throw new DeviceError(
+    `Rows: keys and values of ${slots} texts in ${cache}, ${gib(of.all)} each, ${why}; ${
+      fit(cache)
+    } texts would fit${rounded}`,
+  );
 }

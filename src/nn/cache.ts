@@ -4,6 +4,9 @@ import { launch } from "../engine/launch.ts";
 import type { Places } from "../ops/cached_attention.ts";
 import type { Tensor } from "../engine/tensor.ts";
 
+/** How keys and values are stored: exactly, or rounded to the nearest in half the memory. */
+export type CacheType = "f32" | "bf16";
+
 /**
  * Keys and values of the tokens that a model has seen, so that the next token costs one token's work: a slot for each text.
  *
@@ -21,10 +24,12 @@ export class KeyValueCache implements Disposable {
   /** As `GPT.createCache` makes it: `length` tokens in each of `slots`. */
   constructor(
     device: Device,
-    { slots, layers, length, heads, width }: Record<"slots" | "layers" | "length" | "heads" | "width", number>,
+    { slots, layers, length, heads, width, dtype }:
+      & Record<"slots" | "layers" | "length" | "heads" | "width", number>
+      & { readonly dtype?: CacheType },
   ) {
     using scope = device.scope();
-    this.layers = Array.from({ length: layers }, () => device.empty([slots, length, 2, heads, width]));
+    this.layers = Array.from({ length: layers }, () => device.empty([slots, length, 2, heads, width], { dtype }));
     const slot = device.tensor(Int32Array.from({ length: slots }, (_, slot) => slot));
     this.next = { slot, position: device.tensor(new Int32Array(slots)) };
     scope.keepAll();

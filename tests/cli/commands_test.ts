@@ -381,17 +381,17 @@ Deno.test("V8's flags are never empty, and wide's are among them only where aske
 Deno.test("sample's flags mean to generation what nanoGPT's mean, and by default nothing else", async () => {
   const nothing = {
     ...{ topP: 1, minP: 0, repetitionPenalty: 1, frequencyPenalty: 0, presencePenalty: 0 },
-    ...{ stopStrings: [], overflow: "crop" } as const,
+    ...{ stopStrings: [], overflow: "crop", cache: "f32" } as const,
   };
   const { values } = await parseSample([]);
   assertEquals(generationOptions(values), { maxNewTokens: 500, temperature: 0.8, topK: 200, ...nothing });
   const given = words(
     "--max_new_tokens=5 --temperature=1 --top_k=7 --top_p=0.9 --min_p=0.1 --repetition_penalty=1.2 --frequency_penalty=-1 " +
-      "--presence_penalty=0.5 --stop=END --overflow=slide",
+      "--presence_penalty=0.5 --stop=END --overflow=slide --cache=bf16",
   );
   assertEquals(generationOptions((await parseSample(given)).values), {
     ...{ maxNewTokens: 5, temperature: 1, topK: 7, topP: 0.9, minP: 0.1, repetitionPenalty: 1.2, frequencyPenalty: -1 },
-    ...{ presencePenalty: 0.5, stopStrings: "END", overflow: "slide" },
+    ...{ presencePenalty: 0.5, stopStrings: "END", overflow: "slide", cache: "bf16" },
   });
   for (
     const flag of ["--top_p=1.1", "--min_p=-1", "--repetition_penalty=0", "--frequency_penalty=x", "--overflow=roll"]

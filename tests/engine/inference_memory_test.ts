@@ -33,9 +33,9 @@ for (const name of Deno.env.get("NANOGPT_TEST_DEVICES")?.split(",") ?? ["cpu"]) 
   }
 }
 
-for (const overflow of ["crop", "slide"] as const) {
-  Deno.test(`the memory of several texts at once is foreseen to the byte, past the block too: ${overflow}`, async () => {
-    const device = await createDevice("cpu", { threads: 2 }), many = { numReturnSequences: 3, overflow };
+for (const [overflow, cache] of [["crop", "f32"], ["slide", "bf16"], ["slide", "f32"]] as const) {
+  Deno.test(`the memory of several texts at once is foreseen to the byte, past the block too: ${overflow}, ${cache}`, async () => {
+    const device = await createDevice("cpu", { threads: 2 }), many = { numReturnSequences: 3, overflow, cache };
     const needs = await inferenceNeeds(CONFIG, { device, promptLength: 5, maxNewTokens: 40, ...many });
     const model = new GPT(CONFIG, { device, inference: true }).eval();
     await Array.fromAsync(generateSequences(model, [1, 2, 3, 4, 5], { maxNewTokens: 40, ...many }));
@@ -43,6 +43,18 @@ for (const overflow of ["crop", "slide"] as const) {
     device.close();
   });
 }
+
+Deno.test("keys and values in bf16 take two bytes less each, and are counted so", async () => {
+  const device = await createDevice("cpu", { threads: 1 }), options = { device, numReturnSequences: 5 };
+  const [f32, bf16] = await Promise.all(
+    (["f32", "bf16"] as const).map((cache) => inferenceNeeds(CONFIG, { ...options, cache })),
+  );
+  const { blockSize, nLayer, nEmbd } = CONFIG,
+    numbers = 5 * 2 * nLayer * blockSize * nEmbd,
+    less = f32.bytes - bf16.bytes;
+  assert(less >= 2 * numbers && less < 2.5 * numbers, `${less} bytes of ${numbers} numbers`); // blocks of f32 are rounded up
+  device.close();
+});
 
 Deno.test("a model that cannot generate is refused with the figures, before anything is made", async () => {
   const device = await createDevice("cpu", { threads: 1 }), begin = performance.now();

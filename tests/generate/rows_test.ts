@@ -7,6 +7,7 @@ import { generateSequences } from "../../src/generate/generate.ts";
 import type { Row, RowRequest, RowToken } from "../../src/generate/row.ts";
 import { Rows } from "../../src/generate/rows.ts";
 import { GPT } from "../../src/gpt.ts";
+import type { CacheType } from "../../src/nn/cache.ts";
 import { RandomGenerator } from "../../src/random/mod.ts";
 import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
 import { openDevice } from "../testing.ts";
@@ -63,8 +64,8 @@ function request(seed: number): RowRequest {
   };
 }
 
-const alone = (model: GPT, { prompt, ...options }: RowRequest): Promise<RowToken[]> =>
-  Array.fromAsync(generateSequences(model, prompt, { ...options }), ({ sequence: _, ...token }) => token);
+const alone = (model: GPT, { prompt, ...options }: RowRequest, cache?: CacheType): Promise<RowToken[]> =>
+  Array.fromAsync(generateSequences(model, prompt, { ...options, cache }), ({ sequence: _, ...token }) => token);
 
 /** Byte for byte; on a GPU the ids, which are equal where the two best differ enough, and about the rest. */
 function assertSame(actual: RowToken[], expected: RowToken[], exact: boolean, what: string): void {
@@ -78,12 +79,15 @@ function assertSame(actual: RowToken[], expected: RowToken[], exact: boolean, wh
 }
 
 for (const name of names) {
-  for (const threads of name === "cpu" ? [1, 2, 3, 4] : [1]) {
+  const ways: [cache: CacheType, threads: number][] = name === "cpu"
+    ? [["f32", 1], ["f32", 2], ["f32", 3], ["f32", 4], ["bf16", 1], ["bf16", 3]]
+    : [["f32", 1], ["bf16", 1]];
+  for (const [cache, threads] of ways) {
     const count = name === "cpu" ? 64 : 24; // others take long
-    Deno.test(`rows: ${count} rows of all kinds, joining and leaving at any step, are each what they are alone (${name}, threads: ${threads})`, () =>
+    Deno.test(`rows: ${count} rows of all kinds, joining and leaving at any step, are each what they are alone (${name}, threads: ${threads}, cache: ${cache})`, () =>
       withModel(name, async (model) => {
         const exact = !name.startsWith("webgpu"), random = new RandomGenerator(9);
-        using rows = new Rows(model, { slots: 9, piece: 7 });
+        using rows = new Rows(model, { slots: 9, piece: 7, cache });
         const waiting = Array.from({ length: count }, (_, seed) => seed);
         const going = new Map<number, { row: Row; tokens: RowToken[]; leaves: number }>();
         const texts: [seed: number, tokens: RowToken[], whole: boolean][] = [];
@@ -105,7 +109,7 @@ for (const name of names) {
         }
         assertEquals(rows.free, 9);
         for (const [seed, tokens, whole] of texts) {
-          const expected = await alone(model, request(seed));
+          const expected = await alone(model, request(seed), cache);
           assertSame(tokens, whole ? expected : expected.slice(0, tokens.length), exact, `row ${seed}`);
         }
       }, threads));
@@ -333,15 +337,23 @@ Deno.test("rows: what cannot be is refused, and takes no slot", () =>
         [{ slots: 0 }, "slots is 0; expected a whole number above 0"],
         [{ slots: 1.5 }, "slots is 1.5"],
         [{ slots: 1, piece: 0 }, "piece is 0"],
+        [{ slots: 1, cache: "f16" as CacheType }, "cache is f16; expected f32 or bf16"],
       ] as const
     ) assertThrows(() => new Rows(model, options), ConfigError, message);
     const large = new GPT({ vocabSize: 5, blockSize: 1024, nLayer: 1, nHead: 1, nEmbd: 64 }, { device: model.device });
     // Keys and values of a text: 2 · 1024 · 64 · 4 bytes, half a MiB; of 8192 texts the 4 GiB that the whole memory has.
-    const { message } = assertThrows(
-      () => new Rows(large, { slots: 8192 }),
-      DeviceError,
-      "Rows: keys and values of 8192 texts, 0.000488 GiB each, takes 4 GiB",
-    ) as Error;
-    assert(/; 8[01]\d\d texts would fit$/.test(message), message);
+    for (
+      const [slots, cache, each, fit] of [
+        [8192, "f32", "0.000488", /; 8[01]\d\d texts would fit, 16[0-3]\d\d with cache: "bf16"$/],
+        [16384, "bf16", "0.000244", /; 16[0-3]\d\d texts would fit$/],
+      ] as const
+    ) {
+      const { message } = assertThrows(
+        () => new Rows(large, { slots, cache }),
+        DeviceError,
+        `Rows: keys and values of ${slots} texts in ${cache}, ${each} GiB each, takes 4 GiB`,
+      ) as Error;
+      assert(fit.test(message), message);
+    }
     large.dispose();
   }));

@@ -151,6 +151,8 @@ const CONSTRUCTORS: Record<string, (device: Device) => Disposable> = {
   Embedding: (device) => new Embedding(3, 4, { device }),
   LayerNorm: (device) => new LayerNorm(3, { device }),
   KeyValueCache: (device) => new KeyValueCache(device, { slots: 1, layers: 2, length: 3, heads: 1, width: 2 }),
+  "KeyValueCache in bf16": (device) =>
+    new KeyValueCache(device, { slots: 2, layers: 2, length: 3, heads: 1, width: 2, dtype: "bf16" }),
   GPT: (device) => new GPT(CONFIG, { device }),
   "GPT in bf16": (device) => new GPT({ ...CONFIG, tieWordEmbeddings: false }, { device, weights: "bf16" }),
 };
