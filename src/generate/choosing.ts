@@ -86,6 +86,15 @@ export class Choosing implements Disposable {
     this.device.write(new Storage(this.#noise.storage.block, length), this.#drawn.subarray(0, length));
   }
 
+  /** What it has to make when a row asks so that does not yet: bytes of tables for all slots, and of places for pairs. */
+  lacks(request: SamplingOptions, likely: number | undefined): Record<"tables" | "pairs", number> {
+    const { vocabSize, slots, most } = this.options, each = this.device.bytesOf("f32");
+    const pairs = pairsOf([{ ...idle, likely }]) - (this.#likely?.shape[1] ?? 0);
+    return {
+      tables: needsTables(request) && !this.#tables ? slots * 2 * vocabSize * each : 0,
+      pairs: most * 2 * Math.max(0, pairs) * each,
+    };
+  }
   /** Makes and fills what rows ask for, before they choose. From then on a row's tables go on by themselves. */
   prepare(rows: readonly ChoosingRow[]): void {
     const { vocabSize, slots, most } = this.options, pairs = pairsOf(rows);

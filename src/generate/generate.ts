@@ -5,12 +5,14 @@
  * every device. The device chooses (kernels/choose), and the host reads some tokens at a time. Texts are rows (rows.ts), however
  * many there are.
  */
+import { needsTables } from "../../kernels/choose/record.ts";
 import { checkGeneration } from "./options.ts";
 import type { GenerateOptions, SequencesOptions } from "./options.ts";
 import type { GPT } from "../gpt.ts";
 import { RandomGenerator } from "../random/mod.ts";
 import type { Chosen, Row } from "./row.ts";
-import { Rows, slotBytes } from "./rows.ts";
+import { slotBytes } from "./passes.ts";
+import { Rows } from "./rows.ts";
 import type { Taken } from "./stopping.ts";
 
 export type { GenerateOptions, RowOptions, SequencesOptions } from "./options.ts";
@@ -145,14 +147,12 @@ async function* decode<T>(
   }
 }
 
-/** How many prompts go together, of so many sequences each: their keys and values take at most half of the memory that is left. */
-function textsTogether(
-  model: GPT,
-  prompts: number,
-  { numReturnSequences: count = 1, cache }: SequencesOptions,
-): number {
+/** How many prompts go together, of so many sequences each: their keys and values, and tables, take at most half of the memory that is left. */
+function textsTogether(model: GPT, prompts: number, options: SequencesOptions): number {
   const { device } = model, left = device.capacity.all - device.memory().bytes;
-  const most = Math.min(MOST_TOGETHER, left / 2 / slotBytes(model, cache).all) / count;
+  const { numReturnSequences: count = 1, cache } = options;
+  const tables = needsTables(options) ? 2 * model.config.vocabSize * device.bytesOf("f32") : 0;
+  const most = Math.min(MOST_TOGETHER, left / 2 / (slotBytes(model, cache).all + tables)) / count;
   return Math.max(1, Math.min(prompts, Math.floor(most)));
 }
 

@@ -6,13 +6,21 @@ import { gib, type Needs, shortage } from "../engine/capacity.ts";
 import type { Device } from "../engine/device.ts";
 import { DryDevice } from "../device/dry.ts";
 import { DeviceError } from "../errors.ts";
+import type { SamplingOptions } from "../../kernels/choose/rules.ts";
 import type { StorageType } from "../kernel.ts";
 import { GPT, type GPTConfig, type GPTOptions } from "../gpt.ts";
 import type { CacheType } from "../nn/cache.ts";
 import { generateSequences } from "./generate.ts";
+import type { SequencesOptions } from "./options.ts";
+
+/** Of the options of a generation those that take memory: tables for a bias and penalties, places for log-probabilities, keys and values. */
+type CountedOptions = Pick<
+  SequencesOptions,
+  keyof SamplingOptions | "logprobs" | "topLogprobs" | "numReturnSequences" | "cache"
+>;
 
 /** What is to be done with the model. */
-export interface InferenceOptions {
+export interface InferenceOptions extends CountedOptions {
   /** What it is meant for; nothing happens on it. */
   readonly device: Device;
   /** How its matrices are stored; default f32. */
@@ -23,15 +31,11 @@ export interface InferenceOptions {
   readonly promptLength?: number;
   /** How many are added; default 3, of which the last is one too many for the block. */
   readonly maxNewTokens?: number;
-  /** How many texts are written together; default 1. */
-  readonly numReturnSequences?: number;
   /** What is done past the block size; default crop. */
   readonly overflow?: "crop" | "slide";
-  /** How keys and values are stored; default f32. */
-  readonly cache?: CacheType;
 }
 
-/** Of the weights, the keys and values of a whole block, and all that the passes make at the most. */
+/** Of the weights, the keys and values of a whole block, what options ask for, and all that the passes make at the most. */
 export type InferenceNeeds = Needs;
 
 /**
@@ -47,7 +51,7 @@ export async function inferenceNeeds(
   const dry = new DryDevice(device);
   const model = new GPT(config, { device: dry, weights, inference, initialize: false }).eval();
   const prompt = new Int32Array(promptLength ?? Math.max(1, model.config.blockSize - 1));
-  for await (const _ of generateSequences(model, prompt, { maxNewTokens: 3, temperature: 0, ...options }));
+  for await (const _ of generateSequences(model, prompt, { maxNewTokens: 3, ...options, temperature: 0 }));
   return { bytes: dry.memory().reserved, largest: dry.largest };
 }
 

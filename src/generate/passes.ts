@@ -53,6 +53,12 @@ export function stepWidth(count: number): number {
   return count <= 6 ? count : count <= power * 3 / 4 ? power * 3 / 4 : power;
 }
 
+/** Bytes of the keys and values of a whole block, and of a layer's share. */
+export function slotBytes({ device, config: { nLayer, nEmbd, blockSize } }: GPT, cache: CacheType = "f32") {
+  const layer = 2 * blockSize * nEmbd * device.bytesOf(cache);
+  return { layer, all: nLayer * layer };
+}
+
 /** Rows, and idle ones in the places that are left. */
 const filled = (rows: readonly ChoosingRow[], width: number): readonly ChoosingRow[] =>
   Array.from({ length: width }, (_, r) => rows[r] ?? idle);
@@ -97,6 +103,10 @@ export class Passes implements Disposable {
   /** Keys and values of all slots; made when they are needed, for a row past the block size does without. */
   get #cache(): KeyValueCache {
     return this.#keys ??= this.model.createCache(this.slots, { dtype: this.cache });
+  }
+  /** Bytes of what has not been made yet, and will be: keys and values of all slots. */
+  get unmade(): number {
+    return this.#keys ? 0 : this.slots * slotBytes(this.model, this.cache).all;
   }
   /** Launches steps of rows that each have one token to show. Choice r of step s has the noise number s · width + r. */
   decode(rows: readonly PassRow[], steps: number): Passed {

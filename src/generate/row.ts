@@ -61,6 +61,10 @@ export interface Row extends AsyncIterableIterator<RowToken, undefined, undefine
   abort(): void;
 }
 
+/** For how many of the likeliest tokens a row wants log-probabilities; undefined: not even for the chosen one. */
+export const likelyOf = ({ topLogprobs, logprobs }: RowOptions): number | undefined =>
+  topLogprobs ?? (logprobs ? 0 : undefined);
+
 /** A row, as those see it that compute it. */
 export class LiveRow implements PassRow, Row {
   readonly tokens: number[];
@@ -96,10 +100,10 @@ export class LiveRow implements PassRow, Row {
     readonly noise: Noise,
     tokens: readonly number[],
   ) {
-    const { logprobs, topLogprobs, promptLogprobs, seed = 1337, draws } = request;
+    const { promptLogprobs, seed = 1337, draws } = request;
     this.tokens = [...tokens];
     this.prompt = tokens.length;
-    this.likely = topLogprobs ?? (logprobs ? 0 : undefined);
+    this.likely = likelyOf(request);
     this.seed = draws === "philox" ? seed + noise.rows.length : undefined;
     this.fresh = promptLogprobs === undefined;
     this.#stopping = new Stopping(request);

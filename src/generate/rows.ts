@@ -15,10 +15,10 @@ import { layout } from "../engine/storage.ts";
 import type { CacheType } from "../nn/cache.ts";
 import { checkGeneration } from "./options.ts";
 import { Noise } from "./noise.ts";
-import { Passes, stepWidth } from "./passes.ts";
+import { Passes, slotBytes, stepWidth } from "./passes.ts";
 import { RandomGenerator } from "../random/mod.ts";
-import { LiveRow, type Row, type RowOwner, type RowRequest } from "./row.ts";
-import { fit, type Plan, Steps } from "./steps.ts";
+import { likelyOf, LiveRow, type Row, type RowOwner, type RowRequest } from "./row.ts";
+import { fit, type Plan, scoredBeside, Steps } from "./steps.ts";
 
 /** From how many tokens on a common prefix is copied, or waited for. */
 const LEAST_COMMON = 4;
@@ -96,6 +96,8 @@ export class Rows implements Disposable {
    *
    * @throws {ConfigError} when an option is out of range, the prompt is empty, not of the vocabulary or longer than the block
    *   size with `overflow: "refuse"`, or no slot is free
+   * @throws {DeviceError} when it asks for a bias, penalties or log-probabilities, and what they take does not fit into what
+   *   the device has left; the message has the figures
    */
   add(request: RowRequest): Row {
     return this.addSequences(request, 1)[0];
@@ -106,6 +108,7 @@ export class Rows implements Disposable {
    * noise of a token is drawn for all of them, those that are over too.
    *
    * @throws {ConfigError} as {@linkcode add}
+   * @throws {DeviceError} as {@linkcode add}
    */
   addSequences(request: RowRequest, count: number): Row[] {
     const tokens = Array.from(request.prompt),
@@ -113,6 +116,7 @@ export class Rows implements Disposable {
       { config } = this.model;
     const left = checkGeneration(request, tokens, config);
     if (count > this.#free.length) throw this.#full(count);
+    this.#checkAsked(request, tokens.length);
     this.#forgetOldWeights();
     const noise = new Noise(generator ?? new RandomGenerator(seed), generator !== undefined);
     return Array.from({ length: count }, () => {
@@ -129,6 +133,26 @@ export class Rows implements Disposable {
     });
   }
 
+  /** That there is room for what a row asks for, before it has a slot: what does not fit in a step ends all rows of the step. */
+  #checkAsked(request: RowRequest, prompt: number): void {
+    const { device, config: { vocabSize, blockSize } } = this.model, passes = this.#passes;
+    const { tables, pairs } = passes.choosing.lacks(request, likelyOf(request));
+    const scored = Math.min(prompt - 1, Math.max(this.#piece, blockSize)),
+      each = vocabSize + 2 + 2 * scoredBeside(request);
+    const logits = request.promptLogprobs === undefined ? 0 : scored * each * device.bytesOf("f32");
+    if (tables + pairs + logits === 0) return;
+    const parts = {
+      "tables of bias and penalties": tables,
+      "log-probabilities": pairs,
+      "the prompt's logits": logits,
+      "keys and values": passes.unmade,
+    };
+    const bytes = tables + pairs + logits + passes.unmade;
+    const why = shortage({ bytes, largest: Math.max(tables, pairs, logits) }, device);
+    if (!why) return;
+    const said = Object.entries(parts).flatMap(([what, bytes]) => bytes > 0 ? `${what} ${gib(bytes)}` : []).join(", ");
+    throw new DeviceError(`Rows: what this row asks for, with ${passes.slots} slots, ${why}: ${said}`);
+  }
   #full(count: number): ConfigError {
     const reading = this.#live.filter((row) => row.tokens.length === row.prompt).length, { length } = this.#held;
     const writing = this.#live.length - reading, next = Math.min(...this.#live.map(({ left }) => left));
@@ -217,12 +241,6 @@ function sameFrom(a: readonly number[], b: readonly number[], from: number, coun
 /** How many tokens of a prompt stand in a row's slot, its last left out, for the model has to be shown one. */
 const commonPrefix = (tokens: readonly number[], row: LiveRow | undefined): number =>
   row ? Math.min(sameFrom(tokens, row.tokens, row.window, row.read), tokens.length - 1) : 0;
-
-/** Bytes of the keys and values of a whole block, and of a layer's share. */
-export function slotBytes({ device, config: { nLayer, nEmbd, blockSize } }: GPT, cache: CacheType = "f32") {
-  const layer = 2 * blockSize * nEmbd * device.bytesOf(cache);
-  return { layer, all: nLayer * layer };
-}
 
 function checkSlots(model: GPT, slots: number, cache: CacheType): void {
   const { device, config: { vocabSize } } = model, of = slotBytes(model, cache), { all, one } = device.capacity;

@@ -10,6 +10,7 @@ import type { NumberArray } from "../kernel.ts";
 import { Pace } from "../loop/pace.ts";
 import { type ChoosingRow, idle, type Told } from "./choosing.ts";
 import { type Passed, type Passes, type Place, stepWidth } from "./passes.ts";
+import type { RowOptions } from "./options.ts";
 import type { LiveRow, TokenLogprob } from "./row.ts";
 
 /** Milliseconds from one reading to the next where reading is slow, so that text flows. */
@@ -96,7 +97,7 @@ export class Steps {
         const position = row.read + i, number = row.window + position;
         if (number < row.scored) {
           more.push(tokens.length);
-          scored.push({ row, given: { ...idle, given: row.tokens[number + 1], likely: scoredBeside(row) } });
+          scored.push({ row, given: { ...idle, given: row.tokens[number + 1], likely: scoredBeside(row.request) } });
         }
         tokens.push({ id: row.tokens[number], slot: row.slot, position });
       }
@@ -133,10 +134,10 @@ const pairs = (likely: NumberArray, count: number): TokenLogprob[] =>
   Array.from({ length: count + 1 }, (_, k) => ({ id: likely[2 * k], logprob: likely[2 * k + 1] }));
 
 /** How many of the likeliest are wanted beside a prompt's token: one at least, which says whether it is the token itself. */
-const scoredBeside = ({ request }: LiveRow): number => Math.max(request.promptLogprobs!, 1);
+export const scoredBeside = ({ promptLogprobs = 0 }: RowOptions): number => Math.max(promptLogprobs, 1);
 
 function score(row: LiveRow, { likely }: Told): void {
-  const [{ id, logprob }, ...top] = pairs(likely!, scoredBeside(row));
+  const [{ id, logprob }, ...top] = pairs(likely!, scoredBeside(row.request));
   row.scores.push({ id, logprob, topLogprobs: top.slice(0, row.request.promptLogprobs), greedy: top[0].id === id });
 }
 

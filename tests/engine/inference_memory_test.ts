@@ -33,9 +33,15 @@ for (const name of Deno.env.get("NANOGPT_TEST_DEVICES")?.split(",") ?? ["cpu"]) 
   }
 }
 
-for (const [overflow, cache] of [["crop", "f32"], ["slide", "bf16"], ["slide", "f32"]] as const) {
-  Deno.test(`the memory of several texts at once is foreseen to the byte, past the block too: ${overflow}, ${cache}`, async () => {
-    const device = await createDevice("cpu", { threads: 2 }), many = { numReturnSequences: 3, overflow, cache };
+const asked = { repetitionPenalty: 1.2, topLogprobs: 9 };
+for (
+  const options of [{ overflow: "crop" }, { overflow: "slide", cache: "bf16", ...asked }, {
+    overflow: "crop",
+    ...asked,
+  }] as const
+) {
+  Deno.test(`the memory of several texts at once is foreseen to the byte, past the block too: ${Object.entries(options)}`, async () => {
+    const device = await createDevice("cpu", { threads: 2 }), many = { numReturnSequences: 3, ...options };
     const needs = await inferenceNeeds(CONFIG, { device, promptLength: 5, maxNewTokens: 40, ...many });
     const model = new GPT(CONFIG, { device, inference: true }).eval();
     await Array.fromAsync(generateSequences(model, [1, 2, 3, 4, 5], { maxNewTokens: 40, ...many }));

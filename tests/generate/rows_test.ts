@@ -357,3 +357,37 @@ Deno.test("rows: what cannot be is refused, and takes no slot", () =>
     }
     large.dispose();
   }));
+
+Deno.test("rows: what a row asks for besides is counted when it is added, and refused with the figures before it has a slot", () =>
+  withModel("cpu", async ({ device }) => {
+    const sizes = { vocabSize: 4096, blockSize: 64, nLayer: 1, nHead: 1, nEmbd: 16 };
+    using model = new GPT(sizes, { device }).eval();
+    using rows = new Rows(model, { slots: 64 });
+    const { capacity } = device, given = { prompt: [1, 2, 3], maxNewTokens: 2, temperature: 0 };
+    const within = (mib: number, add: () => Row) => {
+      const value = { ...capacity, all: device.memory().bytes + mib * 2 ** 20 };
+      Object.defineProperty(device, "capacity", { configurable: true, value });
+      try {
+        return add();
+      } finally {
+        delete (device as { capacity?: unknown }).capacity; // the class's own again
+      }
+    };
+    // Keys and values of 64 texts, 2 · 64 · 16 · 4 bytes each, are half a MiB.
+    const cases = [
+      [{ frequencyPenalty: 1 }, "tables of bias and penalties 0.00195 GiB, keys and values 0.000488 GiB", 2.5], // 64 · 2 · 4096
+      [{ logitBias: { 3: 1 } }, "tables of bias and penalties 0.00195 GiB", 2.5],
+      [{ topLogprobs: 4095 }, "log-probabilities 0.00195 GiB", 2.5], // 64 · 4096 · 2
+      [{ promptLogprobs: 0, prompt: new Array(64).fill(5) }, "the prompt's logits 0.000962 GiB", 1.5], // 63 · (4096 + 4)
+    ] as const;
+    for (const [asked, what, mib] of cases) {
+      const add = () => rows.add({ ...given, ...asked });
+      const { message } = assertThrows(() => within(mib - 0.1, add), DeviceError) as Error;
+      assert(message.startsWith("Rows: what this row asks for, with 64 slots, takes 0.00"), message);
+      assert(message.includes(what), message);
+      assertEquals(rows.free, 64);
+      within(mib, add).abort();
+    }
+    await within(2.5, () => rows.add({ ...given, frequencyPenalty: 1 })).next();
+    within(0, () => rows.add({ ...given, frequencyPenalty: 2 })); // the tables are there
+  }));
