@@ -5,7 +5,8 @@
  * the rows that write, so that those do not stall; attention sees for each token its slot and its position. On the CPU no row's
  * bits depend on the others. What a prompt has in common with what stands in another slot is copied.
  *
- * Nothing runs by itself: a reader who asks for a token that is not there computes a step of all rows.
+ * Nothing runs by itself: a reader who asks for a token that is not there computes a step of all rows. Weights may change between two
+ * steps: what is computed from then on is computed with the new ones, beside keys and values that a row has of the old ones.
  */
 import { Breather } from "../loop/breather.ts";
 import { gib, shortage } from "../engine/capacity.ts";
@@ -62,7 +63,7 @@ export class Rows implements Disposable {
   readonly #breather = new Breather();
   readonly #steps: Steps;
   #running: Promise<void> | undefined;
-  /** How often weights had been written, or layers changed, when a row was last added. */
+  /** How often weights had been written, or layers changed, when that was last looked at. */
   #written = 0;
 
   /**
@@ -169,12 +170,21 @@ export class Rows implements Disposable {
     this.#free.push(row.slot);
   }
 
-  /** What stands in slots was computed with the weights and the layers of its time. */
+  /** How often weights have been written, or layers changed. */
+  get #writes(): number {
+    return this.model.parameters().reduce((sum, { storage }) => sum + storage.block.version, layout.changes);
+  }
+  /** What stands in slots was computed with the weights and the layers of its time: for rows that have not begun it is of no use. */
   #forgetOldWeights(): void {
     if (this.#held.length === 1) return; // what is one text's is never another's
-    const written = this.model.parameters().reduce((sum, { storage }) => sum + storage.block.version, layout.changes);
-    if (written !== this.#written) this.#held.fill(undefined);
-    this.#written = written;
+    const writes = this.#writes;
+    if (writes === this.#written) return;
+    this.#written = writes;
+    this.#held.fill(undefined);
+    for (const row of this.#live.filter(({ fresh }) => fresh)) {
+      row.read = 0;
+      this.#held[row.slot] = row;
+    }
   }
 
   #step(): Promise<void> {
@@ -183,11 +193,15 @@ export class Rows implements Disposable {
   async #run(): Promise<void> {
     await this.#breather.breathe(); // others who have got a token take it, and may add and abort
     for (const row of [...this.#live]) if (row.request.signal?.aborted) row.abort();
+    const begins = this.#live.some(({ fresh }) => fresh);
+    if (begins) this.#forgetOldWeights();
     let rows = [...this.#live];
     try {
       const plan = this.#plan();
       rows = [...plan.writing, ...plan.cropped, ...plan.reading.map(({ row }) => row)];
-      await this.#steps.run(plan);
+      const step = this.#steps.run(plan); // launches, and then waits
+      if (begins) this.#written = this.#writes; // what it has switched in the model itself is no change
+      await step;
     } catch (error) { // of the device, or the model
       for (const row of rows) row.end(error);
     }
@@ -198,8 +212,10 @@ export class Rows implements Disposable {
     for (const row of this.#live) {
       if (row.cropped) { // it costs as much beside others as alone: it can wait until somebody does
         if (row.wanted || row.noise.rows.length > 1) plan.cropped.push(row);
-      } else if (row.unread === 1 && row.left > 0) plan.writing.push(row);
-      else unread.push(row);
+      } else if (row.unread === 1 && row.left > 0) {
+        row.fresh = false; // all but one may stand in its slot from before
+        plan.writing.push(row);
+      } else unread.push(row);
     }
     const { blockSize } = this.model.config;
     let budget = plan.writing.length > 0 ? this.#piece : Math.max(this.#piece, blockSize);

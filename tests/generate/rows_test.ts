@@ -391,3 +391,39 @@ Deno.test("rows: what a row asks for besides is counted when it is added, and re
     await within(2.5, () => rows.add({ ...given, frequencyPenalty: 1 })).next();
     within(0, () => rows.add({ ...given, frequencyPenalty: 2 })); // the tables are there
   }));
+
+for (const mode of ["train", "eval"] as const) { // passes switch dropout off, and on again
+  Deno.test(`rows: between two steps of an optimizer the same rows write what the weights of the time write alone (${mode})`, async () => {
+    using device = await openDevice("cpu", { threads: 2 });
+    const model = makeModel(device)[mode](), prompt = Array.from({ length: 20 }, (_, i) => (i * 7) % V);
+    const tokens = device.tensor(Int32Array.from({ length: 60 }, (_, i) => (i * i) % V), [4, 15]);
+    using optimizer = model.configureOptimizers({ weightDecay: 0.1, learningRate: 0.01, betas: [0.9, 0.99] });
+    const update = () => {
+      using _ = device.scope();
+      model.forward(tokens, tokens).loss.backward();
+      optimizer.step();
+      optimizer.zeroGrad();
+    };
+    const requests = [prompt, prompt, [1]].map((prompt, seed): RowRequest => ({
+      ...{ prompt, seed, maxNewTokens: seed === 1 ? 35 : 12, topLogprobs: 2 }, // past the block size, too
+      frequencyPenalty: seed,
+    }));
+    using rows = new Rows(model, { slots: 4 });
+    const seen = new Set<string>(), memory: number[] = [];
+    for (let round = 0; round < 4; round++) {
+      const texts = await Promise.all(requests.map((request) => Array.fromAsync(rows.add(request))));
+      for (const [i, text] of texts.entries()) assertEquals(text, await alone(model, requests[i]), `${round}, ${i}`);
+      seen.add(JSON.stringify(texts));
+      memory.push(device.memory().bytes);
+      update();
+    }
+    assertEquals(seen.size, 4); // each step shows
+    assertEquals(memory.slice(2), memory.slice(1, 3));
+    const [before] = await alone(model, requests[1]), going = rows.add(requests[1]);
+    assertEquals((await going.next()).value, before);
+    const waiting = rows.add(requests[0]); // what it has in common with the other, the other has of old weights
+    update();
+    assertEquals(await Array.fromAsync(waiting), await alone(model, requests[0]));
+    assertEquals((await Array.fromAsync(going)).length, 34); // goes on
+  });
+}
