@@ -4,7 +4,7 @@ import { createDevice } from "../../src/device/create.ts";
 import { ReferenceDevice } from "../../src/device/reference.ts";
 import type { Device, Launch } from "../../src/engine/device.ts";
 import type { Tensor } from "../../src/engine/tensor.ts";
-import { ConfigError, DeviceError } from "../../src/errors.ts";
+import { ConfigError, DeviceError, ShapeError } from "../../src/errors.ts";
 import { perplexity } from "../../src/evaluate/perplexity.ts";
 import { generate } from "../../src/generate/generate.ts";
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
@@ -249,4 +249,25 @@ Deno.test("hidden: forward is its head, and each sees every block's input and th
   plain.dispose();
   assertEquals(device.memory().tensors, tensors + 1); // the loss
   assertThrows(() => model.hidden(device.tensor([1], [1], { dtype: "i32" })), Error, "expected [B, T]");
+});
+
+Deno.test("hidden: starts and positions of another shape, outside of the row, or beside a cache are refused", () => {
+  const model = new GPT(CONFIG, { device }), i32 = { dtype: "i32" } as const, cache = model.createCache();
+  const tokens = device.tensor([1, 2, 3], [1, 3], i32),
+    three = (...numbers: number[]) => device.tensor(numbers, [1, 3], i32);
+  const flat = device.tensor([0, 0, 0], [3], i32), before = device.memory().tensors;
+  for (
+    const [options, message] of [
+      [{ starts: flat }, "starts are [3], tokens [1,3]"],
+      [{ positions: flat }, "positions are [3], tokens [1,3]"],
+      [{ starts: three(0, 0, 3) }, "a token's document starts at 3, expected 0 to 2"],
+      [{ positions: three(0, 1, 8) }, "id 8 is not one of its 8 rows"],
+      [{ starts: three(0, 0, 2), cache }, "starts are given with a cache"],
+      [{ positions: three(0, 1, 0), cache }, "positions are given with a cache"],
+    ] as const
+  ) {
+    assertThrows(() => model.hidden(tokens, options), ShapeError, message);
+    assertThrows(() => model.forward(tokens, tokens, options), ShapeError, message);
+  }
+  assertEquals(device.memory().tensors, before + 4, "a refusal left tensors behind"); // the four of three()
 });
