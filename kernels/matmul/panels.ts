@@ -12,18 +12,21 @@ import { bytesInPanels, defineWiden, loadQ8, Q8_0, q8Scales } from "../../src/wa
 import type { Phase } from "./wasm.ts";
 
 const STREAMS = 6;
+/** Of bf16, for one row: with more the registers would not hold what two columns of a word become. */
+const BF16_STREAMS = 5;
 /** Rows of a that a task goes through: with their sums, and a block of the panels, they fit into a second-level cache. */
 const MOST_ROWS = 48;
 
-/** @param alone whether a has one row */
-export function byPanels(alone: boolean): Phase {
+/** @param options.alone whether a has one row; `bf16` is looked at where it has */
+export function byPanels({ alone, bf16 = false }: { alone: boolean; bf16?: boolean }): Phase {
+  const streams = bf16 ? BF16_STREAMS : STREAMS;
   return {
-    tasks: ({ M, N }) => Math.ceil(N / tileColumns() / STREAMS) * Math.ceil(M / MOST_ROWS),
+    tasks: ({ M, N }) => Math.ceil(N / tileColumns() / streams) * Math.ceil(M / MOST_ROWS),
     emit(f, { a, b, bias, c, M, N, K, begin, end }) {
       const { add, sub, mul, min, at, div, rem, divUp } = f.i32, width = tileColumns(), sums = f.scratch(0);
-      const panels = divUp(N, width), groups = divUp(panels, STREAMS), parts = divUp(M, MOST_ROWS);
+      const panels = divUp(N, width), groups = divUp(panels, streams), parts = divUp(M, MOST_ROWS);
       const bytes = bytesInPanels(f, b, mul(K, width)), bStride = mul(bytes, groups), aStride = mul(K, 4);
-      const addUp = (b.q8 && alone ? ofQ8Row : ofRows)(f, b, alone);
+      const addUp = b.q8 && alone ? ofQ8Row(f) : ofRows(f, b, alone ? streams : undefined);
       f.loop(begin, end, 1, (task) => {
         const group = div(task, parts),
           count = divUp(sub(panels, group), groups),
@@ -53,16 +56,25 @@ export function byPanels(alone: boolean): Phase {
 /** `rows` rows of a, up to {@linkcode MOST_ROWS}, by `count` panels, through a block of K: sums [panel][row][column]. */
 type AddUp = (of: Record<"a" | "aStride" | "rows" | "b" | "bStride" | "count" | "sums" | "steps", I32Local>) => void;
 
-/** In tiles: of two rows over three panels, or one over six, then of up to six rows over one. */
-function ofRows(f: WasmFunction, { bf16, q8 }: I32Local, alone: boolean): AddUp {
+/**
+ * In tiles: of two rows over three panels, or one over six, then of up to six rows over one.
+ *
+ * @param alone through how many panels at once the only row goes, where there is but one
+ */
+function ofRows(f: WasmFunction, { bf16, q8 }: I32Local, alone?: number): AddUp {
   const { add, mul, min } = f.i32, width = tileColumns(), heights = alone ? [1] : [6, 5, 4, 3, 2, 1];
+  const words = bf16 && width === 16 && alone !== undefined;
   const tiles = heights.map((rows) => {
-    const most = rows < 3 ? STREAMS / rows : 1; // as many panels as the registers hold sums for, and fewer for the last
+    const most = alone ?? (rows < 3 ? STREAMS / rows : 1); // as many panels as the registers hold sums for, and fewer for the last
     return Array.from(
       { length: most },
-      (_, i) => ({ of: most - i, tile: defineTile(f, { rows, panels: most - i, bf16 }) }),
+      (_, i) => {
+        const unrolled = i === 0 && (rows < 3 || rows === 6); // what is left over gets smaller code
+        return { of: most - i, tile: defineTile(f, { rows, panels: most - i, bf16, words, unrolled }) };
+      },
     );
   });
+  const inOrder = words ? defineInOrder(f) : undefined;
   const widen = q8 ? defineWiden(f, width) : undefined, widened = f.scratch(4 * width * STREAMS * MOST_ROWS);
   return ({ a, aStride, rows, b, bStride, count, sums, steps }) => {
     if (widen) { // block by block, so that all panels are streams
@@ -86,6 +98,7 @@ function ofRows(f: WasmFunction, { bf16, q8 }: I32Local, alone: boolean): AddUp 
     const first = Math.min(2, heights[0]);
     let row = through(first, 0, min(rows, first));
     for (const height of heights) row = through(height, row, rows);
+    if (inOrder) f.call(inOrder, sums, count);
   };
 }
 
@@ -95,31 +108,44 @@ const sumsStride = (): number => 4 * tileColumns() * MOST_ROWS;
 const along = (f: WasmFunction, first: I32Local, stride: I32, count: number): I32Local[] =>
   Array.from({ length: count }, (_, i) => f.i32.add(first, f.i32.mul(stride, i)));
 
+interface Tile {
+  readonly rows: number;
+  readonly panels: number;
+  readonly bf16: boolean;
+  /** Whether bf16 are loaded as words, two columns each: half as many instructions, and sums of even and of odd columns. */
+  readonly words: boolean;
+  readonly unrolled: boolean;
+}
+
 /** `rows` rows of a by `panels` panels of b: a, bytes from row to row; b, bytes from panel to panel; sums; steps of K. */
-function defineTile(f: WasmFunction, { rows, panels, bf16 }: { rows: number; panels: number; bf16: boolean }) {
+function defineTile(f: WasmFunction, { rows, panels, bf16, words, unrolled }: Tile) {
   const width = tileColumns(), halves = Array.from({ length: width / 8 }, (_, i) => i);
   return f.define("panels", ["i32", "i32", "i32", "i32", "i32", "i32"], (f, a, aStride, b, bStride, sums, K) => {
-    // Tiles for what is left over are smaller code: a kernel's first call waits for its compilation.
-    const v = new Lanes(f, 8), unroll = rows === 6 || rows * panels === STREAMS ? 64 / width : 1;
-    const left = along(f, a, aStride, rows), right = along(f, b, bStride, panels);
-    for (const panel of right) panel.bf16 = bf16;
+    const v = new Lanes(f, 8), unroll = unrolled ? 64 / width : 1; // a kernel's first call waits for its compilation
+    const left = along(f, a, aStride, rows), right = along(f, b, bStride, panels), bytes = bf16 ? 2 : 4;
+    for (const panel of right) panel.bf16 = bf16 && !words;
     const into = right.map(() => left.map(() => halves.map(() => v.accumulator())));
     const steps = (count: number) => () => {
       for (let u = 0; u < count; u++) {
         const element = (m: number) => v.loadSplat(left[m], 4 * u);
-        const weights = (p: number, h: number) => v.loadFrom(right[p], right[p].bytes * (u * width + 8 * h));
+        const weights = (p: number): (() => Vector)[] => {
+          const load = (h: number) => v.loadFrom(right[p], bytes * (u * width + 8 * h));
+          if (!words) return halves.map((h) => () => load(h));
+          const pairs = load(0);
+          return [() => v.shl(pairs, 16), () => v.and(pairs, v.splatI32(-65536))];
+        };
         const madd = (p: number, m: number, h: number, x: Vector, w: Vector) =>
           v.assign(into[p][m][h], v.madd(x, w, into[p][m][h]));
         // What stays in registers are the elements of few rows, which go through many panels, else a panel's weights.
         const held = rows < 3 ? left.map((_, m) => element(m)) : [];
         right.forEach((_, p) => {
-          const all = rows < 3 ? [] : halves.map((h) => weights(p, h));
           if (rows < 3) {
-            for (const h of halves) {
-              const w = weights(p, h);
+            weights(p).forEach((load, h) => {
+              const w = load();
               held.forEach((x, m) => madd(p, m, h, x, w));
-            }
+            });
           } else {
+            const all = weights(p).map((load) => load());
             left.forEach((_, m) => {
               const x = element(m);
               all.forEach((w, h) => madd(p, m, h, x, w));
@@ -128,12 +154,25 @@ function defineTile(f: WasmFunction, { rows, panels, bf16 }: { rows: number; pan
         });
       }
       for (const row of left) f.i32.advance(row, 4 * count);
-      for (const panel of right) f.i32.advance(panel, panel.bytes * width * count);
+      for (const panel of right) f.i32.advance(panel, bytes * width * count);
     };
     f.loop(f.loop(0, K, unroll, steps(unroll)), K, 1, steps(1));
     into.forEach((of, p) =>
       of.forEach((row, m) => row.forEach((sum, h) => v.storeTo(sums, p * sumsStride() + 4 * (m * width + 8 * h), sum)))
     );
+  });
+}
+
+/** Puts the even columns' sums of a row, and the odd ones' behind them, side by side: a function, or V8 would pair no vectors of the tile. */
+function defineInOrder(f: WasmFunction) {
+  return f.define("in_order", ["i32", "i32"], (f, sums, panels) => {
+    const v = new Lanes(f, 8), place = f.i32.copy(sums);
+    f.loop(0, panels, 1, () => {
+      const [even, odd] = [0, 32].map((bytes) => v.loadFrom(place, bytes));
+      const [first, second] = ([[0, 4, 1, 5], [2, 6, 3, 7]] as const).map((lanes) => v.shuffle(even, odd, lanes));
+      [0, 1].forEach((half) => v.storeTo(place, 32 * half, [first[half], second[half]]));
+      f.i32.advance(place, sumsStride());
+    });
   });
 }
 
