@@ -2,7 +2,7 @@
  * Products with a matrix in panels: c = a · bᵀ, where for the few rows of generated texts reading b takes the time.
  *
  * A task is {@linkcode STREAMS} panels which lie far apart: as many long lines through the memory, of which the processor fetches
- * each ahead; one at a time is two thirds as fast. The first rows of a, one or two, go through several panels at once, which
+ * each ahead; one at a time is two thirds as fast. The first rows of a, one or two, go through all of them at once, which
  * they bring into the cache for the other rows, six at a time. Nothing is packed: rows of a are few enough to be read in place.
  * Every element adds its products in the order of gemm.ts, so that a row has the same bits beside any others.
  */
@@ -11,22 +11,20 @@ import { KC, tileColumns } from "../../src/wasm/gemm.ts";
 import { bytesInPanels, defineWiden, loadQ8, Q8_0, q8Scales } from "../../src/wasm/packing.ts";
 import type { Phase } from "./wasm.ts";
 
-const STREAMS = 6;
-/** Of bf16, for one row: with more the registers would not hold what two columns of a word become. */
-const BF16_STREAMS = 5;
+/** Panels that a task goes through: more are slower, and their sums leave no registers for what words of bf16 become. */
+const STREAMS = 3;
 /** Rows of a that a task goes through: with their sums, and a block of the panels, they fit into a second-level cache. */
 const MOST_ROWS = 48;
 
-/** @param options.alone whether a has one row; `bf16` is looked at where it has */
-export function byPanels({ alone, bf16 = false }: { alone: boolean; bf16?: boolean }): Phase {
-  const streams = bf16 ? BF16_STREAMS : STREAMS;
+/** @param alone whether a has one row */
+export function byPanels(alone: boolean): Phase {
   return {
-    tasks: ({ M, N }) => Math.ceil(N / tileColumns() / streams) * Math.ceil(M / MOST_ROWS),
+    tasks: ({ M, N }) => 2 * Math.ceil(N / tileColumns() / STREAMS / 2) * Math.ceil(M / MOST_ROWS), // two threads share evenly
     emit(f, { a, b, bias, c, M, N, K, begin, end }) {
       const { add, sub, mul, min, at, div, rem, divUp } = f.i32, width = tileColumns(), sums = f.scratch(0);
-      const panels = divUp(N, width), groups = divUp(panels, streams), parts = divUp(M, MOST_ROWS);
+      const panels = divUp(N, width), groups = mul(divUp(panels, 2 * STREAMS), 2), parts = divUp(M, MOST_ROWS);
       const bytes = bytesInPanels(f, b, mul(K, width)), bStride = mul(bytes, groups), aStride = mul(K, 4);
-      const addUp = b.q8 && alone ? ofQ8Row(f) : ofRows(f, b, alone ? streams : undefined);
+      const addUp = b.q8 && alone ? ofQ8Row(f) : ofRows(f, b, alone);
       f.loop(begin, end, 1, (task) => {
         const group = div(task, parts),
           count = divUp(sub(panels, group), groups),
@@ -56,16 +54,12 @@ export function byPanels({ alone, bf16 = false }: { alone: boolean; bf16?: boole
 /** `rows` rows of a, up to {@linkcode MOST_ROWS}, by `count` panels, through a block of K: sums [panel][row][column]. */
 type AddUp = (of: Record<"a" | "aStride" | "rows" | "b" | "bStride" | "count" | "sums" | "steps", I32Local>) => void;
 
-/**
- * In tiles: of two rows over three panels, or one over six, then of up to six rows over one.
- *
- * @param alone through how many panels at once the only row goes, where there is but one
- */
-function ofRows(f: WasmFunction, { bf16, q8 }: I32Local, alone?: number): AddUp {
+/** In tiles: of two rows, or one, over all panels, then of up to six rows over one. */
+function ofRows(f: WasmFunction, { bf16, q8 }: I32Local, alone: boolean): AddUp {
   const { add, mul, min } = f.i32, width = tileColumns(), heights = alone ? [1] : [6, 5, 4, 3, 2, 1];
-  const words = bf16 && width === 16 && alone !== undefined;
+  const words = bf16 && width === 16 && alone;
   const tiles = heights.map((rows) => {
-    const most = alone ?? (rows < 3 ? STREAMS / rows : 1); // as many panels as the registers hold sums for, and fewer for the last
+    const most = rows < 3 ? STREAMS : 1; // and fewer for the last
     return Array.from(
       { length: most },
       (_, i) => {
@@ -177,8 +171,8 @@ function defineInOrder(f: WasmFunction) {
 }
 
 /**
- * One row of a by panels of q8_0, as they lie: through a block of three panels, then of the other three, so that all are streams;
- * the sums stand in memory in between.
+ * One row of a by panels of q8_0, as they lie, through a block of all of them and then the next; the registers are full of scales,
+ * so the sums stand in memory in between.
  */
 function ofQ8Row(f: WasmFunction): AddUp {
   const width = tileColumns(), unroll = 4, halves = Array.from({ length: width / 8 }, (_, i) => i);
