@@ -15,17 +15,21 @@
 import { f32, half, i32, kernel } from "../../src/kernel.ts";
 import source from "./attention_cached.wgsl.ts";
 import copySource from "./attention_copy.wgsl.ts";
-import { append, attend, attendAlone, copy } from "./wasm_cached.ts";
+import { append, attend, copy } from "./wasm_cached.ts";
 
 type Sizes = Record<"N" | "heads" | "S" | "width", number>;
 
-const attending = { work: ({ N, heads, S, width }: Sizes) => N * heads * S * (width / 4 + 2) };
+const attending = {
+  tasks: ({ N, heads }: Sizes) => N * heads,
+  work: ({ N, heads, S, width }: Sizes) => N * heads * S * (width / 4 + 2),
+  emit: attend,
+};
 const together = [
   { tasks: ({ N }: Sizes) => N, work: ({ N, heads, width }: Sizes) => 2 * N * heads * width, emit: append },
-  { tasks: ({ N, heads }: Sizes) => N * heads, ...attending, emit: attend },
+  attending,
 ];
 /** One token: each head writes its own part of the key and the value, and no thread waits for another. */
-const alone = [{ tasks: ({ heads }: Sizes) => heads, ...attending, emit: attendAlone }];
+const alone = [attending];
 
 const word = new Uint32Array(1), float = new Float32Array(word.buffer);
 /** As bf16, the upper half of an f32: rounded to the nearest, to even where two are as near. */

@@ -3,7 +3,7 @@ import { exp } from "../../src/wasm/math.ts";
 import { scaleOf } from "./blocks.ts";
 
 type Arguments = Locals<
-  "qkv" | "slot" | "position" | "cache" | "y" | "slots" | "S" | "heads" | "width" | "begin" | "end"
+  "qkv" | "slot" | "position" | "cache" | "y" | "N" | "slots" | "S" | "heads" | "width" | "begin" | "end"
 >;
 
 /** Where token n stands: whether anywhere, its place in its slot, and its slot's first element in the cache. */
@@ -25,30 +25,26 @@ export function append(f: WasmFunction, of: Arguments): void {
   });
 }
 
-/** Heads `begin` to `end` of the pass's only token, whose key and value each head writes for itself. */
-export function attendAlone(f: WasmFunction, of: Arguments): void {
-  const only = f.i32.constant(0);
-  f.loop(of.begin, of.end, 1, (head) => attendTo(f, of, only, head, true));
-}
-
-/** Heads `begin` to `end` of all tokens. */
+/** Heads `begin` to `end` of all tokens; of a pass's only token each head writes its part of the key and of the value. */
 export function attend(f: WasmFunction, of: Arguments): void {
-  const { heads, begin, end } = of;
-  f.loop(begin, end, 1, (task) => attendTo(f, of, f.i32.div(task, heads), f.i32.rem(task, heads), false));
+  const { N, heads, begin, end } = of, alone = f.i32.eq(N, 1);
+  f.loop(begin, end, 1, (task) => attendTo(f, of, f.i32.div(task, heads), f.i32.rem(task, heads), alone));
 }
 
 /** One query: dot products with all keys that it sees, their softmax, the weighted sum of the values. */
-function attendTo(f: WasmFunction, of: Arguments, n: I32Local, head: I32Local, writes: boolean): void {
+function attendTo(f: WasmFunction, of: Arguments, n: I32Local, head: I32Local, writes: I32Local): void {
   const { qkv, y, heads, width } = of, { add, mul, at } = f.i32, C = mul(heads, width), h = mul(head, width);
   const { isThere, place, first, row } = placeOf(f, of, n), stride = mul(row, of.cache.bytes), keys = add(place, 1);
   const query = at(at(qkv, mul(mul(n, 3), C)), h), out = at(at(y, mul(n, C)), h);
   const key = at(first, h), value = at(key, C), scores = f.scratch(0), scale = f.splat(scaleOf(f, width));
 
   const see = () => {
-    for (const [part, kept] of writes ? [key, value].entries() : []) {
-      const from = at(query, mul(C, 1 + part)), into = at(kept, mul(place, row));
-      f.forEach(0, width, (c, v) => v.store(into, c, v.load(from, c)));
-    }
+    f.when(writes, () => {
+      for (const [part, kept] of [key, value].entries()) {
+        const from = at(query, mul(C, 1 + part)), into = at(kept, mul(place, row));
+        f.forEach(0, width, (c, v) => v.store(into, c, v.load(from, c)));
+      }
+    });
     const dots = (count: number) => (s: I32Local) => {
       const rows = Array.from({ length: count }, (_, i) => at(key, mul(add(s, i), row)));
       const products = f.reduce("add", count, width, (c, v) => {
