@@ -19,14 +19,20 @@ interface Row {
   readonly x: I32Local;
 }
 
-/** Rows `begin` to `end`. */
+/**
+ * Rows `begin` to `end`. What few rows ask for stands in functions of its own, which V8 compiles when they are called first; they
+ * leave their result behind x.
+ */
 export function choose(f: WasmFunction, { begin, end, V, workspace, tables, likely, ...of }: ChooseLocals): void {
-  const { f32, i32 } = f, chunks = i32.divUp(V, CHUNK);
+  const { f32, i32 } = f, chunks = i32.divUp(V, CHUNK), rules = defineRules(f);
+  const penalized = tables && definePenalized(f), likelihoods = likely && defineLikelihoods(f);
   f.loop(begin, end, 1, (r) => {
     const record = i32.at(of.records, i32.mul(r, recordFields.length)), state = i32.at(of.state, i32.mul(r, 4));
     const field = (name: RecordField) => f32.load(record, recordFields.indexOf(name));
     const logits = i32.at(of.logits, i32.mul(r, V)), x = i32.at(workspace, i32.mul(r, i32.add(V, chunks)));
-    const row = { f, V, x }, [seed, position, way, noiseRow] = [0, 1, 2, 3].map((i) => i32.load(state, i));
+    const row = { f, V, x },
+      result = i32.at(x, V),
+      [seed, position, way, noiseRow] = [0, 1, 2, 3].map((i) => i32.load(state, i));
     const temperature = field("temperature"), greedy = f32.eq(temperature, 0), id = i32.copy(way);
     const table = i32.truncate(field("table")), hasTables = i32.lt(table, of.T); // −1 is far too large
     const own = tables && i32.at(tables, i32.mul(i32.select(hasTables, table, i32.constant(0)), i32.mul(V, 2)));
@@ -34,14 +40,20 @@ export function choose(f: WasmFunction, { begin, end, V, workspace, tables, like
     f.when(i32.ltSigned(way, 0), () => {
       const divisor = f.splat(f32.select(greedy, 1, temperature));
       const plain = () => f.forEach(0, V, (i, v) => v.store(x, i, v.div(v.load(logits, i), divisor)));
-      if (own) f.when(hasTables, () => penalized(row, logits, own, field, divisor), plain);
-      else plain();
+      if (own) {
+        f.when(
+          hasTables,
+          () => f.call(penalized!, x, V, logits, own, record, f32.select(greedy, 1, temperature)),
+          plain,
+        );
+      } else plain();
       const greatest = soundMaximum(row, x);
       f.when(isFinite(f, greatest), () => {
         f.when(greedy, () => f.set(id, f.get(place(row, greatest))), () => {
-          sharesOf(row, greatest, field);
+          sharesOf(row, greatest, field, rules);
           f.when(i32.eq(way, BY_STREAM), () => {
-            f.set(id, f.get(byStream(row, chunks, seed, position)));
+            f.call(rules.byStream, x, V, chunks, seed, position);
+            f.set(id, f.get(i32.load(result)));
           }, () => {
             const noise = i32.at(of.noise, i32.mul(i32.rem(noiseRow, of.drawn), V));
             f.forEach(0, V, (i, v) => v.store(x, i, v.div(v.load(x, i), v.load(noise, i))));
@@ -49,8 +61,8 @@ export function choose(f: WasmFunction, { begin, end, V, workspace, tables, like
           });
         });
       }, () => {
-        const sound = isFinite(f, soundMaximum(row, logits));
-        f.set(id, f.get(i32.select(sound, BANNED, DAMAGED)));
+        f.call(rules.failure, x, V, logits);
+        f.set(id, f.get(i32.load(result)));
       });
     }, () => f.set(id, f.get(i32.min(way, i32.sub(V, 1)))));
 
@@ -63,10 +75,10 @@ export function choose(f: WasmFunction, { begin, end, V, workspace, tables, like
         f32.store(own, seen, f32.add(f32.loadAt(own, seen), 1));
       });
     }
-    if (likely) {
+    if (likely && likelihoods) {
       const into = i32.at(likely, i32.mul(i32.mul(i32.rem(noiseRow, of.L), of.K), 2)),
         count = i32.min(i32.truncate(field("likely")), of.K);
-      f.when(i32.ne(count, 0), () => likelihoods(row, { logits, id, into, count }));
+      f.when(i32.ne(count, 0), () => f.call(likelihoods, x, V, logits, id, into, count));
     }
   });
 }
@@ -94,42 +106,60 @@ function place({ f, V, x }: Row, value: F32Local): I32Local {
   return f.i32.truncate(f.f32.min(f.f32.neg(negative), f.f32.fromInt(f.i32.sub(V, 1))));
 }
 
-/** x = (logits + bias, less penalties) / divisor, with the row's tables. */
-function penalized(
-  { f, V, x }: Row,
-  logits: I32Local,
-  bias: I32Local,
-  field: (name: RecordField) => F32Local,
-  divisor: ReturnType<WasmFunction["splat"]>,
-): void {
-  const seen = f.i32.at(bias, V), zero = f.splat(0), one = f.splat(1);
-  const [repetition, presence, frequency] = (["repetitionPenalty", "presencePenalty", "frequencyPenalty"] as const).map(
-    (name) => f.splat(field(name)),
-  );
-  f.forEach(0, V, (i, v) => {
-    const count = v.load(seen, i), score = v.add(v.load(logits, i), v.load(bias, i));
-    const repeated = v.select(v.lt(score, zero), v.mul(score, repetition), v.div(score, repetition));
-    const once = v.sub(v.select(v.gt(count, zero), repeated, score), v.and(v.ge(count, one), presence));
-    v.store(x, i, v.div(v.sub(once, v.mul(v.fromI32(v.truncate(count)), frequency)), divisor));
+/** x = (logits + bias, less penalties) / temperature, with the row's tables. */
+const definePenalized = (f: WasmFunction) =>
+  f.define("penalized", ["i32", "i32", "i32", "i32", "i32", "f32"], (f, x, V, logits, bias, record, temperature) => {
+    const seen = f.i32.at(bias, V), zero = f.splat(0), one = f.splat(1), divisor = f.splat(temperature);
+    const penalties = ["repetitionPenalty", "presencePenalty", "frequencyPenalty"] as const;
+    const [repetition, presence, frequency] = penalties.map((name) =>
+      f.splat(f.f32.load(record, recordFields.indexOf(name)))
+    );
+    f.forEach(0, V, (i, v) => {
+      const count = v.load(seen, i), score = v.add(v.load(logits, i), v.load(bias, i));
+      const repeated = v.select(v.lt(score, zero), v.mul(score, repetition), v.div(score, repetition));
+      const once = v.sub(v.select(v.gt(count, zero), repeated, score), v.and(v.ge(count, one), presence));
+      v.store(x, i, v.div(v.sub(once, v.mul(v.fromI32(v.truncate(count)), frequency)), divisor));
+    });
   });
-}
+
+const defineRules = (f: WasmFunction) => ({
+  kthGreatest: f.define("kth_greatest", ["i32", "i32", "i32"], (f, x, V, k) => {
+    f.f32.store(x, V, kthGreatest({ f, V, x }, k));
+  }),
+  keepTopP: f.define("keep_top_p", ["i32", "i32", "f32"], (f, x, V, out) => keepTopP({ f, V, x }, out)),
+  keepMinP: f.define("keep_min_p", ["i32", "i32", "f32"], (f, x, V, minP) => {
+    const share = f.splat(minP);
+    f.forEach(0, V, (i, v) => v.store(x, i, v.andNot(v.load(x, i), v.lt(v.load(x, i), share))));
+  }),
+  byStream: f.define("by_stream", ["i32", "i32", "i32", "i32", "i32"], (f, x, V, chunks, seed, position) => {
+    f.i32.store(x, V, byStream({ f, V, x }, chunks, seed, position));
+  }),
+  failure: f.define("failure", ["i32", "i32", "i32"], (f, x, V, logits) => {
+    f.i32.store(x, V, f.i32.select(isFinite(f, soundMaximum({ f, V, x }, logits)), f.i32.constant(BANNED), DAMAGED));
+  }),
+});
 
 /** x becomes exp(x − greatest), and 0 where top-k, top-p or min-p exclude. */
-function sharesOf(row: Row, greatest: F32Local, field: (name: RecordField) => F32Local): void {
+function sharesOf(
+  row: Row,
+  greatest: F32Local,
+  field: (name: RecordField) => F32Local,
+  rules: ReturnType<typeof defineRules>,
+): void {
   const { f, V, x } = row, { f32, i32 } = f, zero = f.splat(0), topP = field("topP"), minP = field("minP");
   const topK = i32.truncate(field("topK")), least = f32.constant(-Infinity);
   // Unsigned, so that a topK of 0 is above every V.
-  f.when(i32.lt(i32.sub(topK, 1), i32.sub(V, 1)), () => f.assign(least, kthGreatest(row, topK)));
+  f.when(i32.lt(i32.sub(topK, 1), i32.sub(V, 1)), () => {
+    f.call(rules.kthGreatest, x, V, topK);
+    f.assign(least, f32.loadAt(x, V));
+  });
   const from = f.splat(least), top = f.splat(greatest);
   f.forEach(0, V, (i, v) => {
     const score = v.load(x, i);
     v.store(x, i, v.select(v.lt(score, from), zero, exp(f, v, v.sub(score, top))));
   });
-  f.when(f32.gt(1, topP), () => keepTopP(row, f32.sub(1, topP)));
-  f.when(f32.gt(minP, 0), () => {
-    const share = f.splat(minP);
-    f.forEach(0, V, (i, v) => v.store(x, i, v.andNot(v.load(x, i), v.lt(v.load(x, i), share))));
-  });
+  f.when(f32.gt(1, topP), () => f.call(rules.keepTopP, x, V, f32.sub(1, topP)));
+  f.when(f32.gt(minP, 0), () => f.call(rules.keepMinP, x, V, minP));
 }
 
 /**
@@ -206,21 +236,20 @@ function byStream({ f, V, x }: Row, chunks: I32Local, seed: I32Local, position: 
 }
 
 /** The log-probabilities of kernel.ts' `likely`: `count` pairs. What the workspace had is no more needed. */
-function likelihoods(
-  row: Row,
-  { logits, id, into, count }: Record<"logits" | "id" | "into" | "count", I32Local>,
-): void {
-  const { f, V, x } = row, { f32, i32 } = f;
-  f.forEach(0, V, (i, v) => v.store(x, i, v.load(logits, i)));
-  const greatest = maximum(row), top = f.splat(greatest);
-  const sum = f.sum(V, (i, v) => exp(f, v, v.sub(v.load(x, i), top))), lost = f32.through(sum, (v, x) => log(f, v, x));
-  const at = i32.copy(i32.min(id, i32.sub(V, 1))); // no token is a large number
-  f.loop(0, count, 1, (k) => {
-    f.when(k, () => f.set(at, f.get(place(row, maximum(row)))));
-    f32.store(into, i32.mul(k, 2), f32.fromInt(at));
-    f32.store(into, i32.add(i32.mul(k, 2), 1), f32.sub(f32.sub(f32.loadAt(logits, at), greatest), lost));
-    f.when(k, () => f32.store(x, at, NaN)); // less than all: it is not found again
+const defineLikelihoods = (f: WasmFunction) =>
+  f.define("likelihoods", ["i32", "i32", "i32", "i32", "i32", "i32"], (f, x, V, logits, id, into, count) => {
+    const { f32, i32 } = f, row = { f, V, x };
+    f.forEach(0, V, (i, v) => v.store(x, i, v.load(logits, i)));
+    const greatest = maximum(row), top = f.splat(greatest);
+    const sum = f.sum(V, (i, v) => exp(f, v, v.sub(v.load(x, i), top))),
+      lost = f32.through(sum, (v, x) => log(f, v, x));
+    const at = i32.copy(i32.min(id, i32.sub(V, 1))); // no token is a large number
+    f.loop(0, count, 1, (k) => {
+      f.when(k, () => f.set(at, f.get(place(row, maximum(row)))));
+      f32.store(into, i32.mul(k, 2), f32.fromInt(at));
+      f32.store(into, i32.add(i32.mul(k, 2), 1), f32.sub(f32.sub(f32.loadAt(logits, at), greatest), lost));
+      f.when(k, () => f32.store(x, at, NaN)); // less than all: it is not found again
+    });
   });
-}
 
 const maximum = ({ f, V, x }: Row) => f.reduce("max", 1, V, (i, v) => [v.load(x, i)])[0];
