@@ -10,7 +10,7 @@ import type { TrainerOptions } from "../train/options.ts";
 import { Trainer } from "../train/trainer.ts";
 import { command, type Running } from "./command.ts";
 import { finetuneDeclaration, finetuneFlags, type FinetuneValues, FIXED } from "./finetune_flags.ts";
-import { TASKS, type Tuning } from "./finetune_tasks.ts";
+import { TASKS } from "./finetune_tasks.ts";
 import { nativeFor } from "./native.ts";
 import { count } from "./progress.ts";
 import { openDevice, openRun } from "./run_model.ts";
@@ -42,8 +42,9 @@ async function tune(request: FinetuneRunning, run: RunFolder | undefined, report
   const device = await openDevice(values, await nativeFor(values, note));
   const { model, tokenizer } = run ? await resumedModel(values, run, device) : await pretrained(values, device, report);
   if (values.profile) device.profile = new Profile();
-  const tuning = await TASKS[values.task]({ values, model, tokenizer, note });
-  const options = trainerOptions(values, tuning);
+  const tuning = await TASKS[values.task]({ values, model, tokenizer, progress: report.progress });
+  const updates = Math.ceil(tuning.microBatches.train / values.gradient_accumulation_steps);
+  const options = trainerOptions(values, updates, tuning.microBatches.val);
   report.values = { ...values, max_iters: options.maxIters };
   if (!values.eval_only) await checkTraining(model.config, { ...options, device, model, task: tuning.rehearse });
   const folder = await runFolder(values, run, { model, tokenizer }, note);
@@ -53,25 +54,25 @@ async function tune(request: FinetuneRunning, run: RunFolder | undefined, report
   report.begin({
     model,
     iter: trainer.iter,
-    data: tuning.data,
-    update: `updates: ${count(options.maxIters)}, ${count(tuning.updates)} an epoch`,
+    data: tuning.data.join("\n"),
+    update: `updates: ${count(options.maxIters)}, ${count(updates)} an epoch`,
   });
   if (resumed) report.resumed(trainer, values.data, resumed);
   const interrupt = await report.follow(trainer, folder, request);
-  if (!interrupt.aborted && !values.eval_only) await report.sample(model, tokenizer, interrupt);
+  if (!interrupt.aborted && !values.eval_only) await report.sample(model, tokenizer, interrupt, tuning.prompt);
   if (device.profile) note(`\n${device.profile.table()}`);
   device.close();
 }
 
 /** The trainer's options: what counts in epochs becomes updates. */
-function trainerOptions(values: FinetuneValues, { updates, evaluations }: Tuning): TrainerOptions {
+function trainerOptions(values: FinetuneValues, updates: number, evaluation: number): TrainerOptions {
   const { num_train_epochs, max_iters, eval_interval, eval_iters, lr_scheduler_type } = values;
   const maxIters = max_iters || Math.ceil(num_train_epochs * updates);
   return optionsOf({
     ...values,
     max_iters: maxIters,
     eval_interval: eval_interval || updates,
-    eval_iters: eval_iters || evaluations,
+    eval_iters: eval_iters || evaluation,
     decay_lr: lr_scheduler_type !== "constant",
     lr_decay_iters: maxIters,
     lr_scheduler_type: lr_scheduler_type === "cosine" ? "cosine" : "linear",

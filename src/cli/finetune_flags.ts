@@ -1,7 +1,8 @@
 /** What `finetune` can be told: nanoGPT's names where nanoGPT has the option, else TRL's, with TRL's defaults. */
 import { ConfigError } from "../errors.ts";
 import { type Declaration, type Request, taskCommand } from "./command.ts";
-import { choice, float, int, text, type Values } from "./flags.ts";
+import { dataFlags, rowFlags } from "./data_command.ts";
+import { bool, choice, float, int, text, type Values } from "./flags.ts";
 import { deviceFlags, nativeFlag, PRETRAINED, torchFlags } from "./shared_flags.ts";
 import { trainFlags } from "./train_flags.ts";
 
@@ -10,9 +11,9 @@ const { beta1, log_interval, always_save_checkpoint, eval_only, warmup_iters, gr
 export const finetuneFlags = {
   out_dir: text("out-tuned", "the run folder: checkpoints, vocabulary, metrics"),
   task: choice(["sft"], "sft: learn to write the completions of prompts, or texts"),
-  data: text("", "the rows to learn: JSON Lines"),
-  eval_data: text("", "the rows to evaluate on; unless given, a share of data's"),
-  eval_share: float(0.1, "the share of the rows that are held out to evaluate on", { above: 0, below: 1 }),
+  data: text("", "the rows to learn from: .jsonl, .json, .csv or .parquet; deno task data FILE shows them"),
+  eval_data: text("", "the rows to evaluate on; unless given, some of data's are held out"),
+  eval_share: float(0.1, "the share of the rows that is held out", { above: 0, below: 1 }),
   init_from: text("", `the model to tune: ${PRETRAINED}; resume: go on with the last checkpoint in out_dir`),
   num_train_epochs: float(3, "passes over the rows", { above: 0 }),
   max_iters: int(0, "updates in all; 0: as many as num_train_epochs takes", { min: 0 }),
@@ -22,7 +23,9 @@ export const finetuneFlags = {
   patience: int(0, "stop after so many evaluations without a lower loss; 0: never", { min: 0 }),
   log_interval,
   always_save_checkpoint,
-  max_length: int(1024, "tokens of a row, at most the model's block size; what is longer is cut", { min: 2 }),
+  ...rowFlags,
+  special_tokens: dataFlags.special_tokens,
+  packing: bool(false, "lay short rows side by side in one; they do not see each other"),
   batch_size: int(8, "rows in a micro-batch", { min: 1 }),
   gradient_accumulation_steps: int(1, "micro-batches whose gradients make one update", { min: 1 }),
   dropout: float(0, "share of activations dropped in training", { min: 0, below: 1 }),
@@ -61,5 +64,12 @@ export const finetuneDeclaration: Declaration<typeof finetuneFlags> = {
   },
 };
 
-/** What a run has once and for all: its place in an epoch, or the loss, would mean something else. */
-export const FIXED = ["task", "max_length"] as const;
+/** What a run has once and for all: its place in an epoch, its held-out rows or its loss would mean something else. */
+export const FIXED = [
+  "task",
+  ...Object.keys(rowFlags) as (keyof typeof rowFlags)[],
+  "special_tokens",
+  "packing",
+  "eval_share",
+  "seed",
+] as const;

@@ -1,70 +1,135 @@
 /** The tasks that `finetune` knows: each makes the trainer's task of the rows in a file. */
+import { holdOut } from "../data/epochs.ts";
+import { type Example, type Kind, readExamples } from "../data/examples.ts";
+import {
+  countRow,
+  endOfText,
+  type RowCounts,
+  tokenizeExample,
+  type TokenizeOptions,
+} from "../data/tokenize_example.ts";
+import { TokenRows } from "../data/token_rows.ts";
+import { ConfigError, DataError } from "../errors.ts";
 import { SupervisedTuning } from "../finetune/sft.ts";
-import { DataError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
+import { Breather } from "../loop/breather.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { Task } from "../train/task.ts";
+import { parseColumns } from "./data_command.ts";
 import type { FinetuneValues } from "./finetune_flags.ts";
-import { count } from "./progress.ts";
+import { count, type Progress } from "./progress.ts";
+import { encodeOptions } from "./shared_flags.ts";
 
 /** What a task is made of. */
 export interface TuningSetup {
   readonly values: FinetuneValues;
   readonly model: GPT;
   readonly tokenizer: Tokenizer;
-  /** Prints a line. */
-  readonly note: (line: string) => void;
+  readonly progress: Progress;
 }
 
 /** A task, ready for the trainer. */
 export interface Tuning {
   readonly task: Task;
-  /** Updates in an epoch, and micro-batches in an evaluation of the held-out rows. */
-  readonly updates: number;
-  readonly evaluations: number;
+  /** Micro-batches in an epoch, and in an evaluation of the held-out rows. */
+  readonly microBatches: { readonly train: number; readonly val: number };
   /** The task's batches of every shape on another model, one that only counts: for the memory that they take. */
   rehearse(model: GPT): Task;
-  /** On the rows, in a line. */
-  readonly data: string;
+  /** Lines on the rows. */
+  readonly data: readonly string[];
+  /** What the tuned model is shown when it is done, for a sample. */
+  readonly prompt?: ArrayLike<number>;
 }
 
+/** By the names that `--task` takes. */
 export const TASKS: Record<FinetuneValues["task"], (setup: TuningSetup) => Promise<Tuning>> = { sft };
 
-async function sft({ values, model, tokenizer }: TuningSetup): Promise<Tuning> {
-  const { data, eval_share, batch_size: batchSize, gradient_accumulation_steps, max_length, seed } = values;
-  const maxLength = Math.min(max_length, model.config.blockSize);
-  const all = (await readRows(data)).map((row) => tokenize(row, tokenizer, maxLength));
-  const held = Math.ceil(all.length * eval_share);
-  const rowsOf = (rows: typeof all) => ({ length: rows.length, row: (index: number) => rows[index] });
-  const rows = { train: rowsOf(all.slice(0, all.length - held)), val: rowsOf(all.slice(all.length - held)) };
-  const options = { batchSize, maxLength, seed };
-  const task = new SupervisedTuning(model, rows, options);
+/** Tokens of a row at most: what was asked for, or the model's block size. */
+export function maxLengthOf({ max_length: asked }: FinetuneValues, { config: { blockSize } }: GPT): number {
+  if (asked <= blockSize) return asked || blockSize;
+  throw new ConfigError(`--max_length=${asked}: the model sees ${blockSize} tokens at once; expected no more`);
+}
+
+/**
+ * The examples of `--data`, and of `--eval_data`: or those that are held out.
+ *
+ * @param take makes of an example what the task keeps of it, or nothing where it is left out
+ */
+export async function readSplits<K extends Kind, T>(
+  { data, eval_data, eval_share: share, seed, columns }: FinetuneValues,
+  kinds: readonly K[],
+  progress: Progress,
+  take: (example: Extract<Example, { kind: K }>) => Promise<T | undefined>,
+): Promise<{ train: T[]; val: T[] }> {
+  const breather = new Breather();
+  const all = async (path: string) => {
+    const taken: T[] = [];
+    for await (const example of readExamples(path, { kinds, columns: parseColumns(columns) })) {
+      const one = await take(example as Extract<Example, { kind: K }>);
+      if (one !== undefined) taken.push(one);
+      progress.status(() => `${path}: ${count(taken.length)} rows`);
+      await breather.breathe();
+    }
+    progress.end();
+    return taken;
+  };
+  const rows = await all(data);
+  if (eval_data) return { train: rows, val: await all(eval_data) };
+  if (rows.length === 1) {
+    throw new DataError(`${data}: one row is left, and none to evaluate on; name a file with --eval_data`);
+  }
+  const { train, held } = holdOut(rows.length, { share, seed });
+  return { train: Array.from(train, (i) => rows[i]), val: Array.from(held, (i) => rows[i]) };
+}
+
+async function sft({ values, model, tokenizer, progress }: TuningSetup): Promise<Tuning> {
+  const { data, eval_data, batch_size: batchSize, packing, seed, truncation } = values;
+  const maxLength = maxLengthOf(values, model);
+  const options: TokenizeOptions = {
+    tokenizer,
+    maxLength,
+    truncation,
+    completionOnly: values.completion_only_loss,
+    assistantOnly: values.assistant_only_loss,
+    special: encodeOptions(values.special_tokens),
+  };
+  const counts: RowCounts = { rows: 0, cut: 0, dropped: 0, labels: 0 }, all = new TokenRows();
+  let plain = false;
+  const { train, val } = await readSplits(values, ["text", "completion"], progress, async (example) => {
+    const row = await tokenizeExample(example, options);
+    plain ||= typeof (example.kind === "text" ? example.text : example.completion) === "string";
+    if (!countRow(counts, row)) return undefined;
+    all.push(row);
+    return all.length - 1;
+  });
+  const files = eval_data ? `${data} and ${eval_data}` : data;
+  if (counts.dropped === counts.rows) throw new DataError(`${files}: no row has a token that is learned`);
+  const rows = { train: new TokenRows(), val: new TokenRows() };
+  for (const row of train) rows.train.push(all.row(row));
+  for (const row of val) rows.val.push(all.row(row));
+  const task = new SupervisedTuning(model, rows, { batchSize, maxLength, packing, seed });
+  const of = (n: number) => `${count(n)} of ${count(counts.rows)} rows`;
+  const { ids, learned } = rows.val.row(0), answer = learned.indexOf(1);
   return {
     task,
-    updates: task.updatesPerEpoch(gradient_accumulation_steps),
-    evaluations: Math.ceil(rows.val.length / batchSize),
-    rehearse: (model) => new SupervisedTuning(model, rows, options),
-    data: `${data}: ${count(rows.train.length)} rows to train on, ${count(held)} to evaluate on`,
+    microBatches: { train: task.microBatches("train"), val: task.microBatches("val") },
+    rehearse: () => task.rehearsal(),
+    prompt: answer > 0 ? ids.slice(0, answer) : undefined,
+    data: [
+      `${files}: ${count(train.length)} rows to train on, ${count(val.length)} to evaluate on; ` +
+      `${count(rows.train.tokens + rows.val.tokens)} tokens, ${count(counts.labels)} of them learned`,
+      ...packing ? [`packed into ${count(task.bins("train"))} rows and ${count(task.bins("val"))}`] : [],
+      ...counts.cut > 0
+        ? [
+          `${of(counts.cut)} are longer than max_length=${maxLength}: their ${
+            truncation === "keep_start" ? "ends" : "beginnings"
+          } are cut off`,
+        ]
+        : [],
+      ...counts.dropped > 0 ? [`${of(counts.dropped)} have no token that is learned, and are left out`] : [],
+      ...plain && endOfText(tokenizer) === null
+        ? ["The tokenizer has no token that ends a text: none is added, and the model will not learn where to end."]
+        : [],
+    ],
   };
-}
-
-interface Row {
-  readonly text?: string;
-  readonly prompt?: string;
-  readonly completion?: string;
-}
-
-async function readRows(path: string): Promise<Row[]> {
-  const text = await Deno.readTextFile(path);
-  return text.split("\n").filter(Boolean).map((line, i) => {
-    const row = JSON.parse(line) as Row;
-    if (row.text !== undefined || row.prompt !== undefined && row.completion !== undefined) return row;
-    throw new DataError(`${path}, line ${i + 1}: expected text, or prompt and completion`);
-  });
-}
-
-function tokenize({ text, prompt = "", completion }: Row, tokenizer: Tokenizer, maxLength: number) {
-  const ids = tokenizer.encode(text ?? prompt + completion).subarray(0, maxLength);
-  const begin = text === undefined ? tokenizer.encode(prompt).length : 0;
-  return { ids, learned: Uint8Array.from(ids, (_, i) => i >= begin ? 1 : 0) };
 }

@@ -1,6 +1,7 @@
 /** What `train` and `finetune` print: plain lines as nanoGPT's, and on a terminal a bar instead of those with the loss. */
 import type { RunFolder } from "../checkpoint/run_folder.ts";
 import type { GPT } from "../gpt.ts";
+import { endOfText } from "../data/tokenize_example.ts";
 import { generate } from "../generate/generate.ts";
 import { beginning, type Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { TrainEvent } from "../train/events.ts";
@@ -138,15 +139,20 @@ export class TrainReport {
     this.note(`Done: ${best}${duration(seconds)}${last ? `, in ${this.values.out_dir}` : ""}`);
   }
 
-  /** Shows what the model writes now, as far as it comes before `signal` aborts. */
-  async sample(model: GPT, tokenizer: Tokenizer, signal: AbortSignal): Promise<void> {
-    const options = { maxNewTokens: SAMPLE_TOKENS, temperature: 0.8, topK: 200, seed: this.values.seed, signal };
-    const start = beginning(tokenizer);
+  /**
+   * Shows what the model writes now, as far as it comes before `signal` aborts.
+   *
+   * @param prompt what it goes on from, which is shown too; default: what a text begins with
+   */
+  async sample(model: GPT, tokenizer: Tokenizer, signal: AbortSignal, prompt?: ArrayLike<number>): Promise<void> {
+    const start = prompt ?? beginning(tokenizer), shown = prompt ? tokenizer.decode(prompt) : "";
+    const eosTokenId = prompt && endOfText(tokenizer) || undefined, { seed } = this.values;
+    const options = { maxNewTokens: SAMPLE_TOKENS, temperature: 0.8, topK: 200, seed, eosTokenId, signal };
     const decoder = modelDecoder(tokenizer);
     const tokens = await Array.fromAsync(generate(model.eval(), start, options), decoder.push);
     const { out_dir } = this.values;
     this.note(
-      `\nA sample:\n${tokens.join("")}${decoder.end()}\n\nMore of them:\n  ${
+      `\nA sample:\n${shown}${tokens.join("")}${decoder.end()}\n\nMore of them:\n  ${
         taskCommand("sample", [`--out_dir=${out_dir}`])
       }`,
     );

@@ -28,6 +28,9 @@ export class TokenRows {
   /** How many tokens there are in all. */ get tokens(): number {
     return this.#places.at(-1)!;
   }
+  /** The ids of all rows, one row after the other: a view, as {@linkcode row} gives. */ get ids(): Int32Array {
+    return this.#ids.subarray(0, this.tokens);
+  }
 
   /** Adds a row at the end. */
   push({ ids, learned }: TokenRow): void {

@@ -2,119 +2,210 @@
  * Supervised tuning, as TRL's SFTTrainer: the model learns to write the learned tokens of each row, and sees all of them.
  *
  * The loss of an update is the sum of −log p over its learned tokens, divided by their number in all of its micro-batches: each
- * micro-batch's mean counts by its share of these tokens. An epoch goes through every row once; its last update is smaller where
- * the rows do not go into updates evenly. Rows are padded on the right to one of a few fixed lengths, so that captured steps are
- * replayed; what stands there is never a target, and no other token sees it.
+ * micro-batch's mean counts by its share of these tokens. The first token of a row is never among them, for nothing comes before
+ * it (TRL counts it in the divisor, unless rows are packed). An epoch goes through every row once; its last update is smaller
+ * where the rows do not divide evenly into updates.
+ *
+ * Rows are padded on the right to one of a few fixed lengths, so that captured steps are replayed; padding is never a target, and
+ * no other token sees it. With packing several rows lie side by side in one row of a batch: each sees itself alone, and its
+ * positions begin at 0.
  *
  * @see https://huggingface.co/docs/trl/sft_trainer
  */
+import { Epochs } from "../data/epochs.ts";
+import { labelCount, paddedLength, paddedLengths, type TokenRows } from "../data/token_rows.ts";
+import { identify, type TokensIdentity } from "../data/tokens.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import { CheckpointError, DataError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
 import type { DrawOptions, MicroBatch, Task, TaskState } from "../train/task.ts";
-import { Epochs, paddedLengths, type TokenRows } from "./rows.ts";
+import { packBestFit } from "./packing.ts";
 
 /** How {@linkcode SupervisedTuning} makes batches. */
 export interface SupervisedOptions {
-  /** Rows in a micro-batch. */ readonly batchSize: number;
-  /** Tokens of the longest row. */ readonly maxLength: number;
+  /** Rows in a micro-batch; with packing, bins. */ readonly batchSize: number;
+  /** The most tokens of a row, at most the model's block size; with packing, of a bin. */ readonly maxLength: number;
+  /** Whether short rows are packed into one: default false. */ readonly packing?: boolean;
   /** Of the order of the rows; default 1337. */ readonly seed?: number;
   /** Whether each epoch has an order of its own; default true. */ readonly shuffle?: boolean;
 }
 
-/** The target of a token behind which nothing is learned. */
+/** Rows to train on, and rows to evaluate on. */
+export interface TuningRows {
+  /** One or more. */ readonly train: TokenRows;
+  /** One or more. */ readonly val: TokenRows;
+}
+
+/** The target of a token after which nothing is learned. */
 const NOTHING = -1;
 
-/** Learns the learned tokens of rows. */
+/**
+ * Trains a model to write the learned tokens of rows.
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { createDevice, GPT, Trainer } from "@nanogpt/ts";
+ * import { TokenRows } from "../data/token_rows.ts";
+ * import { SupervisedTuning } from "./sft.ts";
+ *
+ * const device = await createDevice("cpu", { threads: 1 }), rows = new TokenRows();
+ * const model = new GPT({ vocabSize: 4, blockSize: 16, nLayer: 1, nHead: 1, nEmbd: 8 }, { device });
+ * for (let id = 0; id < 3; id++) { // the answer to 0 is 1, to 1 is 2, to 2 is 3
+ *   rows.push({ ids: Int32Array.of(id, id + 1), learned: Uint8Array.of(0, 1) });
+ * }
+ * const task = new SupervisedTuning(model, { train: rows, val: rows }, { batchSize: 3, maxLength: 16 }), losses: number[] = [];
+ * const options = { gradientAccumulationSteps: 1, maxIters: 40, evalInterval: 40, evalIters: 1, learningRate: 0.05, decayLr: false };
+ * using trainer = new Trainer(model, task, { ...options, finalEvaluation: true });
+ * for await (const event of trainer.run()) if (event.kind === "evaluation") losses.push(event.valLoss);
+ * assertEquals(losses.map((loss) => loss < 0.1), [false, true]);
+ * device.close();
+ * ```
+ */
 export class SupervisedTuning implements Task {
-  readonly ahead = true;
-  readonly config;
+  /** Batches do not depend on the weights. */ readonly ahead = true;
+  /** What a run goes on with. */ readonly config;
   readonly #epochs: Epochs;
+  readonly #bins: Record<"train" | "val", readonly (readonly number[])[]>;
   readonly #lengths: readonly number[];
-  readonly #sizes: Record<"batch" | "vocabSize", number>;
+  readonly #packing: boolean;
+  readonly #batch: number;
+  readonly #vocabSize: number;
   /** Before the update that was drawn last: between two updates that is the one drawn ahead. */
   #before: { readonly epoch: number; readonly place: number };
 
   /**
+   * A task before its first update.
    * @param model that is to be tuned
-   * @param rows to train on, and to evaluate on
-   * @throws {DataError} when there are none to train on, or a row has nothing to learn or more than `maxLength` tokens
+   * @param rows with one learned token or more each, not the first, and at most `maxLength` tokens
+   * @throws {DataError} when there are none to train on or to evaluate on, or one is not so
    */
   constructor(
     model: GPT,
-    readonly rows: { readonly train: TokenRows; readonly val: TokenRows },
-    { batchSize, maxLength, seed = 1337, shuffle = true }: SupervisedOptions,
+    readonly rows: TuningRows,
+    { batchSize, maxLength, packing = false, seed = 1337, shuffle = true }: SupervisedOptions,
   ) {
-    if (rows.train.length === 0) throw new DataError("Supervised tuning: there are no rows to train on");
-    this.config = { name: "supervised tuning", maxLength };
-    this.#epochs = new Epochs(rows.train.length, { seed, shuffle });
+    for (const [name, some] of Object.entries(rows)) checkRows(name, some, maxLength);
+    this.config = { name: "supervised tuning", maxLength, packing };
+    this.#bins = { train: binsOf(rows.train, maxLength, packing), val: binsOf(rows.val, maxLength, packing) };
+    this.#epochs = new Epochs(this.#bins.train.length, { seed, shuffle });
     this.#lengths = paddedLengths(maxLength);
-    this.#sizes = { batch: Math.min(batchSize, rows.train.length), vocabSize: model.config.vocabSize };
+    this.#packing = packing;
+    this.#batch = Math.min(batchSize, this.#bins.train.length);
+    this.#vocabSize = model.config.vocabSize;
     this.#before = this.#epochs.state();
   }
 
-  /** Updates in an epoch, of so many micro-batches each. */
-  updatesPerEpoch(microBatches: number): number {
-    return Math.ceil(this.rows.train.length / this.#sizes.batch / microBatches);
+  /** Micro-batches that go through a part of the rows once. */
+  microBatches(split: "train" | "val"): number {
+    return Math.ceil(this.#bins[split].length / this.#batch);
+  }
+  /** Rows of batches that go through a part once: without packing, its rows. */
+  bins(split: "train" | "val"): number {
+    return this.#bins[split].length;
   }
 
-  *draw({ count }: DrawOptions): Generator<MicroBatch> {
-    const epochs = this.#epochs, { batch } = this.#sizes;
+  /** The micro-batches of the next update: `count`, or as many as the epoch has left. */
+  *draw({ count }: Pick<DrawOptions, "count">): Generator<MicroBatch> {
+    const epochs = this.#epochs, bins = this.#bins.train;
     this.#before = epochs.state();
-    const drawn = Array.from({ length: Math.min(count * batch, epochs.left) }, () => epochs.next());
-    const all = drawn.reduce((sum, row) => sum + learnedIn(this.rows.train, row), 0);
-    yield* this.#batches(this.rows.train, drawn, (labels) => labels / all);
-  }
-  /** Batches in the order of the rows: the first of those to train on, and of the others. */
-  *evaluate(split: "train" | "val", { count }: DrawOptions): Generator<MicroBatch> {
-    const rows = this.rows[split], length = Math.min(count * this.#sizes.batch, rows.length);
-    yield* this.#batches(rows, Array.from({ length }, (_, row) => row), (labels) => labels);
-  }
-  loss(model: GPT, { tokens, targets }: Readonly<Record<string, Tensor>>): Tensor {
-    return model.forward(tokens, targets).loss;
-  }
-  state(): TaskState {
-    return { ...this.#before, rows: this.rows.train.length };
-  }
-  /** Goes on in the middle of the epoch; on other rows, whose number differs, at its beginning. */
-  restore({ epoch, place, rows }: Readonly<Record<string, unknown>>, path: string): void {
-    const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
-    if (!isCount(epoch) || !isCount(place) || !isCount(rows) || place >= rows) {
-      throw new CheckpointError(`${path} is damaged: epoch, place or rows is missing or not what it should be`);
+    const length = Math.min(count * this.#batch, bins.length - this.#before.place);
+    const drawn = Array.from({ length }, () => bins[epochs.next()]), all = labelsIn(this.rows.train, drawn);
+    for (const some of this.#parts(drawn)) {
+      yield { weight: labelsIn(this.rows.train, some) / all, arrays: this.#arrays(this.rows.train, some) };
     }
-    this.#epochs.restore({ epoch, place: rows === this.rows.train.length ? place : 0 });
+  }
+  /** The first `count` micro-batches of a part of the rows, in their order; each counts by its learned tokens. */
+  *evaluate(split: "train" | "val", { count }: Pick<DrawOptions, "count">): Generator<MicroBatch> {
+    const rows = this.rows[split];
+    for (const some of this.#parts(this.#bins[split].slice(0, count * this.#batch))) {
+      yield { weight: labelsIn(rows, some), arrays: this.#arrays(rows, some) };
+    }
+  }
+  /** The mean over the learned tokens of a micro-batch, in nats. */
+  loss(model: GPT, { tokens, targets, starts, positions }: Readonly<Record<string, Tensor>>): Tensor {
+    return model.forward(tokens, targets, { starts, positions }).loss;
+  }
+  /** A micro-batch of each shape that there can be, again and again: for a rehearsal of what a run takes. */
+  rehearsal(): Task {
+    const batches = this.#lengths.map((length) => ({ weight: 1, arrays: this.#empty(length) }));
+    const state = () => ({}), restore = () => {}, { loss, ahead } = this;
+    return { ahead, draw: () => batches, evaluate: () => batches, loss, state, restore };
+  }
+
+  /** Of the tokens of both parts. */
+  identity(): Record<"train" | "val", TokensIdentity> {
+    const of = ({ tokens: length, ids }: TokenRows) =>
+      identify({ length, subarray: (begin, end) => ids.subarray(begin, end) });
+    return { train: of(this.rows.train), val: of(this.rows.val) };
+  }
+  /** The epoch and the place in it, before the update drawn ahead. */
+  state(): TaskState {
+    return { ...this.#before, bins: this.#bins.train.length };
+  }
+  /** Goes on in the middle of the epoch; on rows of another number, at its beginning. */
+  restore({ epoch, place, bins }: Readonly<Record<string, unknown>>, path: string): void {
+    if (!Number.isSafeInteger(bins)) {
+      throw new CheckpointError(`${path} is damaged: bins is ${bins}, expected a number`);
+    }
+    this.#epochs.restore({ epoch, place: bins === this.#bins.train.length ? place : 0 }, path);
     this.#before = this.#epochs.state();
   }
 
-  *#batches(rows: TokenRows, drawn: readonly number[], weigh: (labels: number) => number): Generator<MicroBatch> {
-    const { batch } = this.#sizes;
-    for (let at = 0; at < drawn.length; at += batch) {
-      const some = drawn.slice(at, at + batch), labels = some.reduce((sum, row) => sum + learnedIn(rows, row), 0);
-      yield { weight: weigh(labels), arrays: this.#arrays(some.map((row) => rows.row(row))) };
-    }
+  /** The bins of each micro-batch. */
+  *#parts<T>(bins: readonly T[]): Generator<readonly T[]> {
+    for (let at = 0; at < bins.length; at += this.#batch) yield bins.slice(at, at + this.#batch);
   }
 
-  /** Always as many rows: a batch that has fewer ends with rows of nothing, for other shapes would be captured anew. */
-  #arrays(rows: readonly ReturnType<TokenRows["row"]>[]): MicroBatch["arrays"] {
-    const { batch, vocabSize } = this.#sizes, longest = Math.max(...rows.map(({ ids }) => ids.length));
-    const T = this.#lengths.find((length) => length >= longest) ?? longest;
-    const tokens = new Int32Array(batch * T), targets = new Int32Array(batch * T).fill(NOTHING);
-    for (const [b, { ids, learned }] of rows.entries()) {
-      tokens.set(ids, b * T);
-      for (let t = 1; t < ids.length; t++) if (learned[t]) targets[b * T + t - 1] = ids[t];
-    }
-    const shape = [batch, T];
+  /** Of nothing but padding. */
+  #empty(T: number): MicroBatch["arrays"] {
+    const shape = [this.#batch, T], ids = [0, this.#vocabSize - 1] as const, places = [0, T - 1] as const;
+    const numbers = (value: number) => new Int32Array(this.#batch * T).fill(value);
     return {
-      tokens: { values: tokens, shape, range: [0, vocabSize - 1] },
-      targets: { values: targets, shape, range: [NOTHING, vocabSize - 1] },
+      tokens: { values: numbers(0), shape, range: ids },
+      targets: { values: numbers(NOTHING), shape, range: [NOTHING, ids[1]] },
+      ...(this.#packing && {
+        starts: { values: numbers(0), shape, range: places },
+        positions: { values: numbers(0), shape, range: places },
+      }),
     };
   }
+
+  /** Always as many rows: a micro-batch with fewer ends with rows of padding, for another shape would be captured anew. */
+  #arrays(rows: TokenRows, bins: readonly (readonly number[])[]): MicroBatch["arrays"] {
+    const longest = Math.max(...bins.map((bin) => bin.reduce((sum, row) => sum + rows.lengthOf(row), 0)));
+    const T = paddedLength(longest, this.#lengths), arrays = this.#empty(T);
+    const { tokens, targets, starts, positions } = arrays;
+    for (const [b, bin] of bins.entries()) {
+      let begin = b * T;
+      for (const row of bin) {
+        const { ids, learned } = rows.row(row);
+        tokens.values.set(ids, begin);
+        for (let t = 1; t < ids.length; t++) if (learned[t]) targets.values[begin + t - 1] = ids[t];
+        starts?.values.fill(begin - b * T, begin, begin + ids.length);
+        for (let t = 0; positions && t < ids.length; t++) positions.values[begin + t] = t;
+        begin += ids.length;
+      }
+      starts?.values.fill(begin - b * T, begin, (b + 1) * T); // padding is a document of its own: nothing is computed for it twice
+    }
+    return arrays;
+  }
 }
 
-/** How many tokens of a row are targets: the first is none, for nothing comes before it. */
-function learnedIn(rows: TokenRows, index: number): number {
-  const { learned } = rows.row(index);
-  let sum = 0;
-  for (let t = 1; t < learned.length; t++) sum += learned[t];
-  return sum;
+/** @throws {DataError} */
+function checkRows(name: string, rows: TokenRows, maxLength: number): void {
+  if (rows.length === 0) throw new DataError(`Supervised tuning: ${name} has no rows`);
+  for (let i = 0; i < rows.length; i++) {
+    const labels = labelCount(rows.row(i)), length = rows.lengthOf(i);
+    if (labels > 0 && length <= maxLength) continue;
+    const what = labels > 0 ? `${length} tokens, expected at most ${maxLength}` : "no token that is learned";
+    throw new DataError(`Supervised tuning: row ${i} of ${name} has ${what}`);
+  }
 }
+
+function binsOf(rows: TokenRows, maxLength: number, packing: boolean): readonly (readonly number[])[] {
+  const lengths = Array.from({ length: rows.length }, (_, i) => rows.lengthOf(i));
+  return packing ? packBestFit(lengths, maxLength) : lengths.map((_, i) => [i]);
+}
+
+const labelsIn = (rows: TokenRows, bins: readonly (readonly number[])[]): number =>
+  bins.reduce((sum, bin) => sum + bin.reduce((sum, row) => sum + labelCount(rows.row(row)), 0), 0);

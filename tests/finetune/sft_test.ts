@@ -1,9 +1,10 @@
 /** Supervised tuning as a task of the trainer: which rows an update takes, what they weigh, and runs that go on. */
-import { assertAlmostEquals, assertEquals } from "@std/assert";
+import { assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { RunFolder } from "../../src/checkpoint/run_folder.ts";
+import { TokenRows } from "../../src/data/token_rows.ts";
 import { createDevice } from "../../src/device/create.ts";
-import type { TokenRows } from "../../src/finetune/rows.ts";
 import { SupervisedTuning } from "../../src/finetune/sft.ts";
+import { CheckpointError, DataError } from "../../src/errors.ts";
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
 import { RandomGenerator } from "../../src/random/mod.ts";
 import type { TrainerOptions } from "../../src/train/options.ts";
@@ -15,11 +16,12 @@ const CONFIG: GPTConfig = { blockSize: 48, vocabSize: 11, nLayer: 1, nHead: 2, n
 
 /** Rows that begin with their number; the last half of each is learned. */
 function rowsOf(lengths: readonly number[]): TokenRows {
-  const rows = lengths.map((length, i) => ({
-    ids: Int32Array.from({ length }, (_, t) => t === 0 ? i : t % 11),
-    learned: Uint8Array.from({ length }, (_, t) => 2 * t >= length ? 1 : 0),
-  }));
-  return { length: rows.length, row: (i) => rows[i] };
+  const rows = new TokenRows();
+  for (const [i, length] of lengths.entries()) {
+    const ids = Int32Array.from({ length }, (_, t) => t === 0 ? i : t % 11);
+    rows.push({ ids, learned: Uint8Array.from({ length }, (_, t) => 2 * t >= length ? 1 : 0) });
+  }
+  return rows;
 }
 
 const LENGTHS = [4, 40, 7, 12, 33, 3, 9];
@@ -47,10 +49,10 @@ function numbersIn({ arrays: { tokens, targets } }: MicroBatch): number[] {
 
 Deno.test("an epoch goes through every row once, in updates whose micro-batches count by their learned tokens", () =>
   withModel((model) => {
-    const task = new SupervisedTuning(model, rows, options), generator = new RandomGenerator(1);
-    assertEquals(task.updatesPerEpoch(2), 2);
+    const task = new SupervisedTuning(model, rows, options);
+    assertEquals([task.microBatches("train"), task.microBatches("val")], [4, 2]);
     for (let epoch = 0; epoch < 2; epoch++) {
-      const updates = Array.from({ length: 2 }, () => [...task.draw({ count: 2, generator })]);
+      const updates = Array.from({ length: 2 }, () => [...task.draw({ count: 2 })]);
       assertEquals(updates.map((batches) => batches.map((batch) => numbersIn(batch).length)), [[2, 2], [2, 1]]);
       assertEquals(updates.flat().flatMap(numbersIn).sort(), [0, 1, 2, 3, 4, 5, 6]);
       for (const batches of updates) {
@@ -60,7 +62,7 @@ Deno.test("an epoch goes through every row once, in updates whose micro-batches 
       }
       for (const batch of updates.flat()) {
         const longest = Math.max(...numbersIn(batch).map((row) => LENGTHS[row]));
-        assertEquals(shapeOf(batch), [2, longest > 32 ? 48 : 32]);
+        assertEquals(shapeOf(batch), [2, longest > 24 ? 48 : longest > 16 ? 24 : 16]);
       }
     }
   }));
@@ -68,10 +70,39 @@ Deno.test("an epoch goes through every row once, in updates whose micro-batches 
 Deno.test("targets are the learned tokens, each at the token before it", () =>
   withModel((model) => {
     const task = new SupervisedTuning(model, { ...rows, train: rowsOf([5, 4]) }, { ...options, shuffle: false });
-    const [{ arrays: { tokens, targets } }] = task.draw({ count: 1, generator: new RandomGenerator(1) });
+    const [{ arrays: { tokens, targets } }] = task.draw({ count: 1 });
     assertEquals([...tokens.values.subarray(0, 7)], [0, 1, 2, 3, 4, 0, 0]);
     assertEquals([...targets.values.subarray(0, 7)], [-1, -1, 3, 4, -1, -1, -1]);
-    assertEquals([...targets.values.subarray(32, 37)], [-1, 2, 3, -1, -1]);
+    assertEquals([...targets.values.subarray(16, 21)], [-1, 2, 3, -1, -1]);
+  }));
+
+Deno.test("packed rows lie side by side, each with its own start and positions, and so does the padding", () =>
+  withModel((model) => {
+    const packed = { ...options, batchSize: 1, maxLength: 16, packing: true, shuffle: false };
+    const task = new SupervisedTuning(model, { ...rows, train: rowsOf([4, 7, 3, 13]), val: rowsOf([2]) }, packed);
+    const [[first], [second]] = Array.from({ length: 2 }, () => [...task.draw({ count: 1 })]);
+    const read = ({ arrays }: MicroBatch) => Object.values(arrays).map(({ values }) => [...values].join(" "));
+    assertEquals(read(first), [ // 13 tokens, then 3
+      "3 1 2 3 4 5 6 7 8 9 10 0 1 2 1 2",
+      "-1 -1 -1 -1 -1 -1 7 8 9 10 0 1 -1 -1 2 -1",
+      "0 0 0 0 0 0 0 0 0 0 0 0 0 13 13 13",
+      "0 1 2 3 4 5 6 7 8 9 10 11 12 0 1 2",
+    ]);
+    assertEquals(read(second), [ // 7 tokens, then 4
+      "1 1 2 3 4 5 6 0 1 2 3 0 0 0 0 0",
+      "-1 -1 -1 4 5 6 -1 -1 2 3 -1 -1 -1 -1 -1 -1",
+      "0 0 0 0 0 0 0 7 7 7 7 11 11 11 11 11",
+      "0 1 2 3 4 5 6 0 1 2 3 0 0 0 0 0",
+    ]);
+  }));
+
+Deno.test("rows that there are none of, too long or with nothing to learn are refused", () =>
+  withModel((model) => {
+    const refused = (train: TokenRows, message: string) =>
+      assertThrows(() => new SupervisedTuning(model, { ...rows, train }, options), DataError, message);
+    refused(new TokenRows(), "train has no rows");
+    refused(rowsOf([4, 49]), "row 1 of train has 49 tokens, expected at most 48");
+    refused(rowsOf([4, 3, 1]), "row 2 of train has no token that is learned"); // the only one is the first
   }));
 
 const TRAINING: Partial<TrainerOptions> = {
@@ -81,11 +112,15 @@ const TRAINING: Partial<TrainerOptions> = {
 const DESCRIPTION = { flags: {}, model: { ...CONFIG }, vocabulary: {} };
 
 /** Trains, and stops when so many updates were made. @returns the losses */
-async function run(path: string, { stopAt = Infinity, resume = false } = {}): Promise<number[]> {
+async function run(
+  path: string,
+  { stopAt = Infinity, resume = false, packing = false, patience = 0, learningRate = 1e-2 } = {},
+): Promise<number[]> {
   return await withModel(async (model) => {
     const folder = resume ? await RunFolder.open(path) : await RunFolder.create(path, DESCRIPTION);
-    const task = new SupervisedTuning(model, rows, options), stop = new AbortController(), losses: number[] = [];
-    using trainer = new Trainer(model, task, { ...TRAINING, folder });
+    const task = new SupervisedTuning(model, rows, { ...options, packing });
+    const stop = new AbortController(), losses: number[] = [];
+    using trainer = new Trainer(model, task, { ...TRAINING, patience, learningRate, folder });
     if (resume) await trainer.resume();
     for await (const event of trainer.run({ signal: stop.signal })) {
       if (event.kind === "step") losses.push(event.loss);
@@ -104,10 +139,28 @@ async function lastFiles(path: string): Promise<Uint8Array[]> {
 
 Deno.test("a run that was stopped in the middle of an epoch goes on to the same bytes", () =>
   inFolder(async (path) => {
-    const whole = await run(`${path}/whole`);
-    for (const stopAt of [1, 3, 4]) {
-      const out = `${path}/${stopAt}`, losses = await run(out, { stopAt });
-      assertEquals([...losses, ...await run(out, { resume: true })], whole, `stopped at ${stopAt}`);
-      assertEquals(await lastFiles(out), await lastFiles(`${path}/whole`), `stopped at ${stopAt}`);
+    for (const packing of [false, true]) {
+      const whole = await run(`${path}/${packing}`, { packing });
+      assertEquals(whole.length, 10); // 7 updates, and evaluations before the first, the fifth and at the end
+      for (const stopAt of [1, 3, 4]) {
+        const out = `${path}/${packing}-${stopAt}`, losses = await run(out, { packing, stopAt });
+        assertEquals([...losses, ...await run(out, { packing, resume: true })], whole, `stopped at ${stopAt}`);
+        assertEquals(await lastFiles(out), await lastFiles(`${path}/${packing}`), `stopped at ${stopAt}`);
+      }
     }
+    await assertRejects(
+      () => run(`${path}/true`, { resume: true }),
+      CheckpointError,
+      "its packing is true, expected false",
+    );
+  }));
+
+Deno.test("training stops when the loss has not fallen for as many evaluations as patience says, and stays so", () =>
+  inFolder(async (path) => {
+    const losses = await run(path, { patience: 1, learningRate: 0 });
+    assertEquals(losses.length, 6); // 4 updates between two evaluations, the second as good as the first
+    assertEquals(await run(path, { patience: 1, learningRate: 0, resume: true }), []);
+    const { last, best } = JSON.parse(await Deno.readTextFile(`${path}/run.json`));
+    assertEquals([last, best], ["checkpoint-000004", undefined]);
+    assertEquals((await run(path, { patience: 2, learningRate: 0, resume: true })).length, 4); // 3 updates, an evaluation
   }));

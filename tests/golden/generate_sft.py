@@ -1,0 +1,180 @@
+"""Rewrites fixtures/sft.safetensors: ten updates of supervised tuning by TRL's SFTTrainer, over a tiny GPT-2 of transformers.
+
+Run by hand, with TRL 1.16, transformers 5.24 and PyTorch 2.13: `python3 tests/golden/generate_sft.py`.
+
+TRL computes the loss in f32, so a twin in f64 goes through the batches that its trainer makes, beside it: loss as the sum over
+labels, divided by the update's number of labels, clipping, AdamW, linear schedule. After each update the two must agree. What
+is written is the twin's. CASE.ids and CASE.learned are the rows side by side, of lengths as the case says; w.NAME the weights, as
+nanoGPT has them. Of the first update: CASE.logits, of the first micro-batch's real tokens in their order, and CASE.g.NAME. Of all:
+CASE.losses, CASE.norms; after the last CASE.p.NAME.
+"""
+
+import pathlib
+import sys
+import tempfile
+
+import numpy as np
+import tokenizers
+import torch
+import torch.nn.functional as F
+import transformers
+from datasets import Dataset, disable_progress_bars
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+from trl import SFTConfig, SFTTrainer
+
+sys.dont_write_bytecode = True
+from fixture import Fixture
+
+disable_progress_bars()
+transformers.logging.set_verbosity_error()
+torch.set_num_threads(1)
+random = np.random.Generator(np.random.PCG64(20261130))
+
+V, LENGTH, STEPS, WARMUP, RATE, DECAY, BETAS, CLIP = 19, 16, 10, 2, 5e-3, 0.1, (0.9, 0.999), 0.9
+BATCH, ACCUMULATION = 2, 3
+SIZES = {"vocabSize": V, "blockSize": LENGTH, "nLayer": 2, "nHead": 2, "nEmbd": 8, "bias": True, "dropout": 0}
+TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "mlp.c_proj.weight")
+
+
+def new_model():
+    sizes = {"vocab_size": V, "n_positions": LENGTH, "n_embd": 8, "n_layer": 2, "n_head": 2}
+    none = {"resid_pdrop": 0, "embd_pdrop": 0, "attn_pdrop": 0, "bos_token_id": 0, "eos_token_id": 0}
+    return GPT2LMHeadModel(GPT2Config(**sizes, **none, attn_implementation="eager"))
+
+
+def put(fixture, prefix, name, values):
+    fixture.put(f"{prefix}.{name}", values.T if name.endswith(TRANSPOSED) else values)
+
+
+class Twin:
+    """TRL's updates in f64, of the batches that its trainer shows."""
+
+    def __init__(self, weights):
+        self.model = new_model().double()
+        self.model.load_state_dict({name: weight.double() for name, weight in weights.items()})
+        names = dict(self.model.named_parameters())
+        groups = [
+            {"params": [one for one in names.values() if one.dim() >= 2], "weight_decay": DECAY},
+            {"params": [one for one in names.values() if one.dim() < 2], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=RATE, betas=BETAS)
+        self.losses, self.norms, self.loss, self.logits, self.gradients = [], [], 0.0, None, None
+
+    def micro_batch(self, input_ids, labels, position_ids=None, attention_mask=None, count=None, **_):
+        logits = self.model(input_ids, position_ids=position_ids, attention_mask=attention_mask, use_cache=False).logits  # a cache would let packed documents see each other
+        assert logits.dtype == torch.float64
+        if self.logits is None:
+            self.logits = logits.detach()[attention_mask.bool() if attention_mask is not None else torch.ones_like(input_ids).bool()]
+        loss = F.cross_entropy(logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100, reduction="sum") / count
+        loss.backward()
+        self.loss += loss.item()
+
+    def update(self):
+        parameters = dict(self.model.named_parameters())
+        step = len(self.losses)
+        if step == 0:
+            self.gradients = {name: one.grad.clone() for name, one in parameters.items()}
+        rate = RATE * (step / WARMUP if step < WARMUP else (STEPS - step) / (STEPS - WARMUP))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.norms.append(torch.nn.utils.clip_grad_norm_(parameters.values(), CLIP).item())
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.losses.append(self.loss)
+        self.loss = 0.0
+
+
+class Watched(SFTTrainer):
+    def compute_loss(self, model, inputs, num_items_in_batch=None, **options):
+        self.twin.micro_batch(**inputs, count=num_items_in_batch)
+        return super().compute_loss(model, inputs, num_items_in_batch=num_items_in_batch, **options)
+
+
+class AfterStep(transformers.TrainerCallback):
+    def __init__(self, twin):
+        self.twin = twin
+
+    def on_step_end(self, args, state, control, model, **_):
+        self.twin.update()
+        for (name, one), other in zip(model.named_parameters(), self.twin.model.parameters()):
+            off = (one - other).abs()
+            if name.endswith("c_attn.bias"):
+                off[8:16] = 0  # the gradient of a bias of keys is 0, and Adam scales its roundings
+            assert off.max() < 1e-5, (name, off.max())
+
+
+def record(fixture, weights, name, rows, packing):
+    number = len(fixture.cases)
+    ids = [random.integers(1, V, length).tolist() for length, _ in rows]
+    learned = [[0] * prompt + [1] * (length - prompt) for length, prompt in rows]
+    model = new_model()
+    model.load_state_dict(weights)
+    twin = Twin(weights)
+    words = tokenizers.Tokenizer(tokenizers.models.WordLevel({str(i): i for i in range(V)}, unk_token="0"))
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = Watched(
+            model=model,
+            args=SFTConfig(
+                output_dir=folder,
+                per_device_train_batch_size=BATCH,
+                gradient_accumulation_steps=ACCUMULATION,
+                max_length=LENGTH,
+                packing=packing,
+                completion_only_loss=True,
+                max_steps=STEPS,
+                learning_rate=RATE,
+                lr_scheduler_type="linear",
+                warmup_steps=WARMUP,
+                weight_decay=DECAY,
+                adam_beta2=BETAS[1],
+                max_grad_norm=CLIP,
+                train_sampling_strategy="sequential",
+                bf16=False,
+                gradient_checkpointing=False,
+                use_cpu=True,
+                logging_steps=1,
+                report_to=[],
+                save_strategy="no",
+                disable_tqdm=True,
+            ),
+            train_dataset=Dataset.from_dict({"input_ids": ids, "completion_mask": learned}),
+            processing_class=PreTrainedTokenizerFast(tokenizer_object=words, eos_token="0", pad_token="0"),
+            callbacks=[AfterStep(twin)],
+        )
+        trainer.twin = twin
+        trainer.train()
+    logged = [entry for entry in trainer.state.log_history if "grad_norm" in entry]
+    assert len(logged) == len(twin.losses) == STEPS
+    assert np.allclose([entry["loss"] for entry in logged], twin.losses, atol=1e-5), (logged, twin.losses)
+    assert np.allclose([entry["grad_norm"] for entry in logged], twin.norms, rtol=1e-4)
+    assert min(twin.norms) < CLIP < max(twin.norms), twin.norms  # some updates clip, some do not
+    fixture.put(f"{number}.ids", np.concatenate(ids))
+    fixture.put(f"{number}.learned", np.concatenate(learned))
+    fixture.put(f"{number}.logits", twin.logits)
+    fixture.put(f"{number}.losses", np.array(twin.losses))
+    fixture.put(f"{number}.norms", np.array(twin.norms))
+    for key, parameter in twin.model.named_parameters():
+        put(fixture, f"{number}.g", key, twin.gradients[key])
+        put(fixture, f"{number}.p", key, parameter)
+    fixture.cases.append({"name": name, "packing": packing, "lengths": [length for length, _ in rows]})
+
+
+if __name__ == "__main__":
+    fixture = Fixture()
+    model = new_model()
+    weights = {}
+    for name, parameter in model.named_parameters():
+        centre = 1.0 if ".ln_" in name and name.endswith("weight") else 0.0
+        weights[name] = torch.from_numpy(np.asarray(centre + 0.3 * random.standard_normal(tuple(parameter.shape)), np.float32))
+        put(fixture, "w", name, weights[name])
+    weights["lm_head.weight"] = weights["transformer.wte.weight"]
+    # (tokens, of which the prompt's): 13 rows are 2 updates of 3 micro-batches of 2 rows, and a third with one row.
+    rows = [(4, 2), (15, 7), (7, 3), (3, 1), (6, 5), (9, 2), (16, 4), (2, 1), (5, 2), (8, 6), (11, 9), (3, 2), (4, 1)]
+    record(fixture, weights, "completions, padded", rows, packing=False)
+    record(fixture, weights, "completions, packed", rows + [(5, 3), (6, 1), (2, 1), (7, 2)], packing=True)
+    record(fixture, weights, "whole texts, packed", [(length, 0) for length, _ in rows], packing=True)
+    common = {"config": {**SIZES, "activation": "gelu_new"}, "maxLength": LENGTH, "batchSize": BATCH, "maxIters": STEPS}
+    common |= {"gradientAccumulationSteps": ACCUMULATION, "warmupIters": WARMUP, "learningRate": RATE, "weightDecay": DECAY}
+    common |= {"beta1": BETAS[0], "beta2": BETAS[1], "gradClip": CLIP}
+    fixture.cases = [{**common, **case} for case in fixture.cases]
+    fixture.write(pathlib.Path(__file__).parent / "fixtures" / "sft.safetensors")
