@@ -9,6 +9,8 @@ nanoGPT has them. Of the first update: CASE.logits, of the first micro-batch's r
 CASE.losses, CASE.norms; after the last CASE.p.NAME.
 """
 
+import hashlib
+import json
 import pathlib
 import sys
 import tempfile
@@ -18,6 +20,7 @@ import tokenizers
 import torch
 import torch.nn.functional as F
 import transformers
+import trl
 from datasets import Dataset, disable_progress_bars
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 from trl import SFTConfig, SFTTrainer
@@ -177,4 +180,10 @@ if __name__ == "__main__":
     common |= {"gradientAccumulationSteps": ACCUMULATION, "warmupIters": WARMUP, "learningRate": RATE, "weightDecay": DECAY}
     common |= {"beta1": BETAS[0], "beta2": BETAS[1], "gradClip": CLIP}
     fixture.cases = [{**common, **case} for case in fixture.cases]
-    fixture.write(pathlib.Path(__file__).parent / "fixtures" / "sft.safetensors")
+    path = pathlib.Path(__file__).parent / "fixtures" / "sft.safetensors"
+    if fixture.write(path):
+        data, manifest = path.read_bytes(), path.parent.parent / "manifest.json"
+        versions = {package.__name__: package.__version__ for package in (torch, np, transformers, trl)}
+        entry = {"cases": len(fixture.cases), "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), **versions}
+        files = {**json.loads(manifest.read_text()), path.name: entry}
+        manifest.write_text(json.dumps(dict(sorted(files.items())), indent=2) + "\n")
