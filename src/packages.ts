@@ -1,7 +1,7 @@
 /** The npm packages that few programs need: each is fetched, in Deno, when a program first asks for it. */
 
 /** Their versions. Outside Deno they are optional peers of this package. */
-export const PACKAGES = { "gpt-tokenizer": "4.0.0", webgpu: "0.6.2" } as const;
+export const PACKAGES = { "@huggingface/jinja": "0.5.11", "gpt-tokenizer": "4.0.0", webgpu: "0.6.2" } as const;
 
 type Name = keyof typeof PACKAGES;
 

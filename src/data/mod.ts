@@ -8,3 +8,14 @@ export { type LoadedText, loadText, readText, type TextOptions } from "./load_te
 export { prepare, type Prepared, type PrepareOptions, type PrepareProgress } from "./prepare.ts";
 export { splitTokens, type TokenSplits } from "./split.ts";
 export { identify, TokenFile, type Tokens, type TokensIdentity, type TokenType } from "./tokens.ts";
+export { type ChatPart } from "./built_in_chats.ts";
+export {
+  ChatTemplate,
+  type ChatTemplateOptions,
+  chatTokenizer,
+  type EncodedChat,
+  type EndOfTurn,
+  type RenderOptions,
+} from "./chat_template.ts";
+export type { TemplateLimits } from "./chat_worker.ts";
+export type { Message } from "./messages.ts";

@@ -1,6 +1,15 @@
 import { DataError } from "../errors.ts";
 import { mergePairs } from "./merge.ts";
-import type { EncodeOptions, TokenDecoder, Tokenizer } from "./tokenizer.ts";
+import {
+  chatJson,
+  type ChatRoles,
+  type EncodeOptions,
+  splitAt,
+  splitSpecial,
+  type TokenDecoder,
+  type Tokenizer,
+  withTokens,
+} from "./tokenizer.ts";
 
 /** What a byte-pair tokenizer is made of. Bytes are written as strings here, each byte as the character with its number. */
 export interface BytePairTables {
@@ -73,17 +82,9 @@ export class BytePairTokenizer implements Tokenizer {
   }
 
   /** As {@linkcode Tokenizer.encode}. */ encode(text: string, options: EncodeOptions = {}): Int32Array<ArrayBuffer> {
-    const { special } = this.tables, { allowedSpecial = new Set(), disallowedSpecial = "all" } = options;
-    const allowed = [...special.keys()].filter((token) => allowedSpecial === "all" || allowedSpecial.has(token));
-    for (const token of disallowedSpecial === "all" ? special.keys() : disallowedSpecial) {
-      if (disallowedSpecial === "all" && allowed.includes(token) || !text.includes(token)) continue;
-      throw new DataError(
-        `The text contains the special token ${token}: allow it or take it as ordinary text ` +
-          "(--special_tokens=allow or text; in code, allowedSpecial or disallowedSpecial)",
-      );
-    }
+    const { special } = this.tables;
     const ids = new IdList(text.length >> 1);
-    for (const [part, isSpecial] of splitAt(text.toWellFormed(), allowed)) {
+    for (const [part, isSpecial] of splitSpecial(text.toWellFormed(), special, options)) {
       if (isSpecial) ids.push(special.get(part)!);
       else {
         // Special tokens come first, as in Hugging Face's tokenizers: one may be the beginning of another.
@@ -113,6 +114,24 @@ export class BytePairTokenizer implements Tokenizer {
       push: (id) => decoder.decode(Uint8Array.from(this.#bytesOf(id), (c) => c.charCodeAt(0)), { stream: true }),
       end: () => decoder.decode(),
     };
+  }
+
+  lengthOf(id: number): number {
+    return this.#bytesOf(id).length;
+  }
+
+  withSpecialTokens(tokens: readonly string[], chat: ChatRoles = {}): BytePairTokenizer {
+    const { json, special, added = NONE } = this.tables, more = tokens.filter((token) => !added.has(token));
+    const all = withTokens(special, more, this.vocabSize), bytes = [...this.tables.tokens], list = [];
+    for (const [content, id] of all) {
+      if (special.has(content)) continue;
+      bytes[id] = byteString(content);
+      list.push({ id, content, special: true, lstrip: false, rstrip: false, single_word: false });
+    }
+    const known = json.added_tokens as readonly unknown[] ?? [];
+    const added_tokens = known.length + list.length > 0 ? { added_tokens: [...known, ...list] } : {};
+    const tables = { ...this.tables, tokens: bytes, special: all };
+    return new BytePairTokenizer({ ...tables, json: { ...json, ...added_tokens, ...chatJson(chat, json) } });
   }
 
   /** An encoding's name, or the tables of one that has none. */
@@ -176,15 +195,6 @@ export function byteString(text: string): string {
   const bytes = encoder.encode(text);
   if (bytes.length < 1000) return String.fromCharCode(...bytes);
   return Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""); // more arguments than a call takes
-}
-
-/** Cuts a text at each of the tokens, the longest first where several begin; what is between them and the tokens take turns. */
-export function splitAt(text: string, tokens: string[]): (readonly [part: string, isToken: boolean])[] {
-  if (tokens.length === 0) return [[text, false]];
-  const escaped = tokens.sort((a, b) => b.length - a.length).map((token) =>
-    token.replace(/[\\^$.*+?()[\]{}|]/g, "\\$&")
-  );
-  return text.split(new RegExp(`(${escaped.join("|")})`)).map((part, i) => [part, i % 2 === 1]);
 }
 
 function quote(piece: string): string {

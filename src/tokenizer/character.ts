@@ -1,5 +1,15 @@
 import { CheckpointError, DataError } from "../errors.ts";
-import type { TokenDecoder, Tokenizer } from "./tokenizer.ts";
+import {
+  areWords,
+  chatJson,
+  chatOf,
+  type ChatRoles,
+  type EncodeOptions,
+  splitSpecial,
+  type TokenDecoder,
+  type Tokenizer,
+  withTokens,
+} from "./tokenizer.ts";
 
 /**
  * One token a character, as nanoGPT's `data/shakespeare_char/prepare.py`: the vocabulary is the set of a text's
@@ -17,8 +27,11 @@ import type { TokenDecoder, Tokenizer } from "./tokenizer.ts";
  * ```
  */
 export class CharacterTokenizer implements Tokenizer {
-  /** Each id's character. */
+  /** Each id's character; special tokens come after them. */
   readonly characters: readonly string[];
+  readonly specialTokens: ReadonlyMap<string, number>;
+  readonly #tokens: readonly string[];
+  readonly #more: Readonly<Record<string, unknown>>;
   /** Each code point's id, −1 where it has none. */
   #ids: Int32Array;
 
@@ -26,10 +39,18 @@ export class CharacterTokenizer implements Tokenizer {
    * The tokenizer of given characters.
    *
    * @param characters different code points, each as a string; their places are their ids
+   * @param options.special tokens of several characters, whose ids follow
+   * @param options.json what `toJSON` says besides
    */
-  constructor(characters: readonly string[]) {
+  constructor(
+    characters: readonly string[],
+    { special = [], json = {} }: { special?: readonly string[]; json?: Readonly<Record<string, unknown>> } = {},
+  ) {
     const codes = characters.map((character) => character.codePointAt(0)!);
     this.characters = characters;
+    this.specialTokens = withTokens(new Map(), special, characters.length);
+    this.#tokens = [...characters, ...this.specialTokens.keys()];
+    this.#more = json;
     this.#ids = new Int32Array(codes.reduce((highest, code) => Math.max(highest, code), -1) + 1).fill(-1);
     codes.forEach((code, id) => this.#ids[code] = id);
   }
@@ -47,19 +68,33 @@ export class CharacterTokenizer implements Tokenizer {
    * @throws {CheckpointError} when it is not a character vocabulary
    */
   static fromJSON(json: unknown): CharacterTokenizer {
-    const { type, characters } = (json ?? {}) as { type?: unknown; characters?: unknown };
+    const { type, characters, special = [] } = (json ?? {}) as Record<string, unknown>;
     const list = typeof characters === "string" ? [...characters] : [];
     if (type !== "character" || list.length === 0 || new Set(list).size !== list.length) {
       throw new CheckpointError('Not a vocabulary: expected {"type":"character","characters":"…"}, no character twice');
     }
-    return new CharacterTokenizer(list);
+    if (special instanceof Array && special.length === 0 || areWords(special)) {
+      return new CharacterTokenizer(list, { special: special as string[], json: chatOf(json) });
+    }
+    throw new CheckpointError("Not a vocabulary: special is a list of tokens, none of them empty or there twice");
   }
 
   get vocabSize(): number {
-    return this.characters.length;
+    return this.#tokens.length;
   }
 
-  /** As {@linkcode Tokenizer.encode}. */ encode(text: string): Int32Array<ArrayBuffer> {
+  /** As {@linkcode Tokenizer.encode}. */ encode(
+    text: string,
+    options: EncodeOptions = {},
+  ): Int32Array<ArrayBuffer> {
+    if (this.specialTokens.size === 0) return this.#encodeText(text);
+    const parts = splitSpecial(text, this.specialTokens, options);
+    return Int32Array.from(
+      parts.flatMap(([part, isSpecial]) => isSpecial ? [this.specialTokens.get(part)!] : [...this.#encodeText(part)]),
+    );
+  }
+
+  #encodeText(text: string): Int32Array<ArrayBuffer> {
     const ids = new Int32Array(text.length);
     let n = 0;
     for (let i = 0; i < text.length; i++) {
@@ -74,19 +109,37 @@ export class CharacterTokenizer implements Tokenizer {
 
   decode(ids: ArrayLike<number>): string {
     return Array.from(ids, (id) => {
-      const character = this.characters[id];
-      if (character === undefined) throw new DataError(`Token ${id} is outside the vocabulary of ${this.vocabSize}`);
-      return character;
+      const token = this.#tokens[id];
+      if (token === undefined) throw new DataError(`Token ${id} is outside the vocabulary of ${this.vocabSize}`);
+      return token;
     }).join("");
   }
 
-  /** Every id is a character, so nothing is ever held back. */
+  lengthOf(id: number): number {
+    return encoder.encode(this.decode([id])).length;
+  }
+
+  withSpecialTokens(tokens: readonly string[], chat: ChatRoles = {}): CharacterTokenizer {
+    const special = withTokens(this.specialTokens, tokens, this.vocabSize);
+    return new CharacterTokenizer(this.characters, {
+      special: [...special.keys()],
+      json: { ...this.#more, ...chatJson(chat, this.#more) },
+    });
+  }
+
+  /** Every id is a character or a special token, so nothing is ever held back. */
   decoder(): TokenDecoder {
     return { push: (id) => this.decode([id]), end: () => "" };
   }
 
-  toJSON(): { type: "character"; characters: string } {
-    return { type: "character", characters: this.characters.join("") };
+  toJSON(): Record<string, unknown> {
+    const special = [...this.specialTokens.keys()];
+    return {
+      type: "character",
+      characters: this.characters.join(""),
+      ...special.length > 0 && { special },
+      ...this.#more,
+    };
   }
 
   #unknown(text: string): DataError {
@@ -97,6 +150,8 @@ export class CharacterTokenizer implements Tokenizer {
     return new DataError(`Not in the vocabulary of ${this.vocabSize} characters: ${named}${more}`);
   }
 }
+
+const encoder = new TextEncoder();
 
 /** The characters of one or several texts. */
 export class CharacterSet {

@@ -4,7 +4,7 @@ import { CheckpointError, ConfigError } from "../errors.ts";
 import { BytePairTokenizer } from "./byte_pair.ts";
 import { CharacterTokenizer } from "./character.ts";
 import { encodingName, encodingNames, loadEncoding } from "./encodings.ts";
-import type { Tokenizer } from "./tokenizer.ts";
+import { chatJson, type Tokenizer } from "./tokenizer.ts";
 import { parseTokenizerJson } from "./tokenizer_json.ts";
 import {
   type AddedToken,
@@ -67,13 +67,20 @@ export async function tokenizerFromJSON(json: unknown, path = "the vocabulary"):
   const { type, encoding, vocab, merges, added_tokens, special_tokens, chat_template } = isObject(json) ? json : {};
   if (type === "words" || type === "ids") return WordTokenizer.fromJSON({ ...json as object });
   if (type !== "bpe") return CharacterTokenizer.fromJSON(json);
+  const roles = { ...isObject(special_tokens) ? special_tokens : {}, chat_template };
   if (encoding === undefined) {
     const tables = { vocab: parseVocabulary(vocab, path), merges: parsePairs(merges, path) };
-    const roles = { ...isObject(special_tokens) ? special_tokens : {}, chat_template };
     return giveRoles(bytePairTokenizer({ ...tables, added: parseAdded(added_tokens, path) }, path), roles);
   }
   const name = typeof encoding === "string" ? encodingName(encoding) : undefined;
-  if (name) return await loadEncoding(name);
+  if (name) {
+    const own = await loadEncoding(name), added = parseAdded(added_tokens ?? [], path).sort((a, b) => a.id - b.id);
+    if (added.some(({ id, special }, i) => id !== own.vocabSize + i || !special)) {
+      throw new CheckpointError(`${path} is damaged: special tokens do not follow those of ${name}`);
+    }
+    const contents = added.map(({ content }) => content);
+    return contents.length > 0 || chat_template !== undefined ? giveRoles(own.withSpecialTokens(contents), roles) : own;
+  }
   throw new CheckpointError(
     `${path}: there is no encoding ${JSON.stringify(encoding)}, only ${encodingNames.join(", ")}`,
   );
@@ -120,20 +127,33 @@ async function withRoles(tokenizer: Tokenizer, folder: string): Promise<Tokenize
 }
 
 /** Of a role's tokens those that the tokenizer has go into its `toJSON`, and the chat template. */
-export function giveRoles<T extends Tokenizer>(tokenizer: T, roles: unknown): T {
-  if (!(tokenizer instanceof BytePairTokenizer) || !isObject(roles)) return tokenizer;
-  const { specialTokens, addedTokens, tables } = tokenizer, special_tokens: Record<string, string | string[]> = {};
-  for (const [role, given] of Object.entries(roles)) {
+export function giveRoles(tokenizer: Tokenizer, given: unknown): Tokenizer {
+  const { specialTokens, addedTokens } = tokenizer as Partial<BytePairTokenizer>;
+  if (!isObject(given)) return tokenizer;
+  const roles: Record<string, string | string[]> = {}, chatTemplate = templateOf(given.chat_template);
+  for (const [role, named] of Object.entries(given)) {
     if (!/^([a-z]+_token|(additional|extra)_special_tokens)$/.test(role)) continue;
-    const texts = [given].flat().map((token) => isObject(token) ? token.content : token);
+    const texts = [named].flat().map((token) => isObject(token) ? token.content : token);
     const known = texts.filter((text): text is string =>
-      specialTokens.has(text as string) || addedTokens.has(text as string)
+      !!specialTokens?.has(text as string) || !!addedTokens?.has(text as string)
     );
-    if (known.length > 0) special_tokens[role] = Array.isArray(given) ? known : known[0];
+    if (known.length > 0) roles[role] = Array.isArray(named) ? known : known[0];
   }
-  if (Object.keys(special_tokens).length > 0) tables.json.special_tokens = special_tokens;
-  if (typeof roles.chat_template === "string") tables.json.chat_template = roles.chat_template;
-  return tokenizer;
+  const some = Object.keys(roles).length > 0 ? roles : undefined;
+  if (tokenizer instanceof BytePairTokenizer) { // as withSpecialTokens, without making its tables again
+    Object.assign(tokenizer.tables.json, chatJson({ roles: some, chatTemplate }, {}));
+    return tokenizer;
+  }
+  return some || chatTemplate !== undefined
+    ? tokenizer.withSpecialTokens([], { roles: some, chatTemplate })
+    : tokenizer;
+}
+
+/** Older files have several templates, each with a name. */
+function templateOf(given: unknown): string | undefined {
+  const named = Array.isArray(given) ? given.find((one) => isObject(one) && one.name === "default") : undefined;
+  const template = named?.template ?? given;
+  return typeof template === "string" ? template : undefined;
 }
 
 /**

@@ -7,7 +7,8 @@ import { CharacterTokenizer } from "./character.ts";
 import { readBytes, replaceFile } from "../files/files.ts";
 import { readPickle } from "../files/pickle.ts";
 import { writePickle } from "../files/pickle_writer.ts";
-import { areWords, isVocabSize, WordTokenizer } from "./words.ts";
+import { areWords } from "./tokenizer.ts";
+import { isVocabSize, WordTokenizer } from "./words.ts";
 
 /** Bytes: a vocabulary of every character there is takes less. */
 const MAX_SIZE = 2 ** 25;

@@ -3,5 +3,5 @@ export { type BytePairTables, BytePairTokenizer } from "./byte_pair.ts";
 export { CharacterTokenizer } from "./character.ts";
 export { loadTokenizer, tokenizerFromJSON } from "./load.ts";
 export { type HuggingFaceTokenizer, toHuggingFaceTokenizer } from "./to_hugging_face.ts";
-export type { EncodeOptions, TokenDecoder, Tokenizer } from "./tokenizer.ts";
+export type { ChatRoles, EncodeOptions, TokenDecoder, Tokenizer } from "./tokenizer.ts";
 export { WordTokenizer } from "./words.ts";

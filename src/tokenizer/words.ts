@@ -3,8 +3,18 @@
  * Nothing is merged or looked for inside a word.
  */
 import { CheckpointError, DataError } from "../errors.ts";
-import { splitAt } from "./byte_pair.ts";
-import type { TokenDecoder, Tokenizer } from "./tokenizer.ts";
+import {
+  areWords,
+  chatJson,
+  chatOf,
+  type ChatRoles,
+  type EncodeOptions,
+  splitAt,
+  splitSpecial,
+  type TokenDecoder,
+  type Tokenizer,
+  withTokens,
+} from "./tokenizer.ts";
 
 /**
  * One token a word, or, without words, a number. Each is shown with a space after it, and a text is cut at white space; where
@@ -24,15 +34,33 @@ export class WordTokenizer implements Tokenizer {
   readonly vocabSize: number;
   /** Each id's word, where there are words. */
   readonly words: readonly string[] | undefined;
+  /** Those among the words that a text contains only where that is allowed. */
+  readonly specialTokens: ReadonlyMap<string, number>;
   readonly #ids: ReadonlyMap<string, number>;
   readonly #space: string;
+  readonly #json: Readonly<Record<string, unknown>>;
 
-  /** Of different words, none of them empty; or of a number of ids. */
-  constructor({ words, vocabSize = words?.length ?? 0 }: { words?: readonly string[]; vocabSize?: number }) {
-    this.words = words;
-    this.vocabSize = vocabSize;
-    this.#ids = new Map(words?.map((word, id) => [word, id]));
+  /**
+   * Of different words, none of them empty; or of a number of ids.
+   *
+   * @param options.special tokens whose ids follow the words'
+   * @param options.json what `toJSON` says besides
+   */
+  constructor(
+    { words, vocabSize = words?.length ?? 0, special = [], json = {} }: {
+      words?: readonly string[];
+      vocabSize?: number;
+      special?: readonly string[];
+      json?: Readonly<Record<string, unknown>>;
+    },
+  ) {
+    const tokens = withTokens(new Map(), special, vocabSize);
+    this.words = words && [...words, ...tokens.keys()];
+    this.vocabSize = vocabSize + tokens.size;
+    this.specialTokens = tokens;
+    this.#ids = new Map(this.words?.map((word, id) => [word, id]));
     this.#space = words?.some((word) => /\s/.test(word)) ? "" : " ";
+    this.#json = json;
   }
 
   /**
@@ -40,16 +68,24 @@ export class WordTokenizer implements Tokenizer {
    *
    * @throws {CheckpointError} when it is not a vocabulary of words or ids
    */
-  static fromJSON({ type, words, vocab_size }: Record<string, unknown>): WordTokenizer {
-    if (type === "words" && areWords(words)) return new WordTokenizer({ words });
+  static fromJSON(json: Record<string, unknown>): WordTokenizer {
+    const { type, words, vocab_size, special = [] } = json;
+    if (type === "words" && areWords(words) && (areWords(special) || Array.isArray(special) && special.length === 0)) {
+      if (new Set([...words, ...special]).size === words.length + special.length) {
+        return new WordTokenizer({ words, special, json: chatOf(json) });
+      }
+    }
     if (type === "ids" && isVocabSize(vocab_size)) return new WordTokenizer({ vocabSize: vocab_size });
     throw new CheckpointError(
       'Not a vocabulary: expected {"type":"words","words":[…]} or {"type":"ids","vocab_size":…}',
     );
   }
 
-  /** As {@linkcode Tokenizer.encode}. */ encode(text: string): Int32Array<ArrayBuffer> {
-    const words = this.#space ? text.split(/\s+/) : splitAt(text, [...this.#ids.keys()]).map(([part]) => part);
+  /** As {@linkcode Tokenizer.encode}. */ encode(text: string, options: EncodeOptions = {}): Int32Array<ArrayBuffer> {
+    const words = splitSpecial(text, this.specialTokens, options).flatMap(([part, isSpecial]) => {
+      if (isSpecial) return [part];
+      return this.#space ? part.split(/\s+/) : splitAt(part, [...this.#ids.keys()]).map(([word]) => word);
+    });
     return Int32Array.from(words.filter((word) => word !== ""), (word) => {
       const id = this.words ? this.#ids.get(word) : /^\d+$/.test(word) ? Number(word) : undefined;
       if (id !== undefined && id < this.vocabSize) return id;
@@ -73,15 +109,18 @@ export class WordTokenizer implements Tokenizer {
     return { push: (id) => this.decode([id]), end: () => "" };
   }
 
-  toJSON(): Record<string, unknown> {
-    return this.words ? { type: "words", words: this.words } : { type: "ids", vocab_size: this.vocabSize };
+  withSpecialTokens(tokens: readonly string[], chat: ChatRoles = {}): WordTokenizer {
+    if (!this.words) throw new DataError("A vocabulary of numbers takes no special tokens: it has no texts at all");
+    const { specialTokens } = this, words = this.words.slice(0, this.vocabSize - specialTokens.size);
+    const special = [...specialTokens.keys(), ...tokens.filter((token) => !this.#ids.has(token))];
+    return new WordTokenizer({ words, special, json: { ...this.#json, ...chatJson(chat, this.#json) } });
   }
-}
 
-/** Whether they are words, none of them empty or there twice. */
-export function areWords(words: unknown): words is string[] {
-  return Array.isArray(words) && words.length > 0 && new Set(words).size === words.length &&
-    words.every((word) => typeof word === "string" && word !== "");
+  toJSON(): Record<string, unknown> {
+    if (!this.words) return { type: "ids", vocab_size: this.vocabSize };
+    const special = [...this.specialTokens.keys()], words = this.words.slice(0, this.vocabSize - special.length);
+    return { type: "words", words, ...special.length > 0 && { special }, ...this.#json };
+  }
 }
 
 /** Whether ids below this number can be stored. */

@@ -1,0 +1,84 @@
+/** Chat templates against transformers': chat_templates.py has rendered and encoded the chats. */
+import { assertEquals, assertRejects } from "@std/assert";
+import { ChatTemplate, type Message } from "../../src/data/mod.ts";
+import { DataError } from "../../src/errors.ts";
+import { loadTokenizer } from "../../src/tokenizer/mod.ts";
+
+interface Rendered {
+  readonly text: string;
+  readonly ids: readonly number[];
+  /** Of each token 1 or 0. */
+  readonly mask: string;
+}
+interface Case {
+  readonly template: string;
+  readonly chat: string;
+  readonly tools: boolean;
+  readonly error?: string;
+  readonly plain: Rendered;
+  readonly prompted: Rendered;
+}
+interface Golden {
+  readonly now: readonly [number, number, number, number, number, number];
+  readonly files: Readonly<Record<string, unknown>>;
+  readonly templates: Readonly<Record<string, string>>;
+  readonly tools: readonly unknown[];
+  readonly chats: Readonly<Record<string, readonly Message[]>>;
+  readonly cases: readonly Case[];
+}
+
+const golden: Golden = JSON.parse(await Deno.readTextFile(new URL("chat_templates.json", import.meta.url)));
+const [year, month, ...rest] = golden.now, now = new Date(year, month - 1, ...rest);
+/** What they write of a chat's beginning depends on its end: where the last user's message is, or how many messages there are. */
+const REFUSED = /^(mistral system|loop_controls .*)$/;
+
+for (const [name, source] of Object.entries(golden.templates)) {
+  const cases = golden.cases.filter(({ template }) => template === name);
+  Deno.test(`${name}: ${cases.length} chats have transformers' texts, ids and masks`, async () => {
+    const folder = await Deno.makeTempDir();
+    try {
+      for (const [file, json] of Object.entries(golden.files)) {
+        await Deno.writeTextFile(`${folder}/${file}`, JSON.stringify(json));
+      }
+      const tokenizer = await loadTokenizer(folder), specialTokens = tokenizer.toJSON().special_tokens as object;
+      const tagged = source.replaceAll("{G}", "{% generation %}").replaceAll("{E}", "{% endgeneration %}");
+      using marked = new ChatTemplate(tagged, { specialTokens: { ...specialTokens } });
+      // Built-in templates are known by their text: a comment makes it another one.
+      using worker = new ChatTemplate(`${tagged}{# #}`, { specialTokens: { ...specialTokens } });
+      using bare = new ChatTemplate(source.replaceAll("{G}", "{% if true %}").replaceAll("{E}", "{% endif %}"), {
+        specialTokens: { ...specialTokens },
+      });
+      for (const { chat, tools, error, ...expected } of cases) {
+        const messages = golden.chats[chat];
+        for (const form of ["plain", "prompted"] as const) {
+          const options = { tools: tools ? golden.tools : undefined, addGenerationPrompt: form === "prompted", now };
+          if (error !== undefined) {
+            await assertRejects(() => marked.render(messages, options), DataError, error);
+            continue;
+          }
+          const { text, ids, mask } = expected[form], where = `${chat}, ${form}`;
+          assertEquals(await marked.render(messages, options), text, where);
+          const bits = (of: readonly boolean[]) => of.map(Number).join("");
+          assertEquals(await worker.render(messages, options), text, where);
+          const encoded = await marked.encode(tokenizer, messages, options);
+          assertEquals([encoded.ids, bits(encoded.assistant)], [ids, mask], where);
+          if (REFUSED.test(`${name} ${chat}`)) {
+            await assertRejects(() => bare.encode(tokenizer, messages, options), DataError, "has no {% generation %}");
+            continue;
+          }
+          const prefixed = await bare.encode(tokenizer, messages, options);
+          assertEquals(prefixed.ids, ids, where);
+          if (name === "macros") continue; // it marks what the user says, too
+          // Of a turn all is the assistant's, the line's end after it too; and nothing else.
+          const more = prefixed.assistant.flatMap((found, i) => found === (mask[i] === "1") ? [] : [i]);
+          for (const i of more) {
+            const { assistant } = prefixed;
+            assertEquals([assistant[i - 1], assistant[i], tokenizer.decode([ids[i]])], [true, true, "\n"], where);
+          }
+        }
+      }
+    } finally {
+      await Deno.remove(folder, { recursive: true });
+    }
+  });
+}
