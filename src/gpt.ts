@@ -14,14 +14,17 @@ import { Dropout, DropoutNoise, Embedding, LayerNorm, Linear, Module, type Modul
 import { add } from "./ops/add.ts";
 import { cachedAttention, type Places } from "./ops/cached_attention.ts";
 import { causalSelfAttention } from "./ops/causal_self_attention.ts";
+import { concat } from "./ops/concat.ts";
 import { crossEntropy } from "./ops/cross_entropy.ts";
 import { embedding } from "./ops/embedding.ts";
 import { gelu } from "./ops/gelu.ts";
 import { maximum } from "./ops/maximum.ts";
+import { mean } from "./ops/mean.ts";
 import { slice } from "./ops/slice.ts";
+import { zeros } from "./ops/zeros.ts";
 import { AdamW } from "./optim/adamw.ts";
 import { RandomGenerator } from "./random/mod.ts";
-import { Tensor } from "./engine/tensor.ts";
+import { Tensor, untrainable } from "./engine/tensor.ts";
 
 /** The functions between an MLP's two matrices, by the names that transformers gives them. */
 export const ACTIVATIONS = {
@@ -442,6 +445,52 @@ export class GPT extends Module {
     old.grad?.dispose();
     old.dispose();
     (this as { config: Required<GPTConfig> }).config = { ...this.config, blockSize };
+    this.changed();
+  }
+
+  /**
+   * Makes room for more tokens: rows of the token embeddings and of the head, tied or not. Each new row is the mean of the old ones,
+   * which makes a new token as likely as an average one (Hewitt 2021, nlp.stanford.edu/~johnhew/vocab-expansion.html). Before an
+   * optimizer is made.
+   *
+   * @param vocabSize how many tokens there are to be; a model that has as many rows gets no more
+   * @param options.known how many of the rows stand for tokens; those after them, which pad a vocabulary, are made anew where they
+   *   become tokens. Default: all
+   * @throws {ConfigError} when one is not a whole number above 0, or `known` is more than there are rows; and when the embeddings are
+   *   not stored as f32
+   */
+  resizeTokenEmbeddings(vocabSize: number, { known = this.config.vocabSize }: { readonly known?: number } = {}): void {
+    const rows = this.config.vocabSize, { wte } = this.transformer;
+    for (const [name, value, most] of [["vocabSize", vocabSize, 2 ** 31 - 1], ["known", known, rows]] as const) {
+      if (Number.isInteger(value) && value > 0 && value <= most) continue;
+      throw new ConfigError(`resizeTokenEmbeddings: ${name} is ${value}; expected a whole number from 1 to ${most}`);
+    }
+    if (vocabSize <= known) return;
+    for (const [name, { storage }] of [["wte", wte.weight], ["lm_head", this.lm_head.weight]] as const) {
+      const stored = untrainable(storage);
+      if (!stored) continue;
+      throw new ConfigError(
+        `resizeTokenEmbeddings: ${name}.weight is stored in ${stored}, and rows are added to f32 alone` +
+          (stored === "panels" ? "; load the model without `inference`" : ""),
+      );
+    }
+    const grow = (old: Tensor): Tensor => {
+      using scope = this.device.scope();
+      const { storage, shape } = noGrad(() => {
+        const part = (start: number, end: number) => slice(old, { axis: 0, start, end }), tokens = part(0, known);
+        const row = mean(tokens, { axis: 0, keepDim: true }), count = vocabSize - known;
+        const made = add(zeros(this.device, [count, row.shape[1]]), row); // (count, C) + (1, C)
+        return concat(vocabSize < rows ? [tokens, made, part(vocabSize, rows)] : [tokens, made], { axis: 0 });
+      });
+      const grown = scope.keep(new Tensor(storage, shape, { requiresGrad: old.requiresGrad }));
+      old.grad?.dispose();
+      old.dispose();
+      return grown;
+    };
+    const tied = wte.weight === this.lm_head.weight;
+    wte.weight = grow(wte.weight);
+    this.lm_head.weight = tied ? wte.weight : grow(this.lm_head.weight);
+    (this as { config: Required<GPTConfig> }).config = { ...this.config, vocabSize: Math.max(vocabSize, rows) };
     this.changed();
   }
 
