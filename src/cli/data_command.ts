@@ -130,10 +130,10 @@ async function partsOf(example: Example, options: TokenizeOptions): Promise<Part
     }
     case "preference": {
       const prompt = example.prompt ?? (typeof example.chosen === "string" ? "" : []),
-        { tools, templateOptions } = example;
+        { tools, variables } = example;
       const answer = async (name: "chosen" | "rejected") => {
         const row = await tokenizeExample(
-          { kind: "completion", where, prompt, completion: example[name], tools, templateOptions },
+          { kind: "completion", where, prompt, completion: example[name], tools, variables },
           options,
         );
         return { name, ...row, labels: labelCount(row) };

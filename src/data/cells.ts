@@ -87,7 +87,7 @@ export class Cells {
     if (this.has(["chat_template_kwargs"])) {
       const [name, more] = this.#value(["chat_template_kwargs"]);
       if (!isObject(more)) throw this.#wrong(name, "an object", more);
-      extras.templateOptions = this.#withoutNulls(more, name) as Record<string, unknown>;
+      extras.variables = this.#withoutNulls(more, name) as Record<string, unknown>;
     }
     return extras;
   }

@@ -26,7 +26,7 @@ export interface TemplateExtras {
   /** The functions that the assistant may call: the column `tools`. */
   readonly tools?: readonly unknown[];
   /** Other variables of the template: the column `chat_template_kwargs`. */
-  readonly templateOptions?: Readonly<Record<string, unknown>>;
+  readonly variables?: Readonly<Record<string, unknown>>;
 }
 
 /** One row, checked. `where` names it in messages: "chats.jsonl, line 12". */

@@ -117,12 +117,12 @@ async function encode(
   words: Words,
   { tokenizer, template, special = { allowedSpecial: "all" }, endOfText: end = endOfText(tokenizer), assistantOnly }:
     TokenizeOptions,
-  { tools, templateOptions }: TemplateExtras,
+  { tools, variables }: TemplateExtras,
   { ends = false, addGenerationPrompt = false },
 ): Promise<Encoded> {
   if (typeof words !== "string") {
     if (!template) throw new DataError("a conversation, and the model has no chat template: name one with --template");
-    const { ids, assistant } = await template.encode(tokenizer, words, { tools, templateOptions, addGenerationPrompt });
+    const { ids, assistant } = await template.encode(tokenizer, words, { tools, variables, addGenerationPrompt });
     return { ids: Int32Array.from(ids), assistant: Uint8Array.from(assistant, Number) };
   }
   if (assistantOnly) {

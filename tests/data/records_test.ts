@@ -129,7 +129,7 @@ Deno.test("what a template reads besides: tools, also as JSON, and no nulls", as
       kind: "text",
       text: [question, { role: "assistant", content: "", tool_calls: [{ name: "f" }] }],
       tools: [{ name: "f" }],
-      templateOptions: { thinking: false },
+      variables: { thinking: false },
     }]]);
   }
 });

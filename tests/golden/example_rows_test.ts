@@ -1,0 +1,163 @@
+/** Rows as TRL's SFTTrainer prepares them, and the orders in which its trainer takes them: example_rows.py. */
+import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { Epochs, holdOut } from "../../src/data/epochs.ts";
+import { readExamples } from "../../src/data/examples.ts";
+import { labelCount, TokenRows } from "../../src/data/token_rows.ts";
+import { type ConversationEncoder, tokenizeExample, type TokenizeOptions } from "../../src/data/tokenize_example.ts";
+import { CheckpointError, DataError } from "../../src/errors.ts";
+import { RandomGenerator } from "../../src/random/mod.ts";
+import { loadTokenizer } from "../../src/tokenizer/load.ts";
+import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
+import { inFolder } from "../testing.ts";
+import golden from "./example_rows.json" with { type: "json" };
+import tokenizers from "./hugging_face_tokenizers.json" with { type: "json" };
+
+/** ChatML, where no message but the assistant's is the assistant's. */
+const chatml: ConversationEncoder = {
+  encode(tokenizer, messages, { addGenerationPrompt }) {
+    let text = "";
+    const spans: [number, number][] = [];
+    for (const { role, content } of messages) {
+      const begin = (text += `<|im_start|>${role}\n`).length, end = (text += `${content}<|im_end|>`).length;
+      if (role === "assistant") spans.push([begin, end]);
+      text += "\n";
+    }
+    if (addGenerationPrompt) text += "<|im_start|>assistant\n";
+    const ids = tokenizer.encode(text), assistant: boolean[] = [];
+    let at = 0;
+    for (const id of ids) {
+      const end = at + tokenizer.decode([id]).length;
+      assistant.push(spans.some((span) => at < span[1] && end > span[0]));
+      at = end;
+    }
+    return Promise.resolve({ ids, assistant });
+  },
+};
+
+const { cases, orders, heldOut } = golden;
+let tokenizer: Tokenizer;
+await inFolder(async (folder) => {
+  for (const [name, text] of Object.entries(tokenizers.cases[1].files)) {
+    await Deno.writeTextFile(`${folder}/${name}`, text);
+  }
+  tokenizer = await loadTokenizer(folder);
+});
+
+for (const [number, { rows, options, left }] of cases.entries()) {
+  const { max_length, truncation_mode, completion_only_loss, assistant_only_loss } = options as Record<string, unknown>;
+  const how: TokenizeOptions = {
+    tokenizer,
+    template: chatml,
+    maxLength: max_length as number | undefined,
+    truncation: truncation_mode as "keep_start" | "keep_end" | undefined,
+    completionOnly: completion_only_loss as boolean | undefined,
+    assistantOnly: assistant_only_loss as boolean | undefined,
+  };
+  Deno.test(`rows as SFTTrainer prepares them, ${number}: ${Object.keys(rows[0])}, ${JSON.stringify(options)}`, () =>
+    inFolder(async (folder) => {
+      await Deno.writeTextFile(`${folder}/a.json`, JSON.stringify(rows));
+      const found: { ids: number[]; learned: number[] }[] = [];
+      for await (const example of readExamples(`${folder}/a.json`, { kinds: ["text", "completion"] })) {
+        const { ids, learned } = await tokenizeExample(example as Parameters<typeof tokenizeExample>[0], how);
+        if (learned.includes(1)) found.push({ ids: [...ids], learned: [...learned] });
+      }
+      assertEquals(found, left);
+    }));
+}
+
+Deno.test("a row without anything to learn, a conversation without a template, and special tokens that are refused", async () => {
+  const where = "a.jsonl, line 3", text = { kind: "text", where, text: "a <|user|> b" } as const;
+  const refused = async (
+    example: Parameters<typeof tokenizeExample>[0],
+    options: Partial<TokenizeOptions>,
+    message: string,
+  ) =>
+    assertEquals(
+      (await assertRejects(() => tokenizeExample(example, { tokenizer, ...options }), DataError)).message,
+      `${where}: ${message}`,
+    );
+  const chat = { kind: "text", where, text: [{ role: "user", content: "a" }] } as const;
+  await refused(chat, {}, "a conversation, and the model has no chat template: name one with --template");
+  await refused(
+    chat,
+    { template: chatml, assistantOnly: true },
+    "the assistant says nothing, and only what it says is learned",
+  );
+  await refused(
+    text,
+    { assistantOnly: true },
+    "a plain text, of which no part is the assistant's; leave out --assistant_only_loss",
+  );
+  await refused(
+    text,
+    { special: {} },
+    "The text contains the special token <|user|>: allow it or take it as ordinary text " +
+      "(--special_tokens=allow or text; in code, allowedSpecial or disallowedSpecial)",
+  );
+  const asLetters = await tokenizeExample(text, {
+    tokenizer,
+    special: { disallowedSpecial: new Set() },
+    endOfText: null,
+  });
+  assertEquals(tokenizer.decode(asLetters.ids), "a <|user|> b");
+  assertEquals(asLetters.ids.length > (await tokenizeExample(text, { tokenizer })).ids.length, true);
+});
+
+Deno.test("the end of a prompt that merges with its completion is told", async () => {
+  const of = async (prompt: string, completion: string) => {
+    const row = await tokenizeExample({ kind: "completion", where: "", prompt, completion }, { tokenizer });
+    return [row.merged, labelCount(row)];
+  };
+  const [whole] = tokenizer.encode("the"), parts = tokenizer.encode("th").length;
+  assertEquals([tokenizer.decode([whole]), parts > 0], ["the", true]); // one token
+  assertEquals(await of("th", "e"), [true, 1]); // [the] and the end: the first token has no loss
+  assertEquals(await of("the", ""), [false, 1]);
+});
+
+Deno.test("rows are stored side by side, and are what they were", () => {
+  const rows = new TokenRows(), generator = new RandomGenerator(1);
+  const made = Array.from({ length: 300 }, () => {
+    const length = generator.randint(100);
+    return {
+      ids: Int32Array.from({ length }, () => generator.randint(1000)),
+      learned: new Uint8Array(length).fill(1, length >> 1),
+    };
+  });
+  for (const row of made) rows.push(row);
+  assertEquals([rows.length, rows.tokens], [300, made.reduce((sum, { ids }) => sum + ids.length, 0)]);
+  made.forEach((row, i) => assertEquals([rows.row(i), rows.lengthOf(i)], [row, row.ids.length]));
+  assertThrows(() => rows.row(300), RangeError, "There is no row 300 of 300");
+});
+
+Deno.test("epochs take rows in accelerate's order", () => {
+  for (const { length, seed, order } of orders) {
+    const epochs = new Epochs(length, { seed });
+    assertEquals(order.map(() => epochs.next()), order);
+    assertEquals(epochs.epoch, 3);
+  }
+});
+
+Deno.test("epochs go on where they were, and in the rows' own order where they are not shuffled", () => {
+  const [, , { length, seed, order }] = orders, epochs = new Epochs(length, { seed });
+  for (let i = 0; i < order.length; i++) {
+    const again = new Epochs(length, { seed });
+    again.restore(JSON.parse(JSON.stringify(epochs.state())), "state.json");
+    assertEquals([again.next(), epochs.next()], [order[i], order[i]]);
+  }
+  const plain = new Epochs(3, { seed: 1, shuffle: false });
+  assertEquals(Array.from({ length: 7 }, () => plain.next()), [0, 1, 2, 0, 1, 2, 0]);
+  for (const wrong of [null, {}, { epoch: 0, place: 3 }, { epoch: -1, place: 0 }, { epoch: 0, place: 0.5 }]) {
+    assertThrows(() => plain.restore(wrong, "state.json"), CheckpointError, "state.json is damaged");
+  }
+  assertThrows(() => new Epochs(0, { seed: 1 }), RangeError);
+});
+
+Deno.test("rows that are held out are the first of PyTorch's order", () => {
+  for (const { length, seed, order } of heldOut) {
+    const { train, held } = holdOut(length, { share: 0.1, seed }), count = Math.ceil(length / 10);
+    assertEquals([...held], order.slice(0, count).toSorted((a, b) => a - b));
+    assertEquals([...train], order.slice(count).toSorted((a, b) => a - b));
+  }
+  assertEquals(holdOut(3, { share: 0, seed: 1 }), { train: Int32Array.of(0, 1, 2), held: new Int32Array() });
+  assertEquals(holdOut(1, { share: 0.5, seed: 1 }).train.length, 1);
+});
