@@ -4,5 +4,13 @@
  * @module
  */
 export * from "./hub.ts";
-export { findModel, type FoundModel, loadPretrained, type Pretrained, type PretrainedOptions } from "./load.ts";
+export {
+  describePretrained,
+  type Description,
+  findModel,
+  type FoundModel,
+  loadPretrained,
+  type Pretrained,
+  type PretrainedOptions,
+} from "./load.ts";
 export * from "./pipeline.ts";

@@ -35,7 +35,7 @@ const chatml: ConversationEncoder = {
 };
 
 const { cases, orders, heldOut } = golden;
-let tokenizer: Tokenizer;
+let tokenizer!: Tokenizer;
 await inFolder(async (folder) => {
   for (const [name, text] of Object.entries(tokenizers.cases[1].files)) {
     await Deno.writeTextFile(`${folder}/${name}`, text);
