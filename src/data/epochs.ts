@@ -22,11 +22,16 @@ export class Epochs {
   #order: Int32Array | undefined;
 
   /**
+   * The orders of one seed, from the first epoch on.
+   *
    * @param length how many rows there are, 1 or more
    * @param options.seed of the orders; the seed of an epoch is this plus its number
    * @param options.shuffle false takes the rows as they stand; default true
    */
-  constructor(readonly length: number, { seed, shuffle = true }: { seed: number; shuffle?: boolean }) {
+  constructor(
+    /** How many rows there are. */ readonly length: number,
+    { seed, shuffle = true }: { seed: number; shuffle?: boolean },
+  ) {
     if (!(Number.isInteger(length) && length > 0)) throw new RangeError(`Epochs need one row or more, not ${length}`);
     this.#seed = seed;
     this.#shuffle = shuffle;
