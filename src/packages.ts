@@ -1,12 +1,17 @@
 /** The npm packages that few programs need: each is fetched, in Deno, when a program first asks for it. */
 
 /** Their versions. Outside Deno they are optional peers of this package. */
-export const PACKAGES = { "@huggingface/jinja": "0.5.11", "gpt-tokenizer": "4.0.0", webgpu: "0.6.2" } as const;
+export const PACKAGES = {
+  "@huggingface/jinja": "0.5.11",
+  "gpt-tokenizer": "4.0.0",
+  hyparquet: "1.33.0",
+  webgpu: "0.6.2",
+} as const;
 
-type Name = keyof typeof PACKAGES;
+export type PackageName = keyof typeof PACKAGES;
 
 /** What an `import` of a package is written with: its bare name outside Deno. */
-export function specifierOf(name: Name): string {
+export function specifierOf(name: PackageName): string {
   return "Deno" in globalThis ? `npm:${name}@${PACKAGES[name]}` : name;
 }
 
@@ -16,7 +21,7 @@ export function specifierOf(name: Name): string {
  * @throws {Error} when the package cannot be had; the message is one line, and outside Deno says how to install the package
  */
 // deno-lint-ignore no-explicit-any -- modules without types
-export async function importPackage(name: Name, path = ""): Promise<any> {
+export async function importPackage(name: PackageName, path = ""): Promise<any> {
   const specifier = specifierOf(name) + path;
   try {
     return await import(/* webpackIgnore: true */ /* @vite-ignore */ specifier);

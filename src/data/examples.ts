@@ -70,6 +70,9 @@ const KINDS: Readonly<Record<Kind, { readonly needs: readonly Names[]; readonly 
   text: { needs: [["text", "messages", "conversations"]] },
 };
 
+/** Columns that a chat template reads. */
+const EXTRAS = ["tools", "chat_template_kwargs"];
+
 /**
  * Reads a file's rows as examples, one at a time, each checked.
  *
@@ -84,15 +87,17 @@ const KINDS: Readonly<Record<Kind, { readonly needs: readonly Names[]; readonly 
  */
 export async function* readExamples(path: string, options: ExampleOptions): AsyncGenerator<Example> {
   let kind: Kind | undefined;
-  for await (const row of readRows(path)) {
+  const names = Object.values(KINDS).flatMap(({ needs, takes = [] }) => [...needs, ...takes].flat());
+  const columns = new Set([...names, ...EXTRAS, ...Object.values(options.columns ?? {})]);
+  for await (const row of readRows(path, { columns })) {
     kind ??= kindOf(row, options);
     yield BUILD[kind](new Cells(row, options.columns));
   }
 }
 
 /** @throws {DataError} when the columns are those of none of the kinds */
-function kindOf({ where, columns }: Row, { kinds, columns: renamed = {} }: ExampleOptions): Kind {
-  const there = Object.keys(columns),
+function kindOf({ where, columns, names }: Row, { kinds, columns: renamed = {} }: ExampleOptions): Kind {
+  const there = names ?? Object.keys(columns),
     has = (names: Names) => names.some((name) => there.includes(renamed[name] ?? name));
   const ordered = (Object.keys(KINDS) as Kind[]).filter((kind) => kinds.includes(kind));
   const found = ordered.find((kind) => KINDS[kind].needs.every(has));

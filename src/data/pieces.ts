@@ -101,6 +101,14 @@ export class DataFile implements Disposable {
     }
   }
 
+  /** The bytes from `begin` to before `end`. @throws {DataError} when they are not there any more */
+  async slice(begin: number, end: number): Promise<Uint8Array<ArrayBuffer>> {
+    const bytes = new Uint8Array(end - begin);
+    await this.#file.seek(begin, 0);
+    if (await this.read(bytes) < bytes.length) throw new DataError(`${this.path} has become shorter while it was read`);
+    return bytes;
+  }
+
   /** @throws {DataError} when the file has another size or time of change than when it was opened */
   checkUnchanged(): void {
     const { size, mtime } = this.#file.statSync();

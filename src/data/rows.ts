@@ -4,6 +4,7 @@ import { isObject } from "../files/files.ts";
 import { shown } from "../files/shown.ts";
 import { parseRecord, recordEnd } from "./csv.ts";
 import { ArrayCuts, checkNothingAfter, firstSign } from "./json_array.ts";
+import { readParquet } from "./parquet.ts";
 import { lineEnd, type Piece, pieces } from "./pieces.ts";
 
 /** One row of a file. */
@@ -12,14 +13,23 @@ export interface Row {
   readonly where: string;
   /** Its values by the columns' names. Comma-separated values are texts; so is what stands in their cells as JSON. */
   readonly columns: Readonly<Record<string, unknown>>;
+  /** Names of the file's columns, where `columns` has not all of them. */
+  readonly names?: readonly string[];
+}
+
+/** How {@linkcode readRows} reads. */
+export interface RowOptions {
+  /** Names of columns that are of use: a format that stores columns apart may leave out the others. Default: all. */
+  readonly columns?: ReadonlySet<string>;
 }
 
 /** Endings of the names of files that are read. */
-const READERS: Record<string, (path: string) => AsyncGenerator<Row>> = {
+const READERS: Record<string, (path: string, options: RowOptions) => AsyncGenerator<Row>> = {
   jsonl: readJsonLines,
   ndjson: readJsonLines,
   json: readJson,
   csv: readCsv,
+  parquet: readParquet,
 };
 
 /**
@@ -29,7 +39,7 @@ const READERS: Record<string, (path: string) => AsyncGenerator<Row>> = {
  * @throws {DataError} naming the line: when the file is not what its ending says, is not UTF-8, is damaged, has no rows, or
  * changes while it is read
  */
-export async function* readRows(path: string): AsyncGenerator<Row> {
+export async function* readRows(path: string, options: RowOptions = {}): AsyncGenerator<Row> {
   const ending = /\.(\w+)$/.exec(path)?.[1].toLowerCase() ?? "";
   if (!Object.hasOwn(READERS, ending)) {
     throw new DataError(
@@ -37,7 +47,7 @@ export async function* readRows(path: string): AsyncGenerator<Row> {
     );
   }
   let empty = true;
-  for await (const row of READERS[ending](path)) {
+  for await (const row of READERS[ending](path, options)) {
     empty = false;
     yield row;
   }

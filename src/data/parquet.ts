@@ -1,0 +1,220 @@
+/**
+ * Rows out of Parquet files (https://parquet.apache.org/docs/file-format/), by the npm package `hyparquet`, which is fetched when the
+ * first such file is read. It works in a worker with bounded memory and time, a group of rows at a time, and gets the bytes of the
+ * columns that are asked for and no others.
+ */
+import { DataError } from "../errors.ts";
+import { shown } from "../files/shown.ts";
+import { BoundedWorker, type Serve } from "./bounded_worker.ts";
+import { DataFile } from "./pieces.ts";
+import type { Row } from "./rows.ts";
+
+interface Request {
+  /** The file's length opens it; a group's number decodes that; neither asks for more rows of the group. */
+  readonly size?: number;
+  readonly group?: number;
+  /** Columns that are decoded, of those that there are. */
+  readonly columns?: readonly string[];
+}
+interface Reply {
+  /** When a file is opened: of all columns, and of each group how many rows it has and the bytes of its columns. */
+  readonly names?: readonly string[];
+  readonly groups?: readonly { readonly rows: number; readonly bytes: number }[];
+  /** Some rows of a group, and whether there are more. */
+  readonly rows?: readonly Record<string, unknown>[];
+  readonly more?: boolean;
+}
+
+/** The most bytes of a group's columns, uncompressed, and of the worker's heap. */
+const MOST_BYTES = 2 ** 30, MEGABYTES = 4096;
+
+/** What hyparquet is used for, as far as its types matter here. */
+interface Column {
+  readonly meta_data?: {
+    readonly path_in_schema: string[];
+    readonly codec?: string;
+    readonly total_uncompressed_size: bigint;
+    readonly total_compressed_size: bigint;
+    readonly num_values: bigint;
+  };
+}
+interface Metadata {
+  readonly schema: readonly { readonly name: string }[];
+  readonly row_groups: readonly { readonly columns: readonly Column[]; readonly num_rows: bigint }[];
+}
+
+/** The worker's side. This function is also its source text, so it uses nothing from outside itself. */
+const serve: Serve<Request, Reply> = (hyparquet, side) => {
+  const zlib = process.getBuiltinModule("node:zlib"), utf8 = new TextDecoder("utf-8", { fatal: true }), MOST = 2 ** 30;
+  let size = 0, metadata: Metadata, waiting: Record<string, unknown>[] = [], place = 0, taken = 0;
+
+  const file = {
+    get byteLength() {
+      return size;
+    },
+    async slice(start: number, end = size): Promise<ArrayBuffer> {
+      return await side.ask([start, end]) as ArrayBuffer;
+    },
+  };
+  /** Of a page; what a group has in all is counted. */
+  const room = (bytes: number) => {
+    taken += bytes;
+    if (!(bytes >= 0 && taken <= 2 * MOST)) throw new Error(`a page of ${bytes} bytes`);
+    return bytes;
+  };
+  const unpack =
+    (name: "gunzipSync" | "brotliDecompressSync" | "zstdDecompressSync") => (input: Uint8Array, length: number) =>
+      new Uint8Array(zlib[name](input, { maxOutputLength: Math.max(1, room(length)) }));
+  const compressors: Record<string, (input: Uint8Array, length: number) => Uint8Array> = {
+    SNAPPY(input, length) {
+      const output = new Uint8Array(room(length));
+      hyparquet.snappyUncompress(input, output);
+      return output;
+    },
+    GZIP: unpack("gunzipSync"),
+    BROTLI: unpack("brotliDecompressSync"),
+    ZSTD: unpack("zstdDecompressSync"),
+  };
+  const isSize = (n: unknown) => typeof n === "bigint" && n >= 0n && n <= 2n ** 53n;
+  const columnsOf = (group: number, names?: readonly string[]) =>
+    metadata.row_groups[group].columns.filter(({ meta_data }) =>
+      !names || names.includes(meta_data!.path_in_schema[0])
+    );
+
+  const bytesOf = (columns: readonly Column[]) =>
+    columns.reduce((sum, { meta_data }) => sum + Number(meta_data!.total_uncompressed_size), 0);
+
+  async function open(): Promise<Reply> {
+    metadata = await hyparquet.parquetMetadataAsync(file, { geoparquet: false });
+    const names: string[] = hyparquet.parquetSchema(metadata).children.map((
+      { element }: { element: { name: string } },
+    ) => element.name);
+    for (const { columns, num_rows } of metadata.row_groups) {
+      if (!isSize(num_rows)) throw new Error("a number of rows that is none");
+      for (const { meta_data: of } of columns) {
+        if (!of) throw new Error("encrypted columns are not read");
+        const sizes = [of.total_compressed_size, of.total_uncompressed_size, of.num_values];
+        if (!sizes.every(isSize)) throw new Error("a size that is none");
+        if (of.total_compressed_size > size) throw new Error("a column that is larger than the file");
+      }
+    }
+    return {
+      names,
+      groups: metadata.row_groups.map(({ num_rows, columns }) => ({ rows: Number(num_rows), bytes: bytesOf(columns) })),
+    };
+  }
+
+  /** What can be sent and compared: whole numbers as numbers, times as texts. */
+  const plain = (value: unknown): unknown => {
+    if (typeof value === "bigint") return Number.isSafeInteger(Number(value)) ? Number(value) : String(value);
+    if (value instanceof Date) return Number.isNaN(value.getTime()) ? null : value.toISOString();
+    if (ArrayBuffer.isView(value)) return value instanceof Uint8Array ? value : Array.from(value as Int32Array, plain);
+    if (Array.isArray(value)) return value.map(plain);
+    if (typeof value !== "object" || value === null) return value;
+    return Object.fromEntries(Object.entries(value).map(([name, part]) => [name, plain(part)]));
+  };
+
+  async function decode(group: number, columns?: readonly string[]): Promise<Reply> {
+    const begin = metadata.row_groups.slice(0, group).reduce((sum, { num_rows }) => sum + Number(num_rows), 0);
+    const rows = Number(metadata.row_groups[group].num_rows),
+      codecs = columnsOf(group, columns).map((column) => column.meta_data!.codec);
+    const unread = codecs.find((codec) => codec !== "UNCOMPRESSED" && !compressors[codec ?? ""]);
+    if (unread !== undefined || codecs.includes(undefined)) {
+      throw new Error(
+        `compressed by ${unread ?? "another method"}; read are UNCOMPRESSED, ${Object.keys(compressors).join(", ")}`,
+      );
+    }
+    const bytes = bytesOf(columnsOf(group, columns));
+    if (bytes > MOST) {
+      throw new Error(
+        `a group of ${rows} rows takes ${bytes} bytes, and ${MOST} are read at most; write it with smaller row groups`,
+      );
+    }
+    taken = 0;
+    waiting = await hyparquet.parquetReadObjects({
+      file,
+      metadata,
+      columns,
+      compressors,
+      rowStart: begin,
+      rowEnd: begin + rows,
+      geoparquet: false,
+      parsers: { stringFromBytes: (bytes?: Uint8Array) => bytes && utf8.decode(bytes) },
+    });
+    if (waiting.length !== rows) throw new Error(`${waiting.length} rows where there should be ${rows}`);
+    place = 0;
+    return more();
+  }
+
+  function more(): Reply {
+    const rows = waiting.slice(place, place += 500).map(plain) as Record<string, unknown>[];
+    if (place >= waiting.length) waiting = [];
+    return { rows, more: waiting.length > 0 };
+  }
+
+  return (request) => {
+    if (request.size !== undefined) {
+      size = request.size;
+      return open();
+    }
+    return request.group === undefined ? more() : decode(request.group, request.columns);
+  };
+};
+
+/** A worker that reads Parquet: of one file at a time. */
+export type ParquetWorker = BoundedWorker<Request, Reply>;
+
+export function parquetWorker(megabytes = MEGABYTES): ParquetWorker {
+  return new BoundedWorker("hyparquet", serve, { megabytes });
+}
+
+/** How {@linkcode readParquet} reads. */
+export interface ParquetOptions {
+  /** Names of the columns that are of use; default: all. */ readonly columns?: ReadonlySet<string>;
+  /** One that goes on to other files; default: one for this file. */ readonly worker?: ParquetWorker;
+  /** The most that opening the file, or decoding a group of rows, may take. Default: 60, and more for large groups. */
+  readonly seconds?: number;
+}
+
+/** @throws {DataError} when the file is damaged, cut off, or compressed by a method that is not read; when it changes meanwhile */
+export async function* readParquet(path: string, options: ParquetOptions = {}): AsyncGenerator<Row> {
+  using own = options.worker ? undefined : parquetWorker();
+  using file = await DataFile.open(path);
+  const worker = options.worker ?? own!, { size } = file;
+  const isMagic = async (at: number) => new TextDecoder().decode(await file.slice(at, at + 4)) === "PAR1";
+  if (size < 12 || !await isMagic(0) || !await isMagic(size - 4)) {
+    throw new DataError(`${path} is not a Parquet file, or is cut off: it does not begin and end with PAR1`);
+  }
+  const answer = async (range: unknown) => {
+    const [start, end] = range as [number, number];
+    if (
+      !(Number.isInteger(start) && Number.isInteger(end) && 0 <= start && start <= end && end <= size &&
+        end - start <= MOST_BYTES)
+    ) {
+      throw new Error(`bytes ${start} to ${end} of ${size}`);
+    }
+    return (await file.slice(start, end)).buffer;
+  };
+  const ask = async (request: Request, seconds: number): Promise<Reply> => {
+    try {
+      return await worker.ask(request, { seconds, answer });
+    } catch (error) {
+      if (error instanceof DataError) throw error;
+      const { message } = error as Error,
+        cannot = /^(compressed|encrypted|a group of|takes more|the package)/.test(message);
+      throw new DataError(`${path} ${cannot ? "cannot be read" : "is damaged"}: ${shown(message)}`);
+    }
+  };
+  const { names, groups } = await ask({ size }, options.seconds ?? 60), wanted = options.columns;
+  const found = wanted ? names!.filter((name) => wanted.has(name)) : undefined;
+  const columns = found?.length === 0 ? names!.slice(0, 1) : found; // with one that nobody wants the row tells what there is
+  let row = 0;
+  for (const [group, { bytes }] of groups!.entries()) {
+    const seconds = options.seconds ?? 60 + bytes / 2 ** 22;
+    for (let reply = await ask({ group, columns }, seconds);; reply = await ask({}, seconds)) {
+      for (const values of reply.rows!) yield { where: `${path}, row ${++row}`, columns: values, names };
+      if (!reply.more) break;
+    }
+  }
+  file.checkUnchanged();
+}
