@@ -9,6 +9,7 @@ import { CheckpointError } from "../errors.ts";
 import { isObject, type OpenFile, readJson, writeJson } from "../files/files.ts";
 import { type NamedSource, writeSafetensors } from "../files/safetensors.ts";
 import { shown, some } from "../files/shown.ts";
+import type { NamedTensors } from "./tensors.ts";
 
 /** The names of the files. */
 export const ADAPTER_CONFIG = "adapter_config.json", ADAPTER_WEIGHTS = "adapter_model.safetensors";
@@ -193,6 +194,12 @@ const EMPTY = {
 export interface SavedAdapter {
   /** adapter_config.json's contents. */ readonly config: Readonly<Record<string, unknown>>;
   /** By PEFT's names. */ readonly tensors: Iterable<NamedSource>;
+}
+
+/** An adapter that a trainer saves in place of the model's weights. */
+export interface TrainedAdapter {
+  /** adapter_config.json's contents. */ readonly config: Readonly<Record<string, unknown>>;
+  /** Its parameters, by PEFT's names. */ namedParameters(): NamedTensors;
 }
 
 /** Writes both files into a folder that is there. @throws what the system says */

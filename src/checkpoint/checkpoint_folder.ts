@@ -1,6 +1,7 @@
 /** The folders of checkpoints in a run's folder: their names, what is in one, and which may go. */
 import { exists, type OpenFile, readJson, syncDirectory, writeJson } from "../files/files.ts";
 import { type NamedSource, writeSafetensors } from "../files/safetensors.ts";
+import { ADAPTER_CONFIG, ADAPTER_WEIGHTS, type SavedAdapter, writeAdapter } from "./adapter.ts";
 import { system } from "../files/system.ts";
 
 const TENSORS = ["model", "optimizer", "task"] as const, STATE = "state.json";
@@ -10,7 +11,8 @@ const NAME = /^checkpoint-[\d-]+$/;
 /** What a save writes. */
 export interface Checkpoint {
   /** How many updates were made. */ readonly iter: number;
-  /** The model's parameters. */ readonly model: Iterable<NamedSource>;
+  /** The model's parameters; none where only an adapter is trained. */ readonly model?: Iterable<NamedSource>;
+  /** What is trained in their place: PEFT's two files. */ readonly adapter?: SavedAdapter;
   /** The optimizer's state. */ readonly optimizer: Iterable<NamedSource>;
   /** Parameters besides the model's, such as a head. */ readonly task?: Iterable<NamedSource>;
   /** What else it takes to go on, as JSON. */ readonly state: Readonly<Record<string, unknown>>;
@@ -19,6 +21,7 @@ export interface Checkpoint {
 /** A checkpoint on the disk. */
 export interface SavedCheckpoint {
   /** Of its folder, such as checkpoint-000250. */ readonly name: string;
+  /** Path of the folder, in which an adapter's two files are. */ readonly folder: string;
   /** Path of the weights. */ readonly model: string;
   /** Path of the optimizer's tensors. */ readonly optimizer: string;
   /** Path of the task's parameters, if it has any. */ readonly task: string;
@@ -44,6 +47,7 @@ export async function writeCheckpoint(folder: string, checkpoint: Checkpoint, op
     const tensors = checkpoint[name];
     if (tensors) await writeSafetensors(`${folder}/${fileOf(name)}`, tensors, { open });
   }
+  if (checkpoint.adapter) await writeAdapter(folder, checkpoint.adapter, open);
   await writeJson(`${folder}/${STATE}`, checkpoint.state, open);
   await syncDirectory(folder);
 }
@@ -52,12 +56,12 @@ export async function writeCheckpoint(folder: string, checkpoint: Checkpoint, op
 export async function readCheckpoint(path: string, name: string): Promise<SavedCheckpoint> {
   const folder = `${path}/${name}`, state = await readJson(`${folder}/${STATE}`);
   const [model, optimizer, task] = TENSORS.map((name) => `${folder}/${fileOf(name)}`);
-  return { name, model, optimizer, task, state };
+  return { name, folder, model, optimizer, task, state };
 }
 
 /** Removes the checkpoints in `path` other than those of `kept`, but nothing that a run would not have written. */
 export async function removeOthers(path: string, kept: readonly unknown[]): Promise<void> {
-  const parts = [...TENSORS.map(fileOf), STATE];
+  const parts = [...TENSORS.map(fileOf), STATE, ADAPTER_CONFIG, ADAPTER_WEIGHTS];
   for await (const { name, isDirectory } of system.readDir(path)) {
     if (!isDirectory || !isCheckpointName(name) || kept.includes(name)) continue;
     const files = await Array.fromAsync(system.readDir(`${path}/${name}`), ({ name }) => name);

@@ -81,7 +81,8 @@ export class GgufModel implements Disposable {
       `${this.file.path} is in q8_0 (${
         shown(name)
       }), and training goes on from weights that were not rounded so far\n` +
-        "Use f32: convert the model that the file was made of with --dtype=float32, or train from it directly",
+        "Use f32: convert the model that the file was made of with --dtype=float32, or train from it directly; " +
+        "or train a LoRA adapter on it as it is (applyLora)",
     );
   }
 

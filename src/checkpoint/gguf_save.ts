@@ -10,6 +10,7 @@ import { Q8_0 } from "../engine/q8_0.ts";
 import { ACTIVATION, BIAS, ggufName } from "./gguf.ts";
 import { checkRange } from "./hugging_face_save.ts";
 import { shapesOf } from "./nanogpt_model.ts";
+import { plainParameters } from "./tensors.ts";
 
 /** What llama.cpp calls a file by the type of most of its weights. */
 const FILE_TYPES: Record<GgufType, number> = { F32: 0, F16: 1, Q8_0: 7, BF16: 32 };
@@ -70,7 +71,7 @@ export async function saveGguf(path: string, model: GPT, options: SaveGgufOption
 }
 
 function* tensorsOf(model: GPT, matrices: GgufType): Generator<[string, GgufSource]> {
-  const parameters = new Map(model.namedParameters());
+  const parameters = plainParameters(model);
   for (const [ours, shape] of shapesOf({ ...model.config, bias: true })) {
     const name = ggufName(ours), parameter = parameters.get(ours);
     const dtype = shape.length === 2 && !ours.includes(".wpe.") ? matrices : "F32";

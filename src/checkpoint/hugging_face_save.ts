@@ -13,6 +13,7 @@ import { exists, type OpenFile, readJson, writeJson } from "../files/files.ts";
 import { createFolder } from "../files/locks.ts";
 import { CONV1D } from "./hugging_face.ts";
 import { shapesOf } from "./nanogpt_model.ts";
+import { plainParameters } from "./tensors.ts";
 import { toHuggingFaceConfig, tokenIds } from "./hugging_face_config.ts";
 import { type TensorSource, writeSafetensors } from "../files/safetensors.ts";
 import { system } from "../files/system.ts";
@@ -105,7 +106,7 @@ type Weight = readonly [name: string, tensor: TensorSource];
 
 /** GPT2LMHeadModel's tensors, each read from the device when it is its turn. */
 function weightsOf(model: GPT, dtype: keyof typeof TYPES): Weight[] {
-  const parameters = new Map(model.namedParameters());
+  const parameters = plainParameters(model);
   return [...shapesOf({ ...model.config, bias: true })].map(([name, shape]): Weight => {
     const stored = CONV1D.test(name) ? shape.toReversed() : shape, parameter = parameters.get(name);
     const data = async () => {

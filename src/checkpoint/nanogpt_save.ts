@@ -9,7 +9,7 @@ import { NO_LOSS } from "./nanogpt.ts";
 import { EMBEDDINGS, HEAD, numberings, type Shapes, shapesOf } from "./nanogpt_model.ts";
 import { PickleFloat, type PickleInput } from "../files/pickle_writer.ts";
 import type { NamedSource, TensorSource } from "../files/safetensors.ts";
-import { copies, sources } from "./tensors.ts";
+import { copies, plainParameters, sources } from "./tensors.ts";
 import { type TorchInput, writeTorchFile } from "../files/torch_writer.ts";
 
 /** How far a training was. */
@@ -87,7 +87,7 @@ export async function saveNanoGPT(
   { optimizer, ...progress }: NanoGPTProgress & { optimizer?: AdamW },
 ): Promise<void> {
   const { config, device } = model, read = device.readsAtOnce ? sources : copies;
-  const weights = await read(model.namedParameters());
+  const weights = await read(plainParameters(model));
   const state = optimizer && { steps: optimizer.t, tensors: await read(optimizer.namedState()) };
   await writeNanoGPT(path, { config, weights, optimizer: state, ...progress });
 }

@@ -6,6 +6,9 @@
  *     metrics.jsonl           a line for each logged iteration and each evaluation
  *     checkpoint-000250/      model.safetensors, optimizer.safetensors, state.json
  *
+ * A run that trains an adapter has PEFT's adapter_config.json and adapter_model.safetensors in place of model.safetensors, and
+ * run.json names the base.
+ *
  * A reader never meets half of a save. A checkpoint is written beside the others and brought to the disk first; renaming
  * run.json.new to run.json then makes it the last one, and folders that run.json does not name go after that. So whatever ends
  * the process, or fills the disk, the checkpoint before is there.
@@ -30,7 +33,7 @@ import {
 import { exists, type OpenFile, readJson, syncDirectory, writeFile, writeJson } from "../files/files.ts";
 import { Lock } from "../files/locks.ts";
 import { cutMetrics, type Metrics } from "./metrics.ts";
-import { FORMAT, readRunJson } from "./run_json.ts";
+import { FORMAT, readRunJson, type RunBase } from "./run_json.ts";
 import { system } from "../files/system.ts";
 
 /** How often a reader looks again while checkpoints go. */
@@ -41,6 +44,7 @@ const RUN = "run.json", VOCABULARY = "vocabulary.json", METRICS = "metrics.jsonl
 export interface RunDescription {
   /** Flags by their names on the command line. */ readonly flags: Readonly<Record<string, unknown>>;
   /** The model's config. */ readonly model: Readonly<Record<string, unknown>>;
+  /** What the adapter stands on that the run trains. */ readonly base?: RunBase;
   /** As the tokenizer's toJSON gives it. */ readonly vocabulary: Readonly<Record<string, unknown>>;
 }
 
@@ -101,10 +105,10 @@ export class RunFolder implements Disposable {
         `No run in ${path}: ${await exists(path) ? `it has no ${RUN}` : "there is no such folder"}`,
       );
     }
-    const { flags, model, data, last, best } = await readRunJson(file);
+    const { flags, model, base, data, last, best } = await readRunJson(file);
     const overtaken = await exists(`${path}/${VOCABULARY}.new`) && !await exists(`${file}.new`);
     const vocabulary = await readJson(`${path}/${VOCABULARY}${overtaken ? ".new" : ""}`);
-    const run = new RunFolder(path, { flags, model, vocabulary }, open);
+    const run = new RunFolder(path, { flags, model, ...base && { base }, vocabulary }, open);
     run.data = data;
     run.#last = last;
     run.#best = best;
@@ -297,8 +301,8 @@ export class RunFolder implements Disposable {
   }
 
   async #commit(): Promise<void> {
-    const { flags, model } = this.#description;
-    const run = { format: FORMAT, flags, model, data: this.data, last: this.#last, best: this.#best };
+    const { flags, model, base } = this.#description;
+    const run = { format: FORMAT, flags, model, base, data: this.data, last: this.#last, best: this.#best };
     await writeJson(`${this.path}/${RUN}.new`, run, this.#open);
     await syncDirectory(this.path);
     await system.rename(`${this.path}/${RUN}.new`, `${this.path}/${RUN}`);

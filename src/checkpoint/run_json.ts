@@ -9,22 +9,37 @@ export const FORMAT = 1;
 export interface RunJson {
   readonly flags: Readonly<Record<string, unknown>>;
   readonly model: Readonly<Record<string, unknown>>;
+  /** The model that the run's adapter stands on. */
+  readonly base?: RunBase;
   /** Of the data that the run trains on; none in folders of version 0.1.0. */
   readonly data?: unknown;
   readonly last?: string;
   readonly best?: string;
 }
 
+/** What a run's adapter stands on: a model that `loadPretrained` takes. */
+export interface RunBase {
+  /** The model's name, or its path. */ readonly name: string;
+  /** Tells its weights from others. */ readonly identity: { readonly bytes: number; readonly checksum: string };
+}
+
+const isBase = (value: unknown): value is RunBase =>
+  isObject(value) && typeof value.name === "string" && isObject(value.identity) &&
+  Number.isSafeInteger(value.identity.bytes) && typeof value.identity.checksum === "string";
+
 /** @throws {CheckpointError} when the file cannot be read, is of another format, or damaged */
 export async function readRunJson(path: string): Promise<RunJson> {
-  const { format, flags, model, data, last, best } = await readJson(path);
+  const { format, flags, model, base, data, last, best } = await readJson(path);
   if (format !== FORMAT) throw new CheckpointError(`${path} has format ${format}, and this version reads ${FORMAT}`);
   if (!isObject(flags) || !isObject(model)) {
     throw new CheckpointError(`${path} is damaged: no flags or no model in it`);
+  }
+  if (base !== undefined && !isBase(base)) {
+    throw new CheckpointError(`${path} is damaged: its base is not what it should be`);
   }
   const name = (value: unknown): string | undefined => {
     if (value === undefined || isCheckpointName(value)) return value;
     throw new CheckpointError(`${path} is damaged: ${JSON.stringify(value)} is not the name of a checkpoint`);
   };
-  return { flags, model, data, last: name(last), best: name(best) };
+  return { flags, model, base, data, last: name(last), best: name(best) };
 }

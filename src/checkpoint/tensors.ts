@@ -127,6 +127,18 @@ export function noteUnused(
   if (names.length > 0) onNote?.(`${path}: the model does not use ${some(names.map(shown))}, which is left out`);
 }
 
+/** A model's parameters by their names, for a format of weights. @throws {CheckpointError} when an adapter is on the model */
+export function plainParameters(model: GPT): Map<string, Tensor> {
+  const parameters = new Map(model.namedParameters());
+  const adapted = parameters.keys().find((name) => name.includes(".base_layer."));
+  if (adapted === undefined) return parameters;
+  throw new CheckpointError(
+    `The model has an adapter on ${
+      adapted.replace(/\.base_layer\..*/, "")
+    }: merge it into the weights first, or remove it`,
+  );
+}
+
 /** How a model's weights are loaded. */
 export interface LoadOptions {
   /** Where the model is made. */ readonly device: Device;

@@ -4,12 +4,15 @@ import { saveGguf, type SaveGgufOptions } from "../checkpoint/gguf_save.ts";
 import { loadHuggingFace } from "../checkpoint/hugging_face.ts";
 import { saveHuggingFace } from "../checkpoint/hugging_face_save.ts";
 import { NanoGPTFile } from "../checkpoint/nanogpt.ts";
+import { RunFolder } from "../checkpoint/run_folder.ts";
 import { nanoGPTToRun, runToNanoGPT } from "../checkpoint/nanogpt_run.ts";
 import { loadModel } from "../checkpoint/tensors.ts";
 import { saveNanoGPT } from "../checkpoint/nanogpt_save.ts";
 import { createDevice } from "../device/create.ts";
 import { CheckpointError, ConfigError } from "../errors.ts";
 import { noGrad } from "../engine/autograd.ts";
+import { loadAdapter } from "../finetune/adapter.ts";
+import { adaptersOf } from "../finetune/lora.ts";
 import { generate } from "../generate/generate.ts";
 import type { GPT } from "../gpt.ts";
 import type { NumberArray } from "../kernel.ts";
@@ -26,6 +29,7 @@ export const convertFlags = {
     ["auto", "nanogpt", "run", "hugging_face", "gguf"],
     "of TO; auto: NAME.pt is nanoGPT's, NAME.gguf is GGUF, out of a ckpt.pt comes a run, else it is a Hugging Face folder",
   ),
+  adapter: text("", "a folder with a LoRA adapter for FROM, which is added to the weights; a run's own always is"),
   checkpoint: choice(["auto", "best", "last"], "of a run; auto: the last into a ckpt.pt, else the best"),
   dtype: choice(
     ["float32", "float16", "bfloat16", "q8_0", "f32", "f16", "bf16"],
@@ -53,6 +57,8 @@ state and the iteration come along. `,
     const onNote = (line: string) => progress.line(line);
     const source = await findModel(from, { onProgress: reportDownload(progress) });
     const format = formatOf(values.format, source, to);
+    const adapted = values.adapter !== "" ||
+      source.kind === "run" && (await RunFolder.open(source.path)).description.base;
     checkGiven(given, source, format);
     const options: Options = {
       ...values,
@@ -60,7 +66,7 @@ state and the iteration come along. `,
       onNote,
     };
     if (format === "run") await toRun(source, to, options);
-    else if (format === "nanogpt" && source.kind === "run") await runToNanoGPT(from, to, options);
+    else if (format === "nanogpt" && source.kind === "run" && !adapted) await runToNanoGPT(from, to, options);
     else await throughModel(source, to, { ...options, format });
     progress.line(`${from} → ${to}`);
   },
@@ -86,6 +92,9 @@ function checkGiven(given: Partial<ConvertValues>, { kind }: FoundModel, format:
   if (given.dtype === "q8_0" && folder) throw refuse("dtype", "only a GGUF file (NAME.gguf) has weights in eight bits");
   if (given.max_shard_gb && !folder) throw refuse("max_shard_gb", "this is for a Hugging Face folder alone");
   if (given.checkpoint !== undefined && kind !== "run") throw refuse("checkpoint", "FROM is not a run");
+  if (given.adapter && format === "run") {
+    throw refuse("adapter", "a run goes on with its optimizer's state, which knows no adapter");
+  }
   if (given.tokenizer && format === "nanogpt") throw refuse("tokenizer", "a ckpt.pt holds no tokenizer");
 }
 
@@ -113,7 +122,7 @@ async function toRun({ kind, path }: FoundModel, to: string, { tokenizer: named,
 async function throughModel(
   { kind, path }: FoundModel,
   to: string,
-  { format, dtype, max_shard_gb, tokenizer: named, checkpoint, onNote }: Options & { format: Format },
+  { format, dtype, max_shard_gb, tokenizer: named, checkpoint, adapter, onNote }: Options & { format: Format },
 ): Promise<void> {
   using device = await createDevice("cpu", { threads: 1 });
   // A folder may have no vocabulary; what it has is copied as it is. A GGUF file needs it.
@@ -121,6 +130,8 @@ async function throughModel(
   const { model, tokenizer } = folder !== undefined
     ? { model: await loadHuggingFace(folder, { device, onNote }), tokenizer: undefined }
     : await loadPretrained(path, { device, tokenizer: named || undefined, checkpoint, onNote });
+  if (adapter) await loadAdapter(adapter, model, { onNote });
+  for (const lora of adaptersOf(model)) lora.merge();
   if (format === "nanogpt") {
     if (model.config.activation !== "gelu") onNote(`${path} has tanh's GELU, and nanoGPT computes the exact one`);
     await saveNanoGPT(to, model, { iter: 0, bestValLoss: null });

@@ -36,8 +36,9 @@ export async function loadNamed(
   device: Device,
   progress: Progress,
 ): Promise<Pretrained> {
-  const { weights, checkpoint } = values, tokenizer = values.tokenizer || undefined;
+  const { weights, checkpoint } = values,
+    [tokenizer, adapter] = [values.tokenizer, values.adapter].map((name) => name || undefined);
   const onNote = (line: string) => progress.line(line), onProgress = reportDownload(progress);
-  const options = { device, weights, inference: true, checkpoint, tokenizer, onNote, onProgress };
+  const options = { device, weights, inference: true, checkpoint, tokenizer, adapter, onNote, onProgress };
   return await loadPretrained(modelName(values), options);
 }

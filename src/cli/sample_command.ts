@@ -18,7 +18,7 @@ export const sample = command({
     checkPermission(values.device, "sample");
     const start = given.start ?? config.start;
     const generator = new RandomGenerator(values.seed),
-      resumes = values.init_from === "resume" && values.weights === "f32" && !values.tokenizer;
+      resumes = values.init_from === "resume" && values.weights === "f32" && !values.tokenizer && !values.adapter;
     // What is wrong with a run is said before a device is made.
     const run = resumes ? await openRun(values.out_dir) : undefined, vocabulary = run && await runTokenizer(run);
     const known = vocabulary && await readPrompt(start, vocabulary);

@@ -43,6 +43,7 @@ export const PRETRAINED = "gpt2, gpt2-medium, …, or the path of a run, a Huggi
 export const modelFlags = {
   init_from: text("resume", `resume: the run in out_dir; or ${PRETRAINED}`),
   out_dir: text("out", "the run folder with the model"),
+  adapter: text("", "a folder with a LoRA adapter for the model: adapter_config.json, as PEFT has it"),
   checkpoint: choice(["best", "last"], "of a run: the one with the lowest validation loss, or the last"),
   weights: choice(
     ["f32", "bf16", "q8_0"],

@@ -6,6 +6,7 @@ import {
   type AdapterShape,
   readAdapterConfig,
   toPeftConfig,
+  type TrainedAdapter,
   writeAdapter,
 } from "../checkpoint/adapter.ts";
 import { loadTensors, sources } from "../checkpoint/tensors.ts";
@@ -19,6 +20,11 @@ import type { GPT } from "../gpt.ts";
 import type { Module } from "../nn/module.ts";
 import { attach, type Lora } from "./lora.ts";
 import { linearPlaces } from "./targets.ts";
+
+/** What a trainer saves of an adapter. */
+export function trainedAdapter(lora: Lora, options: Pick<SaveAdapterOptions, "base" | "taskType">): TrainedAdapter {
+  return { config: adapterConfig(lora, options), namedParameters: () => lora.namedParameters() };
+}
 
 /** How {@linkcode saveAdapter} writes. */
 export interface SaveAdapterOptions {

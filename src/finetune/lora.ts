@@ -38,6 +38,12 @@ export interface LoraOptions extends Partial<Omit<AdapterShape, "targets">> {
   readonly seed?: number;
 }
 
+/** Those of each model, innermost first. */
+const adapters = new WeakMap<GPT, Lora[]>();
+
+/** The adapters on a model, innermost first; those of a run or folder that `loadPretrained` has loaded are among them. */
+export const adaptersOf = (model: GPT): readonly Lora[] => [...adapters.get(model) ?? []];
+
 /** What stands round a layer or a table of the base. */
 interface Wrapper<Base extends Module = Module> extends Module {
   base_layer: Base;
@@ -291,8 +297,8 @@ export class Lora implements Disposable {
     }
     const { model } = this, { wte } = model.transformer;
     for (const { path, wrapper } of this.#wrappers) {
-      using _ = model.device.scope();
       if (path === "lm_head" && wrapper instanceof LoraLinear && wte.weight === model.lm_head.weight) untie(model);
+      using _ = model.device.scope();
       wrapper.merge();
     }
     const swaps = this.#swaps;
@@ -331,6 +337,7 @@ export class Lora implements Disposable {
       }
     }
     this.#wrappers = [];
+    adapters.set(this.model, adaptersOf(this.model).filter((lora) => lora !== this));
     this.model.changed();
   }
 }
@@ -451,6 +458,7 @@ export function attach(model: GPT, { shape, heads, places, rankOf, generator }: 
     throw error;
   }
   for (const [, parameter] of lora.namedParameters()) parameter.requiresGrad = false;
+  adapters.set(model, [...adaptersOf(model), lora]);
   model.changed();
   return lora;
 }

@@ -5,5 +5,6 @@ export {
   type LoadAdapterOptions,
   saveAdapter,
   type SaveAdapterOptions,
+  trainedAdapter,
 } from "./adapter.ts";
-export { applyLora, Lora, LoraLinear, type LoraOptions } from "./lora.ts";
+export { adaptersOf, applyLora, Lora, LoraLinear, type LoraOptions } from "./lora.ts";

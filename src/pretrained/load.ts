@@ -1,8 +1,10 @@
 /** A trained model with its tokenizer, by its name: a run, a folder, a file or a model of the hub. What reads it is imported when it is needed. */
-import { exists, readJson } from "../files/files.ts";
+import { system } from "../files/system.ts";
+import { exists, InputFile, owned, readJson } from "../files/files.ts";
 import type { HubProgress } from "./hub.ts";
 import type { LoadOptions } from "../checkpoint/tensors.ts";
 import type { RunFolder } from "../checkpoint/run_folder.ts";
+import type { RunBase } from "../checkpoint/run_json.ts";
 import { CheckpointError, ConfigError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
 import type { BytePairTokenizer } from "../tokenizer/byte_pair.ts";
@@ -12,6 +14,7 @@ import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 export interface PretrainedOptions extends LoadOptions {
   /** Instead of the one that is stored with the model: a name (`gpt2`), a folder, or a tokenizer. */
   readonly tokenizer?: string | Tokenizer;
+  /** A folder of PEFT's with an adapter for the model, which is put on it. */ readonly adapter?: string;
   /** Of a run: `best`, the default, or `last`. */ readonly checkpoint?: "best" | "last";
   /** Whether the model is to be trained: then weights in eight bits are refused. */ readonly trainable?: boolean;
   /** Takes a line for the user, without a newline, when something is worth knowing. */
@@ -28,7 +31,7 @@ export interface Pretrained {
 /**
  * Loads a model to generate with:
  *
- * - a run folder, with `run.json`: its best checkpoint, or its last;
+ * - a run folder, with `run.json`: its best checkpoint, or its last; of a run that trains an adapter, the base with the adapter on it;
  * - a Hugging Face folder, with `config.json`;
  * - a GGUF file, `NAME.gguf`, with its own tokenizer; weights in q8_0 become f32, or with `weights: "q8_0"` stay as they are;
  * - nanoGPT's `ckpt.pt`, or the folder with it: the tokenizer is that of `data/DATASET`, or GPT-2's where nothing is there;
@@ -54,6 +57,7 @@ export async function loadPretrained(name: string, options: PretrainedOptions): 
   // The tokenizer first: it is small, and may be missing.
   const tokenizer = typeof asked === "object" ? asked : asked ? await byName(asked) : await source.tokenizer();
   const model = await source.load(options), { vocabSize } = model.config;
+  if (options.adapter !== undefined) await putOn(model, options.adapter, onNote);
   if (tokenizer.vocabSize <= vocabSize) return { model, tokenizer };
   const sizes = `${tokenizer.vocabSize} tokens, and the model ${vocabSize}`;
   if (kind === "hugging_face" && !asked) { // transformers generates with such a folder
@@ -126,6 +130,12 @@ interface Source extends Disposable {
   blockSize(): number | Promise<number>;
   /** What to say where that tokenizer is of another model. */
   readonly hint?: string;
+}
+
+/** Puts an adapter on a model, which is disposed of where that fails. */
+async function putOn(model: GPT, adapter: string, onNote?: (line: string) => void): Promise<void> {
+  const { loadAdapter } = await import("../finetune/adapter.ts");
+  await owned(model, (model) => loadAdapter(adapter, model, { onNote }));
 }
 
 const OPEN: Record<FoundModel["kind"], (path: string, options: Pick<PretrainedOptions, "onNote">) => Promise<Source>> =
@@ -227,7 +237,12 @@ export async function runTokenizer(run: RunFolder): Promise<Tokenizer> {
  * @throws {DeviceError} when the weights do not fit into the device's memory
  */
 export async function loadRun(run: RunFolder, options: Omit<PretrainedOptions, "tokenizer">): Promise<GPT> {
-  const { checkpoint = "best", onNote = () => {} } = options;
+  const { checkpoint = "best", onNote = () => {} } = options, { base } = run.description;
+  if (base) {
+    const model = await loadBase(run, options);
+    await run.read(checkpoint, ({ folder }) => putOn(model, folder, onNote));
+    return model.eval();
+  }
   const { loadModel, loadTensors } = await import("../checkpoint/tensors.ts");
   try {
     const fill = (model: GPT) =>
@@ -237,4 +252,62 @@ export async function loadRun(run: RunFolder, options: Omit<PretrainedOptions, "
     if (error instanceof ConfigError) throw new CheckpointError(`${run.path}/run.json is damaged: ${error.message}`);
     throw error;
   }
+}
+
+/**
+ * The model that a run's adapter stands on.
+ *
+ * @throws {CheckpointError} when it is not the one that the run has begun with
+ * @throws {ConfigError} when there is nothing of its name
+ */
+export async function loadBase(
+  run: RunFolder,
+  options: Omit<PretrainedOptions, "tokenizer" | "adapter">,
+): Promise<GPT> {
+  const { name, identity } = run.description.base!, rest = { ...options, checkpoint: undefined };
+  const found = await identifyModel(name).catch((error) => {
+    throw new CheckpointError(`${run.path} has an adapter for ${name}, which cannot be read: ${error.message}`);
+  });
+  if (found.checksum !== identity.checksum || found.bytes !== identity.bytes) {
+    throw new CheckpointError(
+      `${run.path} has an adapter for ${name}, which has changed since: its weights are not those that the run began with`,
+    );
+  }
+  const { model } = await loadPretrained(name, rest);
+  return model;
+}
+
+/** How many parts of a file are looked at, and how many bytes each has. */
+const PARTS = 64, PART = 2 ** 14;
+
+/**
+ * Tells a model's weights from others: how many bytes they take, and a checksum (FNV-1a, 32 bits) of parts that lie evenly in their
+ * files. Training changes every weight, so a part tells.
+ */
+export async function identifyModel(name: string): Promise<RunBase["identity"]> {
+  const found = await findModel(name), { path } = found;
+  let hash = 0x811c9dc5, bytes = 0;
+  for (const part of await weightFiles(found)) {
+    using file = await InputFile.open(part);
+    const { size } = file, buffer = new Uint8Array(Math.min(PART, size)), last = size - buffer.length;
+    for (let i = 0; i < PARTS; i++) {
+      await file.fill(Math.floor(last * i / (PARTS - 1)), buffer);
+      for (let at = 0; at < buffer.length; at++) hash = Math.imul(hash ^ buffer[at], 0x01000193);
+    }
+    bytes += size;
+  }
+  if (bytes === 0) throw new CheckpointError(`${path} has no weights`);
+  return { bytes, checksum: (hash >>> 0).toString(16).padStart(8, "0") };
+}
+
+async function weightFiles({ kind, path }: FoundModel): Promise<string[]> {
+  if (kind === "run") {
+    const run = await (await import("../checkpoint/run_folder.ts")).RunFolder.open(path);
+    const { folder, model } = await run.checkpoint("best"),
+      { ADAPTER_WEIGHTS } = await import("../checkpoint/adapter.ts");
+    return [run.description.base ? `${folder}/${ADAPTER_WEIGHTS}` : model];
+  }
+  if (kind !== "hugging_face") return [path];
+  const names = await Array.fromAsync(system.readDir(path), ({ name }) => name);
+  return names.filter((name) => /\.(safetensors|bin)$/.test(name)).sort().map((name) => `${path}/${name}`);
 }

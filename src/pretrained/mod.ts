@@ -9,6 +9,8 @@ export {
   type Description,
   findModel,
   type FoundModel,
+  identifyModel,
+  loadBase,
   loadPretrained,
   type Pretrained,
   type PretrainedOptions,

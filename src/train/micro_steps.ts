@@ -96,7 +96,7 @@ export class MicroSteps implements Disposable {
   }
 
   #run({ arrays, weight }: MicroBatch): Tensor {
-    const { model } = this.trained, { device, noise, config: { dropout } } = model;
+    const { model } = this.trained, { device, noise } = model;
     const { tensors, captured } = this.#passFor(arrays), share = this.#share ??= device.empty([]);
     const part = weight ?? 1 / this.options.count;
     if (part !== this.#weight) device.write(share.storage, [this.#weight = part]);

@@ -7,6 +7,7 @@
  * purpose: the best checkpoint is never overwritten by a worse one, `evalOnly` stops a resumed run too, a resumed run goes
  * on bit for bit (train.py draws other batches), and a run that ends between two evaluations saves what it has reached.
  */
+import { ADAPTER_WEIGHTS, type TrainedAdapter } from "../checkpoint/adapter.ts";
 import type { Checkpoint } from "../checkpoint/checkpoint_folder.ts";
 import type { RunFolder } from "../checkpoint/run_folder.ts";
 import { copies, loadTensors, type NamedTensors, sources } from "../checkpoint/tensors.ts";
@@ -38,6 +39,8 @@ export interface TrainerContext {
   readonly folder?: RunFolder;
   /** The machine's peak in FLOP/s, for `mfu`. */
   readonly peakFlops?: number;
+  /** What is trained of the model, and saved in place of its weights. Default: the weights are saved. */
+  readonly adapter?: TrainedAdapter;
   /** Seconds after which a copy of everything is kept on the host, to be saved when a GPU is lost. Default: 30. */
   readonly keepInterval?: number;
 }
@@ -67,6 +70,7 @@ export class Trainer implements Disposable {
   readonly #trained: Trained;
   readonly #generator: RandomGenerator;
   readonly #folder: RunFolder | undefined;
+  readonly #adapter: TrainedAdapter | undefined;
   readonly #peakFlops: number | undefined;
   readonly #microSteps: MicroSteps;
   /** Clipping, AdamW, and gradients set to zero: captured in the first update. */
@@ -97,12 +101,13 @@ export class Trainer implements Disposable {
   constructor(
     readonly model: GPT,
     data: TokenSplits | Task,
-    { generator, folder, peakFlops, keepInterval = 30, ...options }: Partial<TrainerOptions> & TrainerContext,
+    { generator, folder, peakFlops, adapter, keepInterval = 30, ...options }: Partial<TrainerOptions> & TrainerContext,
   ) {
     this.options = trainerOptions(options);
     this.task = "loss" in data ? data : new LanguageModelling(model, data, this.options);
     this.#generator = generator ?? new RandomGenerator(1337);
     this.#folder = folder;
+    this.#adapter = adapter;
     this.#peakFlops = peakFlops;
     this.#keepInterval = keepInterval;
     this.#trained = new Trained(model, this.task);
@@ -166,7 +171,9 @@ export class Trainer implements Disposable {
       const path = `${folder.path}/${checkpoint.name}/state.json`, state = parseState(path, checkpoint.state);
       checkTask(path, state.task ?? DEFAULT_TASK, this.task.config ?? DEFAULT_TASK);
       this.task.restore(checkpoint.state, path);
-      await loadTensors(checkpoint.model, this.model.namedParameters(), { onNote });
+      const weights = `${checkpoint.folder}/${ADAPTER_WEIGHTS}`;
+      if (this.#adapter) await loadTensors(weights, this.#adapter.namedParameters());
+      else await loadTensors(checkpoint.model, this.model.namedParameters(), { onNote });
       if (this.task.module) await loadTensors(checkpoint.task, this.#added());
       await loadTensors(checkpoint.optimizer, this.optimizer.namedState());
       return state;
@@ -297,13 +304,19 @@ export class Trainer implements Disposable {
   async #checkpoint(): Promise<Checkpoint> {
     const read = async (tensors: NamedTensors) =>
       this.model.device.readsAtOnce ? sources(tensors) : await copies(tensors);
-    const state = { ...this.state() }, iter = this.#iter;
-    const [model, optimizer, task] = await Promise.all([
-      read(this.model.namedParameters()),
+    const state = { ...this.state() }, iter = this.#iter, adapter = this.#adapter;
+    const [weights, optimizer, task] = await Promise.all([
+      read((adapter ?? this.model).namedParameters()),
       read(this.optimizer.namedState()),
       this.task.module && read(this.#added()),
     ]);
-    return { iter, model, optimizer, state, task };
+    return {
+      iter,
+      ...adapter ? { adapter: { config: adapter.config, tensors: weights } } : { model: weights },
+      optimizer,
+      state,
+      task,
+    };
   }
 
   async #diverged(what: string, iter: number): Promise<TrainingError> {
