@@ -1,9 +1,9 @@
 /** `deno task finetune`: a model is tuned to a task. What stands between the flags and the trainer; the tasks are in finetune_tasks.ts. */
-import { RunFolder } from "../checkpoint/run_folder.ts";
+import { type RunDescription, RunFolder } from "../checkpoint/run_folder.ts";
 import type { Device } from "../engine/device.ts";
 import { Profile } from "../engine/profile.ts";
 import { GPT } from "../gpt.ts";
-import { loadPretrained, type Pretrained, runTokenizer } from "../pretrained/load.ts";
+import { loadBase, loadPretrained, type Pretrained, runTokenizer } from "../pretrained/load.ts";
 import { RandomGenerator } from "../random/mod.ts";
 import { checkTraining } from "../train/memory.ts";
 import type { TrainerOptions } from "../train/options.ts";
@@ -11,6 +11,7 @@ import { Trainer } from "../train/trainer.ts";
 import { command, type Running } from "./command.ts";
 import { finetuneDeclaration, finetuneFlags, type FinetuneValues, FIXED } from "./finetune_flags.ts";
 import { TASKS } from "./finetune_tasks.ts";
+import { baseOf, putAdapter } from "./lora_flags.ts";
 import { nativeFor } from "./native.ts";
 import { count } from "./progress.ts";
 import { openDevice, openRun } from "./run_model.ts";
@@ -42,14 +43,18 @@ async function tune(request: FinetuneRunning, run: RunFolder | undefined, report
   const device = await openDevice(values, await nativeFor(values, note));
   const { model, tokenizer } = run ? await resumedModel(values, run, device) : await pretrained(values, device, report);
   if (values.profile) device.profile = new Profile();
+  const base = run?.description.base ?? (values.lora_rank > 0 ? await baseOf(values.init_from, absolute) : undefined);
+  const adapter = await putAdapter(values, model, { run, base: base?.name ?? "" });
+  if (adapter) note(adapter.line);
   const tuning = await TASKS[values.task]({ values, model, tokenizer, progress: report.progress });
   const updates = Math.ceil(tuning.microBatches.train / values.gradient_accumulation_steps);
   const options = trainerOptions(values, updates, tuning.microBatches.val);
   report.values = { ...values, max_iters: options.maxIters };
-  if (!values.eval_only) await checkTraining(model.config, { ...options, device, model, task: tuning.rehearse });
-  const folder = await runFolder(values, run, { model, tokenizer }, note);
+  const { weights } = values, rehearsal = { device, model, weights, adapt: adapter?.adapt, task: tuning.rehearse };
+  if (!values.eval_only) await checkTraining(model.config, { ...options, ...rehearsal });
+  const folder = await runFolder(values, run, { model, tokenizer, base }, note);
   const generator = new RandomGenerator(values.seed);
-  using trainer = new Trainer(model, tuning.task, { ...options, generator, folder });
+  using trainer = new Trainer(model, tuning.task, { ...options, generator, folder, adapter: adapter?.trained });
   const resumed = run && await trainer.resume({ onNote: note });
   report.begin({
     model,
@@ -82,15 +87,19 @@ function trainerOptions(values: FinetuneValues, updates: number, evaluation: num
 
 /** The run's model, whose weights the trainer is going to read. */
 async function resumedModel(values: FinetuneValues, run: RunFolder, device: Device): Promise<Pretrained> {
-  const { dropout, seed } = values, tokenizer = await runTokenizer(run);
+  const { dropout, seed, weights } = values, tokenizer = await runTokenizer(run);
+  if (run.description.base) {
+    const model = await loadBase(run, { device, dropout, seed, weights });
+    return { model: model.train(), tokenizer };
+  }
   const model = new GPT({ ...run.description.model, dropout }, { device, seed, initialize: false });
   return { model, tokenizer };
 }
 
 async function pretrained(values: FinetuneValues, device: Device, report: TrainReport): Promise<Pretrained> {
-  const { init_from, dropout, seed, eval_only } = values;
+  const { init_from, dropout, seed, eval_only, weights, lora_rank } = values, trainable = !eval_only && lora_rank === 0;
   const onProgress = reportDownload(report.progress), onNote = (line: string) => report.note(line);
-  const loaded = await loadPretrained(init_from, { device, dropout, seed, trainable: !eval_only, onNote, onProgress });
+  const loaded = await loadPretrained(init_from, { device, dropout, seed, weights, trainable, onNote, onProgress });
   loaded.model.train();
   return loaded;
 }
@@ -99,7 +108,7 @@ async function pretrained(values: FinetuneValues, device: Device, report: TrainR
 async function runFolder(
   { profile: _, native: __, ...values }: FinetuneValues,
   run: RunFolder | undefined,
-  { model, tokenizer }: Pretrained,
+  { model, tokenizer, base }: Pretrained & { readonly base?: RunDescription["base"] },
   note: (line: string) => void,
 ): Promise<RunFolder | undefined> {
   const { data, eval_data, eval_only } = values;
@@ -109,7 +118,7 @@ async function runFolder(
     return run;
   }
   if (eval_only) return undefined;
-  const description = { flags, model: { ...model.config }, vocabulary: tokenizer.toJSON() };
+  const description = { flags, model: { ...model.config }, vocabulary: tokenizer.toJSON(), base };
   const folder = await RunFolder.create(values.out_dir, description);
   if (folder.renamed) note(`The older run in ${values.out_dir} is now in ${folder.renamed}`);
   return folder;

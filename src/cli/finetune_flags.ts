@@ -3,6 +3,7 @@ import { ConfigError } from "../errors.ts";
 import { type Declaration, type Request, taskCommand } from "./command.ts";
 import { dataFlags, rowFlags } from "./data_command.ts";
 import { bool, choice, float, int, text, type Values } from "./flags.ts";
+import { checkLora, LORA_DEFAULTS, LORA_FIXED, loraFlags } from "./lora_flags.ts";
 import { deviceFlags, nativeFlag, PRETRAINED, torchFlags } from "./shared_flags.ts";
 import { trainFlags } from "./train_flags.ts";
 
@@ -38,6 +39,7 @@ export const finetuneFlags = {
   beta2: { ...trainFlags.beta2, fallback: 0.999 },
   grad_clip,
   seed,
+  ...loraFlags,
   ...deviceFlags,
   ...nativeFlag,
   ...torchFlags,
@@ -56,7 +58,9 @@ export const finetuneDeclaration: Declaration<typeof finetuneFlags> = {
     usage: "[CONFIG.ts] --task=sft --data=FILE --init_from=MODEL",
     notes: "A config is a module that exports an object with the names below; flags win over it. ",
   },
-  check({ data, init_from }) {
+  defaults: ({ lora_rank }) => lora_rank ? LORA_DEFAULTS : {},
+  check({ data, init_from, ...values }) {
+    checkLora(values);
     const example = taskCommand("finetune", ["--task=sft", "--data=FILE.jsonl", "--init_from=gpt2"]);
     if (!init_from) throw new ConfigError(`--init_from is missing: it names the model to tune, as in\n${example}`);
     if (data || init_from === "resume") return;
@@ -72,4 +76,5 @@ export const FIXED = [
   "packing",
   "eval_share",
   "seed",
+  ...LORA_FIXED,
 ] as const;

@@ -37,4 +37,3 @@ export {
   type RenderOptions,
 } from "./chat_template.ts";
 export type { TemplateLimits } from "./chat_worker.ts";
-export type { Message } from "./messages.ts";

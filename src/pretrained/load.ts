@@ -241,6 +241,11 @@ export async function loadRun(run: RunFolder, options: Omit<PretrainedOptions, "
   if (base) {
     const model = await loadBase(run, options);
     await run.read(checkpoint, ({ folder }) => putOn(model, folder, onNote));
+    if (options.trainable) { // all of it, so that the run that follows has weights of its own
+      const { adaptersOf } = await import("../finetune/lora.ts");
+      for (const lora of adaptersOf(model)) lora.merge();
+      model.unfreeze();
+    }
     return model.eval();
   }
   const { loadModel, loadTensors } = await import("../checkpoint/tensors.ts");

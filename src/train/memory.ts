@@ -3,7 +3,7 @@ import { type Needs, shortage } from "../engine/capacity.ts";
 import type { Device } from "../engine/device.ts";
 import { DryDevice } from "../device/dry.ts";
 import { DeviceError } from "../errors.ts";
-import { completeConfig, GPT, type GPTConfig } from "../gpt.ts";
+import { completeConfig, GPT, type GPTConfig, type GPTOptions } from "../gpt.ts";
 import { RandomGenerator } from "../random/mod.ts";
 import { type TrainerOptions, trainerOptions } from "./options.ts";
 import type { Task } from "./task.ts";
@@ -15,6 +15,9 @@ export interface TrainingOptions extends Partial<TrainerOptions> {
   readonly device: Device;
   /** The model, where it is on the device already: its bytes are in use, and not counted twice. */
   readonly model?: GPT;
+  /** How the model's matrices are stored; default f32. */ readonly weights?: GPTOptions["weights"];
+  /** Puts on a model what is trained in place of its weights, such as an adapter. Default: the weights are trained. */
+  readonly adapt?: (model: GPT) => void;
   /** Makes the task, with its parameters on the model's device and two updates of its largest batches. Default: language modelling. */
   readonly task?: (model: GPT) => Task;
 }
@@ -34,10 +37,11 @@ export interface TrainingNeeds extends Needs {
  */
 export async function trainingNeeds(
   config: Partial<GPTConfig>,
-  { device, model: _, task, ...options }: TrainingOptions,
+  { device, model: _, task, weights, adapt, ...options }: TrainingOptions,
 ): Promise<TrainingNeeds> {
   const dry = new DryDevice(device), generator = new RandomGenerator(0);
-  const model = new GPT(config, { device: dry, generator });
+  const model = new GPT(config, { device: dry, generator, weights });
+  adapt?.(model);
   const text = new Int32Array(model.config.blockSize + 1), short = { maxIters: 1, evalInterval: 1, evalIters: 1 };
   const all = { ...options, ...short, logInterval: 1, evalOnly: false, generator };
   const trainer = new Trainer(model, task?.(model) ?? { train: text, val: text }, all);
@@ -66,13 +70,13 @@ export async function trainingNeeds(
  * ```
  */
 export async function checkTraining(config: Partial<GPTConfig>, options: TrainingOptions): Promise<void> {
-  const { device, model, task: _, ...numbers } = options, { all, one } = device.capacity;
+  const { device, model, task: _, weights: __, adapt, ...numbers } = options, { all, one } = device.capacity;
   if (all === Infinity && one === Infinity) return;
   const blocks = new Set(model?.parameters().map(({ storage }) => storage.block));
   const reused = blocks.values().reduce((sum, { capacity, dtype }) => sum + capacity * device.bytesOf(dtype), 0);
   const { batchSize } = trainerOptions(numbers);
-  const why = shortage(floor(completeConfig(config), batchSize), device, { least: true, reused }) ??
-    shortage(await trainingNeeds(config, options), device, { reused });
+  const least = adapt ? undefined : shortage(floor(completeConfig(config), batchSize), device, { least: true, reused });
+  const why = least ?? shortage(await trainingNeeds(config, options), device, { reused });
   if (why) throw new DeviceError(`Training this model ${why}\nLower n_layer, n_embd, block_size or batch_size`);
 }
 

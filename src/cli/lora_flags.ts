@@ -1,0 +1,81 @@
+/** The flags of `finetune` that have a LoRA adapter trained instead of the weights, and what they make. */
+import type { TrainedAdapter } from "../checkpoint/adapter.ts";
+import type { RunFolder } from "../checkpoint/run_folder.ts";
+import { ConfigError } from "../errors.ts";
+import { exists } from "../files/files.ts";
+import { loadAdapter, trainedAdapter } from "../finetune/adapter.ts";
+import { applyLora, type Lora, type LoraOptions } from "../finetune/lora.ts";
+import type { GPT } from "../gpt.ts";
+import { identifyModel } from "../pretrained/load.ts";
+import { choice, float, int, text, type Values } from "./flags.ts";
+import { count } from "./progress.ts";
+
+export const loraFlags = {
+  lora_rank: int(0, "train a LoRA adapter of this rank instead of the weights; 0: the weights", { min: 0 }),
+  lora_alpha: float(16, "what the adapter adds is multiplied by lora_alpha / lora_rank", { above: 0 }),
+  lora_dropout: float(0, "share of the adapter's inputs dropped in training", { min: 0, below: 1 }),
+  lora_targets: text("c_attn", "its layers: names with commas between them, all-linear, or a pattern of whole paths"),
+  weights: choice(
+    ["f32", "bf16", "q8_0"],
+    "how the base of an adapter is stored; bf16 takes half the memory, q8_0 a quarter",
+  ),
+};
+
+/** What a run has once and for all. */
+export const LORA_FIXED = Object.keys(loraFlags) as (keyof typeof loraFlags)[];
+
+/** What beginners of adapters take: ten times the rate of all weights. */
+export const LORA_DEFAULTS = { learning_rate: 2e-4 };
+
+export type LoraValues = Values<typeof loraFlags> & { readonly seed: number };
+
+/** @throws {ConfigError} where the base could not be trained, and there is no adapter */
+export function checkLora({ lora_rank, weights }: Pick<LoraValues, "lora_rank" | "weights">): void {
+  if (lora_rank > 0 || weights === "f32") return;
+  throw new ConfigError(
+    `--weights=${weights}: rounded weights cannot be trained; an adapter on them can: --lora_rank=8`,
+  );
+}
+
+function loraOptions(
+  { lora_rank: rank, lora_alpha: alpha, lora_dropout: dropout, lora_targets, seed }: LoraValues,
+): LoraOptions {
+  const names = lora_targets.split(",").map((name) => name.trim()).filter(Boolean);
+  const plain = lora_targets !== "all-linear" && names.every((name) => /^[\w.]+$/.test(name));
+  return { rank, alpha, dropout, targets: plain ? names : lora_targets, seed };
+}
+
+/** An adapter that a run trains. */
+export interface RunAdapter {
+  readonly trained: TrainedAdapter;
+  /** Puts one like it on another model: for the memory that it takes. */
+  adapt(model: GPT): void;
+  /** Says what is trained, in a line. */
+  readonly line: string;
+}
+
+/** The adapter that the flags ask for, or a resumed run has, on the run's model; undefined where the weights are trained. */
+export async function putAdapter(
+  values: LoraValues,
+  model: GPT,
+  { run, base }: { readonly run?: RunFolder; readonly base: string },
+): Promise<RunAdapter | undefined> {
+  if (values.lora_rank === 0) return undefined;
+  let lora: Lora;
+  if (run) lora = await run.read("last", ({ folder }) => loadAdapter(folder, model, { trainable: true }));
+  else lora = applyLora(model, loraOptions(values));
+  const { options } = lora, trained = [...lora.namedParameters()].reduce((sum, [, { size }]) => sum + size, 0);
+  const share = (100 * trained / model.numParameters({ nonEmbedding: false })).toPrecision(2);
+  return {
+    trained: trainedAdapter(lora, { base }),
+    adapt: (other) => void applyLora(other, options),
+    line: `adapter: rank ${options.rank} on ${[options.targets].flat().join(", ")}; ` +
+      `${count(trained)} parameters are trained, ${share} % of all`,
+  };
+}
+
+/** What run.json says of the model that an adapter stands on. */
+export async function baseOf(init_from: string, absolute: (path: string) => string) {
+  const name = await exists(init_from) ? absolute(init_from) : init_from;
+  return { name, identity: await identifyModel(name) };
+}
