@@ -17,6 +17,7 @@ export interface EvaluationMetrics {
   /** The update before which it was made. */ readonly iter: number;
   /** In nats a token. */ readonly train_loss: number;
   /** In nats a token. */ readonly val_loss: number;
+  /** What the task measures besides: `train_accuracy`, `val_accuracy`. */ readonly [measure: string]: number;
 }
 
 /** A line of metrics.jsonl. */

@@ -103,10 +103,12 @@ export class TrainReport {
     if (event.kind === "evaluating") {
       this.progress.status(() => `step ${event.iter}: evaluating ${event.done}/${event.total}`);
     } else if (event.kind === "evaluation") {
-      const { iter, trainLoss, valLoss, best } = event;
+      const { iter, trainLoss, valLoss, measures, best } = event;
       if (best) this.#best = { iter, loss: valLoss };
       this.progress.end();
-      this.note(`step ${iter}: train loss ${trainLoss.toFixed(4)}, val loss ${valLoss.toFixed(4)}${this.#beside()}`);
+      const more = Object.entries(measures).map(([name, value]) => `, ${name.replace("_", " ")} ${value.toFixed(4)}`);
+      const losses = `train loss ${trainLoss.toFixed(4)}, val loss ${valLoss.toFixed(4)}`;
+      this.note(`step ${iter}: ${losses}${this.#beside()}${more.join("")}`);
     } else if (event.kind === "checkpoint") {
       this.note(`saved ${this.values.out_dir}/${event.name}${event.best ? ", the best so far" : ""}`);
     } else if (this.progress.terminal) {

@@ -1,4 +1,8 @@
-/** Tuning a model to a task: LoRA adapters, and PEFT's folders in and out. */
+/**
+ * Tuning a model to a task: LoRA adapters with PEFT's folders, heads for labels and choices, and training a part of a model.
+ *
+ * @module
+ */
 export {
   adapterConfig,
   loadAdapter,
@@ -8,3 +12,4 @@ export {
   trainedAdapter,
 } from "./adapter.ts";
 export { adaptersOf, applyLora, Lora, LoraLinear, type LoraOptions } from "./lora.ts";
+export * from "./heads.ts";

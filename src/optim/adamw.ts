@@ -29,6 +29,11 @@ export interface AdamWOptions extends Rates {
 /** Parameters with rates of their own; what is left out is the optimizer's. */
 export interface ParameterGroup extends Rates {
   /** With their names. */ readonly parameters: Iterable<NamedParameter>;
+  /**
+   * The optimizer's steps before the group is trained: until then its parameters are frozen, and its own count of steps begins
+   * there, as PyTorch's does for parameters that had no gradient before. Default 0.
+   */
+  readonly from?: number;
 }
 
 /** What may change from step to step. */
@@ -50,6 +55,9 @@ interface Slot {
 /** A part of the storages, which one launch updates. */
 interface Group {
   readonly rates: Rates;
+  /** Steps before it is trained. */
+  readonly from: number;
+  readonly parameters: readonly Tensor[];
   readonly parts: Record<"parameter" | "gradient" | "m" | "v" | "step", Tensor>;
   /** Elements before this one decay. */
   readonly decayed: number;
@@ -123,7 +131,7 @@ export class AdamW implements Disposable {
     this.#gradient = arenas.gradient;
     this.gradNorm = device.tensor([0], [1]);
     let offset = 0;
-    for (const { ordered, rates } of groups) {
+    for (const { ordered, rates, from } of groups) {
       const first = offset;
       let decayed = 0;
       for (const [name, parameter] of ordered) {
@@ -135,7 +143,8 @@ export class AdamW implements Disposable {
       if (offset === first) continue;
       const own = (arena: Tensor) => part(arena, [offset - first], first), { parameter, gradient, m, v } = arenas;
       const parts = { parameter: own(parameter), gradient: own(gradient), m: own(m), v: own(v) };
-      this.#groups.push({ rates, parts: { ...parts, step: device.empty([4]) }, decayed });
+      const parameters = ordered.map(([, one]) => one);
+      this.#groups.push({ rates, from, parameters, parts: { ...parts, step: device.empty([4]) }, decayed });
     }
     const flat = (tensor: Tensor) => tensor.alias([tensor.size]);
     for (const { parameter, gradient } of this.#slots) {
@@ -147,6 +156,14 @@ export class AdamW implements Disposable {
       parameter.grad = gradient;
     }
     for (const tensor of this.#tensors()) tensor.scope = undefined; // it lives as long as the optimizer
+    this.#thaw(1);
+  }
+
+  /** Has those groups trained, and no others, whose turn it is in a step. */
+  #thaw(step: number): void {
+    for (const { from, parameters } of this.#groups) {
+      if (from > 0) { for (const parameter of parameters) parameter.requiresGrad = step > from; }
+    }
   }
 
   *#tensors(): Generator<Tensor> {
@@ -166,15 +183,24 @@ export class AdamW implements Disposable {
   step(options: StepOptions = {}): void {
     this.prepare(options);
     this.update();
+    this.#thaw(this.t + 1);
   }
-  /** Counts a step and brings its numbers to the device: what comes before each replay of a captured {@linkcode update}. */
+  /**
+   * Counts a step and brings its numbers to the device: what comes before the forward pass, where groups begin to be trained later,
+   * and before each replay of a captured {@linkcode update}.
+   */
   prepare({ learningRate = this.#options.learningRate, gradClip = 0 }: StepOptions = {}): void {
     checked("step", { learningRate, gradClip });
     const { betas, learningRate: base, weightDecay } = this.#options, clip = gradClip || Infinity, t = ++this.t;
-    for (const { rates, parts: { step } } of this.#groups) {
+    this.#thaw(t);
+    for (const { rates, from, parts: { step } } of this.#groups) {
+      if (t <= from) continue;
       // A group's own rate is to this step's as it is to the optimizer's; beside one of 0 it stays as it is.
       const own = rates.learningRate, rate = own === undefined ? learningRate : own * (base ? learningRate / base : 1);
-      step.device.write(step.storage, adamwStep({ t, weightDecay, ...rates, learningRate: rate, betas, clip }));
+      step.device.write(
+        step.storage,
+        adamwStep({ weightDecay, ...rates, t: t - from, learningRate: rate, betas, clip }),
+      );
     }
   }
   /**
@@ -184,13 +210,17 @@ export class AdamW implements Disposable {
    */
   update(): void {
     const { betas: [beta1, beta2], epsilon } = this.#options;
+    const waiting = new Set(this.#groups.filter(({ from }) => this.t <= from).flatMap(({ parameters }) => parameters));
     for (const { name, parameter, gradient } of this.#slots) {
-      if (!parameter.requiresGrad) throw new TypeError(`AdamW: ${name} was frozen; make a new optimizer without it`);
+      if (!parameter.requiresGrad && !waiting.has(parameter)) {
+        throw new TypeError(`AdamW: ${name} was frozen; make a new optimizer without it`);
+      }
       if (parameter.grad === gradient) continue;
       throw new TypeError(`AdamW: ${name}.grad was replaced; clear it with zeroGrad()`);
     }
     launch(gradientNorm, { gradient: this.#gradient, norm: this.gradNorm });
-    for (const { parts, decayed } of this.#groups) {
+    for (const { from, parts, decayed } of this.#groups) {
+      if (this.t <= from) continue;
       launch(
         adamw,
         { ...parts, norm: this.gradNorm },
@@ -214,11 +244,13 @@ export class AdamW implements Disposable {
 
   /** Frees what it holds. The parameters keep their values, and lose the gradients that it laid out. */
   dispose(): void {
+    this.#thaw(Infinity);
     for (const { parameter, gradient } of this.#slots) {
       if (parameter.grad === gradient) parameter.grad = undefined; // else a newer optimizer's, or the caller's
     }
     for (const tensor of this.#tensors()) tensor.dispose();
     this.#slots = [];
+    this.#groups.length = 0;
   }
   /** As dispose(). */ [Symbol.dispose](): void {
     this.dispose();
@@ -229,14 +261,20 @@ const decays = ({ shape }: Tensor): boolean => shape.length >= 2;
 const padded = (size: number): number => Math.ceil(size / ALIGNMENT) * ALIGNMENT;
 
 /** Groups, those that decay first in each. Parameters without a group are one. */
-function groupsOf(given: readonly (NamedParameter | ParameterGroup)[]): { ordered: NamedParameter[]; rates: Rates }[] {
+function groupsOf(
+  given: readonly (NamedParameter | ParameterGroup)[],
+): { ordered: NamedParameter[]; rates: Rates; from: number }[] {
   const groups = given.length > 0 && "parameters" in given[0]
     ? given as readonly ParameterGroup[]
     : [{ parameters: given as readonly NamedParameter[] }];
-  return groups.map(({ parameters, ...rates }) => {
-    for (const [name, value] of Object.entries(rates)) checked("AdamW: a group", { [name]: value });
+  return groups.map(({ parameters, from = 0, ...rates }) => {
+    for (const [name, value] of Object.entries({ ...rates, from })) checked("AdamW: a group", { [name]: value });
     const all = [...parameters];
-    return { ordered: [...all.filter(([, one]) => decays(one)), ...all.filter(([, one]) => !decays(one))], rates };
+    return {
+      rates,
+      from,
+      ordered: [...all.filter(([, one]) => decays(one)), ...all.filter(([, one]) => !decays(one))],
+    };
   });
 }
 

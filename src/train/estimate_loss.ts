@@ -5,7 +5,7 @@ import { Breather } from "../loop/breather.ts";
 import { Pace } from "../loop/pace.ts";
 import { evaluating } from "../nn/module.ts";
 import { type Trained, typeOf } from "./micro_steps.ts";
-import type { DrawOptions, MicroBatch, Task } from "./task.ts";
+import type { DrawOptions, Measures, MicroBatch, Task } from "./task.ts";
 
 /** Milliseconds from one wait for the device to the next. */
 const PACE = 300;
@@ -18,6 +18,22 @@ export interface EstimateOptions extends DrawOptions {
   readonly signal?: AbortSignal;
 }
 
+/** What an evaluation has found of a split. */
+export interface Estimate {
+  /** The mean loss. */ readonly loss: number;
+  /** What the task measures besides. */ readonly measures: Measures;
+}
+
+/** A batch that has been judged. */
+interface Judged {
+  readonly split: "train" | "val";
+  readonly weight: number;
+  readonly loss: Tensor;
+  readonly outputs?: Tensor;
+  /** Where the task measures something. */
+  readonly batch?: MicroBatch;
+}
+
 /**
  * The model's mean loss on the task's batches of both splits, without dropout: nanoGPT's `estimate_loss`. It yields after every
  * batch how many of them are done.
@@ -28,47 +44,59 @@ export async function* estimateLoss(
   trained: Trained,
   task: Task,
   { count, generator, lend, signal }: EstimateOptions,
-): AsyncGenerator<{ done: number; total: number }, Record<"train" | "val", number> | undefined, void> {
+): AsyncGenerator<{ done: number; total: number }, Record<"train" | "val", Estimate> | undefined, void> {
   const { model } = trained, { device } = model, breather = new Breather(), pace = new Pace(PACE);
-  const before = generator.getState(), losses: { split: "train" | "val"; weight: number; loss: Tensor }[] = [];
+  const before = generator.getState(), judged: Judged[] = [];
   let complete = false, ahead = 0;
 
-  const evaluate = ({ arrays }: MicroBatch): Tensor => {
+  const evaluate = ({ arrays }: MicroBatch): { loss: Tensor; outputs?: Tensor } => {
     using scope = device.scope();
     const tensors: Record<string, Tensor> = {};
     for (const [name, array] of Object.entries(arrays)) {
       tensors[name] = device.tensor(array.values, array.shape, { dtype: typeOf(array) });
     }
-    return scope.keep(evaluating(trained, () => noGrad(() => task.loss(model, tensors))));
+    const judge = () => task.judge?.(model, tensors) ?? { loss: task.loss(model, tensors), outputs: undefined };
+    const { loss, outputs } = evaluating(trained, () => noGrad(judge));
+    return { loss: scope.keep(loss), outputs: outputs && scope.keep(outputs) };
   };
   try {
     for (const split of ["train", "val"] as const) {
       for await (const batch of task.evaluate(split, { count, generator })) {
-        const loss = lend(() => evaluate(batch));
-        losses.push({ split, weight: batch.weight ?? 1, loss });
+        const { loss, outputs } = lend(() => evaluate(batch));
+        judged.push({ split, weight: batch.weight ?? 1, loss, outputs, batch: outputs && batch });
         if (!device.readsAtOnce && ++ahead >= pace.steps) {
           await loss.item(); // so that an interruption need not wait for hundreds of batches
           pace.waited();
           ahead = 0;
         } else device.flush();
-        yield { done: losses.length, total: 2 * count };
+        yield { done: judged.length, total: 2 * count };
         await breather.breathe();
         if (signal?.aborted) return;
       }
     }
-    const values = await Promise.all(losses.map(({ loss }) => loss.item())); // one wait for all of them
-    const mean = (of: "train" | "val") => {
+    // One wait for all of them.
+    const losses = await Promise.all(judged.map(({ loss }) => loss.item()));
+    const outputs = await Promise.all(judged.map(({ outputs }) => outputs?.data()));
+    const mean = (of: "train" | "val"): Estimate => {
       let sum = 0, weights = 0;
-      for (const [i, { split, weight }] of losses.entries()) {
-        if (split === of) [sum, weights] = [sum + weight * values[i], weights + weight];
+      const measures: Record<string, number> = {};
+      for (const [i, { split, weight, batch }] of judged.entries()) {
+        if (split !== of) continue;
+        [sum, weights] = [sum + weight * losses[i], weights + weight];
+        const found = batch && task.measure?.(outputs[i]!, batch) || {};
+        for (const [name, value] of Object.entries(found)) measures[name] = (measures[name] ?? 0) + weight * value;
       }
       if (weights === 0) throw new DataError(`the task has given no batch to evaluate ${of} on`);
-      return sum / weights;
+      for (const name of Object.keys(measures)) measures[name] /= weights;
+      return { loss: sum / weights, measures };
     };
     complete = true;
     return { train: mean("train"), val: mean("val") };
   } finally {
     if (!complete) generator.setState(before);
-    for (const { loss } of losses) loss.dispose();
+    for (const { loss, outputs } of judged) {
+      loss.dispose();
+      outputs?.dispose();
+    }
   }
 }

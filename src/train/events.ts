@@ -1,3 +1,5 @@
+import type { Measures } from "./task.ts";
+
 /** What a run of training reports. Losses are in nats a token. */
 export type TrainEvent = StepEvent | EvaluatingEvent | EvaluationEvent | CheckpointEvent;
 
@@ -27,6 +29,7 @@ export interface EvaluationEvent {
   /** The update that comes next. */ readonly iter: number;
   /** In nats a token. */ readonly trainLoss: number;
   /** In nats a token. */ readonly valLoss: number;
+  /** What the task measures besides, such as `train_accuracy` and `val_accuracy`. */ readonly measures: Measures;
   /** Whether the validation loss is the lowest so far. */ readonly best: boolean;
   /** Evaluations since the one with the lowest validation loss: 0 where this is it. */ readonly sinceBest: number;
 }

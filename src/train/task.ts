@@ -6,6 +6,7 @@ import type { TrainerState } from "../checkpoint/trainer_state.ts";
 import type { TokensIdentity } from "../data/tokens.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import type { GPT } from "../gpt.ts";
+import type { NumberArray } from "../kernel.ts";
 import type { Module } from "../nn/module.ts";
 import type { AdamW, AdamWOptions } from "../optim/adamw.ts";
 import type { RandomGenerator } from "../random/mod.ts";
@@ -45,6 +46,9 @@ export type TaskState =
   & Readonly<Record<string, unknown>>
   & { readonly [K in Exclude<keyof TrainerState, "offsets">]?: never };
 
+/** Means by their names, such as `accuracy`. */
+export type Measures = Readonly<Record<string, number>>;
+
 /** What a trainer trains for. */
 export interface Task {
   /**
@@ -55,13 +59,20 @@ export interface Task {
   /** Parameters besides the model's, such as a head. They are trained with the model's and stored in task.safetensors. */
   readonly module?: Module;
   /** What a checkpoint has to agree in to be resumed, the task's name first. Default: language modelling. */
-  readonly config?: Readonly<Record<string, string | number | boolean>> & { readonly name: string };
+  readonly config?: Readonly<Record<string, string | number | boolean | readonly string[]>> & { readonly name: string };
   /** The micro-batches of the next update. Each is taken when the pass before it is launched. */
   draw(options: DrawOptions): MicroBatches;
   /** Batches to judge the model by. May be cut short, and then leaves no trace but in the generator, which is set back. */
   evaluate(split: "train" | "val", options: DrawOptions): MicroBatches;
   /** The mean loss of a batch, (). Runs once for each set of shapes and is replayed: numbers that change stand in the batch. */
   loss(model: GPT, batch: Readonly<Record<string, Tensor>>): Tensor;
+  /**
+   * In place of `loss` in an evaluation, where more is to be known of a batch than its loss: besides it, the numbers that
+   * {@linkcode measure} looks at.
+   */
+  judge?(model: GPT, batch: Readonly<Record<string, Tensor>>): { readonly loss: Tensor; readonly outputs: Tensor };
+  /** Means over a batch, such as the accuracy, out of what {@linkcode judge} has given. */
+  measure?(outputs: NumberArray, batch: MicroBatch): Measures;
   /** What it takes to draw the same again. Where `ahead` is true, a micro-batch drawn ahead is drawn again from it. */
   state(): TaskState;
   /** Takes what {@linkcode state} gave. @throws {CheckpointError} when it is not valid; `path` is the file's */

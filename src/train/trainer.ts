@@ -25,7 +25,7 @@ import { LateLosses } from "./late_losses.ts";
 import { LanguageModelling } from "./language_modelling.ts";
 import { MicroSteps, Trained } from "./micro_steps.ts";
 import { type TrainerOptions, trainerOptions } from "./options.ts";
-import type { Task } from "./task.ts";
+import type { Measures, Task } from "./task.ts";
 import { parseState, type TrainerState } from "../checkpoint/trainer_state.ts";
 
 /** What a checkpoint is of that names no task. */
@@ -248,13 +248,15 @@ export class Trainer implements Disposable {
       await batches.return(undefined); // where our caller has had enough
     }
     if (!result.value) return;
-    const { train: trainLoss, val: valLoss } = result.value, best = valLoss < (this.#bestValLoss ?? Infinity);
+    const { train, val } = result.value, [trainLoss, valLoss] = [train.loss, val.loss];
+    const measures = { ...named("train", train.measures), ...named("val", val.measures) };
+    const best = valLoss < (this.#bestValLoss ?? Infinity);
     if (!Number.isFinite(trainLoss + valLoss)) throw await this.#diverged(`The loss is ${trainLoss + valLoss}`, iter);
-    if (!evalOnly) await this.#folder?.log({ iter, train_loss: trainLoss, val_loss: valLoss });
+    if (!evalOnly) await this.#folder?.log({ iter, train_loss: trainLoss, val_loss: valLoss, ...measures });
     if (best) this.#bestValLoss = valLoss;
     this.#sinceBest = best ? 0 : this.#sinceBest + 1;
     this.#evaluated = true;
-    yield { kind: "evaluation", iter, trainLoss, valLoss, best, sinceBest: this.#sinceBest };
+    yield { kind: "evaluation", iter, trainLoss, valLoss, measures, best, sinceBest: this.#sinceBest };
     if (iter > 0 && !evalOnly && (best || alwaysSaveCheckpoint)) yield* this.#save({ best });
   }
 
@@ -347,13 +349,18 @@ export class Trainer implements Disposable {
   }
 }
 
+/** Measures of a split, as metrics.jsonl names them. */
+const named = (split: string, measures: Measures): Measures =>
+  Object.fromEntries(Object.entries(measures).map(([name, value]) => [`${split}_${name}`, value]));
+
 /** @throws {CheckpointError} when a checkpoint is of another task, or of one with other sizes */
 function checkTask(
   path: string,
   saved: Readonly<Record<string, unknown>>,
   own: Readonly<Record<string, unknown>>,
 ): void {
-  const name = Object.keys({ ...own, ...saved }).find((name) => saved[name] !== own[name]);
+  const differs = (name: string) => JSON.stringify(saved[name]) !== JSON.stringify(own[name]); // labels are a list
+  const name = Object.keys({ ...own, ...saved }).find(differs);
   if (name) {
     throw new CheckpointError(`${path} is of another task: its ${name} is ${saved[name]}, expected ${own[name]}`);
   }

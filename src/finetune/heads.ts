@@ -1,0 +1,198 @@
+/**
+ * Heads that make other numbers than a next token's of a GPT's hidden states: transformers' `GPT2ForSequenceClassification` and
+ * `GPT2DoubleHeadsModel` (https://huggingface.co/docs/transformers/model_doc/gpt2), and GPT-1's, which is the first with a bias
+ * and dropout (Radford et al. 2018, "Improving Language Understanding by Generative Pre-Training", section 3.2).
+ *
+ * A head is a module beside the model. It sees one hidden state of each sequence, the pooled one: the tensor `at` says which.
+ * Letters in shapes: R sequences of T tokens, C channels, L labels, B examples of K choices.
+ */
+import { ConfigError, DataError } from "../errors.ts";
+import type { GPT } from "../gpt.ts";
+import { Dropout, Linear, Module } from "../nn/mod.ts";
+import { add } from "../ops/add.ts";
+import { crossEntropy } from "../ops/cross_entropy.ts";
+import { embedding } from "../ops/embedding.ts";
+import { exp } from "../ops/exp.ts";
+import { gather } from "../ops/gather.ts";
+import { log } from "../ops/log.ts";
+import { logSoftmax } from "../ops/log_softmax.ts";
+import { maximum } from "../ops/maximum.ts";
+import { mean } from "../ops/mean.ts";
+import { mul } from "../ops/mul.ts";
+import { neg } from "../ops/neg.ts";
+import { reshape } from "../ops/reshape.ts";
+import { sub } from "../ops/sub.ts";
+import { sum } from "../ops/sum.ts";
+import type { Tensor } from "../engine/tensor.ts";
+import { RandomGenerator } from "../random/mod.ts";
+
+/** What labels of sequences are, by transformers' names. */
+export type ProblemType = "single_label_classification" | "multi_label_classification" | "regression";
+
+/** How a head is made. */
+export interface HeadOptions {
+  /** Draws the initial weights, N(0, 0.02); default: seeded with 1337. */
+  readonly generator?: RandomGenerator;
+  /** Whether there are initial weights; false leaves them undefined, for one who is going to write them. Default true. */
+  readonly initialize?: boolean;
+  /** Of the pooled states, in training: 0 for {@linkcode SequenceClassifier}, 0.1 for {@linkcode DoubleHeads}. */
+  readonly dropout?: number;
+}
+
+/**
+ * Scores of labels: pooled · Wᵀ, as `GPT2ForSequenceClassification`'s head. Its parameter is `score.weight` (L, C).
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { createDevice, GPT } from "@nanogpt/ts";
+ * import { lastTokens, pooled, SequenceClassifier } from "@nanogpt/ts/finetune";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * const model = new GPT({ vocabSize: 65, blockSize: 8, nLayer: 1, nHead: 2, nEmbd: 16 }, { device });
+ * const head = new SequenceClassifier(model, 3), rows = [[5, 6, 7], [8, 9, 0]]; // 0 pads
+ * const tokens = device.tensor(rows.flat(), [2, 3], { dtype: "i32" });
+ * const at = device.tensor(lastTokens(rows, 0), [2], { dtype: "i32" });
+ * assertEquals(head.forward(pooled(model.hidden(tokens), at)).shape, [2, 3]);
+ * device.close();
+ * ```
+ */
+export class SequenceClassifier extends Module {
+  /** (L, C) */ readonly score: Linear;
+  readonly dropout: Dropout;
+
+  /**
+   * A head for a model's hidden states.
+   * @param labels how many there are; 1 for a number
+   * @param options.bias whether there is `score.bias` too, as in GPT-1; default false
+   */
+  constructor(
+    model: GPT,
+    labels: number,
+    { bias = false, dropout = 0, ...options }: HeadOptions & { bias?: boolean } = {},
+  ) {
+    super();
+    this.dropout = new Dropout(dropout, model.noise);
+    this.score = linear(model, labels, bias, options);
+  }
+  /**
+   * A score for each label.
+   * @param states f32 (R, C), as {@linkcode pooled} gives them
+   * @returns f32 (R, L)
+   */
+  forward(states: Tensor): Tensor {
+    return this.score.forward(this.dropout.forward(states));
+  }
+}
+
+/**
+ * One score for each choice, as `GPT2DoubleHeadsModel`'s second head; the first is the model's own. Its parameters are
+ * `multiple_choice_head.summary.weight` (1, C) and `.bias` (1).
+ */
+export class DoubleHeads extends Module {
+  readonly multiple_choice_head: { readonly summary: Linear; readonly first_dropout: Dropout };
+
+  /** A head for a model's hidden states. */
+  constructor(model: GPT, { dropout = 0.1, ...options }: HeadOptions = {}) {
+    super();
+    this.multiple_choice_head = {
+      summary: linear(model, 1, true, options),
+      first_dropout: new Dropout(dropout, model.noise),
+    };
+  }
+  /**
+   * A score for each choice.
+   * @param states f32 (R, C) with R = B · K
+   * @param choices K
+   * @param shared whether the choices of an example share one mask of dropout, as in GPT-1; default false
+   * @returns f32 (B, K)
+   */
+  forward(states: Tensor, { choices, shared = false }: { choices: number; shared?: boolean }): Tensor {
+    const { summary, first_dropout } = this.multiple_choice_head, [R, C] = states.shape, B = R / choices;
+    const kept = shared && first_dropout.active
+      ? mul(reshape(states, [B, choices, C]), first_dropout.forward(ones(states, [B, 1, C])))
+      : first_dropout.forward(states);
+    return reshape(summary.forward(kept), [B, choices]);
+  }
+}
+
+function linear(model: GPT, outputs: number, bias: boolean, { generator, initialize = true }: HeadOptions): Linear {
+  if (!(Number.isSafeInteger(outputs) && outputs > 0)) {
+    throw new ConfigError(`A head has ${outputs} labels; expected a whole number above 0`);
+  }
+  const layer = new Linear(model.config.nEmbd, outputs, { device: model.device, bias, initialize: false });
+  if (!initialize) return layer;
+  const from = generator ?? new RandomGenerator(1337);
+  model.device.fill(layer.weight.storage, (values) => from.normal(values, 0, 0.02));
+  if (layer.bias) model.device.fill(layer.bias.storage, () => {}); // zeros
+  return layer;
+}
+
+const ones = ({ device }: Tensor, shape: number[]): Tensor =>
+  device.tensor(new Float32Array(shape.reduce((a, b) => a * b)).fill(1), shape);
+
+/**
+ * The hidden states that heads look at: row r of the result is number `at[r]` of all B · T of them.
+ *
+ * @param hidden f32 (B, T, C), as `model.hidden` gives it
+ * @param at i32 (R), from 0 to B · T − 1
+ * @returns f32 (R, C)
+ */
+export function pooled(hidden: Tensor, at: Tensor): Tensor {
+  const [B, T, C] = hidden.shape;
+  return embedding(at, reshape(hidden, [B * T, C]));
+}
+
+/**
+ * Where transformers pools: the rightmost token of each row that is not padding, as a number among all B · T tokens. So rows may be
+ * padded on either side, and where texts end in the padding token itself, the token before it counts.
+ *
+ * @param rows of ids, of one length T
+ * @param padTokenId none: the last token counts
+ * @throws {DataError} when a row is nothing but padding: it has no token to look at
+ */
+export function lastTokens(rows: readonly ArrayLike<number>[], padTokenId?: number): Int32Array {
+  return Int32Array.from(rows, (row, i) => {
+    let last = row.length - 1;
+    while (last >= 0 && row[last] === padTokenId) last--;
+    if (last >= 0) return i * row.length + last;
+    throw new DataError(`row ${i} is nothing but padding (token ${padTokenId}): a classifier has no token to look at`);
+  });
+}
+
+/**
+ * The mean loss of scores, by what the labels are: cross-entropy; binary cross-entropy of each label,
+ * max(s, 0) − s · y + log(1 + exp(−|s|)); or the squared error (s − y)².
+ *
+ * @param scores f32 (B, L)
+ * @param labels i32 (B), a class each or −100 for none; else f32 (B, L)
+ * @returns ()
+ * @see https://pytorch.org/docs/stable/generated/torch.nn.BCEWithLogitsLoss.html
+ */
+export function labelLoss(scores: Tensor, labels: Tensor, type: ProblemType): Tensor {
+  if (type === "single_label_classification") return crossEntropy(scores, labels);
+  using scope = scores.device.scope();
+  if (type === "regression") {
+    const error = sub(scores, labels);
+    return scope.keep(mean(mul(error, error)));
+  }
+  const zero = scores.device.tensor([0], []), one = scores.device.tensor([1], []);
+  const tail = log(add(one, exp(neg(maximum(scores, neg(scores)))))); // log(1 + exp(−|s|))
+  return scope.keep(mean(add(sub(maximum(scores, zero), mul(scores, labels)), tail)));
+}
+
+/**
+ * The weighted sum of how many nats each target surprises the model: Σ weight · (log Σ exp(logits) − logits[target]). With
+ * weights of 1 / (R · its sequence's targets), it is GPT-1's auxiliary loss, the mean over sequences of each one's mean.
+ *
+ * @param logits f32 (R, T, V)
+ * @param targets i32 (R, T), each an id, also where its weight is 0
+ * @param weights f32 (R, T)
+ * @returns ()
+ */
+export function weightedNextTokens(logits: Tensor, targets: Tensor, weights: Tensor): Tensor {
+  using scope = logits.device.scope();
+  const [R, T] = targets.shape;
+  const likely = reshape(gather(logSoftmax(logits), targets.alias([R, T, 1]), { axis: 2 }), [R, T]);
+  return scope.keep(neg(sum(mul(likely, weights))));
+}
