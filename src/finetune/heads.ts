@@ -11,6 +11,7 @@ import type { GPT } from "../gpt.ts";
 import { Dropout, Linear, Module } from "../nn/mod.ts";
 import { add } from "../ops/add.ts";
 import { crossEntropy } from "../ops/cross_entropy.ts";
+import { div } from "../ops/div.ts";
 import { embedding } from "../ops/embedding.ts";
 import { exp } from "../ops/exp.ts";
 import { gather } from "../ops/gather.ts";
@@ -139,8 +140,9 @@ const ones = ({ device }: Tensor, shape: number[]): Tensor =>
  * @returns f32 (R, C)
  */
 export function pooled(hidden: Tensor, at: Tensor): Tensor {
+  using scope = hidden.device.scope();
   const [B, T, C] = hidden.shape;
-  return embedding(at, reshape(hidden, [B * T, C]));
+  return scope.keep(embedding(at, reshape(hidden, [B * T, C])));
 }
 
 /**
@@ -182,17 +184,22 @@ export function labelLoss(scores: Tensor, labels: Tensor, type: ProblemType): Te
 }
 
 /**
- * The weighted sum of how many nats each target surprises the model: Σ weight · (log Σ exp(logits) − logits[target]). With
- * weights of 1 / (R · its sequence's targets), it is GPT-1's auxiliary loss, the mean over sequences of each one's mean.
+ * How many nats the next tokens surprise the model, as GPT-1's auxiliary loss: with divisors of R times the number of a sequence's
+ * targets, the mean over sequences of each one's mean. Σ over sequences of Σ over its targets of
+ * (log Σ exp(logits) − logits[target]) / divisor.
  *
  * @param logits f32 (R, T, V)
- * @param targets i32 (R, T), each an id, also where its weight is 0
- * @param weights f32 (R, T)
+ * @param options.targets i32 (R, T), each an id
+ * @param options.counted f32 (R, T), 1 where there is a target, else 0
+ * @param options.divisors f32 (R)
  * @returns ()
  */
-export function weightedNextTokens(logits: Tensor, targets: Tensor, weights: Tensor): Tensor {
+export function nextTokensLoss(
+  logits: Tensor,
+  { targets, counted, divisors }: Readonly<Record<"targets" | "counted" | "divisors", Tensor>>,
+): Tensor {
   using scope = logits.device.scope();
   const [R, T] = targets.shape;
   const likely = reshape(gather(logSoftmax(logits), targets.alias([R, T, 1]), { axis: 2 }), [R, T]);
-  return scope.keep(neg(sum(mul(likely, weights))));
+  return scope.keep(neg(sum(div(sum(mul(likely, counted), { axis: 1 }), divisors))));
 }

@@ -12,4 +12,9 @@ export {
   trainedAdapter,
 } from "./adapter.ts";
 export { adaptersOf, applyLora, Lora, LoraLinear, type LoraOptions } from "./lora.ts";
+export { HeadRows } from "./head_rows.ts";
+export * from "./head_task.ts";
 export * from "./heads.ts";
+export * from "./inputs.ts";
+export { type Label, type LabelAt, type Labelling, labellingOf } from "./labels.ts";
+export * from "./transfer.ts";

@@ -1,0 +1,140 @@
+/** Rows of sequences with labels, in memory as typed arrays, and batches of them, padded to a few fixed lengths. */
+import { DataError } from "../errors.ts";
+import type { BatchArray, MicroBatch } from "../train/task.ts";
+import { type Label, type LabelAt, type Labelling, labelNumbers } from "./labels.ts";
+
+/** Rows, each of one sequence or several, with what is known of them. */
+export class HeadRows {
+  /** Of all sequences, one after the other. */
+  #ids = new Int32Array(1024);
+  #length = 0;
+  /** Where each sequence begins, and where the next would. */
+  readonly #begins = [0];
+  /** The first sequence of each row, and the next one's. */
+  readonly #rows = [0];
+  readonly #labels: LabelAt[] = [];
+
+  /** Adds a row. */
+  add(
+    sequences: readonly ArrayLike<number>[],
+    { where, label }: { readonly where: string; readonly label: Label },
+  ): void {
+    for (const ids of sequences) {
+      while (this.#length + ids.length > this.#ids.length) {
+        const more = new Int32Array(2 * this.#ids.length);
+        more.set(this.#ids);
+        this.#ids = more;
+      }
+      this.#ids.set(ids, this.#length);
+      this.#begins.push(this.#length += ids.length);
+    }
+    this.#rows.push(this.#begins.length - 1);
+    this.#labels.push({ where, label });
+  }
+  /** How many rows there are. */ get length(): number {
+    return this.#labels.length;
+  }
+  /** Their labels. */ get labels(): readonly LabelAt[] {
+    return this.#labels;
+  }
+  /** Every id, one sequence after the other. */ get ids(): Int32Array {
+    return this.#ids.subarray(0, this.#length);
+  }
+  /** The sequences of a row. */ sequences(row: number): Int32Array[] {
+    const [first, end] = [this.#rows[row], this.#rows[row + 1]];
+    return Array.from(
+      { length: end - first },
+      (_, i) => this.#ids.subarray(this.#begins[first + i], this.#begins[first + i + 1]),
+    );
+  }
+  /** The number of a row's first sequence among all. */ first(row: number): number {
+    return this.#rows[row];
+  }
+  /** The most sequences that a row has. */ get choices(): number {
+    return this.#labels.reduce((most, _, row) => Math.max(most, this.#rows[row + 1] - this.#rows[row]), 0);
+  }
+}
+
+/** How {@linkcode headBatch} lays out rows. */
+export interface BatchOptions {
+  /** Ascending lengths, one of which each batch is padded to. */ readonly lengths: readonly number[];
+  /** Sequences of a row: those that are missing are masked. */ readonly choices: number;
+  /** Entries of the model's vocabulary. */ readonly vocabSize: number;
+  /** What fills rows up, and is never pooled; without one, 0 fills and the last token is pooled. */ readonly padTokenId?:
+    number;
+  /** Whether there are targets for the language model. */ readonly nextTokens?: boolean;
+}
+
+/**
+ * The arrays of a batch of B rows of K sequences, R = B · K: `tokens` (R, T), `at` (R), which of the R · T tokens is pooled; of
+ * rows with fewer sequences also `mask` (B, K), and with `nextTokens` what `nextTokensLoss` takes.
+ *
+ * @throws {DataError} when a row is nothing but padding
+ */
+export function headBatch(
+  rows: HeadRows,
+  numbers: readonly number[],
+  { lengths, choices, vocabSize, padTokenId, nextTokens }: BatchOptions,
+): MicroBatch["arrays"] {
+  const all = numbers.map((row) => rows.sequences(row)), R = numbers.length * choices;
+  const longest = Math.max(...all.flat().map(({ length }) => length)), T = lengths.find((length) => length >= longest)!;
+  const tokens = new Int32Array(R * T).fill(padTokenId ?? 0),
+    at = new Int32Array(R),
+    mask = new Float32Array(R).fill(-1e30);
+  const targets = new Int32Array(R * T),
+    counted = new Float32Array(R * T),
+    divisors = new Float32Array(R).fill(1),
+    sequences = all.flat().length;
+  for (const [i, row] of all.entries()) {
+    for (const [k, ids] of row.entries()) {
+      const r = i * choices + k, begin = r * T;
+      tokens.set(ids, begin);
+      mask[r] = 0;
+      let last = ids.length - 1;
+      while (last >= 0 && ids[last] === padTokenId) last--;
+      if (last < 0) {
+        throw new DataError(`${rows.labels[numbers[i]].where}: the row is nothing but padding (token ${padTokenId})`);
+      }
+      at[r] = begin + last;
+      targets.set(ids.subarray(1), begin);
+      counted.fill(1, begin, begin + ids.length - 1);
+      divisors[r] = sequences * Math.max(1, ids.length - 1);
+    }
+    for (let k = row.length; k < choices; k++) at[i * choices + k] = (i * choices + k) * T;
+  }
+  const range = [0, vocabSize - 1] as const,
+    arrays: Record<string, BatchArray> = {
+      tokens: { values: tokens, shape: [R, T], range },
+      at: { values: at, shape: [R], range: [0, R * T - 1] },
+    };
+  if (choices > 1) arrays.mask = { values: mask, shape: [numbers.length, choices] };
+  if (nextTokens) {
+    arrays.targets = { values: targets, shape: [R, T], range };
+    arrays.counted = { values: counted, shape: [R, T] };
+    arrays.divisors = { values: divisors, shape: [R] };
+  }
+  return arrays;
+}
+
+/**
+ * A batch's labels as the loss takes them: classes (B), or numbers (B, L).
+ *
+ * @throws {DataError} when one is not one of the labels, naming its row
+ */
+export function labelArray(rows: HeadRows, numbers: readonly number[], labelling: Labelling): BatchArray {
+  const found = numbers.map((row) => labelNumbers(rows.labels[row], labelling)), B = numbers.length;
+  if (labelling.problemType !== "single_label_classification") {
+    return { values: Float32Array.from(found.flat()), shape: [B, labelling.labels.length] };
+  }
+  return { values: Int32Array.from(found as number[]), shape: [B], range: [0, labelling.labels.length - 1] };
+}
+
+/** The same of choices: which one is right. @throws {DataError} when a row has no such choice */
+export function choiceArray(rows: HeadRows, numbers: readonly number[]): BatchArray {
+  const values = Int32Array.from(numbers, (row) => {
+    const { label, where } = rows.labels[row], count = rows.sequences(row).length;
+    if (Number.isInteger(label) && (label as number) >= 0 && (label as number) < count) return label as number;
+    throw new DataError(`${where}: the label is ${JSON.stringify(label)}; expected a choice from 0 to ${count - 1}`);
+  });
+  return { values, shape: [numbers.length], range: [0, rows.choices - 1] };
+}

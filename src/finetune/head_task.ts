@@ -1,0 +1,244 @@
+/**
+ * Training a head, with the model below it or on it alone: a task for the trainer. What it is asked (inputs.ts), what its labels are
+ * (labels.ts) and the head itself (heads.ts) stand apart; GPT-1's form adds its auxiliary loss,
+ *
+ *     loss = loss of the labels + λ · loss of the next tokens        (Radford et al. 2018, equation 5)
+ *
+ * A micro-batch counts by its share of the update's rows, so that accumulated gradients are those of all rows at once. (In
+ * transformers' Trainer those of a classifier are too large by the number of micro-batches: huggingface/transformers #47688.)
+ */
+import { CheckpointError, ConfigError, DataError } from "../errors.ts";
+import type { Tensor } from "../engine/tensor.ts";
+import type { GPT } from "../gpt.ts";
+import type { NumberArray } from "../kernel.ts";
+import { add } from "../ops/add.ts";
+import { mul } from "../ops/mul.ts";
+import { reshape } from "../ops/reshape.ts";
+import { sum } from "../ops/sum.ts";
+import { AdamW, type AdamWOptions, type NamedParameter } from "../optim/adamw.ts";
+import type { RandomGenerator } from "../random/mod.ts";
+import type { DrawOptions, Measures, MicroBatch, Task, TaskState } from "../train/task.ts";
+import { Epochs, paddedLengths } from "./epochs.ts";
+import { type BatchOptions, choiceArray, headBatch, type HeadRows, labelArray } from "./head_rows.ts";
+import { DoubleHeads, labelLoss, nextTokensLoss, pooled, SequenceClassifier } from "./heads.ts";
+import type { HeadKind, InputTokens } from "./inputs.ts";
+import { type Labelling, numbered } from "./labels.ts";
+import { layerGroups, type TransferRates } from "./transfer.ts";
+
+/** What a head is, and what it takes to feed it: a run's state.json has it as `task`. */
+export interface HeadDescription extends Labelling {
+  /** What it is asked. */ readonly kind: HeadKind;
+  /** GPT-1's tokens, where its form is used. */ readonly tokens?: InputTokens;
+  /** What fills rows up, and is never pooled. */ readonly padTokenId?: number;
+  /** Of the pooled states, in training. */ readonly dropout: number;
+}
+
+/** A head of one of the two kinds. */
+export type Head = SequenceClassifier | DoubleHeads;
+
+/** Rows to train on and to evaluate on. */
+export interface HeadSplits<T = HeadRows> {
+  /** To train on. */ readonly train: T;
+  /** To evaluate on. */ readonly val: T;
+}
+
+/** How {@linkcode HeadTask} trains. */
+export interface HeadTaskOptions extends TransferRates {
+  /** What is asked. */ readonly kind: HeadKind;
+  /** What labels mean, as `labellingOf` finds it; not for `choose`. */ readonly labelling?: Labelling;
+  /** Rows of a micro-batch. */ readonly batchSize: number;
+  /** GPT-1's tokens, where the rows were made with them. */ readonly tokens?: InputTokens;
+  /** What fills rows up, and is never pooled: transformers' `pad_token_id`. */ readonly padTokenId?: number;
+  /** Of the pooled states; default 0 for transformers' classifier, else 0.1. */ readonly dropout?: number;
+  /** λ; default 0 for `classify`, 0.5 for the other three. It is 0 where nothing of the model is trained. */
+  readonly lmWeight?: number;
+  /** Of the order of the rows; default 1337. */ readonly seed?: number;
+  /** Whether each epoch has an order of its own; default true. */ readonly shuffle?: boolean;
+  /** Draws a new head's weights. */ readonly generator?: RandomGenerator;
+  /** A head that there is already. */ readonly head?: Head;
+  /** The rows' pooled states, as `headFeatures` computes them: then the model below the head, which is frozen, never runs. */
+  readonly features?: HeadSplits<Float32Array>;
+}
+
+/** Trains a head on rows with labels. */
+export class HeadTask implements Task {
+  readonly ahead = true;
+  readonly config: NonNullable<Task["config"]>;
+  /** The head. */ readonly module: Head;
+  /** What it is. */ readonly description: HeadDescription;
+  readonly #options: HeadTaskOptions;
+  readonly #batch: BatchOptions;
+  readonly #lmWeight: number;
+  readonly #epochs: Epochs;
+  /** Before the update that was drawn last: between two updates that is the one drawn ahead. */
+  #before: { readonly epoch: number; readonly place: number };
+
+  /**
+   * @param model below the head
+   * @throws {DataError} when there are no rows, or a label is not one of the labels
+   * @throws {ConfigError} when options contradict each other
+   */
+  constructor(model: GPT, readonly rows: HeadSplits, options: HeadTaskOptions) {
+    const { kind, tokens, padTokenId, features, seed = 1337, shuffle = true } = options, { train, val } = rows;
+    for (const [name, { length }] of Object.entries(rows)) {
+      if (length === 0) {
+        throw new DataError(`${kind}: there are no rows to ${name === "train" ? "train" : "evaluate"} on`);
+      }
+    }
+    const { dropout = kind === "classify" && !tokens ? 0 : 0.1, lmWeight = kind === "classify" ? 0 : 0.5 } = options;
+    const choices = Math.max(train.choices, val.choices), choosing = kind === "choose";
+    const labelling = options.labelling ??
+      (choosing ? { problemType: "single_label_classification" as const, labels: numbered(choices) } : undefined);
+    if (!labelling) throw new ConfigError(`${kind}: labelling is missing; labellingOf finds out what the labels mean`);
+    this.description = { kind, ...labelling, tokens, padTokenId, dropout };
+    this.config = configOf(this.description);
+    this.#options = options;
+    const { blockSize } = model.config;
+    for (const split of [train, val]) { // before hours of training, not after
+      for (let row = 0; row < split.length; row++) {
+        this.#labels(split, [row]);
+        const longest = Math.max(...split.sequences(row).map(({ length }) => length));
+        if (longest <= blockSize) continue;
+        throw new DataError(
+          `${split.labels[row].where} has ${longest} tokens, more than the block size of ${blockSize}`,
+        );
+      }
+    }
+    const trains = !model.parameters({ trainable: true }).next().done;
+    if (features && trains) throw new ConfigError("features: the model below the head has to be frozen");
+    this.#lmWeight = trains ? lmWeight : 0;
+    this.#batch = {
+      lengths: paddedLengths(model.config.blockSize),
+      choices,
+      vocabSize: model.config.vocabSize,
+      padTokenId,
+      nextTokens: this.#lmWeight > 0,
+    };
+    this.#epochs = new Epochs(train.length, { seed, shuffle });
+    this.#before = this.#epochs.state();
+    this.module = options.head ?? newHead(model, this.description, options);
+  }
+
+  /** Updates in an epoch, of so many micro-batches each. */
+  updatesPerEpoch(microBatches: number): number {
+    return Math.ceil(this.rows.train.length / this.#options.batchSize / microBatches);
+  }
+
+  *draw({ count }: DrawOptions): Generator<MicroBatch> {
+    const { batchSize } = this.#options, epochs = this.#epochs;
+    this.#before = epochs.state();
+    const drawn = Array.from({ length: Math.min(count * batchSize, epochs.left) }, () => epochs.next());
+    for (const { arrays, weight } of this.#batches("train", drawn)) yield { arrays, weight: weight! / drawn.length };
+  }
+  /** Batches in the order of the rows, each weighted by how many it has. */
+  evaluate(split: "train" | "val", { count }: DrawOptions): Iterable<MicroBatch> {
+    const length = Math.min(count * this.#options.batchSize, this.rows[split].length);
+    return this.#batches(split, Array.from({ length }, (_, row) => row));
+  }
+  *#batches(split: "train" | "val", drawn: readonly number[]): Generator<MicroBatch> {
+    const { batchSize } = this.#options;
+    for (let at = 0; at < drawn.length; at += batchSize) {
+      const numbers = drawn.slice(at, at + batchSize);
+      yield { weight: numbers.length, arrays: this.#arrays(split, numbers) };
+    }
+  }
+  #arrays(split: "train" | "val", numbers: readonly number[]): MicroBatch["arrays"] {
+    const rows = this.rows[split], labels = this.#labels(rows, numbers), { features } = this.#options;
+    const arrays = headBatch(rows, numbers, this.#batch);
+    if (!features) return { ...arrays, labels };
+    const { mask, at: { shape: [R] } } = arrays, { choices } = this.#batch;
+    const all = features[split], width = all.length / rows.first(rows.length), values = new Float32Array(R * width);
+    for (const [i, row] of numbers.entries()) {
+      values.set(all.subarray(rows.first(row) * width, rows.first(row + 1) * width), i * choices * width);
+    }
+    return { features: { values, shape: [R, width] }, ...(mask && { mask }), labels };
+  }
+  #labels(rows: HeadRows, numbers: readonly number[]) {
+    const { description } = this;
+    return description.kind === "choose" ? choiceArray(rows, numbers) : labelArray(rows, numbers, description);
+  }
+
+  loss(model: GPT, batch: Readonly<Record<string, Tensor>>): Tensor {
+    return this.judge(model, batch).loss;
+  }
+  judge(model: GPT, batch: Readonly<Record<string, Tensor>>): { loss: Tensor; outputs: Tensor } {
+    const { tokens, at, features, mask, labels, targets, counted, divisors } = batch;
+    using scope = model.device.scope();
+    const hidden = features ? undefined : model.hidden(tokens); // (R, T, C)
+    const states = features ?? pooled(hidden!, at); // (R, C)
+    const outputs = scores(this.module, this.description, states, mask);
+    let loss = labelLoss(outputs, labels, this.description.problemType);
+    if (targets) {
+      const next = nextTokensLoss(model.lm_head.forward(hidden!), { targets, counted, divisors });
+      loss = add(loss, mul(next, model.device.tensor([this.#lmWeight], [])));
+    }
+    return { loss: scope.keep(loss), outputs: scope.keep(outputs) };
+  }
+  /** `accuracy`: the share of rows of which the greatest score is the label's, or all scores are above 0 whose labels hold. */
+  measure(outputs: NumberArray, { arrays: { labels: { values, shape } } }: MicroBatch): Measures {
+    const { problemType } = this.description, [B] = shape, L = outputs.length / B;
+    if (problemType === "regression") return {};
+    const single = problemType === "single_label_classification";
+    let right = 0;
+    for (let row = 0; row < B; row++) {
+      const scores = outputs.subarray(row * L, (row + 1) * L);
+      const holds = single
+        ? scores.indexOf(Math.max(...scores)) === values[row]
+        : scores.every((score, id) => score > 0 === values[row * L + id] > 0);
+      if (holds) right++;
+    }
+    return { accuracy: right / B };
+  }
+
+  state(): TaskState {
+    return { ...this.#before, rows: this.rows.train.length };
+  }
+  /** Goes on in the middle of the epoch; with another number of rows, at its beginning. */
+  restore({ epoch, place, rows }: Readonly<Record<string, unknown>>, path: string): void {
+    const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
+    if (!isCount(epoch) || !isCount(place) || !isCount(rows) || place >= rows) {
+      throw new CheckpointError(`${path} is damaged: epoch, place or rows is missing or not what it should be`);
+    }
+    this.#epochs.restore({ epoch, place: rows === this.rows.train.length ? place : 0 });
+    this.#before = this.#epochs.state();
+  }
+  configureOptimizers(model: GPT, options: AdamWOptions): AdamW {
+    const head = [...this.module.namedParameters({ trainable: true })].map(([name, one]): NamedParameter => [
+      `task.${name}`,
+      one,
+    ]);
+    return new AdamW(layerGroups(model, head, { ...this.#options, learningRate: options.learningRate }), options);
+  }
+}
+
+/**
+ * What a head makes of pooled states.
+ *
+ * @param states f32 (R, C)
+ * @param mask f32 (B, K), 0 where there is a choice and far below it where there is none
+ * @returns (B, L), or (B, K) for `choose`
+ */
+export function scores(head: Head, { kind, tokens }: HeadDescription, states: Tensor, mask?: Tensor): Tensor {
+  const [R, C] = states.shape;
+  if (head instanceof DoubleHeads) {
+    const choices = mask ? mask.shape[1] : 1, made = head.forward(states, { choices, shared: tokens !== undefined });
+    return mask ? add(made, mask) : made;
+  }
+  return head.forward(kind === "similar" ? sum(reshape(states, [R / 2, 2, C]), { axis: 1 }) : states);
+}
+
+/** A head as a description has it. */
+export function newHead(
+  model: GPT,
+  { kind, labels, tokens, dropout }: HeadDescription,
+  options: { readonly generator?: RandomGenerator; readonly initialize?: boolean } = {},
+): Head {
+  const { generator, initialize } = options;
+  return kind === "choose"
+    ? new DoubleHeads(model, { dropout, generator, initialize })
+    : new SequenceClassifier(model, labels.length, { bias: tokens !== undefined, dropout, generator, initialize });
+}
+
+function configOf({ kind, tokens, padTokenId, ...rest }: HeadDescription): NonNullable<Task["config"]> {
+  return { name: kind, ...rest, ...tokens, ...(padTokenId !== undefined && { padTokenId }) };
+}

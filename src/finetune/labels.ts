@@ -1,0 +1,135 @@
+/** What labels in data are to a head: names of classes, of which one or several hold, or numbers. */
+import { DataError } from "../errors.ts";
+import type { ProblemType } from "./heads.ts";
+
+/** A label as a row has it; a list where several hold. */
+export type Label = string | number | boolean | readonly (string | number)[];
+
+/** What the scores of a head mean. */
+export interface Labelling {
+  /** Of what kind they are. */ readonly problemType: ProblemType;
+  /** The name of each score, transformers' `id2label`. */ readonly labels: readonly string[];
+}
+
+/** A label and the place that a message names. */
+export interface LabelAt {
+  /** As in "reviews.jsonl, line 12". */ readonly where: string;
+  /** What stands there. */ readonly label: Label;
+}
+
+type Sort = "text" | "number" | "list";
+const sortOf = (label: Label): Sort =>
+  typeof label === "number" ? "number" : typeof label === "object" ? "list" : "text";
+const WORDS: Readonly<Record<Sort, string>> = { text: "a name", number: "a number", list: "a list" };
+
+/**
+ * Finds out what labels mean. Lists are several labels that hold, or with the type `regression` numbers; names are classes, in
+ * the order of their code points; whole numbers are classes from 0, and other numbers a quantity.
+ *
+ * @param all labels of the rows to train on
+ * @param given what is known: of what type they are, or the names of a model that has a head already
+ * @throws {DataError} when labels are of mixed types, out of range, not finite, or more classes than the given names
+ */
+export function labellingOf(all: readonly LabelAt[], given: Partial<Labelling> = {}): Labelling {
+  const [first] = all, { labels } = given;
+  if (!first) throw new DataError("there is no row to learn labels from");
+  const sort = sortOf(first.label);
+  for (const { label, where } of all) {
+    if (sortOf(label) === sort) continue;
+    throw new DataError(
+      `labels are of mixed types: ${show(first.label)} in ${first.where} is ${WORDS[sort]}, and ${show(label)} in ` +
+        `${where} is ${WORDS[sortOf(label)]}; write all of them in one way`,
+    );
+  }
+  const flat = all.flatMap(({ label, where }) =>
+    [label].flat().map((one) => ({ one: one as string | number | boolean, where }))
+  );
+  const numeric = typeof flat[0]?.one === "number";
+  for (const { one, where } of flat) {
+    if ((typeof one === "number") !== numeric) throw new DataError(`${where}: labels are names here and numbers there`);
+    if (numeric && !Number.isFinite(one)) throw new DataError(`${where}: the label ${one} is not a finite number`);
+  }
+  const fractional = numeric && flat.some(({ one }) => !Number.isInteger(one));
+  const problemType = given.problemType ??
+    (fractional ? "regression" : sort === "list" ? "multi_label_classification" : "single_label_classification");
+  if (problemType === "regression") return { problemType, labels: labels ?? numbered(widthOf(all)) };
+  if (sort === "list" && problemType === "single_label_classification") {
+    throw new DataError(`${first.where}: the label is a list, and of a single label there is one`);
+  }
+  const found = numeric
+    ? numbered(classesOf(flat))
+    : [...new Set(flat.map(({ one }) => String(one)))].sort(byCodePoint);
+  if (!labels) {
+    if (found.length > 1 || problemType !== "single_label_classification") return { problemType, labels: found };
+    throw new DataError(`all rows have the label ${show(first.label)}: there is nothing to tell apart`);
+  }
+  if (found.length > labels.length) {
+    throw new DataError(
+      `the data have ${found.length} classes, and the model ${labels.length} labels: ${labels.join(", ")}`,
+    );
+  }
+  return { problemType, labels };
+}
+
+/**
+ * A row's label as the loss takes it: the number of its class; or a number for each label, 1 where it holds, or the quantities.
+ *
+ * @throws {DataError} when it is not one of the labels, naming the row
+ */
+export function labelNumbers(
+  { label, where }: LabelAt,
+  { problemType, labels }: Labelling,
+): number | readonly number[] {
+  if (problemType === "regression") {
+    const numbers = [label].flat();
+    if (numbers.length === labels.length && numbers.every(Number.isFinite)) return numbers as number[];
+    throw new DataError(`${where}: the label is ${show(label)}; expected ${labels.length} numbers, as in other rows`);
+  }
+  const ids = [label].flat().map((one) => classOf(one as string | number | boolean, where, labels));
+  if (problemType === "single_label_classification") {
+    if (ids.length === 1) return ids[0];
+    throw new DataError(`${where}: the label is ${show(label)}; expected one label`);
+  }
+  return labels.map((_, id) => ids.includes(id) ? 1 : 0);
+}
+
+function classOf(label: string | number | boolean, where: string, labels: readonly string[]): number {
+  const id = typeof label === "number" ? label : labels.indexOf(String(label));
+  if (Number.isInteger(id) && id >= 0 && id < labels.length) return id;
+  const names = labels.slice(0, 10).map((name) => JSON.stringify(name)).join(", ");
+  throw new DataError(
+    typeof label === "number"
+      ? `${where}: the label ${label} is outside the range of 0 to ${labels.length - 1}`
+      : `${where}: the label ${show(label)} is none of the ${labels.length} that there are: ${names}${
+        labels.length > 10 ? ", …" : ""
+      }`,
+  );
+}
+
+function widthOf([{ label }]: readonly LabelAt[]): number {
+  return [label].flat().length;
+}
+
+function classesOf(flat: readonly { one: string | number | boolean; where: string }[]): number {
+  let most = 0;
+  for (const { one, where } of flat) {
+    if (!Number.isInteger(one) || (one as number) < 0 || (one as number) >= 2 ** 20) {
+      throw new DataError(`${where}: the label ${one} is not the number of a class; those are whole numbers from 0`);
+    }
+    most = Math.max(most, one as number);
+  }
+  return most + 1;
+}
+
+/** transformers' names of labels that have none. */
+export const numbered = (count: number): string[] => Array.from({ length: count }, (_, id) => `LABEL_${id}`);
+const show = (label: Label): string => JSON.stringify(label);
+
+function byCodePoint(a: string, b: string): number {
+  const [left, right] = [[...a], [...b]], at = left.findIndex((letter, i) => letter !== right[i]);
+  return at < 0
+    ? left.length - right.length
+    : at >= right.length
+    ? 1
+    : left[at].codePointAt(0)! - right[at].codePointAt(0)!;
+}
