@@ -15,9 +15,18 @@ import { launch } from "../engine/launch.ts";
 import { sizeOf, Tensor } from "../engine/tensor.ts";
 import { owned, readJson } from "../files/files.ts";
 import { fromHuggingFaceConfig } from "./hugging_face_config.ts";
+import { headOf, headShapes, type HuggingFaceHead } from "./hugging_face_heads.ts";
 import type { WeightsFile } from "../files/safetensors.ts";
 import { EMBEDDINGS, HEAD, type Shapes, shapesOf } from "./nanogpt_model.ts";
-import { FLOATS, type LoadOptions, noteUnused, readOnto, sameElements, storedIn } from "./tensors.ts";
+import {
+  FLOATS,
+  type LoadOptions,
+  type NamedTensors,
+  noteUnused,
+  readOnto,
+  sameElements,
+  storedIn,
+} from "./tensors.ts";
 import { some } from "../files/shown.ts";
 import { openWeightsFolder } from "../files/weights_folder.ts";
 
@@ -30,6 +39,11 @@ const MASK = /^transformer\.h\.\d+\.attn\.(masked_)?bias$/;
 /** How {@linkcode loadHuggingFace} makes the model. */
 export interface LoadHuggingFaceOptions extends Omit<LoadOptions, "generator"> {
   /** Of dropout's noise; default 1337. */ readonly seed?: number;
+  /**
+   * Makes the head where config.json names one, as `GPT2ForSequenceClassification`, and gives its parameters by transformers'
+   * names; their values are read with the model's. Without, a folder of a classifier is refused.
+   */
+  readonly head?: (found: HuggingFaceHead, model: GPT) => NamedTensors;
   /** Takes a line, without a newline, on what is not as config.json says. */ readonly onNote?: (line: string) => void;
 }
 
@@ -51,16 +65,20 @@ export interface LoadHuggingFaceOptions extends Omit<LoadOptions, "generator"> {
  * ```
  */
 export async function loadHuggingFace(path: string, options: LoadHuggingFaceOptions): Promise<GPT> {
-  const { onNote = () => {} } = options, configPath = `${path}/config.json`;
-  const said = fromHuggingFaceConfig(await readJson(configPath), configPath, onNote);
+  const { onNote = () => {} } = options, configPath = `${path}/config.json`, json = await readJson(configPath);
+  const config = fromHuggingFaceConfig(json, configPath, { headed: options.head !== undefined, onNote });
+  const head = options.head && headOf(json, configPath);
+  // A classifier has no other head that could be tied or not.
+  const said = head?.architecture === "GPT2ForSequenceClassification" ? { ...config, tieWordEmbeddings: true } : config;
   using file = await openWeightsFolder(path);
-  const names = ourNames(file), twice = said.tieWordEmbeddings && names.has(HEAD);
+  const others = new Map(head && headShapes(head, said.nEmbd));
+  const names = ourNames(file, others), twice = said.tieWordEmbeddings && names.has(HEAD);
   if (twice && !names.has(EMBEDDINGS)) names.set(EMBEDDINGS, names.get(HEAD)!).delete(HEAD);
   if (said.nLayer > names.size) {
     throw new CheckpointError(`${configPath} says n_layer ${said.nLayer}, and ${file.path} has ${names.size} tensors`);
   }
   checkTensors(
-    shapesOf({ ...said, tieWordEmbeddings: said.tieWordEmbeddings && !names.has(HEAD) }),
+    new Map([...shapesOf({ ...said, tieWordEmbeddings: said.tieWordEmbeddings && !names.has(HEAD) }), ...others]),
     file,
     names,
     onNote,
@@ -75,20 +93,22 @@ export async function loadHuggingFace(path: string, options: LoadHuggingFaceOpti
     if (tieWordEmbeddings) names.delete(HEAD);
     else onNote(`${configPath} ties the head to the embeddings, but ${file.path} has them apart; so they stay apart`);
   }
-  const config = { ...said, dropout: options.dropout ?? said.dropout, tieWordEmbeddings };
-  checkRoom(config, options, path);
+  const sizes = { ...said, dropout: options.dropout ?? said.dropout, tieWordEmbeddings };
+  checkRoom(sizes, options, path);
   const { device, seed, weights, inference } = options;
-  return await owned(new GPT(config, { device, seed, weights, inference, initialize: false }), async (model) => {
-    await readWeights(model, file, names);
+  return await owned(new GPT(sizes, { device, seed, weights, inference, initialize: false }), async (model) => {
+    const added = head ? options.head!(head, model) : [];
+    await readWeights(model, new Map([...model.namedParameters(), ...added]), { file, names });
     return model.eval();
   });
 }
 
 /** The file's names by ours, which begin with `transformer.` as GPT2LMHeadModel's do; those of GPT2Model do not. */
-function ourNames({ path, tensors }: WeightsFile): Map<string, string> {
+function ourNames({ path, tensors }: WeightsFile, others: Shapes): Map<string, string> {
   const names = new Map<string, string>();
   for (const name of tensors.keys()) {
-    const ours = name.startsWith(PREFIX) || name === HEAD ? name : PREFIX + name, other = names.get(ours);
+    const ours = name.startsWith(PREFIX) || name === HEAD || others.has(name) ? name : PREFIX + name,
+      other = names.get(ours);
     if (MASK.test(ours)) continue;
     if (other !== undefined) throw new CheckpointError(`${path} has ${other} and ${name}, which are the same`);
     names.set(ours, name);
@@ -133,8 +153,11 @@ function checkRoom(config: GPTConfig, { device, weights, inference }: LoadHuggin
   if (why) throw new DeviceError(`${path} ${why}`);
 }
 
-async function readWeights(model: GPT, file: WeightsFile, names: ReadonlyMap<string, string>): Promise<void> {
-  const parameters = new Map(model.namedParameters());
+async function readWeights(
+  model: GPT,
+  parameters: ReadonlyMap<string, Tensor>,
+  { file, names }: { file: WeightsFile; names: ReadonlyMap<string, string> },
+): Promise<void> {
   using turner = new Turner(model);
   for (const [ours, name] of names) {
     const weight = parameters.get(ours)!;

@@ -5,6 +5,7 @@
  */
 import { CheckpointError, ConfigError } from "../errors.ts";
 import type { GPTConfig } from "../gpt.ts";
+import { headFields, type HuggingFaceHead } from "./hugging_face_heads.ts";
 
 type Json = Readonly<Record<string, unknown>>;
 
@@ -24,7 +25,9 @@ const ONLY: Readonly<Record<string, readonly unknown[]>> = {
   is_encoder_decoder: [false],
   quantization_config: [null],
 };
-const ARCHITECTURES = ["GPT2LMHeadModel", "GPT2Model"];
+/** The last has a second head, which is left out unless it is asked for. */
+const ARCHITECTURES = ["GPT2LMHeadModel", "GPT2Model", "GPT2DoubleHeadsModel"];
+const CLASSIFIER = "GPT2ForSequenceClassification";
 const DROPOUTS = ["resid_pdrop", "embd_pdrop", "attn_pdrop"];
 /** Other names that transformers takes. */
 const ALIASES: Readonly<Record<string, string>> = {
@@ -38,10 +41,15 @@ const ALIASES: Readonly<Record<string, string>> = {
  * The model's config out of config.json.
  *
  * @param path of the file, for messages
+ * @param headed whether a head is wanted too, and so models of other heads are read
  * @param onNote takes a line on what our model does otherwise
  * @throws {CheckpointError} when it is of another architecture, or says what our model does not compute
  */
-export function fromHuggingFaceConfig(json: Json, path: string, onNote: (line: string) => void): GPTConfig {
+export function fromHuggingFaceConfig(
+  json: Json,
+  path: string,
+  { headed = false, onNote }: { headed?: boolean; onNote: (line: string) => void },
+): GPTConfig {
   const refuse = (field: string, expected: string) =>
     new CheckpointError(`${path}: ${field} is ${JSON.stringify(json[field])}; this GPT-2 has only ${expected}`);
   for (const [field, values] of Object.entries(ONLY)) {
@@ -49,10 +57,16 @@ export function fromHuggingFaceConfig(json: Json, path: string, onNote: (line: s
       throw refuse(field, values.map((value) => JSON.stringify(value)).join(" or "));
     }
   }
-  const { architectures } = json;
+  const { architectures } = json, known = headed ? [...ARCHITECTURES, CLASSIFIER] : ARCHITECTURES;
   if (architectures !== undefined && architectures !== null) {
-    const known = Array.isArray(architectures) && architectures.every((name) => ARCHITECTURES.includes(name));
-    if (!known) throw refuse("architectures", ARCHITECTURES.join(" or "));
+    if (`${architectures}` === CLASSIFIER && !headed) {
+      throw new CheckpointError(
+        `${path} is of a classifier, which writes no text: pipeline("text-classification", …) and loadHead read it`,
+      );
+    }
+    if (!(Array.isArray(architectures) && architectures.every((name) => known.includes(name)))) {
+      throw refuse("architectures", known.join(" or "));
+    }
   } else if (json.model_type !== "gpt2") {
     throw new CheckpointError(`${path} names neither a model_type nor architectures: it may be of any model`);
   }
@@ -101,7 +115,10 @@ export function fromHuggingFaceConfig(json: Json, path: string, onNote: (line: s
  *
  * @param ids of the tokens at which a text begins and ends, as {@linkcode tokenIds} gives them
  */
-export function toHuggingFaceConfig(config: Required<GPTConfig>, { dtype, ids }: { dtype: string; ids: Json }): Json {
+export function toHuggingFaceConfig(
+  config: Required<GPTConfig>,
+  { dtype, ids, head }: { dtype: string; ids: Json; head?: HuggingFaceHead },
+): Json {
   const { blockSize, vocabSize, nLayer, nHead, nEmbd, nInner, dropout } = config;
   if (!Object.hasOwn(ACTIVATIONS, config.activation)) {
     throw new ConfigError(`transformers has no name for the activation ${config.activation}`);
@@ -125,6 +142,7 @@ export function toHuggingFaceConfig(config: Required<GPTConfig>, { dtype, ids }:
     initializer_range: 0.02,
     tie_word_embeddings: config.tieWordEmbeddings,
     ...ids,
+    ...(head && headFields(head)),
   };
 }
 

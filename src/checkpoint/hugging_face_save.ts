@@ -13,6 +13,7 @@ import { exists, type OpenFile, readJson, writeJson } from "../files/files.ts";
 import { createFolder } from "../files/locks.ts";
 import { CONV1D } from "./hugging_face.ts";
 import { shapesOf } from "./nanogpt_model.ts";
+import { headShapes, type SavedHead } from "./hugging_face_heads.ts";
 import { plainParameters } from "./tensors.ts";
 import { toHuggingFaceConfig, tokenIds } from "./hugging_face_config.ts";
 import { type TensorSource, writeSafetensors } from "../files/safetensors.ts";
@@ -42,6 +43,8 @@ export interface SaveHuggingFaceOptions {
   readonly vocabularyFrom?: string;
   /** A tokenizer to write instead: one of characters, or of byte pairs with GPT-2's pattern. */
   readonly tokenizer?: Tokenizer;
+  /** A head to be saved with the model; that of a classifier takes the place of the language model's. */
+  readonly head?: SavedHead;
   /** How files of weights and JSON are created. */
   readonly open?: OpenFile;
 }
@@ -63,17 +66,17 @@ export interface SaveHuggingFaceOptions {
  * ```
  */
 export async function saveHuggingFace(model: GPT, path: string, options: SaveHuggingFaceOptions = {}): Promise<void> {
-  const { dtype = "F32", maxShardSize = 50e9, vocabularyFrom, tokenizer, open } = options, type = TYPES[dtype];
+  const { dtype = "F32", maxShardSize = 50e9, vocabularyFrom, tokenizer, head, open } = options, type = TYPES[dtype];
   if (!Object.hasOwn(TYPES, dtype)) throw new ConfigError(`dtype is ${dtype}; expected one of ${Object.keys(TYPES)}`);
   if (!(maxShardSize > 0)) throw new ConfigError(`maxShardSize is ${maxShardSize}; expected a number of bytes above 0`);
   const vocabulary = Object.entries(tokenizer ? toHuggingFaceTokenizer(tokenizer) : {});
   try {
     await createFolder(path, async (partial) => {
       const { config, generation } = await endsOf(vocabularyFrom, tokenizer);
-      const contents = toHuggingFaceConfig(model.config, { dtype: type.torch, ids: config });
+      const contents = toHuggingFaceConfig(model.config, { dtype: type.torch, ids: config, head });
       await writeJson(`${partial}/config.json`, contents, open);
       await writeJson(`${partial}/generation_config.json`, { _from_model_config: true, ...generation }, open);
-      await writeShards(partial, weightsOf(model, dtype), { limit: maxShardSize, bytes: type.bytes, open });
+      await writeShards(partial, weightsOf(model, dtype, head), { limit: maxShardSize, bytes: type.bytes, open });
       for (const [name, contents] of vocabulary) await writeJson(`${partial}/${name}`, contents, open);
       if (vocabularyFrom !== undefined) await copyVocabulary(vocabularyFrom, partial);
     });
@@ -104,10 +107,15 @@ async function endsOf(folder: string | undefined, tokenizer?: Tokenizer): Promis
 
 type Weight = readonly [name: string, tensor: TensorSource];
 
-/** GPT2LMHeadModel's tensors, each read from the device when it is its turn. */
-function weightsOf(model: GPT, dtype: keyof typeof TYPES): Weight[] {
-  const parameters = plainParameters(model);
-  return [...shapesOf({ ...model.config, bias: true })].map(([name, shape]): Weight => {
+/** The tensors of the model and of its head, each read from the device when it is its turn. */
+function weightsOf(model: GPT, dtype: keyof typeof TYPES, head?: SavedHead): Weight[] {
+  const parameters = new Map([...plainParameters(model), ...head?.tensors ?? []]);
+  const tieWordEmbeddings = model.config.tieWordEmbeddings || head?.architecture === "GPT2ForSequenceClassification";
+  const shapes = [
+    ...shapesOf({ ...model.config, bias: true, tieWordEmbeddings }),
+    ...head ? headShapes(head, model.config.nEmbd) : [],
+  ];
+  return shapes.map(([name, shape]): Weight => {
     const stored = CONV1D.test(name) ? shape.toReversed() : shape, parameter = parameters.get(name);
     const data = async () => {
       if (!parameter) return new Float32Array(sizeOf(shape));

@@ -17,6 +17,7 @@ export {
 export { GgufModel } from "./gguf.ts";
 export { saveGguf, type SaveGgufOptions } from "./gguf_save.ts";
 export { loadHuggingFace, type LoadHuggingFaceOptions } from "./hugging_face.ts";
+export type { HuggingFaceHead, SavedHead } from "./hugging_face_heads.ts";
 export { saveHuggingFace, type SaveHuggingFaceOptions } from "./hugging_face_save.ts";
 export { readMetaPkl, writeMetaPkl } from "../tokenizer/meta_pkl.ts";
 export type { OpenFile, OutputFile } from "../files/files.ts";

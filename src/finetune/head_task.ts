@@ -20,7 +20,7 @@ import type { RandomGenerator } from "../random/mod.ts";
 import type { DrawOptions, Measures, MicroBatch, Task, TaskState } from "../train/task.ts";
 import { Epochs, paddedLengths } from "./epochs.ts";
 import { type BatchOptions, choiceArray, headBatch, type HeadRows, labelArray } from "./head_rows.ts";
-import { DoubleHeads, labelLoss, nextTokensLoss, pooled, SequenceClassifier } from "./heads.ts";
+import { DoubleHeads, labelLoss, nextTokensLoss, pooled, type ProblemType, SequenceClassifier } from "./heads.ts";
 import type { HeadKind, InputTokens } from "./inputs.ts";
 import { type Labelling, numbered } from "./labels.ts";
 import { layerGroups, type TransferRates } from "./transfer.ts";
@@ -239,6 +239,37 @@ export function newHead(
     : new SequenceClassifier(model, labels.length, { bias: tokens !== undefined, dropout, generator, initialize });
 }
 
+/** A head's parameters as a checkpoint names them. */
+export const headTensors = (head: Head): NamedParameter[] =>
+  [...head.namedParameters()].map(([name, one]): NamedParameter => [`task.${name}`, one]);
+
 function configOf({ kind, tokens, padTokenId, ...rest }: HeadDescription): NonNullable<Task["config"]> {
   return { name: kind, ...rest, ...tokens, ...(padTokenId !== undefined && { padTokenId }) };
+}
+
+const KINDS: readonly HeadKind[] = ["classify", "entail", "similar", "choose"];
+const PROBLEMS: readonly ProblemType[] = ["single_label_classification", "multi_label_classification", "regression"];
+
+/**
+ * What a checkpoint's state says of its head; none where its task has another.
+ *
+ * @param task of state.json
+ * @throws {CheckpointError} when it is damaged
+ */
+export function describeHead(task: unknown, path: string): HeadDescription | undefined {
+  const { name, problemType, labels, dropout, padTokenId, start, delimiter, extract } = (task ?? {}) as Record<
+    string,
+    unknown
+  >;
+  const kind = KINDS.find((kind) => kind === name), ids = [start, delimiter, extract];
+  if (!kind) return undefined;
+  const isId = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
+  const isText = (value: unknown): value is string => typeof value === "string";
+  const type = PROBLEMS.find((one) => one === problemType), marked = ids.some((id) => id !== undefined);
+  const holds = type && Array.isArray(labels) && labels.length > 0 && labels.every(isText) &&
+    typeof dropout === "number" && dropout >= 0 && dropout <= 1 &&
+    (padTokenId === undefined || isId(padTokenId)) && (!marked || ids.every(isId));
+  if (!holds) throw new CheckpointError(`${path} is damaged: task is not what it should be`);
+  const tokens = marked ? { start, delimiter, extract } as InputTokens : undefined;
+  return { kind, problemType: type, labels, dropout, padTokenId, tokens };
 }

@@ -3,6 +3,7 @@ import { system } from "../files/system.ts";
 import { exists, InputFile, owned, readJson } from "../files/files.ts";
 import type { HubProgress } from "./hub.ts";
 import type { LoadOptions } from "../checkpoint/tensors.ts";
+import type { SavedCheckpoint } from "../checkpoint/checkpoint_folder.ts";
 import type { RunFolder } from "../checkpoint/run_folder.ts";
 import type { RunBase } from "../checkpoint/run_json.ts";
 import { CheckpointError, ConfigError } from "../errors.ts";
@@ -236,11 +237,20 @@ export async function runTokenizer(run: RunFolder): Promise<Tokenizer> {
  * @throws {CheckpointError} when there is no checkpoint, or it is damaged
  * @throws {DeviceError} when the weights do not fit into the device's memory
  */
-export async function loadRun(run: RunFolder, options: Omit<PretrainedOptions, "tokenizer">): Promise<GPT> {
-  const { checkpoint = "best", onNote = () => {} } = options, { base } = run.description;
+export async function loadRun(
+  run: RunFolder,
+  options: Omit<PretrainedOptions, "tokenizer"> & {
+    /** Reads more of the checkpoint than the model. */
+    readonly more?: (saved: SavedCheckpoint, model: GPT) => Promise<void>;
+  },
+): Promise<GPT> {
+  const { checkpoint = "best", onNote = () => {}, more } = options, { base } = run.description;
   if (base) {
     const model = await loadBase(run, options);
-    await run.read(checkpoint, ({ folder }) => putOn(model, folder, onNote));
+    await run.read(checkpoint, async (saved) => {
+      await putOn(model, saved.folder, onNote);
+      await more?.(saved, model);
+    });
     if (options.trainable) { // all of it, so that the run that follows has weights of its own
       const { adaptersOf } = await import("../finetune/lora.ts");
       for (const lora of adaptersOf(model)) lora.merge();
@@ -251,7 +261,10 @@ export async function loadRun(run: RunFolder, options: Omit<PretrainedOptions, "
   const { loadModel, loadTensors } = await import("../checkpoint/tensors.ts");
   try {
     const fill = (model: GPT) =>
-      run.read(checkpoint, (saved) => loadTensors(saved.model, model.namedParameters(), { onNote }));
+      run.read(checkpoint, async (saved) => {
+        await loadTensors(saved.model, model.namedParameters(), { onNote });
+        await more?.(saved, model);
+      });
     return (await loadModel(run.description.model, options, fill)).eval();
   } catch (error) { // run.json is a file that anybody may have edited
     if (error instanceof ConfigError) throw new CheckpointError(`${run.path}/run.json is damaged: ${error.message}`);

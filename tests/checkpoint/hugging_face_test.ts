@@ -244,7 +244,8 @@ Deno.test("a config that says what the model does not compute is refused by the 
     for (
       const [field, value, message] of [
         ["model_type", "gptj", 'model_type is "gptj"; this GPT-2 has only "gpt2"'],
-        ["architectures", ["GPT2ForSequenceClassification"], "has only GPT2LMHeadModel or GPT2Model"],
+        ["architectures", ["GPT2ForTokenClassification"], "has only GPT2LMHeadModel or GPT2Model"],
+        ["architectures", ["GPT2ForSequenceClassification"], "is of a classifier, which writes no text"],
         ["architectures", "GPT2LMHeadModel", "has only"],
         ["activation_function", "silu", 'activation_function is "silu"; this GPT-2 has only gelu'],
         ["activation_function", "toString", "activation_function"],
