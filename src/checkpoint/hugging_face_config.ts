@@ -48,7 +48,7 @@ const ALIASES: Readonly<Record<string, string>> = {
 export function fromHuggingFaceConfig(
   json: Json,
   path: string,
-  { headed = false, onNote }: { headed?: boolean; onNote: (line: string) => void },
+  { headed = false, onNote = () => {} }: { headed?: boolean; onNote?: (line: string) => void } = {},
 ): GPTConfig {
   const refuse = (field: string, expected: string) =>
     new CheckpointError(`${path}: ${field} is ${JSON.stringify(json[field])}; this GPT-2 has only ${expected}`);

@@ -1,15 +1,13 @@
 /** Rows of sequences with labels, in memory as typed arrays, and batches of them, padded to a few fixed lengths. */
+import { paddedLength, TokenRows } from "../data/token_rows.ts";
 import { DataError } from "../errors.ts";
 import type { BatchArray, MicroBatch } from "../train/task.ts";
-import { type Label, type LabelAt, type Labelling, labelNumbers } from "./labels.ts";
+import type { Label } from "../data/examples.ts";
+import { type LabelAt, type Labelling, labelNumbers } from "./labels.ts";
 
 /** Rows, each of one sequence or several, with what is known of them. */
 export class HeadRows {
-  /** Of all sequences, one after the other. */
-  #ids = new Int32Array(1024);
-  #length = 0;
-  /** Where each sequence begins, and where the next would. */
-  readonly #begins = [0];
+  readonly #sequences = new TokenRows();
   /** The first sequence of each row, and the next one's. */
   readonly #rows = [0];
   readonly #labels: LabelAt[] = [];
@@ -20,15 +18,9 @@ export class HeadRows {
     { where, label }: { readonly where: string; readonly label: Label },
   ): void {
     for (const ids of sequences) {
-      while (this.#length + ids.length > this.#ids.length) {
-        const more = new Int32Array(2 * this.#ids.length);
-        more.set(this.#ids);
-        this.#ids = more;
-      }
-      this.#ids.set(ids, this.#length);
-      this.#begins.push(this.#length += ids.length);
+      this.#sequences.push({ ids: Int32Array.from(ids), learned: new Uint8Array(ids.length) });
     }
-    this.#rows.push(this.#begins.length - 1);
+    this.#rows.push(this.#sequences.length);
     this.#labels.push({ where, label });
   }
   /** How many rows there are. */ get length(): number {
@@ -37,17 +29,13 @@ export class HeadRows {
   /** Their labels. */ get labels(): readonly LabelAt[] {
     return this.#labels;
   }
-  /** Every id, one sequence after the other. */ get ids(): Int32Array {
-    return this.#ids.subarray(0, this.#length);
+  /** The ids of a row's sequences: views, which hold until the next {@linkcode add}. */
+  sequences(row: number): Int32Array[] {
+    const first = this.first(row), length = this.first(row + 1) - first;
+    return Array.from({ length }, (_, i) => this.#sequences.row(first + i).ids);
   }
-  /** The sequences of a row. */ sequences(row: number): Int32Array[] {
-    const [first, end] = [this.#rows[row], this.#rows[row + 1]];
-    return Array.from(
-      { length: end - first },
-      (_, i) => this.#ids.subarray(this.#begins[first + i], this.#begins[first + i + 1]),
-    );
-  }
-  /** The number of a row's first sequence among all. */ first(row: number): number {
+  /** The number of a row's first sequence among all; of the row after the last, how many there are. */
+  first(row: number): number {
     return this.#rows[row];
   }
   /** The most sequences that a row has. */ get choices(): number {
@@ -77,7 +65,7 @@ export function headBatch(
   { lengths, choices, vocabSize, padTokenId, nextTokens }: BatchOptions,
 ): MicroBatch["arrays"] {
   const all = numbers.map((row) => rows.sequences(row)), R = numbers.length * choices;
-  const longest = Math.max(...all.flat().map(({ length }) => length)), T = lengths.find((length) => length >= longest)!;
+  const longest = Math.max(...all.flat().map(({ length }) => length)), T = paddedLength(longest, lengths);
   const tokens = new Int32Array(R * T).fill(padTokenId ?? 0),
     at = new Int32Array(R),
     mask = new Float32Array(R).fill(-1e30);

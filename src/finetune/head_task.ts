@@ -7,6 +7,8 @@
  * A micro-batch counts by its share of the update's rows, so that accumulated gradients are those of all rows at once. (In
  * transformers' Trainer those of a classifier are too large by the number of micro-batches: huggingface/transformers #47688.)
  */
+import { Epochs, type EpochsState } from "../data/epochs.ts";
+import { paddedLengths } from "../data/token_rows.ts";
 import { CheckpointError, ConfigError, DataError } from "../errors.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import type { GPT } from "../gpt.ts";
@@ -18,7 +20,6 @@ import { sum } from "../ops/sum.ts";
 import { AdamW, type AdamWOptions, type NamedParameter } from "../optim/adamw.ts";
 import type { RandomGenerator } from "../random/mod.ts";
 import type { DrawOptions, Measures, MicroBatch, Task, TaskState } from "../train/task.ts";
-import { Epochs, paddedLengths } from "./epochs.ts";
 import { type BatchOptions, choiceArray, headBatch, type HeadRows, labelArray } from "./head_rows.ts";
 import { DoubleHeads, labelLoss, nextTokensLoss, pooled, type ProblemType, SequenceClassifier } from "./heads.ts";
 import type { HeadKind, InputTokens } from "./inputs.ts";
@@ -71,7 +72,7 @@ export class HeadTask implements Task {
   readonly #lmWeight: number;
   readonly #epochs: Epochs;
   /** Before the update that was drawn last: between two updates that is the one drawn ahead. */
-  #before: { readonly epoch: number; readonly place: number };
+  #before: EpochsState;
 
   /**
    * @param model below the head
@@ -127,7 +128,8 @@ export class HeadTask implements Task {
   *draw({ count }: DrawOptions): Generator<MicroBatch> {
     const { batchSize } = this.#options, epochs = this.#epochs;
     this.#before = epochs.state();
-    const drawn = Array.from({ length: Math.min(count * batchSize, epochs.left) }, () => epochs.next());
+    const length = Math.min(count * batchSize, epochs.length - this.#before.place); // an epoch's last update may be smaller
+    const drawn = Array.from({ length }, () => epochs.next());
     for (const { arrays, weight } of this.#batches("train", drawn)) yield { arrays, weight: weight! / drawn.length };
   }
   /** Batches in the order of the rows, each weighted by how many it has. */
@@ -195,11 +197,7 @@ export class HeadTask implements Task {
   }
   /** Goes on in the middle of the epoch; with another number of rows, at its beginning. */
   restore({ epoch, place, rows }: Readonly<Record<string, unknown>>, path: string): void {
-    const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
-    if (!isCount(epoch) || !isCount(place) || !isCount(rows) || place >= rows) {
-      throw new CheckpointError(`${path} is damaged: epoch, place or rows is missing or not what it should be`);
-    }
-    this.#epochs.restore({ epoch, place: rows === this.rows.train.length ? place : 0 });
+    this.#epochs.restore({ epoch, place: rows === this.rows.train.length ? place : 0 }, path);
     this.#before = this.#epochs.state();
   }
   configureOptimizers(model: GPT, options: AdamWOptions): AdamW {

@@ -7,9 +7,9 @@
  *     similar    the same of both texts, in either order
  *     choose     start context delimiter choice extract, once for each choice
  */
+import type { Example } from "../data/examples.ts";
 import { ConfigError, DataError } from "../errors.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
-import type { Label } from "./labels.ts";
 
 /** What a head is asked: which labels a text has, or a pair; how two texts compare; or which choice goes on. */
 export type HeadKind = "classify" | "entail" | "similar" | "choose";
@@ -30,9 +30,7 @@ export interface InputOptions {
 }
 
 /** A row with a label, or with choices. */
-export type HeadExample =
-  | { readonly where: string; readonly text: string; readonly pair?: string; readonly label: Label }
-  | { readonly where: string; readonly context: string; readonly choices: readonly string[]; readonly label: number };
+export type HeadExample = Extract<Example, { readonly kind: "label" | "choice" }>;
 
 /** The sequences of a row. */
 export interface Inputs {
@@ -47,11 +45,10 @@ export interface Inputs {
  * @throws {DataError} when the row has not the texts that the kind needs, or none that has a token
  */
 export function inputsOf(
-  example: Omit<HeadExample, "label">,
+  example: HeadExample | Omit<HeadExample, "label">,
   { kind, tokenizer, maxLength, tokens }: InputOptions,
 ): Inputs {
-  const { where } = example,
-    row = example as Partial<Record<"text" | "pair" | "context", string>> & { choices?: readonly string[] };
+  const { where } = example, row = example as { text?: string; pair?: string; context?: string; choices?: string[] };
   let cut = false;
   const encode = (text: string) => tokenizer.encode(text, { disallowedSpecial: new Set() });
   const within = (ids: Int32Array, room: number) => {

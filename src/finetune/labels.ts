@@ -1,9 +1,7 @@
 /** What labels in data are to a head: names of classes, of which one or several hold, or numbers. */
+import type { Label } from "../data/examples.ts";
 import { DataError } from "../errors.ts";
 import type { ProblemType } from "./heads.ts";
-
-/** A label as a row has it; a list where several hold. */
-export type Label = string | number | boolean | readonly (string | number)[];
 
 /** What the scores of a head mean. */
 export interface Labelling {

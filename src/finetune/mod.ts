@@ -16,5 +16,5 @@ export { HeadRows } from "./head_rows.ts";
 export * from "./head_task.ts";
 export * from "./heads.ts";
 export * from "./inputs.ts";
-export { type Label, type LabelAt, type Labelling, labellingOf } from "./labels.ts";
+export { type LabelAt, type Labelling, labellingOf } from "./labels.ts";
 export * from "./transfer.ts";

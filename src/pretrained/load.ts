@@ -156,7 +156,7 @@ const OPEN: Record<FoundModel["kind"], (path: string, options: Pick<PretrainedOp
       return {
         tokenizer: () => byName(path),
         load: async (options) => await (await import("../checkpoint/hugging_face.ts")).loadHuggingFace(path, options),
-        blockSize: async () => fromHuggingFaceConfig(await readJson(config), config, () => {}).blockSize,
+        blockSize: async () => fromHuggingFaceConfig(await readJson(config), config, { headed: true }).blockSize,
         [Symbol.dispose]() {},
       };
     },
