@@ -12,6 +12,7 @@ export {
   trainedAdapter,
 } from "./adapter.ts";
 export { adaptersOf, applyLora, Lora, LoraLinear, type LoraOptions } from "./lora.ts";
+export * from "./head_passes.ts";
 export { HeadRows } from "./head_rows.ts";
 export * from "./head_task.ts";
 export * from "./heads.ts";

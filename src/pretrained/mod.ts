@@ -16,3 +16,12 @@ export {
   type PretrainedOptions,
 } from "./load.ts";
 export * from "./pipeline.ts";
+export type { FeatureExtractionOptions, FeatureExtractionPipeline, TextFeatures } from "./feature_extraction.ts";
+export { loadHead, type PretrainedHead } from "./load_head.ts";
+export type { SummarizationOptions, SummarizationPipeline, Summary } from "./summarization.ts";
+export type {
+  ClassificationOptions,
+  ClassifiedText,
+  TextClassificationPipeline,
+  TextPair,
+} from "./text_classification.ts";

@@ -4,7 +4,11 @@ import type { Device } from "../engine/device.ts";
 import { ConfigError } from "../errors.ts";
 import type { SequencesOptions } from "../generate/options.ts";
 import type { GPT } from "../gpt.ts";
+import type { FeatureExtractionPipeline } from "./feature_extraction.ts";
 import { loadPretrained, type Pretrained, type PretrainedOptions } from "./load.ts";
+import type { PretrainedHead } from "./load_head.ts";
+import type { SummarizationPipeline } from "./summarization.ts";
+import type { TextClassificationPipeline } from "./text_classification.ts";
 import { RandomGenerator } from "../random/mod.ts";
 import { type GeneratedToken, generateSequences } from "../generate/generate.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
@@ -65,7 +69,8 @@ export function setSeed(seed: number): void {
  * Intel's processors it comes from MKL). Unlike there, a text ends before a stop string, and one that is longer than the model's block size is
  * cropped as nanoGPT does, see `overflow`.
  *
- * @param task only `text-generation`
+ * @param task `text-generation`; or, by the other signatures, `text-classification` (alias `sentiment-analysis`),
+ * `feature-extraction` or `summarization`
  * @param model what `loadPretrained` takes (`gpt2`, a folder, a ckpt.pt), or a model with its tokenizer
  * @throws {ConfigError} when there is no such task, or no model
  * @throws {CheckpointError} when the model cannot be read
@@ -88,21 +93,52 @@ export function setSeed(seed: number): void {
  * device.close();
  * ```
  */
-export async function pipeline(
+export function pipeline(
   task: "text-generation",
   model: string | Pretrained,
+  options?: PipelineOptions,
+): Promise<TextGenerationPipeline>;
+/** Makes a classifier of texts, of a model with a head for labels: a run of finetune, or a folder of transformers'. */
+export function pipeline(
+  task: "text-classification" | "sentiment-analysis",
+  model?: string | PretrainedHead,
+  options?: PipelineOptions,
+): Promise<TextClassificationPipeline>;
+/** Makes what gives a model's last hidden state. */
+export function pipeline(
+  task: "feature-extraction",
+  model: string | Pretrained,
+  options?: PipelineOptions,
+): Promise<FeatureExtractionPipeline>;
+/** Makes what writes summaries, as GPT-2 does. */
+export function pipeline(
+  task: "summarization",
+  model: string | Pretrained,
+  options?: PipelineOptions,
+): Promise<SummarizationPipeline>;
+export async function pipeline(
+  task: PipelineTask,
+  model?: string | Pretrained | PretrainedHead,
   options: PipelineOptions = {},
-): Promise<TextGenerationPipeline> {
-  if (task !== "text-generation") {
-    throw new ConfigError(`No pipeline for ${JSON.stringify(task)}, only for text-generation`);
+): Promise<Disposable> {
+  if (!TASKS.includes(task)) {
+    throw new ConfigError(`No pipeline for ${JSON.stringify(task)}, only for ${TASKS.join(", ")}`);
+  }
+  const labels = task === "text-classification" || task === "sentiment-analysis";
+  if (model === undefined) {
+    throw new ConfigError(`pipeline(${JSON.stringify(task)}) needs a model${labels ? HOW_TO_TRAIN : ""}`);
   }
   const { device: where = "auto" } = options, own = typeof model === "string" && typeof where === "string";
-  if (typeof model !== "string") return textGeneration(model, () => {});
+  if (typeof model !== "string") return await made(task, model, () => {});
   const device = typeof where === "string" ? await createDevice(where) : where;
   try {
-    const loaded = await loadPretrained(model, { inference: true, ...options, device });
-    return textGeneration(loaded, () => {
+    const how = { inference: true, ...options, device };
+    const loaded = labels
+      ? await (await import("./load_head.ts")).loadHead(model, how)
+      : await loadPretrained(model, how);
+    return await made(task, loaded, () => {
       loaded.model.dispose();
+      if ("head" in loaded) (loaded as PretrainedHead).head.dispose();
       if (own) device.close();
     });
   } catch (error) {
@@ -110,6 +146,28 @@ export async function pipeline(
     throw error;
   }
 }
+
+/** What is imported when it is needed: a browser's bundle has text generation alone. */
+async function made(task: PipelineTask, loaded: Pretrained | PretrainedHead, close: () => void): Promise<Disposable> {
+  if (task === "text-generation") return textGeneration(loaded, close);
+  if (task === "feature-extraction") return (await import("./feature_extraction.ts")).featureExtraction(loaded, close);
+  if (task === "summarization") {
+    return (await import("./summarization.ts")).summarization(loaded, { close, shared: () => shared });
+  }
+  if ("head" in loaded) return (await import("./text_classification.ts")).textClassification(loaded, close);
+  throw new ConfigError(`${task} needs a model with a head, as loadHead gives it${HOW_TO_TRAIN}`);
+}
+
+const TASKS = [
+  "text-generation",
+  "text-classification",
+  "sentiment-analysis",
+  "feature-extraction",
+  "summarization",
+] as const;
+type PipelineTask = typeof TASKS[number];
+const HOW_TO_TRAIN = "; GPT-2 alone knows no labels\nThis trains one, on rows with a text and a label: " +
+  "deno task finetune --task=classify --init_from=gpt2 --data=FILE --out_dir=FOLDER";
 
 function textGeneration({ model, tokenizer }: Pretrained, close: () => void): TextGenerationPipeline {
   const tokens = (prompts: readonly string[], options: TextGenerationOptions) =>

@@ -24,7 +24,10 @@ export function parseTokenizerJson(json: unknown, path: string): Tokenizer {
     );
   };
   const characters = charactersOf(model, pre_tokenizer);
-  if (characters && !normalizer && !post_processor && !(Array.isArray(added_tokens) && added_tokens.length > 0)) {
+  if (
+    characters && !normalizer && (!post_processor || addsNothing(post_processor)) &&
+    !(Array.isArray(added_tokens) && added_tokens.length > 0)
+  ) {
     return new CharacterTokenizer(characters);
   }
   // Older files name no type.

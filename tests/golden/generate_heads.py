@@ -14,6 +14,7 @@ import shutil
 import sys
 
 import numpy as np
+import tokenizers
 import torch
 import torch.nn.functional as F
 import transformers
@@ -183,11 +184,13 @@ def steps(fixture):
                 for parameter in layer:
                     parameter.requires_grad_(depth == 0 or (gradual and step >= depth * every))
             optimizer.zero_grad()  # to none: an optimizer leaves those alone
+            halves = []
             for half in range(2):
                 at = slice(6 * step + 3 * half, 6 * step + 3 * half + 3)
                 out = model(torch.tensor(rows[at])[:, 0], labels=torch.tensor(labels[at]))
                 (out.loss / 2).backward()
-            losses.append(out.loss.item())
+                halves.append(out.loss.item())
+            losses.append(sum(halves) / 2)
             trained = [p for p in model.parameters() if p.grad is not None]
             norms.append(torch.nn.utils.clip_grad_norm_(trained, 1.0).item())
             optimizer.step()
@@ -205,7 +208,53 @@ def steps(fixture):
         )  # fmt: skip
 
 
+def folders():
+    """Folders as transformers saves them, and what its pipelines say of texts."""
+    for name in ("classifier", "several", "choices"):
+        shutil.rmtree(HERE / "heads" / name, ignore_errors=True)
+    letters = [chr(97 + i) for i in range(18)] + [" "]
+    fast = tokenizers.Tokenizer(tokenizers.models.WordLevel({letter: i for i, letter in enumerate(letters)}, unk_token="<unk>"))
+    fast.pre_tokenizer = tokenizers.pre_tokenizers.Split(tokenizers.Regex(r"[\s\S]"), "isolated")
+    fast.decoder = tokenizers.decoders.Fuse()
+    tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=fast, clean_up_tokenization_spaces=False)
+    names = {0: "good", 1: "bad", 2: "neither"}
+    labels = {"id2label": names, "label2id": {label: id for id, label in names.items()}, "pad_token_id": PAD}
+    made = {
+        "classifier": GPT2ForSequenceClassification(config(problem_type="single_label_classification", **labels)),
+        "several": GPT2ForSequenceClassification(config(problem_type="multi_label_classification", **labels)),
+        "choices": GPT2DoubleHeadsModel(config()),
+    }
+    texts = ["fed a cab", "bead", "no head ab", {"text": "decade", "text_pair": "fed"}]
+    expected = {"transformers": transformers.__version__, "torch": torch.__version__, "texts": texts}
+    for name, model in made.items():
+        folder = HERE / "heads" / name
+        fill(model).float().eval().save_pretrained(folder)
+        (folder / "generation_config.json").unlink(missing_ok=True)
+        tokenizer.save_pretrained(folder)
+        for file in folder.glob("*.json"):
+            file.write_text(file.read_text().rstrip() + "\n")
+        if name == "choices":
+            with torch.no_grad():
+                out = model(torch.tensor([[[1, 2, 3], [4, 5, 6]]]))
+            expected[name] = {"tokens": [[1, 2, 3], [4, 5, 6]], "scores": out.mc_logits[0].tolist()}
+            continue
+        classify = transformers.pipeline("text-classification", model=model, tokenizer=tokenizer)
+        extract = transformers.pipeline("feature-extraction", model=model.transformer, tokenizer=tokenizer)
+        expected[name] = {
+            "one": classify(texts[0]),
+            "pair": classify(texts[3]),
+            "texts": classify(texts),
+            "top2": classify(texts, top_k=2),
+            "all": classify(texts[0], top_k=None),
+            "sigmoid": classify(texts[:3], function_to_apply="sigmoid", top_k=None),
+            "none": classify(texts[:3], function_to_apply="none"),
+            "features": extract(texts[1]),
+        }
+    (HERE / "heads" / "expected.json").write_text(json.dumps(expected) + "\n")
+
+
 if __name__ == "__main__":
+    folders()
     fixture = Fixture()
     for name, weight in BODY.items():
         fixture.put(f"w.transformer.{name}", weight.T if name.endswith(TRANSPOSED) else weight)

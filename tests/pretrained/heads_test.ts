@@ -1,0 +1,199 @@
+/** Heads out of transformers' folders and out of runs, back into folders, and the pipelines over them. */
+import { assert, assertEquals, assertRejects } from "@std/assert";
+import { loadHuggingFace } from "../../src/checkpoint/hugging_face.ts";
+import { saveHuggingFace } from "../../src/checkpoint/hugging_face_save.ts";
+import { RunFolder } from "../../src/checkpoint/run_folder.ts";
+import { createDevice } from "../../src/device/create.ts";
+import type { Device } from "../../src/engine/device.ts";
+import { CheckpointError, ConfigError, DataError } from "../../src/errors.ts";
+import { SafetensorsFile } from "../../src/files/safetensors.ts";
+import { headScores } from "../../src/finetune/head_passes.ts";
+import { HeadRows } from "../../src/finetune/head_rows.ts";
+import { HeadTask } from "../../src/finetune/head_task.ts";
+import { labellingOf } from "../../src/finetune/labels.ts";
+import { GPT } from "../../src/gpt.ts";
+import { loadHead, savedHead } from "../../src/pretrained/load_head.ts";
+import { pipeline } from "../../src/pretrained/pipeline.ts";
+import { firstSentences } from "../../src/pretrained/summarization.ts";
+import type { ClassifiedText } from "../../src/pretrained/text_classification.ts";
+import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
+import { Trainer } from "../../src/train/trainer.ts";
+import { assertClose, inFolder } from "../testing.ts";
+
+const folders = new URL("../golden/fixtures/heads", import.meta.url).pathname;
+const expected = JSON.parse(await Deno.readTextFile(`${folders}/expected.json`));
+const limit = { atol: 1e-6, rtol: 1e-6 };
+
+const onDevice = async (body: (device: Device) => Promise<void>) => {
+  const device = await createDevice("cpu", { threads: 1 });
+  try {
+    await body(device);
+  } finally {
+    device.close();
+  }
+};
+
+/** The same labels in the same order, and scores within the limit, however deep the lists are. */
+function assertScores(actual: unknown, wanted: unknown, what: string): void {
+  if (Array.isArray(wanted)) {
+    assert(Array.isArray(actual), what);
+    assertEquals(actual.length, wanted.length, what);
+    return wanted.forEach((one, i) => assertScores(actual[i], one, `${what}, ${i}`));
+  }
+  const [{ label, score }, theirs] = [actual as ClassifiedText, wanted as ClassifiedText];
+  assertEquals(label, theirs.label, what);
+  assertClose([score], [theirs.score], limit, what);
+}
+
+for (const name of ["classifier", "several"]) {
+  Deno.test(`text-classification gives what transformers' pipeline gives (${name})`, () =>
+    onDevice(async (device) => {
+      const own = device.memory().tensors;
+      const classify = await pipeline("sentiment-analysis", `${folders}/${name}`, { device }), wanted = expected[name];
+      type Given = string | { text: string; text_pair: string };
+      const texts = (expected.texts as Given[]).map((given) =>
+        typeof given === "string" ? given : { text: given.text, textPair: given.text_pair }
+      );
+      const first = texts[0] as string, pair = texts[3] as { text: string; textPair: string };
+      assertScores(await classify(first), wanted.one, "a text gives a list of one");
+      assertScores(await classify(pair), wanted.pair, "a pair gives its label alone");
+      assertScores(await classify(texts), wanted.texts, "texts");
+      assertScores(await classify(texts, { topK: 2 }), wanted.top2, "the two likeliest");
+      assertScores(await classify(first, { topK: null }), wanted.all, "all, sorted");
+      const strings = texts.slice(0, 3);
+      assertScores(await classify(strings, { topK: null, functionToApply: "sigmoid" }), wanted.sigmoid, "sigmoid");
+      assertScores(await classify(strings, { functionToApply: "none" }), wanted.none, "none");
+      assertEquals(await classify([]), []);
+      await assertRejects(() => classify("a".repeat(17)), DataError, "{ truncation: true }");
+      await assertRejects(() => classify("aaa"), DataError, "the text: the row is nothing but padding (token 0)");
+      await assertRejects(() => classify(first, { topK: 0 }), ConfigError, "topK is 0");
+      await assertRejects(() => classify(first, { functionToApply: "default" as "none" }), ConfigError, "default");
+      assertScores(await classify("b".repeat(17), { truncation: true }), await classify("b".repeat(16)), "cut");
+      classify.close();
+      assertEquals(device.memory().tensors, own);
+
+      const extract = await pipeline("feature-extraction", await loadHead(`${folders}/${name}`, { device }));
+      const [states, theirs] = [await extract(texts[1] as string), wanted.features];
+      assertEquals([states.length, states[0].length, states[0][0].length], [1, 4, 8]);
+      assertClose(states.flat(2), theirs.flat(2), { atol: 2e-6, rtol: 2e-6 }, "features");
+      const tensor = await extract(texts[1] as string, { returnTensors: true });
+      assertEquals([tensor.shape, [...await tensor.data()]], [[1, 4, 8], states.flat(2)]);
+      await assertRejects(() => extract("a".repeat(17)), DataError, "has 17 tokens, and the model's block size is 16");
+    }));
+}
+
+Deno.test("a folder of GPT2DoubleHeadsModel scores choices as transformers does", () =>
+  onDevice(async (device) => {
+    const { model, head, description } = await loadHead(`${folders}/choices`, { device }), rows = new HeadRows();
+    rows.add(expected.choices.tokens, { where: "row 0", label: 0 });
+    const [scores] = await headScores(model, head, { description, rows });
+    assertClose(scores, expected.choices.scores, limit, "scores");
+    const refused = () => pipeline("text-classification", `${folders}/choices`, { device });
+    await assertRejects(refused, ConfigError, "The head is for choices");
+  }));
+
+const tensorsOf = async (folder: string) => {
+  using file = await SafetensorsFile.open(`${folder}/model.safetensors`);
+  const found = [...file.tensors.keys()].sort();
+  return await Promise.all(found.map(async (name) => [name, await file.readTensor(name)]));
+};
+
+for (const name of ["classifier", "several", "choices"]) {
+  Deno.test(`a folder with a head is saved as transformers saves it (${name})`, () =>
+    inFolder((folder) =>
+      onDevice(async (device) => {
+        const { model, head, description } = await loadHead(`${folders}/${name}`, { device }), path = `${folder}/new`;
+        await saveHuggingFace(model, path, {
+          head: savedHead(head, description),
+          vocabularyFrom: `${folders}/${name}`,
+        });
+        assertEquals(await tensorsOf(path), await tensorsOf(`${folders}/${name}`));
+        const [ours, theirs] = await Promise.all(
+          [path, `${folders}/${name}`].map(async (at) => JSON.parse(await Deno.readTextFile(`${at}/config.json`))),
+        );
+        for (const [field, value] of Object.entries(ours)) {
+          if (field !== "n_ctx") assertEquals(value, theirs[field], field);
+        }
+        if (name !== "choices") assertEquals(Object.keys(ours.id2label).length, 3);
+        await loadHead(path, { device });
+      })
+    ));
+}
+
+Deno.test("a run's head: from its checkpoint into the pipeline and into a folder, and damage", () =>
+  inFolder((folder) =>
+    onDevice(async (device) => {
+      const tokenizer = CharacterTokenizer.fromText("abc"), path = `${folder}/run`, rows = new HeadRows();
+      for (const text of ["aab", "bba", "abb", "aaba", "bbab", "b"]) {
+        rows.add([tokenizer.encode(text)], { where: text, label: text.at(-1) === "a" ? "ends in a" : "ends in b" });
+      }
+      const model = new GPT({ vocabSize: 3, blockSize: 8, nLayer: 1, nHead: 2, nEmbd: 16 }, { device, seed: 5 });
+      const description = { flags: {}, model: { ...model.config }, vocabulary: tokenizer.toJSON() };
+      const run = await RunFolder.create(path, description), labelling = labellingOf(rows.labels);
+      const task = new HeadTask(model, { train: rows, val: rows }, {
+        kind: "classify",
+        labelling,
+        batchSize: 6,
+        padTokenId: 2,
+      });
+      const counts = { gradientAccumulationSteps: 1, maxIters: 40, evalInterval: 40, evalIters: 1, logInterval: 10 };
+      const rates = { learningRate: 1e-2, decayLr: false, warmupIters: 0 };
+      using trainer = new Trainer(model, task, { ...counts, ...rates, folder: run });
+      const accuracies: number[] = [];
+      for await (const event of trainer.run()) {
+        if (event.kind === "evaluation") accuracies.push(event.measures.val_accuracy);
+      }
+      assertEquals(accuracies.at(-1), 1);
+      const metrics = (await Deno.readTextFile(run.metricsPath)).trim().split("\n").map((line) => JSON.parse(line));
+      assertEquals(metrics.find(({ iter, val_loss }) => iter === 40 && val_loss !== undefined).val_accuracy, 1);
+
+      const classify = await pipeline("text-classification", path, { device });
+      assertEquals((await classify(["ababa", "ab"])).map(({ label }) => label), ["ends in a", "ends in b"]);
+      const { model: loaded, head, description: found } = await loadHead(path, { device });
+      await saveHuggingFace(loaded, `${folder}/hf`, { head: savedHead(head, found), tokenizer });
+      const again = await pipeline("text-classification", `${folder}/hf`, { device });
+      assertEquals(await again("aab", { topK: null }), await classify("aab", { topK: null }));
+      await assertRejects(() => loadHuggingFace(`${folder}/hf`, { device }), CheckpointError, "is of a classifier");
+
+      const state = `${path}/${run.best}/state.json`, json = JSON.parse(await Deno.readTextFile(state));
+      for (
+        const task of [{ ...json.task, labels: [] }, { ...json.task, problemType: "guess" }, { ...json.task, start: 1 }]
+      ) {
+        await Deno.writeTextFile(state, JSON.stringify({ ...json, task }));
+        await assertRejects(() => loadHead(path, { device }), CheckpointError, "state.json is damaged: task is not");
+      }
+      await Deno.writeTextFile(state, JSON.stringify({ ...json, task: undefined }));
+      const before = device.memory().tensors;
+      await assertRejects(() => loadHead(path, { device }), ConfigError, "--task=classify --init_from=");
+      assertEquals(device.memory().tensors, before);
+    })
+  ));
+
+Deno.test("pipelines say what is missing", async () => {
+  await assertRejects(() => pipeline("sentiment-analysis"), ConfigError, "deno task finetune --task=classify");
+  await assertRejects(() => pipeline("translation" as "summarization", "gpt2"), ConfigError, "No pipeline for");
+  const nothing = undefined as unknown as string;
+  await assertRejects(() => pipeline("summarization", nothing), ConfigError, "needs a model");
+});
+
+Deno.test("summarization: the hint, the first sentences, as many tokens as asked, a long text cut", () =>
+  onDevice(async (device) => {
+    const tokenizer = CharacterTokenizer.fromText("\nTL;DR: .!abcdefghij"), { vocabSize } = tokenizer;
+    const model = new GPT({ vocabSize, blockSize: 40, nLayer: 1, nHead: 2, nEmbd: 16 }, { device, seed: 3 });
+    const summarize = await pipeline("summarization", { model: model.eval(), tokenizer });
+    const options = { maxLength: 20, seed: 7, returnTensors: true };
+    const [{ summaryText, summaryTokenIds }] = await summarize("abc de.", options);
+    assertEquals(summaryTokenIds!.length, 20);
+    assertEquals(summaryText, tokenizer.decode(summaryTokenIds!).trim());
+    const [whole, cut] = await summarize(["abcdefghij abc", "abcdefghij abc de. ab"], options);
+    assertEquals(whole.summaryTokenIds!.length, 20);
+    // 40 − 20 − 7 tokens of the hint leave room for 13.
+    assertEquals([cut], await summarize("abcdefghij ab", options));
+    const greedy = await summarize("abc", { maxNewTokens: 5, doSample: false, returnText: false, returnTensors: true });
+    assertEquals(Object.keys(greedy[0]), ["summaryTokenIds"]);
+    await assertRejects(() => summarize("abc", { maxLength: 33 }), ConfigError, "has no room for a text");
+    assertEquals(firstSentences(' It is. "Is it?" Yes!? No. ', 3), 'It is. "Is it?" Yes!?');
+    assertEquals(firstSentences("3.5 is a number. And no end", 3), "3.5 is a number. And no end");
+    await assertRejects(() => summarize("", options), DataError, "no token");
+    await assertRejects(() => summarize("a", { sentences: 0 }), ConfigError, "sentences is 0");
+  }));
