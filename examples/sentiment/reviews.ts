@@ -1,0 +1,48 @@
+/**
+ * Reviews of inns whose best possible classifier is known.
+ *
+ * A writer is content or not, equally likely. A review has three or five statements, equally likely; each agrees with its writer
+ * with probability ¾, independently, and says so with a word of its own side ("The soup was warm.") or with the opposite and a
+ * negation ("The soup was hardly stale."). Words, things and negations tell nothing more, so the posterior depends on the
+ * number of favourable statements alone, and the best rule is their majority. With p = ¾ it is right with probability
+ *
+ *     p³ + 3p²q                      of three statements, 27/32
+ *     p⁵ + 5p⁴q + 10p³q²             of five, 459/512
+ *
+ * The label of a review is its writer's mood, which no reader can be sure of: no classifier has a higher expected accuracy than
+ * the mean of the two, {@linkcode bayesAccuracy}.
+ */
+import type { RandomGenerator } from "../../src/random/mod.ts";
+
+const things = "soup,bed,room,bread,host,garden,stove,view,cellar,stair,window,blanket".split(",");
+const sides = [
+  "stale,cold,dull,grim,loud,damp,sour,shabby,bleak,rough".split(","),
+  "warm,fresh,kind,bright,calm,neat,sweet,cosy,clean,fair".split(","),
+];
+const negations = ["not", "hardly", "never"];
+const AGREES = 3 / 4;
+
+/** A review with its writer's mood: 0 not content, 1 content. */
+export interface Review {
+  readonly text: string;
+  readonly label: number;
+  /** What the best rule says of it. */
+  readonly best: number;
+}
+
+/** Draws a review. */
+export function review(generator: RandomGenerator): Review {
+  const one = <T>(list: readonly T[]): T => list[generator.randint(list.length)];
+  const label = generator.randint(2), count = 3 + 2 * generator.randint(2);
+  let favourable = 0;
+  const statements = Array.from({ length: count }, () => {
+    const side = generator.randint(4) < 4 * AGREES ? label : 1 - label;
+    favourable += side;
+    const word = generator.randint(3) === 0 ? `${one(negations)} ${one(sides[1 - side])}` : one(sides[side]);
+    return `The ${one(things)} was ${word}.`;
+  });
+  return { text: statements.join(" "), label, best: Number(2 * favourable > count) };
+}
+
+/** The accuracy that no classifier exceeds on average: 891/1024. */
+export const bayesAccuracy = (27 / 32 + 459 / 512) / 2;

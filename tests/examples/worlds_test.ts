@@ -1,0 +1,63 @@
+/** The worlds of the examples: that what is said about their best scores is true. */
+import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
+import { isHeldOut, PEOPLE, Town } from "../../examples/chat/town.ts";
+import { bayesAccuracy, review } from "../../examples/sentiment/reviews.ts";
+import { RandomGenerator } from "../../src/random/mod.ts";
+
+Deno.test("reviews: the majority of statements is right as often as arithmetic says, and no word tells more", () => {
+  const generator = new RandomGenerator(7), count = 40_000;
+  let right = 0;
+  const firstWords = new Map<string, number>();
+  for (let i = 0; i < count; i++) {
+    const { text, label, best } = review(generator);
+    right += Number(label === best);
+    // What the sentence is about has nothing to do with the mood.
+    if (label === 1) firstWords.set(text.split(" ")[1], (firstWords.get(text.split(" ")[1]) ?? 0) + 1);
+  }
+  const deviation = Math.sqrt(bayesAccuracy * (1 - bayesAccuracy) / count);
+  assertAlmostEquals(right / count, bayesAccuracy, 4 * deviation);
+  // Twelve things, each with probability 1/12 in the half that are content.
+  for (const seen of firstWords.values()) {
+    assertAlmostEquals(seen / (count / 2), 1 / 12, 4 * Math.sqrt(1 / 12 / (count / 2)));
+  }
+  // The accuracy by counting all outcomes of three and of five statements.
+  const counted = [3, 5].map((statements) => {
+    let sum = 0;
+    for (let outcome = 0; outcome < 2 ** statements; outcome++) {
+      const agreeing = outcome.toString(2).replaceAll("0", "").length;
+      if (2 * agreeing > statements) sum += 0.75 ** agreeing * 0.25 ** (statements - agreeing);
+    }
+    return sum;
+  });
+  assertAlmostEquals((counted[0] + counted[1]) / 2, bayesAccuracy, 1e-12);
+});
+
+Deno.test("town: no text or row to train on speaks of a pair that is held out, and every held-out chat of one", () => {
+  const town = new Town(), generator = new RandomGenerator(3);
+  const pairs = (text: string) => [...new Set(PEOPLE.filter((person) => new RegExp(`\\b${person}\\b`).test(text)))];
+  const heldOut = (text: string) => {
+    const names = pairs(text).map((name) => PEOPLE.indexOf(name));
+    return names.some((a, i) => names.slice(i + 1).some((b) => isHeldOut(a, b)));
+  };
+  for (let i = 0; i < 5000; i++) {
+    assertEquals(pairs(town.story(generator)).length, 1);
+    const row = town.chat(generator, false).map(({ content }) => content).join("\n");
+    assertEquals(pairs(row).length, 2);
+    assert(!heldOut(row), row);
+    assert(heldOut(town.chat(generator, true).map(({ content }) => content).join("\n")));
+  }
+});
+
+Deno.test("town: its answers repeat its facts", () => {
+  const town = new Town(), generator = new RandomGenerator(4);
+  for (let i = 0; i < 500; i++) {
+    const [question, { content }] = town.chat(generator, true);
+    const told = content.replace(/(, too)?\.$/, "").split(", and ");
+    assertEquals(told.length, 2);
+    for (const fact of told) {
+      const person = PEOPLE.findIndex((name) => fact.startsWith(name));
+      assert(question.content.includes(PEOPLE[person]), question.content);
+      assert([0, 1, 2, 3].some((relation) => town.fact(person, relation) === fact), fact);
+    }
+  }
+});
