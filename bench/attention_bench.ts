@@ -32,7 +32,7 @@ for (const [B, T, heads, width] of [[12, 64, 4, 32], [4, 256, 6, 64], [1, 1024, 
 
 for (const [S, heads, width] of [[256, 6, 64], [1024, 12, 64]]) {
   const qkv = device.tensor(random(3 * heads * width), [1, 1, 3 * heads * width]);
-  const cache = device.tensor(random(S * 2 * heads * width), [1, S, 2, heads, width]);
+  const cache = device.tensor(random(S * 2 * heads * width), [1, heads, S, 2, width]);
   const places = { slot: device.tensor(Int32Array.of(0)), position: device.tensor(Int32Array.of(S - 1)) };
   Deno.bench(`one token after ${S - 1}, ${heads} heads of ${width}`, () => {
     using _ = device.scope();

@@ -18,7 +18,7 @@ struct Params { N: u32, heads: u32, width: u32, slots: u32, S: u32 }
 @group(0) @binding(1) var<storage, read> qkv: array<f32>; // (N, 3, heads, width)
 @group(0) @binding(2) var<storage, read> slot: array<i32>; // (N)
 @group(0) @binding(3) var<storage, read> position: array<i32>; // (N)
-@group(0) @binding(4) var<storage, read_write> cache: array<u32>; // (slots, S, 2, heads, width), f32 or bf16: keys and values
+@group(0) @binding(4) var<storage, read_write> cache: array<u32>; // (slots, heads, S, 2, width), f32 or bf16: keys and values
 @group(0) @binding(5) var<storage, read_write> y: array<f32>; // (N, heads, width)
 override bf16_cache: bool = false;
 
@@ -34,6 +34,12 @@ fn cached(at: u32) -> f32 {
   return bitcast<f32>(select(word & 0xffff0000u, word << 16u, at % 2u == 0u));
 }
 
+// Of head h of token n, number c of its key and value, side by side.
+fn given(n: u32, h: u32, c: u32) -> f32 {
+  let part = c / params.width;
+  return qkv[((n * 3u + 1u + part) * params.heads + h) * params.width + c % params.width];
+}
+
 fn bf16(value: f32) -> u32 {
   let bits = bitcast<u32>(value);
   if ((bits & 0x7fffffffu) > 0x7f800000u) { return (bits >> 16u) | 0x40u; } // NaN
@@ -46,20 +52,21 @@ fn attention_cached_append(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  let pair = 2u * params.heads * params.width; // a token's key and value
-  let words = select(pair, pair / 2u, bf16_cache);
-  let i = (group.x + group.y * groups.x) * 64u + lane; // in (N, words)
-  if (i >= params.N * words) { return; }
-  let n = i / words;
+  let row = 2u * params.width; // a head's key and value of a token
+  let words = select(row, params.width, bf16_cache);
+  let i = (group.x + group.y * groups.x) * 64u + lane; // in (N, heads, words)
+  let h = i / words % params.heads;
+  let n = i / words / params.heads;
+  if (n >= params.N) { return; }
   let number = u32(slot[n]); // −1 becomes a large one
   if (number >= params.slots) { return; }
-  let place = number * params.S + u32(clamp(position[n], 0, i32(params.S) - 1));
-  let first = (3u * n + 1u) * (pair / 2u);
+  let place = u32(clamp(position[n], 0, i32(params.S) - 1));
+  let into = ((number * params.heads + h) * params.S + place) * words + i % words;
   if (bf16_cache) {
-    let at = first + 2u * (i % words);
-    cache[place * words + i % words] = bf16(qkv[at]) | (bf16(qkv[at + 1u]) << 16u);
+    let first = 2u * (i % words);
+    cache[into] = bf16(given(n, h, first)) | (bf16(given(n, h, first + 1u)) << 16u);
   } else {
-    cache[place * words + i % words] = bitcast<u32>(qkv[first + i % words]);
+    cache[into] = bitcast<u32>(given(n, h, i % words));
   }
 }
 
@@ -79,9 +86,9 @@ fn attention_cached(
     for (var c = lane; c < width; c += LANES) { y[row * width + c] = 0.0; }
     return;
   }
-  let stride = 2u * params.heads * width; // from one token in the cache to the next
-  let first_key = number * params.S * stride + h * width;
-  let first_value = first_key + params.heads * width;
+  let stride = 2u * width; // from one token in the cache to the next
+  let first_key = (number * params.heads + h) * params.S * stride;
+  let first_value = first_key + width;
   let keys = u32(clamp(position[n], 0, i32(params.S) - 1)) + 1u;
 
   let first_query = (n * 3u * params.heads + h) * width;

@@ -3,7 +3,8 @@
  *
  *     y = Σ softmax(q · k / √width) · v   over the keys k and values v of the token's slot, up to its own position
  *
- * The cache has a slot for each text, and S places in a slot. Token n is written to place `position[n]` of slot `slot[n]`; all
+ * The cache has a slot for each text, and S places in a slot. A head's keys and values lie one behind another, as a query reads
+ * them, for memory is fast where what it is asked for lies side by side. Token n is written to place `position[n]` of slot `slot[n]`; all
  * tokens of the pass are written before the first is attended to, and every key is read from the cache: so a token's bits do
  * not depend on the tokens beside it, or on where a prompt was cut into passes. Places behind a token may hold anything. In a
  * cache of bf16 keys and values are rounded to the nearest as they are written; queries and all that is computed are f32.
@@ -42,16 +43,22 @@ function toBf16(value: number): number {
 export const attentionCached = kernel({
   name: "attention_cached",
   reads: { qkv: f32("N", 3, "heads", "width"), slot: i32("N"), position: i32("N") },
-  updates: { cache: half("slots", "S", 2, "heads", "width") },
+  updates: { cache: half("slots", "heads", "S", 2, "width") },
   writes: { y: f32("N", "heads", "width") },
 
   reference({ qkv, slot, position, cache, y }, { N, slots, S, heads, width }, _, layouts) {
     const C = heads * width, idle = (n: number) => slot[n] < 0 || slot[n] >= slots;
     const last = (n: number) => Math.min(Math.max(position[n], 0), S - 1);
-    const row = (slot: number, place: number, part: number) => ((slot * S + place) * 2 + part) * C;
+    const row = (slot: number, head: number, place: number, part: number) =>
+      (((slot * heads + head) * S + place) * 2 + part) * width;
     const stored = layouts.cache?.dtype === "bf16" ? qkv.map(toBf16) : qkv;
     for (let n = 0; n < N; n++) {
-      if (!idle(n)) cache.set(stored.subarray((3 * n + 1) * C, (3 * n + 3) * C), row(slot[n], last(n), 0));
+      for (let h = 0; h < heads && !idle(n); h++) {
+        for (const part of [0, 1]) {
+          const from = (3 * n + 1 + part) * C + h * width;
+          cache.set(stored.subarray(from, from + width), row(slot[n], h, last(n), part));
+        }
+      }
     }
     y.fill(0);
     for (let n = 0; n < N; n++) {
@@ -60,13 +67,14 @@ export const attentionCached = kernel({
         const query = 3 * n * C + h * width, scores: number[] = [];
         for (let s = 0; s <= last(n); s++) {
           let dot = 0;
-          for (let c = 0; c < width; c++) dot += qkv[query + c] * cache[row(slot[n], s, 0) + h * width + c];
+          for (let c = 0; c < width; c++) dot += qkv[query + c] * cache[row(slot[n], h, s, 0) + c];
           scores.push(dot / Math.sqrt(width));
         }
         const max = Math.max(...scores), weights = scores.map((score) => Math.exp(score - max));
         const sum = weights.reduce((a, b) => a + b);
-        for (let c = h * width; c < (h + 1) * width; c++) {
-          y[n * C + c] = weights.reduce((total, weight, s) => total + weight * cache[row(slot[n], s, 1) + c], 0) / sum;
+        for (let c = 0; c < width; c++) {
+          const weighed = weights.reduce((total, weight, s) => total + weight * cache[row(slot[n], h, s, 1) + c], 0);
+          y[n * C + h * width + c] = weighed / sum;
         }
       }
     }
@@ -90,16 +98,19 @@ export const attentionCached = kernel({
 export const attentionCopy = kernel({
   name: "attention_copy",
   reads: { from: i32("n"), to: i32("n"), count: i32("n") },
-  updates: { cache: half("slots", "S", 2, "heads", "width") },
+  updates: { cache: half("slots", "heads", "S", 2, "width") },
   reference({ from, to, count, cache }, { n, slots, S, heads, width }) {
-    const size = S * 2 * heads * width;
+    const size = S * 2 * width;
     for (let i = 0; i < n; i++) {
       if ([from[i], to[i]].some((slot) => slot < 0 || slot >= slots)) continue;
       const length = Math.min(Math.max(count[i], 0), S) * (size / S);
-      cache.copyWithin(to[i] * size, from[i] * size, from[i] * size + length);
+      for (let h = 0; h < heads; h++) {
+        const [target, source] = [to[i], from[i]].map((slot) => (slot * heads + h) * size);
+        cache.copyWithin(target, source, source + length);
+      }
     }
   },
-  cpu: { tasks: ({ n, S }) => n * S, work: ({ n, S, heads, width }) => n * S * 2 * heads * width, emit: copy },
+  cpu: { tasks: ({ n, heads }) => n * heads, work: ({ n, S, heads, width }) => n * S * 2 * heads * width, emit: copy },
   gpu: {
     source: copySource,
     entry: "attention_copy",

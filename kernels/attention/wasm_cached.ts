@@ -6,22 +6,30 @@ type Arguments = Locals<
   "qkv" | "slot" | "position" | "cache" | "y" | "N" | "slots" | "S" | "heads" | "width" | "begin" | "end"
 >;
 
-/** Where token n stands: whether anywhere, its place in its slot, and its slot's first element in the cache. */
+/** Where token n stands: whether anywhere, its place in its slot, and where a head's keys and values begin there. */
 function placeOf(f: WasmFunction, { slot, position, cache, slots, S, heads, width }: Arguments, n: I32) {
-  const { select, ltSigned, min, sub, mul, lt, at, loadAt } = f.i32, number = loadAt(slot, n);
+  const { select, ltSigned, min, add, sub, mul, lt, at, loadAt } = f.i32, number = loadAt(slot, n);
   const given = loadAt(position, n), place = min(select(ltSigned(given, 0), 0, given), sub(S, 1));
-  const row = mul(mul(heads, width), 2); // a token's key and value
-  const first = at(cache, mul(mul(number, S), row));
+  const row = mul(width, 2); // a head's key and value of a token
+  const first = (head: I32) => at(cache, mul(mul(add(mul(number, heads), head), S), row));
   return { isThere: lt(number, slots), place, first, row }; // unsigned: no negative number is a slot
 }
 
-/** Tokens `begin` to `end`: their keys and values, side by side in both, go into the cache. */
+/** A head's key goes from qkv into the cache, and its value, which lies C behind the key there, and side by side here. */
+function keep(f: WasmFunction, key: I32Local, into: I32Local, { heads, width }: Arguments): void {
+  const { mul, at } = f.i32;
+  for (const [x, y] of [[key, into], [at(key, mul(heads, width)), at(into, width)]]) {
+    f.forEach(0, width, (c, v) => v.store(y, c, v.load(x, c)));
+  }
+}
+
+/** Keys and values of tokens `begin` to `end` go into the cache. */
 export function append(f: WasmFunction, of: Arguments): void {
-  const { mul, at } = f.i32, { qkv, heads, width, begin, end } = of, C = mul(heads, width);
+  const { add, mul, at } = f.i32, { qkv, heads, width, begin, end } = of, C = mul(heads, width);
   f.loop(begin, end, 1, (n) => {
-    const { isThere, place, first, row } = placeOf(f, of, n);
-    const from = at(at(qkv, mul(mul(n, 3), C)), C), into = at(first, mul(place, row));
-    f.when(isThere, () => f.forEach(0, row, (c, v) => v.store(into, c, v.load(from, c))));
+    const { isThere, place, first, row } = placeOf(f, of, n), keys = at(qkv, mul(add(mul(n, 3), 1), C));
+    const each = (head: I32Local) => keep(f, at(keys, mul(head, width)), at(first(head), mul(place, row)), of);
+    f.when(isThere, () => f.loop(0, heads, 1, each));
   });
 }
 
@@ -33,18 +41,13 @@ export function attend(f: WasmFunction, of: Arguments): void {
 
 /** One query: dot products with all keys that it sees, their softmax, the weighted sum of the values. */
 function attendTo(f: WasmFunction, of: Arguments, n: I32Local, head: I32Local, writes: I32Local): void {
-  const { qkv, y, heads, width } = of, { add, mul, at } = f.i32, C = mul(heads, width), h = mul(head, width);
-  const { isThere, place, first, row } = placeOf(f, of, n), stride = mul(row, of.cache.bytes), keys = add(place, 1);
+  const { qkv, cache, y, heads, width } = of, { add, mul, at } = f.i32, C = mul(heads, width), h = mul(head, width);
+  const { isThere, place, first, row } = placeOf(f, of, n), stride = mul(row, cache.bytes), keys = add(place, 1);
   const query = at(at(qkv, mul(mul(n, 3), C)), h), out = at(at(y, mul(n, C)), h);
-  const key = at(first, h), value = at(key, C), scores = f.scratch(0), scale = f.splat(scaleOf(f, width));
+  const key = first(head), value = at(key, width), scores = f.scratch(0), scale = f.splat(scaleOf(f, width));
 
   const see = () => {
-    f.when(writes, () => {
-      for (const [part, kept] of [key, value].entries()) {
-        const from = at(query, mul(C, 1 + part)), into = at(kept, mul(place, row));
-        f.forEach(0, width, (c, v) => v.store(into, c, v.load(from, c)));
-      }
-    });
+    f.when(writes, () => keep(f, at(query, C), at(key, mul(place, row)), of));
     const dots = (count: number) => (s: I32Local) => {
       const rows = Array.from({ length: count }, (_, i) => at(key, mul(add(s, i), row)));
       const products = f.reduce("add", count, width, (c, v) => {
@@ -67,7 +70,7 @@ function attendTo(f: WasmFunction, of: Arguments, n: I32Local, head: I32Local, w
       const sums = Array.from({ length: count }, () => v.accumulator()), values = at(value, column);
       f.loop(0, keys, 1, (s) => {
         const weight = v.loadSplat(at(scores, s), 0);
-        sums.forEach((sum, i) => v.assign(sum, v.madd(weight, v.loadFrom(values, 8 * of.cache.bytes * i), sum)));
+        sums.forEach((sum, i) => v.assign(sum, v.madd(weight, v.loadFrom(values, 8 * cache.bytes * i), sum)));
         f.i32.advance(values, stride);
       });
       sums.forEach((sum, i) => v.storeTo(at(out, column), 32 * i, v.mul(sum, share)));
@@ -80,22 +83,22 @@ function attendTo(f: WasmFunction, of: Arguments, n: I32Local, head: I32Local, w
   f.when(isThere, see, () => f.forEach(0, width, (c, v) => v.store(out, c, zero)));
 }
 
-/** Places `begin` to `end` of all pairs of slots, in words, whatever lies there. */
+/** Heads `begin` to `end` of all pairs of slots: a head's places lie one behind another. In words, whatever is there. */
 export function copy(
   f: WasmFunction,
   { from, to, count, cache, slots, S, heads, width, begin, end }: Locals<
     "from" | "to" | "count" | "cache" | "slots" | "S" | "heads" | "width" | "begin" | "end"
   >,
 ): void {
-  const { mul, add, at, lt, and, div, rem, loadAt, ltSigned } = f.i32, row = mul(mul(heads, width), cache.bf16 ? 1 : 2);
-  const words = f.i32.copy(cache);
+  const { mul, add, at, lt, and, div, rem, loadAt, select, ltSigned, min } = f.i32, words = f.i32.copy(cache);
+  const row = mul(width, cache.bytes / 2);
   f.loop(begin, end, 1, (task) => {
-    const i = div(task, S), place = rem(task, S), [source, target] = [from, to].map((slot) => loadAt(slot, i));
-    const [x, y] = [source, target].map((slot) => at(words, mul(add(mul(slot, S), place), row)));
-    const isThere = and(lt(source, slots), lt(target, slots));
+    const i = div(task, heads), head = rem(task, heads), [source, target] = [from, to].map((slot) => loadAt(slot, i));
+    const [x, y] = [source, target].map((slot) => at(words, mul(mul(add(mul(slot, heads), head), S), row)));
+    const given = loadAt(count, i), places = min(select(ltSigned(given, 0), 0, given), S);
     f.when(
-      and(isThere, ltSigned(place, loadAt(count, i))),
-      () => f.forEach(0, row, (c, v) => v.store(y, c, v.load(x, c))),
+      and(lt(source, slots), lt(target, slots)),
+      () => f.forEach(0, mul(places, row), (c, v) => v.store(y, c, v.load(x, c))),
     );
   });
 }

@@ -15,7 +15,7 @@ export type CacheType = "f32" | "bf16";
  * tells the model each token's slot and position.
  */
 export class KeyValueCache implements Disposable {
-  /** One for each layer: (slots, block size, 2, heads, width). */
+  /** One for each layer: (slots, heads, block size, 2, width). */
   readonly layers: readonly Tensor[];
   /** Where the next token of each slot goes; both (slots). */
   readonly next: Places;
@@ -29,7 +29,7 @@ export class KeyValueCache implements Disposable {
       & { readonly dtype?: CacheType },
   ) {
     using scope = device.scope();
-    this.layers = Array.from({ length: layers }, () => device.empty([slots, length, 2, heads, width], { dtype }));
+    this.layers = Array.from({ length: layers }, () => device.empty([slots, heads, length, 2, width], { dtype }));
     const slot = device.tensor(Int32Array.from({ length: slots }, (_, slot) => slot));
     this.next = { slot, position: device.tensor(new Int32Array(slots)) };
     scope.keepAll();

@@ -24,7 +24,7 @@ const MOST_PLACES = 2 ** 18;
  * the pass. There is no derivative: backward through it throws.
  *
  * @param qkv f32 (…, 3C) of N new tokens: queries, keys and values side by side
- * @param cache f32 or bf16 (slots, S, 2, nh, hs): keys and values of up to S tokens a slot, updated in place; places not yet
+ * @param cache f32 or bf16 (slots, nh, S, 2, hs): keys and values of up to S tokens a slot, updated in place; places not yet
  *   written may hold anything. In bf16 they are rounded to the nearest as they are written, and read so by their own pass too
  * @param places where each of the N tokens stands; no two at one place
  * @returns f32 (…, C)
@@ -36,7 +36,7 @@ const MOST_PLACES = 2 ** 18;
  * import { cachedAttention } from "@nanogpt/ts/ops";
  *
  * const device = await createDevice("cpu", { threads: 1 }), i32 = { dtype: "i32" } as const;
- * const cache = device.tensor([0, 10, 0, 0], [1, 2, 2, 1, 1]); // one slot of two places, the first taken: key 0, value 10
+ * const cache = device.tensor([0, 10, 0, 0], [1, 1, 2, 2, 1]); // one slot of two places, the first taken: key 0, value 10
  * const slot = device.tensor([0], [1], i32), position = device.tensor([1], [1], i32);
  * const qkv = device.tensor([1, 0, 30], [1, 3]);
  * assertEquals([...await cachedAttention(qkv, cache, { slot, position }).data()], [20]); // the mean of both values
@@ -46,11 +46,11 @@ const MOST_PLACES = 2 ** 18;
  */
 export function cachedAttention(qkv: Tensor, cache: Tensor, { slot, position }: Places): Tensor {
   using scope = qkv.device.scope("cachedAttention");
-  const [slots, S, , heads, width] = cache.shape, C = heads * width, N = qkv.size / (3 * C);
+  const [slots, heads, S, , width] = cache.shape, C = heads * width, N = qkv.size / (3 * C);
   const refuse = (why: string) =>
     new ShapeError(`Cannot apply cachedAttention to [${qkv.shape}] and [${cache.shape}]: ${why}`);
   if (cache.shape.length !== 5 || width > 256 || S > MOST_PLACES) {
-    throw refuse(`the cache is expected as [slots,S,2,heads,width], with S up to ${MOST_PLACES} and width up to 256`);
+    throw refuse(`the cache is expected as [slots,heads,S,2,width], with S up to ${MOST_PLACES} and width up to 256`);
   }
   if (qkv.shape.at(-1) !== 3 * C) throw refuse(`the last axis is expected as 3 · ${heads} heads · ${width} = ${3 * C}`);
   const checked = (name: string, numbers: Tensor, least: number, end: number) => {

@@ -134,7 +134,7 @@ Deno.test("causal_self_attention: a start that the host cannot see is moved into
 /** The tokens of `qkv` one after another, or in pieces of so many, through a cache that begins as NaN. */
 function decode(device: Device, qkv: Float32Array, [B, T, heads, width]: number[], pieces: number[], S: number) {
   const C = heads * width, i32 = { dtype: "i32" } as const, outputs: Tensor[] = [];
-  const cache = device.tensor(new Float32Array(B * S * 2 * C).fill(NaN), [B, S, 2, heads, width]);
+  const cache = device.tensor(new Float32Array(B * S * 2 * C).fill(NaN), [B, heads, S, 2, width]);
   for (let at = 0, i = 0; at < T; at += pieces[i++]) {
     const rows = Array.from(
       { length: B },
@@ -212,7 +212,7 @@ Deno.test("cached_attention: what is written into a cache of bf16 is rounded as 
     for (const name of ["reference", "cpu"]) {
       using device = await openDevice(name, { threads });
       const i32 = (...numbers: number[]) => device.tensor(Int32Array.from(numbers));
-      const heads = 1, cache = device.tensor(new Float32Array(4 * 2 * C), [1, 4, 2, heads, C], { dtype: "bf16" });
+      const heads = 1, cache = device.tensor(new Float32Array(4 * 2 * C), [1, heads, 4, 2, C], { dtype: "bf16" });
       const qkv = new Float32Array(N * 3 * C), values = new Float32Array(words.buffer);
       for (let n = 0; n < N; n++) qkv.set(values, (3 * n + 1) * C);
       const places = { slot: i32(...new Array(N).fill(0)), position: i32(...Array.from({ length: N }, (_, n) => n)) };
@@ -237,7 +237,7 @@ Deno.test("cached_attention: a cache of bf16 gives the bits of a cache of f32 wi
   for (const threads of [1, 3]) {
     using device = await openDevice("cpu", { threads });
     const through = async (qkv: Float32Array, dtype: "f32" | "bf16", pieces: number[]) => {
-      const cache = device.empty([2, S, 2, heads, width], { dtype }), y: number[] = [];
+      const cache = device.empty([2, heads, S, 2, width], { dtype }), y: number[] = [];
       let at = 0;
       for (const piece of pieces) {
         const places = {
@@ -268,7 +268,7 @@ Deno.test("cached_attention: texts of any lengths in one pass, in any order, idl
   const qkv = lengths.map((length) => normal(length * 3 * C));
   /** Every text in pieces of at most `most` tokens, those of all texts together, shuffled where that is allowed. */
   const together = async (device: Device, most: number) => {
-    const cache = device.tensor(new Float32Array(slots * S * 2 * C).fill(NaN), [slots, S, 2, heads, width]);
+    const cache = device.tensor(new Float32Array(slots * S * 2 * C).fill(NaN), [slots, heads, S, 2, width]);
     const done = lengths.map(() => 0), y = lengths.map((length) => new Float64Array(length * C));
     while (done.some((count, text) => count < lengths[text])) {
       const tokens = lengths.flatMap((length, text) => {
@@ -309,7 +309,7 @@ Deno.test("cached_attention: a slot that the host cannot see is idle where there
   for (const [number, place] of [[0, -7], [1, 1 << 30], [-1, 2], [2, 2], [1 << 30, 0], [-1 << 31, 0]]) {
     for (const others of [[], [1]]) { // the only token of a pass is written by each head
       await assertAgrees(`slot ${number}, place ${place}`, { atol: 1e-6, rtol: 1e-6 }, (device) => {
-        const cache = device.tensor(normal(2 * 4 * 2 * 6), [2, 4, 2, 2, 3]), N = 1 + others.length;
+        const cache = device.tensor(normal(2 * 4 * 2 * 6), [2, 2, 4, 2, 3]), N = 1 + others.length;
         const unseen = (...numbers: number[]) => {
           const tensor = device.tensor(numbers, [N], { dtype: "i32" });
           tensor.storage.block.bounds = undefined;
@@ -327,14 +327,14 @@ Deno.test("attention_copy: the first places of slots go to others, and what ther
     for (const dtype of ["f32", "bf16"] as const) {
       await assertAgrees(`${slots} slots of ${S}, ${dtype}`, { atol: 0, rtol: 0 }, (device) => {
         const i32 = (...numbers: number[]) => device.tensor(Int32Array.from(numbers));
-        const cache = device.tensor(normal(slots * S * 2 * heads * width), [slots, S, 2, heads, width], { dtype });
+        const cache = device.tensor(normal(slots * S * 2 * heads * width), [slots, heads, S, 2, width], { dtype });
         const [from, to] = [i32(0, 3, -1, 0, 9), i32(1, 2, 4, 5, 4)];
         launch(attentionCopy, { from, to, count: i32(4, S + 3, 2, 1, 1), cache });
         return [cache];
       });
     }
   }
-  const device = new ReferenceDevice(), values = normal(3 * 4 * 2), cache = device.tensor(values, [3, 4, 2, 1, 1]);
+  const device = new ReferenceDevice(), values = normal(3 * 4 * 2), cache = device.tensor(values, [3, 1, 4, 2, 1]);
   const [from, to, count] = [2, 0, 3].map((number) => device.tensor(Int32Array.of(number)));
   launch(attentionCopy, { from, to, count, cache });
   assertEquals([...await cache.data()], [...values.subarray(16, 22), ...values.subarray(6)]);
@@ -367,18 +367,18 @@ Deno.test("attention: what does not fit is refused", () => {
     [documents(i32(0, 0)), "causalSelfAttention to [1,2,6]: starts are [2], expected [1,2]"],
     [documents(i32(0, 2).alias([1, 2])), "a token's document starts at 2, expected 0 to 1"],
     [documents(i32(-1, 0).alias([1, 2])), "a token's document starts at -1, expected 0 to 1"],
-    [cached([2, 6], [1, 4, 2, 1, 2], [0, 0], [3, 4]), "[1,4,2,1,2]: a token's position is 4, expected 0 to 3"],
-    [cached([2, 6], [1, 4, 2, 1, 2], [0, 1], [0, 0]), "a token's slot is 1, expected -1 to 0"],
-    [cached([2, 6], [1, 4, 2, 1, 2], [0, -2], [0, 0]), "a token's slot is -2"],
-    [cached([2, 6], [1, 4, 2, 1, 2], [0], [0]), "slot is [1], expected [N] with N = 2"],
-    [cached([1, 7], [1, 4, 2, 2, 1], [0], [0]), "the last axis is expected as 3 · 2 heads · 1 = 6"],
-    [cached([1, 6], [1, 4, 2, 2], [0], [0]), "the cache is expected as [slots,S,2,heads,width]"],
-    [cached([1, 6], [1, 2 ** 18 + 1, 2, 2, 1], [0], [0]), "with S up to 262144"],
+    [cached([2, 6], [1, 1, 4, 2, 2], [0, 0], [3, 4]), "[1,1,4,2,2]: a token's position is 4, expected 0 to 3"],
+    [cached([2, 6], [1, 1, 4, 2, 2], [0, 1], [0, 0]), "a token's slot is 1, expected -1 to 0"],
+    [cached([2, 6], [1, 1, 4, 2, 2], [0, -2], [0, 0]), "a token's slot is -2"],
+    [cached([2, 6], [1, 1, 4, 2, 2], [0], [0]), "slot is [1], expected [N] with N = 2"],
+    [cached([1, 7], [1, 2, 4, 2, 1], [0], [0]), "the last axis is expected as 3 · 2 heads · 1 = 6"],
+    [cached([1, 6], [1, 2, 4, 2], [0], [0]), "the cache is expected as [slots,heads,S,2,width]"],
+    [cached([1, 6], [1, 2, 2 ** 18 + 1, 2, 1], [0], [0]), "with S up to 262144"],
   ];
   for (const [run, message] of cases) assertThrows(run, ShapeError, message);
   const learnt = device.tensor(Array(6).fill(0), [1, 1, 6], { requiresGrad: true });
   assertThrows(
-    () => cachedAttention(learnt, zeros(1, 4, 2, 1, 2), { slot: i32(0), position: i32(3) }).backward(zeros(1, 1, 2)),
+    () => cachedAttention(learnt, zeros(1, 1, 4, 2, 2), { slot: i32(0), position: i32(3) }).backward(zeros(1, 1, 2)),
     TypeError,
     "no derivative",
   );

@@ -51,7 +51,7 @@ const calls: Partial<Record<keyof typeof ops, Call>> = {
     run: (qkv, starts) => ops.causalSelfAttention(qkv, { heads: 2, starts }),
   },
   cachedAttention: {
-    shapes: [[1, 2, 12], [1, 4, 2, 2, 2], [2], [2]],
+    shapes: [[1, 2, 12], [1, 2, 4, 2, 2], [2], [2]],
     integers: [2, 3],
     run: (qkv, cache, slot, position) => ops.cachedAttention(qkv, cache, { slot, position }),
   },

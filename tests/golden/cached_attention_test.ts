@@ -22,13 +22,17 @@ for (const [number, { name }] of fixture.cases.entries()) {
         assertClose(await cache.data(), after, { atol: 0, rtol: 0 }, `${name}: the cache`);
       });
     }
-    /** The cache in f32, with the new keys and values, which lie side by side in both. */
+    /** The cache in f32, with the new keys and values. */
     const written = () => {
-      const { shape: [slots, S], values: cache } = get("cache"), C = get("out").shape[1], after = cache.slice();
-      const [slot, position] = [get("slot").values, get("position").values];
+      const { shape: [slots, heads, S, , width], values: cache } = get("cache"), after = cache.slice();
+      const [qkv, slot, position] = ["qkv", "slot", "position"].map((key) => get(key).values);
       for (let n = 0; n < slot.length; n++) {
-        const pair = get("qkv").values.subarray((3 * n + 1) * C, (3 * n + 3) * C);
-        if (slot[n] >= 0 && slot[n] < slots) after.set(pair, (slot[n] * S + position[n]) * 2 * C);
+        for (let h = 0; h < heads && slot[n] >= 0 && slot[n] < slots; h++) {
+          const [key, value] = [1, 2].map((part) => ((n * 3 + part) * heads + h) * width);
+          const place = ((slot[n] * heads + h) * S + position[n]) * 2 * width;
+          after.set(qkv.subarray(key, key + width), place);
+          after.set(qkv.subarray(value, value + width), place + width);
+        }
       }
       return after;
     };
@@ -38,17 +42,18 @@ for (const [number, { name }] of fixture.cases.entries()) {
 for (const { name: on, device } of all) {
   for (const dtype of ["f32", "bf16"] as const) {
     Deno.test(`attention_copy: a slot gets the first places of another, ${dtype} (${on})`, async () => {
-      for (const [slots, S, heads, width] of [[3, 4, 1, 1], [4, 9, 3, 5], [3, 130, 2, 32]]) { // a place has 2, 30, 128 numbers
-        const cache = device.tensor(new Float32Array(slots * S * 2 * heads * width), [slots, S, 2, heads, width], {
+      for (const [slots, S, heads, width] of [[3, 4, 1, 1], [4, 9, 3, 5], [3, 130, 2, 32]]) { // of an odd width, too
+        const cache = device.tensor(new Float32Array(slots * S * 2 * heads * width), [slots, heads, S, 2, width], {
           dtype,
         });
-        const row = 2 * heads * width, before = Float32Array.from({ length: cache.size }, (_, i) => i % 251 - 100);
+        const row = 2 * width, before = Float32Array.from({ length: cache.size }, (_, i) => i % 251 - 100);
         const [from, to, count] = [[2, 0, -1], [1, slots, 0], [S - 1, 1, 1]].map((n) =>
           device.tensor(Int32Array.from(n))
         );
         cache.set(before);
         launch(attentionCopy, { from, to, count, cache });
-        const expected = before.slice().copyWithin(S * row, 2 * S * row, (3 * S - 1) * row);
+        const expected = before.slice(), at = (slot: number, head: number) => (slot * heads + head) * S * row;
+        for (let h = 0; h < heads; h++) expected.copyWithin(at(1, h), at(2, h), at(2, h) + (S - 1) * row);
         assertClose(await cache.data(), expected, { atol: 0, rtol: 0 }, `[${cache.shape}]`);
         for (const tensor of [cache, from, to, count]) tensor.dispose();
       }

@@ -92,18 +92,18 @@ def cached_attention():
         number, C = len(fixture.cases), heads * width
         name = f"{len(tokens)} tokens, {slots} slots of {size}, {heads} heads of {width}"
         begin("cached_attention", name)
-        qkv, cache = normal(len(tokens), 3 * C), normal(slots, size, 2, heads, width)
+        qkv, cache = normal(len(tokens), 3 * C), normal(slots, heads, size, 2, width)
         after = cache.clone()
         for row, (slot, place) in zip(qkv, tokens):
             if slot >= 0:
-                after[slot, place] = row[C:].view(2, heads, width)
+                after[slot, :, place] = row[C:].view(2, heads, width).transpose(0, 1)
         rounded, outs = after.bfloat16().float(), []
         for stored in [after, rounded]:
             out = torch.zeros(len(tokens), C, dtype=torch.float64)
             for n, (slot, place) in enumerate(tokens):
                 if slot < 0:
                     continue
-                keys, values = stored[slot, : place + 1].double().permute(1, 2, 0, 3)  # (heads, places, width) each
+                keys, values = stored[slot, :, : place + 1].double().permute(2, 0, 1, 3)  # (heads, places, width) each
                 query = qkv[n, :C].double().view(heads, 1, width)
                 out[n] = nn.functional.scaled_dot_product_attention(query, keys, values).reshape(C)
             outs.append(out)
