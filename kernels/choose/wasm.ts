@@ -1,4 +1,4 @@
-import type { F32Local, I32Local, Lanes, WasmFunction } from "../../src/wasm/assembler.ts";
+import type { F32Local, I32Local, Lanes, Vector, WasmFunction } from "../../src/wasm/assembler.ts";
 import { exp, log } from "../../src/wasm/math.ts";
 import { philox } from "../../src/wasm/philox.ts";
 import { BANNED, BY_STREAM, DAMAGED, type RecordField, recordFields } from "./record.ts";
@@ -25,7 +25,7 @@ interface Row {
  */
 export function choose(f: WasmFunction, { begin, end, V, workspace, tables, likely, ...of }: ChooseLocals): void {
   const { f32, i32 } = f, chunks = i32.divUp(V, CHUNK), rules = defineRules(f);
-  const penalized = tables && definePenalized(f), likelihoods = likely && defineLikelihoods(f);
+  const penalized = tables && definePenalized(f), likelihoods = likely && defineLikelihoods(f, rules);
   f.loop(begin, end, 1, (r) => {
     const record = i32.at(of.records, i32.mul(r, recordFields.length)), state = i32.at(of.state, i32.mul(r, 4));
     const field = (name: RecordField) => f32.load(record, recordFields.indexOf(name));
@@ -38,26 +38,31 @@ export function choose(f: WasmFunction, { begin, end, V, workspace, tables, like
     const own = tables && i32.at(tables, i32.mul(i32.select(hasTables, table, i32.constant(0)), i32.mul(V, 2)));
 
     f.when(i32.ltSigned(way, 0), () => {
-      const divisor = f.splat(f32.select(greedy, 1, temperature));
-      const plain = () => f.forEach(0, V, (i, v) => v.store(x, i, v.div(v.load(logits, i), divisor)));
+      const divisor = f32.select(greedy, 1, temperature), greatest = f32.constant(0);
+      const plain = () => {
+        const all = f.splat(divisor), scaled = (i: I32Local, v: Lanes) => v.div(v.load(logits, i), all);
+        f.assign(greatest, soundMaximum(f, V, (i, v) => stored(v, x, i, scaled(i, v))));
+      };
       if (own) {
-        f.when(
-          hasTables,
-          () => f.call(penalized!, x, V, logits, own, record, f32.select(greedy, 1, temperature)),
-          plain,
-        );
+        f.when(hasTables, () => {
+          f.call(penalized!, x, V, logits, own, record, divisor);
+          f.assign(greatest, f32.load(result));
+        }, plain);
       } else plain();
-      const greatest = soundMaximum(row, x);
+      const atPlaceOf = (value: F32Local) => {
+        f.call(rules.place, x, V, value);
+        f.set(id, f.get(i32.load(result)));
+      };
       f.when(isFinite(f, greatest), () => {
-        f.when(greedy, () => f.set(id, f.get(place(row, greatest))), () => {
+        f.when(greedy, () => atPlaceOf(greatest), () => {
           sharesOf(row, greatest, field, rules);
           f.when(i32.eq(way, BY_STREAM), () => {
             f.call(rules.byStream, x, V, chunks, seed, position);
             f.set(id, f.get(i32.load(result)));
           }, () => {
             const noise = i32.at(of.noise, i32.mul(i32.rem(noiseRow, of.drawn), V));
-            f.forEach(0, V, (i, v) => v.store(x, i, v.div(v.load(x, i), v.load(noise, i))));
-            f.set(id, f.get(place(row, maximum(row))));
+            const times = (i: I32Local, v: Lanes) => v.div(v.load(x, i), v.load(noise, i));
+            atPlaceOf(f.reduce("max", 1, V, (i, v) => [stored(v, x, i, times(i, v))])[0]);
           });
         });
       }, () => {
@@ -86,11 +91,17 @@ export function choose(f: WasmFunction, { begin, end, V, workspace, tables, like
 /** A finite number less itself is 0, an infinite one is not, nor NaN. */
 const isFinite = (f: WasmFunction, value: F32Local) => f.f32.eq(f.f32.sub(value, value), 0);
 
-/** The greatest, or NaN where there is one. */
-function soundMaximum({ f, V }: Row, values: I32Local): F32Local {
+/** Stores a value that goes on to a reduction. */
+function stored(v: Lanes, x: I32Local, i: I32Local, value: Vector): Vector {
+  v.store(x, i, value);
+  return value;
+}
+
+/** The greatest of V values, or NaN where there is one. */
+function soundMaximum(f: WasmFunction, V: I32Local, value: (i: I32Local, v: Lanes) => Vector): F32Local {
   const zero = f.splat(0), one = f.splat(1);
   const [greatest, hasNaN] = f.reduce("max", 2, V, (i, v) => {
-    const at = v.load(values, i);
+    const at = value(i, v);
     return [at, v.select(v.eq(at, at), zero, one)];
   });
   return f.f32.select(f.f32.eq(hasNaN, 0), greatest, NaN);
@@ -106,7 +117,7 @@ function place({ f, V, x }: Row, value: F32Local): I32Local {
   return f.i32.truncate(f.f32.min(f.f32.neg(negative), f.f32.fromInt(f.i32.sub(V, 1))));
 }
 
-/** x = (logits + bias, less penalties) / temperature, with the row's tables. */
+/** x = (logits + bias, less penalties) / temperature, with the row's tables; the greatest. */
 const definePenalized = (f: WasmFunction) =>
   f.define("penalized", ["i32", "i32", "i32", "i32", "i32", "f32"], (f, x, V, logits, bias, record, temperature) => {
     const seen = f.i32.at(bias, V), zero = f.splat(0), one = f.splat(1), divisor = f.splat(temperature);
@@ -114,15 +125,19 @@ const definePenalized = (f: WasmFunction) =>
     const [repetition, presence, frequency] = penalties.map((name) =>
       f.splat(f.f32.load(record, recordFields.indexOf(name)))
     );
-    f.forEach(0, V, (i, v) => {
+    const scores = (i: I32Local, v: Lanes) => {
       const count = v.load(seen, i), score = v.add(v.load(logits, i), v.load(bias, i));
       const repeated = v.select(v.lt(score, zero), v.mul(score, repetition), v.div(score, repetition));
       const once = v.sub(v.select(v.gt(count, zero), repeated, score), v.and(v.ge(count, one), presence));
-      v.store(x, i, v.div(v.sub(once, v.mul(v.fromI32(v.truncate(count)), frequency)), divisor));
-    });
+      return v.div(v.sub(once, v.mul(v.fromI32(v.truncate(count)), frequency)), divisor);
+    };
+    f.f32.store(x, V, soundMaximum(f, V, (i, v) => stored(v, x, i, scores(i, v))));
   });
 
 const defineRules = (f: WasmFunction) => ({
+  place: f.define("place", ["i32", "i32", "f32"], (f, x, V, value) => {
+    f.i32.store(x, V, place({ f, V, x }, value));
+  }),
   kthGreatest: f.define("kth_greatest", ["i32", "i32", "i32"], (f, x, V, k) => {
     f.f32.store(x, V, kthGreatest({ f, V, x }, k));
   }),
@@ -135,7 +150,8 @@ const defineRules = (f: WasmFunction) => ({
     f.i32.store(x, V, byStream({ f, V, x }, chunks, seed, position));
   }),
   failure: f.define("failure", ["i32", "i32", "i32"], (f, x, V, logits) => {
-    f.i32.store(x, V, f.i32.select(isFinite(f, soundMaximum({ f, V, x }, logits)), f.i32.constant(BANNED), DAMAGED));
+    const sound = isFinite(f, soundMaximum(f, V, (i, v) => v.load(logits, i)));
+    f.i32.store(x, V, f.i32.select(sound, BANNED, DAMAGED));
   }),
 });
 
@@ -236,7 +252,7 @@ function byStream({ f, V, x }: Row, chunks: I32Local, seed: I32Local, position: 
 }
 
 /** The log-probabilities of kernel.ts' `likely`: `count` pairs. What the workspace had is no more needed. */
-const defineLikelihoods = (f: WasmFunction) =>
+const defineLikelihoods = (f: WasmFunction, rules: ReturnType<typeof defineRules>) =>
   f.define("likelihoods", ["i32", "i32", "i32", "i32", "i32", "i32"], (f, x, V, logits, id, into, count) => {
     const { f32, i32 } = f, row = { f, V, x };
     f.forEach(0, V, (i, v) => v.store(x, i, v.load(logits, i)));
@@ -245,7 +261,10 @@ const defineLikelihoods = (f: WasmFunction) =>
       lost = f32.through(sum, (v, x) => log(f, v, x));
     const at = i32.copy(i32.min(id, i32.sub(V, 1))); // no token is a large number
     f.loop(0, count, 1, (k) => {
-      f.when(k, () => f.set(at, f.get(place(row, maximum(row)))));
+      f.when(k, () => {
+        f.call(rules.place, x, V, maximum(row));
+        f.set(at, f.get(i32.loadAt(x, V)));
+      });
       f32.store(into, i32.mul(k, 2), f32.fromInt(at));
       f32.store(into, i32.add(i32.mul(k, 2), 1), f32.sub(f32.sub(f32.loadAt(logits, at), greatest), lost));
       f.when(k, () => f32.store(x, at, NaN)); // less than all: it is not found again
