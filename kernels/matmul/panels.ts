@@ -56,7 +56,7 @@ type AddUp = (of: Record<"a" | "aStride" | "rows" | "b" | "bStride" | "count" | 
 
 /** In tiles: of two rows, or one, over all panels, then of up to six rows over one. */
 function ofRows(f: WasmFunction, { bf16, q8 }: I32Local, alone: boolean): AddUp {
-  const { add, mul, min } = f.i32, width = tileColumns(), heights = alone ? [1] : [6, 5, 4, 3, 2, 1];
+  const { add, mul, min } = f.i32, width = tileColumns(), heights = alone ? [1] : [6, 4, 2, 1];
   const words = bf16 && width === 16 && alone;
   const tiles = heights.map((rows) => {
     const most = rows < 3 ? STREAMS : 1; // and fewer for the last

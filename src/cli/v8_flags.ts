@@ -2,7 +2,9 @@
  * Prints the V8 flags for the CPU device; the tasks put them into DENO_V8_FLAGS before the real process starts.
  *
  * `--no-liftoff` skips the quick first compiler, so kernels are at full speed within milliseconds. The other two make the
- * wide mode: V8 joins pairs of 128-bit operations into 256-bit ones, which needs the bounds check between two loads gone.
+ * wide mode: V8 joins pairs of 128-bit operations into 256-bit ones, which needs the bounds check between two loads gone. Releases
+ * that have them also get `--no-wasm-inlining`: a kernel's functions are then compiled when they are called, and not into
+ * whatever may call them, which would make the first token wait.
  * `NANOGPT_WIDE=0` leaves wide mode off.
  */
 
@@ -20,7 +22,9 @@ export function whyNarrow({ arch = Deno.build.arch as string, v8 = Deno.version.
 }
 
 export function v8Flags(wide: boolean): string {
-  return wide ? "--experimental-wasm-revectorize,--no-wasm-bounds-checks,--no-liftoff" : "--no-liftoff";
+  return wide
+    ? "--experimental-wasm-revectorize,--no-wasm-bounds-checks,--no-wasm-inlining,--no-liftoff"
+    : "--no-liftoff";
 }
 
 if (import.meta.main) {

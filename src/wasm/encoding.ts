@@ -12,10 +12,12 @@ export interface Pages {
 
 /** Unsigned LEB128. */
 export function leb(n: number): number[] {
+  if (n >= 0 && n < 128) return [n];
   if (n < 0) throw new RangeError(`${n} is negative`);
   const bytes = [];
   for (; n > 127; n >>>= 7) bytes.push((n & 127) | 128);
-  return [...bytes, n];
+  bytes.push(n);
+  return bytes;
 }
 
 export function signedLeb(n: number): number[] {
@@ -29,7 +31,8 @@ export function signedLeb(n: number): number[] {
 }
 
 /** A vector instruction: all of them have this prefix. */
-export const simd = (opcode: number): number[] => [0xfd, ...leb(opcode)];
+export const simd = (opcode: number): number[] =>
+  opcode < 128 ? [0xfd, opcode] : [0xfd, (opcode & 127) | 128, opcode >>> 7];
 export const bytesOfF32 = (value: number): number[] => [...new Uint8Array(new Float32Array([value]).buffer)];
 export const bytesOfF64 = (value: number): number[] => [...new Uint8Array(new Float64Array([value]).buffer)];
 
@@ -39,23 +42,23 @@ export function moduleBytes(
   { initial, maximum, shared }: Pages,
   native: boolean,
 ): Uint8Array<ArrayBuffer> {
-  const list = (items: number[][]) => [...leb(items.length), ...items.flat()];
+  // The first modules of a process are written before V8 has compiled this: `concat` is built in, spreading is not.
+  const list = (items: number[][]) => leb(items.length).concat(...items);
   const section = (id: number, items: number[][]) => {
     const content = list(items);
-    return [id, ...leb(content.length), ...content];
+    return [id].concat(leb(content.length), content);
   };
   const text = (s: string) => list([...new TextEncoder().encode(s)].map((byte) => [byte]));
   const types = functions.map(({ parameters }) => [0x60, ...list(parameters.map((code) => [code])), 0]);
-  return Uint8Array.from([
-    ...[0, 0x61, 0x73, 0x6d, 1, 0, 0, 0],
-    ...section(1, [...types, [0x60, 0, 0]]), // the last is native's
-    ...section(2, [
+  return new Uint8Array([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0].concat(
+    section(1, [...types, [0x60, 0, 0]]), // the last is native's
+    section(2, [
       [...text("env"), ...text("memory"), 2, shared ? 3 : 1, ...leb(initial), ...leb(maximum)],
       [...text("env"), ...text("scratch"), 3, codes.i32, 0],
       ...(native ? [[...text("env"), ...text("native"), 0, ...leb(types.length)]] : []),
     ]),
-    ...section(3, functions.map((_, i) => leb(i))),
-    ...section(7, [[...text("run"), 0, native ? 1 : 0]]),
-    ...section(10, functions.map(({ body }) => [...leb(body.length), ...body])),
-  ]);
+    section(3, functions.map((_, i) => leb(i))),
+    section(7, [[...text("run"), 0, native ? 1 : 0]]),
+    section(10, functions.map(({ body }) => leb(body.length).concat(body))),
+  ));
 }

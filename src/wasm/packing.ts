@@ -168,8 +168,9 @@ function copyRow(f: WasmFunction, width: number, from: I32Local, into: I32Local)
 function transpose(...[f, width, source, stride, panels, K, destination]: Panels): void {
   const panel = f.i32.copy(source), place = f.i32.copy(destination);
   f.loop(0, panels, 1, () => {
-    for (const first of quads(width)) {
-      const start = f.i32.add(panel, f.i32.mul(stride, first)), into = f.i32.add(place, 4 * first);
+    f.loop(0, Math.ceil(width / 4), 1, (quad) => { // not unrolled, for a process' first kernels wait for their compilation
+      const first = f.i32.min(f.i32.shl(quad, 2), width - 4);
+      const start = f.i32.add(panel, f.i32.mul(stride, first)), into = f.i32.at(place, first);
       const rows = [0, 1, 2, 3].map((i) => f.i32.add(start, f.i32.mul(stride, i)));
       for (const row of rows) row.bf16 = source.bf16;
       const rest = f.loop(0, K, 4, () => {
@@ -187,7 +188,7 @@ function transpose(...[f, width, source, stride, panels, K, destination]: Panels
         for (const row of rows) f.i32.advance(row, row.bytes);
         f.i32.advance(into, 4 * width);
       });
-    }
+    });
     f.i32.advance(panel, f.i32.mul(stride, width));
     f.i32.advance(place, f.i32.mul(K, 4 * width));
   });

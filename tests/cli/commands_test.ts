@@ -375,6 +375,7 @@ Deno.test("V8's flags are never empty, and wide's are among them only where aske
     "--experimental-wasm-revectorize",
     "--no-liftoff",
     "--no-wasm-bounds-checks",
+    "--no-wasm-inlining",
   ]);
 });
 
