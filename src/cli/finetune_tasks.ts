@@ -103,12 +103,15 @@ async function sft({ values, model, tokenizer, progress }: TuningSetup): Promise
     return all.length - 1;
   });
   const files = eval_data ? `${data} and ${eval_data}` : data;
-  if (counts.dropped === counts.rows) throw new DataError(`${files}: no row has a token that is learned`);
+  if (counts.dropped === counts.rows) {
+    const why = counts.cut > 0 ? `; ${count(counts.cut)} are cut to ${maxLength} tokens, which their prompts fill` : "";
+    throw new DataError(`${files}: no row has a token that is learned${why}\ndeno task data shows what is`);
+  }
   const rows = { train: new TokenRows(), val: new TokenRows() };
   for (const row of train) rows.train.push(all.row(row));
   for (const row of val) rows.val.push(all.row(row));
   const task = new SupervisedTuning(model, rows, { batchSize, maxLength, packing, seed });
-  const of = (n: number) => `${count(n)} of ${count(counts.rows)} rows`;
+  const of = (n: number) => `${count(n)} of ${count(counts.rows)}`, start = truncation === "keep_start";
   const { ids, learned } = rows.val.row(0), answer = learned.indexOf(1);
   return {
     task,
@@ -120,13 +123,9 @@ async function sft({ values, model, tokenizer, progress }: TuningSetup): Promise
       `${count(rows.train.tokens + rows.val.tokens)} tokens, ${count(counts.labels)} of them learned`,
       ...packing ? [`packed into ${count(task.bins("train"))} rows and ${count(task.bins("val"))}`] : [],
       ...counts.cut > 0
-        ? [
-          `${of(counts.cut)} are longer than max_length=${maxLength}: their ${
-            truncation === "keep_start" ? "ends" : "beginnings"
-          } are cut off`,
-        ]
+        ? [`rows longer than ${maxLength} tokens: ${of(counts.cut)}, cut at the ${start ? "end" : "beginning"}`]
         : [],
-      ...counts.dropped > 0 ? [`${of(counts.dropped)} have no token that is learned, and are left out`] : [],
+      ...counts.dropped > 0 ? [`rows without a token that is learned: ${of(counts.dropped)}, left out`] : [],
       ...plain && endOfText(tokenizer) === null
         ? ["The tokenizer has no token that ends a text: none is added, and the model will not learn where to end."]
         : [],

@@ -183,7 +183,9 @@ export function goOn<T extends FlagTable>(
     const there = own[name] ?? fallbacks(flags)[name];
     if (given[name] !== undefined && given[name] !== there) {
       throw new CheckpointError(
-        `--${name}=${show(given[name])}: the model in ${out_dir} has ${name}=${show(there)}, which cannot change`,
+        `--${name}=${show(given[name])}: the ${task === "train" ? "model" : "run"} in ${out_dir} has ${name}=${
+          show(there)
+        }, which cannot change`,
       );
     }
     Object.assign(resumed, { [name]: there });

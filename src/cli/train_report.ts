@@ -36,7 +36,9 @@ export class TrainReport {
 
   /** @param options.resumeCommand what to type to go on after an interruption */
   constructor(
-    public values: Pick<TrainValues, "out_dir" | "max_iters" | "eval_only" | "seed" | "device" | "native">,
+    public values:
+      & Pick<TrainValues, "out_dir" | "max_iters" | "eval_only" | "seed" | "device" | "native">
+      & { readonly patience?: number },
     readonly options: { readonly task: "train" | "finetune"; readonly resumeCommand: string },
     readonly progress: Progress,
   ) {}
@@ -67,7 +69,8 @@ export class TrainReport {
     }
     if (iter > 0) this.note(`resuming ${out_dir} at iteration ${iter}`);
     if (iter > 0 && iter >= max_iters && !eval_only) {
-      this.note(`max_iters=${max_iters} is reached: a higher --max_iters trains it further`);
+      const more = this.options.task === "train" ? "max_iters" : "num_train_epochs";
+      this.note(`max_iters=${max_iters} is reached: a higher --${more} trains it further`);
     }
     this.#entropy = entropy;
     this.#firstIter = iter;
@@ -75,7 +78,11 @@ export class TrainReport {
   }
 
   /** What is worth knowing of a run that goes on, beside where. */
-  resumed({ iter, optimizer }: Trainer, source: string, { otherData }: { otherData: boolean }): void {
+  resumed(trainer: Trainer, source: string, { otherData }: { otherData: boolean }): void {
+    const { iter, optimizer } = trainer, { sinceBest = 0 } = trainer.state(), { patience } = this.values;
+    if (patience && sinceBest >= patience) {
+      this.note(`It has stopped early, after ${sinceBest} evaluations: a higher --patience trains it further`);
+    }
     if (otherData && !this.values.eval_only) {
       this.note(`${source} is not what this run was trained on before: the best checkpoint is found anew`);
     }
@@ -103,12 +110,15 @@ export class TrainReport {
     if (event.kind === "evaluating") {
       this.progress.status(() => `step ${event.iter}: evaluating ${event.done}/${event.total}`);
     } else if (event.kind === "evaluation") {
-      const { iter, trainLoss, valLoss, measures, best } = event;
+      const { iter, trainLoss, valLoss, measures, best, sinceBest } = event, { patience } = this.values;
       if (best) this.#best = { iter, loss: valLoss };
       this.progress.end();
       const more = Object.entries(measures).map(([name, value]) => `, ${name.replace("_", " ")} ${value.toFixed(4)}`);
       const losses = `train loss ${trainLoss.toFixed(4)}, val loss ${valLoss.toFixed(4)}`;
       this.note(`step ${iter}: ${losses}${this.#beside()}${more.join("")}`);
+      if (patience && sinceBest >= patience) {
+        this.note(`Stopping early: no lower loss in ${sinceBest} evaluations, as --patience=${patience} says`);
+      }
     } else if (event.kind === "checkpoint") {
       this.note(`saved ${this.values.out_dir}/${event.name}${event.best ? ", the best so far" : ""}`);
     } else if (this.progress.terminal) {

@@ -90,6 +90,17 @@ Deno.test("schedule: warm-up, cosine, floor", () => {
   assertEquals(learningRate(8, options), 0.1 + 0.5 * (1 + Math.cos(Math.PI / 2)) * 0.9);
   assertEquals([12, 13, 1e9].map((iter) => learningRate(iter, options)), [0.1, 0.1, 0.1]);
   assertEquals(learningRate(4, { ...options, lrDecayIters: 4 }), 0.1);
+  const linear = { ...options, lrSchedulerType: "linear", minLr: 0 } as const; // as transformers' with 4 of 12 steps of warm-up
+  assertEquals([0, 1, 3, 4, 6, 11, 12, 13].map((iter) => learningRate(iter, linear)), [
+    0,
+    0.25,
+    0.75,
+    1,
+    0.75,
+    0.125,
+    0,
+    0,
+  ]);
   assertEquals([0, 99].map((iter) => learningRate(iter, { ...options, decayLr: false })), [1, 1]);
 });
 

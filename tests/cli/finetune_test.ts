@@ -1,0 +1,180 @@
+/** `deno task finetune` as a user runs it: what it prints and writes, how it goes on, and what it refuses. */
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { finetuneDeclaration } from "../../src/cli/finetune_flags.ts";
+import { parse } from "../../src/cli/command.ts";
+import { createDevice } from "../../src/device/create.ts";
+import { RunFolder } from "../../src/checkpoint/run_folder.ts";
+import { sources } from "../../src/checkpoint/tensors.ts";
+import { GPT } from "../../src/gpt.ts";
+import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
+import { inFolder } from "../testing.ts";
+
+const root = new URL("../../", import.meta.url);
+const LETTERS = "abcdefgh?! ";
+
+interface Result {
+  readonly code: number;
+  readonly out: string;
+  readonly err: string;
+}
+
+function start(name: string, args: readonly string[]): Deno.ChildProcess {
+  const allowed = ["--allow-read", "--allow-write", "--allow-env=NANOGPT_DEBUG"];
+  return new Deno.Command(Deno.execPath(), {
+    args: ["run", "--no-prompt", "--no-check", ...allowed, `src/cli/${name}.ts`, "--threads=1", ...args],
+    cwd: root,
+    env: { NO_COLOR: "1", NANOGPT_DEBUG: "", DENO_V8_FLAGS: Deno.env.get("DENO_V8_FLAGS") || "--no-liftoff" },
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+}
+
+async function finish(child: Deno.ChildProcess): Promise<Result> {
+  const { code, stdout, stderr } = await child.output(),
+    [out, err] = [stdout, stderr].map((bytes) => text.decode(bytes));
+  return { code, out, err };
+}
+
+const text = new TextDecoder();
+const finetune = (...args: string[]) => finish(start("finetune", args));
+
+/** A folder with a run of a tiny model, and 40 rows that ask for the letter after the given one, three times. */
+function withBase(body: (folder: string, args: string[]) => Promise<void>): Promise<void> {
+  return inFolder(async (folder) => {
+    const device = await createDevice("cpu", { threads: 1 }), tokenizer = CharacterTokenizer.fromText(LETTERS);
+    const model = new GPT({ vocabSize: 11, blockSize: 16, nLayer: 1, nHead: 2, nEmbd: 16 }, { device });
+    const description = { flags: {}, model: { ...model.config }, vocabulary: tokenizer.toJSON() };
+    using run = await RunFolder.create(`${folder}/base`, description);
+    await run.save({ iter: 1, model: sources(model.namedParameters()), optimizer: [], state: {} }, { best: true });
+    device.close();
+    const rows = Array.from({ length: 40 }, (_, i) => {
+      const letter = LETTERS[i % 7], next = LETTERS[i % 7 + 1];
+      return JSON.stringify({ prompt: `${letter}?`, completion: `${next.repeat(3)}!` });
+    });
+    await Deno.writeTextFile(`${folder}/rows.jsonl`, rows.join("\n"));
+    const options = ["--learning_rate=0.03", "--batch_size=3", "--gradient_accumulation_steps=2", "--log_interval=100"];
+    await body(folder, [`--data=${folder}/rows.jsonl`, `--init_from=${folder}/base`, ...options]);
+  });
+}
+
+async function lastFiles(path: string): Promise<Uint8Array[]> {
+  const { last } = JSON.parse(await Deno.readTextFile(`${path}/run.json`));
+  const names = ["model.safetensors", "optimizer.safetensors", "state.json"];
+  return await Promise.all(names.map((name) => Deno.readFile(`${path}/${last}/${name}`)));
+}
+
+Deno.test("finetune tunes a run to prompts and completions, and sample goes on from there", () =>
+  withBase(async (folder, args) => {
+    const { code, out, err } = await finetune(...args, `--out_dir=${folder}/out`, "--num_train_epochs=15");
+    assertEquals([code, err], [0, ""]);
+    assertStringIncludes(
+      out,
+      "rows.jsonl: 36 rows to train on, 4 to evaluate on; 240 tokens, 160 of them learned\n" +
+        "The tokenizer has no token that ends a text",
+    );
+    assertStringIncludes(out, "\nupdates: 90, 6 an epoch, device: cpu ");
+    const losses = [...out.matchAll(/val loss (\d\.\d{4})$/gm)].map(([, loss]) => Number(loss));
+    assertEquals(losses.length, 16);
+    const [first, last] = [losses[0], losses.at(-1)!];
+    assert(first > 2 && last < 0.05, `from ${first} to ${last}`);
+    const [, asked, said] = /\nA sample:\n(\w)\?(\w)\2\2!/.exec(out)!;
+    assertEquals(said, LETTERS[LETTERS.indexOf(asked) + 1]);
+    const sampled = await finish(
+      start("sample", [`--out_dir=${folder}/out`, "--start=c?", "--num_samples=1", "--max_new_tokens=4"]),
+    );
+    assertStringIncludes(sampled.out, "c?ddd!");
+  }));
+
+Deno.test("a tuning that Ctrl-C or the system has ended goes on to the same bytes, packed and with dropout", () =>
+  withBase(async (folder, args) => {
+    const more = ["--packing=True", "--dropout=0.2", "--num_train_epochs=400", "--eval_interval=100", "--seed=5"];
+    assertEquals((await finetune(...args, ...more, `--out_dir=${folder}/whole`)).code, 0);
+    for (const [signal, status] of [["SIGINT", 130], ["SIGKILL", 137]] as const) {
+      const out = `${folder}/${signal}`, child = start("finetune", [...args, ...more, `--out_dir=${out}`]);
+      for await (const chunk of child.stdout.values({ preventCancel: true })) {
+        if (text.decode(chunk).includes("saved")) break;
+      }
+      child.kill(signal);
+      const { code, out: rest } = await finish(child);
+      assertEquals(code, status);
+      if (signal === "SIGINT") assertMatch(rest, / deno task finetune .* --init_from=resume --out_dir=/);
+      const resumed = await finetune("--init_from=resume", `--out_dir=${out}`);
+      assertEquals([resumed.code, resumed.err], [0, ""]);
+      assertEquals(await lastFiles(out), await lastFiles(`${folder}/whole`), signal);
+    }
+  }));
+
+Deno.test("finetune says what became of rows that are too long or teach nothing", () =>
+  withBase(async (folder, args) => {
+    const rows = [["ab?", "cd!"], ["a?".repeat(10), "b"], ["a?".repeat(6), "bbbbbbbb!"], ["b?", "c"]]
+      .map(([prompt, completion]) => JSON.stringify({ prompt, completion }));
+    const write = (name: string, some: string[]) => Deno.writeTextFile(`${folder}/${name}`, some.join("\n"));
+    await write("odd.jsonl", rows);
+    await write("none.jsonl", [rows[1]]);
+    await write("one.jsonl", [rows[0]]);
+    const on = (name: string, ...more: string[]) =>
+      finetune(...args, `--data=${folder}/${name}`, `--out_dir=${folder}/out`, "--num_train_epochs=1", ...more);
+    const { out } = await on("odd.jsonl");
+    assertStringIncludes(out, "odd.jsonl: 2 rows to train on, 1 to evaluate on; 25 tokens, 8 of them learned\n");
+    assertStringIncludes(out, "\nrows longer than 16 tokens: 2 of 4, cut at the end\n");
+    assertStringIncludes(out, "\nrows without a token that is learned: 1 of 4, left out\n");
+    assertStringIncludes(
+      (await on("odd.jsonl", "--truncation=keep_end")).out,
+      "\nrows longer than 16 tokens: 2 of 4, cut at the beginning\n",
+    );
+    const error = async (...all: Parameters<typeof on>) => {
+      const { code, err } = await on(...all);
+      return [code, err.split("\n")[0].replaceAll(folder, "")];
+    };
+    assertEquals(await error("none.jsonl"), [
+      1,
+      "error: /none.jsonl: no row has a token that is learned; 1 are cut to 16 tokens, which their prompts fill",
+    ]);
+    assertEquals(await error("one.jsonl"), [
+      1,
+      "error: /one.jsonl: one row is left, and none to evaluate on; name a file with --eval_data",
+    ]);
+    assertEquals(await error("odd.jsonl", "--max_length=17"), [
+      2,
+      "error: --max_length=17: the model sees 16 tokens at once; expected no more",
+    ]);
+  }));
+
+Deno.test("a folder that another tuning writes, and a run of train, are refused", () =>
+  withBase(async (folder, args) => {
+    const out = `--out_dir=${folder}/out`, child = start("finetune", [...args, out, "--num_train_epochs=100000"]);
+    for await (const chunk of child.stdout.values({ preventCancel: true })) {
+      if (text.decode(chunk).includes("saved")) break;
+    }
+    const second = await finetune(...args, out), third = await finetune("--init_from=resume", out);
+    child.kill("SIGKILL");
+    await finish(child);
+    assertMatch(second.err, /^error: Cannot write to .*out: .*out is in use by process \d+/);
+    assertMatch(third.err, /^error: .*out is in use by process \d+/);
+    const trained = await finetune("--init_from=resume", `--out_dir=${folder}/base`);
+    assertMatch(
+      trained.err,
+      /base is a run of train, and finetune cannot go on with it; type deno task train --init_from=resume/,
+    );
+    const tuned = await finish(start("train", ["--init_from=resume", out]));
+    assertMatch(
+      tuned.err,
+      /out is a run of finetune, and train cannot go on with it; type deno task finetune --init_from=resume/,
+    );
+    const other = await finetune("--init_from=resume", out, "--packing=True");
+    assertMatch(other.err, /--packing=True: the run in .*out has packing=False, which cannot change/);
+  }));
+
+const bad = {
+  "--data=x.jsonl": "--init_from is missing: it names the model to tune, as in\n" +
+    "deno task finetune --task=sft --data=FILE.jsonl --init_from=gpt2",
+  "--init_from=gpt2": "--data is missing: it names the file with the rows to learn, as in\n" +
+    "deno task finetune --task=sft --data=FILE.jsonl --init_from=gpt2",
+  "--init_from=gpt2 --data=x --task=dpo": "--task=dpo: expected sft",
+};
+for (const [line, message] of Object.entries(bad)) {
+  Deno.test(`finetune ${line} is refused`, async () => {
+    const error = await parse(finetuneDeclaration, line.split(" ")).catch((error) => error);
+    assertEquals(error.message, message);
+  });
+}
