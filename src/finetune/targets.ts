@@ -27,7 +27,7 @@ const isWrapped = (value: unknown): boolean => value instanceof Module && "base_
 /** Every module below `value` with its path, parents first. */
 export function* namedModules(value: unknown, path = ""): Generator<[path: string, module: Module]> {
   if (value instanceof Module && path) yield [path, value];
-  if (value instanceof Module || isContainer(value)) {
+  if (!isWrapped(value) && (value instanceof Module || isContainer(value))) {
     for (const [key, item] of Object.entries(value)) yield* namedModules(item, path ? `${path}.${key}` : key);
   }
 }
@@ -90,9 +90,12 @@ export function targetsOf(model: Module, { targets, layers, modulesToSave = [] }
   if (targets === "all-linear") found = new Set(matching((path) => path !== "lm_head", targets));
   else if (typeof targets === "string" || targets instanceof RegExp) {
     const pattern = patternOf(typeof targets === "string" ? targets : targets.source, "targets");
-    found = new Set(
-      matching((path) => pattern.test(path), `the pattern ${JSON.stringify(pattern.source.slice(4, -2))}`),
-    );
+    const shown = JSON.stringify(pattern.source.slice(4, -2)), layers = new Set(places.map(({ path }) => path));
+    found = new Set(matching((path) => pattern.test(path), `the pattern ${shown}`));
+    const other = [...namedModules(model)].find(([path]) => pattern.test(path) && !layers.has(path));
+    if (other) { // PEFT would not read the adapter
+      throw new ConfigError(`LoRA: the pattern ${shown} matches ${other[0]}, which is not a linear layer`);
+    }
   } else {
     if (targets.length === 0) throw new ConfigError(`LoRA: no targets; the model has ${known.join(", ")}`);
     found = new Set(targets.flatMap((name) => {

@@ -194,6 +194,7 @@ Deno.test("LoRA: what is refused, and leaves the model as it was", () =>
     );
     refused({ targets: ["wte"] }, '"wte" matches no linear layer');
     refused({ targets: ".*query" }, 'the pattern ".*query" matches no linear layer');
+    refused({ targets: ".*h.1.*" }, 'the pattern ".*h.1.*" matches transformer.h.1, which is not a linear layer');
     refused({ targets: "(a+)+b" }, "repeats a group in which something is repeated");
     refused({ targets: "h.(0" }, "is not a regular expression");
     refused({ targets: [] }, "no targets");
