@@ -19,7 +19,8 @@ export interface WorkerSide {
 }
 
 /**
- * What a worker does. The function is also its source text, so it uses nothing from outside itself.
+ * What a worker does. The function is also its source text, so it uses nothing from outside itself, and it waits for nothing but
+ * answers to what it asks.
  *
  * @param module the package
  * @returns what answers a request; what it throws is the failure's message
@@ -36,7 +37,9 @@ export interface AskOptions {
   answer?(question: unknown): Promise<unknown>;
 }
 
-type FromWorker = { readonly question: unknown } | { readonly reply: unknown } | { readonly failed: string };
+type FromWorker = { readonly idle: number } | { readonly question: unknown } | { readonly reply: unknown } | {
+  readonly failed: string;
+};
 
 interface NodeWorker {
   on(event: string, listener: (value: FromWorker) => void): void;
@@ -61,9 +64,11 @@ async function connect<Request, Reply>(serve: Serve<Request, Reply>, specifier: 
   for (const name of ["Deno", "process", "fetch", "Worker", "WebSocket", "EventSource", "navigator", "caches"]) {
     delete (globalThis as Record<string, unknown>)[name];
   }
-  parentPort!.on("message", async (message: { request: Request } | { answer: unknown }) => {
+  parentPort!.on("message", async (message: { request: Request } | { answer: unknown } | { ping: number }) => {
+    if ("ping" in message) return parentPort!.postMessage({ idle: message.ping });
     if ("answer" in message) return answered!(message.answer);
     try {
+      await undefined; // within the listener itself Deno would end the worker's loop where the heap is full, and say nothing
       parentPort!.postMessage({ reply: await handle(message.request) });
     } catch (error) {
       parentPort!.postMessage({ failed: (error as Error).message });
@@ -75,6 +80,8 @@ async function connect<Request, Reply>(serve: Serve<Request, Reply>, specifier: 
 export class BoundedWorker<Request, Reply> implements Disposable {
   readonly #turns = new Turns();
   #worker: NodeWorker | undefined;
+  /** How many requests and answers the worker was sent: what it says of older ones does not count. */
+  #said = 0;
   #hear: ((message: FromWorker) => void) | undefined;
 
   /** @param name of the package that `serve` works with; it is fetched at the first request */
@@ -84,13 +91,27 @@ export class BoundedWorker<Request, Reply> implements Disposable {
   ask(request: Request, { seconds, answer }: AskOptions): Promise<Reply> {
     return this.#turns.take(async () => {
       const worker = this.#worker ??= await this.#start(), ended = Promise.withResolvers<Reply>();
+      let asked = false;
       this.#hear = (message) => {
-        if ("reply" in message) ended.resolve(message.reply as Reply);
+        if ("idle" in message) {
+          if (!asked && message.idle === this.#said) this.#end(this.#tooMuch);
+        } else if ("reply" in message) ended.resolve(message.reply as Reply);
         else if ("failed" in message) ended.reject(new Error(message.failed));
-        else answer!(message.question).then((answer) => worker.postMessage({ answer }), ended.reject);
+        else {
+          asked = true;
+          answer!(message.question).then((answer) => {
+            asked = false;
+            this.#said++;
+            worker.postMessage({ answer });
+          }, ended.reject);
+        }
       };
+      // A worker whose heap is full is ended in Node. In Deno what it does is given up, and that may be told by nothing: then it
+      // waits for messages without having answered, and without waiting for an answer.
+      const ping = setInterval(() => !asked && worker.postMessage({ ping: this.#said }), 250);
       const timer = setTimeout(() => this.#end(`takes more than ${seconds} seconds`), 1000 * seconds);
       try {
+        this.#said++;
         worker.postMessage({ request });
         return await ended.promise;
       } catch (error) {
@@ -99,6 +120,7 @@ export class BoundedWorker<Request, Reply> implements Disposable {
         throw error;
       } finally {
         clearTimeout(timer);
+        clearInterval(ping);
         this.#hear = undefined;
       }
     });
@@ -119,10 +141,14 @@ export class BoundedWorker<Request, Reply> implements Disposable {
     });
     worker.unref();
     worker.on("message", (message) => this.#hear?.(message));
-    const ended = () => this.#worker === worker && this.#end(`takes more than ${this.limits.megabytes} MB of memory`);
+    const ended = () => this.#worker === worker && this.#end(this.#tooMuch);
     worker.on("error", ended);
     worker.on("exit", ended);
     return worker;
+  }
+
+  get #tooMuch(): string {
+    return `takes more than ${this.limits.megabytes} MB of memory`;
   }
 
   #end(failed: string): void {

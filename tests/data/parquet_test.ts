@@ -1,0 +1,103 @@
+/** Parquet as pyarrow writes it: every method of compression, several encodings, and files that are wrong. */
+import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { BoundedWorker } from "../../src/data/bounded_worker.ts";
+import { readExamples } from "../../src/data/examples.ts";
+import { parquetWorker, readParquet } from "../../src/data/parquet.ts";
+import { DataError } from "../../src/errors.ts";
+import golden from "../golden/parquet/rows.json" with { type: "json" };
+import { inFolder } from "../testing.ts";
+
+const folder = new URL("../golden/parquet/", import.meta.url).pathname;
+/** One for all files; a test that ends it leaves the next one a new one. */
+const worker = parquetWorker(256);
+const read = (path: string, columns?: ReadonlySet<string>) => Array.fromAsync(readParquet(path, { worker, columns }));
+
+for (const name of ["plain", "snappy", "gzip", "brotli", "zstd", "delta"]) {
+  Deno.test(`Parquet, ${name}: the rows that pyarrow wrote`, async () => {
+    const rows = await read(`${folder}${name}.parquet`);
+    assertEquals(rows.map(({ columns }) => columns), golden.rows);
+    assertEquals(rows[16].where, `${folder}${name}.parquet, row 17`);
+  });
+}
+
+Deno.test("Parquet: only the columns that are of use are read, and the others are named", async () => {
+  const rows = await read(`${folder}zstd.parquet`, new Set(["label", "none"]));
+  assertEquals(rows.map(({ columns }) => columns), golden.rows.map(({ label }) => ({ label })));
+  assertEquals(rows[0].names, ["text", "label", "score", "right", "messages"]);
+});
+
+Deno.test("Parquet: examples, and messages without the nulls of other rows", async () => {
+  const examples = readExamples(`${folder}snappy.parquet`, { kinds: ["text"], columns: { text: "messages" } });
+  await assertRejects(
+    () => examples.next(),
+    DataError,
+    "row 1: messages is null; expected a text, or a list of messages",
+  );
+  const wrong = readExamples(`${folder}snappy.parquet`, { kinds: ["completion"] });
+  assertStringIncludes(
+    (await assertRejects(() => wrong.next(), DataError)).message,
+    "row 1: no column prompt, no column completion; expected the columns (prompt, completion), and found text, label, score, right, messages",
+  );
+});
+
+Deno.test("Parquet that is compressed by another method, cut off, empty, or no Parquet", () =>
+  inFolder(async (temporary) => {
+    const refused = async (path: string, message: string) =>
+      assertStringIncludes((await assertRejects(() => read(path), DataError)).message, message);
+    await refused(
+      `${folder}lz4.parquet`,
+      "lz4.parquet cannot be read: compressed by LZ4_RAW; read are UNCOMPRESSED, SNAPPY, GZIP, BROTLI, ZSTD",
+    );
+    const path = `${temporary}/a.parquet`, bytes = await Deno.readFile(`${folder}plain.parquet`);
+    for (const length of [0, 4, 11, 12, 100, bytes.length - 1]) {
+      await Deno.writeFile(path, bytes.subarray(0, length));
+      await refused(path, "a.parquet is not a Parquet file, or is cut off: it does not begin and end with PAR1");
+    }
+    // The middle is not there, and the end with all places is.
+    await Deno.writeFile(path, Uint8Array.from([...bytes.subarray(0, 50), ...bytes.subarray(-2079)]));
+    await refused(path, "a.parquet is damaged: bytes 4 to 3359 of 2129");
+    const text = new TextEncoder().encode("Paris"), latin = bytes.slice();
+    for (let at = 0; at < latin.length - 5; at++) if (text.every((byte, i) => latin[at + i] === byte)) latin[at] = 0xe9;
+    await Deno.writeFile(path, latin);
+    await refused(path, "a.parquet is damaged: The encoded data is not valid");
+  }));
+
+Deno.test("Parquet that changes while it is read", () =>
+  inFolder(async (temporary) => {
+    const path = `${temporary}/a.parquet`;
+    await Deno.copyFile(`${folder}zstd.parquet`, path);
+    const rows = readParquet(path, { worker });
+    await rows.next();
+    await Deno.utime(path, new Date(), new Date(0));
+    await assertRejects(() => Array.fromAsync(rows), DataError, "a.parquet changed while it was read");
+  }));
+
+Deno.test("a file that takes too long is given up, and the next is read", async () => {
+  const path = `${folder}plain.parquet`;
+  await assertRejects(
+    () => Array.fromAsync(readParquet(path, { worker, seconds: 0 })),
+    DataError,
+    "plain.parquet cannot be read: takes more than 0 seconds",
+  );
+  assertEquals((await read(path)).length, golden.rows.length);
+});
+
+Deno.test("a bounded worker has a bound of memory, no files, and answers again after it was ended", async () => {
+  using bounded = new BoundedWorker<string, unknown>("hyparquet", (_, side) => async (request) => {
+    if (request === "fill later") request = await side.ask("what") as string;
+    const lists: unknown[] = [];
+    while (request === "fill") lists.push(Array.from({ length: 1e5 }, (_, i) => ({ i })));
+    while (request === "loop");
+    return [typeof globalThis.Deno, typeof globalThis.process, typeof globalThis.fetch];
+  }, { megabytes: 64 });
+  assertEquals(await bounded.ask("", { seconds: 60 }), ["undefined", "undefined", "undefined"]);
+  await assertRejects(() => bounded.ask("fill", { seconds: 60 }), Error, "takes more than 64 MB of memory");
+  const answer = () => Promise.resolve("fill");
+  await assertRejects(
+    () => bounded.ask("fill later", { seconds: 60, answer }),
+    Error,
+    "takes more than 64 MB of memory",
+  );
+  await assertRejects(() => bounded.ask("loop", { seconds: 0.5 }), Error, "takes more than 0.5 seconds");
+  assertEquals(await bounded.ask("", { seconds: 60 }), ["undefined", "undefined", "undefined"]);
+});
