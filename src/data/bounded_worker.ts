@@ -13,10 +13,8 @@ export interface WorkerLimits {
   /** Of its heap. */ readonly megabytes: number;
 }
 
-/** What stands on the worker's side: how it asks this thread for something while it answers. */
-export interface WorkerSide {
-  /** @returns what `answer` gave */ ask(question: unknown): Promise<unknown>;
-}
+/** Asks this thread for something while a request is answered. @returns what `answer` gave */
+export type Ask = (question: unknown) => Promise<unknown>;
 
 /**
  * What a worker does. The function is also its source text, so it uses nothing from outside itself, and it waits for nothing but
@@ -28,8 +26,7 @@ export interface WorkerSide {
 export type Serve<Request, Reply> = (
   // deno-lint-ignore no-explicit-any -- modules without types
   module: any,
-  side: WorkerSide,
-) => (request: Request) => Reply | Promise<Reply>;
+) => (request: Request, ask: Ask) => Reply | Promise<Reply>;
 
 /** How long a request may take, and what answers the questions that the worker has meanwhile. */
 export interface AskOptions {
@@ -37,13 +34,22 @@ export interface AskOptions {
   answer?(question: unknown): Promise<unknown>;
 }
 
-type FromWorker = { readonly idle: number } | { readonly question: unknown } | { readonly reply: unknown } | {
-  readonly failed: string;
-};
+/** A message is of the request with this number; a number below says which of its questions is meant. */
+type ToWorker<Request> =
+  & { readonly of: number }
+  & ({ readonly request: Request } | { readonly ping: number } | { readonly id: number; readonly answer: unknown });
+type FromWorker =
+  & { readonly of: number }
+  & (
+    | { readonly idle: number }
+    | { readonly question: unknown; readonly id: number }
+    | { readonly reply: unknown }
+    | { readonly failed: string }
+  );
 
 interface NodeWorker {
   on(event: string, listener: (value: FromWorker) => void): void;
-  postMessage(message: unknown): void;
+  postMessage(message: ToWorker<unknown>): void;
   unref(): void;
   terminate(): Promise<number>;
 }
@@ -53,25 +59,32 @@ interface Threads {
 
 /** Runs in the worker: as `serve`, a text of its own. */
 async function connect<Request, Reply>(serve: Serve<Request, Reply>, specifier: string): Promise<void> {
-  const { parentPort } = process.getBuiltinModule("node:worker_threads"), module = await import(specifier);
-  let answered: ((answer: unknown) => void) | undefined;
-  const ask = (question: unknown) =>
-    new Promise<unknown>((resolve) => {
-      answered = resolve;
-      parentPort!.postMessage({ question });
-    });
-  const handle = serve(module, { ask });
+  const { parentPort } = process.getBuiltinModule("node:worker_threads"), handle = serve(await import(specifier));
+  const waiting = new Map<number, (answer: unknown) => void>();
+  let asked = 0;
+  // A parser that works on several parts at once leaves behind what fails after the first failure.
+  globalThis.addEventListener?.("unhandledrejection", (event) => event.preventDefault());
+  process.on("unhandledRejection", () => {});
   for (const name of ["Deno", "process", "fetch", "Worker", "WebSocket", "EventSource", "navigator", "caches"]) {
     delete (globalThis as Record<string, unknown>)[name];
   }
-  parentPort!.on("message", async (message: { request: Request } | { answer: unknown } | { ping: number }) => {
-    if ("ping" in message) return parentPort!.postMessage({ idle: message.ping });
-    if ("answer" in message) return answered!(message.answer);
+  parentPort!.on("message", async (message: ToWorker<Request>) => {
+    const { of } = message, post = (what: Record<string, unknown>) => parentPort!.postMessage({ of, ...what });
+    if ("ping" in message) return post({ idle: message.ping });
+    if ("id" in message) {
+      waiting.get(message.id)!(message.answer);
+      return waiting.delete(message.id);
+    }
+    const ask = (question: unknown) =>
+      new Promise<unknown>((resolve) => {
+        waiting.set(++asked, resolve);
+        post({ question, id: asked });
+      });
     try {
       await undefined; // within the listener itself Deno would end the worker's loop where the heap is full, and say nothing
-      parentPort!.postMessage({ reply: await handle(message.request) });
+      post({ reply: await handle(message.request, ask) });
     } catch (error) {
-      parentPort!.postMessage({ failed: (error as Error).message });
+      post({ failed: (error as Error).message });
     }
   });
 }
@@ -80,8 +93,8 @@ async function connect<Request, Reply>(serve: Serve<Request, Reply>, specifier: 
 export class BoundedWorker<Request, Reply> implements Disposable {
   readonly #turns = new Turns();
   #worker: NodeWorker | undefined;
-  /** How many requests and answers the worker was sent: what it says of older ones does not count. */
-  #said = 0;
+  /** The number of the last request. */
+  #request = 0;
   #hear: ((message: FromWorker) => void) | undefined;
 
   /** @param name of the package that `serve` works with; it is fetched at the first request */
@@ -91,33 +104,33 @@ export class BoundedWorker<Request, Reply> implements Disposable {
   ask(request: Request, { seconds, answer }: AskOptions): Promise<Reply> {
     return this.#turns.take(async () => {
       const worker = this.#worker ??= await this.#start(), ended = Promise.withResolvers<Reply>();
-      let asked = false;
+      const of = ++this.#request;
+      let open = 0, said = 0; // questions without an answer yet, and answers
       this.#hear = (message) => {
+        if (message.of !== of) return; // of a request that has failed
         if ("idle" in message) {
-          if (!asked && message.idle === this.#said) this.#end(this.#tooMuch);
+          if (open === 0 && message.idle === said) this.#end(this.#tooMuch);
         } else if ("reply" in message) ended.resolve(message.reply as Reply);
         else if ("failed" in message) ended.reject(new Error(message.failed));
         else {
-          asked = true;
+          open++;
           answer!(message.question).then((answer) => {
-            asked = false;
-            this.#said++;
-            worker.postMessage({ answer });
-          }, ended.reject);
+            open--;
+            said++;
+            worker.postMessage({ of, id: message.id, answer });
+          }, (error) => {
+            ended.reject(error);
+            this.#end(""); // it waits for an answer that will not come
+          });
         }
       };
       // A worker whose heap is full is ended in Node. In Deno what it does is given up, and that may be told by nothing: then it
       // waits for messages without having answered, and without waiting for an answer.
-      const ping = setInterval(() => !asked && worker.postMessage({ ping: this.#said }), 250);
+      const ping = setInterval(() => open === 0 && worker.postMessage({ of, ping: said }), 250);
       const timer = setTimeout(() => this.#end(`takes more than ${seconds} seconds`), 1000 * seconds);
       try {
-        this.#said++;
-        worker.postMessage({ request });
+        worker.postMessage({ of, request });
         return await ended.promise;
-      } catch (error) {
-        // While the worker waits for an answer that will not come it is of no use.
-        if (this.#worker === worker) this.#end("");
-        throw error;
       } finally {
         clearTimeout(timer);
         clearInterval(ping);
@@ -155,7 +168,7 @@ export class BoundedWorker<Request, Reply> implements Disposable {
     const worker = this.#worker;
     this.#worker = undefined; // before `exit` comes
     void worker?.terminate();
-    this.#hear?.({ failed });
+    this.#hear?.({ of: this.#request, failed });
   }
 
   /** Ends the worker. */

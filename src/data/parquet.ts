@@ -5,7 +5,7 @@
  */
 import { DataError } from "../errors.ts";
 import { shown } from "../files/shown.ts";
-import { BoundedWorker, type Serve } from "./bounded_worker.ts";
+import { type Ask, BoundedWorker, type Serve } from "./bounded_worker.ts";
 import { DataFile } from "./pieces.ts";
 import type { Row } from "./rows.ts";
 
@@ -44,18 +44,14 @@ interface Metadata {
 }
 
 /** The worker's side. This function is also its source text, so it uses nothing from outside itself. */
-const serve: Serve<Request, Reply> = (hyparquet, side) => {
+const serve: Serve<Request, Reply> = (hyparquet) => {
   const zlib = process.getBuiltinModule("node:zlib"), utf8 = new TextDecoder("utf-8", { fatal: true }), MOST = 2 ** 30;
   let size = 0, metadata: Metadata, waiting: Record<string, unknown>[] = [], place = 0, taken = 0;
 
-  const file = {
-    get byteLength() {
-      return size;
-    },
-    async slice(start: number, end = size): Promise<ArrayBuffer> {
-      return await side.ask([start, end]) as ArrayBuffer;
-    },
-  };
+  const fileOf = (ask: Ask) => ({
+    byteLength: size,
+    slice: async (start: number, end = size) => await ask([start, end]) as ArrayBuffer,
+  });
   /** Of a page; what a group has in all is counted. */
   const room = (bytes: number) => {
     taken += bytes;
@@ -84,8 +80,8 @@ const serve: Serve<Request, Reply> = (hyparquet, side) => {
   const bytesOf = (columns: readonly Column[]) =>
     columns.reduce((sum, { meta_data }) => sum + Number(meta_data!.total_uncompressed_size), 0);
 
-  async function open(): Promise<Reply> {
-    metadata = await hyparquet.parquetMetadataAsync(file, { geoparquet: false });
+  async function open(ask: Ask): Promise<Reply> {
+    metadata = await hyparquet.parquetMetadataAsync(fileOf(ask), { geoparquet: false });
     const names: string[] = hyparquet.parquetSchema(metadata).children.map((
       { element }: { element: { name: string } },
     ) => element.name);
@@ -114,7 +110,7 @@ const serve: Serve<Request, Reply> = (hyparquet, side) => {
     return Object.fromEntries(Object.entries(value).map(([name, part]) => [name, plain(part)]));
   };
 
-  async function decode(group: number, columns?: readonly string[]): Promise<Reply> {
+  async function decode(ask: Ask, group: number, columns?: readonly string[]): Promise<Reply> {
     const begin = metadata.row_groups.slice(0, group).reduce((sum, { num_rows }) => sum + Number(num_rows), 0);
     const rows = Number(metadata.row_groups[group].num_rows),
       codecs = columnsOf(group, columns).map((column) => column.meta_data!.codec);
@@ -132,7 +128,7 @@ const serve: Serve<Request, Reply> = (hyparquet, side) => {
     }
     taken = 0;
     waiting = await hyparquet.parquetReadObjects({
-      file,
+      file: fileOf(ask),
       metadata,
       columns,
       compressors,
@@ -152,12 +148,12 @@ const serve: Serve<Request, Reply> = (hyparquet, side) => {
     return { rows, more: waiting.length > 0 };
   }
 
-  return (request) => {
+  return (request, ask) => {
     if (request.size !== undefined) {
       size = request.size;
-      return open();
+      return open(ask);
     }
-    return request.group === undefined ? more() : decode(request.group, request.columns);
+    return request.group === undefined ? more() : decode(ask, request.group, request.columns);
   };
 };
 

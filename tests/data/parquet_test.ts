@@ -72,19 +72,9 @@ Deno.test("Parquet that changes while it is read", () =>
     await assertRejects(() => Array.fromAsync(rows), DataError, "a.parquet changed while it was read");
   }));
 
-Deno.test("a file that takes too long is given up, and the next is read", async () => {
-  const path = `${folder}plain.parquet`;
-  await assertRejects(
-    () => Array.fromAsync(readParquet(path, { worker, seconds: 0 })),
-    DataError,
-    "plain.parquet cannot be read: takes more than 0 seconds",
-  );
-  assertEquals((await read(path)).length, golden.rows.length);
-});
-
 Deno.test("a bounded worker has a bound of memory, no files, and answers again after it was ended", async () => {
-  using bounded = new BoundedWorker<string, unknown>("hyparquet", (_, side) => async (request) => {
-    if (request === "fill later") request = await side.ask("what") as string;
+  using bounded = new BoundedWorker<string, unknown>("hyparquet", () => async (request, ask) => {
+    if (request === "fill later") request = await ask("what") as string;
     const lists: unknown[] = [];
     while (request === "fill") lists.push(Array.from({ length: 1e5 }, (_, i) => ({ i })));
     while (request === "loop");
