@@ -1,5 +1,6 @@
 /**
- * Tuning a model to a task: LoRA adapters with PEFT's folders, heads for labels and choices, and training a part of a model.
+ * Tuning a model to a task: to texts and answers, with packing; LoRA adapters with PEFT's folders; heads for labels and choices;
+ * and training a part of a model.
  *
  * @module
  */
@@ -18,4 +19,6 @@ export * from "./head_task.ts";
 export * from "./heads.ts";
 export * from "./inputs.ts";
 export { type LabelAt, type Labelling, labellingOf } from "./labels.ts";
+export * from "./packing.ts";
+export * from "./sft.ts";
 export * from "./transfer.ts";

@@ -20,7 +20,7 @@ const ROWS_AT_ONCE = 1000;
  * @example
  * ```ts
  * import { assertEquals } from "@std/assert";
- * import { packBestFit } from "./packing.ts";
+ * import { packBestFit } from "@nanogpt/ts/finetune";
  *
  * assertEquals(packBestFit([5, 2, 3, 1], 4), [[0], [2, 3], [1]]);
  * ```

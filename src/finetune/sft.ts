@@ -19,10 +19,12 @@ import type { Tensor } from "../engine/tensor.ts";
 import { CheckpointError, DataError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
 import type { DrawOptions, MicroBatch, Task, TaskState } from "../train/task.ts";
+import { AdamW, type AdamWOptions } from "../optim/adamw.ts";
 import { packBestFit } from "./packing.ts";
+import { layerGroups, type TransferRates } from "./transfer.ts";
 
-/** How {@linkcode SupervisedTuning} makes batches. */
-export interface SupervisedOptions {
+/** How {@linkcode SupervisedTuning} makes batches, and which rates layers have. */
+export interface SupervisedOptions extends TransferRates {
   /** Rows in a micro-batch; with packing, bins. */ readonly batchSize: number;
   /** The most tokens of a row, at most the model's block size; with packing, of a bin. */ readonly maxLength: number;
   /** Whether short rows are packed into one: default false. */ readonly packing?: boolean;
@@ -45,8 +47,8 @@ const NOTHING = -1;
  * ```ts
  * import { assertEquals } from "@std/assert";
  * import { createDevice, GPT, Trainer } from "@nanogpt/ts";
- * import { TokenRows } from "../data/token_rows.ts";
- * import { SupervisedTuning } from "./sft.ts";
+ * import { TokenRows } from "@nanogpt/ts/data";
+ * import { SupervisedTuning } from "@nanogpt/ts/finetune";
  *
  * const device = await createDevice("cpu", { threads: 1 }), rows = new TokenRows();
  * const model = new GPT({ vocabSize: 4, blockSize: 16, nLayer: 1, nHead: 1, nEmbd: 8 }, { device });
@@ -63,13 +65,14 @@ const NOTHING = -1;
  */
 export class SupervisedTuning implements Task {
   /** Batches do not depend on the weights. */ readonly ahead = true;
-  /** What a run goes on with. */ readonly config;
+  /** What a run that goes on has to agree in. */ readonly config: NonNullable<Task["config"]>;
   readonly #epochs: Epochs;
   readonly #bins: Record<"train" | "val", readonly (readonly number[])[]>;
   readonly #lengths: readonly number[];
   readonly #packing: boolean;
   readonly #batch: number;
   readonly #vocabSize: number;
+  readonly #rates: TransferRates;
   /** Before the update that was drawn last: between two updates that is the one drawn ahead. */
   #before: { readonly epoch: number; readonly place: number };
 
@@ -82,7 +85,7 @@ export class SupervisedTuning implements Task {
   constructor(
     model: GPT,
     readonly rows: TuningRows,
-    { batchSize, maxLength, packing = false, seed = 1337, shuffle = true }: SupervisedOptions,
+    { batchSize, maxLength, packing = false, seed = 1337, shuffle = true, ...rates }: SupervisedOptions,
   ) {
     for (const [name, some] of Object.entries(rows)) checkRows(name, some, maxLength);
     this.config = { name: "supervised tuning", maxLength, packing };
@@ -92,6 +95,7 @@ export class SupervisedTuning implements Task {
     this.#packing = packing;
     this.#batch = Math.min(batchSize, this.#bins.train.length);
     this.#vocabSize = model.config.vocabSize;
+    this.#rates = rates;
     this.#before = this.#epochs.state();
   }
 
@@ -125,11 +129,18 @@ export class SupervisedTuning implements Task {
   loss(model: GPT, { tokens, targets, starts, positions }: Readonly<Record<string, Tensor>>): Tensor {
     return model.forward(tokens, targets, { starts, positions }).loss;
   }
+  /** AdamW over all that is trained, by layers where their rates differ. */
+  configureOptimizers(model: GPT, options: AdamWOptions): AdamW {
+    const { learningRate } = options;
+    return new AdamW(layerGroups(model, [], { ...this.#rates, learningRate }), options);
+  }
   /** A micro-batch of each shape that there can be, again and again: for a rehearsal of what a run takes. */
   rehearsal(): Task {
     const batches = this.#lengths.map((length) => ({ weight: 1, arrays: this.#empty(length) }));
-    const state = () => ({}), restore = () => {}, { loss, ahead } = this;
-    return { ahead, draw: () => batches, evaluate: () => batches, loss, state, restore };
+    const draw = () => batches, nothing = () => ({}), { loss, ahead } = this;
+    const configureOptimizers: Task["configureOptimizers"] = (model, options) =>
+      this.configureOptimizers(model, options);
+    return { ahead, draw, evaluate: draw, loss, state: nothing, restore: nothing, configureOptimizers };
   }
 
   /** Of the tokens of both parts. */
