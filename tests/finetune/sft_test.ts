@@ -4,13 +4,14 @@ import { RunFolder } from "../../src/checkpoint/run_folder.ts";
 import { TokenRows } from "../../src/data/token_rows.ts";
 import { createDevice } from "../../src/device/create.ts";
 import { SupervisedTuning } from "../../src/finetune/sft.ts";
+import type { Tensor } from "../../src/engine/tensor.ts";
 import { CheckpointError, DataError } from "../../src/errors.ts";
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
 import { RandomGenerator } from "../../src/random/mod.ts";
 import type { TrainerOptions } from "../../src/train/options.ts";
 import type { MicroBatch } from "../../src/train/task.ts";
 import { Trainer } from "../../src/train/trainer.ts";
-import { inFolder } from "../testing.ts";
+import { assertClose, inFolder } from "../testing.ts";
 
 const CONFIG: GPTConfig = { blockSize: 48, vocabSize: 11, nLayer: 1, nHead: 2, nEmbd: 8, dropout: 0.2, bias: true };
 
@@ -164,3 +165,26 @@ Deno.test("training stops when the loss has not fallen for as many evaluations a
     assertEquals([last, best], ["checkpoint-000004", undefined]);
     assertEquals((await run(path, { patience: 2, learningRate: 0, resume: true })).length, 4); // 3 updates, an evaluation
   }));
+
+Deno.test("rows give the same loss and gradients apart, packed, and divided into micro-batches otherwise", async () => {
+  const device = await createDevice("reference"), found: (readonly number[])[] = [];
+  const ways = [[7, false], [2, false], [1, true], [5, true]] as const;
+  for (const [batchSize, packing] of ways) {
+    const model = new GPT({ ...CONFIG, dropout: 0 }, { device, generator: new RandomGenerator(1) });
+    const task = new SupervisedTuning(model, rows, { ...options, batchSize, packing });
+    let loss = 0;
+    for (const { arrays, weight } of task.draw({ count: 9 })) {
+      const batch: Record<string, Tensor> = {};
+      for (const [name, { values, shape }] of Object.entries(arrays)) {
+        batch[name] = device.tensor(values, shape, { dtype: "i32" });
+      }
+      const mean = task.loss(model, batch);
+      mean.backward(device.tensor([weight!], []));
+      loss += weight! * await mean.item();
+    }
+    const gradients = await Promise.all([...model.parameters()].map(async ({ grad }) => [...await grad!.data()]));
+    found.push([loss, ...gradients.flat()]);
+  }
+  for (const [i, way] of ways.entries()) assertClose(found[i], found[0], { atol: 1e-14, rtol: 1e-12 }, `${way}`);
+  device.close();
+});
