@@ -43,10 +43,10 @@ async function tune(request: FinetuneRunning, run: RunFolder | undefined, report
   const device = await openDevice(values, await nativeFor(values, note));
   const { model, tokenizer } = run ? await resumedModel(values, run, device) : await pretrained(values, device, report);
   if (values.profile) device.profile = new Profile();
-  const base = run?.description.base ?? (values.lora_rank > 0 ? await baseOf(values.init_from, absolute) : undefined);
-  const adapter = await putAdapter(values, model, { run, base: base?.name ?? "" });
-  if (adapter) note(adapter.line);
   const tuning = await TASKS[values.task]({ values, model, tokenizer, progress: report.progress });
+  const base = run?.description.base ?? (values.lora_rank > 0 ? await baseOf(values.init_from, absolute) : undefined);
+  const adapter = await putAdapter(values, model, { run, base: base?.name ?? "", head: tuning.task.module });
+  if (adapter) note(adapter.line);
   const updates = Math.ceil(tuning.microBatches.train / values.gradient_accumulation_steps);
   const options = trainerOptions(values, updates, tuning.microBatches.val);
   report.values = { ...values, max_iters: options.maxIters };

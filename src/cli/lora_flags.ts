@@ -6,6 +6,7 @@ import { exists } from "../files/files.ts";
 import { loadAdapter, trainedAdapter } from "../finetune/adapter.ts";
 import { applyLora, type Lora, type LoraOptions } from "../finetune/lora.ts";
 import type { GPT } from "../gpt.ts";
+import type { Module } from "../nn/module.ts";
 import { identifyModel } from "../pretrained/load.ts";
 import { choice, float, int, text, type Values } from "./flags.ts";
 import { count } from "./progress.ts";
@@ -58,16 +59,16 @@ export interface RunAdapter {
 export async function putAdapter(
   values: LoraValues,
   model: GPT,
-  { run, base }: { readonly run?: RunFolder; readonly base: string },
+  { run, base, head }: { readonly run?: RunFolder; readonly base: string; readonly head?: Module },
 ): Promise<RunAdapter | undefined> {
   if (values.lora_rank === 0) return undefined;
   let lora: Lora;
-  if (run) lora = await run.read("last", ({ folder }) => loadAdapter(folder, model, { trainable: true }));
-  else lora = applyLora(model, loraOptions(values));
+  if (run) lora = await run.read("last", ({ folder }) => loadAdapter(folder, model, { trainable: true, head }));
+  else lora = applyLora(model, { ...loraOptions(values), head });
   const { options } = lora, trained = [...lora.namedParameters()].reduce((sum, [, { size }]) => sum + size, 0);
   const share = (100 * trained / model.numParameters({ nonEmbedding: false })).toPrecision(2);
   return {
-    trained: trainedAdapter(lora, { base }),
+    trained: trainedAdapter(lora, { base, taskType: head && "score" in head ? "SEQ_CLS" : "CAUSAL_LM" }),
     adapt: (other) => void applyLora(other, options),
     line: `adapter: rank ${options.rank} on ${[options.targets].flat().join(", ")}; ` +
       `${count(trained)} parameters are trained, ${share} % of all`,

@@ -21,6 +21,9 @@ import type { Module } from "../nn/module.ts";
 import { attach, type Lora } from "./lora.ts";
 import { linearPlaces } from "./targets.ts";
 
+/** What PEFT calls the parts of a head: `score` of a classifier. */
+const headNames = (head?: Module): string[] => [...head?.namedParameters() ?? []].map(([name]) => name.split(".")[0]);
+
 /** What a trainer saves of an adapter. */
 export function trainedAdapter(lora: Lora, options: Pick<SaveAdapterOptions, "base" | "taskType">): TrainedAdapter {
   return { config: adapterConfig(lora, options), namedParameters: () => lora.namedParameters() };
@@ -35,10 +38,10 @@ export interface SaveAdapterOptions {
 
 /** adapter_config.json's contents. */
 export function adapterConfig(
-  { options, heads }: Lora,
+  { options, head }: Lora,
   { base, taskType }: Pick<SaveAdapterOptions, "base" | "taskType"> = {},
 ): Record<string, unknown> {
-  const modulesToSave = [...new Set([...options.modulesToSave, ...Object.keys(heads)])];
+  const modulesToSave = [...new Set([...options.modulesToSave, ...headNames(head)])];
   return toPeftConfig({ ...options, modulesToSave, base, taskType });
 }
 
@@ -68,8 +71,8 @@ export async function saveAdapter(path: string, lora: Lora, options: SaveAdapter
 export interface LoadAdapterOptions {
   /** Whether the adapter is trained further, and the rest frozen; default false: nothing of the adapter is trained. */
   readonly trainable?: boolean;
-  /** Modules beside the model, by the names that their tensors have in the file, such as `score`. */
-  readonly heads?: Readonly<Record<string, Module>>;
+  /** A module beside the model whose tensors are in the file too, such as a classifier. */
+  readonly head?: Module;
   /** Takes a line, without a newline, on what is left out. */ readonly onNote?: (line: string) => void;
 }
 
@@ -89,13 +92,13 @@ export interface LoadAdapterOptions {
  * ```
  */
 export async function loadAdapter(path: string, model: GPT, options: LoadAdapterOptions = {}): Promise<Lora> {
-  const { heads = {}, onNote, trainable = false } = options, weights = `${path}/${ADAPTER_WEIGHTS}`;
+  const { head, onNote, trainable = false } = options, weights = `${path}/${ADAPTER_WEIGHTS}`;
   const config = await readAdapterConfig(path, { onNote });
   const { ranks, prefix, names } = await layersIn(weights, model, config);
   const places = [...linearPlaces(model)].filter((place) => ranks.has(place.path));
   let lora: Lora;
   try {
-    lora = attach(model, { shape: shapeOf(config, names, heads), heads, places, rankOf: (path) => ranks.get(path)! });
+    lora = attach(model, { shape: shapeOf(config, names, head), head, places, rankOf: (path) => ranks.get(path)! });
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
     throw new CheckpointError(`${path} does not fit the model: ${error.message}`);
@@ -117,10 +120,10 @@ export async function loadAdapter(path: string, model: GPT, options: LoadAdapter
 function shapeOf(
   { base: _, taskType: __, ...shape }: AdapterConfig,
   names: readonly string[],
-  heads: object,
+  head?: Module,
 ): AdapterShape {
-  const stored = (module: string) => names.some((name) => `.${name}.`.includes(`.${module}.`));
-  return { ...shape, modulesToSave: shape.modulesToSave.filter((name) => stored(name) && !Object.hasOwn(heads, name)) };
+  const own = headNames(head), stored = (module: string) => names.some((name) => `.${name}.`.includes(`.${module}.`));
+  return { ...shape, modulesToSave: shape.modulesToSave.filter((name) => stored(name) && !own.includes(name)) };
 }
 
 /**

@@ -30,8 +30,8 @@ import { byPattern, endsIn, linearPlaces, namedModules, type Place, targetsOf } 
 export interface LoraOptions extends Partial<Omit<AdapterShape, "targets">> {
   /** Layers by their names or the ends of their paths: `["c_attn"]`; a pattern for whole paths; or `all-linear`. */
   readonly targets?: string | RegExp | readonly string[];
-  /** Modules beside the model that are trained, such as a classifier's, by the names that they have in the adapter's file. */
-  readonly heads?: Readonly<Record<string, Module>>;
+  /** A module beside the model that is trained and saved with the adapter, such as a classifier, with `score`. */
+  readonly head?: Module;
   /** Draws A; default: a new one, seeded with `seed`. */
   readonly generator?: RandomGenerator;
   /** Default 1337. */
@@ -230,7 +230,7 @@ export class Lora implements Disposable {
   constructor(
     readonly model: GPT,
     /** What it was made with. */ readonly options: AdapterShape,
-    /** Modules beside the model that belong to it. */ readonly heads: Readonly<Record<string, Module>>,
+    /** A module beside the model that belongs to it. */ readonly head?: Module,
   ) {}
 
   /** @internal Puts `wrapper` in a place. */
@@ -266,9 +266,7 @@ export class Lora implements Disposable {
       for (const [name, tensor] of wrapper.own()) yield [`${ADAPTER_PREFIX}${path}.${name}`, tensor];
     }
     for (const { name, own } of this.#swaps) yield [ADAPTER_PREFIX + name, own];
-    for (const [head, module] of Object.entries(this.heads)) {
-      for (const [name, tensor] of module.namedParameters()) yield [`${ADAPTER_PREFIX}${head}.${name}`, tensor];
-    }
+    for (const [name, tensor] of this.head?.namedParameters() ?? []) yield [ADAPTER_PREFIX + name, tensor];
   }
 
   /** Freezes everything else of the model, and has the adapter trained. */
@@ -311,7 +309,7 @@ export class Lora implements Disposable {
     model.freeze();
   }
 
-  /** Takes the adapter out of the model, which is the base again, and frees it. Heads are the caller's. */
+  /** Takes the adapter out of the model, which is the base again, and frees it. The head is the caller's. */
   remove(): void {
     this.enabled = false;
     for (const { own } of this.#swaps) free(own);
@@ -398,14 +396,14 @@ export const LORA_DEFAULTS: AdapterShape = {
  * @throws {DeviceError} when it does not fit; the model is as it was then
  */
 export function applyLora(model: GPT, options: LoraOptions = {}): Lora {
-  const { heads = {}, generator = new RandomGenerator(options.seed ?? 1337), seed: _, ...shape } = options;
+  const { head, generator = new RandomGenerator(options.seed ?? 1337), seed: _, ...shape } = options;
   const given = Object.fromEntries(Object.entries(shape).filter(([, value]) => value !== undefined));
   const { targets = LORA_DEFAULTS.targets } = options;
   const written = targets instanceof RegExp ? targets.source : targets;
   const complete: AdapterShape = { ...LORA_DEFAULTS, ...given, targets: written };
   const lora = attach(model, {
     shape: complete,
-    heads,
+    head,
     generator,
     places: targetsOf(model, { ...complete, targets }),
     rankOf: (path) => byPattern(complete.rankPattern, path, { option: "rankPattern", otherwise: complete.rank }),
@@ -417,23 +415,23 @@ export function applyLora(model: GPT, options: LoraOptions = {}): Lora {
 /** What an adapter is made of, once it is known which layers it has. */
 export interface Attachment {
   readonly shape: AdapterShape;
-  readonly heads: Readonly<Record<string, Module>>;
+  readonly head?: Module;
   readonly places: readonly Place[];
   /** Of a layer by its path. */ readonly rankOf: (path: string) => number;
   /** Without, weights are left undefined. */ readonly generator?: RandomGenerator;
 }
 
 /** @internal Puts an adapter on a model; where that fails, the model is as it was. */
-export function attach(model: GPT, { shape, heads, places, rankOf, generator }: Attachment): Lora {
+export function attach(model: GPT, { shape, head, places, rankOf, generator }: Attachment): Lora {
   checkShape(shape, model);
   const { noise } = model, { alphaPattern, alpha, rslora, dropout, trainableTokens, modulesToSave } = shape;
-  const saved = modulesToSave.filter((name) => !Object.hasOwn(heads, name)).map((name) => {
+  const saved = modulesToSave.map((name) => {
     const found = [...namedModules(model)].filter(([path]) => endsIn(path, name));
     if (found.length > 0) return found;
     const names = [...new Set([...namedModules(model)].map(([path]) => path.replace(/^.*\./, "")))];
     throw new ConfigError(`LoRA: there is no module ${name} to save; the model has ${names.join(", ")}`);
   });
-  const lora = new Lora(model, shape, heads);
+  const lora = new Lora(model, shape, head);
   try {
     for (const place of places) {
       const { path, holder, key } = place, rank = rankOf(path);

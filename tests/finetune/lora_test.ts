@@ -6,6 +6,8 @@ import type { Device } from "../../src/engine/device.ts";
 import { CheckpointError, ConfigError } from "../../src/errors.ts";
 import { loadAdapter, saveAdapter, trainedAdapter } from "../../src/finetune/adapter.ts";
 import { adaptersOf, applyLora, type LoraOptions } from "../../src/finetune/lora.ts";
+import { SequenceClassifier } from "../../src/finetune/heads.ts";
+import { SafetensorsFile, writeSafetensors } from "../../src/files/safetensors.ts";
 import { generate } from "../../src/generate/generate.ts";
 import { GPT, type GPTConfig, type GPTOptions } from "../../src/gpt.ts";
 import { identifyModel, loadPretrained } from "../../src/pretrained/load.ts";
@@ -246,5 +248,40 @@ Deno.test("LoRA: what is refused, and leaves the model as it was", () =>
     (await loadAdapter(`${path}/a`, model, { onNote: (line) => notes.push(line) })).remove();
     assertEquals(notes, [`${file}: new_field is not known, and left out`]);
     assertEquals(device.memory().tensors - before.tensors, [...wider.parameters(), ...shallow.parameters()].length + 2);
+    device.close();
+  }));
+
+Deno.test("LoRA: a classifier's score is trained and saved with the adapter, and read from a file of GPT2Model's names", () =>
+  inFolder(async (path) => {
+    const device = await openDevice("cpu", { threads: 1 });
+    using model = newModel(device), head = new SequenceClassifier(model, 3);
+    const lora = applyLora(model, { rank: 2, head });
+    disturb(lora);
+    const trained = [...lora.namedParameters()].map(([name]) => name);
+    assertEquals(trained.at(-1), "base_model.model.score.weight");
+    await saveAdapter(`${path}/a`, lora, { taskType: "SEQ_CLS" });
+    const { modules_to_save, task_type } = JSON.parse(await Deno.readTextFile(`${path}/a/adapter_config.json`));
+    assertEquals([modules_to_save, task_type], [["score"], "SEQ_CLS"]);
+    const numbers = [await logits(model), [...await head.score.weight.data()]];
+
+    using file = await SafetensorsFile.open(`${path}/a/adapter_model.safetensors`);
+    const bare = [...file.tensors].map(([name, info]) =>
+      [name.replace("transformer.", ""), { ...info, data: () => file.readTensor(name) }] as const
+    );
+    await Deno.mkdir(`${path}/bare`);
+    await Deno.copyFile(`${path}/a/adapter_config.json`, `${path}/bare/adapter_config.json`);
+    await writeSafetensors(`${path}/bare/adapter_model.safetensors`, bare);
+    for (const folder of ["a", "bare"]) {
+      using again = newModel(device), other = new SequenceClassifier(again, 3, { initialize: false });
+      await loadAdapter(`${path}/${folder}`, again, { head: other });
+      assertEquals([await logits(again), [...await other.score.weight.data()]], numbers);
+      const plain = newModel(device);
+      await assertRejects(
+        () => loadAdapter(`${path}/${folder}`, plain),
+        CheckpointError,
+        "there is no module score to save",
+      );
+      plain.dispose();
+    }
     device.close();
   }));
