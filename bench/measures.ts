@@ -8,6 +8,8 @@ export type Product = readonly [form: typeof FORMS[number], M: number, K: number
 export type Request =
   | { readonly kind: "product"; readonly form: Product[0]; readonly M: number; readonly K: number; readonly N: number }
   | { readonly kind: "training"; readonly batchSize: number; readonly logInterval: number } & GPTConfig
+  | { readonly kind: "adapter"; readonly rank: number; readonly batchSize: number; readonly logInterval: number }
+    & GPTConfig
   | { readonly kind: "decoding" } & GPTConfig
   | { readonly kind: "memory"; readonly bytes: number; readonly threads: number }
   | RowsRequest;
@@ -59,6 +61,13 @@ export function training(setting: Setting, unit: "tokens/s" | "steps/s" | "ms"):
   }[unit];
   const request = { kind: "training", batchSize, logInterval, ...model } as const;
   return { name: `training, ${name}`, unit, value, request, alone: model.nEmbd > 128 };
+}
+
+/** The same of a LoRA adapter on c_attn, whose base is frozen. */
+export function adapter(setting: Setting, rank: number): Measure {
+  const whole = training(setting, "ms");
+  const request = { ...whole.request as Request & { kind: "training" }, kind: "adapter", rank } as const;
+  return { ...whole, name: `LoRA of rank ${rank}, ${setting.name}`, request };
 }
 
 /** One sequence from one token up to the block size, again and again. */

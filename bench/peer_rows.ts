@@ -1,5 +1,5 @@
 /** What bench/peers.ts measures. */
-import { decoding, type Measure, type Product, product, training } from "./measures.ts";
+import { adapter, decoding, type Measure, type Product, product, training } from "./measures.ts";
 import { babyGPT, cpuSetting, gpt2 } from "./settings.ts";
 
 export interface Section {
@@ -21,7 +21,10 @@ export function sections(small: boolean): Section[] {
     (["NN", "NT", "TN"] as const).map((form): Product => [form, ...shape])
   );
   return [
-    { title: "training, ms a step", measures: [cpu, dropout, baby, big].map((setting) => training(setting, "ms")) },
+    {
+      title: "training, ms a step",
+      measures: [...[cpu, dropout, baby, big].map((setting) => training(setting, "ms")), adapter(big, 8)],
+    },
     { title: "products, GF/s", measures: (small ? products : [...products, LOGITS]).map(product) },
     { title: "decoding, tokens/s", measures: [cpu, baby, big].map(decoding) },
   ];

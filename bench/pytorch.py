@@ -91,6 +91,19 @@ class Training:
         return self.log_interval
 
 
+class Adapter(Training):
+    """PEFT's LoRA on c_attn."""
+
+    def __init__(self, device, precision, rank, **sizes):
+        import peft  # where it is missing the others go on
+
+        super().__init__(device, precision, **sizes)
+        options = peft.LoraConfig(r=rank, target_modules=["c_attn"])
+        self.forward = self.model = peft.get_peft_model(self.model, options)
+        trained = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
+        self.optimizer = torch.optim.AdamW(trained, 1e-3, (0.9, 0.99), fused=device == "cuda")
+
+
 class Decoding:
     """nanoGPT's generate: every token costs a forward pass over all tokens so far, for it has no cache."""
 
@@ -111,7 +124,7 @@ class Decoding:
 
 
 COMPILE = False
-KINDS = {"product": Product, "training": Training, "decoding": Decoding, "memory": Memory}
+KINDS = {"product": Product, "training": Training, "adapter": Adapter, "decoding": Decoding, "memory": Memory}
 
 
 def measure(subject, wait, seconds):

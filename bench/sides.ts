@@ -21,7 +21,7 @@ export interface SidesOptions {
   readonly avx2: boolean;
 }
 
-const ALL = { product: "product", training: "training", decoding: "decoding" };
+const ALL = { product: "product", training: "training", adapter: "adapter", decoding: "decoding" };
 export const script = (name: string) => decodeURIComponent(new URL(name, import.meta.url).pathname);
 
 /** What holds MKL, PyTorch's own kernels and oneDNN to the widest vectors that WebAssembly can get from V8. */
@@ -80,7 +80,12 @@ function python(threads: number, avx2 = false): Side[] {
   const start = (...args: string[]) => () => startPyTorch({ args: ["cpu", `--threads=${threads}`, ...args], env });
   const reference = `PyTorch${held}`;
   return [
-    { name: `PyTorch${held}`, kinds: { product: "product", training: "training" }, reference, start: start() },
+    {
+      name: `PyTorch${held}`,
+      kinds: { product: "product", training: "training", adapter: "adapter" },
+      reference,
+      start: start(),
+    },
     { name: `torch.compile${held}`, kinds: { training: "training" }, start: start("--compile") },
     {
       name: `transformers, generate()${held}`,

@@ -3,6 +3,7 @@ import { generate, GPT, type GPTConfig, type GPTOptions, RandomGenerator, Rows, 
 import { matmulNN, matmulNT, matmulTN } from "../kernels/matmul/kernel.ts";
 import type { Device } from "../src/engine/device.ts";
 import { launch } from "../src/engine/launch.ts";
+import { applyLora } from "../src/finetune/lora.ts";
 import { repeated, type Run } from "./answer.ts";
 import type { Product, Request, RowsRequest } from "./measures.ts";
 import { readMemory, STREAMS } from "./read_memory.ts";
@@ -17,7 +18,7 @@ export function subject(device: Device, request: Request): Subject {
   if (request.kind === "memory") return memory(device, request);
   if (request.kind === "rows") return rows(device, request);
   const { kind: _, ...config } = request;
-  return request.kind === "decoding" ? decoding(device, config) : training(device, request);
+  return request.kind === "decoding" ? decoding(device, config as GPTConfig) : training(device, request);
 }
 
 const random = (length: number) => Float32Array.from({ length }, () => Math.random() - 0.5);
@@ -42,9 +43,10 @@ function product(device: Device, [form, M, K, N]: Product): Subject {
 }
 
 /** Training as the trainer does it, on random tokens. */
-function training(device: Device, request: Request & { kind: "training" }): Subject {
-  const { kind: _, batchSize, logInterval, ...config } = request;
+function training(device: Device, request: Request & { kind: "training" | "adapter" }): Subject {
+  const { kind: _, batchSize, logInterval, rank, ...config } = { rank: undefined, ...request };
   const generator = new RandomGenerator(1337), model = new GPT(config, { device, generator });
+  if (rank !== undefined) applyLora(model, { rank });
   const tokens = Int32Array.from({ length: 100_000 }, () => generator.randint(config.vocabSize));
   const long = { gradientAccumulationSteps: 1, maxIters: 1e9, evalInterval: 1e9, evalIters: 1 };
   const rates = { learningRate: 1e-3, beta2: 0.99 };

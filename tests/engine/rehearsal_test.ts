@@ -6,7 +6,8 @@ import { createDevice } from "../../src/device/create.ts";
 import { gib } from "../../src/engine/capacity.ts";
 import type { Device } from "../../src/engine/device.ts";
 import { DeviceError } from "../../src/errors.ts";
-import { GPT, type GPTConfig } from "../../src/gpt.ts";
+import { applyLora, type LoraOptions } from "../../src/finetune/lora.ts";
+import { GPT, type GPTConfig, type GPTOptions } from "../../src/gpt.ts";
 import { Trainer } from "../../src/train/trainer.ts";
 import type { TrainerOptions } from "../../src/train/options.ts";
 import { openDevice } from "../testing.ts";
@@ -50,6 +51,31 @@ for (const name of Deno.env.get("NANOGPT_TEST_DEVICES")?.split(",") ?? ["cpu"]) 
       const waiting = device.readsAtOnce ? 0 : 64 * 2 * options.maxIters;
       assert(Math.abs(reserved - bytes) <= waiting, `${bytes} bytes foreseen, ${reserved} taken`);
       assert(largest < bytes);
+    });
+  }
+}
+
+const ADAPTERS: Record<string, [LoraOptions, GPTOptions["weights"]]> = {
+  "an adapter": [{ rank: 4, targets: ["c_attn", "c_fc"] }, "f32"],
+  "an adapter on bf16, with dropout": [{ rank: 3, targets: "all-linear", dropout: 0.2 }, "bf16"],
+  "an adapter on q8_0, with rows of tokens and a norm": [{ trainableTokens: [3, 5], modulesToSave: ["ln_f"] }, "q8_0"],
+};
+for (const name of Deno.env.get("NANOGPT_TEST_DEVICES")?.split(",") ?? ["cpu"]) {
+  for (const [what, [lora, weights]] of Object.entries(ADAPTERS)) {
+    Deno.test(`the memory that training takes is foreseen to the byte: ${what} (${name})`, async () => {
+      const device = await openDevice(name, { threads: 2 }), { config, options } = setUp({ nEmbd: 64 });
+      const adapt = (model: GPT) => void applyLora(model, lora);
+      const { bytes } = await trainingNeeds(config, { ...options, device, weights, adapt });
+      const model = new GPT(config, { device, weights }),
+        tokens = Int32Array.from({ length: 500 }, (_, i) => i * i % 65);
+      adapt(model);
+      for await (const _ of new Trainer(model, { train: tokens, val: tokens }, options).run());
+      const { reserved } = device.memory();
+      const full = await trainingNeeds(config, { ...options, device });
+      device.close();
+      const waiting = device.readsAtOnce ? 0 : 64 * 2 * options.maxIters;
+      assert(Math.abs(reserved - bytes) <= waiting, `${bytes} bytes foreseen, ${reserved} taken`);
+      assert(bytes < full.bytes);
     });
   }
 }
