@@ -1,6 +1,6 @@
 /**
- * How fast memory is read: sums over long rows, of which a thread adds up six at once, as a row of a model's step reads six
- * panels (kernels/matmul/panels.ts). The prefetcher follows that many streams; from one alone a core reads less.
+ * How fast memory is read: sums over long rows, of which a thread adds up six at once, for the prefetcher follows that many
+ * streams; from one alone a core reads less.
  */
 import { f32, kernel } from "../src/kernel.ts";
 import type { Locals, WasmFunction } from "../src/wasm/assembler.ts";
