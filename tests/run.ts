@@ -102,7 +102,7 @@ if (wideAvailable()) {
 
 const noNative = await whyNoNative();
 if (noNative === undefined) {
-  const more = ["--allow-ffi", "--allow-run=as,objcopy", `--preload=${NATIVE}`];
+  const more = ["--allow-ffi", "--allow-run=as,objcopy,python3", `--preload=${NATIVE}`];
   const tests = [
     "native",
     "golden",

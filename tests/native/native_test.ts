@@ -31,9 +31,13 @@ Deno.test("native: random products have the wasm tile's bits, and write nowhere 
     using wasm = await CpuDevice.create({ threads: 1 });
     using machine = await CpuDevice.create({ threads: one(4), guards: true, native });
     for (const end = Math.min(i + 50, PRODUCTS); i < end; i++) {
-      const [batch, M, N, K] = [generator.randint(4) ? 1 : one(6), size(), size(), size()];
+      let [batch, M, N, K] = [generator.randint(4) ? 1 : one(6), size(), size(), size()];
       const form = (["NN", "NT", "TN"] as const)[generator.randint(3)];
-      const bf16 = form !== "TN" && generator.randint(3) === 0;
+      // A matrix of weights may be stored in bf16, or lie in panels, as f32 or in blocks of 32.
+      const weights = form === "TN" ? 1 : batch > 1 ? 2 : 4;
+      const stored = (["f32", "bf16", "q8_0", "panels"] as const)[generator.randint(weights)];
+      if (stored === "q8_0" && form === "NN") N = Math.ceil(N / 32) * 32;
+      if (stored === "q8_0" && form === "NT") K = Math.ceil(K / 32) * 32;
       const base = ["nothing", "c", "bias"][generator.randint(form === "NT" ? 3 : 2)];
       const values = [batch * M * K, batch * K * N, base === "c" ? batch * M * N : N].map((count) => {
         const from = generator.randint(Math.max(1, numbers.length - count));
@@ -50,7 +54,13 @@ Deno.test("native: random products have the wasm tile's bits, and write nowhere 
           return new Tensor(part, shape);
         };
         const a = place(values[0], form === "TN" ? [batch, K, M] : [batch, M, K]);
-        const b = place(values[1], form === "NT" ? [batch, N, K] : [batch, K, N], bf16 ? "bf16" : "f32");
+        const matrix = form === "NT" ? [N, K] : [K, N];
+        const b = stored === "q8_0" || stored === "panels"
+          ? device.tensor(values[1], matrix, stored === "q8_0" ? { dtype: stored } : { panels: true }).alias([
+            1,
+            ...matrix,
+          ])
+          : place(values[1], [batch, ...matrix], stored);
         const added = base === "nothing" ? undefined : place(values[2], base === "c" ? [batch, M, N] : [N]);
         const { c } = base === "bias"
           ? launch(matmulBias, { a, b, bias: added! })
@@ -61,7 +71,7 @@ Deno.test("native: random products have the wasm tile's bits, and write nowhere 
       };
       const [actual, expected] = [await run(machine), await run(wasm)],
         at = actual.findIndex((n, i) => n !== expected[i]);
-      const what = `product ${i}, ${form}${bf16 ? " bf16" : ""} [${[
+      const what = `product ${i}, ${form} ${stored} [${[
         batch,
         M,
         K,
@@ -128,17 +138,45 @@ if (there) {
   refusals.push([libc(slow), /^native: off, its products run at 0\.\d\d times the rate of (wide|narrow) ones here$/]);
 }
 
-Deno.test("native: where it cannot run, a line says why, and a device computes without it", async () => {
-  for (const [before, why] of refusals) {
-    const script = `${before}
+/** Prints why there is no tile, and what a device without it gives. */
+const scriptOf = (before: string) => {
+  const script = `${before}
       const { loadNative } = await import("${new URL("../../src/native/load.ts", import.meta.url).href}");
       const { createDevice } = await import("${new URL("../../src/device/create.ts", import.meta.url).href}");
       const native = await loadNative(), device = await createDevice("cpu", { threads: 2, native });
       console.log(native.why);
       console.log(device.description, ...await device.tensor([1, 2]).data());`;
-    const url = `data:application/javascript,${encodeURIComponent(script)}`;
-    const [line, after] = (await run(["--allow-ffi"], url)).split("\n");
-    assertMatch(line, why);
-    assertMatch(after, /^cpu \((wide|narrow)\), threads: 2 1 2$/);
-  }
+  return `data:application/javascript,${encodeURIComponent(script)}`;
+};
+
+function assertWithout(printed: string, why: RegExp): void {
+  const [line, after] = printed.split("\n");
+  assertMatch(line, why);
+  assertMatch(after, /^cpu \((wide|narrow)\), threads: 2 1 2$/);
+}
+
+Deno.test("native: where it cannot run, a line says why, and a device computes without it", async () => {
+  for (const [before, why] of refusals) assertWithout(await run(["--allow-ffi"], scriptOf(before)), why);
+});
+
+/** Runs a script as `run` does, on a system that forbids new executable memory; undefined where none can be had. */
+async function runForbidden(script: string): Promise<string | undefined> {
+  if (Deno.build.os !== "linux" || Deno.build.arch !== "x86_64") return undefined;
+  const forbid = new URL("./forbid.py", import.meta.url).pathname;
+  const args = [forbid, Deno.execPath(), "run", "--no-prompt", "--no-check", "--allow-read", "--allow-ffi", script];
+  const command = new Deno.Command("python3", { args, env: { NO_COLOR: "1" } });
+  const { code, stdout, stderr } = await command.output().catch(() => ({ code: 75, stdout: NOTHING, stderr: NOTHING }));
+  if (code === 75) return undefined;
+  assertEquals(code, 0, new TextDecoder().decode(stderr));
+  return new TextDecoder().decode(stdout).trim();
+}
+const NOTHING = new Uint8Array();
+const forbidden = await runForbidden(scriptOf(""));
+if (forbidden === undefined) {
+  console.log("native: not tried on a system that forbids executable memory, for it needs Linux's seccomp and python3");
+}
+Deno.test({
+  name: "native: a system that really forbids executable memory is one without it",
+  ignore: forbidden === undefined,
+  fn: () => assertWithout(forbidden!, /^native: off, the system forbids executable memory$/),
 });
