@@ -106,7 +106,7 @@ if (noNative === undefined) {
   const tests = [
     "native",
     "golden",
-    ...["matmul", "bf16", "panels", "capture", "lifetime"].map((name) => `engine/${name}_test.ts`),
+    ...["matmul", "attention", "bf16", "panels", "capture", "lifetime"].map((name) => `engine/${name}_test.ts`),
   ];
   const own = given ? paths : tests.map((path) => `tests/${path}`);
   runs.push(await deno({ mode: "native", flags: v8Flags(wideAvailable()), paths: own, more }));

@@ -1,9 +1,28 @@
 /** What attention's WebAssembly kernels share: where a head lies, regions of the scratch, dropout's factors. */
+import type { CpuPhase, Layouts } from "../../src/kernel.ts";
 import type { F32Local, I32, I32Local, Lanes, Locals, Vector, WasmFunction } from "../../src/wasm/assembler.ts";
-import type { Columns } from "../../src/wasm/gemm.ts";
+import { NATIVE, ROWS, tileColumns } from "../../src/wasm/gemm.ts";
 import { type Philox, philox } from "../../src/wasm/philox.ts";
 
 export type Dropout = Locals<"seed" | "stream" | "threshold", "gain"> & { readonly offset: I32Local | undefined };
+
+/** Rows and columns of the tile that multiplies: machine code's, or WebAssembly's. */
+export const tileOf = (native: boolean): { rows: number; columns: 8 | 16 | typeof NATIVE.columns } =>
+  native ? NATIVE : { rows: ROWS, columns: tileColumns() };
+
+/** Tokens from which on machine code's wide tile is of use: in less, too much of it falls on keys that a query does not see. */
+const LONG = 128;
+
+/** A kernel's only phase, with the tile that suits its sizes; `emit` is told whether that is machine code's. */
+export function byTile<Sizes extends { readonly T: number }, Of>(
+  phase: Omit<CpuPhase<Sizes, Of>, "emit">,
+  emit: (f: WasmFunction, of: Of, native: boolean) => void,
+): (sizes: Sizes, layouts: Layouts, native: boolean) => readonly CpuPhase<Sizes, Of>[] {
+  const [wasm, machine] = [false, true].map((
+    native,
+  ) => [{ ...phase, emit: (f: WasmFunction, of: Of) => emit(f, of, native) }]);
+  return ({ T }, _layouts, native) => native && T >= LONG ? machine : wasm;
+}
 
 /** ⌈n / size⌉ · size. */
 export const roundUp = (f: WasmFunction, n: I32, size: number): I32Local => f.i32.mul(f.i32.divUp(n, size), size);
@@ -80,7 +99,7 @@ export function defineFirstKeys(f: WasmFunction) {
 export const scaleOf = (f: WasmFunction, width: I32Local): F32Local => f.f32.div(1, f.f32.sqrt(f.f32.fromSize(width)));
 
 /** Defines into ← factor · row for a row of `width` elements that lies in pieces of W, `stride` bytes apart. */
-export function defineWriteRow(f: WasmFunction, W: Columns, fresh = true) {
+export function defineWriteRow(f: WasmFunction, W: number, fresh = true) {
   return f.define("write", ["i32", "i32", "i32", "f32", "i32"], (f, row, stride, width, factor, into) => {
     const factors = f.splat(factor), piece = f.i32.copy(row);
     into.fresh = fresh;

@@ -19,6 +19,7 @@ import { f32, type FloatArray, i32, kernel, optional } from "../../src/kernel.ts
 import { dropoutFactor, dropoutParams } from "../dropout/kernel.ts";
 import backwardSource from "./attention_backward.wgsl.ts";
 import forwardSource from "./attention_forward.wgsl.ts";
+import { byTile } from "./blocks.ts";
 import { byFours } from "./gpu.ts";
 import { attentionBackward as backward } from "./wasm_backward.ts";
 import { attentionForward as forward, CHUNK } from "./wasm_forward.ts";
@@ -92,11 +93,10 @@ export const attentionForward = kernel({
       }
     }
   },
-  cpu: {
+  cpu: byTile({
     tasks: ({ B, heads, T }) => B * heads * Math.ceil(T / CHUNK),
     work: ({ B, heads, T, width }) => B * heads * T * T * (width / 8 + 2),
-    emit: forward,
-  },
+  }, forward),
   gpu: byFours({ source: forwardSource, entry: "attention_forward", workgroups }, {
     qkv: "read",
     y: "write",
@@ -135,11 +135,10 @@ export const attentionBackward = kernel({
       }
     }
   },
-  cpu: {
+  cpu: byTile({
     tasks: ({ B, heads }) => B * heads,
     work: ({ B, heads, T, width }) => B * heads * T * T * (width / 4 + 2),
-    emit: backward,
-  },
+  }, backward),
   gpu: [
     { entry: "attention_backward_queries", workspace: ({ B, T, heads }: Sizes) => B * heads * T }, // D
     { entry: "attention_backward_keys" },

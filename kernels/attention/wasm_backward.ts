@@ -7,25 +7,25 @@
  * left out.
  */
 import { type I32, type I32Local, Lanes, type Locals, type WasmFunction } from "../../src/wasm/assembler.ts";
-import { type Columns, defineMultiply, ROWS, tileColumns } from "../../src/wasm/gemm.ts";
+import { defineMultiply } from "../../src/wasm/gemm.ts";
 import { exp } from "../../src/wasm/math.ts";
 import { definePack } from "../../src/wasm/packing.ts";
 import { inElementOrder } from "../../src/wasm/philox.ts";
 import { defineFirstKeys, defineWriteRow, type Dropout, dropoutOf, type Dropped, firstCounter } from "./blocks.ts";
-import { headOf, regions, roundUp, scaleOf, type Starts } from "./blocks.ts";
+import { headOf, regions, roundUp, scaleOf, type Starts, tileOf } from "./blocks.ts";
 
 /** Keys at a time: a multiple of every panel, and of the 32 elements for which Philox draws at once. */
 const CHUNK = 256;
 /** Queries at a time: whole tiles, and few, for all keys up to the last are computed for each. */
 const QUERIES = 24;
-/** What is known of a block's queries: −max, 1 / sum and D, QUERIES of each; the tile's rows are fewer than eight lanes. */
+/** What is known of a block's queries: −max, 1 / sum and D, QUERIES of each. */
 const VALUES = 3 * QUERIES;
 
 type Tensors = "dy" | "qkv" | "y" | "statistics" | "dqkv";
 type Arguments = Locals<Tensors | "B" | "T" | "heads" | "width" | "begin" | "end"> & Dropout & Starts;
 
-export function attentionBackward(f: WasmFunction, of: Arguments): void {
-  const kernel = prepare(f, of);
+export function attentionBackward(f: WasmFunction, of: Arguments, native: boolean): void {
+  const kernel = prepare(f, of, native);
   f.loop(of.begin, of.end, 1, (number) => {
     const packed = headOf(f, of, number, of.qkv, 3), gradient = headOf(f, of, number, of.dqkv, 3);
     const given = headOf(f, of, number, of.dy, 1), out = headOf(f, of, number, of.y, 1);
@@ -36,24 +36,29 @@ export function attentionBackward(f: WasmFunction, of: Arguments): void {
 }
 
 /** What all heads share: W, the columns of a panel, functions of the module, and regions of the scratch. */
-function prepare(f: WasmFunction, of: Arguments) {
-  const W = tileColumns(), { width } = of, { mul } = f.i32, scale = scaleOf(f, width), dropout = dropoutOf(f, of);
-  const packRows = definePack(f, ROWS, "k"), turnRows = definePack(f, ROWS, "panel");
+function prepare(f: WasmFunction, of: Arguments, native: boolean) {
+  const { rows: R, columns: W } = tileOf(native),
+    { width } = of,
+    { mul } = f.i32,
+    scale = scaleOf(f, width),
+    dropout = dropoutOf(f, of);
+  const packRows = definePack(f, R, "k"), turnRows = definePack(f, R, "panel");
   const turnColumns = definePack(f, W, "k"), packColumns = definePack(f, W, "panel");
   const multiply = defineMultiply(f, W), write = defineWriteRow(f, W, of.dqkv.fresh);
-  const describe = defineDescribe(f), options = { drops: dropout !== undefined, documents: of.starts !== undefined };
+  const describe = defineDescribe(f, R), options = { drops: dropout !== undefined, documents: of.starts !== undefined };
   const differentiate = defineDifferentiate(f, W, options);
-  const rows = roundUp(f, width, ROWS), columns = roundUp(f, width, W), take = regions(f);
+  const rows = roundUp(f, width, R), columns = roundUp(f, width, W), take = regions(f);
   const [keysTurned, valuesTurned, keys] = [0, 0, 0].map(() => take(mul(columns, CHUNK)));
   const [dkTurned, dvTurned] = [0, 0].map(() => take(mul(rows, CHUNK)));
-  const [query, dout, output] = [0, 0, 0].map(() => take(mul(width, QUERIES)));
+  const padded = Math.ceil(QUERIES / R) * R; // whole panels of R
+  const [query, dout, output] = [0, 0, 0].map(() => take(mul(width, padded)));
   const [queryTurned, doutTurned] = [0, 0].map(() => take(mul(rows, QUERIES)));
-  const [P, dP, dS, factors] = [0, 0, 0, 0].map(() => take(CHUNK * QUERIES)), queryValues = take(VALUES + 8);
+  const [P, dP, dS, factors] = [0, 0, 0, 0].map(() => take(CHUNK * padded)), queryValues = take(VALUES + 16);
   const documents = of.starts && { starts: of.starts, describe: defineFirstKeys(f), firstKeys: take(QUERIES) };
   const functions = { packRows, turnRows, turnColumns, packColumns, multiply, write, describe, differentiate };
   const ofKeys = { keysTurned, valuesTurned, keys, dkTurned, dvTurned };
   const ofQueries = { query, dout, output, queryTurned, doutTurned, P, dP, dS, factors, queryValues };
-  return { ...of, W, rows, scale, dropout, documents, ...functions, ...ofKeys, ...ofQueries };
+  return { ...of, R, W, rows, scale, dropout, documents, ...functions, ...ofKeys, ...ofQueries };
 }
 type HeadRows = Record<"packed" | "gradient" | "given" | "out", ReturnType<typeof headOf>>;
 type Head = ReturnType<typeof prepare> & HeadRows & Locals<"number" | "chunk">;
@@ -129,7 +134,7 @@ function scores(f: WasmFunction, of: Block): void {
 
 /** dvᵀ += dyᵀ · P, dkᵀ += qᵀ · dS, and dq += dS · k. */
 function products(f: WasmFunction, of: Block): void {
-  const { width, W, n, from, count, visible, panels, firstPanel, multiply, dP, dS } = of;
+  const { width, R, W, n, from, count, visible, panels, firstPanel, multiply, dP, dS } = of;
   const { add, sub, mul, min, at } = f.i32, { keysStride, rows, gradient, chunk, packed: { stride } } = of;
   const skipped = firstPanel === 0 ? 0 : mul(firstPanel, W), skippedBytes = skipped && mul(firstPanel, of.panelBytes);
   const past = (pointer: I32Local, keys: I32) => keys === 0 ? pointer : at(pointer, keys);
@@ -141,9 +146,9 @@ function products(f: WasmFunction, of: Block): void {
   }
   f.loop(firstPanel, panels, 1, (panel) => {
     const left = mul(panel, W), wide = min(sub(visible, left), W), source = add(dP, mul(panel, of.panelBytes));
-    f.loop(0, f.i32.divUp(count, ROWS), 1, (i) => {
-      const done = mul(i, ROWS), into = at(dS, add(mul(done, depth), mul(less(left, skipped), ROWS)));
-      f.call(of.packRows, at(source, mul(done, W)), 4 * W, min(sub(count, done), ROWS), wide, into);
+    f.loop(0, f.i32.divUp(count, R), 1, (i) => {
+      const done = mul(i, R), into = at(dS, add(mul(done, depth), mul(less(left, skipped), R)));
+      f.call(of.packRows, at(source, mul(done, W)), 4 * W, min(sub(count, done), R), wide, into);
     });
   });
   f.loop(0, f.i32.divUp(width, W), 1, (panel) => {
@@ -158,7 +163,7 @@ function products(f: WasmFunction, of: Block): void {
  * −max, 1 / sum and D of the block's queries. D adds up dy · y in the order in which the tile adds up dy · v: where nearly
  * all of P falls on one key the two cancel, and so do their roundings.
  */
-function defineDescribe(f: WasmFunction) {
+function defineDescribe(f: WasmFunction, R: number) {
   const parameters = ["i32", "i32", "i32", "i32", "i32", "i32", "i32"] as const;
   return f.define("describe", parameters, (f, dout, output, width, max, sum, count, queryValues) => {
     const one = f.splat(1), eight = new Lanes(f, 8);
@@ -166,13 +171,16 @@ function defineDescribe(f: WasmFunction) {
       v.storeTo(f.i32.at(queryValues, at), 0, v.neg(v.load(max, at)));
       v.storeTo(f.i32.at(queryValues, at), 4 * QUERIES, v.div(one, v.load(sum, at)));
     });
-    f.loop(0, f.i32.divUp(count, ROWS), 1, (panel) => {
-      const total = eight.accumulator();
+    f.loop(0, f.i32.divUp(count, R), 1, (panel) => {
+      const totals = Array.from({ length: Math.ceil(R / 8) }, () => eight.accumulator()); // some lanes are of no row
       f.loop(0, width, 1, () => {
-        eight.assign(total, eight.madd(eight.loadFrom(dout, 0), eight.loadFrom(output, 0), total));
-        for (const pointer of [dout, output]) f.i32.advance(pointer, 4 * ROWS);
+        totals.forEach((total, i) => {
+          eight.assign(total, eight.madd(eight.loadFrom(dout, 32 * i), eight.loadFrom(output, 32 * i), total));
+        });
+        for (const pointer of [dout, output]) f.i32.advance(pointer, 4 * R);
       });
-      eight.storeTo(f.i32.at(queryValues, f.i32.mul(panel, ROWS)), 8 * QUERIES, total);
+      const into = f.i32.at(queryValues, f.i32.mul(panel, R));
+      totals.forEach((total, i) => eight.storeTo(into, 8 * QUERIES + 32 * i, total));
     });
   });
 }
@@ -183,7 +191,7 @@ function defineDescribe(f: WasmFunction) {
  */
 function defineDifferentiate(
   f: WasmFunction,
-  W: Columns,
+  W: number,
   { drops, documents }: Record<"drops" | "documents", boolean>,
 ) {
   const parameters = ["i32", "i32", "i32", "i32", "i32", "f32", "i32", "i32", "i32", "i32"] as const;

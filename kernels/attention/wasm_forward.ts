@@ -17,17 +17,15 @@ import {
   type Vector,
   type WasmFunction,
 } from "../../src/wasm/assembler.ts";
-import { type Columns, defineMultiply, ROWS, tileColumns } from "../../src/wasm/gemm.ts";
+import { defineMultiply } from "../../src/wasm/gemm.ts";
 import { exp } from "../../src/wasm/math.ts";
 import { definePack } from "../../src/wasm/packing.ts";
 import { defineFirstKeys, defineWriteRow, type Dropout, dropoutOf, type Dropped, firstCounter } from "./blocks.ts";
-import { headOf, regions, roundUp, scaleOf, type Starts } from "./blocks.ts";
+import { headOf, regions, roundUp, scaleOf, type Starts, tileOf } from "./blocks.ts";
 
 /** Queries of a task, and keys at a time: a multiple of every panel and of the four elements of a Philox counter. */
 export const CHUNK = 256;
 
-/** Keys that are left out before the first document of a panel: whole panels of ROWS, and whole counters of dropout's. */
-const STEP = 2 * ROWS;
 /**
  * The score of a key of another document: smaller than any, finite, for a panel may show a query such keys alone, and a power of two,
  * so that LOWEST − LOWEST stays zero when both are scaled.
@@ -37,15 +35,17 @@ const LOWEST = -(2 ** 127);
 type Sizes = "B" | "T" | "heads" | "width";
 type Arguments = Locals<"qkv" | "y" | "statistics" | Sizes | "begin" | "end"> & Dropout & Starts;
 
-export function attentionForward(f: WasmFunction, of: Arguments): void {
+export function attentionForward(f: WasmFunction, of: Arguments, native: boolean): void {
   const { qkv, y, T, heads, width, begin, end } = of, { add, sub, mul, div, min, max, lt, at } = f.i32;
-  const W = tileColumns(); // columns of a panel
-  const packKeys = definePack(f, ROWS, "k"), packValues = definePack(f, ROWS, "panel");
+  const { rows: R, columns: W } = tileOf(native); // rows of keys' and values' panels, columns of the queries'
+  /** Keys that are left out before the first document of a panel: whole panels of R, and whole counters of dropout's. */
+  const step = 2 * R;
+  const packKeys = definePack(f, R, "k"), packValues = definePack(f, R, "panel");
   const transpose = definePack(f, W, "k"), multiply = defineMultiply(f, W), write = defineWriteRow(f, W);
   const softmax = defineSoftmax(f, W, of.starts !== undefined), rescale = defineRescale(f, W), finish = defineFinish(f);
-  const dropout = dropoutOf(f, of), scale = scaleOf(f, width), rows = roundUp(f, width, ROWS), take = regions(f);
-  const keys = take(mul(width, CHUNK + ROWS)), values = take(mul(rows, CHUNK)), query = take(mul(width, W));
-  const scores = take((CHUNK + ROWS) * W), sums = take(mul(rows, CHUNK)), turned = take(mul(roundUp(f, width, W), W));
+  const dropout = dropoutOf(f, of), scale = scaleOf(f, width), rows = roundUp(f, width, R), take = regions(f);
+  const keys = take(mul(width, CHUNK + R)), values = take(mul(rows, CHUNK)), query = take(mul(width, W));
+  const scores = take((CHUNK + R) * W), sums = take(mul(rows, CHUNK)), turned = take(mul(roundUp(f, width, W), W));
   const maxima = take(CHUNK), totals = take(CHUNK), factors = take(W);
   const documents = of.starts && { starts: of.starts, describe: defineFirstKeys(f), firstKeys: take(CHUNK) };
 
@@ -76,24 +76,24 @@ export function attentionForward(f: WasmFunction, of: Arguments): void {
           const [seen, behind] = [visible, lag].map((count) => skip === 0 ? count : sub(count, skip));
           const greatest = at(maxima, left), total = at(totals, left), sum = at(sums, mul(rows, left));
           f.call(transpose, packed.row(0, from), packed.stride, min(sub(T, from), W), width, query);
-          f.call(multiply, past(keys, width), query, scores, 4 * W, roundUp(f, seen, ROWS), W, width, 0, 0);
+          f.call(multiply, past(keys, width), query, scores, 4 * W, roundUp(f, seen, R), W, width, 0, 0);
           f.call(softmax, scores, seen, behind, scale, greatest, total, factors, ...masks);
           if (dropout) {
             const counter = add(firstCounter(f, T, head, from), f.i32.shr(add(first, skip), 2));
             dropScores(f, W, dropout, { scores, visible: seen, counter, step: f.i32.divUp(T, 4) });
           }
           f.when(later, () => f.call(rescale, sum, rows, factors));
-          f.loop(0, f.i32.divUp(width, ROWS), 1, (i) => {
-            const into = at(sum, mul(i, ROWS * W)), base = f.i32.select(later, into, 0);
-            const panel = past(at(values, mul(mul(i, n), ROWS)), ROWS);
-            f.call(multiply, panel, scores, into, 4 * W, ROWS, W, seen, base, 4 * W);
+          f.loop(0, f.i32.divUp(width, R), 1, (i) => {
+            const into = at(sum, mul(i, R * W)), base = f.i32.select(later, into, 0);
+            const panel = past(at(values, mul(mul(i, n), R)), R);
+            f.call(multiply, panel, scores, into, 4 * W, R, W, seen, base, 4 * W);
           });
         };
         if (!documents) return attend(0, block, [0, 0, 0]);
         const earliest = firstKeyOf(left), latest = firstKeyOf(sub(min(add(left, W), queries), 1));
         f.when(lt(earliest, add(first, n)), () => {
           const [skip, closed] = [earliest, latest].map((key) => sub(max(key, first), first));
-          const whole = mul(div(skip, STEP), STEP), origin = add(first, whole);
+          const whole = mul(div(skip, step), step), origin = add(first, whole);
           const masks = [at(documents.firstKeys, left), min(sub(closed, whole), sub(visible, whole)), origin] as const;
           attend(whole, lt(div(earliest, CHUNK), block), [...masks]);
         });
@@ -118,7 +118,7 @@ export function attentionForward(f: WasmFunction, of: Arguments): void {
  * `lag` is the number of keys before the first query; factors become what earlier sums are to be multiplied with. With
  * documents, the first `closed` keys, from number `origin` on, are before the document of one query or another.
  */
-function defineSoftmax(f: WasmFunction, W: Columns, documents: boolean) {
+function defineSoftmax(f: WasmFunction, W: number, documents: boolean) {
   const parameters = ["i32", "i32", "i32", "f32", "i32", "i32", "i32", "i32", "i32", "i32"] as const;
   return f.define("softmax", parameters, (f, scores, visible, lag, scale, ...more) => {
     const [maxima, totals, factors, firstKeys, closed, origin] = more;
@@ -171,7 +171,7 @@ function defineSoftmax(f: WasmFunction, W: Columns, documents: boolean) {
 }
 
 /** A panel's rows times what belongs to each query. */
-function defineRescale(f: WasmFunction, W: Columns) {
+function defineRescale(f: WasmFunction, W: number) {
   return f.define("rescale", ["i32", "i32", "i32"], (f, sums, rows, factors) => {
     const v = new Lanes(f, 8);
     for (let group = 0; group < 4 * W; group += 32) {
@@ -204,7 +204,7 @@ function defineFinish(f: WasmFunction) {
  */
 function dropScores(
   f: WasmFunction,
-  W: Columns,
+  W: number,
   { draw, factor }: Dropped,
   { scores, visible, counter, step }: Locals<"scores" | "visible" | "counter" | "step">,
 ): void {

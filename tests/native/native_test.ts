@@ -3,9 +3,10 @@ import { assertEquals, assertMatch } from "@std/assert";
 import { matmulBias, matmulNN, matmulNT, matmulTN } from "../../kernels/matmul/kernel.ts";
 import { CpuDevice } from "../../src/device/cpu.ts";
 import { launch } from "../../src/engine/launch.ts";
-import { loadNative, whatIsMissing } from "../../src/native/load.ts";
+import { loadNative, type Native, whatIsMissing } from "../../src/native/load.ts";
+import { causalSelfAttention } from "../../src/ops/causal_self_attention.ts";
 import { Storage } from "../../src/engine/storage.ts";
-import { Tensor } from "../../src/engine/tensor.ts";
+import { sizeOf, Tensor } from "../../src/engine/tensor.ts";
 import { RandomGenerator } from "../../src/random/mod.ts";
 
 const native = await loadNative(), there = native.tile !== undefined;
@@ -78,6 +79,38 @@ Deno.test("native: random products have the wasm tile's bits, and write nowhere 
         N,
       ]}] on ${base}, ${machine.threads} threads`;
       if (at >= 0) throw new Error(`${what}: element ${at} of ${actual.length} has other bits`);
+    }
+  }
+});
+
+Deno.test("native: attention has the wasm tile's bits, and writes nowhere else", options, async () => {
+  // From 128 tokens on machine code multiplies; around blocks of 24 queries and 256 keys, and panels of 14 and 32.
+  for (
+    const [B, T, heads, width] of [[1, 128, 3, 25], [2, 130, 2, 64], [1, 257, 1, 32], [1, 300, 2, 7], [1, 530, 1, 256]]
+  ) {
+    const starts = Int32Array.from({ length: B * T }, (_, i) => Math.floor(i % T / 37) * 37),
+      shape = [B, T, 3 * heads * width];
+    for (const [p, documents] of [[0, false], [0.2, false], [0, true], [0.2, true]] as const) {
+      const run = async (native?: Native) => {
+        using device = await CpuDevice.create({ threads: native ? 3 : 1, guards: true, native });
+        const qkv = device.tensor(numbers.subarray(0, sizeOf(shape)), shape, { requiresGrad: true });
+        const dropout = { p, seed: 3, offset: 5, stream: 1 };
+        const of = documents ? { starts: device.tensor(starts, [B, T], { dtype: "i32" }) } : {};
+        const results: Int32Array[] = [];
+        for (let times = 0; times < 2; times++) { // the second backward adds
+          const y = causalSelfAttention(qkv, { heads, dropout, ...of });
+          y.backward(device.tensor(numbers.subarray(7, 7 + y.size), y.shape));
+          results.push(bits(await y.data()), bits(await qkv.grad!.data()));
+        }
+        return results;
+      };
+      const what = `B ${B}, T ${T}, ${heads} heads of ${width}, dropout ${p}, ${
+        documents ? "documents" : "whole rows"
+      }`;
+      const [expected, actual] = [await run(), await run(native)];
+      for (const [i, result] of actual.entries()) {
+        assertEquals(result.findIndex((n, at) => n !== expected[i][at]), -1, `${what}: result ${i} has other bits`);
+      }
     }
   }
 });
