@@ -4,6 +4,7 @@
  *
  * Deno gives such workers the permissions of the process; so what reaches files and the network is deleted before the first request.
  */
+import { DataError } from "../errors.ts";
 import { Turns } from "../files/files.ts";
 import { builtin } from "../files/system.ts";
 import { importPackage, type PackageName, specifierOf } from "../packages.ts";
@@ -100,7 +101,10 @@ export class BoundedWorker<Request, Reply> implements Disposable {
   /** @param name of the package that `serve` works with; it is fetched at the first request */
   constructor(readonly name: PackageName, readonly serve: Serve<Request, Reply>, readonly limits: WorkerLimits) {}
 
-  /** @throws {Error} with what the worker says, or that it took too long or too much; the first time also where the package cannot be had */
+  /**
+   * @throws {Error} with what the worker says, or that it took too long or too much
+   * @throws {DataError} where the package cannot be had
+   */
   ask(request: Request, { seconds, answer }: AskOptions): Promise<Reply> {
     return this.#turns.take(async () => {
       const worker = this.#worker ??= await this.#start(), ended = Promise.withResolvers<Reply>();
@@ -143,7 +147,7 @@ export class BoundedWorker<Request, Reply> implements Disposable {
     try {
       await importPackage(this.name); // here, where an error has a message
     } catch (error) {
-      throw new Error(`the package ${this.name} cannot be had: ${(error as Error).message}`);
+      throw new DataError(`The package ${this.name} cannot be had: ${(error as Error).message}`);
     }
     const specifier = specifierOf(this.name), { Worker } = builtin<Threads>("node:worker_threads");
     const resolved = "Deno" in globalThis ? specifier : import.meta.resolve(specifier);

@@ -2,14 +2,11 @@
  * Renders chat templates in a worker, because a template is a program from elsewhere: a loop in it would stop everything here. The
  * interpreter of Jinja is the npm package `@huggingface/jinja`, which is fetched when a template is first rendered.
  *
- * A template gets data and four functions, and its interpreter evaluates no JavaScript. The worker's heap is bounded, its text too,
- * and a worker that does not answer in time is ended. Deno gives workers with a bounded heap the permissions of the process; so what
- * reaches files and the network is deleted in the worker before the first template runs.
+ * A template gets data and four functions, and its interpreter evaluates no JavaScript. Its text is bounded, as are the worker's heap
+ * and time.
  */
 import { DataError } from "../errors.ts";
-import { Turns } from "../files/files.ts";
-import { builtin } from "../files/system.ts";
-import { importPackage, specifierOf } from "../packages.ts";
+import { BoundedWorker, type Serve } from "./bounded_worker.ts";
 
 /** What a template may take. */
 export interface TemplateLimits {
@@ -39,25 +36,16 @@ interface Request {
   /** Milliseconds since 1970. */
   readonly now: number;
 }
-type Reply = { readonly texts: string[] } | { readonly failed: string };
 
 interface Jinja {
   readonly Template: new (source: string) => { readonly parsed: unknown };
   readonly Environment: new () => { set(name: string, value: unknown): void };
   readonly Interpreter: new (environment: unknown) => { run(program: unknown): { readonly value: string } };
 }
-interface Port {
-  on(event: "message", listener: (request: Request) => void): void;
-  postMessage(reply: Reply): void;
-}
-
-/** What the worker does. This function is also its source text, so it uses nothing from outside itself. */
-function serve({ Template, Environment, Interpreter }: Jinja, port: Port): void {
+/** The worker's side. This function is also its source text, so it uses nothing from outside itself. */
+const serve: Serve<Request, string[]> = ({ Template, Environment, Interpreter }: Jinja) => {
   const MONTHS = "January February March April May June July August September October November December".split(" ");
   const DAYS = "Sunday Monday Tuesday Wednesday Thursday Friday Saturday".split(" ");
-  for (const name of ["Deno", "process", "fetch", "Worker", "WebSocket", "EventSource", "navigator", "caches"]) {
-    delete (globalThis as Record<string, unknown>)[name];
-  }
 
   function strftime(format: string, now: Date): string {
     const two = (n: number) => String(n).padStart(2, "0"), month = MONTHS[now.getMonth()], day = DAYS[now.getDay()];
@@ -116,35 +104,19 @@ function serve({ Template, Environment, Interpreter }: Jinja, port: Port): void 
     });
   }
 
-  port.on("message", (request) => {
-    try {
-      port.postMessage({ texts: render(request) });
-    } catch (error) {
-      port.postMessage({ failed: (error as Error).message });
-    }
-  });
-}
+  return render;
+};
 
-interface NodeWorker {
-  on(event: string, listener: (value: Reply) => void): void;
-  postMessage(request: Request): void;
-  unref(): void;
-  terminate(): Promise<number>;
-}
-
-interface Threads {
-  readonly Worker: new (source: URL, options: Record<string, unknown>) => NodeWorker;
-}
-
-/** Renders templates, one after the other. The worker is made at the first request, and anew after one that was ended. */
+/** Renders templates, one after the other. */
 export class TemplateWorker implements Disposable {
-  readonly #limits: Required<TemplateLimits>;
-  readonly #turns = new Turns();
-  #worker: NodeWorker | undefined;
-  #answer: ((reply: Reply) => void) | undefined;
+  readonly #seconds: number;
+  readonly #characters: number;
+  readonly #worker: BoundedWorker<Request, string[]>;
 
   constructor({ seconds = 10, megabytes = 256, characters = 2 ** 22 }: TemplateLimits = {}) {
-    this.#limits = { seconds, megabytes, characters };
+    this.#seconds = seconds;
+    this.#characters = characters;
+    this.#worker = new BoundedWorker("@huggingface/jinja", serve, { megabytes });
   }
 
   /**
@@ -153,60 +125,19 @@ export class TemplateWorker implements Disposable {
    * @throws {DataError} when the template fails, says that the messages are not right, or does not come to its end; and where the
    *   package cannot be had
    */
-  render(
+  async render(
     { name, now = new Date(), ...request }: Omit<Request, "characters" | "now"> & { name: string; now?: Date },
   ): Promise<string[]> {
-    const { seconds, megabytes, characters } = this.#limits;
-    return this.#turns.take(async () => {
-      const worker = this.#worker ??= await this.#start(), answered = Promise.withResolvers<Reply>();
-      this.#answer = answered.resolve;
-      worker.postMessage({ ...request, characters, now: now.getTime() });
-      const timer = setTimeout(() => {
-        this.#end(`does not come to its end within ${seconds} seconds and ${megabytes} MB of memory`);
-      }, 1000 * seconds);
-      const reply = await answered.promise;
-      clearTimeout(timer);
-      this.#answer = undefined;
-      if ("failed" in reply) throw new DataError(`${name} ${reply.failed}`);
-      return reply.texts;
-    });
-  }
-
-  async #start(): Promise<NodeWorker> {
-    const name = "@huggingface/jinja", specifier = specifierOf(name);
+    const whole = { ...request, characters: this.#characters, now: now.getTime() };
     try {
-      await importPackage(name); // fetched here, where an error has a message
-      const { Worker } = builtin<Threads>("node:worker_threads");
-      const source = `const { parentPort, workerData } = process.getBuiltinModule("node:worker_threads");
-        (${serve})(await import(workerData), parentPort);`;
-      const worker = new Worker(new URL(`data:text/javascript,${encodeURIComponent(source)}`), {
-        workerData: "Deno" in globalThis ? specifier : import.meta.resolve(specifier),
-        resourceLimits: { maxOldGenerationSizeMb: this.#limits.megabytes },
-        env: {},
-      });
-      worker.unref();
-      worker.on("message", (reply) => this.#answer?.(reply));
-      // Node says so when the heap is full; Deno ends the worker in silence, and then its time runs out.
-      const ended = () =>
-        this.#worker === worker && this.#end(`takes more than ${this.#limits.megabytes} MB of memory`);
-      worker.on("error", ended);
-      worker.on("exit", ended);
-      return worker;
+      return await this.#worker.ask(whole, { seconds: this.#seconds });
     } catch (error) {
-      const why = (error as Error).message;
-      throw new DataError(`Chat templates are rendered by the package ${name}, which cannot be had: ${why}`);
+      throw error instanceof DataError ? error : new DataError(`${name} ${(error as Error).message}`);
     }
-  }
-
-  #end(failed: string): void {
-    const worker = this.#worker;
-    this.#worker = undefined; // before `exit` comes
-    void worker?.terminate();
-    this.#answer?.({ failed });
   }
 
   /** Ends the worker. */
   [Symbol.dispose](): void {
-    this.#end("was disposed while it was rendered");
+    this.#worker[Symbol.dispose]();
   }
 }

@@ -197,7 +197,7 @@ export async function* readParquet(path: string, options: ParquetOptions = {}): 
     } catch (error) {
       if (error instanceof DataError) throw error;
       const { message } = error as Error,
-        cannot = /^(compressed|encrypted|a group of|takes more|the package)/.test(message);
+        cannot = /^(compressed|encrypted|a group of|takes more)/.test(message);
       throw new DataError(`${path} ${cannot ? "cannot be read" : "is damaged"}: ${shown(message)}`);
     }
   };

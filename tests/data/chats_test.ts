@@ -32,12 +32,12 @@ Deno.test("a template that fails says why, and what it takes is bounded", async 
   await refused("{{ raise_exception('no ' ~ messages[0].role) }}", chat, "x.jinja says: no user");
   await refused("{% for i in range(10000) %}a{% endfor %}", chat, "x.jinja gives more than 1000 characters");
   const forever = "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}";
-  await refused(forever, chat, "x.jinja does not come to its end within 1 seconds and 64 MB of memory", 1);
+  await refused(forever, chat, "x.jinja takes more than 1 seconds", 1);
   await refused(
     "{% set all = namespace(a=['b']) %}{% for i in range(40) %}{% set all.a = all.a + all.a %}{% endfor %}",
     chat,
-    "MB of memory",
-    2,
+    "x.jinja takes more than 64 MB of memory",
+    60,
   );
   await refused("{{ strftime_now('%Q') }}", chat, "strftime_now knows no %Q");
 });
@@ -74,7 +74,7 @@ Deno.test("a worker that is ended in the middle says so, and a template goes on 
     "{% if messages[0].content == 'a' %}{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}" +
     "{% endfor %}{% endif %}{{ messages[0].content }}";
   const template = new ChatTemplate(source, { seconds: 1 });
-  await assertRejects(() => template.render([user("a")]), DataError, "within 1 seconds");
+  await assertRejects(() => template.render([user("a")]), DataError, "takes more than 1 seconds");
   assertEquals(await Promise.all(["b", "c"].map((text) => template.render([user(text)]))), ["b", "c"]);
   const ended = assertRejects(() => template.render([user("a")]), DataError, "was disposed");
   await new Promise((resolve) => setTimeout(resolve, 300));

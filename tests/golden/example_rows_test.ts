@@ -1,9 +1,10 @@
 /** Rows as TRL's SFTTrainer prepares them, and the orders in which its trainer takes them: example_rows.py. */
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { ChatTemplate } from "../../src/data/chat_template.ts";
 import { Epochs, holdOut } from "../../src/data/epochs.ts";
 import { readExamples } from "../../src/data/examples.ts";
 import { labelCount, TokenRows } from "../../src/data/token_rows.ts";
-import { type ConversationEncoder, tokenizeExample, type TokenizeOptions } from "../../src/data/tokenize_example.ts";
+import { tokenizeExample, type TokenizeOptions } from "../../src/data/tokenize_example.ts";
 import { CheckpointError, DataError } from "../../src/errors.ts";
 import { RandomGenerator } from "../../src/random/mod.ts";
 import { loadTokenizer } from "../../src/tokenizer/load.ts";
@@ -12,29 +13,7 @@ import { inFolder } from "../testing.ts";
 import golden from "./example_rows.json" with { type: "json" };
 import tokenizers from "./hugging_face_tokenizers.json" with { type: "json" };
 
-/** ChatML, where no message but the assistant's is the assistant's. */
-const chatml: ConversationEncoder = {
-  encode(tokenizer, messages, { addGenerationPrompt }) {
-    let text = "";
-    const spans: [number, number][] = [];
-    for (const { role, content } of messages) {
-      const begin = (text += `<|im_start|>${role}\n`).length, end = (text += `${content}<|im_end|>`).length;
-      if (role === "assistant") spans.push([begin, end]);
-      text += "\n";
-    }
-    if (addGenerationPrompt) text += "<|im_start|>assistant\n";
-    const ids = tokenizer.encode(text), assistant: boolean[] = [];
-    let at = 0;
-    for (const id of ids) {
-      const end = at + tokenizer.decode([id]).length;
-      assistant.push(spans.some((span) => at < span[1] && end > span[0]));
-      at = end;
-    }
-    return Promise.resolve({ ids, assistant });
-  },
-};
-
-const { cases, orders, heldOut } = golden;
+const { cases, orders, heldOut } = golden, chatml = new ChatTemplate(golden.template);
 let tokenizer!: Tokenizer;
 await inFolder(async (folder) => {
   for (const [name, text] of Object.entries(tokenizers.cases[1].files)) {
