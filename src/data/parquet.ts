@@ -187,7 +187,7 @@ export async function* readParquet(path: string, options: ParquetOptions = {}): 
       !(Number.isInteger(start) && Number.isInteger(end) && 0 <= start && start <= end && end <= size &&
         end - start <= MOST_BYTES)
     ) {
-      throw new Error(`bytes ${start} to ${end} of ${size}`);
+      throw new Error(`it names bytes ${start} to ${end}, and has ${size}`);
     }
     return (await file.slice(start, end)).buffer;
   };

@@ -144,7 +144,7 @@ const worker = parquetWorker(256);
 for (const name of ["plain", "snappy", "gzip", "zstd", "delta"]) {
   Deno.test(`damaged Parquet, ${name}`, async () => {
     const original = await Deno.readFile(`${golden}${name}.parquet`),
-      columns = ["text", "label", "score", "right", "messages"];
+      columns = ["text", "label", "score", "right", "name", "messages"];
     // Half of the changes are made where the sizes and names are, at the end.
     const place = (random: RandomGenerator, length: number) =>
       random.randint(2) ? random.randint(length) : Math.max(0, length - 1 - random.randint(2500));

@@ -17,7 +17,7 @@ const BUNDLERS = {
 const PAGE = '<!doctype html><script type="module" src="./main.js"></script>';
 const CHROMIUM = "/usr/bin/chromium";
 const SWIFT_SHADER = "/usr/lib/chromium/vk_swiftshader_icd.json"; // comes with it
-const programs = ["dawn.js", "files.js", "lock.js", "losses.js", "node.js", "page.js"];
+const programs = ["dawn.js", "files.js", "lock.js", "losses.js", "node.js", "page.js", "rows.js"];
 
 const root = await Deno.makeTempDir();
 addEventListener("unload", () => Deno.removeSync(root, { recursive: true }));
@@ -76,6 +76,23 @@ Deno.test("everywhere: Node 24 trains, saves, loads and generates as Deno does, 
   assertEquals(loaded, { huggingFace: trained, nanoGPT: trained, run: trained });
   assertMatch(there.missing, /no such file or folder|no such folder|no config\.json/);
 });
+
+Deno.test(
+  "everywhere: Node reads Parquet and renders templates in workers, with the packages that it has",
+  options,
+  async () => {
+    const file = new URL("../golden/parquet/zstd.parquet", import.meta.url).pathname, path = `${root}/rows.parquet`;
+    await Deno.copyFile(file, path);
+    const rows = async () => JSON.parse(await run(nodeProgram, ["rows.js", path], node));
+    assertMatch(
+      (await rows()).error,
+      new RegExp(`The package hyparquet .*npm install hyparquet@${PACKAGES.hyparquet}`),
+    );
+    await Promise.all([await install("hyparquet"), await install("@huggingface/jinja")]);
+    const expected = Array.from({ length: 40 }, (_, i) => ({ kind: "label", text: `row ${i}`, label: i % 3 }));
+    assertEquals(await rows(), { rows: expected, text: "user: hi" });
+  },
+);
 
 Deno.test("everywhere: in Node a killed writer's folder is free when its lock file is 30 s old", options, async () => {
   const folder = `${root}/locked`,

@@ -28,6 +28,7 @@ ROWS = [
         "label": i % 3,
         "score": i / 8,
         "right": i % 2 == 0,
+        "name": f"row {i}",
         "messages": turns(i) if i % 13 else None,
     }
     for i in range(40)
@@ -38,6 +39,7 @@ SCHEMA = pyarrow.schema(
         ("label", pyarrow.int64()),
         ("score", pyarrow.float64()),
         ("right", pyarrow.bool_()),
+        ("name", pyarrow.string()),
         (
             "messages",
             pyarrow.list_(
