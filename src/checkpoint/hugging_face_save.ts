@@ -5,11 +5,11 @@ import type { GPT } from "../gpt.ts";
 import type { NumberArray } from "../kernel.ts";
 import { launch } from "../engine/launch.ts";
 import { loadTokenizer } from "../tokenizer/load.ts";
-import { specialIds, toHuggingFaceTokenizer } from "../tokenizer/to_hugging_face.ts";
+import { endIds, specialIds, toHuggingFaceTokenizer } from "../tokenizer/to_hugging_face.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { reason } from "../files/reason.ts";
 import { sizeOf, type Tensor, untrainable } from "../engine/tensor.ts";
-import { exists, type OpenFile, readJson, writeJson } from "../files/files.ts";
+import { exists, type OpenFile, readJson, writeFile, writeJson } from "../files/files.ts";
 import { createFolder } from "../files/locks.ts";
 import { CONV1D } from "./hugging_face.ts";
 import { shapesOf } from "./nanogpt_model.ts";
@@ -30,7 +30,7 @@ const LIMITS: Readonly<Record<string, number>> = { F16: 65520, Q8_0: 127 * 65520
 /** What transformers reads a vocabulary from. */
 const VOCABULARY = [
   ...["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"],
-  ...["vocab.json", "merges.txt"],
+  ...["vocab.json", "merges.txt", "chat_template.jinja"],
 ];
 
 /** How {@linkcode saveHuggingFace} writes. */
@@ -77,7 +77,11 @@ export async function saveHuggingFace(model: GPT, path: string, options: SaveHug
       await writeJson(`${partial}/config.json`, contents, open);
       await writeJson(`${partial}/generation_config.json`, { _from_model_config: true, ...generation }, open);
       await writeShards(partial, weightsOf(model, dtype, head), { limit: maxShardSize, bytes: type.bytes, open });
-      for (const [name, contents] of vocabulary) await writeJson(`${partial}/${name}`, contents, open);
+      for (const [name, contents] of vocabulary) {
+        const file = `${partial}/${name}`;
+        if (typeof contents !== "string") await writeJson(file, contents, open);
+        else await writeFile(file, [new TextEncoder().encode(contents)], open);
+      }
       if (vocabularyFrom !== undefined) await copyVocabulary(vocabularyFrom, partial);
     });
   } catch (error) {
@@ -102,7 +106,8 @@ async function endsOf(folder: string | undefined, tokenizer?: Tokenizer): Promis
   const from = tokenizer ??
     (own || folder === undefined ? undefined : await loadTokenizer(folder).catch(() => undefined));
   const config = own ?? specialIds(from);
-  return { config, generation: generation ?? config };
+  const ends = !own && from ? endIds(from) : []; // a turn's and a text's
+  return { config, generation: generation ?? { ...config, ...ends.length > 1 && { eos_token_id: ends } } };
 }
 
 type Weight = readonly [name: string, tensor: TensorSource];

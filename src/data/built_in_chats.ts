@@ -3,7 +3,7 @@
  * and in Jinja, which is saved beside a model, so that transformers and others write the same.
  */
 import { DataError } from "../errors.ts";
-import type { Message } from "./messages.ts";
+import type { Message } from "./examples.ts";
 
 /** A piece of a rendered chat. */
 export interface ChatPart {

@@ -9,16 +9,12 @@ import { isObject } from "../files/files.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { BUILT_IN_CHATS, type BuiltInChat, type ChatPart } from "./built_in_chats.ts";
 import { type Rendering, type TemplateLimits, TemplateWorker } from "./chat_worker.ts";
-import type { Message } from "./messages.ts";
+import type { Message, TemplateExtras } from "./examples.ts";
 
 /** How a chat is rendered. */
-export interface RenderOptions {
+export interface RenderOptions extends TemplateExtras {
   /** Whether the text ends with what begins the assistant's turn. Default false. */
   readonly addGenerationPrompt?: boolean;
-  /** JSON schemas of functions that the assistant may call, for templates that tell it so. */
-  readonly tools?: readonly unknown[];
-  /** Other variables of the template. */
-  readonly variables?: Readonly<Record<string, unknown>>;
   /** What `strftime_now` tells. Default: now; what has to come out the same tomorrow names a time. */
   readonly now?: Date;
 }

@@ -5,7 +5,7 @@
  * across the border counts to the completion. What `deno task data` shows and what is trained on is made here.
  */
 import { DataError } from "../errors.ts";
-import { BytePairTokenizer } from "../tokenizer/byte_pair.ts";
+import { specialIds } from "../tokenizer/to_hugging_face.ts";
 import type { EncodeOptions, Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { Example, Message, TemplateExtras, Words } from "./examples.ts";
 import { labelCount, type TokenRow } from "./token_rows.ts";
@@ -50,10 +50,7 @@ export interface TokenizedRow extends TokenRow {
 
 /** The id with which a tokenizer ends a text: of its `eos_token`, or of `<|endoftext|>`; null where it has none. */
 export function endOfText(tokenizer: Tokenizer): number | null {
-  if (!(tokenizer instanceof BytePairTokenizer)) return null;
-  const { special_tokens } = tokenizer.toJSON() as { special_tokens?: { eos_token?: string } };
-  const name = special_tokens?.eos_token ?? "<|endoftext|>";
-  return tokenizer.specialTokens.get(name) ?? tokenizer.addedTokens.get(name) ?? null;
+  return specialIds(tokenizer).eos_token_id;
 }
 
 /**

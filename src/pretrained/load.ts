@@ -1,4 +1,5 @@
 /** A trained model with its tokenizer, by its name: a run, a folder, a file or a model of the hub. What reads it is imported when it is needed. */
+import type { ChatTemplate } from "../data/chat_template.ts";
 import { system } from "../files/system.ts";
 import { exists, InputFile, owned, readJson } from "../files/files.ts";
 import type { HubProgress } from "./hub.ts";
@@ -27,6 +28,10 @@ export interface PretrainedOptions extends LoadOptions {
 export interface Pretrained {
   /** In evaluation mode. */ readonly model: GPT;
   /** What its ids mean. */ readonly tokenizer: Tokenizer;
+  /** Tokens at which a text, or a turn of a chat, ends. Default: those of the tokenizer. */
+  readonly eosTokenIds?: readonly number[];
+  /** How chats are written for it, where its files say so. Its worker, where it needs one, ends with `using` or with the process. */
+  readonly chatTemplate?: ChatTemplate;
 }
 
 /**
@@ -59,11 +64,20 @@ export async function loadPretrained(name: string, options: PretrainedOptions): 
   const tokenizer = typeof asked === "object" ? asked : asked ? await byName(asked) : await source.tokenizer();
   const model = await source.load(options), { vocabSize } = model.config;
   if (options.adapter !== undefined) await putOn(model, options.adapter, onNote);
-  if (tokenizer.vocabSize <= vocabSize) return { model, tokenizer };
+  const { endIds } = await import("../tokenizer/to_hugging_face.ts");
+  const { ChatTemplate } = await import("../data/chat_template.ts");
+  const ends = await source.ends?.() ?? endIds(tokenizer);
+  const loaded: Pretrained = {
+    model,
+    tokenizer,
+    eosTokenIds: ends.filter((id) => id < vocabSize),
+    chatTemplate: ChatTemplate.of(tokenizer, { name: `The chat template of ${name}` }),
+  };
+  if (tokenizer.vocabSize <= vocabSize) return loaded;
   const sizes = `${tokenizer.vocabSize} tokens, and the model ${vocabSize}`;
   if (kind === "hugging_face" && !asked) { // transformers generates with such a folder
     onNote(`${name}: its tokenizer has ${sizes}; a text with one of the others cannot be read by the model`);
-    return { model, tokenizer };
+    return loaded;
   }
   model.dispose();
   throw new CheckpointError(`The tokenizer is not that of ${name}: it has ${sizes}${source.hint ?? ""}`);
@@ -129,6 +143,8 @@ interface Source extends Disposable {
   load(options: PretrainedOptions): Promise<GPT>;
   /** The model's. */
   blockSize(): number | Promise<number>;
+  /** Tokens at which a text ends; undefined where it does not say. */
+  ends?(): Promise<readonly number[] | undefined>;
   /** What to say where that tokenizer is of another model. */
   readonly hint?: string;
 }
@@ -156,6 +172,7 @@ const OPEN: Record<FoundModel["kind"], (path: string, options: Pick<PretrainedOp
       return {
         tokenizer: () => byName(path),
         load: async (options) => await (await import("../checkpoint/hugging_face.ts")).loadHuggingFace(path, options),
+        ends: () => endsOf(path),
         blockSize: async () => fromHuggingFaceConfig(await readJson(config), config, { headed: true }).blockSize,
         [Symbol.dispose]() {},
       };
@@ -189,6 +206,19 @@ const OPEN: Record<FoundModel["kind"], (path: string, options: Pick<PretrainedOp
   };
 
 const byName = async (name: string) => await (await import("../tokenizer/load.ts")).loadTokenizer(name);
+
+/** Where transformers ends a text of a folder's model: as generation_config.json says, or config.json. */
+async function endsOf(folder: string): Promise<number[] | undefined> {
+  for (const name of ["generation_config.json", "config.json"]) {
+    const path = `${folder}/${name}`, { eos_token_id: ends } = await exists(path) ? await readJson(path) : {};
+    if (ends === undefined) continue;
+    const ids = [ends ?? []].flat();
+    if (ids.every((id): id is number => Number.isInteger(id) && id as number >= 0)) return ids;
+    throw new CheckpointError(
+      `${path} is damaged: eos_token_id is ${JSON.stringify(ends)}, expected one id or several`,
+    );
+  }
+}
 
 /**
  * The folder or the name of a ckpt.pt's tokenizer, where nanoGPT's sample.py looks: it does not hold one.

@@ -54,21 +54,25 @@ export function ggufTokenizer({ path, metadata }: Pick<GgufFile, "path" | "metad
     else if (content && (special || types[id] === USER_DEFINED)) added.set(content, { content, id, special });
     else throw damaged(`token ${id}, ${shown(JSON.stringify(content))}, has the type ${types[id]}`);
   }
-  const characters = [...vocab.keys()].map(letterBytes);
-  if (
-    merges.length === 0 && added.size === 0 && characters.every((c, id) => isAscii(c) && c === letterBytes(tokens[id]))
-  ) {
-    if (characters.length > 0) return new CharacterTokenizer(characters);
-  }
-  const tables = { vocab: Object.fromEntries(vocab), merges: parsePairs(merges, path), added: [...added.values()] };
-  const roles: Record<string, unknown> = { chat_template: metadata.get(TEMPLATE)?.value };
+  const characters = [...vocab.keys()].map(letterBytes), more = [...added.values()];
+  const alone = merges.length === 0 && characters.length > 0 &&
+    characters.every((c, id) => isAscii(c) && c === letterBytes(tokens[id])) &&
+    more.every(({ special, id }, i) => special && id === characters.length + i);
+  const tables = { vocab: Object.fromEntries(vocab), merges: parsePairs(merges, path), added: more };
+  const chat_template = metadata.get(TEMPLATE)?.value, roles: Record<string, unknown> = { chat_template };
+  if (alone && more.length === 0 && chat_template === undefined) return new CharacterTokenizer(characters);
   for (const [role, name] of Object.entries(ROLES)) {
     const id = said(`${name}_token_id`);
     if (id === undefined) continue;
     if (typeof id !== "number" || !Object.hasOwn(tokens, id)) throw damaged(`${PREFIX}${name}_token_id is ${id}`);
     roles[role] = tokens[id];
   }
-  return giveRoles(bytePairTokenizer(tables, path), roles);
+  return giveRoles(
+    alone
+      ? new CharacterTokenizer(characters, { special: more.map(({ content }) => content) })
+      : bytePairTokenizer(tables, path),
+    roles,
+  );
 }
 
 /**
@@ -139,7 +143,13 @@ function tablesOf(tokenizer: Tokenizer): Tables {
   if (tokenizer instanceof CharacterTokenizer) {
     const { characters } = tokenizer, wide = characters.filter((character) => !isAscii(character));
     if (wide.length === 0) {
-      return { tokens: characters.map(bytesInLetters), types: characters.map(() => NORMAL), merges: [], roles: {} };
+      const special = [...tokenizer.specialTokens.keys()];
+      return {
+        tokens: [...characters.map(bytesInLetters), ...special],
+        types: [...characters.map(() => NORMAL), ...special.map(() => CONTROL)],
+        merges: [],
+        roles: rolesOf(tokenizer),
+      };
     }
     throw new ConfigError(
       `GGUF cannot hold this vocabulary of characters: its tokens are made of bytes, and ${some(wide.map(visible))} ` +

@@ -15,6 +15,7 @@ const END = "<|endoftext|>";
 export interface HuggingFaceTokenizer {
   /** The vocabulary. */ readonly "tokenizer.json": Readonly<Record<string, unknown>>;
   /** How transformers uses it. */ readonly "tokenizer_config.json": Readonly<Record<string, unknown>>;
+  /** The template of chats, where the tokenizer has one. */ readonly "chat_template.jinja"?: string;
 }
 
 /**
@@ -32,12 +33,12 @@ export interface HuggingFaceTokenizer {
  * ```
  */
 export function toHuggingFaceTokenizer(tokenizer: Tokenizer): HuggingFaceTokenizer {
-  if (tokenizer instanceof CharacterTokenizer) return files(characterParts(tokenizer), { added: [] });
+  if (tokenizer instanceof CharacterTokenizer) {
+    return files(characterParts(tokenizer), tokenizer, list(tokenizer.specialTokens, true));
+  }
   if (tokenizer instanceof BytePairTokenizer && tokenizer.tables.pattern === R50K) {
     const added = [...list(tokenizer.specialTokens, true), ...list(tokenizer.addedTokens, false)];
-    const { chat_template } = tokenizer.tables.json; // undefined is left out
-    const roles = { ...rolesOf(tokenizer), chat_template };
-    return files(bytePairParts(tokenizer), { added: added.sort((a, b) => a.id - b.id), roles });
+    return files(bytePairParts(tokenizer), tokenizer, added.sort((a, b) => a.id - b.id));
   }
   throw new ConfigError(
     "Only tokenizers of characters, and byte pairs with GPT-2's pattern, can be saved for transformers",
@@ -49,16 +50,34 @@ function list(tokens: ReadonlyMap<string, number>, special: boolean): AddedToken
 }
 
 /** The tokenizer's own roles; without any, `<|endoftext|>` begins and ends a text, as GPT-2's does. */
-export function rolesOf({ tables, specialTokens }: BytePairTokenizer): Record<string, unknown> {
-  const { special_tokens } = tables.json;
+export function rolesOf(tokenizer: Tokenizer): Record<string, unknown> {
+  const { special_tokens } = tokenizer.toJSON();
   if (isObject(special_tokens)) return special_tokens;
-  return specialTokens.has(END) ? { bos_token: END, eos_token: END, unk_token: END } : {};
+  return tokenizer.specialTokens?.has(END) ? { bos_token: END, eos_token: END, unk_token: END } : {};
 }
 
+/** Ids of the tokens at which a text ends: the tokenizer's own, which may end a turn of a chat, and `<|endoftext|>`; as far as it has them. */
+export function endIds(tokenizer: Tokenizer): number[] {
+  const tokens = new Set([rolesOf(tokenizer).eos_token, END]),
+    { addedTokens } = tokenizer as Partial<BytePairTokenizer>;
+  const ids = [...tokens].map((token) =>
+    tokenizer.specialTokens?.get(token as string) ?? addedTokens?.get(token as string)
+  );
+  return ids.filter((id) => id !== undefined);
+}
+
+/** As config.json has them. */
+export type SpecialIds = {
+  readonly bos_token_id: number | null;
+  readonly eos_token_id: number | null;
+  readonly pad_token_id?: number;
+};
+
 /** Ids of the tokens that begin, end and pad a text: null where the tokenizer has none, and none for padding then. */
-export function specialIds(tokenizer?: Tokenizer): Record<string, number | null> {
-  const own = tokenizer instanceof BytePairTokenizer ? tokenizer : undefined, roles = own ? rolesOf(own) : {};
-  const id = (role: unknown) => own?.specialTokens.get(role as string) ?? own?.addedTokens.get(role as string) ?? null;
+export function specialIds(tokenizer?: Tokenizer): SpecialIds {
+  const own = tokenizer as Partial<BytePairTokenizer> | undefined, roles = tokenizer ? rolesOf(tokenizer) : {};
+  const id = (role: unknown) =>
+    own?.specialTokens?.get(role as string) ?? own?.addedTokens?.get(role as string) ?? null;
   const pad = id(roles.pad_token);
   return {
     bos_token_id: id(roles.bos_token ?? END),
@@ -69,14 +88,17 @@ export function specialIds(tokenizer?: Tokenizer): Record<string, number | null>
 
 function files(
   parts: Record<string, unknown>,
-  { added, roles }: { added: AddedToken[]; roles?: Record<string, unknown> },
+  tokenizer: Tokenizer,
+  added: readonly AddedToken[],
 ): HuggingFaceTokenizer {
   const flags = { single_word: false, lstrip: false, rstrip: false, normalized: false };
   const added_tokens = added.map(({ id, content, special }) => ({ id, content, ...flags, special }));
   const config = { tokenizer_class: "PreTrainedTokenizerFast", clean_up_tokenization_spaces: false };
+  const { chat_template } = tokenizer.toJSON();
   return {
     "tokenizer.json": { version: "1.0", truncation: null, padding: null, added_tokens, normalizer: null, ...parts },
-    "tokenizer_config.json": { ...config, ...roles },
+    "tokenizer_config.json": { ...config, ...rolesOf(tokenizer) },
+    ...typeof chat_template === "string" && { "chat_template.jinja": chat_template },
   };
 }
 
@@ -96,7 +118,9 @@ function bytePairParts(tokenizer: BytePairTokenizer): Record<string, unknown> {
 
 /** Tokens in GPT-2's letters with their ids, and merges, each two tokens with a space between: the tokenizer's own, or made of its bytes. */
 export function vocabularyAndMerges({ tables: { json, tokens, special } }: BytePairTokenizer) {
-  const vocab = json.vocab ?? Object.fromEntries(tokens.map((bytes, id) => [bytesInLetters(bytes!), id]));
+  const more = new Set((json.added_tokens as AddedToken[] | undefined)?.map(({ id }) => id)); // than the encoding has
+  const own = tokens.flatMap((bytes, id) => more.has(id) ? [] : [[bytesInLetters(bytes!), id]]);
+  const vocab = json.vocab ?? Object.fromEntries(own);
   const merges = json.merges ?? recoverMerges(tokens as readonly string[], new Set(special.values()));
   return { vocab, merges } as { vocab: Record<string, number>; merges: string[] };
 }

@@ -24,11 +24,11 @@ export function parseTokenizerJson(json: unknown, path: string): Tokenizer {
     );
   };
   const characters = charactersOf(model, pre_tokenizer);
-  if (
-    characters && !normalizer && (!post_processor || addsNothing(post_processor)) &&
-    !(Array.isArray(added_tokens) && added_tokens.length > 0)
-  ) {
-    return new CharacterTokenizer(characters);
+  if (characters && !normalizer && (!post_processor || addsNothing(post_processor))) {
+    const added = parseAdded(added_tokens ?? [], path).sort((a, b) => a.id - b.id);
+    if (added.every(({ id, special }, i) => special && id === characters.length + i)) {
+      return new CharacterTokenizer(characters, { special: added.map(({ content }) => content) });
+    }
   }
   // Older files name no type.
   if ((model.type ?? "BPE") !== "BPE") throw refuse("model.type", model.type);

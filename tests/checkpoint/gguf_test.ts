@@ -139,12 +139,24 @@ Deno.test("a chat template goes from a GGUF file into a Hugging Face folder and 
   inFolder(async (folder) => {
     const { model, tokenizer } = await loadPretrained(mixed, { device });
     await saveHuggingFace(model, `${folder}/hf`, { tokenizer });
+    const file = `${folder}/hf/chat_template.jinja`, read = async () => (await loadTokenizer(`${folder}/hf`)).toJSON();
+    assertStringIncludes(await Deno.readTextFile(file), "for m in messages");
+    assertEquals((await read()).chat_template, tokenizer.toJSON().chat_template);
+    await saveHuggingFace(model, `${folder}/copy`, { vocabularyFrom: `${folder}/hf` });
+    assertEquals(await Deno.readTextFile(`${folder}/copy/chat_template.jinja`), await Deno.readTextFile(file));
+    // Before transformers 5 it stood in tokenizer_config.json, as one of several or alone; the file goes before it.
     const config = JSON.parse(await Deno.readTextFile(`${folder}/hf/tokenizer_config.json`));
-    assertStringIncludes(config.chat_template, "for m in messages");
-    const template = (await loadTokenizer(`${folder}/hf`)).toJSON().chat_template;
-    assertEquals(template, tokenizer.toJSON().chat_template);
-    await Deno.writeTextFile(`${folder}/hf/chat_template.jinja`, "{{ newer }}"); // where transformers 5 has it
-    assertEquals((await loadTokenizer(`${folder}/hf`)).toJSON().chat_template, "{{ newer }}");
+    for (
+      const chat_template of ["{{ older }}", [{ name: "rag", template: "" }, {
+        name: "default",
+        template: "{{ older }}",
+      }]]
+    ) {
+      await Deno.writeTextFile(`${folder}/hf/tokenizer_config.json`, JSON.stringify({ ...config, chat_template }));
+      assertEquals((await read()).chat_template, tokenizer.toJSON().chat_template);
+    }
+    await Deno.remove(file);
+    assertEquals((await read()).chat_template, "{{ older }}");
   }));
 
 Deno.test("a head that is stored and is the embeddings is tied", () =>
