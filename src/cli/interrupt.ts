@@ -5,7 +5,7 @@ import type { Progress } from "./progress.ts";
 export const INTERRUPTED = 130;
 
 /** Milliseconds: `deno task` passes on a Ctrl-C that the terminal has sent to every process already, so one comes twice. */
-const SAME_PRESS = 300;
+export const SAME_PRESS = 300;
 
 /**
  * A signal that aborts at the first Ctrl-C or SIGTERM, after `notify`; another one ends the process.

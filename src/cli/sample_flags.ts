@@ -10,14 +10,20 @@ type RuleName = Exclude<keyof SamplingOptions, "logitBias">;
 
 const ruleNames = (Object.keys(samplingRules) as (keyof SamplingOptions)[])
   .filter((option): option is RuleName => samplingRules[option].help !== undefined);
-/** A flag for each rule of sampling: its neutral value, unless sample.py has another default. */
-function samplingFlags(defaults: Partial<Record<RuleName, number>>): Record<Snake<RuleName>, Flag<number>> {
+/** A flag for each rule of sampling: its neutral value, unless there is another default. */
+export function samplingFlags(defaults: Partial<Record<RuleName, number>>): Record<Snake<RuleName>, Flag<number>> {
   const flags = ruleNames.map((option) => {
     const { neutral, range: { whole, ...range } = {}, help = "" } = samplingRules[option];
     return [flagOf(option), (whole ? int : float)(defaults[option] ?? neutral!, help, range)];
   });
   return Object.fromEntries(flags);
 }
+
+export const cacheFlag = choice(
+  ["f32", "bf16"],
+  "how keys and values are stored: f32; or bf16, rounded, in half the memory",
+);
+export const seedFlag = int(1337, "the same seed draws the same text", { min: 0, max: 2 ** 32 - 1 });
 
 export const sampleFlags = {
   ...modelFlags,
@@ -34,8 +40,8 @@ export const sampleFlags = {
     ["crop", "slide"],
     "past the block size: crop, as nanoGPT; or slide, which is faster, and begins anew with half the window",
   ),
-  cache: choice(["f32", "bf16"], "how keys and values are stored: f32; or bf16, rounded, in half the memory"),
-  seed: int(1337, "the same seed draws the same text", { min: 0, max: 2 ** 32 - 1 }),
+  cache: cacheFlag,
+  seed: seedFlag,
   ...deviceFlags,
   ...torchFlags,
 };
@@ -49,11 +55,15 @@ export const sampleDeclaration: Declaration<typeof sampleFlags> = {
   help: { does: "Writes text with a trained model.", usage: "[config/NAME.ts]" },
 };
 
+/** What the flags of {@linkcode samplingFlags} mean to generation. */
+export const samplingOptions = (values: Record<Snake<RuleName>, number>): SamplingOptions =>
+  Object.fromEntries(ruleNames.map((option) => [option, values[flagOf(option)]]));
+
 /** What the flags mean to `generateSequences`. */
 export function generationOptions(values: SampleValues): SequencesOptions {
   return {
     maxNewTokens: values.max_new_tokens,
-    ...Object.fromEntries(ruleNames.map((option) => [option, values[flagOf(option)]])),
+    ...samplingOptions(values),
     stopStrings: values.stop || [],
     overflow: values.overflow,
     cache: values.cache,

@@ -6,7 +6,7 @@
  */
 import { DataError } from "../errors.ts";
 import { isObject } from "../files/files.ts";
-import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import { splitAt, type Tokenizer } from "../tokenizer/tokenizer.ts";
 import { BUILT_IN_CHATS, type BuiltInChat, type ChatPart } from "./built_in_chats.ts";
 import { type Rendering, type TemplateLimits, TemplateWorker } from "./chat_worker.ts";
 import type { Message, TemplateExtras } from "./examples.ts";
@@ -15,6 +15,11 @@ import type { Message, TemplateExtras } from "./examples.ts";
 export interface RenderOptions extends TemplateExtras {
   /** Whether the text ends with what begins the assistant's turn. Default false. */
   readonly addGenerationPrompt?: boolean;
+  /**
+   * What special tokens are in what is said: `tokens`, the default, as in transformers; or `text`: ordinary text, so that no message can
+   * end its turn and begin another's. transformers calls the latter `sanitize_control_tokens`.
+   */
+  readonly contents?: "tokens" | "text";
   /** What `strftime_now` tells. Default: now; what has to come out the same tomorrow names a time. */
   readonly now?: Date;
 }
@@ -131,7 +136,18 @@ export class ChatTemplate implements Disposable {
     messages: readonly Message[],
     options: RenderOptions = {},
   ): Promise<EncodedChat> {
-    return encodeParts(tokenizer, await this.parts(messages, options));
+    const [chat, mark] = withMarks(tokenizer, messages, options);
+    return encodeParts(tokenizer, await this.parts(chat, options), mark);
+  }
+
+  /**
+   * The ids of a chat alone, of any template.
+   *
+   * @throws {DataError} as {@linkcode render}, and where the tokenizer cannot encode the text
+   */
+  async ids(tokenizer: Tokenizer, messages: readonly Message[], options: RenderOptions = {}): Promise<number[]> {
+    const [chat, mark] = withMarks(tokenizer, messages, options);
+    return encodeText(tokenizer, await this.render(chat, options), mark);
   }
 
   /**
@@ -234,18 +250,52 @@ const joined = (parts: readonly ChatPart[]): string => parts.map(({ text }) => t
 const areParts = (content: unknown): boolean =>
   Array.isArray(content) && content.every((part) => isObject(part) && typeof part.text === "string");
 
+/**
+ * The messages with a mark in every special token that they contain, so that it is not taken for one.
+ *
+ * @returns also the mark, where there are any
+ */
+function withMarks(
+  { specialTokens = new Map() }: Tokenizer,
+  messages: readonly Message[],
+  { contents = "tokens" }: RenderOptions,
+): [messages: readonly Message[], mark?: string] {
+  if (contents === "tokens" || specialTokens.size === 0) return [messages];
+  const mark = `\ue002${crypto.randomUUID()}`, tokens = [...specialTokens.keys()];
+  const marked = (value: unknown): unknown => {
+    if (typeof value === "string") {
+      return splitAt(value, tokens).map(([part, isToken]) => isToken ? [...part].toSpliced(1, 0, mark).join("") : part)
+        .join("");
+    }
+    if (Array.isArray(value)) return value.map(marked);
+    if (!isObject(value)) return value;
+    return Object.fromEntries(Object.entries(value).map(([name, of]) => [name, marked(of)]));
+  };
+  return [messages.map((message) => ({ ...marked(message) as Message, role: message.role })), mark];
+}
+
+/** Special tokens are tokens, but for those with a mark inside. */
+function encodeText(tokenizer: Tokenizer, text: string, mark?: string): number[] {
+  const special = tokenizer.specialTokens;
+  if (mark === undefined || !special) return Array.from(tokenizer.encode(text, { allowedSpecial: "all" }));
+  return splitAt(text, [...special.keys()]).flatMap(([part, isToken]) =>
+    isToken ? [special.get(part)!] : [...tokenizer.encode(part.replaceAll(mark, ""), { disallowedSpecial: new Set() })]
+  );
+}
+
 /** @throws {DataError} when the tokenizer cannot encode the text */
-export function encodeParts(tokenizer: Tokenizer, parts: readonly ChatPart[]): EncodedChat {
+export function encodeParts(tokenizer: Tokenizer, parts: readonly ChatPart[], mark?: string): EncodedChat {
   if (!tokenizer.lengthOf) { // tokens leave out white space between words: parts are encoded apart
-    const all = parts.map((part) => ({ ...part, ids: tokenizer.encode(part.text, { allowedSpecial: "all" }) }));
+    const all = parts.map(({ text, assistant }) => ({ assistant, ids: encodeText(tokenizer, text, mark) }));
     return {
-      ids: all.flatMap(({ ids }) => [...ids]),
-      assistant: all.flatMap(({ ids, assistant }) => Array.from(ids, () => assistant)),
+      ids: all.flatMap(({ ids }) => ids),
+      assistant: all.flatMap(({ ids, assistant }) => ids.map(() => assistant)),
     };
   }
-  const ids = Array.from(tokenizer.encode(joined(parts), { allowedSpecial: "all" }));
-  const encoder = new TextEncoder(), ends: number[] = [];
-  for (const { text } of parts) ends.push((ends.at(-1) ?? 0) + encoder.encode(text).length);
+  const ids = encodeText(tokenizer, joined(parts), mark), encoder = new TextEncoder(), ends: number[] = [];
+  for (const { text } of parts) {
+    ends.push((ends.at(-1) ?? 0) + encoder.encode(mark ? text.replaceAll(mark, "") : text).length);
+  }
   let at = 0, part = 0;
   const assistant = ids.map((id) => {
     const end = at + tokenizer.lengthOf!(id);

@@ -32,6 +32,11 @@ export interface RowsOptions {
   readonly piece?: number;
   /** How keys and values are stored: `f32`, the default, or `bf16`, rounded to the nearest, in half the memory. */
   readonly cache?: CacheType;
+  /**
+   * Whether a prompt goes on from what another row has left in a slot that begins like it, so that only the rest is read. Default: where
+   * there are several slots.
+   */
+  readonly reuse?: boolean;
 }
 
 /**
@@ -54,6 +59,7 @@ export class Rows implements Disposable {
   readonly #owner: RowOwner = { step: () => this.#step(), leave: (row) => this.#leave(row) };
   readonly #passes: Passes;
   readonly #piece: number;
+  readonly #reuse: boolean;
   /** In the order in which they came. */
   #live: LiveRow[] = [];
   /** The row whose keys and values stand in each slot, over or not. */
@@ -71,7 +77,7 @@ export class Rows implements Disposable {
    * @throws {ConfigError} when a number is not a whole number above 0, or `cache` neither f32 nor bf16
    * @throws {DeviceError} when the slots do not fit into what the device has left; the message has the figures
    */
-  constructor(readonly model: GPT, { slots, piece = 128, cache = "f32" }: RowsOptions) {
+  constructor(readonly model: GPT, { slots, piece = 128, cache = "f32", reuse = slots > 1 }: RowsOptions) {
     for (const [name, value] of Object.entries({ slots, piece })) {
       if (!Number.isSafeInteger(value) || value < 1) {
         throw new ConfigError(`Rows: ${name} is ${value}; expected a whole number above 0`);
@@ -80,6 +86,7 @@ export class Rows implements Disposable {
     if (cache !== "f32" && cache !== "bf16") throw new ConfigError(`Rows: cache is ${cache}; expected f32 or bf16`);
     checkSlots(model, slots, cache);
     this.#piece = piece;
+    this.#reuse = reuse;
     this.#passes = new Passes(model, slots, cache);
     this.#steps = new Steps(this.#passes);
     this.#held = new Array<LiveRow | undefined>(slots).fill(undefined);
@@ -121,7 +128,7 @@ export class Rows implements Disposable {
     this.#forgetOldWeights();
     const noise = new Noise(generator ?? new RandomGenerator(seed), generator !== undefined);
     return Array.from({ length: count }, () => {
-      const common = this.#free.map((slot) => this.#held.length > 1 ? commonPrefix(tokens, this.#held[slot]) : 0),
+      const common = this.#free.map((slot) => this.#reuse ? commonPrefix(tokens, this.#held[slot]) : 0),
         most = Math.max(...common);
       const [slot] = this.#free.splice(common.indexOf(most), 1);
       const row = new LiveRow(this.#owner, request, slot, left, noise, tokens);
@@ -176,7 +183,7 @@ export class Rows implements Disposable {
   }
   /** What stands in slots was computed with the weights and the layers of its time: for rows that have not begun it is of no use. */
   #forgetOldWeights(): void {
-    if (this.#held.length === 1) return; // what is one text's is never another's
+    if (!this.#reuse) return; // what is one text's is never another's
     const writes = this.#writes;
     if (writes === this.#written) return;
     this.#written = writes;

@@ -3,6 +3,7 @@
  *
  * @module
  */
+export { Chat, type ChatOptions } from "./chat.ts";
 export * from "./hub.ts";
 export {
   describePretrained,

@@ -1,13 +1,17 @@
 /** Models that chat: their tokens, template and ends go from format to format, and a pipeline answers messages. */
-import { assertEquals } from "@std/assert";
+import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { saveGguf } from "../../src/checkpoint/gguf_save.ts";
 import { saveHuggingFace } from "../../src/checkpoint/hugging_face_save.ts";
 import { RunFolder } from "../../src/checkpoint/run_folder.ts";
 import { sources } from "../../src/checkpoint/tensors.ts";
-import { chatTokenizer } from "../../src/data/mod.ts";
+import { ChatTemplate, chatTokenizer, type Message } from "../../src/data/mod.ts";
 import { createDevice } from "../../src/device/create.ts";
+import { ConfigError, DataError } from "../../src/errors.ts";
+import { generateSequences, Rows } from "../../src/generate/generate.ts";
+import type { LiveRow } from "../../src/generate/row.ts";
 import { GPT } from "../../src/gpt.ts";
-import { loadPretrained } from "../../src/pretrained/load.ts";
+import { Chat } from "../../src/pretrained/chat.ts";
+import { loadPretrained, type Pretrained } from "../../src/pretrained/load.ts";
 import { CharacterTokenizer, loadTokenizer, type Tokenizer } from "../../src/tokenizer/mod.ts";
 import { parseTokenizerJson } from "../../src/tokenizer/tokenizer_json.ts";
 
@@ -68,3 +72,97 @@ for (const [kind, tokenizer, ends] of [["characters", letters, [29]], ["byte pai
       assertEquals(vocabulary.toJSON(), chat.toJSON());
     }));
 }
+
+/** What a chat has asked of its rows, and how much of each prompt stood in the slot already. */
+function watched(): { asked: { prompt: readonly number[]; read: number; maxNewTokens?: number }[] } & Disposable {
+  const asked: { prompt: readonly number[]; read: number; maxNewTokens?: number }[] = [], { add } = Rows.prototype;
+  Rows.prototype.add = function (request) {
+    const row = add.call(this, request);
+    asked.push({ prompt: Array.from(request.prompt), read: (row as LiveRow).read, maxNewTokens: request.maxNewTokens });
+    return row;
+  };
+  return { asked, [Symbol.dispose]: () => void (Rows.prototype.add = add) };
+}
+
+async function said(answer: AsyncIterable<string>): Promise<string> {
+  let text = "";
+  for await (const piece of answer) text += piece;
+  return text;
+}
+
+function chatModel(blockSize: number): Pretrained {
+  const tokenizer = chatTokenizer(letters, "chatml"), vocabSize = tokenizer.vocabSize;
+  const model = new GPT({ vocabSize, blockSize, nLayer: 1, nHead: 2, nEmbd: 16 }, { device, seed: 3 }).eval();
+  return { model, tokenizer, eosTokenIds: [29], chatTemplate: ChatTemplate.of(tokenizer) };
+}
+
+Deno.test("a chat answers as the whole of it read anew would, and reads only what is new", async () => {
+  using watch = watched();
+  const loaded = chatModel(128), { tokenizer, model, chatTemplate } = loaded;
+  const greedy = { maxNewTokens: 6, temperature: 0, logitBias: { 28: -Infinity, 29: -Infinity } };
+  const talk = await Chat.begin(loaded, { system: "be kind", ...greedy });
+  const messages: Message[] = [{ role: "system", content: "be kind" }];
+  for (const content of ["hello", "again", "bye"]) {
+    messages.push({ role: "user", content });
+    const prompt = await chatTemplate!.ids(tokenizer, messages, { addGenerationPrompt: true });
+    let expected = "";
+    for await (const { text } of generateSequences(model, prompt, { ...greedy, tokenizer })) expected += text;
+    const start = watch.asked.length;
+    assertEquals(await said(talk.answer(content)), expected);
+    messages.push({ role: "assistant", content: expected });
+    assertEquals(talk.messages, messages);
+    const [before, now] = [watch.asked.at(-2)!, watch.asked.at(-1)!];
+    assertEquals([watch.asked.length, now.prompt], [start + 1, prompt]);
+    // What it was asked before, and what it has answered, but for the last token, which it was not shown yet.
+    if (start > 0) assertEquals(now.read, before.prompt.length + 5);
+  }
+  talk.reset("short");
+  assertEquals(talk.messages, [{ role: "system", content: "short" }]);
+  talk[Symbol.dispose]();
+  model.dispose();
+});
+
+Deno.test("the oldest turns go when a chat grows too long, which is said once, and a message that is too long is refused", async () => {
+  using watch = watched();
+  const loaded = chatModel(80), notes: string[] = [], onNote = (line: string) => notes.push(line);
+  const talk = await Chat.begin(loaded, { system: "be kind", maxNewTokens: 8, temperature: 0, onNote });
+  for (let i = 0; i < 8; i++) await said(talk.answer("hi you"));
+  assertEquals(notes.length, 1);
+  assertStringIncludes(notes[0], "longer than the 80 tokens");
+  assertEquals(talk.messages[0], { role: "system", content: "be kind" });
+  assertEquals(talk.messages[1].role, "user");
+  for (const { prompt, maxNewTokens } of watch.asked) assert(prompt.length + maxNewTokens! <= 80);
+  const before = [...talk.messages];
+  await assertRejects(() => said(talk.answer("a".repeat(90))), DataError, "and the model sees 80");
+  await assertRejects(() => said(talk.answer("ä")), DataError, "Not in the vocabulary");
+  assertEquals(talk.messages, before);
+  talk[Symbol.dispose]();
+  loaded.model.dispose();
+});
+
+Deno.test("an answer that is stopped stays as far as it came; what a message says ends no turn", async () => {
+  const loaded = chatModel(128),
+    talk = await Chat.begin(loaded, { maxNewTokens: 40, temperature: 0, logitBias: { 29: -Infinity } });
+  const controller = new AbortController();
+  let text = "";
+  for await (const piece of talk.answer("hello", { signal: controller.signal })) {
+    text += piece;
+    if (text.length >= 3) controller.abort();
+  }
+  assertEquals(talk.messages.at(-1), { role: "assistant", content: text });
+  assertEquals(talk.finishReason, undefined);
+  assert(text.length < 40);
+  for await (const piece of talk.answer("and")) {
+    assertEquals(talk.finishReason, undefined);
+    text = piece;
+    break;
+  }
+  assertEquals(talk.messages.at(-1)!.content, text);
+  // The letters of a special token are text, which this vocabulary does not have.
+  await assertRejects(() => said(talk.answer("x<|im_end|>y")), DataError, "Not in the vocabulary");
+  talk[Symbol.dispose]();
+  loaded.model.dispose();
+  const alone = { ...chatModel(16), chatTemplate: undefined };
+  await assertRejects(() => Chat.begin(alone), ConfigError, "no chat template");
+  alone.model.dispose();
+});
