@@ -4,7 +4,7 @@
  * Templates are transformers' (https://huggingface.co/docs/transformers/chat_templating): Jinja with `trim_blocks`, `lstrip_blocks`,
  * loop controls, `{% generation %}`, `raise_exception`, `strftime_now` and `tojson`.
  */
-import { DataError } from "../errors.ts";
+import { ConfigError, DataError } from "../errors.ts";
 import { isObject } from "../files/files.ts";
 import { splitAt, type Tokenizer } from "../tokenizer/tokenizer.ts";
 import { BUILT_IN_CHATS, type BuiltInChat, type ChatPart } from "./built_in_chats.ts";
@@ -15,6 +15,8 @@ import type { Message, TemplateExtras } from "./examples.ts";
 export interface RenderOptions extends TemplateExtras {
   /** Whether the text ends with what begins the assistant's turn. Default false. */
   readonly addGenerationPrompt?: boolean;
+  /** Whether the text ends where the last message does, without what ends its turn, for the model to go on with it. Default false. */
+  readonly continueFinalMessage?: boolean;
   /**
    * What special tokens are in what is said: `tokens`, the default, as in transformers; or `text`: ordinary text, so that no message can
    * end its turn and begin another's. transformers calls the latter `sanitize_control_tokens`.
@@ -105,9 +107,26 @@ export class ChatTemplate implements Disposable {
    * @throws {DataError} when the template refuses the messages, fails, or does not come to its end; the message says why
    */
   async render(messages: readonly Message[], options: RenderOptions = {}): Promise<string> {
+    if (options.continueFinalMessage) return await this.#unfinished(messages, options);
     const chat = this.#checked(messages), prompt = options.addGenerationPrompt ?? false;
     if (this.#builtIn) return joined(this.#builtInParts(chat, prompt));
     return (await this.#render(chat, options, [{ count: chat.length, prompt }]))[0];
+  }
+
+  /** As transformers: a tag at the end of the message shows where it is cut, and by its space whether the template trims. */
+  async #unfinished(messages: readonly Message[], options: RenderOptions): Promise<string> {
+    if (options.addGenerationPrompt) {
+      throw new ConfigError(
+        "addGenerationPrompt begins another message than the one that continueFinalMessage goes on with",
+      );
+    }
+    const tag = `\ue003${crypto.randomUUID()}`,
+      last = messages.at(-1)!,
+      tagged = { ...last, content: `${last?.content}${tag} ` };
+    const text = await this.render(messages.toSpliced(-1, 1, tagged), { ...options, continueFinalMessage: false });
+    const at = text.lastIndexOf(tag), before = text.slice(0, at);
+    if (at < 0) throw new DataError(`${this.name} does not write the last message, which is to be gone on with`);
+    return text[at + tag.length] === " " ? before : before.trimEnd();
   }
 
   /**

@@ -211,8 +211,8 @@ const byName = async (name: string) => await (await import("../tokenizer/load.ts
 async function endsOf(folder: string): Promise<number[] | undefined> {
   for (const name of ["generation_config.json", "config.json"]) {
     const path = `${folder}/${name}`, { eos_token_id: ends } = await exists(path) ? await readJson(path) : {};
-    if (ends === undefined) continue;
-    const ids = [ends ?? []].flat();
+    if (ends === undefined || ends === null) continue; // the tokenizer may know one
+    const ids = [ends].flat();
     if (ids.every((id): id is number => Number.isInteger(id) && id as number >= 0)) return ids;
     throw new CheckpointError(
       `${path} is damaged: eos_token_id is ${JSON.stringify(ends)}, expected one id or several`,

@@ -1,5 +1,7 @@
 /** A prompt in, texts out: the `pipeline` that people know from transformers. */
 import { createDevice, type DeviceName } from "../device/create.ts";
+import type { EndOfTurn } from "../data/chat_template.ts";
+import type { Message } from "../data/examples.ts";
 import type { Device } from "../engine/device.ts";
 import { ConfigError } from "../errors.ts";
 import type { SequencesOptions } from "../generate/options.ts";
@@ -20,8 +22,8 @@ export interface PipelineOptions extends Partial<Omit<PretrainedOptions, "device
 }
 
 /**
- * Defaults are those of transformers' pipeline: `maxNewTokens` 256, `temperature` 0.7, `topK` 50, and the tokenizer's
- * `<|endoftext|>` as `eosTokenId`.
+ * Defaults are those of transformers' pipeline: `maxNewTokens` 256, `temperature` 0.7, `topK` 50, and as `eosTokenId` the tokens at
+ * which the model's texts end: those of its generation_config.json, or the tokenizer's `<|endoftext|>`.
  */
 export interface TextGenerationOptions extends Omit<SequencesOptions, "tokenizer" | "logprobs" | "topLogprobs"> {
   /** Whether tokens are drawn; false takes the likeliest. Default true. */
@@ -29,20 +31,36 @@ export interface TextGenerationOptions extends Omit<SequencesOptions, "tokenizer
   /** Whether the text begins with the prompt; default true. */
   readonly returnFullText?: boolean;
 }
+/** Of a chat, the answer alone as a text. */
+type AnswerOptions = TextGenerationOptions & { readonly returnFullText: false };
 
 /** One text of those that a prompt led to. */
 export interface GeneratedText {
   /** With the prompt, unless that is left out. */ readonly generatedText: string;
 }
 
+/** One of the chats that messages led to. */
+export interface GeneratedChat {
+  /** The messages, and the assistant's after them; where the last one was the assistant's already, it goes on. */
+  readonly generatedText: Message[];
+}
+
 /** What {@linkcode pipeline} gives. */
 export interface TextGenerationPipeline extends Disposable {
+  /** Of messages the answer. The model's chat template writes them; special tokens in them are ordinary text. */
+  (messages: readonly Message[], options: AnswerOptions): Promise<GeneratedText[]>;
+  /** The messages with the answer. */
+  (messages: readonly Message[], options?: TextGenerationOptions): Promise<GeneratedChat[]>;
+  /** The answers to several chats. */
+  (chats: readonly (readonly Message[])[], options: AnswerOptions): Promise<GeneratedText[][]>;
+  /** Several chats with their answers. */
+  (chats: readonly (readonly Message[])[], options?: TextGenerationOptions): Promise<GeneratedChat[][]>;
   /** As many texts as `numReturnSequences` says, one unless given. */
   (prompt: string, options?: TextGenerationOptions): Promise<GeneratedText[]>;
   /** The same for each of several prompts, one after the other. */
   (prompts: readonly string[], options?: TextGenerationOptions): Promise<GeneratedText[][]>;
-  /** One text, in pieces as they come; the prompt first, unless `returnFullText` is false. */
-  stream(prompt: string, options?: TextGenerationOptions): AsyncGenerator<string, void, void>;
+  /** One text, in pieces as they come; the prompt first, unless `returnFullText` is false. Of messages the answer alone. */
+  stream(prompt: string | readonly Message[], options?: TextGenerationOptions): AsyncGenerator<string, void, void>;
   /** What generates. */ readonly model: GPT;
   /** What its ids mean. */ readonly tokenizer: Tokenizer;
   /** Frees the model and closes its device, where the pipeline has made them: `using` calls it. */ close(): void;
@@ -169,32 +187,34 @@ type PipelineTask = typeof TASKS[number];
 const HOW_TO_TRAIN = "; GPT-2 alone knows no labels\nThis trains one, on rows with a text and a label: " +
   "deno task finetune --task=classify --init_from=gpt2 --data=FILE --out_dir=FOLDER";
 
-function textGeneration({ model, tokenizer }: Pretrained, close: () => void): TextGenerationPipeline {
-  const tokens = (prompts: readonly string[], options: TextGenerationOptions) =>
-    run(model, tokenizer, prompts, options);
-  async function generate(prompt: string | readonly string[], options: TextGenerationOptions = {}) {
-    const { numReturnSequences: count = 1, returnFullText = true } = options, one = typeof prompt === "string";
-    const prompts = one ? [prompt] : prompt, given = tokens(prompts, options); // refuses what cannot be before there is a place
-    const texts: string[][] = [];
-    for await (const { sequence, text } of prompts.length > 0 ? given : []) {
+type Prompt = string | readonly Message[];
+
+function textGeneration(loaded: Pretrained, close: () => void): TextGenerationPipeline {
+  const { model, tokenizer } = loaded;
+  async function generate(given: Prompt | readonly Prompt[], options: TextGenerationOptions = {}) {
+    const { numReturnSequences: count = 1, returnFullText = true } = options,
+      one = typeof given === "string" || isChat(given);
+    const prompts = one ? [given] : given, texts: string[][] = [];
+    for await (const { sequence, text } of prompts.length > 0 ? await run(loaded, prompts, options) : []) {
       const of = texts[Math.floor(sequence / count)] ??= new Array<string>(count).fill("");
       of[sequence % count] += text;
     }
     const all = prompts.map((prompt, i) =>
-      Array.from({ length: count }, (_, n) => ({
-        generatedText: (returnFullText ? prompt : "") + (texts[i]?.[n] ?? ""),
-      }))
+      Array.from(
+        { length: count },
+        (_, n) => ({ generatedText: withPrompt(prompt, texts[i]?.[n] ?? "", returnFullText) }),
+      )
     );
     return one ? all[0] : all;
   }
-  async function* stream(prompt: string, options: TextGenerationOptions = {}): AsyncGenerator<string, void, void> {
+  async function* stream(prompt: Prompt, options: TextGenerationOptions = {}): AsyncGenerator<string, void, void> {
     if ((options.numReturnSequences ?? 1) !== 1) {
       throw new ConfigError(`numReturnSequences is ${options.numReturnSequences}; a stream is of one text`);
     }
-    if (options.returnFullText ?? true) yield prompt;
-    for await (const { text } of tokens([prompt], options)) if (text) yield text;
+    if (typeof prompt === "string" && (options.returnFullText ?? true)) yield prompt;
+    for await (const { text } of await run(loaded, [prompt], options)) if (text) yield text;
   }
-  return Object.assign(generate as TextGenerationPipeline, {
+  return Object.assign(generate as unknown as TextGenerationPipeline, {
     stream,
     model,
     tokenizer,
@@ -203,27 +223,54 @@ function textGeneration({ model, tokenizer }: Pretrained, close: () => void): Te
   });
 }
 
+const isChat = (given: readonly unknown[]): given is readonly Message[] =>
+  typeof given[0] === "object" && !Array.isArray(given[0]);
+
+/** Whether the model goes on with a message of the assistant's. */
+const goesOn = (messages: readonly Message[]): boolean => messages.at(-1)?.role === "assistant";
+
+function withPrompt(prompt: Prompt, text: string, full: boolean): string | Message[] {
+  if (!full) return text;
+  if (typeof prompt === "string") return prompt + text;
+  const last = prompt.at(-1)!;
+  return goesOn(prompt)
+    ? [...prompt.slice(0, -1), { ...last, content: last.content + text }]
+    : [...prompt, { role: "assistant", content: text }];
+}
+
 const END = "<|endoftext|>";
 
 /** The tokens after each prompt. An empty one is the end of the text before, as GPT-2 was trained. */
-function run(
-  model: GPT,
-  tokenizer: Tokenizer & { readonly specialTokens?: ReadonlyMap<string, number> },
-  prompts: readonly string[],
+async function run(
+  { model, tokenizer, eosTokenIds, chatTemplate }: Pretrained,
+  prompts: readonly Prompt[],
   { doSample = true, returnFullText: _, ...options }: TextGenerationOptions,
-): AsyncGenerator<GeneratedToken, void, void> {
+): Promise<AsyncGenerator<GeneratedToken, void, void>> {
   const { maxLength, maxNewTokens = maxLength === undefined ? 256 : undefined } = options;
   const { temperature = 0.7, topK = 50, seed, generator = seed === undefined ? shared : undefined } = options;
-  const end = tokenizer.specialTokens?.get(END), { eosTokenId = end } = options;
-  const ids = prompts.map((prompt) =>
-    prompt === "" && end !== undefined ? [end] : tokenizer.encode(prompt, { allowedSpecial: "all" })
-  );
+  const end = tokenizer.specialTokens?.get(END),
+    ends = [...eosTokenIds ?? [end ?? []].flat()],
+    ids: ArrayLike<number>[] = [];
+  let turn: EndOfTurn | undefined;
+  for (const prompt of prompts) {
+    if (typeof prompt === "string") {
+      ids.push(prompt === "" && end !== undefined ? [end] : tokenizer.encode(prompt, { allowedSpecial: "all" }));
+      continue;
+    }
+    if (!chatTemplate) {
+      throw new ConfigError("Messages need a chat template, and the model has none: it was not tuned to chats");
+    }
+    const how = goesOn(prompt) ? { continueFinalMessage: true } : { addGenerationPrompt: true };
+    ids.push(await chatTemplate.ids(tokenizer, prompt, { ...how, contents: "text" }));
+    turn ??= await chatTemplate.endOfTurn(tokenizer);
+  }
   return generateSequences(model, ids, {
+    stopStrings: turn?.strings,
     ...options,
     maxNewTokens,
     temperature: doSample ? temperature : 0,
     topK,
-    eosTokenId,
+    eosTokenId: options.eosTokenId ?? [...new Set([...turn?.ids ?? [], ...ends])],
     generator,
     tokenizer,
   });

@@ -9,6 +9,8 @@ interface Rendered {
   readonly ids: readonly number[];
   /** Of each token 1 or 0. */
   readonly mask: string;
+  /** The ids with `sanitize_control_tokens`, where they differ. */
+  readonly safe?: readonly number[];
 }
 interface Case {
   readonly template: string;
@@ -17,6 +19,8 @@ interface Case {
   readonly error?: string;
   readonly plain: Rendered;
   readonly prompted: Rendered;
+  /** The text with `continue_final_message`; null where the template leaves the message out. */
+  readonly continued?: string | null;
 }
 interface Golden {
   readonly now: readonly [number, number, number, number, number, number];
@@ -62,6 +66,12 @@ for (const [name, source] of Object.entries(golden.templates)) {
           assertEquals(await worker.render(messages, options), text, where);
           const encoded = await marked.encode(tokenizer, messages, options);
           assertEquals([encoded.ids, bits(encoded.assistant)], [ids, mask], where);
+          const contents = "text", safe = expected[form].safe ?? ids;
+          assertEquals(await marked.ids(tokenizer, messages, { ...options, contents }), safe, where);
+          const guarded = await marked.encode(tokenizer, messages, { ...options, contents });
+          assertEquals(guarded.ids, safe, where);
+          const of = (found: typeof encoded) => tokenizer.decode(found.ids.filter((_, i) => found.assistant[i]));
+          assertEquals(of(guarded), of(encoded), where);
           if (REFUSED.test(`${name} ${chat}`)) {
             await assertRejects(() => bare.encode(tokenizer, messages, options), DataError, "has no {% generation %}");
             continue;
@@ -76,6 +86,11 @@ for (const [name, source] of Object.entries(golden.templates)) {
             assertEquals([assistant[i - 1], assistant[i], tokenizer.decode([ids[i]])], [true, true, "\n"], where);
           }
         }
+        if (expected.continued === undefined) continue;
+        const unfinished = { tools: tools ? golden.tools : undefined, continueFinalMessage: true, now };
+        const { continued } = expected, render = () => marked.render(messages, unfinished);
+        if (continued === null) await assertRejects(render, DataError, "does not write the last message");
+        else assertEquals(await render(), continued, chat);
       }
     } finally {
       await Deno.remove(folder, { recursive: true });

@@ -12,6 +12,7 @@ import type { LiveRow } from "../../src/generate/row.ts";
 import { GPT } from "../../src/gpt.ts";
 import { Chat } from "../../src/pretrained/chat.ts";
 import { loadPretrained, type Pretrained } from "../../src/pretrained/load.ts";
+import { pipeline } from "../../src/pretrained/pipeline.ts";
 import { CharacterTokenizer, loadTokenizer, type Tokenizer } from "../../src/tokenizer/mod.ts";
 import { parseTokenizerJson } from "../../src/tokenizer/tokenizer_json.ts";
 
@@ -165,4 +166,42 @@ Deno.test("an answer that is stopped stays as far as it came; what a message say
   const alone = { ...chatModel(16), chatTemplate: undefined };
   await assertRejects(() => Chat.begin(alone), ConfigError, "no chat template");
   alone.model.dispose();
+});
+
+Deno.test("a pipeline answers messages, one chat or several, whole or the answer alone, and goes on with an answer", async () => {
+  const loaded = chatModel(128), { tokenizer, model, chatTemplate } = loaded;
+  using generator = await pipeline("text-generation", loaded);
+  const options = { maxNewTokens: 5, doSample: false, logitBias: { 28: -Infinity, 29: -Infinity } };
+  const user = { role: "user", content: "hello" }, begun = { role: "assistant", content: "well", extra: 1 };
+  const expected = async (text: string) => {
+    let out = "";
+    const prompt = tokenizer.encode(text, { allowedSpecial: "all" }),
+      greedy = { ...options, temperature: 0, tokenizer };
+    for await (const piece of generateSequences(model, prompt, greedy)) out += piece.text;
+    return out;
+  };
+  const text = "<|im_start|>user\nhello<|im_end|>\n<|im_start|>assistant\n";
+  const answer = await expected(text), more = await expected(`${text}well`);
+  assertEquals(answer.length, 5);
+  const messages: Message[] = [user], chats: Message[][] = [[user], [user, begun]];
+  assertEquals(await generator(messages, options), [{ generatedText: [user, { role: "assistant", content: answer }] }]);
+  assertEquals(await generator(chats, options), [
+    [{ generatedText: [user, { role: "assistant", content: answer }] }],
+    [{ generatedText: [user, { ...begun, content: `well${more}` }] }],
+  ]);
+  assertEquals(await generator(messages, { ...options, returnFullText: false }), [{ generatedText: answer }]);
+  assertEquals((await Array.fromAsync(generator.stream(messages, options))).join(""), answer);
+  const two = await generator(messages, { ...options, numReturnSequences: 2 });
+  assertEquals(two.map(({ generatedText }) => generatedText.at(-1)!.content), [answer, answer]);
+  // Where nothing keeps it from ending its turn, it ends.
+  const ended = { ...options, logitBias: { 28: -Infinity, 29: 100 } };
+  assertEquals(await generator(messages, { ...ended, returnFullText: false }), [{ generatedText: "" }]);
+  using bare = await pipeline("text-generation", { model, tokenizer });
+  await assertRejects(() => bare(messages, options), ConfigError, "Messages need a chat template");
+  await assertRejects(
+    () => chatTemplate!.render(messages, { addGenerationPrompt: true, continueFinalMessage: true }),
+    ConfigError,
+    "addGenerationPrompt begins another message",
+  );
+  model.dispose();
 });
