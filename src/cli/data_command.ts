@@ -1,14 +1,17 @@
 /** `deno task data`: a file's first rows as the model will see them, and what there is in all. */
+import { BUILT_IN_CHATS } from "../data/built_in_chats.ts";
+import { ChatTemplate, chatTokenizer } from "../data/chat_template.ts";
 import { type Example, type Kind, readExamples } from "../data/examples.ts";
 import { endOfText, tokenizeExample, type TokenizeOptions } from "../data/tokenize_example.ts";
 import { labelCount } from "../data/token_rows.ts";
 import { ConfigError, DataError } from "../errors.ts";
+import { exists, readBytes } from "../files/files.ts";
 import { Breather } from "../loop/breather.ts";
 import { loadTokenizer } from "../tokenizer/load.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { command } from "./command.ts";
 import { DataSummary, type Part, showPart } from "./data_report.ts";
-import { bool, choice, int, text } from "./flags.ts";
+import { bool, choice, int, text, type Values } from "./flags.ts";
 import { count, type Progress } from "./progress.ts";
 import { encodeOptions, PRETRAINED, reportDownload, tokenizerFlags } from "./shared_flags.ts";
 
@@ -27,6 +30,12 @@ export const rowFlags = {
   columns: text("", "names of the file's columns where they differ from the usual: text=sentence,label=gold"),
   max_length: int(0, "the most tokens of a row; 0 is the model's block size", { min: 0 }),
   truncation: choice(["keep_start", "keep_end"], "which end of a longer row stays: keep_start or keep_end"),
+  template: text(
+    "",
+    `how conversations are written: ${
+      Object.keys(BUILT_IN_CHATS).join(", ")
+    }, or a file in Jinja; else as the model's files say`,
+  ),
   completion_only_loss: bool(true, "of prompts with completions, whether only the completions are learned"),
   assistant_only_loss: bool(false, "of conversations, whether only what the assistant says is learned"),
 };
@@ -60,16 +69,11 @@ export const data = command({
       "rejected; text and label; or context, choices and label.\n\n",
   },
   async run({ words: [path], values, progress, interruption }) {
-    const { tokenizer, blockSize } = await describe(values, progress);
+    const { tokenizer: own, blockSize } = await describe(values, progress);
+    const tokenizer = await chatting(own, values.template);
     const maxLength = values.max_length || blockSize, columns = parseColumns(values.columns);
-    const options: TokenizeOptions = {
-      tokenizer,
-      maxLength: maxLength || undefined,
-      truncation: values.truncation,
-      completionOnly: values.completion_only_loss,
-      assistantOnly: values.assistant_only_loss,
-      special: encodeOptions(values.special_tokens),
-    };
+    using template = ChatTemplate.of(tokenizer, { name: values.template || undefined });
+    const options = rowOptions(values, { tokenizer, template, maxLength: maxLength || undefined });
     const signal = interruption(() => progress.line("Stopping …"));
     const colours = progress.terminal && !Deno.noColor, summary = new DataSummary(maxLength), breather = new Breather();
     for await (const example of readExamples(path, { kinds: TASKS[values.task], columns })) {
@@ -96,6 +100,31 @@ export const data = command({
     if (summary.labels === 0 && summary.trained > 0) throw new DataError(`${path}: no row has a token that is learned`);
   },
 });
+
+/** What the flags say of how rows become tokens. */
+export function rowOptions(
+  values: Values<typeof rowFlags> & { readonly special_tokens: string },
+  { tokenizer, template, maxLength }: Pick<TokenizeOptions, "tokenizer" | "template" | "maxLength">,
+): TokenizeOptions {
+  const { truncation, completion_only_loss: completionOnly, assistant_only_loss: assistantOnly } = values;
+  const special = encodeOptions(values.special_tokens);
+  return { tokenizer, template, maxLength, truncation, completionOnly, assistantOnly, special };
+}
+
+/**
+ * The tokenizer with a chat template and the tokens that it is written with; itself where no template is named.
+ *
+ * @throws {ConfigError} when there is neither a built-in template nor a file of that name
+ */
+export async function chatting(tokenizer: Tokenizer, template: string): Promise<Tokenizer> {
+  if (!template) return tokenizer;
+  if (Object.hasOwn(BUILT_IN_CHATS, template)) return chatTokenizer(tokenizer, template);
+  if (await exists(template)) {
+    return chatTokenizer(tokenizer, new TextDecoder().decode(await readBytes(template, { limit: 2 ** 22 })));
+  }
+  const names = Object.keys(BUILT_IN_CHATS).join(", ");
+  throw new ConfigError(`--template=${template}: there is no such file; expected ${names}, or a file in Jinja`);
+}
 
 /** The tokenizer, and the model's block size where there is a model; else 0. */
 async function describe(

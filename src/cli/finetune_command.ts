@@ -9,6 +9,7 @@ import { checkTraining } from "../train/memory.ts";
 import type { TrainerOptions } from "../train/options.ts";
 import { Trainer } from "../train/trainer.ts";
 import { command, type Running } from "./command.ts";
+import { chatting } from "./data_command.ts";
 import { finetuneDeclaration, finetuneFlags, type FinetuneValues, FIXED } from "./finetune_flags.ts";
 import { TASKS } from "./finetune_tasks.ts";
 import { baseOf, putAdapter } from "./lora_flags.ts";
@@ -41,11 +42,13 @@ export const finetune = command({
 async function tune(request: FinetuneRunning, run: RunFolder | undefined, report: TrainReport): Promise<void> {
   const { values } = request, note = (line: string) => report.note(line);
   const device = await openDevice(values, await nativeFor(values, note));
-  const { model, tokenizer } = run ? await resumedModel(values, run, device) : await pretrained(values, device, report);
+  const { model, tokenizer, added } = run
+    ? await resumedModel(values, run, device)
+    : await pretrained(values, device, report);
   if (values.profile) device.profile = new Profile();
   const tuning = await TASKS[values.task]({ values, model, tokenizer, progress: report.progress });
   const base = run?.description.base ?? (values.lora_rank > 0 ? await baseOf(values.init_from, absolute) : undefined);
-  const adapter = await putAdapter(values, model, { run, base: base?.name ?? "", head: tuning.task.module });
+  const adapter = await putAdapter(values, model, { run, base: base?.name ?? "", head: tuning.task.module, added });
   if (adapter) note(adapter.line);
   const updates = Math.ceil(tuning.microBatches.train / values.gradient_accumulation_steps);
   const options = trainerOptions(values, updates, tuning.microBatches.val);
@@ -85,8 +88,14 @@ function trainerOptions(values: FinetuneValues, updates: number, evaluation: num
   });
 }
 
+/** What a run trains. */
+interface Start extends Pretrained {
+  /** Ids of tokens that the model has not had before. */
+  readonly added?: readonly number[];
+}
+
 /** The run's model, whose weights the trainer is going to read. */
-async function resumedModel(values: FinetuneValues, run: RunFolder, device: Device): Promise<Pretrained> {
+async function resumedModel(values: FinetuneValues, run: RunFolder, device: Device): Promise<Start> {
   const { dropout, seed, weights } = values, tokenizer = await runTokenizer(run);
   if (run.description.base) {
     const model = await loadBase(run, { device, dropout, seed, weights });
@@ -96,12 +105,14 @@ async function resumedModel(values: FinetuneValues, run: RunFolder, device: Devi
   return { model, tokenizer };
 }
 
-async function pretrained(values: FinetuneValues, device: Device, report: TrainReport): Promise<Pretrained> {
+async function pretrained(values: FinetuneValues, device: Device, report: TrainReport): Promise<Start> {
   const { init_from, dropout, seed, eval_only, weights, lora_rank } = values, trainable = !eval_only && lora_rank === 0;
   const onProgress = reportDownload(report.progress), onNote = (line: string) => report.note(line);
   const loaded = await loadPretrained(init_from, { device, dropout, seed, weights, trainable, onNote, onProgress });
-  loaded.model.train();
-  return loaded;
+  const { model, tokenizer: { vocabSize: known } } = loaded,
+    tokenizer = await chatting(loaded.tokenizer, values.template);
+  model.train().resizeTokenEmbeddings(tokenizer.vocabSize, { known });
+  return { model, tokenizer, added: Array.from({ length: tokenizer.vocabSize - known }, (_, i) => known + i) };
 }
 
 /** The folder of the run: a new one, or the run's own with the flags of now; none for an evaluation alone, which writes nothing. */

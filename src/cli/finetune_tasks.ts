@@ -1,13 +1,8 @@
 /** The tasks that `finetune` knows: each makes the trainer's task of the rows in a file. */
+import { ChatTemplate } from "../data/chat_template.ts";
 import { holdOut } from "../data/epochs.ts";
 import { type Example, type Kind, readExamples } from "../data/examples.ts";
-import {
-  countRow,
-  endOfText,
-  type RowCounts,
-  tokenizeExample,
-  type TokenizeOptions,
-} from "../data/tokenize_example.ts";
+import { countRow, endOfText, type RowCounts, tokenizeExample } from "../data/tokenize_example.ts";
 import { TokenRows } from "../data/token_rows.ts";
 import { ConfigError, DataError } from "../errors.ts";
 import { SupervisedTuning } from "../finetune/sft.ts";
@@ -15,10 +10,9 @@ import type { GPT } from "../gpt.ts";
 import { Breather } from "../loop/breather.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { Task } from "../train/task.ts";
-import { parseColumns } from "./data_command.ts";
+import { parseColumns, rowOptions } from "./data_command.ts";
 import type { FinetuneValues } from "./finetune_flags.ts";
 import { count, type Progress } from "./progress.ts";
-import { encodeOptions } from "./shared_flags.ts";
 
 /** What a task is made of. */
 export interface TuningSetup {
@@ -85,14 +79,8 @@ export async function readSplits<K extends Kind, T>(
 async function sft({ values, model, tokenizer, progress }: TuningSetup): Promise<Tuning> {
   const { data, eval_data, batch_size: batchSize, packing, seed, truncation } = values;
   const maxLength = maxLengthOf(values, model);
-  const options: TokenizeOptions = {
-    tokenizer,
-    maxLength,
-    truncation,
-    completionOnly: values.completion_only_loss,
-    assistantOnly: values.assistant_only_loss,
-    special: encodeOptions(values.special_tokens),
-  };
+  using template = ChatTemplate.of(tokenizer, { name: values.template || undefined });
+  const options = rowOptions(values, { tokenizer, template, maxLength });
   const counts: RowCounts = { rows: 0, cut: 0, dropped: 0, labels: 0 }, all = new TokenRows();
   let plain = false;
   const { train, val } = await readSplits(values, ["text", "completion"], progress, async (example) => {

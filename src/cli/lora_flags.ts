@@ -40,10 +40,11 @@ export function checkLora({ lora_rank, weights }: Pick<LoraValues, "lora_rank" |
 
 function loraOptions(
   { lora_rank: rank, lora_alpha: alpha, lora_dropout: dropout, lora_targets, seed }: LoraValues,
+  trainableTokens: readonly number[],
 ): LoraOptions {
   const names = lora_targets.split(",").map((name) => name.trim()).filter(Boolean);
   const plain = lora_targets !== "all-linear" && names.every((name) => /^[\w.]+$/.test(name));
-  return { rank, alpha, dropout, targets: plain ? names : lora_targets, seed };
+  return { rank, alpha, dropout, targets: plain ? names : lora_targets, trainableTokens, seed };
 }
 
 /** An adapter that a run trains. */
@@ -55,16 +56,25 @@ export interface RunAdapter {
   readonly line: string;
 }
 
-/** The adapter that the flags ask for, or a resumed run has, on the run's model; undefined where the weights are trained. */
+/**
+ * The adapter that the flags ask for, or a resumed run has, on the run's model; undefined where the weights are trained.
+ *
+ * @param options.added tokens that the model has not had before: their rows are trained too
+ */
 export async function putAdapter(
   values: LoraValues,
   model: GPT,
-  { run, base, head }: { readonly run?: RunFolder; readonly base: string; readonly head?: Module },
+  { run, base, head, added = [] }: {
+    readonly run?: RunFolder;
+    readonly base: string;
+    readonly head?: Module;
+    readonly added?: readonly number[];
+  },
 ): Promise<RunAdapter | undefined> {
   if (values.lora_rank === 0) return undefined;
   let lora: Lora;
   if (run) lora = await run.read("last", ({ folder }) => loadAdapter(folder, model, { trainable: true, head }));
-  else lora = applyLora(model, { ...loraOptions(values), head });
+  else lora = applyLora(model, { ...loraOptions(values, added), head });
   const { options } = lora, trained = [...lora.namedParameters()].reduce((sum, [, { size }]) => sum + size, 0);
   const share = (100 * trained / model.numParameters({ nonEmbedding: false })).toPrecision(2);
   return {

@@ -321,7 +321,10 @@ export async function loadBase(
       `${run.path} has an adapter for ${name}, which has changed since: its weights are not those that the run began with`,
     );
   }
-  const { model } = await loadPretrained(name, rest);
+  const { vocabSize } = await runTokenizer(run),
+    { vocabSize: known } = (await describePretrained(name, rest)).tokenizer;
+  const { model } = await loadPretrained(name, vocabSize > known ? { ...rest, inference: false } : rest);
+  model.resizeTokenEmbeddings(vocabSize, { known }); // the adapter has the rows of tokens that the run has added
   return model;
 }
 

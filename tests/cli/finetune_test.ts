@@ -165,6 +165,39 @@ Deno.test("a folder that another tuning writes, and a run of train, are refused"
     assertMatch(other.err, /--packing=True: the run in .*out has packing=False, which cannot change/);
   }));
 
+Deno.test("conversations bring their template's tokens, in a model that is tuned whole and in an adapter", () =>
+  withBase(async (folder, args) => {
+    const rows = Array.from({ length: 20 }, (_, i) => ({
+      messages: [{ role: "user", content: `${LETTERS[i % 7]}?` }, {
+        role: "assistant",
+        content: `${LETTERS[i % 7 + 1]}!`,
+      }],
+    }));
+    await Deno.writeTextFile(`${folder}/chats.jsonl`, rows.map((row) => JSON.stringify(row)).join("\n"));
+    const chats = [...args, `--data=${folder}/chats.jsonl`, "--assistant_only_loss=True", "--num_train_epochs=10"];
+    const none = await finetune(...chats, `--out_dir=${folder}/none`);
+    assertStringIncludes(
+      none.err,
+      "line 1: a conversation, and the model has no chat template: name one with --template",
+    );
+    for (const adapter of [[], ["--lora_rank=2"]]) {
+      const path = `${folder}/out${adapter.length}`, out = `--out_dir=${path}`;
+      const tuned = await finetune(...chats, ...adapter, out, "--template=nanochat");
+      assertEquals([tuned.code, tuned.err], [0, ""]);
+      assertStringIncludes(tuned.out, "18 rows to train on, 2 to evaluate on; 160 tokens, 60 of them learned");
+      assertStringIncludes(tuned.out, "\nvocab size: 20\n"); // 11 letters and 9 tokens
+      const { chat_template } = JSON.parse(await Deno.readTextFile(`${path}/vocabulary.json`));
+      assertStringIncludes(chat_template, "<|assistant_start|>");
+      const losses = [...tuned.out.matchAll(/val loss \d\.\d{4}/g)].map(([loss]) => loss);
+      const again = await finetune("--init_from=resume", "--eval_only=True", out);
+      assertStringIncludes(again.out, losses.at(-1)!);
+      if (adapter.length === 0) continue;
+      const { last } = JSON.parse(await Deno.readTextFile(`${path}/run.json`));
+      const config = JSON.parse(await Deno.readTextFile(`${path}/${last}/adapter_config.json`));
+      assertEquals(config.trainable_token_indices, Array.from({ length: 9 }, (_, i) => 11 + i));
+    }
+  }));
+
 const bad = {
   "--data=x.jsonl": "--init_from is missing: it names the model to tune, as in\n" +
     "deno task finetune --task=sft --data=FILE.jsonl --init_from=gpt2",
