@@ -184,7 +184,7 @@ Deno.test("conversations bring their template's tokens, in a model that is tuned
       const path = `${folder}/out${adapter.length}`, out = `--out_dir=${path}`;
       const tuned = await finetune(...chats, ...adapter, out, "--template=nanochat");
       assertEquals([tuned.code, tuned.err], [0, ""]);
-      assertStringIncludes(tuned.out, "18 rows to train on, 2 to evaluate on; 160 tokens, 60 of them learned");
+      assertStringIncludes(tuned.out, "18 rows to train on, 2 to evaluate on; 180 tokens, 60 of them learned");
       assertStringIncludes(tuned.out, "\nvocab size: 20\n"); // 11 letters and 9 tokens
       const { chat_template } = JSON.parse(await Deno.readTextFile(`${path}/vocabulary.json`));
       assertStringIncludes(chat_template, "<|assistant_start|>");
