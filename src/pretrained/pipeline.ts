@@ -32,7 +32,10 @@ export interface TextGenerationOptions extends Omit<SequencesOptions, "tokenizer
   readonly returnFullText?: boolean;
 }
 /** Of a chat, the answer alone as a text. */
-type AnswerOptions = TextGenerationOptions & { readonly returnFullText: false };
+export interface AnswerOptions extends TextGenerationOptions {
+  /** What asks for it. */
+  readonly returnFullText: false;
+}
 
 /** One text of those that a prompt led to. */
 export interface GeneratedText {
