@@ -3,6 +3,7 @@
  */
 import { ChatTemplate, chatTokenizer } from "../data/chat_template.ts";
 import { BUILT_IN_CHATS } from "../data/built_in_chats.ts";
+import { Profile } from "../engine/profile.ts";
 import { ConfigError, DataError } from "../errors.ts";
 import { exists, readBytes } from "../files/files.ts";
 import { reason } from "../files/reason.ts";
@@ -51,12 +52,14 @@ export const chat = command({
   async run({ values, progress }) {
     checkPermission(values.device, "chat");
     const device = await openDevice(values), loaded = await loadNamed(values, device, progress);
+    if (values.profile) device.profile = new Profile();
     using template = await templateOf(values, loaded);
     progress.end();
     const onNote = (line: string) => progress.line(line), { max_new_tokens: maxNewTokens, cache, seed } = values;
     const options = { template, system: values.system, maxNewTokens, cache, seed, onNote, ...samplingOptions(values) };
     using talk = await Chat.begin(loaded, options);
     await converse(talk, progress);
+    if (device.profile) progress.line(device.profile.table());
     device.close();
   },
 });
