@@ -1,15 +1,15 @@
 /**
  * `deno task chat`: a conversation in the terminal. In a pipe every line is a message, and answers alone go to standard output.
  */
-import { ChatTemplate, chatTokenizer } from "../data/chat_template.ts";
+import { ChatTemplate } from "../data/chat_template.ts";
 import { BUILT_IN_CHATS } from "../data/built_in_chats.ts";
 import { Profile } from "../engine/profile.ts";
 import { ConfigError, DataError } from "../errors.ts";
-import { exists, readBytes } from "../files/files.ts";
 import { reason } from "../files/reason.ts";
 import { Chat } from "../pretrained/chat.ts";
 import type { Pretrained } from "../pretrained/load.ts";
 import { command, describeError, taskCommand } from "./command.ts";
+import { chatting } from "./data_command.ts";
 import { int, text, type Values } from "./flags.ts";
 import { INTERRUPTED, SAME_PRESS } from "./interrupt.ts";
 import { type Progress, write } from "./progress.ts";
@@ -75,7 +75,7 @@ async function templateOf(
     throw new ConfigError(
       `The model has no chat template: name one, --template=${names.replaceAll(", ", "|")} or a file in Jinja\n` +
         `Only a model that was tuned to chats answers: ${
-          taskCommand("finetune", ["--data=FILE.jsonl", "--init_from=MODEL"])
+          taskCommand("finetune", ["--data=FILE.jsonl", "--init_from=MODEL", "--template=chatml"])
         }`,
     );
   }
@@ -86,11 +86,7 @@ async function templateOf(
       `--template=${named} is written with ${missing}, which the model does not have: tune it with this template first`,
     );
   }
-  if (!builtIn && !await exists(named)) {
-    throw new ConfigError(`--template=${named}: there is no such file; expected ${names}, or a file in Jinja`);
-  }
-  const source = builtIn ? named : new TextDecoder().decode(await readBytes(named, { limit: 2 ** 22 }));
-  return ChatTemplate.of(chatTokenizer(tokenizer, source), { name: `The chat template ${named}` })!;
+  return ChatTemplate.of(await chatting(tokenizer, named), { name: `The chat template ${named}` })!;
 }
 
 /** Reads messages until there are no more. */
