@@ -1,4 +1,5 @@
 /** Runs and their checkpoints on the disk. */
+export type { AdapterShape, SavedAdapter, TrainedAdapter } from "./adapter.ts";
 export type { Checkpoint, SavedCheckpoint } from "./checkpoint_folder.ts";
 export type { EvaluationMetrics, Metrics, StepMetrics } from "./metrics.ts";
 export { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from "../engine/half.ts";
@@ -27,6 +28,7 @@ export { type NanoGPTCheckpoint, type NanoGPTProgress, saveNanoGPT, writeNanoGPT
 export { type PickleDict, type PickleKey, PickleObject, type PickleValue } from "../files/pickle_values.ts";
 export { PickleCall, PickleFloat, type PickleInput, PickleName, PicklePersistent } from "../files/pickle_writer.ts";
 export { type RunDescription, RunFolder } from "./run_folder.ts";
+export type { RunBase } from "./run_json.ts";
 export * from "../files/safetensors.ts";
 export { type LoadOptions, loadTensors, type NamedTensors, sources } from "./tensors.ts";
 export { TorchFile } from "../files/torch_file.ts";

@@ -55,16 +55,16 @@ interface Wrapper<Base extends Module = Module> extends Module {
 }
 
 /** A linear layer with an adapter; the names are PEFT's. */
-export class LoraLinear extends Module implements Wrapper<Linear> {
-  readonly lora_dropout: Dropout;
+export class LoraLinear extends Module {
+  /** Of the adapter's input. */ readonly lora_dropout: Dropout;
   /** (r, in) */ readonly lora_A: Linear;
   /** (out, r) */ readonly lora_B: Linear;
   /** What B · A is multiplied by. */ readonly scaling: number;
   /** Whether the adapter adds anything now. */ enabled = true;
 
-  /** @param base_layer what the adapter is put round: a layer, or one that has an adapter already */
+  /** Puts an adapter round a layer, or round one that has an adapter already. */
   constructor(
-    public base_layer: Linear,
+    /** What it is put round. */ public base_layer: Linear,
     { rank, scaling, dropout, generator, noise }: {
       rank: number;
       scaling: number;
@@ -102,10 +102,12 @@ export class LoraLinear extends Module implements Wrapper<Linear> {
     using scope = x.device.scope();
     return scope.keep(addLowRank(base_layer.forward(x), lora_dropout.forward(x), { A, B, scaling }));
   }
+  /** @internal Adds scaling · B · A to the base, for good. */
   merge(): void {
     const { lora_A: { weight: A }, lora_B: { weight: B }, weight, scaling } = this;
     addProduct(weight, noGrad(() => mul(B, A.device.tensor([scaling], []))), A);
   }
+  /** @internal */
   own(): [string, Tensor][] {
     return [["lora_A.weight", this.lora_A.weight], ["lora_B.weight", this.lora_B.weight]];
   }
