@@ -12,7 +12,8 @@ export {
   type SaveAdapterOptions,
   trainedAdapter,
 } from "./adapter.ts";
-export { adaptersOf, applyLora, Lora, LoraLinear, type LoraOptions } from "./lora.ts";
+export { adaptersOf, applyLora, Lora, type LoraOptions } from "./lora.ts";
+export { LoraLinear } from "./lora_layers.ts";
 export * from "./head_passes.ts";
 export { HeadRows } from "./head_rows.ts";
 export * from "./head_task.ts";
