@@ -4,6 +4,7 @@
  * longer character is one of the signs that they depend on.
  */
 import { DataError } from "../errors.ts";
+import { Turns } from "../files/files.ts";
 import { reason } from "../files/reason.ts";
 import { system, type SystemFile, type SystemFileInfo } from "../files/system.ts";
 import { markLength } from "./text_file.ts";
@@ -66,6 +67,7 @@ export async function* pieces(path: string, findEnd: FindEnd): AsyncGenerator<Pi
 export class DataFile implements Disposable {
   readonly #file: SystemFile;
   readonly #info: SystemFileInfo;
+  readonly #turns = new Turns();
 
   private constructor(readonly path: string, file: SystemFile, info: SystemFileInfo) {
     this.#file = file;
@@ -101,12 +103,14 @@ export class DataFile implements Disposable {
     }
   }
 
-  /** The bytes from `begin` to before `end`. @throws {DataError} when they are not there any more */
-  async slice(begin: number, end: number): Promise<Uint8Array<ArrayBuffer>> {
-    const bytes = new Uint8Array(end - begin);
-    await this.#file.seek(begin, 0);
-    if (await this.read(bytes) < bytes.length) throw new DataError(`${this.path} has become shorter while it was read`);
-    return bytes;
+  /** The bytes from `begin` to before `end`; may be asked for while others are read. @throws {DataError} when they are not there any more */
+  slice(begin: number, end: number): Promise<Uint8Array<ArrayBuffer>> {
+    return this.#turns.take(async () => { // a file has one position
+      const bytes = new Uint8Array(end - begin);
+      await this.#file.seek(begin, 0);
+      if (await this.read(bytes) === bytes.length) return bytes;
+      throw new DataError(`${this.path} has become shorter while it was read`);
+    });
   }
 
   /** @throws {DataError} when the file has another size or time of change than when it was opened */

@@ -3,6 +3,7 @@ import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { BoundedWorker } from "../../src/data/bounded_worker.ts";
 import { readExamples } from "../../src/data/examples.ts";
 import { parquetWorker, readParquet } from "../../src/data/parquet.ts";
+import { DataFile } from "../../src/data/pieces.ts";
 import { DataError } from "../../src/errors.ts";
 import golden from "../golden/parquet/rows.json" with { type: "json" };
 import { inFolder } from "../testing.ts";
@@ -61,6 +62,17 @@ Deno.test("Parquet that is compressed by another method, cut off, empty, or no P
     for (let at = 0; at < latin.length - 5; at++) if (text.every((byte, i) => latin[at + i] === byte)) latin[at] = 0xe9;
     await Deno.writeFile(path, latin);
     await refused(path, "a.parquet is damaged: The encoded data is not valid");
+  }));
+
+Deno.test("parts of a file that are asked for together", () =>
+  inFolder(async (temporary) => {
+    const bytes = Uint8Array.from({ length: 2 ** 20 }, (_, i) => i * 31 + (i >> 8)), path = `${temporary}/a.bin`;
+    await Deno.writeFile(path, bytes);
+    using file = await DataFile.open(path);
+    const places = Array.from({ length: 50 }, (_, i) => (i * 7919 * 53) % 2 ** 19);
+    const parts = await Promise.all(places.map((at) => file.slice(at, at + 2 ** 18)));
+    parts.forEach((part, i) => assertEquals(part, bytes.slice(places[i], places[i] + 2 ** 18)));
+    await assertRejects(() => file.slice(2 ** 20 - 1, 2 ** 20 + 1), DataError, "a.bin has become shorter");
   }));
 
 Deno.test("Parquet that changes while it is read", () =>
