@@ -50,7 +50,7 @@ type FromWorker =
 
 interface NodeWorker {
   on(event: string, listener: (value: FromWorker) => void): void;
-  postMessage(message: ToWorker<unknown>): void;
+  postMessage(message: ToWorker<unknown>, transfer?: readonly ArrayBuffer[]): void;
   unref(): void;
   terminate(): Promise<number>;
 }
@@ -71,7 +71,8 @@ async function connect<Request, Reply>(serve: Serve<Request, Reply>, specifier: 
   }
   parentPort!.on("message", async (message: ToWorker<Request>) => {
     const { of } = message, post = (what: Record<string, unknown>) => parentPort!.postMessage({ of, ...what });
-    if ("ping" in message) return post({ idle: message.ping });
+    // When all that goes on at once is done: messages may come in between two steps of it.
+    if ("ping" in message) return setTimeout(() => post({ idle: message.ping }), 0);
     if ("id" in message) {
       waiting.get(message.id)!(message.answer);
       return waiting.delete(message.id);
@@ -121,7 +122,7 @@ export class BoundedWorker<Request, Reply> implements Disposable {
           answer!(message.question).then((answer) => {
             open--;
             said++;
-            worker.postMessage({ of, id: message.id, answer });
+            worker.postMessage({ of, id: message.id, answer }, answer instanceof ArrayBuffer ? [answer] : []);
           }, (error) => {
             ended.reject(error);
             this.#end(""); // it waits for an answer that will not come

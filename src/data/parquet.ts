@@ -100,11 +100,12 @@ const serve: Serve<Request, Reply> = (hyparquet) => {
     };
   }
 
-  /** What can be sent and compared: whole numbers as numbers, times as texts. */
+  /** What can be sent and compared: whole numbers as numbers, times as texts, and of bytes how many there are. */
   const plain = (value: unknown): unknown => {
     if (typeof value === "bigint") return Number.isSafeInteger(Number(value)) ? Number(value) : String(value);
     if (value instanceof Date) return Number.isNaN(value.getTime()) ? null : value.toISOString();
-    if (ArrayBuffer.isView(value)) return value instanceof Uint8Array ? value : Array.from(value as Int32Array, plain);
+    if (value instanceof Uint8Array) return { bytes: value.length }; // nothing here is made of bytes
+    if (ArrayBuffer.isView(value)) return Array.from(value as Int32Array, plain);
     if (Array.isArray(value)) return value.map(plain);
     if (typeof value !== "object" || value === null) return value;
     return Object.fromEntries(Object.entries(value).map(([name, part]) => [name, plain(part)]));

@@ -91,10 +91,19 @@ Deno.test("a bounded worker has a bound of memory, no files, and answers again a
     const lists: unknown[] = [];
     while (request === "fill") lists.push(Array.from({ length: 1e5 }, (_, i) => ({ i })));
     while (request === "loop");
+    if (request === "many steps") await ask("what");
+    for (let i = 0; request === "many steps" && i < 1000; i++) await undefined;
     return [typeof globalThis.Deno, typeof globalThis.process, typeof globalThis.fetch];
   }, { megabytes: 64 });
   assertEquals(await bounded.ask("", { seconds: 60 }), ["undefined", "undefined", "undefined"]);
   await assertRejects(() => bounded.ask("fill", { seconds: 60 }), Error, "takes more than 64 MB of memory");
+  // A question of the worker's own life stands right behind the answer, and comes in between two of the steps.
+  const late = () => {
+    for (const end = performance.now() + 600; performance.now() < end;);
+    return Promise.resolve({ late: new ArrayBuffer(2 ** 27) }); // while this is copied, the next message arrives
+  };
+  const steps = await bounded.ask("many steps", { seconds: 60, answer: late });
+  assertEquals(steps, ["undefined", "undefined", "undefined"]);
   const answer = () => Promise.resolve("fill");
   await assertRejects(
     () => bounded.ask("fill later", { seconds: 60, answer }),
