@@ -1,10 +1,11 @@
 /** `deno task data`: a file's first rows as the model will see them, and what there is in all. */
 import { BUILT_IN_CHATS } from "../data/built_in_chats.ts";
 import { ChatTemplate, chatTokenizer } from "../data/chat_template.ts";
-import { type Example, type Kind, readExamples } from "../data/examples.ts";
+import { type Example, type Kind, readExamples, type Words } from "../data/examples.ts";
 import { endOfText, tokenizeExample, type TokenizeOptions } from "../data/tokenize_example.ts";
 import { labelCount } from "../data/token_rows.ts";
 import { ConfigError, DataError } from "../errors.ts";
+import { type HeadExample, type HeadKind, inputsOf } from "../finetune/inputs.ts";
 import { exists, readBytes } from "../files/files.ts";
 import { Breather } from "../loop/breather.ts";
 import { loadTokenizer } from "../tokenizer/load.ts";
@@ -70,14 +71,14 @@ export const data = command({
   },
   async run({ words: [path], values, progress, interruption }) {
     const { tokenizer: own, blockSize } = await describe(values, progress);
-    const tokenizer = await chatting(own, values.template);
+    const tokenizer = withInputTokens(await chatting(own, values.template), values.task);
     const maxLength = values.max_length || blockSize, columns = parseColumns(values.columns);
     using template = ChatTemplate.of(tokenizer, { name: values.template || undefined });
     const options = rowOptions(values, { tokenizer, template, maxLength: maxLength || undefined });
     const signal = interruption(() => progress.line("Stopping …"));
     const colours = progress.terminal && !Deno.noColor, summary = new DataSummary(maxLength), breather = new Breather();
     for await (const example of readExamples(path, { kinds: TASKS[values.task], columns })) {
-      const parts = await partsOf(example, options);
+      const parts = await partsOf(example, values.task, options);
       if (summary.rows < values.num_rows) {
         progress.line(`${example.where}: ${titleOf(example)}`);
         for (const part of parts) progress.line(showPart(part, tokenizer, colours));
@@ -144,44 +145,58 @@ export function parseColumns(text: string): Record<string, string> {
   return Object.fromEntries(pairs);
 }
 
-/** The texts of an example, each as tokens. */
-async function partsOf(example: Example, options: TokenizeOptions): Promise<Part[]> {
-  const { where } = example, whole = { ...options, endOfText: null, assistantOnly: false, maxLength: undefined };
-  const plain = async (name: string, text: string): Promise<Part> => {
-    const row = await tokenizeExample({ kind: "text", where, text }, whole);
-    return { name, ...row, learned: new Uint8Array(row.ids.length) };
+/** What an example is to the model: a row of tokens, or several. */
+async function partsOf(example: Example, task: string, options: TokenizeOptions): Promise<Part[]> {
+  if (example.kind === "label" || example.kind === "choice") return sequencesOf(example, task, options);
+  const part = async (name: string, example: Parameters<typeof tokenizeExample>[0]): Promise<Part> => {
+    const row = await tokenizeExample(example, options);
+    return { name, ...row, labels: labelCount(row) };
   };
-  switch (example.kind) {
-    case "text":
-    case "completion": {
-      const row = await tokenizeExample(example, options);
-      return [{ name: "", ...row, labels: labelCount(row) }];
-    }
-    case "preference": {
-      const prompt = example.prompt ?? (typeof example.chosen === "string" ? "" : []),
-        { tools, variables } = example;
-      const answer = async (name: "chosen" | "rejected") => {
-        const row = await tokenizeExample(
-          { kind: "completion", where, prompt, completion: example[name], tools, variables },
-          options,
-        );
-        return { name, ...row, labels: labelCount(row) };
-      };
-      return [await answer("chosen"), await answer("rejected")];
-    }
-    case "label":
-      return [
-        await plain("text", example.text),
-        ...example.pair === undefined ? [] : [await plain("pair", example.pair)],
-      ];
-    case "choice":
-      return [
-        await plain("context", example.context),
-        ...await Promise.all(
-          example.choices.map((text, i) => plain(i === example.label ? `${i}, right` : `${i}`, text)),
-        ),
-      ];
-  }
+  if (example.kind !== "preference") return [await part("", example)];
+  const { where, chosen, rejected, tools, variables, prompt = sharedTurns(chosen, rejected) } = example;
+  const answer = (name: string, words: Words) => {
+    const completion = example.prompt === undefined ? words.slice(prompt.length) as Words : words;
+    return part(name, { kind: "completion", where, prompt, completion, tools, variables });
+  };
+  return prompt.length === 0 && typeof prompt !== "string" // nothing is common to them
+    ? [
+      await part("chosen", { kind: "text", where, text: chosen, tools, variables }),
+      await part("rejected", { kind: "text", where, text: rejected, tools, variables }),
+    ]
+    : [await answer("chosen", chosen), await answer("rejected", rejected)];
+}
+
+/** The turns that two conversations begin with, where no prompt stands beside them; of texts none. */
+function sharedTurns(chosen: Words, rejected: Words): Words {
+  if (typeof chosen === "string" || typeof rejected === "string") return "";
+  const most = Math.min(chosen.length, rejected.length) - 1; // an answer is left of each
+  const differs = chosen.findIndex((turn, i) => i >= most || JSON.stringify(turn) !== JSON.stringify(rejected[i]));
+  return chosen.slice(0, differs);
+}
+
+/** GPT-1's tokens, for the tasks that need them: a model that is tuned to them gets rows for them. */
+const GPT1_TOKENS = ["_start_", "_delimiter_", "_classify_"];
+
+/** @returns the tokenizer with what a task's rows need besides texts */
+function withInputTokens(tokenizer: Tokenizer, task: string): Tokenizer {
+  return task === "entail" || task === "similar" ? tokenizer.withSpecialTokens(GPT1_TOKENS) : tokenizer;
+}
+
+/** The sequences that a head sees of a row. */
+function sequencesOf(example: HeadExample, task: string, options: TokenizeOptions): Part[] {
+  const { tokenizer, maxLength = Infinity, truncation, special } = options;
+  const [start, delimiter, extract] = GPT1_TOKENS.map((token) => tokenizer.specialTokens?.get(token) ?? -1);
+  const tokens = task === "entail" || task === "similar" ? { start, delimiter, extract } : undefined;
+  const kind = example.kind === "choice" ? "choose" : tokens ? task as HeadKind : "classify";
+  const how = { kind, tokenizer, tokens, truncation, special } as const;
+  const whole = inputsOf(example, { ...how, maxLength: Infinity }).sequences;
+  return inputsOf(example, { ...how, maxLength }).sequences.map((ids, i) => ({
+    name: example.kind === "choice" ? `${i}${i === example.label ? ", right" : ""}` : "",
+    ids,
+    learned: new Uint8Array(ids.length),
+    fullLength: whole[i].length,
+    merged: false,
+  }));
 }
 
 function titleOf(example: Example): string {

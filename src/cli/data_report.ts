@@ -90,13 +90,7 @@ export class DataSummary {
       }
     }
     this.merged += Number(parts.some((part) => part.merged));
-    // A row is as long as its longest way through the model: of a choice, the context with one of the choices.
-    const lengths = parts.map((part) => part.fullLength);
-    const length = example.kind === "choice"
-      ? lengths[0] + Math.max(...lengths.slice(1))
-      : example.kind === "label"
-      ? lengths.reduce((sum, length) => sum + length, 0)
-      : Math.max(...lengths);
+    const lengths = parts.map((part) => part.fullLength), length = Math.max(...lengths);
     this.tokens += lengths.reduce((sum, length) => sum + length, 0);
     this.cut += Number(this.maxLength > 0 && length > this.maxLength);
     this.#lengths.push(length);

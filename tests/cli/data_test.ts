@@ -65,7 +65,7 @@ Deno.test("data cuts rows, takes other columns and the tokenizer of a folder, an
     const tokenizer = `--tokenizer=${folder}`, columns = "--columns=text=sentence,label=gold";
     const labels = await run(`${folder}/a.csv`, tokenizer, columns, "--task=classify", "--num_rows=1");
     assertEquals([labels.code, labels.err], [0, ""]);
-    assertStringIncludes(labels.out, 'line 2: a text with the label "yes"\ntext: 3 tokens\n  a|b|c\n');
+    assertStringIncludes(labels.out, 'line 2: a text with the label "yes"\n3 tokens\n  a|b|c\n');
     assertStringIncludes(labels.out, "labels           yes 2, no 1\n");
     const cut = await run(
       `${folder}/a.csv`,
@@ -79,6 +79,35 @@ Deno.test("data cuts rows, takes other columns and the tokenizer of a folder, an
     assertStringIncludes(cut.out, "3 tokens, 2 learned, cut from 4\n  b|[c][a]\n");
     assertStringIncludes(cut.out, "longer than 3    2 rows\n");
     assertStringIncludes(cut.out, "The tokenizer has no token that ends a text");
+  }));
+
+Deno.test("data shows what a head sees, and conversations by a template", () =>
+  inFolder(async (folder) => {
+    const path = `${folder}/a.jsonl`,
+      first = async (row: unknown, ...args: string[]) => {
+        await Deno.writeTextFile(path, JSON.stringify(row));
+        const { out, err } = await run(path, ...args);
+        assertEquals(err, "");
+        return out.slice(out.indexOf("\n") + 1, out.indexOf("\n\n"));
+      };
+    const pair = { text: "one two", pair: "three", label: "no" };
+    assertEquals(await first(pair, "--task=classify"), "3 tokens\n  one| two|three");
+    assertEquals(
+      await first(pair, "--task=similar"),
+      "6 tokens\n  _start_|one| two|_delimiter_|three|_classify_\n6 tokens\n  _start_|three|_delimiter_|one| two|_classify_",
+    );
+    const choice = { context: "one", choices: [" two", " four six"], label: 1 };
+    assertEquals(
+      await first(choice, "--max_length=2"),
+      "0: 2 tokens\n  one| two\n1, right: 2 tokens, cut from 3\n  one| four",
+    );
+    const question = { role: "user", content: "hi" },
+      say = (content: string) => [question, { role: "assistant", content }];
+    const answers = { chosen: say("yes"), rejected: say("no") };
+    assertEquals(
+      await first(answers, "--template=plain"),
+      "chosen: 4 tokens, 2 learned\n  hi|<|endoftext|>|[yes][<|endoftext|>]\nrejected: 4 tokens, 2 learned\n  hi|<|endoftext|>|[no][<|endoftext|>]",
+    );
   }));
 
 Deno.test("data says what is wrong, and where, in a line or two", () =>
