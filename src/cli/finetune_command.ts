@@ -4,6 +4,7 @@ import type { Device } from "../engine/device.ts";
 import { Profile } from "../engine/profile.ts";
 import { GPT } from "../gpt.ts";
 import { loadBase, loadPretrained, type Pretrained, runTokenizer } from "../pretrained/load.ts";
+import { loadWithHead } from "../pretrained/load_head.ts";
 import { RandomGenerator } from "../random/mod.ts";
 import { checkTraining } from "../train/memory.ts";
 import type { TrainerOptions } from "../train/options.ts";
@@ -11,7 +12,9 @@ import { Trainer } from "../train/trainer.ts";
 import { command, type Running } from "./command.ts";
 import { chatting } from "./data_command.ts";
 import { finetuneDeclaration, finetuneFlags, type FinetuneValues, FIXED } from "./finetune_flags.ts";
+import { type HeadStart, headStart, resumedHead } from "./finetune_heads.ts";
 import { TASKS } from "./finetune_tasks.ts";
+import { isHeadTask } from "./head_flags.ts";
 import { baseOf, putAdapter } from "./lora_flags.ts";
 import { nativeFor } from "./native.ts";
 import { count } from "./progress.ts";
@@ -42,11 +45,10 @@ export const finetune = command({
 async function tune(request: FinetuneRunning, run: RunFolder | undefined, report: TrainReport): Promise<void> {
   const { values } = request, note = (line: string) => report.note(line);
   const device = await openDevice(values, await nativeFor(values, note));
-  const { model, tokenizer, added } = run
-    ? await resumedModel(values, run, device)
-    : await pretrained(values, device, report);
+  const start = run ? await resumedModel(values, run, device) : await pretrained(values, device, report);
+  const { model, tokenizer, added } = start;
   if (values.profile) device.profile = new Profile();
-  const tuning = await TASKS[values.task]({ values, model, tokenizer, progress: report.progress });
+  const tuning = await TASKS[values.task]({ values, model, tokenizer, progress: report.progress, start });
   const base = run?.description.base ?? (values.lora_rank > 0 ? await baseOf(values.init_from, absolute) : undefined);
   const adapter = await putAdapter(values, model, { run, base: base?.name ?? "", head: tuning.task.module, added });
   if (adapter) note(adapter.line);
@@ -67,7 +69,10 @@ async function tune(request: FinetuneRunning, run: RunFolder | undefined, report
   });
   if (resumed) report.resumed(trainer, values.data, resumed);
   const interrupt = await report.follow(trainer, folder, request);
-  if (!interrupt.aborted && !values.eval_only) await report.sample(model, tokenizer, interrupt, tuning.prompt);
+  if (!interrupt.aborted && !values.eval_only) {
+    if (tuning.after) { for (const line of tuning.after) note(line); }
+    else await report.sample(model, tokenizer, interrupt, tuning.prompt);
+  }
   if (device.profile) note(`\n${device.profile.table()}`);
   device.close();
 }
@@ -89,7 +94,7 @@ function trainerOptions(values: FinetuneValues, updates: number, evaluation: num
 }
 
 /** What a run trains. */
-interface Start extends Pretrained {
+interface Start extends HeadStart {
   /** Ids of tokens that the model has not had before. */
   readonly added?: readonly number[];
 }
@@ -97,18 +102,21 @@ interface Start extends Pretrained {
 /** The run's model, whose weights the trainer is going to read. */
 async function resumedModel(values: FinetuneValues, run: RunFolder, device: Device): Promise<Start> {
   const { dropout, seed, weights } = values, tokenizer = await runTokenizer(run);
+  const description = isHeadTask(values.task) ? await resumedHead(run) : undefined;
   if (run.description.base) {
     const model = await loadBase(run, { device, dropout, seed, weights });
-    return { model: model.train(), tokenizer };
+    return { model: model.train(), tokenizer, description };
   }
   const model = new GPT({ ...run.description.model, dropout }, { device, seed, initialize: false });
-  return { model, tokenizer };
+  return { model, tokenizer, description };
 }
 
 async function pretrained(values: FinetuneValues, device: Device, report: TrainReport): Promise<Start> {
   const { init_from, dropout, seed, eval_only, weights, lora_rank } = values, trainable = !eval_only && lora_rank === 0;
   const onProgress = reportDownload(report.progress), onNote = (line: string) => report.note(line);
-  const loaded = await loadPretrained(init_from, { device, dropout, seed, weights, trainable, onNote, onProgress });
+  const options = { device, dropout, seed, weights, trainable, onNote, onProgress };
+  if (isHeadTask(values.task)) return headStart(values, await loadWithHead(init_from, options));
+  const loaded = await loadPretrained(init_from, options);
   const { model, tokenizer: { vocabSize: known } } = loaded,
     tokenizer = await chatting(loaded.tokenizer, values.template);
   model.train().resizeTokenEmbeddings(tokenizer.vocabSize, { known });

@@ -3,6 +3,7 @@ import { ConfigError } from "../errors.ts";
 import { type Declaration, type Request, taskCommand } from "./command.ts";
 import { dataFlags, rowFlags } from "./data_command.ts";
 import { bool, choice, float, int, text, type Values } from "./flags.ts";
+import { checkHeads, HEAD_FIXED, HEAD_TASKS, headFlags } from "./head_flags.ts";
 import { checkLora, LORA_DEFAULTS, LORA_FIXED, loraFlags } from "./lora_flags.ts";
 import { deviceFlags, nativeFlag, PRETRAINED, torchFlags } from "./shared_flags.ts";
 import { trainFlags } from "./train_flags.ts";
@@ -11,7 +12,10 @@ const { beta1, log_interval, always_save_checkpoint, eval_only, warmup_iters, gr
 
 export const finetuneFlags = {
   out_dir: text("out-tuned", "the run folder: checkpoints, vocabulary, metrics"),
-  task: choice(["sft"], "sft: learn to write the completions of prompts, or texts"),
+  task: choice(
+    ["sft", ...HEAD_TASKS],
+    "sft: learn to write the completions of prompts, or texts; classify: labels of texts; choose: which choice goes on; entail, similar: labels of two texts, GPT-1's way",
+  ),
   data: text("", "the rows to learn from: .jsonl, .json, .csv or .parquet; deno task data FILE shows them"),
   eval_data: text("", "the rows to evaluate on; unless given, some of data's are held out"),
   eval_share: float(0.1, "the share of the rows that is held out", { above: 0, below: 1 }),
@@ -39,6 +43,7 @@ export const finetuneFlags = {
   beta2: { ...trainFlags.beta2, fallback: 0.999 },
   grad_clip,
   seed,
+  ...headFlags,
   ...loraFlags,
   ...deviceFlags,
   ...nativeFlag,
@@ -61,6 +66,7 @@ export const finetuneDeclaration: Declaration<typeof finetuneFlags> = {
   defaults: ({ lora_rank }) => lora_rank ? LORA_DEFAULTS : {},
   check({ data, init_from, ...values }) {
     checkLora(values);
+    checkHeads(values);
     const example = taskCommand("finetune", ["--task=sft", "--data=FILE.jsonl", "--init_from=gpt2"]);
     if (!init_from) throw new ConfigError(`--init_from is missing: it names the model to tune, as in\n${example}`);
     if (data || init_from === "resume") return;
@@ -77,4 +83,5 @@ export const FIXED = [
   "eval_share",
   "seed",
   ...LORA_FIXED,
+  ...HEAD_FIXED,
 ] as const;

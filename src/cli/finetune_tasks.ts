@@ -12,6 +12,7 @@ import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { Task } from "../train/task.ts";
 import { parseColumns, rowOptions } from "./data_command.ts";
 import type { FinetuneValues } from "./finetune_flags.ts";
+import { type HeadStart, headTask } from "./finetune_heads.ts";
 import { count, type Progress } from "./progress.ts";
 
 /** What a task is made of. */
@@ -20,6 +21,8 @@ export interface TuningSetup {
   readonly model: GPT;
   readonly tokenizer: Tokenizer;
   readonly progress: Progress;
+  /** A head that the model has already, or what a resumed run says of its own. */
+  readonly start?: Partial<HeadStart>;
 }
 
 /** A task, ready for the trainer. */
@@ -33,10 +36,18 @@ export interface Tuning {
   readonly data: readonly string[];
   /** What the tuned model is shown when it is done, for a sample. */
   readonly prompt?: ArrayLike<number>;
+  /** Lines to end with instead of a sample. */
+  readonly after?: readonly string[];
 }
 
 /** By the names that `--task` takes. */
-export const TASKS: Record<FinetuneValues["task"], (setup: TuningSetup) => Promise<Tuning>> = { sft };
+export const TASKS: Record<FinetuneValues["task"], (setup: TuningSetup) => Promise<Tuning>> = {
+  sft,
+  classify: headTask,
+  choose: headTask,
+  entail: headTask,
+  similar: headTask,
+};
 
 /** Tokens of a row at most: what was asked for, or the model's block size. */
 export function maxLengthOf({ max_length: asked }: FinetuneValues, { config: { blockSize } }: GPT): number {

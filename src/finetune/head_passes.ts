@@ -104,16 +104,14 @@ export async function headFeatures(model: GPT, rows: HeadRows, options: PassOpti
  * {@linkcode headFeatures} of both splits out of a file, which is written where it is not there.
  *
  * @param path of the file, safetensors with `train` and `val`, both (sequences, C)
- * @param options.identity tells the model from others, such as a checksum of its weights
  * @returns the features, and whether they were in the file
  * @throws {CheckpointError} when the file is of other rows or of another model, or cannot be written
  */
 export async function storedFeatures(
   path: string,
   model: GPT,
-  { rows, identity, open, ...options }: PassOptions & {
+  { rows, open, ...options }: PassOptions & {
     readonly rows: HeadSplits;
-    readonly identity: string;
     readonly open?: OpenFile;
   },
 ): Promise<{ features: HeadSplits<Float32Array>; read: boolean }> {
@@ -124,7 +122,7 @@ export async function storedFeatures(
   const metadata = {
     train: of(rows.train),
     val: of(rows.val),
-    model: identity,
+    model: await checksumOf(model),
     pad: `${options.padTokenId ?? "none"}`,
   };
   if (await exists(path)) {
@@ -156,4 +154,15 @@ function* idsOf(rows: HeadRows): Generator<number> {
   for (let row = 0; row < rows.length; row++) {
     for (const ids of rows.sequences(row)) yield* [ids.length, ...ids];
   }
+}
+
+/** FNV-1a, 32 bits, over elements that lie evenly in each parameter: training changes every one. */
+async function checksumOf(model: GPT): Promise<string> {
+  let hash = 0x811c9dc5;
+  for (const parameter of model.parameters()) {
+    const values = Float32Array.from(await parameter.data()), step = Math.ceil(values.length / 4096);
+    const bits = new Uint32Array(values.buffer);
+    for (let i = 0; i < bits.length; i += step) hash = Math.imul(hash ^ bits[i], 0x01000193);
+  }
+  return `${model.config.nLayer} layers, ${(hash >>> 0).toString(16).padStart(8, "0")}`;
 }

@@ -38,6 +38,11 @@ export class HeadRows {
   first(row: number): number {
     return this.#rows[row];
   }
+  /** Tokens of the longest sequence. */ get longest(): number {
+    let most = 0;
+    for (let i = 0; i < this.#sequences.length; i++) most = Math.max(most, this.#sequences.lengthOf(i));
+    return most;
+  }
   /** The most sequences that a row has. */ get choices(): number {
     return this.#labels.reduce((most, _, row) => Math.max(most, this.#rows[row + 1] - this.#rows[row]), 0);
   }

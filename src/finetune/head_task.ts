@@ -20,7 +20,7 @@ import { sum } from "../ops/sum.ts";
 import { AdamW, type AdamWOptions, type NamedParameter } from "../optim/adamw.ts";
 import type { RandomGenerator } from "../random/mod.ts";
 import type { DrawOptions, Measures, MicroBatch, Task, TaskState } from "../train/task.ts";
-import { type BatchOptions, choiceArray, headBatch, type HeadRows, labelArray } from "./head_rows.ts";
+import { type BatchOptions, choiceArray, headBatch, HeadRows, labelArray } from "./head_rows.ts";
 import { DoubleHeads, labelLoss, nextTokensLoss, pooled, type ProblemType, SequenceClassifier } from "./heads.ts";
 import type { HeadKind, InputTokens } from "./inputs.ts";
 import { type Labelling, numbered } from "./labels.ts";
@@ -48,6 +48,7 @@ export interface HeadTaskOptions extends TransferRates {
   /** What is asked. */ readonly kind: HeadKind;
   /** What labels mean, as `labellingOf` finds it; not for `choose`. */ readonly labelling?: Labelling;
   /** Rows of a micro-batch. */ readonly batchSize: number;
+  /** Tokens of the longest sequence; default: the model's block size. */ readonly maxLength?: number;
   /** GPT-1's tokens, where the rows were made with them. */ readonly tokens?: InputTokens;
   /** What fills rows up, and is never pooled: transformers' `pad_token_id`. */ readonly padTokenId?: number;
   /** Of the pooled states; default 0 for transformers' classifier, else 0.1. */ readonly dropout?: number;
@@ -94,14 +95,14 @@ export class HeadTask implements Task {
     this.description = { kind, ...labelling, tokens, padTokenId, dropout };
     this.config = configOf(this.description);
     this.#options = options;
-    const { blockSize } = model.config;
+    const { blockSize } = model.config, { maxLength = blockSize } = options;
     for (const split of [train, val]) { // before hours of training, not after
       for (let row = 0; row < split.length; row++) {
         this.#labels(split, [row]);
         const longest = Math.max(...split.sequences(row).map(({ length }) => length));
-        if (longest <= blockSize) continue;
+        if (longest <= maxLength) continue;
         throw new DataError(
-          `${split.labels[row].where} has ${longest} tokens, more than the block size of ${blockSize}`,
+          `${split.labels[row].where} has ${longest} tokens, more than the ${maxLength} of a sequence`,
         );
       }
     }
@@ -109,7 +110,7 @@ export class HeadTask implements Task {
     if (features && trains) throw new ConfigError("features: the model below the head has to be frozen");
     this.#lmWeight = trains ? lmWeight : 0;
     this.#batch = {
-      lengths: paddedLengths(model.config.blockSize),
+      lengths: paddedLengths(maxLength),
       choices,
       vocabSize: model.config.vocabSize,
       padTokenId,
@@ -120,9 +121,31 @@ export class HeadTask implements Task {
     this.module = options.head ?? newHead(model, this.description, options);
   }
 
-  /** Updates in an epoch, of so many micro-batches each. */
-  updatesPerEpoch(microBatches: number): number {
-    return Math.ceil(this.rows.train.length / this.#options.batchSize / microBatches);
+  /** Micro-batches in an epoch, or in an evaluation of all rows of a split. */
+  microBatches(split: "train" | "val"): number {
+    return Math.ceil(this.rows[split].length / this.#options.batchSize);
+  }
+  /**
+   * A task like this one, on a model like this one's: its batches have every shape that this one's may have, and each update has
+   * all of them. For the memory that they take.
+   */
+  rehearsal(model: GPT): HeadTask {
+    const { batchSize, features } = this.#options, { lengths, choices, padTokenId } = this.#batch;
+    const { train } = this.rows, rows = new HeadRows(), id = padTokenId === 0 ? 1 : 0;
+    const longest = Math.max(...[train, this.rows.val].map((split) => split.longest));
+    const used = lengths.filter((_, i) => i === 0 || lengths[i - 1] < longest);
+    for (const length of used) {
+      for (let i = 0; i < batchSize; i++) rows.add(Array(choices).fill(Array(length).fill(id)), train.labels[0]);
+    }
+    const fewer = train.length % batchSize, splits = { train: rows, val: rows };
+    const states = new Float32Array(rows.first(rows.length) * model.config.nEmbd);
+    return new Rehearsal(model, splits, {
+      ...this.#options,
+      head: undefined,
+      unfreezeEvery: 0,
+      lmWeight: this.#lmWeight,
+      features: features && { train: states, val: states },
+    }, fewer);
   }
 
   *draw({ count }: DrawOptions): Generator<MicroBatch> {
@@ -141,10 +164,11 @@ export class HeadTask implements Task {
     const { batchSize } = this.#options;
     for (let at = 0; at < drawn.length; at += batchSize) {
       const numbers = drawn.slice(at, at + batchSize);
-      yield { weight: numbers.length, arrays: this.#arrays(split, numbers) };
+      yield { weight: numbers.length, arrays: this.arrays(split, numbers) };
     }
   }
-  #arrays(split: "train" | "val", numbers: readonly number[]): MicroBatch["arrays"] {
+  /** @internal The arrays of some rows. */
+  protected arrays(split: "train" | "val", numbers: readonly number[]): MicroBatch["arrays"] {
     const rows = this.rows[split], labels = this.#labels(rows, numbers), { features } = this.#options;
     const arrays = headBatch(rows, numbers, this.#batch);
     if (!features) return { ...arrays, labels };
@@ -206,6 +230,22 @@ export class HeadTask implements Task {
       one,
     ]);
     return new AdamW(layerGroups(model, head, { ...this.#options, learningRate: options.learningRate }), options);
+  }
+}
+
+/** Draws every batch for every update, and of each shape one with `fewer` rows. */
+class Rehearsal extends HeadTask {
+  constructor(model: GPT, rows: HeadSplits, readonly options: HeadTaskOptions, readonly fewer: number) {
+    super(model, rows, options);
+  }
+  override *draw(): Generator<MicroBatch> {
+    const { batchSize } = this.options, length = this.rows.train.length;
+    for (let first = 0; first < length; first += batchSize) {
+      for (const count of [batchSize, this.fewer]) {
+        const numbers = Array.from({ length: count }, (_, i) => first + i);
+        if (count > 0) yield { arrays: this.arrays("train", numbers), weight: count / length };
+      }
+    }
   }
 }
 

@@ -9,7 +9,10 @@
  */
 import type { Example } from "../data/examples.ts";
 import { ConfigError, DataError } from "../errors.ts";
-import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import { Storage } from "../engine/device.ts";
+import type { GPT } from "../gpt.ts";
+import { RandomGenerator } from "../random/mod.ts";
+import type { EncodeOptions, Tokenizer } from "../tokenizer/tokenizer.ts";
 
 /** What a head is asked: which labels a text has, or a pair; how two texts compare; or which choice goes on. */
 export type HeadKind = "classify" | "entail" | "similar" | "choose";
@@ -26,6 +29,9 @@ export interface InputOptions {
   /** What the head is asked. */ readonly kind: HeadKind;
   /** The model's. */ readonly tokenizer: Pick<Tokenizer, "encode">;
   /** Of a sequence at most, in tokens. */ readonly maxLength: number;
+  /** Which end of a longer text stays; default `keep_start`. */ readonly truncation?: "keep_start" | "keep_end";
+  /** What special tokens in texts are; default: tokens, as transformers takes them. */ readonly special?:
+    EncodeOptions;
   /** GPT-1's, which `entail` and `similar` need; without them, transformers' form. */ readonly tokens?: InputTokens;
 }
 
@@ -39,21 +45,30 @@ export interface Inputs {
 }
 
 /**
- * The tokens of a row. What is longer than `maxLength` loses its end: of two texts in GPT-1's form, each has half of the room, and
+ * The tokens of a row. What is longer than `maxLength` loses its end, or its beginning: of two texts in GPT-1's form, each has half of the room, and
  * in transformers' form the pair goes first; of a context and its choice, the context.
  *
  * @throws {DataError} when the row has not the texts that the kind needs, or none that has a token
  */
 export function inputsOf(
   example: HeadExample | Omit<HeadExample, "label">,
-  { kind, tokenizer, maxLength, tokens }: InputOptions,
+  { kind, tokenizer, maxLength, tokens, truncation, special = { allowedSpecial: "all" } }: InputOptions,
 ): Inputs {
   const { where } = example, row = example as { text?: string; pair?: string; context?: string; choices?: string[] };
   let cut = false;
-  const encode = (text: string) => tokenizer.encode(text, { disallowedSpecial: new Set() });
+  const encode = (text: string) => {
+    try {
+      return tokenizer.encode(text, special);
+    } catch (error) {
+      throw error instanceof DataError ? new DataError(`${where}: ${error.message}`) : error;
+    }
+  };
   const within = (ids: Int32Array, room: number) => {
     cut ||= ids.length > room;
-    return ids.subarray(0, Math.max(0, room));
+    if (ids.length <= room) return ids;
+    return truncation === "keep_end"
+      ? ids.subarray(ids.length - Math.max(0, room))
+      : ids.subarray(0, Math.max(0, room));
   };
   const joined = (...parts: ArrayLike<number>[]) => Int32Array.from(parts.flatMap((part) => Array.from(part)));
   const marked = (first: Int32Array, second?: Int32Array) => {
@@ -97,4 +112,37 @@ export function inputsOf(
   const sequences = of[kind]();
   if (sequences.some(({ length }) => length === 0)) throw new DataError(`${where}: the text has no token`);
   return { sequences, cut };
+}
+
+/** GPT-1's names of its three tokens. */
+const TOKENS = ["_start_", "_delimiter_", "_classify_"] as const;
+
+/**
+ * Adds GPT-1's three tokens to a tokenizer that has not got them, and their embeddings to its model, from N(0, 0.02). Before an
+ * optimizer is made.
+ *
+ * @returns the tokenizer with them, and their ids
+ * @throws {ConfigError} when the embeddings are not stored in f32
+ */
+export function addInputTokens(
+  model: GPT,
+  tokenizer: Tokenizer,
+  { seed = 1337 }: { readonly seed?: number } = {},
+): { tokenizer: Tokenizer; tokens: InputTokens } {
+  const known = tokenizer.vocabSize, more = tokenizer.withSpecialTokens(TOKENS), added = more.vocabSize - known;
+  if (added > 0) {
+    model.resizeTokenEmbeddings(more.vocabSize, { known: Math.min(known, model.config.vocabSize) });
+    const { config: { nEmbd }, transformer: { wte }, device } = model, { block, offset } = wte.weight.storage;
+    const drawn = new Float32Array(added * nEmbd);
+    new RandomGenerator(seed).normal(drawn, 0, 0.02);
+    device.write(new Storage(block, drawn.length, offset + known * nEmbd), drawn);
+  }
+  return { tokenizer: more, tokens: inputTokens(more) };
+}
+
+/** The ids of GPT-1's three tokens. @throws {DataError} when the tokenizer has not got them */
+export function inputTokens({ specialTokens }: Pick<Tokenizer, "specialTokens">): InputTokens {
+  const [start, delimiter, extract] = TOKENS.map((token) => specialTokens?.get(token));
+  if (start !== undefined && delimiter !== undefined && extract !== undefined) return { start, delimiter, extract };
+  throw new DataError(`the tokenizer lacks one of the tokens ${TOKENS.join(", ")}`);
 }

@@ -8,7 +8,7 @@ import { describeHead, type Head, type HeadDescription, headTensors, newHead } f
 import type { GPT } from "../gpt.ts";
 import { loadTokenizer } from "../tokenizer/load.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
-import { findModel, loadRun, type PretrainedOptions, runTokenizer } from "./load.ts";
+import { findModel, loadPretrained, loadRun, type PretrainedOptions, runTokenizer } from "./load.ts";
 
 /** What {@linkcode loadHead} gives. */
 export interface PretrainedHead {
@@ -27,21 +27,31 @@ export interface PretrainedHead {
  * @throws {DeviceError} when it does not fit into the device's memory
  */
 export async function loadHead(name: string, options: Omit<PretrainedOptions, "tokenizer">): Promise<PretrainedHead> {
+  const { model, tokenizer, head, description } = await loadWithHead(name, options);
+  if (head && description) return { model, tokenizer, head, description };
+  model.dispose();
+  throw new ConfigError(
+    `${name} has no head for labels or choices\nThis trains one: ` +
+      `deno task finetune --task=classify --init_from=${name} --data=FILE --out_dir=FOLDER`,
+  );
+}
+
+/** {@linkcode loadHead}, or of what has no head the model alone. */
+export async function loadWithHead(
+  name: string,
+  options: Omit<PretrainedOptions, "tokenizer">,
+): Promise<Loaded & Partial<PretrainedHead>> {
   const { kind, path } = await findModel(name, options);
-  let made: { head: Head; description: HeadDescription } | undefined;
+  let made: Pick<PretrainedHead, "head" | "description"> | undefined;
   const keep = (model: GPT, description: HeadDescription) => {
     made?.head.dispose(); // of a checkpoint that has gone while it was read
     made = { description, head: newHead(model, description, { initialize: false }) };
     return made.head;
   };
-  const load = { run, hugging_face: folder }[kind as string];
-  if (!load) throw noHead(name);
+  const load = kind === "run" ? run : kind === "hugging_face" ? folder : undefined;
+  if (!load) return await loadPretrained(name, options);
   const loaded = await load(path, options, keep);
-  if (!made) {
-    loaded.model.dispose();
-    throw noHead(name);
-  }
-  made.head.eval();
+  made?.head.eval();
   return { ...loaded, ...made };
 }
 
@@ -99,9 +109,3 @@ export function savedHead(
   if (kind === "choose") return { architecture: "GPT2DoubleHeadsModel", labels, padTokenId, dropout, tensors };
   return { architecture: "GPT2ForSequenceClassification", labels, problemType, padTokenId, tensors };
 }
-
-const noHead = (name: string): ConfigError =>
-  new ConfigError(
-    `${name} has no head for labels or choices\nThis trains one: ` +
-      `deno task finetune --task=classify --init_from=${name} --data=FILE --out_dir=FOLDER`,
-  );

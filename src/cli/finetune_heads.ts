@@ -1,0 +1,132 @@
+/** The tasks of `finetune` that train a head: classify, entail, similar, choose. */
+import type { RunFolder } from "../checkpoint/run_folder.ts";
+import { storedFeatures } from "../finetune/head_passes.ts";
+import { HeadRows } from "../finetune/head_rows.ts";
+import { describeHead, type Head, type HeadDescription, type HeadSplits, HeadTask } from "../finetune/head_task.ts";
+import { addInputTokens, type HeadKind, inputsOf, inputTokens } from "../finetune/inputs.ts";
+import { labellingOf } from "../finetune/labels.ts";
+import { trainLastBlocks } from "../finetune/transfer.ts";
+import type { GPT } from "../gpt.ts";
+import type { Pretrained } from "../pretrained/load.ts";
+import { RandomGenerator } from "../random/mod.ts";
+import { specialIds } from "../tokenizer/to_hugging_face.ts";
+import { taskCommand } from "./command.ts";
+import type { FinetuneValues } from "./finetune_flags.ts";
+import { maxLengthOf, readSplits, type Tuning, type TuningSetup } from "./finetune_tasks.ts";
+import { formOf } from "./head_flags.ts";
+import { count } from "./progress.ts";
+import { encodeOptions } from "./shared_flags.ts";
+
+/** A model that a head is to be trained on; or trained on, where it has one. */
+export interface HeadStart extends Pretrained {
+  readonly head?: Head;
+  readonly description?: HeadDescription;
+}
+
+/** What `--init_from` names, with GPT-1's tokens where its form needs them; their embeddings are drawn from N(0, 0.02). */
+export function headStart(values: FinetuneValues, start: HeadStart): HeadStart {
+  const { model, tokenizer, head, description } = start, { task, seed } = values;
+  const same = description?.kind === task &&
+    (description.tokens !== undefined) === (formOf(task as HeadKind, values) === "gpt1");
+  model.train();
+  if (same) return start;
+  head?.dispose(); // of another task
+  if (formOf(task as HeadKind, values) !== "gpt1") return { model, tokenizer };
+  return { model, tokenizer: addInputTokens(model, tokenizer, { seed }).tokenizer };
+}
+
+/** What a run's last checkpoint says of its head. */
+export async function resumedHead(run: RunFolder): Promise<HeadDescription | undefined> {
+  const { name, state } = await run.checkpoint("last");
+  return describeHead(state.task, `${run.path}/${name}/state.json`);
+}
+
+/** Makes the trainer's task. */
+export async function headTask(
+  { values, model, tokenizer, progress, start = {} }: TuningSetup & { readonly start?: Partial<HeadStart> },
+): Promise<Tuning> {
+  const { data, eval_data, batch_size: batchSize, seed, truncation, train_blocks, lora_rank, problem_type } = values;
+  const kind = values.task as HeadKind, maxLength = maxLengthOf(values, model), { head, description } = start;
+  const tokens = formOf(kind, values) === "gpt1" ? description?.tokens ?? inputTokens(tokenizer) : undefined;
+  const how = { kind, tokenizer, maxLength, truncation, tokens, special: encodeOptions(values.special_tokens) };
+  let cut = 0, read = 0;
+  const splits = await readSplits(values, kind === "choose" ? ["choice"] : ["label"], progress, (example) => {
+    const inputs = inputsOf(example, how);
+    read++;
+    if (inputs.cut) cut++;
+    return Promise.resolve({ ...inputs, where: example.where, label: example.label });
+  });
+  const rows = { train: rowsOf(splits.train), val: rowsOf(splits.val) };
+  const given = problem_type === "auto" ? undefined : problem_type;
+  const labelling = kind === "choose"
+    ? undefined
+    : labellingOf(rows.train.labels, description ?? { problemType: given });
+  const freeze = (model: GPT) => train_blocks >= 0 && lora_rank === 0 && trainLastBlocks(model, train_blocks);
+  freeze(model);
+  const padTokenId = description ? description.padTokenId : padOf(tokenizer);
+  const features = values.features ? await featuresOf(values, model, { rows, padTokenId, progress }) : undefined;
+  const task = new HeadTask(model, rows, {
+    ...{ kind, labelling, batchSize, maxLength, tokens, padTokenId, seed, head, features },
+    ...{ layerDecay: values.layer_decay, unfreezeEvery: values.unfreeze_every },
+    lmWeight: values.lm_weight < 0 ? undefined : values.lm_weight,
+    dropout: description?.dropout,
+    generator: new RandomGenerator(seed),
+  });
+  const { labels } = task.description, files = eval_data ? `${data} and ${eval_data}` : data;
+  return {
+    task,
+    microBatches: { train: task.microBatches("train"), val: task.microBatches("val") },
+    rehearse: (model) => {
+      freeze(model);
+      return task.rehearsal(model);
+    },
+    data: [
+      `${files}: ${count(rows.train.length)} rows to train on, ${count(rows.val.length)} to evaluate on`,
+      kind === "choose"
+        ? `${count(labels.length)} choices at most`
+        : `${task.description.problemType}: ${labels.slice(0, 20).join(", ")}${labels.length > 20 ? ", …" : ""}`,
+      ...cut > 0
+        ? [
+          `rows longer than ${maxLength} tokens: ${count(cut)} of ${count(read)}, cut at the ${
+            truncation === "keep_end" ? "beginning" : "end"
+          }`,
+        ]
+        : [],
+    ],
+    after: afterwards(values, task),
+  };
+}
+
+function rowsOf(all: readonly { sequences: readonly Int32Array[]; where: string; label: HeadLabel }[]): HeadRows {
+  const rows = new HeadRows();
+  for (const { sequences, where, label } of all) rows.add(sequences, { where, label });
+  return rows;
+}
+type HeadLabel = Parameters<HeadRows["add"]>[1]["label"];
+
+/** Token that fills rows up and is never pooled: the tokenizer's, or as is usual with GPT-2 the one that ends texts. */
+function padOf(tokenizer: Pretrained["tokenizer"]): number | undefined {
+  const { pad_token_id, eos_token_id } = specialIds(tokenizer);
+  return pad_token_id ?? eos_token_id ?? undefined;
+}
+
+async function featuresOf(
+  { features: path }: FinetuneValues,
+  model: GPT,
+  { progress, ...of }: { rows: HeadSplits; padTokenId?: number; progress: TuningSetup["progress"] },
+): Promise<HeadSplits<Float32Array>> {
+  const onProgress = (done: number, total: number) =>
+    progress.status(() => `what the head sees: ${count(done)} of ${count(total)} rows`);
+  const { features, read } = await storedFeatures(path, model, { ...of, onProgress });
+  progress.end();
+  progress.line(read ? `what the head sees is read from ${path}` : `what the head sees is in ${path}`);
+  return features;
+}
+
+/** What can be done with the run, when it is done. */
+function afterwards({ out_dir }: FinetuneValues, { description: { kind, tokens } }: HeadTask): string[] {
+  if (kind === "choose") return ["", "A folder for transformers:", `  ${taskCommand("convert", [out_dir, "FOLDER"])}`];
+  const use = `const classify = await pipeline("text-classification", ${JSON.stringify(out_dir)});`;
+  const folder = tokens ? [] : ["A folder for transformers:", `  ${taskCommand("convert", [out_dir, "FOLDER"])}`];
+  return ["", "To use it:", `  import { pipeline } from "@nanogpt/ts";`, `  ${use}`, ...folder];
+}
