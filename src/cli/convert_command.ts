@@ -1,23 +1,26 @@
 /** `deno task convert`: a model from one program's format into another's. */
 import { GgufModel } from "../checkpoint/gguf.ts";
 import { saveGguf, type SaveGgufOptions } from "../checkpoint/gguf_save.ts";
-import { loadHuggingFace } from "../checkpoint/hugging_face.ts";
 import { saveHuggingFace } from "../checkpoint/hugging_face_save.ts";
 import { NanoGPTFile } from "../checkpoint/nanogpt.ts";
 import { RunFolder } from "../checkpoint/run_folder.ts";
 import { nanoGPTToRun, runToNanoGPT } from "../checkpoint/nanogpt_run.ts";
+import type { SavedHead } from "../checkpoint/hugging_face_heads.ts";
 import { loadModel } from "../checkpoint/tensors.ts";
 import { saveNanoGPT } from "../checkpoint/nanogpt_save.ts";
 import { createDevice } from "../device/create.ts";
+import type { Device } from "../engine/device.ts";
 import { CheckpointError, ConfigError } from "../errors.ts";
 import { noGrad } from "../engine/autograd.ts";
 import { loadAdapter } from "../finetune/adapter.ts";
 import { adaptersOf } from "../finetune/lora.ts";
+import { type HeadDescription, newHead } from "../finetune/head_task.ts";
 import { generate } from "../generate/generate.ts";
 import type { GPT } from "../gpt.ts";
 import type { NumberArray } from "../kernel.ts";
 import { softmax } from "../ops/softmax.ts";
-import { findModel, type FoundModel, loadPretrained, nanoGPTVocabulary } from "../pretrained/load.ts";
+import { findModel, type FoundModel, loadPretrained, nanoGPTVocabulary, type Pretrained } from "../pretrained/load.ts";
+import { loadFolder, loadWithHead, savedHead } from "../pretrained/load_head.ts";
 import { loadTokenizer } from "../tokenizer/load.ts";
 import { beginning } from "../tokenizer/tokenizer.ts";
 import { command, taskCommand } from "./command.ts";
@@ -127,11 +130,10 @@ async function throughModel(
   using device = await createDevice("cpu", { threads: 1 });
   // A folder may have no vocabulary; what it has is copied as it is. A GGUF file needs it.
   const folder = kind === "hugging_face" && !named && format !== "gguf" ? path : undefined;
-  const { model, tokenizer } = folder !== undefined
-    ? { model: await loadHuggingFace(folder, { device, onNote }), tokenizer: undefined }
-    : await loadPretrained(path, { device, tokenizer: named || undefined, checkpoint, onNote });
+  const { model, tokenizer, head } = await loadForSaving({ kind, path }, { device, named, checkpoint, folder, onNote });
   if (adapter) await loadAdapter(adapter, model, { onNote });
   for (const lora of adaptersOf(model)) lora.merge();
+  if (head && format !== "hugging_face") onNote(`${path} has a head, and ${to} has no place for it: it is left out`);
   if (format === "nanogpt") {
     if (model.config.activation !== "gelu") onNote(`${path} has tanh's GELU, and nanoGPT computes the exact one`);
     await saveNanoGPT(to, model, { iter: 0, bestValLoss: null });
@@ -139,8 +141,32 @@ async function throughModel(
     await toGguf(model, to, { tokenizer: tokenizer!, dtype: dtype === "q8_0" ? "Q8_0" : TYPES[dtype], onNote });
   } else {
     const type = dtype === "q8_0" ? undefined : TYPES[dtype], maxShardSize = max_shard_gb * 1e9;
-    await saveHuggingFace(model, to, { dtype: type, maxShardSize, vocabularyFrom: folder, tokenizer });
+    await saveHuggingFace(model, to, { dtype: type, maxShardSize, vocabularyFrom: folder, tokenizer, head: head?.() });
   }
+}
+
+/** A model with what belongs to it: the tokenizer, but for a folder whose vocabulary is copied, and its head. */
+async function loadForSaving(
+  { kind, path }: FoundModel,
+  { device, named, checkpoint, folder, onNote }: Pick<Options, "checkpoint" | "onNote"> & {
+    readonly device: Device;
+    readonly named: string;
+    readonly folder: string | undefined;
+  },
+): Promise<Partial<Pretrained> & { model: GPT; head?: () => SavedHead }> {
+  if (folder !== undefined) {
+    let head: (() => SavedHead) | undefined;
+    const keep = (model: GPT, description: HeadDescription) => {
+      const made = newHead(model, description, { initialize: false });
+      head = () => savedHead(made, description);
+      return made;
+    };
+    return { model: await loadFolder(folder, { device, onNote }, keep), head };
+  }
+  const options = { device, tokenizer: named || undefined, checkpoint, onNote };
+  if (kind !== "run" || named) return await loadPretrained(path, options);
+  const { head, description, ...loaded } = await loadWithHead(path, options);
+  return { ...loaded, head: head && description && (() => savedHead(head, description)) };
 }
 
 /** How many tokens of its own a model is judged on. */

@@ -4,6 +4,8 @@ import { ConfigError } from "../errors.ts";
 import { evaluateText, type TextEvaluation } from "../evaluate/perplexity.ts";
 import { Profile } from "../engine/profile.ts";
 import { command } from "./command.ts";
+import { rowFlags } from "./data_command.ts";
+import { evaluateHead } from "./eval_head.ts";
 import { int, text } from "./flags.ts";
 import { count, duration, type Progress, rate, share } from "./progress.ts";
 import { loadNamed, modelName, openDevice } from "./run_model.ts";
@@ -12,6 +14,8 @@ import { checkPermission, deviceFlags, encodeOptions, modelFlags, tokenizerFlags
 export const evalFlags = {
   ...modelFlags,
   input: text("", "the text file (UTF-8)"),
+  data: text("", "instead, for a model with a head: the rows with labels or choices; deno task data FILE shows them"),
+  columns: rowFlags.columns,
   tokenizer: text("", "instead of the model's own: gpt2, cl100k_base, o200k_base, or a folder"),
   special_tokens: tokenizerFlags.special_tokens,
   max_length: int(0, "tokens in a window; 0 is the model's block size", { min: 0 }),
@@ -23,13 +27,25 @@ export const evalCommand = command({
   name: "eval",
   flags: evalFlags,
   help: {
-    does: "Tells how well a model predicts a text: perplexity, with each token judged once, and bits per byte.",
-    usage: "--input=FILE",
+    does:
+      "Tells how well a model predicts a text: perplexity, with each token judged once, and bits per byte; or how well\n" +
+      "its head tells labels or choices apart: loss and accuracy.",
+    usage: "--input=FILE, or --data=FILE",
   },
   async run({ values, progress, interruption }) {
-    if (!values.input) throw new ConfigError("--input is missing: eval takes the text as --input=FILE");
+    const { input, data } = values;
+    if (!input === !data) {
+      throw new ConfigError(
+        "eval takes either a text, as --input=FILE, or rows for a model with a head, as --data=FILE",
+      );
+    }
     checkPermission(values.device, "eval");
-    const contents = await readText(values.input), device = await openDevice(values);
+    if (data) {
+      const device = await openDevice(values), signal = interruption(() => progress.line("Stopping …"));
+      for (const line of await evaluateHead(values, device, { progress, signal })) progress.line(line);
+      return device.close();
+    }
+    const contents = await readText(input), device = await openDevice(values);
     const { model, tokenizer } = await loadNamed(values, device, progress);
     if (values.profile) device.profile = new Profile();
     const { blockSize } = model.config, began = performance.now();

@@ -3,7 +3,7 @@ import { type RunDescription, RunFolder } from "../checkpoint/run_folder.ts";
 import type { Device } from "../engine/device.ts";
 import { Profile } from "../engine/profile.ts";
 import { GPT } from "../gpt.ts";
-import { loadBase, loadPretrained, type Pretrained, runTokenizer } from "../pretrained/load.ts";
+import { loadBase, loadPretrained, loadRun, type Pretrained, runTokenizer } from "../pretrained/load.ts";
 import { loadWithHead } from "../pretrained/load_head.ts";
 import { RandomGenerator } from "../random/mod.ts";
 import { checkTraining } from "../train/memory.ts";
@@ -105,6 +105,10 @@ async function resumedModel(values: FinetuneValues, run: RunFolder, device: Devi
   const description = isHeadTask(values.task) ? await resumedHead(run) : undefined;
   if (run.description.base) {
     const model = await loadBase(run, { device, dropout, seed, weights });
+    return { model: model.train(), tokenizer, description };
+  }
+  if (values.features) { // which are of these weights
+    const model = await loadRun(run, { device, dropout, seed, checkpoint: "last" });
     return { model: model.train(), tokenizer, description };
   }
   const model = new GPT({ ...run.description.model, dropout }, { device, seed, initialize: false });

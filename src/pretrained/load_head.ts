@@ -72,8 +72,13 @@ async function run(path: string, options: PretrainedOptions, keep: Keep): Promis
 
 async function folder(path: string, options: PretrainedOptions, keep: Keep): Promise<Loaded> {
   const tokenizer = await loadTokenizer(path);
+  return { tokenizer, model: await loadFolder(path, options, keep) };
+}
+
+/** The model in a folder of transformers', which may have no vocabulary; `keep` makes the head where there is one. */
+export function loadFolder(path: string, options: PretrainedOptions, keep: Keep): Promise<GPT> {
   const head = (found: HuggingFaceHead, model: GPT) => keep(model, descriptionOf(found)).namedParameters();
-  return { tokenizer, model: await loadHuggingFace(path, { ...options, head }) };
+  return loadHuggingFace(path, { ...options, head });
 }
 
 function descriptionOf(

@@ -1,0 +1,94 @@
+/** How well a model with a head does on rows with labels: `eval --data=FILE`. */
+import { readExamples } from "../data/examples.ts";
+import { noGrad } from "../engine/autograd.ts";
+import type { Device } from "../engine/device.ts";
+import { DataError } from "../errors.ts";
+import { HeadRows } from "../finetune/head_rows.ts";
+import { HeadTask } from "../finetune/head_task.ts";
+import { type HeadExample, inputsOf } from "../finetune/inputs.ts";
+import { Breather } from "../loop/breather.ts";
+import { evaluating } from "../nn/module.ts";
+import { loadHead, type PretrainedHead } from "../pretrained/load_head.ts";
+import { RandomGenerator } from "../random/mod.ts";
+import type { MicroBatch } from "../train/task.ts";
+import { parseColumns } from "./data_command.ts";
+import type { Values } from "./flags.ts";
+import { count, type Progress } from "./progress.ts";
+import { modelName } from "./run_model.ts";
+import { encodeOptions, type modelFlags } from "./shared_flags.ts";
+
+type HeadValues = Values<typeof modelFlags> & { data: string; columns: string; special_tokens: string };
+
+/** @returns lines: the loss, what the task measures, and how many rows there are */
+export async function evaluateHead(
+  values: HeadValues,
+  device: Device,
+  { progress, signal }: { progress: Progress; signal: AbortSignal },
+): Promise<string[]> {
+  const { weights, checkpoint } = values, onNote = (line: string) => progress.line(line);
+  const loaded = await loadHead(modelName(values), { device, weights, inference: true, checkpoint, onNote });
+  const { rows, cut } = await readRows(values, loaded), { model, head, description } = loaded, { kind } = description;
+  if (cut > 0) {
+    progress.line(`rows longer than the model's ${model.config.blockSize} tokens: ${count(cut)}, cut at the end`);
+  }
+  const task = new HeadTask(model, { train: rows, val: rows }, {
+    ...description,
+    head,
+    labelling: kind === "choose" ? undefined : description,
+    batchSize: 16,
+    lmWeight: 0,
+  });
+  const sums: Record<string, number> = {}, generator = new RandomGenerator(0), breather = new Breather();
+  let done = 0;
+  for (const batch of task.evaluate("val", { count: rows.length, generator })) {
+    signal.throwIfAborted();
+    const found = await judged(task, loaded, batch), { weight = 1 } = batch;
+    for (const [name, value] of Object.entries(found)) sums[name] = (sums[name] ?? 0) + weight * value;
+    done += weight;
+    progress.status(() => `${count(done)} of ${count(rows.length)} rows`);
+    await breather.breathe();
+  }
+  progress.end();
+  const lines = Object.entries(sums).map(([name, sum]) => [name, (sum / done).toFixed(4)]);
+  return [...lines, ["rows", count(rows.length)]].map(([name, value]) => `${name.padEnd(14)} ${value}`);
+}
+
+async function readRows(
+  { data, columns, special_tokens }: HeadValues,
+  { model, tokenizer, description: { kind, tokens } }: PretrainedHead,
+): Promise<{ rows: HeadRows; cut: number }> {
+  const rows = new HeadRows(), kinds = [kind === "choose" ? "choice" : "label"] as const;
+  const how = { kind, tokenizer, maxLength: model.config.blockSize, tokens, special: encodeOptions(special_tokens) };
+  let cut = 0;
+  for await (const example of readExamples(data, { kinds, columns: parseColumns(columns) })) {
+    const inputs = inputsOf(example as HeadExample, how);
+    if (inputs.cut) cut++;
+    rows.add(inputs.sequences, example as HeadExample);
+  }
+  if (rows.length === 0) throw new DataError(`${data} has no rows`);
+  return { rows, cut };
+}
+
+async function judged(
+  task: HeadTask,
+  { model, head }: PretrainedHead,
+  batch: MicroBatch,
+): Promise<Record<string, number>> {
+  const { device } = model;
+  const pass = () => {
+    using scope = device.scope();
+    const tensors = Object.entries(batch.arrays).map(([name, { values, shape }]) => {
+      const dtype = values instanceof Int32Array ? "i32" : "f32";
+      return [name, device.tensor(values, shape, { dtype })];
+    });
+    const { loss, outputs } = task.judge(model, Object.fromEntries(tensors));
+    return { loss: scope.keep(loss), outputs: scope.keep(outputs) };
+  };
+  const { loss, outputs } = evaluating(model, () => evaluating(head, () => noGrad(pass)));
+  try {
+    return { loss: await loss.item(), ...task.measure(await outputs.data(), batch) };
+  } finally {
+    loss.dispose();
+    outputs.dispose();
+  }
+}
