@@ -129,11 +129,8 @@ export async function storedFeatures(
     using file = await SafetensorsFile.open(path);
     const other = Object.entries(metadata).find(([key, value]) => file.metadata[key] !== value);
     if (other) {
-      throw new CheckpointError(
-        `${path} has features of another ${
-          other[0] === "model" ? "model" : "set of rows"
-        }: name another file, or remove it`,
-      );
+      const of = other[0] === "model" ? "of another model" : "of other rows";
+      throw new CheckpointError(`${path} has features ${of}: name another file, or remove it`);
     }
     const read = async (name: "train" | "val") => await file.readTensor(name) as Float32Array;
     return { features: { train: await read("train"), val: await read("val") }, read: true };
