@@ -34,10 +34,13 @@ export const evalCommand = command({
   },
   async run({ values, progress, interruption }) {
     const { input, data } = values;
-    if (!input === !data) {
+    if (!input && !data) {
       throw new ConfigError(
-        "eval takes either a text, as --input=FILE, or rows for a model with a head, as --data=FILE",
+        "--input is missing: eval takes the text as --input=FILE, or rows for a model with a head as --data=FILE",
       );
+    }
+    if (input && data) {
+      throw new ConfigError(`--input=${input} --data=${data}: either a text or rows; leave one of them out`);
     }
     checkPermission(values.device, "eval");
     if (data) {

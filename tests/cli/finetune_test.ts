@@ -203,7 +203,17 @@ const bad = {
     "deno task finetune --task=sft --data=FILE.jsonl --init_from=gpt2",
   "--init_from=gpt2": "--data is missing: it names the file with the rows to learn, as in\n" +
     "deno task finetune --task=sft --data=FILE.jsonl --init_from=gpt2",
-  "--init_from=gpt2 --data=x --task=dpo": "--task=dpo: expected sft",
+  "--init_from=gpt2 --data=x --task=dpo": "--task=dpo: expected sft or classify or choose or entail or similar",
+  "--init_from=gpt2 --data=x --train_blocks=0":
+    "--train_blocks=0: this is for --task=classify or choose or entail or similar",
+  "--init_from=gpt2 --data=x --task=entail --form=gpt2":
+    "--form=gpt2: entail is one of GPT-1's tasks, with tokens between the texts; leave the flag out",
+  "--init_from=gpt2 --data=x --task=classify --lora_rank=4 --train_blocks=1":
+    "--train_blocks=1: an adapter is trained instead of the weights (--lora_rank)",
+  "--init_from=gpt2 --data=x --task=entail --lora_rank=4":
+    "--task=entail --lora_rank=4: GPT-1's form has tokens whose embeddings an adapter does not train",
+  "--init_from=gpt2 --data=x --task=classify --features=f":
+    "--features=f: what a head sees stays the same only where nothing below it is trained: --train_blocks=0",
 };
 for (const [line, message] of Object.entries(bad)) {
   Deno.test(`finetune ${line} is refused`, async () => {
