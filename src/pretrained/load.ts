@@ -8,7 +8,9 @@ import type { SavedCheckpoint } from "../checkpoint/checkpoint_folder.ts";
 import type { RunFolder } from "../checkpoint/run_folder.ts";
 import type { RunBase } from "../checkpoint/run_json.ts";
 import { CheckpointError, ConfigError } from "../errors.ts";
+import type { LoadAdapterOptions } from "../finetune/adapter.ts";
 import type { GPT } from "../gpt.ts";
+import type { Module } from "../nn/module.ts";
 import type { BytePairTokenizer } from "../tokenizer/byte_pair.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 
@@ -63,7 +65,7 @@ export async function loadPretrained(name: string, options: PretrainedOptions): 
   // The tokenizer first: it is small, and may be missing.
   const tokenizer = typeof asked === "object" ? asked : asked ? await byName(asked) : await source.tokenizer();
   const model = await source.load(options), { vocabSize } = model.config;
-  if (options.adapter !== undefined) await putOn(model, options.adapter, onNote);
+  if (options.adapter !== undefined) await putOn(model, options.adapter, { onNote });
   const { endIds } = await import("../tokenizer/to_hugging_face.ts");
   const { ChatTemplate } = await import("../data/chat_template.ts");
   const ends = await source.ends?.() ?? endIds(tokenizer);
@@ -150,9 +152,9 @@ interface Source extends Disposable {
 }
 
 /** Puts an adapter on a model, which is disposed of where that fails. */
-async function putOn(model: GPT, adapter: string, onNote?: (line: string) => void): Promise<void> {
+async function putOn(model: GPT, adapter: string, options: LoadAdapterOptions): Promise<void> {
   const { loadAdapter } = await import("../finetune/adapter.ts");
-  await owned(model, (model) => loadAdapter(adapter, model, { onNote }));
+  await owned(model, (model) => loadAdapter(adapter, model, options));
 }
 
 const OPEN: Record<FoundModel["kind"], (path: string, options: Pick<PretrainedOptions, "onNote">) => Promise<Source>> =
@@ -270,16 +272,15 @@ export async function runTokenizer(run: RunFolder): Promise<Tokenizer> {
 export async function loadRun(
   run: RunFolder,
   options: Omit<PretrainedOptions, "tokenizer"> & {
-    /** Reads more of the checkpoint than the model. */
-    readonly more?: (saved: SavedCheckpoint, model: GPT) => Promise<void>;
+    /** Reads more of the checkpoint than the model, and gives the head, which an adapter may have been saved with. */
+    readonly more?: (saved: SavedCheckpoint, model: GPT) => Promise<Module | undefined>;
   },
 ): Promise<GPT> {
   const { checkpoint = "best", onNote = () => {}, more } = options, { base } = run.description;
   if (base) {
     const model = await loadBase(run, options);
     await run.read(checkpoint, async (saved) => {
-      await putOn(model, saved.folder, onNote);
-      await more?.(saved, model);
+      await putOn(model, saved.folder, { head: await more?.(saved, model), onNote });
     });
     if (options.trainable) { // all of it, so that the run that follows has weights of its own
       const { adaptersOf } = await import("../finetune/lora.ts");

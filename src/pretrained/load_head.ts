@@ -64,7 +64,10 @@ async function run(path: string, options: PretrainedOptions, keep: Keep): Promis
     ...options,
     async more({ name, state: { task }, task: file }, model) {
       const description = describeHead(task, `${path}/${name}/state.json`);
-      if (description) await loadTensors(file, headTensors(keep(model, description)));
+      if (!description) return undefined;
+      const head = keep(model, description);
+      await loadTensors(file, headTensors(head));
+      return head;
     },
   });
   return { model, tokenizer };
