@@ -12,8 +12,8 @@ import { Trainer } from "../train/trainer.ts";
 import { command, type Running } from "./command.ts";
 import { chatting } from "./data_command.ts";
 import { finetuneDeclaration, finetuneFlags, type FinetuneValues, FIXED } from "./finetune_flags.ts";
-import { type HeadStart, headStart, resumedHead } from "./finetune_heads.ts";
-import { TASKS } from "./finetune_tasks.ts";
+import { type HeadStart, headStart, headTask, resumedHead } from "./finetune_heads.ts";
+import { sft, type Tuning, type TuningSetup } from "./finetune_tasks.ts";
 import { isHeadTask } from "./head_flags.ts";
 import { baseOf, putAdapter } from "./lora_flags.ts";
 import { nativeFor } from "./native.ts";
@@ -23,6 +23,15 @@ import { checkPermission, reportDownload } from "./shared_flags.ts";
 import { absolute, leaveOutThreads, optionsOf } from "./train_command.ts";
 import { goOn, resumeCommand } from "./train_flags.ts";
 import { TrainReport } from "./train_report.ts";
+
+/** By the names that `--task` takes. */
+const TASKS: Record<FinetuneValues["task"], (setup: TuningSetup) => Promise<Tuning>> = {
+  sft,
+  classify: headTask,
+  choose: headTask,
+  entail: headTask,
+  similar: headTask,
+};
 
 type FinetuneRunning = Running<typeof finetuneFlags>;
 

@@ -12,7 +12,7 @@ import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { Task } from "../train/task.ts";
 import { parseColumns, rowOptions } from "./data_command.ts";
 import type { FinetuneValues } from "./finetune_flags.ts";
-import { type HeadStart, headTask } from "./finetune_heads.ts";
+import type { HeadStart } from "./finetune_heads.ts";
 import { count, type Progress } from "./progress.ts";
 
 /** What a task is made of. */
@@ -39,15 +39,6 @@ export interface Tuning {
   /** Lines to end with instead of a sample. */
   readonly after?: readonly string[];
 }
-
-/** By the names that `--task` takes. */
-export const TASKS: Record<FinetuneValues["task"], (setup: TuningSetup) => Promise<Tuning>> = {
-  sft,
-  classify: headTask,
-  choose: headTask,
-  entail: headTask,
-  similar: headTask,
-};
 
 /** Tokens of a row at most: what was asked for, or the model's block size. */
 export function maxLengthOf({ max_length: asked }: FinetuneValues, { config: { blockSize } }: GPT): number {
@@ -87,7 +78,8 @@ export async function readSplits<K extends Kind, T>(
   return { train: Array.from(train, (i) => rows[i]), val: Array.from(held, (i) => rows[i]) };
 }
 
-async function sft({ values, model, tokenizer, progress }: TuningSetup): Promise<Tuning> {
+/** Supervised tuning: rows of texts, or of prompts and completions. */
+export async function sft({ values, model, tokenizer, progress }: TuningSetup): Promise<Tuning> {
   const { data, eval_data, batch_size: batchSize, packing, seed, truncation } = values;
   const maxLength = maxLengthOf(values, model);
   using template = ChatTemplate.of(tokenizer, { name: values.template || undefined });
