@@ -23,16 +23,18 @@ export interface HeadStart extends Pretrained {
   readonly description?: HeadDescription;
 }
 
-/** What `--init_from` names, with GPT-1's tokens where its form needs them; their embeddings are drawn from N(0, 0.02). */
-export function headStart(values: FinetuneValues, start: HeadStart): HeadStart {
-  const { model, tokenizer, head, description } = start, { task, seed } = values;
-  const same = description?.kind === task &&
-    (description.tokens !== undefined) === (formOf(task as HeadKind, values) === "gpt1");
+/** What `--init_from` names, with GPT-1's tokens where its form needs them. */
+export function headStart(
+  values: FinetuneValues,
+  start: HeadStart,
+): HeadStart & { readonly added?: readonly number[] } {
+  const { model, tokenizer, head, description } = start, task = values.task as HeadKind, form = formOf(task, values);
   model.train();
-  if (same) return start;
+  if (description?.kind === task && (description.tokens !== undefined) === (form === "gpt1")) return start;
   head?.dispose(); // of another task
-  if (formOf(task as HeadKind, values) !== "gpt1") return { model, tokenizer };
-  return { model, tokenizer: addInputTokens(model, tokenizer, { seed }).tokenizer };
+  if (form !== "gpt1") return { model, tokenizer };
+  const known = tokenizer.vocabSize, more = addInputTokens(model, tokenizer, { seed: values.seed }).tokenizer;
+  return { model, tokenizer: more, added: Array.from({ length: more.vocabSize - known }, (_, i) => known + i) };
 }
 
 /** What a run's last checkpoint says of its head. */

@@ -57,11 +57,6 @@ export function checkHeads({ task, lora_rank, ...values }: HeadValues & { task: 
     for (const name of ["train_blocks", "layer_decay", "unfreeze_every"] as const) {
       if (given.includes(name)) throw refuse(name, "an adapter is trained instead of the weights (--lora_rank)");
     }
-    if (formOf(task, values) === "gpt1") {
-      throw new ConfigError(
-        `--task=${task} --lora_rank=${lora_rank}: GPT-1's form has tokens whose embeddings an adapter does not train`,
-      );
-    }
   }
   if (values.features && (values.train_blocks !== 0 || lora_rank > 0)) {
     throw refuse(

@@ -210,8 +210,6 @@ const bad = {
     "--form=gpt2: entail is one of GPT-1's tasks, with tokens between the texts; leave the flag out",
   "--init_from=gpt2 --data=x --task=classify --lora_rank=4 --train_blocks=1":
     "--train_blocks=1: an adapter is trained instead of the weights (--lora_rank)",
-  "--init_from=gpt2 --data=x --task=entail --lora_rank=4":
-    "--task=entail --lora_rank=4: GPT-1's form has tokens whose embeddings an adapter does not train",
   "--init_from=gpt2 --data=x --task=classify --features=f":
     "--features=f: what a head sees stays the same only where nothing below it is trained: --train_blocks=0",
 };
