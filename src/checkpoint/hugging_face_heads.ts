@@ -16,7 +16,7 @@ export interface HuggingFaceHead {
   readonly architecture: "GPT2ForSequenceClassification" | "GPT2DoubleHeadsModel";
   /** The name of each label, `id2label`; of choices there is one. */ readonly labels: readonly string[];
   /** What labels are; transformers settles it at the first labels that it sees where it is not said. */
-  readonly problemType?: typeof PROBLEMS[number];
+  readonly problemType?: "regression" | "single_label_classification" | "multi_label_classification";
   /** The token that fills rows up. */ readonly padTokenId?: number;
   /** Of the pooled states, for choices: `summary_first_dropout`. */ readonly dropout?: number;
 }

@@ -64,8 +64,8 @@ export interface HeadTaskOptions extends TransferRates {
 
 /** Trains a head on rows with labels. */
 export class HeadTask implements Task {
-  readonly ahead = true;
-  readonly config: NonNullable<Task["config"]>;
+  /** Rows do not depend on the weights. */ readonly ahead = true;
+  /** Its kind, labels and tokens. */ readonly config: NonNullable<Task["config"]>;
   /** The head. */ readonly module: Head;
   /** What it is. */ readonly description: HeadDescription;
   readonly #options: HeadTaskOptions;
@@ -76,6 +76,7 @@ export class HeadTask implements Task {
   #before: EpochsState;
 
   /**
+   * A task on rows, with a new head unless one is given.
    * @param model below the head
    * @throws {DataError} when there are no rows, or a label is not one of the labels
    * @throws {ConfigError} when options contradict each other

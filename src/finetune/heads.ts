@@ -60,7 +60,7 @@ export interface HeadOptions {
  */
 export class SequenceClassifier extends Module {
   /** (L, C) */ readonly score: Linear;
-  readonly dropout: Dropout;
+  /** Of the pooled states. */ readonly dropout: Dropout;
 
   /**
    * A head for a model's hidden states.
@@ -91,6 +91,7 @@ export class SequenceClassifier extends Module {
  * `multiple_choice_head.summary.weight` (1, C) and `.bias` (1).
  */
 export class DoubleHeads extends Module {
+  /** transformers' place for it. */
   readonly multiple_choice_head: { readonly summary: Linear; readonly first_dropout: Dropout };
 
   /** A head for a model's hidden states. */
