@@ -1,5 +1,4 @@
 /** Rows through a model and its head without training: their scores, or the states that a head sees, computed once and stored. */
-import { identify } from "../data/tokens.ts";
 import { paddedLengths } from "../data/token_rows.ts";
 import { noGrad } from "../engine/autograd.ts";
 import type { Tensor } from "../engine/tensor.ts";
@@ -10,7 +9,7 @@ import type { GPT } from "../gpt.ts";
 import type { NumberArray } from "../kernel.ts";
 import { Breather } from "../loop/breather.ts";
 import { evaluating } from "../nn/module.ts";
-import { headBatch, type HeadRows } from "./head_rows.ts";
+import { headBatch, type HeadRows, identify } from "./head_rows.ts";
 import { type Head, type HeadDescription, type HeadSplits, scores } from "./head_task.ts";
 import { pooled } from "./heads.ts";
 
@@ -116,8 +115,8 @@ export async function storedFeatures(
   },
 ): Promise<{ features: HeadSplits<Float32Array>; read: boolean }> {
   const of = (split: HeadRows) => {
-    const { length, checksum } = identify(Int32Array.from(idsOf(split)));
-    return `${split.length} rows, ${length} tokens, ${checksum}`;
+    const { length, checksum } = identify(split);
+    return `${split.length} rows, ${length}, ${checksum}`;
   };
   const metadata = {
     train: of(rows.train),
@@ -145,12 +144,6 @@ export async function storedFeatures(
   ]);
   await writeSafetensors(path, tensors, { metadata, open });
   return { features, read: false };
-}
-
-function* idsOf(rows: HeadRows): Generator<number> {
-  for (let row = 0; row < rows.length; row++) {
-    for (const ids of rows.sequences(row)) yield* [ids.length, ...ids];
-  }
 }
 
 /** FNV-1a, 32 bits, over elements that lie evenly in each parameter: training changes every one. */

@@ -1,4 +1,5 @@
 /** Rows of sequences with labels, in memory as typed arrays, and batches of them, padded to a few fixed lengths. */
+import { identify as identifyTokens, type TokensIdentity } from "../data/tokens.ts";
 import { paddedLength, TokenRows } from "../data/token_rows.ts";
 import { DataError } from "../errors.ts";
 import type { BatchArray, MicroBatch } from "../train/task.ts";
@@ -46,6 +47,16 @@ export class HeadRows {
   /** The most sequences that a row has. */ get choices(): number {
     return this.#labels.reduce((most, _, row) => Math.max(most, this.#rows[row + 1] - this.#rows[row]), 0);
   }
+}
+
+/** Tells rows from others: their tokens, where sequences and rows begin, and their labels. */
+export function identify(rows: HeadRows): TokensIdentity {
+  const all: number[] = [];
+  for (let row = 0; row < rows.length; row++) {
+    for (const ids of rows.sequences(row)) all.push(ids.length, ...ids);
+    for (const letter of JSON.stringify(rows.labels[row].label)) all.push(letter.codePointAt(0)!);
+  }
+  return identifyTokens(Int32Array.from(all));
 }
 
 /** How {@linkcode headBatch} lays out rows. */

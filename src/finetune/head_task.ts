@@ -8,6 +8,7 @@
  * transformers' Trainer those of a classifier are too large by the number of micro-batches: huggingface/transformers #47688.)
  */
 import { Epochs, type EpochsState } from "../data/epochs.ts";
+import type { TokensIdentity } from "../data/tokens.ts";
 import { paddedLengths } from "../data/token_rows.ts";
 import { CheckpointError, ConfigError, DataError } from "../errors.ts";
 import type { Tensor } from "../engine/tensor.ts";
@@ -20,7 +21,7 @@ import { sum } from "../ops/sum.ts";
 import { AdamW, type AdamWOptions, type NamedParameter } from "../optim/adamw.ts";
 import type { RandomGenerator } from "../random/mod.ts";
 import type { DrawOptions, Measures, MicroBatch, Task, TaskState } from "../train/task.ts";
-import { type BatchOptions, choiceArray, headBatch, HeadRows, labelArray } from "./head_rows.ts";
+import { type BatchOptions, choiceArray, headBatch, HeadRows, identify, labelArray } from "./head_rows.ts";
 import { DoubleHeads, labelLoss, nextTokensLoss, pooled, type ProblemType, SequenceClassifier } from "./heads.ts";
 import type { HeadKind, InputTokens } from "./inputs.ts";
 import { type Labelling, numbered } from "./labels.ts";
@@ -217,6 +218,10 @@ export class HeadTask implements Task {
     return { accuracy: right / B };
   }
 
+  /** Of the rows of both splits, with their labels. */
+  identity(): Record<keyof HeadSplits, TokensIdentity> {
+    return { train: identify(this.rows.train), val: identify(this.rows.val) };
+  }
   state(): TaskState {
     return { ...this.#before, rows: this.rows.train.length };
   }
