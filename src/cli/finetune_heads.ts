@@ -60,9 +60,10 @@ export async function headTask(
   });
   const rows = { train: rowsOf(splits.train), val: rowsOf(splits.val) };
   const given = problem_type === "auto" ? undefined : problem_type;
-  const labelling = kind === "choose"
-    ? undefined
-    : labellingOf(rows.train.labels, description ?? { problemType: given });
+  const labelling = kind === "choose" ? undefined : labellingOf(rows.train.labels, {
+    ...description ?? { problemType: given },
+    others: rows.val.labels,
+  });
   const freeze = (model: GPT) => train_blocks >= 0 && lora_rank === 0 && trainLastBlocks(model, train_blocks);
   freeze(model);
   const padTokenId = description ? description.padTokenId : padOf(tokenizer);

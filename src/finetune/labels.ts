@@ -25,14 +25,18 @@ const WORDS: Readonly<Record<Sort, string>> = { text: "a name", number: "a numbe
  * the order of their code points; whole numbers are classes from 0, and other numbers a quantity.
  *
  * @param all labels of the rows to train on
- * @param given what is known: of what type they are, or the names of a model that has a head already
+ * @param given what is known: of what type they are, or the names of a model that has a head already; and labels of `others`, rows
+ * to evaluate on, which have to be written in the same way
  * @throws {DataError} when labels are of mixed types, out of range, not finite, or more classes than the given names
  */
-export function labellingOf(all: readonly LabelAt[], given: Partial<Labelling> = {}): Labelling {
+export function labellingOf(
+  all: readonly LabelAt[],
+  given: Partial<Labelling> & { readonly others?: readonly LabelAt[] } = {},
+): Labelling {
   const [first] = all, { labels } = given;
   if (!first) throw new DataError("there is no row to learn labels from");
   const sort = sortOf(first.label);
-  for (const { label, where } of all) {
+  for (const { label, where } of [...all, ...given.others ?? []]) {
     if (sortOf(label) === sort) continue;
     throw new DataError(
       `labels are of mixed types: ${show(first.label)} in ${first.where} is ${WORDS[sort]}, and ${show(label)} in ` +

@@ -42,6 +42,7 @@ Deno.test("labels that cannot be are refused with their line", () => {
     assertThrows(() => labellingOf(all, given), DataError, message);
   refused(labels("a", 1), 'labels are of mixed types: "a" in line 1 is a name, and 1 in line 2 is a number');
   refused(labels(["a"], "a"), "mixed types");
+  refused(labels("a", "b"), "1 in line 1 is a number", { others: labels(1) });
   refused(labels(["a", 1]), "line 1: labels are names here and numbers there");
   refused(labels(0, -1), "line 2: the label -1 is not the number of a class");
   refused(labels("a", "a"), "there is nothing to tell apart");
