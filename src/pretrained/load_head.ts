@@ -50,9 +50,14 @@ export async function loadWithHead(
   };
   const load = kind === "run" ? run : kind === "hugging_face" ? folder : undefined;
   if (!load) return await loadPretrained(name, options);
-  const loaded = await load(path, options, keep);
-  made?.head.eval();
-  return { ...loaded, ...made };
+  try {
+    const loaded = await load(path, options, keep);
+    made?.head.eval();
+    return { ...loaded, ...made };
+  } catch (error) {
+    made?.head.dispose();
+    throw error;
+  }
 }
 
 type Loaded = Pick<PretrainedHead, "model" | "tokenizer">;

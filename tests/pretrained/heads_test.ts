@@ -197,3 +197,47 @@ Deno.test("summarization: the hint, the first sentences, as many tokens as asked
     await assertRejects(() => summarize("", options), DataError, "no token");
     await assertRejects(() => summarize("a", { sentences: 0 }), ConfigError, "sentences is 0");
   }));
+
+Deno.test("a config.json of a head that cannot be is refused by the field's name", () =>
+  inFolder((folder) =>
+    onDevice(async (device) => {
+      const copy = async (name: string, changes: Record<string, unknown>) => {
+        await Deno.mkdir(`${folder}/${name}`, { recursive: true });
+        for await (const file of Deno.readDir(`${folders}/${name}`)) {
+          await Deno.copyFile(`${folders}/${name}/${file.name}`, `${folder}/${name}/${file.name}`);
+        }
+        const path = `${folder}/${name}/config.json`, json = JSON.parse(await Deno.readTextFile(path));
+        await Deno.writeTextFile(path, JSON.stringify({ ...json, ...changes }));
+        return `${folder}/${name}`;
+      };
+      for (
+        const [name, changes, message] of [
+          ["classifier", { id2label: { 0: "a", 2: "b" } }, "id2label is"],
+          ["classifier", { id2label: ["a", "b", "c"] }, "id2label is"],
+          ["classifier", { id2label: {} }, "id2label is"],
+          ["classifier", { id2label: { 0: "a", 1: "b" } }, "score.weight is [3,8], expected [2,8]"],
+          ["classifier", { id2label: null }, "score.weight is [3,8], expected [2,8]"], // transformers' default
+          ["classifier", { id2label: null, num_labels: -1 }, "num_labels is -1"],
+          ["classifier", { problem_type: "guess" }, 'problem_type is "guess"; expected regression'],
+          ["classifier", { pad_token_id: -1 }, "pad_token_id is -1"],
+          ["classifier", { architectures: ["GPT2ForTokenClassification"] }, "this GPT-2 has only"],
+          ["choices", { summary_type: "mean" }, 'summary_type is "mean"; expected "cls_index"'],
+          ["choices", { summary_activation: "tanh" }, "summary_activation"],
+          ["choices", { summary_first_dropout: 2 }, "summary_first_dropout is 2"],
+        ] as const
+      ) {
+        const path = await copy(name, changes), before = device.memory().tensors;
+        const error = await assertRejects(() => loadHead(path, { device }), CheckpointError);
+        assert(error.message.includes(message), error.message);
+        assertEquals(device.memory().tensors, before);
+      }
+      const cut = `${await copy("classifier", {})}/model.safetensors`, bytes = await Deno.readFile(cut);
+      new DataView(bytes.buffer).setFloat32(bytes.length - 4, NaN, true); // of the last tensor
+      await Deno.writeFile(cut, bytes);
+      const before = device.memory().tensors;
+      await assertRejects(() => loadHead(`${folder}/classifier`, { device }), CheckpointError, "NaN");
+      assertEquals(device.memory().tensors, before);
+      const path = await copy("classifier", { id2label: null, num_labels: 3 }); // as before transformers 4
+      assertEquals((await loadHead(path, { device })).description.labels, ["LABEL_0", "LABEL_1", "LABEL_2"]);
+    })
+  ));
