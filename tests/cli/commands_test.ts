@@ -246,6 +246,8 @@ Deno.test("deno.json's tasks are made of a few shared strings, and none may do e
     "train:dawn": `${train}${ffi}/train.ts --device=webgpu:dawn`,
     "train:native": `${fast}${train}${ffi}/train.ts --native`,
     "sample:dawn": `${sample}${ffi}/sample.ts --device=webgpu:dawn`,
+    chat: `${fast}${sample}src/cli/chat.ts`,
+    "chat:dawn": `${sample}${ffi}/chat.ts --device=webgpu:dawn`,
     finetune: `${fast}${sample}src/cli/finetune.ts`,
     "finetune:dawn": `${sample}${ffi}/finetune.ts --device=webgpu:dawn`,
     "finetune:native": `${fast}${sample}${ffi}/finetune.ts --native`,
