@@ -14,7 +14,7 @@ import { CheckpointError, ConfigError } from "../errors.ts";
 import { noGrad } from "../engine/autograd.ts";
 import { loadAdapter } from "../finetune/adapter.ts";
 import { adaptersOf } from "../finetune/lora.ts";
-import { type HeadDescription, newHead } from "../finetune/head_task.ts";
+import { type HeadDescription, newHead } from "../finetune/head_description.ts";
 import { generate } from "../generate/generate.ts";
 import type { GPT } from "../gpt.ts";
 import type { NumberArray } from "../kernel.ts";

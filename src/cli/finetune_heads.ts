@@ -2,7 +2,8 @@
 import type { RunFolder } from "../checkpoint/run_folder.ts";
 import { storedFeatures } from "../finetune/head_passes.ts";
 import { HeadRows } from "../finetune/head_rows.ts";
-import { describeHead, type Head, type HeadDescription, type HeadSplits, HeadTask } from "../finetune/head_task.ts";
+import { describeHead, type Head, type HeadDescription } from "../finetune/head_description.ts";
+import { type HeadSplits, HeadTask } from "../finetune/head_task.ts";
 import { addInputTokens, type HeadKind, inputsOf, inputTokens } from "../finetune/inputs.ts";
 import { labellingOf } from "../finetune/labels.ts";
 import { trainLastBlocks } from "../finetune/transfer.ts";

@@ -10,7 +10,8 @@ import type { NumberArray } from "../kernel.ts";
 import { Breather } from "../loop/breather.ts";
 import { evaluating } from "../nn/module.ts";
 import { headBatch, type HeadRows, identify } from "./head_rows.ts";
-import { type Head, type HeadDescription, type HeadSplits, scores } from "./head_task.ts";
+import { type Head, type HeadDescription, scores } from "./head_description.ts";
+import type { HeadSplits } from "./head_task.ts";
 import { pooled } from "./heads.ts";
 
 /** How rows are passed through. */

@@ -4,7 +4,7 @@ import { loadHuggingFace } from "../checkpoint/hugging_face.ts";
 import { RunFolder } from "../checkpoint/run_folder.ts";
 import { loadTensors } from "../checkpoint/tensors.ts";
 import { CheckpointError, ConfigError } from "../errors.ts";
-import { describeHead, type Head, type HeadDescription, headTensors, newHead } from "../finetune/head_task.ts";
+import { describeHead, type Head, type HeadDescription, headTensors, newHead } from "../finetune/head_description.ts";
 import type { GPT } from "../gpt.ts";
 import { loadTokenizer } from "../tokenizer/load.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";

@@ -1,0 +1,88 @@
+/** What a head is, beside its numbers: how it is made, fed and stored. */
+import { CheckpointError } from "../errors.ts";
+import type { Tensor } from "../engine/tensor.ts";
+import type { GPT } from "../gpt.ts";
+import { add } from "../ops/add.ts";
+import { reshape } from "../ops/reshape.ts";
+import { sum } from "../ops/sum.ts";
+import type { NamedParameter } from "../optim/adamw.ts";
+import type { RandomGenerator } from "../random/mod.ts";
+import type { Task } from "../train/task.ts";
+import { DoubleHeads, type ProblemType, SequenceClassifier } from "./heads.ts";
+import type { HeadKind, InputTokens } from "./inputs.ts";
+import type { Labelling } from "./labels.ts";
+
+/** What a head is, and what it takes to feed it: a run's state.json has it as `task`. */
+export interface HeadDescription extends Labelling {
+  /** What it is asked. */ readonly kind: HeadKind;
+  /** GPT-1's tokens, where its form is used. */ readonly tokens?: InputTokens;
+  /** What fills rows up, and is never pooled. */ readonly padTokenId?: number;
+  /** Of the pooled states, in training. */ readonly dropout: number;
+}
+
+/** A head of one of the two kinds. */
+export type Head = SequenceClassifier | DoubleHeads;
+
+/**
+ * What a head makes of pooled states.
+ *
+ * @param states f32 (R, C)
+ * @param mask f32 (B, K), 0 where there is a choice and far below it where there is none
+ * @returns (B, L), or (B, K) for `choose`
+ */
+export function scores(head: Head, { kind, tokens }: HeadDescription, states: Tensor, mask?: Tensor): Tensor {
+  const [R, C] = states.shape;
+  if (head instanceof DoubleHeads) {
+    const choices = mask ? mask.shape[1] : 1, made = head.forward(states, { choices, shared: tokens !== undefined });
+    return mask ? add(made, mask) : made;
+  }
+  return head.forward(kind === "similar" ? sum(reshape(states, [R / 2, 2, C]), { axis: 1 }) : states);
+}
+
+/** A head as a description has it. */
+export function newHead(
+  model: GPT,
+  { kind, labels, tokens, dropout }: HeadDescription,
+  options: { readonly generator?: RandomGenerator; readonly initialize?: boolean } = {},
+): Head {
+  const { generator, initialize } = options;
+  return kind === "choose"
+    ? new DoubleHeads(model, { dropout, generator, initialize })
+    : new SequenceClassifier(model, labels.length, { bias: tokens !== undefined, dropout, generator, initialize });
+}
+
+/** A head's parameters as a checkpoint names them. */
+export const headTensors = (head: Head): NamedParameter[] =>
+  [...head.namedParameters()].map(([name, one]): NamedParameter => [`task.${name}`, one]);
+
+/** The same as a checkpoint stores it. */
+export function configOf({ kind, tokens, padTokenId, ...rest }: HeadDescription): NonNullable<Task["config"]> {
+  return { name: kind, ...rest, ...tokens, ...(padTokenId !== undefined && { padTokenId }) };
+}
+
+const KINDS: readonly HeadKind[] = ["classify", "entail", "similar", "choose"];
+const PROBLEMS: readonly ProblemType[] = ["single_label_classification", "multi_label_classification", "regression"];
+
+/**
+ * What a checkpoint's state says of its head; none where its task has another.
+ *
+ * @param task of state.json
+ * @throws {CheckpointError} when it is damaged
+ */
+export function describeHead(task: unknown, path: string): HeadDescription | undefined {
+  const { name, problemType, labels, dropout, padTokenId, start, delimiter, extract } = (task ?? {}) as Record<
+    string,
+    unknown
+  >;
+  const kind = KINDS.find((kind) => kind === name), ids = [start, delimiter, extract];
+  if (!kind) return undefined;
+  const isId = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
+  const isText = (value: unknown): value is string => typeof value === "string";
+  const type = PROBLEMS.find((one) => one === problemType), marked = ids.some((id) => id !== undefined);
+  const holds = type && Array.isArray(labels) && labels.length > 0 && labels.every(isText) &&
+    typeof dropout === "number" && dropout >= 0 && dropout <= 1 &&
+    (padTokenId === undefined || isId(padTokenId)) && (!marked || ids.every(isId));
+  if (!holds) throw new CheckpointError(`${path} is damaged: task is not what it should be`);
+  const tokens = marked ? { start, delimiter, extract } as InputTokens : undefined;
+  return { kind, problemType: type, labels, dropout, padTokenId, tokens };
+}
