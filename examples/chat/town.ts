@@ -45,13 +45,15 @@ export class Town {
   /** A text to train on before any chat: one person, and what is true of them, in any order. */
   story(generator: RandomGenerator): string {
     const person = generator.randint(PEOPLE.length);
-    return [...generator.randperm(relations.length)].map((relation) => `${this.fact(person, relation)}.`).join(" ");
+    const [first, second, ...more] = [...generator.randperm(relations.length)].map((relation) =>
+      this.fact(person, relation)
+    );
+    return `Who is ${PEOPLE[person]}? ${first}, and ${second}. ${more.map((fact) => `${fact}.`).join(" ")}`;
   }
 
   /** What is answered for two people, each with a relation of their own. */
   answer([a, b]: readonly number[], [r, s]: readonly number[]): string {
-    const same = r === s && this.#ends[a][r] === this.#ends[b][r] ? ", too" : "";
-    return `${this.fact(a, r)}, and ${this.fact(b, s)}${same}.`;
+    return `${this.fact(a, r)}, and ${this.fact(b, s)}.`;
   }
 
   /**

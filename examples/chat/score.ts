@@ -1,0 +1,39 @@
+/**
+ * Asks models what they were not trained on, and counts the answers that are right in every letter:
+ *
+ *     deno run --allow-read --allow-env examples/chat/score.ts FILE.jsonl MODEL …
+ *
+ * FILE has chats; each answer of the assistant's is asked for anew, after the right answers before it. A model without a chat
+ * template is given the texts line by line.
+ */
+import { createDevice } from "../../mod.ts";
+import { readExamples } from "../../src/data/mod.ts";
+import { loadPretrained, pipeline } from "../../src/pretrained/mod.ts";
+import type { Message } from "../../src/data/mod.ts";
+
+const [file, ...models] = Deno.args;
+const asked: { before: Message[]; answer: string }[] = [];
+for await (const { kind, ...example } of readExamples(file, { kinds: ["text"] })) {
+  if (!("text" in example) || typeof example.text === "string") continue;
+  for (const [i, { role, content }] of example.text.entries()) {
+    if (role === "assistant") asked.push({ before: example.text.slice(0, i), answer: String(content) });
+  }
+}
+
+const device = await createDevice("cpu");
+for (const name of models) {
+  const loaded = await loadPretrained(name, { device, inference: true });
+  using generate = await pipeline("text-generation", loaded);
+  const options = { doSample: false, maxNewTokens: 80, returnFullText: false } as const;
+  const answers = loaded.chatTemplate
+    ? await generate(asked.map(({ before }) => before), options)
+    : await generate(asked.map(({ before }) => before.map(({ content }) => `${content}\n`).join("")), options);
+  const right = asked.filter(({ answer }, i) => answers[i][0].generatedText.split("\n")[0] === answer).length;
+  console.log(`${name}: ${right} of ${asked.length} answers (${(100 * right / asked.length).toFixed(1)} %)`);
+  const wrong = asked.findIndex(({ answer }, i) => answers[i][0].generatedText.split("\n")[0] !== answer);
+  if (wrong >= 0) {
+    console.log(`  ${asked[wrong].before.at(-1)!.content}\n  ${answers[wrong][0].generatedText.split("\n")[0]}`);
+    console.log(`  instead of ${asked[wrong].answer}`);
+  }
+}
+device.close();
