@@ -13,14 +13,9 @@ import type { CacheType } from "../nn/cache.ts";
 import { generateSequences } from "./generate.ts";
 import type { SequencesOptions } from "./options.ts";
 
-/** Of the options of a generation those that take memory: tables for a bias and penalties, places for log-probabilities, keys and values. */
-type CountedOptions = Pick<
-  SequencesOptions,
-  keyof SamplingOptions | "logprobs" | "topLogprobs" | "numReturnSequences" | "cache"
->;
-
-/** What is to be done with the model. */
-export interface InferenceOptions extends CountedOptions {
+/** What is to be done with the model: of a generation's options those that take memory, and how the model is made. */
+export interface InferenceOptions
+  extends Pick<SequencesOptions, keyof SamplingOptions | "logprobs" | "topLogprobs" | "numReturnSequences" | "cache"> {
   /** What it is meant for; nothing happens on it. */
   readonly device: Device;
   /** How its matrices are stored; default f32. */
