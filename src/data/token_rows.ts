@@ -1,4 +1,6 @@
-/** Rows of tokens of any lengths, side by side in two arrays: five bytes a token. */
+/** Rows of tokens, and the lengths to which batches of them are padded. */
+
+/** One row. */
 export interface TokenRow {
   /** The row's token ids. */ readonly ids: Int32Array;
   /**
@@ -15,7 +17,7 @@ export function labelCount({ learned }: TokenRow): number {
   return count;
 }
 
-/** Many {@linkcode TokenRow}s in little memory. */
+/** Many {@linkcode TokenRow}s of any lengths, side by side in two arrays: five bytes a token. */
 export class TokenRows {
   #ids = new Int32Array(1 << 12);
   #learned = new Uint8Array(1 << 12);

@@ -13,7 +13,7 @@ import type { Embedding } from "../nn/embedding.ts";
 import type { Linear } from "../nn/linear.ts";
 import { isContainer, Module } from "../nn/module.ts";
 import { RandomGenerator } from "../random/mod.ts";
-import { copyOf, LoraLinear, TokenRows, TunedTokens, type Wrapper } from "./lora_layers.ts";
+import { copyOf, LoraLinear, TunedRows, TunedTokens, type Wrapper } from "./lora_layers.ts";
 import { byPattern, endsIn, linearPlaces, namedModules, type Place, targetsOf } from "./targets.ts";
 
 /** How {@linkcode applyLora} makes an adapter; defaults are PEFT's. */
@@ -283,7 +283,7 @@ export function attach(model: GPT, { shape, head, places, rankOf, generator }: A
     }
     if (trainableTokens.length > 0) {
       const { transformer, lm_head } = model, tied = transformer.wte.weight === lm_head.weight;
-      const rows = new TokenRows(transformer.wte, trainableTokens);
+      const rows = new TunedRows(transformer.wte, trainableTokens);
       const wrap = (path: string, holder: object, key: string, isHead: boolean) => {
         const record = holder as Record<string, Embedding & Linear>;
         lora.wrap({ path, holder: record, key }, new TunedTokens(record[key], rows, isHead));

@@ -94,7 +94,7 @@ export class LoraLinear extends Module {
  * less those of the base, and E, which has a row for each token of the vocabulary and a one where it is the i-th of these, the
  * table is W + E · D.
  */
-export class TokenRows extends Module {
+export class TunedRows extends Module {
   /** (n, C) */ readonly rows: Tensor;
   /** (n, C) of the base. */ readonly #original: Tensor;
   /** (V, n) */ readonly #marks: Tensor;
@@ -128,7 +128,7 @@ export class TokenRows extends Module {
 export class TunedTokens extends Module implements Wrapper<Embedding | Linear> {
   enabled = true;
 
-  constructor(public base_layer: Embedding & Linear, readonly token_adapter: TokenRows, readonly isHead: boolean) {
+  constructor(public base_layer: Embedding & Linear, readonly token_adapter: TunedRows, readonly isHead: boolean) {
     super();
     if (!base_layer.training) this.eval();
   }
