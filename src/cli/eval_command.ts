@@ -42,6 +42,8 @@ export const evalCommand = command({
     if (input && data) {
       throw new ConfigError(`--input=${input} --data=${data}: either a text or rows; leave one of them out`);
     }
+    const idle = (["tokenizer", "max_length", "stride"] as const).find((name) => data && values[name]);
+    if (idle) throw new ConfigError(`--${idle}=${values[idle]}: this is for a text (--input), not for rows`);
     checkPermission(values.device, "eval");
     if (data) {
       const device = await openDevice(values), signal = interruption(() => progress.line("Stopping …"));

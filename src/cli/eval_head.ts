@@ -2,7 +2,6 @@
 import { readExamples } from "../data/examples.ts";
 import { noGrad } from "../engine/autograd.ts";
 import type { Device } from "../engine/device.ts";
-import { DataError } from "../errors.ts";
 import { HeadRows } from "../finetune/head_rows.ts";
 import { HeadTask } from "../finetune/head_task.ts";
 import { type HeadExample, inputsOf } from "../finetune/inputs.ts";
@@ -25,16 +24,17 @@ export async function evaluateHead(
   device: Device,
   { progress, signal }: { progress: Progress; signal: AbortSignal },
 ): Promise<string[]> {
-  const { weights, checkpoint } = values, onNote = (line: string) => progress.line(line);
-  const loaded = await loadHead(modelName(values), { device, weights, inference: true, checkpoint, onNote });
-  const { rows, cut } = await readRows(values, loaded), { model, head, description } = loaded, { kind } = description;
+  const { weights, checkpoint } = values, adapter = values.adapter || undefined;
+  const onNote = (line: string) => progress.line(line);
+  const loaded = await loadHead(modelName(values), { device, weights, inference: true, checkpoint, adapter, onNote });
+  const { rows, cut } = await readRows(values, loaded), { model, head, description } = loaded;
   if (cut > 0) {
     progress.line(`rows longer than the model's ${model.config.blockSize} tokens: ${count(cut)}, cut at the end`);
   }
   const task = new HeadTask(model, { train: rows, val: rows }, {
     ...description,
     head,
-    labelling: kind === "choose" ? undefined : description,
+    labelling: description,
     batchSize: 16,
     lmWeight: 0,
   });
@@ -65,7 +65,6 @@ async function readRows(
     if (inputs.cut) cut++;
     rows.add(inputs.sequences, example as HeadExample);
   }
-  if (rows.length === 0) throw new DataError(`${data} has no rows`);
   return { rows, cut };
 }
 

@@ -62,13 +62,13 @@ export async function loadPretrained(name: string, options: PretrainedOptions): 
     throw new ConfigError(`${name} is not a run, and only a run has a last checkpoint beside its best`);
   }
   using source = await OPEN[kind](path, options);
-  // The tokenizer first: it is small, and may be missing.
+  // What is small and may be missing or damaged first.
   const tokenizer = typeof asked === "object" ? asked : asked ? await byName(asked) : await source.tokenizer();
-  const model = await source.load(options), { vocabSize } = model.config;
-  if (options.adapter !== undefined) await putOn(model, options.adapter, { onNote });
   const { endIds } = await import("../tokenizer/to_hugging_face.ts");
   const { ChatTemplate } = await import("../data/chat_template.ts");
   const ends = await source.ends?.() ?? endIds(tokenizer);
+  const model = await source.load(options), { vocabSize } = model.config;
+  if (options.adapter !== undefined) await putOn(model, options.adapter, { onNote });
   const loaded: Pretrained = {
     model,
     tokenizer,
@@ -151,8 +151,8 @@ interface Source extends Disposable {
   readonly hint?: string;
 }
 
-/** Puts an adapter on a model, which is disposed of where that fails. */
-async function putOn(model: GPT, adapter: string, options: LoadAdapterOptions): Promise<void> {
+/** @internal Puts an adapter on a model, which is disposed of where that fails. */
+export async function putOn(model: GPT, adapter: string, options: LoadAdapterOptions): Promise<void> {
   const { loadAdapter } = await import("../finetune/adapter.ts");
   await owned(model, (model) => loadAdapter(adapter, model, options));
 }
@@ -313,7 +313,9 @@ export async function loadBase(
   run: RunFolder,
   options: Omit<PretrainedOptions, "tokenizer" | "adapter">,
 ): Promise<GPT> {
-  const { name, identity } = run.description.base!, rest = { ...options, checkpoint: undefined };
+  const { name, identity } = run.description.base!;
+  // What else is asked for is meant for the run's model, not for its base.
+  const rest = { ...options, checkpoint: undefined, adapter: undefined, tokenizer: undefined };
   const found = await identifyModel(name).catch((error) => {
     throw new CheckpointError(`${run.path} has an adapter for ${name}, which cannot be read: ${error.message}`);
   });

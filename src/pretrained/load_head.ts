@@ -8,7 +8,7 @@ import { describeHead, type Head, type HeadDescription, headTensors, newHead } f
 import type { GPT } from "../gpt.ts";
 import { loadTokenizer } from "../tokenizer/load.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
-import { findModel, loadPretrained, loadRun, type PretrainedOptions, runTokenizer } from "./load.ts";
+import { findModel, loadPretrained, loadRun, type PretrainedOptions, putOn, runTokenizer } from "./load.ts";
 
 /** What {@linkcode loadHead} gives. */
 export interface PretrainedHead {
@@ -51,7 +51,8 @@ export async function loadWithHead(
   const load = kind === "run" ? run : kind === "hugging_face" ? folder : undefined;
   if (!load) return await loadPretrained(name, options);
   try {
-    const loaded = await load(path, options, keep);
+    const loaded = await load(path, options, keep), { adapter, onNote } = options;
+    if (adapter !== undefined) await putOn(loaded.model, adapter, { head: made?.head, onNote });
     made?.head.eval();
     return { ...loaded, ...made };
   } catch (error) {

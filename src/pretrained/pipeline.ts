@@ -152,18 +152,18 @@ export async function pipeline(
   const { device: where = "auto" } = options, own = typeof model === "string" && typeof where === "string";
   if (typeof model !== "string") return await made(task, model, () => {});
   const device = typeof where === "string" ? await createDevice(where) : where;
+  let loaded: Pretrained | PretrainedHead | undefined;
+  const close = () => {
+    loaded?.model.dispose();
+    if (loaded && "head" in loaded) loaded.head.dispose();
+    if (own) device.close();
+  };
   try {
     const how = { inference: true, ...options, device };
-    const loaded = labels
-      ? await (await import("./load_head.ts")).loadHead(model, how)
-      : await loadPretrained(model, how);
-    return await made(task, loaded, () => {
-      loaded.model.dispose();
-      if ("head" in loaded) (loaded as PretrainedHead).head.dispose();
-      if (own) device.close();
-    });
+    loaded = labels ? await (await import("./load_head.ts")).loadHead(model, how) : await loadPretrained(model, how);
+    return await made(task, loaded, close);
   } catch (error) {
-    if (own) device.close();
+    close();
     throw error;
   }
 }

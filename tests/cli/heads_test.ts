@@ -79,6 +79,7 @@ Deno.test("a classifier is trained, judged, used, converted and trained on; its 
     );
     const others = "the data have 3 classes, and the model 2 labels: no, yes";
     await fails(others, "finetune", ...on, `--data=${folder}/other.jsonl`, `--eval_data=${folder}/labels.jsonl`);
+    await fails("--stride=4: this is for a text (--input), not for rows", "eval", data, out, "--stride=4");
     await fails(
       `${folder}/base has no head for labels or choices\nThis trains one: `,
       "eval",

@@ -108,6 +108,8 @@ for (const name of ["reference", "cpu"]) {
       assertEquals(adaptersOf(loaded.model).length, 1);
       const apart = await loadPretrained(base, { device, tokenizer, adapter: whole.last });
       assertEquals(await logits(apart.model), whole.numbers);
+      const twice = await loadPretrained(`${path}/whole`, { device, checkpoint: "last", adapter: whole.last });
+      assertEquals(adaptersOf(twice.model).length, 2); // the run's own, and the one that is named
 
       await Deno.remove(base, { recursive: true });
       const load = () => loadPretrained(`${path}/whole`, { device });

@@ -7,10 +7,13 @@ import { createDevice } from "../../src/device/create.ts";
 import type { Device } from "../../src/engine/device.ts";
 import { CheckpointError, ConfigError, DataError } from "../../src/errors.ts";
 import { SafetensorsFile } from "../../src/files/safetensors.ts";
+import { saveAdapter } from "../../src/finetune/adapter.ts";
 import { headScores } from "../../src/finetune/head_passes.ts";
 import { HeadRows } from "../../src/finetune/head_rows.ts";
 import { HeadTask } from "../../src/finetune/head_task.ts";
+import type { SequenceClassifier } from "../../src/finetune/heads.ts";
 import { labellingOf } from "../../src/finetune/labels.ts";
+import { adaptersOf, applyLora } from "../../src/finetune/lora.ts";
 import { GPT } from "../../src/gpt.ts";
 import { loadHead, savedHead } from "../../src/pretrained/load_head.ts";
 import { pipeline } from "../../src/pretrained/pipeline.ts";
@@ -89,7 +92,9 @@ Deno.test("a folder of GPT2DoubleHeadsModel scores choices as transformers does"
     const [scores] = await headScores(model, head, { description, rows });
     assertClose(scores, expected.choices.scores, limit, "scores");
     const refused = () => pipeline("text-classification", `${folders}/choices`, { device });
+    const before = device.memory().tensors;
     await assertRejects(refused, ConfigError, "The head is for choices");
+    assertEquals(device.memory().tensors, before);
   }));
 
 const tensorsOf = async (folder: string) => {
@@ -154,6 +159,14 @@ Deno.test("a run's head: from its checkpoint into the pipeline and into a folder
       const again = await pipeline("text-classification", `${folder}/hf`, { device });
       assertEquals(await again("aab", { topK: null }), await classify("aab", { topK: null }));
       await assertRejects(() => loadHuggingFace(`${folder}/hf`, { device }), CheckpointError, "is of a classifier");
+
+      device.fill((head as SequenceClassifier).score.weight.storage, (values) => values.fill(0.5));
+      await saveAdapter(`${folder}/adapter`, applyLora(loaded, { rank: 2, head }), { taskType: "SEQ_CLS" });
+      for (const name of [path, `${folder}/hf`]) {
+        const { model: adapted, head } = await loadHead(name, { device, adapter: `${folder}/adapter` });
+        assertEquals(adaptersOf(adapted).length, 1);
+        assertEquals(new Set(await (head as SequenceClassifier).score.weight.data()), new Set([0.5]));
+      }
 
       const state = `${path}/${run.best}/state.json`, json = JSON.parse(await Deno.readTextFile(state));
       for (
