@@ -1,23 +1,23 @@
 /** `deno task data`: a file's first rows as the model will see them, and what there is in all. */
-import { BUILT_IN_CHATS } from "../data/built_in_chats.ts";
-import { ChatTemplate, chatTokenizer } from "../data/chat_template.ts";
+import { ChatTemplate } from "../data/chat_template.ts";
 import { type Example, type Kind, readExamples, type Words } from "../data/examples.ts";
 import { endOfText, tokenizeExample, type TokenizeOptions } from "../data/tokenize_example.ts";
 import { labelCount } from "../data/token_rows.ts";
-import { ConfigError, DataError } from "../errors.ts";
-import { type HeadExample, type HeadKind, inputsOf } from "../finetune/inputs.ts";
-import { exists, readBytes } from "../files/files.ts";
+import { DataError } from "../errors.ts";
+import { type HeadExample, type HeadKind, INPUT_TOKENS, inputsOf, inputTokens } from "../finetune/inputs.ts";
 import { Breather } from "../loop/breather.ts";
 import { loadTokenizer } from "../tokenizer/load.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { command } from "./command.ts";
 import { DataSummary, type Part, showPart } from "./data_report.ts";
-import { bool, choice, int, text, type Values } from "./flags.ts";
+import { choice, int, text } from "./flags.ts";
+import { formOf, HEAD_TASKS, isHeadTask } from "./head_flags.ts";
 import { count, type Progress } from "./progress.ts";
-import { encodeOptions, PRETRAINED, reportDownload, tokenizerFlags } from "./shared_flags.ts";
+import { chatting, parseColumns, rowFlags, rowOptions } from "./row_flags.ts";
+import { PRETRAINED, reportDownload, tokenizerFlags } from "./shared_flags.ts";
 
 /** What each task can be tuned on. */
-const TASKS: Readonly<Record<string, readonly Kind[]>> = {
+const TASKS: Readonly<Record<"any" | "sft" | HeadKind, readonly Kind[]>> = {
   any: ["text", "completion", "preference", "label", "choice"],
   sft: ["text", "completion"],
   classify: ["label"],
@@ -26,32 +26,10 @@ const TASKS: Readonly<Record<string, readonly Kind[]>> = {
   choose: ["choice"],
 };
 
-/** How a file's rows become tokens: `data` and `finetune` have these flags in common. */
-export const rowFlags = {
-  columns: text("", "names of the file's columns where they differ from the usual: text=sentence,label=gold"),
-  max_length: int(0, "the most tokens of a row; 0 is the model's block size", { min: 0 }),
-  truncation: choice(["keep_start", "keep_end"], "which end of a longer row stays: keep_start or keep_end"),
-  template: text(
-    "",
-    `how conversations are written: ${
-      Object.keys(BUILT_IN_CHATS).join(", ")
-    }, or a file in Jinja; else as the model's files say`,
-  ),
-  completion_only_loss: bool(true, "of prompts with completions, whether only the completions are learned"),
-  assistant_only_loss: bool(false, "of conversations, whether only what the assistant says is learned"),
-};
-
 export const dataFlags = {
-  task: choice(
-    ["any", "sft", "classify", "entail", "similar", "choose"],
-    "what the rows are for: any, or a task of finetune",
-  ),
+  task: choice(["any", "sft", ...HEAD_TASKS], "what the rows are for: any, or a task of finetune"),
   init_from: text("", `the model to be tuned: ${PRETRAINED}`),
   tokenizer: text("", `instead of the model's own, or without a model (gpt2 then): ${tokenizerFlags.tokenizer.help}`),
-  special_tokens: choice(
-    ["allow", "refuse", "text"],
-    "what <|endoftext|> and its like in plain texts are: allow: special tokens; refuse; text: ordinary letters",
-  ),
   ...rowFlags,
   num_rows: int(3, "how many rows are shown token by token", { min: 0 }),
 };
@@ -71,7 +49,8 @@ export const data = command({
   },
   async run({ words: [path], values, progress, interruption }) {
     const { tokenizer: own, blockSize } = await describe(values, progress);
-    const tokenizer = withInputTokens(await chatting(own, values.template), values.task);
+    const chatty = await chatting(own, values.template);
+    const tokenizer = isMarked(values.task) ? chatty.withSpecialTokens(INPUT_TOKENS) : chatty;
     const maxLength = values.max_length || blockSize, columns = parseColumns(values.columns);
     using template = ChatTemplate.of(tokenizer, { name: values.template || undefined });
     const options = rowOptions(values, { tokenizer, template, maxLength: maxLength || undefined });
@@ -102,31 +81,6 @@ export const data = command({
   },
 });
 
-/** What the flags say of how rows become tokens. */
-export function rowOptions(
-  values: Values<typeof rowFlags> & { readonly special_tokens: string },
-  { tokenizer, template, maxLength }: Pick<TokenizeOptions, "tokenizer" | "template" | "maxLength">,
-): TokenizeOptions {
-  const { truncation, completion_only_loss: completionOnly, assistant_only_loss: assistantOnly } = values;
-  const special = encodeOptions(values.special_tokens);
-  return { tokenizer, template, maxLength, truncation, completionOnly, assistantOnly, special };
-}
-
-/**
- * The tokenizer with a chat template and the tokens that it is written with; itself where no template is named.
- *
- * @throws {ConfigError} when there is neither a built-in template nor a file of that name
- */
-export async function chatting(tokenizer: Tokenizer, template: string): Promise<Tokenizer> {
-  if (!template) return tokenizer;
-  if (Object.hasOwn(BUILT_IN_CHATS, template)) return chatTokenizer(tokenizer, template);
-  if (await exists(template)) {
-    return chatTokenizer(tokenizer, new TextDecoder().decode(await readBytes(template, { limit: 2 ** 22 })));
-  }
-  const names = Object.keys(BUILT_IN_CHATS).join(", ");
-  throw new ConfigError(`--template=${template}: there is no such file; expected ${names}, or a file in Jinja`);
-}
-
 /** The tokenizer, and the model's block size where there is a model; else 0. */
 async function describe(
   { init_from, tokenizer }: { init_from: string; tokenizer: string },
@@ -135,14 +89,6 @@ async function describe(
   if (!init_from) return { tokenizer: await loadTokenizer(tokenizer || "gpt2"), blockSize: 0 };
   const { describePretrained } = await import("../pretrained/load.ts");
   return describePretrained(init_from, { tokenizer: tokenizer || undefined, onProgress: reportDownload(progress) });
-}
-
-/** @throws {ConfigError} when they are not pairs of names */
-export function parseColumns(text: string): Record<string, string> {
-  const pairs = text.split(",").filter(Boolean).map((pair) => pair.split("="));
-  const wrong = pairs.find((pair) => pair.length !== 2 || pair.includes(""));
-  if (wrong) throw new ConfigError(`--columns=${text}: expected usual=file's, such as text=sentence,label=gold`);
-  return Object.fromEntries(pairs);
 }
 
 /** What an example is to the model: a row of tokens, or several. */
@@ -174,23 +120,21 @@ function sharedTurns(chosen: Words, rejected: Words): Words {
   return chosen.slice(0, differs);
 }
 
-/** GPT-1's tokens, for the tasks that need them: a model that is tuned to them gets rows for them. */
-const GPT1_TOKENS = ["_start_", "_delimiter_", "_classify_"];
-
-/** @returns the tokenizer with what a task's rows need besides texts */
-function withInputTokens(tokenizer: Tokenizer, task: string): Tokenizer {
-  return task === "entail" || task === "similar" ? tokenizer.withSpecialTokens(GPT1_TOKENS) : tokenizer;
-}
+/** Whether a task's rows are written with GPT-1's tokens, whatever the flags say. */
+const isMarked = (task: string): boolean => isHeadTask(task) && formOf(task, { form: "auto" }) === "gpt1";
 
 /** The sequences that a head sees of a row. */
-function sequencesOf(example: HeadExample, task: string, options: TokenizeOptions): Part[] {
-  const { tokenizer, maxLength = Infinity, truncation, special } = options;
-  const [start, delimiter, extract] = GPT1_TOKENS.map((token) => tokenizer.specialTokens?.get(token) ?? -1);
-  const tokens = task === "entail" || task === "similar" ? { start, delimiter, extract } : undefined;
-  const kind = example.kind === "choice" ? "choose" : tokens ? task as HeadKind : "classify";
-  const how = { kind, tokenizer, tokens, truncation, special } as const;
-  const whole = inputsOf(example, { ...how, maxLength: Infinity }).sequences;
-  return inputsOf(example, { ...how, maxLength }).sequences.map((ids, i) => ({
+function sequencesOf(
+  example: HeadExample,
+  task: string,
+  { maxLength = Infinity, ...options }: TokenizeOptions,
+): Part[] {
+  const { tokenizer, truncation, special } = options, tokens = isMarked(task) ? inputTokens(tokenizer) : undefined;
+  const kind = isHeadTask(task) ? task : example.kind === "choice" ? "choose" : "classify";
+  const how = { kind, tokenizer, tokens, truncation, special };
+  const { sequences, cut } = inputsOf(example, { ...how, maxLength });
+  const whole = cut ? inputsOf(example, { ...how, maxLength: Infinity }).sequences : sequences;
+  return sequences.map((ids, i) => ({
     name: example.kind === "choice" ? `${i}${i === example.label ? ", right" : ""}` : "",
     ids,
     learned: new Uint8Array(ids.length),

@@ -4,10 +4,10 @@ import { ConfigError } from "../errors.ts";
 import { evaluateText, type TextEvaluation } from "../evaluate/perplexity.ts";
 import { Profile } from "../engine/profile.ts";
 import { command } from "./command.ts";
-import { rowFlags } from "./data_command.ts";
 import { evaluateHead } from "./eval_head.ts";
 import { int, text } from "./flags.ts";
 import { count, duration, type Progress, rate, share } from "./progress.ts";
+import { rowFlags } from "./row_flags.ts";
 import { loadNamed, modelName, openDevice } from "./run_model.ts";
 import { checkPermission, deviceFlags, encodeOptions, modelFlags, tokenizerFlags } from "./shared_flags.ts";
 

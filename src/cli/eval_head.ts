@@ -10,9 +10,9 @@ import { evaluating } from "../nn/module.ts";
 import { loadHead, type PretrainedHead } from "../pretrained/load_head.ts";
 import { RandomGenerator } from "../random/mod.ts";
 import type { MicroBatch } from "../train/task.ts";
-import { parseColumns } from "./data_command.ts";
 import type { Values } from "./flags.ts";
 import { count, type Progress } from "./progress.ts";
+import { parseColumns } from "./row_flags.ts";
 import { modelName } from "./run_model.ts";
 import { encodeOptions, type modelFlags } from "./shared_flags.ts";
 

@@ -1,10 +1,10 @@
 /** What `finetune` can be told: nanoGPT's names where nanoGPT has the option, else TRL's, with TRL's defaults. */
 import { ConfigError } from "../errors.ts";
 import { type Declaration, type Request, taskCommand } from "./command.ts";
-import { dataFlags, rowFlags } from "./data_command.ts";
 import { bool, choice, float, int, text, type Values } from "./flags.ts";
 import { checkHeads, HEAD_FIXED, HEAD_TASKS, headFlags } from "./head_flags.ts";
 import { checkLora, LORA_DEFAULTS, LORA_FIXED, loraFlags } from "./lora_flags.ts";
+import { rowFlags } from "./row_flags.ts";
 import { deviceFlags, nativeFlag, PRETRAINED, torchFlags } from "./shared_flags.ts";
 import { trainFlags } from "./train_flags.ts";
 
@@ -29,7 +29,6 @@ export const finetuneFlags = {
   log_interval,
   always_save_checkpoint,
   ...rowFlags,
-  special_tokens: dataFlags.special_tokens,
   packing: bool(false, "lay short rows side by side in one; they do not see each other"),
   batch_size: int(8, "rows in a micro-batch", { min: 1 }),
   gradient_accumulation_steps: int(1, "micro-batches whose gradients make one update", { min: 1 }),
@@ -78,7 +77,6 @@ export const finetuneDeclaration: Declaration<typeof finetuneFlags> = {
 export const FIXED = [
   "task",
   ...Object.keys(rowFlags) as (keyof typeof rowFlags)[],
-  "special_tokens",
   "packing",
   "eval_share",
   "seed",

@@ -10,10 +10,10 @@ import type { GPT } from "../gpt.ts";
 import { Breather } from "../loop/breather.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { Task } from "../train/task.ts";
-import { parseColumns, rowOptions } from "./data_command.ts";
 import type { FinetuneValues } from "./finetune_flags.ts";
 import type { HeadStart } from "./finetune_heads.ts";
 import { count, type Progress } from "./progress.ts";
+import { parseColumns, rowOptions } from "./row_flags.ts";
 
 /** What a task is made of. */
 export interface TuningSetup {

@@ -114,8 +114,8 @@ export function inputsOf(
   return { sequences, cut };
 }
 
-/** GPT-1's names of its three tokens. */
-const TOKENS = ["_start_", "_delimiter_", "_classify_"] as const;
+/** GPT-1's names of its three tokens: start, delimiter, extract. */
+export const INPUT_TOKENS = ["_start_", "_delimiter_", "_classify_"] as const;
 
 /**
  * Adds GPT-1's three tokens to a tokenizer that has not got them, and their embeddings to its model, from N(0, 0.02). Before an
@@ -129,7 +129,7 @@ export function addInputTokens(
   tokenizer: Tokenizer,
   { seed = 1337 }: { readonly seed?: number } = {},
 ): { tokenizer: Tokenizer; tokens: InputTokens } {
-  const known = tokenizer.vocabSize, more = tokenizer.withSpecialTokens(TOKENS), added = more.vocabSize - known;
+  const known = tokenizer.vocabSize, more = tokenizer.withSpecialTokens(INPUT_TOKENS), added = more.vocabSize - known;
   if (added > 0) {
     model.resizeTokenEmbeddings(more.vocabSize, { known: Math.min(known, model.config.vocabSize) });
     const { config: { nEmbd }, transformer: { wte }, device } = model, { block, offset } = wte.weight.storage;
@@ -142,7 +142,7 @@ export function addInputTokens(
 
 /** The ids of GPT-1's three tokens. @throws {DataError} when the tokenizer has not got them */
 export function inputTokens({ specialTokens }: Pick<Tokenizer, "specialTokens">): InputTokens {
-  const [start, delimiter, extract] = TOKENS.map((token) => specialTokens?.get(token));
+  const [start, delimiter, extract] = INPUT_TOKENS.map((token) => specialTokens?.get(token));
   if (start !== undefined && delimiter !== undefined && extract !== undefined) return { start, delimiter, extract };
-  throw new DataError(`the tokenizer lacks one of the tokens ${TOKENS.join(", ")}`);
+  throw new DataError(`the tokenizer lacks one of the tokens ${INPUT_TOKENS.join(", ")}`);
 }
