@@ -33,6 +33,19 @@ export interface AdapterShape {
     readonly number[];
 }
 
+/** An adapter's shape with PEFT's defaults. */
+export const ADAPTER_DEFAULTS: AdapterShape = {
+  rank: 8,
+  alpha: 8,
+  rslora: false,
+  dropout: 0,
+  targets: ["c_attn"],
+  rankPattern: {},
+  alphaPattern: {},
+  modulesToSave: [],
+  trainableTokens: [],
+};
+
 /** What adapter_config.json says. */
 export interface AdapterConfig extends AdapterShape {
   /** The name of the base model. */ readonly base?: string;
@@ -155,40 +168,29 @@ export async function readAdapterConfig(
     (value) => isList(isWhole(0))(value) || isRecord(isList(isWhole(0)))(value),
     "ids of tokens",
   );
-  const known = Object.keys(toPeftConfig({ ...EMPTY, targets: [] }));
+  const known = Object.keys(toPeftConfig(ADAPTER_DEFAULTS));
   const others = Object.keys(json).filter((name) => !known.includes(name) && name !== "runtime_config");
   if (others.length > 0) onNote(`${path}: ${some(others.map(shown))} is not known, and left out`);
   return {
-    rank: take("r", 8, isWhole(1), "a whole number above 0"),
-    alpha: take("lora_alpha", 8, isAlpha, "a number"),
-    rslora: take("use_rslora", false, (value) => typeof value === "boolean", "true or false"),
-    dropout: take("lora_dropout", 0, isShare, "a share from 0 to below 1"),
-    targets: take<string | string[]>(
+    rank: take("r", ADAPTER_DEFAULTS.rank, isWhole(1), "a whole number above 0"),
+    alpha: take("lora_alpha", ADAPTER_DEFAULTS.alpha, isAlpha, "a number"),
+    rslora: take("use_rslora", ADAPTER_DEFAULTS.rslora, (value) => typeof value === "boolean", "true or false"),
+    dropout: take("lora_dropout", ADAPTER_DEFAULTS.dropout, isShare, "a share from 0 to below 1"),
+    targets: take<string | readonly string[]>(
       "target_modules",
-      ["c_attn"],
+      ADAPTER_DEFAULTS.targets,
       (value) => isName(value) || isList(isName)(value),
       "names of modules",
     ),
     layers: typeof layers === "number" ? [layers] : layers,
-    rankPattern: take("rank_pattern", {}, isRecord(isWhole(1)), "ranks by patterns"),
-    alphaPattern: take("alpha_pattern", {}, isRecord(isAlpha), "numbers by patterns"),
-    modulesToSave: take("modules_to_save", [], isList(isName), "names of modules"),
+    rankPattern: take("rank_pattern", ADAPTER_DEFAULTS.rankPattern, isRecord(isWhole(1)), "ranks by patterns"),
+    alphaPattern: take("alpha_pattern", ADAPTER_DEFAULTS.alphaPattern, isRecord(isAlpha), "numbers by patterns"),
+    modulesToSave: take("modules_to_save", ADAPTER_DEFAULTS.modulesToSave, isList(isName), "names of modules"),
     trainableTokens: Array.isArray(tokens) ? tokens : Object.values(tokens)[0] ?? [],
     base: take<string | undefined>("base_model_name_or_path", undefined, isName, "a name"),
     taskType: take<string | undefined>("task_type", undefined, isName, "a name"),
   };
 }
-
-const EMPTY = {
-  rank: 8,
-  alpha: 8,
-  rslora: false,
-  dropout: 0,
-  rankPattern: {},
-  alphaPattern: {},
-  modulesToSave: [],
-  trainableTokens: [],
-};
 
 /** An adapter as a save writes it: what {@linkcode toPeftConfig} gives, and its tensors. */
 export interface SavedAdapter {

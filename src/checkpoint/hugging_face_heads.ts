@@ -8,7 +8,17 @@ import type { NamedTensors } from "./tensors.ts";
 
 type Json = Readonly<Record<string, unknown>>;
 
-const PROBLEMS = ["regression", "single_label_classification", "multi_label_classification"] as const;
+/** What labels of sequences are, by transformers' names. */
+export type ProblemType = "single_label_classification" | "multi_label_classification" | "regression";
+/** Every {@linkcode ProblemType}. */
+export const PROBLEM_TYPES = [
+  "single_label_classification",
+  "multi_label_classification",
+  "regression",
+] as const satisfies readonly ProblemType[];
+
+/** transformers' names of labels that have none. */
+export const numbered = (count: number): string[] => Array.from({ length: count }, (_, id) => `LABEL_${id}`);
 
 /** A head, by transformers' names. */
 export interface HuggingFaceHead {
@@ -16,7 +26,7 @@ export interface HuggingFaceHead {
   readonly architecture: "GPT2ForSequenceClassification" | "GPT2DoubleHeadsModel";
   /** The name of each label, `id2label`; of choices there is one. */ readonly labels: readonly string[];
   /** What labels are; transformers settles it at the first labels that it sees where it is not said. */
-  readonly problemType?: "regression" | "single_label_classification" | "multi_label_classification";
+  readonly problemType?: ProblemType;
   /** The token that fills rows up. */ readonly padTokenId?: number;
   /** Of the pooled states, for choices: `summary_first_dropout`. */ readonly dropout?: number;
 }
@@ -72,9 +82,8 @@ export function headOf(json: Json, path: string): HuggingFaceHead | undefined {
     }
     return { architecture, labels: ["LABEL_0"], padTokenId: padTokenId as number | undefined, dropout };
   }
-  const problemType = PROBLEMS.find((name) => name === problem);
-  if (problem !== null && !problemType) throw refuse("problem_type", PROBLEMS.join(", "));
-  const numbered = (count: number) => Array.from({ length: count }, (_, id) => `LABEL_${id}`);
+  const problemType = PROBLEM_TYPES.find((name) => name === problem);
+  if (problem !== null && !problemType) throw refuse("problem_type", PROBLEM_TYPES.join(", "));
   if (id2label === undefined || id2label === null) {
     const count = num_labels ?? 2;
     if (!(Number.isSafeInteger(count) && (count as number) > 0)) throw refuse("num_labels", "a whole number above 0");

@@ -3,7 +3,7 @@ import { ConfigError } from "../errors.ts";
 import { type Declaration, type Request, taskCommand } from "./command.ts";
 import { bool, choice, float, int, text, type Values } from "./flags.ts";
 import { checkHeads, HEAD_FIXED, HEAD_TASKS, headFlags } from "./head_flags.ts";
-import { checkLora, LORA_DEFAULTS, LORA_FIXED, loraFlags } from "./lora_flags.ts";
+import { checkLora, LORA_FIXED, LORA_RATES, loraFlags } from "./lora_flags.ts";
 import { rowFlags } from "./row_flags.ts";
 import { deviceFlags, nativeFlag, PRETRAINED, torchFlags } from "./shared_flags.ts";
 import { trainFlags } from "./train_flags.ts";
@@ -62,7 +62,7 @@ export const finetuneDeclaration: Declaration<typeof finetuneFlags> = {
     usage: "[CONFIG.ts] --task=sft --data=FILE --init_from=MODEL",
     notes: "A config is a module that exports an object with the names below; flags win over it. ",
   },
-  defaults: ({ lora_rank }) => lora_rank ? LORA_DEFAULTS : {},
+  defaults: ({ lora_rank }) => lora_rank ? LORA_RATES : {},
   check({ data, init_from, ...values }) {
     checkLora(values);
     checkHeads(values);

@@ -1,4 +1,5 @@
 /** The flags of `finetune` that are for heads. */
+import { PROBLEM_TYPES } from "../checkpoint/hugging_face_heads.ts";
 import { ConfigError } from "../errors.ts";
 import type { HeadKind } from "../finetune/inputs.ts";
 import { choice, float, int, text, type Values } from "./flags.ts";
@@ -12,7 +13,7 @@ export const headFlags = {
     "of a head's rows: gpt2, texts as they are; gpt1, with tokens that begin, part and end them; auto: gpt2 for classify and choose",
   ),
   problem_type: choice(
-    ["auto", "single_label_classification", "multi_label_classification", "regression"],
+    ["auto", ...PROBLEM_TYPES],
     "of classify: what labels are; auto: lists are several labels, numbers with a fraction a regression",
   ),
   train_blocks: int(-1, "with a head: how many of the last blocks are trained; 0: the head alone; -1: all", {

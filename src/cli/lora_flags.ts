@@ -25,8 +25,8 @@ export const loraFlags = {
 /** What a run has once and for all. */
 export const LORA_FIXED = Object.keys(loraFlags) as (keyof typeof loraFlags)[];
 
-/** What beginners of adapters take: ten times the rate of all weights. */
-export const LORA_DEFAULTS = { learning_rate: 2e-4 };
+/** Defaults of other flags where an adapter is trained: ten times the learning rate of all weights. */
+export const LORA_RATES = { learning_rate: 2e-4 };
 
 export type LoraValues = Values<typeof loraFlags> & { readonly seed: number };
 

@@ -1,4 +1,5 @@
 /** What a head is, beside its numbers: how it is made, fed and stored. */
+import { PROBLEM_TYPES } from "../checkpoint/hugging_face_heads.ts";
 import { CheckpointError } from "../errors.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import type { GPT } from "../gpt.ts";
@@ -8,7 +9,7 @@ import { sum } from "../ops/sum.ts";
 import type { NamedParameter } from "../optim/adamw.ts";
 import type { RandomGenerator } from "../random/mod.ts";
 import type { Task } from "../train/task.ts";
-import { DoubleHeads, type ProblemType, SequenceClassifier } from "./heads.ts";
+import { DoubleHeads, SequenceClassifier } from "./heads.ts";
 import type { HeadKind, InputTokens } from "./inputs.ts";
 import type { Labelling } from "./labels.ts";
 
@@ -61,7 +62,6 @@ export function configOf({ kind, tokens, padTokenId, ...rest }: HeadDescription)
 }
 
 const KINDS: readonly HeadKind[] = ["classify", "entail", "similar", "choose"];
-const PROBLEMS: readonly ProblemType[] = ["single_label_classification", "multi_label_classification", "regression"];
 
 /**
  * What a checkpoint's state says of its head; none where its task has another.
@@ -78,7 +78,7 @@ export function describeHead(task: unknown, path: string): HeadDescription | und
   if (!kind) return undefined;
   const isId = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
   const isText = (value: unknown): value is string => typeof value === "string";
-  const type = PROBLEMS.find((one) => one === problemType), marked = ids.some((id) => id !== undefined);
+  const type = PROBLEM_TYPES.find((one) => one === problemType), marked = ids.some((id) => id !== undefined);
   const holds = type && Array.isArray(labels) && labels.length > 0 && labels.every(isText) &&
     typeof dropout === "number" && dropout >= 0 && dropout <= 1 &&
     (padTokenId === undefined || isId(padTokenId)) && (!marked || ids.every(isId));

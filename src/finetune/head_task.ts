@@ -7,6 +7,7 @@
  * A micro-batch counts by its share of the update's rows, so that accumulated gradients are those of all rows at once. (In
  * transformers' Trainer those of a classifier are too large by the number of micro-batches: huggingface/transformers #47688.)
  */
+import { numbered } from "../checkpoint/hugging_face_heads.ts";
 import { Epochs, type EpochsState } from "../data/epochs.ts";
 import type { TokensIdentity } from "../data/tokens.ts";
 import { paddedLengths } from "../data/token_rows.ts";
@@ -23,7 +24,7 @@ import { configOf, type Head, type HeadDescription, headTensors, newHead, scores
 import { type BatchOptions, choiceArray, headBatch, HeadRows, identify, labelArray } from "./head_rows.ts";
 import { labelLoss, nextTokensLoss, pooled } from "./heads.ts";
 import type { HeadKind, InputTokens } from "./inputs.ts";
-import { type Labelling, numbered } from "./labels.ts";
+import type { Labelling } from "./labels.ts";
 import { layerGroups, type TransferRates } from "./transfer.ts";
 
 /** Rows to train on and to evaluate on. */

@@ -6,6 +6,7 @@
  * A head is a module beside the model. It sees one hidden state of each sequence, the pooled one: the tensor `at` says which.
  * Letters in shapes: R sequences of T tokens, C channels, L labels, B examples of K choices.
  */
+import type { ProblemType } from "../checkpoint/hugging_face_heads.ts";
 import { ConfigError, DataError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
 import { Dropout, Linear, Module } from "../nn/mod.ts";
@@ -27,8 +28,7 @@ import { sum } from "../ops/sum.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import { RandomGenerator } from "../random/mod.ts";
 
-/** What labels of sequences are, by transformers' names. */
-export type ProblemType = "single_label_classification" | "multi_label_classification" | "regression";
+export type { ProblemType };
 
 /** How a head is made. */
 export interface HeadOptions {

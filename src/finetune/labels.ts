@@ -1,7 +1,7 @@
 /** What labels in data are to a head: names of classes, of which one or several hold, or numbers. */
+import { numbered, type ProblemType } from "../checkpoint/hugging_face_heads.ts";
 import type { Label } from "../data/examples.ts";
 import { DataError } from "../errors.ts";
-import type { ProblemType } from "./heads.ts";
 
 /** What the scores of a head mean. */
 export interface Labelling {
@@ -123,8 +123,6 @@ function classesOf(flat: readonly { one: string | number | boolean; where: strin
   return most + 1;
 }
 
-/** transformers' names of labels that have none. */
-export const numbered = (count: number): string[] => Array.from({ length: count }, (_, id) => `LABEL_${id}`);
 const show = (label: Label): string => JSON.stringify(label);
 
 function byCodePoint(a: string, b: string): number {

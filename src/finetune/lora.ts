@@ -5,7 +5,7 @@
  * An adapter's layers stand in the model's fields round those of the base, which may be stored in f32, bf16 or q8_0 and is never
  * copied. Several adapters stand round each other, and what is enabled of them adds up.
  */
-import { ADAPTER_PREFIX, type AdapterShape } from "../checkpoint/adapter.ts";
+import { ADAPTER_DEFAULTS, ADAPTER_PREFIX, type AdapterShape } from "../checkpoint/adapter.ts";
 import { Tensor, untrainable } from "../engine/tensor.ts";
 import { ConfigError } from "../errors.ts";
 import type { GPT, GPTConfig } from "../gpt.ts";
@@ -213,19 +213,6 @@ function* tensorPlaces(
   }
 }
 
-/** An adapter's shape with PEFT's defaults. */
-export const LORA_DEFAULTS: AdapterShape = {
-  rank: 8,
-  alpha: 8,
-  rslora: false,
-  dropout: 0,
-  targets: ["c_attn"],
-  rankPattern: {},
-  alphaPattern: {},
-  modulesToSave: [],
-  trainableTokens: [],
-};
-
 /**
  * Puts an adapter on a model, freezes the rest, and has the adapter trained: `namedParameters({ trainable: true })`, an optimizer made
  * of it, and checkpoints of runs see it alone. Before an optimizer is made.
@@ -239,9 +226,9 @@ export const LORA_DEFAULTS: AdapterShape = {
 export function applyLora(model: GPT, options: LoraOptions = {}): Lora {
   const { head, generator = new RandomGenerator(options.seed ?? 1337), seed: _, ...shape } = options;
   const given = Object.fromEntries(Object.entries(shape).filter(([, value]) => value !== undefined));
-  const { targets = LORA_DEFAULTS.targets } = options;
+  const { targets = ADAPTER_DEFAULTS.targets } = options;
   const written = targets instanceof RegExp ? targets.source : targets;
-  const complete: AdapterShape = { ...LORA_DEFAULTS, ...given, targets: written };
+  const complete: AdapterShape = { ...ADAPTER_DEFAULTS, ...given, targets: written };
   const lora = attach(model, {
     shape: complete,
     head,

@@ -5,7 +5,7 @@ import { HeadTask } from "../../src/finetune/head_task.ts";
 import type { ProblemType } from "../../src/finetune/heads.ts";
 import type { HeadKind, InputTokens } from "../../src/finetune/inputs.ts";
 import type { Label } from "../../src/data/examples.ts";
-import { numbered } from "../../src/finetune/labels.ts";
+import { numbered } from "../../src/checkpoint/hugging_face_heads.ts";
 import { trainLastBlocks } from "../../src/finetune/transfer.ts";
 import { GPT } from "../../src/gpt.ts";
 import type { MicroBatch } from "../../src/train/task.ts";

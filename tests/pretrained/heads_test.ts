@@ -231,7 +231,7 @@ Deno.test("a config.json of a head that cannot be is refused by the field's name
           ["classifier", { id2label: { 0: "a", 1: "b" } }, "score.weight is [3,8], expected [2,8]"],
           ["classifier", { id2label: null }, "score.weight is [3,8], expected [2,8]"], // transformers' default
           ["classifier", { id2label: null, num_labels: -1 }, "num_labels is -1"],
-          ["classifier", { problem_type: "guess" }, 'problem_type is "guess"; expected regression'],
+          ["classifier", { problem_type: "guess" }, 'problem_type is "guess"; expected single_label_classification'],
           ["classifier", { pad_token_id: -1 }, "pad_token_id is -1"],
           ["classifier", { architectures: ["GPT2ForTokenClassification"] }, "this GPT-2 has only"],
           ["choices", { summary_type: "mean" }, 'summary_type is "mean"; expected "cls_index"'],
