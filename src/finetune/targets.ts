@@ -35,18 +35,24 @@ export function* namedModules(value: unknown, path = ""): Generator<[path: strin
 /** Whether a path is named in full, or by its end. */
 export const endsIn = (path: string, name: string): boolean => path === name || path.endsWith(`.${name}`);
 
-/** A repeated group within which something is repeated may take for ever, and a pattern may come with a file. */
-const SLOW = /\([^()]*[*+{][^()]*\)\??[*+{]/, LONGEST = 256;
+/**
+ * A pattern may come with a file, and one that backtracks may take for ever: a repeated group doubles the time with every character
+ * of a path, and each repetition more multiplies it. Names of layers need neither.
+ */
+const REPEATED_GROUP = /\)\??[*+{]/, REPETITION = /[*+{]/g, MOST_REPETITIONS = 6, LONGEST = 256;
 
 /**
  * A regular expression in Python's or JavaScript's notation, where the two agree.
  *
- * @throws {ConfigError} when it is not valid, too long, or repeats what repeats
+ * @throws {ConfigError} when it is not valid, too long, or may take for ever
  */
 export function patternOf(source: string, option: string): RegExp {
   const refuse = (why: string) => new ConfigError(`${option}: ${JSON.stringify(source)} ${why}`);
   if (source.length > LONGEST) throw refuse(`has more than ${LONGEST} characters`);
-  if (SLOW.test(source)) throw refuse("repeats a group in which something is repeated, which may take for ever");
+  if (REPEATED_GROUP.test(source)) throw refuse("repeats a group, which may take for ever");
+  if ((source.match(REPETITION)?.length ?? 0) > MOST_REPETITIONS) {
+    throw refuse(`has more than ${MOST_REPETITIONS} repetitions, which may take for ever`);
+  }
   try {
     return new RegExp(`^(?:${source})$`);
   } catch (error) {

@@ -199,7 +199,8 @@ Deno.test("LoRA: what is refused, and leaves the model as it was", () =>
     refused({ targets: ["wte"] }, '"wte" matches no linear layer');
     refused({ targets: ".*query" }, 'the pattern ".*query" matches no linear layer');
     refused({ targets: ".*h.1.*" }, 'the pattern ".*h.1.*" matches transformer.h.1, which is not a linear layer');
-    refused({ targets: "(a+)+b" }, "repeats a group in which something is repeated");
+    for (const targets of ["(a+)+b", "((a+))+b", "(.|.)*b"]) refused({ targets }, "repeats a group");
+    refused({ targets: ".*.*.*.*.*.*.*b" }, "has more than 6 repetitions");
     refused({ targets: "h.(0" }, "is not a regular expression");
     refused({ targets: [] }, "no targets");
     refused({ layers: [2] }, "there is no layer 2; the model's are 0 to 1");
