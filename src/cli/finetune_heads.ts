@@ -46,7 +46,7 @@ export async function resumedHead(run: RunFolder): Promise<HeadDescription | und
 
 /** Makes the trainer's task. */
 export async function headTask(
-  { values, model, tokenizer, progress, start = {} }: TuningSetup & { readonly start?: Partial<HeadStart> },
+  { values, model, tokenizer, progress, start = {} }: TuningSetup,
 ): Promise<Tuning> {
   const { data, eval_data, batch_size: batchSize, seed, truncation, train_blocks, lora_rank, problem_type } = values;
   const kind = values.task as HeadKind, maxLength = maxLengthOf(values, model), { head, description } = start;

@@ -82,27 +82,27 @@ export function headBatch(
 ): MicroBatch["arrays"] {
   const all = numbers.map((row) => rows.sequences(row)), R = numbers.length * choices;
   const longest = Math.max(...all.flat().map(({ length }) => length)), T = paddedLength(longest, lengths);
-  const tokens = new Int32Array(R * T).fill(padTokenId ?? 0),
-    at = new Int32Array(R),
-    mask = new Float32Array(R).fill(-1e30);
-  const targets = new Int32Array(R * T),
-    counted = new Float32Array(R * T),
-    divisors = new Float32Array(R).fill(1),
-    sequences = all.flat().length;
+  const tokens = new Int32Array(R * T).fill(padTokenId ?? 0), at = new Int32Array(R);
+  const next = nextTokens && {
+    targets: new Int32Array(R * T),
+    counted: new Float32Array(R * T),
+    divisors: new Float32Array(R).fill(1),
+  };
+  const sequences = all.flat().length;
   for (const [i, row] of all.entries()) {
     for (const [k, ids] of row.entries()) {
       const r = i * choices + k, begin = r * T;
       tokens.set(ids, begin);
-      mask[r] = 0;
       let last = ids.length - 1;
       while (last >= 0 && ids[last] === padTokenId) last--;
       if (last < 0) {
         throw new DataError(`${rows.labels[numbers[i]].where}: the row is nothing but padding (token ${padTokenId})`);
       }
       at[r] = begin + last;
-      targets.set(ids.subarray(1), begin);
-      counted.fill(1, begin, begin + ids.length - 1);
-      divisors[r] = sequences * Math.max(1, ids.length - 1);
+      if (!next) continue;
+      next.targets.set(ids.subarray(1), begin);
+      next.counted.fill(1, begin, begin + ids.length - 1);
+      next.divisors[r] = sequences * Math.max(1, ids.length - 1);
     }
     for (let k = row.length; k < choices; k++) at[i * choices + k] = (i * choices + k) * T;
   }
@@ -111,13 +111,22 @@ export function headBatch(
       tokens: { values: tokens, shape: [R, T], range },
       at: { values: at, shape: [R], range: [0, R * T - 1] },
     };
-  if (choices > 1) arrays.mask = { values: mask, shape: [numbers.length, choices] };
-  if (nextTokens) {
-    arrays.targets = { values: targets, shape: [R, T], range };
-    arrays.counted = { values: counted, shape: [R, T] };
-    arrays.divisors = { values: divisors, shape: [R] };
+  if (choices > 1) arrays.mask = choiceMask(rows, numbers, choices);
+  if (next) {
+    arrays.targets = { values: next.targets, shape: [R, T], range };
+    arrays.counted = { values: next.counted, shape: [R, T] };
+    arrays.divisors = { values: next.divisors, shape: [R] };
   }
   return arrays;
+}
+
+/** What is added to the scores of K choices of each row (B, K): nothing, and where the row has fewer −1e30. */
+export function choiceMask(rows: HeadRows, numbers: readonly number[], choices: number): BatchArray {
+  const values = new Float32Array(numbers.length * choices).fill(-1e30);
+  for (const [i, row] of numbers.entries()) {
+    values.fill(0, i * choices, i * choices + rows.first(row + 1) - rows.first(row));
+  }
+  return { values, shape: [numbers.length, choices] };
 }
 
 /**

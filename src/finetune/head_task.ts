@@ -21,7 +21,7 @@ import { AdamW, type AdamWOptions } from "../optim/adamw.ts";
 import type { RandomGenerator } from "../random/mod.ts";
 import type { DrawOptions, Measures, MicroBatch, Task, TaskState } from "../train/task.ts";
 import { configOf, type Head, type HeadDescription, headTensors, newHead, scores } from "./head_description.ts";
-import { type BatchOptions, choiceArray, headBatch, HeadRows, identify, labelArray } from "./head_rows.ts";
+import { type BatchOptions, choiceArray, choiceMask, headBatch, HeadRows, identify, labelArray } from "./head_rows.ts";
 import { labelLoss, nextTokensLoss, pooled } from "./heads.ts";
 import type { HeadKind, InputTokens } from "./inputs.ts";
 import type { Labelling } from "./labels.ts";
@@ -161,14 +161,16 @@ export class HeadTask implements Task {
   /** @internal The arrays of some rows. */
   protected arrays(split: "train" | "val", numbers: readonly number[]): MicroBatch["arrays"] {
     const rows = this.rows[split], labels = this.#labels(rows, numbers), { features } = this.#options;
-    const arrays = headBatch(rows, numbers, this.#batch);
-    if (!features) return { ...arrays, labels };
-    const { mask, at: { shape: [R] } } = arrays, { choices } = this.#batch;
+    if (!features) return { ...headBatch(rows, numbers, this.#batch), labels };
+    const { choices } = this.#batch, R = numbers.length * choices;
     const all = features[split], width = all.length / rows.first(rows.length), values = new Float32Array(R * width);
     for (const [i, row] of numbers.entries()) {
       values.set(all.subarray(rows.first(row) * width, rows.first(row + 1) * width), i * choices * width);
     }
-    return { features: { values, shape: [R, width] }, ...(mask && { mask }), labels };
+    const seen = { values, shape: [R, width] };
+    return choices > 1
+      ? { features: seen, mask: choiceMask(rows, numbers, choices), labels }
+      : { features: seen, labels };
   }
   #labels(rows: HeadRows, numbers: readonly number[]) {
     const { description } = this;

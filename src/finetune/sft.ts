@@ -145,9 +145,8 @@ export class SupervisedTuning implements Task {
 
   /** Of the tokens of both parts. */
   identity(): Record<"train" | "val", TokensIdentity> {
-    const of = ({ tokens: length, ids }: TokenRows) =>
-      identify({ length, subarray: (begin, end) => ids.subarray(begin, end) });
-    return { train: of(this.rows.train), val: of(this.rows.val) };
+    const { train, val } = this.rows;
+    return { train: identify(train.ids), val: identify(val.ids) };
   }
   /** The epoch and the place in it, before the update drawn ahead. */
   state(): TaskState {
