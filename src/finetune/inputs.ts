@@ -45,8 +45,9 @@ export interface Inputs {
 }
 
 /**
- * The tokens of a row. What is longer than `maxLength` loses its end, or its beginning: of two texts in GPT-1's form, each has half of the room, and
- * in transformers' form the pair goes first; of a context and its choice, the context.
+ * The tokens of a row. A sequence that is longer than `maxLength` is cut at its end, or at its beginning. In GPT-1's form each of two
+ * texts is cut to half of the room. In transformers' form two texts are cut as one; of a context with its choice the context is cut,
+ * and the choice where it is longer than half of the room.
  *
  * @throws {DataError} when the row has not the texts that the kind needs, or none that has a token
  */
@@ -72,10 +73,10 @@ export function inputsOf(
   };
   const joined = (...parts: ArrayLike<number>[]) => Int32Array.from(parts.flatMap((part) => Array.from(part)));
   const marked = (first: Int32Array, second?: Int32Array) => {
-    const { start, delimiter, extract } = tokens!, room = Math.floor(maxLength / 2) - 2;
-    return second
-      ? joined([start], within(first, room), [delimiter], within(second, room), [extract])
-      : joined([start], within(first, maxLength - 2), [extract]);
+    const { start, delimiter, extract } = tokens!;
+    if (!second) return joined([start], within(first, maxLength - 2), [extract]);
+    const fits = first.length + second.length + 3 <= maxLength, room = fits ? maxLength : Math.floor(maxLength / 2) - 2;
+    return joined([start], within(first, room), [delimiter], within(second, room), [extract]);
   };
   const pair = () => {
     if (row.pair === undefined) throw new DataError(`${where}: ${kind} needs two texts, and there is one`);
@@ -98,7 +99,7 @@ export function inputsOf(
       const context = encode(row.context!);
       return row.choices!.map((choice) => {
         if (tokens) return marked(context, encode(choice));
-        const ids = within(encode(choice), Math.ceil(maxLength / 2));
+        const ids = within(encode(choice), Math.max(Math.ceil(maxLength / 2), maxLength - context.length));
         return joined(within(context, maxLength - ids.length), ids);
       });
     },

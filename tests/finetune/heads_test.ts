@@ -76,9 +76,13 @@ Deno.test("inputs: texts one after the other, or GPT-1's with tokens between; wh
   assertEquals(ids("choose", choices, { tokens }), [[8, 0, 1, 9, 2, 10], [8, 0, 1, 9, 3, 4, 10]]);
   // Each part of a pair has 10 / 2 − 2 = 3 tokens, as in the paper's code.
   assertEquals(ids("entail", { text: "abcdef", pair: "gh" }, { tokens, maxLength: 10 }), [[8, 0, 1, 2, 9, 6, 7, 10]]);
+  const fits = { text: "abcdef", pair: "g" };
+  assertEquals(ids("entail", fits, { tokens, maxLength: 10 }), [[8, 0, 1, 2, 3, 4, 5, 9, 6, 10]]);
   const end = { tokens, maxLength: 10, truncation: "keep_end" };
   assertEquals(ids("entail", { text: "abcdef", pair: "gh" }, end), [[8, 3, 4, 5, 9, 6, 7, 10]]);
   assertEquals(ids("choose", choices, { maxLength: 3 }), [[0, 1, 2], [0, 3, 4]]);
+  const longer = { ...choices, context: "a", choices: ["bcd", "efgh"] };
+  assertEquals(ids("choose", longer, { maxLength: 4 }), [[0, 1, 2, 3], [0, 4, 5, 6]]);
   assertEquals(of("classify", { text: "abcdef" }, { maxLength: 4 }), {
     sequences: [Int32Array.of(0, 1, 2, 3)],
     cut: true,
