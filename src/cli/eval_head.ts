@@ -1,15 +1,14 @@
 /** How well a model with a head does on rows with labels: `eval --data=FILE`. */
 import { readExamples } from "../data/examples.ts";
-import { noGrad } from "../engine/autograd.ts";
 import type { Device } from "../engine/device.ts";
 import { HeadRows } from "../finetune/head_rows.ts";
 import { HeadTask } from "../finetune/head_task.ts";
 import { type HeadExample, inputsOf } from "../finetune/inputs.ts";
 import { Breather } from "../loop/breather.ts";
-import { evaluating } from "../nn/module.ts";
 import { loadHead, type PretrainedHead } from "../pretrained/load_head.ts";
 import { RandomGenerator } from "../random/mod.ts";
-import type { MicroBatch } from "../train/task.ts";
+import { judgeBatch } from "../train/estimate_loss.ts";
+import { Trained } from "../train/micro_steps.ts";
 import type { Values } from "./flags.ts";
 import { count, type Progress } from "./progress.ts";
 import { parseColumns } from "./row_flags.ts";
@@ -38,11 +37,16 @@ export async function evaluateHead(
     batchSize: 16,
     lmWeight: 0,
   });
-  const sums: Record<string, number> = {}, generator = new RandomGenerator(0), breather = new Breather();
+  const trained = new Trained(model, task),
+    sums: Record<string, number> = {},
+    generator = new RandomGenerator(0),
+    breather = new Breather();
   let done = 0;
   for (const batch of task.evaluate("val", { count: rows.length, generator })) {
     signal.throwIfAborted();
-    const found = await judged(task, loaded, batch), { weight = 1 } = batch;
+    const { loss, outputs } = judgeBatch(trained, task, batch), { weight = 1 } = batch;
+    using _ = loss, __ = outputs;
+    const found = { loss: await loss.item(), ...task.measure(await outputs!.data(), batch) };
     for (const [name, value] of Object.entries(found)) sums[name] = (sums[name] ?? 0) + weight * value;
     done += weight;
     progress.status(() => `${count(done)} of ${count(rows.length)} rows`);
@@ -66,28 +70,4 @@ async function readRows(
     rows.add(inputs.sequences, example as HeadExample);
   }
   return { rows, cut };
-}
-
-async function judged(
-  task: HeadTask,
-  { model, head }: PretrainedHead,
-  batch: MicroBatch,
-): Promise<Record<string, number>> {
-  const { device } = model;
-  const pass = () => {
-    using scope = device.scope();
-    const tensors = Object.entries(batch.arrays).map(([name, { values, shape }]) => {
-      const dtype = values instanceof Int32Array ? "i32" : "f32";
-      return [name, device.tensor(values, shape, { dtype })];
-    });
-    const { loss, outputs } = task.judge(model, Object.fromEntries(tensors));
-    return { loss: scope.keep(loss), outputs: scope.keep(outputs) };
-  };
-  const { loss, outputs } = evaluating(model, () => evaluating(head, () => noGrad(pass)));
-  try {
-    return { loss: await loss.item(), ...task.measure(await outputs.data(), batch) };
-  } finally {
-    loss.dispose();
-    outputs.dispose();
-  }
 }

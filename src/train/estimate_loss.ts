@@ -34,6 +34,22 @@ interface Judged {
   readonly batch?: MicroBatch;
 }
 
+/** A batch's loss, and the outputs that the task measures: without dropout, and without a tape. Both are the caller's. */
+export function judgeBatch(
+  trained: Trained,
+  task: Task,
+  { arrays }: Pick<MicroBatch, "arrays">,
+): { loss: Tensor; outputs?: Tensor } {
+  const { model } = trained, { device } = model, tensors: Record<string, Tensor> = {};
+  using scope = device.scope();
+  for (const [name, array] of Object.entries(arrays)) {
+    tensors[name] = device.tensor(array.values, array.shape, { dtype: typeOf(array) });
+  }
+  const judge = () => task.judge?.(model, tensors) ?? { loss: task.loss(model, tensors), outputs: undefined };
+  const { loss, outputs } = evaluating(trained, () => noGrad(judge));
+  return { loss: scope.keep(loss), outputs: outputs && scope.keep(outputs) };
+}
+
 /**
  * The model's mean loss on the task's batches of both splits, without dropout: nanoGPT's `estimate_loss`. It yields after every
  * batch how many of them are done.
@@ -45,24 +61,14 @@ export async function* estimateLoss(
   task: Task,
   { count, generator, lend, signal }: EstimateOptions,
 ): AsyncGenerator<{ done: number; total: number }, Record<"train" | "val", Estimate> | undefined, void> {
-  const { model } = trained, { device } = model, breather = new Breather(), pace = new Pace(PACE);
+  const { device } = trained.model, breather = new Breather(), pace = new Pace(PACE);
   const before = generator.getState(), judged: Judged[] = [];
   let complete = false, ahead = 0;
 
-  const evaluate = ({ arrays }: MicroBatch): { loss: Tensor; outputs?: Tensor } => {
-    using scope = device.scope();
-    const tensors: Record<string, Tensor> = {};
-    for (const [name, array] of Object.entries(arrays)) {
-      tensors[name] = device.tensor(array.values, array.shape, { dtype: typeOf(array) });
-    }
-    const judge = () => task.judge?.(model, tensors) ?? { loss: task.loss(model, tensors), outputs: undefined };
-    const { loss, outputs } = evaluating(trained, () => noGrad(judge));
-    return { loss: scope.keep(loss), outputs: outputs && scope.keep(outputs) };
-  };
   try {
     for (const split of ["train", "val"] as const) {
       for await (const batch of task.evaluate(split, { count, generator })) {
-        const { loss, outputs } = lend(() => evaluate(batch));
+        const { loss, outputs } = lend(() => judgeBatch(trained, task, batch));
         judged.push({ split, weight: batch.weight ?? 1, loss, outputs, batch: outputs && batch });
         if (!device.readsAtOnce && ++ahead >= pace.steps) {
           await loss.item(); // so that an interruption need not wait for hundreds of batches
