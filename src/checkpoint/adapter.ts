@@ -1,7 +1,7 @@
 /**
  * The two files of a LoRA adapter as Hugging Face's PEFT has them: adapter_config.json and adapter_model.safetensors
- * (https://huggingface.co/docs/peft/developer_guides/checkpoint). A tensor's name is its module's path in
- * GPT2LMHeadModel behind `base_model.model.`, and lora_A (r, in) and lora_B (out, r) lie as PyTorch's Linear has them.
+ * (https://huggingface.co/docs/peft/developer_guides/checkpoint). A tensor's name is `base_model.model.`
+ * and its module's path in GPT2LMHeadModel; lora_A (r, in) and lora_B (out, r) lie as PyTorch's Linear has them.
  *
  * What another method would compute, such as DoRA, is refused by name; what only says how an adapter was trained is left out.
  */

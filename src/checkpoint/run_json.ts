@@ -35,7 +35,7 @@ export async function readRunJson(path: string): Promise<RunJson> {
     throw new CheckpointError(`${path} is damaged: no flags or no model in it`);
   }
   if (base !== undefined && !isBase(base)) {
-    throw new CheckpointError(`${path} is damaged: its base is not what it should be`);
+    throw new CheckpointError(`${path} is damaged: its base is not a name with an identity of bytes and a checksum`);
   }
   const name = (value: unknown): string | undefined => {
     if (value === undefined || isCheckpointName(value)) return value;

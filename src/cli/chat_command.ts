@@ -21,7 +21,7 @@ export const chatFlags = {
   ...modelFlags,
   tokenizer: text("", "instead of the model's own: gpt2, or a folder; a ckpt.pt holds none"),
   template: text("", `instead of the model's own: ${Object.keys(BUILT_IN_CHATS).join(", ")}, or a file in Jinja`),
-  system: text("", "what the model is told first"),
+  system: text("", "the system message, which the model reads first"),
   max_new_tokens: int(256, "tokens of an answer, at most", { min: 1 }),
   ...samplingFlags({ temperature: 0.7, topK: 50 }),
   cache: cacheFlag,
@@ -33,7 +33,7 @@ export const chatFlags = {
 /** What can be typed instead of a message. */
 const COMMANDS: Readonly<Record<string, string>> = {
   "/reset": "forgets what was said",
-  "/system TEXT": "tells the model this first, and begins anew",
+  "/system TEXT": "begins anew with this system message",
   "/save FILE": "adds the chat to a file as a line of JSON, which finetune reads",
   "/help": "shows this",
 };

@@ -1,4 +1,4 @@
-/** What `finetune` can be told: nanoGPT's names where nanoGPT has the option, else TRL's, with TRL's defaults. */
+/** The flags of `finetune`: nanoGPT's names where nanoGPT has the option, else TRL's, with TRL's defaults. */
 import { ConfigError } from "../errors.ts";
 import { type Declaration, type Request, taskCommand } from "./command.ts";
 import { bool, choice, float, int, text, type Values } from "./flags.ts";

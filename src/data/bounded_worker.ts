@@ -63,7 +63,7 @@ async function connect<Request, Reply>(serve: Serve<Request, Reply>, specifier: 
   const { parentPort } = process.getBuiltinModule("node:worker_threads"), handle = serve(await import(specifier));
   const waiting = new Map<number, (answer: unknown) => void>();
   let asked = 0;
-  // A parser that works on several parts at once leaves behind what fails after the first failure.
+  // A parser that works on several parts at once does not wait for those that fail after the first.
   globalThis.addEventListener?.("unhandledrejection", (event) => event.preventDefault());
   process.on("unhandledRejection", () => {});
   for (const name of ["Deno", "process", "fetch", "Worker", "WebSocket", "EventSource", "navigator", "caches"]) {
@@ -129,8 +129,8 @@ export class BoundedWorker<Request, Reply> implements Disposable {
           });
         }
       };
-      // A worker whose heap is full is ended in Node. In Deno what it does is given up, and that may be told by nothing: then it
-      // waits for messages without having answered, and without waiting for an answer.
+      // A worker whose heap is full is ended in Node. In Deno the request is given up, sometimes without any event. Such a worker
+      // answers pings, though it has neither replied nor asked anything.
       const ping = setInterval(() => open === 0 && worker.postMessage({ of, ping: said }), 250);
       const timer = setTimeout(() => this.#end(`takes more than ${seconds} seconds`), 1000 * seconds);
       try {

@@ -34,7 +34,7 @@ export function recordEnd(): FindEnd {
 export function parseRecord(text: string, where: string): string[] {
   const cells: string[] = [], record = text.replace(/\r\n$|[\r\n]$/, "");
   if (record === "") return cells;
-  for (let at = 0;; at++) { // behind a comma
+  for (let at = 0;; at++) { // after a comma
     let end;
     if (record[at] === '"') {
       for (end = at + 1; record[end] !== '"' || record[end + 1] === '"'; end += record[end] === '"' ? 2 : 1) {

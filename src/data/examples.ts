@@ -1,7 +1,7 @@
 /**
  * Examples to tune on, out of files with rows, in the shapes that TRL reads: a text, a conversation, a prompt and its completion, a
- * preference; and besides a text with a label, a pair of texts with a label, and a choice. Which of these a file has is told by its
- * columns (https://huggingface.co/docs/trl/dataset_formats).
+ * preference; and besides a text with a label, a pair of texts with a label, and a choice. The
+ * columns of a file say which of these it has (https://huggingface.co/docs/trl/dataset_formats).
  */
 import { DataError, editDistance, nearest } from "../errors.ts";
 import { shown } from "../files/shown.ts";
@@ -53,7 +53,7 @@ export type Kind = Example["kind"];
 
 /** How {@linkcode readExamples} reads. */
 export interface ExampleOptions {
-  /** The kinds that can be used; the file's columns tell which it is. */ readonly kinds: readonly Kind[];
+  /** The kinds that can be used; the file's columns say which it is. */ readonly kinds: readonly Kind[];
   /** Names of the file's columns by the usual ones, where they differ: `{ text: "sentence", label: "gold" }`. */
   readonly columns?: Readonly<Record<string, string>>;
 }

@@ -8,7 +8,7 @@ const QUOTE = 34, COMMA = 44, BACKSLASH = 92;
 const isSpace = (byte: number) => byte === 32 || byte === 10 || byte === 13 || byte === 9;
 
 /**
- * Cuts after the `[` of the array, after the comma or the `]` behind each of its elements, and at the end of the file; `depth` is
+ * Cuts after the `[` of the array, after the comma or `]` that follows each of its elements, and at the end of the file; `depth` is
  * that at the end of a piece: 1 inside the array, 0 after it.
  */
 export class ArrayCuts {

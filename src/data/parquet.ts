@@ -86,11 +86,11 @@ const serve: Serve<Request, Reply> = (hyparquet) => {
       { element }: { element: { name: string } },
     ) => element.name);
     for (const { columns, num_rows } of metadata.row_groups) {
-      if (!isSize(num_rows)) throw new Error("a number of rows that is none");
+      if (!isSize(num_rows)) throw new Error(`a group has ${num_rows} rows`);
       for (const { meta_data: of } of columns) {
         if (!of) throw new Error("encrypted columns are not read");
         const sizes = [of.total_compressed_size, of.total_uncompressed_size, of.num_values];
-        if (!sizes.every(isSize)) throw new Error("a size that is none");
+        if (!sizes.every(isSize)) throw new Error(`a column's sizes are ${sizes.join(", ")}`);
         if (of.total_compressed_size > size) throw new Error("a column that is larger than the file");
       }
     }

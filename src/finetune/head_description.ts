@@ -82,7 +82,11 @@ export function describeHead(task: unknown, path: string): HeadDescription | und
   const holds = type && Array.isArray(labels) && labels.length > 0 && labels.every(isText) &&
     typeof dropout === "number" && dropout >= 0 && dropout <= 1 &&
     (padTokenId === undefined || isId(padTokenId)) && (!marked || ids.every(isId));
-  if (!holds) throw new CheckpointError(`${path} is damaged: task is not what it should be`);
+  if (!holds) {
+    throw new CheckpointError(
+      `${path} is damaged: task is not the description of a head: its kind, problem type, labels, dropout and ids of tokens`,
+    );
+  }
   const tokens = marked ? { start, delimiter, extract } as InputTokens : undefined;
   return { kind, problemType: type, labels, dropout, padTokenId, tokens };
 }

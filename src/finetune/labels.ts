@@ -102,7 +102,7 @@ function classOf(label: string | number | boolean, where: string, labels: readon
   throw new DataError(
     typeof label === "number"
       ? `${where}: the label ${label} is outside the range of 0 to ${labels.length - 1}`
-      : `${where}: the label ${show(label)} is none of the ${labels.length} that there are: ${names}${
+      : `${where}: the label ${show(label)} is not one of the ${labels.length} labels: ${names}${
         labels.length > 10 ? ", …" : ""
       }`,
   );

@@ -26,7 +26,7 @@ export interface Wrapper<Base extends Module = Module> extends Module {
   enabled: boolean;
   /** Adds what it computes to the base, for good. */
   merge(): void;
-  /** Its own, by the names behind the path. */
+  /** Its own parameters, by what follows the path in their names. */
   own(): [name: string, tensor: Tensor][];
 }
 

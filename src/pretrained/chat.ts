@@ -19,7 +19,7 @@ export interface ChatOptions
   extends Omit<RowOptions, "maxLength" | "overflow" | "tokenizer" | "eosTokenId" | "stopStrings" | "signal"> {
   /** Instead of the model's own. */
   readonly template?: ChatTemplate;
-  /** What the model is told first. */
+  /** The system message, which the model reads first. */
   readonly system?: string;
   /** How keys and values are stored: `f32`, the default, or `bf16`. */
   readonly cache?: CacheType;
@@ -38,7 +38,7 @@ export interface ChatOptions
  * ```
  */
 export class Chat implements Disposable {
-  /** What was said so far, with what the model is told first. */
+  /** What was said so far, the system message first. */
   readonly messages: Message[] = [];
   /** Why the last answer ended; undefined where it was stopped. */
   finishReason: FinishReason | undefined;
@@ -86,7 +86,7 @@ export class Chat implements Disposable {
     });
   }
 
-  /** Forgets what was said; `system` is what the model is told first from now on. */
+  /** Forgets what was said; `system` is the system message from now on. */
   reset(system: string | undefined = this.options.system): void {
     this.messages.length = 0;
     if (system) this.messages.push({ role: "system", content: system });

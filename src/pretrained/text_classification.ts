@@ -61,7 +61,7 @@ type Result = ClassifiedText | ClassifiedText[] | ClassifiedText[][];
 export function textClassification(loaded: PretrainedHead, close: () => void): TextClassificationPipeline {
   const { kind } = loaded.description;
   if (kind === "choose") {
-    throw new ConfigError("The head is for choices, and has no labels: headScores tells how good each choice is");
+    throw new ConfigError("The head is for choices, and has no labels: headScores gives a score for each choice");
   }
   async function classify(given: Given, options: ClassificationOptions = {}): Promise<Result> {
     const { topK } = options, several = Array.isArray(given), texts = several ? given : [given];

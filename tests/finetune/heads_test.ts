@@ -51,7 +51,7 @@ Deno.test("labels that cannot be are refused with their line", () => {
   refused([], "there is no row");
   const labelling = labellingOf(labels("a", "b"));
   const one = (label: LabelAt["label"]) => () => labelNumbers({ where: "line 9", label }, labelling);
-  assertThrows(one("c"), DataError, 'line 9: the label "c" is none of the 2 that there are: "a", "b"');
+  assertThrows(one("c"), DataError, 'line 9: the label "c" is not one of the 2 labels: "a", "b"');
   assertThrows(one(2), DataError, "line 9: the label 2 is outside the range of 0 to 1");
   const numbers = labellingOf(labels([0.5, 1], [2, 3]), { problemType: "regression" });
   assertThrows(() => labelNumbers({ where: "line 3", label: [1] }, numbers), DataError, "expected 2 numbers");
