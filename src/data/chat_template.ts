@@ -173,7 +173,7 @@ export class ChatTemplate implements Disposable {
    * What ends the assistant's turn: the first token after what it says, where that is a special one, and otherwise the text up to what
    * the user says next.
    *
-   * @throws {DataError} as {@linkcode render}
+   * @throws {DataError} as {@linkcode render}, and where the template does not write what the assistant says as it stands
    */
   async endOfTurn(tokenizer: Tokenizer): Promise<EndOfTurn> {
     const [asked, answered, next] = ["ping", "pong", "next"].map((word) => `${word}${crypto.randomUUID()}`);
@@ -182,6 +182,11 @@ export class ChatTemplate implements Disposable {
       { role: "assistant", content: answered },
       { role: "user", content: next },
     ]);
+    if (!text.includes(answered)) {
+      throw new DataError(
+        `${this.name} does not write what the assistant says as it stands: its turn has no known end`,
+      );
+    }
     const begin = text.indexOf(answered) + answered.length, end = text.indexOf(next, begin);
     const between = text.slice(begin, end < 0 ? undefined : end), special = tokenizer.specialTokens ?? new Map();
     const first = [...special.keys()].filter((token) => between.trimStart().startsWith(token));

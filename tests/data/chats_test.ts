@@ -131,6 +131,8 @@ Deno.test("a turn ends at a special token, or at the text before the next", asyn
   using template = ChatTemplate.of(tokenizer)!;
   assertEquals(await template.render(chat, { addGenerationPrompt: true }), "user: abc\nassistant: cab\nassistant: ");
   assertEquals(await template.endOfTurn(tokenizer), { ids: [], strings: ["\nuser:"] });
+  using loud = new ChatTemplate("{{ messages[0].content | upper }}", { name: "x.jinja" });
+  await assertRejects(() => loud.endOfTurn(tokenizer), DataError, "x.jinja does not write what the assistant says");
   const { ids, assistant } = await template.encode(
     CharacterTokenizer.fromText("abcdefghijklmnopqrstuvwxyz: \n"),
     [...chat, user("b")],
