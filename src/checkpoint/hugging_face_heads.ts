@@ -37,7 +37,7 @@ export interface SavedHead extends HuggingFaceHead {
 }
 
 /** The two architectures' names. */
-export const HEADED = ["GPT2ForSequenceClassification", "GPT2DoubleHeadsModel"] as const;
+const HEADED = ["GPT2ForSequenceClassification", "GPT2DoubleHeadsModel"] as const;
 
 /** Names and shapes of a head's tensors. */
 export function headShapes({ architecture, labels }: HuggingFaceHead, nEmbd: number): [string, readonly number[]][] {

@@ -13,7 +13,7 @@ import { DataSummary, type Part, showPart } from "./data_report.ts";
 import { choice, int, text } from "./flags.ts";
 import { formOf, HEAD_TASKS, isHeadTask } from "./head_flags.ts";
 import { count, type Progress } from "./progress.ts";
-import { chatting, parseColumns, rowFlags, rowOptions } from "./row_flags.ts";
+import { chatting, NO_END, parseColumns, rowFlags, rowOptions } from "./row_flags.ts";
 import { PRETRAINED, reportDownload, tokenizerFlags } from "./shared_flags.ts";
 
 /** What each task can be tuned on. */
@@ -72,9 +72,7 @@ export const data = command({
     if (signal.aborted) progress.line(`Of the rows until here:`);
     for (const line of summary.lines()) progress.line(line);
     if (summary.plainTexts > 0 && endOfText(tokenizer) === null) {
-      progress.line(
-        "The tokenizer has no token that ends a text: none is added, and the model will not learn where to end.",
-      );
+      progress.line(NO_END);
     }
     signal.throwIfAborted();
     if (summary.labels === 0 && summary.trained > 0) throw new DataError(`${path}: no row has a token that is learned`);

@@ -1,6 +1,6 @@
 /** The flags of `finetune`: nanoGPT's names where nanoGPT has the option, else TRL's, with TRL's defaults. */
 import { ConfigError } from "../errors.ts";
-import { type Declaration, type Request, taskCommand } from "./command.ts";
+import { type Declaration, taskCommand } from "./command.ts";
 import { bool, choice, float, int, text, type Values } from "./flags.ts";
 import { checkHeads, HEAD_FIXED, HEAD_TASKS, headFlags } from "./head_flags.ts";
 import { checkLora, LORA_FIXED, LORA_RATES, loraFlags } from "./lora_flags.ts";
@@ -50,7 +50,6 @@ export const finetuneFlags = {
 };
 
 export type FinetuneValues = Values<typeof finetuneFlags>;
-export type FinetuneRequest = Request<typeof finetuneFlags>;
 
 export const finetuneDeclaration: Declaration<typeof finetuneFlags> = {
   name: "finetune",

@@ -13,7 +13,7 @@ import type { Task } from "../train/task.ts";
 import type { FinetuneValues } from "./finetune_flags.ts";
 import type { HeadStart } from "./finetune_heads.ts";
 import { count, type Progress } from "./progress.ts";
-import { parseColumns, rowOptions } from "./row_flags.ts";
+import { NO_END, parseColumns, rowOptions } from "./row_flags.ts";
 
 /** What a task is made of. */
 export interface TuningSetup {
@@ -117,9 +117,7 @@ export async function sft({ values, model, tokenizer, progress }: TuningSetup): 
         ? [`rows longer than ${maxLength} tokens: ${of(counts.cut)}, cut at the ${start ? "end" : "beginning"}`]
         : [],
       ...counts.dropped > 0 ? [`rows without a token that is learned: ${of(counts.dropped)}, left out`] : [],
-      ...plain && endOfText(tokenizer) === null
-        ? ["The tokenizer has no token that ends a text: none is added, and the model will not learn where to end."]
-        : [],
+      ...plain && endOfText(tokenizer) === null ? [NO_END] : [],
     ],
   };
 }

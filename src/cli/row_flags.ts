@@ -27,6 +27,10 @@ export const rowFlags = {
   ),
 };
 
+/** A line for plain texts and a tokenizer that cannot end one. */
+export const NO_END =
+  "The tokenizer has no token that ends a text: none is added, and the model will not learn where to end.";
+
 /** What the flags say of how rows become tokens. */
 export function rowOptions(
   values: Values<typeof rowFlags>,
