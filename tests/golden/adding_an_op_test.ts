@@ -28,7 +28,7 @@ async function pasted(body: (folder: string) => Promise<void>): Promise<void> {
       await Deno.mkdir(`${folder}/${file}`.replace(/\/[^/]*$/, ""), { recursive: true });
       await Deno.writeTextFile(`${folder}/${file}`, `${code}\n`, { append: true });
     }
-    await Deno.mkdir(`${folder}/tests/golden/fixtures`);
+    await Deno.mkdir(`${folder}/tests/golden/fixtures`, { recursive: true });
     await Deno.copyFile(FIXTURE, `${folder}/tests/golden/fixtures/ops_rmsNorm.safetensors`).catch(() => {});
     await body(folder);
   });
