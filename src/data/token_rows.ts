@@ -1,4 +1,5 @@
 /** Rows of tokens, and the lengths to which batches of them are padded. */
+import { identify, type TokensIdentity } from "./tokens.ts";
 
 /** One row. */
 export interface TokenRow {
@@ -30,10 +31,6 @@ export class TokenRows {
   /** How many tokens there are in all. */ get tokens(): number {
     return this.#places.at(-1)!;
   }
-  /** The ids of all rows, one row after the other: a view, as {@linkcode row} gives. */ get ids(): Int32Array {
-    return this.#ids.subarray(0, this.tokens);
-  }
-
   /** Adds a row at the end. */
   push({ ids, learned }: TokenRow): void {
     const begin = this.tokens, end = begin + ids.length;
@@ -55,6 +52,13 @@ export class TokenRows {
     const begin = this.#places[index], end = this.#places[index + 1];
     if (begin === undefined || end === undefined) throw new RangeError(`There is no row ${index} of ${this.length}`);
     return { ids: this.#ids.subarray(begin, end), learned: this.#learned.subarray(begin, end) };
+  }
+
+  /** What tells these rows from others: how many tokens there are, and a checksum of their ids and of which are learned. */
+  identity(): TokensIdentity {
+    const subarray = (begin: number, end: number) =>
+      this.#ids.subarray(begin, end).map((id, i) => this.#learned[begin + i] ? ~id : id);
+    return identify({ length: this.tokens, subarray });
   }
 
   /** How many tokens a row has. */

@@ -14,7 +14,7 @@
  */
 import { Epochs } from "../data/epochs.ts";
 import { labelCount, paddedLength, paddedLengths, type TokenRows } from "../data/token_rows.ts";
-import { identify, type TokensIdentity } from "../data/tokens.ts";
+import type { TokensIdentity } from "../data/tokens.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import { CheckpointError, DataError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
@@ -143,10 +143,10 @@ export class SupervisedTuning implements Task {
     return { ahead, draw, evaluate: draw, loss, state: nothing, restore: nothing, configureOptimizers };
   }
 
-  /** Of the tokens of both parts. */
+  /** Of the tokens of both parts, and of which are learned. */
   identity(): Record<"train" | "val", TokensIdentity> {
     const { train, val } = this.rows;
-    return { train: identify(train.ids), val: identify(val.ids) };
+    return { train: train.identity(), val: val.identity() };
   }
   /** The epoch and the place in it, before the update drawn ahead. */
   state(): TaskState {

@@ -1,8 +1,9 @@
 /** Rows out of files, and examples out of rows: every format, what is refused, and where. */
-import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertNotEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { type Example, type Kind, readExamples } from "../../src/data/examples.ts";
 import { LONGEST } from "../../src/data/pieces.ts";
 import { readRows } from "../../src/data/rows.ts";
+import { TokenRows } from "../../src/data/token_rows.ts";
 import { DataError } from "../../src/errors.ts";
 import { inFolder } from "../testing.ts";
 
@@ -241,3 +242,16 @@ Deno.test("a file that changes while it is read", () =>
     await Deno.writeTextFile(path, line, { append: true });
     await assertRejects(() => Array.fromAsync(rows), DataError, "changed while it was read");
   }));
+
+Deno.test("rows of the same ids are others where something else is learned", () => {
+  const identity = (...rows: [ids: number[], learned: number[]][]) => {
+    const all = new TokenRows();
+    for (const [ids, learned] of rows) all.push({ ids: Int32Array.from(ids), learned: Uint8Array.from(learned) });
+    return all.identity();
+  };
+  const first = identity([[1, 2, 3], [0, 1, 1]], [[4, 5], [0, 1]]);
+  assertEquals(first.length, 5);
+  assertEquals(identity([[1, 2, 3], [0, 1, 1]], [[4, 5], [0, 1]]), first);
+  assertNotEquals(identity([[1, 2, 3], [0, 0, 1]], [[4, 5], [0, 1]]), first);
+  assertNotEquals(identity([[1, 2, 0], [0, 1, 1]], [[4, 5], [0, 1]]), first);
+});
