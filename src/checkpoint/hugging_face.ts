@@ -41,7 +41,8 @@ export interface LoadHuggingFaceOptions extends Omit<LoadOptions, "generator"> {
   /** Of dropout's noise; default 1337. */ readonly seed?: number;
   /**
    * Makes the head where config.json names one, as `GPT2ForSequenceClassification`, and gives its parameters by transformers'
-   * names; their values are read with the model's. Without, a folder of a classifier is refused.
+   * names; their values are read with the model's, and not those that it does not give. Without, a folder of a classifier is
+   * refused.
    */
   readonly head?: (found: HuggingFaceHead, model: GPT) => NamedTensors;
   /** Takes a line, without a newline, on what is not as config.json says. */ readonly onNote?: (line: string) => void;
@@ -160,7 +161,8 @@ async function readWeights(
 ): Promise<void> {
   using turner = new Turner(model);
   for (const [ours, name] of names) {
-    const weight = parameters.get(ours)!;
+    const weight = parameters.get(ours);
+    if (!weight) continue; // of a head that is not wanted
     const turned = CONV1D.test(ours);
     await readOnto(turned ? turner.stored(weight) : weight.storage, storedIn(file, name));
     if (turned) await turner.turn(weight);

@@ -5,7 +5,6 @@ import { saveHuggingFace } from "../checkpoint/hugging_face_save.ts";
 import { NanoGPTFile } from "../checkpoint/nanogpt.ts";
 import { RunFolder } from "../checkpoint/run_folder.ts";
 import { nanoGPTToRun, runToNanoGPT } from "../checkpoint/nanogpt_run.ts";
-import type { SavedHead } from "../checkpoint/hugging_face_heads.ts";
 import { loadModel } from "../checkpoint/tensors.ts";
 import { saveNanoGPT } from "../checkpoint/nanogpt_save.ts";
 import { createDevice } from "../device/create.ts";
@@ -19,8 +18,8 @@ import { generate } from "../generate/generate.ts";
 import type { GPT } from "../gpt.ts";
 import type { NumberArray } from "../kernel.ts";
 import { softmax } from "../ops/softmax.ts";
-import { findModel, type FoundModel, loadPretrained, nanoGPTVocabulary, type Pretrained } from "../pretrained/load.ts";
-import { loadFolder, loadWithHead, savedHead } from "../pretrained/load_head.ts";
+import { findModel, type FoundModel, loadPretrained, nanoGPTVocabulary } from "../pretrained/load.ts";
+import { loadFolder, loadWithHead, type PretrainedHead, savedHead } from "../pretrained/load_head.ts";
 import { loadTokenizer } from "../tokenizer/load.ts";
 import { beginning } from "../tokenizer/tokenizer.ts";
 import { command, taskCommand } from "./command.ts";
@@ -130,8 +129,9 @@ async function throughModel(
   using device = await createDevice("cpu", { threads: 1 });
   // A folder may have no vocabulary; what it has is copied as it is. A GGUF file needs it.
   const folder = kind === "hugging_face" && !named && format !== "gguf" ? path : undefined;
-  const { model, tokenizer, head } = await loadForSaving({ kind, path }, { device, named, checkpoint, folder, onNote });
-  if (adapter) await loadAdapter(adapter, model, { onNote });
+  const loaded = await loadForSaving({ kind, path }, { device, named, checkpoint, folder, onNote });
+  const { model, tokenizer, head, description } = loaded;
+  if (adapter) await loadAdapter(adapter, model, { head, onNote });
   for (const lora of adaptersOf(model)) lora.merge();
   if (head && format !== "hugging_face") onNote(`${path} has a head, and ${to} has no place for it: it is left out`);
   if (format === "nanogpt") {
@@ -141,7 +141,8 @@ async function throughModel(
     await toGguf(model, to, { tokenizer: tokenizer!, dtype: dtype === "q8_0" ? "Q8_0" : TYPES[dtype], onNote });
   } else {
     const type = dtype === "q8_0" ? undefined : TYPES[dtype], maxShardSize = max_shard_gb * 1e9;
-    await saveHuggingFace(model, to, { dtype: type, maxShardSize, vocabularyFrom: folder, tokenizer, head: head?.() });
+    const saved = head && description && savedHead(head, description);
+    await saveHuggingFace(model, to, { dtype: type, maxShardSize, vocabularyFrom: folder, tokenizer, head: saved });
   }
 }
 
@@ -153,20 +154,18 @@ async function loadForSaving(
     readonly named: string;
     readonly folder: string | undefined;
   },
-): Promise<Partial<Pretrained> & { model: GPT; head?: () => SavedHead }> {
+): Promise<Partial<PretrainedHead> & { model: GPT }> {
   if (folder !== undefined) {
-    let head: (() => SavedHead) | undefined;
+    let found: Partial<PretrainedHead> = {};
     const keep = (model: GPT, description: HeadDescription) => {
-      const made = newHead(model, description, { initialize: false });
-      head = () => savedHead(made, description);
-      return made;
+      const head = newHead(model, description, { initialize: false });
+      found = { head, description };
+      return head;
     };
-    return { model: await loadFolder(folder, { device, onNote }, keep), head };
+    return { model: await loadFolder(folder, { device, onNote }, keep), ...found };
   }
   const options = { device, tokenizer: named || undefined, checkpoint, onNote };
-  if (kind !== "run" || named) return await loadPretrained(path, options);
-  const { head, description, ...loaded } = await loadWithHead(path, options);
-  return { ...loaded, head: head && description && (() => savedHead(head, description)) };
+  return kind === "run" && !named ? await loadWithHead(path, options) : await loadPretrained(path, options);
 }
 
 /** How many tokens of its own a model is judged on. */

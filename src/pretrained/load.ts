@@ -3,6 +3,7 @@ import type { ChatTemplate } from "../data/chat_template.ts";
 import { system } from "../files/system.ts";
 import { exists, InputFile, owned, readJson } from "../files/files.ts";
 import type { HubProgress } from "./hub.ts";
+import type { LoadHuggingFaceOptions } from "../checkpoint/hugging_face.ts";
 import type { LoadOptions } from "../checkpoint/tensors.ts";
 import type { SavedCheckpoint } from "../checkpoint/checkpoint_folder.ts";
 import type { RunFolder } from "../checkpoint/run_folder.ts";
@@ -173,7 +174,8 @@ const OPEN: Record<FoundModel["kind"], (path: string, options: Pick<PretrainedOp
         config = `${path}/config.json`;
       return {
         tokenizer: () => byName(path),
-        load: async (options) => await (await import("../checkpoint/hugging_face.ts")).loadHuggingFace(path, options),
+        load: async (options: HeadedOptions) =>
+          await (await import("../checkpoint/hugging_face.ts")).loadHuggingFace(path, options),
         ends: () => endsOf(path),
         blockSize: async () => fromHuggingFaceConfig(await readJson(config), config, { headed: true }).blockSize,
         [Symbol.dispose]() {},
@@ -326,10 +328,15 @@ export async function loadBase(
   }
   const { vocabSize } = await runTokenizer(run),
     { vocabSize: known } = (await describePretrained(name, rest)).tokenizer;
-  const { model } = await loadPretrained(name, vocabSize > known ? { ...rest, inference: false } : rest);
+  // A base with a head is read without it: the adapter has the head that was trained.
+  const headless: HeadedOptions = { ...rest, inference: vocabSize > known ? false : rest.inference, head: () => [] };
+  const { model } = await loadPretrained(name, headless);
   model.resizeTokenEmbeddings(vocabSize, { known }); // the adapter has the rows of tokens that the run has added
   return model;
 }
+
+/** Of folders of transformers': what makes of the head that stands there what is read. */
+type HeadedOptions = PretrainedOptions & Pick<LoadHuggingFaceOptions, "head">;
 
 /** How many parts of a file are looked at, and how many bytes each has. */
 const PARTS = 64, PART = 2 ** 14;

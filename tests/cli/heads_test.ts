@@ -73,6 +73,12 @@ Deno.test("a classifier is trained, judged, used, converted and trained on; its 
     assertStringIncludes(more, "at iteration 60\nstep 66:");
     const on = [`--init_from=${folder}/hf`, "--task=classify", `--out_dir=${folder}/on`, "--num_train_epochs=1"];
     assertMatch(await works("finetune", ...on, data), /step 0: .* val accuracy 1\.0000/); // its head came along
+    await works("finetune", ...on.with(2, `--out_dir=${folder}/lora`), data, "--lora_rank=2", "--learning_rate=0.01");
+    const [step] = [...Deno.readDirSync(`${folder}/lora`)].filter(({ name }) => name.startsWith("checkpoint-"));
+    await works("convert", `${folder}/hf`, `${folder}/merged`, `--adapter=${folder}/lora/${step.name}`);
+    await works("convert", `${folder}/lora`, `${folder}/run`); // the same model with the same adapter and head
+    const weights = ["merged", "run"].map((name) => Deno.readFileSync(`${folder}/${name}/model.safetensors`));
+    assertEquals(weights[0], weights[1]);
     await Deno.writeTextFile(
       `${folder}/other.jsonl`,
       ["no", "yes", "maybe"].map((label) => `{"text":"ab","label":"${label}"}\n`).join(""),
