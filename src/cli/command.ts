@@ -15,8 +15,8 @@ export interface Declaration<T extends FlagTable> {
   readonly help: { readonly does: string; readonly usage: string; readonly notes?: string };
   /** Whether what it has done so far can be gone on with: when its output is lost, it saves as after Ctrl-C. */
   readonly resumable?: boolean;
-  /** Stands in for a config file where none is named. */
-  defaults?(given: Partial<Values<T>>): Partial<Values<T>>;
+  /** What holds instead of the flags' own values, unless a config file or a flag says otherwise; `config` where one is named. */
+  defaults?(given: Partial<Values<T>>, config?: Partial<Values<T>>): Partial<Values<T>>;
   /** @throws {ConfigError} where values that are right alone contradict each other */
   check?(values: Values<T>): void;
 }
@@ -56,8 +56,8 @@ export async function parse<T extends FlagTable>(declaration: Declaration<T>, ar
   const config = takes === "config" && words.length === 1
     ? checkValues(flags, await (await import("./config_file.ts")).loadConfig(words[0]), words[0])
     : undefined;
-  const values = { ...fallbacks(flags), ...(config ?? declaration.defaults?.(given)), ...given };
-  declaration.check?.(values);
+  const values = { ...fallbacks(flags), ...declaration.defaults?.(given, config), ...config, ...given };
+  if (!help) declaration.check?.(values); // what is missing is what the help is asked for
   const request = { values, config: config ?? {}, given, words };
   if (!help) return request;
   const shown = `${does}

@@ -61,7 +61,7 @@ export const finetuneDeclaration: Declaration<typeof finetuneFlags> = {
     usage: "[CONFIG.ts] --task=sft --data=FILE --init_from=MODEL",
     notes: "A config is a module that exports an object with the names below; flags win over it. ",
   },
-  defaults: ({ lora_rank }) => lora_rank ? LORA_RATES : {},
+  defaults: (given, config) => ({ ...config, ...given }).lora_rank ? LORA_RATES : {},
   check({ data, init_from, ...values }) {
     checkLora(values);
     checkHeads(values);

@@ -82,7 +82,10 @@ export const trainDeclaration: Declaration<typeof trainFlags> = {
       `A config is a module that exports an object with the names below; flags win over it. Without one, nanoGPT's setting for a
 CPU holds. `,
   },
-  defaults: (given) => isPretrained({ init_from: "scratch", ...given }) ? fineTuning : cpuSetting,
+  defaults(given, config) {
+    if (config) return {}; // nanoGPT's config files count on train.py's own values
+    return isPretrained({ init_from: "scratch", ...given }) ? fineTuning : cpuSetting;
+  },
   check({ n_embd, n_head }) {
     if (n_embd % n_head === 0) return;
     throw new ConfigError(`--n_embd=${n_embd} --n_head=${n_head}: the width must be a multiple of the number of heads`);

@@ -219,3 +219,16 @@ for (const [line, message] of Object.entries(bad)) {
     assertEquals(error.message, message);
   });
 }
+
+Deno.test("finetune --help needs no model, and a config that asks for an adapter gets an adapter's learning rate", () =>
+  inFolder(async (folder) => {
+    const { help } = await parse(finetuneDeclaration, ["--help"]);
+    assertStringIncludes(help!, "--learning_rate=0.00002 ");
+    const config = `${folder}/config.ts`,
+      rate = async (...args: string[]) => {
+        const { values } = await parse(finetuneDeclaration, [config, "--data=FILE.jsonl", "--init_from=gpt2", ...args]);
+        return values.learning_rate;
+      };
+    await Deno.writeTextFile(config, "export default { lora_rank: 8 };");
+    assertEquals([await rate(), await rate("--lora_rank=0"), await rate("--learning_rate=1")], [2e-4, 2e-5, 1]);
+  }));
