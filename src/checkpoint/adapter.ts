@@ -6,7 +6,7 @@
  * What another method would compute, such as DoRA, is refused by name; what only says how an adapter was trained is left out.
  */
 import { CheckpointError } from "../errors.ts";
-import { isObject, type OpenFile, readJson, writeJson } from "../files/files.ts";
+import { exists, isObject, type OpenFile, readJson, writeJson } from "../files/files.ts";
 import { type NamedSource, writeSafetensors } from "../files/safetensors.ts";
 import { shown, some } from "../files/shown.ts";
 import type { NamedTensors } from "./tensors.ts";
@@ -134,7 +134,12 @@ export async function readAdapterConfig(
   folder: string,
   { onNote = () => {} }: { onNote?: (line: string) => void } = {},
 ): Promise<AdapterConfig> {
-  const path = `${folder}/${ADAPTER_CONFIG}`, json = await readJson(path);
+  const path = `${folder}/${ADAPTER_CONFIG}`;
+  if (!await exists(path)) {
+    const run = await exists(`${folder}/run.json`) ? `; it is a run, whose adapters are in ${folder}/checkpoint-…` : "";
+    throw new CheckpointError(`${folder} holds no adapter: it has no ${ADAPTER_CONFIG}, which PEFT writes${run}`);
+  }
+  const json = await readJson(path);
   const refuse = (name: string, why: string) =>
     new CheckpointError(`${path} has ${name} ${shown(JSON.stringify(json[name]))}, ${why}`);
   if (json.peft_type !== "LORA") throw refuse("peft_type", "and only LORA can be read");

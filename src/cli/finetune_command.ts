@@ -10,7 +10,7 @@ import { checkTraining } from "../train/memory.ts";
 import type { TrainerOptions } from "../train/options.ts";
 import { Trainer } from "../train/trainer.ts";
 import { command, type Running } from "./command.ts";
-import { finetuneDeclaration, finetuneFlags, type FinetuneValues, FIXED } from "./finetune_flags.ts";
+import { checkTask, finetuneDeclaration, finetuneFlags, type FinetuneValues, FIXED } from "./finetune_flags.ts";
 import { type HeadStart, headStart, headTask, resumedHead } from "./finetune_heads.ts";
 import { sft, type Tuning, type TuningSetup } from "./finetune_tasks.ts";
 import { isHeadTask } from "./head_flags.ts";
@@ -41,6 +41,7 @@ export const finetune = command({
     using run = running.values.init_from === "resume" ? await openRun(running.values.out_dir) : undefined;
     const options = { flags: finetuneFlags, fixed: FIXED, task: "finetune" } as const;
     const values = run ? goOn(running, run.description.flags, options).resumed : running.values;
+    if (run) checkTask(values);
     checkPermission(values.device, "finetune");
     if (!values.eval_only) await run?.lock(); // before anything is read that another process may write
     const words = resumeCommand(running.args, values.out_dir, "finetune");

@@ -1,7 +1,7 @@
 /** The flags of `finetune`: nanoGPT's names where nanoGPT has the option, else TRL's, with TRL's defaults. */
 import { ConfigError } from "../errors.ts";
 import { type Declaration, taskCommand } from "./command.ts";
-import { bool, choice, float, int, text, type Values } from "./flags.ts";
+import { bool, choice, float, int, show, text, type Values } from "./flags.ts";
 import { checkHeads, HEAD_FIXED, HEAD_TASKS, headFlags } from "./head_flags.ts";
 import { checkLora, LORA_FIXED, LORA_RATES, loraFlags } from "./lora_flags.ts";
 import { rowFlags } from "./row_flags.ts";
@@ -63,14 +63,26 @@ export const finetuneDeclaration: Declaration<typeof finetuneFlags> = {
   },
   defaults: (given, config) => ({ ...config, ...given }).lora_rank ? LORA_RATES : {},
   check({ data, init_from, ...values }) {
-    checkLora(values);
-    checkHeads(values);
+    if (init_from !== "resume") checkTask(values); // else with the run's own
     const example = taskCommand("finetune", ["--task=sft", "--data=FILE.jsonl", "--init_from=gpt2"]);
     if (!init_from) throw new ConfigError(`--init_from is missing: it names the model to tune, as in\n${example}`);
     if (data || init_from === "resume") return;
     throw new ConfigError(`--data is missing: it names the file with the rows to learn, as in\n${example}`);
   },
 };
+
+/** Of supervised tuning alone. */
+const SFT_FLAGS = ["packing", "template", "completion_only_loss", "assistant_only_loss"] as const;
+
+/** @throws {ConfigError} for flags that say nothing of the task, or contradict each other */
+export function checkTask(values: Omit<FinetuneValues, "data" | "init_from">): void {
+  checkLora(values);
+  checkHeads(values);
+  const stray = values.task === "sft"
+    ? undefined
+    : SFT_FLAGS.find((name) => values[name] !== finetuneFlags[name].fallback);
+  if (stray) throw new ConfigError(`--${stray}=${show(values[stray])}: this is for --task=sft`);
+}
 
 /** What a run has once and for all: its place in an epoch, its held-out rows or its loss would mean something else. */
 export const FIXED = [

@@ -30,12 +30,19 @@ export const LORA_RATES = { learning_rate: 2e-4 };
 
 export type LoraValues = Values<typeof loraFlags> & { readonly seed: number };
 
-/** @throws {ConfigError} where the base could not be trained, and there is no adapter */
-export function checkLora({ lora_rank, weights }: Pick<LoraValues, "lora_rank" | "weights">): void {
-  if (lora_rank > 0 || weights === "f32") return;
-  throw new ConfigError(
-    `--weights=${weights}: rounded weights cannot be trained; an adapter on them can: --lora_rank=8`,
-  );
+/** @throws {ConfigError} for flags of an adapter where none is trained: a rounded base, too, can be trained in no other way */
+export function checkLora(values: Omit<LoraValues, "seed">): void {
+  const { lora_rank, weights } = values;
+  if (lora_rank > 0) return;
+  if (weights !== "f32") {
+    throw new ConfigError(
+      `--weights=${weights}: rounded weights cannot be trained; an adapter on them can: --lora_rank=8`,
+    );
+  }
+  const stray = LORA_FIXED.find((name) => values[name] !== loraFlags[name].fallback);
+  if (stray) {
+    throw new ConfigError(`--${stray}=${values[stray]}: this is for an adapter; ask for one with --lora_rank=8`);
+  }
 }
 
 function loraOptions(

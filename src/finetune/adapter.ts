@@ -96,9 +96,16 @@ export async function loadAdapter(path: string, model: GPT, options: LoadAdapter
   const config = await readAdapterConfig(path, { onNote });
   const { ranks, prefix, names } = await layersIn(weights, model, config);
   const places = [...linearPlaces(model)].filter((place) => ranks.has(place.path));
+  const shape = shapeOf(config, names, head);
+  const beside = shape.modulesToSave.find((name) => ["score", "classifier"].includes(name)); // PEFT's names of heads
+  if (beside) {
+    throw new CheckpointError(
+      `${path} was trained beside a classifier's head, ${beside}, and cannot be read without one`,
+    );
+  }
   let lora: Lora;
   try {
-    lora = attach(model, { shape: shapeOf(config, names, head), head, places, rankOf: (path) => ranks.get(path)! });
+    lora = attach(model, { shape, head, places, rankOf: (path) => ranks.get(path)! });
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error;
     throw new CheckpointError(`${path} does not fit the model: ${error.message}`);
@@ -146,7 +153,7 @@ async function layersIn(
       { path, holder, key },
     ) => [path, holder[key] as { weight: { shape: readonly number[] } }]),
   );
-  const ranks = new Map<string, number>(), wrong: string[] = [], missing: string[] = [];
+  const ranks = new Map<string, number>(), wrong: string[] = [], missing = new Set<string>();
   for (const [name, shape] of shapes) {
     const [, stem, kind] = name.match(/^(.*)\.(lora_[A-Za-z_]+|token_adapter\.\w+)(?:\.weight)?$/) ?? [];
     if (kind === undefined || kind.startsWith("token_adapter")) continue;
@@ -157,7 +164,7 @@ async function layersIn(
       ? `transformer.${stem.slice(prefix.length)}`
       : stem.slice(ADAPTER_PREFIX.length);
     const [out, inner] = layers.get(ours)?.weight.shape ?? [];
-    if (out === undefined) missing.push(shown(ours));
+    if (out === undefined) missing.add(shown(ours));
     else {
       const at = kind === "lora_A" ? 0 : 1, size = kind === "lora_A" ? inner : out;
       if (shape.length !== 2 || shape[1 - at] !== size) {
@@ -167,7 +174,7 @@ async function layersIn(
       } else ranks.set(ours, shape[at]);
     }
   }
-  if (missing.length > 0) throw new CheckpointError(`${path} is of another base: the model has no ${some(missing)}`);
+  if (missing.size > 0) throw new CheckpointError(`${path} is of another base: the model has no ${some([...missing])}`);
   if (wrong.length > 0) throw new CheckpointError(`${path} is of another base: ${some(wrong)}`);
   const { modulesToSave } = config;
   if (ranks.size > 0 || modulesToSave.length > 0 || config.trainableTokens.length > 0) {

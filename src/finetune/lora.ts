@@ -299,11 +299,13 @@ function checkShape(shape: AdapterShape, { config: { vocabSize } }: GPT): void {
   checkRank(rank);
   if (!Number.isFinite(alpha)) throw new ConfigError(`LoRA: alpha is ${alpha}; expected a number`);
   if (!(dropout >= 0 && dropout < 1)) throw new ConfigError(`LoRA: dropout is ${dropout}; expected 0 to below 1`);
-  const wrong = trainableTokens.find((id, i) =>
-    !(Number.isInteger(id) && id >= 0 && id < vocabSize) || trainableTokens.indexOf(id) !== i
-  );
+  const twice = trainableTokens.find((id, i) => trainableTokens.indexOf(id) !== i);
+  if (twice !== undefined) throw new ConfigError(`LoRA: trainable token ${twice} is there twice`);
+  const wrong = trainableTokens.find((id) => !(Number.isInteger(id) && id >= 0 && id < vocabSize));
   if (wrong !== undefined) {
-    throw new ConfigError(`LoRA: trainable token ${wrong} is there twice, or not one of the vocabulary's ${vocabSize}`);
+    throw new ConfigError(
+      `LoRA: trainable token ${wrong} is not one of the vocabulary's ${vocabSize}; tokens that a chat template brings are added to the model first`,
+    );
   }
   if (trainableTokens.length > 0 && modulesToSave.some((name) => endsIn("transformer.wte", name))) {
     throw new ConfigError("LoRA: wte is trained whole, so tokens of it cannot be trained alone");

@@ -131,6 +131,11 @@ export async function findModel(
   if (name.endsWith(".pt")) return { kind: "nanogpt", path: name };
   if (name.endsWith(".gguf")) return { kind: "gguf", path: name };
   if (await exists(file("ckpt.pt"))) return { kind: "nanogpt", path: file("ckpt.pt") };
+  if (await exists(file("adapter_config.json"))) {
+    throw new ConfigError(
+      `${name} is an adapter, not a model: name the model that it was trained on, and --adapter=${name} (the option \`adapter\`)`,
+    );
+  }
   const { downloadModel, HUB_MODELS, isHubModel } = await import("./hub.ts");
   if (isHubModel(name)) return { kind: "hugging_face", path: await downloadModel(name, { onProgress }) };
   throw new ConfigError(

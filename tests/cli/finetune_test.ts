@@ -212,6 +212,9 @@ const bad = {
     "--train_blocks=1: an adapter is trained instead of the weights (--lora_rank)",
   "--init_from=gpt2 --data=x --task=classify --features=f":
     "--features=f: what a head sees stays the same only where nothing below it is trained: --train_blocks=0",
+  "--init_from=gpt2 --data=x --lora_alpha=8": "--lora_alpha=8: this is for an adapter; ask for one with --lora_rank=8",
+  "--init_from=gpt2 --data=x --task=choose --packing=True": "--packing=True: this is for --task=sft",
+  "--init_from=gpt2 --data=x --task=classify --template=chatml": "--template=chatml: this is for --task=sft",
 };
 for (const [line, message] of Object.entries(bad)) {
   Deno.test(`finetune ${line} is refused`, async () => {

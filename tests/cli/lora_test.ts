@@ -58,7 +58,8 @@ Deno.test("LoRA: a run is trained, stopped, resumed, sampled, judged, and conver
       "adapter: rank 2 on c_attn; 256 parameters are trained, 1.8 % of all",
     );
     await tune("half", "--max_iters=4");
-    await good("finetune", "--init_from=resume", `--out_dir=${place("half")}`, "--max_iters=9", threads);
+    const resume = ["--init_from=resume", `--out_dir=${place("half")}`, "--max_iters=9", "--weights=q8_0"];
+    await good("finetune", ...resume, threads);
     const last = async (run: string) => `${run}/${JSON.parse(await Deno.readTextFile(`${run}/run.json`)).last}`;
     const [whole, half] = [await last(place("whole")), await last(place("half"))];
     for (const file of ["adapter_config.json", "adapter_model.safetensors"]) {
@@ -110,7 +111,10 @@ Deno.test("LoRA: a run is trained, stopped, resumed, sampled, judged, and conver
       `--out_dir=${place("half")}`,
       "--lora_rank=4",
     );
-    await bad("adapter_config.json", "sample", `--out_dir=${base}`, `--adapter=${place("hf")}`);
+    const adapterOf = (folder: string) => ["sample", `--out_dir=${base}`, `--adapter=${folder}`] as const;
+    await bad(`${place("hf")} holds no adapter: it has no adapter_config.json`, ...adapterOf(place("hf")));
+    await bad(`it is a run, whose adapters are in ${place("half")}/checkpoint-`, ...adapterOf(place("half")));
+    await bad(`${whole} is an adapter, not a model`, "convert", whole, place("none"));
     await Deno.remove(base, { recursive: true });
     await bad("has an adapter for", "sample", `--out_dir=${place("whole")}`, threads);
   }));

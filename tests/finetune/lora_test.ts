@@ -209,7 +209,8 @@ Deno.test("LoRA: what is refused, and leaves the model as it was", () =>
     refused({ alpha: NaN }, "alpha is NaN");
     refused({ dropout: 1 }, "dropout is 1");
     refused({ modulesToSave: ["score"] }, "there is no module score to save");
-    refused({ trainableTokens: [3, 7] }, "trainable token 7 is there twice, or not one of the vocabulary's 7");
+    refused({ trainableTokens: [3, 7] }, "trainable token 7 is not one of the vocabulary's 7; tokens that a chat");
+    refused({ trainableTokens: [3, 3] }, "trainable token 3 is there twice");
     refused({ trainableTokens: [3], modulesToSave: ["wte"] }, "wte is trained whole");
 
     for (const weights of ["bf16", "q8_0"] as const) {
@@ -282,7 +283,7 @@ Deno.test("LoRA: a classifier's score is trained and saved with the adapter, and
       await assertRejects(
         () => loadAdapter(`${path}/${folder}`, plain),
         CheckpointError,
-        "there is no module score to save",
+        "was trained beside a classifier's head, score, and cannot be read without one",
       );
       plain.dispose();
     }
