@@ -68,6 +68,26 @@ export function modelDecoder(tokenizer: Pick<Tokenizer, "decoder" | "vocabSize">
   };
 }
 
+/**
+ * Decodes what is said in a chat: special tokens are no text of it, as with transformers' `skip_special_tokens`, for what was said is
+ * encoded as text when the chat goes on. Where a stop string is written with one of them, they stay.
+ */
+export function spoken(
+  tokenizer: Tokenizer,
+  stopStrings: string | readonly string[] = [],
+): Pick<Tokenizer, "decoder" | "vocabSize"> {
+  const special = tokenizer.specialTokens ?? new Map<string, number>(), ids = new Set(special.values());
+  if ([stopStrings].flat().some((string) => [...special.keys()].some((token) => string.includes(token)))) {
+    return tokenizer;
+  }
+  const { vocabSize } = tokenizer;
+  const decoder = () => {
+    const all = tokenizer.decoder();
+    return { push: (id: number) => ids.has(id) ? "" : all.push(id), end: () => all.end() };
+  };
+  return { vocabSize, decoder };
+}
+
 /** Looks for the first of some strings in a text that comes in pieces, and lets through what stands before it. */
 export class StopStrings {
   /** Whether one was there. */

@@ -9,7 +9,7 @@ import type { Message } from "../data/examples.ts";
 import { ConfigError, DataError } from "../errors.ts";
 import type { RowOptions } from "../generate/options.ts";
 import { Rows } from "../generate/rows.ts";
-import type { FinishReason } from "../generate/stopping.ts";
+import { type FinishReason, spoken } from "../generate/stopping.ts";
 import type { CacheType } from "../nn/cache.ts";
 import { RandomGenerator } from "../random/mod.ts";
 import type { Pretrained } from "./load.ts";
@@ -80,7 +80,7 @@ export class Chat implements Disposable {
       maxNewTokens: 256,
       ...rest,
       ...rest.draws === "philox" ? { seed } : { generator },
-      tokenizer,
+      tokenizer: spoken(tokenizer, strings),
       eosTokenId: [...new Set([...ids, ...eosTokenIds])],
       stopStrings: strings,
     });
@@ -93,7 +93,7 @@ export class Chat implements Disposable {
   }
 
   /**
-   * The answer to a message, in pieces as they come. What was written of it, where the loop is left or `signal` aborts, stays as the
+   * The answer to a message, in pieces as they come, without special tokens. What was written of it, where the loop is left or `signal` aborts, stays as the
    * answer.
    *
    * @throws {DataError} when the message alone is longer than what the model sees, cannot be encoded, or is refused by the template; the

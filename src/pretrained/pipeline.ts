@@ -13,6 +13,7 @@ import type { SummarizationPipeline } from "./summarization.ts";
 import type { TextClassificationPipeline } from "./text_classification.ts";
 import { RandomGenerator } from "../random/mod.ts";
 import { type GeneratedToken, generateSequences } from "../generate/generate.ts";
+import { spoken } from "../generate/stopping.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 
 /** How {@linkcode pipeline} loads its model. */
@@ -50,7 +51,7 @@ export interface GeneratedChat {
 
 /** What {@linkcode pipeline} gives. */
 export interface TextGenerationPipeline extends Disposable {
-  /** Of messages the answer. The model's chat template writes them; special tokens in them are ordinary text. */
+  /** Of messages the answer. The model's chat template writes them; special tokens in them are ordinary text, and in answers left out. */
   (messages: readonly Message[], options: AnswerOptions): Promise<GeneratedText[]>;
   /** The messages with the answer. */
   (messages: readonly Message[], options?: TextGenerationOptions): Promise<GeneratedChat[]>;
@@ -267,14 +268,15 @@ async function run(
     ids.push(await chatTemplate.ids(tokenizer, prompt, { ...how, contents: "text" }));
     turn ??= await chatTemplate.endOfTurn(tokenizer);
   }
+  const stopStrings = options.stopStrings ?? turn?.strings;
   return generateSequences(model, ids, {
-    stopStrings: turn?.strings,
     ...options,
+    stopStrings,
     maxNewTokens,
     temperature: doSample ? temperature : 0,
     topK,
     eosTokenId: options.eosTokenId ?? [...new Set([...turn?.ids ?? [], ...ends])],
     generator,
-    tokenizer,
+    tokenizer: turn ? spoken(tokenizer, stopStrings) : tokenizer,
   });
 }

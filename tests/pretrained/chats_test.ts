@@ -168,6 +168,22 @@ Deno.test("an answer that is stopped stays as far as it came; what a message say
   alone.model.dispose();
 });
 
+Deno.test("special tokens amid an answer are no text of it, and the chat goes on", async () => {
+  const loaded = chatModel(128), greedy = { maxNewTokens: 4, temperature: 0 };
+  const talk = await Chat.begin(loaded, { ...greedy, logitBias: { 28: 1e9 } });
+  for (const message of ["hello", "again"]) assertEquals(await said(talk.answer(message)), "");
+  assertEquals(talk.messages.length, 4);
+  talk[Symbol.dispose]();
+  using generator = await pipeline("text-generation", loaded);
+  const messages = [{ role: "user", content: "hello" }], options = { maxNewTokens: 4, logitBias: { 28: 1e9 } };
+  assertEquals(await generator(messages, { ...options, returnFullText: false }), [{ generatedText: "" }]);
+  assertEquals(await generator("hello", options), [{ generatedText: `hello${"<|im_start|>".repeat(4)}` }]);
+  // A text that ends a turn may be written with them.
+  const stops = { ...options, stopStrings: "<|im_start|>b" };
+  const [{ generatedText }] = await generator(messages, { ...stops, returnFullText: false });
+  assertEquals(generatedText, "<|im_start|>".repeat(4));
+});
+
 Deno.test("a pipeline answers messages, one chat or several, whole or the answer alone, and goes on with an answer", async () => {
   const loaded = chatModel(128), { tokenizer, model, chatTemplate } = loaded;
   using generator = await pipeline("text-generation", loaded);
