@@ -38,7 +38,7 @@ type FinetuneRunning = Running<typeof finetuneFlags>;
 export const finetune = command({
   ...finetuneDeclaration,
   async run(running) {
-    using run = running.values.init_from === "resume" ? await openRun(running.values.out_dir) : undefined;
+    using run = running.values.init_from === "resume" ? await openRun(running.values.out_dir, "finetune") : undefined;
     const options = { flags: finetuneFlags, fixed: FIXED, task: "finetune" } as const;
     const values = run ? goOn(running, run.description.flags, options).resumed : running.values;
     if (run) checkTask(values);
@@ -81,7 +81,7 @@ async function tune(request: FinetuneRunning, run: RunFolder | undefined, report
   const interrupt = await report.follow(trainer, folder, request);
   if (!interrupt.aborted && !values.eval_only) {
     if (tuning.after) { for (const line of tuning.after) note(line); }
-    else await report.sample(model, tokenizer, interrupt, tuning.prompt);
+    else await report.sample(model, tokenizer, interrupt, tuning);
   }
   if (device.profile) note(`\n${device.profile.table()}`);
   device.close();

@@ -36,6 +36,8 @@ export interface Tuning {
   readonly data: readonly string[];
   /** What the tuned model is shown when it is done, for a sample. */
   readonly prompt?: ArrayLike<number>;
+  /** Whether all of the rows are conversations. */
+  readonly chats?: boolean;
   /** Lines to end with instead of a sample. */
   readonly after?: readonly string[];
 }
@@ -108,6 +110,7 @@ export async function sft({ values, model, tokenizer, progress }: TuningSetup): 
     task,
     microBatches: { train: task.microBatches("train"), val: task.microBatches("val") },
     rehearse: () => task.rehearsal(),
+    chats: !plain,
     prompt: answer > 0 ? ids.slice(0, answer) : undefined,
     data: [
       `${files}: ${count(train.length)} rows to train on, ${count(val.length)} to evaluate on; ` +

@@ -12,12 +12,15 @@ import type { Progress } from "./progress.ts";
 import { type deviceFlags, type modelFlags, reportDownload } from "./shared_flags.ts";
 
 /** @throws {CheckpointError} when there is no run in the folder, or it is damaged */
-export async function openRun(path: string): Promise<RunFolder> {
+export async function openRun(path: string, task: "train" | "finetune" = "train"): Promise<RunFolder> {
   try {
     return await RunFolder.open(path);
   } catch (error) {
     if (!(error instanceof CheckpointError) || await exists(`${path}/run.json`)) throw error;
-    throw new CheckpointError(`${error.message}\nThis begins one: ${taskCommand("train", [`--out_dir=${path}`])}`);
+    const more = task === "finetune" ? ["--data=FILE.jsonl", "--init_from=MODEL"] : [];
+    throw new CheckpointError(
+      `${error.message}\nThis begins one: ${taskCommand(task, [...more, `--out_dir=${path}`])}`,
+    );
   }
 }
 

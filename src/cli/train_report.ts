@@ -154,20 +154,23 @@ export class TrainReport {
   /**
    * Shows what the model writes now, as far as it comes before `signal` aborts.
    *
-   * @param prompt what it goes on from, which is shown too; default: what a text begins with
+   * @param options.prompt what it goes on from, which is shown too; default: what a text begins with
+   * @param options.chats whether it was tuned to chats
    */
-  async sample(model: GPT, tokenizer: Tokenizer, signal: AbortSignal, prompt?: ArrayLike<number>): Promise<void> {
+  async sample(
+    model: GPT,
+    tokenizer: Tokenizer,
+    signal: AbortSignal,
+    { prompt, chats = false }: { readonly prompt?: ArrayLike<number>; readonly chats?: boolean } = {},
+  ): Promise<void> {
     const start = prompt ?? beginning(tokenizer), shown = prompt ? tokenizer.decode(prompt) : "";
     const eosTokenId = prompt && endOfText(tokenizer) || undefined, { seed } = this.values;
     const options = { maxNewTokens: SAMPLE_TOKENS, temperature: 0.8, topK: 200, seed, eosTokenId, signal };
     const decoder = modelDecoder(tokenizer);
     const tokens = await Array.fromAsync(generate(model.eval(), start, options), decoder.push);
-    const { out_dir } = this.values;
-    this.note(
-      `\nA sample:\n${shown}${tokens.join("")}${decoder.end()}\n\nMore of them:\n  ${
-        taskCommand("sample", [`--out_dir=${out_dir}`])
-      }`,
-    );
+    this.note(`\nA sample:\n${shown}${tokens.join("")}${decoder.end()}`);
+    const next = taskCommand(chats ? "chat" : "sample", [`--out_dir=${this.values.out_dir}`]);
+    this.note(`\n${chats ? "To talk with it" : "More of them"}:\n  ${next}`);
   }
 
   #beside(): string {

@@ -3,7 +3,7 @@
  * preference; and besides a text with a label, a pair of texts with a label, and a choice. The
  * columns of a file say which of these it has (https://huggingface.co/docs/trl/dataset_formats).
  */
-import { DataError, editDistance, nearest } from "../errors.ts";
+import { ConfigError, DataError, editDistance, nearest } from "../errors.ts";
 import { shown } from "../files/shown.ts";
 import { Cells, type Names } from "./cells.ts";
 import { readRows, type Row } from "./rows.ts";
@@ -80,6 +80,7 @@ const EXTRAS = ["tools", "chat_template_kwargs"];
  * @returns the examples, all of the kind that the first row has
  * @throws {DataError} naming the file and the line: for columns that are not there, with the nearest name, and for values of other
  * types; as well as for files that cannot be read
+ * @throws {ConfigError} where `options.columns` renames a column that no kind has
  * @example
  * ```ts ignore
  * for await (const example of readExamples("chats.jsonl", { kinds: ["text", "completion"] })) console.log(example.where);
@@ -88,6 +89,14 @@ const EXTRAS = ["tools", "chat_template_kwargs"];
 export async function* readExamples(path: string, options: ExampleOptions): AsyncGenerator<Example> {
   let kind: Kind | undefined;
   const names = Object.values(KINDS).flatMap(({ needs, takes = [] }) => [...needs, ...takes].flat());
+  for (const usual of Object.keys(options.columns ?? {})) {
+    if ([...names, ...EXTRAS].includes(usual)) continue;
+    const near = nearest(usual, names);
+    throw new ConfigError(
+      `columns: ${shown(usual)} is not the usual name of a column${near ? ` (the nearest is ${near})` : ""}; ` +
+        "expected usual=file's, such as text=sentence",
+    );
+  }
   const columns = new Set([...names, ...EXTRAS, ...Object.values(options.columns ?? {})]);
   for await (const row of readRows(path, { columns })) {
     kind ??= kindOf(row, options);

@@ -58,9 +58,9 @@ export async function* pieces(path: string, findEnd: FindEnd): AsyncGenerator<Pi
     }
     const count = await data.read(buffer.subarray(end, end + BLOCK));
     last = count === 0;
+    if (last) data.checkUnchanged(); // before what is cut off there is read
     end += count;
   }
-  data.checkUnchanged();
 }
 
 /** A file that is read from its begin to its end. */

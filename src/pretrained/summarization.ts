@@ -7,6 +7,7 @@ import { ConfigError, DataError } from "../errors.ts";
 import type { SequencesOptions } from "../generate/options.ts";
 import { generateSequences } from "../generate/generate.ts";
 import type { RandomGenerator } from "../random/mod.ts";
+import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { Pretrained } from "./load.ts";
 
 /** What is written after a text. */
@@ -55,7 +56,7 @@ export function summarization(
     if (!(Number.isSafeInteger(sentences) && sentences > 0)) {
       throw new ConfigError(`sentences is ${sentences}; expected a whole number above 0`);
     }
-    const hint = tokenizer.encode(HINT), ids = tokenizer.encode(text, { disallowedSpecial: new Set() });
+    const hint = encodeHint(tokenizer), ids = tokenizer.encode(text, { disallowedSpecial: new Set() });
     const room = blockSize - hint.length - maxNewTokens;
     if (ids.length === 0) throw new DataError("the text has no token, and so no summary");
     if (room < 1) {
@@ -83,6 +84,16 @@ export function summarization(
     return summaries;
   }
   return Object.assign(summarize as SummarizationPipeline, { loaded, close, [Symbol.dispose]: close });
+}
+
+/** @throws {DataError} where a vocabulary, as one of characters may, cannot write it */
+function encodeHint(tokenizer: Tokenizer): Int32Array {
+  try {
+    return tokenizer.encode(HINT);
+  } catch (error) {
+    if (!(error instanceof DataError)) throw error;
+    throw new DataError(`Summaries are asked for with "TL;DR:", which this model cannot read. ${error.message}`);
+  }
 }
 
 /** @internal The first sentences of a text: one ends at a full stop, an exclamation or a question mark, with quotes after it, before a space or the end. */

@@ -87,7 +87,13 @@ async function scoresOf(
   const rows = new HeadRows(), { blockSize: maxLength } = model.config, { kind, tokens } = description;
   for (const [i, given] of texts.entries()) {
     const where = texts.length > 1 ? `text ${i}` : "the text",
-      { text, textPair } = typeof given === "string" ? { text: given } as TextPair : given;
+      fits = typeof given === "string" || typeof given?.text === "string";
+    if (!fits) {
+      throw new DataError(
+        `${where} is ${given === null ? "null" : typeof given}; expected a text, or { text, textPair }`,
+      );
+    }
+    const { text, textPair } = typeof given === "string" ? { text: given } as TextPair : given;
     const row = { kind: "label" as const, where, text, pair: textPair };
     const { sequences, cut } = inputsOf(row, { kind, tokenizer, maxLength, tokens });
     if (cut && !truncation) {

@@ -186,6 +186,7 @@ Deno.test("conversations bring their template's tokens, in a model that is tuned
       assertEquals([tuned.code, tuned.err], [0, ""]);
       assertStringIncludes(tuned.out, "18 rows to train on, 2 to evaluate on; 180 tokens, 60 of them learned");
       assertStringIncludes(tuned.out, "\nvocab size: 20\n"); // 11 letters and 9 tokens
+      assertStringIncludes(tuned.out, `\nTo talk with it:\n  deno task chat ${out}\n`);
       const { chat_template } = JSON.parse(await Deno.readTextFile(`${path}/vocabulary.json`));
       assertStringIncludes(chat_template, "<|assistant_start|>");
       const losses = [...tuned.out.matchAll(/val loss \d\.\d{4}/g)].map(([loss]) => loss);

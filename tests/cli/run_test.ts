@@ -11,7 +11,11 @@ interface Result {
   err: string;
 }
 
-function command(name: "train" | "sample", args: string[], flags = ["--allow-read", "--allow-write"]): Deno.Command {
+function command(
+  name: "train" | "sample" | "finetune",
+  args: string[],
+  flags = ["--allow-read", "--allow-write"],
+): Deno.Command {
   return new Deno.Command(Deno.execPath(), {
     args: ["run", "--no-prompt", "--no-check", "--allow-env=NANOGPT_DEBUG", ...flags, `src/cli/${name}.ts`, ...args],
     cwd: root,
@@ -179,6 +183,10 @@ Deno.test("what goes wrong takes at most two lines, on standard error, without a
       [1, "empty", "train", [`--input=${folder}/empty.txt`, out]],
       [1, "not UTF-8", "train", [`--input=${folder}/latin1.txt`, out]],
       [1, "Cannot write to", "train", [input, ...tiny, `--out_dir=${folder}/text.txt/out`]],
+      [1, `This begins one: deno task finetune --data=FILE.jsonl --init_from=MODEL --out_dir=none\n`, "finetune", [
+        "--init_from=resume",
+        "--out_dir=none",
+      ]],
       [1, `This begins one: deno task train --out_dir=${folder}/none\n`, "train", [
         "--init_from=resume",
         `--out_dir=${folder}/none`,

@@ -4,7 +4,7 @@ import { type Example, type Kind, readExamples } from "../../src/data/examples.t
 import { LONGEST } from "../../src/data/pieces.ts";
 import { readRows } from "../../src/data/rows.ts";
 import { TokenRows } from "../../src/data/token_rows.ts";
-import { DataError } from "../../src/errors.ts";
+import { ConfigError, DataError } from "../../src/errors.ts";
 import { inFolder } from "../testing.ts";
 
 const ALL: readonly Kind[] = ["text", "completion", "preference", "label", "choice"];
@@ -236,11 +236,28 @@ Deno.test("a line of megabytes is read whole", async () => {
 Deno.test("a file that changes while it is read", () =>
   inFolder(async (folder) => {
     const path = `${folder}/a.jsonl`, line = '{"text":"a"}\n';
-    await Deno.writeTextFile(path, line.repeat(1e5)); // some blocks
-    const rows = readRows(path);
-    await rows.next();
-    await Deno.writeTextFile(path, line, { append: true });
-    await assertRejects(() => Array.fromAsync(rows), DataError, "changed while it was read");
+    const changes = [
+      () => Deno.writeTextFile(path, line, { append: true }),
+      () => Deno.truncate(path, 2 ** 20 + 5), // in the middle of a row: it is not the row that is wrong
+    ];
+    for (const change of changes) {
+      await Deno.writeTextFile(path, line.repeat(1e5)); // some blocks
+      const rows = readRows(path);
+      await rows.next();
+      await change();
+      await assertRejects(() => Array.fromAsync(rows), DataError, "changed while it was read");
+    }
+  }));
+
+Deno.test("columns that are renamed have a usual name", () =>
+  inFolder(async (folder) => {
+    const path = `${folder}/a.jsonl`;
+    await Deno.writeTextFile(path, '{"text":"a","gold":"b"}\n');
+    const wrong = "columns: lable is not the usual name of a column (the nearest is label)";
+    const rows = (columns: Record<string, string>) =>
+      Array.fromAsync(readExamples(path, { kinds: ["text", "label"], columns }));
+    await assertRejects(() => rows({ lable: "gold" }), ConfigError, wrong);
+    assertEquals((await rows({ label: "gold" }))[0].kind, "label");
   }));
 
 Deno.test("rows of the same ids are others where something else is learned", () => {

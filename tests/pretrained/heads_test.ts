@@ -154,6 +154,9 @@ Deno.test("a run's head: from its checkpoint into the pipeline and into a folder
 
       const classify = await pipeline("text-classification", path, { device });
       assertEquals((await classify(["ababa", "ab"])).map(({ label }) => label), ["ends in a", "ends in b"]);
+      for (const nothing of [undefined, null, 5, {}]) {
+        await assertRejects(() => classify(nothing as unknown as string), DataError, "expected a text, or { text,");
+      }
       const { model: loaded, head, description: found } = await loadHead(path, { device });
       await saveHuggingFace(loaded, `${folder}/hf`, { head: savedHead(head, found), tokenizer });
       const again = await pipeline("text-classification", `${folder}/hf`, { device });
@@ -208,6 +211,9 @@ Deno.test("summarization: the hint, the first sentences, as many tokens as asked
     assertEquals(firstSentences(' It is. "Is it?" Yes!? No. ', 3), 'It is. "Is it?" Yes!?');
     assertEquals(firstSentences("3.5 is a number. And no end", 3), "3.5 is a number. And no end");
     await assertRejects(() => summarize("", options), DataError, "no token");
+    const without = CharacterTokenizer.fromText(tokenizer.characters.join("").replace(";", "k"));
+    const unable = await pipeline("summarization", { model, tokenizer: without });
+    await assertRejects(() => unable("abc"), DataError, 'with "TL;DR:", which this model cannot read. Not in the');
     await assertRejects(() => summarize("a", { sentences: 0 }), ConfigError, "sentences is 0");
   }));
 
