@@ -471,7 +471,9 @@ export class GPT extends Module {
       if (!stored) continue;
       throw new ConfigError(
         `resizeTokenEmbeddings: ${name}.weight is stored in ${stored}, and rows are added to f32 alone` +
-          (stored === "panels" ? "; load the model without `inference`" : ""),
+          (stored === "panels"
+            ? "; load the model without `inference`"
+            : "; leave out --weights (the option `weights`)"),
       );
     }
     const grow = (old: Tensor): Tensor => {

@@ -180,6 +180,8 @@ Deno.test("conversations bring their template's tokens, in a model that is tuned
       none.err,
       "line 1: a conversation, and the model has no chat template: name one with --template",
     );
+    const rounded = await finetune(...chats, "--template=chatml", "--lora_rank=2", "--weights=bf16");
+    assertStringIncludes(rounded.err, "is stored in bf16, and rows are added to f32 alone; leave out --weights");
     for (const adapter of [[], ["--lora_rank=2"]]) {
       const path = `${folder}/out${adapter.length}`, out = `--out_dir=${path}`;
       const tuned = await finetune(...chats, ...adapter, out, "--template=nanochat");
