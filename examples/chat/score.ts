@@ -13,10 +13,10 @@ import type { Message } from "../../src/data/mod.ts";
 
 const [file, ...models] = Deno.args;
 const asked: { before: Message[]; answer: string }[] = [];
-for await (const { kind, ...example } of readExamples(file, { kinds: ["text"] })) {
-  if (!("text" in example) || typeof example.text === "string") continue;
-  for (const [i, { role, content }] of example.text.entries()) {
-    if (role === "assistant") asked.push({ before: example.text.slice(0, i), answer: String(content) });
+for await (const example of readExamples(file, { kinds: ["text"] })) {
+  const said = example.kind === "text" && typeof example.text !== "string" ? example.text : [];
+  for (const [i, { role, content }] of said.entries()) {
+    if (role === "assistant") asked.push({ before: said.slice(0, i), answer: String(content) });
   }
 }
 
