@@ -119,8 +119,9 @@ function bytePairParts(tokenizer: BytePairTokenizer): Record<string, unknown> {
 /** Tokens in GPT-2's letters with their ids, and merges, each two tokens with a space between: the tokenizer's own, or made of its bytes. */
 export function vocabularyAndMerges({ tables: { json, tokens, special } }: BytePairTokenizer) {
   const more = new Set((json.added_tokens as AddedToken[] | undefined)?.map(({ id }) => id)); // than the encoding has
-  const own = tokens.flatMap((bytes, id) => more.has(id) ? [] : [[bytesInLetters(bytes!), id]]);
-  const vocab = json.vocab ?? Object.fromEntries(own);
+  // Without a vocabulary of its own, an encoding has bytes for every id.
+  const own = () => tokens.flatMap((bytes, id) => more.has(id) ? [] : [[bytesInLetters(bytes!), id]]);
+  const vocab = json.vocab ?? Object.fromEntries(own());
   const merges = json.merges ?? recoverMerges(tokens as readonly string[], new Set(special.values()));
   return { vocab, merges } as { vocab: Record<string, number>; merges: string[] };
 }
