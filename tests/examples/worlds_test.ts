@@ -1,7 +1,9 @@
 /** The worlds of the examples: that what is said about their best scores is true. */
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { isHeldOut, PEOPLE, Town } from "../../examples/chat/town.ts";
+import { compare } from "../../examples/sentiment/compare.ts";
 import { bayesAccuracy, review } from "../../examples/sentiment/reviews.ts";
+import { createDevice } from "../../src/device/create.ts";
 import { RandomGenerator } from "../../src/random/mod.ts";
 
 Deno.test("reviews: the majority of statements is right as often as arithmetic says, and no word tells more", () => {
@@ -30,6 +32,20 @@ Deno.test("reviews: the majority of statements is right as often as arithmetic s
     return sum;
   });
   assertAlmostEquals((counted[0] + counted[1]) / 2, bayesAccuracy, 1e-12);
+});
+
+Deno.test("compare: each way trains its share of the parameters, and the rule is judged on the same reviews", async () => {
+  using device = await createDevice("cpu", { threads: 1 });
+  const sizes = { unlabelled: 160, labelled: 64, fresh: 50, epochs: 1 };
+  const results = await Array.fromAsync(compare(device, sizes));
+  assertEquals(results.map(({ way }) => way), ["majority rule", "pre-training", "frozen", "LoRA", "full"]);
+  const generator = new RandomGenerator(3), fresh = Array.from({ length: 50 }, () => review(generator));
+  assertEquals(results[0].accuracy, fresh.filter(({ label, best }) => label === best).length / 50);
+  // Embeddings of 40 tokens and 32 places; two blocks of 12 · 128² weights and two norms; the last norm; the head.
+  const head = 2 * 128, whole = 72 * 128 + 2 * (12 * 128 ** 2 + 2 * 128) + 128 + head;
+  // A and B of rank 8 on layers of 128 inputs and 384, 128 and 512 outputs, and of 512 inputs and 128 outputs.
+  const adapter = 2 * 8 * (128 + 384 + 128 + 128 + 128 + 512 + 512 + 128);
+  assertEquals(results.slice(2).map(({ trained }) => trained), [head / whole, (adapter + head) / whole, 1]);
 });
 
 Deno.test("town: no text or row to train on speaks of a pair that is held out, and every held-out chat of one", () => {
