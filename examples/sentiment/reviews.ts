@@ -2,12 +2,12 @@
  * Reviews of inns whose best possible classifier is known.
  *
  * A writer is content or not, equally likely. A review has three or five statements, equally likely; each agrees with its writer
- * with probability ¾, independently, and says so with a word of its own side ("The soup was warm.") or with the opposite and a
+ * with probability 9/10, independently, and says so with a word of its own side ("The soup was warm.") or with the opposite and a
  * negation ("The soup was hardly stale."). Words, things and negations tell nothing more, so the posterior depends on the
- * number of favourable statements alone, and the best rule is their majority. With p = ¾ it is right with probability
+ * number of favourable statements alone, and the best rule is their majority. With p = 9/10 it is right with probability
  *
- *     p³ + 3p²q                      of three statements, 27/32
- *     p⁵ + 5p⁴q + 10p³q²             of five, 459/512
+ *     p³ + 3p²q                      of three statements, 243/250
+ *     p⁵ + 5p⁴q + 10p³q²             of five, 12393/12500
  *
  * The label of a review is its writer's mood, which no reader can be sure of: no classifier has a higher expected accuracy than
  * the mean of the two, {@linkcode bayesAccuracy}.
@@ -20,7 +20,7 @@ const sides = [
   "warm,fresh,kind,bright,calm,neat,sweet,cosy,clean,fair".split(","),
 ];
 const negations = ["not", "hardly", "never"];
-const AGREES = 3 / 4;
+const AGREES = 9 / 10;
 
 /** A review with its writer's mood: 0 not content, 1 content. */
 export interface Review {
@@ -36,7 +36,7 @@ export function review(generator: RandomGenerator): Review {
   const label = generator.randint(2), count = 3 + 2 * generator.randint(2);
   let favourable = 0;
   const statements = Array.from({ length: count }, () => {
-    const side = generator.randint(4) < 4 * AGREES ? label : 1 - label;
+    const side = generator.randint(10) < 10 * AGREES ? label : 1 - label;
     favourable += side;
     const word = generator.randint(3) === 0 ? `${one(negations)} ${one(sides[1 - side])}` : one(sides[side]);
     return `The ${one(things)} was ${word}.`;
@@ -44,5 +44,5 @@ export function review(generator: RandomGenerator): Review {
   return { text: statements.join(" "), label, best: Number(2 * favourable > count) };
 }
 
-/** The accuracy that no classifier exceeds on average: 891/1024. */
-export const bayesAccuracy = (27 / 32 + 459 / 512) / 2;
+/** The accuracy that no classifier exceeds on average: 24543/25000. */
+export const bayesAccuracy = (243 / 250 + 12393 / 12500) / 2;

@@ -27,7 +27,7 @@ Deno.test("reviews: the majority of statements is right as often as arithmetic s
     let sum = 0;
     for (let outcome = 0; outcome < 2 ** statements; outcome++) {
       const agreeing = outcome.toString(2).replaceAll("0", "").length;
-      if (2 * agreeing > statements) sum += 0.75 ** agreeing * 0.25 ** (statements - agreeing);
+      if (2 * agreeing > statements) sum += 0.9 ** agreeing * 0.1 ** (statements - agreeing);
     }
     return sum;
   });
