@@ -386,18 +386,20 @@ Deno.test("trainer: timers run during a run, and so do signals", () =>
     assert(controller.signal.aborted);
   }));
 
-Deno.test("breather: lets others run when 50 ms have passed, and not sooner", async () => {
+Deno.test("breather: lets others run when 50 ms have passed, the first time 100, and not sooner", async () => {
   const breather = new Breather();
-  let ran = false;
-  const timer = setTimeout(() => ran = true, 0);
-  for (let i = 0; i < 100; i++) await breather.breathe();
-  const early = ran;
-  for (const begin = performance.now(); performance.now() - begin < 60;);
-  await breather.breathe();
-  await breather.breathe();
-  clearTimeout(timer);
-  assert(!early);
-  assert(ran);
+  for (const wait of [100, 50]) {
+    let ran = false;
+    const timer = setTimeout(() => ran = true, 0);
+    for (let i = 0; i < 100; i++) await breather.breathe();
+    const early = ran;
+    for (const begin = performance.now(); performance.now() - begin < wait + 10;);
+    await breather.breathe();
+    await breather.breathe();
+    clearTimeout(timer);
+    assert(!early);
+    assert(ran);
+  }
 });
 
 Deno.test("trainer: options out of range are refused by name", () =>
