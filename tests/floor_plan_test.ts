@@ -27,7 +27,7 @@ const FLOORS = [
   ["engine"],
   ["kernels"],
   ["kernel.ts"],
-  ["wasm", "random", "loop"],
+  ["wasm", "random", "loop", "half.ts"],
   ["errors.ts", "packages.ts"],
 ];
 

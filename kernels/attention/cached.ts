@@ -13,6 +13,7 @@
  * writes nothing; a position outside the slot is moved into it. So nothing outside the cache is ever touched. Two tokens at one
  * place are the caller's mistake: which of them stays there is not defined.
  */
+import { bf16ToF32, f32ToBf16 } from "../../src/half.ts";
 import { f32, half, i32, kernel } from "../../src/kernel.ts";
 import source from "./attention_cached.wgsl.ts";
 import copySource from "./attention_copy.wgsl.ts";
@@ -32,14 +33,6 @@ const together = [
 /** One token: each head writes its own part of the key and the value, and no thread waits for another. */
 const alone = [attending];
 
-const word = new Uint32Array(1), float = new Float32Array(word.buffer);
-/** As bf16, the upper half of an f32: rounded to the nearest, to even where two are as near. */
-function toBf16(value: number): number {
-  float[0] = value;
-  if (value === value) word[0] = word[0] + 0x7fff + (word[0] >>> 16 & 1) & 0xffff0000;
-  return float[0];
-}
-
 export const attentionCached = kernel({
   name: "attention_cached",
   reads: { qkv: f32("N", 3, "heads", "width"), slot: i32("N"), position: i32("N") },
@@ -51,7 +44,7 @@ export const attentionCached = kernel({
     const last = (n: number) => Math.min(Math.max(position[n], 0), S - 1);
     const row = (slot: number, head: number, place: number, part: number) =>
       (((slot * heads + head) * S + place) * 2 + part) * width;
-    const stored = layouts.cache?.dtype === "bf16" ? qkv.map(toBf16) : qkv;
+    const stored = layouts.cache?.dtype === "bf16" ? bf16ToF32(f32ToBf16(Float32Array.from(qkv))) : qkv;
     for (let n = 0; n < N; n++) {
       for (let h = 0; h < heads && !idle(n); h++) {
         for (const part of [0, 1]) {

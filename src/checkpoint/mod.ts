@@ -2,7 +2,7 @@
 export type { AdapterShape, SavedAdapter, TrainedAdapter } from "./adapter.ts";
 export type { Checkpoint, SavedCheckpoint } from "./checkpoint_folder.ts";
 export type { EvaluationMetrics, Metrics, StepMetrics } from "./metrics.ts";
-export { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from "../engine/half.ts";
+export { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from "../half.ts";
 export {
   GgufFile,
   type GgufScalar,

@@ -6,7 +6,7 @@
  * cache. Sizes and params of a launch lie in a slot of one uniform buffer, which is written once for each set of values.
  * Errors of the GPU surface at the next read.
  */
-import { bf16ToF32 } from "../engine/half.ts";
+import { bf16ToF32 } from "../half.ts";
 import { DeviceError } from "../errors.ts";
 import type { AnyKernel, AnyPass, NumberArray, StorageType } from "../kernel.ts";
 import type { Profile } from "../engine/profile.ts";

@@ -1,5 +1,5 @@
 /** What tensors stand on: blocks of a device's memory, parts of them, and what is known of their contents. */
-import { f32ToBf16 } from "./half.ts";
+import { f32ToBf16 } from "../half.ts";
 import { f32ToQ8, Q8_0 } from "./q8_0.ts";
 import { DeviceError } from "../errors.ts";
 import type { Panels, StorageType } from "../kernel.ts";

@@ -1,5 +1,5 @@
 /** Floating-point numbers of a file's types, read as f32. */
-import { bf16ToF32, f16ToF32 } from "../engine/half.ts";
+import { bf16ToF32, f16ToF32 } from "../half.ts";
 import { Q8_0, q8ToF32 } from "../engine/q8_0.ts";
 
 /** Fills `bytes` with those of a tensor from `at` on. */

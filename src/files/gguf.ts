@@ -8,7 +8,7 @@
  * and an offset from where the tensors begin. That place and the tensors are aligned. Versions 2 and 3 are read, which are the same,
  * and 3 is written. Left out: big-endian files, files in several parts, arrays of arrays, and types beside F32, F16, BF16 and Q8_0.
  */
-import { f32ToBf16, f32ToF16 } from "../engine/half.ts";
+import { f32ToBf16, f32ToF16 } from "../half.ts";
 import { f32ToQ8 } from "../engine/q8_0.ts";
 import { sizeOf } from "../engine/tensor.ts";
 import { CheckpointError } from "../errors.ts";

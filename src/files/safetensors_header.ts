@@ -1,5 +1,5 @@
 /** The header of a safetensors file, what it says of each tensor and whether that can be so; and a tensor's bytes as files have them. */
-import { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from "../engine/half.ts";
+import { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from "../half.ts";
 import { CheckpointError } from "../errors.ts";
 import { isObject, parseJson } from "./files.ts";
 import { sizeOf } from "../engine/tensor.ts";

@@ -11,7 +11,7 @@
  * Left out: the format of before PyTorch 1.6, which is no archive; sparse and quantised tensors; big-endian machines.
  */
 import { CheckpointError } from "../errors.ts";
-import { bf16ToF32, f16ToF32 } from "../engine/half.ts";
+import { bf16ToF32, f16ToF32 } from "../half.ts";
 import { InputFile, owned } from "./files.ts";
 import type { PickleValue } from "./pickle_values.ts";
 import type { TensorArray, WeightsFile } from "./safetensors.ts";

@@ -68,7 +68,7 @@ export class Lanes {
       this.f.emit(...this.f.get(pointer), ...this.f.get(value[part]), ...opcode, 2, ...leb(bytes + 16 * part), ...lane);
     }
   }
-  /** Rounded to the nearest, to even where two are as near, as engine/half.ts does; a NaN must not become infinite. */
+  /** Rounded to the nearest, to even where two are as near, as src/half.ts does; a NaN must not become infinite. */
   #storeBf16(to: number[], bytes: number, value: Vector): void {
     const odd = this.and(this.shr(value, 16), this.splatI32(1));
     const rounded = this.addI32(this.addI32(value, this.splatI32(0x7fff)), odd);

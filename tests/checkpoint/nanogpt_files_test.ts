@@ -3,7 +3,7 @@ import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "
 import { convert } from "../../src/cli/convert_command.ts";
 import { createFile } from "../../src/files/files.ts";
 import { Lock } from "../../src/files/locks.ts";
-import { bf16ToF32, f32ToBf16 } from "../../src/engine/half.ts";
+import { bf16ToF32, f32ToBf16 } from "../../src/half.ts";
 import { readMetaPkl, writeMetaPkl } from "../../src/tokenizer/meta_pkl.ts";
 import { loadNanoGPT, NanoGPTFile } from "../../src/checkpoint/nanogpt.ts";
 import { nanoGPTToRun, runToNanoGPT } from "../../src/checkpoint/nanogpt_run.ts";

@@ -4,7 +4,7 @@ import type { Device } from "../../src/engine/device.ts";
 import { launch } from "../../src/engine/launch.ts";
 import { ReferenceDevice } from "../../src/device/reference.ts";
 import { ConfigError, ShapeError } from "../../src/errors.ts";
-import { bf16ToF32, f32ToBf16 } from "../../src/engine/half.ts";
+import { bf16ToF32, f32ToBf16 } from "../../src/half.ts";
 import { cachedAttention } from "../../src/ops/cached_attention.ts";
 import { causalSelfAttention } from "../../src/ops/causal_self_attention.ts";
 import type { Tensor } from "../../src/engine/tensor.ts";

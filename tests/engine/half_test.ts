@@ -1,5 +1,5 @@
 import { assertEquals } from "@std/assert";
-import { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from "../../src/engine/half.ts";
+import { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from "../../src/half.ts";
 
 const all = Uint16Array.from({ length: 65536 }, (_, bits) => bits);
 
