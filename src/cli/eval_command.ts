@@ -4,7 +4,6 @@ import { ConfigError } from "../errors.ts";
 import { evaluateText, type TextEvaluation } from "../evaluate/perplexity.ts";
 import { Profile } from "../engine/profile.ts";
 import { command } from "./command.ts";
-import { evaluateHead } from "./eval_head.ts";
 import { int, text } from "./flags.ts";
 import { count, duration, type Progress, rate, share } from "./progress.ts";
 import { rowFlags } from "./row_flags.ts";
@@ -46,6 +45,7 @@ export const evalCommand = command({
     if (idle) throw new ConfigError(`--${idle}=${values[idle]}: this is for a text (--input), not for rows`);
     checkPermission(values.device, "eval");
     if (data) {
+      const { evaluateHead } = await import("./eval_head.ts"); // heads and readers of rows, which a text does without
       const device = await openDevice(values), signal = interruption(() => progress.line("Stopping …"));
       for (const line of await evaluateHead(values, device, { progress, signal })) progress.line(line);
       return device.close();

@@ -1,6 +1,5 @@
 /** The flags that say how the rows of a file become tokens, and what they make. */
 import { BUILT_IN_CHATS } from "../data/built_in_chats.ts";
-import { chatTokenizer } from "../data/chat_template.ts";
 import type { TokenizeOptions } from "../data/tokenize_example.ts";
 import { ConfigError } from "../errors.ts";
 import { exists, readBytes } from "../files/files.ts";
@@ -48,6 +47,7 @@ export function rowOptions(
  */
 export async function chatting(tokenizer: Tokenizer, template: string): Promise<Tokenizer> {
   if (!template) return tokenizer;
+  const { chatTokenizer } = await import("../data/chat_template.ts"); // not for commands that take the flags alone
   if (Object.hasOwn(BUILT_IN_CHATS, template)) return chatTokenizer(tokenizer, template);
   if (await exists(template)) {
     return chatTokenizer(tokenizer, new TextDecoder().decode(await readBytes(template, { limit: 2 ** 22 })));
