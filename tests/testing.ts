@@ -75,6 +75,29 @@ export async function inFolder(body: (folder: string) => Promise<void>): Promise
   }
 }
 
+/** A command of src/cli as a process of its own, which may read and write files and nothing else. */
+export function startCommand(name: string, args: readonly string[]): Deno.ChildProcess {
+  const allowed = ["--allow-env=NANOGPT_DEBUG", "--allow-read", "--allow-write"];
+  return new Deno.Command(Deno.execPath(), {
+    args: ["run", "--no-prompt", "--no-check", ...allowed, `src/cli/${name}.ts`, ...args],
+    cwd: new URL("../", import.meta.url),
+    env: { NO_COLOR: "1", NANOGPT_DEBUG: "", DENO_V8_FLAGS: Deno.env.get("DENO_V8_FLAGS") || "--no-liftoff" },
+    stdout: "piped",
+    stderr: "piped",
+  }).spawn();
+}
+
+/** What a process has printed when it has ended, as far as nobody has read it. */
+export async function finished(child: Deno.ChildProcess): Promise<{ code: number; out: string; err: string }> {
+  const { code, stdout, stderr } = await child.output();
+  const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
+  return { code, out, err };
+}
+
+/** Runs a command of src/cli to its end. */
+export const runCommand = (name: string, ...args: string[]): ReturnType<typeof finished> =>
+  finished(startCommand(name, args));
+
 /**
  * A file with one change at a place: a bit, a byte, cut off, or some bytes put in, taken out or said twice, or one of `own`, the
  * changes that hurt the format most. May change `bytes` too.

@@ -28,12 +28,11 @@ for (const name of models) {
   const answers = loaded.chatTemplate
     ? await generate(asked.map(({ before }) => before), options)
     : await generate(asked.map(({ before }) => before.map(({ content }) => `${content}\n`).join("")), options);
-  const right = asked.filter(({ answer }, i) => answers[i][0].generatedText.split("\n")[0] === answer).length;
+  const said = answers.map(([{ generatedText }]) => generatedText.split("\n")[0]);
+  const wrong = [...asked.keys()].filter((i) => said[i] !== asked[i].answer), right = asked.length - wrong.length;
   console.log(`${name}: ${right} of ${asked.length} answers (${(100 * right / asked.length).toFixed(1)} %)`);
-  const wrong = asked.findIndex(({ answer }, i) => answers[i][0].generatedText.split("\n")[0] !== answer);
-  if (wrong >= 0) {
-    console.log(`  ${asked[wrong].before.at(-1)!.content}\n  ${answers[wrong][0].generatedText.split("\n")[0]}`);
-    console.log(`  instead of ${asked[wrong].answer}`);
+  for (const i of wrong.slice(0, 1)) {
+    console.log(`  ${asked[i].before.at(-1)!.content}\n  ${said[i]}\n  instead of ${asked[i].answer}`);
   }
 }
 device.close();

@@ -1,9 +1,9 @@
 /** `deno task finetune`: a model is tuned to a task. What stands between the flags and the trainer; the tasks are in finetune_tasks.ts. */
-import { type RunDescription, RunFolder } from "../checkpoint/run_folder.ts";
+import type { RunFolder } from "../checkpoint/run_folder.ts";
 import type { Device } from "../engine/device.ts";
 import { Profile } from "../engine/profile.ts";
 import { GPT } from "../gpt.ts";
-import { loadBase, loadPretrained, loadRun, type Pretrained, runTokenizer } from "../pretrained/load.ts";
+import { loadBase, loadPretrained, loadRun, runTokenizer } from "../pretrained/load.ts";
 import { loadWithHead } from "../pretrained/load_head.ts";
 import { RandomGenerator } from "../random/mod.ts";
 import { checkTraining } from "../train/memory.ts";
@@ -11,7 +11,7 @@ import type { TrainerOptions } from "../train/options.ts";
 import { Trainer } from "../train/trainer.ts";
 import { command, type Running } from "./command.ts";
 import { checkTask, finetuneDeclaration, finetuneFlags, type FinetuneValues, FIXED } from "./finetune_flags.ts";
-import { type HeadStart, headStart, headTask, resumedHead } from "./finetune_heads.ts";
+import { type HeadStart, headStart, headTask, idsSince, resumedHead } from "./finetune_heads.ts";
 import { sft, type Tuning, type TuningSetup } from "./finetune_tasks.ts";
 import { isHeadTask } from "./head_flags.ts";
 import { baseOf, putAdapter } from "./lora_flags.ts";
@@ -20,7 +20,7 @@ import { count } from "./progress.ts";
 import { chatting } from "./row_flags.ts";
 import { openDevice, openRun } from "./run_model.ts";
 import { checkPermission, reportDownload } from "./shared_flags.ts";
-import { absolute, leaveOutThreads, optionsOf } from "./train_command.ts";
+import { absolute, leaveOutThreads, optionsOf, runFolder } from "./train_command.ts";
 import { goOn, resumeCommand } from "./train_flags.ts";
 import { TrainReport } from "./train_report.ts";
 
@@ -67,7 +67,13 @@ async function tune(request: FinetuneRunning, run: RunFolder | undefined, report
   report.values = { ...values, max_iters: options.maxIters };
   const { weights } = values, rehearsal = { device, model, weights, adapt: adapter?.adapt, task: tuning.rehearse };
   if (!values.eval_only) await checkTraining(model.config, { ...options, ...rehearsal });
-  const folder = await runFolder(values, run, { model, tokenizer, base }, note);
+  const description = {
+    flags: lastingFlags(values),
+    model: { ...model.config },
+    vocabulary: tokenizer.toJSON(),
+    base,
+  };
+  const folder = await runFolder(run, description, { values, note });
   const generator = new RandomGenerator(values.seed);
   using trainer = new Trainer(model, tuning.task, { ...options, generator, folder, adapter: adapter?.trained });
   const resumed = run && await trainer.resume({ onNote: note });
@@ -134,25 +140,11 @@ async function pretrained(values: FinetuneValues, device: Device, report: TrainR
   const { model, tokenizer: { vocabSize: known } } = loaded,
     tokenizer = await chatting(loaded.tokenizer, values.template);
   model.train().resizeTokenEmbeddings(tokenizer.vocabSize, { known });
-  return { model, tokenizer, added: Array.from({ length: tokenizer.vocabSize - known }, (_, i) => known + i) };
+  return { model, tokenizer, added: idsSince(known, tokenizer) };
 }
 
-/** The folder of the run: a new one, or the run's own with the flags of now; none for an evaluation alone, which writes nothing. */
-async function runFolder(
-  { profile: _, native: __, ...values }: FinetuneValues,
-  run: RunFolder | undefined,
-  { model, tokenizer, base }: Pretrained & { readonly base?: RunDescription["base"] },
-  note: (line: string) => void,
-): Promise<RunFolder | undefined> {
-  const { data, eval_data, eval_only } = values;
-  const flags = { ...values, data: absolute(data), eval_data: eval_data && absolute(eval_data) };
-  if (run) {
-    run.flags = flags;
-    return run;
-  }
-  if (eval_only) return undefined;
-  const description = { flags, model: { ...model.config }, vocabulary: tokenizer.toJSON(), base };
-  const folder = await RunFolder.create(values.out_dir, description);
-  if (folder.renamed) note(`The older run in ${values.out_dir} is now in ${folder.renamed}`);
-  return folder;
+/** What run.json says: a resume, from whatever folder, finds the same rows. */
+function lastingFlags({ profile: _, native: __, ...flags }: FinetuneValues) {
+  const { data, eval_data } = flags;
+  return { ...flags, data: absolute(data), eval_data: eval_data && absolute(eval_data) };
 }

@@ -13,7 +13,7 @@ import { RandomGenerator } from "../random/mod.ts";
 import { specialIds } from "../tokenizer/to_hugging_face.ts";
 import { taskCommand } from "./command.ts";
 import type { FinetuneValues } from "./finetune_flags.ts";
-import { maxLengthOf, readSplits, type Tuning, type TuningSetup } from "./finetune_tasks.ts";
+import { cutLines, maxLengthOf, readSplits, type Tuning, type TuningSetup } from "./finetune_tasks.ts";
 import { formOf } from "./head_flags.ts";
 import { count } from "./progress.ts";
 import { encodeOptions } from "./shared_flags.ts";
@@ -23,6 +23,10 @@ export interface HeadStart extends Pretrained {
   readonly head?: Head;
   readonly description?: HeadDescription;
 }
+
+/** The ids that a vocabulary has got since it had `known` entries. */
+export const idsSince = (known: number, { vocabSize }: Pick<Pretrained["tokenizer"], "vocabSize">): number[] =>
+  Array.from({ length: vocabSize - known }, (_, i) => known + i);
 
 /** What `--init_from` names, with GPT-1's tokens where its form needs them. */
 export function headStart(
@@ -35,7 +39,7 @@ export function headStart(
   head?.dispose(); // of another task
   if (form !== "gpt1") return { model, tokenizer };
   const known = tokenizer.vocabSize, more = addInputTokens(model, tokenizer, { seed: values.seed }).tokenizer;
-  return { model, tokenizer: more, added: Array.from({ length: more.vocabSize - known }, (_, i) => known + i) };
+  return { model, tokenizer: more, added: idsSince(known, more) };
 }
 
 /** What a run's last checkpoint says of its head. */
@@ -89,13 +93,7 @@ export async function headTask(
       kind === "choose"
         ? `${count(labels.length)} choices at most`
         : `${task.description.problemType}: ${labels.slice(0, 20).join(", ")}${labels.length > 20 ? ", …" : ""}`,
-      ...cut > 0
-        ? [
-          `rows longer than ${maxLength} tokens: ${count(cut)} of ${count(read)}, cut at the ${
-            truncation === "keep_end" ? "beginning" : "end"
-          }`,
-        ]
-        : [],
+      ...cutLines({ cut, rows: read, maxLength }, values),
     ],
     after: afterwards(values, task),
   };

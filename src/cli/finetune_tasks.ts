@@ -80,9 +80,19 @@ export async function readSplits<K extends Kind, T>(
   return { train: Array.from(train, (i) => rows[i]), val: Array.from(held, (i) => rows[i]) };
 }
 
+/** A line on rows that are too long, where there are any. */
+export function cutLines(
+  { cut, rows, maxLength }: { readonly cut: number; readonly rows: number; readonly maxLength: number },
+  { truncation }: Pick<FinetuneValues, "truncation">,
+): string[] {
+  if (cut === 0) return [];
+  const end = truncation === "keep_end" ? "beginning" : "end";
+  return [`rows longer than ${maxLength} tokens: ${count(cut)} of ${count(rows)}, cut at the ${end}`];
+}
+
 /** Supervised tuning: rows of texts, or of prompts and completions. */
 export async function sft({ values, model, tokenizer, progress }: TuningSetup): Promise<Tuning> {
-  const { data, eval_data, batch_size: batchSize, packing, seed, truncation } = values;
+  const { data, eval_data, batch_size: batchSize, packing, seed } = values;
   const maxLength = maxLengthOf(values, model);
   using template = ChatTemplate.of(tokenizer, { name: values.template || undefined });
   const options = rowOptions(values, { tokenizer, template, maxLength });
@@ -104,7 +114,6 @@ export async function sft({ values, model, tokenizer, progress }: TuningSetup): 
   for (const row of train) rows.train.push(all.row(row));
   for (const row of val) rows.val.push(all.row(row));
   const task = new SupervisedTuning(model, rows, { batchSize, maxLength, packing, seed });
-  const of = (n: number) => `${count(n)} of ${count(counts.rows)}`, start = truncation === "keep_start";
   const { ids, learned } = rows.val.row(0), answer = learned.indexOf(1);
   return {
     task,
@@ -116,10 +125,10 @@ export async function sft({ values, model, tokenizer, progress }: TuningSetup): 
       `${files}: ${count(train.length)} rows to train on, ${count(val.length)} to evaluate on; ` +
       `${count(rows.train.tokens + rows.val.tokens)} tokens, ${count(counts.labels)} of them learned`,
       ...packing ? [`packed into ${count(task.bins("train"))} rows and ${count(task.bins("val"))}`] : [],
-      ...counts.cut > 0
-        ? [`rows longer than ${maxLength} tokens: ${of(counts.cut)}, cut at the ${start ? "end" : "beginning"}`]
+      ...cutLines({ ...counts, maxLength }, values),
+      ...counts.dropped > 0
+        ? [`rows without a token that is learned: ${count(counts.dropped)} of ${count(counts.rows)}, left out`]
         : [],
-      ...counts.dropped > 0 ? [`rows without a token that is learned: ${of(counts.dropped)}, left out`] : [],
       ...plain && endOfText(tokenizer) === null ? [NO_END] : [],
     ],
   };

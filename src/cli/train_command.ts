@@ -1,5 +1,5 @@
 /** `deno task train`: nanoGPT's train.py. What stands between the flags and the trainer; the printing is TrainReport's. */
-import { RunFolder } from "../checkpoint/run_folder.ts";
+import { type RunDescription, RunFolder } from "../checkpoint/run_folder.ts";
 import { loadData, type LoadedData } from "../data/load_data.ts";
 import { hasOption } from "../device/create.ts";
 import type { Device } from "../engine/device.ts";
@@ -66,7 +66,9 @@ async function trainRun(request: TrainRunning, run: RunFolder | undefined, repor
   // One generator draws weights, then batches, so that a seed gives nanoGPT's.
   const generator = new RandomGenerator(values.seed);
   const { model, config } = await modelToTrain(setup, { generator, vocabSize: loaded.vocabSize });
-  const folder = await runFolder(setup, config, loaded);
+  const flags = lastingFlags(values, loaded), vocabulary = loaded.tokenizer.toJSON();
+  const note = (line: string) => report.note(line);
+  const folder = await runFolder(run, { flags, model: { ...config }, vocabulary }, { values, note });
   using trainer = new Trainer(model, loaded.data, { ...optionsOf(values), generator, folder });
   const resumed = run && await trainer.resume({ onNote: (line) => report.note(line) });
   const { source, data: { train, val }, entropy } = loaded;
@@ -125,20 +127,21 @@ async function modelToTrain(
 }
 
 /** The folder of the run: a new one, or the run's own with the flags of now; none for an evaluation alone, which writes nothing. */
-async function runFolder(
-  { values, run, report }: Setup,
-  config: Partial<GPTConfig>,
-  loaded: LoadedData,
+export async function runFolder(
+  run: RunFolder | undefined,
+  description: RunDescription,
+  { values: { out_dir, eval_only }, note }: {
+    readonly values: Pick<TrainValues, "out_dir" | "eval_only">;
+    readonly note: (line: string) => void;
+  },
 ): Promise<RunFolder | undefined> {
-  const flags = lastingFlags(values, loaded);
   if (run) {
-    run.flags = flags;
+    run.flags = description.flags;
     return run;
   }
-  if (values.eval_only) return undefined;
-  const description = { flags, model: { ...config }, vocabulary: loaded.tokenizer.toJSON() };
-  const folder = await RunFolder.create(values.out_dir, description);
-  if (folder.renamed) report.note(`The older run in ${values.out_dir} is now in ${folder.renamed}`);
+  if (eval_only) return undefined;
+  const folder = await RunFolder.create(out_dir, description);
+  if (folder.renamed) note(`The older run in ${out_dir} is now in ${folder.renamed}`);
   return folder;
 }
 

@@ -52,6 +52,11 @@ export class Epochs {
     return index;
   }
 
+  /** The numbers of the next rows: `most`, or as many as the epoch has left, one or more. */
+  take(most: number): number[] {
+    return Array.from({ length: Math.min(most, this.length - this.#place) }, () => this.next());
+  }
+
   /** Where it stands. */ state(): EpochsState {
     return { epoch: this.#epoch, place: this.#place };
   }

@@ -1,4 +1,5 @@
 import { DataError } from "../errors.ts";
+import { Checksum } from "../files/checksum.ts";
 import { reason } from "../files/reason.ts";
 import type { SystemFile } from "../files/system.ts";
 import { fill, openData } from "./text_file.ts";
@@ -18,16 +19,14 @@ export interface TokensIdentity {
 /** Up to how many tokens all count; of more, blocks that lie evenly between the first and the last. */
 const WHOLE = 2 ** 22, BLOCKS = 256, BLOCK = 4096;
 
-/** FNV-1a, 32 bits, over ids (http://www.isthe.com/chongo/tech/comp/fnv/): 2 ms for a million, and of a large file a few megabytes. */
+/** What tells ids from others; of a large file a few megabytes are read. */
 export function identify(tokens: Tokens): TokensIdentity {
-  const { length } = tokens, whole = length <= WHOLE;
-  let hash = 0x811c9dc5;
+  const { length } = tokens, whole = length <= WHOLE, checksum = new Checksum();
   for (let i = 0; i < (whole ? Math.ceil(length / BLOCK) : BLOCKS); i++) {
     const begin = whole ? i * BLOCK : Math.floor(i * (length - BLOCK) / (BLOCKS - 1));
-    const ids = tokens.subarray(begin, Math.min(length, begin + BLOCK));
-    for (let at = 0; at < ids.length; at++) hash = Math.imul(hash ^ ids[at], 0x01000193);
+    checksum.add(tokens.subarray(begin, Math.min(length, begin + BLOCK)));
   }
-  return { length, checksum: (hash >>> 0).toString(16).padStart(8, "0") };
+  return { length, checksum: `${checksum}` };
 }
 
 /** How ids are kept in a file: nanoGPT's `uint16`, or `uint32` where there are more than 65,536 of them. */

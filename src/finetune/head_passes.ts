@@ -3,6 +3,7 @@ import { paddedLengths } from "../data/token_rows.ts";
 import { noGrad } from "../engine/autograd.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import { CheckpointError } from "../errors.ts";
+import { Checksum } from "../files/checksum.ts";
 import { exists, type OpenFile } from "../files/files.ts";
 import { SafetensorsFile, type TensorSource, writeSafetensors } from "../files/safetensors.ts";
 import type { GPT } from "../gpt.ts";
@@ -147,13 +148,12 @@ export async function storedFeatures(
   return { features, read: false };
 }
 
-/** FNV-1a, 32 bits, over elements that lie evenly in each parameter: training changes every one. */
+/** Of elements that lie evenly in each parameter: training changes every one. */
 async function checksumOf(model: GPT): Promise<string> {
-  let hash = 0x811c9dc5;
+  const checksum = new Checksum();
   for (const parameter of model.parameters()) {
-    const values = Float32Array.from(await parameter.data()), step = Math.ceil(values.length / 4096);
-    const bits = new Uint32Array(values.buffer);
-    for (let i = 0; i < bits.length; i += step) hash = Math.imul(hash ^ bits[i], 0x01000193);
+    const values = Float32Array.from(await parameter.data());
+    checksum.add(new Uint32Array(values.buffer), Math.ceil(values.length / 4096));
   }
-  return `${model.config.nLayer} layers, ${(hash >>> 0).toString(16).padStart(8, "0")}`;
+  return `${model.config.nLayer} layers, ${checksum}`;
 }

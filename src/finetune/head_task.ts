@@ -140,10 +140,8 @@ export class HeadTask implements Task {
   }
 
   *draw({ count }: DrawOptions): Generator<MicroBatch> {
-    const { batchSize } = this.#options, epochs = this.#epochs;
-    this.#before = epochs.state();
-    const length = Math.min(count * batchSize, epochs.length - this.#before.place); // an epoch's last update may be smaller
-    const drawn = Array.from({ length }, () => epochs.next());
+    this.#before = this.#epochs.state();
+    const drawn = this.#epochs.take(count * this.#options.batchSize); // an epoch's last update may be smaller
     for (const { arrays, weight } of this.#batches("train", drawn)) yield { arrays, weight: weight! / drawn.length };
   }
   /** Batches in the order of the rows, each weighted by how many it has. */

@@ -110,13 +110,11 @@ export class SupervisedTuning implements Task {
 
   /** The micro-batches of the next update: `count`, or as many as the epoch has left. */
   *draw({ count }: Pick<DrawOptions, "count">): Generator<MicroBatch> {
-    const epochs = this.#epochs, bins = this.#bins.train;
-    this.#before = epochs.state();
-    const length = Math.min(count * this.#batch, bins.length - this.#before.place);
-    const drawn = Array.from({ length }, () => bins[epochs.next()]), all = labelsIn(this.rows.train, drawn);
-    for (const some of this.#parts(drawn)) {
-      yield { weight: labelsIn(this.rows.train, some) / all, arrays: this.#arrays(this.rows.train, some) };
-    }
+    const { train } = this.rows;
+    this.#before = this.#epochs.state();
+    const parts = [...this.#parts(this.#epochs.take(count * this.#batch).map((bin) => this.#bins.train[bin]))];
+    const labels = parts.map((some) => labelsIn(train, some)), all = labels.reduce((a, b) => a + b);
+    for (const [i, some] of parts.entries()) yield { weight: labels[i] / all, arrays: this.#arrays(train, some) };
   }
   /** The first `count` micro-batches of a part of the rows, in their order; each counts by its learned tokens. */
   *evaluate(split: "train" | "val", { count }: Pick<DrawOptions, "count">): Generator<MicroBatch> {

@@ -43,14 +43,14 @@ export class Chat implements Disposable {
   /** Why the last answer ended; undefined where it was stopped. */
   finishReason: FinishReason | undefined;
   readonly #rows: Rows;
-  readonly #row: RowOptions;
+  readonly #row: RowOptions & { readonly maxNewTokens: number };
   #noted = false;
 
   private constructor(
     readonly loaded: Pretrained,
     readonly template: ChatTemplate,
     readonly options: ChatOptions,
-    row: RowOptions,
+    row: RowOptions & { readonly maxNewTokens: number },
   ) {
     this.#rows = new Rows(loaded.model, { slots: 1, reuse: true, cache: options.cache });
     this.#row = row;
@@ -66,7 +66,7 @@ export class Chat implements Disposable {
   static async begin(loaded: Pretrained, options: ChatOptions = {}): Promise<Chat> {
     const { model, tokenizer, eosTokenIds = [] } = loaded, { template = loaded.chatTemplate } = options;
     if (!template) throw new ConfigError("The model has no chat template: it was not tuned to chats; name a template");
-    const { system: _, template: __, onNote: ___, cache: ____, seed = 1337, ...rest } = options;
+    const { system: _, template: __, onNote: ___, cache: ____, seed = 1337, maxNewTokens = 256, ...rest } = options;
     const { ids, strings } = await template.endOfTurn(tokenizer),
       generator = options.generator ?? new RandomGenerator(seed);
     const stray = ids.find((id) => id >= model.config.vocabSize);
@@ -77,8 +77,8 @@ export class Chat implements Disposable {
       );
     }
     return new Chat(loaded, template, options, {
-      maxNewTokens: 256,
       ...rest,
+      maxNewTokens,
       ...rest.draws === "philox" ? { seed } : { generator },
       tokenizer: spoken(tokenizer, strings),
       eosTokenId: [...new Set([...ids, ...eosTokenIds])],
@@ -100,7 +100,7 @@ export class Chat implements Disposable {
    *   chat is then as it was
    */
   async *answer(content: string, { signal }: { signal?: AbortSignal } = {}): AsyncGenerator<string, void, void> {
-    const { blockSize } = this.loaded.model.config, { maxNewTokens = 256 } = this.#row;
+    const { blockSize } = this.loaded.model.config, { maxNewTokens } = this.#row;
     const { messages, prompt } = await this.#fit([...this.messages, { role: "user", content }]);
     const left = Math.min(maxNewTokens, blockSize - prompt.length);
     const row = this.#rows.add({ ...this.#row, prompt, maxNewTokens: left, signal });
@@ -121,7 +121,7 @@ export class Chat implements Disposable {
 
   /** The messages that the model can see, without the oldest turns where there are too many, and their ids. */
   async #fit(all: readonly Message[]): Promise<{ messages: Message[]; prompt: number[] }> {
-    const { tokenizer, model: { config: { blockSize } } } = this.loaded, { maxNewTokens = 256 } = this.#row;
+    const { tokenizer, model: { config: { blockSize } } } = this.loaded, { maxNewTokens } = this.#row;
     const encode = (messages: readonly Message[]) =>
       this.template.ids(tokenizer, messages, { addGenerationPrompt: true, contents: "text" });
     const before = all[0].role === "system" ? 1 : 0, messages = [...all];

@@ -1,6 +1,7 @@
 /** A trained model with its tokenizer, by its name: a run, a folder, a file or a model of the hub. What reads it is imported when it is needed. */
 import type { ChatTemplate } from "../data/chat_template.ts";
 import { system } from "../files/system.ts";
+import { Checksum } from "../files/checksum.ts";
 import { exists, InputFile, owned, readJson } from "../files/files.ts";
 import type { HubProgress } from "./hub.ts";
 import type { LoadHuggingFaceOptions } from "../checkpoint/hugging_face.ts";
@@ -340,30 +341,29 @@ export async function loadBase(
   return model;
 }
 
-/** Of folders of transformers': what makes of the head that stands there what is read. */
+/** A folder of transformers' may have a head, which `head` makes; without it such a folder is refused. */
 type HeadedOptions = PretrainedOptions & Pick<LoadHuggingFaceOptions, "head">;
 
 /** How many parts of a file are looked at, and how many bytes each has. */
 const PARTS = 64, PART = 2 ** 14;
 
 /**
- * Tells a model's weights from others: how many bytes they take, and a checksum (FNV-1a, 32 bits) of parts that lie evenly in their
- * files. Training changes every weight, so a part tells.
+ * Tells a model's weights from others: how many bytes they take, and a checksum of parts that lie evenly in their files. Training changes every weight, so a part tells.
  */
 export async function identifyModel(name: string): Promise<RunBase["identity"]> {
-  const found = await findModel(name), { path } = found;
-  let hash = 0x811c9dc5, bytes = 0;
+  const found = await findModel(name), { path } = found, checksum = new Checksum();
+  let bytes = 0;
   for (const part of await weightFiles(found)) {
     using file = await InputFile.open(part);
     const { size } = file, buffer = new Uint8Array(Math.min(PART, size)), last = size - buffer.length;
     for (let i = 0; i < PARTS; i++) {
       await file.fill(Math.floor(last * i / (PARTS - 1)), buffer);
-      for (let at = 0; at < buffer.length; at++) hash = Math.imul(hash ^ buffer[at], 0x01000193);
+      checksum.add(buffer);
     }
     bytes += size;
   }
   if (bytes === 0) throw new CheckpointError(`${path} has no weights`);
-  return { bytes, checksum: (hash >>> 0).toString(16).padStart(8, "0") };
+  return { bytes, checksum: `${checksum}` };
 }
 
 async function weightFiles({ kind, path }: FoundModel): Promise<string[]> {

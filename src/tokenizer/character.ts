@@ -1,6 +1,6 @@
 import { CheckpointError, DataError } from "../errors.ts";
 import {
-  areWords,
+  areSpecial,
   chatJson,
   chatOf,
   type ChatRoles,
@@ -73,9 +73,7 @@ export class CharacterTokenizer implements Tokenizer {
     if (type !== "character" || list.length === 0 || new Set(list).size !== list.length) {
       throw new CheckpointError('Not a vocabulary: expected {"type":"character","characters":"…"}, no character twice');
     }
-    if (special instanceof Array && special.length === 0 || areWords(special)) {
-      return new CharacterTokenizer(list, { special: special as string[], json: chatOf(json) });
-    }
+    if (areSpecial(special)) return new CharacterTokenizer(list, { special, json: chatOf(json) });
     throw new CheckpointError("Not a vocabulary: special is a list of tokens, none of them empty or there twice");
   }
 

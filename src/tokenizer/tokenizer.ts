@@ -127,6 +127,10 @@ export function areWords(words: unknown): words is string[] {
     words.every((word) => typeof word === "string" && word !== "");
 }
 
+/** Whether they are special tokens as a vocabulary stores them: words, or none. */
+export const areSpecial = (tokens: unknown): tokens is string[] =>
+  areWords(tokens) || Array.isArray(tokens) && tokens.length === 0;
+
 /** Of a stored vocabulary what it says of chats. */
 export function chatOf(json: unknown): Record<string, unknown> {
   const { special_tokens, chat_template } = json as Record<string, unknown>;

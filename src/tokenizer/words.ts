@@ -4,6 +4,7 @@
  */
 import { CheckpointError, DataError } from "../errors.ts";
 import {
+  areSpecial,
   areWords,
   chatJson,
   chatOf,
@@ -70,7 +71,7 @@ export class WordTokenizer implements Tokenizer {
    */
   static fromJSON(json: Record<string, unknown>): WordTokenizer {
     const { type, words, vocab_size, special = [] } = json;
-    if (type === "words" && areWords(words) && (areWords(special) || Array.isArray(special) && special.length === 0)) {
+    if (type === "words" && areWords(words) && areSpecial(special)) {
       if (new Set([...words, ...special]).size === words.length + special.length) {
         return new WordTokenizer({ words, special, json: chatOf(json) });
       }

@@ -8,23 +8,9 @@ import { GPT } from "../../src/gpt.ts";
 import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
 import { exists } from "../../src/files/files.ts";
 import { SafetensorsFile } from "../../src/files/safetensors.ts";
-import { inFolder } from "../testing.ts";
+import { inFolder, runCommand as run } from "../testing.ts";
 
-const root = new URL("../../", import.meta.url);
 const theirs = new URL("../golden/hugging_face/f32", import.meta.url).pathname; // transformers has made it
-
-async function run(name: "convert" | "train" | "sample" | "eval", ...args: string[]) {
-  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: [
-      ...["run", "--no-prompt", "--no-check", "--allow-env=NANOGPT_DEBUG", "--allow-read", "--allow-write"],
-      ...[`src/cli/${name}.ts`, ...args],
-    ],
-    cwd: root,
-    env: { NO_COLOR: "1", NANOGPT_DEBUG: "", DENO_V8_FLAGS: Deno.env.get("DENO_V8_FLAGS") || "--no-liftoff" },
-  }).output();
-  const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
-  return { code, out, err };
-}
 
 /** The tensors of a safetensors file, by name. */
 async function tensors(path: string): Promise<Map<string, number[]>> {

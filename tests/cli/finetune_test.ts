@@ -7,36 +7,13 @@ import { RunFolder } from "../../src/checkpoint/run_folder.ts";
 import { sources } from "../../src/checkpoint/tensors.ts";
 import { GPT } from "../../src/gpt.ts";
 import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
-import { inFolder } from "../testing.ts";
+import { finished, inFolder, startCommand } from "../testing.ts";
 
-const root = new URL("../../", import.meta.url);
 const LETTERS = "abcdefgh?! ";
 
-interface Result {
-  readonly code: number;
-  readonly out: string;
-  readonly err: string;
-}
-
-function start(name: string, args: readonly string[]): Deno.ChildProcess {
-  const allowed = ["--allow-read", "--allow-write", "--allow-env=NANOGPT_DEBUG"];
-  return new Deno.Command(Deno.execPath(), {
-    args: ["run", "--no-prompt", "--no-check", ...allowed, `src/cli/${name}.ts`, "--threads=1", ...args],
-    cwd: root,
-    env: { NO_COLOR: "1", NANOGPT_DEBUG: "", DENO_V8_FLAGS: Deno.env.get("DENO_V8_FLAGS") || "--no-liftoff" },
-    stdout: "piped",
-    stderr: "piped",
-  }).spawn();
-}
-
-async function finish(child: Deno.ChildProcess): Promise<Result> {
-  const { code, stdout, stderr } = await child.output(),
-    [out, err] = [stdout, stderr].map((bytes) => text.decode(bytes));
-  return { code, out, err };
-}
-
 const text = new TextDecoder();
-const finetune = (...args: string[]) => finish(start("finetune", args));
+const start = (name: string, args: readonly string[]) => startCommand(name, ["--threads=1", ...args]);
+const finetune = (...args: string[]) => finished(start("finetune", args));
 
 /** A folder with a run of a tiny model, and 40 rows that ask for the letter after the given one, three times. */
 function withBase(body: (folder: string, args: string[]) => Promise<void>): Promise<void> {
@@ -79,7 +56,7 @@ Deno.test("finetune tunes a run to prompts and completions, and sample goes on f
     assert(first > 2 && last < 0.05, `from ${first} to ${last}`);
     const [, asked, said] = /\nA sample:\n(\w)\?(\w)\2\2!/.exec(out)!;
     assertEquals(said, LETTERS[LETTERS.indexOf(asked) + 1]);
-    const sampled = await finish(
+    const sampled = await finished(
       start("sample", [`--out_dir=${folder}/out`, "--start=c?", "--num_samples=1", "--max_new_tokens=4"]),
     );
     assertStringIncludes(sampled.out, "c?ddd!");
@@ -95,7 +72,7 @@ Deno.test("a tuning that Ctrl-C or the system has ended goes on to the same byte
         if (text.decode(chunk).includes("saved")) break;
       }
       child.kill(signal);
-      const { code, out: rest } = await finish(child);
+      const { code, out: rest } = await finished(child);
       assertEquals(code, status);
       if (signal === "SIGINT") assertMatch(rest, / deno task finetune .* --init_from=resume --out_dir=/);
       const resumed = await finetune("--init_from=resume", `--out_dir=${out}`);
@@ -148,7 +125,7 @@ Deno.test("a folder that another tuning writes, and a run of train, are refused"
     }
     const second = await finetune(...args, out), third = await finetune("--init_from=resume", out);
     child.kill("SIGKILL");
-    await finish(child);
+    await finished(child);
     assertMatch(second.err, /^error: Cannot write to .*out: .*out is in use by process \d+/);
     assertMatch(third.err, /^error: .*out is in use by process \d+/);
     const trained = await finetune("--init_from=resume", `--out_dir=${folder}/base`);
@@ -156,7 +133,7 @@ Deno.test("a folder that another tuning writes, and a run of train, are refused"
       trained.err,
       /base is a run of train, and finetune cannot go on with it; type deno task train --init_from=resume/,
     );
-    const tuned = await finish(start("train", ["--init_from=resume", out]));
+    const tuned = await finished(start("train", ["--init_from=resume", out]));
     assertMatch(
       tuned.err,
       /out is a run of finetune, and train cannot go on with it; type deno task finetune --init_from=resume/,

@@ -6,21 +6,11 @@ import { createDevice } from "../../src/device/create.ts";
 import { GPT } from "../../src/gpt.ts";
 import { pipeline } from "../../src/pretrained/pipeline.ts";
 import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
-import { inFolder } from "../testing.ts";
+import { inFolder, runCommand } from "../testing.ts";
 
-const root = new URL("../../", import.meta.url), text = new TextDecoder();
+const run = (name: string, ...args: string[]) =>
+  runCommand(name, ...name === "convert" ? [] : ["--threads=1"], ...args);
 
-async function run(name: string, ...args: string[]): Promise<{ code: number; out: string; err: string }> {
-  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: [
-      ...["run", "--no-prompt", "--no-check", "--allow-read", "--allow-write", "--allow-env=NANOGPT_DEBUG"],
-      ...[`src/cli/${name}.ts`, ...name === "convert" ? [] : ["--threads=1"], ...args],
-    ],
-    cwd: root,
-    env: { NO_COLOR: "1", NANOGPT_DEBUG: "", DENO_V8_FLAGS: Deno.env.get("DENO_V8_FLAGS") || "--no-liftoff" },
-  }).output();
-  return { code, out: text.decode(stdout), err: text.decode(stderr) };
-}
 async function works(name: string, ...args: string[]): Promise<string> {
   const { code, out, err } = await run(name, ...args);
   assertEquals([code, err], [0, ""]);

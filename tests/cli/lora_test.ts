@@ -1,21 +1,6 @@
 /** Adapters on the command line: a run that trains one, from there to other commands, and what is refused. */
 import { assert, assertEquals, assertStringIncludes } from "@std/assert";
-import { inFolder } from "../testing.ts";
-
-const root = new URL("../../", import.meta.url);
-
-async function run(name: "convert" | "train" | "sample" | "eval" | "finetune", ...args: string[]) {
-  const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
-    args: [
-      ...["run", "--no-prompt", "--no-check", "--allow-env=NANOGPT_DEBUG", "--allow-read", "--allow-write"],
-      ...[`src/cli/${name}.ts`, ...args],
-    ],
-    cwd: root,
-    env: { NO_COLOR: "1", NANOGPT_DEBUG: "", DENO_V8_FLAGS: Deno.env.get("DENO_V8_FLAGS") || "--no-liftoff" },
-  }).output();
-  const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
-  return { code, out, err };
-}
+import { inFolder, runCommand as run } from "../testing.ts";
 
 Deno.test("LoRA: a run is trained, stopped, resumed, sampled, judged, and converted with its adapter merged", () =>
   inFolder(async (folder) => {
