@@ -2,7 +2,7 @@
 import { parseJson } from "../files/files.ts";
 import { codeOf, system } from "../files/system.ts";
 
-/** A logged iteration; `ms` are those of that one iteration, without evaluation. */
+/** A logged iteration; `ms` are those of that one iteration, without evaluation. What the task measures stands beside these. */
 export interface StepMetrics {
   /** The update's number. */ readonly iter: number;
   /** Nats a token, of the last micro-batch. */ readonly loss: number;
@@ -10,6 +10,7 @@ export interface StepMetrics {
   /** Before clipping. */ readonly grad_norm: number;
   /** Milliseconds of the update. */ readonly ms: number;
   /** Over those milliseconds. */ readonly tokens_per_second: number;
+  /** What the task measures besides: `rewards/margins`. */ readonly [measure: string]: number;
 }
 
 /** An evaluation: means over `eval_iters` batches of each split, nats a token. */

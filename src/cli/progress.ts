@@ -7,6 +7,8 @@ export interface ProgressState {
   done: number;
   total: number;
   loss: number;
+  /** Behind the loss: other measures. */
+  more?: string;
   tokensPerSecond: number;
   /** Seconds. */
   left: number;
@@ -111,8 +113,8 @@ export function count(n: number): string {
 }
 
 /** One line of at most `columns` characters; the bar takes what the numbers leave. */
-export function bar({ done, total, loss, tokensPerSecond, left }: ProgressState, columns: number): string {
-  const numbers = ` ${done}/${total}  loss ${loss.toFixed(4)}  ${rate(tokensPerSecond)}  ${duration(left)} left`;
+export function bar({ done, total, loss, more = "", tokensPerSecond, left }: ProgressState, columns: number): string {
+  const numbers = ` ${done}/${total}  loss ${loss.toFixed(4)}${more}  ${rate(tokensPerSecond)}  ${duration(left)} left`;
   return share(done / Math.max(1, total), numbers, columns);
 }
 

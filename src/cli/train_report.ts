@@ -4,7 +4,7 @@ import type { GPT } from "../gpt.ts";
 import { endOfText } from "../data/tokenize_example.ts";
 import { generate } from "../generate/generate.ts";
 import { beginning, type Tokenizer } from "../tokenizer/tokenizer.ts";
-import type { TrainEvent } from "../train/events.ts";
+import type { StepEvent, TrainEvent } from "../train/events.ts";
 import type { Trainer } from "../train/trainer.ts";
 import { type Running, taskCommand } from "./command.ts";
 import type { FlagTable } from "./flags.ts";
@@ -32,6 +32,8 @@ export class TrainReport {
   #began = 0;
   #firstIter = 0;
   #finished = false;
+  /** Measures of the task that a line of progress shows. */
+  #shown: readonly string[] = [];
   #best = { iter: 0, loss: Infinity };
 
   /** @param options.resumeCommand what to type to go on after an interruption */
@@ -100,6 +102,7 @@ export class TrainReport {
     { interruption }: Running<T>,
   ): Promise<AbortSignal> {
     const interrupt = interruption(() => this.interrupted());
+    this.#shown = trainer.task.shown ?? [];
     for await (const event of trainer.run({ signal: interrupt })) this.event(event);
     if (interrupt.aborted) this.stopped(trainer.iter, folder?.last);
     else this.finished(folder?.last);
@@ -124,10 +127,9 @@ export class TrainReport {
     } else if (this.progress.terminal) {
       this.progress.status((columns) => bar(this.#state(event), columns));
     } else {
-      const { iter, loss, ms, tokensPerSecond } = event;
-      this.note(
-        `iter ${iter}: loss ${loss.toFixed(4)}${this.#beside()}, ${ms.toFixed(1)} ms, ${rate(tokensPerSecond)}`,
-      );
+      const { iter, loss, ms, tokensPerSecond } = event, losses = `loss ${loss.toFixed(4)}${this.#beside()}`;
+      const more = this.#measures(event).map((one) => `, ${one}`).join("");
+      this.note(`iter ${iter}: ${losses}${more}, ${ms.toFixed(1)} ms, ${rate(tokensPerSecond)}`);
     }
   }
 
@@ -177,9 +179,15 @@ export class TrainReport {
     return this.#entropy === undefined ? "" : ` (entropy ${this.#entropy.toFixed(4)})`;
   }
 
-  #state({ iter, loss, tokensPerSecond }: TrainEvent & { kind: "step" }) {
-    const total = this.values.max_iters;
+  /** As in "kl 0.0312". */
+  #measures({ measures = {} }: StepEvent): string[] {
+    return this.#shown.filter((name) => name in measures).map((name) => `${name} ${measures[name].toFixed(4)}`);
+  }
+
+  #state(event: StepEvent) {
+    const { iter, loss, tokensPerSecond } = event, total = this.values.max_iters;
+    const more = this.#measures(event).map((one) => `  ${one}`).join("");
     const perIter = (performance.now() - this.#began) / 1000 / (iter + 1 - this.#firstIter);
-    return { done: iter, total, loss, tokensPerSecond, left: perIter * (total - iter) };
+    return { done: iter, total, loss, more, tokensPerSecond, left: perIter * (total - iter) };
   }
 }

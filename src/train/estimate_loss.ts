@@ -5,7 +5,7 @@ import { Breather } from "../loop/breather.ts";
 import { Pace } from "../loop/pace.ts";
 import { evaluating } from "../nn/module.ts";
 import { type Trained, typeOf } from "./micro_steps.ts";
-import type { DrawOptions, Measures, MicroBatch, Task } from "./task.ts";
+import { type DrawOptions, lossOf, type Measures, type MicroBatch, namedMeasures, type Task } from "./task.ts";
 
 /** Milliseconds from one wait for the device to the next. */
 const PACE = 300;
@@ -45,7 +45,7 @@ export function judgeBatch(
   for (const [name, array] of Object.entries(arrays)) {
     tensors[name] = device.tensor(array.values, array.shape, { dtype: typeOf(array) });
   }
-  const judge = () => task.judge?.(model, tensors) ?? { loss: task.loss(model, tensors), outputs: undefined };
+  const judge = () => lossOf(task.judge?.(model, tensors) ?? task.loss(model, tensors));
   const { loss, outputs } = evaluating(trained, () => noGrad(judge));
   return { loss: scope.keep(loss), outputs: outputs && scope.keep(outputs) };
 }
@@ -67,7 +67,7 @@ export async function* estimateLoss(
 
   try {
     for (const split of ["train", "val"] as const) {
-      for await (const batch of task.evaluate(split, { count, generator })) {
+      for await (const batch of task.evaluate(split, { count, generator, signal })) {
         const { loss, outputs } = lend(() => judgeBatch(trained, task, batch));
         judged.push({ split, weight: batch.weight ?? 1, loss, outputs, batch: outputs && batch });
         if (!device.readsAtOnce && ++ahead >= pace.steps) {
@@ -89,7 +89,7 @@ export async function* estimateLoss(
       for (const [i, { split, weight, batch }] of judged.entries()) {
         if (split !== of) continue;
         [sum, weights] = [sum + weight * losses[i], weights + weight];
-        const found = batch && task.measure?.(outputs[i]!, batch) || {};
+        const found = batch ? task.measure?.(outputs[i]!, batch) ?? namedMeasures(task.measures, outputs[i]) : {};
         for (const [name, value] of Object.entries(found)) measures[name] = (measures[name] ?? 0) + weight * value;
       }
       if (weights === 0) throw new DataError(`the task has given no batch to evaluate ${of} on`);

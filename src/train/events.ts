@@ -13,6 +13,7 @@ export interface StepEvent {
   /** Of an iteration, without evaluation: the mean of those whose losses were read together. */ readonly ms: number;
   /** Its tokens over its time. */ readonly tokensPerSecond: number;
   /** What part of `peakFlops` was reached, where that was given. */ readonly mfu?: number;
+  /** What the task measures besides, such as `rewards/margins`: means over the update. */ readonly measures?: Measures;
 }
 
 /** A batch of an evaluation is done. */

@@ -2,6 +2,8 @@ import { accumulate } from "../../kernels/accumulate/kernel.ts";
 import { launch } from "../engine/launch.ts";
 import { Pace } from "../loop/pace.ts";
 import type { Tensor } from "../engine/tensor.ts";
+import type { NumberArray } from "../kernel.ts";
+import type { Measures } from "./task.ts";
 
 /** An update that was made, its numbers still on the device. */
 interface Waiting {
@@ -13,12 +15,17 @@ interface Waiting {
   readonly loss: Tensor;
   /** (1) */
   readonly gradNorm: Tensor;
+  /** What the task measures, in the order of its names. */
+  readonly measured?: Tensor;
+  /** What the host knows of it. */
+  readonly drawn?: Measures;
 }
 
 /** The same, read. `tokens` and `ms` are means of the updates that were read together. */
-export interface Update extends Omit<Waiting, "loss" | "gradNorm"> {
+export interface Update extends Omit<Waiting, "loss" | "gradNorm" | "measured"> {
   readonly loss: number;
   readonly gradNorm: number;
+  readonly measured?: NumberArray;
   readonly ms: number;
 }
 
@@ -50,8 +57,9 @@ export class LateLosses implements Disposable {
     this.#last = update;
     if (!update.logged) return;
     using scope = update.loss.device.scope();
-    const copy = (x: Tensor) => scope.keep(launch(accumulate, { x: x.alias([1]) }).sum); // added to nothing
-    this.#waiting.push({ ...update, loss: copy(update.loss), gradNorm: copy(update.gradNorm) });
+    const copy = (x: Tensor) => scope.keep(launch(accumulate, { x: x.alias([x.size]) }).sum); // added to nothing
+    const { loss, gradNorm, measured } = update;
+    this.#waiting.push({ ...update, loss: copy(loss), gradNorm: copy(gradNorm), measured: measured && copy(measured) });
   }
   /** Whether it is time to read. */
   get due(): boolean {
@@ -63,17 +71,22 @@ export class LateLosses implements Disposable {
     const due = this.due, all = this.#last.logged ? this.#waiting : [...this.#waiting, this.#last];
     try {
       const values = await Promise.all(all.flatMap(({ loss, gradNorm }) => [loss.item(), gradNorm.item()]));
+      const measured = await Promise.all(all.map(({ measured }) => measured?.data()));
       const ms = (performance.now() - this.#since) / this.#updates, tokens = this.#tokens / this.#updates;
       if (due) this.#pace.waited();
-      return all.map((update, i) => ({ ...update, loss: values[2 * i], gradNorm: values[2 * i + 1], ms, tokens }));
+      return all.map((update, i) => {
+        const [loss, gradNorm] = values.slice(2 * i, 2 * i + 2);
+        return { ...update, loss, gradNorm, measured: measured[i], ms, tokens };
+      });
     } finally {
       this[Symbol.dispose]();
     }
   }
   [Symbol.dispose](): void {
-    for (const { loss, gradNorm } of this.#waiting) {
+    for (const { loss, gradNorm, measured } of this.#waiting) {
       loss.dispose();
       gradNorm.dispose();
+      measured?.dispose();
     }
     this.#waiting = [];
     this.#last = undefined;

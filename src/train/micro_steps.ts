@@ -10,7 +10,7 @@ import { Breather } from "../loop/breather.ts";
 import { Captured } from "../nn/captured.ts";
 import { Module } from "../nn/module.ts";
 import { mul } from "../ops/mul.ts";
-import type { BatchArray, DrawOptions, MicroBatch, Task } from "./task.ts";
+import { type BatchArray, type DrawOptions, lossOf, type Measures, type MicroBatch, type Task } from "./task.ts";
 
 /** A model and what its task adds, as one module: what is trained, switched to evaluation and watched by programs. */
 export class Trained extends Module {
@@ -42,6 +42,9 @@ export class MicroSteps implements Disposable {
   #weight = NaN;
   /** (1): the losses of an update's micro-batches by their shares, summed, where the task weighs them. */
   #sum: Tensor | undefined;
+  /** (names): the same of what the task measures. */
+  #measured: Tensor | undefined;
+  #signal: AbortSignal | undefined;
   #batches: Iterator<MicroBatch> | AsyncIterator<MicroBatch> | undefined;
   /** Drawn, and not run yet. */
   #next: MicroBatch | undefined;
@@ -66,12 +69,16 @@ export class MicroSteps implements Disposable {
    * Adds the gradients of an update to the parameters' own.
    *
    * @returns the loss, in a tensor of one element that a later update overwrites, and how many tokens there were. Where the task
-   *   weighs its micro-batches it is the update's, else, as train.py's, that of the last micro-batch
+   *   weighs its micro-batches it is the update's, else, as train.py's, that of the last micro-batch. Where the task measures more,
+   *   `measured` is of as many elements, and the update's too; `drawn` is what it knows of the update without the device
    * @throws {DataError} when the task gives no batch, or an integer is outside its range
    */
-  async run(): Promise<{ loss: Tensor; tokens: number }> {
+  async run(signal?: AbortSignal): Promise<{ loss: Tensor; measured?: Tensor; drawn?: Measures; tokens: number }> {
+    const { device } = this.trained.model, { measures } = this.task;
     let loss: Tensor | undefined, tokens = 0;
+    this.#signal = signal;
     await this.prepare();
+    if (measures?.length) launch(fill, { y: this.#measured ??= device.empty([measures.length]) }, { value: 0 });
     if (this.#sum) launch(fill, { y: this.#sum }, { value: 0 });
     for (let batch = this.#next; batch; batch = this.#next) {
       loss = this.#run(batch);
@@ -80,14 +87,15 @@ export class MicroSteps implements Disposable {
       await this.#breather.breathe();
     }
     if (!loss) throw new DataError("the task has given no batch for an update");
+    const drawn = this.task.drawn?.();
     if (this.task.ahead) await this.prepare();
-    return { loss, tokens };
+    return { loss, measured: this.#measured, drawn, tokens };
   }
 
   /** Takes the next micro-batch of the update; none where that is over, and the next call begins another. */
   async #draw(): Promise<void> {
     if (!this.#batches) {
-      const drawn = this.task.draw(this.options);
+      const drawn = this.task.draw({ ...this.options, signal: this.#signal });
       this.#batches = Symbol.asyncIterator in drawn ? drawn[Symbol.asyncIterator]() : drawn[Symbol.iterator]();
     }
     const { value, done } = await this.#batches.next();
@@ -120,8 +128,9 @@ export class MicroSteps implements Disposable {
   #forwardBackward(tensors: Pass["tensors"], share: Tensor): Tensor {
     const { model } = this.trained;
     using scope = model.device.scope();
-    const loss = this.task.loss(model, tensors);
+    const { loss, outputs } = lossOf(this.task.loss(model, tensors));
     loss.backward(share);
+    if (this.#measured) launch(accumulate, { x: noGrad(() => mul(outputs!, share)), sum: this.#measured });
     if (this.#sum) launch(accumulate, { x: noGrad(() => mul(loss, share)).alias([1]), sum: this.#sum });
     return scope.keep(loss);
   }
@@ -150,7 +159,8 @@ export class MicroSteps implements Disposable {
     this.#passes.clear();
     this.#share?.dispose();
     this.#sum?.dispose();
-    this.#share = this.#sum = undefined;
+    this.#measured?.dispose();
+    this.#share = this.#sum = this.#measured = undefined;
     this.#weight = NaN;
   }
 }

@@ -39,6 +39,11 @@ export interface DrawOptions {
   readonly count: number;
   /** The trainer's, whose state is saved with the run. */
   readonly generator: RandomGenerator;
+  /**
+   * Aborts when the run is to stop. Where `ahead` is false, a draw that takes long may throw its reason: the run that goes on draws
+   * that update anew.
+   */
+  readonly signal?: AbortSignal;
 }
 
 /** A task's own fields in state.json, under names that are not the trainer's. */
@@ -48,6 +53,20 @@ export type TaskState =
 
 /** Means by their names, such as `accuracy`. */
 export type Measures = Readonly<Record<string, number>>;
+
+/** The mean loss of a batch, (), and other numbers of it. */
+export interface LossAndOutputs {
+  /** () */ readonly loss: Tensor;
+  /** f32, of a shape that the task knows. */ readonly outputs: Tensor;
+}
+
+/** What {@linkcode Task.loss} gave, with or without other numbers. */
+export const lossOf = (made: Tensor | LossAndOutputs): Omit<LossAndOutputs, "outputs"> & Partial<LossAndOutputs> =>
+  "loss" in made ? made : { loss: made };
+
+/** Numbers by their names, as {@linkcode Measures}. */
+export const namedMeasures = (names: readonly string[] = [], numbers: ArrayLike<number> = []): Measures =>
+  Object.fromEntries(names.map((name, i) => [name, numbers[i]]));
 
 /** What a trainer trains for. */
 export interface Task {
@@ -60,18 +79,33 @@ export interface Task {
   readonly module?: Module;
   /** What a checkpoint has to agree in to be resumed, the task's name first. Default: language modelling. */
   readonly config?: Readonly<Record<string, string | number | boolean | readonly string[]>> & { readonly name: string };
-  /** The micro-batches of the next update. Each is taken when the pass before it is launched. */
+  /** Names of the numbers that {@linkcode loss} gives beside the loss. */
+  readonly measures?: readonly string[];
+  /** Names of those measures of an update that a line of progress shows. Default: none. */
+  readonly shown?: readonly string[];
+  /**
+   * The micro-batches of the next update. Each is taken when the pass before it is launched.
+   *
+   * Where `ahead` is false it may throw a TrainingError, such as that a reward function has failed: the trainer then saves the run
+   * as it was before this update, so {@linkcode state} has to give what it gave before the draw.
+   */
   draw(options: DrawOptions): MicroBatches;
   /** Batches to judge the model by. May be cut short, and then leaves no trace but in the generator, which is set back. */
   evaluate(split: "train" | "val", options: DrawOptions): MicroBatches;
-  /** The mean loss of a batch, (). Runs once for each set of shapes and is replayed: numbers that change stand in the batch. */
-  loss(model: GPT, batch: Readonly<Record<string, Tensor>>): Tensor;
+  /**
+   * The mean loss of a batch, (). Runs once for each set of shapes and is replayed: numbers that change stand in the batch. With
+   * {@linkcode measures} also `outputs`, f32 with a number for each of these names: means, which count by the weights of the
+   * micro-batches, as losses do.
+   */
+  loss(model: GPT, batch: Readonly<Record<string, Tensor>>): Tensor | LossAndOutputs;
+  /** What the host knows of an update, such as the mean reward. Called once for each, when its micro-batches have been drawn. */
+  drawn?(): Measures;
   /**
    * In place of `loss` in an evaluation, where more is to be known of a batch than its loss: besides it, the numbers that
    * {@linkcode measure} looks at.
    */
-  judge?(model: GPT, batch: Readonly<Record<string, Tensor>>): { readonly loss: Tensor; readonly outputs: Tensor };
-  /** Means over a batch, such as the accuracy, out of what {@linkcode judge} has given. */
+  judge?(model: GPT, batch: Readonly<Record<string, Tensor>>): LossAndOutputs;
+  /** Means over a batch, such as the accuracy, out of what {@linkcode judge} has given. Default: outputs by their names in `measures`. */
   measure?(outputs: NumberArray, batch: MicroBatch): Measures;
   /** What it takes to draw the same again. Where `ahead` is true, a micro-batch drawn ahead is drawn again from it. */
   state(): TaskState;

@@ -25,7 +25,7 @@ import { LateLosses } from "./late_losses.ts";
 import { LanguageModelling } from "./language_modelling.ts";
 import { MicroSteps, Trained } from "./micro_steps.ts";
 import { type TrainerOptions, trainerOptions } from "./options.ts";
-import type { Measures, Task } from "./task.ts";
+import { type Measures, namedMeasures, type Task } from "./task.ts";
 import { parseState, type TrainerState } from "../checkpoint/trainer_state.ts";
 
 /** What a checkpoint is of that names no task. */
@@ -197,7 +197,8 @@ export class Trainer implements Disposable {
    * Trains until `maxIters`, or until `patience` is at its end, or `signal` aborts: then the run is saved between two updates and can be resumed. Afterwards
    * others may write the folder.
    *
-   * @throws {TrainingError} when a loss is not finite: nothing of it has been saved
+   * @throws {TrainingError} when a loss is not finite: nothing of it has been saved; or when the task cannot go on: then the run has
+   *   been saved before
    * @throws {CheckpointError} when a checkpoint or the metrics cannot be written
    * @throws {DeviceError} when the device fails or is lost: what was kept of it on the host has been saved before
    */
@@ -230,7 +231,7 @@ export class Trainer implements Disposable {
         yield* this.#evaluate(signal);
       }
       over = last || signal?.aborted === true || patience > 0 && this.#sinceBest >= patience;
-      if (!over) yield* this.#step();
+      if (!over) yield* this.#step(signal);
     }
     yield* this.#report(); // nothing is saved that was not looked at
     if (this.#iter > 0 && this.#saved < (over ? this.#iter : maxIters)) yield* this.#save({ best: false });
@@ -241,9 +242,14 @@ export class Trainer implements Disposable {
     const { evalIters: count, evalOnly, alwaysSaveCheckpoint } = this.options, iter = this.#iter;
     const lend = <T>(body: () => T) => this.#microSteps.lend(body), generator = this.#generator;
     const batches = estimateLoss(this.#trained, this.task, { count, generator, lend, signal });
-    let result = await batches.next();
+    let result;
     try {
-      for (; !result.done; result = await batches.next()) yield { kind: "evaluating", iter, ...result.value };
+      for (result = await batches.next(); !result.done; result = await batches.next()) {
+        yield { kind: "evaluating", iter, ...result.value };
+      }
+    } catch (error) {
+      if (signal?.aborted && error === signal.reason) return;
+      return yield* this.#failed(error);
     } finally {
       await batches.return(undefined); // where our caller has had enough
     }
@@ -261,13 +267,21 @@ export class Trainer implements Disposable {
   }
 
   /** One update. */
-  async *#step(): AsyncGenerator<TrainEvent, void, void> {
-    const { gradClip, logInterval } = this.options, iter = this.#iter;
+  async *#step(signal?: AbortSignal): AsyncGenerator<TrainEvent, void, void> {
+    const { gradClip, logInterval } = this.options, iter = this.#iter, back = this.#place();
     const { optimizer, model: { device } } = this, lr = learningRate(iter, this.options);
     if (!this.model.training) this.#trained.train(); // whoever wrote a sample may have left it in evaluation
     this.#losses.begin();
     optimizer.prepare({ learningRate: lr, gradClip });
-    const made = await this.#microSteps.run(), { program } = this.#update;
+    let made;
+    try {
+      made = await this.#microSteps.run(signal);
+    } catch (error) {
+      back?.();
+      if (signal?.aborted && error === signal.reason) return;
+      return yield* this.#failed(error);
+    }
+    const { program } = this.#update;
     if (program) program.replay();
     else {
       this.#update.capture(device, () => {
@@ -283,18 +297,56 @@ export class Trainer implements Disposable {
     if (this.#losses.due) yield* this.#report();
   }
 
+  /** Takes back an update that was not completed; undefined where batches are drawn ahead, which have no reason to stop. */
+  #place(): (() => void) | undefined {
+    if (this.task.ahead) return undefined;
+    const generator = this.#generator.getState(),
+      { optimizer, model: { noise } } = this,
+      { t } = optimizer,
+      { passes } = noise;
+    return () => {
+      this.#microSteps.reset();
+      this.#generator.setState(generator);
+      noise.passes = passes;
+      optimizer.t = t;
+      optimizer.zeroGrad();
+    };
+  }
+
+  /** Where the task cannot go on: saves what is due, and throws. */
+  async *#failed(error: unknown): AsyncGenerator<TrainEvent, void, void> {
+    if (!(error instanceof TrainingError)) throw error;
+    yield* this.#report();
+    if (!this.options.evalOnly && this.#iter > 0 && this.#saved < this.#iter) yield* this.#save({ best: false });
+    const kept = await this.#folder?.kept() ?? "no checkpoint was saved yet";
+    throw new TrainingError(`${error.message}\nTraining has stopped at iteration ${this.#iter}, and ${kept}`);
+  }
+
   /** Reads what the last updates have made, and reports it. @throws {TrainingError} when a number is not finite */
   async *#report(): AsyncGenerator<TrainEvent, void, void> {
-    for (const { iter, lr, logged, loss, gradNorm, ms, tokens } of await this.#losses.read()) {
+    for (const { iter, lr, logged, loss, gradNorm, measured, drawn, ms, tokens } of await this.#losses.read()) {
       if (!Number.isFinite(loss)) throw await this.#diverged(`The loss is ${loss}`, iter);
       if (!Number.isFinite(gradNorm)) throw await this.#diverged(`The gradients' norm is ${gradNorm}`, iter);
       this.#checked = iter + 1;
       if (!logged) continue;
       const tokensPerSecond = tokens / ms * 1000, sequences = tokens / this.model.config.blockSize;
-      await this.#folder?.log({ iter, loss, lr, grad_norm: gradNorm, ms, tokens_per_second: tokensPerSecond });
+      const measures = { ...namedMeasures(this.task.measures, measured), ...drawn },
+        more = Object.keys(measures).length > 0;
+      const line = { iter, loss, lr, grad_norm: gradNorm, ms, tokens_per_second: tokensPerSecond, ...measures };
+      await this.#folder?.log(line);
       const mfu = this.#peakFlops &&
         this.model.estimateMfu({ sequences, seconds: ms / 1000, peakFlops: this.#peakFlops });
-      yield { kind: "step", iter, loss, lr, gradNorm, ms, tokensPerSecond, ...(mfu && { mfu }) };
+      yield {
+        kind: "step",
+        iter,
+        loss,
+        lr,
+        gradNorm,
+        ms,
+        tokensPerSecond,
+        ...(mfu && { mfu }),
+        ...(more && { measures }),
+      };
     }
     if (!this.#folder || this.model.device.readsAtOnce || this.#iter <= this.#saved) return;
     if (performance.now() - this.#keptAt < 1000 * this.#keepInterval) return;

@@ -12,11 +12,11 @@ import { createDevice } from "../../src/device/create.ts";
 import { CpuDevice } from "../../src/device/cpu.ts";
 import type { Device } from "../../src/engine/device.ts";
 import type { Tensor } from "../../src/engine/tensor.ts";
-import { CheckpointError, ConfigError, DataError, DeviceError } from "../../src/errors.ts";
+import { CheckpointError, ConfigError, DataError, DeviceError, TrainingError } from "../../src/errors.ts";
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
 import { turn } from "../../src/loop/breather.ts";
 import { Linear, Module } from "../../src/nn/mod.ts";
-import { add, crossEntropy, reshape, slice } from "../../src/ops/mod.ts";
+import { add, concat, crossEntropy, reshape, slice } from "../../src/ops/mod.ts";
 import { AdamW, type AdamWOptions } from "../../src/optim/adamw.ts";
 import { RandomGenerator } from "../../src/random/mod.ts";
 import { trainingNeeds } from "../../src/train/memory.ts";
@@ -225,6 +225,86 @@ Deno.test("task: micro-batches weighted by their rows make the gradient and the 
   assert(other.every((value, i) => Math.abs(value - whole[i]) > 1e-6), "other weights make other numbers");
   device.close();
 });
+
+Deno.test("task: what it measures is the mean over an update's micro-batches by their weights, and what it has drawn stands beside", () =>
+  inFolder(async (path) => {
+    class Measured extends Given {
+      readonly measures = ["loss/again", "rows"];
+      override loss(model: GPT, { tokens, targets }: Record<string, Tensor>) {
+        const loss = super.loss(model, { tokens, targets });
+        const rows = model.device.tensor([tokens.shape[0]], [1]);
+        return { loss, outputs: concat([reshape(loss, [1]), rows], { axis: 0 }) } as unknown as Tensor; // as the base class has it
+      }
+      drawn() {
+        return { updates: ++this.updates };
+      }
+      updates = 0;
+    }
+    const device = await createDevice("cpu", { threads: 1 });
+    const task = new Measured([batch(rows(2, 1), 0.25), batch(rows(5, 2), 0.75)]);
+    const trainer = setup(device, { task: () => task, folder: await newRun(path), options: { ...EVERY, maxIters: 3 } });
+    let steps = 0;
+    for await (const event of trainer.run()) {
+      if (event.kind === "evaluation") {
+        assertAlmostEquals(event.measures["val_loss/again"], event.valLoss, 1e-6);
+        assertEquals(event.measures.train_rows, 0.25 * 2 + 0.75 * 5);
+      }
+      if (event.kind !== "step") continue;
+      assertAlmostEquals(event.measures!["loss/again"], event.loss, 1e-6);
+      assertEquals({ ...event.measures, "loss/again": 0 }, { "loss/again": 0, rows: 4.25, updates: ++steps });
+    }
+    assertEquals(steps, 4);
+    const lines = (await Deno.readTextFile(`${path}/metrics.jsonl`)).trim().split("\n").map((line) => JSON.parse(line));
+    assertEquals(
+      lines.filter(({ loss }) => loss).map((line) => [line.rows, line.updates]),
+      [1, 2, 3, 4].map((n) => [4.25, n]),
+    );
+    device.close();
+  }));
+
+/** Fails in the middle of an update: it has drawn from the generator, and a pass was made. */
+class Failing extends Classification {
+  constructor(model: GPT, readonly fail: () => unknown) {
+    super(model);
+  }
+  override async *draw(options: DrawOptions): AsyncGenerator<MicroBatch> {
+    const before = this.state();
+    let batches = 0;
+    for await (const batch of super.draw(options)) {
+      const error = batches++ === 1 ? this.fail() : undefined;
+      if (error) {
+        this.restore(before);
+        throw error;
+      }
+      yield batch;
+    }
+  }
+}
+
+Deno.test("task: one that cannot go on has the run saved as it was before the update, and the run goes on bit for bit", () =>
+  inFolder(async (path) => {
+    const device = await createDevice("cpu", { threads: 1 }), found: number[] = [], controller = new AbortController();
+    const whole = await losses(setup(device, { folder: await newRun(`${path}/a`) }));
+    const run = async (folder: RunFolder, fail: () => unknown, signal?: AbortSignal) => {
+      const task = (model: GPT) => new Failing(model, fail), trainer = setup(device, { folder, task });
+      if (folder.last) await trainer.resume();
+      for await (const event of trainer.run({ signal })) if (event.kind === "step") found.push(event.loss);
+    };
+    const until = (count: number, error: () => unknown) => () => found.length === count && error();
+    const failed = run(await newRun(`${path}/b`), until(7, () => new TrainingError("the distance is 51 nats")));
+    const { message } = await assertRejects(() => failed, TrainingError);
+    assertEquals(
+      message,
+      "the distance is 51 nats\nTraining has stopped at iteration 7, and checkpoint-000007 is kept",
+    );
+    const stop = () => (controller.abort(), controller.signal.reason); // a rollout that Ctrl-C ends
+    await run(await RunFolder.open(`${path}/b`), until(30, stop), controller.signal);
+    assertEquals(found.length, 30);
+    await run(await RunFolder.open(`${path}/b`), () => undefined);
+    assertEquals(found, whole);
+    assertEquals(await files(`${path}/b`), await files(`${path}/a`));
+    device.close();
+  }));
 
 Deno.test("task: an integer outside its range is refused in a replay too, and so is an update without a batch", async () => {
   const device = await createDevice("cpu", { threads: 1 }), wrong = rows(2, 2);
