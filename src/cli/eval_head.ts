@@ -6,7 +6,6 @@ import { HeadTask } from "../finetune/head_task.ts";
 import { type HeadExample, inputsOf } from "../finetune/inputs.ts";
 import { Breather } from "../loop/breather.ts";
 import { loadHead, type PretrainedHead } from "../pretrained/load_head.ts";
-import { RandomGenerator } from "../random/mod.ts";
 import { judgeBatch } from "../train/estimate_loss.ts";
 import { Trained } from "../train/micro_steps.ts";
 import type { Values } from "./flags.ts";
@@ -39,10 +38,9 @@ export async function evaluateHead(
   });
   const trained = new Trained(model, task),
     sums: Record<string, number> = {},
-    generator = new RandomGenerator(0),
     breather = new Breather();
   let done = 0;
-  for (const batch of task.evaluate("val", { count: rows.length, generator })) {
+  for (const batch of task.evaluate("val", { count: rows.length })) {
     signal.throwIfAborted();
     const { loss, outputs } = judgeBatch(trained, task, batch), { weight = 1 } = batch;
     using _ = loss, __ = outputs;

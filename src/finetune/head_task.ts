@@ -4,11 +4,10 @@
  *
  *     loss = loss of the labels + λ · loss of the next tokens        (Radford et al. 2018, equation 5)
  *
- * A micro-batch counts by its share of the update's rows, so that accumulated gradients are those of all rows at once. (In
- * transformers' Trainer those of a classifier are too large by the number of micro-batches: huggingface/transformers #47688.)
+ * Accumulated gradients are those of all rows at once. (In transformers' Trainer those of a classifier are too large by the number
+ * of micro-batches: huggingface/transformers #47688.)
  */
 import { numbered } from "../checkpoint/hugging_face_heads.ts";
-import { Epochs, type EpochsState } from "../data/epochs.ts";
 import type { TokensIdentity } from "../data/tokens.ts";
 import { paddedLengths } from "../data/token_rows.ts";
 import { ConfigError, DataError } from "../errors.ts";
@@ -17,35 +16,28 @@ import type { GPT } from "../gpt.ts";
 import type { NumberArray } from "../kernel.ts";
 import { add } from "../ops/add.ts";
 import { mul } from "../ops/mul.ts";
-import { AdamW, type AdamWOptions } from "../optim/adamw.ts";
 import type { RandomGenerator } from "../random/mod.ts";
-import type { DrawOptions, Measures, MicroBatch, Task, TaskState } from "../train/task.ts";
-import { configOf, type Head, type HeadDescription, headTensors, newHead, scores } from "./head_description.ts";
+import type { Measures, MicroBatch, Task } from "../train/task.ts";
+import { configOf, type Head, type HeadDescription, newHead, scores } from "./head_description.ts";
 import { type BatchOptions, choiceArray, choiceMask, headBatch, HeadRows, identify, labelArray } from "./head_rows.ts";
 import { labelLoss, nextTokensLoss, pooled } from "./heads.ts";
 import type { HeadKind, InputTokens } from "./inputs.ts";
 import type { Labelling } from "./labels.ts";
-import { layerGroups, type TransferRates } from "./transfer.ts";
+import { type RowOptions, RowTask, type Splits } from "./row_task.ts";
 
 /** Rows to train on and to evaluate on. */
-export interface HeadSplits<T = HeadRows> {
-  /** To train on. */ readonly train: T;
-  /** To evaluate on. */ readonly val: T;
-}
+export type HeadSplits<T = HeadRows> = Splits<T>;
 
 /** How {@linkcode HeadTask} trains. */
-export interface HeadTaskOptions extends TransferRates {
+export interface HeadTaskOptions extends RowOptions {
   /** What is asked. */ readonly kind: HeadKind;
   /** What labels mean, as `labellingOf` finds it; not for `choose`. */ readonly labelling?: Labelling;
-  /** Rows of a micro-batch. */ readonly batchSize: number;
   /** Tokens of the longest sequence; default: the model's block size. */ readonly maxLength?: number;
   /** GPT-1's tokens, where the rows were made with them. */ readonly tokens?: InputTokens;
   /** What fills rows up, and is never pooled: transformers' `pad_token_id`. */ readonly padTokenId?: number;
   /** Of the pooled states; default 0 for transformers' classifier, else 0.1. */ readonly dropout?: number;
   /** λ; default 0 for `classify`, 0.5 for the other three. It is 0 where nothing of the model is trained. */
   readonly lmWeight?: number;
-  /** Of the order of the rows; default 1337. */ readonly seed?: number;
-  /** Whether each epoch has an order of its own; default true. */ readonly shuffle?: boolean;
   /** Draws a new head's weights. */ readonly generator?: RandomGenerator;
   /** A head that there is already. */ readonly head?: Head;
   /** The rows' pooled states, as `headFeatures` computes them: then the model below the head, which is frozen, never runs. */
@@ -53,17 +45,13 @@ export interface HeadTaskOptions extends TransferRates {
 }
 
 /** Trains a head on rows with labels. */
-export class HeadTask implements Task {
-  /** Rows do not depend on the weights. */ readonly ahead = true;
+export class HeadTask extends RowTask {
   /** Its kind, labels and tokens. */ readonly config: NonNullable<Task["config"]>;
-  /** The head. */ readonly module: Head;
+  /** The head. */ override readonly module: Head;
   /** What it is. */ readonly description: HeadDescription;
   readonly #options: HeadTaskOptions;
   readonly #batch: BatchOptions;
   readonly #lmWeight: number;
-  readonly #epochs: Epochs;
-  /** Before the update that was drawn last: between two updates that is the one drawn ahead. */
-  #before: EpochsState;
 
   /**
    * A task on rows, with a new head unless one is given.
@@ -72,12 +60,13 @@ export class HeadTask implements Task {
    * @throws {ConfigError} when options contradict each other
    */
   constructor(model: GPT, readonly rows: HeadSplits, options: HeadTaskOptions) {
-    const { kind, tokens, padTokenId, features, seed = 1337, shuffle = true } = options, { train, val } = rows;
+    const { kind, tokens, padTokenId, features } = options, { train, val } = rows;
     for (const [name, { length }] of Object.entries(rows)) {
       if (length === 0) {
         throw new DataError(`${kind}: there are no rows to ${name === "train" ? "train" : "evaluate"} on`);
       }
     }
+    super({ train: train.length, val: val.length }, options);
     const { dropout = kind === "classify" && !tokens ? 0 : 0.1, lmWeight = kind === "classify" ? 0 : 0.5 } = options;
     const choices = Math.max(train.choices, val.choices), choosing = kind === "choose";
     const labelling = options.labelling ??
@@ -107,15 +96,9 @@ export class HeadTask implements Task {
       padTokenId,
       nextTokens: this.#lmWeight > 0,
     };
-    this.#epochs = new Epochs(train.length, { seed, shuffle });
-    this.#before = this.#epochs.state();
     this.module = options.head ?? newHead(model, this.description, options);
   }
 
-  /** Micro-batches in an epoch, or in an evaluation of all rows of a split. */
-  microBatches(split: "train" | "val"): number {
-    return Math.ceil(this.rows[split].length / this.#options.batchSize);
-  }
   /**
    * A task like this one, on a model like this one's: its batches have every shape that this one's may have, and each update has
    * all of them. For the memory that they take.
@@ -139,25 +122,8 @@ export class HeadTask implements Task {
     }, fewer);
   }
 
-  *draw({ count }: DrawOptions): Generator<MicroBatch> {
-    this.#before = this.#epochs.state();
-    const drawn = this.#epochs.take(count * this.#options.batchSize); // an epoch's last update may be smaller
-    for (const { arrays, weight } of this.#batches("train", drawn)) yield { arrays, weight: weight! / drawn.length };
-  }
-  /** Batches in the order of the rows, each weighted by how many it has. */
-  evaluate(split: "train" | "val", { count }: DrawOptions): Iterable<MicroBatch> {
-    const length = Math.min(count * this.#options.batchSize, this.rows[split].length);
-    return this.#batches(split, Array.from({ length }, (_, row) => row));
-  }
-  *#batches(split: "train" | "val", drawn: readonly number[]): Generator<MicroBatch> {
-    const { batchSize } = this.#options;
-    for (let at = 0; at < drawn.length; at += batchSize) {
-      const numbers = drawn.slice(at, at + batchSize);
-      yield { weight: numbers.length, arrays: this.arrays(split, numbers) };
-    }
-  }
   /** @internal The arrays of some rows. */
-  protected arrays(split: "train" | "val", numbers: readonly number[]): MicroBatch["arrays"] {
+  protected override arrays(split: "train" | "val", numbers: readonly number[]): MicroBatch["arrays"] {
     const rows = this.rows[split], labels = this.#labels(rows, numbers), { features } = this.#options;
     if (!features) return { ...headBatch(rows, numbers, this.#batch), labels };
     const { choices } = this.#batch, R = numbers.length * choices;
@@ -210,18 +176,6 @@ export class HeadTask implements Task {
   /** Of the rows of both splits, with their labels. */
   identity(): Record<keyof HeadSplits, TokensIdentity> {
     return { train: identify(this.rows.train), val: identify(this.rows.val) };
-  }
-  state(): TaskState {
-    return { ...this.#before, rows: this.rows.train.length };
-  }
-  /** Goes on in the middle of the epoch; with another number of rows, at its beginning. */
-  restore({ epoch, place, rows }: Readonly<Record<string, unknown>>, path: string): void {
-    this.#epochs.restore({ epoch, place: rows === this.rows.train.length ? place : 0 }, path);
-    this.#before = this.#epochs.state();
-  }
-  configureOptimizers(model: GPT, options: AdamWOptions): AdamW {
-    const head = headTensors(this.module).filter(([, { requiresGrad }]) => requiresGrad);
-    return new AdamW(layerGroups(model, head, { ...this.#options, learningRate: options.learningRate }), options);
   }
 }
 

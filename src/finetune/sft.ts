@@ -3,8 +3,7 @@
  *
  * The loss of an update is the sum of −log p over its learned tokens, divided by their number in all of its micro-batches: each
  * micro-batch's mean counts by its share of these tokens. The first token of a row is never among them, for nothing comes before
- * it (TRL counts it in the divisor, unless rows are packed). An epoch goes through every row once; its last update is smaller
- * where the rows do not divide evenly into updates.
+ * it (TRL counts it in the divisor, unless rows are packed).
  *
  * Rows are padded on the right to one of a few fixed lengths, so that captured steps are replayed; padding is never a target, and
  * no other token sees it. With packing several rows lie side by side in one row of a batch: each sees itself alone, and its
@@ -12,31 +11,24 @@
  *
  * @see https://huggingface.co/docs/trl/sft_trainer
  */
-import { Epochs } from "../data/epochs.ts";
 import { labelCount, paddedLength, paddedLengths, type TokenRows } from "../data/token_rows.ts";
 import type { TokensIdentity } from "../data/tokens.ts";
 import type { Tensor } from "../engine/tensor.ts";
-import { CheckpointError, DataError } from "../errors.ts";
+import { DataError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
-import type { DrawOptions, MicroBatch, Task, TaskState } from "../train/task.ts";
-import { AdamW, type AdamWOptions } from "../optim/adamw.ts";
+import type { MicroBatch, Task } from "../train/task.ts";
 import { packBestFit } from "./packing.ts";
-import { layerGroups, type TransferRates } from "./transfer.ts";
+import { type RowOptions, RowTask, type Splits } from "./row_task.ts";
 
-/** How {@linkcode SupervisedTuning} makes batches, and which rates layers have. */
-export interface SupervisedOptions extends TransferRates {
+/** How {@linkcode SupervisedTuning} makes batches. */
+export interface SupervisedOptions extends RowOptions {
   /** Rows in a micro-batch; with packing, bins. */ readonly batchSize: number;
   /** The most tokens of a row, at most the model's block size; with packing, of a bin. */ readonly maxLength: number;
   /** Whether short rows are packed into one: default false. */ readonly packing?: boolean;
-  /** Of the order of the rows; default 1337. */ readonly seed?: number;
-  /** Whether each epoch has an order of its own; default true. */ readonly shuffle?: boolean;
 }
 
-/** Rows to train on, and rows to evaluate on. */
-export interface TuningRows {
-  /** One or more. */ readonly train: TokenRows;
-  /** One or more. */ readonly val: TokenRows;
-}
+/** One row or more to train on, and to evaluate on. */
+export type TuningRows = Splits<TokenRows>;
 
 /** The target of a token after which nothing is learned. */
 const NOTHING = -1;
@@ -63,18 +55,13 @@ const NOTHING = -1;
  * device.close();
  * ```
  */
-export class SupervisedTuning implements Task {
-  /** Batches do not depend on the weights. */ readonly ahead = true;
-  /** What a run that goes on has to agree in. */ readonly config: NonNullable<Task["config"]>;
-  readonly #epochs: Epochs;
-  readonly #bins: Record<"train" | "val", readonly (readonly number[])[]>;
+export class SupervisedTuning extends RowTask {
+  readonly config: NonNullable<Task["config"]>;
+  readonly #bins: Splits<readonly (readonly number[])[]>;
   readonly #lengths: readonly number[];
   readonly #packing: boolean;
   readonly #batch: number;
   readonly #vocabSize: number;
-  readonly #rates: TransferRates;
-  /** Before the update that was drawn last: between two updates that is the one drawn ahead. */
-  #before: { readonly epoch: number; readonly place: number };
 
   /**
    * A task before its first update.
@@ -82,55 +69,26 @@ export class SupervisedTuning implements Task {
    * @param rows with one learned token or more each, not the first, and at most `maxLength` tokens
    * @throws {DataError} when there are none to train on or to evaluate on, or one is not so
    */
-  constructor(
-    model: GPT,
-    readonly rows: TuningRows,
-    { batchSize, maxLength, packing = false, seed = 1337, shuffle = true, ...rates }: SupervisedOptions,
-  ) {
+  constructor(model: GPT, readonly rows: TuningRows, { maxLength, packing = false, ...options }: SupervisedOptions) {
     for (const [name, some] of Object.entries(rows)) checkRows(name, some, maxLength);
+    const bins = { train: binsOf(rows.train, maxLength, packing), val: binsOf(rows.val, maxLength, packing) };
+    const batchSize = Math.min(options.batchSize, bins.train.length);
+    super({ train: bins.train.length, val: bins.val.length }, { ...options, batchSize });
     this.config = { name: "supervised tuning", maxLength, packing };
-    this.#bins = { train: binsOf(rows.train, maxLength, packing), val: binsOf(rows.val, maxLength, packing) };
-    this.#epochs = new Epochs(this.#bins.train.length, { seed, shuffle });
+    this.#bins = bins;
     this.#lengths = paddedLengths(maxLength);
     this.#packing = packing;
-    this.#batch = Math.min(batchSize, this.#bins.train.length);
+    this.#batch = batchSize;
     this.#vocabSize = model.config.vocabSize;
-    this.#rates = rates;
-    this.#before = this.#epochs.state();
   }
 
-  /** Micro-batches that go through a part of the rows once. */
-  microBatches(split: "train" | "val"): number {
-    return Math.ceil(this.#bins[split].length / this.#batch);
-  }
   /** Rows of batches that go through a part once: without packing, its rows. */
   bins(split: "train" | "val"): number {
     return this.#bins[split].length;
   }
-
-  /** The micro-batches of the next update: `count`, or as many as the epoch has left. */
-  *draw({ count }: Pick<DrawOptions, "count">): Generator<MicroBatch> {
-    const { train } = this.rows;
-    this.#before = this.#epochs.state();
-    const parts = [...this.#parts(this.#epochs.take(count * this.#batch).map((bin) => this.#bins.train[bin]))];
-    const labels = parts.map((some) => labelsIn(train, some)), all = labels.reduce((a, b) => a + b);
-    for (const [i, some] of parts.entries()) yield { weight: labels[i] / all, arrays: this.#arrays(train, some) };
-  }
-  /** The first `count` micro-batches of a part of the rows, in their order; each counts by its learned tokens. */
-  *evaluate(split: "train" | "val", { count }: Pick<DrawOptions, "count">): Generator<MicroBatch> {
-    const rows = this.rows[split];
-    for (const some of this.#parts(this.#bins[split].slice(0, count * this.#batch))) {
-      yield { weight: labelsIn(rows, some), arrays: this.#arrays(rows, some) };
-    }
-  }
   /** The mean over the learned tokens of a micro-batch, in nats. */
   loss(model: GPT, { tokens, targets, starts, positions }: Readonly<Record<string, Tensor>>): Tensor {
     return model.forward(tokens, targets, { starts, positions }).loss;
-  }
-  /** AdamW over all that is trained, by layers where their rates differ. */
-  configureOptimizers(model: GPT, options: AdamWOptions): AdamW {
-    const { learningRate } = options;
-    return new AdamW(layerGroups(model, [], { ...this.#rates, learningRate }), options);
   }
   /** A micro-batch of each shape that there can be, again and again: for a rehearsal of what a run takes. */
   rehearsal(): Task {
@@ -146,22 +104,12 @@ export class SupervisedTuning implements Task {
     const { train, val } = this.rows;
     return { train: train.identity(), val: val.identity() };
   }
-  /** The epoch and the place in it, before the update drawn ahead. */
-  state(): TaskState {
-    return { ...this.#before, bins: this.#bins.train.length };
+  protected override get countName(): string {
+    return "bins";
   }
-  /** Goes on in the middle of the epoch; on rows of another number, at its beginning. */
-  restore({ epoch, place, bins }: Readonly<Record<string, unknown>>, path: string): void {
-    if (!Number.isSafeInteger(bins)) {
-      throw new CheckpointError(`${path} is damaged: bins is ${bins}, expected a number`);
-    }
-    this.#epochs.restore({ epoch, place: bins === this.#bins.train.length ? place : 0 }, path);
-    this.#before = this.#epochs.state();
-  }
-
-  /** The bins of each micro-batch. */
-  *#parts<T>(bins: readonly T[]): Generator<readonly T[]> {
-    for (let at = 0; at < bins.length; at += this.#batch) yield bins.slice(at, at + this.#batch);
+  protected override weigh(split: "train" | "val", bins: readonly number[]): number {
+    const rows = this.rows[split], all = bins.flatMap((bin) => this.#bins[split][bin]);
+    return all.reduce((sum, row) => sum + labelCount(rows.row(row)), 0);
   }
 
   /** Of nothing but padding. */
@@ -179,7 +127,8 @@ export class SupervisedTuning implements Task {
   }
 
   /** Always as many rows: a micro-batch with fewer ends with rows of padding, for another shape would be captured anew. */
-  #arrays(rows: TokenRows, bins: readonly (readonly number[])[]): MicroBatch["arrays"] {
+  protected override arrays(split: "train" | "val", numbers: readonly number[]): MicroBatch["arrays"] {
+    const rows = this.rows[split], bins = numbers.map((bin) => this.#bins[split][bin]);
     const longest = Math.max(...bins.map((bin) => bin.reduce((sum, row) => sum + rows.lengthOf(row), 0)));
     const T = paddedLength(longest, this.#lengths), arrays = this.#empty(T);
     const { tokens, targets, starts, positions } = arrays;
@@ -214,6 +163,3 @@ function binsOf(rows: TokenRows, maxLength: number, packing: boolean): readonly 
   const lengths = Array.from({ length: rows.length }, (_, i) => rows.lengthOf(i));
   return packing ? packBestFit(lengths, maxLength) : lengths.map((_, i) => [i]);
 }
-
-const labelsIn = (rows: TokenRows, bins: readonly (readonly number[])[]): number =>
-  bins.reduce((sum, bin) => sum + bin.reduce((sum, row) => sum + labelCount(rows.row(row)), 0), 0);
