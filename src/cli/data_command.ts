@@ -1,7 +1,8 @@
 /** `deno task data`: a file's first rows as the model will see them, and what there is in all. */
 import { ChatTemplate } from "../data/chat_template.ts";
-import { type Example, type Kind, readExamples, type Words } from "../data/examples.ts";
+import { type Example, type Kind, readExamples } from "../data/examples.ts";
 import { endOfText, tokenizeExample, type TokenizeOptions } from "../data/tokenize_example.ts";
+import { preferenceRows, tokenizePreference, tokenizePrompt } from "../data/tokenize_preference.ts";
 import { labelCount } from "../data/token_rows.ts";
 import { DataError } from "../errors.ts";
 import { type HeadExample, type HeadKind, INPUT_TOKENS, inputsOf, inputTokens } from "../finetune/inputs.ts";
@@ -18,7 +19,7 @@ import { PRETRAINED, reportDownload, tokenizerFlags } from "./shared_flags.ts";
 
 /** What each task can be tuned on. */
 const TASKS: Readonly<Record<"any" | "sft" | HeadKind, readonly Kind[]>> = {
-  any: ["text", "completion", "preference", "label", "choice"],
+  any: ["text", "completion", "preference", "label", "choice", "prompt"],
   sft: ["text", "completion"],
   classify: ["label"],
   entail: ["label"],
@@ -44,8 +45,8 @@ export const data = command({
       "then how many rows and tokens there are, and how long the rows are.",
     usage: "FILE",
     notes:
-      "FILE is .jsonl, .json, .csv or .parquet, with the columns text; messages; prompt and completion; chosen and\n" +
-      "rejected; text and label; or context, choices and label.\n\n",
+      "FILE is .jsonl, .json, .csv or .parquet, with the columns text; messages; prompt and completion; prompt;\n" +
+      "chosen and rejected; text and label; or context, choices and label.\n\n",
   },
   async run({ words: [path], values, progress, interruption }) {
     const { tokenizer: own, blockSize } = await describe(values, progress);
@@ -96,26 +97,19 @@ async function partsOf(example: Example, task: string, options: TokenizeOptions)
     const row = await tokenizeExample(example, options);
     return { name, ...row, labels: labelCount(row) };
   };
-  if (example.kind !== "preference") return [await part("", example)];
-  const { where, chosen, rejected, tools, variables, prompt = sharedTurns(chosen, rejected) } = example;
-  const answer = (name: string, words: Words) => {
-    const completion = example.prompt === undefined ? words.slice(prompt.length) as Words : words;
-    return part(name, { kind: "completion", where, prompt, completion, tools, variables });
-  };
-  return prompt.length === 0 && typeof prompt !== "string" // nothing is common to them
-    ? [
-      await part("chosen", { kind: "text", where, text: chosen, tools, variables }),
-      await part("rejected", { kind: "text", where, text: rejected, tools, variables }),
-    ]
-    : [await answer("chosen", chosen), await answer("rejected", rejected)];
-}
-
-/** The turns that two conversations begin with, where no prompt stands beside them; of texts none. */
-function sharedTurns(chosen: Words, rejected: Words): Words {
-  if (typeof chosen === "string" || typeof rejected === "string") return "";
-  const most = Math.min(chosen.length, rejected.length) - 1; // an answer is left of each
-  const differs = chosen.findIndex((turn, i) => i >= most || JSON.stringify(turn) !== JSON.stringify(rejected[i]));
-  return chosen.slice(0, differs);
+  switch (example.kind) {
+    case "text":
+    case "completion":
+      return [await part("", example)];
+    case "prompt": {
+      const ids = await tokenizePrompt(example, options), { length } = ids;
+      return [{ name: "", ids, learned: new Uint8Array(length), fullLength: length, merged: false }];
+    }
+    case "preference": {
+      const rows = preferenceRows(await tokenizePreference(example, options), options);
+      return Object.entries(rows).map(([name, row]) => ({ name, ...row, labels: labelCount(row) }));
+    }
+  }
 }
 
 /** Whether a task's rows are written with GPT-1's tokens, whatever the flags say. */
@@ -149,6 +143,8 @@ function titleOf(example: Example): string {
       return "a prompt and its completion";
     case "preference":
       return "two answers, of which one is preferred";
+    case "prompt":
+      return "a prompt";
     case "label":
       return `a text with the label ${JSON.stringify(example.label)}`;
     case "choice":

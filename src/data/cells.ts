@@ -99,6 +99,18 @@ export class Cells {
     throw this.#wrong(name, "a class's name or number, or a list of these", value);
   }
 
+  number(names: Names): number {
+    const [name, value] = this.#value(names), number = numeric(value);
+    if (Number.isFinite(number)) return Number(number);
+    throw this.#wrong(name, "a number", value);
+  }
+
+  /** The columns that none of the usual names means. */
+  others(names: readonly string[]): Record<string, unknown> {
+    const known = names.map((name) => this.#nameOf([name]));
+    return Object.fromEntries(Object.entries(this.row.columns).filter(([name]) => !known.includes(name)));
+  }
+
   /** The index of one of the choices. */
   index(names: Names, choices: readonly string[]): number {
     const [name, value] = this.#value(names), index = numeric(value);

@@ -1,6 +1,6 @@
 /**
  * Examples to tune on, out of files with rows, in the shapes that TRL reads: a text, a conversation, a prompt and its completion, a
- * preference; and besides a text with a label, a pair of texts with a label, and a choice. The
+ * preference, a prompt alone; and besides a text with a label, a pair of texts with a label, and a choice. The
  * columns of a file say which of these it has (https://huggingface.co/docs/trl/dataset_formats).
  */
 import { ConfigError, DataError, editDistance, nearest } from "../errors.ts";
@@ -36,7 +36,22 @@ export type Example =
     | { readonly kind: "text"; readonly text: Words } & TemplateExtras
     | { readonly kind: "completion"; readonly prompt: Words; readonly completion: Words } & TemplateExtras
     | (
-      & { readonly kind: "preference"; readonly prompt?: Words; readonly chosen: Words; readonly rejected: Words }
+      & {
+        readonly kind: "preference";
+        readonly prompt?: Words;
+        readonly chosen: Words;
+        readonly rejected: Words;
+        /** By how much a reward model is to tell them apart. */ readonly margin?: number;
+      }
+      & TemplateExtras
+    )
+    | (
+      & {
+        readonly kind: "prompt";
+        readonly prompt: Words;
+        /** The row's other columns, where {@linkcode ExampleOptions.more} asks for them. */
+        readonly more?: Readonly<Record<string, unknown>>;
+      }
       & TemplateExtras
     )
     | { readonly kind: "label"; readonly text: string; readonly pair?: string; readonly label: Label }
@@ -56,18 +71,21 @@ export interface ExampleOptions {
   /** The kinds that can be used; the file's columns say which it is. */ readonly kinds: readonly Kind[];
   /** Names of the file's columns by the usual ones, where they differ: `{ text: "sentence", label: "gold" }`. */
   readonly columns?: Readonly<Record<string, string>>;
+  /** Whether prompts come with their row's other columns, for whoever grades the answers. Default: false. */
+  readonly more?: boolean;
 }
 
 /** The columns of each kind, each under any of its names, the kinds that say most first. */
 const KINDS: Readonly<Record<Kind, { readonly needs: readonly Names[]; readonly takes?: readonly Names[] }>> = {
   choice: { needs: [["context", "ctx"], ["choices", "endings"], ["label"]] },
-  preference: { needs: [["chosen"], ["rejected"]], takes: [["prompt"]] },
+  preference: { needs: [["chosen"], ["rejected"]], takes: [["prompt"], ["margin"]] },
   completion: { needs: [["prompt"], ["completion"]] },
   label: {
     needs: [["text", "sentence", "sentence1", "premise"], ["label", "labels"]],
     takes: [["pair", "text_pair", "sentence2", "hypothesis"]],
   },
   text: { needs: [["text", "messages", "conversations"]] },
+  prompt: { needs: [["prompt"]] },
 };
 
 /** Columns that a chat template reads. */
@@ -97,10 +115,13 @@ export async function* readExamples(path: string, options: ExampleOptions): Asyn
         "expected usual=file's, such as text=sentence",
     );
   }
-  const columns = new Set([...names, ...EXTRAS, ...Object.values(options.columns ?? {})]);
+  const columns = options.more ? undefined : new Set([...names, ...EXTRAS, ...Object.values(options.columns ?? {})]);
   for await (const row of readRows(path, { columns })) {
     kind ??= kindOf(row, options);
-    yield BUILD[kind](new Cells(row, options.columns));
+    const cells = new Cells(row, options.columns), example = BUILD[kind](cells);
+    yield example.kind === "prompt" && options.more
+      ? { ...example, more: cells.others(["prompt", ...EXTRAS]) }
+      : example;
   }
 }
 
@@ -147,9 +168,18 @@ const BUILD: Readonly<Record<Kind, (cells: Cells) => Example>> = {
   },
   preference: (cells) => {
     const chosen = cells.words(["chosen"]), rejected = cells.words(["rejected"]);
-    const prompt = cells.has(["prompt"]) ? { prompt: cells.words(["prompt"]) } : {};
-    cells.checkAlike({ ...prompt as Record<string, Words>, chosen, rejected });
-    return { kind: "preference", where: cells.where, ...prompt, chosen, rejected, ...cells.extras(chosen) };
+    cells.checkAlike({ chosen, rejected });
+    const given = cells.has(["prompt"]) ? cells.words(["prompt"]) : undefined;
+    // A text beside whole conversations says again what they begin with.
+    const prompt = typeof given === "string" && typeof chosen !== "string" ? undefined : given;
+    if (prompt !== undefined) cells.checkAlike({ prompt, chosen });
+    const margin = cells.has(["margin"]) ? { margin: cells.number(["margin"]) } : {};
+    const answers = { ...(prompt !== undefined && { prompt }), chosen, rejected };
+    return { kind: "preference", where: cells.where, ...answers, ...margin, ...cells.extras(chosen) };
+  },
+  prompt: (cells) => {
+    const prompt = cells.words(["prompt"]);
+    return { kind: "prompt", where: cells.where, prompt, ...cells.extras(prompt) };
   },
   label: (cells) => {
     const { needs: [texts, labels], takes: [pairs] = [[]] } = KINDS.label;

@@ -61,29 +61,40 @@ export function endOfText(tokenizer: Tokenizer): number | null {
  * @throws {DataError} naming the row: when it cannot be encoded, is a conversation and there is no template, or has no part of the
  * assistant's where these alone are learned
  */
-export async function tokenizeExample(
+export function tokenizeExample(
   example: Extract<Example, { kind: "text" | "completion" }>,
   options: TokenizeOptions,
 ): Promise<TokenizedRow> {
-  const { maxLength = Infinity, truncation = "keep_start" } = options;
-  try {
+  return located(example, async () => {
     const { ids, learned, merged = false } = example.kind === "text"
       ? await wholeText(example, options)
       : await promptAndCompletion(example, options);
-    const length = Math.min(ids.length, maxLength), begin = truncation === "keep_start" ? 0 : ids.length - length;
-    return {
-      ids: ids.slice(begin, begin + length),
-      learned: learned.slice(begin, begin + length),
-      fullLength: ids.length,
-      merged,
-    };
+    return { ...cutRow({ ids, learned }, options), merged };
+  });
+}
+
+/** @internal A row without what is beyond `maxLength`. */
+export function cutRow(
+  { ids, learned }: TokenRow,
+  { maxLength = Infinity, truncation = "keep_start" }: Pick<TokenizeOptions, "maxLength" | "truncation">,
+): Omit<TokenizedRow, "merged"> {
+  const length = Math.min(ids.length, maxLength), begin = truncation === "keep_start" ? 0 : ids.length - length;
+  const part = <T extends Int32Array | Uint8Array>(all: T) => all.slice(begin, begin + length) as T;
+  return { ids: part(ids), learned: part(learned), fullLength: ids.length };
+}
+
+/** @internal Has an error of `body` name the row. */
+export async function located<T>({ where }: Pick<Example, "where">, body: () => Promise<T>): Promise<T> {
+  try {
+    return await body();
   } catch (error) {
-    if (!(error instanceof DataError) || error.message.startsWith(example.where)) throw error;
-    throw new DataError(`${example.where}: ${error.message}`);
+    if (!(error instanceof DataError) || error.message.startsWith(where)) throw error;
+    throw new DataError(`${where}: ${error.message}`);
   }
 }
 
-type Of<K extends Example["kind"]> = Extract<Example, { kind: K }>;
+/** @internal */
+export type Of<K extends Example["kind"]> = Extract<Example, { kind: K }>;
 
 type Whole = TokenRow & { readonly merged?: boolean };
 
@@ -94,14 +105,22 @@ async function wholeText(example: Of<"text">, options: TokenizeOptions): Promise
 
 async function promptAndCompletion(example: Of<"completion">, options: TokenizeOptions): Promise<Whole> {
   const { prompt, completion } = example, { completionOnly = true } = options;
-  const both = typeof prompt === "string" ? prompt + completion : [...prompt, ...completion as readonly Message[]];
   const before = (await encode(prompt, options, example, { addGenerationPrompt: true })).ids;
-  const { ids, assistant } = await encode(both, options, example, { ends: true });
-  const learned = marks(assistant, options);
-  let start = 0;
-  while (start < before.length && before[start] === ids[start]) start++;
+  const { ids, assistant } = await encode(joined(prompt, completion), options, example, { ends: true });
+  const learned = marks(assistant, options), start = commonLength(before, ids);
   if (completionOnly) learned.fill(0, 0, start);
   return { ids, learned, merged: start < before.length };
+}
+
+/** @internal A text and what goes on with it; both are texts or both conversations. */
+export const joined = (prompt: Words, completion: Words): Words =>
+  typeof prompt === "string" ? prompt + completion : [...prompt, ...completion as readonly Message[]];
+
+/** @internal How many ids two rows begin with alike. */
+export function commonLength(a: Int32Array, b: Int32Array): number {
+  let length = 0;
+  while (length < a.length && a[length] === b[length]) length++;
+  return length;
 }
 
 interface Encoded {
@@ -110,7 +129,8 @@ interface Encoded {
   readonly assistant: Uint8Array;
 }
 
-async function encode(
+/** @internal The tokens of a text or conversation; with `ends` a plain text has its end-of-text token. */
+export async function encode(
   words: Words,
   { tokenizer, template, special = { allowedSpecial: "all" }, endOfText: end = endOfText(tokenizer), assistantOnly }:
     TokenizeOptions,
