@@ -49,10 +49,12 @@ export interface RowOptions extends Omit<GenerateOptions, "cache"> {
    * `maxNewTokens` may be 0 then. The prompt has to fit into the block size.
    */
   readonly promptLogprobs?: number;
+  /** Of {@linkcode Rows}: a prompt goes on from what rows with an equal value have read, and from no others'. */
+  readonly shares?: string;
 }
 
 /** How {@linkcode generateSequences} does. */
-export interface SequencesOptions extends Omit<RowOptions, "promptLogprobs">, Pick<GenerateOptions, "cache"> {
+export interface SequencesOptions extends Omit<RowOptions, "promptLogprobs" | "shares">, Pick<GenerateOptions, "cache"> {
   /** How many sequences to draw, together, from each prompt. Default 1. */
   readonly numReturnSequences?: number;
 }

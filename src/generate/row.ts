@@ -49,6 +49,8 @@ export interface RowOwner {
 export interface Row extends AsyncIterableIterator<RowToken, undefined, undefined> {
   /** All its tokens so far, the prompt's too. */
   readonly tokens: readonly number[];
+  /** How many of the prompt's tokens stood in a slot already, so that they were not computed; known with the first token. */
+  readonly reused: number;
   /** Whether it is over, and its reader has had all of it. */
   readonly done: boolean;
   /**
@@ -75,6 +77,7 @@ export class LiveRow implements PassRow, Row {
   /** Number of the token at place 0 of its slot, and how many from there on are in the cache. */
   window = 0;
   read = 0;
+  reused = 0;
   /** Whether nothing of it has been read yet: then a part may be copied. */
   fresh = true;
   /** Whether it shows the model its last tokens, without the cache. */

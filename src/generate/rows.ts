@@ -37,6 +37,11 @@ export interface RowsOptions {
    * there are several slots.
    */
   readonly reuse?: boolean;
+  /**
+   * Runs each step, which resolves to how many rows it was of: to measure it, and to give others a turn before it. Default: others
+   * have one every 50 ms.
+   */
+  readonly around?: (step: () => Promise<number>) => Promise<void>;
 }
 
 /**
@@ -66,7 +71,7 @@ export class Rows implements Disposable {
   readonly #held: (LiveRow | undefined)[];
   /** Slots without a row, the longest free first. */
   readonly #free: number[];
-  readonly #breather = new Breather();
+  readonly #around: NonNullable<RowsOptions["around"]>;
   readonly #steps: Steps;
   #running: Promise<void> | undefined;
   /** How often weights had been written, or layers changed, when that was last looked at. */
@@ -77,7 +82,10 @@ export class Rows implements Disposable {
    * @throws {ConfigError} when a number is not a whole number above 0, or `cache` neither f32 nor bf16
    * @throws {DeviceError} when the slots do not fit into what the device has left; the message has the figures
    */
-  constructor(readonly model: GPT, { slots, piece = 128, cache = "f32", reuse = slots > 1 }: RowsOptions) {
+  constructor(
+    readonly model: GPT,
+    { slots, piece = 128, cache = "f32", reuse = slots > 1, around = breathing() }: RowsOptions,
+  ) {
     for (const [name, value] of Object.entries({ slots, piece })) {
       if (!Number.isSafeInteger(value) || value < 1) {
         throw new ConfigError(`Rows: ${name} is ${value}; expected a whole number above 0`);
@@ -87,6 +95,7 @@ export class Rows implements Disposable {
     checkSlots(model, slots, cache);
     this.#piece = piece;
     this.#reuse = reuse;
+    this.#around = around;
     this.#passes = new Passes(model, slots, cache);
     this.#steps = new Steps(this.#passes);
     this.#held = new Array<LiveRow | undefined>(slots).fill(undefined);
@@ -128,11 +137,11 @@ export class Rows implements Disposable {
     this.#forgetOldWeights();
     const noise = new Noise(generator ?? new RandomGenerator(seed), generator !== undefined);
     return Array.from({ length: count }, () => {
-      const common = this.#free.map((slot) => this.#reuse ? commonPrefix(tokens, this.#held[slot]) : 0),
+      const common = this.#free.map((slot) => this.#reuse ? commonPrefix(tokens, request, this.#held[slot]) : 0),
         most = Math.max(...common);
       const [slot] = this.#free.splice(common.indexOf(most), 1);
       const row = new LiveRow(this.#owner, request, slot, left, noise, tokens);
-      if (row.fresh) row.read = most; // it stands there already
+      if (row.fresh) row.read = row.reused = most; // it stands there already
       fit(row, config.blockSize);
       this.#held[slot] = row;
       this.#live.push(row);
@@ -189,16 +198,15 @@ export class Rows implements Disposable {
     this.#written = writes;
     this.#held.fill(undefined);
     for (const row of this.#live.filter(({ fresh }) => fresh)) {
-      row.read = 0;
+      row.read = row.reused = 0;
       this.#held[row.slot] = row;
     }
   }
 
   #step(): Promise<void> {
-    return this.#running ??= this.#run().then(() => void (this.#running = undefined));
+    return this.#running ??= this.#around(() => this.#run()).then(() => void (this.#running = undefined));
   }
-  async #run(): Promise<void> {
-    await this.#breather.breathe(); // others who have got a token take it, and may add and abort
+  async #run(): Promise<number> {
     for (const row of [...this.#live]) if (row.request.signal?.aborted) row.abort();
     const begins = this.#live.some(({ fresh }) => fresh);
     if (begins) this.#forgetOldWeights();
@@ -212,6 +220,7 @@ export class Rows implements Disposable {
     } catch (error) { // of the device, or the model
       for (const row of rows) row.end(error);
     }
+    return rows.length;
   }
 
   #plan(): Plan {
@@ -236,14 +245,15 @@ export class Rows implements Disposable {
   }
   /** Copies what another slot has of a prompt. @returns whether to read it now: what is being read for another is waited for */
   #begin(row: LiveRow, before: readonly LiveRow[]): boolean {
-    const { tokens } = row, common = this.#held.map((other) => other === row ? 0 : commonPrefix(tokens, other));
-    const most = Math.max(...common), first = before.filter(({ window }) => window === 0);
+    const { tokens, request } = row;
+    const common = this.#held.map((other) => other === row ? 0 : commonPrefix(tokens, request, other));
+    const most = Math.max(...common), first = before.filter((other) => other.window === 0 && together(request, other));
     const soon = Math.max(0, ...first.map((other) => sameFrom(tokens, other.tokens, 0, other.prompt)));
     if (Math.min(soon, tokens.length - 1) >= Math.max(row.read, most) + LEAST_COMMON) return false;
     row.fresh = false;
     if (most >= row.read + LEAST_COMMON) {
       this.#passes.copy(common.indexOf(most), row.slot, most);
-      row.read = most;
+      row.read = row.reused = most;
     }
     return true;
   }
@@ -261,9 +271,20 @@ function sameFrom(a: readonly number[], b: readonly number[], from: number, coun
   while (n < count && n < a.length && a[n] === b[from + n]) n++;
   return n;
 }
+/** Whether a row may go on from what another has read. */
+const together = ({ shares }: RowRequest, { request }: LiveRow): boolean => shares === request.shares;
 /** How many tokens of a prompt stand in a row's slot, its last left out, for the model has to be shown one. */
-const commonPrefix = (tokens: readonly number[], row: LiveRow | undefined): number =>
-  row ? Math.min(sameFrom(tokens, row.tokens, row.window, row.read), tokens.length - 1) : 0;
+const commonPrefix = (tokens: readonly number[], request: RowRequest, row: LiveRow | undefined): number =>
+  row && together(request, row) ? Math.min(sameFrom(tokens, row.tokens, row.window, row.read), tokens.length - 1) : 0;
+
+/** Others have a turn every 50 ms: those who have got a token take it, and may add and abort. */
+function breathing(): NonNullable<RowsOptions["around"]> {
+  const breather = new Breather();
+  return async (step) => {
+    await breather.breathe();
+    await step();
+  };
+}
 
 function checkSlots(model: GPT, slots: number, cache: CacheType): void {
   const { device, config: { vocabSize } } = model, of = slotBytes(model, cache), { all, one } = device.capacity;
