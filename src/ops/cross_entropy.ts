@@ -41,7 +41,7 @@ export function crossEntropy(
       `Cannot apply crossEntropy to logits [${logits.shape}] and targets [${targets.shape}]: expected [...,V] and [...]`,
     );
   }
-  refuseOthers(targets, V, ignoreIndex);
+  refuseOthers("crossEntropy", targets, { V, ignoreIndex });
   const rows = [logits.size / V], both = [logits.size / V, V], ignore = ignoreIndex;
   const { loss, count, lse } = launch(
     crossEntropyForward,
@@ -56,13 +56,17 @@ export function crossEntropy(
   return scope.keep(loss);
 }
 
-/** Of targets that the host wrote the extremes are known, and the next in case that the extreme is `ignoreIndex`. */
-function refuseOthers({ shape, storage: { block: { bounds } } }: Tensor, V: number, ignoreIndex: number): void {
+/** @internal Of targets that the host wrote the extremes are known, and the next in case that the extreme is `ignoreIndex`. */
+export function refuseOthers(
+  op: string,
+  { shape, storage: { block: { bounds } } }: Tensor,
+  { V, ignoreIndex }: { readonly V: number; readonly ignoreIndex: number },
+): void {
   if (!bounds) return;
   for (const target of [bounds.least, bounds.greatest, ...bounds.next]) {
     if (target === ignoreIndex || (target >= 0 && target < V) || !Number.isFinite(target)) continue;
     throw new ShapeError(
-      `Cannot apply crossEntropy to targets [${shape}]: ${target} is not a class; they are 0 to ${
+      `Cannot apply ${op} to targets [${shape}]: ${target} is not a class; they are 0 to ${
         V - 1
       }, for a row has ${V} logits`,
     );

@@ -13,6 +13,7 @@ export { gelu } from "./gelu.ts";
 export { layerNorm } from "./layer_norm.ts";
 export { linear } from "./linear.ts";
 export { log } from "./log.ts";
+export { type LogprobOptions, logprobs } from "./logprobs.ts";
 export { logSoftmax } from "./log_softmax.ts";
 export { matmul } from "./matmul.ts";
 export { max } from "./max.ts";

@@ -41,6 +41,7 @@ const calls: Partial<Record<keyof typeof ops, Call>> = {
   dropout: unary((x) => ops.dropout(x, { p: 0.5, seed: 0, offset: 0, stream: 0 })),
   where: { shapes: [[2, 3], [2, 3], [3]], integers: [0], run: ops.where },
   crossEntropy: { shapes: [[2, 3], [2]], integers: [1], run: (logits, targets) => ops.crossEntropy(logits, targets) },
+  logprobs: { shapes: [[2, 3], [2]], integers: [1], run: (logits, targets) => ops.logprobs(logits, targets) },
   layerNorm: { shapes: [[2, 3], [3], [3]], run: (x, weight, bias) => ops.layerNorm(x, weight, bias) },
   embedding: { shapes: [[2], [5, 3]], integers: [0], run: ops.embedding },
   matmul: binary((a, b) => ops.matmul(a, b)),

@@ -124,6 +124,24 @@ target = ids(7, 4).then(lambda t: np.where(np.arange(4) == 1, np.int32(-100), t)
 case("crossEntropy", "-100 ignored by default", cross, normal(4, 7), target, kind="crossEntropy")
 case("crossEntropy", "large magnitudes", cross, normal(5, 9, scale=1000), ids(9, 5), kind="crossEntropy")
 
+
+
+def logprobs(x, t, options={}):
+    ignored = t == options.get("ignoreIndex", -100)
+    of_all = F.log_softmax(x / options.get("temperature", 1), dim=-1)
+    found = of_all.gather(-1, t.masked_fill(ignored, 0)[..., None])[..., 0]
+    return found.masked_fill(ignored, 0)
+
+
+for shape in [(1, 1), (1, 5), (4, 8), (3, 65), (2, 3, 9), (2, 257), (257, 2), (2, 2, 17)]:
+    case("logprobs", shape_of(x := normal(*shape, scale=2)), logprobs, x, ids(shape[-1], *shape[:-1]), kind="crossEntropy")
+for ignore, temperature in [(-1, 1), (-100, 0.5), (3, 2)]:
+    options = {"ignoreIndex": ignore, "temperature": temperature}
+    target = ids(7, 3, 4).then(lambda t: np.where(some, np.int32(ignore), t))
+    name = f"some targets {ignore} ignored, temperature {temperature}"
+    case("logprobs", name, logprobs, normal(3, 4, 7), target, options, kind="crossEntropy")
+case("logprobs", "large magnitudes", logprobs, normal(5, 9, scale=1000), ids(9, 5), kind="softmax")
+
 # Attention and dropout
 
 for B, T, heads, width in [
