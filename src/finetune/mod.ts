@@ -14,6 +14,7 @@ export {
 } from "./adapter.ts";
 export { adaptersOf, applyLora, Lora, type LoraOptions } from "./lora.ts";
 export { LoraLinear } from "./lora_layers.ts";
+export * from "./dpo.ts";
 export { type Head, type HeadDescription, newHead } from "./head_description.ts";
 export * from "./head_passes.ts";
 export { HeadRows } from "./head_rows.ts";

@@ -1,0 +1,340 @@
+/**
+ * Direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290), as TRL's DPOTrainer: a policy π learns from pairs of answers
+ * of which one is preferred, without a reward model. With r = log π(answer) − log π_ref(answer), sums over the answer's tokens, and
+ * Δ = r(chosen) − r(rejected), a pair's loss is
+ *
+ *     sigmoid   −log σ(β Δ)
+ *     hinge     max(0, 1 − β Δ)                                      (SLiC: Zhao et al. 2023, arXiv:2305.10425)
+ *     ipo       (Δ − 1 / (2β))², of means over the answer's tokens   (Azar et al. 2023, arXiv:2310.12036)
+ *     robust    (−(1 − ε) log σ(β Δ) + ε log σ(−β Δ)) / (1 − 2ε)     (Chowdhury et al. 2024, arXiv:2403.00409)
+ *
+ * and with label smoothing ε in `sigmoid` the conservative loss −(1 − ε) log σ(β Δ) − ε log σ(−β Δ) (Mitchell 2023,
+ * ericmitchell.ai/cdpo.pdf). Without a reference, r = log π. Dropout is off.
+ *
+ * Both answers of a pair stand in one batch. The reference is run in the same step, or its sums are computed once and stored.
+ *
+ * @see https://huggingface.co/docs/trl/dpo_trainer
+ */
+import { labelCount, paddedLength, paddedLengths, TokenRows } from "../data/token_rows.ts";
+import type { TokensIdentity } from "../data/tokens.ts";
+import { maximumShare } from "../../kernels/binary/kernel.ts";
+import { noGrad } from "../engine/autograd.ts";
+import type { Tensor } from "../engine/tensor.ts";
+import { ConfigError, DataError } from "../errors.ts";
+import type { GPT } from "../gpt.ts";
+import { Breather } from "../loop/breather.ts";
+import { binary } from "../ops/broadcast.ts";
+import { concat } from "../ops/concat.ts";
+import { div } from "../ops/div.ts";
+import { logSoftmax } from "../ops/log_softmax.ts";
+import type { LogprobStatistics } from "../ops/logprobs.ts";
+import { matmul } from "../ops/matmul.ts";
+import { maximum } from "../ops/maximum.ts";
+import { mul } from "../ops/mul.ts";
+import { neg } from "../ops/neg.ts";
+import { pow } from "../ops/pow.ts";
+import { reshape } from "../ops/reshape.ts";
+import { slice } from "../ops/slice.ts";
+import { sub } from "../ops/sub.ts";
+import { sum } from "../ops/sum.ts";
+import type { LossAndOutputs, MicroBatch, Task } from "../train/task.ts";
+import { CapturedPasses, NOTHING, ReferencePolicy, tokenLogprobs } from "./policy.ts";
+import { type RowOptions, RowTask, type Splits } from "./row_task.ts";
+
+/** The losses of {@linkcode DirectPreference}. */
+export const PREFERENCE_LOSSES = ["sigmoid", "hinge", "ipo", "robust"] as const;
+
+/** How {@linkcode DirectPreference} trains; defaults are TRL's. */
+export interface PreferenceOptions extends RowOptions {
+  /** The most tokens of a prompt and an answer, at most the model's block size. */ readonly maxLength: number;
+  /** Default: sigmoid. */ readonly loss?: typeof PREFERENCE_LOSSES[number];
+  /** How dear it is to leave the reference. Default: 0.1. */ readonly beta?: number;
+  /** ε: the share of pairs that are thought to be the wrong way round, for `sigmoid` and `robust`; below 0.5. Default: 0. */
+  readonly labelSmoothing?: number;
+  /**
+   * The reference policy, or what {@linkcode referenceSums} has found with it. Default: none, which leaves nothing that holds the
+   * policy back.
+   */
+  readonly reference?: ReferencePolicy | Splits<Float32Array>;
+}
+
+/** Pairs of answers: of pair i, row 2i is a prompt with the preferred answer, row 2i + 1 with the other. Answers are learned. */
+export type PreferenceRows = Splits<TokenRows>;
+
+const MEASURES = [
+  ...["rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected"],
+  ...["logits/chosen", "logits/rejected", "entropy", "mean_token_accuracy"],
+];
+
+/**
+ * Trains a policy on pairs of answers.
+ * @example
+ * ```ts
+ * import { assert } from "@std/assert";
+ * import { createDevice, GPT, Trainer } from "@nanogpt/ts";
+ * import { TokenRows } from "@nanogpt/ts/data";
+ * import { DirectPreference, ReferencePolicy } from "@nanogpt/ts/finetune";
+ *
+ * const device = await createDevice("cpu", { threads: 1 }), rows = new TokenRows();
+ * const config = { vocabSize: 4, blockSize: 16, nLayer: 1, nHead: 1, nEmbd: 8 };
+ * const [model, first] = [1, 2].map(() => new GPT(config, { device, seed: 1337 })), reference = new ReferencePolicy(model, first);
+ * for (const answer of [1, 2]) rows.push({ ids: Int32Array.of(0, answer), learned: Uint8Array.of(0, 1) }); // 1 rather than 2
+ * const task = new DirectPreference(model, { train: rows, val: rows }, { batchSize: 1, maxLength: 16, reference });
+ * const options = { gradientAccumulationSteps: 1, maxIters: 30, evalInterval: 30, evalIters: 1, learningRate: 0.05, decayLr: false };
+ * using trainer = new Trainer(model, task, { ...options, warmupIters: 0, finalEvaluation: true });
+ * let margin = 0;
+ * for await (const event of trainer.run()) {
+ *   if (event.kind === "evaluation") margin = event.measures["val_rewards/margins"];
+ * }
+ * assert(margin > 1); // β · Δ
+ * device.close();
+ * ```
+ */
+export class DirectPreference extends RowTask {
+  /** What a run that goes on has to agree in. */ readonly config: NonNullable<Task["config"]>;
+  /** Under TRL's names: means over pairs, or over tokens of answers. */ readonly measures: readonly string[] =
+    MEASURES;
+  /** Those that a line of progress shows. */ readonly shown: readonly string[] = [
+    "rewards/accuracies",
+    "rewards/margins",
+  ];
+  readonly #options: Required<Omit<PreferenceOptions, keyof RowOptions | "reference">> & PreferenceOptions;
+  readonly #vocabSize: number;
+
+  /**
+   * A task before its first update.
+   * @param model that is to be tuned
+   * @param rows two to a pair, each with an answer of one learned token or more and at most `maxLength` tokens
+   * @throws {DataError} when there are no pairs to train on or to evaluate on, or a row is not so
+   * @throws {ConfigError} when an option is out of its range
+   */
+  constructor(model: GPT, readonly rows: PreferenceRows, options: PreferenceOptions) {
+    for (const [name, some] of Object.entries(rows)) checkRows(name, some, options.maxLength);
+    const batchSize = Math.min(options.batchSize, rows.train.length / 2);
+    super({ train: rows.train.length / 2, val: rows.val.length / 2 }, { ...options, batchSize });
+    this.#options = { loss: "sigmoid", beta: 0.1, labelSmoothing: 0, ...options, batchSize };
+    checkOptions(this.#options);
+    const { loss, beta, labelSmoothing, maxLength, reference } = this.#options;
+    const against = reference === undefined ? "none" : reference instanceof ReferencePolicy ? "policy" : "stored";
+    this.config = { name: "direct preference", maxLength, loss, beta, labelSmoothing, reference: against };
+    this.#vocabSize = model.config.vocabSize;
+  }
+
+  /** The mean loss of a micro-batch's pairs, and what TRL measures of them. */
+  loss(model: GPT, batch: Readonly<Record<string, Tensor>>): LossAndOutputs {
+    using scope = model.device.scope();
+    const found = tokenLogprobs(model, { tokens: batch.tokens, targets: batch.targets });
+    const sums = sum(found.logprobs, { axis: 1 }); // (2B)
+    const reference = this.#reference(batch), ratios = reference ? sub(sums, reference) : sums;
+    const counted = noGrad(() => sum(batch.pairs)); // ()
+    const loss = div(sum(mul(this.#losses(ratios, batch), batch.pairs)), counted);
+    const outputs = noGrad(() => this.#measure(found, { ...batch, sums, ratios }));
+    scope.keep(outputs);
+    return { loss: scope.keep(loss), outputs };
+  }
+
+  /** The reference's sums, (2B): stored, or computed. */
+  #reference({ tokens, targets, reference: stored }: Readonly<Record<string, Tensor>>): Tensor | undefined {
+    const { reference } = this.#options;
+    if (!(reference instanceof ReferencePolicy)) return stored;
+    return reference.run((model) => answerSums(model, { tokens, targets }));
+  }
+
+  /** Of each pair, (B). */
+  #losses(ratios: Tensor, { lengths }: Readonly<Record<string, Tensor>>): Tensor {
+    const { loss, beta, labelSmoothing: e } = this.#options, { device, shape: [rows] } = ratios, B = rows / 2;
+    const number = (value: number) => device.tensor([value], []);
+    const half = (x: Tensor, start: number) => slice(x, { axis: 0, start, end: start + B });
+    const delta = (x: Tensor) => sub(half(x, 0), half(x, B));
+    if (loss === "ipo") return pow(sub(delta(div(ratios, lengths)), number(1 / (2 * beta))), 2);
+    const scaled = mul(delta(ratios), number(beta)); // β Δ
+    if (loss === "hinge") return maximum(sub(number(1), scaled), number(0));
+    // The logarithms of softmax(β Δ, 0) are log σ(β Δ) and log σ(−β Δ).
+    const zero = device.tensor(new Float32Array(B), [B, 1]);
+    const both = logSoftmax(concat([reshape(scaled, [B, 1]), zero], { axis: 1 })); // (B, 2)
+    const shares = loss === "robust" ? [(1 - e) / (1 - 2 * e), -e / (1 - 2 * e)] : [1 - e, e];
+    return neg(sum(mul(both, device.tensor(shares, [1, 2])), { axis: 1 }));
+  }
+
+  /** Sums over each of ten rows of numbers of B pairs, divided by what they are means over; then in the order of `measures`. */
+  #measure(
+    { mean, entropy, hit }: LogprobStatistics,
+    { sums, ratios, counts }: Readonly<Record<string, Tensor>>,
+  ): Tensor {
+    const { device, shape: [rows] } = sums, B = rows / 2, { beta } = this.#options;
+    const perRow = (x: Tensor) => reshape(sum(x, { axis: 1 }), [2, B]); // the chosen, the rejected
+    const pairs = [ratios, sums].map((x) => reshape(x, [2, B])), tokens = [mean, entropy, hit].map(perRow);
+    const [good, bad] = [0, 1].map((at) => slice(pairs[0], { axis: 0, start: at, end: at + 1 }));
+    const share = binary(maximumShare, good, bad); // 1 where the first is greater, 1/2 where they are equal
+    const one = device.tensor([1], []), better = maximum(sub(add2(share), one), device.tensor([0], []));
+    const totals = sum(concat([...pairs, ...tokens, better], { axis: 0 }), { axis: 1 }); // (11)
+    const means = reshape(div(totals, counts), [1, SUMS]);
+    return reshape(matmul(means, device.tensor(mixing(beta), [SUMS, MEASURES.length])), [MEASURES.length]);
+  }
+
+  /** As many pairs for every micro-batch: one with fewer ends with pairs of padding, for another shape would be captured anew. */
+  protected override arrays(split: "train" | "val", numbers: readonly number[]): MicroBatch["arrays"] {
+    const { reference, batchSize: B, maxLength, loss } = this.#options, rows = this.rows[split];
+    const { tokens, targets } = pairArrays(rows, numbers, { maxLength, batchSize: B, vocabSize: this.#vocabSize });
+    const tokensOf = (which: 0 | 1) => numbers.map((pair) => labelCount(rows.row(2 * pair + which)));
+    const [good, bad] = [tokensOf(0), tokensOf(1)], n = numbers.length;
+    const [chosen, rejected] = [good, bad].map((all) => all.reduce((a, b) => a + b, 0)), all = chosen + rejected;
+    const of = (values: (which: 0 | 1, pair: number, i: number) => number, otherwise: number) => {
+      const found = new Float32Array(2 * B).fill(otherwise);
+      for (const which of [0, 1] as const) {
+        for (const [i, pair] of numbers.entries()) found[which * B + i] = values(which, pair, i);
+      }
+      return { values: found, shape: [2 * B] };
+    };
+    return {
+      tokens,
+      targets,
+      pairs: { values: new Float32Array(B).fill(1, 0, n), shape: [B] },
+      counts: { values: Float32Array.of(n, n, n, n, chosen, rejected, all, all, chosen, rejected, n), shape: [SUMS] },
+      ...(loss === "ipo" && { lengths: of((which, _, i) => [good, bad][which][i], 1) }),
+      ...(reference && !(reference instanceof ReferencePolicy) &&
+        { reference: of((which, pair) => reference[split][2 * pair + which], 0) }),
+    };
+  }
+
+  /** Of the tokens of both parts, and of which are learned. */
+  identity(): Splits<TokensIdentity> & Readonly<Record<string, TokensIdentity>> {
+    const { train, val } = this.rows;
+    return { train: train.identity(), val: val.identity() };
+  }
+
+  /**
+   * A task like this one on a model like this one's, whose updates have a micro-batch of each shape that there can be: for the memory
+   * that they take.
+   *
+   * @param reference in place of this one's, where that is a policy
+   */
+  rehearsal(model: GPT, reference?: ReferencePolicy): Task {
+    const { batchSize, maxLength, ...options } = this.#options, rows = new TokenRows();
+    const lengths = paddedLengths(maxLength);
+    for (const length of lengths.flatMap((length) => Array(2 * batchSize).fill(length))) {
+      rows.push({ ids: new Int32Array(length), learned: new Uint8Array(length).fill(1, 1) });
+    }
+    const sums = new Float32Array(rows.length), stored = options.reference && { train: sums, val: sums };
+    const splits = { train: rows, val: rows }, all = { ...options, batchSize, maxLength, shuffle: false };
+    const task = new DirectPreference(model, splits, { ...all, reference: reference ?? stored });
+    const batches = () => task.draw({ count: lengths.length });
+    return Object.assign(Object.create(task) as DirectPreference, { draw: batches, evaluate: batches });
+  }
+}
+
+/** Rows of sums that measures are made of. */
+const SUMS = 11;
+
+/** Which means measures are made of: of what comes out of the sums, row by row, to the measures. */
+function mixing(beta: number): number[] {
+  const from: readonly (readonly [sum: number, measure: string, factor: number])[] = [
+    [0, "rewards/chosen", beta],
+    [1, "rewards/rejected", beta],
+    [0, "rewards/margins", beta],
+    [1, "rewards/margins", -beta],
+    [2, "logps/chosen", 1],
+    [3, "logps/rejected", 1],
+    [4, "logits/chosen", 1],
+    [5, "logits/rejected", 1],
+    [6, "entropy", 1],
+    [7, "entropy", 1],
+    [8, "mean_token_accuracy", 1],
+    [10, "rewards/accuracies", 1],
+  ];
+  const matrix = new Array<number>(SUMS * MEASURES.length).fill(0);
+  for (const [sum, measure, factor] of from) matrix[sum * MEASURES.length + MEASURES.indexOf(measure)] = factor;
+  return matrix;
+}
+
+const add2 = (x: Tensor) => mul(x, x.device.tensor([2], []));
+
+/** log π of each row's answer, (rows). */
+const answerSums = (model: GPT, { tokens, targets }: Record<"tokens" | "targets", Tensor>): Tensor =>
+  sum(tokenLogprobs(model, { tokens, targets }).logprobs, { axis: 1 });
+
+/** The preferred answers of `batchSize` pairs, then the others; (2 · batchSize, T) each. */
+function pairArrays(
+  rows: TokenRows,
+  pairs: readonly number[],
+  { maxLength, batchSize, vocabSize }: Pick<PreferenceOptions, "maxLength" | "batchSize"> & { vocabSize: number },
+): Record<"tokens" | "targets", MicroBatch["arrays"][string]> {
+  const longest = Math.max(...pairs.flatMap((pair) => [rows.lengthOf(2 * pair), rows.lengthOf(2 * pair + 1)]));
+  const T = paddedLength(longest, paddedLengths(maxLength)), shape = [2 * batchSize, T];
+  const tokens = new Int32Array(2 * batchSize * T), targets = new Int32Array(2 * batchSize * T).fill(NOTHING);
+  for (const [i, pair] of pairs.entries()) {
+    for (const which of [0, 1]) {
+      const { ids, learned } = rows.row(2 * pair + which), begin = (which * batchSize + i) * T;
+      tokens.set(ids, begin);
+      for (let t = 1; t < ids.length; t++) if (learned[t]) targets[begin + t - 1] = ids[t];
+    }
+  }
+  return {
+    tokens: { values: tokens, shape, range: [0, vocabSize - 1] },
+    targets: { values: targets, shape, range: [NOTHING, vocabSize - 1] },
+  };
+}
+
+/**
+ * The log-probabilities that a reference policy gives to the answers of pairs, so that it need not run in the updates.
+ *
+ * @param options.batchSize pairs of a pass
+ * @returns a number for each row
+ */
+export async function referenceSums(
+  reference: ReferencePolicy,
+  rows: TokenRows,
+  { batchSize, maxLength, signal, onProgress }: Pick<PreferenceOptions, "batchSize" | "maxLength"> & {
+    readonly signal?: AbortSignal;
+    readonly onProgress?: (pairs: number) => void;
+  },
+): Promise<Float32Array> {
+  const { model } = reference, count = rows.length / 2, found = new Float32Array(rows.length);
+  const order = Array.from({ length: count }, (_, pair) => pair), breather = new Breather();
+  const longest = (pair: number) => Math.max(rows.lengthOf(2 * pair), rows.lengthOf(2 * pair + 1));
+  order.sort((a, b) => longest(a) - longest(b));
+  using passes = new CapturedPasses(
+    model,
+    ({ tokens, targets }) => reference.run((model) => answerSums(model, { tokens, targets })),
+  );
+  const options = { maxLength, batchSize: Math.min(batchSize, count), vocabSize: model.config.vocabSize };
+  for (let at = 0; at < count; at += options.batchSize) {
+    signal?.throwIfAborted();
+    const pairs = order.slice(at, at + options.batchSize), sums = await passes.run(pairArrays(rows, pairs, options));
+    for (const [i, pair] of pairs.entries()) {
+      for (const which of [0, 1]) found[2 * pair + which] = sums[which * options.batchSize + i];
+    }
+    onProgress?.(at + pairs.length);
+    await breather.breathe();
+  }
+  return found;
+}
+
+/** @throws {DataError} */
+function checkRows(name: string, rows: TokenRows, maxLength: number): void {
+  if (rows.length === 0 || rows.length % 2 > 0) {
+    throw new DataError(`Preferences: ${name} has ${rows.length} rows; expected two for each pair, one pair or more`);
+  }
+  for (let i = 0; i < rows.length; i++) {
+    const labels = labelCount(rows.row(i)), length = rows.lengthOf(i);
+    if (labels > 0 && length <= maxLength) continue;
+    const what = labels > 0 ? `${length} tokens, expected at most ${maxLength}` : "no token that is learned";
+    throw new DataError(`Preferences: row ${i} of ${name} has ${what}`);
+  }
+}
+
+/** @throws {ConfigError} */
+function checkOptions({ loss, beta, labelSmoothing }: Pick<PreferenceOptions, "loss" | "beta" | "labelSmoothing">) {
+  if (!PREFERENCE_LOSSES.includes(loss!)) {
+    throw new ConfigError(`loss is ${loss}; expected one of ${PREFERENCE_LOSSES.join(", ")}`);
+  }
+  if (!(beta! > 0 && beta! < Infinity)) throw new ConfigError(`beta is ${beta}; expected a number above 0`);
+  if (!(labelSmoothing! >= 0 && labelSmoothing! < 0.5)) {
+    throw new ConfigError(`labelSmoothing is ${labelSmoothing}; expected a number from 0 to below 0.5`);
+  }
+  if (labelSmoothing! > 0 && (loss === "hinge" || loss === "ipo")) {
+    throw new ConfigError(
+      `labelSmoothing is ${labelSmoothing}, and the loss ${loss} has none; expected sigmoid or robust`,
+    );
+  }
+}
