@@ -44,6 +44,7 @@ def of_ops(ops):
 
 
 def of_models():
+    import alignment_cases
     import model_cases
     import run_cases
 
@@ -53,7 +54,7 @@ def of_models():
     made["schedule"], made["initial"] = run_cases.schedule(), run_cases.initial()
     made["curves"], trained = run_cases.curves()
     made["sampling"] = run_cases.sampling(trained)
-    return made
+    return made | alignment_cases.fixtures()
 
 
 def main(ops):
