@@ -15,6 +15,8 @@ export interface Flag<V extends FlagValue> {
   readonly help: string;
   /** Whether `--name=` gives it the empty text. */
   readonly mayBeEmpty?: boolean;
+  /** Whether the flag may be there several times: its value is a list. */
+  readonly many?: boolean;
   /** Whether the name alone means True. */
   readonly bare?: boolean;
   /** Completes "expected …". */
@@ -26,7 +28,7 @@ export interface Flag<V extends FlagValue> {
   refusal?(value: unknown): string | undefined;
 }
 
-export type FlagValue = number | boolean | string;
+export type FlagValue = number | boolean | string | readonly string[];
 // deno-lint-ignore no-explicit-any
 export type FlagTable = Readonly<Record<string, Flag<any>>>;
 /** The values of a table's flags. */
@@ -87,6 +89,18 @@ export function text(fallback: string, help: string): Flag<string> {
   };
 }
 
+/** A text that may be there several times: all of them, in their order. */
+export function texts(help: string): Flag<readonly string[]> {
+  return {
+    fallback: [],
+    many: true,
+    help,
+    expected: "texts",
+    read: (text) => [text],
+    accepts: (value) => Array.isArray(value) && value.every((text) => typeof text === "string"),
+  };
+}
+
 /** One of `choices`; a value among `refused` is answered with its reason. */
 export function choice<const V extends FlagValue>(
   choices: readonly V[],
@@ -122,6 +136,11 @@ export function parseCommandLine<T extends FlagTable>(table: T, args: string[]):
   });
   const given: Partial<Record<string, FlagValue>> = {};
   for (const name of Object.keys(table)) {
+    const all = args.filter((arg) => arg.startsWith(`--${name}=`)).map((arg) => arg.slice(name.length + 3));
+    if (table[name].many && all.length > 0) {
+      given[name] = all;
+      continue;
+    }
     const last = args.findLast((arg) => arg.startsWith(`--${name}=`)), text = last === `--${name}=` ? "" : parsed[name];
     if (typeof text !== "string") continue;
     given[name] = check(table, name, table[name].read(text), `--${name}=${text}`);
@@ -176,6 +195,7 @@ function unknown(table: FlagTable, name: string, what: string): ConfigError {
 
 /** A value as a user would type it. */
 export function show(value: unknown): string {
+  if (Array.isArray(value)) return value.map(show).join(" ");
   if (typeof value === "boolean") return value ? "True" : "False";
   if (typeof value !== "string" || !value.includes("\n")) return String(value);
   return `$'${value.replace(/[\\']/g, "\\$&").replaceAll("\n", "\\n")}'`; // as bash, zsh and ksh read it

@@ -54,7 +54,8 @@ export interface RowOptions extends Omit<GenerateOptions, "cache"> {
 }
 
 /** How {@linkcode generateSequences} does. */
-export interface SequencesOptions extends Omit<RowOptions, "promptLogprobs" | "shares">, Pick<GenerateOptions, "cache"> {
+export interface SequencesOptions
+  extends Omit<RowOptions, "promptLogprobs" | "shares">, Pick<GenerateOptions, "cache"> {
   /** How many sequences to draw, together, from each prompt. Default 1. */
   readonly numReturnSequences?: number;
 }

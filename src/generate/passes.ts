@@ -106,7 +106,11 @@ export class Passes implements Disposable {
   }
   /** Bytes of what has not been made yet, and will be: keys and values of all slots. */
   get unmade(): number {
-    return this.#keys ? 0 : this.slots * slotBytes(this.model, this.cache).all;
+    return this.slots * slotBytes(this.model, this.cache).all - this.made;
+  }
+  /** And of those that have been made. */
+  get made(): number {
+    return this.#keys ? this.slots * slotBytes(this.model, this.cache).all : 0;
   }
   /** Launches steps of rows that each have one token to show. Choice r of step s has the noise number s · width + r. */
   decode(rows: readonly PassRow[], steps: number): Passed {

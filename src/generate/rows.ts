@@ -107,6 +107,11 @@ export class Rows implements Disposable {
     return this.#free.length;
   }
 
+  /** Bytes of keys and values; none before the first row. */
+  get cacheBytes(): number {
+    return this.#passes.made;
+  }
+
   /**
    * A text to be written. It joins at the next step; its tokens are those that {@linkcode generate} gives alone with the same
    * options.

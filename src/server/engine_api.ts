@@ -56,6 +56,8 @@ export interface GenerateRequest {
   readonly promptLogprobs?: number;
   /** Id of the key that asks: for fairness, and for prefixes that are shared within a key alone. */
   readonly key?: string;
+  /** Past the block size: begin anew with the later half of the window whenever it is full. Default: refused. */
+  readonly overflow?: "slide";
 }
 
 /** A token and the logarithm of its probability, in nats, by the model's own distribution. */
@@ -82,6 +84,8 @@ export interface Piece {
   readonly text: string;
   /** With the last piece: why it is the last. */
   readonly finish?: "stop" | "length";
+  /** With the first piece: how many of the prompt's tokens stood in the cache, so that they were not computed. */
+  readonly cached?: number;
 }
 
 /** A token of a prompt. */
@@ -127,6 +131,7 @@ export interface Engine {
   readonly health: {
     /** Whether the worker lives. */ readonly alive: boolean;
     /** Whether models are loaded, and steps go on or nothing is to be done. */ readonly ready: boolean;
+    /** Milliseconds since the last step ended; 0 where nothing is to be done. */ readonly lastStep: number;
   };
 }
 

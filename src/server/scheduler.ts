@@ -1,0 +1,283 @@
+/**
+ * Which texts are written now. In the worker: requests come in between two steps, their texts wait for slots of their model, and
+ * what is written goes to the outbox.
+ *
+ * First come, first served; but where others wait for the same model, a key that has half of its slots lets them go first.
+ */
+import { turn } from "../loop/breather.ts";
+import type { Row, RowRequest } from "../generate/row.ts";
+import type { RowsOptions } from "../generate/rows.ts";
+import { ConfigError } from "../errors.ts";
+import { Turns } from "../files/files.ts";
+import type { GenerateRequest } from "./engine_api.ts";
+import { type FromWorker, type ModelSpec, type Shared, toWire, type ToWorker } from "./messages.ts";
+import { noMetrics, observe, type Where } from "./metrics.ts";
+import { Outbox } from "./outbox.ts";
+import { Served } from "./served.ts";
+
+/** Milliseconds without a turn for what else the worker has to do, such as reading files. */
+const BREATH = 10;
+/** Turns in which a message that was sent has come. */
+const MOST_TURNS = 64;
+
+/** One text of a request. */
+interface Text {
+  readonly of: number;
+  readonly index: number;
+  readonly request: GenerateRequest;
+  readonly served: Served;
+  /** In milliseconds since 1970. */ readonly arrived: number;
+  row?: Row;
+  /** When its last token came; 0 before the first. */ last: number;
+  over: boolean;
+}
+
+export class Scheduler implements Disposable {
+  readonly metrics = noMetrics();
+  readonly #outbox: Outbox;
+  readonly #models = new Map<string, Served>();
+  /** Of requests that are not over. */
+  readonly #texts = new Map<number, Text[]>();
+  /** In the order in which they came. */
+  readonly #waiting = new Map<Served, Text[]>();
+  readonly #running = new Map<Served, Set<Text>>();
+  /** Embeddings that were asked for. */
+  readonly #embeds = new Map<number, AbortController>();
+  readonly #turns = new Turns();
+  #received = 0;
+  #breathed = performance.now();
+
+  constructor(readonly shared: Shared, send: (message: FromWorker) => void) {
+    this.#outbox = new Outbox(this.metrics, send);
+  }
+
+  /** Takes a message. */
+  hear(message: ToWorker): void {
+    this.#received++;
+    if (message.kind === "load") void this.#load(message.of, message.spec);
+    else if (message.kind === "generate") this.#generate(message.of, message.request, message.arrived);
+    else if (message.kind === "embed") void this.#embed(message.of, message.model, message.inputs);
+    else this.#abort(message.of);
+  }
+
+  async #load(of: number, spec: ModelSpec): Promise<void> {
+    const update = this.#outbox.of(of);
+    try {
+      const served = await Served.load(spec, (served) => this.#around(served));
+      this.#models.set(spec.id, served);
+      this.#waiting.set(served, []);
+      this.#running.set(served, new Set());
+      update.loaded = served.info;
+    } catch (error) {
+      update.error = toWire(error);
+    }
+    this.#count();
+    this.#outbox.flush();
+  }
+
+  #served(id: string): Served {
+    const served = this.#models.get(id);
+    if (!served) throw new ConfigError(`No model is called ${id}`);
+    return served;
+  }
+
+  #generate(of: number, request: GenerateRequest, arrived: number): void {
+    try {
+      const served = this.#served(request.model);
+      const texts = Array.from({ length: request.count }, (_, index): Text => ({
+        ...{ of, index, request, served, arrived },
+        ...{ last: 0, over: false },
+      }));
+      this.#texts.set(of, texts);
+      this.#waiting.get(served)!.push(...texts);
+      this.#admit(served);
+    } catch (error) {
+      this.#outbox.of(of).error = toWire(error);
+    }
+    this.#idle();
+  }
+
+  /** Gives free slots to those that wait. */
+  #admit(served: Served): void {
+    const waiting = this.#waiting.get(served)!, running = this.#running.get(served)!;
+    const most = Math.ceil(served.info.slots / 2);
+    while (served.rows.free > 0 && waiting.length > 0) {
+      const had = Map.groupBy(running, ({ request }) => request.key);
+      const next = waiting.findIndex(({ request: { key } }) => (had.get(key)?.length ?? 0) < most);
+      const [text] = waiting.splice(Math.max(0, next), 1);
+      void this.#write(text);
+    }
+    this.#count();
+  }
+
+  async #write(text: Text): Promise<void> {
+    const { of, index, request, served } = text, running = this.#running.get(served)!;
+    try {
+      text.row = served.rows.add(rowRequest(text));
+      running.add(text);
+      this.#busy();
+      observe(this.metrics.queueSeconds, (Date.now() - text.arrived) / 1000);
+      if (index === 0 && request.promptLogprobs !== undefined) { // they are there when the first token is
+        const scores = await text.row.promptLogprobs();
+        if (text.over) return;
+        this.#outbox.of(of).scores = scores.map(({ topLogprobs, ...token }) => ({ ...token, top: topLogprobs }));
+      }
+      for await (const token of text.row) {
+        if (text.over) return;
+        this.#took(text);
+        this.#outbox.token(of, index, token);
+      }
+      if (text.over) return;
+      if (text.last === 0) { // none were asked for
+        this.#begun(text);
+        this.#outbox.piece(of, index).finish = "length";
+      }
+      this.#end(text);
+    } catch (error) {
+      if (!text.over) this.#fail(of, error);
+    }
+  }
+  /** The prompt has been read. */
+  #begun({ of, index, request: { prompt }, row }: Text): void {
+    const { metrics: { promptTokens } } = this, { reused } = row!;
+    promptTokens.cached += reused;
+    promptTokens.computed += prompt.length - reused;
+    this.#outbox.piece(of, index).cached = reused;
+  }
+  /** Counts a token. */
+  #took(text: Text): void {
+    const { metrics } = this, now = Date.now();
+    if (text.last === 0) {
+      this.#begun(text);
+      observe(metrics.firstTokenSeconds, (now - text.arrived) / 1000);
+    } else observe(metrics.interTokenSeconds, (now - text.last) / 1000);
+    text.last = now;
+    metrics.generationTokens++;
+  }
+  #end(text: Text): void {
+    text.over = true;
+    this.#running.get(text.served)!.delete(text);
+    const texts = this.#texts.get(text.of);
+    if (texts?.every(({ over }) => over)) this.#texts.delete(text.of);
+    this.#admit(text.served);
+    this.#idle();
+  }
+  #fail(of: number, error: unknown): void {
+    this.#stop(of);
+    this.#outbox.drop(of);
+    this.#outbox.of(of).error = toWire(error);
+    this.#idle();
+  }
+
+  #abort(of: number): void {
+    this.#embeds.get(of)?.abort();
+    for (const { row, last } of this.#stop(of)) {
+      const where: Where = !row ? "queued" : last === 0 ? "prompt" : "decode";
+      this.metrics.aborted[where]++;
+    }
+    this.#outbox.drop(of);
+    this.#idle();
+  }
+  /** Ends a request's texts. @returns those that were not over */
+  #stop(of: number): Text[] {
+    const texts = (this.#texts.get(of) ?? []).filter(({ over }) => !over);
+    this.#texts.delete(of);
+    for (const text of texts) {
+      const waiting = this.#waiting.get(text.served)!, at = waiting.indexOf(text);
+      text.over = true;
+      if (at >= 0) waiting.splice(at, 1);
+      this.#running.get(text.served)!.delete(text);
+      text.row?.abort();
+    }
+    for (const served of new Set(texts.map(({ served }) => served))) this.#admit(served);
+    return texts;
+  }
+
+  /** One input after the other, in pieces between which those that write go on. */
+  async #embed(of: number, model: string, inputs: readonly (readonly number[])[]): Promise<void> {
+    const controller = new AbortController(), { signal } = controller;
+    this.#embeds.set(of, controller);
+    try {
+      const served = this.#served(model), vectors: Float32Array[] = [];
+      const between = async () => {
+        await turn();
+        signal.throwIfAborted();
+      };
+      for (const input of inputs) {
+        await between();
+        vectors.push(await this.#turns.take(() => served.embed(input, between)));
+      }
+      this.#outbox.of(of).vectors = vectors;
+    } catch (error) {
+      if (!signal.aborted) this.#outbox.of(of).error = toWire(error);
+    }
+    this.#embeds.delete(of);
+    this.#idle();
+  }
+
+  /** What happens around each step of a model's rows. */
+  #around(served: Served): NonNullable<RowsOptions["around"]> {
+    return async (step) => {
+      this.#outbox.flush(served.lastStep);
+      await this.#breathe();
+      const before = performance.now(), rows = await step(), ms = performance.now() - before;
+      this.shared.step();
+      served.lastStep = ms;
+      if (rows === 0) return;
+      observe(this.metrics.batchRows, rows);
+      observe(this.metrics.stepSeconds, ms / 1000);
+    };
+  }
+  /** Lets messages in that were sent, and now and then whatever else is waiting. */
+  async #breathe(): Promise<void> {
+    const { shared } = this;
+    if (shared.sent === this.#received && performance.now() - this.#breathed < BREATH) return;
+    await turn();
+    for (let i = 1; i < MOST_TURNS && shared.sent !== this.#received; i++) await turn();
+    this.#breathed = performance.now();
+  }
+  #busy(): void {
+    if (!this.shared.busy) this.shared.step();
+    this.shared.busy = true;
+  }
+  /** Where nothing is written any more, nobody else flushes. */
+  #idle(): void {
+    this.#count();
+    if (this.metrics.running > 0) return;
+    this.shared.busy = false;
+    this.#outbox.flush();
+  }
+  #count(): void {
+    const { metrics } = this,
+      served = [...this.#models.values()],
+      sum = (of: (served: Served) => number) => served.reduce((total, one) => total + of(one), 0);
+    metrics.running = sum((one) => this.#running.get(one)!.size);
+    metrics.waiting = sum((one) => this.#waiting.get(one)!.length);
+    metrics.slots = sum(({ info }) => info.slots);
+    metrics.cacheBytes = sum(({ rows }) => rows.cacheBytes);
+    metrics.deviceBytes = sum(({ device }) => device.memory().bytes);
+    metrics.tensors = sum(({ device }) => device.memory().tensors);
+  }
+
+  [Symbol.dispose](): void {
+    for (const of of [...this.#texts.keys(), ...this.#embeds.keys()]) this.#abort(of);
+    for (const served of this.#models.values()) served[Symbol.dispose]();
+  }
+}
+
+/** A text as a row. */
+function rowRequest({ index, request, served }: Text): RowRequest {
+  const { model: _, count: __, seed, stop, endIds = [], spoken = false, logitBias, key = "", ...rest } = request;
+  return {
+    ...rest,
+    draws: "philox",
+    seed: seed + index,
+    stopStrings: stop,
+    eosTokenId: [...served.info.endIds, ...endIds],
+    tokenizer: served.decoding(stop, spoken),
+    logitBias: logitBias.size > 0 ? Object.fromEntries(logitBias) : undefined,
+    promptLogprobs: index === 0 ? request.promptLogprobs : undefined,
+    overflow: request.overflow ?? "refuse",
+    shares: key,
+  };
+}

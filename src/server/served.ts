@@ -1,0 +1,104 @@
+/** In the worker: a model in memory, on a device of its own, which gives its memory back when the model goes. */
+import { createDevice } from "../device/create.ts";
+import { gib } from "../engine/capacity.ts";
+import type { Device } from "../engine/device.ts";
+import { noGrad } from "../engine/autograd.ts";
+import { DeviceError } from "../errors.ts";
+import { slotBytes } from "../generate/passes.ts";
+import { Rows, type RowsOptions } from "../generate/rows.ts";
+import { spoken } from "../generate/stopping.ts";
+import type { GPT } from "../gpt.ts";
+import { evaluating } from "../nn/module.ts";
+import { loadPretrained } from "../pretrained/load.ts";
+import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import type { LoadedInfo, ModelSpec } from "./messages.ts";
+
+/** Texts at once, where nobody says: more make a step faster by little. */
+const MOST = 64;
+/** Tokens of an input that are read at once, so that those who write do not wait for more. */
+const PIECE = 128;
+
+export class Served implements Disposable {
+  /** Milliseconds that its last step took. */
+  lastStep = 0;
+
+  private constructor(
+    readonly id: string,
+    readonly model: GPT,
+    readonly tokenizer: Tokenizer,
+    readonly rows: Rows,
+    readonly info: LoadedInfo,
+  ) {}
+
+  /** @throws what `createDevice`, `loadPretrained` and `Rows` throw; nothing is left then */
+  static async load(spec: ModelSpec, around: (served: Served) => RowsOptions["around"]): Promise<Served> {
+    const { id, path, weights, checkpoint, threads, slots, cache } = spec, notes: string[] = [];
+    const device = await createDevice(spec.device, /^(auto|cpu)$/.test(spec.device) ? { threads } : undefined);
+    try {
+      const onNote = (line: string) => void notes.push(line);
+      const { model, tokenizer, eosTokenIds = [] } = await loadPretrained(path, {
+        ...{ device, weights, checkpoint, onNote },
+        inference: true,
+      });
+      const { blockSize, vocabSize, nEmbd } = model.config, count = slots || slotsFor(model, spec);
+      const info: LoadedInfo = {
+        ...{ blockSize, vocabSize, embeddingSize: nEmbd, endIds: eosTokenIds, slots: count, notes },
+        device: device.description,
+      };
+      let served: Served | undefined;
+      const rows = new Rows(model, {
+        ...{ slots: count, cache, reuse: true },
+        around: async (step) => await around(served!)!(step),
+      });
+      return served = new Served(id, model, tokenizer, rows, info);
+    } catch (error) {
+      device.close();
+      throw error;
+    }
+  }
+
+  get device(): Device {
+    return this.model.device;
+  }
+  /** What turns tokens into text. */
+  decoding(stop: readonly string[], isSpoken: boolean): Pick<Tokenizer, "decoder" | "vocabSize"> {
+    return isSpoken ? spoken(this.tokenizer, stop) : this.tokenizer;
+  }
+
+  /**
+   * The mean of the final hidden states.
+   *
+   * @param between is awaited between two pieces of the input
+   */
+  async embed(input: readonly number[], between: () => Promise<void>): Promise<Float32Array> {
+    const { model, device } = this, sum = new Float64Array(model.config.nEmbd);
+    using cache = model.createCache(1);
+    for (let at = 0; at < input.length; at += PIECE) {
+      if (at > 0) await between();
+      const ids = Int32Array.from(input.slice(at, at + PIECE));
+      const pass = () => {
+        using scope = device.scope();
+        return scope.keep(model.hidden(device.tensor(ids, [1, ids.length]), { cache }));
+      };
+      using states = evaluating(model, () => noGrad(pass));
+      (await states.data()).forEach((value, i) => sum[i % sum.length] += value);
+    }
+    return Float32Array.from(sum, (value) => value / input.length);
+  }
+
+  [Symbol.dispose](): void {
+    this.rows[Symbol.dispose]();
+    this.device.close();
+  }
+}
+
+/** How many slots take half of what the device has left, so that the rest is there for steps and for what requests ask. */
+function slotsFor(model: GPT, { id, cache }: ModelSpec): number {
+  const { device } = model, { all, one } = device.capacity, of = slotBytes(model, cache);
+  const left = all - device.memory().bytes, count = Math.floor(Math.min(left / 2 / of.all, one / of.layer, MOST));
+  if (count > 0) return count;
+  throw new DeviceError(
+    `${id}: keys and values of a text in ${cache} take ${gib(of.all)}, and beside the weights ${gib(left)} are left` +
+      (cache === "f32" ? "; --cache=bf16 takes half" : ""),
+  );
+}

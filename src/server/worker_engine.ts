@@ -1,0 +1,301 @@
+/** The engine: its models and their scheduler run in a worker, and this thread stays free for connections. */
+import { ChatTemplate } from "../data/chat_template.ts";
+import { ConfigError } from "../errors.ts";
+import type { HubProgress } from "../pretrained/hub.ts";
+import { describePretrained, findModel } from "../pretrained/load.ts";
+import {
+  Draining,
+  type Engine,
+  type GenerateRequest,
+  type Generation,
+  type Piece,
+  type PromptScore,
+  QueueFull,
+  type ServedModel,
+} from "./engine_api.ts";
+import {
+  fromWire,
+  type FromWorker,
+  type LoadedInfo,
+  type ModelSpec,
+  Shared,
+  type ToWorker,
+  type Update,
+} from "./messages.ts";
+import { type EngineMetrics, metricsText, noMetrics } from "./metrics.ts";
+
+/** Milliseconds without the end of a step, while there are rows, after which the engine is not ready. */
+const STUCK = 30_000;
+/** How many texts the estimate of how long one takes looks back on, about. */
+const LOOKS_BACK = 32;
+
+/** What an engine serves. */
+export interface EngineOptions {
+  /** In the order in which they are listed. */ readonly models: readonly ModelSpec[];
+  /** Texts that wait for a slot of a model; above, requests are refused. Default 512. */ readonly queue?: number;
+  /** Takes a line, without a newline, on what is worth knowing. */ readonly onNote?: (line: string) => void;
+  /** Called while files of GPT-2 are downloaded. */ readonly onProgress?: (progress: HubProgress) => void;
+}
+
+/** A request that the worker has. */
+interface Pending {
+  readonly model?: string;
+  readonly key?: string;
+  /** Texts, or inputs. */ left: number;
+  hear(update: Update): void;
+  fail(error: unknown): void;
+}
+
+/**
+ * Starts the worker and loads models.
+ *
+ * @throws {ConfigError} when there is no such model, or two have one name
+ * @throws {CheckpointError} when a model is damaged
+ * @throws {DeviceError} when one does not fit
+ * @example
+ * ```ts ignore
+ * await using engine = await openEngine({ models: [{ id: "shakespeare", path: "out", weights: "f32", device: "auto", slots: 0, cache: "f32" }] });
+ * const request = { model: "shakespeare", prompt: [0], count: 1, maxNewTokens: 20 };
+ * for await (const pieces of engine.generate(request, new AbortController().signal).pieces) console.log(pieces[0].text);
+ * ```
+ */
+export async function openEngine({ models, ...options }: EngineOptions): Promise<WorkerEngine> {
+  const engine = new WorkerEngine(options);
+  try {
+    for (const spec of models) await engine.load(spec);
+    return engine;
+  } catch (error) {
+    await engine[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+/** As {@linkcode openEngine} makes it. */
+export class WorkerEngine implements Engine, AsyncDisposable {
+  readonly #options: Omit<EngineOptions, "models">;
+  readonly #worker: Worker;
+  readonly #shared = new Shared();
+  readonly #models = new Map<string, ServedModel & { readonly info: LoadedInfo }>();
+  readonly #pending = new Map<number, Pending>();
+  #requests = 0;
+  #metrics = noMetrics();
+  #dead: Error | undefined;
+  #draining = false;
+  /** Called when nothing is pending. */
+  #drained = () => {};
+  /** Seconds that a text has taken, on average. */
+  #textSeconds = 0.5;
+
+  constructor(options: Omit<EngineOptions, "models">) {
+    this.#options = options;
+    this.#worker = new Worker(new URL("./engine_worker.ts", import.meta.url), { type: "module" });
+    this.#worker.onmessage = ({ data }: MessageEvent<FromWorker>) => this.#hear(data);
+    this.#worker.onerror = (event) => {
+      event.preventDefault();
+      this.#end(new Error(`The engine has failed: ${event.message}`));
+    };
+    this.#worker.postMessage(this.#shared.buffer);
+  }
+
+  /** Loads a model, to be served from then on. */
+  async load(spec: ModelSpec): Promise<ServedModel> {
+    if (this.#models.has(spec.id)) {
+      throw new ConfigError(`Two models are called ${spec.id}: name one, as --model=PATH,name=NAME`);
+    }
+    const { onProgress, onNote } = this.#options, { path } = await findModel(spec.path, { onProgress });
+    const info = new Promise<LoadedInfo>((resolve, reject) => {
+      const hear = ({ loaded }: Update) => loaded && resolve(loaded);
+      this.#ask({ left: 0, hear, fail: reject }, (of) => ({ kind: "load", of, spec: { ...spec, path } }));
+    });
+    const [{ tokenizer }, loaded] = await Promise.all([describePretrained(path), info]);
+    for (const note of loaded.notes) onNote?.(note);
+    const { blockSize, vocabSize, embeddingSize, endIds } = loaded;
+    const model = {
+      ...{ id: spec.id, created: Math.floor(Date.now() / 1000), ownedBy: "local", loaded: true, info: loaded },
+      ...{ tokenizer, blockSize, vocabSize, embeddingSize, endIds },
+      template: ChatTemplate.of(tokenizer, { name: `The chat template of ${spec.id}` }),
+    };
+    this.#models.set(spec.id, model);
+    return model;
+  }
+
+  models(key?: string): readonly ServedModel[] {
+    return [...this.#models.values()].filter(({ owner }) => owner === undefined || owner === key);
+  }
+  /** What the worker says of a loaded model. */
+  info(id: string): LoadedInfo {
+    return this.#model(id).info;
+  }
+  #model(id: string, key?: string) {
+    const model = this.#models.get(id);
+    if (model && (model.owner === undefined || model.owner === key)) return model;
+    throw new ConfigError(`No model is called ${id}`);
+  }
+
+  generate(request: GenerateRequest, signal: AbortSignal): Generation {
+    const model = this.#model(request.model, request.key);
+    const { prompt, count, maxNewTokens, overflow, key, promptLogprobs } = request;
+    if (overflow === undefined && prompt.length + maxNewTokens > model.blockSize) {
+      throw new ConfigError(
+        `The prompt has ${prompt.length} tokens, and with ${maxNewTokens} more it is longer than the ${model.blockSize} that the model sees`,
+      );
+    }
+    this.#checkQueue(model.id, count, key);
+    const ready: Piece[] = [], scores = Promise.withResolvers<readonly PromptScore[]>(), began = Date.now();
+    let failed: { readonly error: unknown } | undefined, wake = () => {};
+    const pending: Pending = {
+      ...{ model: model.id, key, left: count },
+      hear: ({ pieces, scores: told }) => {
+        if (told) scores.resolve(told);
+        for (const { finish } of pieces) if (finish) pending.left--, this.#timed((Date.now() - began) / 1000);
+        ready.push(...pieces);
+        wake();
+      },
+      fail(error) {
+        failed = { error };
+        scores.reject(error);
+        wake();
+      },
+    };
+    scores.promise.catch(() => {}); // who reads the pieces gets it, too
+    const of = this.#ask(
+      pending,
+      (of) => ({ kind: "generate", of, request, arrived: Date.now() }),
+    );
+    const stop = this.#abortWith(signal, of);
+    const pieces = async function* () {
+      try {
+        for (;;) {
+          if (ready.length > 0) yield ready.splice(0);
+          else if (failed) throw failed.error;
+          else if (pending.left === 0) return;
+          else await new Promise<void>((resolve) => wake = resolve);
+        }
+      } finally {
+        stop();
+      }
+    };
+    return { pieces: pieces(), ...promptLogprobs !== undefined && { promptLogprobs: scores.promise } };
+  }
+
+  embed(
+    model: string,
+    inputs: readonly (readonly number[])[],
+    signal: AbortSignal,
+    key?: string,
+  ): Promise<Float32Array[]> {
+    const { id, blockSize } = this.#model(model, key),
+      long = inputs.find(({ length }) => length < 1 || length > blockSize);
+    if (long) throw new ConfigError(`An input has ${long.length} tokens, and the model sees 1 to ${blockSize}`);
+    this.#checkQueue(id, inputs.length, key);
+    return new Promise((resolve, reject) => {
+      const hear = ({ vectors }: Update) => {
+        pending.left = 0;
+        resolve([...vectors!]);
+      };
+      const pending: Pending = { model: id, key, left: inputs.length, hear, fail: reject };
+      const of = this.#ask(pending, (of) => ({ kind: "embed", of, model: id, inputs }));
+      this.#abortWith(signal, of);
+    });
+  }
+
+  /** @throws {QueueFull} when no more may wait, or the key has three quarters of the queue */
+  #checkQueue(model: string, count: number, key: string | undefined): void {
+    if (this.#dead) throw this.#dead;
+    if (this.#draining) throw new Draining("The server is shutting down");
+    const { queue = 512 } = this.#options, { slots } = this.#model(model, key).info;
+    let all = count, own = count;
+    for (const pending of this.#pending.values()) {
+      if (pending.model !== model) continue;
+      all += pending.left;
+      if (pending.key === key) own += pending.left;
+    }
+    if (all <= slots + queue && (key === undefined || own <= slots + Math.ceil(queue * 3 / 4))) return;
+    throw new QueueFull(Math.min(60, Math.max(1, Math.ceil(this.#textSeconds * queue / slots / 2))));
+  }
+  #timed(seconds: number): void {
+    this.#textSeconds += (seconds - this.#textSeconds) / LOOKS_BACK;
+  }
+
+  /** Sends what `message` makes of a number, by which the answers are known. */
+  #ask(pending: Pending, message: (of: number) => ToWorker): number {
+    const of = ++this.#requests;
+    this.#pending.set(of, pending);
+    this.#post(message(of));
+    return of;
+  }
+  #post(message: ToWorker): void {
+    this.#shared.posted();
+    this.#worker.postMessage(message);
+  }
+  /** @returns what ends a request: its texts are aborted, unless they are over */
+  #abortWith(signal: AbortSignal, of: number): () => void {
+    const abort = () => {
+      const pending = this.#pending.get(of);
+      signal.removeEventListener("abort", abort);
+      if (!pending) return;
+      this.#post({ kind: "abort", of });
+      this.#over(of);
+      pending.fail(signal.reason);
+    };
+    if (signal.aborted) abort();
+    else signal.addEventListener("abort", abort);
+    return abort;
+  }
+  #over(of: number): void {
+    this.#pending.delete(of);
+    if (this.#pending.size === 0) this.#drained();
+  }
+
+  #hear({ updates, metrics }: FromWorker): void {
+    this.#metrics = metrics;
+    for (const update of updates) {
+      const pending = this.#pending.get(update.of); // none: it was aborted
+      if (!pending) continue;
+      if (update.error) pending.left = 0;
+      else pending.hear(update);
+      if (pending.left === 0) this.#over(update.of);
+      if (update.error) pending.fail(fromWire(update.error));
+    }
+  }
+
+  metrics(): string {
+    return metricsText(this.counts);
+  }
+  /** What the worker had counted at its last message, at most 20 ms ago. */
+  get counts(): EngineMetrics {
+    return this.#metrics;
+  }
+  get health(): Engine["health"] {
+    const lastStep = this.#shared.busy ? Date.now() - this.#shared.stepped : 0, alive = !this.#dead;
+    return { alive, ready: alive && !this.#draining && lastStep < STUCK, lastStep };
+  }
+
+  /** Takes nothing new, and resolves when all is written, or after so many milliseconds, when the rest is aborted. */
+  async drain(ms: number): Promise<void> {
+    this.#draining = true;
+    if (this.#pending.size === 0) return;
+    const { promise, resolve } = Promise.withResolvers<void>(), timer = setTimeout(resolve, ms);
+    this.#drained = resolve;
+    await promise;
+    clearTimeout(timer);
+    this.#stop(new Draining("The server is shutting down"));
+  }
+  #stop(error: Error): void {
+    for (const [of, pending] of [...this.#pending]) {
+      this.#over(of);
+      pending.fail(error);
+    }
+  }
+  #end(error: Error): void {
+    this.#dead ??= error;
+    this.#worker.terminate();
+    this.#stop(this.#dead);
+  }
+  /** Ends the worker, with all that it has. */
+  [Symbol.asyncDispose](): Promise<void> {
+    this.#end(new Draining("The server is shutting down"));
+    for (const { template } of this.#models.values()) template?.[Symbol.dispose]();
+    return Promise.resolve();
+  }
+}
