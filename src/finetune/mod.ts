@@ -25,5 +25,6 @@ export { type LabelAt, type Labelling, labellingOf } from "./labels.ts";
 export * from "./packing.ts";
 export * from "./policy.ts";
 export { type RowOptions, RowTask, type Splits } from "./row_task.ts";
+export * from "./rollouts.ts";
 export * from "./sft.ts";
 export * from "./transfer.ts";
