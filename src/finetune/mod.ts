@@ -26,5 +26,6 @@ export * from "./packing.ts";
 export * from "./policy.ts";
 export { type RowOptions, RowTask, type Splits } from "./row_task.ts";
 export * from "./rollouts.ts";
+export * from "./policy.ts";
 export * from "./sft.ts";
 export * from "./transfer.ts";
