@@ -1,0 +1,553 @@
+/**
+ * Policy gradients of groups: several completions of each prompt are written and scored, and each is made likelier by how much better
+ * it is than the others (advantages.ts, policy_loss.ts). GRPO and RLOO, with TRL's options and defaults.
+ *
+ * Completions are written at the beginning of an iteration, `batchSize` · `stepsPerGeneration` of them, and learned from
+ * `numIterations` times. All of it is part of the state, so that a run goes on between two updates of an iteration.
+ *
+ * Other than in TRL: dropout is off, log-probabilities are of rows that are padded on the right, so prompts may have any lengths,
+ * and old log-probabilities come from the pass that the update makes, so that the first ratios are exactly 1. RLOO adds its penalty,
+ * β · KL of the text, to the reward; GRPO adds β · KL of each token to the loss.
+ *
+ * @see https://huggingface.co/docs/trl/grpo_trainer
+ * @see https://huggingface.co/docs/trl/rloo_trainer
+ */
+import { Epochs } from "../data/epochs.ts";
+import { identify, type TokensIdentity } from "../data/tokens.ts";
+import { paddedLengths } from "../data/token_rows.ts";
+import type { Tensor } from "../engine/tensor.ts";
+import { CheckpointError, ConfigError, DataError, TrainingError } from "../errors.ts";
+import { isObject } from "../files/files.ts";
+import type { GPT } from "../gpt.ts";
+import type { NumberArray } from "../kernel.ts";
+import { concat, mean, mul, neg, reshape, sum } from "../ops/mod.ts";
+import { RandomGenerator } from "../random/mod.ts";
+import type { DrawOptions, LossAndOutputs, Measures, MicroBatch, Task, TaskState } from "../train/task.ts";
+import { equalGroups, groupAdvantages, leaveOneOut, type ScaleRewards, spread } from "./advantages.ts";
+import type { Lora } from "./lora.ts";
+import { ReferencePolicy, rowArrays, Scorer, tokenLogprobs } from "./policy.ts";
+import { CLIP_MEASURES, policyLoss } from "./policy_loss.ts";
+import type { Reward } from "./rewards.ts";
+import {
+  Roller,
+  type Rollout,
+  type RolloutOptions,
+  type RolloutPrompt,
+  type RolloutScores,
+  rolloutsFromJSON,
+  rolloutsToJSON,
+  scoreRollouts,
+} from "./rollouts.ts";
+
+/** What a sum over tokens is divided by; TRL's `loss_type`. */
+export type PolicyLossType =
+  /** The tokens of all completions of an iteration. */
+  | "dapo"
+  /** Each completion's own tokens, and the completions. */
+  | "grpo"
+  /** The tokens of a micro-batch. */
+  | "bnpo"
+  /** The most tokens that there can be. */
+  | "dr_grpo";
+
+/** How {@linkcode PolicyGradient} writes and learns. */
+export interface PolicyGradientOptions extends RolloutOptions {
+  /** Default: grpo. */ readonly method?: "grpo" | "rloo";
+  /** One or more. */ readonly rewards: readonly Reward[];
+  /** The text of a completion's tokens, for rewards. */ readonly decode: (ids: Int32Array) => string;
+  /** Completions in a micro-batch. */ readonly batchSize: number;
+  /** Micro-batches that are written at once; a multiple of the trainer's `gradientAccumulationSteps`. Default 1. */
+  readonly stepsPerGeneration?: number;
+  /** Completions of a prompt; divides those that are written at once. Default: 8, of RLOO 2. */
+  readonly numGenerations?: number;
+  /** How often they are learned from. Default 1. */ readonly numIterations?: number;
+  /** The weight of KL to `reference`. Default: 0, of RLOO 0.05. */ readonly beta?: number;
+  /** What KL is measured to: a frozen model, or the policy's adapter, which is switched off then; a function is called at first use. */
+  readonly reference?: GPT | Lora | (() => GPT | Lora);
+  /** The mean KL of a text, in nats, at which training stops. Default: it is not looked at. */ readonly maxKl?: number;
+  /** Ratios count from 1 − epsilon. Default 0.2. */ readonly epsilon?: number;
+  /** Ratios count to 1 + epsilonHigh. Default: epsilon. */ readonly epsilonHigh?: number;
+  /** Whether nothing is learned from completions without an end. Default false. */
+  readonly maskTruncatedCompletions?: boolean;
+  /** Of GRPO: to where ratios count with negative advantages. Default: without bound. */ readonly delta?: number;
+  /** Of GRPO. Default: group. */ readonly scaleRewards?: ScaleRewards;
+  /** Of GRPO. Default: dapo. */ readonly lossType?: PolicyLossType;
+  /** Of GRPO: what a ratio is of. Default: token. */ readonly importanceSamplingLevel?: "token" | "sequence";
+  /** Of GRPO: whether KL counts by the ratio. Default true. */ readonly useBiasCorrectionKl?: boolean;
+  /** Of RLOO: whether advantages get the mean 0 and the deviation 1. Default false. */
+  readonly normalizeAdvantages?: boolean;
+  /** Of the order of prompts, and of the completions. Default 1337. */ readonly seed?: number;
+  /** Whether each epoch has an order of its own. Default true. */ readonly shuffle?: boolean;
+}
+
+/** Prompts to learn on, and to be judged by. */
+export interface PromptSplits {
+  /** One or more. */ readonly train: readonly RolloutPrompt[];
+  /** One or more. */ readonly val: readonly RolloutPrompt[];
+}
+
+/** The completions of an iteration, and what is known of them. */
+interface Iteration {
+  readonly rollouts: readonly Rollout[];
+  readonly advantages: ArrayLike<number>;
+  /** Of each completion's tokens, where an update is not the first of its iteration, or there is a reference. */
+  readonly old?: readonly ArrayLike<number>[];
+  readonly reference?: readonly ArrayLike<number>[];
+  readonly measures: Measures;
+  /** How many micro-batches were drawn. */
+  drawn: number;
+}
+
+/** A completion, for whoever wants to see one. */
+export interface RolloutSample {
+  readonly prompt: RolloutPrompt;
+  readonly completion: string;
+  readonly reward: number;
+}
+
+/**
+ * Trains a policy by the rewards of what it writes: GRPO or RLOO.
+ *
+ * @example
+ * ```ts
+ * import { assert } from "@std/assert";
+ * import { createDevice, GPT, Trainer } from "@nanogpt/ts";
+ * import { plainReward, PolicyGradient } from "@nanogpt/ts/finetune";
+ *
+ * const device = await createDevice("cpu", { threads: 1 });
+ * const model = new GPT({ vocabSize: 4, blockSize: 8, nLayer: 1, nHead: 1, nEmbd: 16 }, { device });
+ * const prompts = [{ ids: Int32Array.of(0), prompt: "a" }];
+ * const task = new PolicyGradient(model, { train: prompts, val: prompts }, {
+ *   rewards: [plainReward("bs", ({ completion }) => completion.split("b").length - 1)],
+ *   decode: (ids) => Array.from(ids, (id) => "abcd"[id]).join(""),
+ *   maxNewTokens: 4,
+ *   batchSize: 32,
+ * });
+ * const options = { gradientAccumulationSteps: 1, maxIters: 60, evalInterval: 60, evalIters: 1, learningRate: 0.02, decayLr: false };
+ * using trainer = new Trainer(model, task, { ...options, warmupIters: 0, finalEvaluation: true });
+ * const rewards: number[] = [];
+ * for await (const event of trainer.run()) if (event.kind === "evaluation") rewards.push(-event.valLoss);
+ * assert(rewards[1] > 3.5); // of 4; the model began with 1
+ * device.close();
+ * ```
+ */
+export class PolicyGradient implements Task, Disposable {
+  /** Completions depend on the weights. */ readonly ahead = false;
+  /** What a run that goes on has to agree in. */ readonly config: NonNullable<Task["config"]>;
+  /** Of tokens of an update: see TRL's names. */ readonly measures: readonly string[];
+  /** In lines of progress. */ readonly shown: readonly string[];
+  /** Of the last evaluation: the first held-out prompt's completion. */ sample: RolloutSample | undefined;
+  readonly #options:
+    & PolicyGradientOptions
+    & Required<
+      Pick<PolicyGradientOptions, "method" | "stepsPerGeneration" | "numGenerations" | "numIterations" | "beta">
+    >
+    & Required<
+      Pick<PolicyGradientOptions, "epsilon" | "lossType" | "importanceSamplingLevel" | "scaleRewards" | "seed">
+    >;
+  readonly #epochs: Epochs;
+  readonly #lengths: readonly number[];
+  readonly #roller: Roller;
+  readonly #scorer: Scorer;
+  #reference: Scorer | undefined;
+  /** Completions written so far, and tokens of them and their prompts. */
+  #written = 0;
+  #tokens = 0;
+  #iteration: Iteration | undefined;
+
+  /**
+   * A task before its first update.
+   * @param model the policy
+   * @param prompts with room for `maxNewTokens` more in the block size
+   * @throws {DataError} when there are none to learn on or to evaluate on, or one leaves no room
+   * @throws {ConfigError} when options contradict each other
+   * @throws {DeviceError} when there is no room for the keys and values of a text
+   */
+  constructor(readonly model: GPT, readonly prompts: PromptSplits, options: PolicyGradientOptions) {
+    const { method = "grpo", batchSize, maxNewTokens, temperature } = options, isGrpo = method === "grpo";
+    const { stepsPerGeneration = 1, numIterations = 1, seed = 1337, shuffle = true, rewards } = options;
+    const { numGenerations = isGrpo ? 8 : 2, beta = isGrpo ? 0 : 0.05, epsilon = 0.2 } = options;
+    const { lossType = "dapo", importanceSamplingLevel = "token", scaleRewards = "group" } = options;
+    const { blockSize } = model.config;
+    for (const [name, some] of Object.entries(prompts)) checkPrompts(name, some, { blockSize, maxNewTokens });
+    if (rewards.length === 0) throw new ConfigError("Policy gradients: rewards has none; expected one or more");
+    if (numGenerations < 2) throw new ConfigError(`numGenerations is ${numGenerations}; expected 2 or more`);
+    if (batchSize * stepsPerGeneration % numGenerations !== 0) {
+      throw new ConfigError(
+        `${batchSize * stepsPerGeneration} completions are written at once (batchSize · stepsPerGeneration); ` +
+          `expected a multiple of numGenerations, which is ${numGenerations}`,
+      );
+    }
+    if (beta !== 0 && !options.reference) {
+      throw new ConfigError(`beta is ${beta}, and there is no reference that KL could be measured to`);
+    }
+    this.#options = {
+      ...options,
+      ...{ method, stepsPerGeneration, numGenerations, numIterations, beta, epsilon, lossType },
+      ...{ importanceSamplingLevel, scaleRewards, seed },
+    };
+    this.config = {
+      name: method === "grpo" ? "GRPO" : "RLOO",
+      ...{ batchSize, stepsPerGeneration, numGenerations, numIterations, maxNewTokens },
+    };
+    const inLoss = isGrpo && beta !== 0;
+    this.measures = [...inLoss ? ["kl"] : [], "entropy", ...CLIP_MEASURES];
+    this.shown = ["reward", ...options.reference ? ["kl"] : [], "entropy", CLIP_MEASURES[2], "completions/mean_length"];
+    this.#epochs = new Epochs(prompts.train.length, { seed, shuffle });
+    const longest = Math.max(...prompts.train.map(({ ids }) => ids.length)) + maxNewTokens;
+    this.#lengths = paddedLengths(longest);
+    this.#roller = new Roller(model, options);
+    this.#scorer = new Scorer(model, { batchSize, maxLength: longest, temperature });
+  }
+
+  /** Micro-batches in an epoch, or in an evaluation of all prompts of a part. */
+  microBatches(split: "train" | "val"): number {
+    const { batchSize, stepsPerGeneration, numGenerations, numIterations } = this.#options;
+    const { length } = this.prompts[split];
+    if (split === "val") return Math.ceil(length / batchSize);
+    const iterations = Math.ceil(length / (batchSize * stepsPerGeneration / numGenerations));
+    return iterations * numIterations * stepsPerGeneration;
+  }
+
+  async *draw({ count, signal }: DrawOptions): AsyncGenerator<MicroBatch> {
+    const { stepsPerGeneration, numIterations } = this.#options;
+    if (stepsPerGeneration % count !== 0) {
+      throw new ConfigError(
+        `stepsPerGeneration is ${stepsPerGeneration}; expected a multiple of gradientAccumulationSteps, which is ${count}`,
+      );
+    }
+    if (!this.#iteration || this.#iteration.drawn >= stepsPerGeneration * numIterations) {
+      this.#iteration = await this.#write(count, signal);
+    }
+    for (let i = 0; i < count; i++) yield this.#microBatch(this.#iteration, this.#iteration.drawn++, count);
+  }
+
+  /** Writes and scores the completions of an iteration. Where that fails, all is as before. */
+  async #write(count: number, signal?: AbortSignal): Promise<Iteration> {
+    const { batchSize, stepsPerGeneration, numGenerations, numIterations, seed } = this.#options;
+    const before = this.#epochs.state(), number = batchSize * stepsPerGeneration;
+    try {
+      const taken = Array.from({ length: number / numGenerations }, () => this.prompts.train[this.#epochs.next()]);
+      const prompts = taken.flatMap((prompt) => Array<RolloutPrompt>(numGenerations).fill(prompt));
+      const ids = prompts.map(({ ids }) => ids);
+      const rollouts = await this.#roller.roll(ids, { seed, first: this.#written, signal });
+      const scores = await scoreRollouts(rollouts, { ...this.#options, prompts, signal });
+      const old = numIterations > 1 || stepsPerGeneration > count || this.#options.reference
+        ? await this.#scorer.logprobs(rollouts, { signal })
+        : undefined;
+      const reference = await this.#referenceScorer?.logprobs(rollouts, { signal });
+      const iteration = this.#judge({ rollouts, scores, old, reference });
+      this.#written += number;
+      this.#tokens += rollouts.reduce((sum, { ids }) => sum + ids.length, 0);
+      return iteration;
+    } catch (error) {
+      this.#epochs.restore(before, "the state before the iteration");
+      throw error;
+    }
+  }
+
+  get #referenceScorer(): Scorer | undefined {
+    const { reference, batchSize, temperature } = this.#options;
+    if (!reference) return undefined;
+    return this.#reference ??= new Scorer(
+      new ReferencePolicy(this.model, typeof reference === "function" ? reference() : reference),
+      { batchSize, maxLength: this.#lengths.at(-1)!, temperature },
+    );
+  }
+
+  /** @throws {TrainingError} when KL has run away */
+  #judge({ rollouts, scores, old, reference }: {
+    rollouts: readonly Rollout[];
+    scores: RolloutScores;
+    old?: readonly Float32Array[];
+    reference?: readonly Float32Array[];
+  }): Iteration {
+    const { method, numGenerations: size, beta, scaleRewards, maxKl = Infinity, seed } = this.#options;
+    const texts = old && reference && old.map((own, i) => own.reduce((sum, one, t) => sum + one - reference[i][t], 0));
+    const { mean: kl } = spread(texts ?? [0]);
+    if (!(kl <= maxKl)) {
+      throw new TrainingError(
+        `The policy has left its reference: KL is ${kl.toFixed(1)} nats a text, and the most is ${maxKl}`,
+      );
+    }
+    const { total } = scores, rewards = method === "rloo" && texts ? total.map((r, i) => r - beta * texts[i]) : total;
+    const advantages = method === "grpo"
+      ? groupAdvantages(rewards, size, scaleRewards)
+      : leaveOneOut(rewards, size, { normalize: this.#options.normalizeAdvantages });
+    const tokens = rollouts.reduce((sum, { ids, from }) => sum + ids.length - from, 0);
+    const measures = {
+      ...rewardMeasures(scores, size),
+      ...lengthMeasures(rollouts),
+      ...texts && { "objective/kl": kl },
+      ...texts && (method === "rloo" || beta === 0) && { kl: kl * texts.length / tokens },
+      num_tokens: this.#tokens + rollouts.reduce((sum, { ids }) => sum + ids.length, 0),
+    };
+    // Side by side in a micro-batch are completions of any prompts.
+    const order = new RandomGenerator(seed + this.#written).randperm(rollouts.length);
+    const sorted = <T>(all: ArrayLike<T>) => Array.from(order, (i) => all[i]);
+    return {
+      rollouts: sorted(rollouts),
+      advantages: sorted(advantages),
+      old: old && sorted(old),
+      reference: reference && sorted(reference),
+      measures,
+      drawn: 0,
+    };
+  }
+
+  #microBatch(iteration: Iteration, number: number, count: number): MicroBatch {
+    const { batchSize, stepsPerGeneration } = this.#options, at = number % stepsPerGeneration * batchSize;
+    const part = <T>(all: ArrayLike<T>) => Array.prototype.slice.call(all, at, at + batchSize) as T[];
+    const { rollouts, advantages, old, reference } = iteration;
+    const all = rollouts.reduce((sum, rollout) => sum + this.#learned(rollout), 0);
+    return {
+      weight: 1 / count,
+      arrays: this.#arrays(part(rollouts), {
+        advantages: part(advantages),
+        old: old && part(old),
+        reference: this.#options.method === "grpo" && this.#options.beta !== 0 ? part(reference!) : undefined,
+        tokens: all / stepsPerGeneration,
+      }),
+    };
+  }
+
+  /** How many tokens of a completion are learned from. */
+  #learned({ ids, from, ended }: Rollout): number {
+    return this.#options.maskTruncatedCompletions && !ended ? 0 : ids.length - from;
+  }
+
+  /** @internal @param tokens of a micro-batch, on average over the iteration */
+  #arrays(rollouts: readonly Rollout[], { advantages, old, reference, tokens }: {
+    advantages: readonly number[];
+    old?: readonly ArrayLike<number>[];
+    reference?: readonly ArrayLike<number>[];
+    tokens: number;
+  }): MicroBatch["arrays"] {
+    const { method, lossType, importanceSamplingLevel, maxNewTokens } = this.#options, B = rollouts.length;
+    const level = this.#level, { vocabSize } = this.model.config;
+    const counts = rollouts.map((rollout) => this.#learned(rollout)), sum = counts.reduce((a, b) => a + b);
+    const rows = rollouts.map(({ ids, from }, b) => ({ ids, from: counts[b] === 0 ? ids.length : from }));
+    const ids = rowArrays(rows, { lengths: this.#lengths, batchSize: B, vocabSize }), [, T] = ids.tokens.shape;
+    const shares: Record<PolicyLossType, (b: number) => number> = {
+      dapo: () => 1 / Math.max(tokens, 1),
+      grpo: (b) => 1 / (Math.max(counts[b], 1) * B),
+      bnpo: () => 1 / Math.max(sum, 1),
+      dr_grpo: () => 1 / (B * maxNewTokens),
+    };
+    /** (B, T): a number for each token that is learned. */
+    const each = (of: (b: number, t: number) => number) => {
+      const values = new Float32Array(B * T);
+      for (let b = 0; b < B; b++) {
+        const first = b * T + rows[b].from - 1;
+        for (let t = 0; t < counts[b]; t++) values[first + t] = of(b, t);
+      }
+      return { values, shape: [B, T] };
+    };
+    const one = (of: (b: number) => number) => ({
+      values: Float32Array.from({ length: B }, (_, b) => of(b)),
+      shape: [B, 1],
+    });
+    const isToken = importanceSamplingLevel === "token" && method === "grpo";
+    const clipped = (sign: number) => (b: number) => Math.sign(advantages[b]) === sign ? 1 / (isToken ? sum : B) : 0;
+    return {
+      ...ids,
+      ...old && { old: each((b, t) => old[b][t]) },
+      ...reference && { reference: each((b, t) => reference[b][t]) },
+      against: one((b) => -advantages[b]),
+      share: method === "rloo" ? one(() => 1 / B) : each(shares[lossType]),
+      ...level !== "token" && { pool: each((b) => level === "sum" ? 1 : 1 / counts[b]) },
+      mean: each(() => 1 / sum),
+      low: isToken ? each(clipped(-1)) : one(clipped(-1)),
+      high: isToken ? each(clipped(1)) : one(clipped(1)),
+    };
+  }
+
+  get #level() {
+    const { method, importanceSamplingLevel } = this.#options;
+    return method === "rloo" ? "sum" : importanceSamplingLevel === "sequence" ? "mean" : "token";
+  }
+
+  /** The loss of an update's micro-batch, which is about 0 where the policy is the one that wrote: its gradient is what counts. */
+  loss(model: GPT, batch: Readonly<Record<string, Tensor>>): LossAndOutputs {
+    const { epsilon, epsilonHigh = epsilon, delta, temperature, beta, useBiasCorrectionKl = true } = this.#options;
+    using scope = model.device.scope();
+    const { tokens, targets, old, reference, against, share, pool, mean, low, high } = batch;
+    const { logprobs, entropy } = tokenLogprobs(model, { tokens, targets }, { temperature });
+    const { loss, clipped, kl } = policyLoss(
+      { logprobs, old, reference, against, share, pool, mean, low, high },
+      { level: this.#level, epsilon, epsilonHigh, delta, beta, biasCorrection: useBiasCorrectionKl },
+    );
+    const outputs = concat([...kl ? [kl] : [], reshape(sum(mul(entropy, mean)), [1]), clipped], { axis: 0 });
+    return { loss: scope.keep(loss), outputs: scope.keep(outputs) };
+  }
+  /** What the host knows of the completions: rewards, lengths, KL, by TRL's names. */
+  drawn(): Measures {
+    return this.#iteration!.measures;
+  }
+
+  /** The first `count` micro-batches of prompts, each answered once; the loss is −1 times the mean reward. */
+  async *evaluate(split: "train" | "val", { count, signal }: DrawOptions): AsyncGenerator<MicroBatch> {
+    const { batchSize, seed } = this.#options, first = split === "val" ? this.prompts.train.length : 0;
+    for (let at = 0; at < Math.min(count * batchSize, this.prompts[split].length); at += batchSize) {
+      const prompts = this.prompts[split].slice(at, at + batchSize), ids = prompts.map(({ ids }) => ids);
+      const rollouts = await this.#roller.roll(ids, { seed: ~seed, first: first + at, signal });
+      const { total } = await scoreRollouts(rollouts, { ...this.#options, prompts, signal });
+      if (split === "val" && at === 0) this.sample = this.#sample(rollouts[0], prompts[0], total[0]);
+      yield {
+        weight: prompts.length,
+        arrays: {
+          rewards: { values: Float32Array.from(total), shape: [prompts.length] },
+          lengths: {
+            values: Float32Array.from(rollouts, ({ ids, from }) => ids.length - from),
+            shape: [prompts.length],
+          },
+        },
+      };
+    }
+  }
+  #sample({ ids, from }: Rollout, prompt: RolloutPrompt, reward: number): RolloutSample {
+    const end = ids.at(-1) === this.#options.eosTokenId ? ids.length - 1 : ids.length;
+    return { prompt, completion: this.#options.decode(ids.subarray(from, end)), reward };
+  }
+  judge(_: GPT, { rewards, lengths }: Readonly<Record<string, Tensor>>): LossAndOutputs {
+    return { loss: neg(mean(rewards)), outputs: reshape(mean(lengths), [1]) };
+  }
+  measure([length]: NumberArray): Measures {
+    return { "completions/mean_length": length };
+  }
+
+  /** The place among the prompts, and the iteration that is under way. */
+  state(): TaskState {
+    const { stepsPerGeneration, numIterations } = this.#options, iteration = this.#iteration;
+    const underWay = iteration && iteration.drawn < stepsPerGeneration * numIterations;
+    const lists = (all?: readonly ArrayLike<number>[]) => all && all.map((one) => Array.from(one));
+    return {
+      ...this.#epochs.state(),
+      prompts: this.prompts.train.length,
+      completions: this.#written,
+      completionTokens: this.#tokens,
+      iteration: underWay
+        ? {
+          ...iteration,
+          rollouts: rolloutsToJSON(iteration.rollouts),
+          old: lists(iteration.old),
+          reference: lists(iteration.reference),
+        }
+        : null,
+    };
+  }
+  /** Goes on in the middle of the iteration; with another number of prompts, at the beginning of an epoch. */
+  restore(state: Readonly<Record<string, unknown>>, path: string): void {
+    const { epoch, place, prompts, completions, completionTokens, iteration } = state;
+    const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && Number(value) >= 0;
+    if (!isCount(prompts) || !isCount(completions) || !isCount(completionTokens)) {
+      throw new CheckpointError(`${path} is damaged: what it says of prompts and completions is not valid`);
+    }
+    this.#epochs.restore({ epoch, place: prompts === this.prompts.train.length ? place : 0 }, path);
+    [this.#written, this.#tokens] = [completions, completionTokens];
+    this.#iteration = iteration === null ? undefined : this.#iterationOf(iteration, path);
+  }
+  #iterationOf(saved: unknown, path: string): Iteration {
+    const { rollouts: written, advantages, old, reference, measures, drawn } = isObject(saved) ? saved : {};
+    const rollouts = rolloutsFromJSON(written, path), { batchSize, stepsPerGeneration } = this.#options;
+    const areNumbers = (all: unknown, length: number): all is number[] =>
+      Array.isArray(all) && all.length === length && all.every(Number.isFinite);
+    const ofTokens = (all: unknown): all is number[][] =>
+      Array.isArray(all) && all.length === rollouts.length &&
+      rollouts.every(({ ids, from }, i) => areNumbers(all[i], ids.length - from));
+    if (
+      rollouts.length !== batchSize * stepsPerGeneration || !areNumbers(advantages, rollouts.length) ||
+      !isObject(measures) || !Number.isSafeInteger(drawn) || old !== undefined && !ofTokens(old) ||
+      reference !== undefined && !ofTokens(reference)
+    ) throw new CheckpointError(`${path} is damaged: what it says of an iteration under way is not valid`);
+    return { rollouts, advantages, old, reference, measures: measures as Measures, drawn: Number(drawn) };
+  }
+  /** Of the prompts' tokens of both parts. */
+  identity(): Record<"train" | "val", TokensIdentity> {
+    const of = (prompts: readonly RolloutPrompt[]) => {
+      const all = Int32Array.from(prompts.flatMap(({ ids }) => [...ids]));
+      return identify({ length: all.length, subarray: (begin: number, end: number) => all.subarray(begin, end) });
+    };
+    return { train: of(this.prompts.train), val: of(this.prompts.val) };
+  }
+
+  /** A task on another model, one that only counts, which writes texts and has micro-batches of every shape: for the memory that they take. */
+  rehearsal(model: GPT): Task {
+    const { batchSize, numGenerations } = this.#options, { lengths } = { lengths: this.#lengths };
+    const reference = this.#options.reference && (() => model);
+    const longest = this.prompts.train.reduce((a, b) => b.ids.length > a.ids.length ? b : a);
+    const task = new PolicyGradient(model, { train: [longest], val: [longest] }, { ...this.#options, reference });
+    const batches = lengths.map((length): MicroBatch => {
+      const from = Math.max(1, length - this.#options.maxNewTokens);
+      const rollout = { ids: new Int32Array(length), from, ended: true, promptIndex: 0 };
+      const numbers = Array.from({ length: batchSize }, () => new Float32Array(length - from));
+      const old = reference || this.#options.numIterations > 1 ? numbers : undefined;
+      const arrays = task.#arrays(Array(batchSize).fill(rollout), {
+        advantages: numbers.map(() => 1),
+        old,
+        reference: this.#options.method === "grpo" && this.#options.beta !== 0 ? numbers : undefined,
+        tokens: 1,
+      });
+      return { weight: 1 / lengths.length, arrays };
+    });
+    void numGenerations;
+    const { measures } = task;
+    const draw = async function* (): AsyncGenerator<MicroBatch> {
+      await task.#roller.roll(Array(batchSize).fill(longest.ids), { seed: 0, first: 0 });
+      yield* batches;
+    };
+    return {
+      ...{ ahead: false, measures, draw, evaluate: () => batches },
+      loss: (model, batch) => task.loss(model, batch),
+      ...{ state: () => ({}), restore: () => {} },
+    };
+  }
+
+  /** Frees keys and values, and what scores. The model, rewards and the reference stay. */
+  [Symbol.dispose](): void {
+    this.#roller[Symbol.dispose]();
+    this.#scorer[Symbol.dispose]();
+    this.#reference?.[Symbol.dispose]();
+  }
+}
+
+/** @throws {DataError} */
+function checkPrompts(
+  name: string,
+  prompts: readonly RolloutPrompt[],
+  { blockSize, maxNewTokens }: { readonly blockSize: number; readonly maxNewTokens: number },
+): void {
+  if (prompts.length === 0) throw new DataError(`Policy gradients: ${name} has no prompts`);
+  for (const [i, { ids }] of prompts.entries()) {
+    if (ids.length > 0 && ids.length + maxNewTokens <= blockSize) continue;
+    throw new DataError(
+      `Policy gradients: prompt ${i} of ${name} has ${ids.length} tokens; with ${maxNewTokens} more they don't fit into the block size of ${blockSize}`,
+    );
+  }
+}
+
+/** Rewards, as TRL reports them. */
+function rewardMeasures({ total, each }: RolloutScores, size: number): Measures {
+  const { mean: reward, std: reward_std } = spread(total);
+  const own = Object.entries(each).flatMap(([name, scores]) => {
+    const { mean, std } = spread(scores);
+    return [[`rewards/${name}/mean`, mean], [`rewards/${name}/std`, std]];
+  });
+  return { reward, reward_std, frac_reward_zero_std: equalGroups(total, size), ...Object.fromEntries(own) };
+}
+
+/** Lengths of completions in tokens, as TRL reports them; those that came to their end apart. */
+function lengthMeasures(rollouts: readonly Rollout[]): Measures {
+  const lengths = (some: readonly Rollout[]) => some.map(({ ids, from }) => ids.length - from);
+  const all = lengths(rollouts), ended = lengths(rollouts.filter((one) => one.ended)), whole = ended.length > 0;
+  const named = (some: readonly number[], kind: string) => ({
+    [`completions/mean_${kind}`]: spread(some).mean,
+    [`completions/min_${kind}`]: Math.min(...some),
+    [`completions/max_${kind}`]: Math.max(...some),
+  });
+  return {
+    ...named(all, "length"),
+    ...named(whole ? ended : [0], "terminated_length"),
+    "completions/clipped_ratio": 1 - ended.length / all.length,
+  };
+}
