@@ -1,0 +1,129 @@
+/** Reward functions: what they give, and what becomes of those that fail, hang or reach for what they may not have. */
+import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { ConfigError, TrainingError } from "../../src/errors.ts";
+import { plainReward, RewardFunction, type Sample } from "../../src/finetune/rewards.ts";
+import { inFolder } from "../testing.ts";
+
+const sample = (prompt: Sample["prompt"], completion = "abc"): Sample => {
+  return { prompt, completion, ids: Int32Array.of(1, 2, 3), from: 1, ended: true, more: { answer: 4 } };
+};
+/** A reward function out of a file with this text. */
+async function withFunction(
+  source: string,
+  body: (reward: RewardFunction, path: string) => Promise<void>,
+  seconds = 20,
+): Promise<void> {
+  await inFolder(async (folder) => {
+    const path = `${folder}/reward.ts`;
+    await Deno.writeTextFile(`${folder}/words.json`, `["a", "b"]`);
+    await Deno.writeTextFile(path, source);
+    using reward = await RewardFunction.open(path, { seconds });
+    await body(reward, path);
+  });
+}
+const failure = async (reward: RewardFunction, samples: readonly Sample[]) =>
+  (await assertRejects(() => reward.score(samples), TrainingError)).message;
+
+Deno.test("a reward function sees prompt, completion and sample, and what it imports", () =>
+  withFunction(
+    `import words from "./words.json" with { type: "json" };
+    export default async (prompt: string, completion: string, { ids, more, from, ended }: any): Promise<number> => {
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      return prompt.length + words.filter((word) => completion.includes(word)).length / 2 + ids[2] * more.answer * from * Number(ended);
+    };`,
+    async (reward) => {
+      assertEquals([reward.name, reward.weight], ["reward", 1]);
+      assertEquals([...await reward.score([sample("12"), sample("", "b"), sample("", "c")])], [15, 12.5, 12]);
+      assertEquals([...await reward.score([])], []);
+    },
+  ));
+
+const CASES = `export default (prompt: string) => {
+  if (typeof prompt !== "string") throw new Error("a conversation");
+  if (prompt === "throw") throw new Error("no such word");
+  if (prompt === "NaN") return NaN;
+  if (prompt === "text") return "three";
+  if (prompt === "nothing") return;
+  if (prompt === "read") return Deno.readTextFileSync("/etc/hostname").length;
+  if (prompt === "write") return Deno.writeTextFileSync("/tmp/x", "");
+  if (prompt === "fetch") return fetch("http://127.0.0.1:9000");
+  if (prompt === "env") return Deno.env.get("HOME");
+  if (prompt === "import") return import(String("node:fs")).then((fs) => fs.readFileSync("/etc/hostname").length);
+  if (prompt === "hang") for (;;);
+  if (prompt === "wait") return new Promise(() => {});
+  return prompt.length;
+};`;
+
+Deno.test("a reward function that throws, or gives no finite number, is an error that names the prompt", () =>
+  withFunction(CASES, async (reward, path) => {
+    const begin = `The reward function ${path} `, end = (prompt: string) => `\nThis was after the prompt "${prompt}"`;
+    const cases = [
+      ["throw", "has failed: no such word"],
+      ["NaN", "gives NaN, expected a finite number"],
+      ["text", "gives three, expected a finite number"],
+      ["nothing", "gives undefined, expected a finite number"],
+    ];
+    for (const [prompt, what] of cases) {
+      assertEquals(await failure(reward, [sample("ok"), sample(prompt), sample("ok")]), begin + what + end(prompt));
+    }
+    const chat = [{ role: "system", content: "?" }, { role: "user", content: "two\nlines" }];
+    assertEquals(
+      await failure(reward, [sample("ok"), sample(chat)]),
+      begin + "has failed: a conversation" + end("two?lines"),
+    );
+    assertEquals([...await reward.score([sample("works")])], [5]);
+  }));
+
+Deno.test("a reward function may not read, write, ask the network or the environment", () =>
+  withFunction(CASES, async (reward) => {
+    for (
+      const [prompt, access] of [["read", "read"], ["write", "write"], ["fetch", "net"], ["env", "env"], [
+        "import",
+        "read",
+      ]]
+    ) {
+      const message = await failure(reward, [sample("ok"), sample(prompt)]);
+      assertStringIncludes(message, `was refused what it has no permission for: Requires ${access} access to `);
+      assertStringIncludes(message, `This was after the prompt "${prompt}"`);
+    }
+  }));
+
+Deno.test("a reward function that hangs is ended after its time, and the next call begins anew", () =>
+  withFunction(CASES, async (reward) => {
+    for (const prompt of ["hang", "wait"]) {
+      const message = await failure(reward, [sample("ok"), sample("fine"), sample(prompt)]);
+      assertStringIncludes(message, "takes more than 1 seconds for one completion");
+      assertStringIncludes(message, `"${prompt}"`);
+      assertEquals([...await reward.score([sample("works")])], [5]);
+    }
+    const controller = new AbortController(), { signal } = controller;
+    const waiting = reward.score([sample("wait")], { signal });
+    controller.abort(new Error("stopped"));
+    await assertRejects(() => waiting, Error, "stopped");
+  }, 1));
+
+Deno.test("a file that is not there, does not parse, or exports no function is refused when it is opened", () =>
+  inFolder(async (folder) => {
+    const refused = async (source: string | undefined, message: string) => {
+      const path = `${folder}/reward.ts`;
+      if (source !== undefined) await Deno.writeTextFile(path, source);
+      const error = await assertRejects(() => RewardFunction.open(path), ConfigError);
+      assertStringIncludes(error.message, `${path} cannot be used as a reward function: ${message}`);
+      await Deno.writeTextFile(path, "");
+    };
+    await refused(undefined, "Module not found");
+    await refused("export const reward = () => 1;", "it exports no function by default");
+    await refused("export default 3;", "it exports no function by default");
+    await Deno.writeTextFile(`${folder}/other.ts`, "throw new Error('at the top');");
+    await Deno.writeTextFile(`${folder}/entry.ts`, `import "./other.ts"; export default () => 1;`);
+    await assertRejects(() => RewardFunction.open(`${folder}/entry.ts`), ConfigError, "at the top");
+    await Deno.writeTextFile(`${folder}/good.ts`, "export default () => 1;");
+    await assertRejects(() => RewardFunction.open(`${folder}/good.ts`, { weight: NaN }), ConfigError, "weight");
+  }));
+
+Deno.test("a function of this process gives a number for each sample, or an error that names the prompt", async () => {
+  const reward = plainReward("length", ({ completion }) => completion.length || NaN, 2);
+  assertEquals([...await reward.score([sample("x"), sample("y", "ab")])], [3, 2]);
+  const { message } = await assertRejects(() => reward.score([sample("x"), sample("y", "")]), TrainingError);
+  assertEquals(message, `The reward length gives NaN, expected a finite number\nThis was after the prompt "y"`);
+});
