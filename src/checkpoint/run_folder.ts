@@ -45,6 +45,7 @@ export interface RunDescription {
   /** Flags by their names on the command line. */ readonly flags: Readonly<Record<string, unknown>>;
   /** The model's config. */ readonly model: Readonly<Record<string, unknown>>;
   /** What the adapter stands on that the run trains. */ readonly base?: RunBase;
+  /** What the run's policy is compared with. */ readonly reference?: RunBase;
   /** As the tokenizer's toJSON gives it. */ readonly vocabulary: Readonly<Record<string, unknown>>;
 }
 
@@ -105,10 +106,10 @@ export class RunFolder implements Disposable {
         `No run in ${path}: ${await exists(path) ? `it has no ${RUN}` : "there is no such folder"}`,
       );
     }
-    const { flags, model, base, data, last, best } = await readRunJson(file);
+    const { flags, model, base, reference, data, last, best } = await readRunJson(file);
     const overtaken = await exists(`${path}/${VOCABULARY}.new`) && !await exists(`${file}.new`);
     const vocabulary = await readJson(`${path}/${VOCABULARY}${overtaken ? ".new" : ""}`);
-    const run = new RunFolder(path, { flags, model, ...base && { base }, vocabulary }, open);
+    const run = new RunFolder(path, { flags, model, base, reference, vocabulary }, open);
     run.data = data;
     run.#last = last;
     run.#best = best;
@@ -301,8 +302,8 @@ export class RunFolder implements Disposable {
   }
 
   async #commit(): Promise<void> {
-    const { flags, model, base } = this.#description;
-    const run = { format: FORMAT, flags, model, base, data: this.data, last: this.#last, best: this.#best };
+    const { flags, model, base, reference } = this.#description, { data } = this;
+    const run = { format: FORMAT, flags, model, base, reference, data, last: this.#last, best: this.#best };
     await writeJson(`${this.path}/${RUN}.new`, run, this.#open);
     await syncDirectory(this.path);
     await system.rename(`${this.path}/${RUN}.new`, `${this.path}/${RUN}`);

@@ -11,13 +11,15 @@ export interface RunJson {
   readonly model: Readonly<Record<string, unknown>>;
   /** The model that the run's adapter stands on. */
   readonly base?: RunBase;
+  /** The model that the run's policy is compared with. */
+  readonly reference?: RunBase;
   /** Of the data that the run trains on; none in folders of version 0.1.0. */
   readonly data?: unknown;
   readonly last?: string;
   readonly best?: string;
 }
 
-/** What a run's adapter stands on: a model that `loadPretrained` takes. */
+/** What a run's adapter stands on, or what its policy is compared with: a model that `loadPretrained` takes. */
 export interface RunBase {
   /** The model's name, or its path. */ readonly name: string;
   /** Tells its weights from others. */ readonly identity: { readonly bytes: number; readonly checksum: string };
@@ -29,17 +31,26 @@ const isBase = (value: unknown): value is RunBase =>
 
 /** @throws {CheckpointError} when the file cannot be read, is of another format, or damaged */
 export async function readRunJson(path: string): Promise<RunJson> {
-  const { format, flags, model, base, data, last, best } = await readJson(path);
+  const { format, flags, model, base, reference, data, last, best } = await readJson(path);
   if (format !== FORMAT) throw new CheckpointError(`${path} has format ${format}, and this version reads ${FORMAT}`);
   if (!isObject(flags) || !isObject(model)) {
     throw new CheckpointError(`${path} is damaged: no flags or no model in it`);
   }
-  if (base !== undefined && !isBase(base)) {
-    throw new CheckpointError(`${path} is damaged: its base is not a name with an identity of bytes and a checksum`);
-  }
+  const named = (value: unknown, what: string): RunBase | undefined => {
+    if (value === undefined || isBase(value)) return value;
+    throw new CheckpointError(`${path} is damaged: its ${what} is not a name with an identity of bytes and a checksum`);
+  };
   const name = (value: unknown): string | undefined => {
     if (value === undefined || isCheckpointName(value)) return value;
     throw new CheckpointError(`${path} is damaged: ${JSON.stringify(value)} is not the name of a checkpoint`);
   };
-  return { flags, model, base, data, last: name(last), best: name(best) };
+  return {
+    flags,
+    model,
+    base: named(base, "base"),
+    reference: named(reference, "reference"),
+    data,
+    last: name(last),
+    best: name(best),
+  };
 }

@@ -12,6 +12,7 @@ import { Trainer } from "../train/trainer.ts";
 import { command, type Running } from "./command.ts";
 import { checkTask, finetuneDeclaration, finetuneFlags, type FinetuneValues, FIXED } from "./finetune_flags.ts";
 import { type HeadStart, headStart, headTask, idsSince, resumedHead } from "./finetune_heads.ts";
+import { policyGradient } from "./finetune_rollouts.ts";
 import { sft, type Tuning, type TuningSetup } from "./finetune_tasks.ts";
 import { isHeadTask } from "./head_flags.ts";
 import { baseOf, putAdapter } from "./lora_flags.ts";
@@ -31,6 +32,8 @@ const TASKS: Record<FinetuneValues["task"], (setup: TuningSetup) => Promise<Tuni
   choose: headTask,
   entail: headTask,
   similar: headTask,
+  grpo: policyGradient,
+  rloo: policyGradient,
 };
 
 type FinetuneRunning = Running<typeof finetuneFlags>;
@@ -58,7 +61,7 @@ async function tune(request: FinetuneRunning, run: RunFolder | undefined, report
   const start = run ? await resumedModel(values, run, device) : await pretrained(values, device, report);
   const { model, tokenizer, added } = start;
   if (values.profile) device.profile = new Profile();
-  const tuning = await TASKS[values.task]({ values, model, tokenizer, progress: report.progress, start });
+  const tuning = await TASKS[values.task]({ values, model, tokenizer, progress: report.progress, start, run });
   const base = run?.description.base ?? (values.lora_rank > 0 ? await baseOf(values.init_from, absolute) : undefined);
   const adapter = await putAdapter(values, model, { run, base: base?.name ?? "", head: tuning.task.module, added });
   if (adapter) note(adapter.line);
@@ -72,6 +75,7 @@ async function tune(request: FinetuneRunning, run: RunFolder | undefined, report
     model: { ...model.config },
     vocabulary: tokenizer.toJSON(),
     base,
+    reference: run?.description.reference ?? tuning.reference,
   };
   const folder = await runFolder(run, description, { values, note });
   const generator = new RandomGenerator(values.seed);
@@ -84,6 +88,7 @@ async function tune(request: FinetuneRunning, run: RunFolder | undefined, report
     update: `updates: ${count(options.maxIters)}, ${count(updates)} an epoch`,
   });
   if (resumed) report.resumed(trainer, values.data, resumed);
+  report.shown = tuning.shown;
   const interrupt = await report.follow(trainer, folder, request);
   if (!interrupt.aborted && !values.eval_only) {
     if (tuning.after) { for (const line of tuning.after) note(line); }

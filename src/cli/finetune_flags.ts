@@ -4,6 +4,14 @@ import { type Declaration, taskCommand } from "./command.ts";
 import { bool, choice, float, int, show, text, type Values } from "./flags.ts";
 import { checkHeads, HEAD_FIXED, HEAD_TASKS, headFlags } from "./head_flags.ts";
 import { checkLora, LORA_FIXED, LORA_RATES, loraFlags } from "./lora_flags.ts";
+import {
+  checkRollouts,
+  isRolloutTask,
+  ROLLOUT_FIXED,
+  ROLLOUT_TASKS,
+  rolloutFlags,
+  TASK_DEFAULTS,
+} from "./rollout_flags.ts";
 import { rowFlags } from "./row_flags.ts";
 import { deviceFlags, nativeFlag, PRETRAINED, torchFlags } from "./shared_flags.ts";
 import { trainFlags } from "./train_flags.ts";
@@ -13,8 +21,8 @@ const { beta1, log_interval, always_save_checkpoint, eval_only, warmup_iters, gr
 export const finetuneFlags = {
   out_dir: text("out-tuned", "the run folder: checkpoints, vocabulary, metrics"),
   task: choice(
-    ["sft", ...HEAD_TASKS],
-    "sft: learn to write the completions of prompts, or texts; classify: labels of texts; choose: which choice goes on; entail, similar: labels of two texts, GPT-1's way",
+    ["sft", ...HEAD_TASKS, ...ROLLOUT_TASKS],
+    "sft: learn to write the completions of prompts, or texts; classify: labels of texts; choose: which choice goes on; entail, similar: labels of two texts, GPT-1's way; grpo, rloo: answers to prompts that are rewarded",
   ),
   data: text("", "the rows to learn from: .jsonl, .json, .csv or .parquet; deno task data FILE shows them"),
   eval_data: text("", "the rows to evaluate on; unless given, some of data's are held out"),
@@ -43,6 +51,7 @@ export const finetuneFlags = {
   grad_clip,
   seed,
   ...headFlags,
+  ...rolloutFlags,
   ...loraFlags,
   ...deviceFlags,
   ...nativeFlag,
@@ -61,7 +70,10 @@ export const finetuneDeclaration: Declaration<typeof finetuneFlags> = {
     usage: "[CONFIG.ts] --task=sft --data=FILE --init_from=MODEL",
     notes: "A config is a module that exports an object with the names below; flags win over it. ",
   },
-  defaults: (given, config) => ({ ...config, ...given }).lora_rank ? LORA_RATES : {},
+  defaults(given, config) {
+    const { lora_rank, task = "sft" } = { ...config, ...given };
+    return { ...lora_rank ? LORA_RATES : {}, ...TASK_DEFAULTS[task] };
+  },
   check({ data, init_from, ...values }) {
     if (init_from !== "resume") checkTask(values); // else with the run's own
     const example = taskCommand("finetune", ["--task=sft", "--data=FILE.jsonl", "--init_from=gpt2"]);
@@ -71,17 +83,24 @@ export const finetuneDeclaration: Declaration<typeof finetuneFlags> = {
   },
 };
 
-/** Of supervised tuning alone. */
-const SFT_FLAGS = ["packing", "template", "completion_only_loss", "assistant_only_loss"] as const;
+/** Of supervised tuning alone; and what rows of prompts have no use for. */
+const SFT_FLAGS = ["packing", "completion_only_loss", "assistant_only_loss"] as const;
+const ROW_FLAGS = ["max_length", "truncation"] as const;
 
 /** @throws {ConfigError} for flags that say nothing of the task, or contradict each other */
 export function checkTask(values: Omit<FinetuneValues, "data" | "init_from">): void {
   checkLora(values);
   checkHeads(values);
-  const stray = values.task === "sft"
-    ? undefined
-    : SFT_FLAGS.find((name) => values[name] !== finetuneFlags[name].fallback);
-  if (stray) throw new ConfigError(`--${stray}=${show(values[stray])}: this is for --task=sft`);
+  checkRollouts(values);
+  const isGiven = (name: keyof FinetuneValues) => values[name as "packing"] !== finetuneFlags[name].fallback;
+  const refuse = (name: keyof FinetuneValues, why: string) => {
+    throw new ConfigError(`--${name}=${show(values[name as "packing"])}: ${why}`);
+  };
+  const { task } = values, stray = task === "sft" ? undefined : SFT_FLAGS.find(isGiven);
+  if (stray) refuse(stray, "this is for --task=sft");
+  if (isGiven("template") && task !== "sft" && !isRolloutTask(task)) refuse("template", "this is for conversations");
+  const cut = isRolloutTask(task) ? ROW_FLAGS.find(isGiven) : undefined;
+  if (cut) refuse(cut, `prompts are not cut in --task=${task}; leave the flag out`);
 }
 
 /** What a run has once and for all: its place in an epoch, its held-out rows or its loss would mean something else. */
@@ -93,4 +112,5 @@ export const FIXED = [
   "seed",
   ...LORA_FIXED,
   ...HEAD_FIXED,
+  ...ROLLOUT_FIXED,
 ] as const;

@@ -1,4 +1,6 @@
 /** The tasks that `finetune` knows: each makes the trainer's task of the rows in a file. */
+import type { RunFolder } from "../checkpoint/run_folder.ts";
+import type { RunBase } from "../checkpoint/run_json.ts";
 import { ChatTemplate } from "../data/chat_template.ts";
 import { holdOut } from "../data/epochs.ts";
 import { type Example, type Kind, readExamples } from "../data/examples.ts";
@@ -23,6 +25,8 @@ export interface TuningSetup {
   readonly progress: Progress;
   /** A head that the model has already, or what a resumed run says of its own. */
   readonly start?: Partial<HeadStart>;
+  /** The run that goes on. */
+  readonly run?: RunFolder;
 }
 
 /** A task, ready for the trainer. */
@@ -40,6 +44,10 @@ export interface Tuning {
   readonly chats?: boolean;
   /** Lines to end with instead of a sample. */
   readonly after?: readonly string[];
+  /** What run.json says of the model that the policy is compared with. */
+  readonly reference?: RunBase;
+  /** What an evaluation has shown, in lines. */
+  shown?(): readonly string[];
 }
 
 /** Tokens of a row at most: what was asked for, or the model's block size. */
@@ -62,7 +70,8 @@ export async function readSplits<K extends Kind, T>(
   const breather = new Breather();
   const all = async (path: string) => {
     const taken: T[] = [];
-    for await (const example of readExamples(path, { kinds, columns: parseColumns(columns) })) {
+    const more = (kinds as readonly Kind[]).includes("prompt");
+    for await (const example of readExamples(path, { kinds, columns: parseColumns(columns), more })) {
       const one = await take(example as Extract<Example, { kind: K }>);
       if (one !== undefined) taken.push(one);
       progress.status(() => `${path}: ${count(taken.length)} rows`);

@@ -35,6 +35,8 @@ export class TrainReport {
   /** Measures of the task that a line of progress shows. */
   #shown: readonly string[] = [];
   #best = { iter: 0, loss: Infinity };
+  /** Lines on what an evaluation has shown besides numbers. */
+  shown: (() => readonly string[]) | undefined;
 
   /** @param options.resumeCommand what to type to go on after an interruption */
   constructor(
@@ -119,6 +121,7 @@ export class TrainReport {
       const more = Object.entries(measures).map(([name, value]) => `, ${name.replace("_", " ")} ${value.toFixed(4)}`);
       const losses = `train loss ${trainLoss.toFixed(4)}, val loss ${valLoss.toFixed(4)}`;
       this.note(`step ${iter}: ${losses}${this.#beside()}${more.join("")}`);
+      for (const line of this.shown?.() ?? []) this.note(line);
       if (patience && sinceBest >= patience) {
         this.note(`Stopping early: no lower loss in ${sinceBest} evaluations, as --patience=${patience} says`);
       }

@@ -321,17 +321,10 @@ export async function loadBase(
   run: RunFolder,
   options: Omit<PretrainedOptions, "tokenizer" | "adapter">,
 ): Promise<GPT> {
-  const { name, identity } = run.description.base!;
+  const { name } = run.description.base!;
   // What else is asked for is meant for the run's model, not for its base.
   const rest = { ...options, checkpoint: undefined, adapter: undefined, tokenizer: undefined };
-  const found = await identifyModel(name).catch((error) => {
-    throw new CheckpointError(`${run.path} has an adapter for ${name}, which cannot be read: ${error.message}`);
-  });
-  if (found.checksum !== identity.checksum || found.bytes !== identity.bytes) {
-    throw new CheckpointError(
-      `${run.path} has an adapter for ${name}, which has changed since: its weights are not those that the run began with`,
-    );
-  }
+  await checkIdentity(run.description.base!, `${run.path} has an adapter for`);
   const { vocabSize } = await runTokenizer(run),
     { vocabSize: known } = (await describePretrained(name, rest)).tokenizer;
   // A base with a head is read without it: the adapter has the head that was trained.
@@ -339,6 +332,22 @@ export async function loadBase(
   const { model } = await loadPretrained(name, headless);
   model.resizeTokenEmbeddings(vocabSize, { known }); // the adapter has the rows of tokens that the run has added
   return model;
+}
+
+/**
+ * That a model is the one that a run has begun with.
+ *
+ * @param of what the run has it for, as a message begins: "out has an adapter for"
+ * @throws {CheckpointError} when it is another, or cannot be read
+ */
+export async function checkIdentity({ name, identity }: RunBase, of: string): Promise<void> {
+  const found = await identifyModel(name).catch((error) => {
+    throw new CheckpointError(`${of} ${name}, which cannot be read: ${error.message}`);
+  });
+  if (found.checksum === identity.checksum && found.bytes === identity.bytes) return;
+  throw new CheckpointError(
+    `${of} ${name}, which has changed since: its weights are not those that the run began with`,
+  );
 }
 
 /** A folder of transformers' may have a head, which `head` makes; without it such a folder is refused. */

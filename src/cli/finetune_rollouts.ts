@@ -1,0 +1,147 @@
+/** The tasks of `finetune` whose policies learn from what they write: grpo, rloo. */
+import { ChatTemplate } from "../data/chat_template.ts";
+import type { Words } from "../data/examples.ts";
+import { endOfText } from "../data/tokenize_example.ts";
+import { tokenizePrompt } from "../data/tokenize_preference.ts";
+import { ConfigError, DataError } from "../errors.ts";
+import { PolicyGradient, type RolloutSample } from "../finetune/grpo.ts";
+import type { RolloutPrompt } from "../finetune/rollouts.ts";
+import { spoken } from "../generate/stopping.ts";
+import type { GPT } from "../gpt.ts";
+import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import type { FinetuneValues } from "./finetune_flags.ts";
+import { readSplits, type Tuning, type TuningSetup } from "./finetune_tasks.ts";
+import { count } from "./progress.ts";
+import { loadReference } from "./reference.ts";
+import { openRewards } from "./rewards.ts";
+import { rowOptions } from "./row_flags.ts";
+
+/** The longest completions that are asked for where nobody says; TRL's default. */
+const MOST_NEW = 512;
+
+/** Prompts, and what has to be known to answer them. */
+export interface PromptData {
+  readonly prompts: { readonly train: RolloutPrompt[]; readonly val: RolloutPrompt[] };
+  readonly maxNewTokens: number;
+  /** What ends an answer; undefined where all have `maxNewTokens`. */
+  readonly eosTokenId: number | undefined;
+  readonly decode: (ids: Int32Array) => string;
+  /** Whether all of them are conversations. */
+  readonly chats: boolean;
+  /** Lines on them. */
+  readonly lines: readonly string[];
+}
+
+/**
+ * Reads prompts.
+ *
+ * @throws {DataError} naming the row, where one leaves no room for an answer
+ * @throws {ConfigError} when nothing ends a text, and lengths are not fixed
+ */
+export async function readPrompts({ values, model, tokenizer, progress }: TuningSetup): Promise<PromptData> {
+  const { data, eval_data, max_completion_length: asked, fixed_length } = values, { blockSize } = model.config;
+  using template = ChatTemplate.of(tokenizer, { name: values.template || undefined });
+  const options = rowOptions(values, { tokenizer, template });
+  let plain = false, longest = { length: 0, where: "" };
+  const prompts = await readSplits(values, ["prompt"], progress, async (example) => {
+    const ids = await tokenizePrompt(example, options), { prompt, more, where } = example;
+    plain ||= typeof prompt === "string";
+    if (ids.length > longest.length) longest = { length: ids.length, where };
+    return { ids, prompt, more };
+  });
+  const left = blockSize - longest.length, maxNewTokens = asked || Math.min(left, MOST_NEW);
+  if (left < maxNewTokens || left < 1) {
+    const room = left < 1 ? "no room for an answer" : `room for ${left} more, and --max_completion_length=${asked}`;
+    throw new DataError(
+      `${longest.where}: the prompt has ${longest.length} tokens, which leaves ${room}: the model sees ${blockSize} at once`,
+    );
+  }
+  const files = eval_data ? `${data} and ${eval_data}` : data, { train, val } = prompts;
+  return {
+    prompts,
+    maxNewTokens,
+    eosTokenId: fixed_length ? undefined : await endOf(tokenizer, template, plain),
+    decode: decoderOf(tokenizer, plain),
+    chats: !plain,
+    lines: [
+      `${files}: ${count(train.length)} prompts to learn on, ${count(val.length)} to evaluate on; ` +
+      `the longest has ${count(longest.length)} tokens, an answer at most ${count(maxNewTokens)}`,
+    ],
+  };
+}
+
+/** The token that ends an answer. */
+async function endOf(tokenizer: Tokenizer, template: ChatTemplate | undefined, plain: boolean): Promise<number> {
+  const turn = plain ? undefined : await template?.endOfTurn(tokenizer), id = turn?.ids[0] ?? endOfText(tokenizer);
+  if (id !== null && !(turn && turn.ids.length === 0)) return id;
+  throw new ConfigError(
+    `The tokenizer has no token that ends ${
+      turn ? "a turn of the chat" : "a text"
+    }, so the policy could not end its answers; ` +
+      "with --fixed_length=True all of them have --max_completion_length",
+  );
+}
+
+/** Of a chat, what is said: without special tokens. */
+function decoderOf(tokenizer: Tokenizer, plain: boolean): (ids: Int32Array) => string {
+  const how = plain ? tokenizer : spoken(tokenizer), { vocabSize } = tokenizer;
+  return (ids) => {
+    const decoder = how.decoder();
+    let text = "";
+    for (const id of ids) text += id < vocabSize ? decoder.push(id) : `${decoder.end()}\ufffd`;
+    return text + decoder.end();
+  };
+}
+
+/** GRPO and RLOO. */
+export async function policyGradient(setup: TuningSetup): Promise<Tuning> {
+  const { values, model, tokenizer, progress } = setup;
+  const { prompts, lines, chats, ...how } = await readPrompts(setup);
+  const wanted = values.beta > 0 || values.ref_model !== "" || values.lora_rank > 0;
+  const { reference, named } = wanted ? await loadReference({ ...setup }) : {};
+  const rewards = await openRewards(values, { tokenizer, device: model.device, progress });
+  const task = new PolicyGradient(model, prompts, { ...optionsOf(values), ...how, reference, rewards });
+  return {
+    task,
+    microBatches: { train: task.microBatches("train"), val: task.microBatches("val") },
+    rehearse: (model: GPT) => task.rehearsal(model),
+    chats,
+    prompt: prompts.val[0].ids,
+    data: [
+      ...lines,
+      `rewards: ${rewards.map(({ name, weight }) => weight === 1 ? name : `${weight} · ${name}`).join(" + ")}`,
+    ],
+    reference: named,
+    shown: () => task.sample ? sampleLines(task.sample) : [],
+  };
+}
+
+function optionsOf(values: FinetuneValues) {
+  const { num_generations, batch_size, steps_per_generation, gradient_accumulation_steps } = values;
+  return {
+    method: values.task as "grpo" | "rloo",
+    batchSize: batch_size,
+    stepsPerGeneration: steps_per_generation || gradient_accumulation_steps,
+    numGenerations: num_generations,
+    numIterations: values.num_iterations,
+    beta: values.beta,
+    maxKl: values.max_kl || undefined,
+    epsilon: values.epsilon,
+    epsilonHigh: values.epsilon_high || undefined,
+    maskTruncatedCompletions: values.mask_truncated_completions,
+    delta: values.delta || undefined,
+    scaleRewards: values.scale_rewards,
+    lossType: values.loss_type,
+    importanceSamplingLevel: values.importance_sampling_level,
+    useBiasCorrectionKl: values.use_bias_correction_kl,
+    normalizeAdvantages: values.normalize_advantages,
+    temperature: values.temperature,
+    seed: values.seed,
+  };
+}
+
+/** A prompt and what was answered, on a line each. */
+export function sampleLines({ prompt: { prompt }, completion, reward }: RolloutSample): string[] {
+  const words = (said: Words) => typeof said === "string" ? said : said.at(-1)?.content ?? "";
+  return [`  ${JSON.stringify(words(prompt))} → ${JSON.stringify(completion)}, reward ${reward.toFixed(4)}`];
+}

@@ -1,0 +1,132 @@
+/** The flags of `finetune` for policies that learn from the rewards of what they write: TRL's names, and its defaults by task. */
+import { ConfigError } from "../errors.ts";
+import { bool, choice, float, int, show, text, type Values } from "./flags.ts";
+
+/** What `--task` takes besides. */
+export const ROLLOUT_TASKS = ["grpo", "rloo"] as const;
+export type RolloutTask = typeof ROLLOUT_TASKS[number];
+
+export const isRolloutTask = (task: string): task is RolloutTask => (ROLLOUT_TASKS as readonly string[]).includes(task);
+
+const all = ROLLOUT_TASKS, groups = ["grpo", "rloo"], grpo = ["grpo"], rloo = ["rloo"];
+
+/** Each with the tasks that take it. */
+const table = {
+  reward: [
+    text(
+      "",
+      "what scores completions: a run with --task=reward, a Hugging Face folder, or a module that exports (prompt, completion) => number; " +
+        "PATH,name=NAME,weight=W, and more of them after another comma",
+    ),
+    all,
+  ],
+  reward_timeout: [float(30, "seconds after which a reward function is ended that does not answer", { above: 0 }), all],
+  max_completion_length: [
+    int(0, "the most tokens of a completion; 0: what the longest prompt leaves of the block size, at most 512", {
+      min: 0,
+    }),
+    all,
+  ],
+  fixed_length: [
+    bool(false, "whether every completion has max_completion_length: for a model without a token that ends a text"),
+    all,
+  ],
+  temperature: [float(1, "of sampling, and of the log-probabilities", { above: 0 }), all],
+  ref_model: [text("", "the model that KL is measured to; unless given, the one that init_from names"), all],
+  max_kl: [float(50, "stop when a text's KL to it passes so many nats; 0: never", { min: 0 }), all],
+  beta: [float(0, "weight of KL to the reference model; GRPO 0, RLOO 0.05", { min: 0 }), groups],
+  num_generations: [int(8, "completions of a prompt; RLOO 2", { min: 2 }), groups],
+  num_iterations: [int(1, "how often the completions are learned from", { min: 1 }), groups],
+  steps_per_generation: [
+    int(0, "micro-batches that are written at once; 0: gradient_accumulation_steps", { min: 0 }),
+    groups,
+  ],
+  epsilon: [float(0.2, "a ratio to the policy that wrote counts down to 1 − epsilon", { above: 0, below: 1 }), groups],
+  epsilon_high: [float(0, "and up to 1 + epsilon_high; 0: as epsilon", { min: 0 }), groups],
+  mask_truncated_completions: [bool(false, "whether nothing is learned from completions without an end"), groups],
+  delta: [float(0, "with a negative advantage too a ratio counts up to delta; 0: without bound", { min: 0 }), grpo],
+  scale_rewards: [choice(["group", "batch", "none"], "the deviation that advantages are divided by"), grpo],
+  loss_type: [
+    choice(["dapo", "grpo", "bnpo", "dr_grpo"], "mean over: dapo, bnpo: tokens; grpo: texts; dr_grpo: full lengths"),
+    grpo,
+  ],
+  importance_sampling_level: [choice(["token", "sequence"], "what a ratio is of; sequence is GSPO's"), grpo],
+  use_bias_correction_kl: [bool(true, "whether KL counts by the ratio, which makes its gradient right"), grpo],
+  normalize_advantages: [bool(false, "whether advantages get the mean 0 and the deviation 1"), rloo],
+} as const;
+
+type Table = typeof table;
+type RolloutFlags = { readonly [K in keyof Table]: Table[K][0] };
+
+export const rolloutFlags = Object.fromEntries(
+  Object.entries(table).map(([name, [flag]]) => [name, flag]),
+) as RolloutFlags;
+export type RolloutValues = Values<RolloutFlags>;
+
+/** What holds instead of the flags' own values, by task. */
+export const TASK_DEFAULTS: Readonly<Record<string, Partial<RolloutValues> & { readonly learning_rate?: number }>> = {
+  grpo: { learning_rate: 1e-6 },
+  rloo: { learning_rate: 1e-6, beta: 0.05, num_generations: 2 },
+};
+
+/** What a run has once and for all: a checkpoint may stand among the updates that learn from the same completions. */
+export const ROLLOUT_FIXED = [
+  ...Object.keys(rolloutFlags) as (keyof RolloutValues)[],
+].filter((name) => !["reward", "reward_timeout", "max_kl", "ref_model"].includes(name));
+
+/** @throws {ConfigError} for flags that say nothing of the task, or contradict each other */
+export function checkRollouts(
+  values: RolloutValues & {
+    readonly task: string;
+    readonly batch_size: number;
+    readonly gradient_accumulation_steps: number;
+  },
+): void {
+  const { task } = values, own = TASK_DEFAULTS[task] ?? {};
+  for (const [name, [flag, tasks]] of Object.entries(table) as [keyof Table, Table[keyof Table]][]) {
+    if ((tasks as readonly string[]).includes(task) || values[name] === (own[name] ?? flag.fallback)) continue;
+    throw new ConfigError(`--${name}=${show(values[name])}: this is for --task=${tasks.join(" or ")}`);
+  }
+  if (!isRolloutTask(task)) return;
+  parseRewards(values.reward);
+  const { batch_size, num_generations, gradient_accumulation_steps: updates } = values;
+  const steps = values.steps_per_generation || updates, written = batch_size * steps;
+  if (steps % updates !== 0) {
+    throw new ConfigError(
+      `--steps_per_generation=${steps}: expected a multiple of gradient_accumulation_steps, which is ${updates}`,
+    );
+  }
+  if (written % num_generations !== 0) {
+    throw new ConfigError(
+      `--num_generations=${num_generations}: expected a divisor of the ${written} completions that are written at once (batch_size · steps_per_generation)`,
+    );
+  }
+}
+
+/** A reward that `--reward` names. */
+export interface RewardFlag {
+  readonly path: string;
+  readonly name?: string;
+  readonly weight: number;
+}
+
+/** @throws {ConfigError} when it names none, or says something else of one than name and weight */
+export function parseRewards(text: string): RewardFlag[] {
+  const rewards: { path: string; name?: string; weight: number }[] = [];
+  for (const part of text.split(",").map((part) => part.trim()).filter(Boolean)) {
+    const [, key, value] = /^(name|weight)=(.+)$/.exec(part) ?? [], last = rewards.at(-1);
+    if (key && !last) throw new ConfigError(`--reward=${text}: ${part} comes before any path; expected PATH,${part}`);
+    if (key === "name") last!.name = value;
+    else if (key === "weight") {
+      last!.weight = Number(value);
+      if (Number.isFinite(last!.weight)) continue;
+      throw new ConfigError(`--reward=${text}: weight is ${value}; expected a number`);
+    } else rewards.push({ path: part, weight: 1 });
+  }
+  if (rewards.length === 0) {
+    throw new ConfigError(
+      "--reward is missing: it names what scores completions, such as --reward=out-reward or --reward=short.ts,weight=0.5",
+    );
+  }
+  return rewards;
+}
