@@ -13,6 +13,7 @@ import { command, type Running } from "./command.ts";
 import { checkTask, finetuneDeclaration, finetuneFlags, type FinetuneValues, FIXED } from "./finetune_flags.ts";
 import { type HeadStart, headStart, headTask, idsSince, resumedHead } from "./finetune_heads.ts";
 import { policyGradient } from "./finetune_rollouts.ts";
+import { withPaths } from "./rollout_flags.ts";
 import { sft, type Tuning, type TuningSetup } from "./finetune_tasks.ts";
 import { isHeadTask } from "./head_flags.ts";
 import { baseOf, putAdapter } from "./lora_flags.ts";
@@ -150,6 +151,11 @@ async function pretrained(values: FinetuneValues, device: Device, report: TrainR
 
 /** What run.json says: a resume, from whatever folder, finds the same rows. */
 function lastingFlags({ profile: _, native: __, ...flags }: FinetuneValues) {
-  const { data, eval_data } = flags;
-  return { ...flags, data: absolute(data), eval_data: eval_data && absolute(eval_data) };
+  const { data, eval_data, reward } = flags;
+  return {
+    ...flags,
+    data: absolute(data),
+    eval_data: eval_data && absolute(eval_data),
+    reward: withPaths(reward, absolute),
+  };
 }

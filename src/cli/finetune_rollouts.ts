@@ -78,7 +78,7 @@ async function endOf(tokenizer: Tokenizer, template: ChatTemplate | undefined, p
     `The tokenizer has no token that ends ${
       turn ? "a turn of the chat" : "a text"
     }, so the policy could not end its answers; ` +
-      "with --fixed_length=True all of them have --max_completion_length",
+      "with --fixed_length=True all of them have as many tokens",
   );
 }
 
@@ -109,6 +109,7 @@ export async function policyGradient(setup: TuningSetup): Promise<Tuning> {
     prompt: prompts.val[0].ids,
     data: [
       ...lines,
+      "the loss of an evaluation is the mean reward with a minus sign, so that the best checkpoint has the highest reward",
       `rewards: ${rewards.map(({ name, weight }) => weight === 1 ? name : `${weight} · ${name}`).join(" + ")}`,
     ],
     reference: named,

@@ -103,6 +103,10 @@ export function checkRollouts(
   }
 }
 
+/** The same, with paths that mean the same in another folder. */
+export const withPaths = (rewards: string, absolute: (path: string) => string): string =>
+  rewards.split(",").map((part) => /^\s*((name|weight)=|$)/.test(part) ? part : absolute(part.trim())).join(",");
+
 /** A reward that `--reward` names. */
 export interface RewardFlag {
   readonly path: string;

@@ -409,11 +409,11 @@ export class PolicyGradient implements Task, Disposable {
     const end = ids.at(-1) === this.#options.eosTokenId ? ids.length - 1 : ids.length;
     return { prompt, completion: this.#options.decode(ids.subarray(from, end)), reward };
   }
-  judge(_: GPT, { rewards, lengths }: Readonly<Record<string, Tensor>>): LossAndOutputs {
-    return { loss: neg(mean(rewards)), outputs: reshape(mean(lengths), [1]) };
+  judge(_: GPT, { rewards }: Readonly<Record<string, Tensor>>): LossAndOutputs {
+    return { loss: neg(mean(rewards)), outputs: rewards };
   }
-  measure([length]: NumberArray): Measures {
-    return { "completions/mean_length": length };
+  measure(_: NumberArray, { arrays: { rewards, lengths } }: MicroBatch): Measures {
+    return { reward: spread(rewards.values).mean, "completions/mean_length": spread(lengths.values).mean };
   }
 
   /** The place among the prompts, and the iteration that is under way. */

@@ -28,6 +28,5 @@ export * from "./policy.ts";
 export { type RowOptions, RowTask, type Splits } from "./row_task.ts";
 export * from "./rewards.ts";
 export * from "./rollouts.ts";
-export * from "./policy.ts";
 export * from "./sft.ts";
 export * from "./transfer.ts";
