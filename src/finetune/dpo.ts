@@ -61,6 +61,8 @@ export interface PreferenceOptions extends RowOptions {
 /** Pairs of answers: of pair i, row 2i is a prompt with the preferred answer, row 2i + 1 with the other. Answers are learned. */
 export type PreferenceRows = Splits<TokenRows>;
 
+type Complete = PreferenceOptions & Required<Pick<PreferenceOptions, "loss" | "beta" | "labelSmoothing">>;
+
 const MEASURES = [
   ...["rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies", "logps/chosen", "logps/rejected"],
   ...["logits/chosen", "logits/rejected", "entropy", "mean_token_accuracy"],
@@ -98,7 +100,7 @@ export class DirectPreference extends RowTask {
     "rewards/accuracies",
     "rewards/margins",
   ];
-  readonly #options: Required<Omit<PreferenceOptions, keyof RowOptions | "reference">> & PreferenceOptions;
+  readonly #options: Complete;
   readonly #vocabSize: number;
 
   /**
@@ -112,9 +114,9 @@ export class DirectPreference extends RowTask {
     for (const [name, some] of Object.entries(rows)) checkRows(name, some, options.maxLength);
     const batchSize = Math.min(options.batchSize, rows.train.length / 2);
     super({ train: rows.train.length / 2, val: rows.val.length / 2 }, { ...options, batchSize });
-    this.#options = { loss: "sigmoid", beta: 0.1, labelSmoothing: 0, ...options, batchSize };
+    const { loss = "sigmoid", beta = 0.1, labelSmoothing = 0, maxLength, reference } = options;
+    this.#options = { ...options, loss, beta, labelSmoothing, batchSize };
     checkOptions(this.#options);
-    const { loss, beta, labelSmoothing, maxLength, reference } = this.#options;
     const against = reference === undefined ? "none" : reference instanceof ReferencePolicy ? "policy" : "stored";
     this.config = { name: "direct preference", maxLength, loss, beta, labelSmoothing, reference: against };
     this.#vocabSize = model.config.vocabSize;
@@ -324,15 +326,15 @@ function checkRows(name: string, rows: TokenRows, maxLength: number): void {
 }
 
 /** @throws {ConfigError} */
-function checkOptions({ loss, beta, labelSmoothing }: Pick<PreferenceOptions, "loss" | "beta" | "labelSmoothing">) {
-  if (!PREFERENCE_LOSSES.includes(loss!)) {
+function checkOptions({ loss, beta, labelSmoothing }: Complete): void {
+  if (!PREFERENCE_LOSSES.includes(loss)) {
     throw new ConfigError(`loss is ${loss}; expected one of ${PREFERENCE_LOSSES.join(", ")}`);
   }
-  if (!(beta! > 0 && beta! < Infinity)) throw new ConfigError(`beta is ${beta}; expected a number above 0`);
-  if (!(labelSmoothing! >= 0 && labelSmoothing! < 0.5)) {
+  if (!(beta > 0 && beta < Infinity)) throw new ConfigError(`beta is ${beta}; expected a number above 0`);
+  if (!(labelSmoothing >= 0 && labelSmoothing < 0.5)) {
     throw new ConfigError(`labelSmoothing is ${labelSmoothing}; expected a number from 0 to below 0.5`);
   }
-  if (labelSmoothing! > 0 && (loss === "hinge" || loss === "ipo")) {
+  if (labelSmoothing > 0 && (loss === "hinge" || loss === "ipo")) {
     throw new ConfigError(
       `labelSmoothing is ${labelSmoothing}, and the loss ${loss} has none; expected sigmoid or robust`,
     );
