@@ -70,24 +70,29 @@ export function tokenLogprobs(
  * ```
  */
 export class ReferencePolicy {
-  /** The model whose memory and launches it uses. */ readonly model: GPT;
+  readonly #policy: GPT;
+  #reference: GPT | Lora | (() => Lora);
 
   /**
-   * @param reference a model that is not trained, with the policy's vocabulary and block size; or the policy's adapter
+   * @param reference a model that is not trained, with the policy's vocabulary and block size; or the policy's adapter, which a function
+   *   gives at the first run where it is put on later
    * @throws {ConfigError} when the model is another kind of model, or the adapter is on another
    */
-  constructor(policy: GPT, readonly reference: GPT | Lora) {
-    if (reference instanceof Lora) {
-      if (reference.model !== policy) throw new ConfigError("ReferencePolicy: the adapter is on another model");
-      this.model = policy;
-      return;
-    }
-    for (const name of ["vocabSize", "blockSize"] as const) {
-      const own = policy.config[name], there = reference.config[name];
-      if (there >= own) continue;
-      throw new ConfigError(`the reference model's ${name} is ${there}, expected the policy's ${own} or more`);
-    }
-    this.model = reference;
+  constructor(policy: GPT, reference: GPT | Lora | (() => Lora)) {
+    this.#policy = policy;
+    this.#reference = reference;
+    if (typeof reference !== "function") check(policy, reference);
+  }
+
+  /** The model that is run. */
+  get model(): GPT {
+    const { reference } = this;
+    return reference instanceof Lora ? this.#policy : reference;
+  }
+  /** What it was made with. */
+  get reference(): GPT | Lora {
+    if (typeof this.#reference === "function") check(this.#policy, this.#reference = this.#reference());
+    return this.#reference;
   }
 
   /**
@@ -104,6 +109,19 @@ export class ReferencePolicy {
     } finally {
       reference.enabled = true;
     }
+  }
+}
+
+/** @throws {ConfigError} */
+function check(policy: GPT, reference: GPT | Lora): void {
+  if (reference instanceof Lora) {
+    if (reference.model === policy) return;
+    throw new ConfigError("ReferencePolicy: the adapter is on another model");
+  }
+  for (const name of ["vocabSize", "blockSize"] as const) {
+    const own = policy.config[name], there = reference.config[name];
+    if (there >= own) continue;
+    throw new ConfigError(`the reference model's ${name} is ${there}, expected the policy's ${own} or more`);
   }
 }
 

@@ -87,9 +87,11 @@ for (const { name, device } of await devices()) {
       device.fill(storage, (values) => generator.normal(values, 0, 0.5));
     }
     using policy = new Scorer(model, options), off = new Scorer(new ReferencePolicy(model, lora), options);
+    using late = new Scorer(new ReferencePolicy(model, () => lora), options);
     for (let times = 0; times < 2; times++) {
       assertNotEquals(await policy.logprobs(ROWS), base);
       assertEquals(await off.logprobs(ROWS), base);
+      assertEquals(await late.logprobs(ROWS), base);
       assert(lora.enabled);
     }
     const other = newModel(device), reference = new ReferencePolicy(model, other);
