@@ -7,7 +7,7 @@ import { TokenRows } from "../../src/data/token_rows.ts";
 import { ConfigError, DataError } from "../../src/errors.ts";
 import { inFolder } from "../testing.ts";
 
-const ALL: readonly Kind[] = ["text", "completion", "preference", "label", "choice"];
+const ALL: readonly Kind[] = ["text", "completion", "preference", "label", "choice", "prompt"];
 type Plain = Example extends infer E ? E extends Example ? Omit<E, "where"> : never : never;
 
 /** The examples of a file with these contents, by their places. */
@@ -105,6 +105,15 @@ Deno.test("every kind has its columns", async () => {
       chosen: "a",
       rejected: "b",
     }],
+    [{ chosen: "a", rejected: "b", margin: "0.5" }, { kind: "preference", chosen: "a", rejected: "b", margin: 0.5 }],
+    // A text beside whole conversations says again what they begin with.
+    [{ prompt: "a", chosen: [message, answer], rejected: [message] }, {
+      kind: "preference",
+      chosen: [message, answer],
+      rejected: [message],
+    }],
+    [{ prompt: "p", answer: 4 }, { kind: "prompt", prompt: "p" }],
+    [{ prompt: [message] }, { kind: "prompt", prompt: [message] }],
     [{ text: "a", label: true }, { kind: "label", text: "a", label: true }],
     [{ text: "a", labels: ["x", 2] }, { kind: "label", text: "a", label: ["x", 2] }],
     [{ premise: "a", hypothesis: "b", label: "no" }, { kind: "label", text: "a", pair: "b", label: "no" }],
@@ -119,6 +128,22 @@ Deno.test("every kind has its columns", async () => {
   assertEquals(await kindOf(["text"]), "text");
   assertEquals(await kindOf(["text", "label"]), "label");
 });
+
+Deno.test("prompts come with the row's other columns where these are asked for, and margins are numbers", () =>
+  inFolder(async (folder) => {
+    const path = `${folder}/a.jsonl`, row = { question: "2 + 2?", answer: 4, tools: [], note: null };
+    await Deno.writeTextFile(path, JSON.stringify(row));
+    const all = async (more?: boolean) =>
+      await Array.fromAsync(readExamples(path, { kinds: ["prompt"], columns: { prompt: "question" }, more }));
+    const prompt = { kind: "prompt", where: `${path}, line 1`, prompt: "2 + 2?" } as const;
+    assertEquals(await all(), [prompt]);
+    assertEquals(await all(true), [{ ...prompt, more: { answer: 4, note: null } }]);
+    await refused(
+      "a.jsonl",
+      '{"chosen":"a","rejected":"b","margin":"much"}',
+      'margin is the text "much"; expected a number',
+    );
+  }));
 
 Deno.test("what a template reads besides: tools, also as JSON, and no nulls", async () => {
   const tools = [{ name: "f", needs: null }],

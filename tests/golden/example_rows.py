@@ -1,4 +1,4 @@
-"""Writes example_rows.json: rows of data as TRL's SFTTrainer prepares them, and the order in which its trainer takes rows.
+"""Writes example_rows.json: rows of data as TRL's SFTTrainer and DPOTrainer prepare them, and the order in which a trainer takes rows.
 
     python3 tests/golden/example_rows.py
 
@@ -17,7 +17,8 @@ import trl
 from accelerate.data_loader import SeedableRandomSampler
 from datasets import Dataset
 from transformers import GPT2Config, GPT2LMHeadModel, GPT2Tokenizer
-from trl import SFTConfig, SFTTrainer
+from trl import DPOConfig, DPOTrainer, SFTConfig, SFTTrainer
+from trl.trainer.dpo_trainer import DataCollatorForPreference
 
 HERE = Path(__file__).parent
 CHATML = (
@@ -64,6 +65,34 @@ CASES = [
     (PARTS, {"completion_only_loss": False, "assistant_only_loss": True}),
     (PARTS, {"assistant_only_loss": True, "max_length": 40, "truncation_mode": "keep_end"}),
 ]
+PAIRS = [
+    {"prompt": "The capital of France is", "chosen": " Paris.", "rejected": " Rome."},
+    {"prompt": "hel", "chosen": "lo there", "rejected": "p me"},
+    {"prompt": "", "chosen": "nothing before", "rejected": "a"},
+    {"prompt": "It ends", "chosen": " here.<|endoftext|>", "rejected": " there"},
+    {"prompt": "a prompt that is rather long, so that it fills", "chosen": " all", "rejected": " all the tokens that there are"},
+]
+WITHOUT = [ # no answer is the other's beginning: TRL cuts one off such texts
+    {"chosen": "Two and two is four", "rejected": "Two and two is five"},
+    {"chosen": "é😀 a", "rejected": "é😀 b"},
+    {"chosen": "yes", "rejected": "no"},
+]
+BEGINNINGS = [turns[:-1] for turns in TURNS[:2]]
+CHAT_PAIRS = [
+    {"prompt": begins, "chosen": chat(("assistant", good)), "rejected": chat(("assistant", bad))}
+    for begins, good, bad in zip(BEGINNINGS, ["Hello!", "Yes."], ["Go away!", "No."])
+]
+WHOLE = [
+    {"chosen": row["prompt"] + row["chosen"], "rejected": row["prompt"] + row["rejected"]} for row in CHAT_PAIRS
+]
+PREFERENCES = [
+    (PAIRS, {}),
+    (PAIRS, {"max_length": 12}),
+    (PAIRS, {"max_length": 12, "truncation_mode": "keep_end"}),
+    (WITHOUT, {}),
+    (CHAT_PAIRS, {}),
+    (WHOLE, {}),
+]
 
 
 def prepared(rows, options, tokenizer, folder):
@@ -76,6 +105,24 @@ def prepared(rows, options, tokenizer, folder):
         {"ids": row["input_ids"], "learned": [int(label != -100) for label in row["labels"]]}
         for row in trainer.train_dataset
     ]
+
+
+def compared(rows, options, tokenizer, folder):
+    """Of each pair the preferred text and the other, with which tokens are the answer's; cut by the collator."""
+    model, other = (GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=1, n_embd=2, vocab_size=len(tokenizer), n_positions=8)) for _ in range(2))
+    config = DPOConfig(output_dir=folder, bf16=False, gradient_checkpointing=False, use_cpu=True, report_to="none", **options)
+    trainer = DPOTrainer(
+        model=model, ref_model=other, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer
+    )
+    collate = DataCollatorForPreference(0, config.max_length, config.truncation_mode)
+    left = []
+    for row in trainer.train_dataset:
+        batch = collate([row])
+        left.append([
+            {"ids": ids[there == 1].tolist(), "learned": answer[there == 1].tolist()}
+            for ids, answer, there in zip(batch["input_ids"], batch["completion_mask"], batch["attention_mask"])
+        ])  # fmt: skip
+    return left
 
 
 def orders(length, seed, epochs):
@@ -94,10 +141,14 @@ def main():
         for rows, options in CASES:
             left = prepared(rows, options, tokenizer, folder)
             cases.append({"rows": rows, "options": options, "left": left})
+        preferences = [
+            {"rows": rows, "options": options, "left": compared(rows, options, tokenizer, folder)} for rows, options in PREFERENCES
+        ]
     result = {
         "versions": {package.__name__: package.__version__ for package in (trl, transformers, accelerate, torch)},
         "template": CHATML,
         "cases": cases,
+        "preferences": preferences,
         "orders": [
             {"length": length, "seed": seed, "order": orders(length, seed, 3)} for length, seed in [(1, 0), (7, 42), (100, 1337)]
         ],

@@ -1,10 +1,11 @@
-/** Rows as TRL's SFTTrainer prepares them, and the orders in which its trainer takes them: example_rows.py. */
+/** Rows as TRL's SFTTrainer and DPOTrainer prepare them, and the orders in which its trainer takes them: example_rows.py. */
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { ChatTemplate } from "../../src/data/chat_template.ts";
 import { Epochs, holdOut } from "../../src/data/epochs.ts";
 import { readExamples } from "../../src/data/examples.ts";
 import { labelCount, TokenRows } from "../../src/data/token_rows.ts";
-import { tokenizeExample, type TokenizeOptions } from "../../src/data/tokenize_example.ts";
+import { type Of, tokenizeExample, type TokenizeOptions } from "../../src/data/tokenize_example.ts";
+import { preferenceRows, tokenizePreference, tokenizePrompt } from "../../src/data/tokenize_preference.ts";
 import { CheckpointError, DataError } from "../../src/errors.ts";
 import { RandomGenerator } from "../../src/random/mod.ts";
 import { loadTokenizer } from "../../src/tokenizer/load.ts";
@@ -13,7 +14,7 @@ import { inFolder } from "../testing.ts";
 import golden from "./example_rows.json" with { type: "json" };
 import tokenizers from "./hugging_face_tokenizers.json" with { type: "json" };
 
-const { cases, orders, heldOut } = golden, chatml = new ChatTemplate(golden.template);
+const { cases, preferences, orders, heldOut } = golden, chatml = new ChatTemplate(golden.template);
 let tokenizer!: Tokenizer;
 await inFolder(async (folder) => {
   for (const [name, text] of Object.entries(tokenizers.cases[1].files)) {
@@ -43,6 +44,72 @@ for (const [number, { rows, options, left }] of cases.entries()) {
       assertEquals(found, left);
     }));
 }
+
+for (const [number, { rows, options, left }] of preferences.entries()) {
+  const { max_length: maxLength, truncation_mode } = options as { max_length?: number; truncation_mode?: string };
+  const truncation = truncation_mode as "keep_start" | "keep_end" | undefined;
+  Deno.test(`pairs as DPOTrainer prepares them, ${number}: ${Object.keys(rows[0])}, ${JSON.stringify(options)}`, () =>
+    inFolder(async (folder) => {
+      await Deno.writeTextFile(`${folder}/a.json`, JSON.stringify(rows));
+      const found: { ids: number[]; learned: number[] }[][] = [];
+      for await (const example of readExamples(`${folder}/a.json`, { kinds: ["preference"] })) {
+        const pair = await tokenizePreference(example as Of<"preference">, { tokenizer, template: chatml });
+        const { chosen, rejected } = preferenceRows(pair, { maxLength, truncation });
+        if (!chosen.learned.includes(1) && !rejected.learned.includes(1)) continue;
+        found.push([chosen, rejected].map(({ ids, learned }) => ({ ids: [...ids], learned: [...learned] })));
+      }
+      assertEquals(found, left);
+    }));
+}
+
+Deno.test("pairs that are equal, answers that are empty, and prompts without a token", async () => {
+  const where = "a.jsonl, line 3", options = { tokenizer, template: chatml };
+  const say = (content: string, more = {}) => [{ role: "assistant", content, ...more }];
+  const refused = async (pair: Omit<Of<"preference">, "kind" | "where">, message: string, more = {}) =>
+    assertEquals(
+      (await assertRejects(
+        () => tokenizePreference({ kind: "preference", where, ...pair }, { ...options, ...more }),
+        DataError,
+      ))
+        .message,
+      `${where}: ${message}`,
+    );
+  const equal = "chosen and rejected are equal; expected two answers, the first of them preferred";
+  await refused({ prompt: "a", chosen: " b", rejected: " b" }, equal);
+  await refused({ chosen: "a b", rejected: "a b" }, equal);
+  await refused({ prompt: [{ role: "user", content: "a" }], chosen: say("b"), rejected: say("b") }, equal);
+  await refused({ prompt: "a", chosen: "", rejected: "b" }, "chosen has no answer to the prompt: it is empty");
+  await refused(
+    { prompt: say("a"), chosen: say("b"), rejected: say("") },
+    "rejected has no answer to the prompt: it is empty",
+  );
+  await refused(
+    { chosen: "a b", rejected: "a" },
+    "rejected has no answer to the prompt: all of it begins the other answer",
+  );
+  await refused(
+    { prompt: "a", chosen: "b<|endoftext|>", rejected: "b" }, // which ends with that token by itself
+    "chosen and rejected have the same tokens; expected two answers, the first of them preferred",
+  );
+  await refused(
+    { prompt: say("a"), chosen: say("b"), rejected: say("c") },
+    "a conversation, and the model has no chat template: name one with --template",
+    { template: undefined },
+  );
+  const calls = { prompt: say("a"), chosen: say("", { tool_calls: [{}] }), rejected: say("c") };
+  await tokenizePreference({ kind: "preference", where, ...calls }, options);
+
+  const prompt = (prompt: Of<"prompt">["prompt"]) => tokenizePrompt({ kind: "prompt", where, prompt }, options);
+  assertEquals(
+    (await assertRejects(() => prompt(""), DataError)).message,
+    `${where}: the prompt has no token; expected one or more`,
+  );
+  assertEquals(
+    tokenizer.decode(await prompt([{ role: "user", content: "Hi" }])),
+    "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
+  );
+  assertEquals(tokenizer.decode(await prompt("Hi")), "Hi"); // and no end
+});
 
 Deno.test("a row without anything to learn, a conversation without a template, and special tokens that are refused", async () => {
   const where = "a.jsonl, line 3", text = { kind: "text", where, text: "a <|user|> b" } as const;
