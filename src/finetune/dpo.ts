@@ -38,6 +38,7 @@ import { slice } from "../ops/slice.ts";
 import { sub } from "../ops/sub.ts";
 import { sum } from "../ops/sum.ts";
 import type { LossAndOutputs, MicroBatch, Task } from "../train/task.ts";
+import { adaptersOf, Lora } from "./lora.ts";
 import { CapturedPasses, NOTHING, ReferencePolicy, tokenLogprobs } from "./policy.ts";
 import { type RowOptions, RowTask, type Splits } from "./row_task.ts";
 
@@ -205,23 +206,28 @@ export class DirectPreference extends RowTask {
     return { train: train.identity(), val: val.identity() };
   }
 
-  /**
-   * A task like this one on a model like this one's, whose updates have a micro-batch of each shape that there can be: for the memory
-   * that they take.
-   *
-   * @param reference in place of this one's, where that is a policy
-   */
-  rehearsal(model: GPT, reference?: ReferencePolicy): Task {
-    const { batchSize, maxLength, ...options } = this.#options, rows = new TokenRows();
-    const lengths = paddedLengths(maxLength);
-    for (const length of lengths.flatMap((length) => Array(2 * batchSize).fill(length))) {
+  /** A task like this one on a model like this one's, whose updates have micro-batches of all shapes: for the memory that they take. */
+  rehearsal(model: GPT): Task {
+    const { batchSize, maxLength, reference } = this.#options, rows = new TokenRows();
+    for (const length of paddedLengths(maxLength).flatMap((length) => Array(2 * batchSize).fill(length))) {
       rows.push({ ids: new Int32Array(length), learned: new Uint8Array(length).fill(1, 1) });
     }
-    const sums = new Float32Array(rows.length), stored = options.reference && { train: sums, val: sums };
-    const splits = { train: rows, val: rows }, all = { ...options, batchSize, maxLength, shuffle: false };
-    const task = new DirectPreference(model, splits, { ...all, reference: reference ?? stored });
-    const batches = () => task.draw({ count: lengths.length });
-    return Object.assign(Object.create(task) as DirectPreference, { draw: batches, evaluate: batches });
+    const sums = new Float32Array(rows.length), [lora] = adaptersOf(model).slice(-1);
+    const own = reference instanceof ReferencePolicy // a model beside takes memory already, as much as a model like it
+      ? new ReferencePolicy(model, reference.reference instanceof Lora ? lora : model)
+      : reference && { train: sums, val: sums };
+    return new Rehearsal(model, { train: rows, val: rows }, { ...this.#options, reference: own });
+  }
+}
+
+/** Draws every micro-batch for every update. */
+class Rehearsal extends DirectPreference {
+  override *draw(): Generator<MicroBatch> {
+    const count = this.microBatches("val");
+    for (const { arrays } of super.evaluate("val", { count })) yield { arrays, weight: 1 / count };
+  }
+  override evaluate(): Generator<MicroBatch> {
+    return this.draw();
   }
 }
 
