@@ -1,0 +1,244 @@
+/**
+ * The listener: `node:http` under handlers that take a `Request` and give a `Response`.
+ *
+ * `Deno.serve` has no time-outs. Here a client has so long for its headers, for each part of its body, and to take each part of an
+ * answer; and there are so many connections, of which the one that has been idle for longest makes room for the next.
+ */
+import type * as http from "node:http";
+import type { AddressInfo, Socket } from "node:net";
+import { builtin } from "../files/system.ts";
+
+/** Answers a request. Its `signal` aborts when the client has gone before it had the whole answer, and only then. */
+export type Handler = (request: Request) => Response | Promise<Response>;
+
+/** Where to listen, and what a client may take. */
+export interface ListenOptions {
+  /** Default 127.0.0.1. */
+  readonly hostname?: string;
+  /** 0 takes any that is free. */
+  readonly port: number;
+  /** Connections at once. Default 4,096. */
+  readonly connections?: number;
+  /** Seconds from the beginning of a connection, or of a request, to the end of its headers. Default 10. */
+  readonly headerSeconds?: number;
+  /** Seconds that a connection stays open after an answer. Default 75. */
+  readonly idleSeconds?: number;
+  /** Seconds without a byte of a body, or without a client taking some of an answer. Default 30. */
+  readonly stallSeconds?: number;
+}
+
+/** A listener that runs. */
+export interface Listener extends AsyncDisposable {
+  readonly hostname: string;
+  readonly port: number;
+  /** How many connections are open. */
+  readonly connections: number;
+  /** Requests whose answers have not been sent whole. */
+  readonly running: number;
+  /** Waits until no answer is on its way, at most so many milliseconds; then takes no more connections, and closes those that there are. */
+  drain(milliseconds: number): Promise<void>;
+}
+
+const BAD_REQUEST = JSON.stringify({
+  error: { message: "This is no HTTP request", type: "invalid_request_error", param: null, code: "bad_request" },
+});
+
+/**
+ * Listens.
+ *
+ * @throws {Error} with the system's `code`, such as EADDRINUSE, when it cannot
+ */
+export async function listen(handler: Handler, options: ListenOptions): Promise<Listener> {
+  const { hostname = "127.0.0.1", port, connections: most = 4096 } = options;
+  const { headerSeconds = 10, idleSeconds = 75, stallSeconds = 30 } = options;
+  const { createServer } = builtin<typeof http>("node:http"), connections = new Connections(most);
+  let running = 0, idle: (() => void) | undefined;
+  const server = createServer({
+    headersTimeout: 1000 * headerSeconds,
+    requestTimeout: 0, // an upload may take long; what stands still is closed below
+    keepAliveTimeout: 1000 * idleSeconds,
+    connectionsCheckingInterval: Math.min(1000, 100 * headerSeconds),
+    maxHeaderSize: 16384,
+  }, (request, response) => {
+    const done = connections.busy(request.socket);
+    running++;
+    response.on("close", () => {
+      done();
+      if (--running === 0) idle?.();
+    });
+    answer(handler, request, response, 1000 * stallSeconds).catch(() => request.socket.destroy());
+  });
+  server.maxRequestsPerSocket = 0;
+  server.on("connection", (socket) => connections.add(socket));
+  server.on("clientError", (_, socket: Socket) => refuse(socket));
+  await new Promise<void>((resolve, reject) => {
+    server.once("error", reject);
+    server.listen({ port, host: hostname, backlog: 1024 }, () => resolve());
+  });
+  const close = async () => {
+    const closed = new Promise((resolve) => server.close(resolve));
+    connections.closeAll();
+    await closed;
+  };
+  return {
+    hostname,
+    port: (server.address() as AddressInfo).port,
+    get connections() {
+      return connections.size;
+    },
+    get running() {
+      return running;
+    },
+    async drain(milliseconds) {
+      if (running > 0) {
+        const { promise, resolve } = Promise.withResolvers<void>(), timer = setTimeout(resolve, milliseconds);
+        idle = resolve;
+        await promise;
+        clearTimeout(timer);
+      }
+      await close();
+    },
+    [Symbol.asyncDispose]: close,
+  };
+}
+
+/** Says that it is no request, and closes: also after a time-out, which comes again until the connection is gone. */
+function refuse(socket: Socket): void {
+  if (!socket.writable || socket.bytesWritten > 0) return void socket.destroy();
+  const length = BAD_REQUEST.length, head = "content-type: application/json\r\nconnection: close";
+  socket.end(`HTTP/1.1 400 Bad Request\r\n${head}\r\ncontent-length: ${length}\r\n\r\n${BAD_REQUEST}`);
+  setTimeout(() => socket.destroy(), 500);
+}
+
+/** The open connections, the one that has been idle for longest first. */
+class Connections {
+  readonly #all = new Map<Socket, { busy: number }>();
+
+  constructor(readonly most: number) {}
+
+  get size(): number {
+    return this.#all.size;
+  }
+  add(socket: Socket): void {
+    if (this.#all.size >= this.most) {
+      const longest = this.#all.entries().find(([, { busy }]) => busy === 0)?.[0];
+      if (longest) this.#remove(longest);
+      else return void socket.destroy();
+    }
+    socket.setNoDelay(true);
+    socket.on("close", () => this.#all.delete(socket));
+    socket.on("error", () => socket.destroy());
+    this.#all.set(socket, { busy: 0 });
+  }
+  /** A request has come. @returns to be called when it is over */
+  busy(socket: Socket): () => void {
+    const state = this.#all.get(socket);
+    if (state) state.busy++;
+    return () => {
+      if (!state || --state.busy > 0 || !this.#all.delete(socket)) return;
+      this.#all.set(socket, state); // idle from now on: after all others
+    };
+  }
+  closeAll(): void {
+    for (const socket of this.#all.keys()) this.#remove(socket);
+  }
+  #remove(socket: Socket): void {
+    this.#all.delete(socket);
+    socket.destroy();
+  }
+}
+
+/** Hands a request to the handler, and its answer to the client. */
+async function answer(
+  handler: Handler,
+  incoming: http.IncomingMessage,
+  outgoing: http.ServerResponse,
+  stall: number,
+): Promise<void> {
+  const gone = new AbortController();
+  outgoing.on("close", () => {
+    if (!outgoing.writableEnded) gone.abort(new DOMException("The client has gone", "AbortError"));
+  });
+  const request = requestOf(incoming, gone.signal, stall);
+  const response = request ? await handler(request) : new Response(BAD_REQUEST, {
+    status: 400,
+    headers: { "content-type": "application/json" },
+  });
+  if (outgoing.destroyed) return void response.body?.cancel().catch(() => {});
+  // What has not been read of the body would be taken for the next request.
+  const unread = !incoming.complete;
+  if (unread) outgoing.setHeader("connection", "close");
+  outgoing.writeHead(response.status, [...response.headers].flat());
+  if (incoming.method !== "HEAD" && response.body) await send(response.body, outgoing, stall);
+  await new Promise<void>((resolve) => outgoing.end(() => resolve()));
+  if (!unread) return;
+  incoming.resume(); // a client that still sends could miss the answer if the connection were reset at once
+  setTimeout(() => incoming.socket.destroy(), 1000);
+}
+
+/** Undefined where it is none. */
+function requestOf(incoming: http.IncomingMessage, signal: AbortSignal, stall: number): Request | undefined {
+  const { method = "GET", url = "/", rawHeaders } = incoming, headers = new Headers();
+  if (!url.startsWith("/")) return;
+  try {
+    for (let i = 0; i < rawHeaders.length; i += 2) headers.append(rawHeaders[i], rawHeaders[i + 1]);
+    const has = headers.has("transfer-encoding") || Number(headers.get("content-length") ?? 0) > 0;
+    const body = has && method !== "GET" && method !== "HEAD" ? bodyOf(incoming, stall) : undefined;
+    // Not of the Host header, which comes from elsewhere and is looked at where requests are authenticated.
+    return new Request(new URL(`http://localhost${url}`), {
+      ...{ method, headers, signal },
+      ...body && { body, duplex: "half" },
+    } as RequestInit);
+  } catch {
+    return;
+  }
+}
+
+/** A body as it comes. Whoever stops to read leaves the connection as it is, for the answer has to go out on it. */
+function bodyOf(incoming: http.IncomingMessage, stall: number): ReadableStream<Uint8Array> {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  return new ReadableStream<Uint8Array>({
+    start(controller) {
+      const over = (end: () => void) => () => {
+        clearTimeout(timer);
+        try {
+          end();
+        } catch {
+          // closed before
+        }
+      };
+      incoming.on("data", (chunk: Uint8Array) => {
+        clearTimeout(timer);
+        controller.enqueue(new Uint8Array(chunk));
+        incoming.pause();
+      });
+      incoming.on("end", over(() => controller.close()));
+      incoming.on("close", over(() => controller.error(new DOMException("The client has gone", "AbortError"))));
+      incoming.on("error", over(() => controller.error(new DOMException("The client has gone", "AbortError"))));
+      incoming.pause();
+    },
+    pull(controller) {
+      timer = setTimeout(() => controller.error(new DOMException("The body stands still", "TimeoutError")), stall);
+      incoming.resume();
+    },
+    cancel() {
+      clearTimeout(timer);
+      incoming.pause();
+    },
+  }, { highWaterMark: 0 });
+}
+
+/** Writes what comes, as fast as the client takes it. */
+async function send(body: ReadableStream<Uint8Array>, outgoing: http.ServerResponse, stall: number): Promise<void> {
+  const reader = body.getReader(), gone = new Promise<void>((resolve) => outgoing.once("close", resolve));
+  outgoing.flushHeaders();
+  void gone.then(() => outgoing.writableEnded ? undefined : reader.cancel().catch(() => {}));
+  while (!outgoing.destroyed) {
+    const { value, done } = await reader.read();
+    if (done || outgoing.destroyed) return;
+    if (outgoing.write(value)) continue;
+    const timer = setTimeout(() => outgoing.destroy(), stall);
+    await Promise.race([gone, new Promise((resolve) => outgoing.once("drain", resolve))]);
+    clearTimeout(timer);
+  }
+}

@@ -1,0 +1,223 @@
+/**
+ * The table of routes, and what all of them do alike: who may ask, what is in the request, what becomes of an error, what is counted.
+ */
+import type { Access, Audience } from "./auth.ts";
+import { ApiError, apiError, invalid, notFound } from "./errors.ts";
+import type { Engine, ServedModel } from "./engine_api.ts";
+import type { Field, Fields, Schema } from "./fields.ts";
+import type { Handler } from "./listen.ts";
+
+/** What routes work with. */
+export interface Served {
+  readonly engine: Engine;
+  readonly access: Access;
+  /** Takes what nobody threw on purpose, and under which request. Default: standard error. */
+  readonly onError?: (error: unknown, request: string) => void;
+}
+
+/** A request that may be answered. */
+export interface Call<Body = unknown> {
+  /** Its id, which the answer says too. */
+  readonly id: string;
+  readonly request: Request;
+  /** Aborts when the client has gone. */
+  readonly signal: AbortSignal;
+  /** What stands in the path's braces. */
+  readonly path: Readonly<Record<string, string>>;
+  readonly query: Readonly<Record<string, unknown>>;
+  readonly body: Body;
+  /** Of whoever asks. */
+  readonly key?: string;
+  readonly served: Served;
+  /** What the client is told of an error in a stream. */
+  failed(error: unknown): ApiError;
+}
+
+/** One route. */
+export interface Route<Body = unknown> {
+  readonly method: "GET" | "POST" | "DELETE";
+  /** With names in braces for single segments: `/v1/models/{model}`. */
+  readonly path: string;
+  readonly audience: Audience;
+  readonly summary: string;
+  /** Of its JSON body; without it the route reads the body itself, or has none. */
+  readonly body?: Field<Body>;
+  /** Of its query; numbers are read as such. Others are not looked at. */
+  readonly query?: Fields;
+  /** Of its answer in JSON, or the media type of another. */
+  readonly answers: Schema | string;
+  answer(call: Call<Body>): Response | Promise<Response>;
+}
+
+/** For tables: a route whose body has been checked. */
+export const route = <Body>(one: Route<Body>): Route => one as unknown as Route;
+
+/** The most bytes of a JSON body, how deep it may go, and how many seconds it may take. */
+const MOST_BYTES = 2 ** 20, MOST_DEPTH = 64, MOST_SECONDS = 30;
+
+/** Requests by route and status. */
+export type Counts = Map<string, number>;
+
+/** Answers requests by a table of routes; what is no route is 404, also to those without a key. */
+export function handler(served: Served, routes: readonly Route[], counts: Counts = new Map()): Handler {
+  const table = routes.map((route) => ({ route, segments: route.path.split("/") }));
+  const find = (path: string) => {
+    const parts = path.split("/");
+    return table.filter(({ segments }) =>
+      segments.length === parts.length &&
+      segments.every((segment, i) => segment.startsWith("{") ? parts[i] !== "" : segment === parts[i])
+    );
+  };
+  const { onError = (error, request) => console.error(`request ${request}:`, error) } = served;
+
+  async function answer(request: Request, id: string, noted: (path: string) => void): Promise<Response> {
+    const url = new URL(request.url), method = request.method === "HEAD" ? "GET" : request.method;
+    const found = find(url.pathname.length > 1 ? url.pathname.replace(/\/$/, "") : url.pathname);
+    const { route, segments } = found.find(({ route }) => route.method === method) ?? {};
+    if (route) noted(route.path);
+    const key = await served.access.admit(request, route?.audience ?? "open");
+    if (!route || !segments) {
+      if (found.length === 0) throw notFound(`There is no ${method} ${url.pathname.slice(0, 80)} here`, "unknown_url");
+      const allow = found.map(({ route }) => route.method).join(", ");
+      const refusal = new ApiError(405, `${found[0].route.path} takes ${allow}`, { code: "method_not_allowed" });
+      return refusal.response({ allow });
+    }
+    const failed = (error: unknown) => apiError(error, (error) => onError(error, id));
+    return await route.answer({
+      ...{ id, request, served, failed, signal: request.signal },
+      ...key !== undefined && { key },
+      path: pathOf(segments, url.pathname),
+      query: queryOf(route.query ?? {}, url.searchParams),
+      body: route.body && route.body.check(await readBody(request), ""),
+    });
+  }
+
+  return async (request) => {
+    const id = `req_${crypto.randomUUID().replaceAll("-", "")}`;
+    let path = "unknown", response: Response;
+    try {
+      response = await answer(request, id, (found) => path = found);
+    } catch (error) {
+      const gone = request.signal.aborted; // nobody reads the answer
+      response = gone ? new Response(null, { status: 499 }) : apiError(error, (error) => onError(error, id)).response();
+      if (response.status === 401) response.headers.set("www-authenticate", "Bearer");
+    }
+    const labels = `route="${path}",status="${response.status}"`;
+    counts.set(labels, (counts.get(labels) ?? 0) + 1);
+    response.headers.set("x-request-id", id);
+    response.headers.set("x-content-type-options", "nosniff");
+    if (!response.headers.has("cache-control")) response.headers.set("cache-control", "no-store");
+    return response;
+  };
+}
+
+/** Segments are decoded once, after the path has been cut: a name may contain a slash. */
+function pathOf(segments: readonly string[], path: string): Record<string, string> {
+  const parts = path.split("/");
+  return Object.fromEntries(segments.flatMap((segment, i) => {
+    if (!segment.startsWith("{")) return [];
+    const name = segment.slice(1, -1);
+    try {
+      return [[name, decodeURIComponent(parts[i])]];
+    } catch {
+      throw invalid(name, `${name}: not percent-encoded UTF-8`);
+    }
+  }));
+}
+
+function queryOf(fields: Fields, given: URLSearchParams): Record<string, unknown> {
+  return Object.fromEntries(
+    Object.entries(fields).map(([name, field]) => {
+      const text = given.get(name) ?? undefined, types = [field.schema.type].flat();
+      const isNumber = types.includes("integer") || types.includes("number");
+      const value = isNumber && text !== undefined && /^-?\d{1,15}(\.\d+)?$/.test(text) ? Number(text) : text;
+      return [name, field.check(value, name)];
+    }),
+  );
+}
+
+/**
+ * The JSON of a request.
+ *
+ * @throws {ApiError} 415 for another media type, which also keeps out forms of other pages; 413, 408 and 400 for a body that is too
+ *   large, too slow, or not JSON
+ */
+async function readBody(request: Request): Promise<unknown> {
+  const type = request.headers.get("content-type") ?? "";
+  if (!/^application\/([\w.-]+\+)?json\s*(;|$)/i.test(type.trim())) {
+    throw new ApiError(415, "The body has to be JSON, with the header Content-Type: application/json", {
+      code: "unsupported_media_type",
+    });
+  }
+  const bytes = await readBytes(request, MOST_BYTES);
+  let text: string;
+  try {
+    text = new TextDecoder("utf-8", { fatal: true }).decode(bytes);
+  } catch {
+    throw invalid(null, "The body is not UTF-8", "invalid_json");
+  }
+  if (depthOf(text) > MOST_DEPTH) throw invalid(null, `The body is deeper than ${MOST_DEPTH} levels`, "invalid_json");
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw invalid(null, "The body is not JSON", "invalid_json");
+  }
+}
+
+/** @throws {ApiError} 413 where there are more bytes, 408 where they take too long */
+export async function readBytes({ body, headers }: Request, most: number): Promise<Uint8Array> {
+  const large = () =>
+    new ApiError(413, `The body is larger than the ${most} bytes that are taken`, { code: "body_too_large" });
+  if (Number(headers.get("content-length") ?? 0) > most) throw large();
+  if (!body) return new Uint8Array();
+  const reader = body.getReader(), parts: Uint8Array[] = [], late = Promise.withResolvers<never>();
+  const slow = new ApiError(408, "The body takes too long", { code: "request_timeout" });
+  const timer = setTimeout(() => late.reject(slow), 1000 * MOST_SECONDS);
+  let length = 0;
+  try {
+    for (;;) {
+      const { value, done } = await Promise.race([reader.read(), late.promise]);
+      if (done) break;
+      length += value.length;
+      if (length > most) throw large();
+      parts.push(value);
+    }
+  } catch (error) {
+    throw error instanceof DOMException && error.name === "TimeoutError" ? slow : error;
+  } finally {
+    clearTimeout(timer);
+    reader.releaseLock();
+  }
+  const whole = new Uint8Array(length);
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}
+
+/** How deep lists and objects stand in each other: a parser takes long for a million levels. */
+function depthOf(text: string): number {
+  let depth = 0, most = 0;
+  for (let i = 0; i < text.length; i++) {
+    const c = text.charCodeAt(i);
+    if (c === 0x22) { // a string: up to its end
+      for (i++; i < text.length && text.charCodeAt(i) !== 0x22; i++) if (text.charCodeAt(i) === 0x5c) i++;
+    } else if (c === 0x5b || c === 0x7b) most = Math.max(most, ++depth);
+    else if (c === 0x5d || c === 0x7d) depth--;
+  }
+  return most;
+}
+
+/** @throws {ApiError} 404 for a model that is not there, or is another key's */
+export function modelOf({ served, key }: Pick<Call, "served" | "key">, id: string): ServedModel {
+  const model = served.engine.models(key).find((model) => model.id === id);
+  if (model) return model;
+  const shown = id.slice(0, 80);
+  throw notFound(
+    `The model '${shown}' does not exist, or is not yours: GET /v1/models lists those that there are`,
+    "model_not_found",
+    "model",
+  );
+}

@@ -1,0 +1,194 @@
+/** `/v1/completions`: texts that go on from prompts, as OpenAI's older API has them, with the log-probabilities of prompts too. */
+import type { Generation, Piece, PromptScore, ServedModel } from "./engine_api.ts";
+import { invalid } from "./errors.ts";
+import { DONE, event, eventStream } from "./events.ts";
+import { boolean, ignored, integer, object, optional, refused, type Schema, type Values } from "./fields.ts";
+import { append, emptyLists, type LogprobLists, OlderLogprobs, olderSchema } from "./logprobs.ts";
+import { type Call, modelOf, type Route, route } from "./routes.ts";
+import { checkStreamOptions, modelField, MOST_TEXTS, sampling, samplingOf } from "./sampling.ts";
+import { checkLength, decode, encode, generateAll, merged, Transcript, writtenFields } from "./texts.ts";
+
+const fields = {
+  prompt: optional(writtenFields(MOST_TEXTS), [""]),
+  max_tokens: optional(integer({ min: 0, max: 65_536, about: "0 with echo: to score the prompt. Default 16." })),
+  best_of: optional(integer({ min: 1, max: 20 })),
+  echo: optional(boolean(), false),
+  logprobs: optional(integer({ min: 0, max: 5 })),
+  suffix: refused("The model goes on from the end of a text alone: leave it out.", [""]),
+  ...sampling,
+};
+type Body = Values<typeof fields>;
+
+const usage = ["prompt_tokens", "completion_tokens", "total_tokens"];
+export const usageSchema: Schema = {
+  type: "object",
+  required: usage,
+  properties: Object.fromEntries(usage.map((name) => [name, { type: "integer" }])),
+};
+const choiceSchema: Schema = {
+  type: "object",
+  required: ["text", "index", "logprobs", "finish_reason"],
+  properties: {
+    text: { type: "string" },
+    index: { type: "integer" },
+    logprobs: olderSchema,
+    finish_reason: { enum: ["stop", "length"] },
+  },
+};
+/** What is in every answer that generates, and its own. */
+export const answerSchema = (object: string, more: Schema): Schema => ({
+  type: "object",
+  required: ["id", "object", "created", "model", ...Object.keys(more)],
+  properties: {
+    ...{ id: { type: "string" }, object: { const: object }, created: { type: "integer" }, model: { type: "string" } },
+    ...more,
+  },
+});
+const answers = answerSchema("text_completion", {
+  choices: { type: "array", items: choiceSchema },
+  usage: usageSchema,
+});
+
+export const completionRoutes: readonly Route[] = [
+  route({
+    ...{ method: "POST", path: "/v1/completions", audience: "local", summary: "Go on from prompts", answers },
+    body: object({ model: modelField, ...fields }),
+    answer: (call) => complete(call, call.body, call.body.model),
+  }),
+  route({
+    ...{ method: "POST", path: "/v1/engines/{engine}/completions", audience: "local", answers },
+    summary: "The same, under the path that openai 0.28 posts to",
+    body: object({ model: ignored("The path names it."), engine: ignored("The path names it."), ...fields }),
+    answer: (call) => complete(call, call.body, call.path.engine),
+  }),
+];
+
+interface Prompt {
+  readonly ids: readonly number[];
+  readonly added: number;
+  readonly text: string;
+}
+
+/** What is being written. */
+interface Asked {
+  readonly body: Body;
+  readonly model: ServedModel;
+  readonly prompts: readonly Prompt[];
+  readonly generations: readonly Generation[];
+  /** `count` of each prompt, those of the first prompt first. */
+  readonly transcripts: readonly Transcript[];
+  readonly count: number;
+  /** What all answers and events say. */
+  readonly head: Readonly<Record<string, unknown>>;
+}
+
+function complete(call: Call, body: Body, id: string): Promise<Response> | Response {
+  const { n, best_of: count = n, stream, echo, logprobs } = body, model = modelOf(call, id);
+  check(body, count);
+  const shape = samplingOf(body, model.vocabSize),
+    prompts = body.prompt.map((written, i): Prompt => {
+      const at = body.prompt.length > 1 ? `prompt[${i}]` : "prompt", ids = encode(model, written, at);
+      const added = body.max_tokens ?? Math.max(1, Math.min(16, model.blockSize - ids.length));
+      checkLength(model, ids.length, added, at);
+      return { ids, added, text: typeof written === "string" ? written : decode(model, ids) };
+    });
+  const scored = echo && logprobs !== undefined;
+  const generations = generateAll(
+    call,
+    prompts.map(({ ids: prompt, added: maxNewTokens }) => ({
+      ...{ ...shape, model: model.id, prompt, count, maxNewTokens },
+      ...logprobs !== undefined ? { topLogprobs: logprobs } : count > n && { topLogprobs: 0 },
+      ...(scored || maxNewTokens === 0) && { promptLogprobs: logprobs ?? 0 },
+    })),
+  );
+  const transcripts = prompts.flatMap(() =>
+    Array.from({ length: count }, () => new Transcript(model.tokenizer, shape))
+  );
+  const head = headOf(call, model, "cmpl", "text_completion");
+  const asked: Asked = { body, model, prompts, generations, transcripts, count, head };
+  return stream ? eventStream(streamed(asked), call.failed) : whole(asked);
+}
+
+/** @throws {ApiError} 400 where parameters contradict each other */
+function check(body: Body, count: number): void {
+  const { n, prompt: { length }, stream, echo, max_tokens } = body;
+  if (count < n) throw invalid("best_of", `best_of is ${count}, and n is ${n}: it is at least n`);
+  if (stream && count > n) {
+    throw invalid("best_of", "best_of is above n, and a stream cannot take back what it has sent");
+  }
+  if (length * count > MOST_TEXTS) {
+    throw invalid("n", `${length} prompts with ${count} texts each: at most ${MOST_TEXTS} texts in all are written`);
+  }
+  if (max_tokens === 0 && !echo) throw invalid("max_tokens", "max_tokens is 0: without echo nothing is asked for");
+  checkStreamOptions(body);
+}
+
+/** What is common to an answer and its events. */
+export const headOf = ({ id }: Call, model: ServedModel, kind: string, object: string) => ({
+  id: `${kind}-${id.slice(4)}`,
+  object,
+  created: Math.floor(Date.now() / 1000),
+  model: model.id,
+});
+
+/** What is new of one choice. */
+interface Told {
+  readonly index: number;
+  readonly text: string;
+  readonly logprobs: LogprobLists | null;
+  readonly finish?: Piece["finish"];
+}
+
+/** All that comes, with the prompt before the first piece of each choice where it is echoed. */
+async function* told({ body, model, prompts, generations, transcripts, count }: Asked): AsyncGenerator<Told> {
+  const { echo, logprobs } = body, begun = new Set<number>(), lists = transcripts.map(() => new OlderLogprobs(model));
+  const scores = (i: number): Promise<readonly PromptScore[]> | undefined => generations[i].promptLogprobs;
+  for await (const [i, pieces] of merged(generations)) {
+    for (const piece of pieces) {
+      const index = i * count + piece.index, transcript = transcripts[index], { ids, text: prompt } = prompts[i];
+      const all = logprobs === undefined ? null : emptyLists(), first = echo && !begun.has(index);
+      if (first && all) append(all, lists[index].prompt(ids, prompt, await scores(i) ?? []));
+      begun.add(index);
+      const { text, tokens, finish } = transcript.push(piece);
+      if (all) append(all, lists[index].tokens(transcript.text, tokens));
+      yield { index, text: first ? prompt + text : text, logprobs: all, ...finish && { finish } };
+    }
+  }
+}
+
+async function whole(asked: Asked): Promise<Response> {
+  const { body: { n }, count, prompts, transcripts, head } = asked;
+  const all = transcripts.map((transcript) => ({ transcript, text: "", logprobs: null as LogprobLists | null }));
+  for await (const { index, text, logprobs } of told(asked)) {
+    const choice = all[index];
+    choice.text += text;
+    if (logprobs) append(choice.logprobs ??= emptyLists(), logprobs);
+  }
+  const mean = ({ transcript: { logprob, count } }: typeof all[0]) => logprob / Math.max(1, count);
+  const best = prompts.flatMap((_, i) => {
+    const those = all.slice(i * count, (i + 1) * count);
+    return count > n ? those.sort((a, b) => mean(b) - mean(a)).slice(0, n) : those;
+  });
+  const choices = best.map(({ text, logprobs, transcript: { finish = "length" } }, index) => ({
+    ...{ text, index, logprobs, finish_reason: finish },
+  }));
+  return Response.json({ ...head, choices, usage: usageOf(asked) });
+}
+
+async function* streamed(asked: Asked): AsyncGenerator<string> {
+  const { body: { stream_options: { include_usage = false } = {} }, head } = asked;
+  const rest = include_usage ? { usage: null } : {};
+  for await (const { index, text, logprobs, finish } of told(asked)) {
+    if (!text && !finish && !logprobs?.tokens.length) continue;
+    yield event({ ...head, choices: [{ text, index, logprobs, finish_reason: finish ?? null }], ...rest });
+  }
+  if (include_usage) yield event({ ...head, choices: [], usage: usageOf(asked) });
+  yield DONE;
+}
+
+/** All tokens, also of texts that were not the best. */
+function usageOf({ prompts, transcripts }: Asked): Record<string, number> {
+  const prompt_tokens = prompts.reduce((sum, { ids }) => sum + ids.length, 0);
+  const completion_tokens = transcripts.reduce((sum, { count }) => sum + count, 0);
+  return { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens };
+}

@@ -1,0 +1,166 @@
+/** `/v1/embeddings`, and `/v1/score`, which OpenAI's API does not have: how likely continuations are. */
+import type { PromptScore, ServedModel } from "./engine_api.ts";
+import { invalid } from "./errors.ts";
+import { ignored, integer, list, object, optional, type Schema, string, type Values } from "./fields.ts";
+import { type Call, modelOf, type Route, route } from "./routes.ts";
+import { modelField, MOST_TEXTS } from "./sampling.ts";
+import { checkLength, encode, generateAll, nameOf, writtenField, writtenFields } from "./texts.ts";
+
+const embedded = {
+  model: modelField,
+  input: writtenFields(2048, { min: 1 }),
+  dimensions: optional(integer({ min: 1, max: 65_536, about: "The first so many numbers, normalised again." })),
+  encoding_format: optional(string({ max: 10, values: ["float", "base64"] }), "float"),
+  user: ignored(),
+};
+const scored = {
+  model: modelField,
+  prompt: optional(writtenField, ""),
+  continuations: list(writtenField, { min: 1, max: MOST_TEXTS, about: "Each goes on from the prompt." }),
+};
+
+const integers = (...names: readonly string[]): Schema => ({
+  type: "object",
+  required: names,
+  properties: Object.fromEntries(names.map((name) => [name, { type: "integer" }])),
+});
+const answers = (data: Schema): Schema => ({
+  type: "object",
+  required: ["object", "data", "model", "usage"],
+  properties: {
+    ...{ object: { const: "list" }, data: { type: "array", items: data }, model: { type: "string" } },
+    usage: integers("prompt_tokens", "total_tokens"),
+  },
+});
+const numbers = { type: "array", items: { type: "number" } };
+
+export const embeddingRoutes: readonly Route[] = [
+  route({
+    ...{ method: "POST", path: "/v1/embeddings", audience: "local", body: object(embedded), answer: embed },
+    summary: "The mean of a text's last hidden states, of length 1",
+    answers: answers({
+      type: "object",
+      required: ["object", "index", "embedding"],
+      properties: {
+        ...{ object: { const: "embedding" }, index: { type: "integer" } },
+        embedding: { anyOf: [numbers, { type: "string" }] },
+      },
+    }),
+  }),
+  route({
+    ...{ method: "POST", path: "/v1/score", audience: "local", body: object(scored), answer: score },
+    summary: "Log-probabilities of continuations; not in OpenAI's API",
+    answers: answers({
+      type: "object",
+      required: ["object", "index", "logprob", "tokens", "token_logprobs", "is_greedy"],
+      properties: {
+        ...{ object: { const: "score" }, index: { type: "integer" }, logprob: { type: "number" } },
+        ...{ tokens: { type: "array", items: { type: "string" } }, token_logprobs: numbers },
+        is_greedy: { type: "boolean" },
+      },
+    }),
+  }),
+];
+
+async function embed(call: Call<Values<typeof embedded>>): Promise<Response> {
+  const { body: { input, dimensions, encoding_format }, served, signal, key } = call,
+    model = modelOf(call, call.body.model);
+  if (dimensions !== undefined && dimensions > model.embeddingSize) {
+    throw invalid("dimensions", `dimensions is ${dimensions}, and ${model.id} has ${model.embeddingSize}`);
+  }
+  const ids = input.map((written, i) => {
+    const at = input.length > 1 ? `input[${i}]` : "input", ids = encode(model, written, at);
+    checkLength(model, ids.length, 0, at);
+    return ids;
+  });
+  const means = await served.engine.embed(model.id, ids, signal, key),
+    tokens = ids.reduce((sum, { length }) => sum + length, 0);
+  const data = means.map((mean, index) => {
+    const embedding = unit(mean.subarray(0, dimensions));
+    return { object: "embedding", index, embedding: encoding_format === "base64" ? base64(embedding) : [...embedding] };
+  });
+  return Response.json({
+    object: "list",
+    data,
+    model: model.id,
+    usage: { prompt_tokens: tokens, total_tokens: tokens },
+  });
+}
+
+/** Of length 1, so that a product of two is their cosine. */
+function unit(vector: Float32Array): Float32Array {
+  const length = Math.hypot(...vector);
+  return length > 0 ? vector.map((x) => x / length) : vector;
+}
+/** Little-endian, as clients read it. */
+function base64(vector: Float32Array): string {
+  const view = new DataView(new ArrayBuffer(4 * vector.length));
+  vector.forEach((x, i) => view.setFloat32(4 * i, x, true));
+  return new Uint8Array(view.buffer).toBase64();
+}
+
+async function score(call: Call<Values<typeof scored>>): Promise<Response> {
+  const { body: { prompt, continuations } } = call, model = modelOf(call, call.body.model);
+  const texts = continuations.map((continuation, i) => {
+    const text = together(model, prompt, continuation, `continuations[${i}]`);
+    checkLength(model, text.ids.length, 0, `continuations[${i}]`);
+    return text;
+  });
+  const neutral = {
+    temperature: 1,
+    topP: 1,
+    seed: 0,
+    stop: [],
+    logitBias: new Map(),
+    frequencyPenalty: 0,
+    presencePenalty: 0,
+  };
+  const generations = generateAll(
+    call,
+    texts.map(({ ids }) => ({
+      ...{ ...neutral, model: model.id, prompt: ids, count: 1, maxNewTokens: 0, promptLogprobs: 0 },
+    })),
+  );
+  const scores = await Promise.all(
+    generations.map(async ({ pieces, promptLogprobs }): Promise<readonly PromptScore[]> => {
+      const scores = promptLogprobs ?? Promise.resolve([]);
+      scores.catch(() => {}); // what is wrong comes out of the pieces too
+      for await (const _ of pieces);
+      return await scores;
+    }),
+  );
+  const data = texts.map(({ ids, from }, index) => {
+    const those = scores[index].slice(from - 1);
+    return {
+      ...{ object: "score", index, logprob: those.reduce((sum, { logprob }) => sum + logprob, 0) },
+      tokens: ids.slice(from).map((id) => nameOf(model.tokenizer, id)),
+      token_logprobs: those.map(({ logprob }) => logprob),
+      is_greedy: those.every(({ greedy }) => greedy),
+    };
+  });
+  const tokens = texts.reduce((sum, { ids }) => sum + ids.length, 0);
+  return Response.json({
+    object: "list",
+    data,
+    model: model.id,
+    usage: { prompt_tokens: tokens, total_tokens: tokens },
+  });
+}
+
+/**
+ * Prompt and continuation as one text: two texts are encoded together, as they would stand in one, and what is past the prompt's own
+ * tokens is the continuation (as lm-evaluation-harness).
+ */
+function together(
+  model: ServedModel,
+  prompt: string | readonly number[],
+  continuation: string | readonly number[],
+  at: string,
+): { readonly ids: readonly number[]; readonly from: number } {
+  const before = encode(model, prompt, "prompt");
+  const both = typeof prompt === "string" && prompt !== "" && typeof continuation === "string";
+  const ids = both ? encode(model, prompt + continuation, at) : [...before, ...encode(model, continuation, at)];
+  const from = Math.min(before.length, ids.length);
+  if (continuation === "" || from === ids.length) throw invalid(at, `${at}: there is nothing to score`);
+  return { ids, from };
+}

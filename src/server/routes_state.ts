@@ -1,0 +1,52 @@
+/** How the server is: health, metrics, and the document of its routes. */
+import type { Schema } from "./fields.ts";
+import { openapi } from "./openapi.ts";
+import { type Counts, type Route, route } from "./routes.ts";
+
+const health: Schema = {
+  type: "object",
+  required: ["status"],
+  properties: { status: { enum: ["ok", "not ready", "stopped"] } },
+};
+
+/**
+ * The routes of the server's state.
+ *
+ * @param routes that `/openapi.json` describes besides these
+ * @param counts of requests, for `/metrics`
+ */
+export function stateRoutes(routes: readonly Route[], counts: Counts): readonly Route[] {
+  const own: Route[] = [
+    route({
+      ...{ method: "GET", path: "/health", audience: "open", summary: "Whether the engine lives", answers: health },
+      answer: ({ served: { engine: { health: { alive } } } }) => state(alive ? "ok" : "stopped"),
+    }),
+    route({
+      ...{ method: "GET", path: "/health/ready", audience: "open", answers: health },
+      summary: "Whether models are loaded, and the engine goes on",
+      answer: ({ served: { engine: { health: { alive, ready } } } }) =>
+        state(!alive ? "stopped" : ready ? "ok" : "not ready"),
+    }),
+    route({
+      ...{ method: "GET", path: "/metrics", audience: "local", answers: "text/plain" },
+      summary: "What is measured, in Prometheus's format",
+      answer: ({ served }) =>
+        new Response(requestLines(counts) + served.engine.metrics(), {
+          headers: { "content-type": "text/plain; version=0.0.4; charset=utf-8" },
+        }),
+    }),
+    route({
+      ...{ method: "GET", path: "/openapi.json", audience: "local", summary: "This document", answers: {} },
+      answer: () => Response.json(document),
+    }),
+  ];
+  const document = openapi([...routes, ...own]);
+  return own;
+}
+
+const state = (status: string) =>
+  Response.json({ status }, status === "ok" ? {} : { status: 503, headers: { "retry-after": "5" } });
+
+const requestLines = (counts: Counts) =>
+  "# HELP nanogpt_requests_total Requests answered.\n# TYPE nanogpt_requests_total counter\n" +
+  Array.from(counts, ([labels, count]) => `nanogpt_requests_total{${labels}} ${count}\n`).join("");

@@ -1,0 +1,228 @@
+/** Texts to tokens and back, as the routes need them: prompts checked against the model, log-probabilities beside their text. */
+import { DataError } from "../errors.ts";
+import { modelDecoder, spoken } from "../generate/stopping.ts";
+import { BytePairTokenizer } from "../tokenizer/byte_pair.ts";
+import { beginning, type Tokenizer } from "../tokenizer/tokenizer.ts";
+import type { GenerateRequest, Generation, Piece, PieceToken, ServedModel } from "./engine_api.ts";
+import { invalid } from "./errors.ts";
+import type { Call } from "./routes.ts";
+import { either, type Field, integer, list, string } from "./fields.ts";
+
+/** Longer prompts are longer than what any model sees. */
+const MOST_TOKENS = 65_536;
+export const textField = string({ max: 2 ** 20 });
+export const idsField = list(integer({ min: 0, max: 2 ** 31 - 1 }), { min: 1, max: MOST_TOKENS });
+
+/** A text, or its tokens. */
+export type Written = string | readonly number[];
+const isText = (value: unknown) => typeof value === "string";
+const isIds = (value: unknown) => Array.isArray(value) && typeof value[0] === "number";
+export const writtenField: Field<Written> = either<Written>("a string or a list of tokens", [
+  { is: isText, field: textField },
+  { is: isIds, field: idsField },
+]);
+
+/** One text or several, each as text or as tokens: as a list. */
+export function writtenFields(most: number, { min = 0 } = {}): Field<readonly Written[]> {
+  const text = min > 0 ? string({ min, max: 2 ** 20 }) : textField;
+  const one = <T extends Written>(field: Field<T>): Field<readonly Written[]> => ({
+    schema: field.schema,
+    check: (value, at) => [field.check(value, at)],
+  });
+  return either<readonly Written[]>("a string, a list of strings, or tokens", [
+    { is: isText, field: one(text) },
+    { is: isIds, field: one(idsField) },
+    { is: (value) => Array.isArray(value) && Array.isArray(value[0]), field: list(idsField, { min: 1, max: most }) },
+    { is: Array.isArray, field: list(text, { min: 1, max: most }) },
+  ]);
+}
+
+/**
+ * The tokens of a prompt.
+ *
+ * @param special whether special tokens in a text are tokens
+ * @throws {ApiError} 400 where it has none, or what the vocabulary does not have, or is longer than what the model sees
+ */
+export function encode(model: ServedModel, written: Written, at: string): readonly number[] {
+  const { tokenizer, blockSize, vocabSize, id } = model;
+  if (typeof written !== "string") {
+    const stray = written.find((token) => token >= vocabSize);
+    if (stray === undefined) return written;
+    throw invalid(at, `${at}: the model has no token ${stray}: its vocabulary ends at ${vocabSize - 1}`);
+  }
+  if (written === "") return Array.from(beginningOf(model));
+  if (written.length > blockSize * longestOf(tokenizer)) throw tooLong(model, at);
+  try {
+    return Array.from(tokenizer.encode(written, { allowedSpecial: "all" }));
+  } catch (error) {
+    if (!(error instanceof DataError)) throw error;
+    const unknown = unknownIn(tokenizer, written);
+    const what = unknown ? `the character ${shownCharacter(unknown)}` : "something";
+    throw invalid(at, `${at} has ${what} that the vocabulary of ${id} has no token for`, "unknown_character");
+  }
+}
+
+/** What an empty text begins with: the token that ends texts, or a line end. */
+export function beginningOf({ tokenizer }: ServedModel): Int32Array {
+  const end = tokenizer.specialTokens?.get("<|endoftext|>");
+  return end === undefined ? beginning(tokenizer) : Int32Array.of(end);
+}
+
+function unknownIn(tokenizer: Tokenizer, text: string): string | undefined {
+  return new Set(text).values().take(2000).find((character) => {
+    try {
+      tokenizer.encode(character, { disallowedSpecial: new Set() });
+      return false;
+    } catch {
+      return true;
+    }
+  });
+}
+const shownCharacter = (character: string) =>
+  `U+${character.codePointAt(0)!.toString(16).toUpperCase().padStart(4, "0")}`;
+
+/** Bytes of the longest token: so many characters at most become one token. */
+const longest = new WeakMap<object, number>();
+function longestOf(tokenizer: Tokenizer): number {
+  let most = longest.get(tokenizer);
+  if (most === undefined) {
+    most = tokenizer.lengthOf ? 1 : Infinity;
+    for (let id = 0; id < tokenizer.vocabSize && tokenizer.lengthOf; id++) {
+      most = Math.max(most, lengthOf(tokenizer, id));
+    }
+    longest.set(tokenizer, most);
+  }
+  return most;
+}
+function lengthOf(tokenizer: Tokenizer, id: number): number {
+  try {
+    return tokenizer.lengthOf!(id);
+  } catch {
+    return 0; // an id that is not used
+  }
+}
+
+/** @throws {ApiError} 400 where a prompt and what is to be written do not fit into what the model sees */
+export function checkLength(model: ServedModel, prompt: number, added: number, at: string): void {
+  if (prompt + added <= model.blockSize) return;
+  throw tooLong(model, at, `${prompt} of the prompt${added > 0 ? ` and ${added} to be written` : ""}`);
+}
+function tooLong({ blockSize }: ServedModel, at: string, asked = "more in the prompt alone"): Error {
+  const message = `This model's maximum context length is ${blockSize} tokens, and here are ${asked}`;
+  return invalid(at, `${message}: shorten the text, or ask for fewer tokens`, "context_length_exceeded");
+}
+
+/** The text of tokens. */
+export function decode({ tokenizer }: ServedModel, ids: Iterable<number>): string {
+  const decoder = modelDecoder(tokenizer);
+  let text = "";
+  for (const id of ids) text += decoder.push(id);
+  return text + decoder.end();
+}
+
+const encoder = new TextEncoder();
+/** The UTF-8 bytes of a token, which may be a part of a character. */
+export function bytesOf(tokenizer: Tokenizer, id: number): number[] {
+  if (id >= tokenizer.vocabSize) return [...encoder.encode("\ufffd")];
+  const bytes = tokenizer instanceof BytePairTokenizer ? tokenizer.tables.tokens[id] : undefined;
+  return bytes === undefined ? [...encoder.encode(tokenizer.decode([id]))] : Array.from(bytes, (c) => c.charCodeAt(0));
+}
+/** How a token is named in answers: its text, or, where it is a part of a character, `bytes:\xe2\x80`, as in OpenAI's. */
+export function nameOf(tokenizer: Tokenizer, id: number): string {
+  const bytes = Uint8Array.from(bytesOf(tokenizer, id));
+  try {
+    return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
+  } catch {
+    return `bytes:${Array.from(bytes, (byte) => `\\x${byte.toString(16).padStart(2, "0")}`).join("")}`;
+  }
+}
+
+/** A token with its place in the text. */
+export interface PlacedToken extends PieceToken {
+  /** Where its text begins, in UTF-16 units of what was written. */
+  readonly start: number;
+}
+
+/** What is new of a text. */
+export interface Told {
+  readonly text: string;
+  readonly tokens: readonly PlacedToken[];
+  readonly finish?: Piece["finish"];
+}
+
+/**
+ * One text with its tokens: they are held back until their text is certain, and those of a stop string, or that end the text, are
+ * no part of it. So an answer in pieces and one at once have the same tokens.
+ */
+export class Transcript {
+  text = "";
+  /** Of all that was written. */
+  count = 0;
+  finish: Piece["finish"];
+  /** Sum of the log-probabilities of all tokens. */
+  logprob = 0;
+  readonly #decoder;
+  #decoded = 0;
+  #held: PlacedToken[] = [];
+
+  constructor(tokenizer: Tokenizer, { spoken: chat = false, stop }: Pick<GenerateRequest, "spoken" | "stop">) {
+    this.#decoder = modelDecoder(chat ? spoken(tokenizer, stop) : tokenizer);
+  }
+  push({ tokens, text, finish }: Piece): Told {
+    this.count += tokens.length;
+    this.text += text;
+    this.finish = finish;
+    for (const token of tokens) {
+      this.#held.push({ ...token, start: this.#decoded });
+      this.#decoded += this.#decoder.push(token.id).length;
+      this.logprob += token.logprob ?? 0;
+    }
+    const all = finish === "length", certain = this.#held.findIndex(({ start }) => start >= this.text.length);
+    const told = this.#held.splice(0, all || certain < 0 ? Infinity : certain);
+    return { text, tokens: told, ...finish && { finish } };
+  }
+}
+
+/**
+ * Queues several requests, or none of them.
+ *
+ * @throws what the engine throws: then those that it had taken are ended
+ */
+export function generateAll({ served, signal, key }: Call, requests: readonly GenerateRequest[]): Generation[] {
+  const taken: Generation[] = [], ended = new AbortController(), either = AbortSignal.any([signal, ended.signal]);
+  try {
+    for (const request of requests) {
+      taken.push(served.engine.generate({ ...request, ...key !== undefined && { key } }, either));
+    }
+  } catch (error) {
+    ended.abort();
+    for (const { pieces, promptLogprobs } of taken) {
+      promptLogprobs?.catch(() => {});
+      pieces[Symbol.asyncIterator]().return?.()?.catch(() => {});
+    }
+    throw error;
+  }
+  return taken;
+}
+
+/** Pieces of several generations as they come, each with the number of its generation. */
+export async function* merged(generations: readonly Generation[]): AsyncGenerator<[number, readonly Piece[]]> {
+  const iterators = generations.map(({ pieces }) => pieces[Symbol.asyncIterator]());
+  const next = (i: number) => iterators[i].next().then((result) => ({ i, result }));
+  const waiting = new Map(iterators.map((_, i) => [i, next(i)]));
+  try {
+    while (waiting.size > 0) {
+      const { i, result } =
+        await (waiting.size === 1 ? waiting.values().next().value! : Promise.race(waiting.values()));
+      if (result.done) {
+        waiting.delete(i);
+        continue;
+      }
+      waiting.set(i, next(i));
+      yield [i, result.value];
+    }
+  } finally {
+    for (const promise of waiting.values()) promise.catch(() => {});
+    for (const iterator of iterators) iterator.return?.()?.catch(() => {});
+  }
+}
