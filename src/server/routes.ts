@@ -56,7 +56,7 @@ export const route = <Body>(one: Route<Body>): Route => one as unknown as Route;
 const MOST_BYTES = 2 ** 20, MOST_DEPTH = 64, MOST_SECONDS = 30;
 
 /** Requests by route and status. */
-export type Counts = Map<string, number>;
+export type Counts = Map<string, [labels: { readonly route: string; readonly status: number }, count: number]>;
 
 /** Answers requests by a table of routes; what is no route is 404, also to those without a key. */
 export function handler(served: Served, routes: readonly Route[], counts: Counts = new Map()): Handler {
@@ -102,8 +102,8 @@ export function handler(served: Served, routes: readonly Route[], counts: Counts
       response = gone ? new Response(null, { status: 499 }) : apiError(error, (error) => onError(error, id)).response();
       if (response.status === 401) response.headers.set("www-authenticate", "Bearer");
     }
-    const labels = `route="${path}",status="${response.status}"`;
-    counts.set(labels, (counts.get(labels) ?? 0) + 1);
+    const { status } = response, name = `${path} ${status}`;
+    counts.set(name, [{ route: path, status }, (counts.get(name)?.[1] ?? 0) + 1]);
     response.headers.set("x-request-id", id);
     response.headers.set("x-content-type-options", "nosniff");
     if (!response.headers.has("cache-control")) response.headers.set("cache-control", "no-store");

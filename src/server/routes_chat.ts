@@ -22,7 +22,7 @@ import { chatLogprobs, chatSchema } from "./logprobs.ts";
 import { type Call, modelOf, type Route, route } from "./routes.ts";
 import { answerSchema, headOf, usageSchema } from "./routes_completions.ts";
 import { checkStreamOptions, modelField, sampling } from "./sampling.ts";
-import { generateAll, merged, type Told, Transcript } from "./texts.ts";
+import { generateAll, merged, type Told, Transcript, usageOf } from "./texts.ts";
 
 const TEXT = 2 ** 20;
 /** A part of a content that has a text; of another kind it is refused, by its type. */
@@ -176,7 +176,7 @@ async function whole(asked: Asked): Promise<Response> {
     logprobs: logprobs ? { content: tokens[index], refusal: null } : null,
     finish_reason,
   }));
-  return Response.json({ ...head, choices, usage: usageOf(asked) });
+  return Response.json({ ...head, choices, usage: usageOf(asked.prompt, transcripts) });
 }
 
 async function* streamed(asked: Asked): AsyncGenerator<string> {
@@ -190,11 +190,6 @@ async function* streamed(asked: Asked): AsyncGenerator<string> {
     if (content || told) yield chunk(index, { content }, { logprobs: told });
     if (finish) yield chunk(index, {}, { finish_reason: finish });
   }
-  if (include_usage) yield event({ ...head, choices: [], usage: usageOf(asked) });
+  if (include_usage) yield event({ ...head, choices: [], usage: usageOf(asked.prompt, transcripts) });
   yield DONE;
-}
-
-function usageOf({ prompt, transcripts }: Asked): Record<string, number> {
-  const completion_tokens = transcripts.reduce((sum, { count }) => sum + count, 0);
-  return { prompt_tokens: prompt, completion_tokens, total_tokens: prompt + completion_tokens };
 }

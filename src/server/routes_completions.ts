@@ -6,7 +6,7 @@ import { boolean, ignored, integer, object, optional, refused, type Schema, type
 import { append, emptyLists, type LogprobLists, OlderLogprobs, olderSchema } from "./logprobs.ts";
 import { type Call, modelOf, type Route, route } from "./routes.ts";
 import { checkStreamOptions, modelField, MOST_TEXTS, sampling, samplingOf } from "./sampling.ts";
-import { checkLength, decode, encode, generateAll, merged, Transcript, writtenFields } from "./texts.ts";
+import { checkLength, decode, encode, generateAll, merged, Transcript, usageOf, writtenFields } from "./texts.ts";
 
 const fields = {
   prompt: optional(writtenFields(MOST_TEXTS), [""]),
@@ -172,7 +172,7 @@ async function whole(asked: Asked): Promise<Response> {
   const choices = best.map(({ text, logprobs, transcript: { finish = "length" } }, index) => ({
     ...{ text, index, logprobs, finish_reason: finish },
   }));
-  return Response.json({ ...head, choices, usage: usageOf(asked) });
+  return Response.json({ ...head, choices, usage: usageOf(tokensOf(asked), asked.transcripts) });
 }
 
 async function* streamed(asked: Asked): AsyncGenerator<string> {
@@ -182,13 +182,8 @@ async function* streamed(asked: Asked): AsyncGenerator<string> {
     if (!text && !finish && !logprobs?.tokens.length) continue;
     yield event({ ...head, choices: [{ text, index, logprobs, finish_reason: finish ?? null }], ...rest });
   }
-  if (include_usage) yield event({ ...head, choices: [], usage: usageOf(asked) });
+  if (include_usage) yield event({ ...head, choices: [], usage: usageOf(tokensOf(asked), asked.transcripts) });
   yield DONE;
 }
 
-/** All tokens, also of texts that were not the best. */
-function usageOf({ prompts, transcripts }: Asked): Record<string, number> {
-  const prompt_tokens = prompts.reduce((sum, { ids }) => sum + ids.length, 0);
-  const completion_tokens = transcripts.reduce((sum, { count }) => sum + count, 0);
-  return { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens };
-}
+const tokensOf = ({ prompts }: Asked): number => prompts.reduce((sum, { ids }) => sum + ids.length, 0);

@@ -174,7 +174,7 @@ function responseOf({ call, model, prompt, transcript, created }: Asked, message
     usage: message
       ? {
         input_tokens: prompt,
-        input_tokens_details: { cached_tokens: 0, cache_write_tokens: 0 },
+        input_tokens_details: { cached_tokens: transcript.cached, cache_write_tokens: 0 },
         output_tokens: count,
         output_tokens_details: { reasoning_tokens: 0 },
         total_tokens: prompt + count,

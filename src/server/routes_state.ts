@@ -1,5 +1,6 @@
 /** How the server is: health, metrics, and the document of its routes. */
 import type { Schema } from "./fields.ts";
+import { metricLines } from "./metrics.ts";
 import { openapi } from "./openapi.ts";
 import { type Counts, type Route, route } from "./routes.ts";
 
@@ -48,5 +49,4 @@ const state = (status: string) =>
   Response.json({ status }, status === "ok" ? {} : { status: 503, headers: { "retry-after": "5" } });
 
 const requestLines = (counts: Counts) =>
-  "# HELP nanogpt_requests_total Requests answered.\n# TYPE nanogpt_requests_total counter\n" +
-  Array.from(counts, ([labels, count]) => `nanogpt_requests_total{${labels}} ${count}\n`).join("");
+  metricLines("nanogpt_requests_total", "counter", "Requests answered.", counts.values().toArray());

@@ -159,6 +159,8 @@ export class Transcript {
   /** Of all that was written. */
   count = 0;
   finish: Piece["finish"];
+  /** How many of the prompt's tokens were not computed anew. */
+  cached = 0;
   /** Sum of the log-probabilities of all tokens. */
   logprob = 0;
   readonly #decoder;
@@ -168,7 +170,8 @@ export class Transcript {
   constructor(tokenizer: Tokenizer, { spoken: chat = false, stop }: Pick<GenerateRequest, "spoken" | "stop">) {
     this.#decoder = modelDecoder(chat ? spoken(tokenizer, stop) : tokenizer);
   }
-  push({ tokens, text, finish }: Piece): Told {
+  push({ tokens, text, finish, cached = 0 }: Piece): Told {
+    this.cached += cached;
     this.count += tokens.length;
     this.text += text;
     this.finish = finish;
@@ -203,6 +206,14 @@ export function generateAll({ served, signal, key }: Call, requests: readonly Ge
     throw error;
   }
   return taken;
+}
+
+/** What an answer says of its cost: tokens of the prompts, and all that were written, also those of texts that were not the best. */
+export function usageOf(prompt_tokens: number, transcripts: readonly Transcript[]): Record<string, unknown> {
+  const completion_tokens = transcripts.reduce((sum, { count }) => sum + count, 0);
+  const cached_tokens = transcripts.reduce((most, { cached }) => Math.max(most, cached), 0);
+  const details = { prompt_tokens_details: { cached_tokens }, completion_tokens_details: { reasoning_tokens: 0 } };
+  return { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens, ...details };
 }
 
 /** Pieces of several generations as they come, each with the number of its generation. */
