@@ -93,7 +93,7 @@ async function deno({ mode, flags, env, more = [], live = true, ...run }: Run): 
 const paths = Deno.args, given = paths.length > 0;
 const runs = [await deno({ mode: "narrow", flags: v8Flags(false), paths: given ? paths : ["tests"] })];
 if (wideAvailable()) {
-  const all = ["tests/engine", "tests/golden", "tests/generate/rows_test.ts"];
+  const all = ["tests/engine", "tests/golden", "tests/generate/rows_test.ts", "tests/server/engine_test.ts"];
   runs.push(await deno({ mode: "wide", flags: v8Flags(true), paths: given ? paths : all }));
 } else {
   console.log(`\nwide: skipped, because its flags are not known for V8 ${Deno.version.v8} on ${Deno.build.arch}`);

@@ -176,6 +176,7 @@ export class Scheduler implements Disposable {
       this.metrics.aborted[where]++;
     }
     this.#outbox.drop(of);
+    this.#outbox.of(of); // nobody waits for it, but what is counted goes with it
     this.#idle();
   }
   /** Ends a request's texts. @returns those that were not over */

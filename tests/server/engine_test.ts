@@ -1,0 +1,239 @@
+/** The engine: each text is what it is alone, whoever else is served; queues, keys, aborts, errors, and how it ends. */
+import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
+import { saveHuggingFace } from "../../src/checkpoint/hugging_face_save.ts";
+import { createDevice } from "../../src/device/create.ts";
+import { CheckpointError, ConfigError } from "../../src/errors.ts";
+import { GPT } from "../../src/gpt.ts";
+import { RandomGenerator } from "../../src/random/mod.ts";
+import { Draining, type GenerateRequest, type Piece, QueueFull } from "../../src/server/engine_api.ts";
+import type { ModelSpec } from "../../src/server/messages.ts";
+import { type EngineOptions, openEngine, type WorkerEngine } from "../../src/server/worker_engine.ts";
+import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
+import { inFolder } from "../testing.ts";
+
+const V = 23, BLOCK = 48, tokenizer = new CharacterTokenizer([..."abcdefghijklmnopqrstuvw"]);
+const sizes = { vocabSize: V, blockSize: BLOCK, nLayer: 2, nHead: 2, nEmbd: 24 };
+
+/** A model whose weights are large enough to prefer some tokens clearly, in a folder. */
+async function save(path: string): Promise<void> {
+  using device = await createDevice("cpu", { threads: 1 });
+  const model = new GPT(sizes, { device }), generator = new RandomGenerator(2);
+  for (const weight of model.parameters()) {
+    const values = new Float32Array(weight.size);
+    generator.normal(values, 0, 0.35);
+    device.write(weight.storage, values);
+  }
+  await saveHuggingFace(model, path, { tokenizer });
+}
+
+const spec = (path: string, more: Partial<ModelSpec> = {}): ModelSpec => ({
+  ...{ id: "m", path, weights: "f32", device: "cpu", threads: 2, slots: 8, cache: "f32" },
+  ...more,
+});
+
+/** With an engine that serves `m`. */
+function serving(
+  body: (engine: WorkerEngine, folder: string) => Promise<void>,
+  { model, ...options }: Partial<EngineOptions> & { model?: Partial<ModelSpec> } = {},
+): Promise<void> {
+  return inFolder(async (folder) => {
+    await save(`${folder}/m`);
+    await using engine = await openEngine({ models: [spec(`${folder}/m`, model)], ...options });
+    await body(engine, folder);
+  });
+}
+
+/** A request with neutral values where nothing is said. */
+const asking = (more: Partial<GenerateRequest> = {}): GenerateRequest => ({
+  ...{ model: "m", prompt: [1, 2, 3], count: 1, maxNewTokens: 8, temperature: 1, topP: 1, seed: 1, stop: [] },
+  ...{ logitBias: new Map(), frequencyPenalty: 0, presencePenalty: 0 },
+  ...more,
+});
+const never = new AbortController().signal;
+
+/** Each text of a request, put together, with what was told of its tokens. */
+async function written(engine: WorkerEngine, request: GenerateRequest, signal = never) {
+  const { pieces, promptLogprobs } = engine.generate(request, signal);
+  const texts = Array.from({ length: request.count }, () => ({
+    ...{ text: "", tokens: [] as Piece["tokens"][number][], finish: undefined as Piece["finish"] },
+  }));
+  for await (const some of pieces) {
+    for (const { index, text, tokens, finish } of some) {
+      const of = texts[index];
+      of.text += text;
+      of.tokens.push(...tokens);
+      of.finish ??= finish;
+    }
+  }
+  return { texts, scores: await promptLogprobs };
+}
+
+/** Requests of all kinds. */
+function mixed(seed: number): GenerateRequest {
+  const random = new RandomGenerator(seed), pick = <T>(...of: T[]): T => of[random.randint(of.length)];
+  const length = 1 + random.randint(30);
+  return asking({
+    prompt: Array.from({ length }, () => random.randint(seed % 3 ? V : 2)), // some begin alike
+    count: pick(1, 1, 1, 3),
+    maxNewTokens: 1 + random.randint(BLOCK - length),
+    temperature: pick(0, 0.7, 1.3),
+    topP: pick(1, 1, 0.8),
+    topK: pick(undefined, 5),
+    minP: pick(undefined, undefined, 0.05),
+    seed,
+    stop: pick([], [], ["ab", "c"]),
+    endIds: pick(undefined, [4]),
+    logitBias: pick(new Map(), new Map([[3, 2], [7, -100]])),
+    frequencyPenalty: pick(0, 0, 0.3),
+    presencePenalty: pick(0, 0, 0.5),
+    topLogprobs: pick(undefined, undefined, 0, 3),
+    promptLogprobs: pick(undefined, undefined, undefined, 2),
+    key: pick(undefined, "a", "b"),
+  });
+}
+
+Deno.test("engine: 64 requests of all kinds at once are each what they are alone", () =>
+  serving(async (engine) => {
+    const requests = Array.from({ length: 64 }, (_, seed) => mixed(seed));
+    const inputs = [[1, 2, 3], Array.from({ length: BLOCK }, (_, i) => i % V)];
+    const [together, vectors] = await Promise.all([
+      Promise.all(requests.map((request) => written(engine, request))),
+      engine.embed("m", inputs, never),
+    ]);
+    for (const [i, request] of requests.entries()) assertEquals(await written(engine, request), together[i], `${i}`);
+    assertEquals(vectors, [
+      ...await engine.embed("m", inputs.slice(0, 1), never),
+      ...await engine.embed("m", inputs.slice(1), never),
+    ]);
+    const { generationTokens, promptTokens: { computed, cached }, running, waiting } = engine.counts;
+    const of = (count: (request: GenerateRequest) => number) => 2 * requests.reduce((sum, one) => sum + count(one), 0);
+    const tokens = together.flatMap(({ texts }) => texts).reduce((sum, { tokens }) => sum + tokens.length, 0);
+    assertEquals([generationTokens, running, waiting], [2 * tokens, 0, 0]);
+    assertEquals(computed + cached, of(({ prompt, count }) => prompt.length * count));
+    assert(cached > 0);
+  }));
+
+Deno.test("engine: prefixes are shared within a key, and with no other", () =>
+  serving(async (engine) => {
+    const prompt = Array.from({ length: 20 }, (_, i) => i),
+      cached = async (key?: string) => {
+        const found: (number | undefined)[] = [];
+        for await (const pieces of engine.generate(asking({ prompt, key }), never).pieces) {
+          for (const piece of pieces) found.push(piece.cached);
+        }
+        return found[0];
+      };
+    assertEquals(await cached("a"), 0);
+    assertEquals(await cached("b"), 0);
+    assertEquals(await cached(), 0);
+    assertEquals([await cached("a"), await cached("b"), await cached()], [19, 19, 19]);
+  }));
+
+Deno.test("engine: a prompt is scored without a token more, and an empty rest ends at once", () =>
+  serving(async (engine) => {
+    const { texts: [text], scores } = await written(engine, asking({ maxNewTokens: 0, promptLogprobs: 1 }));
+    assertEquals([text.text, text.tokens, text.finish], ["", [], "length"]);
+    assertEquals(scores!.map(({ id, top }) => [id, top.length]), [[2, 1], [3, 1]]);
+  }));
+
+Deno.test("engine: past the block size a text is refused, or slides", () =>
+  serving(async (engine) => {
+    const long = asking({ prompt: [1], maxNewTokens: BLOCK });
+    assertThrows(() => engine.generate(long, never), ConfigError, "longer than the 48 that the model sees");
+    const { texts: [text] } = await written(engine, { ...long, maxNewTokens: 2 * BLOCK, overflow: "slide" });
+    assertEquals([text.tokens.length, text.finish], [2 * BLOCK, "length"]);
+  }));
+
+Deno.test("engine: what waits beyond the queue is refused, and what was taken is written", () =>
+  serving(async (engine) => {
+    const some = (key?: string) => written(engine, asking({ maxNewTokens: 40, key }));
+    const taken = Array.from({ length: 2 + 4 }, () => some());
+    await assertRejects(() => some(), QueueFull);
+    assertThrows(() => engine.generate(asking({ count: 5 }), never), QueueFull);
+    for (const { texts: [{ finish }] } of await Promise.all(taken)) assertEquals(finish, "length");
+    const own = Array.from({ length: 2 + 3 }, () => some("a")); // a key has three quarters of the queue
+    await assertRejects(() => some("a"), QueueFull);
+    await Promise.all([...own, some("b")]);
+  }, { queue: 4, model: { slots: 2 } }));
+
+Deno.test("engine: where others wait, a key that has half of the slots lets them go first", () =>
+  serving(async (engine) => {
+    const order: string[] = [], texts: Promise<void>[] = [];
+    const write = (key: string, name: string, maxNewTokens: number) =>
+      texts.push((async () => {
+        for await (const _ of engine.generate(asking({ key, maxNewTokens, seed: texts.length }), never).pieces) {
+          if (!order.includes(name)) order.push(name);
+        }
+      })());
+    for (let i = 0; i < 4; i++) write("a", `a${i}`, 20 + 5 * i); // all slots
+    for (let i = 4; i < 8; i++) write("a", `a${i}`, 5);
+    write("b", "b0", 5);
+    write("b", "b1", 5);
+    await Promise.all(texts);
+    const at = (name: string) => order.indexOf(name);
+    assert(at("b0") < at("a4") && at("b1") < at("a5"), `${order}`);
+  }, { model: { slots: 4, threads: 1 } }));
+
+Deno.test("engine: a thousand that are aborted at any moment leave no slot, no tensor and no count behind", () =>
+  serving(async (engine) => {
+    await written(engine, asking({ count: 8, topLogprobs: 3, frequencyPenalty: 1 })); // what stays for good
+    await engine.embed("m", [[1]], never);
+    const { tensors } = engine.counts, random = new RandomGenerator(3);
+    let received = 0;
+    const one = async (seed: number) => {
+      const controller = new AbortController(), left = new Error("left");
+      const when = random.randint(4), texts = engine.generate({ ...mixed(seed), key: undefined }, controller.signal);
+      if (when === 0) controller.abort(left); // before anything has come
+      else if (when === 1) setTimeout(() => controller.abort(left), random.randint(30));
+      try {
+        for await (const pieces of texts.pieces) {
+          for (const { tokens } of pieces) received += tokens.length;
+          if (when === 2) break;
+          if (when === 3 && random.randint(2) === 0) controller.abort(left);
+        }
+      } catch (error) {
+        assert(error === left, `${error}`);
+      }
+    };
+    for (let i = 0; i < 10; i++) await Promise.all(Array.from({ length: 100 }, (_, k) => one(100 * i + k)));
+    while (engine.counts.running + engine.counts.waiting > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+    const { generationTokens, aborted, tensors: after } = engine.counts;
+    assertEquals(after, tensors);
+    assert(Object.values(aborted).every((count) => count > 0), JSON.stringify(aborted));
+    assert(received <= generationTokens);
+    await written(engine, asking({ maxNewTokens: 3, seed: 5 })); // and nothing goes on behind it
+    assertEquals(engine.counts.generationTokens, generationTokens + 3);
+  }, { queue: 2000 }));
+
+Deno.test("engine: what fails is said to the one who asked, and the others go on", () =>
+  serving(async (engine, folder) => {
+    const good = written(engine, asking({ maxNewTokens: 40 }));
+    const all = new Map(Array.from({ length: V }, (_, id) => [id, -Infinity] as const));
+    await assertRejects(() => written(engine, asking({ count: 2, logitBias: all })), ConfigError, "bans every token");
+    await assertRejects(() => written(engine, asking({ prompt: [V] })), ConfigError, "the vocabulary ends at 22");
+    assertThrows(() => engine.generate(asking({ model: "n" }), never), ConfigError, "No model is called n");
+    assertThrows(() => engine.embed("m", [[]], never), ConfigError, "An input has 0 tokens");
+    assertEquals((await good).texts[0].finish, "length");
+    await assertRejects(() => engine.load(spec(`${folder}/m`)), ConfigError, "Two models are called m");
+    await Deno.truncate(`${folder}/m/model.safetensors`, 100);
+    await assertRejects(() => openEngine({ models: [spec(`${folder}/m`)] }), CheckpointError);
+    await assertRejects(() => openEngine({ models: [spec(`${folder}/none`)] }), ConfigError, "No model");
+  }));
+
+Deno.test("engine: drained, it takes nothing new, and ends what it has, or what is left of it after a while", () =>
+  serving(async (engine) => {
+    const running = written(engine, asking({ maxNewTokens: 40 })), drained = engine.drain(30_000);
+    assertThrows(() => engine.generate(asking(), never), Draining);
+    assertEquals([engine.health.alive, engine.health.ready], [true, false]);
+    await drained;
+    assertEquals((await running).texts[0].tokens.length, 40);
+    await engine[Symbol.asyncDispose]();
+    assertEquals(engine.health.alive, false);
+  }).then(() =>
+    serving(async (engine) => {
+      const endless = asking({ maxNewTokens: 1_000_000, overflow: "slide" });
+      const cut = assertRejects(() => written(engine, endless), Draining);
+      await engine.drain(50);
+      await cut;
+    })
+  ));
