@@ -1,7 +1,8 @@
 /** PPO: what tokens were worth, by hand; values; and the task. */
 import { assertAlmostEquals, assertEquals } from "@std/assert";
 import { adaptedKlCoef, generalizedAdvantages, returnsOf, tokenKl, whiten } from "../../src/finetune/returns.ts";
-import { assertClose } from "../testing.ts";
+import { proximalLoss } from "../../src/finetune/ppo_loss.ts";
+import { assertClose, openDevice } from "../testing.ts";
 
 const EXACT = { atol: 1e-15, rtol: 1e-15 }, ROUNDED = { atol: 5e-7, rtol: 0 };
 /** Three tokens, and a place after them. */
@@ -52,4 +53,29 @@ Deno.test("an adaptive coefficient moves by a fifth of texts / horizon at most",
   assertAlmostEquals(adaptedKlCoef(options, { kl: 60, texts: 512 }), .15 * (1 + .2 * .0512), 1e-15);
   assertAlmostEquals(adaptedKlCoef(options, { kl: 0, texts: 512 }), .15 * (1 - .2 * .0512), 1e-15);
   assertAlmostEquals(adaptedKlCoef(options, { kl: 6.6, texts: 512 }), .15 * (1 + .1 * .0512), 1e-15);
+});
+
+Deno.test("the loss takes the greater of what is clipped and what is not, and counts by shares", async () => {
+  const device = await openDevice("reference");
+  const row = (values: number[], requiresGrad = false) => device.tensor(values, [1, values.length], { requiresGrad });
+  // Ratios 1.5 with A 2, which is clipped, and 0.5 with A 1, which is not; the third token does not count.
+  const logprobs = row([Math.log(1.5), Math.log(.5), 7], true), values = row([1, .1, 9], true), zeros = row([0, 0, 0]);
+  const { loss, outputs } = proximalLoss(
+    { logprobs, values, entropy: row([.25, .75, 5]) },
+    {
+      logprobs: zeros,
+      values: zeros,
+      advantages: row([2, 1, 3]),
+      returns: row([1, 1, 0]),
+      policyShares: row([.5, .5, 0]),
+      valueShares: row([.5, .5, 0]),
+    },
+  );
+  const policy = .5 * -2 * 1.2 + .5 * -.5, value = .5 * (.5 * (.2 - 1) ** 2 + .5 * (.1 - 1) ** 2);
+  const kl = .25 * (Math.log(1.5) ** 2 + Math.log(.5) ** 2);
+  assertClose(await outputs.data(), [policy, value, kl, .5, .5, .5, 1], EXACT, "measures");
+  assertAlmostEquals(await loss.item(), policy + .1 * value, 1e-15);
+  loss.backward();
+  assertClose(await logprobs.grad!.data(), [0, -.25, 0], EXACT, "d loss / d log π");
+  assertClose(await values.grad!.data(), [0, .1 * .5 * (.1 - 1), 0], EXACT, "d loss / d v");
 });
