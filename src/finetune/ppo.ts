@@ -1,0 +1,467 @@
+/**
+ * Proximal policy optimisation of a language model, as Ouyang et al. 2022 (InstructGPT, arXiv:2203.02155) tune theirs and TRL's
+ * PPOTrainer does. An iteration:
+ *
+ * 1. The policy writes a completion of each of some prompts, and rewards score them.
+ * 2. Policy, reference and value function say what they think of every token, in the passes that updates make, too: so the first
+ *    update's ratios are 1. What each token was worth comes of it (returns.ts).
+ * 3. Some epochs go over the completions in minibatches, each an update of policy and value function together (ppo_loss.ts).
+ *
+ * The score counts at a completion's last token, or one place after it, as in TRL. Dropout is off in all passes. With PPO-ptx the
+ * policy goes on learning blocks of a text beside it, so that it does not forget how to write others.
+ */
+import { Epochs } from "../data/epochs.ts";
+import { getBatch } from "../data/batch.ts";
+import { paddedLengths, TokenRows } from "../data/token_rows.ts";
+import type { Tokens, TokensIdentity } from "../data/tokens.ts";
+import type { Tensor } from "../engine/tensor.ts";
+import { CheckpointError, ConfigError, DataError, TrainingError } from "../errors.ts";
+import { isObject } from "../files/files.ts";
+import type { GPT } from "../gpt.ts";
+import type { NumberArray } from "../kernel.ts";
+import { evaluating, type Module } from "../nn/module.ts";
+import { add } from "../ops/add.ts";
+import { concat } from "../ops/concat.ts";
+import { mul } from "../ops/mul.ts";
+import { RandomGenerator } from "../random/mod.ts";
+import { Trained } from "../train/micro_steps.ts";
+import type { DrawOptions, LossAndOutputs, Measures, MicroBatch, Task, TaskState } from "../train/task.ts";
+import { adaptersOf, Lora } from "./lora.ts";
+import { CapturedPasses, ReferencePolicy, rowArrays, type TokenBatch, tokenLogprobs } from "./policy.ts";
+import { PROXIMAL_MEASURES, type ProximalBatch, type ProximalClipping, proximalLoss } from "./ppo_loss.ts";
+import { adaptedKlCoef, type ReturnOptions, type Returns, returnsOf, type ScoredText } from "./returns.ts";
+import type { Reward } from "./rewards.ts";
+import {
+  Roller,
+  type Rollout,
+  type RolloutOptions,
+  type RolloutPrompt,
+  rolloutsFromJSON,
+  rolloutsToJSON,
+  scoreRollouts,
+} from "./rollouts.ts";
+import { type ValueFunction, ValueHead } from "./value.ts";
+
+/** How {@linkcode ProximalPolicy} learns; the defaults are TRL's, unless it says otherwise. */
+export interface ProximalOptions
+  extends
+    ReturnOptions,
+    ProximalClipping,
+    Pick<RolloutOptions, "maxNewTokens" | "temperature" | "eosTokenId" | "slots"> {
+  /** Completions of a micro-batch. */ readonly batchSize: number;
+  /** Micro-batches of an update, as the trainer's `gradientAccumulationSteps`; default 1. */
+  readonly microBatches?: number;
+  /** Updates of an epoch: an iteration has batchSize · microBatches · miniBatches completions. Default 1. */
+  readonly miniBatches?: number;
+  /** How often an iteration goes over its completions; default 4. */ readonly epochs?: number;
+  /** The policy that the penalty is for leaving: a frozen model, or the policy's own adapter, switched off. */
+  readonly reference: GPT | Lora;
+  /** What is to be earned. */ readonly rewards: readonly Reward[];
+  /** Text of a completion's tokens, for rewards. */ readonly decode: (ids: Int32Array) => string;
+  /** Default: a head on the policy's body. TRL has a model beside it. */ readonly value?: ValueFunction;
+  /** Where the score counts: at the last token, or one place `behind` it where there is room, as in TRL. Default: `end`. */
+  readonly scoreAt?: "end" | "behind";
+  /** What a completion loses that has no end; default 0. */ readonly missingEndPenalty?: number;
+  /** Nats a text that the penalty is to hold, by changing its coefficient; default: the coefficient stays. */
+  readonly klTarget?: number;
+  /** Completions in which it changes by a fifth at most; default 10000, as Ziegler et al. have it. */ readonly klHorizon?:
+    number;
+  /** Nats a text at which training stops; default 50. */ readonly maxKl?: number;
+  /** A text that the policy goes on learning, blocks of the model's size, `batchSize` in a micro-batch; and what its loss counts. */
+  readonly pretraining?: { readonly tokens: Tokens; readonly coef: number; readonly batchSize: number };
+  /** Of prompts, completions and minibatches; default 1337. */ readonly seed?: number;
+  /** Whether prompts are taken in another order in each pass over them; default true. */ readonly shuffle?: boolean;
+  /** Takes the completions of each iteration, and their scores. */
+  readonly onRollouts?: (rollouts: readonly Rollout[], scores: Float64Array) => void;
+}
+
+/** Prompts to learn from, and to evaluate on. */
+export interface PromptSplits {
+  /** One or more. */ readonly train: readonly RolloutPrompt[];
+  /** One or more. */ readonly val: readonly RolloutPrompt[];
+}
+
+/** Completions that are being learned from, with what was said of them. */
+interface Iteration {
+  readonly rollouts: readonly Rollout[];
+  readonly texts: readonly ScoredText[];
+  readonly returns: readonly Returns[];
+}
+
+/** The tensors of a pass, and of an update. */
+type Seen = Readonly<Record<string, Tensor>> & TokenBatch;
+type Updated = Readonly<Record<string, Tensor>> & ProximalBatch;
+
+/** What the host knows of completions. */
+const LENGTHS = "completions/mean_length";
+const EVALUATED = ["scores", "kl", LENGTHS] as const;
+/** Numbers of completions that are written to be evaluated: far from those that are learned from. */
+const EVALUATIONS = { train: 2 ** 41, val: 2 ** 40 };
+
+/** Trains a policy by rewards, with a penalty for leaving its reference. */
+export class ProximalPolicy implements Task, Disposable {
+  /** Completions are the policy's of the moment. */ readonly ahead = false;
+  /** What a run that goes on has to agree in. */ readonly config: NonNullable<Task["config"]>;
+  /** The value function. */ readonly module: ValueFunction & Module;
+  /** As TRL names them. */ readonly measures: readonly string[];
+  readonly shown = ["objective/scores", "objective/kl", "policy/entropy_avg", "policy/clipfrac_avg", LENGTHS];
+  readonly #options: ProximalOptions;
+  readonly #epochs: Epochs;
+  readonly #rows: number;
+  readonly #roller: Roller;
+  readonly #passes: CapturedPasses;
+  readonly #lengths: readonly number[];
+  #klCoef: number;
+  /** Iterations that are over. */
+  #done = 0;
+  /** Updates of the iteration that were made. */
+  #update = 0;
+  #iteration: Iteration | undefined;
+  #measured: Measures = {};
+
+  /**
+   * A task before its first iteration.
+   *
+   * @throws {DataError} when there are no prompts, or one leaves no room for a completion
+   * @throws {ConfigError} when a number is out of its range, there is no reward, or the reference is of another kind of model
+   */
+  constructor(readonly model: GPT, readonly prompts: PromptSplits, options: ProximalOptions) {
+    const { maxNewTokens, batchSize, seed = 1337, shuffle, reference, scoreAt = "end" } = options;
+    const { microBatches = 1, miniBatches = 1, epochs = 4 } = options, { blockSize } = model.config;
+    for (const [name, value] of Object.entries({ batchSize, microBatches, miniBatches, epochs, maxNewTokens })) {
+      if (Number.isSafeInteger(value) && value > 0) continue;
+      throw new ConfigError(`PPO: ${name} is ${value}; expected a whole number above 0`);
+    }
+    if (options.rewards.length === 0) throw new ConfigError("PPO: there is no reward to learn from");
+    checkPrompts(prompts, blockSize - maxNewTokens);
+    this.#options = { ...options, microBatches, miniBatches, epochs, seed, scoreAt };
+    this.#rows = batchSize * microBatches * miniBatches;
+    this.#klCoef = options.klCoef ?? 0.05;
+    this.#epochs = new Epochs(prompts.train.length, { seed, shuffle });
+    this.#lengths = paddedLengths(blockSize);
+    this.module = options.value ?? new ValueHead(model);
+    this.measures = options.pretraining ? [...PROXIMAL_MEASURES, "loss/pretraining"] : PROXIMAL_MEASURES;
+    this.config = { name: "PPO", completions: this.#rows, epochs, miniBatches, scoreAt };
+    const policy = new ReferencePolicy(model, reference), { temperature } = options;
+    this.#passes = new CapturedPasses(new Trained(model, this), (batch) => {
+      const { logprobs, values } = this.#pass(model, batch);
+      const frozen = policy.run((model) => tokenLogprobs(model, batch as Seen, { temperature }).logprobs);
+      return concat([logprobs, frozen, values], { axis: 0 }); // (3B, T)
+    });
+    this.#roller = new Roller(model, options);
+  }
+
+  /** Micro-batches of updates in a pass over the prompts, or completions of an evaluation in batches. */
+  microBatches(split: "train" | "val"): number {
+    const { microBatches, miniBatches, epochs, batchSize } = this.#options;
+    if (split === "val") return Math.ceil(this.prompts.val.length / batchSize);
+    return Math.ceil(this.prompts.train.length / this.#rows) * epochs! * miniBatches! * microBatches!;
+  }
+
+  /** Of an iteration. */
+  get #updates(): number {
+    return this.#options.epochs! * this.#options.miniBatches!;
+  }
+
+  /** The micro-batches of the next minibatch; before the first of an iteration its completions are written and scored. */
+  async *draw({ signal }: DrawOptions): AsyncGenerator<MicroBatch> {
+    const { miniBatches, epochs, batchSize } = this.#options;
+    const iteration = this.#iteration ??= await this.#begin(signal), count = this.#rows / miniBatches!;
+    const epoch = Math.floor(this.#update / miniBatches!), place = this.#update % miniBatches! * count;
+    const order = new RandomGenerator(this.#options.seed! + this.#done * epochs! + epoch).randperm(this.#rows);
+    const rows = order.subarray(place, place + count);
+    const tokens = total(rows, (row) => iteration.returns[row].advantages.length);
+    const places = total(rows, (row) => iteration.returns[row].returns.length);
+    for (let at = 0; at < count; at += batchSize) {
+      const arrays = this.#arrays(iteration, rows.subarray(at, at + batchSize), [1 / tokens, 1 / places]);
+      yield { weight: 1, arrays: { ...arrays, ...this.#pretraining(at / batchSize) } };
+    }
+    this.#update++;
+    if (this.#update < this.#updates) return;
+    const { klTarget: target, klHorizon: horizon = 10000 } = this.#options, kl = meanKl(iteration);
+    if (target) this.#klCoef = adaptedKlCoef({ klCoef: this.#klCoef, target, horizon }, { kl, texts: this.#rows });
+    [this.#iteration, this.#update, this.#done] = [undefined, 0, this.#done + 1];
+  }
+
+  /** What {@linkcode drawn} tells stays until the next iteration, of which all updates are. */
+  async #begin(signal?: AbortSignal): Promise<Iteration> {
+    const { seed, maxKl = 50, onRollouts } = this.#options, { train } = this.prompts, before = this.#epochs.state();
+    try {
+      const prompts = Array.from({ length: this.#rows }, () => train[this.#epochs.next()]);
+      const { iteration, scores, measured } = await this.#written(prompts, {
+        first: this.#done * this.#rows,
+        seed: seed!,
+        signal,
+      });
+      const kl = meanKl(iteration);
+      if (!(kl <= maxKl)) {
+        throw new TrainingError(
+          `The policy is ${kl.toFixed(1)} nats a text away from its reference, more than max_kl, ${maxKl}\n` +
+            "A greater kl_coef, a lower learning rate or fewer epochs may help",
+        );
+      }
+      onRollouts?.(iteration.rollouts, scores);
+      this.#measured = { ...measured, episode: (this.#done + 1) * this.#rows, kl_coef: this.#klCoef };
+      return iteration;
+    } catch (error) {
+      this.#epochs.restore(before, "");
+      throw error;
+    }
+  }
+
+  /** Writes completions, and asks everybody about them. */
+  async #written(
+    prompts: readonly RolloutPrompt[],
+    { seed, first, signal }: { readonly seed: number; readonly first: number; readonly signal?: AbortSignal },
+  ) {
+    const { rewards, decode, missingEndPenalty = 0, eosTokenId } = this.#options;
+    const rollouts = await this.#roller.roll(prompts.map(({ ids }) => ids), { seed, first, signal });
+    const { total: plain, each } = await scoreRollouts(rollouts, { prompts, rewards, decode, eosTokenId, signal });
+    const scores = plain.map((score, i) => rollouts[i].ended ? score : score - missingEndPenalty);
+    const texts = await this.#scored(rollouts, scores, signal);
+    const iteration = this.#complete(rollouts, texts),
+      kl = meanKl(iteration),
+      mean = (x: number) => x / rollouts.length;
+    const measured: Record<string, number> = {
+      "objective/kl": kl,
+      "objective/entropy": -mean(total(texts, ({ logprobs }) => total(Array.from(logprobs), (x) => x))),
+      "objective/non_score_reward": -this.#klCoef * kl,
+      "objective/rlhf_reward": mean(total(scores, (x) => x)) - this.#klCoef * kl,
+      "objective/scores": mean(total(scores, (x) => x)),
+      [LENGTHS]: mean(total(rollouts, ({ ids, from }) => ids.length - from)),
+      "completions/ended": mean(total(rollouts, ({ ended }) => Number(ended))),
+    };
+    if (eosTokenId !== undefined) measured["val/num_eos_tokens"] = total(rollouts, ({ ended }) => Number(ended));
+    if (rewards.length > 1) {
+      for (const [name, all] of Object.entries(each)) measured[`rewards/${name}/mean`] = mean(total(all, (x) => x));
+    }
+    return { iteration, scores, measured };
+  }
+
+  /** What policy, reference and value function say of completions, in batches of the shape that updates have. */
+  async #scored(rollouts: readonly Rollout[], scores: Float64Array, signal?: AbortSignal): Promise<ScoredText[]> {
+    const { batchSize, scoreAt, maxNewTokens } = this.#options, texts: ScoredText[] = [];
+    const T = this.#width(rollouts);
+    for (let at = 0; at < rollouts.length; at += batchSize) {
+      signal?.throwIfAborted();
+      const some = rollouts.slice(at, at + batchSize), found = await this.#passes.run(this.#ids(some, T));
+      for (const [row, { ids, from }] of some.entries()) {
+        const count = ids.length - from, more = scoreAt === "behind" && count < maxNewTokens ? 1 : 0;
+        const part = (which: number, count: number) => {
+          const begin = (which * batchSize + row) * T + from - 1;
+          return found.slice(begin, begin + count);
+        };
+        const [logprobs, reference, values] = [part(0, count), part(1, count), part(2, count + more)];
+        texts.push({ logprobs, reference, values, score: scores[at + row] });
+      }
+    }
+    return texts;
+  }
+
+  #complete(rollouts: readonly Rollout[], texts: readonly ScoredText[]): Iteration {
+    return { rollouts, texts, returns: returnsOf(texts, { ...this.#options, klCoef: this.#klCoef }) };
+  }
+
+  /** The padded length of all batches of an iteration: one, so that a completion is always seen by a pass of the same shape. */
+  #width(rollouts: readonly Rollout[]): number {
+    const longest = Math.max(...rollouts.map(({ ids }) => ids.length));
+    return this.#lengths.find((length) => length >= longest)!;
+  }
+  #ids(rollouts: readonly Rollout[], T: number) {
+    const { batchSize } = this.#options, { vocabSize } = this.model.config;
+    return rowArrays(rollouts, { lengths: [T], batchSize, vocabSize });
+  }
+
+  #arrays({ rollouts, texts, returns }: Iteration, rows: Int32Array, [token, place]: readonly [number, number]) {
+    const { batchSize } = this.#options, T = this.#width(rollouts), shape = [batchSize, T];
+    const part = (of: (row: number) => ArrayLike<number>) => {
+      const values = new Float32Array(batchSize * T);
+      for (const [b, row] of rows.entries()) values.set(of(row), b * T + rollouts[row].from - 1);
+      return { values, shape };
+    };
+    return {
+      ...this.#ids(Array.from(rows, (row) => rollouts[row]), T),
+      logprobs: part((row) => texts[row].logprobs),
+      values: part((row) => texts[row].values),
+      advantages: part((row) => returns[row].advantages),
+      returns: part((row) => returns[row].returns),
+      policyShares: part((row) => Array(returns[row].advantages.length).fill(token)),
+      valueShares: part((row) => Array(returns[row].returns.length).fill(place)),
+    };
+  }
+
+  /** Blocks of the pre-training text, those of this update and micro-batch. */
+  #pretraining(micro: number): MicroBatch["arrays"] {
+    const { pretraining, microBatches, seed } = this.#options;
+    if (!pretraining) return {};
+    const { tokens, batchSize, coef } = pretraining, { blockSize, vocabSize } = this.model.config;
+    const number = (this.#done * this.#updates + this.#update) * microBatches! + micro;
+    const { x, y } = getBatch(tokens, { blockSize, batchSize, generator: new RandomGenerator(seed! + number) });
+    const like = { shape: [batchSize, blockSize], range: [0, vocabSize - 1] } as const;
+    return {
+      pretrainingTokens: { values: x, ...like },
+      pretrainingTargets: { values: y, ...like },
+      pretrainingShare: { values: Float32Array.of(coef / microBatches!), shape: [] },
+    };
+  }
+
+  #pass(model: GPT, batch: Readonly<Record<string, Tensor>>) {
+    const { tokens, targets } = batch, { temperature } = this.#options;
+    return evaluating(model, () =>
+      evaluating(this.module, () => {
+        const hidden = model.hidden(tokens); // (B, T, C)
+        const said = tokenLogprobs(model, { tokens, targets, hidden }, { temperature });
+        return { ...said, values: this.module.values(hidden, tokens) };
+      }));
+  }
+
+  loss(model: GPT, batch: Readonly<Record<string, Tensor>>): LossAndOutputs {
+    using scope = model.device.scope();
+    const { loss, outputs } = proximalLoss(this.#pass(model, batch), batch as Updated, this.#options);
+    const { pretrainingTokens: tokens, pretrainingTargets: targets, pretrainingShare: share } = batch;
+    if (!tokens) return { loss: scope.keep(loss), outputs: scope.keep(outputs) };
+    const beside = mul(evaluating(model, () => model.forward(tokens, targets)).loss, share);
+    return {
+      loss: scope.keep(add(loss, beside)),
+      outputs: scope.keep(concat([outputs, beside.alias([1])], { axis: 0 })),
+    };
+  }
+  /** What is known of the completions that the last update learned from. */
+  drawn(): Measures {
+    return this.#measured;
+  }
+
+  /** Completions of the first prompts of a part, the same random streams in each evaluation. */
+  async *evaluate(split: "train" | "val", { count, signal }: DrawOptions): AsyncGenerator<MicroBatch> {
+    const { batchSize, seed } = this.#options, prompts = this.prompts[split].slice(0, count * batchSize);
+    for (let at = 0; at < prompts.length; at += batchSize) {
+      const some = prompts.slice(at, at + batchSize), first = EVALUATIONS[split] + at;
+      const { measured, scores } = await this.#written(some, { seed: seed!, first, signal });
+      const values = Float32Array.of(measured["objective/scores"], measured["objective/kl"], measured[LENGTHS]);
+      const loss = { values: Float32Array.of(-values[0]), shape: [] };
+      yield { weight: scores.length, arrays: { loss, measured: { values, shape: [values.length] } } };
+    }
+  }
+  /** The loss of an evaluation is minus the mean score, so that the best checkpoint is the one with the highest. */
+  judge(_: GPT, { loss, measured }: Readonly<Record<string, Tensor>>): LossAndOutputs {
+    return { loss, outputs: measured };
+  }
+  measure(outputs: NumberArray): Measures {
+    return Object.fromEntries(EVALUATED.map((name, i) => [name, outputs[i]]));
+  }
+
+  /** A task like this one for a model that only counts: all that an iteration takes. */
+  rehearsal(model: GPT): Task {
+    const options = this.#options, { blockSize } = model.config, from = blockSize - options.maxNewTokens;
+    const prompts = [{ ids: new Int32Array(from), prompt: "" }],
+      even: Reward = {
+        name: "none",
+        weight: 1,
+        score: (samples) => Promise.resolve(new Float64Array(samples.length)),
+        [Symbol.dispose]() {},
+      };
+    return new ProximalPolicy(model, { train: prompts, val: prompts }, {
+      ...options,
+      value: this.module.like(model),
+      rewards: [even],
+      decode: () => "",
+      eosTokenId: undefined,
+      reference: options.reference instanceof Lora ? adaptersOf(model).at(-1)! : model,
+      maxKl: Infinity,
+      onRollouts: undefined,
+    });
+  }
+
+  /** Of the prompts of both parts. */
+  identity(): Record<keyof PromptSplits, TokensIdentity> {
+    return { train: identityOf(this.prompts.train), val: identityOf(this.prompts.val) };
+  }
+
+  /** The place among the prompts, and all of an iteration that is under way: what was written, and what was said of it. */
+  state(): TaskState {
+    const { rollouts, texts } = this.#iteration ?? {};
+    return {
+      ...this.#epochs.state(),
+      prompts: this.prompts.train.length,
+      iterations: this.#done,
+      updates: this.#update,
+      klCoef: this.#klCoef,
+      ...rollouts && { rollouts: rolloutsToJSON(rollouts), texts: texts!.map(textToJSON), measured: this.#measured },
+    };
+  }
+  /** Goes on in the middle of an iteration; with another number of prompts, at their beginning after it. */
+  restore({ epoch, place, prompts, ...saved }: Readonly<Record<string, unknown>>, path: string): void {
+    const { iterations, updates, klCoef, rollouts, texts, measured } = saved, updatesIn = this.#updates;
+    const isCount = (n: unknown): n is number => Number.isSafeInteger(n) && Number(n) >= 0;
+    const valid = isCount(iterations) && isCount(updates) && updates < updatesIn && typeof klCoef === "number" &&
+      Number.isFinite(klCoef) && (updates === 0 || rollouts !== undefined);
+    if (!valid) throw new CheckpointError(`${path} is damaged: its iteration is not valid`);
+    this.#epochs.restore({ epoch, place: prompts === this.prompts.train.length ? place : 0 }, path);
+    [this.#done, this.#update, this.#klCoef, this.#iteration] = [iterations, updates, klCoef, undefined];
+    if (rollouts === undefined) return;
+    const written = rolloutsFromJSON(rollouts, path), said = textsFromJSON(texts, written, path);
+    if (written.length !== this.#rows) {
+      throw new CheckpointError(`${path} is damaged: it has ${written.length} rollouts, expected ${this.#rows}`);
+    }
+    this.#iteration = this.#complete(written, said);
+    this.#measured = isObject(measured) ? measured as Measures : {};
+  }
+
+  /** Frees what completions are written and scored with; the value function is the caller's. */
+  [Symbol.dispose](): void {
+    this.#roller[Symbol.dispose]();
+    this.#passes[Symbol.dispose]();
+  }
+}
+
+const total = <T>(values: Iterable<T>, of: (value: T) => number): number => {
+  let sum = 0;
+  for (const value of values) sum += of(value);
+  return sum;
+};
+
+const meanKl = ({ returns }: Iteration): number =>
+  total(returns, ({ kl }) => total(kl, (nats) => nats)) / returns.length;
+
+/** @throws {DataError} */
+function checkPrompts(prompts: PromptSplits, most: number): void {
+  for (const name of ["train", "val"] as const) {
+    const some = prompts[name];
+    if (some.length === 0) {
+      throw new DataError(`PPO: there are no prompts to ${name === "val" ? "evaluate" : "learn"} on`);
+    }
+    const wrong = some.findIndex(({ ids: { length } }) => length === 0 || length > most);
+    if (wrong < 0) continue;
+    const { length } = some[wrong].ids;
+    throw new DataError(
+      `PPO: prompt ${wrong} of ${name} has ${length} tokens; expected 1 to ${most}, which leave room for a completion`,
+    );
+  }
+}
+
+function identityOf(prompts: readonly RolloutPrompt[]): TokensIdentity {
+  const rows = new TokenRows();
+  for (const { ids } of prompts) rows.push({ ids, learned: new Uint8Array(ids.length) });
+  return rows.identity();
+}
+
+const textToJSON = ({ logprobs, reference, values, score }: ScoredText) => ({
+  logprobs: Array.from(logprobs),
+  reference: Array.from(reference),
+  values: Array.from(values),
+  score,
+});
+
+/** @throws {CheckpointError} */
+function textsFromJSON(saved: unknown, rollouts: readonly Rollout[], path: string): ScoredText[] {
+  const numbers = (list: unknown, least: number, most = least): list is number[] =>
+    Array.isArray(list) && list.length >= least && list.length <= most && list.every(Number.isFinite);
+  const valid = (one: unknown, i: number): one is ScoredText => {
+    if (!isObject(one)) return false;
+    const { ids, from } = rollouts[i], count = ids.length - from;
+    return numbers(one.logprobs, count) && numbers(one.reference, count) && numbers(one.values, count, count + 1) &&
+      Number.isFinite(one.score);
+  };
+  if (Array.isArray(saved) && saved.length === rollouts.length && saved.every(valid)) return saved;
+  throw new CheckpointError(`${path} is damaged: what is said of its rollouts is not valid`);
+}
