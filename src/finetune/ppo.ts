@@ -12,7 +12,7 @@
  */
 import { Epochs } from "../data/epochs.ts";
 import { getBatch } from "../data/batch.ts";
-import { paddedLengths, TokenRows } from "../data/token_rows.ts";
+import { paddedLength, paddedLengths, TokenRows } from "../data/token_rows.ts";
 import type { Tokens, TokensIdentity } from "../data/tokens.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import { CheckpointError, ConfigError, DataError, TrainingError } from "../errors.ts";
@@ -28,8 +28,18 @@ import { Trained } from "../train/micro_steps.ts";
 import type { DrawOptions, LossAndOutputs, Measures, MicroBatch, Task, TaskState } from "../train/task.ts";
 import { adaptersOf, Lora } from "./lora.ts";
 import { CapturedPasses, ReferencePolicy, rowArrays, type TokenBatch, tokenLogprobs } from "./policy.ts";
+import {
+  type Iteration,
+  iterationMeasures,
+  LENGTHS,
+  meanKl,
+  textsFromJSON,
+  textsToJSON,
+  total,
+  updateArrays,
+} from "./ppo_iteration.ts";
 import { PROXIMAL_MEASURES, type ProximalBatch, type ProximalClipping, proximalLoss } from "./ppo_loss.ts";
-import { adaptedKlCoef, type ReturnOptions, type Returns, returnsOf, type ScoredText } from "./returns.ts";
+import { adaptedKlCoef, type ReturnOptions, returnsOf, type ScoredText } from "./returns.ts";
 import type { Reward } from "./rewards.ts";
 import {
   Roller,
@@ -64,8 +74,8 @@ export interface ProximalOptions
   /** What a completion loses that has no end; default 0. */ readonly missingEndPenalty?: number;
   /** Nats a text that the penalty is to hold, by changing its coefficient; default: the coefficient stays. */
   readonly klTarget?: number;
-  /** Completions in which it changes by a fifth at most; default 10000, as Ziegler et al. have it. */ readonly klHorizon?:
-    number;
+  /** Completions in which it changes by a fifth at most; default 10000, as Ziegler et al. have it. */
+  readonly klHorizon?: number;
   /** Nats a text at which training stops; default 50. */ readonly maxKl?: number;
   /** A text that the policy goes on learning, blocks of the model's size, `batchSize` in a micro-batch; and what its loss counts. */
   readonly pretraining?: { readonly tokens: Tokens; readonly coef: number; readonly batchSize: number };
@@ -81,19 +91,11 @@ export interface PromptSplits {
   /** One or more. */ readonly val: readonly RolloutPrompt[];
 }
 
-/** Completions that are being learned from, with what was said of them. */
-interface Iteration {
-  readonly rollouts: readonly Rollout[];
-  readonly texts: readonly ScoredText[];
-  readonly returns: readonly Returns[];
-}
-
 /** The tensors of a pass, and of an update. */
 type Seen = Readonly<Record<string, Tensor>> & TokenBatch;
 type Updated = Readonly<Record<string, Tensor>> & ProximalBatch;
 
 /** What the host knows of completions. */
-const LENGTHS = "completions/mean_length";
 const EVALUATED = ["scores", "kl", LENGTHS] as const;
 /** Numbers of completions that are written to be evaluated: far from those that are learned from. */
 const EVALUATIONS = { train: 2 ** 41, val: 2 ** 40 };
@@ -173,7 +175,8 @@ export class ProximalPolicy implements Task, Disposable {
     const tokens = total(rows, (row) => iteration.returns[row].advantages.length);
     const places = total(rows, (row) => iteration.returns[row].returns.length);
     for (let at = 0; at < count; at += batchSize) {
-      const arrays = this.#arrays(iteration, rows.subarray(at, at + batchSize), [1 / tokens, 1 / places]);
+      const some = rows.subarray(at, at + batchSize), options = { ...this.#shape(iteration.rollouts), tokens, places };
+      const arrays = updateArrays(iteration, some, options);
       yield { weight: 1, arrays: { ...arrays, ...this.#pretraining(at / batchSize) } };
     }
     this.#update++;
@@ -219,21 +222,11 @@ export class ProximalPolicy implements Task, Disposable {
     const { total: plain, each } = await scoreRollouts(rollouts, { prompts, rewards, decode, eosTokenId, signal });
     const scores = plain.map((score, i) => rollouts[i].ended ? score : score - missingEndPenalty);
     const texts = await this.#scored(rollouts, scores, signal);
-    const iteration = this.#complete(rollouts, texts),
-      kl = meanKl(iteration),
-      mean = (x: number) => x / rollouts.length;
-    const measured: Record<string, number> = {
-      "objective/kl": kl,
-      "objective/entropy": -mean(total(texts, ({ logprobs }) => total(Array.from(logprobs), (x) => x))),
-      "objective/non_score_reward": -this.#klCoef * kl,
-      "objective/rlhf_reward": mean(total(scores, (x) => x)) - this.#klCoef * kl,
-      "objective/scores": mean(total(scores, (x) => x)),
-      [LENGTHS]: mean(total(rollouts, ({ ids, from }) => ids.length - from)),
-      "completions/ended": mean(total(rollouts, ({ ended }) => Number(ended))),
-    };
-    if (eosTokenId !== undefined) measured["val/num_eos_tokens"] = total(rollouts, ({ ended }) => Number(ended));
+    const iteration = this.#complete(rollouts, texts), measured = iterationMeasures(iteration, this.#klCoef);
+    if (eosTokenId === undefined) delete measured["val/num_eos_tokens"];
+    const mean = (list: Float64Array) => list.reduce((a, b) => a + b) / list.length;
     if (rewards.length > 1) {
-      for (const [name, all] of Object.entries(each)) measured[`rewards/${name}/mean`] = mean(total(all, (x) => x));
+      for (const [name, all] of Object.entries(each)) measured[`rewards/${name}/mean`] = mean(all);
     }
     return { iteration, scores, measured };
   }
@@ -241,10 +234,10 @@ export class ProximalPolicy implements Task, Disposable {
   /** What policy, reference and value function say of completions, in batches of the shape that updates have. */
   async #scored(rollouts: readonly Rollout[], scores: Float64Array, signal?: AbortSignal): Promise<ScoredText[]> {
     const { batchSize, scoreAt, maxNewTokens } = this.#options, texts: ScoredText[] = [];
-    const T = this.#width(rollouts);
+    const shape = this.#shape(rollouts), [T] = shape.lengths;
     for (let at = 0; at < rollouts.length; at += batchSize) {
       signal?.throwIfAborted();
-      const some = rollouts.slice(at, at + batchSize), found = await this.#passes.run(this.#ids(some, T));
+      const some = rollouts.slice(at, at + batchSize), found = await this.#passes.run(rowArrays(some, shape));
       for (const [row, { ids, from }] of some.entries()) {
         const count = ids.length - from, more = scoreAt === "behind" && count < maxNewTokens ? 1 : 0;
         const part = (which: number, count: number) => {
@@ -262,32 +255,10 @@ export class ProximalPolicy implements Task, Disposable {
     return { rollouts, texts, returns: returnsOf(texts, { ...this.#options, klCoef: this.#klCoef }) };
   }
 
-  /** The padded length of all batches of an iteration: one, so that a completion is always seen by a pass of the same shape. */
-  #width(rollouts: readonly Rollout[]): number {
-    const longest = Math.max(...rollouts.map(({ ids }) => ids.length));
-    return this.#lengths.find((length) => length >= longest)!;
-  }
-  #ids(rollouts: readonly Rollout[], T: number) {
-    const { batchSize } = this.#options, { vocabSize } = this.model.config;
-    return rowArrays(rollouts, { lengths: [T], batchSize, vocabSize });
-  }
-
-  #arrays({ rollouts, texts, returns }: Iteration, rows: Int32Array, [token, place]: readonly [number, number]) {
-    const { batchSize } = this.#options, T = this.#width(rollouts), shape = [batchSize, T];
-    const part = (of: (row: number) => ArrayLike<number>) => {
-      const values = new Float32Array(batchSize * T);
-      for (const [b, row] of rows.entries()) values.set(of(row), b * T + rollouts[row].from - 1);
-      return { values, shape };
-    };
-    return {
-      ...this.#ids(Array.from(rows, (row) => rollouts[row]), T),
-      logprobs: part((row) => texts[row].logprobs),
-      values: part((row) => texts[row].values),
-      advantages: part((row) => returns[row].advantages),
-      returns: part((row) => returns[row].returns),
-      policyShares: part((row) => Array(returns[row].advantages.length).fill(token)),
-      valueShares: part((row) => Array(returns[row].returns.length).fill(place)),
-    };
+  /** Of all batches of an iteration: one, so that a completion is always seen by a pass of the same shape. */
+  #shape(rollouts: readonly Rollout[]) {
+    const longest = Math.max(...rollouts.map(({ ids }) => ids.length)), length = paddedLength(longest, this.#lengths);
+    return { lengths: [length], batchSize: this.#options.batchSize, vocabSize: this.model.config.vocabSize };
   }
 
   /** Blocks of the pre-training text, those of this update and micro-batch. */
@@ -386,7 +357,7 @@ export class ProximalPolicy implements Task, Disposable {
       iterations: this.#done,
       updates: this.#update,
       klCoef: this.#klCoef,
-      ...rollouts && { rollouts: rolloutsToJSON(rollouts), texts: texts!.map(textToJSON), measured: this.#measured },
+      ...rollouts && { rollouts: rolloutsToJSON(rollouts), texts: textsToJSON(texts!), measured: this.#measured },
     };
   }
   /** Goes on in the middle of an iteration; with another number of prompts, at their beginning after it. */
@@ -414,15 +385,6 @@ export class ProximalPolicy implements Task, Disposable {
   }
 }
 
-const total = <T>(values: Iterable<T>, of: (value: T) => number): number => {
-  let sum = 0;
-  for (const value of values) sum += of(value);
-  return sum;
-};
-
-const meanKl = ({ returns }: Iteration): number =>
-  total(returns, ({ kl }) => total(kl, (nats) => nats)) / returns.length;
-
 /** @throws {DataError} */
 function checkPrompts(prompts: PromptSplits, most: number): void {
   for (const name of ["train", "val"] as const) {
@@ -443,25 +405,4 @@ function identityOf(prompts: readonly RolloutPrompt[]): TokensIdentity {
   const rows = new TokenRows();
   for (const { ids } of prompts) rows.push({ ids, learned: new Uint8Array(ids.length) });
   return rows.identity();
-}
-
-const textToJSON = ({ logprobs, reference, values, score }: ScoredText) => ({
-  logprobs: Array.from(logprobs),
-  reference: Array.from(reference),
-  values: Array.from(values),
-  score,
-});
-
-/** @throws {CheckpointError} */
-function textsFromJSON(saved: unknown, rollouts: readonly Rollout[], path: string): ScoredText[] {
-  const numbers = (list: unknown, least: number, most = least): list is number[] =>
-    Array.isArray(list) && list.length >= least && list.length <= most && list.every(Number.isFinite);
-  const valid = (one: unknown, i: number): one is ScoredText => {
-    if (!isObject(one)) return false;
-    const { ids, from } = rollouts[i], count = ids.length - from;
-    return numbers(one.logprobs, count) && numbers(one.reference, count) && numbers(one.values, count, count + 1) &&
-      Number.isFinite(one.score);
-  };
-  if (Array.isArray(saved) && saved.length === rollouts.length && saved.every(valid)) return saved;
-  throw new CheckpointError(`${path} is damaged: what is said of its rollouts is not valid`);
 }

@@ -1,0 +1,101 @@
+/** One iteration of PPO on the host: completions, what was said of them, the arrays of its updates, and its lines in files. */
+import { CheckpointError } from "../errors.ts";
+import { isObject } from "../files/files.ts";
+import type { BatchArray } from "../train/task.ts";
+import { rowArrays } from "./policy.ts";
+import type { ProximalBatch } from "./ppo_loss.ts";
+import type { Returns, ScoredText } from "./returns.ts";
+import type { Rollout } from "./rollouts.ts";
+
+/** Completions that are being learned from. */
+export interface Iteration {
+  /** Prompts and completions. */ readonly rollouts: readonly Rollout[];
+  /** What policy, reference, value function and rewards said of each. */ readonly texts: readonly ScoredText[];
+  /** What came of it. */ readonly returns: readonly Returns[];
+}
+
+/** Tokens of a completion. */
+export const LENGTHS = "completions/mean_length";
+
+/** The sum of what `of` makes of values. */
+export function total<T>(values: Iterable<T>, of: (value: T) => number): number {
+  let sum = 0;
+  for (const value of values) sum += of(value);
+  return sum;
+}
+
+/** Nats that a completion is away from the reference. */
+export const meanKl = ({ returns }: Pick<Iteration, "returns">): number =>
+  total(returns, ({ kl }) => total(kl, (nats) => nats)) / returns.length;
+
+/** Means over completions, as TRL names them; `objective/entropy` is estimated by −log π of what was sampled, summed over a text. */
+export function iterationMeasures({ rollouts, texts, returns }: Iteration, klCoef: number): Record<string, number> {
+  const kl = meanKl({ returns }),
+    mean = <T>(values: Iterable<T>, of: (value: T) => number) => total(values, of) / rollouts.length;
+  const scores = mean(texts, ({ score }) => score), ended = total(rollouts, ({ ended }) => Number(ended));
+  return {
+    "objective/kl": kl,
+    "objective/entropy": mean(texts, ({ logprobs }) => -total(Array.from(logprobs), (x) => x)),
+    "objective/non_score_reward": -klCoef * kl,
+    "objective/rlhf_reward": scores - klCoef * kl,
+    "objective/scores": scores,
+    [LENGTHS]: mean(rollouts, ({ ids, from }) => ids.length - from),
+    "val/num_eos_tokens": ended,
+  };
+}
+
+/** How {@linkcode updateArrays} makes a micro-batch. */
+export interface UpdateOptions {
+  /** Rows. */ readonly batchSize: number;
+  /** To which they are padded. */ readonly lengths: readonly number[];
+  /** Of the model. */ readonly vocabSize: number;
+  /** Tokens in all micro-batches of the update. */ readonly tokens: number;
+  /** Values that are learned in all of them. */ readonly places: number;
+}
+
+/** A micro-batch of some completions of an iteration; what stands at a token is of the one after it. */
+export function updateArrays(
+  { rollouts, texts, returns }: Iteration,
+  rows: Int32Array,
+  { tokens, places, ...shapes }: UpdateOptions,
+): Record<keyof ProximalBatch | "tokens" | "targets", BatchArray> {
+  const ids = rowArrays(Array.from(rows, (row) => rollouts[row]), shapes), { shape } = ids.tokens;
+  const part = (of: (row: number) => ArrayLike<number>) => {
+    const values = new Float32Array(shape[0] * shape[1]);
+    for (const [b, row] of rows.entries()) values.set(of(row), b * shape[1] + rollouts[row].from - 1);
+    return { values, shape };
+  };
+  const shares = (count: number, all: number) => new Float64Array(count).fill(1 / all);
+  return {
+    ...ids,
+    logprobs: part((row) => texts[row].logprobs),
+    values: part((row) => texts[row].values),
+    advantages: part((row) => returns[row].advantages),
+    returns: part((row) => returns[row].returns),
+    policyShares: part((row) => shares(returns[row].advantages.length, tokens)),
+    valueShares: part((row) => shares(returns[row].returns.length, places)),
+  };
+}
+
+/** What was said of completions as JSON, for state.json. */
+export const textsToJSON = (texts: readonly ScoredText[]): unknown[] =>
+  texts.map(({ logprobs, reference, values, score }) => ({
+    logprobs: Array.from(logprobs),
+    reference: Array.from(reference),
+    values: Array.from(values),
+    score,
+  }));
+
+/** And back. @throws {CheckpointError} when it does not say so much of these completions; `path` is the file's */
+export function textsFromJSON(saved: unknown, rollouts: readonly Rollout[], path: string): ScoredText[] {
+  const numbers = (list: unknown, least: number, most = least): list is number[] =>
+    Array.isArray(list) && list.length >= least && list.length <= most && list.every(Number.isFinite);
+  const valid = (one: unknown, i: number): one is ScoredText => {
+    if (!isObject(one)) return false;
+    const { ids, from } = rollouts[i], count = ids.length - from;
+    return numbers(one.logprobs, count) && numbers(one.reference, count) && numbers(one.values, count, count + 1) &&
+      Number.isFinite(one.score);
+  };
+  if (Array.isArray(saved) && saved.length === rollouts.length && saved.every(valid)) return saved;
+  throw new CheckpointError(`${path} is damaged: what is said of its rollouts is not valid`);
+}
