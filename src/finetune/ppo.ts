@@ -390,7 +390,7 @@ function checkPrompts(prompts: PromptSplits, most: number): void {
   for (const name of ["train", "val"] as const) {
     const some = prompts[name];
     if (some.length === 0) {
-      throw new DataError(`PPO: there are no prompts to ${name === "val" ? "evaluate" : "learn"} on`);
+      throw new DataError(`PPO: there are no prompts to ${name === "val" ? "evaluate on" : "learn from"}`);
     }
     const wrong = some.findIndex(({ ids: { length } }) => length === 0 || length > most);
     if (wrong < 0) continue;
