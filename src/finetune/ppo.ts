@@ -142,7 +142,7 @@ export class ProximalPolicy implements Task, Disposable {
     this.#epochs = new Epochs(prompts.train.length, { seed, shuffle });
     this.#lengths = paddedLengths(blockSize);
     this.module = options.value ?? new ValueHead(model);
-    this.measures = options.pretraining ? [...PROXIMAL_MEASURES, "loss/pretraining"] : PROXIMAL_MEASURES;
+    this.measures = options.pretraining ? [...PROXIMAL_MEASURES, "loss/ptx_avg"] : PROXIMAL_MEASURES;
     this.config = { name: "PPO", completions: this.#rows, epochs, miniBatches, scoreAt };
     const policy = new ReferencePolicy(model, reference), { temperature } = options;
     this.#passes = new CapturedPasses(new Trained(model, this), (batch) => {
@@ -265,14 +265,14 @@ export class ProximalPolicy implements Task, Disposable {
   #pretraining(micro: number): MicroBatch["arrays"] {
     const { pretraining, microBatches, seed } = this.#options;
     if (!pretraining) return {};
-    const { tokens, batchSize, coef } = pretraining, { blockSize, vocabSize } = this.model.config;
+    const { tokens, batchSize } = pretraining, { blockSize, vocabSize } = this.model.config;
     const number = (this.#done * this.#updates + this.#update) * microBatches! + micro;
     const { x, y } = getBatch(tokens, { blockSize, batchSize, generator: new RandomGenerator(seed! + number) });
     const like = { shape: [batchSize, blockSize], range: [0, vocabSize - 1] } as const;
     return {
       pretrainingTokens: { values: x, ...like },
       pretrainingTargets: { values: y, ...like },
-      pretrainingShare: { values: Float32Array.of(coef / microBatches!), shape: [] },
+      pretrainingShare: { values: Float32Array.of(1 / microBatches!), shape: [] },
     };
   }
 
@@ -292,8 +292,9 @@ export class ProximalPolicy implements Task, Disposable {
     const { pretrainingTokens: tokens, pretrainingTargets: targets, pretrainingShare: share } = batch;
     if (!tokens) return { loss: scope.keep(loss), outputs: scope.keep(outputs) };
     const beside = mul(evaluating(model, () => model.forward(tokens, targets)).loss, share);
+    const coef = model.device.tensor([this.#options.pretraining!.coef], []);
     return {
-      loss: scope.keep(add(loss, beside)),
+      loss: scope.keep(add(loss, mul(beside, coef))),
       outputs: scope.keep(concat([outputs, beside.alias([1])], { axis: 0 })),
     };
   }

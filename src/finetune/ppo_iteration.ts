@@ -53,27 +53,39 @@ export interface UpdateOptions {
   /** Values that are learned in all of them. */ readonly places: number;
 }
 
-/** A micro-batch of some completions of an iteration; what stands at a token is of the one after it. */
-export function updateArrays(
+/** Numbers of a micro-batch of some completions of an iteration, each (B, T); what stands at a token is of the one after it. */
+export function updateNumbers(
   { rollouts, texts, returns }: Iteration,
-  rows: Int32Array,
-  { tokens, places, ...shapes }: UpdateOptions,
-): Record<keyof ProximalBatch | "tokens" | "targets", BatchArray> {
-  const ids = rowArrays(Array.from(rows, (row) => rollouts[row]), shapes), { shape } = ids.tokens;
+  rows: ArrayLike<number>,
+  { batchSize, T, tokens, places }: Pick<UpdateOptions, "batchSize" | "tokens" | "places"> & { readonly T: number },
+): Record<keyof ProximalBatch, Float64Array> {
   const part = (of: (row: number) => ArrayLike<number>) => {
-    const values = new Float32Array(shape[0] * shape[1]);
-    for (const [b, row] of rows.entries()) values.set(of(row), b * shape[1] + rollouts[row].from - 1);
-    return { values, shape };
+    const values = new Float64Array(batchSize * T);
+    for (let b = 0; b < rows.length; b++) values.set(of(rows[b]), b * T + rollouts[rows[b]].from - 1);
+    return values;
   };
   const shares = (count: number, all: number) => new Float64Array(count).fill(1 / all);
   return {
-    ...ids,
     logprobs: part((row) => texts[row].logprobs),
     values: part((row) => texts[row].values),
     advantages: part((row) => returns[row].advantages),
     returns: part((row) => returns[row].returns),
     policyShares: part((row) => shares(returns[row].advantages.length, tokens)),
     valueShares: part((row) => shares(returns[row].returns.length, places)),
+  };
+}
+
+/** A micro-batch as the trainer takes it. */
+export function updateArrays(
+  iteration: Iteration,
+  rows: ArrayLike<number>,
+  options: UpdateOptions,
+): Record<string, BatchArray> {
+  const ids = rowArrays(Array.from(rows, (row) => iteration.rollouts[row]), options), { shape } = ids.tokens;
+  const numbers = Object.entries(updateNumbers(iteration, rows, { ...options, T: shape[1] }));
+  return {
+    ...ids,
+    ...Object.fromEntries(numbers.map(([name, all]) => [name, { values: Float32Array.from(all), shape }])),
   };
 }
 
