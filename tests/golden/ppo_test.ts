@@ -165,13 +165,10 @@ async function check(on: TestDevice, number: number) {
         `${name}: ${key}`,
       );
     } else {
-      const values = expected(`g.${key}`);
-      assertClose(
-        await parameter.grad!.data(),
-        values,
-        limitOf(device, "gradients", values),
-        `${name}: gradient of ${key}`,
-      );
+      // Tokens pull to both sides, as their advantages have both signs, and what cancels has rounded before: so the scale is the module's.
+      const all = named.filter(([other]) => other[0] === key[0]).flatMap(([other]) => [...expected(`g.${other}`)]);
+      const limit = limitOf(device, "gradients", all);
+      assertClose(await parameter.grad!.data(), expected(`g.${key}`), limit, `${name}: gradient of ${key}`);
     }
   }
   for (const one of [model, reference, value]) one.dispose();
