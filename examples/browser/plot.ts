@@ -5,21 +5,21 @@
 
 export type Point = readonly [x: number, y: number];
 
-const escape = (text: string) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll('"', "&quot;");
+export const escape = (text: string) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll('"', "&quot;");
 
 /** @param inside elements or escaped text */
-function element(name: string, attributes: Readonly<Record<string, string | number>>, inside?: string): string {
+export function element(name: string, attributes: Readonly<Record<string, string | number>>, inside?: string): string {
   const written = Object.entries(attributes).map(([key, value]) => ` ${key}="${escape(`${value}`)}"`).join("");
   return inside === undefined ? `<${name}${written}/>` : `<${name}${written}>${inside}</${name}>`;
 }
 const fixed = (pixels: number) => pixels.toFixed(1);
-const text = (x: number, y: number, words: string, more = {}) =>
+export const text = (x: number, y: number, words: string, more = {}) =>
   element("text", { x: fixed(x), y: fixed(y), ...more }, escape(words));
-const line = ([x1, y1]: Point, [x2, y2]: Point, kind: string) =>
+export const line = ([x1, y1]: Point, [x2, y2]: Point, kind: string) =>
   element("line", { x1: fixed(x1), y1: fixed(y1), x2: fixed(x2), y2: fixed(y2), class: kind });
-const curve = (points: readonly Point[], more: Readonly<Record<string, string | number>>) =>
+export const curve = (points: readonly Point[], more: Readonly<Record<string, string | number>>) =>
   element("polyline", { points: points.map(([x, y]) => `${fixed(x)},${fixed(y)}`).join(" "), ...more });
-const circle = ([x, y]: Point, r: number, more: Readonly<Record<string, string>>) =>
+export const circle = ([x, y]: Point, r: number, more: Readonly<Record<string, string>>) =>
   element("circle", { cx: fixed(x), cy: fixed(y), r, ...more });
 
 /** A part of a file: curves on logarithmic axes. */
@@ -41,7 +41,7 @@ const COLORS = ["#2f7fd6", "#d9722e"];
 const STYLE = `text { font: 12px system-ui, sans-serif; fill: #444; } .title { font-weight: 600; }
 .grid { stroke: #888; stroke-opacity: 0.3; } .guide { stroke: #888; stroke-dasharray: 4 4; }
 @media (prefers-color-scheme: dark) { text { fill: #ccc; } }`;
-const MIDDLE = { "text-anchor": "middle" }, END = { "text-anchor": "end" };
+export const MIDDLE = { "text-anchor": "middle" }, END = { "text-anchor": "end" };
 
 /** Numbers between two, evenly spread on a logarithmic axis: 1, 2, 5, 10, or powers of 10 alone where there are many. */
 function logarithmicTicks(from: number, to: number): number[] {
@@ -178,7 +178,7 @@ function nearest(points: readonly Point[], iter: number): Point | undefined {
 }
 
 /** About `count` round numbers from `low`, or just below, to `high`. */
-function linearTicks(low: number, high: number, count: number): number[] {
+export function linearTicks(low: number, high: number, count: number): number[] {
   const rough = (high - low) / Math.max(count, 1), power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((step) => step >= rough)!;
   const first = Math.floor(low / step), last = Math.ceil(high / step - 1e-9);

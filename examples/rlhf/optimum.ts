@@ -160,7 +160,7 @@ export function tokenwise(
     const before = new Float64Array(V ** t), means = new Float64Array(V ** t), step = new Float64Array(V ** (t + 1));
     for (let s = 0; s < before.length; s++) {
       const part = logs.subarray(s * V, (s + 1) * V), q = value.subarray(s * V, (s + 1) * V);
-      const choice = before[s] === -Infinity ? part : optimum(part, q, beta);
+      const choice = logSumExp(part) === -Infinity ? part : optimum(part, q, beta);
       step.set(choice, s * V);
       [before[s], means[s]] = [logSumExp(part), expectation(choice, q)];
     }
