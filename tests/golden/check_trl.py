@@ -26,7 +26,8 @@ if __name__ == "__main__" and len(sys.argv) == 1:
         with tempfile.TemporaryDirectory() as folder:
             pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--root-user-action=ignore", "--target", folder]
             subprocess.run([*pip, f"trl=={version}"], check=True)
-            subprocess.run([sys.executable, __file__, version, *methods], check=True, env={**os.environ, "PYTHONPATH": folder, "TRL_EXPERIMENTAL_SILENCE": "1"})
+            environment = {**os.environ, "PYTHONPATH": folder, "TRL_EXPERIMENTAL_SILENCE": "1"}
+            subprocess.run([sys.executable, __file__, version, *methods], check=True, env=environment)
     sys.exit()
 
 sys.dont_write_bytecode = True
@@ -39,14 +40,18 @@ import trl
 from datasets import Dataset, disable_progress_bars
 from transformers import GPT2Config, GPT2ForSequenceClassification, GPT2LMHeadModel, PreTrainedTokenizerFast
 
-import alignment_cases as our
+import alignment
+import alignment_cases
+import alignment_modules as our
+from alignment_rollouts import valued_of
 
 disable_progress_bars()
 transformers.logging.set_verbosity_error()
 torch.set_num_threads(1)
 letters = lambda ids: "".join(chr(97 + id) for id in ids)
 SIZES = {"vocab_size": our.CONFIG.vocab_size, "n_positions": our.CONFIG.block_size, "n_embd": our.CONFIG.n_embd}
-NONE = {"resid_pdrop": 0, "embd_pdrop": 0, "attn_pdrop": 0, "bos_token_id": our.END, "eos_token_id": our.END, "pad_token_id": our.PAD}
+NONE = {"resid_pdrop": 0, "embd_pdrop": 0, "attn_pdrop": 0}
+MARKS = {"bos_token_id": our.END, "eos_token_id": our.END, "pad_token_id": our.PAD}
 
 
 def tokenizer():
@@ -64,7 +69,7 @@ def hugging_face(modules, letter, head=None):
     """Our weights in a model of transformers, in f32."""
     kind = GPT2ForSequenceClassification if head else GPT2LMHeadModel
     config = GPT2Config(
-        **SIZES, **NONE, n_layer=2, n_head=2, activation_function="gelu", num_labels=1, attn_implementation="eager"
+        **SIZES, **NONE, **MARKS, n_layer=2, n_head=2, activation_function="gelu", num_labels=1, attn_implementation="eager"
     )
     model, start = kind(config), {**modules.start[letter], **({"score.weight": modules.start[head]["weight"]} if head else {})}
     for name, parameter in model.named_parameters():
@@ -101,15 +106,17 @@ class Watch:
         for name, values in self.seen.items():
             if (mine := expected.get(name)) is None:
                 continue
-            mine, values = torch.as_tensor(mine).double(), torch.as_tensor(values).double().reshape(torch.as_tensor(mine).shape)
+            mine = torch.as_tensor(mine).double()
+            values = torch.as_tensor(values).double().reshape(mine.shape)
             off = (mine - values).abs()
             if name.startswith("p.") and name.endswith("c_attn.bias"):
                 off[8:16] = 0  # the gradient of keys' biases is 0, and Adam scales its roundings
             error, kind = (off.max() / max(1, mine.abs().max())).item(), name.split(".")[0]
             worst[kind], compared = max(worst.get(kind, 0), error), compared + 1
             assert error < LIMIT, (name, mine, values)
-        assert compared > 20 and mine.abs().max() > 0 and {"losses", "p" if "learningRate" in self.case else "g"} <= worst.keys(), self.seen.keys()
-        print(f"{trl.__version__} {self.case['name']}: {compared} numbers and arrays, " + ", ".join(f"{k} {v:.0e}" for k, v in worst.items()))
+        assert compared > 20 and {"losses", "p" if "learningRate" in self.case else "g"} <= worst.keys(), self.seen.keys()
+        errors = ", ".join(f"{kind} {error:.0e}" for kind, error in worst.items())
+        print(f"{trl.__version__} {self.case['name']}: {compared} numbers and arrays, off by {errors}")
 
 
 def arguments(case, folder, **more):
@@ -196,7 +203,7 @@ def grouped(method, case, given, modules, folder):
         base, config, module = trl.GRPOTrainer, trl.GRPOConfig, trl.trainer.grpo_trainer
         more |= {"loss_type": case["lossType"], "scale_rewards": case["scaleRewards"], "use_bias_correction_kl": case["biasCorrection"]}
         more |= {"delta": case.get("delta"), "importance_sampling_level": case["importanceSamplingLevel"]}
-    module.shuffle_sequence_dict = lambda batch: {
+    module.shuffle_sequence_dict = lambda batch: {  # the case's order
         name: values[order] if torch.is_tensor(values) and values.dim() > 0 else values for name, values in batch.items()
     }
     shown, callbacks = watched(base, watch, method == "rloo")
@@ -261,12 +268,12 @@ def proximal(method, case, given, modules, folder):
     value = Shared(policy, modules.start["h"]) if shared else hugging_face(modules, "v", "s")
     context = max(row["from"] for row in rows)
     queries = torch.tensor([[our.PAD] * (context - row["from"]) + row["ids"][: row["from"]] for row in rows])
-    said = our.my.padded([row["ids"][row["from"] :] for row in rows], our.PAD)
+    said = alignment.padded([row["ids"][row["from"] :] for row in rows], our.PAD)
     old, mask = spread(given["old"], rows), our.mask_of(rows)
     # Logits whose softmax at the token that was written is as recorded, and spread evenly over all others.
     others = torch.log1p(-old.exp().double() * mask) - np.log(our.CONFIG.vocab_size - 1)
     logits = others[..., None].repeat(1, 1, our.CONFIG.vocab_size).scatter(2, said[..., None], old.double()[..., None]).float()
-    values = our.spread(given["values"], our.valued_of(rows, case)).float()
+    values = our.spread(given["values"], valued_of(rows, case)).float()
 
     def recorded(model, *_):
         if model is value:
@@ -309,7 +316,7 @@ def proximal(method, case, given, modules, folder):
         out = whiten(values, mask, shift_mean)
         if shift_mean:
             watch.seen["advantages"] = out[our.mask_of(rows)]
-            watch.seen["gae"] = values[our.valued_of(rows, case)]
+            watch.seen["gae"] = values[valued_of(rows, case)]
         return out
 
     module.masked_whiten = watched_whiten
@@ -332,8 +339,8 @@ if __name__ == "__main__":
     for method in sys.argv[2:]:
         modules = our.Modules(method)
         check = {"grpo": grouped, "rloo": grouped, "ppo": proximal}.get(method, supervised)
-        for case, given in our.cases(method, modules, 3 if check is grouped else None):
-            expected = our.METHODS[method][2](modules.restart(torch.float32), case, given)
+        for case, given in alignment_cases.cases(method, modules, 3 if check is grouped else None):
+            expected = alignment_cases.METHODS[method][2](modules.restart(torch.float32), case, given)
             with tempfile.TemporaryDirectory() as folder:
                 if watch := check(method, case, given, modules, folder):
                     watch.compare(expected)
