@@ -12,23 +12,26 @@ import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { command } from "./command.ts";
 import { DataSummary, type Part, showPart } from "./data_report.ts";
 import { choice, int, text } from "./flags.ts";
-import { formOf, HEAD_TASKS, isHeadTask } from "./head_flags.ts";
+import { formOf, isHeadTask } from "./head_flags.ts";
 import { count, type Progress } from "./progress.ts";
 import { chatting, NO_END, parseColumns, rowFlags, rowOptions } from "./row_flags.ts";
 import { PRETRAINED, reportDownload, tokenizerFlags } from "./shared_flags.ts";
 
 /** What each task can be tuned on. */
-const TASKS: Readonly<Record<"any" | "sft" | HeadKind, readonly Kind[]>> = {
+const TASKS: Readonly<Record<"any" | "sft" | "dpo" | "grpo" | "rloo" | HeadKind, readonly Kind[]>> = {
   any: ["text", "completion", "preference", "label", "choice", "prompt"],
   sft: ["text", "completion"],
   classify: ["label"],
   entail: ["label"],
   similar: ["label"],
   choose: ["choice"],
+  dpo: ["preference"],
+  grpo: ["prompt"],
+  rloo: ["prompt"],
 };
 
 export const dataFlags = {
-  task: choice(["any", "sft", ...HEAD_TASKS], "what the rows are for: any, or a task of finetune"),
+  task: choice(Object.keys(TASKS) as (keyof typeof TASKS)[], "what the rows are for: any, or a task of finetune"),
   init_from: text("", `the model to be tuned: ${PRETRAINED}`),
   tokenizer: text("", `instead of the model's own, or without a model (gpt2 then): ${tokenizerFlags.tokenizer.help}`),
   ...rowFlags,

@@ -12,6 +12,7 @@ import { Trainer } from "../train/trainer.ts";
 import { command, type Running } from "./command.ts";
 import { checkTask, finetuneDeclaration, finetuneFlags, type FinetuneValues, FIXED } from "./finetune_flags.ts";
 import { type HeadStart, headStart, headTask, idsSince, resumedHead } from "./finetune_heads.ts";
+import { dpo } from "./finetune_preferences.ts";
 import { policyGradient } from "./finetune_rollouts.ts";
 import { withPaths } from "./rollout_flags.ts";
 import { sft, type Tuning, type TuningSetup } from "./finetune_tasks.ts";
@@ -33,6 +34,7 @@ const TASKS: Record<FinetuneValues["task"], (setup: TuningSetup) => Promise<Tuni
   choose: headTask,
   entail: headTask,
   similar: headTask,
+  dpo,
   grpo: policyGradient,
   rloo: policyGradient,
 };

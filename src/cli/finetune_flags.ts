@@ -2,8 +2,9 @@
 import { ConfigError } from "../errors.ts";
 import { type Declaration, taskCommand } from "./command.ts";
 import { bool, choice, float, int, show, text, type Values } from "./flags.ts";
-import { checkHeads, HEAD_FIXED, HEAD_TASKS, headFlags } from "./head_flags.ts";
+import { checkHeads, HEAD_FIXED, HEAD_TASKS, headFlags, isHeadTask } from "./head_flags.ts";
 import { checkLora, LORA_FIXED, LORA_RATES, loraFlags } from "./lora_flags.ts";
+import { checkPreferences, PREFERENCE_FIXED, PREFERENCE_TASKS, preferenceFlags } from "./preference_flags.ts";
 import {
   checkRollouts,
   isRolloutTask,
@@ -21,8 +22,8 @@ const { beta1, log_interval, always_save_checkpoint, eval_only, warmup_iters, gr
 export const finetuneFlags = {
   out_dir: text("out-tuned", "the run folder: checkpoints, vocabulary, metrics"),
   task: choice(
-    ["sft", ...HEAD_TASKS, ...ROLLOUT_TASKS],
-    "sft: learn to write the completions of prompts, or texts; classify: labels of texts; choose: which choice goes on; entail, similar: labels of two texts, GPT-1's way; grpo, rloo: answers to prompts that are rewarded",
+    ["sft", ...HEAD_TASKS, ...PREFERENCE_TASKS, ...ROLLOUT_TASKS],
+    "sft: learn to write the completions of prompts, or texts; classify: labels of texts; choose: which choice goes on; entail, similar: labels of two texts, GPT-1's way; dpo: which of two answers is preferred; grpo, rloo: answers to prompts that are rewarded",
   ),
   data: text("", "the rows to learn from: .jsonl, .json, .csv or .parquet; deno task data FILE shows them"),
   eval_data: text("", "the rows to evaluate on; unless given, some of data's are held out"),
@@ -51,6 +52,7 @@ export const finetuneFlags = {
   grad_clip,
   seed,
   ...headFlags,
+  ...preferenceFlags,
   ...rolloutFlags,
   ...loraFlags,
   ...deviceFlags,
@@ -72,7 +74,8 @@ export const finetuneDeclaration: Declaration<typeof finetuneFlags> = {
   },
   defaults(given, config) {
     const { lora_rank, task = "sft" } = { ...config, ...given };
-    return { ...lora_rank ? LORA_RATES : {}, ...TASK_DEFAULTS[task] };
+    const own: Partial<FinetuneValues> = TASK_DEFAULTS[task] ?? {}, { learning_rate } = own;
+    return lora_rank ? { ...own, ...learning_rate ? { learning_rate: 10 * learning_rate } : LORA_RATES } : own;
   },
   check({ data, init_from, ...values }) {
     if (init_from !== "resume") checkTask(values); // else with the run's own
@@ -91,6 +94,7 @@ const ROW_FLAGS = ["max_length", "truncation"] as const;
 export function checkTask(values: Omit<FinetuneValues, "data" | "init_from">): void {
   checkLora(values);
   checkHeads(values);
+  checkPreferences(values);
   checkRollouts(values);
   const isGiven = (name: keyof FinetuneValues) => values[name as "packing"] !== finetuneFlags[name].fallback;
   const refuse = (name: keyof FinetuneValues, why: string) => {
@@ -98,7 +102,7 @@ export function checkTask(values: Omit<FinetuneValues, "data" | "init_from">): v
   };
   const { task } = values, stray = task === "sft" ? undefined : SFT_FLAGS.find(isGiven);
   if (stray) refuse(stray, "this is for --task=sft");
-  if (isGiven("template") && task !== "sft" && !isRolloutTask(task)) refuse("template", "this is for conversations");
+  if (isGiven("template") && isHeadTask(task)) refuse("template", "this is for conversations");
   const cut = isRolloutTask(task) ? ROW_FLAGS.find(isGiven) : undefined;
   if (cut) refuse(cut, `prompts are not cut in --task=${task}; leave the flag out`);
 }
@@ -112,5 +116,6 @@ export const FIXED = [
   "seed",
   ...LORA_FIXED,
   ...HEAD_FIXED,
+  ...PREFERENCE_FIXED,
   ...ROLLOUT_FIXED,
 ] as const;

@@ -4,7 +4,7 @@ import type { Words } from "../data/examples.ts";
 import { endOfText } from "../data/tokenize_example.ts";
 import { tokenizePrompt } from "../data/tokenize_preference.ts";
 import { ConfigError, DataError } from "../errors.ts";
-import { PolicyGradient, type RolloutSample } from "../finetune/grpo.ts";
+import { PolicyGradient, type PolicyLossType, type RolloutSample } from "../finetune/grpo.ts";
 import type { RolloutPrompt } from "../finetune/rollouts.ts";
 import { spoken } from "../generate/stopping.ts";
 import type { GPT } from "../gpt.ts";
@@ -132,7 +132,7 @@ function optionsOf(values: FinetuneValues) {
     maskTruncatedCompletions: values.mask_truncated_completions,
     delta: values.delta || undefined,
     scaleRewards: values.scale_rewards,
-    lossType: values.loss_type,
+    lossType: values.loss_type as PolicyLossType, // as checkRollouts has seen
     importanceSamplingLevel: values.importance_sampling_level,
     useBiasCorrectionKl: values.use_bias_correction_kl,
     normalizeAdvantages: values.normalize_advantages,

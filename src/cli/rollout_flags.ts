@@ -1,6 +1,7 @@
 /** The flags of `finetune` for policies that learn from the rewards of what they write: TRL's names, and its defaults by task. */
 import { ConfigError } from "../errors.ts";
 import { bool, choice, float, int, show, text, type Values } from "./flags.ts";
+import { PREFERENCE_DEFAULTS, PREFERENCE_LOSSES } from "./preference_flags.ts";
 
 /** What `--task` takes besides. */
 export const ROLLOUT_TASKS = ["grpo", "rloo"] as const;
@@ -9,6 +10,9 @@ export type RolloutTask = typeof ROLLOUT_TASKS[number];
 export const isRolloutTask = (task: string): task is RolloutTask => (ROLLOUT_TASKS as readonly string[]).includes(task);
 
 const all = ROLLOUT_TASKS, groups = ["grpo", "rloo"], grpo = ["grpo"], rloo = ["rloo"];
+
+/** What `--loss_type` takes for grpo. */
+const POLICY_LOSSES = ["dapo", "grpo", "bnpo", "dr_grpo"] as const;
 
 /** Each with the tasks that take it. */
 const table = {
@@ -32,9 +36,12 @@ const table = {
     all,
   ],
   temperature: [float(1, "of sampling, and of the log-probabilities", { above: 0 }), all],
-  ref_model: [text("", "the model that KL is measured to; unless given, the one that init_from names"), all],
+  ref_model: [text("", "the model that KL is measured to; unless given, the one that init_from names"), [
+    ...all,
+    "dpo",
+  ]],
   max_kl: [float(50, "stop when a text's KL to it passes so many nats; 0: never", { min: 0 }), all],
-  beta: [float(0, "weight of KL to the reference model; GRPO 0, RLOO 0.05", { min: 0 }), groups],
+  beta: [float(0, "weight of KL to the reference model; RLOO 0.05, DPO 0.1", { min: 0 }), [...groups, "dpo"]],
   num_generations: [int(8, "completions of a prompt; RLOO 2", { min: 2 }), groups],
   num_iterations: [int(1, "how often the completions are learned from", { min: 1 }), groups],
   steps_per_generation: [
@@ -47,8 +54,11 @@ const table = {
   delta: [float(0, "with a negative advantage too a ratio counts up to delta; 0: without bound", { min: 0 }), grpo],
   scale_rewards: [choice(["group", "batch", "none"], "the deviation that advantages are divided by"), grpo],
   loss_type: [
-    choice(["dapo", "grpo", "bnpo", "dr_grpo"], "mean over: dapo, bnpo: tokens; grpo: texts; dr_grpo: full lengths"),
-    grpo,
+    choice(
+      [...POLICY_LOSSES, ...PREFERENCE_LOSSES],
+      "of GRPO a mean over: dapo, bnpo: tokens; grpo: texts; dr_grpo: full lengths; of DPO (default sigmoid) what an answer's lead counts",
+    ),
+    ["grpo", "dpo"],
   ],
   importance_sampling_level: [choice(["token", "sequence"], "what a ratio is of; sequence is GSPO's"), grpo],
   use_bias_correction_kl: [bool(true, "whether KL counts by the ratio, which makes its gradient right"), grpo],
@@ -66,6 +76,7 @@ export type RolloutValues = Values<RolloutFlags>;
 /** What holds instead of the flags' own values, by task. */
 export const TASK_DEFAULTS: Readonly<Record<string, Partial<RolloutValues> & { readonly learning_rate?: number }>> = {
   grpo: { learning_rate: 1e-6 },
+  dpo: PREFERENCE_DEFAULTS,
   rloo: { learning_rate: 1e-6, beta: 0.05, num_generations: 2 },
 };
 
@@ -88,6 +99,9 @@ export function checkRollouts(
     throw new ConfigError(`--${name}=${show(values[name])}: this is for --task=${tasks.join(" or ")}`);
   }
   if (!isRolloutTask(task)) return;
+  if (!POLICY_LOSSES.some((loss) => loss === values.loss_type)) {
+    throw new ConfigError(`--loss_type=${values.loss_type}: expected ${POLICY_LOSSES.join(", ")} for --task=grpo`);
+  }
   parseRewards(values.reward);
   const { batch_size, num_generations, gradient_accumulation_steps: updates } = values;
   const steps = values.steps_per_generation || updates, written = batch_size * steps;

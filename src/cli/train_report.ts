@@ -118,7 +118,9 @@ export class TrainReport {
       const { iter, trainLoss, valLoss, measures, best, sinceBest } = event, { patience } = this.values;
       if (best) this.#best = { iter, loss: valLoss };
       this.progress.end();
-      const more = Object.entries(measures).map(([name, value]) => `, ${name.replace("_", " ")} ${value.toFixed(4)}`);
+      const isShown = (name: string) => this.#shown.length === 0 || this.#shown.includes(name.replace(/^\w+?_/, ""));
+      const more = Object.entries(measures).filter(([name]) => isShown(name))
+        .map(([name, value]) => `, ${name.replace("_", " ")} ${value.toFixed(4)}`);
       const losses = `train loss ${trainLoss.toFixed(4)}, val loss ${valLoss.toFixed(4)}`;
       this.note(`step ${iter}: ${losses}${this.#beside()}${more.join("")}`);
       for (const line of this.shown?.() ?? []) this.note(line);

@@ -43,12 +43,13 @@ import { CapturedPasses, NOTHING, ReferencePolicy, tokenLogprobs } from "./polic
 import { type RowOptions, RowTask, type Splits } from "./row_task.ts";
 
 /** The losses of {@linkcode DirectPreference}. */
-export const PREFERENCE_LOSSES = ["sigmoid", "hinge", "ipo", "robust"] as const;
+export type PreferenceLoss = "sigmoid" | "hinge" | "ipo" | "robust";
+const LOSSES: readonly PreferenceLoss[] = ["sigmoid", "hinge", "ipo", "robust"];
 
 /** How {@linkcode DirectPreference} trains; defaults are TRL's. */
 export interface PreferenceOptions extends RowOptions {
   /** The most tokens of a prompt and an answer, at most the model's block size. */ readonly maxLength: number;
-  /** Default: sigmoid. */ readonly loss?: typeof PREFERENCE_LOSSES[number];
+  /** Default: sigmoid. */ readonly loss?: PreferenceLoss;
   /** How dear it is to leave the reference. Default: 0.1. */ readonly beta?: number;
   /** ε: the share of pairs that are thought to be the wrong way round, for `sigmoid` and `robust`; below 0.5. Default: 0. */
   readonly labelSmoothing?: number;
@@ -333,8 +334,8 @@ function checkRows(name: string, rows: TokenRows, maxLength: number): void {
 
 /** @throws {ConfigError} */
 function checkOptions({ loss, beta, labelSmoothing }: Complete): void {
-  if (!PREFERENCE_LOSSES.includes(loss)) {
-    throw new ConfigError(`loss is ${loss}; expected one of ${PREFERENCE_LOSSES.join(", ")}`);
+  if (!LOSSES.includes(loss)) {
+    throw new ConfigError(`loss is ${loss}; expected one of ${LOSSES.join(", ")}`);
   }
   if (!(beta > 0 && beta < Infinity)) throw new ConfigError(`beta is ${beta}; expected a number above 0`);
   if (!(labelSmoothing >= 0 && labelSmoothing < 0.5)) {

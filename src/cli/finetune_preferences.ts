@@ -1,0 +1,118 @@
+/** The task of `finetune` that learns from pairs of answers: dpo. */
+import { ChatTemplate } from "../data/chat_template.ts";
+import { endOfText } from "../data/tokenize_example.ts";
+import { preferenceRows, tokenizePreference } from "../data/tokenize_preference.ts";
+import { labelCount, type TokenRow, TokenRows } from "../data/token_rows.ts";
+import { DataError } from "../errors.ts";
+import {
+  DirectPreference,
+  type PreferenceLoss,
+  type PreferenceOptions,
+  type PreferenceRows,
+  referenceSums,
+} from "../finetune/dpo.ts";
+import { ReferencePolicy } from "../finetune/policy.ts";
+import { cutLines, maxLengthOf, readSplits, type Tuning, type TuningSetup } from "./finetune_tasks.ts";
+import { baseOf } from "./lora_flags.ts";
+import { count } from "./progress.ts";
+import { loadReference, type RunReference } from "./reference.ts";
+import { NO_END, rowOptions } from "./row_flags.ts";
+import { absolute } from "./train_command.ts";
+
+/** Pairs of a file, as rows, with lines on them. */
+export interface PairData {
+  readonly rows: PreferenceRows;
+  readonly chats: boolean;
+  readonly lines: readonly string[];
+}
+
+/** Reads pairs. @throws {DataError} naming the row where answers are equal or empty, and where no pair is left */
+export async function readPairs({ values, model, tokenizer, progress }: TuningSetup): Promise<PairData> {
+  const { data, eval_data } = values, maxLength = maxLengthOf(values, model), all = new TokenRows();
+  using template = ChatTemplate.of(tokenizer, { name: values.template || undefined });
+  const options = rowOptions(values, { tokenizer, template, maxLength });
+  let plain = false, pairs = 0, cut = 0, learned = 0;
+  const { train, val } = await readSplits(values, ["preference"], progress, async (example) => {
+    const { chosen, rejected } = preferenceRows(await tokenizePreference(example, options), options);
+    const rows = [chosen, rejected], labels = rows.map(labelCount);
+    pairs++;
+    plain ||= typeof example.chosen === "string";
+    cut += Number(rows.some(({ ids, fullLength }) => fullLength > ids.length));
+    if (labels.includes(0) || same(chosen, rejected)) return undefined;
+    learned += labels[0] + labels[1];
+    for (const row of rows) all.push(row);
+    return all.length / 2 - 1;
+  });
+  const files = eval_data ? `${data} and ${eval_data}` : data, left = all.length / 2;
+  const why = `of which ${maxLength} tokens hold no difference`;
+  if (left === 0) throw new DataError(`${files}: there is no pair but those ${why}\ndeno task data shows what is`);
+  const rows = { train: new TokenRows(), val: new TokenRows() };
+  for (const [into, some] of [[rows.train, train], [rows.val, val]] as const) {
+    for (const pair of some) for (const which of [0, 1]) into.push(all.row(2 * pair + which));
+  }
+  return {
+    rows,
+    chats: !plain,
+    lines: [
+      `${files}: ${count(train.length)} pairs to train on, ${count(val.length)} to evaluate on; ` +
+      `${count(all.tokens)} tokens, ${count(learned)} of them in answers`,
+      ...cutLines({ cut, rows: pairs, maxLength }, values),
+      ...left < pairs ? [`pairs ${why}: ${count(pairs - left)} of ${count(pairs)}, left out`] : [],
+      ...plain && endOfText(tokenizer) === null ? [NO_END] : [],
+    ],
+  };
+}
+
+const same = (a: TokenRow, b: TokenRow) => a.ids.length === b.ids.length && a.ids.every((id, i) => id === b.ids[i]);
+
+/** Direct preference optimisation. */
+export async function dpo(setup: TuningSetup): Promise<Tuning> {
+  const { values, model } = setup, { batch_size: batchSize, beta, label_smoothing: labelSmoothing, seed } = values;
+  const { rows, lines, chats } = await readPairs(setup), maxLength = maxLengthOf(values, model);
+  const { reference, named } = await referenceOf(setup, rows, { batchSize, maxLength });
+  const loss = values.loss_type as PreferenceLoss; // as checkPreferences has seen
+  const options = { batchSize, maxLength, loss, beta, labelSmoothing, reference, seed };
+  const task = new DirectPreference(model, rows, options), { ids, learned } = rows.val.row(0);
+  const against = values.reference_free ? "none" : named?.name ?? "the model without the adapter";
+  return {
+    task,
+    microBatches: { train: task.microBatches("train"), val: task.microBatches("val") },
+    rehearse: (model) => task.rehearsal(model),
+    chats,
+    prompt: learned.indexOf(1) > 0 ? ids.slice(0, learned.indexOf(1)) : undefined,
+    data: [...lines, `reference: ${against}${values.precompute_ref_log_probs ? ", run once" : ""}`],
+    reference: named,
+  };
+}
+
+/** The reference of the updates; or what it has to say of all rows, with the model given back that it took. */
+async function referenceOf(
+  setup: TuningSetup,
+  rows: PreferenceRows,
+  sizes: Pick<PreferenceOptions, "batchSize" | "maxLength">,
+): Promise<Pick<PreferenceOptions, "reference"> & Pick<RunReference, "named">> {
+  const { values, model, run, progress } = setup;
+  if (values.reference_free) return {};
+  if (!values.precompute_ref_log_probs) {
+    const { reference, named } = await loadReference({ ...setup });
+    return { reference: new ReferencePolicy(model, reference), named };
+  }
+  // The model is what it begins with: a new run's, and what an adapter is going to be put on.
+  const adapts = values.lora_rank > 0, isItself = !values.ref_model && (adapts || !run);
+  const found = isItself
+    ? { reference: model, named: adapts ? undefined : await baseOf(values.init_from, absolute) }
+    : await loadReference({ ...setup });
+  const policy = new ReferencePolicy(model, found.reference), total = (rows.train.length + rows.val.length) / 2;
+  let before = 0;
+  const sums = async (some: TokenRows) => {
+    const onProgress = (pairs: number) =>
+      progress.status(() => `reference: ${count(before + pairs)} of ${count(total)} pairs`);
+    const result = await referenceSums(policy, some, { ...sizes, onProgress });
+    before += some.length / 2;
+    return result;
+  };
+  const reference = { train: await sums(rows.train), val: await sums(rows.val) };
+  progress.end();
+  if (!isItself) policy.model.dispose();
+  return { reference, named: found.named };
+}
