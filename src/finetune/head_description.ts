@@ -74,7 +74,7 @@ export function describeHead(task: unknown, path: string): HeadDescription | und
     string,
     unknown
   >;
-  const kind = KINDS.find((kind) => kind === name), ids = [start, delimiter, extract];
+  const kind = name === "reward" ? "classify" : KINDS.find((kind) => kind === name), ids = [start, delimiter, extract];
   if (!kind) return undefined;
   const isId = (value: unknown): value is number => Number.isSafeInteger(value) && (value as number) >= 0;
   const isText = (value: unknown): value is string => typeof value === "string";

@@ -26,6 +26,7 @@ export * from "./grpo.ts";
 export * from "./packing.ts";
 export * from "./policy.ts";
 export { type RowOptions, RowTask, type Splits } from "./row_task.ts";
+export * from "./reward.ts";
 export * from "./rewards.ts";
 export * from "./rollouts.ts";
 export * from "./sft.ts";

@@ -94,7 +94,7 @@ export async function* estimateLoss(
       }
       if (weights === 0) throw new DataError(`the task has given no batch to evaluate ${of} on`);
       for (const name of Object.keys(measures)) measures[name] /= weights;
-      return { loss: sum / weights, measures };
+      return { loss: sum / weights, measures: task.conclude?.(measures) ?? measures };
     };
     complete = true;
     return { train: mean("train"), val: mean("val") };

@@ -107,6 +107,8 @@ export interface Task {
   judge?(model: GPT, batch: Readonly<Record<string, Tensor>>): LossAndOutputs;
   /** Means over a batch, such as the accuracy, out of what {@linkcode judge} has given. Default: outputs by their names in `measures`. */
   measure?(outputs: NumberArray, batch: MicroBatch): Measures;
+  /** What is reported of the means over all batches of an evaluation, where that is not these. */
+  conclude?(means: Measures): Measures;
   /** What it takes to draw the same again. Where `ahead` is true, a micro-batch drawn ahead is drawn again from it. */
   state(): TaskState;
   /** Takes what {@linkcode state} gave. @throws {CheckpointError} when it is not valid; `path` is the file's */

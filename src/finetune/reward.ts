@@ -1,0 +1,271 @@
+/**
+ * Reward models: a number for a text, learned from rankings of texts (Bradley and Terry 1952; Ouyang et al. 2022, "Training language
+ * models to follow instructions with human feedback", arXiv:2203.02155, section 3.5). Of a prompt's K ≥ 2 texts, best first, with
+ * scores s, the loss is the mean over all pairs i < j of
+ *
+ *     −log σ(sᵢ − sⱼ − margin) + c · (sᵢ + sⱼ)²
+ *
+ * and the mean over prompts of that; of pairs, K = 2, it is that of TRL's RewardTrainer. The margin asks for more than the right order
+ * (Llama 2, arXiv:2307.09288), and c draws scores to 0 in the mean, for a loss of differences alone leaves that open (Eisenstein et al.
+ * 2023, arXiv:2312.09244). Each text goes through the model once, and dropout is off.
+ *
+ * The score is read at the last token, as transformers' `GPT2ForSequenceClassification` with one label reads it, so a text that has
+ * its end and one that lacks it differ. Not here: scores moved to mean 0 afterwards, for which the head has no bias in transformers.
+ *
+ * @see https://huggingface.co/docs/trl/reward_trainer
+ */
+import { maximumShare } from "../../kernels/binary/kernel.ts";
+import { paddedLengths } from "../data/token_rows.ts";
+import type { TokensIdentity } from "../data/tokens.ts";
+import { noGrad } from "../engine/autograd.ts";
+import type { Tensor } from "../engine/tensor.ts";
+import { ConfigError, DataError } from "../errors.ts";
+import type { GPT } from "../gpt.ts";
+import type { NumberArray } from "../kernel.ts";
+import { evaluating } from "../nn/module.ts";
+import { add } from "../ops/add.ts";
+import { binary } from "../ops/broadcast.ts";
+import { concat } from "../ops/concat.ts";
+import { div } from "../ops/div.ts";
+import { logSoftmax } from "../ops/log_softmax.ts";
+import { matmul } from "../ops/matmul.ts";
+import { max } from "../ops/max.ts";
+import { maximum } from "../ops/maximum.ts";
+import { mul } from "../ops/mul.ts";
+import { neg } from "../ops/neg.ts";
+import { pow } from "../ops/pow.ts";
+import { reshape } from "../ops/reshape.ts";
+import { slice } from "../ops/slice.ts";
+import { sub } from "../ops/sub.ts";
+import { sum } from "../ops/sum.ts";
+import type { RandomGenerator } from "../random/mod.ts";
+import type { LossAndOutputs, Measures, MicroBatch, Task } from "../train/task.ts";
+import { configOf, type HeadDescription } from "./head_description.ts";
+import { headBatch, HeadRows, identify } from "./head_rows.ts";
+import { pooled, SequenceClassifier } from "./heads.ts";
+import { type RowOptions, RowTask, type Splits } from "./row_task.ts";
+
+/** How {@linkcode RewardModelling} trains. */
+export interface RewardModellingOptions extends RowOptions {
+  /** Prompts with their texts in a micro-batch. */ readonly batchSize: number;
+  /** Tokens of the longest text, at most the model's block size. */ readonly maxLength: number;
+  /** c, which draws scores to 0 in the mean; 0.01 is usual. Default 0. */ readonly centering?: number;
+  /** What fills rows up, and is never pooled; default: the last token is, whatever it is. */ readonly padTokenId?:
+    number;
+  /** A head that there is already, with one label. */ readonly head?: SequenceClassifier;
+  /** Draws a new head's weights. */ readonly generator?: RandomGenerator;
+}
+
+/** What a reward model is, for those that load one. */
+export const rewardDescription = (padTokenId?: number): HeadDescription => {
+  return { kind: "classify", problemType: "regression", labels: ["LABEL_0"], dropout: 0, padTokenId };
+};
+
+const MEASURES = ["accuracy", "margin", "min_reward", "mean_reward", "max_reward"] as const;
+
+/** Parts of the probabilities from ½ to 1, for the calibration. */
+const BINS = 10;
+
+/**
+ * Trains a reward model on rankings.
+ * @example
+ * ```ts
+ * import { assert } from "@std/assert";
+ * import { createDevice, GPT, Trainer } from "@nanogpt/ts";
+ * import { HeadRows, RewardModelling } from "@nanogpt/ts/finetune";
+ *
+ * const device = await createDevice("cpu", { threads: 1 }), rows = new HeadRows();
+ * const model = new GPT({ vocabSize: 4, blockSize: 8, nLayer: 1, nHead: 1, nEmbd: 8 }, { device });
+ * for (let other = 0; other < 3; other++) { // 3 is the best end
+ *   rows.add([[other, 3], [other, 2], [other, 1]], { where: "a ranking", label: 0 }); // the margin is 0
+ * }
+ * const task = new RewardModelling(model, { train: rows, val: rows }, { batchSize: 3, maxLength: 8 });
+ * const options = { gradientAccumulationSteps: 1, maxIters: 30, evalInterval: 30, evalIters: 1, learningRate: 0.05, decayLr: false };
+ * using trainer = new Trainer(model, task, { ...options, warmupIters: 0, finalEvaluation: true });
+ * let accuracy = 0;
+ * for await (const event of trainer.run()) if (event.kind === "evaluation") accuracy = event.measures.val_accuracy;
+ * assert(accuracy > 0.999);
+ * device.close();
+ * ```
+ */
+export class RewardModelling extends RowTask {
+  /** What a run that goes on has to agree in. */ readonly config: NonNullable<Task["config"]>;
+  /** The head. */ override readonly module: SequenceClassifier;
+  /** Under TRL's names: of pairs the share in the right order and the mean difference, of texts the scores. */
+  readonly measures: readonly string[] = MEASURES;
+  /** Those that a line of progress shows. */ readonly shown: readonly string[] = ["accuracy", "margin"];
+  readonly #options: RewardModellingOptions;
+  /** The most texts of a prompt. */ readonly #choices: number;
+  readonly #vocabSize: number;
+
+  /**
+   * A task before its first update, with a new head unless one is given.
+   * @param model below the head
+   * @param rows each of two texts or more of a prompt, best first; the label is the margin between them, 0 for none
+   * @throws {DataError} when there are none to train on or to evaluate on, or a row has one text alone, or too long a text
+   * @throws {ConfigError} when an option is out of its range
+   */
+  constructor(model: GPT, readonly rows: Splits<HeadRows>, options: RewardModellingOptions) {
+    const { maxLength, centering = 0, padTokenId, head, generator } = options, { train, val } = rows;
+    for (const [name, some] of Object.entries(rows)) checkRows(name, some, maxLength);
+    if (!(centering >= 0 && centering < Infinity)) {
+      throw new ConfigError(`centering is ${centering}; expected a number, 0 or above`);
+    }
+    if (head && head.score.weight.shape[0] !== 1) {
+      throw new ConfigError(`The head has ${head.score.weight.shape[0]} labels; expected 1, the reward`);
+    }
+    const batchSize = Math.min(options.batchSize, train.length);
+    super({ train: train.length, val: val.length }, { ...options, batchSize });
+    this.#options = { ...options, centering, batchSize };
+    this.#choices = Math.max(train.choices, val.choices);
+    this.#vocabSize = model.config.vocabSize;
+    this.config = { ...configOf(rewardDescription(padTokenId)), name: "reward", maxLength, centering };
+    this.module = head ?? new SequenceClassifier(model, 1, { generator });
+  }
+
+  /** The mean loss of a micro-batch's prompts, and what TRL measures of them. */
+  loss(model: GPT, batch: Readonly<Record<string, Tensor>>): LossAndOutputs {
+    using scope = model.device.scope();
+    const scores = this.#scores(model, batch), outputs = noGrad(() => measuresOf(scores, batch));
+    return { loss: scope.keep(this.#loss(scores, batch)), outputs: scope.keep(outputs) };
+  }
+  /** The same loss, and the scores (B, K). */
+  judge(model: GPT, batch: Readonly<Record<string, Tensor>>): LossAndOutputs {
+    using scope = model.device.scope();
+    const outputs = this.#scores(model, batch), loss = this.#loss(outputs, batch);
+    return { loss: scope.keep(loss), outputs: scope.keep(outputs) };
+  }
+  #scores(model: GPT, { tokens, at, texts }: Readonly<Record<string, Tensor>>): Tensor {
+    const states = evaluating(model, () => pooled(model.hidden(tokens), at)); // (R, C)
+    return reshape(evaluating(this.module, () => this.module.forward(states)), texts.shape);
+  }
+  #loss(scores: Tensor, { pairs, divisors, margins }: Readonly<Record<string, Tensor>>): Tensor {
+    const { device } = scores, { centering = 0 } = this.#options, N = pairs.size;
+    // The logarithms of softmax(x, 0) are log σ(x) and log σ(−x).
+    const x = reshape(sub(pairwise(scores, -1), margins), [N, 1]), zeros = device.tensor(new Float32Array(N), [N, 1]);
+    const right = slice(logSoftmax(concat([x, zeros], { axis: 1 })), { axis: 1, start: 0, end: 1 });
+    let losses = neg(reshape(right, pairs.shape));
+    if (centering > 0) losses = add(losses, mul(pow(pairwise(scores, 1), 2), device.tensor([centering], [])));
+    return sum(div(sum(mul(losses, pairs), { axis: 1 }), divisors));
+  }
+
+  /**
+   * The measures of an update, and parts of the calibration. A pair whose scores differ by d says that the better text is better with
+   * a probability of σ(d): it is right where d > 0, and sure with σ(|d|).
+   */
+  measure(outputs: NumberArray, { arrays: { pairs, divisors, texts, count } }: MicroBatch): Measures {
+    const [B, P] = pairs.shape, K = texts.shape[1], parts = new Float64Array(BINS);
+    let accuracy = 0, margin = 0;
+    for (const [p, [better, worse]] of pairsOf(K).entries()) {
+      for (let row = 0; row < B; row++) {
+        const weight = pairs.values[row * P + p] / divisors.values[row];
+        const gap = outputs[row * K + better] - outputs[row * K + worse], sure = 1 / (1 + Math.exp(-Math.abs(gap)));
+        accuracy += gap > 0 ? weight : 0;
+        margin += weight * gap;
+        parts[Math.min(BINS - 1, Math.floor((2 * sure - 1) * BINS))] += weight * (Number(gap > 0) - sure);
+      }
+    }
+    const scores = Array.from(outputs).filter((_, i) => texts.values[i] > 0);
+    const mean = scores.reduce((a, b) => a + b) / count.values[0];
+    const bins = Array.from(parts, (part, bin) => [`calibration ${bin}`, part] as const);
+    const [least, most] = [Math.min(...scores), Math.max(...scores)];
+    return { accuracy, margin, min_reward: least, mean_reward: mean, max_reward: most, ...Object.fromEntries(bins) };
+  }
+  /**
+   * Makes the expected calibration error (Guo et al. 2017, arXiv:1706.04599) of its parts: over ten equal parts of the probabilities
+   * from ½ to 1, the share of pairs there times the distance between how many are right and how sure the model is of them.
+   */
+  conclude(means: Measures): Measures {
+    const measures: Record<string, number> = {};
+    let calibration_error = 0;
+    for (const [name, value] of Object.entries(means)) {
+      if (name.startsWith("calibration ")) calibration_error += Math.abs(value);
+      else measures[name] = value;
+    }
+    return { ...measures, calibration_error };
+  }
+
+  /** As many prompts for every micro-batch: one with fewer repeats its first, which then counts nothing. */
+  protected override arrays(split: "train" | "val", numbers: readonly number[]): MicroBatch["arrays"] {
+    const { batchSize: B, padTokenId, maxLength } = this.#options, rows = this.rows[split], K = this.#choices;
+    const all = Array.from({ length: B }, (_, i) => numbers[i] ?? numbers[0]), places = pairsOf(K), P = places.length;
+    const batch = { lengths: paddedLengths(maxLength), choices: K, vocabSize: this.#vocabSize, padTokenId };
+    const counts = numbers.map((row) => rows.first(row + 1) - rows.first(row)), count = counts.reduce((a, b) => a + b);
+    const array = (...shape: number[]) => ({ values: new Float32Array(shape.reduce((a, b) => a * b)), shape });
+    const [pairs, margins, texts, divisors] = [array(B, P), array(B, P), array(B, K), array(B)];
+    divisors.values.fill(1);
+    for (const [i, count] of counts.entries()) {
+      texts.values.fill(1, i * K, i * K + count);
+      margins.values.fill(rows.labels[numbers[i]].label as number, i * P, (i + 1) * P);
+      divisors.values[i] = numbers.length * count * (count - 1) / 2;
+      for (const [p, [, worse]] of places.entries()) if (worse < count) pairs.values[i * P + p] = 1;
+    }
+    const total = { values: Float32Array.of(count), shape: [1] };
+    return { ...headBatch(rows, all, batch), pairs, divisors, margins, texts, count: total };
+  }
+
+  /** Of the texts of both splits, with the margins. */
+  identity(): Splits<TokensIdentity> & Readonly<Record<string, TokensIdentity>> {
+    return { train: identify(this.rows.train), val: identify(this.rows.val) };
+  }
+  /**
+   * A task like this one on a model like this one's, whose updates have a micro-batch of each shape that there can be: for the memory
+   * that they take.
+   */
+  rehearsal(model: GPT): Task {
+    const { maxLength, batchSize, padTokenId } = this.#options, rows = new HeadRows(), id = padTokenId === 0 ? 1 : 0;
+    const lengths = paddedLengths(maxLength), row = { where: "a rehearsal", label: 0 };
+    for (const length of lengths.flatMap((length) => Array<number>(batchSize).fill(length))) {
+      rows.add(Array(this.#choices).fill(new Int32Array(length).fill(id)), row);
+    }
+    const options = { ...this.#options, head: undefined, unfreezeEvery: 0, shuffle: false };
+    const task = new RewardModelling(model, { train: rows, val: rows }, options);
+    const batches = () => task.draw({ count: lengths.length });
+    return Object.assign(Object.create(task) as RewardModelling, { draw: batches, evaluate: batches });
+  }
+}
+
+/** The pairs of K texts, the better one first. */
+const pairsOf = (K: number): [better: number, worse: number][] =>
+  Array.from({ length: K }, (_, i) => Array.from({ length: K - 1 - i }, (_, j): [number, number] => [i, i + 1 + j]))
+    .flat();
+
+/** The first score of each pair plus the second times `sign`: (B, K) to (B, P). */
+function pairwise(scores: Tensor, sign: 1 | -1): Tensor {
+  const K = scores.shape[1], pairs = pairsOf(K), matrix = new Float32Array(K * pairs.length);
+  for (const [p, [better, worse]] of pairs.entries()) {
+    matrix[better * pairs.length + p] = 1;
+    matrix[worse * pairs.length + p] = sign;
+  }
+  return matmul(scores, scores.device.tensor(matrix, [K, pairs.length]));
+}
+
+/** In the order of their names. */
+function measuresOf(
+  scores: Tensor,
+  { pairs, divisors, texts, count, mask }: Readonly<Record<string, Tensor>>,
+): Tensor {
+  const { device } = scores, zero = device.tensor([0], []), gaps = pairwise(scores, -1);
+  const share = binary(maximumShare, gaps, zero); // 1 where the better text has more, ½ where both have as much
+  const ordered = maximum(sub(add(share, share), device.tensor([1], [])), zero);
+  const least = neg(max(add(neg(scores), mask))), most = max(add(scores, mask));
+  const [right, margin] = [ordered, gaps].map((x) => sum(div(sum(mul(x, pairs), { axis: 1 }), divisors)));
+  const numbers = [right, margin, least, div(sum(mul(scores, texts)), count), most];
+  return concat(numbers.map((number) => reshape(number, [1])), { axis: 0 });
+}
+
+/** @throws {DataError} */
+function checkRows(name: string, rows: HeadRows, maxLength: number): void {
+  if (rows.length === 0) {
+    throw new DataError(`Reward model: there are no rows to ${name === "train" ? "train" : "evaluate"} on`);
+  }
+  for (const [row, { where, label }] of rows.labels.entries()) {
+    const texts = rows.sequences(row), longest = Math.max(...texts.map(({ length }) => length));
+    if (texts.length < 2) throw new DataError(`${where} has ${texts.length} text; expected two or more, best first`);
+    if (texts.some(({ length }) => length === 0)) throw new DataError(`${where}: a text has no token`);
+    if (longest > maxLength) {
+      throw new DataError(`${where} has ${longest} tokens, more than the ${maxLength} of a text`);
+    }
+    if (!Number.isFinite(label)) throw new DataError(`${where}: the margin is ${label}, expected a number`);
+  }
+}
