@@ -2,7 +2,15 @@
  * What scores the texts that a policy writes: a model that was trained on preferences, or a function in TypeScript. Several of them
  * are added up with weights.
  */
+import { paddedLengths } from "../data/token_rows.ts";
 import { ConfigError, TrainingError } from "../errors.ts";
+import type { GPT } from "../gpt.ts";
+import { evaluating } from "../nn/module.ts";
+import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import { type Head, type HeadDescription, scores } from "./head_description.ts";
+import { headBatch, HeadRows } from "./head_rows.ts";
+import { pooled } from "./heads.ts";
+import { CapturedPasses } from "./policy.ts";
 import { afterPrompt, RewardWorker, type Sample } from "./reward_worker.ts";
 
 export type { Sample };
@@ -113,6 +121,127 @@ export class RewardFunction implements Reward {
   /** Ends the worker. */
   [Symbol.dispose](): void {
     this.#worker[Symbol.dispose]();
+  }
+}
+
+/** A model that scores texts, with what belongs to it: as `loadHead` gives it. */
+export interface ScoringModel {
+  /** Below the head. */ readonly model: GPT;
+  /** With one label. */ readonly head: Head;
+  /** What the head is. */ readonly description: HeadDescription;
+  /** What the model's ids mean. */ readonly tokenizer: Tokenizer;
+}
+
+/**
+ * A reward model: the score of a text is its one label's, at the text's last token.
+ *
+ * @example
+ * ```ts
+ * import { assertEquals } from "@std/assert";
+ * import { createDevice, GPT } from "@nanogpt/ts";
+ * import { newHead, rewardDescription, RewardModel } from "@nanogpt/ts/finetune";
+ * import { CharacterTokenizer } from "@nanogpt/ts/tokenizer";
+ *
+ * const device = await createDevice("cpu", { threads: 1 }), tokenizer = CharacterTokenizer.fromText("abc");
+ * const model = new GPT({ vocabSize: 3, blockSize: 8, nLayer: 1, nHead: 1, nEmbd: 8 }, { device }).eval();
+ * const description = rewardDescription(), head = newHead(model, description);
+ * using reward = new RewardModel({ model, head, description, tokenizer }, { policy: tokenizer, name: "help" });
+ * const sample = { prompt: "a", completion: "bc", ids: Int32Array.of(0, 1, 2), from: 1, ended: false };
+ * assertEquals((await reward.score([sample, sample])).length, 2);
+ * device.close();
+ * ```
+ */
+export class RewardModel implements Reward {
+  readonly name: string;
+  readonly weight: number;
+  readonly #scoring: ScoringModel;
+  readonly #passes: CapturedPasses;
+  readonly #batchSize: number;
+
+  /**
+   * A reward of a model that is there. It is disposed with the reward.
+   *
+   * @param options.policy the tokenizer of the texts
+   * @param options.batchSize texts of a pass; default 16
+   * @throws {ConfigError} when the model is not one that gives a number, or has another tokenizer
+   */
+  constructor(
+    scoring: ScoringModel,
+    { policy, name = "model", weight = 1, batchSize = 16 }: RewardOptions & {
+      readonly policy: Tokenizer;
+      readonly batchSize?: number;
+    },
+  ) {
+    const { model, head, description: { kind, labels, tokens }, tokenizer } = scoring;
+    if (kind !== "classify" || labels.length !== 1 || tokens) {
+      throw new ConfigError(
+        `${name} is not a reward model: its head has ${labels.length} labels for ${kind}; expected one number`,
+      );
+    }
+    checkTokenizer(name, tokenizer, policy);
+    this.name = name;
+    this.weight = checkedWeight(name, weight);
+    this.#scoring = scoring;
+    this.#batchSize = batchSize;
+    this.#passes = new CapturedPasses(model, ({ tokens, at }) => {
+      return evaluating(head, () => scores(head, scoring.description, pooled(model.hidden(tokens), at)));
+    });
+  }
+
+  async score(samples: readonly Sample[], { signal }: { readonly signal?: AbortSignal } = {}): Promise<Float64Array> {
+    const { model: { config: { blockSize, vocabSize } }, description: { padTokenId } } = this.#scoring;
+    const rows = new HeadRows(),
+      found = new Float64Array(samples.length),
+      B = Math.min(this.#batchSize, samples.length);
+    for (const sample of samples) {
+      if (sample.ids.length > blockSize) {
+        const room = `sees ${blockSize} tokens at once, and a text has ${sample.ids.length}`;
+        throw new ConfigError(
+          `The reward model ${this.name} ${room}: shorter prompts or completions fit\n${afterPrompt(sample)}`,
+        );
+      }
+      rows.add([sample.ids], { where: "a text", label: 0 });
+    }
+    const options = { lengths: paddedLengths(blockSize), choices: 1, vocabSize, padTokenId };
+    for (let begin = 0; begin < samples.length; begin += B) {
+      signal?.throwIfAborted();
+      const numbers = Array.from({ length: B }, (_, i) => begin + i < samples.length ? begin + i : begin);
+      const values = await this.#passes.run(headBatch(rows, numbers, options));
+      found.set(values.subarray(0, samples.length - begin), begin);
+    }
+    const wrong = found.findIndex((score) => !Number.isFinite(score));
+    if (wrong < 0) return found;
+    throw new TrainingError(
+      `The reward model ${this.name} gives ${found[wrong]}, expected a finite number\n${afterPrompt(samples[wrong])}`,
+    );
+  }
+  /** Frees what passes take, the head and the model. */
+  [Symbol.dispose](): void {
+    this.#passes[Symbol.dispose]();
+    this.#scoring.head.dispose();
+    this.#scoring.model.dispose();
+  }
+}
+
+/** @throws {ConfigError} when a token of the policy's is another in the reward model's vocabulary */
+function checkTokenizer(name: string, own: Tokenizer, policy: Tokenizer): void {
+  const refuse = (why: string) =>
+    new ConfigError(`The reward model ${name} has another tokenizer than the policy: ${why}`);
+  if (own.vocabSize < policy.vocabSize) {
+    throw refuse(`it has ${own.vocabSize} tokens, expected ${policy.vocabSize} or more`);
+  }
+  for (let id = 0; id < policy.vocabSize; id++) {
+    const [here, there] = [policy, own].map((tokenizer) => textOf(tokenizer, id));
+    if (here !== there) throw refuse(`token ${id} is ${JSON.stringify(there)}, expected ${JSON.stringify(here)}`);
+  }
+}
+
+/** None for an id that has no token. */
+function textOf(tokenizer: Tokenizer, id: number): string | undefined {
+  try {
+    return tokenizer.decode([id]);
+  } catch {
+    return undefined;
   }
 }
 

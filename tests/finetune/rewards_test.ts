@@ -1,8 +1,15 @@
 /** Reward functions: what they give, and what becomes of those that fail, hang or reach for what they may not have. */
-import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
+import { assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { ConfigError, TrainingError } from "../../src/errors.ts";
-import { plainReward, RewardFunction, type Sample } from "../../src/finetune/rewards.ts";
-import { inFolder } from "../testing.ts";
+import { plainReward, RewardFunction, RewardModel, type Sample } from "../../src/finetune/rewards.ts";
+import { createDevice } from "../../src/device/create.ts";
+import { newHead } from "../../src/finetune/head_description.ts";
+import { headScores } from "../../src/finetune/head_passes.ts";
+import { HeadRows } from "../../src/finetune/head_rows.ts";
+import { rewardDescription } from "../../src/finetune/reward.ts";
+import { GPT } from "../../src/gpt.ts";
+import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
+import { assertClose, inFolder } from "../testing.ts";
 
 const sample = (prompt: Sample["prompt"], completion = "abc"): Sample => {
   return { prompt, completion, ids: Int32Array.of(1, 2, 3), from: 1, ended: true, more: { answer: 4 } };
@@ -126,4 +133,50 @@ Deno.test("a function of this process gives a number for each sample, or an erro
   assertEquals([...await reward.score([sample("x"), sample("y", "ab")])], [3, 2]);
   const { message } = await assertRejects(() => reward.score([sample("x"), sample("y", "")]), TrainingError);
   assertEquals(message, `The reward length gives NaN, expected a finite number\nThis was after the prompt "y"`);
+});
+
+Deno.test("a reward model scores texts of any lengths, alone and together, and refuses other tokenizers and too long texts", async () => {
+  const device = await createDevice("cpu", { threads: 1 }), tokenizer = CharacterTokenizer.fromText("abcde");
+  const make = (labels: string[], padTokenId?: number) => {
+    const model = new GPT({ vocabSize: 5, blockSize: 40, nLayer: 1, nHead: 2, nEmbd: 16 }, { device, seed: 3 }).eval();
+    const description = { ...rewardDescription(padTokenId), labels };
+    return { model, head: newHead(model, description), description, tokenizer };
+  };
+  const before = device.memory().tensors,
+    texts = [3, 40, 17, 1, 24].map((length, i) => {
+      return Int32Array.from({ length }, (_, t) => (t * t + i) % 5);
+    });
+  const samples = texts.map((ids) => ({ ...sample("x"), ids }));
+  for (const padTokenId of [undefined, 4]) {
+    const scoring = make(["LABEL_0"], padTokenId), { model, head, description } = scoring, rows = new HeadRows();
+    for (const ids of texts) rows.add([ids], { where: "here", label: 0 });
+    const expected = (await headScores(model, head, { description, rows })).map(([score]) => score);
+    using reward = new RewardModel(scoring, { policy: tokenizer, name: "help", batchSize: 2 });
+    for (let again = 0; again < 2; again++) { // captured, and replayed
+      assertClose(await reward.score(samples), expected, { atol: 1e-6, rtol: 1e-6 }, "scores");
+    }
+    assertClose(await reward.score(samples.slice(1, 2)), expected.slice(1, 2), { atol: 1e-6, rtol: 1e-6 }, "one");
+    assertEquals([...await reward.score([])], []);
+    const long = { ...sample("too long"), ids: new Int32Array(41) };
+    const { message } = await assertRejects(() => reward.score([samples[0], long]), ConfigError);
+    assertStringIncludes(message, "The reward model help sees 40 tokens at once, and a text has 41");
+    assertStringIncludes(message, `"too long"`);
+  }
+  assertEquals(device.memory().tensors, before);
+  const refused = (policy: string, labels: string[], message: string) => {
+    const scoring = make(labels);
+    const error = assertThrows(() =>
+      new RewardModel(scoring, { policy: CharacterTokenizer.fromText(policy), name: "help" })
+    );
+    assertEquals([(error as Error).name, (error as Error).message], ["ConfigError", message]);
+  };
+  const other = "The reward model help has another tokenizer than the policy: ";
+  refused("abcdef", ["LABEL_0"], other + "it has 5 tokens, expected 6 or more");
+  refused("abxy", ["LABEL_0"], other + `token 2 is "c", expected "x"`);
+  refused(
+    "abcde",
+    ["no", "yes"],
+    "help is not a reward model: its head has 2 labels for classify; expected one number",
+  );
+  device.close();
 });
