@@ -1,6 +1,6 @@
 /** `deno task finetune` as a user runs it: what it prints and writes, how it goes on, and what it refuses. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
-import { finetuneDeclaration } from "../../src/cli/finetune_flags.ts";
+import { finetuneDeclaration, finetuneFlags } from "../../src/cli/finetune_flags.ts";
 import { parse } from "../../src/cli/command.ts";
 import { createDevice } from "../../src/device/create.ts";
 import { RunFolder } from "../../src/checkpoint/run_folder.ts";
@@ -183,7 +183,7 @@ const bad = {
     "deno task finetune --task=sft --data=FILE.jsonl --init_from=gpt2",
   "--init_from=gpt2": "--data is missing: it names the file with the rows to learn, as in\n" +
     "deno task finetune --task=sft --data=FILE.jsonl --init_from=gpt2",
-  "--init_from=gpt2 --data=x --task=dpo": "--task=dpo: expected sft or classify or choose or entail or similar",
+  "--init_from=gpt2 --data=x --task=chess": `--task=chess: expected ${finetuneFlags.task.expected}`,
   "--init_from=gpt2 --data=x --train_blocks=0":
     "--train_blocks=0: this is for --task=classify or choose or entail or similar",
   "--init_from=gpt2 --data=x --task=entail --form=gpt2":
@@ -194,7 +194,24 @@ const bad = {
     "--features=f: what a head sees stays the same only where nothing below it is trained: --train_blocks=0",
   "--init_from=gpt2 --data=x --lora_alpha=8": "--lora_alpha=8: this is for an adapter; ask for one with --lora_rank=8",
   "--init_from=gpt2 --data=x --task=choose --packing=True": "--packing=True: this is for --task=sft",
-  "--init_from=gpt2 --data=x --task=classify --template=chatml": "--template=chatml: this is for --task=sft",
+  "--init_from=gpt2 --data=x --task=classify --template=chatml": "--template=chatml: this is for conversations",
+  "--init_from=gpt2 --data=x --label_smoothing=0.1": "--label_smoothing=0.1: this is for --task=dpo",
+  "--init_from=gpt2 --data=x --beta=0.2": "--beta=0.2: this is for --task=grpo or rloo or dpo",
+  "--init_from=gpt2 --data=x --task=dpo --loss_type=grpo":
+    "--loss_type=grpo: expected sigmoid, hinge, ipo, robust for --task=dpo",
+  "--init_from=gpt2 --data=x --task=grpo --reward=r.ts --loss_type=ipo":
+    "--loss_type=ipo: expected dapo, grpo, bnpo, dr_grpo for --task=grpo",
+  "--init_from=gpt2 --data=x --task=dpo --loss_type=ipo --label_smoothing=0.1":
+    "--label_smoothing=0.1: the loss ipo has none; expected --loss_type=sigmoid or robust",
+  "--init_from=gpt2 --data=x --task=dpo --beta=0":
+    "--beta=0: expected a number above 0: without the reference's hold, --reference_free=True",
+  "--init_from=gpt2 --data=x --task=dpo --dropout=0.1":
+    "--dropout=0.1: dropout is off in --task=dpo; leave the flag out",
+  "--init_from=gpt2 --data=x --task=dpo --reference_free=True --ref_model=x":
+    "--ref_model=x: there is no reference with --reference_free=True",
+  "--init_from=gpt2 --data=x --task=dpo --reference_free=True --precompute_ref_log_probs=True":
+    "--precompute_ref_log_probs=True: there is no reference with --reference_free=True",
+  "--init_from=gpt2 --data=x --task=dpo --packing=True": "--packing=True: this is for --task=sft",
 };
 for (const [line, message] of Object.entries(bad)) {
   Deno.test(`finetune ${line} is refused`, async () => {
