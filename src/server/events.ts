@@ -19,15 +19,20 @@ export const DONE = "data: [DONE]\n\n";
  *
  * @param events as texts; a client that goes ends the iteration
  * @param failed what is to be said of an error in between, when the status has been sent
+ * @param ping milliseconds of silence after which a comment is sent
  */
-export function eventStream(events: AsyncIterable<string>, failed: (error: unknown) => ApiError): Response {
+export function eventStream(
+  events: AsyncIterable<string>,
+  failed: (error: unknown) => ApiError,
+  ping = PING,
+): Response {
   const iterator = events[Symbol.asyncIterator](), encoder = new TextEncoder();
   let next: Promise<IteratorResult<string>> | undefined;
   const body = new ReadableStream<Uint8Array>({
     async pull(controller) {
       next ??= iterator.next();
       let timer: ReturnType<typeof setTimeout> | undefined;
-      const silence = new Promise<undefined>((resolve) => timer = setTimeout(() => resolve(undefined), PING));
+      const silence = new Promise<undefined>((resolve) => timer = setTimeout(() => resolve(undefined), ping));
       try {
         const result = await Promise.race([next, silence]);
         if (!result) return controller.enqueue(encoder.encode(": ping\n\n"));
