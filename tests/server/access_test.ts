@@ -1,0 +1,178 @@
+/** Who is answered: keys, hosts, origins, and what belongs to another key. */
+import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
+import { CheckpointError, ConfigError } from "../../src/errors.ts";
+import { Access, KeyRing } from "../../src/server/auth.ts";
+import { handler, type Route, route } from "../../src/server/routes.ts";
+import { servingRoutes } from "../../src/server/server.ts";
+import { stateRoutes } from "../../src/server/routes_state.ts";
+import { inFolder } from "../testing.ts";
+import { FakeEngine, letters, served, withServer } from "./fake_engine.ts";
+
+const all: readonly Route[] = [...servingRoutes, ...stateRoutes(servingRoutes, new Map())];
+/** A route as those of files and jobs will be. */
+const guarded = route({
+  ...{ method: "GET", path: "/v1/files", audience: "key", summary: "", answers: {} },
+  answer: ({ key }) => Response.json({ key }),
+});
+
+/** Without a listener: headers such as Host can be anything. */
+function asking(access: Access, routes: readonly Route[] = [...all, guarded], engine = new FakeEngine()) {
+  const answer = handler({ engine, access, onError: (error) => assert(false, `${error}`) }, routes);
+  return async (path: string, headers: Record<string, string> = {}, init: RequestInit = {}) => {
+    const response = await answer(
+      new Request(`http://localhost${path}`, { ...init, headers: { host: "127.0.0.1:8000", ...headers } }),
+    );
+    return response;
+  };
+}
+const ring = async (folder: string) => {
+  const keys = await KeyRing.open(`${folder}/keys.json`);
+  return { keys, one: await keys.make("one"), two: await keys.make("two") };
+};
+const local = { hostname: "127.0.0.1" }, lan = { hostname: "0.0.0.0" };
+const bearer = (key: string) => ({ authorization: `Bearer ${key}` });
+const status = async (response: Promise<Response>) => (await response).status;
+
+Deno.test("keys: the file has hashes alone, and what is not the whole key is none", () =>
+  inFolder(async (folder) => {
+    const { keys, one, two } = await ring(folder), text = await Deno.readTextFile(keys.path);
+    assertMatch(one.key, /^sk-nanogpt-[\w-]{43}$/);
+    assert(!text.includes(one.key) && !text.includes(one.key.slice(11)));
+    const again = await KeyRing.open(keys.path);
+    assertEquals(await again.find(one.key), one.id);
+    assertEquals(await again.find(two.key), two.id);
+    for (const wrong of [one.key.slice(0, -1), `${one.key}x`, one.key.toUpperCase(), "", one.id]) {
+      assertEquals(await again.find(wrong), undefined);
+    }
+    await assertRejects(() => keys.revoke("key-none"), ConfigError, one.id);
+    await Deno.writeTextFile(keys.path, '{"keys":[{"id":"a","hash":"zz"}]}');
+    await assertRejects(() => KeyRing.open(keys.path), CheckpointError, "damaged");
+  }));
+
+Deno.test("keys: one that is revoked by another process ends within a second", () =>
+  inFolder(async (folder) => {
+    const { keys, one, two } = await ring(folder), ask = asking(new Access({ ...local, keys }));
+    assertEquals(await status(ask("/v1/files", bearer(one.key))), 200);
+    await new Promise((resolve) => setTimeout(resolve, 20)); // another time of the file
+    await (await KeyRing.open(keys.path)).revoke(one.id);
+    await new Promise((resolve) => setTimeout(resolve, 1000));
+    assertEquals(await status(ask("/v1/files", bearer(one.key))), 401);
+    assertEquals(await status(ask("/v1/files", bearer(two.key))), 200);
+  }));
+
+Deno.test("default-deny: off this machine every route but health asks for a key, and no other header will do", () =>
+  inFolder(async (folder) => {
+    const { keys, one } = await ring(folder), ask = asking(new Access({ ...lan, keys }));
+    for (const { method, path } of [...all, guarded]) {
+      const at = path.replace(/\{\w+\}/, "letters"), open = path.startsWith("/health");
+      for (const wrong of [{}, bearer("sk-no"), { "x-api-key": one.key }, { authorization: `Basic ${one.key}` }]) {
+        const response = await ask(at, wrong as Record<string, string>, { method });
+        assertEquals(response.status, open ? 200 : 401, `${method} ${path}`);
+        if (!open) assertEquals(response.headers.get("www-authenticate"), "Bearer");
+      }
+    }
+    assertEquals(await status(ask("/v1/models", bearer(one.key))), 200);
+    assertEquals(await status(ask(`/v1/models?key=${one.key}`)), 401);
+  }));
+
+Deno.test("default-deny: on this machine models need no key, files do, and a proxy is not this machine", () =>
+  inFolder(async (folder) => {
+    const { keys, one } = await ring(folder), ask = asking(new Access({ ...local, keys }));
+    for (const headers of [{}, bearer("none"), bearer(one.key)]) {
+      assertEquals(await status(ask("/v1/models", headers as Record<string, string>)), 200);
+    }
+    assertEquals(await status(ask("/v1/files")), 401);
+    assertEquals(await status(ask("/v1/files", bearer("none"))), 401);
+    const mine = await ask("/v1/files", bearer(one.key));
+    assertEquals(await mine.json(), { key: one.id });
+    for (const header of ["x-forwarded-for", "forwarded", "x-real-ip", "via"]) {
+      assertEquals(await status(ask("/v1/models", { [header]: "10.0.0.1" })), 401);
+    }
+    const shown = asking(new Access({ ...local, keys, publicHost: "gpt.example.org" }));
+    assertEquals(await status(shown("/v1/models", { host: "gpt.example.org" })), 401);
+    assertEquals(await status(shown("/v1/models")), 401);
+    assertEquals(await status(shown("/v1/models", { host: "gpt.example.org", ...bearer(one.key) })), 200);
+    assertEquals(await status(shown("/v1/models", { host: "evil.org", ...bearer(one.key) })), 403);
+  }));
+
+Deno.test("DNS rebinding: a name that leads here is not one of this machine", async () => {
+  const ask = asking(new Access(local)), of = (host: string) => status(ask("/v1/models", { host }));
+  for (const host of ["localhost", "localhost:8000", "127.0.0.1", "127.0.0.2:1", "[::1]:8000", "LOCALHOST"]) {
+    assertEquals(await of(host), 200, host);
+  }
+  const wrong = ["evil.org", "evil.org:8000", "localhost.evil.org", "127.0.0.1.evil.org", "192.168.1.5", "[::2]", ""];
+  for (const host of [...wrong, "127.0.0.1, localhost", "localhost:80:80", "localhost@evil.org"]) {
+    assertEquals(await of(host), 403, host);
+    assertEquals(await status(ask("/health", { host })), 403);
+  }
+});
+
+Deno.test("off this machine: addresses are names of it, and names are not", () =>
+  inFolder(async (folder) => {
+    const { keys, one } = await ring(folder), ask = asking(new Access({ ...lan, keys }));
+    const of = (host: string) => status(ask("/v1/models", { host, ...bearer(one.key) }));
+    for (const host of ["192.168.1.5:8000", "[fe80::1]:8000", "localhost"]) assertEquals(await of(host), 200);
+    for (const host of ["evil.org", "my-machine"]) assertEquals(await of(host), 403);
+  }));
+
+Deno.test("origins: only the server's own page may ask", async () => {
+  const ask = asking(new Access(local)), of = (origin: string) => status(ask("/v1/models", { origin }));
+  assertEquals(await of("http://127.0.0.1:8000"), 200);
+  const wrong = [
+    "null",
+    "http://evil.org",
+    "http://localhost:8000",
+    "http://127.0.0.1:9000",
+    "file://127.0.0.1:8000",
+    "",
+  ];
+  for (const origin of [...wrong, "http://127.0.0.1:8000/", "http://127.0.0.1:8000.evil.org"]) {
+    assertEquals(await of(origin), 403, origin);
+  }
+  assertEquals(await status(ask("/v1/models", { "sec-fetch-site": "cross-site" })), 403);
+  assertEquals(await status(ask("/v1/models", { "sec-fetch-site": "cross-site", "sec-fetch-mode": "navigate" })), 200);
+  const proxied = asking(new Access({ ...local, publicHost: "gpt.example.org" }));
+  assertEquals(await status(proxied("/health", { origin: "https://gpt.example.org" })), 200);
+  assertEquals(await status(proxied("/health", { origin: "https://evil.example.org" })), 403);
+  // A form of another page sends its text as such, with its origin; neither is taken.
+  const form = { method: "POST", body: '{"model":"letters"}' };
+  assertEquals(await status(ask("/v1/completions", { "content-type": "text/plain" }, form)), 415);
+});
+
+Deno.test("another key's models: not listed, not found, not written with", () =>
+  inFolder(async (folder) => {
+    const { keys, one, two } = await ring(folder);
+    await withServer(async ({ get, post, engine }) => {
+      engine.all.push(served("ft:letters:mine", letters, { owner: one.id }));
+      const ids = async (key: string) => (await (await get("/v1/models", bearer(key))).json()).data.length;
+      assertEquals([await ids(one.key), await ids(two.key), await ids("none")], [4, 3, 3]);
+      const routes: [string, object][] = [
+        ["/v1/completions", { prompt: "a" }],
+        ["/v1/embeddings", { input: "a" }],
+        ["/v1/score", { continuations: ["ab"] }],
+        ["/v1/chat/completions", { messages: [{ role: "user", content: "a" }] }],
+        ["/v1/responses", { input: "a" }],
+      ];
+      for (const [path, more] of routes) {
+        const ask = { model: "ft:letters:mine", ...more };
+        const other = await post(path, ask, bearer(two.key)), { error } = await other.json();
+        assertEquals([other.status, error.code], [404, "model_not_found"]);
+        const unknown = await post(path, { ...ask, model: "ft:letters:none" }, bearer(two.key));
+        assertEquals((await unknown.json()).error.message, error.message.replace("mine", "none")); // told alike
+        const own = await post(path, ask, bearer(one.key));
+        assertEquals(own.status, /chat|responses/.test(path) ? 400 : 200, path); // it has no template
+        await own.body?.cancel();
+      }
+      assert(engine.requests.every(({ key }) => key === one.id)); // so that prefixes are shared within a key
+    }, { access: { keys } });
+  }));
+
+Deno.test("answers: nothing of them is stored or guessed at by a browser, and each has an id", () =>
+  withServer(async ({ get }) => {
+    const { headers, body } = await get("/v1/models");
+    await body?.cancel();
+    assertEquals(headers.get("x-content-type-options"), "nosniff");
+    assertEquals(headers.get("cache-control"), "no-store");
+    assertMatch(headers.get("x-request-id")!, /^req_[0-9a-f]{32}$/);
+    assertEquals(headers.get("access-control-allow-origin"), null);
+  }));
