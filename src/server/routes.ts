@@ -82,7 +82,7 @@ export function handler(served: Served, routes: readonly Route[], counts: Counts
       const refusal = new ApiError(405, `${found[0].route.path} takes ${allow}`, { code: "method_not_allowed" });
       return refusal.response({ allow });
     }
-    const failed = (error: unknown) => apiError(error, (error) => onError(error, id));
+    const failed = (error: unknown) => apiError(error, (error) => request.signal.aborted || onError(error, id));
     return await route.answer({
       ...{ id, request, served, failed, signal: request.signal },
       ...key !== undefined && { key },
