@@ -17,9 +17,11 @@ import { reason } from "../files/reason.ts";
 import { SafetensorsFile } from "../files/safetensors.ts";
 import { shown, some } from "../files/shown.ts";
 import type { GPT } from "../gpt.ts";
+import type { Tensor } from "../engine/tensor.ts";
+import type { Linear } from "../nn/linear.ts";
 import type { Module } from "../nn/module.ts";
 import { attach, type Lora } from "./lora.ts";
-import { linearPlaces } from "./targets.ts";
+import { byPattern, linearPlaces } from "./targets.ts";
 
 /** What PEFT calls the parts of a head: `score` of a classifier. */
 const headNames = (head?: Module): string[] => [...head?.namedParameters() ?? []].map(([name]) => name.split(".")[0]);
@@ -121,6 +123,52 @@ export async function loadAdapter(path: string, model: GPT, options: LoadAdapter
   }
   if (trainable) lora.trainAlone();
   return lora;
+}
+
+/** What an adapter adds to a layer: scaling · B · A. */
+export interface AdapterPair {
+  /** (rank, in) */ readonly A: Float32Array;
+  /** (out, rank) */ readonly B: Float32Array;
+  readonly rank: number;
+  readonly scaling: number;
+}
+
+/**
+ * The pairs of an adapter by the paths of their layers; nothing is put on the model.
+ *
+ * @returns undefined where it is more than pairs for the layers of blocks: rows of tokens, whole modules, or a pair for the head
+ * @throws {CheckpointError} as {@linkcode loadAdapter}
+ */
+export async function readPairs(
+  path: string,
+  model: GPT,
+  { onNote }: Pick<LoadAdapterOptions, "onNote"> = {},
+): Promise<Map<string, AdapterPair> | undefined> {
+  const config = await readAdapterConfig(path, { onNote }), weights = `${path}/${ADAPTER_WEIGHTS}`;
+  if (config.trainableTokens.length > 0 || config.modulesToSave.length > 0) return;
+  const { ranks, prefix } = await layersIn(weights, model, config), { alphaPattern, alpha, rslora } = config;
+  if (ranks.has("lm_head")) return;
+  const { device } = model, pairs = new Map<string, AdapterPair>(), tensors: [name: string, tensor: Tensor][] = [];
+  try {
+    for (const { path: of, holder, key } of linearPlaces(model)) {
+      const rank = ranks.get(of), { weight: { shape: [out, inner] } } = holder[key] as Linear;
+      if (rank === undefined) continue;
+      const stem = `${ADAPTER_PREFIX}${of}`.replace(`${ADAPTER_PREFIX}transformer.`, prefix);
+      tensors.push([`${stem}.lora_A.weight`, device.empty([rank, inner])]);
+      tensors.push([`${stem}.lora_B.weight`, device.empty([out, rank])]);
+      const own = byPattern(alphaPattern, of, { option: "alphaPattern", otherwise: alpha });
+      const scaling = own / (rslora ? Math.sqrt(rank) : rank);
+      pairs.set(of, { A: new Float32Array(rank * inner), B: new Float32Array(out * rank), rank, scaling });
+    }
+    await loadTensors(weights, tensors, { onNote });
+    for (const [i, { A, B }] of [...pairs.values()].entries()) {
+      A.set(await tensors[2 * i][1].data());
+      B.set(await tensors[2 * i + 1][1].data());
+    }
+  } finally {
+    for (const [, tensor] of tensors) tensor.dispose();
+  }
+  return pairs;
 }
 
 /** PEFT lists modules that a model may not have, such as `classifier` beside `score`: what has no tensor in the file is left out. */

@@ -51,11 +51,13 @@ export interface RowOptions extends Omit<GenerateOptions, "cache"> {
   readonly promptLogprobs?: number;
   /** Of {@linkcode Rows}: a prompt goes on from what rows with an equal value have read, and from no others'. */
   readonly shares?: string;
+  /** Of {@linkcode Rows} that have `tagged`: what passes are told of the row's tokens, such as its adapter. Default 0. */
+  readonly tag?: number;
 }
 
 /** How {@linkcode generateSequences} does. */
 export interface SequencesOptions
-  extends Omit<RowOptions, "promptLogprobs" | "shares">, Pick<GenerateOptions, "cache"> {
+  extends Omit<RowOptions, "promptLogprobs" | "shares" | "tag">, Pick<GenerateOptions, "cache"> {
   /** How many sequences to draw, together, from each prompt. Default 1. */
   readonly numReturnSequences?: number;
 }

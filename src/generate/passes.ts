@@ -20,6 +20,7 @@ import { layOutWeights } from "../nn/linear.ts";
 import { evaluating } from "../nn/module.ts";
 import { Tensor } from "../engine/tensor.ts";
 import { Choosing, type ChoosingRow, idle, recordsOf, stateOf, type Told } from "./choosing.ts";
+import type { RowsOptions } from "./rows.ts";
 import { Windows } from "./windows.ts";
 
 /** How many choices may wait on the device to be read, where reading is slow. */
@@ -30,10 +31,12 @@ export interface Place {
   readonly id: number;
   readonly slot: number;
   readonly position: number;
+  /** Of its row. */ readonly tag: number;
 }
 
 /** A row, as a pass sees it. */
 export interface PassRow extends ChoosingRow {
+  /** What `tagged` is told of its tokens. */ readonly tag: number;
   /** Where the last of its tokens stands. */
   readonly position: number;
 }
@@ -44,7 +47,7 @@ export interface Passed extends Disposable {
 }
 
 /** What a step's rows have on the device: one each, but for records and state. */
-const WIDTHS = { ids: 1, slot: 1, position: 1, records: recordFields.length, state: 4 } as const;
+const WIDTHS = { ids: 1, slot: 1, position: 1, tag: 1, records: recordFields.length, state: 4 } as const;
 type State = keyof typeof WIDTHS;
 
 /** How many rows the step has that serves so many: 1 to 6, 8, 12, 16, 24, 32, …, for tiles of products have six rows. */
@@ -80,15 +83,27 @@ export class Passes implements Disposable {
   #windows: Windows | undefined;
   #changes = -1;
 
-  constructor(readonly model: GPT, readonly slots: number, readonly cache: CacheType) {
+  readonly slots: number;
+  readonly cache: CacheType;
+  readonly #tagged: (tags: Tensor, pass: () => Tensor) => Tensor;
+
+  constructor(
+    readonly model: GPT,
+    { slots, cache, tagged = (_, pass) => pass() }:
+      & Required<Pick<RowsOptions, "slots" | "cache">>
+      & Pick<RowsOptions, "tagged">,
+  ) {
     const { device, config: { vocabSize } } = model, size = stepWidth(slots);
+    this.slots = slots;
+    this.cache = cache;
+    this.#tagged = tagged;
     this.most = device.readsAtOnce ? size : Math.max(size, MOST);
     using scope = device.scope(); // what does not fit leaves nothing behind
     const integers = (length: number) => device.tensor(new Int32Array(length));
     const { most } = this, changed = () => this.#forget();
     this.choosing = new Choosing(device, { vocabSize, slots, most, changed });
-    const [ids, slot, position, state] = [1, 1, 1, WIDTHS.state].map((width) => integers(width * size));
-    this.#state = { ids, slot, position, state, records: device.tensor(new Float32Array(WIDTHS.records * size)) };
+    const [ids, slot, position, tag, state] = [1, 1, 1, 1, WIDTHS.state].map((width) => integers(width * size));
+    this.#state = { ids, slot, position, tag, state, records: device.tensor(new Float32Array(WIDTHS.records * size)) };
     this.#history = integers(this.most);
     this.#first = integers(1);
     scope.keepAll();
@@ -143,6 +158,7 @@ export class Passes implements Disposable {
     write("ids", ({ tokens }) => tokens[tokens.length - 1], 0);
     write("slot", ({ slot }) => slot, -1);
     write("position", ({ position }) => position, 0);
+    write("tag", ({ tag }) => tag, 0);
     this.model.device.write(this.#view("records", width), recordsOf(filled(rows, width)));
     this.#laid = [...rows];
   }
@@ -159,8 +175,9 @@ export class Passes implements Disposable {
     using _ = this.model.device.scope();
     const view = (name: State) =>
       new Tensor(this.#view(name, width), WIDTHS[name] === 1 ? [width] : [width, WIDTHS[name]]);
-    const [ids, slot, position] = (["ids", "slot", "position"] as const).map(view);
-    const logits = this.#forward(ids.alias([width, 1]), { cache, places: { slot, position } });
+    const [ids, slot, position, tag] = (["ids", "slot", "position", "tag"] as const).map(view);
+    const places = { slot, position };
+    const logits = this.#tagged(tag, () => this.#forward(ids.alias([width, 1]), { cache, places }));
     const steps = Math.floor(this.most / width), first = this.#first;
     const history = new Tensor(new Storage(this.#history.storage.block, steps * width), [steps, width]);
     const chosen = this.choosing.choose(logits, { records: view("records"), state: view("state") });
@@ -191,11 +208,12 @@ export class Passes implements Disposable {
       slot: integers(tokens.map(({ slot }) => slot)),
       position: integers(tokens.map(({ position }) => position)),
     };
+    const tags = integers(tokens.map(({ tag }) => tag));
     if (of.length === 0) {
-      evaluating(this.model, () => this.model.hidden(ids, { cache, places }));
+      this.#tagged(tags, () => evaluating(this.model, () => this.model.hidden(ids, { cache, places })));
       return undefined;
     }
-    const logits = this.#forward(ids, { cache, places, of: integers([...of]) });
+    const logits = this.#tagged(tags, () => this.#forward(ids, { cache, places, of: integers([...of]) }));
     const chosen = this.choosing.once(logits, rows), all = [chosen.ids, chosen.likely];
     for (const tensor of all) if (tensor) scope.keep(tensor);
     return {

@@ -113,6 +113,10 @@ export class LiveRow implements PassRow, Row {
     noise.rows.push(this);
   }
 
+  /** What passes are told of it. */
+  get tag(): number {
+    return this.request.tag ?? 0;
+  }
   /** How many of the prompt's tokens are to be scored. */
   get scored(): number {
     return this.request.promptLogprobs === undefined ? 0 : this.prompt - 1;

@@ -17,6 +17,7 @@ import type { CacheType } from "../nn/cache.ts";
 import { checkGeneration } from "./options.ts";
 import { Noise } from "./noise.ts";
 import { Passes, slotBytes, stepWidth } from "./passes.ts";
+import type { Tensor } from "../engine/tensor.ts";
 import { RandomGenerator } from "../random/mod.ts";
 import { likelyOf, LiveRow, type Row, type RowOwner, type RowRequest } from "./row.ts";
 import { fit, type Plan, scoredBeside, Steps } from "./steps.ts";
@@ -42,6 +43,8 @@ export interface RowsOptions {
    * have one every 50 ms.
    */
   readonly around?: (step: () => Promise<number>) => Promise<void>;
+  /** Runs a pass over tokens whose rows have these tags, i32, one a token: what `RowOptions.tag` is for. Outside of captures, too. */
+  readonly tagged?: (tags: Tensor, pass: () => Tensor) => Tensor;
 }
 
 /**
@@ -84,7 +87,7 @@ export class Rows implements Disposable {
    */
   constructor(
     readonly model: GPT,
-    { slots, piece = 128, cache = "f32", reuse = slots > 1, around = breathing() }: RowsOptions,
+    { slots, piece = 128, cache = "f32", reuse = slots > 1, around = breathing(), tagged }: RowsOptions,
   ) {
     for (const [name, value] of Object.entries({ slots, piece })) {
       if (!Number.isSafeInteger(value) || value < 1) {
@@ -96,7 +99,7 @@ export class Rows implements Disposable {
     this.#piece = piece;
     this.#reuse = reuse;
     this.#around = around;
-    this.#passes = new Passes(model, slots, cache);
+    this.#passes = new Passes(model, { slots, cache, tagged });
     this.#steps = new Steps(this.#passes);
     this.#held = new Array<LiveRow | undefined>(slots).fill(undefined);
     this.#free = Array.from({ length: slots }, (_, slot) => slot);
@@ -137,6 +140,11 @@ export class Rows implements Disposable {
       { seed = 1337, generator } = request,
       { config } = this.model;
     const left = checkGeneration(request, tokens, config);
+    if (request.tag && (request.overflow ?? "crop") === "crop") {
+      throw new ConfigError(
+        "Rows: a row with a tag cannot crop past the block size; expected overflow refuse or slide",
+      );
+    }
     if (count > this.#free.length) throw this.#full(count);
     this.#checkAsked(request, tokens.length);
     this.#forgetOldWeights();
@@ -277,7 +285,8 @@ function sameFrom(a: readonly number[], b: readonly number[], from: number, coun
   return n;
 }
 /** Whether a row may go on from what another has read. */
-const together = ({ shares }: RowRequest, { request }: LiveRow): boolean => shares === request.shares;
+const together = ({ shares, tag = 0 }: RowRequest, { request }: LiveRow): boolean =>
+  shares === request.shares && tag === (request.tag ?? 0);
 /** How many tokens of a prompt stand in a row's slot, its last left out, for the model has to be shown one. */
 const commonPrefix = (tokens: readonly number[], request: RowRequest, row: LiveRow | undefined): number =>
   row && together(request, row) ? Math.min(sameFrom(tokens, row.tokens, row.window, row.read), tokens.length - 1) : 0;

@@ -99,7 +99,7 @@ export class Steps {
           more.push(tokens.length);
           scored.push({ row, given: { ...idle, given: row.tokens[number + 1], likely: scoredBeside(row.request) } });
         }
-        tokens.push({ id: row.tokens[number], slot: row.slot, position });
+        tokens.push({ id: row.tokens[number], slot: row.slot, position, tag: row.tag });
       }
       last.set(row, tokens.length - 1);
     };

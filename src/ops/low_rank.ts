@@ -2,7 +2,7 @@ import { mul } from "../../kernels/binary/kernel.ts";
 import { matmulNN, matmulNT, matmulTN } from "../../kernels/matmul/kernel.ts";
 import { record } from "../engine/autograd.ts";
 import { launch } from "../engine/launch.ts";
-import type { Tensor } from "../engine/tensor.ts";
+import { Tensor } from "../engine/tensor.ts";
 import { ShapeError } from "../errors.ts";
 
 /**
@@ -16,10 +16,15 @@ import { ShapeError } from "../errors.ts";
  * @param x f32 (…, in)
  * @param A f32 (r, in)
  * @param B f32 (out, r)
+ * @param scaling a number, or f32 (rows, r): one for each of h's, where rows of x have adapters of their own
  * @returns f32 (…, out)
  * @throws {ShapeError} when the sizes do not belong together
  */
-export function addLowRank(y: Tensor, x: Tensor, { A, B, scaling }: { A: Tensor; B: Tensor; scaling: number }): Tensor {
+export function addLowRank(
+  y: Tensor,
+  x: Tensor,
+  { A, B, scaling }: { A: Tensor; B: Tensor; scaling: number | Tensor },
+): Tensor {
   const [r, inner] = A.shape, [out] = B.shape, rows = x.size / inner;
   const fits = x.shape.at(-1) === inner && B.shape[1] === r && `${y.shape}` === `${[...x.shape.slice(0, -1), out]}`;
   if (!fits) {
@@ -28,11 +33,15 @@ export function addLowRank(y: Tensor, x: Tensor, { A, B, scaling }: { A: Tensor;
         "expected (…, out), (…, in), (r, in) and (out, r)",
     );
   }
+  if (scaling instanceof Tensor && `${scaling.shape}` !== `${[rows, r]}`) {
+    throw new ShapeError(`Cannot apply addLowRank: scaling is [${scaling.shape}], expected [${[rows, r]}]`);
+  }
   using scope = x.device.scope("addLowRank");
   const X = [1, rows, inner], H = [1, rows, r], Y = [1, rows, out], a = [1, r, inner], b = [1, out, r];
   const scaled = (h: Tensor) => { // few numbers: rows · r
     if (scaling === 1) return h;
-    const by = x.device.tensor([scaling], [1, 1]), flat = [1, rows * r];
+    const flat = [1, rows * r],
+      by = scaling instanceof Tensor ? scaling.alias(flat) : x.device.tensor([scaling], [1, 1]);
     return launch(mul, { a: h.alias(flat), b: by, y: x.device.empty(flat) }).y.alias(H);
   };
   const h = scaled(launch(matmulNT, { a: x.alias(X), b: A.alias(a) }).c);

@@ -9,12 +9,20 @@ import type { EngineMetrics } from "./metrics.ts";
 export interface ModelSpec {
   readonly id: string;
   readonly path: string;
+  /** A folder with an adapter, which is put on a model of `path` of its own. */ readonly adapter?: string;
   readonly weights: "f32" | "bf16" | "q8_0";
   readonly checkpoint?: "best" | "last";
   readonly device: DeviceName;
   /** Of the CPU; undefined: one for each processor. */ readonly threads?: number;
   /** Texts at once; 0: as many as fit into half of what the device has left, 64 at the most. */ readonly slots: number;
   /** How keys and values are stored. */ readonly cache: CacheType;
+}
+
+/** An adapter to be served on a model that is loaded, whose texts are written together with those of the model and its other adapters. */
+export interface AdapterSpec {
+  readonly id: string;
+  /** Of the served model that it is for. */ readonly base: string;
+  /** A folder of PEFT's. */ readonly path: string;
 }
 
 /** What the worker says of a model that it has loaded. */
@@ -24,13 +32,14 @@ export interface LoadedInfo {
   readonly embeddingSize: number;
   readonly endIds: readonly number[];
   readonly slots: number;
+  /** The model with which it shares slots; its own id where it has slots of its own. */ readonly base: string;
   /** Such as `cpu (wide), threads: 2`. */ readonly device: string;
   /** Worth knowing. */ readonly notes: readonly string[];
 }
 
 /** `of` is the number of a request, which answers have, too. */
 export type ToWorker =
-  | { readonly kind: "load"; readonly of: number; readonly spec: ModelSpec }
+  | { readonly kind: "load"; readonly of: number; readonly spec: ModelSpec | AdapterSpec }
   | { readonly kind: "generate"; readonly of: number; readonly request: GenerateRequest; readonly arrived: number }
   | {
     readonly kind: "embed";

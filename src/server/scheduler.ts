@@ -10,7 +10,15 @@ import type { RowsOptions } from "../generate/rows.ts";
 import { ConfigError } from "../errors.ts";
 import { Turns } from "../files/files.ts";
 import type { GenerateRequest } from "./engine_api.ts";
-import { type FromWorker, type ModelSpec, type Shared, toWire, type ToWorker } from "./messages.ts";
+import {
+  type AdapterSpec,
+  type FromWorker,
+  type LoadedInfo,
+  type ModelSpec,
+  type Shared,
+  toWire,
+  type ToWorker,
+} from "./messages.ts";
 import { noMetrics, observe, type Where } from "./metrics.ts";
 import { Outbox } from "./outbox.ts";
 import { Served } from "./served.ts";
@@ -20,12 +28,19 @@ const BREATH = 10;
 /** Turns in which a message that was sent has come. */
 const MOST_TURNS = 64;
 
+/** What a name stands for: a model, with the adapter of this number; 0 is none. */
+interface Model {
+  readonly served: Served;
+  readonly adapter: number;
+}
+
 /** One text of a request. */
 interface Text {
   readonly of: number;
   readonly index: number;
   readonly request: GenerateRequest;
   readonly served: Served;
+  readonly adapter: number;
   /** In milliseconds since 1970. */ readonly arrived: number;
   row?: Row;
   /** When its last token came; 0 before the first. */ last: number;
@@ -35,7 +50,7 @@ interface Text {
 export class Scheduler implements Disposable {
   readonly metrics = noMetrics();
   readonly #outbox: Outbox;
-  readonly #models = new Map<string, Served>();
+  readonly #models = new Map<string, Model>();
   /** Of requests that are not over. */
   readonly #texts = new Map<number, Text[]>();
   /** In the order in which they came. */
@@ -60,32 +75,48 @@ export class Scheduler implements Disposable {
     else this.#abort(message.of);
   }
 
-  async #load(of: number, spec: ModelSpec): Promise<void> {
-    const update = this.#outbox.of(of);
+  async #load(of: number, spec: ModelSpec | AdapterSpec): Promise<void> {
     try {
-      const served = await Served.load(spec, (served) => this.#around(served));
-      this.#models.set(spec.id, served);
-      this.#waiting.set(served, []);
-      this.#running.set(served, new Set());
-      update.loaded = served.info;
+      const loaded = "base" in spec ? await this.#loadAdapter(spec) : await this.#loadModel(spec.id, spec);
+      this.#outbox.of(of).loaded = loaded;
     } catch (error) {
-      update.error = toWire(error);
+      this.#outbox.of(of).error = toWire(error);
     }
     this.#count();
     this.#outbox.flush();
   }
+  async #loadModel(id: string, spec: ModelSpec): Promise<LoadedInfo> {
+    const served = await Served.load({ ...spec, id }, (served) => this.#around(served));
+    this.#models.set(id, { served, adapter: 0 });
+    this.#waiting.set(served, []);
+    this.#running.set(served, new Set());
+    return served.info;
+  }
+  async #loadAdapter({ id, base, path }: AdapterSpec): Promise<LoadedInfo> {
+    const { served } = this.#model(base), notes: string[] = [];
+    const adapter = await served.adapters.add(path, { onNote: (line) => notes.push(line) });
+    if (adapter === undefined) {
+      const { notes, ...info } = await this.#loadModel(id, { ...served.spec, adapter: path });
+      return {
+        ...info,
+        notes: [...notes, `${id} has more than pairs of matrices, and so a copy of ${base} of its own`],
+      };
+    }
+    this.#models.set(id, { served, adapter });
+    return { ...served.info, notes };
+  }
 
-  #served(id: string): Served {
-    const served = this.#models.get(id);
-    if (!served) throw new ConfigError(`No model is called ${id}`);
-    return served;
+  #model(id: string): Model {
+    const model = this.#models.get(id);
+    if (!model) throw new ConfigError(`No model is called ${id}`);
+    return model;
   }
 
   #generate(of: number, request: GenerateRequest, arrived: number): void {
     try {
-      const served = this.#served(request.model);
+      const { served, adapter } = this.#model(request.model);
       const texts = Array.from({ length: request.count }, (_, index): Text => ({
-        ...{ of, index, request, served, arrived },
+        ...{ of, index, request, served, adapter, arrived },
         ...{ last: 0, over: false },
       }));
       this.#texts.set(of, texts);
@@ -199,14 +230,14 @@ export class Scheduler implements Disposable {
     const controller = new AbortController(), { signal } = controller;
     this.#embeds.set(of, controller);
     try {
-      const served = this.#served(model), vectors: Float32Array[] = [];
+      const { served, adapter } = this.#model(model), vectors: Float32Array[] = [];
       const between = async () => {
         await turn();
         signal.throwIfAborted();
       };
       for (const input of inputs) {
         await between();
-        vectors.push(await this.#turns.take(() => served.embed(input, between)));
+        vectors.push(await this.#turns.take(() => served.embed(input, adapter, between)));
       }
       this.#outbox.of(of).vectors = vectors;
     } catch (error) {
@@ -250,7 +281,7 @@ export class Scheduler implements Disposable {
   }
   #count(): void {
     const { metrics } = this,
-      served = [...this.#models.values()],
+      served = [...this.#running.keys()],
       sum = (of: (served: Served) => number) => served.reduce((total, one) => total + of(one), 0);
     metrics.running = sum((one) => this.#running.get(one)!.size);
     metrics.waiting = sum((one) => this.#waiting.get(one)!.length);
@@ -262,12 +293,12 @@ export class Scheduler implements Disposable {
 
   [Symbol.dispose](): void {
     for (const of of [...this.#texts.keys(), ...this.#embeds.keys()]) this.#abort(of);
-    for (const served of this.#models.values()) served[Symbol.dispose]();
+    for (const served of this.#running.keys()) served[Symbol.dispose]();
   }
 }
 
 /** A text as a row. */
-function rowRequest({ index, request, served }: Text): RowRequest {
+function rowRequest({ index, request, served, adapter }: Text): RowRequest {
   const { model: _, count: __, seed, stop, endIds = [], spoken = false, logitBias, key = "", ...rest } = request;
   return {
     ...rest,
@@ -280,5 +311,6 @@ function rowRequest({ index, request, served }: Text): RowRequest {
     promptLogprobs: index === 0 ? request.promptLogprobs : undefined,
     overflow: request.overflow ?? "refuse",
     shares: key,
+    tag: adapter,
   };
 }

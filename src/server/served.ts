@@ -6,6 +6,7 @@ import { noGrad } from "../engine/autograd.ts";
 import { DeviceError } from "../errors.ts";
 import { slotBytes } from "../generate/passes.ts";
 import { Rows, type RowsOptions } from "../generate/rows.ts";
+import { AdapterBank } from "../finetune/adapter_bank.ts";
 import { spoken } from "../generate/stopping.ts";
 import type { GPT } from "../gpt.ts";
 import { evaluating } from "../nn/module.ts";
@@ -23,8 +24,9 @@ export class Served implements Disposable {
   lastStep = 0;
 
   private constructor(
-    readonly id: string,
+    readonly spec: ModelSpec,
     readonly model: GPT,
+    readonly adapters: AdapterBank,
     readonly tokenizer: Tokenizer,
     readonly rows: Rows,
     readonly info: LoadedInfo,
@@ -32,25 +34,27 @@ export class Served implements Disposable {
 
   /** @throws what `createDevice`, `loadPretrained` and `Rows` throw; nothing is left then */
   static async load(spec: ModelSpec, around: (served: Served) => RowsOptions["around"]): Promise<Served> {
-    const { id, path, weights, checkpoint, threads, slots, cache } = spec, notes: string[] = [];
+    const { id, path, adapter, weights, checkpoint, threads, slots, cache } = spec, notes: string[] = [];
     const device = await createDevice(spec.device, /^(auto|cpu)$/.test(spec.device) ? { threads } : undefined);
     try {
       const onNote = (line: string) => void notes.push(line);
       const { model, tokenizer, eosTokenIds = [] } = await loadPretrained(path, {
-        ...{ device, weights, checkpoint, onNote },
+        ...{ device, adapter, weights, checkpoint, onNote },
         inference: true,
       });
       const { blockSize, vocabSize, nEmbd } = model.config, count = slots || slotsFor(model, spec);
       const info: LoadedInfo = {
-        ...{ blockSize, vocabSize, embeddingSize: nEmbd, endIds: eosTokenIds, slots: count, notes },
+        ...{ blockSize, vocabSize, embeddingSize: nEmbd, endIds: eosTokenIds, slots: count, base: id, notes },
         device: device.description,
       };
+      const adapters = new AdapterBank(model);
       let served: Served | undefined;
       const rows = new Rows(model, {
         ...{ slots: count, cache, reuse: true },
         around: async (step) => await around(served!)!(step),
+        tagged: adapters.tagged,
       });
-      return served = new Served(id, model, tokenizer, rows, info);
+      return served = new Served(spec, model, adapters, tokenizer, rows, info);
     } catch (error) {
       device.close();
       throw error;
@@ -68,9 +72,10 @@ export class Served implements Disposable {
   /**
    * The mean of the final hidden states.
    *
+   * @param adapter its number; 0 is the model alone
    * @param between is awaited between two pieces of the input
    */
-  async embed(input: readonly number[], between: () => Promise<void>): Promise<Float32Array> {
+  async embed(input: readonly number[], adapter: number, between: () => Promise<void>): Promise<Float32Array> {
     const { model, device } = this, sum = new Float64Array(model.config.nEmbd);
     using cache = model.createCache(1);
     for (let at = 0; at < input.length; at += PIECE) {
@@ -78,7 +83,9 @@ export class Served implements Disposable {
       const ids = Int32Array.from(input.slice(at, at + PIECE));
       const pass = () => {
         using scope = device.scope();
-        return scope.keep(model.hidden(device.tensor(ids, [1, ids.length]), { cache }));
+        const tokens = device.tensor(ids, [1, ids.length]),
+          tags = device.tensor(new Int32Array(ids.length).fill(adapter));
+        return scope.keep(this.adapters.tagged(tags, () => model.hidden(tokens, { cache })));
       };
       using states = evaluating(model, () => noGrad(pass));
       (await states.data()).forEach((value, i) => sum[i % sum.length] += value);

@@ -14,6 +14,7 @@ import {
   type ServedModel,
 } from "./engine_api.ts";
 import {
+  type AdapterSpec,
   fromWire,
   type FromWorker,
   type LoadedInfo,
@@ -31,7 +32,8 @@ const LOOKS_BACK = 32;
 
 /** What an engine serves. */
 export interface EngineOptions {
-  /** In the order in which they are listed. */ readonly models: readonly ModelSpec[];
+  /** In the order in which they are listed; adapters behind their bases. */
+  readonly models: readonly (ModelSpec | AdapterSpec)[];
   /** Texts that wait for a slot of a model; above, requests are refused. Default 512. */ readonly queue?: number;
   /** Takes a line, without a newline, on what is worth knowing. */ readonly onNote?: (line: string) => void;
   /** Called while files of GPT-2 are downloaded. */ readonly onProgress?: (progress: HubProgress) => void;
@@ -39,7 +41,7 @@ export interface EngineOptions {
 
 /** A request that the worker has. */
 interface Pending {
-  readonly model?: string;
+  /** Whose slots its texts have. */ readonly base?: string;
   readonly key?: string;
   /** Texts, or inputs. */ left: number;
   hear(update: Update): void;
@@ -97,25 +99,32 @@ export class WorkerEngine implements Engine, AsyncDisposable {
     this.#worker.postMessage(this.#shared.buffer);
   }
 
-  /** Loads a model, to be served from then on. */
-  async load(spec: ModelSpec): Promise<ServedModel> {
-    if (this.#models.has(spec.id)) {
-      throw new ConfigError(`Two models are called ${spec.id}: name one, as --model=PATH,name=NAME`);
-    }
-    const { onProgress, onNote } = this.#options, { path } = await findModel(spec.path, { onProgress });
-    const info = new Promise<LoadedInfo>((resolve, reject) => {
+  /**
+   * Loads a model, or an adapter for one that is loaded, to be served from then on.
+   *
+   * @throws {ConfigError} when there is none, or one of its name is served
+   * @throws {CheckpointError} when it is damaged, or an adapter of another base
+   * @throws {DeviceError} when it does not fit
+   */
+  async load(spec: ModelSpec | AdapterSpec): Promise<ServedModel> {
+    const { id } = spec,
+      { onProgress, onNote } = this.#options,
+      base = "base" in spec ? this.#model(spec.base) : undefined;
+    if (this.#models.has(id)) throw new ConfigError(`Two models are called ${id}: name one, as PATH,name=NAME`);
+    const path = base ? spec.path : (await findModel(spec.path, { onProgress })).path;
+    const told = new Promise<LoadedInfo>((resolve, reject) => {
       const hear = ({ loaded }: Update) => loaded && resolve(loaded);
       this.#ask({ left: 0, hear, fail: reject }, (of) => ({ kind: "load", of, spec: { ...spec, path } }));
     });
-    const [{ tokenizer }, loaded] = await Promise.all([describePretrained(path), info]);
-    for (const note of loaded.notes) onNote?.(note);
-    const { blockSize, vocabSize, embeddingSize, endIds } = loaded;
+    const [{ tokenizer }, info] = await Promise.all([base ?? describePretrained(path), told]);
+    for (const note of info.notes) onNote?.(note);
+    const { blockSize, vocabSize, embeddingSize, endIds } = info;
     const model = {
-      ...{ id: spec.id, created: Math.floor(Date.now() / 1000), ownedBy: "local", loaded: true, info: loaded },
+      ...{ id, created: Math.floor(Date.now() / 1000), ownedBy: "local", loaded: true, info },
       ...{ tokenizer, blockSize, vocabSize, embeddingSize, endIds },
-      template: ChatTemplate.of(tokenizer, { name: `The chat template of ${spec.id}` }),
+      template: base?.template ?? ChatTemplate.of(tokenizer, { name: `The chat template of ${id}` }),
     };
-    this.#models.set(spec.id, model);
+    this.#models.set(id, model);
     return model;
   }
 
@@ -140,11 +149,11 @@ export class WorkerEngine implements Engine, AsyncDisposable {
         `The prompt has ${prompt.length} tokens, and with ${maxNewTokens} more it is longer than the ${model.blockSize} that the model sees`,
       );
     }
-    this.#checkQueue(model.id, count, key);
+    this.#checkQueue(model.info, count, key);
     const ready: Piece[] = [], scores = Promise.withResolvers<readonly PromptScore[]>(), began = Date.now();
     let failed: { readonly error: unknown } | undefined, wake = () => {};
     const pending: Pending = {
-      ...{ model: model.id, key, left: count },
+      ...{ base: model.info.base, key, left: count },
       hear: ({ pieces, scores: told }) => {
         if (told) scores.resolve(told);
         for (const { finish } of pieces) if (finish) pending.left--, this.#timed((Date.now() - began) / 1000);
@@ -184,29 +193,29 @@ export class WorkerEngine implements Engine, AsyncDisposable {
     signal: AbortSignal,
     key?: string,
   ): Promise<Float32Array[]> {
-    const { id, blockSize } = this.#model(model, key),
+    const { id, blockSize, info } = this.#model(model, key),
       long = inputs.find(({ length }) => length < 1 || length > blockSize);
     if (long) throw new ConfigError(`An input has ${long.length} tokens, and the model sees 1 to ${blockSize}`);
-    this.#checkQueue(id, inputs.length, key);
+    this.#checkQueue(info, inputs.length, key);
     return new Promise((resolve, reject) => {
       const hear = ({ vectors }: Update) => {
         pending.left = 0;
         resolve([...vectors!]);
       };
-      const pending: Pending = { model: id, key, left: inputs.length, hear, fail: reject };
+      const pending: Pending = { base: info.base, key, left: inputs.length, hear, fail: reject };
       const of = this.#ask(pending, (of) => ({ kind: "embed", of, model: id, inputs }));
       this.#abortWith(signal, of);
     });
   }
 
   /** @throws {QueueFull} when no more may wait, or the key has three quarters of the queue */
-  #checkQueue(model: string, count: number, key: string | undefined): void {
+  #checkQueue({ base, slots }: LoadedInfo, count: number, key: string | undefined): void {
     if (this.#dead) throw this.#dead;
     if (this.#draining) throw new Draining("The server is shutting down");
-    const { queue = 512 } = this.#options, { slots } = this.#model(model, key).info;
+    const { queue = 512 } = this.#options;
     let all = count, own = count;
     for (const pending of this.#pending.values()) {
-      if (pending.model !== model) continue;
+      if (pending.base !== base) continue;
       all += pending.left;
       if (pending.key === key) own += pending.left;
     }

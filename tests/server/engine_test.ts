@@ -3,7 +3,11 @@ import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { saveHuggingFace } from "../../src/checkpoint/hugging_face_save.ts";
 import { createDevice } from "../../src/device/create.ts";
 import { CheckpointError, ConfigError } from "../../src/errors.ts";
+import { saveAdapter } from "../../src/finetune/adapter.ts";
+import { applyLora, type LoraOptions } from "../../src/finetune/lora.ts";
+import { generateSequences } from "../../src/generate/generate.ts";
 import { GPT } from "../../src/gpt.ts";
+import { loadPretrained } from "../../src/pretrained/load.ts";
 import { RandomGenerator } from "../../src/random/mod.ts";
 import { Draining, type GenerateRequest, type Piece, QueueFull } from "../../src/server/engine_api.ts";
 import type { ModelSpec } from "../../src/server/messages.ts";
@@ -111,6 +115,64 @@ Deno.test("engine: 64 requests of all kinds at once are each what they are alone
     assertEquals([generationTokens, running, waiting], [2 * tokens, 0, 0]);
     assertEquals(computed + cached, of(({ prompt, count }) => prompt.length * count));
     assert(cached > 0);
+  }));
+
+/** Puts an adapter with random weights into a folder. */
+async function saveLora(
+  base: string,
+  path: string,
+  { seed, ...options }: LoraOptions & { seed: number },
+): Promise<void> {
+  using device = await createDevice("cpu", { threads: 1 });
+  const { model } = await loadPretrained(base, { device }), lora = applyLora(model, options);
+  const generator = new RandomGenerator(seed);
+  for (const [, weight] of lora.namedParameters()) {
+    const values = new Float32Array(weight.size);
+    generator.normal(values, 0, 0.3);
+    device.write(weight.storage, values);
+  }
+  await saveAdapter(path, lora);
+}
+
+Deno.test("engine: adapters of one base are each what they are alone on it, also when one comes while others write", () =>
+  serving(async (engine, folder) => {
+    const base = `${folder}/m`, lora = (id: string) => ({ id, base: "m", path: `${folder}/${id}` });
+    await saveLora(base, `${folder}/x`, { seed: 1, rank: 3, alpha: 5, targets: ["c_attn", "c_fc"] });
+    await saveLora(base, `${folder}/y`, {
+      seed: 2,
+      rank: 2,
+      targets: "all-linear",
+      rankPattern: { c_attn: 4 }, // its scaling is half of the others
+    });
+    await saveLora(base, `${folder}/z`, { seed: 3, rank: 2, trainableTokens: [1, 2], targets: ["c_proj"] });
+    await engine.load(lora("x"));
+    const ask = (model: string, seed: number) =>
+      asking({ model, seed, prompt: [1, 2, 3, 4, 5, 6], maxNewTokens: 30, topLogprobs: 1, stop: [] });
+    const early = written(engine, ask("x", 0)), plain = written(engine, ask("m", 0));
+    await engine.load(lora("y")); // pairs of both are laid out anew
+    await engine.load(lora("z")); // rows of tokens: a copy of the base
+    assertEquals(["m", "x", "y", "z"].map((id) => engine.info(id).base), ["m", "m", "m", "z"]);
+    const requests = Array.from({ length: 24 }, (_, i) => ask(["m", "x", "y", "z"][i % 4], Math.floor(i / 4)));
+    const together = await Promise.all(requests.map((request) => written(engine, request)));
+    assertEquals([await plain, await early], together.slice(0, 2));
+    const distinct = new Set(together.slice(0, 4).map(({ texts: [{ text }] }) => text));
+    assertEquals(distinct.size, 4);
+    using device = await createDevice("cpu", { threads: 1 });
+    for (const [i, { model: id, prompt, maxNewTokens, seed, topLogprobs }] of requests.entries()) {
+      const adapter = id === "m" ? undefined : `${folder}/${id}`;
+      const { model, tokenizer } = await loadPretrained(base, { device, adapter, inference: true });
+      const tokens = await Array.fromAsync(
+        generateSequences(model, prompt, { maxNewTokens, seed, topLogprobs, draws: "philox", tokenizer }),
+      );
+      const expected = tokens.map(({ id, logprob, topLogprobs }) => ({ id, logprob, top: topLogprobs }));
+      assertEquals(together[i].texts[0].tokens, expected, `${id} ${seed}`);
+      model.dispose();
+    }
+    const [one] = await engine.embed("x", [[1, 2, 3]], never), [other] = await engine.embed("m", [[1, 2, 3]], never);
+    assert(one.some((value, i) => value !== other[i]));
+    await Deno.mkdir(`${folder}/w`);
+    await assertRejects(() => engine.load(lora("w")), CheckpointError, "holds no adapter");
+    await assertRejects(() => engine.load({ ...lora("x"), id: "v", base: "n" }), ConfigError, "No model is called n");
   }));
 
 Deno.test("engine: prefixes are shared within a key, and with no other", () =>
