@@ -2,7 +2,7 @@
 import { ChatTemplate } from "../data/chat_template.ts";
 import { type Example, type Kind, readExamples } from "../data/examples.ts";
 import { endOfText, tokenizeExample, type TokenizeOptions } from "../data/tokenize_example.ts";
-import { preferenceRows, tokenizePreference, tokenizePrompt } from "../data/tokenize_preference.ts";
+import { preferenceRows, tokenizePreference, tokenizePrompt, tokenizeRanking } from "../data/tokenize_preference.ts";
 import { labelCount } from "../data/token_rows.ts";
 import { DataError } from "../errors.ts";
 import { type HeadExample, type HeadKind, INPUT_TOKENS, inputsOf, inputTokens } from "../finetune/inputs.ts";
@@ -18,14 +18,15 @@ import { chatting, NO_END, parseColumns, rowFlags, rowOptions } from "./row_flag
 import { PRETRAINED, reportDownload, tokenizerFlags } from "./shared_flags.ts";
 
 /** What each task can be tuned on. */
-const TASKS: Readonly<Record<"any" | "sft" | "dpo" | "grpo" | "rloo" | HeadKind, readonly Kind[]>> = {
-  any: ["text", "completion", "preference", "label", "choice", "prompt"],
+const TASKS: Readonly<Record<"any" | "sft" | "dpo" | "reward" | "grpo" | "rloo" | HeadKind, readonly Kind[]>> = {
+  any: ["text", "completion", "preference", "ranking", "label", "choice", "prompt"],
   sft: ["text", "completion"],
   classify: ["label"],
   entail: ["label"],
   similar: ["label"],
   choose: ["choice"],
   dpo: ["preference"],
+  reward: ["preference", "ranking"],
   grpo: ["prompt"],
   rloo: ["prompt"],
 };
@@ -49,7 +50,7 @@ export const data = command({
     usage: "FILE",
     notes:
       "FILE is .jsonl, .json, .csv or .parquet, with the columns text; messages; prompt and completion; prompt;\n" +
-      "chosen and rejected; text and label; or context, choices and label.\n\n",
+      "chosen and rejected; prompt and completions; text and label; or context, choices and label.\n\n",
   },
   async run({ words: [path], values, progress, interruption }) {
     const { tokenizer: own, blockSize } = await describe(values, progress);
@@ -112,6 +113,12 @@ async function partsOf(example: Example, task: string, options: TokenizeOptions)
       const rows = preferenceRows(await tokenizePreference(example, options), options);
       return Object.entries(rows).map(([name, row]) => ({ name, ...row, labels: labelCount(row) }));
     }
+    case "ranking": {
+      const rows = await tokenizeRanking(example, options);
+      return rows.map((ids, i) => {
+        return { name: `${i + 1}`, ids, learned: new Uint8Array(ids.length), fullLength: ids.length, merged: false };
+      });
+    }
   }
 }
 
@@ -146,6 +153,8 @@ function titleOf(example: Example): string {
       return "a prompt and its completion";
     case "preference":
       return "two answers, of which one is preferred";
+    case "ranking":
+      return `a ranking of ${example.completions.length} answers, best first`;
     case "prompt":
       return "a prompt";
     case "label":

@@ -12,7 +12,7 @@ import { Trainer } from "../train/trainer.ts";
 import { command, type Running } from "./command.ts";
 import { checkTask, finetuneDeclaration, finetuneFlags, type FinetuneValues, FIXED } from "./finetune_flags.ts";
 import { type HeadStart, headStart, headTask, idsSince, resumedHead } from "./finetune_heads.ts";
-import { dpo } from "./finetune_preferences.ts";
+import { dpo, rewardModel, rewardStart } from "./finetune_preferences.ts";
 import { policyGradient } from "./finetune_rollouts.ts";
 import { withPaths } from "./rollout_flags.ts";
 import { sft, type Tuning, type TuningSetup } from "./finetune_tasks.ts";
@@ -35,6 +35,7 @@ const TASKS: Record<FinetuneValues["task"], (setup: TuningSetup) => Promise<Tuni
   entail: headTask,
   similar: headTask,
   dpo,
+  reward: rewardModel,
   grpo: policyGradient,
   rloo: policyGradient,
 };
@@ -126,7 +127,7 @@ interface Start extends HeadStart {
 /** The run's model, whose weights the trainer is going to read. */
 async function resumedModel(values: FinetuneValues, run: RunFolder, device: Device): Promise<Start> {
   const { dropout, seed, weights } = values, tokenizer = await runTokenizer(run);
-  const description = isHeadTask(values.task) ? await resumedHead(run) : undefined;
+  const description = hasHead(values.task) ? await resumedHead(run) : undefined;
   if (run.description.base) {
     const model = await loadBase(run, { device, dropout, seed, weights });
     return { model: model.train(), tokenizer, description };
@@ -144,12 +145,17 @@ async function pretrained(values: FinetuneValues, device: Device, report: TrainR
   const onProgress = reportDownload(report.progress), onNote = (line: string) => report.note(line);
   const options = { device, dropout, seed, weights, trainable, onNote, onProgress };
   if (isHeadTask(values.task)) return headStart(values, await loadWithHead(init_from, options));
-  const loaded = await loadPretrained(init_from, options);
+  const loaded: HeadStart = hasHead(values.task)
+    ? rewardStart(await loadWithHead(init_from, options))
+    : await loadPretrained(init_from, options);
   const { model, tokenizer: { vocabSize: known } } = loaded,
     tokenizer = await chatting(loaded.tokenizer, values.template);
   model.train().resizeTokenEmbeddings(tokenizer.vocabSize, { known });
-  return { model, tokenizer, added: idsSince(known, tokenizer) };
+  return { ...loaded, tokenizer, added: idsSince(known, tokenizer) };
 }
+
+/** Whether a task trains a head, of whatever kind. */
+const hasHead = (task: string): boolean => isHeadTask(task) || task === "reward";
 
 /** What run.json says: a resume, from whatever folder, finds the same rows. */
 function lastingFlags({ profile: _, native: __, ...flags }: FinetuneValues) {

@@ -1,7 +1,7 @@
-/** The task of `finetune` that learns from pairs of answers: dpo. */
+/** The tasks of `finetune` that learn from preferences: dpo, reward. */
 import { ChatTemplate } from "../data/chat_template.ts";
-import { endOfText } from "../data/tokenize_example.ts";
-import { preferenceRows, tokenizePreference } from "../data/tokenize_preference.ts";
+import { endOfText, type Of, type TokenizeOptions } from "../data/tokenize_example.ts";
+import { preferenceRows, tokenizePreference, tokenizeRanking } from "../data/tokenize_preference.ts";
 import { labelCount, type TokenRow, TokenRows } from "../data/token_rows.ts";
 import { DataError } from "../errors.ts";
 import {
@@ -11,7 +11,15 @@ import {
   type PreferenceRows,
   referenceSums,
 } from "../finetune/dpo.ts";
+import { HeadRows } from "../finetune/head_rows.ts";
+import type { SequenceClassifier } from "../finetune/heads.ts";
 import { ReferencePolicy } from "../finetune/policy.ts";
+import { RewardModelling } from "../finetune/reward.ts";
+import { RandomGenerator } from "../random/mod.ts";
+import { specialIds } from "../tokenizer/to_hugging_face.ts";
+import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import { taskCommand } from "./command.ts";
+import type { HeadStart } from "./finetune_heads.ts";
 import { cutLines, maxLengthOf, readSplits, type Tuning, type TuningSetup } from "./finetune_tasks.ts";
 import { baseOf } from "./lora_flags.ts";
 import { count } from "./progress.ts";
@@ -115,4 +123,80 @@ async function referenceOf(
   progress.end();
   if (!isItself) policy.model.dispose();
   return { reference, named: found.named };
+}
+
+/** A model of `--init_from` that a reward model begins with: it keeps the head of another. */
+export function rewardStart({ model, tokenizer, head, description }: HeadStart): HeadStart {
+  const isReward = description?.kind === "classify" && description.labels.length === 1 && !description.tokens;
+  if (head && isReward) return { model, tokenizer, head, description };
+  head?.dispose(); // of another task
+  return { model, tokenizer };
+}
+
+const NO_END_SEEN =
+  "The tokenizer has no token that ends a text: the reward cannot tell a complete answer from one that breaks off.";
+
+/** A reward model. */
+export async function rewardModel(setup: TuningSetup): Promise<Tuning> {
+  const { values, model, tokenizer, start = {} } = setup, { data, eval_data, batch_size: batchSize, seed } = values;
+  const maxLength = maxLengthOf(values, model), { rows, read, long } = await readRankings(setup, maxLength);
+  const { head, description } = start, padTokenId = description ? description.padTokenId : padOf(tokenizer);
+  const task = new RewardModelling(model, rows, {
+    ...{ batchSize, maxLength, padTokenId, seed, centering: values.center_rewards_coefficient },
+    head: head as SequenceClassifier | undefined, // as rewardStart leaves it
+    generator: new RandomGenerator(seed),
+  });
+  const files = eval_data ? `${data} and ${eval_data}` : data, most = Math.max(rows.train.choices, rows.val.choices);
+  const what = most > 2 ? `rankings of at most ${most} answers` : "pairs";
+  const folder = taskCommand("convert", [values.out_dir, "FOLDER"]);
+  const use = taskCommand("finetune", ["--task=ppo", `--reward=${values.out_dir}`, "--init_from=MODEL", "--data=FILE"]);
+  return {
+    task,
+    microBatches: { train: task.microBatches("train"), val: task.microBatches("val") },
+    rehearse: (model) => task.rehearsal(model),
+    data: [
+      `${files}: ${count(rows.train.length)} ${what} to train on, ${count(rows.val.length)} to evaluate on`,
+      ...long > 0 ? [`with a text of more than ${maxLength} tokens: ${count(long)} of ${count(read)}, left out`] : [],
+      ...endOfText(tokenizer) === null ? [NO_END_SEEN] : [],
+    ],
+    after: ["", "To tune a policy by it:", `  ${use}`, "A folder for transformers:", `  ${folder}`],
+  };
+}
+
+/** Pairs and rankings as whole texts; those with one that is too long are left out. @throws {DataError} when none is left */
+async function readRankings({ values, tokenizer, progress }: TuningSetup, maxLength: number) {
+  using template = ChatTemplate.of(tokenizer, { name: values.template || undefined });
+  const options = rowOptions(values, { tokenizer, template, maxLength: undefined });
+  let read = 0, long = 0;
+  const splits = await readSplits(values, ["preference", "ranking"], progress, async (example) => {
+    const texts = example.kind === "ranking"
+      ? await tokenizeRanking(example, options)
+      : await bothTexts(example, options);
+    const tooLong = texts.some(({ length }) => length > maxLength);
+    read++;
+    long += Number(tooLong);
+    return tooLong
+      ? undefined
+      : { texts, where: example.where, label: example.kind === "ranking" ? 0 : example.margin ?? 0 };
+  });
+  if (read === long) {
+    throw new DataError(`${values.data}: all ${count(read)} rows have a text of more than ${maxLength} tokens`);
+  }
+  const of = (all: typeof splits.train) => {
+    const rows = new HeadRows();
+    for (const { texts, ...about } of all) rows.add(texts, about);
+    return rows;
+  };
+  return { rows: { train: of(splits.train), val: of(splits.val) }, read, long };
+}
+
+async function bothTexts(example: Of<"preference">, options: TokenizeOptions): Promise<Int32Array[]> {
+  const { chosen, rejected } = preferenceRows(await tokenizePreference(example, options), {});
+  return [chosen.ids, rejected.ids];
+}
+
+/** What fills rows up and is never looked at: not the token that ends texts, for its place is where the score is read. */
+function padOf(tokenizer: Tokenizer): number | undefined {
+  const { pad_token_id, eos_token_id } = specialIds(tokenizer);
+  return pad_token_id === null || pad_token_id === eos_token_id ? undefined : pad_token_id;
 }

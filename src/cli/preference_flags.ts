@@ -4,7 +4,7 @@ import type { PreferenceLoss } from "../finetune/dpo.ts";
 import { bool, float, show, type Values } from "./flags.ts";
 
 /** What `--task` takes besides. */
-export const PREFERENCE_TASKS = ["dpo"] as const;
+export const PREFERENCE_TASKS = ["dpo", "reward"] as const;
 
 /** What `--loss_type` takes for them. */
 export const PREFERENCE_LOSSES = ["sigmoid", "hinge", "ipo", "robust"] as const satisfies readonly PreferenceLoss[];
@@ -18,11 +18,19 @@ export const preferenceFlags = {
     false,
     "whether the reference model runs once, before training, and not in each update",
   ),
+  center_rewards_coefficient: float(
+    0,
+    "of --task=reward: how much rewards are drawn to 0 in the mean; TRL advises 0.01",
+    {
+      min: 0,
+    },
+  ),
 };
 
 export type PreferenceValues = Values<typeof preferenceFlags>;
 
 /** What holds instead of the flags' own values. */
+export const REWARD_DEFAULTS = { learning_rate: 1e-4 } as const;
 export const PREFERENCE_DEFAULTS = { learning_rate: 1e-6, beta: 0.1, loss_type: "sigmoid" } as const;
 
 /** What a run has once and for all. */
@@ -40,20 +48,21 @@ export function checkPreferences(
   const refuse = (name: keyof typeof values, why: string) => {
     throw new ConfigError(`--${name}=${show(values[name])}: ${why}`);
   };
-  const given = PREFERENCE_FIXED.filter((name) => values[name] !== preferenceFlags[name].fallback);
-  if (!isPreferenceTask(task)) {
-    if (given.length > 0) refuse(given[0], "this is for --task=dpo");
-    return;
+  for (const name of PREFERENCE_FIXED) {
+    const own = name === "center_rewards_coefficient" ? "reward" : "dpo";
+    if (values[name] !== preferenceFlags[name].fallback && task !== own) refuse(name, `this is for --task=${own}`);
   }
+  if (!isPreferenceTask(task)) return;
+  for (const name of ["dropout", "lora_dropout"] as const) {
+    if (values[name] > 0) refuse(name, `dropout is off in --task=${task}; leave the flag out`);
+  }
+  if (task === "reward") return;
   if (!PREFERENCE_LOSSES.some((loss) => loss === loss_type)) {
     refuse("loss_type", `expected ${PREFERENCE_LOSSES.join(", ")} for --task=dpo`);
   }
   if (beta === 0) refuse("beta", "expected a number above 0: without the reference's hold, --reference_free=True");
   if (label_smoothing > 0 && (loss_type === "hinge" || loss_type === "ipo")) {
     refuse("label_smoothing", `the loss ${loss_type} has none; expected --loss_type=sigmoid or robust`);
-  }
-  for (const name of ["dropout", "lora_dropout"] as const) {
-    if (values[name] > 0) refuse(name, "dropout is off in --task=dpo; leave the flag out");
   }
   if (!reference_free) return;
   if (ref_model) refuse("ref_model", "there is no reference with --reference_free=True");

@@ -1,7 +1,7 @@
 /** The flags of `finetune` for policies that learn from the rewards of what they write: TRL's names, and its defaults by task. */
 import { ConfigError } from "../errors.ts";
 import { bool, choice, float, int, show, text, type Values } from "./flags.ts";
-import { PREFERENCE_DEFAULTS, PREFERENCE_LOSSES } from "./preference_flags.ts";
+import { PREFERENCE_DEFAULTS, PREFERENCE_LOSSES, REWARD_DEFAULTS } from "./preference_flags.ts";
 
 /** What `--task` takes besides. */
 export const ROLLOUT_TASKS = ["grpo", "rloo"] as const;
@@ -77,6 +77,7 @@ export type RolloutValues = Values<RolloutFlags>;
 export const TASK_DEFAULTS: Readonly<Record<string, Partial<RolloutValues> & { readonly learning_rate?: number }>> = {
   grpo: { learning_rate: 1e-6 },
   dpo: PREFERENCE_DEFAULTS,
+  reward: REWARD_DEFAULTS,
   rloo: { learning_rate: 1e-6, beta: 0.05, num_generations: 2 },
 };
 

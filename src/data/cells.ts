@@ -14,6 +14,7 @@ const JSON_COLUMNS = new Set([
   "conversations",
   "choices",
   "endings",
+  "completions",
   "labels",
   "tools",
   "chat_template_kwargs",
@@ -63,6 +64,18 @@ export class Cells {
     if (!Array.isArray(value)) throw this.#wrong(name, "a text, or a list of messages", value);
     if (value.length === 0) throw new DataError(`${this.where}: ${name} has no messages`);
     return value.map((message, i) => this.#message(message, `${name}[${i}]`));
+  }
+
+  /** Two of them or more. */
+  wordsList(names: Names): Words[] {
+    const [name, value] = this.#value(names);
+    if (!Array.isArray(value) || value.length < 2) throw this.#wrong(name, "a list of two answers or more", value);
+    return value.map((words, i) => {
+      const where = `${name}[${i}]`;
+      if (typeof words === "string") return words;
+      if (!Array.isArray(words) || words.length === 0) throw this.#wrong(where, "a text, or a list of messages", words);
+      return words.map((message, j) => this.#message(message, `${where}[${j}]`));
+    });
   }
 
   /** @throws {DataError} where some are texts and some conversations */

@@ -54,6 +54,14 @@ export type Example =
       }
       & TemplateExtras
     )
+    | (
+      & {
+        readonly kind: "ranking";
+        readonly prompt: Words;
+        /** Two or more, best first. */ readonly completions: readonly Words[];
+      }
+      & TemplateExtras
+    )
     | { readonly kind: "label"; readonly text: string; readonly pair?: string; readonly label: Label }
     | {
       readonly kind: "choice";
@@ -79,6 +87,7 @@ export interface ExampleOptions {
 const KINDS: Readonly<Record<Kind, { readonly needs: readonly Names[]; readonly takes?: readonly Names[] }>> = {
   choice: { needs: [["context", "ctx"], ["choices", "endings"], ["label"]] },
   preference: { needs: [["chosen"], ["rejected"]], takes: [["prompt"], ["margin"]] },
+  ranking: { needs: [["prompt"], ["completions"]] },
   completion: { needs: [["prompt"], ["completion"]] },
   label: {
     needs: [["text", "sentence", "sentence1", "premise"], ["label", "labels"]],
@@ -176,6 +185,11 @@ const BUILD: Readonly<Record<Kind, (cells: Cells) => Example>> = {
     const margin = cells.has(["margin"]) ? { margin: cells.number(["margin"]) } : {};
     const answers = { ...(prompt !== undefined && { prompt }), chosen, rejected };
     return { kind: "preference", where: cells.where, ...answers, ...margin, ...cells.extras(chosen) };
+  },
+  ranking: (cells) => {
+    const prompt = cells.words(["prompt"]), completions = cells.wordsList(["completions"]);
+    for (const [i, answer] of completions.entries()) cells.checkAlike({ prompt, [`completions[${i}]`]: answer });
+    return { kind: "ranking", where: cells.where, prompt, completions, ...cells.extras(prompt) };
   },
   prompt: (cells) => {
     const prompt = cells.words(["prompt"]);

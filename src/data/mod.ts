@@ -26,7 +26,13 @@ export {
   tokenizeExample,
   type TokenizeOptions,
 } from "./tokenize_example.ts";
-export { preferenceRows, type TokenizedPreference, tokenizePreference, tokenizePrompt } from "./tokenize_preference.ts";
+export {
+  preferenceRows,
+  type TokenizedPreference,
+  tokenizePreference,
+  tokenizePrompt,
+  tokenizeRanking,
+} from "./tokenize_preference.ts";
 export { identify, TokenFile, type Tokens, type TokensIdentity, type TokenType } from "./tokens.ts";
 export { type ChatPart } from "./built_in_chats.ts";
 export {

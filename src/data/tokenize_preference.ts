@@ -77,6 +77,27 @@ export function tokenizePrompt(example: Of<"prompt">, options: TokenizeOptions):
   });
 }
 
+/**
+ * Turns a ranking into tokens: of each answer those of the prompt with it, the best first.
+ *
+ * @throws {DataError} naming the row: when two answers are equal, one is empty, or the row cannot be encoded
+ */
+export function tokenizeRanking(example: Of<"ranking">, options: TokenizeOptions): Promise<Int32Array[]> {
+  return located(example, async () => {
+    const how = { ...options, assistantOnly: false }, { prompt, completions } = example, found: Int32Array[] = [];
+    for (const [i, answer] of completions.entries()) {
+      if (isEmpty(answer)) throw new DataError(`completions[${i}] is empty; expected an answer`);
+      const { ids } = await encode(joined(prompt, answer), how, example, { ends: true });
+      const same = found.findIndex((other) => `${other}` === `${ids}`);
+      if (same >= 0) {
+        throw new DataError(`completions[${same}] and [${i}] have the same tokens; expected answers in an order`);
+      }
+      found.push(ids);
+    }
+    return found;
+  });
+}
+
 /** A preference as two rows, each cut to `maxLength`, of which the answers are learned. */
 export function preferenceRows(
   { prompt, merged, ...answers }: TokenizedPreference,

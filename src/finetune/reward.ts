@@ -93,7 +93,11 @@ export class RewardModelling extends RowTask {
   /** The head. */ override readonly module: SequenceClassifier;
   /** Under TRL's names: of pairs the share in the right order and the mean difference, of texts the scores. */
   readonly measures: readonly string[] = MEASURES;
-  /** Those that a line of progress shows. */ readonly shown: readonly string[] = ["accuracy", "margin"];
+  /** Those that a line of progress shows. */ readonly shown: readonly string[] = [
+    "accuracy",
+    "margin",
+    "calibration_error",
+  ];
   readonly #options: RewardModellingOptions;
   /** The most texts of a prompt. */ readonly #choices: number;
   readonly #vocabSize: number;
@@ -218,10 +222,18 @@ export class RewardModelling extends RowTask {
     for (const length of lengths.flatMap((length) => Array<number>(batchSize).fill(length))) {
       rows.add(Array(this.#choices).fill(new Int32Array(length).fill(id)), row);
     }
-    const options = { ...this.#options, head: undefined, unfreezeEvery: 0, shuffle: false };
-    const task = new RewardModelling(model, { train: rows, val: rows }, options);
-    const batches = () => task.draw({ count: lengths.length });
-    return Object.assign(Object.create(task) as RewardModelling, { draw: batches, evaluate: batches });
+    return new Rehearsal(model, { train: rows, val: rows }, { ...this.#options, head: undefined, unfreezeEvery: 0 });
+  }
+}
+
+/** Draws every micro-batch for every update. */
+class Rehearsal extends RewardModelling {
+  override *draw(): Generator<MicroBatch> {
+    const count = this.microBatches("val");
+    for (const { arrays } of super.evaluate("val", { count })) yield { arrays, weight: 1 / count };
+  }
+  override evaluate(): Iterable<MicroBatch> {
+    return this.draw();
   }
 }
 
