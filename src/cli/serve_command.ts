@@ -1,0 +1,114 @@
+/** `deno task serve`: OpenAI's API over models of one's own. */
+import { ConfigError } from "../errors.ts";
+import { Access, isLoopback, KeyRing } from "../server/auth.ts";
+import type { Listener } from "../server/listen.ts";
+import { serveRoutes } from "../server/server.ts";
+import { WorkerEngine } from "../server/worker_engine.ts";
+import { command, taskCommand } from "./command.ts";
+import { print, type Progress } from "./progress.ts";
+import { serveDeclaration, type ServeValues, specsOf } from "./serve_flags.ts";
+import { reportDownload } from "./shared_flags.ts";
+
+/** Milliseconds that answers have to come to their end, once the server is to stop. */
+const DRAIN = 30_000;
+
+export const serve = command({
+  ...serveDeclaration,
+  async run({ values, progress, interruption }) {
+    if (values.new_key || values.revoke_key || values.list_keys) return await changeKeys(values);
+    const keys = await KeyRing.open(values.keys), { host: hostname, port, public_host } = values;
+    if (keys.keys.length === 0 && (!isLoopback(hostname) || public_host)) {
+      throw new ConfigError(
+        `Others than this machine reach the server, and ${values.keys} has no key\nThis makes one: ${
+          taskCommand("serve", [`--keys=${values.keys}`, "--new_key=NAME"])
+        }`,
+      );
+    }
+    await checkPort(hostname, port); // before models are read
+    const signal = interruption(() =>
+      progress.line("Stopping: answers that have begun come to their end, within 30 seconds.")
+    );
+    await using engine = await load(values, progress);
+    const access = new Access({ keys, hostname, publicHost: public_host || undefined });
+    await using listener = await listening(values, () => serveRoutes({ engine, access }, { hostname, port }));
+    revoke();
+    announce(listener, engine, values, progress);
+    if (!signal.aborted) await new Promise((resolve) => signal.addEventListener("abort", resolve));
+    await Promise.all([engine.drain(DRAIN), listener.drain(DRAIN)]);
+  },
+});
+
+async function load(values: ServeValues, progress: Progress): Promise<WorkerEngine> {
+  const onNote = (line: string) => progress.line(line), onProgress = reportDownload(progress);
+  const engine = new WorkerEngine({ queue: values.queue, onNote, onProgress });
+  try {
+    for (const spec of specsOf(values)) {
+      const began = performance.now(), { id } = await engine.load(spec), { base, slots, device } = engine.info(id);
+      const seconds = ((performance.now() - began) / 1000).toFixed(1);
+      progress.line(
+        base === id
+          ? `${id}: loaded in ${seconds} s; ${slots} texts at once, ${device}`
+          : `${id}: an adapter of ${base}`,
+      );
+    }
+    return engine;
+  } catch (error) {
+    await engine[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+/** Once models are loaded and the server listens, the process reaches nobody, and writes nothing. */
+export function revoke(): void {
+  for (const name of ["net", "write", "run", "ffi", "sys"] as const) Deno.permissions.revokeSync({ name });
+}
+
+/** Tries the address, for a moment. */
+async function checkPort(hostname: string, port: number): Promise<void> {
+  await listening({ host: hostname, port }, () => {
+    Deno.listen({ hostname, port }).close();
+    return Promise.resolve();
+  });
+}
+/** @throws {ConfigError} when the address cannot be had */
+async function listening<T>({ host, port }: Pick<ServeValues, "host" | "port">, listen: () => Promise<T>): Promise<T> {
+  try {
+    return await listen();
+  } catch (error) {
+    const { code } = error as { code?: string };
+    if (code === "EADDRINUSE") {
+      throw new ConfigError(`--port=${port}: another program listens there; --port=0 takes one that is free`);
+    }
+    if (code === "EACCES") {
+      throw new ConfigError(`--port=${port}: the system does not let this user listen there; expected one above 1023`);
+    }
+    if (code === "EADDRNOTAVAIL" || code === "ENOTFOUND") {
+      throw new ConfigError(`--host=${host}: this machine has no such address`);
+    }
+    throw error;
+  }
+}
+
+function announce({ port }: Listener, engine: WorkerEngine, { host, keys }: ServeValues, progress: Progress): void {
+  const shown = host === "0.0.0.0" ? "127.0.0.1" : host.includes(":") ? `[${host}]` : host,
+    url = `http://${shown}:${port}`;
+  const [{ id }] = engine.models(), key = isLoopback(host) ? "" : ` -H "Authorization: Bearer $KEY"`;
+  progress.line(`Ready at ${url}/v1${key && `, with a key of ${keys}`}. Ctrl-C stops it. To ask:`);
+  progress.line(
+    `  curl ${url}/v1/completions -H "Content-Type: application/json"${key} -d '{"model": "${id}", "prompt": "\\n", "max_tokens": 50}'`,
+  );
+}
+
+async function changeKeys({ keys: path, new_key, revoke_key, list_keys }: ServeValues): Promise<void> {
+  const ring = await KeyRing.open(path);
+  if (revoke_key) await ring.revoke(revoke_key);
+  if (new_key) {
+    const { id, key } = await ring.make(new_key);
+    print(`${key}\n\nThis is the key ${id}; it is not shown again. Clients send it as Authorization: Bearer KEY.`);
+  }
+  if (list_keys) {
+    for (const { id, name, created } of ring.keys) {
+      print(`${id}  ${new Date(created * 1000).toISOString().slice(0, 10)}  ${name}`);
+    }
+  }
+}

@@ -1,0 +1,99 @@
+/** What `serve` can be told. */
+import { ConfigError } from "../errors.ts";
+import { isLoopback } from "../server/auth.ts";
+import type { AdapterSpec, ModelSpec } from "../server/messages.ts";
+import type { Declaration } from "./command.ts";
+import { int, text, texts, toggle, type Values } from "./flags.ts";
+import { cacheFlag } from "./sample_flags.ts";
+import { deviceFlags, modelFlags, PRETRAINED } from "./shared_flags.ts";
+
+const { weights, checkpoint } = modelFlags, { device, threads } = deviceFlags;
+
+export const serveFlags = {
+  model: texts(`what is served, PATH or PATH,name=NAME; may be repeated: ${PRETRAINED}; default: the run in out`),
+  adapter: texts("a LoRA adapter that is served as a model of its own, PATH[,name=NAME][,base=NAME]; may be repeated"),
+  ...{ weights, checkpoint, device, threads },
+  cache: cacheFlag,
+  slots: int(0, "texts that a model writes at once; 0 is as many as fit into half of what is left, 64 at the most", {
+    min: 0,
+    max: 1024,
+  }),
+  queue: int(512, "texts that may wait for each model; further requests get 429", { min: 0, max: 100_000 }),
+  host: text(
+    "127.0.0.1",
+    "the address to listen on; another than this machine's own needs a key, and the task serve:lan",
+  ),
+  port: int(8000, "the port; 0 takes one that is free", { min: 0, max: 65535 }),
+  public_host: text("", "the name under which a proxy shows the server, as browsers send it: chat.example.org"),
+  keys: text("keys.json", "the file with the hashes of keys; where it has one, clients may send it"),
+  new_key: text("", "make a key of this name, print it once, and end"),
+  revoke_key: text("", "end the key of this id, and end"),
+  list_keys: toggle("print ids and names of the keys, and end"),
+};
+export type ServeValues = Values<typeof serveFlags>;
+
+export const serveDeclaration: Declaration<typeof serveFlags> = {
+  name: "serve",
+  flags: serveFlags,
+  help: { does: "Serves models over OpenAI's API.", usage: "--model=PATH" },
+  check(values) {
+    specsOf(values);
+    if (!/^[\w.:[\]-]+$/.test(values.host)) {
+      throw new ConfigError(`--host=${values.host}: expected an address, such as 127.0.0.1`);
+    }
+    if (isLoopback(values.host) || Deno.permissions.querySync({ name: "net", host: values.host }).state === "granted") {
+      return;
+    }
+    throw new ConfigError(
+      `--host=${values.host}: deno task serve may listen on 127.0.0.1 alone\nThis listens on all addresses: deno task serve:lan`,
+    );
+  },
+};
+
+/** `PATH,name=NAME,…` in parts. */
+function parsePlace(
+  flag: string,
+  given: string,
+  fields: readonly string[],
+): { path: string; [field: string]: string | undefined } {
+  const [path, ...rest] = given.split(/,(?=\w+=)/),
+    named = rest.map((part) => [part.slice(0, part.indexOf("=")), part.slice(part.indexOf("=") + 1)]);
+  const wrong = named.find(([name, value]) => !fields.includes(name) || !/^[\x21-\x7e]+$/.test(value));
+  if (!path || wrong) {
+    throw new ConfigError(
+      `--${flag}=${given}: expected PATH${fields.map((name) => `[,${name}=NAME]`).join("")}, names without spaces`,
+    );
+  }
+  return { path, ...Object.fromEntries(named) };
+}
+
+/** What a model is called where nobody says: as its folder, or its file. */
+export function nameOf(path: string): string {
+  const parts = path.replace(/[\\/]+$/, "").split(/[\\/]/), last = parts.at(-1)!;
+  const name = last === "ckpt.pt" && parts.length > 1 ? parts.at(-2)! : last.replace(/\.(gguf|pt)$/, "");
+  return name.replace(/[^\x21-\x7e]+/g, "-") || "model";
+}
+
+/** @throws {ConfigError} when two have one name, or an adapter's base is not served */
+export function specsOf(values: ServeValues): (ModelSpec | AdapterSpec)[] {
+  const { model, adapter, weights, checkpoint, device, threads, slots, cache } = values;
+  const models = (model.length > 0 ? model : ["out"]).map((given): ModelSpec => {
+    const { path, name = nameOf(path) } = parsePlace("model", given, ["name"]);
+    return { ...{ id: name, path, weights, checkpoint, device, slots, cache }, threads: threads || undefined };
+  });
+  const adapters = adapter.map((given): AdapterSpec => {
+    const { path, name = nameOf(path), base = models[0].id } = parsePlace("adapter", given, ["name", "base"]);
+    if (models.some(({ id }) => id === base)) return { id: name, path, base };
+    throw new ConfigError(
+      `--adapter=${given}: no model is called ${base}; models: ${models.map(({ id }) => id).join(", ")}`,
+    );
+  });
+  const all = [...models, ...adapters], twice = all.find(({ id }, i) => all.findIndex((other) => other.id === id) < i);
+  if (twice) throw new ConfigError(`Two models are called ${twice.id}: name one, as --model=PATH,name=NAME`);
+  if (adapters.length > 0 && models.length > 1 && adapter.some((given) => !/,base=/.test(given))) {
+    throw new ConfigError(
+      "--adapter: several models are served; say which the adapter is for, as --adapter=PATH,base=NAME",
+    );
+  }
+  return all;
+}
