@@ -90,8 +90,7 @@ async function listening<T>({ host, port }: Pick<ServeValues, "host" | "port">, 
 }
 
 function announce({ port }: Listener, engine: WorkerEngine, { host, keys }: ServeValues, progress: Progress): void {
-  const shown = host === "0.0.0.0" ? "127.0.0.1" : host.includes(":") ? `[${host}]` : host,
-    url = `http://${shown}:${port}`;
+  const url = `http://${host === "0.0.0.0" ? "127.0.0.1" : host}:${port}`;
   const [{ id }] = engine.models(), key = isLoopback(host) ? "" : ` -H "Authorization: Bearer $KEY"`;
   progress.line(`Ready at ${url}/v1${key && `, with a key of ${keys}`}. Ctrl-C stops it. To ask:`);
   progress.line(

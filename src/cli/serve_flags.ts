@@ -1,6 +1,5 @@
 /** What `serve` can be told. */
 import { ConfigError } from "../errors.ts";
-import { isLoopback } from "../server/auth.ts";
 import type { AdapterSpec, ModelSpec } from "../server/messages.ts";
 import type { Declaration } from "./command.ts";
 import { int, text, texts, toggle, type Values } from "./flags.ts";
@@ -37,15 +36,14 @@ export const serveDeclaration: Declaration<typeof serveFlags> = {
   flags: serveFlags,
   help: { does: "Serves models over OpenAI's API.", usage: "--model=PATH" },
   check(values) {
+    if (values.new_key || values.revoke_key || values.list_keys) return;
     specsOf(values);
-    if (!/^[\w.:[\]-]+$/.test(values.host)) {
+    if (!/^[\w.-]+$/.test(values.host)) {
       throw new ConfigError(`--host=${values.host}: expected an address, such as 127.0.0.1`);
     }
-    if (isLoopback(values.host) || Deno.permissions.querySync({ name: "net", host: values.host }).state === "granted") {
-      return;
-    }
+    if (Deno.permissions.querySync({ name: "net", host: values.host }).state === "granted") return;
     throw new ConfigError(
-      `--host=${values.host}: deno task serve may listen on 127.0.0.1 alone\nThis listens on all addresses: deno task serve:lan`,
+      `--host=${values.host}: the task has no permission to listen there; deno task serve listens on 127.0.0.1\nThis listens on all addresses: deno task serve:lan`,
     );
   },
 };

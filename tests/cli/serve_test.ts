@@ -43,7 +43,7 @@ async function ended(child: Deno.ChildProcess) {
 /** With a small run. */
 function withRun(body: (run: string, folder: string) => Promise<void>): Promise<void> {
   return inFolder(async (folder) => {
-    await Deno.writeTextFile(`${folder}/text.txt`, "the quick brown fox jumps over the lazy dog\n".repeat(40));
+    await Deno.writeTextFile(`${folder}/text.txt`, "the quick brown fox jumps over the lazy dog\n".repeat(70));
     const sizes = ["--n_layer=4", "--n_head=4", "--n_embd=128", "--block_size=256", "--batch_size=1", "--threads=1"];
     const brief = ["--eval_iters=1", "--max_iters=2", `--input=${folder}/text.txt`, `--out_dir=${folder}/run`];
     const { code, err } = await runCommand("train", ...sizes, ...brief);
