@@ -1,4 +1,5 @@
 /** `deno task finetune`: a model is tuned to a task. What stands between the flags and the trainer; the tasks are in finetune_tasks.ts. */
+import { exists } from "../files/files.ts";
 import type { RunFolder } from "../checkpoint/run_folder.ts";
 import type { Device } from "../engine/device.ts";
 import { Profile } from "../engine/profile.ts";
@@ -13,6 +14,7 @@ import { command, type Running } from "./command.ts";
 import { checkTask, finetuneDeclaration, finetuneFlags, type FinetuneValues, FIXED } from "./finetune_flags.ts";
 import { type HeadStart, headStart, headTask, idsSince, resumedHead } from "./finetune_heads.ts";
 import { dpo, rewardModel, rewardStart } from "./finetune_preferences.ts";
+import { proximalPolicy } from "./finetune_ppo.ts";
 import { policyGradient } from "./finetune_rollouts.ts";
 import { withPaths } from "./rollout_flags.ts";
 import { sft, type Tuning, type TuningSetup } from "./finetune_tasks.ts";
@@ -38,6 +40,7 @@ const TASKS: Record<FinetuneValues["task"], (setup: TuningSetup) => Promise<Tuni
   reward: rewardModel,
   grpo: policyGradient,
   rloo: policyGradient,
+  ppo: proximalPolicy,
 };
 
 type FinetuneRunning = Running<typeof finetuneFlags>;
@@ -67,7 +70,8 @@ async function tune(request: FinetuneRunning, run: RunFolder | undefined, report
   if (values.profile) device.profile = new Profile();
   const tuning = await TASKS[values.task]({ values, model, tokenizer, progress: report.progress, start, run });
   const base = run?.description.base ?? (values.lora_rank > 0 ? await baseOf(values.init_from, absolute) : undefined);
-  const adapter = await putAdapter(values, model, { run, base: base?.name ?? "", head: tuning.task.module, added });
+  const head = hasHead(values.task) ? tuning.task.module : undefined; // a value function is not part of the policy
+  const adapter = await putAdapter(values, model, { run, base: base?.name ?? "", head, added });
   if (adapter) note(adapter.line);
   const updates = Math.ceil(tuning.microBatches.train / values.gradient_accumulation_steps);
   const options = trainerOptions(values, updates, tuning.microBatches.val);
@@ -75,7 +79,7 @@ async function tune(request: FinetuneRunning, run: RunFolder | undefined, report
   const { weights } = values, rehearsal = { device, model, weights, adapt: adapter?.adapt, task: tuning.rehearse };
   if (!values.eval_only) await checkTraining(model.config, { ...options, ...rehearsal });
   const description = {
-    flags: lastingFlags(values),
+    flags: await lastingFlags(values),
     model: { ...model.config },
     vocabulary: tokenizer.toJSON(),
     base,
@@ -158,12 +162,14 @@ async function pretrained(values: FinetuneValues, device: Device, report: TrainR
 const hasHead = (task: string): boolean => isHeadTask(task) || task === "reward";
 
 /** What run.json says: a resume, from whatever folder, finds the same rows. */
-function lastingFlags({ profile: _, native: __, ...flags }: FinetuneValues) {
-  const { data, eval_data, reward } = flags;
+async function lastingFlags({ profile: _, native: __, ...flags }: FinetuneValues) {
+  const { data, eval_data, reward, value_model, ptx_data } = flags;
   return {
     ...flags,
     data: absolute(data),
     eval_data: eval_data && absolute(eval_data),
     reward: withPaths(reward, absolute),
+    ptx_data: ptx_data && absolute(ptx_data),
+    value_model: value_model && await exists(value_model) ? absolute(value_model) : value_model,
   };
 }

@@ -23,7 +23,7 @@ export const finetuneFlags = {
   out_dir: text("out-tuned", "the run folder: checkpoints, vocabulary, metrics"),
   task: choice(
     ["sft", ...HEAD_TASKS, ...PREFERENCE_TASKS, ...ROLLOUT_TASKS],
-    "sft: learn to write the completions of prompts, or texts; classify: labels of texts; choose: which choice goes on; entail, similar: labels of two texts, GPT-1's way; dpo: which of two answers is preferred; reward: a number for each answer, by which the preferred ones are more; grpo, rloo: answers to prompts that are rewarded",
+    "sft: learn to write the completions of prompts, or texts; classify: labels of texts; choose: which choice goes on; entail, similar: labels of two texts, GPT-1's way; dpo: which of two answers is preferred; reward: a number for each answer, by which the preferred ones are more; grpo, rloo, ppo: answers to prompts that are rewarded",
   ),
   data: text("", "the rows to learn from: .jsonl, .json, .csv or .parquet; deno task data FILE shows them"),
   eval_data: text("", "the rows to evaluate on; unless given, some of data's are held out"),

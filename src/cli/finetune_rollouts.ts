@@ -5,6 +5,7 @@ import { endOfText } from "../data/tokenize_example.ts";
 import { tokenizePrompt } from "../data/tokenize_preference.ts";
 import { ConfigError, DataError } from "../errors.ts";
 import { PolicyGradient, type PolicyLossType, type RolloutSample } from "../finetune/grpo.ts";
+import type { Reward } from "../finetune/rewards.ts";
 import type { RolloutPrompt } from "../finetune/rollouts.ts";
 import { spoken } from "../generate/stopping.ts";
 import type { GPT } from "../gpt.ts";
@@ -109,8 +110,7 @@ export async function policyGradient(setup: TuningSetup): Promise<Tuning> {
     prompt: prompts.val[0].ids,
     data: [
       ...lines,
-      "the loss of an evaluation is the mean reward with a minus sign, so that the best checkpoint has the highest reward",
-      `rewards: ${rewards.map(({ name, weight }) => weight === 1 ? name : `${weight} · ${name}`).join(" + ")}`,
+      ...rewardLines(rewards),
     ],
     reference: named,
     shown: () => task.sample ? sampleLines(task.sample) : [],
@@ -140,6 +140,12 @@ function optionsOf(values: FinetuneValues) {
     seed: values.seed,
   };
 }
+
+/** What is rewarded, and what an evaluation's loss is. */
+export const rewardLines = (rewards: readonly Reward[]): string[] => [
+  "the loss of an evaluation is the mean reward with a minus sign, so that the best checkpoint has the highest reward",
+  `rewards: ${rewards.map(({ name, weight }) => weight === 1 ? name : `${weight} · ${name}`).join(" + ")}`,
+];
 
 /** A prompt and what was answered, on a line each. */
 export function sampleLines({ prompt: { prompt }, completion, reward }: RolloutSample): string[] {

@@ -4,12 +4,12 @@ import { bool, choice, float, int, show, text, type Values } from "./flags.ts";
 import { PREFERENCE_DEFAULTS, PREFERENCE_LOSSES, REWARD_DEFAULTS } from "./preference_flags.ts";
 
 /** What `--task` takes besides. */
-export const ROLLOUT_TASKS = ["grpo", "rloo"] as const;
+export const ROLLOUT_TASKS = ["grpo", "rloo", "ppo"] as const;
 export type RolloutTask = typeof ROLLOUT_TASKS[number];
 
 export const isRolloutTask = (task: string): task is RolloutTask => (ROLLOUT_TASKS as readonly string[]).includes(task);
 
-const all = ROLLOUT_TASKS, groups = ["grpo", "rloo"], grpo = ["grpo"], rloo = ["rloo"];
+const all = ROLLOUT_TASKS, groups = ["grpo", "rloo"], grpo = ["grpo"], rloo = ["rloo"], ppo = ["ppo"];
 
 /** What `--loss_type` takes for grpo. */
 const POLICY_LOSSES = ["dapo", "grpo", "bnpo", "dr_grpo"] as const;
@@ -63,6 +63,40 @@ const table = {
   importance_sampling_level: [choice(["token", "sequence"], "what a ratio is of; sequence is GSPO's"), grpo],
   use_bias_correction_kl: [bool(true, "whether KL counts by the ratio, which makes its gradient right"), grpo],
   normalize_advantages: [bool(false, "whether advantages get the mean 0 and the deviation 1"), rloo],
+  num_ppo_epochs: [int(4, "how often the completions are learned from", { min: 1 }), ppo],
+  num_mini_batches: [
+    int(1, "updates of such an epoch; batch_size · gradient_accumulation_steps completions each", { min: 1 }),
+    ppo,
+  ],
+  kl_coef: [float(0.05, "what a nat of KL to the reference model costs", { min: 0 }), ppo],
+  kl_estimator: [choice(["k1", "k3"], "of a token's KL: k1 is log π − log ref, k3 is never below 0"), ppo],
+  kl_target: [float(0, "nats a text that kl_coef is changed to hold; 0: it stays as it is", { min: 0 }), ppo],
+  kl_horizon: [float(10000, "completions in which kl_coef changes by a fifth at most", { above: 0 }), ppo],
+  cliprange: [
+    float(0.2, "a ratio to the policy that wrote counts from 1 − cliprange to 1 + cliprange", { above: 0 }),
+    ppo,
+  ],
+  cliprange_value: [float(0.2, "how far a value counts from what it was", { above: 0 }), ppo],
+  vf_coef: [float(0.1, "weight of the values' loss", { min: 0 }), ppo],
+  gamma: [float(1, "share of a reward that is left one token earlier", { min: 0, max: 1 }), ppo],
+  lam: [float(0.95, "lambda of the advantages: 0 trusts the values, 1 the rewards", { min: 0, max: 1 }), ppo],
+  whiten_rewards: [bool(false, "whether rewards are divided by their deviation"), ppo],
+  whiten_advantages: [bool(true, "whether advantages get the mean 0 and the deviation 1"), ppo],
+  score_at: [
+    choice(["end", "behind"], "where the score counts: at the last token, or one place behind it, as in TRL"),
+    ppo,
+  ],
+  missing_eos_penalty: [float(0, "what a completion loses that has no end", { min: 0 }), ppo],
+  value_model: [
+    text(
+      "",
+      "a model that begins as the value function, such as the reward model; unless given, a head on the policy's body",
+    ),
+    ppo,
+  ],
+  ptx_data: [text("", "a text file that the policy goes on learning beside (PPO-ptx)"), ppo],
+  ptx_coef: [float(1, "weight of that text's loss", { min: 0 }), ppo],
+  ptx_batch_size: [int(8, "blocks of that text in a micro-batch", { min: 1 }), ppo],
 } as const;
 
 type Table = typeof table;
@@ -79,12 +113,13 @@ export const TASK_DEFAULTS: Readonly<Record<string, Partial<RolloutValues> & { r
   dpo: PREFERENCE_DEFAULTS,
   reward: REWARD_DEFAULTS,
   rloo: { learning_rate: 1e-6, beta: 0.05, num_generations: 2 },
+  ppo: { learning_rate: 3e-6, temperature: 0.7 },
 };
 
 /** What a run has once and for all: a checkpoint may stand among the updates that learn from the same completions. */
 export const ROLLOUT_FIXED = [
   ...Object.keys(rolloutFlags) as (keyof RolloutValues)[],
-].filter((name) => !["reward", "reward_timeout", "max_kl", "ref_model"].includes(name));
+].filter((name) => !["reward", "reward_timeout", "max_kl", "ref_model", "value_model", "ptx_data"].includes(name));
 
 /** @throws {ConfigError} for flags that say nothing of the task, or contradict each other */
 export function checkRollouts(
@@ -104,6 +139,7 @@ export function checkRollouts(
     throw new ConfigError(`--loss_type=${values.loss_type}: expected ${POLICY_LOSSES.join(", ")} for --task=grpo`);
   }
   parseRewards(values.reward);
+  if (task === "ppo") return;
   const { batch_size, num_generations, gradient_accumulation_steps: updates } = values;
   const steps = values.steps_per_generation || updates, written = batch_size * steps;
   if (steps % updates !== 0) {

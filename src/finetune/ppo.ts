@@ -26,7 +26,8 @@ import { mul } from "../ops/mul.ts";
 import { RandomGenerator } from "../random/mod.ts";
 import { Trained } from "../train/micro_steps.ts";
 import type { DrawOptions, LossAndOutputs, Measures, MicroBatch, Task, TaskState } from "../train/task.ts";
-import { adaptersOf, Lora } from "./lora.ts";
+import type { PromptSplits, RolloutSample } from "./grpo.ts";
+import { adaptersOf, type Lora } from "./lora.ts";
 import { CapturedPasses, ReferencePolicy, rowArrays, type TokenBatch, tokenLogprobs } from "./policy.ts";
 import {
   type Iteration,
@@ -64,8 +65,8 @@ export interface ProximalOptions
   /** Updates of an epoch: an iteration has batchSize · microBatches · miniBatches completions. Default 1. */
   readonly miniBatches?: number;
   /** How often an iteration goes over its completions; default 4. */ readonly epochs?: number;
-  /** The policy that the penalty is for leaving: a frozen model, or the policy's own adapter, switched off. */
-  readonly reference: GPT | Lora;
+  /** The policy that the penalty is for leaving: a frozen model, or the policy's adapter, which is switched off; a function is called at first use. */
+  readonly reference: GPT | Lora | (() => GPT | Lora);
   /** What is to be earned. */ readonly rewards: readonly Reward[];
   /** Text of a completion's tokens, for rewards. */ readonly decode: (ids: Int32Array) => string;
   /** Default: a head on the policy's body. TRL has a model beside it. */ readonly value?: ValueFunction;
@@ -81,14 +82,6 @@ export interface ProximalOptions
   readonly pretraining?: { readonly tokens: Tokens; readonly coef: number; readonly batchSize: number };
   /** Of prompts, completions and minibatches; default 1337. */ readonly seed?: number;
   /** Whether prompts are taken in another order in each pass over them; default true. */ readonly shuffle?: boolean;
-  /** Takes the completions of each iteration, and their scores. */
-  readonly onRollouts?: (rollouts: readonly Rollout[], scores: Float64Array) => void;
-}
-
-/** Prompts to learn from, and to evaluate on. */
-export interface PromptSplits {
-  /** One or more. */ readonly train: readonly RolloutPrompt[];
-  /** One or more. */ readonly val: readonly RolloutPrompt[];
 }
 
 /** The tensors of a pass, and of an update. */
@@ -97,8 +90,6 @@ type Updated = Readonly<Record<string, Tensor>> & ProximalBatch;
 
 /** What the host knows of completions. */
 const EVALUATED = ["scores", "kl", LENGTHS] as const;
-/** Numbers of completions that are written to be evaluated: far from those that are learned from. */
-const EVALUATIONS = { train: 2 ** 41, val: 2 ** 40 };
 
 /** Trains a policy by rewards, with a penalty for leaving its reference. */
 export class ProximalPolicy implements Task, Disposable {
@@ -107,6 +98,7 @@ export class ProximalPolicy implements Task, Disposable {
   /** The value function. */ readonly module: ValueFunction & Module;
   /** As TRL names them. */ readonly measures: readonly string[];
   readonly shown = ["objective/scores", "objective/kl", "policy/entropy_avg", "policy/clipfrac_avg", LENGTHS];
+  /** Of the last evaluation: the first held-out prompt's completion. */ sample: RolloutSample | undefined;
   readonly #options: ProximalOptions;
   readonly #epochs: Epochs;
   readonly #rows: number;
@@ -140,13 +132,16 @@ export class ProximalPolicy implements Task, Disposable {
     this.#rows = batchSize * microBatches * miniBatches;
     this.#klCoef = options.klCoef ?? 0.05;
     this.#epochs = new Epochs(prompts.train.length, { seed, shuffle });
-    this.#lengths = paddedLengths(blockSize);
+    const longest = Math.max(...[...prompts.train, ...prompts.val].map(({ ids }) => ids.length));
+    this.#lengths = paddedLengths(longest + maxNewTokens);
     this.module = options.value ?? new ValueHead(model);
     this.measures = options.pretraining ? [...PROXIMAL_MEASURES, "loss/ptx_avg"] : PROXIMAL_MEASURES;
     this.config = { name: "PPO", completions: this.#rows, epochs, miniBatches, scoreAt };
-    const policy = new ReferencePolicy(model, reference), { temperature } = options;
+    const { temperature } = options;
+    let policy: ReferencePolicy | undefined;
     this.#passes = new CapturedPasses(new Trained(model, this), (batch) => {
       const { logprobs, values } = this.#pass(model, batch);
+      policy ??= new ReferencePolicy(model, typeof reference === "function" ? reference() : reference);
       const frozen = policy.run((model) => tokenLogprobs(model, batch as Seen, { temperature }).logprobs);
       return concat([logprobs, frozen, values], { axis: 0 }); // (3B, T)
     });
@@ -188,10 +183,10 @@ export class ProximalPolicy implements Task, Disposable {
 
   /** What {@linkcode drawn} tells stays until the next iteration, of which all updates are. */
   async #begin(signal?: AbortSignal): Promise<Iteration> {
-    const { seed, maxKl = 50, onRollouts } = this.#options, { train } = this.prompts, before = this.#epochs.state();
+    const { seed, maxKl = 50 } = this.#options, { train } = this.prompts, before = this.#epochs.state();
     try {
       const prompts = Array.from({ length: this.#rows }, () => train[this.#epochs.next()]);
-      const { iteration, scores, measured } = await this.#written(prompts, {
+      const { iteration, measured } = await this.#written(prompts, {
         first: this.#done * this.#rows,
         seed: seed!,
         signal,
@@ -203,7 +198,6 @@ export class ProximalPolicy implements Task, Disposable {
             "A greater kl_coef, a lower learning rate or fewer epochs may help",
         );
       }
-      onRollouts?.(iteration.rollouts, scores);
       this.#measured = { ...measured, episode: (this.#done + 1) * this.#rows, kl_coef: this.#klCoef };
       return iteration;
     } catch (error) {
@@ -305,13 +299,19 @@ export class ProximalPolicy implements Task, Disposable {
 
   /** Completions of the first prompts of a part, the same random streams in each evaluation. */
   async *evaluate(split: "train" | "val", { count, signal }: DrawOptions): AsyncGenerator<MicroBatch> {
-    const { batchSize, seed } = this.#options, prompts = this.prompts[split].slice(0, count * batchSize);
-    for (let at = 0; at < prompts.length; at += batchSize) {
-      const some = prompts.slice(at, at + batchSize), first = EVALUATIONS[split] + at;
-      const { measured, scores } = await this.#written(some, { seed: seed!, first, signal });
+    const { batchSize, seed, decode, eosTokenId } = this.#options,
+      from = split === "val" ? this.prompts.train.length : 0;
+    const all = this.prompts[split].slice(0, count * batchSize);
+    for (let at = 0; at < all.length; at += batchSize) {
+      const prompts = all.slice(at, at + batchSize);
+      const { iteration, scores, measured } = await this.#written(prompts, { seed: ~seed!, first: from + at, signal });
+      if (split === "val" && at === 0) {
+        const { ids, from } = iteration.rollouts[0], end = ids.at(-1) === eosTokenId ? ids.length - 1 : ids.length;
+        this.sample = { prompt: prompts[0], completion: decode(ids.subarray(from, end)), reward: scores[0] };
+      }
       const values = Float32Array.of(measured["objective/scores"], measured["objective/kl"], measured[LENGTHS]);
       const loss = { values: Float32Array.of(-values[0]), shape: [] };
-      yield { weight: scores.length, arrays: { loss, measured: { values, shape: [values.length] } } };
+      yield { weight: prompts.length, arrays: { loss, measured: { values, shape: [values.length] } } };
     }
   }
   /** The loss of an evaluation is minus the mean score, so that the best checkpoint is the one with the highest. */
@@ -322,26 +322,35 @@ export class ProximalPolicy implements Task, Disposable {
     return Object.fromEntries(EVALUATED.map((name, i) => [name, outputs[i]]));
   }
 
-  /** A task like this one for a model that only counts: all that an iteration takes. */
+  /** A task on another model, one that only counts, which writes texts and has micro-batches of every shape: for the memory that they take. */
   rehearsal(model: GPT): Task {
-    const options = this.#options, { blockSize } = model.config, from = blockSize - options.maxNewTokens;
-    const prompts = [{ ids: new Int32Array(from), prompt: "" }],
-      even: Reward = {
-        name: "none",
-        weight: 1,
-        score: (samples) => Promise.resolve(new Float64Array(samples.length)),
-        [Symbol.dispose]() {},
-      };
-    return new ProximalPolicy(model, { train: prompts, val: prompts }, {
-      ...options,
-      value: this.module.like(model),
-      rewards: [even],
-      decode: () => "",
-      eosTokenId: undefined,
-      reference: options.reference instanceof Lora ? adaptersOf(model).at(-1)! : model,
-      maxKl: Infinity,
-      onRollouts: undefined,
+    const all = [...this.prompts.train, ...this.prompts.val];
+    const longest = all.reduce((a, b) => b.ids.length > a.ids.length ? b : a);
+    const reference = () => adaptersOf(model).at(-1) ?? model, value = this.module.like(model);
+    const task = new ProximalPolicy(model, { train: [longest], val: [longest] }, {
+      ...this.#options,
+      reference,
+      value,
     });
+    const { module, measures, ahead } = task, draw = () => task.#rehearse(this.#lengths);
+    const loss: Task["loss"] = (model, batch) => task.loss(model, batch);
+    return { ahead, module, measures, draw, evaluate: draw, loss, state: () => ({}), restore() {} };
+  }
+  async *#rehearse(lengths: readonly number[]): AsyncGenerator<MicroBatch> {
+    const { batchSize, maxNewTokens } = this.#options, [{ ids }] = this.prompts.train;
+    await this.#roller.roll(Array<Int32Array>(batchSize).fill(ids), { seed: 0, first: 0 });
+    for (const length of lengths) {
+      const rollout = {
+        ids: new Int32Array(length),
+        from: Math.max(1, length - maxNewTokens),
+        ended: true,
+        promptIndex: 0,
+      };
+      const rollouts = Array<Rollout>(batchSize).fill(rollout), shape = { ...this.#shape(rollouts), lengths: [length] };
+      const iteration = this.#complete(rollouts, await this.#scored(rollouts, new Float64Array(batchSize)));
+      const arrays = updateArrays(iteration, rollouts.keys().toArray(), { ...shape, tokens: 1, places: 1 });
+      yield { weight: 1, arrays: { ...arrays, ...this.#pretraining(0) } };
+    }
   }
 
   /** Of the prompts of both parts. */

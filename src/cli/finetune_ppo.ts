@@ -1,0 +1,107 @@
+/** `finetune --task=ppo`: a policy and its value function. */
+import { readText } from "../data/load_text.ts";
+import type { Tokens } from "../data/tokens.ts";
+import { ConfigError, DataError } from "../errors.ts";
+import { SequenceClassifier } from "../finetune/heads.ts";
+import { type ProximalOptions, ProximalPolicy } from "../finetune/ppo.ts";
+import { ValueModel } from "../finetune/value.ts";
+import { loadWithHead } from "../pretrained/load_head.ts";
+import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import type { FinetuneValues } from "./finetune_flags.ts";
+import { readPrompts, rewardLines, sampleLines } from "./finetune_rollouts.ts";
+import type { Tuning, TuningSetup } from "./finetune_tasks.ts";
+import { count } from "./progress.ts";
+import { loadReference } from "./reference.ts";
+import { openRewards } from "./rewards.ts";
+import { encodeOptions, reportDownload } from "./shared_flags.ts";
+
+/** Makes the trainer's task. */
+export async function proximalPolicy(setup: TuningSetup): Promise<Tuning> {
+  const { values, model, tokenizer, progress } = setup, { prompts, lines, chats, ...how } = await readPrompts(setup);
+  const { reference, named } = await loadReference(setup);
+  const rewards = await openRewards(values, { tokenizer, device: model.device, progress });
+  const value = values.value_model ? await valueModel(setup) : undefined, pretraining = await pretrainingText(setup);
+  const options = { ...optionsOf(values), ...how, reference, rewards, value, pretraining };
+  const task = new ProximalPolicy(model, prompts, options);
+  return {
+    task,
+    microBatches: { train: task.microBatches("train"), val: task.microBatches("val") },
+    rehearse: (model) => task.rehearsal(model),
+    chats,
+    prompt: prompts.val[0].ids,
+    data: [
+      ...lines,
+      ...rewardLines(rewards),
+      value
+        ? `value function: a model beside the policy, from ${values.value_model}`
+        : "value function: a head on the policy",
+      ...pretraining ? [`beside it ${values.ptx_data} is learned, ${count(pretraining.tokens.length)} tokens`] : [],
+    ],
+    reference: named,
+    shown: () => task.sample ? sampleLines(task.sample) : [],
+  };
+}
+
+function optionsOf(values: FinetuneValues) {
+  return {
+    batchSize: values.batch_size,
+    microBatches: values.gradient_accumulation_steps,
+    miniBatches: values.num_mini_batches,
+    epochs: values.num_ppo_epochs,
+    temperature: values.temperature,
+    klCoef: values.kl_coef,
+    klEstimator: values.kl_estimator,
+    klTarget: values.kl_target || undefined,
+    klHorizon: values.kl_horizon,
+    maxKl: values.max_kl || Infinity,
+    clipRange: values.cliprange,
+    clipRangeValue: values.cliprange_value,
+    valueCoef: values.vf_coef,
+    gamma: values.gamma,
+    lambda: values.lam,
+    whitenRewards: values.whiten_rewards,
+    whitenAdvantages: values.whiten_advantages,
+    scoreAt: values.score_at,
+    missingEndPenalty: values.missing_eos_penalty,
+    seed: values.seed,
+  } satisfies Partial<ProximalOptions>;
+}
+
+/** What `--value_model` names: a model with a head of one label goes on with it, another gets one of zeros. */
+async function valueModel({ values, model, tokenizer, progress }: TuningSetup): Promise<ValueModel> {
+  const { value_model: name, seed } = values, { vocabSize, blockSize } = model.config;
+  const options = { device: model.device, dropout: 0, seed, trainable: true };
+  const onProgress = reportDownload(progress), onNote = (line: string) => progress.line(line);
+  const loaded = await loadWithHead(name, { ...options, onNote, onProgress });
+  const known = loaded.tokenizer.vocabSize;
+  if (!sameTokens(loaded.tokenizer, tokenizer)) {
+    throw new ConfigError(
+      `--value_model=${name}: its tokens are not the policy's; expected a model with the same tokenizer`,
+    );
+  }
+  if (loaded.model.config.blockSize < blockSize) {
+    throw new ConfigError(
+      `--value_model=${name}: it sees ${loaded.model.config.blockSize} tokens at once, and the policy ${blockSize}; expected as many`,
+    );
+  }
+  loaded.model.resizeTokenEmbeddings(vocabSize, { known });
+  return new ValueModel(loaded.model, loaded.head instanceof SequenceClassifier ? loaded.head.score : undefined);
+}
+
+/** Whether every token of one stands for the same text in the other, which may have more. */
+function sameTokens(some: Tokenizer, all: Tokenizer): boolean {
+  for (let id = 0; id < some.vocabSize; id++) {
+    if (id >= all.vocabSize || some.decode([id]) !== all.decode([id])) return false;
+  }
+  return true;
+}
+
+/** What `--ptx_data` names, as tokens. */
+async function pretrainingText({ values, model, tokenizer }: TuningSetup) {
+  const { ptx_data: path, ptx_coef: coef, ptx_batch_size: batchSize, special_tokens } = values;
+  if (!path) return undefined;
+  const tokens: Tokens = tokenizer.encode(await readText(path), encodeOptions(special_tokens)),
+    { blockSize } = model.config;
+  if (tokens.length > blockSize) return { tokens, coef, batchSize };
+  throw new DataError(`${path} has ${count(tokens.length)} tokens; expected more than the ${blockSize} of a block`);
+}
