@@ -89,7 +89,7 @@ type Seen = Readonly<Record<string, Tensor>> & TokenBatch;
 type Updated = Readonly<Record<string, Tensor>> & ProximalBatch;
 
 /** What the host knows of completions. */
-const EVALUATED = ["scores", "kl", LENGTHS] as const;
+const EVALUATED = ["reward", "kl", LENGTHS] as const;
 
 /** Trains a policy by rewards, with a penalty for leaving its reference. */
 export class ProximalPolicy implements Task, Disposable {
