@@ -1,0 +1,149 @@
+/**
+ * How long an iteration of reinforcement learning takes: 64 completions of 16 tokens for prompts of 16, written, scored and learned
+ * from, by nanoGPT's CPU setting. Beside it a plain training step, and TRL's trainers on the same cores where they are installed:
+ *
+ *     pip install --no-deps --target FOLDER trl==1.12.0
+ *     deno task bench:rl_speed --trl_ppo=FOLDER
+ *
+ * All sides take turns, and each has its best iteration in the table.
+ */
+import { createDevice, GPT, type GPTConfig, RandomGenerator, type Task, Trainer } from "../mod.ts";
+import { runCommand } from "../src/cli/command.ts";
+import { bool, describeFlags, fallbacks, int, parseCommandLine, text } from "../src/cli/flags.ts";
+import { plainReward, ProximalPolicy, ValueModel } from "../src/finetune/mod.ts";
+import { loadNative } from "../src/native/load.ts";
+
+const flags = {
+  threads: int(2, "that compute", { min: 1, max: 256 }),
+  rounds: int(3, "how often each side is measured", { min: 1 }),
+  iterations: int(5, "in a measurement", { min: 2 }),
+  native: bool(false, "matrix products in machine code, for which it takes --allow-ffi: that lets code do anything"),
+  trl_ppo: text("", "a folder with trl 1.12.0, to be measured beside"),
+  small: bool(false, "tiny sizes: whether it runs, and not how fast"),
+};
+
+const SETTING = { vocabSize: 65, blockSize: 64, nLayer: 4, nHead: 4, nEmbd: 128 };
+const SIZES = { rows: 64, prompt: 16, tokens: 16, epochs: 4 };
+const SMALL = { ...SETTING, nLayer: 1, nHead: 1, nEmbd: 16 };
+
+/** Milliseconds of iterations, the first left out: it compiles and captures. */
+type Side = () => Promise<number[]>;
+
+/** Updates of a task, `updates` of them an iteration. */
+async function iterations(trainer: Trainer, updates: number): Promise<number[]> {
+  const found: number[] = [];
+  let begin = performance.now();
+  for await (const event of trainer.run()) {
+    if (event.kind !== "step" || (event.iter + 1) % updates !== 0) continue;
+    found.push(performance.now() - begin);
+    begin = performance.now();
+  }
+  return found.slice(1);
+}
+
+const ONCE = { gradientAccumulationSteps: 1, evalInterval: 1e9, evalIters: 1, logInterval: 1, decayLr: false };
+
+/** @param note takes a line about what is going on */
+export async function benchRlSpeed(
+  args: string[],
+  print: (line: string) => void,
+  note: (line: string) => void = console.error,
+): Promise<number> {
+  const { given, help } = parseCommandLine(flags, args), values = { ...fallbacks(flags), ...given };
+  if (help) {
+    print(`deno task bench:rl_speed [--name=value …]\n\n${describeFlags(flags, values)}`);
+    return 0;
+  }
+  const { threads, rounds, small } = values, config: GPTConfig = { ...small ? SMALL : SETTING, dropout: 0, bias: true };
+  const native = values.native ? await loadNative() : undefined;
+  if (native?.why) note(native.why);
+  const device = await createDevice("cpu", { threads, native }), generator = new RandomGenerator(1337);
+  const { rows, prompt, tokens, epochs } = SIZES, reward = plainReward("threes", ({ ids }) => ids.indexOf(3));
+  const model = () => new GPT(config, { device, seed: 1337 });
+  const prompts = Array.from({ length: rows }, () => ({
+    ids: Int32Array.from({ length: prompt }, () => generator.randint(config.vocabSize)),
+    prompt: "",
+  }));
+
+  /** An update of a plain model. */
+  const plain: Side = async () => {
+    const text = Int32Array.from({ length: 10_000 }, () => generator.randint(config.vocabSize));
+    using policy = model();
+    using trainer = new Trainer(policy, { train: text, val: text }, {
+      ...ONCE,
+      batchSize: 12,
+      maxIters: 10 * values.iterations,
+    });
+    return await iterations(trainer, 1);
+  };
+  /** Iterations of a task. */
+  const learning = (make: (policy: GPT, reference: GPT) => Task & Disposable, updates: number): Side => async () => {
+    using policy = model();
+    using reference = model().freeze();
+    using task = make(policy, reference);
+    using trainer = new Trainer(policy, task, {
+      ...ONCE,
+      batchSize: rows,
+      maxIters: updates * values.iterations - 1,
+      learningRate: 1e-5,
+    });
+    const found = await iterations(trainer, updates);
+    task.module?.dispose();
+    return found;
+  };
+  const proximal = (beside: boolean) =>
+    learning((policy, reference) => {
+      const sizes = { batchSize: rows, maxNewTokens: tokens, epochs, temperature: 0.7, decode: () => "" };
+      const value = beside ? new ValueModel(model()) : undefined;
+      return new ProximalPolicy(policy, { train: prompts, val: prompts }, {
+        ...sizes,
+        reference,
+        rewards: [reward],
+        value,
+      });
+    }, epochs);
+  const python = (script: string, folder: string): Side => async () => {
+    const { vocabSize, blockSize, nLayer, nHead, nEmbd } = config;
+    const sizes = {
+      vocab_size: vocabSize,
+      block_size: blockSize,
+      n_layer: nLayer,
+      n_head: nHead,
+      n_embd: nEmbd,
+      ...SIZES,
+    };
+    const asked = Object.entries({ threads, iterations: values.iterations, ...sizes }).map(([name, value]) =>
+      `--${name}=${value}`
+    );
+    const command = new Deno.Command("python3", {
+      args: [new URL(script, import.meta.url).pathname, ...asked],
+      env: { PYTHONPATH: folder },
+      stdout: "piped",
+    });
+    const { success, stdout } = await command.output();
+    if (!success) throw new Error(`${script} has failed`);
+    const lines = new TextDecoder().decode(stdout).split("\n").filter((line) => line.startsWith("{"));
+    return lines.map((line) => Number(JSON.parse(line).ms)).slice(1);
+  };
+
+  const sides: Record<string, Side> = {
+    "a plain step of 768 tokens": plain,
+    "PPO, value head": proximal(false),
+    "PPO, value model": proximal(true),
+    ...values.trl_ppo && { "PPO, value model, TRL 1.12": python("trl_ppo.py", values.trl_ppo) },
+  };
+  const best: Record<string, number> = {};
+  for (let round = 1; round <= rounds; round++) {
+    for (const [name, side] of Object.entries(sides)) {
+      note(`round ${round} of ${rounds}: ${name}`);
+      best[name] = Math.min(best[name] ?? Infinity, ...await side());
+    }
+  }
+  device.close();
+  const step = best["a plain step of 768 tokens"];
+  print(`\n| ${threads} threads${values.native ? ", native" : ""} | ms | plain steps |\n|---|---|---|`);
+  for (const [name, ms] of Object.entries(best)) print(`| ${name} | ${ms.toFixed(1)} | ${(ms / step).toFixed(1)} |`);
+  return 0;
+}
+
+if (import.meta.main) await runCommand((args) => benchRlSpeed(args, console.log));
