@@ -4,9 +4,9 @@ import type { Tokens } from "../data/tokens.ts";
 import { ConfigError, DataError } from "../errors.ts";
 import { SequenceClassifier } from "../finetune/heads.ts";
 import { type ProximalOptions, ProximalPolicy } from "../finetune/ppo.ts";
+import { checkTokenizer } from "../finetune/rewards.ts";
 import { ValueModel } from "../finetune/value.ts";
 import { loadWithHead } from "../pretrained/load_head.ts";
-import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { FinetuneValues } from "./finetune_flags.ts";
 import { readPrompts, rewardLines, sampleLines } from "./finetune_rollouts.ts";
 import type { Tuning, TuningSetup } from "./finetune_tasks.ts";
@@ -74,11 +74,7 @@ async function valueModel({ values, model, tokenizer, progress }: TuningSetup): 
   const onProgress = reportDownload(progress), onNote = (line: string) => progress.line(line);
   const loaded = await loadWithHead(name, { ...options, onNote, onProgress });
   const known = loaded.tokenizer.vocabSize;
-  if (!sameTokens(loaded.tokenizer, tokenizer)) {
-    throw new ConfigError(
-      `--value_model=${name}: its tokens are not the policy's; expected a model with the same tokenizer`,
-    );
-  }
+  checkTokenizer(`--value_model=${name}`, loaded.tokenizer, tokenizer);
   if (loaded.model.config.blockSize < blockSize) {
     throw new ConfigError(
       `--value_model=${name}: it sees ${loaded.model.config.blockSize} tokens at once, and the policy ${blockSize}; expected as many`,
@@ -86,14 +82,6 @@ async function valueModel({ values, model, tokenizer, progress }: TuningSetup): 
   }
   loaded.model.resizeTokenEmbeddings(vocabSize, { known });
   return new ValueModel(loaded.model, loaded.head instanceof SequenceClassifier ? loaded.head.score : undefined);
-}
-
-/** Whether every token of one stands for the same text in the other, which may have more. */
-function sameTokens(some: Tokenizer, all: Tokenizer): boolean {
-  for (let id = 0; id < some.vocabSize; id++) {
-    if (id >= all.vocabSize || some.decode([id]) !== all.decode([id])) return false;
-  }
-  return true;
 }
 
 /** What `--ptx_data` names, as tokens. */

@@ -89,7 +89,7 @@ type Seen = Readonly<Record<string, Tensor>> & TokenBatch;
 type Updated = Readonly<Record<string, Tensor>> & ProximalBatch;
 
 /** What the host knows of completions. */
-const EVALUATED = ["reward", "kl", LENGTHS] as const;
+const EVALUATED = ["objective/scores", "objective/kl", LENGTHS] as const;
 
 /** Trains a policy by rewards, with a penalty for leaving its reference. */
 export class ProximalPolicy implements Task, Disposable {
@@ -309,7 +309,7 @@ export class ProximalPolicy implements Task, Disposable {
         const { ids, from } = iteration.rollouts[0], end = ids.at(-1) === eosTokenId ? ids.length - 1 : ids.length;
         this.sample = { prompt: prompts[0], completion: decode(ids.subarray(from, end)), reward: scores[0] };
       }
-      const values = Float32Array.of(measured["objective/scores"], measured["objective/kl"], measured[LENGTHS]);
+      const values = Float32Array.from(EVALUATED, (name) => measured[name]);
       const loss = { values: Float32Array.of(-values[0]), shape: [] };
       yield { weight: prompts.length, arrays: { loss, measured: { values, shape: [values.length] } } };
     }

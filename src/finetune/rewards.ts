@@ -178,7 +178,7 @@ export class RewardModel implements Reward {
         `${name} is not a reward model: its head has ${labels.length} labels for ${kind}; expected one number`,
       );
     }
-    checkTokenizer(name, tokenizer, policy);
+    checkTokenizer(`The reward model ${name}`, tokenizer, policy);
     this.name = name;
     this.weight = checkedWeight(name, weight);
     this.#scoring = scoring;
@@ -223,10 +223,9 @@ export class RewardModel implements Reward {
   }
 }
 
-/** @throws {ConfigError} when a token of the policy's is another in the reward model's vocabulary */
-function checkTokenizer(name: string, own: Tokenizer, policy: Tokenizer): void {
-  const refuse = (why: string) =>
-    new ConfigError(`The reward model ${name} has another tokenizer than the policy: ${why}`);
+/** @internal @throws {ConfigError} when a token of the policy's is another in the vocabulary of `what` */
+export function checkTokenizer(what: string, own: Tokenizer, policy: Tokenizer): void {
+  const refuse = (why: string) => new ConfigError(`${what} has another tokenizer than the policy: ${why}`);
   if (own.vocabSize < policy.vocabSize) {
     throw refuse(`it has ${own.vocabSize} tokens, expected ${policy.vocabSize} or more`);
   }
