@@ -24,7 +24,7 @@ export interface Sample {
 /** Which sample a message is about. */
 export const afterPrompt = ({ prompt }: Sample): string => {
   const text = typeof prompt === "string" ? prompt : prompt.at(-1)?.content ?? "";
-  return `This was after the prompt "${shown(text)}"`;
+  return `after the prompt "${shown(text)}"`;
 };
 
 interface Thread {
@@ -62,7 +62,7 @@ self.onmessage = async ({ data: { of, samples } }) => {
       const given = scores[at] = await score(sample.prompt, sample.completion, sample);
       if (typeof given !== "number" || !Number.isFinite(given)) return fail("gives " + given + ", expected a finite number");
     } catch (error) {
-      const message = String(error?.message ?? error).replace(/, run again with .*/s, "");
+      const message = String(error?.message ?? error).replace(/, run again with .*|\\n.*/s, "");
       return fail((error?.name === "NotCapable" ? "was refused what it has no permission for: " : "has failed: ") + message);
     }
   }
@@ -113,7 +113,7 @@ export class RewardWorker implements Disposable {
       const thread = await this.#thread!, of = ++this.#request, ended = Promise.withResolvers<Float64Array>();
       let at = 0, timer: ReturnType<typeof setTimeout> | undefined;
       const fail = (what: string) => {
-        ended.reject(new TrainingError(`The reward function ${this.path} ${what}\n${afterPrompt(samples[at])}`));
+        ended.reject(new TrainingError(`The reward function ${this.path} ${what}, ${afterPrompt(samples[at])}`));
       };
       const end = () => (this[Symbol.dispose](), undefined);
       const late = () => (end(), fail(`takes more than ${this.seconds} seconds for one completion`));

@@ -57,7 +57,7 @@ export function plainReward(name: string, score: (sample: Sample) => number | Pr
         scores[i] = await score(sample);
         if (Number.isFinite(scores[i])) continue;
         throw new TrainingError(
-          `The reward ${name} gives ${scores[i]}, expected a finite number\n${afterPrompt(sample)}`,
+          `The reward ${name} gives ${scores[i]}, expected a finite number, ${afterPrompt(sample)}`,
         );
       }
       return scores;
@@ -195,9 +195,9 @@ export class RewardModel implements Reward {
       B = Math.min(this.#batchSize, samples.length);
     for (const sample of samples) {
       if (sample.ids.length > blockSize) {
-        const room = `sees ${blockSize} tokens at once, and a text has ${sample.ids.length}`;
         throw new ConfigError(
-          `The reward model ${this.name} ${room}: shorter prompts or completions fit\n${afterPrompt(sample)}`,
+          `The reward model ${this.name} sees ${blockSize} tokens at once, and a text ${afterPrompt(sample)} has ` +
+            `${sample.ids.length}: shorter prompts or completions fit`,
         );
       }
       rows.add([sample.ids], { where: "a text", label: 0 });
@@ -212,7 +212,7 @@ export class RewardModel implements Reward {
     const wrong = found.findIndex((score) => !Number.isFinite(score));
     if (wrong < 0) return found;
     throw new TrainingError(
-      `The reward model ${this.name} gives ${found[wrong]}, expected a finite number\n${afterPrompt(samples[wrong])}`,
+      `The reward model ${this.name} gives ${found[wrong]}, expected a finite number, ${afterPrompt(samples[wrong])}`,
     );
   }
   /** Frees what passes take, the head and the model. */

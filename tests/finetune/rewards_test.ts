@@ -47,7 +47,7 @@ Deno.test("a reward function sees prompt, completion and sample, and what it imp
 
 const CASES = `export default (prompt: string) => {
   if (typeof prompt !== "string") throw new Error("a conversation");
-  if (prompt === "throw") throw new Error("no such word");
+  if (prompt === "throw") throw new Error("no such word\\nfor two lines");
   if (prompt === "NaN") return NaN;
   if (prompt === "text") return "three";
   if (prompt === "nothing") return;
@@ -63,7 +63,7 @@ const CASES = `export default (prompt: string) => {
 
 Deno.test("a reward function that throws, or gives no finite number, is an error that names the prompt", () =>
   withFunction(CASES, async (reward, path) => {
-    const begin = `The reward function ${path} `, end = (prompt: string) => `\nThis was after the prompt "${prompt}"`;
+    const begin = `The reward function ${path} `, end = (prompt: string) => `, after the prompt "${prompt}"`;
     const cases = [
       ["throw", "has failed: no such word"],
       ["NaN", "gives NaN, expected a finite number"],
@@ -91,7 +91,7 @@ Deno.test("a reward function may not read, write, ask the network or the environ
     ) {
       const message = await failure(reward, [sample("ok"), sample(prompt)]);
       assertStringIncludes(message, `was refused what it has no permission for: Requires ${access} access to `);
-      assertStringIncludes(message, `This was after the prompt "${prompt}"`);
+      assertStringIncludes(message, `, after the prompt "${prompt}"`);
     }
   }));
 
@@ -132,7 +132,7 @@ Deno.test("a function of this process gives a number for each sample, or an erro
   const reward = plainReward("length", ({ completion }) => completion.length || NaN, 2);
   assertEquals([...await reward.score([sample("x"), sample("y", "ab")])], [3, 2]);
   const { message } = await assertRejects(() => reward.score([sample("x"), sample("y", "")]), TrainingError);
-  assertEquals(message, `The reward length gives NaN, expected a finite number\nThis was after the prompt "y"`);
+  assertEquals(message, `The reward length gives NaN, expected a finite number, after the prompt "y"`);
 });
 
 Deno.test("a reward model scores texts of any lengths, alone and together, and refuses other tokenizers and too long texts", async () => {
@@ -159,8 +159,10 @@ Deno.test("a reward model scores texts of any lengths, alone and together, and r
     assertEquals([...await reward.score([])], []);
     const long = { ...sample("too long"), ids: new Int32Array(41) };
     const { message } = await assertRejects(() => reward.score([samples[0], long]), ConfigError);
-    assertStringIncludes(message, "The reward model help sees 40 tokens at once, and a text has 41");
-    assertStringIncludes(message, `"too long"`);
+    assertStringIncludes(
+      message,
+      `help sees 40 tokens at once, and a text after the prompt "too long" has 41: shorter`,
+    );
   }
   assertEquals(device.memory().tensors, before);
   const refused = (policy: string, labels: string[], message: string) => {
