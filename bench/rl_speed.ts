@@ -9,7 +9,7 @@
  */
 import { createDevice, GPT, type GPTConfig, RandomGenerator, type Task, Trainer } from "../mod.ts";
 import { runCommand } from "../src/cli/command.ts";
-import { bool, describeFlags, fallbacks, int, parseCommandLine, text } from "../src/cli/flags.ts";
+import { bool, describeFlags, fallbacks, int, parseCommandLine, text, toggle } from "../src/cli/flags.ts";
 import { plainReward, ProximalPolicy, ValueModel } from "../src/finetune/mod.ts";
 import { loadNative } from "../src/native/load.ts";
 
@@ -17,7 +17,7 @@ const flags = {
   threads: int(2, "that compute", { min: 1, max: 256 }),
   rounds: int(3, "how often each side is measured", { min: 1 }),
   iterations: int(5, "in a measurement", { min: 2 }),
-  native: bool(false, "matrix products in machine code, for which it takes --allow-ffi: that lets code do anything"),
+  native: toggle("matrix products in machine code, for which it takes --allow-ffi: that lets code do anything"),
   trl_ppo: text("", "a folder with trl 1.12.0, to be measured beside"),
   small: bool(false, "tiny sizes: whether it runs, and not how fast"),
 };

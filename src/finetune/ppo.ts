@@ -91,7 +91,29 @@ type Updated = Readonly<Record<string, Tensor>> & ProximalBatch;
 /** What the host knows of completions. */
 const EVALUATED = ["objective/scores", "objective/kl", LENGTHS] as const;
 
-/** Trains a policy by rewards, with a penalty for leaving its reference. */
+/**
+ * Trains a policy by rewards, with a penalty for leaving its reference.
+ *
+ * @example
+ * ```ts
+ * import { assert } from "@std/assert";
+ * import { createDevice, GPT, Trainer } from "@nanogpt/ts";
+ * import { plainReward, ProximalPolicy } from "@nanogpt/ts/finetune";
+ *
+ * const device = await createDevice("cpu", { threads: 1 }), sizes = { vocabSize: 5, blockSize: 8, nLayer: 1, nHead: 1, nEmbd: 16 };
+ * const policy = new GPT(sizes, { device }), reference = new GPT(sizes, { device }).freeze(); // of the same seed
+ * const fours = plainReward("fours", ({ ids, from }) => ids.subarray(from).filter((id) => id === 4).length);
+ * const prompts = [0, 1, 2, 3].map((id) => ({ ids: Int32Array.of(id), prompt: "" })), decode = (ids: Int32Array) => ids.join(" ");
+ * const options = { batchSize: 16, maxNewTokens: 4, reference, rewards: [fours], decode };
+ * using task = new ProximalPolicy(policy, { train: prompts, val: prompts }, options);
+ * const run = { maxIters: 60, evalInterval: 60, evalIters: 1, gradientAccumulationSteps: 1, learningRate: 1e-2, decayLr: false };
+ * using trainer = new Trainer(policy, task, { ...run, finalEvaluation: true });
+ * let fewest = 0;
+ * for await (const event of trainer.run()) if (event.kind === "evaluation") fewest = -event.valLoss;
+ * assert(fewest > 3); // of 4
+ * device.close();
+ * ```
+ */
 export class ProximalPolicy implements Task, Disposable {
   /** Completions are the policy's of the moment. */ readonly ahead = false;
   /** What a run that goes on has to agree in. */ readonly config: NonNullable<Task["config"]>;
