@@ -109,7 +109,11 @@ export class RunFolder implements Disposable {
     const { flags, model, base, reference, data, last, best } = await readRunJson(file);
     const overtaken = await exists(`${path}/${VOCABULARY}.new`) && !await exists(`${file}.new`);
     const vocabulary = await readJson(`${path}/${VOCABULARY}${overtaken ? ".new" : ""}`);
-    const run = new RunFolder(path, { flags, model, base, reference, vocabulary }, open);
+    const run = new RunFolder(
+      path,
+      { flags, model, ...base && { base }, ...reference && { reference }, vocabulary },
+      open,
+    );
     run.data = data;
     run.#last = last;
     run.#best = best;

@@ -5,11 +5,11 @@
  * and RLOO (Ahmadian et al. 2024, arXiv:2402.14740) R less the mean of the G − 1 others.
  */
 
-/** Mean, and the standard deviation with n − 1; of one number the latter is 0. */
-export function spread(values: ArrayLike<number>): { readonly mean: number; readonly std: number } {
-  const all = Array.from(values), mean = all.reduce((a, b) => a + b, 0) / all.length;
+/** Sum, mean, and the standard deviation with n − 1; of one number the latter is 0. */
+export function spread(values: ArrayLike<number>): Readonly<Record<"sum" | "mean" | "std", number>> {
+  const all = Array.from(values), sum = all.reduce((a, b) => a + b, 0), mean = sum / all.length;
   const squares = all.reduce((sum, value) => sum + (value - mean) ** 2, 0);
-  return { mean, std: all.length > 1 ? Math.sqrt(squares / (all.length - 1)) : 0 };
+  return { sum, mean, std: all.length > 1 ? Math.sqrt(squares / (all.length - 1)) : 0 };
 }
 
 /** What advantages are divided by: the deviation within the group, that of all rewards, or nothing. */

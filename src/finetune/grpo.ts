@@ -17,15 +17,24 @@ import { identify, type TokensIdentity } from "../data/tokens.ts";
 import { paddedLengths } from "../data/token_rows.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import { CheckpointError, ConfigError, DataError, TrainingError } from "../errors.ts";
-import { isObject } from "../files/files.ts";
 import type { GPT } from "../gpt.ts";
 import type { NumberArray } from "../kernel.ts";
 import { concat, mean, mul, neg, reshape, sum } from "../ops/mod.ts";
 import { RandomGenerator } from "../random/mod.ts";
 import type { DrawOptions, LossAndOutputs, Measures, MicroBatch, Task, TaskState } from "../train/task.ts";
-import { equalGroups, groupAdvantages, leaveOneOut, type ScaleRewards, spread } from "./advantages.ts";
+import { type ScaleRewards, spread } from "./advantages.ts";
+import {
+  groupArrays,
+  type GroupRollouts,
+  type Iteration,
+  iterationFromJSON,
+  iterationToJSON,
+  judgeGroups,
+  levelOf,
+  type PolicyLossType,
+} from "./group_batches.ts";
 import type { Lora } from "./lora.ts";
-import { ReferencePolicy, rowArrays, Scorer, tokenLogprobs } from "./policy.ts";
+import { ReferencePolicy, Scorer, tokenLogprobs } from "./policy.ts";
 import { CLIP_MEASURES, policyLoss } from "./policy_loss.ts";
 import type { Reward } from "./rewards.ts";
 import {
@@ -34,21 +43,8 @@ import {
   type RolloutOptions,
   type RolloutPrompt,
   type RolloutScores,
-  rolloutsFromJSON,
-  rolloutsToJSON,
   scoreRollouts,
 } from "./rollouts.ts";
-
-/** What a sum over tokens is divided by; TRL's `loss_type`. */
-export type PolicyLossType =
-  /** The tokens of all completions of an iteration. */
-  | "dapo"
-  /** Each completion's own tokens, and the completions. */
-  | "grpo"
-  /** The tokens of a micro-batch. */
-  | "bnpo"
-  /** The most tokens that there can be. */
-  | "dr_grpo";
 
 /** How {@linkcode PolicyGradient} writes and learns. */
 export interface PolicyGradientOptions extends RolloutOptions {
@@ -63,7 +59,7 @@ export interface PolicyGradientOptions extends RolloutOptions {
   /** How often they are learned from. Default 1. */ readonly numIterations?: number;
   /** The weight of KL to `reference`. Default: 0, of RLOO 0.05. */ readonly beta?: number;
   /** What KL is measured to: a frozen model, or the policy's adapter, which is switched off then; a function is called at first use. */
-  readonly reference?: GPT | Lora | (() => GPT | Lora);
+  readonly reference?: GPT | Lora | (() => Lora);
   /** The mean KL of a text, in nats, at which training stops. Default: it is not looked at. */ readonly maxKl?: number;
   /** Ratios count from 1 − epsilon. Default 0.2. */ readonly epsilon?: number;
   /** Ratios count to 1 + epsilonHigh. Default: epsilon. */ readonly epsilonHigh?: number;
@@ -84,18 +80,6 @@ export interface PolicyGradientOptions extends RolloutOptions {
 export interface PromptSplits {
   /** One or more. */ readonly train: readonly RolloutPrompt[];
   /** One or more. */ readonly val: readonly RolloutPrompt[];
-}
-
-/** The completions of an iteration, and what is known of them. */
-interface Iteration {
-  readonly rollouts: readonly Rollout[];
-  readonly advantages: ArrayLike<number>;
-  /** Of each completion's tokens, where an update is not the first of its iteration, or there is a reference. */
-  readonly old?: readonly ArrayLike<number>[];
-  readonly reference?: readonly ArrayLike<number>[];
-  readonly measures: Measures;
-  /** How many micro-batches were drawn. */
-  drawn: number;
 }
 
 /** A completion, for whoever wants to see one. */
@@ -236,7 +220,7 @@ export class PolicyGradient implements Task, Disposable {
         ? await this.#scorer.logprobs(rollouts, { signal })
         : undefined;
       const reference = await this.#referenceScorer?.logprobs(rollouts, { signal });
-      const iteration = this.#judge({ rollouts, scores, old, reference });
+      const iteration = this.#judge({ rollouts, old, reference }, scores);
       this.#written += number;
       this.#tokens += rollouts.reduce((sum, { ids }) => sum + ids.length, 0);
       return iteration;
@@ -256,32 +240,15 @@ export class PolicyGradient implements Task, Disposable {
   }
 
   /** @throws {TrainingError} when KL has run away */
-  #judge({ rollouts, scores, old, reference }: {
-    rollouts: readonly Rollout[];
-    scores: RolloutScores;
-    old?: readonly Float32Array[];
-    reference?: readonly Float32Array[];
-  }): Iteration {
-    const { method, numGenerations: size, beta, scaleRewards, maxKl = Infinity, seed } = this.#options;
-    const texts = old && reference && old.map((own, i) => own.reduce((sum, one, t) => sum + one - reference[i][t], 0));
-    const { mean: kl } = spread(texts ?? [0]);
+  #judge(groups: GroupRollouts, scores: RolloutScores): Iteration {
+    const { maxKl = Infinity, seed } = this.#options, { rollouts, old, reference } = groups;
+    const { advantages, measures, kl } = judgeGroups(groups, scores, this.#options);
     if (!(kl <= maxKl)) {
       throw new TrainingError(
         `The policy has left its reference: KL is ${kl.toFixed(1)} nats a text, and the most is ${maxKl}`,
       );
     }
-    const { total } = scores, rewards = method === "rloo" && texts ? total.map((r, i) => r - beta * texts[i]) : total;
-    const advantages = method === "grpo"
-      ? groupAdvantages(rewards, size, scaleRewards)
-      : leaveOneOut(rewards, size, { normalize: this.#options.normalizeAdvantages });
-    const tokens = rollouts.reduce((sum, { ids, from }) => sum + ids.length - from, 0);
-    const measures = {
-      ...rewardMeasures(scores, size),
-      ...lengthMeasures(rollouts),
-      ...texts && { "objective/kl": kl },
-      ...texts && (method === "rloo" || beta === 0) && { kl: kl * texts.length / tokens },
-      num_tokens: this.#tokens + rollouts.reduce((sum, { ids }) => sum + ids.length, 0),
-    };
+    const tokens = this.#tokens + rollouts.reduce((sum, { ids }) => sum + ids.length, 0);
     // Side by side in a micro-batch are completions of any prompts.
     const order = new RandomGenerator(seed + this.#written).randperm(rollouts.length);
     const sorted = <T>(all: ArrayLike<T>) => Array.from(order, (i) => all[i]);
@@ -290,81 +257,15 @@ export class PolicyGradient implements Task, Disposable {
       advantages: sorted(advantages),
       old: old && sorted(old),
       reference: reference && sorted(reference),
-      measures,
+      measures: { ...measures, num_tokens: tokens },
       drawn: 0,
     };
   }
 
   #microBatch(iteration: Iteration, number: number, count: number): MicroBatch {
-    const { batchSize, stepsPerGeneration } = this.#options, at = number % stepsPerGeneration * batchSize;
-    const part = <T>(all: ArrayLike<T>) => Array.prototype.slice.call(all, at, at + batchSize) as T[];
-    const { rollouts, advantages, old, reference } = iteration;
-    const all = rollouts.reduce((sum, rollout) => sum + this.#learned(rollout), 0);
-    return {
-      weight: 1 / count,
-      arrays: this.#arrays(part(rollouts), {
-        advantages: part(advantages),
-        old: old && part(old),
-        reference: this.#options.method === "grpo" && this.#options.beta !== 0 ? part(reference!) : undefined,
-        tokens: all / stepsPerGeneration,
-      }),
-    };
-  }
-
-  /** How many tokens of a completion are learned from. */
-  #learned({ ids, from, ended }: Rollout): number {
-    return this.#options.maskTruncatedCompletions && !ended ? 0 : ids.length - from;
-  }
-
-  /** @internal @param tokens of a micro-batch, on average over the iteration */
-  #arrays(rollouts: readonly Rollout[], { advantages, old, reference, tokens }: {
-    advantages: readonly number[];
-    old?: readonly ArrayLike<number>[];
-    reference?: readonly ArrayLike<number>[];
-    tokens: number;
-  }): MicroBatch["arrays"] {
-    const { method, lossType, importanceSamplingLevel, maxNewTokens } = this.#options, B = rollouts.length;
-    const level = this.#level, { vocabSize } = this.model.config;
-    const counts = rollouts.map((rollout) => this.#learned(rollout)), sum = counts.reduce((a, b) => a + b);
-    const rows = rollouts.map(({ ids, from }, b) => ({ ids, from: counts[b] === 0 ? ids.length : from }));
-    const ids = rowArrays(rows, { lengths: this.#lengths, batchSize: B, vocabSize }), [, T] = ids.tokens.shape;
-    const shares: Record<PolicyLossType, (b: number) => number> = {
-      dapo: () => 1 / Math.max(tokens, 1),
-      grpo: (b) => 1 / (Math.max(counts[b], 1) * B),
-      bnpo: () => 1 / Math.max(sum, 1),
-      dr_grpo: () => 1 / (B * maxNewTokens),
-    };
-    /** (B, T): a number for each token that is learned. */
-    const each = (of: (b: number, t: number) => number) => {
-      const values = new Float32Array(B * T);
-      for (let b = 0; b < B; b++) {
-        const first = b * T + rows[b].from - 1;
-        for (let t = 0; t < counts[b]; t++) values[first + t] = of(b, t);
-      }
-      return { values, shape: [B, T] };
-    };
-    const one = (of: (b: number) => number) => ({
-      values: Float32Array.from({ length: B }, (_, b) => of(b)),
-      shape: [B, 1],
-    });
-    const isToken = importanceSamplingLevel === "token" && method === "grpo";
-    const clipped = (sign: number) => (b: number) => Math.sign(advantages[b]) === sign ? 1 / (isToken ? sum : B) : 0;
-    return {
-      ...ids,
-      ...old && { old: each((b, t) => old[b][t]) },
-      ...reference && { reference: each((b, t) => reference[b][t]) },
-      against: one((b) => -advantages[b]),
-      share: method === "rloo" ? one(() => 1 / B) : each(shares[lossType]),
-      ...level !== "token" && { pool: each((b) => level === "sum" ? 1 : 1 / counts[b]) },
-      mean: each(() => 1 / sum),
-      low: isToken ? each(clipped(-1)) : one(clipped(-1)),
-      high: isToken ? each(clipped(1)) : one(clipped(1)),
-    };
-  }
-
-  get #level() {
-    const { method, importanceSamplingLevel } = this.#options;
-    return method === "rloo" ? "sum" : importanceSamplingLevel === "sequence" ? "mean" : "token";
+    const { batchSize, stepsPerGeneration } = this.#options, { vocabSize } = this.model.config;
+    const batch = { at: number % stepsPerGeneration * batchSize, batchSize, lengths: this.#lengths, vocabSize };
+    return { weight: 1 / count, arrays: groupArrays(iteration, batch, this.#options) };
   }
 
   /** The loss of an update's micro-batch, which is about 0 where the policy is the one that wrote: its gradient is what counts. */
@@ -375,7 +276,7 @@ export class PolicyGradient implements Task, Disposable {
     const { logprobs, entropy } = tokenLogprobs(model, { tokens, targets }, { temperature });
     const { loss, clipped, kl } = policyLoss(
       { logprobs, old, reference, against, share, pool, mean, low, high },
-      { level: this.#level, epsilon, epsilonHigh, delta, beta, biasCorrection: useBiasCorrectionKl },
+      { level: levelOf(this.#options), epsilon, epsilonHigh, delta, beta, biasCorrection: useBiasCorrectionKl },
     );
     const outputs = concat([...kl ? [kl] : [], reshape(sum(mul(entropy, mean)), [1]), clipped], { axis: 0 });
     return { loss: scope.keep(loss), outputs: scope.keep(outputs) };
@@ -420,20 +321,12 @@ export class PolicyGradient implements Task, Disposable {
   state(): TaskState {
     const { stepsPerGeneration, numIterations } = this.#options, iteration = this.#iteration;
     const underWay = iteration && iteration.drawn < stepsPerGeneration * numIterations;
-    const lists = (all?: readonly ArrayLike<number>[]) => all && all.map((one) => Array.from(one));
     return {
       ...this.#epochs.state(),
       prompts: this.prompts.train.length,
       completions: this.#written,
       completionTokens: this.#tokens,
-      iteration: underWay
-        ? {
-          ...iteration,
-          rollouts: rolloutsToJSON(iteration.rollouts),
-          old: lists(iteration.old),
-          reference: lists(iteration.reference),
-        }
-        : null,
+      iteration: underWay ? iterationToJSON(iteration) : null,
     };
   }
   /** Goes on in the middle of the iteration; with another number of prompts, at the beginning of an epoch. */
@@ -445,22 +338,8 @@ export class PolicyGradient implements Task, Disposable {
     }
     this.#epochs.restore({ epoch, place: prompts === this.prompts.train.length ? place : 0 }, path);
     [this.#written, this.#tokens] = [completions, completionTokens];
-    this.#iteration = iteration === null ? undefined : this.#iterationOf(iteration, path);
-  }
-  #iterationOf(saved: unknown, path: string): Iteration {
-    const { rollouts: written, advantages, old, reference, measures, drawn } = isObject(saved) ? saved : {};
-    const rollouts = rolloutsFromJSON(written, path), { batchSize, stepsPerGeneration } = this.#options;
-    const areNumbers = (all: unknown, length: number): all is number[] =>
-      Array.isArray(all) && all.length === length && all.every(Number.isFinite);
-    const ofTokens = (all: unknown): all is number[][] =>
-      Array.isArray(all) && all.length === rollouts.length &&
-      rollouts.every(({ ids, from }, i) => areNumbers(all[i], ids.length - from));
-    if (
-      rollouts.length !== batchSize * stepsPerGeneration || !areNumbers(advantages, rollouts.length) ||
-      !isObject(measures) || !Number.isSafeInteger(drawn) || old !== undefined && !ofTokens(old) ||
-      reference !== undefined && !ofTokens(reference)
-    ) throw new CheckpointError(`${path} is damaged: what it says of an iteration under way is not valid`);
-    return { rollouts, advantages, old, reference, measures: measures as Measures, drawn: Number(drawn) };
+    const { batchSize, stepsPerGeneration } = this.#options, length = batchSize * stepsPerGeneration;
+    this.#iteration = iteration === null ? undefined : iterationFromJSON(iteration, { length, path });
   }
   /** Of the prompts' tokens of both parts. */
   identity(): Record<"train" | "val", TokensIdentity> {
@@ -473,34 +352,27 @@ export class PolicyGradient implements Task, Disposable {
 
   /** A task on another model, one that only counts, which writes texts and has micro-batches of every shape: for the memory that they take. */
   rehearsal(model: GPT): Task {
-    const { batchSize, numGenerations } = this.#options, { lengths } = { lengths: this.#lengths };
-    const reference = this.#options.reference && (() => model);
-    const longest = this.prompts.train.reduce((a, b) => b.ids.length > a.ids.length ? b : a);
-    const task = new PolicyGradient(model, { train: [longest], val: [longest] }, { ...this.#options, reference });
-    const batches = lengths.map((length): MicroBatch => {
-      const from = Math.max(1, length - this.#options.maxNewTokens);
-      const rollout = { ids: new Int32Array(length), from, ended: true, promptIndex: 0 };
-      const numbers = Array.from({ length: batchSize }, () => new Float32Array(length - from));
-      const old = reference || this.#options.numIterations > 1 ? numbers : undefined;
-      const arrays = task.#arrays(Array(batchSize).fill(rollout), {
-        advantages: numbers.map(() => 1),
-        old,
-        reference: this.#options.method === "grpo" && this.#options.beta !== 0 ? numbers : undefined,
-        tokens: 1,
-      });
-      return { weight: 1 / lengths.length, arrays };
+    const { batchSize: B, maxNewTokens, reference, numIterations } = this.#options, { vocabSize } = model.config;
+    const longest = this.prompts.train.reduce((a, b) => b.ids.length > a.ids.length ? b : a), own = reference && model;
+    const task = new PolicyGradient(model, { train: [longest], val: [longest] }, { ...this.#options, reference: own });
+    const of = <T>(one: T) => Array<T>(B).fill(one);
+    const batches = this.#lengths.map((length): MicroBatch => {
+      const from = Math.max(1, length - maxNewTokens), numbers = of(new Float32Array(length - from));
+      const rollouts = of({ ids: new Int32Array(length), from, ended: true, promptIndex: 0 });
+      const known = { old: own || numIterations > 1 ? numbers : undefined, reference: own && numbers };
+      const batch = { at: 0, batchSize: B, lengths: this.#lengths, vocabSize };
+      return {
+        weight: 1 / this.#lengths.length,
+        arrays: groupArrays({ rollouts, advantages: of(1), ...known }, batch, task.#options),
+      };
     });
-    void numGenerations;
-    const { measures } = task;
+    const { measures, ahead } = task, nothing = () => ({});
     const draw = async function* (): AsyncGenerator<MicroBatch> {
-      await task.#roller.roll(Array(batchSize).fill(longest.ids), { seed: 0, first: 0 });
+      await task.#roller.roll(of(longest.ids), { seed: 0, first: 0 });
       yield* batches;
     };
-    return {
-      ...{ ahead: false, measures, draw, evaluate: () => batches },
-      loss: (model, batch) => task.loss(model, batch),
-      ...{ state: () => ({}), restore: () => {} },
-    };
+    const loss: Task["loss"] = (model, batch) => task.loss(model, batch);
+    return { ahead, measures, draw, evaluate: () => batches, loss, state: nothing, restore: nothing };
   }
 
   /** Frees keys and values, and what scores. The model, rewards and the reference stay. */
@@ -524,30 +396,4 @@ function checkPrompts(
       `Policy gradients: prompt ${i} of ${name} has ${ids.length} tokens; with ${maxNewTokens} more they don't fit into the block size of ${blockSize}`,
     );
   }
-}
-
-/** Rewards, as TRL reports them. */
-function rewardMeasures({ total, each }: RolloutScores, size: number): Measures {
-  const { mean: reward, std: reward_std } = spread(total);
-  const own = Object.entries(each).flatMap(([name, scores]) => {
-    const { mean, std } = spread(scores);
-    return [[`rewards/${name}/mean`, mean], [`rewards/${name}/std`, std]];
-  });
-  return { reward, reward_std, frac_reward_zero_std: equalGroups(total, size), ...Object.fromEntries(own) };
-}
-
-/** Lengths of completions in tokens, as TRL reports them; those that came to their end apart. */
-function lengthMeasures(rollouts: readonly Rollout[]): Measures {
-  const lengths = (some: readonly Rollout[]) => some.map(({ ids, from }) => ids.length - from);
-  const all = lengths(rollouts), ended = lengths(rollouts.filter((one) => one.ended)), whole = ended.length > 0;
-  const named = (some: readonly number[], kind: string) => ({
-    [`completions/mean_${kind}`]: spread(some).mean,
-    [`completions/min_${kind}`]: Math.min(...some),
-    [`completions/max_${kind}`]: Math.max(...some),
-  });
-  return {
-    ...named(all, "length"),
-    ...named(whole ? ended : [0], "terminated_length"),
-    "completions/clipped_ratio": 1 - ended.length / all.length,
-  };
 }

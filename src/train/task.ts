@@ -11,9 +11,9 @@ import type { Module } from "../nn/module.ts";
 import type { AdamW, AdamWOptions } from "../optim/adamw.ts";
 import type { RandomGenerator } from "../random/mod.ts";
 
-/** Numbers for one tensor of a batch: an Int32Array becomes i32, a Float32Array f32. */
+/** Numbers for one tensor of a batch: an Int32Array becomes i32, the others f32. */
 export interface BatchArray {
-  /** Row by row. */ readonly values: Int32Array | Float32Array;
+  /** Row by row. */ readonly values: Int32Array | Float32Array | Float64Array;
   /** Of the tensor. */ readonly shape: readonly number[];
   /** The least and the greatest integer that may stand in it: a captured program does not check ids itself. */
   readonly range?: readonly [least: number, greatest: number];

@@ -1,0 +1,194 @@
+/**
+ * What GRPO and RLOO make of completions: advantages and measures of an iteration, and the arrays of its micro-batches. On the host,
+ * in f64; that it is apart from writing and training lets it be held against recorded iterations.
+ */
+import { CheckpointError } from "../errors.ts";
+import { isObject } from "../files/files.ts";
+import type { Measures, MicroBatch } from "../train/task.ts";
+import { equalGroups, groupAdvantages, leaveOneOut, type ScaleRewards, spread } from "./advantages.ts";
+import { rowArrays } from "./policy.ts";
+import type { RatioLevel } from "./policy_loss.ts";
+import { type Rollout, type RolloutScores, rolloutsFromJSON, rolloutsToJSON } from "./rollouts.ts";
+
+/** What a sum over tokens is divided by; TRL's `loss_type`. */
+export type PolicyLossType =
+  /** The tokens of all completions of an iteration. */
+  | "dapo"
+  /** Each completion's own tokens, and the completions. */
+  | "grpo"
+  /** The tokens of a micro-batch. */
+  | "bnpo"
+  /** The most tokens that there can be. */
+  | "dr_grpo";
+
+/** How completions of groups are judged, and what of them is learned. */
+export interface GroupOptions {
+  readonly method: "grpo" | "rloo";
+  readonly numGenerations: number;
+  readonly beta: number;
+  readonly scaleRewards: ScaleRewards;
+  readonly normalizeAdvantages?: boolean;
+  readonly lossType: PolicyLossType;
+  readonly importanceSamplingLevel: "token" | "sequence";
+  readonly maskTruncatedCompletions?: boolean;
+  readonly maxNewTokens: number;
+}
+
+/** Completions, and log-probabilities of their tokens. */
+export interface GroupRollouts {
+  /** Those of a prompt side by side. */ readonly rollouts: readonly Rollout[];
+  /** Under the policy that wrote them; none where that is the one that learns. */
+  readonly old?: readonly ArrayLike<number>[];
+  /** Under the reference. */ readonly reference?: readonly ArrayLike<number>[];
+}
+
+/** The completions of an iteration, in the order of its micro-batches, and what is known of them. */
+export interface Iteration extends GroupRollouts {
+  readonly advantages: ArrayLike<number>;
+  readonly measures: Measures;
+  /** How many micro-batches were drawn. */
+  drawn: number;
+}
+
+/** What a ratio is of. */
+export const levelOf = ({ method, importanceSamplingLevel }: GroupOptions): RatioLevel =>
+  method === "rloo" ? "sum" : importanceSamplingLevel === "sequence" ? "mean" : "token";
+
+/**
+ * Advantages of completions, measures of them under TRL's names, and the mean of their KL to the reference, in nats a text, from the
+ * log-probabilities of the policy that wrote them ("k1").
+ */
+export function judgeGroups(
+  { rollouts, old, reference }: GroupRollouts,
+  scores: RolloutScores,
+  { method, numGenerations: size, beta, scaleRewards, normalizeAdvantages: normalize }: GroupOptions,
+): { readonly advantages: Float64Array; readonly measures: Measures; readonly kl: number } {
+  const texts = old && reference && old.map((own, i) => spread(own).sum - spread(reference[i]).sum);
+  const { mean: kl } = spread(texts ?? [0]), isGrpo = method === "grpo", { total } = scores;
+  const rewards = !isGrpo && texts ? total.map((reward, i) => reward - beta * texts[i]) : total;
+  const advantages = isGrpo ? groupAdvantages(rewards, size, scaleRewards) : leaveOneOut(rewards, size, { normalize });
+  const tokens = spread(rollouts.map(({ ids, from }) => ids.length - from)).mean;
+  const measures = {
+    ...rewardMeasures(scores),
+    frac_reward_zero_std: equalGroups(rewards, size),
+    ...lengthMeasures(rollouts),
+    ...texts && { "objective/kl": kl },
+    ...texts && (!isGrpo || beta === 0) && { kl: kl / tokens },
+  };
+  return { advantages, measures, kl };
+}
+
+/** Rewards, as TRL reports them. */
+function rewardMeasures({ total, each }: RolloutScores): Measures {
+  const { mean: reward, std: reward_std } = spread(total);
+  const own = Object.entries(each).flatMap(([name, scores]) => {
+    const { mean, std } = spread(scores);
+    return [[`rewards/${name}/mean`, mean], [`rewards/${name}/std`, std]];
+  });
+  return { reward, reward_std, ...Object.fromEntries(own) };
+}
+
+/** Lengths of completions in tokens, as TRL reports them; those that came to their end apart. */
+function lengthMeasures(rollouts: readonly Rollout[]): Measures {
+  const lengths = (some: readonly Rollout[]) => some.map(({ ids, from }) => ids.length - from);
+  const all = lengths(rollouts), ended = lengths(rollouts.filter((one) => one.ended));
+  const named = (some: readonly number[], kind: string) => ({
+    [`completions/mean_${kind}`]: spread(some).mean,
+    [`completions/min_${kind}`]: Math.min(...some),
+    [`completions/max_${kind}`]: Math.max(...some),
+  });
+  return {
+    ...named(all, "length"),
+    ...named(ended.length > 0 ? ended : [0], "terminated_length"),
+    "completions/clipped_ratio": 1 - ended.length / all.length,
+  };
+}
+
+/** How many tokens of a completion are learned from. */
+const learned = ({ ids, from, ended }: Rollout, { maskTruncatedCompletions }: GroupOptions): number =>
+  maskTruncatedCompletions && !ended ? 0 : ids.length - from;
+
+/** Which completions of an iteration a micro-batch has, and how batches are made. */
+export interface GroupBatch {
+  /** The first one's number, and how many there are. */ readonly at: number;
+  readonly batchSize: number;
+  /** Lengths that rows are padded to. */ readonly lengths: readonly number[];
+  readonly vocabSize: number;
+}
+
+/** The arrays of a micro-batch, as `policyLoss` takes them. */
+export function groupArrays(
+  { rollouts, advantages, old, reference }: Omit<Iteration, "measures" | "drawn">,
+  { at, batchSize: B, lengths, vocabSize }: GroupBatch,
+  options: GroupOptions,
+): MicroBatch["arrays"] {
+  const { method, lossType, maxNewTokens, beta } = options, level = levelOf(options);
+  const counts = rollouts.map((rollout) => learned(rollout, options)), all = spread(counts).mean * B;
+  const own = counts.slice(at, at + B), sum = Math.max(spread(own).sum, 1);
+  const rows = rollouts.slice(at, at + B).map(({ ids, from }, b) => ({ ids, from: own[b] === 0 ? ids.length : from }));
+  const ids = rowArrays(rows, { lengths, batchSize: B, vocabSize }), [, T] = ids.tokens.shape;
+  const shares: Record<PolicyLossType, (b: number) => number> = {
+    dapo: () => 1 / Math.max(all, 1),
+    grpo: (b) => 1 / (own[b] * B),
+    bnpo: () => 1 / sum,
+    dr_grpo: () => 1 / (B * maxNewTokens),
+  };
+  /** (B, T): a number for each token that is learned. */
+  const each = (of: (b: number, t: number) => number) => {
+    const values = new Float64Array(B * T);
+    for (let b = 0; b < B; b++) {
+      const first = b * T + rows[b].from - 1;
+      for (let t = 0; t < own[b]; t++) values[first + t] = of(b, t);
+    }
+    return { values, shape: [B, T] };
+  };
+  /** (B, 1): one for each row. */
+  const one = (of: (b: number) => number) => ({
+    values: Float64Array.from({ length: B }, (_, b) => of(b)),
+    shape: [B, 1],
+  });
+  const clipped = (sign: number) => {
+    const counts = (b: number) => Math.sign(advantages[at + b]) === sign;
+    return level === "token" ? each((b) => counts(b) ? 1 / sum : 0) : one((b) => counts(b) ? 1 / B : 0);
+  };
+  return {
+    ...ids,
+    ...old && { old: each((b, t) => old[at + b][t]) },
+    ...reference && method === "grpo" && beta !== 0 && { reference: each((b, t) => reference[at + b][t]) },
+    against: one((b) => -advantages[at + b]),
+    share: method === "rloo" ? one(() => 1 / B) : each(shares[lossType]),
+    ...level !== "token" && { pool: each((b) => level === "sum" ? 1 : 1 / own[b]) },
+    mean: each(() => 1 / sum),
+    low: clipped(-1),
+    high: clipped(1),
+  };
+}
+
+/** An iteration as JSON, for state.json. */
+export function iterationToJSON({ rollouts, old, reference, advantages, ...rest }: Iteration): Record<string, unknown> {
+  const lists = (all?: readonly ArrayLike<number>[]) => all?.map((one) => Array.from(one));
+  return {
+    rollouts: rolloutsToJSON(rollouts),
+    old: lists(old),
+    reference: lists(reference),
+    advantages: Array.from(advantages),
+    ...rest,
+  };
+}
+
+/** And back. @throws {CheckpointError} when it is not one of `length` completions; `path` is the file's */
+export function iterationFromJSON(saved: unknown, { length, path }: { length: number; path: string }): Iteration {
+  const { rollouts: written, advantages, old, reference, measures, drawn } = isObject(saved) ? saved : {};
+  const rollouts = rolloutsFromJSON(written, path);
+  const areNumbers = (all: unknown, length: number): all is number[] =>
+    Array.isArray(all) && all.length === length && all.every(Number.isFinite);
+  const ofTokens = (all: unknown): all is number[][] | undefined =>
+    all === undefined || Array.isArray(all) && all.length === length &&
+      rollouts.every(({ ids, from }, i) => areNumbers(all[i], ids.length - from));
+  const valid = rollouts.length === length && areNumbers(advantages, length) && isObject(measures) &&
+    Number.isSafeInteger(drawn);
+  if (valid && ofTokens(old) && ofTokens(reference)) {
+    return { rollouts, advantages, old, reference, measures: measures as Measures, drawn: Number(drawn) };
+  }
+  throw new CheckpointError(`${path} is damaged: what it says of an iteration under way is not valid`);
+}
