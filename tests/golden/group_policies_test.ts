@@ -14,7 +14,7 @@ import { loadWeights } from "./weights.ts";
 
 type Options = Omit<PolicyGradientOptions, "rewards">;
 
-interface GroupCase extends Options {
+interface GroupCase extends Omit<Options, "maxNewTokens" | "method"> {
   readonly name: string;
   readonly config: GPTConfig;
   readonly rows: readonly { ids: number[]; from: number; ended: boolean; group: number }[];
@@ -68,8 +68,8 @@ async function check({ device }: TestDevice, fixture: Fixture<GroupCase>, number
     reference: model, // never asked
   };
   const made = judgeGroups(given, scores, {
-    ...{ lossType: "dapo", scaleRewards: "group", importanceSamplingLevel: "token", maxNewTokens: 6, ...test },
-    method,
+    ...{ lossType: "dapo", scaleRewards: "group", importanceSamplingLevel: "token", ...test },
+    ...{ method, maxNewTokens: test.maxCompletionLength },
   });
   const close = { atol: 1e-12, rtol: 1e-12 };
   assertClose(made.advantages, expected("advantages"), close, `${name}: advantages`);
