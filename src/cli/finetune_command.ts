@@ -97,6 +97,7 @@ async function tune(request: FinetuneRunning, run: RunFolder | undefined, report
   });
   if (resumed) report.resumed(trainer, values.data, resumed);
   report.shown = tuning.shown;
+  using _ = tuning.owned;
   const interrupt = await report.follow(trainer, folder, request);
   if (!interrupt.aborted && !values.eval_only) {
     if (tuning.after) { for (const line of tuning.after) note(line); }

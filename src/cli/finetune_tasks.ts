@@ -48,6 +48,8 @@ export interface Tuning {
   readonly reference?: RunBase;
   /** What an evaluation has shown, in lines. */
   shown?(): readonly string[];
+  /** What the task has besides the trainer's, to be freed at the end. */
+  readonly owned?: Disposable;
 }
 
 /** Tokens of a row at most: what was asked for, or the model's block size. */

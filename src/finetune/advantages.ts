@@ -7,9 +7,11 @@
 
 /** Sum, mean, and the standard deviation with n − 1; of one number the latter is 0. */
 export function spread(values: ArrayLike<number>): Readonly<Record<"sum" | "mean" | "std", number>> {
-  const all = Array.from(values), sum = all.reduce((a, b) => a + b, 0), mean = sum / all.length;
+  const all = Array.from(values), sum = all.reduce((a, b) => a + b, 0);
+  if (isEven(all)) return { sum, mean: all[0], std: 0 }; // a mean may be off by a bit
+  const mean = sum / all.length;
   const squares = all.reduce((sum, value) => sum + (value - mean) ** 2, 0);
-  return { sum, mean, std: all.length > 1 ? Math.sqrt(squares / (all.length - 1)) : 0 };
+  return { sum, mean, std: Math.sqrt(squares / (all.length - 1)) };
 }
 
 /** What advantages are divided by: the deviation within the group, that of all rewards, or nothing. */

@@ -216,11 +216,16 @@ export class PolicyGradient implements Task, Disposable {
       const ids = prompts.map(({ ids }) => ids);
       const rollouts = await this.#roller.roll(ids, { seed, first: this.#written, signal });
       const scores = await scoreRollouts(rollouts, { ...this.#options, prompts, signal });
-      const old = numIterations > 1 || stepsPerGeneration > count || this.#options.reference
-        ? await this.#scorer.logprobs(rollouts, { signal })
-        : undefined;
-      const reference = await this.#referenceScorer?.logprobs(rollouts, { signal });
-      const iteration = this.#judge({ rollouts, old, reference }, scores);
+      // Side by side in a micro-batch are completions of any prompts. They are scored as they stand there: on any device that gives
+      // the bits of the update's own pass.
+      const order = new RandomGenerator(seed + this.#written).randperm(number);
+      const score = async (scorer: Scorer | undefined) => {
+        const found = await scorer?.logprobs(Array.from(order, (i) => rollouts[i]), { signal });
+        return found && rollouts.map((_, i) => found[order.indexOf(i)]);
+      };
+      const known = numIterations > 1 || stepsPerGeneration > count || this.#options.reference !== undefined;
+      const old = await score(known ? this.#scorer : undefined), reference = await score(this.#referenceScorer);
+      const iteration = this.#judge({ rollouts, old, reference }, { scores, order });
       this.#written += number;
       this.#tokens += rollouts.reduce((sum, { ids }) => sum + ids.length, 0);
       return iteration;
@@ -240,8 +245,8 @@ export class PolicyGradient implements Task, Disposable {
   }
 
   /** @throws {TrainingError} when KL has run away */
-  #judge(groups: GroupRollouts, scores: RolloutScores): Iteration {
-    const { maxKl = Infinity, seed } = this.#options, { rollouts, old, reference } = groups;
+  #judge(groups: GroupRollouts, { scores, order }: { scores: RolloutScores; order: Int32Array }): Iteration {
+    const { maxKl = Infinity } = this.#options, { rollouts, old, reference } = groups;
     const { advantages, measures, kl } = judgeGroups(groups, scores, this.#options);
     if (!(kl <= maxKl)) {
       throw new TrainingError(
@@ -249,8 +254,6 @@ export class PolicyGradient implements Task, Disposable {
       );
     }
     const tokens = this.#tokens + rollouts.reduce((sum, { ids }) => sum + ids.length, 0);
-    // Side by side in a micro-batch are completions of any prompts.
-    const order = new RandomGenerator(seed + this.#written).randperm(rollouts.length);
     const sorted = <T>(all: ArrayLike<T>) => Array.from(order, (i) => all[i]);
     return {
       rollouts: sorted(rollouts),
