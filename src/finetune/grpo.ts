@@ -84,9 +84,9 @@ export interface PromptSplits {
 
 /** A completion, for whoever wants to see one. */
 export interface RolloutSample {
-  readonly prompt: RolloutPrompt;
-  readonly completion: string;
-  readonly reward: number;
+  /** What it answers. */ readonly prompt: RolloutPrompt;
+  /** Its text, without the token that ends it. */ readonly completion: string;
+  /** Of all rewards. */ readonly reward: number;
 }
 
 /**
@@ -155,6 +155,8 @@ export class PolicyGradient implements Task, Disposable {
     const { blockSize } = model.config;
     for (const [name, some] of Object.entries(prompts)) checkPrompts(name, some, { blockSize, maxNewTokens });
     if (rewards.length === 0) throw new ConfigError("Policy gradients: rewards has none; expected one or more");
+    const twice = rewards.find(({ name }, i) => rewards.findIndex((other) => other.name === name) < i);
+    if (twice) throw new ConfigError(`Two rewards are called ${twice.name}; expected names that differ`);
     if (numGenerations < 2) throw new ConfigError(`numGenerations is ${numGenerations}; expected 2 or more`);
     if (batchSize * stepsPerGeneration % numGenerations !== 0) {
       throw new ConfigError(

@@ -22,6 +22,8 @@ export * from "./head_task.ts";
 export * from "./heads.ts";
 export * from "./inputs.ts";
 export { type LabelAt, type Labelling, labellingOf } from "./labels.ts";
+export type { ScaleRewards } from "./advantages.ts";
+export type { PolicyLossType } from "./group_batches.ts";
 export * from "./grpo.ts";
 export * from "./packing.ts";
 export * from "./policy.ts";

@@ -164,7 +164,7 @@ export interface ScoreOptions {
   /** One or more. */ readonly rewards: readonly Reward[];
   /** The text of a completion's tokens. */ readonly decode: (ids: Int32Array) => string;
   /** The token that ends a completion, and is no part of its text. */ readonly eosTokenId?: number;
-  readonly signal?: AbortSignal;
+  /** Gives up. */ readonly signal?: AbortSignal;
 }
 
 /** The rewards of some rollouts, in their order. */

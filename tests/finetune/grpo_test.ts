@@ -301,6 +301,7 @@ Deno.test("what cannot be learned from is refused", async () => {
     "prompt 1 of train has 17 tokens; with 8 more they don't fit",
   );
   assertThrows(refused({ rewards: [] }), ConfigError, "rewards has none");
+  assertThrows(refused({ rewards: [threes, threes] }), ConfigError, "Two rewards are called threes");
   assertThrows(refused({ numGenerations: 3 }), ConfigError, "8 completions are written at once");
   assertThrows(refused({ numGenerations: 1 }), ConfigError, "numGenerations is 1; expected 2 or more");
   assertThrows(refused({ beta: 0.1 }), ConfigError, "there is no reference that KL could be measured to");
