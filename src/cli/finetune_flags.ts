@@ -4,7 +4,13 @@ import { type Declaration, taskCommand } from "./command.ts";
 import { bool, choice, float, int, show, text, type Values } from "./flags.ts";
 import { checkHeads, HEAD_FIXED, HEAD_TASKS, headFlags, isHeadTask } from "./head_flags.ts";
 import { checkLora, LORA_FIXED, LORA_RATES, loraFlags } from "./lora_flags.ts";
-import { checkPreferences, PREFERENCE_FIXED, PREFERENCE_TASKS, preferenceFlags } from "./preference_flags.ts";
+import {
+  checkPreferences,
+  isPreferenceTask,
+  PREFERENCE_FIXED,
+  PREFERENCE_TASKS,
+  preferenceFlags,
+} from "./preference_flags.ts";
 import {
   checkRollouts,
   isRolloutTask,
@@ -105,6 +111,10 @@ export function checkTask(values: Omit<FinetuneValues, "data" | "init_from">): v
   if (isGiven("template") && isHeadTask(task)) refuse("template", "this is for conversations");
   if (isGiven("truncation") && task === "reward") {
     refuse("truncation", "longer texts are left out in --task=reward; leave the flag out");
+  }
+  if (isRolloutTask(task) || isPreferenceTask(task)) {
+    const drops = (["dropout", "lora_dropout"] as const).find(isGiven);
+    if (drops) refuse(drops, `dropout is off in --task=${task}; leave the flag out`);
   }
   const cut = isRolloutTask(task) ? ROW_FLAGS.find(isGiven) : undefined;
   if (cut) refuse(cut, `prompts are not cut in --task=${task}; leave the flag out`);

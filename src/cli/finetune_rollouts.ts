@@ -4,7 +4,8 @@ import type { Words } from "../data/examples.ts";
 import { endOfText } from "../data/tokenize_example.ts";
 import { tokenizePrompt } from "../data/tokenize_preference.ts";
 import { ConfigError, DataError } from "../errors.ts";
-import { PolicyGradient, type PolicyLossType, type RolloutSample } from "../finetune/grpo.ts";
+import { PolicyGradient, type RolloutSample } from "../finetune/grpo.ts";
+import type { PolicyLossType } from "../finetune/group_batches.ts";
 import type { Reward } from "../finetune/rewards.ts";
 import type { RolloutPrompt } from "../finetune/rollouts.ts";
 import { spoken } from "../generate/stopping.ts";
@@ -148,8 +149,8 @@ function optionsOf(values: FinetuneValues) {
 
 /** What is rewarded, and what an evaluation's loss is. */
 export const rewardLines = (rewards: readonly Reward[]): string[] => [
-  "the loss of an evaluation is the mean reward with a minus sign, so that the best checkpoint has the highest reward",
   `rewards: ${rewards.map(({ name, weight }) => weight === 1 ? name : `${weight} · ${name}`).join(" + ")}`,
+  "the loss of an evaluation is the mean reward with a minus sign, so that the best checkpoint has the highest reward",
 ];
 
 /** A prompt and what was answered, on a line each. */

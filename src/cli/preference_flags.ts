@@ -39,8 +39,6 @@ export const PREFERENCE_FIXED = Object.keys(preferenceFlags) as (keyof Preferenc
 /** @throws {ConfigError} for flags that say nothing of the task, or contradict each other */
 export function checkPreferences(
   values: PreferenceValues & Readonly<Record<"task" | "loss_type" | "ref_model", string>> & {
-    readonly dropout: number;
-    readonly lora_dropout: number;
     readonly beta: number;
   },
 ): void {
@@ -52,11 +50,7 @@ export function checkPreferences(
     const own = name === "center_rewards_coefficient" ? "reward" : "dpo";
     if (values[name] !== preferenceFlags[name].fallback && task !== own) refuse(name, `this is for --task=${own}`);
   }
-  if (!isPreferenceTask(task)) return;
-  for (const name of ["dropout", "lora_dropout"] as const) {
-    if (values[name] > 0) refuse(name, `dropout is off in --task=${task}; leave the flag out`);
-  }
-  if (task === "reward") return;
+  if (task !== "dpo") return;
   if (!PREFERENCE_LOSSES.some((loss) => loss === loss_type)) {
     refuse("loss_type", `expected ${PREFERENCE_LOSSES.join(", ")} for --task=dpo`);
   }

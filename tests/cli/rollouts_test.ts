@@ -1,0 +1,203 @@
+/** `deno task finetune --task=grpo` and `rloo` as a user runs them: what they print and write, how they go on, and what they refuse. */
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { RunFolder } from "../../src/checkpoint/run_folder.ts";
+import { sources } from "../../src/checkpoint/tensors.ts";
+import { createDevice } from "../../src/device/create.ts";
+import { GPT } from "../../src/gpt.ts";
+import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
+import { finished, inFolder, startCommand } from "../testing.ts";
+
+const LETTERS = "abcdefgh?! ";
+
+const text = new TextDecoder();
+const start = (...args: string[]) => startCommand("finetune", ["--threads=1", ...args]);
+const finetune = (...args: string[]) => finished(start(...args));
+
+/** A folder with a run of a tiny model, prompts, and a reward for the letter that the prompt's row names. */
+function withBase(body: (folder: string, args: string[]) => Promise<void>): Promise<void> {
+  return inFolder(async (folder) => {
+    const device = await createDevice("cpu", { threads: 1 }), tokenizer = CharacterTokenizer.fromText(LETTERS);
+    const model = new GPT({ vocabSize: 11, blockSize: 16, nLayer: 1, nHead: 2, nEmbd: 16 }, { device });
+    const description = { flags: {}, model: { ...model.config }, vocabulary: tokenizer.toJSON() };
+    using run = await RunFolder.create(`${folder}/base`, description);
+    await run.save({ iter: 1, model: sources(model.namedParameters()), optimizer: [], state: {} }, { best: true });
+    device.close();
+    const rows = Array.from(
+      { length: 20 },
+      (_, i) => ({ prompt: `${"ab"[i % 2]}?`.repeat(1 + i % 3), wanted: "c" }),
+    );
+    await Deno.writeTextFile(`${folder}/prompts.jsonl`, rows.map((row) => JSON.stringify(row)).join("\n"));
+    await Deno.writeTextFile(
+      `${folder}/wanted.ts`,
+      "export default (_: string, completion: string, { more }: { more: { wanted: string } }) =>\n" +
+        "  completion.split(more.wanted).length - 1;\n",
+    );
+    const files = [`--data=${folder}/prompts.jsonl`, `--init_from=${folder}/base`, `--reward=${folder}/wanted.ts`];
+    const lengths = ["--fixed_length=True", "--max_completion_length=5", "--batch_size=16", "--learning_rate=0.02"];
+    await body(folder, [...files, ...lengths, "--log_interval=10", "--eval_interval=20", "--max_iters=40"]);
+  });
+}
+
+async function lastFiles(path: string): Promise<Uint8Array[]> {
+  const { last } = JSON.parse(await Deno.readTextFile(`${path}/run.json`));
+  const names = ["model.safetensors", "optimizer.safetensors", "state.json"];
+  return await Promise.all(names.map((name) => Deno.readFile(`${path}/${last}/${name}`)));
+}
+
+Deno.test("finetune --task=grpo raises the reward, says how it stands, and shows an answer; sample takes what comes out", () =>
+  withBase(async (folder, args) => {
+    const { code, out, err } = await finetune("--task=grpo", ...args, `--out_dir=${folder}/out`);
+    assertEquals([code, err], [0, ""]);
+    assertStringIncludes(
+      out,
+      "prompts.jsonl: 18 prompts to learn on, 2 to evaluate on; the longest has 6 tokens, an answer at most 5\n",
+    );
+    assertStringIncludes(out, "\nrewards: wanted\nthe loss of an evaluation is the mean reward with a minus sign");
+    assertStringIncludes(out, "\nupdates: 40, 9 an epoch, device: cpu ");
+    const rewards = [...out.matchAll(/val reward (\d\.\d{4})/g)].map(([, reward]) => Number(reward));
+    assertEquals(rewards.length, 3);
+    assert(rewards[0] < 2 && rewards[2] > 4, `${rewards}`);
+    assertMatch(out, /\n {2}"[ab?]+" → "ccccc", reward 5\.0000\n/);
+    assertMatch(
+      out,
+      /\niter 10: loss -?\d\.\d{4}, reward \d\.\d{4}, entropy \d\.\d{4}, clip_ratio\/region_mean 0\.0000, /,
+    );
+    const lines = (await Deno.readTextFile(`${folder}/out/metrics.jsonl`)).trimEnd().split("\n").map((line) =>
+      JSON.parse(line)
+    );
+    const { reward, num_tokens } = lines.at(-2);
+    assert(reward > 4 && num_tokens > 0);
+    for (
+      const name of ["reward_std", "frac_reward_zero_std", "rewards/wanted/mean", "entropy", "clip_ratio/high_mean"]
+    ) {
+      assert(Number.isFinite(lines.at(-2)[name]), name);
+    }
+    const sampled = startCommand("sample", [
+      `--out_dir=${folder}/out`,
+      "--start=a?",
+      "--num_samples=1",
+      "--max_new_tokens=5",
+    ]);
+    assertMatch((await finished(sampled)).out, /a\?c+/);
+  }));
+
+Deno.test("a run that Ctrl-C or the system has ended while answers are written goes on to the same bytes, whole and with an adapter", () =>
+  withBase(async (folder, args) => {
+    await Deno.writeTextFile( // slow enough to be met at it
+      `${folder}/slow.ts`,
+      "export { default as wanted } from './wanted.ts';\nimport wanted from './wanted.ts';\n" +
+        "export default async (...given: Parameters<typeof wanted>) => {\n" +
+        "  await new Promise((resolve) => setTimeout(resolve, 2));\n  return wanted(...given);\n};\n",
+    );
+    const slow = args.map((arg) => arg.startsWith("--reward=") ? `--reward=${folder}/slow.ts,name=wanted` : arg);
+    const whole = ["--beta=0.05", "--num_iterations=2", "--steps_per_generation=2"], adapter = ["--lora_rank=2"];
+    for (
+      const [name, signal, status, more] of [
+        ["grpo", "SIGINT", 130, whole],
+        ["grpo", "SIGKILL", 137, whole],
+        ["rloo", "SIGINT", 130, adapter],
+      ] as const
+    ) {
+      const all = ["--max_iters=24", "--eval_interval=8", ...more, `--task=${name}`],
+        out = `${folder}/${name}${signal}`;
+      const path = `${folder}/${name}`, there = await Deno.stat(path).then(() => true, () => false);
+      if (!there) assertEquals((await finetune(...args, ...all, `--out_dir=${path}`)).err, "");
+      const child = start(...slow, ...all, `--out_dir=${out}`);
+      for await (const chunk of child.stdout.values({ preventCancel: true })) {
+        if (text.decode(chunk).includes("saved")) break;
+      }
+      await new Promise((resolve) => setTimeout(resolve, 20)); // an iteration's answers take 60 ms to be scored
+      child.kill(signal);
+      assertEquals((await finished(child)).code, status);
+      const resumed = await finetune("--init_from=resume", `--out_dir=${out}`, `--reward=${folder}/wanted.ts`);
+      assertEquals([resumed.code, resumed.err], [0, ""]);
+      const files = more === adapter ? (path: string) => metrics(path) : lastFiles;
+      assertEquals(await files(out), await files(path), `${name} ${signal}`);
+    }
+  }));
+
+/** Without times. */
+const metrics = async (path: string) =>
+  (await Deno.readTextFile(`${path}/metrics.jsonl`)).replace(/"(ms|tokens_per_second)":[^,]*,/g, "");
+
+Deno.test("a chat's answers end with the turn, and rewards see what is said", () =>
+  withBase(async (folder, args) => {
+    const rows = Array.from({ length: 20 }, (_, i) => ({ prompt: [{ role: "user", content: "ab"[i % 2] }] }));
+    await Deno.writeTextFile(`${folder}/chats.jsonl`, rows.map((row) => JSON.stringify(row)).join("\n"));
+    await Deno.writeTextFile( // ends early, and is empty then
+      `${folder}/short.ts`,
+      "export default ([{ role }], completion, { ended }) => {\n" +
+        "  if (role !== 'user' || /[<|]/.test(completion)) throw new Error(completion);\n" +
+        "  return Number(ended) - completion.length;\n};\n",
+    );
+    const some = args.filter((arg) => !/fixed_length|reward=|data=/.test(arg));
+    const chats = [`--data=${folder}/chats.jsonl`, `--reward=${folder}/short.ts`, "--template=nanochat"];
+    const { code, out, err } = await finetune(
+      "--task=rloo",
+      ...some,
+      ...chats,
+      "--beta=0.01",
+      `--out_dir=${folder}/out`,
+    );
+    assertEquals([code, err], [0, ""]);
+    assertMatch(out, /\n {2}"[ab]" → "", reward 1\.0000\n/);
+    assertMatch(out, /\nTo talk with it:\n {2}deno task chat /);
+    const { reference } = JSON.parse(await Deno.readTextFile(`${folder}/out/run.json`));
+    assertEquals(reference.name, `${folder}/base`);
+    const base = JSON.parse(await Deno.readTextFile(`${folder}/base/run.json`)).last;
+    const weights = `${folder}/base/${base}/model.safetensors`, bytes = await Deno.readFile(weights);
+    bytes[bytes.length - 7] ^= 1;
+    await Deno.writeFile(weights, bytes);
+    const changed = await finetune("--init_from=resume", `--out_dir=${folder}/out`, "--max_iters=50");
+    assertMatch(
+      changed.err,
+      /out measures KL to .*base, which has changed since: its weights are not those that the run began with/,
+    );
+  }));
+
+Deno.test("what a policy cannot learn from is refused, and a run whose reward fails is saved", () =>
+  withBase(async (folder, args) => {
+    const out = `--out_dir=${folder}/out`, grpo = (...more: string[]) => finetune("--task=grpo", ...args, out, ...more);
+    const refusals: [string[], string][] = [
+      [
+        ["--fixed_length=False"],
+        "no token that ends a text, so the policy could not end its answers; with --fixed_length=True",
+      ],
+      [
+        ["--max_completion_length=11"],
+        "the prompt has 6 tokens, which leaves room for 10 more, and --max_completion_length=11",
+      ],
+      [["--reward="], "--reward has no value"],
+      [[`--reward=${folder}/none.ts`], "none.ts"],
+      [["--num_generations=3"], "expected a divisor of the 16 completions that are written at once"],
+      [
+        ["--steps_per_generation=3", "--gradient_accumulation_steps=2"],
+        "expected a multiple of gradient_accumulation_steps, which is 2",
+      ],
+      [["--dropout=0.1"], "dropout is off in --task=grpo; leave the flag out"],
+      [["--max_length=8"], "prompts are not cut in --task=grpo"],
+      [
+        ["--lora_rank=2", "--beta=0.1", `--ref_model=${folder}/base`],
+        "the reference of an adapter is the model without it",
+      ],
+    ];
+    for (const [more, message] of refusals) {
+      const { code, err } = await grpo(...more);
+      assertStringIncludes(err, message);
+      assert(code !== 0);
+    }
+    await Deno.writeTextFile(
+      `${folder}/fails.ts`,
+      "let calls = 0;\nexport default () => {\n  if (++calls > 400) throw new Error('out of ink');\n  return Math.sin(calls);\n};\n",
+    );
+    const failed = await grpo(`--reward=${folder}/fails.ts`);
+    assertEquals(failed.code, 1);
+    assertStringIncludes(failed.err, "out of ink");
+    const { last } = JSON.parse(await Deno.readTextFile(`${folder}/out/run.json`));
+    assertMatch(last, /^checkpoint-0000\d\d$/);
+    const ran = await grpo("--beta=0.001", "--max_kl=0.5", "--learning_rate=0.2", `--out_dir=${folder}/away`);
+    assertMatch(
+      ran.err,
+      /^error: The policy has left its reference: KL is \d+\.\d nats a text, and the most is 0\.5\n/,
+    );
+  }));
