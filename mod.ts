@@ -98,7 +98,16 @@ export {
 export { type NestedNumbers, type NewTensorOptions, Tensor, type TensorOptions } from "./src/engine/tensor.ts";
 export { checkTraining, type TrainingNeeds, trainingNeeds, type TrainingOptions } from "./src/train/memory.ts";
 export { LanguageModelling } from "./src/train/language_modelling.ts";
-export type { BatchArray, DrawOptions, Measures, MicroBatch, MicroBatches, Task, TaskState } from "./src/train/task.ts";
+export type {
+  BatchArray,
+  DrawOptions,
+  LossAndOutputs,
+  Measures,
+  MicroBatch,
+  MicroBatches,
+  Task,
+  TaskState,
+} from "./src/train/task.ts";
 export { Trainer, type TrainerContext } from "./src/train/trainer.ts";
 export type { TrainerState } from "./src/checkpoint/trainer_state.ts";
 export type { CheckpointEvent, EvaluatingEvent, EvaluationEvent, StepEvent, TrainEvent } from "./src/train/events.ts";

@@ -31,6 +31,7 @@ export * from "./ppo.ts";
 export { PROXIMAL_MEASURES, type ProximalClipping } from "./ppo_loss.ts";
 export * from "./returns.ts";
 export * from "./value.ts";
+export type { LogprobStatistics } from "../ops/logprobs.ts";
 export { type RowOptions, RowTask, type Splits } from "./row_task.ts";
 export * from "./reward.ts";
 export * from "./rewards.ts";

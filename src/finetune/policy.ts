@@ -20,7 +20,7 @@ import type { MicroBatch } from "../train/task.ts";
 import { Lora } from "./lora.ts";
 
 /** The target of a token after which nothing is counted. */
-export const NOTHING = -1;
+export const NOTHING: number = -1;
 
 /** What {@linkcode tokenLogprobs} looks at. */
 export interface TokenBatch {
@@ -74,6 +74,7 @@ export class ReferencePolicy {
   #reference: GPT | Lora | (() => Lora);
 
   /**
+   * A policy to be compared with.
    * @param reference a model that is not trained, with the policy's vocabulary and block size; or the policy's adapter, which a function
    *   gives at the first run where it is put on later
    * @throws {ConfigError} when the model is another kind of model, or the adapter is on another
@@ -138,6 +139,7 @@ export class CapturedPasses implements Disposable {
   readonly #passes = new Map<string, Pass>();
 
   /**
+   * Passes of which nothing is captured yet.
    * @param module what the passes go through: where it changes, they are captured anew
    * @param body makes the numbers that are read; whatever else it goes through does not change
    */
@@ -189,7 +191,7 @@ export class CapturedPasses implements Disposable {
     return pass;
   }
 
-  [Symbol.dispose](): void {
+  /** Frees the programs and the tensors that they read. */ [Symbol.dispose](): void {
     for (const { tensors, captured } of this.#passes.values()) {
       for (const tensor of Object.values(tensors)) tensor.dispose();
       captured[Symbol.dispose]();
@@ -216,6 +218,7 @@ export class Scorer implements Disposable {
   readonly #passes: CapturedPasses;
   readonly #lengths: readonly number[];
 
+  /** A scorer of texts under `policy`. */
   constructor(readonly policy: GPT | ReferencePolicy, readonly options: ScorerOptions) {
     const { maxLength, temperature } = options;
     const of = (model: GPT, { tokens, targets }: Readonly<Record<string, Tensor>>) =>
@@ -255,7 +258,7 @@ export class Scorer implements Disposable {
   get #model(): GPT {
     return this.policy instanceof ReferencePolicy ? this.policy.model : this.policy;
   }
-  [Symbol.dispose](): void {
+  /** Frees its programs; the policy stays. */ [Symbol.dispose](): void {
     this.#passes[Symbol.dispose]();
   }
 }
