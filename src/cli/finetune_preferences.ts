@@ -4,13 +4,8 @@ import { endOfText, type Of, type TokenizeOptions } from "../data/tokenize_examp
 import { preferenceRows, tokenizePreference, tokenizeRanking } from "../data/tokenize_preference.ts";
 import { labelCount, type TokenRow, TokenRows } from "../data/token_rows.ts";
 import { DataError } from "../errors.ts";
-import {
-  DirectPreference,
-  type PreferenceLoss,
-  type PreferenceOptions,
-  type PreferenceRows,
-  referenceSums,
-} from "../finetune/dpo.ts";
+import { DirectPreference, type PreferenceLoss, type PreferenceOptions } from "../finetune/dpo.ts";
+import { type PairSizes, type PreferenceRows, referenceSums } from "../finetune/pairs.ts";
 import { HeadRows } from "../finetune/head_rows.ts";
 import type { SequenceClassifier } from "../finetune/heads.ts";
 import { ReferencePolicy } from "../finetune/policy.ts";
@@ -97,7 +92,7 @@ export async function dpo(setup: TuningSetup): Promise<Tuning> {
 async function referenceOf(
   setup: TuningSetup,
   rows: PreferenceRows,
-  sizes: Pick<PreferenceOptions, "batchSize" | "maxLength">,
+  sizes: PairSizes,
 ): Promise<Pick<PreferenceOptions, "reference"> & Pick<RunReference, "named">> {
   const { values, model, run, progress } = setup;
   if (values.reference_free) return {};

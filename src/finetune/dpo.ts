@@ -15,14 +15,13 @@
  *
  * @see https://huggingface.co/docs/trl/dpo_trainer
  */
-import { labelCount, paddedLength, paddedLengths, TokenRows } from "../data/token_rows.ts";
+import { labelCount, paddedLengths, TokenRows } from "../data/token_rows.ts";
 import type { TokensIdentity } from "../data/tokens.ts";
 import { maximumShare } from "../../kernels/binary/kernel.ts";
 import { noGrad } from "../engine/autograd.ts";
 import type { Tensor } from "../engine/tensor.ts";
-import { ConfigError, DataError } from "../errors.ts";
+import { ConfigError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
-import { Breather } from "../loop/breather.ts";
 import { binary } from "../ops/broadcast.ts";
 import { concat } from "../ops/concat.ts";
 import { div } from "../ops/div.ts";
@@ -39,7 +38,8 @@ import { sub } from "../ops/sub.ts";
 import { sum } from "../ops/sum.ts";
 import type { LossAndOutputs, MicroBatch, Task } from "../train/task.ts";
 import { adaptersOf, Lora } from "./lora.ts";
-import { CapturedPasses, NOTHING, ReferencePolicy, tokenLogprobs } from "./policy.ts";
+import { answerSums, checkRows, pairArrays, type PairSizes, type PreferenceRows } from "./pairs.ts";
+import { ReferencePolicy, tokenLogprobs } from "./policy.ts";
 import { type RowOptions, RowTask, type Splits } from "./row_task.ts";
 
 /** The losses of {@linkcode DirectPreference}. */
@@ -47,8 +47,7 @@ export type PreferenceLoss = "sigmoid" | "hinge" | "ipo" | "robust";
 const LOSSES: readonly PreferenceLoss[] = ["sigmoid", "hinge", "ipo", "robust"];
 
 /** How {@linkcode DirectPreference} trains; defaults are TRL's. */
-export interface PreferenceOptions extends RowOptions {
-  /** The most tokens of a prompt and an answer, at most the model's block size. */ readonly maxLength: number;
+export interface PreferenceOptions extends RowOptions, PairSizes {
   /** Default: sigmoid. */ readonly loss?: PreferenceLoss;
   /** How dear it is to leave the reference. Default: 0.1. */ readonly beta?: number;
   /** ε: the share of pairs that are thought to be the wrong way round, for `sigmoid` and `robust`; below 0.5. Default: 0. */
@@ -59,9 +58,6 @@ export interface PreferenceOptions extends RowOptions {
    */
   readonly reference?: ReferencePolicy | Splits<Float32Array>;
 }
-
-/** Pairs of answers: of pair i, row 2i is a prompt with the preferred answer, row 2i + 1 with the other. Answers are learned. */
-export type PreferenceRows = Splits<TokenRows>;
 
 type Complete = PreferenceOptions & Required<Pick<PreferenceOptions, "loss" | "beta" | "labelSmoothing">>;
 
@@ -169,8 +165,8 @@ export class DirectPreference extends RowTask {
     const perRow = (x: Tensor) => reshape(sum(x, { axis: 1 }), [2, B]); // the chosen, the rejected
     const pairs = [ratios, sums].map((x) => reshape(x, [2, B])), tokens = [mean, entropy, hit].map(perRow);
     const [good, bad] = [0, 1].map((at) => slice(pairs[0], { axis: 0, start: at, end: at + 1 }));
-    const share = binary(maximumShare, good, bad); // 1 where the first is greater, 1/2 where they are equal
-    const one = device.tensor([1], []), better = maximum(sub(add2(share), one), device.tensor([0], []));
+    const share = binary(maximumShare, good, bad), [zero, one, two] = [0, 1, 2].map((n) => device.tensor([n], []));
+    const better = maximum(sub(mul(share, two), one), zero); // share is 1 where the first is greater, 1/2 where they are equal
     const totals = sum(concat([...pairs, ...tokens, better], { axis: 0 }), { axis: 1 }); // (11)
     const means = reshape(div(totals, counts), [1, SUMS]);
     return reshape(matmul(means, device.tensor(mixing(beta), [SUMS, MEASURES.length])), [MEASURES.length]);
@@ -254,82 +250,6 @@ function mixing(beta: number): number[] {
   const matrix = new Array<number>(SUMS * MEASURES.length).fill(0);
   for (const [sum, measure, factor] of from) matrix[sum * MEASURES.length + MEASURES.indexOf(measure)] = factor;
   return matrix;
-}
-
-const add2 = (x: Tensor) => mul(x, x.device.tensor([2], []));
-
-/** log π of each row's answer, (rows). */
-const answerSums = (model: GPT, { tokens, targets }: Record<"tokens" | "targets", Tensor>): Tensor =>
-  sum(tokenLogprobs(model, { tokens, targets }).logprobs, { axis: 1 });
-
-/** The preferred answers of `batchSize` pairs, then the others; (2 · batchSize, T) each. */
-function pairArrays(
-  rows: TokenRows,
-  pairs: readonly number[],
-  { maxLength, batchSize, vocabSize }: Pick<PreferenceOptions, "maxLength" | "batchSize"> & { vocabSize: number },
-): Record<"tokens" | "targets", MicroBatch["arrays"][string]> {
-  const longest = Math.max(...pairs.flatMap((pair) => [rows.lengthOf(2 * pair), rows.lengthOf(2 * pair + 1)]));
-  const T = paddedLength(longest, paddedLengths(maxLength)), shape = [2 * batchSize, T];
-  const tokens = new Int32Array(2 * batchSize * T), targets = new Int32Array(2 * batchSize * T).fill(NOTHING);
-  for (const [i, pair] of pairs.entries()) {
-    for (const which of [0, 1]) {
-      const { ids, learned } = rows.row(2 * pair + which), begin = (which * batchSize + i) * T;
-      tokens.set(ids, begin);
-      for (let t = 1; t < ids.length; t++) if (learned[t]) targets[begin + t - 1] = ids[t];
-    }
-  }
-  return {
-    tokens: { values: tokens, shape, range: [0, vocabSize - 1] },
-    targets: { values: targets, shape, range: [NOTHING, vocabSize - 1] },
-  };
-}
-
-/**
- * The log-probabilities that a reference policy gives to the answers of pairs, so that it need not run in the updates.
- *
- * @param options.batchSize pairs of a pass
- * @returns a number for each row
- */
-export async function referenceSums(
-  reference: ReferencePolicy,
-  rows: TokenRows,
-  { batchSize, maxLength, signal, onProgress }: Pick<PreferenceOptions, "batchSize" | "maxLength"> & {
-    readonly signal?: AbortSignal;
-    readonly onProgress?: (pairs: number) => void;
-  },
-): Promise<Float32Array> {
-  const { model } = reference, count = rows.length / 2, found = new Float32Array(rows.length);
-  const order = Array.from({ length: count }, (_, pair) => pair), breather = new Breather();
-  const longest = (pair: number) => Math.max(rows.lengthOf(2 * pair), rows.lengthOf(2 * pair + 1));
-  order.sort((a, b) => longest(a) - longest(b));
-  using passes = new CapturedPasses(
-    model,
-    ({ tokens, targets }) => reference.run((model) => answerSums(model, { tokens, targets })),
-  );
-  const options = { maxLength, batchSize: Math.min(batchSize, count), vocabSize: model.config.vocabSize };
-  for (let at = 0; at < count; at += options.batchSize) {
-    signal?.throwIfAborted();
-    const pairs = order.slice(at, at + options.batchSize), sums = await passes.run(pairArrays(rows, pairs, options));
-    for (const [i, pair] of pairs.entries()) {
-      for (const which of [0, 1]) found[2 * pair + which] = sums[which * options.batchSize + i];
-    }
-    onProgress?.(at + pairs.length);
-    await breather.breathe();
-  }
-  return found;
-}
-
-/** @throws {DataError} */
-function checkRows(name: string, rows: TokenRows, maxLength: number): void {
-  if (rows.length === 0 || rows.length % 2 > 0) {
-    throw new DataError(`Preferences: ${name} has ${rows.length} rows; expected two for each pair, one pair or more`);
-  }
-  for (let i = 0; i < rows.length; i++) {
-    const labels = labelCount(rows.row(i)), length = rows.lengthOf(i);
-    if (labels > 0 && length <= maxLength) continue;
-    const what = labels > 0 ? `${length} tokens, expected at most ${maxLength}` : "no token that is learned";
-    throw new DataError(`Preferences: row ${i} of ${name} has ${what}`);
-  }
 }
 
 /** @throws {ConfigError} */

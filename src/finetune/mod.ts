@@ -26,6 +26,7 @@ export type { ScaleRewards } from "./advantages.ts";
 export type { PolicyLossType } from "./group_batches.ts";
 export * from "./grpo.ts";
 export * from "./packing.ts";
+export { type PairSizes, type PreferenceRows, referenceSums } from "./pairs.ts";
 export * from "./policy.ts";
 export * from "./ppo.ts";
 export { PROXIMAL_MEASURES, type ProximalClipping } from "./ppo_loss.ts";

@@ -1,7 +1,8 @@
 /** DPO beside plain PyTorch (alignment.py): losses, measures and gradients of an update, and four updates by the trainer. */
 import { TokenRows } from "../../src/data/token_rows.ts";
 import type { Tensor } from "../../src/engine/tensor.ts";
-import { DirectPreference, type PreferenceOptions, referenceSums } from "../../src/finetune/dpo.ts";
+import { DirectPreference, type PreferenceOptions } from "../../src/finetune/dpo.ts";
+import { referenceSums } from "../../src/finetune/pairs.ts";
 import { ReferencePolicy } from "../../src/finetune/policy.ts";
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
 import { Trainer } from "../../src/train/trainer.ts";

@@ -1,0 +1,89 @@
+/** Pairs of answers in rows, in batches, and what a policy gives to them. */
+import { labelCount, paddedLengths, type TokenRows } from "../data/token_rows.ts";
+import type { Tensor } from "../engine/tensor.ts";
+import { DataError } from "../errors.ts";
+import type { GPT } from "../gpt.ts";
+import { Breather } from "../loop/breather.ts";
+import { sum } from "../ops/sum.ts";
+import { CapturedPasses, type ReferencePolicy, rowArrays, type ScoredRow, tokenLogprobs } from "./policy.ts";
+import type { Splits } from "./row_task.ts";
+
+/** Pairs of answers: of pair i, row 2i is a prompt with the preferred answer, row 2i + 1 with the other. Answers are learned. */
+export type PreferenceRows = Splits<TokenRows>;
+
+/** How pairs are laid out in batches. */
+export interface PairSizes {
+  /** Pairs of a micro-batch. */ readonly batchSize: number;
+  /** The most tokens of a prompt and an answer, at most the model's block size. */ readonly maxLength: number;
+}
+
+/** @internal log π of each row's answer, (rows). */
+export const answerSums = (model: GPT, { tokens, targets }: Record<"tokens" | "targets", Tensor>): Tensor =>
+  sum(tokenLogprobs(model, { tokens, targets }).logprobs, { axis: 1 });
+
+/** @internal The preferred answers of `batchSize` pairs, then the others; (2 · batchSize, T) each. */
+export function pairArrays(
+  rows: TokenRows,
+  pairs: readonly number[],
+  { maxLength, batchSize, vocabSize }: PairSizes & { readonly vocabSize: number },
+): ReturnType<typeof rowArrays> {
+  const half = (which: 0 | 1) =>
+    Array.from({ length: batchSize }, (_, i): ScoredRow => {
+      if (i >= pairs.length) return { ids: new Int32Array(0), from: 1 };
+      const { ids, learned } = rows.row(2 * pairs[i] + which);
+      return { ids, from: Math.max(1, learned.indexOf(1)) }; // of a row without its prompt the first token has nothing before it
+    });
+  return rowArrays([...half(0), ...half(1)], {
+    lengths: paddedLengths(maxLength),
+    batchSize: 2 * batchSize,
+    vocabSize,
+  });
+}
+
+/**
+ * The log-probabilities that a reference policy gives to the answers of pairs, so that it need not run in the updates.
+ *
+ * @param options.batchSize pairs of a pass
+ * @returns a number for each row
+ */
+export async function referenceSums(
+  reference: ReferencePolicy,
+  rows: TokenRows,
+  { batchSize, maxLength, signal, onProgress }: PairSizes & {
+    readonly signal?: AbortSignal;
+    readonly onProgress?: (pairs: number) => void;
+  },
+): Promise<Float32Array> {
+  const { model } = reference, count = rows.length / 2, found = new Float32Array(rows.length);
+  const order = Array.from({ length: count }, (_, pair) => pair), breather = new Breather();
+  const longest = (pair: number) => Math.max(rows.lengthOf(2 * pair), rows.lengthOf(2 * pair + 1));
+  order.sort((a, b) => longest(a) - longest(b));
+  using passes = new CapturedPasses(
+    model,
+    ({ tokens, targets }) => reference.run((model) => answerSums(model, { tokens, targets })),
+  );
+  const options = { maxLength, batchSize: Math.min(batchSize, count), vocabSize: model.config.vocabSize };
+  for (let at = 0; at < count; at += options.batchSize) {
+    signal?.throwIfAborted();
+    const pairs = order.slice(at, at + options.batchSize), sums = await passes.run(pairArrays(rows, pairs, options));
+    for (const [i, pair] of pairs.entries()) {
+      for (const which of [0, 1]) found[2 * pair + which] = sums[which * options.batchSize + i];
+    }
+    onProgress?.(at + pairs.length);
+    await breather.breathe();
+  }
+  return found;
+}
+
+/** @internal @throws {DataError} when there are no pairs, or a row has no answer or too many tokens */
+export function checkRows(name: string, rows: TokenRows, maxLength: number): void {
+  if (rows.length === 0 || rows.length % 2 > 0) {
+    throw new DataError(`Preferences: ${name} has ${rows.length} rows; expected two for each pair, one pair or more`);
+  }
+  for (let i = 0; i < rows.length; i++) {
+    const labels = labelCount(rows.row(i)), length = rows.lengthOf(i);
+    if (labels > 0 && length <= maxLength) continue;
+    const what = labels > 0 ? `${length} tokens, expected at most ${maxLength}` : "no token that is learned";
+    throw new DataError(`Preferences: row ${i} of ${name} has ${what}`);
+  }
+}
