@@ -81,6 +81,9 @@ worker.onerror = (event) => {
 };
 parentPort.on("message", (message) => worker.postMessage(message));`;
 
+/** Seconds that loading may take, at least: of what is imported, some may have to be fetched. */
+const LOADING = 30;
+
 /** A function out of a file. The worker is made at the first call, and anew after one that was ended. */
 export class RewardWorker implements Disposable {
   readonly #turns = new Turns();
@@ -160,7 +163,8 @@ export class RewardWorker implements Disposable {
       this.#thread = undefined;
       reject(new ConfigError(`${this.path} cannot be used as a reward function: ${why}`));
     };
-    const timer = setTimeout(() => unusable(`it takes more than ${this.seconds} seconds to load`), 1000 * this.seconds);
+    const seconds = Math.max(LOADING, this.seconds);
+    const timer = setTimeout(() => unusable(`it takes more than ${seconds} seconds to load`), 1000 * seconds);
     this.#hear = (message) =>
       "ready" in message ? resolve(thread) : "unusable" in message && unusable(message.unusable);
     thread.on("message", (message) => this.#hear?.(message));

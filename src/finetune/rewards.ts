@@ -103,7 +103,7 @@ export class RewardFunction implements Reward {
    * Loads the file.
    *
    * @param path of the module
-   * @param options.seconds that one call may take, as may loading; default 30
+   * @param options.seconds that one call may take; default 30, which loading may always take
    * @throws {ConfigError} when there is no such file, it cannot be loaded, or it exports no function
    */
   static async open(
