@@ -216,8 +216,8 @@ export class ProximalPolicy implements Task, Disposable {
       const kl = meanKl(iteration);
       if (!(kl <= maxKl)) {
         throw new TrainingError(
-          `The policy is ${kl.toFixed(1)} nats a text away from its reference, more than max_kl, ${maxKl}\n` +
-            "A greater kl_coef, a lower learning rate or fewer epochs may help",
+          `The policy is ${kl.toPrecision(3)} nats a text away from its reference, and the most is ${maxKl}; ` +
+            "a greater kl_coef, a lower learning rate or fewer epochs may help",
         );
       }
       this.#measured = { ...measured, episode: (this.#done + 1) * this.#rows, kl_coef: this.#klCoef };
