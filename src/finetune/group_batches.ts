@@ -8,7 +8,8 @@ import type { Measures, MicroBatch } from "../train/task.ts";
 import { equalGroups, groupAdvantages, leaveOneOut, type ScaleRewards, spread } from "./advantages.ts";
 import { rowArrays } from "./policy.ts";
 import type { RatioLevel } from "./policy_loss.ts";
-import { type Rollout, type RolloutScores, rolloutsFromJSON, rolloutsToJSON } from "./rollouts.ts";
+import type { RolloutScores } from "./prompts.ts";
+import { type Rollout, rolloutsFromJSON, rolloutsToJSON } from "./rollouts.ts";
 
 /** What a sum over tokens is divided by; TRL's `loss_type`. */
 export type PolicyLossType =

@@ -13,10 +13,10 @@
  * @see https://huggingface.co/docs/trl/rloo_trainer
  */
 import { Epochs } from "../data/epochs.ts";
-import { identify, type TokensIdentity } from "../data/tokens.ts";
+import type { TokensIdentity } from "../data/tokens.ts";
 import { paddedLengths } from "../data/token_rows.ts";
 import type { Tensor } from "../engine/tensor.ts";
-import { CheckpointError, ConfigError, DataError, TrainingError } from "../errors.ts";
+import { CheckpointError, ConfigError, TrainingError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
 import type { NumberArray } from "../kernel.ts";
 import { concat, mean, mul, neg, reshape, sum } from "../ops/mod.ts";
@@ -38,13 +38,16 @@ import { ReferencePolicy, Scorer, tokenLogprobs } from "./policy.ts";
 import { CLIP_MEASURES, policyLoss } from "./policy_loss.ts";
 import type { Reward } from "./rewards.ts";
 import {
-  Roller,
-  type Rollout,
-  type RolloutOptions,
+  checkPrompts,
+  identityOf,
+  type PromptSplits,
   type RolloutPrompt,
+  type RolloutSample,
   type RolloutScores,
+  sampleOf,
   scoreRollouts,
-} from "./rollouts.ts";
+} from "./prompts.ts";
+import { Roller, type RolloutOptions } from "./rollouts.ts";
 
 /** How {@linkcode PolicyGradient} writes and learns. */
 export interface PolicyGradientOptions extends RolloutOptions {
@@ -74,19 +77,6 @@ export interface PolicyGradientOptions extends RolloutOptions {
   readonly normalizeAdvantages?: boolean;
   /** Of the order of prompts, and of the completions. Default 1337. */ readonly seed?: number;
   /** Whether each epoch has an order of its own. Default true. */ readonly shuffle?: boolean;
-}
-
-/** Prompts to learn on, and to be judged by. */
-export interface PromptSplits {
-  /** One or more. */ readonly train: readonly RolloutPrompt[];
-  /** One or more. */ readonly val: readonly RolloutPrompt[];
-}
-
-/** A completion, for whoever wants to see one. */
-export interface RolloutSample {
-  /** What it answers. */ readonly prompt: RolloutPrompt;
-  /** Its text, without the token that ends it. */ readonly completion: string;
-  /** Of all rewards. */ readonly reward: number;
 }
 
 /**
@@ -153,7 +143,7 @@ export class PolicyGradient implements Task, Disposable {
     const { numGenerations = isGrpo ? 8 : 2, beta = isGrpo ? 0 : 0.05, epsilon = 0.2 } = options;
     const { lossType = "dapo", importanceSamplingLevel = "token", scaleRewards = "group" } = options;
     const { blockSize } = model.config;
-    for (const [name, some] of Object.entries(prompts)) checkPrompts(name, some, { blockSize, maxNewTokens });
+    checkPrompts("Policy gradients", prompts, { blockSize, maxNewTokens });
     if (rewards.length === 0) throw new ConfigError("Policy gradients: rewards has none; expected one or more");
     const twice = rewards.find(({ name }, i) => rewards.findIndex((other) => other.name === name) < i);
     if (twice) throw new ConfigError(`Two rewards are called ${twice.name}; expected names that differ`);
@@ -298,7 +288,7 @@ export class PolicyGradient implements Task, Disposable {
       const prompts = this.prompts[split].slice(at, at + batchSize), ids = prompts.map(({ ids }) => ids);
       const rollouts = await this.#roller.roll(ids, { seed: ~seed, first: first + at, signal });
       const { total } = await scoreRollouts(rollouts, { ...this.#options, prompts, signal });
-      if (split === "val" && at === 0) this.sample = this.#sample(rollouts[0], prompts[0], total[0]);
+      if (split === "val" && at === 0) this.sample = sampleOf(rollouts[0], total[0], { ...this.#options, prompts });
       yield {
         weight: prompts.length,
         arrays: {
@@ -310,10 +300,6 @@ export class PolicyGradient implements Task, Disposable {
         },
       };
     }
-  }
-  #sample({ ids, from }: Rollout, prompt: RolloutPrompt, reward: number): RolloutSample {
-    const end = ids.at(-1) === this.#options.eosTokenId ? ids.length - 1 : ids.length;
-    return { prompt, completion: this.#options.decode(ids.subarray(from, end)), reward };
   }
   judge(_: GPT, { rewards }: Readonly<Record<string, Tensor>>): LossAndOutputs {
     return { loss: neg(mean(rewards)), outputs: rewards };
@@ -348,11 +334,7 @@ export class PolicyGradient implements Task, Disposable {
   }
   /** Of the prompts' tokens of both parts. */
   identity(): Record<"train" | "val", TokensIdentity> {
-    const of = (prompts: readonly RolloutPrompt[]) => {
-      const all = Int32Array.from(prompts.flatMap(({ ids }) => [...ids]));
-      return identify({ length: all.length, subarray: (begin: number, end: number) => all.subarray(begin, end) });
-    };
-    return { train: of(this.prompts.train), val: of(this.prompts.val) };
+    return { train: identityOf(this.prompts.train), val: identityOf(this.prompts.val) };
   }
 
   /** A task on another model, one that only counts, which writes texts and has micro-batches of every shape: for the memory that they take. */
@@ -385,20 +367,5 @@ export class PolicyGradient implements Task, Disposable {
     this.#roller[Symbol.dispose]();
     this.#scorer[Symbol.dispose]();
     this.#reference?.[Symbol.dispose]();
-  }
-}
-
-/** @throws {DataError} */
-function checkPrompts(
-  name: string,
-  prompts: readonly RolloutPrompt[],
-  { blockSize, maxNewTokens }: { readonly blockSize: number; readonly maxNewTokens: number },
-): void {
-  if (prompts.length === 0) throw new DataError(`Policy gradients: ${name} has no prompts`);
-  for (const [i, { ids }] of prompts.entries()) {
-    if (ids.length > 0 && ids.length + maxNewTokens <= blockSize) continue;
-    throw new DataError(
-      `Policy gradients: prompt ${i} of ${name} has ${ids.length} tokens; with ${maxNewTokens} more they don't fit into the block size of ${blockSize}`,
-    );
   }
 }

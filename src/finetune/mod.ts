@@ -36,6 +36,14 @@ export type { LogprobStatistics } from "../ops/logprobs.ts";
 export { type RowOptions, RowTask, type Splits } from "./row_task.ts";
 export * from "./reward.ts";
 export * from "./rewards.ts";
+export {
+  type PromptSplits,
+  type RolloutPrompt,
+  type RolloutSample,
+  type RolloutScores,
+  type ScoreOptions,
+  scoreRollouts,
+} from "./prompts.ts";
 export * from "./rollouts.ts";
 export * from "./sft.ts";
 export * from "./transfer.ts";

@@ -12,10 +12,10 @@
  */
 import { Epochs } from "../data/epochs.ts";
 import { getBatch } from "../data/batch.ts";
-import { paddedLength, paddedLengths, TokenRows } from "../data/token_rows.ts";
+import { paddedLength, paddedLengths } from "../data/token_rows.ts";
 import type { Tokens, TokensIdentity } from "../data/tokens.ts";
 import type { Tensor } from "../engine/tensor.ts";
-import { CheckpointError, ConfigError, DataError, TrainingError } from "../errors.ts";
+import { CheckpointError, ConfigError, TrainingError } from "../errors.ts";
 import { isObject } from "../files/files.ts";
 import type { GPT } from "../gpt.ts";
 import type { NumberArray } from "../kernel.ts";
@@ -26,7 +26,6 @@ import { mul } from "../ops/mul.ts";
 import { RandomGenerator } from "../random/mod.ts";
 import { Trained } from "../train/micro_steps.ts";
 import type { DrawOptions, LossAndOutputs, Measures, MicroBatch, Task, TaskState } from "../train/task.ts";
-import type { PromptSplits, RolloutSample } from "./grpo.ts";
 import { adaptersOf, type Lora } from "./lora.ts";
 import { CapturedPasses, ReferencePolicy, rowArrays, type TokenBatch, tokenLogprobs } from "./policy.ts";
 import {
@@ -43,14 +42,15 @@ import { PROXIMAL_MEASURES, type ProximalBatch, type ProximalClipping, proximalL
 import { adaptedKlCoef, type ReturnOptions, returnsOf, type ScoredText } from "./returns.ts";
 import type { Reward } from "./rewards.ts";
 import {
-  Roller,
-  type Rollout,
-  type RolloutOptions,
+  checkPrompts,
+  identityOf,
+  type PromptSplits,
   type RolloutPrompt,
-  rolloutsFromJSON,
-  rolloutsToJSON,
+  type RolloutSample,
+  sampleOf,
   scoreRollouts,
-} from "./rollouts.ts";
+} from "./prompts.ts";
+import { Roller, type Rollout, type RolloutOptions, rolloutsFromJSON, rolloutsToJSON } from "./rollouts.ts";
 import { type ValueFunction, ValueHead } from "./value.ts";
 
 /** How {@linkcode ProximalPolicy} learns; the defaults are TRL's, unless it says otherwise. */
@@ -149,7 +149,7 @@ export class ProximalPolicy implements Task, Disposable {
       throw new ConfigError(`PPO: ${name} is ${value}; expected a whole number above 0`);
     }
     if (options.rewards.length === 0) throw new ConfigError("PPO: there is no reward to learn from");
-    checkPrompts(prompts, blockSize - maxNewTokens);
+    checkPrompts("PPO", prompts, { blockSize, maxNewTokens });
     this.#options = { ...options, microBatches, miniBatches, epochs, seed, scoreAt };
     this.#rows = batchSize * microBatches * miniBatches;
     this.#klCoef = options.klCoef ?? 0.05;
@@ -321,15 +321,14 @@ export class ProximalPolicy implements Task, Disposable {
 
   /** Completions of the first prompts of a part, the same random streams in each evaluation. */
   async *evaluate(split: "train" | "val", { count, signal }: DrawOptions): AsyncGenerator<MicroBatch> {
-    const { batchSize, seed, decode, eosTokenId } = this.#options,
+    const { batchSize, seed } = this.#options,
       from = split === "val" ? this.prompts.train.length : 0;
     const all = this.prompts[split].slice(0, count * batchSize);
     for (let at = 0; at < all.length; at += batchSize) {
       const prompts = all.slice(at, at + batchSize);
       const { iteration, scores, measured } = await this.#written(prompts, { seed: ~seed!, first: from + at, signal });
       if (split === "val" && at === 0) {
-        const { ids, from } = iteration.rollouts[0], end = ids.at(-1) === eosTokenId ? ids.length - 1 : ids.length;
-        this.sample = { prompt: prompts[0], completion: decode(ids.subarray(from, end)), reward: scores[0] };
+        this.sample = sampleOf(iteration.rollouts[0], scores[0], { ...this.#options, prompts });
       }
       const values = Float32Array.from(EVALUATED, (name) => measured[name]);
       const loss = { values: Float32Array.of(-values[0]), shape: [] };
@@ -415,26 +414,4 @@ export class ProximalPolicy implements Task, Disposable {
     this.#roller[Symbol.dispose]();
     this.#passes[Symbol.dispose]();
   }
-}
-
-/** @throws {DataError} */
-function checkPrompts(prompts: PromptSplits, most: number): void {
-  for (const name of ["train", "val"] as const) {
-    const some = prompts[name];
-    if (some.length === 0) {
-      throw new DataError(`PPO: there are no prompts to ${name === "val" ? "evaluate on" : "learn from"}`);
-    }
-    const wrong = some.findIndex(({ ids: { length } }) => length === 0 || length > most);
-    if (wrong < 0) continue;
-    const { length } = some[wrong].ids;
-    throw new DataError(
-      `PPO: prompt ${wrong} of ${name} has ${length} tokens; expected 1 to ${most}, which leave room for a completion`,
-    );
-  }
-}
-
-function identityOf(prompts: readonly RolloutPrompt[]): TokensIdentity {
-  const rows = new TokenRows();
-  for (const { ids } of prompts) rows.push({ ids, learned: new Uint8Array(ids.length) });
-  return rows.identity();
 }

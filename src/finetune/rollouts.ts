@@ -7,13 +7,11 @@
  */
 import { gib } from "../engine/capacity.ts";
 import { CheckpointError, ConfigError, DeviceError } from "../errors.ts";
-import type { Words } from "../data/examples.ts";
 import { slotBytes } from "../generate/passes.ts";
 import { Rows } from "../generate/rows.ts";
 import type { GPT } from "../gpt.ts";
 import { isObject } from "../files/files.ts";
 import { philox } from "../random/philox.ts";
-import type { Reward, Sample } from "./rewards.ts";
 import type { SamplingOptions } from "../../kernels/choose/rules.ts";
 
 /** How a {@linkcode Roller} writes. */
@@ -149,43 +147,6 @@ function slotsFor(model: GPT): number {
   throw new DeviceError(
     `Rollouts: keys and values of one text take ${gib(all)}, and ${gib(Math.max(0, left))} are left`,
   );
-}
-
-/** What a policy is to answer. */
-export interface RolloutPrompt {
-  /** Its tokens, one or more. */ readonly ids: Int32Array;
-  /** As it stands in the data: a text, or the turns of a conversation. */ readonly prompt: Words;
-  /** Other columns of its row, for rewards. */ readonly more?: Readonly<Record<string, unknown>>;
-}
-
-/** What {@linkcode scoreRollouts} needs besides the rollouts. */
-export interface ScoreOptions {
-  /** By the rollouts' `promptIndex`. */ readonly prompts: readonly RolloutPrompt[];
-  /** One or more. */ readonly rewards: readonly Reward[];
-  /** The text of a completion's tokens. */ readonly decode: (ids: Int32Array) => string;
-  /** The token that ends a completion, and is no part of its text. */ readonly eosTokenId?: number;
-  /** Gives up. */ readonly signal?: AbortSignal;
-}
-
-/** The rewards of some rollouts, in their order. */
-export interface RolloutScores {
-  /** Each reward by its weight, summed. */ readonly total: Float64Array;
-  /** By the rewards' names, without weights. */ readonly each: Readonly<Record<string, Float64Array>>;
-}
-
-/** Scores rollouts by all rewards at once. @throws what a reward throws */
-export async function scoreRollouts(
-  rollouts: readonly Rollout[],
-  { prompts, rewards, decode, eosTokenId, signal }: ScoreOptions,
-): Promise<RolloutScores> {
-  const samples = rollouts.map(({ ids, from, ended, promptIndex }): Sample => {
-    const end = ids.at(-1) === eosTokenId ? ids.length - 1 : ids.length, { prompt, more } = prompts[promptIndex];
-    return { prompt, completion: decode(ids.subarray(from, end)), ids, from, ended, more };
-  });
-  const scores = await Promise.all(rewards.map((reward) => reward.score(samples, { signal })));
-  const total = new Float64Array(samples.length);
-  for (const [k, { weight }] of rewards.entries()) scores[k].forEach((score, i) => total[i] += weight * score);
-  return { total, each: Object.fromEntries(rewards.map(({ name }, k) => [name, scores[k]])) };
 }
 
 /** Rollouts as JSON, for state.json. */
