@@ -33,7 +33,7 @@ const permissions = [
   "--allow-net=127.0.0.1,localhost",
 ];
 /** Folders that other modes leave out. */
-const SEPARATE = ["browser", "everywhere", "native", "long"];
+const SEPARATE = ["browser", "everywhere", "native", "long", "clients"];
 // playwright-core looks at the whole environment, and asks for the home folder and the system's release.
 const browserPermissions = [
   "--allow-read",

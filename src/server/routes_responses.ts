@@ -25,6 +25,7 @@ import { modelField, shaping } from "./sampling.ts";
 import { generateAll, merged, Transcript } from "./texts.ts";
 
 const NO_TOOLS = "Models here call no functions: leave it out.";
+const LOGPROBS = "message.output_text.logprobs";
 const STATELESS = "Nothing is stored here: send the whole chat as input.";
 
 const item = mapped(
@@ -62,7 +63,9 @@ const fields = {
   max_output_tokens: optional(integer({ min: 1, max: 65_536 })),
   ...shaping,
   top_logprobs: optional(integer({ min: 0, max: 20 })),
-  include: optional(list(string({ max: 40, values: ["message.output_text.logprobs"] }), { max: 1 }), []),
+  include: optional(
+    list(string({ max: 80 }), { max: 16, about: `${LOGPROBS}; nothing else is there to include.` }),
+  ),
   stream: optional(boolean(), false),
   metadata: optional(metadata, {}),
   text: refused("Ask for the form in the input, and check what comes.", [
@@ -77,6 +80,9 @@ const fields = {
   conversation: refused(STATELESS),
   prompt: refused("Write the prompt into the input."),
   background: refused("Keep the connection open, or stream.", [false]),
+  background_options: refused("Keep the connection open, or stream."),
+  image: refused("Models read and write text alone."),
+  access_programs: ignored(),
   truncation: refused("Leave out old turns on your side.", ["disabled"]),
   context_management: refused("Leave out old turns on your side."),
   moderation: refused("Check texts on your side."),
@@ -125,7 +131,7 @@ async function respond(call: Call<Body>): Promise<Response> {
   const sampling = { ...body, stop: [], frequency_penalty: 0, presence_penalty: 0 };
   const at = { at: "input", ...most !== undefined && { most } };
   const prompt = await chatPrompt(model, [...system, ...body.input], sampling, at);
-  const wanted = body.include.length > 0 || body.top_logprobs !== undefined;
+  const wanted = wantsLogprobs(body);
   const [generation] = generateAll(call, [{
     ...{ ...prompt, count: 1 },
     ...wanted && { topLogprobs: body.top_logprobs ?? 0 },
@@ -137,6 +143,9 @@ async function respond(call: Call<Body>): Promise<Response> {
   for await (const { tokens } of told(asked)) if (wanted) logprobs.push(...chatLogprobs(model, tokens));
   return Response.json(responseOf(asked, messageOf(asked, logprobs)));
 }
+
+const wantsLogprobs = ({ include, top_logprobs }: Body): boolean =>
+  include?.includes(LOGPROBS) === true || top_logprobs !== undefined;
 
 async function* told({ generation, transcript }: Asked) {
   for await (const [, pieces] of merged([generation])) for (const piece of pieces) yield transcript.push(piece);
@@ -185,7 +194,7 @@ function responseOf({ call, model, prompt, transcript, created }: Asked, message
 
 async function* streamed(asked: Asked): AsyncGenerator<string> {
   const { call, model, transcript } = asked, item_id = `msg_${call.id.slice(4)}`, output_index = 0, content_index = 0;
-  const wanted = call.body.include.length > 0 || call.body.top_logprobs !== undefined, all: unknown[] = [];
+  const wanted = wantsLogprobs(call.body), all: unknown[] = [];
   let sequence_number = 0;
   const say = (type: string, more: object) =>
     typedEvent({ type: `response.${type}`, sequence_number: sequence_number++, ...more } as { type: string });
