@@ -39,9 +39,10 @@ export interface Listener extends AsyncDisposable {
   drain(milliseconds: number): Promise<void>;
 }
 
-const BAD_REQUEST = JSON.stringify({
-  error: { message: "This is no HTTP request", type: "invalid_request_error", param: null, code: "bad_request" },
-});
+const refusal = (message: string, code: string) =>
+  JSON.stringify({ error: { message, type: "invalid_request_error", param: null, code } });
+const BAD_REQUEST = refusal("This is no HTTP request", "bad_request");
+const json = { "content-type": "application/json" };
 
 /**
  * Listens.
@@ -160,10 +161,7 @@ async function answer(
     if (!outgoing.writableEnded) gone.abort(new DOMException("The client has gone", "AbortError"));
   });
   const request = requestOf(incoming, gone.signal, stall);
-  const response = request ? await handler(request) : new Response(BAD_REQUEST, {
-    status: 400,
-    headers: { "content-type": "application/json" },
-  });
+  const response = request ? await handler(request) : unhandled(incoming);
   if (outgoing.destroyed) return void response.body?.cancel().catch(() => {});
   // What has not been read of the body would be taken for the next request.
   const unread = !incoming.complete;
@@ -174,6 +172,14 @@ async function answer(
   if (!unread) return;
   incoming.resume(); // a client that still sends could miss the answer if the connection were reset at once
   setTimeout(() => incoming.socket.destroy(), 1000);
+}
+
+/** For what cannot be a `Request`. */
+function unhandled({ method = "" }: http.IncomingMessage): Response {
+  if (!/^(TRACE|TRACK|CONNECT)$/.test(method)) return new Response(BAD_REQUEST, { status: 400, headers: json });
+  const headers = { ...json, allow: "GET, POST, DELETE" },
+    body = refusal("There is no such method here", "method_not_allowed");
+  return new Response(body, { status: 405, headers });
 }
 
 /** Undefined where it is none. */
