@@ -37,7 +37,7 @@ export interface PromptToken extends TokenLogprob {
 /** What a row asks of those that it is one of. */
 export interface RowOwner {
   /** Computes the next step of all rows. Never rejects. */
-  step(): Promise<void>;
+  step(): Promise<unknown>;
   /** The row needs its slot no longer. */
   leave(row: LiveRow): void;
 }
@@ -59,6 +59,14 @@ export interface Row extends AsyncIterableIterator<RowToken, undefined, undefine
    * @throws {DeviceError} what reading them has thrown
    */
   promptLogprobs(): Promise<readonly PromptToken[]>;
+  /** Of {@linkcode Row.promptLogprobs}, those that have been read. */
+  readonly scores: readonly PromptToken[];
+  /**
+   * The next token, where it has been computed: for a caller that computes steps itself (`Rows.step`).
+   *
+   * @throws {DeviceError} what computing it has thrown, as the loop over the row does
+   */
+  ready(): RowToken | undefined;
   /** Ends it: its slot is free at once, and what has been computed and not been taken is thrown away. */
   abort(): void;
 }
@@ -162,16 +170,17 @@ export class LiveRow implements PassRow, Row {
       await this.owner.step();
     }
     this.wanted = false;
+    const value = this.ready();
+    return value ? { value, done: false } : { value, done: true };
+  }
+  ready(): RowToken | undefined {
     const value = this.#queue.shift();
-    if (value) {
-      this.noise.taken(++this.#taken);
-      return { value, done: false };
-    }
+    if (value) this.noise.taken(++this.#taken);
+    if (value || !this.over) return value;
     this.abort();
     const error = this.#error;
     this.#error = undefined;
     if (error !== undefined) throw error;
-    return { value: undefined, done: true };
   }
   async promptLogprobs(): Promise<readonly PromptToken[]> {
     while (this.scores.length < this.scored && !this.over) await this.owner.step();

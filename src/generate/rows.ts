@@ -31,6 +31,8 @@ export interface RowsOptions {
   readonly slots: number;
   /** How many tokens of prompts are read in a step beside rows that write. Default 128. */
   readonly piece?: number;
+  /** And in a step in which none writes. Default: as many as the block size, or a piece where that is more. */
+  readonly idlePiece?: number;
   /** How keys and values are stored: `f32`, the default, or `bf16`, rounded to the nearest, in half the memory. */
   readonly cache?: CacheType;
   /**
@@ -38,11 +40,6 @@ export interface RowsOptions {
    * there are several slots.
    */
   readonly reuse?: boolean;
-  /**
-   * Runs each step, which resolves to how many rows it was of: to measure it, and to give others a turn before it. Default: others
-   * have one every 50 ms.
-   */
-  readonly around?: (step: () => Promise<number>) => Promise<void>;
   /** Runs a pass over tokens whose rows have these tags, i32, one a token: what `RowOptions.tag` is for. Outside of captures, too. */
   readonly tagged?: (tags: Tensor, pass: () => Tensor) => Tensor;
 }
@@ -67,6 +64,7 @@ export class Rows implements Disposable {
   readonly #owner: RowOwner = { step: () => this.#step(), leave: (row) => this.#leave(row) };
   readonly #passes: Passes;
   readonly #piece: number;
+  readonly #idlePiece: number;
   readonly #reuse: boolean;
   /** In the order in which they came. */
   #live: LiveRow[] = [];
@@ -74,9 +72,9 @@ export class Rows implements Disposable {
   readonly #held: (LiveRow | undefined)[];
   /** Slots without a row, the longest free first. */
   readonly #free: number[];
-  readonly #around: NonNullable<RowsOptions["around"]>;
+  readonly #breather = new Breather();
   readonly #steps: Steps;
-  #running: Promise<void> | undefined;
+  #running: Promise<number> | undefined;
   /** How often weights had been written, or layers changed, when that was last looked at. */
   #written = 0;
 
@@ -87,9 +85,16 @@ export class Rows implements Disposable {
    */
   constructor(
     readonly model: GPT,
-    { slots, piece = 128, cache = "f32", reuse = slots > 1, around = breathing(), tagged }: RowsOptions,
+    {
+      slots,
+      piece = 128,
+      idlePiece = Math.max(piece, model.config.blockSize),
+      cache = "f32",
+      reuse = slots > 1,
+      tagged,
+    }: RowsOptions,
   ) {
-    for (const [name, value] of Object.entries({ slots, piece })) {
+    for (const [name, value] of Object.entries({ slots, piece, idlePiece })) {
       if (!Number.isSafeInteger(value) || value < 1) {
         throw new ConfigError(`Rows: ${name} is ${value}; expected a whole number above 0`);
       }
@@ -97,8 +102,8 @@ export class Rows implements Disposable {
     if (cache !== "f32" && cache !== "bf16") throw new ConfigError(`Rows: cache is ${cache}; expected f32 or bf16`);
     checkSlots(model, slots, cache);
     this.#piece = piece;
+    this.#idlePiece = idlePiece;
     this.#reuse = reuse;
-    this.#around = around;
     this.#passes = new Passes(model, { slots, cache, tagged });
     this.#steps = new Steps(this.#passes);
     this.#held = new Array<LiveRow | undefined>(slots).fill(undefined);
@@ -165,9 +170,9 @@ export class Rows implements Disposable {
 
   /** That there is room for what a row asks for, before it has a slot: what does not fit in a step ends all rows of the step. */
   #checkAsked(request: RowRequest, prompt: number): void {
-    const { device, config: { vocabSize, blockSize } } = this.model, passes = this.#passes;
+    const { device, config: { vocabSize } } = this.model, passes = this.#passes;
     const { tables, pairs } = passes.choosing.lacks(request, likelyOf(request));
-    const scored = Math.min(prompt - 1, Math.max(this.#piece, blockSize)),
+    const scored = Math.min(prompt - 1, Math.max(this.#piece, this.#idlePiece)),
       each = vocabSize + 2 + 2 * scoredBeside(request);
     const logits = request.promptLogprobs === undefined ? 0 : scored * each * device.bytesOf("f32");
     if (tables + pairs + logits === 0) return;
@@ -216,10 +221,26 @@ export class Rows implements Disposable {
     }
   }
 
-  #step(): Promise<void> {
-    return this.#running ??= this.#around(() => this.#run()).then(() => void (this.#running = undefined));
+  /**
+   * Computes the next step of all rows, for a caller that takes their tokens with `ready()`. Never rejects.
+   *
+   * @returns of how many rows it was
+   */
+  step(): Promise<number> {
+    return this.#running ??= this.#run();
+  }
+  /** The same for readers that wait. */
+  #step(): Promise<unknown> {
+    return this.#running ??= this.#breather.breathe().then(() => this.#run()); // others who have got a token take it, and may add and abort
   }
   async #run(): Promise<number> {
+    try {
+      return await this.#compute();
+    } finally {
+      this.#running = undefined;
+    }
+  }
+  async #compute(): Promise<number> {
     for (const row of [...this.#live]) if (row.request.signal?.aborted) row.abort();
     const begins = this.#live.some(({ fresh }) => fresh);
     if (begins) this.#forgetOldWeights();
@@ -246,8 +267,7 @@ export class Rows implements Disposable {
         plan.writing.push(row);
       } else unread.push(row);
     }
-    const { blockSize } = this.model.config;
-    let budget = plan.writing.length > 0 ? this.#piece : Math.max(this.#piece, blockSize);
+    let budget = plan.writing.length > 0 ? this.#piece : this.#idlePiece;
     for (const [i, row] of unread.entries()) {
       if (budget === 0 || (row.fresh && !this.#begin(row, unread.slice(0, i)))) continue;
       const count = Math.min(row.unread, budget);
@@ -290,15 +310,6 @@ const together = ({ shares, tag = 0 }: RowRequest, { request }: LiveRow): boolea
 /** How many tokens of a prompt stand in a row's slot, its last left out, for the model has to be shown one. */
 const commonPrefix = (tokens: readonly number[], request: RowRequest, row: LiveRow | undefined): number =>
   row && together(request, row) ? Math.min(sameFrom(tokens, row.tokens, row.window, row.read), tokens.length - 1) : 0;
-
-/** Others have a turn every 50 ms: those who have got a token take it, and may add and abort. */
-function breathing(): NonNullable<RowsOptions["around"]> {
-  const breather = new Breather();
-  return async (step) => {
-    await breather.breathe();
-    await step();
-  };
-}
 
 function checkSlots(model: GPT, slots: number, cache: CacheType): void {
   const { device, config: { vocabSize } } = model, of = slotBytes(model, cache), { all, one } = device.capacity;

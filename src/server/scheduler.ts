@@ -6,7 +6,6 @@
  */
 import { turn } from "../loop/breather.ts";
 import type { Row, RowRequest } from "../generate/row.ts";
-import type { RowsOptions } from "../generate/rows.ts";
 import { ConfigError } from "../errors.ts";
 import { Turns } from "../files/files.ts";
 import type { GenerateRequest } from "./engine_api.ts";
@@ -56,6 +55,8 @@ export class Scheduler implements Disposable {
   /** In the order in which they came. */
   readonly #waiting = new Map<Served, Text[]>();
   readonly #running = new Map<Served, Set<Text>>();
+  /** Models whose steps are being computed. */
+  readonly #driven = new Set<Served>();
   /** Embeddings that were asked for. */
   readonly #embeds = new Map<number, AbortController>();
   readonly #turns = new Turns();
@@ -86,7 +87,7 @@ export class Scheduler implements Disposable {
     this.#outbox.flush();
   }
   async #loadModel(id: string, spec: ModelSpec): Promise<LoadedInfo> {
-    const served = await Served.load({ ...spec, id }, (served) => this.#around(served));
+    const served = await Served.load({ ...spec, id });
     this.#models.set(id, { served, adapter: 0 });
     this.#waiting.set(served, []);
     this.#running.set(served, new Set());
@@ -136,41 +137,65 @@ export class Scheduler implements Disposable {
       const had = Map.groupBy(running, ({ request }) => request.key);
       const next = waiting.findIndex(({ request: { key } }) => (had.get(key)?.length ?? 0) < most);
       const [text] = waiting.splice(Math.max(0, next), 1);
-      void this.#write(text);
+      this.#begin(text);
     }
     this.#count();
   }
 
-  async #write(text: Text): Promise<void> {
-    const { of, index, request, served } = text, running = this.#running.get(served)!;
+  #begin(text: Text): void {
+    const { of, served } = text, running = this.#running.get(served)!;
     try {
       text.row = served.rows.add(rowRequest(text));
-      running.add(text);
-      this.#busy();
-      observe(this.metrics.queueSeconds, (Date.now() - text.arrived) / 1000);
-      if (index === 0 && request.promptLogprobs !== undefined) { // they are there when the first token is
-        const scores = await text.row.promptLogprobs();
-        if (text.over) return;
-        this.#outbox.of(of).scores = scores.map(({ topLogprobs, ...token }) => ({ ...token, top: topLogprobs }));
+    } catch (error) {
+      return this.#fail(of, error);
+    }
+    observe(this.metrics.queueSeconds, (Date.now() - text.arrived) / 1000);
+    running.add(text);
+    if (!this.shared.busy) this.shared.step();
+    this.shared.busy = true;
+    if (!this.#driven.has(served)) void this.#drive(served);
+  }
+  /** Computes a model's steps as long as there is a text, and takes their tokens. Between two steps others have their turns. */
+  async #drive(served: Served): Promise<void> {
+    const running = this.#running.get(served)!, { metrics } = this;
+    this.#driven.add(served);
+    for (;;) {
+      await this.#breathe(); // what has come at once begins together
+      if (running.size === 0) return void this.#driven.delete(served);
+      const before = performance.now(), rows = await served.rows.step(), ms = performance.now() - before;
+      this.shared.step();
+      if (rows > 0) {
+        observe(metrics.batchRows, rows);
+        observe(metrics.stepSeconds, ms / 1000);
       }
-      for await (const token of text.row) {
-        if (text.over) return;
+      for (const text of [...running]) this.#take(text);
+      this.#outbox.flush(ms);
+    }
+  }
+  /** Takes what a step has written of a text. */
+  #take(text: Text): void {
+    const { of, index, row } = text;
+    try {
+      for (let token = row!.ready(); token && !text.over; token = row!.ready()) {
         this.#took(text);
         this.#outbox.token(of, index, token);
       }
-      if (text.over) return;
-      if (text.last === 0) { // none were asked for
-        this.#begun(text);
-        this.#outbox.piece(of, index).finish = "length";
-      }
-      this.#end(text);
     } catch (error) {
-      if (!text.over) this.#fail(of, error);
+      return this.#fail(of, error);
     }
+    if (text.over || !row!.done) return;
+    if (text.last === 0) { // none were asked for
+      this.#read(text);
+      this.#outbox.piece(of, index).finish = "length";
+    }
+    this.#end(text);
   }
   /** The prompt has been read. */
-  #begun({ of, index, request: { prompt }, row }: Text): void {
-    const { metrics: { promptTokens } } = this, { reused } = row!;
+  #read({ of, index, request: { prompt, promptLogprobs }, row }: Text): void {
+    const { metrics: { promptTokens } } = this, { reused, scores } = row!;
+    if (index === 0 && promptLogprobs !== undefined) {
+      this.#outbox.of(of).scores = scores.map(({ topLogprobs, ...token }) => ({ ...token, top: topLogprobs }));
+    }
     promptTokens.cached += reused;
     promptTokens.computed += prompt.length - reused;
     this.#outbox.piece(of, index).cached = reused;
@@ -179,7 +204,7 @@ export class Scheduler implements Disposable {
   #took(text: Text): void {
     const { metrics } = this, now = Date.now();
     if (text.last === 0) {
-      this.#begun(text);
+      this.#read(text);
       observe(metrics.firstTokenSeconds, (now - text.arrived) / 1000);
     } else observe(metrics.interTokenSeconds, (now - text.last) / 1000);
     text.last = now;
@@ -247,19 +272,6 @@ export class Scheduler implements Disposable {
     this.#idle();
   }
 
-  /** What happens around each step of a model's rows. */
-  #around(served: Served): NonNullable<RowsOptions["around"]> {
-    return async (step) => {
-      this.#outbox.flush(served.lastStep);
-      await this.#breathe();
-      const before = performance.now(), rows = await step(), ms = performance.now() - before;
-      this.shared.step();
-      served.lastStep = ms;
-      if (rows === 0) return;
-      observe(this.metrics.batchRows, rows);
-      observe(this.metrics.stepSeconds, ms / 1000);
-    };
-  }
   /** Lets messages in that were sent, and now and then whatever else is waiting. */
   async #breathe(): Promise<void> {
     const { shared } = this;
@@ -267,10 +279,6 @@ export class Scheduler implements Disposable {
     await turn();
     for (let i = 1; i < MOST_TURNS && shared.sent !== this.#received; i++) await turn();
     this.#breathed = performance.now();
-  }
-  #busy(): void {
-    if (!this.shared.busy) this.shared.step();
-    this.shared.busy = true;
   }
   /** Where nothing is written any more, nobody else flushes. */
   #idle(): void {

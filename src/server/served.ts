@@ -5,7 +5,7 @@ import type { Device } from "../engine/device.ts";
 import { noGrad } from "../engine/autograd.ts";
 import { DeviceError } from "../errors.ts";
 import { slotBytes } from "../generate/passes.ts";
-import { Rows, type RowsOptions } from "../generate/rows.ts";
+import { Rows } from "../generate/rows.ts";
 import { AdapterBank } from "../finetune/adapter_bank.ts";
 import { spoken } from "../generate/stopping.ts";
 import type { GPT } from "../gpt.ts";
@@ -16,13 +16,10 @@ import type { LoadedInfo, ModelSpec } from "./messages.ts";
 
 /** Texts at once, where nobody says: more make a step faster by little. */
 const MOST = 64;
-/** Tokens of an input that are read at once, so that those who write do not wait for more. */
+/** Tokens of prompts that are read at once, so that neither those who write nor those who come wait for more. */
 const PIECE = 128;
 
 export class Served implements Disposable {
-  /** Milliseconds that its last step took. */
-  lastStep = 0;
-
   private constructor(
     readonly spec: ModelSpec,
     readonly model: GPT,
@@ -33,7 +30,7 @@ export class Served implements Disposable {
   ) {}
 
   /** @throws what `createDevice`, `loadPretrained` and `Rows` throw; nothing is left then */
-  static async load(spec: ModelSpec, around: (served: Served) => RowsOptions["around"]): Promise<Served> {
+  static async load(spec: ModelSpec): Promise<Served> {
     const { id, path, adapter, weights, checkpoint, threads, slots, cache } = spec, notes: string[] = [];
     const device = await createDevice(spec.device, /^(auto|cpu)$/.test(spec.device) ? { threads } : undefined);
     try {
@@ -48,13 +45,9 @@ export class Served implements Disposable {
         device: device.description,
       };
       const adapters = new AdapterBank(model);
-      let served: Served | undefined;
-      const rows = new Rows(model, {
-        ...{ slots: count, cache, reuse: true },
-        around: async (step) => await around(served!)!(step),
-        tagged: adapters.tagged,
-      });
-      return served = new Served(spec, model, adapters, tokenizer, rows, info);
+      const piece = { piece: PIECE, idlePiece: PIECE }; // who comes meanwhile waits for one
+      const rows = new Rows(model, { slots: count, cache, reuse: true, ...piece, tagged: adapters.tagged });
+      return new Served(spec, model, adapters, tokenizer, rows, info);
     } catch (error) {
       device.close();
       throw error;

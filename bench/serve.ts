@@ -1,0 +1,297 @@
+/**
+ * What serving costs: `deno task bench:serve`. The server is a process of its own, and the clients, in this one, take a part of the
+ * same processors; beside it the same texts by `Rows` without a server, in turns, the best of each against the best.
+ *
+ * Weights are random numbers, which takes no less time than trained ones.
+ */
+import { createDevice, type GPT, RandomGenerator, Rows } from "../mod.ts";
+import { saveGguf, saveHuggingFace } from "../src/checkpoint/mod.ts";
+import { runCommand } from "../src/cli/command.ts";
+import { choice, describeFlags, fallbacks, int, parseCommandLine, text } from "../src/cli/flags.ts";
+import { loadPretrained } from "../src/pretrained/load.ts";
+import { CharacterTokenizer } from "../src/tokenizer/mod.ts";
+import { randomModel } from "./subjects.ts";
+
+const flags = {
+  only: choice(["", "small", "gpt2"], "the 0.8 M model, or GPT-2's 124 M; default: both"),
+  threads: int(navigator.hardwareConcurrency, "that compute", { min: 1, max: 256 }),
+  rounds: int(4, "in which all take turns", { min: 1 }),
+  llama: text("", "path of llama.cpp's llama-server, to be measured beside ours on GPT-2's sizes"),
+};
+type Options = ReturnType<typeof fallbacks<typeof flags>>;
+
+const SMALL = { nLayer: 4, nHead: 4, nEmbd: 128, vocabSize: 65, blockSize: 64 };
+const GPT2 = { nLayer: 12, nHead: 12, nEmbd: 768, vocabSize: 50257, blockSize: 1024, activation: "gelu_new" as const };
+const tokenizer = new CharacterTokenizer(Array.from({ length: 65 }, (_, i) => String.fromCodePoint(0x400 + i)));
+
+interface Ask {
+  readonly prompt: readonly number[];
+  readonly tokens: number;
+  readonly seed: number;
+}
+const asks = (count: number, length: number, tokens: number): Ask[] =>
+  Array.from({ length: count }, (_, seed) => ({
+    prompt: Array.from({ length }, (_, i) => (31 * seed + i) % 65),
+    ...{ tokens, seed },
+  }));
+
+const encoder = new TextEncoder(), decoder = new TextDecoder();
+
+/** A server, ours or llama.cpp's. */
+class Server implements AsyncDisposable {
+  /** Of llama.cpp's: our models have no token that ends a text. */
+  ignoresEnds: boolean | undefined;
+
+  private constructor(
+    readonly url: string,
+    readonly child: Deno.ChildProcess,
+    readonly seconds: number,
+    readonly loaded: number,
+  ) {}
+
+  static async start(program: string, args: readonly string[], ready: RegExp): Promise<Server> {
+    const began = performance.now();
+    const child = new Deno.Command(program, { args: [...args], stdout: "piped", stderr: "piped" }).spawn();
+    const decoder = new TextDecoder();
+    let shown = "";
+    const watch = async (stream: ReadableStream<Uint8Array>, found: (match: RegExpExecArray) => void) => {
+      for await (const chunk of stream) {
+        shown = (shown + decoder.decode(chunk, { stream: true })).slice(-10_000);
+        const match = ready.exec(shown);
+        if (match) found(match);
+      }
+    };
+    const match = await new Promise<RegExpExecArray>((resolve, reject) => {
+      void Promise.all([watch(child.stdout, resolve), watch(child.stderr, resolve)]).then(() =>
+        reject(new Error(shown))
+      );
+    });
+    const loaded = /loaded in ([\d.]+) s/.exec(shown)?.[1];
+    return new Server(match[1], child, (performance.now() - began) / 1000, Number(loaded));
+  }
+  /** Ours. */
+  static ours(model: string, { threads }: Options, ...more: string[]): Promise<Server> {
+    const args = [
+      "run",
+      "--no-prompt",
+      "--no-check",
+      "--allow-read",
+      "--allow-write",
+      "--allow-net=127.0.0.1",
+      "src/cli/serve.ts",
+    ];
+    const own = [`--model=${model},name=m`, `--threads=${threads}`, "--port=0", ...more];
+    return Server.start(Deno.execPath(), [...args, ...own], /Ready at (http:\S+?)\/v1/);
+  }
+
+  /** Seconds of processor time so far; NaN where the system does not tell. */
+  get cpu(): number {
+    try {
+      const fields = Deno.readTextFileSync(`/proc/${this.child.pid}/stat`).split(") ")[1].split(" ");
+      return (Number(fields[11]) + Number(fields[12])) / 100;
+    } catch {
+      return NaN;
+    }
+  }
+
+  /** Streams a text. @returns milliseconds, since it was asked for, at which something came, and how many tokens there were */
+  async stream({ prompt, tokens, seed }: Ask, signal?: AbortSignal): Promise<{ times: number[]; tokens: number }> {
+    const began = performance.now(), times: number[] = [], { hostname, port } = new URL(this.url);
+    const body = JSON.stringify({
+      ...{ model: "m", prompt, max_tokens: tokens, temperature: 0.8, seed, stream: true, ignore_eos: this.ignoresEnds },
+      stream_options: { include_usage: true },
+    });
+    // A plain connection: fetch would take more of the processors than the server.
+    using connection = await Deno.connect({ hostname, port: Number(port) });
+    const stop = () => connection.close();
+    signal?.addEventListener("abort", stop);
+    const head =
+      `POST /v1/completions HTTP/1.1\r\nhost: ${hostname}\r\ncontent-type: application/json\r\nconnection: close`;
+    await connection.write(encoder.encode(`${head}\r\ncontent-length: ${body.length}\r\n\r\n${body}`));
+    const buffer = new Uint8Array(65536);
+    let rest = "";
+    for (let n; (n = await connection.read(buffer)) !== null;) {
+      const said = decoder.decode(buffer.subarray(0, n));
+      if (/"(text|content)":/.test(said)) times.push(performance.now() - began);
+      rest = rest.slice(-1000) + said;
+    }
+    signal?.removeEventListener("abort", stop);
+    if (!/^data: \[DONE\]/m.test(rest)) throw new Error(rest);
+    const count = Number(/"completion_tokens":(\d+)/.exec(rest)![1]);
+    return { times, tokens: count };
+  }
+  /** All at once. @returns tokens a second, and of the server's processor time, in microseconds a token */
+  async rate(all: readonly Ask[]): Promise<{ rate: number; cpu: number }> {
+    const began = performance.now(), cpu = this.cpu;
+    const streams = await Promise.all(all.map((ask) => this.stream(ask)));
+    const tokens = streams.reduce((sum, { tokens }) => sum + tokens, 0);
+    return { rate: 1000 * tokens / (performance.now() - began), cpu: 1e6 * (this.cpu - cpu) / tokens };
+  }
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.child.kill("SIGKILL");
+    await this.child.status;
+  }
+}
+
+/** The same without a server. */
+async function rowsRate(rows: Rows, all: readonly Ask[]): Promise<number> {
+  const began = performance.now(), waiting = [...all];
+  let count = 0;
+  await Promise.all(Array.from({ length: Math.min(rows.free, all.length) }, async () => {
+    for (let ask = waiting.shift(); ask; ask = waiting.shift()) {
+      const { prompt, tokens, seed } = ask;
+      const row = rows.add({
+        prompt,
+        maxNewTokens: tokens,
+        seed,
+        temperature: 0.8,
+        draws: "philox",
+        overflow: "refuse",
+      });
+      for await (const _ of row) count++;
+    }
+  }));
+  return 1000 * count / (performance.now() - began);
+}
+
+const print = (line: string) => console.log(line), show = (value: number) => value.toPrecision(3);
+
+/** Streams beside rows without a server. */
+async function throughput(
+  name: string,
+  server: Server,
+  model: GPT,
+  options: { asks: readonly Ask[]; slots: number; rounds: number },
+) {
+  using rows = new Rows(model, { slots: options.slots });
+  let best = 0, alone = 0, cpu = Infinity;
+  for (let round = 0; round <= options.rounds; round++) {
+    const served = await server.rate(options.asks), without = await rowsRate(rows, options.asks);
+    if (round === 0) continue; // kernels compile
+    best = Math.max(best, served.rate);
+    cpu = Math.min(cpu, served.cpu);
+    alone = Math.max(alone, without);
+  }
+  print(`| ${name} | ${show(best)} | ${show(alone)} | ${show(best / alone)} | ${show(cpu)} |`);
+}
+
+/** How long prompts wait, and how long streams stand still meanwhile. */
+async function latency(server: Server, { rounds }: Options): Promise<void> {
+  const long = (seed: number): Ask => { // nothing in the cache begins like it
+    const random = new RandomGenerator(seed);
+    return { prompt: Array.from({ length: 128 }, () => random.randint(GPT2.vocabSize)), tokens: 8, seed };
+  };
+  const first = async (ask: Ask) => (await server.stream(ask)).times[0];
+  const least = async (measure: (round: number) => Promise<number[]>) => {
+    const all: number[][] = [];
+    for (let round = 0; round < rounds; round++) all.push(await measure(round));
+    return all[0].map((_, k) => Math.min(...all.map((times) => times[k])));
+  };
+  let seed = 1000;
+  const [alone] = await least(async () => [await first(long(seed++))]);
+  const beside = await least(async () => {
+    const stop = new AbortController(), gaps: number[] = [];
+    const running = asks(7, 16, 400).map(async (ask, i) => {
+      try {
+        const { times } = await server.stream({ ...ask, seed: seed + 50 * i }, stop.signal);
+        gaps.push(...times.slice(1).map((time, k) => time - times[k]));
+      } catch { /* aborted */ }
+    });
+    await new Promise((resolve) => setTimeout(resolve, 1500));
+    const time = await first(long(seed++));
+    stop.abort();
+    await Promise.all(running);
+    return [time];
+  });
+  const together = await least(async () =>
+    (await Promise.all(Array.from({ length: 8 }, () => first(long(seed++))))).sort((a, b) => a - b)
+  );
+  print(
+    `\nFirst token of a prompt of 128: alone ${show(alone)} ms; beside seven that write ${show(beside[0])} ms, ${
+      show(beside[0] / alone)
+    } ×`,
+  );
+  print(`Eight at once: ${together.map((time, k) => `${show(time / alone / (k + 1))} · ${k + 1}`).join(", ")} ×`);
+}
+
+async function bench(options: Options): Promise<void> {
+  using device = await createDevice("cpu", { threads: options.threads });
+  const folder = await Deno.makeTempDir(), { rounds } = options;
+  print(`${device.description}; Deno ${Deno.version.deno}, rounds: ${rounds}\n`);
+  const head = ["model, streams", "tokens/s", "without a server", "ratio", "server's CPU, µs a token"];
+  const begin = async (config: typeof SMALL | typeof GPT2, weights: "f32" | "bf16") => {
+    const path = `${folder}/${config.nLayer}`;
+    if (!await Deno.stat(path).catch(() => undefined)) {
+      using model = randomModel(device, config, "f32");
+      await saveHuggingFace(model, path, { tokenizer });
+    }
+    const server = await Server.ours(path, options, `--weights=${weights}`),
+      { model } = await loadPretrained(path, { device, weights, inference: true });
+    print(`\nready after ${show(server.seconds)} s, of which the model took ${show(server.loaded)} s to load\n`);
+    print(`| ${head.join(" | ")} |\n|${" --- |".repeat(head.length)}`);
+    return { server, model };
+  };
+  try {
+    if (options.only !== "gpt2") {
+      const { server, model } = await begin(SMALL, "f32");
+      await using _ = server;
+      for (const count of [8, 200]) {
+        await throughput(`0.8 M, ${count}`, server, model, {
+          asks: asks(count, 8, 56),
+          slots: Math.min(count, 64),
+          rounds,
+        });
+      }
+      model.dispose();
+    }
+    for (const weights of options.only !== "small" ? ["f32", "bf16"] as const : []) {
+      const { server, model } = await begin(GPT2, weights);
+      await using _ = server;
+      await throughput(`124 M ${weights}, 8`, server, model, { asks: asks(8, 32, 64), slots: 8, rounds });
+      if (weights === "f32") await latency(server, options);
+      else if (options.llama) await beside(server, model, folder, options);
+      model.dispose();
+    }
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+}
+
+/** llama.cpp's own server, on the same model in f16. */
+async function beside(ours: Server, model: GPT, folder: string, { llama, threads, rounds }: Options): Promise<void> {
+  const file = `${folder}/model.gguf`,
+    small = new CharacterTokenizer(Array.from({ length: 65 }, (_, i) => String.fromCharCode(33 + i)));
+  await saveGguf(file, model, { tokenizer: small, dtype: "F16" });
+  const args = [
+    "-m",
+    file,
+    "-np",
+    "8",
+    "-t",
+    `${threads}`,
+    "-c",
+    "8192",
+    "--port",
+    "8099",
+    "--host",
+    "127.0.0.1",
+    "--no-warmup",
+  ];
+  await using peer = await Server.start(llama, args, /listening on (http:\/\/[\d.:]+)/);
+  peer.ignoresEnds = true;
+  let best = 0, other = 0;
+  for (let round = 0; round <= rounds; round++) {
+    const all = asks(8, 32, 64), [{ rate }, { rate: theirs }] = [await ours.rate(all), await peer.rate(all)];
+    if (round > 0) [best, other] = [Math.max(best, rate), Math.max(other, theirs)];
+  }
+  print(`\nllama-server, f16, 8 streams: ${show(other)} tokens/s; ours in bf16 ${show(best)}, ${show(best / other)} ×`);
+}
+
+if (import.meta.main) {
+  await runCommand(async (args) => {
+    const { given, help } = parseCommandLine(flags, args), values = { ...fallbacks(flags), ...given };
+    if (help) console.log(describeFlags(flags, values));
+    else await bench(values);
+    return 0;
+  });
+}
