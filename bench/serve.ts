@@ -16,7 +16,7 @@ const flags = {
   only: choice(["", "small", "gpt2"], "the 0.8 M model, or GPT-2's 124 M; default: both"),
   threads: int(navigator.hardwareConcurrency, "that compute", { min: 1, max: 256 }),
   rounds: int(4, "in which all take turns", { min: 1 }),
-  llama: text("", "path of llama.cpp's llama-server, to be measured beside ours on GPT-2's sizes"),
+  llama: text("", "llama.cpp's llama-server, on the PATH, to be measured beside ours on GPT-2's sizes"),
 };
 type Options = ReturnType<typeof fallbacks<typeof flags>>;
 
@@ -84,14 +84,10 @@ class Server implements AsyncDisposable {
     return Server.start(Deno.execPath(), [...args, ...own], /Ready at (http:\S+?)\/v1/);
   }
 
-  /** Seconds of processor time so far; NaN where the system does not tell. */
-  get cpu(): number {
-    try {
-      const fields = Deno.readTextFileSync(`/proc/${this.child.pid}/stat`).split(") ")[1].split(" ");
-      return (Number(fields[11]) + Number(fields[12])) / 100;
-    } catch {
-      return NaN;
-    }
+  /** Seconds of processor time so far; NaN where the server does not tell. */
+  async cpu(): Promise<number> {
+    const text = await (await fetch(`${this.url}/metrics`)).text();
+    return Number(/^process_cpu_seconds_total (.*)$/m.exec(text)?.[1]);
   }
 
   /** Streams a text. @returns milliseconds, since it was asked for, at which something came, and how many tokens there were */
@@ -122,10 +118,11 @@ class Server implements AsyncDisposable {
   }
   /** All at once. @returns tokens a second, and of the server's processor time, in microseconds a token */
   async rate(all: readonly Ask[]): Promise<{ rate: number; cpu: number }> {
-    const began = performance.now(), cpu = this.cpu;
+    const cpu = await this.cpu(), began = performance.now();
     const streams = await Promise.all(all.map((ask) => this.stream(ask)));
-    const tokens = streams.reduce((sum, { tokens }) => sum + tokens, 0);
-    return { rate: 1000 * tokens / (performance.now() - began), cpu: 1e6 * (this.cpu - cpu) / tokens };
+    const tokens = streams.reduce((sum, { tokens }) => sum + tokens, 0),
+      rate = 1000 * tokens / (performance.now() - began);
+    return { rate, cpu: 1e6 * (await this.cpu() - cpu) / tokens };
   }
   async [Symbol.asyncDispose](): Promise<void> {
     this.child.kill("SIGKILL");

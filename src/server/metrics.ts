@@ -74,7 +74,7 @@ function histogramLines(name: string, help: string, { bounds, counts, sum }: His
 /** The engine's part of `/metrics`. */
 export function metricsText(metrics: EngineMetrics): string {
   const one = (value: number) => [[{}, value]] as const;
-  const { promptTokens: { computed, cached }, aborted } = metrics;
+  const { promptTokens: { computed, cached }, aborted } = metrics, { user, system } = process.cpuUsage();
   return [
     metricLines("nanogpt_requests_running", "gauge", "Texts that are being written.", one(metrics.running)),
     metricLines("nanogpt_requests_waiting", "gauge", "Texts that wait for a slot.", one(metrics.waiting)),
@@ -99,5 +99,7 @@ export function metricsText(metrics: EngineMetrics): string {
     histogramLines("nanogpt_time_to_first_token_seconds", "From request to first token.", metrics.firstTokenSeconds),
     histogramLines("nanogpt_inter_token_seconds", "From one token to the next.", metrics.interTokenSeconds),
     histogramLines("nanogpt_queue_seconds", "From request to slot.", metrics.queueSeconds),
+    metricLines("process_cpu_seconds_total", "counter", "Processor time, of all threads.", one((user + system) / 1e6)),
+    metricLines("process_resident_memory_bytes", "gauge", "Resident memory.", one(process.memoryUsage().rss)),
   ].join("");
 }
