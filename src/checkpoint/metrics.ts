@@ -24,6 +24,12 @@ export interface EvaluationMetrics {
 /** A line of metrics.jsonl. */
 export type Metrics = StepMetrics | EvaluationMetrics;
 
+/** The file's lines, but for one that the end of a process has torn. */
+export async function readMetrics(path: string): Promise<Metrics[]> {
+  const lines = new TextDecoder().decode(await system.readFile(path)).split("\n").slice(0, -1);
+  return lines.map((line) => JSON.parse(line));
+}
+
 /**
  * Shortens the file at `path` to what came before iteration `iter`, and its evaluation if `evaluated`. A line that the end of
  * a process has torn goes too.

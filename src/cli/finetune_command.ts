@@ -47,28 +47,43 @@ type FinetuneRunning = Running<typeof finetuneFlags>;
 
 export const finetune = command({
   ...finetuneDeclaration,
-  async run(running) {
-    using run = running.values.init_from === "resume" ? await openRun(running.values.out_dir, "finetune") : undefined;
-    const options = { flags: finetuneFlags, fixed: FIXED, task: "finetune" } as const;
-    const values = run ? goOn(running, run.description.flags, options).resumed : running.values;
-    if (run) checkTask(values);
-    checkPermission(values.device, "finetune");
-    if (!values.eval_only) await run?.lock(); // before anything is read that another process may write
-    const words = resumeCommand(running.args, values.out_dir, "finetune");
-    const report = new TrainReport(values, { task: "finetune", resumeCommand: words }, running.progress);
-    leaveOutThreads(values, running.given, report);
-    await tune({ ...running, values }, run, report);
-  },
+  run: (running) => runFinetune(running, (...how) => new TrainReport(...how)),
 });
 
+/** Makes what tells of a run. */
+export type Reporting = (...how: ConstructorParameters<typeof TrainReport>) => TrainReport;
+
+/** @param more what the task is made with besides what the flags say */
+export async function runFinetune(
+  running: FinetuneRunning,
+  reporting: Reporting,
+  more: Pick<TuningSetup, "rewards"> = {},
+): Promise<void> {
+  using run = running.values.init_from === "resume" ? await openRun(running.values.out_dir, "finetune") : undefined;
+  const options = { flags: finetuneFlags, fixed: FIXED, task: "finetune" } as const;
+  const values = run ? goOn(running, run.description.flags, options).resumed : running.values;
+  if (run) checkTask(values);
+  checkPermission(values.device, "finetune");
+  if (!values.eval_only) await run?.lock(); // before anything is read that another process may write
+  const words = resumeCommand(running.args, values.out_dir, "finetune");
+  const report = reporting(values, { task: "finetune", resumeCommand: words }, running.progress);
+  leaveOutThreads(values, running.given, report);
+  await tune({ ...running, values }, run, report, more);
+}
+
 /** @param run the run to go on with; without, a new one begins */
-async function tune(request: FinetuneRunning, run: RunFolder | undefined, report: TrainReport): Promise<void> {
+async function tune(
+  request: FinetuneRunning,
+  run: RunFolder | undefined,
+  report: TrainReport,
+  more: Pick<TuningSetup, "rewards">,
+): Promise<void> {
   const { values } = request, note = (line: string) => report.note(line);
   const device = await openDevice(values, await nativeFor(values, note));
   const start = run ? await resumedModel(values, run, device) : await pretrained(values, device, report);
   const { model, tokenizer, added } = start;
   if (values.profile) device.profile = new Profile();
-  const tuning = await TASKS[values.task]({ values, model, tokenizer, progress: report.progress, start, run });
+  const tuning = await TASKS[values.task]({ values, model, tokenizer, progress: report.progress, start, run, ...more });
   const base = run?.description.base ?? (values.lora_rank > 0 ? await baseOf(values.init_from, absolute) : undefined);
   const head = hasHead(values.task) ? tuning.task.module : undefined; // a value function is not part of the policy
   const adapter = await putAdapter(values, model, { run, base: base?.name ?? "", head, added });

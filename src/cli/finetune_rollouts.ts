@@ -101,7 +101,8 @@ export async function policyGradient(setup: TuningSetup): Promise<Tuning> {
   const { prompts, lines, chats, ...how } = await readPrompts(setup);
   const wanted = values.beta > 0 || values.ref_model !== "" || values.lora_rank > 0;
   const { reference, named } = wanted ? await loadReference({ ...setup }) : {};
-  const rewards = await openRewards(values, { tokenizer, device: model.device, progress });
+  const rewards = await setup.rewards?.(model.device) ??
+    await openRewards(values, { tokenizer, device: model.device, progress });
   const task = new PolicyGradient(model, prompts, { ...optionsOf(values), ...how, reference, rewards });
   return {
     task,

@@ -6,7 +6,9 @@ import { holdOut } from "../data/epochs.ts";
 import { type Example, type Kind, readExamples } from "../data/examples.ts";
 import { countRow, endOfText, type RowCounts, tokenizeExample } from "../data/tokenize_example.ts";
 import { TokenRows } from "../data/token_rows.ts";
+import type { Device } from "../engine/device.ts";
 import { ConfigError, DataError } from "../errors.ts";
+import type { Reward } from "../finetune/rewards.ts";
 import { SupervisedTuning } from "../finetune/sft.ts";
 import type { GPT } from "../gpt.ts";
 import { Breather } from "../loop/breather.ts";
@@ -27,6 +29,8 @@ export interface TuningSetup {
   readonly start?: Partial<HeadStart>;
   /** The run that goes on. */
   readonly run?: RunFolder;
+  /** What scores completions in place of `--reward`. */
+  rewards?(device: Device): Promise<readonly Reward[]>;
 }
 
 /** A task, ready for the trainer. */

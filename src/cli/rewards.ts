@@ -52,3 +52,10 @@ async function openModel(
   ]);
   throw new ConfigError(`--reward=${path}: the model has no head that gives a reward\nThis trains one: ${how}`);
 }
+import { type Grader, graderReward } from "../server/graders.ts";
+
+/** A grader as a reward. */
+export function openGrader(grader: Grader, _device: Device): Promise<Reward[]> {
+  if (grader.type === "score_model") throw new Error("score_model");
+  return Promise.resolve([graderReward(grader)]);
+}

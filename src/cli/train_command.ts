@@ -32,17 +32,30 @@ type TrainRunning = Running<typeof trainFlags>;
 
 export const train = command({
   ...trainDeclaration,
-  async run(running) {
-    using run = running.values.init_from === "resume" ? await openRun(running.values.out_dir) : undefined;
-    const values = run ? resumedValues(running, run.description.flags) : { ...running.values, ...namedData(running) };
-    checkPermission(values.device, "train");
-    if (!values.eval_only) await run?.lock(); // before anything is read that another process may write
-    const words = resumeCommand(running.args, values.out_dir);
-    const report = new TrainReport(values, { task: "train", resumeCommand: words }, running.progress);
-    leaveOutThreads(values, running.given, report);
-    await trainRun({ ...running, values }, run, report);
-  },
+  run: (running) => runTrain(running, (...how) => new TrainReport(...how)),
 });
+
+/** How a run is made besides what the flags say. */
+interface More {
+  /** Passes over the text, in place of `max_iters`. */ readonly epochs?: number;
+  /** As the trainer has it. */ readonly finalEvaluation?: boolean;
+}
+
+/** @param reporting makes what tells of the run */
+export async function runTrain(
+  running: TrainRunning,
+  reporting: (...how: ConstructorParameters<typeof TrainReport>) => TrainReport,
+  more: More = {},
+): Promise<void> {
+  using run = running.values.init_from === "resume" ? await openRun(running.values.out_dir) : undefined;
+  const values = run ? resumedValues(running, run.description.flags) : { ...running.values, ...namedData(running) };
+  checkPermission(values.device, "train");
+  if (!values.eval_only) await run?.lock(); // before anything is read that another process may write
+  const words = resumeCommand(running.args, values.out_dir);
+  const report = reporting(values, { task: "train", resumeCommand: words }, running.progress);
+  leaveOutThreads(values, running.given, report);
+  await trainRun({ ...running, values }, run, report, more);
+}
 
 /** A run on the CPU may go on on another device. */
 export function leaveOutThreads(
@@ -56,12 +69,19 @@ export function leaveOutThreads(
 }
 
 /** @param run the run to go on with; without, a new one begins */
-async function trainRun(request: TrainRunning, run: RunFolder | undefined, report: TrainReport): Promise<void> {
+async function trainRun(
+  request: TrainRunning,
+  run: RunFolder | undefined,
+  report: TrainReport,
+  { epochs, finalEvaluation }: More,
+): Promise<void> {
   const device = await openDevice(request.values, await nativeFor(request.values, (line) => report.note(line)));
   const start = isPretrained(request.values) ? await pretrained(request.values, device, report) : undefined;
   const values = report.values = start ? fineTunedValues(request, start.model.config) : request.values;
   const setup = { values, run, start, device, report };
   const loaded = await trainingData(request, setup);
+  const tokens = values.gradient_accumulation_steps * values.batch_size * values.block_size;
+  if (epochs) values.max_iters = values.lr_decay_iters = Math.ceil(epochs * loaded.data.train.length / tokens);
   if (values.profile) device.profile = new Profile();
   // One generator draws weights, then batches, so that a seed gives nanoGPT's.
   const generator = new RandomGenerator(values.seed);
@@ -69,10 +89,9 @@ async function trainRun(request: TrainRunning, run: RunFolder | undefined, repor
   const flags = lastingFlags(values, loaded), vocabulary = loaded.tokenizer.toJSON();
   const note = (line: string) => report.note(line);
   const folder = await runFolder(run, { flags, model: { ...config }, vocabulary }, { values, note });
-  using trainer = new Trainer(model, loaded.data, { ...optionsOf(values), generator, folder });
+  using trainer = new Trainer(model, loaded.data, { ...optionsOf(values), finalEvaluation, generator, folder });
   const resumed = run && await trainer.resume({ onNote: (line) => report.note(line) });
   const { source, data: { train, val }, entropy } = loaded;
-  const tokens = values.gradient_accumulation_steps * values.batch_size * values.block_size;
   report.begin({
     model,
     iter: trainer.iter,

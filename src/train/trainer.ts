@@ -83,6 +83,7 @@ export class Trainer implements Disposable {
   #sinceBest = 0;
   /** The iteration of the last checkpoint. */
   #saved = -1;
+  #saveAsked = false;
   readonly #keepInterval: number;
   /** What stood on a device that can be lost, and when it was read. */
   #kept: Checkpoint | undefined;
@@ -127,6 +128,11 @@ export class Trainer implements Disposable {
   /** The iteration that comes next: how many updates were made. */
   get iter(): number {
     return this.#iter;
+  }
+
+  /** Has {@linkcode run} save after the update that comes next, too. */
+  saveNext(): void {
+    this.#saveAsked = true;
   }
 
   /** Everything besides tensors that it takes to go on bit for bit. Draws nothing. */
@@ -231,7 +237,13 @@ export class Trainer implements Disposable {
         yield* this.#evaluate(signal);
       }
       over = last || signal?.aborted === true || patience > 0 && this.#sinceBest >= patience;
-      if (!over) yield* this.#step(signal);
+      if (over) break;
+      yield* this.#step(signal);
+      if (this.#saveAsked && this.#saved < this.#iter) {
+        yield* this.#report();
+        this.#saveAsked = false;
+        yield* this.#save({ best: false });
+      }
     }
     yield* this.#report(); // nothing is saved that was not looked at
     if (this.#iter > 0 && this.#saved < (over ? this.#iter : maxIters)) yield* this.#save({ best: false });

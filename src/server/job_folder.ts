@@ -1,0 +1,123 @@
+/**
+ * What a job has on the disk: `run`, the run folder of its command; `checkpoints/step-N`, run folders without an optimizer's state,
+ * which are served; and, while it ends, `result`.
+ */
+import type * as fs from "node:fs";
+import { ADAPTER_CONFIG, ADAPTER_WEIGHTS } from "../checkpoint/adapter.ts";
+import { readMetrics } from "../checkpoint/metrics.ts";
+import type { RunFolder } from "../checkpoint/run_folder.ts";
+import { saveHuggingFace } from "../checkpoint/hugging_face_save.ts";
+import { ConfigError } from "../errors.ts";
+import { exists, readJson, syncDirectory, writeFile, writeJson } from "../files/files.ts";
+import { builtin, system } from "../files/system.ts";
+import type { GPT } from "../gpt.ts";
+import { toHuggingFaceTokenizer } from "../tokenizer/to_hugging_face.ts";
+import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import { checkpointFolder, type ResultFile } from "./job_messages.ts";
+
+/** Bytes that the disk has left; undefined where the system may not be asked. */
+export function availableBytes(path: string): number | undefined {
+  try {
+    const { bavail, bsize } = builtin<typeof fs>("node:fs").statfsSync(path);
+    return bavail * bsize;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Removes a file or a folder, where it is there. */
+export async function removeAll(path: string): Promise<void> {
+  if (await exists(path)) await system.remove(path, { recursive: true });
+}
+
+/**
+ * Makes the run's last checkpoint a run folder of its own: it has the same files under second names, so it takes no room until the
+ * run goes on. Where there is one already, nothing happens.
+ */
+export async function takeCheckpoint(run: RunFolder, folder: string, iter: number): Promise<void> {
+  const target = checkpointFolder(folder, iter), partial = `${target}.part`, name = run.last!;
+  if (await exists(target)) return;
+  await removeAll(partial);
+  await system.mkdir(`${partial}/${name}`, { recursive: true });
+  for await (const { name: file } of system.readDir(`${run.path}/${name}`)) {
+    if (file !== "optimizer.safetensors") await link(`${run.path}/${name}/${file}`, `${partial}/${name}/${file}`);
+  }
+  const { best: _, ...description } = await readJson(`${run.path}/run.json`);
+  await writeJson(`${partial}/run.json`, { ...description, last: name });
+  await system.copyFile(`${run.path}/vocabulary.json`, `${partial}/vocabulary.json`);
+  await syncDirectory(partial);
+  await system.rename(partial, target);
+  await syncDirectory(`${folder}/checkpoints`);
+}
+
+/** Not all file systems have second names. */
+function link(from: string, to: string): Promise<void> {
+  return builtin<typeof fs>("node:fs").promises.link(from, to).catch(() => system.copyFile(from, to));
+}
+
+/** The folder with the weights of a checkpoint: where there is an adapter in it, that is what they are. */
+export async function adapterOf(checkpoint: string): Promise<string | undefined> {
+  const { last } = await readJson(`${checkpoint}/run.json`), folder = `${checkpoint}/${last}`;
+  return await exists(`${folder}/${ADAPTER_WEIGHTS}`) ? folder : undefined;
+}
+
+/** Writes what a client gets: weights and config as transformers or PEFT reads them, the tokenizer, and a table of metrics. */
+export async function saveResult(
+  folder: string,
+  iter: number,
+  { model, tokenizer }: { readonly model: GPT; readonly tokenizer: Tokenizer },
+): Promise<ResultFile[]> {
+  const result = `${folder}/result`, adapter = await adapterOf(checkpointFolder(folder, iter));
+  await removeAll(result);
+  const words = wordsOf(tokenizer), transformers = words !== undefined;
+  if (adapter) {
+    await system.mkdir(result);
+    for (const file of [ADAPTER_CONFIG, ADAPTER_WEIGHTS]) await link(`${adapter}/${file}`, `${result}/${file}`);
+    for (const [name, contents] of Object.entries(words ?? {})) {
+      if (typeof contents === "string") await writeFile(`${result}/${name}`, [new TextEncoder().encode(contents)]);
+      else await writeJson(`${result}/${name}`, contents);
+    }
+  } else await saveHuggingFace(model, result, transformers ? { tokenizer } : {});
+  if (!transformers) await writeJson(`${result}/vocabulary.json`, tokenizer.toJSON());
+  await writeFile(`${result}/step_metrics.csv`, [new TextEncoder().encode(await metricsTable(`${folder}/run`))]);
+  const files: ResultFile[] = [];
+  for await (const { name } of system.readDir(result)) {
+    const path = `${result}/${name}`, { size: bytes } = await system.stat(path);
+    files.push({ name, path, bytes });
+  }
+  return files.sort((a, b) => a.name < b.name ? -1 : 1);
+}
+
+/** The files of a tokenizer that transformers can have. */
+function wordsOf(tokenizer: Tokenizer): Record<string, unknown> | undefined {
+  try {
+    return { ...toHuggingFaceTokenizer(tokenizer) };
+  } catch (error) {
+    if (error instanceof ConfigError) return undefined;
+    throw error;
+  }
+}
+
+/** OpenAI's columns, of which accuracies are empty where they are not measured, and what the task measures besides. */
+async function metricsTable(run: string): Promise<string> {
+  const rows = new Map<number, Record<string, number>>();
+  for (
+    const { iter, loss, ms: _, lr: __, grad_norm: ___, tokens_per_second: ____, ...line } of await readMetrics(
+      `${run}/metrics.jsonl`,
+    )
+  ) {
+    const { train_loss: _train, val_loss, train_accuracy, val_accuracy, ...more } = line as Record<string, number>;
+    rows.set(iter, {
+      ...rows.get(iter),
+      ...loss !== undefined && { train_loss: loss as number },
+      ...val_loss !== undefined && { valid_loss: val_loss },
+      ...train_accuracy !== undefined && { train_accuracy },
+      ...val_accuracy !== undefined && { valid_mean_token_accuracy: val_accuracy },
+      ...more,
+    });
+  }
+  const own = ["train_loss", "train_accuracy", "valid_loss", "valid_mean_token_accuracy"];
+  const names = new Set([...own, ...rows.values().flatMap(Object.keys)]);
+  const lines = [...rows].map(([iter, row]) => [iter, ...[...names].map((name) => row[name] ?? "")].join(","));
+  return [["step", ...names].join(","), ...lines, ""].join("\n");
+}
