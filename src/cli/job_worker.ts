@@ -89,7 +89,7 @@ class JobReport extends TrainReport {
 
   /** When all is trained. */
   override async sample(model: GPT, tokenizer: Tokenizer): Promise<void> {
-    const iter = this.#total, files = await saveResult(this.order.folder, iter, { model, tokenizer });
+    const iter = this.#total, files = await saveResult(this.order, iter, { model, tokenizer });
     port.postMessage({ kind: "done", iter, files });
   }
 }

@@ -1,9 +1,12 @@
 /** The rewards that `--reward` names: reward models, and functions in TypeScript. */
 import type { Device } from "../engine/device.ts";
+import { ChatTemplate } from "../data/chat_template.ts";
+import type { Words } from "../data/examples.ts";
 import { ConfigError } from "../errors.ts";
 import { type Reward, RewardFunction, RewardModel } from "../finetune/rewards.ts";
 import { loadWithHead } from "../pretrained/load_head.ts";
-import type { Tokenizer } from "../tokenizer/tokenizer.ts";
+import { graded, type Grader, graderReward } from "../server/graders.ts";
+import { beginning, type Tokenizer } from "../tokenizer/tokenizer.ts";
 import { taskCommand } from "./command.ts";
 import type { Progress } from "./progress.ts";
 import { parseRewards, type RewardFlag } from "./rollout_flags.ts";
@@ -52,10 +55,39 @@ async function openModel(
   ]);
   throw new ConfigError(`--reward=${path}: the model has no head that gives a reward\nThis trains one: ${how}`);
 }
-import { type Grader, graderReward } from "../server/graders.ts";
 
-/** A grader as a reward. */
-export function openGrader(grader: Grader, _device: Device): Promise<Reward[]> {
-  if (grader.type === "score_model") throw new Error("score_model");
-  return Promise.resolve([graderReward(grader)]);
+/**
+ * A grader as a reward. A score_model's reads its texts with the tokens that the model has itself.
+ *
+ * @throws {ConfigError} when its model is not a reward model
+ */
+export async function openGrader(grader: Grader, device: Device): Promise<Reward[]> {
+  if (grader.type !== "score_model") return [graderReward(grader)];
+  const { name, input, range: [least, most] = [-Infinity, Infinity], path } = grader;
+  const { head, description, ...loaded } = await loadWithHead(path!, { device, inference: true });
+  if (!head || !description) {
+    throw new ConfigError(`grader.model: ${grader.model} is not a reward model: it has no head that gives a score`);
+  }
+  const { tokenizer, model: { config: { blockSize } } } = loaded, template = ChatTemplate.of(tokenizer);
+  const model = new RewardModel({ ...loaded, head, description }, { policy: tokenizer, name });
+  const idsOf = async (words: Words): Promise<Int32Array> => {
+    const texts = typeof words === "string" ? [words] : words.map(({ content }) => content);
+    const whole = typeof words !== "string" && template
+      ? (await template.encode(tokenizer, words, {})).ids
+      : tokenizer.encode(texts.join("\n"));
+    const ids = whole.length > 0 ? whole : beginning(tokenizer);
+    return Int32Array.from(ids).slice(-blockSize); // a longer text's end is what was written
+  };
+  return [{
+    ...{ name, weight: 1 },
+    async score(samples, options) {
+      const read = samples.map(async (sample) => ({ ...sample, ids: await idsOf(graded(input, sample)) }));
+      const found = await model.score(await Promise.all(read), options);
+      return found.map((score) => Math.min(most, Math.max(least, score)));
+    },
+    [Symbol.dispose]() {
+      template?.[Symbol.dispose]();
+      model[Symbol.dispose]();
+    },
+  }];
 }

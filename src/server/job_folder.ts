@@ -13,7 +13,7 @@ import { builtin, system } from "../files/system.ts";
 import type { GPT } from "../gpt.ts";
 import { toHuggingFaceTokenizer } from "../tokenizer/to_hugging_face.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
-import { checkpointFolder, type ResultFile } from "./job_messages.ts";
+import { checkpointFolder, type JobOrder, type ResultFile } from "./job_messages.ts";
 
 /** Bytes that the disk has left; undefined where the system may not be asked. */
 export function availableBytes(path: string): number | undefined {
@@ -63,7 +63,7 @@ export async function adapterOf(checkpoint: string): Promise<string | undefined>
 
 /** Writes what a client gets: weights and config as transformers or PEFT reads them, the tokenizer, and a table of metrics. */
 export async function saveResult(
-  folder: string,
+  { folder, base }: Pick<JobOrder, "folder" | "base">,
   iter: number,
   { model, tokenizer }: { readonly model: GPT; readonly tokenizer: Tokenizer },
 ): Promise<ResultFile[]> {
@@ -72,7 +72,10 @@ export async function saveResult(
   const words = wordsOf(tokenizer), transformers = words !== undefined;
   if (adapter) {
     await system.mkdir(result);
-    for (const file of [ADAPTER_CONFIG, ADAPTER_WEIGHTS]) await link(`${adapter}/${file}`, `${result}/${file}`);
+    await link(`${adapter}/${ADAPTER_WEIGHTS}`, `${result}/${ADAPTER_WEIGHTS}`);
+    // The base by its name: where it lies is the server's own matter.
+    const config = { ...await readJson(`${adapter}/${ADAPTER_CONFIG}`), base_model_name_or_path: base };
+    await writeJson(`${result}/${ADAPTER_CONFIG}`, config);
     for (const [name, contents] of Object.entries(words ?? {})) {
       if (typeof contents === "string") await writeFile(`${result}/${name}`, [new TextEncoder().encode(contents)]);
       else await writeJson(`${result}/${name}`, contents);

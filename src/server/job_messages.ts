@@ -13,6 +13,7 @@ export interface JobOrder {
   /** Of train: what a config's learning rates are multiplied by. */ readonly rate?: number;
   /** What scores completions. */ readonly grader?: Grader;
   /** The job's folder: its run is in `run`. */ readonly folder: string;
+  /** What clients call the model that is tuned. */ readonly base: string;
 }
 
 export type ToJob =

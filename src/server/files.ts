@@ -1,0 +1,201 @@
+/** Clients' files: each under its id in the folder `files`, so that what a client calls it is a label and never a path. */
+import { reason } from "../files/reason.ts";
+import { createFile } from "../files/files.ts";
+import { builtin, codeOf, system } from "../files/system.ts";
+import type * as fs from "node:fs";
+import { ApiError, invalid, notFound } from "./errors.ts";
+import { removeAll } from "./job_folder.ts";
+import { formParts, partText } from "./multipart.ts";
+import { newId, now, type Page, type Store, type StoredFile } from "./store.ts";
+
+/** The most bytes of a file, and of all files of a key. */
+const MOST_BYTES = 512 * 2 ** 20, MOST_OF_KEY = 2 * 2 ** 30;
+/** What the rest of a form may take besides the file. */
+const FORM_BYTES = 64 * 1024;
+const PURPOSES = ["fine-tune", "assistants", "batch", "user_data", "evals"];
+/** Seconds. */
+const LEAST_EXPIRY = 3600, MOST_EXPIRY = 2_592_000;
+
+export class Files {
+  constructor(readonly folder: string, readonly store: Store) {}
+
+  /** Makes the folder, and removes what an upload that was cut short has left. */
+  async open(): Promise<void> {
+    await system.mkdir(this.folder, { recursive: true });
+    const known = new Set(this.store.allFiles().map((file) => this.#name(file)));
+    for await (const { name } of system.readDir(this.folder)) {
+      if (!known.has(name)) await system.remove(`${this.folder}/${name}`);
+    }
+  }
+
+  #name({ id, ending }: Pick<StoredFile, "id" | "ending">): string {
+    return `${id}.${ending}`;
+  }
+  path(file: Pick<StoredFile, "id" | "ending">): string {
+    return `${this.folder}/${this.#name(file)}`;
+  }
+
+  /** @throws {ApiError} 404 */
+  async find(id: string, owner: string, param: string | null = null): Promise<StoredFile> {
+    await this.#expire();
+    const file = this.store.file(id, owner);
+    if (file) return file;
+    throw notFound(`There is no file '${id.slice(0, 80)}', or it is not yours`, "file_not_found", param);
+  }
+  async list(owner: string, page: Page, purpose?: string): Promise<[StoredFile[], boolean]> {
+    await this.#expire();
+    return this.store.files(owner, page, purpose);
+  }
+  async remove(file: StoredFile): Promise<void> {
+    this.store.removeFile(file.id);
+    await removeAll(this.path(file));
+  }
+  async #expire(): Promise<void> {
+    const time = now();
+    for (const file of this.store.allFiles()) {
+      if (file.expires !== null && file.expires <= time) await this.remove(file);
+    }
+  }
+
+  /** Makes a file of what stands at a path, in the database with what `then` adds. */
+  async adopt(
+    owner: string,
+    files: readonly { readonly name: string; readonly path: string; readonly bytes: number }[],
+    then: (ids: string[]) => void,
+  ): Promise<void> {
+    const stored = files.map(({ name, bytes }): StoredFile => ({
+      ...{ id: newId("file-"), owner, bytes, created: now(), filename: name, ending: "bin" },
+      ...{ purpose: "fine-tune-results", expires: null },
+    }));
+    for (const [i, { path }] of files.entries()) await system.rename(path, this.path(stored[i]));
+    this.store.together(() => {
+      for (const file of stored) this.store.addFile(file);
+      then(stored.map(({ id }) => id));
+    });
+  }
+
+  /**
+   * Takes an upload: the file goes to the disk as it comes, and is there whole or not at all.
+   *
+   * @throws {ApiError} for a form that lacks something, a file that is too large or empty, and a key that has used its bytes up
+   */
+  async upload(request: Request, owner: string): Promise<StoredFile> {
+    if (Number(request.headers.get("content-length") ?? 0) > MOST_BYTES + FORM_BYTES) throw tooLarge();
+    const id = newId("file-"), partial = `${this.folder}/${id}.part`, texts = new Map<string, string>();
+    let file: { readonly filename: string; readonly bytes: number; readonly first: number | undefined } | undefined;
+    try {
+      for await (const part of formParts(request)) {
+        const { name, filename } = part;
+        if (name === "file" && filename !== undefined) {
+          if (file) throw invalid("file", "file: one file is taken at a time");
+          file = { filename: filename.slice(0, 255), ...await this.#write(partial, part.body, owner) };
+        } else texts.set(name, await partText(part, 1024));
+      }
+      const { purpose, expires } = fieldsOf(texts);
+      if (!file) throw invalid("file", "Missing required parameter: file", "missing_required_parameter");
+      if (file.bytes === 0) throw invalid("file", "file: it is empty");
+      const { filename, bytes, first } = file, ending = endingOf(filename, first), created = now();
+      const stored = { id, owner, bytes, created, filename, ending, purpose, expires };
+      this.#checkSpace(owner, bytes); // others may have come meanwhile
+      await system.rename(partial, this.path(stored));
+      this.store.addFile(stored);
+      return stored;
+    } catch (error) {
+      await removeAll(partial);
+      throw error;
+    }
+  }
+
+  #checkSpace(owner: string, bytes: number): void {
+    const used = this.store.usedBy(owner);
+    if (used + bytes <= MOST_OF_KEY) return;
+    throw new ApiError(413, `With this file your files would take more than the ${MOST_OF_KEY} bytes that a key has`, {
+      ...{ code: "storage_limit_exceeded", param: "file" },
+    });
+  }
+
+  /** @returns how many bytes, and the first one that is not white */
+  async #write(path: string, body: AsyncIterable<Uint8Array>, owner: string) {
+    let bytes = 0, first: number | undefined;
+    const output = await createFile(path).catch((error) => {
+      throw diskError(error);
+    });
+    try {
+      for await (const chunk of body) {
+        bytes += chunk.length;
+        if (bytes > MOST_BYTES) throw tooLarge();
+        this.#checkSpace(owner, bytes);
+        first ??= chunk.find((byte) => byte > 0x20 && byte !== 0xef && byte !== 0xbb && byte !== 0xbf);
+        for (let at = 0; at < chunk.length;) {
+          at += await output.write(chunk.subarray(at)).catch((error) => {
+            throw diskError(error);
+          });
+        }
+      }
+      await output.sync().catch((error) => {
+        throw diskError(error);
+      });
+    } finally {
+      output.close();
+    }
+    return { bytes, first };
+  }
+}
+
+const tooLarge = () =>
+  new ApiError(413, `The file is larger than the ${MOST_BYTES} bytes that are taken`, {
+    code: "file_too_large",
+    param: "file",
+  });
+
+/** The disk is full, or refuses: not tried again by clients. */
+class DiskError extends ApiError {
+  override response(): Response {
+    return super.response({ "x-should-retry": "false" });
+  }
+}
+const diskError = (error: unknown): Error => {
+  const full = ["ENOSPC", "EDQUOT"].includes(codeOf(error) ?? "") || /no space|quota/i.test(reason(error));
+  return full ? new DiskError(507, "The server's disk is full", { code: "disk_full" }) : error as Error;
+};
+
+function fieldsOf(texts: ReadonlyMap<string, string>): { purpose: string; expires: number | null } {
+  const purpose = texts.get("purpose");
+  if (purpose === undefined) {
+    throw invalid("purpose", "Missing required parameter: purpose", "missing_required_parameter");
+  }
+  if (!PURPOSES.includes(purpose)) {
+    throw invalid("purpose", `purpose: expected ${PURPOSES.join(", ")}, and got '${purpose.slice(0, 80)}'`);
+  }
+  const anchor = texts.get("expires_after[anchor]"), seconds = texts.get("expires_after[seconds]");
+  const known = ["purpose", "expires_after[anchor]", "expires_after[seconds]"];
+  const stray = texts.keys().find((name) => !known.includes(name))?.slice(0, 80);
+  if (stray !== undefined) throw invalid(stray, `Unknown parameter ${stray}`, "unknown_parameter");
+  if (anchor === undefined && seconds === undefined) return { purpose, expires: null };
+  if (anchor !== "created_at") throw invalid("expires_after.anchor", "expires_after.anchor: expected created_at");
+  const after = /^\d{1,9}$/.test(seconds ?? "") ? Number(seconds) : NaN;
+  if (after >= LEAST_EXPIRY && after <= MOST_EXPIRY) return { purpose, expires: now() + after };
+  throw invalid(
+    "expires_after.seconds",
+    `expires_after.seconds: expected a whole number from ${LEAST_EXPIRY} to ${MOST_EXPIRY}`,
+  );
+}
+
+/** What is in a file: as its name says, else rows of JSON where it begins with an object, else text. */
+function endingOf(filename: string, first: number | undefined): string {
+  const named = /\.(jsonl|ndjson|json|csv|parquet|txt)$/i.exec(filename)?.[1].toLowerCase();
+  return named ?? (first === 0x7b ? "jsonl" : "txt");
+}
+
+/** A file's bytes, as an answer. */
+export function fileBytes(path: string): ReadableStream<Uint8Array> {
+  const stream = builtin<typeof fs>("node:fs").createReadStream(path), chunks = stream[Symbol.asyncIterator]();
+  return new ReadableStream<Uint8Array>({
+    async pull(controller) {
+      const { value, done } = await chunks.next();
+      if (done) controller.close();
+      else controller.enqueue(new Uint8Array(value));
+    },
+    cancel: () => void stream.destroy(),
+  }, { highWaterMark: 0 });
+}

@@ -1,0 +1,52 @@
+/** What a running job tells, in events: each once, though after a restart it tells of what was before. */
+import type { Metrics } from "../checkpoint/metrics.ts";
+import type { NewEvent, Store, StoredCheckpoint } from "./store.ts";
+
+/** Events of steps that a job has, about: of longer jobs some steps are left out. */
+const MOST_STEPS = 1000;
+
+export class Progressed {
+  constructor(readonly store: Store, readonly job: string) {}
+
+  /** Takes lines of metrics.jsonl, of which some may be known. */
+  metrics(lines: readonly Metrics[]): void {
+    const { store, job } = this, { state } = store.job(job)!, { total = 0 } = state, events: NewEvent[] = [];
+    let { steps, evaluations, tokens } = state, metrics = { ...state.metrics };
+    const every = Math.max(1, Math.ceil(total / MOST_STEPS));
+    for (const { iter, ...line } of lines) {
+      const isStep = !("val_loss" in line);
+      if (iter < (isStep ? steps : evaluations)) continue;
+      const step = isStep ? iter + 1 : iter,
+        { loss, train_loss, val_loss, lr, ms, tokens_per_second, ...more } = line as Record<string, number>;
+      if (isStep) {
+        steps = iter + 1;
+        tokens += Math.round(ms * tokens_per_second / 1000);
+        metrics = { ...metrics, train_loss: loss };
+        if (step % every !== 0 && step !== total) continue;
+      } else {
+        evaluations = iter + 1;
+        metrics = { ...metrics, valid_loss: val_loss, full_valid_loss: val_loss };
+      }
+      const own = isStep
+        ? { train_loss: loss, learning_rate: lr, tokens_per_second }
+        : { train_loss, valid_loss: val_loss, full_valid_loss: val_loss };
+      const losses = isStep ? `training loss=${loss.toFixed(4)}` : `validation loss=${val_loss.toFixed(4)}`;
+      events.push({
+        ...{ level: "info", type: "metrics", message: `Step ${step}/${total}: ${losses}` },
+        data: { step, total_steps: total, ...own, ...more },
+      });
+    }
+    store.together(() => store.change(job, { steps, evaluations, tokens, metrics }, events));
+  }
+
+  /** @returns whether it is new */
+  checkpoint(checkpoint: StoredCheckpoint): boolean {
+    const { store, job } = this, { step } = checkpoint;
+    const message = `Checkpoint created at step ${step}`, event = { level: "info", type: "message", message } as const;
+    return store.together(() => {
+      const isNew = store.addCheckpoint(checkpoint);
+      if (isNew) store.change(job, {}, [{ ...event, data: { step } }]);
+      return isNew;
+    });
+  }
+}

@@ -1,0 +1,286 @@
+/**
+ * What is known of files and jobs: a database of SQLite's, so that what belongs together is written together, whatever ends the
+ * process. Times are seconds since 1970.
+ */
+import type * as Sqlite from "node:sqlite";
+import { CheckpointError } from "../errors.ts";
+import { reason } from "../files/reason.ts";
+import { builtin } from "../files/system.ts";
+import type { JobOrder } from "./job_messages.ts";
+
+export interface StoredFile {
+  readonly id: string;
+  /** Id of the key that it belongs to. */ readonly owner: string;
+  readonly bytes: number;
+  readonly created: number;
+  /** What the client calls it: a label, and no path. */ readonly filename: string;
+  /** Of its name on the disk, which says what is in it: jsonl, txt, bin. */ readonly ending: string;
+  readonly purpose: string;
+  readonly expires: number | null;
+}
+
+export type JobStatus = "validating_files" | "queued" | "running" | "paused" | "succeeded" | "failed" | "cancelled";
+/** Whether nothing becomes of such a job any more. */
+export const isOver = (status: JobStatus): boolean => /^(succeeded|failed|cancelled)$/.test(status);
+
+/** What a client has asked for, checked. */
+export interface JobRequest {
+  readonly model: string;
+  readonly training_file: string;
+  readonly validation_file: string | null;
+  readonly suffix: string | null;
+  readonly seed: number;
+  readonly method: { readonly type: "supervised" | "dpo" | "reinforcement" } & Readonly<Record<string, unknown>>;
+  readonly hyperparameters: Readonly<Record<string, unknown>>;
+  readonly metadata: Readonly<Record<string, string>> | null;
+}
+
+/** What becomes of a job. */
+export interface JobState {
+  readonly request: JobRequest;
+  /** What its worker is told, once files are checked. */ readonly order?: JobOrder;
+  /** Hyperparameters with values for `auto`. */ readonly resolved?: Readonly<Record<string, unknown>>;
+  /** Updates in all. */ readonly total?: number;
+  /** The step, and the evaluation, of which the next event will be. */ readonly steps: number;
+  readonly evaluations: number;
+  readonly tokens: number;
+  /** Of the last step and the last evaluation that events tell of. */
+  readonly metrics?: Readonly<Record<string, number>>;
+  readonly tuned?: string;
+  readonly results: readonly string[];
+  readonly error?: { readonly code: string; readonly message: string; readonly param: string | null };
+}
+
+export interface StoredJob {
+  readonly id: string;
+  readonly owner: string;
+  readonly created: number;
+  readonly finished: number | null;
+  readonly status: JobStatus;
+  readonly state: JobState;
+}
+
+export interface StoredEvent {
+  readonly id: string;
+  readonly created: number;
+  readonly level: "info" | "warn" | "error";
+  readonly message: string;
+  readonly type: "message" | "metrics";
+  readonly data: Readonly<Record<string, unknown>> | null;
+}
+export type NewEvent = Omit<StoredEvent, "id" | "created">;
+
+export interface StoredCheckpoint {
+  readonly id: string;
+  readonly job: string;
+  readonly step: number;
+  readonly created: number;
+  /** Its model's id. */ readonly model: string;
+  readonly metrics: Readonly<Record<string, number>>;
+  /** Whether a client asked for it. */ readonly asked: boolean;
+}
+
+/** Where a list goes on, and how long it is. */
+export interface Page {
+  /** The id of the last that the client has. */ readonly after?: string;
+  readonly limit: number;
+  readonly ascending?: boolean;
+}
+
+const SCHEMA = `
+  PRAGMA journal_mode = WAL;
+  PRAGMA synchronous = NORMAL;
+  PRAGMA user_version = 1;
+  CREATE TABLE IF NOT EXISTS files (
+    seq INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, owner TEXT NOT NULL, bytes INTEGER NOT NULL, created INTEGER NOT NULL,
+    filename TEXT NOT NULL, ending TEXT NOT NULL, purpose TEXT NOT NULL, expires INTEGER
+  );
+  CREATE TABLE IF NOT EXISTS jobs (
+    seq INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, owner TEXT NOT NULL, created INTEGER NOT NULL, finished INTEGER,
+    status TEXT NOT NULL, state TEXT NOT NULL, repeat TEXT
+  );
+  CREATE TABLE IF NOT EXISTS events (
+    seq INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, job TEXT NOT NULL, created INTEGER NOT NULL,
+    level TEXT NOT NULL, type TEXT NOT NULL, message TEXT NOT NULL, data TEXT
+  );
+  CREATE INDEX IF NOT EXISTS events_of ON events (job, seq);
+  CREATE TABLE IF NOT EXISTS checkpoints (
+    seq INTEGER PRIMARY KEY, id TEXT UNIQUE NOT NULL, job TEXT NOT NULL, step INTEGER NOT NULL, created INTEGER NOT NULL,
+    model TEXT UNIQUE NOT NULL, metrics TEXT NOT NULL, asked INTEGER NOT NULL, UNIQUE (job, step)
+  );`;
+
+type Value = string | number | null;
+type Row = Record<string, Value>;
+
+export const now = (): number => Math.floor(Date.now() / 1000);
+/** An id that nobody guesses, of letters and digits, so that it may be part of a path. */
+export const newId = (kind: string): string => `${kind}${crypto.getRandomValues(new Uint8Array(12)).toHex()}`;
+
+export class Store implements Disposable {
+  readonly #db: Sqlite.DatabaseSync;
+  readonly #statements = new Map<string, Sqlite.StatementSync>();
+
+  /** @throws {CheckpointError} when the database cannot be opened, or is damaged */
+  constructor(readonly path: string) {
+    const { DatabaseSync } = builtin<typeof Sqlite>("node:sqlite");
+    try {
+      this.#db = new DatabaseSync(path);
+      this.#db.exec(SCHEMA);
+    } catch (error) {
+      throw new CheckpointError(`Cannot open ${path}: ${reason(error)}`);
+    }
+  }
+
+  #statement(sql: string): Sqlite.StatementSync {
+    let statement = this.#statements.get(sql);
+    if (!statement) this.#statements.set(sql, statement = this.#db.prepare(sql));
+    return statement;
+  }
+  #all(sql: string, ...values: Value[]): Row[] {
+    return this.#statement(sql).all(...values) as Row[];
+  }
+  #run(sql: string, ...values: Value[]): number {
+    return Number(this.#statement(sql).run(...values).changes);
+  }
+  /** All of it or nothing. */
+  together<T>(body: () => T): T {
+    this.#db.exec("BEGIN IMMEDIATE");
+    try {
+      const made = body();
+      this.#db.exec("COMMIT");
+      return made;
+    } catch (error) {
+      this.#db.exec("ROLLBACK");
+      throw error;
+    }
+  }
+  /** One page of a table. `where` names the columns by which rows are found. @returns whether more follow, too */
+  #page(table: string, where: Record<string, Value>, { after, limit, ascending = false }: Page): [Row[], boolean] {
+    const names = Object.keys(where), conditions = names.map((name) => `${name} = ?`), values = Object.values(where);
+    if (after !== undefined) {
+      conditions.push(`seq ${ascending ? ">" : "<"} (SELECT seq FROM ${table} WHERE id = ?)`);
+      values.push(after);
+    }
+    const order = ascending ? "ASC" : "DESC";
+    const sql = `SELECT * FROM ${table} WHERE ${conditions.join(" AND ")} ORDER BY seq ${order} LIMIT ?`;
+    const rows = this.#all(sql, ...values, limit + 1);
+    return [rows.slice(0, limit), rows.length > limit];
+  }
+
+  addFile({ id, owner, bytes, created, filename, ending, purpose, expires }: StoredFile): void {
+    const names = "id, owner, bytes, created, filename, ending, purpose, expires";
+    this.#run(
+      `INSERT INTO files (${names}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)`,
+      ...[id, owner, bytes, created, filename, ending, purpose, expires],
+    );
+  }
+  file(id: string, owner?: string): StoredFile | undefined {
+    const [row] = this.#all("SELECT * FROM files WHERE id = ?", id);
+    return row && (owner === undefined || row.owner === owner) ? fileOf(row) : undefined;
+  }
+  files(owner: string, page: Page, purpose?: string): [StoredFile[], boolean] {
+    const [rows, more] = this.#page("files", { owner, ...purpose !== undefined && { purpose } }, page);
+    return [rows.map(fileOf), more];
+  }
+  allFiles(): StoredFile[] {
+    return this.#all("SELECT * FROM files").map(fileOf);
+  }
+  removeFile(id: string): void {
+    this.#run("DELETE FROM files WHERE id = ?", id);
+  }
+  /** Bytes of a key's files. */
+  usedBy(owner: string): number {
+    return Number(this.#all("SELECT COALESCE(SUM(bytes), 0) AS sum FROM files WHERE owner = ?", owner)[0].sum);
+  }
+
+  /** @param repeat by which a repeated request is known */
+  addJob({ id, owner, created, status, state }: StoredJob, repeat: string | null): void {
+    this.#run(
+      "INSERT INTO jobs (id, owner, created, status, state, repeat) VALUES (?, ?, ?, ?, ?, ?)",
+      ...[id, owner, created, status, JSON.stringify(state), repeat],
+    );
+  }
+  job(id: string, owner?: string): StoredJob | undefined {
+    const [row] = this.#all("SELECT * FROM jobs WHERE id = ?", id);
+    return row && (owner === undefined || row.owner === owner) ? jobOf(row) : undefined;
+  }
+  /** The newest job of a key with this mark, not older than so many seconds. */
+  repeated(owner: string, repeat: string, seconds: number): StoredJob | undefined {
+    const sql = "SELECT * FROM jobs WHERE owner = ? AND repeat = ? AND created >= ? ORDER BY seq DESC LIMIT 1";
+    const [row] = this.#all(sql, owner, repeat, now() - seconds);
+    return row && jobOf(row);
+  }
+  jobs(owner: string, page: Page): [StoredJob[], boolean] {
+    const [rows, more] = this.#page("jobs", { owner }, page);
+    return [rows.map(jobOf), more];
+  }
+  /** The oldest first. */
+  jobsIn(...statuses: JobStatus[]): StoredJob[] {
+    const marks = statuses.map(() => "?").join(", ");
+    return this.#all(`SELECT * FROM jobs WHERE status IN (${marks}) ORDER BY seq`, ...statuses).map(jobOf);
+  }
+  /** How many of a key's jobs are not over, or still have a model. */
+  countJobs(owner: string): number {
+    const [{ count }] = this.#all(
+      `SELECT COUNT(*) AS count FROM jobs WHERE owner = ? AND (status NOT IN ('succeeded', 'failed', 'cancelled')
+         OR id IN (SELECT job FROM checkpoints))`,
+      owner,
+    );
+    return Number(count);
+  }
+  /** Changes a job, and tells of it. */
+  change(
+    id: string,
+    change: Partial<JobState> & { readonly status?: JobStatus },
+    events: readonly NewEvent[] = [],
+  ): void {
+    const { status, ...more } = change, job = this.job(id)!, next = status ?? job.status;
+    const state = JSON.stringify({ ...job.state, ...more }), finished = isOver(next) ? job.finished ?? now() : null;
+    this.#run("UPDATE jobs SET status = ?, finished = ?, state = ? WHERE id = ?", next, finished, state, id);
+    for (const { level, type, message, data } of events) {
+      this.#run(
+        "INSERT INTO events (id, job, created, level, type, message, data) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        ...[newId("ftevent-"), id, now(), level, type, message, data && JSON.stringify(data)],
+      );
+    }
+  }
+  events(job: string, page: Page): [StoredEvent[], boolean] {
+    const [rows, more] = this.#page("events", { job }, page);
+    return [
+      rows.map((row) => ({ ...row, data: row.data && JSON.parse(row.data as string) } as unknown as StoredEvent)),
+      more,
+    ];
+  }
+
+  /** @returns whether it was not there before */
+  addCheckpoint({ id, job, step, created, model, metrics, asked }: StoredCheckpoint): boolean {
+    const names = "id, job, step, created, model, metrics, asked";
+    const sql = `INSERT OR IGNORE INTO checkpoints (${names}) VALUES (?, ?, ?, ?, ?, ?, ?)`;
+    return this.#run(sql, id, job, step, created, model, JSON.stringify(metrics), asked ? 1 : 0) > 0;
+  }
+  checkpoints(job: string, page: Page): [StoredCheckpoint[], boolean] {
+    const [rows, more] = this.#page("checkpoints", { job }, page);
+    return [rows.map(checkpointOf), more];
+  }
+  /** All checkpoints of all jobs: each is a model. */
+  models(): StoredCheckpoint[] {
+    return this.#all("SELECT * FROM checkpoints ORDER BY seq").map(checkpointOf);
+  }
+  /** @param model its model's id */
+  removeCheckpoint(model: string): void {
+    this.#run("DELETE FROM checkpoints WHERE model = ?", model);
+  }
+  renameModel(model: string, name: string): void {
+    this.#run("UPDATE checkpoints SET model = ? WHERE model = ?", name, model);
+  }
+
+  [Symbol.dispose](): void {
+    this.#db.close();
+  }
+}
+
+const fileOf = ({ seq: _, ...row }: Row): StoredFile => row as unknown as StoredFile;
+const jobOf = ({ seq: _, repeat: __, state, ...row }: Row): StoredJob =>
+  ({ ...row, state: JSON.parse(state as string) }) as unknown as StoredJob;
+const checkpointOf = ({ seq: _, metrics, asked, ...row }: Row): StoredCheckpoint =>
+  ({ ...row, metrics: JSON.parse(metrics as string), asked: asked === 1 }) as unknown as StoredCheckpoint;
