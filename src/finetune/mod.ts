@@ -29,6 +29,7 @@ export * from "./packing.ts";
 export { type PairSizes, type PreferenceRows, referenceSums } from "./pairs.ts";
 export * from "./policy.ts";
 export * from "./ppo.ts";
+export type { ProximalOptions } from "./ppo_options.ts";
 export { PROXIMAL_MEASURES, type ProximalClipping } from "./ppo_loss.ts";
 export * from "./returns.ts";
 export * from "./value.ts";

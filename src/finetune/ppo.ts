@@ -12,8 +12,8 @@
  */
 import { Epochs } from "../data/epochs.ts";
 import { getBatch } from "../data/batch.ts";
-import { paddedLength, paddedLengths } from "../data/token_rows.ts";
-import type { Tokens, TokensIdentity } from "../data/tokens.ts";
+import { paddedLengths } from "../data/token_rows.ts";
+import type { TokensIdentity } from "../data/tokens.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import { CheckpointError, ConfigError, TrainingError } from "../errors.ts";
 import { isObject } from "../files/files.ts";
@@ -26,21 +26,21 @@ import { mul } from "../ops/mul.ts";
 import { RandomGenerator } from "../random/mod.ts";
 import { Trained } from "../train/micro_steps.ts";
 import type { DrawOptions, LossAndOutputs, Measures, MicroBatch, Task, TaskState } from "../train/task.ts";
-import { adaptersOf, type Lora } from "./lora.ts";
+import { adaptersOf } from "./lora.ts";
 import { CapturedPasses, ReferencePolicy, rowArrays, type TokenBatch, tokenLogprobs } from "./policy.ts";
 import {
   type Iteration,
+  iterationFromJSON,
   iterationMeasures,
+  iterationToJSON,
   LENGTHS,
   meanKl,
-  textsFromJSON,
-  textsToJSON,
   total,
   updateArrays,
 } from "./ppo_iteration.ts";
-import { PROXIMAL_MEASURES, type ProximalBatch, type ProximalClipping, proximalLoss } from "./ppo_loss.ts";
-import { adaptedKlCoef, type ReturnOptions, returnsOf, type ScoredText } from "./returns.ts";
-import type { Reward } from "./rewards.ts";
+import { PROXIMAL_MEASURES, type ProximalBatch, proximalLoss } from "./ppo_loss.ts";
+import { adaptedKlCoef, returnsOf, type ScoredText } from "./returns.ts";
+import type { ProximalOptions } from "./ppo_options.ts";
 import {
   checkPrompts,
   identityOf,
@@ -50,39 +50,8 @@ import {
   sampleOf,
   scoreRollouts,
 } from "./prompts.ts";
-import { Roller, type Rollout, type RolloutOptions, rolloutsFromJSON, rolloutsToJSON } from "./rollouts.ts";
+import { Roller, type Rollout } from "./rollouts.ts";
 import { type ValueFunction, ValueHead } from "./value.ts";
-
-/** How {@linkcode ProximalPolicy} learns; the defaults are TRL's, unless it says otherwise. */
-export interface ProximalOptions
-  extends
-    ReturnOptions,
-    ProximalClipping,
-    Pick<RolloutOptions, "maxNewTokens" | "temperature" | "eosTokenId" | "slots"> {
-  /** Completions of a micro-batch. */ readonly batchSize: number;
-  /** Micro-batches of an update, as the trainer's `gradientAccumulationSteps`; default 1. */
-  readonly microBatches?: number;
-  /** Updates of an epoch: an iteration has batchSize · microBatches · miniBatches completions. Default 1. */
-  readonly miniBatches?: number;
-  /** How often an iteration goes over its completions; default 4. */ readonly epochs?: number;
-  /** The policy that the penalty is for leaving: a frozen model, or the policy's adapter, which is switched off; a function is called at first use. */
-  readonly reference: GPT | Lora | (() => GPT | Lora);
-  /** What is to be earned. */ readonly rewards: readonly Reward[];
-  /** Text of a completion's tokens, for rewards. */ readonly decode: (ids: Int32Array) => string;
-  /** Default: a head on the policy's body. TRL has a model beside it. */ readonly value?: ValueFunction;
-  /** Where the score counts: at the last token, or one place `behind` it where there is room, as in TRL. Default: `end`. */
-  readonly scoreAt?: "end" | "behind";
-  /** What a completion loses that has no end; default 0. */ readonly missingEndPenalty?: number;
-  /** Nats a text that the penalty is to hold, by changing its coefficient; default: the coefficient stays. */
-  readonly klTarget?: number;
-  /** Completions in which it changes by a fifth at most; default 10000, as Ziegler et al. have it. */
-  readonly klHorizon?: number;
-  /** Nats a text at which training stops; default 50. */ readonly maxKl?: number;
-  /** A text that the policy goes on learning, blocks of the model's size, `batchSize` in a micro-batch; and what its loss counts. */
-  readonly pretraining?: { readonly tokens: Tokens; readonly coef: number; readonly batchSize: number };
-  /** Of prompts, completions and minibatches; default 1337. */ readonly seed?: number;
-  /** Whether prompts are taken in another order in each pass over them; default true. */ readonly shuffle?: boolean;
-}
 
 /** The tensors of a pass, and of an update. */
 type Seen = Readonly<Record<string, Tensor>> & TokenBatch;
@@ -273,7 +242,8 @@ export class ProximalPolicy implements Task, Disposable {
 
   /** Of all batches of an iteration: one, so that a completion is always seen by a pass of the same shape. */
   #shape(rollouts: readonly Rollout[]) {
-    const longest = Math.max(...rollouts.map(({ ids }) => ids.length)), length = paddedLength(longest, this.#lengths);
+    const longest = Math.max(...rollouts.map(({ ids }) => ids.length)),
+      length = this.#lengths.find((length) => length >= longest) ?? longest;
     return { lengths: [length], batchSize: this.#options.batchSize, vocabSize: this.model.config.vocabSize };
   }
 
@@ -381,19 +351,18 @@ export class ProximalPolicy implements Task, Disposable {
 
   /** The place among the prompts, and all of an iteration that is under way: what was written, and what was said of it. */
   state(): TaskState {
-    const { rollouts, texts } = this.#iteration ?? {};
     return {
       ...this.#epochs.state(),
       prompts: this.prompts.train.length,
       iterations: this.#done,
       updates: this.#update,
       klCoef: this.#klCoef,
-      ...rollouts && { rollouts: rolloutsToJSON(rollouts), texts: textsToJSON(texts!), measured: this.#measured },
+      ...this.#iteration && { ...iterationToJSON(this.#iteration), measured: this.#measured },
     };
   }
   /** Goes on in the middle of an iteration; with another number of prompts, at their beginning after it. */
   restore({ epoch, place, prompts, ...saved }: Readonly<Record<string, unknown>>, path: string): void {
-    const { iterations, updates, klCoef, rollouts, texts, measured } = saved, updatesIn = this.#updates;
+    const { iterations, updates, klCoef, rollouts, measured } = saved, updatesIn = this.#updates;
     const isCount = (n: unknown): n is number => Number.isSafeInteger(n) && Number(n) >= 0;
     const valid = isCount(iterations) && isCount(updates) && updates < updatesIn && typeof klCoef === "number" &&
       Number.isFinite(klCoef) && (updates === 0 || rollouts !== undefined);
@@ -401,11 +370,8 @@ export class ProximalPolicy implements Task, Disposable {
     this.#epochs.restore({ epoch, place: prompts === this.prompts.train.length ? place : 0 }, path);
     [this.#done, this.#update, this.#klCoef, this.#iteration] = [iterations, updates, klCoef, undefined];
     if (rollouts === undefined) return;
-    const written = rolloutsFromJSON(rollouts, path), said = textsFromJSON(texts, written, path);
-    if (written.length !== this.#rows) {
-      throw new CheckpointError(`${path} is damaged: it has ${written.length} rollouts, expected ${this.#rows}`);
-    }
-    this.#iteration = this.#complete(written, said);
+    const { written, texts } = iterationFromJSON(saved, { count: this.#rows, path });
+    this.#iteration = this.#complete(written, texts);
     this.#measured = isObject(measured) ? measured as Measures : {};
   }
 

@@ -5,7 +5,7 @@ import type { BatchArray } from "../train/task.ts";
 import { rowArrays } from "./policy.ts";
 import type { ProximalBatch } from "./ppo_loss.ts";
 import type { Returns, ScoredText } from "./returns.ts";
-import type { Rollout } from "./rollouts.ts";
+import { type Rollout, rolloutsFromJSON, rolloutsToJSON } from "./rollouts.ts";
 
 /** Completions that are being learned from. */
 export interface Iteration {
@@ -89,25 +89,32 @@ export function updateArrays(
   };
 }
 
-/** What was said of completions as JSON, for state.json. */
-export const textsToJSON = (texts: readonly ScoredText[]): unknown[] =>
-  texts.map(({ logprobs, reference, values, score }) => ({
+/** Completions, and what was said of them, as JSON for state.json: the rest comes of it again. */
+export const iterationToJSON = ({ rollouts, texts }: Iteration): Record<"rollouts" | "texts", unknown[]> => ({
+  rollouts: rolloutsToJSON(rollouts),
+  texts: texts.map(({ logprobs, reference, values, score }) => ({
     logprobs: Array.from(logprobs),
     reference: Array.from(reference),
     values: Array.from(values),
     score,
-  }));
+  })),
+});
 
-/** And back. @throws {CheckpointError} when it does not say so much of these completions; `path` is the file's */
-export function textsFromJSON(saved: unknown, rollouts: readonly Rollout[], path: string): ScoredText[] {
+/** And back. @throws {CheckpointError} when it is not of so many completions, or does not say so much of each; `path` is the file's */
+export function iterationFromJSON(
+  { rollouts, texts }: Readonly<Record<string, unknown>>,
+  { count, path }: { readonly count: number; readonly path: string },
+): { written: Rollout[]; texts: ScoredText[] } {
+  const written = rolloutsFromJSON(rollouts, path);
   const numbers = (list: unknown, least: number, most = least): list is number[] =>
     Array.isArray(list) && list.length >= least && list.length <= most && list.every(Number.isFinite);
   const valid = (one: unknown, i: number): one is ScoredText => {
     if (!isObject(one)) return false;
-    const { ids, from } = rollouts[i], count = ids.length - from;
-    return numbers(one.logprobs, count) && numbers(one.reference, count) && numbers(one.values, count, count + 1) &&
-      Number.isFinite(one.score);
+    const { ids, from } = written[i], tokens = ids.length - from;
+    return numbers(one.logprobs, tokens) && numbers(one.reference, tokens) &&
+      numbers(one.values, tokens, tokens + 1) && Number.isFinite(one.score);
   };
-  if (Array.isArray(saved) && saved.length === rollouts.length && saved.every(valid)) return saved;
-  throw new CheckpointError(`${path} is damaged: what is said of its rollouts is not valid`);
+  const whole = written.length === count && Array.isArray(texts) && texts.length === count;
+  if (whole && texts.every(valid)) return { written, texts };
+  throw new CheckpointError(`${path} is damaged: expected ${count} rollouts and what is said of each`);
 }
