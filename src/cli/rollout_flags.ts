@@ -108,12 +108,15 @@ export const rolloutFlags = Object.fromEntries(
 export type RolloutValues = Values<RolloutFlags>;
 
 /** What holds instead of the flags' own values, by task. */
-export const TASK_DEFAULTS: Readonly<Record<string, Partial<RolloutValues> & { readonly learning_rate?: number }>> = {
+export const TASK_DEFAULTS: Readonly<
+  Record<string, Partial<RolloutValues> & { readonly learning_rate?: number; readonly log_interval?: number }>
+> = {
   grpo: { learning_rate: 1e-6 },
   dpo: PREFERENCE_DEFAULTS,
   reward: REWARD_DEFAULTS,
   rloo: { learning_rate: 1e-6, beta: 0.05, num_generations: 2 },
-  ppo: { learning_rate: 3e-6, temperature: 0.7 },
+  // An iteration has 4 updates, or 8, or 16, of which the first has clipped nothing yet: so lines are not of those alone.
+  ppo: { learning_rate: 3e-6, temperature: 0.7, log_interval: 5 },
 };
 
 /** What a run has once and for all: a checkpoint may stand among the updates that learn from the same completions. */
