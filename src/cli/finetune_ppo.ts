@@ -3,6 +3,7 @@ import { readText } from "../data/load_text.ts";
 import type { Tokens } from "../data/tokens.ts";
 import { ConfigError, DataError } from "../errors.ts";
 import { SequenceClassifier } from "../finetune/heads.ts";
+import { adaptersOf } from "../finetune/lora.ts";
 import { ProximalPolicy } from "../finetune/ppo.ts";
 import type { ProximalOptions } from "../finetune/ppo_options.ts";
 import { checkTokenizer } from "../finetune/rewards.ts";
@@ -81,6 +82,7 @@ async function valueModel({ values, model, tokenizer, progress }: TuningSetup): 
       `--value_model=${name}: it sees ${loaded.model.config.blockSize} tokens at once, and the policy ${blockSize}; expected as many`,
     );
   }
+  for (const adapter of adaptersOf(loaded.model)) adapter.merge(); // all of it is trained
   loaded.model.resizeTokenEmbeddings(vocabSize, { known });
   return new ValueModel(loaded.model, loaded.head instanceof SequenceClassifier ? loaded.head.score : undefined);
 }
