@@ -13,7 +13,10 @@ import { checkPermission, deviceFlags, encodeOptions, modelFlags, tokenizerFlags
 export const evalFlags = {
   ...modelFlags,
   input: text("", "the text file (UTF-8)"),
-  data: text("", "instead, for a model with a head: the rows with labels or choices; deno task data FILE shows them"),
+  data: text(
+    "",
+    "instead, for a model with a head: the rows with labels or choices, or of a reward model pairs or rankings; deno task data FILE shows them",
+  ),
   columns: rowFlags.columns,
   tokenizer: text("", "instead of the model's own: gpt2, cl100k_base, o200k_base, or a folder"),
   special_tokens: tokenizerFlags.special_tokens,
@@ -28,7 +31,7 @@ export const evalCommand = command({
   help: {
     does:
       "Tells how well a model predicts a text: perplexity, with each token judged once, and bits per byte; or how well\n" +
-      "its head tells labels or choices apart: loss and accuracy.",
+      "its head tells labels, choices or better answers apart: loss and accuracy.",
     usage: "--input=FILE, or --data=FILE",
   },
   async run({ values, progress, interruption }) {

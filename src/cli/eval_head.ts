@@ -1,14 +1,20 @@
-/** How well a model with a head does on rows with labels: `eval --data=FILE`. */
-import { readExamples } from "../data/examples.ts";
+/** How well a model with a head does on rows with labels, or a reward model on pairs and rankings: `eval --data=FILE`. */
+import { ChatTemplate } from "../data/chat_template.ts";
+import { type Kind, readExamples } from "../data/examples.ts";
+import { tokenizeRanking } from "../data/tokenize_preference.ts";
 import type { Device } from "../engine/device.ts";
+import { DataError } from "../errors.ts";
 import { HeadRows } from "../finetune/head_rows.ts";
 import { HeadTask } from "../finetune/head_task.ts";
+import type { SequenceClassifier } from "../finetune/heads.ts";
 import { type HeadExample, inputsOf } from "../finetune/inputs.ts";
+import { RewardModelling } from "../finetune/reward.ts";
 import { Breather } from "../loop/breather.ts";
 import { loadHead, type PretrainedHead } from "../pretrained/load_head.ts";
 import { judgeBatch } from "../train/estimate_loss.ts";
 import { Trained } from "../train/micro_steps.ts";
 import type { Values } from "./flags.ts";
+import { isReward } from "./finetune_preferences.ts";
 import { count, type Progress } from "./progress.ts";
 import { parseColumns } from "./row_flags.ts";
 import { modelName } from "./run_model.ts";
@@ -25,20 +31,24 @@ export async function evaluateHead(
   const { weights, checkpoint } = values, adapter = values.adapter || undefined;
   const onNote = (line: string) => progress.line(line);
   const loaded = await loadHead(modelName(values), { device, weights, inference: true, checkpoint, adapter, onNote });
-  const { rows, cut } = await readRows(values, loaded), { model, head, description } = loaded;
-  if (cut > 0) {
-    progress.line(`rows longer than the model's ${model.config.blockSize} tokens: ${count(cut)}, cut at the end`);
+  const { rows, ranked, long } = await readRows(values, loaded), { model, head, description } = loaded;
+  const { blockSize: maxLength } = model.config;
+  if (long > 0) {
+    const what = ranked ? "with a text of more than" : "longer than";
+    progress.line(
+      `rows ${what} the model's ${maxLength} tokens: ${count(long)}, ${ranked ? "left out" : "cut at the end"}`,
+    );
   }
-  const task = new HeadTask(model, { train: rows, val: rows }, {
-    ...description,
-    head,
-    labelling: description,
-    batchSize: 16,
-    lmWeight: 0,
-  });
-  const trained = new Trained(model, task),
-    sums: Record<string, number> = {},
-    breather = new Breather();
+  if (rows.length === 0) throw new DataError(`${values.data}: no row is left to evaluate on`);
+  const splits = { train: rows, val: rows }, sizes = { batchSize: 16, maxLength };
+  const task: HeadTask | RewardModelling = ranked
+    ? new RewardModelling(model, splits, {
+      ...sizes,
+      padTokenId: description.padTokenId,
+      head: head as SequenceClassifier,
+    })
+    : new HeadTask(model, splits, { ...description, ...sizes, head, labelling: description, lmWeight: 0 });
+  const trained = new Trained(model, task), sums: Record<string, number> = {}, breather = new Breather();
   let done = 0;
   for (const batch of task.evaluate("val", { count: rows.length })) {
     signal.throwIfAborted();
@@ -51,21 +61,36 @@ export async function evaluateHead(
     await breather.breathe();
   }
   progress.end();
-  const lines = Object.entries(sums).map(([name, sum]) => [name, (sum / done).toFixed(4)]);
-  return [...lines, ["rows", count(rows.length)]].map(([name, value]) => `${name.padEnd(14)} ${value}`);
+  const means = Object.fromEntries(Object.entries(sums).map(([name, sum]) => [name, sum / done]));
+  const { min_reward: _, max_reward: __, ...shown } = task instanceof RewardModelling ? task.conclude(means) : means; // of batches
+  return [...Object.entries(shown).map(([name, value]) => [name, value.toFixed(4)]), ["rows", count(rows.length)]]
+    .map(([name, value]) => `${name.padEnd(ranked ? 18 : 14)} ${value}`);
 }
 
+/** @returns the rows, whether they are rankings, and how many are too long */
 async function readRows(
   { data, columns, special_tokens }: HeadValues,
-  { model, tokenizer, description: { kind, tokens } }: PretrainedHead,
-): Promise<{ rows: HeadRows; cut: number }> {
-  const rows = new HeadRows(), kinds = [kind === "choose" ? "choice" : "label"] as const;
-  const how = { kind, tokenizer, maxLength: model.config.blockSize, tokens, special: encodeOptions(special_tokens) };
-  let cut = 0;
+  { model, tokenizer, description }: PretrainedHead,
+): Promise<{ rows: HeadRows; ranked: boolean; long: number }> {
+  const { kind, tokens } = description,
+    { blockSize: maxLength } = model.config,
+    special = encodeOptions(special_tokens);
+  const kinds: Kind[] = [kind === "choose" ? "choice" : "label", ...isReward(description) ? RANKED : []];
+  using template = ChatTemplate.of(tokenizer);
+  const rows = new HeadRows();
+  let long = 0, ranked = false;
   for await (const example of readExamples(data, { kinds, columns: parseColumns(columns) })) {
-    const inputs = inputsOf(example as HeadExample, how);
-    if (inputs.cut) cut++;
+    if (example.kind === "ranking" || example.kind === "preference") {
+      ranked = true;
+      const texts = await tokenizeRanking(example, { tokenizer, template, special });
+      if (texts.some(({ length }) => length > maxLength)) long++;
+      else rows.add(texts, { where: example.where, label: example.kind === "ranking" ? 0 : example.margin ?? 0 });
+      continue;
+    }
+    const inputs = inputsOf(example as HeadExample, { kind, tokenizer, maxLength, tokens, special });
+    long += Number(inputs.cut);
     rows.add(inputs.sequences, example as HeadExample);
   }
-  return { rows, cut };
+  return { rows, ranked, long };
 }
+const RANKED: readonly Kind[] = ["preference", "ranking"];

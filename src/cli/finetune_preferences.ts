@@ -1,11 +1,12 @@
 /** The tasks of `finetune` that learn from preferences: dpo, reward. */
 import { ChatTemplate } from "../data/chat_template.ts";
-import { endOfText, type Of, type TokenizeOptions } from "../data/tokenize_example.ts";
+import { endOfText } from "../data/tokenize_example.ts";
 import { preferenceRows, tokenizePreference, tokenizeRanking } from "../data/tokenize_preference.ts";
 import { labelCount, type TokenRow, TokenRows } from "../data/token_rows.ts";
 import { DataError } from "../errors.ts";
 import { DirectPreference, type PreferenceLoss, type PreferenceOptions } from "../finetune/dpo.ts";
 import { type PairSizes, type PreferenceRows, referenceSums } from "../finetune/pairs.ts";
+import type { HeadDescription } from "../finetune/head_description.ts";
 import { HeadRows } from "../finetune/head_rows.ts";
 import type { SequenceClassifier } from "../finetune/heads.ts";
 import { ReferencePolicy } from "../finetune/policy.ts";
@@ -120,10 +121,13 @@ async function referenceOf(
   return { reference, named: found.named };
 }
 
+/** Whether a head gives one number for a text, as a reward model's. */
+export const isReward = ({ kind, labels, tokens }: HeadDescription): boolean =>
+  kind === "classify" && labels.length === 1 && !tokens;
+
 /** A model of `--init_from` that a reward model begins with: it keeps the head of another. */
 export function rewardStart({ model, tokenizer, head, description }: HeadStart): HeadStart {
-  const isReward = description?.kind === "classify" && description.labels.length === 1 && !description.tokens;
-  if (head && isReward) return { model, tokenizer, head, description };
+  if (head && description && isReward(description)) return { model, tokenizer, head, description };
   head?.dispose(); // of another task
   return { model, tokenizer };
 }
@@ -164,9 +168,7 @@ async function readRankings({ values, tokenizer, progress }: TuningSetup, maxLen
   const options = rowOptions(values, { tokenizer, template, maxLength: undefined });
   let read = 0, long = 0;
   const splits = await readSplits(values, ["preference", "ranking"], progress, async (example) => {
-    const texts = example.kind === "ranking"
-      ? await tokenizeRanking(example, options)
-      : await bothTexts(example, options);
+    const texts = await tokenizeRanking(example, options);
     const tooLong = texts.some(({ length }) => length > maxLength);
     read++;
     long += Number(tooLong);
@@ -183,11 +185,6 @@ async function readRankings({ values, tokenizer, progress }: TuningSetup, maxLen
     return rows;
   };
   return { rows: { train: of(splits.train), val: of(splits.val) }, read, long };
-}
-
-async function bothTexts(example: Of<"preference">, options: TokenizeOptions): Promise<Int32Array[]> {
-  const { chosen, rejected } = preferenceRows(await tokenizePreference(example, options), {});
-  return [chosen.ids, rejected.ids];
 }
 
 /** What fills rows up and is never looked at: not the token that ends texts, for its place is where the score is read. */

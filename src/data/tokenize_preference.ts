@@ -78,12 +78,19 @@ export function tokenizePrompt(example: Of<"prompt">, options: TokenizeOptions):
 }
 
 /**
- * Turns a ranking into tokens: of each answer those of the prompt with it, the best first.
+ * Turns a ranking, or a preference, into tokens: of each answer those of the prompt with it, the best first.
  *
  * @throws {DataError} naming the row: when two answers are equal, one is empty, or the row cannot be encoded
  */
-export function tokenizeRanking(example: Of<"ranking">, options: TokenizeOptions): Promise<Int32Array[]> {
+export function tokenizeRanking(
+  example: Of<"ranking"> | Of<"preference">,
+  options: TokenizeOptions,
+): Promise<Int32Array[]> {
   return located(example, async () => {
+    if (example.kind === "preference") {
+      const { chosen, rejected } = preferenceRows(await tokenizePreference(example, options), {});
+      return [chosen.ids, rejected.ids];
+    }
     const how = { ...options, assistantOnly: false }, { prompt, completions } = example, found: Int32Array[] = [];
     for (const [i, answer] of completions.entries()) {
       if (isEmpty(answer)) throw new DataError(`completions[${i}] is empty; expected an answer`);

@@ -141,9 +141,11 @@ export class HeadTask extends RowTask {
     return description.kind === "choose" ? choiceArray(rows, numbers) : labelArray(rows, numbers, description);
   }
 
+  /** The loss of the labels, and of the next tokens where these count. */
   loss(model: GPT, batch: Readonly<Record<string, Tensor>>): Tensor {
     return this.judge(model, batch).loss;
   }
+  /** The same loss, and the scores: (B, L), or (B, K) of choices. */
   judge(model: GPT, batch: Readonly<Record<string, Tensor>>): { loss: Tensor; outputs: Tensor } {
     const { tokens, at, features, mask, labels, targets, counted, divisors } = batch;
     using scope = model.device.scope();

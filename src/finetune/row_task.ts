@@ -37,7 +37,10 @@ export abstract class RowTask implements Task {
   /** Before the update that was drawn last: between two updates that is the one drawn ahead. */
   #before: EpochsState;
 
-  /** @param counts of the rows, 1 or more each */
+  /**
+   * A task before its first update.
+   * @param counts of the rows, 1 or more each
+   */
   protected constructor(counts: Splits<number>, options: RowOptions) {
     const { seed = 1337, shuffle = true } = options;
     this.#counts = counts;

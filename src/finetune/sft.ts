@@ -56,7 +56,7 @@ const NOTHING = -1;
  * ```
  */
 export class SupervisedTuning extends RowTask {
-  readonly config: NonNullable<Task["config"]>;
+  /** What a run that goes on has to agree in. */ readonly config: NonNullable<Task["config"]>;
   readonly #bins: Splits<readonly (readonly number[])[]>;
   readonly #lengths: readonly number[];
   readonly #packing: boolean;
@@ -104,9 +104,11 @@ export class SupervisedTuning extends RowTask {
     const { train, val } = this.rows;
     return { train: train.identity(), val: val.identity() };
   }
+  /** Bins are what an epoch takes. @internal */
   protected override get countName(): string {
     return "bins";
   }
+  /** Learned tokens. @internal */
   protected override weigh(split: "train" | "val", bins: readonly number[]): number {
     const rows = this.rows[split], all = bins.flatMap((bin) => this.#bins[split][bin]);
     return all.reduce((sum, row) => sum + labelCount(rows.row(row)), 0);

@@ -99,6 +99,17 @@ Deno.test("reward models: of pairs and of rankings, stopped and gone on with to 
     );
     assertStringIncludes(again, `val loss ${lines.at(-1).val_loss.toFixed(4)}, `);
 
+    const judged = await good("eval", `--data=${place("pairs.jsonl")}`, `--init_from=${place("hf")}`, "--threads=1");
+    assertStringIncludes(
+      judged,
+      "rows with a text of more than the model's 16 tokens: 1, left out\nloss               ",
+    );
+    assertStringIncludes(judged, `\nrows               ${pairs.length}\n`);
+    const ranked = await good("eval", `--data=${place("ranks.jsonl")}`, `--out_dir=${place("ranks")}`, "--threads=1");
+    for (const name of ["accuracy", "margin", "mean_reward", "calibration_error"]) {
+      assertStringIncludes(ranked, `\n${name} `);
+    }
+
     const shown = await good("data", place("ranks.jsonl"), "--task=reward", `--init_from=${begin}`, "--num_rows=1");
     assertStringIncludes(shown, "a ranking of 3 answers, best first\n1: 7 tokens\n  a|b|:| |a|a|a\n");
   }));

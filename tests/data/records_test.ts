@@ -7,7 +7,7 @@ import { TokenRows } from "../../src/data/token_rows.ts";
 import { ConfigError, DataError } from "../../src/errors.ts";
 import { inFolder } from "../testing.ts";
 
-const ALL: readonly Kind[] = ["text", "completion", "preference", "label", "choice", "prompt"];
+const ALL: readonly Kind[] = ["text", "completion", "preference", "ranking", "label", "choice", "prompt"];
 type Plain = Example extends infer E ? E extends Example ? Omit<E, "where"> : never : never;
 
 /** The examples of a file with these contents, by their places. */
@@ -106,6 +106,13 @@ Deno.test("every kind has its columns", async () => {
       rejected: "b",
     }],
     [{ chosen: "a", rejected: "b", margin: "0.5" }, { kind: "preference", chosen: "a", rejected: "b", margin: 0.5 }],
+    [{ prompt: "p", completions: ["a", "b", "c"] }, { kind: "ranking", prompt: "p", completions: ["a", "b", "c"] }],
+    [{ prompt: "p", completions: '["a", "b"]' }, { kind: "ranking", prompt: "p", completions: ["a", "b"] }],
+    [{ prompt: [message], completions: [[answer], [message]] }, {
+      kind: "ranking",
+      prompt: [message],
+      completions: [[answer], [message]],
+    }],
     // A text beside whole conversations says again what they begin with.
     [{ prompt: "a", chosen: [message, answer], rejected: [message] }, {
       kind: "preference",
@@ -209,6 +216,10 @@ Deno.test("values of other types, roles that are none, and nulls", async () => {
     "choices is a list of 1; expected a list of two texts or more",
   );
   await line({ context: "a", choices: ["b", 1], label: 0 }, "choices[1] is the number 1");
+  await line({ prompt: "a", completions: ["b"] }, "completions is a list of 1; expected a list of two answers or more");
+  await line({ prompt: "a", completions: ["b", 1] }, "completions[1] is the number 1; expected a text, or a list");
+  const mixed = [[{ role: "user", content: "b" }], "c"];
+  await line({ prompt: "a", completions: mixed }, "prompt is a text, and completions[0] is a list of messages");
   await line(
     { context: "a", choices: ["b", "c"], label: 2 },
     "label is the number 2; expected the number of a choice, from 0 to 1",
