@@ -3,14 +3,15 @@
  * from, by nanoGPT's CPU setting. Beside it a plain training step, and TRL's trainers on the same cores where they are installed:
  *
  *     pip install --no-deps --target FOLDER trl==1.12.0
- *     deno task bench:rl_speed --trl_ppo=FOLDER
+ *     pip install --no-deps trl==1.16.0
+ *     deno task bench:rl_speed --trl_ppo=FOLDER --trl_grpo=True
  *
  * All sides take turns, and each has its best iteration in the table.
  */
-import { createDevice, GPT, type GPTConfig, RandomGenerator, type Task, Trainer } from "../mod.ts";
+import { createDevice, GPT, type GPTConfig, RandomGenerator, Rows, type Task, Trainer } from "../mod.ts";
 import { runCommand } from "../src/cli/command.ts";
 import { bool, describeFlags, fallbacks, int, parseCommandLine, text, toggle } from "../src/cli/flags.ts";
-import { plainReward, ProximalPolicy, ValueModel } from "../src/finetune/mod.ts";
+import { plainReward, PolicyGradient, ProximalPolicy, Roller, ValueModel } from "../src/finetune/mod.ts";
 import { loadNative } from "../src/native/load.ts";
 
 const flags = {
@@ -19,11 +20,12 @@ const flags = {
   iterations: int(5, "in a measurement", { min: 2 }),
   native: toggle("matrix products in machine code, for which it takes --allow-ffi: that lets code do anything"),
   trl_ppo: text("", "a folder with trl 1.12.0, to be measured beside"),
+  trl_grpo: bool(false, "measure trl 1.16.0 beside, which has to be installed"),
   small: bool(false, "tiny sizes: whether it runs, and not how fast"),
 };
 
 const SETTING = { vocabSize: 65, blockSize: 64, nLayer: 4, nHead: 4, nEmbd: 128 };
-const SIZES = { rows: 64, prompt: 16, tokens: 16, epochs: 4 };
+const SIZES = { rows: 64, prompt: 16, tokens: 16, epochs: 4 }, GROUPS = 8;
 const SMALL = { ...SETTING, nLayer: 1, nHead: 1, nEmbd: 16 };
 
 /** Milliseconds of iterations, the first left out: it compiles and captures. */
@@ -102,6 +104,39 @@ export async function benchRlSpeed(
         value,
       });
     }, epochs);
+  /** As TRL's defaults have it: an update an iteration, and no reference. */
+  const grouped = learning((policy) =>
+    new PolicyGradient(policy, { train: prompts, val: prompts }, {
+      ...{ batchSize: rows, numGenerations: GROUPS, maxNewTokens: tokens, rewards: [reward], decode: () => "" },
+    }), 1);
+  const groups = prompts.map((_, i) => prompts[i - i % GROUPS].ids);
+  /** The completions of an iteration alone, by `write`, each time with weights that have changed since. */
+  const writing =
+    (open: (policy: GPT) => Disposable & { write(first: number): Promise<unknown> }): Side => async () => {
+      using policy = model();
+      using writer = open(policy);
+      const found: number[] = [];
+      for (let i = 0; i <= values.iterations; i++) {
+        for (const { storage } of policy.parameters()) device.write(storage, await device.read(storage));
+        const begin = performance.now();
+        await writer.write(i * rows);
+        found.push(performance.now() - begin);
+      }
+      return found.slice(1);
+    };
+  const rollouts = writing((policy) => {
+    const roller = new Roller(policy, { maxNewTokens: tokens });
+    const write = (first: number) => roller.roll(groups, { seed: 1, first });
+    return { write, [Symbol.dispose]: () => roller[Symbol.dispose]() };
+  });
+  const plainRows = writing((policy) => {
+    const texts = new Rows(policy, { slots: rows, piece: rows * prompt });
+    const write = (first: number) =>
+      Promise.all(groups.map(async (prompt, i) => {
+        for await (const _ of texts.add({ prompt, maxNewTokens: tokens, seed: first + i, draws: "philox" }));
+      }));
+    return { write, [Symbol.dispose]: () => texts[Symbol.dispose]() };
+  });
   const python = (script: string, folder: string): Side => async () => {
     const { vocabSize, blockSize, nLayer, nHead, nEmbd } = config;
     const sizes = {
@@ -117,7 +152,7 @@ export async function benchRlSpeed(
     );
     const command = new Deno.Command("python3", {
       args: [new URL(script, import.meta.url).pathname, ...asked],
-      env: { PYTHONPATH: folder },
+      env: folder ? { PYTHONPATH: folder } : {},
       stdout: "piped",
     });
     const { success, stdout } = await command.output();
@@ -130,6 +165,10 @@ export async function benchRlSpeed(
     "a plain step of 768 tokens": plain,
     "PPO, value head": proximal(false),
     "PPO, value model": proximal(true),
+    "GRPO": grouped,
+    "its completions": rollouts,
+    "rows of as many tokens": plainRows,
+    ...values.trl_grpo && { "GRPO, TRL 1.16": python("trl_grpo.py", "") },
     ...values.trl_ppo && { "PPO, value model, TRL 1.12": python("trl_ppo.py", values.trl_ppo) },
   };
   const best: Record<string, number> = {};
