@@ -33,7 +33,7 @@ import {
   levelOf,
   type PolicyLossType,
 } from "./group_batches.ts";
-import type { Lora } from "./lora.ts";
+import { adaptersOf, type Lora } from "./lora.ts";
 import { ReferencePolicy, Scorer, tokenLogprobs } from "./policy.ts";
 import { CLIP_MEASURES, policyLoss } from "./policy_loss.ts";
 import type { Reward } from "./rewards.ts";
@@ -339,14 +339,20 @@ export class PolicyGradient implements Task, Disposable {
 
   /** A task on another model, one that only counts, which writes texts and has micro-batches of every shape: for the memory that they take. */
   rehearsal(model: GPT): Task {
-    const { batchSize: B, maxNewTokens, reference, numIterations } = this.#options, { vocabSize } = model.config;
-    const longest = this.prompts.train.reduce((a, b) => b.ids.length > a.ids.length ? b : a), own = reference && model;
+    const { batchSize: B, stepsPerGeneration, maxNewTokens, reference, numIterations } = this.#options;
+    const { vocabSize } = model.config, lora = reference && adaptersOf(model).at(-1);
+    const longest = this.prompts.train.reduce((a, b) => b.ids.length > a.ids.length ? b : a),
+      own = reference && (lora ?? model);
     const task = new PolicyGradient(model, { train: [longest], val: [longest] }, { ...this.#options, reference: own });
     const of = <T>(one: T) => Array<T>(B).fill(one);
-    const batches = this.#lengths.map((length): MicroBatch => {
-      const from = Math.max(1, length - maxNewTokens), numbers = of(new Float32Array(length - from));
-      const rollouts = of({ ids: new Int32Array(length), from, ended: true, promptIndex: 0 });
-      const known = { old: own || numIterations > 1 ? numbers : undefined, reference: own && numbers };
+    const scores = own !== undefined || numIterations > 1 || stepsPerGeneration > 1;
+    const texts = this.#lengths.map((length) => {
+      const from = Math.max(1, length - maxNewTokens);
+      return of({ ids: new Int32Array(length), from, ended: true, promptIndex: 0 });
+    });
+    const batches = texts.map((rollouts): MicroBatch => {
+      const [{ ids, from }] = rollouts, numbers = of(new Float32Array(ids.length - from));
+      const known = { old: scores ? numbers : undefined, reference: own && numbers };
       const batch = { at: 0, batchSize: B, lengths: this.#lengths, vocabSize };
       return {
         weight: 1 / this.#lengths.length,
@@ -355,7 +361,10 @@ export class PolicyGradient implements Task, Disposable {
     });
     const { measures, ahead } = task, nothing = () => ({});
     const draw = async function* (): AsyncGenerator<MicroBatch> {
-      await task.#roller.roll(of(longest.ids), { seed: 0, first: 0 });
+      await task.#roller.rehearse(longest.ids, B * stepsPerGeneration);
+      for (const rollouts of scores ? texts : []) {
+        for (const scorer of [task.#scorer, task.#referenceScorer]) await scorer?.logprobs(rollouts);
+      }
       yield* batches;
     };
     const loss: Task["loss"] = (model, batch) => task.loss(model, batch);

@@ -7,7 +7,7 @@
  */
 import { gib } from "../engine/capacity.ts";
 import { CheckpointError, ConfigError, DeviceError } from "../errors.ts";
-import { slotBytes } from "../generate/passes.ts";
+import { slotBytes, stepWidth } from "../generate/passes.ts";
 import { Rows } from "../generate/rows.ts";
 import type { GPT } from "../gpt.ts";
 import { isObject } from "../files/files.ts";
@@ -104,8 +104,29 @@ export class Roller implements Disposable {
    * @throws {ConfigError} when a prompt is empty, not of the vocabulary, or leaves no room
    * @throws what `signal` gives for its reason, where it has aborted: then nothing is left of the texts
    */
-  async roll(prompts: readonly Int32Array[], { seed, first, signal }: RollOptions): Promise<Rollout[]> {
-    const { slots: _, ...options } = this.#options, { eosTokenId } = options;
+  roll(prompts: readonly Int32Array[], options: RollOptions): Promise<Rollout[]> {
+    return this.#roll(prompts, options, this.#options);
+  }
+
+  /**
+   * @internal On a device that only counts: writes as many texts at once as there will be, and, where some may end before others, each
+   * number of them that has a step of its own.
+   */
+  async rehearse(prompt: Int32Array, count: number): Promise<void> {
+    const most = Math.min(count, this.slots), options = { ...this.#options, eosTokenId: undefined };
+    for (let n = most, width = Infinity; n > 0; n--) {
+      if (stepWidth(n) === width || n < most && this.#options.eosTokenId === undefined) continue;
+      width = stepWidth(n);
+      await this.#roll(Array<Int32Array>(n).fill(prompt), { seed: 0, first: 0 }, options);
+    }
+  }
+
+  async #roll(
+    prompts: readonly Int32Array[],
+    { seed, first, signal }: RollOptions,
+    { slots: _, ...options }: RolloutOptions,
+  ): Promise<Rollout[]> {
+    const { eosTokenId } = options;
     const rollouts = new Array<Rollout>(prompts.length);
     let next = 0;
     const write = async () => {

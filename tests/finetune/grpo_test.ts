@@ -12,6 +12,7 @@ import { Roller, type Rollout } from "../../src/finetune/rollouts.ts";
 import { Rows } from "../../src/generate/rows.ts";
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
 import type { StepEvent } from "../../src/train/events.ts";
+import { trainingNeeds } from "../../src/train/memory.ts";
 import { Trainer } from "../../src/train/trainer.ts";
 import { RandomGenerator } from "../../src/random/mod.ts";
 import { assertClose, devices, inFolder, openDevice } from "../testing.ts";
@@ -264,6 +265,26 @@ Deno.test("a policy that runs away from its reference stops the run, which is sa
       message,
     );
   }));
+
+Deno.test("a rehearsal takes what a run takes: written, scored by the policy and by a reference, and learned from", async () => {
+  for (const how of ["plain", "ends", "off", "beside"] as const) {
+    const device = await openDevice("cpu", { threads: 1 }),
+      other = modelOn(device).freeze(),
+      { reserved } = device.memory();
+    const model = modelOn(device), lora = how === "off" && applyLora(model, { rank: 2 });
+    const reference = how === "off" || how === "beside" ? lora || other : undefined;
+    const eosTokenId = how === "ends" ? END : undefined;
+    using task = taskOf(model, { eosTokenId, reference, beta: reference ? 0.1 : 0, numGenerations: 8, batchSize: 24 });
+    const adapt = lora ? (model: GPT) => void applyLora(model, lora.options) : undefined;
+    const options = { ...TRAINING, maxIters: 24, device, model, adapt };
+    const { bytes } = await trainingNeeds(model.config, { ...options, task: (model) => task.rehearsal(model) });
+    using trainer = new Trainer(model, task, { ...TRAINING, maxIters: 24 });
+    await Array.fromAsync(trainer.run());
+    const taken = device.memory().reserved - reserved;
+    assert(taken <= bytes && bytes < 1.3 * taken, `${how}: ${bytes} bytes, and ${taken} are taken`);
+    device.close();
+  }
+});
 
 Deno.test("a damaged iteration is refused, and a whole one is read back", async () => {
   const device = await openDevice("cpu", { threads: 1 });
