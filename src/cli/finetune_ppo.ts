@@ -31,6 +31,7 @@ export async function proximalPolicy(setup: TuningSetup): Promise<Tuning> {
     rehearse: (model) => task.rehearsal(model),
     chats,
     prompt: prompts.val[0].ids,
+    sampleTokens: how.maxNewTokens,
     data: [
       ...lines,
       ...rewardLines(rewards),

@@ -110,6 +110,7 @@ export async function policyGradient(setup: TuningSetup): Promise<Tuning> {
     rehearse: (model: GPT) => task.rehearsal(model),
     chats,
     prompt: prompts.val[0].ids,
+    sampleTokens: how.maxNewTokens,
     data: [
       ...lines,
       ...rewardLines(rewards),

@@ -44,6 +44,8 @@ export interface Tuning {
   readonly data: readonly string[];
   /** What the tuned model is shown when it is done, for a sample. */
   readonly prompt?: ArrayLike<number>;
+  /** How many tokens it may answer with. */
+  readonly sampleTokens?: number;
   /** Whether all of the rows are conversations. */
   readonly chats?: boolean;
   /** Lines to end with instead of a sample. */

@@ -27,6 +27,13 @@ interface Beginning {
   readonly entropy?: number;
 }
 
+/** What a sample goes on from, and how far. */
+interface Sampling {
+  readonly prompt?: ArrayLike<number>;
+  readonly chats?: boolean;
+  readonly sampleTokens?: number;
+}
+
 export class TrainReport {
   #entropy: number | undefined;
   #began = 0;
@@ -162,17 +169,18 @@ export class TrainReport {
    * Shows what the model writes now, as far as it comes before `signal` aborts.
    *
    * @param options.prompt what it goes on from, which is shown too; default: what a text begins with
+   * @param options.sampleTokens how many tokens it gets at most; default 300
    * @param options.chats whether it was tuned to chats
    */
   async sample(
     model: GPT,
     tokenizer: Tokenizer,
     signal: AbortSignal,
-    { prompt, chats = false }: { readonly prompt?: ArrayLike<number>; readonly chats?: boolean } = {},
+    { prompt, chats = false, sampleTokens = SAMPLE_TOKENS }: Sampling = {},
   ): Promise<void> {
     const start = prompt ?? beginning(tokenizer), shown = prompt ? tokenizer.decode(prompt) : "";
     const eosTokenId = prompt && endOfText(tokenizer) || undefined, { seed } = this.values;
-    const options = { maxNewTokens: SAMPLE_TOKENS, temperature: 0.8, topK: 200, seed, eosTokenId, signal };
+    const options = { maxNewTokens: sampleTokens, temperature: 0.8, topK: 200, seed, eosTokenId, signal };
     const decoder = modelDecoder(tokenizer);
     const tokens = await Array.fromAsync(generate(model.eval(), start, options), decoder.push);
     this.note(`\nA sample:\n${shown}${tokens.join("")}${decoder.end()}`);
