@@ -82,7 +82,7 @@ export function handler(served: Served, routes: readonly Route[], counts: Counts
       const refusal = new ApiError(405, `${found[0].route.path} takes ${allow}`, { code: "method_not_allowed" });
       return refusal.response({ allow });
     }
-    const failed = (error: unknown) => apiError(error, (error) => request.signal.aborted || onError(error, id));
+    const failed = (error: unknown) => apiError(error, (error) => hasGone(request, error) || onError(error, id));
     return await route.answer({
       ...{ id, request, served, failed, signal: request.signal },
       ...key !== undefined && { key },
@@ -98,8 +98,9 @@ export function handler(served: Served, routes: readonly Route[], counts: Counts
     try {
       response = await answer(request, id, (found) => path = found);
     } catch (error) {
-      const gone = request.signal.aborted; // nobody reads the answer
-      response = gone ? new Response(null, { status: 499 }) : apiError(error, (error) => onError(error, id)).response();
+      response = hasGone(request, error) // nobody reads the answer
+        ? new Response(null, { status: 499 })
+        : apiError(error, (error) => onError(error, id)).response();
       if (response.status === 401) response.headers.set("www-authenticate", "Bearer");
     }
     const { status } = response, name = `${path} ${status}`;
@@ -110,6 +111,10 @@ export function handler(served: Served, routes: readonly Route[], counts: Counts
     return response;
   };
 }
+
+/** Whether it is no error but a client that has left, perhaps within its body. */
+const hasGone = ({ signal }: Request, error: unknown): boolean =>
+  signal.aborted || error instanceof DOMException && error.name === "AbortError";
 
 /** Segments are decoded once, after the path has been cut: a name may contain a slash. */
 function pathOf(segments: readonly string[], path: string): Record<string, string> {

@@ -105,7 +105,7 @@ Deno.test("listen: a smuggled request, two lengths, or a strange target are no r
   }));
 
 Deno.test("listen: a body that stands still ends, and one that is not read does not become the next request", () =>
-  withServer(async ({ port, url, engine }) => {
+  withServer(async ({ port, url, engine, errors }) => {
     const head = (length: number) =>
       `POST /v1/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: ${length}\r\n\r\n`;
     const [still, unread] = await clients(2, { port });
@@ -117,7 +117,12 @@ Deno.test("listen: a body that stands still ends, and one that is not read does 
     await still.until(({ text }) => text.includes("request_timeout"));
     assertEquals(still.status, "408");
     await endAll([still, unread]);
-    assertEquals(engine.requests.length, 0);
+    const [left] = await clients(1, { port });
+    await left.send(head(50) + '{"model"');
+    await wait(50);
+    await left.end(); // within its body: nothing that the log should have
+    await wait(50);
+    assertEquals([engine.requests.length, errors.length], [0, 0]);
     const response = await fetch(`${url}/health`);
     assertEquals((await response.json()).status, "ok");
   }, { stallSeconds: 0.5 }));

@@ -1,11 +1,13 @@
 /** OpenAI's protocol as its clients read it: answers, streams, log-probabilities, refusals. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
+import { ChatTemplate } from "../../src/data/chat_template.ts";
 import { DeviceError } from "../../src/errors.ts";
 import { Draining, QueueFull, Unavailable } from "../../src/server/engine_api.ts";
 import { ApiError } from "../../src/server/errors.ts";
 import { event, eventStream } from "../../src/server/events.ts";
 import { chats, eventsOf, letters, served, withServer } from "./fake_engine.ts";
 
+const say = (content: unknown) => ({ model: "chats", messages: [{ role: "user", content }] });
 interface Choice {
   text: string;
   index: number;
@@ -190,6 +192,39 @@ Deno.test("chats: the template's turn ends the answer, and special tokens in mes
     assertEquals(logprobs as unknown, { content: [], refusal: null });
   }));
 
+Deno.test("chats: a template that loops, or that grows without end, is a 400 in time, and streams go on meanwhile", () =>
+  withServer(async ({ post, engine }) => {
+    const sources = {
+      loops: "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",
+      grows:
+        "{% set ns = namespace(s='aaaaaaaa') %}{% for i in range(60) %}{% set ns.s = ns.s + ns.s %}{% endfor %}{{ ns.s }}",
+      refuses: "{{ raise_exception('Roles take turns' if messages|length == 1 else 'No') }}",
+    };
+    for (const [id, source] of Object.entries(sources)) {
+      const template = new ChatTemplate(source, { name: "The chat template", seconds: 1, megabytes: 64 });
+      engine.all.push(served(id, chats, { template }));
+    }
+    engine.delay = 10;
+    const stream = await post("/v1/completions", { model: "letters", prompt: "a", max_tokens: 60, stream: true });
+    let last = performance.now(), longest = 0, pieces = 0;
+    const reading = (async () => {
+      for await (const _ of stream.body!) {
+        longest = Math.max(longest, performance.now() - last);
+        last = performance.now();
+        pieces++;
+      }
+    })();
+    for (const id of Object.keys(sources)) {
+      const response = await post("/v1/chat/completions", { ...say("hi"), model: id }),
+        { error } = await response.json();
+      assertEquals([response.status, error.param], [400, "messages"], id);
+      assertEquals(error.code, id === "refuses" ? "template_refused" : "template_failed");
+      assert(id !== "refuses" || error.message.endsWith("the chat template of refuses says: No"), error.message);
+    }
+    await reading;
+    assert(pieces > 50 && longest < 500, `${pieces} pieces, ${longest} ms`);
+  }));
+
 Deno.test("responses: events are numbered, and put together they are the plain answer", () =>
   withServer(async ({ post, engine }) => {
     const ask = { model: "chats", input: "hi", instructions: "be kind", max_output_tokens: 5 };
@@ -235,7 +270,6 @@ Deno.test("score: the log-probabilities of continuations, encoded as they stand 
     assertEquals(joined.data[0].tokens, ["b"]);
   }));
 
-const say = (content: unknown, role = "user") => ({ model: "chats", messages: [{ role, content }] });
 const C = "/v1/completions", H = "/v1/chat/completions", R = "/v1/responses", E = "/v1/embeddings", S = "/v1/score";
 const long = "a".repeat(65);
 Deno.test("bad input: 400 with the parameter's name, before anything is computed", () =>
