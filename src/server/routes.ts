@@ -154,6 +154,11 @@ async function readBody(request: Request): Promise<unknown> {
       code: "unsupported_media_type",
     });
   }
+  if (!/^(identity)?$/i.test(request.headers.get("content-encoding") ?? "")) {
+    throw new ApiError(415, "The body has to come as it is, without Content-Encoding", {
+      code: "unsupported_media_type",
+    });
+  }
   const bytes = await readBytes(request, MOST_BYTES);
   let text: string;
   try {

@@ -204,25 +204,22 @@ Deno.test("chats: a template that loops, or that grows without end, is a 400 in 
       const template = new ChatTemplate(source, { name: "The chat template", seconds: 1, megabytes: 64 });
       engine.all.push(served(id, chats, { template }));
     }
-    engine.delay = 10;
+    engine.delay = 40;
     const stream = await post("/v1/completions", { model: "letters", prompt: "a", max_tokens: 60, stream: true });
-    let last = performance.now(), longest = 0, pieces = 0;
+    let pieces = 0;
     const reading = (async () => {
-      for await (const _ of stream.body!) {
-        longest = Math.max(longest, performance.now() - last);
-        last = performance.now();
-        pieces++;
-      }
+      for await (const _ of stream.body!) pieces++;
     })();
     for (const id of Object.keys(sources)) {
+      const before = pieces;
       const response = await post("/v1/chat/completions", { ...say("hi"), model: id }),
         { error } = await response.json();
       assertEquals([response.status, error.param], [400, "messages"], id);
       assertEquals(error.code, id === "refuses" ? "template_refused" : "template_failed");
+      assert(id !== "loops" || pieces > before + 4, `${pieces - before} pieces`);
       assert(id !== "refuses" || error.message.endsWith("the chat template of refuses says: No"), error.message);
     }
     await reading;
-    assert(pieces > 50 && longest < 500, `${pieces} pieces, ${longest} ms`);
   }));
 
 Deno.test("responses: events are numbered, and put together they are the plain answer", () =>
@@ -370,6 +367,14 @@ Deno.test("bad input: bodies that are no JSON, paths and methods that are not th
     assertEquals(await status(post(C, `"${"[".repeat(100)}\\"${"[".repeat(100)}"`), "invalid_type"), 400);
     assertEquals(await status(post(C, "a".repeat(2 ** 20 + 1)), "body_too_large"), 413);
     assertEquals(await status(post(C, "{}", { "content-type": "text/plain" }), "unsupported_media_type"), 415);
+    const packed = new Uint8Array(
+      await new Response(
+        new Blob([JSON.stringify({ model: "letters", user: "a".repeat(1e7) })]).stream().pipeThrough(
+          new CompressionStream("gzip"),
+        ),
+      ).arrayBuffer(),
+    );
+    assertEquals(await status(post(C, packed, { "content-encoding": "gzip" }), "unsupported_media_type"), 415);
     assertEquals(await status(get("/v1/nothing"), "unknown_url"), 404);
     assertEquals(await status(get("/v1/models/%ff"), "invalid_value"), 400);
     assertEquals(await status(get("/v1/models/..%2f..%2fetc"), "model_not_found"), 404);
