@@ -78,6 +78,7 @@ class Server implements AsyncDisposable {
       "--allow-read",
       "--allow-write",
       "--allow-net=127.0.0.1",
+      "--allow-sys=systemMemoryInfo",
       "src/cli/serve.ts",
     ];
     const own = [`--model=${model},name=m`, `--threads=${threads}`, "--port=0", ...more];

@@ -11,6 +11,8 @@ import { reportDownload } from "./shared_flags.ts";
 
 /** Milliseconds that answers have to come to their end, once the server is to stop. */
 const DRAIN = 30_000;
+/** Of the memory that is free at the start, what models may take where nobody says. */
+const FREE_SHARE = 0.8;
 
 export const serve = command({
   ...serveDeclaration,
@@ -40,10 +42,11 @@ export const serve = command({
 
 async function load(values: ServeValues, progress: Progress): Promise<WorkerEngine> {
   const onNote = (line: string) => progress.line(line), onProgress = reportDownload(progress);
-  const engine = new WorkerEngine({ queue: values.queue, onNote, onProgress });
+  const memory = values.memory > 0 ? values.memory * 2 ** 30 : FREE_SHARE * Deno.systemMemoryInfo().available;
+  const engine = new WorkerEngine({ queue: values.queue, memory, onNote, onProgress });
   try {
     for (const spec of specsOf(values)) {
-      const began = performance.now(), { id } = await engine.load(spec), { base, slots, device } = engine.info(id);
+      const began = performance.now(), { id } = await engine.load(spec), { base, slots, device } = engine.info(id)!;
       const seconds = ((performance.now() - began) / 1000).toFixed(1);
       progress.line(
         base === id

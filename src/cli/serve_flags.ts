@@ -2,7 +2,7 @@
 import { ConfigError } from "../errors.ts";
 import type { AdapterSpec, ModelSpec } from "../server/messages.ts";
 import type { Declaration } from "./command.ts";
-import { int, text, texts, toggle, type Values } from "./flags.ts";
+import { float, int, text, texts, toggle, type Values } from "./flags.ts";
 import { cacheFlag } from "./sample_flags.ts";
 import { deviceFlags, modelFlags, PRETRAINED } from "./shared_flags.ts";
 
@@ -18,6 +18,13 @@ export const serveFlags = {
     max: 1024,
   }),
   queue: int(512, "texts that may wait for each model; further requests get 429", { min: 0, max: 100_000 }),
+  memory: float(
+    0,
+    "GiB that models may take, with keys and values of all slots; 0 is four fifths of what is free at the start",
+    {
+      min: 0,
+    },
+  ),
   host: text(
     "127.0.0.1",
     "the address to listen on; another than this machine's own needs a key, and the task serve:lan",

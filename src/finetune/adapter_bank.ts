@@ -96,6 +96,13 @@ export class AdapterBank {
     return this.#adapters.length;
   }
 
+  /** Takes an adapter out, of which no row is written any more; the others keep their numbers. */
+  remove(number: number): void {
+    this.#unwrap();
+    this.#adapters[number - 1] = { pairs: new Map(), rank: 0, scaling: 0 };
+    this.#wrap();
+  }
+
   /** Runs a pass over tokens with the adapters of these numbers, i32, one a token, in the scope around the call. */
   readonly tagged = (tags: Tensor, pass: () => Tensor): Tensor => {
     if (!this.#table) return pass();

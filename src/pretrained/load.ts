@@ -11,7 +11,7 @@ import type { RunFolder } from "../checkpoint/run_folder.ts";
 import type { RunBase } from "../checkpoint/run_json.ts";
 import { CheckpointError, ConfigError } from "../errors.ts";
 import type { LoadAdapterOptions } from "../finetune/adapter.ts";
-import type { GPT } from "../gpt.ts";
+import type { GPT, GPTConfig } from "../gpt.ts";
 import type { Module } from "../nn/module.ts";
 import type { BytePairTokenizer } from "../tokenizer/byte_pair.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
@@ -91,6 +91,8 @@ export async function loadPretrained(name: string, options: PretrainedOptions): 
 export interface Description {
   /** What its ids mean. */ readonly tokenizer: Tokenizer;
   /** The most tokens that it sees at once. */ readonly blockSize: number;
+  /** Its sizes, as its files say. */ readonly config: Partial<GPTConfig>;
+  /** Tokens at which a text ends. */ readonly eosTokenIds: readonly number[];
 }
 
 /**
@@ -107,7 +109,9 @@ export async function describePretrained(
   const { kind, path } = await findModel(name, options), { tokenizer: asked } = options;
   using source = await OPEN[kind](path, {});
   const tokenizer = typeof asked === "object" ? asked : asked ? await byName(asked) : await source.tokenizer();
-  return { tokenizer, blockSize: await source.blockSize() };
+  const { endIds } = await import("../tokenizer/to_hugging_face.ts"), config = await source.config();
+  const { vocabSize = Infinity } = config, ends = await source.ends?.() ?? endIds(tokenizer);
+  return { tokenizer, blockSize: Number(config.blockSize), config, eosTokenIds: ends.filter((id) => id < vocabSize) };
 }
 
 /** What stands under a model's name. */
@@ -151,7 +155,7 @@ interface Source extends Disposable {
   tokenizer(): Promise<Tokenizer>;
   load(options: PretrainedOptions): Promise<GPT>;
   /** The model's. */
-  blockSize(): number | Promise<number>;
+  config(): Partial<GPTConfig> | Promise<Partial<GPTConfig>>;
   /** Tokens at which a text ends; undefined where it does not say. */
   ends?(): Promise<readonly number[] | undefined>;
   /** What to say where that tokenizer is of another model. */
@@ -171,7 +175,7 @@ const OPEN: Record<FoundModel["kind"], (path: string, options: Pick<PretrainedOp
       return {
         tokenizer: () => runTokenizer(run),
         load: (options) => loadRun(run, options),
-        blockSize: () => Number(run.description.model.blockSize),
+        config: () => run.description.model as Partial<GPTConfig>,
         [Symbol.dispose]() {},
       };
     },
@@ -183,19 +187,18 @@ const OPEN: Record<FoundModel["kind"], (path: string, options: Pick<PretrainedOp
         load: async (options: HeadedOptions) =>
           await (await import("../checkpoint/hugging_face.ts")).loadHuggingFace(path, options),
         ends: () => endsOf(path),
-        blockSize: async () => fromHuggingFaceConfig(await readJson(config), config, { headed: true }).blockSize,
+        config: async () => fromHuggingFaceConfig(await readJson(config), config, { headed: true }),
         [Symbol.dispose]() {},
       };
     },
     async nanogpt(path, options) {
       const file = await (await import("../checkpoint/nanogpt.ts")).NanoGPTFile.open(path, options);
       const { dataset } = file.flags, { vocabulary, hint } = await nanoGPTVocabulary(dataset);
-      const load = async (options: PretrainedOptions) => (await file.model(options)).eval(),
-        { blockSize } = file.config;
+      const load = async (options: PretrainedOptions) => (await file.model(options)).eval(), { config } = file;
       return {
         tokenizer: () => byName(vocabulary),
         load,
-        blockSize: () => blockSize,
+        config: () => config,
         hint,
         [Symbol.dispose]: () => file.close(),
       };
@@ -209,7 +212,7 @@ const OPEN: Record<FoundModel["kind"], (path: string, options: Pick<PretrainedOp
       return {
         tokenizer: async () => await file.tokenizer(),
         load,
-        blockSize: () => file.config.blockSize,
+        config: () => file.config,
         [Symbol.dispose]: () => file[Symbol.dispose](),
       };
     },

@@ -5,8 +5,19 @@ import type { CacheType } from "../nn/cache.ts";
 import type { GenerateRequest, Piece, PieceToken, PromptScore } from "./engine_api.ts";
 import type { EngineMetrics } from "./metrics.ts";
 
+/** Texts that a model writes at once, where nobody says: more make a step faster by little. */
+export const MOST_SLOTS = 64;
+
+/** Of what is served: whose it is, and when it is loaded. */
+export interface Serving {
+  /** Id of the key that it belongs to; default: it is everybody's. */ readonly owner?: string;
+  /** In seconds since 1970; default: now. */ readonly created?: number;
+  /** Default `local`. */ readonly ownedBy?: string;
+  /** Whether it is loaded at its first request, and may be unloaded again. Default false. */ readonly lazy?: boolean;
+}
+
 /** A model to be loaded: what `loadPretrained` takes, and how many texts it writes at once. */
-export interface ModelSpec {
+export interface ModelSpec extends Serving {
   readonly id: string;
   readonly path: string;
   /** A folder with an adapter, which is put on a model of `path` of its own. */ readonly adapter?: string;
@@ -19,20 +30,19 @@ export interface ModelSpec {
 }
 
 /** An adapter to be served on a model that is loaded, whose texts are written together with those of the model and its other adapters. */
-export interface AdapterSpec {
+export interface AdapterSpec extends Serving {
   readonly id: string;
   /** Of the served model that it is for. */ readonly base: string;
-  /** A folder of PEFT's. */ readonly path: string;
+  /** A folder of PEFT's, or of a run that trains an adapter. */ readonly path: string;
+  /** The run whose checkpoint `path` is. */ readonly run?: string;
 }
 
 /** What the worker says of a model that it has loaded. */
 export interface LoadedInfo {
-  readonly blockSize: number;
-  readonly vocabSize: number;
-  readonly embeddingSize: number;
   readonly endIds: readonly number[];
   readonly slots: number;
   /** The model with which it shares slots; its own id where it has slots of its own. */ readonly base: string;
+  /** Of its weights, and of the keys and values of all slots. */ readonly bytes: number;
   /** Such as `cpu (wide), threads: 2`. */ readonly device: string;
   /** Worth knowing. */ readonly notes: readonly string[];
 }
@@ -40,6 +50,7 @@ export interface LoadedInfo {
 /** `of` is the number of a request, which answers have, too. */
 export type ToWorker =
   | { readonly kind: "load"; readonly of: number; readonly spec: ModelSpec | AdapterSpec }
+  | { readonly kind: "unload"; readonly of: number; readonly id: string }
   | { readonly kind: "generate"; readonly of: number; readonly request: GenerateRequest; readonly arrived: number }
   | {
     readonly kind: "embed";

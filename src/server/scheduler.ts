@@ -71,6 +71,7 @@ export class Scheduler implements Disposable {
   hear(message: ToWorker): void {
     this.#received++;
     if (message.kind === "load") void this.#load(message.of, message.spec);
+    else if (message.kind === "unload") this.#unload(message.id);
     else if (message.kind === "generate") this.#generate(message.of, message.request, message.arrived);
     else if (message.kind === "embed") void this.#embed(message.of, message.model, message.inputs);
     else this.#abort(message.of);
@@ -93,11 +94,14 @@ export class Scheduler implements Disposable {
     this.#running.set(served, new Set());
     return served.info;
   }
-  async #loadAdapter({ id, base, path }: AdapterSpec): Promise<LoadedInfo> {
+  async #loadAdapter({ id, base, path, run }: AdapterSpec): Promise<LoadedInfo> {
     const { served } = this.#model(base), notes: string[] = [];
     const adapter = await served.adapters.add(path, { onNote: (line) => notes.push(line) });
     if (adapter === undefined) {
-      const { notes, ...info } = await this.#loadModel(id, { ...served.spec, adapter: path });
+      const { notes, ...info } = await this.#loadModel(id, {
+        ...served.spec,
+        ...run ? { path: run } : { adapter: path },
+      });
       return {
         ...info,
         notes: [...notes, `${id} has more than pairs of matrices, and so a copy of ${base} of its own`],
@@ -105,6 +109,20 @@ export class Scheduler implements Disposable {
     }
     this.#models.set(id, { served, adapter });
     return { ...served.info, notes };
+  }
+
+  /** Nothing is written with it any more. */
+  #unload(id: string): void {
+    const { served, adapter } = this.#model(id);
+    this.#models.delete(id);
+    if (adapter > 0) served.adapters.remove(adapter);
+    else {
+      for (const [name, model] of this.#models) if (model.served === served) this.#models.delete(name);
+      this.#waiting.delete(served);
+      this.#running.delete(served);
+      served[Symbol.dispose]();
+    }
+    this.#count();
   }
 
   #model(id: string): Model {

@@ -12,10 +12,8 @@ import type { GPT } from "../gpt.ts";
 import { evaluating } from "../nn/module.ts";
 import { loadPretrained } from "../pretrained/load.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
-import type { LoadedInfo, ModelSpec } from "./messages.ts";
+import { type LoadedInfo, type ModelSpec, MOST_SLOTS } from "./messages.ts";
 
-/** Texts at once, where nobody says: more make a step faster by little. */
-const MOST = 64;
 /** Tokens of prompts that are read at once, so that neither those who write nor those who come wait for more. */
 const PIECE = 128;
 
@@ -39,9 +37,10 @@ export class Served implements Disposable {
         ...{ device, adapter, weights, checkpoint, onNote },
         inference: true,
       });
-      const { blockSize, vocabSize, nEmbd } = model.config, count = slots || slotsFor(model, spec);
+      const count = slots || slotsFor(model, spec);
       const info: LoadedInfo = {
-        ...{ blockSize, vocabSize, embeddingSize: nEmbd, endIds: eosTokenIds, slots: count, base: id, notes },
+        ...{ endIds: eosTokenIds, slots: count, base: id, notes },
+        bytes: device.memory().bytes + count * slotBytes(model, cache).all,
         device: device.description,
       };
       const adapters = new AdapterBank(model);
@@ -95,7 +94,7 @@ export class Served implements Disposable {
 /** How many slots take half of what the device has left, so that the rest is there for steps and for what requests ask. */
 function slotsFor(model: GPT, { id, cache }: ModelSpec): number {
   const { device } = model, { all, one } = device.capacity, of = slotBytes(model, cache);
-  const left = all - device.memory().bytes, count = Math.floor(Math.min(left / 2 / of.all, one / of.layer, MOST));
+  const left = all - device.memory().bytes, count = Math.floor(Math.min(left / 2 / of.all, one / of.layer, MOST_SLOTS));
   if (count > 0) return count;
   throw new DeviceError(
     `${id}: keys and values of a text in ${cache} take ${gib(of.all)}, and beside the weights ${gib(left)} are left` +

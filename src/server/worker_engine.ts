@@ -1,8 +1,5 @@
 /** The engine: its models and their scheduler run in a worker, and this thread stays free for connections. */
-import { ChatTemplate } from "../data/chat_template.ts";
 import { ConfigError } from "../errors.ts";
-import type { HubProgress } from "../pretrained/hub.ts";
-import { describePretrained, findModel } from "../pretrained/load.ts";
 import {
   Draining,
   type Engine,
@@ -19,10 +16,12 @@ import {
   type FromWorker,
   type LoadedInfo,
   type ModelSpec,
+  MOST_SLOTS,
   Shared,
   type ToWorker,
   type Update,
 } from "./messages.ts";
+import { type Entry, Models, type ModelsOptions } from "./models.ts";
 import { type EngineMetrics, metricsText, noMetrics } from "./metrics.ts";
 
 /** Milliseconds without the end of a step, while there are rows, after which the engine is not ready. */
@@ -31,17 +30,15 @@ const STUCK = 30_000;
 const LOOKS_BACK = 32;
 
 /** What an engine serves. */
-export interface EngineOptions {
+export interface EngineOptions extends ModelsOptions {
   /** In the order in which they are listed; adapters behind their bases. */
   readonly models: readonly (ModelSpec | AdapterSpec)[];
   /** Texts that wait for a slot of a model; above, requests are refused. Default 512. */ readonly queue?: number;
-  /** Takes a line, without a newline, on what is worth knowing. */ readonly onNote?: (line: string) => void;
-  /** Called while files of GPT-2 are downloaded. */ readonly onProgress?: (progress: HubProgress) => void;
 }
 
 /** A request that the worker has. */
 interface Pending {
-  /** Whose slots its texts have. */ readonly base?: string;
+  /** The model that it is about. */ readonly entry?: Entry;
   readonly key?: string;
   /** Texts, or inputs. */ left: number;
   hear(update: Update): void;
@@ -77,7 +74,7 @@ export class WorkerEngine implements Engine, AsyncDisposable {
   readonly #options: Omit<EngineOptions, "models">;
   readonly #worker: Worker;
   readonly #shared = new Shared();
-  readonly #models = new Map<string, ServedModel & { readonly info: LoadedInfo }>();
+  readonly #models: Models;
   readonly #pending = new Map<number, Pending>();
   #requests = 0;
   #metrics = noMetrics();
@@ -90,6 +87,11 @@ export class WorkerEngine implements Engine, AsyncDisposable {
 
   constructor(options: Omit<EngineOptions, "models">) {
     this.#options = options;
+    this.#models = new Models({
+      load: (spec) => this.#loadInWorker(spec),
+      unload: (id) => this.#post({ kind: "unload", of: 0, id }),
+      inUse: (which) => this.#pending.values().some(({ entry }) => entry !== undefined && which(entry)),
+    }, options);
     this.#worker = new Worker(new URL("./engine_worker.ts", import.meta.url), { type: "module" });
     this.#worker.onmessage = ({ data }: MessageEvent<FromWorker>) => this.#hear(data);
     this.#worker.onerror = (event) => {
@@ -100,60 +102,49 @@ export class WorkerEngine implements Engine, AsyncDisposable {
   }
 
   /**
-   * Loads a model, or an adapter for one that is loaded, to be served from then on.
+   * Serves a model, or an adapter for one that is served, from then on.
    *
    * @throws {ConfigError} when there is none, or one of its name is served
    * @throws {CheckpointError} when it is damaged, or an adapter of another base
    * @throws {DeviceError} when it does not fit
    */
-  async load(spec: ModelSpec | AdapterSpec): Promise<ServedModel> {
-    const { id } = spec,
-      { onProgress, onNote } = this.#options,
-      base = "base" in spec ? this.#model(spec.base) : undefined;
-    if (this.#models.has(id)) throw new ConfigError(`Two models are called ${id}: name one, as PATH,name=NAME`);
-    const path = base ? spec.path : (await findModel(spec.path, { onProgress })).path;
-    const told = new Promise<LoadedInfo>((resolve, reject) => {
-      const hear = ({ loaded }: Update) => loaded && resolve(loaded);
-      this.#ask({ left: 0, hear, fail: reject }, (of) => ({ kind: "load", of, spec: { ...spec, path } }));
-    });
-    const [{ tokenizer }, info] = await Promise.all([base ?? describePretrained(path), told]);
-    for (const note of info.notes) onNote?.(note);
-    const { blockSize, vocabSize, embeddingSize, endIds } = info;
-    const model = {
-      ...{ id, created: Math.floor(Date.now() / 1000), ownedBy: "local", loaded: true, info },
-      ...{ tokenizer, blockSize, vocabSize, embeddingSize, endIds },
-      template: base?.template ?? ChatTemplate.of(tokenizer, { name: `The chat template of ${id}` }),
-    };
-    this.#models.set(id, model);
-    return model;
+  load(spec: ModelSpec | AdapterSpec): Promise<ServedModel> {
+    return this.#models.add(spec);
   }
-
+  /**
+   * Serves it no longer.
+   *
+   * @throws {ConfigError} when there is none, an adapter stands on it, or a text of it is being written
+   */
+  remove(id: string): void {
+    this.#models.remove(id);
+  }
   models(key?: string): readonly ServedModel[] {
-    return [...this.#models.values()].filter(({ owner }) => owner === undefined || owner === key);
+    return this.#models.all.filter(({ owner }) => owner === undefined || owner === key);
   }
-  /** What the worker says of a loaded model. */
-  info(id: string): LoadedInfo {
-    return this.#model(id).info;
+  /** What the worker says of a model; undefined where it is not loaded. */
+  info(id: string): LoadedInfo | undefined {
+    return this.#models.all.find((model) => model.id === id)?.info;
   }
-  #model(id: string, key?: string) {
-    const model = this.#models.get(id);
-    if (model && (model.owner === undefined || model.owner === key)) return model;
-    throw new ConfigError(`No model is called ${id}`);
+  #loadInWorker(spec: ModelSpec | AdapterSpec): Promise<LoadedInfo> {
+    return new Promise((resolve, reject) => {
+      const hear = ({ loaded }: Update) => loaded && resolve(loaded);
+      this.#ask({ left: 0, hear, fail: reject }, (of) => ({ kind: "load", of, spec }));
+    });
   }
-
   generate(request: GenerateRequest, signal: AbortSignal): Generation {
-    const model = this.#model(request.model, request.key);
+    const model = this.#models.get(request.model, request.key);
     const { prompt, count, maxNewTokens, overflow, key, promptLogprobs } = request;
     if (overflow === undefined && prompt.length + maxNewTokens > model.blockSize) {
       throw new ConfigError(
         `The prompt has ${prompt.length} tokens, and with ${maxNewTokens} more it is longer than the ${model.blockSize} that the model sees`,
       );
     }
-    this.#checkQueue(model.info, count, key);
+    this.#checkQueue(model, count, key);
     const ready: Piece[] = [], scores = Promise.withResolvers<readonly PromptScore[]>(), began = Date.now();
     let failed: { readonly error: unknown } | undefined, wake = () => {};
     const pending: Pending = {
-      ...{ base: model.info.base, key, left: count },
+      ...{ entry: model, key, left: count },
       hear: ({ pieces, scores: told }) => {
         if (told) scores.resolve(told);
         for (const { finish } of pieces) if (finish) pending.left--, this.#timed((Date.now() - began) / 1000);
@@ -193,29 +184,30 @@ export class WorkerEngine implements Engine, AsyncDisposable {
     signal: AbortSignal,
     key?: string,
   ): Promise<Float32Array[]> {
-    const { id, blockSize, info } = this.#model(model, key),
+    const entry = this.#models.get(model, key),
+      { id, blockSize } = entry,
       long = inputs.find(({ length }) => length < 1 || length > blockSize);
     if (long) throw new ConfigError(`An input has ${long.length} tokens, and the model sees 1 to ${blockSize}`);
-    this.#checkQueue(info, inputs.length, key);
+    this.#checkQueue(entry, inputs.length, key);
     return new Promise((resolve, reject) => {
       const hear = ({ vectors }: Update) => {
         pending.left = 0;
         resolve([...vectors!]);
       };
-      const pending: Pending = { base: info.base, key, left: inputs.length, hear, fail: reject };
+      const pending: Pending = { entry, key, left: inputs.length, hear, fail: reject };
       const of = this.#ask(pending, (of) => ({ kind: "embed", of, model: id, inputs }));
       this.#abortWith(signal, of);
     });
   }
 
   /** @throws {QueueFull} when no more may wait, or the key has three quarters of the queue */
-  #checkQueue({ base, slots }: LoadedInfo, count: number, key: string | undefined): void {
+  #checkQueue({ base, spec, info }: Entry, count: number, key: string | undefined): void {
     if (this.#dead) throw this.#dead;
     if (this.#draining) throw new Draining("The server is shutting down");
-    const { queue = 512 } = this.#options;
+    const { queue = 512 } = this.#options, slots = info?.slots ?? (("slots" in spec && spec.slots) || MOST_SLOTS);
     let all = count, own = count;
     for (const pending of this.#pending.values()) {
-      if (pending.base !== base) continue;
+      if (pending.entry?.base !== base) continue;
       all += pending.left;
       if (pending.key === key) own += pending.left;
     }
@@ -226,11 +218,21 @@ export class WorkerEngine implements Engine, AsyncDisposable {
     this.#textSeconds += (seconds - this.#textSeconds) / LOOKS_BACK;
   }
 
-  /** Sends what `message` makes of a number, by which the answers are known. */
+  /** Sends what `message` makes of a number, by which the answers are known, as soon as the model is loaded. */
   #ask(pending: Pending, message: (of: number) => ToWorker): number {
-    const of = ++this.#requests;
+    const of = ++this.#requests, { entry } = pending;
     this.#pending.set(of, pending);
-    this.#post(message(of));
+    if (entry) entry.used = performance.now();
+    if (!entry || entry.loaded) this.#post(message(of));
+    else {
+      this.#models.load(entry).then(() => {
+        if (this.#pending.has(of)) this.#post(message(of));
+      }, (error) => {
+        if (!this.#pending.has(of)) return;
+        this.#over(of);
+        pending.fail(error);
+      });
+    }
     return of;
   }
   #post(message: ToWorker): void {
@@ -304,7 +306,7 @@ export class WorkerEngine implements Engine, AsyncDisposable {
   /** Ends the worker, with all that it has. */
   [Symbol.asyncDispose](): Promise<void> {
     this.#end(new Draining("The server is shutting down"));
-    for (const { template } of this.#models.values()) template?.[Symbol.dispose]();
+    for (const { template } of this.#models.all) template?.[Symbol.dispose]();
     return Promise.resolve();
   }
 }

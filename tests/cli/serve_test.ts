@@ -10,7 +10,13 @@ const env = { NO_COLOR: "1", NANOGPT_DEBUG: "", DENO_V8_FLAGS: Deno.env.get("DEN
 
 /** Starts it, with the permissions of its task. @returns also what it prints, as far as the address that it answers at */
 async function start(args: readonly string[]) {
-  const allowed = ["--allow-read", "--allow-write", "--allow-net=127.0.0.1", "--allow-env=NANOGPT_DEBUG"];
+  const allowed = [
+    "--allow-read",
+    "--allow-write",
+    "--allow-net=127.0.0.1",
+    "--allow-sys=systemMemoryInfo",
+    "--allow-env=NANOGPT_DEBUG",
+  ];
   const words = [
     "run",
     "--no-prompt",

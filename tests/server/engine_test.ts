@@ -2,18 +2,18 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { saveHuggingFace } from "../../src/checkpoint/hugging_face_save.ts";
 import { createDevice } from "../../src/device/create.ts";
-import { CheckpointError, ConfigError } from "../../src/errors.ts";
+import { CheckpointError, ConfigError, DeviceError } from "../../src/errors.ts";
 import { saveAdapter } from "../../src/finetune/adapter.ts";
 import { applyLora, type LoraOptions } from "../../src/finetune/lora.ts";
 import { generateSequences } from "../../src/generate/generate.ts";
 import { GPT } from "../../src/gpt.ts";
 import { loadPretrained } from "../../src/pretrained/load.ts";
 import { RandomGenerator } from "../../src/random/mod.ts";
-import { Draining, type GenerateRequest, type Piece, QueueFull } from "../../src/server/engine_api.ts";
+import { Draining, type GenerateRequest, type Piece, QueueFull, Unavailable } from "../../src/server/engine_api.ts";
 import type { ModelSpec } from "../../src/server/messages.ts";
 import { type EngineOptions, openEngine, type WorkerEngine } from "../../src/server/worker_engine.ts";
 import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
-import { inFolder } from "../testing.ts";
+import { inFolder, runCommand } from "../testing.ts";
 
 const V = 23, BLOCK = 48, tokenizer = new CharacterTokenizer([..."abcdefghijklmnopqrstuvw"]);
 const sizes = { vocabSize: V, blockSize: BLOCK, nLayer: 2, nHead: 2, nEmbd: 24 };
@@ -151,7 +151,7 @@ Deno.test("engine: adapters of one base are each what they are alone on it, also
     const early = written(engine, ask("x", 0)), plain = written(engine, ask("m", 0));
     await engine.load(lora("y")); // pairs of both are laid out anew
     await engine.load(lora("z")); // rows of tokens: a copy of the base
-    assertEquals(["m", "x", "y", "z"].map((id) => engine.info(id).base), ["m", "m", "m", "z"]);
+    assertEquals(["m", "x", "y", "z"].map((id) => engine.info(id)!.base), ["m", "m", "m", "z"]);
     const requests = Array.from({ length: 24 }, (_, i) => ask(["m", "x", "y", "z"][i % 4], Math.floor(i / 4)));
     const together = await Promise.all(requests.map((request) => written(engine, request)));
     assertEquals([await plain, await early], together.slice(0, 2));
@@ -173,6 +173,103 @@ Deno.test("engine: adapters of one base are each what they are alone on it, also
     await Deno.mkdir(`${folder}/w`);
     await assertRejects(() => engine.load(lora("w")), CheckpointError, "holds no adapter");
     await assertRejects(() => engine.load({ ...lora("x"), id: "v", base: "n" }), ConfigError, "No model is called n");
+  }));
+
+Deno.test("engine: a lazy model is loaded when it is asked for, in place of the one idle longest, and where none is idle, not now", () =>
+  inFolder(async (folder) => {
+    await save(`${folder}/m`);
+    const model = (id: string, lazy = true) => spec(`${folder}/m`, { id, lazy, slots: 1, threads: 1 });
+    await using probe = await openEngine({ models: [model("m", false)] });
+    const { bytes } = probe.info("m")!;
+    await using engine = await openEngine({
+      models: [model("m", false), model("a"), model("b"), model("c")],
+      memory: 3 * bytes,
+    });
+    const loaded = () => engine.models().filter(({ loaded }) => loaded).map(({ id }) => id).join();
+    const ask = (id: string, more = {}) => written(engine, asking({ model: id, maxNewTokens: 4, ...more }));
+    assertEquals(loaded(), "m");
+    const [expected, a] = await Promise.all([ask("m"), ask("a"), ask("b")]);
+    assertEquals(a, expected);
+    assertEquals(loaded(), "m,a,b");
+    await ask("a");
+    assertEquals(await ask("c"), expected);
+    assertEquals(loaded(), "m,a,c");
+    const stop = new AbortController(), endless = { maxNewTokens: 1_000_000, overflow: "slide" as const };
+    const cut = ["a", "c"].map((model) =>
+      assertRejects(() => written(engine, asking({ model, ...endless }), stop.signal))
+    );
+    await assertRejects(() => ask("b"), Unavailable);
+    await assertRejects(() => engine.embed("b", [[1]], never), Unavailable);
+    assertThrows(() => engine.remove("a"), ConfigError, "a is in use: texts are being written");
+    stop.abort(new Error("stop"));
+    await Promise.all(cut);
+    assertEquals(await ask("b"), expected);
+    engine.remove("b");
+    assertThrows(() => engine.generate(asking({ model: "b" }), never), ConfigError, "No model is called b");
+    for (const id of ["d", "e"]) await engine.load(model(id, false));
+    assertEquals(loaded(), "m,d,e");
+    await assertRejects(() => engine.load(model("f", false)), DeviceError, "are in use");
+  }));
+
+Deno.test("engine: a run's adapter is put on its base, and on no other; a key's models are its own", () =>
+  inFolder(async (folder) => {
+    const place = (name: string) => `${folder}/${name}`,
+      sizes = ["--n_layer=1", "--n_head=2", "--n_embd=16", "--block_size=32"];
+    await Deno.writeTextFile(place("text.txt"), "color red? der\ncolor blue? eulb\n".repeat(20));
+    await Deno.writeTextFile(place("rows.jsonl"), '{"prompt":"color red? ","completion":"der\\n"}\n'.repeat(20));
+    const run = async (name: string, ...args: string[]) => {
+      const { code, err } = await runCommand(
+        name,
+        ...args,
+        "--threads=1",
+        "--max_iters=2",
+        "--eval_iters=1",
+        "--batch_size=2",
+      );
+      assertEquals(code, 0, err);
+    };
+    for (const [base, seed] of [["base", 1], ["other", 2]] as const) {
+      await run("train", ...sizes, `--input=${place("text.txt")}`, `--out_dir=${place(base)}`, `--seed=${seed}`);
+    }
+    const tune = [
+      `--data=${place("rows.jsonl")}`,
+      `--init_from=${place("base")}`,
+      "--lora_rank=2",
+      "--learning_rate=0.5",
+    ];
+    await run("finetune", ...tune, `--out_dir=${place("tuned")}`);
+    const model = (id: string) => spec(place(id), { id, threads: 1 });
+    await using engine = await openEngine({ models: [model("base"), model("other")] });
+    await engine.load({
+      id: "ft:x",
+      base: "base",
+      path: place("tuned"),
+      owner: "ada",
+      ownedBy: "ada",
+      created: 5,
+      lazy: true,
+    });
+    assertEquals(engine.models().map(({ id }) => id), ["base", "other"]);
+    assertEquals(engine.models("ada").map(({ id, created, loaded }) => [id, created, loaded])[2], ["ft:x", 5, false]);
+    const ask = asking({ model: "ft:x", prompt: [1, 2], temperature: 0 });
+    assertThrows(() => engine.generate(ask, never), ConfigError, "No model is called ft:x");
+    const { texts: [{ tokens }] } = await written(engine, { ...ask, key: "ada" });
+    using device = await createDevice("cpu", { threads: 1 });
+    const alone = await loadPretrained(place("tuned"), { device, inference: true });
+    const options = { maxNewTokens: ask.maxNewTokens, temperature: 0 };
+    const expected = await Array.fromAsync(generateSequences(alone.model, ask.prompt, options));
+    assertEquals(tokens.map(({ id }) => id), expected.map(({ id }) => id));
+    assertEquals(engine.info("ft:x")!.base, "base");
+    const wrong = { id: "w", base: "other", path: place("tuned") };
+    await assertRejects(() => engine.load(wrong), CheckpointError, "has an adapter of another base than other");
+    await assertRejects(
+      () => engine.load({ ...wrong, path: place("base") }),
+      ConfigError,
+      "is a run without an adapter",
+    );
+    assertThrows(() => engine.remove("base"), ConfigError, "ft:x stands on it");
+    engine.remove("ft:x");
+    assertEquals((await written(engine, { ...ask, model: "base" })).texts[0].tokens.length, ask.maxNewTokens);
   }));
 
 Deno.test("engine: prefixes are shared within a key, and with no other", () =>
