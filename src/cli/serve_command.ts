@@ -35,7 +35,8 @@ export const serve = command({
     await using listener = await listening(values, () => serveRoutes({ engine, access }, { hostname, port }));
     revoke();
     announce(listener, engine, values, progress);
-    if (!signal.aborted) await new Promise((resolve) => signal.addEventListener("abort", resolve));
+    const stopped = new Promise((resolve) => signal.addEventListener("abort", resolve));
+    if (!signal.aborted) await Promise.race([stopped, engine.failed]);
     await Promise.all([engine.drain(DRAIN), listener.drain(DRAIN)]);
   },
 });

@@ -79,6 +79,9 @@ export class WorkerEngine implements Engine, AsyncDisposable {
   #requests = 0;
   #metrics = noMetrics();
   #dead: Error | undefined;
+  readonly #failed = Promise.withResolvers<never>();
+  /** Rejects when the worker has failed: it cannot go on then. */
+  readonly failed: Promise<never> = this.#failed.promise;
   #draining = false;
   /** Called when nothing is pending. */
   #drained = () => {};
@@ -96,8 +99,11 @@ export class WorkerEngine implements Engine, AsyncDisposable {
     this.#worker.onmessage = ({ data }: MessageEvent<FromWorker>) => this.#hear(data);
     this.#worker.onerror = (event) => {
       event.preventDefault();
-      this.#end(new Error(`The engine has failed: ${event.message}`));
+      const error = new Error(`The engine has failed: ${event.message}`);
+      this.#end(error);
+      this.#failed.reject(error);
     };
+    this.failed.catch(() => {}); // requests say it, too
     this.#worker.postMessage(this.#shared.buffer);
   }
 
