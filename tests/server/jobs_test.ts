@@ -1,125 +1,9 @@
 /** Files and jobs, through their routes: what clients get, what is refused, and what is there after the end of a process. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
-import { saveHuggingFace } from "../../src/checkpoint/hugging_face_save.ts";
-import { jobConfigs, jobWorker } from "../../src/cli/jobs.ts";
 import { createDevice } from "../../src/device/create.ts";
-import { GPT } from "../../src/gpt.ts";
 import { loadPretrained } from "../../src/pretrained/load.ts";
-import { Access, KeyRing } from "../../src/server/auth.ts";
-import { Jobs, type JobsOptions, type TunedModel } from "../../src/server/jobs.ts";
-import { handler } from "../../src/server/routes.ts";
-import { jobRoutes } from "../../src/server/routes_jobs.ts";
-import { modelRoutes } from "../../src/server/routes_models.ts";
-import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
 import { inFolder } from "../testing.ts";
-import { FakeEngine, served } from "./fake_engine.ts";
-
-const tokenizer = new CharacterTokenizer([..."abcdefghijklmnopqrstuvwxyz <>|_\n"], { special: ["<|endoftext|>"] });
-
-/** A model of some thousand weights. */
-async function save(path: string): Promise<void> {
-  using device = await createDevice("cpu", { threads: 1 });
-  const { vocabSize } = tokenizer, sizes = { vocabSize, blockSize: 32, nLayer: 1, nHead: 2, nEmbd: 16 };
-  await saveHuggingFace(new GPT(sizes, { device, seed: 5 }), path, { tokenizer });
-}
-
-// deno-lint-ignore no-explicit-any -- what a client reads of an answer
-type Answer = any;
-
-/** What a test asks a server. */
-interface Client {
-  readonly jobs: Jobs;
-  readonly engine: FakeEngine;
-  /** Models that jobs have made. */ readonly tuned: Map<string, TunedModel>;
-  readonly errors: unknown[];
-  /** @param as whose key; "" for none */
-  fetch(method: string, path: string, init?: RequestInit, as?: string): Promise<Response>;
-  get(path: string, as?: string): Promise<Answer>;
-  post(path: string, body?: unknown, as?: string, headers?: Record<string, string>): Promise<Answer>;
-  upload(text: string, name?: string, as?: string): Promise<string>;
-  /** Waits until a job has come to one of these. */
-  until(id: string, ...statuses: string[]): Promise<Answer>;
-}
-
-/** With jobs in a folder, whose keys are `one` and `two`. */
-async function withJobs(
-  folder: string,
-  body: (client: Client) => Promise<void>,
-  options: Partial<JobsOptions> = {},
-): Promise<void> {
-  if (!await Deno.stat(`${folder}/m`).catch(() => undefined)) await save(`${folder}/m`);
-  const engine = new FakeEngine([served("m", tokenizer)]),
-    tuned = new Map<string, TunedModel>(),
-    errors: unknown[] = [];
-  const publisher = {
-    models: (key?: string) => engine.models(key),
-    source: (id: string, key?: string) =>
-      id === "m" ? `${folder}/m` : tuned.get(id)?.owner === key ? tuned.get(id)?.path : undefined,
-    list(model: TunedModel) {
-      tuned.set(model.id, model);
-      engine.all.push(served(model.id, tokenizer, { owner: model.owner, loaded: false }));
-    },
-    unlist(id: string) {
-      tuned.delete(id);
-      engine.all.splice(engine.all.findIndex((one) => one.id === id), 1);
-    },
-    busy: () => false,
-  };
-  const onError = (error: unknown) => void errors.push(error);
-  await using jobs = await Jobs.open({
-    ...{
-      folder: `${folder}/jobs`,
-      publisher,
-      worker: jobWorker,
-      configs: Object.keys(jobConfigs),
-      threads: 1,
-      onError,
-    },
-    ...options,
-  });
-  const keys = await KeyRing.open(`${folder}/keys.json`), of = new Map([["", ""]]);
-  for (const name of ["one", "two"]) of.set(name, `Bearer ${(await keys.make(name)).key}`);
-  // The same names are the same owners, also after a restart.
-  const ids = new Map(keys.keys.map(({ id, name }) => [name, id] as const)), find = keys.find.bind(keys);
-  const first = new Map<string, string>();
-  for (const { id, name } of keys.keys) if (!first.has(name)) first.set(name, id);
-  keys.find = async (key) => {
-    const id = await find(key), name = [...ids].find(([, one]) => one === id)?.[0];
-    return name === undefined ? id : first.get(name);
-  };
-  const access = new Access({ keys, hostname: "127.0.0.1" });
-  const answer = handler({ engine, access, onError }, [...modelRoutes, ...jobRoutes(jobs)]);
-  const fetch: Client["fetch"] = async (method, path, init = {}, as = "one") => {
-    const headers = new Headers(init.headers);
-    headers.set("host", "127.0.0.1:80");
-    if (as) headers.set("authorization", of.get(as)!);
-    return await answer(new Request(`http://127.0.0.1${path}`, { ...init, method, headers }));
-  };
-  const get: Client["get"] = async (path, as) => await (await fetch("GET", path, {}, as)).json();
-  await body({
-    ...{ jobs, engine, tuned, errors, fetch, get },
-    async post(path, body = {}, as, headers = {}) {
-      const init = { body: JSON.stringify(body), headers: { "content-type": "application/json", ...headers } };
-      return await (await fetch("POST", path, init, as)).json();
-    },
-    async upload(text, name = "rows.jsonl", as) {
-      const form = new FormData();
-      form.set("purpose", "fine-tune");
-      form.set("file", new File([text], name));
-      const { id } = await (await fetch("POST", "/v1/files", { body: form }, as)).json();
-      return id;
-    },
-    async until(id, ...statuses) {
-      for (let i = 0; i < 1200; i++) {
-        const job = await get(`/v1/fine_tuning/jobs/${id}`);
-        if (statuses.includes(job.status)) return job;
-        assert(!/failed|cancelled|succeeded/.test(job.status), JSON.stringify([job, errors]));
-        await new Promise((resolve) => setTimeout(resolve, 50));
-      }
-      throw new Error("the job does not end");
-    },
-  });
-}
+import { type Answer, type Client, withJobs } from "./jobs_client.ts";
 
 const lines = (rows: readonly unknown[]) => rows.map((row) => JSON.stringify(row) + "\n").join("");
 const completions = (count: number) =>
@@ -159,5 +43,101 @@ Deno.test("jobs: rows are uploaded, a model is tuned, and it is there with its f
         ...["Checkpoint created at step 2", "Checkpoint created at step 4", "Checkpoint created at step 6"],
         ...[`New fine-tuned model created: ${job.fine_tuned_model}`, "The job has successfully completed"],
       ]);
+    })
+  ));
+
+const JOBS = "/v1/fine_tuning/jobs";
+/** What a job has made: its models' weights, and what its events say. */
+async function made({ get, fetch }: Client, id: string) {
+  const job = await get(`${JOBS}/${id}`), { data } = await get(`${JOBS}/${id}/events?limit=1000`);
+  const files = await Promise.all(job.result_files.map(async (file: string) => {
+    const { filename } = await get(`/v1/files/${file}`), response = await fetch("GET", `/v1/files/${file}/content`);
+    return [filename, new Uint8Array(await response.arrayBuffer()).toBase64()];
+  }));
+  const steps = data.filter(({ type }: Answer) => type === "metrics").map(({ message, data }: Answer) => {
+    const { tokens_per_second: _, ...numbers } = data;
+    return [message, numbers];
+  });
+  return { files, steps, tokens: job.trained_tokens };
+}
+
+Deno.test("jobs: killed again and again, a job goes on bit for bit, and its events have no gap and none twice", () =>
+  inFolder(async (folder) => {
+    let whole: Awaited<ReturnType<typeof made>> | undefined, id = "", seen = 0;
+    const begin = async ({ post, upload }: Client) =>
+      (await post(JOBS, {
+        ...{ model: "m", training_file: await upload(completions(64)), seed: 7 },
+        method: { type: "supervised", supervised: { hyperparameters: { batch_size: 4, n_epochs: 20, lora_rank: 0 } } },
+      })).id;
+    await withJobs(`${folder}/a`, async (client) => {
+      const { id } = await client.until(await begin(client), "succeeded");
+      whole = await made(client, id);
+    });
+    await withJobs(`${folder}/b`, async (client) => {
+      id = await begin(client);
+    });
+    const script = new URL("./jobs_process.ts", import.meta.url).pathname;
+    for (let i = 0; i < 5; i++) {
+      const process = new Deno.Command(Deno.execPath(), {
+        ...{ args: ["run", "--no-check", "--allow-all", script, `${folder}/b`], stdout: "piped", stderr: "inherit" },
+      }).spawn();
+      const output = process.stdout.pipeThrough(new TextDecoderStream());
+      let lines = 0;
+      for await (const text of output) { // a line for each event, the old ones first
+        if ((lines += text.split("\n").length - 1) >= seen + 10) break;
+      }
+      seen = lines;
+      process.kill("SIGKILL");
+      await process.status;
+    }
+    await withJobs(`${folder}/b`, async (client) => {
+      await client.until(id, "succeeded");
+      assertEquals(await made(client, id), whole);
+      const { data } = await client.get(`${JOBS}/${id}/events?limit=1000`);
+      assert(data.filter(({ message }: Answer) => message === "Fine-tuning job goes on").length >= 3);
+    });
+  }));
+
+Deno.test("jobs: preferences, rewards of graders, and new models of texts", () =>
+  inFolder((folder) =>
+    withJobs(folder, async ({ upload, post, get, until, tuned }) => {
+      const begin = async (file: string, more: Record<string, unknown>) => {
+        const { id, error } = await post(JOBS, { model: "m", training_file: file, seed: 1, ...more });
+        assert(!error, JSON.stringify(error));
+        return id;
+      };
+      const said = (content: string, role: string) => [{ role, content }];
+      const pairs = lines(Array.from({ length: 8 }, (_, i) => ({
+        input: { messages: said("say something", "user") },
+        preferred_output: said("ab".repeat(1 + i % 3), "assistant"),
+        non_preferred_output: said("zz", "assistant"),
+      })));
+      const dpo = { type: "dpo", dpo: { hyperparameters: { beta: 0.2, n_epochs: 1, batch_size: 2 } } };
+      const grader = {
+        ...{ type: "text_similarity", name: "g", input: "{{sample.output_text}}", reference: "{{item.answer}}" },
+        evaluation_metric: "fuzzy_match",
+      };
+      const reinforcement = {
+        ...{ type: "reinforcement" },
+        reinforcement: { grader, hyperparameters: { n_epochs: 1, batch_size: 2, compute_multiplier: 0.5 } },
+      };
+      const prompts = lines(Array.from({ length: 6 }, (_, i) => ({ prompt: "abc"[i % 3], answer: "aaaa" })));
+      const text = "so it goes and so it goes on\n".repeat(100);
+      const ids = [
+        await begin(await upload(pairs), { method: dpo }),
+        await begin(await upload(prompts), { method: reinforcement }),
+        await begin(await upload(text, "text.txt"), { hyperparameters: { n_epochs: 1 } }),
+        await begin(await upload(lines(text.split("\n").slice(0, 40).map((text) => ({ text })))), {
+          model: "new:shakespeare_char_cpu",
+          hyperparameters: { n_epochs: 2 },
+        }),
+      ];
+      for (const id of ids) {
+        const { fine_tuned_model: name, result_files, trained_tokens } = await until(id, "succeeded");
+        assert(tuned.has(name) && result_files.length > 3 && trained_tokens > 0, name);
+      }
+      const events = await get(`${JOBS}/${ids[1]}/events?limit=100`);
+      assert(events.data.some(({ data }: Answer) => data?.reward > 0), JSON.stringify(events));
+      assertMatch((await get(`${JOBS}/${ids[3]}`)).fine_tuned_model, /^ft:shakespeare_char_cpu:local::/);
     })
   ));

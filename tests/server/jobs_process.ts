@@ -1,0 +1,15 @@
+/** A server's process for tests: it goes on with the jobs of a folder, and prints a line for each event, until it is killed. */
+import { withJobs } from "./jobs_client.ts";
+
+await withJobs(Deno.args[0], async ({ jobs: { store } }) => {
+  const told = new Set<string>();
+  while (store.jobsIn("validating_files", "queued", "running").length > 0) {
+    for (const { id } of store.jobsIn("queued", "running", "succeeded", "failed")) {
+      for (const event of store.events(id, { limit: 1000 })[0]) {
+        if (!told.has(event.id)) console.log(event.message);
+        told.add(event.id);
+      }
+    }
+    await new Promise((resolve) => setTimeout(resolve, 5));
+  }
+});
