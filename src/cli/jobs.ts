@@ -1,7 +1,11 @@
-/** What the server's jobs need of the command line: the worker in which they run, and the configs that they may name. */
+/** The server's jobs as `serve` has them: the worker in which they run, the configs that they may name, and the engine that serves what they make. */
 import cpuSetting from "../../config/shakespeare_char_cpu.ts";
 import type { TrainConfig } from "../../config/train_config.ts";
 import babyGPT from "../../config/train_shakespeare_char.ts";
+import { Jobs, type Publisher } from "../server/jobs.ts";
+import type { WorkerEngine } from "../server/worker_engine.ts";
+import type { Progress } from "./progress.ts";
+import type { ServeValues } from "./serve_flags.ts";
 
 /** Of models that are trained from scratch, by the names that `new:NAME` takes. */
 export const jobConfigs: Readonly<Record<string, TrainConfig>> = {
@@ -11,3 +15,31 @@ export const jobConfigs: Readonly<Record<string, TrainConfig>> = {
 
 /** The module of a job's worker. */
 export const jobWorker = new URL("./job_worker.ts", import.meta.url);
+
+/**
+ * Opens `--jobs`.
+ *
+ * @throws {CheckpointError} when another server has the folder, or it cannot be written or is damaged
+ */
+export function openJobs(values: ServeValues, engine: WorkerEngine, progress: Progress): Promise<Jobs> {
+  const { jobs: folder, device, slots, cache, threads } = values;
+  const publisher: Publisher = {
+    models: (key) => engine.models(key),
+    source(id, key) {
+      const spec = engine.spec(id, key);
+      return spec && ("base" in spec ? spec.run : spec.path);
+    },
+    async list({ id, owner, created, path, base }) {
+      const on = base === undefined ? undefined : engine.spec(base, owner),
+        serving = { id, path, owner, created, lazy: true };
+      if (base !== undefined && on && !("base" in on)) await engine.load({ ...serving, base });
+      else await engine.load({ ...serving, weights: "f32", device, slots, cache, threads: threads || undefined });
+    },
+    unlist: (id) => engine.remove(id),
+  };
+  const configs = Object.keys(jobConfigs),
+    onError = (error: unknown, job: string) => {
+      progress.line(`job ${job}: ${error instanceof Error ? `${error.name}: ${error.message}` : error}`);
+    };
+  return Jobs.open({ folder, publisher, worker: jobWorker, configs, onError });
+}

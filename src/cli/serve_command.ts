@@ -4,7 +4,9 @@ import { Access, isLoopback, KeyRing } from "../server/auth.ts";
 import type { Listener } from "../server/listen.ts";
 import { serveRoutes } from "../server/server.ts";
 import { WorkerEngine } from "../server/worker_engine.ts";
+import { jobRoutes } from "../server/routes_jobs.ts";
 import { command, taskCommand } from "./command.ts";
+import { openJobs } from "./jobs.ts";
 import { print, type Progress } from "./progress.ts";
 import { serveDeclaration, type ServeValues, specsOf } from "./serve_flags.ts";
 import { reportDownload } from "./shared_flags.ts";
@@ -31,9 +33,11 @@ export const serve = command({
       progress.line("Stopping: answers that have begun come to their end, within 30 seconds.")
     );
     await using engine = await load(values, progress);
+    await using jobs = values.jobs ? await openJobs(values, engine, progress) : undefined;
     const access = new Access({ keys, hostname, publicHost: public_host || undefined });
-    await using listener = await listening(values, () => serveRoutes({ engine, access }, { hostname, port }));
-    revoke();
+    const more = jobs ? jobRoutes(jobs) : [];
+    await using listener = await listening(values, () => serveRoutes({ engine, access }, { hostname, port, more }));
+    revoke(jobs ? ["net", "run", "ffi"] : ["net", "write", "run", "ffi", "sys"]);
     announce(listener, engine, values, progress);
     const stopped = new Promise((resolve) => signal.addEventListener("abort", resolve));
     if (!signal.aborted) await Promise.race([stopped, engine.failed]);
@@ -62,9 +66,9 @@ async function load(values: ServeValues, progress: Progress): Promise<WorkerEngi
   }
 }
 
-/** Once models are loaded and the server listens, the process reaches nobody, and writes nothing. */
-export function revoke(): void {
-  for (const name of ["net", "write", "run", "ffi", "sys"] as const) Deno.permissions.revokeSync({ name });
+/** Once models are loaded and the server listens, the process reaches nobody, and without jobs writes nothing. */
+export function revoke(names: readonly ("net" | "write" | "run" | "ffi" | "sys")[]): void {
+  for (const name of names) Deno.permissions.revokeSync({ name });
 }
 
 /** Tries the address, for a moment. */

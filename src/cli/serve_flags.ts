@@ -31,6 +31,7 @@ export const serveFlags = {
   ),
   port: int(8000, "the port; 0 takes one that is free", { min: 0, max: 65535 }),
   public_host: text("", "the name under which a proxy shows the server, as browsers send it: chat.example.org"),
+  jobs: text("", "a folder for files and tuning jobs, which clients with a key may have then; default: none have"),
   keys: text("keys.json", "the file with the hashes of keys; where it has one, clients may send it"),
   new_key: text("", "make a key of this name, print it once, and end"),
   revoke_key: text("", "end the key of this id, and end"),

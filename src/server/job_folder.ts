@@ -55,8 +55,11 @@ function link(from: string, to: string): Promise<void> {
   return builtin<typeof fs>("node:fs").promises.link(from, to).catch(() => system.copyFile(from, to));
 }
 
-/** The folder with the weights of a checkpoint: where there is an adapter in it, that is what they are. */
-export async function adapterOf(checkpoint: string): Promise<string | undefined> {
+/** Whether a checkpoint is of an adapter. */
+export const isAdapter = async (checkpoint: string): Promise<boolean> => await adapterOf(checkpoint) !== undefined;
+
+/** The folder with a checkpoint's adapter, where it is of one. */
+async function adapterOf(checkpoint: string): Promise<string | undefined> {
   const { last } = await readJson(`${checkpoint}/run.json`), folder = `${checkpoint}/${last}`;
   return await exists(`${folder}/${ADAPTER_WEIGHTS}`) ? folder : undefined;
 }

@@ -2,14 +2,14 @@
  * Tuning jobs: who may have one, which runs now, and what is known of them. Each runs in a worker of its own, in a run folder; what has
  * happened stands in the database before a client hears of it, so after the end of a process all goes on where it was.
  */
-import { CheckpointError } from "../errors.ts";
+import { CheckpointError, ConfigError } from "../errors.ts";
 import { exists, isObject } from "../files/files.ts";
 import { Lock } from "../files/locks.ts";
 import { system } from "../files/system.ts";
 import { ApiError, invalid, notFound } from "./errors.ts";
 import type { ServedModel } from "./engine_api.ts";
 import { Files } from "./files.ts";
-import { adapterOf, removeAll } from "./job_folder.ts";
+import { isAdapter, removeAll } from "./job_folder.ts";
 import { checkpointFolder, type FromJob, type ToJob } from "./job_messages.ts";
 import { jobError, planJob } from "./job_plan.ts";
 import { prepareRows } from "./job_rows.ts";
@@ -33,10 +33,9 @@ export interface Publisher {
   /** Where a model lies, as `loadPretrained` takes it; undefined where the key has none of this name. */
   source(id: string, key?: string): string | undefined;
   /** Serves a model from now on: it is loaded when it is asked for. */
-  list(model: TunedModel): void;
+  list(model: TunedModel): Promise<void>;
+  /** Serves it no longer. @throws {ConfigError} when it is in use */
   unlist(id: string): void;
-  /** Whether texts of a model are being written. */
-  busy(id: string): boolean;
 }
 
 /** A model that a job has made. */
@@ -45,8 +44,7 @@ export interface TunedModel {
   readonly owner: string;
   readonly created: number;
   /** Of a run folder. */ readonly path: string;
-  /** Where only an adapter was trained: the model that clients named, and a folder of PEFT's. */
-  readonly adapter?: { readonly base: string; readonly path: string };
+  /** Where only an adapter was trained: the model that it stands on, as clients name it. */ readonly base?: string;
 }
 
 export interface JobsOptions {
@@ -119,6 +117,10 @@ export class Jobs implements AsyncDisposable {
     }
   }
 
+  #report(error: unknown, id: string): void {
+    const { onError = (error, job) => console.error(`job ${job}:`, error) } = this.options;
+    onError(error, id);
+  }
   #folder(id: string): string {
     return `${this.options.folder}/jobs/${id}`;
   }
@@ -179,6 +181,12 @@ export class Jobs implements AsyncDisposable {
       }
       if (type !== "supervised") throw invalid("method.type", "A new model learns a text: expected supervised");
     } else if (publisher.source(model, owner) === undefined) {
+      if (publisher.models(owner).some(({ id }) => id === model)) {
+        throw invalid(
+          "model",
+          "The model is an adapter without its run, and cannot be tuned: name the model that it stands on",
+        );
+      }
       throw notFound(
         `The model '${model.slice(0, 80)}' does not exist, or is not yours: GET /v1/models lists those that there are`,
         ...["model_not_found", "model"] as const,
@@ -260,7 +268,7 @@ export class Jobs implements AsyncDisposable {
     this.#next();
   }
   async #fail(id: string, wire: WireError, error: unknown = new Error(`${wire.name}: ${wire.message}`)): Promise<void> {
-    const { onError = (error, job) => console.error(`job ${job}:`, error) } = this.options, folder = this.#folder(id);
+    const folder = this.#folder(id);
     const { state: { request, order } } = this.store.job(id)!,
       places = `${folder}/training_file.jsonl.where`,
       where = await exists(places) ? new TextDecoder().decode(await system.readFile(places)).split("\n") : [];
@@ -275,7 +283,7 @@ export class Jobs implements AsyncDisposable {
     const known = wire.name === "ApiError"
       ? { code: "invalid_request", message: wire.message, param: null }
       : jobError(wire, { where, paths });
-    if (!known) onError(error, id);
+    if (!known) this.#report(error, id);
     const told = known ??
       { code: "internal_error", message: "The job has failed; the server's log says why", param: null };
     this.store.together(() => this.#say(id, { status: "failed", error: told }, `The job failed: ${told.message}`));
@@ -344,7 +352,11 @@ export class Jobs implements AsyncDisposable {
         if (model !== undefined) store.renameModel(model, tuned);
         this.#say(id, { status: "succeeded", tuned, results }, ...told);
       });
-      if (model !== undefined) this.options.publisher.unlist(model);
+      try {
+        if (model !== undefined) this.options.publisher.unlist(model);
+      } catch (error) {
+        if (!(error instanceof ConfigError)) throw error; // texts are being written: it stays until the server ends
+      }
       await this.#list(store.models().find(({ model }) => model === tuned)!);
       this.#end(id, active);
       for (const part of ["run", "result", "training_file.jsonl", "validation_file.jsonl", "training_file.txt"]) {
@@ -365,28 +377,27 @@ export class Jobs implements AsyncDisposable {
     if (!progress.checkpoint(checkpoint)) return;
     await this.#list(checkpoint);
     const [all] = store.checkpoints(id, { limit: 1000 });
-    for (const [kind, most] of [[false, KEPT], [true, KEPT_ASKED]] as const) {
-      for (const old of all.filter(({ asked }) => asked === kind).slice(most)) {
-        if (!this.options.publisher.busy(old.model)) await this.#remove(old);
+    for (const old of all.filter(({ asked }) => !asked).slice(KEPT)) {
+      try {
+        await this.#remove(old);
+      } catch (error) {
+        if (!(error instanceof ConfigError)) throw error; // in use: the next checkpoint tries again
       }
     }
   }
   async #list({ job, step, model, created }: StoredCheckpoint): Promise<void> {
     const path = checkpointFolder(this.#folder(job), step);
     if (!await exists(`${path}/run.json`)) return this.store.removeCheckpoint(model);
-    const { owner, state } = this.store.job(job)!, adapter = await adapterOf(path);
-    const { publisher } = this.options;
-    publisher.list({
-      id: model,
-      owner,
-      created,
-      path,
-      ...adapter && { adapter: { base: state.request.model, path: adapter } },
-    });
+    const { owner, state } = this.store.job(job)!, base = await isAdapter(path) ? state.request.model : undefined;
+    try {
+      await this.options.publisher.list({ id: model, owner, created, path, base });
+    } catch (error) { // such as a base that is not served any more: jobs go on all the same
+      this.#report(error, job);
+    }
   }
   async #remove({ job, step, model }: StoredCheckpoint): Promise<void> {
-    this.store.removeCheckpoint(model);
     this.options.publisher.unlist(model);
+    this.store.removeCheckpoint(model);
     await removeAll(checkpointFolder(this.#folder(job), step));
   }
 
@@ -396,7 +407,7 @@ export class Jobs implements AsyncDisposable {
    * @throws {ApiError} 404 for one that is not there or another's, 400 for one that is in use
    */
   async deleteModel(id: string, owner: string): Promise<void> {
-    const { store, options: { publisher } } = this, found = store.models().find(({ model }) => model === id);
+    const { store } = this, found = store.models().find(({ model }) => model === id);
     const job = found && store.job(found.job, owner);
     if (!found || !job) {
       throw notFound(
@@ -413,8 +424,16 @@ export class Jobs implements AsyncDisposable {
       return init_from === path && lora_rank !== undefined;
     });
     if (heir) throw invalid("model", `The model is in use: ${heir.model} is an adapter of it`, "model_in_use");
-    if (publisher.busy(id)) throw invalid("model", "The model is in use: it is writing texts", "model_in_use");
-    await this.#remove(found);
+    try {
+      await this.#remove(found);
+    } catch (error) {
+      if (!(error instanceof ConfigError)) throw error;
+      throw invalid(
+        "model",
+        "The model is in use: texts of it are being written, or adapters stand on it",
+        "model_in_use",
+      );
+    }
   }
 
   /** @throws {ApiError} 400 where its state does not allow it */

@@ -128,6 +128,11 @@ export class WorkerEngine implements Engine, AsyncDisposable {
   models(key?: string): readonly ServedModel[] {
     return this.#models.all.filter(({ owner }) => owner === undefined || owner === key);
   }
+  /** What a model is loaded from; undefined where the key has none of this name. */
+  spec(id: string, key?: string): ModelSpec | AdapterSpec | undefined {
+    const model = this.#models.all.find((model) => model.id === id);
+    return model && (model.owner === undefined || model.owner === key) ? model.spec : undefined;
+  }
   /** What the worker says of a model; undefined where it is not loaded. */
   info(id: string): LoadedInfo | undefined {
     return this.#models.all.find((model) => model.id === id)?.info;

@@ -252,9 +252,9 @@ Deno.test("deno.json's tasks are made of a few shared strings, and none may do e
     "finetune:dawn": `${sample}${ffi}/finetune.ts --device=webgpu:dawn`,
     "finetune:native": `${fast}${sample}${ffi}/finetune.ts --native`,
     serve:
-      `${fast}${run}${files}--allow-net=127.0.0.1,${hub} --allow-sys=systemMemoryInfo ${cache},INIT_CWD src/cli/serve.ts`,
+      `${fast}${run}${files}--allow-net=127.0.0.1,${hub} --allow-sys=systemMemoryInfo,statfs ${cache},INIT_CWD src/cli/serve.ts`,
     "serve:lan":
-      `${fast}${run}${files}--allow-net=0.0.0.0,${hub} --allow-sys=systemMemoryInfo ${cache},INIT_CWD src/cli/serve.ts --host=0.0.0.0`,
+      `${fast}${run}${files}--allow-net=0.0.0.0,${hub} --allow-sys=systemMemoryInfo,statfs ${cache},INIT_CWD src/cli/serve.ts --host=0.0.0.0`,
     browser: `${run}--unstable-bundle --allow-read=. --allow-net=127.0.0.1 ${debug} examples/browser/serve.ts`,
     bench: `${fast}deno bench --no-prompt --allow-read --allow-ffi bench`,
     "bench:profile": `${fast}${run}${read}${debug} --allow-ffi bench/profile.ts`,

@@ -3,6 +3,7 @@ import { assert } from "@std/assert";
 import { saveHuggingFace } from "../../src/checkpoint/hugging_face_save.ts";
 import { jobConfigs, jobWorker } from "../../src/cli/jobs.ts";
 import { createDevice } from "../../src/device/create.ts";
+import { ConfigError } from "../../src/errors.ts";
 import { exists, readJson } from "../../src/files/files.ts";
 import { GPT } from "../../src/gpt.ts";
 import { Access, KeyRing } from "../../src/server/auth.ts";
@@ -33,6 +34,7 @@ export interface Client {
   readonly engine: FakeEngine;
   /** Models that jobs have made. */ readonly tuned: Map<string, TunedModel>;
   readonly errors: unknown[];
+  /** Models that are in use. */ readonly busy: Set<string>;
   /** @param as whose key; "" for none */
   fetch(method: string, path: string, init?: RequestInit, as?: string): Promise<Response>;
   get(path: string, as?: string): Promise<Answer>;
@@ -51,7 +53,8 @@ export async function withJobs(
   if (!await exists(`${folder}/m`)) await save(`${folder}/m`);
   const engine = new FakeEngine([served("m", tokenizer)]),
     tuned = new Map<string, TunedModel>(),
-    errors: unknown[] = [];
+    errors: unknown[] = [],
+    busy = new Set<string>();
   const publisher = {
     models: (key?: string) => engine.models(key),
     source: (id: string, key?: string) =>
@@ -59,12 +62,13 @@ export async function withJobs(
     list(model: TunedModel) {
       tuned.set(model.id, model);
       engine.all.push(served(model.id, tokenizer, { owner: model.owner, loaded: false }));
+      return Promise.resolve();
     },
     unlist(id: string) {
+      if (busy.has(id)) throw new ConfigError("busy");
       tuned.delete(id);
       engine.all.splice(engine.all.findIndex((one) => one.id === id), 1);
     },
-    busy: () => false,
   };
   const onError = (error: unknown) => void errors.push(error);
   await using jobs = await Jobs.open({
@@ -93,7 +97,7 @@ export async function withJobs(
   };
   const get: Client["get"] = async (path, as) => await (await fetch("GET", path, {}, as)).json();
   await body({
-    ...{ jobs, engine, tuned, errors, fetch, get },
+    ...{ jobs, engine, tuned, errors, busy, fetch, get },
     async post(path, body = {}, as, headers = {}) {
       const init = { body: JSON.stringify(body), headers: { "content-type": "application/json", ...headers } };
       return await (await fetch("POST", path, init, as)).json();

@@ -20,8 +20,8 @@ Deno.test("jobs: rows are uploaded, a model is tuned, and it is there with its f
       assertMatch(job.fine_tuned_model, /^ft:m:local:abc:[0-9a-f]{8}$/);
       assertEquals(job.hyperparameters, { n_epochs: 3, batch_size: 8, learning_rate_multiplier: 1 });
       assert(data.some(({ id }: Answer) => id === job.fine_tuned_model));
-      const { path, adapter } = tuned.get(job.fine_tuned_model)!;
-      assertEquals(adapter?.base, "m");
+      const { path, base } = tuned.get(job.fine_tuned_model)!;
+      assertEquals(base, "m");
       using device = await createDevice("cpu", { threads: 1 });
       await loadPretrained(path, { device });
       const names = await Promise.all(
