@@ -7,6 +7,7 @@
 import type * as http from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import { builtin } from "../files/system.ts";
+import { Connections } from "./connections.ts";
 
 /** Answers a request. Its `signal` aborts when the client has gone before it had the whole answer, and only then. */
 export type Handler = (request: Request) => Response | Promise<Response>;
@@ -109,44 +110,6 @@ function refuse(socket: Socket): void {
   const length = BAD_REQUEST.length, head = "content-type: application/json\r\nconnection: close";
   socket.end(`HTTP/1.1 400 Bad Request\r\n${head}\r\ncontent-length: ${length}\r\n\r\n${BAD_REQUEST}`);
   setTimeout(() => socket.destroy(), 500);
-}
-
-/** The open connections, the one that has been idle for longest first. */
-class Connections {
-  readonly #all = new Map<Socket, { busy: number }>();
-
-  constructor(readonly most: number) {}
-
-  get size(): number {
-    return this.#all.size;
-  }
-  add(socket: Socket): void {
-    if (this.#all.size >= this.most) {
-      const longest = this.#all.entries().find(([, { busy }]) => busy === 0)?.[0];
-      if (longest) this.#remove(longest);
-      else return void socket.destroy();
-    }
-    socket.setNoDelay(true);
-    socket.on("close", () => this.#all.delete(socket));
-    socket.on("error", () => socket.destroy());
-    this.#all.set(socket, { busy: 0 });
-  }
-  /** A request has come. @returns to be called when it is over */
-  busy(socket: Socket): () => void {
-    const state = this.#all.get(socket);
-    if (state) state.busy++;
-    return () => {
-      if (!state || --state.busy > 0 || !this.#all.delete(socket)) return;
-      this.#all.set(socket, state); // idle from now on: after all others
-    };
-  }
-  closeAll(): void {
-    for (const socket of this.#all.keys()) this.#remove(socket);
-  }
-  #remove(socket: Socket): void {
-    this.#all.delete(socket);
-    socket.destroy();
-  }
 }
 
 /** Hands a request to the handler, and its answer to the client. */

@@ -1,7 +1,8 @@
 /** Log-probabilities as answers have them: the older form of completions, lists side by side, and the one of chats, with bytes. */
 import type { PromptScore, ScoredToken, ServedModel } from "./engine_api.ts";
 import type { Schema } from "./fields.ts";
-import { bytesOf, nameOf, type PlacedToken } from "./texts.ts";
+import { bytesOf, nameOf } from "./texts.ts";
+import type { PlacedToken } from "./transcripts.ts";
 import { modelDecoder } from "../generate/stopping.ts";
 
 /** JSON has no −Infinity: this is vLLM's number for it. */

@@ -22,7 +22,7 @@ import { chatLogprobs, chatSchema } from "./logprobs.ts";
 import { type Call, modelOf, type Route, route } from "./routes.ts";
 import { answerSchema, headOf, usageSchema } from "./routes_completions.ts";
 import { checkStreamOptions, modelField, sampling } from "./sampling.ts";
-import { generateAll, merged, type Told, Transcript, usageOf } from "./texts.ts";
+import { generateAll, merged, type Told, Transcript, usageOf } from "./transcripts.ts";
 
 const TEXT = 2 ** 20;
 /** A part of a content that has a text; of another kind it is refused, by its type. */

@@ -6,7 +6,8 @@ import { boolean, ignored, integer, object, optional, refused, type Schema, type
 import { append, emptyLists, type LogprobLists, OlderLogprobs, olderSchema } from "./logprobs.ts";
 import { type Call, modelOf, type Route, route } from "./routes.ts";
 import { checkStreamOptions, modelField, MOST_TEXTS, sampling, samplingOf } from "./sampling.ts";
-import { checkLength, decode, encode, generateAll, merged, Transcript, usageOf, writtenFields } from "./texts.ts";
+import { checkLength, decode, encode, writtenFields } from "./texts.ts";
+import { generateAll, merged, Transcript, usageOf } from "./transcripts.ts";
 
 const fields = {
   prompt: optional(writtenFields(MOST_TEXTS), [""]),

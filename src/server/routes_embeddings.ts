@@ -4,7 +4,8 @@ import { invalid } from "./errors.ts";
 import { ignored, integer, list, object, optional, type Schema, string, type Values } from "./fields.ts";
 import { type Call, modelOf, type Route, route } from "./routes.ts";
 import { modelField, MOST_TEXTS } from "./sampling.ts";
-import { checkLength, encode, generateAll, nameOf, writtenField, writtenFields } from "./texts.ts";
+import { checkLength, encode, nameOf, writtenField, writtenFields } from "./texts.ts";
+import { generateAll } from "./transcripts.ts";
 
 const embedded = {
   model: modelField,

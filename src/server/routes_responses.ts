@@ -22,7 +22,7 @@ import { chatLogprobs } from "./logprobs.ts";
 import { type Call, modelOf, type Route, route } from "./routes.ts";
 import { content } from "./routes_chat.ts";
 import { modelField, shaping } from "./sampling.ts";
-import { generateAll, merged, Transcript } from "./texts.ts";
+import { generateAll, merged, Transcript } from "./transcripts.ts";
 
 const NO_TOOLS = "Models here call no functions: leave it out.";
 const LOGPROBS = "message.output_text.logprobs";
