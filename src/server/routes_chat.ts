@@ -133,7 +133,7 @@ interface Asked {
 
 async function chat(call: Call<Body>): Promise<Response> {
   const { body } = call, { n, stream, logprobs, top_logprobs } = body, model = modelOf(call, body.model);
-  if (top_logprobs !== undefined && !logprobs) {
+  if (top_logprobs && !logprobs) {
     throw invalid("top_logprobs", "top_logprobs says something of logprobs, which is not true");
   }
   checkStreamOptions(body);
