@@ -57,7 +57,17 @@ class BankLinear extends Module {
   }
 }
 
-/** Adapters by their numbers from 1; 0 is the base alone. */
+/**
+ * Adapters by their numbers from 1; 0 is the base alone. It stands in the fields of the model until the model is disposed of.
+ *
+ * @example
+ * ```ts ignore
+ * const bank = new AdapterBank(model), [formal, casual] = [await bank.add("formal"), await bank.add("casual")];
+ * using rows = new Rows(model, { slots: 8, tagged: bank.tagged });
+ * const options = { prompt, maxNewTokens: 20, overflow: "refuse" } as const;
+ * const texts = [formal, casual, 0].map((tag) => rows.add({ ...options, tag })); // written together
+ * ```
+ */
 export class AdapterBank {
   readonly #adapters: StoredAdapter[] = [];
   #layers: { readonly holder: Record<string, unknown>; readonly key: string; readonly layer: BankLinear }[] = [];
@@ -66,6 +76,7 @@ export class AdapterBank {
   /** (tokens, R), of the pass that runs. */
   #scales: Tensor | undefined;
 
+  /** Of none. */
   constructor(readonly model: GPT) {}
 
   /**

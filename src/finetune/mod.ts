@@ -12,6 +12,7 @@ export {
   type SaveAdapterOptions,
   trainedAdapter,
 } from "./adapter.ts";
+export { AdapterBank } from "./adapter_bank.ts";
 export { adaptersOf, applyLora, Lora, type LoraOptions } from "./lora.ts";
 export { LoraLinear } from "./lora_layers.ts";
 export * from "./dpo.ts";
