@@ -18,7 +18,7 @@ import {
 import { runCommand } from "../src/cli/command.ts";
 import { bool, describeFlags, fallbacks, float, int, parseCommandLine, text } from "../src/cli/flags.ts";
 import { ConfigError, DeviceError } from "../src/errors.ts";
-import { type Panel, plot } from "../examples/browser/plot.ts";
+import { type Panel, plot } from "../src/page/plot.ts";
 
 const flags = {
   sweep: text("size,context,batch,threads", "which of these to measure"),

@@ -32,7 +32,7 @@ const FLOORS = [
 ];
 
 /** What a browser bundles. */
-const BROWSER = ["wasm", "kernels", "engine", "device", "ops", "nn", "optim", "random", "gpt.ts", "generate"];
+const BROWSER = ["wasm", "kernels", "engine", "device", "ops", "nn", "optim", "random", "gpt.ts", "generate", "page"];
 
 /** What a room never reaches, not even through others. */
 const NEVERS: [rooms: readonly string[], never: readonly string[]][] = [

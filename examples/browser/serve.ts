@@ -10,6 +10,7 @@ import { runCommand } from "../../src/cli/command.ts";
 import { ConfigError } from "../../src/errors.ts";
 import html from "./index.html" with { type: "text" };
 import style from "./style.css" with { type: "text" };
+import base from "../../src/page/base.css" with { type: "text" };
 
 const HELP = `Usage: deno task browser [--port=8000] [--no-isolation]
 
@@ -22,7 +23,7 @@ const ISOLATION = { "cross-origin-opener-policy": "same-origin", "cross-origin-e
 async function files(): Promise<Map<string, { type: string; body: string }>> {
   const found = new Map([
     ["/", { type: "text/html", body: html }],
-    ["/style.css", { type: "text/css", body: style }],
+    ["/style.css", { type: "text/css", body: base + style }],
   ]);
   for (const name of ["page", "worker"]) {
     const entrypoints = [new URL(`${name}.ts`, import.meta.url).href];

@@ -1,6 +1,6 @@
 /** What the page shows of a run. */
 import type { FromEngine, Path } from "./messages.ts";
-import { plotLosses, type Point } from "./plot.ts";
+import { plotLosses, type Point } from "../../src/page/plot.ts";
 
 /** The element of that id, which the page has. */
 export const find = <E extends HTMLElement = HTMLElement>(id: string): E => document.getElementById(id) as E;

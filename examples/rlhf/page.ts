@@ -1,5 +1,5 @@
 /** The page that the example ends with: charts on linear axes, answers before and after, and where each method lies. */
-import { circle, curve, element, escape, line, linearTicks, MIDDLE, type Point, text } from "../browser/plot.ts";
+import { circle, curve, element, escape, line, linearTicks, MIDDLE, type Point, text } from "../../src/page/plot.ts";
 
 /** Points that belong together. */
 export interface Series {

@@ -2,6 +2,7 @@
 import { ConfigError } from "../errors.ts";
 import { Access, isLoopback, KeyRing } from "../server/auth.ts";
 import type { Listener } from "../server/listen.ts";
+import { pageRoutes } from "../server/routes_page.ts";
 import { serveRoutes } from "../server/server.ts";
 import { WorkerEngine } from "../server/worker_engine.ts";
 import { jobRoutes } from "../server/routes_jobs.ts";
@@ -35,7 +36,7 @@ export const serve = command({
     await using engine = await load(values, progress);
     await using jobs = values.jobs ? await openJobs(values, engine, progress) : undefined;
     const access = new Access({ keys, hostname, publicHost: public_host || undefined });
-    const more = jobs ? jobRoutes(jobs) : [];
+    const more = [...await pageRoutes(), ...jobs ? jobRoutes(jobs) : []];
     await using listener = await listening(values, () => serveRoutes({ engine, access }, { hostname, port, more }));
     revoke(jobs ? ["net", "run", "ffi"] : ["net", "write", "run", "ffi", "sys"]);
     announce(listener, engine, values, progress);
@@ -100,7 +101,11 @@ async function listening<T>({ host, port }: Pick<ServeValues, "host" | "port">, 
 function announce({ port }: Listener, engine: WorkerEngine, { host, keys }: ServeValues, progress: Progress): void {
   const url = `http://${host === "0.0.0.0" ? "127.0.0.1" : host}:${port}`;
   const [{ id }] = engine.models(), key = isLoopback(host) ? "" : ` -H "Authorization: Bearer $KEY"`;
-  progress.line(`Ready at ${url}/v1${key && `, with a key of ${keys}`}. Ctrl-C stops it. To ask:`);
+  progress.line(
+    `Ready at ${url}/v1${
+      key && `, with a key of ${keys}`
+    }. A browser shows a page at ${url}/. Ctrl-C stops it. To ask:`,
+  );
   progress.line(
     `  curl ${url}/v1/completions -H "Content-Type: application/json"${key} -d '{"model": "${id}", "prompt": "\\n", "max_tokens": 50}'`,
   );

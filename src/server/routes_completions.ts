@@ -14,7 +14,7 @@ const fields = {
   max_tokens: optional(integer({ min: 0, max: 65_536, about: "0 with echo: to score the prompt. Default 16." })),
   best_of: optional(integer({ min: 1, max: 20 })),
   echo: optional(boolean(), false),
-  logprobs: optional(integer({ min: 0, max: 5 })),
+  logprobs: optional(integer({ min: 0, max: 20, about: "OpenAI's API takes 5 at the most." })),
   suffix: refused("The model goes on from the end of a text alone: leave it out.", [""]),
   ...sampling,
 };

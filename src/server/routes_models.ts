@@ -14,13 +14,14 @@ const model: Schema = {
       owned_by: { type: "string" },
     },
     context_length: { type: "integer", description: "Not in OpenAI's API." },
+    vocab_size: { type: "integer", description: "Not in OpenAI's API." },
     loaded: { type: "boolean", description: "Not in OpenAI's API: whether its weights are in memory." },
     chat: { type: "boolean", description: "Not in OpenAI's API: whether it has a chat template." },
   },
 };
 
-const shown = ({ id, created, ownedBy, blockSize, loaded, template }: ServedModel) => ({
-  ...{ id, object: "model", created, owned_by: ownedBy, context_length: blockSize, loaded },
+const shown = ({ id, created, ownedBy, blockSize, vocabSize, loaded, template }: ServedModel) => ({
+  ...{ id, object: "model", created, owned_by: ownedBy, context_length: blockSize, vocab_size: vocabSize, loaded },
   chat: template !== undefined,
 });
 

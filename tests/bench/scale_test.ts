@@ -5,7 +5,7 @@ import { benchInference, quietMachine } from "../../bench/inference.ts";
 import { readMemory } from "../../bench/read_memory.ts";
 import { limitOf } from "../../bench/rows.ts";
 import { benchScale } from "../../bench/scale.ts";
-import { plot, plotLosses, type Point } from "../../examples/browser/plot.ts";
+import { plot, plotLosses, type Point } from "../../src/page/plot.ts";
 import { createDevice } from "../../src/device/create.ts";
 import { launch } from "../../src/engine/launch.ts";
 import { ConfigError } from "../../src/errors.ts";

@@ -303,7 +303,7 @@ Deno.test("bad input: 400 with the parameter's name, before anything is computed
       [C, { model: "letters", best_of: 2, stream: true }, "best_of"],
       [C, { model: "letters", prompt: Array(20).fill("a"), n: 10 }, "n"],
       [C, { model: "letters", prompt: Array(129).fill("a") }, "prompt"],
-      [C, { model: "letters", logprobs: 6 }, "logprobs"],
+      [C, { model: "letters", logprobs: 21 }, "logprobs"],
       [C, { model: "letters", logprobs: true }, "logprobs", "invalid_type"],
       [C, { model: "letters", stop: [..."abcde"] }, "stop"],
       [C, { model: "letters", stop: "" }, "stop"],

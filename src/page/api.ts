@@ -1,0 +1,112 @@
+/** Requests to the server that the page came from. */
+import { store, stored } from "./dom.ts";
+
+/** What the server refuses, or the way to it. */
+export class Failure extends Error {
+  readonly status: number;
+  readonly code: string | undefined;
+  /** @param status 0 where there was no answer */
+  constructor(message: string, status: number, code?: string | null) {
+    super(message);
+    this.status = status;
+    this.code = code ?? undefined;
+  }
+}
+
+/** A request as it was made. */
+export interface Asked {
+  readonly path: string;
+  readonly body: Readonly<Record<string, unknown>>;
+}
+
+export interface Options {
+  readonly method?: "GET" | "POST" | "DELETE";
+  readonly body?: Readonly<Record<string, unknown>> | FormData;
+  readonly signal?: AbortSignal;
+  /** Whether *Server* shows how to ask the same. */
+  readonly shown?: boolean;
+}
+
+/** Kept as long as the tab is open. */
+const KEY = "nanogpt key";
+export const key = {
+  get value(): string {
+    return stored<string>(sessionStorage, KEY) ?? "";
+  },
+  set value(key: string) {
+    store(sessionStorage, KEY, key);
+  },
+};
+
+const listeners: ((asked: Asked) => void)[] = [];
+/** Has a function hear of requests that are to be shown. */
+export const onAsked = (listener: (asked: Asked) => void): void => void listeners.push(listener);
+
+/** @throws {Failure} where the answer is an error, or there is none; DOMException where the signal has aborted */
+export async function ask(path: string, options: Options = {}): Promise<Response> {
+  const { body, signal, shown = false, method = body ? "POST" : "GET" } = options, form = body instanceof FormData;
+  if (shown && body && !form) { for (const listener of listeners) listener({ path, body }); }
+  const headers: Record<string, string> = {
+    ...key.value && { authorization: `Bearer ${key.value}` },
+    ...body && !form && { "content-type": "application/json" },
+  };
+  const sent = body && { body: form ? body : JSON.stringify(body) };
+  let response: Response;
+  try {
+    response = await fetch(path, { method, headers, cache: "no-store", ...sent, ...signal && { signal } });
+  } catch (error) {
+    if (signal?.aborted) throw error;
+    throw new Failure("The server does not answer. Is it still running?", 0);
+  }
+  if (response.ok) return response;
+  const { error } = await response.json().catch(() => ({})) as { error?: { message?: string; code?: string | null } };
+  throw new Failure(error?.message ?? `The server answered ${response.status}`, response.status, error?.code);
+}
+
+export const json = async <T>(path: string, options: Options = {}): Promise<T> =>
+  await (await ask(path, options)).json();
+
+/**
+ * The events of a stream.
+ *
+ * @throws {Failure} also for an error within the stream
+ */
+export async function* events<T>(path: string, options: Options): AsyncGenerator<T> {
+  const response = await ask(path, options);
+  const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
+  let text = "";
+  try {
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      const blocks = (text + value).split("\n\n");
+      text = blocks.pop()!;
+      for (const block of blocks) {
+        if (!block.startsWith("data: ")) continue; // a comment, which keeps the connection awake
+        if (block === "data: [DONE]") return;
+        const found = JSON.parse(block.slice(6));
+        if (found.error) throw new Failure(found.error.message, response.status, found.error.code);
+        yield found;
+      }
+    }
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}
+
+/** A model, as `/v1/models` lists it. */
+export interface Model {
+  readonly id: string;
+  readonly context_length: number;
+  readonly vocab_size: number;
+  readonly chat: boolean;
+  readonly loaded: boolean;
+}
+
+/** What went wrong, in words; undefined where somebody stopped it. */
+export const reasonOf = (error: unknown): string | undefined =>
+  error instanceof DOMException && error.name === "AbortError"
+    ? undefined
+    : error instanceof Error
+    ? error.message
+    : String(error);

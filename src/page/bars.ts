@@ -1,0 +1,45 @@
+/** The likeliest tokens as bars, each of which can be taken. */
+import { isText, type Sampler, type Scored, sharesOf, visible } from "./distribution.ts";
+import { button, make } from "./dom.ts";
+
+export interface Bars {
+  /** The likeliest first. */
+  readonly top: readonly Scored[];
+  readonly vocabSize: number;
+  /** The text that stands there; undefined at the end of what is written. */
+  readonly chosen?: string;
+}
+
+const MOST = 10;
+const percent = (share: number): string =>
+  share === 0 ? "0 %" : share < 0.001 ? "< 0.1 %" : `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
+
+/** Draws them into a list. @param take is called with the token that is clicked */
+export function drawBars(
+  list: HTMLElement,
+  { top, vocabSize, chosen }: Bars,
+  sampler: Sampler,
+  take: (token: string) => void,
+): void {
+  const { shares, rest } = sharesOf(top, vocabSize, sampler);
+  const rows = top.slice(0, MOST).map(({ token }, i) => {
+    const share = shares[i], words = visible(token), now = token === chosen;
+    const name = make("code", { textContent: words }), bar = make("span", { className: "bar" });
+    bar.style.width = `${100 * share}%`;
+    const one = button("", () => take(token), {
+      ...{ className: "token", disabled: now || !isText(token) },
+      ariaLabel: `${token === "\n" ? "line end" : words}, ${percent(share)}${now ? ", which is there" : ""}`,
+      title: isText(token) ? "" : "A part of a character: it cannot be taken alone",
+    });
+    one.append(name, make("span", { className: "track" }, bar), make("span", { className: "share" }, percent(share)));
+    return make("li", { className: `${now ? "now" : ""} ${share === 0 ? "out" : ""}` }, one);
+  });
+  const others = Math.max(0, vocabSize - Math.min(MOST, top.length));
+  const more = rest + shares.slice(MOST).reduce((a, b) => a + b, 0);
+  if (others > 0 && more > 0) {
+    rows.push(make("li", { className: "others" }, `${others.toLocaleString("en")} others: ${percent(more)} together`));
+  }
+  const focused = [...list.children].findIndex((row) => row.contains(document.activeElement));
+  list.replaceChildren(...rows);
+  if (focused >= 0) rows[focused]?.querySelector("button")?.focus();
+}

@@ -1,0 +1,215 @@
+/** *Chat*: turns with a model that has a template; answers can be stopped, asked for again, and compared two at a time. */
+import { events } from "./api.ts";
+import { button, download, find, make, store, stored } from "./dom.ts";
+import { prefer, type Turn } from "./preferences.ts";
+import { length, sampling, seed } from "./sampling.ts";
+import { allModels, choose, fail, model } from "./state.ts";
+
+interface Shown extends Turn {
+  /** What it cost: for an answer. */
+  readonly note?: string;
+}
+interface Chunk {
+  readonly choices: readonly {
+    readonly index: number;
+    readonly delta: { readonly content?: string | null };
+    readonly finish_reason?: string | null;
+  }[];
+  readonly usage?: { readonly completion_tokens: number } | null;
+}
+
+const NAME = "nanogpt chat";
+const list = find("turns"), draft = find<HTMLTextAreaElement>("draft"), system = find<HTMLTextAreaElement>("system");
+const send = find<HTMLButtonElement>("send"), two = find<HTMLButtonElement>("two");
+let turns: Shown[] = stored<Shown[]>(sessionStorage, NAME) ?? [];
+let running: AbortController | undefined;
+/** Two answers between which a choice is to be made. */
+let rivals: readonly string[] | undefined;
+/** Which turn is being written anew. */
+let editing: number | undefined;
+
+const messages = (before: readonly Shown[] = turns): Turn[] => [
+  ...system.value.trim() ? [{ role: "system", content: system.value } as const] : [],
+  ...before.map(({ role, content }) => ({ role, content })),
+];
+
+function draw(): void {
+  const chosen = model(), able = chosen?.chat ?? false, busy = running !== undefined;
+  const follow = innerHeight + scrollY > document.documentElement.scrollHeight - 80; // whoever scrolled up stays there
+  store(sessionStorage, NAME, turns);
+  list.replaceChildren(...turns.map((turn, i) => i === editing ? editorOf(turn, i) : itemOf(turn, i, busy)));
+  list.ariaBusy = String(busy);
+  if (rivals) list.append(make("li", { className: "rivals" }, ...rivals.map(rivalOf)));
+  find("no-template").hidden = able || !chosen;
+  find("no-template").replaceChildren(...able ? [] : suggestion(chosen?.id ?? ""));
+  find("chat-empty").hidden = turns.length > 0 || !able;
+  draft.disabled = !able || rivals !== undefined;
+  send.textContent = busy ? "Stop" : "Send";
+  send.disabled = !able || rivals !== undefined && !busy;
+  two.disabled = !able || busy || rivals !== undefined;
+  if (follow && turns.length > 0 && !find("chat").hidden) scrollTo(0, document.documentElement.scrollHeight);
+}
+
+function suggestion(id: string): (Node | string)[] {
+  const others = allModels().filter(({ chat }) => chat).map(({ id }) => button(id, () => choose(id)));
+  const words = `${id} was not tuned to chats: it has no chat template. `;
+  return others.length > 0
+    ? [words, "Models that have one: ", ...others]
+    : [words, "Tune one to conversations: ", make("code", {}, "deno task finetune --task=sft --data=chats.jsonl"), "."];
+}
+
+const NAMES = { system: "System", user: "You", assistant: "Model" };
+
+function itemOf({ role, content, note }: Shown, i: number, busy: boolean): HTMLElement {
+  const item = make("li", { className: role }, make("h3", {}, NAMES[role]));
+  item.append(make("p", { className: "text" }, content));
+  const tools = make("div", { className: "tools" });
+  if (note) tools.append(make("span", { className: "note" }, note));
+  if (!busy && !rivals) {
+    tools.append(button("Edit", () => edit(i), { ariaLabel: `Edit turn ${i + 1}` }));
+    if (role === "assistant" && i === turns.length - 1) tools.append(button("Answer again", () => redo(i)));
+  }
+  item.append(tools);
+  return item;
+}
+
+function edit(i: number): void {
+  editing = i;
+  draw();
+  list.querySelector("textarea")?.focus();
+}
+/** Of a turn that is changed: what came after it answered something else, and goes. */
+function editorOf({ role, content }: Shown, i: number): HTMLElement {
+  const field = make("textarea", { value: content, rows: 4, ariaLabel: `Turn ${i + 1}` });
+  const end = () => {
+    editing = undefined;
+    draw();
+  };
+  const keep = () => {
+    turns = [...turns.slice(0, i), { role, content: field.value }];
+    end();
+    if (role === "user") void answer(1);
+  };
+  const words = role === "user" ? "Ask this instead" : "Keep this instead";
+  return make(
+    "li",
+    { className: role },
+    make("h3", {}, NAMES[role]),
+    field,
+    make("div", { className: "tools" }, button(words, keep, { className: "primary" }), button("Leave it", end)),
+  );
+}
+function redo(i: number): void {
+  turns = turns.slice(0, i);
+  void answer(1);
+}
+
+function rivalOf(content: string, i: number): HTMLElement {
+  const other = rivals![1 - i], name = `Answer ${"AB"[i]}`;
+  const take = button(`${name} is better`, () => decide(content, other), { disabled: running !== undefined });
+  return make("article", {}, make("h3", {}, name), make("p", { className: "text" }, content), take);
+}
+function decide(chosen: string, rejected: string): void {
+  rivals = undefined;
+  const kept = chosen === rejected || prefer(messages(), chosen, rejected);
+  turns = [...turns, {
+    role: "assistant",
+    content: chosen,
+    note: chosen === rejected ? "both were the same" : "chosen of two",
+  }];
+  draw();
+  draft.focus();
+  if (!kept) fail("This browser does not keep the choice beyond this page: save the file before you leave");
+}
+
+/** Has the model answer; of two answers one is to be chosen. */
+async function answer(count: 1 | 2): Promise<void> {
+  const chosen = model();
+  if (!chosen) return;
+  const controller = running = new AbortController(), texts = Array.from({ length: count }, () => "");
+  const began = performance.now(), body = { model: chosen.id, messages: messages(), ...sampling(), seed: seed() };
+  const most = { max_completion_tokens: length(), ...count > 1 && { n: count }, stream: true };
+  let note = "", stopped = "", failed: unknown;
+  const show = () => {
+    if (count === 1) turns = [...before, { role: "assistant", content: texts[0], note: note + stopped }];
+    else rivals = [...texts];
+    draw();
+  };
+  const before = turns;
+  draw();
+  try {
+    const stream = events<Chunk>("/v1/chat/completions", {
+      body: { ...body, ...most, stream_options: { include_usage: true } },
+      ...{ signal: controller.signal, shown: true },
+    });
+    for await (const { choices, usage } of stream) {
+      for (const { index, delta, finish_reason } of choices) {
+        texts[index] += delta.content ?? "";
+        if (finish_reason === "length") stopped = ", cut off at the length that was asked for";
+      }
+      if (usage) {
+        const seconds = (performance.now() - began) / 1000, { completion_tokens: tokens } = usage;
+        note = `${tokens} tokens, ${(tokens / seconds).toFixed(0)} a second`;
+      }
+      show();
+    }
+  } catch (error) {
+    failed = error;
+    stopped = controller.signal.aborted ? "stopped" : "broken off";
+  }
+  if (running !== controller) return;
+  running = undefined;
+  if (texts.every((text) => text === "") && failed) {
+    rivals = undefined;
+    turns = [...before];
+  } else show();
+  fail(failed);
+  draw();
+  draft.focus();
+}
+
+function submit(count: 1 | 2): void {
+  if (running) return running.abort();
+  const content = draft.value.trim();
+  if (content) {
+    turns = [...turns, { role: "user", content }];
+    draft.value = "";
+  } else if (turns.at(-1)?.role === "assistant") turns = turns.slice(0, -1); // two answers to what was asked last
+  if (turns.at(-1)?.role === "user") void answer(count);
+}
+
+export const refreshChat = draw;
+
+export function bindChat(): void {
+  find("composer").addEventListener("submit", (event) => {
+    event.preventDefault();
+    if (running || draft.value.trim() || turns.at(-1)?.role === "user") submit(1);
+  });
+  two.addEventListener("click", () => submit(2));
+  draft.addEventListener("keydown", (event) => {
+    if (event.key !== "Enter" || event.shiftKey || event.isComposing) return;
+    event.preventDefault();
+    if (!running) find<HTMLFormElement>("composer").requestSubmit();
+  });
+  find("chat").addEventListener("keydown", ({ key }) => {
+    if (key === "Escape") running?.abort();
+  });
+  find("chat-new").addEventListener("click", () => {
+    running?.abort();
+    running = rivals = editing = undefined;
+    turns = [];
+    draw();
+    draft.focus();
+  });
+  find("chat-export").addEventListener("click", () => {
+    const whole = {
+      model: model()?.id,
+      created: new Date().toISOString(),
+      sampling: sampling(),
+      messages: messages(),
+      turns,
+    };
+    download("chat.json", JSON.stringify(whole, null, 2) + "\n", "application/json");
+  });
+  draw();
+}

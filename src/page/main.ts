@@ -1,0 +1,55 @@
+/** The page: four parts, one of which is seen, and what they share. */
+import { bindChat, refreshChat } from "./chat.ts";
+import { find } from "./dom.ts";
+import { bindLoad, refreshLoad, watchLoad } from "./load.ts";
+import { bindPreferences } from "./preferences.ts";
+import { bindRuns, offerFile, refreshRuns, watchRuns } from "./runs.ts";
+import { bindSampling } from "./sampling.ts";
+import { bindState, fail, onModel, readModels } from "./state.ts";
+import { bindWrite, refreshWrite } from "./write.ts";
+
+const PARTS = ["write", "chat", "runs", "server"];
+const tabs = PARTS.map((part) => find<HTMLButtonElement>(`tab-${part}`));
+
+/** Shows a part. */
+function go(part: string, focus = false): void {
+  PARTS.forEach((name, i) => {
+    const now = name === part;
+    find(name).hidden = !now;
+    tabs[i].ariaSelected = String(now);
+    tabs[i].tabIndex = now ? 0 : -1;
+    if (now && focus) tabs[i].focus();
+  });
+  find("sampling").hidden = part === "runs" || part === "server";
+  document.body.dataset.part = part;
+  if (location.hash !== `#${part}`) history.replaceState(null, "", `#${part}`);
+  if (part === "server") void watchLoad();
+  if (part === "runs") void watchRuns();
+  if (part === "chat") refreshChat();
+}
+
+tabs.forEach((tab, i) => {
+  tab.addEventListener("click", () => go(PARTS[i]));
+  tab.addEventListener("keydown", ({ key }) => {
+    const to = { ArrowLeft: i - 1, ArrowRight: i + 1, Home: 0, End: PARTS.length - 1 }[key];
+    if (to !== undefined) go(PARTS[(to + PARTS.length) % PARTS.length], true);
+  });
+});
+addEventListener("hashchange", () => show());
+const show = () => go(PARTS.find((part) => location.hash === `#${part}`) ?? "write");
+
+bindState();
+bindSampling(refreshWrite);
+bindWrite();
+bindChat();
+bindPreferences((file) => void offerFile(file, "dpo"), fail);
+bindRuns(go);
+bindLoad();
+onModel(() => {
+  refreshWrite();
+  refreshChat();
+  refreshRuns();
+  refreshLoad();
+});
+show();
+await readModels();

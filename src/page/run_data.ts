@@ -1,0 +1,144 @@
+/** Runs as *Runs* shows them: a tuning job of the server, or a run folder's metrics.jsonl from disk. */
+import { json } from "./api.ts";
+import type { Point } from "./plot.ts";
+
+export interface Job {
+  readonly id: string;
+  readonly created_at: number;
+  readonly model: string;
+  readonly fine_tuned_model: string | null;
+  readonly status: "validating_files" | "queued" | "running" | "paused" | "succeeded" | "failed" | "cancelled";
+  readonly error: { readonly message: string } | null;
+  readonly method?: { readonly type: string };
+  readonly result_files: readonly string[];
+}
+export interface JobEvent {
+  readonly id: string;
+  readonly created_at: number;
+  readonly level: string;
+  readonly message: string;
+  readonly type?: string;
+  readonly data?: Readonly<Record<string, unknown>> | null;
+}
+export interface Checkpoint {
+  readonly id: string;
+  readonly step_number: number;
+  readonly fine_tuned_model_checkpoint: string;
+  readonly metrics: Readonly<Record<string, number>>;
+}
+export interface Page<T> {
+  readonly data: readonly T[];
+  readonly has_more: boolean;
+}
+
+const JOBS = "/v1/fine_tuning/jobs";
+/** Events of a request. */
+const MOST = 500;
+
+export class Run {
+  readonly id: string;
+  readonly name: string;
+  job: Job | undefined;
+  /** By what is measured, in ascending order of steps. */
+  readonly curves = new Map<string, Point[]>();
+  /** The oldest first. */
+  events: JobEvent[] = [];
+  checkpoints: readonly Checkpoint[] = [];
+  step = 0;
+  steps: number | undefined;
+  /** Steps a second, of late. */
+  pace: number | undefined;
+
+  constructor(id: string, name: string, job?: Job) {
+    this.id = id;
+    this.name = name;
+    this.job = job;
+  }
+
+  /** Takes the events that are new, and the checkpoints. */
+  async read(): Promise<void> {
+    const known = this.events.at(-1)?.id, fresh: JobEvent[] = [];
+    for (let after = "";;) {
+      const page = await json<Page<JobEvent>>(`${JOBS}/${this.id}/events?limit=${MOST}${after && `&after=${after}`}`);
+      const at = page.data.findIndex(({ id }) => id === known);
+      fresh.push(...at < 0 ? page.data : page.data.slice(0, at));
+      if (at >= 0 || !page.has_more) break;
+      after = page.data.at(-1)!.id;
+    }
+    fresh.reverse();
+    this.events.push(...fresh);
+    for (const { data } of fresh) if (data) this.#measure(data);
+    this.#hurry();
+    this.checkpoints = (await json<Page<Checkpoint>>(`${JOBS}/${this.id}/checkpoints?limit=100`)).data;
+  }
+
+  #measure(data: Readonly<Record<string, unknown>>): void {
+    const { step, total_steps, ...rest } = data, isEvaluation = "valid_loss" in rest;
+    if (typeof step !== "number") return;
+    if (typeof total_steps === "number") this.steps = total_steps;
+    this.step = Math.max(this.step, step);
+    for (const [name, value] of Object.entries(rest)) {
+      if (typeof value !== "number" || name === "full_valid_loss") continue;
+      if (isEvaluation && name === "train_loss") continue; // the mean of an evaluation, beside the loss of each step
+      this.#add(name, step, value);
+    }
+  }
+  #add(name: string, step: number, value: number): void {
+    const points = this.curves.get(name) ?? [];
+    if (points.length > 0 && points.at(-1)![0] > step) return;
+    points.push([step, value]);
+    this.curves.set(name, points);
+  }
+  #hurry(): void {
+    const steps = this.events.filter(({ data }) => typeof data?.step === "number").slice(-30),
+      [first, last] = [steps[0], steps.at(-1)];
+    const passed = last && first ? last.created_at - first.created_at : 0;
+    this.pace = passed > 0 ? (Number(last!.data!.step) - Number(first.data!.step)) / passed : undefined;
+  }
+
+  /**
+   * A run folder's metrics.jsonl.
+   *
+   * @throws {SyntaxError} naming the line
+   */
+  static parse(name: string, text: string): Run {
+    const run = new Run(`file ${name}`, name);
+    text.split("\n").forEach((line, i) => {
+      if (line.trim() === "") return;
+      let found: unknown;
+      try {
+        found = JSON.parse(line);
+      } catch {
+        throw new SyntaxError(`${name}, line ${i + 1}: not JSON`);
+      }
+      const { iter, ...rest } = found as Record<string, unknown>;
+      if (typeof iter !== "number") {
+        throw new SyntaxError(`${name}, line ${i + 1}: there is no "iter", as metrics.jsonl has`);
+      }
+      run.take(iter, rest);
+    });
+    return run;
+  }
+  /** Takes a line of metrics.jsonl. */
+  take(iter: number, { loss, lr, val_loss, ...rest }: Readonly<Record<string, unknown>>): void {
+    const isEvaluation = val_loss !== undefined, { train_loss: _, ...more } = rest;
+    this.#measure({
+      step: isEvaluation ? iter : iter + 1,
+      ...isEvaluation ? { valid_loss: val_loss } : { train_loss: loss, learning_rate: lr },
+      ...more,
+    });
+  }
+}
+
+export const listJobs = async (): Promise<readonly Job[]> => (await json<Page<Job>>(`${JOBS}?limit=100`)).data;
+export const act = (job: string, verb: "pause" | "resume" | "cancel" | "checkpoints"): Promise<Job> =>
+  json(`${JOBS}/${job}/${verb}`, { method: "POST" });
+export const beginJob = (body: Readonly<Record<string, unknown>>): Promise<Job> => json(JOBS, { body });
+
+/** Puts a file onto the server. @returns its id */
+export async function upload(file: File): Promise<string> {
+  const form = new FormData();
+  form.set("purpose", "fine-tune");
+  form.set("file", file);
+  return (await json<{ id: string }>("/v1/files", { body: form })).id;
+}

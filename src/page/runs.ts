@@ -1,0 +1,381 @@
+/** *Runs*: tuning jobs, live: their losses side by side, what their checkpoints write, and how one begins, waits and ends. */
+import { Failure, json } from "./api.ts";
+import { plotCurves, smoothed } from "./curves.ts";
+import { brief, button, download, find, make, whole } from "./dom.ts";
+import { act, beginJob, type Checkpoint, type Job, listJobs, type Page, Run, upload } from "./run_data.ts";
+import { length, sampling } from "./sampling.ts";
+import { allModels, choose, fail, readModels } from "./state.ts";
+
+/** Milliseconds between two looks. */
+const EVERY = 2000;
+const COLOURS = 6;
+
+let runs: Run[] = [];
+let chosen: string | undefined;
+/** Those whose curves are drawn; the chosen one is drawn too. */
+const compared = new Set<string>();
+/** What checkpoints have written, by their ids. */
+const samples = new Map<string, string>();
+let goTo: (part: string) => void = () => {};
+
+const isLive = ({ job }: Run) => job !== undefined && ["validating_files", "queued", "running"].includes(job.status);
+const drawn = (): Run[] => runs.filter(({ id }) => id === chosen || compared.has(id));
+const STATES: Record<Job["status"], string> = {
+  ...{ validating_files: "reading its files", queued: "waiting", running: "running", paused: "paused" },
+  ...{ succeeded: "done", failed: "failed", cancelled: "cancelled" },
+};
+
+let watching = false;
+/** Looks as long as it is seen. */
+export async function watchRuns(): Promise<void> {
+  if (watching) return;
+  watching = true;
+  for (let turn = 0; !find("runs").hidden; turn++) {
+    try {
+      await look(turn === 0);
+      find("runs-closed").hidden = true;
+    } catch (error) {
+      if (close(error)) break;
+    }
+    await new Promise((resolve) => setTimeout(resolve, EVERY));
+  }
+  watching = false;
+}
+
+/** Says why there are no jobs, where that is so. @returns whether it is */
+function close(error: unknown): boolean {
+  const status = error instanceof Failure ? error.status : undefined;
+  if (status !== 404 && status !== 401) {
+    fail(error);
+    return false;
+  }
+  find("runs-closed").hidden = false;
+  find("runs-closed").textContent = status === 404
+    ? "This server runs no tuning jobs: start it with --jobs=FOLDER, and make a key with --new_key=NAME."
+    : "Jobs belong to keys: enter yours, by the button at the top.";
+  find("new-job-details").hidden = true;
+  draw();
+  return true;
+}
+
+async function look(isFirst: boolean): Promise<void> {
+  const jobs = await listJobs(), before = new Map(runs.map((run) => [run.id, run]));
+  const known = jobs.map((job) => {
+    const run = before.get(job.id) ?? new Run(job.id, job.fine_tuned_model ?? `${job.model}, ${job.id.slice(-6)}`, job);
+    if (job.fine_tuned_model && !run.job?.fine_tuned_model) void readModels();
+    run.job = job;
+    return run;
+  });
+  runs = [...known, ...runs.filter(({ job }) => !job)];
+  chosen ??= runs[0]?.id;
+  await Promise.all(
+    drawn().filter((run) => run.job && (isLive(run) || isFirst || run.events.length === 0 || run.id === chosen))
+      .map((run) => run.read()),
+  );
+  find("new-job-details").hidden = false;
+  if (isFirst) await listFiles();
+  fail(undefined);
+  draw();
+}
+
+async function listFiles(): Promise<void> {
+  const { data } = await json<Page<{ id: string; filename: string; purpose: string }>>("/v1/files?limit=100");
+  const select = find<HTMLSelectElement>("job-file"), now = select.value;
+  select.replaceChildren(
+    make("option", { value: "" }, "a file from this computer"),
+    ...data.filter(({ purpose }) => purpose === "fine-tune").map(({ id, filename }) =>
+      make("option", { value: id }, `${filename} (${id.slice(-6)})`)
+    ),
+  );
+  if (data.some(({ id }) => id === now)) select.value = now;
+}
+
+function draw(): void {
+  drawList();
+  drawPlot();
+  drawDetails();
+}
+
+function drawList(): void {
+  const active = document.activeElement?.id;
+  find("run-list").replaceChildren(...runs.map((run, i) => {
+    const { id, name, job, step, steps } = run;
+    const compare = make("input", { type: "checkbox", id: `compare-${i}`, checked: compared.has(id) || id === chosen });
+    compare.disabled = id === chosen;
+    compare.ariaLabel = `Draw the curves of ${name} too`;
+    compare.onchange = () => {
+      if (compare.checked) compared.add(id);
+      else compared.delete(id);
+      void (job ? run.read() : Promise.resolve()).then(draw, fail);
+    };
+    const pick = button(name, () => {
+      compared.delete(id);
+      chosen = id;
+      void (job ? run.read() : Promise.resolve()).then(draw, fail);
+    }, { id: `run-${i}`, className: "name", ariaPressed: String(id === chosen) });
+    const state = job ? STATES[job.status] : "from disk",
+      part = job && isLive(run) && steps ? `, ${whole(100 * step / steps)} %` : "";
+    const words = make("span", { className: `state ${job?.status ?? ""}` }, state + part);
+    return make("li", { className: colourOf(run) }, compare, pick, words);
+  }));
+  if (active) document.getElementById(active)?.focus();
+  find("run-none").hidden = runs.length > 0;
+}
+const colourOf = (run: Run): string => drawn().includes(run) ? `k${drawn().indexOf(run) % COLOURS}` : "";
+
+function drawPlot(): void {
+  find("curves-card").hidden = runs.length === 0;
+  const box = find("losses"), { clientWidth: width, clientHeight: height } = box;
+  if (width === 0) return;
+  const form = new FormData(find<HTMLFormElement>("plot-form")), shown = String(form.get("measure") ?? "loss");
+  const all = drawn(), names = new Set(all.flatMap(({ curves }) => [...curves.keys()]));
+  const select = find<HTMLSelectElement>("measure");
+  const wanted = ["loss", ...[...names].filter((name) => !["train_loss", "valid_loss"].includes(name))];
+  if (wanted.join() !== [...select.options].map(({ value }) => value).join()) {
+    select.replaceChildren(...wanted.map((value) => make("option", { value }, value.replaceAll("_", " "))));
+    select.value = wanted.includes(shown) ? shown : "loss";
+  }
+  const measure = select.value, smooth = Number(form.get("smoothing"));
+  const curves = all.flatMap((run, i) => {
+    const colour = i % COLOURS, { curves, name } = run;
+    if (measure !== "loss") return [{ name, points: smoothed(curves.get(measure) ?? [], smooth), colour }];
+    const held = curves.get("valid_loss");
+    return [
+      { name, points: smoothed(curves.get("train_loss") ?? [], smooth), colour },
+      ...held ? [{ name: `${name}, held out`, points: held, colour, dotted: true }] : [],
+    ];
+  });
+  const label = measure === "loss" ? "loss, nats a token" : measure.replaceAll("_", " ");
+  box.innerHTML = plotCurves(
+    { curves, xLabel: "step", yLabel: label, logX: form.has("logX"), close: measure === "loss" },
+    { width, height },
+  );
+}
+
+/** Hours, minutes and seconds. */
+function duration(seconds: number): string {
+  if (seconds >= 3600) return `${Math.floor(seconds / 3600)} h ${Math.round(seconds % 3600 / 60)} min`;
+  return seconds >= 60 ? `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s` : `${Math.round(seconds)} s`;
+}
+
+function drawDetails(): void {
+  const run = runs.find(({ id }) => id === chosen), box = find("run-details");
+  box.hidden = !run;
+  if (!run) return;
+  const { job, step, steps, pace } = run, last = (name: string) => run.curves.get(name)?.at(-1)?.[1];
+  find("run-title").textContent = run.name;
+  find("run-state").textContent = job?.error?.message ?? "";
+  find("run-state").hidden = !job?.error;
+  const figures: [string, string][] = [
+    ["Step", steps ? `${whole(step)} of ${whole(steps)}` : whole(step)],
+    ...([["Loss", "train_loss"], ["Held-out loss", "valid_loss"]] as const).map(([words, name]): [string, string] => [
+      words,
+      last(name)?.toFixed(4) ?? "–",
+    ]),
+    ["Learning rate", last("learning_rate") === undefined ? "–" : last("learning_rate")!.toExponential(2)],
+    ["Tokens a second", last("tokens_per_second") === undefined ? "–" : brief(last("tokens_per_second")!)],
+    ["Left", job?.status === "running" && pace && steps ? `about ${duration((steps - step) / pace)}` : "–"],
+  ];
+  find("run-figures").replaceChildren(
+    ...figures.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))),
+  );
+  const verbs: [string, Parameters<typeof act>[1], boolean][] = [
+    ["Pause", "pause", job?.status === "running" || job?.status === "queued"],
+    ["Resume", "resume", job?.status === "paused"],
+    ["Save now", "checkpoints", job?.status === "running"],
+    ["Cancel", "cancel", job !== undefined && (isLive(run) || job.status === "paused")],
+  ];
+  const tuned = job?.fine_tuned_model;
+  replaceButtons(find("run-actions"), [
+    ...verbs.filter(([, , can]) => can).map(([words, verb]) => button(words, () => void order(run, words, verb))),
+    ...tuned ? [button("Use the result", () => use(tuned), { className: "primary" })] : [],
+    ...run.curves.size > 0 ? [button("Save as CSV", () => saveCurves(run))] : [],
+  ]);
+  drawCheckpoints(run);
+  const log = find("run-events"), atEnd = log.scrollTop + log.clientHeight > log.scrollHeight - 20;
+  const lines = run.events.map(({ created_at, message }) =>
+    `${new Date(1000 * created_at).toLocaleTimeString()}  ${message}\n`
+  ).join("");
+  if (log.textContent !== lines) log.textContent = lines;
+  if (atEnd) log.scrollTop = log.scrollHeight;
+}
+/** Leaves buttons where they are as long as they say the same: one that has the focus keeps it. */
+function replaceButtons(box: HTMLElement, buttons: readonly HTMLElement[]): void {
+  const words = (all: Iterable<Element>) => [...all].map(({ textContent }) => textContent).join("\n");
+  const owner = `${chosen}`;
+  if (words(box.children) === words(buttons) && box.dataset.owner === owner) return;
+  box.dataset.owner = owner;
+  box.replaceChildren(...buttons);
+}
+
+function drawCheckpoints({ checkpoints }: Run): void {
+  find("checkpoints-card").hidden = checkpoints.length === 0;
+  const list = find("checkpoints"), active = document.activeElement?.id;
+  list.replaceChildren(...checkpoints.map((checkpoint) => {
+    const { id, step_number, metrics, fine_tuned_model_checkpoint: name } = checkpoint, text = samples.get(id);
+    const loss = metrics.valid_loss ?? metrics.train_loss;
+    const title = make("h3", {}, `Step ${whole(step_number)}${loss === undefined ? "" : `, loss ${loss.toFixed(3)}`}`);
+    const tools = make(
+      "div",
+      { className: "tools" },
+      button("Use this checkpoint", () => use(name), {
+        id: `use-${id}`,
+        ariaLabel: `Use the checkpoint of step ${step_number}`,
+      }),
+      button("Sample", () => void sample(checkpoint), {
+        id: `sample-${id}`,
+        ariaLabel: `Sample the checkpoint of step ${step_number}`,
+      }),
+    );
+    return make("li", {}, title, ...text === undefined ? [] : [make("p", { className: "text" }, text)], tools);
+  }));
+  if (active) document.getElementById(active)?.focus();
+}
+
+/** Has a checkpoint write: all of them with the same seed and beginning, so that what differs is what was learned. */
+async function sample({ id, fine_tuned_model_checkpoint: model }: Checkpoint): Promise<void> {
+  const prompt = find<HTMLInputElement>("sample-prompt").value || "\n";
+  const known = allModels().find((one) => one.id === model), most = known ? Math.floor(known.context_length / 2) : 64;
+  const body = { model, prompt, max_tokens: Math.min(length(), most), ...sampling(), seed: 1 };
+  try {
+    const { choices: [{ text }] } = await json<{ choices: { text: string }[] }>("/v1/completions", {
+      body,
+      shown: true,
+    });
+    samples.set(id, prompt === "\n" ? text : prompt + text);
+    fail(undefined);
+  } catch (error) {
+    fail(error);
+  }
+  draw();
+}
+
+async function use(model: string): Promise<void> {
+  await readModels();
+  choose(model);
+  goTo(allModels().find(({ id }) => id === model)?.chat ? "chat" : "write");
+}
+
+async function order(run: Run, words: string, verb: Parameters<typeof act>[1]): Promise<void> {
+  if (verb === "cancel" && !confirm(`End ${run.name}? Its checkpoints stay.`)) return;
+  try {
+    run.job = await act(run.id, verb);
+    find("run-said").textContent = `${words}: asked for`;
+    await look(false);
+  } catch (error) {
+    fail(error);
+  }
+}
+
+/** One line a step, with a column a measure. */
+function saveCurves({ name, curves }: Run): void {
+  const names = [...curves.keys()],
+    steps = new Set([...curves.values()].flatMap((points) => points.map(([step]) => step)));
+  const values = new Map(names.map((name) => [name, new Map(curves.get(name)!)]));
+  const lines = [...steps].sort((a, b) => a - b).map((step) =>
+    [step, ...names.map((name) => values.get(name)!.get(step) ?? "")].join(",")
+  );
+  download(
+    `${name.replace(/[^\w.-]+/g, "-")}.csv`,
+    [["step", ...names].join(","), ...lines].join("\n") + "\n",
+    "text/csv",
+  );
+}
+
+const GRADERS: Record<string, Record<string, unknown>> = {
+  reinforcement: {
+    ...{ type: "string_check", name: "same", operation: "ilike" },
+    ...{ input: "{{sample.output_text}}", reference: "{{item.reference}}" },
+  },
+};
+
+function showMethod(): void {
+  const method = find<HTMLSelectElement>("job-method").value, grader = find<HTMLTextAreaElement>("job-grader");
+  find("grader-label").hidden = method !== "reinforcement";
+  if (!grader.value) grader.value = JSON.stringify(GRADERS.reinforcement, null, 2);
+  find("job-upload-label").hidden = find<HTMLSelectElement>("job-file").value !== "";
+}
+
+async function begin(): Promise<void> {
+  const form = new FormData(find<HTMLFormElement>("new-job")), submit = find<HTMLButtonElement>("job-begin");
+  const given = (name: string) => String(form.get(name) ?? "").trim(), method = given("method");
+  submit.disabled = true;
+  try {
+    let training_file = given("file");
+    if (!training_file) {
+      const file = find<HTMLInputElement>("job-upload").files?.[0];
+      if (!file) throw new Failure("Choose a file to tune on: text, or JSON lines", 0);
+      training_file = await upload(file);
+      await listFiles();
+    }
+    const names = ["n_epochs", "batch_size", "learning_rate_multiplier", "lora_rank"];
+    const hyperparameters = Object.fromEntries(names.filter(given).map((name) => [name, Number(given(name))]));
+    const grader = method === "reinforcement" ? { grader: parseGrader(given("grader")) } : {};
+    const suffix = given("suffix") && { suffix: given("suffix") };
+    const job = await beginJob({
+      ...{ model: given("model"), training_file, ...suffix },
+      method: { type: method, [method]: { ...grader, hyperparameters } },
+    });
+    chosen = job.id;
+    find<HTMLInputElement>("job-upload").value = "";
+    await look(false);
+    find("run-said").textContent = "The job has begun";
+  } catch (error) {
+    fail(error);
+  }
+  submit.disabled = false;
+}
+function parseGrader(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new Failure("The grader is not JSON", 0);
+  }
+}
+
+async function openFiles(files: FileList | null): Promise<void> {
+  for (const file of files ?? []) {
+    try {
+      const folder = file.webkitRelativePath.split("/").at(-2), name = folder ?? file.name;
+      if (file.webkitRelativePath && file.name !== "metrics.jsonl") continue;
+      const run = Run.parse(name, await file.text());
+      runs = [...runs.filter(({ id }) => id !== run.id), run];
+      if (chosen === undefined) chosen = run.id;
+      else compared.add(run.id);
+      fail(undefined);
+    } catch (error) {
+      fail(error);
+    }
+  }
+  draw();
+}
+
+/** Takes a file's id as what the next job is to learn from. */
+export async function offerFile(id: string, method: string): Promise<void> {
+  goTo("runs");
+  await listFiles();
+  find<HTMLSelectElement>("job-file").value = id;
+  find<HTMLSelectElement>("job-method").value = method;
+  find<HTMLDetailsElement>("new-job-details").open = true;
+  showMethod();
+}
+
+export function refreshRuns(): void {
+  find("job-models").replaceChildren(...allModels().map(({ id }) => make("option", { value: id })));
+  const field = find<HTMLInputElement>("job-model");
+  field.value ||= allModels()[0]?.id ?? "";
+}
+
+export function bindRuns(go: (part: string) => void): void {
+  goTo = go;
+  new ResizeObserver(drawPlot).observe(find("losses"));
+  find("plot-form").addEventListener("input", drawPlot);
+  find("new-job").addEventListener("submit", (event) => {
+    event.preventDefault();
+    void begin();
+  });
+  for (const id of ["job-method", "job-file"]) find(id).addEventListener("change", showMethod);
+  const open = find<HTMLInputElement>("metrics-files"), folder = find<HTMLInputElement>("metrics-folder");
+  for (const input of [open, folder]) input.addEventListener("change", () => void openFiles(input.files));
+  showMethod();
+}

@@ -1,0 +1,274 @@
+/** *Write*: the model goes on from the cursor; what it wrote is shaded by probability, and each token can be exchanged. */
+import { events, Failure, json, type Model } from "./api.ts";
+import { drawBars } from "./bars.ts";
+import type { Scored } from "./distribution.ts";
+import { find, make } from "./dom.ts";
+import { type Lists, Manuscript, type Stretch, stretchesOf, topOf } from "./manuscript.ts";
+import { length, sampler, sampling, seed } from "./sampling.ts";
+import { fail, model } from "./state.ts";
+
+interface Chunk {
+  readonly choices: readonly { readonly text: string; readonly logprobs: Lists | null }[];
+}
+
+/** Alternatives of a token. */
+const LIKELY = 20;
+/** Milliseconds without a key until the next token's distribution is asked for. */
+const PAUSE = 350;
+/** Up to which probability a token has which shade: the last has none. */
+const SHADES = [0.01, 0.05, 0.2, 0.5];
+
+const area = find<HTMLTextAreaElement>("manuscript"), shade = find("shade"), bars = find("bars");
+const go = find<HTMLButtonElement>("go"), state = find("write-state");
+const manuscript = new Manuscript();
+let running: AbortController | undefined;
+/** What comes next at the end of which text, by which model. */
+let next: { readonly text: string; readonly model: string; readonly top: readonly Scored[] } | undefined;
+let timer: ReturnType<typeof setTimeout> | undefined;
+let gos = 0;
+/** Characters a token, by model: how much of a long text fits into what the model sees is known only after a first answer. */
+const ratios = new Map<string, number>();
+
+/** The end of a text, so long that it fits beside `room` tokens, as far as is known. */
+function fitted(text: string, { id, context_length }: Model, room: number): string {
+  const most = Math.max(1, Math.floor((context_length - room) * (ratios.get(id) ?? 8)));
+  const cut = Math.max(0, text.length - most);
+  return text.slice(cut > 0 && /[\udc00-\udfff]/.test(text[cut]) ? cut + 1 : cut);
+}
+/** Asks with as much of the text as fits: where it was too much, again with less. */
+async function fitting<T>(text: string, model: Model, room: number, ask: (prompt: string) => Promise<T>): Promise<T> {
+  for (;;) {
+    const prompt = fitted(text, model, room);
+    try {
+      return await ask(prompt);
+    } catch (error) {
+      if (!(error instanceof Failure) || error.code !== "context_length_exceeded" || prompt.length < 2) throw error;
+      const tokens = Number(/(\d+) of the prompt/.exec(error.message)?.[1] ?? prompt.length);
+      const known = ratios.get(model.id) ?? 8;
+      ratios.set(model.id, Math.min(known * 0.8, prompt.length / tokens));
+    }
+  }
+}
+
+/** Draws the text and its shades anew. */
+function draw(caret?: number): void {
+  const { text, stretches } = manuscript.draft, nodes: (Node | string)[] = [];
+  if (area.value !== text) area.value = text;
+  if (caret !== undefined) area.setSelectionRange(caret, caret);
+  const here = running ? undefined : manuscript.at(area.selectionStart);
+  let at = 0;
+  for (const stretch of stretches) {
+    if (stretch.start > at) nodes.push(text.slice(at, stretch.start));
+    const level = SHADES.findIndex((most) => Math.exp(stretch.logprob) < most);
+    const className = `${level < 0 ? "" : `p${level}`} ${stretch === here ? "here" : ""}`;
+    nodes.push(make("span", { className }, text.slice(stretch.start, stretch.end)));
+    at = stretch.end;
+  }
+  shade.replaceChildren(...nodes, text.slice(at), "\u200b"); // so that a line end at the end has a line
+  for (const [id, can] of [["undo", manuscript.canUndo], ["redo", manuscript.canRedo]] as const) {
+    find<HTMLButtonElement>(id).disabled = !can || running !== undefined;
+  }
+  find<HTMLButtonElement>("score").disabled = find<HTMLButtonElement>("again").disabled = running !== undefined;
+  find<HTMLButtonElement>("again").disabled ||= !stretches.some((stretch) => stretch.go === gos);
+}
+
+/** Shows what could stand where the caret is. */
+function drawAlternatives(): void {
+  const { text } = manuscript.draft, caret = area.selectionStart, chosen = model(), here = manuscript.at(caret);
+  const title = find("bars-title"), note = find("bars-note");
+  if (!chosen || running) return;
+  const known = here?.top ?? (next?.text === text.slice(0, caret) && next.model === chosen.id ? next.top : undefined);
+  title.textContent = here ? "In place of this token" : "Next token";
+  const word = here && text.slice(here.start, here.end);
+  note.textContent = here
+    ? "Taking another has the model go on from there."
+    : known
+    ? "Taking one puts it in at the cursor."
+    : "Put the cursor into a text, and what may come next is shown.";
+  drawBars(
+    bars,
+    { top: known ?? [], vocabSize: chosen.vocab_size, ...word !== undefined && { chosen: word } },
+    sampler(),
+    take,
+  );
+  if (!here && !known) look();
+}
+
+/** Asks, after a pause, what comes next at the caret. */
+function look(): void {
+  clearTimeout(timer);
+  timer = setTimeout(async () => {
+    const chosen = model(), text = manuscript.draft.text.slice(0, area.selectionStart);
+    if (!chosen || running || text === "" || find("write").hidden) return;
+    if (next?.text === text && next.model === chosen.id) return;
+    const asked = { model: chosen.id, max_tokens: 1, logprobs: LIKELY, temperature: 0 };
+    try {
+      const { choices: [{ logprobs }] } = await fitting(
+        text,
+        chosen,
+        1,
+        (prompt) => json<Chunk>("/v1/completions", { body: { ...asked, prompt } }),
+      );
+      next = { text, model: chosen.id, top: topOf(logprobs?.top_logprobs[0] ?? {}) };
+      fail(undefined);
+    } catch (error) {
+      next = { text, model: chosen.id, top: [] };
+      fail(error);
+    }
+    drawAlternatives();
+  }, PAUSE);
+}
+
+function take(token: string): void {
+  const caret = area.selectionStart, here = manuscript.at(caret);
+  manuscript.step();
+  if (here) manuscript.replace(here.start, manuscript.endOf(here), token);
+  else manuscript.replace(caret, caret, token);
+  draw(manuscript.draft.caret);
+  if (here?.go !== undefined) void write();
+  else drawAlternatives();
+}
+
+/** Has the model go on from the caret. */
+async function write(): Promise<void> {
+  const chosen = model();
+  if (!chosen) return;
+  const controller = running = new AbortController(), { signal } = controller, asked = length(), first = seed();
+  const from = area.selectionStart, began = performance.now(), own = ++gos;
+  let at = from, count = 0;
+  manuscript.step();
+  setRunning(true);
+  try {
+    // A long text is written in goes, for what the model sees at once has an end.
+    for (let part = 0; count < asked; part++) {
+      const room = Math.min(asked - count, Math.max(1, Math.floor(chosen.context_length / 2)));
+      const before = manuscript.draft.text.slice(0, at), base = { model: chosen.id, max_tokens: room };
+      const rest = { ...sampling(), seed: first + part, logprobs: LIKELY, stream: true };
+      const stream = await fitting(before, chosen, room, async (prompt) => {
+        const found = events<Chunk & { usage?: unknown }>("/v1/completions", {
+          body: { ...base, prompt, ...rest },
+          ...{ signal, shown: part === 0 },
+        });
+        return { found, first: await found.next() }; // whether it is refused is known with the first event
+      });
+      const lists: Lists[] = [];
+      const counted = count;
+      let text = "", finish: unknown;
+      for (let { first: { value, done } } = stream; !done; { value, done } = await stream.found.next()) {
+        const [choice] = (value as Chunk & { choices: { finish_reason: unknown }[] }).choices;
+        if (choice.logprobs) lists.push(choice.logprobs);
+        const long = text.length;
+        text += choice.text;
+        finish = choice.finish_reason ?? finish;
+        count += choice.logprobs?.tokens.length ?? 0;
+        manuscript.replace(at, at + long, text, stretchesOf(text, lists).map((stretch) => ({ ...stretch, go: own })));
+        draw(manuscript.draft.caret);
+        const seconds = (performance.now() - began) / 1000;
+        state.textContent = `${count} tokens, ${(count / seconds).toFixed(0)} a second`;
+      }
+      at += text.length;
+      if (finish !== "length" || count === counted) break;
+    }
+    fail(undefined);
+  } catch (error) {
+    fail(error);
+  }
+  if (running !== controller) return;
+  running = undefined;
+  setRunning(false);
+  draw(manuscript.draft.caret);
+  drawAlternatives();
+}
+
+function setRunning(now: boolean): void {
+  go.textContent = now ? "Stop" : "Go on";
+  area.readOnly = now;
+  area.ariaBusy = String(now);
+  draw();
+}
+
+/** Writes the last go anew, with another seed. */
+function again(): void {
+  const own = manuscript.draft.stretches.filter(({ go }) => go === gos);
+  if (own.length === 0) return;
+  manuscript.step();
+  manuscript.replace(own[0].start, own.at(-1)!.end, "");
+  draw(own[0].start);
+  void write();
+}
+
+/** Has the model judge all of the text that it sees at once. */
+async function score(): Promise<void> {
+  const chosen = model(), { text } = manuscript.draft;
+  if (!chosen || text === "") return;
+  const asked = { model: chosen.id, max_tokens: 0, echo: true, logprobs: LIKELY };
+  try {
+    const stretches = await fitting(text, chosen, 0, async (prompt) => {
+      const { choices: [choice] } = await json<Chunk>("/v1/completions", { body: { ...asked, prompt }, shown: true });
+      const shift = text.length - prompt.length;
+      return stretchesOf(prompt, [choice.logprobs!]).map((stretch): Stretch => ({
+        ...{ ...stretch, start: stretch.start + shift, end: stretch.end + shift },
+      }));
+    });
+    manuscript.step();
+    const written = new Map(manuscript.draft.stretches.map(({ start, go }) => [start, go]));
+    const judged = stretches.map((stretch) => {
+      const go = written.get(stretch.start);
+      return go === undefined ? stretch : { ...stretch, go };
+    });
+    manuscript.draft = { ...manuscript.draft, stretches: judged };
+    fail(undefined);
+    draw();
+    drawAlternatives();
+    const nats = -judged.reduce((sum, { logprob }) => sum + logprob, 0) / Math.max(1, judged.length);
+    state.textContent = `${nats.toFixed(3)} nats a token: the loss of this text`;
+  } catch (error) {
+    fail(error);
+  }
+}
+
+function move(step: "undo" | "redo"): void {
+  if (running) return;
+  manuscript[step]();
+  draw(Math.min(manuscript.draft.caret, manuscript.draft.text.length));
+  drawAlternatives();
+  area.focus();
+}
+
+/** Redraws what the sliders, or the model, change. */
+export const refreshWrite = (): void => drawAlternatives();
+
+export function bindWrite(): void {
+  const goOrStop = () => running ? running.abort() : void write();
+  go.addEventListener("click", goOrStop);
+  find("again").addEventListener("click", again);
+  find("undo").addEventListener("click", () => move("undo"));
+  find("redo").addEventListener("click", () => move("redo"));
+  find("score").addEventListener("click", () => void score());
+  area.addEventListener("input", () => {
+    manuscript.type(area.value, area.selectionStart);
+    draw();
+    drawAlternatives();
+  });
+  area.addEventListener("beforeinput", (event) => {
+    if (event.inputType !== "historyUndo" && event.inputType !== "historyRedo") return;
+    event.preventDefault();
+    move(event.inputType === "historyUndo" ? "undo" : "redo");
+  });
+  document.addEventListener("selectionchange", () => {
+    if (document.activeElement !== area || running) return;
+    draw();
+    drawAlternatives();
+  });
+  document.addEventListener("keydown", (event) => {
+    if (find("write").hidden) return;
+    const command = event.ctrlKey || event.metaKey, key = event.key.toLowerCase();
+    if (key === "escape" && running) running.abort();
+    else if (command && key === "enter") goOrStop();
+    else if (command && key === "z" && document.activeElement === area) move(event.shiftKey ? "redo" : "undo");
+    else if (command && key === "y" && document.activeElement === area) move("redo");
+    else return;
+    event.preventDefault();
+  });
+  draw();
+}
