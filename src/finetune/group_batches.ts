@@ -187,7 +187,7 @@ export function iterationFromJSON(saved: unknown, { length, path }: { length: nu
     all === undefined || Array.isArray(all) && all.length === length &&
       rollouts.every(({ ids, from }, i) => areNumbers(all[i], ids.length - from));
   const valid = rollouts.length === length && areNumbers(advantages, length) && isObject(measures) &&
-    Number.isSafeInteger(drawn);
+    Number.isSafeInteger(drawn) && Number(drawn) >= 0;
   if (valid && ofTokens(old) && ofTokens(reference)) {
     return { rollouts, advantages, old, reference, measures: measures as Measures, drawn: Number(drawn) };
   }

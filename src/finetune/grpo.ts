@@ -22,7 +22,7 @@ import type { NumberArray } from "../kernel.ts";
 import { concat, mean, mul, neg, reshape, sum } from "../ops/mod.ts";
 import { RandomGenerator } from "../random/mod.ts";
 import type { DrawOptions, LossAndOutputs, Measures, MicroBatch, Task, TaskState } from "../train/task.ts";
-import { type ScaleRewards, spread } from "./advantages.ts";
+import { spread } from "./advantages.ts";
 import {
   groupArrays,
   type GroupRollouts,
@@ -31,12 +31,11 @@ import {
   iterationToJSON,
   judgeGroups,
   levelOf,
-  type PolicyLossType,
 } from "./group_batches.ts";
-import { adaptersOf, type Lora } from "./lora.ts";
+import { type CompleteOptions, completeOptions, type PolicyGradientOptions } from "./group_options.ts";
+import { adaptersOf } from "./lora.ts";
 import { ReferencePolicy, Scorer, tokenLogprobs } from "./policy.ts";
 import { CLIP_MEASURES, policyLoss } from "./policy_loss.ts";
-import type { Reward } from "./rewards.ts";
 import {
   checkPrompts,
   identityOf,
@@ -47,37 +46,7 @@ import {
   sampleOf,
   scoreRollouts,
 } from "./prompts.ts";
-import { Roller, type RolloutOptions } from "./rollouts.ts";
-
-/** How {@linkcode PolicyGradient} writes and learns. */
-export interface PolicyGradientOptions extends RolloutOptions {
-  /** Default: grpo. */ readonly method?: "grpo" | "rloo";
-  /** One or more. */ readonly rewards: readonly Reward[];
-  /** The text of a completion's tokens, for rewards. */ readonly decode: (ids: Int32Array) => string;
-  /** Completions in a micro-batch. */ readonly batchSize: number;
-  /** Micro-batches that are written at once; a multiple of the trainer's `gradientAccumulationSteps`. Default 1. */
-  readonly stepsPerGeneration?: number;
-  /** Completions of a prompt; divides those that are written at once. Default: 8, of RLOO 2. */
-  readonly numGenerations?: number;
-  /** How often they are learned from. Default 1. */ readonly numIterations?: number;
-  /** The weight of KL to `reference`. Default: 0, of RLOO 0.05. */ readonly beta?: number;
-  /** What KL is measured to: a frozen model, or the policy's adapter, which is switched off then; a function is called at first use. */
-  readonly reference?: GPT | Lora | (() => Lora);
-  /** The mean KL of a text, in nats, at which training stops. Default: it is not looked at. */ readonly maxKl?: number;
-  /** Ratios count from 1 − epsilon. Default 0.2. */ readonly epsilon?: number;
-  /** Ratios count to 1 + epsilonHigh. Default: epsilon. */ readonly epsilonHigh?: number;
-  /** Whether nothing is learned from completions without an end. Default false. */
-  readonly maskTruncatedCompletions?: boolean;
-  /** Of GRPO: to where ratios count with negative advantages. Default: without bound. */ readonly delta?: number;
-  /** Of GRPO. Default: group. */ readonly scaleRewards?: ScaleRewards;
-  /** Of GRPO. Default: dapo. */ readonly lossType?: PolicyLossType;
-  /** Of GRPO: what a ratio is of. Default: token. */ readonly importanceSamplingLevel?: "token" | "sequence";
-  /** Of GRPO: whether KL counts by the ratio. Default true. */ readonly useBiasCorrectionKl?: boolean;
-  /** Of RLOO: whether advantages get the mean 0 and the deviation 1. Default false. */
-  readonly normalizeAdvantages?: boolean;
-  /** Of the order of prompts, and of the completions. Default 1337. */ readonly seed?: number;
-  /** Whether each epoch has an order of its own. Default true. */ readonly shuffle?: boolean;
-}
+import { Roller } from "./rollouts.ts";
 
 /**
  * Trains a policy by the rewards of what it writes: GRPO or RLOO.
@@ -111,14 +80,7 @@ export class PolicyGradient implements Task, Disposable {
   /** Of tokens of an update: see TRL's names. */ readonly measures: readonly string[];
   /** In lines of progress. */ readonly shown: readonly string[];
   /** Of the last evaluation: the first held-out prompt's completion. */ sample: RolloutSample | undefined;
-  readonly #options:
-    & PolicyGradientOptions
-    & Required<
-      Pick<PolicyGradientOptions, "method" | "stepsPerGeneration" | "numGenerations" | "numIterations" | "beta">
-    >
-    & Required<
-      Pick<PolicyGradientOptions, "epsilon" | "lossType" | "importanceSamplingLevel" | "scaleRewards" | "seed">
-    >;
+  readonly #options: CompleteOptions;
   readonly #epochs: Epochs;
   readonly #lengths: readonly number[];
   readonly #roller: Roller;
@@ -138,38 +100,18 @@ export class PolicyGradient implements Task, Disposable {
    * @throws {DeviceError} when there is no room for the keys and values of a text
    */
   constructor(readonly model: GPT, readonly prompts: PromptSplits, options: PolicyGradientOptions) {
-    const { method = "grpo", batchSize, maxNewTokens, temperature } = options, isGrpo = method === "grpo";
-    const { stepsPerGeneration = 1, numIterations = 1, seed = 1337, shuffle = true, rewards } = options;
-    const { numGenerations = isGrpo ? 8 : 2, beta = isGrpo ? 0 : 0.05, epsilon = 0.2 } = options;
-    const { lossType = "dapo", importanceSamplingLevel = "token", scaleRewards = "group" } = options;
     const { blockSize } = model.config;
-    checkPrompts("Policy gradients", prompts, { blockSize, maxNewTokens });
-    if (rewards.length === 0) throw new ConfigError("Policy gradients: rewards has none; expected one or more");
-    const twice = rewards.find(({ name }, i) => rewards.findIndex((other) => other.name === name) < i);
-    if (twice) throw new ConfigError(`Two rewards are called ${twice.name}; expected names that differ`);
-    if (numGenerations < 2) throw new ConfigError(`numGenerations is ${numGenerations}; expected 2 or more`);
-    if (batchSize * stepsPerGeneration % numGenerations !== 0) {
-      throw new ConfigError(
-        `${batchSize * stepsPerGeneration} completions are written at once (batchSize · stepsPerGeneration); ` +
-          `expected a multiple of numGenerations, which is ${numGenerations}`,
-      );
-    }
-    if (beta !== 0 && !options.reference) {
-      throw new ConfigError(`beta is ${beta}, and there is no reference that KL could be measured to`);
-    }
-    this.#options = {
-      ...options,
-      ...{ method, stepsPerGeneration, numGenerations, numIterations, beta, epsilon, lossType },
-      ...{ importanceSamplingLevel, scaleRewards, seed },
-    };
+    checkPrompts("Policy gradients", prompts, { ...options, blockSize });
+    const all = this.#options = completeOptions(options), { maxNewTokens, beta, seed, batchSize, temperature } = all;
+    const isGrpo = all.method === "grpo", { stepsPerGeneration, numGenerations, numIterations } = all;
     this.config = {
-      name: method === "grpo" ? "GRPO" : "RLOO",
-      ...{ batchSize, stepsPerGeneration, numGenerations, numIterations, maxNewTokens },
+      name: isGrpo ? "GRPO" : "RLOO",
+      ...{ batchSize, stepsPerGeneration, numGenerations, numIterations, maxNewTokens, beta },
     };
     const inLoss = isGrpo && beta !== 0;
     this.measures = [...inLoss ? ["kl"] : [], "entropy", ...CLIP_MEASURES];
     this.shown = ["reward", ...options.reference ? ["kl"] : [], "entropy", CLIP_MEASURES[2], "completions/mean_length"];
-    this.#epochs = new Epochs(prompts.train.length, { seed, shuffle });
+    this.#epochs = new Epochs(prompts.train.length, { seed, shuffle: options.shuffle });
     const longest = Math.max(...prompts.train.map(({ ids }) => ids.length)) + maxNewTokens;
     this.#lengths = paddedLengths(longest);
     this.#roller = new Roller(model, options);
@@ -213,7 +155,9 @@ export class PolicyGradient implements Task, Disposable {
       const order = new RandomGenerator(seed + this.#written).randperm(number);
       const score = async (scorer: Scorer | undefined) => {
         const found = await scorer?.logprobs(Array.from(order, (i) => rollouts[i]), { signal });
-        return found && rollouts.map((_, i) => found[order.indexOf(i)]);
+        const by = found && new Array<Float32Array>(number);
+        found?.forEach((one, place) => by![order[place]] = one);
+        return by;
       };
       const known = numIterations > 1 || stepsPerGeneration > count || this.#options.reference !== undefined;
       const old = await score(known ? this.#scorer : undefined), reference = await score(this.#referenceScorer);
@@ -265,13 +209,13 @@ export class PolicyGradient implements Task, Disposable {
 
   /** The loss of an update's micro-batch, which is about 0 where the policy is the one that wrote: its gradient is what counts. */
   loss(model: GPT, batch: Readonly<Record<string, Tensor>>): LossAndOutputs {
-    const { epsilon, epsilonHigh = epsilon, delta, temperature, beta, useBiasCorrectionKl = true } = this.#options;
+    const { epsilon, epsilonHigh, delta, temperature, beta, useBiasCorrectionKl: biasCorrection } = this.#options;
     using scope = model.device.scope();
     const { tokens, targets, old, reference, against, share, pool, mean, low, high } = batch;
     const { logprobs, entropy } = tokenLogprobs(model, { tokens, targets }, { temperature });
     const { loss, clipped, kl } = policyLoss(
       { logprobs, old, reference, against, share, pool, mean, low, high },
-      { level: levelOf(this.#options), epsilon, epsilonHigh, delta, beta, biasCorrection: useBiasCorrectionKl },
+      { level: levelOf(this.#options), epsilon, epsilonHigh, delta, beta, biasCorrection },
     );
     const outputs = concat([...kl ? [kl] : [], reshape(sum(mul(entropy, mean)), [1]), clipped], { axis: 0 });
     return { loss: scope.keep(loss), outputs: scope.keep(outputs) };
@@ -340,9 +284,9 @@ export class PolicyGradient implements Task, Disposable {
   /** A task on another model, one that only counts, which writes texts and has micro-batches of every shape: for the memory that they take. */
   rehearsal(model: GPT): Task {
     const { batchSize: B, stepsPerGeneration, maxNewTokens, reference, numIterations } = this.#options;
-    const { vocabSize } = model.config, lora = reference && adaptersOf(model).at(-1);
-    const longest = this.prompts.train.reduce((a, b) => b.ids.length > a.ids.length ? b : a),
-      own = reference && (lora ?? model);
+    const { vocabSize } = model.config, lora = adaptersOf(model).at(-1);
+    const longest = this.prompts.train.reduce((a, b) => b.ids.length > a.ids.length ? b : a);
+    const own = reference && (lora ?? model);
     const task = new PolicyGradient(model, { train: [longest], val: [longest] }, { ...this.#options, reference: own });
     const of = <T>(one: T) => Array<T>(B).fill(one);
     const scores = own !== undefined || numIterations > 1 || stepsPerGeneration > 1;

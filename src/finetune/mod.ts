@@ -25,6 +25,7 @@ export * from "./inputs.ts";
 export { type LabelAt, type Labelling, labellingOf } from "./labels.ts";
 export type { ScaleRewards } from "./advantages.ts";
 export type { PolicyLossType } from "./group_batches.ts";
+export type { PolicyGradientOptions } from "./group_options.ts";
 export * from "./grpo.ts";
 export * from "./packing.ts";
 export { type PairSizes, type PreferenceRows, referenceSums } from "./pairs.ts";

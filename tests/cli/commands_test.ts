@@ -263,7 +263,6 @@ Deno.test("deno.json's tasks are made of a few shared strings, and none may do e
       `${fast}${run}${files}--allow-sys=loadavg ${debug} ${itself.trim()},node,python3 bench/inference.ts`,
     "bench:rl_speed": `${fast}${run}${read}${debug} --allow-ffi --allow-run=python3 bench/rl_speed.ts`,
     "bench:busy": `${fast}${run}${read}${debug} ${itself}bench/busy.ts`,
-    "bench:rl_speed": `${fast}${run}${read}${debug} --allow-ffi --allow-run=python3 bench/rl_speed.ts`,
     "bench:serve": `${fast}${run}${files}--allow-net=127.0.0.1 ${debug} ${itself.trim()},llama-server bench/serve.ts`,
     "bench:gpu": `${run}${files}${text} ${cache} --allow-run=python3,nvidia-smi bench/gpu.ts`,
     "bench:peers":

@@ -1,7 +1,8 @@
 /** GRPO and RLOO beside plain PyTorch (alignment.py): advantages, measures, losses and gradients of an update, and four updates by the trainer. */
 import { assertEquals } from "@std/assert";
 import type { Tensor } from "../../src/engine/tensor.ts";
-import { PolicyGradient, type PolicyGradientOptions } from "../../src/finetune/grpo.ts";
+import { PolicyGradient } from "../../src/finetune/grpo.ts";
+import type { PolicyGradientOptions } from "../../src/finetune/group_options.ts";
 import { judgeGroups } from "../../src/finetune/group_batches.ts";
 import { plainReward } from "../../src/finetune/rewards.ts";
 import { rolloutsToJSON } from "../../src/finetune/rollouts.ts";
