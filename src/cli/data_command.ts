@@ -14,11 +14,12 @@ import { DataSummary, type Part, showPart } from "./data_report.ts";
 import { choice, int, text } from "./flags.ts";
 import { formOf, isHeadTask } from "./head_flags.ts";
 import { count, type Progress } from "./progress.ts";
+import type { RolloutTask } from "./rollout_flags.ts";
 import { chatting, NO_END, parseColumns, rowFlags, rowOptions } from "./row_flags.ts";
 import { PRETRAINED, reportDownload, tokenizerFlags } from "./shared_flags.ts";
 
 /** What each task can be tuned on. */
-const TASKS: Readonly<Record<"any" | "sft" | "dpo" | "reward" | "grpo" | "rloo" | HeadKind, readonly Kind[]>> = {
+const TASKS: Readonly<Record<"any" | "sft" | "dpo" | "reward" | RolloutTask | HeadKind, readonly Kind[]>> = {
   any: ["text", "completion", "preference", "ranking", "label", "choice", "prompt"],
   sft: ["text", "completion"],
   classify: ["label"],
@@ -29,6 +30,7 @@ const TASKS: Readonly<Record<"any" | "sft" | "dpo" | "reward" | "grpo" | "rloo" 
   reward: ["preference", "ranking"],
   grpo: ["prompt"],
   rloo: ["prompt"],
+  ppo: ["prompt"],
 };
 
 export const dataFlags = {

@@ -99,7 +99,7 @@ function decoderOf(tokenizer: Tokenizer, plain: boolean): (ids: Int32Array) => s
 export async function policyGradient(setup: TuningSetup): Promise<Tuning> {
   const { values, model, tokenizer, progress } = setup;
   const { prompts, lines, chats, ...how } = await readPrompts(setup);
-  const wanted = values.beta > 0 || values.ref_model !== "" || values.lora_rank > 0;
+  const { beta, ref_model, lora_rank, max_kl } = values, wanted = beta > 0 || ref_model || lora_rank > 0 && max_kl > 0;
   const { reference, named } = wanted ? await loadReference({ ...setup }) : {};
   const rewards = await setup.rewards?.(model.device) ??
     await openRewards(values, { tokenizer, device: model.device, progress });
