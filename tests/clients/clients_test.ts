@@ -9,10 +9,6 @@ import { saveHuggingFace } from "../../src/checkpoint/hugging_face_save.ts";
 import { chatTokenizer } from "../../src/data/chat_template.ts";
 import { createDevice } from "../../src/device/create.ts";
 import { GPT } from "../../src/gpt.ts";
-import { Access } from "../../src/server/auth.ts";
-import type { ModelSpec } from "../../src/server/messages.ts";
-import { serveRoutes } from "../../src/server/server.ts";
-import { openEngine } from "../../src/server/worker_engine.ts";
 import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 
@@ -20,6 +16,7 @@ import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 const PYTHON: Readonly<Record<string, readonly string[]>> = {
   openai_strict: ["openai==3.57.0"],
   fields: ["openai==3.57.0"],
+  openai_jobs: ["openai==3.57.0"],
   openai_old: ["openai==0.28.1"],
   langchain_check: ["langchain-openai==1.7.4"],
   litellm_check: ["litellm==1.110.2"],
@@ -47,44 +44,62 @@ async function run(command: string, args: readonly string[], env: Record<string,
 const folder = await Deno.makeTempDir(), here = new URL(".", import.meta.url).pathname;
 await save(`${folder}/letters`, letters);
 await save(`${folder}/chats`, chatTokenizer(letters, "chatml"));
-const models = ["letters", "chats"].map((id): ModelSpec => ({
-  ...{ id, path: `${folder}/${id}`, weights: "f32", device: "cpu", threads: 2, slots: 16, cache: "f32" },
-}));
 
-/** With a server; the tests share none, for each leaves nothing behind. */
-async function serving(body: (args: readonly string[]) => Promise<void>): Promise<void> {
-  await using engine = await openEngine({ models });
-  const errors: unknown[] = [], onError = (error: unknown) => errors.push(error);
-  const served = { engine, access: new Access({ hostname: "127.0.0.1" }), onError };
-  await using listener = await serveRoutes(served, { port: 0 });
-  await body([`http://127.0.0.1:${listener.port}/v1`, "letters", "chats"]);
-  assert(errors.length === 0, `${errors[0]}`);
+/** The command, as its task runs it but for the hub. */
+const allowed = ["--allow-read", "--allow-write", "--allow-net=127.0.0.1", "--allow-sys=systemMemoryInfo,statfs"];
+const command = [
+  "run",
+  "--no-check",
+  "--no-prompt",
+  ...allowed,
+  "--allow-env=NANOGPT_DEBUG",
+  `${here}../../src/cli/serve.ts`,
+];
+const keys = `--keys=${folder}/keys.json`;
+const [key] = (await run(Deno.execPath(), [...command, keys, "--new_key=tests"])).split("\n");
+const models = ["letters", "chats"].map((name) => `--model=${folder}/${name}`);
+const server = new Deno.Command(Deno.execPath(), {
+  args: [...command, ...models, keys, `--jobs=${folder}/jobs`, "--port=0"],
+  ...{ stdout: "piped", stderr: "piped" },
+}).spawn();
+let log = "";
+const url = Promise.withResolvers<string>();
+for (const stream of [server.stdout, server.stderr]) {
+  (async () => {
+    for await (const text of stream.pipeThrough(new TextDecoderStream())) {
+      log += text;
+      const [, at] = /Ready at (\S+\/v1)/.exec(log) ?? [];
+      if (at) url.resolve(at);
+    }
+  })();
 }
+server.status.then(() => url.reject(new Error(log)));
+globalThis.addEventListener("unload", () => {
+  server.kill("SIGKILL");
+  Deno.removeSync(folder, { recursive: true });
+});
+const args = [await url.promise, "letters", "chats"];
 
 for (const [name, packages] of Object.entries(PYTHON)) {
-  Deno.test(`${name}: ${packages}`, () =>
-    serving(async (args) => {
-      const target = `${folder}/${packages[0].replace(/\W/g, "_")}`;
-      await run("python3", ["-m", "pip", "install", "--quiet", "--target", target, ...packages]);
-      const env = { PYTHONPATH: target, LITELLM_LOCAL_MODEL_COST_MAP: "True" };
-      const said = await run("python3", [`${here}${name}.py`, ...args], env);
-      if (name !== "fields") return assertMatch(said, /checks passed\n$/);
-      const docs = await Deno.readTextFile(new URL("../../docs/serving.md", import.meta.url));
-      const plain = (table: string) => table.replace(/ *\| */g, "|").replace(/-+/g, "-"); // however it is laid out
-      assert(plain(docs).includes(plain(said)), `docs/serving.md does not have this table:\n${said}`);
-    }));
+  Deno.test(`${name}: ${packages}`, async () => {
+    const target = `${folder}/${packages[0].replace(/\W/g, "_")}`;
+    await run("python3", ["-m", "pip", "install", "--quiet", "--target", target, ...packages]);
+    const env = { PYTHONPATH: target, LITELLM_LOCAL_MODEL_COST_MAP: "True" };
+    const own = name === "openai_jobs" ? args.with(1, key) : args;
+    const said = await run("python3", [`${here}${name}.py`, ...own], env);
+    if (name !== "fields") return assertMatch(said, /checks passed\n$/);
+    const docs = await Deno.readTextFile(new URL("../../docs/serving.md", import.meta.url));
+    const plain = (table: string) => table.replace(/ *\| */g, "|").replace(/-+/g, "-"); // however it is laid out
+    assert(plain(docs).includes(plain(said)), `docs/serving.md does not have this table:\n${said}`);
+  });
 }
 
 for (const name of DENO) {
-  Deno.test(`${name}: in Deno`, () =>
-    serving(async (args) => {
-      const allowed = ["--allow-env", "--allow-read", "--allow-sys", "--allow-net=127.0.0.1"];
-      const config = ["--config", new URL("../../deno.json", import.meta.url).pathname, "--no-check", "--no-prompt"];
-      assertMatch(
-        await run(Deno.execPath(), ["run", ...config, ...allowed, `${here}${name}.ts`, ...args]),
-        /passed\n$/,
-      );
-    }));
+  Deno.test(`${name}: in Deno`, async () => {
+    const allowed = ["--allow-env", "--allow-read", "--allow-sys", "--allow-net=127.0.0.1"];
+    const config = ["--config", new URL("../../deno.json", import.meta.url).pathname, "--no-check", "--no-prompt"];
+    assertMatch(await run(Deno.execPath(), ["run", ...config, ...allowed, `${here}${name}.ts`, ...args]), /passed\n$/);
+  });
 }
 
-globalThis.addEventListener("unload", () => Deno.removeSync(folder, { recursive: true }));
+Deno.test("serve: nothing went wrong that is no client's fault", () => assert(!/request req_|job /.test(log), log));
