@@ -131,7 +131,12 @@ async function answer(
   if (unread) outgoing.setHeader("connection", "close");
   outgoing.writeHead(response.status, [...response.headers].flat());
   if (incoming.method !== "HEAD" && response.body) await send(response.body, outgoing, stall);
-  await new Promise<void>((resolve) => outgoing.end(() => resolve()));
+  const timer = setTimeout(() => outgoing.destroy(), stall); // for a client that takes all but the last part
+  await new Promise<void>((resolve) => {
+    outgoing.once("close", resolve);
+    outgoing.end(() => resolve());
+  });
+  clearTimeout(timer);
   if (!unread) return;
   incoming.resume(); // a client that still sends could miss the answer if the connection were reset at once
   setTimeout(() => incoming.socket.destroy(), 1000);
