@@ -45,18 +45,17 @@ class JobReport extends TrainReport {
   override note(): void {}
   override resumed(): void {}
 
-  override begin({ model }: Parameters<TrainReport["begin"]>[0]): void {
+  override begin({ model, iter }: Parameters<TrainReport["begin"]>[0]): void {
     this.#total = this.values.max_iters;
     const trained = [...model.namedParameters({ trainable: true })].reduce((sum, [, { size }]) => sum + 4 * size, 0);
-    // Three checkpoints while one is saved, each with AdamW's averages; and the weights as a model and as result files.
-    const needed = trained * (3 * 3 + 2), { device } = model;
-    const left = availableBytes(this.order.folder);
-    if (left !== undefined && left < needed) {
+    // Of a checkpoint: with AdamW's averages. There are three while one is saved; then weights are a model, and result files.
+    const bytes = 3 * trained, needed = 3 * bytes + 2 * trained, left = availableBytes(this.order.folder) ?? Infinity;
+    if (iter === 0 && left < needed) {
       throw new DeviceError(
         `The checkpoints of this job take ${mebibytes(needed)} of the disk, and ${mebibytes(left)} are left`,
       );
     }
-    port.postMessage({ kind: "begun", total: this.#total, device: device.description });
+    port.postMessage({ kind: "begun", total: this.#total, bytes });
   }
 
   override async follow<T extends FlagTable>(

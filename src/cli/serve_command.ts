@@ -42,7 +42,7 @@ export const serve = command({
     announce(listener, engine, values, progress);
     const stopped = new Promise((resolve) => signal.addEventListener("abort", resolve));
     if (!signal.aborted) await Promise.race([stopped, engine.failed]);
-    await Promise.all([engine.drain(DRAIN), listener.drain(DRAIN)]);
+    await Promise.all([engine.drain(DRAIN), listener.drain(DRAIN), jobs?.drain()]);
   },
 });
 

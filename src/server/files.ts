@@ -1,12 +1,11 @@
 /** Clients' files: each under its id in the folder `files`, so that what a client calls it is a label and never a path. */
-import { reason } from "../files/reason.ts";
 import { createFile } from "../files/files.ts";
-import { builtin, codeOf, system } from "../files/system.ts";
+import { builtin, system } from "../files/system.ts";
 import type * as fs from "node:fs";
 import { ApiError, invalid, notFound } from "./errors.ts";
 import { removeAll } from "./job_folder.ts";
 import { formParts, partText } from "./multipart.ts";
-import { newId, now, type Page, type Store, type StoredFile } from "./store.ts";
+import { DiskFull, isFull, newId, now, type Page, type Store, type StoredFile } from "./store.ts";
 
 /** The most bytes of a file, and of all files of a key. */
 const MOST_BYTES = 512 * 2 ** 20, MOST_OF_KEY = 2 * 2 ** 30;
@@ -148,16 +147,7 @@ const tooLarge = () =>
     param: "file",
   });
 
-/** The disk is full, or refuses: not tried again by clients. */
-class DiskError extends ApiError {
-  override response(): Response {
-    return super.response({ "x-should-retry": "false" });
-  }
-}
-const diskError = (error: unknown): Error => {
-  const full = ["ENOSPC", "EDQUOT"].includes(codeOf(error) ?? "") || /no space|quota/i.test(reason(error));
-  return full ? new DiskError(507, "The server's disk is full", { code: "disk_full" }) : error as Error;
-};
+const diskError = (error: unknown): Error => isFull(error) ? new DiskFull() : error as Error;
 
 function fieldsOf(texts: ReadonlyMap<string, string>): { purpose: string; expires: number | null } {
   const purpose = texts.get("purpose");

@@ -21,7 +21,7 @@ export class Progressed {
       if (isStep) {
         steps = iter + 1;
         tokens += Math.round(ms * tokens_per_second / 1000);
-        metrics = { ...metrics, train_loss: loss };
+        metrics = { train_loss: loss }; // a checkpoint without an evaluation has no other
         if (step % every !== 0 && step !== total) continue;
       } else {
         evaluations = iter + 1;
@@ -39,14 +39,11 @@ export class Progressed {
     store.together(() => store.change(job, { steps, evaluations, tokens, metrics }, events));
   }
 
-  /** @returns whether it is new */
-  checkpoint(checkpoint: StoredCheckpoint): boolean {
-    const { store, job } = this, { step } = checkpoint;
-    const message = `Checkpoint created at step ${step}`, event = { level: "info", type: "message", message } as const;
-    return store.together(() => {
-      const isNew = store.addCheckpoint(checkpoint);
-      if (isNew) store.change(job, {}, [{ ...event, data: { step } }]);
-      return isNew;
+  checkpoint(checkpoint: StoredCheckpoint): void {
+    const { store, job } = this, { step } = checkpoint, message = `Checkpoint created at step ${step}`;
+    store.together(() => {
+      store.addCheckpoint(checkpoint);
+      store.change(job, {}, [{ level: "info", type: "message", message, data: { step } }]);
     });
   }
 }

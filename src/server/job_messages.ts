@@ -31,8 +31,8 @@ export interface ResultFile {
 }
 
 export type FromJob =
-  /** Before the first update: how many there are in all. */
-  | { readonly kind: "begun"; readonly total: number; readonly device: string }
+  /** Before the first update: how many there are in all, and bytes of a checkpoint. */
+  | { readonly kind: "begun"; readonly total: number; readonly bytes: number }
   /** Lines of metrics.jsonl: after a restart, all that were written before, too. */
   | { readonly kind: "metrics"; readonly lines: readonly Metrics[] }
   /** A checkpoint has become a model of its own, in `checkpoints/step-ITER`; after a restart the last one comes again. */

@@ -173,6 +173,7 @@ async function copyText(path: string, output: string, tell: (message: FromRows) 
 
 const { parentPort, workerData } = builtin<typeof threads>("node:worker_threads"), { path } = workerData as RowsTask;
 const tell = (message: FromRows) => parentPort!.postMessage(message);
+tell({ read: 0 }); // it has begun
 prepare(workerData, tell).then((done) => tell({ done }), (error) => {
   if (!(error instanceof DataError)) throw error;
   // Readers name the file by its path, which is the server's own matter.

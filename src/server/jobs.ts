@@ -7,15 +7,17 @@ import { exists, isObject } from "../files/files.ts";
 import { Lock } from "../files/locks.ts";
 import { system } from "../files/system.ts";
 import { ApiError, invalid, notFound } from "./errors.ts";
-import type { ServedModel } from "./engine_api.ts";
+import { Draining, type ServedModel } from "./engine_api.ts";
 import { Files } from "./files.ts";
-import { isAdapter, removeAll } from "./job_folder.ts";
+import { availableBytes, isAdapter, removeAll } from "./job_folder.ts";
 import { checkpointFolder, type FromJob, type ToJob } from "./job_messages.ts";
 import { jobError, planJob } from "./job_plan.ts";
 import { prepareRows } from "./job_rows.ts";
 import { Progressed } from "./job_events.ts";
 import { toWire, type WireError } from "./messages.ts";
 import {
+  DiskFull,
+  isFull,
   isOver,
   type JobRequest,
   type JobState,
@@ -54,6 +56,7 @@ export interface JobsOptions {
   /** Names of configs, which `new:NAME` takes. */ readonly configs: readonly string[];
   /** Jobs at once; of a key there is one at most. Default 1. */ readonly atOnce?: number;
   /** Threads of a job. Default: half of the processors. */ readonly threads?: number;
+  /** Seconds from one look at a full disk to the next. Default 15. */ readonly roomSeconds?: number;
   /** Takes what nobody threw on purpose. Default: standard error. */ readonly onError?: (
     error: unknown,
     job: string,
@@ -66,6 +69,8 @@ const MOST_JOBS = 100;
 const REPEATS = 600;
 /** Checkpoints of a job that are kept: the newest that came by themselves, and those that were asked for. */
 const KEPT = 5, KEPT_ASKED = 16;
+/** Bytes that are left free beside two checkpoints. */
+const SPARE = 2 ** 22;
 /** Milliseconds that a worker has to save and to end. */
 const TO_END = 25_000;
 
@@ -81,6 +86,8 @@ interface Active {
 export class Jobs implements AsyncDisposable {
   readonly files: Files;
   readonly #active = new Map<string, Active>();
+  /** Jobs that wait for room on the disk. */
+  readonly #waiting = new Map<string, ReturnType<typeof setTimeout>>();
   #closing = false;
 
   private constructor(readonly options: JobsOptions, readonly store: Store, readonly lock: Lock) {
@@ -149,6 +156,7 @@ export class Jobs implements AsyncDisposable {
     request: JobRequest,
     repeat: { readonly mark: string; readonly again: boolean },
   ): Promise<StoredJob> {
+    this.#checkOpen();
     const { store } = this, before = repeat.again ? store.repeated(owner, repeat.mark, REPEATS) : undefined;
     if (before) return before;
     const file = await this.files.find(request.training_file, owner, "training_file");
@@ -323,8 +331,38 @@ export class Jobs implements AsyncDisposable {
   }
   async #crash(id: string, active: Active, error: unknown): Promise<void> {
     if (this.#active.get(id) !== active) return;
-    if (this.store.job(id)!.status === "running") await this.#fail(id, toWire(error), error);
+    try {
+      if (error instanceof DiskFull) this.#waitForRoom(id);
+      else if (this.store.job(id)!.status === "running") await this.#fail(id, toWire(error), error);
+    } catch (error) { // there is no room to say so
+      if (!isFull(error)) this.#report(error, id);
+      this.#waitForRoom(id);
+    }
     this.#end(id, active);
+  }
+  /** A job that finds the disk full goes on from its last checkpoint when there is room for two more. */
+  #waitForRoom(id: string): void {
+    if (!this.#waiting.has(id)) this.#report(new DiskFull(), id);
+    this.#waiting.set(
+      id,
+      setTimeout(() => {
+        const { status, state: { bytes = 0 } } = this.store.job(id)!,
+          left = availableBytes(this.options.folder) ?? Infinity;
+        if (this.#closing || isOver(status) || status === "paused") return void this.#waiting.delete(id);
+        try {
+          if (left < 2 * bytes + SPARE) throw new DiskFull();
+          const level = "warn", message = "The server's disk was full: the job goes on where it last saved";
+          this.store.together(() =>
+            this.store.change(id, { status: "queued" }, [{ level, message, type: "message", data: null }])
+          );
+        } catch (error) {
+          if (isFull(error)) return this.#waitForRoom(id);
+          this.#report(error, id);
+        }
+        this.#waiting.delete(id);
+        this.#next();
+      }, 1000 * (this.options.roomSeconds ?? 15)),
+    );
   }
 
   async #hear(id: string, active: Active, message: FromJob, progress: Progressed): Promise<void> {
@@ -338,10 +376,11 @@ export class Jobs implements AsyncDisposable {
       if (message.kind === "done" || message.kind === "failed") return this.#end(id, active);
       if (status === "cancelled") return;
     }
-    if (message.kind === "begun") store.together(() => store.change(id, { total: message.total }));
+    if (message.kind === "begun") store.change(id, { total: message.total, bytes: message.bytes });
     else if (message.kind === "metrics") progress.metrics(message.lines);
     else if (message.kind === "checkpoint") await this.#checkpoint(id, message, progress);
     else if (message.kind === "failed") {
+      if (isFull(message.error.message)) throw new DiskFull();
       await this.#fail(id, message.error);
       this.#end(id, active);
     } else { // done
@@ -359,8 +398,8 @@ export class Jobs implements AsyncDisposable {
       }
       await this.#list(store.models().find(({ model }) => model === tuned)!);
       this.#end(id, active);
-      for (const part of ["run", "result", "training_file.jsonl", "validation_file.jsonl", "training_file.txt"]) {
-        await removeAll(`${folder}/${part}`).catch(() => {});
+      for await (const { name } of system.readDir(folder)) {
+        if (name !== "checkpoints") await removeAll(`${folder}/${name}`).catch(() => {});
       }
     }
   }
@@ -374,8 +413,9 @@ export class Jobs implements AsyncDisposable {
     const checkpoint: StoredCheckpoint = {
       ...{ id: newId("ftckpt_"), job: id, step: iter, created: now(), model, asked, metrics: state.metrics ?? {} },
     };
-    if (!progress.checkpoint(checkpoint)) return;
+    if (store.checkpoints(id, { limit: 1000 })[0].some(({ step }) => step === iter)) return; // a restart tells of it again
     await this.#list(checkpoint);
+    progress.checkpoint(checkpoint);
     const [all] = store.checkpoints(id, { limit: 1000 });
     for (const old of all.filter(({ asked }) => !asked).slice(KEPT)) {
       try {
@@ -488,11 +528,18 @@ export class Jobs implements AsyncDisposable {
     }));
   }
 
-  /** Has running jobs save, to go on when the folder is opened again. */
-  async [Symbol.asyncDispose](): Promise<void> {
+  #checkOpen(): void {
+    if (this.#closing) throw new Draining("The server is shutting down");
+  }
+  /** Has running jobs save, to go on when the folder is opened again, and begins no other. */
+  async drain(): Promise<void> {
     this.#closing = true;
     for (const { stop } of this.#active.values()) stop.abort();
     await this.#ending([...this.#active.keys()]);
+  }
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.drain();
+    for (const timer of this.#waiting.values()) clearTimeout(timer);
     this.store[Symbol.dispose]();
     this.lock[Symbol.dispose]();
   }

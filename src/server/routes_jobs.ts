@@ -215,23 +215,19 @@ const job: Schema = {
 
 function shown({ id, created, finished, status, state }: StoredJob) {
   const { request, resolved, tuned, results, tokens, error } = state, { type } = request.method;
-  const given = request.method[type] as Record<string, unknown> | undefined,
-    { n_epochs, batch_size, learning_rate_multiplier } = resolved ?? {};
-  const auto = {
-    n_epochs: n_epochs ?? "auto",
-    batch_size: batch_size ?? "auto",
-    learning_rate_multiplier: learning_rate_multiplier ?? "auto",
-  };
-  const asked = Object.fromEntries(
-    Object.entries(given?.hyperparameters ?? {}).filter(([, value]) => value !== undefined),
-  );
+  const given = request.method[type] as { readonly hyperparameters?: Record<string, unknown> } | undefined;
+  const numbers = { ...request.hyperparameters, ...given?.hyperparameters };
+  const asked = Object.fromEntries(Object.entries(numbers).filter(([, value]) => value !== undefined));
+  const auto = { n_epochs: "auto", batch_size: "auto", learning_rate_multiplier: "auto" };
+  const { n_epochs, batch_size, learning_rate_multiplier, ...more } = { ...auto, ...asked, ...resolved };
+  const hyperparameters = { n_epochs, batch_size, learning_rate_multiplier };
   return {
     ...{ id, object: "fine_tuning.job", created_at: created, finished_at: finished, model: request.model },
-    ...{ fine_tuned_model: tuned ?? null, organization_id: "local", status, hyperparameters: auto },
+    ...{ fine_tuned_model: tuned ?? null, organization_id: "local", status, hyperparameters },
     ...{ training_file: request.training_file, validation_file: request.validation_file, result_files: results },
     ...{ trained_tokens: status === "succeeded" ? tokens : null, error: error ?? null, seed: request.seed },
     ...{ estimated_finish: null, integrations: [], metadata: request.metadata },
-    method: { type, [type]: { ...given, hyperparameters: { ...asked, ...auto } } },
+    method: { type, [type]: { ...given, hyperparameters: { ...hyperparameters, ...more } } },
   };
 }
 const shownEvent = ({ id, created, level, message, type, data }: StoredEvent) => ({

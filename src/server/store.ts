@@ -5,7 +5,8 @@
 import type * as Sqlite from "node:sqlite";
 import { CheckpointError } from "../errors.ts";
 import { reason } from "../files/reason.ts";
-import { builtin } from "../files/system.ts";
+import { builtin, codeOf } from "../files/system.ts";
+import { ApiError } from "./errors.ts";
 import type { JobOrder } from "./job_messages.ts";
 
 export interface StoredFile {
@@ -40,7 +41,8 @@ export interface JobState {
   readonly request: JobRequest;
   /** What its worker is told, once files are checked. */ readonly order?: JobOrder;
   /** Hyperparameters with values for `auto`. */ readonly resolved?: Readonly<Record<string, unknown>>;
-  /** Updates in all. */ readonly total?: number;
+  /** Updates in all, and bytes of a checkpoint. */ readonly total?: number;
+  readonly bytes?: number;
   /** The step, and the evaluation, of which the next event will be. */ readonly steps: number;
   readonly evaluations: number;
   readonly tokens: number;
@@ -109,6 +111,19 @@ const SCHEMA = `
     model TEXT UNIQUE NOT NULL, metrics TEXT NOT NULL, asked INTEGER NOT NULL, UNIQUE (job, step)
   );`;
 
+/** The disk is full. Clients need not try again at once. */
+export class DiskFull extends ApiError {
+  constructor() {
+    super(507, "The server's disk is full", { code: "disk_full" });
+  }
+  override response(): Response {
+    return super.response({ "x-should-retry": "false" });
+  }
+}
+/** Whether an error says that the disk is full. */
+export const isFull = (error: unknown): boolean =>
+  error instanceof DiskFull || ["ENOSPC", "EDQUOT"].includes(codeOf(error) ?? "") ||
+  /no space left|quota exceeded|disk is full|disk I\/O error/i.test(`${error}`);
 type Value = string | number | null;
 type Row = Record<string, Value>;
 
@@ -139,18 +154,26 @@ export class Store implements Disposable {
   #all(sql: string, ...values: Value[]): Row[] {
     return this.#statement(sql).all(...values) as Row[];
   }
+  /** @throws {DiskFull} */
   #run(sql: string, ...values: Value[]): number {
-    return Number(this.#statement(sql).run(...values).changes);
+    return this.#written(() => Number(this.#statement(sql).run(...values).changes));
   }
-  /** All of it or nothing. */
+  #written<T>(body: () => T): T {
+    try {
+      return body();
+    } catch (error) {
+      throw isFull(error) ? new DiskFull() : error;
+    }
+  }
+  /** All of it or nothing. @throws {DiskFull} */
   together<T>(body: () => T): T {
     this.#db.exec("BEGIN IMMEDIATE");
     try {
       const made = body();
-      this.#db.exec("COMMIT");
+      this.#written(() => this.#db.exec("COMMIT"));
       return made;
     } catch (error) {
-      this.#db.exec("ROLLBACK");
+      if (this.#db.isTransaction) this.#db.exec("ROLLBACK"); // a full disk ends it by itself
       throw error;
     }
   }
@@ -252,11 +275,10 @@ export class Store implements Disposable {
     ];
   }
 
-  /** @returns whether it was not there before */
-  addCheckpoint({ id, job, step, created, model, metrics, asked }: StoredCheckpoint): boolean {
+  addCheckpoint({ id, job, step, created, model, metrics, asked }: StoredCheckpoint): void {
     const names = "id, job, step, created, model, metrics, asked";
-    const sql = `INSERT OR IGNORE INTO checkpoints (${names}) VALUES (?, ?, ?, ?, ?, ?, ?)`;
-    return this.#run(sql, id, job, step, created, model, JSON.stringify(metrics), asked ? 1 : 0) > 0;
+    const sql = `INSERT INTO checkpoints (${names}) VALUES (?, ?, ?, ?, ?, ?, ?)`;
+    this.#run(sql, id, job, step, created, model, JSON.stringify(metrics), asked ? 1 : 0);
   }
   checkpoints(job: string, page: Page): [StoredCheckpoint[], boolean] {
     const [rows, more] = this.#page("checkpoints", { job }, page);

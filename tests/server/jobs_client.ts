@@ -120,3 +120,8 @@ export async function withJobs(
     },
   });
 }
+
+export const JOBS = "/v1/fine_tuning/jobs";
+export const lines = (rows: readonly unknown[]) => rows.map((row) => JSON.stringify(row) + "\n").join("");
+export const completions = (count: number) =>
+  lines(Array.from({ length: count }, (_, i) => ({ prompt: "say ", completion: "abcdefgh"[i % 8].repeat(4) })));

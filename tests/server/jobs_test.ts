@@ -3,11 +3,8 @@ import { assert, assertEquals, assertMatch } from "@std/assert";
 import { createDevice } from "../../src/device/create.ts";
 import { loadPretrained } from "../../src/pretrained/load.ts";
 import { inFolder } from "../testing.ts";
-import { type Answer, type Client, withJobs } from "./jobs_client.ts";
+import { type Answer, type Client, completions, JOBS, lines, withJobs } from "./jobs_client.ts";
 
-const lines = (rows: readonly unknown[]) => rows.map((row) => JSON.stringify(row) + "\n").join("");
-const completions = (count: number) =>
-  lines(Array.from({ length: count }, (_, i) => ({ prompt: "say ", completion: "abcdefgh"[i % 8].repeat(4) })));
 const texts = (events: Answer) => events.data.map(({ message }: Answer) => message).reverse();
 
 Deno.test("jobs: rows are uploaded, a model is tuned, and it is there with its files", () =>
@@ -46,7 +43,6 @@ Deno.test("jobs: rows are uploaded, a model is tuned, and it is there with its f
     })
   ));
 
-const JOBS = "/v1/fine_tuning/jobs";
 /** What a job has made: its models' weights, and what its events say. */
 async function made({ get, fetch }: Client, id: string) {
   const job = await get(`${JOBS}/${id}`), { data } = await get(`${JOBS}/${id}/events?limit=1000`);
@@ -139,5 +135,54 @@ Deno.test("jobs: preferences, rewards of graders, and new models of texts", () =
       const events = await get(`${JOBS}/${ids[1]}/events?limit=100`);
       assert(events.data.some(({ data }: Answer) => data?.reward > 0), JSON.stringify(events));
       assertMatch((await get(`${JOBS}/${ids[3]}`)).fine_tuned_model, /^ft:shakespeare_char_cpu:local::/);
+    })
+  ));
+
+Deno.test("jobs: paused, resumed, saved and cancelled; a repeated request makes no second job", () =>
+  inFolder((folder) =>
+    withJobs(folder, async ({ upload, post, get, until, tuned, busy, fetch }) => {
+      const training_file = await upload(completions(200));
+      const body = { model: "m", training_file, hyperparameters: { n_epochs: 50, batch_size: 1, lora_rank: 0 } };
+      const [one, two] = [await post(JOBS, body), await post(JOBS, body, "one", { "x-stainless-retry-count": "1" })];
+      assertEquals(two.id, one.id);
+      const three = await post(JOBS, body, "one", { "x-stainless-retry-count": "0", "idempotency-key": "k" });
+      const four = await post(JOBS, { ...body, seed: 1 }, "one", { "idempotency-key": "k" });
+      assertEquals([three.id === one.id, four.id], [false, three.id]);
+      await until(one.id, "running");
+      await until(three.id, "queued"); // of a key one runs
+      assertEquals((await fetch("DELETE", `/v1/files/${training_file}`)).status, 400);
+      const steps = async () => (await get(`${JOBS}/${one.id}/events?limit=1000`)).data.length;
+      while (await steps() < 20) await new Promise((resolve) => setTimeout(resolve, 10));
+      await post(`${JOBS}/${one.id}/checkpoints`);
+      const saved = async () => (await get(`${JOBS}/${one.id}/checkpoints`)).data;
+      while ((await saved()).length === 0) await new Promise((resolve) => setTimeout(resolve, 10));
+      const [{ fine_tuned_model_checkpoint: model, step_number, metrics }] = (await saved()).reverse();
+      assert(tuned.has(model) && metrics.step === step_number && metrics.train_loss > 0);
+      assertEquals((await post(`${JOBS}/${one.id}/pause`)).status, "paused");
+      assertEquals((await post(`${JOBS}/${one.id}/pause`)).error.code, "invalid_state");
+      await until(three.id, "running");
+      const before = await steps();
+      assertEquals((await post(`${JOBS}/${three.id}/cancel`)).status, "cancelled");
+      assertEquals((await post(`${JOBS}/${three.id}/resume`)).error.code, "invalid_state");
+      assertEquals((await post(`${JOBS}/${three.id}/checkpoints`)).error.code, "invalid_state");
+      assertEquals((await post(`${JOBS}/${one.id}/resume`)).status, "queued");
+      await until(one.id, "running");
+      while (await steps() < before + 20) await new Promise((resolve) => setTimeout(resolve, 10));
+      const { data } = await get(`${JOBS}/${one.id}/events?limit=1000`);
+      const told = data.filter(({ message }: Answer) => message.includes("training loss")).map(({ data }: Answer) =>
+        data.step
+      ).reverse();
+      assertEquals(told, told.map((_: number, i: number) => told[0] + i * (told[1] - told[0])));
+      await post(`${JOBS}/${one.id}/cancel`);
+      busy.add(model);
+      assertEquals((await (await fetch("DELETE", `/v1/models/${model}`)).json()).error.code, "model_in_use");
+      busy.clear();
+      assertEquals((await (await fetch("DELETE", `/v1/models/${model}`)).json()).deleted, true);
+      assertEquals([tuned.has(model), (await fetch("DELETE", `/v1/models/${model}`)).status], [false, 404]);
+      assertEquals((await fetch("DELETE", `/v1/files/${training_file}`)).status, 200);
+      const listed = await get(`${JOBS}?limit=1`), next = await get(`${JOBS}?limit=5&after=${listed.last_id}`);
+      assertEquals([listed.data[0].id, listed.has_more, next.data.map(({ id }: Answer) => id)], [three.id, true, [
+        one.id,
+      ]]);
     })
   ));
