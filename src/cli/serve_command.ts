@@ -38,7 +38,7 @@ export const serve = command({
     const access = new Access({ keys, hostname, publicHost: public_host || undefined });
     const more = [...await pageRoutes(), ...jobs ? jobRoutes(jobs) : []];
     await using listener = await listening(values, () => serveRoutes({ engine, access }, { hostname, port, more }));
-    revoke(jobs ? ["net", "run", "ffi"] : ["net", "write", "run", "ffi", "sys"]);
+    revoke(jobs && ["net", "run", "ffi"]);
     announce(listener, engine, values, progress);
     const stopped = new Promise((resolve) => signal.addEventListener("abort", resolve));
     if (!signal.aborted) await Promise.race([stopped, engine.failed]);
@@ -68,7 +68,9 @@ async function load(values: ServeValues, progress: Progress): Promise<WorkerEngi
 }
 
 /** Once models are loaded and the server listens, the process reaches nobody, and without jobs writes nothing. */
-export function revoke(names: readonly ("net" | "write" | "run" | "ffi" | "sys")[]): void {
+export function revoke(
+  names: readonly ("net" | "write" | "run" | "ffi" | "sys")[] = ["net", "write", "run", "ffi", "sys"],
+): void {
   for (const name of names) Deno.permissions.revokeSync({ name });
 }
 
