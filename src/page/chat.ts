@@ -1,5 +1,5 @@
 /** *Chat*: turns with a model that has a template; answers can be stopped, asked for again, and compared two at a time. */
-import { events } from "./api.ts";
+import { events, Failure } from "./api.ts";
 import { button, download, find, make, store, stored } from "./dom.ts";
 import { prefer, type Turn } from "./preferences.ts";
 import { length, sampling, seed } from "./sampling.ts";
@@ -122,13 +122,30 @@ function decide(chosen: string, rejected: string): void {
   if (!kept) fail("This browser does not keep the choice beyond this page: save the file before you leave");
 }
 
+/** A stream with its first event read: with a limit, or, where that is too much, without. */
+async function begun<T>(limit: object, ask: (limit: object) => AsyncGenerator<T>): Promise<AsyncGenerator<T>> {
+  const stream = ask(limit);
+  let first: IteratorResult<T>;
+  try {
+    first = await stream.next();
+  } catch (error) {
+    if (!(error instanceof Failure) || error.code !== "context_length_exceeded") throw error;
+    return ask({});
+  }
+  return (async function* () {
+    if (!first.done) yield first.value;
+    yield* stream;
+  })();
+}
+
 /** Has the model answer; of two answers one is to be chosen. */
 async function answer(count: 1 | 2): Promise<void> {
   const chosen = model();
   if (!chosen) return;
   const controller = running = new AbortController(), texts = Array.from({ length: count }, () => "");
   const began = performance.now(), body = { model: chosen.id, messages: messages(), ...sampling(), seed: seed() };
-  const most = { max_completion_tokens: length(), ...count > 1 && { n: count }, stream: true };
+  const most = { max_completion_tokens: length() };
+  const shape = { ...count > 1 && { n: count }, stream: true, stream_options: { include_usage: true } };
   let note = "", stopped = "", failed: unknown;
   const show = () => {
     if (count === 1) turns = [...before, { role: "assistant", content: texts[0], note: note + stopped }];
@@ -138,10 +155,12 @@ async function answer(count: 1 | 2): Promise<void> {
   const before = turns;
   draw();
   try {
-    const stream = events<Chunk>("/v1/chat/completions", {
-      body: { ...body, ...most, stream_options: { include_usage: true } },
-      ...{ signal: controller.signal, shown: true },
-    });
+    // What does not fit beside the turns is left to the server: then it writes up to the end of what the model sees.
+    const stream = await begun(most, (limit) =>
+      events<Chunk>("/v1/chat/completions", {
+        body: { ...body, ...limit, ...shape },
+        ...{ signal: controller.signal, shown: true },
+      }));
     for await (const { choices, usage } of stream) {
       for (const { index, delta, finish_reason } of choices) {
         texts[index] += delta.content ?? "";
@@ -161,7 +180,8 @@ async function answer(count: 1 | 2): Promise<void> {
   running = undefined;
   if (texts.every((text) => text === "") && failed) {
     rivals = undefined;
-    turns = [...before];
+    turns = before.slice(0, -1); // back to where it can be said in another way
+    draft.value = before.at(-1)!.content;
   } else show();
   fail(failed);
   draw();

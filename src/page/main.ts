@@ -38,7 +38,7 @@ tabs.forEach((tab, i) => {
 addEventListener("hashchange", () => show());
 const show = () => go(PARTS.find((part) => location.hash === `#${part}`) ?? "write");
 
-bindState();
+bindState(() => show());
 bindSampling(refreshWrite);
 bindWrite();
 bindChat();

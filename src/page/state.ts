@@ -47,12 +47,12 @@ export function openKey(): void {
   if (!dialog.open) dialog.showModal();
 }
 
-/** Begins to listen. */
-export function bindState(): void {
+/** @param keyed is called when another key is entered */
+export function bindState(keyed: () => void): void {
   select.addEventListener("change", tell);
   find("key-button").addEventListener("click", openKey);
   find("key-form").addEventListener("submit", () => {
     key.value = field.value.trim();
-    void readModels();
+    void readModels().then(keyed);
   });
 }
