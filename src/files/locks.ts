@@ -30,7 +30,7 @@ export class Lock implements Disposable {
   private constructor(public path: string, file: SystemFile) {
     this.#file = file;
     this.#beat = setInterval(() => system.utime(this.path, new Date(), new Date()).catch(() => {}), BEAT);
-    this.#beat.unref(); // a script that forgets to release still ends
+    this.#beat.unref?.(); // a script that forgets to release still ends; a browser has numbers here
   }
 
   /**

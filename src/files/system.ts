@@ -1,6 +1,6 @@
 /**
  * The calls to the system, with Deno's names and behaviour: Deno's own where there is Deno, otherwise Node's, which are asked
- * for at first use. An `import` of `node:fs` would cost start-up time in Deno and would stop bundlers, so there is none.
+ * for at first use, or those of a browser's folders, where a program says so. An `import` of `node:fs` would cost start-up time in Deno and would stop bundlers, so there is none.
  */
 import type * as fs from "node:fs";
 
@@ -172,5 +172,10 @@ const nodeSystem: System = {
   lstat: async (path) => infoOf(await node().promises.lstat(path)),
 };
 
-/** The system under this program. In a browser every call throws. */
-export const system: System = globalThis.Deno ?? nodeSystem;
+/** The system under this program. In a browser every call throws, until {@linkcode useSystem} has given it one. */
+export let system: System = globalThis.Deno ?? nodeSystem;
+
+/** Has all calls go to another system, such as a browser's (web_system.ts). */
+export function useSystem(other: System): void {
+  system = other;
+}

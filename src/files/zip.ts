@@ -9,10 +9,9 @@
  *
  * Left out: encryption, archives in several parts, and compressions other than deflate.
  */
-import type * as zlib from "node:zlib";
 import { CheckpointError } from "../errors.ts";
+import { crc32 } from "./crc32.ts";
 import { InputFile, owned, Turns } from "./files.ts";
-import { builtin } from "./system.ts";
 import { decode, DEFLATED, ENCRYPTED, type Entry, readDirectory, type ZipEntry } from "./zip_directory.ts";
 
 /** Bytes; what is inflated is in memory whole. */
@@ -24,7 +23,6 @@ export class ZipFile implements Disposable {
   readonly #file: InputFile;
   /** Of reads: each takes its record's CRC-32 further. */
   readonly #turns = new Turns();
-  readonly #crc32: typeof zlib.crc32;
   /** The record that was inflated last: it may be asked for piece by piece. */
   #inflated: { readonly entry: Entry; readonly bytes: Uint8Array<ArrayBuffer> } | undefined;
 
@@ -32,16 +30,13 @@ export class ZipFile implements Disposable {
     readonly path: string,
     readonly entries: ReadonlyMap<string, ZipEntry>,
     file: InputFile,
-    crc32: typeof zlib.crc32,
   ) {
     this.#file = file;
-    this.#crc32 = crc32;
   }
 
   /** @throws {CheckpointError} when the file is missing, truncated, no zip archive, or one that does not add up */
   static async open(path: string): Promise<ZipFile> {
-    const { crc32 } = builtin<typeof zlib>("node:zlib"); // eight times as fast as a table in TypeScript
-    const opened = async (file: InputFile) => new ZipFile(path, await readDirectory(file), file, crc32);
+    const opened = async (file: InputFile) => new ZipFile(path, await readDirectory(file), file);
     return await owned(await InputFile.open(path), opened);
   }
 
@@ -98,7 +93,7 @@ export class ZipFile implements Disposable {
   #check(entry: Entry, bytes: Uint8Array): void {
     let sum = entry.sum;
     const step = 2 ** 30; // more at once is too much for some versions
-    for (let at = 0; at < bytes.length; at += step) sum = this.#crc32(bytes.subarray(at, at + step), sum);
+    for (let at = 0; at < bytes.length; at += step) sum = crc32(bytes.subarray(at, at + step), sum);
     if (entry.checked + bytes.length === entry.size && sum !== entry.crc) throw this.#mismatch(entry);
     entry.checked += bytes.length;
     entry.sum = sum;
@@ -125,7 +120,7 @@ export class ZipFile implements Disposable {
       throw error instanceof CheckpointError ? error : this.#damaged(`${entry.name} cannot be inflated`);
     }
     if (at < bytes.length) throw this.#damaged(`${entry.name} inflates to ${at} bytes, expected ${entry.size}`);
-    if (this.#crc32(bytes) !== entry.crc) throw this.#mismatch(entry);
+    if (crc32(bytes) !== entry.crc) throw this.#mismatch(entry);
     this.#inflated = { entry, bytes };
     return bytes;
   }

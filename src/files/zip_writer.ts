@@ -1,6 +1,5 @@
 /** zip archives as torch.save writes them: every record stored, its contents at a multiple of 64 bytes. See zip.ts. */
-import type * as zlib from "node:zlib";
-import { builtin } from "./system.ts";
+import { crc32 } from "./crc32.ts";
 
 /** Where contents begin, in bytes: as far as the elements of any tensor need, and as PyTorch does. */
 const ALIGNMENT = 64;
@@ -20,7 +19,6 @@ export interface ZipRecord {
  * fields, as what does not fit into 32 bits has to be: so there is one way to write, and small archives test it.
  */
 export async function* zipParts(records: Iterable<ZipRecord>): AsyncGenerator<Uint8Array> {
-  const { crc32 } = builtin<typeof zlib>("node:zlib");
   const directory: Uint8Array[] = [];
   let at = 0;
   for (const { name, data } of records) {
