@@ -4,6 +4,7 @@
  * Clients try 408, 409, 429 and 500 and above again, twice: so what is wrong with a request is never one of those. Texts are written
  * here and in the checks; what an exception says is never part of an answer.
  */
+import { DeviceError } from "../errors.ts";
 import { Draining, QueueFull, Unavailable } from "./engine_api.ts";
 
 /** What an {@linkcode ApiError} says besides its message. */
@@ -76,6 +77,10 @@ export function apiError(error: unknown, unforeseen: (error: unknown) => void): 
     return new ApiError(503, "The model does not fit into memory beside those that are busy", { code, retryAfter });
   }
   unforeseen(error);
+  if (error instanceof DeviceError) {
+    const message = "The server lacks memory for what the request asks, such as log-probabilities of a long prompt";
+    return new ApiError(503, message, { code: "out_of_memory", retryAfter: 10 });
+  }
   return new ApiError(500, "The server had an error; its log says which, under this request's id", {
     code: "internal_error",
   });

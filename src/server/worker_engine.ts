@@ -143,6 +143,7 @@ export class WorkerEngine implements Engine, AsyncDisposable {
       this.#ask({ left: 0, hear, fail: reject }, (of) => ({ kind: "load", of, spec }));
     });
   }
+
   generate(request: GenerateRequest, signal: AbortSignal): Generation {
     const model = this.#models.get(request.model, request.key);
     const { prompt, count, maxNewTokens, overflow, key, promptLogprobs } = request;
@@ -203,11 +204,11 @@ export class WorkerEngine implements Engine, AsyncDisposable {
     return new Promise((resolve, reject) => {
       const hear = ({ vectors }: Update) => {
         pending.left = 0;
+        signal.removeEventListener("abort", stop);
         resolve([...vectors!]);
       };
       const pending: Pending = { entry, key, left: inputs.length, hear, fail: reject };
-      const of = this.#ask(pending, (of) => ({ kind: "embed", of, model: id, inputs }));
-      this.#abortWith(signal, of);
+      const stop = this.#abortWith(signal, this.#ask(pending, (of) => ({ kind: "embed", of, model: id, inputs })));
     });
   }
 
@@ -305,6 +306,7 @@ export class WorkerEngine implements Engine, AsyncDisposable {
   }
   #stop(error: Error): void {
     for (const [of, pending] of [...this.#pending]) {
+      if (!this.#dead) this.#post({ kind: "abort", of });
       this.#over(of);
       pending.fail(error);
     }

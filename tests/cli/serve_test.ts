@@ -120,31 +120,31 @@ Deno.test("serve: keys are made, listed and ended, and a port that is taken is s
     assertStringIncludes(lan.err, "deno task serve:lan");
   }));
 
-Deno.test("serve: once it listens, a process may read, and no more", async () => {
-  const states = ["read", "write", "net", "run", "ffi", "sys"].map((name) =>
-    `(await Deno.permissions.query({name: "${name}"})).state`
-  );
-  const source = `import { revoke } from "${root}src/cli/serve_command.ts";
-    Deno.listen({ hostname: "127.0.0.1", port: 0 });
-    revoke();
-    console.log([${states}].join());
-    Deno.exit();`;
-  const args = [
-    "run",
-    "--no-prompt",
-    "--no-check",
-    "--allow-read",
-    "--allow-write",
-    "--allow-net=127.0.0.1,huggingface.co,*.hf.co",
-    "-",
-  ];
-  const child = new Deno.Command(Deno.execPath(), { args, cwd: root, env, stdin: "piped", stdout: "piped" }).spawn();
-  const writer = child.stdin.getWriter();
-  await writer.write(new TextEncoder().encode(source));
-  await writer.close();
-  const { stdout } = await child.output();
-  assertEquals(decoder.decode(stdout), "granted,prompt,prompt,prompt,prompt,prompt\n");
-});
+Deno.test("serve: once it listens, a process and its workers may read, and no more", () =>
+  inFolder(async (folder) => {
+    const names = ["read", "write", "net", "run", "ffi", "sys"];
+    const states = `[${names.map((name) => `Deno.permissions.querySync({ name: "${name}" }).state`)}].join()`;
+    await Deno.writeTextFile(`${folder}/worker.ts`, `onmessage = () => postMessage(${states});`);
+    await Deno.writeTextFile(
+      `${folder}/main.ts`,
+      `import { revoke } from "${root}src/cli/serve_command.ts";
+      const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
+      const ask = () => new Promise((resolve) => {
+        worker.onmessage = ({ data }) => resolve(data);
+        worker.postMessage(0);
+      });
+      await ask();
+      Deno.listen({ hostname: "127.0.0.1", port: 0 });
+      revoke(["net", "write", "run", "ffi", "sys"]);
+      console.log(${states} + " " + await ask());
+      Deno.exit();`,
+    );
+    const allowed = ["--allow-read", "--allow-write", "--allow-net=127.0.0.1,huggingface.co,*.hf.co", "--allow-sys"];
+    const args = ["run", "--config=deno.json", "--no-prompt", "--no-check", ...allowed, `${folder}/main.ts`];
+    const { stdout } = await new Deno.Command(Deno.execPath(), { args, cwd: root, env, stdout: "piped" }).output();
+    const left = "granted,prompt,prompt,prompt,prompt,prompt";
+    assertEquals(decoder.decode(stdout), `${left} ${left}\n`);
+  }));
 
 Deno.test("serve: names of models and adapters", () => {
   const specs = (more: Partial<ServeValues>) => specsOf({ ...fallbacks(serveFlags), ...more });
