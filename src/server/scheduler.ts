@@ -5,58 +5,33 @@
  * First come, first served; but where others wait for the same model, a key that has half of its slots lets them go first.
  */
 import { turn } from "../loop/breather.ts";
-import type { Row, RowRequest } from "../generate/row.ts";
-import { ConfigError } from "../errors.ts";
 import { Turns } from "../files/files.ts";
 import type { GenerateRequest } from "./engine_api.ts";
-import {
-  type AdapterSpec,
-  type FromWorker,
-  type LoadedInfo,
-  type ModelSpec,
-  type Shared,
-  toWire,
-  type ToWorker,
-} from "./messages.ts";
-import { noMetrics, observe, type Where } from "./metrics.ts";
+import { type AdapterSpec, type FromWorker, type ModelSpec, type Shared, toWire, type ToWorker } from "./messages.ts";
+import { LoadedModels } from "./loaded_models.ts";
+import { noMetrics, observe } from "./metrics.ts";
 import { Outbox } from "./outbox.ts";
-import { Served } from "./served.ts";
+import type { Served } from "./served.ts";
+import { Text } from "./text.ts";
 
 /** Milliseconds without a turn for what else the worker has to do, such as reading files. */
 const BREATH = 10;
 /** Turns in which a message that was sent has come. */
 const MOST_TURNS = 64;
 
-/** What a name stands for: a model, with the adapter of this number; 0 is none. */
-interface Model {
-  readonly served: Served;
-  readonly adapter: number;
-}
-
-/** One text of a request. */
-interface Text {
-  readonly of: number;
-  readonly index: number;
-  readonly request: GenerateRequest;
-  readonly served: Served;
-  readonly adapter: number;
-  /** In milliseconds since 1970. */ readonly arrived: number;
-  row?: Row;
-  /** When its last token came; 0 before the first. */ last: number;
-  over: boolean;
+interface Queue {
+  readonly waiting: Text[];
+  readonly running: Set<Text>;
+  /** Whether steps are being computed. */ driven: boolean;
 }
 
 export class Scheduler implements Disposable {
   readonly metrics = noMetrics();
   readonly #outbox: Outbox;
-  readonly #models = new Map<string, Model>();
+  readonly #models = new LoadedModels();
   /** Of requests that are not over. */
   readonly #texts = new Map<number, Text[]>();
-  /** In the order in which they came. */
-  readonly #waiting = new Map<Served, Text[]>();
-  readonly #running = new Map<Served, Set<Text>>();
-  /** Models whose steps are being computed. */
-  readonly #driven = new Set<Served>();
+  readonly #queues = new Map<Served, Queue>();
   /** Embeddings that were asked for. */
   readonly #embeds = new Map<number, AbortController>();
   readonly #turns = new Turns();
@@ -79,67 +54,32 @@ export class Scheduler implements Disposable {
 
   async #load(of: number, spec: ModelSpec | AdapterSpec): Promise<void> {
     try {
-      const loaded = "base" in spec ? await this.#loadAdapter(spec) : await this.#loadModel(spec.id, spec);
+      const loaded = await this.#models.load(spec);
       this.#outbox.of(of).loaded = loaded;
     } catch (error) {
       this.#outbox.of(of).error = toWire(error);
     }
-    this.#count();
+    this.#idle();
     this.#outbox.flush();
   }
-  async #loadModel(id: string, spec: ModelSpec): Promise<LoadedInfo> {
-    const served = await Served.load({ ...spec, id });
-    this.#models.set(id, { served, adapter: 0 });
-    this.#waiting.set(served, []);
-    this.#running.set(served, new Set());
-    return served.info;
-  }
-  async #loadAdapter({ id, base, path, run }: AdapterSpec): Promise<LoadedInfo> {
-    const { served } = this.#model(base), notes: string[] = [];
-    const adapter = await served.adapters.add(path, { onNote: (line) => notes.push(line) });
-    if (adapter === undefined) {
-      const { notes, ...info } = await this.#loadModel(id, {
-        ...served.spec,
-        ...run ? { path: run } : { adapter: path },
-      });
-      return {
-        ...info,
-        notes: [...notes, `${id} has more than pairs of matrices, and so a copy of ${base} of its own`],
-      };
-    }
-    this.#models.set(id, { served, adapter });
-    return { ...served.info, notes };
-  }
-
-  /** Nothing is written with it any more. */
   #unload(id: string): void {
-    const { served, adapter } = this.#model(id);
-    this.#models.delete(id);
-    if (adapter > 0) served.adapters.remove(adapter);
-    else {
-      for (const [name, model] of this.#models) if (model.served === served) this.#models.delete(name);
-      this.#waiting.delete(served);
-      this.#running.delete(served);
-      served[Symbol.dispose]();
-    }
+    const gone = this.#models.unload(id);
+    if (gone) this.#queues.delete(gone);
     this.#count();
   }
-
-  #model(id: string): Model {
-    const model = this.#models.get(id);
-    if (!model) throw new ConfigError(`No model is called ${id}`);
-    return model;
+  /** Of a model: who waits, in the order in which they came, and who is written. */
+  #queue(served: Served): Queue {
+    let queue = this.#queues.get(served);
+    if (!queue) this.#queues.set(served, queue = { waiting: [], running: new Set(), driven: false });
+    return queue;
   }
 
   #generate(of: number, request: GenerateRequest, arrived: number): void {
     try {
-      const { served, adapter } = this.#model(request.model);
-      const texts = Array.from({ length: request.count }, (_, index): Text => ({
-        ...{ of, index, request, served, adapter, arrived },
-        ...{ last: 0, over: false },
-      }));
+      const model = this.#models.get(request.model), { served } = model;
+      const texts = Array.from({ length: request.count }, (_, i) => new Text(of, i, request, model, arrived));
       this.#texts.set(of, texts);
-      this.#waiting.get(served)!.push(...texts);
+      this.#queue(served).waiting.push(...texts);
       this.#admit(served);
     } catch (error) {
       this.#outbox.of(of).error = toWire(error);
@@ -149,7 +89,7 @@ export class Scheduler implements Disposable {
 
   /** Gives free slots to those that wait. */
   #admit(served: Served): void {
-    const waiting = this.#waiting.get(served)!, running = this.#running.get(served)!;
+    const { waiting, running } = this.#queue(served);
     const most = Math.ceil(served.info.slots / 2);
     while (served.rows.free > 0 && waiting.length > 0) {
       const had = Map.groupBy(running, ({ request }) => request.key);
@@ -161,25 +101,25 @@ export class Scheduler implements Disposable {
   }
 
   #begin(text: Text): void {
-    const { of, served } = text, running = this.#running.get(served)!;
+    const queue = this.#queue(text.served);
     try {
-      text.row = served.rows.add(rowRequest(text));
+      text.begin();
     } catch (error) {
-      return this.#fail(of, error);
+      return this.#fail(text.of, error);
     }
     observe(this.metrics.queueSeconds, (Date.now() - text.arrived) / 1000);
-    running.add(text);
+    queue.running.add(text);
     if (!this.shared.busy) this.shared.step();
     this.shared.busy = true;
-    if (!this.#driven.has(served)) void this.#drive(served);
+    if (!queue.driven) void this.#drive(text.served, queue);
   }
   /** Computes a model's steps as long as there is a text, and takes their tokens. Between two steps others have their turns. */
-  async #drive(served: Served): Promise<void> {
-    const running = this.#running.get(served)!, { metrics } = this;
-    this.#driven.add(served);
+  async #drive(served: Served, queue: Queue): Promise<void> {
+    const { metrics } = this, { running } = queue;
+    queue.driven = true;
     for (;;) {
       await this.#breathe(); // what has come at once begins together
-      if (running.size === 0) return void this.#driven.delete(served);
+      if (running.size === 0) return void (queue.driven = false);
       const before = performance.now(), rows = await served.rows.step(), ms = performance.now() - before;
       this.shared.step();
       if (rows > 0) {
@@ -230,7 +170,7 @@ export class Scheduler implements Disposable {
   }
   #end(text: Text): void {
     text.over = true;
-    this.#running.get(text.served)!.delete(text);
+    this.#queue(text.served).running.delete(text);
     const texts = this.#texts.get(text.of);
     if (texts?.every(({ over }) => over)) this.#texts.delete(text.of);
     this.#admit(text.served);
@@ -245,10 +185,7 @@ export class Scheduler implements Disposable {
 
   #abort(of: number): void {
     this.#embeds.get(of)?.abort();
-    for (const { row, last } of this.#stop(of)) {
-      const where: Where = !row ? "queued" : last === 0 ? "prompt" : "decode";
-      this.metrics.aborted[where]++;
-    }
+    for (const { where } of this.#stop(of)) this.metrics.aborted[where]++;
     this.#outbox.drop(of);
     this.#outbox.of(of); // nobody waits for it, but what is counted goes with it
     this.#idle();
@@ -258,10 +195,10 @@ export class Scheduler implements Disposable {
     const texts = (this.#texts.get(of) ?? []).filter(({ over }) => !over);
     this.#texts.delete(of);
     for (const text of texts) {
-      const waiting = this.#waiting.get(text.served)!, at = waiting.indexOf(text);
+      const { waiting, running } = this.#queue(text.served), at = waiting.indexOf(text);
       text.over = true;
       if (at >= 0) waiting.splice(at, 1);
-      this.#running.get(text.served)!.delete(text);
+      running.delete(text);
       text.row?.abort();
     }
     for (const served of new Set(texts.map(({ served }) => served))) this.#admit(served);
@@ -273,7 +210,7 @@ export class Scheduler implements Disposable {
     const controller = new AbortController(), { signal } = controller;
     this.#embeds.set(of, controller);
     try {
-      const { served, adapter } = this.#model(model), vectors: Float32Array[] = [];
+      const { served, adapter } = this.#models.get(model), vectors: Float32Array[] = [];
       const between = async () => {
         await turn();
         signal.throwIfAborted();
@@ -306,37 +243,18 @@ export class Scheduler implements Disposable {
     this.#outbox.flush();
   }
   #count(): void {
-    const { metrics } = this,
-      served = [...this.#running.keys()],
-      sum = (of: (served: Served) => number) => served.reduce((total, one) => total + of(one), 0);
-    metrics.running = sum((one) => this.#running.get(one)!.size);
-    metrics.waiting = sum((one) => this.#waiting.get(one)!.length);
-    metrics.slots = sum(({ info }) => info.slots);
-    metrics.cacheBytes = sum(({ rows }) => rows.cacheBytes);
-    metrics.deviceBytes = sum(({ device }) => device.memory().bytes);
-    metrics.tensors = sum(({ device }) => device.memory().tensors);
+    const { metrics } = this, served = this.#models.all, queues = [...this.#queues.values()];
+    const sum = <T>(all: readonly T[], of: (one: T) => number) => all.reduce((total, one) => total + of(one), 0);
+    metrics.running = sum(queues, ({ running }) => running.size);
+    metrics.waiting = sum(queues, ({ waiting }) => waiting.length);
+    metrics.slots = sum(served, ({ info }) => info.slots);
+    metrics.cacheBytes = sum(served, ({ rows }) => rows.cacheBytes);
+    metrics.deviceBytes = sum(served, ({ device }) => device.memory().bytes);
+    metrics.tensors = sum(served, ({ device }) => device.memory().tensors);
   }
 
   [Symbol.dispose](): void {
     for (const of of [...this.#texts.keys(), ...this.#embeds.keys()]) this.#abort(of);
-    for (const served of this.#running.keys()) served[Symbol.dispose]();
+    this.#models[Symbol.dispose]();
   }
-}
-
-/** A text as a row. */
-function rowRequest({ index, request, served, adapter }: Text): RowRequest {
-  const { model: _, count: __, seed, stop, endIds = [], spoken = false, logitBias, key = "", ...rest } = request;
-  return {
-    ...rest,
-    draws: "philox",
-    seed: seed + index,
-    stopStrings: stop,
-    eosTokenId: [...served.info.endIds, ...endIds],
-    tokenizer: served.decoding(stop, spoken),
-    logitBias: logitBias.size > 0 ? Object.fromEntries(logitBias) : undefined,
-    promptLogprobs: index === 0 ? request.promptLogprobs : undefined,
-    overflow: request.overflow ?? "refuse",
-    shares: key,
-    tag: adapter,
-  };
 }

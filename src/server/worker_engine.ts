@@ -5,8 +5,6 @@ import {
   type Engine,
   type GenerateRequest,
   type Generation,
-  type Piece,
-  type PromptScore,
   QueueFull,
   type ServedModel,
 } from "./engine_api.ts";
@@ -22,6 +20,7 @@ import {
   type Update,
 } from "./messages.ts";
 import { type Entry, Models, type ModelsOptions } from "./models.ts";
+import { type Pending, PendingTexts } from "./pending.ts";
 import { type EngineMetrics, metricsText, noMetrics } from "./metrics.ts";
 
 /** Milliseconds without the end of a step, while there are rows, after which the engine is not ready. */
@@ -34,15 +33,6 @@ export interface EngineOptions extends ModelsOptions {
   /** In the order in which they are listed; adapters behind their bases. */
   readonly models: readonly (ModelSpec | AdapterSpec)[];
   /** Texts that wait for a slot of a model; above, requests are refused. Default 512. */ readonly queue?: number;
-}
-
-/** A request that the worker has. */
-interface Pending {
-  /** The model that it is about. */ readonly entry?: Entry;
-  readonly key?: string;
-  /** Texts, or inputs. */ left: number;
-  hear(update: Update): void;
-  fail(error: unknown): void;
 }
 
 /**
@@ -153,41 +143,11 @@ export class WorkerEngine implements Engine, AsyncDisposable {
       );
     }
     this.#checkQueue(model, count, key);
-    const ready: Piece[] = [], scores = Promise.withResolvers<readonly PromptScore[]>(), began = Date.now();
-    let failed: { readonly error: unknown } | undefined, wake = () => {};
-    const pending: Pending = {
-      ...{ entry: model, key, left: count },
-      hear: ({ pieces, scores: told }) => {
-        if (told) scores.resolve(told);
-        for (const { finish } of pieces) if (finish) pending.left--, this.#timed((Date.now() - began) / 1000);
-        ready.push(...pieces);
-        wake();
-      },
-      fail(error) {
-        failed = { error };
-        scores.reject(error);
-        wake();
-      },
-    };
-    scores.promise.catch(() => {}); // who reads the pieces gets it, too
-    const of = this.#ask(
-      pending,
-      (of) => ({ kind: "generate", of, request, arrived: Date.now() }),
-    );
-    const stop = this.#abortWith(signal, of);
-    const pieces = async function* () {
-      try {
-        for (;;) {
-          if (ready.length > 0) yield ready.splice(0);
-          else if (failed) throw failed.error;
-          else if (pending.left === 0) return;
-          else await new Promise<void>((resolve) => wake = resolve);
-        }
-      } finally {
-        stop();
-      }
-    };
-    return { pieces: pieces(), ...promptLogprobs !== undefined && { promptLogprobs: scores.promise } };
+    const began = Date.now(),
+      pending = new PendingTexts(model, key, count, () => this.#timed((Date.now() - began) / 1000));
+    const of = this.#ask(pending, (of) => ({ kind: "generate", of, request, arrived: began }));
+    const pieces = pending.pieces(this.#abortWith(signal, of));
+    return { pieces, ...promptLogprobs !== undefined && { promptLogprobs: pending.promptLogprobs } };
   }
 
   embed(
