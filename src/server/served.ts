@@ -46,6 +46,8 @@ export class Served implements Disposable {
       const adapters = new AdapterBank(model);
       const piece = { piece: PIECE, idlePiece: PIECE }; // who comes meanwhile waits for one
       const rows = new Rows(model, { slots: count, cache, reuse: true, ...piece, tagged: adapters.tagged });
+      const first = rows.add({ prompt: [0], maxNewTokens: 2, temperature: 0 }); // so that kernels are compiled before a client waits
+      while (!first.done) if (!first.ready()) await rows.step();
       return new Served(spec, model, adapters, tokenizer, rows, info);
     } catch (error) {
       device.close();
