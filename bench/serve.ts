@@ -217,7 +217,7 @@ async function bench(options: Options): Promise<void> {
   const folder = await Deno.makeTempDir(), { rounds } = options;
   print(`${device.description}; Deno ${Deno.version.deno}, rounds: ${rounds}\n`);
   const head = ["model, streams", "tokens/s", "without a server", "ratio", "server's CPU, µs a token"];
-  const begin = async (config: typeof SMALL | typeof GPT2, weights: "f32" | "bf16") => {
+  const begin = async (config: typeof SMALL | typeof GPT2, weights: "f32" | "bf16" | "q8_0") => {
     const path = `${folder}/${config.nLayer}`;
     if (!await Deno.stat(path).catch(() => undefined)) {
       using model = randomModel(device, config, "f32");
@@ -242,12 +242,14 @@ async function bench(options: Options): Promise<void> {
       }
       model.dispose();
     }
-    for (const weights of options.only !== "small" ? ["f32", "bf16"] as const : []) {
+    for (const weights of options.only !== "small" ? ["f32", "bf16", "q8_0"] as const : []) {
       const { server, model } = await begin(GPT2, weights);
       await using _ = server;
       await throughput(`124 M ${weights}, 8`, server, model, { asks: asks(8, 32, 64), slots: 8, rounds });
       if (weights === "f32") await latency(server, options);
-      else if (options.llama) await beside(server, model, folder, options);
+      else if (options.llama) {
+        await beside(server, model, { ...options, folder, dtype: weights === "bf16" ? "F16" : "Q8_0" });
+      }
       model.dispose();
     }
   } finally {
@@ -255,11 +257,15 @@ async function bench(options: Options): Promise<void> {
   }
 }
 
-/** llama.cpp's own server, on the same model in f16. */
-async function beside(ours: Server, model: GPT, folder: string, { llama, threads, rounds }: Options): Promise<void> {
+/** llama.cpp's own server, on the same model. */
+async function beside(
+  ours: Server,
+  model: GPT,
+  { folder, dtype, llama, threads, rounds }: Options & { folder: string; dtype: "F16" | "Q8_0" },
+): Promise<void> {
   const file = `${folder}/model.gguf`,
     small = new CharacterTokenizer(Array.from({ length: 65 }, (_, i) => String.fromCharCode(33 + i)));
-  await saveGguf(file, model, { tokenizer: small, dtype: "F16" });
+  await saveGguf(file, model, { tokenizer: small, dtype });
   const args = [
     "-m",
     file,
@@ -282,7 +288,7 @@ async function beside(ours: Server, model: GPT, folder: string, { llama, threads
     const all = asks(8, 32, 64), [{ rate }, { rate: theirs }] = [await ours.rate(all), await peer.rate(all)];
     if (round > 0) [best, other] = [Math.max(best, rate), Math.max(other, theirs)];
   }
-  print(`\nllama-server, f16, 8 streams: ${show(other)} tokens/s; ours in bf16 ${show(best)}, ${show(best / other)} ×`);
+  print(`\nllama-server, ${dtype}, 8 streams: ${show(other)} tokens/s; ours ${show(best)}, ${show(best / other)} ×`);
 }
 
 if (import.meta.main) {
