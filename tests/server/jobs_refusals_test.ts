@@ -148,3 +148,24 @@ Deno.test("jobs: a file that would take too much memory fails its job, and the s
       );
     })
   ));
+
+Deno.test("jobs: a key has so many bytes and so many jobs", () =>
+  inFolder((folder) =>
+    withJobs(folder, async ({ upload, post, jobs: { store } }) => {
+      const training_file = await upload(completions(8)), stored = store.file(training_file)!;
+      store.addFile({ ...stored, id: "file-large", bytes: 2 * 2 ** 30 - stored.bytes });
+      assertEquals(await upload("a"), undefined); // an error has no id
+      assert(await upload("a", "a.txt", "two") !== undefined);
+      const { id } = await post(JOBS, { model: "m", training_file, hyperparameters: { n_epochs: 1 } });
+      const { state } = store.job(id)!;
+      for (let i = 1; i < 100; i++) {
+        store.addJob(
+          { id: `ftjob-${i}`, owner: stored.owner, created: 1, finished: null, status: "paused", state },
+          null,
+        );
+      }
+      assertEquals((await post(JOBS, { model: "m", training_file })).error.code, "job_limit_exceeded");
+      store.change("ftjob-1", { status: "cancelled" });
+      assertEquals((await post(JOBS, { model: "m", training_file })).error, null);
+    })
+  ));

@@ -186,3 +186,17 @@ Deno.test("jobs: paused, resumed, saved and cancelled; a repeated request makes 
       ]]);
     })
   ));
+
+Deno.test("jobs: one that finds the disk full goes on when there is room", () =>
+  inFolder((folder) =>
+    withJobs(folder, async ({ upload, post, get, until, errors }) => {
+      await Deno.writeTextFile(`${folder}/jobs/jobs/full`, "");
+      const training_file = await upload(completions(8));
+      const { id } = await post(JOBS, { model: "m", training_file, hyperparameters: { n_epochs: 1 } });
+      await until(id, "succeeded");
+      const told = texts(await get(`${JOBS}/${id}/events`)).filter((text: string) => /started|goes on/.test(text));
+      const full = "The server's disk was full: the job goes on where it last saved";
+      assertEquals(told, ["Fine-tuning job started", full, "Fine-tuning job started"]);
+      assertMatch(`${errors}`, /^ApiError: The server's disk is full$/);
+    }, { roomSeconds: 0.2, worker: new URL("./full_disk_worker.ts", import.meta.url) })
+  ));
