@@ -2,9 +2,10 @@
  * A world of four letters in which the best policy is known: 65,536 strings of eight letters, a reference that was trained to write
  * some of them, and a rule that says what a string is worth.
  */
-import { type Device, GPT, RandomGenerator, Trainer } from "../mod.ts";
+import { type Device, GPT, RandomGenerator } from "../mod.ts";
 import { TokenRows } from "../src/data/mod.ts";
 import { SupervisedTuning } from "../src/finetune/mod.ts";
+import { train } from "../examples/rlhf/methods.ts";
 import { type Answers, leaves, tokensOf } from "../examples/rlhf/optimum.ts";
 
 /** Every string has eight letters: there is no end token. */
@@ -14,9 +15,9 @@ export const PROMPT = Int32Array.of(0);
 
 /** What a letter is worth. */
 const WORTH = [0, 0.6, 0.2, 1];
-/** What a string is worth: its letters, and 1 more where it ends as it begins. */
+/** What a string is worth: its letters, and 1 more where the last two are the same. */
 export const worth = (letters: ArrayLike<number>): number =>
-  Array.from(letters, (letter) => WORTH[letter]).reduce((a, b) => a + b) + Number(letters[0] === letters[7]);
+  Array.from(letters, (letter) => WORTH[letter]).reduce((a, b) => a + b) + Number(letters[6] === letters[7]);
 
 /** Of every string. */
 export const rewards = (rule: (letters: number[]) => number = worth): Float64Array =>
@@ -42,19 +43,26 @@ export async function reference(device: Device, { seed = 1337, iterations = 400 
   }
   const model = new GPT(SHAPE, { device, seed });
   const task = new SupervisedTuning(model, { train: rows, val: rows }, { batchSize: 64, maxLength: 9, seed });
-  using trainer = new Trainer(model, task, {
-    ...{ learningRate: 3e-3, minLr: 3e-5, warmupIters: 20, lrDecayIters: iterations, weightDecay: 0, beta2: 0.99 },
-    ...{ gradientAccumulationSteps: 1, maxIters: iterations, evalInterval: iterations, evalIters: 1 },
-    finalEvaluation: true,
-  });
-  for await (const _ of trainer.run()); // its losses
+  await train(model, task, { learningRate: 3e-3, updates: iterations });
   return model;
 }
 
-/** Another model with a model's weights. */
-export async function copyOf(model: GPT): Promise<GPT> {
-  const { device, config } = model, copy = new GPT(config, { device, initialize: false });
-  const to = new Map(copy.namedParameters());
-  for (const [name, from] of model.namedParameters()) device.write(to.get(name)!.storage, await from.data());
-  return copy;
+/**
+ * Pairs of strings to choose from: drawn uniformly, and chosen as Bradley and Terry say, with probability σ(r − r').
+ *
+ * @returns two rows a pair, the one that was chosen first
+ */
+export function pairs(count: number, { seed, reward }: { seed: number; reward: Float64Array }): TokenRows {
+  const generator = new RandomGenerator(seed), rows = new TokenRows(), uniform = new Float32Array(1);
+  const learned = new Uint8Array(1 + ANSWERS.length).fill(1, 1);
+  while (rows.length < 2 * count) {
+    const a = generator.randint(reward.length), b = generator.randint(reward.length);
+    if (a === b) continue;
+    generator.uniform(uniform);
+    const first = uniform[0] < 1 / (1 + Math.exp(reward[b] - reward[a]));
+    for (const leaf of first ? [a, b] : [b, a]) {
+      rows.push({ ids: Int32Array.of(...PROMPT, ...tokensOf(leaf, ANSWERS)), learned });
+    }
+  }
+  return rows;
 }

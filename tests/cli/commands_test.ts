@@ -261,6 +261,7 @@ Deno.test("deno.json's tasks are made of a few shared strings, and none may do e
     "bench:scale": `${fast}${run}${read}--allow-write=docs ${debug} bench/scale.ts`,
     "bench:inference":
       `${fast}${run}${files}--allow-sys=loadavg ${debug} ${itself.trim()},node,python3 bench/inference.ts`,
+    "bench:rl": `${fast}${run}${read}${debug} bench/rl.ts`,
     "bench:rl_speed": `${fast}${run}${read}${debug} --allow-ffi --allow-run=python3 bench/rl_speed.ts`,
     "bench:busy": `${fast}${run}${read}${debug} ${itself}bench/busy.ts`,
     "bench:serve": `${fast}${run}${files}--allow-net=127.0.0.1 ${debug} ${itself.trim()},llama-server bench/serve.ts`,

@@ -124,8 +124,8 @@ Deno.test("letters: the check refuses a collapsed policy and a β that is wrong 
   using device = await createDevice("cpu", { threads: 1 });
   const model = await reference(device), ref = await enumerate(model, PROMPT, ANSWERS), reward = rewards();
   assertAlmostEquals(logSumExp(ref), 0, 1e-5);
-  const first = [3, 1, 0, 2, 1, 1, 0, 3], leaf = leafOf(first, ANSWERS);
-  assertAlmostEquals(worth(first), 1 + 0.6 + 0.2 + 0.6 + 0.6 + 1 + 1, 1e-12);
+  const first = [3, 1, 0, 2, 1, 1, 3, 3], leaf = leafOf(first, ANSWERS);
+  assertAlmostEquals(worth(first), 1 + 0.6 + 0.2 + 0.6 + 0.6 + 1 + 1 + 1, 1e-12);
   assertAlmostEquals(reward[leaf], worth(first), 1e-12);
   const top = reward.indexOf(reward.reduce((a, b) => Math.max(a, b)));
   const collapsed = ref.map((_, leaf) => leaf === top ? 0 : -Infinity); // the best string, and nothing else

@@ -1,0 +1,125 @@
+/**
+ * How near PPO, GRPO and DPO come to the best policy there is, in a world where it is known: `deno task bench:rl`.
+ *
+ * A model of 2 layers has learned to write strings of eight letters out of four (letters.ts). A rule says what a string is worth, and
+ * leaving the model costs β a nat, so that π* ∝ ref · exp(r / β) can be enumerated over all 65,536 strings, and so can each tuned
+ * policy: nothing is sampled to judge it. Every run is shown, and whether it has at least 0.97 of J* and is within 0.1 nats of π*
+ * (DPO: 0.2). GRPO's loss comes to rest elsewhere, at a distance that is computed (optimum.ts) and shown beside what was reached.
+ */
+import { createDevice, type GPT } from "../mod.ts";
+import { runCommand } from "../src/cli/command.ts";
+import { describeFlags, fallbacks, float, int, parseCommandLine, text } from "../src/cli/flags.ts";
+import { ConfigError } from "../src/errors.ts";
+import { plainReward, type Reward } from "../src/finetune/rewards.ts";
+import { copyOf, dpo, GROUP, groups, ppo, type World } from "../examples/rlhf/methods.ts";
+import {
+  divergence,
+  enumerate,
+  groupFixedPoint,
+  isNear,
+  judge,
+  type Judgement,
+  NEAR,
+  optimalValue,
+} from "../examples/rlhf/optimum.ts";
+import { ANSWERS, pairs, PROMPT, reference, rewards, worth } from "./letters.ts";
+
+/** The methods, by the names that the flag takes. */
+export const METHODS = ["ppo", "grpo", "grpo-scaled", "rloo", "dpo"] as const;
+
+const flags = {
+  methods: text(METHODS.join(), "which of these; grpo-scaled has rewards divided by their deviation, TRL's default"),
+  betas: text("1,0.5,0.3,0.2", "what a nat away from the reference costs"),
+  seeds: int(5, "runs of each", { min: 1 }),
+  effort: float(1, "how long each run takes, in terms of what serves here", { min: 0 }),
+  threads: int(navigator.hardwareConcurrency, "that compute", { min: 1, max: 256 }),
+};
+
+/** The world, and what is known of it. */
+export interface Letters extends World {
+  /** log-probabilities of the reference. */ readonly ref: Float64Array;
+  readonly reward: Float64Array;
+  readonly worth: Reward;
+}
+
+/** Trains the reference. */
+export async function openLetters(device: GPT["device"]): Promise<Letters> {
+  const model = await reference(device), ref = await enumerate(model, PROMPT, ANSWERS);
+  model.freeze();
+  const prompts = [{ ids: PROMPT, prompt: "" }],
+    own = plainReward("worth", ({ ids, from }) => worth(ids.subarray(from)));
+  return { reference: model, answers: ANSWERS, prompts, ref, reward: rewards(), worth: own };
+}
+
+/** Where a run ended. */
+export interface Run extends Judgement {
+  readonly near: boolean;
+  /** From where the method's gradient vanishes to π*, and from the policy to there; of GRPO. */
+  readonly rest?: readonly [predicted: number, from: number];
+  readonly seconds: number;
+}
+
+/** Tunes a policy, and judges it. */
+export async function tune(
+  letters: Letters,
+  { method, beta, seed, effort }: { method: typeof METHODS[number]; beta: number; seed: number; effort?: number },
+): Promise<Run> {
+  const { ref, reward } = letters, begin = performance.now();
+  const model = await copyOf(letters.reference), tuning = { beta, seed, effort, rewards: [letters.worth] };
+  if (method === "ppo") await ppo(model, letters, tuning);
+  else if (method === "dpo") {
+    await dpo(model, letters, { ...tuning, rows: pairs(PAIRS * (effort ?? 1), { seed, reward }) });
+  } else await groups(model, letters, { ...tuning, method: method === "grpo-scaled" ? "grpo scaled" : method });
+  const seconds = (performance.now() - begin) / 1000;
+  const policy = await enumerate(model, PROMPT, ANSWERS), judged = judge(policy, { ref, reward, beta });
+  model.dispose();
+  const near = isNear(judged, method === "dpo" ? { ...NEAR, distance: 2 * NEAR.distance } : NEAR);
+  if (!method.startsWith("grpo")) return { ...judged, near, seconds };
+  const rest = groupFixedPoint(ref, reward, { ...ANSWERS, beta, group: GROUP, scaled: method === "grpo-scaled" });
+  return { ...judged, near, rest: [judge(rest, { ref, reward, beta }).distance, divergence(policy, rest)], seconds };
+}
+
+/** As many as DPO's updates take. */
+const PAIRS = 128 * 2000;
+
+const HEADS = ["method", "β", "seed", "E r", "KL to ref", "J / J*", "KL to π*", "near", "at rest", "KL to rest", "s"];
+
+/** @param note takes a line about what is going on */
+export async function benchRl(
+  args: string[],
+  print: (line: string) => void,
+  note: (line: string) => void = console.error,
+): Promise<number> {
+  const { given, help } = parseCommandLine(flags, args), values = { ...fallbacks(flags), ...given };
+  if (help) {
+    print(`deno task bench:rl [--name=value …]\n\n${describeFlags(flags, values)}`);
+    return 0;
+  }
+  const methods = values.methods.split(",").map((name) => {
+    const method = METHODS.find((one) => one === name);
+    if (!method) throw new ConfigError(`--methods has ${name}: expected some of ${METHODS}`);
+    return method;
+  });
+  const betas = values.betas.split(",").map(Number), wrong = betas.find((beta) => !(beta > 0 && beta < Infinity));
+  if (wrong !== undefined) throw new ConfigError(`--betas has ${wrong}: expected numbers above 0`);
+  using device = await createDevice("cpu", { threads: values.threads });
+  const letters = await openLetters(device), { ref, reward } = letters;
+  const row = (cells: readonly string[]) => print(`| ${cells.join(" | ")} |`);
+  row(HEADS);
+  row(HEADS.map(() => "---"));
+  for (const beta of betas) {
+    note(`β ${beta}: J* is ${optimalValue(ref, reward, beta).toFixed(4)}`);
+    for (const method of methods) {
+      for (let seed = 1; seed <= values.seeds; seed++) {
+        const run = await tune(letters, { method, beta, seed, effort: values.effort }),
+          show = (n: number) => n.toFixed(3);
+        const measured = [run.reward, run.kl, run.share, run.distance].map(show);
+        const rest = run.rest?.map(show) ?? ["", ""];
+        row([method, `${beta}`, `${seed}`, ...measured, run.near ? "yes" : "no", ...rest, run.seconds.toFixed(1)]);
+      }
+    }
+  }
+  return 0;
+}
+
+if (import.meta.main) await runCommand((args) => benchRl(args, console.log));

@@ -1,0 +1,84 @@
+/** Choices between two answers: by the hidden taste, or by whoever sits at the terminal; and what is made of them. */
+import type { GPT } from "@nanogpt/ts";
+import { TokenRows } from "@nanogpt/ts/data";
+import { HeadRows, Roller, type Rollout } from "@nanogpt/ts/finetune";
+import { ANSWERS, END, PROMPTS, taste, tokenizer } from "./tunes.ts";
+
+/** Two answers to a prompt, the better one first. */
+export interface Choice {
+  readonly prompt: string;
+  readonly chosen: Rollout;
+  readonly rejected: Rollout;
+}
+
+/** The text of an answer. */
+export const answerOf = ({ ids, from }: Pick<Rollout, "ids" | "from">): string => tokenizer.decode(ids.subarray(from));
+
+/** Which of two different answers to a prompt is better: 0, 1, or undefined when there is to be no further question. */
+export type Listener = (prompt: string, answers: readonly [string, string]) => Promise<0 | 1 | undefined>;
+
+/** Chooses as Bradley and Terry say: with probability σ(taste(a) − taste(b)) the answer a, so that he is sometimes wrong. */
+export function hiddenListener(draw: () => number): Listener {
+  return (prompt, [a, b]) => Promise.resolve(draw() < 1 / (1 + Math.exp(taste(prompt, b) - taste(prompt, a))) ? 0 : 1);
+}
+
+/** Asks at the terminal: a key, or where there is no terminal a line. */
+export function humanListener(print = console.log): Listener & Disposable {
+  const { stdin } = Deno, raw = stdin.isTerminal(), bytes = new Uint8Array(64);
+  if (raw) stdin.setRaw(true, { cbreak: true });
+  print("Which tune is better? 1 or 2; q ends the questions.");
+  const listen: Listener = async (prompt, [a, b]) => {
+    print(`\nA tune that begins with ${prompt[0]}:   1  ${a}   2  ${b}`);
+    while (true) {
+      const read = await stdin.read(bytes);
+      if (read === null) return undefined;
+      const key = new TextDecoder().decode(bytes.subarray(0, read)).match(/[12q]/)?.[0];
+      if (key === "q") return undefined;
+      if (key) return key === "1" ? 0 : 1;
+      print("1, 2 or q");
+    }
+  };
+  return Object.assign(listen, { [Symbol.dispose]: () => raw && stdin.setRaw(false) }) as Listener & Disposable;
+}
+
+/** Has a policy answer each of the prompts in turn, twice, and a listener choose. */
+export async function choices(
+  policy: GPT,
+  { count, seed, listener }: { count: number; seed: number; listener: Listener },
+): Promise<Choice[]> {
+  using roller = new Roller(policy, { maxNewTokens: ANSWERS.length, eosTokenId: END });
+  const found: Choice[] = [], asked = PROMPTS.map((prompt) => tokenizer.encode(prompt));
+  for (let first = 0; found.length < count;) {
+    const prompts = Array.from({ length: 64 }, (_, i) => asked[(first / 2 + (i >> 1)) % asked.length]);
+    const written = await roller.roll(prompts, { seed, first });
+    for (let i = 0; i < written.length && found.length < count; i += 2) {
+      const prompt = PROMPTS[(first + i) / 2 % asked.length], [a, b] = [written[i], written[i + 1]];
+      if (answerOf(a) === answerOf(b)) continue;
+      const better = await listener(prompt, [answerOf(a), answerOf(b)]);
+      if (better === undefined) return found;
+      found.push(better === 0 ? { prompt, chosen: a, rejected: b } : { prompt, chosen: b, rejected: a });
+    }
+    first += written.length;
+  }
+  return found;
+}
+
+/** Rows for a reward model. */
+export function rankings(choices: readonly Choice[]): HeadRows {
+  const rows = new HeadRows();
+  for (const [i, { chosen, rejected }] of choices.entries()) {
+    rows.add([chosen.ids, rejected.ids], { where: `choice ${i}`, label: 0 });
+  }
+  return rows;
+}
+
+/** Rows for DPO. */
+export function preferences(choices: readonly Choice[]): TokenRows {
+  const rows = new TokenRows();
+  for (const { chosen, rejected } of choices) {
+    for (const { ids, from } of [chosen, rejected]) {
+      rows.push({ ids, learned: new Uint8Array(ids.length).fill(1, from) });
+    }
+  }
+  return rows;
+}

@@ -1,0 +1,235 @@
+/**
+ * From preferences to a policy, in a world where the best policy is known (docs/rlhf.md walks through it):
+ *
+ *     deno run --allow-read --allow-write=out-rlhf examples/rlhf/rlhf.ts [--human] [--out_dir=out-rlhf]
+ *
+ * A small model learns to write tunes (tunes.ts), then to answer when it is asked for one. A listener chooses between two of its
+ * answers, some thousand times, or with `--human` the reader does. From these choices a reward model learns the taste behind
+ * them, and PPO, GRPO and RLOO tune the policy to it, each with several prices β of leaving the first policy; DPO learns from the
+ * choices themselves. Every policy is judged over all answers to each prompt. `out-rlhf/index.html` shows where they lie, beside
+ * the best that there can be.
+ *
+ * With V8's flags, as README.md has them, it takes half of the time.
+ */
+import { createDevice, type Device, GPT } from "@nanogpt/ts";
+import { TokenRows } from "@nanogpt/ts/data";
+import {
+  plainReward,
+  type Reward,
+  rewardDescription,
+  RewardModel,
+  RewardModelling,
+  type Sample,
+  SupervisedTuning,
+} from "@nanogpt/ts/finetune";
+import { parseArgs } from "@std/cli";
+import { answerOf, type Choice, choices, hiddenListener, humanListener, preferences, rankings } from "./listener.ts";
+import { copyOf, dpo, GROUP, groups, ppo, train, type World } from "./methods.ts";
+import { divergence, enumerate, expectation, groupFixedPoint, optimum, tokensOf } from "./optimum.ts";
+import { report } from "./report.ts";
+import { ANSWERS, NOTES, PROMPTS, taste, texts, tokenizer, tune, uniforms } from "./tunes.ts";
+
+/** How much is done. */
+export const SIZES = {
+  /** Updates of the language model and of the model that answers. */ pretraining: 400,
+  instructions: 200,
+  /** Choices that are learned from, and those that the reward model is judged by. */ choices: 6000,
+  heldOut: 2000,
+  /** Passes over the choices, by the reward model and by DPO. */ epochs: 4,
+  /** Of the tuning, in terms of what methods.ts has. */ effort: 0.4,
+  /** What leaving the first policy costs, nat by nat. */ betas: [1, 0.5, 0.3, 0.2, 0.1] as readonly number[],
+  /** Looks on the way of those two runs of which the way is shown. */ looks: 8,
+};
+
+/** What is known of a policy, over all answers: means over the prompts. */
+export interface Point {
+  /** Nats from the first policy. */ readonly kl: number;
+  /** By the taste, and by the reward model. */ readonly taste: number;
+  readonly model: number;
+}
+/** Where a run ended. */
+export interface Result extends Point {
+  readonly method: string;
+  readonly beta: number;
+  /** To π* of the reward that it was tuned to. */ readonly distance: number;
+  readonly seconds: number;
+  /** The likeliest answer to each prompt, and its probability. */ readonly answers: readonly string[];
+  /** On the way. */ readonly way: readonly Point[];
+}
+/** All that the page shows. */
+export interface Outcome {
+  readonly human: boolean;
+  readonly choices: number;
+  /** Of the reward model on held-out choices, and of the taste itself, which no model exceeds on average. */
+  readonly accuracy: { readonly model: number; readonly best: number };
+  readonly first: Point & { readonly answers: readonly string[] };
+  /** The best policies for the taste and for the reward model, and where GRPO comes to rest, for prices from high to low. */
+  readonly curves: Readonly<Record<"taste" | "model" | "grpo", readonly Point[]>>;
+  readonly results: readonly Result[];
+}
+
+/** Goes from a text to tuned policies. @param note takes a line about what is going on */
+export async function rlhf(
+  device: Device,
+  { human = false, sizes = SIZES, note = console.error }: {
+    human?: boolean;
+    sizes?: typeof SIZES;
+    note?: (line: string) => void;
+  } = {},
+): Promise<Outcome> {
+  const begin = performance.now();
+  const say = (line: string) => note(`${((performance.now() - begin) / 1000).toFixed(0).padStart(4)} s  ${line}`);
+
+  // 1. A language model: blocks of a text of tunes, one after the other.
+  const draw = uniforms(1), text = new TokenRows(), T = 16;
+  for (let tunes = ""; text.length < 32 * sizes.pretraining; tunes = tunes.slice(T)) {
+    while (tunes.length < T) tunes += `${tune(draw)}.`;
+    text.push({ ids: tokenizer.encode(tunes.slice(0, T)), learned: new Uint8Array(T).fill(1) });
+  }
+  const shape = { vocabSize: tokenizer.vocabSize, blockSize: T, nLayer: 2, nHead: 4, nEmbd: 64, bias: false };
+  const policy = new GPT(shape, { device, seed: 1 });
+  await train(policy, new SupervisedTuning(policy, { train: text, val: text }, { batchSize: 32, maxLength: T }), {
+    ...{ learningRate: 3e-3, updates: sizes.pretraining },
+  });
+  say("a language model of tunes");
+
+  // 2. A model that answers: it is shown what a tune looks like that was asked for.
+  const shown = new TokenRows();
+  while (shown.length < 64 * sizes.instructions) {
+    const first = NOTES[Math.floor(5 * draw())], ids = tokenizer.encode(`${first}.${tune(draw, first)}.`);
+    shown.push({ ids, learned: new Uint8Array(ids.length).fill(1, 2) });
+  }
+  await train(policy, new SupervisedTuning(policy, { train: shown, val: shown }, { batchSize: 64, maxLength: T }), {
+    ...{ learningRate: 1e-3, updates: sizes.instructions },
+  });
+  policy.freeze();
+  const asked = PROMPTS.map((prompt) => ({ ids: tokenizer.encode(prompt), prompt }));
+  const world: World = { reference: policy, answers: ANSWERS, prompts: asked };
+  const enumerated = (model: GPT) => Array.fromAsync(asked, ({ ids }) => enumerate(model, ids, ANSWERS));
+  const refs = await enumerated(policy);
+  say("a model that answers");
+
+  // 3. Choices between two of its answers.
+  const total = human ? 200 : sizes.choices + sizes.heldOut;
+  using person = human ? humanListener() : undefined;
+  const chosen = await choices(policy, { count: total, seed: 2, listener: person ?? hiddenListener(uniforms(3)) });
+  const held = Math.round(chosen.length * sizes.heldOut / (sizes.choices + sizes.heldOut));
+  const [judging, learning] = [chosen.slice(0, held), chosen.slice(held)];
+  if (judging.length === 0 || learning.length === 0) throw new RangeError("Too few choices to learn from");
+  say(`${chosen.length} choices`);
+
+  // 4. A reward model, from the choices alone: the model that answers, with a head.
+  const body = await copyOf(policy), rows = { train: rankings(learning), val: rankings(judging) };
+  const task = new RewardModelling(body, rows, { batchSize: 64, maxLength: T, centering: 0.01 });
+  const updates = Math.ceil(sizes.epochs * learning.length / 64);
+  await train(body, task, { learningRate: 1e-3, updates });
+  const scoring = { model: body, head: task.module, description: rewardDescription(), tokenizer };
+  using reward = new RewardModel(scoring, { policy: tokenizer, batchSize: 256 });
+  const tastes = PROMPTS.map((prompt) => Float64Array.from(texts, (answer) => taste(prompt, answer)));
+  const scores = await Array.fromAsync(PROMPTS, (prompt, i) => scoresOf(reward, prompt, refs[i]));
+  const accuracy = { model: await right(reward, judging), best: await right(plainTaste, judging) };
+  say(`a reward model that is right about ${(100 * accuracy.model).toFixed(1)} % of held-out choices`);
+
+  // 5. Policies. They are judged by what nobody knows outside of such a world: all their answers.
+  const mean = (of: (i: number) => number) => asked.reduce((sum, _, i) => sum + of(i), 0) / asked.length;
+  const point = (policies: readonly Float64Array[]): Point => ({
+    kl: mean((i) => divergence(policies[i], refs[i])),
+    taste: mean((i) => expectation(policies[i], tastes[i])),
+    model: mean((i) => expectation(policies[i], scores[i])),
+  });
+  const results: Result[] = [];
+  const run = async (method: string, beta: number, body: (model: GPT, looking: object) => Promise<void>, looks = 0) => {
+    const model = await copyOf(policy), way: Point[] = [], from = performance.now();
+    const onLook = async () => void way.push(point(await enumerated(model)));
+    await body(model, looks > 0 ? { looks, onLook } : {});
+    const seconds = (performance.now() - from) / 1000, policies = await enumerated(model), at = point(policies);
+    const distance = beta === 0 ? NaN : mean((i) => divergence(policies[i], optimum(refs[i], scores[i], beta)));
+    results.push({ method, beta, ...at, distance, seconds, answers: policies.map(likeliest), way });
+    model.dispose();
+    say(`${method}, β ${beta}: the taste ${at.taste.toFixed(2)}, KL ${at.kl.toFixed(2)}`);
+  };
+  const { effort } = sizes,
+    decode = (ids: Int32Array) => tokenizer.decode(ids),
+    own = { rewards: [reward], seed: 5, decode };
+  for (const beta of sizes.betas) {
+    await run("PPO", beta, (model) => ppo(model, world, { ...own, beta, effort }));
+    await run("RLOO", beta, (model) => groups(model, world, { ...own, beta, effort, method: "rloo" }));
+    await run("GRPO", beta, (model) => groups(model, world, { ...own, beta, effort: effort / 2, method: "grpo" }));
+    await run("DPO", beta, (model) => {
+      return dpo(model, world, {
+        beta,
+        seed: 5,
+        effort: sizes.epochs * learning.length / 128 / 2000,
+        rows: preferences(learning),
+      });
+    });
+  }
+  // 6. With a penalty the taste holds; without one the policy goes where the reward model is wrong.
+  const held_ = sizes.betas[Math.floor(sizes.betas.length / 2)];
+  for (const beta of [held_, 0]) {
+    const name = beta === 0 ? "PPO without a penalty" : "PPO with a penalty";
+    await run(
+      name,
+      beta,
+      (model, looking) => ppo(model, world, { ...own, ...looking, beta, effort: 2 * effort }),
+      sizes.looks,
+    );
+  }
+  const prices = Array.from({ length: 40 }, (_, i) => 4 * 0.88 ** i); // from 4 down to 0.03
+  const best = (rewards: readonly Float64Array[]) =>
+    prices.map((beta) => point(refs.map((ref, i) => optimum(ref, rewards[i], beta))));
+  const grpo = prices.filter((_, i) => i % 2 === 0).map((beta) =>
+    point(refs.map((ref, i) => groupFixedPoint(ref, scores[i], { ...ANSWERS, beta, group: GROUP, scaled: false })))
+  );
+  const curves = { taste: best(tastes), model: best(scores), grpo };
+  return {
+    human,
+    choices: learning.length,
+    accuracy,
+    first: { ...point(refs), answers: refs.map(likeliest) },
+    curves,
+    results,
+  };
+}
+
+/** What the reward model says of every answer; 0 where no answer is. */
+async function scoresOf(reward: Reward, prompt: string, ref: Float64Array): Promise<Float64Array> {
+  const leaves = [...ref.keys()].filter((leaf) => ref[leaf] > -Infinity), before = tokenizer.encode(prompt);
+  const found = await reward.score(leaves.map((leaf): Sample => {
+    const ids = Int32Array.of(...before, ...tokensOf(leaf, ANSWERS)), from = before.length;
+    return { prompt, completion: texts[leaf], ids, from, ended: ids.at(-1) === ANSWERS.end };
+  }));
+  const all = new Float64Array(ref.length);
+  for (const [i, leaf] of leaves.entries()) all[leaf] = found[i];
+  return all;
+}
+
+/** The taste as a reward: what a reward model would be that has learned all there is. */
+const plainTaste = plainReward("taste", ({ prompt, ids, from }) => taste(`${prompt}`, answerOf({ ids, from })));
+
+/** The share of choices that a reward is right about; of a tie half. */
+async function right(reward: Reward, choices: readonly Choice[]): Promise<number> {
+  const samples = choices.flatMap(({ prompt, chosen, rejected }) =>
+    [chosen, rejected].map((one): Sample => ({ ...one, prompt, completion: answerOf(one) }))
+  );
+  const scores = await reward.score(samples);
+  return choices.reduce((sum, _, i) => sum + (1 + Math.sign(scores[2 * i] - scores[2 * i + 1])) / 2, 0) /
+    choices.length;
+}
+
+/** "cdgdc. 41 %" */
+function likeliest(policy: Float64Array): string {
+  const leaf = policy.indexOf(policy.reduce((a, b) => Math.max(a, b)));
+  return `${texts[leaf]} ${(100 * Math.exp(policy[leaf])).toFixed(0)} %`;
+}
+
+if (import.meta.main) {
+  const flags = parseArgs(Deno.args, { boolean: ["human"], string: ["out_dir"] }), human = flags.human === true;
+  const out_dir = String(flags.out_dir ?? "out-rlhf");
+  using device = await createDevice("cpu");
+  const outcome = await rlhf(device, { human });
+  await Deno.mkdir(out_dir, { recursive: true });
+  await Deno.writeTextFile(`${out_dir}/outcome.json`, JSON.stringify(outcome, null, 1));
+  await Deno.writeTextFile(`${out_dir}/index.html`, report(outcome));
+  console.log(`Open ${out_dir}/index.html in a browser`);
+}
