@@ -157,11 +157,17 @@ export class BoundedWorker<Request, Reply> implements Disposable {
       resourceLimits: { maxOldGenerationSizeMb: this.limits.megabytes },
       env: {},
     });
-    worker.unref();
-    worker.on("message", (message) => this.#hear?.(message));
-    const ended = () => this.#worker === worker && this.#end(this.#tooMuch);
+    const ready = Promise.withResolvers<void>();
+    worker.on("message", (message) => message.of === 0 ? ready.resolve() : this.#hear?.(message));
+    const ended = () => {
+      ready.reject(new Error(this.#tooMuch));
+      if (this.#worker === worker) this.#end(this.#tooMuch);
+    };
     worker.on("error", ended);
     worker.on("exit", ended);
+    worker.postMessage({ of: 0, ping: 0 }); // the time of a request does not count what it takes to begin
+    await ready.promise;
+    worker.unref();
     return worker;
   }
 

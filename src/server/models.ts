@@ -78,7 +78,8 @@ export class Models {
     const tokenizer = described?.tokenizer ?? base!.tokenizer, config = completeConfig(described?.config ?? {});
     const entry: Entry = {
       ...{ id, created, ownedBy, tokenizer, spec, owner, base: base?.id ?? id, used: 0, loaded: false },
-      template: ChatTemplate.of(tokenizer, { name: `The chat template of ${id}` }),
+      // It comes with the model, and so from elsewhere: a loop in it ends after a second.
+      template: ChatTemplate.of(tokenizer, { name: `The chat template of ${id}`, seconds: 1, megabytes: 64 }),
       endIds: described?.eosTokenIds ?? base!.endIds,
       blockSize: described?.blockSize ?? base!.blockSize,
       vocabSize: described ? config.vocabSize : base!.vocabSize,
