@@ -11,9 +11,10 @@ import { DiskFull, isFull, newId, now, type Page, type Store, type StoredFile } 
 const MOST_BYTES = 512 * 2 ** 20, MOST_OF_KEY = 2 * 2 ** 30;
 /** What the rest of a form may take besides the file. */
 const FORM_BYTES = 64 * 1024;
-const PURPOSES = ["fine-tune", "assistants", "batch", "user_data", "evals"];
-/** Seconds. */
-const LEAST_EXPIRY = 3600, MOST_EXPIRY = 2_592_000;
+/** What files may be for. */
+export const PURPOSES: readonly string[] = ["fine-tune", "assistants", "batch", "user_data", "evals"];
+/** How long files that expire stay, in seconds. */
+export const LEAST_EXPIRY = 3600, MOST_EXPIRY = 2_592_000;
 
 export class Files {
   constructor(readonly folder: string, readonly store: Store) {}

@@ -34,7 +34,7 @@ export function openapi(routes: readonly Route[]): Schema {
   };
 }
 
-function operation({ path, summary, body, query = {}, answers, audience }: Route): Schema {
+function operation({ path, summary, body, form, query = {}, answers, audience }: Route): Schema {
   const names = [...path.matchAll(/\{(\w+)\}/g)].map(([, name]) => name);
   const streams = (body?.schema.properties as Fields | undefined)?.stream !== undefined;
   const content = typeof answers === "string" ? { [answers]: {} } : json(answers);
@@ -46,6 +46,7 @@ function operation({ path, summary, body, query = {}, answers, audience }: Route
       ...Object.entries(query).map(([name, { schema }]) => ({ name, in: "query", schema })),
     ],
     ...body && { requestBody: { required: true, content: json(body.schema) } },
+    ...form && { requestBody: { required: true, content: { "multipart/form-data": { schema: form } } } },
     responses: {
       200: { description: "Done", content: { ...content, ...streams && { "text/event-stream": {} } } },
       default: { description: "An error", content: json(ERROR) },

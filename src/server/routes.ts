@@ -43,6 +43,8 @@ export interface Route<Body = unknown> {
   readonly summary: string;
   /** Of its JSON body; without it the route reads the body itself, or has none. */
   readonly body?: Field<Body>;
+  /** Of a form that it reads itself. */
+  readonly form?: Schema;
   /** Of its query; numbers are read as such. Others are not looked at. */
   readonly query?: Fields;
   /** Of its answer in JSON, or the media type of another. */

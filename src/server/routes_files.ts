@@ -1,6 +1,6 @@
 /** `/v1/files`: files to tune with, and the files that tuning makes. */
 import { invalid } from "./errors.ts";
-import { fileBytes } from "./files.ts";
+import { fileBytes, LEAST_EXPIRY, MOST_EXPIRY, PURPOSES } from "./files.ts";
 import { integer, optional, type Schema, string } from "./fields.ts";
 import type { Jobs } from "./jobs.ts";
 import { type Route, route } from "./routes.ts";
@@ -59,6 +59,21 @@ export function fileRoutes({ files, checkUnused }: Pick<Jobs, "files" | "checkUn
     route({
       ...{ method: "POST", path: "/v1/files", audience: "key", answers: file },
       summary: "Uploads a file: a form with `file` and `purpose`, in either order",
+      form: {
+        type: "object",
+        required: ["file", "purpose"],
+        properties: {
+          file: { type: "string", format: "binary", minLength: 1 },
+          purpose: { enum: PURPOSES },
+          "expires_after[anchor]": { const: "created_at" },
+          "expires_after[seconds]": { type: "integer", minimum: LEAST_EXPIRY, maximum: MOST_EXPIRY },
+        },
+        dependentRequired: {
+          "expires_after[anchor]": ["expires_after[seconds]"],
+          "expires_after[seconds]": ["expires_after[anchor]"],
+        },
+        additionalProperties: false,
+      },
       answer: async ({ request, key }) => Response.json(shown(await files.upload(request, key!))),
     }),
     route({

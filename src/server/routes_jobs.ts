@@ -1,5 +1,6 @@
 /** `/v1/fine_tuning/jobs`: models are tuned, and what comes of it; and the deletion of models that jobs have made. */
 import type * as NodeCrypto from "node:crypto";
+import { isObject } from "../files/files.ts";
 import { builtin } from "../files/system.ts";
 import { invalid } from "./errors.ts";
 import {
@@ -52,86 +53,80 @@ const template = (about: string) =>
     return text;
   });
 const text = template("A text with {{item.NAME}} and {{sample.output_text}}.");
-const is = (type: string) => (value: unknown) =>
-  typeof value === "object" && value !== null && "type" in value && value.type === type;
 const typed = <T extends string>(type: T) => string({ max: 40, values: [type] }) as Field<T>;
 const name = string({ min: 1, max: 64 });
-const NO_GRADER = "Graders here run no code: expected string_check, text_similarity or score_model.";
 
-const grader = either<Grader>("a grader", [
-  {
-    is: is("string_check"),
-    field: object({
-      ...{ type: typed("string_check"), name, input: text, reference: text },
-      operation: string({ max: 10, values: ["eq", "ne", "like", "ilike"] }) as Field<"eq" | "ne" | "like" | "ilike">,
+/** One of several shapes, by its `type`. */
+function byType<T>(cases: Readonly<Record<string, Field<T>>>, instead: string): Field<T> {
+  const names = Object.keys(cases);
+  return {
+    schema: { anyOf: Object.values(cases).map(({ schema }) => schema), description: instead },
+    check(value, at) {
+      if (!isObject(value)) throw invalid(at, `${at}: expected an object`, "invalid_type");
+      const { type } = value;
+      if (typeof type === "string" && Object.hasOwn(cases, type)) return cases[type].check(value, at);
+      const code = type === undefined ? "missing_required_parameter" : "invalid_value";
+      throw invalid(`${at}.type`, `${at}.type: expected ${names.join(", ")}. ${instead}`, code);
+    },
+  };
+}
+
+const grader = byType<Grader>({
+  string_check: object({
+    ...{ type: typed("string_check"), name, input: text, reference: text },
+    operation: string({ max: 10, values: ["eq", "ne", "like", "ilike"] }) as Field<"eq" | "ne" | "like" | "ilike">,
+  }),
+  text_similarity: object({
+    ...{ type: typed("text_similarity"), name: optional(name, "text_similarity"), input: text, reference: text },
+    evaluation_metric: string({
+      max: 20,
+      values: ["fuzzy_match", "bleu", "gleu", "rouge_1", "rouge_2", "rouge_3", "rouge_4", "rouge_5", "rouge_l"],
+    }) as Field<"fuzzy_match">,
+  }),
+  score_model: mapped(
+    object({
+      ...{ type: typed("score_model"), name, model: string({ min: 1, max: 256 }) },
+      input: list(
+        object({
+          role: string({ max: 20, values: ["user", "assistant", "system", "developer"] }),
+          content: text,
+          type: optional(typed("message")),
+        }),
+        { min: 1, max: 64, about: "What the reward model reads: of one message its text, of several a chat." },
+      ),
+      range: optional(list(number({ min: -1e6, max: 1e6 }), { min: 2, max: 2 })),
+      sampling_params: ignored("A reward model gives a score, and writes nothing."),
     }),
-  },
-  {
-    is: is("text_similarity"),
-    field: object({
-      ...{ type: typed("text_similarity"), name: optional(name, "text_similarity"), input: text, reference: text },
-      evaluation_metric: string({
-        max: 20,
-        values: ["fuzzy_match", "bleu", "gleu", "rouge_1", "rouge_2", "rouge_3", "rouge_4", "rouge_5", "rouge_l"],
-      }) as Field<"fuzzy_match">,
-    }),
-  },
-  {
-    is: is("score_model"),
-    field: mapped(
-      object({
-        ...{ type: typed("score_model"), name, model: string({ min: 1, max: 256 }) },
-        input: list(
-          object({
-            role: string({ max: 20, values: ["user", "assistant", "system", "developer"] }),
-            content: text,
-            type: optional(typed("message")),
-          }),
-          { min: 1, max: 64, about: "What the reward model reads: of one message its text, of several a chat." },
-        ),
-        range: optional(list(number({ min: -1e6, max: 1e6 }), { min: 2, max: 2 })),
-        sampling_params: ignored("A reward model gives a score, and writes nothing."),
-      }),
-      ({ range, input, sampling_params: _, ...rest }, at): Grader => {
-        if (range && range[0] >= range[1]) {
-          throw invalid(`${at}.range`, `${at}.range: expected the least, then the greatest score`);
-        }
-        const turns = input.map(({ role, content }) => ({ role, content })), [least, most] = range ?? [];
-        return {
-          ...{ ...rest, input: turns.length === 1 ? turns[0].content : turns },
-          ...least !== undefined && { range: [least, most] },
-        };
-      },
-    ),
-  },
-  ...["python", "multi", "label_model", "endpoint"].map((type) => ({
-    is: is(type),
-    field: mapped(object({}), (_, at): Grader => {
-      throw invalid(at, NO_GRADER);
-    }) as Field<Grader>,
-  })),
-], "string_check, text_similarity, or score_model, whose `model` names a served reward model.");
-/** A grader of another kind is refused by name, whatever else is in it. */
-const knownGrader: Field<Grader> = {
-  ...grader,
-  check(value, at) {
-    if (["python", "multi", "label_model", "endpoint"].some((type) => is(type)(value))) {
-      throw invalid(`${at}.type`, `${at}.type: not supported here. ${NO_GRADER}`, "unsupported_value");
-    }
-    return grader.check(value, at);
-  },
-};
+    ({ range, input, sampling_params: _, ...rest }, at): Grader => {
+      if (range && range[0] >= range[1]) {
+        throw invalid(`${at}.range`, `${at}.range: expected the least, then the greatest score`);
+      }
+      const turns = input.map(({ role, content }) => ({ role, content })), [least, most] = range ?? [];
+      return {
+        ...{ ...rest, input: turns.length === 1 ? turns[0].content : turns },
+        ...least !== undefined && { range: [least, most] },
+      };
+    },
+  ),
+}, "Graders here run no code, and a score_model's `model` names a served reward model.");
 
 const hyper = <F extends Readonly<Record<string, Field<unknown>>>>(fields: F) => optional(object(fields));
-const method = mapped(
-  object({
-    type: string({ max: 20, values: ["supervised", "dpo", "reinforcement"] }) as Field<JobRequest["method"]["type"]>,
+const other = refused("The method is another.");
+const method = byType<JobRequest["method"]>({
+  supervised: object({
+    ...{ type: typed("supervised"), dpo: other, reinforcement: other },
     supervised: optional(object({ hyperparameters: hyper({ ...common, ...lora }) })),
+  }),
+  dpo: object({
+    ...{ type: typed("dpo"), supervised: other, reinforcement: other },
     dpo: optional(object({
       hyperparameters: hyper({ ...common, ...lora, beta: auto(number({ min: 0, max: 2, above: true })) }),
     })),
-    reinforcement: optional(object({
-      grader: knownGrader,
+  }),
+  reinforcement: object({
+    ...{ type: typed("reinforcement"), supervised: other, dpo: other },
+    reinforcement: object({
+      grader,
       hyperparameters: hyper({
         ...{ ...common, ...lora },
         compute_multiplier: auto(number({ min: 1e-5, max: 10, about: "Answers to a prompt: 8 times this, 2 to 64." })),
@@ -139,24 +134,9 @@ const method = mapped(
         eval_samples: ignored("Each held-out prompt is answered once."),
         reasoning_effort: ignored(),
       }),
-    })),
+    }),
   }),
-  (method, at) => {
-    const { type } = method;
-    for (const other of ["supervised", "dpo", "reinforcement"] as const) {
-      if (other === type || method[other] === undefined) continue;
-      throw invalid(`${at}.${other}`, `${at}.${other}: the method is ${type}`);
-    }
-    if (type === "reinforcement" && !method.reinforcement) {
-      throw invalid(
-        `${at}.reinforcement`,
-        `Missing required parameter: ${at}.reinforcement`,
-        "missing_required_parameter",
-      );
-    }
-    return method;
-  },
-);
+}, "OpenAI's other methods are not there.");
 
 const body = object({
   model: string({
@@ -171,7 +151,7 @@ const body = object({
   method: optional(method),
   hyperparameters: hyper({ ...common, ...lora }),
   metadata: optional(
-    map(string({ max: 512 }), { names: /^[^]{1,64}$/, max: 16, about: "names of 64 characters at most" }),
+    map(string({ max: 512 }), { names: /^[\s\S]{1,64}$/, max: 16, about: "names of 64 characters at most" }),
   ),
   integrations: refused("Metrics are events of the job, and a file of its results.", [[]]),
 });
