@@ -51,7 +51,8 @@ try {
   score = found;
   postMessage({ ready: true });
 } catch (error) {
-  postMessage({ unusable: String(error?.message ?? error) });
+  const where = String(error?.message ?? error).replace(/\\n.*(?=\\n)/s, ""); // without the lines of the source
+  postMessage({ unusable: where.replace(/\\s+/g, " ") });
 }
 self.onmessage = async ({ data: { of, samples } }) => {
   const scores = new Float64Array(samples.length);
@@ -60,7 +61,7 @@ self.onmessage = async ({ data: { of, samples } }) => {
     const fail = (failed) => postMessage({ of, at, failed });
     try {
       const given = scores[at] = await score(sample.prompt, sample.completion, sample);
-      if (typeof given !== "number" || !Number.isFinite(given)) return fail("gives " + given + ", expected a finite number");
+      if (typeof given !== "number" || !Number.isFinite(given)) return fail("gives " + (typeof given === "string" ? JSON.stringify(given) : given) + ", expected a finite number");
     } catch (error) {
       const message = String(error?.message ?? error).replace(/, run again with .*|\\n.*/s, "");
       return fail((error?.name === "NotCapable" ? "was refused what it has no permission for: " : "has failed: ") + message);
@@ -83,6 +84,9 @@ parentPort.on("message", (message) => worker.postMessage(message));`;
 
 /** Seconds that loading may take, at least: of what is imported, some may have to be fetched. */
 const LOADING = 30;
+
+/** Parts of the time that a call has. */
+const TICKS = 20;
 
 /** A function out of a file. The worker is made at the first call, and anew after one that was ended. */
 export class RewardWorker implements Disposable {
@@ -114,16 +118,17 @@ export class RewardWorker implements Disposable {
       signal?.throwIfAborted();
       await this.open();
       const thread = await this.#thread!, of = ++this.#request, ended = Promise.withResolvers<Float64Array>();
-      let at = 0, timer: ReturnType<typeof setTimeout> | undefined;
+      let at = 0, ticks = 0;
       const fail = (what: string) => {
         ended.reject(new TrainingError(`The reward function ${this.path} ${what}, ${afterPrompt(samples[at])}`));
       };
       const end = () => (this[Symbol.dispose](), undefined);
-      const late = () => (end(), fail(`takes more than ${this.seconds} seconds for one completion`));
-      const begin = () => {
-        clearTimeout(timer);
-        timer = setTimeout(late, 1000 * this.seconds);
-      };
+      // A process that stands still, as after Ctrl-Z, misses ticks; by the clock, its functions would be late when it goes on.
+      const timer = setInterval(() => {
+        if (++ticks < TICKS) return;
+        end();
+        fail(`takes more than ${this.seconds} seconds for one completion`);
+      }, 1000 * this.seconds / TICKS);
       this.#hear = (message) => {
         if ("unusable" in message) (end(), fail(`has failed: ${message.unusable}`)); // outside of its own call
         else if ("ready" in message || message.of !== of) return;
@@ -131,17 +136,16 @@ export class RewardWorker implements Disposable {
         else {
           at = message.at;
           if ("failed" in message) fail(message.failed);
-          else begin();
+          else ticks = 0;
         }
       };
       const abort = () => (end(), ended.reject(signal!.reason));
       signal?.addEventListener("abort", abort);
-      begin();
       try {
         thread.postMessage({ of, samples });
         return await ended.promise;
       } finally {
-        clearTimeout(timer);
+        clearInterval(timer);
         signal?.removeEventListener("abort", abort);
         this.#hear = undefined;
       }

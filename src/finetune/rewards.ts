@@ -195,7 +195,7 @@ export class RewardModel implements Reward {
       B = Math.min(this.#batchSize, samples.length);
     for (const sample of samples) {
       if (sample.ids.length > blockSize) {
-        throw new ConfigError(
+        throw new TrainingError(
           `The reward model ${this.name} sees ${blockSize} tokens at once, and a text ${afterPrompt(sample)} has ` +
             `${sample.ids.length}: shorter prompts or completions fit`,
         );

@@ -67,7 +67,7 @@ Deno.test("a reward function that throws, or gives no finite number, is an error
     const cases = [
       ["throw", "has failed: no such word"],
       ["NaN", "gives NaN, expected a finite number"],
-      ["text", "gives three, expected a finite number"],
+      ["text", 'gives "three", expected a finite number'],
       ["nothing", "gives undefined, expected a finite number"],
     ];
     for (const [prompt, what] of cases) {
@@ -108,6 +108,14 @@ Deno.test("a reward function that hangs is ended after its time, and the next ca
     controller.abort(new Error("stopped"));
     await assertRejects(() => waiting, Error, "stopped");
   }, 2));
+
+Deno.test("a process that stands still for longer than a call has does not make a reward function late", () =>
+  withFunction(CASES, async (reward) => {
+    const scoring = reward.score([sample("works")]);
+    await new Promise((resolve) => setTimeout(resolve));
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1500);
+    assertEquals([...await scoring], [5]);
+  }, 0.5));
 
 Deno.test("a file that is not there, does not parse, or exports no function is refused when it is opened", () =>
   inFolder(async (folder) => {
@@ -158,7 +166,7 @@ Deno.test("a reward model scores texts of any lengths, alone and together, and r
     assertClose(await reward.score(samples.slice(1, 2)), expected.slice(1, 2), { atol: 1e-6, rtol: 1e-6 }, "one");
     assertEquals([...await reward.score([])], []);
     const long = { ...sample("too long"), ids: new Int32Array(41) };
-    const { message } = await assertRejects(() => reward.score([samples[0], long]), ConfigError);
+    const { message } = await assertRejects(() => reward.score([samples[0], long]), TrainingError); // the run is saved
     assertStringIncludes(
       message,
       `help sees 40 tokens at once, and a text after the prompt "too long" has 41: shorter`,
