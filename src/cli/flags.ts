@@ -15,7 +15,7 @@ export interface Flag<V extends FlagValue> {
   readonly help: string;
   /** Whether `--name=` gives it the empty text. */
   readonly mayBeEmpty?: boolean;
-  /** Whether the flag may be there several times: its value is a list. */
+  /** Whether the flag may be there several times: its value is a list, or a text with commas between. */
   readonly many?: boolean;
   /** Whether the name alone means True. */
   readonly bare?: boolean;
@@ -138,7 +138,7 @@ export function parseCommandLine<T extends FlagTable>(table: T, args: string[]):
   for (const name of Object.keys(table)) {
     const all = args.filter((arg) => arg.startsWith(`--${name}=`)).map((arg) => arg.slice(name.length + 3));
     if (table[name].many && all.length > 0) {
-      given[name] = all;
+      given[name] = typeof table[name].fallback === "string" ? all.join(",") : all;
       continue;
     }
     const last = args.findLast((arg) => arg.startsWith(`--${name}=`)), text = last === `--${name}=` ? "" : parsed[name];

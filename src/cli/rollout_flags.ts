@@ -17,11 +17,14 @@ const POLICY_LOSSES = ["dapo", "grpo", "bnpo", "dr_grpo"] as const;
 /** Each with the tasks that take it. */
 const table = {
   reward: [
-    text(
-      "",
-      "what scores completions: a run with --task=reward, a Hugging Face folder, or a module that exports (prompt, completion) => number; " +
-        "PATH,name=NAME,weight=W, and more of them after another comma",
-    ),
+    {
+      ...text(
+        "",
+        "what scores completions: a run with --task=reward, a Hugging Face folder, or a module that exports (prompt, completion) => number; " +
+          "PATH,name=NAME,weight=W, and more of them after another comma or in a flag of their own",
+      ),
+      many: true,
+    },
     all,
   ],
   reward_timeout: [float(30, "seconds after which a reward function is ended that does not answer", { above: 0 }), all],
@@ -172,14 +175,13 @@ export interface RewardFlag {
 export function parseRewards(text: string): RewardFlag[] {
   const rewards: { path: string; name?: string; weight: number }[] = [];
   for (const part of text.split(",").map((part) => part.trim()).filter(Boolean)) {
-    const [, key, value] = /^(name|weight)=(.+)$/.exec(part) ?? [], last = rewards.at(-1);
-    if (key && !last) throw new ConfigError(`--reward=${text}: ${part} comes before any path; expected PATH,${part}`);
-    if (key === "name") last!.name = value;
-    else if (key === "weight") {
-      last!.weight = Number(value);
-      if (Number.isFinite(last!.weight)) continue;
-      throw new ConfigError(`--reward=${text}: weight is ${value}; expected a number`);
-    } else rewards.push({ path: part, weight: 1 });
+    const [, key, value] = /^(\w+)=(.+)$/.exec(part) ?? [], last = rewards.at(-1);
+    const refuse = (why: string) => new ConfigError(`--reward=${text}: ${why}`);
+    if (!key) rewards.push({ path: part, weight: 1 });
+    else if (!last) throw refuse(`${part} comes before any path; expected PATH,${part}`);
+    else if (key === "name") last.name = value;
+    else if (key !== "weight") throw refuse(`${key} is not known; expected name or weight`);
+    else if (!Number.isFinite(last.weight = Number(value))) throw refuse(`weight is ${value}; expected a number`);
   }
   if (rewards.length === 0) {
     throw new ConfigError(

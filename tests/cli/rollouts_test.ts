@@ -169,6 +169,8 @@ Deno.test("what a policy cannot learn from is refused, and a run whose reward fa
       ],
       [["--reward="], "--reward has no value"],
       [[`--reward=${folder}/none.ts`], "none.ts"],
+      [[`--reward=${folder}/wanted.ts`], "Two rewards are called wanted"], // that flag may be there twice
+      [["--reward=wieght=2"], "wieght is not known; expected name or weight"],
       [["--num_generations=3"], "expected a divisor of the 16 completions that are written at once"],
       [
         ["--steps_per_generation=3", "--gradient_accumulation_steps=2"],
