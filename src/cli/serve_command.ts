@@ -3,6 +3,7 @@ import { ConfigError } from "../errors.ts";
 import { Access, isLoopback, KeyRing } from "../server/auth.ts";
 import type { Listener } from "../server/listen.ts";
 import { pageRoutes } from "../server/routes_page.ts";
+import { runRoutes } from "../server/routes_runs.ts";
 import { serveRoutes } from "../server/server.ts";
 import { WorkerEngine } from "../server/worker_engine.ts";
 import { jobRoutes } from "../server/routes_jobs.ts";
@@ -36,7 +37,8 @@ export const serve = command({
     await using engine = await load(values, progress);
     await using jobs = values.jobs ? await openJobs(values, engine, progress) : undefined;
     const access = new Access({ keys, hostname, publicHost: public_host || undefined });
-    const more = [...await pageRoutes(), ...jobs ? jobRoutes(jobs) : []];
+    const runs = specsOf(values).filter((spec) => !("base" in spec));
+    const more = [...await pageRoutes(), ...jobs ? [...jobRoutes(jobs), ...runRoutes(runs)] : []];
     await using listener = await listening(values, () => serveRoutes({ engine, access }, { hostname, port, more }));
     revoke(jobs && ["net", "run", "ffi"]);
     announce(listener, engine, values, progress);

@@ -25,6 +25,8 @@ let turns: Shown[] = stored<Shown[]>(sessionStorage, NAME) ?? [];
 let running: AbortController | undefined;
 /** Two answers between which a choice is to be made. */
 let rivals: readonly string[] | undefined;
+/** What was sent for them. */
+let asked: readonly Turn[] = [];
 /** Which turn is being written anew. */
 let editing: number | undefined;
 
@@ -111,7 +113,7 @@ function rivalOf(content: string, i: number): HTMLElement {
 }
 function decide(chosen: string, rejected: string): void {
   rivals = undefined;
-  const kept = chosen === rejected || prefer(messages(), chosen, rejected);
+  const kept = chosen === rejected || prefer(asked, chosen, rejected);
   turns = [...turns, {
     role: "assistant",
     content: chosen,
@@ -122,20 +124,38 @@ function decide(chosen: string, rejected: string): void {
   if (!kept) fail("This browser does not keep the choice beyond this page: save the file before you leave");
 }
 
-/** A stream with its first event read: with a limit, or, where that is too much, without. */
-async function begun<T>(limit: object, ask: (limit: object) => AsyncGenerator<T>): Promise<AsyncGenerator<T>> {
-  const stream = ask(limit);
-  let first: IteratorResult<T>;
-  try {
-    first = await stream.next();
-  } catch (error) {
-    if (!(error instanceof Failure) || error.code !== "context_length_exceeded") throw error;
-    return ask({});
+/** The last turns, which begin with what somebody says. */
+function lastOf(all: readonly Shown[], left: number): readonly Shown[] {
+  const rest = all.slice(left), from = rest.findIndex(({ role }) => role === "user");
+  return rest.slice(Math.max(0, from));
+}
+
+/**
+ * A stream with its first event read. What does not fit into what the model sees at once is asked for without a length, then it
+ * writes up to the end; then without the oldest turns.
+ */
+async function begun<T>(
+  all: readonly Shown[],
+  ask: (turns: readonly Shown[], limit: object) => AsyncGenerator<T>,
+): Promise<{ readonly stream: AsyncGenerator<T>; readonly turns: readonly Shown[] }> {
+  let turns = all, limit: object = { max_completion_tokens: length() };
+  for (;;) {
+    const stream = ask(turns, limit);
+    try {
+      const first = await stream.next();
+      const whole = async function* () {
+        if (!first.done) yield first.value;
+        yield* stream;
+      };
+      return { stream: whole(), turns };
+    } catch (error) {
+      if (!(error instanceof Failure) || error.code !== "context_length_exceeded") throw error;
+      const fewer = lastOf(turns, 1);
+      if (Object.keys(limit).length > 0) limit = {};
+      else if (fewer.length < turns.length && fewer.length > 0) turns = fewer;
+      else throw error;
+    }
   }
-  return (async function* () {
-    if (!first.done) yield first.value;
-    yield* stream;
-  })();
 }
 
 /** Has the model answer; of two answers one is to be chosen. */
@@ -143,24 +163,25 @@ async function answer(count: 1 | 2): Promise<void> {
   const chosen = model();
   if (!chosen) return;
   const controller = running = new AbortController(), texts = Array.from({ length: count }, () => "");
-  const began = performance.now(), body = { model: chosen.id, messages: messages(), ...sampling(), seed: seed() };
-  const most = { max_completion_tokens: length() };
+  const began = performance.now(), body = { model: chosen.id, ...sampling(), seed: seed() };
   const shape = { ...count > 1 && { n: count }, stream: true, stream_options: { include_usage: true } };
-  let note = "", stopped = "", failed: unknown;
+  let note = "", stopped = "", left = "", failed: unknown;
   const show = () => {
-    if (count === 1) turns = [...before, { role: "assistant", content: texts[0], note: note + stopped }];
+    if (count === 1) turns = [...before, { role: "assistant", content: texts[0], note: note + stopped + left }];
     else rivals = [...texts];
     draw();
   };
   const before = turns;
   draw();
   try {
-    // What does not fit beside the turns is left to the server: then it writes up to the end of what the model sees.
-    const stream = await begun(most, (limit) =>
+    const { stream, turns: sent } = await begun(before, (turns, limit) =>
       events<Chunk>("/v1/chat/completions", {
-        body: { ...body, ...limit, ...shape },
+        body: { ...body, messages: messages(turns), ...limit, ...shape },
         ...{ signal: controller.signal, shown: true },
       }));
+    asked = messages(sent);
+    const unread = before.length - sent.length;
+    if (unread > 0) left = `; the first ${unread} turns no longer fit`;
     for await (const { choices, usage } of stream) {
       for (const { index, delta, finish_reason } of choices) {
         texts[index] += delta.content ?? "";

@@ -1,5 +1,5 @@
 /** Runs as *Runs* shows them: a tuning job of the server, or a run folder's metrics.jsonl from disk. */
-import { json } from "./api.ts";
+import { ask, json } from "./api.ts";
 import type { Point } from "./plot.ts";
 
 export interface Job {
@@ -37,8 +37,11 @@ const MOST = 500;
 
 export class Run {
   readonly id: string;
-  readonly name: string;
+  readonly #name: string;
+  #reading: Promise<void> | undefined;
   job: Job | undefined;
+  /** Bytes of a served run's metrics that have been read; undefined for other runs. */
+  read: number | undefined;
   /** By what is measured, in ascending order of steps. */
   readonly curves = new Map<string, Point[]>();
   /** The oldest first. */
@@ -51,12 +54,27 @@ export class Run {
 
   constructor(id: string, name: string, job?: Job) {
     this.id = id;
-    this.name = name;
+    this.#name = name;
     this.job = job;
   }
 
-  /** Takes the events that are new, and the checkpoints. */
-  async read(): Promise<void> {
+  get name(): string {
+    return this.job?.fine_tuned_model ?? this.#name;
+  }
+
+  /** Takes what is new: events and checkpoints of a job, lines of a served run. */
+  refresh(): Promise<void> {
+    return this.#reading ??= this.#refresh().finally(() => this.#reading = undefined);
+  }
+  async #refresh(): Promise<void> {
+    if (this.job) return await this.#readJob();
+    if (this.read === undefined) return;
+    const path = `/v1/runs/${encodeURIComponent(this.#name)}/metrics?after=${this.read}`;
+    const text = await (await ask(path)).text();
+    this.read += new TextEncoder().encode(text).length;
+    this.take(text, this.#name);
+  }
+  async #readJob(): Promise<void> {
     const known = this.events.at(-1)?.id, fresh: JobEvent[] = [];
     for (let after = "";;) {
       const page = await json<Page<JobEvent>>(`${JOBS}/${this.id}/events?limit=${MOST}${after && `&after=${after}`}`);
@@ -103,6 +121,11 @@ export class Run {
    */
   static parse(name: string, text: string): Run {
     const run = new Run(`file ${name}`, name);
+    run.take(text, name);
+    return run;
+  }
+  /** Takes lines of metrics.jsonl. @throws {SyntaxError} naming the line */
+  take(text: string, name: string): void {
     text.split("\n").forEach((line, i) => {
       if (line.trim() === "") return;
       let found: unknown;
@@ -111,25 +134,20 @@ export class Run {
       } catch {
         throw new SyntaxError(`${name}, line ${i + 1}: not JSON`);
       }
-      const { iter, ...rest } = found as Record<string, unknown>;
+      const { iter, loss, lr, val_loss, ...more } = found as Record<string, unknown>;
       if (typeof iter !== "number") {
         throw new SyntaxError(`${name}, line ${i + 1}: there is no "iter", as metrics.jsonl has`);
       }
-      run.take(iter, rest);
-    });
-    return run;
-  }
-  /** Takes a line of metrics.jsonl. */
-  take(iter: number, { loss, lr, val_loss, ...rest }: Readonly<Record<string, unknown>>): void {
-    const isEvaluation = val_loss !== undefined, { train_loss: _, ...more } = rest;
-    this.#measure({
-      step: isEvaluation ? iter : iter + 1,
-      ...isEvaluation ? { valid_loss: val_loss } : { train_loss: loss, learning_rate: lr },
-      ...more,
+      const isEvaluation = val_loss !== undefined;
+      const own = isEvaluation ? { valid_loss: val_loss } : { train_loss: loss, learning_rate: lr };
+      this.#measure({ ...more, step: isEvaluation ? iter : iter + 1, ...own });
     });
   }
 }
 
+/** Runs behind served models. */
+export const listRuns = async (): Promise<readonly { readonly id: string }[]> =>
+  (await json<Page<{ id: string }>>("/v1/runs")).data;
 export const listJobs = async (): Promise<readonly Job[]> => (await json<Page<Job>>(`${JOBS}?limit=100`)).data;
 export const act = (job: string, verb: "pause" | "resume" | "cancel" | "checkpoints"): Promise<Job> =>
   json(`${JOBS}/${job}/${verb}`, { method: "POST" });

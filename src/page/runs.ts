@@ -2,9 +2,9 @@
 import { Failure, json } from "./api.ts";
 import { plotCurves, smoothed } from "./curves.ts";
 import { brief, button, download, find, make, whole } from "./dom.ts";
-import { act, beginJob, type Checkpoint, type Job, listJobs, type Page, Run, upload } from "./run_data.ts";
+import { act, beginJob, type Checkpoint, type Job, listJobs, listRuns, type Page, Run, upload } from "./run_data.ts";
 import { length, sampling } from "./sampling.ts";
-import { allModels, choose, fail, readModels } from "./state.ts";
+import { allModels, choose, fail, model, readModels } from "./state.ts";
 
 /** Milliseconds between two looks. */
 const EVERY = 2000;
@@ -59,18 +59,22 @@ function close(error: unknown): boolean {
 }
 
 async function look(isFirst: boolean): Promise<void> {
-  const jobs = await listJobs(), before = new Map(runs.map((run) => [run.id, run]));
+  const [jobs, folders] = await Promise.all([listJobs(), listRuns()]),
+    before = new Map(runs.map((run) => [run.id, run]));
   const known = jobs.map((job) => {
-    const run = before.get(job.id) ?? new Run(job.id, job.fine_tuned_model ?? `${job.model}, ${job.id.slice(-6)}`, job);
+    const run = before.get(job.id) ?? new Run(job.id, `${job.model}, ${job.id.slice(-6)}`, job);
     if (job.fine_tuned_model && !run.job?.fine_tuned_model) void readModels();
     run.job = job;
     return run;
   });
-  runs = [...known, ...runs.filter(({ job }) => !job)];
+  const served = folders.map(({ id }) =>
+    before.get(`run ${id}`) ?? Object.assign(new Run(`run ${id}`, id), { read: 0 })
+  );
+  runs = [...known, ...served, ...runs.filter(({ job, read }) => !job && read === undefined)];
   chosen ??= runs[0]?.id;
   await Promise.all(
-    drawn().filter((run) => run.job && (isLive(run) || isFirst || run.events.length === 0 || run.id === chosen))
-      .map((run) => run.read()),
+    drawn().filter((run) => !run.job || isLive(run) || isFirst || run.events.length === 0 || run.id === chosen)
+      .map((run) => run.refresh()),
   );
   find("new-job-details").hidden = false;
   if (isFirst) await listFiles();
@@ -106,14 +110,14 @@ function drawList(): void {
     compare.onchange = () => {
       if (compare.checked) compared.add(id);
       else compared.delete(id);
-      void (job ? run.read() : Promise.resolve()).then(draw, fail);
+      void run.refresh().then(draw, fail);
     };
     const pick = button(name, () => {
       compared.delete(id);
       chosen = id;
-      void (job ? run.read() : Promise.resolve()).then(draw, fail);
+      void run.refresh().then(draw, fail);
     }, { id: `run-${i}`, className: "name", ariaPressed: String(id === chosen) });
-    const state = job ? STATES[job.status] : "from disk",
+    const state = job ? STATES[job.status] : run.read === undefined ? "from disk" : "run folder",
       part = job && isLive(run) && steps ? `, ${whole(100 * step / steps)} %` : "";
     const words = make("span", { className: `state ${job?.status ?? ""}` }, state + part);
     return make("li", { className: colourOf(run) }, compare, pick, words);
@@ -233,10 +237,10 @@ function drawCheckpoints({ checkpoints }: Run): void {
 }
 
 /** Has a checkpoint write: all of them with the same seed and beginning, so that what differs is what was learned. */
-async function sample({ id, fine_tuned_model_checkpoint: model }: Checkpoint): Promise<void> {
+async function sample({ id, fine_tuned_model_checkpoint: name }: Checkpoint): Promise<void> {
   const prompt = find<HTMLInputElement>("sample-prompt").value || "\n";
-  const known = allModels().find((one) => one.id === model), most = known ? Math.floor(known.context_length / 2) : 64;
-  const body = { model, prompt, max_tokens: Math.min(length(), most), ...sampling(), seed: 1 };
+  const known = allModels().find((one) => one.id === name), most = known ? Math.floor(known.context_length / 2) : 64;
+  const body = { model: name, prompt, max_tokens: Math.min(length(), most), ...sampling(), seed: 1 };
   try {
     const { choices: [{ text }] } = await json<{ choices: { text: string }[] }>("/v1/completions", {
       body,
@@ -250,17 +254,17 @@ async function sample({ id, fine_tuned_model_checkpoint: model }: Checkpoint): P
   draw();
 }
 
-async function use(model: string): Promise<void> {
+async function use(id: string): Promise<void> {
   await readModels();
-  choose(model);
-  goTo(allModels().find(({ id }) => id === model)?.chat ? "chat" : "write");
+  choose(id);
+  goTo(model()?.chat ? "chat" : "write");
 }
 
 async function order(run: Run, words: string, verb: Parameters<typeof act>[1]): Promise<void> {
   if (verb === "cancel" && !confirm(`End ${run.name}? Its checkpoints stay.`)) return;
   try {
     run.job = await act(run.id, verb);
-    find("run-said").textContent = `${words}: asked for`;
+    say(`${words}: asked for`);
     await look(false);
   } catch (error) {
     fail(error);
@@ -280,6 +284,11 @@ function saveCurves({ name, curves }: Run): void {
     [["step", ...names].join(","), ...lines].join("\n") + "\n",
     "text/csv",
   );
+}
+
+function say(words: string): void {
+  find("run-said").textContent = words;
+  setTimeout(() => find("run-said").textContent = "", 5000);
 }
 
 const GRADERS: Record<string, Record<string, unknown>> = {
@@ -319,7 +328,7 @@ async function begin(): Promise<void> {
     chosen = job.id;
     find<HTMLInputElement>("job-upload").value = "";
     await look(false);
-    find("run-said").textContent = "The job has begun";
+    say("The job has begun");
   } catch (error) {
     fail(error);
   }
@@ -356,8 +365,11 @@ export async function offerFile(id: string, method: string): Promise<void> {
   await listFiles();
   find<HTMLSelectElement>("job-file").value = id;
   find<HTMLSelectElement>("job-method").value = method;
+  find<HTMLInputElement>("job-model").value = model()?.id ?? "";
   find<HTMLDetailsElement>("new-job-details").open = true;
   showMethod();
+  find("job-begin").scrollIntoView({ block: "center" });
+  find("job-method").focus();
 }
 
 export function refreshRuns(): void {

@@ -51,6 +51,8 @@ interface BrowserTest {
   readonly name: string;
   /** Of `deno task browser`. Default: none. */
   readonly flags?: readonly string[];
+  /** What serves the page. Default: `deno task browser`. */
+  readonly server?: () => Promise<AsyncDisposable & { readonly url: string }>;
   readonly colorScheme?: "light" | "dark";
 }
 
@@ -58,7 +60,10 @@ interface BrowserTest {
  * A test of the page, in a Chromium of its own, without a window, whose WebGPU computes on the processor. An error that
  * nobody catches in the page fails it.
  */
-export function browserTest({ name, flags = [], colorScheme }: BrowserTest, body: (page: Page) => Promise<void>): void {
+export function browserTest(
+  { name, flags = [], server: begin = () => serve(flags), colorScheme }: BrowserTest,
+  body: (page: Page) => Promise<void>,
+): void {
   Deno.test({
     name,
     ignore,
@@ -66,7 +71,7 @@ export function browserTest({ name, flags = [], colorScheme }: BrowserTest, body
     sanitizeOps: false,
     sanitizeResources: false,
     async fn() {
-      await using server = await serve(flags);
+      await using server = await begin();
       const browser = await openBrowser(), errors: Error[] = [];
       try {
         const page = await browser.newPage({ viewport: { width: 1280, height: 900 }, colorScheme });

@@ -1,0 +1,117 @@
+/** The page's files as they are served, its reader of metrics, the programs that it shows, and its curves. */
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { smoothed } from "../../src/page/curves.ts";
+import { parseMetrics, quantile, total } from "../../src/page/prometheus.ts";
+import { python, snippet } from "../../src/page/snippets.ts";
+import { metricsText, noMetrics, observe } from "../../src/server/metrics.ts";
+import { pageRoutes } from "../../src/server/routes_page.ts";
+import { runRoutes } from "../../src/server/routes_runs.ts";
+import { KeyRing } from "../../src/server/auth.ts";
+import { withServer } from "../server/fake_engine.ts";
+import { inFolder } from "../testing.ts";
+
+/** What the policy forbids, or what asks other servers. */
+const foreign = /url\(|<img|<iframe|<object|<link[^>]*https?:|@import|\bon\w+="|style="/;
+
+Deno.test("page: every file comes with its type and a policy that lets it reach this server alone", async () => {
+  await withServer(async ({ get }) => {
+    const root = await get("/"), html = await root.text();
+    assertEquals([root.status, root.headers.get("content-type")], [200, "text/html; charset=utf-8"]);
+    const names = ["base.css", "page.css", "main.ts"], seen = new Set<string>(names);
+    for (const name of names) assertStringIncludes(html, `/page/${name}"`);
+    assert(!foreign.test(html.replace(/href="data:[^"]*"/, "")), "nothing inline, nothing from elsewhere");
+    for (const name of seen) { // and all that its modules import
+      const response = await get(`/page/${name}`), text = await response.text();
+      const type = name.endsWith(".css") ? "css" : "javascript";
+      assertEquals([response.status, response.headers.get("content-type")], [200, `text/${type}; charset=utf-8`], name);
+      const policy = response.headers.get("content-security-policy")!;
+      assertMatch(
+        policy,
+        /^default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self';/,
+      );
+      assertEquals(response.headers.get("x-content-type-options"), "nosniff");
+      for (const [, from] of text.matchAll(/\bfrom "\.\/([^"]+)"/g)) seen.add(from);
+      assert(!/^(export )?(interface|type) /m.test(text), `${name}: no types`);
+    }
+    assertEquals(seen.size >= 18, true);
+    for (const path of ["/page/nothing.ts", "/page/..%2Fserver%2Fauth.ts", "/page/README.md", "/page"]) {
+      const { status, body } = await get(path);
+      await body?.cancel();
+      assertEquals(status, 404, path);
+    }
+  }, { more: await pageRoutes() });
+});
+
+Deno.test("page: its files need no key where everything else does", async () => {
+  await withServer(async ({ get }) => {
+    for (
+      const [path, status] of [["/", 200], ["/page/main.ts", 200], ["/v1/models", 401], ["/metrics", 401]] as const
+    ) {
+      const response = await get(path);
+      await response.body?.cancel();
+      assertEquals(response.status, status, path);
+    }
+  }, { more: await pageRoutes(), access: { hostname: "0.0.0.0", publicHost: "example.org" } });
+});
+
+Deno.test("runs: whole lines of metrics.jsonl after a byte, for whoever has a key", async () => {
+  await inFolder(async (folder) => {
+    await Deno.mkdir(`${folder}/run`);
+    const lines = '{"iter":0,"loss":4}\n{"iter":1,"loss":3}\n', keys = await KeyRing.open(`${folder}/keys.json`);
+    await Deno.writeTextFile(`${folder}/run/metrics.jsonl`, lines + '{"iter":2,');
+    const { key } = await keys.make("test"), headers = { authorization: `Bearer ${key}` };
+    const more = runRoutes([{ id: "run", path: `${folder}/run` }, { id: "none", path: `${folder}/model.gguf` }]);
+    await withServer(async ({ get }) => {
+      const status = async (path: string, with_ = headers) => {
+        const response = await get(path, with_ as Record<string, string>);
+        await response.body?.cancel();
+        return response.status;
+      };
+      assertEquals(await status("/v1/runs", {} as typeof headers), 401);
+      assertEquals((await (await get("/v1/runs", headers)).json()).data, [{ id: "run", object: "run" }]);
+      const read = async (after: number) => await (await get(`/v1/runs/run/metrics?after=${after}`, headers)).text();
+      assertEquals([await read(0), await read(20), await read(40), await read(1000)], [lines, lines.slice(20), "", ""]);
+      assertEquals(await status("/v1/runs/none/metrics"), 404);
+      assertEquals(await status("/v1/runs/..%2Frun/metrics"), 404);
+      assertEquals(await status("/v1/runs/run/metrics?after=-1"), 400);
+    }, { more, access: { keys } });
+  });
+});
+
+Deno.test("page: it reads what the engine counts", () => {
+  const metrics = noMetrics();
+  metrics.generationTokens = 123;
+  metrics.promptTokens.computed = 5;
+  metrics.promptTokens.cached = 2;
+  for (const value of [0.003, 0.004, 0.2]) observe(metrics.firstTokenSeconds, value);
+  observe(metrics.queueSeconds, 1000);
+  const samples = parseMetrics(metricsText(metrics));
+  assertEquals(total(samples, "nanogpt_generation_tokens_total"), 123);
+  assertEquals(total(samples, "nanogpt_prompt_tokens_total"), 7);
+  assertEquals(quantile(samples, "nanogpt_time_to_first_token_seconds", 0.5), 0.005);
+  assertEquals(quantile(samples, "nanogpt_time_to_first_token_seconds", 0.9), 0.25);
+  assertEquals(quantile(samples, "nanogpt_queue_seconds", 0.5), Infinity);
+  assertEquals(quantile(samples, "nanogpt_inter_token_seconds", 0.5), undefined);
+  assertEquals(parseMetrics('a{b="x\\"y\\\\z\\n"} 2'), [{ name: "a", labels: { b: 'x"y\\z\n' }, value: 2 }]);
+});
+
+Deno.test("page: what was asked, as programs", () => {
+  const body = { model: "m", prompt: 'it\'s "so"\n', seed: 1, stream: true, min_p: 0.1 },
+    asked = { path: "/v1/completions", body };
+  const [curl, py, ts] = (["curl", "python", "typescript"] as const).map((name) =>
+    snippet(asked, name, "http://h", true)
+  );
+  assertStringIncludes(curl, `-d '{`);
+  const [, data] = /-d '([^]*)'$/.exec(curl)!;
+  assertEquals(JSON.parse(data.replaceAll("'\\''", "'")), body, "as a shell reads it");
+  assertStringIncludes(curl, '"Authorization: Bearer $NANOGPT_KEY"');
+  assertStringIncludes(py, '    stream=True,\n    extra_body={"min_p": 0.1},\n)');
+  assertStringIncludes(ts, 'client.completions.create({\n  "model": "m",');
+  assert(!snippet(asked, "curl", "http://h", false).includes("Authorization"));
+  assertEquals(python([null, true, { a: "é\n" }]), '[None, True, {"a": "é\\n"}]');
+});
+
+Deno.test("page: smoothing is a mean over the past", () => {
+  assertEquals(smoothed([[0, 4], [1, 2]], 0), [[0, 4], [1, 2]]);
+  assertEquals(smoothed([[0, 4], [1, 2], [2, 1]], 0.5), [[0, 4], [1, (2 + 2) / 1.5], [2, (1 + 1 + 1) / 1.75]]);
+});
