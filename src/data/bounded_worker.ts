@@ -89,6 +89,7 @@ async function connect<Request, Reply>(serve: Serve<Request, Reply>, specifier: 
       post({ failed: (error as Error).message });
     }
   });
+  parentPort!.postMessage({ of: 0, idle: 0 }); // it listens
 }
 
 /** Answers requests one after the other. The worker is made at the first, and anew after one that was ended. */
@@ -165,8 +166,7 @@ export class BoundedWorker<Request, Reply> implements Disposable {
     };
     worker.on("error", ended);
     worker.on("exit", ended);
-    worker.postMessage({ of: 0, ping: 0 }); // the time of a request does not count what it takes to begin
-    await ready.promise;
+    await ready.promise; // a message that came before it listens would be lost, and a request's time does not count what it takes to begin
     worker.unref();
     return worker;
   }
