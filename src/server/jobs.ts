@@ -418,10 +418,11 @@ export class Jobs implements AsyncDisposable {
     progress.checkpoint(checkpoint);
     const [all] = store.checkpoints(id, { limit: 1000 });
     for (const old of all.filter(({ asked }) => !asked).slice(KEPT)) {
+      if (this.#userOf(old) !== undefined) continue; // the next checkpoint tries again
       try {
         await this.#remove(old);
       } catch (error) {
-        if (!(error instanceof ConfigError)) throw error; // in use: the next checkpoint tries again
+        if (!(error instanceof ConfigError)) throw error; // texts are being written
       }
     }
   }
@@ -441,6 +442,21 @@ export class Jobs implements AsyncDisposable {
     await removeAll(checkpointFolder(this.#folder(job), step));
   }
 
+  /** What needs a model besides texts that are written; undefined where it may go. */
+  #userOf({ job: of, step, model }: StoredCheckpoint): string | undefined {
+    const { store } = this, path = checkpointFolder(this.#folder(of), step);
+    const job = store.jobsIn("validating_files", "queued", "running", "paused").find(({ state: { request, order } }) =>
+      request.model === model || order?.values.init_from === path ||
+      order?.grader?.type === "score_model" && order.grader.model === model
+    );
+    if (job) return `the job ${job.id} needs it`;
+    const heir = store.models().find(({ job }) => {
+      const { lora_rank, init_from } = store.job(job)!.state.order!.values;
+      return init_from === path && lora_rank !== undefined;
+    });
+    return heir && `${heir.model} is an adapter of it`;
+  }
+
   /**
    * Deletes a model that a job has made.
    *
@@ -448,22 +464,15 @@ export class Jobs implements AsyncDisposable {
    */
   async deleteModel(id: string, owner: string): Promise<void> {
     const { store } = this, found = store.models().find(({ model }) => model === id);
-    const job = found && store.job(found.job, owner);
-    if (!found || !job) {
+    if (!found || !store.job(found.job, owner)) {
       throw notFound(
         `The model '${id.slice(0, 80)}' does not exist, is not yours, or was not made by a job`,
         "model_not_found",
         "model",
       );
     }
-    const user = store.jobsIn("validating_files", "queued", "running", "paused").find(({ state }) => uses(state, id));
-    if (user) throw invalid("model", `The model is in use: the job ${user.id} needs it`, "model_in_use");
-    const path = checkpointFolder(this.#folder(found.job), found.step);
-    const heir = store.models().find(({ job }) => {
-      const { lora_rank, init_from } = store.job(job)!.state.order!.values;
-      return init_from === path && lora_rank !== undefined;
-    });
-    if (heir) throw invalid("model", `The model is in use: ${heir.model} is an adapter of it`, "model_in_use");
+    const user = this.#userOf(found);
+    if (user !== undefined) throw invalid("model", `The model is in use: ${user}`, "model_in_use");
     try {
       await this.#remove(found);
     } catch (error) {
@@ -550,8 +559,6 @@ class InvalidFile extends Error {
   override name = "DataError";
 }
 
-const uses = ({ request, order }: JobState, model: string): boolean =>
-  request.model === model || order?.grader?.type === "score_model" && order.grader.model === model;
 const wrongState = ({ id, status }: StoredJob, what: string, expected: string) =>
   invalid(null, `The job ${id} is ${status} and cannot be ${what}: expected ${expected}`, "invalid_state");
 
