@@ -36,7 +36,7 @@ export function drawBars(
   });
   const others = Math.max(0, vocabSize - Math.min(MOST, top.length));
   const more = rest + shares.slice(MOST).reduce((a, b) => a + b, 0);
-  if (others > 0 && more > 0) {
+  if (top.length > 0 && others > 0 && more > 0) {
     rows.push(make("li", { className: "others" }, `${others.toLocaleString("en")} others: ${percent(more)} together`));
   }
   const focused = [...list.children].findIndex((row) => row.contains(document.activeElement));

@@ -116,6 +116,7 @@ export function bindLoad(): void {
     last = asked;
     drawSnippet();
   });
+  new ResizeObserver(drawRates).observe(find("rates"));
   find("language").addEventListener("change", drawSnippet);
   find("copy").addEventListener("click", async () => {
     const copied = find("copied");
