@@ -41,7 +41,7 @@ const browserPermissions = [
   `--allow-run=${Deno.execPath()},/usr/bin/chromium`,
   "--allow-env",
   "--allow-sys=homedir,osRelease",
-  "--allow-net=localhost", // our own look at the server
+  "--allow-net=localhost,127.0.0.1", // our own look at the server, and the served page's
 ];
 
 interface Run {
