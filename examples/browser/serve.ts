@@ -5,7 +5,6 @@
  * Pages may share memory between threads only when they are cross-origin isolated, which two headers ask for. With
  * `--no-isolation` they are left out, as by most web servers, and the CPU path has one thread.
  */
-import { parseArgs } from "@std/cli";
 import { runCommand } from "../../src/cli/command.ts";
 import { ConfigError } from "../../src/errors.ts";
 import html from "./index.html" with { type: "text" };
@@ -36,16 +35,15 @@ async function files(): Promise<Map<string, { type: string; body: string }>> {
 }
 
 async function browser(args: string[]): Promise<number> {
-  const unknown = (flag: string) => {
-    throw new ConfigError(`unknown flag ${flag}\n${HELP.split("\n")[0]}`);
-  };
-  const flags = parseArgs(args, { string: ["port"], boolean: ["no-isolation", "help"], unknown });
-  const port = Number(flags.port ?? 8000);
+  const unknown = args.find((arg) => !/^--(port=.+|no-isolation|help)$/s.test(arg));
+  if (unknown !== undefined) throw new ConfigError(`unknown flag ${unknown}\n${HELP.split("\n")[0]}`);
+  const word = args.findLast((arg) => arg.startsWith("--port="))?.slice("--port=".length) ?? "8000",
+    port = Number(word);
   if (!Number.isInteger(port) || port < 0 || port > 65535) {
-    throw new ConfigError(`--port=${flags.port}: expected a whole number from 0 to 65535`);
+    throw new ConfigError(`--port=${word}: expected a whole number from 0 to 65535`);
   }
-  if (flags.help) console.log(HELP);
-  else await serve(port, flags["no-isolation"] ? {} : ISOLATION);
+  if (args.includes("--help")) console.log(HELP);
+  else await serve(port, args.includes("--no-isolation") ? {} : ISOLATION);
   return 0;
 }
 

@@ -1,4 +1,11 @@
-/** Runs and their checkpoints on the disk. */
+/**
+ * Models on the disk: run folders with their checkpoints, nanoGPT's `ckpt.pt`, Hugging Face's folders, GGUF and adapters.
+ *
+ * A run folder is what `deno task train` writes; {@linkcode RunFolder} reads and writes it. To load a model by its name, take
+ * `@nanogpt/ts/pretrained`.
+ *
+ * @module
+ */
 export type { AdapterShape, SavedAdapter, TrainedAdapter } from "./adapter.ts";
 export type { Checkpoint, SavedCheckpoint } from "./checkpoint_folder.ts";
 export type { EvaluationMetrics, Metrics, StepMetrics } from "./metrics.ts";

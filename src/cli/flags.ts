@@ -5,7 +5,6 @@
  * is the type of the result. A config file's values pass the same checks. Left out: `--name value`, which nanoGPT does
  * not take either, and Python expressions as values.
  */
-import { parseArgs } from "@std/cli/parse-args";
 import { ConfigError, nearest } from "../errors.ts";
 import type { NumberRange } from "../../kernels/choose/rules.ts";
 
@@ -128,24 +127,17 @@ export interface CommandLine<T extends FlagTable> {
 export function parseCommandLine<T extends FlagTable>(table: T, args: string[]): CommandLine<T> {
   args = args.map((arg) => table[arg.replace(/^--/, "")]?.bare ? `${arg}=True` : arg);
   for (const arg of args) checkForm(table, arg);
-  const isEmpty = (arg: string) => arg.endsWith("=") && arg.slice(2, -1) in table; // which parseArgs does not take
-  const parsed = parseArgs(args.filter((arg) => !isEmpty(arg)), {
-    string: [...Object.keys(table), "_"],
-    boolean: ["help"],
-    alias: { help: "h" },
-  });
   const given: Partial<Record<string, FlagValue>> = {};
-  for (const name of Object.keys(table)) {
-    const all = args.filter((arg) => arg.startsWith(`--${name}=`)).map((arg) => arg.slice(name.length + 3));
-    if (table[name].many && all.length > 0) {
-      given[name] = typeof table[name].fallback === "string" ? all.join(",") : all;
-      continue;
-    }
-    const last = args.findLast((arg) => arg.startsWith(`--${name}=`)), text = last === `--${name}=` ? "" : parsed[name];
-    if (typeof text !== "string") continue;
-    given[name] = check(table, name, table[name].read(text), `--${name}=${text}`);
+  for (const [name, flag] of Object.entries(table)) {
+    const texts = args.filter((arg) => arg.startsWith(`--${name}=`)).map((arg) => arg.slice(name.length + 3));
+    const last = texts.at(-1); // a flag that is given twice has its last value
+    if (last === undefined) continue;
+    given[name] = flag.many
+      ? (typeof flag.fallback === "string" ? texts.join(",") : texts)
+      : check(table, name, flag.read(last), `--${name}=${last}`);
   }
-  return { given: given as Partial<Values<T>>, words: parsed._.map(String), help: Boolean(parsed.help) };
+  const words = args.filter((arg) => !arg.startsWith("-"));
+  return { given: given as Partial<Values<T>>, words, help: args.includes("--help") || args.includes("-h") };
 }
 
 /** The values of a config file, checked like flags. @throws {ConfigError} */

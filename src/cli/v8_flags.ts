@@ -6,11 +6,18 @@
  * that have them also get `--no-wasm-inlining`: a kernel's functions are then compiled when they are called, and not into
  * whatever may call them, which would make the first token wait.
  * `NANOGPT_WIDE=0` leaves wide mode off.
+ *
+ * ```sh
+ * DENO_V8_FLAGS=$(deno run --allow-env=NANOGPT_WIDE jsr:@nanogpt/ts/cli/v8_flags) deno run … jsr:@nanogpt/ts/cli/train
+ * ```
+ *
+ * @module
  */
 
 /** An unknown flag ends the process at its start, so wide's are named only to releases of V8 that were seen to have them. */
 const wideReleases = ["15.0"];
 
+/** Whether this V8 is known to take the flags of the wide mode. */
 export function wideAvailable({ arch = Deno.build.arch as string, v8 = Deno.version.v8 } = {}): boolean {
   return arch === "x86_64" && wideReleases.some((release) => v8.startsWith(`${release}.`));
 }
@@ -21,6 +28,7 @@ export function whyNarrow({ arch = Deno.build.arch as string, v8 = Deno.version.
   return `narrow: V8's flags for wide kernels are known for V8 ${wideReleases.join(", ")}, and this is V8 ${v8}`;
 }
 
+/** The flags, as DENO_V8_FLAGS takes them. */
 export function v8Flags(wide: boolean): string {
   return wide
     ? "--experimental-wasm-revectorize,--no-wasm-bounds-checks,--no-wasm-inlining,--no-liftoff"

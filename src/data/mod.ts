@@ -1,4 +1,10 @@
-/** Text to tokens, and tokens to batches. */
+/**
+ * Text to tokens, and tokens to batches: nanoGPT's datasets, tokenized folders, and rows of prompts, chats and preferences.
+ *
+ * {@linkcode loadData} gives what a training reads; {@linkcode readExamples} reads the rows that tuning takes.
+ *
+ * @module
+ */
 export { type Batch, batchAt, getBatch } from "./batch.ts";
 export { type DataFolder, modelVocabSize, openDataFolder } from "./data_folder.ts";
 export { type DataOptions, loadData, type LoadedData } from "./load_data.ts";

@@ -1,3 +1,9 @@
+/**
+ * Devices: where tensors live and are computed. {@linkcode createDevice} makes one by its name: the CPU by WebAssembly, a GPU by
+ * WebGPU, or the reference in plain TypeScript.
+ *
+ * @module
+ */
 import { DeviceError, nearest } from "../errors.ts";
 import { CpuDevice, type CpuOptions } from "./cpu.ts";
 import type { Device } from "../engine/device.ts";

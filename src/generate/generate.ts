@@ -4,6 +4,8 @@
  * The noise is drawn on the host in the order of PyTorch's multinomial, so a seed gives nanoGPT's and transformers' tokens on
  * every device. The device chooses (kernels/choose), and the host reads some tokens at a time. Texts are rows (rows.ts), however
  * many there are.
+ *
+ * @module
  */
 import { needsTables } from "../../kernels/choose/record.ts";
 import { checkGeneration } from "./options.ts";

@@ -3,6 +3,8 @@
  * processors with AVX-512. The system's libc maps the code and calls it; there is no binary, no compiler and no other library.
  *
  * The code is never writable and executable at once, and stays for the life of the process: any device may be using it.
+ *
+ * @module
  */
 import type { Native, NativeTile } from "../device/cpu.ts";
 import { KC, NATIVE, tileColumns, timeTile } from "../wasm/gemm.ts";

@@ -1,4 +1,9 @@
-/** Layers: modules with parameters, named as in `torch.nn`. */
+/**
+ * Layers: modules with parameters, named as in `torch.nn`. {@linkcode Module} is what all of them are, the model too: its fields
+ * name its parameters, as in a checkpoint.
+ *
+ * @module
+ */
 export * from "./dropout.ts";
 export * from "./embedding.ts";
 export * from "./layer_norm.ts";

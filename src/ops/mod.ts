@@ -1,4 +1,8 @@
-/** Every differentiable operation, one a file. */
+/**
+ * Every differentiable operation on tensors, named as in PyTorch; each file has the equation, the forward and the backward pass.
+ *
+ * @module
+ */
 export { add } from "./add.ts";
 export { cachedAttention, type Places } from "./cached_attention.ts";
 export { causalSelfAttention } from "./causal_self_attention.ts";

@@ -1,4 +1,8 @@
-/** Text to token ids and back. */
+/**
+ * Text to token ids and back: characters, words, GPT-2's byte pairs, and tokenizers in Hugging Face's files.
+ *
+ * @module
+ */
 export { type BytePairTables, BytePairTokenizer } from "./byte_pair.ts";
 export { CharacterTokenizer } from "./character.ts";
 export { loadTokenizer, tokenizerFromJSON } from "./load.ts";

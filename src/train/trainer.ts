@@ -6,6 +6,8 @@
  * micro-step, from the generator that drew the weights, so a seed gives nanoGPT's batches. Different from train.py, on
  * purpose: the best checkpoint is never overwritten by a worse one, `evalOnly` stops a resumed run too, a resumed run goes
  * on bit for bit (train.py draws other batches), and a run that ends between two evaluations saves what it has reached.
+ *
+ * @module
  */
 import { ADAPTER_WEIGHTS, type TrainedAdapter } from "../checkpoint/adapter.ts";
 import type { Checkpoint } from "../checkpoint/checkpoint_folder.ts";
