@@ -7,7 +7,8 @@ import { assert, assertEquals } from "@std/assert";
 /** From the top down; rooms in one line stand side by side and import nothing from each other. */
 const FLOORS = [
   ["cli"],
-  ["config", "server", "page"],
+  ["config", "server"],
+  ["page"],
   ["search"],
   ["pretrained"],
   ["finetune"],
@@ -138,4 +139,10 @@ Deno.test("floor plan: what a browser bundles never asks Deno or node:", () => {
 Deno.test("floor plan: only commands import node: modules", () => {
   const wrong = [...imports].filter(([path, to]) => roomOf(path) !== "cli" && to.some((name) => /^node:/.test(name)));
   assertEquals(wrong.map(([path]) => path), []);
+});
+
+Deno.test("floor plan: the page's list of its files has all of them", async () => {
+  const { PAGE } = await import("../src/page/files.ts");
+  const found = (await Array.fromAsync(Deno.readDir(new URL("../src/page/", import.meta.url)))).map(({ name }) => name);
+  assertEquals(Object.keys(PAGE).sort(), found.filter((name) => name !== "files.ts").sort());
 });

@@ -62,7 +62,7 @@ export async function parse<T extends FlagTable>(declaration: Declaration<T>, ar
   if (!help) return request;
   const shown = `${does}
 
-  deno task ${name} ${usage} [--flag=value …]
+  ${taskCommand(name, [])} ${usage} [--flag=value …]
 
 ${notes}Flags, with the values that hold where they are not given:
 
@@ -151,13 +151,32 @@ export function describeError(error: unknown): string {
   return `${error.name}: ${line}\nWith NANOGPT_DEBUG=1 in the environment the whole trace is shown.`;
 }
 
+/** What a task, or its variant, has besides what all have: a permission, and a flag. */
+const VARIANTS: Readonly<Record<string, readonly [permission: string, flag: string]>> = {
+  serve: ["--allow-sys", ""],
+  dawn: ["--allow-ffi", "--device=webgpu:dawn"],
+  native: ["--allow-ffi", "--native"],
+  lan: ["", "--host=0.0.0.0"],
+};
+
 /**
- * What to type into a shell to run a task, as the user ran this one: with `deno`, or with npx where that has brought it.
+ * What to type into a shell to run a task, as the user ran this one: with `deno`, or with npx where that has brought it; and
+ * where the package came from a registry, so that there are no tasks, the command that it exports.
  *
  * @param deno path of the running Deno
+ * @param module URL of this module
  */
-export function taskCommand(name: string, args: readonly string[], deno = Deno.execPath()): string {
+export function taskCommand(
+  name: string,
+  args: readonly string[],
+  { deno = Deno.execPath(), module = import.meta.url } = {},
+): string {
   const quote = (arg: string) => /^[\w@%+=:,./-]+$/.test(arg) ? arg : `'${arg.replaceAll("'", `'\\''`)}'`;
-  const task = /[\\/]_npx[\\/]/.test(deno) ? `npx -y deno@${Deno.version.deno} task` : "deno task";
-  return [task, name, ...args.map(quote)].join(" ");
+  const program = /[\\/]_npx[\\/]/.test(deno) ? `npx -y deno@${Deno.version.deno}` : "deno";
+  if (module.startsWith("file:")) return [program, "task", name, ...args.map(quote)].join(" ");
+  const parts = name.split(":"), added = parts.map((part) => VARIANTS[part] ?? ["", ""]);
+  const permissions = ["--allow-read", "--allow-write", "--allow-net", "--allow-env", ...added.map(([first]) => first)];
+  const flags = added.map(([, flag]) => flag).filter((flag) => !args.includes(flag));
+  const words = [...permissions, `jsr:@nanogpt/ts/cli/${parts[0]}`, ...flags, ...args.map(quote)].filter(Boolean);
+  return [program, "run", ...words].join(" ");
 }

@@ -3,6 +3,13 @@ import { pathToFileURL } from "node:url";
 import { ConfigError } from "../errors.ts";
 import { exists } from "../files/files.ts";
 
+/** The configs that come with the package. Their paths are literal, so a package that was not unpacked has them too. */
+export const SHIPPED: ReadonlyMap<string, () => Promise<{ readonly default: object }>> = new Map([
+  ["config/finetune_shakespeare.ts", () => import("../../config/finetune_shakespeare.ts")],
+  ["config/shakespeare_char_cpu.ts", () => import("../../config/shakespeare_char_cpu.ts")],
+  ["config/train_shakespeare_char.ts", () => import("../../config/train_shakespeare_char.ts")],
+]);
+
 /**
  * Imports a config file. As nanoGPT's commands name `config/X.py`, that finds our `config/X.ts`; so does `config/X`.
  *
@@ -10,9 +17,8 @@ import { exists } from "../files/files.ts";
  */
 export async function loadConfig(word: string): Promise<object> {
   const path = word.replace(/(\.py|\.ts)?$/, ".ts");
-  let url = pathToFileURL(path);
-  // Wherever a task is called, `config/NAME` finds what the repository brings.
-  if (path.startsWith("config/") && !await exists(path)) url = new URL(`../../${encodeURI(path)}`, import.meta.url);
+  const url = pathToFileURL(path), shipped = SHIPPED.get(path);
+  if (shipped && !await exists(path)) return (await shipped()).default; // wherever the command is called
   try {
     if (!(await Deno.stat(url)).isFile) throw new ConfigError(`${path} is not a file; a config is a TypeScript module`);
   } catch (error) {

@@ -38,7 +38,7 @@ export const serve = command({
     await using jobs = values.jobs ? await openJobs(values, engine, progress) : undefined;
     const access = new Access({ keys, hostname, publicHost: public_host || undefined });
     const runs = specsOf(values).filter((spec) => !("base" in spec));
-    const more = [...await pageRoutes(), ...jobs ? [...jobRoutes(jobs), ...runRoutes(runs)] : []];
+    const more = [...pageRoutes(), ...jobs ? [...jobRoutes(jobs), ...runRoutes(runs)] : []];
     await using listener = await listening(values, () => serveRoutes({ engine, access }, { hostname, port, more }));
     revoke(jobs && ["net", "run", "ffi"]);
     announce(listener, engine, values, progress);

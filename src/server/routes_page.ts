@@ -4,7 +4,8 @@
  * bundler nor a build.
  */
 import type * as NodeModule from "node:module";
-import { builtin, system } from "../files/system.ts";
+import { builtin } from "../files/system.ts";
+import { PAGE } from "../page/files.ts";
 import { notFound } from "./errors.ts";
 import { type Route, route } from "./routes.ts";
 
@@ -18,21 +19,19 @@ interface PageFile {
   readonly body: string;
 }
 
-async function readPage(): Promise<Map<string, PageFile>> {
-  const folder = decodeURIComponent(new URL("../page/", import.meta.url).pathname).replace(/^\/(\w:)/, "$1");
-  const { stripTypeScriptTypes } = builtin<typeof NodeModule>("node:module"), files = new Map<string, PageFile>();
-  for await (const { name } of system.readDir(folder)) {
-    const ending = name.split(".").at(-1)!, type = TYPES[ending];
-    if (!type) continue;
-    const text = new TextDecoder().decode(await system.readFile(folder + name));
-    files.set(name, { type, body: ending === "ts" ? stripTypeScriptTypes(text) : text });
-  }
-  return files;
+function readPage(): Map<string, PageFile> {
+  const { stripTypeScriptTypes } = builtin<typeof NodeModule>("node:module");
+  return new Map(
+    Object.entries(PAGE).map(([name, text]) => {
+      const ending = name.split(".").at(-1)!;
+      return [name, { type: TYPES[ending], body: ending === "ts" ? stripTypeScriptTypes(text) : text }];
+    }),
+  );
 }
 
 /** The routes of the page's own files, which need no key: what they show asks the other routes. */
-export async function pageRoutes(): Promise<readonly Route[]> {
-  const files = await readPage();
+export function pageRoutes(): readonly Route[] {
+  const files = readPage();
   const answer = (name: string): Response => {
     const file = files.get(name);
     if (!file) throw notFound(`The page has no file ${name.slice(0, 80)}`);

@@ -143,8 +143,23 @@ Deno.test("the command that resumes a run can be pasted into a shell", () => {
     "deno task train config/x.py '--input=it'\\''s here.txt' --init_from=resume --out_dir=a",
   );
   const { deno } = Deno.version;
-  assertEquals(taskCommand("sample", ["--out_dir=a b"], "/usr/bin/deno"), "deno task sample '--out_dir=a b'");
-  assertEquals(taskCommand("sample", [], "/home/a/.npm/_npx/7a40/deno"), `npx -y deno@${deno} task sample`);
+  const usual = { deno: "/usr/bin/deno" }, npx = { deno: "/home/a/.npm/_npx/7a40/deno" };
+  assertEquals(taskCommand("sample", ["--out_dir=a b"], usual), "deno task sample '--out_dir=a b'");
+  assertEquals(taskCommand("sample", [], npx), `npx -y deno@${deno} task sample`);
+  const registry = { ...usual, module: "https://registry/command.ts" };
+  const run = "deno run --allow-read --allow-write --allow-net --allow-env";
+  assertEquals(
+    taskCommand("sample", ["--out_dir=a b"], registry),
+    `${run} jsr:@nanogpt/ts/cli/sample '--out_dir=a b'`,
+  );
+  assertEquals(
+    taskCommand("train:dawn", ["--device=webgpu:dawn", "--seed=1"], registry),
+    `${run} --allow-ffi jsr:@nanogpt/ts/cli/train --device=webgpu:dawn --seed=1`,
+  );
+  assertEquals(
+    taskCommand("serve:lan", [], registry),
+    `${run} --allow-sys jsr:@nanogpt/ts/cli/serve --host=0.0.0.0`,
+  );
 });
 
 Deno.test("sample.py's defaults", async () => {

@@ -1,0 +1,47 @@
+/** The page's files as texts: imported, so that a server which has no folder, because it came from a registry, has them too. */
+import apiTs from "./api.ts" with { type: "text" };
+import barsTs from "./bars.ts" with { type: "text" };
+import baseCss from "./base.css" with { type: "text" };
+import chatTs from "./chat.ts" with { type: "text" };
+import curvesTs from "./curves.ts" with { type: "text" };
+import distributionTs from "./distribution.ts" with { type: "text" };
+import domTs from "./dom.ts" with { type: "text" };
+import indexHtml from "./index.html" with { type: "text" };
+import loadTs from "./load.ts" with { type: "text" };
+import mainTs from "./main.ts" with { type: "text" };
+import manuscriptTs from "./manuscript.ts" with { type: "text" };
+import pageCss from "./page.css" with { type: "text" };
+import plotTs from "./plot.ts" with { type: "text" };
+import preferencesTs from "./preferences.ts" with { type: "text" };
+import prometheusTs from "./prometheus.ts" with { type: "text" };
+import runDataTs from "./run_data.ts" with { type: "text" };
+import runsTs from "./runs.ts" with { type: "text" };
+import samplingTs from "./sampling.ts" with { type: "text" };
+import snippetsTs from "./snippets.ts" with { type: "text" };
+import stateTs from "./state.ts" with { type: "text" };
+import writeTs from "./write.ts" with { type: "text" };
+
+/** By name. */
+export const PAGE: Readonly<Record<string, string>> = {
+  "api.ts": apiTs,
+  "bars.ts": barsTs,
+  "base.css": baseCss,
+  "chat.ts": chatTs,
+  "curves.ts": curvesTs,
+  "distribution.ts": distributionTs,
+  "dom.ts": domTs,
+  "index.html": indexHtml,
+  "load.ts": loadTs,
+  "main.ts": mainTs,
+  "manuscript.ts": manuscriptTs,
+  "page.css": pageCss,
+  "plot.ts": plotTs,
+  "preferences.ts": preferencesTs,
+  "prometheus.ts": prometheusTs,
+  "run_data.ts": runDataTs,
+  "runs.ts": runsTs,
+  "sampling.ts": samplingTs,
+  "snippets.ts": snippetsTs,
+  "state.ts": stateTs,
+  "write.ts": writeTs,
+};

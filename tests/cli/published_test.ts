@@ -1,0 +1,67 @@
+/**
+ * What publishing would ship, served as a registry serves it, module by module: the commands run from there in an empty folder.
+ * And of what stands in data/, only what is ours is shipped.
+ */
+import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import config from "../../deno.json" with { type: "json" };
+import { SHIPPED } from "../../src/cli/config_file.ts";
+
+const root = new URL("../../", import.meta.url);
+const TYPES: Record<string, string> = { ts: "application/typescript", json: "application/json" };
+
+/** By `publish.include` alone: what it leaves out is not there, whether it is needed or not. */
+function shipped(path: string): boolean {
+  return config.publish.include.some((name) => path === name || path.startsWith(`${name}/`));
+}
+
+async function respond(request: Request): Promise<Response> {
+  const path = new URL(request.url).pathname.slice(1), type = TYPES[path.split(".").at(-1)!] ?? "text/plain";
+  if (!shipped(path)) return new Response("", { status: 404 });
+  return new Response(await Deno.readFile(new URL(path, root)), { headers: { "content-type": type } });
+}
+
+Deno.test("published: the commands run from a registry's modules, and find the configs that come with them", async () => {
+  await using server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen() {} }, respond);
+  const registry = `http://127.0.0.1:${server.addr.port}`, folder = await Deno.makeTempDir();
+  const run = async (command: string, ...args: string[]) => {
+    const all = ["run", "--quiet", "--no-check", "--no-config", "-A", `${registry}/src/cli/${command}.ts`, ...args];
+    const output = await new Deno.Command(Deno.execPath(), {
+      args: all,
+      cwd: folder,
+      clearEnv: true,
+      env: { DENO_DIR: `${folder}/deno`, HOME: folder, NO_COLOR: "1" },
+    }).output();
+    const [out, error] = [output.stdout, output.stderr].map((bytes) => new TextDecoder().decode(bytes));
+    assert(output.success, `${command}: ${out}${error}`);
+    return out;
+  };
+  try {
+    await Deno.writeTextFile(`${folder}/text.txt`, "To be, or not to be, that is the question. ".repeat(20));
+    const tiny = ["--n_layer=1", "--n_head=1", "--n_embd=16", "--block_size=8", "--batch_size=2", "--eval_iters=1"];
+    const trained = await run(
+      "train",
+      "config/train_shakespeare_char.py",
+      ...tiny,
+      "--input=text.txt",
+      "--max_iters=2",
+      "--eval_interval=2",
+      "--threads=1",
+    );
+    assertMatch(trained, /deno run --allow-\S+ .*jsr:@nanogpt\/ts\/cli\/sample --out_dir=out-shakespeare-char/);
+    const written = await run("sample", "--out_dir=out-shakespeare-char", "--num_samples=1", "--max_new_tokens=5");
+    assertMatch(written, /\S/);
+    assertEquals(
+      (await run("prepare", "--tokenizer=character", "--input=text.txt", "--out_dir=tokens")).includes("tokens"),
+      true,
+    );
+    // Everything that the server is made of, the page's files too.
+    assertStringIncludes(await run("serve", "--help"), "jsr:@nanogpt/ts/cli/serve");
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
+});
+
+Deno.test("published: every config of the repository is among those that commands find everywhere", async () => {
+  const names = (await Array.fromAsync(Deno.readDir(new URL("config/", root)))).map(({ name }) => `config/${name}`);
+  assertEquals([...SHIPPED.keys()].sort(), names.filter((name) => name !== "config/train_config.ts").sort());
+});
