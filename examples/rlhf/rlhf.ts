@@ -22,7 +22,6 @@ import {
   type Sample,
   SupervisedTuning,
 } from "@nanogpt/ts/finetune";
-import { parseArgs } from "@std/cli";
 import { answerOf, type Choice, choices, hiddenListener, humanListener, preferences, rankings } from "./listener.ts";
 import { copyOf, dpo, GROUP, groups, ppo, train, type World } from "./methods.ts";
 import { divergence, enumerate, expectation, groupFixedPoint, optimum, tokensOf } from "./optimum.ts";
@@ -224,8 +223,8 @@ function likeliest(policy: Float64Array): string {
 }
 
 if (import.meta.main) {
-  const flags = parseArgs(Deno.args, { boolean: ["human"], string: ["out_dir"] }), human = flags.human === true;
-  const out_dir = String(flags.out_dir ?? "out-rlhf");
+  const human = Deno.args.includes("--human");
+  const out_dir = Deno.args.find((arg) => arg.startsWith("--out_dir="))?.slice("--out_dir=".length) ?? "out-rlhf";
   using device = await createDevice("cpu");
   const outcome = await rlhf(device, { human });
   await Deno.mkdir(out_dir, { recursive: true });
