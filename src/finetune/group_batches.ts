@@ -9,7 +9,7 @@ import { equalGroups, groupAdvantages, leaveOneOut, type ScaleRewards, spread } 
 import { rowArrays } from "./policy.ts";
 import type { RatioLevel } from "./policy_loss.ts";
 import type { RolloutScores } from "./prompts.ts";
-import { type Rollout, rolloutsFromJSON, rolloutsToJSON } from "./rollouts.ts";
+import { isCount, type Rollout, rolloutsFromJSON, rolloutsToJSON } from "./rollouts.ts";
 
 /** What a sum over tokens is divided by; TRL's `loss_type`. */
 export type PolicyLossType =
@@ -187,9 +187,9 @@ export function iterationFromJSON(saved: unknown, { length, path }: { length: nu
     all === undefined || Array.isArray(all) && all.length === length &&
       rollouts.every(({ ids, from }, i) => areNumbers(all[i], ids.length - from));
   const valid = rollouts.length === length && areNumbers(advantages, length) && isObject(measures) &&
-    Number.isSafeInteger(drawn) && Number(drawn) >= 0;
+    isCount(drawn);
   if (valid && ofTokens(old) && ofTokens(reference)) {
-    return { rollouts, advantages, old, reference, measures: measures as Measures, drawn: Number(drawn) };
+    return { rollouts, advantages, old, reference, measures: measures as Measures, drawn };
   }
   throw new CheckpointError(`${path} is damaged: what it says of an iteration under way is not valid`);
 }

@@ -1,27 +1,19 @@
 /** The options of policy gradients of groups, with TRL's names and defaults. */
 import { ConfigError } from "../errors.ts";
-import type { GPT } from "../gpt.ts";
 import type { ScaleRewards } from "./advantages.ts";
 import type { GroupOptions, PolicyLossType } from "./group_batches.ts";
-import type { Lora } from "./lora.ts";
-import type { Reward } from "./rewards.ts";
+import type { RolloutTaskOptions } from "./rollout_task.ts";
 import type { RolloutOptions } from "./rollouts.ts";
 
 /** How `PolicyGradient` writes and learns. */
-export interface PolicyGradientOptions extends RolloutOptions {
+export interface PolicyGradientOptions extends RolloutTaskOptions, RolloutOptions {
   /** Default: grpo. */ readonly method?: "grpo" | "rloo";
-  /** One or more. */ readonly rewards: readonly Reward[];
-  /** The text of a completion's tokens, for rewards. */ readonly decode: (ids: Int32Array) => string;
-  /** Completions in a micro-batch. */ readonly batchSize: number;
   /** Micro-batches that are written at once; a multiple of the trainer's `gradientAccumulationSteps`. Default 1. */
   readonly stepsPerGeneration?: number;
   /** Completions of a prompt; divides those that are written at once. Default: 8, of RLOO 2. */
   readonly numGenerations?: number;
   /** How often they are learned from. Default 1. */ readonly numIterations?: number;
   /** The weight of KL to `reference`. Default: 0, of RLOO 0.05. */ readonly beta?: number;
-  /** What KL is measured to: a frozen model, or the policy's adapter, which is switched off then; a function is called at first use. */
-  readonly reference?: GPT | Lora | (() => Lora);
-  /** The mean KL of a text, in nats, at which training stops. Default: it is not looked at. */ readonly maxKl?: number;
   /** Ratios count from 1 − epsilon. Default 0.2. */ readonly epsilon?: number;
   /** Ratios count to 1 + epsilonHigh. Default: epsilon. */ readonly epsilonHigh?: number;
   /** Whether nothing is learned from completions without an end. Default false. */
@@ -33,8 +25,6 @@ export interface PolicyGradientOptions extends RolloutOptions {
   /** Of GRPO: whether KL counts by the ratio. Default true. */ readonly useBiasCorrectionKl?: boolean;
   /** Of RLOO: whether advantages get the mean 0 and the deviation 1. Default false. */
   readonly normalizeAdvantages?: boolean;
-  /** Of the order of prompts, and of the completions. Default 1337. */ readonly seed?: number;
-  /** Whether each epoch has an order of its own. Default true. */ readonly shuffle?: boolean;
 }
 
 /** The same with defaults. */
@@ -45,12 +35,9 @@ export type CompleteOptions =
 
 /** Fills in defaults. @throws {ConfigError} when options contradict each other */
 export function completeOptions(options: PolicyGradientOptions): CompleteOptions {
-  const { method = "grpo", batchSize, stepsPerGeneration = 1, rewards, reference, epsilon = 0.2 } = options;
+  const { method = "grpo", batchSize, stepsPerGeneration = 1, reference, epsilon = 0.2 } = options;
   const { numGenerations = method === "grpo" ? 8 : 2, beta = method === "grpo" ? 0 : 0.05 } = options;
   const written = batchSize * stepsPerGeneration;
-  if (rewards.length === 0) throw new ConfigError("Policy gradients: rewards has none; expected one or more");
-  const twice = rewards.find(({ name }, i) => rewards.findIndex((other) => other.name === name) < i);
-  if (twice) throw new ConfigError(`Two rewards are called ${twice.name}; expected names that differ`);
   if (numGenerations < 2) throw new ConfigError(`numGenerations is ${numGenerations}; expected 2 or more`);
   if (written % numGenerations !== 0) {
     throw new ConfigError(

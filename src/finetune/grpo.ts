@@ -12,20 +12,15 @@
  * @see https://huggingface.co/docs/trl/grpo_trainer
  * @see https://huggingface.co/docs/trl/rloo_trainer
  */
-import { Epochs } from "../data/epochs.ts";
-import type { TokensIdentity } from "../data/tokens.ts";
-import { paddedLengths } from "../data/token_rows.ts";
 import type { Tensor } from "../engine/tensor.ts";
-import { CheckpointError, ConfigError, TrainingError } from "../errors.ts";
+import { CheckpointError, ConfigError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
-import type { NumberArray } from "../kernel.ts";
-import { concat, mean, mul, neg, reshape, sum } from "../ops/mod.ts";
+import { concat, mul, reshape, sum } from "../ops/mod.ts";
 import { RandomGenerator } from "../random/mod.ts";
 import type { DrawOptions, LossAndOutputs, Measures, MicroBatch, Task, TaskState } from "../train/task.ts";
 import { spread } from "./advantages.ts";
 import {
   groupArrays,
-  type GroupRollouts,
   type Iteration,
   iterationFromJSON,
   iterationToJSON,
@@ -36,17 +31,12 @@ import { type CompleteOptions, completeOptions, type PolicyGradientOptions } fro
 import { adaptersOf } from "./lora.ts";
 import { ReferencePolicy, Scorer, tokenLogprobs } from "./policy.ts";
 import { CLIP_MEASURES, policyLoss } from "./policy_loss.ts";
-import {
-  checkPrompts,
-  identityOf,
-  type PromptSplits,
-  type RolloutPrompt,
-  type RolloutSample,
-  type RolloutScores,
-  sampleOf,
-  scoreRollouts,
-} from "./prompts.ts";
-import { Roller } from "./rollouts.ts";
+import { type PromptSplits, type RolloutPrompt, scoreRollouts } from "./prompts.ts";
+import { type Answers, RolloutTask } from "./rollout_task.ts";
+import { isCount, type RollOptions } from "./rollouts.ts";
+
+/** Tokens of a completion. */
+const MEAN_LENGTH = "completions/mean_length";
 
 /**
  * Trains a policy by the rewards of what it writes: GRPO or RLOO.
@@ -74,16 +64,12 @@ import { Roller } from "./rollouts.ts";
  * device.close();
  * ```
  */
-export class PolicyGradient implements Task, Disposable {
-  /** Completions depend on the weights. */ readonly ahead = false;
+export class PolicyGradient extends RolloutTask {
   /** What a run that goes on has to agree in. */ readonly config: NonNullable<Task["config"]>;
   /** Of tokens of an update: see TRL's names. */ readonly measures: readonly string[];
   /** In lines of progress. */ readonly shown: readonly string[];
-  /** Of the last evaluation: the first held-out prompt's completion. */ sample: RolloutSample | undefined;
+  /** @internal */ protected readonly judged = ["reward", MEAN_LENGTH];
   readonly #options: CompleteOptions;
-  readonly #epochs: Epochs;
-  readonly #lengths: readonly number[];
-  readonly #roller: Roller;
   readonly #scorer: Scorer;
   #reference: Scorer | undefined;
   /** Completions written so far, and tokens of them and their prompts. */
@@ -99,34 +85,28 @@ export class PolicyGradient implements Task, Disposable {
    * @throws {ConfigError} when options contradict each other
    * @throws {DeviceError} when there is no room for the keys and values of a text
    */
-  constructor(readonly model: GPT, readonly prompts: PromptSplits, options: PolicyGradientOptions) {
-    const { blockSize } = model.config;
-    checkPrompts("Policy gradients", prompts, { ...options, blockSize });
-    const all = this.#options = completeOptions(options), { maxNewTokens, beta, seed, batchSize, temperature } = all;
-    const isGrpo = all.method === "grpo", { stepsPerGeneration, numGenerations, numIterations } = all;
+  constructor(model: GPT, prompts: PromptSplits, options: PolicyGradientOptions) {
+    const all = completeOptions(options), { batchSize, stepsPerGeneration, numGenerations, numIterations } = all;
+    super(model, prompts, {
+      ...all,
+      counts: { stepsPerGeneration, numGenerations, numIterations },
+      iteration: {
+        prompts: batchSize * stepsPerGeneration / numGenerations,
+        microBatches: numIterations * stepsPerGeneration,
+      },
+    });
+    this.#options = all;
+    const { maxNewTokens, beta, temperature } = all, isGrpo = all.method === "grpo", inLoss = isGrpo && beta !== 0;
     this.config = {
       name: isGrpo ? "GRPO" : "RLOO",
       ...{ batchSize, stepsPerGeneration, numGenerations, numIterations, maxNewTokens, beta },
     };
-    const inLoss = isGrpo && beta !== 0;
     this.measures = [...inLoss ? ["kl"] : [], "entropy", ...CLIP_MEASURES];
-    this.shown = ["reward", ...options.reference ? ["kl"] : [], "entropy", CLIP_MEASURES[2], "completions/mean_length"];
-    this.#epochs = new Epochs(prompts.train.length, { seed, shuffle: options.shuffle });
-    const longest = Math.max(...prompts.train.map(({ ids }) => ids.length)) + maxNewTokens;
-    this.#lengths = paddedLengths(longest);
-    this.#roller = new Roller(model, options);
-    this.#scorer = new Scorer(model, { batchSize, maxLength: longest, temperature });
+    this.shown = ["reward", ...options.reference ? ["kl"] : [], "entropy", CLIP_MEASURES[2], MEAN_LENGTH];
+    this.#scorer = new Scorer(model, { batchSize, maxLength: this.lengths.at(-1)!, temperature });
   }
 
-  /** Micro-batches in an epoch, or in an evaluation of all prompts of a part. */
-  microBatches(split: "train" | "val"): number {
-    const { batchSize, stepsPerGeneration, numGenerations, numIterations } = this.#options;
-    const { length } = this.prompts[split];
-    if (split === "val") return Math.ceil(length / batchSize);
-    const iterations = Math.ceil(length / (batchSize * stepsPerGeneration / numGenerations));
-    return iterations * numIterations * stepsPerGeneration;
-  }
-
+  /** The next micro-batches; before the first of an iteration its completions are written and scored. */
   async *draw({ count, signal }: DrawOptions): AsyncGenerator<MicroBatch> {
     const { stepsPerGeneration, numIterations } = this.#options;
     if (stepsPerGeneration % count !== 0) {
@@ -135,75 +115,63 @@ export class PolicyGradient implements Task, Disposable {
       );
     }
     if (!this.#iteration || this.#iteration.drawn >= stepsPerGeneration * numIterations) {
-      this.#iteration = await this.#write(count, signal);
+      this.#iteration = await this.begin((prompts) => this.#write(prompts, count, signal));
     }
     for (let i = 0; i < count; i++) yield this.#microBatch(this.#iteration, this.#iteration.drawn++, count);
   }
 
-  /** Writes and scores the completions of an iteration. Where that fails, all is as before. */
-  async #write(count: number, signal?: AbortSignal): Promise<Iteration> {
-    const { batchSize, stepsPerGeneration, numGenerations, numIterations, seed } = this.#options;
-    const before = this.#epochs.state(), number = batchSize * stepsPerGeneration;
-    try {
-      const taken = Array.from({ length: number / numGenerations }, () => this.prompts.train[this.#epochs.next()]);
-      const prompts = taken.flatMap((prompt) => Array<RolloutPrompt>(numGenerations).fill(prompt));
-      const ids = prompts.map(({ ids }) => ids);
-      const rollouts = await this.#roller.roll(ids, { seed, first: this.#written, signal });
-      const scores = await scoreRollouts(rollouts, { ...this.#options, prompts, signal });
-      // Side by side in a micro-batch are completions of any prompts. They are scored as they stand there: on any device that gives
-      // the bits of the update's own pass.
-      const order = new RandomGenerator(seed + this.#written).randperm(number);
-      const score = async (scorer: Scorer | undefined) => {
-        const found = await scorer?.logprobs(Array.from(order, (i) => rollouts[i]), { signal });
-        const by = found && new Array<Float32Array>(number);
-        found?.forEach((one, place) => by![order[place]] = one);
-        return by;
-      };
-      const known = numIterations > 1 || stepsPerGeneration > count || this.#options.reference !== undefined;
-      const old = await score(known ? this.#scorer : undefined), reference = await score(this.#referenceScorer);
-      const iteration = this.#judge({ rollouts, old, reference }, { scores, order });
-      this.#written += number;
-      this.#tokens += rollouts.reduce((sum, { ids }) => sum + ids.length, 0);
-      return iteration;
-    } catch (error) {
-      this.#epochs.restore(before, "the state before the iteration");
-      throw error;
-    }
-  }
-
-  get #referenceScorer(): Scorer | undefined {
-    const { reference, batchSize, temperature } = this.#options;
-    if (!reference) return undefined;
-    return this.#reference ??= new Scorer(
-      new ReferencePolicy(this.model, typeof reference === "function" ? reference() : reference),
-      { batchSize, maxLength: this.#lengths.at(-1)!, temperature },
-    );
-  }
-
-  /** @throws {TrainingError} when KL has run away */
-  #judge(groups: GroupRollouts, { scores, order }: { scores: RolloutScores; order: Int32Array }): Iteration {
-    const { maxKl = Infinity } = this.#options, { rollouts, old, reference } = groups;
-    const { advantages, measures, kl } = judgeGroups(groups, scores, this.#options);
-    if (!(kl <= maxKl)) {
-      throw new TrainingError(
-        `The policy has left its reference: KL is ${kl.toFixed(1)} nats a text, and the most is ${maxKl}`,
-      );
-    }
-    const tokens = this.#tokens + rollouts.reduce((sum, { ids }) => sum + ids.length, 0);
+  /** Writes and scores the completions of an iteration. */
+  async #write(taken: readonly RolloutPrompt[], count: number, signal?: AbortSignal): Promise<Iteration> {
+    const { stepsPerGeneration, numGenerations, numIterations, seed } = this.#options;
+    const prompts = taken.flatMap((prompt) => Array<RolloutPrompt>(numGenerations).fill(prompt));
+    const { rollouts, scores } = await this.#answers(prompts, { seed, first: this.#written, signal });
+    // Side by side in a micro-batch are completions of any prompts. They are scored as they stand there: on any device that gives
+    // the bits of the update's own pass.
+    const order = new RandomGenerator(seed + this.#written).randperm(prompts.length);
+    const score = async (scorer: Scorer | undefined) => {
+      const found = await scorer?.logprobs(Array.from(order, (i) => rollouts[i]), { signal });
+      const by = found && new Array<Float32Array>(prompts.length);
+      found?.forEach((one, place) => by![order[place]] = one);
+      return by;
+    };
+    const known = numIterations > 1 || stepsPerGeneration > count || this.#options.reference !== undefined;
+    const old = await score(known ? this.#scorer : undefined), reference = await score(this.#referenceScorer);
+    const { advantages, measures, kl } = judgeGroups({ rollouts, old, reference }, scores, this.#options);
+    this.checkKl(kl);
+    this.#written += prompts.length;
+    this.#tokens += rollouts.reduce((sum, { ids }) => sum + ids.length, 0);
     const sorted = <T>(all: ArrayLike<T>) => Array.from(order, (i) => all[i]);
     return {
       rollouts: sorted(rollouts),
       advantages: sorted(advantages),
       old: old && sorted(old),
       reference: reference && sorted(reference),
-      measures: { ...measures, num_tokens: tokens },
+      measures: { ...measures, num_tokens: this.#tokens },
       drawn: 0,
     };
   }
 
+  async #answers(prompts: readonly RolloutPrompt[], how: RollOptions) {
+    const rollouts = await this.roller.roll(prompts.map(({ ids }) => ids), how);
+    return { rollouts, scores: await scoreRollouts(rollouts, { ...this.#options, ...how, prompts }) };
+  }
+  /** @internal */
+  protected override async answer(prompts: readonly RolloutPrompt[], how: RollOptions): Promise<Answers> {
+    const { rollouts, scores: { total: scores } } = await this.#answers(prompts, how);
+    const lengths = rollouts.map(({ ids, from }) => ids.length - from);
+    return { rollouts, scores, measured: { reward: spread(scores).mean, [MEAN_LENGTH]: spread(lengths).mean } };
+  }
+
+  get #referenceScorer(): Scorer | undefined {
+    const { reference, batchSize, temperature } = this.#options;
+    if (!reference) return undefined;
+    const options = { batchSize, maxLength: this.lengths.at(-1)!, temperature };
+    return this.#reference ??= new Scorer(new ReferencePolicy(this.model, reference), options);
+  }
+
   #microBatch(iteration: Iteration, number: number, count: number): MicroBatch {
     const { batchSize, stepsPerGeneration } = this.#options, { vocabSize } = this.model.config;
-    const batch = { at: number % stepsPerGeneration * batchSize, batchSize, lengths: this.#lengths, vocabSize };
+    const batch = { at: number % stepsPerGeneration * batchSize, batchSize, lengths: this.lengths, vocabSize };
     return { weight: 1 / count, arrays: groupArrays(iteration, batch, this.#options) };
   }
 
@@ -225,99 +193,63 @@ export class PolicyGradient implements Task, Disposable {
     return this.#iteration!.measures;
   }
 
-  /** The first `count` micro-batches of prompts, each answered once; the loss is −1 times the mean reward. */
-  async *evaluate(split: "train" | "val", { count, signal }: DrawOptions): AsyncGenerator<MicroBatch> {
-    const { batchSize, seed } = this.#options, first = split === "val" ? this.prompts.train.length : 0;
-    for (let at = 0; at < Math.min(count * batchSize, this.prompts[split].length); at += batchSize) {
-      const prompts = this.prompts[split].slice(at, at + batchSize), ids = prompts.map(({ ids }) => ids);
-      const rollouts = await this.#roller.roll(ids, { seed: ~seed, first: first + at, signal });
-      const { total } = await scoreRollouts(rollouts, { ...this.#options, prompts, signal });
-      if (split === "val" && at === 0) this.sample = sampleOf(rollouts[0], total[0], { ...this.#options, prompts });
-      yield {
-        weight: prompts.length,
-        arrays: {
-          rewards: { values: Float32Array.from(total), shape: [prompts.length] },
-          lengths: {
-            values: Float32Array.from(rollouts, ({ ids, from }) => ids.length - from),
-            shape: [prompts.length],
-          },
-        },
-      };
-    }
-  }
-  judge(_: GPT, { rewards }: Readonly<Record<string, Tensor>>): LossAndOutputs {
-    return { loss: neg(mean(rewards)), outputs: rewards };
-  }
-  measure(_: NumberArray, { arrays: { rewards, lengths } }: MicroBatch): Measures {
-    return { reward: spread(rewards.values).mean, "completions/mean_length": spread(lengths.values).mean };
-  }
-
   /** The place among the prompts, and the iteration that is under way. */
-  state(): TaskState {
+  override state(): TaskState {
     const { stepsPerGeneration, numIterations } = this.#options, iteration = this.#iteration;
     const underWay = iteration && iteration.drawn < stepsPerGeneration * numIterations;
     return {
-      ...this.#epochs.state(),
-      prompts: this.prompts.train.length,
+      ...super.state(),
       completions: this.#written,
       completionTokens: this.#tokens,
       iteration: underWay ? iterationToJSON(iteration) : null,
     };
   }
-  /** Goes on in the middle of the iteration; with another number of prompts, at the beginning of an epoch. */
-  restore(state: Readonly<Record<string, unknown>>, path: string): void {
-    const { epoch, place, prompts, completions, completionTokens, iteration } = state;
-    const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && Number(value) >= 0;
-    if (!isCount(prompts) || !isCount(completions) || !isCount(completionTokens)) {
-      throw new CheckpointError(`${path} is damaged: what it says of prompts and completions is not valid`);
+  /** Goes on in the middle of the iteration; with another number of prompts, at the beginning of an epoch after it. */
+  override restore(state: Readonly<Record<string, unknown>>, path: string): void {
+    const { completions, completionTokens, iteration } = state;
+    if (!isCount(completions) || !isCount(completionTokens)) {
+      throw new CheckpointError(`${path} is damaged: what it says of completions is not valid`);
     }
-    this.#epochs.restore({ epoch, place: prompts === this.prompts.train.length ? place : 0 }, path);
+    super.restore(state, path);
     [this.#written, this.#tokens] = [completions, completionTokens];
     const { batchSize, stepsPerGeneration } = this.#options, length = batchSize * stepsPerGeneration;
     this.#iteration = iteration === null ? undefined : iterationFromJSON(iteration, { length, path });
-  }
-  /** Of the prompts' tokens of both parts. */
-  identity(): Record<"train" | "val", TokensIdentity> {
-    return { train: identityOf(this.prompts.train), val: identityOf(this.prompts.val) };
   }
 
   /** A task on another model, one that only counts, which writes texts and has micro-batches of every shape: for the memory that they take. */
   rehearsal(model: GPT): Task {
     const { batchSize: B, stepsPerGeneration, maxNewTokens, reference, numIterations } = this.#options;
     const { vocabSize } = model.config, lora = adaptersOf(model).at(-1);
-    const longest = this.prompts.train.reduce((a, b) => b.ids.length > a.ids.length ? b : a);
-    const own = reference && (lora ?? model);
+    const { longest } = this, own = reference && (lora ?? model);
     const task = new PolicyGradient(model, { train: [longest], val: [longest] }, { ...this.#options, reference: own });
     const of = <T>(one: T) => Array<T>(B).fill(one);
     const scores = own !== undefined || numIterations > 1 || stepsPerGeneration > 1;
-    const texts = this.#lengths.map((length) => {
+    const texts = this.lengths.map((length) => {
       const from = Math.max(1, length - maxNewTokens);
       return of({ ids: new Int32Array(length), from, ended: true, promptIndex: 0 });
     });
     const batches = texts.map((rollouts): MicroBatch => {
       const [{ ids, from }] = rollouts, numbers = of(new Float32Array(ids.length - from));
       const known = { old: scores ? numbers : undefined, reference: own && numbers };
-      const batch = { at: 0, batchSize: B, lengths: this.#lengths, vocabSize };
+      const batch = { at: 0, batchSize: B, lengths: this.lengths, vocabSize };
       return {
-        weight: 1 / this.#lengths.length,
+        weight: 1 / this.lengths.length,
         arrays: groupArrays({ rollouts, advantages: of(1), ...known }, batch, task.#options),
       };
     });
-    const { measures, ahead } = task, nothing = () => ({});
-    const draw = async function* (): AsyncGenerator<MicroBatch> {
-      await task.#roller.rehearse(longest.ids, B * stepsPerGeneration);
+    const draw = async function* () {
+      await task.roller.rehearse(longest.ids, B * stepsPerGeneration);
       for (const rollouts of scores ? texts : []) {
         for (const scorer of [task.#scorer, task.#referenceScorer]) await scorer?.logprobs(rollouts);
       }
       yield* batches;
     };
-    const loss: Task["loss"] = (model, batch) => task.loss(model, batch);
-    return { ahead, measures, draw, evaluate: () => batches, loss, state: nothing, restore: nothing };
+    return task.rehearsed(draw, () => batches);
   }
 
   /** Frees keys and values, and what scores. The model, rewards and the reference stay. */
-  [Symbol.dispose](): void {
-    this.#roller[Symbol.dispose]();
+  override [Symbol.dispose](): void {
+    super[Symbol.dispose]();
     this.#scorer[Symbol.dispose]();
     this.#reference?.[Symbol.dispose]();
   }

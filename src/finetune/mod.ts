@@ -47,6 +47,14 @@ export {
   type ScoreOptions,
   scoreRollouts,
 } from "./prompts.ts";
-export * from "./rollouts.ts";
+export { type Answers, RolloutTask, type RolloutTaskOptions } from "./rollout_task.ts";
+export {
+  Roller,
+  type RollOptions,
+  type Rollout,
+  type RolloutOptions,
+  rolloutsFromJSON,
+  rolloutsToJSON,
+} from "./rollouts.ts";
 export * from "./sft.ts";
 export * from "./transfer.ts";

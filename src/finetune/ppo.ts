@@ -10,16 +10,12 @@
  * The score counts at a completion's last token, or one place after it, as in TRL. Dropout is off in all passes. With PPO-ptx the
  * policy goes on learning blocks of a text beside it, so that it does not forget how to write others.
  */
-import { Epochs } from "../data/epochs.ts";
 import { getBatch } from "../data/batch.ts";
-import { paddedLengths } from "../data/token_rows.ts";
-import type { TokensIdentity } from "../data/tokens.ts";
 import type { Tensor } from "../engine/tensor.ts";
-import { CheckpointError, ConfigError, TrainingError } from "../errors.ts";
+import { CheckpointError } from "../errors.ts";
 import { isObject } from "../files/files.ts";
 import type { GPT } from "../gpt.ts";
-import type { NumberArray } from "../kernel.ts";
-import { evaluating, type Module } from "../nn/module.ts";
+import { evaluating } from "../nn/module.ts";
 import { add } from "../ops/add.ts";
 import { concat } from "../ops/concat.ts";
 import { mul } from "../ops/mul.ts";
@@ -41,21 +37,18 @@ import {
 import { PROXIMAL_MEASURES, type ProximalBatch, proximalLoss } from "./ppo_loss.ts";
 import { adaptedKlCoef, returnsOf, type ScoredText } from "./returns.ts";
 import type { ProximalOptions } from "./ppo_options.ts";
-import {
-  checkPrompts,
-  identityOf,
-  type PromptSplits,
-  type RolloutPrompt,
-  type RolloutSample,
-  sampleOf,
-  scoreRollouts,
-} from "./prompts.ts";
-import { Roller, type Rollout } from "./rollouts.ts";
+import { type PromptSplits, type RolloutPrompt, scoreRollouts } from "./prompts.ts";
+import { type Answers, RolloutTask } from "./rollout_task.ts";
+import { isCount, type RollOptions, type Rollout } from "./rollouts.ts";
 import { type ValueFunction, ValueHead } from "./value.ts";
 
 /** The tensors of a pass, and of an update. */
 type Seen = Readonly<Record<string, Tensor>> & TokenBatch;
 type Updated = Readonly<Record<string, Tensor>> & ProximalBatch;
+
+type Complete =
+  & ProximalOptions
+  & Required<Pick<ProximalOptions, "microBatches" | "miniBatches" | "epochs" | "seed" | "scoreAt">>;
 
 /** What the host knows of completions. */
 const EVALUATED = ["objective/scores", "objective/kl", LENGTHS] as const;
@@ -83,19 +76,19 @@ const EVALUATED = ["objective/scores", "objective/kl", LENGTHS] as const;
  * device.close();
  * ```
  */
-export class ProximalPolicy implements Task, Disposable {
-  /** Completions are the policy's of the moment. */ readonly ahead = false;
+export class ProximalPolicy extends RolloutTask {
   /** What a run that goes on has to agree in. */ readonly config: NonNullable<Task["config"]>;
-  /** The value function. */ readonly module: ValueFunction & Module;
+  /** The value function. */ override readonly module: ValueFunction;
   /** As TRL names them. */ readonly measures: readonly string[];
+  /** In lines of progress. */
   readonly shown = ["objective/scores", "objective/kl", "policy/entropy_avg", "policy/clipfrac_avg", LENGTHS];
-  /** Of the last evaluation: the first held-out prompt's completion. */ sample: RolloutSample | undefined;
-  readonly #options: ProximalOptions;
-  readonly #epochs: Epochs;
+  /** @internal */ protected readonly judged = EVALUATED;
+  readonly #options: Complete;
+  /** Completions of an iteration. */
   readonly #rows: number;
-  readonly #roller: Roller;
   readonly #passes: CapturedPasses;
-  readonly #lengths: readonly number[];
+  /** Updates of an iteration. */
+  readonly #updates: number;
   #klCoef: number;
   /** Iterations that are over. */
   #done = 0;
@@ -110,53 +103,34 @@ export class ProximalPolicy implements Task, Disposable {
    * @throws {DataError} when there are no prompts, or one leaves no room for a completion
    * @throws {ConfigError} when a number is out of its range, there is no reward, or the reference is of another kind of model
    */
-  constructor(readonly model: GPT, readonly prompts: PromptSplits, options: ProximalOptions) {
-    const { maxNewTokens, batchSize, seed = 1337, shuffle, reference, scoreAt = "end" } = options;
-    const { microBatches = 1, miniBatches = 1, epochs = 4 } = options, { blockSize } = model.config;
-    for (const [name, value] of Object.entries({ batchSize, microBatches, miniBatches, epochs, maxNewTokens })) {
-      if (Number.isSafeInteger(value) && value > 0) continue;
-      throw new ConfigError(`PPO: ${name} is ${value}; expected a whole number above 0`);
-    }
-    if (options.rewards.length === 0) throw new ConfigError("PPO: there is no reward to learn from");
-    checkPrompts("PPO", prompts, { blockSize, maxNewTokens });
-    this.#options = { ...options, microBatches, miniBatches, epochs, seed, scoreAt };
-    this.#rows = batchSize * microBatches * miniBatches;
+  constructor(model: GPT, prompts: PromptSplits, options: ProximalOptions) {
+    const { microBatches = 1, miniBatches = 1, epochs = 4, seed = 1337, scoreAt = "end", maxKl = 50 } = options;
+    const counts = { microBatches, miniBatches, epochs }, updates = epochs * miniBatches;
+    const rows = options.batchSize * microBatches * miniBatches, { reference } = options;
+    const iteration = { prompts: rows, microBatches: updates * microBatches };
+    super(model, prompts, { ...options, maxKl, counts, iteration });
+    this.#options = { ...options, ...counts, seed, scoreAt };
+    this.#rows = rows;
+    this.#updates = updates;
     this.#klCoef = options.klCoef ?? 0.05;
-    this.#epochs = new Epochs(prompts.train.length, { seed, shuffle });
-    const longest = Math.max(...[...prompts.train, ...prompts.val].map(({ ids }) => ids.length));
-    this.#lengths = paddedLengths(longest + maxNewTokens);
     this.module = options.value ?? new ValueHead(model);
     this.measures = options.pretraining ? [...PROXIMAL_MEASURES, "loss/ptx_avg"] : PROXIMAL_MEASURES;
-    this.config = { name: "PPO", completions: this.#rows, epochs, miniBatches, scoreAt };
-    const { temperature } = options;
-    let policy: ReferencePolicy | undefined;
+    this.config = { name: "PPO", completions: rows, epochs, miniBatches, scoreAt };
+    const { temperature } = options, against = new ReferencePolicy(model, reference);
     this.#passes = new CapturedPasses(new Trained(model, this), (batch) => {
       const { logprobs, values } = this.#pass(model, batch);
-      policy ??= new ReferencePolicy(model, typeof reference === "function" ? reference() : reference);
-      const frozen = policy.run((model) => tokenLogprobs(model, batch as Seen, { temperature }).logprobs);
+      const frozen = against.run((model) => tokenLogprobs(model, batch as Seen, { temperature }).logprobs);
       return concat([logprobs, frozen, values], { axis: 0 }); // (3B, T)
     });
-    this.#roller = new Roller(model, options);
-  }
-
-  /** Micro-batches of updates in a pass over the prompts, or completions of an evaluation in batches. */
-  microBatches(split: "train" | "val"): number {
-    const { microBatches, miniBatches, epochs, batchSize } = this.#options;
-    if (split === "val") return Math.ceil(this.prompts.val.length / batchSize);
-    return Math.ceil(this.prompts.train.length / this.#rows) * epochs! * miniBatches! * microBatches!;
-  }
-
-  /** Of an iteration. */
-  get #updates(): number {
-    return this.#options.epochs! * this.#options.miniBatches!;
   }
 
   /** The micro-batches of the next minibatch; before the first of an iteration its completions are written and scored. */
   async *draw({ signal }: DrawOptions): AsyncGenerator<MicroBatch> {
     const { miniBatches, epochs, batchSize } = this.#options;
-    const iteration = this.#iteration ??= await this.#begin(signal), count = this.#rows / miniBatches!;
-    const epoch = Math.floor(this.#update / miniBatches!), place = this.#update % miniBatches! * count;
-    const order = new RandomGenerator(this.#options.seed! + this.#done * epochs! + epoch).randperm(this.#rows);
+    const iteration = this.#iteration ??= await this.begin((prompts) => this.#write(prompts, signal));
+    const count = this.#rows / miniBatches;
+    const epoch = Math.floor(this.#update / miniBatches), place = this.#update % miniBatches * count;
+    const order = new RandomGenerator(this.#options.seed + this.#done * epochs + epoch).randperm(this.#rows);
     const rows = order.subarray(place, place + count);
     const tokens = total(rows, (row) => iteration.returns[row].advantages.length);
     const places = total(rows, (row) => iteration.returns[row].returns.length);
@@ -172,48 +146,33 @@ export class ProximalPolicy implements Task, Disposable {
     [this.#iteration, this.#update, this.#done] = [undefined, 0, this.#done + 1];
   }
 
-  /** What {@linkcode drawn} tells stays until the next iteration, of which all updates are. */
-  async #begin(signal?: AbortSignal): Promise<Iteration> {
-    const { seed, maxKl = 50 } = this.#options, { train } = this.prompts, before = this.#epochs.state();
-    try {
-      const prompts = Array.from({ length: this.#rows }, () => train[this.#epochs.next()]);
-      const { iteration, measured } = await this.#written(prompts, {
-        first: this.#done * this.#rows,
-        seed: seed!,
-        signal,
-      });
-      const kl = meanKl(iteration);
-      if (!(kl <= maxKl)) {
-        throw new TrainingError(
-          `The policy is ${kl.toPrecision(3)} nats a text away from its reference, and the most is ${maxKl}; ` +
-            "a greater kl_coef, a lower learning rate or fewer epochs may help",
-        );
-      }
-      this.#measured = { ...measured, episode: (this.#done + 1) * this.#rows, kl_coef: this.#klCoef };
-      return iteration;
-    } catch (error) {
-      this.#epochs.restore(before, "");
-      throw error;
-    }
+  /** What {@linkcode drawn} says stays until the next iteration: all updates of this one learn from the same completions. */
+  async #write(prompts: readonly RolloutPrompt[], signal?: AbortSignal): Promise<Iteration> {
+    const how = { first: this.#done * this.#rows, seed: this.#options.seed, signal };
+    const { iteration, measured } = await this.#answer(prompts, how);
+    this.checkKl(meanKl(iteration));
+    this.#measured = { ...measured, episode: (this.#done + 1) * this.#rows, kl_coef: this.#klCoef };
+    return iteration;
   }
 
+  /** Answers, scored by everybody. @internal */
+  protected override answer(prompts: readonly RolloutPrompt[], how: RollOptions): Promise<Answers> {
+    return this.#answer(prompts, how);
+  }
   /** Writes completions, and asks everybody about them. */
-  async #written(
-    prompts: readonly RolloutPrompt[],
-    { seed, first, signal }: { readonly seed: number; readonly first: number; readonly signal?: AbortSignal },
-  ) {
-    const { rewards, decode, missingEndPenalty = 0, eosTokenId } = this.#options;
-    const rollouts = await this.#roller.roll(prompts.map(({ ids }) => ids), { seed, first, signal });
-    const { total: plain, each } = await scoreRollouts(rollouts, { prompts, rewards, decode, eosTokenId, signal });
+  async #answer(prompts: readonly RolloutPrompt[], how: RollOptions) {
+    const { rewards, missingEndPenalty = 0, eosTokenId } = this.#options;
+    const rollouts = await this.roller.roll(prompts.map(({ ids }) => ids), how);
+    const { total: plain, each } = await scoreRollouts(rollouts, { ...this.#options, ...how, prompts });
     const scores = plain.map((score, i) => rollouts[i].ended ? score : score - missingEndPenalty);
-    const texts = await this.#scored(rollouts, scores, signal);
+    const texts = await this.#scored(rollouts, scores, how.signal);
     const iteration = this.#complete(rollouts, texts), measured = iterationMeasures(iteration, this.#klCoef);
     if (eosTokenId === undefined) delete measured["val/num_eos_tokens"];
     const mean = (list: Float64Array) => list.reduce((a, b) => a + b) / list.length;
     if (rewards.length > 1) {
       for (const [name, all] of Object.entries(each)) measured[`rewards/${name}/mean`] = mean(all);
     }
-    return { iteration, scores, measured };
+    return { rollouts, scores, measured, iteration };
   }
 
   /** What policy, reference and value function say of completions, in batches of the shape that updates have. */
@@ -243,7 +202,7 @@ export class ProximalPolicy implements Task, Disposable {
   /** Of all batches of an iteration: one, so that a completion is always seen by a pass of the same shape. */
   #shape(rollouts: readonly Rollout[]) {
     const longest = Math.max(...rollouts.map(({ ids }) => ids.length)),
-      length = this.#lengths.find((length) => length >= longest) ?? longest;
+      length = this.lengths.find((length) => length >= longest) ?? longest;
     return { lengths: [length], batchSize: this.#options.batchSize, vocabSize: this.model.config.vocabSize };
   }
 
@@ -252,13 +211,13 @@ export class ProximalPolicy implements Task, Disposable {
     const { pretraining, microBatches, seed } = this.#options;
     if (!pretraining) return {};
     const { tokens, batchSize } = pretraining, { blockSize, vocabSize } = this.model.config;
-    const number = (this.#done * this.#updates + this.#update) * microBatches! + micro;
-    const { x, y } = getBatch(tokens, { blockSize, batchSize, generator: new RandomGenerator(seed! + number) });
+    const number = (this.#done * this.#updates + this.#update) * microBatches + micro;
+    const { x, y } = getBatch(tokens, { blockSize, batchSize, generator: new RandomGenerator(seed + number) });
     const like = { shape: [batchSize, blockSize], range: [0, vocabSize - 1] } as const;
     return {
       pretrainingTokens: { values: x, ...like },
       pretrainingTargets: { values: y, ...like },
-      pretrainingShare: { values: Float32Array.of(1 / microBatches!), shape: [] },
+      pretrainingShare: { values: Float32Array.of(1 / microBatches), shape: [] },
     };
   }
 
@@ -272,6 +231,7 @@ export class ProximalPolicy implements Task, Disposable {
       }));
   }
 
+  /** Of an update's micro-batch, the policy's and the value function's. */
   loss(model: GPT, batch: Readonly<Record<string, Tensor>>): LossAndOutputs {
     using scope = model.device.scope();
     const { loss, outputs } = proximalLoss(this.#pass(model, batch), batch as Updated, this.#options);
@@ -289,54 +249,19 @@ export class ProximalPolicy implements Task, Disposable {
     return this.#measured;
   }
 
-  /** Completions of the first prompts of a part, the same random streams in each evaluation. */
-  async *evaluate(split: "train" | "val", { count, signal }: DrawOptions): AsyncGenerator<MicroBatch> {
-    const { batchSize, seed } = this.#options,
-      from = split === "val" ? this.prompts.train.length : 0;
-    const all = this.prompts[split].slice(0, count * batchSize);
-    for (let at = 0; at < all.length; at += batchSize) {
-      const prompts = all.slice(at, at + batchSize);
-      const { iteration, scores, measured } = await this.#written(prompts, { seed: ~seed!, first: from + at, signal });
-      if (split === "val" && at === 0) {
-        this.sample = sampleOf(iteration.rollouts[0], scores[0], { ...this.#options, prompts });
-      }
-      const values = Float32Array.from(EVALUATED, (name) => measured[name]);
-      const loss = { values: Float32Array.of(-values[0]), shape: [] };
-      yield { weight: prompts.length, arrays: { loss, measured: { values, shape: [values.length] } } };
-    }
-  }
-  /** The loss of an evaluation is minus the mean score, so that the best checkpoint is the one with the highest. */
-  judge(_: GPT, { loss, measured }: Readonly<Record<string, Tensor>>): LossAndOutputs {
-    return { loss, outputs: measured };
-  }
-  measure(outputs: NumberArray): Measures {
-    return Object.fromEntries(EVALUATED.map((name, i) => [name, outputs[i]]));
-  }
-
   /** A task on another model, one that only counts, which writes texts and has micro-batches of every shape: for the memory that they take. */
   rehearsal(model: GPT): Task {
-    const all = [...this.prompts.train, ...this.prompts.val];
-    const longest = all.reduce((a, b) => b.ids.length > a.ids.length ? b : a);
-    const reference = () => adaptersOf(model).at(-1) ?? model, value = this.module.like(model);
-    const task = new ProximalPolicy(model, { train: [longest], val: [longest] }, {
-      ...this.#options,
-      reference,
-      value,
-    });
-    const { module, measures, ahead } = task, draw = () => task.#rehearse(this.#lengths);
-    const loss: Task["loss"] = (model, batch) => task.loss(model, batch);
-    return { ahead, module, measures, draw, evaluate: draw, loss, state: () => ({}), restore() {} };
+    const reference = adaptersOf(model).at(-1) ?? model, value = this.module.like(model), { longest } = this;
+    const options = { ...this.#options, reference, value };
+    const task = new ProximalPolicy(model, { train: [longest], val: [longest] }, options);
+    return task.rehearsed(() => task.#rehearse());
   }
-  async *#rehearse(lengths: readonly number[]): AsyncGenerator<MicroBatch> {
-    const { batchSize, maxNewTokens } = this.#options, [{ ids }] = this.prompts.train;
-    await this.#roller.roll(Array<Int32Array>(batchSize).fill(ids), { seed: 0, first: 0 });
-    for (const length of lengths) {
-      const rollout = {
-        ids: new Int32Array(length),
-        from: Math.max(1, length - maxNewTokens),
-        ended: true,
-        promptIndex: 0,
-      };
+  async *#rehearse(): AsyncGenerator<MicroBatch> {
+    const { batchSize, maxNewTokens } = this.#options;
+    await this.roller.rehearse(this.longest.ids, this.#rows);
+    for (const length of this.lengths) {
+      const from = Math.max(1, length - maxNewTokens);
+      const rollout = { ids: new Int32Array(length), from, ended: true, promptIndex: 0 };
       const rollouts = Array<Rollout>(batchSize).fill(rollout), shape = { ...this.#shape(rollouts), lengths: [length] };
       const iteration = this.#complete(rollouts, await this.#scored(rollouts, new Float64Array(batchSize)));
       const arrays = updateArrays(iteration, rollouts.keys().toArray(), { ...shape, tokens: 1, places: 1 });
@@ -344,16 +269,10 @@ export class ProximalPolicy implements Task, Disposable {
     }
   }
 
-  /** Of the prompts of both parts. */
-  identity(): Record<keyof PromptSplits, TokensIdentity> {
-    return { train: identityOf(this.prompts.train), val: identityOf(this.prompts.val) };
-  }
-
   /** The place among the prompts, and all of an iteration that is under way: what was written, and what was said of it. */
-  state(): TaskState {
+  override state(): TaskState {
     return {
-      ...this.#epochs.state(),
-      prompts: this.prompts.train.length,
+      ...super.state(),
       iterations: this.#done,
       updates: this.#update,
       klCoef: this.#klCoef,
@@ -361,13 +280,12 @@ export class ProximalPolicy implements Task, Disposable {
     };
   }
   /** Goes on in the middle of an iteration; with another number of prompts, at their beginning after it. */
-  restore({ epoch, place, prompts, ...saved }: Readonly<Record<string, unknown>>, path: string): void {
-    const { iterations, updates, klCoef, rollouts, measured } = saved, updatesIn = this.#updates;
-    const isCount = (n: unknown): n is number => Number.isSafeInteger(n) && Number(n) >= 0;
-    const valid = isCount(iterations) && isCount(updates) && updates < updatesIn && typeof klCoef === "number" &&
+  override restore(saved: Readonly<Record<string, unknown>>, path: string): void {
+    const { iterations, updates, klCoef, rollouts, measured } = saved;
+    const valid = isCount(iterations) && isCount(updates) && updates < this.#updates && typeof klCoef === "number" &&
       Number.isFinite(klCoef) && (updates === 0 || rollouts !== undefined);
     if (!valid) throw new CheckpointError(`${path} is damaged: its iteration is not valid`);
-    this.#epochs.restore({ epoch, place: prompts === this.prompts.train.length ? place : 0 }, path);
+    super.restore(saved, path);
     [this.#done, this.#update, this.#klCoef, this.#iteration] = [iterations, updates, klCoef, undefined];
     if (rollouts === undefined) return;
     const { written, texts } = iterationFromJSON(saved, { count: this.#rows, path });
@@ -376,8 +294,8 @@ export class ProximalPolicy implements Task, Disposable {
   }
 
   /** Frees what completions are written and scored with; the value function is the caller's. */
-  [Symbol.dispose](): void {
-    this.#roller[Symbol.dispose]();
+  override [Symbol.dispose](): void {
+    super[Symbol.dispose]();
     this.#passes[Symbol.dispose]();
   }
 }

@@ -1,29 +1,18 @@
 /** What PPO is told: how it writes, scores and learns. */
 import type { Tokens } from "../data/tokens.ts";
-import type { GPT } from "../gpt.ts";
-import type { Lora } from "./lora.ts";
 import type { ProximalClipping } from "./ppo_loss.ts";
 import type { ReturnOptions } from "./returns.ts";
-import type { Reward } from "./rewards.ts";
-import type { RolloutOptions } from "./rollouts.ts";
+import type { RolloutTaskOptions } from "./rollout_task.ts";
 import type { ValueFunction } from "./value.ts";
 
 /** How `ProximalPolicy` learns; the defaults are TRL's, unless it says otherwise. */
-export interface ProximalOptions
-  extends
-    ReturnOptions,
-    ProximalClipping,
-    Pick<RolloutOptions, "maxNewTokens" | "temperature" | "eosTokenId" | "slots"> {
-  /** Completions of a micro-batch. */ readonly batchSize: number;
+export interface ProximalOptions extends RolloutTaskOptions, ReturnOptions, ProximalClipping {
   /** Micro-batches of an update, as the trainer's `gradientAccumulationSteps`; default 1. */
   readonly microBatches?: number;
   /** Updates of an epoch: an iteration has batchSize · microBatches · miniBatches completions. Default 1. */
   readonly miniBatches?: number;
   /** How often an iteration goes over its completions; default 4. */ readonly epochs?: number;
-  /** The policy that the penalty is for leaving: a frozen model, or the policy's adapter, which is switched off; a function is called at first use. */
-  readonly reference: GPT | Lora | (() => GPT | Lora);
-  /** What is to be earned. */ readonly rewards: readonly Reward[];
-  /** Text of a completion's tokens, for rewards. */ readonly decode: (ids: Int32Array) => string;
+  /** What the penalty is for leaving. */ readonly reference: NonNullable<RolloutTaskOptions["reference"]>;
   /** Default: a head on the policy's body. TRL has a model beside it. */ readonly value?: ValueFunction;
   /** Where the score counts: at the last token, or one place `behind` it where there is room, as in TRL. Default: `end`. */
   readonly scoreAt?: "end" | "behind";
@@ -32,9 +21,6 @@ export interface ProximalOptions
   readonly klTarget?: number;
   /** Completions in which it changes by a fifth at most; default 10000, as Ziegler et al. have it. */
   readonly klHorizon?: number;
-  /** Nats a text at which training stops; default 50. */ readonly maxKl?: number;
   /** A text that the policy goes on learning, blocks of the model's size, `batchSize` in a micro-batch; and what its loss counts. */
   readonly pretraining?: { readonly tokens: Tokens; readonly coef: number; readonly batchSize: number };
-  /** Of prompts, completions and minibatches; default 1337. */ readonly seed?: number;
-  /** Whether prompts are taken in another order in each pass over them; default true. */ readonly shuffle?: boolean;
 }

@@ -1,7 +1,5 @@
 /** Prompts to a policy, and scores of what it answers. */
 import type { Words } from "../data/examples.ts";
-import { identify, type TokensIdentity } from "../data/tokens.ts";
-import { DataError } from "../errors.ts";
 import type { Reward, Sample } from "./rewards.ts";
 import type { Rollout } from "./rollouts.ts";
 
@@ -25,43 +23,11 @@ export interface RolloutSample {
   /** Of all rewards. */ readonly reward: number;
 }
 
-/**
- * Looks at prompts before anything is written.
- *
- * @param what learns from them, for the message
- * @throws {DataError} when there are none in a part, or one is empty or leaves no room for an answer
- */
-export function checkPrompts(
-  what: string,
-  prompts: PromptSplits,
-  { blockSize, maxNewTokens }: { readonly blockSize: number; readonly maxNewTokens: number },
-): void {
-  for (const name of ["train", "val"] as const) {
-    if (prompts[name].length === 0) throw new DataError(`${what}: ${name} has no prompts`);
-    for (const [i, { ids }] of prompts[name].entries()) {
-      if (ids.length > 0 && ids.length + maxNewTokens <= blockSize) continue;
-      throw new DataError(
-        `${what}: prompt ${i} of ${name} has ${ids.length} tokens; with ${maxNewTokens} more they don't fit into the block size of ${blockSize}`,
-      );
-    }
-  }
-}
-
-/** What tells prompts from others: how many tokens they have, and a checksum. */
-export function identityOf(prompts: readonly RolloutPrompt[]): TokensIdentity {
-  const all = Int32Array.from(prompts.flatMap(({ ids }) => [...ids]));
-  return identify({ length: all.length, subarray: (begin: number, end: number) => all.subarray(begin, end) });
-}
-
-/** A rollout with its text, for whoever wants to see one. */
-export function sampleOf(
-  { ids, from, promptIndex }: Rollout,
-  reward: number,
-  { prompts, decode, eosTokenId }: Pick<ScoreOptions, "prompts" | "decode" | "eosTokenId">,
-): RolloutSample {
-  const end = ids.at(-1) === eosTokenId ? ids.length - 1 : ids.length;
-  return { prompt: prompts[promptIndex], completion: decode(ids.subarray(from, end)), reward };
-}
+/** What a rollout's completion says, without the token that ends it. */
+export const textOf = (
+  { ids, from }: Rollout,
+  { decode, eosTokenId }: Pick<ScoreOptions, "decode" | "eosTokenId">,
+): string => decode(ids.subarray(from, ids.at(-1) === eosTokenId ? ids.length - 1 : ids.length));
 
 /** What {@linkcode scoreRollouts} needs besides the rollouts. */
 export interface ScoreOptions {
@@ -81,11 +47,11 @@ export interface RolloutScores {
 /** Scores rollouts by all rewards at once. @throws what a reward throws */
 export async function scoreRollouts(
   rollouts: readonly Rollout[],
-  { prompts, rewards, decode, eosTokenId, signal }: ScoreOptions,
+  { prompts, rewards, signal, ...how }: ScoreOptions,
 ): Promise<RolloutScores> {
-  const samples = rollouts.map(({ ids, from, ended, promptIndex }): Sample => {
-    const end = ids.at(-1) === eosTokenId ? ids.length - 1 : ids.length, { prompt, more } = prompts[promptIndex];
-    return { prompt, completion: decode(ids.subarray(from, end)), ids, from, ended, more };
+  const samples = rollouts.map((rollout): Sample => {
+    const { ids, from, ended, promptIndex } = rollout, { prompt, more } = prompts[promptIndex];
+    return { prompt, completion: textOf(rollout, how), ids, from, ended, more };
   });
   const scores = await Promise.all(rewards.map((reward) => reward.score(samples, { signal })));
   const total = new Float64Array(samples.length);

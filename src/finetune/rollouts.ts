@@ -88,7 +88,7 @@ export class Roller implements Disposable {
         `temperature is ${temperature}; expected a number above 0, for a policy that draws nothing does not learn`,
       );
     }
-    if (!(Number.isSafeInteger(maxNewTokens) && maxNewTokens > 0)) {
+    if (!(isCount(maxNewTokens) && maxNewTokens > 0)) {
       throw new ConfigError(`maxNewTokens is ${maxNewTokens}; expected a whole number above 0`);
     }
     this.#options = options;
@@ -170,13 +170,15 @@ function slotsFor(model: GPT): number {
   );
 }
 
+/** @internal Whether it is a whole number, 0 or above. */
+export const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && Number(value) >= 0;
+
 /** Rollouts as JSON, for state.json. */
 export const rolloutsToJSON = (rollouts: readonly Rollout[]): unknown[] =>
   rollouts.map(({ ids, ...rest }) => ({ ids: [...ids], ...rest }));
 
 /** And back. @throws {CheckpointError} when they are not such; `path` is the file's */
 export function rolloutsFromJSON(saved: unknown, path: string): Rollout[] {
-  const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && Number(value) >= 0;
   const valid = (one: unknown): one is Rollout & { ids: number[] } => {
     if (!isObject(one)) return false;
     const { ids, from, ended, promptIndex } = one;

@@ -261,7 +261,7 @@ Deno.test("a policy that runs away from its reference stops the run, which is sa
   inFolder(async (path) => {
     const { message } = await assertRejects(() => run(path, { options: { maxKl: 0.02 } }), TrainingError);
     assert(
-      /^The policy has left its reference: KL is .* nats a text, and the most is 0.02\n.* iteration (4|8), .*checkpoint-00000\1/
+      /^The policy has left its reference: KL is .* nats a text, and the most is 0.02; .*\n.* iteration (4|8), .*checkpoint-00000\1/
         .test(message),
       message,
     );
@@ -320,9 +320,9 @@ Deno.test("what cannot be learned from is refused", async () => {
   assertThrows(
     refused({}, [PROMPTS[0], long]),
     DataError,
-    "prompt 1 of train has 17 tokens; with 8 more they don't fit",
+    "prompt 1 of train has 17 tokens; expected one or more, with room for 8 in",
   );
-  assertThrows(refused({ rewards: [] }), ConfigError, "rewards has none");
+  assertThrows(refused({ rewards: [] }), ConfigError, "There is no reward to learn from");
   assertThrows(refused({ rewards: [threes, threes] }), ConfigError, "Two rewards are called threes");
   assertThrows(refused({ numGenerations: 3 }), ConfigError, "8 completions are written at once");
   assertThrows(refused({ numGenerations: 1 }), ConfigError, "numGenerations is 1; expected 2 or more");

@@ -204,9 +204,10 @@ Deno.test("a policy that runs away from its reference stops the run, which is sa
   inFolder(async (path) => {
     const { message } = await assertRejects(() => run(path, { options: { maxKl: 1e-6 } }), TrainingError);
     assert(
-      /nats a text away from its reference, and the most is 0.000001; .*\n.*iteration 4.*checkpoint-000004/.test(
-        message,
-      ),
+      /has left its reference: KL is .* nats a text, and the most is 0.000001; .*\n.*iteration 4.*checkpoint-000004/
+        .test(
+          message,
+        ),
       message,
     );
   }));
@@ -243,10 +244,12 @@ Deno.test("what cannot be learned from is refused", async () => {
   assertThrows(
     refuse([PROMPTS[0], long]),
     DataError,
-    "prompt 1 of train has 11 tokens; with 6 more they don't fit into the block size of 16",
+    "prompt 1 of train has 11 tokens; expected one or more, with room for 6 in the block size of 16",
   );
   assertThrows(refuse(PROMPTS, { rewards: [] }), ConfigError, "no reward");
   assertThrows(refuse(PROMPTS, { epochs: 0 }), ConfigError, "epochs is 0");
+  const [reward] = OPTIONS.rewards;
+  assertThrows(refuse(PROMPTS, { rewards: [reward, reward] }), ConfigError, "Two rewards are called");
   assertThrows(refuse(PROMPTS, { temperature: 0 }), ConfigError, "temperature is 0");
   device.close();
 });
