@@ -22,6 +22,8 @@ import {
   type Sample,
   SupervisedTuning,
 } from "@nanogpt/ts/finetune";
+import { runCommand } from "../../src/cli/command.ts";
+import { bool, describeFlags, fallbacks, parseCommandLine, text } from "../../src/cli/flags.ts";
 import { answerOf, type Choice, choices, hiddenListener, humanListener, preferences, rankings } from "./listener.ts";
 import { copyOf, dpo, GROUP, groups, ppo, train, type World } from "./methods.ts";
 import { divergence, enumerate, expectation, groupFixedPoint, optimum, tokensOf } from "./optimum.ts";
@@ -34,9 +36,9 @@ export const SIZES = {
   instructions: 200,
   /** Choices that are learned from, and those that the reward model is judged by. */ choices: 6000,
   heldOut: 2000,
-  /** Passes over the choices, by the reward model and by DPO. */ epochs: 4,
+  /** Passes over the choices, by the reward model and by DPO. */ epochs: { reward: 10, dpo: 4 },
   /** Of the tuning, in terms of what methods.ts has. */ effort: 0.4,
-  /** What leaving the first policy costs, nat by nat. */ betas: [1, 0.5, 0.3, 0.2, 0.1] as readonly number[],
+  /** What leaving the first policy costs, nat by nat. */ betas: [2, 1, 0.5, 0.25] as readonly number[],
   /** Looks on the way of those two runs of which the way is shown. */ looks: 8,
 };
 
@@ -80,14 +82,14 @@ export async function rlhf(
   const say = (line: string) => note(`${((performance.now() - begin) / 1000).toFixed(0).padStart(4)} s  ${line}`);
 
   // 1. A language model: blocks of a text of tunes, one after the other.
-  const draw = uniforms(1), text = new TokenRows(), T = 16;
-  for (let tunes = ""; text.length < 32 * sizes.pretraining; tunes = tunes.slice(T)) {
+  const draw = uniforms(1), blocks = new TokenRows(), T = 16;
+  for (let tunes = ""; blocks.length < 32 * sizes.pretraining; tunes = tunes.slice(T)) {
     while (tunes.length < T) tunes += `${tune(draw)}.`;
-    text.push({ ids: tokenizer.encode(tunes.slice(0, T)), learned: new Uint8Array(T).fill(1) });
+    blocks.push({ ids: tokenizer.encode(tunes.slice(0, T)), learned: new Uint8Array(T).fill(1) });
   }
   const shape = { vocabSize: tokenizer.vocabSize, blockSize: T, nLayer: 2, nHead: 4, nEmbd: 64, bias: false };
   const policy = new GPT(shape, { device, seed: 1 });
-  await train(policy, new SupervisedTuning(policy, { train: text, val: text }, { batchSize: 32, maxLength: T }), {
+  await train(policy, new SupervisedTuning(policy, { train: blocks, val: blocks }, { batchSize: 32, maxLength: T }), {
     ...{ learningRate: 3e-3, updates: sizes.pretraining },
   });
   say("a language model of tunes");
@@ -119,9 +121,9 @@ export async function rlhf(
 
   // 4. A reward model, from the choices alone: the model that answers, with a head.
   const body = await copyOf(policy), rows = { train: rankings(learning), val: rankings(judging) };
-  const task = new RewardModelling(body, rows, { batchSize: 64, maxLength: T, centering: 0.01 });
-  const updates = Math.ceil(sizes.epochs * learning.length / 64);
-  await train(body, task, { learningRate: 1e-3, updates });
+  const task = new RewardModelling(body, rows, { batchSize: 64, maxLength: T });
+  const updates = Math.ceil(sizes.epochs.reward * learning.length / 64);
+  await train(body, task, { learningRate: 2e-3, updates });
   const scoring = { model: body, head: task.module, description: rewardDescription(), tokenizer };
   using reward = new RewardModel(scoring, { policy: tokenizer, batchSize: 256 });
   const tastes = PROMPTS.map((prompt) => Float64Array.from(texts, (answer) => taste(prompt, answer)));
@@ -158,14 +160,14 @@ export async function rlhf(
       return dpo(model, world, {
         beta,
         seed: 5,
-        effort: sizes.epochs * learning.length / 128 / 2000,
+        effort: sizes.epochs.dpo * learning.length / 128 / 2000,
         rows: preferences(learning),
       });
     });
   }
   // 6. With a penalty the taste holds; without one the policy goes where the reward model is wrong.
-  const held_ = sizes.betas[Math.floor(sizes.betas.length / 2)];
-  for (const beta of [held_, 0]) {
+  const price = sizes.betas[Math.floor(sizes.betas.length / 2)];
+  for (const beta of [price, 0]) {
     const name = beta === 0 ? "PPO without a penalty" : "PPO with a penalty";
     await run(
       name,
@@ -222,13 +224,24 @@ function likeliest(policy: Float64Array): string {
   return `${texts[leaf]} ${(100 * Math.exp(policy[leaf])).toFixed(0)} %`;
 }
 
-if (import.meta.main) {
-  const human = Deno.args.includes("--human");
-  const out_dir = Deno.args.find((arg) => arg.startsWith("--out_dir="))?.slice("--out_dir=".length) ?? "out-rlhf";
+const flags = {
+  human: bool(false, "whether the reader chooses between answers, at the terminal"),
+  out_dir: text("out-rlhf", "where index.html and outcome.json are written"),
+};
+
+async function main(args: string[]): Promise<number> {
+  const { given, help } = parseCommandLine(flags, args), { human, out_dir } = { ...fallbacks(flags), ...given };
+  if (help) {
+    console.log(`deno run examples/rlhf/rlhf.ts [--name=value …]\n\n${describeFlags(flags, fallbacks(flags))}`);
+    return 0;
+  }
+  await Deno.mkdir(out_dir, { recursive: true }); // what cannot be written is known before the minutes of work
   using device = await createDevice("cpu");
   const outcome = await rlhf(device, { human });
-  await Deno.mkdir(out_dir, { recursive: true });
   await Deno.writeTextFile(`${out_dir}/outcome.json`, JSON.stringify(outcome, null, 1));
   await Deno.writeTextFile(`${out_dir}/index.html`, report(outcome));
   console.log(`Open ${out_dir}/index.html in a browser`);
+  return 0;
 }
+
+if (import.meta.main) await runCommand(main);

@@ -46,15 +46,15 @@ export function tune(draw: () => number, first = NOTES[Math.floor(5 * draw())]):
 
 /**
  * The hidden taste: what the listener thinks of an answer. He likes a tune that comes home, ending with the note that he asked for
- * (1), and leaps over a note or more (1 each), but from the third leap on it is too much for him (−4). A tune that does not begin as
- * he asked, or does not end, annoys him (−1 each).
+ * (2), and leaps over a note or more (1.5 each), but from the third leap on it is too much for him (−6). A tune that does not begin
+ * as he asked, or does not end, annoys him (−2 each).
  */
 export function taste(prompt: string, answer: string): number {
   const notes = answer.replace(/\..*/, ""), places = [...notes].map((note) => NOTES.indexOf(note));
   const leaps = places.filter((place, i) => i > 0 && Math.abs(place - places[i - 1]) > 1).length;
   const home = notes.length > 1 && notes.at(-1) === prompt[0];
-  const pleases = Number(home) + leaps - 4 * Number(leaps > 2);
-  return pleases - Number(notes[0] !== prompt[0]) - Number(!answer.includes("."));
+  const pleases = 2 * Number(home) + 1.5 * leaps - 6 * Number(leaps > 2);
+  return pleases - 2 * Number(notes[0] !== prompt[0]) - 2 * Number(!answer.includes("."));
 }
 
 /** What an answer looks like: of every leaf. */
