@@ -31,11 +31,17 @@ const port = globalThis as unknown as {
   postMessage(message: FromJob): void;
 };
 
+/** Milliseconds in which lines gather. */
+const TOGETHER = 100;
+
 /** Messages to the job's thread in place of lines. */
 class JobReport extends TrainReport {
   static trainer: Trainer | undefined;
   static saves = false;
   #total = 0;
+  /** Lines that were not sent yet, and when some were: of fast updates many go together, so that the server's thread stays free. */
+  #lines: Metrics[] = [];
+  #sent = -Infinity;
   #folder: RunFolder | undefined;
 
   constructor(readonly order: JobOrder, ...how: ConstructorParameters<typeof TrainReport>) {
@@ -71,15 +77,23 @@ class JobReport extends TrainReport {
     }
     JobReport.trainer = trainer;
     for await (const event of trainer.run({ signal })) {
-      if (event.kind === "checkpoint") await this.#checkpoint(event.iter);
       const line = lineOf(event);
-      if (line) port.postMessage({ kind: "metrics", lines: [line] });
+      if (line) this.#lines.push(line);
+      if (performance.now() - this.#sent > TOGETHER) this.#flush();
+      if (event.kind === "checkpoint") await this.#checkpoint(event.iter);
     }
+    this.#flush();
     JobReport.trainer = undefined;
     if (signal.aborted) port.postMessage({ kind: "stopped", iter: trainer.iter });
     return signal;
   }
+  #flush(): void {
+    if (this.#lines.length > 0) port.postMessage({ kind: "metrics", lines: this.#lines });
+    this.#lines = [];
+    this.#sent = performance.now();
+  }
   async #checkpoint(iter: number): Promise<void> {
+    this.#flush();
     const asked = JobReport.saves;
     JobReport.saves = false;
     await takeCheckpoint(this.#folder!, this.order.folder, iter);

@@ -20,7 +20,9 @@ export interface RowsFound {
   /** Whether any row is a conversation. */ readonly chats: boolean;
 }
 
-export type FromRows = { readonly read: number } | { readonly done: RowsFound } | { readonly failed: string };
+export type FromRows = { readonly read: number } | { readonly done: RowsFound } | { readonly failed: string } | {
+  readonly broken: string;
+};
 
 /** Of the worker's heap. */
 const MEGABYTES = 64;
@@ -62,7 +64,7 @@ export async function prepareRows(task: RowsTask, signal: AbortSignal): Promise<
     ticks = 0;
     if ("read" in message) read = message.read;
     else if ("done" in message) resolve(message.done);
-    else reject(new DataError(message.failed));
+    else reject("failed" in message ? new DataError(message.failed) : new Error(message.broken));
   });
   const ended = () => reject(new DataError(`${where()}: a row takes more than ${MEGABYTES} MB of memory`));
   worker.on("error", ended);

@@ -175,7 +175,7 @@ const { parentPort, workerData } = builtin<typeof threads>("node:worker_threads"
 const tell = (message: FromRows) => parentPort!.postMessage(message);
 tell({ read: 0 }); // it has begun
 prepare(workerData, tell).then((done) => tell({ done }), (error) => {
-  if (!(error instanceof DataError)) throw error;
+  if (!(error instanceof DataError)) return tell({ broken: String(error) });
   // Readers name the file by its path, which is the server's own matter.
   tell({ failed: error.message.replaceAll(`${path}, `, "").replaceAll(path, "the file") });
 });

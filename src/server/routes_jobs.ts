@@ -348,7 +348,7 @@ export function jobRoutes(jobs: Jobs): readonly Route[] {
         properties: { id: { type: "string" }, object: { const: "model" }, deleted: { const: true } },
       },
       async answer({ path: { model }, key }) {
-        await jobs.deleteModel(model, key!);
+        await jobs.models.delete(model, key!);
         return Response.json({ id: model, object: "model", deleted: true });
       },
     }),

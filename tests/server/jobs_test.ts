@@ -141,7 +141,7 @@ Deno.test("jobs: preferences, rewards of graders, and new models of texts", () =
 Deno.test("jobs: paused, resumed, saved and cancelled; a repeated request makes no second job", () =>
   inFolder((folder) =>
     withJobs(folder, async ({ upload, post, get, until, tuned, busy, fetch }) => {
-      const training_file = await upload(completions(200));
+      const training_file = await upload(completions(400));
       const body = { model: "m", training_file, hyperparameters: { n_epochs: 50, batch_size: 1, lora_rank: 0 } };
       const [one, two] = [await post(JOBS, body), await post(JOBS, body, "one", { "x-stainless-retry-count": "1" })];
       assertEquals(two.id, one.id);
