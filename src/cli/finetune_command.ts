@@ -92,7 +92,7 @@ async function tune(
   const options = trainerOptions(values, updates, tuning.microBatches.val);
   report.values = { ...values, max_iters: options.maxIters };
   const { weights } = values, rehearsal = { device, model, weights, adapt: adapter?.adapt, task: tuning.rehearse };
-  if (!values.eval_only) await checkTraining(model.config, { ...options, ...rehearsal });
+  if (!values.eval_only) await checkTraining(model.config, { ...options, ...rehearsal, memory: report.memory });
   const description = {
     flags: await lastingFlags(values),
     model: { ...model.config },

@@ -31,6 +31,8 @@ const port = globalThis as unknown as {
   postMessage(message: FromJob): void;
 };
 
+/** Of the memory that is free, what a job may take. */
+const MEMORY_SHARE = 0.8;
 /** Milliseconds in which lines gather. */
 const TOGETHER = 100;
 
@@ -47,6 +49,8 @@ class JobReport extends TrainReport {
   constructor(readonly order: JobOrder, ...how: ConstructorParameters<typeof TrainReport>) {
     super(...how);
   }
+
+  override readonly memory = availableMemory();
 
   override note(): void {}
   override resumed(): void {}
@@ -105,6 +109,12 @@ class JobReport extends TrainReport {
     const iter = this.#total, files = await saveResult(this.order, iter, { model, tokenizer });
     port.postMessage({ kind: "done", iter, files });
   }
+}
+
+/** Undefined where the system may not be asked. Some is left for all else. */
+function availableMemory(): number | undefined {
+  const { state } = Deno.permissions.querySync({ name: "sys", kind: "systemMemoryInfo" });
+  return state === "granted" ? MEMORY_SHARE * Deno.systemMemoryInfo().available : undefined;
 }
 
 const mebibytes = (bytes: number) => `${Math.ceil(bytes / 2 ** 20)} MiB`;

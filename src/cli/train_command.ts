@@ -130,7 +130,7 @@ async function trainingData(request: TrainRunning, { values, run, start, report 
 }
 
 async function modelToTrain(
-  { values, run, start, device }: Setup,
+  { values, run, start, device, report: { memory } }: Setup,
   { generator, vocabSize }: { generator: RandomGenerator; vocabSize: number },
 ): Promise<{ model: GPT; config: Partial<GPTConfig> & { vocabSize: number } }> {
   const { block_size: blockSize, seed } = values;
@@ -139,7 +139,7 @@ async function modelToTrain(
     ...modelConfig(values),
     vocabSize: run ? Number(run.description.model.vocabSize) : start?.model.config.vocabSize ?? vocabSize,
   };
-  if (!values.eval_only) await checkTraining(config, { ...optionsOf(values), device, model: start?.model });
+  if (!values.eval_only) await checkTraining(config, { ...optionsOf(values), device, memory, model: start?.model });
   const model = start?.model ?? new GPT(config, { device, seed, generator });
   if (blockSize < model.config.blockSize) model.cropBlockSize(blockSize);
   return { model, config };

@@ -42,6 +42,8 @@ export class TrainReport {
   /** Measures of the task that a line of progress shows. */
   #shown: readonly string[] = [];
   #best = { iter: 0, loss: Infinity };
+  /** Bytes that the machine has left for the run, where that is looked at. */
+  readonly memory: number | undefined = undefined;
   /** Lines on what an evaluation has shown besides numbers. */
   shown: (() => readonly string[]) | undefined;
 

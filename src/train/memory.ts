@@ -1,5 +1,5 @@
 /** What training will take, found by doing it on a device that only counts: no list of tensors to keep in step with the code. */
-import { type Needs, shortage } from "../engine/capacity.ts";
+import { gib, type Needs, shortage } from "../engine/capacity.ts";
 import type { Device } from "../engine/device.ts";
 import { DryDevice } from "../device/dry.ts";
 import { DeviceError } from "../errors.ts";
@@ -18,6 +18,8 @@ export interface TrainingOptions extends Partial<TrainerOptions> {
   /** How the model's matrices are stored; default f32. */ readonly weights?: GPTOptions["weights"];
   /** Puts on a model what is trained in place of its weights, such as an adapter. Default: the weights are trained. */
   readonly adapt?: (model: GPT) => void;
+  /** Bytes that the machine has left, of which a device may have more than there are. Default: as many as the device has. */
+  readonly memory?: number;
   /** Makes the task, with its parameters on the model's device and two updates of its largest batches. Default: language modelling. */
   readonly task?: (model: GPT) => Task;
 }
@@ -37,7 +39,7 @@ export interface TrainingNeeds extends Needs {
  */
 export async function trainingNeeds(
   config: Partial<GPTConfig>,
-  { device, model: _, task, weights, adapt, ...options }: TrainingOptions,
+  { device, model: _, memory: __, task, weights, adapt, ...options }: TrainingOptions,
 ): Promise<TrainingNeeds> {
   const dry = new DryDevice(device), generator = new RandomGenerator(0);
   const model = new GPT(config, { device: dry, generator, weights });
@@ -70,13 +72,19 @@ export async function trainingNeeds(
  * ```
  */
 export async function checkTraining(config: Partial<GPTConfig>, options: TrainingOptions): Promise<void> {
-  const { device, model, task: _, weights: __, adapt, ...numbers } = options, { all, one } = device.capacity;
+  const { device, model, memory = Infinity, task: _, weights: __, adapt, ...numbers } = options,
+    { all, one } = device.capacity;
   if (all === Infinity && one === Infinity) return;
   const blocks = new Set(model?.parameters().map(({ storage }) => storage.block));
   const reused = blocks.values().reduce((sum, { capacity, dtype }) => sum + capacity * device.bytesOf(dtype), 0);
   const { batchSize } = trainerOptions(numbers);
   const least = adapt ? undefined : shortage(floor(completeConfig(config), batchSize), device, { least: true, reused });
-  const why = least ?? shortage(await trainingNeeds(config, options), device, { reused });
+  let why = least;
+  if (!why) {
+    const needs = await trainingNeeds(config, options), more = needs.bytes - reused;
+    why = shortage(needs, device, { reused });
+    if (more > memory) why ??= `takes ${gib(more)} more, and the machine has ${gib(memory)} left`;
+  }
   if (why) throw new DeviceError(`Training this model ${why}\nLower n_layer, n_embd, block_size or batch_size`);
 }
 

@@ -130,6 +130,9 @@ Deno.test("what training needs is refused with the figures, before anything is m
     (await assertRejects(() => checkTraining(config, { batchSize, device }), DeviceError, message)).message;
   // 124,439,808 parameters, four times and, the first ones, once more: 2.3 GiB; without activations worth the name it fits.
   await checkTraining({ ...gpt2, blockSize: 16 }, { batchSize: 1, device });
+  await checkTraining({ ...gpt2, blockSize: 16 }, { batchSize: 1, device, memory: 3.5 * 2 ** 30 });
+  const short = checkTraining({ ...gpt2, blockSize: 16 }, { batchSize: 1, device, memory: 2 ** 31 });
+  await assertRejects(() => short, DeviceError, "GiB more, and the machine has 2 GiB left");
   // Weight, gradient, averages and first storage of each parameter, and per token and layer at least 16·C activations, once
   // 2·V + 8·C: 10.07 GiB. Storages are rounded up by at most an eighth.
   const least = 4 * (5 * 124439808 + 8 * 1024 * (12 * 16 * 768 + 2 * 50257 + 8 * 768)) / 2 ** 30;
