@@ -237,7 +237,7 @@ Deno.test("responses: events are numbered, and put together they are the plain a
     const last = events.at(-1) as { type: string; response: typeof whole };
     assertEquals(last.type, "response.incomplete");
     assertEquals(last.response.output[0].content, whole.output[0].content);
-    engine.failure = { after: 2, error: new DeviceError("at 0x7fff1234") };
+    engine.failure = { after: 2, error: new TypeError("at 0x7fff1234") };
     const broken = (await eventsOf(await post("/v1/responses", { ...ask, stream: true }))).at(-1)!;
     assertEquals([broken.type, broken.code], ["error", "internal_error"]);
   }));
@@ -400,7 +400,8 @@ Deno.test("errors: a full queue and a server that goes down say when to come aga
       [new QueueFull(3), 429, "rate_limit_exceeded", "3"],
       [new Draining(), 503, "shutting_down", "5"],
       [new Unavailable(7), 503, "model_unavailable", "7"],
-      [new DeviceError("buffer at 0x7fff1234 /home/user"), 500, "internal_error", null],
+      [new DeviceError("buffer at 0x7fff1234 /home/user"), 503, "out_of_memory", "10"],
+      [new TypeError("buffer at 0x7fff1234 /home/user"), 500, "internal_error", null],
     ];
     for (const [refusal, status, code, after] of cases) {
       engine.refusal = refusal;
@@ -410,9 +411,9 @@ Deno.test("errors: a full queue and a server that goes down say when to come aga
         assert(!/0x|home/.test(error.message));
       }
     }
-    assertEquals(errors.length, 2);
+    assertEquals(errors.length, 4);
     engine.refusal = undefined;
-    engine.failure = { after: 2, error: new DeviceError("at 0x7fff1234") };
+    engine.failure = { after: 2, error: new TypeError("at 0x7fff1234") };
     const response = await post(C, { model: "letters", prompt: "a", stream: true });
     assertEquals(response.status, 200);
     const text = await response.text();
