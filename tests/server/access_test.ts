@@ -4,6 +4,10 @@ import { CheckpointError, ConfigError } from "../../src/errors.ts";
 import { Access, KeyRing } from "../../src/server/auth.ts";
 import { handler, type Route, route } from "../../src/server/routes.ts";
 import { servingRoutes } from "../../src/server/server.ts";
+import type { Jobs } from "../../src/server/jobs.ts";
+import { jobRoutes } from "../../src/server/routes_jobs.ts";
+import { pageRoutes } from "../../src/server/routes_page.ts";
+import { runRoutes } from "../../src/server/routes_runs.ts";
 import { stateRoutes } from "../../src/server/routes_state.ts";
 import { inFolder } from "../testing.ts";
 import { FakeEngine, letters, served, withServer } from "./fake_engine.ts";
@@ -74,6 +78,20 @@ Deno.test("default-deny: off this machine every route but health asks for a key,
     assertEquals(await status(ask("/v1/models", bearer(one.key))), 200);
     assertEquals(await status(ask(`/v1/models?key=${one.key}`)), 401);
   }));
+
+Deno.test("default-deny: which routes are open, which are for this machine, and that all others need a key", async () => {
+  const jobs = jobRoutes({ files: {}, options: { configs: [] } } as unknown as Jobs);
+  const every = [...all, ...jobs, ...runRoutes([]), ...await pageRoutes()];
+  const of = (audience: string) =>
+    every.filter((route) => route.audience === audience).map(({ method, path }) => `${method} ${path}`).sort();
+  assertEquals(of("open"), ["GET /", "GET /health", "GET /health/ready", "GET /page/{file}"]);
+  assertEquals(of("local"), [
+    ...["GET /metrics", "GET /openapi.json", "GET /v1/models", "GET /v1/models/{model}", "POST /v1/chat/completions"],
+    ...["POST /v1/completions", "POST /v1/embeddings", "POST /v1/engines/{engine}/completions", "POST /v1/responses"],
+    "POST /v1/score",
+  ]);
+  assert(of("key").length > 10 && of("key").every((route) => / \/v1\/(files|fine_tuning|models|runs)/.test(route)));
+});
 
 Deno.test("default-deny: on this machine models need no key, files do, and a proxy is not this machine", () =>
   inFolder(async (folder) => {
