@@ -6,7 +6,7 @@ import { boolean, ignored, integer, object, optional, refused, type Schema, type
 import { append, emptyLists, type LogprobLists, OlderLogprobs, olderSchema } from "./logprobs.ts";
 import { type Call, modelOf, type Route, route } from "./routes.ts";
 import { checkStreamOptions, modelField, MOST_TEXTS, sampling, samplingOf } from "./sampling.ts";
-import { checkLength, decode, encode, writtenFields } from "./texts.ts";
+import { checkLength, decode, eachText, encode, writtenFields } from "./texts.ts";
 import { generateAll, merged, Transcript, usageOf } from "./transcripts.ts";
 
 const fields = {
@@ -83,11 +83,11 @@ interface Asked {
   readonly head: Readonly<Record<string, unknown>>;
 }
 
-function complete(call: Call, body: Body, id: string): Promise<Response> | Response {
+async function complete(call: Call, body: Body, id: string): Promise<Response> {
   const { n, best_of: count = n, stream, echo, logprobs } = body, model = modelOf(call, id);
   check(body, count);
   const shape = samplingOf(body, model.vocabSize),
-    prompts = body.prompt.map((written, i): Prompt => {
+    prompts = await eachText(body.prompt, (written, i): Prompt => {
       const at = body.prompt.length > 1 ? `prompt[${i}]` : "prompt", ids = encode(model, written, at);
       const added = body.max_tokens ?? Math.max(1, Math.min(16, model.blockSize - ids.length));
       checkLength(model, ids.length, added, at);
@@ -107,7 +107,7 @@ function complete(call: Call, body: Body, id: string): Promise<Response> | Respo
   );
   const head = headOf(call, model, "cmpl", "text_completion");
   const asked: Asked = { body, model, prompts, generations, transcripts, count, head };
-  return stream ? eventStream(streamed(asked), call.failed) : whole(asked);
+  return stream ? eventStream(streamed(asked), call.failed) : await whole(asked);
 }
 
 /** @throws {ApiError} 400 where parameters contradict each other */

@@ -4,8 +4,11 @@ import { invalid } from "./errors.ts";
 import { ignored, integer, list, object, optional, type Schema, string, type Values } from "./fields.ts";
 import { type Call, modelOf, type Route, route } from "./routes.ts";
 import { modelField, MOST_TEXTS } from "./sampling.ts";
-import { checkLength, encode, nameOf, writtenField, writtenFields } from "./texts.ts";
+import { checkLength, eachText, encode, nameOf, writtenField, writtenFields } from "./texts.ts";
 import { generateAll } from "./transcripts.ts";
+
+/** Tokens of all texts that are embedded at once. */
+const MOST_IN_ALL = 131_072;
 
 const embedded = {
   model: modelField,
@@ -69,13 +72,19 @@ async function embed(call: Call<Values<typeof embedded>>): Promise<Response> {
   if (dimensions !== undefined && dimensions > model.embeddingSize) {
     throw invalid("dimensions", `dimensions is ${dimensions}, and ${model.id} has ${model.embeddingSize}`);
   }
-  const ids = input.map((written, i) => {
+  const ids = await eachText(input, (written, i) => {
     const at = input.length > 1 ? `input[${i}]` : "input", ids = encode(model, written, at);
     checkLength(model, ids.length, 0, at);
     return ids;
   });
-  const means = await served.engine.embed(model.id, ids, signal, key),
-    tokens = ids.reduce((sum, { length }) => sum + length, 0);
+  const tokens = ids.reduce((sum, { length }) => sum + length, 0);
+  if (tokens > MOST_IN_ALL) {
+    throw invalid(
+      "input",
+      `input has ${tokens} tokens in all; at most ${MOST_IN_ALL} are taken: send several requests`,
+    );
+  }
+  const means = await served.engine.embed(model.id, ids, signal, key);
   const data = means.map((mean, index) => {
     const embedding = unit(mean.subarray(0, dimensions));
     return { object: "embedding", index, embedding: encoding_format === "base64" ? base64(embedding) : [...embedding] };
@@ -102,7 +111,7 @@ function base64(vector: Float32Array): string {
 
 async function score(call: Call<Values<typeof scored>>): Promise<Response> {
   const { body: { prompt, continuations } } = call, model = modelOf(call, call.body.model);
-  const texts = continuations.map((continuation, i) => {
+  const texts = await eachText(continuations, (continuation, i) => {
     const text = together(model, prompt, continuation, `continuations[${i}]`);
     checkLength(model, text.ids.length, 0, `continuations[${i}]`);
     return text;

@@ -52,6 +52,12 @@ export function encode(model: ServedModel, written: Written, at: string): readon
   if (written === "") return Array.from(beginningOf(model));
   if (written.length > blockSize * longestOf(tokenizer)) throw tooLong(model, at);
   try {
+    // Of a text that is much too long no more is encoded than shows it: other answers wait meanwhile.
+    for (let length = 8 * blockSize; length < written.length; length *= 2) {
+      if (tokenizer.encode(written.slice(0, length), { allowedSpecial: "all" }).length > 2 * blockSize) {
+        throw tooLong(model, at);
+      }
+    }
     return Array.from(tokenizer.encode(written, { allowedSpecial: "all" }));
   } catch (error) {
     if (!(error instanceof DataError)) throw error;
@@ -59,6 +65,24 @@ export function encode(model: ServedModel, written: Written, at: string): readon
     const what = unknown ? `the character ${shownCharacter(unknown)}` : "something";
     throw invalid(at, `${at} has ${what} that the vocabulary of ${id} has no token for`, "unknown_character");
   }
+}
+
+/** Milliseconds of encoding, after which others have a turn. */
+const TURN = 15;
+/** Makes something of each text; others have their turns in between, for a body may hold a megabyte of texts. */
+export async function eachText<T>(
+  texts: readonly Written[],
+  make: (written: Written, index: number) => T,
+): Promise<T[]> {
+  const made: T[] = [];
+  let began = performance.now();
+  for (const [i, written] of texts.entries()) {
+    made.push(make(written, i));
+    if (performance.now() - began < TURN) continue;
+    await new Promise((resolve) => setTimeout(resolve, 0)); // connections have their turn too, which setImmediate leaves out
+    began = performance.now();
+  }
+  return made;
 }
 
 /** What an empty text begins with: the token that ends texts, or a line end. */

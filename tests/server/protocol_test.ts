@@ -5,6 +5,7 @@ import { DeviceError } from "../../src/errors.ts";
 import { Draining, QueueFull, Unavailable } from "../../src/server/engine_api.ts";
 import { ApiError } from "../../src/server/errors.ts";
 import { event, eventStream } from "../../src/server/events.ts";
+import type { EncodeOptions, Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 import { chats, eventsOf, letters, served, withServer } from "./fake_engine.ts";
 
 const say = (content: unknown) => ({ model: "chats", messages: [{ role: "user", content }] });
@@ -271,7 +272,7 @@ const C = "/v1/completions", H = "/v1/chat/completions", R = "/v1/responses", E 
 const long = "a".repeat(65);
 Deno.test("bad input: 400 with the parameter's name, before anything is computed", () =>
   withServer(async ({ post, engine, errors }) => {
-    engine.all.push(served("plain", letters));
+    engine.all.push(served("plain", letters), served("large", letters, { blockSize: 4096 }));
     const cases: [path: string, body: Record<string, unknown>, param: string | null, code?: string][] = [
       [C, {}, "model", "missing_required_parameter"],
       [C, { model: 3 }, "model", "invalid_type"],
@@ -335,6 +336,7 @@ Deno.test("bad input: 400 with the parameter's name, before anything is computed
       [R, { model: "chats", input: "hi", metadata: { a: 5 } }, "metadata[0]", "invalid_type"],
       [E, { model: "letters", input: "" }, "input"],
       [E, { model: "letters", input: Array(2049).fill("a") }, "input"],
+      [E, { model: "large", input: Array(40).fill(Array(4000).fill(1)) }, "input"],
       [E, { model: "letters", input: "a", dimensions: 5 }, "dimensions"],
       [E, { model: "letters", input: "a", encoding_format: "hex" }, "encoding_format"],
       [S, { model: "letters", prompt: "a", continuations: [""] }, "continuations[0]"],
@@ -452,3 +454,37 @@ Deno.test("events: silence is filled with comments, and an error is an event", a
   assertMatch(text, /^data: \{"a":1\}\n\n(: ping\n\n)+data: \{"b":2\}\n\ndata: \{"error":\{"message":"told"/);
   assertEquals(response.headers.get("content-type"), "text/event-stream");
 });
+
+Deno.test("bad input: of a text that is much too long only the beginning is read, and many texts leave others their turns", () =>
+  withServer(async ({ post, get, engine }) => {
+    let read = 0;
+    const encode = (text: string, options?: EncodeOptions) => {
+      read += text.length;
+      if (text.length === 64) { for (const end = performance.now() + 5; performance.now() < end;); // a slow one
+       }
+      return letters.encode(text, options);
+    };
+    const counting: Tokenizer = {
+      ...{ encode, vocabSize: letters.vocabSize, specialTokens: letters.specialTokens, toJSON: () => letters.toJSON() },
+      ...{
+        decode: (ids) => letters.decode(ids),
+        decoder: () => letters.decoder(),
+        lengthOf: (id) => letters.lengthOf(id),
+      },
+      withSpecialTokens: (...args) => letters.withSpecialTokens(...args),
+    };
+    engine.all.push(served("counting", counting));
+    const long = await post(C, { model: "counting", prompt: ["a".repeat(63), "a".repeat(250), "a".repeat(2000)] });
+    assertEquals([long.status, (await long.json()).error.param], [400, "prompt[1]"]);
+    read = 0;
+    const longer = await post(C, { model: "counting", prompt: `${"a".repeat(700)}A` });
+    assertEquals([longer.status, (await longer.json()).error.code], [400, "context_length_exceeded"]);
+    assert(read <= 512, `${read}`);
+    const input = Array(200).fill("a".repeat(64)), begin = performance.now();
+    const embedding = post(E, { model: "counting", input });
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    assertEquals((await get("/health")).status, 200);
+    const between = performance.now() - begin;
+    assertEquals((await embedding).status, 200);
+    assert(between < 0.7 * (performance.now() - begin), `${between} of ${performance.now() - begin} ms`);
+  }));
