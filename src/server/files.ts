@@ -17,6 +17,9 @@ export const PURPOSES: readonly string[] = ["fine-tune", "assistants", "batch", 
 export const LEAST_EXPIRY = 3600, MOST_EXPIRY = 2_592_000;
 
 export class Files {
+  /** Uploads that have not ended. */
+  readonly #coming = new Set<{ readonly owner: string; bytes: number }>();
+
   constructor(readonly folder: string, readonly store: Store) {}
 
   /** Makes the folder, and removes what an upload that was cut short has left. */
@@ -83,12 +86,14 @@ export class Files {
     if (Number(request.headers.get("content-length") ?? 0) > MOST_BYTES + FORM_BYTES) throw tooLarge();
     const id = newId("file-"), partial = `${this.folder}/${id}.part`, texts = new Map<string, string>();
     let file: { readonly filename: string; readonly bytes: number; readonly first: number | undefined } | undefined;
+    const coming = { owner, bytes: 0 };
+    this.#coming.add(coming);
     try {
       for await (const part of formParts(request)) {
         const { name, filename } = part;
         if (name === "file" && filename !== undefined) {
           if (file) throw invalid("file", "file: one file is taken at a time");
-          file = { filename: filename.slice(0, 255), ...await this.#write(partial, part.body, owner) };
+          file = { filename: filename.slice(0, 255), ...await this.#write(partial, part.body, coming) };
         } else texts.set(name, await partText(part, 1024));
       }
       const { purpose, expires } = fieldsOf(texts);
@@ -96,35 +101,38 @@ export class Files {
       if (file.bytes === 0) throw invalid("file", "file: it is empty");
       const { filename, bytes, first } = file, ending = endingOf(filename, first), created = now();
       const stored = { id, owner, bytes, created, filename, ending, purpose, expires };
-      this.#checkSpace(owner, bytes); // others may have come meanwhile
       await system.rename(partial, this.path(stored));
       this.store.addFile(stored);
       return stored;
     } catch (error) {
       await removeAll(partial);
       throw error;
+    } finally {
+      this.#coming.delete(coming);
     }
   }
 
-  #checkSpace(owner: string, bytes: number): void {
-    const used = this.store.usedBy(owner);
-    if (used + bytes <= MOST_OF_KEY) return;
+  /** @throws {ApiError} where a key's files and all that it uploads now are more than it may have */
+  #checkSpace(owner: string): void {
+    let used = this.store.usedBy(owner);
+    for (const coming of this.#coming) if (coming.owner === owner) used += coming.bytes;
+    if (used <= MOST_OF_KEY) return;
     throw new ApiError(413, `With this file your files would take more than the ${MOST_OF_KEY} bytes that a key has`, {
       ...{ code: "storage_limit_exceeded", param: "file" },
     });
   }
 
   /** @returns how many bytes, and the first one that is not white */
-  async #write(path: string, body: AsyncIterable<Uint8Array>, owner: string) {
+  async #write(path: string, body: AsyncIterable<Uint8Array>, coming: { readonly owner: string; bytes: number }) {
     let bytes = 0, first: number | undefined;
     const output = await createFile(path).catch((error) => {
       throw diskError(error);
     });
     try {
       for await (const chunk of body) {
-        bytes += chunk.length;
+        coming.bytes = bytes += chunk.length;
         if (bytes > MOST_BYTES) throw tooLarge();
-        this.#checkSpace(owner, bytes);
+        this.#checkSpace(coming.owner);
         first ??= chunk.find((byte) => byte > 0x20 && byte !== 0xef && byte !== 0xbb && byte !== 0xbf);
         for (let at = 0; at < chunk.length;) {
           at += await output.write(chunk.subarray(at)).catch((error) => {

@@ -130,7 +130,8 @@ async function answer(
   const unread = !incoming.complete;
   if (unread) outgoing.setHeader("connection", "close");
   outgoing.writeHead(response.status, [...response.headers].flat());
-  if (incoming.method !== "HEAD" && response.body) await send(response.body, outgoing, stall);
+  if (incoming.method === "HEAD") await response.body?.cancel(); // it may hold a file open
+  else if (response.body) await send(response.body, outgoing, stall);
   const timer = setTimeout(() => outgoing.destroy(), stall); // for a client that takes all but the last part
   await new Promise<void>((resolve) => {
     outgoing.once("close", resolve);

@@ -25,6 +25,8 @@ import { type EngineMetrics, metricsText, noMetrics } from "./metrics.ts";
 
 /** Milliseconds without the end of a step, while there are rows, after which the engine is not ready. */
 const STUCK = 30_000;
+/** As how many texts inputs of one request count at most: they are read one after the other, and need no slots. */
+const MOST_INPUTS = 16;
 /** How many texts the estimate of how long one takes looks back on, about. */
 const LOOKS_BACK = 32;
 
@@ -160,14 +162,15 @@ export class WorkerEngine implements Engine, AsyncDisposable {
       { id, blockSize } = entry,
       long = inputs.find(({ length }) => length < 1 || length > blockSize);
     if (long) throw new ConfigError(`An input has ${long.length} tokens, and the model sees 1 to ${blockSize}`);
-    this.#checkQueue(entry, inputs.length, key);
+    const count = Math.min(inputs.length, MOST_INPUTS);
+    this.#checkQueue(entry, count, key);
     return new Promise((resolve, reject) => {
       const hear = ({ vectors }: Update) => {
         pending.left = 0;
         signal.removeEventListener("abort", stop);
         resolve([...vectors!]);
       };
-      const pending: Pending = { entry, key, left: inputs.length, hear, fail: reject };
+      const pending: Pending = { entry, key, left: count, hear, fail: reject };
       const stop = this.#abortWith(signal, this.#ask(pending, (of) => ({ kind: "embed", of, model: id, inputs })));
     });
   }

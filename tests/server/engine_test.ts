@@ -2,7 +2,7 @@
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { saveHuggingFace } from "../../src/checkpoint/hugging_face_save.ts";
 import { createDevice } from "../../src/device/create.ts";
-import { CheckpointError, ConfigError, DeviceError } from "../../src/errors.ts";
+import { CheckpointError, ConfigError, DataError, DeviceError } from "../../src/errors.ts";
 import { noGrad } from "../../src/engine/autograd.ts";
 import { features } from "../../src/evaluate/features.ts";
 import { saveAdapter } from "../../src/finetune/adapter.ts";
@@ -322,6 +322,27 @@ Deno.test("engine: what waits beyond the queue is refused, and what was taken is
     await assertRejects(() => some("a"), QueueFull);
     await Promise.all([...own, some("b")]);
   }, { queue: 4, model: { slots: 2 } }));
+
+Deno.test("engine: a request for more embeddings than may wait is taken all the same", () =>
+  serving(async (engine) => {
+    const inputs = Array.from({ length: 100 }, (_, i) => [i % V]), vectors = await engine.embed("m", inputs, never);
+    assertEquals(vectors.length, 100);
+    assertEquals(vectors[V], vectors[0]);
+  }, { queue: 8 }));
+
+Deno.test("engine: a model's template has one second", () =>
+  inFolder(async (folder) => {
+    await save(`${folder}/m`);
+    const loops = "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}";
+    await Deno.writeTextFile(`${folder}/m/chat_template.jinja`, loops);
+    await using engine = await openEngine({ models: [spec(`${folder}/m`)] });
+    const [{ template }] = engine.models();
+    await assertRejects(
+      () => template!.ids(tokenizer, [{ role: "user", content: "a" }]),
+      DataError,
+      "takes more than 1 seconds",
+    );
+  }));
 
 Deno.test("engine: where others wait, a key that has half of the slots lets them go first", () =>
   serving(async (engine) => {

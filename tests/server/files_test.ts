@@ -56,6 +56,33 @@ Deno.test("files: parts come in either order and in any pieces; what they contai
     })
   ));
 
+Deno.test("files: what a key uploads at once counts as what it has", () =>
+  inFolder((folder) =>
+    withJobs(folder, async ({ fetch, upload, jobs: { store } }) => {
+      const stored = store.file(await upload("a"))!;
+      store.addFile({ ...stored, id: "file-large", bytes: 2 * 2 ** 30 - 500 });
+      const { headers, body } = form(purpose, fileOf("b".repeat(400)));
+      const bytes = new TextEncoder().encode(body), rest = Promise.withResolvers<void>();
+      const slow = new ReadableStream<Uint8Array>({
+        async pull(controller) {
+          controller.enqueue(bytes.subarray(0, -60));
+          controller.enqueue(bytes.subarray(-60, -50));
+          await rest.promise;
+          controller.enqueue(bytes.subarray(-50));
+          controller.close();
+        },
+      }, { highWaterMark: 0 });
+      const first = fetch("POST", "/v1/files", { headers, body: slow });
+      await new Promise((resolve) => setTimeout(resolve, 100));
+      const { error } = await (await fetch("POST", "/v1/files", { headers, body })).json();
+      assertEquals([error.code, error.param], ["storage_limit_exceeded", "file"]);
+      assertEquals((await fetch("POST", "/v1/files", { headers, body }, "two")).status, 200);
+      rest.resolve();
+      assertEquals((await first).status, 200);
+      assertEquals((await fetch("POST", "/v1/files", { headers, body })).status, 413);
+    })
+  ));
+
 Deno.test("files: what is no upload is refused, and nothing of it stays", () =>
   inFolder((folder) =>
     withJobs(folder, async ({ fetch, get }) => {

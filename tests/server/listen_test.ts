@@ -214,6 +214,14 @@ Deno.test("listen: a client that does not read holds up itself alone, and not fo
     socket.close();
   }, { stallSeconds: 0.5 }));
 
+Deno.test("listen: of an answer to HEAD nothing stays open", async () => {
+  const ended = Promise.withResolvers<void>();
+  await listening(() => new Response(new ReadableStream({ cancel: () => ended.resolve() })), async ({ port }) => {
+    assertEquals((await fetch(`http://127.0.0.1:${port}`, { method: "HEAD" })).status, 200);
+    await ended.promise;
+  });
+});
+
 Deno.test("drain: answers on their way end, and then no connection is left", () =>
   withServerEngine(async (engine, listener) => {
     engine.delay = 10;
