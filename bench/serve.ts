@@ -9,11 +9,15 @@ import { saveGguf, saveHuggingFace } from "../src/checkpoint/mod.ts";
 import { runCommand } from "../src/cli/command.ts";
 import { choice, describeFlags, fallbacks, int, parseCommandLine, text } from "../src/cli/flags.ts";
 import { loadPretrained } from "../src/pretrained/load.ts";
+import { KeyRing } from "../src/server/auth.ts";
 import { CharacterTokenizer } from "../src/tokenizer/mod.ts";
 import { randomModel } from "./subjects.ts";
 
 const flags = {
-  only: choice(["", "small", "gpt2"], "the 0.8 M model, or GPT-2's 124 M; default: both"),
+  only: choice(
+    ["", "small", "job", "gpt2"],
+    "the 0.8 M model, the same with a job beside it, or GPT-2's 124 M; default: all",
+  ),
   threads: int(navigator.hardwareConcurrency, "that compute", { min: 1, max: 256 }),
   rounds: int(4, "in which all take turns", { min: 1 }),
   llama: text("", "llama.cpp's llama-server, on the PATH, to be measured beside ours on GPT-2's sizes"),
@@ -78,7 +82,7 @@ class Server implements AsyncDisposable {
       "--allow-read",
       "--allow-write",
       "--allow-net=127.0.0.1",
-      "--allow-sys=systemMemoryInfo",
+      "--allow-sys=systemMemoryInfo,statfs",
       "src/cli/serve.ts",
     ];
     const own = [`--model=${model},name=m`, `--threads=${threads}`, "--port=0", ...more];
@@ -212,25 +216,87 @@ async function latency(server: Server, { rounds }: Options): Promise<void> {
   print(`Eight at once: ${together.map((time, k) => `${show(time / alone / (k + 1))} · ${k + 1}`).join(", ")} ×`);
 }
 
+/** Eight streams one after the other, for some seconds. @returns tokens a second */
+async function sustained(server: Server, seconds = 2): Promise<number> {
+  const began = performance.now();
+  let count = 0;
+  while (performance.now() - began < 1000 * seconds) {
+    const streams = await Promise.all(asks(8, 8, 56).map((ask) => server.stream(ask)));
+    count += streams.reduce((sum, { tokens }) => sum + tokens, 0);
+  }
+  return 1000 * count / (performance.now() - began);
+}
+
+/** Eight streams, and the same while a supervised job trains an adapter of their model. */
+async function besideJob(model: string, folder: string, options: Options): Promise<void> {
+  const keys = `${folder}/keys.json`, { key } = await (await KeyRing.open(keys)).make("bench");
+  await using server = await Server.ours(model, options, `--keys=${keys}`, `--jobs=${folder}/jobs`);
+  const headers = { authorization: `Bearer ${key}` }, jobs = `${server.url}/v1/fine_tuning/jobs`;
+  const ask = async (path: string, init?: RequestInit) => {
+    const response = await fetch(path, { ...init, headers: { ...init?.headers, ...headers } }),
+      answer = await response.json();
+    if (!response.ok) throw new Error(answer.error.message);
+    return answer;
+  };
+  const random = new RandomGenerator(1), form = new FormData();
+  const word = (length: number) => tokenizer.decode(Array.from({ length }, () => random.randint(65)));
+  const rows = Array.from({ length: 2000 }, () => JSON.stringify({ prompt: word(20), completion: word(40) }));
+  form.set("purpose", "fine-tune");
+  form.set("file", new File([rows.join("\n")], "rows.jsonl"));
+  const { id: training_file } = await ask(`${server.url}/v1/files`, { method: "POST", body: form });
+  const body = JSON.stringify({ model: "m", training_file, hyperparameters: { n_epochs: 8 } });
+  const { id } = await ask(jobs, { method: "POST", headers: { "content-type": "application/json" }, body });
+  const steps = async () => {
+    const { data } = await ask(`${jobs}/${id}/events?limit=20`) as {
+      data: { type: string; data?: { step: number } }[];
+    };
+    return data.find(({ type }) => type === "metrics")?.data?.step ?? -1;
+  };
+  let alone = 0, beside = 0, trained = 0;
+  for (let round = 0; round <= options.rounds; round++) {
+    let before = -1;
+    while (before < 1) { // until it trains
+      await new Promise((resolve) => setTimeout(resolve, 200));
+      before = await steps();
+    }
+    const with_ = await sustained(server), done = await steps() - before;
+    await ask(`${jobs}/${id}/pause`, { method: "POST" });
+    await new Promise((resolve) => setTimeout(resolve, 1500)); // it saves
+    const without = await sustained(server);
+    await ask(`${jobs}/${id}/resume`, { method: "POST" });
+    if (round === 0) continue;
+    [alone, beside, trained] = [Math.max(alone, without), Math.max(beside, with_), Math.max(trained, done)];
+  }
+  print(
+    `\n0.8 M, 8 streams beside a job that trains an adapter: ${show(beside)} tokens/s, alone ${show(alone)}, ${
+      show(beside / alone)
+    } ×; the job made ${show(trained / 2)} updates a second`,
+  );
+}
+
 async function bench(options: Options): Promise<void> {
   using device = await createDevice("cpu", { threads: options.threads });
   const folder = await Deno.makeTempDir(), { rounds } = options;
   print(`${device.description}; Deno ${Deno.version.deno}, rounds: ${rounds}\n`);
   const head = ["model, streams", "tokens/s", "without a server", "ratio", "server's CPU, µs a token"];
-  const begin = async (config: typeof SMALL | typeof GPT2, weights: "f32" | "bf16" | "q8_0") => {
+  const save = async (config: typeof SMALL | typeof GPT2) => {
     const path = `${folder}/${config.nLayer}`;
     if (!await Deno.stat(path).catch(() => undefined)) {
       using model = randomModel(device, config, "f32");
       await saveHuggingFace(model, path, { tokenizer });
     }
-    const server = await Server.ours(path, options, `--weights=${weights}`),
+    return path;
+  };
+  const begin = async (config: typeof SMALL | typeof GPT2, weights: "f32" | "bf16" | "q8_0") => {
+    const path = await save(config),
+      server = await Server.ours(path, options, `--weights=${weights}`),
       { model } = await loadPretrained(path, { device, weights, inference: true });
     print(`\nready after ${show(server.seconds)} s, of which the model took ${show(server.loaded)} s to load\n`);
     print(`| ${head.join(" | ")} |\n|${" --- |".repeat(head.length)}`);
     return { server, model };
   };
   try {
-    if (options.only !== "gpt2") {
+    if (!options.only || options.only === "small") {
       const { server, model } = await begin(SMALL, "f32");
       await using _ = server;
       for (const count of [8, 200]) {
@@ -242,7 +308,8 @@ async function bench(options: Options): Promise<void> {
       }
       model.dispose();
     }
-    for (const weights of options.only !== "small" ? ["f32", "bf16", "q8_0"] as const : []) {
+    if (!options.only || options.only === "job") await besideJob(await save(SMALL), folder, options);
+    for (const weights of !options.only || options.only === "gpt2" ? ["f32", "bf16", "q8_0"] as const : []) {
       const { server, model } = await begin(GPT2, weights);
       await using _ = server;
       await throughput(`124 M ${weights}, 8`, server, model, { asks: asks(8, 32, 64), slots: 8, rounds });
