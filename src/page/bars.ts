@@ -27,11 +27,15 @@ export function drawBars(
     const name = make("code", { textContent: words }), bar = make("span", { className: "bar" });
     bar.style.width = `${100 * share}%`;
     const one = button("", () => take(token), {
-      ...{ className: "token", disabled: now || !isText(token) },
-      ariaLabel: `${token === "\n" ? "line end" : words}, ${percent(share)}${now ? ", which is there" : ""}`,
+      ...{ className: "token", disabled: now || !isText(token), ariaCurrent: String(now) },
       title: isText(token) ? "" : "A part of a character: it cannot be taken alone",
     });
-    one.append(name, make("span", { className: "track" }, bar), make("span", { className: "share" }, percent(share)));
+    one.append(
+      name,
+      make("span", { className: "track" }, bar),
+      " ",
+      make("span", { className: "share" }, percent(share)),
+    );
     return make("li", { className: `${now ? "now" : ""} ${share === 0 ? "out" : ""}` }, one);
   });
   const others = Math.max(0, vocabSize - Math.min(MOST, top.length));

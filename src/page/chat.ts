@@ -63,7 +63,7 @@ function suggestion(id: string): (Node | string)[] {
 const NAMES = { system: "System", user: "You", assistant: "Model" };
 
 function itemOf({ role, content, note }: Shown, i: number, busy: boolean): HTMLElement {
-  const item = make("li", { className: role }, make("h3", {}, NAMES[role]));
+  const item = make("li", { className: role }, make("h2", {}, NAMES[role]));
   item.append(make("p", { className: "text" }, content));
   const tools = make("div", { className: "tools" });
   if (note) tools.append(make("span", { className: "note" }, note));
@@ -96,7 +96,7 @@ function editorOf({ role, content }: Shown, i: number): HTMLElement {
   return make(
     "li",
     { className: role },
-    make("h3", {}, NAMES[role]),
+    make("h2", {}, NAMES[role]),
     field,
     make("div", { className: "tools" }, button(words, keep, { className: "primary" }), button("Leave it", end)),
   );
@@ -109,7 +109,7 @@ function redo(i: number): void {
 function rivalOf(content: string, i: number): HTMLElement {
   const other = rivals![1 - i], name = `Answer ${"AB"[i]}`;
   const take = button(`${name} is better`, () => decide(content, other), { disabled: running !== undefined });
-  return make("article", {}, make("h3", {}, name), make("p", { className: "text" }, content), take);
+  return make("article", {}, make("h2", {}, name), make("p", { className: "text" }, content), take);
 }
 function decide(chosen: string, rejected: string): void {
   rivals = undefined;

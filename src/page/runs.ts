@@ -134,24 +134,25 @@ function drawPlot(): void {
   const form = new FormData(find<HTMLFormElement>("plot-form")), shown = String(form.get("measure") ?? "loss");
   const all = drawn(), names = new Set(all.flatMap(({ curves }) => [...curves.keys()]));
   const select = find<HTMLSelectElement>("measure");
-  const wanted = ["loss", ...[...names].filter((name) => !["train_loss", "valid_loss"].includes(name))];
+  // What an evaluation measures stands beside what each step does, under the same name.
+  const isBeside = (name: string) =>
+    /^(train|val|valid)_loss$|^train_/.test(name) || names.has(name.replace(/^val_/, "")) && name.startsWith("val_");
+  const wanted = ["loss", ...[...names].filter((name) => !isBeside(name))];
   if (wanted.join() !== [...select.options].map(({ value }) => value).join()) {
     select.replaceChildren(...wanted.map((value) => make("option", { value }, value.replaceAll("_", " "))));
     select.value = wanted.includes(shown) ? shown : "loss";
   }
   const measure = select.value, smooth = Number(form.get("smoothing"));
-  const curves = all.flatMap((run, i) => {
-    const colour = i % COLOURS, { curves, name } = run;
-    if (measure !== "loss") return [{ name, points: smoothed(curves.get(measure) ?? [], smooth), colour }];
-    const held = curves.get("valid_loss");
+  const [own, heldOut] = measure === "loss" ? ["train_loss", "valid_loss"] : [measure, `val_${measure}`];
+  const curves = all.flatMap(({ curves, name }, i) => {
+    const colour = i % COLOURS, held = curves.get(heldOut);
     return [
-      { name, points: smoothed(curves.get("train_loss") ?? [], smooth), colour },
+      { name, points: smoothed(curves.get(own) ?? [], smooth), colour },
       ...held ? [{ name: `${name}, held out`, points: held, colour, dotted: true }] : [],
     ];
   });
-  const label = measure === "loss" ? "loss, nats a token" : measure.replaceAll("_", " ");
   box.innerHTML = plotCurves(
-    { curves, xLabel: "step", yLabel: label, logX: form.has("logX"), close: measure === "loss" },
+    { curves, xLabel: "step", yLabel: measure.replaceAll("_", " "), logX: form.has("logX"), close: measure === "loss" },
     { width, height },
   );
 }
@@ -224,11 +225,11 @@ function drawCheckpoints({ checkpoints }: Run): void {
       { className: "tools" },
       button("Use this checkpoint", () => use(name), {
         id: `use-${id}`,
-        ariaLabel: `Use the checkpoint of step ${step_number}`,
+        ariaLabel: `Use this checkpoint, of step ${step_number}`,
       }),
       button("Sample", () => void sample(checkpoint), {
         id: `sample-${id}`,
-        ariaLabel: `Sample the checkpoint of step ${step_number}`,
+        ariaLabel: `Sample step ${step_number}`,
       }),
     );
     return make("li", {}, title, ...text === undefined ? [] : [make("p", { className: "text" }, text)], tools);
