@@ -1,5 +1,6 @@
 /** *Chat*: turns with a model that has a template; answers can be stopped, asked for again, and compared two at a time. */
-import { events, Failure } from "./api.ts";
+import { events } from "./api.ts";
+import { begun } from "./chat_request.ts";
 import { button, download, find, make, store, stored } from "./dom.ts";
 import { prefer, type Turn } from "./preferences.ts";
 import { length, sampling, seed } from "./sampling.ts";
@@ -27,8 +28,10 @@ let running: AbortController | undefined;
 let rivals: readonly string[] | undefined;
 /** What was sent for them. */
 let asked: readonly Turn[] = [];
-/** Which turn is being written anew. */
-let editing: number | undefined;
+/** The turn that is being written anew, and the element in which. */
+let editing: { readonly turn: Shown; readonly item: HTMLElement } | undefined;
+/** What stays as it is keeps its element: so only what is new is read aloud. */
+const items = new WeakMap<Shown, HTMLElement>();
 
 const messages = (before: readonly Shown[] = turns): Turn[] => [
   ...system.value.trim() ? [{ role: "system", content: system.value } as const] : [],
@@ -39,9 +42,13 @@ function draw(): void {
   const chosen = model(), able = chosen?.chat ?? false, busy = running !== undefined;
   const follow = innerHeight + scrollY > document.documentElement.scrollHeight - 80; // whoever scrolled up stays there
   store(sessionStorage, NAME, turns);
-  list.replaceChildren(...turns.map((turn, i) => i === editing ? editorOf(turn, i) : itemOf(turn, i, busy)));
+  const wanted = turns.map((turn) => editing?.turn === turn ? editing.item : itemOf(turn));
+  if (rivals) wanted.push(make("li", { className: "rivals" }, ...rivals.map(rivalOf)));
+  wanted.forEach((item, i) => {
+    if (list.children[i] !== item) list.insertBefore(item, list.children[i] ?? null);
+  });
+  while (list.children.length > wanted.length) list.lastChild!.remove();
   list.ariaBusy = String(busy);
-  if (rivals) list.append(make("li", { className: "rivals" }, ...rivals.map(rivalOf)));
   find("no-template").hidden = able || !chosen;
   find("no-template").replaceChildren(...able ? [] : suggestion(chosen?.id ?? ""));
   find("chat-empty").hidden = turns.length > 0 || !able;
@@ -62,47 +69,47 @@ function suggestion(id: string): (Node | string)[] {
 
 const NAMES = { system: "System", user: "You", assistant: "Model" };
 
-function itemOf({ role, content, note }: Shown, i: number, busy: boolean): HTMLElement {
-  const item = make("li", { className: role }, make("h2", {}, NAMES[role]));
-  item.append(make("p", { className: "text" }, content));
+function itemOf(turn: Shown): HTMLElement {
+  const known = items.get(turn);
+  if (known) return known;
+  const { role, content, note } = turn, item = make("li", { className: role }, make("h2", {}, NAMES[role]));
   const tools = make("div", { className: "tools" });
   if (note) tools.append(make("span", { className: "note" }, note));
-  if (!busy && !rivals) {
-    tools.append(button("Edit", () => edit(i), { ariaLabel: `Edit turn ${i + 1}` }));
-    if (role === "assistant" && i === turns.length - 1) tools.append(button("Answer again", () => redo(i)));
-  }
-  item.append(tools);
+  tools.append(button("Edit", () => edit(turn), { ariaLabel: `Edit: ${content.slice(0, 40)}` }));
+  if (role === "assistant") tools.append(button("Answer again", () => redo(turn), { className: "again" }));
+  item.append(make("p", { className: "text" }, content), tools);
+  items.set(turn, item);
   return item;
 }
 
-function edit(i: number): void {
-  editing = i;
+function edit(turn: Shown): void {
+  editing = { turn, item: editorOf(turn) };
   draw();
   list.querySelector("textarea")?.focus();
 }
 /** Of a turn that is changed: what came after it answered something else, and goes. */
-function editorOf({ role, content }: Shown, i: number): HTMLElement {
-  const field = make("textarea", { value: content, rows: 4, ariaLabel: `Turn ${i + 1}` });
+function editorOf(turn: Shown): HTMLElement {
+  const { role, content } = turn, field = make("textarea", { value: content, rows: 4, ariaLabel: "What it is to be" });
   const end = () => {
     editing = undefined;
     draw();
   };
   const keep = () => {
-    turns = [...turns.slice(0, i), { role, content: field.value }];
+    turns = [...turns.slice(0, turns.indexOf(turn)), { role, content: field.value }];
     end();
     if (role === "user") void answer(1);
   };
   const words = role === "user" ? "Ask this instead" : "Keep this instead";
   return make(
     "li",
-    { className: role },
+    { className: `${role} edited` },
     make("h2", {}, NAMES[role]),
     field,
     make("div", { className: "tools" }, button(words, keep, { className: "primary" }), button("Leave it", end)),
   );
 }
-function redo(i: number): void {
-  turns = turns.slice(0, i);
+function redo(turn: Shown): void {
+  turns = turns.slice(0, turns.indexOf(turn));
   void answer(1);
 }
 
@@ -124,40 +131,6 @@ function decide(chosen: string, rejected: string): void {
   if (!kept) fail("This browser does not keep the choice beyond this page: save the file before you leave");
 }
 
-/** The last turns, which begin with what somebody says. */
-function lastOf(all: readonly Shown[], left: number): readonly Shown[] {
-  const rest = all.slice(left), from = rest.findIndex(({ role }) => role === "user");
-  return rest.slice(Math.max(0, from));
-}
-
-/**
- * A stream with its first event read. What does not fit into what the model sees at once is asked for without a length, then it
- * writes up to the end; then without the oldest turns.
- */
-async function begun<T>(
-  all: readonly Shown[],
-  ask: (turns: readonly Shown[], limit: object) => AsyncGenerator<T>,
-): Promise<{ readonly stream: AsyncGenerator<T>; readonly turns: readonly Shown[] }> {
-  let turns = all, limit: object = { max_completion_tokens: length() };
-  for (;;) {
-    const stream = ask(turns, limit);
-    try {
-      const first = await stream.next();
-      const whole = async function* () {
-        if (!first.done) yield first.value;
-        yield* stream;
-      };
-      return { stream: whole(), turns };
-    } catch (error) {
-      if (!(error instanceof Failure) || error.code !== "context_length_exceeded") throw error;
-      const fewer = lastOf(turns, 1);
-      if (Object.keys(limit).length > 0) limit = {};
-      else if (fewer.length < turns.length && fewer.length > 0) turns = fewer;
-      else throw error;
-    }
-  }
-}
-
 /** Has the model answer; of two answers one is to be chosen. */
 async function answer(count: 1 | 2): Promise<void> {
   const chosen = model();
@@ -174,11 +147,15 @@ async function answer(count: 1 | 2): Promise<void> {
   const before = turns;
   draw();
   try {
-    const { stream, turns: sent } = await begun(before, (turns, limit) =>
-      events<Chunk>("/v1/chat/completions", {
-        body: { ...body, messages: messages(turns), ...limit, ...shape },
-        ...{ signal: controller.signal, shown: true },
-      }));
+    const { stream, turns: sent } = await begun(
+      before,
+      length(),
+      (turns, limit) =>
+        events<Chunk>("/v1/chat/completions", {
+          body: { ...body, messages: messages(turns), ...limit, ...shape },
+          ...{ signal: controller.signal, shown: true },
+        }),
+    );
     asked = messages(sent);
     const unread = before.length - sent.length;
     if (unread > 0) left = `; the first ${unread} turns no longer fit`;

@@ -79,7 +79,7 @@ export async function watchLoad(): Promise<void> {
     try {
       await look();
     } catch (error) {
-      fail(error);
+      fail(error, "load");
       break;
     }
     await new Promise((resolve) => setTimeout(resolve, EVERY));

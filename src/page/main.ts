@@ -3,7 +3,8 @@ import { bindChat, refreshChat } from "./chat.ts";
 import { find } from "./dom.ts";
 import { bindLoad, refreshLoad, watchLoad } from "./load.ts";
 import { bindPreferences } from "./preferences.ts";
-import { bindRuns, offerFile, refreshRuns, watchRuns } from "./runs.ts";
+import { offerFile, refreshNewJob } from "./new_job.ts";
+import { bindRuns, watchRuns } from "./runs.ts";
 import { bindSampling } from "./sampling.ts";
 import { bindState, fail, onModel, readModels } from "./state.ts";
 import { bindWrite, refreshWrite } from "./write.ts";
@@ -42,13 +43,16 @@ bindState(() => show());
 bindSampling(refreshWrite);
 bindWrite();
 bindChat();
-bindPreferences((file) => void offerFile(file, "dpo"), fail);
+bindPreferences((file) => {
+  go("runs");
+  offerFile(file, "dpo").catch(fail);
+}, fail);
 bindRuns(go);
 bindLoad();
 onModel(() => {
   refreshWrite();
   refreshChat();
-  refreshRuns();
+  refreshNewJob();
   refreshLoad();
 });
 show();

@@ -1,14 +1,14 @@
 /** *Runs*: tuning jobs, live: their losses side by side, what their checkpoints write, and how one begins, waits and ends. */
 import { Failure, json } from "./api.ts";
-import { plotCurves, smoothed } from "./curves.ts";
-import { brief, button, download, find, make, whole } from "./dom.ts";
-import { act, beginJob, type Checkpoint, type Job, listJobs, listRuns, type Page, Run, upload } from "./run_data.ts";
+import { brief, button, find, make, whole } from "./dom.ts";
+import { bindNewJob, listFiles } from "./new_job.ts";
+import { act, type Checkpoint, type Job, listJobs, listRuns, Run } from "./run_data.ts";
+import { COLOURS, drawPlot, saveCurves } from "./run_plot.ts";
 import { length, sampling } from "./sampling.ts";
 import { allModels, choose, fail, model, readModels } from "./state.ts";
 
 /** Milliseconds between two looks. */
 const EVERY = 2000;
-const COLOURS = 6;
 
 let runs: Run[] = [];
 let chosen: string | undefined;
@@ -46,7 +46,7 @@ export async function watchRuns(): Promise<void> {
 function close(error: unknown): boolean {
   const status = error instanceof Failure ? error.status : undefined;
   if (status !== 404 && status !== 401) {
-    fail(error);
+    fail(error, "runs");
     return false;
   }
   find("runs-closed").hidden = false;
@@ -78,27 +78,17 @@ async function look(isFirst: boolean): Promise<void> {
   );
   find("new-job-details").hidden = false;
   if (isFirst) await listFiles();
-  fail(undefined);
+  fail(undefined, "runs");
   draw();
-}
-
-async function listFiles(): Promise<void> {
-  const { data } = await json<Page<{ id: string; filename: string; purpose: string }>>("/v1/files?limit=100");
-  const select = find<HTMLSelectElement>("job-file"), now = select.value;
-  select.replaceChildren(
-    make("option", { value: "" }, "a file from this computer"),
-    ...data.filter(({ purpose }) => purpose === "fine-tune").map(({ id, filename }) =>
-      make("option", { value: id }, `${filename} (${id.slice(-6)})`)
-    ),
-  );
-  if (data.some(({ id }) => id === now)) select.value = now;
 }
 
 function draw(): void {
   drawList();
-  drawPlot();
+  redrawPlot();
   drawDetails();
 }
+
+const redrawPlot = (): void => drawPlot(runs.length > 0, drawn());
 
 function drawList(): void {
   const active = document.activeElement?.id;
@@ -126,36 +116,6 @@ function drawList(): void {
   find("run-none").hidden = runs.length > 0;
 }
 const colourOf = (run: Run): string => drawn().includes(run) ? `k${drawn().indexOf(run) % COLOURS}` : "";
-
-function drawPlot(): void {
-  find("curves-card").hidden = runs.length === 0;
-  const box = find("losses"), { clientWidth: width, clientHeight: height } = box;
-  if (width === 0) return;
-  const form = new FormData(find<HTMLFormElement>("plot-form")), shown = String(form.get("measure") ?? "loss");
-  const all = drawn(), names = new Set(all.flatMap(({ curves }) => [...curves.keys()]));
-  const select = find<HTMLSelectElement>("measure");
-  // What an evaluation measures stands beside what each step does, under the same name.
-  const isBeside = (name: string) =>
-    /^(train|val|valid)_loss$|^train_/.test(name) || names.has(name.replace(/^val_/, "")) && name.startsWith("val_");
-  const wanted = ["loss", ...[...names].filter((name) => !isBeside(name))];
-  if (wanted.join() !== [...select.options].map(({ value }) => value).join()) {
-    select.replaceChildren(...wanted.map((value) => make("option", { value }, value.replaceAll("_", " "))));
-    select.value = wanted.includes(shown) ? shown : "loss";
-  }
-  const measure = select.value, smooth = Number(form.get("smoothing"));
-  const [own, heldOut] = measure === "loss" ? ["train_loss", "valid_loss"] : [measure, `val_${measure}`];
-  const curves = all.flatMap(({ curves, name }, i) => {
-    const colour = i % COLOURS, held = curves.get(heldOut);
-    return [
-      { name, points: smoothed(curves.get(own) ?? [], smooth), colour },
-      ...held ? [{ name: `${name}, held out`, points: held, colour, dotted: true }] : [],
-    ];
-  });
-  box.innerHTML = plotCurves(
-    { curves, xLabel: "step", yLabel: measure.replaceAll("_", " "), logX: form.has("logX"), close: measure === "loss" },
-    { width, height },
-  );
-}
 
 /** Hours, minutes and seconds. */
 function duration(seconds: number): string {
@@ -272,75 +232,9 @@ async function order(run: Run, words: string, verb: Parameters<typeof act>[1]): 
   }
 }
 
-/** One line a step, with a column a measure. */
-function saveCurves({ name, curves }: Run): void {
-  const names = [...curves.keys()],
-    steps = new Set([...curves.values()].flatMap((points) => points.map(([step]) => step)));
-  const values = new Map(names.map((name) => [name, new Map(curves.get(name)!)]));
-  const lines = [...steps].sort((a, b) => a - b).map((step) =>
-    [step, ...names.map((name) => values.get(name)!.get(step) ?? "")].join(",")
-  );
-  download(
-    `${name.replace(/[^\w.-]+/g, "-")}.csv`,
-    [["step", ...names].join(","), ...lines].join("\n") + "\n",
-    "text/csv",
-  );
-}
-
 function say(words: string): void {
   find("run-said").textContent = words;
   setTimeout(() => find("run-said").textContent = "", 5000);
-}
-
-const GRADERS: Record<string, Record<string, unknown>> = {
-  reinforcement: {
-    ...{ type: "string_check", name: "same", operation: "ilike" },
-    ...{ input: "{{sample.output_text}}", reference: "{{item.reference}}" },
-  },
-};
-
-function showMethod(): void {
-  const method = find<HTMLSelectElement>("job-method").value, grader = find<HTMLTextAreaElement>("job-grader");
-  find("grader-label").hidden = method !== "reinforcement";
-  if (!grader.value) grader.value = JSON.stringify(GRADERS.reinforcement, null, 2);
-  find("job-upload-label").hidden = find<HTMLSelectElement>("job-file").value !== "";
-}
-
-async function begin(): Promise<void> {
-  const form = new FormData(find<HTMLFormElement>("new-job")), submit = find<HTMLButtonElement>("job-begin");
-  const given = (name: string) => String(form.get(name) ?? "").trim(), method = given("method");
-  submit.disabled = true;
-  try {
-    let training_file = given("file");
-    if (!training_file) {
-      const file = find<HTMLInputElement>("job-upload").files?.[0];
-      if (!file) throw new Failure("Choose a file to tune on: text, or JSON lines", 0);
-      training_file = await upload(file);
-      await listFiles();
-    }
-    const names = ["n_epochs", "batch_size", "learning_rate_multiplier", "lora_rank"];
-    const hyperparameters = Object.fromEntries(names.filter(given).map((name) => [name, Number(given(name))]));
-    const grader = method === "reinforcement" ? { grader: parseGrader(given("grader")) } : {};
-    const suffix = given("suffix") && { suffix: given("suffix") };
-    const job = await beginJob({
-      ...{ model: given("model"), training_file, ...suffix },
-      method: { type: method, [method]: { ...grader, hyperparameters } },
-    });
-    chosen = job.id;
-    find<HTMLInputElement>("job-upload").value = "";
-    await look(false);
-    say("The job has begun");
-  } catch (error) {
-    fail(error);
-  }
-  submit.disabled = false;
-}
-function parseGrader(text: string): unknown {
-  try {
-    return JSON.parse(text);
-  } catch {
-    throw new Failure("The grader is not JSON", 0);
-  }
 }
 
 async function openFiles(files: FileList | null): Promise<void> {
@@ -360,35 +254,15 @@ async function openFiles(files: FileList | null): Promise<void> {
   draw();
 }
 
-/** Takes a file's id as what the next job is to learn from. */
-export async function offerFile(id: string, method: string): Promise<void> {
-  goTo("runs");
-  await listFiles();
-  find<HTMLSelectElement>("job-file").value = id;
-  find<HTMLSelectElement>("job-method").value = method;
-  find<HTMLInputElement>("job-model").value = model()?.id ?? "";
-  find<HTMLDetailsElement>("new-job-details").open = true;
-  showMethod();
-  find("job-begin").scrollIntoView({ block: "center" });
-  find("job-method").focus();
-}
-
-export function refreshRuns(): void {
-  find("job-models").replaceChildren(...allModels().map(({ id }) => make("option", { value: id })));
-  const field = find<HTMLInputElement>("job-model");
-  field.value ||= allModels()[0]?.id ?? "";
-}
-
 export function bindRuns(go: (part: string) => void): void {
   goTo = go;
-  new ResizeObserver(drawPlot).observe(find("losses"));
-  find("plot-form").addEventListener("input", drawPlot);
-  find("new-job").addEventListener("submit", (event) => {
-    event.preventDefault();
-    void begin();
+  new ResizeObserver(redrawPlot).observe(find("losses"));
+  find("plot-form").addEventListener("input", redrawPlot);
+  bindNewJob(async ({ id }) => {
+    chosen = id;
+    await look(false);
+    say("The job has begun");
   });
-  for (const id of ["job-method", "job-file"]) find(id).addEventListener("change", showMethod);
   const open = find<HTMLInputElement>("metrics-files"), folder = find<HTMLInputElement>("metrics-folder");
   for (const input of [open, folder]) input.addEventListener("change", () => void openFiles(input.files));
-  showMethod();
 }

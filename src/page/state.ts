@@ -33,9 +33,17 @@ export async function readModels(): Promise<void> {
   tell();
 }
 
-/** Shows what went wrong, at the top; of nothing, or of what somebody stopped, nothing. */
-export function fail(error: unknown): void {
+let shownBy = "";
+/**
+ * Shows what went wrong, at the top; of what somebody stopped, nothing.
+ *
+ * @param error undefined where it went well: then what went wrong before is no longer shown
+ * @param by whose error it is: what looks again and again takes away its own alone
+ */
+export function fail(error: unknown, by = "action"): void {
   const words = error === undefined ? undefined : reasonOf(error), place = find("error");
+  if (words === undefined && by !== "action" && by !== shownBy) return;
+  shownBy = by;
   place.hidden = words === undefined;
   place.textContent = words ?? "";
   if (error instanceof Failure && error.status === 401) openKey();

@@ -1,8 +1,9 @@
 /** *Write*: the model goes on from the cursor; what it wrote is shaded by probability, and each token can be exchanged. */
-import { events, Failure, json, type Model } from "./api.ts";
+import { events, json } from "./api.ts";
 import { drawBars } from "./bars.ts";
 import type { Scored } from "./distribution.ts";
 import { find, make } from "./dom.ts";
+import { fitting } from "./fitting.ts";
 import { type Lists, Manuscript, type Stretch, stretchesOf, topOf } from "./manuscript.ts";
 import { length, sampler, sampling, seed } from "./sampling.ts";
 import { fail, model } from "./state.ts";
@@ -26,31 +27,6 @@ let running: AbortController | undefined;
 let next: { readonly text: string; readonly model: string; readonly top: readonly Scored[] } | undefined;
 let timer: ReturnType<typeof setTimeout> | undefined;
 let gos = 0;
-/** Characters a token, by model: how much of a long text fits into what the model sees is known only after a first answer. */
-const ratios = new Map<string, number>();
-/** In a vocabulary of characters each is a token. */
-const ratioOf = (id: string, vocabSize: number): number => ratios.get(id) ?? (vocabSize < 512 ? 1 : 6);
-
-/** The end of a text, so long that it fits beside `room` tokens, as far as is known. */
-function fitted(text: string, { id, context_length, vocab_size }: Model, room: number): string {
-  const most = Math.max(1, Math.floor((context_length - room) * (ratioOf(id, vocab_size))));
-  const cut = Math.max(0, text.length - most);
-  return text.slice(cut > 0 && /[\udc00-\udfff]/.test(text[cut]) ? cut + 1 : cut);
-}
-/** Asks with as much of the text as fits: where it was too much, again with less. */
-async function fitting<T>(text: string, model: Model, room: number, ask: (prompt: string) => Promise<T>): Promise<T> {
-  for (;;) {
-    const prompt = fitted(text, model, room);
-    try {
-      return await ask(prompt);
-    } catch (error) {
-      if (!(error instanceof Failure) || error.code !== "context_length_exceeded" || prompt.length < 2) throw error;
-      const tokens = Number(/(\d+) of the prompt/.exec(error.message)?.[1] ?? prompt.length);
-      ratios.set(model.id, Math.min(0.8 * ratioOf(model.id, model.vocab_size), prompt.length / tokens));
-    }
-  }
-}
-
 /** Draws the text and its shades anew. */
 function draw(caret?: number): void {
   const { text, stretches } = manuscript.draft, nodes: (Node | string)[] = [];
@@ -111,10 +87,10 @@ function look(): void {
         (prompt) => json<Chunk>("/v1/completions", { body: { ...asked, prompt } }),
       );
       next = { text, model: chosen.id, top: topOf(logprobs?.top_logprobs[0] ?? {}) };
-      fail(undefined);
+      fail(undefined, "next");
     } catch (error) {
       next = { text, model: chosen.id, top: [] };
-      fail(error);
+      fail(error, "next");
     }
     drawAlternatives();
   }, PAUSE);

@@ -169,6 +169,8 @@ for (const colorScheme of ["light", "dark"] as const) {
     // Asked again with other words: what came after goes.
     await page.click("#turns .user .tools button");
     await page.fill("#turns textarea", "hello");
+    await page.selectOption("#model", "letters"); // and back: what is being written is not lost
+    await page.selectOption("#model", "chats");
     await page.click("#turns .user .primary");
     await page.waitForFunction(() => document.querySelectorAll("#turns .assistant .note").length === 1);
     assertEquals((await turns())[0], "hello");
@@ -362,6 +364,13 @@ for (const colorScheme of ["light", "dark"] as const) {
         assertEquals(jobs.done.at(-1), verb);
       }
       await page.click("#new-job-details summary");
+      await page.click("#job-begin");
+      await textIs(page, "error", "Choose a file to tune on");
+      for (const step of [13, 14]) { // what somebody did wrong is said until something goes well, though jobs are looked at
+        jobs.step(step);
+        await textIs(page, "run-figures", `${step} of 20`);
+        await textIs(page, "error", "Choose a file to tune on");
+      }
       await page.setInputFiles("#job-upload", { name: "text.txt", mimeType: "text/plain", buffer: Buffer.from("abc") });
       await page.fill("[name=n_epochs]", "2");
       await page.fill("[name=suffix]", "mine");
