@@ -49,16 +49,28 @@ async function declarations(entries: readonly string[]): Promise<Map<string, str
   return files;
 }
 
-/** Leaves of the commands in `folder` what Node can run: entries, each of which says there that it needs Deno. */
-async function packCommands(folder: string): Promise<void> {
+/** Of the paths of modules in a text, those that it imports, and those of its workers. */
+const MODULES = /((?:from |import ?\(?|new URL\()")(\.[^"]+)\.ts"/g;
+
+/**
+ * Turns the modules that `deno pack` has left as they are into JavaScript: those of workers, which only a URL names, and the
+ * page's, which are imported as texts. The page's modules keep the names of their imports: a server serves them under those.
+ */
+async function packRest(folder: string): Promise<void> {
   const typescript = await importCompiler(), { ESNext: target } = typescript.ScriptTarget;
-  for (const { name } of await Array.fromAsync(Deno.readDir(folder))) {
-    const path = `${folder}/${name}`, text = await Deno.readTextFile(path);
-    if (name === "start.ts" || text.includes('from "./start.ts"')) {
+  for await (const { name, isDirectory } of Deno.readDir(folder)) {
+    const path = `${folder}/${name}`;
+    if (isDirectory) await packRest(path);
+    else if (name.endsWith(".ts") && !name.endsWith(".d.ts")) {
+      const text = await Deno.readTextFile(path);
       const { outputText } = typescript.transpileModule(text, { compilerOptions: { target } });
-      await Deno.writeTextFile(path.replace(/ts$/, "js"), outputText.replace('"./start.ts"', '"./start.js"'));
+      const page = folder.endsWith("/src/page");
+      await Deno.writeTextFile(path.replace(/ts$/, "js"), page ? outputText : outputText.replace(MODULES, '$1$2.js"'));
+      await Deno.remove(path);
+    } else if (name.endsWith(".js")) {
+      const text = await Deno.readTextFile(path), changed = text.replace(MODULES, '$1$2.js"');
+      if (changed !== text) await Deno.writeTextFile(path, changed);
     }
-    await Deno.remove(path);
   }
 }
 
@@ -73,14 +85,12 @@ export async function pack(output: string): Promise<void> {
     const { exports } = JSON.parse(await Deno.readTextFile(`${root}/deno.json`));
     const types = await declarations(Object.values<string>(exports).map((entry) => root + entry.slice(2)));
     for (const [name, text] of types) await Deno.writeTextFile(`${inside}/${name}`, text);
-    await packCommands(`${inside}/src/cli`);
-    const pool = `${inside}/src/data/encode_pool.js`, text = await Deno.readTextFile(pool); // a worker's URL is no import
-    await Deno.writeTextFile(pool, text.replace('"./encode_worker.ts"', '"./encode_worker.js"'));
+    await packRest(inside);
     const optional = Object.keys(PACKAGES).map((name) => [name, { optional: true }]);
     Object.assign(manifest, {
       description: "nanoGPT in TypeScript: train, fine-tune and sample GPTs on WebAssembly and WebGPU",
       engines: { node: ">=24" },
-      sideEffects: ["./src/data/encode_worker.js"],
+      sideEffects: ["./src/data/encode_worker.js", "./src/cli/*.js"],
       peerDependencies: PACKAGES,
       peerDependenciesMeta: Object.fromEntries(optional),
     });
