@@ -5,6 +5,7 @@
  * A step reads all matrices once, and the keys and values of each text, and multiplies each text by the matrices. The time that
  * memory or arithmetic takes for that, whichever takes longer, is the limit (the roofline). It counts keys and values in f32.
  */
+import { npm } from "../scripts/npm.ts";
 import { createDevice } from "../mod.ts";
 import { saveGguf } from "../src/checkpoint/mod.ts";
 import { CharacterTokenizer } from "../src/tokenizer/mod.ts";
@@ -66,7 +67,7 @@ export async function rowSides(
       kinds: { rows: "rows" },
       start: node_llama
         ? () => Peer.start("node", { args: [script("node_llama.mjs"), node_llama, `${threads}`] })
-        : absent("--node_llama=FOLDER: there, npm install --ignore-scripts node-llama-cpp@3.21.1"),
+        : absent(`--node_llama=FOLDER: there, npm install --ignore-scripts ${npm("node-llama-cpp")}`),
     },
     {
       name: "transformers, generate()",

@@ -1,4 +1,5 @@
 /** Who is compared, and how each is started: every one is a process of its own. */
+import { npm } from "../scripts/npm.ts";
 import { v8Flags, wideAvailable } from "../src/cli/v8_flags.ts";
 import type { Measure, Request } from "./measures.ts";
 import { installed } from "./npm_peer.ts";
@@ -31,10 +32,10 @@ export function sides({ threads, avx2 }: SidesOptions): Side[] {
   return [
     ...(["wide", "narrow", "native"] as const).map((mode) => ours(mode, threads)),
     ...[...python(threads), ...(avx2 ? python(threads, true) : [])],
-    javaScript("jax-js", "jax_js.ts", { packages: ["@jax-js/jax@0.1.25"] }),
-    javaScript("tfjs", "tfjs.ts", { packages: ["@tensorflow/tfjs@4.22.0", "@tensorflow/tfjs-backend-wasm@4.22.0"] }),
+    javaScript("jax-js", "jax_js.ts", { packages: [npm("@jax-js/jax")] }),
+    javaScript("tfjs", "tfjs.ts", { packages: [npm("@tensorflow/tfjs"), npm("@tensorflow/tfjs-backend-wasm")] }),
     javaScript("@genai-fi/nanogpt", "genai_nanogpt.ts", {
-      packages: ["@genai-fi/nanogpt@1.3.0", "@tensorflow/tfjs@4.22.0"],
+      packages: [npm("@genai-fi/nanogpt"), npm("@tensorflow/tfjs")],
       kinds: { training: "training" }, // its products are TensorFlow.js's
     }),
   ];

@@ -5,6 +5,7 @@
  * so TypeScript's own compiler makes all of them here. package.json gets the optional peers.
  */
 import { PACKAGES } from "../src/packages.ts";
+import { importNpm } from "./npm.ts";
 
 interface Compiler {
   transpileModule(text: string, options: { compilerOptions: Record<string, unknown> }): { outputText: string };
@@ -24,7 +25,7 @@ async function run(command: string, args: readonly string[], cwd: string): Promi
   throw new Error(`${command} ${args[0]} failed:\n${out}${error}`);
 }
 
-const importCompiler = async (): Promise<Compiler> => (await import(["npm", "typescript@5.9.3"].join(":"))).default;
+const importCompiler = async (): Promise<Compiler> => (await importNpm("typescript")).default;
 
 /** The declarations of `entries` and all that they import, with the paths that they have in the package. */
 async function declarations(entries: readonly string[]): Promise<Map<string, string>> {
@@ -86,6 +87,12 @@ export async function pack(output: string): Promise<void> {
     const types = await declarations(Object.values<string>(exports).map((entry) => root + entry.slice(2)));
     for (const [name, text] of types) await Deno.writeTextFile(`${inside}/${name}`, text);
     await packRest(inside);
+    // The versions themselves in place of deno.json, which bundlers would take whole.
+    const versions = `${inside}/src/packages.js`, code = await Deno.readTextFile(versions);
+    await Deno.writeTextFile(
+      versions,
+      code.replace(/import config from [^;]+;/, `const config = ${JSON.stringify({ npm: { packages: PACKAGES } })};`),
+    );
     const optional = Object.keys(PACKAGES).map((name) => [name, { optional: true }]);
     Object.assign(manifest, {
       description: "nanoGPT in TypeScript: train, fine-tune and sample GPTs on WebAssembly and WebGPU",

@@ -1,12 +1,11 @@
-/** The npm packages that few programs need: each is fetched, in Deno, when a program first asks for it. */
+/**
+ * The npm packages that few programs need: each is fetched, in Deno, when a program first asks for it. Their versions stand in
+ * deno.json, under a key of ours: Deno's tasks fetch all that `imports` or a lock file names, before they run.
+ */
+import config from "../deno.json" with { type: "json" };
 
 /** Their versions. Outside Deno they are optional peers of this package. */
-export const PACKAGES = {
-  "@huggingface/jinja": "0.5.11",
-  "gpt-tokenizer": "4.0.0",
-  hyparquet: "1.33.0",
-  webgpu: "0.6.2",
-} as const;
+export const PACKAGES = config.npm.packages;
 
 export type PackageName = keyof typeof PACKAGES;
 

@@ -67,7 +67,17 @@ async function deno({ mode, flags, env, more = [], live = true, ...run }: Run): 
   const allowed = [...(ours === "browser" ? browserPermissions : ours ? ["--allow-all"] : permissions), ...more];
   const ignored = `--ignore=${SEPARATE.filter((folder) => folder !== own).map((folder) => `tests/${folder}`)}`;
   const child = new Deno.Command(Deno.execPath(), {
-    args: ["test", "--quiet", "--no-check", "--no-prompt", ignored, ...allowed, ...paths],
+    args: [
+      "test",
+      "--quiet",
+      "--no-check",
+      "--no-prompt",
+      "--lock=npm.lock",
+      "--frozen",
+      ignored,
+      ...allowed,
+      ...paths,
+    ],
     env: { ...env, DENO_V8_FLAGS: flags, NO_COLOR: "1" },
     cwd: root,
     stdout: "piped",

@@ -1,4 +1,5 @@
 /** What the browser test stands on: the page's server, and Chromium driven by playwright-core. */
+import { importNpm } from "../../scripts/npm.ts";
 
 /** What the test uses of playwright-core, whose own types `deno check` would have to fetch. */
 interface Browser {
@@ -87,8 +88,7 @@ export function browserTest(
 }
 
 async function openBrowser(): Promise<Browser> {
-  // A computed specifier is fetched only when it is reached: `deno check` and the other tests do without it.
-  const { chromium } = await import(["npm", "playwright-core@1.56.1"].join(":"));
+  const { chromium } = await importNpm("playwright-core");
   return await chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox", "--enable-unsafe-webgpu"] });
 }
 

@@ -4,6 +4,7 @@
  */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import config from "../../deno.json" with { type: "json" };
+import lock from "../../npm.lock" with { type: "text" };
 import { SHIPPED } from "../../src/cli/config_file.ts";
 
 const root = new URL("../../", import.meta.url);
@@ -64,4 +65,33 @@ Deno.test("published: the commands run from a registry's modules, and find the c
 Deno.test("published: every config of the repository is among those that commands find everywhere", async () => {
   const names = (await Array.fromAsync(Deno.readDir(new URL("config/", root)))).map(({ name }) => `config/${name}`);
   assertEquals([...SHIPPED.keys()].sort(), names.filter((name) => name !== "config/train_config.ts").sort());
+});
+
+Deno.test("published: the lock file is of the packages that deno.json names, in those versions", () => {
+  const { packages, development } = config.npm, { specifiers, npm } = JSON.parse(lock);
+  const imported = {
+    ...packages,
+    typescript: development.typescript,
+    "playwright-core": development["playwright-core"],
+  };
+  const versions = Object.entries(imported).map(([name, version]) => [`npm:${name}@${version}`, version]);
+  assertEquals(specifiers, Object.fromEntries(versions));
+  for (const [name, version] of Object.entries(imported)) assertMatch(npm[`${name}@${version}`].integrity, /^sha512-/);
+});
+
+Deno.test("published: a task that needs no package fetches none", async () => {
+  const folder = await Deno.makeTempDir();
+  try {
+    const output = await new Deno.Command(Deno.execPath(), {
+      args: ["task", "--quiet", "tokenize", "--tokenizer=character", "--help"],
+      cwd: root,
+      env: { DENO_DIR: folder, NO_COLOR: "1" },
+    }).output();
+    assert(output.success, new TextDecoder().decode(output.stderr));
+    const npm = `${folder}/npm`, registries = await Array.fromAsync(Deno.readDir(npm)).catch(() => []);
+    assertEquals(registries.map(({ name }) => name), []);
+    assertEquals(new TextDecoder().decode(output.stderr).includes("Download"), false);
+  } finally {
+    await Deno.remove(folder, { recursive: true });
+  }
 });

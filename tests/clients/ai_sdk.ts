@@ -4,12 +4,11 @@
  * Usage: deno run ai_sdk.ts URL COMPLETION_MODEL CHAT_MODEL
  */
 import { assert, assertEquals } from "@std/assert";
+import { importNpm } from "../../scripts/npm.ts";
 
 const [baseURL, model, chatModel] = Deno.args;
-const specifiers = ["npm:ai@7", "npm:@ai-sdk/openai-compatible@3.0.92"];
-const [{ embed, generateText, streamText }, { createOpenAICompatible }] = await Promise.all(
-  specifiers.map((specifier) => import(specifier)),
-);
+const { embed, generateText, streamText } = await importNpm("ai");
+const { createOpenAICompatible } = await importNpm("@ai-sdk/openai-compatible");
 const provider = createOpenAICompatible({ name: "nanogpt", baseURL, includeUsage: true });
 const ask = { model: provider.chatModel(chatModel), prompt: "hi", maxOutputTokens: 6, temperature: 0, maxRetries: 0 };
 const { text, usage, finishReason } = await generateText(ask);

@@ -4,9 +4,10 @@
  * Usage: deno run openai_npm.ts URL COMPLETION_MODEL CHAT_MODEL
  */
 import { assert, assertAlmostEquals, assertEquals, assertRejects } from "@std/assert";
+import { importNpm } from "../../scripts/npm.ts";
 
-const [baseURL, model, chatModel] = Deno.args, specifier = "npm:openai@7.59.0";
-const { default: OpenAI, NotFoundError, BadRequestError } = await import(specifier);
+const [baseURL, model, chatModel] = Deno.args;
+const { default: OpenAI, NotFoundError, BadRequestError } = await importNpm("openai");
 const client = new OpenAI({ baseURL, apiKey: "none", maxRetries: 0 });
 
 const ask = { model, prompt: "the ", max_tokens: 8, temperature: 0, seed: 1 };

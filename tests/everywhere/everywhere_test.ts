@@ -3,6 +3,7 @@
  * Chromium. What comes out is Deno's to the bit.
  */
 import { assertEquals, assertMatch } from "@std/assert";
+import { importNpm, npm } from "../../scripts/npm.ts";
 import { pack } from "../../scripts/pack.ts";
 import { PACKAGES } from "../../src/packages.ts";
 import { everything } from "./files.js";
@@ -44,8 +45,8 @@ async function prepared(): Promise<{ node: string; web: string } | { missing: st
   await pack(`${root}/package.tgz`);
   try {
     const [node, web] = await Promise.all([
-      project("node", ["node@24", "typescript@5.9.3"]),
-      project("web", ["vite@8", "webpack@5", "webpack-cli@6", "esbuild@0.28"]),
+      project("node", [npm("node"), npm("typescript")]),
+      project("web", [npm("vite"), npm("webpack"), npm("webpack-cli"), npm("esbuild")]),
     ]);
     await Deno.stat(CHROMIUM);
     return { node, web };
@@ -151,6 +152,10 @@ Deno.test("everywhere: in Node a command says in one line that it needs Deno", o
     assertEquals({ code, out }, { code: 1, out: "" }, path);
     assertMatch(error, /^error: the commands need Deno[^\n]*\n$/, path);
   }
+  // In Deno they run from there, with the configs that come with them.
+  const tiny = ["--n_layer=1", "--n_head=1", "--n_embd=16", "--block_size=8", "--max_iters=1", "--eval_iters=1"];
+  const words = ["config/shakespeare_char_cpu", "--dataset=grammar", "--out_dir=packed", "--threads=1", ...tiny];
+  assertMatch(await run(Deno.execPath(), ["run", "-A", `${inPackage}src/cli/train.js`, ...words], root), /Done: /);
 });
 
 Deno.test("everywhere: no module of the package imports from node: or by a package's name", options, async () => {
@@ -192,7 +197,7 @@ Deno.test("everywhere: pages built by Vite, webpack and esbuild have Deno's loss
   const { losses, device } = await train(10, 2);
   device.close();
   await Deno.writeTextFile(`${web}/index.html`, PAGE.replace("main.js", "page.js"));
-  const { chromium } = await import(["npm", "playwright-core@1.56.1"].join(":"));
+  const { chromium } = await importNpm("playwright-core");
   const browser = await chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox"] });
   const listening = Promise.withResolvers<number>();
   const server = Deno.serve({ hostname: "127.0.0.1", port: 0, onListen: ({ port }) => listening.resolve(port) }, serve);

@@ -5,6 +5,7 @@
  * `deno task test:long` runs this, and with `-- --record` the verdicts on the first 400 files are written anew.
  */
 import { assert, assertEquals } from "@std/assert";
+import { npm } from "../../scripts/npm.ts";
 import { GgufModel } from "../../src/checkpoint/gguf.ts";
 import { saveGguf } from "../../src/checkpoint/gguf_save.ts";
 import { createDevice } from "../../src/device/create.ts";
@@ -115,7 +116,7 @@ Deno.test("llama.cpp finds the same token likeliest in our files, and the ten li
   inFolder(async (folder) => {
     await Deno.copyFile(new URL("llama.mjs", import.meta.url), `${folder}/llama.mjs`);
     await Deno.writeTextFile(`${folder}/package.json`, "{}");
-    const packages = ["node-llama-cpp@3.21.1", "@node-llama-cpp/linux-x64@3.21.1"]; // the others are for other systems
+    const packages = [npm("node-llama-cpp"), npm("@node-llama-cpp/linux-x64")]; // the others are for other systems
     await run("npm", ["install", "--no-audit", "--omit=optional", "--ignore-scripts", ...packages], { cwd: folder });
     const text = await Deno.readTextFile(new URL("../../LICENSE", import.meta.url));
     const tokenizer = CharacterTokenizer.fromText(text), ids = tokenizer.encode(text);
