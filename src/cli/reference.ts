@@ -3,6 +3,7 @@ import type { RunFolder } from "../checkpoint/run_folder.ts";
 import type { RunBase } from "../checkpoint/run_json.ts";
 import { ConfigError } from "../errors.ts";
 import { adaptersOf, type Lora } from "../finetune/lora.ts";
+import { checkTokenizer } from "../finetune/rewards.ts";
 import type { GPT } from "../gpt.ts";
 import { checkIdentity, loadPretrained } from "../pretrained/load.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
@@ -46,11 +47,12 @@ export async function loadReference(
   const onProgress = reportDownload(progress), onNote = (line: string) => progress.line(line);
   const loaded = await loadPretrained(named.name, { device: model.device, inference: false, onNote, onProgress });
   const { model: reference, tokenizer: { vocabSize: known } } = loaded;
-  if (ref_model && !template && known !== tokenizer.vocabSize) {
+  if (ref_model && !template && known > tokenizer.vocabSize) {
     throw new ConfigError(
       `--ref_model=${ref_model}: its tokenizer has ${known} tokens, and the policy's ${tokenizer.vocabSize}; expected the same`,
     );
   }
+  if (ref_model && !template) checkTokenizer(`--ref_model=${ref_model}`, loaded.tokenizer, tokenizer);
   reference.freeze().resizeTokenEmbeddings(model.config.vocabSize, { known });
   return { reference: reference.eval(), named };
 }

@@ -13,15 +13,19 @@ const text = new TextDecoder();
 const start = (...args: string[]) => startCommand("finetune", ["--threads=1", ...args]);
 const finetune = (...args: string[]) => finished(start(...args));
 
+async function makeRun(path: string, letters: string): Promise<void> {
+  const device = await createDevice("cpu", { threads: 1 }), tokenizer = CharacterTokenizer.fromText(letters);
+  const model = new GPT({ vocabSize: 11, blockSize: 16, nLayer: 1, nHead: 2, nEmbd: 16 }, { device });
+  const description = { flags: {}, model: { ...model.config }, vocabulary: tokenizer.toJSON() };
+  using run = await RunFolder.create(path, description);
+  await run.save({ iter: 1, model: sources(model.namedParameters()), optimizer: [], state: {} }, { best: true });
+  device.close();
+}
+
 /** A folder with a run of a tiny model, prompts, and a reward for the letter that the prompt's row names. */
 function withBase(body: (folder: string, args: string[]) => Promise<void>): Promise<void> {
   return inFolder(async (folder) => {
-    const device = await createDevice("cpu", { threads: 1 }), tokenizer = CharacterTokenizer.fromText(LETTERS);
-    const model = new GPT({ vocabSize: 11, blockSize: 16, nLayer: 1, nHead: 2, nEmbd: 16 }, { device });
-    const description = { flags: {}, model: { ...model.config }, vocabulary: tokenizer.toJSON() };
-    using run = await RunFolder.create(`${folder}/base`, description);
-    await run.save({ iter: 1, model: sources(model.namedParameters()), optimizer: [], state: {} }, { best: true });
-    device.close();
+    await makeRun(`${folder}/base`, LETTERS);
     const rows = Array.from(
       { length: 20 },
       (_, i) => ({ prompt: `${"ab"[i % 2]}?`.repeat(1 + i % 3), wanted: "c" }),
@@ -182,7 +186,12 @@ Deno.test("what a policy cannot learn from is refused, and a run whose reward fa
         ["--lora_rank=2", "--beta=0.1", `--ref_model=${folder}/base`],
         "the reference of an adapter is the model without it",
       ],
+      [
+        ["--beta=0.1", `--ref_model=${folder}/other`],
+        `other has another tokenizer than the policy: token 3 is "b", expected "a"`,
+      ],
     ];
+    await makeRun(`${folder}/other`, LETTERS.replace("a", "z"));
     for (const [more, message] of refusals) {
       const { code, err } = await grpo(...more);
       assertStringIncludes(err, message);
