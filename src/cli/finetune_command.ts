@@ -13,11 +13,8 @@ import { Trainer } from "../train/trainer.ts";
 import { command, type Running } from "./command.ts";
 import { checkTask, finetuneDeclaration, finetuneFlags, type FinetuneValues, FIXED } from "./finetune_flags.ts";
 import { type HeadStart, headStart, headTask, idsSince, resumedHead } from "./finetune_heads.ts";
-import { dpo, rewardModel, rewardStart } from "./finetune_preferences.ts";
-import { proximalPolicy } from "./finetune_ppo.ts";
-import { policyGradient } from "./finetune_rollouts.ts";
 import { withPaths } from "./rollout_flags.ts";
-import { sft, type Tuning, type TuningSetup } from "./finetune_tasks.ts";
+import type { Tuning, TuningSetup } from "./finetune_tasks.ts";
 import { isHeadTask } from "./head_flags.ts";
 import { baseOf, putAdapter } from "./lora_flags.ts";
 import { nativeFor } from "./native.ts";
@@ -29,18 +26,22 @@ import { absolute, leaveOutThreads, optionsOf, runFolder } from "./train_command
 import { goOn, resumeCommand } from "./train_flags.ts";
 import { TrainReport } from "./train_report.ts";
 
-/** By the names that `--task` takes. */
-const TASKS: Record<FinetuneValues["task"], (setup: TuningSetup) => Promise<Tuning>> = {
-  sft,
-  classify: headTask,
-  choose: headTask,
-  entail: headTask,
-  similar: headTask,
-  dpo,
-  reward: rewardModel,
-  grpo: policyGradient,
-  rloo: policyGradient,
-  ppo: proximalPolicy,
+type Maker = (setup: TuningSetup) => Promise<Tuning>;
+const heads = () => Promise.resolve(headTask);
+const groups = async () => (await import("./finetune_rollouts.ts")).policyGradient;
+
+/** By the names that `--task` takes. Loaded when they are asked for: each stands on a good part of the library. */
+const TASKS: Record<FinetuneValues["task"], () => Promise<Maker>> = {
+  sft: async () => (await import("./finetune_tasks.ts")).sft,
+  classify: heads,
+  choose: heads,
+  entail: heads,
+  similar: heads,
+  dpo: async () => (await import("./finetune_preferences.ts")).dpo,
+  reward: async () => (await import("./finetune_preferences.ts")).rewardModel,
+  grpo: groups,
+  rloo: groups,
+  ppo: async () => (await import("./finetune_ppo.ts")).proximalPolicy,
 };
 
 type FinetuneRunning = Running<typeof finetuneFlags>;
@@ -83,7 +84,9 @@ async function tune(
   const start = run ? await resumedModel(values, run, device) : await pretrained(values, device, report);
   const { model, tokenizer, added } = start;
   if (values.profile) device.profile = new Profile();
-  const tuning = await TASKS[values.task]({ values, model, tokenizer, progress: report.progress, start, run, ...more });
+  const make = await TASKS[values.task]();
+  const tuning = await make({ values, model, tokenizer, progress: report.progress, start, run, ...more });
+  using _ = tuning.owned;
   const base = run?.description.base ?? (values.lora_rank > 0 ? await baseOf(values.init_from, absolute) : undefined);
   const head = hasHead(values.task) ? tuning.task.module : undefined; // a value function is not part of the policy
   const adapter = await putAdapter(values, model, { run, base: base?.name ?? "", head, added });
@@ -112,7 +115,6 @@ async function tune(
   });
   if (resumed) report.resumed(trainer, values.data, resumed);
   report.shown = tuning.shown;
-  using _ = tuning.owned;
   const interrupt = await report.follow(trainer, folder, request);
   if (!interrupt.aborted && !values.eval_only) {
     if (tuning.after) { for (const line of tuning.after) note(line); }
@@ -166,7 +168,7 @@ async function pretrained(values: FinetuneValues, device: Device, report: TrainR
   const options = { device, dropout, seed, weights, trainable, onNote, onProgress };
   if (isHeadTask(values.task)) return headStart(values, await loadWithHead(init_from, options));
   const loaded: HeadStart = hasHead(values.task)
-    ? rewardStart(await loadWithHead(init_from, options))
+    ? (await import("./finetune_preferences.ts")).rewardStart(await loadWithHead(init_from, options))
     : await loadPretrained(init_from, options);
   const { model, tokenizer: { vocabSize: known } } = loaded,
     tokenizer = await chatting(loaded.tokenizer, values.template);

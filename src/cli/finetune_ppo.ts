@@ -10,7 +10,7 @@ import { checkTokenizer } from "../finetune/rewards.ts";
 import { ValueModel } from "../finetune/value.ts";
 import { loadWithHead } from "../pretrained/load_head.ts";
 import type { FinetuneValues } from "./finetune_flags.ts";
-import { readPrompts, rewardLines, sampleLines } from "./finetune_rollouts.ts";
+import { readPrompts, rolloutTuning } from "./finetune_rollouts.ts";
 import type { Tuning, TuningSetup } from "./finetune_tasks.ts";
 import { count } from "./progress.ts";
 import { loadReference } from "./reference.ts";
@@ -19,30 +19,16 @@ import { encodeOptions, reportDownload } from "./shared_flags.ts";
 
 /** Makes the trainer's task. */
 export async function proximalPolicy(setup: TuningSetup): Promise<Tuning> {
-  const { values, model, tokenizer, progress } = setup, { prompts, lines, chats, ...how } = await readPrompts(setup);
-  const { reference, named } = await loadReference(setup);
-  const rewards = await openRewards(values, { tokenizer, device: model.device, progress });
-  const value = values.value_model ? await valueModel(setup) : undefined, pretraining = await pretrainingText(setup);
-  const options = { ...optionsOf(values), ...how, reference, rewards, value, pretraining };
-  const task = new ProximalPolicy(model, prompts, options);
-  return {
-    task,
-    microBatches: { train: task.microBatches("train"), val: task.microBatches("val") },
-    rehearse: (model) => task.rehearsal(model),
-    chats,
-    prompt: prompts.val[0].ids,
-    sampleTokens: how.maxNewTokens,
-    data: [
-      ...lines,
-      ...rewardLines(rewards),
-      value
-        ? `value function: a model beside the policy, from ${values.value_model}`
-        : "value function: a head on the policy",
-      ...pretraining ? [`beside it ${values.ptx_data} is learned, ${count(pretraining.tokens.length)} tokens`] : [],
-    ],
-    reference: named,
-    shown: () => task.sample ? sampleLines(task.sample) : [],
-  };
+  const { values, model } = setup, data = await readPrompts(setup), { reference, named } = await loadReference(setup);
+  const rewards = await openRewards(setup), value = values.value_model ? await valueModel(setup) : undefined;
+  const pretraining = await pretrainingText(setup),
+    options = { ...optionsOf(values), reference, rewards, value, pretraining };
+  const task = new ProximalPolicy(model, data.prompts, { ...options, ...data.how });
+  const lines = [
+    `value function: ${value ? `a model beside the policy, from ${values.value_model}` : "a head on the policy"}`,
+    ...pretraining ? [`beside it ${values.ptx_data} is learned, ${count(pretraining.tokens.length)} tokens`] : [],
+  ];
+  return rolloutTuning(task, data, { rewards, reference: named, lines });
 }
 
 function optionsOf(values: FinetuneValues) {

@@ -7,9 +7,9 @@ import { ConfigError, DataError } from "../errors.ts";
 import { PolicyGradient } from "../finetune/grpo.ts";
 import type { PolicyLossType } from "../finetune/group_batches.ts";
 import type { Reward } from "../finetune/rewards.ts";
-import type { RolloutPrompt, RolloutSample } from "../finetune/prompts.ts";
+import type { PromptSplits, RolloutSample } from "../finetune/prompts.ts";
+import type { RolloutTask, RolloutTaskOptions } from "../finetune/rollout_task.ts";
 import { spoken } from "../generate/stopping.ts";
-import type { GPT } from "../gpt.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { FinetuneValues } from "./finetune_flags.ts";
 import { readSplits, type Tuning, type TuningSetup } from "./finetune_tasks.ts";
@@ -21,13 +21,10 @@ import { rowOptions } from "./row_flags.ts";
 /** The longest completions that are asked for where nobody says; TRL's default. */
 const MOST_NEW = 512;
 
-/** Prompts, and what has to be known to answer them. */
+/** Prompts, and how they are answered. */
 export interface PromptData {
-  readonly prompts: { readonly train: RolloutPrompt[]; readonly val: RolloutPrompt[] };
-  readonly maxNewTokens: number;
-  /** What ends an answer; undefined where all have `maxNewTokens`. */
-  readonly eosTokenId: number | undefined;
-  readonly decode: (ids: Int32Array) => string;
+  readonly prompts: PromptSplits;
+  readonly how: Pick<RolloutTaskOptions, "maxNewTokens" | "eosTokenId" | "decode">;
   /** Whether all of them are conversations. */
   readonly chats: boolean;
   /** Lines on them. */
@@ -61,9 +58,11 @@ export async function readPrompts({ values, model, tokenizer, progress }: Tuning
   const files = eval_data ? `${data} and ${eval_data}` : data, { train, val } = prompts;
   return {
     prompts,
-    maxNewTokens,
-    eosTokenId: fixed_length ? undefined : await endOf(tokenizer, template, plain),
-    decode: decoderOf(tokenizer, plain),
+    how: {
+      maxNewTokens,
+      eosTokenId: fixed_length ? undefined : await endOf(tokenizer, template, plain),
+      decode: decoderOf(tokenizer, plain),
+    },
     chats: !plain,
     lines: [
       `${files}: ${count(train.length)} prompts to learn on, ${count(val.length)} to evaluate on; ` +
@@ -97,25 +96,40 @@ function decoderOf(tokenizer: Tokenizer, plain: boolean): (ids: Int32Array) => s
 
 /** GRPO and RLOO. */
 export async function policyGradient(setup: TuningSetup): Promise<Tuning> {
-  const { values, model, tokenizer, progress } = setup;
-  const { prompts, lines, chats, ...how } = await readPrompts(setup);
+  const { values, model } = setup, data = await readPrompts(setup);
   const { beta, ref_model, lora_rank, max_kl } = values, wanted = beta > 0 || ref_model || lora_rank > 0 && max_kl > 0;
-  const { reference, named } = wanted ? await loadReference({ ...setup }) : {};
-  const rewards = await setup.rewards?.(model.device) ??
-    await openRewards(values, { tokenizer, device: model.device, progress });
-  const task = new PolicyGradient(model, prompts, { ...optionsOf(values), ...how, reference, rewards });
+  const { reference, named } = wanted ? await loadReference({ ...setup }) : {}, rewards = await openRewards(setup);
+  const task = new PolicyGradient(model, data.prompts, { ...optionsOf(values), ...data.how, reference, rewards });
+  return rolloutTuning(task, data, { rewards, reference: named });
+}
+
+/**
+ * What the command needs of a task on prompts.
+ *
+ * @param more.lines on what the task has besides
+ */
+export function rolloutTuning(
+  task: RolloutTask,
+  { prompts, lines, chats, how: { maxNewTokens } }: PromptData,
+  { rewards, reference, lines: more = [] }: Pick<Tuning, "reference"> & {
+    readonly rewards: readonly Reward[];
+    readonly lines?: readonly string[];
+  },
+): Tuning {
   return {
     task,
     microBatches: { train: task.microBatches("train"), val: task.microBatches("val") },
-    rehearse: (model: GPT) => task.rehearsal(model),
+    rehearse: (model) => task.rehearsal(model),
     chats,
     prompt: prompts.val[0].ids,
-    sampleTokens: how.maxNewTokens,
+    sampleTokens: maxNewTokens,
     data: [
       ...lines,
-      ...rewardLines(rewards),
+      `rewards: ${rewards.map(({ name, weight }) => weight === 1 ? name : `${weight} · ${name}`).join(" + ")}`,
+      ...more,
+      "the loss of an evaluation is the mean reward with a minus sign, so that the best checkpoint has the highest reward",
     ],
-    reference: named,
+    reference,
     owned: {
       [Symbol.dispose]() {
         for (const one of [task, ...rewards]) one[Symbol.dispose]();
@@ -149,14 +163,8 @@ function optionsOf(values: FinetuneValues) {
   };
 }
 
-/** What is rewarded, and what an evaluation's loss is. */
-export const rewardLines = (rewards: readonly Reward[]): string[] => [
-  `rewards: ${rewards.map(({ name, weight }) => weight === 1 ? name : `${weight} · ${name}`).join(" + ")}`,
-  "the loss of an evaluation is the mean reward with a minus sign, so that the best checkpoint has the highest reward",
-];
-
 /** A prompt and what was answered, on a line each. */
-export function sampleLines({ prompt: { prompt }, completion, reward }: RolloutSample): string[] {
+function sampleLines({ prompt: { prompt }, completion, reward }: RolloutSample): string[] {
   const words = (said: Words) => typeof said === "string" ? said : said.at(-1)?.content ?? "";
   return [`  ${JSON.stringify(words(prompt))} → ${JSON.stringify(completion)}, reward ${reward.toFixed(4)}`];
 }

@@ -6,30 +6,23 @@ import { ConfigError } from "../errors.ts";
 import { type Reward, RewardFunction, RewardModel } from "../finetune/rewards.ts";
 import { loadWithHead } from "../pretrained/load_head.ts";
 import { graded, type Grader, graderReward } from "../server/graders.ts";
-import { beginning, type Tokenizer } from "../tokenizer/tokenizer.ts";
+import { beginning } from "../tokenizer/tokenizer.ts";
 import { taskCommand } from "./command.ts";
-import type { Progress } from "./progress.ts";
+import type { TuningSetup } from "./finetune_tasks.ts";
 import { parseRewards, type RewardFlag } from "./rollout_flags.ts";
 import { reportDownload } from "./shared_flags.ts";
 
-/** What rewards are made with. */
-interface Setup {
-  /** The policy's. */ readonly tokenizer: Tokenizer;
-  /** Of reward models too. */ readonly device: Device;
-  readonly progress: Progress;
-}
+type Setup = Pick<TuningSetup, "tokenizer" | "model" | "progress">;
 
 /**
- * Opens them, one after the other.
+ * Opens what `--reward` names, one after the other; or gives what the task is made with in its place.
  *
  * @throws {ConfigError} when a function cannot be loaded, or a model is not a reward model or has another tokenizer than the policy
  * @throws {CheckpointError} when a model is damaged
  */
-export async function openRewards(
-  { reward, reward_timeout: seconds }: { readonly reward: string; readonly reward_timeout: number },
-  setup: Setup,
-): Promise<Reward[]> {
-  const rewards: Reward[] = [];
+export async function openRewards({ values, rewards: given, ...setup }: TuningSetup): Promise<readonly Reward[]> {
+  if (given) return await given(setup.model.device);
+  const { reward, reward_timeout: seconds } = values, rewards: Reward[] = [];
   for (const flag of parseRewards(reward)) {
     const isModule = /\.[cm]?[jt]s$/.test(flag.path);
     rewards.push(await (isModule ? RewardFunction.open(flag.path, { ...flag, seconds }) : openModel(flag, setup)));
@@ -39,7 +32,7 @@ export async function openRewards(
 
 async function openModel(
   { path, ...flag }: RewardFlag,
-  { tokenizer: policy, device, progress }: Setup,
+  { tokenizer: policy, model: { device }, progress }: Setup,
 ): Promise<Reward> {
   const onNote = (line: string) => progress.line(line), onProgress = reportDownload(progress);
   const { head, description, ...loaded } = await loadWithHead(path, { device, inference: true, onNote, onProgress });

@@ -249,7 +249,6 @@ export class ProximalPolicy extends RolloutTask {
     return this.#measured;
   }
 
-  /** A task on another model, one that only counts, which writes texts and has micro-batches of every shape: for the memory that they take. */
   rehearsal(model: GPT): Task {
     const reference = adaptersOf(model).at(-1) ?? model, value = this.module.like(model), { longest } = this;
     const options = { ...this.#options, reference, value };

@@ -188,6 +188,8 @@ export abstract class RolloutTask implements Task, Disposable {
     this.#epochs.restore({ epoch, place: prompts === this.prompts.train.length ? place : 0 }, path);
   }
 
+  /** A task on another model, one that only counts, which writes and has micro-batches of every shape: for the memory that they take. */
+  abstract rehearsal(model: GPT): Task;
   /** A task that draws the same for every update and evaluation: for the memory that this takes. @internal */
   protected rehearsed(draw: () => MicroBatches, evaluate: () => MicroBatches = draw): Task {
     const { ahead, module, measures } = this, loss: Task["loss"] = (model, batch) => this.loss(model, batch);
