@@ -36,7 +36,7 @@ export class Progressed {
         data: { step, total_steps: total, ...own, ...more },
       });
     }
-    store.together(() => store.change(job, { steps, evaluations, tokens, metrics }, events));
+    store.together(() => store.change(job, { steps, evaluations, tokens, metrics, starts: 0 }, events));
   }
 
   checkpoint(checkpoint: StoredCheckpoint): void {

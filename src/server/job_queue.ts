@@ -20,6 +20,9 @@ const SPARE = 2 ** 22;
 /** Milliseconds that a worker has to save and to end. */
 const TO_END = 25_000;
 
+/** A job that ends the process, as for want of memory, is not started for ever. */
+const MOST_STARTS = 5;
+
 /** A job that something is done for now. */
 export interface Active {
   readonly owner: string;
@@ -40,9 +43,14 @@ export class JobQueue {
   /** Goes on with what was under way. */
   open(): void {
     const { store } = this.context;
-    for (const { id, status } of store.jobsIn("running", "validating_files")) {
-      if (status === "running") store.change(id, { status: "queued" });
-      else void this.validate(id);
+    for (const { id, status, state: { starts = 0 } } of store.jobsIn("running", "validating_files")) {
+      if (status === "validating_files") void this.validate(id);
+      else if (starts < MOST_STARTS) store.change(id, { status: "queued" });
+      else {
+        const message = `The server ended ${starts} times before this job got further`;
+        const change = { status: "failed", error: { code: "server_error", message, param: null } } as const;
+        store.together(() => this.context.say(id, change, `The job failed: ${message}`));
+      }
     }
     this.next();
   }
@@ -157,7 +165,9 @@ export class JobQueue {
     active.stop.signal.addEventListener("abort", () => this.post(active, { kind: "stop" }));
     try {
       const line = state.total === undefined ? "Fine-tuning job started" : "Fine-tuning job goes on";
-      this.context.store.together(() => this.context.say(id, { status: "running" }, line));
+      this.context.store.together(() =>
+        this.context.say(id, { status: "running", starts: (state.starts ?? 0) + 1 }, line)
+      );
       this.post(active, { kind: "start", order: state.order! });
     } catch (error) {
       void this.#crash(id, active, error);
@@ -207,7 +217,7 @@ export class JobQueue {
     if (this.#active.get(id) !== active) return;
     const { store } = this.context, { status, owner, state } = store.job(id)!;
     if (message.kind === "stopped") {
-      if (status === "running") store.together(() => store.change(id, { status: "queued" })); // the server ends
+      if (status === "running") store.change(id, { status: "queued", starts: 0 }); // the server ends
       return this.#end(id, active);
     }
     if (status !== "running") { // paused or cancelled meanwhile

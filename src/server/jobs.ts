@@ -19,6 +19,8 @@ export type { JobsOptions, Publisher, TunedModel } from "./job_context.ts";
 
 /** Jobs of a key that are not over, or have models. */
 const MOST_JOBS = 100;
+/** Bytes of a file that a job takes: ten times as many may be needed to hold it in memory. */
+const MOST_BYTES = 2 ** 27;
 /** Seconds within which a repeated request makes no second job. */
 const REPEATS = 600;
 /** Checkpoints of a job that were asked for. */
@@ -93,8 +95,8 @@ export class Jobs implements AsyncDisposable {
     if (this.#queue.closing) throw new Draining("The server is shutting down");
     const { store } = this, before = repeat.again ? store.repeated(owner, repeat.mark, REPEATS) : undefined;
     if (before) return before;
-    const file = await this.files.find(request.training_file, owner, "training_file");
-    if (request.validation_file !== null) await this.files.find(request.validation_file, owner, "validation_file");
+    const file = await this.#fileOf(owner, request, "training_file");
+    if (request.validation_file !== null) await this.#fileOf(owner, request, "validation_file");
     this.#check(owner, request, file);
     if (store.countJobs(owner) >= MOST_JOBS) {
       throw new ApiError(403, `You have ${MOST_JOBS} jobs that wait, run or have models: delete a model first`, {
@@ -108,6 +110,16 @@ export class Jobs implements AsyncDisposable {
     });
     void this.#queue.validate(id);
     return store.job(id)!;
+  }
+
+  /** @throws {ApiError} 404, or 400 where a job does not take it */
+  async #fileOf(owner: string, request: JobRequest, name: "training_file" | "validation_file"): Promise<StoredFile> {
+    const file = await this.files.find(request[name]!, owner, name);
+    if (file.purpose !== "fine-tune") {
+      throw invalid(name, `${name}: its purpose is ${file.purpose}; expected fine-tune`);
+    }
+    if (file.bytes <= MOST_BYTES) return file;
+    throw invalid(name, `${name}: a job takes files of ${MOST_BYTES} bytes at the most`, "file_too_large");
   }
 
   /** @throws {ApiError} for a model that is not there or cannot be tuned in this way, and a file that does not go with it */

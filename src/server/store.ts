@@ -43,6 +43,7 @@ export interface JobState {
   /** Hyperparameters with values for `auto`. */ readonly resolved?: Readonly<Record<string, unknown>>;
   /** Updates in all, and bytes of a checkpoint. */ readonly total?: number;
   readonly bytes?: number;
+  /** How often it was started since it last got further. */ readonly starts?: number;
   /** The step, and the evaluation, of which the next event will be. */ readonly steps: number;
   readonly evaluations: number;
   readonly tokens: number;

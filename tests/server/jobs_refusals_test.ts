@@ -35,8 +35,10 @@ Deno.test("jobs: what belongs to a key, another does not see, and nobody without
 
 Deno.test("jobs: what cannot be tuned is refused with its parameter, before there is a job", () =>
   inFolder((folder) =>
-    withJobs(folder, async ({ upload, post, get }) => {
+    withJobs(folder, async ({ upload, post, get, jobs: { store } }) => {
       const file = await upload(completions(8)), text = await upload("a text", "text.txt");
+      store.addFile({ ...store.file(file)!, id: "file-large", bytes: 2 ** 27 + 1 });
+      store.addFile({ ...store.file(file)!, id: "file-result", purpose: "fine-tune-results" });
       const grader = {
         type: "string_check",
         name: "g",
@@ -54,6 +56,8 @@ Deno.test("jobs: what cannot be tuned is refused with its parameter, before ther
         [{ model: "new:shakespeare_char_cpu", method: { type: "dpo" } }, "method.type"],
         [{ training_file: "file-1" }, "training_file"],
         [{ training_file: 5 }, "training_file"],
+        [{ training_file: "file-large" }, "training_file"],
+        [{ validation_file: "file-result" }, "validation_file"],
         [{ training_file: text, method: { type: "dpo" } }, "training_file"],
         [{ validation_file: "file-1" }, "validation_file"],
         [{ suffix: "x".repeat(65) }, "suffix"],

@@ -200,3 +200,24 @@ Deno.test("jobs: one that finds the disk full goes on when there is room", () =>
       assertMatch(`${errors}`, /^ApiError: The server's disk is full$/);
     }, { roomSeconds: 0.2, worker: new URL("./full_disk_worker.ts", import.meta.url) })
   ));
+
+Deno.test("jobs: one that ends the server again and again is not started for ever", () =>
+  inFolder(async (folder) => {
+    let id = "";
+    await withJobs(folder, async ({ upload, post, jobs }) => {
+      const body = { model: "m", training_file: await upload(completions(200)), hyperparameters: { n_epochs: 50 } };
+      id = (await post(JOBS, body)).id;
+      while (jobs.store.job(id)!.status !== "running") await new Promise((resolve) => setTimeout(resolve, 10));
+      await jobs.drain();
+      jobs.store.change(id, { status: "running", starts: 4 });
+    });
+    await withJobs(folder, async ({ jobs }) => {
+      while (jobs.store.job(id)!.state.starts !== 0) await new Promise((resolve) => setTimeout(resolve, 10)); // it gets further
+      await jobs.drain();
+      jobs.store.change(id, { status: "running", starts: 5 });
+    });
+    await withJobs(folder, async ({ get }) => {
+      const { status, error } = await get(`${JOBS}/${id}`);
+      assertEquals([status, error.message], ["failed", "The server ended 5 times before this job got further"]);
+    });
+  }));
