@@ -36,6 +36,12 @@ export const serve = command({
     );
     await using engine = await load(values, progress);
     await using jobs = values.jobs ? await openJobs(values, engine, progress) : undefined;
+    if (jobs && keys.keys.length === 0) {
+      const words = taskCommand("serve", [`--jobs=${values.jobs}`, "--new_key=NAME"]);
+      progress.line(
+        `Files and jobs need a key, and ${values.keys} has none. This makes one, also while the server runs:\n  ${words}`,
+      );
+    }
     const access = new Access({ keys, hostname, publicHost: public_host || undefined });
     const runs = specsOf(values).filter((spec) => !("base" in spec));
     const more = [...pageRoutes(), ...jobs ? [...jobRoutes(jobs), ...runRoutes(runs)] : []];
@@ -115,7 +121,8 @@ function announce({ port }: Listener, engine: WorkerEngine, { host, keys }: Serv
   );
 }
 
-async function changeKeys({ keys: path, new_key, revoke_key, list_keys }: ServeValues): Promise<void> {
+async function changeKeys({ keys: path, jobs, new_key, revoke_key, list_keys }: ServeValues): Promise<void> {
+  if (jobs) await Deno.mkdir(jobs, { recursive: true });
   const ring = await KeyRing.open(path);
   if (revoke_key) await ring.revoke(revoke_key);
   if (new_key) {

@@ -32,7 +32,10 @@ export const serveFlags = {
   port: int(8000, "the port; 0 takes one that is free", { min: 0, max: 65535 }),
   public_host: text("", "the name under which a proxy shows the server, as browsers send it: chat.example.org"),
   jobs: text("", "a folder for files and tuning jobs, which clients with a key may have then; default: none have"),
-  keys: text("keys.json", "the file with the hashes of keys; where it has one, clients may send it"),
+  keys: text(
+    "keys.json",
+    "the file with the hashes of keys; where it has one, clients may send it; with --jobs the one in that folder",
+  ),
   new_key: text("", "make a key of this name, print it once, and end"),
   revoke_key: text("", "end the key of this id, and end"),
   list_keys: toggle("print ids and names of the keys, and end"),
@@ -43,6 +46,7 @@ export const serveDeclaration: Declaration<typeof serveFlags> = {
   name: "serve",
   flags: serveFlags,
   help: { does: "Serves models over OpenAI's API.", usage: "--model=PATH" },
+  defaults: ({ jobs }) => jobs ? { keys: `${jobs}/keys.json` } : {},
   check(values) {
     if (values.new_key || values.revoke_key || values.list_keys) return;
     specsOf(values);
