@@ -117,6 +117,10 @@ export class Models {
     this.#makeRoom(entry);
     const { spec } = entry, base = "base" in spec ? this.#entries.get(spec.base) : undefined;
     const info = await this.owner.load("base" in spec ? await placed(spec, base!) : spec);
+    if (this.#entries.get(entry.id) !== entry) { // removed meanwhile: nobody waited for it any more
+      this.owner.unload(entry.id);
+      throw new ConfigError(`No model is called ${entry.id}`);
+    }
     for (const note of info.notes) this.options.onNote?.(note);
     Object.assign(entry, { info, loaded: true, base: info.base, endIds: info.endIds });
     if (info.base === entry.id) entry.bytes = info.bytes;

@@ -408,6 +408,55 @@ Deno.test("engine: what fails is said to the one who asked, and the others go on
     await assertRejects(() => openEngine({ models: [spec(`${folder}/none`)] }), ConfigError, "No model");
   }));
 
+Deno.test("engine: a lazy model that is removed while it is loaded leaves nothing in memory", () =>
+  serving(async (engine, folder) => {
+    const { deviceBytes } = engine.counts;
+    await engine.load(spec(`${folder}/m`, { id: "lazy", lazy: true }));
+    const left = new AbortController(), running = written(engine, asking({ model: "lazy" }), left.signal);
+    left.abort();
+    await assertRejects(() => running);
+    engine.remove("lazy");
+    await engine.load(spec(`${folder}/m`, { id: "other" })); // after what was under way
+    engine.remove("other");
+    await written(engine, asking());
+    assertEquals(engine.counts.deviceBytes, deviceBytes);
+  }));
+
+Deno.test("engine: no step for half a minute, and it is not ready; the worker's end is told to all, and to whoever asks then", async () => {
+  const { Worker } = globalThis, workers: Worker[] = [], { now } = Date;
+  globalThis.Worker = class extends Worker {
+    constructor(...given: ConstructorParameters<typeof Worker>) {
+      super(...given);
+      workers.push(this);
+    }
+  };
+  try {
+    await serving(async (engine) => {
+      const { pieces } = engine.generate(asking({ maxNewTokens: 100_000, overflow: "slide" }), never),
+        reading = pieces[Symbol.asyncIterator]();
+      await reading.next();
+      assertEquals(engine.health.ready, true);
+      Date.now = () => now() + 31_000;
+      assertEquals([engine.health.alive, engine.health.ready], [true, false]);
+      Date.now = now;
+      workers[0].postMessage({ kind: "unload", of: 0, id: "none" }); // which it does not expect
+      await assertRejects(() => engine.failed, Error, "No model is called none");
+      await assertRejects(
+        async () => {
+          while (!(await reading.next()).done);
+        },
+        Error,
+        "The engine has failed",
+      );
+      assertEquals(engine.health.alive, false);
+      assertThrows(() => engine.generate(asking(), never), Error, "The engine has failed");
+    });
+  } finally {
+    Date.now = now;
+    globalThis.Worker = Worker;
+  }
+});
+
 Deno.test("engine: drained, it takes nothing new, and ends what it has, or what is left of it after a while", () =>
   serving(async (engine) => {
     const running = written(engine, asking({ maxNewTokens: 40 })), drained = engine.drain(30_000);
