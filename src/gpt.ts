@@ -293,9 +293,12 @@ export class GPT extends Module {
   }
 
   /**
-   * All anew: normal with deviation 0.02, biases zero; those that end on the residual stream smaller, as GPT-2's paper. So
-   * everything is drawn twice, for the layers have drawn already, and the projections three times: PyTorch's layers draw when
-   * nanoGPT makes them too, and a seed gives nanoGPT's weights only if the generator moves on as there.
+   * GPT-2's initial weights: N(0, 0.02), biases zero, and the matrices that write to the residual stream smaller, by
+   * 1/√(2·nLayer).
+   *
+   * Every weight is drawn twice, and `c_proj` three times. nanoGPT's layers draw when PyTorch makes them, then `_init_weights`
+   * draws all of them again, then a loop draws `c_proj` once more. Only if the generator takes the same steps does a seed give
+   * nanoGPT's weights.
    */
   #initialize(generator: RandomGenerator): void {
     const draw = ({ device, storage }: Tensor, std: number) =>

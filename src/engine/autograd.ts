@@ -101,7 +101,16 @@ function consume(node: Node): void {
   node.rule = undefined;
 }
 
-/** Walks the tape from `root`, latest first; a node is released as soon as it is consumed. */
+/**
+ * Walks the tape from `root`, latest first. Without the reuse of memory it would be:
+ *
+ *     gradients.set(root, seed)
+ *     for each node that root depends on, the latest first:
+ *       dinputs = node.rule(gradients.get(node.output))
+ *       for each input: gradients.set(input, gradients.get(input) + its dinput)
+ *
+ * What else is here frees a node's tensors as soon as it is consumed, and has rules add to gradients in place.
+ */
 export function backward(root: Tensor, seed?: Tensor): void {
   if (!root.requiresGrad) throw new TypeError(refused(root, "it requires no gradient"));
   if (!seed && root.size !== 1) throw new ShapeError(refused(root, `with ${root.size} elements it needs a seed`));

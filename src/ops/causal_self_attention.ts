@@ -38,6 +38,30 @@ import { dropoutArguments, type DropoutOptions } from "./dropout.ts";
  * assertEquals([...await causalSelfAttention(qkv, { heads: 1 }).data()], [10, 20]);
  * device.close();
  * ```
+ * @example The same in single operations, as nanoGPT's model.py has it without flash attention
+ * ```ts
+ * import { assertAlmostEquals } from "@std/assert";
+ * import { createDevice } from "@nanogpt/ts";
+ * import { causalSelfAttention, matmul, mul, reshape, slice, softmax, transpose, where } from "@nanogpt/ts/ops";
+ *
+ * const device = await createDevice("cpu", { threads: 1 }), [B, T, C, nh] = [2, 5, 6, 3], hs = C / nh;
+ * const qkv = device.tensor(Float32Array.from({ length: B * T * 3 * C }, (_, i) => Math.sin(i)), [B, T, 3 * C]);
+ * const seen = device.tensor(Array.from({ length: T * T }, (_, i) => Number(i % T <= i / T)), [T, T], { dtype: "i32" });
+ * const never = device.tensor([-Infinity], []);
+ *
+ * const [q, k, v] = [0, C, 2 * C].map((start) => { // each (B, nh, T, hs)
+ *   const part = slice(qkv, { axis: 2, start, end: start + C }); // (B, T, C)
+ *   return transpose(reshape(part, [B, T, nh, hs]), [1, 2]);
+ * });
+ * const scores = mul(matmul(q, transpose(k, [2, 3])), device.tensor([1 / Math.sqrt(hs)], [])); // (B, nh, T, T)
+ * const masked = where(seen, scores, never); // a token sees itself and those before it
+ * const weights = softmax(masked); // each row adds up to 1
+ * const y = reshape(transpose(matmul(weights, v), [1, 2]), [B, T, C]); // (B, nh, T, hs) to (B, T, C)
+ *
+ * const fused = await causalSelfAttention(qkv, { heads: nh }).data();
+ * for (const [i, value] of (await y.data()).entries()) assertAlmostEquals(fused[i], value, 1e-6);
+ * device.close();
+ * ```
  */
 export function causalSelfAttention(
   qkv: Tensor,
