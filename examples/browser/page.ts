@@ -1,14 +1,34 @@
 /** The page: what is clicked becomes a message to the engine, and what the engine tells is shown. */
-import type { FromEngine, ToEngine } from "./messages.ts";
-import { bindSettings, requestOf, textOf } from "./settings.ts";
+import { droppedFiles, filesOf } from "./disk.ts";
+import type { DiskFile, ExportFormat, FromEngine, StartRequest, ToEngine } from "./messages.ts";
+import { findSaved, forgetSaved } from "./saved.ts";
+import { bindSettings, requestOf } from "./settings.ts";
 import { find, View } from "./view.ts";
 
 /** What the buttons do, and whether the settings can be changed, depends on it. */
-type State = "idle" | "starting" | "training" | "stopping" | "stopped" | "finished" | "failed";
+type State =
+  | "idle"
+  | "loading"
+  | "loaded"
+  | "starting"
+  | "training"
+  | "stopping"
+  | "stopped"
+  | "finished"
+  | "failed";
+
+/** What the main button does where it does not start. */
+const LABELS: Partial<Record<State, string>> = {
+  loaded: "Tune",
+  stopped: "Resume",
+  training: "Stop",
+  stopping: "Stop",
+};
+const FORMATS: readonly ExportFormat[] = ["hugging_face", "adapter", "run"];
 
 const settings = find<HTMLFormElement>("settings"), writing = find<HTMLFormElement>("writing");
 const main = find<HTMLButtonElement>("main"), reset = find<HTMLButtonElement>("reset");
-const write = find<HTMLButtonElement>("write");
+const write = find<HTMLButtonElement>("write"), saved = find("saved");
 const view = new View();
 /** Browsers do not say why a module is not there. */
 const NOT_LOADED =
@@ -18,44 +38,93 @@ let engine: Worker | undefined;
 let state: State;
 /** Whether the engine is writing what the prompt asked for. */
 let isWriting = false;
+/** The folder that was chosen. */
+let files: readonly DiskFile[] = [];
+/** What is to start once the folder is loaded. */
+let waiting: StartRequest | undefined;
+/** Of the run: whether a loaded model is tuned, and by what. */
+let tuned: StartRequest["tuned"];
 
 const send = (message: ToEngine) => engine?.postMessage(message);
+const isTuning = () => new FormData(settings).get("origin") === "disk";
 
 function enter(next: State, words: string): void {
   state = next;
   view.status(next, words);
-  const isOpen = state === "idle" || state === "finished" || state === "failed"; // Start would begin a new run
+  const isOpen = ["idle", "loaded", "finished", "failed"].includes(state); // Start would begin a new run
   for (const fieldset of settings.querySelectorAll("fieldset")) fieldset.disabled = !isOpen;
-  main.textContent = state === "stopped" ? "Resume" : state === "training" || state === "stopping" ? "Stop" : "Start";
-  main.disabled = state === "starting" || state === "stopping";
+  main.textContent = LABELS[state] ?? (isTuning() && (state === "idle" || state === "failed") ? "Load" : "Start");
+  main.disabled = ["loading", "starting", "stopping"].includes(state);
   reset.disabled = state === "idle";
-  write.disabled = !["training", "stopping", "stopped", "finished"].includes(state);
+  write.disabled = !["loaded", "training", "stopping", "stopped", "finished"].includes(state);
+  const isAtRest = state === "stopped" || state === "finished";
+  for (const format of FORMATS) {
+    const has = format === "hugging_face" || (format === "adapter") === (tuned !== undefined && tuned.rank > 0);
+    find<HTMLButtonElement>(`export-${format}`).disabled = !(isAtRest && has) &&
+      !(state === "loaded" && format === "hugging_face");
+  }
+  if (state !== "idle") saved.hidden = true;
 }
 
-function start(): void {
+/** Another engine, in place of the one that is there. */
+function open(last: number, entropy?: number): void {
   close();
-  const form = new FormData(settings), request = requestOf(form);
-  view.clear(request.training.maxIters!, textOf(form).entropy);
-  enter("starting", "Starting");
+  view.clear(last, entropy);
   engine = new Worker("worker.js", { type: "module" });
   engine.onmessage = ({ data }: MessageEvent<FromEngine>) => receive(data);
   engine.onerror = ({ message }) => fail(message || NOT_LOADED);
+}
+
+function load(): void {
+  if (files.length === 0) return fail("No folder is chosen yet: take the folder of a model from your disk.");
+  const { device } = requestOf(new FormData(settings)); // before it is closed, when it says nothing
+  tuned = undefined;
+  open(1);
+  enter("loading", "Loading");
+  send({ kind: "load", device, files });
+}
+
+function start(): void {
+  const request = requestOf(new FormData(settings));
+  tuned = request.tuned;
+  const last = request.training.maxIters!;
+  if (!tuned) open(last, request.entropy);
+  else if (state === "loaded") view.clear(last);
+  else {
+    waiting = request;
+    return load();
+  }
+  enter("starting", "Starting");
   send(request);
 }
 
 function receive(message: FromEngine): void {
   view.show(message);
-  if (message.kind === "started") enter("training", "Training");
+  if (message.kind === "loaded") {
+    enter("loaded", `Loaded: ${message.name}`);
+    if (waiting) start();
+    waiting = undefined;
+  } else if (message.kind === "started") enter("training", "Training");
   else if (message.kind === "stopped") enter("stopped", `Stopped after ${message.iter} updates`);
   else if (message.kind === "finished") enter("finished", `Done: ${message.iter} updates`);
   else if (message.kind === "written" && message.iter === undefined) setWriting(false);
+  else if (message.kind === "exported") download(message.archive, message.name);
   else if (message.kind === "error") {
     if (message.during === "writing") setWriting(false);
-    else fail(message.message);
+    else if (message.during !== "export") fail(message.message);
   }
 }
 
+function download(archive: Blob, name: string): void {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(archive);
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+}
+
 function fail(why: string): void {
+  waiting = undefined;
   view.error(why);
   enter("failed", "It did not work");
 }
@@ -74,6 +143,31 @@ function setWriting(now: boolean): void {
   view.writing(now);
 }
 
+/** Offers to go on with what an earlier visit has left. */
+async function offer(): Promise<void> {
+  const found = await findSaved();
+  if (state !== "idle") return;
+  saved.hidden = !found;
+  if (!found) return;
+  const what = found.request.base ? `tunes ${found.request.base.split("/").at(-1)}` : "trains a new model";
+  find("saved-words").textContent =
+    `This browser has a run from before, which ${what}: ${found.iter} updates are saved.`;
+  find("go-on").onclick = () => {
+    tuned = found.request.tuned;
+    open(found.request.training.maxIters!, found.request.entropy);
+    enter("starting", "Opening");
+    send({ kind: "restore" });
+  };
+}
+find("forget").addEventListener("click", async () => {
+  try {
+    await forgetSaved();
+    saved.hidden = true;
+  } catch {
+    find("saved-words").textContent = "It cannot be deleted now: another tab has it open.";
+  }
+});
+
 settings.addEventListener("submit", (event) => {
   event.preventDefault();
   if (state === "training") {
@@ -82,15 +176,60 @@ settings.addEventListener("submit", (event) => {
   } else if (state === "stopped") {
     send({ kind: "resume" });
     enter("training", "Training");
-  } else start();
+  } else if (isTuning() && (state === "idle" || state === "failed")) load();
+  else start();
+});
+settings.addEventListener("change", ({ target }) => {
+  const { name } = target as HTMLInputElement;
+  if (name === "origin" && (state === "idle" || state === "loaded")) backToIdle();
 });
 
-reset.addEventListener("click", () => {
+function backToIdle(): void {
   close();
   view.clear(requestOf(new FormData(settings)).training.maxIters!);
   enter("idle", "Ready");
+  void offer();
+}
+reset.addEventListener("click", () => {
+  backToIdle();
   main.focus();
 });
+
+/** Takes a folder, chosen or dropped, and loads it. */
+function choose(chosen: readonly DiskFile[]): void {
+  if (settings.querySelector("fieldset")!.disabled || chosen.length === 0) return;
+  files = chosen;
+  const [{ path }] = files, name = path.includes("/") ? path.split("/")[0] : "files";
+  find("chosen").textContent = `${name}: ${files.length} ${files.length === 1 ? "file" : "files"}`;
+  find("chosen").hidden = false;
+  const disk = settings.querySelector<HTMLInputElement>("[name=origin][value=disk]")!;
+  if (!disk.checked) {
+    disk.checked = true;
+    disk.dispatchEvent(new Event("change", { bubbles: true }));
+  }
+  load();
+}
+const folder = find<HTMLInputElement>("folder");
+folder.addEventListener("change", () => choose(filesOf(folder)));
+document.addEventListener("dragover", (event) => {
+  event.preventDefault();
+  document.body.classList.add("dropping");
+});
+document.addEventListener("dragleave", ({ relatedTarget }) => {
+  if (!relatedTarget) document.body.classList.remove("dropping");
+});
+document.addEventListener("drop", async (event) => {
+  event.preventDefault();
+  document.body.classList.remove("dropping");
+  if (event.dataTransfer) choose(await droppedFiles(event.dataTransfer));
+});
+
+for (const format of FORMATS) {
+  find(`export-${format}`).addEventListener("click", () => {
+    find("export-error").hidden = true;
+    send({ kind: "export", format });
+  });
+}
 
 writing.addEventListener("submit", (event) => {
   event.preventDefault();
@@ -109,5 +248,4 @@ writing.addEventListener("submit", (event) => {
 });
 
 bindSettings(settings);
-view.clear(requestOf(new FormData(settings)).training.maxIters!);
-enter("idle", "Ready");
+backToIdle();

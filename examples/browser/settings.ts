@@ -67,15 +67,27 @@ export function decodeFile(bytes: Uint8Array<ArrayBuffer>, name: string): string
   }
 }
 
+/** Names of files whose rows a model is tuned to; others are texts. */
+const ROWS = /\.(jsonl|ndjson|json|csv)$/i;
+/** With which tuning begins: an adapter stands higher rates than all weights of a model that has learned much. */
+const TUNING = { batchSize: 4, learningRate: 1e-3, maxIters: 100, evalInterval: 20 };
+
 export function requestOf(form: FormData): StartRequest {
   const number = Object.fromEntries(FIELDS.map((name) => [name, Number(form.get(name))])) as Numbers;
   const { nLayer, nHead, nEmbd, blockSize, batchSize, learningRate, maxIters, evalInterval } = number;
+  const { text, entropy } = textOf(form), isTuned = form.get("origin") === "disk";
+  const file = form.get("file"), path = form.get("source") === "own" && file instanceof File ? file.name : "";
   return {
     kind: "start",
     device: form.get("device") as DeviceChoice,
-    text: textOf(form).text,
+    text,
     seed: 1337,
-    model: { nLayer, nHead, nEmbd, blockSize, dropout: 0, bias: false },
+    ...isTuned
+      ? {
+        tuned: { context: Number(form.get("context")), rank: Number(form.get("rank")) },
+        ...ROWS.test(path) && { rows: { path, file: new Blob([text]) } },
+      }
+      : { model: { nLayer, nHead, nEmbd, blockSize, dropout: 0, bias: false }, entropy },
     training: {
       batchSize,
       gradientAccumulationSteps: 1,
@@ -88,8 +100,9 @@ export function requestOf(form: FormData): StartRequest {
       lrDecayIters: maxIters,
       // Squared gradients of few tokens are noisy: average them over a hundred updates.
       beta2: 0.99,
+      ...isTuned && { finalEvaluation: true },
     },
-    sampleLength: 240,
+    sampleLength: isTuned ? 60 : 240,
   };
 }
 
@@ -100,8 +113,13 @@ export function bindSettings(form: HTMLFormElement): void {
   const size = field<HTMLSelectElement>("size"), text = field<HTMLTextAreaElement>("text"), file = field("file");
   const excerpt = document.getElementById("excerpt")!, own = document.getElementById("own")!;
 
+  const part = (id: string) => document.getElementById(id)!;
   const adopt = () => {
-    for (const name of FIELDS) field(name).value = String(SIZES[size.value][name]);
+    const isTuned = new FormData(form).get("origin") === "disk";
+    for (const [name, value] of Object.entries({ ...SIZES[size.value], ...isTuned && TUNING })) {
+      field(name).value = String(value);
+    }
+    [part("new").hidden, part("disk").hidden] = [isTuned, !isTuned];
   };
   const check = () => {
     const fits = Number(field("nEmbd").value) % Number(field("nHead").value) === 0;
@@ -114,6 +132,7 @@ export function bindSettings(form: HTMLFormElement): void {
   };
   size.append(...Object.keys(SIZES).map((name) => new Option(name)));
   size.addEventListener("change", adopt);
+  for (const choice of form.querySelectorAll("[name=origin]")) choice.addEventListener("change", adopt);
   file.addEventListener("change", async () => {
     const [chosen] = file.files ?? [];
     file.setCustomValidity("");

@@ -76,8 +76,8 @@ export class View {
     find("entropy-key").hidden = entropy === undefined;
     find<HTMLProgressElement>("progress").value = 0;
     for (const id of FIGURES) find(id).textContent = "–";
-    for (const id of ["path", "output", "log"]) find(id).textContent = "";
-    for (const id of ["error", "write-error"]) find(id).hidden = true;
+    for (const id of ["path", "keeping", "output", "log"]) find(id).textContent = "";
+    for (const id of ["error", "write-error", "export-error"]) find(id).hidden = true;
     find("samples").replaceChildren();
   }
 
@@ -92,13 +92,22 @@ export class View {
 
   show(message: FromEngine): void {
     switch (message.kind) {
+      case "loaded": {
+        const { path, parameters, vocabSize, blockSize, name } = message;
+        this.#way(path, parameters);
+        this.#log(`${name}: ${whole(parameters)} parameters, ${whole(vocabSize)} tokens, context ${whole(blockSize)}`);
+        break;
+      }
       case "started": {
-        const { path, parameters, vocabSize, tokens } = message;
-        find("path").textContent = pathInWords(path);
-        find("parameters").textContent = whole(parameters);
-        if (path.device === "cpu" && path.noGPU) this.#log(`no GPU: ${path.noGPU}`);
-        this.#log(pathInWords(path));
-        this.#log(`${vocabSize} different characters; ${whole(tokens[0])} to learn from, ${whole(tokens[1])} held out`);
+        const { path, parameters, trained, vocabSize, tokens, unsaved } = message;
+        this.#way(path, parameters);
+        find("keeping").textContent = unsaved === undefined
+          ? "Saved in this browser: the run survives a reload"
+          : `Not saved, and lost with this page: ${unsaved}`;
+        if (trained !== undefined) this.#log(`an adapter of ${whole(trained)} parameters is trained`);
+        this.#log(
+          `${whole(vocabSize)} different tokens; ${whole(tokens[0])} to learn from, ${whole(tokens[1])} held out`,
+        );
         break;
       }
       case "step":
@@ -117,6 +126,7 @@ export class View {
         break;
       case "error":
         if (message.during === "writing") this.error(message.message, "write-error");
+        if (message.during === "export") this.error(message.message, "export-error");
         this.#log(`error: ${message.message}`);
         break;
       case "stopped":
@@ -125,6 +135,12 @@ export class View {
     }
   }
 
+  #way(path: Path, parameters: number): void {
+    find("path").textContent = pathInWords(path);
+    find("parameters").textContent = whole(parameters);
+    if (path.device === "cpu" && path.noGPU) this.#log(`no GPU: ${path.noGPU}`);
+    this.#log(pathInWords(path));
+  }
   #step({ iter, loss, ms, tokensPerSecond }: Extract<FromEngine, { kind: "step" }>): void {
     this.#plot.addBatch(iter, loss);
     this.#steps = [...this.#steps.slice(1 - STEPS), { ms, tokensPerSecond }];

@@ -1,15 +1,26 @@
 /**
- * The engine: a module worker that trains a model and writes with it, and tells the page what happens.
+ * The engine: a module worker that trains a model or tunes one, writes with it, and tells the page what happens.
  *
- * It runs in a worker since the CPU device waits for its threads, which a page's own thread must not do. One run a worker:
- * the page ends it with `close`, and starts another for the next.
+ * It runs in a worker since the CPU device waits for its threads, which a page's own thread must not do, and since only workers
+ * write files at once. One run a worker: the page ends it with `close`, and starts another for the next.
  */
-import { CpuDevice, createDevice, type Device, generate, GPT, RandomGenerator, Trainer } from "@nanogpt/ts";
-import { splitTokens } from "@nanogpt/ts/data";
-import { CharacterTokenizer } from "@nanogpt/ts/tokenizer";
+import { CpuDevice, createDevice, type Device, generate } from "@nanogpt/ts";
+import { beginning } from "../../src/tokenizer/tokenizer.ts";
 import type { WebGPUDevice } from "../../src/device/webgpu.ts";
 import { turn } from "../../src/loop/breather.ts";
-import type { DeviceChoice, FromEngine, Path, StartRequest, ToEngine, WriteRequest } from "./messages.ts";
+import { exportArchive } from "./exports.ts";
+import type {
+  DeviceChoice,
+  ExportFormat,
+  FromEngine,
+  LoadRequest,
+  Path,
+  PrepareRequest,
+  ToEngine,
+  WriteRequest,
+} from "./messages.ts";
+import { type Model, newRun, openModel, type Run, savedRun } from "./run.ts";
+import { Storage } from "./storage.ts";
 
 /** The global scope of a worker, of which the page's types know nothing. */
 interface WorkerScope {
@@ -35,44 +46,76 @@ async function openDevice(choice: DeviceChoice): Promise<{ device: Device; path:
   return { device, path: { device: "cpu", threads: device.threads, isolated: crossOriginIsolated, noGPU } };
 }
 
-class Run {
+/** Milliseconds from one save to the next, and the least share of the time that is spent on other things. */
+const SAVE_EVERY = 5000, BUSY = 20;
+
+class Engine {
   /** Whoever wants the model waits for this: an update, or a text. */
   #free: Promise<unknown> = Promise.resolve();
   #training = new AbortController();
   #writing = new AbortController();
+  #device: Promise<{ device: Device; path: Path }> | undefined;
+  #storage: Promise<Storage> | undefined;
+  #loaded: Model | undefined;
+  #run: Run | undefined;
 
-  private constructor(
-    readonly device: Device,
-    readonly tokenizer: CharacterTokenizer,
-    readonly trainer: Trainer,
-    readonly sampleLength: number,
-  ) {}
+  get #opened() {
+    return this.#storage ??= Storage.open();
+  }
+  #on(choice: DeviceChoice) {
+    return this.#device ??= openDevice(choice);
+  }
 
-  static async start({ device: choice, text, seed, model: config, training, sampleLength }: StartRequest) {
-    const tokenizer = CharacterTokenizer.fromText(text), { vocabSize } = tokenizer;
-    const data = splitTokens(text, tokenizer, config);
-    const { device, path } = await openDevice(choice);
-    try {
-      const generator = new RandomGenerator(seed), model = new GPT({ ...config, vocabSize }, { device, generator });
-      const trainer = new Trainer(model, data, { ...training, generator });
-      const tokens = [data.train.length, data.val.length] as const;
-      scope.postMessage({ kind: "started", path, parameters: model.numParameters(), vocabSize, tokens });
-      return new Run(device, tokenizer, trainer, sampleLength);
-    } catch (error) {
-      device.close();
-      throw error;
-    }
+  async prepare(message: PrepareRequest): Promise<void> {
+    const storage = await this.#opened;
+    if (message.kind === "load") return await this.#load(message, storage);
+    const device = async (choice: DeviceChoice) => (await this.#on(choice)).device;
+    const run = this.#run = message.kind === "start"
+      ? await newRun(message, { device: await device(message.device), storage, loaded: this.#loaded })
+      : await savedRun(storage, device);
+    this.#tellStart(run, (await this.#device!).path, storage);
+    if (message.kind === "start") return;
+    for (const event of run.history) scope.postMessage(event);
+    scope.postMessage({ kind: "stopped", iter: run.trainer.iter });
+  }
+
+  async #load({ device: choice, files }: LoadRequest, storage: Storage): Promise<void> {
+    const folder = await storage.mount(files), { device, path } = await this.#on(choice);
+    const { model, tokenizer } = this.#loaded = await openModel(folder, device);
+    const { blockSize, vocabSize } = model.config, parameters = model.numParameters(), name = folder.split("/").at(-1)!;
+    scope.postMessage({
+      kind: "loaded",
+      path,
+      name,
+      parameters,
+      vocabSize: Math.min(vocabSize, tokenizer.vocabSize),
+      blockSize,
+    });
+  }
+
+  #tellStart({ model, tokenizer: { vocabSize }, tokens, trained }: Run, path: Path, { unsaved }: Storage): void {
+    const parameters = model.numParameters() - (trained ?? 0);
+    scope.postMessage({ kind: "started", path, parameters, trained, vocabSize, tokens, unsaved });
   }
 
   /** Trains until it is told to stop, or is done. */
   async train(): Promise<void> {
-    const { signal } = this.#training = new AbortController(), { trainer, sampleLength } = this;
+    const { trainer, sampleLength } = this.#run!, { signal } = this.#training = new AbortController();
     const events = trainer.run({ signal });
+    let saved = performance.now(), pause = SAVE_EVERY;
     try {
       for (;;) {
-        const { value: event, done } = await this.#alone(() => events.next());
+        const begun = performance.now(), { value: event, done } = await this.#alone(() => events.next());
         if (done) break;
         scope.postMessage(event);
+        const now = performance.now();
+        if (event.kind === "checkpoint") {
+          saved = now;
+          pause = Math.max(SAVE_EVERY, BUSY * (now - begun));
+        } else if (now - saved > pause) {
+          trainer.saveNext();
+          saved = now;
+        }
         if (event.kind === "evaluation" && sampleLength > 0) {
           const request = { prompt: "", length: sampleLength, temperature: 0.8, seed: 1337 };
           await this.#alone(() => this.#write(request, signal, event.iter));
@@ -101,11 +144,22 @@ class Run {
     this.#writing.abort();
   }
 
+  async export(format: ExportFormat): Promise<void> {
+    try {
+      const exported = await this.#alone(() => exportArchive(format, this.#run ?? this.#loaded!));
+      scope.postMessage({ kind: "exported", ...exported });
+    } catch (error) {
+      report("export", error);
+    }
+  }
+
   async close(): Promise<void> {
     this.stop();
     this.hush();
     await this.#alone(() => Promise.resolve());
-    this.device.close();
+    this.#run?.trainer.dispose();
+    (await this.#device?.catch(() => undefined))?.device.close();
+    (await this.#storage)?.close();
   }
 
   /** Does `work` when all that was asked for before is done. */
@@ -120,36 +174,42 @@ class Run {
     signal: AbortSignal,
     iter?: number,
   ): Promise<void> {
-    const { tokenizer } = this, { characters } = tokenizer;
-    const start = prompt || (characters.includes("\n") ? "\n" : characters[0]);
-    const options = { maxNewTokens: length, temperature, topK, seed, signal };
-    for await (const token of generate(this.trainer.model, tokenizer.encode(start), options)) {
-      scope.postMessage({ kind: "text", iter, text: tokenizer.decode([token]) });
+    const { model, tokenizer } = (this.#run ?? this.#loaded)!, decoder = tokenizer.decoder();
+    const start = prompt ? tokenizer.encode(prompt, { allowedSpecial: "all" }) : beginning(tokenizer);
+    const tell = (text: string) => text && scope.postMessage({ kind: "text", iter, text });
+    for await (const token of generate(model, start, { maxNewTokens: length, temperature, topK, seed, signal })) {
+      tell(token < tokenizer.vocabSize ? decoder.push(token) : "\ufffd");
       await turn();
     }
+    tell(decoder.end());
     scope.postMessage({ kind: "written", iter });
   }
 }
 
 const wordsOf = (error: unknown) => error instanceof Error ? error.message : String(error);
-function report(during: "start" | "training" | "writing", error: unknown): void {
+function report(during: Extract<FromEngine, { kind: "error" }>["during"], error: unknown): void {
   console.error(error);
   scope.postMessage({ kind: "error", during, message: wordsOf(error) });
 }
 
-let run: Promise<Run> | undefined;
+const engine = new Engine();
+/** Loading and starting, one after the other; whatever else is asked for waits for it. */
+let ready: Promise<void> = Promise.resolve();
 
 scope.onmessage = async ({ data: message }) => {
-  try {
-    if (message.kind === "start") run ??= Run.start(message);
-    const started = await run;
-    if (message.kind === "start" || message.kind === "resume") await started?.train();
-    else if (message.kind === "stop") started?.stop();
-    else if (message.kind === "write") await started?.write(message);
-    else if (message.kind === "hush") started?.hush();
-    else if (message.kind === "close") await started?.close();
-  } catch (error) {
-    if (message.kind === "start") report("start", error);
+  const { kind } = message;
+  if (kind === "load" || kind === "start" || kind === "restore") {
+    ready = ready.then(() => engine.prepare(message));
+    ready.catch((error) => report("start", error));
   }
-  if (message.kind === "close") scope.close();
+  const isReady = await ready.then(() => true, () => false);
+  if (kind === "close") {
+    await engine.close();
+    scope.close();
+  } else if (!isReady) return;
+  else if (kind === "start" || kind === "resume") await engine.train();
+  else if (kind === "stop") engine.stop();
+  else if (kind === "write") await engine.write(message);
+  else if (kind === "hush") engine.hush();
+  else if (kind === "export") await engine.export(message.format);
 };

@@ -14,6 +14,9 @@ const BEAT = 10_000, DEAD = 30_000;
 /** Milliseconds after which one of two that have taken the same dead file sees the other's entry in it. */
 const SETTLE = 100;
 
+/** A name that nobody else has. (A browser has randomUUID only where a page comes over https or from this machine.) */
+const unique = () => Array.from(crypto.getRandomValues(new Uint32Array(4)), (word) => word.toString(16)).join("-");
+
 interface Holder {
   readonly id?: unknown;
   readonly process?: unknown;
@@ -53,7 +56,7 @@ export class Lock implements Disposable {
           continue;
         }
         const own = {
-          id: crypto.randomUUID(),
+          id: unique(),
           process: system.pid,
           since: new Date().toISOString(),
           system: locked === true,
@@ -94,7 +97,7 @@ export class Lock implements Disposable {
  * @throws {CheckpointError} when something is there, or another process makes it; and what `write` throws. Nothing is left then.
  */
 export async function createFolder(path: string, write: (partial: string) => Promise<void>): Promise<void> {
-  const target = path.replace(/(?<=.)[/\\]+$/, ""), partial = `${target}.${crypto.randomUUID()}.part`;
+  const target = path.replace(/(?<=.)[/\\]+$/, ""), partial = `${target}.${unique()}.part`;
   using _ = await Lock.take(target, { beside: true });
   if (await exists(target)) {
     const contents = await Array.fromAsync(system.readDir(target)).catch(() => [undefined]); // a file

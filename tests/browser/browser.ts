@@ -3,8 +3,14 @@ import { importNpm } from "../../scripts/npm.ts";
 
 /** What the test uses of playwright-core, whose own types `deno check` would have to fetch. */
 interface Browser {
-  newPage(options?: { viewport?: { width: number; height: number }; colorScheme?: "light" | "dark" }): Promise<Page>;
+  newContext(
+    options?: { viewport?: { width: number; height: number }; colorScheme?: "light" | "dark" },
+  ): Promise<Context>;
   close(): Promise<void>;
+}
+/** Pages that have the origin's folders in common. */
+interface Context {
+  newPage(): Promise<Page>;
 }
 export interface Page {
   goto(url: string): Promise<unknown>;
@@ -13,7 +19,12 @@ export interface Page {
   check(selector: string): Promise<void>;
   fill(selector: string, value: string): Promise<void>;
   press(selector: string, key: string): Promise<void>;
-  setInputFiles(selector: string, file: { name: string; mimeType: string; buffer: Uint8Array }): Promise<void>;
+  /** One file, or the path of a folder. */
+  setInputFiles(
+    selector: string,
+    file: { name: string; mimeType: string; buffer: Uint8Array } | string,
+  ): Promise<void>;
+  context(): Context;
   selectOption(selector: string, value: string): Promise<unknown>;
   textContent(selector: string): Promise<string>;
   isDisabled(selector: string): Promise<boolean>;
@@ -43,7 +54,9 @@ export interface Page {
   close(): Promise<void>;
 }
 
-const CHROMIUM = "/usr/bin/chromium";
+/** The page's server by a name to which browsers give less than to localhost: there is no https. */
+export const PLAIN_HOST = "playground.test";
+const CHROMIUM = "/usr/bin/chromium", ARGS = ["--no-sandbox", "--enable-unsafe-webgpu"];
 const hasChromium = await Deno.stat(CHROMIUM).then(() => true, () => false);
 /** Whether tests are left out: without Chromium, but not with REQUIRE_WEBGPU=1, which has them fail. */
 export const ignore: boolean = !hasChromium && Deno.env.get("REQUIRE_WEBGPU") !== "1";
@@ -75,7 +88,8 @@ export function browserTest(
       await using server = await begin();
       const browser = await openBrowser(), errors: Error[] = [];
       try {
-        const page = await browser.newPage({ viewport: { width: 1280, height: 900 }, colorScheme });
+        const context = await browser.newContext({ viewport: { width: 1280, height: 900 }, colorScheme });
+        const page = await context.newPage();
         page.on("pageerror", (error) => errors.push(error));
         await page.goto(server.url);
         await body(page);
@@ -89,7 +103,10 @@ export function browserTest(
 
 async function openBrowser(): Promise<Browser> {
   const { chromium } = await importNpm("playwright-core");
-  return await chromium.launch({ executablePath: CHROMIUM, args: ["--no-sandbox", "--enable-unsafe-webgpu"] });
+  return await chromium.launch({
+    executablePath: CHROMIUM,
+    args: [...ARGS, `--host-resolver-rules=MAP ${PLAIN_HOST} 127.0.0.1`],
+  });
 }
 
 /** Runs `deno task browser` on a free port. */

@@ -24,7 +24,7 @@ const fixture = readFixture<CurveCase>("curves"), [curve] = fixture.cases;
 function requestOf(
   { config: { vocabSize: _, ...model }, flags: { seed, ...flags } }: CurveCase,
   device: StartRequest["device"],
-): StartRequest {
+): StartRequest & Required<Pick<StartRequest, "model">> {
   const ids = [...fixture.get("train").values, ...fixture.get("val").values];
   const text = String.fromCodePoint(...ids.map((id) => 97 + id));
   const camel = (flag: string) => flag.replace(/_(.)/g, (_, letter) => letter.toUpperCase());
