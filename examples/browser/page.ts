@@ -2,7 +2,7 @@
 import { droppedFiles, filesOf } from "./disk.ts";
 import type { DiskFile, ExportFormat, FromEngine, StartRequest, ToEngine } from "./messages.ts";
 import { findSaved, forgetSaved } from "./saved.ts";
-import { bindSettings, requestOf } from "./settings.ts";
+import { adoptRequest, bindSettings, requestOf } from "./settings.ts";
 import { find, View } from "./view.ts";
 
 /** What the buttons do, and whether the settings can be changed, depends on it. */
@@ -154,6 +154,7 @@ async function offer(): Promise<void> {
     `This browser has a run from before, which ${what}: ${found.iter} updates are saved.`;
   find("go-on").onclick = () => {
     tuned = found.request.tuned;
+    adoptRequest(settings, found.request);
     open(found.request.training.maxIters!, found.request.entropy);
     enter("starting", "Opening");
     send({ kind: "restore" });

@@ -33,6 +33,8 @@ export interface Run extends Model {
   /** Tokens to train on, and held out. */
   readonly tokens: readonly [number, number];
   readonly sampleLength: number;
+  /** What a sample goes on from: the prompt of a held-out row; "" where rows are texts. */
+  readonly prompt: string;
   /** What it has measured before it was opened again. */
   readonly history: readonly TrainEvent[];
 }
@@ -109,14 +111,15 @@ async function assemble(
   if (!tuned) {
     const splits = splitTokens(await text(), tokenizer, model.config);
     const trainer = new Trainer(model, splits, { ...training, ...context });
-    return { ...made, trainer, tokens: [splits.train.length, splits.val.length], sampleLength };
+    return { ...made, trainer, tokens: [splits.train.length, splits.val.length], sampleLength, prompt: "" };
   }
   const how = { tokenizer, seed, context: Math.min(tuned.context, model.config.blockSize) };
   const rows = data.endsWith("/text.txt") ? rowsOfText(await text(), how) : await rowsOfFile(data, how);
   const task = new SupervisedTuning(model, rows, { batchSize: training.batchSize!, maxLength: how.context, seed });
   const evalIters = Math.min(MOST_BATCHES, task.microBatches("val"));
   const trainer = new Trainer(model, task, { ...training, evalIters, ...context });
-  return { ...made, trainer, tokens: [rows.train.tokens, rows.val.tokens], sampleLength };
+  const { ids, learned } = rows.val.row(0), prompt = tokenizer.decode(ids.subarray(0, Math.max(0, learned.indexOf(1))));
+  return { ...made, trainer, tokens: [rows.train.tokens, rows.val.tokens], sampleLength, prompt };
 }
 
 /** What run.json says of how it was trained, by the names of the commands' flags. */

@@ -1,6 +1,6 @@
 /** What the form says: the sizes that it offers, and the run that it asks for. */
 import { grammarCorpus, grammarEntropy } from "../../data/grammar/grammar.ts";
-import type { DeviceChoice, StartRequest } from "./messages.ts";
+import type { DeviceChoice, SavedRequest, StartRequest } from "./messages.ts";
 
 /** Fields of the form, by their names. */
 type Numbers = Record<
@@ -104,6 +104,18 @@ export function requestOf(form: FormData): StartRequest {
     },
     sampleLength: isTuned ? 60 : 240,
   };
+}
+
+/** Shows what a run was begun with that goes on. */
+export function adoptRequest(form: HTMLFormElement, { model, tuned, training, device }: SavedRequest): void {
+  const origin = tuned ? "disk" : "new",
+    choice = form.querySelector<HTMLInputElement>(`[name=origin][value=${origin}]`)!;
+  choice.checked = true;
+  choice.dispatchEvent(new Event("change"));
+  for (const [name, value] of Object.entries({ ...model, ...tuned, ...training, device })) {
+    const field = form.elements.namedItem(name);
+    if (field instanceof HTMLInputElement || field instanceof HTMLSelectElement) field.value = String(value);
+  }
 }
 
 /** Fills the form in, and keeps its parts in agreement. */

@@ -131,6 +131,7 @@ export class View {
         break;
       case "stopped":
       case "finished":
+        if (message.kind === "finished") find<HTMLProgressElement>("progress").value = 1;
         this.#log(`${message.kind} after ${message.iter} updates`);
     }
   }

@@ -100,7 +100,7 @@ class Engine {
 
   /** Trains until it is told to stop, or is done. */
   async train(): Promise<void> {
-    const { trainer, sampleLength } = this.#run!, { signal } = this.#training = new AbortController();
+    const { trainer, sampleLength, prompt } = this.#run!, { signal } = this.#training = new AbortController();
     const events = trainer.run({ signal });
     let saved = performance.now(), pause = SAVE_EVERY;
     try {
@@ -117,7 +117,8 @@ class Engine {
           saved = now;
         }
         if (event.kind === "evaluation" && sampleLength > 0) {
-          const request = { prompt: "", length: sampleLength, temperature: 0.8, seed: 1337 };
+          if (prompt) scope.postMessage({ kind: "text", iter: event.iter, text: prompt });
+          const request = { prompt, length: sampleLength, temperature: 0.8, seed: 1337 };
           await this.#alone(() => this.#write(request, signal, event.iter));
         }
         await turn(); // messages from the page

@@ -77,7 +77,7 @@ export class TrainReport {
     if (hint) this.note(hint);
     if (entropy !== undefined) {
       this.note(
-        `entropy: ${entropy.toFixed(4)} nats a character, the lowest loss that any model of this text can have`,
+        `entropy: ${entropy.toFixed(4)} nats a token, the lowest loss that any model of this text can have`,
       );
     }
     if (iter > 0) this.note(`resuming ${out_dir} at iteration ${iter}`);

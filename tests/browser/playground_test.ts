@@ -215,6 +215,7 @@ browserTest(
 
     await tune(page);
     await textIs(page, "samples", "After 40 updates"); // that of 20 is saved
+    assert((await page.textContent("#sample-20")).startsWith("the cat "), "a sample goes on from a row's prompt");
     await page.goto(await address(page));
     await isShown(page, "saved");
     assert((await page.textContent("#saved-words")).includes("tunes letters:"));
@@ -223,6 +224,7 @@ browserTest(
     await page.click("#main");
     await stateIs(page, "finished");
     assertEquals(await page.textContent("#status"), "Done: 60 updates");
+    assert(await page.isVisible("#disk"), "the settings are those of the run");
     assert(Number(await page.textContent("#val-loss")) < 3.1, "it began with ln 29 = 3.37");
     await picture(page, "playground_tuned");
     assert(await page.isDisabled("#export-run"), "a run with an adapter is of no use without its base");
