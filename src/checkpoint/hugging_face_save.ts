@@ -43,6 +43,8 @@ export interface SaveHuggingFaceOptions {
   readonly vocabularyFrom?: string;
   /** A tokenizer to write instead: one of characters, or of byte pairs with GPT-2's pattern. */
   readonly tokenizer?: Tokenizer;
+  /** The text of README.md, the model card. Default: none is written. */
+  readonly card?: string;
   /** A head to be saved with the model; that of a classifier takes the place of the language model's. */
   readonly head?: SavedHead;
   /** How files of weights and JSON are created. */
@@ -66,7 +68,8 @@ export interface SaveHuggingFaceOptions {
  * ```
  */
 export async function saveHuggingFace(model: GPT, path: string, options: SaveHuggingFaceOptions = {}): Promise<void> {
-  const { dtype = "F32", maxShardSize = 50e9, vocabularyFrom, tokenizer, head, open } = options, type = TYPES[dtype];
+  const { dtype = "F32", maxShardSize = 50e9, vocabularyFrom, tokenizer, card, head, open } = options;
+  const type = TYPES[dtype];
   if (!Object.hasOwn(TYPES, dtype)) throw new ConfigError(`dtype is ${dtype}; expected one of ${Object.keys(TYPES)}`);
   if (!(maxShardSize > 0)) throw new ConfigError(`maxShardSize is ${maxShardSize}; expected a number of bytes above 0`);
   const vocabulary = Object.entries(tokenizer ? toHuggingFaceTokenizer(tokenizer) : {});
@@ -77,6 +80,7 @@ export async function saveHuggingFace(model: GPT, path: string, options: SaveHug
       await writeJson(`${partial}/config.json`, contents, open);
       await writeJson(`${partial}/generation_config.json`, { _from_model_config: true, ...generation }, open);
       await writeShards(partial, weightsOf(model, dtype, head), { limit: maxShardSize, bytes: type.bytes, open });
+      if (card !== undefined) await writeFile(`${partial}/README.md`, [new TextEncoder().encode(card)], open);
       for (const [name, contents] of vocabulary) {
         const file = `${partial}/${name}`;
         if (typeof contents !== "string") await writeJson(file, contents, open);

@@ -24,6 +24,7 @@ import { loadTokenizer } from "../tokenizer/load.ts";
 import { beginning } from "../tokenizer/tokenizer.ts";
 import { command, taskCommand } from "./command.ts";
 import { choice, float, text, type Values } from "./flags.ts";
+import { modelCard } from "./model_card.ts";
 import { PRETRAINED, reportDownload } from "./shared_flags.ts";
 
 export const convertFlags = {
@@ -53,7 +54,7 @@ export const convert = command({
       "Turns a model into another program's format. FROM stays as it is; TO must not be there, unless it is one file.",
     usage: "FROM TO",
     notes: `FROM is ${PRETRAINED}. Between a run and a ckpt.pt the optimizer's
-state and the iteration come along. `,
+state and the iteration come along. A Hugging Face folder gets a model card, README.md; one that FROM has is copied. `,
   },
   async run({ values, given, words: [from, to], progress }) {
     const onNote = (line: string) => progress.line(line);
@@ -142,7 +143,18 @@ async function throughModel(
   } else {
     const type = dtype === "q8_0" ? undefined : TYPES[dtype], maxShardSize = max_shard_gb * 1e9;
     const saved = head && description && savedHead(head, description);
-    await saveHuggingFace(model, to, { dtype: type, maxShardSize, vocabularyFrom: folder, tokenizer, head: saved });
+    const card = await modelCard({ kind, path }, {
+      ...{ to, model, checkpoint, adapter, architecture: saved?.architecture },
+      rounded: dtype === "float32" || dtype === "f32" ? undefined : dtype,
+    });
+    await saveHuggingFace(model, to, {
+      dtype: type,
+      maxShardSize,
+      vocabularyFrom: folder,
+      tokenizer,
+      head: saved,
+      card,
+    });
   }
 }
 

@@ -79,6 +79,45 @@ Deno.test("convert: a run goes to ckpt.pt and back, and to transformers, and eve
     ]);
   }));
 
+Deno.test("convert: a Hugging Face folder gets a model card, or the one that its source has", () =>
+  inFolder(async (folder) => {
+    await Deno.writeTextFile(`${folder}/fox.txt`, "the quick brown fox jumps over the lazy dog\n".repeat(40));
+    const args = [...sizes, ...brief, "--max_iters=4", `--input=${folder}/fox.txt`, `--out_dir=${folder}/run`];
+    assertEquals((await run("train", ...args)).code, 0);
+    const cardOf = async (...args: string[]) => {
+      const { code, err } = await run("convert", ...args);
+      assertEquals([code, err], [0, ""]);
+      return await Deno.readTextFile(`${args[1]}/README.md`);
+    };
+    const card = await cardOf(`${folder}/run`, `${folder}/a fox`, "--dtype=bfloat16", "--checkpoint=last");
+    assertMatch(card, /^---\nlibrary_name: transformers\npipeline_tag: text-generation\n/);
+    assertMatch(card, /^# a fox\n\nA GPT-2 language model: [\d,]+ parameters, 1 layers, 2 heads, width 16/m);
+    assertMatch(card, /^`fox.txt`: [\d,]+ tokens to train on, [\d,]+ tokens held out\.$/m);
+    assertStringIncludes(card, "- 4 updates.\n- `batch_size`: 4\n");
+    assertStringIncludes(card, "rounded to bfloat16");
+    assertEquals(card.includes(folder), false, "a card does not tell where its writer has files");
+    const lines = (await Deno.readTextFile(`${folder}/run/metrics.jsonl`)).trim().split("\n").map((line) =>
+      JSON.parse(line)
+    );
+    const evaluations = lines.filter((line) => "val_loss" in line);
+    for (const { iter, train_loss, val_loss } of [evaluations[0], evaluations.at(-1)]) {
+      assertStringIncludes(card, `| ${iter} | ${train_loss.toFixed(4)} | ${val_loss.toFixed(4)} |\n`);
+    }
+
+    await Deno.writeTextFile(`${folder}/a fox/README.md`, "# Of its author\n");
+    assertEquals(await cardOf(`${folder}/a fox`, `${folder}/copy`), "# Of its author\n");
+    assertEquals(await Deno.readTextFile(`${folder}/a fox/README.md`), "# Of its author\n");
+    assertStringIncludes(await cardOf(theirs, `${folder}/theirs`), "Not known: `f32`, from which it was converted,");
+    await run("convert", `${folder}/run`, `${folder}/ckpt.pt`);
+    const nanoGPT = await cardOf(
+      `${folder}/ckpt.pt`,
+      `${folder}/from_pt`,
+      "--format=hugging_face",
+      `--tokenizer=${folder}/run`,
+    );
+    assertStringIncludes(nanoGPT, "- 4 updates, saved in nanoGPT's format.\n");
+  }));
+
 Deno.test("convert, eval: --checkpoint takes a run's last or best, whatever the target", () =>
   inFolder(async (folder) => {
     const device = await createDevice("cpu", { threads: 1 }), config = { ...SIZES, vocabSize: 3 };

@@ -1,0 +1,166 @@
+/**
+ * The model card of a Hugging Face folder, its README.md (https://huggingface.co/docs/hub/model-cards): what the model was trained
+ * on, how well it predicts, and what it must not be taken for. It says what the files say, and where they say nothing, that.
+ * Of paths there is only the last part: the rest is nobody's business.
+ */
+import { type Metrics, readMetrics } from "../checkpoint/metrics.ts";
+import { NanoGPTFile } from "../checkpoint/nanogpt.ts";
+import { RunFolder } from "../checkpoint/run_folder.ts";
+import { exists, isObject, readBytes } from "../files/files.ts";
+import type { GPT } from "../gpt.ts";
+import type { FoundModel } from "../pretrained/load.ts";
+import { count } from "./progress.ts";
+
+/** What the card is of, besides the files. */
+export interface CardOptions {
+  /** The folder that it is for. */ readonly to: string;
+  readonly model: GPT;
+  /** Of the run. */ readonly checkpoint: "best" | "last" | undefined;
+  /** An adapter that was added to the weights. */ readonly adapter?: string;
+  /** The class that transformers opens it with, where it is not a language model. */ readonly architecture?: string;
+  /** Of the weights, where they are rounded: float16. */ readonly rounded?: string;
+}
+
+/** A section's lines. */
+type Lines = readonly string[];
+interface History {
+  readonly data: Lines;
+  readonly training: Lines;
+  readonly losses: Lines;
+}
+
+const last = (path: unknown) => String(path).split(/[/\\]/).filter(Boolean).at(-1) ?? "";
+/** As code, in which markup is text. */
+const code = (value: unknown) => `\`${String(value).replaceAll(/[`\n]/g, " ")}\``;
+
+/**
+ * The text of a card.
+ *
+ * @param source where the model is from; a folder that has a card keeps it, as its author has written it
+ */
+export async function modelCard(source: FoundModel, options: CardOptions): Promise<string> {
+  const { to, model, adapter, architecture = "GPT2LMHeadModel", rounded } = options, own = `${source.path}/README.md`;
+  if (source.kind === "hugging_face" && !adapter && await exists(own)) {
+    return new TextDecoder().decode(await readBytes(own, { limit: 2 ** 22 }));
+  }
+  const { config } = model, { nLayer, nHead, nEmbd, blockSize, vocabSize } = config, writes = !options.architecture;
+  const history = await (HISTORY[source.kind] ?? unknown)(source.path, options);
+  const section = (title: string, lines: Lines) => lines.length > 0 ? [`## ${title}`, "", ...lines, ""] : [];
+  return [
+    ...["---", "library_name: transformers", ...writes ? ["pipeline_tag: text-generation"] : []],
+    ...["tags:", "- gpt2", "- nanogpt-ts", "---", ""],
+    ...[`# ${last(to).replaceAll(/[^\w .-]/g, " ")}`, ""],
+    `A GPT-2 ${writes ? "language model" : "model with a head"}: ${count(model.numParameters())} parameters, ` +
+    `${nLayer} layers, ${nHead} heads, width ${nEmbd}, a context of ${count(blockSize)} tokens, ` +
+    `${count(vocabSize)} tokens in its vocabulary. The files were written by nanogpt-ts.`,
+    "",
+    ...section("Data", history.data),
+    ...section("Training", [
+      ...history.training,
+      ...adapter ? [`- An adapter, ${code(last(adapter))}, was added to the weights.`] : [],
+    ]),
+    ...section("Losses", history.losses),
+    ...section("Caveats", [
+      ...writes
+        ? [
+          "- The model continues a text in the manner of its training data. What it writes can be false or offensive, and can " +
+          "repeat the training data word for word.",
+        ]
+        : [
+          "- The model was trained for one task. It gives an answer for any input, also where its training data had nothing similar.",
+        ],
+      "- Neither the model nor its training data has been checked for bias or for personal data.",
+      ...history.losses.length > 0
+        ? [
+          "- The held-out losses are for text from the same source as the training data; they say nothing about other text.",
+        ]
+        : [],
+      ...rounded
+        ? [`- The weights are rounded to ${rounded}, so its losses can differ slightly from the measured ones.`]
+        : [],
+      "- This card names no licence. Check what the training data allow before you publish the model.",
+    ]),
+    ...section("Use", [
+      "```python",
+      `from transformers import ${architecture}`,
+      "",
+      `model = ${architecture}.from_pretrained("path/to/this/folder")`,
+      "```",
+      ...writes ? ["", "```sh", "deno task sample --init_from=path/to/this/folder", "```"] : [],
+    ]),
+  ].join("\n");
+}
+
+const unknown = (path: string): Promise<History> =>
+  Promise.resolve({
+    data: [`Not known: ${code(last(path))}, from which it was converted, does not say what it was trained on.`],
+    training: [],
+    losses: [],
+  });
+
+const HISTORY: Partial<Record<FoundModel["kind"], (path: string, options: CardOptions) => Promise<History>>> = {
+  async run(path, { checkpoint }) {
+    const run = await RunFolder.open(path), { flags, base } = run.description, { data } = run;
+    const { state: { iter } } = await run.checkpoint(checkpoint ?? "best");
+    const metrics = await exists(run.metricsPath) ? await readMetrics(run.metricsPath) : [];
+    const source = flags.data || flags.input || flags.dataset, begun = flags.init_from;
+    const sizes = isObject(data)
+      ? Object.entries(data).flatMap(([split, one]) =>
+        isObject(one) && Number.isSafeInteger(one.length)
+          ? [`${count(Number(one.length))} tokens ${split === "train" ? "to train on" : "held out"}`]
+          : []
+      )
+      : [];
+    return {
+      data: [
+        `${source ? code(last(source)) : "Not known: the run does not say"}${
+          sizes.length > 0 ? `: ${sizes.join(", ")}` : ""
+        }.`,
+      ],
+      training: [
+        `- ${count(Number(iter))} updates${flags.task ? ` of the task ${code(flags.task)}` : ""}.`,
+        ...base ? [`- An adapter (LoRA) on ${code(last(base.name))}, added to the weights.`] : [],
+        ...!base && begun && !["scratch", "resume"].includes(String(begun))
+          ? [`- Begun with the weights of ${code(last(begun))}.`]
+          : [],
+        ...NUMBERS.flatMap((name) => flags[name] === undefined ? [] : [`- ${code(name)}: ${flags[name]}`]),
+      ],
+      losses: lossLines(metrics, Number(iter), ["sft", undefined].includes(flags.task as string | undefined)),
+    };
+  },
+  async nanogpt(path) {
+    using file = await NanoGPTFile.open(path);
+    const { iter, bestValLoss, flags: { dataset } } = file;
+    return {
+      data: dataset ? [`${code(dataset)}, nanoGPT's dataset of that name.`] : (await unknown(path)).data,
+      training: [`- ${count(iter)} updates, saved in nanoGPT's format.`],
+      losses: bestValLoss === null ? [] : [`The lowest held-out loss was ${bestValLoss.toFixed(4)} nats a token.`],
+    };
+  },
+};
+
+/** Flags that say how it was trained. */
+const NUMBERS = [
+  "batch_size",
+  "gradient_accumulation_steps",
+  "block_size",
+  "learning_rate",
+  "weight_decay",
+  "dropout",
+  "seed",
+];
+
+/** A table of two evaluations: the first, and the last up to the checkpoint. @param inNats whether a loss is that of tokens */
+function lossLines(metrics: readonly Metrics[], iter: number, inNats: boolean): Lines {
+  const all = metrics.filter((line) => "val_loss" in line),
+    rows = all.filter(({ iter: at }, i) => i === 0 || at <= iter);
+  if (rows.length === 0) return [];
+  const shown = [...new Set([rows[0], rows.at(-1)!])], fixed = (value: number) => value.toFixed(4);
+  return [
+    `Means over an evaluation's batches, ${inNats ? "in nats a token" : "of the task's own loss"}:`,
+    "",
+    "| update | training data | held out |",
+    "| -----: | ------------: | -------: |",
+    ...shown.map(({ iter, train_loss, val_loss }) => `| ${count(iter)} | ${fixed(train_loss)} | ${fixed(val_loss)} |`),
+  ];
+}
