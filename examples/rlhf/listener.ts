@@ -22,21 +22,20 @@ export function hiddenListener(draw: () => number): Listener {
   return (prompt, [a, b]) => Promise.resolve(draw() < 1 / (1 + Math.exp(taste(prompt, b) - taste(prompt, a))) ? 0 : 1);
 }
 
-/** Asks at the terminal: a key, or where there is no terminal a line. */
-export function humanListener(print = console.log): Listener & Disposable {
-  const { stdin } = Deno, raw = stdin.isTerminal(), bytes = new Uint8Array(64);
+/** Asks at the terminal, for a key; or where there is no terminal, takes what a pipe has, which may hold many answers. */
+export function humanListener(print: (line: string) => void = console.log): Listener & Disposable {
+  const { stdin } = Deno, raw = stdin.isTerminal(), bytes = new Uint8Array(64), keys: string[] = [];
   if (raw) stdin.setRaw(true, { cbreak: true });
   print("Which tune is better? 1 or 2; q ends the questions.");
   const listen: Listener = async (prompt, [a, b]) => {
     print(`\nA tune that begins with ${prompt[0]}:   1  ${a}   2  ${b}`);
-    while (true) {
+    while (keys.length === 0) {
       const read = await stdin.read(bytes);
       if (read === null) return undefined;
-      const key = new TextDecoder().decode(bytes.subarray(0, read)).match(/[12q]/)?.[0];
-      if (key === "q") return undefined;
-      if (key) return key === "1" ? 0 : 1;
-      print("1, 2 or q");
+      keys.push(...new TextDecoder().decode(bytes.subarray(0, read)).match(/[12q]/g) ?? []);
     }
+    const key = keys.shift();
+    return key === "q" ? undefined : key === "1" ? 0 : 1;
   };
   return Object.assign(listen, { [Symbol.dispose]: () => raw && stdin.setRaw(false) }) as Listener & Disposable;
 }

@@ -53,9 +53,8 @@ export function report(outcome: Outcome): string {
     ...[method, `${beta}`, human ? "" : taste.toFixed(2), model.toFixed(2), kl.toFixed(2)],
     ...[Number.isNaN(distance) ? "" : distance.toFixed(3), seconds.toFixed(0)],
   ]);
-  const shown = results.filter(({ beta, way }) => way.length === 0 && beta === results[0].beta).length > 0
-    ? results.filter(({ beta }) => beta === 0.2 || beta === 0)
-    : results;
+  const least = Math.min(...results.filter(({ beta }) => beta > 0).map(({ beta }) => beta));
+  const shown = results.filter(({ beta }) => beta === least || beta === 0);
   const judged = human ? "you preferred" : "the listener preferred";
   const best = human
     ? ""
@@ -67,8 +66,9 @@ export function report(outcome: Outcome): string {
     ),
     heading("The frontier"),
     paragraph(
-      "Each dot is a tuned policy, judged over all of its answers. No policy lies above the line of π* ∝ π_ref · exp(r / β), " +
-        "r being the reward that the policies are tuned to; with each β a policy should lie on it at a certain place.",
+      "Each dot is a tuned policy, judged over all of its answers. None is above the line of π* ∝ π_ref · exp(r / β), in the first " +
+        "chart of the taste, in the second of the reward model's score; with each β a policy should lie on it at a certain place. " +
+        "The distance to π* is that for the reward model, and of DPO, which has none, that for the taste.",
     ),
     ...(human ? [] : [chart(frontier("taste", outcome))]),
     chart(frontier("model", outcome)),

@@ -52,7 +52,8 @@ export interface Point {
 export interface Result extends Point {
   readonly method: string;
   readonly beta: number;
-  /** To π* of the reward that it was tuned to. */ readonly distance: number;
+  /** To π* of the reward model, or of the taste for DPO, which learns from the choices; NaN without a β. */ readonly distance:
+    number;
   readonly seconds: number;
   /** The likeliest answer to each prompt, and its probability. */ readonly answers: readonly string[];
   /** On the way. */ readonly way: readonly Point[];
@@ -82,7 +83,7 @@ export async function rlhf(
   const say = (line: string) => note(`${((performance.now() - begin) / 1000).toFixed(0).padStart(4)} s  ${line}`);
 
   // 1. A language model: blocks of a text of tunes, one after the other.
-  const draw = uniforms(1), blocks = new TokenRows(), T = 16;
+  const draw = uniforms(1), blocks = new TokenRows(), T = 8; // a prompt and an answer
   for (let tunes = ""; blocks.length < 32 * sizes.pretraining; tunes = tunes.slice(T)) {
     while (tunes.length < T) tunes += `${tune(draw)}.`;
     blocks.push({ ids: tokenizer.encode(tunes.slice(0, T)), learned: new Uint8Array(T).fill(1) });
@@ -111,7 +112,7 @@ export async function rlhf(
   say("a model that answers");
 
   // 3. Choices between two of its answers.
-  const total = human ? 200 : sizes.choices + sizes.heldOut;
+  const total = human ? 200 : sizes.choices + sizes.heldOut, again = human ? 15 : 1; // few choices are gone over more often
   using person = human ? humanListener() : undefined;
   const chosen = await choices(policy, { count: total, seed: 2, listener: person ?? hiddenListener(uniforms(3)) });
   const held = Math.round(chosen.length * sizes.heldOut / (sizes.choices + sizes.heldOut));
@@ -122,7 +123,7 @@ export async function rlhf(
   // 4. A reward model, from the choices alone: the model that answers, with a head.
   const body = await copyOf(policy), rows = { train: rankings(learning), val: rankings(judging) };
   const task = new RewardModelling(body, rows, { batchSize: 64, maxLength: T });
-  const updates = Math.ceil(sizes.epochs.reward * learning.length / 64);
+  const updates = Math.ceil(again * sizes.epochs.reward * learning.length / 64);
   await train(body, task, { learningRate: 2e-3, updates });
   const scoring = { model: body, head: task.module, description: rewardDescription(), tokenizer };
   using reward = new RewardModel(scoring, { policy: tokenizer, batchSize: 256 });
@@ -144,10 +145,16 @@ export async function rlhf(
     const onLook = async () => void way.push(point(await enumerated(model)));
     await body(model, looks > 0 ? { looks, onLook } : {});
     const seconds = (performance.now() - from) / 1000, policies = await enumerated(model), at = point(policies);
-    const distance = beta === 0 ? NaN : mean((i) => divergence(policies[i], optimum(refs[i], scores[i], beta)));
+    const wanted = method === "DPO" ? tastes : scores; // DPO has no reward model
+    const known = beta > 0 && !(human && method === "DPO"); // nobody knows the reader's taste
+    const distance = !known ? NaN : mean((i) => divergence(policies[i], optimum(refs[i], wanted[i], beta)));
     results.push({ method, beta, ...at, distance, seconds, answers: policies.map(likeliest), way });
     model.dispose();
-    say(`${method}, β ${beta}: the taste ${at.taste.toFixed(2)}, KL ${at.kl.toFixed(2)}`);
+    say(
+      `${method}, β ${beta}: ${human ? "" : `the taste ${at.taste.toFixed(2)}, `}score ${at.model.toFixed(2)}, KL ${
+        at.kl.toFixed(2)
+      }`,
+    );
   };
   const { effort } = sizes,
     decode = (ids: Int32Array) => tokenizer.decode(ids),
@@ -160,7 +167,7 @@ export async function rlhf(
       return dpo(model, world, {
         beta,
         seed: 5,
-        effort: sizes.epochs.dpo * learning.length / 128 / 2000,
+        effort: again * sizes.epochs.dpo * learning.length / 128 / 2000,
         rows: preferences(learning),
       });
     });
@@ -176,7 +183,7 @@ export async function rlhf(
       sizes.looks,
     );
   }
-  const prices = Array.from({ length: 40 }, (_, i) => 4 * 0.88 ** i); // from 4 down to 0.03
+  const prices = Array.from({ length: 25 }, (_, i) => 4 * 0.82 ** i); // from 4 down to 0.03
   const best = (rewards: readonly Float64Array[]) =>
     prices.map((beta) => point(refs.map((ref, i) => optimum(ref, rewards[i], beta))));
   const grpo = prices.filter((_, i) => i % 2 === 0).map((beta) =>
