@@ -81,7 +81,7 @@ export function report(outcome: Outcome): string {
     chart(ways(outcome)),
     heading("Answers before and after"),
     table([
-      ["", ...PROMPTS],
+      ["", ...PROMPTS.slice(0, first.answers.length)],
       ["before", ...first.answers],
       ...shown.map(({ method, beta, answers }) => [`${method}, β ${beta}`, ...answers]),
     ]),

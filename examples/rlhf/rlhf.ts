@@ -39,6 +39,7 @@ export const SIZES = {
   /** Passes over the choices, by the reward model and by DPO. */ epochs: { reward: 10, dpo: 4 },
   /** Of the tuning, in terms of what methods.ts has. */ effort: 0.4,
   /** What leaving the first policy costs, nat by nat. */ betas: [2, 1, 0.5, 0.25] as readonly number[],
+  /** How many of the prompts are tuned on. */ prompts: PROMPTS.length,
   /** Looks on the way of those two runs of which the way is shown. */ looks: 8,
 };
 
@@ -105,7 +106,7 @@ export async function rlhf(
     ...{ learningRate: 1e-3, updates: sizes.instructions },
   });
   policy.freeze();
-  const asked = PROMPTS.map((prompt) => ({ ids: tokenizer.encode(prompt), prompt }));
+  const asked = PROMPTS.slice(0, sizes.prompts).map((prompt) => ({ ids: tokenizer.encode(prompt), prompt }));
   const world: World = { reference: policy, answers: ANSWERS, prompts: asked };
   const enumerated = (model: GPT) => Array.fromAsync(asked, ({ ids }) => enumerate(model, ids, ANSWERS));
   const refs = await enumerated(policy);
@@ -127,8 +128,8 @@ export async function rlhf(
   await train(body, task, { learningRate: 2e-3, updates });
   const scoring = { model: body, head: task.module, description: rewardDescription(), tokenizer };
   using reward = new RewardModel(scoring, { policy: tokenizer, batchSize: 256 });
-  const tastes = PROMPTS.map((prompt) => Float64Array.from(texts, (answer) => taste(prompt, answer)));
-  const scores = await Array.fromAsync(PROMPTS, (prompt, i) => scoresOf(reward, prompt, refs[i]));
+  const tastes = asked.map(({ prompt }) => Float64Array.from(texts, (answer) => taste(prompt, answer)));
+  const scores = await Array.fromAsync(asked, ({ prompt }, i) => scoresOf(reward, prompt, refs[i]));
   const accuracy = { model: await right(reward, judging), best: await right(plainTaste, judging) };
   say(`a reward model that is right about ${(100 * accuracy.model).toFixed(1)} % of held-out choices`);
 

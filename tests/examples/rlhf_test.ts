@@ -10,7 +10,15 @@ import { GPT } from "../../src/gpt.ts";
 
 Deno.test("tunes: the taste by hand, and what is sung has seldom a leap", () => {
   // The notes are c d e g a: from c to e is a leap, and from e to g is none.
-  const known = { "c.": 0, "cdc.": 2, "ceg.": 1.5, "cec.": 2 + 3, "cecec.": 2 + 6 - 6, "dec.": -2 + 1.5 + 2, "cdcdcd": -2 };
+  const known = {
+    "c.": 0,
+    "cdc.": 2,
+    "ceg.": 1.5,
+    "cec.": 2 + 3,
+    "cecec.": 2 + 6 - 6,
+    "dec.": -2 + 1.5 + 2,
+    "cdcdcd": -2,
+  };
   for (const [answer, worth] of Object.entries(known)) assertEquals(taste("c.", answer), worth, answer);
   assertEquals(END, 0);
   const answer = texts[leafOf(tokenizer.encode("cdgdc."), ANSWERS)];
@@ -60,7 +68,10 @@ Deno.test("rlhf: no policy is above the optimum, and the page shows every run", 
     epochs: { reward: 1, dpo: 1 },
     effort: 0.02,
   };
-  const outcome = await rlhf(device, { sizes: { ...SIZES, ...work, betas: [0.5], looks: 1 }, note: () => {} });
+  const outcome = await rlhf(device, {
+    sizes: { ...SIZES, ...work, betas: [0.5], prompts: 2, looks: 1 },
+    note: () => {},
+  });
   const { results, curves, first, accuracy } = outcome;
   assertEquals(results.map(({ method }) => method), [
     ...["PPO", "RLOO", "GRPO", "DPO", "PPO with a penalty", "PPO without a penalty"],
