@@ -117,6 +117,12 @@ export class PolicyGradient extends RolloutTask {
     if (!this.#iteration || this.#iteration.drawn >= stepsPerGeneration * numIterations) {
       this.#iteration = await this.begin((prompts) => this.#write(prompts, count, signal));
     }
+    const { drawn } = this.#iteration;
+    if (drawn % count !== 0) {
+      throw new ConfigError(
+        `gradientAccumulationSteps is ${count}, and ${drawn} micro-batches of the completions under way are learned; expected a divisor`,
+      );
+    }
     for (let i = 0; i < count; i++) yield this.#microBatch(this.#iteration, this.#iteration.drawn++, count);
   }
 

@@ -331,5 +331,9 @@ Deno.test("what cannot be learned from is refused", async () => {
   using task = taskOf(model, { stepsPerGeneration: 3, numGenerations: 8 });
   const draw = () => Array.fromAsync(task.draw({ count: 2 } as never));
   await assertRejects(draw, ConfigError, "stepsPerGeneration is 3; expected a multiple of gradientAccumulationSteps");
+  using four = taskOf(model, { stepsPerGeneration: 4, numGenerations: 8 });
+  const next = (count: number) => Array.fromAsync(four.draw({ count } as never));
+  await next(1);
+  await assertRejects(() => next(2), ConfigError, "gradientAccumulationSteps is 2, and 1 micro-batches");
   device.close();
 });
