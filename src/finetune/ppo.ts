@@ -3,8 +3,8 @@
  * PPOTrainer does. An iteration:
  *
  * 1. The policy writes a completion of each of some prompts, and rewards score them.
- * 2. Policy, reference and value function say what they think of every token, in the passes that updates make, too: so the first
- *    update's ratios are 1. What each token was worth comes of it (returns.ts).
+ * 2. Log-probabilities under policy and reference, and values, are computed for every token by the pass that updates make: so the
+ *    first update's ratios are 1. Advantages and returns are computed from them (returns.ts).
  * 3. Some epochs go over the completions in minibatches, each an update of policy and value function together (ppo_loss.ts).
  *
  * The score counts at a completion's last token, or one place after it, as in TRL. Dropout is off in all passes. With PPO-ptx the
@@ -50,7 +50,7 @@ type Complete =
   & ProximalOptions
   & Required<Pick<ProximalOptions, "microBatches" | "miniBatches" | "epochs" | "seed" | "scoreAt">>;
 
-/** What the host knows of completions. */
+/** What an evaluation reports. */
 const EVALUATED = ["objective/scores", "objective/kl", LENGTHS] as const;
 
 /**
@@ -155,11 +155,11 @@ export class ProximalPolicy extends RolloutTask {
     return iteration;
   }
 
-  /** Answers, scored by everybody. @internal */
+  /** @internal */
   protected override answer(prompts: readonly RolloutPrompt[], how: RollOptions): Promise<Answers> {
     return this.#answer(prompts, how);
   }
-  /** Writes completions, and asks everybody about them. */
+  /** Writes completions and computes all that an iteration knows of them. */
   async #answer(prompts: readonly RolloutPrompt[], how: RollOptions) {
     const { rewards, missingEndPenalty = 0, eosTokenId } = this.#options;
     const rollouts = await this.roller.roll(prompts.map(({ ids }) => ids), how);
@@ -175,7 +175,7 @@ export class ProximalPolicy extends RolloutTask {
     return { rollouts, scores, measured, iteration };
   }
 
-  /** What policy, reference and value function say of completions, in batches of the shape that updates have. */
+  /** Log-probabilities and values of completions, in batches of the shape that updates have. */
   async #scored(rollouts: readonly Rollout[], scores: Float64Array, signal?: AbortSignal): Promise<ScoredText[]> {
     const { batchSize, scoreAt, maxNewTokens } = this.#options, texts: ScoredText[] = [];
     const shape = this.#shape(rollouts), [T] = shape.lengths;
@@ -268,7 +268,7 @@ export class ProximalPolicy extends RolloutTask {
     }
   }
 
-  /** The place among the prompts, and all of an iteration that is under way: what was written, and what was said of it. */
+  /** The place among the prompts, and an iteration that is under way: completions, log-probabilities, values, scores. */
   override state(): TaskState {
     return {
       ...super.state(),
@@ -278,7 +278,7 @@ export class ProximalPolicy extends RolloutTask {
       ...this.#iteration && { ...iterationToJSON(this.#iteration), measured: this.#measured },
     };
   }
-  /** Goes on in the middle of an iteration; with another number of prompts, at their beginning after it. */
+  /** Goes on in the middle of an iteration; with another number of prompts, at the beginning of an epoch after it. */
   override restore(saved: Readonly<Record<string, unknown>>, path: string): void {
     const { iterations, updates, klCoef, rollouts, measured } = saved;
     const valid = isCount(iterations) && isCount(updates) && updates < this.#updates && typeof klCoef === "number" &&

@@ -1,4 +1,4 @@
-/** One iteration of PPO on the host: completions, what was said of them, the arrays of its updates, and its lines in files. */
+/** One iteration of PPO on the host: completions, log-probabilities and values of them, the arrays of its updates, and its JSON. */
 import { CheckpointError } from "../errors.ts";
 import { isObject } from "../files/files.ts";
 import type { BatchArray } from "../train/task.ts";
@@ -10,8 +10,8 @@ import { type Rollout, rolloutsFromJSON, rolloutsToJSON } from "./rollouts.ts";
 /** Completions that are being learned from. */
 export interface Iteration {
   /** Prompts and completions. */ readonly rollouts: readonly Rollout[];
-  /** What policy, reference, value function and rewards said of each. */ readonly texts: readonly ScoredText[];
-  /** What came of it. */ readonly returns: readonly Returns[];
+  /** Log-probabilities, values and score of each. */ readonly texts: readonly ScoredText[];
+  /** Advantages and returns of each. */ readonly returns: readonly Returns[];
 }
 
 /** Tokens of a completion. */
@@ -89,7 +89,7 @@ export function updateArrays(
   };
 }
 
-/** Completions, and what was said of them, as JSON for state.json: the rest comes of it again. */
+/** Completions, with their log-probabilities, values and scores, as JSON for state.json; advantages are computed from these again. */
 export const iterationToJSON = ({ rollouts, texts }: Iteration): Record<"rollouts" | "texts", unknown[]> => ({
   rollouts: rolloutsToJSON(rollouts),
   texts: texts.map(({ logprobs, reference, values, score }) => ({
@@ -100,7 +100,7 @@ export const iterationToJSON = ({ rollouts, texts }: Iteration): Record<"rollout
   })),
 });
 
-/** And back. @throws {CheckpointError} when it is not of so many completions, or does not say so much of each; `path` is the file's */
+/** And back. @throws {CheckpointError} when it is not of `count` completions with a number for each token; `path` is the file's */
 export function iterationFromJSON(
   { rollouts, texts }: Readonly<Record<string, unknown>>,
   { count, path }: { readonly count: number; readonly path: string },
@@ -116,5 +116,7 @@ export function iterationFromJSON(
   };
   const whole = written.length === count && Array.isArray(texts) && texts.length === count;
   if (whole && texts.every(valid)) return { written, texts };
-  throw new CheckpointError(`${path} is damaged: expected ${count} rollouts and what is said of each`);
+  throw new CheckpointError(
+    `${path} is damaged: expected ${count} rollouts with log-probabilities, values and a score of each`,
+  );
 }

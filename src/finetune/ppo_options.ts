@@ -1,4 +1,4 @@
-/** What PPO is told: how it writes, scores and learns. */
+/** The options of PPO. */
 import type { Tokens } from "../data/tokens.ts";
 import type { ProximalClipping } from "./ppo_loss.ts";
 import type { ReturnOptions } from "./returns.ts";

@@ -16,7 +16,7 @@ export interface PromptSplits {
   /** One or more. */ readonly val: readonly RolloutPrompt[];
 }
 
-/** A completion, for whoever wants to see one. */
+/** A completion to be shown. */
 export interface RolloutSample {
   /** What it answers. */ readonly prompt: RolloutPrompt;
   /** Its text, without the token that ends it. */ readonly completion: string;

@@ -1,7 +1,7 @@
 /**
- * What each token of a sampled text was worth, from a score of the whole text: rewards with a penalty for leaving the reference
- * policy, generalised advantage estimation, whitening. Plain numbers in 64-bit floats on the host: an iteration has thousands of
- * them, not millions.
+ * Rewards, advantages and returns of the tokens of a sampled text, from a score of the whole text: a penalty for leaving the
+ * reference policy, generalised advantage estimation, whitening. Plain numbers in 64-bit floats on the host: an iteration has
+ * thousands of them, not millions.
  *
  * Stiennon et al. 2020, "Learning to summarize from human feedback", arXiv:2009.01325; Schulman et al. 2016, "High-dimensional
  * continuous control using generalized advantage estimation", arXiv:1506.02438; John Schulman, "Approximating KL divergence",
@@ -11,7 +11,7 @@
 /** How far a text's tokens lead away from the reference policy: k1 = log π − log ref, k3 = exp(−k1) − 1 + k1. */
 export type KlEstimator = "k1" | "k3";
 
-/** One sampled text, with what policy, reference, value function and reward have said of it. */
+/** One sampled text, with log-probabilities and values of its tokens, and its score. */
 export interface ScoredText {
   /** log π of each of the n tokens that were sampled, under the policy that sampled them. */
   readonly logprobs: ArrayLike<number>;

@@ -1,5 +1,5 @@
 /**
- * What a policy's text is still going to be worth, told before each of its tokens: the value function of PPO. It is a head on the
+ * The value function of PPO: before each token of a text, the reward that is still expected. It is a head on the
  * policy's own body, which costs next to nothing, or a model beside it, such as a copy of the reward model, which does not
  * disturb the policy and doubles the work.
  */
