@@ -3,9 +3,12 @@ import cpuSetting from "../../config/shakespeare_char_cpu.ts";
 import type { TrainConfig } from "../../config/train_config.ts";
 import babyGPT from "../../config/train_shakespeare_char.ts";
 import { Jobs, type Publisher } from "../server/jobs.ts";
+import type { Route } from "../server/routes.ts";
+import { jobRoutes } from "../server/routes_jobs.ts";
+import { runRoutes } from "../server/routes_runs.ts";
 import type { WorkerEngine } from "../server/worker_engine.ts";
 import type { Progress } from "./progress.ts";
-import type { ServeValues } from "./serve_flags.ts";
+import { type ServeValues, specsOf } from "./serve_flags.ts";
 
 /** Of models that are trained from scratch, by the names that `new:NAME` takes. */
 export const jobConfigs: Readonly<Record<string, TrainConfig>> = {
@@ -42,4 +45,9 @@ export function openJobs(values: ServeValues, engine: WorkerEngine, progress: Pr
       progress.line(`job ${job}: ${error instanceof Error ? `${error.name}: ${error.message}` : error}`);
     };
   return Jobs.open({ folder, publisher, worker: jobWorker, configs, onError });
+}
+
+/** The routes that `--jobs` adds: files, jobs, and the runs that are served. */
+export function tuningRoutes(jobs: Jobs, values: ServeValues): readonly Route[] {
+  return [...jobRoutes(jobs), ...runRoutes(specsOf(values).filter((spec) => !("base" in spec)))];
 }

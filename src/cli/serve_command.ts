@@ -3,12 +3,9 @@ import { ConfigError } from "../errors.ts";
 import { Access, isLoopback, KeyRing } from "../server/auth.ts";
 import type { Listener } from "../server/listen.ts";
 import { pageRoutes } from "../server/routes_page.ts";
-import { runRoutes } from "../server/routes_runs.ts";
 import { serveRoutes } from "../server/server.ts";
 import { WorkerEngine } from "../server/worker_engine.ts";
-import { jobRoutes } from "../server/routes_jobs.ts";
 import { command, taskCommand } from "./command.ts";
-import { openJobs } from "./jobs.ts";
 import { print, type Progress } from "./progress.ts";
 import { serveDeclaration, type ServeValues, specsOf } from "./serve_flags.ts";
 import { reportDownload } from "./shared_flags.ts";
@@ -35,7 +32,8 @@ export const serve = command({
       progress.line("Stopping: answers that have begun come to their end, within 30 seconds.")
     );
     await using engine = await load(values, progress);
-    await using jobs = values.jobs ? await openJobs(values, engine, progress) : undefined;
+    const tuning = values.jobs ? await import("./jobs.ts") : undefined; // which writes models, and so has all of an engine
+    await using jobs = await tuning?.openJobs(values, engine, progress);
     if (jobs && keys.keys.length === 0) {
       const words = taskCommand("serve", [`--jobs=${values.jobs}`, "--new_key=NAME"]);
       progress.line(
@@ -43,8 +41,7 @@ export const serve = command({
       );
     }
     const access = new Access({ keys, hostname, publicHost: public_host || undefined });
-    const runs = specsOf(values).filter((spec) => !("base" in spec));
-    const more = [...pageRoutes(), ...jobs ? [...jobRoutes(jobs), ...runRoutes(runs)] : []];
+    const more = [...pageRoutes(), ...jobs && tuning ? tuning.tuningRoutes(jobs, values) : []];
     await using listener = await listening(values, () => serveRoutes({ engine, access }, { hostname, port, more }));
     revoke(jobs && ["net", "run", "ffi"]);
     announce(listener, engine, values, progress);
