@@ -1,4 +1,4 @@
-/** What `serve` can be told. */
+/** The flags of `serve`. */
 import { ConfigError } from "../errors.ts";
 import type { AdapterSpec, ModelSpec } from "../server/messages.ts";
 import type { Declaration } from "./command.ts";

@@ -103,7 +103,7 @@ export interface Generation {
   readonly promptLogprobs?: Promise<readonly PromptScore[]>;
 }
 
-/** The models behind the routes. */
+/** The models, as routes use them. */
 export interface Engine {
   /** The models that this key may use, or, without a key, everybody's. */
   models(key?: string): readonly ServedModel[];

@@ -59,11 +59,11 @@ export function notFound(message: string, code: string | null = null, param: str
 }
 
 /**
- * What a client is told of anything that was thrown.
+ * The answer to a client for anything that was thrown.
  *
- * @param unforeseen takes what nobody threw on purpose
+ * @param unexpected takes errors that were not thrown on purpose
  */
-export function apiError(error: unknown, unforeseen: (error: unknown) => void): ApiError {
+export function apiError(error: unknown, unexpected: (error: unknown) => void): ApiError {
   if (error instanceof ApiError) return error;
   if (error instanceof QueueFull) {
     const { retryAfter } = error, code = "rate_limit_exceeded";
@@ -76,7 +76,7 @@ export function apiError(error: unknown, unforeseen: (error: unknown) => void): 
     const { retryAfter } = error, code = "model_unavailable";
     return new ApiError(503, "The model does not fit into memory beside those that are busy", { code, retryAfter });
   }
-  unforeseen(error);
+  unexpected(error);
   if (error instanceof DeviceError) {
     const message = "The server lacks memory for what the request asks, such as log-probabilities of a long prompt";
     return new ApiError(503, message, { code: "out_of_memory", retryAfter: 10 });

@@ -42,7 +42,7 @@ export interface Listener extends AsyncDisposable {
 
 const refusal = (message: string, code: string) =>
   JSON.stringify({ error: { message, type: "invalid_request_error", param: null, code } });
-const BAD_REQUEST = refusal("This is no HTTP request", "bad_request");
+const BAD_REQUEST = refusal("This is not an HTTP request", "bad_request");
 const json = { "content-type": "application/json" };
 
 /**
@@ -147,7 +147,7 @@ async function answer(
 function unhandled({ method = "" }: http.IncomingMessage): Response {
   if (!/^(TRACE|TRACK|CONNECT)$/.test(method)) return new Response(BAD_REQUEST, { status: 400, headers: json });
   const headers = { ...json, allow: "GET, POST, DELETE" },
-    body = refusal("There is no such method here", "method_not_allowed");
+    body = refusal("This method is not supported", "method_not_allowed");
   return new Response(body, { status: 405, headers });
 }
 

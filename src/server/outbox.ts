@@ -12,13 +12,13 @@ export class Outbox {
 
   constructor(readonly metrics: EngineMetrics, readonly send: (message: FromWorker) => void) {}
 
-  /** What is told of a request next. */
+  /** The next update of a request. */
   of(of: number): Update {
     let update = this.#updates.get(of);
     if (!update) this.#updates.set(of, update = { of, pieces: [] });
     return update;
   }
-  /** What is told of one of its texts. */
+  /** The part of that update that is about one of the request's texts. */
   piece(of: number, index: number): GrowingPiece {
     const { pieces } = this.of(of);
     let piece = pieces.find((piece) => piece.index === index);
@@ -32,11 +32,11 @@ export class Outbox {
     piece.text += text;
     if (finishReason) piece.finish = finishReason;
   }
-  /** Nothing is told of a request any more. */
+  /** Discards what was gathered for a request. */
   drop(of: number): void {
     this.#updates.delete(of);
   }
-  /** Sends what there is, unless it can wait: there will be a turn within so many milliseconds. */
+  /** Sends what was gathered, unless it can wait: the next call comes within `next` milliseconds. */
   flush(next = Infinity): void {
     const now = performance.now();
     if (this.#updates.size === 0 || now + next - this.#sent < TOGETHER) return;

@@ -32,7 +32,7 @@ const LOOKS_BACK = 32;
 
 /** What an engine serves. */
 export interface EngineOptions extends ModelsOptions {
-  /** In the order in which they are listed; adapters behind their bases. */
+  /** In the order in which they are listed; adapters after their bases. */
   readonly models: readonly (ModelSpec | AdapterSpec)[];
   /** Texts that wait for a slot of a model; above, requests are refused. Default 512. */ readonly queue?: number;
 }
@@ -257,7 +257,7 @@ export class WorkerEngine implements Engine, AsyncDisposable {
     return { alive, ready: alive && !this.#draining && lastStep < STUCK, lastStep };
   }
 
-  /** Takes nothing new, and resolves when all is written, or after so many milliseconds, when the rest is aborted. */
+  /** Takes no new requests, and resolves when all texts are written; after `ms` milliseconds those that are left are aborted. */
   async drain(ms: number): Promise<void> {
     this.#draining = true;
     if (this.#pending.size === 0) return;
