@@ -17,7 +17,7 @@ const FLOORS = [
   ["evaluate"],
   ["generate"],
   ["data"],
-  ["grammar"],
+  ["grammar", "shakespeare_char"],
   ["tokenizer"],
   ["files"],
   ["gpt.ts"],
@@ -72,7 +72,7 @@ async function* modules(folder: string): AsyncGenerator<string> {
 }
 
 const texts = new Map<string, string>(), imports = new Map<string, string[]>();
-for (const folder of ["src", "kernels", "config", "data/grammar"]) {
+for (const folder of ["src", "kernels", "config", "data/grammar", "data/shakespeare_char"]) {
   for await (const path of modules(folder)) {
     const text = await Deno.readTextFile(new URL(`../${path}`, import.meta.url));
     texts.set(path, text);

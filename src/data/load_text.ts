@@ -1,18 +1,11 @@
 import { grammarCorpus, grammarEntropy } from "../../data/grammar/grammar.ts";
+import { tinyShakespeare } from "../../data/shakespeare_char/tiny_shakespeare.ts";
 import { ConfigError, DataError } from "../errors.ts";
 import { defaultCacheFolder } from "../files/cache_folder.ts";
 import { innermost, reason } from "../files/reason.ts";
 import { downloadOnce, type KnownFile } from "./download.ts";
 import { system } from "../files/system.ts";
 import { decodeUtf8, markLength } from "./text_file.ts";
-
-/** The text that nanoGPT's `shakespeare_char` and `shakespeare` train on: 40,000 lines from the plays. */
-export const tinyShakespeare: KnownFile = {
-  name: "tinyshakespeare.txt",
-  url: "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
-  bytes: 1115394,
-  sha256: "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
-};
 
 /** Where a text comes from. */
 export interface TextOptions {

@@ -12,7 +12,9 @@ const TYPES: Record<string, string> = { ts: "application/typescript", json: "app
 
 /** By `publish.include` alone: what it leaves out is not there, whether it is needed or not. */
 function shipped(path: string): boolean {
-  return config.publish.include.some((name) => path === name || path.startsWith(`${name}/`));
+  return config.publish.include.some((name) =>
+    path.match(`^${name.replaceAll(".", "\\.").replace("*", "[^/]*")}($|/)`)
+  );
 }
 
 async function respond(request: Request): Promise<Response> {
@@ -94,4 +96,14 @@ Deno.test("published: a task that needs no package fetches none", async () => {
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
+});
+
+Deno.test("published: nothing that a user prepares in data/ is shipped", () => {
+  for (const path of ["data/grammar/grammar.ts", "data/shakespeare_char/tiny_shakespeare.ts", "src/gpt.ts", "mod.ts"]) {
+    assert(shipped(path), path);
+  }
+  for (const path of ["mine/train.bin", "shakespeare_char/train.bin", "grammar/meta.json", "shakespeare/val.bin"]) {
+    assert(!shipped(`data/${path}`), path);
+  }
+  assert(!config.publish.include.some((name) => /^(data|\.|\*)/.test(name) && !name.endsWith("/*.ts")));
 });

@@ -18,7 +18,18 @@ const FIXTURE = new URL("adding_an_op.safetensors", import.meta.url);
 /** Runs `body` in a copy of what ops and their tests need, with the page's files added and its lines appended to others. */
 async function pasted(body: (folder: string) => Promise<void>): Promise<void> {
   await inFolder(async (folder) => {
-    for (const path of ["mod.ts", "deno.json", "links", "src", "kernels", "data/grammar", "config"]) {
+    for (
+      const path of [
+        "mod.ts",
+        "deno.json",
+        "links",
+        "src",
+        "kernels",
+        "data/grammar",
+        "data/shakespeare_char",
+        "config",
+      ]
+    ) {
       await copy(path, folder);
     }
     for (const path of ["testing.ts", "golden", "engine/finite_differences_test.ts", "engine/wgsl_test.ts"]) {
