@@ -222,6 +222,7 @@ export class PolicyGradient extends RolloutTask {
     this.#iteration = iteration === null ? undefined : iterationFromJSON(iteration, { length, path });
   }
 
+  /** As {@linkcode Task.rehearsal}. */
   rehearsal(model: GPT): Task {
     const { batchSize: B, stepsPerGeneration, maxNewTokens, reference, numIterations } = this.#options;
     const { vocabSize } = model.config, lora = adaptersOf(model).at(-1);

@@ -249,6 +249,7 @@ export class ProximalPolicy extends RolloutTask {
     return this.#measured;
   }
 
+  /** As {@linkcode Task.rehearsal}. */
   rehearsal(model: GPT): Task {
     const reference = adaptersOf(model).at(-1) ?? model, value = this.module.like(model), { longest } = this;
     const options = { ...this.#options, reference, value };
