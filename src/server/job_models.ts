@@ -31,16 +31,13 @@ export class JobModels {
     await removeAll(checkpointFolder(this.context.folder(job), step));
   }
 
-  /** Has a checkpoint served under another name. */
-  async rename(from: string, to: string): Promise<void> {
-    const { store, options: { publisher } } = this.context;
+  /** Serves it no longer; where texts of it are being written, until the server ends. */
+  unlist(model: string): void {
     try {
-      publisher.unlist(from);
+      this.context.options.publisher.unlist(model);
     } catch (error) {
-      if (!(error instanceof ConfigError)) throw error; // texts are being written: it stays until the server ends
+      if (!(error instanceof ConfigError)) throw error;
     }
-    const found = store.models().find(({ model }) => model === to);
-    if (found) await this.list(found);
   }
   /** Removes the oldest of a job's checkpoints that nobody asked for and nothing needs. */
   async prune(job: string): Promise<void> {

@@ -233,13 +233,14 @@ export class JobQueue {
       this.#end(id, active);
     } else { // done
       const tuned = modelName(id, state.request), folder = this.context.folder(id);
-      const { model } = store.checkpoints(id, { limit: 1000 })[0].find(({ step }) => step === message.iter) ?? {};
+      const last = store.checkpoints(id, { limit: 1000 })[0].find(({ step }) => step === message.iter)!;
+      await this.models.list({ ...last, model: tuned }); // before anybody hears of it
       await this.context.files.adopt(owner, message.files, (results) => {
         const told = [`New fine-tuned model created: ${tuned}`, "The job has successfully completed"];
-        if (model !== undefined) store.renameModel(model, tuned);
+        store.renameModel(last.model, tuned);
         this.context.say(id, { status: "succeeded", tuned, results }, ...told);
       });
-      if (model !== undefined) await this.models.rename(model, tuned);
+      if (last.model !== tuned) this.models.unlist(last.model);
       this.#end(id, active);
       for await (const { name } of system.readDir(folder)) {
         if (name !== "checkpoints") await removeAll(`${folder}/${name}`).catch(() => {});
