@@ -62,13 +62,22 @@ export async function listen(handler: Handler, options: ListenOptions): Promise<
     connectionsCheckingInterval: Math.min(1000, 100 * headerSeconds),
     maxHeaderSize: 16384,
   }, (request, response) => {
-    const done = connections.busy(request.socket);
-    running++;
-    response.on("close", () => {
+    const gone = new AbortController(), closed = Promise.withResolvers<void>();
+    let done: (() => void) | undefined;
+    const over = () => {
+      if (!response.writableEnded) gone.abort(new DOMException("The client has gone", "AbortError"));
+      closed.resolve();
+      if (!done) return;
       done();
+      done = undefined;
       if (--running === 0) idle?.();
-    });
-    answer(handler, request, response, 1000 * stallSeconds).catch(() => request.socket.destroy());
+    };
+    done = connections.busy(request.socket, over);
+    if (!done) return;
+    running++;
+    response.on("close", over);
+    const client = { gone: gone.signal, closed: closed.promise, stall: 1000 * stallSeconds };
+    answer(handler, request, response, client).catch(() => request.socket.destroy());
   });
   server.maxRequestsPerSocket = 0;
   server.on("connection", (socket) => connections.add(socket));
@@ -112,31 +121,32 @@ function refuse(socket: Socket): void {
   setTimeout(() => socket.destroy(), 500);
 }
 
+/** A client that waits for an answer. */
+interface Client {
+  /** Aborts when it leaves before it has the answer. */ readonly gone: AbortSignal;
+  /** Resolves when the answer has been sent, or the client has left. */ readonly closed: Promise<void>;
+  /** Milliseconds that it has to take some of the answer. */ readonly stall: number;
+}
+
 /** Hands a request to the handler, and its answer to the client. */
 async function answer(
   handler: Handler,
   incoming: http.IncomingMessage,
   outgoing: http.ServerResponse,
-  stall: number,
+  client: Client,
 ): Promise<void> {
-  const gone = new AbortController();
-  outgoing.on("close", () => {
-    if (!outgoing.writableEnded) gone.abort(new DOMException("The client has gone", "AbortError"));
-  });
-  const request = requestOf(incoming, gone.signal, stall);
+  const { gone, closed, stall } = client;
+  const request = requestOf(incoming, gone, stall);
   const response = request ? await handler(request) : unhandled(incoming);
-  if (outgoing.destroyed) return void response.body?.cancel().catch(() => {});
+  if (gone.aborted || outgoing.destroyed) return void response.body?.cancel().catch(() => {});
   // What has not been read of the body would be taken for the next request.
   const unread = !incoming.complete;
   if (unread) outgoing.setHeader("connection", "close");
   outgoing.writeHead(response.status, [...response.headers].flat());
   if (incoming.method === "HEAD") await response.body?.cancel(); // it may hold a file open
-  else if (response.body) await send(response.body, outgoing, stall);
+  else if (response.body) await send(response.body, outgoing, client);
   const timer = setTimeout(() => outgoing.destroy(), stall); // for a client that takes all but the last part
-  await new Promise<void>((resolve) => {
-    outgoing.once("close", resolve);
-    outgoing.end(() => resolve());
-  });
+  await Promise.race([closed, new Promise<void>((resolve) => outgoing.end(() => resolve()))]);
   clearTimeout(timer);
   if (!unread) return;
   incoming.resume(); // a client that still sends could miss the answer if the connection were reset at once
@@ -204,16 +214,20 @@ function bodyOf(incoming: http.IncomingMessage, stall: number): ReadableStream<U
 }
 
 /** Writes what comes, as fast as the client takes it. */
-async function send(body: ReadableStream<Uint8Array>, outgoing: http.ServerResponse, stall: number): Promise<void> {
-  const reader = body.getReader(), gone = new Promise<void>((resolve) => outgoing.once("close", resolve));
+async function send(
+  body: ReadableStream<Uint8Array>,
+  outgoing: http.ServerResponse,
+  { gone, closed, stall }: Client,
+): Promise<void> {
+  const reader = body.getReader();
   outgoing.flushHeaders();
-  void gone.then(() => outgoing.writableEnded ? undefined : reader.cancel().catch(() => {}));
-  while (!outgoing.destroyed) {
+  gone.addEventListener("abort", () => reader.cancel().catch(() => {}));
+  while (!gone.aborted && !outgoing.destroyed) {
     const { value, done } = await reader.read();
-    if (done || outgoing.destroyed) return;
+    if (done || gone.aborted || outgoing.destroyed) return;
     if (outgoing.write(value)) continue;
     const timer = setTimeout(() => outgoing.destroy(), stall);
-    await Promise.race([gone, new Promise((resolve) => outgoing.once("drain", resolve))]);
+    await Promise.race([closed, new Promise((resolve) => outgoing.once("drain", resolve))]);
     clearTimeout(timer);
   }
 }

@@ -38,10 +38,10 @@ export function stateRoutes(routes: readonly Route[], counts: Counts): readonly 
     }),
     route({
       ...{ method: "GET", path: "/openapi.json", audience: "local", summary: "This document", answers: {} },
-      answer: () => Response.json(document),
+      answer: () => new Response(document, { headers: { "content-type": "application/json" } }),
     }),
   ];
-  const document = openapi([...routes, ...own]);
+  const document = JSON.stringify(openapi([...routes, ...own]));
   return own;
 }
 

@@ -139,6 +139,26 @@ Deno.test("listen: a connection is used again, and pipelined requests are answer
     await client.end();
   }));
 
+Deno.test("listen: a connection on which a thousand requests wait is closed, all of them end, and others are answered", () => {
+  const held = Promise.withResolvers<Response>();
+  let asked = 0, left = 0;
+  const hold: Handler = ({ signal }) => {
+    asked++;
+    signal.addEventListener("abort", () => left++);
+    return held.promise;
+  };
+  const handler: Handler = (request) => request.url.endsWith("/held") ? hold(request) : new Response("a");
+  return listening(handler, async (listener) => {
+    const client = await Client.connect(listener);
+    await client.send("GET /held HTTP/1.1\r\nhost: a\r\n\r\n".repeat(1000));
+    await client.until(({ closed }) => closed);
+    assertEquals([asked, left, listener.running], [16, 16, 0]);
+    assertEquals(await (await fetch(`http://127.0.0.1:${listener.port}/`)).text(), "a");
+    held.resolve(new Response("b"));
+    await client.end();
+  });
+});
+
 Deno.test("listen: at the limit the connection that was idle for longest goes, and none that is answered", () => {
   const held = Promise.withResolvers<Response>();
   return listening(({ url }) => url.endsWith("/held") ? held.promise : new Response("a"), async (listener) => {
