@@ -30,6 +30,14 @@ export async function removeAll(path: string): Promise<void> {
   if (await exists(path)) await system.remove(path, { recursive: true });
 }
 
+/** Removes what a job that is over needs no longer: all but the models that it has made. */
+export async function clearJob(folder: string): Promise<void> {
+  if (!await exists(folder)) return;
+  for await (const { name } of system.readDir(folder)) {
+    if (name !== "checkpoints") await removeAll(`${folder}/${name}`).catch(() => {});
+  }
+}
+
 /**
  * Makes the run's last checkpoint a run folder of its own: it has the same files under second names, so it takes no room until the
  * run goes on. Where there is one already, nothing happens.

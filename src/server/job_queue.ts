@@ -7,7 +7,7 @@ import { system } from "../files/system.ts";
 import { ApiError, invalid } from "./errors.ts";
 import type { JobContext } from "./job_context.ts";
 import { Progressed } from "./job_events.ts";
-import { availableBytes, removeAll } from "./job_folder.ts";
+import { availableBytes, clearJob } from "./job_folder.ts";
 import type { FromJob, ToJob } from "./job_messages.ts";
 import { type JobModels, modelName } from "./job_models.ts";
 import { jobError, planJob } from "./job_plan.ts";
@@ -136,7 +136,7 @@ export class JobQueue {
     this.context.store.together(() =>
       this.context.say(id, { status: "failed", error: told }, `The job failed: ${told.message}`)
     );
-    await removeAll(`${folder}/run`).catch(() => {});
+    await clearJob(folder);
   }
 
   /** Starts what may run. */
@@ -242,9 +242,7 @@ export class JobQueue {
       });
       if (last.model !== tuned) this.models.unlist(last.model);
       this.#end(id, active);
-      for await (const { name } of system.readDir(folder)) {
-        if (name !== "checkpoints") await removeAll(`${folder}/${name}`).catch(() => {});
-      }
+      await clearJob(folder);
     }
   }
 

@@ -10,7 +10,7 @@ import { Draining } from "./engine_api.ts";
 import { ApiError, invalid, notFound } from "./errors.ts";
 import type { Files } from "./files.ts";
 import { JobContext, type JobsOptions } from "./job_context.ts";
-import { removeAll } from "./job_folder.ts";
+import { clearJob } from "./job_folder.ts";
 import { JobModels } from "./job_models.ts";
 import { JobQueue } from "./job_queue.ts";
 import { isOver, type JobRequest, type JobState, newId, now, Store, type StoredFile, type StoredJob } from "./store.ts";
@@ -176,8 +176,7 @@ export class Jobs implements AsyncDisposable {
   cancel(job: StoredJob): StoredJob {
     if (isOver(job.status)) throw wrongState(job, "cancelled", "one that is not over");
     const stopped = this.#stop(job, "cancelled", "The job has been cancelled"), folder = this.context.folder(job.id);
-    const clear = () => void removeAll(`${folder}/run`).catch(() => {});
-    void (this.#queue.active(job.id)?.ended.promise ?? Promise.resolve()).then(clear);
+    void (this.#queue.active(job.id)?.ended.promise ?? Promise.resolve()).then(() => clearJob(folder));
     return stopped;
   }
   #stop({ id }: StoredJob, status: "paused" | "cancelled", line: string): StoredJob {

@@ -136,6 +136,26 @@ Deno.test("jobs: a bad line fails the job and is named, with what a client may k
     })
   ));
 
+Deno.test("jobs: one that has failed or was cancelled leaves nothing on the disk", () =>
+  inFolder((folder) =>
+    withJobs(folder, async ({ upload, post, until }) => {
+      const bad = await upload(completions(4) + "{}\n"),
+        { id: failed } = await post(JOBS, {
+          model: "m",
+          training_file: bad,
+        });
+      await until(failed, "failed");
+      const { id: cancelled } = await post(JOBS, { model: "m", training_file: await upload(completions(400)) });
+      await until(cancelled, "running");
+      await post(`${JOBS}/${cancelled}/cancel`);
+      const left = () =>
+        [failed, cancelled].flatMap((id) => [...Deno.readDirSync(`${folder}/jobs/jobs/${id}`)].map(({ name }) => name))
+          .filter((name) => name !== "checkpoints");
+      for (let i = 0; i < 500 && left().length > 0; i++) await new Promise((resolve) => setTimeout(resolve, 20));
+      assertEquals(left(), []);
+    })
+  ));
+
 Deno.test("jobs: a file that would take too much memory fails its job, and the server goes on", () =>
   inFolder((folder) =>
     withJobs(folder, async ({ upload, post, get }) => {
