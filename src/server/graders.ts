@@ -3,6 +3,7 @@
  * texts are substituted as they stand; there are no expressions (https://platform.openai.com/docs/guides/graders).
  */
 import type { Message, Words } from "../data/examples.ts";
+import { DataError } from "../errors.ts";
 import type { Reward, Sample } from "../finetune/rewards.ts";
 
 /** How alike two texts are. */
@@ -48,17 +49,30 @@ export function templateFault(template: string): string | undefined {
   }
 }
 
-/** A template with its variables' values: texts as they are, others as JSON; what is not there is an empty text. */
-export function substitute(template: string, { completion, more }: Pick<Sample, "completion" | "more">): string {
+/** The most characters of a template with its values: it may name a long value thousands of times. */
+const MOST_SUBSTITUTED = 2 ** 20;
+
+/**
+ * A template with its variables' values: texts as they are, others as JSON; what is not there is an empty text.
+ *
+ * @throws {DataError} where that has more than 1,048,576 characters
+ */
+export function substitute(template: string, sample: Pick<Sample, "completion" | "more">): string {
+  let length = template.length;
   return template.replace(VARIABLE, (_, name: string) => {
-    if (name === "sample.output_text") return completion;
-    let value: unknown = more?.item;
-    for (const part of name.split(".").slice(1)) {
-      const inner = typeof value === "object" && value !== null && Object.hasOwn(value, part);
-      value = inner ? (value as Record<string, unknown>)[part] : undefined;
-    }
-    return value === undefined || value === null ? "" : typeof value === "string" ? value : JSON.stringify(value);
+    const value = valueOf(name, sample);
+    if ((length += value.length) <= MOST_SUBSTITUTED) return value;
+    throw new DataError(`A grader's text has more than ${MOST_SUBSTITUTED} characters with the values of a row in it`);
   });
+}
+function valueOf(name: string, { completion, more }: Pick<Sample, "completion" | "more">): string {
+  if (name === "sample.output_text") return completion;
+  let value: unknown = more?.item;
+  for (const part of name.split(".").slice(1)) {
+    const inner = typeof value === "object" && value !== null && Object.hasOwn(value, part);
+    value = inner ? (value as Record<string, unknown>)[part] : undefined;
+  }
+  return value === undefined || value === null ? "" : typeof value === "string" ? value : JSON.stringify(value);
 }
 
 /** The score of a sample by a grader that needs no model, 0 to 1. */

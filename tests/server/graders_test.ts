@@ -1,5 +1,6 @@
 /** Graders: scores that a reader can count, and templates that say nothing but names. */
-import { assertAlmostEquals, assertEquals } from "@std/assert";
+import { assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
+import { DataError } from "../../src/errors.ts";
 import {
   grade,
   graded,
@@ -66,4 +67,10 @@ Deno.test("graders: similarities by hand", () => {
   for (const [metric, text, reference, score] of cases) {
     assertAlmostEquals(similarity(metric, text, reference), score, 1e-12, `${metric} ${text}`);
   }
+});
+
+Deno.test("graders: a text with its values has a bound", () => {
+  const many = (count: number) => substitute("{{sample.output_text}}".repeat(count), { completion: "x".repeat(1002) });
+  assertEquals(many(1024).length, 1002 * 1024); // 22 of each template and 1002 of each value are counted
+  assertThrows(() => many(1025), DataError, "more than 1048576 characters");
 });
