@@ -222,7 +222,7 @@ export class PolicyGradient extends RolloutTask {
     this.#iteration = iteration === null ? undefined : iterationFromJSON(iteration, { length, path });
   }
 
-  /** As {@linkcode Task.rehearsal}. */
+  /** A task on another model, one that only counts, which writes and has micro-batches of every shape: for the memory that they take. */
   rehearsal(model: GPT): Task {
     const { batchSize: B, stepsPerGeneration, maxNewTokens, reference, numIterations } = this.#options;
     const { vocabSize } = model.config, lora = adaptersOf(model).at(-1);

@@ -249,7 +249,7 @@ export class ProximalPolicy extends RolloutTask {
     return this.#measured;
   }
 
-  /** As {@linkcode Task.rehearsal}. */
+  /** A task on another model, one that only counts, which writes and has micro-batches of every shape: for the memory that they take. */
   rehearsal(model: GPT): Task {
     const reference = adaptersOf(model).at(-1) ?? model, value = this.module.like(model), { longest } = this;
     const options = { ...this.#options, reference, value };
