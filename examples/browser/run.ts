@@ -16,7 +16,7 @@ const REQUEST = "saved/request.json", RUN = "saved/run";
 /** Bytes of a checkpoint for a parameter that is trained, and how many there are while one is written. */
 const TRAINED = 12, CHECKPOINTS = 3;
 /** Batches that an evaluation of rows goes over at most. */
-const MOST_BATCHES = 20;
+const MOST_BATCHES = 5;
 
 export interface Model {
   readonly model: GPT;

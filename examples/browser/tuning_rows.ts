@@ -30,7 +30,10 @@ export function rowsOfText(text: string, { tokenizer, context }: RowsOptions): T
   return rows;
 }
 
-/** The rows of a file: texts, conversations, or prompts and completions, of which the completions are learned. */
+/**
+ * The rows of a file: texts, or prompts and completions, of which the completions are learned. Conversations need a model whose
+ * template is built in (ChatML, plain): others are rendered in a worker of Deno's or Node's.
+ */
 export async function rowsOfFile(path: string, { tokenizer, context, seed }: RowsOptions): Promise<TuningRows> {
   using template = ChatTemplate.of(tokenizer);
   const all: Awaited<ReturnType<typeof tokenizeExample>>[] = [], breather = new Breather();

@@ -64,7 +64,7 @@ export interface System {
 /** One of Node's own modules, in Deno or Node. @throws {TypeError} elsewhere */
 export function builtin<T>(name: `node:${string}`): T {
   const found = globalThis.process?.getBuiltinModule?.(name);
-  if (!found) throw new TypeError(`there is no ${name} here: files need Deno or Node 24`);
+  if (!found) throw new TypeError(`there is no ${name} here: this needs Deno or Node 24`);
   return found as T;
 }
 
