@@ -277,6 +277,10 @@ browserTest({ name: "the playground: folders and files that it cannot use" }, as
 
   await page.setInputFiles("#folder", path);
   await stateIs(page, "loaded");
+  await page.setViewportSize({ width: 390, height: 844 });
+  assert(await page.isVisible("#settings"), "on a phone, too, it can be said what the model is tuned to");
+  await picture(page, "playground_phone");
+  await page.setViewportSize({ width: 1280, height: 900 });
   await page.check("[name=source][value=own]");
   const buffer = Buffer.from('{"text": "abc"}\n{"txt": "abc"}\n');
   await page.setInputFiles("#file", { name: "rows.jsonl", mimeType: "application/jsonl", buffer });
