@@ -1,0 +1,112 @@
+/**
+ * Draws the README's picture, docs/loss.svg: trains nanoGPT's CPU setting on tiny Shakespeare as `deno task train` does,
+ * writes a few lines at some of the evaluations, and puts the loss curve and these lines into one SVG.
+ *
+ * ```sh
+ * DENO_V8_FLAGS=$(deno run --allow-env=NANOGPT_WIDE src/cli/v8_flags.ts) deno run --allow-read --allow-write=docs scripts/loss_picture.ts TEXT
+ * ```
+ *
+ * TEXT is tiny Shakespeare's file. The picture is the same in every run, since the seed decides losses and samples.
+ *
+ * @module
+ */
+import { createDevice, generate, GPT, RandomGenerator, Trainer } from "@nanogpt/ts";
+import { readText, splitTokens } from "@nanogpt/ts/data";
+import { CharacterTokenizer } from "@nanogpt/ts/tokenizer";
+import config from "../config/shakespeare_char_cpu.ts";
+import { circle, element, type Losses, plotLosses, type Point, text } from "../src/page/plot.ts";
+
+const FILE = new URL("../docs/loss.svg", import.meta.url);
+/** Evaluations after which the model writes. */
+const SAMPLED = [0, 250, 1000, 2000];
+const LINES = 4, COLUMNS = 52, SEED = 1337;
+
+interface Sample {
+  readonly iter: number;
+  readonly valLoss: number;
+  readonly lines: readonly string[];
+}
+
+/** The first lines of a text that is continued from a newline, cut to what the picture has room for. */
+async function write(model: GPT, tokenizer: CharacterTokenizer): Promise<string[]> {
+  const tokens: number[] = [], options = { maxNewTokens: LINES * COLUMNS, temperature: 0.8, topK: 200, seed: SEED };
+  for await (const token of generate(model, tokenizer.encode("\n"), options)) tokens.push(token);
+  const lines = tokenizer.decode(tokens).split("\n").filter((line) => line.trim() !== "");
+  return lines.slice(0, LINES).map((line) => line.slice(0, COLUMNS));
+}
+
+/** Trains for the whole of the setting's iterations. */
+async function train(input: string): Promise<{ losses: Losses; samples: Sample[] }> {
+  const words = await readText(input), tokenizer = CharacterTokenizer.fromText(words);
+  const sizes = {
+    blockSize: config.block_size!,
+    nLayer: config.n_layer!,
+    nHead: config.n_head!,
+    nEmbd: config.n_embd!,
+  };
+  const generator = new RandomGenerator(SEED);
+  using device = await createDevice("cpu");
+  const model = new GPT({ ...sizes, vocabSize: tokenizer.vocabSize, dropout: 0, bias: false }, { device, generator });
+  using trainer = new Trainer(model, splitTokens(words, tokenizer, sizes), {
+    generator,
+    batchSize: config.batch_size!,
+    gradientAccumulationSteps: 1,
+    maxIters: config.max_iters!,
+    evalInterval: config.eval_interval!,
+    evalIters: config.eval_iters!,
+    learningRate: config.learning_rate!,
+    minLr: config.min_lr!,
+    lrDecayIters: config.lr_decay_iters!,
+    warmupIters: config.warmup_iters!,
+    beta2: config.beta2!,
+  });
+  const batches: Point[] = [], heldOut: Point[] = [], samples: Sample[] = [];
+  for await (const event of trainer.run()) {
+    if (event.kind === "step") batches.push([event.iter, event.loss]);
+    if (event.kind !== "evaluation") continue;
+    const { iter, valLoss } = event;
+    heldOut.push([iter, valLoss]);
+    console.log(`iteration ${iter}: validation loss ${valLoss.toFixed(4)}`);
+    if (SAMPLED.includes(iter)) samples.push({ iter, valLoss, lines: await write(model, tokenizer) });
+  }
+  return { losses: { batches, heldOut, entropy: undefined, last: config.max_iters! }, samples };
+}
+
+const WIDTH = 900, HEIGHT = 390, PLOT = 460, LINE = 18;
+const STYLE = `text { font: 12px system-ui, sans-serif; fill: #444; } .title { font-weight: 600; }
+.written { font: 12px ui-monospace, Menlo, Consolas, monospace; white-space: pre; }
+.grid { stroke: #888; stroke-opacity: 0.3; } polyline { fill: none; stroke-width: 1.5; }
+polyline.train { stroke: #2f7fd6; } polyline.val { stroke: #d9722e; } circle.train { fill: #2f7fd6; } circle.val { fill: #d9722e; }
+@media (prefers-color-scheme: dark) { text { fill: #ccc; } }`;
+
+function draw(losses: Losses, samples: readonly Sample[]): string {
+  const legend = [["train", "training text"], ["val", "held-out text"]].flatMap(([kind, words], i) => [
+    circle([PLOT - 120, 52 + i * LINE], 4, { class: kind }),
+    text(PLOT - 110, 56 + i * LINE, words),
+  ]);
+  const written = samples.flatMap(({ iter, valLoss, lines }, i) => {
+    const top = 12 + i * (HEIGHT / samples.length), x = PLOT + 36;
+    const title = `iteration ${iter.toLocaleString("en")}: loss ${valLoss.toFixed(2)} on held-out text`;
+    const put = (line: string, j: number) => text(x, top + (j + 1) * LINE, line, { class: "written" });
+    return [text(x, top, title, { class: "title" }), ...lines.map(put)];
+  });
+  const description = `Loss by iteration on tiny Shakespeare, and what the model writes: ${
+    samples.map(({ iter, valLoss }) => `${valLoss.toFixed(2)} at iteration ${iter}`).join(", ")
+  }`;
+  const curves = plotLosses(losses, { width: PLOT, height: HEIGHT });
+  const inside = [element("title", {}, description), element("style", {}, STYLE), curves, ...legend, ...written];
+  const attributes = {
+    xmlns: "http://www.w3.org/2000/svg",
+    viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
+    width: WIDTH,
+    role: "img",
+  };
+  return `${element("svg", attributes, `\n${inside.join("\n")}\n`)}\n`;
+}
+
+if (import.meta.main) {
+  const [input] = Deno.args;
+  if (!input) throw new Error("Name tiny Shakespeare's file: loss_picture.ts TEXT");
+  const { losses, samples } = await train(input);
+  await Deno.writeTextFile(FILE, draw(losses, samples));
+}
