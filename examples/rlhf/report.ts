@@ -75,8 +75,9 @@ export function report(outcome: Outcome): string {
     table([["method", "β", human ? "" : "taste", "reward model", "KL", "KL to π*", "seconds"], ...rows]),
     heading("Where the reward model is wrong"),
     paragraph(
-      "The reward model has seen few tunes of many leaps. Without a penalty the policy finds those, and what it is tuned to goes up " +
-        "while what was meant goes down. With a penalty it stays where the choices tell something.",
+      "The first policy seldom leaps twice, and nearly always begins as asked, so the choices say little about answers that do not. " +
+        "Without a penalty the policy goes to such answers: its score goes up and what was meant does not. With a penalty it stays " +
+        "where the choices tell something.",
     ),
     chart(ways(outcome)),
     heading("Answers before and after"),

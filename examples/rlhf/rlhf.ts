@@ -1,7 +1,7 @@
 /**
  * From preferences to a policy, in a world where the best policy is known (docs/rlhf.md walks through it):
  *
- *     deno run --allow-read --allow-write=out-rlhf examples/rlhf/rlhf.ts [--human] [--out_dir=out-rlhf]
+ *     deno run --allow-read --allow-env=NANOGPT_DEBUG --allow-write=out-rlhf examples/rlhf/rlhf.ts [--human] [--out_dir=out-rlhf]
  *
  * A small model learns to write tunes (tunes.ts), then to answer when it is asked for one. A listener chooses between two of its
  * answers, some thousand times, or with `--human` the reader does. From these choices a reward model learns the taste behind
