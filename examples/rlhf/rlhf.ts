@@ -9,7 +9,7 @@
  * choices themselves. Every policy is judged over all answers to each prompt. `out-rlhf/index.html` shows where they lie, beside
  * the best that there can be.
  *
- * With V8's flags, as docs/performance.md has them, it takes half of the time.
+ * With V8's flags, as docs/rlhf.md has them, it takes half of the time.
  */
 import { createDevice, type Device, GPT } from "@nanogpt/ts";
 import { TokenRows } from "@nanogpt/ts/data";
