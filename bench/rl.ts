@@ -100,8 +100,10 @@ export async function benchRl(
     if (!method) throw new ConfigError(`--methods has ${name}: expected some of ${METHODS}`);
     return method;
   });
-  const betas = values.betas.split(",").map(Number), wrong = betas.find((beta) => !(beta > 0 && beta < Infinity));
-  if (wrong !== undefined) throw new ConfigError(`--betas has ${wrong}: expected numbers above 0`);
+  const betas = values.betas.split(",").map((beta) => {
+    if (Number(beta) > 0 && Number(beta) < Infinity) return Number(beta);
+    throw new ConfigError(`--betas has ${beta}: expected numbers above 0`);
+  });
   using device = await createDevice("cpu", { threads: values.threads });
   const letters = await openLetters(device), { ref, reward } = letters;
   const row = (cells: readonly string[]) => print(`| ${cells.join(" | ")} |`);
