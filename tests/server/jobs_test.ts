@@ -141,18 +141,21 @@ Deno.test("jobs: preferences, rewards of graders, and new models of texts", () =
 Deno.test("jobs: paused, resumed, saved and cancelled; a repeated request makes no second job", () =>
   inFolder((folder) =>
     withJobs(folder, async ({ upload, post, get, until, tuned, busy, fetch }) => {
-      const training_file = await upload(completions(400));
+      const training_file = await upload(completions(2000)); // so that the job lasts longer than the test
       const body = { model: "m", training_file, hyperparameters: { n_epochs: 50, batch_size: 1, lora_rank: 0 } };
       const [one, two] = [await post(JOBS, body), await post(JOBS, body, "one", { "x-stainless-retry-count": "1" })];
       assertEquals(two.id, one.id);
+      await until(one.id, "running"); // else the next one, whose file is read beside its own, may be the first to run
       const three = await post(JOBS, body, "one", { "x-stainless-retry-count": "0", "idempotency-key": "k" });
       const four = await post(JOBS, { ...body, seed: 1 }, "one", { "idempotency-key": "k" });
       assertEquals([three.id === one.id, four.id], [false, three.id]);
-      await until(one.id, "running");
       await until(three.id, "queued"); // of a key one runs
       assertEquals((await fetch("DELETE", `/v1/files/${training_file}`)).status, 400);
-      const steps = async () => (await get(`${JOBS}/${one.id}/events?limit=1000`)).data.length;
-      while (await steps() < 20) await new Promise((resolve) => setTimeout(resolve, 10));
+      const step = async () => {
+        const { data } = await get(`${JOBS}/${one.id}/events?limit=100`); // the newest first
+        return data.find(({ data }: Answer) => data?.step)?.data.step ?? 0;
+      };
+      while (await step() < 20) await new Promise((resolve) => setTimeout(resolve, 10));
       await post(`${JOBS}/${one.id}/checkpoints`);
       const saved = async () => (await get(`${JOBS}/${one.id}/checkpoints`)).data;
       while ((await saved()).length === 0) await new Promise((resolve) => setTimeout(resolve, 10));
@@ -161,13 +164,13 @@ Deno.test("jobs: paused, resumed, saved and cancelled; a repeated request makes 
       assertEquals((await post(`${JOBS}/${one.id}/pause`)).status, "paused");
       assertEquals((await post(`${JOBS}/${one.id}/pause`)).error.code, "invalid_state");
       await until(three.id, "running");
-      const before = await steps();
+      const before = await step();
       assertEquals((await post(`${JOBS}/${three.id}/cancel`)).status, "cancelled");
       assertEquals((await post(`${JOBS}/${three.id}/resume`)).error.code, "invalid_state");
       assertEquals((await post(`${JOBS}/${three.id}/checkpoints`)).error.code, "invalid_state");
       assertEquals((await post(`${JOBS}/${one.id}/resume`)).status, "queued");
       await until(one.id, "running");
-      while (await steps() < before + 20) await new Promise((resolve) => setTimeout(resolve, 10));
+      while (await step() < before + 20) await new Promise((resolve) => setTimeout(resolve, 10));
       const { data } = await get(`${JOBS}/${one.id}/events?limit=1000`);
       const told = data.filter(({ message }: Answer) => message.includes("training loss")).map(({ data }: Answer) =>
         data.step
