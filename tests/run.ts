@@ -34,13 +34,14 @@ const permissions = [
 ];
 /** Folders that other modes leave out. */
 const SEPARATE = ["browser", "everywhere", "native", "long", "clients"];
-// playwright-core looks at the whole environment, and asks for the home folder and the system's release.
+// playwright-core looks at the whole environment, asks for the home folder and the system's release, and, before it gives a page a file,
+// for the user.
 const browserPermissions = [
   "--allow-read",
   "--allow-write",
   `--allow-run=${Deno.execPath()},/usr/bin/chromium`,
   "--allow-env",
-  "--allow-sys=homedir,osRelease",
+  "--allow-sys=homedir,osRelease,uid,gid",
   "--allow-net=localhost,127.0.0.1", // our own look at the server, and the served page's
 ];
 
