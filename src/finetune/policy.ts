@@ -8,14 +8,13 @@
 import { paddedLength, paddedLengths } from "../data/token_rows.ts";
 import { noGrad } from "../engine/autograd.ts";
 import type { Tensor } from "../engine/tensor.ts";
-import { ConfigError, DataError } from "../errors.ts";
+import { ConfigError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
 import type { NumberArray } from "../kernel.ts";
 import { Breather } from "../loop/breather.ts";
-import { Captured } from "../nn/captured.ts";
 import { evaluating, type Module } from "../nn/module.ts";
 import { type LogprobStatistics, logprobStatistics } from "../ops/logprobs.ts";
-import { typeOf } from "../train/micro_steps.ts";
+import { BatchPasses } from "../train/batch_passes.ts";
 import type { MicroBatch } from "../train/task.ts";
 import { Lora } from "./lora.ts";
 
@@ -126,24 +125,23 @@ function check(policy: GPT, reference: GPT | Lora): void {
   }
 }
 
-/** The tensors that a program reads, and the program. */
-interface Pass {
-  readonly tensors: Readonly<Record<string, Tensor>>;
-  readonly captured: Captured<Tensor>;
-}
-
 /**
  * Passes outside of an update, without dropout and gradients: the first of each set of shapes is captured, the others replay it.
  */
 export class CapturedPasses implements Disposable {
-  readonly #passes = new Map<string, Pass>();
+  readonly #passes: BatchPasses;
 
   /**
    * Passes of which nothing is captured yet.
    * @param module what the passes go through: where it changes, they are captured anew
    * @param body makes the numbers that are read; whatever else it goes through does not change
+   * @throws {ConfigError} when the module has no parameters
    */
-  constructor(readonly module: Module, readonly body: (batch: Readonly<Record<string, Tensor>>) => Tensor) {}
+  constructor(readonly module: Module, readonly body: (batch: Readonly<Record<string, Tensor>>) => Tensor) {
+    const { value: parameter } = module.parameters().next();
+    if (!parameter) throw new ConfigError("CapturedPasses: the module has no parameters");
+    this.#passes = new BatchPasses(module, parameter.device);
+  }
 
   /**
    * Runs `body` on arrays.
@@ -152,51 +150,19 @@ export class CapturedPasses implements Disposable {
    * @throws {DataError} when an integer is outside its range
    */
   async run(arrays: MicroBatch["arrays"]): Promise<NumberArray> {
-    const { tensors, captured } = this.#passFor(arrays);
-    for (const [name, { values, range }] of Object.entries(arrays)) {
-      const wrong = range && values.find((value) => value < range[0] || value > range[1]);
-      if (wrong !== undefined) {
-        throw new DataError(`the data has ${wrong} among its ${name}, which are from ${range![0]} to ${range![1]}`);
-      }
-      tensors[name].device.write(tensors[name].storage, values);
-    }
-    const { program } = captured;
+    const { tensors, captured } = this.#passes.load(arrays), { device } = this.#passes, { program } = captured;
     program?.replay();
-    const result = program?.result ?? captured.capture(this.#device, () =>
+    const result = program?.result ?? captured.capture(device, () =>
       evaluating(this.module, () =>
         noGrad(() => {
-          using scope = this.#device.scope();
+          using scope = device.scope();
           return scope.keep(this.body(tensors));
         })));
     return await result.data();
   }
 
-  get #device() {
-    for (const { device } of this.module.parameters()) return device;
-    throw new ConfigError("CapturedPasses: the module has no parameters");
-  }
-
-  #passFor(arrays: MicroBatch["arrays"]): Pass {
-    const key = Object.entries(arrays).map(([name, array]) => `${name} ${typeOf(array)} ${array.shape}`).join("; ");
-    const there = this.#passes.get(key);
-    if (there) return there;
-    using scope = this.#device.scope();
-    const made = Object.entries(arrays).map(([name, array]) => [
-      name,
-      this.#device.empty(array.shape, { dtype: typeOf(array) }),
-    ]);
-    const pass: Pass = { tensors: Object.fromEntries(made), captured: new Captured(this.module) };
-    scope.keepAll();
-    this.#passes.set(key, pass);
-    return pass;
-  }
-
   /** Frees the programs and the tensors that they read. */ [Symbol.dispose](): void {
-    for (const { tensors, captured } of this.#passes.values()) {
-      for (const tensor of Object.values(tensors)) tensor.dispose();
-      captured[Symbol.dispose]();
-    }
-    this.#passes.clear();
+    this.#passes[Symbol.dispose]();
   }
 }
 

@@ -4,7 +4,8 @@ import { DataError } from "../errors.ts";
 import { Breather } from "../loop/breather.ts";
 import { Pace } from "../loop/pace.ts";
 import { evaluating } from "../nn/module.ts";
-import { type Trained, typeOf } from "./micro_steps.ts";
+import { typeOf } from "./batch_passes.ts";
+import type { Trained } from "./micro_steps.ts";
 import { type DrawOptions, lossOf, type Measures, type MicroBatch, namedMeasures, type Task } from "./task.ts";
 
 /** Milliseconds from one wait for the device to the next. */

@@ -7,10 +7,10 @@ import type { Tensor } from "../engine/tensor.ts";
 import { DataError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
 import { Breather } from "../loop/breather.ts";
-import { Captured } from "../nn/captured.ts";
 import { Module } from "../nn/module.ts";
 import { mul } from "../ops/mul.ts";
-import { type BatchArray, type DrawOptions, lossOf, type Measures, type MicroBatch, type Task } from "./task.ts";
+import { type BatchPass, BatchPasses } from "./batch_passes.ts";
+import { type DrawOptions, lossOf, type Measures, type MicroBatch, type Task } from "./task.ts";
 
 /** A model and what its task adds, as one module: what is trained, switched to evaluation and watched by programs. */
 export class Trained extends Module {
@@ -22,20 +22,12 @@ export class Trained extends Module {
   }
 }
 
-/** A program for batches of the same names and shapes, and the tensors that it reads. */
-interface Pass {
-  readonly tensors: Readonly<Record<string, Tensor>>;
-  readonly captured: Captured<Tensor>;
-}
-
-export const typeOf = ({ values }: BatchArray): "i32" | "f32" => values instanceof Int32Array ? "i32" : "f32";
-
 /**
  * Forward and backward passes over a task's micro-batches, each drawn right after the pass before it is launched. The first of
  * each set of shapes is captured, the others replay it.
  */
 export class MicroSteps implements Disposable {
-  readonly #passes = new Map<string, Pass>();
+  readonly #passes: BatchPasses;
   readonly #breather = new Breather();
   /** The gradient of the update's loss by that of a micro-batch: where backward begins. */
   #share: Tensor | undefined;
@@ -49,11 +41,13 @@ export class MicroSteps implements Disposable {
   /** Drawn, and not run yet. */
   #next: MicroBatch | undefined;
 
-  constructor(readonly trained: Trained, readonly task: Task, readonly options: DrawOptions) {}
+  constructor(readonly trained: Trained, readonly task: Task, readonly options: DrawOptions) {
+    this.#passes = new BatchPasses(trained, trained.model.device);
+  }
 
   /** Runs `body` with the memory of the steps, if there was one; what it makes has to be freed before the next. */
   lend<T>(body: () => T): T {
-    const [pass] = this.#passes.values(), program: Program | undefined = pass?.captured.program;
+    const program: Program | undefined = this.#passes.first?.captured.program;
     return program ? program.lend(body) : body();
   }
   /** Draws the first micro-batch of the next update, if that is not done. */
@@ -105,18 +99,10 @@ export class MicroSteps implements Disposable {
 
   #run({ arrays, weight }: MicroBatch): Tensor {
     const { model } = this.trained, { device, noise } = model;
-    const { tensors, captured } = this.#passFor(arrays), share = this.#share ??= device.empty([]);
+    const { tensors, captured } = this.#passes.load(arrays), share = this.#share ??= device.empty([]);
     const part = weight ?? 1 / this.options.count;
     if (part !== this.#weight) device.write(share.storage, [this.#weight = part]);
     if (weight !== undefined) this.#sum ??= device.tensor([0], [1]);
-    for (const [name, { values, range: [least, greatest] = [-Infinity, Infinity] }] of Object.entries(arrays)) {
-      const { storage } = tensors[name];
-      device.write(storage, values);
-      const { bounds } = storage.block; // of integers
-      const wrong = bounds && [bounds.least, bounds.greatest].find((value) => value < least || value > greatest);
-      if (wrong === undefined) continue;
-      throw new DataError(`the data has ${wrong} among its ${name}, which are from ${least} to ${greatest}`);
-    }
     if (noise.used) noise.begin();
     const { program } = captured;
     program?.replay();
@@ -125,7 +111,7 @@ export class MicroSteps implements Disposable {
     return this.#sum ?? loss;
   }
 
-  #forwardBackward(tensors: Pass["tensors"], share: Tensor): Tensor {
+  #forwardBackward(tensors: BatchPass["tensors"], share: Tensor): Tensor {
     const { model } = this.trained;
     using scope = model.device.scope();
     const { loss, outputs } = lossOf(this.task.loss(model, tensors));
@@ -135,28 +121,8 @@ export class MicroSteps implements Disposable {
     return scope.keep(loss);
   }
 
-  #passFor(arrays: MicroBatch["arrays"]): Pass {
-    const key = Object.entries(arrays).map(([name, array]) => `${name} ${typeOf(array)} ${array.shape}`).join("; ");
-    const there = this.#passes.get(key);
-    if (there) return there;
-    const { device } = this.trained.model;
-    using scope = device.scope();
-    const tensors: Record<string, Tensor> = {};
-    for (const [name, array] of Object.entries(arrays)) {
-      tensors[name] = device.empty(array.shape, { dtype: typeOf(array) });
-    }
-    scope.keepAll();
-    const pass = { tensors, captured: new Captured<Tensor>(this.trained) };
-    this.#passes.set(key, pass);
-    return pass;
-  }
-
   [Symbol.dispose](): void {
-    for (const { tensors, captured } of this.#passes.values()) {
-      for (const tensor of Object.values(tensors)) tensor.dispose();
-      captured[Symbol.dispose]();
-    }
-    this.#passes.clear();
+    this.#passes[Symbol.dispose]();
     this.#share?.dispose();
     this.#sum?.dispose();
     this.#measured?.dispose();
