@@ -9,6 +9,7 @@ import { Trainer } from "../../src/train/trainer.ts";
 import { assertClose, devices, type TestDevice } from "../testing.ts";
 import { type Fixture, readFixture } from "./fixtures.ts";
 import { limitOf } from "./tolerances.ts";
+import { assertUpdates } from "./updates.ts";
 import { loadWeights } from "./weights.ts";
 
 interface DpoCase {
@@ -88,21 +89,8 @@ async function check({ device }: TestDevice, fixture: Fixture<DpoCase>, number: 
     };
     const rates = { learningRate, decayLr: false, warmupIters: 0, weightDecay, beta1, beta2, gradClip };
     using trainer = new Trainer(model, newTask(), { ...run, ...rates, finalEvaluation: true, logInterval: 1 });
-    const losses: number[] = [], norms: number[] = [];
-    for await (const event of trainer.run()) {
-      if (event.kind !== "step") continue;
-      losses.push(event.loss);
-      norms.push(event.gradNorm);
-    }
-    assertClose(losses, expected("losses"), limit("modules"), `${name}: losses`);
-    assertClose(norms, expected("norms"), limit("modules"), `${name}: norms`);
-    for (const [key, parameter] of model.namedParameters()) {
-      const keep = (values: ArrayLike<number>) => { // the gradient of keys' biases is 0, and Adam scales its roundings
-        const { length } = values, bias = key.endsWith("c_attn.bias");
-        return Array.from(values).filter((_, i) => !bias || i < length / 3 || i >= 2 * length / 3);
-      };
-      assertClose(keep(await parameter.data()), keep(expected(`p.w.${key}`)), limit("trained"), `${name}: ${key}`);
-    }
+    const parameters = Array.from(model.namedParameters(), ([key, one]) => [`w.${key}`, one] as const);
+    await assertUpdates(trainer, { name, parameters, expected, limit });
   }
   for (const one of [model, other]) one.dispose();
 }

@@ -8,6 +8,7 @@ import { Trainer } from "../../src/train/trainer.ts";
 import { assertClose, devices, type TestDevice } from "../testing.ts";
 import { type Fixture, readFixture } from "./fixtures.ts";
 import { limitOf } from "./tolerances.ts";
+import { assertUpdates } from "./updates.ts";
 import { loadWeights } from "./weights.ts";
 
 type Text = readonly number[];
@@ -80,26 +81,7 @@ async function check({ device }: TestDevice, fixture: Fixture<RewardCase>, numbe
     const rates = { learningRate, decayLr: false, warmupIters: 0, weightDecay, beta1, beta2, gradClip };
     const intervals = { evalInterval: 100, evalIters: 1, logInterval: 1, finalEvaluation: true };
     using trainer = new Trainer(model, newTask(updates[0][0].length), { ...sizes, ...rates, ...intervals });
-    const losses: number[] = [], norms: number[] = [];
-    for await (const event of trainer.run()) {
-      if (event.kind !== "step") continue;
-      losses.push(event.loss);
-      norms.push(event.gradNorm);
-    }
-    assertClose(losses, expected("losses"), limitOf(device, "modules"), `${name}: losses`);
-    assertClose(norms, expected("norms"), limitOf(device, "modules"), `${name}: norms`);
-    for (const [key, parameter] of parameters) {
-      const keep = (values: ArrayLike<number>) => { // the gradient of keys' biases is 0, and Adam scales its roundings
-        const { length } = values, bias = key.endsWith("c_attn.bias");
-        return Array.from(values).filter((_, i) => !bias || i < length / 3 || i >= 2 * length / 3);
-      };
-      assertClose(
-        keep(await parameter.data()),
-        keep(expected(`p.${key}`)),
-        limitOf(device, "trained"),
-        `${name}: ${key}`,
-      );
-    }
+    await assertUpdates(trainer, { name, parameters, expected, limit: (kind) => limitOf(device, kind) });
   }
   head.dispose();
   model.dispose();
