@@ -7,7 +7,8 @@
  */
 import { createDevice, GPT, RandomGenerator, Trainer } from "../mod.ts";
 import { runCommand } from "../src/cli/command.ts";
-import { bool, describeFlags, fallbacks, float, int, parseCommandLine } from "../src/cli/flags.ts";
+import { bool, float, int } from "../src/cli/flags.ts";
+import { benchValues } from "./values.ts";
 
 const flags = {
   threads: int(navigator.hardwareConcurrency, "that compute the step", { min: 1, max: 256 }),
@@ -48,11 +49,8 @@ export async function benchBusy(
   print: (line: string) => void,
   note: (line: string) => void = console.error,
 ): Promise<number> {
-  const { given, help } = parseCommandLine(flags, args), values = { ...fallbacks(flags), ...given };
-  if (help) {
-    print(`deno task bench:busy [--name=value …]\n\n${describeFlags(flags, values)}`);
-    return 0;
-  }
+  const values = benchValues(flags, { task: "bench:busy", args, print });
+  if (!values) return 0;
   const { small, threads, rounds, seconds } = values, config = small ? SMALL : CPU_SETTING;
   const device = await createDevice("cpu", { threads }), generator = new RandomGenerator(1337);
   const tokens = Int32Array.from({ length: 10_000 }, () => generator.randint(config.vocabSize));

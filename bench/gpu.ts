@@ -9,7 +9,8 @@
 import { createDevice, type DeviceName, GPT, RandomGenerator, Trainer } from "../mod.ts";
 import babyConfig from "../config/train_shakespeare_char.ts";
 import { runCommand } from "../src/cli/command.ts";
-import { bool, choice, describeFlags, fallbacks, float, int, parseCommandLine, text } from "../src/cli/flags.ts";
+import { bool, choice, float, int, text } from "../src/cli/flags.ts";
+import { benchValues } from "./values.ts";
 import { modelConfig, optionsOf } from "../src/cli/train_command.ts";
 import { loadText } from "../src/data/load_text.ts";
 import { splitTokens } from "../src/data/split.ts";
@@ -52,11 +53,8 @@ type Print = (line: string) => void;
  * @param note takes a line about what is going on
  */
 export async function benchGpu(args: string[], print: Print, note: Print = console.error): Promise<number> {
-  const { given, help } = parseCommandLine(flags, args), values = { ...fallbacks(flags), ...given };
-  if (help) {
-    print(`deno task bench:gpu [--name=value …]\n\n${describeFlags(flags, values)}`);
-    return 0;
-  }
+  const values = benchValues(flags, { task: "bench:gpu", args, print });
+  if (!values) return 0;
   const { small, rounds, seconds } = values;
   const device = await createDevice(values.device as DeviceName);
   const none = values.pytorch === "none";

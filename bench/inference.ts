@@ -8,7 +8,8 @@
  */
 import { checkInference, createDevice, generate, inferenceNeeds } from "../mod.ts";
 import { runCommand } from "../src/cli/command.ts";
-import { bool, choice, describeFlags, fallbacks, float, int, parseCommandLine, text } from "../src/cli/flags.ts";
+import { bool, choice, float, int, text, type Values as ValuesOf } from "../src/cli/flags.ts";
+import { benchValues } from "./values.ts";
 import { ConfigError, DeviceError } from "../src/errors.ts";
 import { benchRows, rowSides } from "./rows.ts";
 import { randomModel } from "./subjects.ts";
@@ -43,7 +44,7 @@ const flags = {
 };
 const TINY = size(2, 2, 32, 67, 32), MOST_LOAD = 0.5;
 type Weights = "f32" | "bf16" | "q8_0";
-type Values = ReturnType<typeof fallbacks<typeof flags>>;
+type Values = ValuesOf<typeof flags>;
 
 const HEAD = ["model", "weights", "estimated, MB", "taken, MB", "resident, MB", "first token, ms", "tokens/s"];
 
@@ -82,11 +83,9 @@ export async function benchInference(
   print: (line: string) => void,
   note: (line: string) => void = console.error,
 ): Promise<number> {
-  const { given, help } = parseCommandLine(flags, args), values: Values = { ...fallbacks(flags), ...given };
-  if (help) {
-    print(`deno task bench:inference [--name=value …]\n\n${describeFlags(flags, values)}`);
-    return 0;
-  }
+  const asked = benchValues(flags, { task: "bench:inference", args, print });
+  if (!asked) return 0;
+  const values: Values = asked; // which functions below see, too
   const names = values.models.split(","), kinds = values.weights.split(",");
   const [model] = names.filter((name) => !Object.hasOwn(MODELS, name));
   if (model !== undefined) throw new ConfigError(`--models has ${model}; expected some of ${Object.keys(MODELS)}`);

@@ -7,7 +7,8 @@
  */
 import { cpus, release } from "node:os";
 import { runCommand } from "../src/cli/command.ts";
-import { bool, describeFlags, fallbacks, float, int, parseCommandLine, text } from "../src/cli/flags.ts";
+import { bool, float, int, text } from "../src/cli/flags.ts";
+import { benchValues } from "./values.ts";
 import { lossDifferences } from "./losses.ts";
 import type { Measure } from "./measures.ts";
 import type { Peer } from "./peer.ts";
@@ -34,11 +35,8 @@ type Print = (line: string) => void;
  * @param note takes a line about what is going on
  */
 export async function benchPeers(args: string[], print: Print, note: Print = console.error): Promise<number> {
-  const { given, help } = parseCommandLine(flags, args), values = { ...fallbacks(flags), ...given };
-  if (help) {
-    print(`deno task bench:peers [--name=value …]\n\n${describeFlags(flags, values)}`);
-    return 0;
-  }
+  const values = benchValues(flags, { task: "bench:peers", args, print });
+  if (!values) return 0;
   const { small, rounds, seconds, only } = values, { os, arch } = Deno.build;
   const all = sides(values).filter(wanted(values.sides)), heard = new Map<string, string>();
   const references = [...new Set(all.flatMap(({ reference }) => reference ?? []))];

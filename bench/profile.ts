@@ -9,7 +9,8 @@
 import { matmulNT } from "../kernels/matmul/kernel.ts";
 import { createDevice, GPT, Profile, RandomGenerator, Trainer } from "../mod.ts";
 import { runCommand } from "../src/cli/command.ts";
-import { choice, describeFlags, fallbacks, int, parseCommandLine, toggle } from "../src/cli/flags.ts";
+import { choice, int, toggle } from "../src/cli/flags.ts";
+import { benchValues } from "./values.ts";
 import type { CpuOptions } from "../src/device/cpu.ts";
 import { launch } from "../src/engine/launch.ts";
 import { loadNative } from "../src/native/load.ts";
@@ -75,11 +76,8 @@ async function measure(
 }
 
 export async function benchProfile(args: string[], print: (line: string) => void): Promise<number> {
-  const { given, help } = parseCommandLine(flags, args), values = { ...fallbacks(flags), ...given };
-  if (help) {
-    print(`deno task bench:profile [--name=value …]\n\n${describeFlags(flags, values)}`);
-    return 0;
-  }
+  const values = benchValues(flags, { task: "bench:profile", args, print });
+  if (!values) return 0;
   const setting = settings[values.setting as keyof typeof settings]({ small: false });
   const native = values.native ? await loadNative() : undefined;
   if (native?.why) print(native.why);

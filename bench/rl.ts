@@ -8,7 +8,8 @@
  */
 import { createDevice, type GPT } from "../mod.ts";
 import { runCommand } from "../src/cli/command.ts";
-import { describeFlags, fallbacks, float, int, parseCommandLine, text } from "../src/cli/flags.ts";
+import { float, int, text } from "../src/cli/flags.ts";
+import { benchValues } from "./values.ts";
 import { ConfigError } from "../src/errors.ts";
 import { plainReward, type Reward } from "../src/finetune/rewards.ts";
 import { copyOf, dpo, GROUP, groups, ppo, type World } from "../examples/rlhf/methods.ts";
@@ -90,11 +91,8 @@ export async function benchRl(
   print: (line: string) => void,
   note: (line: string) => void = console.error,
 ): Promise<number> {
-  const { given, help } = parseCommandLine(flags, args), values = { ...fallbacks(flags), ...given };
-  if (help) {
-    print(`deno task bench:rl [--name=value …]\n\n${describeFlags(flags, values)}`);
-    return 0;
-  }
+  const values = benchValues(flags, { task: "bench:rl", args, print });
+  if (!values) return 0;
   const methods = values.methods.split(",").map((name) => {
     const method = METHODS.find((one) => one === name);
     if (!method) throw new ConfigError(`--methods has ${name}: expected some of ${METHODS}`);

@@ -10,7 +10,8 @@
  */
 import { createDevice, GPT, type GPTConfig, RandomGenerator, Rows, type Task, Trainer } from "../mod.ts";
 import { runCommand } from "../src/cli/command.ts";
-import { bool, describeFlags, fallbacks, int, parseCommandLine, text, toggle } from "../src/cli/flags.ts";
+import { bool, int, text, toggle } from "../src/cli/flags.ts";
+import { benchValues } from "./values.ts";
 import { plainReward, PolicyGradient, ProximalPolicy, Roller, ValueModel } from "../src/finetune/mod.ts";
 import { loadNative } from "../src/native/load.ts";
 
@@ -51,11 +52,8 @@ export async function benchRlSpeed(
   print: (line: string) => void,
   note: (line: string) => void = console.error,
 ): Promise<number> {
-  const { given, help } = parseCommandLine(flags, args), values = { ...fallbacks(flags), ...given };
-  if (help) {
-    print(`deno task bench:rl_speed [--name=value …]\n\n${describeFlags(flags, values)}`);
-    return 0;
-  }
+  const values = benchValues(flags, { task: "bench:rl_speed", args, print });
+  if (!values) return 0;
   const { threads, rounds, small } = values, config: GPTConfig = { ...small ? SMALL : SETTING, dropout: 0, bias: true };
   const native = values.native ? await loadNative() : undefined;
   if (native?.why) note(native.why);

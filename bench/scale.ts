@@ -16,7 +16,8 @@ import {
   trainingNeeds,
 } from "../mod.ts";
 import { runCommand } from "../src/cli/command.ts";
-import { bool, describeFlags, fallbacks, float, int, parseCommandLine, text } from "../src/cli/flags.ts";
+import { bool, float, int, text } from "../src/cli/flags.ts";
+import { benchValues } from "./values.ts";
 import { ConfigError, DeviceError } from "../src/errors.ts";
 import { type Panel, plot } from "../src/page/plot.ts";
 
@@ -148,11 +149,8 @@ type Print = (line: string) => void;
 
 /** @param note takes a line about what is going on */
 export async function benchScale(args: string[], print: Print, note: Print = console.error): Promise<number> {
-  const { given, help } = parseCommandLine(flags, args), values = { ...fallbacks(flags), ...given };
-  if (help) {
-    print(`deno task bench:scale [--name=value …]\n\n${describeFlags(flags, values)}`);
-    return 0;
-  }
+  const values = benchValues(flags, { task: "bench:scale", args, print });
+  if (!values) return 0;
   const all = sweeps(values.small), wanted = values.sweep.split(",");
   const unknown = wanted.find((name) => !all.some((sweep) => sweep.name === name));
   if (unknown !== undefined) throw new ConfigError(`--sweep has ${unknown}: expected ${all.map(({ name }) => name)}`);
