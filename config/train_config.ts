@@ -90,12 +90,12 @@ export interface TrainConfig {
 
   /** Of nanoGPT's config files: there is no torch.compile here. */
   compile?: false;
-  /** Of nanoGPT's config files: everything is computed in 32-bit floats. */
+  /** In nanoGPT's config files; accepted and ignored: everything is computed in 32-bit floats. */
   dtype?: "float32";
-  /** Of nanoGPT's config files: nothing is logged elsewhere. */
+  /** In nanoGPT's config files; accepted and ignored: nothing is logged to a service. */
   wandb_log?: false;
-  /** Of nanoGPT's config files; unused. */
+  /** In nanoGPT's config files; accepted and ignored. */
   wandb_project?: string;
-  /** Of nanoGPT's config files; unused. */
+  /** In nanoGPT's config files; accepted and ignored. */
   wandb_run_name?: string;
 }

@@ -6,6 +6,7 @@ import { exists } from "../files/files.ts";
 /** The configs that come with the package. Their paths are literal, so a package that was not unpacked has them too. */
 export const SHIPPED: ReadonlyMap<string, () => Promise<{ readonly default: object }>> = new Map([
   ["config/finetune_shakespeare.ts", () => import("../../config/finetune_shakespeare.ts")],
+  ["config/shakespeare_char_3m.ts", () => import("../../config/shakespeare_char_3m.ts")],
   ["config/shakespeare_char_cpu.ts", () => import("../../config/shakespeare_char_cpu.ts")],
   ["config/train_shakespeare_char.ts", () => import("../../config/train_shakespeare_char.ts")],
 ]);

@@ -1,4 +1,5 @@
 /** The server's jobs as `serve` has them: the worker in which they run, the configs that they may name, and the engine that serves what they make. */
+import mid from "../../config/shakespeare_char_3m.ts";
 import cpuSetting from "../../config/shakespeare_char_cpu.ts";
 import type { TrainConfig } from "../../config/train_config.ts";
 import babyGPT from "../../config/train_shakespeare_char.ts";
@@ -12,6 +13,7 @@ import { type ServeValues, specsOf } from "./serve_flags.ts";
 
 /** Of models that are trained from scratch, by the names that `new:NAME` takes. */
 export const jobConfigs: Readonly<Record<string, TrainConfig>> = {
+  shakespeare_char_3m: mid,
   shakespeare_char_cpu: cpuSetting,
   train_shakespeare_char: babyGPT,
 };
