@@ -17,7 +17,7 @@ export const FORMS: readonly (readonly [form: RegExp, instead: string])[] = [
   ],
   // A noun left out.
   [/\bthe others\b/i, "name the noun: 'the other threads'"],
-  [/\bthe same(?=[.,;:!?)]|$)/i, "name the noun: 'the same bits'"],
+  [/(?<!\ball )\bthe same(?=[.,;:!?)]|$)/i, "name the noun: 'the same bits'"],
   [
     /\bof those\b|\bthose (?=(?:that|which|who|whose|of|in|with|are|is|for|from|at|on|by|below|above|to)\b)/i,
     "name the noun: 'the scores that …', not 'those that …'",

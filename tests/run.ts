@@ -1,15 +1,17 @@
 /**
- * Runs the tests, in each mode that needs a process of its own, and ends with the counts of all of them:
+ * Runs the tests, in each mode that needs a process of its own, and ends with the counts of all of them. Two processes run at
+ * a time, since most tests use one core:
  *
  * - narrow: every test, with 128-bit WASM kernels;
- * - wide: the engine's and the golden tests again, with the 256-bit kernels that V8's flags turn on;
- * - native: the golden tests and those of products again, with the machine code of src/native/, where the processor runs it;
- * - WebGPU: the golden tests and those of WebGPU's own again, through Deno's wgpu and through Dawn, on adapters that compute on
- *   the processor. One that is not installed is skipped, or with REQUIRE_WEBGPU=1 fails;
+ * - wide: the tests of the engine and the golden tests again, with the 256-bit kernels that V8's flags turn on;
+ * - native: the golden tests and the tests of products again, with the machine code of src/native/, where the processor runs it;
+ * - WebGPU: the golden tests and WebGPU's own again, through Deno's wgpu on llvmpipe and through Dawn on SwiftShader,
+ *   which both compute on the processor, and every op and the model through wgpu on SwiftShader. An adapter that is not
+ *   installed is skipped, or with REQUIRE_WEBGPU=1 fails;
  * - everywhere: the package in Node, and in Chromium through three bundlers; skipped or failed likewise, as without a registry;
  * - browser: the page in `examples/browser/`, in Chromium; skipped or failed likewise.
  *
- * `deno task test PATH…` runs only those files or folders.
+ * `deno task test PATH…` runs only these files or folders, one mode after another.
  */
 import { v8Flags, wideAvailable } from "../src/cli/v8_flags.ts";
 import { specifierOf } from "../src/packages.ts";
@@ -45,19 +47,26 @@ const browserPermissions = [
   "--allow-net=localhost,127.0.0.1", // our own look at the server, and the served page's
 ];
 
+const testFolders = (folders: readonly string[]) => folders.map((folder) => `tests/${folder}`);
+
 interface Run {
   readonly mode: string;
   readonly flags: string;
   readonly paths: readonly string[];
+  /** Folders in `paths` to leave out. */
+  readonly ignore?: readonly string[];
   readonly env?: Record<string, string>;
-  /** Permissions besides those that all runs have. */
+  /** Permissions in addition to `permissions`. */
   readonly more?: readonly string[];
-  /** Whether the output is passed through as it comes, or shown when all of it is there: of two runs at once one waits. */
-  readonly live?: boolean;
 }
 
+const paths = Deno.args, given = paths.length > 0;
+/** Runs at a time. The output of a single run is passed through as it comes; of two, when the run has ended. */
+const LANES = given ? 1 : Math.min(2, navigator.hardwareConcurrency);
+const live = LANES === 1;
+
 /** `deno test` on `paths`; types are `deno task check`'s business. */
-async function deno({ mode, flags, env, more = [], live = true, ...run }: Run): Promise<Counts> {
+async function deno({ mode, flags, ignore = [], env, more = [], ...run }: Run): Promise<Counts> {
   const own = SEPARATE.find((folder) => folder === mode), ours = own === "native" ? undefined : own;
   const paths = run.paths.filter((path) => {
     const of = SEPARATE.find((folder) => path.includes(`tests/${folder}`));
@@ -66,7 +75,7 @@ async function deno({ mode, flags, env, more = [], live = true, ...run }: Run): 
   if (paths.length === 0) return { passed: 0, failed: 0, skipped: 0 };
   const title = `\n${mode}: DENO_V8_FLAGS=${flags} deno test ${paths.join(" ")}`;
   const allowed = [...(ours === "browser" ? browserPermissions : ours ? ["--allow-all"] : permissions), ...more];
-  const ignored = `--ignore=${SEPARATE.filter((folder) => folder !== own).map((folder) => `tests/${folder}`)}`;
+  const ignored = `--ignore=${[...testFolders(SEPARATE.filter((folder) => folder !== own)), ...ignore]}`;
   const child = new Deno.Command(Deno.execPath(), {
     args: [
       "test",
@@ -85,7 +94,7 @@ async function deno({ mode, flags, env, more = [], live = true, ...run }: Run): 
   }).spawn();
   let text = "";
   const decoder = new TextDecoder();
-  if (live) console.log(title);
+  console.log(live ? title : `${mode}: begins`);
   for await (const chunk of child.stdout) {
     if (live) await Deno.stdout.write(chunk);
     text += decoder.decode(chunk, { stream: true });
@@ -96,96 +105,102 @@ async function deno({ mode, flags, env, more = [], live = true, ...run }: Run): 
     .toArray().at(-1);
   const [passed, failed, skipped] = (summary ?? []).slice(1).map((count) => Number(count ?? 0));
   const counts = { passed: passed ?? 0, failed: failed ?? 0, skipped: skipped ?? 0 };
-  // A process that ended badly without a failed test, or without any test, has failed all the same.
+  // A process that ended badly without a failed test, or that ran no test, counts as one failure.
   if (counts.failed === 0 && (!success || counts.passed + counts.skipped === 0)) counts.failed = 1;
   return counts;
 }
 
-const paths = Deno.args, given = paths.length > 0;
-const runs = [await deno({ mode: "narrow", flags: v8Flags(false), paths: given ? paths : ["tests"] })];
-if (wideAvailable()) {
-  const all = ["tests/engine", "tests/golden", "tests/generate/rows_test.ts", "tests/server/engine_test.ts"];
-  runs.push(await deno({ mode: "wide", flags: v8Flags(true), paths: given ? paths : all }));
-} else {
-  console.log(`\nwide: skipped, because its flags are not known for V8 ${Deno.version.v8} on ${Deno.build.arch}`);
-  runs.push({ passed: 0, failed: 0, skipped: 1 });
+const skip = (mode: string, why: string, failed = false): Counts => {
+  console.log(`\n${mode}: ${failed ? "failed" : "skipped"}, because ${why}`);
+  return { passed: 0, failed: failed ? 1 : 0, skipped: failed ? 0 : 1 };
+};
+
+/** Three parts of about the same time. */
+function narrow(): (() => Promise<Counts>)[] {
+  const run = (paths: readonly string[], ignore?: readonly string[]) => () =>
+    deno({ mode: "narrow", flags: v8Flags(false), paths, ignore });
+  if (given) return [run(paths)];
+  const engine = testFolders(["engine", "golden"]), commands = testFolders(["server", "cli", "examples"]);
+  return [run(commands), run(["tests"], [...engine, ...commands]), run(engine)];
 }
 
-const noNative = await whyNoNative();
-if (noNative === undefined) {
+const WIDE = ["engine", "golden", "generate/rows_test.ts", "server/engine_test.ts"];
+async function wide(): Promise<Counts> {
+  if (wideAvailable()) {
+    return await deno({ mode: "wide", flags: v8Flags(true), paths: given ? paths : testFolders(WIDE) });
+  }
+  return skip("wide", `its flags are not known for V8 ${Deno.version.v8} on ${Deno.build.arch}`);
+}
+
+async function native(): Promise<Counts> {
+  const noNative = await whyNoNative();
+  if (noNative !== undefined) return skip("native", noNative);
   const more = ["--allow-ffi", "--allow-run=as,objcopy,python3", `--preload=${NATIVE}`];
-  const tests = [
-    "native",
-    "golden",
-    ...["matmul", "attention", "bf16", "panels", "capture", "lifetime"].map((name) => `engine/${name}_test.ts`),
-  ];
-  const own = given ? paths : tests.map((path) => `tests/${path}`);
-  runs.push(await deno({ mode: "native", flags: v8Flags(wideAvailable()), paths: own, more }));
-} else {
-  console.log(`\nnative: skipped (${noNative})`);
-  runs.push({ passed: 0, failed: 0, skipped: 1 });
+  const products = ["matmul", "attention", "bf16", "panels", "capture", "lifetime"];
+  const own = testFolders(["native", "golden", ...products.map((name) => `engine/${name}_test.ts`)]);
+  return await deno({ mode: "native", flags: v8Flags(wideAvailable()), paths: given ? paths : own, more });
 }
 
 /** Vulkan drivers without a GPU: Mesa's llvmpipe, and SwiftShader, which comes with Chromium. */
 const llvmpipe = "/usr/share/vulkan/icd.d/lvp_icd.x86_64.json",
   swiftShader = "/usr/lib/chromium/vk_swiftshader_icd.json";
-const engine = (...names: string[]) => names.map((name) => `tests/engine/${name}_test.ts`);
-const everything = engine(
-  "wgsl",
-  "shader_errors",
-  "webgpu",
-  "dawn",
-  "devices",
-  "choose",
-  "matmul_plans",
-  "capture",
-  "profile",
-);
-const onWgpu = [
-  {
-    mode: "WebGPU on llvmpipe",
-    driver: llvmpipe,
-    // What memory is counted does not depend on who drives the adapter.
-    tests: [...everything, ...engine("rehearsal"), "tests/generate/rows_test.ts", "tests/bench/gpu_test.ts"],
-  },
-  { mode: "WebGPU on SwiftShader", driver: swiftShader, tests: engine("devices") }, // the compiler is the same
-].map((adapter) => ({ ...adapter, device: "webgpu:software", dawn: false }));
-/** It takes no llvmpipe. */
+const engine = (...names: string[]) => names.map((name) => `engine/${name}_test.ts`);
+const everything = [
+  "golden",
+  ...engine("wgsl", "shader_errors", "webgpu", "dawn", "devices", "choose", "matmul_plans", "capture", "profile"),
+];
+const onLlvmpipe = {
+  mode: "WebGPU on llvmpipe",
+  driver: llvmpipe,
+  // What memory is counted does not depend on the implementation that drives the adapter.
+  tests: [...everything, ...engine("rehearsal"), "generate/rows_test.ts", "bench/gpu_test.ts"],
+  device: "webgpu:software",
+};
+// The shader compiler is llvmpipe's run's, the adapter Dawn's run's: each kernel once is enough.
+const onSwiftShader = {
+  mode: "WebGPU on SwiftShader",
+  driver: swiftShader,
+  tests: ["golden/ops_test.ts", "golden/model_test.ts", ...engine("devices")],
+  device: "webgpu:software",
+};
 const onDawn = {
-  ...{ mode: "WebGPU through Dawn on SwiftShader", driver: swiftShader, tests: everything },
-  ...{ device: "webgpu:dawn:software", dawn: true },
+  mode: "WebGPU through Dawn on SwiftShader",
+  driver: swiftShader, // Dawn refuses llvmpipe
+  tests: everything,
+  device: "webgpu:dawn:software",
 };
 const DAWN = specifierOf("webgpu");
-const required = Deno.env.get("REQUIRE_WEBGPU") === "1";
 
-/** The golden tests and some of the engine's on an adapter, where it is installed. */
-async function webgpu({ mode, driver, tests, device, dawn }: typeof onDawn, live = true): Promise<Counts> {
-  const there = await Deno.stat(driver).then(() => true, () => false);
+/** Tests on an adapter, if it is installed. */
+async function webgpu({ mode, driver, tests, device }: typeof onDawn): Promise<Counts> {
+  const there = await Deno.stat(driver).then(() => true, () => false), dawn = device.includes("dawn");
   const missing = !there ? driver : dawn && !await fetched(DAWN) ? DAWN : undefined;
-  if (missing !== undefined) {
-    console.log(`\n${mode}: ${required ? "failed" : "skipped"}, because there is no ${missing}`);
-    return { passed: 0, failed: required ? 1 : 0, skipped: required ? 0 : 1 };
-  }
+  if (missing !== undefined) return skip(mode, `there is no ${missing}`, Deno.env.get("REQUIRE_WEBGPU") === "1");
   const runtime = { XDG_RUNTIME_DIR: Deno.env.get("XDG_RUNTIME_DIR") ?? "/tmp" }; // the Vulkan loader warns without
   const env = { NANOGPT_TEST_DEVICES: device, VK_ICD_FILENAMES: driver, ...runtime };
   const more = dawn ? ["--allow-ffi"] : []; // native code
-  return await deno({
-    mode,
-    flags: v8Flags(false),
-    paths: given ? paths : ["tests/golden", ...tests],
-    env,
-    more,
-    live,
-  });
+  return await deno({ mode, flags: v8Flags(false), paths: given ? paths : testFolders(tests), env, more });
 }
-runs.push(await webgpu(onWgpu[0]));
-// Dawn compiles on SwiftShader for minutes, on one processor; the other has the rest.
-const dawn = webgpu(onDawn, false);
-runs.push(await webgpu(onWgpu[1]));
-runs.push(await deno({ mode: "browser", flags: v8Flags(false), paths: given ? paths : ["tests/browser"] }));
-// npm, Node, the bundlers and Chromium, with what each of them asks for.
-runs.push(await deno({ mode: "everywhere", flags: v8Flags(false), paths: given ? paths : ["tests/everywhere"] }));
-runs.push(await dawn);
+
+const separate = (folder: string) => () =>
+  deno({ mode: folder, flags: v8Flags(false), paths: given ? paths : testFolders([folder]) });
+const dawn = () => webgpu(onDawn); // the longest: SwiftShader compiles Dawn's shaders for minutes, on one core
+const waiting = [
+  ...(given ? [] : [dawn]),
+  ...narrow(),
+  wide,
+  native,
+  () => webgpu(onLlvmpipe),
+  () => webgpu(onSwiftShader),
+  ...(given ? [dawn] : []),
+  separate("browser"),
+  separate("everywhere"), // npm, Node, the bundlers and Chromium, with what each of them asks for
+];
+const runs: Counts[] = [];
+async function lane(): Promise<void> {
+  for (let next = waiting.shift(); next; next = waiting.shift()) runs.push(await next());
+}
+await Promise.all(Array.from({ length: LANES }, lane));
 
 /** Whether Deno has a package, or can get it. */
 async function fetched(specifier: string): Promise<boolean> {
