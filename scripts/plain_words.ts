@@ -20,7 +20,7 @@ export const FORMS: readonly (readonly [form: RegExp, instead: string])[] = [
   [/(?<!\ball )\bthe same(?=[.,;:!?)]|$)/i, "name the noun: 'the same bits'"],
   [
     /\bof those\b|\bthose (?=(?:that|which|who|whose|of|in|with|are|is|for|from|at|on|by|below|above|to)\b)/i,
-    "name the noun: 'the scores that …', not 'those that …'",
+    "name the noun: 'the scores that …', not 'those …'",
   ],
   [/\bthe ones?\b(?= (?:that|which|of|with|in|from)\b)/i, "name the noun"],
   [/\bso many\b|\bfor so long\b/i, "say the number or the time: 'k of them', 'until the first commit'"],
