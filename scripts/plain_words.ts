@@ -68,10 +68,22 @@ export default {
         };
         return {
           Program() {
-            for (const comment of context.sourceCode.getAllComments()) {
-              // A sentence may go on in the next line, but a line of JSDoc begins with a star.
-              report(comment.range, comment.value.replace(/^\s*\* ?/gm, "").trim());
+            // A sentence may go on in the next line: of JSDoc, where it begins with a star, or of comments with two slashes.
+            let [begin, end, text] = [0, 0, ""];
+            const finish = () => {
+              for (const part of text.split(/\n\s*\n|\n(?=@|- )/)) {
+                report([begin, end], part.replace(/\s*\n\s*/g, " ").trim());
+              }
+            };
+            for (const { type, range, value } of context.sourceCode.getAllComments()) {
+              if (type !== "Line" || !/^\n[ \t]*$/.test(context.sourceCode.text.slice(end, range[0]))) {
+                finish();
+                [begin, text] = [range[0], ""];
+              }
+              text += `${value.replace(/^\s*\* ?/gm, "").trim()}\n`;
+              end = range[1];
             }
+            finish();
           },
           Literal(node) {
             if (typeof node.value === "string" && isProse(node.value)) report(node.range, node.value);
