@@ -1,53 +1,56 @@
 /**
- * What a model makes of tokens on the way to its logits, as transformers' `GPT2Model` and `GPT2LMHeadModel` return it: hidden
- * states, attentions, keys and values; and the loss of labels.
+ * The intermediate results of a model, as transformers' `GPT2Model` and `GPT2LMHeadModel` return them: hidden states,
+ * attentions, keys, values, logits, and the loss of labels.
  *
- * Made of what `model.hidden` shows of its blocks. The model's fused attention never makes the matrix of probabilities; where that is asked for,
- * it is computed besides, from the same queries and keys. Letters in shapes: B sequences, T tokens, C channels, V entries of
- * the vocabulary, nh heads of width hs.
+ * They are computed from the states that `model.hidden` passes to a callback. The model's fused attention never stores
+ * the matrix of probabilities; `outputAttentions` computes it again from the queries and keys. Letters in shapes: B
+ * sequences, T tokens, C channels, V entries of the vocabulary, nh heads of width hs.
  */
 import { ShapeError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
 import { add, crossEntropy, matmul, mul, permute, reshape, slice, softmax, transpose } from "../ops/mod.ts";
 import type { Tensor } from "../engine/tensor.ts";
 
-/** What to give besides the last hidden state, by transformers' names. */
+/** What to return besides the last hidden state, under transformers' names. */
 export interface FeatureOptions {
-  /** Default false. */
+  /** Whether to return the embeddings and every block's output. Default: false. */
   readonly outputHiddenStates?: boolean;
-  /** Default false. */
+  /** Whether to return every block's attention probabilities. Default: false. */
   readonly outputAttentions?: boolean;
-  /** Whether to give keys and values; default false. */
+  /** Whether to return keys and values. Default: false. */
   readonly useCache?: boolean;
-  /** Whether to give the logits of every position; default: where there are labels. */
+  /** Whether to return the logits of every position. Default: true if there are labels. */
   readonly outputLogits?: boolean;
   /**
-   * i32 (B, T): the tokens themselves, as transformers has them. The logits at t are judged by the label at t + 1, the first label
-   * by none, and −100 is left out. (The targets of `model.forward`, as nanoGPT's, are shifted by the caller.)
+   * i32 (B, T), not shifted, as in transformers: usually the tokens themselves. The logits at t are scored against the
+   * label at t + 1, and the label −100 is ignored. (The targets of `model.forward` are shifted by the caller, as in
+   * nanoGPT.)
    */
   readonly labels?: Tensor;
 }
 
-/** What {@linkcode features} gives. */
+/** The result of {@linkcode features}. */
 export interface Features {
-  /** (B, T, C), behind the last layer norm. */
+  /** (B, T, C), after the last layer norm. */
   readonly lastHiddenState: Tensor;
-  /** nLayer + 1 of (B, T, C): the embeddings, then what each block gives, the last one's behind the last layer norm. */
+  /**
+   * nLayer + 1 tensors of (B, T, C): the embeddings, then each block's output; the last one after the last layer norm.
+   */
   readonly hiddenStates?: readonly Tensor[];
-  /** For each layer (B, nh, T, T): with which share query t looks at key s; 0 where s > t. */
+  /** For each layer (B, nh, T, T): the probability with which query t attends to key s; 0 for s > t. */
   readonly attentions?: readonly Tensor[];
-  /** For each layer keys and values, (B, nh, T, hs) each. */
+  /** For each layer its keys and values, (B, nh, T, hs) each. */
   readonly pastKeyValues?: readonly (readonly [key: Tensor, value: Tensor])[];
   /** (B, T, V) */
   readonly logits?: Tensor;
-  /** Mean cross-entropy in nats a token, shape (). */
+  /** Mean cross-entropy in nats per token, shape (). */
   readonly loss?: Tensor;
 }
 
 /**
- * Runs the model over tokens, in the mode that it is in, and gives what it made on the way: with dropout in training, which
- * `model.eval()` or `evaluating` switches off. Attentions are those before dropout. Gradients flow through all of it; in `noGrad`
- * nothing is recorded.
+ * Runs the model over tokens and returns its intermediate results. The model stays in its mode: dropout applies in
+ * training mode, and `model.eval()` or `evaluating` switches it off. Attentions are returned as they are before
+ * dropout. Gradients flow through all results, except inside `noGrad`.
  *
  * @param tokens i32 (B, T), T at most the block size
  * @throws {ShapeError} when there are more tokens than the block size, or labels of another shape
@@ -71,7 +74,7 @@ export function features(
   tokens: Tensor,
   options: FeatureOptions & { readonly labels: Tensor },
 ): Features & { readonly loss: Tensor };
-/** Without labels, there may be no loss. */
+/** Without labels, the result has no loss. */
 export function features(model: GPT, tokens: Tensor, options?: FeatureOptions): Features;
 export function features(model: GPT, tokens: Tensor, options: FeatureOptions = {}): Features {
   const { device, config: { nHead, nLayer }, transformer: { h } } = model;

@@ -1,6 +1,6 @@
 /**
- * How well a model predicts a text: perplexity over windows that overlap, with the windows of the page "Perplexity of fixed-length
- * models" in transformers' documentation, and bits per byte, which does not depend on the tokenizer.
+ * Measures how well a model predicts a text: perplexity over overlapping windows, as on the page "Perplexity of
+ * fixed-length models" in transformers' documentation, and bits per byte, which can be compared between tokenizers.
  */
 import { noGrad } from "../engine/autograd.ts";
 import { Breather } from "../loop/breather.ts";
@@ -9,54 +9,59 @@ import type { GPT } from "../gpt.ts";
 import { evaluating } from "../nn/module.ts";
 import type { EncodeOptions, Tokenizer } from "../tokenizer/tokenizer.ts";
 
-/** The windows that a text is judged in. */
+/** Options of an evaluation: the windows that a text is scored in, and how to watch or stop it. */
 export interface EvaluateOptions {
-  /** Tokens in a window: the block size unless given, and at most that. */
+  /** Tokens in a window, at most the block size. Default: the block size. */
   readonly maxLength?: number;
   /**
-   * Tokens from one window to the next, at most `maxLength`. The others are context, which was judged in the window before: the
-   * smaller, the more context a token has, and the longer it takes. Default: half the window, as 512 for GPT-2's 1024.
+   * Tokens from the start of one window to the start of the next, at most `maxLength`. The last `stride` tokens of a
+   * window are scored; its first tokens are context, scored in the window before. A smaller stride gives each token
+   * more context and takes longer. Default: half the window, which is 512 for GPT-2's 1024.
    */
   readonly stride?: number;
-  /** Ends the evaluation, whose promise is then rejected with the signal's reason. */
+  /** Stops the evaluation: its promise rejects with the signal's reason. */
   readonly signal?: AbortSignal;
-  /** Takes how many of the tokens have been judged, after every window. */
+  /** Called after each batch of windows with the number of tokens done and the total. */
   readonly onProgress?: (done: number, total: number) => void;
 }
 
-/** How well tokens were predicted. */
+/** How well a model predicts a sequence of tokens. */
 export interface Evaluation {
-  /** exp(loss): each judged token counts once. */
+  /** exp(loss): each scored token counts once. */
   readonly perplexity: number;
-  /** Mean over the judged tokens, in nats, each weighted the same. */
+  /** Mean cross-entropy over the scored tokens, in nats per token. */
   readonly loss: number;
   /**
-   * The number of the loop in transformers' documentation, which weights each window's mean with its judged tokens less one, as if
-   * the first label of each were lost to the shift. With overlap only that of the first window is, so this is another number: with
-   * a stride of 1, that of the first window alone.
+   * The perplexity that the loop in transformers' documentation computes. It weights each window's mean by its scored
+   * tokens minus one, as if every window lost its first label to the shift. With overlap only the first window does, so
+   * the result differs from `perplexity`. With a stride of 1 only the first window has a weight above 0.
    */
   readonly transformersPerplexity: number;
-  /** How many tokens were judged: all but the first of the text, or, without overlap, of each window. */
+  /**
+   * How many tokens were scored: all but the first of the text, or without overlap all but the first of each window.
+   */
   readonly tokens: number;
 }
 
-/** The same of a text. */
+/** How well a model predicts a text. */
 export interface TextEvaluation extends Evaluation {
-  /** Loss in bits for each byte of UTF-8 (Gao et al. 2020, arXiv:2101.00027): tokens / bytes · loss / ln 2. */
+  /** Loss in bits per byte of UTF-8 (Gao et al. 2020, arXiv:2101.00027): tokens / bytes · loss / ln 2. */
   readonly bitsPerByte: number;
-  /** Of the text in UTF-8. */
+  /** Length of the text in bytes of UTF-8. */
   readonly bytes: number;
 }
 
-/** In the windows of one forward pass: enough for small models, whose logits take little room. */
+/**
+ * Tokens in the windows of one forward pass: enough to be fast with small models, and their logits take little memory.
+ */
 const TOKENS_AT_ONCE = 1024;
 
 /**
- * Perplexity of tokens.
+ * Computes the perplexity of a sequence of tokens.
  *
- * @param tokens ids, two at least
+ * @param tokens at least two ids
  * @throws {ConfigError} when maxLength or stride is out of range
- * @throws {DataError} when there are too few tokens, or one is not of the vocabulary
+ * @throws {DataError} when there are too few tokens, or an id is not in the vocabulary
  * @see https://huggingface.co/docs/transformers/perplexity
  * @example
  * ```ts
@@ -66,7 +71,7 @@ const TOKENS_AT_ONCE = 1024;
  * const device = await createDevice("cpu", { threads: 1 });
  * const model = new GPT({ vocabSize: 65, blockSize: 8, nLayer: 1, nHead: 2, nEmbd: 16 }, { device });
  * const result = await perplexity(model, [1, 2, 3, 4, 5, 6, 7, 8, 9, 10], { stride: 4 });
- * assertAlmostEquals(result.perplexity, 65, 3); // it knows nothing yet: every token is as likely
+ * assertAlmostEquals(result.perplexity, 65, 3); // an untrained model: all 65 tokens are about equally likely
  * device.close();
  * ```
  */
@@ -103,11 +108,11 @@ export async function perplexity(
 }
 
 /**
- * Perplexity and bits per byte of a text.
+ * Computes the perplexity and the bits per byte of a text.
  *
- * @param options.tokenizer the model's
- * @throws {ConfigError} as {@linkcode perplexity}
- * @throws {DataError} when the text is too short, or has something that the tokenizer does not know
+ * @param options.tokenizer the model's tokenizer
+ * @throws {ConfigError} when maxLength or stride is out of range
+ * @throws {DataError} when the text has fewer than two tokens, or the tokenizer cannot encode it
  */
 export async function evaluateText(
   model: GPT,
@@ -119,7 +124,10 @@ export async function evaluateText(
   return { ...result, bytes, bitsPerByte: tokens.length / bytes * result.loss / Math.LN2 };
 }
 
-/** The beginnings of windows that follow one another and are alike: their length, and how many tokens are new in each. */
+/**
+ * Successive windows of equal length, scored in one forward pass: where they begin, and how many tokens are new in
+ * each.
+ */
 interface Batch {
   readonly begins: number[];
   readonly length: number;
@@ -142,7 +150,7 @@ function* batches(total: number, maxLength: number, stride: number): Generator<B
   if (batch) yield batch;
 }
 
-/** Mean loss of the last `count` tokens of windows of one length. */
+/** The mean loss of the last `count` tokens of windows of equal length. */
 async function meanLoss(model: GPT, windows: readonly (readonly number[])[], count: number): Promise<number> {
   const { device } = model, T = windows[0].length - 1, shape = [windows.length, T];
   const forward = () => {

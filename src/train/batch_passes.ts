@@ -5,7 +5,7 @@ import { Captured } from "../nn/captured.ts";
 import type { Module } from "../nn/module.ts";
 import type { BatchArray, MicroBatch } from "./task.ts";
 
-/** A program for batches of the same names and shapes, and the tensors that it reads. */
+/** A captured program for batches with equal names, dtypes and shapes, and the tensors that it reads. */
 export interface BatchPass {
   readonly tensors: Readonly<Record<string, Tensor>>;
   readonly captured: Captured<Tensor>;
@@ -13,20 +13,20 @@ export interface BatchPass {
 
 export const typeOf = ({ values }: BatchArray): "i32" | "f32" => values instanceof Int32Array ? "i32" : "f32";
 
-/** A pass for each set of names and shapes that batches have. */
+/** One {@linkcode BatchPass} for each set of names, dtypes and shapes among the batches. */
 export class BatchPasses implements Disposable {
   readonly #passes = new Map<string, BatchPass>();
 
-  /** @param module what the passes go through: where it changes, they are captured anew */
+  /** @param module the module that the passes run; when it changes, they are captured again */
   constructor(readonly module: Module, readonly device: Device) {}
 
-  /** The pass that was made first. */
+  /** The pass that was created first. */
   get first(): BatchPass | undefined {
     return this.#passes.values().next().value;
   }
 
   /**
-   * The pass for a batch, whose numbers stand in its tensors now.
+   * Writes a batch into the tensors of its pass, and returns the pass.
    *
    * @throws {DataError} when an integer is outside its range
    */
@@ -35,7 +35,7 @@ export class BatchPasses implements Disposable {
     for (const [name, { values, range: [least, greatest] = [-Infinity, Infinity] }] of Object.entries(arrays)) {
       const { storage } = pass.tensors[name];
       this.device.write(storage, values);
-      const { bounds } = storage.block; // of integers
+      const { bounds } = storage.block; // only integer storages have bounds
       const wrong = bounds && [bounds.least, bounds.greatest].find((value) => value < least || value > greatest);
       if (wrong === undefined) continue;
       throw new DataError(`the data has ${wrong} among its ${name}, which are from ${least} to ${greatest}`);

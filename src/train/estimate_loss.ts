@@ -8,34 +8,36 @@ import { typeOf } from "./batch_passes.ts";
 import type { Trained } from "./micro_steps.ts";
 import { type DrawOptions, lossOf, type Measures, type MicroBatch, namedMeasures, type Task } from "./task.ts";
 
-/** Milliseconds from one wait for the device to the next. */
+/** Milliseconds between two waits for the device. */
 const PACE = 300;
 
-/** `count`: batches of each split. */
+/** Options of an evaluation; `count` is the number of batches per split. */
 export interface EstimateOptions extends DrawOptions {
-  /** Runs each forward pass, in memory that is free until the evaluation ends. */
+  /** Runs each forward pass in memory of the training step, which is idle during the evaluation. */
   readonly lend: <T>(body: () => T) => T;
-  /** Gives up before the next batch. */
+  /** Aborts the evaluation before its next batch. */
   readonly signal?: AbortSignal;
 }
 
-/** What an evaluation has found of a split. */
+/** The result of an evaluation for one split. */
 export interface Estimate {
   /** The mean loss. */ readonly loss: number;
-  /** What the task measures besides. */ readonly measures: Measures;
+  /** The task's own measures. */ readonly measures: Measures;
 }
 
-/** A batch that has been judged. */
+/** A batch whose forward pass was launched. */
 interface Judged {
   readonly split: "train" | "val";
   readonly weight: number;
   readonly loss: Tensor;
   readonly outputs?: Tensor;
-  /** Where the task measures something. */
+  /** Stored only if the task returns outputs, from which its measures are computed. */
   readonly batch?: MicroBatch;
 }
 
-/** A batch's loss, and the outputs that the task measures: without dropout, and without a tape. Both are the caller's. */
+/**
+ * Computes a batch's loss and outputs, without dropout and without recording gradients. The caller disposes of both.
+ */
 export function judgeBatch(
   trained: Trained,
   task: Task,
@@ -52,10 +54,11 @@ export function judgeBatch(
 }
 
 /**
- * The model's mean loss on the task's batches of both splits, without dropout: nanoGPT's `estimate_loss`. It yields after every
- * batch how many of them are done.
+ * Computes the model's mean loss over the task's batches of both splits, without dropout: nanoGPT's `estimate_loss`.
+ * Yields the number of finished batches after each of them.
  *
- * @returns nats a token in language modelling; nothing where it was given up: then the generator is where it was before
+ * @returns the mean loss of each split (nats per token in language modelling); undefined if `signal` aborted, in which
+ *   case the generator is restored
  */
 export async function* estimateLoss(
   trained: Trained,
@@ -72,7 +75,7 @@ export async function* estimateLoss(
         const { loss, outputs } = lend(() => judgeBatch(trained, task, batch));
         judged.push({ split, weight: batch.weight ?? 1, loss, outputs, batch: outputs && batch });
         if (!device.readsAtOnce && ++ahead >= pace.steps) {
-          await loss.item(); // so that an interruption need not wait for hundreds of batches
+          await loss.item(); // bounds the launches in flight: an interruption does not wait for hundreds of batches
           pace.waited();
           ahead = 0;
         } else device.flush();
@@ -81,7 +84,7 @@ export async function* estimateLoss(
         if (signal?.aborted) return;
       }
     }
-    // One wait for all of them.
+    // Reads all losses in one wait.
     const losses = await Promise.all(judged.map(({ loss }) => loss.item()));
     const outputs = await Promise.all(judged.map(({ outputs }) => outputs?.data()));
     const mean = (of: "train" | "val"): Estimate => {

@@ -1,44 +1,48 @@
 import type { Measures } from "./task.ts";
 
-/** What a run of training reports. Losses are in nats a token. */
+/** An event of a training run. Losses are in nats per token. */
 export type TrainEvent = StepEvent | EvaluatingEvent | EvaluationEvent | CheckpointEvent;
 
-/** An iteration whose loss is logged: every `logInterval`. On a GPU it comes some iterations late, for reading waits. */
+/**
+ * An update whose loss is logged: every `logInterval` iterations. On a GPU the event comes some iterations late,
+ * because reading a loss waits for the device.
+ */
 export interface StepEvent {
-  /** An update. */ readonly kind: "step";
-  /** Its number. */ readonly iter: number;
-  /** Of the last micro-batch, before the update; of all of them, where the task weighs them. */ readonly loss: number;
-  /** Its learning rate. */ readonly lr: number;
-  /** Over all parameters, before clipping. */ readonly gradNorm: number;
-  /** Of an iteration, without evaluation: the mean of those whose losses were read together. */ readonly ms: number;
-  /** Its tokens over its time. */ readonly tokensPerSecond: number;
-  /** What part of `peakFlops` was reached, where that was given. */ readonly mfu?: number;
-  /** What the task measures besides, such as `rewards/margins`: means over the update. */ readonly measures?: Measures;
+  /** Discriminates the union. */ readonly kind: "step";
+  /** The iteration, counted from 0. */ readonly iter: number;
+  /** Loss before the update: the last micro-batch's, or the weighted sum if the task sets weights. */ readonly loss:
+    number;
+  /** Learning rate of the update. */ readonly lr: number;
+  /** Norm of all gradients, before clipping. */ readonly gradNorm: number;
+  /** Milliseconds per iteration without evaluation, averaged since the last read. */ readonly ms: number;
+  /** Training throughput. */ readonly tokensPerSecond: number;
+  /** Model FLOPs utilisation: the share of `peakFlops` reached, if `peakFlops` is set. */ readonly mfu?: number;
+  /** The task's own measures, such as `rewards/margins`: means over the update. */ readonly measures?: Measures;
 }
 
-/** A batch of an evaluation is done. */
+/** One batch of an evaluation is finished. */
 export interface EvaluatingEvent {
-  /** Within an evaluation. */ readonly kind: "evaluating";
-  /** The update that comes next. */ readonly iter: number;
-  /** Batches judged so far. */ readonly done: number;
-  /** Batches of both splits. */ readonly total: number;
+  /** Discriminates the union. */ readonly kind: "evaluating";
+  /** The iteration of the next update. */ readonly iter: number;
+  /** Batches finished so far. */ readonly done: number;
+  /** Batches of both splits together. */ readonly total: number;
 }
 
-/** An evaluation is done. */
+/** An evaluation is finished. */
 export interface EvaluationEvent {
-  /** Its end. */ readonly kind: "evaluation";
-  /** The update that comes next. */ readonly iter: number;
-  /** In nats a token. */ readonly trainLoss: number;
-  /** In nats a token. */ readonly valLoss: number;
-  /** What the task measures besides, such as `train_accuracy` and `val_accuracy`. */ readonly measures: Measures;
+  /** Discriminates the union. */ readonly kind: "evaluation";
+  /** The iteration of the next update. */ readonly iter: number;
+  /** In nats per token. */ readonly trainLoss: number;
+  /** In nats per token. */ readonly valLoss: number;
+  /** The task's own measures, such as `train_accuracy` and `val_accuracy`. */ readonly measures: Measures;
   /** Whether the validation loss is the lowest so far. */ readonly best: boolean;
-  /** Evaluations since the one with the lowest validation loss: 0 where this is it. */ readonly sinceBest: number;
+  /** Evaluations since the lowest validation loss; 0 if this one is the lowest. */ readonly sinceBest: number;
 }
 
-/** A checkpoint is on the disk. */
+/** A checkpoint was written to disk. */
 export interface CheckpointEvent {
-  /** A save. */ readonly kind: "checkpoint";
-  /** The update that comes next. */ readonly iter: number;
-  /** The checkpoint's folder in the run's. */ readonly name: string;
-  /** Whether it is the best so far, and not only the last. */ readonly best: boolean;
+  /** Discriminates the union. */ readonly kind: "checkpoint";
+  /** The iteration of the next update. */ readonly iter: number;
+  /** The checkpoint's folder, relative to the run's folder. */ readonly name: string;
+  /** Whether it is the best checkpoint so far. */ readonly best: boolean;
 }

@@ -1,4 +1,4 @@
-/** The task that nanoGPT trains for: to predict each next token of random blocks of a text. */
+/** Language modelling, nanoGPT's task: predict each next token in random blocks of a text. */
 import { type Batch, batchAt, getBatch } from "../data/batch.ts";
 import type { TokenSplits } from "../data/split.ts";
 import { identify, type TokensIdentity } from "../data/tokens.ts";
@@ -7,17 +7,17 @@ import { CheckpointError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
 import type { DrawOptions, MicroBatch, Task, TaskState } from "./task.ts";
 
-/** Predicts each next token of random blocks, as nanoGPT's get_batch draws them. */
+/** Predicts each next token in random blocks of a text, drawn as in nanoGPT's get_batch. */
 export class LanguageModelling implements Task {
   readonly ahead = true;
   readonly #sizes: { readonly batchSize: number; readonly blockSize: number };
   readonly #vocabSize: number;
-  /** Where the blocks of the micro-batch drawn last begin: between two updates that is the one drawn ahead. */
+  /** Where the blocks of the latest micro-batch begin. Between two updates, that is the micro-batch drawn ahead. */
   #offsets: number[] = [];
-  /** Out of a checkpoint, to be drawn next. */
+  /** The batch drawn ahead when a checkpoint was saved; it is returned by the next draw. */
   #restored: Batch | undefined;
 
-  /** Draws from `data`; `batchSize` sequences make a micro-batch, and each is a whole block. */
+  /** Draws micro-batches of `batchSize` blocks of `blockSize` tokens from `data`. */
   constructor({ config }: GPT, readonly data: TokenSplits, { batchSize }: { readonly batchSize: number }) {
     this.#sizes = { batchSize, blockSize: config.blockSize };
     this.#vocabSize = config.vocabSize;
@@ -44,7 +44,7 @@ export class LanguageModelling implements Task {
   state(): TaskState {
     return { offsets: this.#offsets };
   }
-  /** Draws the batch at the offsets next; one of another size, or outside a text that is shorter now, is drawn anew. */
+  /** Makes the batch at these offsets the next one, unless the batch size changed or the text is too short for them. */
   restore({ offsets }: Readonly<Record<string, unknown>>, path: string): void {
     const isOffset = (offset: unknown): offset is number => Number.isSafeInteger(offset) && (offset as number) >= 0;
     if (!Array.isArray(offsets) || !offsets.every(isOffset)) {

@@ -5,23 +5,23 @@ import type { Tensor } from "../engine/tensor.ts";
 import type { NumberArray } from "../kernel.ts";
 import type { Measures } from "./task.ts";
 
-/** An update that was made, its numbers still on the device. */
+/** An update that was launched; its loss and norm are still on the device. */
 interface Waiting {
   readonly iter: number;
   readonly lr: number;
-  /** Whether it is to be reported, and not only looked at. */
+  /** Whether the update is reported. If not, its numbers are only checked to be finite. */
   readonly logged: boolean;
   readonly tokens: number;
   readonly loss: Tensor;
-  /** (1) */
+  /** Shape (1). */
   readonly gradNorm: Tensor;
-  /** What the task measures, in the order of its names. */
+  /** The task's measures, in the order of their names. */
   readonly measured?: Tensor;
-  /** What the host knows of it. */
+  /** Measures of the update that are known on the host. */
   readonly drawn?: Measures;
 }
 
-/** The same, read. `tokens` and `ms` are means of the updates that were read together. */
+/** An update whose numbers were read. `tokens` and `ms` are means over all updates since the read before. */
 export interface Update extends Omit<Waiting, "loss" | "gradNorm" | "measured"> {
   readonly loss: number;
   readonly gradNorm: number;
@@ -29,12 +29,13 @@ export interface Update extends Omit<Waiting, "loss" | "gradNorm" | "measured"> 
   readonly ms: number;
 }
 
-/** Milliseconds from one wait for the device to the next: short enough for Ctrl-C and for the eye. */
+/** Milliseconds between two waits for the device: short enough that Ctrl-C and progress lines feel immediate. */
 const PACE = 300;
 
 /**
- * Losses and gradient norms of the latest updates. Where reading waits for the device they are read together, some updates
- * late; every logged one, and the last, for what is not finite stays so.
+ * Losses and gradient norms of the latest updates. On devices where a read blocks, they are read in batches, a few
+ * updates late. Only logged updates and the newest one are read. That is enough to detect divergence: weights that
+ * became NaN stay NaN.
  */
 export class LateLosses implements Disposable {
   #waiting: Waiting[] = [];
@@ -44,20 +45,20 @@ export class LateLosses implements Disposable {
   #since = 0;
   readonly #pace = new Pace(PACE);
 
-  /** Before an update. */
+  /** Called before each update: starts the clock if no update is waiting. */
   begin(): void {
     if (this.#updates > 0) return;
     this.#since = performance.now();
     this.#pace.begin();
   }
-  /** After it: notes what it has made, which the next one overwrites. */
+  /** Called after each update: copies the numbers of a logged update, which the next update overwrites. */
   add(update: Waiting): void {
     this.#updates++;
     this.#tokens += update.tokens;
     this.#last = update;
     if (!update.logged) return;
     using scope = update.loss.device.scope();
-    const copy = (x: Tensor) => scope.keep(launch(accumulate, { x: x.alias([x.size]) }).sum); // added to nothing
+    const copy = (x: Tensor) => scope.keep(launch(accumulate, { x: x.alias([x.size]) }).sum); // a sum of one term is a copy
     const { loss, gradNorm, measured } = update;
     this.#waiting.push({ ...update, loss: copy(loss), gradNorm: copy(gradNorm), measured: measured && copy(measured) });
   }
@@ -65,7 +66,7 @@ export class LateLosses implements Disposable {
   get due(): boolean {
     return this.#last !== undefined && (this.#last.loss.device.readsAtOnce || this.#updates >= this.#pace.steps);
   }
-  /** Waits for the device. @returns the logged updates since the last time, and the last one */
+  /** Waits for the device. @returns the logged updates since the last read, and the newest update */
   async read(): Promise<Update[]> {
     if (!this.#last) return [];
     const due = this.due, all = this.#last.logged ? this.#waiting : [...this.#waiting, this.#last];

@@ -1,4 +1,7 @@
-/** What training will take, found by doing it on a device that only counts: no list of tensors to keep in step with the code. */
+/**
+ * Estimates the memory of a training run by running it on a device that only counts allocations. No list of tensors has
+ * to be maintained beside the code.
+ */
 import { gib, type Needs, shortage } from "../engine/capacity.ts";
 import type { Device } from "../engine/device.ts";
 import { DryDevice } from "../device/dry.ts";
@@ -9,33 +12,40 @@ import { type TrainerOptions, trainerOptions } from "./options.ts";
 import type { Task } from "./task.ts";
 import { Trainer } from "./trainer.ts";
 
-/** What is to be trained, and where. */
+/** The training run to estimate. */
 export interface TrainingOptions extends Partial<TrainerOptions> {
-  /** What it is meant for; nothing happens on it. */
+  /** The device that will train. The estimate runs nothing on it. */
   readonly device: Device;
-  /** The model, where it is on the device already: its bytes are in use, and not counted twice. */
+  /** The model, if it is on the device already. Its bytes are in use and not counted twice. */
   readonly model?: GPT;
-  /** How the model's matrices are stored; default f32. */ readonly weights?: GPTOptions["weights"];
-  /** Puts on a model what is trained in place of its weights, such as an adapter. Default: the weights are trained. */
+  /** How the model's matrices are stored. Default: f32. */ readonly weights?: GPTOptions["weights"];
+  /** Applies an adapter to a model, so that only the adapter is trained. Default: the model's weights are trained. */
   readonly adapt?: (model: GPT) => void;
-  /** Bytes that the machine has left, of which a device may have more than there are. Default: as many as the device has. */
+  /**
+   * Free bytes of the machine, if the device may report more than there are. Default: only the device's capacity
+   * counts.
+   */
   readonly memory?: number;
-  /** Makes the task, with its parameters on the model's device and two updates of its largest batches. Default: language modelling. */
+  /**
+   * Creates the task for a model, on the model's device. It must supply two updates of its largest batches. Default:
+   * language modelling.
+   */
   readonly task?: (model: GPT) => Task;
 }
 
-/** What training takes of a device. */
+/** The memory and the work of a training run on a device. */
 export interface TrainingNeeds extends Needs {
   /** Multiplications and additions of an update. */
   readonly flops: number;
 }
 
 /**
- * Makes a model and trains it, on a device that neither stores nor computes: two updates, with an evaluation before each, for
- * the second finds other memory free than the first. Takes some milliseconds, whatever the sizes. Not counted: the losses of an
- * evaluation's further batches, 64 bytes each, kernels, and what the host holds.
+ * Estimates the memory and FLOPs of training by making two updates, each after an evaluation, on a device that neither
+ * stores nor computes. The second update matters because it finds different memory free than the first. Takes some
+ * milliseconds for any sizes. Not counted: kernels, memory of the host, and the losses of an evaluation after its first
+ * batch (64 bytes each).
  *
- * @throws {ConfigError} when there is no such model, or an option is out of its range
+ * @throws {ConfigError} when the model's configuration is not valid, or an option is out of its range
  */
 export async function trainingNeeds(
   config: Partial<GPTConfig>,
@@ -56,9 +66,9 @@ export async function trainingNeeds(
 }
 
 /**
- * Refuses a model that cannot be trained in a device's memory, before any of it is made.
+ * Checks that a model can be trained in a device's memory, before any of it is allocated.
  *
- * @throws {DeviceError} when it does not fit into what the device has left; the message has both figures
+ * @throws {DeviceError} when training does not fit into the memory left on the device; the message has both figures
  * @example
  * ```ts
  * import { assertRejects } from "@std/assert";
@@ -89,8 +99,9 @@ export async function checkTraining(config: Partial<GPTConfig>, options: Trainin
 }
 
 /**
- * What no training does without: the blocks' matrices, 4C² + 2CI each, with gradient and AdamW's two averages, and for B sequences
- * of T tokens the logits and the MLP's hidden layer. So what is far too large is refused before anything is made for a rehearsal.
+ * A lower bound for the memory of training: the matrices of each block (4C² + 2CI elements) with their gradients and
+ * AdamW's two averages, and for B sequences of T tokens the logits and one MLP's hidden layer. It rejects a model that
+ * is far too large before a model of that size is created for the estimate.
  */
 function floor(
   { vocabSize: V, blockSize: T, nLayer: L, nEmbd: C, nInner: I }: Required<GPTConfig>,

@@ -12,7 +12,10 @@ import { mul } from "../ops/mul.ts";
 import { type BatchPass, BatchPasses } from "./batch_passes.ts";
 import { type DrawOptions, lossOf, type Measures, type MicroBatch, type Task } from "./task.ts";
 
-/** A model and what its task adds, as one module: what is trained, switched to evaluation and watched by programs. */
+/**
+ * The model and its task's parameters as one module, so that both are switched to evaluation together and captured
+ * programs notice changes in either.
+ */
 export class Trained extends Module {
   readonly added: Module | undefined;
 
@@ -23,49 +26,53 @@ export class Trained extends Module {
 }
 
 /**
- * Forward and backward passes over a task's micro-batches, each drawn right after the pass before it is launched. The first of
- * each set of shapes is captured, the others replay it.
+ * Forward and backward passes over a task's micro-batches. The next micro-batch is drawn right after a pass is
+ * launched. The first pass for each set of shapes is captured; later passes replay it.
  */
 export class MicroSteps implements Disposable {
   readonly #passes: BatchPasses;
   readonly #breather = new Breather();
-  /** The gradient of the update's loss by that of a micro-batch: where backward begins. */
+  /**
+   * d(loss of the update) / d(loss of the micro-batch), the micro-batch's weight: the gradient that backward starts
+   * from.
+   */
   #share: Tensor | undefined;
   #weight = NaN;
-  /** (1): the losses of an update's micro-batches by their shares, summed, where the task weighs them. */
+  /** Shape (1): the weighted sum of the micro-batches' losses in an update, if the task sets weights. */
   #sum: Tensor | undefined;
-  /** (names): the same of what the task measures. */
+  /** One element per name in the task's `measures`: the weighted sum of each over the micro-batches of an update. */
   #measured: Tensor | undefined;
   #signal: AbortSignal | undefined;
   #batches: Iterator<MicroBatch> | AsyncIterator<MicroBatch> | undefined;
-  /** Drawn, and not run yet. */
+  /** The micro-batch that was drawn but not run yet. */
   #next: MicroBatch | undefined;
 
   constructor(readonly trained: Trained, readonly task: Task, readonly options: DrawOptions) {
     this.#passes = new BatchPasses(trained, trained.model.device);
   }
 
-  /** Runs `body` with the memory of the steps, if there was one; what it makes has to be freed before the next. */
+  /** Runs `body` in the idle memory of a captured pass, if there is one. Free its tensors before the next pass. */
   lend<T>(body: () => T): T {
     const program: Program | undefined = this.#passes.first?.captured.program;
     return program ? program.lend(body) : body();
   }
-  /** Draws the first micro-batch of the next update, if that is not done. */
+  /** Draws the first micro-batch of the next update, unless it was drawn already. */
   async prepare(): Promise<void> {
     if (!this.#next) await this.#draw();
   }
-  /** Forgets what was drawn: the task has been set back. */
+  /** Discards drawn micro-batches, because the task was restored to an earlier state. */
   reset(): void {
     this.#batches = this.#next = undefined;
   }
 
   /**
-   * Adds the gradients of an update to the parameters' own.
+   * Adds the gradients of an update to the parameters' gradients.
    *
-   * @returns the loss, in a tensor of one element that a later update overwrites, and how many tokens there were. Where the task
-   *   weighs its micro-batches it is the update's, else, as train.py's, that of the last micro-batch. Where the task measures more,
-   *   `measured` is of as many elements, and the update's too; `drawn` is what it knows of the update without the device
-   * @throws {DataError} when the task gives no batch, or an integer is outside its range
+   * @returns `loss`: a tensor of one element that the next update overwrites; the weighted sum over the update if the
+   *   task sets weights, otherwise the loss of the last micro-batch, as in train.py. `measured`: the task's measures
+   *   over the update, one element each, overwritten too. `drawn`: measures known on the host. `tokens`: how many
+   *   tokens the update had
+   * @throws {DataError} when the task returns no batch, or an integer is outside its range
    */
   async run(signal?: AbortSignal): Promise<{ loss: Tensor; measured?: Tensor; drawn?: Measures; tokens: number }> {
     const { device } = this.trained.model, { measures } = this.task;
@@ -86,7 +93,10 @@ export class MicroSteps implements Disposable {
     return { loss, measured: this.#measured, drawn, tokens };
   }
 
-  /** Takes the next micro-batch of the update; none where that is over, and the next call begins another. */
+  /**
+   * Draws the next micro-batch into `#next`: undefined at the end of an update, after which the next call starts
+   * another.
+   */
   async #draw(): Promise<void> {
     if (!this.#batches) {
       const drawn = this.task.draw({ ...this.options, signal: this.#signal });

@@ -1,18 +1,21 @@
-/** What a trainer can be told: nanoGPT's fields, with train.py's defaults. */
+/** The options of a trainer: nanoGPT's fields, with train.py's defaults. */
 import { ConfigError, nearest } from "../errors.ts";
 import { type ScheduleOptions, TRAIN_PY } from "../optim/schedule.ts";
 
-/** A trainer's numbers, by nanoGPT's names in camelCase. */
+/** The options of a trainer: nanoGPT's names in camelCase. The default is given after each colon. */
 export interface TrainerOptions extends ScheduleOptions {
   /** Sequences in a micro-batch: 12. */
   readonly batchSize: number;
   /** Micro-batches whose gradients make one update: 40. */
   readonly gradientAccumulationSteps: number;
-  /** The last iteration, counted from 0: 600000. There is one update more than this, unless `finalEvaluation` is set. */
+  /**
+   * The last iteration, counted from 0: 600000. As in nanoGPT, one update more is made, unless `finalEvaluation` is
+   * set.
+   */
   readonly maxIters: number;
-  /** Make `maxIters` updates and end with an evaluation, where nanoGPT makes one update more and does not evaluate it: false. */
+  /** Whether to end with an evaluation after exactly `maxIters` updates: false, as in nanoGPT. */
   readonly finalEvaluation: boolean;
-  /** Evaluations in a row without a lower validation loss after which training stops: 0, never. */
+  /** Training stops after this many evaluations in a row without a lower validation loss: 0, never. */
   readonly patience: number;
   /** Iterations from one evaluation to the next: 2000. */
   readonly evalInterval: number;
@@ -22,15 +25,15 @@ export interface TrainerOptions extends ScheduleOptions {
   readonly logInterval: number;
   /** Evaluate once and stop: false. */
   readonly evalOnly: boolean;
-  /** Save at every evaluation, not only where the validation loss is the lowest so far: true. */
+  /** Whether to save at every evaluation, even if the validation loss is not the lowest so far: true. */
   readonly alwaysSaveCheckpoint: boolean;
-  /** Of matrices and embeddings: 0.1. */
+  /** Weight decay of matrices and embeddings: 0.1. */
   readonly weightDecay: number;
-  /** AdamW's moving average of gradients: 0.9. */
+  /** Decay of AdamW's moving average of gradients: 0.9. */
   readonly beta1: number;
-  /** AdamW's moving average of their squares: 0.95. */
+  /** Decay of AdamW's moving average of squared gradients: 0.95. */
   readonly beta2: number;
-  /** The norm that gradients are clipped to: 1; 0 leaves them as they are. */
+  /** Gradients are scaled down to this norm if theirs is larger: 1. 0 disables clipping. */
   readonly gradClip: number;
 }
 
@@ -62,7 +65,7 @@ const WHOLE = ["maxIters", "warmupIters", "lrDecayIters", "patience"] as const;
 const RATES = ["learningRate", "minLr", "weightDecay", "gradClip"] as const;
 const SHARES = ["beta1", "beta2"] as const;
 
-/** Fills in the defaults. @throws {ConfigError} when a value is out of its range, or there is no option of a name */
+/** Fills in the defaults. @throws {ConfigError} when a value is out of its range, or a name is not an option */
 export function trainerOptions(given: Partial<TrainerOptions>): TrainerOptions {
   const options = { ...DEFAULTS }, names: string[] = TRAINER_OPTIONS;
   for (const name of Object.keys(given)) {

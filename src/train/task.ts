@@ -1,6 +1,7 @@
 /**
- * What a trainer trains for: where its batches come from, and what their loss is. Language modelling is one task
- * (language_modelling.ts); a task for a classifier, for preferences or for rollouts is written in the same way.
+ * The interface between a trainer and what it trains for: a task supplies batches and computes their loss. Language
+ * modelling (language_modelling.ts) is one task; classification, preferences and reinforcement learning (src/finetune)
+ * are others.
  */
 import type { TrainerState } from "../checkpoint/trainer_state.ts";
 import type { TokensIdentity } from "../data/tokens.ts";
@@ -11,110 +12,132 @@ import type { Module } from "../nn/module.ts";
 import type { AdamW, AdamWOptions } from "../optim/adamw.ts";
 import type { RandomGenerator } from "../random/mod.ts";
 
-/** Numbers for one tensor of a batch: an Int32Array becomes i32, the others f32. */
+/**
+ * The values of one tensor of a batch. An Int32Array becomes an i32 tensor; Float32Array and Float64Array become f32.
+ */
 export interface BatchArray {
-  /** Row by row. */ readonly values: Int32Array | Float32Array | Float64Array;
-  /** Of the tensor. */ readonly shape: readonly number[];
-  /** The least and the greatest integer that may stand in it: a captured program does not check ids itself. */
+  /** In row-major order. */ readonly values: Int32Array | Float32Array | Float64Array;
+  /** The tensor's shape. */ readonly shape: readonly number[];
+  /**
+   * The smallest and largest integer allowed. Checked when the batch is loaded, because a replayed program checks
+   * nothing.
+   */
   readonly range?: readonly [least: number, greatest: number];
 }
 
-/** What one forward and backward pass runs over. */
+/** The input of one forward and backward pass. */
 export interface MicroBatch {
-  /** By name; tokens per second counts the elements of the first. `loss` is captured once for each set of names and shapes. */
+  /**
+   * Arrays by name. The elements of the first count as tokens. `loss` is captured once for each set of names and
+   * shapes.
+   */
   readonly arrays: Readonly<Record<string, BatchArray>>;
   /**
-   * The share of the update's gradient, and of the loss that is reported, where the shares of an update add up to 1; in an evaluation the weight of its loss in the
-   * mean. Default: all alike.
+   * In training: the factor of this micro-batch's gradient and loss in the update's; the weights of an update should
+   * sum to 1. In an evaluation: the weight of its loss in the mean. Default: all micro-batches count equally.
    */
   readonly weight?: number;
 }
 
-/** One after the other, so that an `async *` method can read a file or write texts between two of them. */
+/** Micro-batches, one after the other. Asynchronous if the task reads a file or generates text between two of them. */
 export type MicroBatches = Iterable<MicroBatch> | AsyncIterable<MicroBatch>;
 
-/** What batches are drawn with. */
+/** Options for drawing batches. */
 export interface DrawOptions {
-  /** How many batches are asked for; a task may give more or fewer. */
+  /** How many batches are requested; a task may return more or fewer. */
   readonly count: number;
-  /** The trainer's, whose state is saved with the run. */
+  /** The trainer's generator. Checkpoints store its state. */
   readonly generator: RandomGenerator;
   /**
-   * Aborts when the run is to stop. Where `ahead` is false, a draw that takes long may throw its reason: the run that goes on draws
-   * that update anew.
+   * Aborts when the run should stop. If `ahead` is false, a slow draw may throw the signal's reason; a resumed run then
+   * draws that update again from its start.
    */
   readonly signal?: AbortSignal;
 }
 
-/** A task's own fields in state.json, under names that are not the trainer's. */
+/** A task's own fields in state.json. Their names must differ from the trainer's fields. */
 export type TaskState =
   & Readonly<Record<string, unknown>>
   & { readonly [K in Exclude<keyof TrainerState, "offsets">]?: never };
 
-/** Means by their names, such as `accuracy`. */
+/** Named means, such as `accuracy`. */
 export type Measures = Readonly<Record<string, number>>;
 
-/** The mean loss of a batch, (), and other numbers of it. */
+/** The mean loss of a batch and other numbers computed with it. */
 export interface LossAndOutputs {
-  /** () */ readonly loss: Tensor;
-  /** f32, of a shape that the task knows. */ readonly outputs: Tensor;
+  /** Shape (). */ readonly loss: Tensor;
+  /** f32, of a shape that the task defines. */ readonly outputs: Tensor;
 }
 
-/** What {@linkcode Task.loss} gave, with or without other numbers. */
+/** The result of {@linkcode Task.loss} as an object, whether or not it has outputs. */
 export const lossOf = (made: Tensor | LossAndOutputs): Omit<LossAndOutputs, "outputs"> & Partial<LossAndOutputs> =>
   "loss" in made ? made : { loss: made };
 
-/** Numbers by their names, as {@linkcode Measures}. */
+/** Joins names and numbers into {@linkcode Measures}. */
 export const namedMeasures = (names: readonly string[] = [], numbers: ArrayLike<number> = []): Measures =>
   Object.fromEntries(names.map((name, i) => [name, numbers[i]]));
 
-/** What a trainer trains for. */
+/** Supplies a trainer with batches, their loss and what else is reported. */
 export interface Task {
   /**
-   * Whether the first micro-batch of an update may be drawn as soon as the update before it is launched: true where batches do
-   * not depend on the weights. Otherwise `draw` is called when the weights are up to date.
+   * Whether the first micro-batch of an update may be drawn as soon as the update before it is launched: true if
+   * batches do not depend on the weights. If false, `draw` is called after the weights are updated.
    */
   readonly ahead: boolean;
-  /** Parameters besides the model's, such as a head. They are trained with the model's and stored in task.safetensors. */
+  /** Parameters besides the model's, such as a head. They are trained too, and stored in task.safetensors. */
   readonly module?: Module;
-  /** What a checkpoint has to agree in to be resumed, the task's name first. Default: language modelling. */
+  /** The task's name and settings. A checkpoint can be resumed only if they are equal. Default: language modelling. */
   readonly config?: Readonly<Record<string, string | number | boolean | readonly string[]>> & { readonly name: string };
-  /** Names of the numbers that {@linkcode loss} gives beside the loss. */
+  /** Names of the numbers that {@linkcode loss} returns in `outputs`. */
   readonly measures?: readonly string[];
-  /** Names of those measures of an update that a line of progress shows. Default: none. */
+  /** Names of the measures of an update that a progress line shows. Default: none. */
   readonly shown?: readonly string[];
   /**
-   * The micro-batches of the next update. Each is taken when the pass before it is launched.
+   * Draws the micro-batches of the next update. Each is requested after the pass over the micro-batch before it is
+   * launched.
    *
-   * Where `ahead` is false it may throw a TrainingError, such as that a reward function has failed: the trainer then saves the run
-   * as it was before this update, so {@linkcode state} has to give what it gave before the draw.
+   * If `ahead` is false, it may throw a TrainingError, for example when a reward function fails. The trainer then saves
+   * the run as it was before this update, so {@linkcode state} must return the state before the draw.
    */
   draw(options: DrawOptions): MicroBatches;
-  /** Batches to judge the model by. May be cut short, and then leaves no trace but in the generator, which is set back. */
+  /**
+   * Draws the batches of an evaluation. If the evaluation is interrupted, the trainer restores the generator; the task
+   * must not change any other state.
+   */
   evaluate(split: "train" | "val", options: DrawOptions): MicroBatches;
   /**
-   * The mean loss of a batch, (). Runs once for each set of shapes and is replayed: numbers that change stand in the batch. With
-   * {@linkcode measures} also `outputs`, f32 with a number for each of these names: means, which count by the weights of the
-   * micro-batches, as losses do.
+   * Computes the mean loss of a batch, of shape (). It runs once for each set of shapes, is captured and then replayed,
+   * so numbers that change between updates must be in the batch. A task with {@linkcode measures} also returns
+   * `outputs`: f32, one mean for each name, weighted over the micro-batches as the loss is.
    */
   loss(model: GPT, batch: Readonly<Record<string, Tensor>>): Tensor | LossAndOutputs;
-  /** What the host knows of an update, such as the mean reward. Called once for each, when its micro-batches have been drawn. */
+  /**
+   * Measures of an update known on the host, such as the mean reward. Called once after its micro-batches were drawn.
+   */
   drawn?(): Measures;
   /**
-   * In place of `loss` in an evaluation, where more is to be known of a batch than its loss: besides it, the numbers that
-   * {@linkcode measure} looks at.
+   * Replaces `loss` in an evaluation, for a task that measures more than the loss: returns the loss and the numbers
+   * that {@linkcode measure} reads.
    */
   judge?(model: GPT, batch: Readonly<Record<string, Tensor>>): LossAndOutputs;
-  /** Means over a batch, such as the accuracy, out of what {@linkcode judge} has given. Default: outputs by their names in `measures`. */
+  /**
+   * Computes means over a batch, such as the accuracy, from the outputs of {@linkcode judge}. Default: the outputs,
+   * named by `measures`.
+   */
   measure?(outputs: NumberArray, batch: MicroBatch): Measures;
-  /** What is reported of the means over all batches of an evaluation, where that is not these. */
+  /** Turns the means over all batches of an evaluation into the measures reported. Default: reports the means. */
   conclude?(means: Measures): Measures;
-  /** What it takes to draw the same again. Where `ahead` is true, a micro-batch drawn ahead is drawn again from it. */
+  /**
+   * The state from which the same batches are drawn again. If `ahead` is true, it includes the micro-batch drawn ahead.
+   */
   state(): TaskState;
-  /** Takes what {@linkcode state} gave. @throws {CheckpointError} when it is not valid; `path` is the file's */
+  /** Restores a {@linkcode state}. @throws {CheckpointError} when it is not valid; `path` is the file's */
   restore(state: Readonly<Record<string, unknown>>, path: string): void;
-  /** Tells the data from others, for run.json: on other data than the run's, a resumed run has no best checkpoint. */
+  /** Identifies the data; stored in run.json. If it differs, a resumed run starts without a best checkpoint. */
   identity?(): Readonly<Record<string, TokensIdentity>>;
-  /** An optimizer with parameter groups of the task's own. Default: AdamW over all that is trained, in one group. */
+  /**
+   * Creates an optimizer with the task's own parameter groups. Default: AdamW over all trainable parameters in one
+   * group.
+   */
   configureOptimizers?(model: GPT, options: AdamWOptions): AdamW;
 }

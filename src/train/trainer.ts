@@ -1,11 +1,14 @@
 /**
- * The training loop of nanoGPT's train.py, as a library: it prints nothing and yields what happens.
+ * The training loop of nanoGPT's train.py, as a library: it prints nothing and yields events.
  *
- * An iteration evaluates where it is time to, then updates. What it trains for is a task (task.ts): given a text's tokens,
- * language modelling. The next batch is drawn right after the forward pass of each
- * micro-step, from the generator that drew the weights, so a seed gives nanoGPT's batches. Different from train.py, on
- * purpose: the best checkpoint is never overwritten by a worse one, `evalOnly` stops a resumed run too, a resumed run goes
- * on bit for bit (train.py draws other batches), and a run that ends between two evaluations saves what it has reached.
+ * Each iteration evaluates the model if an evaluation is due, then makes one update. The task (task.ts) supplies
+ * batches and loss; if the trainer is given a text's tokens, the task is language modelling. The next batch is drawn
+ * right after the forward pass of each micro-step, from the generator that drew the weights, so a seed gives nanoGPT's
+ * batches.
+ *
+ * Differences from train.py, on purpose: a worse checkpoint never overwrites the best one; `evalOnly` also stops a
+ * resumed run; a resumed run continues bit for bit (train.py draws different batches); and a run that ends between two
+ * evaluations saves its last state.
  *
  * @module
  */
@@ -30,25 +33,27 @@ import { type TrainerOptions, trainerOptions } from "./options.ts";
 import { type Measures, namedMeasures, type Task } from "./task.ts";
 import { parseState, type TrainerState } from "../checkpoint/trainer_state.ts";
 
-/** What a checkpoint is of that names no task. */
+/** The task of a checkpoint that does not name one. */
 const DEFAULT_TASK = { name: "language modelling" };
 
-/** What a trainer works with, besides the numbers. */
+/** The objects that a trainer works with, besides its {@linkcode TrainerOptions}. */
 export interface TrainerContext {
-  /** Draws the batches: the one that has drawn the weights, to get nanoGPT's batches. Default: a new one, seeded with 1337. */
+  /**
+   * Draws the batches. Pass the generator that drew the weights to get nanoGPT's batches. Default: seeded with 1337.
+   */
   readonly generator?: RandomGenerator;
-  /** Where checkpoints and metrics go. Default: nowhere. */
+  /** Receives checkpoints and metrics. Default: nothing is saved. */
   readonly folder?: RunFolder;
-  /** The machine's peak in FLOP/s, for `mfu`. */
+  /** The machine's peak in FLOP/s, from which `mfu` is computed. */
   readonly peakFlops?: number;
-  /** What is trained of the model, and saved in place of its weights. Default: the weights are saved. */
+  /** An adapter on the model: checkpoints store it in place of the model's weights. Default: the weights are saved. */
   readonly adapter?: TrainedAdapter;
-  /** Seconds after which a copy of everything is kept on the host, to be saved when a GPU is lost. Default: 30. */
+  /** Seconds between copies of the training state to the host, which are saved if the GPU is lost. Default: 30. */
   readonly keepInterval?: number;
 }
 
 /**
- * Trains a model as nanoGPT's train.py does, and yields what happens.
+ * Trains a model as in nanoGPT's train.py, and yields events.
  * @example
  * ```ts
  * import { createDevice, RandomGenerator, GPT, Trainer } from "@nanogpt/ts";
@@ -66,40 +71,43 @@ export interface TrainerContext {
  * ```
  */
 export class Trainer implements Disposable {
-  /** With defaults filled in. */ readonly options: TrainerOptions;
-  /** What it trains for. */ readonly task: Task;
-  /** Of all that is trained. */ readonly optimizer: AdamW;
+  /** The options, with defaults filled in. */ readonly options: TrainerOptions;
+  /** Supplies batches and loss. */ readonly task: Task;
+  /** Updates all trainable parameters. */ readonly optimizer: AdamW;
   readonly #trained: Trained;
   readonly #generator: RandomGenerator;
   readonly #folder: RunFolder | undefined;
   readonly #adapter: TrainedAdapter | undefined;
   readonly #peakFlops: number | undefined;
   readonly #microSteps: MicroSteps;
-  /** Clipping, AdamW, and gradients set to zero: captured in the first update. */
+  /** Clips gradients, applies AdamW and sets gradients to zero: captured in the first update, then replayed. */
   readonly #update: Captured<undefined>;
-  /** Of updates that were made and not looked at yet. */
+  /** Losses of updates that were launched but not read yet. */
   readonly #losses = new LateLosses();
   #iter = 0;
   #evaluated = false;
   #bestValLoss: number | null = null;
   #sinceBest = 0;
-  /** The iteration of the last checkpoint. */
+  /** The iteration of the last checkpoint; −1 if there is none. */
   #saved = -1;
   #saveAsked = false;
   readonly #keepInterval: number;
-  /** What stood on a device that can be lost, and when it was read. */
+  /** The latest copy on the host of a state on the GPU. */
   #kept: Checkpoint | undefined;
+  /** When that copy was made. */
   #keptAt = performance.now();
-  /** Updates whose loss has been read or was saved. */
+  /**
+   * How many updates, from the first one, are known to be finite: their losses were read, or a checkpoint holds them.
+   */
   #checked = 0;
-  /** Of the task's data: a checksum reads much of a text, so it is computed once. */
+  /** Identifies the task's data. Cached, because the checksum reads much of a text. */
   #identity: ReturnType<NonNullable<Task["identity"]>> | undefined;
 
   /**
-   * A trainer before its first update.
-   * @param data a text's tokens, to train on as nanoGPT does, or another task
+   * Creates a trainer at iteration 0.
+   * @param data a text's tokens for language modelling, or a task
    * @throws {ConfigError} when an option is out of its range, or no parameter is trainable
-   * @throws {DeviceError} when the optimizer does not fit; nothing is left behind
+   * @throws {DeviceError} when the optimizer does not fit into memory; everything allocated before is freed
    */
   constructor(
     readonly model: GPT,
@@ -122,22 +130,22 @@ export class Trainer implements Disposable {
     this.#microSteps = new MicroSteps(this.#trained, this.task, { count, generator: this.#generator });
   }
 
-  /** The task's parameters, under names that no model has. */
+  /** The task's parameters. The prefix `task.` keeps their names apart from the model's. */
   #added(options?: { readonly trainable?: boolean }): NamedParameter[] {
     return [...this.task.module?.namedParameters(options) ?? []].map(([name, one]) => [`task.${name}`, one]);
   }
 
-  /** The iteration that comes next: how many updates were made. */
+  /** The next iteration, which equals the number of updates made so far. */
   get iter(): number {
     return this.#iter;
   }
 
-  /** Has {@linkcode run} save after the update that comes next, too. */
+  /** Makes {@linkcode run} save a checkpoint after the next update. */
   saveNext(): void {
     this.#saveAsked = true;
   }
 
-  /** Everything besides tensors that it takes to go on bit for bit. Draws nothing. */
+  /** Everything besides tensors that is needed to continue bit for bit. Does not advance the generator. */
   state(): TrainerState {
     return {
       iter: this.#iter,
@@ -153,12 +161,13 @@ export class Trainer implements Disposable {
   }
 
   /**
-   * Goes on from the folder's last checkpoint: weights, optimizer, generator and the batch drawn ahead. On other data than the
-   * run's, no checkpoint is the best until the next evaluation, which is made even if that iteration has had one.
+   * Restores the folder's last checkpoint: weights, optimizer, generator and the batch drawn ahead. If the data differ
+   * from the data of the folder's run, its best validation loss no longer counts, and the model is evaluated again
+   * before the next update.
    *
-   * @param options.onNote takes a line on tensors that the model does not use
-   * @returns whether the data are others than those that the folder's run was trained on
-   * @throws {CheckpointError} when there is none, it is damaged, or of another model or task
+   * @param options.onNote called with a line about tensors in the checkpoint that the model does not use
+   * @returns whether the data differ from the data that the folder's run was trained on
+   * @throws {CheckpointError} when there is no checkpoint, it is damaged, or it belongs to a different model or task
    */
   async resume({ onNote = () => {} }: { onNote?: (line: string) => void } = {}): Promise<{ otherData: boolean }> {
     const folder = this.#folder;
@@ -172,7 +181,7 @@ export class Trainer implements Disposable {
     const saved = completeConfig(folder.description.model);
     for (const name of Object.keys(config) as (keyof GPTConfig)[]) {
       const value = config[name], there = saved[name];
-      if (name === "dropout" || there === value) continue; // dropout may change: it has no weights
+      if (name === "dropout" || there === value) continue; // dropout has no weights, so it may change
       throw new CheckpointError(`${folder.path} is of another model: its ${name} is ${there}, expected ${value}`);
     }
     const state = await folder.read("last", async (checkpoint) => {
@@ -202,13 +211,13 @@ export class Trainer implements Disposable {
   }
 
   /**
-   * Trains until `maxIters`, or until `patience` is at its end, or `signal` aborts: then the run is saved between two updates and can be resumed. Afterwards
-   * others may write the folder.
+   * Trains until `maxIters` is reached, `patience` runs out or `signal` aborts. An aborted run stops between two
+   * updates, is saved and can be resumed. The lock on the folder is released at the end.
    *
-   * @throws {TrainingError} when a loss is not finite: nothing of it has been saved; or when the task cannot go on: then the run has
-   *   been saved before
+   * @throws {TrainingError} when a loss is not finite, in which case no checkpoint holds the diverged state; or when
+   *   the task cannot continue, in which case the run is saved first
    * @throws {CheckpointError} when a checkpoint or the metrics cannot be written
-   * @throws {DeviceError} when the device fails or is lost: what was kept of it on the host has been saved before
+   * @throws {DeviceError} when the device fails or is lost; the latest copy of its state on the host is saved first
    */
   async *run({ signal }: { signal?: AbortSignal } = {}): AsyncGenerator<TrainEvent, void, void> {
     try {
@@ -247,11 +256,11 @@ export class Trainer implements Disposable {
         yield* this.#save({ best: false });
       }
     }
-    yield* this.#report(); // nothing is saved that was not looked at
+    yield* this.#report(); // throws if a loss is not finite, before anything is saved
     if (this.#iter > 0 && this.#saved < (over ? this.#iter : maxIters)) yield* this.#save({ best: false });
   }
 
-  /** Evaluates, and saves where that is due. One that is interrupted leaves no trace. */
+  /** Evaluates, and saves a checkpoint if one is due. An interrupted evaluation changes nothing. */
   async *#evaluate(signal?: AbortSignal): AsyncGenerator<TrainEvent, void, void> {
     const { evalIters: count, evalOnly, alwaysSaveCheckpoint } = this.options, iter = this.#iter;
     const lend = <T>(body: () => T) => this.#microSteps.lend(body), generator = this.#generator;
@@ -265,7 +274,7 @@ export class Trainer implements Disposable {
       if (signal?.aborted && error === signal.reason) return;
       return yield* this.#failed(error);
     } finally {
-      await batches.return(undefined); // where our caller has had enough
+      await batches.return(undefined); // frees its tensors if the caller stops reading events
     }
     if (!result.value) return;
     const { train, val } = result.value, [trainLoss, valLoss] = [train.loss, val.loss];
@@ -280,11 +289,11 @@ export class Trainer implements Disposable {
     if (iter > 0 && !evalOnly && (best || alwaysSaveCheckpoint)) yield* this.#save({ best });
   }
 
-  /** One update. */
+  /** Makes one update. */
   async *#step(signal?: AbortSignal): AsyncGenerator<TrainEvent, void, void> {
     const { gradClip, logInterval } = this.options, iter = this.#iter, back = this.#place();
     const { optimizer, model: { device } } = this, lr = learningRate(iter, this.options);
-    if (!this.model.training) this.#trained.train(); // whoever wrote a sample may have left it in evaluation
+    if (!this.model.training) this.#trained.train(); // the caller may have generated a sample in evaluation mode
     this.#losses.begin();
     optimizer.prepare({ learningRate: lr, gradClip });
     let made;
@@ -311,7 +320,10 @@ export class Trainer implements Disposable {
     if (this.#losses.due) yield* this.#report();
   }
 
-  /** Takes back an update that was not completed; undefined where batches are drawn ahead, which have no reason to stop. */
+  /**
+   * Notes the state before an update. The function returned undoes an update that was not completed. Undefined if the
+   * task draws ahead: then a draw neither fails nor is interrupted.
+   */
   #place(): (() => void) | undefined {
     if (this.task.ahead) return undefined;
     const generator = this.#generator.getState(),
@@ -327,7 +339,7 @@ export class Trainer implements Disposable {
     };
   }
 
-  /** Where the task cannot go on: saves what is due, and throws. */
+  /** Called when the task cannot continue: saves the run if it is not saved yet, and throws. */
   async *#failed(error: unknown): AsyncGenerator<TrainEvent, void, void> {
     if (!(error instanceof TrainingError)) throw error;
     yield* this.#report();
@@ -336,7 +348,7 @@ export class Trainer implements Disposable {
     throw new TrainingError(`${error.message}\nTraining has stopped at iteration ${this.#iter}, and ${kept}`);
   }
 
-  /** Reads what the last updates have made, and reports it. @throws {TrainingError} when a number is not finite */
+  /** Reads the losses of the latest updates and yields them. @throws {TrainingError} when a number is not finite */
   async *#report(): AsyncGenerator<TrainEvent, void, void> {
     for (const { iter, lr, logged, loss, gradNorm, measured, drawn, ms, tokens } of await this.#losses.read()) {
       if (!Number.isFinite(loss)) throw await this.#diverged(`The loss is ${loss}`, iter);
@@ -368,7 +380,7 @@ export class Trainer implements Disposable {
     this.#keptAt = performance.now();
   }
 
-  /** All that a save writes. */
+  /** Everything that a checkpoint stores. */
   async #checkpoint(): Promise<Checkpoint> {
     const read = async (tensors: NamedTensors) =>
       this.model.device.readsAtOnce ? sources(tensors) : await copies(tensors);
@@ -402,7 +414,7 @@ export class Trainer implements Disposable {
     yield { kind: "checkpoint", iter, name: folder.last!, best };
   }
 
-  /** Frees the optimizer and the buffers, and lets others write the folder; the model and the task's parameters stay. */
+  /** Frees the optimizer and the buffers and unlocks the folder. The model and the task's parameters are not freed. */
   dispose(): void {
     this.#losses[Symbol.dispose]();
     this.#update[Symbol.dispose]();
@@ -410,22 +422,22 @@ export class Trainer implements Disposable {
     this.optimizer.dispose();
     this.#folder?.[Symbol.dispose]();
   }
-  /** As dispose(). */ [Symbol.dispose](): void {
+  /** Calls {@linkcode dispose}. */ [Symbol.dispose](): void {
     this.dispose();
   }
 }
 
-/** Measures of a split, as metrics.jsonl names them. */
+/** The measures of a split, under their names in metrics.jsonl, such as `val_accuracy`. */
 const named = (split: string, measures: Measures): Measures =>
   Object.fromEntries(Object.entries(measures).map(([name, value]) => [`${split}_${name}`, value]));
 
-/** @throws {CheckpointError} when a checkpoint is of another task, or of one with other sizes */
+/** @throws {CheckpointError} when a checkpoint's task differs from the trainer's, in its name or in a setting */
 function checkTask(
   path: string,
   saved: Readonly<Record<string, unknown>>,
   own: Readonly<Record<string, unknown>>,
 ): void {
-  const differs = (name: string) => JSON.stringify(saved[name]) !== JSON.stringify(own[name]); // labels are a list
+  const differs = (name: string) => JSON.stringify(saved[name]) !== JSON.stringify(own[name]); // labels are an array
   const name = Object.keys({ ...own, ...saved }).find(differs);
   if (name) {
     throw new CheckpointError(`${path} is of another task: its ${name} is ${saved[name]}, expected ${own[name]}`);
