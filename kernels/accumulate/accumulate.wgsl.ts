@@ -1,4 +1,4 @@
-export default /* wgsl */ `// sum += x, or sum = x where no sum was brought. An invocation owns one element.
+export default /* wgsl */ `// sum += x, or sum = x if the caller passes no sum. An invocation owns one element.
 
 struct Params { n: u32 }
 @group(0) @binding(0) var<uniform> params: Params;

@@ -3,9 +3,9 @@ export default /* wgsl */ `// AdamW (Loshchilov and Hutter 2017, arXiv:1711.0510
 //   g = gradient · min(1, clip / (norm + 1e-6))
 //   m += (1 − β₁)(g − m),  v = β₂ v + (1 − β₂) g²,  p = shrink · p − rate · m / (√v · scale + ε)
 //
-// gain1 = 1 − β₁ and gain2 = 1 − β₂ come from the host, in which they are exact; what changes from step to step comes
-// from 'step'. Parameters before 'decayed' shrink, the others do not. A workgroup owns 1024 of them, of which an
-// invocation takes every 256th.
+// gain1 = 1 − β₁ and gain2 = 1 − β₂ are computed on the host in f64. Values that change from step to step are read from
+// 'step'. The first 'decayed' parameters shrink (weight decay), the rest do not. A workgroup owns 1024 parameters, and
+// an invocation takes every 256th of them.
 
 struct Params { n: u32, decayed: i32, gain1: f32, beta2: f32, gain2: f32, epsilon: f32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -26,7 +26,7 @@ fn adamw(
   @builtin(local_invocation_index) lane: u32,
 ) {
   let first = (group.x + group.y * groups.x) * LANES * PER_LANE + lane;
-  // Without clipping, clip is infinite: compared, never divided.
+  // Without clipping, clip is infinite; so compare it, and do not divide it.
   let length = norm[0] + 1e-6;
   var coefficient = 1.0;
   if (length > step[3]) { coefficient = step[3] / length; }

@@ -1,6 +1,6 @@
-export default /* wgsl */ `// y = op(a, b), element by element. kernel.ts has the line 'op' of each kernel.
+export default /* wgsl */ `// y = op(a, b), element by element. kernel.ts replaces the line 'op' for each kernel.
 //
-// Rows or columns of a and b are as many as y's, or one, which is repeated. An invocation owns one element of y.
+// a and b have as many rows as y or one, which is repeated; columns likewise. An invocation owns one element of y.
 
 struct Params { aRows: u32, aColumns: u32, bRows: u32, bColumns: u32, rows: u32, columns: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -10,12 +10,12 @@ struct Params { aRows: u32, aColumns: u32, bRows: u32, bColumns: u32, rows: u32,
 
 fn op(a: f32, b: f32) -> f32 { return a + b; }
 
-// By its bits, for compilers may take it that numbers are finite.
+// Tests the bits, because compilers may assume that all numbers are finite.
 fn is_nan(x: f32) -> bool {
   return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
 }
 
-// The place of row i, column j in an operand, of whose rows and columns there may be one.
+// The index of row i, column j in an operand whose only row or column, if it has just one, is repeated.
 fn place(i: u32, j: u32, rows: u32, columns: u32) -> u32 {
   return select(i * columns, 0u, rows == 1u) + select(j, 0u, columns == 1u);
 }

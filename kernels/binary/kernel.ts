@@ -1,14 +1,15 @@
 /**
- * y = op(a, b), element by element, for every op of two numbers: those that users call, and those that gradients need.
+ * y = op(a, b), element by element, for every op with two inputs, whether called by users or needed for gradients.
  *
- * Rows or columns of a and b are as many as y's, or one, which is repeated: equal shapes, a scalar, a row for every row
- * (bias) and a number for every row are all of this form. What is not, an op expands first (see ops/broadcast.ts).
+ * a and b have as many rows as y or one, which is repeated; columns likewise. This covers equal shapes, a scalar, one
+ * row for all rows (bias) and one number per row. For other shapes the op expands its inputs first (see
+ * ops/broadcast.ts).
  */
 import { f32, kernel, withLines } from "../../src/kernel.ts";
 import source from "./binary.wgsl.ts";
 import { binaryWasm, type LanesOf } from "./wasm.ts";
 
-/** The caller brings y, for neither input alone tells its shape. */
+/** Declares a kernel. Its caller passes y, because neither input alone determines the shape. */
 function declare(name: string, op: (a: number, b: number) => number, lanes: LanesOf, wgsl: string) {
   return kernel({
     name,
@@ -40,21 +41,21 @@ export const sub = declare("sub", (a, b) => a - b, (v, a, b) => v.sub(a, b), "a 
 export const mul = declare("mul", (a, b) => a * b, (v, a, b) => v.mul(a, b), "a * b");
 export const div = declare("div", (a, b) => a / b, (v, a, b) => v.div(a, b), "a / b");
 
-/** The greater one; NaN where either is. */
+/** The greater input; NaN if either is NaN. */
 export const maximum = declare(
   "maximum",
   Math.max,
   (v, a, b) => v.select(v.ne(b, b), b, v.max(a, b)),
   "select(max(a, b), a + b, is_nan(a) || is_nan(b))",
 );
-/** How much of maximum's gradient goes to a: all, half where both are equal, nothing where b is greater. */
+/** The share of maximum's gradient that goes to a: 1, or 0.5 if a = b, or 0 if b is greater. */
 export const maximumShare = declare(
   "maximum_share",
   (a, b) => a < b ? 0 : a === b ? 0.5 : 1,
   (v, a, b, f) => v.andNot(v.select(v.eq(a, b), f.splat(0.5), f.splat(1)), v.lt(a, b)),
   "select(select(select(1.0, 0.5, a == b), 0.0, a < b), 1.0, is_nan(a) || is_nan(b))",
 );
-/** 1 where both are equal, or both NaN, else 0. */
+/** 1 if both are equal or both are NaN, else 0. */
 export const equal = declare(
   "equal",
   (a, b) => a === b || (Number.isNaN(a) && Number.isNaN(b)) ? 1 : 0,
@@ -62,14 +63,14 @@ export const equal = declare(
   "select(0.0, 1.0, select(a == b, is_nan(a) && is_nan(b), is_nan(a) || is_nan(b)))",
 );
 
-/** dx of y = √x, from dy and y. */
+/** dx of y = √x, computed from dy and y. */
 export const sqrtBackward = declare(
   "sqrt_backward",
   (dy, y) => dy / (2 * y),
   (v, dy, y) => v.div(dy, v.add(y, y)),
   "a / (2.0 * b)",
 );
-/** dx of y = tanh(x), from dy and y. */
+/** dx of y = tanh(x), computed from dy and y. */
 export const tanhBackward = declare(
   "tanh_backward",
   (dy, y) => dy * (1 - y * y),

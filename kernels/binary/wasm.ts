@@ -4,7 +4,7 @@ import { forEachRow } from "../../src/wasm/rows.ts";
 export type LanesOf = (v: Lanes, a: Vector, b: Vector, f: WasmFunction) => Vector;
 type Names = "a" | "b" | "y" | "aRows" | "aColumns" | "bRows" | "bColumns" | "columns" | "begin" | "end";
 
-/** A task is an element of y. Of a row, one of three loops runs: a is one number, b is, or neither. */
+/** A task is an element of y. Each row runs one of three loops: a is a single number, b is, or neither. */
 export const binaryWasm = (op: LanesOf) => ({
   tasks: ({ rows, columns }: { rows: number; columns: number }) => rows * columns,
   emit(f: WasmFunction, { a, b, y, aRows, aColumns, bRows, bColumns, begin, end, columns }: Locals<Names>): void {

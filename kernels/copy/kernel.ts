@@ -1,30 +1,30 @@
 /**
- * Moving elements, of floats or integers. `copy` reads at any strides and writes one behind the other: a transposition
- * permutes the strides, a repeated axis has stride 0, a slice starts at an offset. `place` puts whole blocks into a part
- * of an axis: what a concatenation does.
+ * Kernels that move elements, floats or integers. `copy` reads x at any strides and writes y contiguously: a
+ * transposition permutes the strides, a repeated axis has stride 0, a slice starts at an offset. `place` writes x into
+ * a part of one axis of y, as a concatenation does.
  */
 import { type DType, f32, i32, kernel, type Operand, withLines } from "../../src/kernel.ts";
 import copySource from "./copy.wgsl.ts";
 import placeSource from "./place.wgsl.ts";
 import * as wasm from "./wasm.ts";
 
-/** How a kernel is called and declared for one type of elements. */
+/** How the kernels of one element type are named and declared. */
 interface Element<T extends DType> {
   readonly dtype: T;
-  /** Behind the kernel's name. */
+  /** Appended to the kernel's name. */
   readonly suffix: string;
   readonly of: <const A extends (string | number)[]>(...shape: A) => Operand<A[number], T, false>;
 }
 const floats: Element<"f32"> = { dtype: "f32", suffix: "", of: f32 };
 const integers: Element<"i32"> = { dtype: "i32", suffix: "_i32", of: i32 };
 
-/** A shader that moves elements of this type. */
+/** The shader for elements of this type. */
 const moving = (source: string, element: DType) => withLines(source, { Element: `alias Element = ${element};` });
 
-/** How many axes `copy` has. */
+/** Number of axes of `copy`. */
 export const COPY_RANK = 6;
 
-/** y[i0, …, i5] = x[offset + Σ i·s]. Reading inside x is the caller's to ensure; the caller brings y. */
+/** y[i0, …, i5] = x[offset + Σ i·s]. The caller passes y and makes sure that every index is inside x. */
 const declareCopy = <T extends DType>({ dtype, suffix, of }: Element<T>) =>
   kernel({
     name: `copy${suffix}`,
@@ -52,7 +52,10 @@ const declareCopy = <T extends DType>({ dtype, suffix, of }: Element<T>) =>
     },
   });
 
-/** y[:, start + i, :] = x[:, i, :]. The caller brings y, of which the rest stays, and keeps start + length within it. */
+/**
+ * y[:, start + i, :] = x[:, i, :]; the rest of y stays. The caller passes y and makes sure that start + length is
+ * within its axis.
+ */
 const declarePlace = <T extends DType>({ dtype, suffix, of }: Element<T>) =>
   kernel({
     name: `place${suffix}`,

@@ -3,7 +3,7 @@ import { forEachRow } from "../../src/wasm/rows.ts";
 
 type Strided = "x" | "y" | `d${0 | 1 | 2 | 3 | 4 | 5}` | `s${0 | 1 | 2 | 3 | 4 | 5}` | "offset" | "begin" | "end";
 
-/** A task is an element of y. A row is copied by vectors where x has it in one piece, by elements elsewhere. */
+/** A task is an element of y. A row that is contiguous in x is copied by vectors, any other row element by element. */
 export const copy = {
   tasks: ({ d0, d1, d2, d3, d4, d5 }: Record<`d${0 | 1 | 2 | 3 | 4 | 5}`, number>) => d0 * d1 * d2 * d3 * d4 * d5,
   emit(f: WasmFunction, { x, y, offset, begin, end, ...of }: Locals<Strided>): void {

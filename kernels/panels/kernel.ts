@@ -1,8 +1,10 @@
-/** y = x, a matrix that products will read: on the CPU in panels. From a transposed x, `transpose` makes the same. */
+/**
+ * y = x, stored in the layout that products read fastest: panels on the CPU. `transpose` makes the same panels from xᵀ.
+ */
 import { f32, kernel, laid } from "../../src/kernel.ts";
 import { intoPanels } from "./wasm.ts";
 
-/** Copies a matrix into panels; devices without panels have no use for it. */
+/** Copies a matrix into panels. Devices without panels do not use it. */
 export const layOut = kernel({
   name: "lay_out",
   reads: { x: f32("rows", "length") },

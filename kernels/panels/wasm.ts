@@ -2,7 +2,7 @@ import type { Locals, WasmFunction } from "../../src/wasm/assembler.ts";
 import { tileColumns } from "../../src/wasm/gemm.ts";
 import { type Contiguous, definePack } from "../../src/wasm/packing.ts";
 
-/** Packs x into y, panel by panel; `N` and `K` are the names of y's rows and their length. */
+/** Packs x into y, panel by panel. `N` and `K` name y's rows and the length of a row. */
 export function intoPanels<N extends string, K extends string>(N: N, K: K, contiguous: Contiguous) {
   return {
     tasks: (sizes: Record<N, number>) => Math.ceil(sizes[N] / tileColumns()),

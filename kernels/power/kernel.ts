@@ -1,4 +1,7 @@
-/** y = factor · x^exponent, one exponent for all: with n − 1 and n, the derivative of xⁿ. */
+/**
+ * y = factor · x^exponent, with one exponent for all elements. With factor n and exponent n − 1, it is the derivative
+ * of xⁿ.
+ */
 import { f32, kernel } from "../../src/kernel.ts";
 import source from "./power.wgsl.ts";
 import * as wasm from "./wasm.ts";

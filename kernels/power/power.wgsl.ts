@@ -1,14 +1,15 @@
 export default /* wgsl */ `// y = factor · x^exponent. An invocation owns one element.
 //
-// WGSL's pow is undefined for negative x, and exp2(exponent · log2 x) is off by as many units in the last place as that product is
-// large. So multiples of ½ are multiplied out by repeated squaring, and have x's sign by themselves.
+// WGSL's pow is undefined for negative x, and the error of exp2(exponent · log2 x), in units in the last place, grows
+// with the product. So powers with multiples of ½ are computed by repeated squaring, which also gives them the right
+// sign.
 
 struct Params { n: u32, exponent: f32, factor: f32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>; // (n)
 @group(0) @binding(2) var<storage, read_write> y: array<f32>; // (n)
 
-// x^exponent, the exponent a multiple of ½ from 0 to 64.
+// x^exponent for an exponent that is a multiple of ½, from 0 to 64.
 fn multiplied_out(x: f32, exponent: f32) -> f32 {
   var result = 1.0;
   var square = x;

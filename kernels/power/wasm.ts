@@ -3,7 +3,7 @@ import { exp, splitLog } from "../../src/wasm/math.ts";
 
 type LanesOf = (v: Lanes, x: Vector) => Vector;
 
-/** Exponents that have a formula of their own are exact, and fast; there is one loop for each. */
+/** Common exponents have a formula and a loop of their own, which is exact and fast. */
 export function power(
   f: WasmFunction,
   { x, y, exponent, factor, begin, end }: Locals<"x" | "y" | "begin" | "end", "exponent" | "factor">,
@@ -26,7 +26,9 @@ export function power(
   )();
 }
 
-/** |x|^e = exp(e · log |x|), the product carried with its rest; and the sign, or NaN, for negative x. */
+/**
+ * |x|^e = exp(e · log |x|), where the product carries its rounding error along; then the sign, or NaN, for negative x.
+ */
 function anyPower(f: WasmFunction, exponent: F32Local): LanesOf {
   const half = f.f32.mul(exponent, 0.5), whole = f.f32.eq(f.f32.floor(exponent), exponent);
   const odd = f.i32.and(whole, f.i32.eq(f.f32.eq(f.f32.floor(half), half), 0));
@@ -39,7 +41,7 @@ function anyPower(f: WasmFunction, exponent: F32Local): LanesOf {
     const about = exp(f, v, t), finite = v.lt(about, infinity);
     let result = v.select(finite, v.madd(about, low, about), about);
     result = v.select(v.eq(size, zero), ofZero, v.select(v.eq(size, infinity), ofInfinity, result));
-    // The sign goes with an odd exponent; NaN stays, and comes where x < 0 has no power.
+    // An odd exponent keeps x's sign. NaN stays NaN; negative x with a fractional exponent becomes NaN.
     const lost = v.or(v.ne(x, x), v.and(v.and(refused, v.lt(x, zero)), v.lt(size, infinity)));
     return v.or(v.or(result, v.and(x, signs)), lost);
   };

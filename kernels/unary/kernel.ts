@@ -1,4 +1,4 @@
-/** y = op(x), element by element, for every op of one number. */
+/** y = op(x), element by element, for every op with one input. */
 import { f32, kernel, withLines } from "../../src/kernel.ts";
 import type { Lanes, Vector, WasmFunction } from "../../src/wasm/assembler.ts";
 import * as math from "../../src/wasm/math.ts";

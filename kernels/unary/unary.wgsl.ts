@@ -1,4 +1,4 @@
-export default /* wgsl */ `// y = op(x), element by element. kernel.ts has the line 'op' of each kernel.
+export default /* wgsl */ `// y = op(x), element by element. kernel.ts replaces the line 'op' for each kernel.
 // An invocation owns one element.
 
 struct Params { n: u32 }
@@ -8,8 +8,8 @@ struct Params { n: u32 }
 
 fn op(x: f32) -> f32 { return exp(x); }
 
-// tanh x = x · P(x²) / Q(x²), to a few units in the last place up to |x| = 9.02, where 1 is the nearest float; the built-in
-// function loses small x, and is NaN for large ones on some devices.
+// tanh x = x · P(x²) / Q(x²), to a few units in the last place up to |x| = 9.02, above which 1 is the nearest float.
+// The built-in function is imprecise for small x, and NaN for large x on some devices.
 fn hyperbolic_tangent(x: f32) -> f32 {
   let t = clamp(x, -9.02, 9.02);
   let z = t * t;

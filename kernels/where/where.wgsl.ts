@@ -1,4 +1,5 @@
-export default /* wgsl */ `// y = condition ? a : b, element by element; a missing branch is zeros. An invocation owns one element.
+export default /* wgsl */ `// y = condition ? a : b, element by element; an omitted branch counts as zeros. An
+// invocation owns one element.
 
 struct Params { n: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
