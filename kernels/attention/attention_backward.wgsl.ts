@@ -1,30 +1,32 @@
-export default /* wgsl */ `// Causal self-attention's backward, in two passes. P is made anew out of the saved maximum and sum of each query:
+export default /* wgsl */ `// Backward pass of causal self-attention, in two passes. P is computed again from the saved
+// maximum and sum of each query:
 //
-//     P = exp(S − max) / sum,   dP = kept(dy · v),   D = Σ dy · y = Σ P · dP,   dS = P · (dP − D) / √width,
-//     dq += Σ dS · k,   dk += Σ dS · q,   dv += Σ kept(P) · dy
+//     P = exp(S − max) / sum,   dP = dropout(dy · v),   D = Σ dy · y = Σ P · dP,   dS = P · (dP − D) / √width,
+//     dq += Σ dS · k,   dk += Σ dS · q,   dv += Σ dropout(P) · dy
 //
-// attention_backward_queries makes the queries' gradient, and D for the second pass. Where nearly all of P falls on one
-// key, dP − D nearly cancels, and the rounding of y would be much of what is left. So D₀ = Σ dy · y is but a first guess,
-// and E = Σ P · (dP − D₀) what it lacks: D = D₀ + E, and
+// attention_backward_queries computes dq, and D for the second pass. If nearly all of P falls on one key, dP − D nearly
+// cancels, and the rounding error of y would be a large part of the result. So D₀ = Σ dy · y is only a first estimate,
+// and E = Σ P · (dP − D₀) is its error: D = D₀ + E, and
 //
 //     dq += Σ P · (dP − D₀) / √width · k − E / √width · Σ P · k
 //
-// A workgroup owns 32 queries of a head and 64 columns of their dq; wider heads make P and dP anew for each 64 columns.
-// It goes over the keys in blocks of 32, and sums run in their order. A lane owns four queries and four keys of a
-// block's P and dP, then eight columns of the four queries' dq.
+// A workgroup owns 32 queries of a head and 64 columns of their dq; wider heads compute P and dP again for each 64
+// columns. It goes through the keys in blocks of 32, and sums run in the order of the keys. A lane owns four queries
+// and four keys of a block's P and dP, then eight columns of the four queries' dq.
 //
-// attention_backward_keys makes the keys' and the values' gradients. A workgroup owns 32 keys of a head and 64 columns of
-// their dk and dv; wider heads make dS anew for each 64 columns. It goes over the queries from its own on in blocks of 32,
-// and all sums run in their order. A lane owns four queries and four keys of a block's P and dS, then eight columns of four
-// keys' dk and dv.
+// attention_backward_keys computes dk and dv. A workgroup owns 32 keys of a head and 64 columns of their dk and dv;
+// wider heads compute dS again for each 64 columns. It goes through the queries in blocks of 32, starting at its own
+// keys, and all sums run in the order of the queries. A lane owns four queries and four keys of a block's P and dS,
+// then eight columns of four keys' dk and dv.
 //
-// With documents, the first pass begins with the block of keys in which its first query's document does, and the second ends
-// before the first block of queries that see none of its keys: starts do not fall from one token to the next.
+// With documents, the first pass starts at the block of keys in which its first query's document begins. The second
+// pass ends before the first block of queries that see none of its keys. Both rely on starts not decreasing along a
+// row.
 
 struct Params { B: u32, T: u32, heads: u32, width: u32, seed: i32, stream: i32, threshold: i32, gain: f32 }
 @group(0) @binding(0) var<uniform> params: Params;
-// Four elements of dy, qkv, y and dqkv at once, where the width is a multiple of 4.
-// For other widths gpu.ts has the operands bound one by one, and the lines of their functions.
+// Four elements of dy, qkv, y and dqkv at once, for widths that are multiples of 4. For other widths gpu.ts binds the
+// operands as single elements and replaces these functions.
 @group(0) @binding(1) var<storage, read> dy: array<vec4<f32>>; // (B, T, heads, width)
 fn dy_four(at: u32, count: u32) -> vec4f { return dy[at / 4u]; }
 @group(0) @binding(2) var<storage, read> qkv: array<vec4<f32>>; // (B, T, 3, heads, width)
@@ -41,10 +43,10 @@ fn dqkv_put_four(at: u32, count: u32, values: vec4f) { dqkv[at / 4u] = select(dq
 override has_offset: bool = false;
 override has_starts: bool = false;
 
-const BLOCK = 32u; // queries, keys, and columns at a time where a score is summed
-const COLUMNS = 64u; // of the result
-// By row / 4, row % 4, and four columns: either two transposed tiles of 32 rows × 32 columns, one behind the other, so that
-// a vec4f is four rows; or 32 rows × 64 columns, the right half behind the left.
+const BLOCK = 32u; // queries or keys of a block; columns at a time in the sum of a score
+const COLUMNS = 64u; // columns of the result
+// Indexed by row / 4, row % 4, and four columns. Holds either two transposed tiles of 32 rows × 32 columns, the second
+// after the first, so that a vec4f is four rows; or 32 rows × 64 columns, the right half after the left.
 var<workgroup> tile: array<array<array<vec4f, 8>, 4>, 16>;
 var<workgroup> weights: array<array<array<vec4f, 8>, 4>, 8>;
 
@@ -53,7 +55,7 @@ var<private> sequence: u32; // b
 var<private> head: u32; // h
 var<private> number: u32; // b · heads + h
 
-// q, k, v or dy (part 0, 1, 2, 3) of token t at four columns from c on; 0 outside.
+// Four columns, from c on, of token t's q, k, v or dy (part 0, 1, 2, 3); 0 outside.
 fn four_of(part: u32, t: u32, c: u32) -> vec4f {
   if (t >= params.T || c >= params.width) { return vec4f(); }
   let token = sequence * params.T + t;
@@ -61,17 +63,17 @@ fn four_of(part: u32, t: u32, c: u32) -> vec4f {
   return qkv_four(((token * 3u + part) * params.heads + head) * params.width + c, params.width - c);
 }
 
-// In a transposed tile, and in weights, where four rows lie in the rows 4 q to 4 q + 3. The exclusive or puts what neighbours
-// write at one time into different banks.
+// Where transposed tiles and weights store rows 4 q to 4 q + 3. The exclusive or puts the values that neighbouring
+// lanes write at the same time into different banks.
 fn slot(rows: u32, q: u32) -> u32 { return rows ^ q; }
 
-// Four rows × four columns of a tile, transposed: each lane has its own.
+// Stores four rows × four columns of a tile, transposed. Each lane stores different ones.
 fn keep_transposed(first: u32, rows: mat4x4f) {
   let columns = transpose(rows);
   for (var i = 0u; i < 4u; i++) { tile[first + lane % 8u][i][slot(lane / 8u, lane % 8u)] = columns[i]; }
 }
 
-// 32 rows × 32 columns from row t and column c on, transposed.
+// Loads 32 rows × 32 columns, from row t and column c on, transposed.
 fn load_transposed(first: u32, part: u32, t: u32, c: u32) {
   let row = t + lane / 8u * 4u;
   let x = c + lane % 8u * 4u;
@@ -81,7 +83,7 @@ fn load_transposed(first: u32, part: u32, t: u32, c: u32) {
   );
 }
 
-// 32 rows × 64 columns from row t and column c on.
+// Loads 32 rows × 64 columns, from row t and column c on.
 fn load_rows(part: u32, t: u32, c: u32) {
   for (var i = lane; i < 512u; i += 64u) {
     let row = i / 16u;
@@ -99,8 +101,7 @@ fn add_outer(sums: mat4x4f, a: vec4f, b: vec4f) -> mat4x4f {
   );
 }
 
-// sums + the products of the two transposed tiles, of this lane's four queries and four keys:
-// columns are queries, components keys.
+// sums + the products of the two transposed tiles, for this lane's four queries (columns) and four keys (components).
 fn multiplied(sums: mat4x4f) -> mat4x4f {
   var total = sums;
   for (var q = 0u; q < 8u; q++) {
@@ -111,11 +112,11 @@ fn multiplied(sums: mat4x4f) -> mat4x4f {
   return total;
 }
 
-// The products of a part's rows from token 'query' on with another's from token 'key' on: q · k, or dy · v.
+// The products of rows from token 'query' on of one part with rows from token 'key' on of another: q · k, or dy · v.
 fn products(rows: u32, query: u32, columns: u32, key: u32) -> mat4x4f {
   var sums = mat4x4f();
   for (var c = 0u; c < params.width; c += BLOCK) {
-    workgroupBarrier(); // the tile is not in use any more
+    workgroupBarrier(); // all lanes have read the tile
     load_transposed(0u, rows, query, c);
     load_transposed(8u, columns, key, c);
     workgroupBarrier();
@@ -124,8 +125,8 @@ fn products(rows: u32, query: u32, columns: u32, key: u32) -> mat4x4f {
   return sums;
 }
 
-// += Σ weights · tile over 32 rows: this lane's four results (columns), at its four columns in the left and in the right
-// half of the tile.
+// += Σ weights · tile over 32 rows, for this lane's four results (columns), at its four columns in the left and in the
+// right half of the tile.
 fn add_weighted(left: ptr<function, mat4x4f>, right: ptr<function, mat4x4f>) {
   for (var q = 0u; q < 8u; q++) {
     for (var i = 0u; i < 4u; i++) {
@@ -136,7 +137,7 @@ fn add_weighted(left: ptr<function, mat4x4f>, right: ptr<function, mat4x4f>) {
   }
 }
 
-// The sum over the eight lanes that have the same queries.
+// The sum over the eight lanes that own the same queries.
 fn sum_of_lanes(value: vec4f) -> vec4f {
   workgroupBarrier();
   weights[lane / 32u][lane / 8u % 4u][lane % 8u] = value;
@@ -146,33 +147,33 @@ fn sum_of_lanes(value: vec4f) -> vec4f {
   return sum;
 }
 
-// dqkv += four elements of a part of token t from column c on.
+// dqkv += values: four elements of a part of token t, from column c on.
 fn add_to_gradient(part: u32, t: u32, c: u32, values: vec4f) {
   if (t >= params.T || c >= params.width) { return; }
   let first = (((sequence * params.T + t) * 3u + part) * params.heads + head) * params.width;
   dqkv_put_four(first + c, params.width - c, values);
 }
 
-// The first key that query t of row b sees; those behind the row's end count as its last.
+// The first key that query t of row b sees; a t after the row's end counts as its last.
 fn first_key_of(b: u32, t: u32) -> u32 {
   if (!has_starts) { return 0u; }
   let query = min(t, params.T - 1u);
   return min(u32(max(starts[b * params.T + query], 0)), query);
 }
 
-// The same of four queries.
+// The first keys that queries t to t + 3 see.
 fn first_keys_of(b: u32, t: u32) -> vec4u {
   return vec4u(first_key_of(b, t), first_key_of(b, t + 1u), first_key_of(b, t + 2u), first_key_of(b, t + 3u));
 }
 
-// The upper 32 bits of a product, out of halves of 16 bits.
+// The upper 32 bits of a product, computed from 16-bit halves.
 fn multiply_high(a: u32, b: u32) -> u32 {
   let middle = (a >> 16u) * (b & 0xffffu) + (((a & 0xffffu) * (b & 0xffffu)) >> 16u);
   let carry = (a & 0xffffu) * (b >> 16u) + (middle & 0xffffu);
   return (a >> 16u) * (b >> 16u) + (middle >> 16u) + (carry >> 16u);
 }
 
-// What P of query t is multiplied with at the keys s to s + 3: 0 or gain, by Philox4x32-10 (src/random/philox.ts).
+// The dropout factors of P for query t and keys s to s + 3: 0 or gain, by Philox4x32-10 (src/random/philox.ts).
 fn dropout_factors(t: u32, s: u32) -> vec4f {
   if (!has_offset) { return vec4f(1.0); }
   let element = (number * params.T + t) * ((params.T + 3u) / 4u * 4u) + s;
@@ -201,13 +202,13 @@ fn attention_backward_queries(
   sequence = number / params.heads;
   head = number % params.heads;
   let column = index % together / (params.B * params.heads) * COLUMNS;
-  let first_query = (blocks - 1u - index / together) * BLOCK; // those with the most keys begin first
+  let first_query = (blocks - 1u - index / together) * BLOCK; // queries with the most keys start first
 
-  let query = first_query + 4u * (lane / 8u); // this lane's queries: four from here on
+  let query = first_query + 4u * (lane / 8u); // this lane's queries: four, from here on
   let queries = vec4u(query, query + 1u, query + 2u, query + 3u);
   let row = index % (params.B * params.heads) / params.heads; // b, in a uniform variable
   let first_keys = first_keys_of(row, query);
-  let four = lane % 8u; // this lane's keys in a block, and its columns: four from 4 · four on
+  let four = lane % 8u; // this lane's keys in a block, and its columns: four, from 4 · four on
   let root = sqrt(f32(params.width));
   var greatest = vec4f(0.0);
   var sum = vec4f(1.0);
@@ -223,8 +224,8 @@ fn attention_backward_queries(
   }
   guess = sum_of_lanes(guess);
   var lack = vec4f(0.0); // E
-  var left = mat4x4f(); // Σ P · (dP − D₀) / √width · k of the queries (columns) at columns 4 · four on
-  var right = mat4x4f(); // and 32 further on
+  var left = mat4x4f(); // Σ P · (dP − D₀) / √width · k of the queries (columns), from column 4 · four on
+  var right = mat4x4f(); // and 32 columns further on
   var mean_left = mat4x4f(); // Σ P · k
   var mean_right = mat4x4f();
   var first_key = first_key_of(row, first_query) / BLOCK * BLOCK;
@@ -237,7 +238,7 @@ fn attention_backward_queries(
       for (var q = 0u; q < 4u; q++) { kept[q] = dropout_factors(query + q, key); }
       kept = transpose(kept);
     }
-    workgroupBarrier(); // the last block's weights and this one's tile are not in use any more
+    workgroupBarrier(); // all lanes have read the previous weights and the tile
     for (var k = 0u; k < 4u; k++) {
       let seen = (first_keys <= vec4u(key + k)) & (vec4u(key + k) <= queries);
       p[k] = select(vec4f(0.0), exp(p[k] / root - greatest) / sum, seen);
@@ -279,15 +280,15 @@ fn attention_backward_keys(
   sequence = number / params.heads;
   head = number % params.heads;
   let column = index % together / (params.B * params.heads) * COLUMNS;
-  let first_key = index / together * BLOCK; // those with the most queries begin first
+  let first_key = index / together * BLOCK; // keys with the most queries start first
 
-  let four = lane % 8u; // of a block's scores: keys; of the results: columns; four from 4 · four on
+  let four = lane % 8u; // four keys of a block's scores, four columns of the results: from 4 · four on
   let key = first_key + 4u * four;
   let keys = vec4u(key, key + 1u, key + 2u, key + 3u);
   let root = sqrt(f32(params.width));
   let row = index % (params.B * params.heads) / params.heads; // b, in a uniform variable
-  var dk_left = mat4x4f(); // dk of four keys (columns) at columns 4 · four on
-  var dk_right = mat4x4f(); // and 32 further on
+  var dk_left = mat4x4f(); // dk of four keys (columns), from column 4 · four on
+  var dk_right = mat4x4f(); // and 32 columns further on
   var dv_left = mat4x4f();
   var dv_right = mat4x4f();
   for (var first_query = first_key; first_query < params.T; first_query += BLOCK) {
@@ -295,7 +296,7 @@ fn attention_backward_keys(
     let query = first_query + 4u * (lane / 8u);
     var s = products(0u, first_query, 1u, first_key);
     let dp = products(3u, first_query, 2u, first_key);
-    workgroupBarrier(); // the last block's weights and this one's tile are not in use any more
+    workgroupBarrier(); // all lanes have read the previous weights and the tile
     for (var q = 0u; q < 4u; q++) {
       var p = vec4f(0.0);
       var d = 0.0;
@@ -315,7 +316,7 @@ fn attention_backward_keys(
     workgroupBarrier();
     add_weighted(&dv_left, &dv_right);
 
-    workgroupBarrier(); // P has been used, and dy
+    workgroupBarrier(); // all lanes have read P and dy
     for (var q = 0u; q < 4u; q++) { weights[lane / 8u][q][slot(four, lane / 8u)] = s[q]; }
     load_rows(0u, first_query, column);
     workgroupBarrier();

@@ -1,17 +1,18 @@
 export default /* wgsl */ `// Attention to a cache, in two passes.
 //
-// attention_cached_append writes each token's key and value to its place in its slot. A slot that the cache does not have is an
-// idle token, which writes nothing; a position is moved into 0 to S − 1. An invocation owns a word: an f32, or two bf16, the
-// first in its lower half, which are rounded to the nearest, to even where two are as near.
+// attention_cached_append writes each token's key and value to its place in its slot. A slot number outside the cache
+// marks an idle token, which writes nothing; a position is clamped to 0 to S − 1. An invocation owns a 32-bit word: an
+// f32, or two bf16, the first in the lower half. bf16 are rounded to nearest, ties to even.
 //
-// attention_cached: token n attends to the places 0 to position[n] of its slot, and no further: those may hold anything. An
-// idle token gives zeros.
+// attention_cached: token n attends to places 0 to position[n] of its slot. Later places may hold anything. An idle
+// token yields zeros.
 //
 //     S = q · k / √width,   P = exp(S − max) / Σ exp(S − max),   y = Σ P · v
 //
-// A workgroup owns one query of one head. It goes over the keys in blocks of 256, the maximum so far in hand: where a
-// block raises it, what has been summed shrinks by exp(old − new). A lane owns one key of a block's scores; then every
-// fourth value of the block at the columns l, l + 64, …, where l is the lane modulo 64. The four parts are added last.
+// A workgroup owns one query of one head. It goes through the keys in blocks of 256 and tracks the maximum so far. If a
+// block raises it, the sums so far are multiplied by exp(old − new). A lane owns one key of a block's scores; then
+// every fourth value of the block, at columns l, l + 64, …, where l is the lane modulo 64. The four partial sums are
+// added at the end.
 
 struct Params { N: u32, heads: u32, width: u32, slots: u32, S: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -23,7 +24,7 @@ struct Params { N: u32, heads: u32, width: u32, slots: u32, S: u32 }
 override bf16_cache: bool = false;
 
 const LANES = 256u;
-const LOWEST = -3e38; // a score that counts for nothing
+const LOWEST = -3e38; // the score of a key that is not seen
 var<workgroup> query: array<f32, 256>; // width is at most 256
 var<workgroup> weights: array<f32, LANES>;
 var<workgroup> partial: array<vec4f, LANES>;
@@ -34,7 +35,7 @@ fn cached(at: u32) -> f32 {
   return bitcast<f32>(select(word & 0xffff0000u, word << 16u, at % 2u == 0u));
 }
 
-// Of head h of token n, number c of its key and value, side by side.
+// Element c of head h of token n, counted through its key and then its value.
 fn given(n: u32, h: u32, c: u32) -> f32 {
   let part = c / params.width;
   return qkv[((n * 3u + 1u + part) * params.heads + h) * params.width + c % params.width];
@@ -58,7 +59,7 @@ fn attention_cached_append(
   let h = i / words % params.heads;
   let n = i / words / params.heads;
   if (n >= params.N) { return; }
-  let number = u32(slot[n]); // −1 becomes a large one
+  let number = u32(slot[n]); // −1 becomes a large number
   if (number >= params.slots) { return; }
   let place = u32(clamp(position[n], 0, i32(params.S) - 1));
   let into = ((number * params.heads + h) * params.S + place) * words + i % words;
@@ -81,7 +82,7 @@ fn attention_cached(
   let width = params.width;
   let h = row % params.heads;
   let n = row / params.heads;
-  let number = u32(slot[n]); // −1 becomes a large one
+  let number = u32(slot[n]); // −1 becomes a large number
   if (number >= params.slots) {
     for (var c = lane; c < width; c += LANES) { y[row * width + c] = 0.0; }
     return;
@@ -95,10 +96,10 @@ fn attention_cached(
   for (var c = lane; c < width; c += LANES) { query[c] = qkv[first_query + c]; }
   let column = lane % 64u;
   var greatest = LOWEST;
-  var sum = 0.0; // of this lane's keys
+  var sum = 0.0; // over this lane's keys
   var out = vec4f(0.0); // at the columns column, column + 64, …
   for (var block = 0u; block < keys; block += LANES) {
-    workgroupBarrier(); // query is there; the last block's weights have been used
+    workgroupBarrier(); // query has been written; the previous block's weights have been read
     let there = block + lane < keys;
     var s = LOWEST;
     if (there) {

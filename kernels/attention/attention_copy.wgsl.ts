@@ -1,5 +1,5 @@
-export default /* wgsl */ `// The first count[i] places of slot from[i] of a cache go to slot to[i]; no slot is both read and written. A slot that the
-// cache does not have copies nothing. An invocation owns a word: an f32, or two bf16.
+export default /* wgsl */ `// Copies the first count[i] places of slot from[i] of a cache to slot to[i]; no slot is both
+// read and written. Slots outside the cache copy nothing. An invocation owns a 32-bit word: an f32, or two bf16.
 
 struct Params { n: u32, slots: u32, heads: u32, S: u32, width: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -16,7 +16,7 @@ fn attention_copy(
   @builtin(local_invocation_index) lane: u32,
 ) {
   let row = select(2u, 1u, bf16_cache) * params.width; // a head's key and value of a token
-  let size = params.heads * params.S * row; // of a slot
+  let size = params.heads * params.S * row; // words of a slot
   let at = (group.x + group.y * groups.x) * 256u + lane;
   let i = at / size;
   if (i >= params.n || source[i] >= params.slots || target_slot[i] >= params.slots) { return; }

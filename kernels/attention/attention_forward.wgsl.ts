@@ -1,21 +1,21 @@
-export default /* wgsl */ `// Causal self-attention, forward, in the manner of FlashAttention (Dao et al. 2022, arXiv:2205.14135): for query t and
-// the keys s ≤ t of a head,
+export default /* wgsl */ `// Causal self-attention, forward, as in FlashAttention (Dao et al. 2022, arXiv:2205.14135).
+// For query t and keys s ≤ t of a head:
 //
-//     S = q · k / √width,   sum = Σ exp(S − max),   P = exp(S − max) / sum,   y = Σ kept(P) · v
+//     S = q · k / √width,   sum = Σ exp(S − max),   P = exp(S − max) / sum,   y = Σ dropout(P) · v
 //
-// A workgroup owns 32 queries of a head and 64 columns of their y; wider heads make the scores anew for each 64
-// columns. It goes over the keys in blocks of 32, the maximum so far in hand: where a block raises it, what has been
-// summed shrinks by exp(old − new). A lane owns four queries and four keys of a block's scores, then eight columns of
-// the four queries' y. All sums run in the order of the keys, but for those of exp(S − max), which each lane keeps for
-// its keys until the end.
+// A workgroup owns 32 queries of a head and 64 columns of their y; wider heads compute the scores again for each 64
+// columns. It goes through the keys in blocks of 32 and tracks the maximum so far. If a block raises it, the sums so
+// far are multiplied by exp(old − new). A lane owns four queries and four keys of a block's scores, then eight columns
+// of the four queries' y. All sums run in the order of the keys, except the sum of exp(S − max), which each lane adds
+// up for its own keys; these are added at the end.
 //
-// With documents, a query sees the keys from the start of its own on, and a workgroup begins with the block in which its first
-// query's document does: starts do not fall from one token to the next.
+// With documents, a query sees keys from the start of its own document on, and a workgroup starts at the block in which
+// its first query's document begins. This relies on starts not decreasing along a row.
 
 struct Params { B: u32, T: u32, heads: u32, width: u32, seed: i32, stream: i32, threshold: i32, gain: f32 }
 @group(0) @binding(0) var<uniform> params: Params;
-// Four elements of qkv and y at once, where the width is a multiple of 4.
-// For other widths gpu.ts has the operands bound one by one, and the lines of their functions.
+// Four elements of qkv and y at once, for widths that are multiples of 4. For other widths gpu.ts binds the operands as
+// single elements and replaces these functions.
 @group(0) @binding(1) var<storage, read> qkv: array<vec4<f32>>; // (B, T, 3, heads, width)
 fn qkv_four(at: u32, count: u32) -> vec4f { return qkv[at / 4u]; }
 @group(0) @binding(4) var<storage, read_write> y: array<vec4<f32>>; // (B, T, heads, width)
@@ -26,37 +26,37 @@ fn y_put_four(at: u32, count: u32, values: vec4f) { y[at / 4u] = values; }
 override has_offset: bool = false;
 override has_starts: bool = false;
 
-const BLOCK = 32u; // queries, keys, and columns at a time where a score is summed
-const COLUMNS = 64u; // of the result
-// By row / 4, row % 4, and four columns: either two transposed tiles of 32 rows × 32 columns, one behind the other, so that
-// a vec4f is four rows; or 32 rows × 64 columns, the right half behind the left.
+const BLOCK = 32u; // queries or keys of a block; columns at a time in the sum of a score
+const COLUMNS = 64u; // columns of the result
+// Indexed by row / 4, row % 4, and four columns. Holds either two transposed tiles of 32 rows × 32 columns, the second
+// after the first, so that a vec4f is four rows; or 32 rows × 64 columns, the right half after the left.
 var<workgroup> tile: array<array<array<vec4f, 8>, 4>, 16>;
 var<workgroup> weights: array<array<array<vec4f, 8>, 4>, 8>;
 var<workgroup> statistics: array<vec4f, 64>; // of each lane's four queries
-const LOWEST = -3e38; // a score that counts for nothing
+const LOWEST = -3e38; // the score of a key that is not seen
 
 var<private> lane: u32;
 var<private> sequence: u32; // b
 var<private> head: u32; // h
 var<private> number: u32; // b · heads + h
 
-// q, k or v (part 0, 1, 2) of token t at four columns from c on; 0 outside.
+// Four columns, from c on, of token t's q, k or v (part 0, 1, 2); 0 outside.
 fn four_of_qkv(part: u32, t: u32, c: u32) -> vec4f {
   if (t >= params.T || c >= params.width) { return vec4f(); }
   return qkv_four((((sequence * params.T + t) * 3u + part) * params.heads + head) * params.width + c, params.width - c);
 }
 
-// In a transposed tile, and in weights, where four rows lie in the rows 4 q to 4 q + 3. The exclusive or puts what neighbours
-// write at one time into different banks.
+// Where transposed tiles and weights store rows 4 q to 4 q + 3. The exclusive or puts the values that neighbouring
+// lanes write at the same time into different banks.
 fn slot(rows: u32, q: u32) -> u32 { return rows ^ q; }
 
-// Four rows × four columns of a tile, transposed: each lane has its own.
+// Stores four rows × four columns of a tile, transposed. Each lane stores different ones.
 fn keep_transposed(first: u32, rows: mat4x4f) {
   let columns = transpose(rows);
   for (var i = 0u; i < 4u; i++) { tile[first + lane % 8u][i][slot(lane / 8u, lane % 8u)] = columns[i]; }
 }
 
-// 32 rows × 32 columns from row t and column c on, transposed.
+// Loads 32 rows × 32 columns, from row t and column c on, transposed.
 fn load_transposed(first: u32, part: u32, t: u32, c: u32) {
   let row = t + lane / 8u * 4u;
   let x = c + lane % 8u * 4u;
@@ -69,7 +69,7 @@ fn load_transposed(first: u32, part: u32, t: u32, c: u32) {
   );
 }
 
-// 32 rows × 64 columns from row t and column c on.
+// Loads 32 rows × 64 columns, from row t and column c on.
 fn load_rows(part: u32, t: u32, c: u32) {
   for (var i = lane; i < 512u; i += 64u) {
     let row = i / 16u;
@@ -87,8 +87,7 @@ fn add_outer(sums: mat4x4f, a: vec4f, b: vec4f) -> mat4x4f {
   );
 }
 
-// sums + the products of the two transposed tiles, of this lane's four queries and four keys:
-// columns are keys, components queries.
+// sums + the products of the two transposed tiles, for this lane's four queries (components) and four keys (columns).
 fn multiplied(sums: mat4x4f) -> mat4x4f {
   var total = sums;
   for (var q = 0u; q < 8u; q++) {
@@ -99,11 +98,11 @@ fn multiplied(sums: mat4x4f) -> mat4x4f {
   return total;
 }
 
-// q · k.
+// q · k of 32 queries from token 'query' on and 32 keys from token 'key' on.
 fn scores(query: u32, key: u32) -> mat4x4f {
   var sums = mat4x4f();
   for (var c = 0u; c < params.width; c += BLOCK) {
-    workgroupBarrier(); // the tile is not in use any more
+    workgroupBarrier(); // all lanes have read the tile
     load_transposed(0u, 0u, query, c);
     load_transposed(8u, 1u, key, c);
     workgroupBarrier();
@@ -112,8 +111,8 @@ fn scores(query: u32, key: u32) -> mat4x4f {
   return sums;
 }
 
-// += Σ weights · tile over 32 rows: this lane's four results (columns), at its four columns in the left and in the right
-// half of the tile.
+// += Σ weights · tile over 32 rows, for this lane's four results (columns), at its four columns in the left and in the
+// right half of the tile.
 fn add_weighted(left: ptr<function, mat4x4f>, right: ptr<function, mat4x4f>) {
   for (var q = 0u; q < 8u; q++) {
     for (var i = 0u; i < 4u; i++) {
@@ -124,7 +123,7 @@ fn add_weighted(left: ptr<function, mat4x4f>, right: ptr<function, mat4x4f>) {
   }
 }
 
-// Column i times factors[i].
+// m with column i multiplied by factors[i].
 fn scaled(m: mat4x4f, factors: vec4f) -> mat4x4f {
   return mat4x4f(m[0] * factors.x, m[1] * factors.y, m[2] * factors.z, m[3] * factors.w);
 }
@@ -135,26 +134,26 @@ fn store(t: u32, c: u32, values: vec4f) {
   y_put_four(first + c, params.width - c, values);
 }
 
-// The first key that query t of row b sees; those behind the row's end count as its last.
+// The first key that query t of row b sees; a t after the row's end counts as its last.
 fn first_key_of(b: u32, t: u32) -> u32 {
   if (!has_starts) { return 0u; }
   let query = min(t, params.T - 1u);
   return min(u32(max(starts[b * params.T + query], 0)), query);
 }
 
-// The same of four queries.
+// The first keys that queries t to t + 3 see.
 fn first_keys_of(b: u32, t: u32) -> vec4u {
   return vec4u(first_key_of(b, t), first_key_of(b, t + 1u), first_key_of(b, t + 2u), first_key_of(b, t + 3u));
 }
 
-// The upper 32 bits of a product, out of halves of 16 bits.
+// The upper 32 bits of a product, computed from 16-bit halves.
 fn multiply_high(a: u32, b: u32) -> u32 {
   let middle = (a >> 16u) * (b & 0xffffu) + (((a & 0xffffu) * (b & 0xffffu)) >> 16u);
   let carry = (a & 0xffffu) * (b >> 16u) + (middle & 0xffffu);
   return (a >> 16u) * (b >> 16u) + (middle >> 16u) + (carry >> 16u);
 }
 
-// What P of query t is multiplied with at the keys s to s + 3: 0 or gain, by Philox4x32-10 (src/random/philox.ts).
+// The dropout factors of P for query t and keys s to s + 3: 0 or gain, by Philox4x32-10 (src/random/philox.ts).
 fn dropout_factors(t: u32, s: u32) -> vec4f {
   if (!has_offset) { return vec4f(1.0); }
   let element = (number * params.T + t) * ((params.T + 3u) / 4u * 4u) + s;
@@ -183,18 +182,18 @@ fn attention_forward(
   sequence = number / params.heads;
   head = number % params.heads;
   let column = index % together / (params.B * params.heads) * COLUMNS;
-  let first_query = (blocks - 1u - index / together) * BLOCK; // those with the most keys begin first
+  let first_query = (blocks - 1u - index / together) * BLOCK; // queries with the most keys start first
 
-  let query = first_query + 4u * (lane / 8u); // this lane's queries: four from here on
+  let query = first_query + 4u * (lane / 8u); // this lane's queries: four, from here on
   let queries = vec4u(query, query + 1u, query + 2u, query + 3u);
   let row = index % (params.B * params.heads) / params.heads; // b, in a uniform variable
   let first_keys = first_keys_of(row, query);
-  let four = lane % 8u; // this lane's keys in a block, and its columns: four from 4 · four on
+  let four = lane % 8u; // this lane's keys in a block, and its columns: four, from 4 · four on
   let root = sqrt(f32(params.width));
   var greatest = vec4f(LOWEST);
   var sum = vec4f(0.0);
-  var left = mat4x4f(); // y of the queries (columns) at columns 4 · four on
-  var right = mat4x4f(); // and 32 further on
+  var left = mat4x4f(); // y of the queries (columns), from column 4 · four on
+  var right = mat4x4f(); // and 32 columns further on
   var first_key = first_key_of(row, first_query) / BLOCK * BLOCK;
   for (; first_key < min(first_query + BLOCK, params.T); first_key += BLOCK) {
     let key = first_key + 4u * four;
@@ -229,7 +228,7 @@ fn attention_forward(
     add_weighted(&left, &right);
   }
 
-  workgroupBarrier(); // the last block's maxima have been read
+  workgroupBarrier(); // all lanes have read the previous maxima
   statistics[lane] = sum;
   workgroupBarrier();
   sum = vec4f(0.0);

@@ -1,4 +1,4 @@
-/** What attention's WebAssembly kernels share: where a head lies, regions of the scratch, dropout's factors. */
+/** Helpers of attention's WebAssembly kernels: addresses of heads, regions of the scratch memory, dropout factors. */
 import type { CpuPhase, Layouts } from "../../src/kernel.ts";
 import type { F32Local, I32, I32Local, Lanes, Locals, Vector, WasmFunction } from "../../src/wasm/assembler.ts";
 import { NATIVE, ROWS, tileColumns } from "../../src/wasm/gemm.ts";
@@ -6,14 +6,20 @@ import { type Philox, philox } from "../../src/wasm/philox.ts";
 
 export type Dropout = Locals<"seed" | "stream" | "threshold", "gain"> & { readonly offset: I32Local | undefined };
 
-/** Rows and columns of the tile that multiplies: machine code's, or WebAssembly's. */
+/** Rows and columns of the tile that the multiplication computes: machine code's if `native`, else WebAssembly's. */
 export const tileOf = (native: boolean): { rows: number; columns: 8 | 16 | typeof NATIVE.columns } =>
   native ? NATIVE : { rows: ROWS, columns: tileColumns() };
 
-/** Tokens from which on machine code's wide tile is of use: in less, too much of it falls on keys that a query does not see. */
+/**
+ * Least number of tokens for which machine code's wide tile pays. In shorter sequences too much of the tile falls on
+ * keys that a query does not see.
+ */
 const LONG = 128;
 
-/** A kernel's only phase, with the tile that suits its sizes; `emit` is told whether that is machine code's. */
+/**
+ * A kernel with one phase, whose tile is chosen by T. `emit` is called with `native`, whether the tile is machine
+ * code's.
+ */
 export function byTile<Sizes extends { readonly T: number }, Of>(
   phase: Omit<CpuPhase<Sizes, Of>, "emit">,
   emit: (f: WasmFunction, of: Of, native: boolean) => void,
@@ -27,7 +33,7 @@ export function byTile<Sizes extends { readonly T: number }, Of>(
 /** ⌈n / size⌉ · size. */
 export const roundUp = (f: WasmFunction, n: I32, size: number): I32Local => f.i32.mul(f.i32.divUp(n, size), size);
 
-/** Addresses in the thread's scratch: one region of so many floats behind the other, each on a cache line of its own. */
+/** Allocates regions of the given number of floats in the thread's scratch memory, each starting on a cache line. */
 export function regions(f: WasmFunction): (floats: I32) => I32Local {
   let top = f.scratch(0);
   return (floats) => {
@@ -37,7 +43,9 @@ export function regions(f: WasmFunction): (floats: I32) => I32Local {
   };
 }
 
-/** A head, number b · heads + h, in a tensor (B, T, parts, heads, width): its rows, and the bytes from token to token. */
+/**
+ * Head b · heads + h of a tensor (B, T, parts, heads, width): the addresses of its rows, and the bytes between tokens.
+ */
 export function headOf(
   f: WasmFunction,
   { T, heads, width }: Locals<"T" | "heads" | "width">,
@@ -53,13 +61,15 @@ export function headOf(
   return { row, stride };
 }
 
-/** Dropout at work: a counter's words, and what an element is multiplied with by its word, 0 or gain. */
+/**
+ * Dropout's code: `draw` emits a counter's random words, `factor` turns a word into its element's factor, 0 or gain.
+ */
 export interface Dropped {
   readonly draw: Philox;
   readonly factor: (v: Lanes, word: Vector) => Vector;
 }
 
-/** Made before a kernel's loops; nothing where nothing is dropped. */
+/** Prepares dropout before a kernel's loops; undefined if nothing is dropped. */
 export function dropoutOf(
   f: WasmFunction,
   { offset, seed, stream, threshold, gain }: Dropout,
@@ -72,18 +82,20 @@ export function dropoutOf(
   };
 }
 
-/** The number of a query's first Philox counter: each serves four keys, and every query begins with a new one. */
+/**
+ * The number of a query's first Philox counter. Each counter serves four keys, and every query starts with a new one.
+ */
 export const firstCounter = (f: WasmFunction, T: I32Local, head: I32Local, query: I32): I32Local =>
   f.i32.mul(f.i32.add(f.i32.mul(head, T), query), f.i32.divUp(T, 4));
 
-/** Where documents start: of B rows of T tokens, each token's first key; nothing where a row is one document. */
+/** For each token, the first key of its document. Undefined if each row is one document. */
 export interface Starts {
   readonly starts: I32Local | undefined;
 }
 
 /**
- * Defines into ← the first keys that `count` queries from number `query` on see, as floats: their starts, at `starts` from there on,
- * moved into 0 to the query.
+ * Defines a function that writes, as floats, the first key that each of `count` queries sees, from query number `query`
+ * on, to `into`. It reads them from `starts` and clamps each to between 0 and the query's own number.
  */
 export function defineFirstKeys(f: WasmFunction) {
   return f.define("first_keys", ["i32", "i32", "i32", "i32"], (f, starts, query, count, into) => {
@@ -98,7 +110,7 @@ export function defineFirstKeys(f: WasmFunction) {
 /** 1 / √width. */
 export const scaleOf = (f: WasmFunction, width: I32Local): F32Local => f.f32.div(1, f.f32.sqrt(f.f32.fromSize(width)));
 
-/** Defines into ← factor · row for a row of `width` elements that lies in pieces of W, `stride` bytes apart. */
+/** Defines into ← factor · row, for a row of `width` elements that is stored in pieces of W, `stride` bytes apart. */
 export function defineWriteRow(f: WasmFunction, W: number, fresh = true) {
   return f.define("write", ["i32", "i32", "i32", "f32", "i32"], (f, row, stride, width, factor, into) => {
     const factors = f.splat(factor), piece = f.i32.copy(row);

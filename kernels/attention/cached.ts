@@ -1,17 +1,18 @@
 /**
- * Attention to keys and values in a cache, for tokens of any number of texts in one pass:
+ * Attention to cached keys and values. One pass takes tokens from any number of texts:
  *
  *     y = Σ softmax(q · k / √width) · v   over the keys k and values v of the token's slot, up to its own position
  *
- * The cache has a slot for each text, and S places in a slot. A head's keys and values lie one behind another, as a query reads
- * them, for memory is fast where what it is asked for lies side by side. Token n is written to place `position[n]` of slot `slot[n]`; all
- * tokens of the pass are written before the first is attended to, and every key is read from the cache: so a token's bits do
- * not depend on the tokens beside it, or on where a prompt was cut into passes. Places behind a token may hold anything. In a
- * cache of bf16 keys and values are rounded to the nearest as they are written; queries and all that is computed are f32.
+ * The cache has one slot per text, and S places per slot. The keys and values of one head are stored contiguously, in
+ * the order in which a query reads them, because sequential reads are fast. Token n is written to place `position[n]`
+ * of slot `slot[n]`. All tokens of the pass are written before attention starts, and every key is read from the cache.
+ * So a token's result does not depend, to the bit, on the other tokens of the pass, or on how a prompt was split into
+ * passes. Places after a token may hold anything. In a bf16 cache, keys and values are rounded to nearest when they are
+ * written; queries and all arithmetic are f32.
  *
- * Both numbers are read on the device. A slot that the cache does not have, such as −1, is an idle token, which gives zeros and
- * writes nothing; a position outside the slot is moved into it. So nothing outside the cache is ever touched. Two tokens at one
- * place are the caller's mistake: which of them stays there is not defined.
+ * Slots and positions are read on the device. A slot number outside the cache, such as −1, marks an idle token, which
+ * yields zeros and writes nothing. A position outside the slot is clamped into it. So nothing outside the cache is
+ * touched. Two tokens must not have the same place: which of them would be stored is undefined.
  */
 import { bf16ToF32, f32ToBf16 } from "../../src/half.ts";
 import { f32, half, i32, kernel } from "../../src/kernel.ts";
@@ -30,7 +31,7 @@ const together = [
   { tasks: ({ N }: Sizes) => N, work: ({ N, heads, width }: Sizes) => 2 * N * heads * width, emit: append },
   attending,
 ];
-/** One token: each head writes its own part of the key and the value, and no thread waits for another. */
+/** With one token, each head writes its own part of the key and the value, so no thread has to wait for another. */
 const alone = [attending];
 
 export const attentionCached = kernel({
@@ -85,8 +86,9 @@ export const attentionCached = kernel({
 });
 
 /**
- * The first count[i] places of slot from[i] go to slot to[i]: what a text has in common with another is not computed twice. No
- * slot may be both read and written; one that the cache does not have copies nothing, and a count is at most S.
+ * Copies the first count[i] places of slot from[i] to slot to[i], so that the common beginning of two texts is computed
+ * only once. A slot must not be both read and written. Slots outside the cache copy nothing. A count above S is taken
+ * as S.
  */
 export const attentionCopy = kernel({
   name: "attention_copy",

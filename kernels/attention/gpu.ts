@@ -1,14 +1,15 @@
-/** Attention's shaders in two versions: for heads whose width is a multiple of 4, and for any. */
+/** Attention's shaders in two versions: one for heads whose width is a multiple of 4, one for any width. */
 import { type GpuPass, withLines } from "../../src/kernel.ts";
 
 type Sizes = Record<"B" | "T" | "heads" | "width", number>;
 
 /**
- * The passes of a shader; a launch takes one of them. As its text stands, it reads and writes the operands by fours. In the
- * other version an operand is bound as single elements, and its function `NAME_four(at, count)`, or
- * `NAME_put_four(at, count, values)`, goes over those from `at` on, of which `count` are there.
+ * Two passes for one shader, of which each launch runs one. The shader's text as it stands reads and writes the
+ * operands four elements at a time. In the version for any width, the operand is bound as single elements, and its
+ * function `NAME_four(at, count)` or `NAME_put_four(at, count, values)` loops over up to four elements, `count` if that
+ * is less.
  *
- * @param operands what becomes of each: read, written, or added to
+ * @param operands how the shader accesses each: read, written, or added to
  */
 export function byFours(
   pass: GpuPass<Sizes>,
@@ -23,7 +24,7 @@ export function byFours(
   }));
 }
 
-/** Few tokens are little work, and not worth the compilation of another version. */
+/** With few tokens there is little work, and compiling another version would not pay. */
 const takesFours = ({ T, width }: Sizes) => width % 4 === 0 && T >= 128;
 
 function oneByOne(source: string, operands: Parameters<typeof byFours>[1]): string {

@@ -1,19 +1,21 @@
 /**
- * Causal self-attention in the manner of FlashAttention (Dao et al. 2022, arXiv:2205.14135), over queries, keys and values
- * that lie side by side as nanoGPT's c_attn makes them. Of each head, for query t and the keys s ≤ t:
+ * Causal self-attention as in FlashAttention (Dao et al. 2022, arXiv:2205.14135). Queries, keys and values are packed
+ * in one tensor, as nanoGPT's c_attn returns them. For each head, query t and keys s ≤ t:
  *
- *     S = q · k / √width,   sum = Σ exp(S − max),   P = exp(S − max) / sum,   y = Σ kept(P) · v
+ *     S = q · k / √width,   sum = Σ exp(S − max),   P = exp(S − max) / sum,   y = Σ dropout(P) · v
  *
- * The T×T matrices S and P exist in small blocks only. Backward makes them anew out of q, k, `max` and `sum`: the two as one
- * number, log Σ exp(S), would do, but where scores are large its rounding costs P three digits.
+ * The T×T matrices S and P are only ever computed in small blocks. Backward computes them again from q, k, `max` and
+ * `sum`. One number, log Σ exp(S), would be enough for that, but at large scores its rounding would cost P three
+ * digits.
  *
- * Where a row holds several documents side by side, `starts` has, for each token, the place in the row at which its document
- * begins, and query t sees the keys starts[t] ≤ s ≤ t. Starts do not fall from one token to the next: by this, blocks of keys
- * that no query of a block sees are left out. A start is moved into 0 to t, so nothing outside a row is read, whatever stands
- * there.
+ * If a row holds several documents, `starts` has, for each token, the place in the row at which its document begins,
+ * and query t sees the keys starts[t] ≤ s ≤ t. Starts must not decrease along a row, so that blocks of keys that no
+ * query of a block sees can be skipped. A start is clamped to between 0 and t, so whatever its value, nothing outside
+ * the row is read.
  *
- * Dropout falls on P. Element i of the (B, heads, T, T₄) matrix, T₄ being T rounded up to a multiple of 4, is dropped where
- * the upper 24 bits of its Philox word are below `threshold` = ⌈p · 2²⁴⌉, and otherwise multiplied by `gain` = 1 / (1 − p).
+ * Dropout is applied to P. Element i of the (B, heads, T, T₄) matrix, where T₄ is T rounded up to a multiple of 4, is
+ * set to zero if the upper 24 bits of its Philox word are below `threshold` = ⌈p · 2²⁴⌉, else multiplied by `gain` = 1
+ * / (1 − p).
  */
 import { f32, type FloatArray, i32, kernel, optional } from "../../src/kernel.ts";
 import { dropoutFactor, dropoutParams } from "../dropout/kernel.ts";
@@ -29,10 +31,10 @@ const perQuery = f32(2, "B", "heads", "T"), offset = optional(i32(1)), starts = 
 
 type Sizes = Record<"B" | "T" | "heads" | "width", number>;
 
-/** On the GPU a workgroup owns 32 queries, or keys, and 64 columns of what is computed for them. */
+/** On the GPU a workgroup owns 32 queries or keys, and 64 columns of their results. */
 const workgroups = ({ B, T, heads, width }: Sizes) => B * heads * Math.ceil(T / 32) * Math.ceil(width / 64);
 
-/** What P is multiplied with, by the head's number (b · heads + h), query and key. */
+/** The factor of P, 0 or gain, for a head's number (b · heads + h), query and key. */
 function factors({ T }: Sizes, offset: Int32Array | undefined, params: Record<keyof typeof dropoutParams, number>) {
   const T4 = Math.ceil(T / 4) * 4;
   return (head: number, t: number, s: number): number =>
@@ -43,7 +45,7 @@ function factors({ T }: Sizes, offset: Int32Array | undefined, params: Record<ke
 const firstKeys = ({ T, heads }: Sizes, starts: Int32Array | undefined) => (head: number, t: number): number =>
   starts ? Math.min(Math.max(starts[Math.floor(head / heads) * T + t], 0), t) : 0;
 
-/** Places in the arrays: q, k or v (part 0, 1, 2) of a row in (B, T, 3, heads, width), and a row in (B, T, heads, width). */
+/** Offsets: of row t of q, k or v (part 0, 1, 2) in (B, T, 3, heads, width), and of row t in (B, T, heads, width). */
 function places({ T, heads, width }: Sizes, head: number) {
   const b = Math.floor(head / heads), h = head % heads;
   return {
@@ -63,7 +65,7 @@ function addTo(y: FloatArray, j: number, factor: number, x: FloatArray, i: numbe
   for (let c = 0; c < width; c++) y[j + c] += factor * x[i + c];
 }
 
-/** How many products of two numbers it takes to multiply all queries with the keys that they see. */
+/** Number of multiplications for the products of all queries with the keys that they see. */
 const pairs = ({ B, T, heads, width }: Record<"B" | "T" | "heads" | "width", number>) =>
   B * heads * T * (T + 1) / 2 * width;
 
@@ -104,11 +106,11 @@ export const attentionForward = kernel({
 });
 
 /**
- * With D = Σ dy · y of a query, and dP = kept(dy · v):
+ * With D = Σ dy · y of a query, and dP = dropout(dy · v):
  *
- *     dS = P · (dP − D) / √width,   dq += Σ dS · k,   dk += Σ dS · q,   dv += Σ kept(P) · dy
+ *     dS = P · (dP − D) / √width,   dq += Σ dS · k,   dk += Σ dS · q,   dv += Σ dropout(P) · dy
  *
- * D is the same as Σ P · dP, which the derivative of softmax subtracts.
+ * D equals Σ P · dP, which the derivative of softmax subtracts.
  */
 export const attentionBackward = kernel({
   name: "attention_backward",

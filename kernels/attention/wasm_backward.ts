@@ -1,10 +1,11 @@
 /**
- * A task is a head, which takes CHUNK keys at a time and goes through the queries that see them in blocks of QUERIES. The
- * block's P and dS stand as panels of keys, packed for the products with dy and q that go to dv and dk; these grow in the
- * scratch, transposed, until the chunk has been seen by all. For dq, dS is packed once more.
+ * A task is a head. It takes CHUNK keys at a time, and goes through the queries that see them in blocks of QUERIES. The
+ * block's P and dS are stored as panels of keys, packed for their products with dy and q, which are added to dv and dk.
+ * dv and dk are accumulated in the scratch memory, transposed, until all queries have been through the chunk. For dq,
+ * dS is packed again.
  *
- * With documents, a block begins with the panel in which its first query's document does, and a chunk that ends before that is
- * left out.
+ * With documents, a block starts at the panel in which its first query's document begins, and chunks that end before
+ * that are skipped.
  */
 import { type I32, type I32Local, Lanes, type Locals, type WasmFunction } from "../../src/wasm/assembler.ts";
 import { defineMultiply } from "../../src/wasm/gemm.ts";
@@ -14,11 +15,14 @@ import { inElementOrder } from "../../src/wasm/philox.ts";
 import { defineFirstKeys, defineWriteRow, type Dropout, dropoutOf, type Dropped, firstCounter } from "./blocks.ts";
 import { headOf, regions, roundUp, scaleOf, type Starts, tileOf } from "./blocks.ts";
 
-/** Keys at a time: a multiple of every panel, and of the 32 elements for which Philox draws at once. */
+/** Keys at a time: a multiple of every panel width, and of the 32 elements for which Philox draws at once. */
 const CHUNK = 256;
-/** Queries at a time: whole tiles, and few, for all keys up to the last are computed for each. */
+/**
+ * Queries at a time: a multiple of the tile's rows, and few, because all keys up to the block's last query are computed
+ * for each of its queries.
+ */
 const QUERIES = 24;
-/** What is known of a block's queries: −max, 1 / sum and D, QUERIES of each. */
+/** Size of a block's statistics: −max, 1 / sum and D of QUERIES queries each. */
 const VALUES = 3 * QUERIES;
 
 type Tensors = "dy" | "qkv" | "y" | "statistics" | "dqkv";
@@ -35,7 +39,7 @@ export function attentionBackward(f: WasmFunction, of: Arguments, native: boolea
   });
 }
 
-/** What all heads share: W, the columns of a panel, functions of the module, and regions of the scratch. */
+/** What all heads share: W (the columns of a panel), functions of the module, and regions of the scratch memory. */
 function prepare(f: WasmFunction, of: Arguments, native: boolean) {
   const { rows: R, columns: W } = tileOf(native),
     { width } = of,
@@ -63,7 +67,7 @@ function prepare(f: WasmFunction, of: Arguments, native: boolean) {
 type HeadRows = Record<"packed" | "gradient" | "given" | "out", ReturnType<typeof headOf>>;
 type Head = ReturnType<typeof prepare> & HeadRows & Locals<"number" | "chunk">;
 
-/** A chunk of a head's keys, and all queries that see one of them. */
+/** Processes a chunk of a head's keys with all queries that see one of them. */
 function keysChunk(f: WasmFunction, of: Head): void {
   const { T, width, W, packed, turnColumns, keysTurned, dkTurned, dvTurned } = of, { add, sub, mul, min, at } = f.i32;
   const first = mul(of.chunk, CHUNK), n = min(sub(T, first), CHUNK), allKeys = roundUp(f, n, W);
@@ -86,7 +90,7 @@ function keysChunk(f: WasmFunction, of: Head): void {
     f.call(describe, at(starts, add(mul(f.i32.div(of.number, of.heads), T), from)), from, count, firstKeys);
     const [earliest, latest] = [0, sub(count, 1)].map((query) => f.i32.truncate(f.f32.loadAt(firstKeys, query)));
     const sees = () => whole(f.i32.div(sub(f.i32.max(earliest, first), first), W), latest);
-    f.when(f.i32.lt(earliest, add(first, n)), sees, () => { // the first chunk leaves every dq with what it adds: nothing
+    f.when(f.i32.lt(earliest, add(first, n)), sees, () => { // the first chunk initializes every dq: to zeros here
       if (!of.dqkv.fresh) return;
       const rows = f.i32.select(of.chunk, 0, count);
       f.loop(0, rows, 1, (i) => {
@@ -96,7 +100,7 @@ function keysChunk(f: WasmFunction, of: Head): void {
     });
   });
 
-  // The panels of keys are not needed any more: their place serves to turn dk and dv.
+  // The panels of keys are not needed any more, so their memory is used to transpose dk and dv.
   [dkTurned, dvTurned].forEach((sums, i) => {
     f.call(turnColumns, sums, keysStride, width, n, keysTurned);
     f.loop(0, n, 1, (key) => {
@@ -106,11 +110,11 @@ function keysChunk(f: WasmFunction, of: Head): void {
   });
 }
 type Queries = "from" | "count" | "lag" | "visible" | "panels" | "panelBytes";
-/** The first of the panels that are seen, and the first key of the last query's document. */
+/** The first panel that the block sees, and the first key of the document of its last query. */
 type Seen = Record<"firstPanel" | "latest", I32>;
 type Block = Head & Locals<"first" | "n" | "keysStride" | Queries> & Seen;
 
-/** P and dS of a block: each panel of keys with all the block's queries. */
+/** Computes P and dS of a block, each panel of keys with all queries of the block. */
 function scores(f: WasmFunction, of: Block): void {
   const { width, W, from, count, packed, given, out, multiply, P, dP, factors } = of, { add, sub, mul, at } = f.i32;
   const { query, dout, output, queryValues } = of;
@@ -160,8 +164,8 @@ function products(f: WasmFunction, of: Block): void {
 }
 
 /**
- * −max, 1 / sum and D of the block's queries. D adds up dy · y in the order in which the tile adds up dy · v: where nearly
- * all of P falls on one key the two cancel, and so do their roundings.
+ * Defines a function that stores −max, 1 / sum and D of the block's queries. D adds up dy · y in the order in which the
+ * tile adds up dy · v: if nearly all of P falls on one key, the two cancel, and their rounding errors with them.
  */
 function defineDescribe(f: WasmFunction, R: number) {
   const parameters = ["i32", "i32", "i32", "i32", "i32", "i32", "i32"] as const;
@@ -172,7 +176,7 @@ function defineDescribe(f: WasmFunction, R: number) {
       v.storeTo(f.i32.at(queryValues, at), 4 * QUERIES, v.div(one, v.load(sum, at)));
     });
     f.loop(0, f.i32.divUp(count, R), 1, (panel) => {
-      const totals = Array.from({ length: Math.ceil(R / 8) }, () => eight.accumulator()); // some lanes are of no row
+      const totals = Array.from({ length: Math.ceil(R / 8) }, () => eight.accumulator()); // last lanes may be padding
       f.loop(0, width, 1, () => {
         totals.forEach((total, i) => {
           eight.assign(total, eight.madd(eight.loadFrom(dout, 32 * i), eight.loadFrom(output, 32 * i), total));
@@ -186,8 +190,9 @@ function defineDescribe(f: WasmFunction, R: number) {
 }
 
 /**
- * Of one panel of keys, scores become kept(P) and dP becomes dS. Key i of the panel is seen by query q where i ≤ lag + q;
- * `lag` may be negative. With documents `origin` is the number of the panel's first key, and `latest` the last query's first key.
+ * Defines a function that turns one panel of scores into dropout(P), and of dP into dS. Query q sees key i of the panel
+ * if i ≤ lag + q; `lag` may be negative. With documents, `origin` is the number of the panel's first key, and `latest`
+ * is the first key that the last query sees.
  */
 function defineDifferentiate(
   f: WasmFunction,
@@ -226,7 +231,7 @@ function defineDifferentiate(
   });
 }
 
-/** A block's factors in panels of keys. */
+/** Draws a block's dropout factors, stored in panels of keys. */
 function drawFactors(f: WasmFunction, of: Block, { draw, factor }: Dropped): void {
   const { T, W, factors, count } = of,
     counter = f.i32.add(firstCounter(f, T, of.number, of.from), f.i32.shr(of.first, 2));

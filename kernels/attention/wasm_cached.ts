@@ -6,7 +6,10 @@ type Arguments = Locals<
   "qkv" | "slot" | "position" | "cache" | "y" | "N" | "slots" | "S" | "heads" | "width" | "begin" | "end"
 >;
 
-/** Where token n stands: whether anywhere, its place in its slot, and where a head's keys and values begin there. */
+/**
+ * Token n's place in its slot, the address of a head's keys and values in that slot, and whether the cache has the
+ * slot.
+ */
 function placeOf(f: WasmFunction, { slot, position, cache, slots, S, heads, width }: Arguments, n: I32) {
   const { select, ltSigned, min, add, sub, mul, lt, at, loadAt } = f.i32, number = loadAt(slot, n);
   const given = loadAt(position, n), place = min(select(ltSigned(given, 0), 0, given), sub(S, 1));
@@ -15,7 +18,10 @@ function placeOf(f: WasmFunction, { slot, position, cache, slots, S, heads, widt
   return { isThere: lt(number, slots), place, first, row }; // unsigned: no negative number is a slot
 }
 
-/** A head's key goes from qkv into the cache, and its value, which lies C behind the key there, and side by side here. */
+/**
+ * Copies a head's key and value from qkv, where the value is C elements after the key, to the cache, where it is next
+ * to it.
+ */
 function keep(f: WasmFunction, key: I32Local, into: I32Local, { heads, width }: Arguments): void {
   const { mul, at } = f.i32;
   for (const [x, y] of [[key, into], [at(key, mul(heads, width)), at(into, width)]]) {
@@ -23,7 +29,7 @@ function keep(f: WasmFunction, key: I32Local, into: I32Local, { heads, width }: 
   }
 }
 
-/** Keys and values of tokens `begin` to `end` go into the cache. */
+/** Writes the keys and values of tokens `begin` to `end` to the cache. */
 export function append(f: WasmFunction, of: Arguments): void {
   const { add, mul, at } = f.i32, { qkv, heads, width, begin, end } = of, C = mul(heads, width);
   f.loop(begin, end, 1, (n) => {
@@ -33,13 +39,17 @@ export function append(f: WasmFunction, of: Arguments): void {
   });
 }
 
-/** Heads `begin` to `end` of all tokens; of a pass's only token each head writes its part of the key and of the value. */
+/**
+ * Computes heads `begin` to `end` of all tokens. If N is 1, each head also writes its part of the key and of the value.
+ */
 export function attend(f: WasmFunction, of: Arguments): void {
   const { N, heads, begin, end } = of, alone = f.i32.eq(N, 1);
   f.loop(begin, end, 1, (task) => attendTo(f, of, f.i32.div(task, heads), f.i32.rem(task, heads), alone));
 }
 
-/** One query: dot products with all keys that it sees, their softmax, the weighted sum of the values. */
+/**
+ * Computes one query: its dot products with all keys that it sees, their softmax, and the weighted sum of the values.
+ */
 function attendTo(f: WasmFunction, of: Arguments, n: I32Local, head: I32Local, writes: I32Local): void {
   const { qkv, cache, y, heads, width } = of, { add, mul, at } = f.i32, C = mul(heads, width), h = mul(head, width);
   const { isThere, place, first, row } = placeOf(f, of, n), stride = mul(row, cache.bytes), keys = add(place, 1);
@@ -65,7 +75,9 @@ function attendTo(f: WasmFunction, of: Arguments, n: I32Local, head: I32Local, w
       return e;
     });
     const share = f.splat(f.f32.div(1, sum));
-    /** Of `count` times as many columns as there are lanes, all at once: their sums do not wait for one another. */
+    /**
+     * Sums for `count` vectors of columns at once: independent sums, so that their additions overlap in the processor.
+     */
     const weigh = (v: Lanes, count: number) => (column: I32) => {
       const sums = Array.from({ length: count }, () => v.accumulator()), values = at(value, column);
       f.loop(0, keys, 1, (s) => {
@@ -83,7 +95,9 @@ function attendTo(f: WasmFunction, of: Arguments, n: I32Local, head: I32Local, w
   f.when(isThere, see, () => f.forEach(0, width, (c, v) => v.store(out, c, zero)));
 }
 
-/** Heads `begin` to `end` of all pairs of slots: a head's places lie one behind another. In words, whatever is there. */
+/**
+ * Copies heads `begin` to `end` of all pairs of slots. A head's places are contiguous; they are copied as 32-bit words.
+ */
 export function copy(
   f: WasmFunction,
   { from, to, count, cache, slots, S, heads, width, begin, end }: Locals<

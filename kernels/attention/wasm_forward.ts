@@ -1,13 +1,14 @@
 /**
- * A task is a head and CHUNK of its queries, which go through the keys CHUNK by CHUNK. Scores stand transposed, (keys,
- * queries), a panel of queries at a time: softmax then goes down the lanes, and what it leaves is packed for the product
- * with V.
+ * A task is a head and CHUNK of its queries, which go through the keys CHUNK by CHUNK. Scores are stored transposed,
+ * (keys, queries), one panel of queries at a time. So softmax runs down the lanes, and its result is already packed for
+ * the product with V.
  *
- * A later chunk of keys may raise a query's maximum: what was summed so far is then scaled down (Milakov and Gimelshein
- * 2018, arXiv:1805.02867).
+ * A later chunk of keys may raise a query's maximum; the sums so far are then scaled down (Milakov and Gimelshein 2018,
+ * arXiv:1805.02867).
  *
- * With documents, a panel begins with the keys of its first query's document. What a query of a later one makes of keys before its
- * own lasts until it meets one that it sees, for the scores of those count as LOWEST: that scales it down to nothing.
+ * With documents, a panel starts at the first key of its first query's document. A query of a later document also adds
+ * up keys from before its own document, whose scores count as LOWEST. The first key that it sees raises its maximum,
+ * which scales these sums down to zero.
  */
 import {
   type I32,
@@ -23,12 +24,14 @@ import { definePack } from "../../src/wasm/packing.ts";
 import { defineFirstKeys, defineWriteRow, type Dropout, dropoutOf, type Dropped, firstCounter } from "./blocks.ts";
 import { headOf, regions, roundUp, scaleOf, type Starts, tileOf } from "./blocks.ts";
 
-/** Queries of a task, and keys at a time: a multiple of every panel and of the four elements of a Philox counter. */
+/**
+ * Queries of a task, and keys at a time: a multiple of every panel width and of the four elements of a Philox counter.
+ */
 export const CHUNK = 256;
 
 /**
- * The score of a key of another document: smaller than any, finite, for a panel may show a query such keys alone, and a power of two,
- * so that LOWEST − LOWEST stays zero when both are scaled.
+ * The score of a key in another document. It is less than any other score. It is finite, because a panel may hold only
+ * such keys for a query. It is a power of two, so that LOWEST − LOWEST stays zero when both are scaled.
  */
 const LOWEST = -(2 ** 127);
 
@@ -37,8 +40,8 @@ type Arguments = Locals<"qkv" | "y" | "statistics" | Sizes | "begin" | "end"> & 
 
 export function attentionForward(f: WasmFunction, of: Arguments, native: boolean): void {
   const { qkv, y, T, heads, width, begin, end } = of, { add, sub, mul, div, min, max, lt, at } = f.i32;
-  const { rows: R, columns: W } = tileOf(native); // rows of keys' and values' panels, columns of the queries'
-  /** Keys that are left out before the first document of a panel: whole panels of R, and whole counters of dropout's. */
+  const { rows: R, columns: W } = tileOf(native); // panels of keys and of values have R rows, panels of queries W columns
+  /** Keys before the first document of a panel are skipped in steps of whole panels of R and whole dropout counters. */
   const step = 2 * R;
   const packKeys = definePack(f, R, "k"), packValues = definePack(f, R, "panel");
   const transpose = definePack(f, W, "k"), multiply = defineMultiply(f, W), write = defineWriteRow(f, W);
@@ -70,7 +73,10 @@ export function attentionForward(f: WasmFunction, of: Arguments, native: boolean
       f.call(packValues, packed.row(2, first), packed.stride, width, n, values);
       f.loop(0, panels, 1, (panel) => {
         const left = mul(panel, W), from = add(start, left), lag = sub(from, first), visible = min(n, add(lag, W));
-        /** All but the first `skip` of the block's keys. `later` is not zero where a block was seen before. */
+        /**
+         * Processes the block's keys except the first `skip`. `later` is nonzero if the queries have seen a block
+         * before.
+         */
         const attend = (skip: I32, later: I32Local, masks: [firstKeys: I32, closed: I32, origin: I32]) => {
           const past = (pointer: I32Local, each: I32) => skip === 0 ? pointer : at(pointer, mul(skip, each));
           const [seen, behind] = [visible, lag].map((count) => skip === 0 ? count : sub(count, skip));
@@ -114,9 +120,10 @@ export function attentionForward(f: WasmFunction, of: Arguments, native: boolean
 }
 
 /**
- * One panel: scores become exp(scale · (score − max)), 0 for keys behind their query, and their sums are added to totals.
- * `lag` is the number of keys before the first query; factors become what earlier sums are to be multiplied with. With
- * documents, the first `closed` keys, from number `origin` on, are before the document of one query or another.
+ * Defines the softmax of one panel. Scores become exp(scale · (score − max)), 0 for keys after their query, and their
+ * sums are added to totals. `lag` is the number of keys before the first query. The function stores in `factors` by how
+ * much to scale earlier sums. With documents, the first `closed` keys, from number `origin` on, may be before the
+ * document of some query.
  */
 function defineSoftmax(f: WasmFunction, W: number, documents: boolean) {
   const parameters = ["i32", "i32", "i32", "f32", "i32", "i32", "i32", "i32", "i32", "i32"] as const;
@@ -130,7 +137,7 @@ function defineSoftmax(f: WasmFunction, W: number, documents: boolean) {
 
     const row = f.i32.copy(scores), lanes = groups.map((group) => v.fromI32(v.addI32(v.iota(), f.splatI32(group / 4))));
     const behind = (key: I32Local) => {
-      const least = f.splat(f.f32.fromInt(f.i32.sub(key, lag))); // this key is seen from that query on
+      const least = f.splat(f.f32.fromInt(f.i32.sub(key, lag))); // the first query that sees this key
       return groups.map((_, g) => v.ge(lanes[g], least));
     };
     const mask = (seen: Vector[]) => {
@@ -170,7 +177,7 @@ function defineSoftmax(f: WasmFunction, W: number, documents: boolean) {
   });
 }
 
-/** A panel's rows times what belongs to each query. */
+/** Defines a function that multiplies each column of a panel by its query's factor. */
 function defineRescale(f: WasmFunction, W: number) {
   return f.define("rescale", ["i32", "i32", "i32"], (f, sums, rows, factors) => {
     const v = new Lanes(f, 8);
@@ -184,7 +191,7 @@ function defineRescale(f: WasmFunction, W: number) {
   });
 }
 
-/** What backward needs, max being that of scale · score; and totals become their inverses. */
+/** Defines a function that stores the statistics for backward, max of scale · score and sum, and inverts the totals. */
 function defineFinish(f: WasmFunction) {
   const parameters = ["i32", "i32", "f32", "i32", "i32", "i32"] as const;
   return f.define("finish", parameters, (f, maxima, totals, scale, max, sum, queries) => {
@@ -199,8 +206,9 @@ function defineFinish(f: WasmFunction) {
 }
 
 /**
- * Four words of a counter belong to four keys of a query, and a panel's lanes are queries: each word is a row. `counter` is
- * that of the first query and key, `step` how many a query has.
+ * Multiplies a panel of scores by dropout factors. The four words of a counter belong to four keys of one query, and a
+ * panel's lanes are queries, so each word fills a row. `counter` is the counter of the first query and key, `step` the
+ * number of counters per query.
  */
 function dropScores(
   f: WasmFunction,
