@@ -1,14 +1,17 @@
-export default /* wgsl */ `// The next token of each row, by the rules of sampling that its record asks for (kernel.ts has the equations):
+export default /* wgsl */ `// Chooses the next token of each row, by the sampling rules in the row's record (kernel.ts
+// has the equations):
 //
-//   x = (logits + bias, less penalties) / temperature, what top-k, top-p and min-p exclude: none,  e = exp(x − greatest)
-//   id = argmax e / noise, or the first where the running sum of e is above u · Σ e, or of temperature 0 argmax x
+//   x = (logits + bias, less penalties) / temperature,  e = exp(x − greatest), or 0 if top-k, top-p or min-p exclude
+// the token
+//   id = argmax e / noise, or the first at which the running sum of e is above u · Σ e, or argmax x if the temperature
+// is 0
 //
-// A workgroup owns a row, of which an invocation takes every 256th entry, or where the order of ids matters a block of
-// neighbours. Floats are compared by keys, unsigned integers in the same order: so the workgroup finds a maximum with an
-// integer atomic, whose result does not depend on the order, and the topK-th greatest bit by bit, counting 32 times. Top-p
-// adds up shares as integers in units of Σ e · 2⁻³¹, for the same reason.
+// A workgroup owns a row. An invocation takes every 256th entry, or a block of neighbours if the order of ids matters.
+// Floats are compared by keys, unsigned integers in the same order. So the workgroup finds a maximum with an integer
+// atomic, whose result does not depend on the order, and the topK-th greatest entry bit by bit, counting 32 times. For
+// the same reason top-p adds up shares as integers, in units of Σ e · 2⁻³¹.
 //
-// Only records, which are read-only, decide about what has barriers in it.
+// Branches that contain barriers depend only on records: these are read-only, so all invocations take the same branch.
 
 struct Params { R: u32, V: u32, drawn: u32, T: u32, L: u32, K: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -34,7 +37,7 @@ const DAMAGED = -1;
 const BANNED = -2;
 const BY_STREAM = -2;
 
-// A record, in the order of record.ts.
+// Fields of a record, in the order of record.ts.
 const TABLE = 0u;
 const LIKELY = 1u;
 const REPETITION_PENALTY = 2u;
@@ -46,7 +49,7 @@ const TOP_P = 7u;
 const MIN_P = 8u;
 const FIELDS = 9u;
 
-var<workgroup> greatest_logit: atomic<u32>; // all of these begin as 0
+var<workgroup> greatest_logit: atomic<u32>; // all of these start as 0
 var<workgroup> greatest: atomic<u32>;
 var<workgroup> counts: array<atomic<u32>, 32>;
 var<workgroup> below: array<atomic<u32>, 32>;
@@ -56,14 +59,14 @@ var<workgroup> sums: array<f32, LANES>;
 var<workgroup> found: u32;
 var<workgroup> chosen: i32;
 
-/// Keeps the order of floats: negative ones turned round, 0 and −0 equal, NaN below everything.
+/// An integer key in the order of floats: negative floats have their bits inverted, 0 and −0 are equal, NaN is the least.
 fn key_of(x: f32) -> u32 {
   let bits = select(bitcast<u32>(x), 0u, x == 0.0);
   let key = select(bits | SIGN, ~bits, bits >= SIGN);
   return select(key, 0u, key > INFINITY_KEY);
 }
 
-/// NaN above everything, so that it is seen.
+/// As key_of, but with NaN above everything, so that a maximum finds it.
 fn sound_key(x: f32) -> u32 {
   let key = key_of(x);
   return select(key, NAN_KEY, key < MINUS_INFINITY_KEY);
@@ -73,7 +76,7 @@ fn float_of(key: u32) -> f32 { return bitcast<f32>(select(~key, key ^ SIGN, key 
 
 fn is_finite(key: u32) -> bool { return key < INFINITY_KEY && key > MINUS_INFINITY_KEY; }
 
-/// Σ sums, in sums[0]; with a barrier before and after.
+/// Adds up 'sums' into sums[0], with a barrier before and after.
 fn add_up(lane: u32) {
   workgroupBarrier();
   for (var stride = LANES / 2u; stride > 0u; stride /= 2u) {
@@ -82,9 +85,9 @@ fn add_up(lane: u32) {
   }
 }
 
-/// The first place of the greatest number in a row of the workspace, NaN left out.
+/// The first place of the greatest number in a row of the workspace, ignoring NaN.
 fn first_greatest(first: u32, lane: u32) -> u32 {
-  workgroupBarrier(); // a call before may still be read
+  workgroupBarrier(); // all lanes have read the previous call's result
   if (lane == 0u) {
     atomicStore(&best, 0u);
     atomicStore(&from_end, 0u);
@@ -101,13 +104,13 @@ fn first_greatest(first: u32, lane: u32) -> u32 {
   }
   atomicMax(&best, key);
   workgroupBarrier();
-  // Of those that have found as great a number, the first: the farthest from the end.
+  // Among the lanes with the greatest number, the one farthest from the end has the first place.
   if (key == atomicLoad(&best)) { atomicMax(&from_end, params.V - place); }
   workgroupBarrier();
   return params.V - atomicLoad(&from_end);
 }
 
-/// The upper 32 bits of a · b: schoolbook, on halves of 16 bits.
+/// The upper 32 bits of a · b, computed from 16-bit halves.
 fn multiply_high(a: u32, b: u32) -> u32 {
   let middle = (a >> 16u) * (b & 0xffffu) + (((a & 0xffffu) * (b & 0xffffu)) >> 16u);
   let carry = (a & 0xffffu) * (b >> 16u) + (middle & 0xffffu);
@@ -144,7 +147,7 @@ fn choose(
   let begin = min(lane * block, V);
   let end = min(begin + block, V);
 
-  // x, and the greatest of it and of the logits
+  // Computes x, and the maxima of x and of the logits.
   let table = i32(records[record + TABLE]);
   let own = has_tables && table >= 0 && u32(table) < params.T;
   let bias = select(0u, u32(max(table, 0)) * 2u * V, own);
@@ -173,7 +176,7 @@ fn choose(
 
   if (temperature > 0.0) {
     let topK = u32(records[record + TOP_K]);
-    var least = 0u; // the key of the topK-th greatest; 0 leaves nothing out
+    var least = 0u; // the key of the topK-th greatest; 0 excludes nothing
     if (topK > 0u && topK < V) {
       for (var bit = 0u; bit < 32u; bit++) {
         let higher = least | (SIGN >> bit);
@@ -194,7 +197,8 @@ fn choose(
 
     let out = 1.0 - records[record + TOP_P];
     if (out > 0.0) {
-      // The greatest t below which no more than out of the sum lies, bit by bit: from the bits of 1 on, the greatest share.
+      // The greatest t such that the shares below t add up to at most 'out' of the sum. Found bit by bit, from the bits
+      // of 1, the greatest share, downward.
       sums[lane] = sum;
       add_up(lane);
       let total = sums[0];
@@ -216,7 +220,7 @@ fn choose(
           under = reached;
         }
       }
-      // Of those equal to t, from the first on, as many as fit are left out, but one.
+      // Also excludes shares equal to t, from the first on, as many as still fit, but never all of them.
       var equal = 0u;
       for (var i = lane; i < V; i += LANES) { equal += select(0u, 1u, bitcast<u32>(workspace[first + i]) == t_bits); }
       atomicAdd(&below[30], equal);
@@ -225,7 +229,7 @@ fn choose(
       if (lane == 0u) {
         let room = floor((out * total - f32(under) / UNIT * total) / bitcast<f32>(t_bits));
         var left = min(room, f32(atomicLoad(&below[30])) - 1.0);
-        var at = 0u; // up to here those that are equal are left out
+        var at = 0u; // equal shares before here are excluded
         for (; at < V && left > 0.0; at++) { left -= select(0.0, 1.0, bitcast<u32>(workspace[first + at]) == t_bits); }
         found = at;
       }
@@ -235,8 +239,8 @@ fn choose(
         if (bits < t_bits || (bits == t_bits && i < found)) { workspace[first + i] = 0.0; }
       }
     }
-    // The draw by noise is the greatest quotient, and what is 0 never comes.
-    let share = min(records[record + MIN_P], 0.999999); // exp(0) may be some last places below 1
+    // A draw by noise takes the greatest quotient. Excluded tokens have the quotient 0.
+    let share = min(records[record + MIN_P], 0.999999); // exp(0) may be slightly below 1
     for (var i = lane; i < V; i += LANES) {
       let e = workspace[first + i];
       let quotient = select(e / noise[noise_number % params.drawn * V + i], e, way == BY_STREAM);
@@ -258,7 +262,8 @@ fn choose(
       var total = 0.0;
       for (var i = 0u; i < LANES; i++) { total += sums[i]; }
       let u = uniform_at(u32(state[row * 4u + 1u]), u32(state[row * 4u]));
-      // Below the total: the greatest u takes more than half of the last place away. So some running sum is above.
+      // The target is below the total: the greatest u is 1 − 2⁻²⁴, so the product rounds down. So some running sum is
+      // above it.
       let target_sum = u * total;
       var at = 0u;
       var before = 0.0;
@@ -295,7 +300,7 @@ fn choose(
     let top_logit = float_of(atomicLoad(&greatest_logit));
     sum = 0.0;
     for (var i = lane; i < V; i += LANES) { sum += exp(logits[first + i] - top_logit); }
-    workgroupBarrier(); // the draw has read sums
+    workgroupBarrier(); // the draw has read 'sums'
     sums[lane] = sum;
     add_up(lane);
     let lost = log(sums[0]);
@@ -307,7 +312,7 @@ fn choose(
       if (at % LANES == lane) {
         likely[into + k * 2u] = f32(id);
         likely[into + k * 2u + 1u] = logits[first + at] - top_logit - lost;
-        if (k > 0u) { workspace[first + at] = bitcast<f32>(NAN_KEY | lane); } // it is not found again
+        if (k > 0u) { workspace[first + at] = bitcast<f32>(NAN_KEY | lane); } // excludes it from the next search
       }
     }
   }

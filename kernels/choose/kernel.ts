@@ -1,20 +1,25 @@
 /**
- * The next token of each row, one of the vocabulary's V entries, by the rules of sampling (rules.ts) that the row asks for:
+ * Chooses the next token of each row, one of the vocabulary's V entries, by the sampling rules (rules.ts) in the row's
+ * record:
  *
- *     x = (logits + bias, less penalties) / temperature, what top-k, top-p and min-p exclude: −∞,  e = exp(x − max x)
+ *     x = (logits + bias, less penalties) / temperature, or −∞ if top-k, top-p or min-p exclude the token,  e = exp(x −
+ * max x)
  *
- * - by noise q from the exponential distribution that the caller brings: id = argmax e / q, as `torch.multinomial` draws one
- *   sample: the least of independent exponential times with rates e is at entry i with probability eᵢ / Σ e. The row's state
- *   says which row of the noise, modulo their number;
- * - by the row's own stream: u = a word of Philox with the counter (position, −1, 0, 0) and the key (seed, 0), its upper 24 bits
- *   times 2⁻²⁴, and the first id where the running sum of e is above u · Σ e, so never one with e = 0;
- * - of temperature 0: argmax x. Of equals the first wins;
- * - or it is given: then only log-probabilities are computed.
+ * - With noise: id = argmax e / q, where the caller passes q from the exponential distribution. This is how
+ *   `torch.multinomial`
+ *   draws one sample: the least of independent exponential times with rates e is at entry i with probability eᵢ / Σ e.
+ * The row's
+ *   state holds the number of its row of noise, modulo the number of noise rows.
+ * - From the row's own stream: id is the first at which the running sum of e is above u · Σ e, so never one with e = 0.
+ *   u is the
+ *   upper 24 bits, times 2⁻²⁴, of a word of Philox with the counter (position, −1, 0, 0) and the key (seed, 0).
+ * - With temperature 0: argmax x, the first if several are equal.
+ * - With a token passed in the row's state: that token. Only log-probabilities are computed.
  *
- * What is chosen counts as seen in the row's tables, its position goes on by 1, and its row of noise and likely by R: so one
- * launch after the other needs nothing from the host. `likely` gets the log-probabilities of the chosen token and of the
- * likeliest, of the model's own distribution softmax(logits). A row is computed in an order of its own: its bits do not depend on
- * the other rows.
+ * The chosen token is counted as seen in the row's tables. The row's position increases by 1, and its row of noise and
+ * of likely by R, so that repeated launches need nothing from the host. `likely` gets log-probabilities from the
+ * model's own distribution softmax(logits), of the chosen token and of the most likely tokens. Each row is computed in
+ * a fixed order, so its result does not depend, to the bit, on the other rows.
  */
 import { f32, type FloatArray, i32, kernel, optional } from "../../src/kernel.ts";
 import { philox } from "../../src/random/philox.ts";
@@ -28,18 +33,24 @@ export const choose = kernel({
   reads: {
     logits: f32("R", "V"),
     noise: f32("drawn", "V"),
-    /** Each row's, as {@linkcode recordFields} says. */
+    /** A record per row; its fields are {@linkcode recordFields}. */
     records: f32("R", recordFields.length),
   },
   updates: {
-    /** Each row's: seed, position, a token that is given or `BY_NOISE` or `BY_STREAM`, and its row of noise and likely. */
+    /**
+     * Per row: seed, position, a given token or `BY_NOISE` or `BY_STREAM`, and the number of its row of noise and of
+     * likely.
+     */
     state: i32("R", 4),
-    /** Bias and what has been seen, of rows that ask for them. */
+    /** The tables of rows that use a bias or penalties: the bias, and how often each token has been seen. */
     tables: optional(f32("T", 2, "V")),
   },
   writes: {
     ids: i32("R"),
-    /** In the row that state says, modulo their number, pairs of an id and its log-probability: the chosen, then the likeliest. */
+    /**
+     * Pairs of an id and its log-probability: first the chosen token, then the most likely tokens. A row writes to the
+     * row of `likely` that its state names, modulo L.
+     */
     likely: optional(f32("L", "K", 2)),
   },
   reference({ logits, noise, records, state, tables, ids, likely }, { R, V, drawn, T, L, K }) {
@@ -57,7 +68,7 @@ export const choose = kernel({
       const [seed, position, way, place] = state.subarray(4 * r, 4 * r + 4);
       for (const [name, { apply, neutral }] of Object.entries<SamplingRule>(samplingRules)) {
         const value = name === "logitBias" ? undefined : field(name as typeof recordFields[number]);
-        if (name === "temperature" && value === 0) break; // nothing below changes which is the likeliest
+        if (name === "temperature" && value === 0) break; // the rules that follow do not change the argmax
         if (value === undefined || value !== neutral) apply(x, value ?? 0, own);
       }
       const greatest = maximum(x), row = (place >>> 0) % drawn * V;

@@ -1,4 +1,4 @@
-/** How rows tell kernels/choose what they ask for: numbers in a record each, f32, and three integers of state. */
+/** What kernels/choose reads about each row: a record of f32 numbers with its sampling rules, and integers of state. */
 import { type SamplingOptions, samplingRules } from "./rules.ts";
 
 const rules = Object.keys(samplingRules).filter((option) => option !== "logitBias") as Exclude<
@@ -7,31 +7,36 @@ const rules = Object.keys(samplingRules).filter((option) => option !== "logitBia
 >[];
 
 /**
- * What a record holds, in order: the number of the row's tables, −1 where it asks for neither bias nor penalties; for how many
- * of the likeliest tokens to give log-probabilities, and one more, 0 for none at all; then the rules' numbers.
+ * Fields of a record, in order. `table` is the number of the row's tables, −1 without bias and penalties. `likely` is
+ * the number of pairs to write to the kernel's `likely`: 1 for the chosen token plus the number of most likely tokens,
+ * or 0 for none. The numbers of the rules follow.
  */
 export const recordFields = ["table", "likely", ...rules] as const;
 export type RecordField = typeof recordFields[number];
 
-/** Instead of a token: the row's logits have NaN or their greatest is infinite; bias and penalties have left no token. */
+/**
+ * Ids of failure: DAMAGED if the logits contain NaN or their maximum is infinite, BANNED if bias and penalties leave no
+ * token.
+ */
 export const DAMAGED = -1, BANNED = -2;
-/** In a row's state, instead of a token that is given: it is drawn by noise, or by the row's own stream. */
+/** In a row's state, in place of a given token: draw by noise, or from the row's own stream. */
 export const BY_NOISE = -1, BY_STREAM = -2;
 
-/** Whether the options need tables: for a bias or a penalty that changes something. */
+/** Whether the options need tables, which a bias or a penalty does unless it is neutral. */
 export const needsTables = (options: SamplingOptions): boolean =>
   Object.entries(samplingRules).some(([option, { tables, neutral }]) =>
     tables && (options[option as keyof SamplingOptions] ?? neutral) !== neutral
   );
 
-/** Whether the temperature counts as 0: logits divided by a smaller one than this leave the range of f32. */
+/** Whether the temperature counts as 0: dividing logits by a smaller one than 1e-30 would leave the range of f32. */
 const isGreedy = ({ temperature = 1 }: SamplingOptions): boolean => temperature < 1e-30;
 
 /**
- * A row's record.
+ * Makes a row's record.
  *
- * @param table the number of its tables
- * @param likely for how many of the likeliest tokens to give log-probabilities; undefined: not even for the chosen one
+ * @param table the number of the row's tables
+ * @param likely for how many of the most likely tokens to return log-probabilities, besides the chosen one; undefined
+ *   for none at all
  */
 export function recordOf(options: SamplingOptions, table = -1, likely?: number): number[] {
   const numbers = rules.map((rule) => clamped(options[rule] ?? samplingRules[rule].neutral!));
@@ -40,10 +45,10 @@ export function recordOf(options: SamplingOptions, table = -1, likely?: number):
 }
 
 /**
- * A row's tables, (2, V): what is added to each logit, and how often each token has been generated, with a half more where the
- * prompt has it.
+ * Makes a row's tables, (2, V): the bias of each logit, and how often each token has been generated, plus 0.5 if it is
+ * only in the prompt.
  *
- * @param tokens all of the row's, of which `prompt` are the prompt's
+ * @param tokens the tokens of the row so far, of which the first `prompt` are its prompt
  */
 export function tablesOf(
   { logitBias = {} }: SamplingOptions,
@@ -57,5 +62,5 @@ export function tablesOf(
   return tables;
 }
 
-/** Far inside the range of f32, so that what is computed with it is, too. */
+/** Clamps a number to far inside the range of f32, so that results computed from it stay in that range. */
 const clamped = (value: number) => Math.min(Math.max(value, -1e30), 1e30);

@@ -3,7 +3,7 @@ import { exp, log } from "../../src/wasm/math.ts";
 import { philox } from "../../src/wasm/philox.ts";
 import { BANNED, BY_STREAM, DAMAGED, type RecordField, recordFields } from "./record.ts";
 
-/** Entries whose shares are added up before the sum goes on, where a row draws by its own stream. */
+/** Entries whose shares are summed as one chunk when a row draws from its own stream. */
 export const CHUNK = 256;
 
 type Names = "logits" | "noise" | "records" | "state" | "ids" | "R" | "V" | "drawn" | "T" | "L" | "K" | "workspace";
@@ -11,17 +11,17 @@ type ChooseLocals =
   & Record<Names | "begin" | "end", I32Local>
   & { readonly tables: I32Local | undefined; readonly likely: I32Local | undefined };
 
-/** A row under way. */
+/** The row that is being computed. */
 interface Row {
-  /** The function, the vocabulary's size, and where x of kernel.ts, and then the shares, stand. */
+  /** The function, the vocabulary's size, and the address of x (see kernel.ts), which the shares overwrite. */
   readonly f: WasmFunction;
   readonly V: I32Local;
   readonly x: I32Local;
 }
 
 /**
- * Rows `begin` to `end`. What few rows ask for stands in functions of its own, which V8 compiles when they are called first; they
- * leave their result behind x.
+ * Chooses the tokens of rows `begin` to `end`. Rules that few rows use are functions of their own, because V8 compiles
+ * a function when it is first called. These functions return their result in the element after x.
  */
 export function choose(f: WasmFunction, { begin, end, V, workspace, tables, likely, ...of }: ChooseLocals): void {
   const { f32, i32 } = f, chunks = i32.divUp(V, CHUNK), rules = defineRules(f);
@@ -34,7 +34,7 @@ export function choose(f: WasmFunction, { begin, end, V, workspace, tables, like
       result = i32.at(x, V),
       [seed, position, way, noiseRow] = [0, 1, 2, 3].map((i) => i32.load(state, i));
     const temperature = field("temperature"), greedy = f32.eq(temperature, 0), id = i32.copy(way);
-    const table = i32.truncate(field("table")), hasTables = i32.lt(table, of.T); // −1 is far too large
+    const table = i32.truncate(field("table")), hasTables = i32.lt(table, of.T); // unsigned, −1 is above every T
     const own = tables && i32.at(tables, i32.mul(i32.select(hasTables, table, i32.constant(0)), i32.mul(V, 2)));
 
     f.when(i32.ltSigned(way, 0), () => {
@@ -88,16 +88,16 @@ export function choose(f: WasmFunction, { begin, end, V, workspace, tables, like
   });
 }
 
-/** A finite number less itself is 0, an infinite one is not, nor NaN. */
+/** Whether a number is finite: only then is it 0 less itself. */
 const isFinite = (f: WasmFunction, value: F32Local) => f.f32.eq(f.f32.sub(value, value), 0);
 
-/** Stores a value that goes on to a reduction. */
+/** Stores a value and returns it, for a reduction. */
 function stored(v: Lanes, x: I32Local, i: I32Local, value: Vector): Vector {
   v.store(x, i, value);
   return value;
 }
 
-/** The greatest of V values, or NaN where there is one. */
+/** The greatest of V values, or NaN if any of them is NaN. */
 function soundMaximum(f: WasmFunction, V: I32Local, value: (i: I32Local, v: Lanes) => Vector): F32Local {
   const zero = f.splat(0), one = f.splat(1);
   const [greatest, hasNaN] = f.reduce("max", 2, V, (i, v) => {
@@ -107,7 +107,7 @@ function soundMaximum(f: WasmFunction, V: I32Local, value: (i: I32Local, v: Lane
   return f.f32.select(f.f32.eq(hasNaN, 0), greatest, NaN);
 }
 
-/** The first place of a value; the last there is where it is nowhere, as beside noise that is NaN. */
+/** The first place of a value, or V − 1 if the row does not contain it (possible if noise is NaN). */
 function place({ f, V, x }: Row, value: F32Local): I32Local {
   const wanted = f.splat(value), out = f.splat(-Infinity);
   const [negative] = f.reduce("max", 1, V, (i, v) => {
@@ -117,7 +117,7 @@ function place({ f, V, x }: Row, value: F32Local): I32Local {
   return f.i32.truncate(f.f32.min(f.f32.neg(negative), f.f32.fromInt(f.i32.sub(V, 1))));
 }
 
-/** x = (logits + bias, less penalties) / temperature, with the row's tables; the greatest. */
+/** Defines x = (logits + bias, less penalties) / temperature, using the row's tables; returns the greatest. */
 const definePenalized = (f: WasmFunction) =>
   f.define("penalized", ["i32", "i32", "i32", "i32", "i32", "f32"], (f, x, V, logits, bias, record, temperature) => {
     const seen = f.i32.at(bias, V), zero = f.splat(0), one = f.splat(1), divisor = f.splat(temperature);
@@ -155,7 +155,7 @@ const defineRules = (f: WasmFunction) => ({
   }),
 });
 
-/** x becomes exp(x − greatest), and 0 where top-k, top-p or min-p exclude. */
+/** Replaces x by exp(x − greatest), or by 0 if top-k, top-p or min-p exclude the token. */
 function sharesOf(
   row: Row,
   greatest: F32Local,
@@ -164,7 +164,7 @@ function sharesOf(
 ): void {
   const { f, V, x } = row, { f32, i32 } = f, zero = f.splat(0), topP = field("topP"), minP = field("minP");
   const topK = i32.truncate(field("topK")), least = f32.constant(-Infinity);
-  // Unsigned, so that a topK of 0 is above every V.
+  // The comparison is unsigned, so topK = 0 is above every V.
   f.when(i32.lt(i32.sub(topK, 1), i32.sub(V, 1)), () => {
     f.call(rules.kthGreatest, x, V, topK);
     f.assign(least, f32.loadAt(x, V));
@@ -179,9 +179,9 @@ function sharesOf(
 }
 
 /**
- * The greatest t that at least k elements reach. Read as integers, with negative ones turned round, floats keep their
- * order, so t is found bit by bit: 32 passes that count, and no sorting. NaN where k reaches down to −∞: less than
- * nothing, so nothing is left out.
+ * The greatest t such that at least k elements are t or more. Read as integers, with the bits of negative floats
+ * inverted, floats keep their order. So t is found bit by bit, with 32 passes that count, and without sorting. If the
+ * k-th greatest is −∞, the result is NaN; no score compares as less than NaN, so nothing is excluded.
  */
 function kthGreatest({ f, V, x }: Row, k: I32Local): F32Local {
   const key = f.i32.constant(0), enough = f.f32.fromSize(k), one = f.splat(1), sign = 0x80000000;
@@ -198,14 +198,16 @@ function kthGreatest({ f, V, x }: Row, k: I32Local): F32Local {
 }
 
 /**
- * Leaves out the least shares that are at most `out` of their sum together: all below the greatest t where what lies below is
- * no more, found bit by bit as in {@linkcode kthGreatest}, and of those equal to t, from the first on, as many as fit, but one.
- * Sums in a fixed order only grow with what is added, so the search is sound. Shares are from 0 to 1, and one is 1.
+ * Sets the least shares to 0, as many as add up to at most `out` of the sum of all. t is the greatest number such that
+ * the shares below it add up to no more than that; it is found bit by bit as in {@linkcode kthGreatest}. All shares
+ * below t are excluded, and of the shares equal to t, from the first on, as many as still fit, but never all. The
+ * search relies on the sum growing with t: it does, because the order of the additions is fixed. Shares are from 0 to
+ * 1, and one is 1.
  */
 function keepTopP({ f, V, x }: Row, out: F32Local): void {
   const { f32, i32 } = f, key = i32.constant(0), below = f32.constant(0), zero = f.splat(0), one = f.splat(1);
   const most = f32.mul(out, f.sum(V, (i, v) => v.load(x, i)));
-  f.loop(0, 30, 1, (bit) => { // from the bits of 1 on
+  f.loop(0, 30, 1, (bit) => { // starting with the bits of 1
     const higher = i32.or(key, i32.shr(0x20000000, bit)), threshold = f.splat(i32.asF32(higher));
     const sum = f.sum(V, (i, v) => v.and(v.lt(v.load(x, i), threshold), v.load(x, i)));
     f.when(i32.and(f32.ge(1, i32.asF32(higher)), f32.ge(most, sum)), () => {
@@ -227,7 +229,10 @@ function keepTopP({ f, V, x }: Row, out: F32Local): void {
   });
 }
 
-/** The first place where the running sum of shares is above u times their sum: chunk by chunk, then one by one. */
+/**
+ * The first place at which the running sum of shares is above u times their sum. Searches chunk by chunk, then in the
+ * chunk.
+ */
 function byStream({ f, V, x }: Row, chunks: I32Local, seed: I32Local, position: I32Local): I32Local {
   const { f32, i32 } = f, sums = i32.at(x, V), total = f32.constant(0);
   f.loop(0, chunks, 1, (c) => {
@@ -236,7 +241,8 @@ function byStream({ f, V, x }: Row, chunks: I32Local, seed: I32Local, position: 
     f32.store(sums, c, total);
   });
   const uniform = f32.through(0, (v) => v.fromI32(v.shr(philox(f, -1, 0, seed)(v, f.splatI32(position))[0], 8)));
-  // Below the total: the greatest u is 1 − 2⁻²⁴, which takes more than half of the last place away. So some sum is above.
+  // The target is below the total: the greatest u is 1 − 2⁻²⁴, so the product rounds down. So some running sum is above
+  // it.
   const target = f32.mul(f32.mul(uniform, 2 ** -24), total);
   const atMost = f.splat(target), one = f.splat(1);
   const chunk = i32.truncate(f.sum(chunks, (i, v) => v.and(v.le(v.load(sums, i), atMost), one)));
@@ -251,7 +257,7 @@ function byStream({ f, V, x }: Row, chunks: I32Local, seed: I32Local, position: 
   return i32.select(i32.ltSigned(id, 0), last, id);
 }
 
-/** The log-probabilities of kernel.ts' `likely`: `count` pairs. What the workspace had is no more needed. */
+/** Defines the function that writes `count` pairs of `likely` (see kernel.ts). It overwrites x. */
 const defineLikelihoods = (f: WasmFunction, rules: ReturnType<typeof defineRules>) =>
   f.define("likelihoods", ["i32", "i32", "i32", "i32", "i32", "i32"], (f, x, V, logits, id, into, count) => {
     const { f32, i32 } = f, row = { f, V, x };
@@ -259,7 +265,7 @@ const defineLikelihoods = (f: WasmFunction, rules: ReturnType<typeof defineRules
     const greatest = maximum(row), top = f.splat(greatest);
     const sum = f.sum(V, (i, v) => exp(f, v, v.sub(v.load(x, i), top))),
       lost = f32.through(sum, (v, x) => log(f, v, x));
-    const at = i32.copy(i32.min(id, i32.sub(V, 1))); // no token is a large number
+    const at = i32.copy(i32.min(id, i32.sub(V, 1))); // DAMAGED and BANNED are large if unsigned
     f.loop(0, count, 1, (k) => {
       f.when(k, () => {
         f.call(rules.place, x, V, maximum(row));
@@ -267,7 +273,7 @@ const defineLikelihoods = (f: WasmFunction, rules: ReturnType<typeof defineRules
       });
       f32.store(into, i32.mul(k, 2), f32.fromInt(at));
       f32.store(into, i32.add(i32.mul(k, 2), 1), f32.sub(f32.sub(f32.loadAt(logits, at), greatest), lost));
-      f.when(k, () => f32.store(x, at, NaN)); // less than all: it is not found again
+      f.when(k, () => f32.store(x, at, NaN)); // excludes it from the next search
     });
   });
 

@@ -1,5 +1,6 @@
-export default /* wgsl */ `// The gradient of the mean cross-entropy: dlogits += (exp(logits − lse) − [class is the target]) · dloss / count, and
-// nothing in rows whose target is to be ignored. A workgroup owns one row, an invocation its classes l, l + 64, …
+export default /* wgsl */ `// The gradient of the mean cross-entropy: dlogits += (exp(logits − lse) − [class is the
+// target]) · dloss / count. Rows whose target is 'ignore' get no gradient. A workgroup owns one row, an invocation its
+// classes l, l + 64, …
 
 struct Params { rows: u32, V: u32, ignore: i32 }
 @group(0) @binding(0) var<uniform> params: Params;

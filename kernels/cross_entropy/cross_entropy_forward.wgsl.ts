@@ -1,12 +1,12 @@
 export default /* wgsl */ `// Mean cross-entropy of rows of logits, in two passes.
 //
-// cross_entropy_forward: lse = log Σ exp(logits) of each row, and in the workspace the row's part of the loss,
-// lse − logits[target]; 0 where the target is to be ignored. A workgroup owns one row: lane l takes its logits l, l + 64, …,
-// and the lanes' results are put together by halves, so additions have the same order each time. A target that is no class
-// counts as the last.
+// cross_entropy_forward: lse = log Σ exp(logits) of each row, and the row's loss lse − logits[target], stored in the
+// workspace; 0 if the target is 'ignore'. A workgroup owns one row: lane l takes its logits l, l + 64, …, and the
+// lanes' results are combined by halves, so additions always have the same order. A target that is not a valid class
+// counts as the last class.
 //
-// cross_entropy_mean: the sum of the parts over the number of rows whose target is not to be ignored. Where that is 0, the
-// quotient 0 / 0 is NaN, as in PyTorch. One workgroup does it all in the same way, with 256 lanes.
+// cross_entropy_mean: the sum of the losses, divided by the number of rows whose target is not 'ignore'. If there are
+// none, 0 / 0 is NaN, as in PyTorch. One workgroup of 256 lanes computes it in the same way.
 
 struct Params { rows: u32, V: u32, ignore: i32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -19,8 +19,8 @@ struct Params { rows: u32, V: u32, ignore: i32 }
 
 const LANES = 64u;
 var<workgroup> partial: array<f32, LANES>;
-const LOWEST = -3.4028234e38; // the maximum of no element
-const ROWS = 256u; // at a time, of the second pass
+const LOWEST = -3.4028234e38; // the maximum of zero elements
+const ROWS = 256u; // rows that the second pass takes at a time
 var<workgroup> sums: array<f32, ROWS>;
 var<workgroup> counts: array<u32, ROWS>;
 
@@ -32,7 +32,7 @@ fn greatest_of_all(value: f32, lane: u32) -> f32 {
     workgroupBarrier();
   }
   let greatest = partial[0];
-  workgroupBarrier(); // nobody writes the next value before all have read this one
+  workgroupBarrier(); // all lanes have read this value before the next is written
   return greatest;
 }
 

@@ -1,11 +1,11 @@
 /**
- * Mean cross-entropy of rows of logits against target classes; rows whose target is `ignore` count for nothing:
+ * Mean cross-entropy of rows of logits and target classes. Rows whose target is `ignore` do not count:
  *
  *     lse = log Σ exp(logits),   loss = Σ (lse − logits[target]) / count
  *
- * Without any row that counts the loss is NaN, as in PyTorch. Softmax itself is never stored: backward makes it anew out of
- * the logits and `lse`. A target that is no class and not to be ignored is taken as the last class: the op refuses what
- * the host can see, and the kernel must only never read outside of the row.
+ * If no row counts, the loss is NaN, as in PyTorch. Softmax is never stored: backward computes it again from the logits
+ * and `lse`. A target that is neither a valid class nor `ignore` counts as the last class. The op rejects such targets
+ * if the host wrote them; the kernel only makes sure that it never reads outside the row.
  */
 import { f32, i32, kernel } from "../../src/kernel.ts";
 import backwardSource from "./cross_entropy_backward.wgsl.ts";
@@ -48,7 +48,10 @@ export const crossEntropyForward = kernel({
   }],
 });
 
-/** dlogits += (exp(logits − lse) − [class is the target]) · dloss / count; nothing to rows that are ignored. */
+/**
+ * dlogits += (exp(logits − lse) − [class is the target]) · dloss / count; rows whose target is `ignore` get no
+ * gradient.
+ */
 export const crossEntropyBackward = kernel({
   name: "cross_entropy_backward",
   reads: { dloss: f32(), logits: f32("rows", "V"), targets: i32("rows"), lse: f32("rows"), count: f32() },

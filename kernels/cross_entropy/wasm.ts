@@ -1,10 +1,10 @@
-/** The equations stand in kernel.ts. */
+/** Cross-entropy in WebAssembly. kernel.ts has the equations. */
 import type { F32, I32Local, Locals, WasmFunction } from "../../src/wasm/assembler.ts";
 import { exp, log } from "../../src/wasm/math.ts";
 
 type Rows = "logits" | "targets" | "lse" | "count" | "V" | "ignore" | "begin" | "end";
 
-/** Each row's log-sum-exp, and its loss, or 0, into the workspace. */
+/** Computes each row's log-sum-exp, and stores its loss, 0 if its target is `ignore`, in the workspace. */
 function losses(
   f: WasmFunction,
   { logits, targets, lse, V, ignore, workspace, begin, end }: Locals<Rows | "workspace">,
@@ -20,7 +20,7 @@ function losses(
   });
 }
 
-/** Their mean over the rows that count. */
+/** The mean of the losses over the rows that count. */
 function mean(
   f: WasmFunction,
   { targets, loss, count, rows, ignore, workspace }: Locals<Rows | "loss" | "rows" | "workspace">,
@@ -54,7 +54,7 @@ export function backward(
       const shift = f.f32.loadAt(lse, row), shifts = f.splat(shift), at = classOf(f, target, V);
       const before: F32 = dx.fresh ? 0 : f.f32.loadAt(dx, at);
       f.forEach(0, V, (c, v) => v.accumulate(dx, c, v.mul(exp(f, v, v.sub(v.load(x, c), shifts)), scale)));
-      // The target's own, once more: subtracting 1 first keeps the digits of a probability near 1.
+      // Computes the target's element again: subtracting 1 first keeps the digits of a probability near 1.
       const probability = f.f32.through(f.f32.sub(f.f32.loadAt(x, at), shift), (v, x) => exp(f, v, x));
       f.f32.store(dx, at, f.f32.add(before, f.f32.mul(f.f32.sub(probability, 1), share)));
     });

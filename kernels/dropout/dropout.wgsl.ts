@@ -1,8 +1,8 @@
 export default /* wgsl */ `// Dropout (Srivastava et al. 2014): y = x · (keep ? gain : 0).
 //
 // Element i draws word i mod 4 of Philox4x32-10 (Salmon, Moraes, Dror and Shaw, "Parallel random numbers: as easy as 1,
-// 2, 3", 2011) with the counter (⌊i / 4⌋, stream, offset, 0) and the key (seed, 0), and is kept where the word's upper
-// 24 bits are at least threshold: the same bits as on every other device.
+// 2, 3", 2011) with the counter (⌊i / 4⌋, stream, offset, 0) and the key (seed, 0). It is dropped if the word's upper
+// 24 bits are below threshold. All devices draw the same bits.
 //
 // A workgroup owns 1024 elements, an invocation the four of one counter.
 
@@ -14,7 +14,7 @@ struct Params { n: u32, seed: i32, stream: i32, threshold: i32, gain: f32 }
 
 const LANES = 256u;
 
-// The upper 32 bits of a product, out of halves of 16 bits.
+// The upper 32 bits of a product, computed from 16-bit halves.
 fn multiply_high(a: u32, b: u32) -> u32 {
   let middle = (a >> 16u) * (b & 0xffffu) + (((a & 0xffffu) * (b & 0xffffu)) >> 16u);
   let carry = (a & 0xffffu) * (b >> 16u) + (middle & 0xffffu);

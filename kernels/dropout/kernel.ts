@@ -1,19 +1,19 @@
 /**
  * Dropout (Srivastava et al. 2014): y = x · (keep ? gain : 0) with gain = 1 / (1 − p). Backward is the same kernel on dy.
  *
- * No mask is stored: element i draws word i mod 4 of Philox (see src/random/philox.ts) with the counter (⌊i / 4⌋, stream,
- * offset, 0) and the key (seed, 0), and is kept where the word's upper 24 bits are at least threshold = ⌈p · 2²⁴⌉. So the
- * share that is dropped is p, and all devices agree on it exactly.
+ * No mask is stored. Element i draws word i mod 4 of Philox (see src/random/philox.ts) with the counter (⌊i / 4⌋,
+ * stream, offset, 0) and the key (seed, 0). It is dropped if the word's upper 24 bits are below threshold = ⌈p · 2²⁴⌉.
+ * So elements are dropped with probability p, and all devices drop exactly the same elements.
  */
 import { f32, i32, kernel } from "../../src/kernel.ts";
 import { philox } from "../../src/random/philox.ts";
 import source from "./dropout.wgsl.ts";
 import * as wasm from "./wasm.ts";
 
-/** What attention, which drops probabilities, takes too. */
+/** Parameters of dropout, which attention's kernels also take. */
 export const dropoutParams = { seed: "i32", stream: "i32", threshold: "i32", gain: "f32" } as const;
 
-/** What element i is multiplied with: 0 or gain. */
+/** The factor of element i: 0 or gain. */
 export function dropoutFactor(
   i: number,
   offset: number,

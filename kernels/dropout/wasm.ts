@@ -1,12 +1,12 @@
 import { Lanes, type Locals, type WasmFunction } from "../../src/wasm/assembler.ts";
 import { inElementOrder, philox } from "../../src/wasm/philox.ts";
 
-/** Elements of one task: those of eight counters. */
+/** Elements of a task: the elements of eight counters. */
 export const GROUP = 32;
 
 type Integers = "x" | "offset" | "y" | "n" | "seed" | "stream" | "threshold" | "begin" | "end";
 
-/** Groups `begin` to `end`: the factors of a group's elements go to scratch, then as many as there are multiply. */
+/** Groups `begin` to `end`. A group's factors are written to scratch memory, then multiplied with its elements. */
 export function dropout(f: WasmFunction, of: Locals<Integers, "gain">): void {
   const { x, y, n, begin, end } = of, v = new Lanes(f, 8), factors = f.scratch(0);
   const words = philox(f, of.stream, f.i32.load(of.offset), of.seed), counters = v.iota();

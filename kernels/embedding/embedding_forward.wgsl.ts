@@ -1,8 +1,8 @@
-export default /* wgsl */ `// Rows of a table by their numbers:
+export default /* wgsl */ `// Looks up rows of a table by id:
 //
 //   y[i] = weight[ids[i]]
 //
-// An id outside the table is taken for the last row. A workgroup owns 1024 elements of y, of which an invocation takes
+// An id outside the table counts as the last row. A workgroup owns 1024 elements of y, of which an invocation takes
 // every 256th.
 
 struct Params { n: u32, V: u32, C: u32 }
@@ -27,12 +27,12 @@ fn embedding_forward(
   for (var k = 0u; k < PER_LANE; k++) {
     let i = first + k * LANES;
     if (i >= params.n * params.C) { return; }
-    let id = min(u32(ids[i / params.C]), params.V - 1u); // negative ones are large unsigned
+    let id = min(u32(ids[i / params.C]), params.V - 1u); // negative ids are large when unsigned
     let at = id * params.C + i % params.C;
-    if (q8_weight) { // four integers in a word, and behind all of them the scales of each 32
+    if (q8_weight) { // four integers per word; after all integers, one scale per 32
       let integer = bitcast<i32>(weight[at / 4u] << (24u - at % 4u * 8u)) >> 24u;
       y[i] = f32(integer) * bitcast<f32>(weight[(params.V * params.C + 127u) / 128u * 32u + at / 32u]);
-    } else if (bf16_weight) { // the first of two in the lower half
+    } else if (bf16_weight) { // two per word, the first in the lower half
       y[i] = bitcast<f32>(select(weight[at / 2u] << 16u, weight[at / 2u] & 0xffff0000u, at % 2u == 1u));
     } else {
       y[i] = bitcast<f32>(weight[at]);

@@ -1,9 +1,9 @@
 /**
- * Rows of a table by their numbers: y[i] = weight[ids[i]]; backward dweight[v] += Σ over i with ids[i] = v of dy[i], in the
- * order of i. The table may be kept in bf16; then there is no backward.
+ * Looks up rows of a table by id: y[i] = weight[ids[i]]. Backward: dweight[v] += Σ over i with ids[i] = v of dy[i], in
+ * the order of i. The table may be stored in bf16 or q8_0; then there is no backward.
  *
- * The op refuses ids outside the table where the host wrote them; others are taken for the last row, so that no kernel
- * reaches outside a storage.
+ * The op rejects ids outside the table if the host wrote them. Ids computed on the device are not checked: outside the
+ * table they count as the last row, so that no kernel reads outside a storage.
  */
 import { f32, i32, kernel, weight } from "../../src/kernel.ts";
 import backward from "./embedding_backward.wgsl.ts";
@@ -27,7 +27,7 @@ export const embeddingForward = kernel({
 
 export const embeddingBackward = kernel({
   name: "embedding_backward",
-  reads: { ids: i32("n"), dy: f32("n", "C"), weight: f32("V", "C") }, // of weight only the shape
+  reads: { ids: i32("n"), dy: f32("n", "C"), weight: f32("V", "C") }, // only the shape of weight is used
   updates: { dweight: f32("V", "C") },
   reference({ ids, dy, dweight }, { n, V, C }) {
     for (let i = 0; i < n; i++) {

@@ -2,11 +2,11 @@ import type { I32Local, Locals, WasmFunction } from "../../src/wasm/assembler.ts
 import { tileColumns } from "../../src/wasm/gemm.ts";
 import { unpackRow } from "../../src/wasm/packing.ts";
 
-/** The id at place i, within the table; negative ones are large unsigned. */
+/** The id at place i, at most V − 1; negative ids are large when unsigned. */
 const clamped = (f: WasmFunction, ids: I32Local, i: I32Local, V: I32Local) =>
   f.i32.min(f.i32.loadAt(ids, i), f.i32.sub(V, 1));
 
-/** Places `begin` to `end`. */
+/** Looks up the rows of places `begin` to `end`. */
 export function embeddingForward(
   f: WasmFunction,
   { ids, weight, y, V, C, begin, end }: Locals<"ids" | "weight" | "y" | "V" | "C" | "begin" | "end">,
@@ -22,8 +22,9 @@ export function embeddingForward(
 type Sizes = Record<"n" | "V" | "C", number>;
 
 /**
- * One thread sorts the places by their ids (counting sort), then each row of the table adds up its own. In the workspace:
- * `ends` (V + 1), of which the first is 0 and number v + 1 where the places of id v end in `places` (n).
+ * One thread sorts the places by their ids (counting sort). Then each row of the table adds up the gradients of its
+ * places. The workspace holds `ends` (V + 1), whose first element is 0 and whose element v + 1 is where the places of
+ * id v end in `places` (n).
  */
 export const embeddingBackward = [
   {
@@ -38,7 +39,7 @@ export const embeddingBackward = [
       };
       const zero = f.splatI32(0);
       f.forEach(0, f.i32.add(V, 1), (v, lanes) => lanes.store(workspace, v, zero));
-      // How many there are of each id, then how many of smaller ids: where its places begin.
+      // Counts the places of each id, then sums the counts of smaller ids: where the id's places begin.
       f.loop(0, n, 1, (i) => void increment(counts, clamped(f, ids, i, V)));
       const sum = f.i32.constant(0);
       f.loop(0, V, 1, (v) => {
@@ -46,7 +47,7 @@ export const embeddingBackward = [
         f.i32.store(counts, v, sum);
         f.assign(sum, f.i32.add(sum, count));
       });
-      // Each place takes its id's next: afterwards the beginning has become the end.
+      // Stores each place and advances its id's position, so that afterwards `counts` holds where the places end.
       f.loop(0, n, 1, (i) => f.i32.store(places, increment(counts, clamped(f, ids, i, V)), i));
     },
   },
@@ -73,7 +74,7 @@ export const embeddingBackward = [
             });
             lanes.accumulate(row, c, sum);
           });
-        if (dweight.fresh) addUp(); // zeros where there is nothing
+        if (dweight.fresh) addUp(); // writes zeros if the id does not occur
         else f.when(f.i32.lt(first, last), addUp);
       });
     },

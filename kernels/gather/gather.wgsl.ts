@@ -1,4 +1,5 @@
-export default /* wgsl */ `// y[o, j, i] = x[o, index[o, j, i], i]; an index outside the axis is taken as its nearest place. An invocation owns one element of y.
+export default /* wgsl */ `// y[o, j, i] = x[o, index[o, j, i], i]; an index outside the axis is clamped to it. An
+// invocation owns one element of y.
 
 struct Params { outer: u32, axis: u32, inner: u32, count: u32 }
 @group(0) @binding(0) var<uniform> params: Params;

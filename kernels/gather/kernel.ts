@@ -1,4 +1,4 @@
-/** y[o, j, i] = x[o, index[o, j, i], i], as torch.gather. An index outside the axis is taken as its nearest place. */
+/** y[o, j, i] = x[o, index[o, j, i], i], as torch.gather. An index outside the axis is clamped to it. */
 import { f32, i32, kernel } from "../../src/kernel.ts";
 import gatherSource from "./gather.wgsl.ts";
 import gatherBackwardSource from "./gather_backward.wgsl.ts";
@@ -24,7 +24,10 @@ export const gather = kernel({
   },
 });
 
-/** dx[o, index[o, j, i], i] += dy[o, j, i], j by j. The caller brings dx. Each (o, i) has places of its own: tasks never meet. */
+/**
+ * dx[o, index[o, j, i], i] += dy[o, j, i], in the order of j. The caller passes dx. A task owns one (o, i), so no two
+ * tasks write the same element.
+ */
 export const gatherBackward = kernel({
   name: "gather_backward",
   reads: { dy: f32("outer", "count", "inner"), index: i32("outer", "count", "inner") },

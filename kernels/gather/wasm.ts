@@ -2,7 +2,7 @@ import type { I32Local, Locals, WasmFunction } from "../../src/wasm/assembler.ts
 
 type Common = "index" | "axis" | "count" | "inner" | "begin" | "end";
 
-/** A negative index, read without its sign, is beyond the axis too; that of the first place is meant then. */
+/** Clamps an index to the axis. Unsigned, a negative index would be beyond its end, so it is tested first. */
 const clamp = (f: WasmFunction, index: I32Local, axis: I32Local): I32Local =>
   f.i32.select(f.i32.ltSigned(index, 0), 0, f.i32.min(index, f.i32.sub(axis, 1)));
 
@@ -18,7 +18,7 @@ export function gather(
   });
 }
 
-/** A task is a line of dx along the axis. */
+/** A task is one (o, i): the elements of dx along the axis. */
 export function gatherBackward(
   f: WasmFunction,
   { dx, dy, index, axis, count, inner, begin, end }: Locals<Common | "dx" | "dy">,

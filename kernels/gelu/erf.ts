@@ -3,7 +3,7 @@
  *
  *     erf x = 2 / √π · exp(−x²) · Σ 2ⁿ x²ⁿ⁺¹ / (1 · 3 · 5 ⋯ (2n + 1)),
  *
- * whose terms have one sign, so nothing cancels. Readable, not fast: kernels have their own.
+ * All terms have the same sign, so nothing cancels. It is readable, not fast; kernels have faster approximations.
  */
 export function erf(x: number): number {
   if (Math.abs(x) > 6) return Math.sign(x); // nearer to 1 than 1e-16

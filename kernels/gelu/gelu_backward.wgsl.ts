@@ -1,13 +1,14 @@
-export default /* wgsl */ `// The gradient of GELU, dx += dy · (x < 0 ? k(a) : 1 − k(a)) with a = |x|: of the exact one, y = x · Φ(x),
+export default /* wgsl */ `// The gradient of GELU, dx += dy · (x < 0 ? k(a) : 1 − k(a)) with a = |x|. For the exact
+// GELU, y = x · Φ(x):
 //
 //   k(a) = 1 − Φ(a) − a · Φ′(a),  Φ′(a) = exp(−a² / 2) / √(2π)
 //
-// and of the approximation, y = ½ x (1 + tanh u), with u of a, and e = exp(−2u), so that ½ (1 + tanh u) = 1 / (1 + e):
+// For the approximation, y = ½ x (1 + tanh u), with u of a, and e = exp(−2u), so that ½ (1 + tanh u) = 1 / (1 + e):
 //
 //   k(a) = e / (1 + e) · (1 − a · 2u′ / (1 + e)),  u = √(2/π) (a + 0.044715 a³),  u′ = √(2/π) (1 + 3 · 0.044715 a²)
 //
-// WGSL has no erf. k(a) is exp(−a² / 2) · s(a), s a minimax polynomial of degree 10: within 7e-8. WGSL's tanh may be off by
-// 1e-5, and is not defined for large arguments on all hardware; exp is good.
+// WGSL has no erf. The exact k(a) is computed as exp(−a² / 2) · s(a), with a minimax polynomial s of degree 10, to
+// within 7e-8. WGSL's tanh may be off by 1e-5, and is not defined for large arguments on all hardware; exp is precise.
 //
 // A workgroup owns 1024 elements, of which an invocation takes every 256th.
 
@@ -16,17 +17,17 @@ struct Params { n: u32 }
 @group(0) @binding(1) var<storage, read> dy: array<f32>;        // (n)
 @group(0) @binding(2) var<storage, read> x: array<f32>;         // (n)
 @group(0) @binding(3) var<storage, read_write> dx: array<f32>;  // (n)
-override fresh_dx: bool = false; // dx holds nothing yet
+override fresh_dx: bool = false; // dx holds garbage: write instead of adding
 
 const LANES = 256u;
 const PER_LANE = 4u;
 const SQRT_2_OVER_PI = 0.7978845608;
 const CUBIC = 0.044715;
 
-// k(a) for a ≥ 0. kernel.ts has the line of the approximation.
+// k(a) for a ≥ 0. kernel.ts replaces this line for the approximation.
 fn slope(a: f32) -> f32 { return erf_slope(a); }
 
-// Beyond 12.9 it is no normal float.
+// Beyond 12.9, k(a) is below the least normal float.
 fn erf_slope(magnitude: f32) -> f32 {
   let a = min(magnitude, 12.9);
   var s = 1.6363094e-6;
@@ -43,7 +44,7 @@ fn erf_slope(magnitude: f32) -> f32 {
   return exp(-0.5 * a * a) * s;
 }
 
-// Beyond 9.9 it is no normal float.
+// Beyond 9.9, k(a) is below the least normal float.
 fn tanh_slope(magnitude: f32) -> f32 {
   let a = min(magnitude, 9.9);
   let e = exp(-2.0 * SQRT_2_OVER_PI * (a + CUBIC * a * a * a));

@@ -1,14 +1,14 @@
-export default /* wgsl */ `// GELU (Hendrycks and Gimpel 2016, arXiv:1606.08415), with a = |x|: the exact one,
+export default /* wgsl */ `// GELU (Hendrycks and Gimpel 2016, arXiv:1606.08415), with a = |x|. The exact GELU:
 //
 //   y = x · Φ(x) = max(x, 0) − a · Q(a),  Q(a) = 1 − Φ(a) = ½ (1 − erf(a / √2)),
 //
-// and the approximation with which GPT-2 was trained,
+// and the tanh approximation with which GPT-2 was trained:
 //
 //   y = ½ x (1 + tanh u) = max(x, 0) − a · e / (1 + e),  u = √(2/π) (x + 0.044715 x³),  e = exp(−2 |u|)
 //
-// WGSL has no erf. Q(a) is p(a)⁻⁴, p a minimax polynomial of degree 10: |a · p(a)⁻⁴ − a · Q(a)| < 5e-8. What is
-// computed is small, and its error with it, also where x · Φ(x) as it stands would cancel. WGSL's tanh may be off by 1e-5,
-// and is not defined for large arguments on all hardware; exp is good.
+// WGSL has no erf. Q(a) is computed as p(a)⁻⁴, with a minimax polynomial p of degree 10: |a · p(a)⁻⁴ − a · Q(a)| <
+// 5e-8. The term subtracted from max(x, 0) is small, and so is its error, even for x at which x · Φ(x) itself would
+// cancel. WGSL's tanh may be off by 1e-5, and is not defined for large arguments on all hardware; exp is precise.
 //
 // A workgroup owns 1024 elements, of which an invocation takes every 256th.
 
@@ -22,10 +22,10 @@ const PER_LANE = 4u;
 const SQRT_2_OVER_PI = 0.7978845608;
 const CUBIC = 0.044715;
 
-// What is subtracted from max(x, 0), for a ≥ 0. kernel.ts has the line of the approximation.
+// The term subtracted from max(x, 0), for a ≥ 0. kernel.ts replaces this line for the approximation.
 fn tail(a: f32) -> f32 { return erf_tail(a); }
 
-// a · Q(a); beyond 12.9 it is no normal float.
+// a · Q(a). Beyond 12.9 it is below the least normal float.
 fn erf_tail(magnitude: f32) -> f32 {
   let a = min(magnitude, 12.9);
   var p = 7.1607087e-6;
@@ -43,7 +43,7 @@ fn erf_tail(magnitude: f32) -> f32 {
   return a / (squared * squared);
 }
 
-// a · e / (1 + e); beyond 9.9 it is no normal float.
+// a · e / (1 + e). Beyond 9.9 it is below the least normal float.
 fn tanh_tail(magnitude: f32) -> f32 {
   let a = min(magnitude, 9.9);
   let e = exp(-2.0 * SQRT_2_OVER_PI * (a + CUBIC * a * a * a));

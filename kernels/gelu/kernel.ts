@@ -1,10 +1,11 @@
 /**
- * GELU (Hendrycks and Gimpel 2016, arXiv:1606.08415): y = x · Φ(x), Φ being the normal distribution's cumulative function:
+ * GELU (Hendrycks and Gimpel 2016, arXiv:1606.08415): y = x · Φ(x), where Φ is the standard normal distribution
+ * function:
  *
  *     none:  Φ(x) = ½ (1 + erf(x / √2)),                             Φ′(x) = exp(−x² / 2) / √(2π)
  *     tanh:  Φ(x) ≈ ½ (1 + tanh u),  u = √(2/π) (x + 0.044715 x³),   Φ′(x) ≈ ½ (1 − tanh² u) u′
  *
- * and backward dx += dy · (Φ(x) + x · Φ′(x)). nanoGPT uses the first, GPT-2's checkpoints were trained with the second.
+ * Backward: dx += dy · (Φ(x) + x · Φ′(x)). nanoGPT uses `none`; GPT-2's checkpoints were trained with `tanh`.
  */
 import { f32, kernel, withLines } from "../../src/kernel.ts";
 import type { Locals, WasmFunction } from "../../src/wasm/assembler.ts";

@@ -1,11 +1,11 @@
 /**
- * GELU on lanes, in terms of a = |x|, so that what is computed is small and its error with it: below 1.3e-7 forward, 2e-7
- * backward, whatever x. For the exact GELU
+ * GELU on lanes, in terms of a = |x|. The computed terms are small, and so is their error: below 1.3e-7 forward and
+ * 2e-7 backward, for every x. For the exact GELU:
  *
  *     y = max(x, 0) − a · Q(a),  y′ = k(a) for x < 0, else 1 − k(a),  with Q(a) = 1 − Φ(a) and k(a) = Q(a) − a · Φ′(a).
  *
- * Q(a) is p(a)⁻⁴, and k(a) is exp(−a² / 2) · s(a): minimax polynomials (found by Lawson's weighting, coefficients
- * rounded to f32 one after another).
+ * Q(a) is p(a)⁻⁴, and k(a) is exp(−a² / 2) · s(a), where p and s are minimax polynomials (found by Lawson's weighting,
+ * with coefficients rounded to f32 one after another).
  */
 import type { Lanes, Locals, Vector, WasmFunction } from "../../src/wasm/assembler.ts";
 import { polynomial } from "../../src/wasm/math.ts";
@@ -33,13 +33,15 @@ const POWER = [
   1.0000001192092896,
 ];
 
-/** 2ˣ for −126 ≤ x ≤ 0: the whole part of x goes to the exponent, out of the low bits of x + 1.5 · 2²³. */
+/**
+ * 2ˣ for −126 ≤ x ≤ 0. Adding 1.5 · 2²³ leaves the whole part of x in the sum's low bits, which become the exponent.
+ */
 function exp2(f: WasmFunction, v: Lanes, x: Vector): Vector {
   const magic = f.splat(12582912), shifted = v.add(x, magic), r = v.sub(x, v.sub(shifted, magic));
   return v.addI32(polynomial(f, v, r, POWER), v.shl(shifted, 23));
 }
 
-/** Beyond it, what is subtracted is below the least normal float, and exp2 would leave its range. */
+/** Above this |x| the subtracted term is less than the least normal float, and exp2 would leave its range. */
 const FAR = 12.9, FAR_TANH = 9.9;
 
 /** A function of a = |x|. */
@@ -62,7 +64,7 @@ const backward =
     });
 
 export const geluErfForward = forward((f, v, magnitude) => {
-  const a = v.min(magnitude, f.splat(1e10)); // there p⁴ is infinite and the tail 0; an infinite a would make it NaN
+  const a = v.min(magnitude, f.splat(1e10)); // there the tail is 1e10 / p⁴ = 0; an infinite a would give NaN
   const p = polynomial(f, v, a, TAIL), squared = v.mul(p, p);
   return v.div(a, v.mul(squared, squared));
 });

@@ -1,10 +1,11 @@
-export default /* wgsl */ `// The norm of all gradients, in two passes: the sum of the squares of each block of 4096 elements, then
+export default /* wgsl */ `// The norm of all gradients, in two passes: the sum of the squares over each block of 4096
+// elements, then
 //
 //   norm = √Σ over the blocks
 //
-// gradient_norm_blocks: a workgroup owns a block. Its 256 invocations add up every 256th square each, then, two by two, each
-// other's sums: at most 24 additions lie between a square and the result, which is what keeps it good to seven digits.
-// gradient_norm: one workgroup adds up the blocks likewise.
+// gradient_norm_blocks: a workgroup owns a block. Each of its 256 invocations adds up every 256th square, and their
+// sums are combined pairwise. At most 24 additions separate a square from the result, which keeps it precise to seven
+// digits. gradient_norm: one workgroup adds up the blocks in the same way.
 
 struct Params { n: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -16,7 +17,7 @@ const LANES = 256u;
 const BLOCK = 4096u;
 var<workgroup> sums: array<f32, LANES>;
 
-// The sum of all invocations' values, for the first of them.
+// The sum of all invocations' values, returned to the first invocation.
 fn total(value: f32, lane: u32) -> f32 {
   sums[lane] = value;
   workgroupBarrier();

@@ -1,6 +1,6 @@
 /**
- * norm = √Σ g² over the gradients of all parameters, which lie one behind the other: the sum of the squares over blocks of
- * fixed length, then, in f64, over the blocks.
+ * norm = √Σ g² over the gradients of all parameters, which are stored one after another. Squares are summed over blocks
+ * of fixed length, then the blocks' sums in f64.
  */
 import { f32, kernel } from "../../src/kernel.ts";
 import source from "./gradient_norm.wgsl.ts";

@@ -1,6 +1,6 @@
 import type { Locals, WasmFunction } from "../../src/wasm/assembler.ts";
 
-/** Elements whose squares are summed in f32: few enough for six digits. */
+/** Elements whose squares are summed in f32; few enough for six digits of precision. */
 const BLOCK = 1024;
 const blocksOf = ({ n }: Record<"n", number>) => Math.ceil(n / BLOCK);
 

@@ -2,8 +2,8 @@ export default /* wgsl */ `// The gradient of layer normalisation's input, with 
 //
 //   dx += rstd · (g − Σ g / C − x̂ · Σ (g · x̂) / C)
 //
-// A workgroup owns a row. Its 64 invocations add up every 64th element of both sums each, then, two by two, each
-// other's.
+// A workgroup owns a row. Each of its 64 invocations adds up every 64th element of both sums, and their results are
+// combined pairwise.
 
 struct Params { rows: u32, C: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -13,7 +13,7 @@ struct Params { rows: u32, C: u32 }
 @group(0) @binding(4) var<storage, read> mean: array<f32>;      // (rows)
 @group(0) @binding(5) var<storage, read> rstd: array<f32>;      // (rows)
 @group(0) @binding(6) var<storage, read_write> dx: array<f32>;  // (rows, C)
-override fresh_dx: bool = false; // dx holds nothing yet
+override fresh_dx: bool = false; // dx holds garbage: write instead of adding
 
 const LANES = 64u;
 var<workgroup> shared_sums: array<vec2f, LANES>;
@@ -30,7 +30,7 @@ fn layer_norm_backward_input(
   let center = mean[row];
   let scale = rstd[row];
 
-  var sums = vec2f(0.0); // of g and of g · x̂
+  var sums = vec2f(0.0); // Σ g and Σ (g · x̂)
   for (var c = lane; c < params.C; c += LANES) {
     let g = dy[begin + c] * weight[c];
     sums += vec2f(g, g * (x[begin + c] - center) * scale);

@@ -1,11 +1,11 @@
-export default /* wgsl */ `// The gradients of layer normalisation's weight and bias, with x̂ = (x − mean) · rstd, in two passes: for each block of 32 rows
-// and each column Σ over the block's rows of (dy · x̂, dy), then
+export default /* wgsl */ `// The gradients of layer normalisation's weight and bias, with x̂ = (x − mean) · rstd, in
+// two passes: Σ over the rows of each block of 32 rows of (dy · x̂, dy), for each column, then
 //
 //   dweight += Σ over blocks of dy · x̂,  dbias += Σ over blocks of dy
 //
 // layer_norm_backward_blocks: a workgroup owns 64 columns of a block, an invocation a column.
-// layer_norm_backward_params: a workgroup owns 16 columns. For each, 16 invocations add up every 16th block, then, two by two,
-// each other's sums.
+// layer_norm_backward_params: a workgroup owns 16 columns. For each column, 16 invocations add up every 16th block, and
+// their sums are combined pairwise.
 
 struct Params { rows: u32, C: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -16,7 +16,7 @@ struct Params { rows: u32, C: u32 }
 @group(0) @binding(5) var<storage, read_write> dweight: array<f32>;     // (C)
 @group(0) @binding(6) var<storage, read_write> dbias: array<f32>;       // (C)
 @group(0) @binding(7) var<storage, read_write> workspace: array<vec2f>; // (blocks, C): sums of dy · x̂ and of dy
-override fresh_dweight: bool = false; // it holds nothing yet
+override fresh_dweight: bool = false; // dweight holds garbage: write instead of adding
 override fresh_dbias: bool = false;
 
 const LANES = 64u;

@@ -2,8 +2,8 @@ export default /* wgsl */ `// Layer normalisation over the last axis (Ba, Kiros,
 //
 //   mean = Σ x / C,  rstd = 1 / √(Σ (x − mean)² / C + ε),  y = (x − mean) · rstd · weight + bias
 //
-// A workgroup owns a row. Its 64 invocations add up every 64th element each, then, two by two, each other's sums. The
-// row is read three times, but only the first time from memory.
+// A workgroup owns a row. Each of its 64 invocations adds up every 64th element, and their sums are combined pairwise.
+// The row is read three times, but only the first time from memory, then from the cache.
 
 struct Params { rows: u32, C: u32, epsilon: f32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -27,7 +27,7 @@ fn total(value: f32, lane: u32) -> f32 {
     workgroupBarrier();
   }
   let sum = sums[0];
-  workgroupBarrier(); // the next sum must not overwrite what others have yet to read
+  workgroupBarrier(); // all lanes have read the sum before the next overwrites it
   return sum;
 }
 

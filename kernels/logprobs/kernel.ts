@@ -1,12 +1,12 @@
 /**
- * The log-probability that rows of logits give to a target each, at a temperature (scale is 1 / temperature), and what else a pass
- * over a row tells of its distribution p = softmax(scale · logits):
+ * The log-probability of each row's target in rows of logits, at a temperature (scale is 1 / temperature), and
+ * statistics of the row's distribution p = softmax(scale · logits) that the same pass yields:
  *
  *     lse = log Σ exp(scale · logits),   logprob = scale · logits[target] − lse
- *     entropy = −Σ p log p,   mean = Σ logits / V,   hit = 1 where the target's logit is the greatest
+ *     entropy = −Σ p log p,   mean = Σ logits / V,   hit = 1 if the target's logit is the greatest, else 0
  *
- * Rows whose target is `ignore` have 0 in all but `lse`. A target that is no class and not to be ignored is taken as the last class, as
- * in cross_entropy. Backward makes p anew out of the logits and `lse`.
+ * Rows whose target is `ignore` have 0 in all of these except `lse`. A target that is neither a valid class nor
+ * `ignore` counts as the last class, as in cross_entropy. Backward computes p again from the logits and `lse`.
  */
 import { f32, i32, kernel } from "../../src/kernel.ts";
 import backwardSource from "./logprobs_backward.wgsl.ts";
@@ -43,7 +43,10 @@ export const logprobsForward = kernel({
   gpu: { source: forwardSource, entry: "logprobs_forward", workgroups: ({ rows }) => rows },
 });
 
-/** dlogits += ([class is the target] − exp(scale · logits − lse)) · scale · dlogprob; nothing to rows that are ignored. */
+/**
+ * dlogits += ([class is the target] − exp(scale · logits − lse)) · scale · dlogprob; rows whose target is `ignore` get
+ * no gradient.
+ */
 export const logprobsBackward = kernel({
   name: "logprobs_backward",
   reads: { dlogprob: f32("rows"), logits: f32("rows", "V"), targets: i32("rows"), lse: f32("rows") },

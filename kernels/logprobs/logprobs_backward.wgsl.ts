@@ -1,5 +1,8 @@
-export default /* wgsl */ `// The gradient of the log-probabilities of targets: dlogits += ([class is the target] − exp(scale · logits − lse)) · scale ·
-// dlogprob, and nothing in rows whose target is to be ignored. A workgroup owns one row, an invocation its classes l, l + 64, …
+export default /* wgsl */ `// The gradient of the targets' log-probabilities:
+//
+//   dlogits += ([class is the target] − exp(scale · logits − lse)) · scale · dlogprob
+//
+// Rows whose target is 'ignore' get no gradient. A workgroup owns one row, an invocation its classes l, l + 64, …
 
 struct Params { rows: u32, V: u32, ignore: i32, scale: f32 }
 @group(0) @binding(0) var<uniform> params: Params;

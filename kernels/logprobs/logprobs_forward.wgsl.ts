@@ -1,11 +1,12 @@
-export default /* wgsl */ `// Of each row of logits the log-probability of its target at a temperature, and what else the row's distribution
-// p = softmax(scale · logits) is like:
+export default /* wgsl */ `// The log-probability of each row's target in rows of logits, at a temperature, and
+// statistics of the row's distribution p = softmax(scale · logits):
 //
-//   lse = log Σ exp(scale · logits),  logprob = scale · logits[target] − lse,  entropy = −Σ p log p,  mean = Σ logits / V,
-//   hit = 1 where the target's logit is the greatest; all but lse are 0 where the target is to be ignored.
+//   lse = log Σ exp(scale · logits),  logprob = scale · logits[target] − lse,  entropy = −Σ p log p,  mean = Σ logits /
+// V,
+//   hit = 1 if the target's logit is the greatest. If the target is 'ignore', all but lse are 0.
 //
-// A workgroup owns one row: lane l takes its logits l, l + 64, …, and the lanes' results are put together by halves, so
-// additions have the same order each time. A target that is no class counts as the last.
+// A workgroup owns one row: lane l takes its logits l, l + 64, …, and the lanes' results are combined by halves, so
+// additions always have the same order. A target that is not a valid class counts as the last class.
 
 struct Params { rows: u32, V: u32, ignore: i32, scale: f32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -19,7 +20,7 @@ struct Params { rows: u32, V: u32, ignore: i32, scale: f32 }
 
 const LANES = 64u;
 var<workgroup> partial: array<vec3f, LANES>;
-const LOWEST = -3.4028234e38; // the maximum of no element
+const LOWEST = -3.4028234e38; // the maximum of zero elements
 
 fn greatest_of_all(value: f32, lane: u32) -> f32 {
   partial[lane].x = value;
@@ -29,7 +30,7 @@ fn greatest_of_all(value: f32, lane: u32) -> f32 {
     workgroupBarrier();
   }
   let greatest = partial[0].x;
-  workgroupBarrier(); // nobody writes the next value before all have read this one
+  workgroupBarrier(); // all lanes have read this value before the next is written
   return greatest;
 }
 

@@ -1,4 +1,4 @@
-/** The equations stand in kernel.ts. */
+/** Log-probabilities in WebAssembly. kernel.ts has the equations. */
 import type { F32, F32Local, I32Local, Locals, WasmFunction } from "../../src/wasm/assembler.ts";
 import { exp, log } from "../../src/wasm/math.ts";
 
@@ -51,7 +51,7 @@ export function backward(
       const shift = f.f32.loadAt(lse, row), shifts = f.splat(shift), at = classOf(f, target, V);
       const before: F32 = dx.fresh ? 0 : f.f32.loadAt(dx, at);
       f.forEach(0, V, (c, v) => v.accumulate(dx, c, v.mul(exp(f, v, v.sub(v.mul(v.load(x, c), by), shifts)), minus)));
-      // The target's own, once more: subtracting from 1 first keeps the digits of a probability near 1.
+      // Computes the target's element again: subtracting from 1 first keeps the digits of a probability near 1.
       const own = f.f32.sub(f.f32.mul(f.f32.loadAt(x, at), scale), shift);
       const probability = f.f32.through(own, (v, x) => exp(f, v, x));
       f.f32.store(dx, at, f.f32.add(before, f.f32.mul(f.f32.sub(1, probability), share)));
