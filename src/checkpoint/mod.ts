@@ -1,8 +1,9 @@
 /**
- * Models on the disk: run folders with their checkpoints, nanoGPT's `ckpt.pt`, Hugging Face's folders, GGUF and adapters.
+ * Saves and loads models: run folders with their checkpoints, nanoGPT's `ckpt.pt`, Hugging Face model folders, GGUF
+ * files and adapters.
  *
- * A run folder is what `deno task train` writes; {@linkcode RunFolder} reads and writes it. To load a model by its name, take
- * `@nanogpt/ts/pretrained`.
+ * A run folder is what `deno task train` writes; {@linkcode RunFolder} reads and writes it. To load a model by its
+ * name, use `@nanogpt/ts/pretrained`.
  *
  * @module
  */

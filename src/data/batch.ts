@@ -6,15 +6,15 @@ import type { Tokens } from "./tokens.ts";
 export interface Batch {
   /** (B, T) token ids */
   x: Int32Array<ArrayBuffer>;
-  /** (B, T) the ids that follow each of x: what the model is to predict */
+  /** (B, T) targets: for each id in x, the id that follows it in the data */
   y: Int32Array<ArrayBuffer>;
-  /** (B) where in the data each block starts: enough to make the same batch again with `batchAt`. */
+  /** (B) position in the data at which each block starts; `batchAt` makes the same batch again from them */
   offsets: number[];
 }
 
 /**
- * A batch of blocks from random places, as nanoGPT's `get_batch`: one `randint` a row, so that the same generator and
- * data give nanoGPT's batches.
+ * A batch of blocks from random positions, as in nanoGPT's `get_batch`. It draws one `randint` per row, so the same
+ * generator state and data give the batches that nanoGPT trains on.
  *
  * ```ts
  * import { assertEquals } from "@std/assert";
@@ -30,7 +30,7 @@ export interface Batch {
  * @param data token ids
  * @param options.blockSize tokens in a row
  * @param options.batchSize rows
- * @throws {DataError} when the data are not longer than a block
+ * @throws {DataError} when the data have `blockSize` tokens or fewer
  */
 export function getBatch(
   data: Tokens,
@@ -44,9 +44,9 @@ export function getBatch(
 }
 
 /**
- * The batch whose blocks start at given places.
+ * The batch whose blocks start at the given positions.
  *
- * @throws {DataError} when a block would not lie inside the data
+ * @throws {DataError} when a block would reach beyond the data
  */
 export function batchAt(data: Tokens, offsets: number[], { blockSize }: { blockSize: number }): Batch {
   const x = new Int32Array(offsets.length * blockSize), y = new Int32Array(x.length);

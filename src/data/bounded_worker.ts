@@ -1,41 +1,47 @@
 /**
- * A worker for a parser that works on what comes from elsewhere: its heap is bounded, and so is its time. It has no files and no
- * network: what it reads, this thread reads for it.
+ * A worker thread that runs a parser on untrusted input, with limits on its heap and on the time of a request. It can
+ * reach neither files nor the network: it asks this thread for the bytes it needs.
  *
- * Deno gives such workers the permissions of the process; so what reaches files and the network is deleted before the first request.
+ * Deno gives such workers the permissions of the process, so the worker deletes the globals that reach files and the
+ * network before it takes its first request.
  */
 import { DataError } from "../errors.ts";
 import { Turns } from "../files/files.ts";
 import { builtin } from "../files/system.ts";
 import { importPackage, type PackageName, specifierOf } from "../packages.ts";
 
-/** What a worker may take. */
+/** Limits of a worker. */
 export interface WorkerLimits {
-  /** Of its heap. */ readonly megabytes: number;
+  /** Largest heap, in MB. */ readonly megabytes: number;
 }
 
-/** Asks this thread for something while a request is answered. @returns what `answer` gave */
+/**
+ * Called in the worker: puts a question to this thread while a request is being handled.
+ * @returns the reply of `AskOptions.answer`
+ */
 export type Ask = (question: unknown) => Promise<unknown>;
 
 /**
- * What a worker does. The function is also its source text, so it uses nothing from outside itself, and it waits for nothing but
- * answers to what it asks.
+ * The worker's code. The function is sent to the worker as source text, so it must not use anything defined outside
+ * itself. The only thing it may wait for is the answer to a question.
  *
- * @param module the package
- * @returns what answers a request; what it throws is the failure's message
+ * @param module the npm package, imported
+ * @returns the function that handles a request; the message of an error that it throws is passed on
  */
 export type Serve<Request, Reply> = (
   // deno-lint-ignore no-explicit-any -- modules without types
   module: any,
 ) => (request: Request, ask: Ask) => Reply | Promise<Reply>;
 
-/** How long a request may take, and what answers the questions that the worker has meanwhile. */
+/** Options of a request. */
 export interface AskOptions {
+  /** Time limit of the request. */
   readonly seconds: number;
+  /** Answers the questions that the worker asks while it handles the request. */
   answer?(question: unknown): Promise<unknown>;
 }
 
-/** A message is of the request with this number; a number below says which of its questions is meant. */
+/** A message to the worker. `of` is the number of the request, `id` the number of a question within it. */
 type ToWorker<Request> =
   & { readonly of: number }
   & ({ readonly request: Request } | { readonly ping: number } | { readonly id: number; readonly answer: unknown });
@@ -58,12 +64,13 @@ interface Threads {
   readonly Worker: new (source: URL, options: Record<string, unknown>) => NodeWorker;
 }
 
-/** Runs in the worker: as `serve`, a text of its own. */
+/** The worker's main program. Like `serve`, it is sent as source text. */
 async function connect<Request, Reply>(serve: Serve<Request, Reply>, specifier: string): Promise<void> {
   const { parentPort } = process.getBuiltinModule("node:worker_threads"), handle = serve(await import(specifier));
   const waiting = new Map<number, (answer: unknown) => void>();
   let asked = 0;
-  // A parser that works on several parts at once does not wait for those that fail after the first.
+  // A parser that reads several parts at once stops awaiting them when one has failed, so later failures have no
+  // handler.
   globalThis.addEventListener?.("unhandledrejection", (event) => event.preventDefault());
   process.on("unhandledRejection", () => {});
   for (const name of ["Deno", "process", "fetch", "Worker", "WebSocket", "EventSource", "navigator", "caches"]) {
@@ -71,7 +78,8 @@ async function connect<Request, Reply>(serve: Serve<Request, Reply>, specifier: 
   }
   parentPort!.on("message", async (message: ToWorker<Request>) => {
     const { of } = message, post = (what: Record<string, unknown>) => parentPort!.postMessage({ of, ...what });
-    // When all that goes on at once is done: messages may come in between two steps of it.
+    // A timer answers only after all pending promise callbacks have run: the worker is then idle, not between two
+    // steps.
     if ("ping" in message) return setTimeout(() => post({ idle: message.ping }), 0);
     if ("id" in message) {
       waiting.get(message.id)!(message.answer);
@@ -83,16 +91,19 @@ async function connect<Request, Reply>(serve: Serve<Request, Reply>, specifier: 
         post({ question, id: asked });
       });
     try {
-      await undefined; // within the listener itself Deno would end the worker's loop where the heap is full, and say nothing
+      await undefined; // if the heap filled up within the listener itself, Deno would end the worker without any event
       post({ reply: await handle(message.request, ask) });
     } catch (error) {
       post({ failed: (error as Error).message });
     }
   });
-  parentPort!.postMessage({ of: 0, idle: 0 }); // it listens
+  parentPort!.postMessage({ of: 0, idle: 0 }); // the worker is ready
 }
 
-/** Answers requests one after the other. The worker is made at the first, and anew after one that was ended. */
+/**
+ * Sends requests to a worker, one after the other. The worker starts with the first request. If a request exceeds a
+ * limit, its worker is ended and the next request starts a new one.
+ */
 export class BoundedWorker<Request, Reply> implements Disposable {
   readonly #turns = new Turns();
   #worker: NodeWorker | undefined;
@@ -100,20 +111,22 @@ export class BoundedWorker<Request, Reply> implements Disposable {
   #request = 0;
   #hear: ((message: FromWorker) => void) | undefined;
 
-  /** @param name of the package that `serve` works with; it is fetched at the first request */
+  /** @param name npm package that `serve` uses; it is downloaded with the first request */
   constructor(readonly name: PackageName, readonly serve: Serve<Request, Reply>, readonly limits: WorkerLimits) {}
 
   /**
-   * @throws {Error} with what the worker says, or that it took too long or too much
-   * @throws {DataError} where the package cannot be had
+   * Sends a request and waits for its reply.
+   *
+   * @throws {Error} when the worker throws, takes too long or uses too much memory
+   * @throws {DataError} when the package cannot be loaded
    */
   ask(request: Request, { seconds, answer }: AskOptions): Promise<Reply> {
     return this.#turns.take(async () => {
       const worker = this.#worker ??= await this.#start(), ended = Promise.withResolvers<Reply>();
       const of = ++this.#request;
-      let open = 0, said = 0; // questions without an answer yet, and answers
+      let open = 0, said = 0; // number of unanswered questions, number of answers
       this.#hear = (message) => {
-        if (message.of !== of) return; // of a request that has failed
+        if (message.of !== of) return; // belongs to an earlier request, which failed
         if ("idle" in message) {
           if (open === 0 && message.idle === said) this.#end(this.#tooMuch);
         } else if ("reply" in message) ended.resolve(message.reply as Reply);
@@ -126,12 +139,13 @@ export class BoundedWorker<Request, Reply> implements Disposable {
             worker.postMessage({ of, id: message.id, answer }, answer instanceof ArrayBuffer ? [answer] : []);
           }, (error) => {
             ended.reject(error);
-            this.#end(""); // it waits for an answer that will not come
+            this.#end(""); // the worker would wait forever for this answer
           });
         }
       };
-      // A worker whose heap is full is ended in Node. In Deno the request is given up, sometimes without any event. Such a worker
-      // answers pings, though it has neither replied nor asked anything.
+      // When the heap is full, Node ends the worker. Deno abandons the request, sometimes without any event. Such a
+      // worker still answers pings, so an idle worker that has neither replied nor asked anything has run out of
+      // memory.
       const ping = setInterval(() => open === 0 && worker.postMessage({ of, ping: said }), 250);
       const timer = setTimeout(() => this.#end(`takes more than ${seconds} seconds`), 1000 * seconds);
       try {
@@ -147,9 +161,9 @@ export class BoundedWorker<Request, Reply> implements Disposable {
 
   async #start(): Promise<NodeWorker> {
     try {
-      await importPackage(this.name); // here, where an error has a message
+      await importPackage(this.name); // in this thread, where the error has a useful message
     } catch (error) {
-      throw new DataError(`The package ${this.name} cannot be had: ${(error as Error).message}`);
+      throw new DataError(`Cannot load the package ${this.name}: ${(error as Error).message}`);
     }
     const specifier = specifierOf(this.name), { Worker } = builtin<Threads>("node:worker_threads");
     const resolved = "Deno" in globalThis ? specifier : import.meta.resolve(specifier);
@@ -166,7 +180,7 @@ export class BoundedWorker<Request, Reply> implements Disposable {
     };
     worker.on("error", ended);
     worker.on("exit", ended);
-    await ready.promise; // a message that came before it listens would be lost, and a request's time does not count what it takes to begin
+    await ready.promise; // earlier messages would be lost, and the start is not counted in the time limit of a request
     worker.unref();
     return worker;
   }
@@ -177,7 +191,7 @@ export class BoundedWorker<Request, Reply> implements Disposable {
 
   #end(failed: string): void {
     const worker = this.#worker;
-    this.#worker = undefined; // before `exit` comes
+    this.#worker = undefined; // first, because the `exit` event calls this method again
     void worker?.terminate();
     this.#hear?.({ of: this.#request, failed });
   }

@@ -1,34 +1,37 @@
 /**
- * The chat templates that need no package: ChatML, plain, and nanochat's. Each is written twice, in TypeScript, which renders it here,
- * and in Jinja, which is saved beside a model, so that transformers and others write the same.
+ * The chat templates that need no npm package: ChatML, plain, and nanochat's. Each is written twice: in TypeScript, to
+ * render it here, and in Jinja, to save it with a model, so that transformers and other programs render the same text.
  */
 import { DataError } from "../errors.ts";
 import type { Message } from "./examples.ts";
 
 /** A piece of a rendered chat. */
 export interface ChatPart {
-  /** What it adds to the text. */
+  /** The text of this piece. */
   readonly text: string;
-  /** Whether the assistant writes it: what it learns. */
+  /** Whether the assistant writes this piece, so that a model can be trained on it. */
   readonly assistant: boolean;
 }
 
-/** A template that is rendered here. */
+/** A template that is rendered without a Jinja interpreter. */
 export interface BuiltInChat {
-  /** In Jinja. */
+  /** The template in Jinja. */
   readonly source: string;
-  /** Special tokens that it is written with. */
+  /** Special tokens that the template writes. */
   readonly tokens: readonly string[];
-  /** What ends the assistant's turn. */
+  /** The token that ends the assistant's turn. */
   readonly end: string;
-  /** @param prompt whether the assistant's turn is begun at the end */
+  /**
+   * Renders messages to pieces of text.
+   * @param options.prompt whether to append the text that opens an assistant's turn
+   */
   parts(messages: readonly Message[], options: { prompt: boolean; eos: string; name: string }): ChatPart[];
 }
 
 const given = (text: string): ChatPart => ({ text, assistant: false });
 const learned = (text: string): ChatPart => ({ text, assistant: true });
 
-/** OpenAI's chat markup language, as Qwen and SmolLM have it. */
+/** OpenAI's chat markup language, as used by Qwen and SmolLM. */
 const chatml: BuiltInChat = {
   source: [
     "{% for message in messages %}",
@@ -55,7 +58,10 @@ const chatml: BuiltInChat = {
   },
 };
 
-/** What is said and the end of a text, as DialoGPT: whose turn it is, their order says (Zhang et al. 2019, arXiv:1911.00536). */
+/**
+ * Each message followed by the end-of-text token, as in DialoGPT (Zhang et al. 2019, arXiv:1911.00536). Roles are not
+ * written: the order of the messages implies them.
+ */
 const plain: BuiltInChat = {
   source: [
     "{% for message in messages %}",
@@ -72,7 +78,7 @@ const plain: BuiltInChat = {
     messages.map(({ role, content }) => ({ text: content + eos, assistant: role === "assistant" })),
 };
 
-/** What nanochat's tokenizer.py writes for a part of the assistant's message. */
+/** The text that nanochat's tokenizer.py writes for a part of the assistant's message, by the part's type. */
 const NANOCHAT_PARTS: Readonly<Record<string, (text: string) => ChatPart>> = {
   text: learned,
   python: (text) => learned(`<|python_start|>${text}<|python_end|>`),
@@ -80,8 +86,9 @@ const NANOCHAT_PARTS: Readonly<Record<string, (text: string) => ChatPart>> = {
 };
 
 /**
- * Karpathy's nanochat (nanochat/tokenizer.py, render_conversation): a system message belongs to the first user's, roles alternate,
- * and the assistant's message is a text or a list of parts, `{ type: "text" | "python" | "python_output", text }`.
+ * Karpathy's nanochat (nanochat/tokenizer.py, render_conversation): a system message is put in front of the first user
+ * message, roles alternate, and an assistant's message is a text or a list of parts,
+ * `{ type: "text" | "python" | "python_output", text }`.
  */
 const nanochat: BuiltInChat = {
   source: [
@@ -146,5 +153,5 @@ const nanochat: BuiltInChat = {
   },
 };
 
-/** By their names. */
+/** The built-in templates by name. */
 export const BUILT_IN_CHATS: Readonly<Record<string, BuiltInChat>> = { chatml, plain, nanochat };

@@ -1,4 +1,6 @@
-/** The values of a row, each checked when it is asked for: what a text, a conversation, a label or a list of choices may look like. */
+/**
+ * Access to the values of a row as texts, conversations, labels or lists of choices, with checks and error messages.
+ */
 import { DataError, editDistance } from "../errors.ts";
 import { isObject } from "../files/files.ts";
 import { shown } from "../files/shown.ts";
@@ -8,7 +10,7 @@ import type { Row } from "./rows.ts";
 /** A column's name and the other names that it may have. */
 export type Names = readonly string[];
 
-/** Columns whose texts are JSON, as cells of comma-separated values are. */
+/** Columns that are parsed as JSON if their value is a text: cells of a CSV file always are. */
 const JSON_COLUMNS = new Set([
   "messages",
   "conversations",
@@ -20,16 +22,22 @@ const JSON_COLUMNS = new Set([
   "chat_template_kwargs",
 ]);
 
-/** Roles that are looked for where one is misspelt; a template may know others. */
+/**
+ * Common roles. A role that nearly matches one of them is taken for a misspelling; any other role is passed to the
+ * template.
+ */
 const ROLES = ["system", "user", "assistant", "tool", "developer", "function"];
 
-/** Names in conversations that are written with `from` and `value`. */
+/** Roles of the ShareGPT format, which writes `from` and `value` in place of `role` and `content`. */
 const SPEAKERS: Readonly<Record<string, string>> = { human: "user", gpt: "assistant" };
 
-/** Levels of lists and objects in a message. */
+/** Largest depth of nested lists and objects in a message. */
 const DEEPEST = 100;
 
-/** A row's values by the usual names, checked as they are asked for. */
+/**
+ * The values of a row by the usual names of their columns. Each method checks the value and throws a DataError if it is
+ * not valid.
+ */
 export class Cells {
   readonly where: string;
 
@@ -37,7 +45,7 @@ export class Cells {
     this.where = row.where;
   }
 
-  /** Whether one of the columns is there and not null. */
+  /** Whether the row has one of these columns, with a value other than null. */
   has(names: Names): boolean {
     return (this.row.columns[this.#nameOf(names)] ?? null) !== null;
   }
@@ -66,7 +74,7 @@ export class Cells {
     return value.map((message, i) => this.#message(message, `${name}[${i}]`));
   }
 
-  /** Two of them or more. */
+  /** A list of at least two texts or conversations. */
   wordsList(names: Names): Words[] {
     const [name, value] = this.#value(names);
     if (!Array.isArray(value) || value.length < 2) throw this.#wrong(name, "a list of two answers or more", value);
@@ -78,7 +86,7 @@ export class Cells {
     });
   }
 
-  /** @throws {DataError} where some are texts and some conversations */
+  /** @throws {DataError} when some of the values are texts and some are conversations */
   checkAlike(words: Readonly<Record<string, Words>>): void {
     const [[first, one], ...others] = Object.entries(words),
       what = (words: Words) => typeof words === "string" ? "a text" : "a list of messages";
@@ -88,7 +96,7 @@ export class Cells {
     }
   }
 
-  /** What a template reads besides the turns; plain texts meet none. */
+  /** What a template reads besides the messages; empty for a plain text, which no template renders. */
   extras(words: Words): TemplateExtras {
     if (typeof words === "string") return {};
     const extras: { -readonly [K in keyof TemplateExtras]: TemplateExtras[K] } = {};
@@ -118,7 +126,7 @@ export class Cells {
     throw this.#wrong(name, "a number", value);
   }
 
-  /** The columns that none of the usual names means. */
+  /** All columns except the columns with these usual names. */
   others(names: readonly string[]): Record<string, unknown> {
     const known = names.map((name) => this.#nameOf([name]));
     return Object.fromEntries(Object.entries(this.row.columns).filter(([name]) => !known.includes(name)));
@@ -134,7 +142,7 @@ export class Cells {
   #message(value: unknown, name: string): Message {
     if (!isObject(value)) throw this.#wrong(name, 'a message, {"role": "…", "content": "…"}', value);
     const { from, value: said, ...rest } = value;
-    const older = from !== undefined && rest.role === undefined; // and so is its content then
+    const older = from !== undefined && rest.role === undefined; // ShareGPT's format: the content is in `value`
     const role = older && typeof from === "string" ? SPEAKERS[from] ?? from : older ? from : rest.role;
     const given = older && rest.content === undefined ? said : rest.content;
     const content = (given ?? null) === null && Array.isArray(rest.tool_calls) ? "" : given;
@@ -153,7 +161,10 @@ export class Cells {
     return { ...this.#withoutNulls(older ? rest : value, name) as object, role, content };
   }
 
-  /** Parquet's structures name every field of all rows: those that a row does not have are null, and are left out here. */
+  /**
+   * Removes null fields: a Parquet structure has every field that occurs in any row, with null for the fields that a
+   * row lacks.
+   */
   #withoutNulls(value: unknown, name: string, depth = 0): unknown {
     if (depth > DEEPEST) throw new DataError(`${this.where}: ${name} is nested deeper than ${DEEPEST} levels`);
     if (Array.isArray(value)) return value.map((part) => this.#withoutNulls(part, name, depth + 1));
@@ -184,7 +195,10 @@ export class Cells {
   }
 }
 
-/** A number that is written as a text, as comma-separated values have them. */
+/**
+ * Converts a text that is a number to a number, because all cells of a CSV file are texts; returns other values
+ * unchanged.
+ */
 function numeric(value: unknown): unknown {
   return typeof value === "string" && /^-?(0|[1-9]\d*)(\.\d+)?(e[-+]?\d+)?$/i.test(value) ? Number(value) : value;
 }

@@ -1,8 +1,9 @@
 /**
- * Chats as a model reads them: messages into text by a template, text into ids, and which of the ids the assistant writes.
+ * Turns chats into token ids: a template renders the messages to text, the tokenizer encodes the text, and a mask says
+ * which of the ids the assistant writes.
  *
- * Templates are transformers' (https://huggingface.co/docs/transformers/chat_templating): Jinja with `trim_blocks`, `lstrip_blocks`,
- * loop controls, `{% generation %}`, `raise_exception`, `strftime_now` and `tojson`.
+ * Templates are written as for transformers (https://huggingface.co/docs/transformers/chat_templating): Jinja with
+ * `trim_blocks`, `lstrip_blocks`, loop controls, `{% generation %}`, `raise_exception`, `strftime_now` and `tojson`.
  */
 import { ConfigError, DataError } from "../errors.ts";
 import { isObject } from "../files/files.ts";
@@ -13,46 +14,51 @@ import type { Message, TemplateExtras } from "./examples.ts";
 
 /** How a chat is rendered. */
 export interface RenderOptions extends TemplateExtras {
-  /** Whether the text ends with what begins the assistant's turn. Default false. */
+  /** Whether to append the text that opens an assistant's turn, for the model to answer. Default: false. */
   readonly addGenerationPrompt?: boolean;
-  /** Whether the text ends where the last message does, without what ends its turn, for the model to go on with it. Default false. */
+  /**
+   * Whether to leave the last message open, without the text that ends its turn, so that the model continues it.
+   * Default: false.
+   */
   readonly continueFinalMessage?: boolean;
   /**
-   * What special tokens are in what is said: `tokens`, the default, as in transformers; or `text`: ordinary text, so that no message can
-   * end its turn and begin another's. transformers calls the latter `sanitize_control_tokens`.
+   * How special tokens inside messages are encoded. `tokens`, the default, encodes them as special tokens, as in
+   * transformers. `text` encodes them as ordinary text, so that no message can end its turn and begin another one;
+   * transformers calls this `sanitize_control_tokens`.
    */
   readonly contents?: "tokens" | "text";
-  /** What `strftime_now` tells. Default: now; what has to come out the same tomorrow names a time. */
+  /** The time that `strftime_now` formats. Default: the current time; pass a fixed time for reproducible output. */
   readonly now?: Date;
 }
 
-/** What {@linkcode ChatTemplate} takes besides the template. */
+/** Options of {@linkcode ChatTemplate}. */
 export interface ChatTemplateOptions extends TemplateLimits {
-  /** What errors call it. */
+  /** Name of the template in error messages. Default: "The chat template". */
   readonly name?: string;
-  /** Special tokens by the names that templates have for them: `bos_token`, `eos_token`, … */
+  /** Variables of the template that hold special tokens: `bos_token`, `eos_token`, … */
   readonly specialTokens?: Readonly<Record<string, unknown>>;
 }
 
-/** A chat in ids. */
+/** A chat as token ids. */
 export interface EncodedChat {
-  /** Of the whole text. */
+  /** Token ids of the whole chat. */
   readonly ids: number[];
-  /** Of each, whether the assistant writes it. */
+  /** For each id, whether the assistant writes it. */
   readonly assistant: boolean[];
 }
 
-/** Where an assistant's turn ends. */
+/** How the end of an assistant's turn is recognised. */
 export interface EndOfTurn {
-  /** Tokens that end it. */
+  /** Special tokens that end the turn. */
   readonly ids: readonly number[];
-  /** Where there are none: the text that follows a turn. */
+  /** Texts that end the turn, if no special token does. */
   readonly strings: readonly string[];
 }
 
 /**
- * A chat template. One of the built-in ones (ChatML, plain, nanochat) is rendered here; others in a worker with bounded memory and
- * time, which is made when it is first needed, and ends with `using` or with the process.
+ * A chat template. The built-in templates (ChatML, plain, nanochat) are rendered in this thread. Any other template is
+ * rendered in a worker with limited memory and time. The worker starts when it is first needed; `using` or the end of
+ * the process ends it.
  *
  * @example
  * ```ts
@@ -69,16 +75,16 @@ export interface EndOfTurn {
  * ```
  */
 export class ChatTemplate implements Disposable {
-  /** In Jinja. */
+  /** The template's text, in Jinja. */
   readonly source: string;
-  /** What errors call it. */
+  /** Name of the template in error messages. */
   readonly name: string;
   readonly #special: Readonly<Record<string, unknown>>;
   readonly #builtIn: BuiltInChat | undefined;
   readonly #worker: TemplateWorker;
   readonly #marked: string;
 
-  /** Of a text in Jinja; what is wrong with it is said when it is first rendered. */
+  /** @param source text in Jinja; it is parsed when it is first rendered, so a syntax error is reported then */
   constructor(source: string, { name = "The chat template", specialTokens = {}, ...limits }: ChatTemplateOptions = {}) {
     this.source = source;
     this.name = name;
@@ -91,7 +97,10 @@ export class ChatTemplate implements Disposable {
     );
   }
 
-  /** That of a tokenizer, as it was loaded with a model or made by {@linkcode chatTokenizer}; undefined where it has none. */
+  /**
+   * The template that a tokenizer was loaded with or that {@linkcode chatTokenizer} gave it; undefined if the tokenizer
+   * has no template.
+   */
   static of(tokenizer: Pick<Tokenizer, "toJSON">, options: ChatTemplateOptions = {}): ChatTemplate | undefined {
     const { chat_template, special_tokens } = tokenizer.toJSON();
     if (typeof chat_template !== "string") return;
@@ -102,9 +111,9 @@ export class ChatTemplate implements Disposable {
   }
 
   /**
-   * The text of a chat.
+   * Renders a chat to text.
    *
-   * @throws {DataError} when the template refuses the messages, fails, or does not come to its end; the message says why
+   * @throws {DataError} when the template rejects the messages, fails, or exceeds a limit; the message says why
    */
   async render(messages: readonly Message[], options: RenderOptions = {}): Promise<string> {
     if (options.continueFinalMessage) return await this.#unfinished(messages, options);
@@ -113,11 +122,15 @@ export class ChatTemplate implements Disposable {
     return (await this.#render(chat, options, [{ count: chat.length, prompt }]))[0];
   }
 
-  /** As transformers: a tag at the end of the message shows where it is cut, and by its space whether the template trims. */
+  /**
+   * Renders a chat whose last message stays open, as transformers does: a tag is appended to the message, and the text
+   * is cut at the tag. The tag is followed by a space: if the space is missing in the rendered text, the template trims
+   * messages.
+   */
   async #unfinished(messages: readonly Message[], options: RenderOptions): Promise<string> {
     if (options.addGenerationPrompt) {
       throw new ConfigError(
-        "addGenerationPrompt begins another message than the one that continueFinalMessage goes on with",
+        "addGenerationPrompt begins a new message and continueFinalMessage continues the last one: pass one of them",
       );
     }
     const tag = `\ue003${crypto.randomUUID()}`,
@@ -125,16 +138,17 @@ export class ChatTemplate implements Disposable {
       tagged = { ...last, content: `${last?.content}${tag} ` };
     const text = await this.render(messages.toSpliced(-1, 1, tagged), { ...options, continueFinalMessage: false });
     const at = text.lastIndexOf(tag), before = text.slice(0, at);
-    if (at < 0) throw new DataError(`${this.name} does not write the last message, which is to be gone on with`);
+    if (at < 0) throw new DataError(`${this.name} does not write the last message, so it cannot be continued`);
     return text[at + tag.length] === " " ? before : before.trimEnd();
   }
 
   /**
-   * The text of a chat in pieces: those that the assistant writes, by the template's `{% generation %}`; in a template without it
-   * what each of the assistant's messages adds to those before it.
+   * The text of a chat in pieces, each of which is written by the assistant or not. The assistant's pieces are what the
+   * template has in `{% generation %}`. If the template has no `{% generation %}`, they are the text that each message
+   * of the assistant adds to the text of the messages before it.
    *
-   * @throws {DataError} as {@linkcode render}, and where a template without `{% generation %}` writes the beginning of a chat in
-   *   another way when more follows
+   * @throws {DataError} as {@linkcode render}, and when a template without `{% generation %}` writes the beginning of a
+   *   chat differently if more messages follow
    */
   async parts(messages: readonly Message[], options: RenderOptions = {}): Promise<ChatPart[]> {
     const chat = this.#checked(messages), prompt = options.addGenerationPrompt ?? false;
@@ -145,10 +159,10 @@ export class ChatTemplate implements Disposable {
   }
 
   /**
-   * The ids of a chat, special tokens among them, and which of them the assistant writes: those of which a part stands in a piece of
-   * the assistant's.
+   * The ids of a chat, including special tokens, and which of the ids the assistant writes. A token that overlaps one
+   * of the assistant's pieces counts as written by the assistant.
    *
-   * @throws {DataError} as {@linkcode parts}, and where the tokenizer cannot encode the text
+   * @throws {DataError} as {@linkcode parts}, and when the tokenizer cannot encode the text
    */
   async encode(
     tokenizer: Tokenizer,
@@ -160,9 +174,9 @@ export class ChatTemplate implements Disposable {
   }
 
   /**
-   * The ids of a chat alone, of any template.
+   * The ids of a chat, without the assistant's mask. Unlike {@linkcode encode}, this works with every template.
    *
-   * @throws {DataError} as {@linkcode render}, and where the tokenizer cannot encode the text
+   * @throws {DataError} as {@linkcode render}, and when the tokenizer cannot encode the text
    */
   async ids(tokenizer: Tokenizer, messages: readonly Message[], options: RenderOptions = {}): Promise<number[]> {
     const [chat, mark] = withMarks(tokenizer, messages, options);
@@ -170,10 +184,10 @@ export class ChatTemplate implements Disposable {
   }
 
   /**
-   * What ends the assistant's turn: the first token after what it says, where that is a special one, and otherwise the text up to what
-   * the user says next.
+   * How an assistant's turn ends: with the first token after its message if that is a special token, otherwise with the
+   * text between its message and the user's next one. It is found by rendering a short chat.
    *
-   * @throws {DataError} as {@linkcode render}, and where the template does not write what the assistant says as it stands
+   * @throws {DataError} as {@linkcode render}, and when the template changes the text of an assistant's message
    */
   async endOfTurn(tokenizer: Tokenizer): Promise<EndOfTurn> {
     const [asked, answered, next] = ["ping", "pong", "next"].map((word) => `${word}${crypto.randomUUID()}`);
@@ -184,7 +198,7 @@ export class ChatTemplate implements Disposable {
     ]);
     if (!text.includes(answered)) {
       throw new DataError(
-        `${this.name} does not write what the assistant says as it stands: its turn has no known end`,
+        `${this.name} changes the text of the assistant's message, so the end of the assistant's turn is not known`,
       );
     }
     const begin = text.indexOf(answered) + answered.length, end = text.indexOf(next, begin);
@@ -205,7 +219,8 @@ export class ChatTemplate implements Disposable {
     return messages.map((message, i) => {
       if (typeof message?.role !== "string") throw new DataError(`Message ${i + 1} of a chat has no role`);
       const said = Object.entries(message).filter(([, value]) => value !== null && value !== undefined);
-      return Object.fromEntries(said) as unknown as Message; // as transformers: templates look whether something is there
+      // As in transformers: templates test whether a field is defined.
+      return Object.fromEntries(said) as unknown as Message;
     });
   }
 
@@ -213,7 +228,7 @@ export class ChatTemplate implements Disposable {
     const { eos_token = "<|endoftext|>" } = this.#special, parts = this.#builtIn === BUILT_IN_CHATS.nanochat;
     for (const [i, { content, role }] of messages.entries()) {
       if (typeof content === "string" || parts && role === "assistant" && areParts(content)) continue;
-      throw new DataError(`${this.name}: message ${i + 1}, of ${role}, has no text as its content`);
+      throw new DataError(`${this.name}: the content of message ${i + 1} (role ${role}) is not a text`);
     }
     return this.#builtIn!.parts(messages, { prompt, eos: String(eos_token), name: this.name });
   }
@@ -230,13 +245,14 @@ export class ChatTemplate implements Disposable {
     const parts: ChatPart[] = [];
     for (const [i, piece] of marked.split(marks[0]).entries()) {
       const [inside, ...after] = piece.split(marks[1]);
-      if (after.length !== Math.min(i, 1)) break; // what does not close, or closes twice, is found below
+      // A mark that does not close, or closes twice, fails the comparison below.
+      if (after.length !== Math.min(i, 1)) break;
       if (i === 0) parts.push({ text: inside, assistant: false });
       else parts.push({ text: inside, assistant: true }, { text: after[0], assistant: false });
     }
     if (joined(parts) === text) return parts.filter((part) => part.text !== "");
     throw new DataError(
-      `${this.name} does something with what stands in {% generation %} besides writing it, so that its place is not known`,
+      `${this.name} changes the text in {% generation %} after writing it, so what the assistant writes is not known`,
     );
   }
 
@@ -255,8 +271,8 @@ export class ChatTemplate implements Disposable {
         throw new DataError(
           `${this.name} has no {% generation %}, and writes the chat up to message ${
             i + 1
-          } in another way when more follows: ` +
-            "so it is not known what the assistant writes",
+          } differently when more messages follow, ` +
+            "so what the assistant writes is not known",
         );
       }
       parts.push({ text: text.slice(at, before.length), assistant: false });
@@ -266,7 +282,7 @@ export class ChatTemplate implements Disposable {
   }
 }
 
-/** Block tags that transformers adds to Jinja. */
+/** The block tags `{% generation %}` and `{% endgeneration %}`, which transformers adds to Jinja. */
 const GENERATION = /\{%([-+]?)\s*(end)?generation\s*([-+]?)%\}/g;
 
 const joined = (parts: readonly ChatPart[]): string => parts.map(({ text }) => text).join("");
@@ -275,9 +291,9 @@ const areParts = (content: unknown): boolean =>
   Array.isArray(content) && content.every((part) => isObject(part) && typeof part.text === "string");
 
 /**
- * The messages with a mark in every special token that they contain, so that it is not taken for one.
+ * The messages with a mark inserted into every special token that they contain, so that it is encoded as ordinary text.
  *
- * @returns also the mark, where there are any
+ * @returns the messages, and the mark if it was needed
  */
 function withMarks(
   { specialTokens = new Map() }: Tokenizer,
@@ -298,7 +314,10 @@ function withMarks(
   return [messages.map((message) => ({ ...marked(message) as Message, role: message.role })), mark];
 }
 
-/** Special tokens are tokens, but for those with a mark inside. */
+/**
+ * Encodes a text with its special tokens. A special token with the mark inside is encoded as ordinary text, without the
+ * mark.
+ */
 function encodeText(tokenizer: Tokenizer, text: string, mark?: string): number[] {
   const special = tokenizer.specialTokens;
   if (mark === undefined || !special) return Array.from(tokenizer.encode(text, { allowedSpecial: "all" }));
@@ -309,7 +328,8 @@ function encodeText(tokenizer: Tokenizer, text: string, mark?: string): number[]
 
 /** @throws {DataError} when the tokenizer cannot encode the text */
 export function encodeParts(tokenizer: Tokenizer, parts: readonly ChatPart[], mark?: string): EncodedChat {
-  if (!tokenizer.lengthOf) { // tokens leave out white space between words: parts are encoded apart
+  // The tokenizer drops white space, so positions cannot be compared: encode each part separately.
+  if (!tokenizer.lengthOf) {
     const all = parts.map(({ text, assistant }) => ({ assistant, ids: encodeText(tokenizer, text, mark) }));
     return {
       ids: all.flatMap(({ ids }) => ids),
@@ -333,11 +353,12 @@ export function encodeParts(tokenizer: Tokenizer, parts: readonly ChatPart[], ma
 }
 
 /**
- * A tokenizer that writes chats: with the special tokens that a template needs, and with the template itself, so that it is saved with a
- * model. The model needs as many rows: {@linkcode GPT.resizeTokenEmbeddings}.
+ * A copy of a tokenizer with a chat template and the special tokens that the template needs. The template is saved with
+ * the tokenizer. If tokens were added, resize the model with {@linkcode GPT.resizeTokenEmbeddings}.
  *
- * @param template `chatml`, `plain`, `nanochat`, or a text in Jinja, which is written with tokens that the tokenizer has
- * @throws {DataError} when the tokenizer takes no more tokens
+ * @param template `chatml`, `plain`, `nanochat`, or a text in Jinja, whose special tokens the tokenizer must already
+ * have
+ * @throws {DataError} when the tokenizer cannot take more tokens
  */
 export function chatTokenizer<T extends Tokenizer>(tokenizer: T, template: string): Tokenizer {
   const chat = Object.hasOwn(BUILT_IN_CHATS, template) ? BUILT_IN_CHATS[template] : undefined;

@@ -1,30 +1,31 @@
 /**
- * Renders chat templates in a worker, because a template is a program from elsewhere: a loop in it would stop everything here. The
- * interpreter of Jinja is the npm package `@huggingface/jinja`, which is fetched when a template is first rendered.
+ * Renders chat templates in a worker. A template is an untrusted program: an endless loop in it would block this
+ * thread. The Jinja interpreter is the npm package `@huggingface/jinja`, which is downloaded when a template is first
+ * rendered.
  *
- * A template gets data and four functions, and its interpreter evaluates no JavaScript. Its text is bounded, as are the worker's heap
- * and time.
+ * A template gets data and three functions, and the interpreter cannot evaluate JavaScript. The rendered text, the
+ * worker's heap and its time are limited.
  */
 import { DataError } from "../errors.ts";
 import { BoundedWorker, type Serve } from "./bounded_worker.ts";
 
-/** What a template may take. */
+/** Limits on rendering a template. */
 export interface TemplateLimits {
-  /** Until all texts of one request are there. Default 10. */
+  /** Longest time for one call, in seconds. Default: 10. */
   readonly seconds?: number;
-  /** Of the worker's heap. Default 256. */
+  /** Largest heap of the worker, in MB. Default: 256. */
   readonly megabytes?: number;
-  /** In each text. Default 4 Mi. */
+  /** Longest rendered text, in characters. Default: 4,194,304. */
   readonly characters?: number;
 }
 
-/** How a chat is rendered once. */
+/** One rendering of a chat. */
 export interface Rendering {
-  /** How many of the messages there are. */
+  /** Number of messages to render, from the first. */
   readonly count: number;
-  /** Whether the assistant's turn is begun. */
+  /** The template's `add_generation_prompt`. */
   readonly prompt: boolean;
-  /** What stands where a part of the assistant's begins and ends. */
+  /** Marks to write where the assistant's text begins and ends. */
   readonly marks?: readonly [begin: string, end: string];
 }
 
@@ -42,7 +43,10 @@ interface Jinja {
   readonly Environment: new () => { set(name: string, value: unknown): void };
   readonly Interpreter: new (environment: unknown) => { run(program: unknown): { readonly value: string } };
 }
-/** The worker's side. This function is also its source text, so it uses nothing from outside itself. */
+/**
+ * The worker's code. It is sent to the worker as source text, so it must not use anything defined outside this
+ * function.
+ */
 const serve: Serve<Request, string[]> = ({ Template, Environment, Interpreter }: Jinja) => {
   const MONTHS = "January February March April May June July August September October November December".split(" ");
   const DAYS = "Sunday Monday Tuesday Wednesday Thursday Friday Saturday".split(" ");
@@ -57,7 +61,7 @@ const serve: Serve<Request, string[]> = ({ Template, Environment, Interpreter }:
     Object.assign(parts, { b: month.slice(0, 3), a: day.slice(0, 3), y: two(now.getFullYear() % 100) });
     Object.assign(parts, { F: `${Y}-${m}-${d}`, T: `${H}:${M}:${S}` });
     return format.replace(/%(.)/g, (all, letter: string) => {
-      if (parts[letter] === undefined) throw new Error(`strftime_now knows no ${all}`);
+      if (parts[letter] === undefined) throw new Error(`strftime_now does not support ${all}`);
       return parts[letter];
     });
   }
@@ -120,10 +124,10 @@ export class TemplateWorker implements Disposable {
   }
 
   /**
-   * The texts of a template, one for each rendering.
+   * Renders a template, to one text for each rendering.
    *
-   * @throws {DataError} when the template fails, says that the messages are not right, or does not come to its end; and where the
-   *   package cannot be had
+   * @throws {DataError} when the template fails, rejects the messages or exceeds a limit, or the package cannot be
+   * loaded
    */
   async render(
     { name, now = new Date(), ...request }: Omit<Request, "characters" | "now"> & { name: string; now?: Date },

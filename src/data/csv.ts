@@ -1,26 +1,27 @@
 /**
- * Comma-separated values (RFC 4180): a first line with the columns' names, cells in quotes where they contain commas, quotes or
- * line ends, and a quote inside written twice. As Python's csv module does, a quote that does not stand first in its cell is taken
- * as it stands, and a line may also end with LF or CR alone. Empty lines are passed over.
+ * Comma-separated values (RFC 4180). The first line names the columns. A cell that contains commas, quotes or line ends
+ * is quoted, and a quote inside a quoted cell is doubled. As in Python's csv module, a quote that is not the first
+ * character of its cell is an ordinary character, and a line may also end with LF or CR alone. Empty lines are skipped.
  */
 import { DataError } from "../errors.ts";
 import type { FindEnd } from "./pieces.ts";
 
 const QUOTE = 34, COMMA = 44, LF = 10, CR = 13;
 
-/** Finds the ends of records: line ends that stand in no quoted cell. */
+/** Finds the ends of records: line ends outside quoted cells. */
 export function recordEnd(): FindEnd {
-  /** Where in a cell the place is. */
+  /** State of the parser within a cell. */
   let state: "begin" | "plain" | "quoted" | "after quote" = "begin";
   return (bytes, from, last) => {
     for (let at = from; at < bytes.length; at++) {
       const byte = bytes[at];
       if (state === "quoted") {
         if (byte === QUOTE) state = "after quote";
-      } else if (byte === QUOTE && state !== "plain") state = "quoted"; // the first, or the second of two
+        // An opening quote, or the second of a doubled one.
+      } else if (byte === QUOTE && state !== "plain") state = "quoted";
       else if (byte === LF || byte === CR) {
         state = "begin";
-        // Whether a LF follows a CR is known with the next byte, and that LF is passed over as an empty line where it comes later.
+        // If the bytes end with a CR, the LF that may follow is read as an empty line, which is skipped.
         return byte === CR && bytes[at + 1] === LF ? at + 2 : at + 1;
       } else state = byte === COMMA ? "begin" : "plain";
     }
@@ -30,7 +31,11 @@ export function recordEnd(): FindEnd {
   };
 }
 
-/** The cells of a record, or of an empty line none. @throws {DataError} when quotes do not fit; `where` the record is */
+/**
+ * The cells of a record; an empty list for an empty line.
+ * @param where the record's place in the file, for messages
+ * @throws {DataError} when a quoted cell does not end, or is followed by something other than a comma
+ */
 export function parseRecord(text: string, where: string): string[] {
   const cells: string[] = [], record = text.replace(/\r\n$|[\r\n]$/, "");
   if (record === "") return cells;
@@ -43,8 +48,8 @@ export function parseRecord(text: string, where: string): string[] {
       cells.push(record.slice(at + 1, end++).replaceAll('""', '"'));
       if (end < record.length && record[end] !== ",") {
         throw new DataError(
-          `${where}: after the quotes of cell ${cells.length} comes ${JSON.stringify(record.slice(end, end + 20))} ` +
-            "in place of a comma: quotes inside a quoted cell are written twice",
+          `${where}: expected a comma after the quoted cell ${cells.length}, not ` +
+            `${JSON.stringify(record.slice(end, end + 20))}; a quote inside a quoted cell must be doubled`,
         );
       }
     } else {

@@ -2,10 +2,10 @@
  * A folder of tokens, nanoGPT's `data/NAME`:
  *
  *     train.bin, val.bin    token ids, as little-endian uint16
- *     meta.json             the tokenizer, and the ids' type where that is uint32: written by `prepare`
- *     meta.pkl              nanoGPT's own, of characters
+ *     meta.json             the tokenizer and the type of the ids (uint16 or uint32), written by `prepare`
+ *     meta.pkl              nanoGPT's own file, for a character tokenizer
  *
- * Without either, the tokens are GPT-2's, as in nanoGPT.
+ * If a folder has neither meta.json nor meta.pkl, its tokens are GPT-2's, as in nanoGPT.
  */
 import { exists, owned, readJson } from "../files/files.ts";
 import { readMetaPkl } from "../tokenizer/meta_pkl.ts";
@@ -17,7 +17,7 @@ import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { TokenSplits } from "./split.ts";
 import { TokenFile, type TokenType } from "./tokens.ts";
 
-/** What a folder's `meta.json` says. */
+/** The contents of `meta.json`. */
 export interface TokenMeta {
   /** A tokenizer's `toJSON`. */
   readonly tokenizer: Record<string, unknown>;
@@ -25,14 +25,14 @@ export interface TokenMeta {
   readonly dtype: TokenType;
 }
 
-/** A folder of tokens, open. */
+/** An open folder of tokens. */
 export interface DataFolder {
-  /** Read as batches need them. */ readonly data: TokenSplits<TokenFile>;
-  /** What the ids mean. */ readonly tokenizer: Tokenizer;
-  /** The vocabulary of a model of these data. */ readonly vocabSize: number;
+  /** The two token files, of which only what a batch needs is read. */ readonly data: TokenSplits<TokenFile>;
+  /** The tokenizer that made the tokens. */ readonly tokenizer: Tokenizer;
+  /** Vocabulary size for a model that trains on these tokens. */ readonly vocabSize: number;
 }
 
-/** Whether there are tokens in a folder. */
+/** Whether a folder has tokens, that is, a train.bin. */
 export function isDataFolder(path: string): Promise<boolean> {
   return exists(`${path}/train.bin`);
 }
@@ -40,8 +40,8 @@ export function isDataFolder(path: string): Promise<boolean> {
 /**
  * Opens a folder of tokens.
  *
- * @throws {DataError} when a file is missing or damaged, or a part is not longer than a block
- * @throws {CheckpointError} when its tokenizer is damaged
+ * @throws {DataError} when a file is missing or damaged, or has `blockSize` tokens or fewer
+ * @throws {CheckpointError} when the tokenizer in meta.json or meta.pkl is damaged
  */
 export async function openDataFolder(path: string, { blockSize }: { blockSize: number }): Promise<DataFolder> {
   const { tokenizer, type } = await readMeta(path);
@@ -71,8 +71,8 @@ async function readMeta(path: string): Promise<{ tokenizer: Tokenizer; type?: To
 }
 
 /**
- * The vocabulary of a model for a tokenizer: one for each character, and of byte pairs a multiple of 64, as nanoGPT's 50304 for
- * GPT-2's 50257.
+ * Vocabulary size for a model that uses a tokenizer. For byte pairs it is rounded up to a multiple of 64, which makes
+ * matrix products faster, as nanoGPT rounds GPT-2's 50257 to 50304. For all other tokenizers it is the tokenizer's own.
  */
 export function modelVocabSize(tokenizer: Tokenizer): number {
   return tokenizer instanceof BytePairTokenizer ? 64 * Math.ceil(tokenizer.vocabSize / 64) : tokenizer.vocabSize;

@@ -3,20 +3,20 @@ import { system } from "../files/system.ts";
 
 /** A file on the network whose contents are known. */
 export interface KnownFile {
-  /** Its name in the cache folder. */ name: string;
-  /** Where it is fetched from. */ url: string;
-  /** Its length. */ bytes: number;
-  /** Of its contents, in hexadecimal. */ sha256: string;
+  /** Name of the file in the cache folder. */ name: string;
+  /** Address to download the file from. */ url: string;
+  /** Length of the file. */ bytes: number;
+  /** SHA-256 of the file's contents, in hexadecimal. */ sha256: string;
 }
 
 /**
- * A known file from the cache folder or, if it is not there whole, from the network. Contents that are not the known ones
- * are never used: a damaged cached file is fetched again.
+ * Reads a known file from the cache folder, or downloads it if the cache has no valid copy. Contents whose length or
+ * SHA-256 differ are never used: a damaged cached file is downloaded again.
  *
- * @param cacheFolder made when there is none; a folder that can't be written only means that nothing is kept
- * @param options.connectTimeout milliseconds until the server must have answered
- * @param options.onDownload called when the network is needed
- * @throws {Error} when neither has the file; the message says why
+ * @param cacheFolder created if it does not exist; if it cannot be written, the file is not cached
+ * @param options.connectTimeout milliseconds within which the server must answer
+ * @param options.onDownload called before a download
+ * @throws {Error} when the file can neither be read from the cache nor downloaded; the message says why
  */
 export async function downloadOnce(
   file: KnownFile,
@@ -28,8 +28,8 @@ export async function downloadOnce(
   if (cached && await isKnown(cached, file)) return cached;
   onDownload?.();
   const fetched = await download(file.url, connectTimeout);
-  if (!await isKnown(fetched, file)) throw new Error(`${file.url} is not the file that it was`);
-  // Whoever reads the folder at the same time finds the whole file or none.
+  if (!await isKnown(fetched, file)) throw new Error(`${file.url} has changed: its SHA-256 or length differs`);
+  // The file is replaced atomically, so another process never reads half of it.
   await system.mkdir(cacheFolder, { recursive: true }).then(() => replaceFile(path, [fetched])).catch(() => {});
   return fetched;
 }

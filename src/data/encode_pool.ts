@@ -4,7 +4,7 @@ import type { EncodeOptions } from "../tokenizer/tokenizer.ts";
 import { TextFile } from "./text_file.ts";
 import type { TokenType } from "./tokens.ts";
 
-/** How a text file is to be encoded. */
+/** What an encoder needs to know. */
 export interface EncodeSetup {
   readonly path: string;
   /** A tokenizer's `toJSON`. */
@@ -13,17 +13,19 @@ export interface EncodeSetup {
   readonly type: TokenType;
 }
 
-/** Bytes of the file. */
+/** A range of bytes of the text: from `begin` to before `end`. */
 export interface EncodeRange {
   readonly begin: number;
   readonly end: number;
 }
 
-/** The ids of a range, as bytes of the file to write, or why there are none. */
+/** The ids of a range in the format of the output file, or the message of an error. */
 export type EncodeReply = { readonly ids: Uint8Array<ArrayBuffer> } | { readonly error: string };
 export type Encode = Disposable & ((range: EncodeRange) => Uint8Array<ArrayBuffer>);
 
-/** What encodes ranges of a file, in whatever thread. */
+/**
+ * Makes a function that encodes ranges of a file. Workers use it, and in Node this thread does.
+ */
 export async function encoder({ path, tokenizer: json, options, type }: EncodeSetup): Promise<Encode> {
   const tokenizer = await tokenizerFromJSON(json), file = TextFile.open(path);
   const encode = ({ begin, end }: EncodeRange) => {
@@ -33,7 +35,7 @@ export async function encoder({ path, tokenizer: json, options, type }: EncodeSe
   return Object.assign(encode, { [Symbol.dispose]: () => file[Symbol.dispose]() });
 }
 
-/** Workers that encode ranges of a text file, each in turn. Node has no such workers: there this thread encodes. */
+/** Workers that encode ranges of a text file, taking turns. Node has no web workers, so there this thread encodes. */
 export class EncodePool implements Disposable {
   readonly #workers: { worker: Worker; waiting: PromiseWithResolvers<Uint8Array<ArrayBuffer>>[] }[] = [];
   readonly #here: Promise<Encode> | undefined;
@@ -42,7 +44,7 @@ export class EncodePool implements Disposable {
   constructor(threads: number, setup: EncodeSetup) {
     if (!("Worker" in globalThis)) {
       this.#here = encoder(setup);
-      this.#here.catch(() => {}); // every encode() says so
+      this.#here.catch(() => {}); // every call of encode() throws the error
       return;
     }
     for (let i = 0; i < threads; i++) {
@@ -66,7 +68,10 @@ export class EncodePool implements Disposable {
     return this.#workers.length;
   }
 
-  /** The ids of a range of the file, as bytes. @throws {DataError} when the text cannot be encoded */
+  /**
+   * The ids of a range of the file, as bytes of the output file.
+   * @throws {DataError} when the text cannot be encoded
+   */
   encode(range: EncodeRange): Promise<Uint8Array<ArrayBuffer>> {
     if (this.#here) return this.#here.then((encode) => encode(range));
     const { worker, waiting } = this.#workers[this.#next++ % this.#workers.length];

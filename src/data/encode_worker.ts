@@ -1,7 +1,9 @@
-/** A worker that encodes ranges of a text file: the first message says how, each other one is a range. */
+/**
+ * A worker that encodes ranges of a text file. Its first message is an `EncodeSetup`, every later one an `EncodeRange`.
+ */
 import { type Encode, encoder, type EncodeRange, type EncodeReply, type EncodeSetup } from "./encode_pool.ts";
 
-/** The global scope of a worker, of which the library's types know nothing. */
+/** The global scope of a worker, which the library's types do not declare. */
 interface WorkerScope {
   onmessage: ((event: MessageEvent<EncodeSetup | EncodeRange>) => void) | null;
   postMessage(reply: EncodeReply, transfer: Transferable[]): void;

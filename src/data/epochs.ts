@@ -1,19 +1,20 @@
 /**
- * The order in which rows are taken, epoch by epoch, and the rows that are held out.
+ * The order in which an epoch visits its rows, and the choice of rows to hold out for evaluation.
  *
- * As in Hugging Face's accelerate (`SeedableRandomSampler`, which transformers' and TRL's trainers use), the order of an epoch is
- * `torch.randperm` of a generator that is seeded with the seed plus the epoch's number; so a run is resumed from two numbers.
+ * As in Hugging Face's accelerate (`SeedableRandomSampler`, which the trainers of transformers and TRL use), the order
+ * of an epoch is `torch.randperm` with a generator seeded with the seed plus the number of the epoch. So a run can be
+ * resumed from two numbers: the epoch and the position in it.
  */
 import { CheckpointError } from "../errors.ts";
 import { RandomGenerator } from "../random/mod.ts";
 
-/** Where an order stands, for a checkpoint. */
+/** The position in the sequence of rows, for a checkpoint. */
 export interface EpochsState {
-  /** The epoch of the next row, from 0. */ readonly epoch: number;
-  /** How many of its rows were taken. */ readonly place: number;
+  /** Epoch of the next row, from 0. */ readonly epoch: number;
+  /** Number of rows already taken in this epoch. */ readonly place: number;
 }
 
-/** Row numbers without end: each epoch has every row once. */
+/** An endless sequence of row numbers, in which each epoch has every row once. */
 export class Epochs {
   readonly #seed: number;
   readonly #shuffle: boolean;
@@ -22,22 +23,25 @@ export class Epochs {
   #order: Int32Array | undefined;
 
   /**
-   * The orders of one seed, from the first epoch on.
+   * Begins with the first epoch.
    *
-   * @param length how many rows there are, 1 or more
-   * @param options.seed of the orders; the seed of an epoch is this plus its number
-   * @param options.shuffle false takes the rows as they stand; default true
+   * @param length number of rows, at least 1
+   * @param options.seed each epoch is shuffled with this seed plus the number of the epoch
+   * @param options.shuffle false takes the rows in the order of the file. Default: true
+   * @throws {RangeError} when `length` is not a positive integer
    */
   constructor(
-    /** How many rows there are. */ readonly length: number,
+    /** Number of rows. */ readonly length: number,
     { seed, shuffle = true }: { seed: number; shuffle?: boolean },
   ) {
-    if (!(Number.isInteger(length) && length > 0)) throw new RangeError(`Epochs need one row or more, not ${length}`);
+    if (!(Number.isInteger(length) && length > 0)) {
+      throw new RangeError(`Epochs: length=${length} is not valid; pass a positive number of rows`);
+    }
     this.#seed = seed;
     this.#shuffle = shuffle;
   }
 
-  /** The epoch of the next row, from 0: how many are complete. */ get epoch(): number {
+  /** Epoch of the next row, from 0, which is also the number of completed epochs. */ get epoch(): number {
     return this.#epoch;
   }
 
@@ -52,19 +56,20 @@ export class Epochs {
     return index;
   }
 
-  /** The numbers of the next rows: `most`, or as many as the epoch has left, one or more. */
+  /** The numbers of the next rows: `most` of them, or fewer at the end of an epoch, but at least one. */
   take(most: number): number[] {
     return Array.from({ length: Math.min(most, this.length - this.#place) }, () => this.next());
   }
 
-  /** Where it stands. */ state(): EpochsState {
+  /** The current position. */ state(): EpochsState {
     return { epoch: this.#epoch, place: this.#place };
   }
 
   /**
-   * Goes on from where {@linkcode state} was called, with the same rows and seed.
-   * @param path of the file that the state comes from, for the message
-   * @throws {CheckpointError} when it is not such a state, or is one of fewer rows
+   * Continues from a saved position. The rows and the seed must be the same as in the saved run.
+   * @param state returned by {@linkcode Epochs.state | state()}
+   * @param path file that the state comes from, for messages
+   * @throws {CheckpointError} when `state` is not a position, or is beyond the last row
    */
   restore(state: unknown, path: string): void {
     const { epoch, place } = (state ?? {}) as Partial<EpochsState>;
@@ -83,11 +88,11 @@ export class Epochs {
 }
 
 /**
- * Divides rows into those to train on and those to judge by: of `torch.randperm` with this seed the first `⌈share · length⌉` are
- * held out, at least one and not all. Both lists are in the rows' order.
+ * Divides rows into a training set and a held-out set. The held-out rows are the first `⌈share · length⌉` of
+ * `torch.randperm` with this seed: at least one row and at most all but one. Both lists are sorted.
  *
- * @param length how many rows there are
- * @param options.share from 0, which holds none out, to below 1
+ * @param length number of rows
+ * @param options.share fraction of the rows to hold out, from 0 (none) to below 1
  */
 export function holdOut(
   length: number,

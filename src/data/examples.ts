@@ -1,7 +1,8 @@
 /**
- * Examples to tune on, out of files with rows, in the shapes that TRL reads: a text, a conversation, a prompt and its completion, a
- * preference, a prompt alone; and besides a text with a label, a pair of texts with a label, and a choice. The
- * columns of a file say which of these it has (https://huggingface.co/docs/trl/dataset_formats).
+ * Examples for fine-tuning, read from files with rows. The formats are as in TRL
+ * (https://huggingface.co/docs/trl/dataset_formats): a text, a conversation, a prompt with its completion, a
+ * preference, a prompt alone. Four more are a ranking, a text with a label, a pair of texts with a label, and a
+ * multiple choice. The columns of a file determine its format.
  */
 import { ConfigError, DataError, editDistance, nearest } from "../errors.ts";
 import { shown } from "../files/shown.ts";
@@ -10,26 +11,27 @@ import { readRows, type Row } from "./rows.ts";
 
 /** One turn of a conversation. */
 export interface Message {
-  /** Who speaks: system, user, assistant, tool, or another name that the chat template knows. */ readonly role: string;
-  /** What is said. */ readonly content: string;
-  /** Whatever else the template reads, such as `tool_calls`. */ readonly [more: string]: unknown;
+  /** The speaker: system, user, assistant, tool, or another role that the chat template supports. */ readonly role:
+    string;
+  /** Text of the message. */ readonly content: string;
+  /** Other fields that the template reads, such as `tool_calls`. */ readonly [more: string]: unknown;
 }
 
 /** A plain text, or the turns of a conversation. */
 export type Words = string | readonly Message[];
 
-/** A class, or several; a number for a regression. */
+/** One class or several, each by its name or number; for a regression, a number. */
 export type Label = string | number | boolean | readonly (string | number)[];
 
-/** What a row hands to its chat template besides the turns. */
+/** What a row passes to the chat template besides the messages. */
 export interface TemplateExtras {
-  /** The functions that the assistant may call: the column `tools`. */
+  /** Functions that the assistant may call, from the column `tools`. */
   readonly tools?: readonly unknown[];
-  /** Other variables of the template: the column `chat_template_kwargs`. */
+  /** Other variables of the template, from the column `chat_template_kwargs`. */
   readonly variables?: Readonly<Record<string, unknown>>;
 }
 
-/** One row, checked. `where` names it in messages: "chats.jsonl, line 12". */
+/** A checked row. `where` is its place in the file for messages, such as "chats.jsonl, line 12". */
 export type Example =
   & { readonly where: string }
   & (
@@ -41,7 +43,7 @@ export type Example =
         readonly prompt?: Words;
         readonly chosen: Words;
         readonly rejected: Words;
-        /** By how much a reward model is to tell them apart. */ readonly margin?: number;
+        /** How much higher a reward model should score `chosen` than `rejected`. */ readonly margin?: number;
       }
       & TemplateExtras
     )
@@ -49,7 +51,7 @@ export type Example =
       & {
         readonly kind: "prompt";
         readonly prompt: Words;
-        /** The row's other columns, where {@linkcode ExampleOptions.more} asks for them. */
+        /** The row's other columns, if {@linkcode ExampleOptions.more} is true. */
         readonly more?: Readonly<Record<string, unknown>>;
       }
       & TemplateExtras
@@ -58,7 +60,7 @@ export type Example =
       & {
         readonly kind: "ranking";
         readonly prompt: Words;
-        /** Two or more, best first. */ readonly completions: readonly Words[];
+        /** Two or more completions, best first. */ readonly completions: readonly Words[];
       }
       & TemplateExtras
     )
@@ -67,23 +69,26 @@ export type Example =
       readonly kind: "choice";
       readonly context: string;
       readonly choices: readonly string[];
-      /** The index of the right one. */ readonly label: number;
+      /** Index of the right choice. */ readonly label: number;
     }
   );
 
-/** What an example is of. */
+/** The format of an example. */
 export type Kind = Example["kind"];
 
-/** How {@linkcode readExamples} reads. */
+/** Options of {@linkcode readExamples}. */
 export interface ExampleOptions {
-  /** The kinds that can be used; the file's columns say which it is. */ readonly kinds: readonly Kind[];
-  /** Names of the file's columns by the usual ones, where they differ: `{ text: "sentence", label: "gold" }`. */
+  /** Formats that the caller accepts; the file's columns decide between them. */ readonly kinds: readonly Kind[];
+  /** The file's names of columns by their usual names, if they differ: `{ text: "sentence", label: "gold" }`. */
   readonly columns?: Readonly<Record<string, string>>;
-  /** Whether prompts come with their row's other columns, for whoever grades the answers. Default: false. */
+  /** Whether a prompt comes with the row's other columns, such as a reference answer to grade by. Default: false. */
   readonly more?: boolean;
 }
 
-/** The columns of each kind, each under any of its names, the kinds that say most first. */
+/**
+ * The columns of each format, each with its alternative names. Formats with more columns come first, because the first
+ * match wins.
+ */
 const KINDS: Readonly<Record<Kind, { readonly needs: readonly Names[]; readonly takes?: readonly Names[] }>> = {
   choice: { needs: [["context", "ctx"], ["choices", "endings"], ["label"]] },
   preference: { needs: [["chosen"], ["rejected"]], takes: [["prompt"], ["margin"]] },
@@ -97,17 +102,17 @@ const KINDS: Readonly<Record<Kind, { readonly needs: readonly Names[]; readonly 
   prompt: { needs: [["prompt"]] },
 };
 
-/** Columns that a chat template reads. */
+/** Columns that are passed to the chat template. */
 const EXTRAS = ["tools", "chat_template_kwargs"];
 
 /**
- * Reads a file's rows as examples, one at a time, each checked.
+ * Reads the rows of a file as examples, one at a time, and checks each.
  *
- * @param path of a file of JSON lines, a JSON array, comma-separated values, or Parquet, by the ending of its name
- * @returns the examples, all of the kind that the first row has
- * @throws {DataError} naming the file and the line: for columns that are not there, with the nearest name, and for values of other
- * types; as well as for files that cannot be read
- * @throws {ConfigError} where `options.columns` renames a column that no kind has
+ * @param path file of JSON lines, a JSON array, comma-separated values or Parquet; the ending of its name says which
+ * @returns the examples, all in the format of the first row
+ * @throws {DataError} when the file cannot be read, a column is missing, or a value has the wrong type. The message
+ * names the file, the line and, for a missing column, the nearest name
+ * @throws {ConfigError} when `options.columns` renames a column that no format has
  * @example
  * ```ts ignore
  * for await (const example of readExamples("chats.jsonl", { kinds: ["text", "completion"] })) console.log(example.where);
@@ -134,14 +139,14 @@ export async function* readExamples(path: string, options: ExampleOptions): Asyn
   }
 }
 
-/** @throws {DataError} when the columns are those of none of the kinds */
+/** The format of a row. @throws {DataError} when its columns fit none of the formats */
 function kindOf({ where, columns, names }: Row, { kinds, columns: renamed = {} }: ExampleOptions): Kind {
   const there = names ?? Object.keys(columns),
     has = (names: Names) => names.some((name) => there.includes(renamed[name] ?? name));
   const ordered = (Object.keys(KINDS) as Kind[]).filter((kind) => kinds.includes(kind));
   const found = ordered.find((kind) => KINDS[kind].needs.every(has));
   if (found) return found;
-  // The kind of which most is there, and what of it is not; a near name speaks for a kind too.
+  // For the message: the format that matches best, and its missing columns. A column with a similar name counts half.
   const near = (names: Names) => nearestOf(names.map((name) => renamed[name] ?? name), there);
   const score = (kind: Kind) =>
     KINDS[kind].needs.reduce((sum, names) => sum + (has(names) ? 2 : near(names) ? 1 : -1), 0);
@@ -158,7 +163,7 @@ function kindOf({ where, columns, names }: Row, { kinds, columns: renamed = {} }
   );
 }
 
-/** The column that may be a misspelling of one of the names. */
+/** The column whose name is most likely a misspelling of one of `names`. */
 function nearestOf(names: Names, there: readonly string[]): string | undefined {
   const found = names.map((name) => nearest(name, there)).filter((name) => name !== undefined);
   const distance = (column: string) => Math.min(...names.map((name) => editDistance(column, name)));
@@ -179,7 +184,7 @@ const BUILD: Readonly<Record<Kind, (cells: Cells) => Example>> = {
     const chosen = cells.words(["chosen"]), rejected = cells.words(["rejected"]);
     cells.checkAlike({ chosen, rejected });
     const given = cells.has(["prompt"]) ? cells.words(["prompt"]) : undefined;
-    // A text beside whole conversations says again what they begin with.
+    // If the answers are whole conversations, a prompt that is a text only repeats their first message.
     const prompt = typeof given === "string" && typeof chosen !== "string" ? undefined : given;
     if (prompt !== undefined) cells.checkAlike({ prompt, chosen });
     const margin = cells.has(["margin"]) ? { margin: cells.number(["margin"]) } : {};

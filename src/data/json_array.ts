@@ -1,4 +1,4 @@
-/** The elements of a JSON array, found without reading the whole of it into memory. What they say, `JSON.parse` judges. */
+/** Finds the elements of a JSON array without reading all of it into memory. `JSON.parse` then checks each element. */
 import { DataError } from "../errors.ts";
 import type { FindEnd } from "./pieces.ts";
 
@@ -8,8 +8,8 @@ const QUOTE = 34, COMMA = 44, BACKSLASH = 92;
 const isSpace = (byte: number) => byte === 32 || byte === 10 || byte === 13 || byte === 9;
 
 /**
- * Cuts after the `[` of the array, after the comma or `]` that follows each of its elements, and at the end of the file; `depth` is
- * that at the end of a piece: 1 inside the array, 0 after it.
+ * Cuts a JSON array into pieces: after its `[`, after the comma or `]` that follows each element, and at the end of the
+ * file. `depth` is the nesting depth at the end of the last piece: 1 inside the array, 0 after it.
  */
 export class ArrayCuts {
   depth = 0;
@@ -34,13 +34,13 @@ export class ArrayCuts {
   };
 }
 
-/** What a file's bytes begin with, white space left out; undefined where there is nothing else. */
+/** The first character that is not white space; undefined if there is none. */
 export function firstSign(bytes: Uint8Array): string | undefined {
   const byte = bytes.find((byte) => !isSpace(byte));
   return byte === undefined ? undefined : String.fromCharCode(byte);
 }
 
-/** @throws {DataError} for what stands after the array */
+/** @throws {DataError} when `text`, which follows the array, is more than white space */
 export function checkNothingAfter(text: string, where: string): void {
   if (text.trim()) throw new DataError(`${where}: text after the end of the array`);
 }

@@ -8,35 +8,40 @@ import { isDataFolder, modelVocabSize, openDataFolder } from "./data_folder.ts";
 import { loadText, type TextOptions } from "./load_text.ts";
 import { splitTokens, type TokenSplits } from "./split.ts";
 
-/** What a run trains on. */
+/** Options of {@linkcode loadData}. */
 export interface DataOptions extends Omit<TextOptions, "dataset"> {
-  /** A folder of tokens, or the name of one in `data/`; else a name that `loadText` knows. */
+  /**
+   * A folder of tokens, the name of a folder in `data/`, or a name that `loadText` takes. Default: `shakespeare_char`.
+   */
   dataset?: string;
   /**
-   * A text's tokenizer: `"character"`, or what `loadTokenizer` takes. Unless given, it is characters, and for the dataset
-   * `shakespeare` GPT-2's tokens, as in nanoGPT. A folder's tokens must be those of a tokenizer that is given.
+   * The tokenizer for a text: `"character"`, or what `loadTokenizer` takes. Default: characters, but GPT-2's byte pairs
+   * for the dataset `shakespeare`, as in nanoGPT. If the dataset is a folder of tokens, it must have been made with
+   * this tokenizer.
    */
   tokenizer?: Tokenizer | string;
-  /** What the special tokens in a text are; refused unless given. */
+  /** How special tokens in a text are encoded. Default: a text that contains one is rejected. */
   special?: EncodeOptions;
-  /** Tokens of context; both parts must be longer. */
+  /** Context length in tokens; the training and the validation part must each be longer. */
   blockSize: number;
 }
 
-/** What {@linkcode loadData} gives. */
+/** The result of {@linkcode loadData}. */
 export interface LoadedData {
-  /** To train on, and to evaluate on. */ readonly data: TokenSplits;
-  /** What the ids mean. */ readonly tokenizer: Tokenizer;
-  /** The vocabulary of a model of these data. */ readonly vocabSize: number;
-  /** What it is, for a line of output: a path, or a name. */ readonly source: string;
-  /** Nats per character, where it is known exactly. */ readonly entropy?: number;
+  /** Tokens to train on and to evaluate on. */ readonly data: TokenSplits;
+  /** The tokenizer that made the tokens. */ readonly tokenizer: Tokenizer;
+  /** Vocabulary size for a model that trains on these tokens. */ readonly vocabSize: number;
+  /** A path or a name, to print. */ readonly source: string;
+  /** Entropy of the text in nats per character, if it is known exactly. */ readonly entropy?: number;
 }
 
 /**
- * The tokens to train on: of a folder, which is read as they are needed, or of a text.
+ * Loads the tokens to train on, from a folder of tokens or a text. The tokens of a folder stay on the disk: each batch
+ * reads what it needs.
  *
- * @throws {DataError} when they cannot be read, are too few, or not the tokenizer's
- * @throws {ConfigError} when there is no such dataset or tokenizer
+ * @throws {DataError} when the data cannot be read, have too few tokens, or were made with a tokenizer other than
+ * `options.tokenizer`
+ * @throws {ConfigError} when there is no dataset or tokenizer of this name
  */
 export async function loadData(options: DataOptions): Promise<LoadedData> {
   const { input, dataset = "shakespeare_char", tokenizer: wanted, blockSize } = options;
@@ -61,7 +66,7 @@ export async function loadData(options: DataOptions): Promise<LoadedData> {
   }
 }
 
-/** @throws where a folder's tokens are not those of the tokenizer that is wanted */
+/** @throws when a folder's tokens were made with a tokenizer other than `wanted` */
 async function checkTokenizer(folder: string, own: Tokenizer, wanted: Tokenizer | string | undefined): Promise<void> {
   if (wanted === undefined) return;
   const same = wanted === "character"
@@ -69,21 +74,25 @@ async function checkTokenizer(folder: string, own: Tokenizer, wanted: Tokenizer 
     : sameTokens(typeof wanted === "object" ? wanted : await loadTokenizer(wanted), own);
   if (same) return;
   if (typeof wanted === "object") {
-    throw new DataError(`Cannot train on ${folder}: its tokens are those of another tokenizer than the model's`);
+    throw new DataError(`Cannot train on ${folder}: it was tokenized with a tokenizer other than the model's`);
   }
   throw new ConfigError(
-    `tokenizer=${wanted}: the tokens in ${folder} are those of another one, with ${own.vocabSize} tokens; name none, or prepare the text anew`,
+    `tokenizer=${wanted}: ${folder} was made with a different tokenizer, of ${own.vocabSize} tokens; ` +
+      "leave tokenizer out, or prepare the text again",
   );
 }
 
-/** Whether ids mean the same: GPT-2's files from the hub and tiktoken's encoding, which have other names for one thing. */
+/**
+ * Whether two tokenizers have the same tokens, though their JSON may differ, as that of GPT-2's from the hub and from
+ * tiktoken does.
+ */
 function sameTokens(a: Tokenizer, b: Tokenizer): boolean {
   if (JSON.stringify(a) === JSON.stringify(b)) return true;
   if (!(a instanceof BytePairTokenizer && b instanceof BytePairTokenizer)) return false;
   return a.vocabSize === b.vocabSize && a.tables.tokens.every((bytes, id) => bytes === b.tables.tokens[id]);
 }
 
-/** The folder of tokens that `dataset` names, if there is one. */
+/** The path of the folder of tokens that `dataset` names; undefined if there is no such folder. */
 async function dataFolder(dataset: string): Promise<string | undefined> {
   for (const path of [`data/${dataset}`, dataset]) if (await isDataFolder(path)) return path;
   if (/[\\/]/.test(dataset) && await exists(dataset)) {

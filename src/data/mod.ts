@@ -1,7 +1,8 @@
 /**
- * Text to tokens, and tokens to batches: nanoGPT's datasets, tokenized folders, and rows of prompts, chats and preferences.
+ * Turns text into tokens and tokens into batches: nanoGPT's datasets, folders of tokens, and rows of prompts, chats and
+ * preferences.
  *
- * {@linkcode loadData} gives what a training reads; {@linkcode readExamples} reads the rows that tuning takes.
+ * {@linkcode loadData} loads a dataset for pre-training; {@linkcode readExamples} reads the rows of a fine-tuning file.
  *
  * @module
  */

@@ -1,7 +1,7 @@
 /**
- * Rows out of Parquet files (https://parquet.apache.org/docs/file-format/), by the npm package `hyparquet`, which is fetched when the
- * first such file is read. It works in a worker with bounded memory and time, a group of rows at a time, and gets the bytes of the
- * columns that are asked for and no others.
+ * Reads rows from Parquet files (https://parquet.apache.org/docs/file-format/) with the npm package `hyparquet`, which
+ * is downloaded when the first Parquet file is read. It runs in a worker with limited memory and time and decodes one
+ * row group at a time. Only the bytes of the requested columns are read.
  */
 import { DataError } from "../errors.ts";
 import { shown } from "../files/shown.ts";
@@ -10,25 +10,30 @@ import { DataFile } from "./pieces.ts";
 import type { Row } from "./rows.ts";
 
 interface Request {
-  /** The file's length opens it; a group's number decodes that; neither asks for more rows of the group. */
+  /** Length of the file: opens it. */
   readonly size?: number;
+  /**
+   * Number of a row group: decodes it. A request with neither `size` nor `group` asks for more rows of the last group.
+   */
   readonly group?: number;
-  /** Columns that are decoded, of those that there are. */
+  /** Columns to decode. Default: all. */
   readonly columns?: readonly string[];
 }
 interface Reply {
-  /** When a file is opened: of all columns, and of each group how many rows it has and the bytes of its columns. */
+  /** Names of all columns. Sent when a file is opened, as is `groups`. */
   readonly names?: readonly string[];
+  /** For each row group, the number of rows and the uncompressed size of its columns in bytes. */
   readonly groups?: readonly { readonly rows: number; readonly bytes: number }[];
-  /** Some rows of a group, and whether there are more. */
+  /** Up to 500 rows of a group. */
   readonly rows?: readonly Record<string, unknown>[];
+  /** Whether the group has more rows. */
   readonly more?: boolean;
 }
 
-/** The most bytes of a group's columns, uncompressed, and of the worker's heap. */
+/** Largest uncompressed size of a group's columns, in bytes; largest heap of the worker, in MB. */
 const MOST_BYTES = 2 ** 30, MEGABYTES = 4096;
 
-/** What hyparquet is used for, as far as its types matter here. */
+/** The part of hyparquet's metadata that is used here. */
 interface Column {
   readonly meta_data?: {
     readonly path_in_schema: string[];
@@ -43,7 +48,10 @@ interface Metadata {
   readonly row_groups: readonly { readonly columns: readonly Column[]; readonly num_rows: bigint }[];
 }
 
-/** The worker's side. This function is also its source text, so it uses nothing from outside itself. */
+/**
+ * The worker's code. It is sent to the worker as source text, so it must not use anything defined outside this
+ * function.
+ */
 const serve: Serve<Request, Reply> = (hyparquet) => {
   const zlib = process.getBuiltinModule("node:zlib"), utf8 = new TextDecoder("utf-8", { fatal: true }), MOST = 2 ** 30;
   let size = 0, metadata: Metadata, waiting: Record<string, unknown>[] = [], place = 0, taken = 0;
@@ -52,7 +60,7 @@ const serve: Serve<Request, Reply> = (hyparquet) => {
     byteLength: size,
     slice: async (start: number, end = size) => await ask([start, end]) as ArrayBuffer,
   });
-  /** Of a page; what a group has in all is counted. */
+  /** Checks the size of a page before it is unpacked, because the pages of a group may not exceed 2 GiB together. */
   const room = (bytes: number) => {
     taken += bytes;
     if (!(bytes >= 0 && taken <= 2 * MOST)) throw new Error(`a page of ${bytes} bytes`);
@@ -91,7 +99,7 @@ const serve: Serve<Request, Reply> = (hyparquet) => {
         if (!of) throw new Error("encrypted columns are not read");
         const sizes = [of.total_compressed_size, of.total_uncompressed_size, of.num_values];
         if (!sizes.every(isSize)) throw new Error(`a column's sizes are ${sizes.join(", ")}`);
-        if (of.total_compressed_size > size) throw new Error("a column that is larger than the file");
+        if (of.total_compressed_size > size) throw new Error("a column is larger than the file");
       }
     }
     return {
@@ -100,11 +108,11 @@ const serve: Serve<Request, Reply> = (hyparquet) => {
     };
   }
 
-  /** What can be sent and compared: whole numbers as numbers, times as texts, and of bytes how many there are. */
+  /** Converts a value to JSON's types: bigints to numbers, times to texts, and binary values to their length. */
   const plain = (value: unknown): unknown => {
     if (typeof value === "bigint") return Number.isSafeInteger(Number(value)) ? Number(value) : String(value);
     if (value instanceof Date) return Number.isNaN(value.getTime()) ? null : value.toISOString();
-    if (value instanceof Uint8Array) return { bytes: value.length }; // nothing here is made of bytes
+    if (value instanceof Uint8Array) return { bytes: value.length }; // no format of examples has binary columns
     if (ArrayBuffer.isView(value)) return Array.from(value as Int32Array, plain);
     if (Array.isArray(value)) return value.map(plain);
     if (typeof value !== "object" || value === null) return value;
@@ -118,13 +126,15 @@ const serve: Serve<Request, Reply> = (hyparquet) => {
     const unread = codecs.find((codec) => codec !== "UNCOMPRESSED" && !compressors[codec ?? ""]);
     if (unread !== undefined || codecs.includes(undefined)) {
       throw new Error(
-        `compressed by ${unread ?? "another method"}; read are UNCOMPRESSED, ${Object.keys(compressors).join(", ")}`,
+        `compressed with ${unread ?? "an unknown method"}; supported are UNCOMPRESSED, ${
+          Object.keys(compressors).join(", ")
+        }`,
       );
     }
     const bytes = bytesOf(columnsOf(group, columns));
     if (bytes > MOST) {
       throw new Error(
-        `a group of ${rows} rows takes ${bytes} bytes, and ${MOST} are read at most; write it with smaller row groups`,
+        `a group of ${rows} rows takes ${bytes} bytes, more than the limit of ${MOST}; use smaller row groups`,
       );
     }
     taken = 0;
@@ -138,7 +148,7 @@ const serve: Serve<Request, Reply> = (hyparquet) => {
       geoparquet: false,
       parsers: { stringFromBytes: (bytes?: Uint8Array) => bytes && utf8.decode(bytes) },
     });
-    if (waiting.length !== rows) throw new Error(`${waiting.length} rows where there should be ${rows}`);
+    if (waiting.length !== rows) throw new Error(`expected ${rows} rows, found ${waiting.length}`);
     place = 0;
     return more();
   }
@@ -158,22 +168,26 @@ const serve: Serve<Request, Reply> = (hyparquet) => {
   };
 };
 
-/** A worker that reads Parquet: of one file at a time. */
+/** A worker that reads Parquet files, one at a time. */
 export type ParquetWorker = BoundedWorker<Request, Reply>;
 
 export function parquetWorker(megabytes = MEGABYTES): ParquetWorker {
   return new BoundedWorker("hyparquet", serve, { megabytes });
 }
 
-/** How {@linkcode readParquet} reads. */
+/** Options of {@linkcode readParquet}. */
 export interface ParquetOptions {
-  /** Names of the columns that are of use; default: all. */ readonly columns?: ReadonlySet<string>;
-  /** One that goes on to other files; default: one for this file. */ readonly worker?: ParquetWorker;
-  /** The most that opening the file, or decoding a group of rows, may take. Default: 60, and more for large groups. */
+  /** Names of the columns to read. Default: all. */ readonly columns?: ReadonlySet<string>;
+  /** A worker to reuse for several files. Default: a new worker for this file. */ readonly worker?: ParquetWorker;
+  /** Time limit for opening the file and for decoding a row group. Default: 60, and more for large groups. */
   readonly seconds?: number;
 }
 
-/** @throws {DataError} when the file is damaged, cut off, or compressed by a method that is not read; when it changes meanwhile */
+/**
+ * Reads the rows of a Parquet file.
+ * @throws {DataError} when the file is damaged or truncated, changes while it is read, or uses a compression that is
+ * not supported
+ */
 export async function* readParquet(path: string, options: ParquetOptions = {}): AsyncGenerator<Row> {
   using own = options.worker ? undefined : parquetWorker();
   using file = await DataFile.open(path);
@@ -188,7 +202,7 @@ export async function* readParquet(path: string, options: ParquetOptions = {}): 
       !(Number.isInteger(start) && Number.isInteger(end) && 0 <= start && start <= end && end <= size &&
         end - start <= MOST_BYTES)
     ) {
-      throw new Error(`it names bytes ${start} to ${end}, and has ${size}`);
+      throw new Error(`it refers to bytes ${start} to ${end}, but has only ${size}`);
     }
     return (await file.slice(start, end)).buffer;
   };
@@ -204,7 +218,8 @@ export async function* readParquet(path: string, options: ParquetOptions = {}): 
   };
   const { names, groups } = await ask({ size }, options.seconds ?? 60), wanted = options.columns;
   const found = wanted ? names!.filter((name) => wanted.has(name)) : undefined;
-  const columns = found?.length === 0 ? names!.slice(0, 1) : found; // with one that nobody wants the row tells what there is
+  // Rows are needed even if none of the columns is there.
+  const columns = found?.length === 0 ? names!.slice(0, 1) : found;
   let row = 0;
   for (const [group, { bytes }] of groups!.entries()) {
     const seconds = options.seconds ?? 60 + bytes / 2 ** 22;

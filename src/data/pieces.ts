@@ -1,7 +1,7 @@
 /**
- * A file that may be larger than memory, cut into the pieces that its rows stand in: lines, records of comma-separated values, or
- * the elements of a JSON array. Only the piece at hand is in memory. Cuts are found among the bytes, since in UTF-8 no byte of a
- * longer character is one of the signs that they depend on.
+ * Cuts a file, which may be larger than memory, into pieces of one row each: lines, CSV records, or the elements of a
+ * JSON array. Only the current piece is in memory. Cuts are found in the undecoded bytes: in UTF-8, no byte of a
+ * multi-byte character equals an ASCII character such as a comma or a line end.
  */
 import { DataError } from "../errors.ts";
 import { Turns } from "../files/files.ts";
@@ -11,27 +11,31 @@ import { markLength } from "./text_file.ts";
 
 /** A part of the file. */
 export interface Piece {
-  /** Valid until the next piece is asked for. */
+  /** The piece's bytes: a view that is valid until the next piece is read. */
   readonly bytes: Uint8Array;
-  /** The line on which the piece begins, from 1. */
+  /** Number of the line on which the piece begins, from 1. */
   readonly line: number;
 }
 
 /**
- * Finds where a piece ends. It remembers where in a piece it stands, so that nothing is looked through twice.
+ * Finds the end of a piece. It keeps its state between calls, so that no byte is examined twice.
  *
- * @param bytes the piece from its begin, and what follows
- * @param from up to where it was called for before
+ * @param bytes the bytes from the start of the piece
+ * @param from position up to which an earlier call has searched for this end
  * @param last whether the file ends with these bytes
- * @returns the place after the piece's end; −1 where that is not there yet
+ * @returns position after the end of the piece; −1 if more bytes are needed
  */
 export type FindEnd = (bytes: Uint8Array, from: number, last: boolean) => number;
 
-/** The longest piece, and what is read at once, in bytes. */
+/** Longest piece, in bytes. */
 export const LONGEST = 2 ** 26;
+/** Bytes read at a time. */
 const BLOCK = 2 ** 18;
 
-/** The pieces of a file. @throws {DataError} when it cannot be read, has a piece that is too long, or changes meanwhile */
+/**
+ * The pieces of a file.
+ * @throws {DataError} when the file cannot be read, has a piece that is too long, or changes while it is read
+ */
 export async function* pieces(path: string, findEnd: FindEnd): AsyncGenerator<Piece> {
   using data = await DataFile.open(path);
   let buffer = new Uint8Array(2 * BLOCK), end = await data.read(buffer.subarray(0, BLOCK)), last = end === 0;
@@ -49,7 +53,7 @@ export async function* pieces(path: string, findEnd: FindEnd): AsyncGenerator<Pi
     if (last) break;
     from = end - begin;
     if (from > LONGEST) {
-      throw new DataError(`${path}, line ${line}: longer than ${LONGEST} bytes, the most that a row may have`);
+      throw new DataError(`${path}, line ${line}: a row is longer than the limit of ${LONGEST} bytes`);
     }
     if (buffer.length - end < BLOCK) {
       const room = from + BLOCK > buffer.length / 2 ? new Uint8Array(2 * buffer.length) : buffer;
@@ -58,12 +62,12 @@ export async function* pieces(path: string, findEnd: FindEnd): AsyncGenerator<Pi
     }
     const count = await data.read(buffer.subarray(end, end + BLOCK));
     last = count === 0;
-    if (last) data.checkUnchanged(); // before what is cut off there is read
+    if (last) data.checkUnchanged(); // first, so that a file being written is not reported as damaged
     end += count;
   }
 }
 
-/** A file that is read from its begin to its end. */
+/** An open file, whose changes while it is read are detected. */
 export class DataFile implements Disposable {
   readonly #file: SystemFile;
   readonly #info: SystemFileInfo;
@@ -74,7 +78,7 @@ export class DataFile implements Disposable {
     this.#info = info;
   }
 
-  /** @throws {DataError} when it is not there, is a folder, or may not be read */
+  /** @throws {DataError} when the file does not exist, is a folder, or may not be read */
   static async open(path: string): Promise<DataFile> {
     let file: SystemFile | undefined;
     try {
@@ -92,7 +96,7 @@ export class DataFile implements Disposable {
     return this.#info.size;
   }
 
-  /** Reads what comes next. @returns how many bytes: fewer than there is room for only at the end of the file */
+  /** Reads the next bytes. @returns how many bytes were read: fewer than `bytes.length` only at the end of the file */
   async read(bytes: Uint8Array): Promise<number> {
     try {
       let at = 0;
@@ -103,21 +107,21 @@ export class DataFile implements Disposable {
     }
   }
 
-  /** The bytes from `begin` to before `end`; may be asked for while others are read. @throws {DataError} when they are not there any more */
+  /** The bytes from `begin` to before `end`. Calls may overlap. @throws {DataError} when the file has become shorter */
   slice(begin: number, end: number): Promise<Uint8Array<ArrayBuffer>> {
-    return this.#turns.take(async () => { // a file has one position
+    return this.#turns.take(async () => { // one call at a time, because a file has only one position
       const bytes = new Uint8Array(end - begin);
       await this.#file.seek(begin, 0);
       if (await this.read(bytes) === bytes.length) return bytes;
-      throw new DataError(`${this.path} has become shorter while it was read`);
+      throw new DataError(`${this.path} became shorter while it was read`);
     });
   }
 
-  /** @throws {DataError} when the file has another size or time of change than when it was opened */
+  /** @throws {DataError} when the file's size or modification time differ from when it was opened */
   checkUnchanged(): void {
     const { size, mtime } = this.#file.statSync();
     if (size === this.#info.size && Number(mtime) === Number(this.#info.mtime)) return;
-    throw new DataError(`${this.path} changed while it was read: start again when nothing writes to it any more`);
+    throw new DataError(`${this.path} changed while it was read; start again when no program writes to it`);
   }
 
   [Symbol.dispose](): void {
@@ -125,7 +129,7 @@ export class DataFile implements Disposable {
   }
 }
 
-/** Lines, with their ends. */
+/** Cuts a file into lines, each with its line end. */
 export const lineEnd: FindEnd = (bytes, from, last) => {
   const at = bytes.indexOf(10, from);
   return at >= 0 ? at + 1 : last ? bytes.length : -1;

@@ -1,10 +1,11 @@
 /**
- * Text to tokens, as nanoGPT's `data/NAME/prepare.py`: the first nine tenths of the characters become `train.bin`, the rest
- * `val.bin`.
+ * Encodes a text into files of tokens, like nanoGPT's `data/NAME/prepare.py`: the first 90 % of the characters become
+ * `train.bin`, the rest `val.bin`.
  *
- * The text may be larger than memory. It is cut into ranges at places where no token is cut, which workers encode. The ids go into
- * files called NAME.part, beside which `prepare.json` says how far they have come; so an interrupted preparation goes on from
- * there, and whoever reads the folder meanwhile finds the files of the one before, or none.
+ * The text may be larger than memory. It is cut into ranges, which workers encode; cuts are made only where they do not
+ * change the tokens. The ids are written to files called NAME.part, and `prepare.json` records the progress. So an
+ * interrupted preparation can be continued, and until it is complete, the folder holds the files of the previous
+ * preparation, or none.
  */
 import { exists, readJson, replaceFile, syncDirectory, writeAll } from "../files/files.ts";
 import { Lock } from "../files/locks.ts";
@@ -21,66 +22,70 @@ import { TextFile } from "./text_file.ts";
 import { tokenBytes, type TokenType, tokenType } from "./tokens.ts";
 import { system, type SystemFile } from "../files/system.ts";
 
-/** How {@linkcode prepare} encodes, and where it writes. */
+/** Options of {@linkcode prepare}. */
 export interface PrepareOptions extends EncodeOptions {
   /** Path of a text file. */
   readonly input: string;
-  /** The folder to write to. */
+  /** Folder to write to. */
   readonly outDir: string;
-  /** `"character"` is one token for each of the text's characters. */
+  /** A tokenizer, or `"character"` for a new one with a token for each character that occurs in the text. */
   readonly tokenizer: Tokenizer | "character";
-  /** Workers that encode; one for each processor unless given. */
+  /** Number of workers that encode. Default: one per processor. */
   readonly threads?: number;
-  /** Stops between two ranges; the same call goes on later. */
+  /** Stops the preparation after the current ranges; calling `prepare` again with the same options continues it. */
   readonly signal?: AbortSignal;
 }
 
-/** How far a preparation is. */
+/** Progress of a preparation. */
 export interface PrepareProgress {
-  /** Which of two passes over the text it is in. */ readonly doing: "counting" | "encoding";
-  /** Bytes of the text that are done, of so many. */ readonly done: number;
+  /** The current pass: the text is read once to count characters and once to encode them. */
+  readonly doing: "counting" | "encoding";
+  /** Bytes of the text that this pass has completed. */ readonly done: number;
   /** Bytes of the text. */ readonly total: number;
-  /** Bytes that an interrupted preparation had done. */ readonly before: number;
+  /** Bytes that an interrupted preparation had already encoded. */ readonly before: number;
 }
 
-/** What was written. */
+/** What {@linkcode prepare} wrote. */
 export interface Prepared {
-  /** Tokens. */ readonly train: number;
-  /** Tokens in val.bin. */ readonly val: number;
-  /** Of the tokenizer. */ readonly vocabSize: number;
-  /** Of the ids in both files. */ readonly type: TokenType;
+  /** Number of tokens in train.bin. */ readonly train: number;
+  /** Number of tokens in val.bin. */ readonly val: number;
+  /** Vocabulary size of the tokenizer. */ readonly vocabSize: number;
+  /** Type of the ids in both files. */ readonly type: TokenType;
 }
 
 const PARTS = ["train", "val"] as const;
-/** Bytes of text that a worker encodes at a time, and milliseconds from one note of how far it has come to the next. */
+/** Bytes of text that a worker encodes at a time; milliseconds between two saves of the progress. */
 const RANGE = 1 << 20, NOTE_INTERVAL = 2000;
 
-/** How far a preparation has come. */
+/** The saved progress of a preparation. */
 interface State {
-  /** What it is of: another text, tokenizer or treatment of special tokens begins anew. */
+  /** The text, the tokenizer and the options: if one of them differs, the preparation starts from the beginning. */
   readonly of: unknown;
   readonly tokenizer: Record<string, unknown>;
   readonly vocabSize: number;
   readonly type: TokenType;
-  /** The byte at which `val` begins. */
+  /** Byte of the text at which the validation part begins. */
   readonly cut: number;
-  /** Bytes that are encoded, and the tokens in the files. */
+  /** Bytes of the text that are encoded. */
   at: number;
+  /** Number of tokens written to train.bin.part. */
   train: number;
+  /** Number of tokens written to val.bin.part. */
   val: number;
 }
 
 /**
- * Prepares a text for training, and yields how far it has come.
+ * Encodes a text into a folder of tokens and yields its progress.
  *
- * @returns what was written; nothing where the signal has stopped it
- * @throws {DataError} when the text cannot be read or encoded, or the folder not be written, or another process prepares a text in it
+ * @returns what was written; undefined if the signal stopped it
+ * @throws {DataError} when the text cannot be read or encoded, the folder cannot be written, or another process
+ * prepares a text in it
  */
 export async function* prepare(options: PrepareOptions): AsyncGenerator<PrepareProgress, Prepared | undefined, void> {
   const { outDir } = options;
   using text = TextFile.open(options.input);
   const refuse = (error: unknown) => new DataError(`Cannot write to ${outDir}: ${reason(error)}`);
-  using _ = await Lock.take(outDir).catch((error) => { // two texts in one folder would become a mixture
+  using _ = await Lock.take(outDir).catch((error) => { // two preparations in one folder would mix their tokens
     throw refuse(error);
   });
   const state = await resumed(text, options) ?? (yield* begin(text, options));
@@ -89,7 +94,7 @@ export async function* prepare(options: PrepareOptions): AsyncGenerator<PrepareP
     if (!(yield* encode(text, state, options))) return;
     await finish(state, outDir);
   } catch (error) {
-    if (error instanceof DataError) { // of the text, which the next attempt would meet too
+    if (error instanceof DataError) { // an error in the text: continuing later would fail again
       for (const name of ["prepare.json", "train.bin.part", "val.bin.part"]) {
         await system.remove(`${outDir}/${name}`).catch(() => {});
       }
@@ -101,19 +106,19 @@ export async function* prepare(options: PrepareOptions): AsyncGenerator<PrepareP
   return { train, val, vocabSize, type };
 }
 
-/** The tokens that `CUT` would cut: a range must not end within one. */
+/** Special and added tokens that contain a place where `CUT` allows a cut: a range must not end within one of them. */
 function cuttable(tokenizer: Tokenizer | "character"): string[] {
   if (!(tokenizer instanceof BytePairTokenizer)) return [];
   return [...tokenizer.specialTokens.keys(), ...tokenizer.addedTokens.keys()].filter((token) => CUT.test(token));
 }
 
-/** What a preparation is of. */
+/** What determines the tokens of a preparation: the text, the tokenizer and the options. */
 function subject({ path, size, modified }: TextFile, { tokenizer, allowedSpecial, disallowedSpecial }: PrepareOptions) {
   const special = [allowedSpecial, disallowedSpecial].map((tokens) => tokens && [...tokens]);
   return { path, size, modified, special, tokenizer: tokenizer === "character" ? tokenizer : tokenizer.toJSON() };
 }
 
-/** The state of an interrupted preparation of the same, if what it says is there. */
+/** The saved state of an interrupted preparation, if it has the same text and options and its files are long enough. */
 async function resumed(text: TextFile, options: PrepareOptions): Promise<State | undefined> {
   const path = `${options.outDir}/prepare.json`;
   if (!await exists(path)) return;
@@ -126,7 +131,7 @@ async function resumed(text: TextFile, options: PrepareOptions): Promise<State |
   return state;
 }
 
-/** Counts the text. */
+/** Starts from the beginning: counts the text's characters to find where the validation part begins. */
 async function* begin(
   text: TextFile,
   options: PrepareOptions,
@@ -138,13 +143,13 @@ async function* begin(
     if (options.signal?.aborted) return;
   }
   const { cut, vocabulary } = next.value;
-  if (cut === 0) throw new DataError(`${text.path} is too short: nine tenths of it are no character`);
+  if (cut === 0) throw new DataError(`${text.path} is too short: it needs at least two characters`);
   const tokenizer = options.tokenizer === "character" ? new CharacterTokenizer(vocabulary!) : options.tokenizer;
   const { vocabSize } = tokenizer, type = tokenType(vocabSize);
   return { of: subject(text, options), tokenizer: tokenizer.toJSON(), vocabSize, type, cut, at: 0, train: 0, val: 0 };
 }
 
-/** Encodes what is left of the text. @returns whether all of it is done */
+/** Encodes the rest of the text. @returns whether the whole text is encoded */
 async function* encode(
   text: TextFile,
   state: State,
@@ -159,7 +164,7 @@ async function* encode(
     while (next < text.size && pending.length < 2 * threads && !signal?.aborted) {
       const part = next < cut ? "train" : "val", limit = next < cut ? cut : text.size;
       const end = text.nextCut(Math.min(next + RANGE, limit), limit, whole), ids = pool.encode({ begin: next, end });
-      ids.catch(() => {}); // it is awaited later, and an earlier one may fail before
+      ids.catch(() => {}); // awaited later; if an earlier range fails first, nothing awaits it
       pending.push({ part, end, ids });
       next = end;
     }
@@ -178,7 +183,7 @@ async function* encode(
   return state.at === text.size;
 }
 
-/** The files of tokens that are being written, and the note of how far they have come. */
+/** The two token files that are being written, and the file with their progress. */
 class PartFiles implements Disposable {
   readonly #files: Record<typeof PARTS[number], SystemFile>;
 
@@ -196,7 +201,7 @@ class PartFiles implements Disposable {
     return writeAll(this.#files[part], ids);
   }
 
-  /** The tokens are on the disk before the note says so. */
+  /** Saves the progress, after the tokens have reached the disk. */
   async note(): Promise<void> {
     for (const file of Object.values(this.#files)) await file.sync();
     await replaceJson(`${this.folder}/prepare.json`, this.state);

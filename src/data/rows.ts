@@ -1,4 +1,4 @@
-/** Rows of named columns out of files: JSON lines, a JSON array, comma-separated values, Parquet. */
+/** Reads rows of named columns from files: JSON lines, a JSON array, comma-separated values or Parquet. */
 import { DataError } from "../errors.ts";
 import { isObject } from "../files/files.ts";
 import { shown } from "../files/shown.ts";
@@ -9,21 +9,24 @@ import { lineEnd, type Piece, pieces } from "./pieces.ts";
 
 /** One row of a file. */
 export interface Row {
-  /** For messages: "chats.jsonl, line 12", or "facts.parquet, row 3". */
+  /** Place in the file for messages: "chats.jsonl, line 12" or "facts.parquet, row 3". */
   readonly where: string;
-  /** Its values by the columns' names. Comma-separated values are texts; so is what stands in their cells as JSON. */
+  /** Values by the names of their columns. All values of a CSV file are texts, including JSON in a cell. */
   readonly columns: Readonly<Record<string, unknown>>;
-  /** Names of the file's columns, where `columns` has not all of them. */
+  /** Names of all columns in the file, if `columns` may hold only some of them. */
   readonly names?: readonly string[];
 }
 
-/** How {@linkcode readRows} reads. */
+/** Options of {@linkcode readRows}. */
 export interface RowOptions {
-  /** Names of columns that are of use: a format that stores columns apart may leave out the others. Default: all. */
+  /**
+   * Names of the columns that the caller needs. Parquet reads only these columns; other formats ignore this. Default:
+   * all.
+   */
   readonly columns?: ReadonlySet<string>;
 }
 
-/** Endings of the names of files that are read. */
+/** Readers by the ending of the file's name. */
 const READERS: Record<string, (path: string, options: RowOptions) => AsyncGenerator<Row>> = {
   jsonl: readJsonLines,
   ndjson: readJsonLines,
@@ -33,11 +36,12 @@ const READERS: Record<string, (path: string, options: RowOptions) => AsyncGenera
 };
 
 /**
- * Reads the rows of a file. Of large files only a row at a time is in memory; of Parquet a group of rows.
+ * Reads the rows of a file, which may be larger than memory: only one row is in memory at a time, or one row group of a
+ * Parquet file.
  *
- * @param path ending in .jsonl, .ndjson, .json, .csv or .parquet
- * @throws {DataError} naming the line: when the file is not what its ending says, is not UTF-8, is damaged, has no rows, or
- * changes while it is read
+ * @param path file whose name ends in .jsonl, .ndjson, .json, .csv or .parquet
+ * @throws {DataError} when the file is not in the format of its ending, is not UTF-8, is damaged, has no rows, or
+ * changes while it is read. The message names the line
  */
 export async function* readRows(path: string, options: RowOptions = {}): AsyncGenerator<Row> {
   const ending = /\.(\w+)$/.exec(path)?.[1].toLowerCase() ?? "";
@@ -64,7 +68,7 @@ function textOf({ bytes }: Piece, where: string): string {
   }
 }
 
-/** @throws {DataError} when the text is not JSON, or not an object */
+/** Parses a row. @throws {DataError} when the text is not JSON, or not an object */
 function parseRow(text: string, where: string): Row {
   let columns: unknown;
   try {
@@ -84,7 +88,7 @@ async function* readJsonLines(path: string): AsyncGenerator<Row> {
   }
 }
 
-/** An array of objects; a file that begins with an object holds JSON lines under another name. */
+/** Reads an array of objects. If the file does not begin with `[`, it is read as JSON lines. */
 async function* readJson(path: string): AsyncGenerator<Row> {
   const cuts = new ArrayCuts();
   let row = 0, open = false, sign: string | undefined, after = false;
@@ -125,8 +129,8 @@ async function* readCsv(path: string): AsyncGenerator<Row> {
       yield { where, columns: Object.fromEntries(names.map((name, i) => [name, cells[i]])) };
     } else {
       throw new DataError(
-        `${where}: ${cells.length} cells, and the first line names ${names.length} columns: ` +
-          "a cell with commas or line ends stands in quotes",
+        `${where}: ${cells.length} cells, but the first line names ${names.length} columns; ` +
+          "quote cells that contain commas or line ends",
       );
     }
   }

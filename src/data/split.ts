@@ -2,18 +2,18 @@ import { DataError } from "../errors.ts";
 import type { EncodeOptions, Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { Tokens } from "./tokens.ts";
 
-/** A text's tokens: what a model learns from, and what is held out to see how well it learns. */
+/** A text's tokens in two parts: one to train on, and one held out to evaluate on. */
 export interface TokenSplits<T extends Tokens = Tokens> {
-  /** To train on. */ train: T;
-  /** To evaluate on. */ val: T;
+  /** Tokens to train on. */ train: T;
+  /** Tokens to evaluate on. */ val: T;
 }
 
 /**
- * The first nine tenths of a text's characters, and the rest, as tokens: nanoGPT's `prepare.py`, which splits before it
- * encodes and counts code points.
+ * Encodes the first 90 % of a text's characters for training and the rest for validation. Like nanoGPT's `prepare.py`,
+ * it counts Unicode code points and splits the text before encoding it.
  *
- * @param options.blockSize tokens of context; both parts must be longer
- * @throws {DataError} when a part is too short, or the tokenizer does not know a character
+ * @param options.blockSize context length in tokens; each part must be longer
+ * @throws {DataError} when a part is too short, or the tokenizer has no token for a character
  */
 export function splitTokens(
   text: string,
@@ -23,16 +23,20 @@ export function splitTokens(
   const n = walk(text).characters, cut = walk(text, Math.trunc(n * 0.9)).units;
   const train = tokenizer.encode(text.slice(0, cut), special), val = tokenizer.encode(text.slice(cut), special);
   if (Math.min(train.length, val.length) <= blockSize) {
-    // A tenth, rounded up, must reach blockSize + 1.
+    // The last tenth, rounded up, must have at least blockSize + 1 characters.
     throw new DataError(
-      `The text is too short for block_size=${blockSize}, which takes at least ${10 * blockSize + 1} characters, ` +
-        `as the last tenth is held out for validation: it has ${n}`,
+      `The text is too short for block_size=${blockSize}: it has ${n} characters and needs at least ${
+        10 * blockSize + 1
+      }, because the last tenth is held out for validation`,
     );
   }
   return { train, val };
 }
 
-/** Goes over a text's first `most` characters. @returns how many there were, and how many of the string's 16-bit units they take */
+/**
+ * Counts up to `most` code points of a text.
+ * @returns their number, and the number of UTF-16 code units that they take
+ */
 function walk(text: string, most = Infinity): { characters: number; units: number } {
   let characters = 0, units = 0;
   for (; units < text.length && characters < most; characters++) units += text.codePointAt(units)! > 0xffff ? 2 : 1;

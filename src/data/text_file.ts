@@ -1,6 +1,7 @@
 /**
- * A text file that may be larger than memory, read in ranges of bytes: as UTF-8, with every kind of line end as "\n", as Python's
- * text mode reads it. Bytes are counted from behind a byte-order mark, which is not part of the text.
+ * A text file that may be larger than memory and is read in ranges of bytes. Like Python's text mode, it decodes UTF-8
+ * and converts every kind of line end to "\n". A byte-order mark is not part of the text: positions are counted from
+ * the byte after it.
  */
 import { Breather } from "../loop/breather.ts";
 import { DataError } from "../errors.ts";
@@ -9,22 +10,23 @@ import { CharacterSet } from "../tokenizer/character.ts";
 import { CUT } from "../tokenizer/patterns.ts";
 import { system, type SystemFile } from "../files/system.ts";
 
-/** Bytes that are read at once to count, and at most to look for a place to cut. */
+/** Bytes read at a time to count characters; bytes searched at most for a place to cut. */
 const BLOCK = 1 << 22, WIDEST = 1 << 26;
 
-/** What counting a text gives. */
+/** The result of counting a text's characters. */
 export interface TextCounts {
-  /** Its code points; a CR LF is one. */
+  /** Number of code points; a CR LF counts as one. */
   readonly characters: number;
-  /** The byte with which character number `int(0.9 · characters)` begins: nanoGPT's validation split. */
+  /** Byte at which character number `int(0.9 · characters)` begins, where nanoGPT's validation part starts. */
   readonly cut: number;
-  /** The code points that occur, in their order, where these were asked for. */
+  /** The code points that occur, in ascending order; only if requested. */
   readonly vocabulary?: readonly string[];
 }
 
+/** An open text file. */
 export class TextFile implements Disposable {
   readonly #file: SystemFile;
-  /** Bytes before the text. */
+  /** Length of the byte-order mark, in bytes. */
   readonly #mark: number;
   readonly modified: number;
 
@@ -51,22 +53,25 @@ export class TextFile implements Disposable {
     });
   }
 
-  /** The bytes from `begin` to before `end`. @throws {DataError} when they are not there any more */
+  /** The bytes from `begin` to before `end`. @throws {DataError} when the file has become shorter */
   bytes(begin: number, end: number): Uint8Array<ArrayBuffer> {
     const bytes = new Uint8Array(end - begin);
     if (fill(this.#file, this.#mark + begin, bytes)) return bytes;
-    throw new DataError(`${this.path} has become shorter while it was read`);
+    throw new DataError(`${this.path} became shorter while it was read`);
   }
 
-  /** The text of these bytes. @throws {DataError} when they are not UTF-8, naming where */
+  /**
+   * The bytes from `begin` to before `end` as text.
+   * @throws {DataError} when they are not UTF-8; the message says where
+   */
   text(begin: number, end: number): string {
     return decodeUtf8(this.bytes(begin, end), { name: this.path, begin: this.#mark + begin });
   }
 
   /**
-   * Counts the text's characters, and yields how many bytes it has read.
+   * Counts the text's characters, and yields the number of bytes read so far.
    *
-   * @param options.vocabulary whether to collect the characters too
+   * @param options.vocabulary whether to collect the characters that occur
    * @throws {DataError} when characters are collected and the text is not UTF-8
    */
   async *count({ vocabulary = false } = {}): AsyncGenerator<number, TextCounts, void> {
@@ -87,23 +92,23 @@ export class TextFile implements Disposable {
   }
 
   /**
-   * The first place from `from` on where the text may be cut without another tokenizer's id coming out; `end` where there is none
-   * before.
+   * The first position at or after `from` where cutting the text does not change its tokens, whatever the tokenizer;
+   * `end` if there is no such position before it.
    *
-   * @param tokens that must not be cut either
-   * @throws {DataError} when there is none for 64 MiB
+   * @param tokens special tokens that must not be cut either
+   * @throws {DataError} when there is no such position within 64 MiB
    */
   nextCut(from: number, end: number, tokens: readonly string[] = []): number {
     for (let width = 1 << 12; from < end; width *= 4) {
       if (width > WIDEST) {
         throw new DataError(
-          `${this.path} cannot be cut: behind byte ${from} are no spaces or lines for ${WIDEST} bytes`,
+          `${this.path} cannot be cut: there is no space or line end in the ${WIDEST} bytes after byte ${from}`,
         );
       }
       const bytes = this.bytes(from, Math.min(end, from + width));
-      const first = bytes.findIndex((byte) => (byte & 0xc0) !== 0x80); // where a character begins
+      const first = bytes.findIndex((byte) => (byte & 0xc0) !== 0x80); // the first byte of a character
       if (first >= 0) {
-        // Streaming, for then a character whose end is not there yet is left out.
+        // `stream: true` leaves out a character that is incomplete at the end of the bytes.
         const text = new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes.subarray(first), { stream: true });
         const match = CUT.exec(text);
         if (match) {
@@ -116,10 +121,11 @@ export class TextFile implements Disposable {
     return end;
   }
 
-  /** Whether one of the tokens begins before a place and ends after it. */
+  /** Whether one of the tokens begins before `place` and ends after it. */
   #isWithin(tokens: readonly string[], place: number): boolean {
     if (tokens.length === 0) return false;
-    const width = 4 * Math.max(...tokens.map((token) => token.length)); // bytes; of a CR LF in the file, too
+    // Most bytes that a token can take in the file, where a "\n" of the token may be CR LF.
+    const width = 4 * Math.max(...tokens.map((token) => token.length));
     const decode = (begin: number, end: number) =>
       new TextDecoder().decode(this.bytes(Math.max(0, begin), Math.min(this.size, end))).replace(/\r\n?/g, "\n");
     const before = decode(place - width, place), text = before + decode(place, place + width);
@@ -129,7 +135,11 @@ export class TextFile implements Disposable {
     });
   }
 
-  /** The byte with which character number `n` begins. @param before characters, byte, and the byte before, of each block */
+  /**
+   * The byte at which character number `n` begins.
+   * @param before for each block three numbers: characters before it, its first byte's position, and the value of the
+   * byte before that
+   */
   #byteOf(n: number, before: readonly number[]): number {
     let i = 0;
     while (i + 3 < before.length && before[i + 3] <= n) i += 3;
@@ -148,7 +158,10 @@ export class TextFile implements Disposable {
   }
 }
 
-/** What `make` makes of a file, which it owns from then on. @throws {DataError} when the file cannot be read, or as `make` throws */
+/**
+ * Opens a file and passes it to `make`, whose result then owns the file; if `make` throws, the file is closed.
+ * @throws {DataError} when the file cannot be read, or when `make` throws
+ */
 export function openData<T>(path: string, make: (file: SystemFile) => T): T {
   let file: SystemFile | undefined;
   try {
@@ -160,7 +173,7 @@ export function openData<T>(path: string, make: (file: SystemFile) => T): T {
   }
 }
 
-/** Reads until `bytes` is full. @returns whether the file had as many from place `begin` on */
+/** Reads the file from position `begin` until `bytes` is full. @returns false if the file ends before that */
 export function fill(file: SystemFile, begin: number, bytes: Uint8Array): boolean {
   file.seekSync(begin, 0);
   for (let at = 0, count; at < bytes.length; at += count) {
@@ -170,7 +183,7 @@ export function fill(file: SystemFile, begin: number, bytes: Uint8Array): boolea
   return true;
 }
 
-/** 1 where a byte begins a character: not within one, and not at the LF of a CR LF. */
+/** 1 if a byte begins a character, otherwise 0; the LF of a CR LF does not. */
 function begins(byte: number, last: number): number {
   return Number((byte & 0xc0) !== 0x80 && !(byte === 10 && last === 13));
 }
@@ -186,15 +199,16 @@ function countCharacters(bytes: Uint8Array, last: number): number {
 
 const MARK = [0xef, 0xbb, 0xbf];
 
-/** The length of UTF-8's byte-order mark, where `bytes` begin with one; else 0. */
+/** Length of the UTF-8 byte-order mark at the start of `bytes`: 3, or 0 if there is none. */
 export function markLength(bytes: Uint8Array): number {
   return MARK.every((byte, i) => bytes[i] === byte) ? MARK.length : 0;
 }
 
 /**
- * The text of `bytes`, with every kind of line end as "\n".
+ * Decodes UTF-8 and converts every kind of line end to "\n".
  *
- * @param options.name of the file, and where in it the bytes begin: for the message
+ * @param options.name name of the file, for messages
+ * @param options.begin position of the bytes in the file, for messages
  * @throws {DataError} when they are not UTF-8
  */
 export function decodeUtf8(bytes: Uint8Array<ArrayBuffer>, { name, begin }: { name: string; begin: number }): string {
@@ -202,7 +216,7 @@ export function decodeUtf8(bytes: Uint8Array<ArrayBuffer>, { name, begin }: { na
   try {
     text = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch {
-    // Decoded with replacement characters and encoded again, the bytes are the same up to the first wrong one.
+    // Decode with replacement characters and encode again: the first byte that differs is the first invalid one.
     const mended = new TextEncoder().encode(new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes));
     const place = begin + mended.findIndex((byte, i) => byte !== bytes[i]);
     throw new DataError(`${name} is not UTF-8 text: the first wrong byte is near byte ${place}`);

@@ -1,8 +1,13 @@
 /**
- * An example as the model sees it: its tokens, and which of them are learned. The rules are those of TRL's SFTTrainer 1.16
- * (https://huggingface.co/docs/trl/sft_trainer): a plain text or completion ends with the end-of-text token; of a prompt with a
- * completion the latter alone is learned; it begins where the tokens of the prompt and those of both together part, so that a token
- * across the border counts to the completion. What `deno task data` shows and what is trained on is made here.
+ * Turns an example into tokens and marks the tokens that are learned. The rules are the rules of TRL's SFTTrainer 1.16
+ * (https://huggingface.co/docs/trl/sft_trainer):
+ *
+ * - A plain text or completion ends with the end-of-text token.
+ * - If an example has a prompt and a completion, only the completion is learned.
+ * - The completion begins at the first token that differs between the prompt alone and the prompt with its completion.
+ *   So a token that covers the end of the prompt and the start of the completion belongs to the completion.
+ *
+ * Training and `deno task data`, which shows examples, both use this module.
  */
 import { DataError } from "../errors.ts";
 import { specialIds } from "../tokenizer/to_hugging_face.ts";
@@ -10,11 +15,11 @@ import type { EncodeOptions, Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { Example, Message, TemplateExtras, Words } from "./examples.ts";
 import { labelCount, type TokenRow } from "./token_rows.ts";
 
-/** What turns a conversation into tokens: a `ChatTemplate`. */
+/** Turns conversations into tokens; a `ChatTemplate` does. */
 export interface ConversationEncoder {
   /**
-   * The tokens of a conversation, and of each whether the assistant has said it.
-   * @param options.addGenerationPrompt whether to end with what comes before an answer
+   * The tokens of a conversation, and for each token whether the assistant wrote it.
+   * @param options.addGenerationPrompt whether to append the text that opens an assistant's turn
    */
   encode(
     tokenizer: Tokenizer,
@@ -23,32 +28,33 @@ export interface ConversationEncoder {
   ): Promise<{ readonly ids: ArrayLike<number>; readonly assistant: readonly boolean[] }>;
 }
 
-/** How examples become tokens. */
+/** Options of {@linkcode tokenizeExample}. */
 export interface TokenizeOptions {
-  /** The model's. */ readonly tokenizer: Tokenizer;
-  /** For conversations. */ readonly template?: ConversationEncoder;
-  /** The most tokens of a row; longer ones are cut. Default: any number. */ readonly maxLength?: number;
-  /** Which end of a longer row stays. Default: its start. */ readonly truncation?: "keep_start" | "keep_end";
-  /** Of prompts with completions, whether only the completions are learned. Default: true. */
+  /** The model's tokenizer. */ readonly tokenizer: Tokenizer;
+  /** The chat template; required for conversations. */ readonly template?: ConversationEncoder;
+  /** Longest row, in tokens; longer rows are cut. Default: no limit. */ readonly maxLength?: number;
+  /** Which end of a row remains when it is cut. Default: its start. */ readonly truncation?: "keep_start" | "keep_end";
+  /** Whether only the completion is learned if an example has a prompt and a completion. Default: true. */
   readonly completionOnly?: boolean;
-  /** Of conversations, whether only what the assistant says is learned. Default: false. */
+  /** Whether only the assistant's messages are learned in a conversation. Default: false. */
   readonly assistantOnly?: boolean;
-  /** What special tokens in plain texts are. Default: special tokens, as in TRL. */ readonly special?: EncodeOptions;
-  /** The id that ends a plain text; null for none. Default: {@linkcode endOfText} of the tokenizer. */
+  /** How special tokens in a plain text are encoded. Default: as special tokens, as in TRL. */ readonly special?:
+    EncodeOptions;
+  /** The id that ends a plain text, or null to append none. Default: {@linkcode endOfText} of the tokenizer. */
   readonly endOfText?: number | null;
 }
 
-/** A row of tokens, and how long it was before it was cut. */
+/** A row of tokens, and its length before it was cut. */
 export interface TokenizedRow extends TokenRow {
-  /** Tokens of the whole row. */ readonly fullLength: number;
+  /** Number of tokens before the row was cut. */ readonly fullLength: number;
   /**
-   * Whether the tokens of the prompt alone end otherwise than with the completion after it: then the model is trained on another
-   * prompt than it will see.
+   * Whether the last tokens of the prompt change when the completion follows. If so, the prompt in training has other
+   * tokens than the prompt that the model will be given in use.
    */
   readonly merged: boolean;
 }
 
-/** The id with which a tokenizer ends a text: of its `eos_token`, or of `<|endoftext|>`; null where it has none. */
+/** The id that ends a text: of the tokenizer's `eos_token`, or else of `<|endoftext|>`; null if it has neither. */
 export function endOfText(tokenizer: Tokenizer): number | null {
   return specialIds(tokenizer).eos_token_id;
 }
@@ -57,9 +63,10 @@ export function endOfText(tokenizer: Tokenizer): number | null {
  * Turns an example into tokens.
  *
  * @param example a text or conversation, or a prompt with its completion
- * @returns the row; `labelCount` of it is 0 where nothing of it is learned, as of a prompt that fills `maxLength`
- * @throws {DataError} naming the row: when it cannot be encoded, is a conversation and there is no template, or has no part of the
- * assistant's where these alone are learned
+ * @returns the row; its `labelCount` is 0 if nothing of it is learned, for example because the prompt alone fills
+ * `maxLength`
+ * @throws {DataError} when the example cannot be encoded, is a conversation and there is no template, or has no message
+ * of the assistant though `assistantOnly` is set. The message names the row
  */
 export function tokenizeExample(
   example: Extract<Example, { kind: "text" | "completion" }>,
@@ -73,7 +80,7 @@ export function tokenizeExample(
   });
 }
 
-/** @internal A row without what is beyond `maxLength`. */
+/** @internal A row, cut to `maxLength` tokens. */
 export function cutRow(
   { ids, learned }: TokenRow,
   { maxLength = Infinity, truncation = "keep_start" }: Pick<TokenizeOptions, "maxLength" | "truncation">,
@@ -83,7 +90,7 @@ export function cutRow(
   return { ids: part(ids), learned: part(learned), fullLength: ids.length };
 }
 
-/** @internal Has an error of `body` name the row. */
+/** @internal Runs `body` and adds the row's place in the file to the message of its DataError. */
 export async function located<T>({ where }: Pick<Example, "where">, body: () => Promise<T>): Promise<T> {
   try {
     return await body();
@@ -112,11 +119,11 @@ async function promptAndCompletion(example: Of<"completion">, options: TokenizeO
   return { ids, learned, merged: start < before.length };
 }
 
-/** @internal A text and what goes on with it; both are texts or both conversations. */
+/** @internal A prompt followed by its completion; both are texts, or both are conversations. */
 export const joined = (prompt: Words, completion: Words): Words =>
   typeof prompt === "string" ? prompt + completion : [...prompt, ...completion as readonly Message[]];
 
-/** @internal How many ids two rows begin with alike. */
+/** @internal Length of the longest common prefix of two rows. */
 export function commonLength(a: Int32Array, b: Int32Array): number {
   let length = 0;
   while (length < a.length && a[length] === b[length]) length++;
@@ -125,11 +132,11 @@ export function commonLength(a: Int32Array, b: Int32Array): number {
 
 interface Encoded {
   readonly ids: Int32Array;
-  /** Of each token, whether the assistant has said it; a plain text is all learned. */
+  /** 1 for each token that the assistant wrote, and for every token of a plain text. */
   readonly assistant: Uint8Array;
 }
 
-/** @internal The tokens of a text or conversation; with `ends` a plain text has its end-of-text token. */
+/** @internal The tokens of a text or conversation. With `ends`, the end-of-text token is appended to a plain text. */
 export async function encode(
   words: Words,
   { tokenizer, template, special = { allowedSpecial: "all" }, endOfText: end = endOfText(tokenizer), assistantOnly }:
@@ -138,12 +145,14 @@ export async function encode(
   { ends = false, addGenerationPrompt = false },
 ): Promise<Encoded> {
   if (typeof words !== "string") {
-    if (!template) throw new DataError("a conversation, and the model has no chat template: name one with --template");
+    if (!template) {
+      throw new DataError("a conversation, but the model has no chat template; choose one with --template");
+    }
     const { ids, assistant } = await template.encode(tokenizer, words, { tools, variables, addGenerationPrompt });
     return { ids: Int32Array.from(ids), assistant: Uint8Array.from(assistant, Number) };
   }
   if (assistantOnly) {
-    throw new DataError("a plain text, of which no part is the assistant's; leave out --assistant_only_loss");
+    throw new DataError("a plain text has no messages of an assistant; leave out --assistant_only_loss");
   }
   const text = tokenizer.encode(words, special), ended = !ends || end === null || text.at(-1) === end;
   const ids = new Int32Array(text.length + Number(!ended));
@@ -152,22 +161,22 @@ export async function encode(
   return { ids, assistant: new Uint8Array(ids.length).fill(1) };
 }
 
-/** @throws {DataError} when the assistant has said nothing, and that alone is learned */
+/** The tokens to learn. @throws {DataError} when only the assistant's tokens are learned and there are none */
 function marks(assistant: Uint8Array, { assistantOnly = false }: TokenizeOptions): Uint8Array {
   if (!assistantOnly) return assistant.fill(1);
-  if (!assistant.includes(1)) throw new DataError("the assistant says nothing, and only what it says is learned");
+  if (!assistant.includes(1)) throw new DataError("no message of the assistant, and only its messages are learned");
   return assistant;
 }
 
-/** What became of the rows. */
+/** Counts over the rows of a file. */
 export interface RowCounts {
-  /** All rows of the file. */ rows: number;
-  /** Rows that were longer than `maxLength`. */ cut: number;
-  /** Rows of which nothing is learned: they are left out. */ dropped: number;
-  /** Tokens that are learned. */ labels: number;
+  /** Number of rows in the file. */ rows: number;
+  /** Rows that were longer than `maxLength` and were cut. */ cut: number;
+  /** Rows that were dropped because nothing of them is learned. */ dropped: number;
+  /** Number of tokens that are learned. */ labels: number;
 }
 
-/** Counts what becomes of rows. @returns whether the row is of use */
+/** Adds a row to the counts. @returns whether the row has a token to learn */
 export function countRow(counts: RowCounts, row: TokenizedRow): boolean {
   const labels = labelCount(row);
   counts.rows++;

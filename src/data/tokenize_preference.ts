@@ -1,8 +1,9 @@
 /**
- * Preferences and prompts as the model sees them: tokens of a prompt, and of two answers of which the first is preferred. The rules
- * are those of TRL's DPOTrainer 1.16 (https://huggingface.co/docs/trl/dpo_trainer): the answers begin where the tokens of the prompt
- * part from those of the prompt with either answer, and plain texts end with the end-of-text token. Unlike in TRL equal answers and
- * empty ones are errors, and no answer loses its end where one goes on from the other.
+ * Turns preferences and prompts into tokens. A preference is a prompt and two answers, the first of which is preferred.
+ * The rules are the rules of TRL's DPOTrainer 1.16 (https://huggingface.co/docs/trl/dpo_trainer): the answers begin at
+ * the first token that differs between the prompt alone and the prompt with either answer, and a plain text ends with
+ * the end-of-text token. Unlike in TRL, equal or empty answers are errors, and if one answer begins with the whole
+ * other answer, neither loses its end.
  */
 import { DataError } from "../errors.ts";
 import type { Words } from "./examples.ts";
@@ -19,18 +20,19 @@ import {
 
 /** A preference as tokens. */
 export interface TokenizedPreference {
-  /** What both texts begin with. */ readonly prompt: Int32Array;
-  /** The preferred answer, one token or more. */ readonly chosen: Int32Array;
-  /** The other answer, one token or more. */ readonly rejected: Int32Array;
-  /** Whether the tokens of the prompt alone end otherwise than with an answer after it. */ readonly merged: boolean;
+  /** Tokens of the prompt. */ readonly prompt: Int32Array;
+  /** The preferred answer, at least one token. */ readonly chosen: Int32Array;
+  /** The other answer, at least one token. */ readonly rejected: Int32Array;
+  /** Whether the last tokens of the prompt change when an answer follows. */ readonly merged: boolean;
 }
 
 /**
- * Turns a preference into tokens. Where no prompt stands beside the answers, it is what both begin with: turns, or letters up to the
- * last space.
+ * Turns a preference into tokens. If the row has no prompt, the prompt is the common beginning of both answers: the
+ * messages or characters that both begin with. A space at the end of a common text belongs to the answers.
  *
- * @param options `maxLength`, `completionOnly` and `assistantOnly` say nothing of preferences
- * @throws {DataError} naming the row: when the answers are equal, one is empty, or the row cannot be encoded
+ * @param options `maxLength`, `completionOnly` and `assistantOnly` are ignored
+ * @throws {DataError} when the answers are equal, one of them is empty, or the row cannot be encoded. The message names
+ * the row
  */
 export function tokenizePreference(
   example: Of<"preference">,
@@ -43,7 +45,7 @@ export function tokenizePreference(
     }
     for (const [name, answer] of Object.entries({ chosen, rejected })) {
       if (!isEmpty(answer)) continue;
-      const why = example.prompt === undefined ? "all of it begins the other answer" : "it is empty";
+      const why = example.prompt === undefined ? "the other answer begins with all of it" : "it is empty";
       throw new DataError(`${name} has no answer to the prompt: ${why}`);
     }
     const { ids } = await encode(prompt, how, example, { addGenerationPrompt: true });
@@ -64,9 +66,9 @@ export function tokenizePreference(
 }
 
 /**
- * Turns a prompt into tokens; a conversation ends with what comes before an answer.
+ * Turns a prompt into tokens. A conversation ends with the tokens that open an assistant's turn.
  *
- * @throws {DataError} naming the row, when it has no token or cannot be encoded
+ * @throws {DataError} when the prompt has no tokens or cannot be encoded. The message names the row
  */
 export function tokenizePrompt(example: Of<"prompt">, options: TokenizeOptions): Promise<Int32Array> {
   return located(example, async () => {
@@ -78,9 +80,11 @@ export function tokenizePrompt(example: Of<"prompt">, options: TokenizeOptions):
 }
 
 /**
- * Turns a ranking, or a preference, into tokens: of each answer those of the prompt with it, the best first.
+ * Turns a ranking or a preference into tokens.
  *
- * @throws {DataError} naming the row: when two answers are equal, one is empty, or the row cannot be encoded
+ * @returns one row per answer, best first: the tokens of the prompt followed by the answer
+ * @throws {DataError} when two answers are equal, an answer is empty, or the row cannot be encoded. The message names
+ * the row
  */
 export function tokenizeRanking(
   example: Of<"ranking"> | Of<"preference">,
@@ -105,7 +109,7 @@ export function tokenizeRanking(
   });
 }
 
-/** A preference as two rows, each cut to `maxLength`, of which the answers are learned. */
+/** A preference as two rows, each cut to `maxLength`. Only the answers are learned. */
 export function preferenceRows(
   { prompt, merged, ...answers }: TokenizedPreference,
   options: Pick<TokenizeOptions, "maxLength" | "truncation">,
@@ -119,13 +123,13 @@ export function preferenceRows(
   return { chosen: row(answers.chosen), rejected: row(answers.rejected) };
 }
 
-/** A conversation's answer may call a function and say nothing. */
+/** Whether an answer has no text. A message that calls a function counts as not empty. */
 const isEmpty = (answer: Words): boolean =>
   typeof answer === "string"
     ? answer === ""
     : answer.every(({ content, tool_calls }) => content === "" && tool_calls === undefined);
 
-/** The preference with its prompt apart from the answers. */
+/** A preference whose answers do not repeat the prompt. */
 function withPrompt({ prompt, chosen, rejected }: Of<"preference">): Record<"prompt" | "chosen" | "rejected", Words> {
   if (prompt !== undefined) return { prompt, chosen, rejected };
   const length = typeof chosen === "string" ? sharedLetters(chosen, rejected as string) : sharedTurns(chosen, rejected);
@@ -133,13 +137,13 @@ function withPrompt({ prompt, chosen, rejected }: Of<"preference">): Record<"pro
 }
 
 function sharedTurns(chosen: Words, rejected: Words): number {
-  const most = Math.min(chosen.length, rejected.length) - 1; // an answer is left of each
+  const most = Math.min(chosen.length, rejected.length) - 1; // leave at least one message of each as the answer
   let length = 0;
   while (length < most && JSON.stringify(chosen[length]) === JSON.stringify(rejected[length])) length++;
   return length;
 }
 
-/** One space before the answers is theirs, and no letter of two code units is cut in two. */
+/** Length of the common beginning of two texts, without a space or half of a surrogate pair at its end. */
 function sharedLetters(chosen: string, rejected: string): number {
   let length = 0;
   while (length < chosen.length && chosen[length] === rejected[length]) length++;

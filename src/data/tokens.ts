@@ -4,22 +4,25 @@ import { reason } from "../files/reason.ts";
 import type { SystemFile } from "../files/system.ts";
 import { fill, openData } from "./text_file.ts";
 
-/** Token ids that batches are taken from: an `Int32Array` in memory, or a {@linkcode TokenFile}. */
+/** A source of token ids: an `Int32Array` in memory, or a {@linkcode TokenFile}. */
 export interface Tokens {
-  /** How many there are. */ readonly length: number;
+  /** Number of ids. */ readonly length: number;
   /** The ids from `begin` to before `end`, both inside the data. */ subarray(begin: number, end: number): Int32Array;
 }
 
-/** What tells one text's tokens from another's: how many there are, and a checksum, in hexadecimal. */
+/** Identifies tokens, so that a resumed run can check that its data are unchanged. */
 export interface TokensIdentity {
-  /** How many tokens there are. */ readonly length: number;
-  /** Of the ids. */ readonly checksum: string;
+  /** Number of tokens. */ readonly length: number;
+  /** Checksum of the ids, in hexadecimal. */ readonly checksum: string;
 }
 
-/** Up to how many tokens all count; of more, blocks that lie evenly between the first and the last. */
+/** Up to `WHOLE` tokens, the checksum covers all; beyond that, `BLOCKS` evenly spaced blocks of `BLOCK` tokens. */
 const WHOLE = 2 ** 22, BLOCKS = 256, BLOCK = 4096;
 
-/** What tells ids from others; of a large file a few megabytes are read. */
+/**
+ * The length and a checksum of tokens. A file of more than 4 Mi tokens is sampled, so that only a few megabytes are
+ * read.
+ */
 export function identify(tokens: Tokens): TokensIdentity {
   const { length } = tokens, whole = length <= WHOLE, checksum = new Checksum();
   for (let i = 0; i < (whole ? Math.ceil(length / BLOCK) : BLOCKS); i++) {
@@ -29,20 +32,20 @@ export function identify(tokens: Tokens): TokensIdentity {
   return { length, checksum: `${checksum}` };
 }
 
-/** How ids are kept in a file: nanoGPT's `uint16`, or `uint32` where there are more than 65,536 of them. */
+/** Type of the ids in a file: `uint16` as in nanoGPT, or `uint32` for a vocabulary of more than 65,536 tokens. */
 export type TokenType = "uint16" | "uint32";
 
-/** Bytes of an id. */
+/** Bytes per id. */
 export const tokenBytes = { uint16: 2, uint32: 4 } as const;
 
-/** The smaller type that holds ids below `vocabSize`. */
+/** The smallest type that holds all ids below `vocabSize`. */
 export function tokenType(vocabSize: number): TokenType {
   return vocabSize <= 2 ** 16 ? "uint16" : "uint32";
 }
 
 /**
- * A file of token ids, little-endian and nothing else: nanoGPT's `train.bin` and `val.bin`. Of the file only what a batch takes
- * is read, so it may be larger than memory.
+ * A file of little-endian token ids without a header, such as nanoGPT's `train.bin` and `val.bin`. Only the ids of a
+ * batch are read, so the file may be larger than memory.
  */
 export class TokenFile implements Tokens, Disposable {
   readonly #file: SystemFile;
@@ -53,22 +56,24 @@ export class TokenFile implements Tokens, Disposable {
 
   /**
    * Opens a file of ids.
-   * @param options.type of the ids; `uint16` unless given
-   * @throws {DataError} when the file cannot be read, is empty, or ends within an id
+   * @param options.type type of the ids. Default: `uint16`
+   * @throws {DataError} when the file cannot be read, is empty, or ends in the middle of an id
    */
   static open(path: string, { type = "uint16" }: { type?: TokenType } = {}): TokenFile {
     return openData(path, (file) => {
       const { size, isFile } = file.statSync(), bytes = tokenBytes[type];
-      if (!isFile) throw new DataError(`${path} is no file`);
+      if (!isFile) throw new DataError(`${path} is not a file`);
       if (size === 0) throw new DataError(`${path} is empty`);
       if (size % bytes !== 0) {
-        throw new DataError(`${path} is damaged: ${size} bytes are no whole number of tokens of ${bytes} bytes`);
+        throw new DataError(
+          `${path} is damaged: its ${size} bytes are not a multiple of ${bytes}, the size of a token`,
+        );
       }
       return new TokenFile(file, path, size / bytes, type);
     });
   }
 
-  /** Reads ids; throws {@linkcode DataError} when the file has become shorter, or cannot be read. */
+  /** Reads ids. @throws {DataError} when the file has become shorter, or cannot be read */
   subarray(begin: number, end: number): Int32Array<ArrayBuffer> {
     const ids = this.type === "uint16" ? new Uint16Array(end - begin) : new Int32Array(end - begin);
     let whole;
@@ -77,7 +82,9 @@ export class TokenFile implements Tokens, Disposable {
     } catch (error) {
       throw new DataError(`Cannot read ${this.path}: ${reason(error)}`);
     }
-    if (!whole) throw new DataError(`${this.path} ends before token ${end}: it had ${this.length} before`);
+    if (!whole) {
+      throw new DataError(`${this.path} ends before token ${end}: it had ${this.length} tokens when it was opened`);
+    }
     return ids instanceof Int32Array ? ids : Int32Array.from(ids);
   }
 

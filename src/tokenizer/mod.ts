@@ -1,5 +1,6 @@
 /**
- * Text to token ids and back: characters, words, GPT-2's byte pairs, and tokenizers in Hugging Face's files.
+ * Converts text to token ids and back: by characters, by words, by GPT-2's byte pairs, or with a tokenizer from Hugging
+ * Face's files.
  *
  * @module
  */

@@ -155,7 +155,7 @@ Deno.test("conversations bring their template's tokens, in a model that is tuned
     const none = await finetune(...chats, `--out_dir=${folder}/none`);
     assertStringIncludes(
       none.err,
-      "line 1: a conversation, and the model has no chat template: name one with --template",
+      "line 1: a conversation, but the model has no chat template; choose one with --template",
     );
     const rounded = await finetune(...chats, "--template=chatml", "--lora_rank=2", "--weights=bf16");
     assertStringIncludes(rounded.err, "is stored in bf16, and rows are added to f32 alone; leave out --weights");

@@ -189,7 +189,7 @@ Deno.test("what is trained on: what is named now wins over what is stored, and t
 
     const wrong = await train(`--dataset=${data}`, "--tokenizer=gpt2", ...tiny, ...brief);
     assertEquals(wrong.code, 2, wrong.err);
-    assertStringIncludes(wrong.err, `tokenizer=gpt2: the tokens in ${data} are those of another one`);
+    assertStringIncludes(wrong.err, `tokenizer=gpt2: ${data} was made with a different tokenizer`);
     const right = await train(`--dataset=${data}`, "--tokenizer=character", ...tiny, ...brief);
     assertEquals(right.code, 0, right.err);
   }));

@@ -1,4 +1,4 @@
-/** Chat templates that fail, chats that they refuse, special tokens of any tokenizer, and where a turn ends. */
+/** Chat templates that fail, chats that they reject, special tokens added to any tokenizer, and the end of a turn. */
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { ChatTemplate, chatTokenizer, type Message } from "../../src/data/mod.ts";
 import { encodeParts } from "../../src/data/chat_template.ts";
@@ -18,14 +18,14 @@ const chat = [user("abc"), assistant("cab")];
 async function refused(source: string, messages: readonly Message[], expected: string, seconds = 30): Promise<void> {
   using template = new ChatTemplate(source, { name: "x.jinja", seconds, megabytes: 64, characters: 1000 });
   await assertRejects(() => template.encode(characters, messages), DataError, expected);
-  // What is wrong with one chat, or one template, harms no other.
+  // After an error, the worker still renders other chats and templates.
   using other = new ChatTemplate("{{ messages[0].content }}");
   assertEquals(await other.render(messages.length > 0 ? [user("b")] : chat), messages.length > 0 ? "b" : "abc");
 }
 
 const characters = CharacterTokenizer.fromText("abcdefghijklmnopqrstuvwxyz \n");
 
-Deno.test("a template that fails says why, and what it takes is bounded", async () => {
+Deno.test("a template that fails says why, and its time and memory are limited", async () => {
   await refused("{% for message in messages %}", chat, "x.jinja does not parse: ");
   await refused("{{ messages[0].content | backwards }}", chat, "x.jinja fails: ");
   await refused("{{ os.system('ls') }}", chat, "x.jinja fails: ");
@@ -39,10 +39,10 @@ Deno.test("a template that fails says why, and what it takes is bounded", async 
     "x.jinja takes more than 64 MB of memory",
     60,
   );
-  await refused("{{ strftime_now('%Q') }}", chat, "strftime_now knows no %Q");
+  await refused("{{ strftime_now('%Q') }}", chat, "strftime_now does not support %Q");
 });
 
-Deno.test("a chat that is none is refused, with the message's number", async () => {
+Deno.test("an invalid chat is rejected, with the number of the message", async () => {
   const plain = chatTokenizer(characters, "plain");
   using template = ChatTemplate.of(plain)!;
   await assertRejects(() => template.render([]), DataError, "at least one message");
@@ -54,22 +54,22 @@ Deno.test("a chat that is none is refused, with the message's number", async () 
   await assertRejects(
     () => template.render([user("a"), { role: "assistant", content: null } as unknown as Message]),
     DataError,
-    "message 2, of assistant, has no text",
+    "the content of message 2 (role assistant) is not a text",
   );
   assertEquals(ChatTemplate.of(characters), undefined);
 });
 
-Deno.test("without {% generation %}, a template that writes a chat's beginning anew is refused", async () => {
+Deno.test("without {% generation %}, a template that rewrites earlier messages is rejected", async () => {
   await refused(
     "{% for m in messages %}{{ loop.length }}{{ m.content }}{% endfor %}",
     [...chat, ...chat],
     "up to message 2",
   );
   const filtered = "{% filter upper %}{% generation %}{{ messages[0].content }}{% endgeneration %}{% endfilter %}";
-  await refused(filtered, chat, "does something with what stands in {% generation %}");
+  await refused(filtered, chat, "changes the text in {% generation %} after writing it");
 });
 
-Deno.test("a worker that is ended in the middle says so, and a template goes on after its time has run out", async () => {
+Deno.test("a worker disposed during a request says so, and a template renders again after a timeout", async () => {
   const source =
     "{% if messages[0].content == 'a' %}{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}" +
     "{% endfor %}{% endif %}{{ messages[0].content }}";
@@ -82,7 +82,7 @@ Deno.test("a worker that is ended in the middle says so, and a template goes on 
   await ended;
 });
 
-Deno.test("any tokenizer takes special tokens, and is the same after it was saved", async () => {
+Deno.test("special tokens can be added to any tokenizer, and are saved with it", async () => {
   const words = new WordTokenizer({ words: ["one", "two", "three"] }), gpt2 = await loadTokenizer("gpt2");
   for (
     const [tokenizer, text] of [[characters, "abc"], [words, "one two "], [gpt2, "Grüße 😀"]] as [Tokenizer, string][]
@@ -90,7 +90,7 @@ Deno.test("any tokenizer takes special tokens, and is the same after it was save
     const { vocabSize } = tokenizer, added = chatTokenizer(tokenizer.withSpecialTokens(["<a>"]), "chatml");
     assertEquals(added.vocabSize, vocabSize + 3);
     assertEquals(tokenizer.vocabSize, vocabSize);
-    assertEquals(chatTokenizer(added, "chatml").toJSON(), added.toJSON()); // they are there
+    assertEquals(chatTokenizer(added, "chatml").toJSON(), added.toJSON()); // it has the tokens already
     const again = await tokenizerFromJSON(JSON.parse(JSON.stringify(added)));
     for (const each of [added, again]) {
       assertEquals(each.toJSON(), added.toJSON());
@@ -109,7 +109,7 @@ Deno.test("any tokenizer takes special tokens, and is the same after it was save
   assertThrows(() => characters.withSpecialTokens([""]), DataError, "empty");
 });
 
-Deno.test("a token is the assistant's where a part of it is: bytes of a character, a space before a word", async () => {
+Deno.test("a token that is partly the assistant's is the assistant's: bytes of a character, a leading space", async () => {
   const gpt2 = await loadTokenizer("gpt2");
   const parts = [{ text: "a 😀b:", assistant: false }, { text: " hé😀", assistant: true }, {
     text: "😀 c",
@@ -119,12 +119,12 @@ Deno.test("a token is the assistant's where a part of it is: bytes of a characte
   assertEquals(ids, [...gpt2.encode("a 😀b: hé😀😀 c")]);
   const text = gpt2.decode(ids.filter((_, i) => assistant[i]));
   assertEquals(text, " hé😀");
-  // A token that belongs to two parts is the assistant's.
+  // A token across two parts counts as the assistant's.
   const inside = encodeParts(gpt2, [{ text: "hel", assistant: false }, { text: "lo", assistant: true }]);
   assertEquals(inside, { ids: [...gpt2.encode("hello")], assistant: [true] });
 });
 
-Deno.test("a turn ends at a special token, or at the text before the next", async () => {
+Deno.test("a turn ends at a special token, or at the text before the next turn", async () => {
   const written =
     "{% for m in messages %}{{ '\n' if not loop.first }}{{ m.role }}: {{ m.content }}{% endfor %}{{ '\nassistant: ' if add_generation_prompt }}";
   const tokenizer = chatTokenizer(characters, written);
@@ -132,7 +132,11 @@ Deno.test("a turn ends at a special token, or at the text before the next", asyn
   assertEquals(await template.render(chat, { addGenerationPrompt: true }), "user: abc\nassistant: cab\nassistant: ");
   assertEquals(await template.endOfTurn(tokenizer), { ids: [], strings: ["\nuser:"] });
   using loud = new ChatTemplate("{{ messages[0].content | upper }}", { name: "x.jinja" });
-  await assertRejects(() => loud.endOfTurn(tokenizer), DataError, "x.jinja does not write what the assistant says");
+  await assertRejects(
+    () => loud.endOfTurn(tokenizer),
+    DataError,
+    "x.jinja changes the text of the assistant's message",
+  );
   const { ids, assistant } = await template.encode(
     CharacterTokenizer.fromText("abcdefghijklmnopqrstuvwxyz: \n"),
     [...chat, user("b")],

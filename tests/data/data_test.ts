@@ -8,17 +8,17 @@ import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
 import golden from "../golden/random.json" with { type: "json" };
 import { inFolder } from "../testing.ts";
 
-/** A file that `fetch` finds without a network. */
+/** A file that `fetch` finds without a network, as a data URL. */
 async function knownFile(contents: string): Promise<KnownFile> {
   const bytes = new TextEncoder().encode(contents);
   const sha256 = new Uint8Array(await crypto.subtle.digest("SHA-256", bytes)).toHex();
   return { name: "play.txt", url: `data:text/plain,${encodeURIComponent(contents)}`, bytes: bytes.length, sha256 };
 }
 
-/** One that it cannot find. */
+/** A file that `fetch` cannot find. */
 const missing: KnownFile = { name: "play.txt", url: "data:", bytes: 3, sha256: "" };
 
-Deno.test("characters are code points in their order, and come back", () => {
+Deno.test("character ids follow the order of code points, and decode to the text", () => {
   const text = "b😀a\n\u{10ffff}é!a";
   const tokenizer = CharacterTokenizer.fromText(text);
   assertEquals(tokenizer.characters, ["\n", "!", "a", "b", "é", "😀", "\u{10ffff}"]);
@@ -30,7 +30,7 @@ Deno.test("characters are code points in their order, and come back", () => {
   assertEquals(again.characters, tokenizer.characters);
 });
 
-Deno.test("characters and ids outside the vocabulary are named", () => {
+Deno.test("an error names a character or id outside the vocabulary", () => {
   const tokenizer = CharacterTokenizer.fromText("abc");
   const error = assertThrows(() => tokenizer.encode("a\tß😀ß"), DataError);
   assertEquals(error.message, 'Not in the vocabulary of 3 characters: "\\t", "ß", "😀"');
@@ -39,33 +39,33 @@ Deno.test("characters and ids outside the vocabulary are named", () => {
   assertThrows(() => tokenizer.decode([-1]), DataError, "Token -1");
 });
 
-Deno.test("a damaged vocabulary is refused", () => {
+Deno.test("a damaged vocabulary is rejected", () => {
   for (const json of [null, 3, {}, { type: "bpe" }, { type: "character", characters: "" }]) {
     assertThrows(() => CharacterTokenizer.fromJSON(json), CheckpointError, "Not a vocabulary");
   }
   assertThrows(() => CharacterTokenizer.fromJSON({ type: "character", characters: "aba" }), CheckpointError);
 });
 
-Deno.test("the split is at nine tenths of the code points", () => {
-  // int(11 * 0.9) is 9: the tenth and eleventh characters are held out, though emoji take two units of a string.
+Deno.test("the text is split at 90 % of its code points", () => {
+  // int(11 * 0.9) is 9: the tenth and eleventh code points are held out, though each emoji is two units of a string.
   const text = "😀bcdefghi😀k", tokenizer = CharacterTokenizer.fromText(text);
   const { train, val } = splitTokens(text, tokenizer, { blockSize: 1 });
   assertEquals(tokenizer.decode(train), "😀bcdefghi");
   assertEquals(tokenizer.decode(val), "😀k");
 });
 
-Deno.test("a text too short for a block is refused, and the length that is asked for is enough", () => {
+Deno.test("a text too short for a block is rejected, and the length that the message requires is enough", () => {
   for (const blockSize of [1, 2, 7, 64, 256]) {
     const text = (n: number) => "ab".repeat(n).slice(0, n), tokenizer = CharacterTokenizer.fromText("ab");
     const enough = 10 * blockSize + 1;
     const message = assertThrows(() => splitTokens(text(enough - 1), tokenizer, { blockSize }), DataError).message;
-    assertStringIncludes(message, `which takes at least ${enough} characters`);
+    assertStringIncludes(message, `needs at least ${enough}, because`);
     assertStringIncludes(message, `it has ${enough - 1}`);
     assertEquals(splitTokens(text(enough), tokenizer, { blockSize }).val.length, blockSize + 1);
   }
 });
 
-Deno.test("batches start where nanoGPT's do, and can be made again from their offsets", () => {
+Deno.test("batches start at nanoGPT's offsets, and can be made again from their offsets", () => {
   const { tokens, block: blockSize, rows: batchSize, offsets: expected } = golden.batches;
   const data = Int32Array.from({ length: tokens }, (_, i) => i), generator = new RandomGenerator(1337);
   for (const starts of expected) {
@@ -77,7 +77,7 @@ Deno.test("batches start where nanoGPT's do, and can be made again from their of
   }
 });
 
-Deno.test("a batch needs one token more than a block, and its last one can be reached", () => {
+Deno.test("a batch needs one token more than a block, and can reach the last token", () => {
   const data = Int32Array.of(5, 6, 7, 8), generator = new RandomGenerator(0);
   const batch = getBatch(data, { blockSize: 3, batchSize: 2, generator });
   assertEquals(batch, { x: Int32Array.of(5, 6, 7, 5, 6, 7), y: Int32Array.of(6, 7, 8, 6, 7, 8), offsets: [0, 0] });
@@ -87,7 +87,7 @@ Deno.test("a batch needs one token more than a block, and its last one can be re
   }
 });
 
-Deno.test("a text file is read as Python reads it", () =>
+Deno.test("a text file is read as in Python", () =>
   inFolder(async (folder) => {
     const path = `${folder}/text.txt`;
     await Deno.writeTextFile(path, "\ufeffone\r\ntwo\rthree\n\r\n");
@@ -97,7 +97,7 @@ Deno.test("a text file is read as Python reads it", () =>
     assertEquals(await readText(path), "one\ufefftwo", "elsewhere it is a character");
   }));
 
-Deno.test("a file that is no text is refused with the reason", () =>
+Deno.test("a file that is not a text is rejected with the reason", () =>
   inFolder(async (folder) => {
     const refused = async (path: string, reason: string) => {
       const { message } = await assertRejects(() => loadText({ input: path }), DataError);
@@ -114,10 +114,10 @@ Deno.test("a file that is no text is refused with the reason", () =>
     await refused(await file(0xef, 0xbb, 0xbf), "is empty");
     await refused(await file(0xef, 0xbb, 0xbf, 0x61, 0xff), "near byte 4");
     await refused(await file(0x61, 0x62, 0xff, 0x63), "near byte 2");
-    await refused(await file(0xc3, 0xa9, 0xef, 0xbf), "near byte 4"); // cut off inside a character
+    await refused(await file(0xc3, 0xa9, 0xef, 0xbf), "near byte 4"); // ends inside a character
   }));
 
-Deno.test("a download is checked, kept, and found again", () =>
+Deno.test("a download is verified, cached, and found in the cache", () =>
   inFolder(async (folder) => {
     const contents = "First Citizen:\r\nSpeak.\n", file = await knownFile(contents), cacheFolder = `${folder}/a/b`;
     const notes: string[] = [], options = { cacheFolder, onNote: (line: string) => notes.push(line) };
@@ -129,29 +129,29 @@ Deno.test("a download is checked, kept, and found again", () =>
     const offline = { ...file, url: missing.url };
     assertEquals(await loadText({ ...options, dataset: "shakespeare", shakespeare: offline }), loaded);
     assertEquals(notes.length, 1);
-    // A damaged copy, of the same length, is not used but replaced.
+    // A damaged copy of the same length is downloaded again.
     await Deno.writeTextFile(`${cacheFolder}/play.txt`, contents.replace("Speak", "Sneak"));
     assertEquals(await loadText({ ...options, shakespeare: file }), loaded);
     assertEquals(await Deno.readTextFile(`${cacheFolder}/play.txt`), contents);
   }));
 
-Deno.test("what is not the known file is neither used nor kept", () =>
+Deno.test("a download with other contents is neither used nor cached", () =>
   inFolder(async (folder) => {
     const file = await knownFile("A play.");
     for (const wrong of [{ ...file, bytes: 8 }, { ...file, sha256: file.sha256.replace(/^./, "x") }]) {
-      await assertRejects(() => downloadOnce(wrong, folder), Error, "is not the file that it was");
+      await assertRejects(() => downloadOnce(wrong, folder), Error, "has changed: its SHA-256 or length differs");
     }
     assertEquals(await Array.fromAsync(Deno.readDir(folder)), []);
   }));
 
-Deno.test("a cache folder that cannot be made does not matter", () =>
+Deno.test("the download works without a cache folder", () =>
   inFolder(async (folder) => {
     await Deno.writeTextFile(`${folder}/file`, "");
     const bytes = await downloadOnce(await knownFile("A play."), `${folder}/file/cache`);
     assertEquals(new TextDecoder().decode(bytes), "A play.");
   }));
 
-Deno.test("without file and network, the text is the grammar's, and a line says so", () =>
+Deno.test("without a file and a network, the grammar generates the text, and a note says so", () =>
   inFolder(async (folder) => {
     const notes: string[] = [];
     const loaded = await loadText({ cacheFolder: folder, shakespeare: missing, onNote: (line) => notes.push(line) });
@@ -162,7 +162,7 @@ Deno.test("without file and network, the text is the grammar's, and a line says 
     assertEquals(await loadText({ dataset: "grammar" }), loaded);
   }));
 
-Deno.test("a dataset that is named and cannot be downloaded is refused, not replaced", () =>
+Deno.test("a named dataset that cannot be downloaded is an error, and no text is generated", () =>
   inFolder(async (folder) => {
     for (const dataset of ["shakespeare_char", "shakespeare"]) {
       const options = { dataset, cacheFolder: folder, shakespeare: missing };
@@ -172,7 +172,7 @@ Deno.test("a dataset that is named and cannot be downloaded is refused, not repl
     }
   }));
 
-Deno.test("tokens are told apart by their number and any one of them", () => {
+Deno.test("the identity of tokens depends on their number and on each of them", () => {
   const tokens = Int32Array.from({ length: 10000 }, (_, i) => i % 65), { length, checksum } = identify(tokens);
   assertEquals(length, 10000);
   assertEquals(identify(tokens.slice()), { length, checksum });
@@ -181,7 +181,7 @@ Deno.test("tokens are told apart by their number and any one of them", () => {
   }
   assertEquals(identify(Int32Array.of(7)), { length: 1, checksum: fnv(7) });
   assertEquals(identify(Int32Array.of(7, 50256)), { length: 2, checksum: fnv(7, 50256) });
-  // Of a large file, blocks: the first and the last tokens are among them, and not all is read.
+  // A large file is sampled in blocks, which include the first and the last token.
   let read = 0;
   const large = (last: number) => ({
     length: 2 ** 33,
@@ -194,13 +194,13 @@ Deno.test("tokens are told apart by their number and any one of them", () => {
   assertEquals(read, 2 * 2 ** 20);
 });
 
-/** FNV-1a as its page defines it, in exact integers, over 32-bit words. */
+/** FNV-1a over 32-bit words, computed with exact integers. */
 function fnv(...words: number[]): string {
   const hash = words.reduce((hash, word) => (hash ^ BigInt(word)) * 16777619n % 2n ** 32n, 2166136261n);
   return hash.toString(16).padStart(8, "0");
 }
 
-Deno.test("an unknown dataset is refused with those there are", async () => {
+Deno.test("an unknown dataset is rejected, and the message lists the known ones", async () => {
   const { message } = await assertRejects(() => loadText({ dataset: "openwebtext" }), ConfigError);
   assertStringIncludes(
     message,

@@ -13,7 +13,7 @@ import { RandomGenerator } from "../../src/random/mod.ts";
 
 type Edge = [to: number, p: number];
 
-/** Where a rule's texts may begin, with what probability; where they end, with that of going no further; and if ever. */
+/** Where a rule's texts may begin and end, each with its probability, and the probability of an empty text. */
 interface Ends {
   first: Edge[];
   last: Edge[];
@@ -23,8 +23,8 @@ interface Ends {
 const scaled = (edges: Edge[], by: number) => by === 0 ? [] : edges.map(([to, p]): Edge => [to, p * by]);
 
 /**
- * A grammar as an automaton (Glushkov, 1961): a state for every character that stands in a rule, an edge from each to those
- * that may follow it, with its probability. Paths are derivations.
+ * A grammar as an automaton (Glushkov, 1961): it has a state for every character of a rule, and an edge to each
+ * character that may follow, with its probability. A path is a derivation.
  */
 class Automaton {
   /** Each state's character; state 0 is the start. */
@@ -34,7 +34,7 @@ class Automaton {
   /** The probability that the text ends in a state. */
   final = new Map<number, number>();
 
-  /** @param repeated whether the automaton is of any number of the rule's texts, one after the other */
+  /** @param repeated whether the automaton accepts any number of the rule's texts, one after the other */
   constructor(rule: Rule, { repeated = false } = {}) {
     const { first, last } = this.#add(rule);
     this.edges[0] = first;
@@ -73,7 +73,9 @@ class Automaton {
     for (const [from, ends] of last) this.edges[from].push(...scaled(first, ends));
   }
 
-  /** A text with two derivations exists exactly if two paths part, read the same, and meet again or both may end. */
+  /**
+   * A text with two derivations exists exactly if two paths part, read the same text, and meet again or may both end.
+   */
   isAmbiguous(): boolean {
     const n = this.edges.length, seen = new Set<number>(), pending: [number, number][] = [];
     const step = (a: number, b: number): boolean =>
@@ -112,7 +114,7 @@ class Automaton {
   }
 }
 
-Deno.test("the automaton knows an ambiguous grammar from one that is not", () => {
+Deno.test("the automaton recognises an ambiguous grammar", () => {
   const ambiguous: Rule[] = [
     oneOf("a", "a"),
     sequence`${oneOf("a", "ab")}${oneOf("bc", "c")}`,
@@ -122,7 +124,7 @@ Deno.test("the automaton knows an ambiguous grammar from one that is not", () =>
   for (const rule of [words("ab, ac, a"), sequence`${oneOf("a", "ab")}${oneOf("c", "dc")}`]) {
     assertEquals(new Automaton(rule).isAmbiguous(), false);
   }
-  // Each text has one derivation, yet "aaa" is a and aa, or aa and a.
+  // Each text alone has one derivation, but repeated, "aaa" is a and aa, or aa and a.
   const rule = words("a, aa");
   assertEquals(new Automaton(rule).isAmbiguous(), false);
   assert(new Automaton(rule, { repeated: true }).isAmbiguous());
@@ -132,34 +134,34 @@ Deno.test("no text of the corpus has two derivations", () => {
   assertEquals(new Automaton(news, { repeated: true }).isAmbiguous(), false);
 });
 
-Deno.test("entropy and expected length add up as they should", () => {
+Deno.test("entropy and expected length of small grammars equal the values computed by hand", () => {
   // ½ · "a" + ¼ · "bc" + ¼ · "": entropy 1.5 ln 2; then one of four digits, and a full stop.
   const { entropy, length } = measure([weighted([2, "a"], [1, "bc"], [1, ""]), words("1, 2, 3, 4"), "."]);
   assertAlmostEquals(entropy, 1.5 * Math.LN2 + Math.log(4), 1e-15);
   assertAlmostEquals(length, 0.5 + 0.5 + 1 + 1, 1e-15);
 });
 
-Deno.test("the entropy is what the corpus has, item by item and as a whole", () => {
+Deno.test("the corpus has the computed entropy, per item and as a whole", () => {
   const automaton = new Automaton(news), generator = new RandomGenerator(18), exact = measure(news);
   const n = 20_000, surprise: number[] = [], excess: number[] = [];
   for (let i = 0; i < n; i++) {
     let text = "";
     const log = derive(news, generator, (piece) => text += piece);
-    // The probability of the text over all derivations is that of the one it was made by.
+    // The text's probability over all derivations equals the probability of the derivation that made it.
     if (i < 200) assertAlmostEquals(automaton.logProbability(text), log, 1e-9, text);
     surprise.push(-log);
     excess.push(-log - grammarEntropy * text.length); // zero on average
   }
-  // Three standard errors of a mean that the samples themselves give.
+  // Three standard errors of the mean, estimated from the samples.
   const mean = (x: number[]) => x.reduce((sum, x) => sum + x) / n;
   const error = (x: number[]) => Math.sqrt((mean(x.map((x) => x * x)) - mean(x) ** 2) / n);
   assertAlmostEquals(mean(surprise), exact.entropy, 3 * error(surprise));
   assertAlmostEquals(mean(excess), 0, 3 * error(excess));
-  assert(3 * error(excess) < 0.01 * exact.entropy); // and the check is a sharp one
+  assert(3 * error(excess) < 0.01 * exact.entropy); // the bound is small enough to detect an error of 1 %
   assertEquals(grammarEntropy, exact.entropy / exact.length);
 });
 
-Deno.test("the corpus is as long as asked, ends with a whole item, and follows its seed", () => {
+Deno.test("the corpus has at least the requested length, ends with a whole item, and depends on its seed", () => {
   const text = grammarCorpus({ seed: 3, characters: 20_000 });
   assert(text.length >= 20_000 && text.length < 20_300);
   assert(/[.!]"?[ \n]$/.test(text));

@@ -1,4 +1,4 @@
-/** Parquet as pyarrow writes it: every method of compression, several encodings, and files that are wrong. */
+/** Parquet files written by pyarrow: every compression, several encodings, and damaged files. */
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { BoundedWorker } from "../../src/data/bounded_worker.ts";
 import { readExamples } from "../../src/data/examples.ts";
@@ -9,7 +9,7 @@ import golden from "../golden/parquet/rows.json" with { type: "json" };
 import { inFolder } from "../testing.ts";
 
 const folder = new URL("../golden/parquet/", import.meta.url).pathname;
-/** One for all files; a test that ends it leaves the next one a new one. */
+/** One worker for all files. It starts again after a test that ends it. */
 const worker = parquetWorker(256);
 const read = (path: string, columns?: ReadonlySet<string>) => Array.fromAsync(readParquet(path, { worker, columns }));
 
@@ -21,13 +21,13 @@ for (const name of ["plain", "snappy", "gzip", "brotli", "zstd", "delta"]) {
   });
 }
 
-Deno.test("Parquet: only the columns that are of use are read, and the others are named", async () => {
+Deno.test("Parquet: only the requested columns are read, and a row lists the names of all columns", async () => {
   const rows = await read(`${folder}zstd.parquet`, new Set(["label", "none"]));
   assertEquals(rows.map(({ columns }) => columns), golden.rows.map(({ label }) => ({ label })));
   assertEquals(rows[0].names, ["text", "label", "score", "right", "name", "messages"]);
 });
 
-Deno.test("Parquet: examples, and messages without the nulls of other rows", async () => {
+Deno.test("Parquet: examples, whose messages have no null fields", async () => {
   const examples = readExamples(`${folder}snappy.parquet`, { kinds: ["text"], columns: { text: "messages" } });
   await assertRejects(
     () => examples.next(),
@@ -41,13 +41,13 @@ Deno.test("Parquet: examples, and messages without the nulls of other rows", asy
   );
 });
 
-Deno.test("Parquet that is compressed by another method, cut off, empty, or no Parquet", () =>
+Deno.test("Parquet: files with an unsupported compression, truncated, empty, or in another format are rejected", () =>
   inFolder(async (temporary) => {
     const refused = async (path: string, message: string) =>
       assertStringIncludes((await assertRejects(() => read(path), DataError)).message, message);
     await refused(
       `${folder}lz4.parquet`,
-      "lz4.parquet cannot be read: compressed by LZ4_RAW; read are UNCOMPRESSED, SNAPPY, GZIP, BROTLI, ZSTD",
+      "lz4.parquet cannot be read: compressed with LZ4_RAW; supported are UNCOMPRESSED, SNAPPY, GZIP, BROTLI, ZSTD",
     );
     const path = `${temporary}/a.parquet`, bytes = await Deno.readFile(`${folder}plain.parquet`);
     for (const length of [0, 4, 11, 12, 100, bytes.length - 1]) {
@@ -55,16 +55,16 @@ Deno.test("Parquet that is compressed by another method, cut off, empty, or no P
       await refused(path, "a.parquet is not a Parquet file, or is cut off: it does not begin and end with PAR1");
     }
     const length = new DataView(bytes.buffer).getUint32(bytes.length - 8, true);
-    // The middle is not there, and the end with all places is.
+    // The middle of the file is missing, but its last part, which has the positions of all columns, is complete.
     await Deno.writeFile(path, Uint8Array.from([...bytes.subarray(0, 50), ...bytes.subarray(-length - 8)]));
-    await refused(path, "a.parquet is damaged: it names bytes 4 to ");
+    await refused(path, "a.parquet is damaged: it refers to bytes 4 to ");
     const text = new TextEncoder().encode("Paris"), latin = bytes.slice();
     for (let at = 0; at < latin.length - 5; at++) if (text.every((byte, i) => latin[at + i] === byte)) latin[at] = 0xe9;
     await Deno.writeFile(path, latin);
     await refused(path, "a.parquet is damaged: The encoded data is not valid");
   }));
 
-Deno.test("parts of a file that are asked for together", () =>
+Deno.test("several parts of a file can be requested at once", () =>
   inFolder(async (temporary) => {
     const bytes = Uint8Array.from({ length: 2 ** 20 }, (_, i) => i * 31 + (i >> 8)), path = `${temporary}/a.bin`;
     await Deno.writeFile(path, bytes);
@@ -72,10 +72,10 @@ Deno.test("parts of a file that are asked for together", () =>
     const places = Array.from({ length: 50 }, (_, i) => (i * 7919 * 53) % 2 ** 19);
     const parts = await Promise.all(places.map((at) => file.slice(at, at + 2 ** 18)));
     parts.forEach((part, i) => assertEquals(part, bytes.slice(places[i], places[i] + 2 ** 18)));
-    await assertRejects(() => file.slice(2 ** 20 - 1, 2 ** 20 + 1), DataError, "a.bin has become shorter");
+    await assertRejects(() => file.slice(2 ** 20 - 1, 2 ** 20 + 1), DataError, "a.bin became shorter");
   }));
 
-Deno.test("Parquet that changes while it is read", () =>
+Deno.test("Parquet: a file that changes while it is read is an error", () =>
   inFolder(async (temporary) => {
     const path = `${temporary}/a.parquet`;
     await Deno.copyFile(`${folder}zstd.parquet`, path);
@@ -85,7 +85,7 @@ Deno.test("Parquet that changes while it is read", () =>
     await assertRejects(() => Array.fromAsync(rows), DataError, "a.parquet changed while it was read");
   }));
 
-Deno.test("a bounded worker has a bound of memory, no files, and answers again after it was ended", async () => {
+Deno.test("a bounded worker has limited memory, cannot reach files, and answers again after it was ended", async () => {
   using bounded = new BoundedWorker<string, unknown>("hyparquet", () => async (request, ask) => {
     if (request === "fill later") request = await ask("what") as string;
     const lists: unknown[] = [];
@@ -97,7 +97,7 @@ Deno.test("a bounded worker has a bound of memory, no files, and answers again a
   }, { megabytes: 64 });
   assertEquals(await bounded.ask("", { seconds: 60 }), ["undefined", "undefined", "undefined"]);
   await assertRejects(() => bounded.ask("fill", { seconds: 60 }), Error, "takes more than 64 MB of memory");
-  // A question of the worker's own life stands right behind the answer, and comes in between two of the steps.
+  // A ping is queued right after the answer and arrives between two steps of the worker: it must not be taken for idle.
   const late = () => {
     for (const end = performance.now() + 600; performance.now() < end;);
     return Promise.resolve({ late: new ArrayBuffer(2 ** 27) }); // while this is copied, the next message arrives

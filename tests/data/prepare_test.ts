@@ -12,7 +12,7 @@ import tiktoken from "../golden/tiktoken_encodings.json" with { type: "json" };
 import { inFolder } from "../testing.ts";
 
 const ordinary = { disallowedSpecial: new Set<string>() };
-/** Some 3 MB in many scripts, with every kind of line end, none of whose parts is the same as another: three ranges. */
+/** About 3 MB of text in many scripts, with every kind of line end and without repetitions: three ranges. */
 function manyScripts(): string {
   const generator = new RandomGenerator(3),
     strings = tiktoken.strings.map((text) => text.toWellFormed()),
@@ -42,7 +42,7 @@ async function ids(path: string, type: TokenType): Promise<number[]> {
 const names = async (folder: string) => (await Array.fromAsync(Deno.readDir(folder), ({ name }) => name)).sort();
 
 for (const [name, type] of [["gpt2", "uint16"], ["o200k_base", "uint32"], ["character", "uint16"]] as const) {
-  Deno.test(`${name}: a text that is encoded in ranges has the ids of the whole`, () =>
+  Deno.test(`${name}: a text encoded in ranges has the same ids as the whole text`, () =>
     inFolder(async (folder) => {
       await Deno.writeTextFile(`${folder}/text.txt`, text);
       const tokenizer = name === "character" ? name : await loadTokenizer(name), outDir = `${folder}/data/x`;
@@ -64,7 +64,7 @@ for (const [name, type] of [["gpt2", "uint16"], ["o200k_base", "uint32"], ["char
       assertEquals([done, total], [total, new TextEncoder().encode(text).length]);
       const pickles = name === "character" ? ["meta.pkl"] : [];
       assertEquals(await names(outDir), ["meta.json", ...pickles, "train.bin", "val.bin"]);
-      if (name === "character") await Deno.remove(`${outDir}/meta.json`); // what nanoGPT reads says the same
+      if (name === "character") await Deno.remove(`${outDir}/meta.json`); // nanoGPT's meta.pkl gives the same tokenizer
       const opened = await openDataFolder(outDir, { blockSize: 8 });
       using train = opened.data.train, _val = opened.data.val;
       assertEquals(JSON.stringify(opened.tokenizer), JSON.stringify(own));
@@ -72,12 +72,12 @@ for (const [name, type] of [["gpt2", "uint16"], ["o200k_base", "uint32"], ["char
     }));
 }
 
-/** `assertEquals` takes long to say that a million numbers are equal. */
+/** A faster `assertEquals` for a million numbers. */
 function eq(a: readonly number[], b: readonly number[]): boolean {
   return a.length === b.length && a.every((value, i) => value === b[i]);
 }
 
-Deno.test("an interrupted preparation goes on where it was, and one of another text begins anew", () =>
+Deno.test("an interrupted preparation is continued, and a preparation of another text starts again", () =>
   inFolder(async (folder) => {
     const input = `${folder}/text.txt`, outDir = `${folder}/out`, tokenizer = await loadTokenizer("gpt2");
     await Deno.writeTextFile(input, text);
@@ -93,7 +93,7 @@ Deno.test("an interrupted preparation goes on where it was, and one of another t
     assertEquals(await names(outDir), ["prepare.json", "train.bin.part", "val.bin.part"]);
     const { at, train } = JSON.parse(await Deno.readTextFile(`${outDir}/prepare.json`));
     assert(at > 0 && train > 0);
-    // What was written after the note does not count.
+    // Tokens written after the progress was saved are overwritten.
     await Deno.writeTextFile(`${outDir}/train.bin.part`, "more", { append: true });
     const { result, steps } = await run(options);
     assert(steps.every(({ before, doing }) => before === at && doing === "encoding"));
@@ -110,7 +110,7 @@ Deno.test("an interrupted preparation goes on where it was, and one of another t
     assertEquals(await names(outDir), ["meta.json", "train.bin", "val.bin"]);
   }));
 
-Deno.test("a text that cannot be encoded leaves nothing behind", () =>
+Deno.test("a text that cannot be encoded leaves no files", () =>
   inFolder(async (folder) => {
     const input = `${folder}/text.txt`, outDir = `${folder}/out`, tokenizer = await loadTokenizer("gpt2");
     const refused = async (bytes: string | Uint8Array, message: string, options: Partial<PrepareOptions> = {}) => {
@@ -156,7 +156,7 @@ Deno.test("a text is not cut within an added token with a space in it", () =>
     assertEquals(result!.vocabSize, 10);
   }));
 
-Deno.test("while one text is prepared in a folder, another is refused", () =>
+Deno.test("only one text at a time can be prepared in a folder", () =>
   inFolder(async (folder) => {
     const tokenizer = await loadTokenizer("gpt2"), outDir = `${folder}/out`;
     await Deno.writeTextFile(`${folder}/a.txt`, "one text\n".repeat(30));
@@ -171,12 +171,13 @@ Deno.test("while one text is prepared in a folder, another is refused", () =>
     assertEquals((await run(second)).steps[0].doing, "counting");
   }));
 
-Deno.test("the validation split is at the code point that Python counts, wherever ranges end", () =>
+Deno.test("the validation part begins at the same code point as in Python, wherever ranges end", () =>
   inFolder(async (folder) => {
     for (
       const text of ["ab", "a\r\nb\r\nc\r\nd\r\n\r\n", "é😀\r日本\r\n語 x", "\r\r\n\n".repeat(7), "\ufeffabcdefghij"]
     ) {
-      const bytes = new TextEncoder().encode(text), read = [...text.replace(/^\ufeff/, "").replace(/\r\n?/g, "\n")]; // without the byte-order mark
+      // Without the byte-order mark.
+      const bytes = new TextEncoder().encode(text), read = [...text.replace(/^\ufeff/, "").replace(/\r\n?/g, "\n")];
       await Deno.writeFile(`${folder}/text`, bytes);
       using file = TextFile.open(`${folder}/text`);
       const counting = file.count({ vocabulary: true });
@@ -189,7 +190,7 @@ Deno.test("the validation split is at the code point that Python counts, whereve
     }
   }));
 
-Deno.test("batches of a file are those of the same tokens in memory", () =>
+Deno.test("batches from a file equal batches from the same tokens in memory", () =>
   inFolder((folder) => {
     const memory = Int32Array.from({ length: 5000 }, (_, i) => i * 7919 % 65536);
     Deno.writeFileSync(`${folder}/train.bin`, new Uint8Array(Uint16Array.from(memory).buffer));
@@ -205,7 +206,7 @@ Deno.test("batches of a file are those of the same tokens in memory", () =>
     return Promise.resolve();
   }));
 
-Deno.test("nanoGPT's folders open as they are, and damaged ones are refused", () =>
+Deno.test("nanoGPT's folders can be opened unchanged, and damaged folders are rejected", () =>
   inFolder(async (folder) => {
     const write = (name: string, ...ids: number[]) =>
       Deno.writeFile(`${folder}/${name}`, new Uint8Array(Uint16Array.from(ids).buffer));
@@ -226,7 +227,7 @@ Deno.test("nanoGPT's folders open as they are, and damaged ones are refused", ()
     }
     await refused("val.bin is too short for block_size=3: it has 3 tokens", 3);
     await Deno.writeFile(`${folder}/val.bin`, new Uint8Array(7));
-    await refused("val.bin is damaged: 7 bytes are no whole number of tokens of 2 bytes");
+    await refused("val.bin is damaged: its 7 bytes are not a multiple of 2, the size of a token");
     await write("val.bin", 1, 2, 3);
     for (const meta of [{ vocab_size: 3 }, { vocab_size: 50257, dtype: "int8" }]) {
       const tokenizer = { type: "bpe", encoding: "gpt2" };
@@ -237,7 +238,7 @@ Deno.test("nanoGPT's folders open as they are, and damaged ones are refused", ()
     await assertRejects(() => open(), CheckpointError, "Not a vocabulary");
   }));
 
-Deno.test("a dataset is a folder of tokens, or a text with any tokenizer", () =>
+Deno.test("a dataset is a folder of tokens or a text, which any tokenizer encodes", () =>
   inFolder(async (folder) => {
     await Deno.writeTextFile(`${folder}/text.txt`, "some words to read, ".repeat(30));
     const input = `${folder}/text.txt`, tokenizer = await loadTokenizer("gpt2");
@@ -251,9 +252,9 @@ Deno.test("a dataset is a folder of tokens, or a text with any tokenizer", () =>
     using train = data.train as TokenFile, val = data.val as TokenFile;
     assertEquals([train.length, val.length, vocabSize], [words.data.train.length, words.data.val.length, 50304]);
     const other = { dataset: `${folder}/x`, tokenizer: characters.tokenizer, blockSize: 4 };
-    await assertRejects(() => loadData(other), DataError, "another tokenizer than the model's");
+    await assertRejects(() => loadData(other), DataError, "a tokenizer other than the model's");
     for (const tokenizer of ["o200k_base", "character"]) {
-      const message = `tokenizer=${tokenizer}: the tokens in ${folder}/x are those of another one`;
+      const message = `tokenizer=${tokenizer}: ${folder}/x was made with a different tokenizer`;
       await assertRejects(() => loadData({ ...other, tokenizer }), ConfigError, message);
     }
     const same = await loadData({ ...other, tokenizer: "gpt2" });

@@ -1,9 +1,9 @@
 /**
- * Damaged files with rows: none crashes or hangs, and what is read is what stands there.
+ * Damaged files with rows: the reader neither crashes nor hangs, and returns only rows that are in the file.
  *
- * For JSON lines, JSON arrays and comma-separated values the judges are readers of the whole text, a few lines each; a row that one
- * reads and the other refuses is a fault. Parquet has no checksums here, so that a damaged page may be another valid one: of it the
- * rows are held to have the file's columns.
+ * JSON lines, JSON arrays and comma-separated values are compared with a reference reader of a few lines, which reads
+ * the whole text. A row that only one of the two accepts is an error. These Parquet files have no checksums, so a
+ * damaged page may be a valid page with other values: the test checks only that the rows have the file's columns.
  */
 import { assert, assertEquals } from "@std/assert";
 import { parquetWorker, readParquet } from "../../src/data/parquet.ts";
@@ -32,7 +32,9 @@ function mutant(original: Uint8Array<ArrayBuffer>, random: RandomGenerator, plac
   return bytes;
 }
 
-/** What a reader makes of each mutant: its rows, or undefined where it refuses them, as only a DataError does. */
+/**
+ * The rows that a reader returns for each mutant; undefined if it throws a DataError. Any other error fails the test.
+ */
 async function outcomes(
   name: string,
   original: Uint8Array<ArrayBuffer>,
@@ -61,7 +63,7 @@ async function outcomes(
   assert(rightly > 0 && rightly < MUTANTS, `${rightly} of ${MUTANTS} mutants were read`);
 }
 
-/** The text of bytes, a byte-order mark left out; undefined where they are not UTF-8. */
+/** Decodes bytes without a byte-order mark; undefined if they are not UTF-8. */
 function textOf(bytes: Uint8Array<ArrayBuffer>): string | undefined {
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
@@ -70,7 +72,7 @@ function textOf(bytes: Uint8Array<ArrayBuffer>): string | undefined {
   }
 }
 
-/** A judge that makes the rows of a whole text, or undefined. */
+/** A reference reader: the rows of a whole text, or undefined if it is not valid. */
 const judgedBy =
   (rowsOf: (text: string) => Rows | undefined) =>
   (bytes: Uint8Array<ArrayBuffer>, rows: Rows | undefined, what: string) => {
@@ -78,7 +80,7 @@ const judgedBy =
     assertEquals(rows, expected?.length ? expected : undefined, what);
   };
 
-/** What JSON.parse makes of a text, where it is of objects alone. */
+/** The objects in a JSON text; undefined if it is not valid or has anything other than objects. */
 function parsed(texts: readonly string[]): Rows | undefined {
   try {
     const rows = texts.map((text) => JSON.parse(text));
@@ -117,7 +119,7 @@ Deno.test("damaged comma-separated values", () => {
   return outcomes("a.csv", encode(lines.join("\r\n")), readRows, judgedBy(csvRows));
 });
 
-/** By one regular expression: a cell in quotes or not, and what comes after it. */
+/** Parses CSV with one regular expression: a cell, quoted or not, and the separator after it. */
 function csvRows(text: string): Rows | undefined {
   const records: string[][] = [];
   let record: string[] = [], at = 0;
@@ -145,7 +147,7 @@ for (const name of ["plain", "snappy", "gzip", "zstd", "delta"]) {
   Deno.test(`damaged Parquet, ${name}`, async () => {
     const original = await Deno.readFile(`${golden}${name}.parquet`),
       columns = ["text", "label", "score", "right", "name", "messages"];
-    // Half of the changes are made where the sizes and names are, at the end.
+    // Half of the changes are made in the footer at the end of the file, which has the sizes and names.
     const place = (random: RandomGenerator, length: number) =>
       random.randint(2) ? random.randint(length) : Math.max(0, length - 1 - random.randint(2500));
     const judge = (_: unknown, rows: Rows | undefined, what: string) => {

@@ -1,4 +1,4 @@
-/** Rows out of files, and examples out of rows: every format, what is refused, and where. */
+/** Rows from files, and examples from rows: every format, and the place and reason of each error. */
 import { assertEquals, assertNotEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { type Example, type Kind, readExamples } from "../../src/data/examples.ts";
 import { LONGEST } from "../../src/data/pieces.ts";
@@ -10,7 +10,7 @@ import { inFolder } from "../testing.ts";
 const ALL: readonly Kind[] = ["text", "completion", "preference", "ranking", "label", "choice", "prompt"];
 type Plain = Example extends infer E ? E extends Example ? Omit<E, "where"> : never : never;
 
-/** The examples of a file with these contents, by their places. */
+/** The examples of a file with these contents, by their places in the file. */
 function read(
   name: string,
   contents: string | Uint8Array,
@@ -47,7 +47,7 @@ Deno.test("JSON lines: a byte-order mark, CRLF, empty lines, and no line end at 
   ]);
 });
 
-Deno.test("a JSON array, on one line or on many, and JSON lines under the name .json", async () => {
+Deno.test("a JSON array, on one line or on several, and JSON lines in a file named .json", async () => {
   const rows = [{ text: 'a, ] } " \\' }, { text: "[{" }];
   for (const text of [JSON.stringify(rows), JSON.stringify(rows, null, 2) + "\n", ` ${JSON.stringify(rows)} `]) {
     assertEquals(
@@ -69,15 +69,15 @@ Deno.test("comma-separated values: quotes, commas, line ends and quotes in cells
   ];
   assertEquals(await read("a.csv", `${text}"`), found as never);
   await refused("a.csv", text, "a.csv, line 7: a quoted cell does not end");
-  await refused("a.csv", 'text\n"a"b\n', 'a.csv, line 2: after the quotes of cell 1 comes "b" in place of a comma');
-  await refused("a.csv", "text,label\na\n", "a.csv, line 2: 1 cells, and the first line names 2 columns");
+  await refused("a.csv", 'text\n"a"b\n', 'a.csv, line 2: expected a comma after the quoted cell 1, not "b"');
+  await refused("a.csv", "text,label\na\n", "a.csv, line 2: 1 cells, but the first line names 2 columns");
   await refused("a.csv", "text,text\na,b\n", 'a.csv, line 1: two columns are called "text"');
   assertEquals((await read("a.csv", 'messages\n"[{""role"":""user"",""content"":""hi""}]"')).map(([, e]) => e), [
     { kind: "text", text: [{ role: "user", content: "hi" }] },
   ]);
 });
 
-Deno.test("cells are cut the same wherever the blocks end that are read", async () => {
+Deno.test("cells are the same wherever a block of the file ends", async () => {
   const rows = Array.from(
     { length: 3 * 2 ** 12 },
     (_, i) => ({ text: `é"${"\r\n".repeat(i % 3)},${"x".repeat(i % 89)}` }),
@@ -88,7 +88,7 @@ Deno.test("cells are cut the same wherever the blocks end that are read", async 
   }
 });
 
-Deno.test("every kind has its columns", async () => {
+Deno.test("the columns determine the format of an example", async () => {
   const message = { role: "user", content: "a" }, answer = { role: "assistant", content: "b" };
   const rows: [row: Record<string, unknown>, example: Plain][] = [
     [{ messages: [message, answer] }, { kind: "text", text: [message, answer] }],
@@ -113,7 +113,7 @@ Deno.test("every kind has its columns", async () => {
       prompt: [message],
       completions: [[answer], [message]],
     }],
-    // A text beside whole conversations says again what they begin with.
+    // If the answers are whole conversations, a prompt that is a text is ignored.
     [{ prompt: "a", chosen: [message, answer], rejected: [message] }, {
       kind: "preference",
       chosen: [message, answer],
@@ -128,7 +128,7 @@ Deno.test("every kind has its columns", async () => {
     [{ ctx: "a", endings: ["b", "c"], label: "0" }, { kind: "choice", context: "a", choices: ["b", "c"], label: 0 }],
   ];
   for (const [row, example] of rows) assertEquals(await read("a.jsonl", JSON.stringify(row)), [["line 1", example]]);
-  // The columns are the same, and what is asked for decides; a prompt goes before a text, as in TRL.
+  // If the columns fit several formats, the accepted kinds decide; a prompt takes precedence over a text, as in TRL.
   const line = JSON.stringify({ text: "t", label: 1, prompt: "p", completion: "c" });
   const kindOf = async (kinds: Kind[]) => (await read("a.jsonl", line, kinds))[0][1].kind;
   assertEquals(await kindOf(["text", "completion"]), "completion");
@@ -136,7 +136,7 @@ Deno.test("every kind has its columns", async () => {
   assertEquals(await kindOf(["text", "label"]), "label");
 });
 
-Deno.test("prompts come with the row's other columns where these are asked for, and margins are numbers", () =>
+Deno.test("prompts come with the row's other columns if requested, and margins are numbers", () =>
   inFolder(async (folder) => {
     const path = `${folder}/a.jsonl`, row = { question: "2 + 2?", answer: 4, tools: [], note: null };
     await Deno.writeTextFile(path, JSON.stringify(row));
@@ -152,7 +152,7 @@ Deno.test("prompts come with the row's other columns where these are asked for, 
     );
   }));
 
-Deno.test("what a template reads besides: tools, also as JSON, and no nulls", async () => {
+Deno.test("what a template reads besides messages: tools, also as JSON, without nulls", async () => {
   const tools = [{ name: "f", needs: null }],
     call = { role: "assistant", content: null, tool_calls: [{ name: "f" }], name: null };
   const question = { role: "user", content: "a" }, messages = [question, call];
@@ -167,7 +167,7 @@ Deno.test("what a template reads besides: tools, also as JSON, and no nulls", as
   }
 });
 
-Deno.test("columns may have other names, which are given", async () => {
+Deno.test("columns with other names can be renamed", async () => {
   const contents = "sms,spam\nhi,no\n";
   assertEquals(await read("a.csv", contents, ["label"], { text: "sms", label: "spam" }), [
     ["line 2", { kind: "label", text: "hi", label: "no" }],
@@ -176,7 +176,7 @@ Deno.test("columns may have other names, which are given", async () => {
   assertStringIncludes(error.message, "a.csv, line 2: no column spm (the nearest is spam)");
 });
 
-Deno.test("missing and misspelt columns are named", async () => {
+Deno.test("an error names missing and misspelt columns", async () => {
   await refused(
     "a.jsonl",
     '{"promt":"a","completion":"b"}',
@@ -189,7 +189,7 @@ Deno.test("missing and misspelt columns are named", async () => {
   await refused("a.jsonl", '{"text":"a"}\n{"txt":"b"}', "a.jsonl, line 2: text is missing");
 });
 
-Deno.test("values of other types, roles that are none, and nulls", async () => {
+Deno.test("values of the wrong type, invalid roles, and nulls are rejected", async () => {
   const line = async (row: unknown, message: string) =>
     await refused("a.jsonl", `\n${JSON.stringify(row)}`, `line 2: ${message}`);
   await line({ text: null }, "text is null; expected a text");
@@ -229,7 +229,7 @@ Deno.test("values of other types, roles that are none, and nulls", async () => {
   await refused("a.jsonl", deep, "line 1: messages[0] is nested deeper than 100 levels");
 });
 
-Deno.test("files that are empty, cut off, of another kind or another encoding", async () => {
+Deno.test("files that are empty, truncated, or in another format or encoding are rejected", async () => {
   for (
     const [name, empty] of [["a.jsonl", "\n \n"], ["a.json", ""], ["a.json", " []\n"], ["a.csv", "text\n"], [
       "a.csv",
@@ -252,7 +252,11 @@ Deno.test("files that are empty, cut off, of another kind or another encoding", 
   const latin = bytes('{"text":"a"}\n{"text":"\xe9"}').filter((byte) => byte !== 0xc3);
   await refused("a.jsonl", latin, "a.jsonl, line 2: not UTF-8 text");
   await refused("a.xlsx", "", "a.xlsx: expected a file with rows, whose name ends in .jsonl, .ndjson, .json, .csv");
-  await refused("a.jsonl", `{"text":"${"x".repeat(LONGEST)}"}`, `a.jsonl, line 1: longer than ${LONGEST} bytes`);
+  await refused(
+    "a.jsonl",
+    `{"text":"${"x".repeat(LONGEST)}"}`,
+    `a.jsonl, line 1: a row is longer than the limit of ${LONGEST} bytes`,
+  );
   await assertRejects(
     () => Array.fromAsync(readRows("no/file.csv")),
     DataError,
@@ -260,7 +264,7 @@ Deno.test("files that are empty, cut off, of another kind or another encoding", 
   );
 });
 
-Deno.test("a line of megabytes is read whole", async () => {
+Deno.test("a line of several megabytes is read", async () => {
   const text = "é".repeat(2 ** 21);
   assertEquals(await read("a.jsonl", `{"text":"a"}\n{"text":"${text}"}\n{"text":"b"}`), [
     ["line 1", { kind: "text", text: "a" }],
@@ -269,12 +273,12 @@ Deno.test("a line of megabytes is read whole", async () => {
   ]);
 });
 
-Deno.test("a file that changes while it is read", () =>
+Deno.test("a file that changes while it is read is an error", () =>
   inFolder(async (folder) => {
     const path = `${folder}/a.jsonl`, line = '{"text":"a"}\n';
     const changes = [
       () => Deno.writeTextFile(path, line, { append: true }),
-      () => Deno.truncate(path, 2 ** 20 + 5), // in the middle of a row: it is not the row that is wrong
+      () => Deno.truncate(path, 2 ** 20 + 5), // in the middle of a row: the error is the change, not the row
     ];
     for (const change of changes) {
       await Deno.writeTextFile(path, line.repeat(1e5)); // some blocks
@@ -285,7 +289,7 @@ Deno.test("a file that changes while it is read", () =>
     }
   }));
 
-Deno.test("columns that are renamed have a usual name", () =>
+Deno.test("only columns with a usual name can be renamed", () =>
   inFolder(async (folder) => {
     const path = `${folder}/a.jsonl`;
     await Deno.writeTextFile(path, '{"text":"a","gold":"b"}\n');
@@ -296,7 +300,7 @@ Deno.test("columns that are renamed have a usual name", () =>
     assertEquals((await rows({ label: "gold" }))[0].kind, "label");
   }));
 
-Deno.test("rows of the same ids are others where something else is learned", () => {
+Deno.test("rows with equal ids but different labels have different identities", () => {
   const identity = (...rows: [ids: number[], learned: number[]][]) => {
     const all = new TokenRows();
     for (const [ids, learned] of rows) all.push({ ids: Int32Array.from(ids), learned: Uint8Array.from(learned) });

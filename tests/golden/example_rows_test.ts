@@ -85,7 +85,7 @@ Deno.test("pairs that are equal, answers that are empty, and prompts without a t
   );
   await refused(
     { chosen: "a b", rejected: "a" },
-    "rejected has no answer to the prompt: all of it begins the other answer",
+    "rejected has no answer to the prompt: the other answer begins with all of it",
   );
   await refused(
     { prompt: "a", chosen: "b<|endoftext|>", rejected: "b" }, // which ends with that token by itself
@@ -93,7 +93,7 @@ Deno.test("pairs that are equal, answers that are empty, and prompts without a t
   );
   await refused(
     { prompt: say("a"), chosen: say("b"), rejected: say("c") },
-    "a conversation, and the model has no chat template: name one with --template",
+    "a conversation, but the model has no chat template; choose one with --template",
     { template: undefined },
   );
   const calls = { prompt: say("a"), chosen: say("", { tool_calls: [{}] }), rejected: say("c") };
@@ -123,16 +123,16 @@ Deno.test("a row without anything to learn, a conversation without a template, a
       `${where}: ${message}`,
     );
   const chat = { kind: "text", where, text: [{ role: "user", content: "a" }] } as const;
-  await refused(chat, {}, "a conversation, and the model has no chat template: name one with --template");
+  await refused(chat, {}, "a conversation, but the model has no chat template; choose one with --template");
   await refused(
     chat,
     { template: chatml, assistantOnly: true },
-    "the assistant says nothing, and only what it says is learned",
+    "no message of the assistant, and only its messages are learned",
   );
   await refused(
     text,
     { assistantOnly: true },
-    "a plain text, of which no part is the assistant's; leave out --assistant_only_loss",
+    "a plain text has no messages of an assistant; leave out --assistant_only_loss",
   );
   await refused(
     text,

@@ -217,7 +217,7 @@ Deno.test("a pipeline answers messages, one chat or several, whole or the answer
   await assertRejects(
     () => chatTemplate!.render(messages, { addGenerationPrompt: true, continueFinalMessage: true }),
     ConfigError,
-    "addGenerationPrompt begins another message",
+    "addGenerationPrompt begins a new message",
   );
   model.dispose();
 });
