@@ -1,4 +1,6 @@
-/** The GPU's matrix products: which shader computes one, by its sizes, and the lines in which the shaders' forms differ. */
+/**
+ * The GPU's matrix products: choosing a shader by the sizes, and the lines that differ between versions of a shader.
+ */
 import { type GpuPass, withLines } from "../../src/kernel.ts";
 import tileSource from "./matmul.wgsl.ts";
 import fewRowsSource from "./matmul_few_rows.wgsl.ts";
@@ -7,31 +9,35 @@ import type { Form } from "./wasm.ts";
 
 type Sizes = Record<"batch" | "M" | "N" | "K", number>;
 
-/** Sizes in the order of the declaration; then how many rows a and b have in memory, and how long those are. */
+/** Sizes in the order of Params; then the number of rows of a and of b in memory, and the length of a row. */
 const FORMS = {
   NN: { sizes: ["batch", "M", "K", "N"], a: ["M", "K"], b: ["K", "N"] },
   NT: { sizes: ["batch", "M", "K", "N"], a: ["M", "K"], b: ["N", "K"] },
   TN: { sizes: ["batch", "K", "M", "N"], a: ["K", "M"], b: ["K", "N"] },
 } as const;
 
-/** So many workgroups keep a large GPU busy: about two for each of its processors. */
+/** Workgroups that keep a large GPU busy: about two for each of its processors. */
 const BUSY = 256;
-/** A shorter part of a sum costs more to add than it saves. */
+/** Least number of products in a part of a sum: adding up shorter parts costs more than they save. */
 const LEAST_PART = 256;
 
 /** How a product is computed. */
 export interface Plan {
-  /** By rows of b, each read once for up to four rows of a; otherwise by tiles. */
+  /** Whether to compute by rows of b, each read once for up to four rows of a; otherwise by tiles. */
   readonly fewRows: boolean;
   /** Rows and columns of a tile. */
   readonly tile: 64 | 128;
-  /** Whether four neighbours are read and written at once: the rows of a, b and c are multiples of 4 long. */
+  /**
+   * Whether four neighbouring elements are read and written at once: the rows of a, b and c are multiples of 4 long.
+   */
   readonly fours: boolean;
-  /** Into how many parts K falls: gradients of weights have few elements, each a sum over all tokens. */
+  /**
+   * Number of parts of K. Gradients of weights have few elements, each a sum over all tokens, which is cut into parts.
+   */
   readonly parts: number;
 }
 
-/** Chooses by sizes alone, so that the same product has the same bits each time. */
+/** Chooses by sizes alone, so that a product has the same bits each time. */
 export function planOf(form: Form, sizes: Sizes): Plan {
   const { M, N, K } = sizes, { a, b } = FORMS[form];
   const fours = [sizes[a[1]], sizes[b[1]], N].every((length) => length % 4 === 0);
@@ -42,7 +48,10 @@ export function planOf(form: Form, sizes: Sizes): Plan {
 }
 const tilesOf = ({ batch, M, N }: Sizes, tile: number) => batch * Math.ceil(M / tile) * Math.ceil(N / tile);
 
-/** The passes of a form's kernel. A launch takes one of them, and where K falls into parts another, which adds these. */
+/**
+ * The passes of a form's kernel. A launch runs one of them and, if K is in parts, a second one, which adds up the
+ * parts.
+ */
 export function gpu(form: Form, { bias = false } = {}): GpuPass<Sizes>[] {
   const passes: GpuPass<Sizes>[] = [];
   if (form === "NT") {
@@ -81,14 +90,16 @@ export function gpu(form: Form, { bias = false } = {}): GpuPass<Sizes>[] {
 }
 const elements = ({ batch, M, N }: Sizes) => batch * M * N;
 
-/** With a bias: its line and that of c, bound after it, and what becomes of an element. */
+/**
+ * Lines of a product with a bias: the binding of the bias, that of c, which follows, and how an element is finished.
+ */
 const withBias = (type: string, parameters: string) => ({
   c: `@group(0) @binding(3) var<storage, read> bias: array<${type}>; ` + // (N)
     `@group(0) @binding(4) var<storage, read_write> c: array<${type}>;`, // (batch, M, N)
   finish: `fn finish(${parameters}at: u32, column: u32, value: ${type}) { c[at] = bias[column] + value; }`,
 });
 
-/** The lines of a product in tiles that differ from those of matmul.wgsl.ts. */
+/** The shader of a product in tiles: matmul.wgsl.ts with some lines replaced. */
 function tiled(form: Form, options: { tile: number; fours: boolean; inParts: boolean; bias: boolean }): string {
   const { tile, fours, inParts, bias } = options, { sizes, a, b } = FORMS[form];
   return withLines(tileSource, {

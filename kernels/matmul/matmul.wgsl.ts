@@ -1,11 +1,12 @@
-export default /* wgsl */ `// c += a · b, batched: as it stands, NN in tiles of 64, where the rows of a, b and c are multiples of 4 long. gpu.ts replaces
-// lines for the other forms (NT, TN), tiles of 128, rows of other lengths, a bias, and K in parts.
+export default /* wgsl */ `// c += a · b, batched. As the text stands, it is NN in tiles of 64, for rows of a, b and c
+// whose lengths are multiples of 4. gpu.ts replaces lines for the forms NT and TN, tiles of 128, rows of other lengths,
+// a bias, and K in parts.
 //
-// A workgroup owns a tile of TILE × TILE elements of c, and each of its (TILE / 8)² invocations 8 × 8 of them, as four
-// matrices of 4 × 4 in its registers. It goes through K by steps of 16: of those, TILE rows of a and TILE columns of b lie
-// in the workgroup's memory (16 KiB in a large tile, all that is portable) while the next are fetched into registers. With
-// several times as many workgroups as tiles, each owns one of as many parts of K. An element adds its products in the
-// order of k.
+// A workgroup owns a tile of TILE × TILE elements of c. Each of its (TILE / 8)² invocations owns 8 × 8 of them, as four
+// matrices of 4 × 4 in its registers. The workgroup goes through K by steps of 16. TILE rows of a and TILE columns of b
+// of one step are in the workgroup's memory (16 KiB in a large tile, which is all that is portable) while those of the
+// next step are fetched into registers. If there are p times as many workgroups as tiles, K is cut into p parts, and
+// each workgroup owns one part. An element adds its products in the order of k.
 
 const TILE = 64u; // or 128
 const A_ALONG_K = true; // whether a row of a runs along K, as in NN and NT; else, in TN, along M
@@ -23,11 +24,12 @@ override fresh_c: bool = false; // c holds garbage: write instead of adding
 override bf16_b: bool = false;
 override q8_b: bool = false;
 
-// Element i of four in c, or all of them; and what becomes of it: part of K, place in c, column.
+// in_c: element i of four in c, or all of them. finish: stores a value, given its part of K, its index in c and its
+// column.
 fn in_c(four: vec4f, i: u32) -> C { return four; }
 fn finish(part: u32, at: u32, column: u32, value: C) { c[at] = select(c[at], C(), fresh_c) + value; }
 
-// Four neighbours in a row of a, zeros outside.
+// Four neighbouring elements in a row of a; zeros outside.
 fn a_four(batch: u32, row: u32, at: u32) -> vec4f {
   let rows = select(params.K, params.M, A_ALONG_K);
   let length = select(params.M, params.K, A_ALONG_K);
@@ -39,8 +41,8 @@ fn a_four(batch: u32, row: u32, at: u32) -> vec4f {
   return four;
 }
 fn word_of_b(at: u32) -> u32 { return vec4u(b[at / WIDTH])[at % WIDTH]; }
-// The same of b. Two bf16 share a word, the first in its lower half. Of q8_0 four integers do; rows are a multiple of 32 long,
-// and behind all of them are the scales of each 32.
+// Four neighbouring elements in a row of b; zeros outside. A word holds two bf16, the first in its lower half, or four
+// integers of q8_0. In q8_0 the lengths of rows are multiples of 32; after all integers, one scale per 32 follows.
 fn b_four(batch: u32, row: u32, at: u32) -> vec4f {
   let rows = select(params.K, params.N, B_ALONG_K);
   let length = select(params.N, params.K, B_ALONG_K);
@@ -66,7 +68,7 @@ fn b_four(batch: u32, row: u32, at: u32) -> vec4f {
   }
   return four;
 }
-// Hands on four neighbours in c, together or one by one.
+// Finishes four neighbouring elements of c, all at once or one by one.
 fn put(part: u32, batch: u32, row: u32, column: u32, four: vec4f) {
   for (var i = 0u; i < 4u / WIDTH; i++) {
     if (row >= params.M || column + i >= params.N) { return; }
@@ -80,28 +82,29 @@ const FOURS = TILE / 4u; // a tile's rows or columns, by fours
 const HALF = FOURS / 2u; // an invocation owns two fours of each, HALF apart
 const LANES = TILE * TILE / 64u;
 
-// Of a step, four rows of a, and four columns of b: by k / 4, k % 4, and slot.
+// One step's rows of a and columns of b, in fours: by k / 4, k % 4, and slot.
 var<workgroup> left: array<array<array<vec4f, FOURS>, 4>, 4>;
 var<workgroup> right: array<array<array<vec4f, FOURS>, 4>, 4>;
 
-// The sums. The rows of c0_ and the columns of c_0 are the invocation's first four, the others those HALF fours further on.
+// The sums. c0_ are the invocation's first four rows, c1_ its four rows HALF fours further on; c_0 and c_1 likewise for
+// columns.
 var<private> c00: mat4x4f;
 var<private> c01: mat4x4f;
 var<private> c10: mat4x4f;
 var<private> c11: mat4x4f;
 
-// Where four rows or columns lie at the k's of quarter q of a step. The exclusive or puts what neighbours write at one time
-// into different banks.
+// Where four rows or columns are stored for quarter q of a step. The exclusive or puts the values that neighbouring
+// invocations write at the same time into different banks.
 fn slot(four: u32, q: u32) -> u32 { return four ^ (2u * q); }
 
-// A block is four rows of a, or columns of b, at a quarter of a step's k's. Which four, and which quarter: neighbours fetch
-// what lies side by side.
+// A block is four rows of a, or columns of b, in a quarter of a step. Returns which four, and which quarter: chosen so
+// that neighbouring invocations fetch neighbouring elements.
 fn place(block: u32, along_k: bool) -> vec2u {
   if (along_k) { return vec2u(block / 4u, block % 4u); }
   return vec2u(block % FOURS, block / FOURS);
 }
 
-// Four rows of a at the k's of a block; column i of the matrix is those at k + i.
+// Four rows of a in a block. Column i of the matrix holds their elements at k + i.
 fn a_block(batch: u32, row: u32, k: u32) -> mat4x4f {
   if (A_ALONG_K) {
     return transpose(
@@ -129,8 +132,8 @@ fn b_block(batch: u32, k: u32, column: u32) -> mat4x4f {
   );
 }
 
-// What an invocation has fetched: in a large tile, in half of them a block of a and in the others one of b; in a small
-// tile, in each of them both.
+// The blocks that an invocation has fetched. In a large tile, half of the invocations fetch a block of a and the other
+// half one of b; in a small tile, each invocation fetches both.
 var<private> next: mat4x4f;
 var<private> next_b: mat4x4f;
 
@@ -166,7 +169,7 @@ fn keep(lane: u32) {
   if (TILE == 64u) { keep_right(lane, next_b); }
 }
 
-// sums + rows · columnsᵀ: column i of the matrix is row i's.
+// sums + rows · columnsᵀ. Column i of the matrix holds the sums of row i.
 fn add_outer(sums: mat4x4f, rows: vec4f, columns: vec4f) -> mat4x4f {
   return mat4x4f(
     fma(vec4f(rows.x), columns, sums[0]),
@@ -212,11 +215,11 @@ fn matmul(
   let part_of_k = ((params.K + parts - 1u) / parts + STEP - 1u) / STEP * STEP;
   let end = min(params.K, (part + 1u) * part_of_k);
 
-  // An invocation's fours; 32 neighbours own 4 × 8.
+  // The numbers of this invocation's fours. 32 neighbouring invocations own 4 × 8 fours.
   let i = lane / 8u % 4u + lane / (4u * HALF) * 4u;
   let j = lane % 8u + lane / 32u % (HALF / 8u) * 8u;
 
-  // The memory holds a step while the next is fetched: the first round only fetches, the last only multiplies.
+  // The memory holds one step while the next is fetched: the first round only fetches, the last only multiplies.
   let begin = part * part_of_k;
   for (var k = begin; k < end + STEP; k += STEP) {
     if (k < end) { fetch(lane, batch, first_row, first_column, k); }

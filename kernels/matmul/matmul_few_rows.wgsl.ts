@@ -1,9 +1,9 @@
-export default /* wgsl */ `// c = a · bᵀ, batched, where a has few rows: decoding's products, in which reading b takes the time. K is a
-// multiple of 4. gpu.ts replaces lines for a bias.
+export default /* wgsl */ `// c = a · bᵀ, batched, for an a with few rows, as in decoding, when most of the time goes
+// into reading b. K is a multiple of 4. gpu.ts replaces lines for a bias.
 //
-// A workgroup owns 8 columns of c, rows of b, in 4 rows. 32 invocations go along each of them: invocation l takes the fours
-// l, l + 32, … of its row of b, with those of each row of a. The 32 sums are added by halves, so additions have the same
-// order each time.
+// A workgroup owns 8 columns of c, which are rows of b, and 4 rows of c. Each row of b is read by 32 invocations:
+// invocation l multiplies the fours l, l + 32, … of its row of b with the same fours of each row of a. The 32 sums are
+// added by halves, so additions always have the same order.
 
 struct Params { batch: u32, M: u32, K: u32, N: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -14,12 +14,12 @@ override fresh_c: bool = false; // c holds garbage: write instead of adding
 override bf16_b: bool = false;
 override q8_b: bool = false;
 
-// What becomes of an element of c: its place, its column, its sum.
+// Stores an element of c, given its index, its column and its sum.
 fn finish(at: u32, column: u32, value: f32) { c[at] = select(c[at], 0.0, fresh_c) + value; }
 
-// Four of b, of which the first is 4 · at. Two bf16 share a word, the first in its lower half.
+// Four elements of b, from element 4 · at on. A word holds two bf16, the first in its lower half.
 fn weight(at: u32) -> vec4f {
-  if (q8_b) { // four integers in a word, and behind all of them the scales of each 32
+  if (q8_b) { // four integers per word; after all integers, one scale per 32
     let integers = bitcast<vec4i>(vec4u(b[at / 4u][at % 4u]) << vec4u(24u, 16u, 8u, 0u)) >> vec4u(24u);
     let scale = (params.batch * params.N * params.K + 127u) / 128u * 32u + at / 8u;
     return vec4f(integers) * bitcast<f32>(b[scale / 4u][scale % 4u]);
@@ -34,7 +34,7 @@ const LANES = 32u;
 const COLUMNS = 8u;
 const ROWS = 4u;
 
-var<workgroup> partial: array<vec4f, COLUMNS * LANES>; // a component for each row
+var<workgroup> partial: array<vec4f, COLUMNS * LANES>; // one component per row
 
 @compute @workgroup_size(COLUMNS * LANES)
 fn matmul_few_rows(

@@ -1,5 +1,5 @@
-export default /* wgsl */ `// c += the sum of the parts that matmul.wgsl.ts has left in the workspace, in their order.
-// A workgroup owns 256 elements of c, an invocation one. The workspace ends with the last part.
+export default /* wgsl */ `// c += the sum, in order, of the parts that matmul.wgsl.ts stored in the workspace. A
+// workgroup owns 256 elements of c, an invocation one. The workspace ends with the last part.
 
 struct Params { batch: u32, K: u32, M: u32, N: u32 }
 @group(0) @binding(0) var<uniform> params: Params;

@@ -1,22 +1,28 @@
 /**
- * Products with a matrix in panels: c = a · bᵀ, where for the few rows of generated texts reading b takes the time.
+ * Products with a matrix in panels, c = a · bᵀ, for an a with few rows, as in generation, when most of the time goes
+ * into reading b.
  *
- * A task is {@linkcode STREAMS} panels which lie far apart: as many long lines through the memory, of which the processor fetches
- * each ahead; one at a time is two thirds as fast. The first rows of a, one or two, go through all of them at once, which
- * they bring into the cache for the other rows, six at a time. Nothing is packed: rows of a are few enough to be read in place.
- * Every element adds its products in the order of gemm.ts, so that a row has the same bits beside any others.
+ * A task is {@linkcode STREAMS} panels that are far apart in memory. They are read as that number of long sequential
+ * streams, which the processor prefetches; reading one panel at a time is only two thirds as fast. The first row or two
+ * of a are multiplied with all these panels at once, which brings the panels into the cache for the remaining rows,
+ * taken six at a time. Nothing is packed: rows of a are few enough to be read in place. Every element adds its products
+ * in the order of gemm.ts, so a row's result does not depend, to the bit, on the other rows.
  */
 import { type I32, type I32Local, Lanes, type Vector, type WasmFunction } from "../../src/wasm/assembler.ts";
 import { KC, tileColumns } from "../../src/wasm/gemm.ts";
 import { bytesInPanels, defineWiden, loadQ8, Q8_0, q8Scales } from "../../src/wasm/packing.ts";
 import type { Phase } from "./wasm.ts";
 
-/** Panels that a task goes through: more are slower, and their sums leave no registers for what words of bf16 become. */
+/** Panels of a task. More are slower: their sums would leave no registers for converting bf16. */
 const STREAMS = 3;
-/** Rows of a that a task goes through: with their sums, and a block of the panels, they fit into a second-level cache. */
+/** Rows of a in a task. Together with their sums and a block of the panels, they fit into a second-level cache. */
 const MOST_ROWS = 48;
 
-/** @param alone whether a has one row */
+/**
+ * The phase that multiplies by panels.
+ *
+ * @param alone whether a has only one row
+ */
 export function byPanels(alone: boolean): Phase {
   return {
     tasks: ({ M, N }) => 2 * Math.ceil(N / tileColumns() / STREAMS / 2) * Math.ceil(M / MOST_ROWS), // two threads share evenly
@@ -51,19 +57,22 @@ export function byPanels(alone: boolean): Phase {
   };
 }
 
-/** `rows` rows of a, up to {@linkcode MOST_ROWS}, by `count` panels, through a block of K: sums [panel][row][column]. */
+/**
+ * Multiplies `rows` rows of a, at most {@linkcode MOST_ROWS}, with `count` panels, over a block of K. The sums are
+ * stored as [panel][row][column].
+ */
 type AddUp = (of: Record<"a" | "aStride" | "rows" | "b" | "bStride" | "count" | "sums" | "steps", I32Local>) => void;
 
-/** In tiles: of two rows, or one, over all panels, then of up to six rows over one. */
+/** Multiplies in tiles: first one or two rows with all panels, then up to six rows with one panel at a time. */
 function ofRows(f: WasmFunction, { bf16, q8 }: I32Local, alone: boolean): AddUp {
   const { add, mul, min } = f.i32, width = tileColumns(), heights = alone ? [1] : [6, 4, 2, 1];
   const words = bf16 && width === 16 && alone;
   const tiles = heights.map((rows) => {
-    const most = rows < 3 ? STREAMS : 1; // and fewer for the last
+    const most = rows < 3 ? STREAMS : 1; // fewer for the last panels
     return Array.from(
       { length: most },
       (_, i) => {
-        const unrolled = i === 0 && (rows < 3 || rows === 6); // what is left over gets smaller code
+        const unrolled = i === 0 && (rows < 3 || rows === 6); // remaining rows and panels get smaller code
         return { of: most - i, tile: defineTile(f, { rows, panels: most - i, bf16, words, unrolled }) };
       },
     );
@@ -71,7 +80,7 @@ function ofRows(f: WasmFunction, { bf16, q8 }: I32Local, alone: boolean): AddUp 
   const inOrder = words ? defineInOrder(f) : undefined;
   const widen = q8 ? defineWiden(f, width) : undefined, widened = f.scratch(4 * width * STREAMS * MOST_ROWS);
   return ({ a, aStride, rows, b, bStride, count, sums, steps }) => {
-    if (widen) { // block by block, so that all panels are streams
+    if (widen) { // block by block, so that all panels are read as streams
       f.loop(0, steps, Q8_0.block, (step) =>
         f.loop(0, count, 1, (panel) => {
           const to = add(widened, mul(add(mul(panel, KC), step), 4 * width));
@@ -96,7 +105,7 @@ function ofRows(f: WasmFunction, { bf16, q8 }: I32Local, alone: boolean): AddUp 
   };
 }
 
-/** Bytes from the sums of one panel to those of the next. */
+/** Bytes between the sums of one panel and of the next. */
 const sumsStride = (): number => 4 * tileColumns() * MOST_ROWS;
 /** `count` addresses, `stride` bytes apart. */
 const along = (f: WasmFunction, first: I32Local, stride: I32, count: number): I32Local[] =>
@@ -106,16 +115,22 @@ interface Tile {
   readonly rows: number;
   readonly panels: number;
   readonly bf16: boolean;
-  /** Whether bf16 are loaded as words, two columns each: half as many instructions, and sums of even and of odd columns. */
+  /**
+   * Whether bf16 are loaded as words of two columns each, which halves the number of load instructions. The sums are
+   * then sums of the even columns and sums of the odd columns.
+   */
   readonly words: boolean;
   readonly unrolled: boolean;
 }
 
-/** `rows` rows of a by `panels` panels of b: a, bytes from row to row; b, bytes from panel to panel; sums; steps of K. */
+/**
+ * Defines the product of `rows` rows of a and `panels` panels of b. Parameters: a, bytes between its rows; b, bytes
+ * between its panels; sums; steps of K.
+ */
 function defineTile(f: WasmFunction, { rows, panels, bf16, words, unrolled }: Tile) {
   const width = tileColumns(), halves = Array.from({ length: width / 8 }, (_, i) => i);
   return f.define("panels", ["i32", "i32", "i32", "i32", "i32", "i32"], (f, a, aStride, b, bStride, sums, K) => {
-    const v = new Lanes(f, 8), unroll = unrolled ? 64 / width : 1; // a kernel's first call waits for its compilation
+    const v = new Lanes(f, 8), unroll = unrolled ? 64 / width : 1; // less code to compile for rare tiles
     const left = along(f, a, aStride, rows), right = along(f, b, bStride, panels), bytes = bf16 ? 2 : 4;
     for (const panel of right) panel.bf16 = bf16 && !words;
     const into = right.map(() => left.map(() => halves.map(() => v.accumulator())));
@@ -130,7 +145,7 @@ function defineTile(f: WasmFunction, { rows, panels, bf16, words, unrolled }: Ti
         };
         const madd = (p: number, m: number, h: number, x: Vector, w: Vector) =>
           v.assign(into[p][m][h], v.madd(x, w, into[p][m][h]));
-        // What stays in registers are the elements of few rows, which go through many panels, else a panel's weights.
+        // Few rows: their elements stay in registers and go through many panels. Otherwise a panel's weights stay.
         const held = rows < 3 ? left.map((_, m) => element(m)) : [];
         right.forEach((_, p) => {
           if (rows < 3) {
@@ -157,7 +172,10 @@ function defineTile(f: WasmFunction, { rows, panels, bf16, words, unrolled }: Ti
   });
 }
 
-/** Puts the even columns' sums of a row, and the odd ones' behind them, side by side: a function, or V8 would pair no vectors of the tile. */
+/**
+ * Defines a function that interleaves the sums of a row's even columns and those of its odd columns, which follow them.
+ * It is a function of its own because otherwise V8 would not pair the vectors of the tile.
+ */
 function defineInOrder(f: WasmFunction) {
   return f.define("in_order", ["i32", "i32"], (f, sums, panels) => {
     const v = new Lanes(f, 8), place = f.i32.copy(sums);
@@ -171,8 +189,8 @@ function defineInOrder(f: WasmFunction) {
 }
 
 /**
- * One row of a by panels of q8_0, as they lie, through a block of all of them and then the next; the registers are full of scales,
- * so the sums stand in memory in between.
+ * Multiplies one row of a with panels of q8_0 as they are stored, one block of all panels after another. The scales
+ * fill the registers, so the sums are in memory between blocks.
  */
 function ofQ8Row(f: WasmFunction): AddUp {
   const width = tileColumns(), unroll = 4, halves = Array.from({ length: width / 8 }, (_, i) => i);

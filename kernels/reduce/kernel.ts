@@ -1,6 +1,6 @@
 /**
- * Reductions over one axis: x (outer, axis, inner) → y (outer, inner). Any axis of any tensor is of this form, and so are
- * neighbouring axes together.
+ * Reductions over one axis: x (outer, axis, inner) → y (outer, inner). Any axis, or several neighbouring axes, of any
+ * tensor can be written in this form.
  */
 import { f32, kernel, withLines } from "../../src/kernel.ts";
 import maxBackwardSource from "./max_backward.wgsl.ts";
@@ -9,7 +9,9 @@ import * as wasm from "./wasm.ts";
 
 type Sizes = Record<"outer" | "axis" | "inner", number>;
 
-/** Calls `body` for each line along the axis, with a function that gives the place of its element i, and the line's number. */
+/**
+ * Calls `body` for each line along the axis, with a function from element i to its index, and with the line's number.
+ */
 export function lines({ outer, axis, inner }: Sizes, body: (at: (i: number) => number, line: number) => void): void {
   for (let line = 0; line < outer * inner; line++) {
     const first = Math.floor(line / inner) * axis * inner + line % inner;
@@ -17,7 +19,7 @@ export function lines({ outer, axis, inner }: Sizes, body: (at: (i: number) => n
   }
 }
 
-/** How reduce.wgsl.ts cuts its work: how many lines a workgroup takes, and into how many chunks each is cut. */
+/** How reduce.wgsl.ts divides its work: the number of lines per workgroup, and of chunks per line. */
 function cut({ axis, inner }: Sizes) {
   const powerOfTwoFrom = (n: number) => 2 ** Math.ceil(Math.log2(n));
   const lines = Math.min(Math.max(powerOfTwoFrom(inner), 256 / powerOfTwoFrom(axis), 1), 64);
@@ -60,7 +62,7 @@ export const sum = kernel({
   gpu: passes(),
 });
 
-/** y = the greatest along the axis; NaN where there is one. */
+/** y = the greatest element along the axis; NaN if any is NaN. */
 export const max = kernel({
   name: "max",
   reads: { x: f32("outer", "axis", "inner") },
@@ -74,13 +76,13 @@ export const max = kernel({
   cpu: wasm.max,
   gpu: passes({
     Params: "struct Params { outer: u32, axis: u32, inner: u32 }",
-    empty: "fn empty(x: f32) -> f32 { return x; }", // any element of the line will do, for max(x, x) = x
+    empty: "fn empty(x: f32) -> f32 { return x; }", // any element of the line, since max(x, x) = x
     combine: "fn combine(a: f32, b: f32) -> f32 { return select(max(a, b), a + b, is_nan(a) || is_nan(b)); }",
     finish: "fn finish(y: f32, result: f32) -> f32 { return result; }",
   }),
 });
 
-/** dx += dy at the first place along the axis that holds y; NaN holds NaN. */
+/** dx += dy at the first place along the axis whose element is y; NaN counts as equal to NaN. */
 export const maxBackward = kernel({
   name: "max_backward",
   reads: { x: f32("outer", "axis", "inner"), y: f32("outer", "inner"), dy: f32("outer", "inner") },

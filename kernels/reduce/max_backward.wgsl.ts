@@ -1,4 +1,5 @@
-export default /* wgsl */ `// dx += dy at the first place along the axis that holds y; NaN holds NaN. An invocation owns one line along the axis.
+export default /* wgsl */ `// dx += dy at the first place along the axis whose element is y; NaN counts as equal to NaN.
+// An invocation owns one line along the axis.
 
 struct Params { outer: u32, axis: u32, inner: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -8,7 +9,7 @@ struct Params { outer: u32, axis: u32, inner: u32 }
 @group(0) @binding(4) var<storage, read_write> dx: array<f32>; // (outer, axis, inner)
 override fresh_dx: bool = false; // dx holds garbage: write instead of adding
 
-// NaN by its bits, for compilers may take it that numbers are finite.
+// Tests the bits, because compilers may assume that all numbers are finite.
 fn is_nan(x: f32) -> bool {
   return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
 }

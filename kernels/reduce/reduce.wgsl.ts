@@ -1,10 +1,10 @@
-export default /* wgsl */ `// A reduction along one axis, in two passes: the axis is cut into chunks, each of which leaves its result in the workspace, and
-// then the chunks' results are put together. As it stands it sums: y += Σ x / divisor. kernel.ts has the lines Params, 'empty',
-// 'combine' and 'finish' of the maximum.
+export default /* wgsl */ `// A reduction along one axis, in two passes. The axis is cut into chunks, whose results are
+// stored in the workspace and then combined. As the text stands it sums: y += Σ x / divisor. For the maximum kernel.ts
+// replaces the lines Params, 'empty', 'combine' and 'finish'.
 //
-// reduce_chunks: a workgroup of 256 owns one chunk of 1 to 64 neighbouring lines. The invocations that share a line take every
-// so many-th element, 64 at most, and what they have is combined by halves.
-// reduce_rest: an invocation owns one element of y, and takes the chunks in order.
+// reduce_chunks: a workgroup of 256 owns one chunk of 1 to 64 neighbouring lines. The k invocations that share a line
+// take every k-th element, 64 at most, and their results are combined by halves.
+// reduce_rest: an invocation owns one element of y, and combines the chunks in order.
 // So the order depends on sizes alone.
 
 struct Params { outer: u32, axis: u32, inner: u32, divisor: f32 }
@@ -15,11 +15,11 @@ struct Params { outer: u32, axis: u32, inner: u32, divisor: f32 }
 
 override fresh_y: bool = false; // y holds garbage: write instead of adding
 
-fn empty(x: f32) -> f32 { return 0.0; } // the result of no elements
+fn empty(x: f32) -> f32 { return 0.0; } // the result of zero elements
 fn combine(a: f32, b: f32) -> f32 { return a + b; }
 fn finish(y: f32, result: f32) -> f32 { return select(y, 0.0, fresh_y) + result / params.divisor; }
 
-// NaN by its bits, for compilers may take it that numbers are finite.
+// Tests the bits, because compilers may assume that all numbers are finite.
 fn is_nan(x: f32) -> bool {
   return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
 }
@@ -29,11 +29,11 @@ var<workgroup> partial: array<f32, 256>;
 fn power_of_two_from(n: u32) -> u32 {
   return 1u << (32u - countLeadingZeros(n - 1u));
 }
-// How many lines a workgroup takes: as many as lie side by side, more where they are short.
+// Lines per workgroup: as many as are next to each other in memory, more if lines are short.
 fn lines() -> u32 {
   return clamp(max(power_of_two_from(params.inner), 256u / power_of_two_from(params.axis)), 1u, 64u);
 }
-// Elements of a chunk: 64 for each invocation of a line.
+// Elements of a chunk: 64 for each invocation that shares the line.
 fn chunk_length() -> u32 {
   return 64u * 256u / lines();
 }
@@ -52,7 +52,7 @@ fn reduce_chunks(
   if (index >= chunks() * ((results + lines() - 1u) / lines())) { return; }
   let chunk = index % chunks();
 
-  // Neighbours read what lies side by side: of one line, or of neighbouring lines.
+  // Neighbouring invocations read neighbouring elements: of one line, or of neighbouring lines.
   let sharing = 256u / lines();
   let part = select(lane / lines(), lane % sharing, params.inner == 1u);
   let line = select(lane % lines(), lane / sharing, params.inner == 1u);

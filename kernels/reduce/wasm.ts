@@ -10,23 +10,26 @@ import {
 type Sizes = Record<"outer" | "axis" | "inner", number>;
 type Named = Locals<"x" | "y" | "outer" | "axis" | "inner" | "begin" | "end" | "workspace">;
 
-/** A way to reduce, of elements that lie side by side (`row`) and of vectors of neighbouring columns (`combine`). */
+/** An operation that reduces contiguous elements (`row`) or vectors of neighbouring columns (`combine`). */
 interface Reduction<L extends Named> {
   readonly start: number;
   row(f: WasmFunction, n: I32Local, load: (at: I32Local, v: Lanes) => Vector): F32Local;
   combine(v: Lanes, sofar: Vector, x: Vector): Vector;
-  /** Brings results to y. */
+  /** Stores results in y. */
   finish(f: WasmFunction, v: Lanes, locals: L, at: I32Local, result: Vector): void;
 }
 
-/** How many elements of the axis are reduced at a time; a longer axis is cut into blocks, whose results are reduced then. */
+/**
+ * Elements of the axis that are reduced at a time. A longer axis is cut into blocks, whose results are then reduced.
+ */
 const BLOCK = { rows: 4096, columns: 256 };
-/** Neighbouring columns that a task takes, four vectors: two cache lines of each row. */
+/** Neighbouring columns of a task: four vectors, two cache lines of each row. */
 const COLUMNS = 32;
 
 /**
- * The phases of a reduction. A short axis takes one, `whole`; a long one two: `cut` leaves the results of blocks in the
- * workspace, and `join` reduces those. So a single long sum has many tasks, and its bits do not depend on who does them.
+ * The phases of a reduction. A short axis takes one phase, `whole`. A long axis takes two: `cut` stores the results of
+ * blocks in the workspace, and `join` reduces them. So a single long sum has many tasks, and its result does not depend
+ * on which thread computes which block.
  */
 function phases<L extends Named>(reduction: Reduction<L>) {
   type Part = "whole" | "cut" | "join";
@@ -42,7 +45,7 @@ function phases<L extends Named>(reduction: Reduction<L>) {
         const { x, axis, inner, workspace, begin, end } = locals;
         const blocks = f.i32.divUp(axis, block);
         const [source, length] = part === "join" ? [workspace, blocks] : [x, axis];
-        /** The first element of result r's block, and the block's length. */
+        /** The address of result r's block, and the block's length. */
         const blockOf = (r: I32Local) => {
           if (part !== "cut") return { start: f.i32.at(source, f.i32.mul(f.i32.mul(r, length), inner)), n: length };
           const from = f.i32.mul(f.i32.rem(r, blocks), block), o = f.i32.div(r, blocks);
@@ -100,7 +103,7 @@ export const sum = phases<Named & { divisor: F32Local }>({
 
 export const max = phases<Named>({
   start: -Infinity,
-  // The vectors' maximum passes over NaN, so whether there is one is found beside it.
+  // The vectors' maximum ignores NaN, so NaN is searched for separately.
   row(f, n, load) {
     const [most, odd] = f.reduce("max", 2, n, (at, v) => {
       const x = load(at, v);

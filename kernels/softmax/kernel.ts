@@ -3,7 +3,7 @@
  *
  *     y = exp(x − max) / Σ exp(x − max),    log y = x − max − log Σ exp(x − max)
  *
- * An element of −∞ gets probability 0; an axis of nothing else gives NaN, as in PyTorch.
+ * An element of −∞ gets probability 0. If all elements are −∞, the result is NaN, as in PyTorch.
  */
 import { f32, type FloatArray, kernel, withLines } from "../../src/kernel.ts";
 import { lines } from "../reduce/kernel.ts";
@@ -15,7 +15,7 @@ const three = f32("outer", "axis", "inner");
 
 type Sizes = Record<"outer" | "axis" | "inner", number>;
 
-/** A workgroup owns a line. */
+/** A workgroup owns one line along the axis. */
 const workgroups = ({ outer, inner }: Sizes) => outer * inner;
 
 /** The greatest element of a line, and Σ exp(x − max). */

@@ -1,7 +1,8 @@
-export default /* wgsl */ `// The gradient along one axis of y = softmax(x), dx += y · (dy − Σ dy · y), or of y = log softmax(x), dx += dy − exp(y) · Σ dy.
+export default /* wgsl */ `// The gradient along one axis of y = softmax(x), dx += y · (dy − Σ dy · y), or of y = log
+// softmax(x), dx += dy − exp(y) · Σ dy.
 //
-// A workgroup owns one line along the axis: lane l takes its elements l, l + 64, …, and the lanes' results are put together
-// by halves, so additions have the same order each time.
+// A workgroup owns one line along the axis: lane l takes its elements l, l + 64, …, and the lanes' results are combined
+// by halves, so additions always have the same order.
 
 struct Params { outer: u32, axis: u32, inner: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -21,11 +22,11 @@ fn sum_of_all(value: f32, lane: u32) -> f32 {
     workgroupBarrier();
   }
   let sum = partial[0];
-  workgroupBarrier(); // nobody writes the next value before all have read this one
+  workgroupBarrier(); // all lanes have read this value before the next is written
   return sum;
 }
 
-// kernel.ts has the lines of the logarithm.
+// kernel.ts replaces these lines for the logarithm.
 fn term(dy: f32, y: f32) -> f32 { return dy * y; }
 fn added(dx: f32, dy: f32, y: f32, sum: f32) -> f32 { return dx + y * (dy - sum); }
 

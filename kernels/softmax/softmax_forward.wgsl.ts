@@ -1,7 +1,7 @@
 export default /* wgsl */ `// Softmax along one axis, y = exp(x − max) / Σ exp(x − max), or its logarithm, y = x − max − log Σ exp(x − max).
 //
-// A workgroup owns one line along the axis: lane l takes its elements l, l + 64, …, and the lanes' results are put together
-// by halves, so additions have the same order each time.
+// A workgroup owns one line along the axis: lane l takes its elements l, l + 64, …, and the lanes' results are combined
+// by halves, so additions always have the same order.
 
 struct Params { outer: u32, axis: u32, inner: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -10,7 +10,7 @@ struct Params { outer: u32, axis: u32, inner: u32 }
 
 const LANES = 64u;
 var<workgroup> partial: array<f32, LANES>;
-const LOWEST = -3.4028234e38; // the maximum of no element
+const LOWEST = -3.4028234e38; // the maximum of zero elements
 
 fn greatest_of_all(value: f32, lane: u32) -> f32 {
   partial[lane] = value;
@@ -20,7 +20,7 @@ fn greatest_of_all(value: f32, lane: u32) -> f32 {
     workgroupBarrier();
   }
   let greatest = partial[0];
-  workgroupBarrier(); // nobody writes the next value before all have read this one
+  workgroupBarrier(); // all lanes have read this value before the next is written
   return greatest;
 }
 
@@ -32,11 +32,11 @@ fn sum_of_all(value: f32, lane: u32) -> f32 {
     workgroupBarrier();
   }
   let sum = partial[0];
-  workgroupBarrier(); // nobody writes the next value before all have read this one
+  workgroupBarrier(); // all lanes have read this value before the next is written
   return sum;
 }
 
-// kernel.ts has the line of the logarithm.
+// kernel.ts replaces this line for the logarithm.
 fn result(difference: f32, sum: f32) -> f32 { return exp(difference) / sum; }
 
 @compute @workgroup_size(LANES)

@@ -1,4 +1,7 @@
-/** The equations stand in kernel.ts; each kernel is written once, for lines that lie in one piece and for others. */
+/**
+ * Softmax in WebAssembly; kernel.ts has the equations. Each kernel is written once, for contiguous lines and for
+ * strided lines.
+ */
 import type { CpuPhase } from "../../src/kernel.ts";
 import { type I32Local, Lanes, type Locals, type Vector, type WasmFunction } from "../../src/wasm/assembler.ts";
 import { exp, log } from "../../src/wasm/math.ts";
@@ -6,16 +9,16 @@ import { exp, log } from "../../src/wasm/math.ts";
 type Sizes = Record<"outer" | "axis" | "inner", number>;
 type Arguments<Names extends string> = Locals<Names | "outer" | "axis" | "inner" | "begin" | "end">;
 
-/** One line, or eight side by side; `at` are places in the operands. */
+/** One line along the axis, or eight neighbouring lines. The `at` are indices into the operands. */
 interface Line {
-  /** Σ or the greatest of `body` along the line, in every lane of the line. */
+  /** Σ or the maximum of `body` along the line, in every lane of the line. */
   reduce(how: "add" | "max", body: (at: I32Local, v: Lanes) => Vector): Vector;
   forEach(body: (at: I32Local, v: Lanes) => void): void;
 }
-/** `v` is for values of a whole line. */
+/** A kernel's code for a line. `v` computes with values that belong to a whole line. */
 type Body<Names extends string> = (f: WasmFunction, of: Arguments<Names>, line: Line, v: Lanes) => void;
 
-/** Where inner = 1 a line lies in one piece: the lanes go along it. */
+/** For inner = 1, when a line is contiguous: the lanes go along it. */
 const along = <Names extends string>(body: Body<Names>): CpuPhase<Sizes, Arguments<Names>> => ({
   tasks: ({ outer }) => outer,
   emit: (f, of) =>
@@ -28,7 +31,7 @@ const along = <Names extends string>(body: Body<Names>): CpuPhase<Sizes, Argumen
     }),
 });
 
-/** Elsewhere a line's neighbours lie beside it: each lane goes along its own. */
+/** For inner > 1, when elements of neighbouring lines are contiguous: each lane goes along a line of its own. */
 const across = <Names extends string>(body: Body<Names>): CpuPhase<Sizes, Arguments<Names>> => ({
   tasks: ({ outer, inner }) => outer * Math.ceil(inner / 8),
   emit: (f, of) =>

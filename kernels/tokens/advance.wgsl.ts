@@ -1,4 +1,4 @@
-export default /* wgsl */ `// counter += by, wrapping at 32 bits, of each of n counters. An invocation owns one.
+export default /* wgsl */ `// Adds 'by' to each of n counters, wrapping at 32 bits. An invocation owns one counter.
 
 struct Params { n: u32, by: i32 }
 @group(0) @binding(0) var<uniform> params: Params;

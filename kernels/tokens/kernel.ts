@@ -1,10 +1,10 @@
-/** What generating does to token ids without the host: each row has its latest token, its place, and what it has chosen. */
+/** Kernels that update token ids and positions while generating, without the host. */
 import { i32, kernel } from "../../src/kernel.ts";
 import advanceSource from "./advance.wgsl.ts";
 import proceedSource from "./proceed.wgsl.ts";
 import * as wasm from "./wasm.ts";
 
-/** counter += by, wrapping at 32 bits, of each of n counters. */
+/** Adds `by` to each of n counters, wrapping at 32 bits. */
 export const advance = kernel({
   name: "advance",
   reads: {},
@@ -16,8 +16,9 @@ export const advance = kernel({
 });
 
 /**
- * The end of a step of R rows, whose choices of some steps are stored until the host reads them: ids = chosen, position += 1,
- * history[first / R mod steps] = chosen, then first += R, the number of choices so far.
+ * Ends a step of generation for R rows: ids = chosen, position += 1, history[first / R mod steps] = chosen, then first
+ * += R. `first` is the number of tokens chosen so far. `history` holds the tokens of the last steps until the host
+ * reads them.
  */
 export const proceed = kernel({
   name: "proceed",

@@ -1,5 +1,5 @@
-export default /* wgsl */ `// The end of a step of R rows: ids = chosen, position += 1, history[first / R mod steps] = chosen, then first += R. One
-// workgroup does it all.
+export default /* wgsl */ `// Ends a step of generation for R rows: ids = chosen, position += 1, history[first / R mod
+// steps] = chosen, then first += R. One workgroup computes all rows.
 
 struct Params { R: u32, steps: u32 }
 @group(0) @binding(0) var<uniform> params: Params;

@@ -1,4 +1,7 @@
-/** y[b, j, i] = x[b, i, j], y perhaps in panels: what `copy` does too, but by tiles, for along columns each element has a cache line of its own. */
+/**
+ * y[b, j, i] = x[b, i, j]; y may be in panels. `copy` can transpose, too, but this kernel does it by tiles, which is
+ * faster: along a column each element is in a different cache line.
+ */
 import { f32, kernel, laid } from "../../src/kernel.ts";
 import source from "./transpose.wgsl.ts";
 import * as wasm from "./wasm.ts";

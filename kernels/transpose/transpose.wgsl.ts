@@ -1,7 +1,7 @@
 export default /* wgsl */ `// y[b, j, i] = x[b, i, j].
 //
-// A workgroup owns a tile of 32 rows and 32 columns: it reads along rows of x, and writes along rows of y. The tile in between has
-// 33 columns, so that the elements of a column lie in different banks of the workgroup's memory.
+// A workgroup owns a tile of 32 rows and 32 columns. It reads along rows of x, and writes along rows of y. The tile in
+// the workgroup's memory has 33 columns, so that the elements of a column are in different banks.
 
 struct Params { batch: u32, rows: u32, columns: u32 }
 @group(0) @binding(0) var<uniform> params: Params;

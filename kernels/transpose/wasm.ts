@@ -1,13 +1,16 @@
 import type { Locals, WasmFunction } from "../../src/wasm/assembler.ts";
 import { intoPanels } from "../panels/wasm.ts";
 
-/** A tile's side: a cache line. */
+/** Rows and columns of a tile: the floats of a cache line. */
 const SIDE = 16;
 
-/** Into panels. */
+/** The phase that writes y in panels. */
 export const panels = [intoPanels("columns", "rows", "panel")];
 
-/** A task is a tile: copied to scratch row by row, and from there, where lines cannot push each other out, turned. */
+/**
+ * A task is a tile. It is copied to scratch memory row by row and transposed from there, because in scratch memory its
+ * rows do not compete for the same places in the cache.
+ */
 const transpose = {
   tasks: ({ batch, rows, columns }: Record<"batch" | "rows" | "columns", number>) =>
     batch * Math.ceil(rows / SIDE) * Math.ceil(columns / SIDE),

@@ -1,8 +1,9 @@
 /**
- * An assembler for the x86-64 instructions that the product's machine code uses, after Intel's Software Developer's Manual,
- * volume 2 (REX, VEX and EVEX prefixes; disp8·N). Vectors are of 512 bits. Methods are named as the instructions are.
+ * An assembler for the x86-64 instructions that the matrix product's machine code uses, after Intel's Software
+ * Developer's Manual, volume 2 (REX, VEX and EVEX prefixes; disp8·N). Vectors have 512 bits. Methods are named after
+ * the instructions.
  *
- * Left out on purpose: every other instruction, index registers, and vectors of other lengths.
+ * Left out on purpose: all other instructions, index registers, and vectors of other lengths.
  */
 
 /** General registers of 64 bits, by their numbers. */
@@ -11,14 +12,14 @@ export const REGISTERS = {
   ...{ r8: 8, r9: 9, r10: 10, r11: 11, r12: 12, r13: 13, r14: 14, r15: 15 },
 } as const;
 export type Register = keyof typeof REGISTERS;
-/** An address: what a register holds, and bytes from there. */
+/** An address: the value of a register, plus a number of bytes. */
 export type Address = readonly [base: Register, bytes: number];
-/** Which elements of a vector an instruction loads or stores: those whose bit is set in k1 to k7; 0 for all. */
+/** The mask register whose set bits select the elements that an instruction loads or stores; 0 for all elements. */
 export type Mask = 0 | 1 | 2;
-/** When a jump is taken, after a comparison of unsigned numbers; zero is also equal. */
+/** When a jump is taken after a comparison of unsigned numbers; `zero` also means equal. */
 const CONDITIONS = { below: 0x2, notBelow: 0x3, zero: 0x4, notZero: 0x5, notAbove: 0x6, above: 0x7 } as const;
 export type Condition = keyof typeof CONDITIONS;
-/** A place in the code, which jumps may name before it is known. */
+/** A position in the code. Jumps can refer to it before the position is known. */
 export class Label {
   at: number | undefined;
   readonly jumps: number[] = [];
@@ -28,20 +29,20 @@ const number = (register: Register): number => REGISTERS[register];
 const int32 = (value: number): number[] => [0, 8, 16, 24].map((shift) => value >> shift & 255);
 const fitsByte = (value: number): boolean => value >= -128 && value <= 127;
 
-/** An EVEX opcode: which map it is in (1: 0F, 2: 0F38) and its mandatory prefix (0: none, 1: 66). */
+/** An EVEX opcode: its map (1: 0F, 2: 0F38), its mandatory prefix (0: none, 1: 66), and the opcode byte. */
 type Evex = readonly [map: 1 | 2, prefix: 0 | 1, opcode: number];
 
 /** Machine code under construction. */
 export class Assembler {
   #bytes: number[] = [];
-  /** Jumps whose labels have no place yet. */
+  /** Number of jumps whose labels are not placed yet. */
   #open = 0;
-  /** The code. Throws a TypeError where a jump's label was never placed. */
+  /** The code. @throws {TypeError} if the label of a jump was never placed */
   get bytes(): Uint8Array<ArrayBuffer> {
     if (this.#open > 0) throw new TypeError("assembler: a label was never placed");
     return Uint8Array.from(this.#bytes);
   }
-  /** Bytes so far. */
+  /** Number of bytes so far. */
   get length(): number {
     return this.#bytes.length;
   }
@@ -49,7 +50,7 @@ export class Assembler {
     this.#bytes.push(...bytes);
   }
 
-  /** `reg` and an address, with its bytes shortened where they are a multiple of `scale` (disp8·N). */
+  /** Encodes `reg` and an address. The displacement takes one byte if it is a small multiple of `scale` (disp8·N). */
   #memory(reg: number, [base, bytes]: Address, scale = 1): number[] {
     const rm = number(base) & 7, sib = rm === 4 ? [0x24] : [], short = bytes / scale;
     const byte = (mod: number) => mod << 6 | (reg & 7) << 3 | rm;
@@ -57,19 +58,19 @@ export class Assembler {
     if (Number.isInteger(short) && fitsByte(short)) return [byte(1), ...sib, short & 255];
     return [byte(2), ...sib, ...int32(bytes)];
   }
-  /** REX, where one is needed. */
+  /** The REX prefix, if one is needed. */
   #rex(wide: boolean, reg: number, rm: number): number[] {
     const bits = (wide ? 8 : 0) | (reg >> 3) << 2 | rm >> 3;
     return bits ? [0x40 | bits] : [];
   }
-  /** An instruction of two registers of 64 bits. */
+  /** An instruction on two 64-bit registers. */
   #two(opcode: number, reg: number, rm: number): void {
     this.#emit(...this.#rex(true, reg, rm), opcode, 0xc0 | (reg & 7) << 3 | rm & 7);
   }
-  /** One with a constant: `extension` tells which. */
+  /** An instruction with a constant; `extension` selects the operation. */
   #constant(extension: number, to: Register, value: number): void {
     const rm = number(to), short = fitsByte(value), modrm = 0xc0 | extension << 3 | rm & 7;
-    // The accumulator has a form of its own with a long constant.
+    // For long constants the accumulator has an encoding of its own.
     const long = rm === 0 ? [extension << 3 | 5] : [0x81, modrm];
     this.#emit(...this.#rex(true, 0, rm), ...(short ? [0x83, modrm, value & 255] : [...long, ...int32(value)]));
   }
@@ -85,7 +86,7 @@ export class Assembler {
   store(to: Address, from: Register): void {
     this.#emit(...this.#rex(false, number(from), number(to[0])), 0x89, ...this.#memory(number(from), to));
   }
-  /** A constant of 32 bits; the upper half becomes zeros. */
+  /** Loads a constant of 32 bits; the upper half becomes zeros. */
   set(to: Register, value: number): void {
     this.#emit(...this.#rex(false, 0, number(to)), 0xb8 | number(to) & 7, ...int32(value));
   }
@@ -105,7 +106,7 @@ export class Assembler {
   dec(register: Register): void {
     this.#two(0xff, 1, number(register));
   }
-  /** Shifts left by what cl holds. */
+  /** Shifts left by the value of cl. */
   shlByCl(register: Register): void {
     this.#two(0xd3, 4, number(register));
   }
@@ -113,7 +114,7 @@ export class Assembler {
     this.#two(0xc1, 5, number(register));
     this.#emit(bits);
   }
-  /** Whether a bit is set becomes `below`. */
+  /** Tests a bit; the condition `below` is then true if the bit is set. */
   bt(register: Register, bit: number): void {
     const rm = number(register);
     this.#emit(...this.#rex(false, 0, rm), 0x0f, 0xba, 0xe0 | rm & 7, bit);
@@ -134,7 +135,7 @@ export class Assembler {
     this.#emit(0x0f, 0x01, 0xd0);
   }
 
-  /** Puts a label here, and has the jumps that named it find it. */
+  /** Places a label here, and resolves the jumps that refer to it. */
   place(label: Label): void {
     label.at = this.length;
     for (const jump of label.jumps) this.#aim(jump, label.at);
@@ -153,7 +154,7 @@ export class Assembler {
     int32(at - jump - 4).forEach((byte, i) => this.#bytes[jump + i] = byte);
   }
 
-  /** A vector instruction: a register, a second source (0: none), and a register or an address. */
+  /** A vector instruction. Operands: a register, a second source (0: none), and a register or an address. */
   #evex(
     [map, prefix, opcode]: Evex,
     reg: number,
@@ -172,7 +173,7 @@ export class Assembler {
       ...(vector ? [0xc0 | (reg & 7) << 3 | rm & 7] : this.#memory(reg, rm, scale)),
     );
   }
-  /** Elements outside the mask become zeros, and are not read. */
+  /** Loads elements. Elements outside the mask become zeros, and their memory is not read. */
   vmovupsLoad(to: number, from: Address, mask: Mask = 0): void {
     this.#evex([1, 0, 0x10], to, 0, from, { mask, zeroing: mask > 0 });
   }
@@ -192,7 +193,7 @@ export class Assembler {
   vpxord(to: number, a: number, b: number): void {
     this.#evex([1, 1, 0xef], to, a, b);
   }
-  /** A mask out of the lower 16 bits of eax to edi. */
+  /** Sets a mask register from the lower 16 bits of a register, eax to edi. */
   kmovw(to: Mask, from: Register): void {
     this.#emit(0xc5, 0xf8, 0x92, 0xc0 | to << 3 | number(from));
   }

@@ -1,8 +1,10 @@
 /**
- * `@nanogpt/ts/native`: matrix products in machine code that TypeScript writes (assembler.ts, tile.ts), for Linux on x86-64
- * processors with AVX-512. The system's libc maps the code and calls it; there is no binary, no compiler and no other library.
+ * `@nanogpt/ts/native`: matrix products in machine code, written by TypeScript (assembler.ts, tile.ts), for Linux on
+ * x86-64 processors with AVX-512. The code is mapped and called through the system's libc. There is no binary, no
+ * compiler and no other library.
  *
- * The code is never writable and executable at once, and stays for the life of the process: any device may be using it.
+ * The memory of the code is never writable and executable at once. It stays mapped for the life of the process, because
+ * any device may be using it.
  *
  * @module
  */
@@ -13,26 +15,28 @@ import { emitFeatures, emitMultiply } from "./tile.ts";
 
 export type { Native, NativeTile };
 
-/** What is taken of libc. */
+/** Functions of libc. */
 const LIBC = {
   mmap: { parameters: ["pointer", "usize", "i32", "i32", "i32", "i64"], result: "pointer" },
   mprotect: { parameters: ["pointer", "usize", "i32"], result: "i32" },
   munmap: { parameters: ["pointer", "usize"], result: "i32" },
 } as const;
-/** Of Linux: prot and flags of mmap, and what it returns when it fails. */
+/** Linux constants: mmap's protections and flags, the value it returns on failure, and the page size. */
 const READ_WRITE = 3, READ_EXECUTE = 5, PRIVATE_ANONYMOUS = 0x22, FAILED = 2n ** 64n - 1n, PAGE = 4096;
-/** What of the wide or narrow tile's rate is a gain: less may be the clock's. */
+/** Least speed-up over WebAssembly's tile that counts as a gain; a smaller one could be an error of measurement. */
 const GAIN = 1.15;
 
 let loaded: Native | undefined;
 
 /**
- * Loads the code, once in a process, and asks the processor and the clock whether it is of use. It never throws: where the code
- * cannot run, or is no faster, `why` says so in a line, and a device that is given that computes as without it.
+ * Loads the machine code, once per process, and measures whether it is faster than WebAssembly. It never throws. If the
+ * code cannot run here, or is not faster, the result's `why` gives the reason in one line, and a device created with
+ * that result computes without machine code.
  *
- * It needs `--allow-ffi`, which lets code do anything: Deno's other permissions do not hold what it calls.
+ * It needs `--allow-ffi`. Foreign code is not restricted by Deno's other permissions, so grant it only to code that you
+ * trust.
  *
- * @returns what `createDevice("cpu", { native })` takes
+ * @returns the value of the option `native` of `createDevice("cpu", { native })`
  * @example
  * ```ts
  * import { createDevice } from "@nanogpt/ts";
@@ -54,7 +58,7 @@ export async function loadNative(): Promise<Native> {
   }
 }
 
-/** Why there is no asking; nothing is opened for it. */
+/** Why machine code cannot be tried here, or undefined if it can. Opens no library. */
 async function unavailable(): Promise<string | undefined> {
   if (!("Deno" in globalThis)) return "it needs Deno";
   const { os, arch } = Deno.build;
@@ -75,10 +79,10 @@ function load(): Native {
   const gain = timeTile(tileColumns()) / timeNative(tile);
   if (gain >= GAIN) return { tile };
   const mode = tileColumns() === 16 ? "wide" : "narrow";
-  return { why: `native: off, its products run at ${gain.toFixed(2)} times the rate of ${mode} ones here` };
+  return { why: `native: off, its products run at ${gain.toFixed(2)} times WebAssembly's rate (${mode} mode) here` };
 }
 
-/** Puts code where it can run. @returns its address */
+/** Maps code into executable memory. @returns its address */
 export function place(bytes: Uint8Array): bigint {
   const libc = Deno.dlopen("libc.so.6", LIBC), size = Math.ceil(bytes.length / PAGE) * PAGE, all = BigInt(size);
   try {
@@ -95,7 +99,7 @@ export function place(bytes: Uint8Array): bigint {
   }
 }
 
-/** What {@linkcode emitFeatures}' function finds. */
+/** Results of the function that {@linkcode emitFeatures} emits. */
 export type Features = readonly [leaves: number, leaf1: number, leaf7: number, xcr0: number];
 
 function featuresOf(code: bigint): Features {
@@ -106,16 +110,21 @@ function featuresOf(code: bigint): Features {
   return [leaves, leaf1, leaf7, xcr0];
 }
 
-/** Of AVX-512: Foundation, and that the system saves its registers. @internal for tests */
+/**
+ * What AVX-512 Foundation lacks here: the processor's support, or the system's, which saves the registers. @internal
+ * for tests
+ */
 export function whatIsMissing([leaves, leaf1, leaf7, xcr0]: Features): string | undefined {
   if (leaves < 7 || !(leaf7 >> 16 & 1)) return "this processor has no AVX-512";
-  // Bits 1 and 2: SSE and AVX; 5 to 7: masks, the upper halves of the first vectors, the other vectors.
+  // Bits 1 and 2: SSE and AVX registers. Bits 5 to 7: mask registers, upper halves of zmm0 to zmm15, registers zmm16 to
+  // zmm31.
   if (!(leaf1 >> 27 & 1) || (xcr0 & 0xe6) !== 0xe6) return "the system has not turned AVX-512 on";
 }
 
 /**
- * libc's bsearch is the door: with one element it calls what compares once, with the addresses that it was given. Deno calls a
- * function that it has found in a library in some ten nanoseconds, but one that is known by its address alone in a microsecond.
+ * Calls the machine code through libc's bsearch. With an array of one element, bsearch calls its comparison function
+ * exactly once, with the two addresses that it was given. Deno calls a function from a library in about ten
+ * nanoseconds, but a function known only by its address in a microsecond.
  */
 const connect: NativeTile["connect"] = (entry, memory, args) => {
   const libc = Deno.dlopen("libc.so.6", {
@@ -128,7 +137,7 @@ const connect: NativeTile["connect"] = (entry, memory, args) => {
   return { call: () => bsearch(key, at, 1n, 1n, code), close: () => libc.close() };
 };
 
-/** Milliseconds that 20 · KC multiply-adds take, as {@linkcode timeTile} counts them. */
+/** Milliseconds that 20 · KC multiply-adds take in machine code, comparable with {@linkcode timeTile}. */
 function timeNative({ entry }: NativeTile): number {
   const rows = 10 * NATIVE.rows, columns = 4 * NATIVE.columns, a = 64, b = a + 4 * rows * KC, c = b + 4 * columns * KC;
   const memory = new WebAssembly.Memory({ initial: 8 }), { call, close } = connect(entry, memory, 0);

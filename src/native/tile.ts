@@ -1,22 +1,23 @@
 /**
- * The product's machine code: C = base + A · B over packed panels, as src/wasm/gemm.ts has it, in vectors of 512 bits.
+ * Machine code for matrix products: C = base + A · B over packed panels, as in src/wasm/gemm.ts, with vectors of 512
+ * bits.
  *
- * The tile has 14 rows and 32 columns: 28 sums, two vectors of a row of B and two of elements of A fill the 32 registers. Each
- * sum adds its products one after the other with fused multiply-adds, from zero, and then `base` is added: the order of gemm.ts,
- * and so its bits.
+ * The tile has 14 rows and 32 columns. Its 28 sums, two vectors of a row of B and two of elements of A fill the 32
+ * registers. Each sum adds its products one after another with fused multiply-adds, starting from zero, and then adds
+ * `base`. This is the order of gemm.ts, so the results have the same bits.
  */
 import { NATIVE } from "../wasm/gemm.ts";
 import { type Address, type Assembler, Label, type Register } from "./assembler.ts";
 
 const { rows: ROWS, columns: COLUMNS } = NATIVE;
-/** Bytes of the arguments (src/wasm/gemm.ts, Multiply), in its order. */
+/** Offsets in bytes of the arguments, in the order of Multiply (src/wasm/gemm.ts). */
 const ARGUMENT = { a: 0, b: 4, c: 8, stride: 12, rows: 16, columns: 20, K: 24, base: 28, baseStride: 32 } as const;
-/** What a function has to hand back as it was (System V Application Binary Interface, AMD64). */
+/** Registers that a function has to preserve (System V Application Binary Interface, AMD64). */
 const SAVED: readonly Register[] = ["rbx", "rbp", "r12", "r13", "r14", "r15"];
 
 /**
- * The function (arguments, memory): the address of the arguments, and that of the memory in which what they name lies. It is called
- * as bsearch calls what compares.
+ * Emits the function (arguments, memory). Its parameters are the address of the arguments, and the address of the
+ * memory to which the arguments' pointers are relative. It has the signature of bsearch's comparison functions.
  */
 export function emitMultiply(x: Assembler): void {
   const argument = (name: keyof typeof ARGUMENT): Address => ["rdi", ARGUMENT[name]];
@@ -31,7 +32,7 @@ export function emitMultiply(x: Assembler): void {
   x.load("r9", argument("baseStride"));
 
   const panel = new Label(), whole = new Label(), noBase = new Label(), tile = new Label(), done = new Label();
-  x.place(panel); // of B: rbx, and rbp columns from there on
+  x.place(panel); // of B: rbx is its address, rbp the number of columns left
   x.mov("rcx", "rbp");
   x.cmp("rcx", COLUMNS);
   x.jump(whole, "notAbove");
@@ -52,7 +53,7 @@ export function emitMultiply(x: Assembler): void {
   x.place(noBase);
   x.load("r15", argument("rows"));
 
-  x.place(tile); // r12: panel of A, r13: its place in C, r14: what is added, or 0, r15: rows from there on
+  x.place(tile); // r12: panel of A, r13: its place in C, r14: base, or 0, r15: rows left
   const half = new Label(), next = new Label();
   x.cmp("rbp", COLUMNS / 2);
   x.jump(half, "notAbove");
@@ -64,7 +65,7 @@ export function emitMultiply(x: Assembler): void {
   x.sub("r15", ROWS);
   x.jump(tile, "above");
 
-  x.mov("rbx", "rdx"); // the tile has gone through the panel
+  x.mov("rbx", "rdx"); // rdx: the end of the panel
   x.load("rax", argument("c"));
   x.add("rax", 4 * COLUMNS);
   x.store(argument("c"), "rax");
@@ -84,13 +85,16 @@ export function emitMultiply(x: Assembler): void {
   x.ret();
 }
 
-/** The register of the sums of a row of the tile, and of the first or second half of its columns. */
+/** The register that holds a row's sums, in the first or second half of the tile's columns. */
 const sum = (row: number, half: number): number => 4 + 2 * row + half;
 
-/** A half of a tile's columns. */
+/** The first or second half of a tile's columns. */
 type Half = 0 | 1;
 
-/** A tile, of all columns or of the first half, where there are no more: r12 to r14 go to the next, rdx to the end of its panel. */
+/**
+ * Emits a tile, of all columns, or only of the first half if no more are left. Afterwards r12 to r14 point to the next
+ * tile, and rdx to the end of the panel.
+ */
 function emitTile(x: Assembler, K: Address, halves: readonly Half[]): void {
   for (let row = 0; row < ROWS; row++) {
     for (const half of halves) x.vpxord(sum(row, half), sum(row, half), sum(row, half));
@@ -112,7 +116,7 @@ function emitTile(x: Assembler, K: Address, halves: readonly Half[]): void {
   emitFinish(x, halves);
 }
 
-/** Adds what r14 names and stores the rows and columns that there are. */
+/** Adds the base at r14, if there is one, and stores the tile's rows and columns that are inside C. */
 function emitFinish(x: Assembler, halves: readonly Half[]): void {
   const end = new Label(), plain = new Label();
   const rows = (based: boolean) => {
@@ -142,8 +146,8 @@ function emitFinish(x: Assembler, halves: readonly Half[]): void {
 }
 
 /**
- * The function (out): what the processor and the system can do, as four numbers of 32 bits. The highest leaf of CPUID, ecx of
- * leaf 1, ebx of leaf 7, and XCR0, or 0 where the system has not turned it on.
+ * Emits the function (out), which stores the features of the processor and the system as four 32-bit numbers: the
+ * highest leaf of CPUID, ecx of leaf 1, ebx of leaf 7, and XCR0, or 0 if the system has not enabled it.
  */
 export function emitFeatures(x: Assembler): void {
   x.push("rbx");
@@ -160,7 +164,7 @@ export function emitFeatures(x: Assembler): void {
   x.store(["rdi", 4], "rcx");
   const off = new Label();
   x.set("rax", 0);
-  x.bt("rcx", 27); // OSXSAVE: without it xgetbv is no instruction
+  x.bt("rcx", 27); // OSXSAVE: without it, xgetbv is not a valid instruction
   x.jump(off, "notBelow");
   x.set("rcx", 0);
   x.xgetbv();

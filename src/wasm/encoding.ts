@@ -1,4 +1,4 @@
-/** The binary format of WebAssembly (https://webassembly.github.io/spec/core/binary/), as far as kernels need it. */
+/** The parts of WebAssembly's binary format (https://webassembly.github.io/spec/core/binary/) that kernels need. */
 
 export const codes = { i32: 0x7f, f32: 0x7d, f64: 0x7c, v128: 0x7b };
 export type Type = keyof typeof codes;
@@ -30,19 +30,23 @@ export function signedLeb(n: number): number[] {
   }
 }
 
-/** A vector instruction: all of them have this prefix. */
+/** The opcode of a vector instruction, with the prefix that all of them have. */
 export const simd = (opcode: number): number[] =>
   opcode < 128 ? [0xfd, opcode] : [0xfd, (opcode & 127) | 128, opcode >>> 7];
 export const bytesOfF32 = (value: number): number[] => [...new Uint8Array(new Float32Array([value]).buffer)];
 export const bytesOfF64 = (value: number): number[] => [...new Uint8Array(new Float64Array([value]).buffer)];
 
-/** `env.memory`, `env.scratch` and, for `native`, a function of that name imported, the first of `functions` exported as `run`. */
+/**
+ * The bytes of a module that imports `env.memory`, `env.scratch` and, if `native`, the function `env.native`, and that
+ * exports the first of `functions` as `run`.
+ */
 export function moduleBytes(
   functions: readonly { parameters: number[]; body: number[] }[],
   { initial, maximum, shared }: Pages,
   native: boolean,
 ): Uint8Array<ArrayBuffer> {
-  // The first modules of a process are written before V8 has compiled this: `concat` is built in, spreading is not.
+  // A process's first modules are written before V8 has optimized this code: the built-in `concat` is faster than
+  // spreading.
   const list = (items: number[][]) => leb(items.length).concat(...items);
   const section = (id: number, items: number[][]) => {
     const content = list(items);
@@ -51,7 +55,7 @@ export function moduleBytes(
   const text = (s: string) => list([...new TextEncoder().encode(s)].map((byte) => [byte]));
   const types = functions.map(({ parameters }) => [0x60, ...list(parameters.map((code) => [code])), 0]);
   return new Uint8Array([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0].concat(
-    section(1, [...types, [0x60, 0, 0]]), // the last is native's
+    section(1, [...types, [0x60, 0, 0]]), // the last is the type of env.native
     section(2, [
       [...text("env"), ...text("memory"), 2, shared ? 3 : 1, ...leb(initial), ...leb(maximum)],
       [...text("env"), ...text("scratch"), 3, codes.i32, 0],

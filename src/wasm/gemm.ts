@@ -2,9 +2,10 @@
  * Matrix products inside a kernel: C = base + A · B over packed panels (packing.ts), one register tile at a time, after
  * Goto and van de Geijn 2008 (Anatomy of High-Performance Matrix Multiplication).
  *
- * Every element of C adds its K products one after the other with fused multiply-adds, from zero, and then adds `base`: so
- * its bits depend on neither the tile's width nor its place. A caller with a K above {@linkcode KC} multiplies block after
- * block with `base` = C; for K blocks are part of the order, they are always as long as that.
+ * Every element of C adds its K products one after another with fused multiply-adds, starting from zero, and then adds
+ * `base`. So its bits depend neither on the tile's width nor on its place in the tile. If K is above {@linkcode KC},
+ * the caller multiplies one block of K after another with `base` = C. The blocks determine the order of additions, so
+ * all of them except the last must have KC steps.
  *
  * ```ts ignore
  * const packA = definePack(f, ROWS, "k"), packB = definePack(f, tileColumns(), "panel"); // row-major A and B
@@ -18,23 +19,36 @@ import { type Callee, Lanes, RESERVED_SCRATCH, WasmFunction } from "./assembler.
 
 /** Rows of a tile: the width of A's panels. */
 export const ROWS = 6;
-/** Columns of the tile, the width of B's panels, by mode: each fills the 16 vector registers of x86-64. */
+/**
+ * Columns of the tile, which is the width of B's panels. Either width fills the 16 vector registers of x86-64: 8 if they
+ * are used as 128-bit registers, 16 if V8 pairs vectors into 256-bit registers.
+ */
 export type Columns = 8 | 16;
-/** The tile of machine code (src/native/), and where in a thread's scratch it finds the arguments of {@linkcode Multiply}. */
+/**
+ * The tile of machine code (src/native/), and where in a thread's scratch memory it reads {@linkcode Multiply}'s
+ * arguments.
+ */
 export const NATIVE = { rows: 14, columns: 32, argumentsAt: RESERVED_SCRATCH - 512 } as const;
-/** Steps of K in one go: a panel of B then stays in the first-level cache. */
+/** Steps of K at a time: few enough for a panel of B to stay in the first-level cache. */
 export const KC = 384;
 
 const multiplyParameters = ["i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32"] as const;
-/** a, b: packed; c, its stride in bytes from row to row; rows, columns, K; base (0 for none) and its stride. */
+/**
+ * The function that multiplies. Arguments: a and b (packed); c and the bytes between its rows; rows, columns, K; base
+ * (0 for none) and the bytes between its rows.
+ */
 export type Multiply = Callee<typeof multiplyParameters>;
 
-/** Where an edge's tile goes first: in the reserved part of the scratch, behind what reductions use. */
+/**
+ * Where a tile at C's edge is computed before it is copied: in the reserved part of the scratch, after what reductions
+ * use.
+ */
 const EDGE = -512;
 
 /**
- * Defines C (rows, columns) = base + A · B. `base` is the address of what is added: C itself with C's stride to accumulate, a
- * bias of `columns` elements with stride 0, or 0 for nothing. Writes no more of C than the rows and columns given.
+ * Defines C (rows, columns) = base + A · B. `base` is the address of the values to add: C itself, with C's stride, to
+ * accumulate; a bias of `columns` elements, with stride 0; or 0 to add nothing. Writes only the given rows and columns
+ * of C.
  */
 export function defineMultiply(f: WasmFunction, width: Columns | typeof NATIVE.columns = tileColumns()): Multiply {
   if (width === NATIVE.columns) {
@@ -79,7 +93,7 @@ export function defineMultiply(f: WasmFunction, width: Columns | typeof NATIVE.c
   });
 }
 
-/** One whole tile: a, b (panels), c, its stride, K, base, its stride. */
+/** Defines the product of one whole tile. Parameters: a, b (panels), c, its stride, K, base, its stride. */
 function defineTile(f: WasmFunction, width: Columns) {
   return f.define(
     "tile",
@@ -114,9 +128,10 @@ function defineTile(f: WasmFunction, width: Columns) {
 let chosen: Columns | undefined;
 
 /**
- * The wider tile where V8 pairs vectors into 256-bit registers, else the narrower. Nothing tells which but the clock: paired,
- * 16 columns have been 1.4 to 1.7 times as fast as 8; unpaired they spill, and are slower. A greater difference says only
- * that V8 has optimized one of the two before the other, which happens without `--no-liftoff`, and so without pairing.
+ * The width of WebAssembly's tile: 16 if V8 pairs vectors into 256-bit registers, else 8. Only a measurement can tell:
+ * if V8 pairs, 16 columns are 1.4 to 1.7 times as fast as 8; if it does not, they spill registers, and are slower. A
+ * greater difference only means that V8 has optimized one of the two before the other. This happens without
+ * `--no-liftoff`, and then V8 does not pair.
  */
 export function tileColumns(): Columns {
   if (!chosen) {
@@ -128,7 +143,7 @@ export function tileColumns(): Columns {
 
 const times = new Map<Columns, number>();
 
-/** Milliseconds that 20 · KC multiply-adds take in the tile. */
+/** Milliseconds that 20 · KC multiply-adds take in the tile, measured once per width. */
 export function timeTile(width: Columns): number {
   const known = times.get(width);
   if (known !== undefined) return known;

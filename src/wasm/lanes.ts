@@ -1,14 +1,14 @@
 /**
  * The vector instructions of a kernel's body, on eight elements at a time or on one.
  *
- * Eight are two 128-bit vectors, which V8 can pair into one 256-bit register; one goes through the same instructions, so
- * that an element's bits do not depend on its place. Load all halves, compute, then store: a store between two loads of a
- * pair keeps V8 from pairing them.
+ * Eight elements are two 128-bit vectors, which V8 can pair into one 256-bit register. A single element goes through
+ * the same instructions, so that its bits do not depend on its place. Load both halves, compute, then store: a store
+ * between the two loads of a pair keeps V8 from pairing them.
  */
 import type { I32, I32Local, Local, WasmFunction } from "./assembler.ts";
 import { bytesOfF32, leb, simd } from "./encoding.ts";
 
-/** Eight lanes, or one (then the halves are the same local), or one value in every lane (then too). */
+/** Eight lanes; or one lane, or one value in every lane, in which cases both halves are the same local. */
 export type Vector = readonly [lower: Local<"v128">, upper: Local<"v128">];
 
 type Unary = (a: Vector) => Vector;
@@ -28,15 +28,15 @@ export class Lanes {
   #shift = (opcode: number) => (v: Vector, bits: I32): Vector =>
     this.#each((part) => [...this.f.get(v[part]), ...this.f.pushI32(bits), ...simd(opcode)]);
 
-  /** Elements from number `at` behind the pointer on. */
+  /** Loads elements, starting `at` elements after the pointer. */
   load = (pointer: I32Local, at: I32): Vector => this.loadFrom(this.f.i32.at(pointer, at), 0);
-  /** Elements at a fixed distance in bytes from a pointer that the loop moves. */
+  /** Loads elements, starting a fixed number of bytes after a pointer, which the loop advances. */
   loadFrom(pointer: I32Local, bytes: number): Vector {
     if (pointer.bf16) return this.#loadBf16(this.f.get(pointer), bytes);
     const opcode = simd(this.width === 8 ? 0x00 : 0x5c);
     return this.#each((part) => [...this.f.get(pointer), ...opcode, 2, ...leb(bytes + 16 * part)]);
   }
-  /** With zeros below it, a bf16 is an f32. */
+  /** Loads bf16 as f32, by appending 16 zero bits. */
   #loadBf16(from: number[], bytes: number): Vector {
     const widened = this.#each((part) =>
       this.width === 8
@@ -45,22 +45,25 @@ export class Lanes {
     );
     return this.shl(widened, 16);
   }
-  /** Signed integers of 16 bits; a pair of 8-bit ones is such a number. */
+  /** Loads signed integers of 16 bits. Such a number can also be a pair of 8-bit integers. */
   loadI16 = (pointer: I32Local, bytes: number): Vector => this.#loadHalves(pointer, bytes, 0x03);
-  /** Floats of 16 bits that are not negative, infinite or NaN: their bits are an f32's, but for the bias of the exponent. */
+  /**
+   * Loads f16 that are neither negative, infinite nor NaN. Their bits are those of an f32, except for the exponent's
+   * bias.
+   */
   loadF16(pointer: I32Local, bytes: number, factor = 1): Vector {
     return this.mul(this.shl(this.#loadHalves(pointer, bytes, 0x04), 13), this.f.splat(2 ** 112 * factor));
   }
-  /** Eight numbers of 16 bits, widened. */
+  /** Loads eight numbers of 16 bits as numbers of 32 bits. */
   #loadHalves = (pointer: I32Local, bytes: number, opcode: number): Vector =>
     this.#each((part) => [...this.f.get(pointer), ...simd(opcode), 1, ...leb(bytes + 8 * part)]);
-  /** One element in every lane. */
+  /** Loads one element into every lane. */
   loadSplat(pointer: I32Local, bytes: number): Vector {
     const one = this.f.let("v128", [...this.f.get(pointer), ...simd(0x09), 2, ...leb(bytes)]);
     return [one, one];
   }
   store = (pointer: I32Local, at: I32, value: Vector): void => this.storeTo(this.f.i32.at(pointer, at), 0, value);
-  /** Upper half first: V8 pairs two stores only in this order. */
+  /** Stores the upper half first: V8 pairs two stores only in this order. */
   storeTo(pointer: I32Local, bytes: number, value: Vector): void {
     if (pointer.bf16) return this.#storeBf16(this.f.get(pointer), bytes, value);
     const [opcode, lane] = this.width === 8 ? [simd(0x0b), []] : [simd(0x5a), [0]];
@@ -68,7 +71,10 @@ export class Lanes {
       this.f.emit(...this.f.get(pointer), ...this.f.get(value[part]), ...opcode, 2, ...leb(bytes + 16 * part), ...lane);
     }
   }
-  /** Rounded to the nearest, to even where two are as near, as src/half.ts does; a NaN must not become infinite. */
+  /**
+   * Stores bf16, rounded to nearest, ties to even, as src/half.ts does. A NaN stays NaN: rounding must not make it
+   * infinite.
+   */
   #storeBf16(to: number[], bytes: number, value: Vector): void {
     const odd = this.and(this.shr(value, 16), this.splatI32(1));
     const rounded = this.addI32(this.addI32(value, this.splatI32(0x7fff)), odd);
@@ -77,12 +83,12 @@ export class Lanes {
     if (this.width === 1) this.f.emit(...to, ...lower, ...simd(0x59), 1, ...leb(bytes), 0);
     else this.f.emit(...to, ...lower, ...upper, ...simd(0x86), ...simd(0x0b), 1, ...leb(bytes)); // joins eight words
   }
-  /** Adds to the elements, or writes them where the operand is fresh (see Local.fresh). */
+  /** Adds to the elements, or writes them if the operand is fresh (see Local.fresh). */
   accumulate(pointer: I32Local, at: I32, value: Vector): void {
     const address = this.f.i32.at(pointer, at);
     this.storeTo(address, 0, pointer.fresh ? value : this.add(this.loadFrom(address, 0), value));
   }
-  /** A vector to {@linkcode assign} to; made before the loop that it is carried round. */
+  /** A vector to {@linkcode assign} to. Make it before the loop that updates it. */
   accumulator = (start = 0): Vector => this.#each(() => [...simd(0x0c), ...Array(4).fill(bytesOfF32(start)).flat()]);
   /** into ← value. */
   assign(into: Vector, value: Vector): void {
@@ -97,23 +103,23 @@ export class Lanes {
   sub: Binary = this.#op(0xe5);
   mul: Binary = this.#op(0xe6);
   div: Binary = this.#op(0xe7);
-  /** b < a ? b : a, so a where either is NaN. */
+  /** b < a ? b : a, so a if either is NaN. */
   min: Binary = this.#op(0xea);
-  /** a < b ? b : a, so a where either is NaN. */
+  /** a < b ? b : a, so a if either is NaN. */
   max: Binary = this.#op(0xeb);
   /** a · b + c, rounded once. */
   madd: Ternary = this.#op(0x105);
   /** c − a · b, rounded once. */
   nmadd: Ternary = this.#op(0x106);
 
-  // Comparisons make masks: all ones where they hold.
+  // Comparisons return masks: all ones in lanes where they are true.
   eq: Binary = this.#op(0x41);
   ne: Binary = this.#op(0x42);
   lt: Binary = this.#op(0x43);
   gt: Binary = this.#op(0x44);
   le: Binary = this.#op(0x45);
   ge: Binary = this.#op(0x46);
-  /** a where the mask is set, else b. */
+  /** a in lanes where the mask is set, else b. */
   select = (mask: Vector, a: Vector, b: Vector): Vector => this.#op(0x52)(a, b, mask);
   and: Binary = this.#op(0x4e);
   /** a and not b. */
@@ -121,7 +127,7 @@ export class Lanes {
   or: Binary = this.#op(0x50);
   xor: Binary = this.#op(0x51);
 
-  /** An integer constant in every lane. */
+  /** A vector with an integer constant in every lane. */
   splatI32 = (value: number): Vector => this.f.splatI32(value);
   addI32: Binary = this.#op(0xae);
   subI32: Binary = this.#op(0xb1);
@@ -131,9 +137,12 @@ export class Lanes {
   shl: Shift = this.#shift(0xab);
   shrSigned: Shift = this.#shift(0xac);
   shr: Shift = this.#shift(0xad);
-  /** From signed integers to floats. */
+  /** Converts signed integers to floats. */
   fromI32: Unary = this.#op(0xfa);
-  /** Towards zero; undefined for what does not fit, which the caller excludes. */
+  /**
+   * Converts floats to integers, rounding towards zero. The caller excludes values that do not fit, whose result is
+   * undefined.
+   */
   truncate: Unary = this.#op(0x101);
 
   /** The upper 32 bits of the products of unsigned integers. */
@@ -144,12 +153,12 @@ export class Lanes {
       return [...both, ...simd(0xde), ...both, ...simd(0xdf), ...simd(0x0d), ...odd];
     });
   }
-  /** In each half, four of the lanes of a's half, 0 to 3, and of b's, 4 to 7. */
+  /** Selects four lanes for each half: 0 to 3 are the lanes of a's half, 4 to 7 the lanes of b's half. */
   shuffle(a: Vector, b: Vector, lanes: readonly [number, number, number, number]): Vector {
     const bytes = lanes.flatMap((n) => [0, 1, 2, 3].map((byte) => 4 * n + byte));
     return this.#each((part) => [...this.f.get(a[part]), ...this.f.get(b[part]), ...simd(0x0d), ...bytes]);
   }
-  /** 0, 1, 2, … in the lanes, as integers. */
+  /** The integers 0, 1, 2, … in the lanes. */
   iota(): Vector {
     const bytes = (from: number) => [...new Uint8Array(Int32Array.from([0, 1, 2, 3], (i) => from + i).buffer)];
     return this.#each((part) => [...simd(0x0c), ...bytes(4 * part)]);

@@ -1,4 +1,4 @@
-/** Elementary functions on lanes. Each keeps NaN, and every lane gets the same bits wherever it stands. */
+/** Elementary functions on lanes. NaN stays NaN, and a value's result has the same bits in every lane. */
 import type { Lanes, Vector, WasmFunction } from "./assembler.ts";
 
 /** Σ coefficients[i] · x^(n − i) by Horner's rule. */
@@ -19,9 +19,10 @@ const LOG = [
 ];
 
 /**
- * eˣ = 2ⁿ · eʳ with n = ⌊x / ln 2⌉ and |r| ≤ ln 2 / 2; relative error below 1e-7. Zero below −86.6, infinity above 88.72.
+ * eˣ = 2ⁿ · eʳ with n = ⌊x / ln 2⌉ and |r| ≤ ln 2 / 2; relative error below 1e-7. Zero below −86.6, infinity above
+ * 88.72.
  *
- * n comes out of adding 1.5 · 2²³, which leaves the rounded integer in the low bits; the polynomial for eʳ is Cephes'.
+ * Adding 1.5 · 2²³ rounds to the integer n, which is then in the sum's low bits. The polynomial for eʳ is Cephes'.
  */
 export function exp(f: WasmFunction, v: Lanes, x: Vector): Vector {
   const low = f.splat(-86.6), high = f.splat(88.7228391116729), magic = f.splat(12582912);
@@ -30,23 +31,25 @@ export function exp(f: WasmFunction, v: Lanes, x: Vector): Vector {
   const r = v.nmadd(n, f.splat(-2.12194440e-4), v.nmadd(n, f.splat(0.693359375), clamped));
   const p = polynomial(f, v, r, EXP);
   const mantissa = v.add(v.madd(v.mul(p, r), r, r), f.splat(1));
-  // 2ⁿ⁻¹ by adding to the exponent, then twice that: n reaches 128, which no exponent holds.
+  // Computes 2ⁿ⁻¹ by adding to the exponent, then doubles it: n reaches 128, which is too large for an exponent.
   const half = v.addI32(mantissa, v.shl(v.subI32(shifted, f.splatI32(1)), 23));
   return v.andNot(v.select(v.le(x, high), v.add(half, half), v.max(x, f.splat(Infinity))), v.lt(x, low));
 }
 
 /**
- * The natural logarithm, as the sum of a float and a small rest: x = 2ⁿ · m with √½ ≤ m < √2, log x = n ln 2 + log(1 + f).
- * The polynomial, Cephes', is (log(1 + f) − f + f²/2) / f³. For positive x, infinity included; denormals are scaled up.
+ * The natural logarithm, as the sum of a float and a small rest: x = 2ⁿ · m with √½ ≤ m < √2, log x = n ln 2 + log(1 +
+ * f). The polynomial, from Cephes, is (log(1 + f) − f + f²/2) / f³. Valid for positive x, including infinity. Denormals
+ * are scaled up.
  */
 export function splitLog(f: WasmFunction, v: Lanes, x: Vector): { high: Vector; rest: Vector } {
   const tiny = v.lt(x, f.splat(2 ** -126)), one = f.splat(1);
-  const bits = v.select(tiny, v.mul(x, f.splat(2 ** 23)), x); // a vector holds bits of floats and of integers alike
+  const bits = v.select(tiny, v.mul(x, f.splat(2 ** 23)), x); // vectors are untyped: these are the floats' bits
   const exponent = v.shrSigned(v.subI32(bits, f.splatI32(0x3f3504f3)), 23);
   const m = v.subI32(bits, v.shl(exponent, 23)), r = v.sub(m, one);
   const n = v.sub(v.fromI32(exponent), v.and(tiny, f.splat(23)));
   const p = polynomial(f, v, r, LOG);
-  // n · 0.693359375 and r are exact; what their sum, the square and its subtraction round off goes to the rest.
+  // n · 0.693359375 and r are exact. The rounding errors of their sum, of the square and of its subtraction are added
+  // to the rest.
   const half = v.mul(r, f.splat(0.5)), square = v.mul(half, r);
   const big = v.mul(n, f.splat(0.693359375)), first = v.add(big, r), second = v.sub(first, square);
   const lost = [v.sub(r, v.sub(first, big)), v.nmadd(half, r, square), v.sub(v.sub(first, second), square)];
@@ -55,16 +58,16 @@ export function splitLog(f: WasmFunction, v: Lanes, x: Vector): { high: Vector; 
   return { high, rest: v.sub(rest, v.sub(high, second)) };
 }
 
-/** The natural logarithm: −∞ of 0, NaN of what is negative; within an ulp. */
+/** The natural logarithm, within one unit in the last place: −∞ for 0, NaN for negative numbers. */
 export function log(f: WasmFunction, v: Lanes, x: Vector): Vector {
   const zero = f.splat(0), { high } = splitLog(f, v, x);
-  const special = v.select(v.eq(x, zero), f.splat(-Infinity), v.or(x, v.lt(x, zero))); // all bits set are a NaN
+  const special = v.select(v.eq(x, zero), f.splat(-Infinity), v.or(x, v.lt(x, zero))); // a mask of all ones is NaN
   return v.select(v.and(v.gt(x, zero), v.lt(x, f.splat(Infinity))), high, special);
 }
 
 /**
- * tanh x = x · P(x²) / Q(x²), fitted to a relative error of 2e-8 up to |x| = 9.02, where 1 is the nearest float.
- * Both polynomials begin with 1, so small x come back as they are.
+ * tanh x = x · P(x²) / Q(x²), fitted to a relative error of 2e-8 up to |x| = 9.02, above which 1 is the nearest float.
+ * The constant terms of both polynomials are 1, so small x are returned unchanged.
  */
 export function tanh(f: WasmFunction, v: Lanes, x: Vector): Vector {
   const bound = f.splat(9.02), one = f.splat(1);

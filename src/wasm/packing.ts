@@ -1,8 +1,9 @@
 /**
- * Packing: how the operands of a matrix product are laid out before they are multiplied.
+ * Packing: the layout of a matrix product's operands before they are multiplied.
  *
- * A panel holds `width` rows of A, or columns of B, k by k: the tile reads it from front to back. The last panel is filled
- * up with zeros, so that a tile never has to ask where a matrix ends.
+ * A panel holds `width` rows of A, or columns of B, interleaved: their elements at k = 0, then at k = 1, and so on. The
+ * tile reads it from front to back. The last panel is padded with zeros, so that the tile does not have to test for the
+ * matrix's end.
  */
 import {
   type Callee,
@@ -19,19 +20,22 @@ import { leb, simd } from "./encoding.ts";
 export const Q8_0 = { block: 32, bytes: 34 } as const;
 
 /**
- * What lies side by side in the source: the elements of a panel's row of A (or column of B), which differ in `k`, or those
- * that differ in their place in the `panel`.
+ * Which elements are contiguous in the source: `k` for the elements of one row of A (or column of B), `panel` for the
+ * elements of a panel's rows (or columns) at one k.
  */
 export type Contiguous = "k" | "panel";
 
 const parameters = ["i32", "i32", "i32", "i32", "i32"] as const;
-/** source, stride in bytes between what is not contiguous, rows or columns (any number), K, destination. */
+/**
+ * A function that packs. Arguments: source, stride in bytes along the other axis, number of rows or columns, K,
+ * destination.
+ */
 export type Pack = Callee<typeof parameters>;
 
 /**
  * Defines the function that packs `count` rows or columns of K elements, panel by panel.
  *
- * @param options.bf16 whether the source is that; the panels are f32 all the same. Default false
+ * @param options.bf16 whether the source is in bf16; the panels are f32 in any case. Default false
  */
 export function definePack(f: WasmFunction, width: number, contiguous: Contiguous, { bf16 = false } = {}): Pack {
   return f.define("pack", parameters, (f, source, stride, count, K, destination) => {
@@ -56,16 +60,17 @@ export function definePack(f: WasmFunction, width: number, contiguous: Contiguou
   });
 }
 
-/** Bytes of a number of elements of a matrix in panels; of q8_0 the number is that of whole blocks. */
+/** Bytes of the given number of elements of a matrix in panels; in q8_0 the number must be that of whole blocks. */
 export const bytesInPanels = (f: WasmFunction, { q8, bytes }: I32Local, elements: I32): I32Local =>
   q8 ? f.i32.mul(f.i32.div(elements, Q8_0.block), Q8_0.bytes) : f.i32.mul(elements, bytes);
 
 /**
- * Two steps of a block of q8_0 at `pairs`, as f32: [step][group of eight rows]. It lies there as the f16 scales of the panel's rows,
- * and then, for pairs of steps, two integers of each row.
+ * Loads two steps of K of a q8_0 block, from `pairs`, as f32: [step][group of eight rows]. In memory a block holds the
+ * f16 scales of the panel's rows, and then, for each pair of steps, two 8-bit integers of each row.
  *
- * Of a pair, an integer of 16 bits, the first step is moved to the top of 32, and from the second the first is cut off: so they are
- * 2²⁴ and 2⁸ times what they should be, and the scales as many times less. All of it is exact.
+ * Such a pair of integers is loaded as one 16-bit number. The first step's integer is shifted to the top of 32 bits;
+ * the second step's is left after the first is masked off. So they are 2²⁴ and 2⁸ times too large, and the scales are
+ * smaller by these factors. All of it is exact.
  */
 export function loadQ8(
   v: Lanes,
@@ -79,12 +84,13 @@ export function loadQ8(
     both.map((pair, i) => v.mul(v.fromI32(v.and(pair, v.splatI32(-256))), high[i])),
   ];
 }
-/** The scales of the block at `block`, for the first and for the second of two steps. */
+/** The scales of the q8_0 block at `block`, for the first and for the second of two steps. */
 export const q8Scales = (v: Lanes, block: I32Local, width: number): Vector[][] =>
   [2 ** -24, 2 ** -8].map((factor) => Array.from({ length: width / 8 }, (_, i) => v.loadF16(block, 16 * i, factor)));
 
 /**
- * Defines the function that makes f32 of steps of a panel of q8_0: panel, first step and how many, both even, destination.
+ * Defines the function that converts steps of a q8_0 panel to f32. Parameters: panel, first step, number of steps (both
+ * even), destination.
  */
 export function defineWiden(f: WasmFunction, width: number): Callee<readonly ["i32", "i32", "i32", "i32"]> {
   return f.define("widen", ["i32", "i32", "i32", "i32"], (f, panel, from, count, destination) => {
@@ -105,7 +111,7 @@ export function defineWiden(f: WasmFunction, width: number): Callee<readonly ["i
   });
 }
 
-/** Takes the K elements of a row out of its panel, as f32. */
+/** Copies the K elements of a row from its panel to `into`, as f32. */
 export function unpackRow(
   f: WasmFunction,
   matrix: I32Local,
@@ -135,12 +141,17 @@ export function unpackRow(
   });
 }
 
-/** Where vectors of four begin in a panel; the last two overlap where four does not divide the width. */
+/**
+ * Offsets of vectors of four elements in a panel. The last two vectors overlap if the width is not a multiple of four.
+ */
 const quads = (width: number) => Array.from({ length: Math.ceil(width / 4) }, (_, i) => Math.min(4 * i, width - 4));
 
 type Panels = [f: WasmFunction, width: number, source: I32Local, stride: I32Local, count: I32, K: I32, into: I32Local];
 
-/** Full panels, whose elements of one k lie side by side: k by k over all panels, for so the source is read as it lies. */
+/**
+ * Packs full panels of a source in which elements of one k are contiguous. Goes through all panels for each k, as in
+ * the source.
+ */
 function copy(...[f, width, source, stride, panels, K, destination]: Panels): void {
   const line = f.i32.copy(source), first = f.i32.copy(destination), next = f.i32.mul(K, 4 * width);
   f.loop(0, K, 1, () => {
@@ -164,11 +175,14 @@ function copyRow(f: WasmFunction, width: number, from: I32Local, into: I32Local)
   } else for (const first of quads(width)) store4(f, into, 4 * first, load4(f, from, from.bytes * first));
 }
 
-/** Full panels, whose rows (or columns) of K lie each side by side: four of them at a time, by blocks of 4×4. */
+/**
+ * Packs full panels of a source in which each row (or column) along K is contiguous: four rows at a time, by blocks of
+ * 4×4.
+ */
 function transpose(...[f, width, source, stride, panels, K, destination]: Panels): void {
   const panel = f.i32.copy(source), place = f.i32.copy(destination);
   f.loop(0, panels, 1, () => {
-    f.loop(0, Math.ceil(width / 4), 1, (quad) => { // not unrolled, for a process' first kernels wait for their compilation
+    f.loop(0, Math.ceil(width / 4), 1, (quad) => { // not unrolled: less code to compile when a process starts
       const first = f.i32.min(f.i32.shl(quad, 2), width - 4);
       const start = f.i32.add(panel, f.i32.mul(stride, first)), into = f.i32.at(place, first);
       const rows = [0, 1, 2, 3].map((i) => f.i32.add(start, f.i32.mul(stride, i)));
@@ -203,7 +217,7 @@ const load4 = (f: WasmFunction, pointer: I32Local, bytes: number): V128 => {
 const store4 = (f: WasmFunction, pointer: I32Local, bytes: number, value: V128): void =>
   f.emit(...f.get(pointer), ...f.get(value), ...simd(0x0b), 2, ...leb(bytes));
 
-/** The lanes that are named, 0 to 3 out of a, 4 to 7 out of b. */
+/** Selects lanes: 0 to 3 are the lanes of a, 4 to 7 the lanes of b. */
 const shuffle = (f: WasmFunction, a: V128, b: V128, lanes: number[]): V128 =>
   f.let("v128", [...f.get(a), ...f.get(b), ...simd(0x0d), ...lanes.flatMap((n) => [0, 1, 2, 3].map((i) => 4 * n + i))]);
 const interleave = (f: WasmFunction, a: V128, b: V128) => [[0, 4, 1, 5], [2, 6, 3, 7]].map((n) => shuffle(f, a, b, n));

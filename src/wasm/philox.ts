@@ -1,22 +1,24 @@
 /**
- * Philox4x32-10 on lanes: the words of src/random/philox.ts, bit for bit, four for each of the counters in a vector.
+ * Philox4x32-10 on lanes: exactly the words of src/random/philox.ts, four for each of the counters in a vector.
  *
- * Dropout's counters are (element / 4, stream, offset, 0) under the key (seed, 0), so that word j of counter i belongs to
- * element 4i + j: {@linkcode inElementOrder} brings the words into the order of the elements.
+ * Dropout's counters are (element / 4, stream, offset, 0) with the key (seed, 0), so that word j of counter i belongs
+ * to element 4i + j. {@linkcode inElementOrder} puts the words into the order of the elements.
  */
 import { type I32, Lanes, type Vector, type WasmFunction } from "./assembler.ts";
 
-/** Words 0 to 3 of each counter in `first`, which holds the counters' first words. */
+/** Computes words 0 to 3 of each counter. `first` holds the first words of the counters. */
 export type Philox = (v: Lanes, first: Vector) => [Vector, Vector, Vector, Vector];
 
-/** Made before a loop: what does not depend on the counter is computed here, among it half of the first round. */
+/**
+ * Prepares Philox before a loop: computes here what does not depend on the counter, including half of the first round.
+ */
 export function philox(f: WasmFunction, stream: I32, offset: I32, seed: I32): Philox {
   const multipliers = [f.splatI32(0xd2511f53), f.splatI32(0xcd9e8d57)], all = new Lanes(f, 1);
   const keys = Array.from({ length: 10 }, (_, round) => [
     f.splatI32(f.i32.add(seed, Math.imul(round, 0x9e3779b9))),
     f.splatI32(Math.imul(round, 0xbb67ae85)),
   ]);
-  /** The upper and the lower words of the product. */
+  /** The upper and lower words of the products. */
   const multiply = (v: Lanes, a: Vector, b: Vector) => [v.mulHigh(a, b), v.mulI32(a, b)];
   const [high, low] = multiply(all, multipliers[1], f.splatI32(offset)); // the first round's second product
   const mixed = all.xor(all.xor(high, f.splatI32(stream)), keys[0][0]);
@@ -33,12 +35,13 @@ export function philox(f: WasmFunction, stream: I32, offset: I32, seed: I32): Ph
 }
 
 /**
- * The words of eight counters, i to i + 7, in the order of their 32 elements: four vectors of eight, from element 4i on.
+ * Sorts the words of eight counters, i to i + 7, in the order of their 32 elements: four vectors of eight, from element
+ * 4i on.
  */
 export function inElementOrder(v: Lanes, words: readonly Vector[]): Vector[] {
   const [a, b, c, d] = words;
   const [ab, cd] = [[a, b], [c, d]].map(([a, b]) => [v.shuffle(a, b, [0, 4, 1, 5]), v.shuffle(a, b, [2, 6, 3, 7])]);
-  // Of each half of four counters: the words of counters 0, 1, 2 and 3.
+  // For each half of four counters: the words of counters 0, 1, 2 and 3.
   const [zero, two] = [0, 1].map((i) => v.shuffle(ab[i], cd[i], [0, 1, 4, 5]));
   const [one, three] = [0, 1].map((i) => v.shuffle(ab[i], cd[i], [2, 3, 6, 7]));
   return [[zero[0], one[0]], [two[0], three[0]], [zero[1], one[1]], [two[1], three[1]]];

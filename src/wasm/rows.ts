@@ -1,7 +1,10 @@
-/** Cutting arrays of rows into pieces for threads. */
+/** Divides arrays of rows among threads. */
 import type { I32Local, WasmFunction } from "./assembler.ts";
 
-/** Elements `begin` to `end` of a (rows, columns) array as pieces of rows, so that tasks can be elements of any shape. */
+/**
+ * Calls `body` for each row's part of elements `begin` to `end` of a (rows, columns) array, so that tasks can be
+ * elements.
+ */
 export function forEachRow(
   f: WasmFunction,
   { begin, end, columns }: Record<"begin" | "end" | "columns", I32Local>,

@@ -1,4 +1,4 @@
-/** The scalar instructions of a function under construction: each makes a value, in a local of its own. */
+/** The scalar instructions of a function under construction. Each stores its result in a new local. */
 import type { F32, F32Local, F64Local, I32, I32Local, WasmFunction } from "./assembler.ts";
 import { bytesOfF64, leb, simd } from "./encoding.ts";
 import { Lanes, type Vector } from "./lanes.ts";
@@ -12,14 +12,14 @@ export class F32Instructions {
     this.f.let("i32", [...this.f.pushF32(a), ...this.f.pushF32(b), opcode]);
 
   constant = (value: number): F32Local => this.f.let("f32", this.f.pushF32(value));
-  /** From a signed integer. */
+  /** Converts a signed integer. */
   fromInt = (n: I32): F32Local => this.f.let("f32", [...this.f.pushI32(n), 0xb2]);
-  /** From a size or a count. */
+  /** Converts an unsigned integer, such as a size. */
   fromSize = (n: I32): F32Local => this.f.let("f32", [...this.f.pushI32(n), 0xb3]);
   fromF64 = (x: F64Local): F32Local => this.f.let("f32", [...this.f.get(x), 0xb6]);
   neg: (a: F32) => F32Local = this.#op(0x8c);
   floor: (a: F32) => F32Local = this.#op(0x8e);
-  /** The vector instruction: for the scalar one V8 emits a legacy encoding, which costs 100 ns amid 256-bit code. */
+  /** By the vector instruction: for the scalar one V8 emits a legacy encoding, which costs 100 ns amid 256-bit code. */
   sqrt = (value: F32): F32Local => this.through(value, (v, x) => v.sqrt(x));
   add: (a: F32, b: F32) => F32Local = this.#op(0x92);
   sub: (a: F32, b: F32) => F32Local = this.#op(0x93);
@@ -30,26 +30,26 @@ export class F32Instructions {
   eq: (a: F32, b: F32) => I32Local = this.#compare(0x5b);
   gt: (a: F32, b: F32) => I32Local = this.#compare(0x5e);
   ge: (a: F32, b: F32) => I32Local = this.#compare(0x60);
-  /** a where the condition is not zero, else b. */
+  /** a if the condition is not zero, else b. */
   select = (condition: I32Local, a: F32, b: F32): F32Local =>
     this.f.let("f32", [...this.f.pushF32(a), ...this.f.pushF32(b), ...this.f.get(condition), 0x1b]);
-  /** The element `index` behind `pointer`. */
+  /** Loads the element `index` elements after `pointer`. */
   load = (pointer: I32Local, index = 0): F32Local =>
     this.f.let("f32", [
       ...this.f.get(pointer),
       ...(pointer.bf16 ? [0x2f, 1, ...leb(2 * index), 0x41, 16, 0x74, 0xbe] : [0x2a, 2, ...leb(4 * index)]),
     ]);
-  /** A float of 16 bits, as {@linkcode Lanes.loadF16}. */
+  /** Loads an f16 (see {@linkcode Lanes.loadF16}). */
   loadF16 = (pointer: I32Local): F32Local =>
     this.mul(this.f.let("f32", [...this.f.get(pointer), 0x2f, 1, 0, 0x41, 13, 0x74, 0xbe]), 2 ** 112);
-  /** The element `at` behind `pointer`. */
+  /** Loads the element `at` elements after `pointer`. */
   loadAt = (pointer: I32Local, at: I32): F32Local => this.load(this.f.i32.at(pointer, at));
   store = (pointer: I32Local, at: I32, value: F32): void =>
     this.f.emit(...this.f.get(this.f.i32.at(pointer, at)), ...this.f.pushF32(value), 0x38, 2, 0);
-  /** Adds to the element, or writes it where the operand is {@linkcode Local.fresh}. */
+  /** Adds to the element, or writes it if the operand is {@linkcode Local.fresh}. */
   accumulate = (pointer: I32Local, at: I32, value: F32): void =>
     this.store(pointer, at, pointer.fresh ? value : this.add(this.loadAt(pointer, at), value));
-  /** exp, log and their like on one value: a vector function applied to it. */
+  /** Applies a vector function, such as exp or log, to one value. */
   through = (value: F32, body: (v: Lanes, x: Vector) => Vector): F32Local => {
     const [result] = body(new Lanes(this.f, 1), this.f.splat(value));
     return this.f.let("f32", [...this.f.get(result), ...simd(0x1f), 0]);
@@ -67,7 +67,7 @@ export class F64Instructions {
   add = (a: F64Local, b: F64Local): F64Local => this.f.let("f64", [...this.f.get(a), ...this.f.get(b), 0xa0]);
 }
 
-/** Unsigned where it matters, but for `ltSigned`: sizes and addresses up to 4 GiB. */
+/** Instructions on integers; unsigned if it makes a difference, except `ltSigned`, because addresses reach 4 GiB. */
 export class I32Instructions {
   constructor(private f: WasmFunction) {}
 
@@ -77,7 +77,7 @@ export class I32Instructions {
     this.f.let("i32", [a, b, a, b].flatMap((value) => this.f.pushI32(value)).concat(compare, 0x1b));
 
   constant = (value: number): I32Local => this.f.let("i32", this.f.pushI32(value));
-  /** A copy, to advance without moving the caller's. */
+  /** A copy, which can be advanced without changing the original. */
   copy = (from: I32): I32Local => this.f.let("i32", this.f.pushI32(from));
   advance = (pointer: I32Local, bytes: I32): void =>
     this.f.set(pointer, [...this.f.get(pointer), ...this.f.pushI32(bytes), 0x6a]);
@@ -100,18 +100,18 @@ export class I32Instructions {
   lt: (a: I32, b: I32) => I32Local = this.#op(0x49);
   min: (a: I32, b: I32) => I32Local = this.#extreme(0x49);
   max: (a: I32, b: I32) => I32Local = this.#extreme(0x4b);
-  /** a where the condition is not zero, else b. */
+  /** a if the condition is not zero, else b. */
   select = (condition: I32Local, a: I32, b: I32): I32Local =>
     this.f.let("i32", [...this.f.pushI32(a), ...this.f.pushI32(b), ...this.f.get(condition), 0x1b]);
   load = (pointer: I32Local, index = 0): I32Local =>
     this.f.let("i32", [...this.f.get(pointer), 0x28, 2, ...leb(4 * index)]);
-  /** The signed byte number `index`. */
+  /** Loads the signed byte `index` bytes after `pointer`. */
   load8 = (pointer: I32Local, index: number): I32Local =>
     this.f.let("i32", [...this.f.get(pointer), 0x2c, 0, ...leb(index)]);
   loadAt = (pointer: I32Local, at: I32): I32Local => this.load(this.at(pointer, at));
   store = (pointer: I32Local, at: I32, value: I32): void =>
     this.f.emit(...this.f.get(this.at(pointer, at)), ...this.f.pushI32(value), 0x36, 2, 0);
-  /** The address of element `at` behind `pointer`. */
+  /** The address `at` elements after `pointer`. */
   at = (pointer: I32Local, at: I32): I32Local => {
     const shift = pointer.bf16 ? 1 : 2, { bf16 } = pointer;
     return Object.assign(this.f.let("i32", [...this.f.get(pointer), ...this.f.pushI32(at), 0x41, shift, 0x74, 0x6a]), {
@@ -120,6 +120,8 @@ export class I32Instructions {
   };
   /** The float with the same bits. */
   asF32 = (value: I32): F32Local => this.f.let("f32", [...this.f.pushI32(value), 0xbe]);
-  /** Towards zero; what does not fit becomes the nearest that does, NaN 0. */
+  /**
+   * Converts a float, rounding towards zero. Values out of range become the nearest integer in range, NaN becomes 0.
+   */
   truncate = (value: F32): I32Local => this.f.let("i32", [...this.f.pushF32(value), 0xfc, 0x00]);
 }

@@ -168,7 +168,10 @@ const refusals: [before: string, why: RegExp][] = [
 if (there) {
   const slow =
     "bsearch(...all) { const end = performance.now() + 20; while (performance.now() < end); symbols.bsearch(...all); }";
-  refusals.push([libc(slow), /^native: off, its products run at 0\.\d\d times the rate of (wide|narrow) ones here$/]);
+  refusals.push([
+    libc(slow),
+    /^native: off, its products run at 0\.\d\d times WebAssembly's rate \((wide|narrow) mode\) here$/,
+  ]);
 }
 
 /** Prints why there is no tile, and what a device without it gives. */
