@@ -1,14 +1,19 @@
 /**
- * What makes a script a side of a comparison: it says who it is in a line of JSON, and then answers each line of standard
- * input, `{"kind": "product" | "training" | "decoding", ...sizes, "seconds": 0.5}`, with one, `{"rate": …}` or `{"error": …}`.
+ * The side of a benchmark comparison that answers. It prints a line of JSON with its name. Then it answers each line of
+ * standard input, `{"kind": "product" | "training" | "decoding", ...sizes, "seconds": 0.5}`, with a line `{"rate": …}`
+ * or `{"error": …}`.
  */
 
-/** Works for some seconds at least, and tells how many pieces a second that made: products, steps, tokens. */
+/**
+ * Works for at least the given number of seconds, and returns the rate in pieces (products, steps, tokens) a second.
+ */
 export type Run = (seconds: number) => Promise<number>;
 
 /**
- * @param device who answers: name, version, and with what it computes
- * @param make makes what a request asks for; asked again for the same, the same goes on
+ * Answers requests until standard input ends.
+ *
+ * @param device a description of the side: name, version, and what it computes with
+ * @param make prepares the work of a request; repeated requests of the same work continue with it
  */
 export async function answer<R>(device: string, make: (request: R) => Run | Promise<Run>): Promise<never> {
   const say = (line: object) => Deno.stdout.writeSync(new TextEncoder().encode(JSON.stringify(line) + "\n"));
@@ -28,10 +33,10 @@ export async function answer<R>(device: string, make: (request: R) => Run | Prom
       }
     }
   }
-  Deno.exit(); // some libraries' workers would keep the process
+  Deno.exit(); // workers of some libraries would keep the process alive
 }
 
-/** Measures `piece`, which does one piece of work to its end, by doing it until the time is over. */
+/** Repeats `piece`, which does one piece of work, until the time is over. */
 export function repeated(piece: () => unknown): Run {
   return async (seconds) => {
     const begin = performance.now();

@@ -1,6 +1,7 @@
 /**
- * Causal self-attention at the sizes of nanoGPT's models, and one token's attention to a full cache. The unmasked half of
- * the products is B · heads · T · (T + 1) · width floating-point operations each: 2 of them forward, 5 backward.
+ * Causal self-attention at the sizes of nanoGPT's models, and one token's attention to a full cache. Each of the
+ * products over the unmasked half takes B · heads · T · (T + 1) · width floating-point operations: 2 products forward,
+ * 5 backward.
  */
 import { CpuDevice } from "../src/device/cpu.ts";
 import { causalSelfAttention } from "../src/ops/causal_self_attention.ts";

@@ -1,9 +1,9 @@
 /**
- * What a training step costs on a busy machine: nanoGPT's CPU setting alone, and beside a process on each processor that
- * computes without end. `deno task bench:busy`.
+ * What a training step costs on a busy machine: nanoGPT's CPU setting alone, and beside one endless loop per processor.
+ * `deno task bench:busy`.
  *
- * Where every processor is shared by two, twice the time is a fair share. Threads that wait for each other by spinning lose
- * far more, for each waits for the one that the system has taken away.
+ * If two threads share every processor, twice the time is a fair share. Threads that wait for one another by spinning
+ * lose far more, because each waits for the thread that the system has suspended.
  */
 import { createDevice, GPT, RandomGenerator, Trainer } from "../mod.ts";
 import { runCommand } from "../src/cli/command.ts";
@@ -11,11 +11,11 @@ import { bool, float, int } from "../src/cli/flags.ts";
 import { benchValues } from "./values.ts";
 
 const flags = {
-  threads: int(navigator.hardwareConcurrency, "that compute the step", { min: 1, max: 256 }),
-  loops: int(navigator.hardwareConcurrency, "processes beside it that compute without end", { min: 1, max: 256 }),
-  rounds: int(4, "how often it is measured alone and busy, in turns", { min: 1 }),
-  seconds: float(3, "how long each of them takes at least", { min: 0 }),
-  small: bool(false, "tiny sizes: whether it runs, and not how fast"),
+  threads: int(navigator.hardwareConcurrency, "threads of the training step", { min: 1, max: 256 }),
+  loops: int(navigator.hardwareConcurrency, "processes with an endless loop beside it", { min: 1, max: 256 }),
+  rounds: int(4, "how often to measure alone and busy, in turns", { min: 1 }),
+  seconds: float(3, "least duration of a measurement, in seconds", { min: 0 }),
+  small: bool(false, "tiny sizes, to test that it runs"),
 };
 
 const CPU_SETTING = { vocabSize: 65, blockSize: 64, nLayer: 4, nHead: 4, nEmbd: 128, dropout: 0, bias: false };
@@ -24,7 +24,9 @@ const SMALL = { ...CPU_SETTING, blockSize: 8, nLayer: 1, nHead: 2, nEmbd: 16 };
 const sorted = (values: number[]) => values.toSorted((a, b) => a - b);
 const at = (values: number[], share: number) => sorted(values)[Math.trunc(share * (values.length - 1))];
 
-/** Processes that compute until they are disposed of, when all of them have begun; should we die first, not for ever. */
+/**
+ * Starts processes that compute until they are disposed of, or, in case this process dies first, until a time limit.
+ */
 async function loops(count: number, seconds: number): Promise<AsyncDisposable> {
   const code = `console.log(); for (const end = Date.now() + ${2000 * seconds + 30_000}; Date.now() < end;);`;
   const children = Array.from(
@@ -43,7 +45,7 @@ async function loops(count: number, seconds: number): Promise<AsyncDisposable> {
   return { [Symbol.asyncDispose]: end };
 }
 
-/** @param note takes a line about what is going on */
+/** Runs the benchmark. @param note prints a line about its progress */
 export async function benchBusy(
   args: string[],
   print: (line: string) => void,

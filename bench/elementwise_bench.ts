@@ -1,6 +1,6 @@
 /**
- * Kernels that take each element once or a few times, at the sizes of nanoGPT's CPU setting (768 = 12 · 64 tokens, 128
- * wide), on one thread: what counts is the time an element. `deno bench bench/elementwise_bench.ts`.
+ * Kernels that read each element once or a few times, at the sizes of nanoGPT's CPU setting (768 = 12 · 64 tokens, 128
+ * wide), on one thread. The figure to compare is the time per element. `deno bench bench/elementwise_bench.ts`.
  */
 import { adamw } from "../kernels/adamw/kernel.ts";
 import { dropout } from "../kernels/dropout/kernel.ts";
@@ -27,7 +27,7 @@ function integers(high: number, ...shape: number[]) {
   return device.tensor(values, shape, { dtype: "i32" });
 }
 function bench(name: string, elements: number, run: () => unknown) {
-  for (let i = 0; i < 100; i++) run(); // until V8 has compiled it for good
+  for (let i = 0; i < 100; i++) run(); // until V8 has optimized it
   Deno.bench(`${name}, ${elements} elements`, () => void run());
 }
 

@@ -1,13 +1,14 @@
 /**
- * Answers for @genai-fi/nanogpt: a training step of its own trainer. Of its backends the one that is there without a GPU is plain
- * JavaScript. Its model has RMS norms and no biases; its clipping needs a GPU, so nothing is clipped.
+ * The side of @genai-fi/nanogpt: a step of its own trainer. The only backend that it has without a GPU is plain
+ * JavaScript. Its model has RMS norms and no biases. Its gradient clipping needs a GPU, so gradients are not clipped.
  */
 import { answer, repeated } from "./answer.ts";
 import type { Request } from "./measures.ts";
 import { load } from "./npm_peer.ts";
 
 const [folder] = Deno.args, name = "@genai-fi/nanogpt";
-// Its own copy of TensorFlow.js takes Deno for Node and breaks; the copies share their environment, so this one can correct it.
+// Its own copy of TensorFlow.js mistakes Deno for Node and fails. All copies share their environment, so this copy can
+// correct it.
 const { library: tf } = await load(folder, "@tensorflow/tfjs");
 tf.env().set("IS_NODE", false);
 const { library: genai, version } = await load(folder, name);

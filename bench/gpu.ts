@@ -1,10 +1,11 @@
 /**
- * How fast the GPU computes, beside PyTorch on the same GPU: `deno task bench:gpu`.
+ * How fast the GPU computes, compared with PyTorch on the same GPU: `deno task bench:gpu`.
  *
- * f32 products of matrices, training of nanoGPT's baby GPT and of its CPU setting, and decoding, in rounds in which we and
- * PyTorch take turns; the first round, in which kernels compile, is not counted. Prints a table in Markdown, with the best
- * and the median of the rounds. The ratio is our median over that of PyTorch in f32 with TF32 off; its TF32 and bf16 stand
- * beside. Without python3, torch or a CUDA device a line says so. `--full` trains shakespeare_char to its end as well.
+ * Measures f32 matrix products, training of nanoGPT's baby GPT and of its CPU setting, and decoding, in rounds in which
+ * we and PyTorch take turns. The first round, in which kernels compile, is not counted. Prints a table in Markdown with
+ * the best and the median of the rounds. The ratio is our median over PyTorch's in f32 with TF32 off; PyTorch's TF32
+ * and bf16 are shown as well. Without python3, torch or a CUDA device, a line says so. `--full` also trains
+ * shakespeare_char to its end.
  */
 import { createDevice, type DeviceName, GPT, RandomGenerator, Trainer } from "../mod.ts";
 import babyConfig from "../config/train_shakespeare_char.ts";
@@ -23,16 +24,19 @@ import { babyGPT, cpuSetting, trainValues } from "./settings.ts";
 import { subject } from "./subjects.ts";
 
 const flags = {
-  device: text("webgpu", "as createDevice takes it: webgpu, webgpu:software, webgpu:dawn, cpu"),
-  pytorch: choice(["cuda", "cpu", "none"], "the device on which PyTorch runs beside us, or none"),
-  rounds: int(5, "how many rounds are counted", { min: 1 }),
-  seconds: float(0.5, "how long a measurement in a round takes at least", { min: 0 }),
-  small: bool(false, "tiny sizes: whether it runs, on any device, and not how fast"),
-  full: bool(false, "train shakespeare_char to its end as well"),
-  input: text("", "the text for that; default: tiny Shakespeare, downloaded once"),
+  device: text("webgpu", "device, as in createDevice: webgpu, webgpu:software, webgpu:dawn, cpu"),
+  pytorch: choice(["cuda", "cpu", "none"], "device of PyTorch, or none to leave PyTorch out"),
+  rounds: int(5, "number of rounds that are counted", { min: 1 }),
+  seconds: float(0.5, "least duration of a measurement, in seconds", { min: 0 }),
+  small: bool(false, "tiny sizes, to test that it runs, on any device"),
+  full: bool(false, "also train shakespeare_char to its end"),
+  input: text("", "text file for --full; default: tiny Shakespeare, downloaded once"),
 };
 
-/** Rows are tokens: 4096² as a yardstick, then the baby GPT's layers (64 · 256 tokens) and GPT-2's (12 · 1024), then one token. */
+/**
+ * Rows are tokens. 4096² as a yardstick, then the layers of the baby GPT (64 · 256 tokens) and of GPT-2 (12 · 1024),
+ * then one token.
+ */
 const PRODUCTS: Product[] = [
   ...(["NN", "NT", "TN"] as const).map((form): Product => [form, 4096, 4096, 4096]),
   ["NT", 16384, 384, 1536],
@@ -49,8 +53,10 @@ const SMALL_PRODUCTS: Product[] = [["NN", 64, 64, 64], ["NT", 48, 16, 20], ["TN"
 type Print = (line: string) => void;
 
 /**
- * @param print takes a line of the result
- * @param note takes a line about what is going on
+ * Runs the benchmark.
+ *
+ * @param print prints a line of the result
+ * @param note prints a line about its progress
  */
 export async function benchGpu(args: string[], print: Print, note: Print = console.error): Promise<number> {
   const values = benchValues(flags, { task: "bench:gpu", args, print });
@@ -80,7 +86,7 @@ export async function benchGpu(args: string[], print: Print, note: Print = conso
   return 0;
 }
 
-/** The adapter in its own words, and the driver where NVIDIA's tool tells it. */
+/** Describes the adapter, with the version of the driver if nvidia-smi is installed. */
 async function describe(device: Device): Promise<string> {
   const name = "adapter" in device ? `${device.name}: ${device.adapter}` : device.name;
   try {
@@ -106,7 +112,7 @@ async function row(measure: Measure, device: Device, pytorch: Peer, options: Rou
   return `| ${[name, unit, ...numbers, show(ratio, 2), ...others].join(" | ")} |`;
 }
 
-/** config/train_shakespeare_char.ts to its end, evaluations included. */
+/** Trains config/train_shakespeare_char.ts to its end, evaluations included. */
 async function full(
   device: Device,
   { small, input, note }: { small: boolean; input: string; note: Print },

@@ -1,10 +1,10 @@
 /**
- * What generating costs with models of GPT-2's sizes, weights in f32, bf16 and q8_0: `deno task bench:inference`.
+ * What generation costs with models of GPT-2's sizes and weights in f32, bf16 and q8_0: `deno task bench:inference`.
  *
- * The weights are random numbers, which takes no less time and memory than trained ones. First one text: each row has a
- * process of its own, for it shows that process' resident memory, beside what was estimated before anything was made
- * (src/generate/memory.ts) and what the device has taken in the end. What does not fit is a row that says so. Then many texts
- * at once, beside others (rows.ts).
+ * The weights are random numbers, which take as much time and memory as trained weights. First one text at a time. Each
+ * row of the table runs in a process of its own and shows that process's resident memory, the memory that was estimated
+ * beforehand (src/generate/memory.ts), and the memory that the device took in the end. For a model that does not fit,
+ * the row says so. Then many texts at once, compared with other libraries (rows.ts).
  */
 import { checkInference, createDevice, generate, inferenceNeeds } from "../mod.ts";
 import { runCommand } from "../src/cli/command.ts";
@@ -14,7 +14,7 @@ import { ConfigError, DeviceError } from "../src/errors.ts";
 import { benchRows, rowSides } from "./rows.ts";
 import { randomModel } from "./subjects.ts";
 
-/** The tanh approximation of GELU is GPT-2's, and the one that llama.cpp has. */
+/** A model's config. GPT-2 uses the tanh approximation of GELU, which is the only GELU that llama.cpp supports. */
 const size = (nLayer: number, nHead: number, nEmbd: number, vocabSize = 50257, blockSize = 1024) => ({
   ...{ nLayer, nHead, nEmbd, vocabSize, blockSize, activation: "gelu_new" as const },
 });
@@ -28,19 +28,19 @@ const MODELS = {
 };
 
 const flags = {
-  models: text(Object.keys(MODELS).join(","), "which of these to measure"),
-  weights: text("f32,bf16,q8_0", "how their matrices are stored"),
+  models: text(Object.keys(MODELS).join(","), "models to measure, separated by commas"),
+  weights: text("f32,bf16,q8_0", "formats of their weights, separated by commas"),
   only: choice(["", "one", "many"], "one text, or many at once"),
   threads: int(navigator.hardwareConcurrency, "that compute", { min: 1, max: 256 }),
-  prompt: int(8, "tokens of one text that are read before the first", { min: 1 }),
-  tokens: int(40, "that are written", { min: 4 }),
-  rows: text("", "how many texts at once; default: 1,8,16, and of the character models 64"),
-  rounds: int(5, "in which all take turns at many texts", { min: 1 }),
-  seconds: float(0.5, "how long a measurement in a round takes at least", { min: 0 }),
-  llama: text("", "path of llama.cpp's llama-batched-bench, to be measured beside ours"),
-  node_llama: text("", "folder in which npm has installed node-llama-cpp, likewise"),
-  busy: bool(false, "begin at any load"),
-  small: bool(false, "tiny models: whether it runs, and not how fast"),
+  prompt: int(8, "tokens of the prompt, with one text", { min: 1 }),
+  tokens: int(40, "tokens to generate, with one text", { min: 4 }),
+  rows: text("", "numbers of texts at once; default: 1,8,16, and 64 for character models"),
+  rounds: int(5, "rounds in which all sides take turns, with many texts", { min: 1 }),
+  seconds: float(0.5, "least duration of a measurement, in seconds", { min: 0 }),
+  llama: text("", "path of llama.cpp's llama-batched-bench, to compare with"),
+  node_llama: text("", "folder in which npm has installed node-llama-cpp, to compare with"),
+  busy: bool(false, "start even if other processes use the processors"),
+  small: bool(false, "tiny models, to test that it runs"),
 };
 const TINY = size(2, 2, 32, 67, 32), MOST_LOAD = 0.5;
 type Weights = "f32" | "bf16" | "q8_0";
@@ -48,14 +48,14 @@ type Values = ValuesOf<typeof flags>;
 
 const HEAD = ["model", "weights", "estimated, MB", "taken, MB", "resident, MB", "first token, ms", "tokens/s"];
 
-/** @throws {ConfigError} when others would take a part of the processors */
+/** Describes the load. @throws {ConfigError} if other processes use the processors */
 export function quietMachine(load: number): string {
   const said = `load ${load.toFixed(2)} before the start`;
   if (load < MOST_LOAD) return said;
-  throw new ConfigError(`${said}; expected less than ${MOST_LOAD}: wait until others are done, or give --busy=True`);
+  throw new ConfigError(`${said}; expected less than ${MOST_LOAD}: stop other processes, or pass --busy=True`);
 }
 
-/** The cells of a row behind the model's name. */
+/** The cells of a row after the model's name. */
 async function measure(config: typeof MODELS["gpt2"], weights: Weights, values: Values): Promise<string[]> {
   const device = await createDevice("cpu", { threads: values.threads });
   const options = { device, weights, promptLength: values.prompt, maxNewTokens: values.tokens };
@@ -71,13 +71,13 @@ async function measure(config: typeof MODELS["gpt2"], weights: Weights, values: 
   for await (const _ of generate(model, prompt, { maxNewTokens: values.tokens, temperature: 0 })) {
     times.push(performance.now() - begin);
   }
-  const [first, , settled] = times, rate = 1000 * (times.length - 3) / (times.at(-1)! - settled); // two make the program
+  const [first, , settled] = times, rate = 1000 * (times.length - 3) / (times.at(-1)! - settled); // two capture the program
   const memory = [bytes, device.memory().reserved, Deno.memoryUsage().rss].map((bytes) => (bytes / 1e6).toFixed(2));
   device.close();
   return [weights, ...memory, first.toPrecision(3), rate.toPrecision(3)];
 }
 
-/** @param note takes a line about what is going on */
+/** Runs the benchmark. @param note prints a line about its progress */
 export async function benchInference(
   args: string[],
   print: (line: string) => void,
@@ -85,7 +85,7 @@ export async function benchInference(
 ): Promise<number> {
   const asked = benchValues(flags, { task: "bench:inference", args, print });
   if (!asked) return 0;
-  const values: Values = asked; // which functions below see, too
+  const values: Values = asked; // a type that functions can narrow
   const names = values.models.split(","), kinds = values.weights.split(",");
   const [model] = names.filter((name) => !Object.hasOwn(MODELS, name));
   if (model !== undefined) throw new ConfigError(`--models has ${model}; expected some of ${Object.keys(MODELS)}`);
@@ -93,7 +93,7 @@ export async function benchInference(
   if (kind !== undefined) throw new ConfigError(`--weights has ${kind}; expected some of f32, bf16, q8_0`);
   const counts = values.rows.split(",").filter(Boolean).map(Number), { small } = values;
   const wrong = counts.find((count) => !Number.isSafeInteger(count) || count < 1);
-  if (wrong !== undefined) throw new ConfigError(`--rows has ${wrong}; expected whole numbers above 0, as 1,8,16`);
+  if (wrong !== undefined) throw new ConfigError(`--rows has ${wrong}; expected positive integers, such as 1,8,16`);
   if (!small && !values.busy) print(quietMachine(Deno.loadavg()[0]));
   const chosen = names as (keyof typeof MODELS)[],
     configOf = (name: keyof typeof MODELS) => small ? TINY : MODELS[name];

@@ -1,4 +1,4 @@
-/** Answers for jax-js with its WebAssembly backend: products, and a training step of nanoGPT's model under its jit. */
+/** The side of jax-js with its WebAssembly backend: products, and a training step of nanoGPT's model with its jit. */
 import { answer, repeated, type Run } from "./answer.ts";
 import type { Request } from "./measures.ts";
 import { type Library, load } from "./npm_peer.ts";
@@ -8,7 +8,7 @@ const { numpy: np, nn, random } = jax;
 await jax.init("wasm");
 jax.defaultDevice("wasm");
 
-/** An array; reading `.ref` keeps it, every other use consumes it. */
+/** An array of jax-js. Reading `.ref` keeps it alive; every other use consumes it. */
 type Value = Library;
 type Tree = Library;
 
@@ -28,7 +28,7 @@ function product({ form, M, K, N }: Request & { kind: "product" }): Run {
 function training(
   { batchSize: B, blockSize: T, vocabSize: V, nLayer, nHead, nEmbd: C, dropout }: Request & { kind: "training" },
 ) {
-  if (dropout) throw new Error("without dropout only");
+  if (dropout) throw new Error("jax-js is measured without dropout only");
   let seed = 0;
   const normal = (...shape: number[]) => random.normal(random.key(seed++), shape).mul(0.02);
   const block = () => ({
@@ -65,7 +65,7 @@ function training(
   const loss = (p: Tree, x: Value, y: Value) =>
     nn.logSoftmax(forward(p, x), -1).mul(nn.oneHot(y, V)).sum().mul(-1 / (B * T));
 
-  /** Clipping and AdamW. */
+  /** A training step with clipping and AdamW. */
   const step = jax.jit((p: Tree, m: Tree, v: Tree, x: Value, y: Value, c1: Value, c2: Value) => {
     const [value, grads] = jax.valueAndGrad(loss)(jax.tree.ref(p), x, y);
     const [leaves, shape] = jax.tree.flatten(grads), list = (tree: Tree) => jax.tree.flatten(tree)[0] as Value[];

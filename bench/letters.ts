@@ -1,6 +1,6 @@
 /**
- * A world of four letters in which the best policy is known: 65,536 strings of eight letters, a reference that was trained to write
- * some of them, and a rule that says what a string is worth.
+ * A world of four letters in which the best policy is known: 65,536 strings of eight letters, a reference model trained
+ * on some of them, and a rule that gives each string its reward.
  */
 import { type Device, GPT, RandomGenerator } from "../mod.ts";
 import { TokenRows } from "../src/data/mod.ts";
@@ -10,26 +10,26 @@ import { type Answers, leaves, tokensOf } from "../examples/rlhf/optimum.ts";
 
 /** Every string has eight letters: there is no end token. */
 export const ANSWERS: Answers = { vocabSize: 4, length: 8 };
-/** What a model is asked: the letter 0, after which it writes a string. */
+/** The prompt of a model: the letter 0, after which it writes a string. */
 export const PROMPT = Int32Array.of(0);
 
-/** What a letter is worth. */
+/** The reward of each letter. */
 const WORTH = [0, 0.6, 0.2, 1];
-/** What a string is worth: its letters, and 1 more where the last two are the same. */
+/** The reward of a string: the sum over its letters, plus 1 if its last two letters are equal. */
 export const worth = (letters: ArrayLike<number>): number =>
   Array.from(letters, (letter) => WORTH[letter]).reduce((a, b) => a + b) + Number(letters[6] === letters[7]);
 
-/** Of every string. */
+/** The reward of every string. */
 export const rewards = (rule: (letters: number[]) => number = worth): Float64Array =>
   Float64Array.from({ length: leaves(ANSWERS) }, (_, leaf) => rule(tokensOf(leaf, ANSWERS)));
 
-/** How often a letter follows another in the texts that the reference learns from. */
+/** Probabilities of each letter (column) after each letter (row) in the texts on which the reference is trained. */
 const FOLLOWS = [[0.4, 0.3, 0.2, 0.1], [0.1, 0.4, 0.3, 0.2], [0.25, 0.15, 0.4, 0.2], [0.3, 0.3, 0.1, 0.3]];
 
-/** The letters' model: 2 layers, 32 wide. */
+/** The config of the models: 2 layers, 32 wide. */
 const SHAPE = { vocabSize: 4, blockSize: 9, nLayer: 2, nHead: 2, nEmbd: 32, bias: false };
 
-/** The first policy: a model that has learned to write strings in which letters follow each other as above. */
+/** Trains the reference, with which all policies start: a model that writes strings with the above probabilities. */
 export async function reference(device: Device, { seed = 1337, iterations = 400 } = {}): Promise<GPT> {
   const generator = new RandomGenerator(seed), rows = new TokenRows(), uniform = new Float32Array(1);
   for (let row = 0; row < 64 * iterations; row++) {
@@ -48,9 +48,10 @@ export async function reference(device: Device, { seed = 1337, iterations = 400 
 }
 
 /**
- * Pairs of strings to choose from: drawn uniformly, and chosen as Bradley and Terry say, with probability σ(r − r').
+ * Draws pairs of strings uniformly. Which string of a pair is chosen follows Bradley and Terry: with probability σ(r −
+ * r').
  *
- * @returns two rows a pair, the one that was chosen first
+ * @returns two rows per pair, the chosen one first
  */
 export function pairs(count: number, { seed, reward }: { seed: number; reward: Float64Array }): TokenRows {
   const generator = new RandomGenerator(seed), rows = new TokenRows(), uniform = new Float32Array(1);

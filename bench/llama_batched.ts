@@ -1,19 +1,23 @@
-/** Answers for llama.cpp: its llama-batched-bench, whose path and threads are the arguments, on the GGUF of a request. */
+/**
+ * The side of llama.cpp: runs llama-batched-bench on a request's GGUF. The arguments are its path and the number of
+ * threads.
+ */
 import { answer } from "./answer.ts";
 import type { RowsRequest } from "./measures.ts";
 
 const [binary, threads] = Deno.args;
 
-/** As a line of its output has them. */
+/** Fields of a line of its output. */
 interface Figures {
-  /** Tokens that each text got, texts, and seconds that these tokens took together. */
+  /** tg: generated tokens per text; pl: texts; t_tg: seconds for all these tokens. */
   readonly tg: number;
   readonly pl: number;
   readonly t_tg: number;
 }
 
 await answer<RowsRequest>("llama.cpp", ({ gguf, rows, prompt, tokens }) => async () => {
-  // It can end before its last lines are written: so it measures three times, and one or two are enough.
+  // It may exit before its last lines are written. So it is asked for three measurements, of which one or two are
+  // enough.
   const npl = [rows, rows, rows], c = rows * (prompt + tokens);
   const given = Object.entries({ m: gguf, npp: prompt, ntg: tokens, npl, c, t: threads, tb: threads })
     .flatMap(([name, value]) => [`-${name}`, `${value}`]);
@@ -21,7 +25,7 @@ await answer<RowsRequest>("llama.cpp", ({ gguf, rows, prompt, tokens }) => async
     .output();
   const [text, errors] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes).trim().split("\n"));
   const figures: Figures[] = text.filter((line) => line.startsWith("{")).map((line) => JSON.parse(line));
-  if (figures.length === 0) throw new Error(success ? "it has printed no figures" : errors.at(-1));
+  if (figures.length === 0) throw new Error(success ? "llama-batched-bench printed no figures" : errors.at(-1));
   const sum = (of: (figures: Figures) => number) => figures.reduce((sum, each) => sum + of(each), 0);
   return sum(({ tg, pl }) => tg * pl) / sum((each) => each.t_tg);
 });

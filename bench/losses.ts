@@ -1,18 +1,24 @@
-/** Whether we and PyTorch train alike: the same seed, text and flags, through our command and bench/pytorch_train.py. */
+/**
+ * Compares our losses with PyTorch's for the same seed, text and flags: our train command against
+ * bench/pytorch_train.py.
+ */
 import { v8Flags, wideAvailable } from "../src/cli/v8_flags.ts";
 import { loadText } from "../src/data/load_text.ts";
 
 const path = (name: string) => decodeURIComponent(new URL(name, import.meta.url).pathname);
 
 export interface LossesOptions {
-  /** A text file; else tiny Shakespeare, downloaded once. */
+  /** Path of a text file. Default: tiny Shakespeare, downloaded once. */
   readonly input?: string;
   readonly threads: number;
   readonly iterations: number;
   readonly note: (line: string) => void;
 }
 
-/** A line for each mode with the largest difference between our losses and PyTorch's, or one that says why there is none. */
+/**
+ * A line for each mode with the largest difference between our losses and PyTorch's, or a line with the reason for
+ * having none.
+ */
 export async function lossDifferences({ input, threads, iterations, note }: LossesOptions): Promise<string[]> {
   const folder = await Deno.makeTempDir({ prefix: "losses_" });
   try {
@@ -29,7 +35,7 @@ export async function lossDifferences({ input, threads, iterations, note }: Loss
       const args = [...run, `--out_dir=${folder}/${mode}`, "--log_interval=1", ...flags];
       await output(Deno.execPath(), args, { DENO_V8_FLAGS: v8Flags(mode === "wide") });
       const ours = losses(await Deno.readTextFile(`${folder}/${mode}/metrics.jsonl`));
-      if (ours.length !== theirs.length) throw new Error(`${ours.length} losses of ours, ${theirs.length} of PyTorch`);
+      if (ours.length !== theirs.length) throw new Error(`${ours.length} of our losses, ${theirs.length} of PyTorch's`);
       const most = Math.max(...ours.map((loss, i) => Math.abs(loss - theirs[i])));
       lines.push(
         `${source}, nanoGPT's CPU setting: ours, ${mode}, and PyTorch's losses of ${ours.length} iterations ` +
@@ -38,13 +44,13 @@ export async function lossDifferences({ input, threads, iterations, note }: Loss
     }
     return lines;
   } catch (error) {
-    return [`losses are left out: ${(error as Error).message}`];
+    return [`losses are not compared: ${(error as Error).message}`];
   } finally {
     await Deno.remove(folder, { recursive: true });
   }
 }
 
-/** Of lines of JSON, some of which are evaluations. */
+/** The losses in lines of JSON. Lines of evaluations have none and are skipped. */
 function losses(lines: string): number[] {
   return lines.trim().split("\n").map((line) => JSON.parse(line).loss).filter((loss) => loss !== undefined);
 }

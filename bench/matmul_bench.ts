@@ -1,6 +1,6 @@
 /**
- * Matrix products of nanoGPT's CPU setting (768 = 12 · 64 tokens, 128 wide) and larger ones, packing and launch included.
- * `deno bench bench/matmul_bench.ts`; GFLOP / time is the rate.
+ * Matrix products at the sizes of nanoGPT's CPU setting (768 = 12 · 64 tokens, 128 wide) and larger ones, including
+ * packing and launch. `deno bench bench/matmul_bench.ts`. Divide the GFLOP in a title by the time for the rate.
  */
 import { noGrad } from "../src/engine/autograd.ts";
 import { createDevice } from "../src/device/create.ts";
@@ -19,7 +19,7 @@ function random(shape: readonly number[], requiresGrad = false, on = device) {
   return on.tensor(values, shape, { requiresGrad });
 }
 
-/** M×K×N: tokens, inputs, outputs. */
+// M×K×N: tokens, inputs, outputs.
 for (
   const [M, K, N] of [
     [768, 128, 384],
@@ -51,7 +51,7 @@ for (
   }
 }
 
-// One token at a time, through the weights of GPT-2's feed-forward: as fast as they can be read.
+// One token at a time through the weights of GPT-2's feed-forward layer: limited by the speed of reading them.
 for (const [M, K, N] of [[1, 768, 3072], [4, 768, 3072]]) {
   const x = random([M, K]), weight = random([N, K]);
   Deno.bench(`linear ${M}×${K}×${N}: reads ${(4e-6 * K * N).toPrecision(3)} MB of weights`, () => {

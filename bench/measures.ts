@@ -1,8 +1,11 @@
-/** What is measured, and in which words we and every peer are asked for it: a request is a line of JSON to most of them. */
+/**
+ * The measurements, and the requests for them that we and other libraries answer. Most sides receive a request as a
+ * line of JSON.
+ */
 import type { GPTConfig, GPTOptions } from "../mod.ts";
 
 export const FORMS = ["NN", "NT", "TN"] as const;
-/** N marks an operand as it stands, T a transposed one. */
+/** In the form's name, N marks an operand that is not transposed, T a transposed one. */
 export type Product = readonly [form: typeof FORMS[number], M: number, K: number, N: number];
 
 export type Request =
@@ -14,26 +17,29 @@ export type Request =
   | { readonly kind: "memory"; readonly bytes: number; readonly threads: number }
   | RowsRequest;
 
-/** Texts that are written at once, each from a prompt of its own. */
+/** A request for generating several texts at once, each from a prompt of its own. */
 export type RowsRequest = {
   readonly kind: "rows";
-  /** How many. */
+  /** Number of texts. */
   readonly rows: number;
-  /** How many tokens a prompt has, and how many are written after it. */
+  /** Tokens of a prompt, and tokens to generate after it. */
   readonly prompt: number;
   readonly tokens: number;
   readonly weights: NonNullable<GPTOptions["weights"]>;
-  /** Path of such a model in a file, for those who read one. */
+  /** Path of such a model in GGUF, for sides that read it from a file. */
   readonly gguf?: string;
 } & Pick<GPTConfig, "nLayer" | "nHead" | "nEmbd" | "vocabSize" | "blockSize" | "activation">;
 
 export interface Measure {
   readonly name: string;
   readonly unit: "GF/s" | "GB/s" | "tokens/s" | "steps/s" | "ms";
-  /** A rate of products, steps or tokens a second, in the unit. */
+  /** Converts a rate in products, steps or tokens a second to the unit. */
   value(rate: number): number;
   readonly request: Request;
-  /** Whether every measurement needs a process that is alone: one that holds gigabytes slows another's page faults. */
+  /**
+   * Whether each measurement needs a process alone in memory: a process that holds gigabytes slows the page faults of
+   * others.
+   */
   readonly alone?: boolean;
 }
 
@@ -41,7 +47,7 @@ export interface Setting {
   readonly name: string;
   readonly model: GPTConfig;
   readonly batchSize: number;
-  /** Of so many losses one is read. */
+  /** Every how many steps the loss is read. */
   readonly logInterval: number;
 }
 
@@ -63,14 +69,14 @@ export function training(setting: Setting, unit: "tokens/s" | "steps/s" | "ms"):
   return { name: `training, ${name}`, unit, value, request, alone: model.nEmbd > 128 };
 }
 
-/** The same of a LoRA adapter on c_attn, whose base is frozen. */
+/** Training of a LoRA adapter on c_attn, with the base model frozen. */
 export function adapter(setting: Setting, rank: number): Measure {
   const whole = training(setting, "ms");
   const request = { ...whole.request as Request & { kind: "training" }, kind: "adapter", rank } as const;
   return { ...whole, name: `LoRA of rank ${rank}, ${setting.name}`, request };
 }
 
-/** One sequence from one token up to the block size, again and again. */
+/** Decoding one sequence from one token up to the block size, repeatedly. */
 export function decoding({ name, model }: Setting): Measure {
   return {
     name: `decoding, ${name}`,
@@ -80,7 +86,7 @@ export function decoding({ name, model }: Setting): Measure {
   };
 }
 
-/** Reading memory from one end to the other; the threads say how many streams are ours. */
+/** Reading memory from one end to the other. `threads` determines the number of our streams. */
 export function memory(bytes: number, threads: number): Measure {
   const value = (rate: number) => 1e-9 * bytes * rate;
   const name = `reading ${(1e-6 * bytes).toPrecision(3)} MB`;

@@ -1,4 +1,5 @@
-// node node_llama.mjs FOLDER THREADS: answers as bench/answer.ts says, with node-llama-cpp installed in the folder.
+// node node_llama.mjs FOLDER THREADS: the side of node-llama-cpp, installed in FOLDER. It answers as described in
+// bench/answer.ts.
 import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
@@ -7,7 +8,7 @@ const [folder, threads] = process.argv.slice(2);
 const say = (line) => process.stdout.write(JSON.stringify(line) + "\n");
 const failed = (error) => say({ error: error.message.split("\n")[0] });
 
-/** Greedily. The first tokens are not counted: they come with the reading of the prompts. */
+/** Generates greedily. First tokens are not counted: they come with reading the prompts. */
 async function write(sequences, { prompt, tokens, vocabSize }) {
   let begun = 0, begin = 0;
   await Promise.all(sequences.map(async (sequence, row) => {

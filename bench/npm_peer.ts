@@ -1,4 +1,7 @@
-/** Packages of others, each with what it needs in a folder of the cache: never a dependency of ours. */
+/**
+ * npm packages to compare with. They are installed in a folder of the cache and are never dependencies of this
+ * repository.
+ */
 import { createRequire } from "node:module";
 import { pathToFileURL } from "node:url";
 import { defaultCacheFolder } from "../src/files/cache_folder.ts";
@@ -6,9 +9,9 @@ import { defaultCacheFolder } from "../src/files/cache_folder.ts";
 /**
  * Installs packages once, without running their scripts.
  *
- * @param packages with their versions, as `@jax-js/jax@0.1.25`
+ * @param packages names with versions, such as `@jax-js/jax@0.1.25`
  * @returns the folder
- * @throws where npm is missing, or fails
+ * @throws if npm is not installed, or fails
  */
 export async function installed(packages: readonly string[]): Promise<string> {
   const folder = `${defaultCacheFolder()}/peers/${packages[0].replaceAll(/[@/]+/g, "-").slice(1)}`;
@@ -29,7 +32,7 @@ export async function installed(packages: readonly string[]): Promise<string> {
 // deno-lint-ignore no-explicit-any -- they are not there when types are checked
 export type Library = any;
 
-/** Loads an installed package, and tells its version. */
+/** Loads an installed package. */
 export async function load(folder: string, name: string): Promise<{ library: Library; version: string }> {
   const require = createRequire(pathToFileURL(`${folder}/package.json`));
   const { version } = JSON.parse(await Deno.readTextFile(`${folder}/node_modules/${name}/package.json`));

@@ -1,4 +1,7 @@
-/** Answers for us, on the CPU: bench/peers.ts runs it with V8's flags for the wide mode or the narrow one, and with native products. */
+/**
+ * Our side, on the CPU. bench/peers.ts runs it with V8's flags for the wide or the narrow mode, and with native
+ * products.
+ */
 import { createDevice } from "../mod.ts";
 import { loadNative } from "../src/native/load.ts";
 import { answer } from "./answer.ts";

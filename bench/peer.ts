@@ -1,4 +1,6 @@
-/** A side of a comparison: a process that answers one question at a time, as bench/answer.ts and bench/pytorch.py do. */
+/**
+ * The process of one side of a comparison. It answers one request at a time (see bench/answer.ts and bench/pytorch.py).
+ */
 
 interface Answer {
   device?: string;
@@ -11,7 +13,7 @@ export interface PeerOptions {
   readonly env?: Readonly<Record<string, string>>;
 }
 
-/** bench/pytorch.py. */
+/** Starts bench/pytorch.py. */
 export function startPyTorch({ args, env }: PeerOptions): Promise<Peer> {
   const script = decodeURIComponent(new URL("pytorch.py", import.meta.url).pathname);
   return Peer.start("python3", { args: [script, ...args], env });
@@ -23,21 +25,21 @@ export class Peer {
   #output: ReadableStreamDefaultReader<string> | undefined;
   #errors: Promise<string> | undefined;
   #text = "";
-  /** Version and device, where it runs. */
+  /** Its version and device; undefined if it does not run. */
   device: string | undefined;
   /** Why it does not run, or does not answer any more. */
   error: string | undefined;
 
   private constructor() {}
 
-  /** One that does not run. */
+  /** Makes a peer that does not run, with the reason. */
   static absent(error: string): Peer {
     const peer = new Peer();
     peer.error = error;
     return peer;
   }
 
-  /** Never throws: a peer that does not start has its `error`. */
+  /** Starts a process. Never throws: if the process does not start, the peer's `error` is set. */
   static async start(command: string, { args, env }: PeerOptions): Promise<Peer> {
     const peer = new Peer();
     try {
@@ -48,23 +50,23 @@ export class Peer {
     }
     peer.#input = peer.#process.stdin.getWriter();
     peer.#output = peer.#process.stdout.pipeThrough(new TextDecoderStream()).getReader();
-    peer.#errors = new Response(peer.#process.stderr).text(); // read at once, or a full pipe would stop the process
+    peer.#errors = new Response(peer.#process.stderr).text(); // read now: a full pipe would block the process
     const { device, error } = await peer.#line();
     peer.device = device;
     if (error) await peer.#fail(error);
     return peer;
   }
 
-  /** Products, steps or tokens a second; undefined when there is an `error`. */
+  /** Products, steps or tokens a second; undefined if there is an `error`. */
   async rate(request: Readonly<Record<string, unknown>>): Promise<number | undefined> {
     if (this.error) return undefined;
-    await this.#input!.write(new TextEncoder().encode(JSON.stringify(request) + "\n")).catch(() => {}); // then no line comes
+    await this.#input!.write(new TextEncoder().encode(JSON.stringify(request) + "\n")).catch(() => {}); // see #line
     const { rate, error } = await this.#line();
     if (error) await this.#fail(error);
     return rate;
   }
 
-  /** The next line; where the process has ended instead, its last words are the error. */
+  /** The next line of JSON. If the process has ended instead, the last line of its standard error is the error. */
   async #line(): Promise<Answer> {
     for (;;) {
       const end = this.#text.indexOf("\n");
@@ -72,10 +74,12 @@ export class Peer {
         const line = this.#text.slice(0, end);
         this.#text = this.#text.slice(end + 1);
         if (line.startsWith("{")) return JSON.parse(line);
-        continue; // what a library prints
+        continue; // a line that some library printed
       }
       const { value, done } = await this.#output!.read();
-      if (done) return { error: (await this.#errors!).trim().split("\n").at(-1) || "it has ended without a word" };
+      if (done) {
+        return { error: (await this.#errors!).trim().split("\n").at(-1) || "it ended without an error message" };
+      }
       this.#text += value;
     }
   }
@@ -86,7 +90,7 @@ export class Peer {
   }
 
   async close(): Promise<void> {
-    const timer = setTimeout(() => this.#process?.kill(), 10_000); // whom the end of its input does not end
+    const timer = setTimeout(() => this.#process?.kill(), 10_000); // in case it does not exit at the end of its input
     await this.#input?.close().catch(() => {});
     await this.#process?.status;
     clearTimeout(timer);

@@ -1,4 +1,4 @@
-/** What bench/peers.ts measures. */
+/** The measurements of bench/peers.ts. */
 import { adapter, decoding, type Measure, type Product, product, training } from "./measures.ts";
 import { babyGPT, cpuSetting, gpt2 } from "./settings.ts";
 
@@ -7,7 +7,10 @@ export interface Section {
   readonly measures: readonly Measure[];
 }
 
-/** Of nanoGPT's CPU setting (768 = 12 · 64 tokens), a square one, and a larger one, each also as gradients need it. */
+/**
+ * Sizes of products: two of nanoGPT's CPU setting (768 = 12 · 64 tokens), a square one, and a larger one. Each is also
+ * measured in the forms that gradients need.
+ */
 const SHAPES = [[768, 128, 512], [768, 512, 128], [512, 512, 512], [4096, 384, 1536]] as const;
 const SMALL_SHAPES = [[48, 16, 20]] as const;
 /** Logits over 65 characters. */

@@ -1,9 +1,10 @@
 /**
- * How fast we are on the CPU beside others on the same CPU: `deno task bench:peers`.
+ * How fast we are on the CPU, compared with other libraries on the same CPU: `deno task bench:peers`.
  *
- * Training steps, products of matrices, and decoding, in rounds in which all sides take turns, each in a process of its own that
- * lives for one row, or for one measurement where it takes gigabytes; the first round or step, which compiles, is not counted. Prints tables in Markdown, with the best and the
- * median of the rounds, and ratios of medians. A side that cannot run gets a line with the reason, and the others go on.
+ * Measures training steps, matrix products and decoding, in rounds in which all sides take turns. Each side runs in a
+ * process of its own, which lives for one row of the table, or for one measurement if that takes gigabytes. The first
+ * round or step, which compiles, is not counted. Prints tables in Markdown with the best and the median of the rounds,
+ * and ratios of medians. If a side cannot run, a line gives the reason, and the remaining sides go on.
  */
 import { cpus, release } from "node:os";
 import { runCommand } from "../src/cli/command.ts";
@@ -17,22 +18,24 @@ import { type Ask, type Figures, type RoundsOptions, show, takeTurns } from "./r
 import { type Side, sides } from "./sides.ts";
 
 const flags = {
-  only: text("", "rows whose names have one of these words, and none after a minus: training,-dropout"),
+  only: text("", "rows to measure: with one of these words, without the words after a minus: training,-dropout"),
   sides: text("", "sides, likewise: ours,PyTorch,-256"),
-  rounds: int(5, "how many rounds are counted", { min: 1 }),
-  seconds: float(0.5, "how long a measurement in a round takes at least", { min: 0 }),
-  threads: int(2, "threads of every side that can have several", { min: 1 }),
-  avx2: bool(false, "Python's libraries once more, held to 256-bit vectors, which are V8's widest"),
-  losses: bool(false, "compare also 100 losses of ours with PyTorch's, with the same seed and text"),
-  input: text("", "the text for that; default: tiny Shakespeare, downloaded once"),
-  small: bool(false, "tiny sizes: whether it runs, and not how fast"),
+  rounds: int(5, "number of rounds that are counted", { min: 1 }),
+  seconds: float(0.5, "least duration of a measurement, in seconds", { min: 0 }),
+  threads: int(2, "threads of each side that supports several", { min: 1 }),
+  avx2: bool(false, "also measure Python's libraries limited to 256-bit vectors, V8's widest"),
+  losses: bool(false, "also compare 100 of our losses with PyTorch's, for the same seed and text"),
+  input: text("", "text file for --losses; default: tiny Shakespeare, downloaded once"),
+  small: bool(false, "tiny sizes, to test that it runs"),
 };
 
 type Print = (line: string) => void;
 
 /**
- * @param print takes a line of the result
- * @param note takes a line about what is going on
+ * Runs the benchmark.
+ *
+ * @param print prints a line of the result
+ * @param note prints a line about its progress
  */
 export async function benchPeers(args: string[], print: Print, note: Print = console.error): Promise<number> {
   const values = benchValues(flags, { task: "bench:peers", args, print });
@@ -62,7 +65,7 @@ export async function benchPeers(args: string[], print: Print, note: Print = con
   return 0;
 }
 
-/** Whether a name has one of the words of a list, or the list has none, and none of those that follow a minus. */
+/** A test for names: they must contain one of the list's words, if it has any, and no word that follows a minus. */
 function wanted(list: string): (named: { name: string }) => boolean {
   const words = list.split(","), not = words.filter((word) => word.startsWith("-")).map((word) => word.slice(1));
   const some = words.filter((word) => !word.startsWith("-"));
@@ -70,12 +73,12 @@ function wanted(list: string): (named: { name: string }) => boolean {
     (some.length === 0 || some.some((word) => name.includes(word))) && !not.some((word) => name.includes(word));
 }
 
-/** What the side calls this; undefined where it is not measured at it. */
+/** The side's name for this kind of request; undefined if the side is not measured at it. */
 function kindOf({ kinds, takes }: Side, measure: Measure): string | undefined {
   return takes?.(measure) === false ? undefined : kinds[measure.request.kind];
 }
 
-/** Lets the sides that can be measured at this take turns. */
+/** Measures all sides that support a measurement, in turns. */
 export async function compare(
   measure: Measure,
   all: readonly Side[],
@@ -96,7 +99,7 @@ export async function compare(
       asks[side.name] = async (seconds) => {
         if (peer) return await peer.rate({ ...request, kind, seconds });
         const own = await side.start();
-        await own.rate({ ...request, kind, seconds: 0 }); // compiles
+        await own.rate({ ...request, kind, seconds: 0 }); // the first run compiles
         const rate = await own.rate({ ...request, kind, seconds });
         await end(side, own);
         return rate;
@@ -109,7 +112,9 @@ export async function compare(
   }
 }
 
-/** One for each side; the ratios are medians over that of the reference, so that 2 is twice the time or twice the rate. */
+/**
+ * Table lines, one per side. Ratios are medians over the reference's median: 2 is twice the time, or twice the rate.
+ */
 function lines(measure: Measure, figures: Map<Side, Figures>, references: readonly string[]): string[] {
   const faster = (a: number, b: number) => (measure.unit === "ms" ? Math.min : Math.max)(a, b);
   const bases = references.map((name) => {

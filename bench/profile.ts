@@ -1,10 +1,11 @@
 /**
  * Where the time of a training step goes: `deno task bench:profile --setting=cpu`.
  *
- * Steps through the real trainer on random tokens, first as they are, then with every launch timed. Each kernel stands beside
- * what this machine allows, measured before: products beside the fastest square product, whose operands stay in the
- * caches; the others beside what adding arrays that are in no cache moves. More than all of that is a kernel whose operands
- * are in a cache. What the step takes beyond its kernels is the trainer's: launching, batches, metrics, events.
+ * Runs steps of the real trainer on random tokens, first without a profile, then with every launch timed. Each kernel
+ * is compared with a limit of this machine, measured beforehand. For products the limit is the rate of the fastest
+ * square product, whose operands stay in the caches. For all other kernels it is the bandwidth of adding arrays that
+ * are in no cache. A kernel above 100 % has its operands in a cache. The time of the step outside of kernels is the
+ * trainer's: launches, batches, metrics, events.
  */
 import { matmulNT } from "../kernels/matmul/kernel.ts";
 import { createDevice, GPT, Profile, RandomGenerator, Trainer } from "../mod.ts";
@@ -20,9 +21,9 @@ import { babyGPT, cpuSetting, gpt2 } from "./settings.ts";
 
 const flags = {
   setting: choice(["cpu", "baby", "gpt2"], "nanoGPT's CPU setting, the baby GPT, or GPT-2 (124M)"),
-  steps: int(100, "how many are measured, and as many again with their kernels timed", { min: 1 }),
-  threads: int(navigator.hardwareConcurrency, "of the CPU device", { min: 1, max: 256 }),
-  native: toggle("matrix products in machine code, for which the task has --allow-ffi: it lets code do anything"),
+  steps: int(100, "steps to measure, and again that many with kernels timed", { min: 1 }),
+  threads: int(navigator.hardwareConcurrency, "threads of the CPU device", { min: 1, max: 256 }),
+  native: toggle("matrix products in machine code; uses --allow-ffi, which permits any code"),
 };
 const settings = { cpu: cpuSetting, baby: babyGPT, gpt2 };
 
@@ -40,7 +41,7 @@ function fastest(repeats: number, body: () => void): number {
   return best;
 }
 
-/** Multiplications and additions, and bytes, a millisecond. */
+/** Multiplications and additions, and bytes, per millisecond. */
 async function limits(options: CpuOptions): Promise<{ flops: number; bytes: number }> {
   const device = await createDevice("cpu", options);
   const size = 384, length = 1 << 23;
@@ -53,7 +54,7 @@ async function limits(options: CpuOptions): Promise<{ flops: number; bytes: numb
   return { flops: 2 * size ** 3 / product, bytes: 3 * 4 * length / sum };
 }
 
-/** The median of the milliseconds of `steps` steps; with a profile, each launch of theirs is timed. */
+/** The median time of `steps` steps, in milliseconds. With a profile, each of their launches is timed. */
 async function measure(
   { model: config, batchSize }: Setting,
   { steps, profile, ...options }: CpuOptions & { steps: number; profile?: Profile },

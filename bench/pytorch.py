@@ -1,12 +1,13 @@
-"""Measures PyTorch for bench/gpu.ts and bench/peers.ts, which ask one line of JSON at a time and read one line of answer:
+"""Measures PyTorch for bench/gpu.ts and bench/peers.ts, which send lines of JSON and read lines of answer:
 
     {"kind": "product" | "training" | "decoding" | "memory", ...sizes, "precision": "f32" | "tf32" | "bf16", "seconds": 0.5}
     {"rate": products, steps or tokens a second}
 
-The first line that it prints is {"device": "..."}, or {"error": "..."} where there is no such device. Precisions: f32 with
-TF32 off (unless another is asked for), f32 with TF32 in products, and bf16, in training and decoding by autocast as nanoGPT
-has it. The model is that of tests/golden/pytorch_gpt.py with PyTorch's fused attention and own dropout, and on a GPU its fused
-AdamW, as nanoGPT has it; eager, or compiled in training. The kinds of decoding with a cache are in transformers_decoding.py.
+The first line that it prints is {"device": "..."}, or {"error": "..."} if there is no such device. Precisions: f32 with
+TF32 off (the default), f32 with TF32 in products, and bf16, in training and decoding by autocast, as in nanoGPT.
+The model is that of tests/golden/pytorch_gpt.py with PyTorch's fused attention and own dropout, and on a GPU its fused
+AdamW, as in nanoGPT. It runs eagerly, or compiled in training. The kinds of decoding with a cache are in
+transformers_decoding.py.
 
     python3 bench/pytorch.py cuda|cpu [--threads=2] [--compile] [--transformers]
 """
@@ -79,7 +80,7 @@ class Training:
         return rows
 
     def run(self):
-        for step in range(self.log_interval):  # then the loss is read, as nanoGPT logs it
+        for step in range(self.log_interval):  # the loss is then read, as nanoGPT logs it
             with autocast(self.device, self.precision):
                 _, loss = self.forward(*self.batch)
             self.batch = self.draw()
@@ -95,7 +96,7 @@ class Adapter(Training):
     """PEFT's LoRA on c_attn."""
 
     def __init__(self, device, precision, rank, **sizes):
-        import peft  # where it is missing the others go on
+        import peft  # if it is missing, the other kinds go on
 
         super().__init__(device, precision, **sizes)
         options = peft.LoraConfig(r=rank, target_modules=["c_attn"])
@@ -105,7 +106,7 @@ class Adapter(Training):
 
 
 class Decoding:
-    """nanoGPT's generate: every token costs a forward pass over all tokens so far, for it has no cache."""
+    """nanoGPT's generate. It has no cache: every token costs a forward pass over all tokens so far."""
 
     def __init__(self, device, precision, **sizes):
         self.device, self.precision, self.length = device, precision, sizes["blockSize"]
@@ -129,7 +130,7 @@ KINDS = {"product": Product, "training": Training, "adapter": Adapter, "decoding
 
 def measure(subject, wait, seconds):
     """Pieces a second: the rounds between two waits double until they take long enough."""
-    if hasattr(subject, "rate"):  # it has a clock of its own
+    if hasattr(subject, "rate"):  # it measures by itself
         return subject.rate(seconds)
     subject.rounds = getattr(subject, "rounds", 1)
     while True:
@@ -146,11 +147,11 @@ def answer(subjects, device, wait, seconds, kind, precision="f32", **sizes):
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     try:
         if (key := json.dumps([kind, precision, sizes])) not in subjects:
-            if len(subjects) == 3:  # the three precisions of what was measured before
+            if len(subjects) == 3:  # the three precisions of the previous subject
                 subjects.clear()
             subjects[key] = KINDS[kind](device, precision, **sizes)
         return {"rate": measure(subjects[key], wait, seconds)}
-    except Exception as error:  # a compiler that is not there, or memory: the others go on
+    except Exception as error:  # no compiler, or no memory: other requests go on
         return {"error": f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"}
 
 

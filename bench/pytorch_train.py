@@ -1,4 +1,4 @@
-"""Trains the same model on the same characters with PyTorch, in the order of nanoGPT's train.py.
+"""Trains the model on characters with PyTorch, in the order of nanoGPT's train.py, to compare with ours.
 
 Prints one JSON line an iteration: {"iter", "loss", "ms"}, and one an evaluation: {"iter", "train_loss", "val_loss"}.
 The model is that of tests/golden/pytorch_gpt.py, with PyTorch's fused attention and its own dropout.
@@ -29,7 +29,7 @@ def fused_attention(qkv, options):
 
 class OwnNoise(pytorch_gpt.Noise):
     def begin(self):
-        """Counts nothing, for torch.compile would compile again for each count."""
+        """Counts nothing, because torch.compile would compile again for each count."""
 
     def next(self):
         return {"p": self.p}

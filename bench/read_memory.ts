@@ -1,6 +1,6 @@
 /**
- * How fast memory is read: sums over long rows, of which a thread adds up six at once, for the prefetcher follows that many
- * streams; from one alone a core reads less.
+ * How fast memory is read. The kernel sums long rows, and each thread adds up six rows at once, because that is the
+ * number of streams the prefetcher follows; from a single stream a core reads more slowly.
  */
 import { f32, kernel } from "../src/kernel.ts";
 import type { Locals, WasmFunction } from "../src/wasm/assembler.ts";

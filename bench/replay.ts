@@ -1,12 +1,13 @@
 /**
- * What a launch costs the host, eager and replayed, in a training step and in a decoded token: the device is waited for
- * between them, and that is not counted. On the CPU device also what the funnel's checks cost: the step's launches once more,
- * with all their operands, where nothing is run. A replay makes no checks.
+ * What a launch costs the host in a training step and in decoding a token, both eager and replayed. The benchmark waits
+ * for the device between steps, and does not count that. On the CPU device it also measures the cost of the checks of
+ * launches, by making the step's launches again with all their operands, without running them. A replay makes no
+ * checks.
  *
  *     deno run --allow-read bench/replay.ts [cpu|webgpu|webgpu:software …]
  *
- * Four layers as small as they can be, for on the CPU device a launch's work is in its time (one thread), and adapters that
- * compute on the processor fill its caches; on a GPU nanoGPT's CPU setting as well.
+ * The model has four layers, as small as possible: on the CPU device (one thread) a launch's time includes its work,
+ * and adapters that compute on the processor fill its caches. On a GPU nanoGPT's CPU setting is measured as well.
  */
 import { noGrad } from "../src/engine/autograd.ts";
 import { createDevice, type DeviceName } from "../src/device/create.ts";
@@ -46,7 +47,7 @@ async function measure(device: Device, what: string, body: () => void, wait: () 
   }
   program.dispose();
 }
-/** @param steps makes a step on a device */
+/** Measures the checks of a step's launches. @param steps returns a function that runs a step on the given device */
 function measureChecks(device: Device, what: string, steps: (on: Device) => () => void) {
   const dry = new DryDevice(device), step = steps(dry), launches: Launch[] = [];
   dry.run = (one) => void launches.push(one);

@@ -1,10 +1,11 @@
 /**
- * How near PPO, GRPO and DPO come to the best policy there is, in a world where it is known: `deno task bench:rl`.
+ * How close PPO, GRPO and DPO come to the best policy, in a world where it is known: `deno task bench:rl`.
  *
- * A model of 2 layers has learned to write strings of eight letters out of four (letters.ts). A rule says what a string is worth, and
- * leaving the model costs β a nat, so that π* ∝ ref · exp(r / β) can be enumerated over all 65,536 strings, and so can each tuned
- * policy: nothing is sampled to judge it. Every run is shown, and whether it has at least 0.97 of J* and is within 0.1 nats of π*
- * (DPO: 0.2). GRPO's loss comes to rest elsewhere, at a distance that is computed (optimum.ts) and shown beside what was reached.
+ * A model of 2 layers has learned to write strings of eight letters, out of four (letters.ts). A rule gives each string
+ * its reward, and leaving the model costs β per nat. So π* ∝ ref · exp(r / β) can be enumerated over all 65,536
+ * strings, and so can each tuned policy: judging it needs no sampling. Each run is printed with whether it reached at
+ * least 0.97 of J* and is within 0.1 nats of π* (DPO: 0.2). GRPO's loss has its minimum elsewhere, at a distance that
+ * is computed (optimum.ts) and printed next to the one reached.
  */
 import { createDevice, type GPT } from "../mod.ts";
 import { runCommand } from "../src/cli/command.ts";
@@ -25,25 +26,28 @@ import {
 } from "../examples/rlhf/optimum.ts";
 import { ANSWERS, pairs, PROMPT, reference, rewards, worth } from "./letters.ts";
 
-/** The methods, by the names that the flag takes. */
+/** The methods, by their names in `--methods`. */
 export const METHODS = ["ppo", "grpo", "grpo-scaled", "rloo", "dpo"] as const;
 
 const flags = {
-  methods: text(METHODS.join(), "which of these; grpo-scaled has rewards divided by their deviation, TRL's default"),
-  betas: text("1,0.5,0.3,0.2", "what a nat away from the reference costs"),
-  seeds: int(5, "runs of each", { min: 1 }),
-  effort: float(1, "how long each run takes, in terms of what serves here", { min: 0 }),
+  methods: text(
+    METHODS.join(),
+    "methods to run; grpo-scaled divides rewards by their standard deviation, as TRL does by default",
+  ),
+  betas: text("1,0.5,0.3,0.2", "values of β, the cost of each nat away from the reference"),
+  seeds: int(5, "runs of each method and β", { min: 1 }),
+  effort: float(1, "length of each run, relative to the length that suffices here", { min: 0 }),
   threads: int(navigator.hardwareConcurrency, "that compute", { min: 1, max: 256 }),
 };
 
-/** The world, and what is known of it. */
+/** The world, and the values that are known about it. */
 export interface Letters extends World {
-  /** log-probabilities of the reference. */ readonly ref: Float64Array;
+  /** Log-probabilities of the reference. */ readonly ref: Float64Array;
   readonly reward: Float64Array;
   readonly worth: Reward;
 }
 
-/** Trains the reference. */
+/** Trains the reference and enumerates its distribution. */
 export async function openLetters(device: GPT["device"]): Promise<Letters> {
   const model = await reference(device), ref = await enumerate(model, PROMPT, ANSWERS);
   model.freeze();
@@ -52,15 +56,18 @@ export async function openLetters(device: GPT["device"]): Promise<Letters> {
   return { reference: model, answers: ANSWERS, prompts, ref, reward: rewards(), worth: own };
 }
 
-/** Where a run ended. */
+/** The result of a run. */
 export interface Run extends Judgement {
   readonly near: boolean;
-  /** From where the method's gradient vanishes to π*, and from the policy to there; of GRPO. */
+  /**
+   * For GRPO, KL divergences from the policy at which its gradient vanishes: from there to π* (predicted), and from the
+   * run's policy to there.
+   */
   readonly rest?: readonly [predicted: number, from: number];
   readonly seconds: number;
 }
 
-/** Tunes a policy, and judges it. */
+/** Tunes a policy, and compares it with the best one. */
 export async function tune(
   letters: Letters,
   { method, beta, seed, effort }: { method: typeof METHODS[number]; beta: number; seed: number; effort?: number },
@@ -80,12 +87,12 @@ export async function tune(
   return { ...judged, near, rest: [judge(rest, { ref, reward, beta }).distance, divergence(policy, rest)], seconds };
 }
 
-/** As many as DPO's updates take. */
+/** Number of pairs that DPO's updates use. */
 const PAIRS = 128 * 2000;
 
 const HEADS = ["method", "β", "seed", "E r", "KL to ref", "J / J*", "KL to π*", "near", "at rest", "KL to rest", "s"];
 
-/** @param note takes a line about what is going on */
+/** Runs the benchmark. @param note prints a line about its progress */
 export async function benchRl(
   args: string[],
   print: (line: string) => void,
@@ -95,12 +102,12 @@ export async function benchRl(
   if (!values) return 0;
   const methods = values.methods.split(",").map((name) => {
     const method = METHODS.find((one) => one === name);
-    if (!method) throw new ConfigError(`--methods has ${name}: expected some of ${METHODS}`);
+    if (!method) throw new ConfigError(`--methods has ${name}; expected some of ${METHODS}`);
     return method;
   });
   const betas = values.betas.split(",").map((beta) => {
     if (Number(beta) > 0 && Number(beta) < Infinity) return Number(beta);
-    throw new ConfigError(`--betas has ${beta}: expected numbers above 0`);
+    throw new ConfigError(`--betas has ${beta}; expected numbers above 0`);
   });
   using device = await createDevice("cpu", { threads: values.threads });
   const letters = await openLetters(device), { ref, reward } = letters;

@@ -1,12 +1,13 @@
 /**
- * How long an iteration of reinforcement learning takes: 64 completions of 16 tokens for prompts of 16, written, scored and learned
- * from, by nanoGPT's CPU setting. Beside it a plain training step, and TRL's trainers on the same cores where they are installed:
+ * How long an iteration of reinforcement learning takes: nanoGPT's CPU setting writes 64 completions of 16 tokens to
+ * prompts of 16 tokens, which are scored and learned from. It is compared with a plain training step and, if they are
+ * installed, with TRL's trainers on the same cores:
  *
  *     pip install --no-deps --target FOLDER trl==1.12.0
  *     pip install --no-deps trl==1.16.0
  *     deno task bench:rl_speed --trl_ppo=FOLDER --trl_grpo=True
  *
- * All sides take turns, and each has its best iteration in the table.
+ * All sides take turns. The table has each side's best iteration.
  */
 import { createDevice, GPT, type GPTConfig, RandomGenerator, Rows, type Task, Trainer } from "../mod.ts";
 import { runCommand } from "../src/cli/command.ts";
@@ -17,22 +18,22 @@ import { loadNative } from "../src/native/load.ts";
 
 const flags = {
   threads: int(2, "that compute", { min: 1, max: 256 }),
-  rounds: int(3, "how often each side is measured", { min: 1 }),
-  iterations: int(5, "in a measurement", { min: 2 }),
-  native: toggle("matrix products in machine code, for which it takes --allow-ffi: that lets code do anything"),
-  trl_ppo: text("", "a folder with trl 1.12.0, to be measured beside"),
-  trl_grpo: bool(false, "measure trl 1.16.0 beside, which has to be installed"),
-  small: bool(false, "tiny sizes: whether it runs, and not how fast"),
+  rounds: int(3, "number of times that each side is measured", { min: 1 }),
+  iterations: int(5, "iterations in a measurement", { min: 2 }),
+  native: toggle("matrix products in machine code; needs --allow-ffi, which permits any code"),
+  trl_ppo: text("", "a folder with trl 1.12.0, to compare with"),
+  trl_grpo: bool(false, "compare with trl 1.16.0, which must be installed"),
+  small: bool(false, "tiny sizes, to test that it runs"),
 };
 
 const SETTING = { vocabSize: 65, blockSize: 64, nLayer: 4, nHead: 4, nEmbd: 128 };
 const SIZES = { rows: 64, prompt: 16, tokens: 16, epochs: 4 }, GROUPS = 8;
 const SMALL = { ...SETTING, nLayer: 1, nHead: 1, nEmbd: 16 };
 
-/** Milliseconds of iterations, the first left out: it compiles and captures. */
+/** Milliseconds of each iteration, except the first, which compiles and captures. */
 type Side = () => Promise<number[]>;
 
-/** Updates of a task, `updates` of them an iteration. */
+/** Measures iterations of a task, of `updates` updates each. */
 async function iterations(trainer: Trainer, updates: number): Promise<number[]> {
   const found: number[] = [];
   let begin = performance.now();
@@ -46,7 +47,7 @@ async function iterations(trainer: Trainer, updates: number): Promise<number[]> 
 
 const ONCE = { gradientAccumulationSteps: 1, evalInterval: 1e9, evalIters: 1, logInterval: 1, decayLr: false };
 
-/** @param note takes a line about what is going on */
+/** Runs the benchmark. @param note prints a line about its progress */
 export async function benchRlSpeed(
   args: string[],
   print: (line: string) => void,
@@ -65,7 +66,7 @@ export async function benchRlSpeed(
     prompt: "",
   }));
 
-  /** An update of a plain model. */
+  /** Plain training steps of the model. */
   const plain: Side = async () => {
     const text = Int32Array.from({ length: 10_000 }, () => generator.randint(config.vocabSize));
     using policy = model();
@@ -76,7 +77,7 @@ export async function benchRlSpeed(
     });
     return await iterations(trainer, 1);
   };
-  /** Iterations of a task. */
+  /** Iterations of a reinforcement learning task. */
   const learning = (make: (policy: GPT, reference: GPT) => Task & Disposable, updates: number): Side => async () => {
     using policy = model();
     using reference = model().freeze();
@@ -102,13 +103,13 @@ export async function benchRlSpeed(
         value,
       });
     }, epochs);
-  /** As TRL's defaults have it: an update an iteration, and no reference. */
+  /** With TRL's defaults: one update per iteration, and no reference. */
   const grouped = learning((policy) =>
     new PolicyGradient(policy, { train: prompts, val: prompts }, {
       ...{ batchSize: rows, numGenerations: GROUPS, maxNewTokens: tokens, rewards: [reward], decode: () => "" },
     }), 1);
   const groups = prompts.map((_, i) => prompts[i - i % GROUPS].ids);
-  /** The completions of an iteration alone, by `write`, each time with weights that have changed since. */
+  /** Only the completions of an iteration, made by `write`, each time with changed weights. */
   const writing =
     (open: (policy: GPT) => Disposable & { write(first: number): Promise<unknown> }): Side => async () => {
       using policy = model();

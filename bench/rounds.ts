@@ -1,25 +1,28 @@
-/** Rounds in which all sides of a comparison take turns, and what comes of them. */
+/** Rounds in which all sides of a comparison take turns, and their results. */
 import type { Measure } from "./measures.ts";
 
-/** In the measure's unit. */
+/** The results of one side, in the measure's unit. */
 export interface Figures {
   readonly best: number;
   readonly median: number;
 }
 
 export interface RoundsOptions {
-  /** How many are counted, after one in which kernels compile; processes that live for one measurement do that by themselves. */
+  /**
+   * Number of rounds that are counted. They follow a round in which kernels compile, except for processes that live for
+   * one measurement, which compile first by themselves.
+   */
   readonly rounds: number;
-  /** How long a measurement takes at least. */
+  /** Least duration of a measurement, in seconds. */
   readonly seconds: number;
-  /** Takes a line about what is going on. */
+  /** Prints a line about the progress. */
   readonly note: (line: string) => void;
 }
 
-/** Asks for a rate in pieces a second; undefined where there is no answer. */
+/** Asks a side for its rate in pieces a second; undefined if it does not answer. */
 export type Ask = (seconds: number) => Promise<number | undefined>;
 
-/** @returns the figures of all who have answered */
+/** Measures all sides in turns. @returns the figures of the sides that have answered */
 export async function takeTurns<Who extends string>(
   { name, value, alone }: Measure,
   sides: Readonly<Record<Who, Ask>>,

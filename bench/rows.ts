@@ -1,9 +1,10 @@
 /**
- * Many texts at once, for bench/inference.ts: ours, llama.cpp's, node-llama-cpp's and transformers' in turns, beside what the
- * machine allows, measured in the same run.
+ * Many texts at once, for bench/inference.ts: our side, llama.cpp, node-llama-cpp and transformers take turns. Their
+ * rates are compared with what the machine allows, measured in the same run.
  *
- * A step reads all matrices once, and the keys and values of each text, and multiplies each text by the matrices. The time that
- * memory or arithmetic takes for that, whichever takes longer, is the limit (the roofline). It counts keys and values in f32.
+ * A step reads all matrices once, reads the keys and values of each text, and multiplies each text by the matrices. The
+ * limit is the time that memory or arithmetic takes for this, whichever is longer (the roofline). It counts keys and
+ * values in f32.
  */
 import { npm } from "../scripts/npm.ts";
 import { createDevice } from "../mod.ts";
@@ -32,11 +33,11 @@ export interface RowsOptions {
   readonly note: (line: string) => void;
 }
 
-/** With 32 tokens before and 64 written, 64 on average. */
+/** Tokens of each prompt, and tokens generated after it: 64 in the cache on average. */
 const PROMPT = 32, TOKENS = 64;
 const GGUF_TYPES = { f32: "F32", bf16: "BF16", q8_0: "Q8_0" } as const, BYTES = { f32: 4, bf16: 2, q8_0: 34 / 32 };
 
-/** Those that are there; a line of `print` for each says what it is, or how to get it. */
+/** Returns the sides that can run. Prints a line for each side with what it is, or with how to install it. */
 export async function rowSides(
   { threads, llama, node_llama }: { threads: number; llama: string; node_llama: string },
   print: (line: string) => void,
@@ -58,16 +59,16 @@ export async function rowSides(
     {
       name: "llama-batched-bench",
       kinds: { rows: "rows" },
-      start: llama
-        ? deno("llama_batched.ts", [`--allow-run=${llama}`], llama, `${threads}`)
-        : absent("--llama=PATH: build llama.cpp, whose sources are in llama-cpp-python's sdist, with this tool"),
+      start: llama ? deno("llama_batched.ts", [`--allow-run=${llama}`], llama, `${threads}`) : absent(
+        "pass --llama=PATH of llama-batched-bench; build it from llama.cpp's sources, which llama-cpp-python's sdist contains",
+      ),
     },
     {
       name: "node-llama-cpp",
       kinds: { rows: "rows" },
       start: node_llama
         ? () => Peer.start("node", { args: [script("node_llama.mjs"), node_llama, `${threads}`] })
-        : absent(`--node_llama=FOLDER: there, npm install --ignore-scripts ${npm("node-llama-cpp")}`),
+        : absent(`pass --node_llama=FOLDER, in which you ran npm install --ignore-scripts ${npm("node-llama-cpp")}`),
     },
     {
       name: "transformers, generate()",
@@ -87,7 +88,7 @@ export async function rowSides(
   return sides;
 }
 
-/** A table of one model, under a line with the limits. */
+/** Prints the table of one model, after a line with the limits. */
 export async function benchRows(name: string, config: Config, options: RowsOptions): Promise<void> {
   const { print, sides, threads, small } = options, heard = new Map<string, string>();
   const turns = (measure: Measure) => compare(measure, sides, { ...options, heard });
@@ -124,7 +125,7 @@ export async function benchRows(name: string, config: Config, options: RowsOptio
   for (const [name, what] of heard) if (name.includes("left out")) print(`- ${name}: ${what}`);
 }
 
-/** Tokens a second, of all texts together, by GB/s and GF/s. */
+/** The limit in tokens a second, of all texts together, from GB/s and GF/s. */
 export function limitOf(
   { rows, prompt, tokens, weights, nLayer, nEmbd, vocabSize }: RowsRequest,
   { memory, product }: Readonly<Record<"memory" | "product", number>>,
@@ -136,6 +137,6 @@ export function limitOf(
 
 async function writeGguf(path: string, config: Config, weights: Weights): Promise<void> {
   using device = await createDevice("cpu", { threads: 1 });
-  const tokenizer = new CharacterTokenizer(Array.from({ length: 64 }, (_, i) => String.fromCharCode(33 + i))); // ids alone count
+  const tokenizer = new CharacterTokenizer(Array.from({ length: 64 }, (_, i) => String.fromCharCode(33 + i))); // any characters
   await saveGguf(path, randomModel(device, config, weights), { tokenizer, dtype: GGUF_TYPES[weights] });
 }

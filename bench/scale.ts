@@ -1,9 +1,10 @@
 /**
- * What a training step costs against the size of the model, context, batch and threads: `deno task bench:scale`.
+ * What a training step costs, by the size of the model, context, batch and threads: `deno task bench:scale`.
  *
- * nanoGPT's CPU setting with one thing changed at a time, through the real trainer on random tokens. Each row has the median
- * of its steps, the rate of the multiplications and additions that its kernels count, and the memory that was estimated before
- * anything was made (src/train/memory.ts) beside what the device has taken in the end. `--plot=FILE` draws them as SVG.
+ * Runs nanoGPT's CPU setting with one size changed at a time, through the real trainer on random tokens. Each row has
+ * the median time of its steps, the rate of the multiplications and additions that its kernels count, the memory that
+ * was estimated beforehand (src/train/memory.ts), and the memory that the device took in the end. `--plot=FILE` draws
+ * them as SVG.
  */
 import {
   checkTraining,
@@ -22,12 +23,12 @@ import { ConfigError, DeviceError } from "../src/errors.ts";
 import { type Panel, plot } from "../src/page/plot.ts";
 
 const flags = {
-  sweep: text("size,context,batch,threads", "which of these to measure"),
-  threads: int(navigator.hardwareConcurrency, "where they are not what is changed", { min: 1, max: 256 }),
-  device: text("cpu", "as createDevice takes it"),
-  seconds: float(1.5, "how long a row's steps take at least", { min: 0 }),
-  small: bool(false, "tiny sizes: whether it runs, and not how fast"),
-  plot: text("", "where to draw it, e.g. docs/scaling.svg; default: nowhere"),
+  sweep: text("size,context,batch,threads", "sweeps to measure, separated by commas"),
+  threads: int(navigator.hardwareConcurrency, "threads, except in the sweep of threads", { min: 1, max: 256 }),
+  device: text("cpu", "device, as in createDevice"),
+  seconds: float(1.5, "least duration of a row's steps, in seconds", { min: 0 }),
+  small: bool(false, "tiny sizes, to test that it runs"),
+  plot: text("", "SVG file to write, e.g. docs/scaling.svg; default: none"),
 };
 
 interface Setting extends Pick<GPTConfig, "vocabSize" | "blockSize" | "nLayer" | "nHead" | "nEmbd"> {
@@ -35,12 +36,12 @@ interface Setting extends Pick<GPTConfig, "vocabSize" | "blockSize" | "nLayer" |
   readonly threads: number;
 }
 
-/** What is measured of one setting. */
+/** The measurements of one setting. */
 export interface Row extends Setting {
   readonly parameters: number;
   readonly ms: number;
   readonly flops: number;
-  /** Bytes, before and after. */
+  /** Memory in bytes: estimated beforehand, and taken in the end. */
   readonly estimated: number;
   readonly taken: number;
 }
@@ -99,7 +100,7 @@ function sweeps(small: boolean): Sweep[] {
 const WARM_UP = 3;
 const median = (values: number[]) => values.toSorted((a, b) => a - b)[values.length >> 1];
 
-/** @throws {DeviceError} when it does not fit into the device's memory */
+/** Measures one setting. @throws {DeviceError} if it does not fit into the device's memory */
 async function measure(
   { threads, batchSize, ...sizes }: Setting,
   { device: name, seconds }: { device: string; seconds: number },
@@ -107,7 +108,7 @@ async function measure(
   const device = await createDevice(name as DeviceName, name === "cpu" ? { threads } : {});
   try {
     const config = { ...sizes, dropout: 0, bias: false }, generator = new RandomGenerator(1337);
-    // An evaluation of a batch before the first and before every third step takes part in what the memory has to hold.
+    // A batch is evaluated before the first and before every third step, because memory has to hold evaluations, too.
     const run = { maxIters: 1e9, evalInterval: WARM_UP, evalIters: 1, logInterval: 1 };
     const options = { batchSize, gradientAccumulationSteps: 1, ...run };
     await checkTraining(config, { ...options, device });
@@ -147,13 +148,13 @@ function cells(row: Row): string[] {
 
 type Print = (line: string) => void;
 
-/** @param note takes a line about what is going on */
+/** Runs the benchmark. @param note prints a line about its progress */
 export async function benchScale(args: string[], print: Print, note: Print = console.error): Promise<number> {
   const values = benchValues(flags, { task: "bench:scale", args, print });
   if (!values) return 0;
   const all = sweeps(values.small), wanted = values.sweep.split(",");
   const unknown = wanted.find((name) => !all.some((sweep) => sweep.name === name));
-  if (unknown !== undefined) throw new ConfigError(`--sweep has ${unknown}: expected ${all.map(({ name }) => name)}`);
+  if (unknown !== undefined) throw new ConfigError(`--sweep has ${unknown}; expected ${all.map(({ name }) => name)}`);
   const base = { ...values.small ? SMALL : CPU_SETTING, threads: values.threads }, panels: Panel[] = [];
   const line = (cells: readonly string[]) => print(`| ${cells.join(" | ")} |`);
   line([...HEADS, ...MEASURED]);

@@ -1,4 +1,4 @@
-/** The models that are measured, from the config files that train them. */
+/** The models that are measured, made from the config files that train them. */
 import cpuConfig from "../config/shakespeare_char_cpu.ts";
 import babyConfig from "../config/train_shakespeare_char.ts";
 import { fallbacks } from "../src/cli/flags.ts";
@@ -12,12 +12,12 @@ const SMALL: TrainConfig = {
   ...{ max_iters: 20, eval_interval: 10, eval_iters: 2 },
 };
 
-/** The flags of a training, made small where it only has to be seen whether it runs. */
+/** The flags of a config's training. `small` makes it tiny, to test that it runs. */
 export function trainValues(config: TrainConfig, small: boolean) {
   return { ...fallbacks(trainFlags), ...config, ...(small && SMALL) };
 }
 
-/** What a config says of a model on tiny Shakespeare's 65 characters, or on `vocabSize` tokens. */
+/** The setting of a config, for a model of tiny Shakespeare's 65 characters or of `vocabSize` tokens. */
 function setting(name: string, config: TrainConfig, { small = false, vocabSize = 65 } = {}): Setting {
   const values = trainValues(config, small), { batchSize, logInterval } = optionsOf(values);
   return { name, model: { ...modelConfig(values), vocabSize: small ? 65 : vocabSize }, batchSize, logInterval };
@@ -25,7 +25,7 @@ function setting(name: string, config: TrainConfig, { small = false, vocabSize =
 
 export interface Changes {
   readonly small: boolean;
-  /** Of so many losses one is read; else the config's own. */
+  /** Every how many steps the loss is read. Default: the config's own interval. */
   readonly log_interval?: number;
   readonly dropout?: number;
 }
@@ -38,7 +38,10 @@ export function cpuSetting({ small, ...changes }: Changes): Setting {
   return setting("nanoGPT's CPU setting", { ...cpuConfig, ...changes }, { small });
 }
 
-/** train.py's own model, 124 million parameters, on little data: 50304 is GPT-2's vocabulary padded to a multiple of 64. */
+/**
+ * The default model of nanoGPT's train.py, with 124 million parameters, on little data. 50304 is GPT-2's vocabulary
+ * size padded to a multiple of 64.
+ */
 export function gpt2({ small, ...changes }: Changes): Setting {
   const little = { batch_size: 4, block_size: 64, gradient_accumulation_steps: 1 };
   return setting("GPT-2 (124M)", { ...little, ...changes }, { small, vocabSize: 50304 });

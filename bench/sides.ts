@@ -1,4 +1,4 @@
-/** Who is compared, and how each is started: every one is a process of its own. */
+/** The sides of a comparison, and how to start each. Every side is a process of its own. */
 import { npm } from "../scripts/npm.ts";
 import { v8Flags, wideAvailable } from "../src/cli/v8_flags.ts";
 import type { Measure, Request } from "./measures.ts";
@@ -7,25 +7,25 @@ import { Peer, startPyTorch } from "./peer.ts";
 
 export interface Side {
   readonly name: string;
-  /** Which kinds of request it answers, and what it calls them. */
+  /** The kinds of request that it answers, with its own name for each. */
   readonly kinds: Readonly<Partial<Record<Request["kind"], string>>>;
-  /** The column of ratios that it is the 1 of; of several with one name the fastest is. */
+  /** The column of ratios in which it is 1. If several sides name the same column, the fastest of them is. */
   readonly reference?: string;
-  /** Whether it is measured at this; as a rule it is. */
+  /** Whether the side takes part in a measurement. Default: it does. */
   takes?(measure: Measure): boolean;
   start(): Promise<Peer>;
 }
 
 export interface SidesOptions {
   readonly threads: number;
-  /** Python's libraries once more, held to 256-bit vectors. */
+  /** Whether to measure Python's libraries again, limited to 256-bit vectors. */
   readonly avx2: boolean;
 }
 
 const ALL = { product: "product", training: "training", adapter: "adapter", decoding: "decoding" };
 export const script = (name: string) => decodeURIComponent(new URL(name, import.meta.url).pathname);
 
-/** What holds MKL, PyTorch's own kernels and oneDNN to the widest vectors that WebAssembly can get from V8. */
+/** Limits MKL, PyTorch's own kernels and oneDNN to the widest vectors that V8 gives to WebAssembly. */
 const AVX2 = { MKL_ENABLE_INSTRUCTIONS: "AVX2", ATEN_CPU_CAPABILITY: "avx2", ONEDNN_MAX_CPU_ISA: "AVX2" };
 
 export function sides({ threads, avx2 }: SidesOptions): Side[] {
@@ -36,12 +36,15 @@ export function sides({ threads, avx2 }: SidesOptions): Side[] {
     javaScript("tfjs", "tfjs.ts", { packages: [npm("@tensorflow/tfjs"), npm("@tensorflow/tfjs-backend-wasm")] }),
     javaScript("@genai-fi/nanogpt", "genai_nanogpt.ts", {
       packages: [npm("@genai-fi/nanogpt"), npm("@tensorflow/tfjs")],
-      kinds: { training: "training" }, // its products are TensorFlow.js's
+      kinds: { training: "training" }, // its products are TensorFlow.js's, which is measured by itself
     }),
   ];
 }
 
-/** A script that runs without our configuration, as any other program of Deno's, and is given the folder of its packages. */
+/**
+ * A side that is a script. It runs without our deno.json, as any other program, and its argument is the folder of its
+ * packages.
+ */
 function javaScript(
   name: string,
   file: string,
@@ -64,7 +67,7 @@ function javaScript(
   return { name, kinds, takes, start };
 }
 
-/** Native products stand beside whatever mode there is; decoding has none. */
+/** Our side in a mode. Native products run in whichever mode V8 has; decoding does not use them. */
 function ours(mode: "wide" | "narrow" | "native", threads: number): Side {
   const env = { DENO_V8_FLAGS: v8Flags(mode !== "narrow" && wideAvailable()) }, native = mode === "native";
   const permissions = ["--allow-read", "--allow-env=DENO_V8_FLAGS", ...(native ? ["--allow-ffi"] : [])];

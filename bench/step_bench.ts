@@ -1,4 +1,7 @@
-/** One training step: forward, backward, clipping, AdamW. `deno bench` measures ours; `deno task bench:peers` puts others beside it. */
+/**
+ * One training step: forward, backward, clipping, AdamW. `deno bench` measures ours; `deno task bench:peers` compares
+ * with other libraries.
+ */
 import { createDevice, GPT, RandomGenerator } from "../mod.ts";
 
 const device = await createDevice("cpu"), generator = new RandomGenerator(1337);

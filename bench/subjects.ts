@@ -1,4 +1,6 @@
-/** What of ours is measured: products, the trainer's steps, the sampler's tokens, texts at once, and reading memory. */
+/**
+ * Our subjects of measurement: products, the trainer's steps, the sampler's tokens, texts at once, and reading memory.
+ */
 import { generate, GPT, type GPTConfig, type GPTOptions, RandomGenerator, Rows, Storage, Trainer } from "../mod.ts";
 import { matmulNN, matmulNT, matmulTN } from "../kernels/matmul/kernel.ts";
 import type { Device } from "../src/engine/device.ts";
@@ -12,7 +14,7 @@ export interface Subject extends Disposable {
   run: Run;
 }
 
-/** Makes what is to be measured; disposed of, it frees it again. */
+/** Makes the subject of a request. Disposing of it frees its memory. */
 export function subject(device: Device, request: Request): Subject {
   if (request.kind === "product") return product(device, [request.form, request.M, request.K, request.N]);
   if (request.kind === "memory") return memory(device, request);
@@ -29,12 +31,12 @@ function product(device: Device, [form, M, K, N]: Product): Subject {
   const b = device.tensor(random(K * N), [1, ...(form === "NT" ? [N, K] : [K, N])]);
   const waited = device.tensor([0], [1]);
   let count = 1;
-  // Reading costs Deno's WebGPU 11 ms, so many products share one wait; how many is found by doubling.
+  // Reading takes 11 ms in Deno's WebGPU, so many products share one read. Their number is found by doubling.
   const run: Run = async (seconds) => {
     for (;; count *= 2) {
       const begin = performance.now();
       for (let i = 0; i < count; i++) launch(kernel, { a, b }).c.dispose();
-      await waited.data(); // comes after all that was launched before
+      await waited.data(); // waits for all launches
       const passed = (performance.now() - begin) / 1000;
       if (passed >= seconds) return count / passed;
     }
@@ -42,7 +44,7 @@ function product(device: Device, [form, M, K, N]: Product): Subject {
   return { run, [Symbol.dispose]: () => [a, b, waited].forEach((tensor) => tensor.dispose()) };
 }
 
-/** Training as the trainer does it, on random tokens. */
+/** Steps of the trainer on random tokens. */
 function training(device: Device, request: Request & { kind: "training" | "adapter" }): Subject {
   const { kind: _, batchSize, logInterval, rank, ...config } = { rank: undefined, ...request };
   const generator = new RandomGenerator(1337), model = new GPT(config, { device, generator });
@@ -53,7 +55,7 @@ function training(device: Device, request: Request & { kind: "training" | "adapt
   const options = { batchSize, logInterval, ...long, ...rates, generator };
   const trainer = new Trainer(model, { train: tokens, val: tokens }, options);
   const events = trainer.run();
-  /** Until the next loss is read, which waits for the device. @returns its iteration */
+  /** Trains until the next loss is read, which waits for the device. @returns its iteration */
   const read = async () => {
     for (;;) {
       const { value } = await events.next();
@@ -62,7 +64,8 @@ function training(device: Device, request: Request & { kind: "training" | "adapt
   };
   let last = -1;
   const run: Run = async (seconds) => {
-    // Where reading waits, losses come several at a time: then the first tells only that those before it are done.
+    // On devices where a read blocks, several losses arrive at a time. The first then only shows that earlier steps are
+    // done.
     const first = device.readsAtOnce ? last : await read(), begin = performance.now();
     for (;;) {
       last = await read();
@@ -79,7 +82,7 @@ function training(device: Device, request: Request & { kind: "training" | "adapt
   };
 }
 
-/** As nanoGPT's sample.py draws. */
+/** Decoding with the sampling of nanoGPT's sample.py. */
 function decoding(device: Device, config: GPTConfig): Subject {
   const model = new GPT(config, { device }), maxNewTokens = config.blockSize - 1;
   const run: Run = async (seconds) => {
@@ -93,7 +96,7 @@ function decoding(device: Device, config: GPTConfig): Subject {
   return { run, [Symbol.dispose]: () => model.dispose() };
 }
 
-/** For generating, with random numbers for weights: they take no less time and memory than trained ones. */
+/** A model for generation, with random weights: they take as much time and memory as trained weights. */
 export function randomModel(device: Device, config: Partial<GPTConfig>, weights: GPTOptions["weights"]): GPT {
   const model = new GPT(config, { device, weights, inference: true, initialize: false }).eval();
   const numbers = new Float32Array(2 ** 20);
@@ -107,7 +110,10 @@ export function randomModel(device: Device, config: Partial<GPTConfig>, weights:
   return model;
 }
 
-/** The likeliest tokens, which need no noise. The first of each text is not counted: it comes with the reading of the prompts. */
+/**
+ * Many texts at once, greedily, which needs no noise. Each text's first token is not counted: it comes with reading the
+ * prompt.
+ */
 function rows(device: Device, { kind: _, gguf: _gguf, ...request }: RowsRequest): Subject {
   const { rows: slots, prompt: length, tokens, weights, ...config } = request;
   const model = randomModel(device, config, weights), texts = new Rows(model, { slots, piece: slots * length });

@@ -1,4 +1,4 @@
-"""Decoding with a key-value cache as transformers has it, for bench/pytorch.py: GPT-2 with random weights, in f32."""
+"""Decoding with transformers' key-value cache, for bench/pytorch.py: GPT-2 with random weights, in f32."""
 
 import time
 
@@ -20,7 +20,7 @@ class Decoding:
 
 
 class Generate(Decoding):
-    """As a user would."""
+    """Decodes with generate(), as a user would."""
 
     @torch.no_grad()
     def run(self):
@@ -32,7 +32,7 @@ class Generate(Decoding):
 
 
 class Loop(Decoding):
-    """Without all that generate() does around the model."""
+    """Decodes in a bare loop, without what generate() does around the model."""
 
     @torch.no_grad()
     def run(self):
@@ -47,7 +47,7 @@ class Loop(Decoding):
 
 
 class Clock(transformers.StoppingCriteria):
-    """Notes when each token has come, and stops nothing."""
+    """Records when each token arrives, and never stops the generation."""
 
     def __init__(self):
         self.times = []
@@ -58,7 +58,7 @@ class Clock(transformers.StoppingCriteria):
 
 
 class Rows:
-    """Several prompts at once, greedily. The first tokens are not counted: they come with the reading of the prompts."""
+    """Several prompts at once, greedily. First tokens are not counted: they come with reading the prompts."""
 
     def __init__(self, device, precision, rows, prompt, tokens, weights, vocabSize, gguf=None, **sizes):
         assert weights == "f32", weights

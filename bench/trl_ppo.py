@@ -1,8 +1,8 @@
 """Iterations of TRL's PPOTrainer, of the sizes of bench/rl_speed.ts: `PYTHONPATH=FOLDER python3 bench/trl_ppo.py --threads=2`.
 
-Needs trl 1.12.0, the last release that has it: `pip install --no-deps --target FOLDER trl==1.12.0`. Prints a JSON line for each
-iteration: {"ms"}. The value model is beside the policy, as TRL has it, and scores come from a function, so that neither side
-runs a reward model. Dropout is 0, and no completion ends before its last token.
+Needs trl 1.12.0, the last release that has PPOTrainer: `pip install --no-deps --target FOLDER trl==1.12.0`. Prints a JSON
+line for each iteration: {"ms"}. The value model is separate from the policy, as in TRL, and scores come from a function, so
+neither side runs a reward model. Dropout is 0, and no completion ends before its last token.
 """
 
 import argparse
@@ -34,7 +34,7 @@ def main():
     transformers.logging.set_verbosity_error()
     logging.disable(logging.WARNING)
     disable_progress_bars()
-    end, pad = flags.vocab_size, flags.vocab_size + 1  # neither is ever written
+    end, pad = flags.vocab_size, flags.vocab_size + 1  # neither is ever generated
     words = tokenizers.Tokenizer(tokenizers.models.WordLevel({chr(0x100 + i): i for i in range(flags.vocab_size + 2)}, unk_token="\u0100"))
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=words, padding_side="left", eos_token=chr(0x100 + end), pad_token=chr(0x100 + pad))
     config = GPT2Config(

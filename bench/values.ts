@@ -1,6 +1,6 @@
 import { describeFlags, fallbacks, type FlagTable, parseCommandLine, type Values } from "../src/cli/flags.ts";
 
-/** What the words after a benchmark's task say; undefined where they ask for its flags, which are printed. */
+/** The values of a benchmark's flags, or undefined if `--help` was passed, in which case the flags' help is printed. */
 export function benchValues<T extends FlagTable>(
   flags: T,
   { task, args, print }: { readonly task: string; readonly args: string[]; readonly print: (line: string) => void },

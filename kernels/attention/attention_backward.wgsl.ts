@@ -233,16 +233,16 @@ fn attention_backward_queries(
     let key = first_key + 4u * four;
     var p = transpose(products(0u, first_query, 1u, first_key));
     let dp = transpose(products(3u, first_query, 2u, first_key));
-    var kept = mat4x4f(vec4f(1.0), vec4f(1.0), vec4f(1.0), vec4f(1.0));
+    var factor = mat4x4f(vec4f(1.0), vec4f(1.0), vec4f(1.0), vec4f(1.0));
     if (has_offset) {
-      for (var q = 0u; q < 4u; q++) { kept[q] = dropout_factors(query + q, key); }
-      kept = transpose(kept);
+      for (var q = 0u; q < 4u; q++) { factor[q] = dropout_factors(query + q, key); }
+      factor = transpose(factor);
     }
     workgroupBarrier(); // all lanes have read the previous weights and the tile
     for (var k = 0u; k < 4u; k++) {
       let seen = (first_keys <= vec4u(key + k)) & (vec4u(key + k) <= queries);
       p[k] = select(vec4f(0.0), exp(p[k] / root - greatest) / sum, seen);
-      let difference = p[k] * (kept[k] * dp[k] - guess);
+      let difference = p[k] * (factor[k] * dp[k] - guess);
       lack += difference;
       weights[four][k][slot(lane / 8u, four)] = difference / root;
     }
@@ -308,9 +308,9 @@ fn attention_backward_keys(
         p = select(vec4f(0.0), exp(s[q] / root - row_statistics[at]) / total, seen);
         d = D[at];
       }
-      let kept = dropout_factors(query + q, key);
-      weights[lane / 8u][q][slot(four, lane / 8u)] = p * kept;
-      s[q] = p * (kept * dp[q] - d) / root; // dS
+      let factor = dropout_factors(query + q, key);
+      weights[lane / 8u][q][slot(four, lane / 8u)] = p * factor;
+      s[q] = p * (factor * dp[q] - d) / root; // dS
     }
     load_rows(3u, first_query, column);
     workgroupBarrier();

@@ -208,10 +208,10 @@ fn attention_forward(
     let before = greatest;
     for (var i = 0u; i < 8u; i++) { greatest = max(greatest, statistics[lane / 8u * 8u + i]); }
 
-    var kept = mat4x4f(vec4f(1.0), vec4f(1.0), vec4f(1.0), vec4f(1.0));
+    var factor = mat4x4f(vec4f(1.0), vec4f(1.0), vec4f(1.0), vec4f(1.0));
     if (has_offset) {
-      for (var q = 0u; q < 4u; q++) { kept[q] = dropout_factors(query + q, key); }
-      kept = transpose(kept);
+      for (var q = 0u; q < 4u; q++) { factor[q] = dropout_factors(query + q, key); }
+      factor = transpose(factor);
     }
     let shrink = exp(before - greatest);
     sum *= shrink;
@@ -219,7 +219,7 @@ fn attention_forward(
       let seen = (first_keys <= vec4u(key + k)) & (vec4u(key + k) <= queries);
       let p = select(vec4f(0.0), exp(s[k] - greatest), seen);
       sum += p;
-      weights[four][k][slot(lane / 8u, four)] = p * kept[k];
+      weights[four][k][slot(lane / 8u, four)] = p * factor[k];
     }
     load_rows(2u, first_key, column);
     workgroupBarrier();

@@ -248,7 +248,7 @@ fn choose(
     }
   }
   storageBarrier();
-  let likeliest = first_greatest(first, lane);
+  let winner = first_greatest(first, lane);
   var sum = 0.0;
   if (way == BY_STREAM) {
     for (var i = begin; i < end; i++) { sum += workspace[first + i]; }
@@ -257,7 +257,7 @@ fn choose(
   workgroupBarrier();
 
   if (lane == 0u) {
-    var id = i32(likeliest);
+    var id = i32(winner);
     if (way == BY_STREAM && temperature > 0.0) {
       var total = 0.0;
       for (var i = 0u; i < LANES; i++) { total += sums[i]; }

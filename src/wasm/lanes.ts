@@ -48,8 +48,7 @@ export class Lanes {
   /** Loads signed integers of 16 bits. Such a number can also be a pair of 8-bit integers. */
   loadI16 = (pointer: I32Local, bytes: number): Vector => this.#loadHalves(pointer, bytes, 0x03);
   /**
-   * Loads f16 that are neither negative, infinite nor NaN. Their bits are those of an f32, except for the exponent's
-   * bias.
+   * Loads f16 that are neither negative, infinite nor NaN. Except for the exponent's bias, an f32 has the same bits.
    */
   loadF16(pointer: I32Local, bytes: number, factor = 1): Vector {
     return this.mul(this.shl(this.#loadHalves(pointer, bytes, 0x04), 13), this.f.splat(2 ** 112 * factor));
