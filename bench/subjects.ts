@@ -31,7 +31,7 @@ function product(device: Device, [form, M, K, N]: Product): Subject {
   const b = device.tensor(random(K * N), [1, ...(form === "NT" ? [N, K] : [K, N])]);
   const waited = device.tensor([0], [1]);
   let count = 1;
-  // Reading takes 11 ms in Deno's WebGPU, so many products share one read. Their number is found by doubling.
+  // A read takes 11 ms in Deno's WebGPU. To spread that, many products share one read. Their number is found by doubling.
   const run: Run = async (seconds) => {
     for (;; count *= 2) {
       const begin = performance.now();

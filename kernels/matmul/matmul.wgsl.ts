@@ -3,10 +3,10 @@ export default /* wgsl */ `// c += a · b, batched. As the text stands, it is NN
 // a bias, and K in parts.
 //
 // A workgroup owns a tile of TILE × TILE elements of c. Each of its (TILE / 8)² invocations owns 8 × 8 of them, as four
-// matrices of 4 × 4 in its registers. The workgroup goes through K by steps of 16. TILE rows of a and TILE columns of b
-// of one step are in the workgroup's memory (16 KiB in a large tile, which is all that is portable) while those of the
-// next step are fetched into registers. If there are p times as many workgroups as tiles, K is cut into p parts, and
-// each workgroup owns one part. An element adds its products in the order of k.
+// matrices of 4 × 4 in its registers. The workgroup goes through K by steps of 16. One step's TILE rows of a and TILE
+// columns of b are in the workgroup's memory (16 KiB in a large tile, which is all that is portable) while the next step
+// is fetched into registers. If there are p times as many workgroups as tiles, K is cut into p parts, and each workgroup
+// owns one part. An element adds its products in the order of k.
 
 const TILE = 64u; // or 128
 const A_ALONG_K = true; // whether a row of a runs along K, as in NN and NT; else, in TN, along M

@@ -173,7 +173,7 @@ function defineTile(f: WasmFunction, { rows, panels, bf16, words, unrolled }: Ti
 }
 
 /**
- * Defines a function that interleaves the sums of a row's even columns and those of its odd columns, which follow them.
+ * Defines a function that interleaves the sums of a row's even columns with the sums of its odd columns, which follow.
  * It is a function of its own because otherwise V8 would not pair the vectors of the tile.
  */
 function defineInOrder(f: WasmFunction) {
