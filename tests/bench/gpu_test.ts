@@ -1,4 +1,4 @@
-/** The GPU benchmark at tiny sizes, on the CPU or the adapters that this process tests. */
+/** The GPU benchmark at tiny sizes, on the CPU or on the adapters that this process tests. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { benchGpu } from "../../bench/gpu.ts";
 

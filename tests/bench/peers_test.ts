@@ -1,4 +1,7 @@
-/** The comparison with others on the CPU at tiny sizes: our sides alone, for CI has no PyTorch, and a test fetches nothing. */
+/**
+ * The comparison with other libraries on the CPU, at tiny sizes and with our sides alone: CI has no PyTorch, and tests
+ * download nothing.
+ */
 import { assert, assertAlmostEquals, assertEquals, assertMatch } from "@std/assert";
 import { benchPeers } from "../../bench/peers.ts";
 
@@ -12,7 +15,7 @@ Deno.test("bench:peers measures training, products and decoding, wide and narrow
   assertEquals(titles, ["training, ms a step", "products, GF/s", "decoding, tokens/s"]);
   const all = table.filter(([, , side]) => side.startsWith("ours")),
     rows = all.filter(([, , side]) => !/native/.test(side));
-  // V8 has no wide mode on some machines: a line says so, and the narrow one is measured all the same.
+  // Some machines' V8 has no wide mode. Then a line says so, and only the narrow mode is measured.
   const modes = lines.some((line) => line.startsWith("- ours, wide, left out")) ? ["narrow"] : ["wide", "narrow"];
   assertEquals(rows.map(([, , side]) => side), Array(11).fill(modes.map((mode) => `ours, ${mode}`)).flat());
   // Decoding has no native products, and other machines have no native row at all.
@@ -26,11 +29,11 @@ Deno.test("bench:peers measures training, products and decoding, wide and narrow
   assertEquals(lines.filter((line) => line.startsWith("- ours, narrow: Deno")).length, 1);
 });
 
-Deno.test("bench:peers names a side that cannot run, and the others go on", async () => {
+Deno.test("bench:peers names a side that cannot run, and measures the remaining sides", async () => {
   const lines: string[] = [];
   const flags = ["--sides=ours,PyTorch", "--only=NN", "--small=True", "--rounds=1", "--seconds=0.01"];
   assertEquals(await benchPeers(flags, (line) => lines.push(line), () => {}), 0);
-  // Tests may run nothing but Deno.
+  // Tests have permission to run Deno alone.
   assert(lines.some((line) => /^- PyTorch, left out at matmul NN 48×16×20: .*python3/.test(line)), lines.join("\n"));
   assert(lines.some((line) => line.includes("ours, narrow")));
 });

@@ -1,7 +1,7 @@
 import { assert, assertEquals } from "@std/assert";
 import { benchRlSpeed } from "../../bench/rl_speed.ts";
 
-Deno.test("bench:rl_speed: every side of ours has a time, also as plain steps", async () => {
+Deno.test("bench:rl_speed: each of our sides has a time, in milliseconds and in plain steps", async () => {
   const lines: string[] = [], flags = ["--small=True", "--rounds=1", "--iterations=2", "--threads=1"];
   assertEquals(await benchRlSpeed(flags, (line) => lines.push(line), () => {}), 0);
   const rows = lines.slice(1).map((line) => line.split("|").slice(1, -1).map((cell) => cell.trim()));

@@ -1,4 +1,7 @@
-/** The benchmark of reinforcement learning: one run of each method at β 0.5 comes near the optimum, and what is printed is right. */
+/**
+ * The benchmark of reinforcement learning: one run of each method at β 0.5 comes near the optimum, and the printed
+ * table is right.
+ */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { benchRl, openLetters, tune } from "../../bench/rl.ts";
 import { createDevice } from "../../src/device/create.ts";
@@ -10,11 +13,11 @@ Deno.test("rl: PPO, GRPO and DPO come near the optimum", async () => {
   for (const [method, effort] of [["ppo", 0.5], ["grpo", 0.25], ["dpo", 0.3]] as const) {
     const run = await tune(letters, { ...setting, method, effort });
     assert(run.near, `${method}: ${JSON.stringify(run)}`);
-    if (run.rest) assert(run.rest[1] < run.distance, `${run.rest}`); // nearer to where GRPO comes to rest than to π*
+    if (run.rest) assert(run.rest[1] < run.distance, `${run.rest}`); // nearer to the minimum of GRPO's loss than to π*
   }
 });
 
-Deno.test("rl: bench:rl prints a row for each run, and refuses methods and prices that are none", async () => {
+Deno.test("rl: bench:rl prints a row for each run, and rejects invalid methods and betas", async () => {
   const lines: string[] = [], notes: string[] = [];
   const args = ["--methods=ppo,grpo", "--betas=0.5", "--seeds=1", "--effort=0.02", "--threads=1"];
   assertEquals(await benchRl(args, (line) => lines.push(line), (line) => notes.push(line)), 0);

@@ -1,4 +1,4 @@
-/** The benchmarks of scale, of generating and of a busy machine at tiny sizes. */
+/** The benchmarks of scale, of generation and of a busy machine, at tiny sizes. */
 import { assert, assertAlmostEquals, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { benchBusy } from "../../bench/busy.ts";
 import { benchInference, quietMachine } from "../../bench/inference.ts";
@@ -14,7 +14,7 @@ import { inFolder } from "../testing.ts";
 const quiet = () => {};
 const cellsOf = (line: string) => line.split("|").slice(1, -1).map((cell) => cell.trim());
 
-Deno.test("bench:scale measures every sweep, foresees the memory, and draws it", async () => {
+Deno.test("bench:scale measures every sweep, estimates the memory, and draws a plot", async () => {
   const lines: string[] = [], folder = await Deno.makeTempDir(), file = `${folder}/scaling.svg`;
   const flags = ["--small=True", "--seconds=0", "--threads=2", `--plot=${file}`];
   assertEquals(await benchScale(flags, (line) => lines.push(line), quiet), 0);
@@ -38,7 +38,7 @@ Deno.test("bench:scale measures every sweep, foresees the memory, and draws it",
   await assertRejects(() => benchScale(["--sweep=size,width"], quiet, quiet), ConfigError, "--sweep has width");
 });
 
-Deno.test("a plot has its points where logarithms put them", () => {
+Deno.test("a plot places its points on logarithmic axes", () => {
   const points = [[1, 10], [10, 100], [100, 1000]] as const;
   const panel = { title: "a < b", xLabel: "x", yLabel: "y", slope: 1, series: [{ name: "", points }] };
   const svg = plot([panel], "three points");
@@ -46,12 +46,12 @@ Deno.test("a plot has its points where logarithms put them", () => {
   assertEquals(centres.length, 3);
   for (const axis of [0, 1]) {
     const [a, b, c] = centres.map((centre) => centre[axis]);
-    assert(Math.abs((a + c) / 2 - b) < 0.11 && a !== c, `${a}, ${b}, ${c}`); // in the middle, but for one decimal
+    assert(Math.abs((a + c) / 2 - b) < 0.11 && a !== c, `${a}, ${b}, ${c}`); // in the middle, to one decimal
   }
   assertMatch(svg, /a &lt; b/);
 });
 
-Deno.test("a plot of losses has its points where straight axes put them, and names the one pointed at", () => {
+Deno.test("a plot of losses places its points on linear axes, and names the point under the pointer", () => {
   const losses = { batches: [[0, 4], [50, 2], [100, 1]], heldOut: [[0, 4], [100, 2]], entropy: 1, last: 100 } as const;
   const size = { width: 400, height: 300 }, svg = plotLosses(losses, size, 220);
   const curve = (kind: string) => svg.match(`<polyline points="([^"]*)" class="${kind}"/>`)![1];
@@ -63,7 +63,7 @@ Deno.test("a plot of losses has its points where straight axes put them, and nam
   assert(!plotLosses(losses, size).includes("pointed"));
   const many = Array.from({ length: 1201 }, (_, i): Point => [i, i % 3]);
   const drawn = plotLosses({ ...losses, batches: many, last: 1200 }, size).match(/points="([^"]*)"/)![1].split(" ");
-  assertEquals(drawn.length, 401); // means of three
+  assertEquals(drawn.length, 401); // each point is the mean of three
   assertEquals(drawn[0].split(",")[1], "201.5"); // of 0, 1 and 2
   assertMatch(plotLosses({ batches: [], heldOut: [], entropy: undefined, last: 1 }, size), /nothing yet/);
 });
@@ -83,7 +83,7 @@ Deno.test("bench:inference measures f32, bf16 and q8_0, and estimates the memory
   await assertRejects(() => benchInference(["--rows=1,0"], quiet, quiet), ConfigError, "--rows has 0");
 });
 
-/** What llama-batched-bench prints, when it finds the GGUF and is asked for 3 texts. */
+/** A stand-in for llama-batched-bench: prints its lines if it finds the GGUF and is asked for 3 texts. */
 const LLAMA = `#!/bin/sh
 head -c 4 "$2" | grep -q GGUF || exit 1
 case "$*" in *"-npl 3,3,3 "*) ;; *) echo "not 3 texts" >&2; exit 1;; esac
@@ -92,7 +92,7 @@ echo '{"tg": 16, "pl": 3, "t_tg": 0.75}'
 `;
 
 Deno.test({
-  name: "bench:inference measures many texts beside those who are there, and says how to get the others",
+  name: "bench:inference compares many texts with the installed libraries, and says how to install the rest",
   ignore: Deno.build.os === "windows",
   fn: () =>
     inFolder(async (folder) => {
@@ -120,7 +120,7 @@ Deno.test({
     }),
 });
 
-Deno.test("the limit of many texts is what memory allows, or arithmetic", () => {
+Deno.test("the limit of many texts comes from memory or from arithmetic, whichever is lower", () => {
   const sizes = { nLayer: 12, nHead: 12, nEmbd: 768, vocabSize: 50257, blockSize: 1024 };
   const request = { kind: "rows", weights: "f32", prompt: 32, tokens: 64, ...sizes } as const;
   // 494.1 MB of matrices, and 64 · 72 KiB of keys and values; 0.2471 GFLOP, and 2.36 MFLOP in attention.
@@ -134,19 +134,19 @@ Deno.test("the limit of many texts is what memory allows, or arithmetic", () => 
   );
 });
 
-Deno.test("reading memory reads all of it", async () => {
+Deno.test("the kernel that reads memory reads all of it", async () => {
   using device = await createDevice("cpu", { threads: 2 });
   const values = device.tensor(Float32Array.from({ length: 12 * 37 }, (_, i) => i), [12, 37]);
   const expected = Array.from({ length: 12 }, (_, row) => 37 * (37 * row + 18));
   assertEquals([...await launch(readMemory, { values }).sums.data()], expected);
 });
 
-Deno.test("bench:inference begins on a quiet machine", () => {
+Deno.test("bench:inference starts only on a quiet machine", () => {
   assertEquals(quietMachine(0.499), "load 0.50 before the start");
   assertThrows(() => quietMachine(0.5), ConfigError, "load 0.50 before the start; expected less than 0.5");
 });
 
-Deno.test("bench:busy measures alone and beside loops", async () => {
+Deno.test("bench:busy measures a step alone and beside endless loops", async () => {
   const lines: string[] = [], flags = ["--small=True", "--seconds=0.05", "--rounds=1", "--loops=1", "--threads=1"];
   assertEquals(await benchBusy(flags, (line) => lines.push(line), quiet), 0);
   assertMatch(lines[2], /^\| alone \| [\d.]+ \| [\d.]+ \| [\d.]+ \|$/);

@@ -13,7 +13,7 @@ const leaf = (device: Device, shape: number[], seed = 1) =>
   device.tensor(normal(shape.reduce((a, b) => a * b, 1), seed), shape, { requiresGrad: true });
 
 Deno.test("AdamW: the CPU agrees with the reference at odd sizes, on any number of threads", async () => {
-  // Slices of every length round 64 elements, decaying and not; and more than a thread's share.
+  // Slices with lengths around multiples of 64, with decay and without, and more elements than one thread's share.
   for (const shapes of [[[1]], [[3, 21], [64], [5, 13], [65]], [[7, 1], [1]], [[300, 301], [1023], [40_000]]]) {
     await assertAgrees(`${shapes.join(" and ")}`, { atol: 2e-6, rtol: 2e-6 }, (device) => {
       const parameters = shapes.map((shape, i) => [`${i}`, leaf(device, shape, i + 1)] as const);
@@ -36,8 +36,9 @@ for (const device of [new ReferenceDevice(), await CpuDevice.create({ threads: 2
     assertClose(await actual.data(), expected, { atol: 0, rtol: 5e-7 }, what);
 
   test("the first step, by hand", async () => {
-    // Gradients 3 and 4, norm 5, clipped to 1: 0.6 and 0.8. The first m is 0.1 g, v 0.01 g², corrected to g and g²: so
-    // a parameter moves by the learning rate, 0.1, against its gradient, and the matrix shrinks by 0.1 · 0.5 before.
+    // Gradients 3 and 4 have the norm 5; clipped to 1 they are 0.6 and 0.8. The first m is 0.1 g, v is 0.01 g²,
+    // corrected to g and g². So a parameter moves by the learning rate, 0.1, against its gradient, after the matrix
+    // shrank by 0.1 · 0.5.
     const matrix = device.tensor([2], [1, 1], { requiresGrad: true });
     const vector = device.tensor([-2], [1], { requiresGrad: true });
     const options = { learningRate: 0.1, betas: [0.9, 0.99], weightDecay: 0.5 } as const;
@@ -55,7 +56,7 @@ for (const device of [new ReferenceDevice(), await CpuDevice.create({ threads: 2
       "vector.exp_avg",
       "vector.exp_avg_sq",
     ]);
-    assertClose(await state.get("matrix.exp_avg")!.data(), [0.06], { atol: 0, rtol: 1e-6 }, "m"); // 1e-6 beside the norm
+    assertClose(await state.get("matrix.exp_avg")!.data(), [0.06], { atol: 0, rtol: 1e-6 }, "m"); // norm + 1e-6
     assertClose(await state.get("vector.exp_avg_sq")!.data(), [0.0064], { atol: 0, rtol: 1e-6 }, "v");
     await close(matrix.grad!, [3], "the gradient stays as it is");
     assertEquals(optimizer.t, 1);
@@ -70,14 +71,14 @@ for (const device of [new ReferenceDevice(), await CpuDevice.create({ threads: 2
     }
   });
 
-  test("contents and gradients move into its storage, backward adds there, zeroGrad clears", async () => {
+  test("parameters and gradients move into its storage, backward adds there, zeroGrad clears", async () => {
     const values = normal(70, 3), x = device.tensor(values, [7, 10], { requiresGrad: true }), y = leaf(device, [3]);
     mul(x, x).backward(device.tensor(new Float32Array(70).fill(1), [7, 10]));
     const optimizer = new AdamW([["y", y], ["x", x]]), twice = Array.from(values, (value) => 2 * value);
     await close(x, [...values], "contents");
     await close(x.grad!, twice, "gradient");
     assertEquals(x.storage.block === y.storage.block, true);
-    assertEquals([x.storage.offset, y.storage.offset], [0, 128]); // x decays, so it is first; slices begin at 64s
+    assertEquals([x.storage.offset, y.storage.offset], [0, 128]); // x decays, so it is first
     mul(x, x).backward(device.tensor(new Float32Array(70).fill(1), [7, 10]));
     await close(x.grad!, twice.map((value) => 2 * value), "gradients of two passes");
     optimizer.zeroGrad();
@@ -95,7 +96,7 @@ for (const device of [new ReferenceDevice(), await CpuDevice.create({ threads: 2
     assertClose(await x.data(), [0, 0], { atol: 0.01, rtol: 0 }, "minimum of x²");
   });
 
-  test("it lives through a scope's end, and dispose frees what it held", async () => {
+  test("it outlives the scope that made it, and dispose frees its memory", async () => {
     const before = device.memory();
     const x = leaf(device, [5, 5]), contents = [...await x.data()];
     const made = () => {
@@ -105,7 +106,7 @@ for (const device of [new ReferenceDevice(), await CpuDevice.create({ threads: 2
     const optimizer = made();
     optimizer.step();
     optimizer.dispose();
-    assertClose(await x.data(), contents, { atol: 1e-4, rtol: 0 }, "a step of a zero gradient"); // decays by 1e-5 of it
+    assertClose(await x.data(), contents, { atol: 1e-4, rtol: 0 }, "a step of a zero gradient"); // decays by 1e-5
     x.dispose();
     const { tensors, bytes } = device.memory();
     assertEquals({ tensors, bytes }, { tensors: before.tensors, bytes: before.bytes });
@@ -126,7 +127,7 @@ for (const device of [new ReferenceDevice(), await CpuDevice.create({ threads: 2
     await close(b, [4 * (1 - 0.2 * 0.5) - 0.2], "b");
     await close(c, [6 * (1 - 0.2) - 0.2], "c");
     const before = [...await a.data(), ...await b.data()];
-    optimizer.step({ learningRate: 0.02, gradClip: 1 }); // a tenth: for a's rate, too
+    optimizer.step({ learningRate: 0.02, gradClip: 1 }); // a tenth of the default, so a's rate is a tenth, too
     await close(a, [before[0] - 0.01], "a by a tenth");
     await close(b, [before[1] * (1 - 0.02 * 0.5) - 0.02], "b by a tenth");
     optimizer.step({ learningRate: 0 });
@@ -146,7 +147,7 @@ for (const device of [new ReferenceDevice(), await CpuDevice.create({ threads: 2
     assertEquals(x.grad, undefined);
   });
 
-  test("what cannot be is refused", () => {
+  test("invalid parameters, groups and rates are rejected", () => {
     const x = leaf(device, [2]);
     assertThrows(() => new AdamW([]), ConfigError, "AdamW: no parameters");
     assertThrows(() => new AdamW([["x", x]], { betas: [0.9, 1] }), ConfigError, "AdamW: betas are 0.9,1");

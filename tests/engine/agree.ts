@@ -1,4 +1,4 @@
-/** The CPU's kernels against the reference device, and against themselves on more threads. */
+/** Compares the CPU's kernels with the reference device, and with themselves on more threads. */
 import { assertEquals } from "@std/assert";
 import { CpuDevice } from "../../src/device/cpu.ts";
 import type { Device } from "../../src/engine/device.ts";
@@ -7,7 +7,7 @@ import { RandomGenerator } from "../../src/random/mod.ts";
 import type { Tensor } from "../../src/engine/tensor.ts";
 import { assertClose, type Limit } from "../testing.ts";
 
-/** Normally distributed numbers, the same each time. */
+/** Normally distributed numbers, the same for the same seed. */
 export function normal(count: number, seed = 1): Float32Array {
   const out = new Float32Array(count);
   new RandomGenerator(seed).normal(out, 0, 1);
@@ -18,8 +18,8 @@ const reference = new ReferenceDevice();
 const cpus = await Promise.all([1, 2, 4].map((threads) => CpuDevice.create({ threads, guards: true })));
 
 /**
- * Throws unless what `results` makes on the CPU is within `limit` of what it makes on the reference device, has the same
- * bits on 1, 2 and 4 threads, and no kernel wrote outside of its storages.
+ * Throws unless `results` on the CPU is within `limit` of the reference device, has the same bits on 1, 2 and 4
+ * threads, and no kernel wrote outside of its storages.
  */
 export async function assertAgrees(what: string, limit: Limit, results: (device: Device) => Tensor[]): Promise<void> {
   const run = async (device: Device) => {

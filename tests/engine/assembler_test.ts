@@ -16,7 +16,7 @@ function assemble(
   return { run: exports.run as (...args: number[]) => void, floats: new Float32Array(memory.buffer) };
 }
 
-Deno.test("reductions nest in loops, several at once; no value outlives its loop", () => {
+Deno.test("reductions nest in loops, several at once, and using a value after its loop throws", () => {
   let escaped: Vector | undefined;
   const { run, floats } = assemble(7, (f, x, rows, n, ...results) => {
     const minus = f.splat(-1);
@@ -40,7 +40,7 @@ Deno.test("reductions nest in loops, several at once; no value outlives its loop
   }
 });
 
-Deno.test("functions call one another, and values are carried out of conditions", () => {
+Deno.test("functions call one another, and assigned values are available after a condition", () => {
   const { run, floats } = assemble(2, (f, out, n) => {
     const twice = f.define("twice", ["i32", "i32", "f32"], (g, address, index, x) => {
       g.f32.store(address, index, g.f32.mul(x, 2));
@@ -62,7 +62,7 @@ Deno.test("functions call one another, and values are carried out of conditions"
   assertEquals(Array.from(floats.subarray(1024, 1030)), [0, -4, 8, -4, 16, 0]);
 });
 
-Deno.test("exp is right to a few units in the last place, and at the edges", () => {
+Deno.test("exp is precise to a few units in the last place, also at the ends of its range", () => {
   const { run, floats } = assemble(
     3,
     (f, x, y, n) => f.forEach(0, n, (at, v) => v.store(y, at, exp(f, v, v.load(x, at)))),

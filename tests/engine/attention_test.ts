@@ -37,7 +37,10 @@ Deno.test("causal_self_attention: the CPU agrees with the reference at odd sizes
   }
 });
 
-/** For rows of documents of these lengths, where each token's document begins: (rows, T). */
+/**
+ * The document starts, (rows, T), of rows of documents with the given lengths: for each token, where its document
+ * begins.
+ */
 function startsOf(device: Device, rows: readonly (readonly number[])[]): Tensor {
   const starts = rows.map((lengths) => {
     let at = 0;
@@ -46,18 +49,18 @@ function startsOf(device: Device, rows: readonly (readonly number[])[]): Tensor 
   return device.tensor(starts.flat(), [rows.length, starts[0].length], { dtype: "i32" });
 }
 
-/** Rows of documents, of one length a row, and the heads and their width. */
+/** The lengths of documents in each row, the number of heads, and their width. All rows have the same total length. */
 const packings: readonly [number[][], number, number][] = [
   [[[1, 1, 1]], 1, 1],
   [[[3, 6, 1], [10], [5, 5]], 2, 5],
   [[[30, 1, 33], [64], [17, 24, 23]], 4, 32],
   [[[61, 4], [24, 41]], 3, 25],
-  [[[256, 44], [255, 45], [257, 43], [290, 10]], 1, 20], // the ends of blocks of keys and of queries
+  [[[256, 44], [255, 45], [257, 43], [290, 10]], 1, 20], // around the ends of blocks of keys and of queries
   [[[5, 300, 2, 250, 20, 23]], 2, 24],
   [[Array(75).fill(8)], 1, 70],
 ];
 
-Deno.test("causal_self_attention: documents in a row, on the CPU as on the reference, on any number of threads", async () => {
+Deno.test("causal_self_attention: with documents in a row the CPU agrees with the reference, on any number of threads", async () => {
   for (const [rows, heads, width] of packings) {
     for (const p of [0, 0.3]) {
       const shape = [rows.length, rows[0].reduce((a, b) => a + b), 3 * heads * width];
@@ -73,7 +76,7 @@ Deno.test("causal_self_attention: documents in a row, on the CPU as on the refer
   }
 });
 
-Deno.test("causal_self_attention: documents in a row give what they give apart, y and dq of short rows in every bit", async () => {
+Deno.test("causal_self_attention: documents in a row give the results of separate rows, the same bits in short rows' y and dq", async () => {
   for (const name of ["reference", "cpu"]) {
     const device = await openDevice(name);
     for (const [rows, heads, width] of packings) {
@@ -107,7 +110,7 @@ Deno.test("causal_self_attention: documents in a row give what they give apart, 
   }
 });
 
-Deno.test("causal_self_attention: a start that the host cannot see is moved into its row", async () => {
+Deno.test("causal_self_attention: a start that was computed on the device is clamped into its row", async () => {
   const unseen = (device: Device, starts: number[]) => {
     const tensor = device.tensor(starts, [1, starts.length], { dtype: "i32" });
     tensor.storage.block.bounds = undefined;
@@ -131,7 +134,7 @@ Deno.test("causal_self_attention: a start that the host cannot see is moved into
   }
 });
 
-/** The tokens of `qkv` one after another, or in pieces of so many, through a cache that begins as NaN. */
+/** Runs the tokens of `qkv` through a cache that is NaN at first, in one piece after another of the given lengths. */
 function decode(device: Device, qkv: Float32Array, [B, T, heads, width]: number[], pieces: number[], S: number) {
   const C = heads * width, i32 = { dtype: "i32" } as const, outputs: Tensor[] = [];
   const cache = device.tensor(new Float32Array(B * S * 2 * C).fill(NaN), [B, heads, S, 2, width]);
@@ -148,7 +151,7 @@ function decode(device: Device, qkv: Float32Array, [B, T, heads, width]: number[
   return outputs;
 }
 
-Deno.test("cached_attention: token by token and in pieces, with garbage behind them, it is causal self-attention", async () => {
+Deno.test("cached_attention: token by token or in pieces, with garbage in later places, it equals causal self-attention", async () => {
   const device = new ReferenceDevice();
   for (
     const [[B, T, heads, width], pieces, S] of [
@@ -193,8 +196,9 @@ Deno.test("cached_attention: the CPU agrees with the reference at odd sizes, on 
   }
 });
 
-Deno.test("cached_attention: what is written into a cache of bf16 is rounded as the host rounds it", async () => {
-  // Ties, to both sides; what rounds up into the next exponent and to infinity; subnormals; NaN whose upper half is infinity's.
+Deno.test("cached_attention: a bf16 cache rounds what is written to it as the host does", async () => {
+  // Ties to both sides; numbers that round up to the next exponent and to infinity; subnormals; a NaN whose upper half
+  // is infinity's.
   const special = [
     0x3f808000,
     0x3f818000,
@@ -208,7 +212,7 @@ Deno.test("cached_attention: what is written into a cache of bf16 is rounded as 
   ]
     .concat([0x7f800000, 0xff800000, 0x7f800001, 0xff80ffff, 0x7fffffff]);
   const words = Uint32Array.from([...special, ...new Array(20).fill(0)]), C = words.length / 2; // a key and a value
-  for (const [N, threads] of [[1, 1], [3, 1], [3, 2]]) { // the only token is written by each head
+  for (const [N, threads] of [[1, 1], [3, 1], [3, 2]]) { // a single token is written by each head
     for (const name of ["reference", "cpu"]) {
       using device = await openDevice(name, { threads });
       const i32 = (...numbers: number[]) => device.tensor(Int32Array.from(numbers));
@@ -224,12 +228,12 @@ Deno.test("cached_attention: what is written into a cache of bf16 is rounded as 
   }
 });
 
-Deno.test("cached_attention: a cache of bf16 gives the bits of a cache of f32 with the same numbers, whatever the pieces", async () => {
+Deno.test("cached_attention: a bf16 cache gives the same bits as an f32 cache with the same numbers, in any pieces", async () => {
   const [T, heads, width, S] = [41, 3, 21, 50],
     C = heads * width,
     qkv = normal(T * 3 * C),
     i32 = { dtype: "i32" } as const;
-  const rounded = qkv.slice(); // keys and values; queries stay
+  const rounded = qkv.slice(); // rounds keys and values, not queries
   for (let t = 0; t < T; t++) {
     const pair = rounded.subarray((3 * t + 1) * C, (3 * t + 3) * C);
     pair.set(bf16ToF32(f32ToBf16(pair)));
@@ -262,11 +266,13 @@ Deno.test("cached_attention: a cache of bf16 gives the bits of a cache of f32 wi
   }
 });
 
-Deno.test("cached_attention: texts of any lengths in one pass, in any order, idle tokens among them, have the bits that they have alone", async () => {
+Deno.test("cached_attention: texts of any lengths in one pass, among idle tokens, have the same bits as alone", async () => {
   const heads = 3, width = 21, C = heads * width, S = 40, slots = 5, i32 = { dtype: "i32" } as const;
-  const random = new RandomGenerator(3), lengths = [31, 1, 17, 40], slotOf = [4, 0, 1, 3]; // nothing is in slot 2
+  const random = new RandomGenerator(3), lengths = [31, 1, 17, 40], slotOf = [4, 0, 1, 3]; // slot 2 is empty
   const qkv = lengths.map((length) => normal(length * 3 * C));
-  /** Every text in pieces of at most `most` tokens, those of all texts together, shuffled where that is allowed. */
+  /**
+   * Runs all texts together, each in pieces of at most `most` tokens. Tokens of a pass are shuffled if that is allowed.
+   */
   const together = async (device: Device, most: number) => {
     const cache = device.tensor(new Float32Array(slots * S * 2 * C).fill(NaN), [slots, heads, S, 2, width]);
     const done = lengths.map(() => 0), y = lengths.map((length) => new Float64Array(length * C));
@@ -305,9 +311,9 @@ Deno.test("cached_attention: texts of any lengths in one pass, in any order, idl
   }
 });
 
-Deno.test("cached_attention: a slot that the host cannot see is idle where there is none, a position moved into it", async () => {
+Deno.test("cached_attention: if computed on the device, an invalid slot is idle and a position is clamped", async () => {
   for (const [number, place] of [[0, -7], [1, 1 << 30], [-1, 2], [2, 2], [1 << 30, 0], [-1 << 31, 0]]) {
-    for (const others of [[], [1]]) { // the only token of a pass is written by each head
+    for (const others of [[], [1]]) { // a pass's only token is written by each head
       await assertAgrees(`slot ${number}, place ${place}`, { atol: 1e-6, rtol: 1e-6 }, (device) => {
         const cache = device.tensor(normal(2 * 4 * 2 * 6), [2, 2, 4, 2, 3]), N = 1 + others.length;
         const unseen = (...numbers: number[]) => {
@@ -322,7 +328,7 @@ Deno.test("cached_attention: a slot that the host cannot see is idle where there
   }
 });
 
-Deno.test("attention_copy: the first places of slots go to others, and what there is none of is left out", async () => {
+Deno.test("attention_copy: the first places of slots are copied to other slots, and invalid slots are skipped", async () => {
   for (const [slots, S, heads, width] of [[5, 7, 2, 3], [5, 130, 1, 64], [5, 9, 1, 1]]) {
     for (const dtype of ["f32", "bf16"] as const) {
       await assertAgrees(`${slots} slots of ${S}, ${dtype}`, { atol: 0, rtol: 0 }, (device) => {
@@ -340,7 +346,7 @@ Deno.test("attention_copy: the first places of slots go to others, and what ther
   assertEquals([...await cache.data()], [...values.subarray(16, 22), ...values.subarray(6)]);
 });
 
-Deno.test("attention: what does not fit is refused", () => {
+Deno.test("attention: operands that do not fit are rejected", () => {
   const device = new ReferenceDevice(),
     zeros = (...shape: number[]) => device.tensor(Array(shape.reduce((a, b) => a * b)).fill(0), shape);
   for (

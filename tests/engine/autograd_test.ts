@@ -10,7 +10,7 @@ import { mul } from "../../src/ops/mul.ts";
 const device = new ReferenceDevice();
 const leaf = (values: number[], shape: number[] = []) => device.tensor(values, shape, { requiresGrad: true });
 
-Deno.test("gradients add up where a tensor is used twice, and alias nothing", async () => {
+Deno.test("gradients add up if a tensor is used twice, and do not share memory", async () => {
   const a = leaf([1]), b = leaf([2]), seed = leaf([1]);
   add(a, b).backward(seed);
   add(a, a).backward(seed);
@@ -24,7 +24,7 @@ Deno.test("y = ((a·a) + a) · a has the gradient 3a² + 2a", async () => {
   assertEquals(await a.grad!.item(), 3 * 9 + 2 * 3);
 });
 
-Deno.test("a second backward through the same tape, or through none, throws", () => {
+Deno.test("a second backward through the same tape, or backward without a tape, throws", () => {
   const a = leaf([1]), shared = add(a, a), y = add(shared, a);
   y.backward();
   assertThrows(() => y.backward(), TypeError, "Cannot apply backward to []: add was consumed by an earlier backward");
@@ -37,7 +37,7 @@ Deno.test("a second backward through the same tape, or through none, throws", ()
   );
 });
 
-Deno.test("a rule may be missing: the message names the op, and no gradients are left on the way", () => {
+Deno.test("if a derivative is missing, the message names the op, and no gradients remain", () => {
   const a = leaf([1]),
     x = record("nothing", device.tensor([1], []), [a], [], () => {
       throw new TypeError("nothing has no derivative");
@@ -47,13 +47,13 @@ Deno.test("a rule may be missing: the message names the op, and no gradients are
   assertEquals(device.memory().tensors, before);
 });
 
-Deno.test("a saved tensor that was changed in place is noticed", () => {
+Deno.test("backward throws if a saved tensor was changed in place", () => {
   const a = leaf([1, 2], [2]), y = mul(a, a), x = device.tensor([1, 1], [2]);
   launch(accumulate, { x, sum: a });
   assertThrows(() => y.backward(x), TypeError, "that mul had saved was changed in place");
 });
 
-Deno.test("noGrad refuses a body that awaits", () => {
+Deno.test("noGrad rejects an asynchronous body", () => {
   assertThrows(() => noGrad(async () => await Promise.resolve(1)), TypeError, "must not be asynchronous");
 });
 
@@ -68,7 +68,7 @@ Deno.test("a graph of 20,000 nodes is walked without recursion", async () => {
   assertEquals(await a.grad!.item(), 20001);
 });
 
-Deno.test("the tape outlives the scope that made it, and lets go when consumed or abandoned", () => {
+Deno.test("the tape outlives the scope that made it, and frees its tensors when consumed or abandoned", () => {
   const weight = leaf([1, 2, 3], [3]), x = leaf([1, 5, 2, 0, 3, 1], [2, 3]);
   const before = device.memory().bytes,
     make = () => {
@@ -80,6 +80,6 @@ Deno.test("the tape outlives the scope that made it, and lets go when consumed o
   y.backward(device.tensor([1, 1, 1, 1, 1, 1], [2, 3]));
   y.dispose();
   const gradients = device.memory().bytes;
-  make().dispose(); // never walked
+  make().dispose(); // without a backward
   assertEquals(device.memory().bytes, gradients);
 });

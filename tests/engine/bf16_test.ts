@@ -1,4 +1,7 @@
-/** Weights stored in bf16: results and gradients of inputs are those of the same numbers in f32, bit for bit; no weight is trained. */
+/**
+ * Weights stored in bf16 give the same bits, in results and in gradients of inputs, as the same numbers in f32. They
+ * cannot be trained.
+ */
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { matmulBias, matmulNN, matmulNT } from "../../kernels/matmul/kernel.ts";
 import { noGrad } from "../../src/engine/autograd.ts";
@@ -15,9 +18,9 @@ import { devices } from "../testing.ts";
 import { assertAgrees, normal } from "./agree.ts";
 
 /**
- * [batch, M, K, N]: for the CPU few rows, with none, some and many of b together; tiles and beside them; blocks of K of 384 and
- * beside them; the other operand too large for a copy in each thread's scratch. For the GPU few rows, tiles of 64 and of 128,
- * by fours and one by one, and rows of b that begin in the middle of a word.
+ * [batch, M, K, N]. For the CPU: few rows of a, with few or many columns of b; sizes at and around a tile's and K's
+ * blocks of 384; a common operand that is too large for a copy in each thread's scratch memory. For the GPU: few rows,
+ * tiles of 64 and of 128, with fours and without, and rows of b that begin in the middle of a word.
  */
 const SIZES = [
   [1, 1, 1, 1],
@@ -55,20 +58,20 @@ for (const { name, device } of await devices()) {
       ) {
         assertEquals(await bits(product(kept).c), await bits(product(wide).c));
       }
-      const [keptNN, wideNN] = await twins(device, [batch, K, N]); // of gradients: the weight as it stands
+      const [keptNN, wideNN] = await twins(device, [batch, K, N]); // not transposed, as in gradients
       assertEquals(await bits(launch(matmulNN, { a, b: keptNN }).c), await bits(launch(matmulNN, { a, b: wideNN }).c));
     });
   }
 
-  test("rows of a table in bf16 are those of the same table in f32", async () => {
+  test("embedding reads the same rows from a table in bf16 as from that table in f32", async () => {
     for (const [V, C] of ROWS) {
       const [kept, wide] = await twins(device, [V, C]), ids = device.tensor([V - 1, 0, V >> 1], [3], { dtype: "i32" });
       assertEquals(await bits(embedding(ids, kept)), await bits(embedding(ids, wide)), `[${V},${C}]`);
     }
   });
 
-  test("what is written is rounded to the nearest, to even where two are as near; bits are taken as they are", async () => {
-    // Beside 1 the step is 2⁻⁷, and half of it is 2⁻⁸.
+  test("floats are rounded to nearest, ties to even, when written; bits are written unchanged", async () => {
+    // Next to 1 the step is 2⁻⁷, and half of it is 2⁻⁸.
     const values = [1, 1 + 2 ** -8, 1 + 2 ** -8 + 2 ** -20, 1 + 3 * 2 ** -8, -1 - 2 ** -8, 1e-45, -0, Infinity, 3.4e38];
     const rounded = [1, 1, 1 + 2 ** -7, 1 + 2 ** -6, -1, 0, -0, Infinity, Infinity]; // the largest is 3.3895e38
     const tensor = device.tensor(values, [9], { dtype: "bf16" });
@@ -87,7 +90,7 @@ for (const { name, device } of await devices()) {
     assertEquals([...await tensor.data()].slice(0, 7), [1, -1, 5, 6, 7, 8, -Infinity]);
   });
 
-  test("a model in bf16 has the logits of the one in f32 with the same numbers, and writes the same text", async () => {
+  test("a model in bf16 has the same logits as an f32 model with the same numbers, and generates the same text", async () => {
     const config = { vocabSize: 67, blockSize: 12, nLayer: 2, nHead: 3, nEmbd: 36, bias: true };
     const kept = new GPT(config, { device, seed: 5, weights: "bf16" }).eval(),
       wide = new GPT(config, { device }).eval();
@@ -99,12 +102,12 @@ for (const { name, device } of await devices()) {
     const logits = (model: GPT) => bits(noGrad(() => model.forward(tokens)).logits);
     assertEquals(await logits(kept), await logits(wide));
     const text = (model: GPT) => Array.fromAsync(generate(model, [1, 2, 3], { maxNewTokens: 15, seed: 3 }));
-    assertEquals(await text(kept), await text(wide)); // the prompt, one token behind the cache, the window
+    assertEquals(await text(kept), await text(wide)); // the prompt, one token at a time, then the sliding window
     kept.cropBlockSize(5);
     assertEquals(kept.transformer.wpe.weight.shape, [5, 36]);
   });
 
-  test("weights kept in bf16 take half the memory, and go when they are disposed of", () => {
+  test("weights in bf16 take half the memory, and dispose frees them", () => {
     const before = device.memory(), each = device.bytesOf("bf16");
     const model = new GPT({ vocabSize: 64, blockSize: 16, nLayer: 1, nHead: 2, nEmbd: 32 }, {
       device,
@@ -116,7 +119,7 @@ for (const { name, device } of await devices()) {
     assertEquals({ ...device.memory(), reserved: 0 }, { ...before, reserved: 0 });
   });
 
-  test("gradients go through bf16 to what lies below, and to the bias", async () => {
+  test("gradients flow through bf16 weights to the input, and to the bias", async () => {
     for (const [rows, inner, out] of [[1, 3, 5], [2, 66, 9], [7, 33, 130], [65, 128, 64]]) {
       const [kept, wide] = await twins(device, [out, inner]), seed = device.tensor(normal(rows * out, 4), [rows, out]);
       const gradients = async (weight: Tensor) => {
@@ -130,7 +133,7 @@ for (const { name, device } of await devices()) {
     }
   });
 
-  test("a model in bf16 passes its loss's gradient on to what is trained on it", async () => {
+  test("a model in bf16 passes its loss's gradient to tensors that are trained with it", async () => {
     const config = { vocabSize: 67, blockSize: 12, nLayer: 2, nHead: 3, nEmbd: 36 };
     const kept = new GPT(config, { device, seed: 5, weights: "bf16" }), wide = new GPT(config, { device });
     const others = new Map(wide.namedParameters());
@@ -146,7 +149,7 @@ for (const { name, device } of await devices()) {
     assertEquals(await gradients(kept), await gradients(wide));
   });
 
-  test("an optimizer refuses bf16, and unfreeze names it", () => {
+  test("an optimizer rejects bf16 parameters, and unfreeze names them", () => {
     const model = new GPT({ vocabSize: 5, blockSize: 4, nLayer: 1, nHead: 1, nEmbd: 4 }, { device, weights: "bf16" });
     const refusal = "lm_head.weight is stored in bf16, which cannot be trained; make the model with f32 weights";
     assertThrows(() => new AdamW([["lm_head.weight", model.lm_head.weight]]), ConfigError, refusal);
@@ -160,7 +163,7 @@ for (const { name, device } of await devices()) {
   });
 }
 
-Deno.test("products with bf16 have the same bits on any number of threads, and write nowhere else", async () => {
+Deno.test("products with bf16 have the same bits on any number of threads, and write only to their result", async () => {
   for (const [batch, M, K, N] of SIZES) {
     await assertAgrees(`[${batch},${M},${K},${N}]`, { atol: 1e-7 * K, rtol: 1e-6 }, (device) => {
       const a = device.tensor(normal(batch * M * K, 1), [batch, M, K]);

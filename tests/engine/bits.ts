@@ -1,7 +1,8 @@
 /**
- * Prints a SHA-256 of everything that training steps of a small model, decoding with it, and some large ops compute, for the
- * thread counts that are its arguments: equal lines mean equal bits. The steps have dropout, and are eager at first; then a
- * trainer captures and replays some with accumulated gradients. Run in wide and in narrow mode by engine/bits_test.ts.
+ * Prints a SHA-256 of all results of training steps of a small model, of decoding with it, and of some large ops, for
+ * each of the thread counts in its arguments: equal lines mean equal bits. The steps have dropout. They are eager at
+ * first; then a trainer captures and replays steps with accumulated gradients. bits_test.ts runs it in wide and in
+ * narrow mode.
  */
 import { createDevice } from "../../src/device/create.ts";
 import { noGrad } from "../../src/engine/autograd.ts";
@@ -44,7 +45,7 @@ for (const threads of Deno.args.map(Number)) {
   }
   for (const parameter of model.parameters()) await add(parameter);
   for (const [, average] of trainer.optimizer.namedState()) await add(average);
-  // With the cache, replayed, and then with the whole window for each token.
+  // First with the cache, replayed, then with the whole window for each token.
   for await (const token of generate(model, [1, 2], { maxNewTokens: 90, temperature: 0.9, topK: 50 })) {
     numbers.push(token);
   }

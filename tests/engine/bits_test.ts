@@ -4,7 +4,10 @@ import { NATIVE, whyNoNative } from "../native/available.ts";
 
 const path = (file: string) => new URL(file, import.meta.url).pathname;
 
-/** The digests that bits.ts prints for 1, 2 and 4 threads, in a process with these V8 flags and others of Deno's. */
+/**
+ * The digests that bits.ts prints for 1, 2 and 4 threads, in a process with the given V8 flags and further flags of
+ * Deno.
+ */
 async function digests(flags: string, ...more: string[]): Promise<string[]> {
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     args: ["run", "--no-prompt", "--no-check", ...more, path("./bits.ts"), "1", "2", "4"],

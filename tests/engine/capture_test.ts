@@ -1,4 +1,7 @@
-/** Capture and replay against the same steps run eagerly: the same bits, no memory, and nothing of others touched. */
+/**
+ * Capture and replay, compared with the same steps run eagerly: same bits, no allocation, and no other tensor is
+ * touched.
+ */
 import { assertEquals, assertThrows } from "@std/assert";
 import type { Device } from "../../src/engine/device.ts";
 import { WebGPUDevice } from "../../src/device/webgpu.ts";
@@ -11,7 +14,7 @@ import { normal } from "./agree.ts";
 const bits = ({ buffer }: { readonly buffer: ArrayBufferLike }) => new Int32Array(buffer);
 const CONFIG = { blockSize: 24, vocabSize: 31, nLayer: 2, nHead: 2, nEmbd: 20, dropout: 0.1, bias: true };
 
-/** A model, and steps of training it: eager, or captured in the first and replayed in the others. */
+/** A model, and steps that train it: eager, or captured in the first step and replayed in later steps. */
 function training(device: Device, replays: boolean) {
   const model = new GPT(CONFIG, { device }),
     optimizer = model.configureOptimizers({
@@ -71,20 +74,20 @@ for (const { name, device } of await devices()) {
     program().dispose();
   });
 
-  Deno.test(`capture: others get none of a program's memory, and constants last (${name})`, async () => {
+  Deno.test(`capture: other tensors get none of a program's memory, and its constants stay (${name})`, async () => {
     const x = device.tensor(normal(12), [3, 4]), weight = device.tensor(normal(16, 2), [4, 4]);
     const body = () => {
       using scope = device.scope();
-      const y = gelu(linear(x, weight)); // what these take is freed within the body, and may serve what comes after
+      const y = gelu(linear(x, weight)); // their memory is freed in the body, and may be reused after it
       return scope.keep(add(mul(y, y), device.tensor(normal(12, 3), [3, 4])));
     };
     const program = device.capture(body), expected = bits(await program.result.data());
-    // Whatever is made now must not lie where the program writes, nor the other way round.
+    // New tensors must not share memory with the program, in either direction.
     const others = Array.from({ length: 20 }, (_, i) => device.tensor(new Float32Array(12).fill(i), [3, 4]));
     program.replay();
     assertEquals(bits(await program.result.data()), expected);
     for (const [i, other] of others.entries()) assertEquals(new Set(await other.data()), new Set([i]));
-    x.dispose(); // the program still holds what it reads
+    x.dispose(); // the program still holds the tensors that it reads
     device.tensor(new Float32Array(12), [3, 4]);
     program.replay();
     assertEquals(bits(await program.result.data()), expected);
@@ -93,14 +96,14 @@ for (const { name, device } of await devices()) {
     assertThrows(() => program.replay(), DeviceError, "the program has been disposed of");
   });
 
-  Deno.test(`capture: what a program lends is its own memory, and comes back (${name})`, async () => {
+  Deno.test(`capture: a program lends its own memory, and gets it back (${name})`, async () => {
     const x = device.tensor(normal(12), [3, 4]);
     const body = () => {
       using scope = device.scope();
       return scope.keep(add(gelu(mul(x, x)), x));
     };
     const program = device.capture(body), expected = bits(await program.result.data()), before = device.memory();
-    const lent = program.lend(body); // the sum's place is taken, so it needs a new one; the others are there
+    const lent = program.lend(body); // the sum's memory is in use, so it gets new memory; the rest is reused
     assertEquals(bits(await lent.data()), expected);
     lent.dispose();
     const after = device.memory();
@@ -112,7 +115,7 @@ for (const { name, device } of await devices()) {
     program.dispose();
   });
 
-  Deno.test(`capture: what cannot be captured is refused, and leaves nothing behind (${name})`, async () => {
+  Deno.test(`capture: what cannot be captured is rejected, without leaks (${name})`, async () => {
     const x = device.tensor([1, 2], [2]), before = device.memory();
     assertThrows(() => device.capture(() => device.capture(() => {})), DeviceError, "another capture is going on");
     assertThrows(() => device.capture(() => Promise.resolve()), TypeError, "must not be asynchronous");
@@ -131,7 +134,7 @@ for (const { name, device } of await devices()) {
     assertEquals([...await add(x, x).data()], [2, 4]);
   });
 
-  Deno.test(`capture: what a replay overwrites, backward notices (${name})`, () => {
+  Deno.test(`capture: backward throws if a replay has overwritten a saved tensor (${name})`, () => {
     const x = device.tensor([1, 2], [2], { requiresGrad: true }), y = device.tensor([0, 0], [2]);
     const program = device.capture(() => mul(y, y)), z = mul(x, program.result);
     program.replay();

@@ -19,7 +19,7 @@ function exponential(count: number, seed: number): Float32Array {
 
 const penalties = { repetitionPenalty: 1.3, presencePenalty: 0.4, frequencyPenalty: 0.2 };
 
-/** Rows of many kinds. */
+/** Rows with many kinds of sampling options. */
 function mixed(count: number, V: number, scale = 3): Row[] {
   const logits = normal(count * V).map((logit) => logit * scale), noise = exponential(count * V, 7);
   const some: SamplingOptions[] = [
@@ -66,12 +66,12 @@ Deno.test("choose: all devices choose what the reference chooses, the CPU on any
 for (const { name, device } of all) {
   const one = async (row: Row) => (await chosen(device, [row])).ids[0];
 
-  Deno.test(`choose: frequencies are softmax of what the rules leave, by noise and by stream (${name})`, async () => {
+  Deno.test(`choose: frequencies follow the softmax of the allowed tokens, by noise and by stream (${name})`, async () => {
     const logits = [1, 2, 0, 2, -1, 0.5], V = 6, temperature = 0.7;
-    const R = { webgpu: 2000, reference: 20_000 }[device.name] ?? 100_000; // adapters of tests are slow
+    const R = { webgpu: 2000, reference: 20_000 }[device.name] ?? 100_000; // software adapters are slow
     const cases: [SamplingOptions, number[]][] = [
       [{ temperature }, [0, 1, 2, 3, 4, 5]],
-      [{ temperature, topK: 1 }, [1, 3]], // both with 2 are the greatest
+      [{ temperature, topK: 1 }, [1, 3]], // two tokens share the greatest score
       [{ temperature, topK: 3 }, [0, 1, 3]],
       [{ temperature, topP: 0.9 }, [0, 1, 3]], // .408, .408, .098; the 0.5 would make .048 more
       [{ temperature, minP: 0.1 }, [0, 1, 3, 5]], // exp(−1.5 / 0.7) is 0.117
@@ -98,7 +98,7 @@ for (const { name, device } of all) {
     }
   });
 
-  Deno.test(`choose: a row has the same bits alone and among 64 (${name})`, async () => {
+  Deno.test(`choose: a row has the same bits alone and among 64 rows (${name})`, async () => {
     for (const V of [65, 1000]) {
       const rows = mixed(64, V), together = await chosen(device, rows);
       for (const r of [0, 3, 5, 6, 19, 26, 40, 47, 63]) {
@@ -110,8 +110,8 @@ for (const { name, device } of all) {
     }
   });
 
-  Deno.test(`choose: what is banned never comes, whatever the stream and the noise (${name})`, async () => {
-    // The last token is banned, and so is what would be the last chunk of a running sum.
+  Deno.test(`choose: banned tokens are never drawn, with any stream or noise (${name})`, async () => {
+    // The last token is banned, and with 200 tokens the whole last chunk of the running sum.
     for (const [V, banned] of [[5, 1], [300, 1], [700, 200]]) {
       const logitBias = Object.fromEntries(Array.from({ length: banned }, (_, i) => [V - 1 - i, -Infinity]));
       const noise = new Float32Array(V).fill(1).fill(1e-30, V - banned), logits = normal(V, 3);
@@ -123,7 +123,7 @@ for (const { name, device } of all) {
       assert(ids.every((id) => id >= 0 && id < V - banned));
       assert(V > 5 || new Set(ids).size === V - banned);
     }
-    // The greatest number that a stream draws, 1 − 2⁻²⁴, and 0: the last and the first token that may come.
+    // The greatest u that a stream draws, 1 − 2⁻²⁴, and 0 give the last and the first allowed token.
     const logits = [0, 0.3, 0.1, 0.7, 0, 0.3], logitBias = { 0: -Infinity, 4: -Infinity, 5: -Infinity };
     for (const extra of [0.01, 0.3, 0.5, 0.9, 1.3]) {
       const row = { logits: logits.map((logit, i) => i === 2 ? logit + extra : logit), logitBias, seed: 1 };
@@ -137,18 +137,19 @@ for (const { name, device } of all) {
     assertEquals(await one({ logits: [3, 5, 5, 4] }), 1);
     assertEquals(await one({ logits: [3, 5, 5, 4], noise: [1, 2, 1, 1] }), 2);
     assertEquals(await one({ logits: [-1, -5, -0.5, -7], temperature: 0 }), 2);
-    // Masked entries never come, though noise would choose them; also where k reaches down to them.
+    // Masked entries are never drawn, even if their noise is the least, or if k is greater than the number of other
+    // entries.
     assertEquals(await one({ logits: [-Infinity, -3, -Infinity], topK: 2, noise: [1e-30, 1, 1e-30] }), 1);
-    assertEquals(await one({ logits: [0, -0, -1], topK: 1, noise: [2, 1, 1e-3] }), 1); // 0 and −0 are equal: both stay
+    assertEquals(await one({ logits: [0, -0, -1], topK: 1, noise: [2, 1, 1e-3] }), 1); // 0 = −0, so both stay
     assertEquals(await one({ logits: [-2, -1, -3, -1.5], topK: 2, noise: [1e-6, 5, 1e-6, 1] }), 3);
     assertEquals(await one({ logits: [-2, -1, -3, -1.5], topK: 3, noise: [1e-6, 5, 1e-6, 1] }), 0);
-    // Of four equal ones, top-p leaves those with the greatest ids.
+    // Among four equal scores, top-p leaves the tokens with the greatest ids.
     assertEquals(await one({ logits: [1, 1, 1, 1], topP: 0.5, noise: [1e-6, 1e-5, 2, 1] }), 3);
     assertEquals(await one({ logits: [1, 1, 1, 1], topP: 0, noise: [1e-6, 1e-5, 1e-4, 1] }), 3);
   });
 
-  if (name !== "reference") { // f64 keeps apart what f32 makes equal
-    Deno.test(`choose: logits that the division makes equal are equal to topK (${name})`, async () => {
+  if (name !== "reference") { // scores that are equal in f32 differ in f64
+    Deno.test(`choose: topK treats logits as equal that are equal after the division (${name})`, async () => {
       const temperature = 3, ulp = 2 ** -23, quotient = (x: number) => Math.fround(x / temperature);
       const a = Array.from({ length: 100 }, (_, k) => 1.75 + k * ulp).find((x) => quotient(x) === quotient(x - ulp))!;
       const logits = [a - ulp, a, a - 8 * ulp], noise = [1e-3, 1, 1e-6];
@@ -157,7 +158,7 @@ for (const { name, device } of all) {
     });
   }
 
-  Deno.test(`choose: damaged logits and bans of everything are told apart (${name})`, async () => {
+  Deno.test(`choose: damaged logits and bans of all tokens have different codes (${name})`, async () => {
     const bans = { 0: -Infinity, 1: -Infinity, 2: -Infinity };
     for (
       const options of [{}, { temperature: 0 }, { topK: 2 }, { topP: 0.9 }, { seed: 4 }, { ...penalties }, {
@@ -179,7 +180,7 @@ for (const { name, device } of all) {
     }
   });
 
-  Deno.test(`choose: what was chosen counts for the next step, and the stream goes on (${name})`, async () => {
+  Deno.test(`choose: the chosen token counts in the next step, and the stream advances (${name})`, async () => {
     const logits = [3, 2.5, 2, 1], V = 4, ids: number[] = [];
     using scope = device.scope();
     const operands = {
@@ -199,7 +200,7 @@ for (const { name, device } of all) {
     for (const tensor of [...steps, operands.state, operands.tables]) tensor.dispose();
   });
 
-  Deno.test(`choose: log-probabilities are log_softmax of the logits, whatever else is asked for (${name})`, async () => {
+  Deno.test(`choose: log-probabilities are log_softmax of the logits, with any other options (${name})`, async () => {
     const fixture = readFixture<{ name: string }>("ops_logSoftmax");
     let checked = 0;
     for (const [number, { name: what }] of fixture.cases.entries()) {

@@ -1,17 +1,17 @@
-/** Rows for kernels/choose, each spelt out by itself. */
+/** Rows for kernels/choose, each described by an object of its own. */
 import { BY_NOISE, BY_STREAM, needsTables, recordOf, tablesOf } from "../../kernels/choose/record.ts";
 import type { SamplingOptions } from "../../kernels/choose/rules.ts";
 import type { Device } from "../../src/engine/device.ts";
 import { choose } from "../../kernels/choose/kernel.ts";
 import { launch } from "../../src/engine/launch.ts";
 
-/** A row, and how it draws. */
+/** A row: its logits and sampling options, and how it draws. */
 export interface Row extends SamplingOptions {
   readonly logits: ArrayLike<number>;
-  /** The tokens so far, and how many of them are the prompt's. */
+  /** The tokens so far, of which the first `prompt` are the prompt. */
   readonly tokens?: readonly number[];
   readonly prompt?: number;
-  /** Default 1 everywhere. */
+  /** Default: 1 for every token. */
   readonly noise?: ArrayLike<number>;
   readonly seed?: number;
   readonly position?: number;
@@ -19,7 +19,7 @@ export interface Row extends SamplingOptions {
   readonly likely?: number;
 }
 
-/** The ids that the rows choose, and the pairs of the likeliest. */
+/** The ids that the rows choose, and their pairs of `likely`. */
 export async function chosen(device: Device, rows: readonly Row[]) {
   const R = rows.length, V = rows[0].logits.length, K = Math.max(...rows.map(({ likely = -1 }) => likely + 1));
   const stack = (of: (row: Row, r: number) => ArrayLike<number>) => {

@@ -25,7 +25,7 @@ Deno.test("cross_entropy: the CPU agrees with the reference at odd sizes, on any
   }
 });
 
-Deno.test("cross_entropy: where all targets are ignored the loss is NaN, as in PyTorch, and the gradient 0", async () => {
+Deno.test("cross_entropy: if all targets are ignored, the loss is NaN, as in PyTorch, and the gradient 0", async () => {
   for (const device of [new ReferenceDevice(), await CpuDevice.create({ threads: 1 })]) {
     const x = device.tensor([1, 2, 3, 4], [2, 2], { requiresGrad: true });
     const loss = crossEntropy(x, device.tensor([-1, -1], [2], { dtype: "i32" }), { ignoreIndex: -1 });
@@ -35,7 +35,7 @@ Deno.test("cross_entropy: where all targets are ignored the loss is NaN, as in P
   }
 });
 
-Deno.test("cross_entropy: a target that is no class is refused, or counts as the last where the host cannot see it", async () => {
+Deno.test("cross_entropy: an invalid target is rejected, or counts as the last class if it was computed on the device", async () => {
   for (const device of [new ReferenceDevice(), await CpuDevice.create({ threads: 1, guards: true })]) {
     const x = device.tensor([1, 2, 3, 4], [2, 2]), i32 = { dtype: "i32" } as const;
     const targets = (...values: number[]) => device.tensor(values, [2], i32);

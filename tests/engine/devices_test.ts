@@ -1,4 +1,7 @@
-/** Every device against the reference where the golden fixtures do not reach, also by more than 65,535 workgroups. */
+/**
+ * Every device compared with the reference in cases that the golden fixtures do not cover, also with more than 65,535
+ * workgroups.
+ */
 import { gradientNorm } from "../../kernels/gradient_norm/kernel.ts";
 import type { Device } from "../../src/engine/device.ts";
 import { ReferenceDevice } from "../../src/device/reference.ts";
@@ -12,7 +15,7 @@ import { normal } from "./agree.ts";
 const EXACT = { atol: 0, rtol: 0 };
 const reference = new ReferenceDevice(), all = (await devices()).filter(({ device }) => device.name !== "reference");
 
-/** A test for each device: what `results` makes there is within `limit` of what it makes on the reference. */
+/** Defines a test for each device: its `results` must be within `limit` of the reference's. */
 function agrees(what: string, limit: Limit, results: (device: Device) => Tensor[]): void {
   for (const { name, device } of all) {
     Deno.test(`${what} (${name})`, async () => {
@@ -37,8 +40,8 @@ function withGradients(inputs: Tensor[], op: () => Tensor): Tensor[] {
 const leaf = (device: Device, shape: number[], seed: number) =>
   device.tensor(normal(shape.reduce((a, b) => a * b, 1), seed), shape, { requiresGrad: true });
 
-// A workgroup a row or place, and more of them than one dimension of a dispatch may have, 65,535. An element of the
-// weights' gradient is a sum of 65,600 normal numbers, twice: of size 500.
+// One workgroup per row or place, and more of them than the 65,535 that one dimension of a dispatch allows. An element
+// of the weights' gradient is a sum of 65,600 normal numbers, twice: its size is about 500.
 const MANY = 65_600;
 agrees(`layer norm of ${MANY} rows`, { atol: 3e-4, rtol: 2e-6 }, (device) => {
   const [x, weight, bias] = [[MANY, 9], [9], [9]].map((shape, i) => leaf(device, shape, i + 1));
@@ -54,7 +57,7 @@ for (const [n, V, C] of [[MANY, 33, 2], [300, 50_257, 5], [3, 2, 300]]) {
 }
 
 for (const { name, device } of all) {
-  // 256 elements a workgroup, and in the sum more: an element behind workgroup number 65,535, and the very last.
+  // 256 elements per workgroup, and more in the sum: checks an element after workgroup 65,535, and the last element.
   Deno.test(`elementwise ops on 17 million elements (${name})`, async () => {
     const n = 17e6 + 3, x = device.tensor(Float32Array.from({ length: n }, (_, i) => i % 3), [n]);
     const squares = mul(x, x), sums = add(squares, x), y = await sums.data();
@@ -70,7 +73,7 @@ for (const { name, device } of all) {
   });
 }
 
-// By single elements and by fours, with more than the 64 columns and 32 queries of a workgroup.
+// Single elements and fours, with more than the 64 columns and 32 queries of a workgroup.
 for (const [B, T, heads, width, p] of [[1, 33, 2, 70, 0], [1, 130, 1, 100, 0.3]]) {
   agrees(`attention, B ${B}, T ${T}, ${heads} heads of ${width}, dropout ${p}`, tolerances.attention, (device) => {
     const qkv = leaf(device, [B, T, 3 * heads * width], 1), offset = device.tensor([9], [1], { dtype: "i32" });
@@ -79,7 +82,7 @@ for (const [B, T, heads, width, p] of [[1, 33, 2, 70, 0], [1, 130, 1, 100, 0.3]]
   });
 }
 
-// Documents of one token, of blocks of 32, and on both sides of their ends.
+// Documents of one token, of blocks of 32, and with lengths around those.
 for (
   const [heads, width, p, ...lengths] of [[2, 70, 0, 1, 1, 31], [1, 100, 0.3, 31, 33, 1, 32, 40, 63], [1, 5, 0, 70]]
 ) {
@@ -98,7 +101,8 @@ for (
 }
 
 for (const approximate of ["none", "tanh"] as const) {
-  // Polynomials of degree 10 and exponentials, also far outside the range in which they are fitted.
+  // The kernels use polynomials of degree 10 and exponentials; this also tests far outside the range in which they were
+  // fitted.
   agrees(`gelu, ${approximate}, near 0 and far from it`, { atol: 1e-6, rtol: 1e-6 }, (device) => {
     const far = [0, 1e-30, 1e-3, 6, 9.8, 9.9, 10, 12.8, 12.9, 13, 50, 1e4, 1e10].flatMap((x) => [x, -x]);
     const x = device.tensor(far, [far.length], { requiresGrad: true });
@@ -108,7 +112,7 @@ for (const approximate of ["none", "tanh"] as const) {
 
 for (const n of [1, 3, 4097, 100_003]) {
   for (const [seed, stream, offset] of [[1337, 3, 7], [2 ** 32 - 1, 2 ** 31, 2 ** 32 - 7]]) {
-    agrees(`dropout keeps the same of ${n}, seed ${seed}`, EXACT, (device) => {
+    agrees(`dropout of ${n} elements, seed ${seed}`, EXACT, (device) => {
       const ones = device.tensor(new Float32Array(n).fill(1), [n]),
         at = device.tensor([offset | 0], [1], { dtype: "i32" });
       return [dropout(ones, { p: 0.5, seed, stream, offset: at })]; // 0 and 2: nothing rounds

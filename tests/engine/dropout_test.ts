@@ -27,7 +27,7 @@ const words = kernel({
   },
 });
 
-Deno.test("philox: lanes give the host's words, in the order of the elements", async () => {
+Deno.test("philox: lanes compute the host's words, in the order of the elements", async () => {
   const device = await CpuDevice.create({ threads: 1, guards: true });
   for (
     const [first, stream, offset, seed] of [[0, 0, 0, 0], [7, 1, 2, 3], [
@@ -55,7 +55,7 @@ Deno.test("dropout: the CPU draws the reference's masks at odd sizes, on any num
   }
 });
 
-Deno.test("dropout: the share that is dropped is p, differently for each seed, offset and stream", async () => {
+Deno.test("dropout: elements are dropped with probability p, different ones for each seed, offset and stream", async () => {
   const device = await CpuDevice.create({ threads: 1 }), n = 100_000, p = 0.3;
   const kept = async (seed: number, offset: number, stream: number) => {
     const y = await dropout(device.tensor(new Float32Array(n).fill(1), [n]), { p, seed, offset, stream }).data();
@@ -78,7 +78,7 @@ Deno.test("dropout: the share that is dropped is p, differently for each seed, o
   device.close();
 });
 
-Deno.test("dropout: p of 0, of 1, and outside", async () => {
+Deno.test("dropout: p of 0, p of 1, and invalid p", async () => {
   for (const device of [new ReferenceDevice(), await CpuDevice.create({ threads: 1 })]) {
     const x = device.tensor([1, -2, 3], [3], { requiresGrad: true }), rest = { seed: 1, offset: 0, stream: 0 };
     assert(dropout(x, { p: 0, ...rest }) === x);
@@ -93,7 +93,7 @@ Deno.test("dropout: p of 0, of 1, and outside", async () => {
   }
 });
 
-Deno.test("dropout: an offset that moved on before backward is noticed", () => {
+Deno.test("dropout: backward throws if the offset has changed since", () => {
   const device = new ReferenceDevice(), x = device.tensor([1, 2], [2], { requiresGrad: true });
   const offset = device.tensor([0], [1], { dtype: "i32" });
   const y = dropout(x, { p: 0.5, seed: 1, offset, stream: 0 });

@@ -9,11 +9,11 @@ import type { Limit } from "../testing.ts";
 import { normal } from "./agree.ts";
 import { assertOpAgrees } from "./inputs.ts";
 
-/** One rounding: half a unit in the last place, which is at most 2⁻²⁴ of the value. */
+/** The error of one rounding: half a unit in the last place, which is at most 2⁻²⁴ of the value. */
 const ROUNDED: Limit = { atol: 0, rtol: 6e-8 };
 
-// Around the eight of a vector, past a chunk of a thread, and every way to broadcast: a scalar, a row for every row, a
-// number for every row, both sides at once, and what has to be expanded first.
+// Sizes around the eight elements of a vector, more than a thread's chunk, and every way to broadcast: a scalar, a row
+// for all rows, a number per row, both inputs at once, and shapes that must be expanded first.
 const PAIRS = [
   ...[1, 7, 8, 9, 257, 40_003].map((n) => [[n], [n]]),
   [[], []],
@@ -31,10 +31,10 @@ const PAIRS = [
   [[2, 1, 3, 1, 2, 1], [1, 3, 1, 2, 1, 2]],
 ];
 
-Deno.test("elementwise: two inputs, broadcast in every way, on all numbers of threads", async () => {
+Deno.test("elementwise: two inputs, broadcast in every way, agree on any number of threads", async () => {
   for (const [a, b] of PAIRS) {
-    // A gradient adds up n terms of size 1. Partial sums are about √n, of which an addition rounds 6e-8, and at most 256
-    // follow one another: 6e-8 · √n · √256, for each of two passes.
+    // A gradient is a sum of n terms of size 1. Partial sums are about √n, each addition rounds by 6e-8 of that, and at
+    // most 256 additions follow one another: 6e-8 · √n · √256, for each of two passes.
     const terms = sizeOf(commonShape("", [a, b])) / Math.min(sizeOf(a), sizeOf(b));
     const backward = { atol: 2e-6 * Math.sqrt(terms), rtol: 1e-6 };
     for (const name of ["add", "sub", "mul", "div", "maximum"] as const) {
@@ -61,7 +61,7 @@ Deno.test("elementwise: one input, over the whole range of floats", async () => 
   const sweep = (n: number, f: (t: number) => number) => Float32Array.from({ length: n }, (_, i) => f(i / (n - 1)));
   const all = sweep(20_001, (t) => 2 ** (252 * t - 125)), one = sweep(9999, (t) => 0.4 + 1.6 * t);
   const line = sweep(20_001, (t) => 24 * t - 12);
-  // Errors that were measured, in units of the last place: exp 1, log 0.62, tanh 4.9 above ½ and 2.6 below.
+  // Measured errors, in units in the last place: exp 1, log 0.62, tanh 4.9 above ½ and 2.6 below.
   const limits: [string, (x: Tensor) => Tensor, Float32Array, Limit][] = [
     ["neg", ops.neg, line, { atol: 0, rtol: 0 }],
     ["exp", ops.exp, line.map((x) => 7 * x), { atol: 0, rtol: 2.4e-7 }],
@@ -72,7 +72,7 @@ Deno.test("elementwise: one input, over the whole range of floats", async () => 
     ["tanh of small numbers", ops.tanh, all.map((x) => Math.min(x, 1)), { atol: 0, rtol: 3.5e-7 }],
   ];
   for (const [name, op, values, forward] of limits) {
-    // 1 − y² of tanh cancels near ±1: the error of y remains.
+    // tanh's 1 − y² cancels near ±1, where the error of y remains.
     const backward = { atol: 4e-6, rtol: 1e-6 };
     await assertOpAgrees(name, [{ shape: [values.length], values }], op, { forward, backward });
   }
@@ -109,7 +109,7 @@ Deno.test("elementwise: zeros, infinities and NaN as in PyTorch", async () => {
   cpu.close();
 });
 
-Deno.test("elementwise: gradients where they are a matter of convention", async () => {
+Deno.test("elementwise: gradients at kinks and ties follow PyTorch's conventions", async () => {
   const cpu = await CpuDevice.create({ threads: 1 });
   for (const device of [cpu, new ReferenceDevice()]) {
     const a = device.tensor([1, 2, -3, 0, NaN], [5], { requiresGrad: true });
@@ -119,13 +119,13 @@ Deno.test("elementwise: gradients where they are a matter of convention", async 
     const x = device.tensor([0, -1, 2], [3], { requiresGrad: true });
     ops.pow(x, 0).backward(device.tensor([1, 1, 1], [3]));
     assertEquals([...await x.grad!.data()], [0, 0, 0]);
-    ops.mul(x, x).backward(device.tensor([1, 1, 1], [3])); // both sides are the same tensor, and its gradient is there
+    ops.mul(x, x).backward(device.tensor([1, 1, 1], [3])); // one tensor as both inputs, with a gradient
     assertEquals([...await x.grad!.data()], [0, -2, 4]);
   }
   cpu.close();
 });
 
-Deno.test("elementwise: what does not fit is refused by name and shape", () => {
+Deno.test("elementwise: operands that do not fit are rejected, with op and shapes", () => {
   const device = new ReferenceDevice(), other = new ReferenceDevice();
   const two = device.tensor([1, 2], [2]),
     three = device.tensor([1, 2, 3], [3]),

@@ -6,11 +6,11 @@ import { embedding } from "../../src/ops/embedding.ts";
 import { assertOpAgrees, type Input } from "./inputs.ts";
 
 Deno.test("embedding: the CPU agrees with the reference at odd sizes, on any number of threads", async () => {
-  // One row; rows never taken; every row many times; a vocabulary far larger than the text.
+  // One row; rows that are never looked up; rows that are looked up many times; a vocabulary far larger than the text.
   for (const [n, V, C] of [[1, 1, 1], [5, 3, 7], [4, 9, 8], [768, 65, 128], [1001, 2, 33], [13, 20_011, 17]]) {
     const values = Int32Array.from({ length: n }, (_, i) => (i * i + 3 * i) % 7919 % V);
     const ids: Input = { shape: [n], values, dtype: "i32" };
-    // A gradient adds up to n numbers of size 1, twice.
+    // A gradient is a sum of up to n numbers of size 1, twice.
     const limits = { forward: { atol: 0, rtol: 0 }, backward: { atol: 1e-6 * Math.sqrt(n), rtol: 1e-6 } };
     await assertOpAgrees(
       `${n} of [${V},${C}]`,
@@ -21,7 +21,7 @@ Deno.test("embedding: the CPU agrees with the reference at odd sizes, on any num
   }
 });
 
-Deno.test("embedding: a gradient that is there is added to, untouched rows stay", async () => {
+Deno.test("embedding: backward adds to an existing gradient, and other rows stay unchanged", async () => {
   for (const device of [new ReferenceDevice(), await CpuDevice.create({ threads: 1, guards: true })]) {
     const weight = device.tensor([1, 2, 3, 4, 5, 6], [3, 2], { requiresGrad: true });
     weight.grad = device.tensor([10, 10, 20, 20, 30, 30], [3, 2]);
@@ -33,7 +33,7 @@ Deno.test("embedding: a gradient that is there is added to, untouched rows stay"
   }
 });
 
-Deno.test("embedding: an id outside is refused, or takes the last row where the host cannot see it", async () => {
+Deno.test("embedding: an invalid id is rejected, or takes the last row if it was computed on the device", async () => {
   for (const device of [new ReferenceDevice(), await CpuDevice.create({ threads: 1, guards: true })]) {
     const weight = device.tensor([1, 2, 3, 4], [2, 2], { requiresGrad: true });
     const ids = (...values: number[]) => device.tensor(values, [values.length], { dtype: "i32" });

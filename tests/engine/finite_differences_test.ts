@@ -1,7 +1,7 @@
 /**
- * Every op's gradients against central differences, (f(x + h) − f(x − h)) / 2h, in f64 on the reference device: an argument
- * that shares nothing with PyTorch's numbers, nor with the rules that the ops are written by. The calls are those of the
- * golden cases, so an op that has cases is checked here too.
+ * Compares every op's gradients with central differences, (f(x + h) − f(x − h)) / 2h, in f64 on the reference device.
+ * This check is independent of PyTorch's numbers and of the ops' derivative rules. It makes the calls of the golden
+ * cases, so an op that has cases is checked here, too.
  */
 import { assert } from "@std/assert";
 import { createDevice } from "../../src/device/create.ts";
@@ -10,20 +10,22 @@ import type { Fixture } from "../golden/fixtures.ts";
 import { call, type OpCase, opFixtures, OPS } from "../golden/op_cases.ts";
 import { assertClose } from "../testing.ts";
 
-/** Relative to x between 0.01 and 1: h² and the rounding of f, 1e-16 / h, are both far below the limit. */
+/**
+ * Relative to x between 0.01 and 1. The errors from h² and from rounding f, 1e-16 / h, are both far below the limit.
+ */
 const STEP = 1e-5, LIMIT = { atol: 1e-7, rtol: 1e-7 };
-/** Elements of an input that are moved, the first and the last among them. */
+/** Number of elements of each input that are varied, including the first and the last. */
 const PROBES = 40;
 const device = await createDevice("reference");
 
-/** Of size 0.5 to 1.5, so that a kink shows. */
+/** A seed with values of size 0.5 to 1.5, so that a kink is noticed. */
 const seedOf = (size: number) =>
   Array.from({ length: size }, (_, i) => (1 + 0.5 * Math.cos(3 + 2.3 * i * i)) * (i % 3 ? 1 : -1));
 
 async function check(fixture: Fixture<OpCase>, test: OpCase): Promise<number> {
   const { leaves, forward } = call(device, fixture, test), inputs = [...leaves].filter(([, leaf]) => leaf.requiresGrad);
   const y = forward(), seed = seedOf(y.size), before = await y.data();
-  // All but the first begin with a gradient of ones, as if an earlier backward had left it.
+  // All inputs except the first start with a gradient of ones, as an earlier backward might have left it.
   for (const [, leaf] of inputs.slice(1)) leaf.grad = device.tensor(Array(leaf.size).fill(1), leaf.shape);
   y.backward(device.tensor(seed, y.shape));
 
@@ -31,7 +33,7 @@ async function check(fixture: Fixture<OpCase>, test: OpCase): Promise<number> {
     using _ = device.scope();
     return noGrad(() => call(device, fixture, test, new Map([[name, values]])).forward()).data();
   };
-  /** How f = Σ y · seed changes: what stays the same adds nothing, however large. */
+  /** The change of f = Σ y · seed. Unchanged elements of y add exactly nothing, however large they are. */
   const change = async (name: string, values: Float64Array) => {
     const after = await run(name, values);
     return seed.reduce((sum, weight, i) => after[i] === before[i] ? sum : sum + weight * (after[i] - before[i]), 0);
@@ -52,7 +54,8 @@ async function check(fixture: Fixture<OpCase>, test: OpCase): Promise<number> {
       const fall = await change(name, values);
       values[j] = x;
       const [right, left] = [rise / (above - x), fall / (below - x)], actual = gradient[j] - (i > 0 ? 1 : 0);
-      // At a kink (equal elements of max, maximum) the slopes of the two sides differ, and any between them is a gradient.
+      // At a kink (equal elements of max, maximum) the slopes on the two sides differ, and any value between them is a
+      // gradient.
       const kink = Math.abs(right - left) > 1e-3 * (1 + Math.abs(right) + Math.abs(left));
       const central = (rise - fall) / (above - below);
       const expected = kink ? Math.min(Math.max(actual, Math.min(left, right)), Math.max(left, right)) : central;

@@ -10,7 +10,7 @@ import { assertClose, devices } from "../testing.ts";
 import { assertOpAgrees } from "./inputs.ts";
 
 Deno.test("erf has fifteen digits", () => {
-  // Python's math.erf.
+  // Values of Python's math.erf.
   const known = [[0.5, 0.5204998778130465], [1, 0.8427007929497149], [2, 0.9953222650189527], [
     -3,
     -0.9999779095030014,
@@ -29,7 +29,7 @@ Deno.test("gelu: the CPU agrees with the reference at odd sizes, on any number o
   }
 });
 
-Deno.test("gelu: wrong by 2e-7 at most, times x where that is greater, everywhere", async () => {
+Deno.test("gelu: the error is at most 2e-7, times |x| if that is above 1, for every x", async () => {
   const n = 200_000, x = Float32Array.from({ length: n }, (_, i) => (i / n - 0.5) * 32);
   x.set([1e-30, -1e-30, 1e-40, 100, -100, 1e4, -1e4, 1e30, -1e30, -0]);
   const cpu = await CpuDevice.create({ threads: 1, guards: true });
@@ -58,7 +58,7 @@ Deno.test("gelu: NaN stays NaN", async () => {
   device.close();
 });
 
-Deno.test("gelu: of infinity is infinity, beside finite neighbours", async () => {
+Deno.test("gelu: infinity gives infinity, also next to finite elements", async () => {
   for (const { name, device } of await devices()) {
     const x = device.tensor([Infinity, 1e30, 0]);
     for (const approximate of ["none", "tanh"] as const) {

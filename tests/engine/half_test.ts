@@ -3,7 +3,7 @@ import { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from "../../src/half.ts";
 
 const all = Uint16Array.from({ length: 65536 }, (_, bits) => bits);
 
-/** What the bits say, by the definition of such formats: sign · 2^exponent · significand. */
+/** The value of the bits, by the definition of such formats: sign · 2^exponent · significand. */
 function valueOf(bits: number, exponentBits: number): number {
   const fractionBits = 15 - exponentBits, bias = 2 ** (exponentBits - 1) - 1;
   const sign = bits >> 15 ? -1 : 1, exponent = bits >> fractionBits & 2 ** exponentBits - 1;
@@ -20,7 +20,7 @@ for (
 ) {
   const expected = Float32Array.from(all, (bits) => valueOf(bits, exponentBits));
 
-  Deno.test(`${name}: each of 65,536 widens to its value, and narrows back to itself`, () => {
+  Deno.test(`${name}: all 65,536 bit patterns widen to their value, and narrow back`, () => {
     const wide = widen(all);
     assertEquals(wide, expected);
     assertEquals(Object.is(wide[0x8000], -0), true);
@@ -31,9 +31,9 @@ for (
     }
   });
 
-  Deno.test(`${name}: halves go to the even neighbour, all else to the nearest`, () => {
+  Deno.test(`${name}: ties round to even, all other values to nearest`, () => {
     const values: number[] = [], bits: number[] = [];
-    const largest = 2 ** 15 - 2 ** (15 - exponentBits) - 1; // the largest finite one
+    const largest = 2 ** 15 - 2 ** (15 - exponentBits) - 1; // the largest finite number
     for (let low = 0; low < largest; low += 7) {
       const [a, b] = [expected[low], expected[low + 1]], middle = (a + b) / 2; // exact: one bit more
       const [below, above] = [a + (b - a) * 0.4990234375, a + (b - a) * 0.5009765625];
@@ -42,13 +42,13 @@ for (
       bits.push(low, even, low + 1, even | 0x8000);
     }
     const floats = Float32Array.from(values);
-    // Subnormal f32, of which BF16's first are neighbours, have no bits for a value just beside the middle.
+    // Among subnormal f32, such as the first values of BF16, some values next to the middle do not exist.
     const exact = values.map((value, i) => floats[i] === value);
     assertEquals([...narrow(floats)].filter((_, i) => exact[i]), bits.filter((_, i) => exact[i]));
     assertEquals(exact.filter(Boolean).length > 0.9 * exact.length, true);
   });
 
-  Deno.test(`${name}: what is too large becomes infinite from half a step beyond the largest on`, () => {
+  Deno.test(`${name}: numbers become infinite from half a step above the largest finite one`, () => {
     const infinite = 2 ** 15 - 2 ** (15 - exponentBits), largest = expected[infinite - 1];
     const step = largest - expected[infinite - 2], limit = largest + step / 2;
     const below = limit - step / 64, values = Float32Array.of(limit, -limit, below, -below, Infinity, -Infinity);
@@ -57,7 +57,7 @@ for (
     assertEquals([c, d], [infinite - 1, infinite - 1 | sign]);
   });
 
-  Deno.test(`${name}: part of an array goes into part of another`, () => {
+  Deno.test(`${name}: a part of an array is converted into a part of another`, () => {
     const out = new Float32Array(4), bits = new Uint16Array(4);
     widen(narrow(Float32Array.of(1, 2)), out.subarray(1, 3));
     assertEquals([...out], [0, 1, 2, 0]);

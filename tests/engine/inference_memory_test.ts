@@ -1,4 +1,6 @@
-/** Memory as foreseen for generating, against what the same generation has taken when it is over. */
+/**
+ * The memory that is estimated for generation, compared with the memory that the same generation has taken in the end.
+ */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { createDevice } from "../../src/device/create.ts";
 import { openDevice } from "../testing.ts";
@@ -18,7 +20,7 @@ for (const name of Deno.env.get("NANOGPT_TEST_DEVICES")?.split(",") ?? ["cpu"]) 
   for (const { weights, inference } of kinds) {
     for (const promptLength of [undefined, 1, 7, 30]) {
       const what = promptLength === undefined ? "a whole block" : `${promptLength} tokens`;
-      Deno.test(`the memory that generating takes is foreseen to the byte: ${weights}${inference ? "" : " for training"}, from ${what} (${name})`, async () => {
+      Deno.test(`the memory that generation takes is estimated to the byte: ${weights}${inference ? "" : " for training"}, from ${what} (${name})`, async () => {
         const device = await openDevice(name, { threads: 2 });
         const needs = await inferenceNeeds(CONFIG, { device, weights, inference, promptLength });
         assertEquals(device.memory(), { tensors: 0, bytes: 0, reserved: 0 }, "the rehearsal has touched the device");
@@ -40,7 +42,7 @@ for (
     ...asked,
   }] as const
 ) {
-  Deno.test(`the memory of several texts at once is foreseen to the byte, past the block too: ${Object.entries(options)}`, async () => {
+  Deno.test(`the memory of several texts at once is estimated to the byte, also beyond the block size: ${Object.entries(options)}`, async () => {
     const device = await createDevice("cpu", { threads: 2 }), many = { numReturnSequences: 3, ...options };
     const needs = await inferenceNeeds(CONFIG, { device, promptLength: 5, maxNewTokens: 40, ...many });
     const model = new GPT(CONFIG, { device, inference: true }).eval();
@@ -50,7 +52,7 @@ for (
   });
 }
 
-Deno.test("keys and values in bf16 take two bytes less each, and are counted so", async () => {
+Deno.test("the estimate counts two bytes less for each key and value in bf16", async () => {
   const device = await createDevice("cpu", { threads: 1 }), options = { device, numReturnSequences: 5 };
   const [f32, bf16] = await Promise.all(
     (["f32", "bf16"] as const).map((cache) => inferenceNeeds(CONFIG, { ...options, cache })),
@@ -58,15 +60,16 @@ Deno.test("keys and values in bf16 take two bytes less each, and are counted so"
   const { blockSize, nLayer, nEmbd } = CONFIG,
     numbers = 5 * 2 * nLayer * blockSize * nEmbd,
     less = f32.bytes - bf16.bytes;
-  assert(less >= 2 * numbers && less < 2.5 * numbers, `${less} bytes of ${numbers} numbers`); // blocks of f32 are rounded up
+  assert(less >= 2 * numbers && less < 2.5 * numbers, `${less} bytes of ${numbers} numbers`); // f32 is rounded up
   device.close();
 });
 
-Deno.test("a model that cannot generate is refused with the figures, before anything is made", async () => {
+Deno.test("a model that does not fit is rejected with figures, before anything is allocated", async () => {
   const device = await createDevice("cpu", { threads: 1 }), begin = performance.now();
   const refused = async (config: Partial<GPTConfig>, weights: "f32" | "bf16", message: string) =>
     (await assertRejects(() => checkInference(config, { device, weights }), DeviceError, message)).message;
-  // GPT-2 XL's matrices, 12·C² a layer and V·C, in two bytes; in four its keys and values, 2·C a token and layer: 3.48 GiB.
+  // GPT-2 XL's matrices, 12·C² per layer and V·C, take two bytes per element; keys and values, 2·C per token and layer,
+  // take four: 3.48 GiB.
   const { vocabSize: V, blockSize: T, nLayer: L, nEmbd: C } = GPT2_XL, gib = 2 ** 30;
   const least = (2 * (12 * L * C * C + V * C) + 4 * 2 * L * T * C) / gib;
   const { bytes } = await inferenceNeeds(GPT2_XL, { device, weights: "bf16" });
@@ -82,19 +85,20 @@ Deno.test("a model that cannot generate is refused with the figures, before anyt
   assert(!(await refused({ ...GPT2_XL, nLayer: 96 }, "f32", "takes more than")).includes("bf16"));
   await refused({ ...GPT2_XL, nLayer: 96 }, "bf16", "weights in bf16, takes more than");
   await refused({ ...GPT2_XL, nLayer: 1e9 }, "bf16", "takes more than");
-  // By little, so that only the rehearsal tells: keys and values of a block are 0.6 GiB for 48 layers.
+  // It exceeds the memory by little, so only the rehearsal notices: keys and values of a block are 0.6 GiB for 48
+  // layers.
   await refused({ ...GPT2_XL, blockSize: 1800 }, "bf16", "weights in bf16, takes 4.");
   assert(performance.now() - begin < 5000);
   assertEquals(device.memory().reserved, 0);
 
-  const quarter = device.empty([2 ** 28]); // never touched
+  const quarter = device.empty([2 ** 28]); // its pages are never touched
   await refused(GPT2_XL, "bf16", "and the cpu device has 4 GiB, of which 1 GiB are in use");
   quarter.dispose();
   await checkInference(GPT2_XL, { device, weights: "bf16" });
   device.close();
 });
 
-Deno.test("a device that limits single buffers refuses a table that is larger", async () => {
+Deno.test("a device that limits the size of a buffer rejects a larger table", async () => {
   const device = await createDevice("cpu", { threads: 1 });
   Object.defineProperty(device, "capacity", { value: { all: Infinity, one: 2 ** 27, limit: "its limit" } });
   const table = { vocabSize: 50257, blockSize: 64, nLayer: 1, nHead: 12, nEmbd: 768 }; // 147 MiB in f32, rounded up

@@ -1,10 +1,10 @@
-/** An op's result and gradients, from inputs that are told by their shapes. */
+/** An op's result and gradients, from inputs that are described by their shapes. */
 import type { Device } from "../../src/engine/device.ts";
 import { sizeOf, type Tensor } from "../../src/engine/tensor.ts";
 import type { Limit } from "../testing.ts";
 import { assertAgrees, normal } from "./agree.ts";
 
-/** Floats, drawn from the normal distribution where no values are given, or integers. */
+/** An input: integers, or floats, which are drawn from the normal distribution if no values are given. */
 export interface Input {
   readonly shape: readonly number[];
   readonly values?: ArrayLike<number>;
@@ -27,7 +27,7 @@ function gradients(device: Device, inputs: readonly Input[], op: Op): Tensor[] {
   return tensors.flatMap(({ grad }) => grad ?? []);
 }
 
-/** As {@linkcode assertAgrees}, of the result within `forward` and of the gradients within `backward`. */
+/** As {@linkcode assertAgrees}, with the limit `forward` for the result and `backward` for the gradients. */
 export async function assertOpAgrees(
   what: string,
   inputs: readonly Input[],

@@ -7,10 +7,11 @@ import { normal } from "./agree.ts";
 import { assertOpAgrees, type Input } from "./inputs.ts";
 
 Deno.test("layer_norm: the CPU agrees with the reference at odd sizes, on any number of threads", async () => {
-  // Around blocks of 32 rows and vectors of 8 and 16 columns, and large enough that threads share the work.
+  // Sizes around blocks of 32 rows and vectors of 8 and 16 columns, and sizes large enough for threads to share the
+  // work.
   for (const [rows, C] of [[1, 1], [5, 1], [3, 7], [31, 8], [33, 17], [257, 65], [768, 128], [7, 3001]]) {
     const x: Input = { shape: [rows, C], values: normal(rows * C).map((value) => 3 * value + 1) };
-    // Parameters' gradients are sums over rows: √rows of size, and as many roundings.
+    // The parameters' gradients are sums over rows: about √rows in size, with as many roundings.
     const summed = { atol: 3e-5 + 1e-6 * Math.sqrt(rows), rtol: 1e-5 };
     const limits = { forward: tolerances.layerNorm, backward: summed };
     await assertOpAgrees(`[${rows},${C}]`, [x, { shape: [C] }], (x, weight) => layerNorm(x, weight), limits);
@@ -19,7 +20,7 @@ Deno.test("layer_norm: the CPU agrees with the reference at odd sizes, on any nu
   }
 });
 
-Deno.test("layer_norm: gradients go only where they are asked for", async () => {
+Deno.test("layer_norm: only inputs that require a gradient get one", async () => {
   const device = new ReferenceDevice(), values = [1, 2, 4, 8, 16, 32];
   for (const [x, weight, bias] of [[true, false, false], [false, true, false], [false, false, true]]) {
     const make = (values: number[], shape: number[], requiresGrad: boolean) =>
@@ -31,7 +32,7 @@ Deno.test("layer_norm: gradients go only where they are asked for", async () => 
   }
 });
 
-Deno.test("layer_norm: a weight of another length is refused", () => {
+Deno.test("layer_norm: a weight of another length is rejected", () => {
   const device = new ReferenceDevice(), x = device.tensor([1, 2, 3, 4], [2, 2]);
   assertThrows(
     () => layerNorm(x, device.tensor([1, 2, 3], [3])),

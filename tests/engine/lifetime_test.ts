@@ -1,4 +1,7 @@
-/** A device's life: closing, idling, processes that forget to close it, and systems that grant less than it asks for. */
+/**
+ * A device's lifetime: closing, idling, scripts that forget to close it, and systems that provide less memory than
+ * requested.
+ */
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { accumulate } from "../../kernels/accumulate/kernel.ts";
 import { CpuDevice } from "../../src/device/cpu.ts";
@@ -12,7 +15,7 @@ import { openDevice } from "../testing.ts";
 
 const folder = new URL("../../", import.meta.url).href;
 
-/** What a script prints, in a process of its own. */
+/** The output of a script in a process of its own. */
 async function run(script: string, ...args: string[]): Promise<string> {
   const url = `data:application/typescript,${encodeURIComponent(script)}`;
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
@@ -23,7 +26,7 @@ async function run(script: string, ...args: string[]): Promise<string> {
   return new TextDecoder().decode(stdout).trim();
 }
 
-/** Prints the number of threads, and what elements there are in the sum of a million times 1.5 and 1.5. */
+/** Prints the number of threads, and the distinct elements of the sum of a million times 1.5 and 1.5. */
 const work = (threads: number) => `
   const { createDevice } = await import("${folder}src/device/create.ts");
   const { add } = await import("${folder}src/ops/add.ts");
@@ -42,7 +45,7 @@ Deno.test("without shared memory there is one thread, and it computes the same b
   assertEquals(await run(unshared + bits, "2"), await run(bits, "1"));
 });
 
-Deno.test("where 4 GiB are refused, less will do", async () => {
+Deno.test("if the system refuses 4 GiB, the device takes less", async () => {
   const refuse = (above: number) => `
     const Memory = WebAssembly.Memory;
     WebAssembly.Memory = function (options) {
@@ -61,7 +64,7 @@ Deno.test("where 4 GiB are refused, less will do", async () => {
   assert(/^DeviceError cpu: a storage of 256 MiB does not fit: \d+ MiB of 256 MiB/.test(second), second);
 });
 
-Deno.test("where the system refuses what the threads need, creation says so", async () => {
+Deno.test("if the system refuses the memory that the threads need, creation throws", async () => {
   const { Memory } = WebAssembly;
   try {
     WebAssembly.Memory = function () {
@@ -83,7 +86,7 @@ Deno.test("after three idle seconds the threads work again", async () => {
   device.close();
 });
 
-Deno.test("600,000 launches, more than are numbered, each do all of their work once", async () => {
+Deno.test("600,000 launches, more than there are launch numbers, each do all of their work once", async () => {
   const device = await createDevice("cpu", { threads: 3 }),
     one = device.tensor(new Float32Array(16384).fill(1), [16384]);
   const sum = device.tensor(new Float32Array(16384), [16384]);
@@ -103,7 +106,7 @@ Deno.test("a kernel that fails on any thread is reported, and the next launch wo
     reads: { x: f32("n") },
     writes: { y: f32("n") },
     reference() {},
-    // The instruction 0 traps: in the last of the chunks, which any thread may take.
+    // The instruction 0 (unreachable) traps, in the last of the chunks, which any thread may take.
     cpu: { tasks: ({ n }) => n, emit: (f, { end, n }) => f.when(f.i32.eq(end, n), () => f.emit(0)) },
   });
   for (let i = 0; i < 20; i++) {
@@ -113,7 +116,7 @@ Deno.test("a kernel that fails on any thread is reported, and the next launch wo
   device.close();
 });
 
-Deno.test("a closed device computes no more; what was computed can be read and freed", async () => {
+Deno.test("a closed device does not compute, but its results can be read and freed", async () => {
   for (const name of ["reference", "cpu"]) {
     const device = await openDevice(name, { threads: 2 }), x = device.tensor([1, 2], [2]), y = add(x, x);
     device.close();

@@ -18,7 +18,7 @@ Deno.test("logprobs: the CPU agrees with the reference at odd sizes, on any numb
 });
 
 for (const { name, device } of await devices()) {
-  Deno.test(`logprobs: entropy, mean and hits of rows that can be worked out; none of rows that are ignored (${name})`, async () => {
+  Deno.test(`logprobs: entropy, mean and hits of rows are those computed by hand, and 0 for ignored rows (${name})`, async () => {
     const values = [1, 1, 1, 1, 0, Math.log(3), -100, -100, 1, 2, 3, 6]; // even; a quarter and three quarters; ignored
     const logits = device.tensor(values, [3, 4]), targets = device.tensor([2, 0, -1], [3], { dtype: "i32" });
     const found = logprobStatistics(logits, targets, { ignoreIndex: -1 }), ln = Math.log;

@@ -1,4 +1,4 @@
-/** Matrix products at sizes for which the GPU's passes are chosen differently, on every device against the reference. */
+/** Matrix products at sizes for which the GPU's passes differ, on every device compared with the reference. */
 import { assertEquals } from "@std/assert";
 import { planOf } from "../../kernels/matmul/gpu.ts";
 import { matmulBias, matmulNN, matmulNT, matmulTN } from "../../kernels/matmul/kernel.ts";
@@ -21,24 +21,24 @@ const CASES: Case[] = [
     [form, "tiles of 64", 2, 65, 33, 130],
     [form, "tiles of 64, fours", 1, 68, 20, 132],
     [form, "tiles of 64, fours", 2, 12, 64, 8],
-    [form, "tiles of 128, fours", 64, 136, 20, 132], // 256 of them
+    [form, "tiles of 128, fours", 64, 136, 20, 132], // 256 tiles
   ]),
   ["TN", "tiles of 64, 2 parts", 1, 7, 600, 5],
   ["TN", "tiles of 64, fours, 3 parts", 2, 68, 1001, 12],
-  // So many parts that the last have nothing of K left.
+  // With this many parts, the last parts have nothing of K left.
   ["TN", "tiles of 128, fours, 257 parts", 1, 8, 66_000, 12],
 ];
 
 for (const [form, plan, batch, M, K, N] of CASES) {
   const sizes = { batch, M, N, K };
-  Deno.test(`matmul ${form} of [${batch},${M},${K},${N}] goes by ${plan}`, () => {
+  Deno.test(`matmul ${form} of [${batch},${M},${K},${N}] is computed by ${plan}`, () => {
     const { fewRows, tile, fours, parts } = planOf(form, sizes);
     const tiles = [`tiles of ${tile}`, fours && "fours", parts > 1 && `${parts} parts`].filter(Boolean).join(", ");
     assertEquals(fewRows ? "few rows" : tiles, plan);
   });
 }
 
-/** From −15 to 15: sums of up to 66,000 products stay below 2²⁴, so they are exact in any order. */
+/** Integers from −15 to 15: sums of up to 66,000 products stay below 2²⁴, so they are exact in any order. */
 const integers = (count: number, seed: number) =>
   Float32Array.from(normal(count, seed), (x) => Math.max(-15, Math.min(15, Math.round(4 * x))));
 

@@ -15,7 +15,9 @@ import { assertAgrees, normal } from "./agree.ts";
 /** Bytes of `count` rows or columns, packed. */
 const packedBytes = (width: number, count: number, K: number): number => 4 * Math.ceil(count / width) * width * K;
 
-/** [batch, M, K, N]: a tile's size and beside it, blocks of K of 384 and beside them, more rows than a thread packs at a time. */
+/**
+ * [batch, M, K, N]: sizes at and around a tile's and K's blocks of 384, and more rows than a thread packs at a time.
+ */
 const SIZES = [
   [1, 1, 1, 1],
   [1, 6, 4, 16],
@@ -28,16 +30,17 @@ const SIZES = [
   [1, 520, 3, 5],
   [1, 9, 33, 523],
   [1, 301, 400, 290],
-  // The common operand, packed, is too large for a copy in every thread's scratch: first a, then b.
+  // The packed common operand is too large for a copy in every thread's scratch memory: first a, then b.
   [96, 6, 385, 33],
   [36, 20, 385, 13],
 ];
-/** [batch, M, K, N] with so few rows of a that b is read in place. */
+/** [batch, M, K, N] with few rows of a, for which b is read in place. */
 const FEW_ROWS = [1, 2, 3, 4].flatMap((M) => [[1, M, 1, 1], [2, M, 33, 70], [1, M, 385, 523]]);
 
 /**
- * Elements are normally distributed, so a sum of k products is about √k; adding K of them rounds K times by up to 6e-8 of
- * that, at random: 2e-8 · K is the expected error, and of 100,000 elements one is expected at 4.5 times as much.
+ * Elements are normally distributed, so a sum of k products is about √k. Adding K products rounds K times, at random,
+ * by up to 6e-8 of that. The expected error is 2e-8 · K; one of 100,000 elements is expected to have 4.5 times that
+ * error.
  */
 const limit = ([, , K]: number[]) => ({ atol: 1e-7 * K, rtol: 1e-6 });
 
@@ -68,13 +71,13 @@ Deno.test("matmul with bias: the CPU agrees with the reference, on any number of
   }
 });
 
-Deno.test("matmul: what a fresh result's memory held before does not show", async () => {
+Deno.test("matmul: a fresh result does not depend on the previous contents of its memory", async () => {
   const device = await CpuDevice.create({ threads: 2, guards: true });
   for (const M of [3, 40]) {
     const run = () => launch(matmulNT, operands(device, "NT", [1, M, 385, 50])).c;
     const before = run(), expected = await before.data();
     before.dispose();
-    device.tensor(new Float32Array(M * 50).fill(NaN), [1, M, 50]).dispose(); // the pool hands it out next
+    device.tensor(new Float32Array(M * 50).fill(NaN), [1, M, 50]).dispose(); // the pool will reuse its memory next
     assertEquals(await run().data(), expected);
   }
 });
@@ -89,7 +92,7 @@ Deno.test("matmul: a large b is read in place, not copied as a whole", async () 
   }
 });
 
-// Both tiles in one process, whichever is the faster here: their bits must be the same.
+// Tests both tiles in one process, whichever is faster here: their results must have the same bits.
 for (const [aSide, bSide] of [["k", "k"], ["k", "panel"], ["panel", "panel"], ["panel", "k"]] as const) {
   Deno.test(`multiply: tiles of 8 and of 16 columns give the same bits, a along ${aSide}, b along ${bSide}`, () => {
     const [narrow, wide] = [8, 16].map((width) => blocks(width as Columns, aSide, bSide));
@@ -102,7 +105,7 @@ for (const [aSide, bSide] of [["k", "k"], ["k", "panel"], ["panel", "panel"], ["
   });
 }
 
-/** A module of the building blocks; returns c with 16 elements around it, which must stay as they are. */
+/** A module that packs and multiplies. It returns c with 16 elements around it, which must stay unchanged. */
 function blocks(width: Columns, aSide: Contiguous, bSide: Contiguous) {
   const pages = { initial: 64, maximum: 64, shared: false }, memory = new WebAssembly.Memory(pages);
   const f = WasmFunction.main("blocks"),
@@ -135,7 +138,7 @@ function blocks(width: Columns, aSide: Contiguous, bSide: Contiguous) {
   };
 }
 
-Deno.test("matmul and linear: shapes that do not fit are refused by name", () => {
+Deno.test("matmul and linear: shapes that do not fit are rejected, with the op's name", () => {
   const device = new ReferenceDevice(),
     zeros = (...shape: number[]) => {
       return device.tensor(new Float32Array(shape.reduce((a, b) => a * b, 1)), shape);

@@ -21,7 +21,7 @@ for (const name of ["reference", "cpu"]) {
       device.close();
     });
 
-  test("a scope frees what was made in it, but for what is kept", async (device) => {
+  test("a scope frees the tensors made in it, except those passed to keep", async (device) => {
     const a = device.tensor([1, 2], [2]);
     let kept;
     {
@@ -39,7 +39,7 @@ for (const name of ["reference", "cpu"]) {
     assertEquals(Array.from(await kept.data()), [3, 6]);
   });
 
-  test("steady work takes no more from the system", (device) => {
+  test("repeated work takes no more memory from the system", (device) => {
     const a = device.tensor(new Float32Array(1000).fill(1), [10, 100], { requiresGrad: true });
     const seed = device.tensor(new Float32Array(1000).fill(1), [10, 100]);
     const step = () => {
@@ -52,7 +52,7 @@ for (const name of ["reference", "cpu"]) {
     assertEquals(device.memory(), before);
   });
 
-  test("a freed tensor is refused by name", (device) => {
+  test("a freed tensor is rejected, with the op's name", (device) => {
     let lost: Tensor;
     {
       using _ = device.scope();
@@ -73,7 +73,7 @@ for (const name of ["reference", "cpu"]) {
     );
   });
 
-  test("launch takes operands in any order, and refuses what would corrupt", async (device) => {
+  test("launch takes operands in any order, and rejects operands that would corrupt memory", async (device) => {
     const [x, sum] = [device.tensor([1, 2], [2]), device.tensor([10, 20], [2])];
     launch(accumulate, { x, sum });
     launch(accumulate, { sum, x });
@@ -113,14 +113,14 @@ Deno.test("memory after 100 training steps equals memory after 10", async () => 
   device.close();
 });
 
-Deno.test("what does not fit into the memory is refused with the figures", async () => {
+Deno.test("a tensor that does not fit into the memory is rejected with figures", async () => {
   const device = await CpuDevice.create({ threads: 1 });
   assertThrows(() => device.empty([2 ** 30]), DeviceError, "does not fit");
   assertEquals(Array.from(await device.tensor([1], [1]).data()), [1]);
   device.close();
 });
 
-Deno.test("guards find a kernel that writes one element too far", async () => {
+Deno.test("guards find a kernel that writes one element past its storage", async () => {
   const wrong = kernel({
     name: "wrong",
     reads: { x: f32("n") },
@@ -139,15 +139,16 @@ Deno.test("guards find a kernel that writes one element too far", async () => {
   }
 });
 
-Deno.test("guards find nothing in training and decoding, eager and replayed, and nothing lies between the parameters", async () => {
+Deno.test("guards find nothing in training and decoding, eager and replayed, and the gaps between parameters stay zero", async () => {
   const device = await CpuDevice.create({ threads: 2, guards: true });
   for (const [nEmbd, nHead, blockSize, vocabSize] of [[75, 3, 37, 67], [40, 2, 70, 300]]) {
     const config = { blockSize, vocabSize, nLayer: 2, nHead, nEmbd, dropout: 0.1, bias: true };
     const model = new GPT(config, { device }), tokens = Int32Array.from({ length: 200 }, (_, i) => i * i % vocabSize);
     const options = { batchSize: 5, gradientAccumulationSteps: 2, evalInterval: 2, evalIters: 1, maxIters: 3 };
-    const trainer = new Trainer(model, { train: tokens, val: tokens }, options); // the first step eager, the others replayed
+    const trainer = new Trainer(model, { train: tokens, val: tokens }, options); // one step is eager, the rest replayed
     for await (const _ of trainer.run());
-    // The optimizer lays them side by side, with zeros up to the next multiple of 64 that no kernel of a slice may touch.
+    // The optimizer stores them side by side, with zeros up to the next multiple of 64, which no kernel of a slice may
+    // touch.
     for (const { grad, storage } of model.parameters()) {
       for (const { block, offset, length } of [storage, grad!.storage]) {
         const padding = -length & 63;
@@ -162,7 +163,7 @@ Deno.test("guards find nothing in training and decoding, eager and replayed, and
   device.close();
 });
 
-Deno.test("a thread count that is none is refused", async () => {
+Deno.test("an invalid thread count is rejected", async () => {
   for (const threads of [0, -1, 1.5, NaN, 1000]) {
     await assertRejects(() => CpuDevice.create({ threads }), DeviceError, "expected a whole number from 1 to 256");
   }

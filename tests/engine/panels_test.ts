@@ -1,4 +1,7 @@
-/** Matrices in panels: products with them have the bits of the training product, and they are read and written row by row. */
+/**
+ * Matrices in panels: products with them have the same bits as products in training, and they are read and written row
+ * by row.
+ */
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { matmulBias, matmulNN, matmulNT } from "../../kernels/matmul/kernel.ts";
 import { transpose } from "../../kernels/transpose/kernel.ts";
@@ -28,7 +31,9 @@ async function twins(
   return [laid, device.tensor(await laid.data(), shape)];
 }
 
-/** [K, N]: beside a panel's width, a task's panels, blocks of K of 384; K that four does not divide. */
+/**
+ * [K, N]: sizes around a panel's width, a task's panels and K's blocks of 384, and K that are not multiples of four.
+ */
 const SIZES = [[1, 1], [3, 7], [4, 16], [33, 17], [64, 97], [130, 130], [383, 50], [384, 33], [385, 200], [769, 24]];
 const ROWS = [...Array(14).keys(), 30, 46, 47, 48, 69].map((i) => i + 1);
 
@@ -60,7 +65,7 @@ for (const threads of [1, 3]) {
 }
 
 for (const dtype of TYPES) {
-  Deno.test(`a matrix in panels is written and read row by row, in parts too: ${dtype}`, async () => {
+  Deno.test(`a matrix in panels is written and read row by row, also in parts: ${dtype}`, async () => {
     const device = await CpuDevice.create({ threads: 1, guards: true });
     for (const [N, K] of [[1, 32], [7, 64], [33, 96], [50, 32]]) {
       const values = normal(N * K, 6),
@@ -88,7 +93,7 @@ for (const dtype of TYPES) {
   });
 }
 
-Deno.test("what is no product refuses a matrix in panels by name", async () => {
+Deno.test("ops other than products reject a matrix in panels, with the op's name", async () => {
   const device = await CpuDevice.create({ threads: 1 }), x = device.tensor(normal(64, 1), [2, 32]);
   const square = device.tensor(normal(1024, 1), [32, 32]);
   for (const dtype of TYPES) {
@@ -127,7 +132,7 @@ const CONFIG = { vocabSize: 67, blockSize: 12, nLayer: 2, nHead: 2, nEmbd: 32 };
 const copies = (model: GPT) =>
   [...model.parameters()].filter(({ storage: { block, offset } }) => block.laid?.has(offset));
 
-Deno.test("a model made for inference holds panels alone, and computes and is read as the one made for training", async () => {
+Deno.test("a model made for inference stores only panels, and computes and is read like a model made for training", async () => {
   const device = await CpuDevice.create({ threads: 2, guards: true });
   const [training, inference] = [false, true].map((inference) =>
     new GPT(CONFIG, { device, seed: 5, inference }).eval()
@@ -154,7 +159,7 @@ Deno.test("a model made for inference holds panels alone, and computes and is re
   device.close();
 });
 
-Deno.test("a model that generates gets copies in panels, which its next optimizer step drops, captured or not", async () => {
+Deno.test("a generating model gets copies in panels, which its next optimizer step frees, captured or not", async () => {
   const device = await CpuDevice.create({ threads: 1 }), model = new GPT(CONFIG, { device, seed: 5 });
   const optimizer = model.configureOptimizers({ weightDecay: 0, learningRate: 1e-2, betas: [0.9, 0.99] });
   const tokens = device.tensor([3, 1, 4, 1], [1, 4], { dtype: "i32" });
@@ -182,7 +187,7 @@ Deno.test("a model that generates gets copies in panels, which its next optimize
   device.close();
 });
 
-Deno.test("a text whose weights change while it is written goes on with the new ones", async () => {
+Deno.test("generation continues with new weights if they change in the middle of a text", async () => {
   const texts = await Promise.all([true, false].map(async (copied) => {
     const device = await CpuDevice.create({ threads: 1 });
     if (!copied) Object.defineProperty(device, "panelWidth", { value: 0 });
@@ -192,7 +197,7 @@ Deno.test("a text whose weights change while it is written goes on with the new 
     for await (const id of generate(model, [1], { maxNewTokens: 10, temperature: 0 })) {
       if (ids.push(id) !== 5) continue;
       assertEquals(copies(model).length, copied ? 9 : 0);
-      head.set((await head.data()).map((value) => -value)); // the likeliest is the least likely now
+      head.set((await head.data()).map((value) => -value)); // the most likely token is now the least likely
       assertEquals(copies(model).length, copied ? 8 : 0);
     }
     device.close();

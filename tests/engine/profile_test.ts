@@ -5,13 +5,13 @@ import { gelu, matmul } from "../../src/ops/mod.ts";
 import { Profile } from "../../src/engine/profile.ts";
 import { devices } from "../testing.ts";
 
-Deno.test("profile: shares and rates, by hand", () => {
+Deno.test("profile: shares and rates are those computed by hand", () => {
   const declare = (name: string, flops?: () => number) =>
     kernel({ name, reads: { x: f32("n") }, writes: { y: f32("n") }, flops, reference() {} });
   const launchOf = (kernel: ReturnType<typeof declare>, length: number) =>
     ({ kernel, sizes: { n: length }, storages: { x: { length }, y: { length } } }) as unknown as Launch;
   const profile = new Profile(), product = declare("product", () => 6e6), move = declare("move");
-  profile.add(launchOf(move, 1000), 0.5); // 8,000 bytes in each
+  profile.add(launchOf(move, 1000), 0.5); // 8,000 bytes in each launch
   profile.add(launchOf(product, 10), 3);
   profile.add(launchOf(move, 1000), 0.5);
   assertEquals(profile.total, { calls: 3, ms: 4 });

@@ -1,4 +1,7 @@
-/** Weights stored in q8_0: GGUF's blocks, and results and gradients of inputs that are those of the same numbers in f32, bit for bit. */
+/**
+ * Weights stored in q8_0: GGUF's blocks, and the same bits in results and gradients of inputs as the same numbers in
+ * f32.
+ */
 import { assertEquals, assertThrows } from "@std/assert";
 import { matmulBias, matmulNN, matmulNT } from "../../kernels/matmul/kernel.ts";
 import { noGrad } from "../../src/engine/autograd.ts";
@@ -14,14 +17,17 @@ import { linear } from "../../src/ops/linear.ts";
 import { devices } from "../testing.ts";
 import { normal } from "./agree.ts";
 
-/** What PyPI `gguf` makes of blocks (tests/golden/generate_gguf.py): their numbers, bytes, and what those stand for. */
+/**
+ * Blocks made by PyPI's `gguf` (tests/golden/generate_gguf.py): their numbers, their bytes, and the values that the
+ * bytes stand for.
+ */
 const fixture = (() => {
   const { q8_0 } = JSON.parse(Deno.readTextFileSync(new URL("../golden/gguf/expected.json", import.meta.url)));
   const [values, blocks] = [q8_0.values, q8_0.bytes].map((hex) => Uint8Array.fromHex(hex));
   return { values: new Float32Array(values.buffer), blocks, wide: q8ToF32(blocks) };
 })();
 
-/** [M, K, N]: for the CPU beside a panel and a task's six; for the GPU few rows and tiles of both sizes. */
+/** [M, K, N]. For the CPU: sizes around a panel and a task's panels. For the GPU: few rows, and tiles of both sizes. */
 const SIZES = [[1, 32, 1], [2, 64, 70], [8, 416, 33], [7, 32, 9], [40, 768, 24], [301, 416, 290], [136, 32, 132]];
 const bits = async (tensor: Tensor) => new Int32Array(Float32Array.from(await tensor.data()).buffer);
 
@@ -33,12 +39,12 @@ async function twins(device: Device, shape: [number, number]): Promise<[stored: 
 for (const { name, device } of await devices()) {
   const test = (what: string, body: () => void | Promise<void>) => Deno.test(`${what} (${name})`, body);
 
-  test("what is written is quantised, and blocks come back as they are", async () => {
+  test("floats are quantized when written, and blocks are read back unchanged", async () => {
     const count = fixture.values.length, tensor = device.tensor(fixture.values, [count / 32, 32], { dtype: "q8_0" });
     assertEquals(`${tensor}`, `Tensor [${count / 32}, 32] q8_0 on ${device.name}`);
     const stored = await device.readStored(tensor.storage), data = Float32Array.from(await tensor.data());
     assertEquals(data, fixture.wide);
-    // On the reference device numbers stand for blocks: one whose scale is 0 has lost its integers.
+    // The reference device stores numbers in place of blocks, so a block with scale 0 has lost its integers.
     if (device.name !== "reference") assertEquals(stored, fixture.blocks);
     const [part, wide] = [fixture.blocks.subarray(34, 4 * 34), fixture.wide.subarray(32, 4 * 32)];
     device.write(new Storage(tensor.storage.block, 96, count - 128), part);
@@ -70,7 +76,7 @@ for (const { name, device } of await devices()) {
     });
   }
 
-  test("rows of a table in q8_0 are those of the same table in f32", async () => {
+  test("embedding reads the same rows from a table in q8_0 as from that table in f32", async () => {
     for (const [V, C] of [[1, 32], [9, 64], [65, 128]] as [number, number][]) {
       const [stored, wide] = await twins(device, [V, C]),
         ids = device.tensor([V - 1, 0, V >> 1], [3], { dtype: "i32" });
@@ -78,7 +84,7 @@ for (const { name, device } of await devices()) {
     }
   });
 
-  test("a model in q8_0 has the logits of the one in f32 with the same numbers, its text, and its gradients", async () => {
+  test("a model in q8_0 has the same logits, text and gradients as an f32 model with the same numbers", async () => {
     const config = { vocabSize: 67, blockSize: 12, nLayer: 2, nHead: 2, nEmbd: 32 };
     const stored = new GPT(config, { device, seed: 5, weights: "q8_0" }).eval(),
       wide = new GPT(config, { device }).eval();
@@ -106,7 +112,7 @@ for (const { name, device } of await devices()) {
     assertThrows(() => stored.unfreeze(), ConfigError, refusal);
   });
 
-  test("a width that is no multiple of 32 is refused by name", () => {
+  test("a width that is not a multiple of 32 is rejected, with its name", () => {
     const config = { vocabSize: 5, blockSize: 4, nLayer: 1, nHead: 1, nEmbd: 36 };
     const { tensors } = device.memory();
     assertThrows(() => new GPT(config, { device, weights: "q8_0" }), ConfigError, "nEmbd is 36, no multiple of 32");

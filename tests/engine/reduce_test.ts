@@ -6,8 +6,8 @@ import * as ops from "../../src/ops/mod.ts";
 import type { Tensor } from "../../src/engine/tensor.ts";
 import { assertOpAgrees } from "./inputs.ts";
 
-// Along rows and along columns; one element; around vectors of 8, reductions of 16, tasks of 32 columns; and past the
-// blocks of 4096 elements and of 256 rows, by none, one and many.
+// Along rows and along columns; one element; sizes around vectors of 8, reductions of 16 and tasks of 32 columns, and
+// past blocks of 4096 elements and of 256 rows, by none, one and many.
 const CASES: [shape: number[], axis: number | number[] | undefined][] = [
   [[], undefined],
   [[1], undefined],
@@ -26,12 +26,13 @@ const CASES: [shape: number[], axis: number | number[] | undefined][] = [
   [[70_000, 2], 0],
 ];
 
-Deno.test("reduce: sum, mean and max over any axis, on all numbers of threads", async () => {
+Deno.test("reduce: sum, mean and max over any axis agree on any number of threads", async () => {
   for (const [shape, axis] of CASES) {
     for (const keepDim of [false, true]) {
       const count = shape.filter((_, i) => axis === undefined || [axis].flat().includes(i)).reduce((a, b) => a * b, 1);
       const what = `[${shape}] over ${axis ?? "all"}`, exact = { atol: 0, rtol: 0 }, rounded = { atol: 0, rtol: 2e-7 };
-      // Of n terms, partial sums are about √n, and at most 256 additions, each wrong by 6e-8, follow one another.
+      // Partial sums of n terms are about √n, and at most 256 additions, each with an error of 6e-8, follow one
+      // another.
       const atol = 1e-6 * Math.sqrt(count), limits = { forward: { atol, rtol: 1e-6 }, backward: rounded };
       await assertOpAgrees(`sum of ${what}`, [{ shape }], (x) => ops.sum(x, { axis, keepDim }), limits);
       const shrunk = { forward: { atol: atol / count, rtol: 1e-6 }, backward: rounded };
@@ -56,7 +57,7 @@ Deno.test("reduce: ties and NaN as in PyTorch", async () => {
     assertEquals(await gradient([1, NaN, 3, NaN], 0), [NaN, 0, 1, 0, 0]);
     assertEquals(await gradient([1, NaN, 3, NaN]), [NaN, 0, 0.5, 0, 0.5]);
     assertEquals(await gradient([-Infinity, -Infinity], 0), [-Infinity, 1, 0]);
-    // NaN at any place of a row or a column, whether a vector holds it or a single lane.
+    // NaN at any place of a row or a column, both in a vector and in a single lane.
     for (const [rows, columns] of [[1, 37], [37, 1], [5, 41]]) {
       for (const axis of [0, 1]) {
         for (let place = 0; place < rows * columns; place++) {
@@ -73,7 +74,7 @@ Deno.test("reduce: ties and NaN as in PyTorch", async () => {
   devices[0].close();
 });
 
-Deno.test("reduce: axes that are not there are refused", () => {
+Deno.test("reduce: axes that do not exist are rejected", () => {
   const x = new ReferenceDevice().tensor([1, 2, 3, 4, 5, 6], [2, 3]);
   assertThrows(() => ops.sum(x, { axis: 2 }), ShapeError, "Cannot apply sum to [2,3]: there is no axis 2");
   assertThrows(() => ops.mean(x, { axis: [0, -2] }), ShapeError, "Cannot apply mean to [2,3]: an axis is named twice");

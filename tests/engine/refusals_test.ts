@@ -1,4 +1,4 @@
-/** Wrong calls: each is refused before a kernel runs, and leaves nothing behind. */
+/** Invalid calls: each is rejected before a kernel runs, and leaks nothing. */
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { noGrad } from "../../src/engine/autograd.ts";
 import { createDevice } from "../../src/device/create.ts";
@@ -10,7 +10,7 @@ import * as ops from "../../src/ops/mod.ts";
 import { AdamW } from "../../src/optim/adamw.ts";
 import { sizeOf, type Tensor } from "../../src/engine/tensor.ts";
 
-/** An op, and operands that it takes, by shape; which of them are integers. */
+/** An op, the shapes of valid operands, and which of them are integers. */
 interface Call {
   readonly shapes: readonly (readonly number[])[];
   readonly integers?: readonly number[];
@@ -63,7 +63,7 @@ const calls: Partial<Record<keyof typeof ops, Call>> = {
   permute: unary((x) => ops.permute(x, [1, 0])),
   slice: unary((x) => ops.slice(x, { axis: 1, start: 1 })),
 };
-/** Ops that only move elements take integers as well. */
+/** Ops that only move elements and so take integers as well. */
 const MOVES = ["reshape", "transpose", "permute", "slice"];
 
 /** Which operands may be stored in bf16. */
@@ -81,17 +81,17 @@ function operands({ shapes, integers = [] }: Call, device: Device, wrong = -1, o
   });
 }
 
-/** Runs `body`, in no scope, and expects as many tensors alive as before. */
+/** Runs `body` outside of any scope, and checks that it leaves no more tensors than before. */
 function leavesNothing(device: Device, what: string, body: () => void): void {
   const before = device.memory().tensors;
   body();
-  assertEquals(device.memory().tensors, before, `${what} left tensors behind`);
+  assertEquals(device.memory().tensors, before, `${what} leaked tensors`);
 }
 
 const one = await createDevice("cpu", { threads: 1, guards: true }), other = await createDevice("reference");
 
 for (const [name, call] of Object.entries(calls)) {
-  Deno.test(`${name} refuses operands of another device, of another dtype, and freed ones`, () => {
+  Deno.test(`${name} rejects operands of another device, of another dtype, and freed operands`, () => {
     const right = operands(call, one);
     call.run(...right);
     for (let i = 0; i < call.shapes.length; i++) {
@@ -113,7 +113,7 @@ for (const [name, call] of Object.entries(calls)) {
 }
 
 for (const [name, { shapes, run }] of Object.entries(calls)) {
-  Deno.test(`${name} refuses weights kept in bf16${name in WEIGHTS ? ", but for its own" : ""}`, () => {
+  Deno.test(`${name} rejects operands in bf16${name in WEIGHTS ? ", except its weight" : ""}`, () => {
     for (const device of [one, other]) {
       shapes.forEach((shape, i) => {
         if (WEIGHTS[name]?.includes(i)) return;
@@ -129,7 +129,7 @@ for (const [name, { shapes, run }] of Object.entries(calls)) {
   });
 }
 
-Deno.test("host values: too few, too many, no integers where integers are due", () => {
+Deno.test("host values are rejected if there are too few or too many, or if they should be integers and are not", () => {
   for (const device of [one, other]) {
     leavesNothing(device, "tensor", () => {
       assertThrows(
@@ -160,14 +160,14 @@ Deno.test("host values: too few, too many, no integers where integers are due", 
   }
 });
 
-Deno.test("an alias has a shape that fits, and a tensor keeps the shape that was checked", () => {
+Deno.test("an alias must have a shape that fits, and a tensor's checked shape cannot change", () => {
   const shape = [2, 3], x = one.tensor([1, 2, 3, 4, 5, 6], shape);
   shape[0] = 1000;
   assertEquals(x.shape, [2, 3]);
   for (const wrong of [[-2, -3], [0.5, 12], [7]]) assertThrows(() => x.alias(wrong), ShapeError);
 });
 
-Deno.test("a part that a block does not have is refused, and so are operands of other ranks and sizes", () => {
+Deno.test("a storage outside its block is rejected, and so are operands of other ranks and sizes", () => {
   for (const device of [one, other]) {
     const { storage: { block } } = device.empty([40]), { capacity } = block;
     new Storage(block, 8, capacity - 8);
@@ -215,7 +215,7 @@ Deno.test("a part that a block does not have is refused, and so are operands of 
   }
 });
 
-Deno.test("crossEntropy finds a wrong target behind one that is ignored", () => {
+Deno.test("crossEntropy finds an invalid target after an ignored one", () => {
   const logits = one.tensor(new Float32Array(9), [3, 3]);
   const targets = (...values: number[]) => one.tensor(values, [3], { dtype: "i32" });
   const message = (target: number) => `: ${target} is not a class`;
@@ -225,7 +225,7 @@ Deno.test("crossEntropy finds a wrong target behind one that is ignored", () => 
   ops.crossEntropy(logits, targets(0, 2, -100));
 });
 
-Deno.test("an unknown approximation, and a parameter under two names", () => {
+Deno.test("an unknown approximation and a parameter with two names are rejected", () => {
   const x = one.tensor([1], [1], { requiresGrad: true });
   assertThrows(() => ops.gelu(x, { approximate: "erf" as "none" }), ConfigError, "expected none or tanh");
   assertThrows(() => new AdamW([["a", x], ["b", x]]), ConfigError, "AdamW: b is there twice");
@@ -247,7 +247,7 @@ Deno.test("noGrad nests, and ends when its body throws", () => {
   assertEquals(records(), true);
 });
 
-Deno.test("a result is refused after its scope, but for what was kept; its gradient still flows", async () => {
+Deno.test("a result is rejected after its scope, unless it was passed to keep; its gradient still flows", async () => {
   for (const device of [one, other]) {
     const x = device.tensor([3], [], { requiresGrad: true });
     let lost: Tensor, kept: Tensor;
@@ -262,7 +262,7 @@ Deno.test("a result is refused after its scope, but for what was kept; its gradi
   }
 });
 
-Deno.test("an exception ends the scopes that it passes", () => {
+Deno.test("an exception ends the scopes from which it is thrown", () => {
   leavesNothing(one, "scope", () =>
     assertThrows(() => {
       using _ = one.scope();
@@ -276,7 +276,7 @@ Deno.test("an exception ends the scopes that it passes", () => {
   assertEquals(outside.scope, undefined);
 });
 
-Deno.test("an engine without relaxed SIMD: the CPU device says so", async () => {
+Deno.test("in an engine without relaxed SIMD the CPU device names what is missing", async () => {
   const device = await createDevice("cpu", { threads: 1 }), x = device.tensor([1, 2], [2]), { validate } = WebAssembly;
   WebAssembly.validate = () => false;
   try {
@@ -287,7 +287,7 @@ Deno.test("an engine without relaxed SIMD: the CPU device says so", async () => 
   }
 });
 
-Deno.test("nested arrays: their shape, and the place of what does not fit", async () => {
+Deno.test("nested arrays determine a shape, and errors name the place that does not fit", async () => {
   for (const device of [one, other]) {
     const x = device.tensor([[1, 2, 3], [4, 5, 6]]);
     assertEquals([x.shape, x.dtype, [...await x.data()]], [[2, 3], "f32", [1, 2, 3, 4, 5, 6]]);
@@ -332,7 +332,7 @@ Deno.test("a tensor shows its shape, dtype and device", () => {
   assertEquals(`${x}`, "Tensor [2, 3] i32 on cpu, freed");
 });
 
-Deno.test("a device, a tensor and a program end with their block", async () => {
+Deno.test("a device, a tensor and a program are disposed of at the end of their block", async () => {
   let device: Device, tensor: Tensor;
   {
     using made = await createDevice("cpu", { threads: 2 });
@@ -343,10 +343,10 @@ Deno.test("a device, a tensor and a program end with their block", async () => {
     assertEquals(program.launches, 1);
   }
   assertEquals([tensor.freed, device.closed], [true, true]);
-  device.close(); // once more, without effect
+  device.close(); // a second call has no effect
 });
 
-Deno.test("createDevice refuses options that the device does not have", async () => {
+Deno.test("createDevice rejects options that the device does not have", async () => {
   const refused = (make: () => Promise<Device>, message: string) => assertRejects(make, DeviceError, message);
   const misspelt = { thread: 2 } as { threads?: number };
   await refused(() => createDevice("cpu", misspelt), "The device cpu has no option thread; did you mean threads?");
@@ -358,7 +358,7 @@ Deno.test("createDevice refuses options that the device does not have", async ()
   (await createDevice("reference", { threads: undefined })).close();
   using device = await createDevice();
   assertEquals(device.name, "cpu");
-  // How it computes is a field, not words in a text for people.
+  // The mode is a field, so that code does not have to parse the description.
   assertEquals([device.mode === "wide" || device.mode === "narrow", other.mode], [true, undefined]);
   assertEquals(device.description, `cpu (${device.mode}), threads: ${navigator.hardwareConcurrency}`);
 });

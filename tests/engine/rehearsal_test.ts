@@ -1,4 +1,7 @@
-/** Memory as foreseen by a rehearsal, against what the same training has taken when it is over. */
+/**
+ * The memory that a rehearsal estimates for training, compared with the memory that the same training has taken in the
+ * end.
+ */
 import { assert, assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { checkTraining, trainingNeeds } from "../../src/train/memory.ts";
 import { CpuDevice } from "../../src/device/cpu.ts";
@@ -26,7 +29,7 @@ const SETTINGS: Record<string, Partial<GPTConfig> & Partial<TrainerOptions>> = {
   "one layer, mostly parameters": { nLayer: 1, nEmbd: 160, blockSize: 8, batchSize: 1 },
 };
 
-/** A model, its options and its text for each setting. */
+/** A model, its options and its text for a setting. */
 function setUp(setting: typeof SETTINGS[string]) {
   const { vocabSize, blockSize, nLayer, nHead, nEmbd, dropout, bias, ...given } = { ...CONFIG, ...setting };
   const config = { vocabSize, blockSize, nLayer, nHead, nEmbd, dropout, bias };
@@ -40,16 +43,17 @@ function setUp(setting: typeof SETTINGS[string]) {
 
 for (const name of Deno.env.get("NANOGPT_TEST_DEVICES")?.split(",") ?? ["cpu"]) {
   for (const [what, setting] of Object.entries(SETTINGS)) {
-    Deno.test(`the memory that training takes is foreseen to the byte: ${what} (${name})`, async () => {
+    Deno.test(`the memory that training takes is estimated to the byte: ${what} (${name})`, async () => {
       const device = await openDevice(name, { threads: 2 }), { config, options, train } = setUp(setting);
       const { bytes, largest } = await trainingNeeds(config, { ...options, device });
       assertEquals(device.memory(), { tensors: 0, bytes: 0, reserved: 0 }, "the rehearsal has touched the device");
       await train(device);
       const { reserved } = device.memory();
       device.close();
-      // Where reading waits for the device, losses wait to be read together: how many depends on the time that they take.
+      // On devices where a read blocks, losses are collected to be read together. Their number depends on how long
+      // steps take.
       const waiting = device.readsAtOnce ? 0 : 64 * 2 * options.maxIters;
-      assert(Math.abs(reserved - bytes) <= waiting, `${bytes} bytes foreseen, ${reserved} taken`);
+      assert(Math.abs(reserved - bytes) <= waiting, `${bytes} bytes estimated, ${reserved} taken`);
       assert(largest < bytes);
     });
   }
@@ -62,7 +66,7 @@ const ADAPTERS: Record<string, [LoraOptions, GPTOptions["weights"]]> = {
 };
 for (const name of Deno.env.get("NANOGPT_TEST_DEVICES")?.split(",") ?? ["cpu"]) {
   for (const [what, [lora, weights]] of Object.entries(ADAPTERS)) {
-    Deno.test(`the memory that training takes is foreseen to the byte: ${what} (${name})`, async () => {
+    Deno.test(`the memory that fine-tuning takes is estimated to the byte: ${what} (${name})`, async () => {
       const device = await openDevice(name, { threads: 2 }), { config, options } = setUp({ nEmbd: 64 });
       const adapt = (model: GPT) => void applyLora(model, lora);
       const { bytes } = await trainingNeeds(config, { ...options, device, weights, adapt });
@@ -74,13 +78,13 @@ for (const name of Deno.env.get("NANOGPT_TEST_DEVICES")?.split(",") ?? ["cpu"]) 
       const full = await trainingNeeds(config, { ...options, device });
       device.close();
       const waiting = device.readsAtOnce ? 0 : 64 * 2 * options.maxIters;
-      assert(Math.abs(reserved - bytes) <= waiting, `${bytes} bytes foreseen, ${reserved} taken`);
+      assert(Math.abs(reserved - bytes) <= waiting, `${bytes} bytes estimated, ${reserved} taken`);
       assert(bytes < full.bytes);
     });
   }
 }
 
-/** A CPU device for which the system has no more than so many bytes. */
+/** A CPU device on a system that has only the given number of bytes. */
 async function withMemory(bytes: number): Promise<CpuDevice> {
   const { Memory } = WebAssembly;
   WebAssembly.Memory = class extends Memory {
@@ -96,7 +100,7 @@ async function withMemory(bytes: number): Promise<CpuDevice> {
   }
 }
 
-Deno.test("what the check lets through can be trained, and what it refuses cannot", async () => {
+Deno.test("a model that passes the check can be trained, and a model that is rejected cannot", async () => {
   const sizes = { nEmbd: 64, blockSize: 64, nLayer: 3, evalInterval: 100, maxIters: 1 };
   const attempt = async (batchSize: number) => {
     const device = await withMemory(2 ** 26), { config, options, train } = setUp({ ...sizes, batchSize });
@@ -113,7 +117,7 @@ Deno.test("what the check lets through can be trained, and what it refuses canno
   let fits = 1;
   while (await bytesOf(fits + 1) <= device.capacity.all) fits++;
   let fails = fits + 1;
-  while (await bytesOf(fails) < device.capacity.all + 2 ** 20) fails++; // what is kept for kernels would do for less
+  while (await bytesOf(fails) < device.capacity.all + 2 ** 20) fails++; // kernels' own memory would fit less
   const needed = await bytesOf(fails) / 2 ** 30;
   device.close();
   assert(fails <= fits + 4, `${fits} sequences fit, ${fails} do not`);
@@ -123,18 +127,19 @@ Deno.test("what the check lets through can be trained, and what it refuses canno
   assertStringIncludes(failure, "does not fit");
 });
 
-Deno.test("what training needs is refused with the figures, before anything is made", async () => {
+Deno.test("a training that does not fit is rejected with figures, before anything is allocated", async () => {
   const gpt2 = { vocabSize: 50257, blockSize: 1024, nLayer: 12, nHead: 12, nEmbd: 768, dropout: 0, bias: true };
   const device = await createDevice("cpu", { threads: 1 }), begin = performance.now();
   const refused = async (config: GPTConfig, batchSize: number, message: string) =>
     (await assertRejects(() => checkTraining(config, { batchSize, device }), DeviceError, message)).message;
-  // 124,439,808 parameters, four times and, the first ones, once more: 2.3 GiB; without activations worth the name it fits.
+  // 124,439,808 parameters, four times each, and the first parameters a fifth time: 2.3 GiB. With few activations it
+  // fits.
   await checkTraining({ ...gpt2, blockSize: 16 }, { batchSize: 1, device });
   await checkTraining({ ...gpt2, blockSize: 16 }, { batchSize: 1, device, memory: 3.5 * 2 ** 30 });
   const short = checkTraining({ ...gpt2, blockSize: 16 }, { batchSize: 1, device, memory: 2 ** 31 });
   await assertRejects(() => short, DeviceError, "GiB more, and the machine has 2 GiB left");
-  // Weight, gradient, averages and first storage of each parameter, and per token and layer at least 16·C activations, once
-  // 2·V + 8·C: 10.07 GiB. Storages are rounded up by at most an eighth.
+  // Each parameter's weight, gradient, two averages and initial storage. Per token and layer at least 16·C activations,
+  // and once 2·V + 8·C: 10.07 GiB. Storages are rounded up by at most an eighth.
   const least = 4 * (5 * 124439808 + 8 * 1024 * (12 * 16 * 768 + 2 * 50257 + 8 * 768)) / 2 ** 30;
   const message = await refused(gpt2, 8, "Training this model takes 1"),
     takes = Number(/takes (\S+) GiB/.exec(message)![1]);
@@ -147,7 +152,7 @@ Deno.test("what training needs is refused with the figures, before anything is m
   device.close();
 });
 
-Deno.test("a device that limits single buffers refuses a training whose logits are larger", async () => {
+Deno.test("a device that limits the size of a buffer rejects a training with larger logits", async () => {
   const device = await createDevice("cpu", { threads: 1 }), { config, options } = setUp({});
   const { largest } = await trainingNeeds(config, { ...options, device });
   const limited = (one: number) =>
@@ -164,12 +169,12 @@ Deno.test("a device that limits single buffers refuses a training whose logits a
   device.close();
 });
 
-/** Tensors of 1 MiB, as many as fit into so many bytes. */
+/** Allocates tensors of 1 MiB until they take the given number of bytes. */
 function occupy(device: Device, bytes: number): void {
   for (; bytes >= 2 ** 20; bytes -= 2 ** 20) device.empty([2 ** 18]);
 }
 
-Deno.test("what is in use on the device is counted, and a model that is there already is not counted twice", async () => {
+Deno.test("memory in use on the device is counted, and a model that is already on it is not counted twice", async () => {
   const sizes = { nEmbd: 64, blockSize: 64, nLayer: 3, batchSize: 8 }, { config, options } = setUp(sizes);
   const device = await withMemory(2 ** 26), { all } = device.capacity;
   const { bytes } = await trainingNeeds(config, { ...options, device });
@@ -184,7 +189,7 @@ Deno.test("what is in use on the device is counted, and a model that is there al
   device.close();
 });
 
-Deno.test("a model that is on the device already is counted once", async () => {
+Deno.test("a model that is already on the device is counted once", async () => {
   const sizes = { nEmbd: 192, blockSize: 16, nLayer: 3, batchSize: 1 }, { config, options } = setUp(sizes);
   const device = await withMemory(2 ** 26), { all } = device.capacity;
   const { bytes } = await trainingNeeds(config, { ...options, device }), model = new GPT(config, { device });
@@ -196,8 +201,9 @@ Deno.test("a model that is on the device already is counted once", async () => {
   device.close();
 });
 
-Deno.test("the multiplications of an update are those of a count by hand", async () => {
-  // Per token, matrices of 12·C² a layer and V·C twice over in forward and twice that in backward; attention 14 T (T + 1) / 2 · C.
+Deno.test("the multiplications of an update equal a count by hand", async () => {
+  // Per token, matrices of 12·C² per layer and V·C: 2 operations each in forward, 4 in backward; attention 14 T (T + 1)
+  // / 2 · C.
   const { config, options } = setUp({}), { vocabSize: V, blockSize: T, nLayer: L, nEmbd: C } = config, B = 4;
   const device = await createDevice("cpu", { threads: 1 }),
     { flops } = await trainingNeeds(config, { ...options, device });

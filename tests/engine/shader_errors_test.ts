@@ -1,4 +1,4 @@
-/** A shader that does not compile: the file, the line, what is wrong. */
+/** Errors of shaders that do not compile: they name the file, the line, and what is wrong. */
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { shaderError } from "../../src/device/shader_errors.ts";
 import { DeviceError } from "../../src/errors.ts";
@@ -6,7 +6,7 @@ import { type AnyPass, f32, kernel } from "../../src/kernel.ts";
 import { launch } from "../../src/engine/launch.ts";
 import { openDevice } from "../testing.ts";
 
-/** A shader that copies, where `body` in its line 6 does. */
+/** A shader that copies if `body`, its line 6, does. */
 const source = (body: string) =>
   `struct Params { n: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -25,12 +25,12 @@ const duplicate = (body: string, file?: string) =>
     gpu: { source: source(body), entry: "duplicate", file, workgroups: ({ n }) => Math.ceil(n / 64) },
   });
 
-/** A module that has been compiled with such messages. */
+/** A shader module that was compiled with the given messages. */
 const module = (...messages: Partial<GPUCompilationMessage>[]) =>
   ({ getCompilationInfo: () => Promise.resolve({ messages }) }) as unknown as GPUShaderModule;
 const pass = duplicate("y[id.x] = z[id.x];").gpu as unknown as AnyPass;
 
-Deno.test("shader errors: Dawn's messages are taken as they are, the first error of them", async () => {
+Deno.test("shader errors: the first error of Dawn's messages is used unchanged", async () => {
   const found = module(
     { type: "warning", message: "code is unreachable", lineNum: 2, linePos: 1 },
     { type: "error", message: "unresolved value 'z'", lineNum: 6, linePos: 36 },
@@ -41,7 +41,7 @@ Deno.test("shader errors: Dawn's messages are taken as they are, the first error
   assertEquals(await shaderError(module({ type: "warning", message: "", lineNum: 1 }), pass), undefined);
 });
 
-Deno.test("shader errors: of wgpu's drawings what is wrong and why is told", async () => {
+Deno.test("shader errors: from wgpu's drawings the message extracts what is wrong and why", async () => {
   const wrong = "\nShader validation error: Entry point duplicate at Compute is invalid\n";
   const place = "  ┌─ duplicate:6:26\n  │\n6 │   y[id.x] = vec2f(1.0);\n  │   ^^^^^^^ naga::ir::Expression [3]\n  │\n";
   const why = "  = The type of [3] doesn't match the type stored in [1]\n\n";
@@ -66,7 +66,7 @@ Deno.test("shader errors: of wgpu's drawings what is wrong and why is told", asy
 
 const names = (Deno.env.get("NANOGPT_TEST_DEVICES") ?? "").split(",").filter((name) => name.startsWith("webgpu"));
 for (const name of names) {
-  Deno.test(`shader errors: a DeviceError names the file and the line, whatever follows from it (${name})`, async () => {
+  Deno.test(`shader errors: a DeviceError names the file and the line, not the errors that follow from it (${name})`, async () => {
     for (
       const [body, column] of [["y[id.x] = z[id.x];", 36], ["y[id.x] = vec2f(1.0);", "(26|34)"], ["y[id.x] = 1.0", 40]]
     ) {

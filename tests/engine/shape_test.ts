@@ -7,10 +7,10 @@ import * as ops from "../../src/ops/mod.ts";
 import { sizeOf, type Tensor } from "../../src/engine/tensor.ts";
 import { assertOpAgrees, type Input } from "./inputs.ts";
 
-/** Copies are exact; gradients arrive twice, and a doubled float is exact too. */
+/** Copies are exact, and so are gradients, which are added twice: a doubled float is exact. */
 const EXACT = { forward: { atol: 0, rtol: 0 }, backward: { atol: 0, rtol: 0 } };
 
-// Sizes around vectors, above what one thread does alone, and with axes that merge and that do not.
+// Sizes around vectors, more than one thread's share, and axes that can be merged and that cannot.
 const CASES: [name: string, shapes: number[][], (...tensors: Tensor[]) => Tensor][] = [
   ["reshape", [[2, 3, 4]], (x) => ops.reshape(x, [4, -1])],
   ["reshape to a scalar", [[1, 1]], (x) => ops.reshape(x, [])],
@@ -31,16 +31,16 @@ const CASES: [name: string, shapes: number[][], (...tensors: Tensor[]) => Tensor
   ["concat", [[2, 70, 90], [2, 1, 90]], (...all) => ops.concat(all, { axis: 1 })],
 ];
 
-Deno.test("shape: elements go where PyTorch puts them, on all numbers of threads", async () => {
+Deno.test("shape: elements are moved as in PyTorch, on any number of threads", async () => {
   for (const [name, shapes, op] of CASES) {
     await assertOpAgrees(`${name} of [${shapes.join("] and [")}]`, shapes.map((shape) => ({ shape })), op, EXACT);
   }
-  const twice = (a: Tensor, b: Tensor) => ops.concat([a, b, a], { axis: 1 }); // gradients below 8 meet, twice
+  const twice = (a: Tensor, b: Tensor) => ops.concat([a, b, a], { axis: 1 }); // sums of gradients below 8, twice
   const limits = { ...EXACT, backward: { atol: 1e-6, rtol: 0 } };
   await assertOpAgrees("concat of a tensor twice", [{ shape: [2, 70, 90] }, { shape: [2, 1, 90] }], twice, limits);
 });
 
-Deno.test("shape: integers move as floats do", async () => {
+Deno.test("shape: integers are moved like floats", async () => {
   for (const device of [await CpuDevice.create({ threads: 1 }), new ReferenceDevice()]) {
     const x = device.tensor([1, 2, 3, 4, 5, 6], [2, 3], { dtype: "i32" });
     assertEquals([...await ops.transpose(x, [0, 1]).data()], [1, 4, 2, 5, 3, 6]);
@@ -51,7 +51,7 @@ Deno.test("shape: integers move as floats do", async () => {
   }
 });
 
-Deno.test("gather: elements by index, and gradients that meet in one place", async () => {
+Deno.test("gather: elements by index, and gradients that add up in one place", async () => {
   const cases: [shape: number[], index: number[], axis: number][] = [
     [[5], [3], 0],
     [[3, 7], [3, 9], -1],
@@ -64,13 +64,13 @@ Deno.test("gather: elements by index, and gradients that meet in one place", asy
     const size = shape.at(axis)!,
       values = Int32Array.from({ length: sizeOf(places) }, (_, i) => (i * i + 3 * i) % size);
     const inputs: Input[] = [{ shape }, { shape: places, values, dtype: "i32" }];
-    // Up to 40 gradients meet, whose sums, below 32, are rounded by 1e-6 each time.
+    // Up to 40 gradients are added in one place. Their sums, below 32, are rounded by 1e-6 each time.
     const limits = { forward: { atol: 0, rtol: 0 }, backward: { atol: 2e-5, rtol: 0 } };
     await assertOpAgrees(`gather from [${shape}]`, inputs, (x, index) => ops.gather(x, index, { axis }), limits);
   }
 });
 
-Deno.test("gather: an index outside is refused where it is known, else taken as the nearest place", async () => {
+Deno.test("gather: an index outside the axis is rejected, or clamped if it was computed on the device", async () => {
   for (const device of [await CpuDevice.create({ threads: 2, guards: true }), new ReferenceDevice()]) {
     const x = device.tensor([10, 11, 12, 20, 21, 22], [2, 3]);
     const indices = (values: number[]) => device.tensor(values, [2, 2], { dtype: "i32" });
@@ -82,13 +82,13 @@ Deno.test("gather: an index outside is refused where it is known, else taken as 
       );
     refused([0, 1, 2, 3], 3);
     refused([0, -1, 2, 1], -1);
-    const made = ops.transpose(indices([0, -5, 7, 1]), [0, 1]); // by a kernel: nobody has seen its values
+    const made = ops.transpose(indices([0, -5, 7, 1]), [0, 1]); // the host does not know its values
     assertEquals([...await ops.gather(x, made, { axis: 1 }).data()], [10, 12, 20, 21]);
     device.close();
   }
 });
 
-Deno.test("shape: what does not fit is refused by name and shape", () => {
+Deno.test("shape: operands that do not fit are rejected, with op and shapes", () => {
   const device = new ReferenceDevice(), x = device.tensor([1, 2, 3, 4, 5, 6], [2, 3]);
   const index = device.tensor([0, 0], [2], { dtype: "i32" });
   const refused: [() => Tensor, string][] = [
@@ -122,7 +122,7 @@ Deno.test("shape: what does not fit is refused by name and shape", () => {
   );
 });
 
-Deno.test("ops leave their result behind, and nothing else", () => {
+Deno.test("ops leave only their result", () => {
   const device: Device = new ReferenceDevice();
   const x = device.tensor([1, 2, 3, 4, 5, 6], [2, 3]), row = device.tensor([1, 2, 3], [3]);
   const column = device.tensor([1, 2], [2, 1, 1]), index = device.tensor([0, 1], [2, 1], { dtype: "i32" });
@@ -145,7 +145,7 @@ Deno.test("ops leave their result behind, and nothing else", () => {
   ];
   for (const call of calls) {
     const before = device.memory().tensors;
-    call(); // in no scope, where what an op forgets would stay
+    call(); // outside of any scope, where a leaked tensor would stay
     assertEquals(device.memory().tensors, before + 1, `${call}`);
   }
 });

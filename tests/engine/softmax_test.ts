@@ -5,7 +5,10 @@ import { logSoftmax } from "../../src/ops/log_softmax.ts";
 import { softmax } from "../../src/ops/softmax.ts";
 import { assertAgrees, outputAndGradient } from "./agree.ts";
 
-/** Log-probabilities of 20 round by 2e-6, so their exponentials do; they are multiplied by Σ dy of 300 normal numbers, 17. */
+/**
+ * Log-probabilities of size 20 round by 2e-6, and so do their exponentials, which are multiplied by Σ dy of 300 normal
+ * numbers, 17.
+ */
 const LIMIT = { atol: 3e-5, rtol: 2e-6 };
 
 for (const [name, op] of [["softmax", softmax], ["log_softmax", logSoftmax]] as const) {
@@ -22,7 +25,7 @@ for (const [name, op] of [["softmax", softmax], ["log_softmax", logSoftmax]] as 
   });
 }
 
-Deno.test("softmax: minus infinities get nothing, a line of nothing else is NaN", async () => {
+Deno.test("softmax: −∞ gets probability 0, and a line of only −∞ is NaN", async () => {
   for (const axis of [0, 1]) {
     const values = axis ? [-Infinity, 0, -Infinity, -Infinity] : [-Infinity, -Infinity, 0, -Infinity];
     await assertAgrees(
@@ -40,7 +43,7 @@ Deno.test("softmax: minus infinities get nothing, a line of nothing else is NaN"
   ]);
 });
 
-Deno.test("softmax: an axis that is not there is refused", () => {
+Deno.test("softmax: an axis that does not exist is rejected", () => {
   const x = new ReferenceDevice().tensor([1, 2], [1, 2]);
   for (const axis of [2, -3, 0.5]) {
     assertThrows(() => softmax(x, { axis }), ShapeError, `Cannot apply softmax to [1,2]: there is no axis ${axis}`);

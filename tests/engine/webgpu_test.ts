@@ -1,4 +1,7 @@
-/** What only the WebGPU device has: limits, errors that arrive late, a device that can be lost. Where there is no adapter, nothing. */
+/**
+ * Features of the WebGPU device alone: limits, errors that arrive late, a device that can be lost. Skipped without an
+ * adapter.
+ */
 import { assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import dropoutSource from "../../kernels/dropout/dropout.wgsl.ts";
 import { RunFolder } from "../../src/checkpoint/run_folder.ts";
@@ -43,7 +46,7 @@ const philoxWords = kernel({
 for (const { name, device } of await devices()) {
   if (!(device instanceof WebGPUDevice)) continue;
 
-  Deno.test(`philox: a shader gives the host's words (${name})`, async () => {
+  Deno.test(`philox: a shader computes the host's words (${name})`, async () => {
     for (const [seed, stream, offset] of [[0, 0, 0], [1337, 3, 7], [2 ** 32 - 1, 2 ** 31, 2 ** 32 - 7]]) {
       const n = 1000, at = device.tensor([offset | 0], [1], { dtype: "i32" });
       const words = device.empty([n, 4], { dtype: "i32" });
@@ -53,14 +56,14 @@ for (const { name, device } of await devices()) {
     }
   });
 
-  Deno.test(`webgpu: a storage past the adapter's limit is refused with the limit's name (${name})`, async () => {
+  Deno.test(`webgpu: a storage above the adapter's limit is rejected with the limit's name (${name})`, async () => {
     const length = Math.ceil((device.capacity.one + 1) / 4);
     const error = assertThrows(() => device.empty([length]), DeviceError);
     assertMatch(error.message, /more than the adapter's max(StorageBufferBinding|Buffer)Size, \d+$/);
-    assertEquals([...await device.tensor([1], [1]).data()], [1]); // it goes on
+    assertEquals([...await device.tensor([1], [1]).data()], [1]); // the device still works
   });
 
-  Deno.test(`webgpu: tensors of two devices are refused, and so is one that was freed (${name})`, async () => {
+  Deno.test(`webgpu: tensors of two devices are rejected, and so is a freed tensor (${name})`, async () => {
     const other = await createDevice("reference"), x = device.tensor([1], [1]), y = device.tensor([1], [1]);
     assertThrows(() => add(x, other.tensor([1], [1])), DeviceError, "is on another device");
     y.dispose();
@@ -70,24 +73,24 @@ for (const { name, device } of await devices()) {
 }
 
 for (const { name, device } of await devices()) {
-  Deno.test(`decoding gives the reference's tokens, and draws no more noise than was used (${name})`, async () => {
+  Deno.test(`decoding chooses the reference's tokens, and draws no more noise than it used (${name})`, async () => {
     const config = { blockSize: 8, vocabSize: 7, nLayer: 1, nHead: 2, nEmbd: 8, dropout: 0, bias: false };
     const state = async (device: Device, stop: number) => {
       const model = new GPT(config, { device }), generator = new RandomGenerator(5), tokens: number[] = [];
-      for (const weight of model.parameters()) device.write(weight.storage, normal(weight.size)); // clear preferences
+      for (const weight of model.parameters()) device.write(weight.storage, normal(weight.size)); // for distinct scores
       for await (const token of generate(model, [1, 2], { maxNewTokens: 40, generator })) {
         if (tokens.push(token) === stop) break;
       }
       return { tokens, generator: generator.getState() };
     };
     const reference = await createDevice("reference");
-    for (const stop of [1, 6, 7, 39, 40]) { // in the cache, at its end, past it; within a batch and at its end
+    for (const stop of [1, 6, 7, 39, 40]) { // inside the cache, at its end, past it; inside a batch and at its end
       assertEquals(await state(device, stop), await state(reference, stop));
     }
   });
 }
 
-/** A device of its own, which `lose` takes away as a driver that fails would. */
+/** A new device, which `lose` takes away as a failing driver would. */
 async function losable(name: string): Promise<{ device: WebGPUDevice; lose: () => void }> {
   const working = await openDevice(name) as WebGPUDevice;
   return { device: working, lose: () => working.gpu.destroy() };
@@ -104,7 +107,7 @@ for (const name of names) {
     device.close();
   });
 
-  Deno.test(`webgpu: the trainer saves what it kept of a device that is lost (${name})`, async () => {
+  Deno.test(`webgpu: the trainer saves its last snapshot if the device is lost (${name})`, async () => {
     const { device, lose } = await losable(name), path = await Deno.makeTempDir();
     const config = { blockSize: 6, vocabSize: 7, nLayer: 1, nHead: 2, nEmbd: 8, dropout: 0, bias: false };
     const tokens = Int32Array.from({ length: 100 }, (_, i) => i * i % 7);
@@ -123,7 +126,7 @@ for (const name of names) {
     }, DeviceError);
     assertMatch(error.message, /the device was lost[^]*The state of iteration \d+ has been saved/);
 
-    // On another device the run goes on from there to the same weights as one that nothing happened to.
+    // On another device the run continues from there, to the same weights as a run without the loss.
     const weights = async (folder?: RunFolder) => {
       const device = await openDevice(name), again = new GPT(config, { device });
       const trainer = new Trainer(again, data, { ...sizes, folder });
@@ -140,7 +143,7 @@ for (const name of names) {
   });
 }
 
-Deno.test("webgpu: a missing adapter, and one that computes on the processor, are refused in words", async () => {
+Deno.test("webgpu: a missing adapter and a software adapter are rejected with a reason", async () => {
   await assertRejects(() => openWebGPU(undefined), DeviceError, "webgpu: there is no adapter");
   const none = { requestAdapter: () => Promise.resolve(null) } as unknown as GPU;
   await assertRejects(() => openWebGPU(none, { software: true }), DeviceError, "webgpu: there is no adapter");
@@ -149,7 +152,7 @@ Deno.test("webgpu: a missing adapter, and one that computes on the processor, ar
   await assertRejects(() => openWebGPU(software), DeviceError, "computes on the processor (llvmpipe)");
 });
 
-Deno.test("webgpu: a kernel without a shader is refused by name", async () => {
+Deno.test("webgpu: a kernel without a shader is rejected, with its name", async () => {
   const plain = kernel({ name: "plain", reads: { x: f32("n") }, writes: { y: f32("n") }, reference() {} });
   for (const name of names) {
     const device = await openDevice(name);

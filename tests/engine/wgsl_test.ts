@@ -1,6 +1,7 @@
 /**
- * Every shader: its bindings and Params against its kernel's declaration, for the device binds by position and a mistake is
- * silent; the module that its text comes from; and what the compilers of the WebGPU devices say to it, where there are any.
+ * Checks every shader: its bindings and Params against its kernel's declaration, because the device binds by position
+ * and a mistake would be silent; that its text comes from its module; and that it compiles on the WebGPU devices that
+ * are available.
  */
 import { assert, assertEquals } from "@std/assert";
 import { shaderError } from "../../src/device/shader_errors.ts";
@@ -10,7 +11,7 @@ import { devices } from "../testing.ts";
 
 const folder = new URL("../../kernels/", import.meta.url);
 
-/** Every kernel that a module under kernels/ exports, also inside of records. */
+/** All kernels that modules under kernels/ export, including kernels inside of records. */
 async function* kernels(): AsyncGenerator<AnyKernel> {
   const seen = new Set<unknown>();
   function* within(value: unknown): Generator<AnyKernel> {
@@ -29,7 +30,7 @@ async function* kernels(): AsyncGenerator<AnyKernel> {
   }
 }
 
-/** The texts that the modules under kernels/ export, by the module's name. */
+/** The shaders that modules under kernels/ export, by the file name of the module. */
 async function shaderTexts(): Promise<Map<string, string>> {
   const texts = new Map<string, string>();
   for await (const { name, isDirectory } of Deno.readDir(folder)) {
@@ -44,7 +45,7 @@ async function shaderTexts(): Promise<Map<string, string>> {
   return texts;
 }
 
-/** What the compiler says against a pass, with each of its has_, fresh_ and bf16_ constants on and off; all of it at the end. */
+/** Compiles a pass with each of its has_, fresh_ and bf16_ constants on and off, and reports all errors together. */
 async function compile({ gpu }: WebGPUDevice, pass: AnyPass): Promise<void> {
   const flags = Array.from(
     withoutComments(pass.source).matchAll(/override\s+((?:has|fresh|bf16)_\w+)/g),
@@ -90,10 +91,10 @@ function checkBindings(kernel: AnyKernel, pass: AnyPass): void {
     /@binding\((\d+)\)\s*var<storage,\s*(\w+)>\s*(\w+)\s*:\s*array<(?:vec[24]<)?(\w+)>/g,
   );
   for (const [, binding, access, name, type] of bindings) {
-    const [role, dtype] = declared[Number(binding) - 1] ?? ["read_write", "f32"]; // behind the operands: the workspace
+    const [role, dtype] = declared[Number(binding) - 1] ?? ["read_write", "f32"]; // after the operands: the workspace
     assertEquals(access, role, `${what}: binding ${binding}, ${name}`);
     if (declared[Number(binding) - 1]) {
-      assert(type === dtype || type === "u32", `${what}: ${name} is ${type}`); // a word's bits are anything's
+      assert(type === dtype || type === "u32", `${what}: ${name} is ${type}`); // a word can hold bits of any type
     }
   }
   const passes = [kernel.gpu ?? []].flat() as AnyPass[], bound = kernel.operands.length;
@@ -107,7 +108,9 @@ function checkBindings(kernel: AnyKernel, pass: AnyPass): void {
   }
 }
 
-/** A line that a pass may replace, so that the numbers in messages are the file's. */
+/**
+ * The lines that a pass may replace. All other lines must be the file's, so that line numbers in messages are right.
+ */
 const REPLACED = /^(@group\(0\) @binding\(\d\) )?(const|alias|struct|fn|var<)/;
 
 function checkFile({ source, entry, file = `${entry}.wgsl.ts` }: AnyPass): void {
@@ -127,8 +130,8 @@ for await (const kernel of kernels()) {
   for (const [i, pass] of ([kernel.gpu ?? []].flat() as AnyPass[]).entries()) {
     const which = `${kernel.name}: ${pass.entry}${i ? `, pass ${i + 1}` : ""}`;
     used.add(pass.file ?? `${pass.entry}.wgsl.ts`);
-    Deno.test(`${which}: the bindings are the declared ones`, () => checkBindings(kernel, pass));
-    Deno.test(`${which}: the source is a module's, but for lines that may be replaced`, () => checkFile(pass));
+    Deno.test(`${which}: the bindings match the declaration`, () => checkBindings(kernel, pass));
+    Deno.test(`${which}: the source is its module's, except for lines that may be replaced`, () => checkFile(pass));
     for (const { name, device } of all) {
       Deno.test(`${which} compiles (${name})`, () => compile(device as WebGPUDevice, pass));
     }

@@ -1,10 +1,10 @@
 /** Whether the native tile runs on this machine, for tests that start processes with it. */
 import { v8Flags, wideAvailable } from "../../src/cli/v8_flags.ts";
 
-/** For `--preload`: gives every CPU device of a process the native tile. */
+/** A module for `--preload` that gives every CPU device of a process the native tile. */
 export const NATIVE = new URL("./preload.ts", import.meta.url).pathname;
 
-/** Why there is no native tile, in a line; undefined where there is one. */
+/** The reason in one line for which the native tile does not run here; undefined if it runs. */
 export async function whyNoNative(): Promise<string | undefined> {
   const args = ["run", "--no-prompt", "--no-check", "--allow-ffi", NATIVE];
   const env = { DENO_V8_FLAGS: v8Flags(wideAvailable()), NO_COLOR: "1" };

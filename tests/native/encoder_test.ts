@@ -1,15 +1,15 @@
-/** Every instruction form of the native tile's assembler against the bytes of GNU `as`. It needs binutils. */
+/** Compares every instruction form of the native tile's assembler with the bytes of GNU `as`. Needs binutils. */
 import { assertEquals, assertThrows } from "@std/assert";
 import { type Address, Assembler, Label, type Mask, type Register, REGISTERS } from "../../src/native/assembler.ts";
 import { inFolder } from "../testing.ts";
 
 const registers = Object.keys(REGISTERS) as Register[];
-/** The lower half of a register, by its name. */
+/** The name of a register's lower half. */
 const half = (register: Register) => /\d/.test(register) ? `${register}d` : `e${register.slice(1)}`;
 const address = ([base, bytes]: Address) => `[${base}${bytes < 0 ? bytes : `+${bytes}`}]`;
 const masked = (mask: Mask, zeroing = false) => mask ? ` {k${mask}}${zeroing ? "{z}" : ""}` : "";
 
-/** Each instruction in `as`'s text and by the assembler. */
+/** Each instruction as text for `as`, and as a call of the assembler. */
 function* instructions(): Generator<[text: string, emit: (x: Assembler) => void]> {
   const addresses = (bytes: number[]) => registers.flatMap((base) => bytes.map((n): Address => [base, n]));
   for (const to of registers) {
@@ -89,7 +89,7 @@ function* instructions(): Generator<[text: string, emit: (x: Assembler) => void]
   }];
 }
 
-/** The bytes of GNU `as`, or undefined where binutils are not installed. */
+/** The bytes that GNU `as` makes, or undefined if binutils are not installed. */
 async function gnu(text: string): Promise<Uint8Array | undefined> {
   let bytes: Uint8Array | undefined;
   await inFolder(async (folder) => {
@@ -114,7 +114,7 @@ const there = async (command: string) => {
   }
 };
 const binutils = Deno.build.arch === "x86_64" && await there("as") && await there("objcopy");
-if (!binutils) console.log("native encoder: skipped, for it needs GNU as and objcopy (binutils)");
+if (!binutils) console.log("native encoder: skipped, because it needs GNU as and objcopy (binutils)");
 
 Deno.test({
   name: "native encoder: every instruction has the bytes that GNU as gives it",
@@ -135,7 +135,7 @@ Deno.test({
   },
 });
 
-Deno.test("native encoder: a jump to a label that is not placed is refused", () => {
+Deno.test("native encoder: a jump to a label that is never placed is rejected", () => {
   const x = new Assembler();
   x.jump(new Label());
   assertThrows(() => x.bytes, TypeError, "a label was never placed");

@@ -1,7 +1,7 @@
-"""Runs a command under a system that lets no memory become executable that was not: seccomp answers mprotect's with EACCES.
+"""Runs a command on a system in which no memory can become executable later: seccomp fails such mprotect with EACCES.
 
-V8 asks for memory that can be written and executed at once, which passes; a kernel that refuses all of it (PR_SET_MDWE) lets Deno
-not start. Ends with status 75 where the kernel takes no filter. x86-64 alone.
+V8 maps its memory writable and executable at once, which is still allowed; a kernel that forbids that, too (PR_SET_MDWE),
+would not let Deno start. Exits with status 75 if the kernel does not support the filter. For x86-64 only.
 """
 
 import ctypes
@@ -9,13 +9,13 @@ import os
 import struct
 import sys
 
-LOAD, JUMP_IF_EQUAL, RETURN = 0x20, 0x15, 0x06  # of classic BPF
+LOAD, JUMP_IF_EQUAL, RETURN = 0x20, 0x15, 0x06  # opcodes of classic BPF
 ALLOW, FAIL = 0x7FFF0000, 0x00050000
 MPROTECT, READ_EXECUTE, EACCES = 10, 5, 13
-NUMBER, THIRD_ARGUMENT = 0, 32  # places in struct seccomp_data
+NUMBER, THIRD_ARGUMENT = 0, 32  # offsets in struct seccomp_data
 PR_SET_NO_NEW_PRIVS, PR_SET_SECCOMP, MODE_FILTER = 38, 22, 2
 
-steps = [  # code, when it jumps if true, if false, number
+steps = [  # code, jump if true, jump if false, operand
     (LOAD, 0, 0, NUMBER),
     (JUMP_IF_EQUAL, 0, 3, MPROTECT),
     (LOAD, 0, 0, THIRD_ARGUMENT),

@@ -1,6 +1,7 @@
 /**
- * Devices with the native tile, opened, closed and ended in the middle of their work, as many rounds as the first argument says.
- * native_test.ts runs it in a process of its own, which a fault would end; it prints how many rounds it has come through.
+ * Opens devices with the native tile, and closes or terminates them in the middle of their work, for the number of
+ * rounds in the first argument. native_test.ts runs it in a process of its own, which a fault would end. It prints the
+ * number of completed rounds.
  */
 import { createDevice } from "../../src/device/create.ts";
 import type { Device } from "../../src/engine/device.ts";
@@ -18,13 +19,13 @@ async function product(device: Device): Promise<string> {
   return `${new Uint32Array((await c.data().finally(() => c.dispose())).buffer)}`;
 }
 
-if ("WorkerGlobalScope" in globalThis) { // works until it is ended
+if ("WorkerGlobalScope" in globalThis) { // works until it is terminated
   const device = await createDevice("cpu", { threads: 2, native });
   await product(device);
   self.postMessage("working");
   for (;;) {
     await product(device);
-    await new Promise((resolve) => setTimeout(resolve)); // an end comes between tasks
+    await new Promise((resolve) => setTimeout(resolve)); // lets terminate() take effect between tasks
   }
 }
 

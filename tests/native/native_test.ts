@@ -1,4 +1,4 @@
-/** The native tile against the WebAssembly one, and what happens where there is none. It needs --allow-ffi. */
+/** Compares the native tile with WebAssembly's, and tests systems on which it does not run. Needs --allow-ffi. */
 import { assertEquals, assertMatch } from "@std/assert";
 import { matmulBias, matmulNN, matmulNT, matmulTN } from "../../kernels/matmul/kernel.ts";
 import { CpuDevice } from "../../src/device/cpu.ts";
@@ -11,30 +11,34 @@ import { RandomGenerator } from "../../src/random/mod.ts";
 
 const native = await loadNative(), there = native.tile !== undefined;
 if (!there) console.log(`native: tests skipped (${native.why})`);
-/** How many products are compared; some thousand take a minute. */
+/** Number of products to compare; some thousands take a minute. */
 const PRODUCTS = Number(Deno.env.get("NANOGPT_NATIVE_PRODUCTS") ?? 300);
 
 const forms = { NN: matmulNN, NT: matmulNT, TN: matmulTN };
 const bits = ({ buffer }: { readonly buffer: ArrayBufferLike }) => new Int32Array(buffer);
-/** The library that a device opens, it closes: with the process, where the test leaves it open. */
+/**
+ * A device closes the library that it has opened, but a device that a test leaves open closes it at the end of the
+ * process.
+ */
 const options = { ignore: !there, sanitizeResources: false };
 
-/** Normally distributed numbers that every product takes its own from, somewhere. */
+/** Normally distributed numbers, of which every product uses a part. */
 const numbers = new Float32Array(6 * 700 * 700);
 new RandomGenerator(5).normal(numbers, 0, 1);
 
-Deno.test("native: random products have the wasm tile's bits, and write nowhere else", options, async () => {
+Deno.test("native: random products have the WebAssembly tile's bits, and write nothing else", options, async () => {
   const generator = new RandomGenerator(6), one = (most: number) => 1 + generator.randint(most);
-  // Small sizes mostly, for edges; some with more than a block of K, and some whose common operand all threads share.
+  // Mostly small sizes, to test edges. Some have more than one block of K, and some have a common operand that all
+  // threads share.
   const size = () => [one(4), one(40), one(40), one(150), one(150), one(700)][generator.randint(6)];
   for (let i = 0; i < PRODUCTS;) {
-    // Guarded storages are never shared, so that devices fill up.
+    // Guarded storages are never reused, so devices fill up.
     using wasm = await CpuDevice.create({ threads: 1 });
     using machine = await CpuDevice.create({ threads: one(4), guards: true, native });
     for (const end = Math.min(i + 50, PRODUCTS); i < end; i++) {
       let [batch, M, N, K] = [generator.randint(4) ? 1 : one(6), size(), size(), size()];
       const form = (["NN", "NT", "TN"] as const)[generator.randint(3)];
-      // A matrix of weights may be stored in bf16, or lie in panels, as f32 or in blocks of 32.
+      // A matrix of weights may be in bf16, or in panels, as f32 or q8_0.
       const weights = form === "TN" ? 1 : batch > 1 ? 2 : 4;
       const stored = (["f32", "bf16", "q8_0", "panels"] as const)[generator.randint(weights)];
       if (stored === "q8_0" && form === "NN") N = Math.ceil(N / 32) * 32;
@@ -47,7 +51,7 @@ Deno.test("native: random products have the wasm tile's bits, and write nowhere 
       const offset = generator.randint(20);
       const run = async (device: CpuDevice) => {
         using scope = device.scope();
-        // An operand stands somewhere in a block, as parameters do in the optimizer's.
+        // Operands start anywhere in a block, as parameters do in the optimizer's.
         const place = (values: Float32Array, shape: number[], dtype: "f32" | "bf16" = "f32") => {
           const all = device.tensor(new Float32Array(values.length + offset), { dtype });
           const part = new Storage(all.storage.block, values.length, offset);
@@ -83,8 +87,9 @@ Deno.test("native: random products have the wasm tile's bits, and write nowhere 
   }
 });
 
-Deno.test("native: attention has the wasm tile's bits, and writes nowhere else", options, async () => {
-  // From 128 tokens on machine code multiplies; around blocks of 24 queries and 256 keys, and panels of 14 and 32.
+Deno.test("native: attention has the WebAssembly tile's bits, and writes nothing else", options, async () => {
+  // Machine code multiplies from 128 tokens on. Sizes around blocks of 24 queries and 256 keys, and panels of 14 and
+  // 32.
   for (
     const [B, T, heads, width] of [[1, 128, 3, 25], [2, 130, 2, 64], [1, 257, 1, 32], [1, 300, 2, 7], [1, 530, 1, 256]]
   ) {
@@ -118,13 +123,13 @@ Deno.test("native: attention has the wasm tile's bits, and writes nowhere else",
 Deno.test("native: what a processor or a system lacks is named", () => {
   const zen5 = [0x1c, 0xfffa3203, 0xf1bf07ab, 0xe7] as const;
   assertEquals(whatIsMissing(zen5), undefined);
-  assertMatch(whatIsMissing([4, zen5[1], zen5[2], zen5[3]])!, /no AVX-512/); // of leaf 7 there is nothing
+  assertMatch(whatIsMissing([4, zen5[1], zen5[2], zen5[3]])!, /no AVX-512/); // leaf 7 does not exist
   assertMatch(whatIsMissing([zen5[0], zen5[1], zen5[2] & ~(1 << 16), zen5[3]])!, /no AVX-512/);
   assertMatch(whatIsMissing([zen5[0], zen5[1] & ~(1 << 27), zen5[2], zen5[3]])!, /the system has not turned/);
-  assertMatch(whatIsMissing([zen5[0], zen5[1], zen5[2], 7])!, /the system has not turned/); // AVX alone
+  assertMatch(whatIsMissing([zen5[0], zen5[1], zen5[2], 7])!, /the system has not turned/); // only AVX is on
 });
 
-/** What a script prints, in a process of its own. */
+/** The output of a script in a process of its own. */
 async function run(args: string[], script = new URL("./life.ts", import.meta.url).pathname): Promise<string> {
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
     args: ["run", "--no-prompt", "--no-check", "--allow-read", ...args.slice(0, 1), script, ...args.slice(1)],
@@ -133,22 +138,22 @@ async function run(args: string[], script = new URL("./life.ts", import.meta.url
   return new TextDecoder().decode(stdout).trim();
 }
 
-Deno.test("native: devices are opened, closed and ended in the middle of their work", options, async () => {
-  // Deno leaves the threads of a worker that is ended to themselves: after hundreds of rounds a process has too many.
+Deno.test("native: devices can be opened, closed and terminated in the middle of their work", options, async () => {
+  // Deno does not end the threads of a terminated worker: after hundreds of rounds a process has too many.
   for (let left = Number(Deno.env.get("NANOGPT_NATIVE_ROUNDS") ?? 5), rounds; left > 0; left -= rounds) {
     rounds = Math.min(left, 50);
     assertEquals(await run(["--allow-ffi", `${rounds}`]), `${rounds} rounds`);
   }
 });
 
-/** A script's beginning that puts other functions in the place of libc's. */
+/** The beginning of a script, which replaces functions of libc. */
 const libc = (other: string) =>
   `const open = Deno.dlopen;
   Deno.dlopen = (name, of) => {
     const { symbols } = open(name, of);
     return { symbols: { ...symbols, ${other} }, close() {} };
   };`;
-/** What a script does before the code is loaded, and why there is no tile then. */
+/** What a script does before the machine code is loaded, and the expected reason for having no tile. */
 const refusals: [before: string, why: RegExp][] = [
   ['Deno.permissions.revokeSync({ name: "ffi" });', /^native: off, it needs --allow-ffi, which lets code do anything$/],
   [
@@ -174,7 +179,7 @@ if (there) {
   ]);
 }
 
-/** Prints why there is no tile, and what a device without it gives. */
+/** A script that prints why there is no tile, and the result of a device without it. */
 const scriptOf = (before: string) => {
   const script = `${before}
       const { loadNative } = await import("${new URL("../../src/native/load.ts", import.meta.url).href}");
@@ -191,11 +196,11 @@ function assertWithout(printed: string, why: RegExp): void {
   assertMatch(after, /^cpu \((wide|narrow)\), threads: 2 1 2$/);
 }
 
-Deno.test("native: where it cannot run, a line says why, and a device computes without it", async () => {
+Deno.test("native: if it cannot run, a line gives the reason, and a device computes without it", async () => {
   for (const [before, why] of refusals) assertWithout(await run(["--allow-ffi"], scriptOf(before)), why);
 });
 
-/** Runs a script as `run` does, on a system that forbids new executable memory; undefined where none can be had. */
+/** Runs a script on a system that forbids new executable memory; undefined if this machine cannot provide one. */
 async function runForbidden(script: string): Promise<string | undefined> {
   if (Deno.build.os !== "linux" || Deno.build.arch !== "x86_64") return undefined;
   const forbid = new URL("./forbid.py", import.meta.url).pathname;
@@ -209,10 +214,10 @@ async function runForbidden(script: string): Promise<string | undefined> {
 const NOTHING = new Uint8Array();
 const forbidden = await runForbidden(scriptOf(""));
 if (forbidden === undefined) {
-  console.log("native: not tried on a system that forbids executable memory, for it needs Linux's seccomp and python3");
+  console.log("native: not tested on a system that forbids executable memory, which needs Linux's seccomp and python3");
 }
 Deno.test({
-  name: "native: a system that really forbids executable memory is one without it",
+  name: "native: on a system that really forbids executable memory a device computes without it",
   ignore: forbidden === undefined,
   fn: () => assertWithout(forbidden!, /^native: off, the system forbids executable memory$/),
 });
