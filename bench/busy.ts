@@ -45,7 +45,11 @@ async function loops(count: number, seconds: number): Promise<AsyncDisposable> {
   return { [Symbol.asyncDispose]: end };
 }
 
-/** Runs the benchmark. @param note prints a line about its progress */
+/**
+ * Runs the benchmark.
+ *
+ * @param note prints a line about its progress
+ */
 export async function benchBusy(
   args: string[],
   print: (line: string) => void,

@@ -48,7 +48,11 @@ type Values = ValuesOf<typeof flags>;
 
 const HEAD = ["model", "weights", "estimated, MB", "taken, MB", "resident, MB", "first token, ms", "tokens/s"];
 
-/** Describes the load. @throws {ConfigError} if other processes use the processors */
+/**
+ * Describes the load.
+ *
+ * @throws {ConfigError} if other processes use the processors
+ */
 export function quietMachine(load: number): string {
   const said = `load ${load.toFixed(2)} before the start`;
   if (load < MOST_LOAD) return said;
@@ -77,7 +81,11 @@ async function measure(config: typeof MODELS["gpt2"], weights: Weights, values: 
   return [weights, ...memory, first.toPrecision(3), rate.toPrecision(3)];
 }
 
-/** Runs the benchmark. @param note prints a line about its progress */
+/**
+ * Runs the benchmark.
+ *
+ * @param note prints a line about its progress
+ */
 export async function benchInference(
   args: string[],
   print: (line: string) => void,

@@ -48,8 +48,8 @@ export async function reference(device: Device, { seed = 1337, iterations = 400 
 }
 
 /**
- * Draws pairs of strings uniformly. Which string of a pair is chosen follows Bradley and Terry: with probability σ(r −
- * r').
+ * Draws pairs of strings uniformly. As in the model of Bradley and Terry, the first string of a pair is chosen with
+ * probability σ(r − r'), where r and r' are the strings' rewards.
  *
  * @returns two rows per pair, the chosen one first
  */

@@ -47,7 +47,11 @@ async function measure(device: Device, what: string, body: () => void, wait: () 
   }
   program.dispose();
 }
-/** Measures the checks of a step's launches. @param steps returns a function that runs a step on the given device */
+/**
+ * Measures the checks of a step's launches.
+ *
+ * @param steps returns a function that runs a step on the given device
+ */
 function measureChecks(device: Device, what: string, steps: (on: Device) => () => void) {
   const dry = new DryDevice(device), step = steps(dry), launches: Launch[] = [];
   dry.run = (one) => void launches.push(one);

@@ -92,7 +92,11 @@ const PAIRS = 128 * 2000;
 
 const HEADS = ["method", "β", "seed", "E r", "KL to ref", "J / J*", "KL to π*", "near", "at rest", "KL to rest", "s"];
 
-/** Runs the benchmark. @param note prints a line about its progress */
+/**
+ * Runs the benchmark.
+ *
+ * @param note prints a line about its progress
+ */
 export async function benchRl(
   args: string[],
   print: (line: string) => void,

@@ -47,7 +47,11 @@ async function iterations(trainer: Trainer, updates: number): Promise<number[]> 
 
 const ONCE = { gradientAccumulationSteps: 1, evalInterval: 1e9, evalIters: 1, logInterval: 1, decayLr: false };
 
-/** Runs the benchmark. @param note prints a line about its progress */
+/**
+ * Runs the benchmark.
+ *
+ * @param note prints a line about its progress
+ */
 export async function benchRlSpeed(
   args: string[],
   print: (line: string) => void,

@@ -22,7 +22,11 @@ export interface RoundsOptions {
 /** Asks a side for its rate in pieces a second; undefined if it does not answer. */
 export type Ask = (seconds: number) => Promise<number | undefined>;
 
-/** Measures all sides in turns. @returns the figures of the sides that have answered */
+/**
+ * Measures all sides in turns.
+ *
+ * @returns the figures of the sides that have answered
+ */
 export async function takeTurns<Who extends string>(
   { name, value, alone }: Measure,
   sides: Readonly<Record<Who, Ask>>,

@@ -100,7 +100,11 @@ function sweeps(small: boolean): Sweep[] {
 const WARM_UP = 3;
 const median = (values: number[]) => values.toSorted((a, b) => a - b)[values.length >> 1];
 
-/** Measures one setting. @throws {DeviceError} if it does not fit into the device's memory */
+/**
+ * Measures one setting.
+ *
+ * @throws {DeviceError} if it does not fit into the device's memory
+ */
 async function measure(
   { threads, batchSize, ...sizes }: Setting,
   { device: name, seconds }: { device: string; seconds: number },
@@ -148,7 +152,11 @@ function cells(row: Row): string[] {
 
 type Print = (line: string) => void;
 
-/** Runs the benchmark. @param note prints a line about its progress */
+/**
+ * Runs the benchmark.
+ *
+ * @param note prints a line about its progress
+ */
 export async function benchScale(args: string[], print: Print, note: Print = console.error): Promise<number> {
   const values = benchValues(flags, { task: "bench:scale", args, print });
   if (!values) return 0;

@@ -96,7 +96,11 @@ class Server implements AsyncDisposable {
     return Number(/^process_cpu_seconds_total (.*)$/m.exec(text)?.[1]);
   }
 
-  /** Streams a text. @returns the arrival times in milliseconds since the request, and the number of tokens */
+  /**
+   * Streams a text.
+   *
+   * @returns the arrival times in milliseconds since the request, and the number of tokens
+   */
   async stream({ prompt, tokens, seed }: Ask, signal?: AbortSignal): Promise<{ times: number[]; tokens: number }> {
     const began = performance.now(), times: number[] = [], { hostname, port } = new URL(this.url);
     const body = JSON.stringify({
@@ -138,7 +142,11 @@ class Server implements AsyncDisposable {
   }
 }
 
-/** Generates the texts without a server. @returns tokens a second */
+/**
+ * Generates the texts without a server.
+ *
+ * @returns tokens a second
+ */
 async function rowsRate(rows: Rows, all: readonly Ask[]): Promise<number> {
   const began = performance.now(), waiting = [...all];
   let count = 0;
@@ -219,7 +227,11 @@ async function latency(server: Server, { rounds }: Options): Promise<void> {
   print(`Eight at once: ${together.map((time, k) => `${show(time / alone / (k + 1))} · ${k + 1}`).join(", ")} ×`);
 }
 
-/** Repeats eight streams at once, for some seconds. @returns tokens a second */
+/**
+ * Repeats eight streams at once, for some seconds.
+ *
+ * @returns tokens a second
+ */
 async function sustained(server: Server, seconds = 2): Promise<number> {
   const began = performance.now();
   let count = 0;

@@ -55,7 +55,11 @@ function training(device: Device, request: Request & { kind: "training" | "adapt
   const options = { batchSize, logInterval, ...long, ...rates, generator };
   const trainer = new Trainer(model, { train: tokens, val: tokens }, options);
   const events = trainer.run();
-  /** Trains until the next loss is read, which waits for the device. @returns its iteration */
+  /**
+   * Trains until the next loss is read, which waits for the device.
+   *
+   * @returns its iteration
+   */
   const read = async () => {
     for (;;) {
       const { value } = await events.next();

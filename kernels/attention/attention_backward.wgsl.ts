@@ -67,7 +67,7 @@ fn four_of(part: u32, t: u32, c: u32) -> vec4f {
 // lanes write at the same time into different banks.
 fn slot(rows: u32, q: u32) -> u32 { return rows ^ q; }
 
-// Stores four rows × four columns of a tile, transposed. Each lane stores different ones.
+// Stores four rows × four columns of a tile, transposed. Each lane stores its own.
 fn keep_transposed(first: u32, rows: mat4x4f) {
   let columns = transpose(rows);
   for (var i = 0u; i < 4u; i++) { tile[first + lane % 8u][i][slot(lane / 8u, lane % 8u)] = columns[i]; }

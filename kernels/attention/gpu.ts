@@ -4,10 +4,9 @@ import { type GpuPass, withLines } from "../../src/kernel.ts";
 type Sizes = Record<"B" | "T" | "heads" | "width", number>;
 
 /**
- * Two passes for one shader, of which each launch runs one. The shader's text as it stands reads and writes the
- * operands four elements at a time. In the version for any width, the operand is bound as single elements, and its
- * function `NAME_four(at, count)` or `NAME_put_four(at, count, values)` loops over up to four elements, `count` if that
- * is less.
+ * Returns two passes for one shader; each launch runs one of them. The shader's text as it stands reads and writes the
+ * operands four elements at a time. In the version for any width, the operands are bound as single elements, and the
+ * functions `NAME_four(at, count)` and `NAME_put_four(at, count, values)` loop over min(count, 4) elements.
  *
  * @param operands how the shader accesses each: read, written, or added to
  */

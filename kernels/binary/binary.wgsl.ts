@@ -1,6 +1,7 @@
 export default /* wgsl */ `// y = op(a, b), element by element. kernel.ts replaces the line 'op' for each kernel.
 //
-// a and b have as many rows as y or one, which is repeated; columns likewise. An invocation owns one element of y.
+// a and b have as many rows as y, or a single row that is repeated; likewise for columns. An invocation owns one element
+// of y.
 
 struct Params { aRows: u32, aColumns: u32, bRows: u32, bColumns: u32, rows: u32, columns: u32 }
 @group(0) @binding(0) var<uniform> params: Params;

@@ -1,8 +1,8 @@
 /**
  * y = op(a, b), element by element, for every op with two inputs, whether called by users or needed for gradients.
  *
- * a and b have as many rows as y or one, which is repeated; columns likewise. This covers equal shapes, a scalar, one
- * row for all rows (bias) and one number per row. For other shapes the op expands its inputs first (see
+ * a and b have as many rows as y, or a single row that is repeated; likewise for columns. This covers equal shapes, a
+ * scalar, one row for all rows (bias) and one number per row. For other shapes the op expands its inputs first (see
  * ops/broadcast.ts).
  */
 import { f32, kernel, withLines } from "../../src/kernel.ts";

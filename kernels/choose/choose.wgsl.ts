@@ -1,15 +1,13 @@
-export default /* wgsl */ `// Chooses the next token of each row, by the sampling rules in the row's record (kernel.ts
-// has the equations):
+export default /* wgsl */ `// Chooses the next token of each row, by the sampling rules in the row's record:
 //
-//   x = (logits + bias, less penalties) / temperature,  e = exp(x − greatest), or 0 if top-k, top-p or min-p exclude
-// the token
-//   id = argmax e / noise, or the first at which the running sum of e is above u · Σ e, or argmax x if the temperature
-// is 0
+//   x = (logits + bias, less penalties) / temperature
+//   e = exp(x − greatest), or 0 for tokens that top-k, top-p or min-p exclude
+//   id = argmax e / noise, or the first at which the running sum of e is above u · Σ e, or argmax x at temperature 0
 //
-// A workgroup owns a row. An invocation takes every 256th entry, or a block of neighbours if the order of ids matters.
-// Floats are compared by keys, unsigned integers in the same order. So the workgroup finds a maximum with an integer
-// atomic, whose result does not depend on the order, and the topK-th greatest entry bit by bit, counting 32 times. For
-// the same reason top-p adds up shares as integers, in units of Σ e · 2⁻³¹.
+// kernel.ts explains the equations. A workgroup owns a row. An invocation takes every 256th entry, or a block of
+// neighbours if the order of ids matters. Floats are compared by keys, unsigned integers in the same order. So the
+// workgroup finds a maximum with an integer atomic, whose result does not depend on the order, and the topK-th greatest
+// entry bit by bit, counting 32 times. For the same reason top-p adds up shares as integers, in units of Σ e · 2⁻³¹.
 //
 // Branches that contain barriers depend only on records: these are read-only, so all invocations take the same branch.
 
@@ -220,7 +218,7 @@ fn choose(
           under = reached;
         }
       }
-      // Also excludes shares equal to t, from the first on, as many as still fit, but never all of them.
+      // Then excludes shares equal to t, in order, until no more of them fit or one is left.
       var equal = 0u;
       for (var i = lane; i < V; i += LANES) { equal += select(0u, 1u, bitcast<u32>(workspace[first + i]) == t_bits); }
       atomicAdd(&below[30], equal);

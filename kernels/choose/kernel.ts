@@ -2,17 +2,14 @@
  * Chooses the next token of each row, one of the vocabulary's V entries, by the sampling rules (rules.ts) in the row's
  * record:
  *
- *     x = (logits + bias, less penalties) / temperature, or −∞ if top-k, top-p or min-p exclude the token,  e = exp(x −
- * max x)
+ *     x = (logits + bias, less penalties) / temperature, or −∞ for tokens that top-k, top-p or min-p exclude
+ *     e = exp(x − max x)
  *
  * - With noise: id = argmax e / q, where the caller passes q from the exponential distribution. This is how
- *   `torch.multinomial`
- *   draws one sample: the least of independent exponential times with rates e is at entry i with probability eᵢ / Σ e.
- * The row's
- *   state holds the number of its row of noise, modulo the number of noise rows.
+ *   `torch.multinomial` draws one sample: the least of independent exponential times with rates e is at entry i with
+ *   probability eᵢ / Σ e. The row's state holds the number of its row of noise, modulo the number of noise rows.
  * - From the row's own stream: id is the first at which the running sum of e is above u · Σ e, so never one with e = 0.
- *   u is the
- *   upper 24 bits, times 2⁻²⁴, of a word of Philox with the counter (position, −1, 0, 0) and the key (seed, 0).
+ *   u is the upper 24 bits, times 2⁻²⁴, of a word of Philox with the counter (position, −1, 0, 0) and the key (seed, 0).
  * - With temperature 0: argmax x, the first if several are equal.
  * - With a token passed in the row's state: that token. Only log-probabilities are computed.
  *

@@ -22,7 +22,7 @@ export const DAMAGED = -1, BANNED = -2;
 /** In a row's state, in place of a given token: draw by noise, or from the row's own stream. */
 export const BY_NOISE = -1, BY_STREAM = -2;
 
-/** Whether the options need tables, which a bias or a penalty does unless it is neutral. */
+/** Whether the options need tables: for a bias, or for a penalty whose value has an effect. */
 export const needsTables = (options: SamplingOptions): boolean =>
   Object.entries(samplingRules).some(([option, { tables, neutral }]) =>
     tables && (options[option as keyof SamplingOptions] ?? neutral) !== neutral
@@ -35,8 +35,8 @@ const isGreedy = ({ temperature = 1 }: SamplingOptions): boolean => temperature 
  * Makes a row's record.
  *
  * @param table the number of the row's tables
- * @param likely for how many of the most likely tokens to return log-probabilities, besides the chosen one; undefined
- *   for none at all
+ * @param likely for how many of the most likely tokens to return log-probabilities, besides the chosen token; undefined
+ *   for no log-probabilities, not even the chosen token's
  */
 export function recordOf(options: SamplingOptions, table = -1, likely?: number): number[] {
   const numbers = rules.map((rule) => clamped(options[rule] ?? samplingRules[rule].neutral!));

@@ -198,11 +198,12 @@ function kthGreatest({ f, V, x }: Row, k: I32Local): F32Local {
 }
 
 /**
- * Sets the least shares to 0, as many as add up to at most `out` of the sum of all. t is the greatest number such that
- * the shares below it add up to no more than that; it is found bit by bit as in {@linkcode kthGreatest}. All shares
- * below t are excluded, and of the shares equal to t, from the first on, as many as still fit, but never all. The
- * search relies on the sum growing with t: it does, because the order of the additions is fixed. Shares are from 0 to
- * 1, and one is 1.
+ * Sets the least shares to 0, whose sum may be at most `out` times the sum of all shares. All shares below a threshold t
+ * are set to 0: t is the greatest number for which their sum is small enough, and is found bit by bit as in
+ * {@linkcode kthGreatest}. Then shares equal to t are set to 0, in order, until no more of them fit or one is left.
+ *
+ * The search needs a sum that never decreases with t, which is true because the order of the additions is fixed. Shares
+ * are from 0 to 1, and one of them is 1.
  */
 function keepTopP({ f, V, x }: Row, out: F32Local): void {
   const { f32, i32 } = f, key = i32.constant(0), below = f32.constant(0), zero = f.splat(0), one = f.splat(1);

@@ -1,4 +1,4 @@
-/** y[o, j, i] = x[o, index[o, j, i], i], as torch.gather. An index outside the axis is clamped to it. */
+/** y[o, j, i] = x[o, index[o, j, i], i], like torch.gather. An index outside the axis is clamped to it. */
 import { f32, i32, kernel } from "../../src/kernel.ts";
 import gatherSource from "./gather.wgsl.ts";
 import gatherBackwardSource from "./gather_backward.wgsl.ts";

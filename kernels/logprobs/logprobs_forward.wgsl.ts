@@ -1,9 +1,10 @@
 export default /* wgsl */ `// The log-probability of each row's target in rows of logits, at a temperature, and
 // statistics of the row's distribution p = softmax(scale · logits):
 //
-//   lse = log Σ exp(scale · logits),  logprob = scale · logits[target] − lse,  entropy = −Σ p log p,  mean = Σ logits /
-// V,
-//   hit = 1 if the target's logit is the greatest. If the target is 'ignore', all but lse are 0.
+//   lse = log Σ exp(scale · logits),  logprob = scale · logits[target] − lse,  entropy = −Σ p log p,
+//   mean = Σ logits / V,  hit = 1 if the target's logit is the greatest
+//
+// If the target is 'ignore', all of these except lse are 0.
 //
 // A workgroup owns one row: lane l takes its logits l, l + 64, …, and the lanes' results are combined by halves, so
 // additions always have the same order. A target that is not a valid class counts as the last class.

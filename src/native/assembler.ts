@@ -37,7 +37,11 @@ export class Assembler {
   #bytes: number[] = [];
   /** Number of jumps whose labels are not placed yet. */
   #open = 0;
-  /** The code. @throws {TypeError} if the label of a jump was never placed */
+  /**
+   * The code.
+   *
+   * @throws {TypeError} if the label of a jump was never placed
+   */
   get bytes(): Uint8Array<ArrayBuffer> {
     if (this.#open > 0) throw new TypeError("assembler: a label was never placed");
     return Uint8Array.from(this.#bytes);

@@ -82,7 +82,11 @@ function load(): Native {
   return { why: `native: off, its products run at ${gain.toFixed(2)} times WebAssembly's rate (${mode} mode) here` };
 }
 
-/** Maps code into executable memory. @returns its address */
+/**
+ * Maps code into executable memory.
+ *
+ * @returns its address
+ */
 export function place(bytes: Uint8Array): bigint {
   const libc = Deno.dlopen("libc.so.6", LIBC), size = Math.ceil(bytes.length / PAGE) * PAGE, all = BigInt(size);
   try {

@@ -1,7 +1,7 @@
 /** Elementary functions on lanes. NaN stays NaN, and a value's result has the same bits in every lane. */
 import type { Lanes, Vector, WasmFunction } from "./assembler.ts";
 
-/** Σ coefficients[i] · x^(n − i) by Horner's rule. */
+/** Σ coefficients[i] · x^(n − i), where n is the last index, by Horner's rule. */
 export function polynomial(f: WasmFunction, v: Lanes, x: Vector, coefficients: readonly number[]): Vector {
   const [first, ...rest] = coefficients.map((c) => f.splat(c));
   return rest.reduce((sum, c) => v.madd(sum, x, c), first);
@@ -37,9 +37,12 @@ export function exp(f: WasmFunction, v: Lanes, x: Vector): Vector {
 }
 
 /**
- * The natural logarithm, as the sum of a float and a small rest: x = 2ⁿ · m with √½ ≤ m < √2, log x = n ln 2 + log(1 +
- * f). The polynomial, from Cephes, is (log(1 + f) − f + f²/2) / f³. Valid for positive x, including infinity. Denormals
- * are scaled up.
+ * The natural logarithm, as the sum of a float and a small rest:
+ *
+ *     x = 2ⁿ · m with √½ ≤ m < √2,  log x = n ln 2 + log(1 + f) with f = m − 1
+ *
+ * The polynomial, from Cephes, is (log(1 + f) − f + f²/2) / f³. Valid for positive x, including infinity. Denormals are
+ * scaled up.
  */
 export function splitLog(f: WasmFunction, v: Lanes, x: Vector): { high: Vector; rest: Vector } {
   const tiny = v.lt(x, f.splat(2 ** -126)), one = f.splat(1);

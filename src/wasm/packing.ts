@@ -60,7 +60,7 @@ export function definePack(f: WasmFunction, width: number, contiguous: Contiguou
   });
 }
 
-/** Bytes of the given number of elements of a matrix in panels; in q8_0 the number must be that of whole blocks. */
+/** Bytes of the given number of elements of a matrix in panels; in q8_0 the number must be a multiple of a block. */
 export const bytesInPanels = (f: WasmFunction, { q8, bytes }: I32Local, elements: I32): I32Local =>
   q8 ? f.i32.mul(f.i32.div(elements, Q8_0.block), Q8_0.bytes) : f.i32.mul(elements, bytes);
 

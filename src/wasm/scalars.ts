@@ -56,7 +56,7 @@ export class F32Instructions {
   };
 }
 
-/** Double precision, for sums over whole models. */
+/** Instructions in double precision, for sums over all parameters of a model. */
 export class F64Instructions {
   constructor(private f: WasmFunction) {}
 

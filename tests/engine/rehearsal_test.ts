@@ -117,7 +117,8 @@ Deno.test("a model that passes the check can be trained, and a model that is rej
   let fits = 1;
   while (await bytesOf(fits + 1) <= device.capacity.all) fits++;
   let fails = fits + 1;
-  while (await bytesOf(fails) < device.capacity.all + 2 ** 20) fails++; // kernels' own memory would fit less
+  // A smaller excess than 1 MiB would fit into the memory that is reserved for kernels.
+  while (await bytesOf(fails) < device.capacity.all + 2 ** 20) fails++;
   const needed = await bytesOf(fails) / 2 ** 30;
   device.close();
   assert(fails <= fits + 4, `${fits} sequences fit, ${fails} do not`);
