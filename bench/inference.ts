@@ -31,7 +31,7 @@ const flags = {
   models: text(Object.keys(MODELS).join(","), "models to measure, separated by commas"),
   weights: text("f32,bf16,q8_0", "formats of their weights, separated by commas"),
   only: choice(["", "one", "many"], "one text, or many at once"),
-  threads: int(navigator.hardwareConcurrency, "that compute", { min: 1, max: 256 }),
+  threads: int(navigator.hardwareConcurrency, "threads of the CPU device", { min: 1, max: 256 }),
   prompt: int(8, "tokens of the prompt, with one text", { min: 1 }),
   tokens: int(40, "tokens to generate, with one text", { min: 4 }),
   rows: text("", "numbers of texts at once; default: 1,8,16, and 64 for character models"),

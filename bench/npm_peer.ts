@@ -29,7 +29,7 @@ export async function installed(packages: readonly string[]): Promise<string> {
   return folder;
 }
 
-// deno-lint-ignore no-explicit-any -- they are not there when types are checked
+// deno-lint-ignore no-explicit-any -- the packages are not installed when types are checked
 export type Library = any;
 
 /** Loads an installed package. */

@@ -37,7 +37,7 @@ const flags = {
   betas: text("1,0.5,0.3,0.2", "values of β, the cost of each nat away from the reference"),
   seeds: int(5, "runs of each method and β", { min: 1 }),
   effort: float(1, "length of each run, relative to the length that suffices here", { min: 0 }),
-  threads: int(navigator.hardwareConcurrency, "that compute", { min: 1, max: 256 }),
+  threads: int(navigator.hardwareConcurrency, "threads of the CPU device", { min: 1, max: 256 }),
 };
 
 /** The world, and the values that are known about it. */

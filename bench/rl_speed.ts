@@ -17,7 +17,7 @@ import { plainReward, PolicyGradient, ProximalPolicy, Roller, ValueModel } from 
 import { loadNative } from "../src/native/load.ts";
 
 const flags = {
-  threads: int(2, "that compute", { min: 1, max: 256 }),
+  threads: int(2, "threads of the CPU device", { min: 1, max: 256 }),
   rounds: int(3, "number of times that each side is measured", { min: 1 }),
   iterations: int(5, "iterations in a measurement", { min: 2 }),
   native: toggle("matrix products in machine code; needs --allow-ffi, which permits any code"),

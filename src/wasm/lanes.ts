@@ -121,7 +121,7 @@ export class Lanes {
   /** a in lanes where the mask is set, else b. */
   select = (mask: Vector, a: Vector, b: Vector): Vector => this.#op(0x52)(a, b, mask);
   and: Binary = this.#op(0x4e);
-  /** a and not b. */
+  /** The bits of a that are not set in b. */
   andNot: Binary = this.#op(0x4f);
   or: Binary = this.#op(0x50);
   xor: Binary = this.#op(0x51);
