@@ -1,11 +1,11 @@
 /** Requests to the server that the page came from. */
 import { store, stored } from "./dom.ts";
 
-/** What the server refuses, or the way to it. */
+/** An error that the server returned, or a failed connection. */
 export class Failure extends Error {
   readonly status: number;
   readonly code: string | undefined;
-  /** @param status 0 where there was no answer */
+  /** @param status 0 if there was no answer */
   constructor(message: string, status: number, code?: string | null) {
     super(message);
     this.status = status;
@@ -13,7 +13,7 @@ export class Failure extends Error {
   }
 }
 
-/** A request as it was made. */
+/** A request that was sent. */
 export interface Asked {
   readonly path: string;
   readonly body: Readonly<Record<string, unknown>>;
@@ -23,11 +23,11 @@ export interface Options {
   readonly method?: "GET" | "POST" | "DELETE";
   readonly body?: Readonly<Record<string, unknown>> | FormData;
   readonly signal?: AbortSignal;
-  /** Whether *Server* shows how to ask the same. */
+  /** Whether *Server* shows code for this request. */
   readonly shown?: boolean;
 }
 
-/** Kept as long as the tab is open. */
+/** Stored until the tab is closed. */
 const KEY = "nanogpt key";
 export const key = {
   get value(): string {
@@ -39,10 +39,10 @@ export const key = {
 };
 
 const listeners: ((asked: Asked) => void)[] = [];
-/** Has a function hear of requests that are to be shown. */
+/** Calls a function with each request to show. */
 export const onAsked = (listener: (asked: Asked) => void): void => void listeners.push(listener);
 
-/** @throws {Failure} where the answer is an error, or there is none; DOMException where the signal has aborted */
+/** @throws {Failure} if the answer is an error or there is no answer; DOMException if the signal aborted */
 export async function ask(path: string, options: Options = {}): Promise<Response> {
   const { body, signal, shown = false, method = body ? "POST" : "GET" } = options, form = body instanceof FormData;
   if (shown && body && !form) { for (const listener of listeners) listener({ path, body }); }
@@ -67,9 +67,9 @@ export const json = async <T>(path: string, options: Options = {}): Promise<T> =
   await (await ask(path, options)).json();
 
 /**
- * The events of a stream.
+ * Yields the events of a stream.
  *
- * @throws {Failure} also for an error within the stream
+ * @throws {Failure} also for an error in the stream
  */
 export async function* events<T>(path: string, options: Options): AsyncGenerator<T> {
   const response = await ask(path, options);
@@ -82,7 +82,7 @@ export async function* events<T>(path: string, options: Options): AsyncGenerator
       const blocks = (text + value).split("\n\n");
       text = blocks.pop()!;
       for (const block of blocks) {
-        if (!block.startsWith("data: ")) continue; // a comment, which keeps the connection awake
+        if (!block.startsWith("data: ")) continue; // a comment, which only keeps the connection open
         if (block === "data: [DONE]") return;
         const found = JSON.parse(block.slice(6));
         if (found.error) throw new Failure(found.error.message, response.status, found.error.code);
@@ -94,7 +94,7 @@ export async function* events<T>(path: string, options: Options): AsyncGenerator
   }
 }
 
-/** A model, as `/v1/models` lists it. */
+/** A model in the list of `/v1/models`. */
 export interface Model {
   readonly id: string;
   readonly context_length: number;
@@ -103,7 +103,7 @@ export interface Model {
   readonly loaded: boolean;
 }
 
-/** What went wrong, in words; undefined where somebody stopped it. */
+/** The message of an error; undefined if the user stopped the request. */
 export const reasonOf = (error: unknown): string | undefined =>
   error instanceof DOMException && error.name === "AbortError"
     ? undefined

@@ -1,12 +1,12 @@
-/** The likeliest tokens as bars, each of which can be taken. */
+/** Draws the most likely tokens as bars. Clicking a bar chooses its token. */
 import { isText, type Sampler, type Scored, sharesOf, visible } from "./distribution.ts";
 import { button, make } from "./dom.ts";
 
 export interface Bars {
-  /** The likeliest first. */
+  /** The most likely tokens, in descending order. */
   readonly top: readonly Scored[];
   readonly vocabSize: number;
-  /** The text that stands there; undefined at the end of what is written. */
+  /** The token at the cursor; undefined if there is none. */
   readonly chosen?: string;
 }
 
@@ -14,7 +14,7 @@ const MOST = 10;
 const percent = (share: number): string =>
   share === 0 ? "0 %" : share < 0.001 ? "< 0.1 %" : `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 
-/** Draws them into a list. @param take is called with the token that is clicked */
+/** Draws the bars into a list. @param take called with a clicked token */
 export function drawBars(
   list: HTMLElement,
   { top, vocabSize, chosen }: Bars,
@@ -28,7 +28,7 @@ export function drawBars(
     bar.style.width = `${100 * share}%`;
     const one = button("", () => take(token), {
       ...{ className: "token", disabled: now || !isText(token), ariaCurrent: String(now) },
-      title: isText(token) ? "" : "A part of a character: it cannot be taken alone",
+      title: isText(token) ? "" : "This token is only a part of a character and cannot be chosen",
     });
     one.append(
       name,
@@ -41,7 +41,9 @@ export function drawBars(
   const others = Math.max(0, vocabSize - Math.min(MOST, top.length));
   const more = rest + shares.slice(MOST).reduce((a, b) => a + b, 0);
   if (top.length > 0 && others > 0 && more > 0) {
-    rows.push(make("li", { className: "others" }, `${others.toLocaleString("en")} others: ${percent(more)} together`));
+    rows.push(
+      make("li", { className: "others" }, `${others.toLocaleString("en")} other tokens: ${percent(more)} in total`),
+    );
   }
   const focused = [...list.children].findIndex((row) => row.contains(document.activeElement));
   list.replaceChildren(...rows);

@@ -1,4 +1,6 @@
-/** *Chat*: turns with a model that has a template; answers can be stopped, asked for again, and compared two at a time. */
+/**
+ * *Chat*: a chat with a model that has a chat template. Answers can be stopped, generated again, and compared in pairs.
+ */
 import { events } from "./api.ts";
 import { begun } from "./chat_request.ts";
 import { button, download, find, make, store, stored } from "./dom.ts";
@@ -7,7 +9,7 @@ import { length, sampling, seed } from "./sampling.ts";
 import { allModels, choose, fail, model } from "./state.ts";
 
 interface Shown extends Turn {
-  /** What it cost: for an answer. */
+  /** For an answer: its tokens and speed, and why it ended early. */
   readonly note?: string;
 }
 interface Chunk {
@@ -24,13 +26,13 @@ const list = find("turns"), draft = find<HTMLTextAreaElement>("draft"), system =
 const send = find<HTMLButtonElement>("send"), two = find<HTMLButtonElement>("two");
 let turns: Shown[] = stored<Shown[]>(sessionStorage, NAME) ?? [];
 let running: AbortController | undefined;
-/** Two answers between which a choice is to be made. */
+/** Two answers from which the user chooses. */
 let rivals: readonly string[] | undefined;
-/** What was sent for them. */
+/** The messages that were sent for the last answer. */
 let asked: readonly Turn[] = [];
-/** The turn that is being written anew, and the element in which. */
+/** The turn that is being edited, and its editor. */
 let editing: { readonly turn: Shown; readonly item: HTMLElement } | undefined;
-/** What stays as it is keeps its element: so only what is new is read aloud. */
+/** The elements of turns. Unchanged turns retain their elements, so that screen readers read only new ones. */
 const items = new WeakMap<Shown, HTMLElement>();
 
 const messages = (before: readonly Shown[] = turns): Turn[] => [
@@ -40,7 +42,7 @@ const messages = (before: readonly Shown[] = turns): Turn[] => [
 
 function draw(): void {
   const chosen = model(), able = chosen?.chat ?? false, busy = running !== undefined;
-  const follow = innerHeight + scrollY > document.documentElement.scrollHeight - 80; // whoever scrolled up stays there
+  const follow = innerHeight + scrollY > document.documentElement.scrollHeight - 80; // not if the user has scrolled up
   store(sessionStorage, NAME, turns);
   const wanted = turns.map((turn) => editing?.turn === turn ? editing.item : itemOf(turn));
   if (rivals) wanted.push(make("li", { className: "rivals" }, ...rivals.map(rivalOf)));
@@ -61,10 +63,13 @@ function draw(): void {
 
 function suggestion(id: string): (Node | string)[] {
   const others = allModels().filter(({ chat }) => chat).map(({ id }) => button(id, () => choose(id)));
-  const words = `${id} was not tuned to chats: it has no chat template. `;
-  return others.length > 0
-    ? [words, "Models that have one: ", ...others]
-    : [words, "Tune one to conversations: ", make("code", {}, "deno task finetune --task=sft --data=chats.jsonl"), "."];
+  const words = `${id} has no chat template. `;
+  return others.length > 0 ? [words, "Models with a chat template: ", ...others] : [
+    words,
+    "Fine-tune it on conversations: ",
+    make("code", {}, "deno task finetune --task=sft --data=chats.jsonl"),
+    ".",
+  ];
 }
 
 const NAMES = { system: "System", user: "You", assistant: "Model" };
@@ -87,9 +92,9 @@ function edit(turn: Shown): void {
   draw();
   list.querySelector("textarea")?.focus();
 }
-/** Of a turn that is changed: what came after it answered something else, and goes. */
+/** Makes the editor for a turn. Saving it removes the turns after it, because they answered the old text. */
 function editorOf(turn: Shown): HTMLElement {
-  const { role, content } = turn, field = make("textarea", { value: content, rows: 4, ariaLabel: "What it is to be" });
+  const { role, content } = turn, field = make("textarea", { value: content, rows: 4, ariaLabel: "New text" });
   const end = () => {
     editing = undefined;
     draw();
@@ -99,13 +104,13 @@ function editorOf(turn: Shown): HTMLElement {
     end();
     if (role === "user") void answer(1);
   };
-  const words = role === "user" ? "Ask this instead" : "Keep this instead";
+  const words = role === "user" ? "Send" : "Save";
   return make(
     "li",
     { className: `${role} edited` },
     make("h2", {}, NAMES[role]),
     field,
-    make("div", { className: "tools" }, button(words, keep, { className: "primary" }), button("Leave it", end)),
+    make("div", { className: "tools" }, button(words, keep, { className: "primary" }), button("Cancel", end)),
   );
 }
 function redo(turn: Shown): void {
@@ -124,14 +129,14 @@ function decide(chosen: string, rejected: string): void {
   turns = [...turns, {
     role: "assistant",
     content: chosen,
-    note: chosen === rejected ? "both were the same" : "chosen of two",
+    note: chosen === rejected ? "the two answers were equal" : "chosen of two",
   }];
   draw();
   draft.focus();
-  if (!kept) fail("This browser does not keep the choice beyond this page: save the file before you leave");
+  if (!kept) fail("This browser does not store the choice; save the file before you leave the page");
 }
 
-/** Has the model answer; of two answers one is to be chosen. */
+/** Generates an answer, or two from which the user chooses. */
 async function answer(count: 1 | 2): Promise<void> {
   const chosen = model();
   if (!chosen) return;
@@ -162,7 +167,7 @@ async function answer(count: 1 | 2): Promise<void> {
     for await (const { choices, usage } of stream) {
       for (const { index, delta, finish_reason } of choices) {
         texts[index] += delta.content ?? "";
-        if (finish_reason === "length") stopped = ", cut off at the length that was asked for";
+        if (finish_reason === "length") stopped = ", cut off at the limit of tokens";
       }
       if (usage) {
         const seconds = (performance.now() - began) / 1000, { completion_tokens: tokens } = usage;
@@ -178,7 +183,7 @@ async function answer(count: 1 | 2): Promise<void> {
   running = undefined;
   if (texts.every((text) => text === "") && failed) {
     rivals = undefined;
-    turns = before.slice(0, -1); // back to where it can be said in another way
+    turns = before.slice(0, -1); // puts the message back into the draft
     draft.value = before.at(-1)!.content;
   } else show();
   fail(failed);
@@ -192,7 +197,7 @@ function submit(count: 1 | 2): void {
   if (content) {
     turns = [...turns, { role: "user", content }];
     draft.value = "";
-  } else if (turns.at(-1)?.role === "assistant") turns = turns.slice(0, -1); // two answers to what was asked last
+  } else if (turns.at(-1)?.role === "assistant") turns = turns.slice(0, -1); // two answers to the last message
   if (turns.at(-1)?.role === "user") void answer(count);
 }
 

@@ -1,16 +1,16 @@
-/** Asks in a chat with as many of its turns as the model can read. */
+/** Sends a chat with as many of its turns as fit into the model's context. */
 import { Failure } from "./api.ts";
 import type { Turn } from "./preferences.ts";
 
-/** The last turns, which begin with what somebody says. */
+/** Drops the first `left` turns, and more until the first turn is the user's. */
 function lastOf<T extends Turn>(all: readonly T[], left: number): readonly T[] {
   const rest = all.slice(left), from = rest.findIndex(({ role }) => role === "user");
   return rest.slice(Math.max(0, from));
 }
 
 /**
- * A stream with its first event read. What does not fit into what the model sees at once is asked for without a length, then it
- * writes up to the end; then without the oldest turns.
+ * Starts an answer, and returns its stream and the turns that were sent. If the chat and the answer do not fit into the
+ * context, the limit on the answer's length is dropped first, and then the oldest turns.
  */
 export async function begun<T extends Turn, E>(
   all: readonly T[],

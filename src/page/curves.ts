@@ -1,33 +1,33 @@
-/** Plots of several curves over one axis: losses of runs, and what changes with time. */
+/** Plots several curves on one axis, such as the losses of runs. */
 import { circle, curve, element, END, line, linearTicks, MIDDLE, type Point, text } from "./plot.ts";
 
 export interface Curve {
   readonly name: string;
-  /** In ascending order of x. */
+  /** Points in ascending order of x. */
   readonly points: readonly Point[];
-  /** Which colour, 0 to 5. */
+  /** Index of the colour, 0 to 5. */
   readonly colour?: number;
-  /** As single measurements, with a line through them. */
+  /** Whether each point is marked, too. */
   readonly dotted?: boolean;
 }
 export interface Curves {
   readonly curves: readonly Curve[];
   readonly xLabel: string;
   readonly yLabel: string;
-  /** Where the axis begins and ends. Default: 0, and where the points end. */
+  /** Ends of the x axis. Default: 0 and the greatest x. */
   readonly from?: number;
   readonly to?: number;
-  /** Whether x is shown by its logarithm. */
+  /** Whether the x axis is logarithmic. */
   readonly logX?: boolean;
-  /** Whether the y axis begins at the least value in place of 0. */
+  /** Whether the y axis begins at the least value instead of 0. */
   readonly close?: boolean;
 }
 
 const MARGIN = { left: 50, right: 14, top: 26, bottom: 40 };
-/** Points of a curve that are drawn, at most. */
+/** Most points that are drawn of a curve. */
 const MOST_POINTS = 500;
 
-/** As text of SVG, in the pixels that its box has. */
+/** Draws curves as SVG text, in a box of this many pixels. */
 export function plotCurves(
   { curves, xLabel, yLabel, from = 0, to, logX = false, close = false }: Curves,
   { width, height }: { readonly width: number; readonly height: number },
@@ -70,7 +70,7 @@ export function plotCurves(
   return element("svg", { width, height, role: "img", "aria-label": label }, parts.join("\n"));
 }
 
-/** Means of neighbours, where there are more points than can be seen. */
+/** Averages neighbouring points if there are more than can be seen. */
 function thin(points: readonly Point[]): Point[] {
   const size = Math.ceil(points.length / MOST_POINTS), means: Point[] = [];
   for (let i = 0; i < points.length; i += size) {
@@ -82,10 +82,10 @@ function thin(points: readonly Point[]): Point[] {
 }
 
 /**
- * Means over the past, each of which has `share` of the one before: y[i] = Σ share^j · x[i − j] / Σ share^j, as Adam corrects its
- * (Kingma & Ba 2014, arXiv:1412.6980).
+ * Exponential moving average, with the bias correction of Adam (Kingma & Ba 2014, arXiv:1412.6980): y[i] = Σ share^j ·
+ * x[i − j] / Σ share^j, with sums over j = 0 … i.
  *
- * @param share 0 changes nothing, below 1
+ * @param share weight of the past, at least 0 and below 1; 0 does not smooth
  */
 export function smoothed(points: readonly Point[], share: number): Point[] {
   let sum = 0, weight = 0;

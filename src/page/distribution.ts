@@ -1,34 +1,36 @@
-/** What becomes of a model's distribution when it is sampled from: arithmetic on log-probabilities, without the model. */
+/**
+ * Computes the distribution that tokens are sampled from, given the model's log-probabilities and the sampling options.
+ */
 
-/** A token with the logarithm of its probability, in nats, by the model's own distribution. */
+/** A token and its log-probability, in nats, by the model's own distribution. */
 export interface Scored {
   readonly token: string;
   readonly logprob: number;
 }
 
-/** How tokens are drawn. */
+/** The sampling options. */
 export interface Sampler {
-  /** Divides the log-probabilities; 0 takes the likeliest. */
+  /** Divides the log-probabilities; 0 always chooses the most likely token. */
   readonly temperature: number;
-  /** The fewest tokens that together have this probability stay. */
+  /** Only the smallest set of tokens that together have this probability can be chosen. */
   readonly topP: number;
-  /** The likeliest so many stay; 0: all. */
+  /** Only the k most likely tokens can be chosen; 0: all. */
   readonly topK: number;
-  /** Those stay that have at least this share of the likeliest one's probability. */
+  /** Only tokens with at least this fraction of the greatest probability can be chosen. */
   readonly minP: number;
 }
 
-/** Probabilities of the tokens that are known, in their order, and of all others together. */
+/** Probabilities of the known tokens, in their order, and of all other tokens together. */
 export interface Shares {
   readonly shares: readonly number[];
   readonly rest: number;
 }
 
 /**
- * The probabilities with which tokens are drawn. Of the vocabulary only the likeliest tokens are known; each of the others counts as
- * having an equal part of what is left, which at temperature 1 gives their sum exactly.
+ * Computes the probabilities with which tokens are sampled. Only the most likely tokens of the vocabulary are known.
+ * All other tokens are assumed to share the remaining probability equally; at temperature 1 their sum is exact.
  *
- * @param known the likeliest first
+ * @param known the most likely tokens, in descending order
  */
 export function sharesOf(
   known: readonly Scored[],
@@ -41,7 +43,7 @@ export function sharesOf(
   const unknown = Math.max(0, vocabSize - known.length), greatest = known[0].logprob;
   const weight = (logprob: number) => Math.exp((logprob - greatest) / temperature);
   let weights = known.map(({ logprob }) => weight(logprob));
-  let count = left > 1e-9 ? unknown : 0; // as many of the others as may be drawn
+  let count = left > 1e-9 ? unknown : 0; // number of unknown tokens that can be chosen
   const other = count > 0 ? weight(Math.log(left / count)) : 0;
   if (topK > 0) {
     weights = weights.map((weight, i) => i < topK ? weight : 0);
@@ -62,8 +64,8 @@ export function sharesOf(
   return { shares: weights.map((weight) => weight / sum), rest: count * other / sum };
 }
 
-/** A token as it can be read: spaces and line ends are shown. */
+/** Makes spaces, tabs and line ends of a token visible. */
 export const visible = (token: string): string =>
   token.replace(/^ | $/g, "·").replaceAll("\n", "⏎").replaceAll("\t", "⇥") || "(nothing)";
-/** Whether a token is whole characters, so that it can be put into a text. */
+/** Whether a token consists of whole characters and can be inserted into a text. */
 export const isText = (token: string): boolean => !token.startsWith("bytes:\\x");

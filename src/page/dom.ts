@@ -1,11 +1,11 @@
-/** What all parts of the page do with its elements. Texts become text nodes: markup in them stays text. */
+/** Helpers for the page's elements. Texts become text nodes, so markup in them stays text. */
 
-/** The element of that id, which the page has. */
+/** Returns the element with this id, which must exist. */
 export const find = <E extends HTMLElement = HTMLElement>(id: string): E => document.getElementById(id) as E;
 
 type Properties<E> = { readonly [K in keyof E]?: E[K] | undefined } & { readonly data?: Record<string, string> };
 
-/** A new element with these properties, attributes `data-…`, and children. */
+/** Creates an element with properties, `data-…` attributes and children. */
 export function make<K extends keyof HTMLElementTagNameMap>(
   name: K,
   { data = {}, ...properties }: Properties<HTMLElementTagNameMap[K]> = {},
@@ -28,11 +28,11 @@ export function download(name: string, text: string, type: string): void {
 }
 
 export const whole = (value: number): string => Math.round(value).toLocaleString("en");
-/** Three digits, as 0.0123 or 12.3. */
+/** Formats a number with three significant digits, such as 0.0123 or 12.3. */
 export const brief = (value: number): string =>
   Math.abs(value) >= 1000 ? whole(value) : `${Number(value.toPrecision(3))}`;
 
-/** What `localStorage` or `sessionStorage` has under a name; undefined where that is nothing, or damaged. */
+/** Reads a value from `localStorage` or `sessionStorage`; undefined if it is missing or damaged. */
 export function stored<T>(storage: Storage, name: string): T | undefined {
   try {
     return JSON.parse(storage.getItem(name) ?? "null") ?? undefined;
@@ -40,7 +40,7 @@ export function stored<T>(storage: Storage, name: string): T | undefined {
     return undefined;
   }
 }
-/** Keeps a value, where the browser lets pages keep any. @returns whether it has */
+/** Stores a value. @returns false if the browser does not let pages store values */
 export function store(storage: Storage, name: string, value: unknown): boolean {
   try {
     storage.setItem(name, JSON.stringify(value));

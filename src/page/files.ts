@@ -1,4 +1,4 @@
-/** The page's files as texts: imported, so that a server which has no folder, because it came from a registry, has them too. */
+/** The page's files as texts. They are imported, so that a server that was installed from a registry has them, too. */
 import apiTs from "./api.ts" with { type: "text" };
 import barsTs from "./bars.ts" with { type: "text" };
 import baseCss from "./base.css" with { type: "text" };
@@ -25,7 +25,7 @@ import snippetsTs from "./snippets.ts" with { type: "text" };
 import stateTs from "./state.ts" with { type: "text" };
 import writeTs from "./write.ts" with { type: "text" };
 
-/** By name. */
+/** The texts by file name. */
 export const PAGE: Readonly<Record<string, string>> = {
   "api.ts": apiTs,
   "bars.ts": barsTs,

@@ -1,4 +1,4 @@
-/** *Server*: what it does now, what it has done, and how to ask the same from elsewhere. */
+/** *Server*: the current load, counts of requests, and code for using the API. */
 import { ask, type Asked, key, onAsked } from "./api.ts";
 import { plotCurves } from "./curves.ts";
 import { brief, find, make, whole } from "./dom.ts";
@@ -7,7 +7,7 @@ import { parseMetrics, quantile, type Sample, total } from "./prometheus.ts";
 import { type Language, snippet } from "./snippets.ts";
 import { allModels, fail } from "./state.ts";
 
-/** Milliseconds between two looks, and how many are shown. */
+/** Milliseconds between two updates, and number of updates in the plot. */
 const EVERY = 1000, MOST = 120;
 
 let before: { readonly at: number; readonly samples: readonly Sample[] } | undefined;
@@ -23,7 +23,7 @@ const seconds = (value: number | undefined) =>
     ? `≤ ${brief(1000 * value)} ms`
     : `≤ ${brief(value)} s`;
 
-/** Looks once, and shows it. */
+/** Reads the metrics once and shows them. */
 async function look(): Promise<void> {
   const samples = parseMetrics(await (await ask("/metrics")).text()), at = performance.now();
   const sum = (name: string) => total(samples, `nanogpt_${name}`);
@@ -71,7 +71,7 @@ function drawRates(): void {
 }
 
 let watching = false;
-/** Looks as long as it is seen. */
+/** Updates the part while it is visible. */
 export async function watchLoad(): Promise<void> {
   if (watching) return;
   watching = true;
@@ -107,7 +107,7 @@ function drawSnippet(): void {
   const language = new FormData(find<HTMLFormElement>("language")).get("language") as Language;
   const asked = last ??
     { path: "/v1/completions", body: { model: allModels()[0]?.id ?? "", prompt: "\n", max_tokens: 50 } };
-  find("snippet-title").textContent = last ? "What was just asked" : "To ask from elsewhere";
+  find("snippet-title").textContent = last ? "Code for your last request" : "Use the API";
   find("snippet").textContent = snippet(asked, language, location.origin, key.value !== "");
 }
 
@@ -125,7 +125,7 @@ export function bindLoad(): void {
       copied.textContent = "Copied";
     } catch {
       getSelection()?.selectAllChildren(find("snippet"));
-      copied.textContent = "Selected: copy it with Ctrl-C";
+      copied.textContent = "Selected; copy it with Ctrl-C";
     }
     setTimeout(() => copied.textContent = "", 3000);
   });

@@ -1,4 +1,4 @@
-/** The page: four parts, one of which is seen, and what they share. */
+/** The page: four parts, one of them visible, and what they share. */
 import { bindChat, refreshChat } from "./chat.ts";
 import { find } from "./dom.ts";
 import { bindLoad, refreshLoad, watchLoad } from "./load.ts";

@@ -1,26 +1,26 @@
-/** A text of which some stretches are tokens with probabilities, and what it was before. */
+/** A text, the probabilities of its tokens, and its earlier versions. */
 import type { Scored } from "./distribution.ts";
 
-/** A stretch that the model has written, or has judged. Positions are in UTF-16 units. */
+/** A token that the model generated or scored. Positions are in UTF-16 units. */
 export interface Stretch {
   readonly start: number;
   readonly end: number;
   readonly logprob: number;
-  /** The likeliest tokens in its place, the likeliest first. */
+  /** The most likely tokens at its place, in descending order. */
   readonly top: readonly Scored[];
-  /** In which go the model wrote it; undefined where it was only judged. */
+  /** Number of the request that generated the token; undefined if the token was only scored. */
   readonly go?: number;
 }
 
-/** What the text is at one time. */
+/** A version of the text. */
 export interface Draft {
   readonly text: string;
-  /** In order. A probability holds as long as what stands before it is what the model has read. */
+  /** Tokens in order. A probability is only valid while the text before it is the text that the model read. */
   readonly stretches: readonly Stretch[];
   readonly caret: number;
 }
 
-/** The most steps back. */
+/** Most versions for undo. */
 const MOST_STEPS = 200;
 
 export class Manuscript {
@@ -36,7 +36,10 @@ export class Manuscript {
     return this.#after.length > 0;
   }
 
-  /** Takes what somebody has typed: what stands after the change has lost its probabilities. Letters of a word are one step. */
+  /**
+   * Applies what the user typed. Tokens after the change lose their probabilities. The letters of a word are one step
+   * for undo.
+   */
   type(text: string, caret: number): void {
     const { draft: { text: old, stretches } } = this, most = Math.min(text.length, old.length);
     let same = 0;
@@ -47,14 +50,16 @@ export class Manuscript {
     this.#typing = isLetter || text.length === old.length + 1;
     this.draft = { text, stretches: stretches.filter(({ end }) => end <= same), caret };
   }
-  /** What follows can be undone at once. */
+  /** Starts a step: undo returns to the current version. */
   step(): void {
     this.#before.push(this.draft);
     if (this.#before.length > MOST_STEPS) this.#before.shift();
     this.#after = [];
     this.#typing = false;
   }
-  /** Puts a text in place of another; the caret stands behind it. @param stretches within the text that is put in */
+  /**
+   * Replaces a part of the text and puts the caret after it. @param stretches tokens, with positions in the new part
+   */
   replace(from: number, to: number, text: string, stretches: readonly Stretch[] = []): void {
     const { text: old, stretches: all } = this.draft;
     const before = all.filter(({ end }) => end <= from);
@@ -78,11 +83,11 @@ export class Manuscript {
     this.#typing = false;
   }
 
-  /** The stretch that the caret stands in, or at whose beginning it stands. */
+  /** The token that begins at the caret or contains it. */
   at(caret: number): Stretch | undefined {
     return this.draft.stretches.find(({ start, end }) => start <= caret && caret < end);
   }
-  /** Where what the model wrote in one go ends, from this stretch on: it was written after this stretch, and for no other. */
+  /** The end of the tokens that the same request generated after this token, and because of it. */
   endOf({ start, end, go }: Stretch): number {
     if (go === undefined) return end;
     return Math.max(
@@ -91,18 +96,20 @@ export class Manuscript {
   }
 }
 
-/** The lists of log-probabilities of `/v1/completions`. */
+/** The log-probabilities in an answer of `/v1/completions`. */
 export interface Lists {
   readonly tokens: readonly string[];
   readonly token_logprobs: readonly (number | null)[];
   readonly top_logprobs: readonly (Readonly<Record<string, number>> | null)[];
-  /** In code points. */
+  /** Offsets in code points. */
   readonly text_offset: readonly number[];
 }
 
-/** Stretches of a text from the lists that describe it, all of them together. A token that is a part of a character has none. */
+/**
+ * Makes the tokens of a text from the lists of all its parts. A token that is only a part of a character is left out.
+ */
 export function stretchesOf(text: string, parts: readonly Lists[]): Stretch[] {
-  const starts: number[] = []; // of code points, in UTF-16 units
+  const starts: number[] = []; // positions of code points, in UTF-16 units
   for (let at = 0; at < text.length; at += text.codePointAt(at)! > 0xffff ? 2 : 1) starts.push(at);
   const unit = (point: number) => starts[point] ?? text.length;
   const offsets = parts.flatMap(({ text_offset }) => text_offset), logprobs = parts.flatMap((l) => l.token_logprobs);
@@ -114,6 +121,6 @@ export function stretchesOf(text: string, parts: readonly Lists[]): Stretch[] {
   });
 }
 
-/** The likeliest first. */
+/** Sorts tokens by probability, in descending order. */
 export const topOf = (top: Readonly<Record<string, number>>): Scored[] =>
   Object.entries(top).map(([token, logprob]) => ({ token, logprob })).sort((a, b) => b.logprob - a.logprob);

@@ -1,10 +1,10 @@
-/** The form of *Runs* by which a tuning job begins. */
+/** The form in *Runs* that starts a fine-tuning job. */
 import { Failure, json } from "./api.ts";
 import { find, make } from "./dom.ts";
 import { beginJob, type Job, type Page, upload } from "./run_data.ts";
 import { allModels, fail, model } from "./state.ts";
 
-/** Offers the files that the server has. */
+/** Lists the server's files in the form. */
 export async function listFiles(): Promise<void> {
   const { data } = await json<Page<{ id: string; filename: string; purpose: string }>>("/v1/files?limit=100");
   const select = find<HTMLSelectElement>("job-file"), now = select.value;
@@ -17,7 +17,7 @@ export async function listFiles(): Promise<void> {
   if (data.some(({ id }) => id === now)) select.value = now;
 }
 
-/** What a grader may be, to begin with. */
+/** An example of a grader. */
 const GRADER = {
   ...{ type: "string_check", name: "same", operation: "ilike" },
   ...{ input: "{{sample.output_text}}", reference: "{{item.reference}}" },
@@ -38,7 +38,7 @@ async function begin(begun: (job: Job) => Promise<void>): Promise<void> {
     let training_file = given("file");
     if (!training_file) {
       const file = find<HTMLInputElement>("job-upload").files?.[0];
-      if (!file) throw new Failure("Choose a file to tune on: text, or JSON lines", 0);
+      if (!file) throw new Failure("Choose a file to train on: a text or JSON lines", 0);
       training_file = await upload(file);
       await listFiles();
     }
@@ -61,11 +61,11 @@ function parseGrader(text: string): unknown {
   try {
     return JSON.parse(text);
   } catch {
-    throw new Failure("The grader is not JSON", 0);
+    throw new Failure("The grader is not valid JSON", 0);
   }
 }
 
-/** Takes a file's id as what the next job is to learn from. */
+/** Opens the form with a file as its training data. */
 export async function offerFile(id: string, method: string): Promise<void> {
   await listFiles();
   find<HTMLSelectElement>("job-file").value = id;
@@ -77,13 +77,13 @@ export async function offerFile(id: string, method: string): Promise<void> {
   find("job-method").focus();
 }
 
-/** Offers the models that there are. */
+/** Lists the models in the form. */
 export function refreshNewJob(): void {
   find("job-models").replaceChildren(...allModels().map(({ id }) => make("option", { value: id })));
   find<HTMLInputElement>("job-model").value ||= allModels()[0]?.id ?? "";
 }
 
-/** @param begun is called with each job that has begun */
+/** @param begun called with each job that was started */
 export function bindNewJob(begun: (job: Job) => Promise<void>): void {
   find("new-job").addEventListener("submit", (event) => {
     event.preventDefault();

@@ -1,6 +1,6 @@
 /**
- * Plots as SVG text, for bench/scale.ts and the page alike. Colours of lines are for the page's style sheet to say; a file has its
- * own, transparent, and legible on light and on dark pages.
+ * Draws plots as SVG text, for the page and for the benchmarks. On the page the style sheet gives the colours; a file
+ * has its own style, with a transparent background and texts that are legible on light and on dark pages.
  */
 
 export type Point = readonly [x: number, y: number];
@@ -22,17 +22,17 @@ export const curve = (points: readonly Point[], more: Readonly<Record<string, st
 export const circle = ([x, y]: Point, r: number, more: Readonly<Record<string, string>>) =>
   element("circle", { cx: fixed(x), cy: fixed(y), r, ...more });
 
-/** A part of a file: curves on logarithmic axes. */
+/** A plot in a file: curves on logarithmic axes. */
 export interface Panel {
   readonly title: string;
-  /** With the unit. */
+  /** Label of the axis, with the unit. */
   readonly xLabel: string;
   readonly yLabel: string;
-  /** A line each, with a name at its end where there are several. */
+  /** The curves. If there are several, each has its name at its end. */
   readonly series: readonly { readonly name: string; readonly points: readonly Point[] }[];
-  /** Where the x axis is labelled; default: at round numbers. */
+  /** Positions of the x axis's labels; default: round numbers. */
   readonly ticks?: readonly number[];
-  /** Of the dashed line from the first point: 1 for twice the cost at twice the size. */
+  /** Slope of the dashed line from the first point: 1 means twice the cost at twice the size. */
   readonly slope: number;
 }
 
@@ -43,7 +43,7 @@ const STYLE = `text { font: 12px system-ui, sans-serif; fill: #444; } .title { f
 @media (prefers-color-scheme: dark) { text { fill: #ccc; } }`;
 export const MIDDLE = { "text-anchor": "middle" }, END = { "text-anchor": "end" };
 
-/** Numbers between two, evenly spread on a logarithmic axis: 1, 2, 5, 10, or powers of 10 alone where there are many. */
+/** Round numbers for a logarithmic axis: 1, 2, 5, 10, … or, for a long axis, only powers of 10. */
 function logarithmicTicks(from: number, to: number): number[] {
   const decades = Math.log10(to / from), steps = decades > 2.2 ? [1] : [1, 2, 5], result: number[] = [];
   for (let e = Math.floor(Math.log10(from)); e <= Math.log10(to); e++) {
@@ -54,7 +54,7 @@ function logarithmicTicks(from: number, to: number): number[] {
 
 const short = (n: number) => n >= 1e6 ? `${n / 1e6}M` : n >= 1e4 ? `${n / 1e3}k` : `${n}`;
 
-/** The range of some numbers, with a tenth more on either side of a logarithmic axis. */
+/** The range of `values`, extended by a tenth of a logarithmic axis on either side. */
 function range(values: readonly number[]): readonly [number, number] {
   const [least, greatest] = [Math.min(...values), Math.max(...values)];
   const margin = Math.max((greatest / least) ** 0.1, 1.2);
@@ -89,7 +89,7 @@ function drawPanel({ title, xLabel, yLabel, series, slope, ticks }: Panel): stri
   return parts.join("\n");
 }
 
-/** A file's text. @param description for those who cannot see it */
+/** Returns the text of an SVG file. @param description a title for readers who cannot see the plot */
 export function plot(panels: readonly Panel[], description: string): string {
   const rows = Math.ceil(panels.length / COLUMNS), columns = Math.min(panels.length, COLUMNS);
   const [width, height] = [columns * WIDTH, rows * HEIGHT];
@@ -102,22 +102,25 @@ export function plot(panels: readonly Panel[], description: string): string {
   return `${element("svg", attributes, `\n${inside}\n`)}\n`;
 }
 
-/** What a run has come to; points are iterations and losses. */
+/** The losses of a run; points are iterations and losses. */
 export interface Losses {
   readonly batches: readonly Point[];
   readonly heldOut: readonly Point[];
   readonly entropy: number | undefined;
-  /** The last iteration, where the axis ends. */
+  /** The last iteration of the axis. */
   readonly last: number;
 }
 
 const MARGIN = { left: 46, right: 14, top: 26, bottom: 40 };
-/** Batches are drawn as at most so many points. */
+/** Most points of the curve of batches. */
 const MOST_POINTS = 600;
-/** Where the axis ends while there is nothing to plot: a little above ln 48, which is a guess among 48 characters. */
+/**
+ * Where the loss axis ends while there is nothing to plot: a little above ln 48, the loss of guessing among 48
+ * characters.
+ */
 const HIGHEST = 4;
 
-/** The page's plot, in the pixels that its box has. @param pointed where the pointer is */
+/** Draws the losses in a box of this many pixels. @param pointed the pointer's x, in pixels */
 export function plotLosses(
   losses: Losses,
   { width, height }: { width: number; height: number },
@@ -161,7 +164,7 @@ function inWords({ batches, heldOut }: Losses): string {
   return `Loss by iteration: ${first[1].toFixed(3)} at first, ${last[1].toFixed(3)} at ${last[0]}${also}`;
 }
 
-/** Means of neighbours, where there are more points than can be seen. */
+/** Averages neighbouring points if there are more than can be seen. */
 function thinned(points: readonly Point[]): Point[] {
   const size = Math.ceil(points.length / MOST_POINTS), means: Point[] = [];
   for (let i = 0; i < points.length; i += size) {
@@ -177,7 +180,7 @@ function nearest(points: readonly Point[], iter: number): Point | undefined {
   return points.reduce<Point | undefined>((best, p) => best && distance(best) <= distance(p) ? best : p, undefined);
 }
 
-/** About `count` round numbers from `low`, or just below, to `high`. */
+/** About `count` round numbers, from just below `low` to just above `high`. */
 export function linearTicks(low: number, high: number, count: number): number[] {
   const rough = (high - low) / Math.max(count, 1), power = 10 ** Math.floor(Math.log10(rough));
   const step = [1, 2, 5, 10].map((factor) => factor * power).find((step) => step >= rough)!;

@@ -1,4 +1,7 @@
-/** Choices between two answers: rows of a file that tuning by preferences takes, kept in this browser until they are sent or saved. */
+/**
+ * Choices between two answers, stored in this browser until they are deleted. They can be sent or saved as a file for
+ * preference tuning.
+ */
 import { download, find, store, stored } from "./dom.ts";
 import { upload } from "./run_data.ts";
 
@@ -14,10 +17,10 @@ interface Preference {
 const NAME = "nanogpt preferences";
 let rows = stored<Preference[]>(localStorage, NAME) ?? [];
 
-/** As JSON lines: `prompt`, `chosen` and `rejected` are conversations. */
+/** The choices as JSON lines, in which `prompt`, `chosen` and `rejected` are conversations. */
 const lines = (): string => rows.map((row) => JSON.stringify(row) + "\n").join("");
 
-/** Appends a choice. @returns whether the browser keeps it beyond this page */
+/** Adds a choice. @returns whether the browser has stored it */
 export function prefer(prompt: readonly Turn[], chosen: string, rejected: string): boolean {
   const answer = (content: string): Turn[] => [{ role: "assistant", content }];
   rows = [...rows, { prompt, chosen: answer(chosen), rejected: answer(rejected) }];
@@ -33,7 +36,7 @@ function show(): void {
   find("preference-count").textContent = `${length} ${length === 1 ? "choice" : "choices"} between two answers`;
 }
 
-/** @param sent is called with the file's id */
+/** @param sent called with the file's id */
 export function bindPreferences(sent: (file: string) => void, fail: (error: unknown) => void): void {
   find("preference-save").addEventListener("click", () => download("preferences.jsonl", lines(), "application/jsonl"));
   find("preference-send").addEventListener(
@@ -41,7 +44,7 @@ export function bindPreferences(sent: (file: string) => void, fail: (error: unkn
     () => upload(new File([lines()], "preferences.jsonl", { type: "application/jsonl" })).then(sent, fail),
   );
   find("preference-clear").addEventListener("click", () => {
-    if (!confirm(`Forget ${rows.length} choices? Save them first if they are still needed.`)) return;
+    if (!confirm(`Delete ${rows.length} choices? Save them first if you still need them.`)) return;
     rows = [];
     keep();
   });

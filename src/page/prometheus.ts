@@ -1,4 +1,7 @@
-/** Reads Prometheus's text format (https://prometheus.io/docs/instrumenting/exposition_formats/), as far as this server writes it. */
+/**
+ * Reads Prometheus's text format (https://prometheus.io/docs/instrumenting/exposition_formats/), to the extent that
+ * this server uses it.
+ */
 
 export interface Sample {
   readonly name: string;
@@ -17,14 +20,16 @@ export function parseMetrics(text: string): Sample[] {
   });
 }
 
-/** The sum of all samples of a name. */
+/** Sum of all samples with a name. */
 export const total = (samples: readonly Sample[], name: string): number =>
   samples.reduce((sum, sample) => sample.name === name ? sum + sample.value : sum, 0);
 
 /**
- * About the `share`-quantile of what a histogram has counted: the bound of the bucket that it falls into.
+ * Estimates a quantile of a histogram: the upper bound of the bucket that the quantile falls into.
  *
- * @returns undefined where it has counted nothing
+ * @param share which quantile: 0.5 is the median
+ *
+ * @returns undefined if the histogram is empty
  */
 export function quantile(samples: readonly Sample[], name: string, share: number): number | undefined {
   const buckets = samples.filter((sample) => sample.name === `${name}_bucket`), all = buckets.at(-1)?.value ?? 0;

@@ -1,4 +1,4 @@
-/** Runs as *Runs* shows them: a tuning job of the server, or a run folder's metrics.jsonl from disk. */
+/** A run in *Runs*: a fine-tuning job, a run whose model is served, or a metrics.jsonl from disk. */
 import { ask, json } from "./api.ts";
 import type { Point } from "./plot.ts";
 
@@ -32,7 +32,7 @@ export interface Page<T> {
 }
 
 const JOBS = "/v1/fine_tuning/jobs";
-/** Events of a request. */
+/** Events per request. */
 const MOST = 500;
 
 export class Run {
@@ -40,16 +40,16 @@ export class Run {
   readonly #name: string;
   #reading: Promise<void> | undefined;
   job: Job | undefined;
-  /** Bytes of a served run's metrics that have been read; undefined for other runs. */
+  /** Bytes of a served run's metrics that have been read; undefined for jobs and files. */
   read: number | undefined;
-  /** By what is measured, in ascending order of steps. */
+  /** Curves by the name of the metric, in ascending order of steps. */
   readonly curves = new Map<string, Point[]>();
-  /** The oldest first. */
+  /** Events, oldest first. */
   events: JobEvent[] = [];
   checkpoints: readonly Checkpoint[] = [];
   step = 0;
   steps: number | undefined;
-  /** Steps a second, of late. */
+  /** Recent steps per second. */
   pace: number | undefined;
 
   constructor(id: string, name: string, job?: Job) {
@@ -62,7 +62,7 @@ export class Run {
     return this.job?.fine_tuned_model ?? this.#name;
   }
 
-  /** Takes what is new: events and checkpoints of a job, lines of a served run. */
+  /** Reads what is new: a job's events and checkpoints, or a served run's lines. */
   refresh(): Promise<void> {
     return this.#reading ??= this.#refresh().finally(() => this.#reading = undefined);
   }
@@ -97,7 +97,7 @@ export class Run {
     this.step = Math.max(this.step, step);
     for (const [name, value] of Object.entries(rest)) {
       if (typeof value !== "number" || name === "full_valid_loss") continue;
-      if (isEvaluation && name === "train_loss") continue; // the mean of an evaluation, beside the loss of each step
+      if (isEvaluation && name === "train_loss") continue; // an evaluation's mean, not a step's loss
       this.#add(name, step, value);
     }
   }
@@ -115,16 +115,16 @@ export class Run {
   }
 
   /**
-   * A run folder's metrics.jsonl.
+   * Parses a run folder's metrics.jsonl.
    *
-   * @throws {SyntaxError} naming the line
+   * @throws {SyntaxError} naming the invalid line
    */
   static parse(name: string, text: string): Run {
     const run = new Run(`file ${name}`, name);
     run.take(text, name);
     return run;
   }
-  /** Takes lines of metrics.jsonl. @throws {SyntaxError} naming the line */
+  /** Adds lines of metrics.jsonl. @throws {SyntaxError} naming the invalid line */
   take(text: string, name: string): void {
     text.split("\n").forEach((line, i) => {
       if (line.trim() === "") return;
@@ -136,7 +136,7 @@ export class Run {
       }
       const { iter, loss, lr, val_loss, ...more } = found as Record<string, unknown>;
       if (typeof iter !== "number") {
-        throw new SyntaxError(`${name}, line ${i + 1}: there is no "iter", as metrics.jsonl has`);
+        throw new SyntaxError(`${name}, line ${i + 1}: "iter" is missing; expected a line of metrics.jsonl`);
       }
       const isEvaluation = val_loss !== undefined;
       const own = isEvaluation ? { valid_loss: val_loss } : { train_loss: loss, learning_rate: lr };
@@ -145,7 +145,7 @@ export class Run {
   }
 }
 
-/** Runs behind served models. */
+/** Runs whose models are served. */
 export const listRuns = async (): Promise<readonly { readonly id: string }[]> =>
   (await json<Page<{ id: string }>>("/v1/runs")).data;
 export const listJobs = async (): Promise<readonly Job[]> => (await json<Page<Job>>(`${JOBS}?limit=100`)).data;
@@ -153,7 +153,7 @@ export const act = (job: string, verb: "pause" | "resume" | "cancel" | "checkpoi
   json(`${JOBS}/${job}/${verb}`, { method: "POST" });
 export const beginJob = (body: Readonly<Record<string, unknown>>): Promise<Job> => json(JOBS, { body });
 
-/** Puts a file onto the server. @returns its id */
+/** Uploads a file. @returns the file's id */
 export async function upload(file: File): Promise<string> {
   const form = new FormData();
   form.set("purpose", "fine-tune");

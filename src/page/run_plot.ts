@@ -1,12 +1,12 @@
-/** The curves of *Runs*, drawn and as a file. */
+/** Draws the curves of *Runs*, and saves them as a file. */
 import { plotCurves, smoothed } from "./curves.ts";
 import { download, find, make } from "./dom.ts";
 import type { Run } from "./run_data.ts";
 
-/** How many there are, for curves. */
+/** Number of colours for curves. */
 export const COLOURS = 6;
 
-/** Draws what the form asks for. @param some whether there are runs at all @param all those whose curves are drawn */
+/** Draws the metric that the form selects. @param some whether there are any runs @param all the runs to draw */
 export function drawPlot(some: boolean, all: readonly Run[]): void {
   find("curves-card").hidden = !some;
   const box = find("losses"), { clientWidth: width, clientHeight: height } = box;
@@ -14,7 +14,7 @@ export function drawPlot(some: boolean, all: readonly Run[]): void {
   const form = new FormData(find<HTMLFormElement>("plot-form")), shown = String(form.get("measure") ?? "loss");
   const names = new Set(all.flatMap(({ curves }) => [...curves.keys()]));
   const select = find<HTMLSelectElement>("measure");
-  // What an evaluation measures stands beside what each step does, under the same name.
+  // An evaluation's `val_NAME` is drawn together with the steps' `NAME`, so it is not in the list.
   const isBeside = (name: string) =>
     /^(train|val|valid)_loss$|^train_/.test(name) || names.has(name.replace(/^val_/, "")) && name.startsWith("val_");
   const wanted = ["loss", ...[...names].filter((name) => !isBeside(name))];
@@ -37,7 +37,7 @@ export function drawPlot(some: boolean, all: readonly Run[]): void {
   );
 }
 
-/** One line a step, with a column a measure. */
+/** Saves the curves as CSV, with a row for each step and a column for each metric. */
 export function saveCurves({ name, curves }: Run): void {
   const names = [...curves.keys()],
     steps = new Set([...curves.values()].flatMap((points) => points.map(([step]) => step)));

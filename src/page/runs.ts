@@ -1,4 +1,7 @@
-/** *Runs*: tuning jobs, live: their losses side by side, what their checkpoints write, and how one begins, waits and ends. */
+/**
+ * *Runs*: shows fine-tuning jobs live, compares their losses, samples their checkpoints, and starts, pauses and cancels
+ * jobs.
+ */
 import { Failure, json } from "./api.ts";
 import { brief, button, find, make, whole } from "./dom.ts";
 import { bindNewJob, listFiles } from "./new_job.ts";
@@ -7,26 +10,26 @@ import { COLOURS, drawPlot, saveCurves } from "./run_plot.ts";
 import { length, sampling } from "./sampling.ts";
 import { allModels, choose, fail, model, readModels } from "./state.ts";
 
-/** Milliseconds between two looks. */
+/** Milliseconds between two updates. */
 const EVERY = 2000;
 
 let runs: Run[] = [];
 let chosen: string | undefined;
-/** Those whose curves are drawn; the chosen one is drawn too. */
+/** Ids of runs whose curves are drawn in addition to the chosen run's. */
 const compared = new Set<string>();
-/** What checkpoints have written, by their ids. */
+/** Samples of checkpoints, by their ids. */
 const samples = new Map<string, string>();
 let goTo: (part: string) => void = () => {};
 
 const isLive = ({ job }: Run) => job !== undefined && ["validating_files", "queued", "running"].includes(job.status);
 const drawn = (): Run[] => runs.filter(({ id }) => id === chosen || compared.has(id));
 const STATES: Record<Job["status"], string> = {
-  ...{ validating_files: "reading its files", queued: "waiting", running: "running", paused: "paused" },
+  ...{ validating_files: "validating files", queued: "waiting", running: "running", paused: "paused" },
   ...{ succeeded: "done", failed: "failed", cancelled: "cancelled" },
 };
 
 let watching = false;
-/** Looks as long as it is seen. */
+/** Updates the part while it is visible. */
 export async function watchRuns(): Promise<void> {
   if (watching) return;
   watching = true;
@@ -42,7 +45,7 @@ export async function watchRuns(): Promise<void> {
   watching = false;
 }
 
-/** Says why there are no jobs, where that is so. @returns whether it is */
+/** Explains why the server gives no jobs. @returns whether that is the reason for the error */
 function close(error: unknown): boolean {
   const status = error instanceof Failure ? error.status : undefined;
   if (status !== 404 && status !== 401) {
@@ -51,8 +54,8 @@ function close(error: unknown): boolean {
   }
   find("runs-closed").hidden = false;
   find("runs-closed").textContent = status === 404
-    ? "This server runs no tuning jobs: start it with --jobs=FOLDER, and make a key with --new_key=NAME."
-    : "Jobs belong to keys: enter yours, by the button at the top.";
+    ? "This server has no fine-tuning jobs. Start it with --jobs=FOLDER, and create a key with --new_key=NAME."
+    : "Jobs need a key. Enter yours with the button at the top.";
   find("new-job-details").hidden = true;
   draw();
   return true;
@@ -96,7 +99,7 @@ function drawList(): void {
     const { id, name, job, step, steps } = run;
     const compare = make("input", { type: "checkbox", id: `compare-${i}`, checked: compared.has(id) || id === chosen });
     compare.disabled = id === chosen;
-    compare.ariaLabel = `Draw the curves of ${name} too`;
+    compare.ariaLabel = `Also draw the curves of ${name}`;
     compare.onchange = () => {
       if (compare.checked) compared.add(id);
       else compared.delete(id);
@@ -117,7 +120,7 @@ function drawList(): void {
 }
 const colourOf = (run: Run): string => drawn().includes(run) ? `k${drawn().indexOf(run) % COLOURS}` : "";
 
-/** Hours, minutes and seconds. */
+/** Formats a duration in hours, minutes and seconds. */
 function duration(seconds: number): string {
   if (seconds >= 3600) return `${Math.floor(seconds / 3600)} h ${Math.round(seconds % 3600 / 60)} min`;
   return seconds >= 60 ? `${Math.floor(seconds / 60)} min ${Math.round(seconds % 60)} s` : `${Math.round(seconds)} s`;
@@ -139,7 +142,7 @@ function drawDetails(): void {
     ]),
     ["Learning rate", last("learning_rate") === undefined ? "–" : last("learning_rate")!.toExponential(2)],
     ["Tokens a second", last("tokens_per_second") === undefined ? "–" : brief(last("tokens_per_second")!)],
-    ["Left", job?.status === "running" && pace && steps ? `about ${duration((steps - step) / pace)}` : "–"],
+    ["Time left", job?.status === "running" && pace && steps ? `about ${duration((steps - step) / pace)}` : "–"],
   ];
   find("run-figures").replaceChildren(
     ...figures.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))),
@@ -164,7 +167,7 @@ function drawDetails(): void {
   if (log.textContent !== lines) log.textContent = lines;
   if (atEnd) log.scrollTop = log.scrollHeight;
 }
-/** Leaves buttons where they are as long as they say the same: one that has the focus keeps it. */
+/** Replaces buttons only if their texts have changed, so that a focused button retains the focus. */
 function replaceButtons(box: HTMLElement, buttons: readonly HTMLElement[]): void {
   const words = (all: Iterable<Element>) => [...all].map(({ textContent }) => textContent).join("\n");
   const owner = `${chosen}`;
@@ -185,11 +188,11 @@ function drawCheckpoints({ checkpoints }: Run): void {
       { className: "tools" },
       button("Use this checkpoint", () => use(name), {
         id: `use-${id}`,
-        ariaLabel: `Use this checkpoint, of step ${step_number}`,
+        ariaLabel: `Use the checkpoint of step ${step_number}`,
       }),
       button("Sample", () => void sample(checkpoint), {
         id: `sample-${id}`,
-        ariaLabel: `Sample step ${step_number}`,
+        ariaLabel: `Sample the checkpoint of step ${step_number}`,
       }),
     );
     return make("li", {}, title, ...text === undefined ? [] : [make("p", { className: "text" }, text)], tools);
@@ -197,7 +200,7 @@ function drawCheckpoints({ checkpoints }: Run): void {
   if (active) document.getElementById(active)?.focus();
 }
 
-/** Has a checkpoint write: all of them with the same seed and beginning, so that what differs is what was learned. */
+/** Samples a checkpoint. All checkpoints get the same seed and beginning, so that differences show what was learned. */
 async function sample({ id, fine_tuned_model_checkpoint: name }: Checkpoint): Promise<void> {
   const prompt = find<HTMLInputElement>("sample-prompt").value || "\n";
   const known = allModels().find((one) => one.id === name), most = known ? Math.floor(known.context_length / 2) : 64;
@@ -222,10 +225,10 @@ async function use(id: string): Promise<void> {
 }
 
 async function order(run: Run, words: string, verb: Parameters<typeof act>[1]): Promise<void> {
-  if (verb === "cancel" && !confirm(`End ${run.name}? Its checkpoints stay.`)) return;
+  if (verb === "cancel" && !confirm(`Cancel ${run.name}? Its checkpoints stay.`)) return;
   try {
     run.job = await act(run.id, verb);
-    say(`${words}: asked for`);
+    say(`${words}: requested`);
     await look(false);
   } catch (error) {
     fail(error);
@@ -261,7 +264,7 @@ export function bindRuns(go: (part: string) => void): void {
   bindNewJob(async ({ id }) => {
     chosen = id;
     await look(false);
-    say("The job has begun");
+    say("The job has started");
   });
   const open = find<HTMLInputElement>("metrics-files"), folder = find<HTMLInputElement>("metrics-folder");
   for (const input of [open, folder]) input.addEventListener("change", () => void openFiles(input.files));

@@ -1,4 +1,4 @@
-/** The sliders, which *Write* and *Chat* share. */
+/** The sampling sliders of *Write* and *Chat*. */
 import type { Sampler } from "./distribution.ts";
 import { find } from "./dom.ts";
 
@@ -9,7 +9,7 @@ export const sampler = (): Sampler => ({
   ...{ temperature: number("temperature"), topP: number("topP") },
   ...{ topK: Math.max(0, Math.floor(number("topK"))), minP: number("minP") },
 });
-/** As requests have it. */
+/** The sliders' values as fields of a request. */
 export function sampling(): Record<string, number> {
   const { temperature, topP, topK, minP } = sampler();
   return {
@@ -19,9 +19,9 @@ export function sampling(): Record<string, number> {
     ...minP > 0 && { min_p: minP },
   };
 }
-/** The most tokens to be written. */
+/** The most tokens to generate. */
 export const length = (): number => Math.max(1, Math.floor(number("length")) || 100);
-/** The seed that is given, or a new one, which is shown beside. */
+/** The user's seed, or a new random one, which the page shows. */
 export function seed(): number {
   const given = String(new FormData(form).get("seed")).trim();
   const seed = /^\d{1,15}$/.test(given) ? Number(given) : Math.floor(Math.random() * 2 ** 31);
@@ -29,7 +29,7 @@ export function seed(): number {
   return seed;
 }
 
-/** @param changed is called when a slider moves */
+/** @param changed called when a slider moves */
 export function bindSampling(changed: () => void): void {
   const show = () => {
     for (const output of form.querySelectorAll("output")) output.value = String(number(String(output.htmlFor)));

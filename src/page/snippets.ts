@@ -1,15 +1,18 @@
-/** What was just asked, as a command or program that asks the same. */
+/** Code that sends the same request as the page: a command, or a program in Python or TypeScript. */
 import type { Asked } from "./api.ts";
 
 export type Language = "curl" | "python" | "typescript";
 
-/** Which function of OpenAI's clients asks on which path. */
+/** Functions of OpenAI's clients by path. */
 const CALLS: Readonly<Record<string, string>> = {
   "/v1/completions": "completions.create",
   "/v1/chat/completions": "chat.completions.create",
 };
 
-/** @param origin of the server, `http://127.0.0.1:8000` @param keyed whether it takes a key; the text has a name in its place */
+/**
+ * @param origin the server's, such as `http://127.0.0.1:8000` @param keyed whether the code reads a key from an
+ *   environment variable
+ */
 export function snippet({ path, body }: Asked, language: Language, origin: string, keyed: boolean): string {
   if (language === "curl") {
     const key = keyed ? ` \\\n  -H "Authorization: Bearer $NANOGPT_KEY"` : "", quoted = JSON.stringify(body, null, 2);
@@ -42,7 +45,7 @@ export function snippet({ path, body }: Asked, language: Language, origin: strin
     `const answer = await client.${call}(${JSON.stringify(body, null, 2)});\n${end}`;
 }
 
-/** What OpenAI's client in Python does not know as an argument goes into `extra_body`. */
+/** Separates the fields that OpenAI's Python client does not know, which go into `extra_body`. */
 function divided(body: Readonly<Record<string, unknown>>) {
   const isExtra = ([name]: [string, unknown]) => name === "top_k" || name === "min_p";
   const all = Object.entries(body);
@@ -52,7 +55,7 @@ function divided(body: Readonly<Record<string, unknown>>) {
   };
 }
 
-/** A value of JSON, as Python writes it. */
+/** Writes a JSON value as a Python literal. */
 export function python(value: unknown): string {
   if (value === null) return "None";
   if (typeof value === "boolean") return value ? "True" : "False";

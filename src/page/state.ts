@@ -1,4 +1,4 @@
-/** What all parts share: the models that are served, the one that is chosen, and the place for errors. */
+/** What all parts share: the served models, the chosen model, and the place for errors. */
 import { Failure, json, key, type Model, reasonOf } from "./api.ts";
 import { find, make } from "./dom.ts";
 
@@ -6,20 +6,20 @@ const select = find<HTMLSelectElement>("model");
 let models: readonly Model[] = [];
 const listeners: (() => void)[] = [];
 
-/** The chosen one; undefined while nothing is known. */
+/** The chosen model; undefined until the list is read. */
 export const model = (): Model | undefined => models.find(({ id }) => id === select.value);
 export const allModels = (): readonly Model[] => models;
-/** Has a function run when another model is chosen, or the list has changed. */
+/** Calls a function whenever another model is chosen or the list changes. */
 export const onModel = (listener: () => void): void => void listeners.push(listener);
 const tell = () => listeners.forEach((listener) => listener());
 
-/** Chooses a model of the list. */
+/** Chooses a model. */
 export function choose(id: string): void {
   select.value = id;
   tell();
 }
 
-/** Asks what is served. */
+/** Reads the list of models from the server. */
 export async function readModels(): Promise<void> {
   try {
     const { data } = await json<{ data: Model[] }>("/v1/models"), chosen = select.value;
@@ -35,10 +35,10 @@ export async function readModels(): Promise<void> {
 
 let shownBy = "";
 /**
- * Shows what went wrong, at the top; of what somebody stopped, nothing.
+ * Shows an error at the top of the page. What the user stopped is not an error.
  *
- * @param error undefined where it went well: then what went wrong before is no longer shown
- * @param by whose error it is: what looks again and again takes away its own alone
+ * @param error undefined after a success: an earlier error is removed then
+ * @param by the source of the error: a source that polls the server removes only its own errors
  */
 export function fail(error: unknown, by = "action"): void {
   const words = error === undefined ? undefined : reasonOf(error), place = find("error");
@@ -55,7 +55,7 @@ export function openKey(): void {
   if (!dialog.open) dialog.showModal();
 }
 
-/** @param keyed is called when another key is entered */
+/** @param keyed called after a key has been entered */
 export function bindState(keyed: () => void): void {
   select.addEventListener("change", tell);
   find("key-button").addEventListener("click", openKey);

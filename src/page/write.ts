@@ -1,4 +1,6 @@
-/** *Write*: the model goes on from the cursor; what it wrote is shaded by probability, and each token can be exchanged. */
+/**
+ * *Write*: the model continues a text at the cursor. Its tokens are shaded by probability, and each can be replaced.
+ */
 import { events, json } from "./api.ts";
 import { drawBars } from "./bars.ts";
 import type { Scored } from "./distribution.ts";
@@ -12,22 +14,22 @@ interface Chunk {
   readonly choices: readonly { readonly text: string; readonly logprobs: Lists | null }[];
 }
 
-/** Alternatives of a token. */
+/** Number of alternatives for a token. */
 const LIKELY = 20;
-/** Milliseconds without a key until the next token's distribution is asked for. */
+/** Milliseconds after the last key until the next token's distribution is requested. */
 const PAUSE = 350;
-/** Up to which probability a token has which shade: the last has none. */
+/** The shades' upper bounds of the probability; tokens above the last have no shade. */
 const SHADES = [0.01, 0.05, 0.2, 0.5];
 
 const area = find<HTMLTextAreaElement>("manuscript"), shade = find("shade"), bars = find("bars");
 const go = find<HTMLButtonElement>("go"), state = find("write-state");
 const manuscript = new Manuscript();
 let running: AbortController | undefined;
-/** What comes next at the end of which text, by which model. */
+/** The distribution of the next token after a text, by a model. */
 let next: { readonly text: string; readonly model: string; readonly top: readonly Scored[] } | undefined;
 let timer: ReturnType<typeof setTimeout> | undefined;
 let gos = 0;
-/** Draws the text and its shades anew. */
+/** Redraws the text and its shades. */
 function draw(caret?: number): void {
   const { text, stretches } = manuscript.draft, nodes: (Node | string)[] = [];
   if (area.value !== text) area.value = text;
@@ -41,7 +43,7 @@ function draw(caret?: number): void {
     nodes.push(make("span", { className }, text.slice(stretch.start, stretch.end)));
     at = stretch.end;
   }
-  shade.replaceChildren(...nodes, text.slice(at), "\u200b"); // so that a line end at the end has a line
+  shade.replaceChildren(...nodes, text.slice(at), "\u200b"); // so that a final line end is displayed
   for (const [id, can] of [["undo", manuscript.canUndo], ["redo", manuscript.canRedo]] as const) {
     find<HTMLButtonElement>(id).disabled = !can || running !== undefined;
   }
@@ -49,19 +51,19 @@ function draw(caret?: number): void {
   find<HTMLButtonElement>("again").disabled ||= !stretches.some((stretch) => stretch.go === gos);
 }
 
-/** Shows what could stand where the caret is. */
+/** Shows alternatives for the token at the caret, or the next token. */
 function drawAlternatives(): void {
   const { text } = manuscript.draft, caret = area.selectionStart, chosen = model(), here = manuscript.at(caret);
   const title = find("bars-title"), note = find("bars-note");
   if (!chosen || running) return;
   const known = here?.top ?? (next?.text === text.slice(0, caret) && next.model === chosen.id ? next.top : undefined);
-  title.textContent = here ? "In place of this token" : "Next token";
+  title.textContent = here ? "Instead of this token" : "Next token";
   const word = here && text.slice(here.start, here.end);
   note.textContent = here
-    ? "Taking another has the model go on from there."
+    ? "Choose another token, and the model continues from there."
     : known
-    ? "Taking one puts it in at the cursor."
-    : "Put the cursor into a text, and what may come next is shown.";
+    ? "Choose a token to insert it at the cursor."
+    : "Put the cursor into a text to see what may come next.";
   drawBars(
     bars,
     { top: known ?? [], vocabSize: chosen.vocab_size, ...word !== undefined && { chosen: word } },
@@ -71,7 +73,7 @@ function drawAlternatives(): void {
   if (!here && !known) look();
 }
 
-/** Asks, after a pause, what comes next at the caret. */
+/** After a pause, requests the distribution of the next token at the caret. */
 function look(): void {
   clearTimeout(timer);
   timer = setTimeout(async () => {
@@ -106,7 +108,7 @@ function take(token: string): void {
   else drawAlternatives();
 }
 
-/** Has the model go on from the caret. */
+/** Lets the model continue the text at the caret. */
 async function write(): Promise<void> {
   const chosen = model();
   if (!chosen) return;
@@ -116,7 +118,7 @@ async function write(): Promise<void> {
   manuscript.step();
   setRunning(true);
   try {
-    // A long text is written in goes, for what the model sees at once has an end.
+    // A long text is generated in several requests, because the context is limited.
     for (let part = 0; count < asked; part++) {
       const room = Math.min(asked - count, Math.max(1, Math.floor(chosen.context_length / 2)));
       const before = manuscript.draft.text.slice(0, at), base = { model: chosen.id, max_tokens: room };
@@ -126,7 +128,7 @@ async function write(): Promise<void> {
           body: { ...base, prompt, ...rest },
           ...{ signal, shown: part === 0 },
         });
-        return { found, first: await found.next() }; // whether it is refused is known with the first event
+        return { found, first: await found.next() }; // a refused request throws at the first event
       });
       const lists: Lists[] = [];
       const counted = count;
@@ -158,13 +160,13 @@ async function write(): Promise<void> {
 }
 
 function setRunning(now: boolean): void {
-  go.textContent = now ? "Stop" : "Go on";
+  go.textContent = now ? "Stop" : "Continue";
   area.readOnly = now;
   area.ariaBusy = String(now);
   draw();
 }
 
-/** Writes the last go anew, with another seed. */
+/** Writes the last part again, with another seed. */
 function again(): void {
   const own = manuscript.draft.stretches.filter(({ go }) => go === gos);
   if (own.length === 0) return;
@@ -174,7 +176,7 @@ function again(): void {
   void write();
 }
 
-/** Has the model judge all of the text that it sees at once. */
+/** Scores the text, or as much of its end as fits into the context. */
 async function score(): Promise<void> {
   const chosen = model(), { text } = manuscript.draft;
   if (!chosen || text === "") return;
@@ -198,7 +200,7 @@ async function score(): Promise<void> {
     draw();
     drawAlternatives();
     const nats = -judged.reduce((sum, { logprob }) => sum + logprob, 0) / Math.max(1, judged.length);
-    state.textContent = `${nats.toFixed(3)} nats a token: the loss of this text`;
+    state.textContent = `${nats.toFixed(3)} nats a token, the loss of this text`;
   } catch (error) {
     fail(error);
   }
@@ -212,7 +214,7 @@ function move(step: "undo" | "redo"): void {
   area.focus();
 }
 
-/** Redraws what the sliders, or the model, change. */
+/** Redraws what depends on the sliders or on the model. */
 export const refreshWrite = (): void => drawAlternatives();
 
 export function bindWrite(): void {

@@ -1,9 +1,10 @@
 /**
- * Who may ask: keys, and what a request says of the page and the machine that it comes from. One place, which refuses what no rule
- * lets in.
+ * Authenticates requests: by their key, and by the headers that say from which page and machine they come. This is the
+ * only place that decides; what no rule allows is refused.
  *
- * A server on this machine is reached from pages in its user's browser: by a name that resolves to 127.0.0.1 (DNS rebinding), and by
- * requests across origins. So `Host` has to be a name of this machine, and `Origin`, where there is one, the server's own.
+ * Web pages in the user's browser can reach a server on the same machine: through a name that resolves to 127.0.0.1
+ * (DNS rebinding), and by cross-origin requests. So `Host` must be a name of this machine, and `Origin`, if present,
+ * must be the server's own.
  */
 import type * as NodeCrypto from "node:crypto";
 import { CheckpointError, ConfigError } from "../errors.ts";
@@ -11,11 +12,11 @@ import { exists, isObject, readJson, replaceFile } from "../files/files.ts";
 import { builtin, system } from "../files/system.ts";
 import { ApiError } from "./errors.ts";
 
-/** What a key's holder is known by. */
+/** A key in the file. */
 interface StoredKey {
   readonly id: string;
   readonly name: string;
-  /** SHA-256 of the key, in hexadecimal digits: it has 256 random bits, so nothing slower is needed. */
+  /** SHA-256 of the key in hexadecimal. A key has 256 random bits, so a slower hash is not needed. */
   readonly hash: string;
   /** Seconds since 1970. */
   readonly created: number;
@@ -24,7 +25,7 @@ interface StoredKey {
 const hashOf = (key: string): Uint8Array =>
   builtin<typeof NodeCrypto>("node:crypto").createHash("sha256").update(key).digest();
 
-/** Keys, of which a file holds the hashes. */
+/** The server's keys. Their file holds only hashes. */
 export class KeyRing {
   #keys: readonly StoredKey[] = [];
   #hashes: readonly Uint8Array[] = [];
@@ -34,9 +35,9 @@ export class KeyRing {
   private constructor(readonly path: string) {}
 
   /**
-   * Reads the file, where there is one.
+   * Reads the file, if it exists.
    *
-   * @throws {CheckpointError} when it is damaged
+   * @throws {CheckpointError} if the file is damaged
    */
   static async open(path: string): Promise<KeyRing> {
     const ring = new KeyRing(path);
@@ -50,9 +51,9 @@ export class KeyRing {
   }
 
   /**
-   * Makes a key; nothing can show it again.
+   * Creates a key. It cannot be shown again, because only its hash is stored.
    *
-   * @throws {CheckpointError} when the file cannot be written
+   * @throws {CheckpointError} if the file cannot be written
    */
   async make(name: string): Promise<{ readonly id: string; readonly key: string }> {
     await this.#read();
@@ -62,10 +63,10 @@ export class KeyRing {
   }
 
   /**
-   * Ends a key; a server that runs sees it within a second.
+   * Revokes a key. A running server notices it within a second.
    *
-   * @throws {ConfigError} when there is no key with this id
-   * @throws {CheckpointError} when the file cannot be written
+   * @throws {ConfigError} if there is no key with this id
+   * @throws {CheckpointError} if the file cannot be written
    */
   async revoke(id: string): Promise<void> {
     await this.#read();
@@ -77,7 +78,9 @@ export class KeyRing {
     await this.#write(rest);
   }
 
-  /** The id of a key's holder. All keys are compared, each in constant time. */
+  /**
+   * Returns a key's id; undefined if the key is unknown. It is compared with all stored keys, each in constant time.
+   */
   async find(key: string): Promise<string | undefined> {
     await this.#refresh();
     const { timingSafeEqual } = builtin<typeof NodeCrypto>("node:crypto"), hash = hashOf(key);
@@ -122,41 +125,42 @@ const isStored = (key: unknown): key is StoredKey =>
   typeof key.hash === "string" && /^[0-9a-f]{64}$/.test(key.hash);
 
 /**
- * Whom a route answers: `open`, everybody; `local`, whoever is on this machine, elsewhere whoever has a key; `key`, whoever has a key.
+ * Who may use a route. `open`: everyone. `local`: clients on this machine, and other clients with a key. `key`: clients
+ * with a key.
  */
 export type Audience = "open" | "local" | "key";
 
-/** Where a server stands. */
+/** The address and the keys of a server. */
 export interface AccessOptions {
   readonly keys?: KeyRing;
-  /** The address that it listens on. */
+  /** The address that the server listens on. */
   readonly hostname: string;
-  /** The name, with a port where it has one, under which a proxy shows it. Then nothing is local. */
+  /** The name (and port) under which a reverse proxy publishes the server. If set, no client counts as local. */
   readonly publicHost?: string;
 }
 
 const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|\[::1\])$/i, ADDRESS = /^(\d{1,3}(\.\d{1,3}){3}|\[[0-9a-f:.]+\])$/i;
-/** Whether it is an address of this machine alone. */
+/** Whether an address can only be reached from this machine. */
 export const isLoopback = (hostname: string): boolean => LOOPBACK.test(hostname) || hostname === "::1";
-/** Headers of proxies. */
+/** Headers that proxies add. */
 const FORWARDED = ["forwarded", "x-forwarded-for", "x-forwarded-host", "x-real-ip", "via"];
 
-/** Lets requests in. */
+/** Decides whether a request is answered. */
 export class Access {
   constructor(readonly options: AccessOptions) {}
 
   /**
-   * The key that a request comes with.
+   * Authenticates a request.
    *
-   * @returns its id; undefined where the route needs none and none that counts is there
-   * @throws {ApiError} 401 without a key that is needed, 403 for a host or an origin that is not the server's
+   * @returns the key's id; undefined if the request has no valid key and the route needs none
+   * @throws {ApiError} 401 if a needed key is missing or invalid, 403 for a host or an origin that is not the server's
    */
   async admit({ headers, method }: Request, audience: Audience): Promise<string | undefined> {
     const { hostname, publicHost, keys } = this.options, host = headers.get("host") ?? "";
     const name = host.replace(/:\d*$/, ""), local = isLoopback(hostname);
     const known = host === publicHost || LOOPBACK.test(name) || (!local && ADDRESS.test(name));
     if (!known) {
-      throw new ApiError(403, `This server is not known under the name in the Host header. ${HOW}`, {
+      throw new ApiError(403, `The Host header does not name this server. ${HOW}`, {
         code: "wrong_host",
       });
     }
@@ -164,7 +168,7 @@ export class Access {
     const link = method === "GET" && headers.get("sec-fetch-mode") === "navigate";
     const foreign = headers.get("sec-fetch-site") === "cross-site" && !link;
     if (origin !== null && !this.#own(origin, host) || foreign) {
-      throw new ApiError(403, "Requests from other pages are not answered: the Origin is not this server's", {
+      throw new ApiError(403, "Requests from other sites are refused: the Origin is not this server's", {
         code: "wrong_origin",
       });
     }
@@ -174,7 +178,9 @@ export class Access {
     if (audience === "open") return;
     const here = local && publicHost === undefined && !FORWARDED.some((header) => headers.has(header));
     if (audience === "local" && here) return;
-    throw new ApiError(401, `This needs a key of this server: Authorization: Bearer KEY`, { code: "invalid_api_key" });
+    throw new ApiError(401, `A valid key of this server is required: Authorization: Bearer KEY`, {
+      code: "invalid_api_key",
+    });
   }
 
   #own(origin: string, host: string): boolean {
@@ -183,4 +189,4 @@ export class Access {
   }
 }
 
-const HOW = "Use its address, or start it with --public_host=NAME where a proxy shows it under another name";
+const HOW = "Use the server's address, or start it with --public_host=NAME if a proxy publishes it under another name";

@@ -1,4 +1,4 @@
-/** Chats to prompts: the roles and contents that requests have, the model's template, and where a turn ends. */
+/** Turns chats into prompts by the model's template, and finds the tokens that end a turn. */
 import type { ChatTemplate, EndOfTurn } from "../data/chat_template.ts";
 import type { Message } from "../data/examples.ts";
 import { DataError } from "../errors.ts";
@@ -8,15 +8,15 @@ import { type ApiError, invalid } from "./errors.ts";
 import { type Sampling, samplingOf } from "./sampling.ts";
 import { checkLength } from "./texts.ts";
 
-/** A chat that can be answered. */
+/** The engine's request for an answer in a chat. */
 export type ChatPrompt = Omit<GenerateRequest, "count">;
 
 /**
- * What the engine is asked for.
+ * Makes the engine's request for a chat.
  *
  * @param at the parameter that holds the messages
- * @param length how many tokens at most, and the parameter that says so; without it up to what the model sees
- * @throws {ApiError} 400 where the model has no template, the template refuses the messages, or they are too long
+ * @param most most tokens of the answer; default: up to the model's context
+ * @throws {ApiError} 400 if the model has no template, the template refuses the messages, or they are too long
  */
 export async function chatPrompt(
   model: ServedModel,
@@ -26,7 +26,7 @@ export async function chatPrompt(
 ): Promise<ChatPrompt> {
   const { id, template, tokenizer, vocabSize, blockSize } = model;
   if (!template) {
-    const why = `${id} was not tuned to chats, and has no chat template: use /v1/completions`;
+    const why = `${id} has no chat template; use /v1/completions`;
     throw invalid("model", why, "unsupported_model");
   }
   const shape = samplingOf(body, vocabSize);
@@ -35,7 +35,9 @@ export async function chatPrompt(
     const prompt = await template.ids(tokenizer, messages, { addGenerationPrompt: true, contents: "text" });
     checkLength(model, prompt.length, most ?? 1, at);
     const stray = prompt.find((token) => token >= vocabSize);
-    if (stray !== undefined) throw invalid(at, `${at}: ${id} has no token ${stray}, which its tokenizer has`);
+    if (stray !== undefined) {
+      throw invalid(at, `${at}: the tokenizer of ${id} gives token ${stray}, which is not in the model's vocabulary`);
+    }
     return {
       ...{ ...shape, model: id, prompt, maxNewTokens: most ?? blockSize - prompt.length, spoken: true },
       stop: [...shape.stop, ...strings],
@@ -47,15 +49,15 @@ export async function chatPrompt(
 }
 
 /**
- * What a template tells by `raise_exception` is meant for whoever wrote the messages; what else went wrong with it is not told. A
- * character that the vocabulary lacks ends here too.
+ * The error for messages that cannot be formatted. A text that the template passes to `raise_exception` is meant for
+ * the client and is shown; other errors of the template are not. A character outside the vocabulary ends here, too.
  */
 function refusal({ message }: DataError, id: string, at: string): ApiError {
   const [, says] = / says: ([^]*)$/.exec(message) ?? [];
   if (says !== undefined) {
     return invalid(at, `${at}: the chat template of ${id} says: ${shown(says)}`, "template_refused");
   }
-  const text = `${at}: the chat template of ${id} does not take these messages, or its vocabulary not their characters`;
+  const text = `${at}: the chat template of ${id} failed on these messages, or a character is not in its vocabulary`;
   return invalid(at, text, "template_failed");
 }
 

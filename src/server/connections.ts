@@ -1,12 +1,12 @@
-/** Which connections there are, and which of them go first. */
+/** The server's open connections, and which of them is closed when there are too many. */
 import type { Socket } from "node:net";
 
-/** Requests of a connection that may wait for their answers. */
+/** Most requests of one connection that wait for answers. */
 const MOST_PIPELINED = 16;
 
-/** The open connections, the one that has been idle for longest first. */
+/** The open connections, ordered by how long they have been idle, the longest first. */
 export class Connections {
-  /** With what is to be called for each request that waits when the connection closes. */
+  /** For each connection, the callbacks of its waiting requests, which are called if the connection closes. */
   readonly #all = new Map<Socket, Set<() => void>>();
 
   constructor(readonly most: number) {}
@@ -30,11 +30,12 @@ export class Connections {
     this.#all.set(socket, waiting);
   }
   /**
-   * A request has come. A connection on which too many wait is closed: requests that are sent without waiting for answers are read
-   * faster than they are answered, and there is no end to the memory that they take.
+   * Registers a request. A connection with too many waiting requests is closed: a client that sends requests without
+   * waiting for answers would fill the memory, because requests are read faster than they are answered.
    *
-   * @param left is called when the connection closes before the request is over: an answer that waits for another's end does not say so
-   * @returns to be called when it is over; undefined where the connection has been closed
+   * @param left called if the connection closes before the request is answered; the response of a request that waits
+   *   for an earlier one does not report it
+   * @returns a function to call when the request is answered; undefined if the connection was closed
    */
   busy(socket: Socket, left: () => void): (() => void) | undefined {
     const waiting = this.#all.get(socket);
@@ -42,7 +43,7 @@ export class Connections {
       waiting.add(left);
       return () => {
         if (!waiting.delete(left) || waiting.size > 0 || !this.#all.delete(socket)) return;
-        this.#all.set(socket, waiting); // idle from now on: after all others
+        this.#all.set(socket, waiting); // idle from now on, so it moves to the end
       };
     }
     this.#remove(socket);

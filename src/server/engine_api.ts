@@ -1,124 +1,132 @@
 /**
- * What routes ask of the engine: models, texts, embeddings. Types alone: the engine computes in a worker, and routes can be tested
- * without it.
+ * The interface between routes and the engine: models, texts, embeddings. It is types only, so that routes can be
+ * tested without an engine; the engine computes in a worker.
  */
 import type { ChatTemplate } from "../data/chat_template.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 
-/** A model that is served. */
+/** A model that clients can use. */
 export interface ServedModel {
   readonly id: string;
   /** Seconds since 1970. */
   readonly created: number;
   readonly ownedBy: string;
   readonly tokenizer: Tokenizer;
-  /** How chats are written for it; undefined where it was not tuned to them. */
+  /** Formats chats for the model; undefined if the model was not trained on chats. */
   readonly template?: ChatTemplate;
-  /** Tokens at which a text ends; the engine ends it there. */
+  /** Tokens that end a text. */
   readonly endIds: readonly number[];
-  /** The most tokens that it sees at once. */
+  /** The model's context length in tokens. */
   readonly blockSize: number;
   readonly vocabSize: number;
   readonly embeddingSize: number;
-  /** Id of the key that it belongs to, which alone sees it; undefined: it is everybody's. */
+  /** Id of the key that owns the model, the only one that can use it; undefined: every key can. */
   readonly owner?: string;
-  /** Whether its weights are in memory. */
+  /** Whether the model's weights are in memory. */
   readonly loaded: boolean;
 }
 
-/** One or several texts that go on from one prompt. All numbers have been checked. */
+/** A request for one or several continuations of a prompt. All its numbers have been validated. */
 export interface GenerateRequest {
   readonly model: string;
-  /** Token ids, at least one, of the vocabulary; with `maxNewTokens` they fit into the block size. */
+  /** Token ids, at least one. Together with `maxNewTokens` they fit into the block size, except with `overflow`. */
   readonly prompt: readonly number[];
-  /** How many texts. Text i draws from the stream of `seed + i`. */
+  /** Number of texts. Text i is sampled with the seed `seed + i`. */
   readonly count: number;
-  /** May be 0 with `promptLogprobs`: then every text ends at once, with `length`. */
+  /** May be 0 with `promptLogprobs`: then every text ends at once, with the reason `length`. */
   readonly maxNewTokens: number;
   readonly temperature: number;
   readonly topP: number;
   readonly topK?: number;
   readonly minP?: number;
-  /** A safe integer, not below 0. */
+  /** A safe integer, at least 0. */
   readonly seed: number;
-  /** Strings before which a text ends. */
+  /** Strings that end a text, and are not part of it. */
   readonly stop: readonly string[];
-  /** Tokens that end a text besides the model's own: a turn's. */
+  /** Tokens that end a text in addition to the model's `endIds`, such as the end of a chat's turn. */
   readonly endIds?: readonly number[];
-  /** Whether special tokens are left out of the text (`spoken`): in a chat. */
+  /** Whether special tokens are left out of the text (`spoken`), as in chats. */
   readonly spoken?: boolean;
   readonly logitBias: ReadonlyMap<number, number>;
   readonly frequencyPenalty: number;
   readonly presencePenalty: number;
-  /** For how many of the likeliest tokens, beside the chosen one, to give log-probabilities; undefined: not even for that. */
+  /**
+   * Number of most likely tokens to return log-probabilities for, in addition to the chosen token; undefined: no
+   * log-probabilities at all.
+   */
   readonly topLogprobs?: number;
-  /** The same for the prompt's tokens, from the second on. */
+  /** As `topLogprobs`, for the prompt's tokens from the second on. */
   readonly promptLogprobs?: number;
-  /** Id of the key that asks: for fairness, and for prefixes that are shared within a key alone. */
+  /**
+   * Id of the client's key. Slots are shared fairly among keys, and cached prefixes are reused by their own key only.
+   */
   readonly key?: string;
-  /** Past the block size: begin anew with the later half of the window whenever it is full. Default: refused. */
+  /**
+   * What to do at the block size: `slide` drops the earlier half of the window whenever it is full. Default: an error.
+   */
   readonly overflow?: "slide";
 }
 
-/** A token and the logarithm of its probability, in nats, by the model's own distribution. */
+/** A token and its log-probability, in nats, by the model's own distribution (before temperature and penalties). */
 export interface ScoredToken {
   readonly id: number;
   readonly logprob: number;
 }
 
-/** A token that was chosen. */
+/** A generated token. */
 export interface PieceToken {
   readonly id: number;
   readonly logprob?: number;
-  /** The likeliest tokens, the likeliest first. */
+  /** The most likely tokens, in descending order. */
   readonly top?: readonly ScoredToken[];
 }
 
-/** What one of the texts has got. */
+/** The new part of one of a request's texts. */
 export interface Piece {
-  /** Which of the texts. */
+  /** Index of the text, from 0. */
   readonly index: number;
-  /** Those that are new: also one that ends the text, and those of a stop string. */
+  /** The new tokens, including one that ends the text and the tokens of a stop string. */
   readonly tokens: readonly PieceToken[];
-  /** What is certain of the text now, and new: whole characters, before stop strings. */
+  /** The new characters. Characters that are incomplete or may belong to a stop string come with a later piece. */
   readonly text: string;
-  /** With the last piece: why it is the last. */
+  /** In the last piece: why the text ended. */
   readonly finish?: "stop" | "length";
-  /** With the first piece: how many of the prompt's tokens stood in the cache, so that they were not computed. */
+  /** In the first piece: how many of the prompt's tokens were taken from the cache instead of being computed. */
   readonly cached?: number;
 }
 
-/** A token of a prompt. */
+/** A token of a prompt, with its log-probability. */
 export interface PromptScore extends ScoredToken {
   readonly top: readonly ScoredToken[];
-  /** Whether it is the likeliest itself. */
+  /** Whether the token is the most likely one. */
   readonly greedy: boolean;
 }
 
-/** Texts while they are written. */
+/** The texts of a request, while they are generated. */
 export interface Generation {
-  /** Pieces of all texts, those that are ready within 20 ms together. Leaving the loop ends the texts. */
+  /** Pieces of all texts. Pieces that are ready within 20 ms come together. Leaving the loop aborts the texts. */
   readonly pieces: AsyncIterable<readonly Piece[]>;
-  /** Where asked for: one a token of the prompt but the first. It may be there before the first piece. */
+  /** If asked for: one entry for each of the prompt's tokens but the first. May resolve before the first piece. */
   readonly promptLogprobs?: Promise<readonly PromptScore[]>;
 }
 
-/** The models, as routes use them. */
+/** Runs the models. */
 export interface Engine {
-  /** The models that this key may use, or, without a key, everybody's. */
+  /** The models that a key can use; without a key, the models without an owner. */
   models(key?: string): readonly ServedModel[];
   /**
-   * Queues a request at once. Aborting the signal, or leaving the loop, takes it out of the queue or ends its texts.
+   * Queues a request. Aborting the signal, or leaving the loop over `pieces`, removes it from the queue or ends its
+   * texts.
    *
-   * @throws {QueueFull} before anything is queued
-   * @throws {Draining} when the server goes down
-   * @throws {Unavailable} when the model cannot be loaded now
+   * @throws {QueueFull} if the queue has no room; nothing is queued then
+   * @throws {Draining} if the server is shutting down
+   * @throws {Unavailable} if the model does not fit beside the models in use
    */
   generate(request: GenerateRequest, signal: AbortSignal): Generation;
   /**
-   * The mean of the last hidden states of each input, of `embeddingSize` numbers, not normalised.
+   * The mean of each input's final hidden states: `embeddingSize` numbers, not normalised.
    *
-   * @param inputs token ids, each at least one and at most the block size
+   * @param inputs token ids: at least one, at most the block size, for each input
    */
   embed(
     model: string,
@@ -126,32 +134,32 @@ export interface Engine {
     signal: AbortSignal,
     key?: string,
   ): Promise<Float32Array[]>;
-  /** What is measured, in Prometheus's text format. */
+  /** Metrics in Prometheus's text format. */
   metrics(): string;
   readonly health: {
-    /** Whether the worker lives. */ readonly alive: boolean;
-    /** Whether models are loaded, and steps go on or nothing is to be done. */ readonly ready: boolean;
-    /** Milliseconds since the last step ended; 0 where nothing is to be done. */ readonly lastStep: number;
+    /** Whether the worker is running. */ readonly alive: boolean;
+    /** Whether new requests are accepted and steps are not stuck. */ readonly ready: boolean;
+    /** Milliseconds since the last step ended; 0 if there is nothing to do. */ readonly lastStep: number;
   };
 }
 
-/** The queue has no room: the client comes again. */
+/** Thrown if the queue has no room. The client may retry. */
 export class QueueFull extends Error {
-  /** Of the class. */ override name = "QueueFull";
-  constructor(/** When to come again, in seconds. */ readonly retryAfter: number) {
+  /** The class's name. */ override name = "QueueFull";
+  constructor(/** Seconds after which to retry. */ readonly retryAfter: number) {
     super("the queue is full");
   }
 }
 
-/** The server goes down, and begins nothing new. */
+/** Thrown if the server is shutting down and accepts no new requests. */
 export class Draining extends Error {
-  /** Of the class. */ override name = "Draining";
+  /** The class's name. */ override name = "Draining";
 }
 
-/** A model is listed, and does not fit beside what is busy now. */
+/** Thrown if a model cannot be loaded because it does not fit beside the models in use. */
 export class Unavailable extends Error {
-  /** Of the class. */ override name = "Unavailable";
-  constructor(/** When to come again, in seconds. */ readonly retryAfter: number) {
+  /** The class's name. */ override name = "Unavailable";
+  constructor(/** Seconds after which to retry. */ readonly retryAfter: number) {
     super("the model cannot be loaded now");
   }
 }

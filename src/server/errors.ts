@@ -1,31 +1,33 @@
 /**
- * Errors as OpenAI's clients read them: `{"error": {"message", "type", "param", "code"}}`, and a status that says whether to try again.
+ * Errors in the format that OpenAI's clients read: `{"error": {"message", "type", "param", "code"}}`, with a status
+ * that says whether the client should retry.
  *
- * Clients try 408, 409, 429 and 500 and above again, twice: so what is wrong with a request is never one of those. Texts are written
- * here and in the checks; what an exception says is never part of an answer.
+ * OpenAI's clients retry twice after 408, 409, 429 and 500 and above, so an invalid request never gets one of these
+ * statuses. Every message is written by this server's own code: the text of an unexpected exception is never part of an
+ * answer.
  */
 import { DeviceError } from "../errors.ts";
 import { Draining, QueueFull, Unavailable } from "./engine_api.ts";
 
 /** What an {@linkcode ApiError} says besides its message. */
 export interface ErrorOptions {
-  /** Such as `model_not_found`; null where the type says it. */
+  /** A code such as `model_not_found`; null if the error's type says enough. */
   readonly code?: string | null;
-  /** The parameter that it is about. */
+  /** The invalid parameter. */
   readonly param?: string | null;
-  /** When to come again, in seconds. */
+  /** Seconds after which the client should retry. */
   readonly retryAfter?: number;
 }
 
-/** An error for the client. */
+/** An error that is sent to the client. */
 export class ApiError extends Error {
-  /** Of the class. */ override name = "ApiError";
+  /** The class's name. */ override name = "ApiError";
 
   constructor(readonly status: number, message: string, readonly options: ErrorOptions = {}) {
     super(message);
   }
 
-  /** As OpenAI's API names the kind. */
+  /** The error's type, as OpenAI's API names it. */
   get type(): string {
     const { status } = this;
     if (status === 401) return "authentication_error";
@@ -34,13 +36,13 @@ export class ApiError extends Error {
     return status >= 500 ? "server_error" : "invalid_request_error";
   }
 
-  /** The body of an answer, and of an event in a stream. */
+  /** The JSON body of an answer or of an event in a stream. */
   get body(): { readonly error: Record<string, unknown> } {
     const { code = null, param = null } = this.options;
     return { error: { message: this.message, type: this.type, param, code } };
   }
 
-  /** The answer. */
+  /** The error as an HTTP answer. */
   response(headers: Record<string, string> = {}): Response {
     const { retryAfter } = this.options, all = new Headers(headers);
     if (retryAfter !== undefined) all.set("retry-after", `${retryAfter}`);
@@ -48,40 +50,44 @@ export class ApiError extends Error {
   }
 }
 
-/** A parameter with a value that cannot be used: 400. */
+/** An error for an invalid value of a parameter: 400. */
 export function invalid(param: string | null, message: string, code: string | null = "invalid_value"): ApiError {
   return new ApiError(400, message, { param, code });
 }
 
-/** What is not there for this client: 404. */
+/** An error for something that does not exist, or that the client may not see: 404. */
 export function notFound(message: string, code: string | null = null, param: string | null = null): ApiError {
   return new ApiError(404, message, { code, param });
 }
 
 /**
- * The answer to a client for anything that was thrown.
+ * Turns anything thrown into an error for the client.
  *
- * @param unexpected takes errors that were not thrown on purpose
+ * @param unexpected called with errors that this server did not expect
  */
 export function apiError(error: unknown, unexpected: (error: unknown) => void): ApiError {
   if (error instanceof ApiError) return error;
   if (error instanceof QueueFull) {
     const { retryAfter } = error, code = "rate_limit_exceeded";
-    return new ApiError(429, `Too many requests wait here: come again in ${retryAfter} s`, { code, retryAfter });
+    return new ApiError(429, `Too many requests are waiting; retry in ${retryAfter} s`, { code, retryAfter });
   }
   if (error instanceof Draining) {
     return new ApiError(503, "The server is shutting down", { code: "shutting_down", retryAfter: 5 });
   }
   if (error instanceof Unavailable) {
     const { retryAfter } = error, code = "model_unavailable";
-    return new ApiError(503, "The model does not fit into memory beside those that are busy", { code, retryAfter });
+    return new ApiError(503, "The model does not fit into memory beside the models that are in use", {
+      code,
+      retryAfter,
+    });
   }
   unexpected(error);
   if (error instanceof DeviceError) {
-    const message = "The server lacks memory for what the request asks, such as log-probabilities of a long prompt";
+    const message =
+      "The server has too little memory for this request, for example for log-probabilities of a long prompt";
     return new ApiError(503, message, { code: "out_of_memory", retryAfter: 10 });
   }
-  return new ApiError(500, "The server had an error; its log says which, under this request's id", {
+  return new ApiError(500, "Internal server error; see this request's id in the server's log", {
     code: "internal_error",
   });
 }

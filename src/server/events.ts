@@ -1,24 +1,25 @@
 /**
- * Event streams, as OpenAI's clients read them: `data:` lines and comments alone, for OpenAI's Python client stumbles over other fields
- * (`retry:`, `id:`), but for `event:` where every event has a type.
+ * Event streams in the form that OpenAI's clients read. They have only `data:` lines, comments, and, if every event has
+ * a type, `event:` lines, because OpenAI's Python client fails on other fields such as `retry:` and `id:`.
  */
 import type { ApiError } from "./errors.ts";
 
-/** Milliseconds of silence after which a comment shows that the server is there. */
+/** Milliseconds of silence after which a comment is sent, so that the connection stays open. */
 const PING = 15_000;
 
-/** An event. */
+/** Formats an event. */
 export const event = (data: unknown): string => `data: ${JSON.stringify(data)}\n\n`;
-/** An event of a stream in which each says of which type it is. */
+/** Formats an event of a stream whose events have types. */
 export const typedEvent = (data: { readonly type: string }): string => `event: ${data.type}\n${event(data)}`;
 /** The last event of most streams. */
 export const DONE = "data: [DONE]\n\n";
 
 /**
- * An answer of events.
+ * Returns an answer that streams events.
  *
- * @param events as texts; a client that goes ends the iteration
- * @param failed what is to be said of an error in between, when the status has been sent
+ * @param events the formatted events; the iteration is ended if the client disconnects
+ * @param failed turns an error into one for the client; it is sent as an event, because the status has been sent
+ *   already
  * @param ping milliseconds of silence after which a comment is sent
  */
 export function eventStream(
@@ -47,7 +48,7 @@ export function eventStream(
       }
     },
     cancel() {
-      // Not waited for: it ends when what goes on in it does, which the request's signal has aborted.
+      // Not awaited: the generator ends when its current work does, which the request's signal aborts.
       iterator.return?.().catch(() => {});
     },
   }, { highWaterMark: 0 });

@@ -1,8 +1,9 @@
 /**
- * Declarations of what a request may contain. Checks are made of them, with the name of the parameter that is wrong, and JSON Schema
- * for `/openapi.json`: so both say the same. `null` stands for a field that is not there, as clients send it.
+ * Declares what a request may contain. Each declaration gives both the check, whose errors name the invalid parameter,
+ * and the JSON Schema in `/openapi.json`, so the two always agree. `null` means that the field is missing, because
+ * clients send it so.
  *
- * Numbers and lengths have bounds, which hold before anything is allocated for them.
+ * All numbers and lengths have bounds. They are checked before any memory is allocated for a value.
  */
 import { nearest } from "../errors.ts";
 import { shown } from "../files/shown.ts";
@@ -11,13 +12,13 @@ import { invalid } from "./errors.ts";
 /** JSON Schema, 2020-12. */
 export type Schema = Readonly<Record<string, unknown>>;
 
-/** What a field may be. */
+/** The declaration of a field. */
 export interface Field<T> {
   readonly schema: Schema;
-  /** Whether it may be missing, or null. */
+  /** Whether the field may be missing or null. */
   readonly optional?: boolean;
   /**
-   * The value, checked.
+   * Returns the validated value.
    *
    * @param at the field's name, as in `messages[0].content`
    * @throws {ApiError} 400, naming the field
@@ -25,16 +26,16 @@ export interface Field<T> {
   check(value: unknown, at: string): T;
 }
 
-// deno-lint-ignore no-explicit-any -- a field of anything
+// deno-lint-ignore no-explicit-any -- a field of any type
 export type Fields = Readonly<Record<string, Field<any>>>;
-/** What fields have when they are checked. */
+/** The values of fields after validation. */
 export type Values<F extends Fields> = { readonly [Name in keyof F]: F[Name] extends Field<infer T> ? T : never };
 
 const kindOf = (value: unknown): string => value === null ? "null" : Array.isArray(value) ? "a list" : typeof value;
 const wrongType = (at: string, value: unknown, expected: string) =>
-  invalid(at, `${at}: expected ${expected}, and got ${kindOf(value)}`, "invalid_type");
+  invalid(at, `${at}: expected ${expected}, got ${kindOf(value)}`, "invalid_type");
 
-/** A text of so many characters. */
+/** A string of `min` to `max` characters, or one of `values`. */
 export function string(
   { min = 0, max, values, pattern, about }: {
     readonly min?: number;
@@ -50,10 +51,10 @@ export function string(
     check(value, at) {
       if (typeof value !== "string") throw wrongType(at, value, "a string");
       if (values && !values.includes(value)) {
-        throw invalid(at, `${at}: expected ${values.join(", ")}, and got ${shown(value)}`);
+        throw invalid(at, `${at}: expected ${values.join(", ")}, got ${shown(value)}`);
       }
-      if (value.length < min) throw invalid(at, `${at}: a text of ${min} characters or more is needed`);
-      if (value.length > max) throw invalid(at, `${at} has ${value.length} characters; at most ${max} are taken`);
+      if (value.length < min) throw invalid(at, `${at}: expected at least ${min} characters, got ${value.length}`);
+      if (value.length > max) throw invalid(at, `${at} has ${value.length} characters; at most ${max} are allowed`);
       if (pattern && !pattern.test(value)) throw invalid(at, `${at}: expected ${about ?? pattern.source}`);
       return value;
     },
@@ -66,7 +67,7 @@ export function number(
     readonly min: number;
     readonly max: number;
     readonly whole?: boolean;
-    /** Whether `min` itself is refused. */
+    /** Whether `min` itself is invalid. */
     readonly above?: boolean;
     readonly about?: string;
   },
@@ -79,7 +80,7 @@ export function number(
       if (typeof value !== "number") throw wrongType(at, value, expected);
       if (whole && !Number.isInteger(value)) throw wrongType(at, value, expected);
       if (value >= min && value <= max && !(above && value === min)) return value;
-      throw invalid(at, `${at}: expected ${expected}, and got ${value}`);
+      throw invalid(at, `${at}: expected ${expected}, got ${value}`);
     },
   };
 }
@@ -109,14 +110,14 @@ export function list<T>(
     },
     check(value, at) {
       if (!Array.isArray(value)) throw wrongType(at, value, "a list");
-      if (value.length < min) throw invalid(at, `${at}: a list of ${min} or more is needed`);
-      if (value.length > max) throw invalid(at, `${at} has ${value.length} entries; at most ${max} are taken`);
+      if (value.length < min) throw invalid(at, `${at}: expected at least ${min} entries, got ${value.length}`);
+      if (value.length > max) throw invalid(at, `${at} has ${value.length} entries; at most ${max} are allowed`);
       return value.map((value, i) => item.check(value, `${at}[${i}]`));
     },
   };
 }
 
-/** An object whose names are not known beforehand. */
+/** An object with arbitrary names, such as `logit_bias`. */
 export function map<T>(
   item: Field<T>,
   { names, max, about }: { readonly names: RegExp; readonly max: number; readonly about: string },
@@ -129,16 +130,16 @@ export function map<T>(
     check(value, at) {
       if (typeof value !== "object" || value === null || Array.isArray(value)) throw wrongType(at, value, "an object");
       const entries = Object.entries(value);
-      if (entries.length > max) throw invalid(at, `${at} has ${entries.length} entries; at most ${max} are taken`);
+      if (entries.length > max) throw invalid(at, `${at} has ${entries.length} entries; at most ${max} are allowed`);
       return new Map(entries.map(([name, value]) => {
-        if (!names.test(name)) throw invalid(at, `${at}: ${shown(name)} is not a name here: ${about}`);
+        if (!names.test(name)) throw invalid(at, `${at}: the name ${shown(name)} is not valid: ${about}`);
         return [name, item.check(value, `${at}[${shown(name)}]`)];
       }));
     },
   };
 }
 
-/** An object with these fields and no others. */
+/** An object with the given fields. Unknown fields are errors. */
 export function object<F extends Fields>(fields: F, about?: string): Field<Values<F>> {
   const names = Object.keys(fields), required = names.filter((name) => !fields[name].optional);
   return {
@@ -157,7 +158,7 @@ export function object<F extends Fields>(fields: F, about?: string): Field<Value
       for (const name of Object.keys(value)) {
         if (Object.hasOwn(fields, name)) continue;
         const param = path(shown(name)), like = nearest(name.slice(0, 80), names);
-        throw invalid(param, `Unknown parameter ${param}${like ? `: is ${like} meant?` : ""}`, "unknown_parameter");
+        throw invalid(param, `Unknown parameter ${param}${like ? `; did you mean ${like}?` : ""}`, "unknown_parameter");
       }
       return Object.fromEntries(names.map((name) => {
         const given = (Object.hasOwn(value, name) ? value[name as keyof typeof value] : undefined) ?? undefined;
@@ -170,7 +171,7 @@ export function object<F extends Fields>(fields: F, about?: string): Field<Value
   };
 }
 
-/** A field of one of several shapes; the first whose `is` holds checks it. */
+/** A field of several types: the first case whose `is` returns true checks it. */
 export function either<T>(
   expected: string,
   cases: readonly { readonly is: (value: unknown) => boolean; readonly field: Field<T> }[],
@@ -186,12 +187,12 @@ export function either<T>(
   };
 }
 
-/** The same field with another value. */
+/** A field whose validated value is converted by `make`. */
 export function mapped<T, U>(field: Field<T>, make: (value: T, at: string) => U): Field<U> {
   return { ...field, check: (value, at) => make(field.check(value, at), at) };
 }
 
-/** A field that may be missing or null; then it is `fallback`. */
+/** A field that may be missing or null; its value is `fallback` then. */
 export function optional<T>(field: Field<T>): Field<T | undefined>;
 export function optional<T, F>(field: Field<T>, fallback: F): Field<T | F>;
 export function optional<T>(field: Field<T>, fallback?: unknown): Field<unknown> {
@@ -206,20 +207,20 @@ export function optional<T>(field: Field<T>, fallback?: unknown): Field<unknown>
   };
 }
 
-/** What is taken from clients that send it, and changes nothing here. */
+/** A field that is accepted and has no effect. */
 export function ignored(about?: string): Field<undefined> {
   return {
-    schema: { description: about ?? "Accepted, and changes nothing here.", [STATUS]: "ignored" },
+    schema: { description: about ?? "Accepted; has no effect.", [STATUS]: "ignored" },
     optional: true,
     check: () => undefined,
   };
 }
 
 /**
- * What this server does not have.
+ * A field that this server does not support.
  *
- * @param instead a sentence: what a client may do
- * @param allowed values that ask for nothing, besides null
+ * @param instead a sentence that says what a client can do instead
+ * @param allowed values that are accepted besides null, because they ask for nothing
  */
 export function refused(instead: string, allowed: readonly unknown[] = []): Field<undefined> {
   return {
@@ -234,7 +235,10 @@ export function refused(instead: string, allowed: readonly unknown[] = []): Fiel
   };
 }
 
-/** In a schema: whether the field is `ignored` or `refused`; otherwise it means what OpenAI's API says. */
+/**
+ * The name in a schema that marks a field as `ignored` or `refused`. A field without it has the meaning of OpenAI's
+ * API.
+ */
 export const STATUS = "x-nanogpt";
 
 const described = (about: string | undefined): Schema => about === undefined ? {} : { description: about };

@@ -1,4 +1,7 @@
-/** Clients' files: each under its id in the folder `files`, so that what a client calls it is a label and never a path. */
+/**
+ * Stores clients' files. Each file is named by its id in the folder `files`; the client's file name is only a label and
+ * never used as a path.
+ */
 import { createFile } from "../files/files.ts";
 import { builtin, system } from "../files/system.ts";
 import type * as fs from "node:fs";
@@ -9,20 +12,20 @@ import { DiskFull, isFull, newId, now, type Page, type Store, type StoredFile } 
 
 /** The most bytes of a file, and of all files of a key. */
 const MOST_BYTES = 512 * 2 ** 20, MOST_OF_KEY = 2 * 2 ** 30;
-/** What the rest of a form may take besides the file. */
+/** Most bytes of a form in addition to the file. */
 const FORM_BYTES = 64 * 1024;
-/** What files may be for. */
+/** Valid purposes of files. */
 export const PURPOSES: readonly string[] = ["fine-tune", "assistants", "batch", "user_data", "evals"];
-/** How long files that expire stay, in seconds. */
+/** Limits of the time after which a file expires, in seconds. */
 export const LEAST_EXPIRY = 3600, MOST_EXPIRY = 2_592_000;
 
 export class Files {
-  /** Uploads that have not ended. */
+  /** Uploads in progress. */
   readonly #coming = new Set<{ readonly owner: string; bytes: number }>();
 
   constructor(readonly folder: string, readonly store: Store) {}
 
-  /** Makes the folder, and removes what an upload that was cut short has left. */
+  /** Creates the folder, and removes files that interrupted uploads left. */
   async open(): Promise<void> {
     await system.mkdir(this.folder, { recursive: true });
     const known = new Set(this.store.allFiles().map((file) => this.#name(file)));
@@ -43,7 +46,11 @@ export class Files {
     await this.#expire();
     const file = this.store.file(id, owner);
     if (file) return file;
-    throw notFound(`There is no file '${id.slice(0, 80)}', or it is not yours`, "file_not_found", param);
+    throw notFound(
+      `The file '${id.slice(0, 80)}' does not exist or you do not have access to it`,
+      "file_not_found",
+      param,
+    );
   }
   async list(owner: string, page: Page, purpose?: string): Promise<[StoredFile[], boolean]> {
     await this.#expire();
@@ -60,7 +67,7 @@ export class Files {
     }
   }
 
-  /** Makes a file of what stands at a path, in the database with what `then` adds. */
+  /** Moves files from their paths into the folder, and adds them to the database together with what `then` writes. */
   async adopt(
     owner: string,
     files: readonly { readonly name: string; readonly path: string; readonly bytes: number }[],
@@ -78,9 +85,9 @@ export class Files {
   }
 
   /**
-   * Takes an upload: the file goes to the disk as it comes, and is there whole or not at all.
+   * Stores an upload. The file is streamed to the disk, and appears only when it is complete.
    *
-   * @throws {ApiError} for a form that lacks something, a file that is too large or empty, and a key that has used its bytes up
+   * @throws {ApiError} if a field is missing, the file is empty or too large, or the key's storage is full
    */
   async upload(request: Request, owner: string): Promise<StoredFile> {
     if (Number(request.headers.get("content-length") ?? 0) > MOST_BYTES + FORM_BYTES) throw tooLarge();
@@ -92,13 +99,13 @@ export class Files {
       for await (const part of formParts(request)) {
         const { name, filename } = part;
         if (name === "file" && filename !== undefined) {
-          if (file) throw invalid("file", "file: one file is taken at a time");
+          if (file) throw invalid("file", "file: only one file can be uploaded at a time");
           file = { filename: filename.slice(0, 255), ...await this.#write(partial, part.body, coming) };
         } else texts.set(name, await partText(part, 1024));
       }
       const { purpose, expires } = fieldsOf(texts);
       if (!file) throw invalid("file", "Missing required parameter: file", "missing_required_parameter");
-      if (file.bytes === 0) throw invalid("file", "file: it is empty");
+      if (file.bytes === 0) throw invalid("file", "file: the file is empty");
       const { filename, bytes, first } = file, ending = endingOf(filename, first), created = now();
       const stored = { id, owner, bytes, created, filename, ending, purpose, expires };
       await system.rename(partial, this.path(stored));
@@ -112,17 +119,17 @@ export class Files {
     }
   }
 
-  /** @throws {ApiError} where a key's files and all that it uploads now are more than it may have */
+  /** @throws {ApiError} if a key's files and its uploads in progress exceed its storage */
   #checkSpace(owner: string): void {
     let used = this.store.usedBy(owner);
     for (const coming of this.#coming) if (coming.owner === owner) used += coming.bytes;
     if (used <= MOST_OF_KEY) return;
-    throw new ApiError(413, `With this file your files would take more than the ${MOST_OF_KEY} bytes that a key has`, {
+    throw new ApiError(413, `With this file your files would exceed the limit of ${MOST_OF_KEY} bytes for a key`, {
       ...{ code: "storage_limit_exceeded", param: "file" },
     });
   }
 
-  /** @returns how many bytes, and the first one that is not white */
+  /** @returns the number of bytes, and the first byte that is not white space */
   async #write(path: string, body: AsyncIterable<Uint8Array>, coming: { readonly owner: string; bytes: number }) {
     let bytes = 0, first: number | undefined;
     const output = await createFile(path).catch((error) => {
@@ -151,7 +158,7 @@ export class Files {
 }
 
 const tooLarge = () =>
-  new ApiError(413, `The file is larger than the ${MOST_BYTES} bytes that are taken`, {
+  new ApiError(413, `The file is larger than the limit of ${MOST_BYTES} bytes`, {
     code: "file_too_large",
     param: "file",
   });
@@ -164,7 +171,7 @@ function fieldsOf(texts: ReadonlyMap<string, string>): { purpose: string; expire
     throw invalid("purpose", "Missing required parameter: purpose", "missing_required_parameter");
   }
   if (!PURPOSES.includes(purpose)) {
-    throw invalid("purpose", `purpose: expected ${PURPOSES.join(", ")}, and got '${purpose.slice(0, 80)}'`);
+    throw invalid("purpose", `purpose: expected ${PURPOSES.join(", ")}, got '${purpose.slice(0, 80)}'`);
   }
   const anchor = texts.get("expires_after[anchor]"), seconds = texts.get("expires_after[seconds]");
   const known = ["purpose", "expires_after[anchor]", "expires_after[seconds]"];
@@ -180,13 +187,13 @@ function fieldsOf(texts: ReadonlyMap<string, string>): { purpose: string; expire
   );
 }
 
-/** What is in a file: as its name says, else rows of JSON where it begins with an object, else text. */
+/** The format of a file: by its name's ending, or else JSON lines if it begins with `{`, or else text. */
 function endingOf(filename: string, first: number | undefined): string {
   const named = /\.(jsonl|ndjson|json|csv|parquet|txt)$/i.exec(filename)?.[1].toLowerCase();
   return named ?? (first === 0x7b ? "jsonl" : "txt");
 }
 
-/** A file's bytes, as an answer. */
+/** Streams a file's bytes. */
 export function fileBytes(path: string): ReadableStream<Uint8Array> {
   const stream = builtin<typeof fs>("node:fs").createReadStream(path), chunks = stream[Symbol.asyncIterator]();
   return new ReadableStream<Uint8Array>({

@@ -1,12 +1,13 @@
 /**
- * Graders of reinforcement: what OpenAI's API has of them that runs no code. `{{item.NAME}}` and `{{sample.output_text}}` in their
- * texts are substituted as they stand; there are no expressions (https://platform.openai.com/docs/guides/graders).
+ * Graders for reinforcement fine-tuning: the graders of OpenAI's API that run no code
+ * (https://platform.openai.com/docs/guides/graders). In their texts, `{{item.NAME}}` and `{{sample.output_text}}` are
+ * replaced by values; other expressions are not supported.
  */
 import type { Message, Words } from "../data/examples.ts";
 import { DataError } from "../errors.ts";
 import type { Reward, Sample } from "../finetune/rewards.ts";
 
-/** How alike two texts are. */
+/** A metric for the similarity of two texts. */
 export type Similarity = "fuzzy_match" | "bleu" | "gleu" | `rouge_${1 | 2 | 3 | 4 | 5 | "l"}`;
 
 export type Grader =
@@ -27,42 +28,47 @@ export type Grader =
   | {
     readonly type: "score_model";
     readonly name: string;
-    /** Of a reward model: its id for clients, and where it lies. */ readonly model: string;
+    /** The reward model's id and its path. */ readonly model: string;
     readonly path?: string;
     readonly input: Words;
-    /** What scores are cut to. */ readonly range?: readonly [number, number];
+    /** The range to which scores are clipped. */ readonly range?: readonly [number, number];
   };
 
 /** A variable of a template, such as `{{ item.answer }}`. */
 const VARIABLE = /\{\{\s*([^{}]*?)\s*\}\}/g;
 
 /**
- * What is wrong with a template; undefined where nothing is.
+ * Describes what is wrong with a template; undefined if it is valid.
  *
- * @param template whose variables are `item.NAME`, with NAMEs of inner objects after more dots, and `sample.output_text`
+ * @param template a text with the variables `item.NAME` (`item.NAME.INNER` for inner objects) and `sample.output_text`
  */
 export function templateFault(template: string): string | undefined {
   for (const [whole, name] of template.matchAll(VARIABLE)) {
     if (!/^(sample\.output_text|item(\.[\w-]+)+)$/.test(name)) {
-      return `${whole.slice(0, 80)}: expected {{item.NAME}} or {{sample.output_text}}; there are no other expressions`;
+      return `${
+        whole.slice(0, 80)
+      }: expected {{item.NAME}} or {{sample.output_text}}; other expressions are not supported`;
     }
   }
 }
 
-/** The most characters of a template with its values: it may name a long value thousands of times. */
+/** Most characters of a template after substitution. A template may contain a long value thousands of times. */
 const MOST_SUBSTITUTED = 2 ** 20;
 
 /**
- * A template with its variables' values: texts as they are, others as JSON; what is not there is an empty text.
+ * Replaces a template's variables by their values. Strings are inserted unchanged, other values as JSON, missing values
+ * as the empty string.
  *
- * @throws {DataError} where that has more than 1,048,576 characters
+ * @throws {DataError} if the result has more than 1,048,576 characters
  */
 export function substitute(template: string, sample: Pick<Sample, "completion" | "more">): string {
   let length = template.length;
   return template.replace(VARIABLE, (_, name: string) => {
     const value = valueOf(name, sample);
     if ((length += value.length) <= MOST_SUBSTITUTED) return value;
-    throw new DataError(`A grader's text has more than ${MOST_SUBSTITUTED} characters with the values of a row in it`);
+    throw new DataError(
+      `A grader's text has more than ${MOST_SUBSTITUTED} characters after a row's values were inserted`,
+    );
   });
 }
 function valueOf(name: string, { completion, more }: Pick<Sample, "completion" | "more">): string {
@@ -75,7 +81,7 @@ function valueOf(name: string, { completion, more }: Pick<Sample, "completion" |
   return value === undefined || value === null ? "" : typeof value === "string" ? value : JSON.stringify(value);
 }
 
-/** The score of a sample by a grader that needs no model, 0 to 1. */
+/** Returns a sample's score, 0 to 1, by a grader that needs no model. */
 export function grade(grader: Exclude<Grader, { type: "score_model" }>, sample: Sample): number {
   const input = substitute(grader.input, sample), reference = substitute(grader.reference, sample);
   if (grader.type === "text_similarity") return similarity(grader.evaluation_metric, input, reference);
@@ -86,23 +92,23 @@ export function grade(grader: Exclude<Grader, { type: "score_model" }>, sample: 
   return fold(input).includes(fold(reference)) ? 1 : 0;
 }
 
-/** What a score_model's reward model reads. */
+/** Returns what the reward model of a score_model reads. */
 export function graded(input: Words, sample: Sample): Words {
   if (typeof input === "string") return substitute(input, sample);
   return input.map((message): Message => ({ ...message, content: substitute(message.content, sample) }));
 }
 
-/** The most characters of a text that are compared: the work grows with their product. */
+/** Most characters of a text that are compared. The time grows with the product of both lengths. */
 const MOST = 4096;
 
 /**
- * How alike a text is to a reference, 0 to 1.
+ * Computes the similarity of a text to a reference, 0 to 1.
  *
- * - `fuzzy_match`: the ratio of matching letters, 2 · LCS / (lengths of both), with the longest common subsequence, as rapidfuzz's
- *   `ratio` has it
+ * - `fuzzy_match`: the ratio of matching letters, 2 · LCS / (lengths of both), where LCS is the length of the longest
+ *   common subsequence, as in rapidfuzz's `ratio`
  * - `rouge_N`, `rouge_l`: F1 of common N-grams of words, or of the longest common subsequence of words (Lin 2004)
- * - `bleu`: of words up to 4-grams with the brevity penalty (Papineni et al. 2002), where counts of longer N-grams have one added
- *   (Lin and Och 2004), so that short texts do not all have 0
+ * - `bleu`: N-grams of up to 4 words with the brevity penalty (Papineni et al. 2002); 1 is added to the counts of
+ *   N-grams with N > 1 (Lin and Och 2004), because most short texts would score 0 otherwise
  * - `gleu`: the smaller of precision and recall of all N-grams up to 4 (Wu et al. 2016)
  */
 export function similarity(metric: Similarity, text: string, reference: string): number {
@@ -121,7 +127,7 @@ export function similarity(metric: Similarity, text: string, reference: string):
   return ratio(common, own, other);
 }
 
-/** F1; of two that have nothing, 1. */
+/** F1; 1 if both are empty. */
 const ratio = (common: number, a: number, b: number): number => a + b === 0 ? 1 : 2 * common / (a + b);
 
 function bleu(text: readonly string[], reference: readonly string[]): number {
@@ -135,7 +141,9 @@ function bleu(text: readonly string[], reference: readonly string[]): number {
   return Math.exp(logs + Math.min(0, 1 - reference.length / text.length));
 }
 
-/** N-grams that both have, of each so many as the one has that has fewer; and how many each has. */
+/**
+ * Number of common N-grams (each counted as often as in the list that has fewer of it), and of N-grams in each list.
+ */
 function overlap(a: readonly string[], b: readonly string[], n: number): [common: number, a: number, b: number] {
   const grams = (words: readonly string[]) =>
     Array.from({ length: Math.max(0, words.length - n + 1) }, (_, i) => words.slice(i, i + n).join(" "));
@@ -159,7 +167,7 @@ function commonSubsequence(a: readonly string[], b: readonly string[]): number {
   return row[b.length];
 }
 
-/** A grader that needs no model as a reward. */
+/** Makes a reward of a grader that needs no model. */
 export function graderReward(grader: Exclude<Grader, { type: "score_model" }>): Reward {
   return {
     ...{ name: grader.name, weight: 1 },

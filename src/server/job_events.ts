@@ -1,14 +1,17 @@
-/** What a running job tells, in events: each once, though after a restart it tells of what was before. */
+/**
+ * Turns the metrics of a running job into events, each of them once, although a restarted job reports earlier metrics
+ * again.
+ */
 import type { Metrics } from "../checkpoint/metrics.ts";
 import type { NewEvent, Store, StoredCheckpoint } from "./store.ts";
 
-/** Events of steps that a job has, about: of longer jobs some steps are left out. */
+/** Approximate limit of a job's events for steps. Longer jobs have no event for some steps. */
 const MOST_STEPS = 1000;
 
 export class Progressed {
   constructor(readonly store: Store, readonly job: string) {}
 
-  /** Takes lines of metrics.jsonl, of which some may be known. */
+  /** Adds events for lines of metrics.jsonl. Lines that already have events are skipped. */
   metrics(lines: readonly Metrics[]): void {
     const { store, job } = this, { state } = store.job(job)!, { total = 0 } = state, events: NewEvent[] = [];
     let { steps, evaluations, tokens } = state, metrics = { ...state.metrics };
@@ -21,7 +24,7 @@ export class Progressed {
       if (isStep) {
         steps = iter + 1;
         tokens += Math.round(ms * tokens_per_second / 1000);
-        metrics = { train_loss: loss }; // a checkpoint without an evaluation has no other
+        metrics = { train_loss: loss }; // the only metric of a checkpoint without an evaluation
         if (step % every !== 0 && step !== total) continue;
       } else {
         evaluations = iter + 1;

@@ -1,6 +1,6 @@
 /**
- * What a job has on the disk: `run`, the run folder of its command; `checkpoints/step-N`, run folders without an optimizer's state,
- * which are served; and, while it ends, `result`.
+ * A job's folder: `run` is the run folder of its command, `checkpoints/step-N` are run folders without the optimizer's
+ * state, from which models are served, and `result` exists while the job finishes.
  */
 import type * as fs from "node:fs";
 import { ADAPTER_CONFIG, ADAPTER_WEIGHTS } from "../checkpoint/adapter.ts";
@@ -15,7 +15,7 @@ import { toHuggingFaceTokenizer } from "../tokenizer/to_hugging_face.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { checkpointFolder, type JobOrder, type ResultFile } from "./job_messages.ts";
 
-/** Bytes that the disk has left; undefined where the system may not be asked. */
+/** Free bytes on the disk; undefined if the system does not permit the query. */
 export function availableBytes(path: string): number | undefined {
   try {
     const { bavail, bsize } = builtin<typeof fs>("node:fs").statfsSync(path);
@@ -25,12 +25,12 @@ export function availableBytes(path: string): number | undefined {
   }
 }
 
-/** Removes a file or a folder, where it is there. */
+/** Removes a file or a folder, if it exists. */
 export async function removeAll(path: string): Promise<void> {
   if (await exists(path)) await system.remove(path, { recursive: true });
 }
 
-/** Removes what a job that is over needs no longer: all but the models that it has made. */
+/** Removes what a finished job no longer needs: everything but the models that it has made. */
 export async function clearJob(folder: string): Promise<void> {
   if (!await exists(folder)) return;
   for await (const { name } of system.readDir(folder)) {
@@ -39,8 +39,8 @@ export async function clearJob(folder: string): Promise<void> {
 }
 
 /**
- * Makes the run's last checkpoint a run folder of its own: it has the same files under second names, so it takes no room until the
- * run goes on. Where there is one already, nothing happens.
+ * Makes a run folder of the run's last checkpoint. Its files are hard links, so it takes no extra room until the run
+ * saves its next checkpoint. Does nothing if the folder exists.
  */
 export async function takeCheckpoint(run: RunFolder, folder: string, iter: number): Promise<void> {
   const target = checkpointFolder(folder, iter), partial = `${target}.part`, name = run.last!;
@@ -58,21 +58,24 @@ export async function takeCheckpoint(run: RunFolder, folder: string, iter: numbe
   await syncDirectory(`${folder}/checkpoints`);
 }
 
-/** Not all file systems have second names. */
+/** Makes a hard link, or a copy if the file system has no hard links. */
 function link(from: string, to: string): Promise<void> {
   return builtin<typeof fs>("node:fs").promises.link(from, to).catch(() => system.copyFile(from, to));
 }
 
-/** Whether a checkpoint is of an adapter. */
+/** Whether a checkpoint has an adapter. */
 export const isAdapter = async (checkpoint: string): Promise<boolean> => await adapterOf(checkpoint) !== undefined;
 
-/** The folder with a checkpoint's adapter, where it is of one. */
+/** The folder with a checkpoint's adapter; undefined if it has none. */
 async function adapterOf(checkpoint: string): Promise<string | undefined> {
   const { last } = await readJson(`${checkpoint}/run.json`), folder = `${checkpoint}/${last}`;
   return await exists(`${folder}/${ADAPTER_WEIGHTS}`) ? folder : undefined;
 }
 
-/** Writes what a client gets: weights and config as transformers or PEFT reads them, the tokenizer, and a table of metrics. */
+/**
+ * Writes a job's result files: weights and config in the format of transformers or PEFT, the tokenizer, and a table of
+ * metrics.
+ */
 export async function saveResult(
   { folder, base }: Pick<JobOrder, "folder" | "base">,
   iter: number,
@@ -84,7 +87,7 @@ export async function saveResult(
   if (adapter) {
     await system.mkdir(result);
     await link(`${adapter}/${ADAPTER_WEIGHTS}`, `${result}/${ADAPTER_WEIGHTS}`);
-    // The base by its name: where it lies is the server's own matter.
+    // Names the base by its id: clients must not see its path on the server.
     const config = { ...await readJson(`${adapter}/${ADAPTER_CONFIG}`), base_model_name_or_path: base };
     await writeJson(`${result}/${ADAPTER_CONFIG}`, config);
     for (const [name, contents] of Object.entries(words ?? {})) {
@@ -102,7 +105,7 @@ export async function saveResult(
   return files.sort((a, b) => a.name < b.name ? -1 : 1);
 }
 
-/** The files of a tokenizer that transformers can have. */
+/** A tokenizer's files in the format of transformers; undefined if that format cannot express it. */
 function wordsOf(tokenizer: Tokenizer): Record<string, unknown> | undefined {
   try {
     return { ...toHuggingFaceTokenizer(tokenizer) };
@@ -112,7 +115,9 @@ function wordsOf(tokenizer: Tokenizer): Record<string, unknown> | undefined {
   }
 }
 
-/** OpenAI's columns, of which accuracies are empty where they are not measured, and what the task measures besides. */
+/**
+ * The metrics as CSV: OpenAI's columns, with empty accuracies if they were not measured, and the task's other metrics.
+ */
 async function metricsTable(run: string): Promise<string> {
   const rows = new Map<number, Record<string, number>>();
   for (

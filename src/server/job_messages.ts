@@ -1,26 +1,26 @@
-/** What goes between the jobs' thread and the worker of one job: plain data. */
+/** The messages between the server's thread and a job's worker: plain data. */
 import type { Metrics } from "../checkpoint/metrics.ts";
 import type { Grader } from "./graders.ts";
 import type { WireError } from "./messages.ts";
 
-/** What a worker is to do: a command with its flags. */
+/** The work of a worker: a command with its flags. */
 export interface JobOrder {
   readonly command: "train" | "finetune";
-  /** Flags by their names, those that are not the command's own. */
+  /** Values of flags that differ from the command's defaults, by name. */
   readonly values: Readonly<Record<string, unknown>>;
-  /** Of train: a config that is shipped, by its name. */ readonly config?: string;
-  /** Of train: passes over the text, in place of the config's updates. */ readonly epochs?: number;
-  /** Of train: what a config's learning rates are multiplied by. */ readonly rate?: number;
-  /** What scores completions. */ readonly grader?: Grader;
-  /** The job's folder: its run is in `run`. */ readonly folder: string;
-  /** What clients call the model that is tuned. */ readonly base: string;
+  /** For `train`: the name of a shipped config. */ readonly config?: string;
+  /** For `train`: passes over the text, instead of the config's number of updates. */ readonly epochs?: number;
+  /** For `train`: factor for the config's learning rates. */ readonly rate?: number;
+  /** The grader that scores completions. */ readonly grader?: Grader;
+  /** The job's folder; the run is in its folder `run`. */ readonly folder: string;
+  /** The base model's id. */ readonly base: string;
 }
 
 export type ToJob =
   | { readonly kind: "start"; readonly order: JobOrder }
-  /** Saves after the update that runs. */
+  /** Saves after the current update. */
   | { readonly kind: "save" }
-  /** Saves and ends. */
+  /** Saves and exits. */
   | { readonly kind: "stop" };
 
 /** A file of a job's result. */
@@ -31,15 +31,15 @@ export interface ResultFile {
 }
 
 export type FromJob =
-  /** Before the first update: how many there are in all, and bytes of a checkpoint. */
+  /** Sent before the first update: the total number of updates, and bytes of a checkpoint. */
   | { readonly kind: "begun"; readonly total: number; readonly bytes: number }
-  /** Lines of metrics.jsonl: after a restart, all that were written before, too. */
+  /** Lines of metrics.jsonl. After a restart all earlier lines are sent again. */
   | { readonly kind: "metrics"; readonly lines: readonly Metrics[] }
-  /** A checkpoint has become a model of its own, in `checkpoints/step-ITER`; after a restart the last one comes again. */
+  /** A checkpoint has been saved as a model in `checkpoints/step-ITER`. After a restart the last one is sent again. */
   | { readonly kind: "checkpoint"; readonly iter: number; readonly asked: boolean }
   | { readonly kind: "stopped"; readonly iter: number }
   | { readonly kind: "done"; readonly iter: number; readonly files: readonly ResultFile[] }
   | { readonly kind: "failed"; readonly error: WireError };
 
-/** The folder of a checkpoint that has become a model: a run folder without an optimizer's state. */
+/** The folder of a checkpoint that is served as a model: a run folder without the optimizer's state. */
 export const checkpointFolder = (folder: string, iter: number): string => `${folder}/checkpoints/step-${iter}`;

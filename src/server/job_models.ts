@@ -1,4 +1,4 @@
-/** The models that jobs make: each is a checkpoint, in a run folder of its own. */
+/** The models that jobs make. Each is a checkpoint in its own run folder. */
 import { ConfigError } from "../errors.ts";
 import { exists } from "../files/files.ts";
 import { invalid, notFound } from "./errors.ts";
@@ -7,13 +7,13 @@ import { isAdapter, removeAll } from "./job_folder.ts";
 import { checkpointFolder } from "./job_messages.ts";
 import type { JobRequest, StoredCheckpoint } from "./store.ts";
 
-/** Checkpoints of a job that are kept of those that came by themselves. */
+/** Number of automatic checkpoints of a job that are retained. */
 const KEPT = 5;
 
 export class JobModels {
   constructor(readonly context: JobContext) {}
 
-  /** Serves a checkpoint from now on. */
+  /** Starts to serve a checkpoint. */
   async list({ job, step, model, created }: StoredCheckpoint): Promise<void> {
     const path = checkpointFolder(this.context.folder(job), step);
     if (!await exists(`${path}/run.json`)) return this.context.store.removeCheckpoint(model);
@@ -21,7 +21,7 @@ export class JobModels {
       base = await isAdapter(path) ? state.request.model : undefined;
     try {
       await this.context.options.publisher.list({ id: model, owner, created, path, base });
-    } catch (error) { // such as a base that is not served any more: jobs go on all the same
+    } catch (error) { // for example, its base is no longer served; the job continues
       this.context.report(error, job);
     }
   }
@@ -31,7 +31,7 @@ export class JobModels {
     await removeAll(checkpointFolder(this.context.folder(job), step));
   }
 
-  /** Serves it no longer; where texts of it are being written, until the server ends. */
+  /** Stops serving a model. A model that is generating a text is served until the server ends. */
   unlist(model: string): void {
     try {
       this.context.options.publisher.unlist(model);
@@ -39,7 +39,7 @@ export class JobModels {
       if (!(error instanceof ConfigError)) throw error;
     }
   }
-  /** Removes the oldest of a job's checkpoints that nobody asked for and nothing needs. */
+  /** Removes a job's oldest automatic checkpoints, except models that are in use. */
   async prune(job: string): Promise<void> {
     const [all] = this.context.store.checkpoints(job, { limit: 1000 });
     for (const old of all.filter(({ asked }) => !asked).slice(KEPT)) {
@@ -47,12 +47,12 @@ export class JobModels {
       try {
         await this.#remove(old);
       } catch (error) {
-        if (!(error instanceof ConfigError)) throw error; // texts are being written
+        if (!(error instanceof ConfigError)) throw error; // it is generating a text
       }
     }
   }
 
-  /** What needs a model besides texts that are written; undefined where it may go. */
+  /** Describes what needs a model, apart from running texts; undefined if the model can be removed. */
   #userOf({ job: of, step, model }: StoredCheckpoint): string | undefined {
     const { store } = this.context, path = checkpointFolder(this.context.folder(of), step);
     const job = store.jobsIn("validating_files", "queued", "running", "paused").find(({ state: { request, order } }) =>
@@ -70,7 +70,7 @@ export class JobModels {
   /**
    * Deletes a model that a job has made.
    *
-   * @throws {ApiError} 404 for one that is not there or another's, 400 for one that is in use
+   * @throws {ApiError} 404 if the model does not exist or belongs to another key, 400 if it is in use
    */
   async delete(id: string, owner: string): Promise<void> {
     const { store } = this.context, found = store.models().find(({ model }) => model === id);
@@ -89,14 +89,14 @@ export class JobModels {
       if (!(error instanceof ConfigError)) throw error;
       throw invalid(
         "model",
-        "The model is in use: texts of it are being written, or adapters stand on it",
+        "The model is in use: it is generating texts, or it is the base of an adapter",
         "model_in_use",
       );
     }
   }
 }
 
-/** As OpenAI names them: what was tuned, by whom, the client's suffix, and which. */
+/** The name of a job's model, as in OpenAI's API: base model, organization, the client's suffix, and the job. */
 export function modelName(id: string, { model, suffix }: JobRequest): string {
   const base = model.replace(/^new:/, "").replace(/^ft:([^:]*):.*$/, "$1");
   return `ft:${base}:local:${suffix ?? ""}:${id.slice("ftjob-".length, "ftjob-".length + 8)}`;

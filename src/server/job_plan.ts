@@ -1,4 +1,4 @@
-/** From what a client asks for to a command with its flags; and what went wrong, in words for the client. */
+/** Translates a client's request into a command with flags, and a job's error into a message for the client. */
 import { endOfText } from "../data/tokenize_example.ts";
 import type { Grader } from "./graders.ts";
 import type { ServedModel } from "./engine_api.ts";
@@ -9,7 +9,7 @@ import type { JobRequest, JobState } from "./store.ts";
 
 export type Method = JobRequest["method"]["type"];
 
-/** Of the commands, by method: an adapter takes ten times the rate. */
+/** Learning rates by method. An adapter is trained at ten times the rate. */
 const RATES: Record<Method, { readonly weights: number; readonly adapter: number }> = {
   supervised: { weights: 2e-5, adapter: 2e-4 },
   dpo: { weights: 1e-6, adapter: 1e-5 },
@@ -18,31 +18,31 @@ const RATES: Record<Method, { readonly weights: number; readonly adapter: number
 const TEXT_RATE = 3e-5;
 const EPOCHS: Record<Method, number> = { supervised: 3, dpo: 1, reinforcement: 1 };
 const RANK = 8, ROWS = 8;
-/** Answers to a prompt that are compared; `compute_multiplier` counts from here. */
+/** Answers that are compared for each prompt, times `compute_multiplier`. */
 const GENERATIONS = 8;
 
-/** What a job works with. */
+/** The inputs of a job's plan. */
 export interface PlanInput {
   readonly request: JobRequest;
   /** The job's folder. */ readonly folder: string;
-  /** The model to tune and where it is; none where a new one is trained. */
+  /** The model to fine-tune and its path; undefined if a new model is trained. */
   readonly model?: { readonly served: Pick<ServedModel, "tokenizer" | "template">; readonly path: string };
   /** The grader's reward model. */ readonly scorer?: string;
-  /** Paths of what is trained on and evaluated on, and what is in it. */
+  /** Paths of the training and evaluation data, and what was found in the training data. */
   readonly train: string;
   readonly val?: string;
   readonly found: RowsFound;
   readonly threads: number;
 }
 
-/** A hyperparameter that is not `auto`. */
+/** A hyperparameter's value; undefined if it is `auto`. */
 const given = (request: JobRequest, name: string): number | undefined => {
   const { method: { type, ...method } } = request, own = method[type] as { hyperparameters?: Record<string, unknown> };
   const value = own?.hyperparameters?.[name] ?? request.hyperparameters[name];
   return typeof value === "number" ? value : undefined;
 };
 
-/** The command that does what is asked for; and hyperparameters with the values that `auto` stands for. */
+/** Returns the command for a request, and its hyperparameters with values for `auto`. */
 export function planJob(input: PlanInput): Required<Pick<JobState, "order" | "resolved">> {
   const { request, folder, model, train, val, found, threads } = input, { method: { type } } = request;
   const rate = given(request, "learning_rate_multiplier") ?? 1, epochs = given(request, "n_epochs");
@@ -100,7 +100,7 @@ function methodFlags({ request, model, found }: PlanInput, rows: number): Record
   };
 }
 
-/** What a client is told of a job that has failed. Errors of these classes were thrown on purpose, with a message for a user. */
+/** The error codes of a failed job by class of error. Errors of these classes have messages that a client may see. */
 const CODES: Readonly<Record<string, readonly [code: string, param: string | null]>> = {
   DataError: ["invalid_training_file", "training_file"],
   ConfigError: ["invalid_configuration", null],
@@ -110,11 +110,11 @@ const CODES: Readonly<Record<string, readonly [code: string, param: string | nul
 };
 
 /**
- * The error that a job has.
+ * Turns an error into the error that the client sees in the job.
  *
- * @param where of each line of the rows that the command has read, in the client's file
- * @param paths what stands in messages and is the server's own matter, with what it is called
- * @returns undefined for what nobody threw on purpose
+ * @param where for each row that the command has read, its place in the client's file
+ * @param paths the server's own paths, which are replaced in messages, each with its replacement
+ * @returns undefined for an unexpected error
  */
 export function jobError(
   { name, message }: WireError,

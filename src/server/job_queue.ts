@@ -1,6 +1,6 @@
 /**
- * Which job runs now: files are checked, jobs wait their turn, each runs in a worker, and what it tells goes into the database before
- * a client hears of it.
+ * The queue of jobs. A job's files are validated, then it waits for its turn and runs in a worker. What the worker
+ * reports is in the database before a client can see it.
  */
 import { exists } from "../files/files.ts";
 import { system } from "../files/system.ts";
@@ -15,51 +15,51 @@ import { prepareRows } from "./job_rows.ts";
 import { toWire, type WireError } from "./messages.ts";
 import { DiskFull, isFull, isOver, newId, now, type StoredCheckpoint, type StoredJob } from "./store.ts";
 
-/** Bytes that are left free beside two checkpoints. */
+/** Bytes that stay free on the disk in addition to two checkpoints. */
 const SPARE = 2 ** 22;
-/** Milliseconds that a worker has to save and to end. */
+/** Milliseconds that a worker has to save and to exit. */
 const TO_END = 25_000;
 
-/** A job that ends the process, as for want of memory, is not started for ever. */
+/** Most starts of a job without progress. A job can end the whole process, for example when memory runs out. */
 const MOST_STARTS = 5;
 
-/** A job that something is done for now. */
+/** A job that is being validated or run. */
 export interface Active {
   readonly owner: string;
   readonly stop: AbortController;
   worker?: Worker;
-  /** When nothing is done any more. */
+  /** Resolves when the work on the job has ended. */
   readonly ended: PromiseWithResolvers<void>;
 }
 
 export class JobQueue {
   readonly #active = new Map<string, Active>();
-  /** Jobs that wait for room on the disk. */
+  /** Timers of jobs that wait for room on the disk. */
   readonly #waiting = new Map<string, ReturnType<typeof setTimeout>>();
-  /** Whether nothing is begun any more. */ closing = false;
+  /** Whether no job is started any more. */ closing = false;
 
   constructor(readonly context: JobContext, readonly models: JobModels) {}
 
-  /** Goes on with what was under way. */
+  /** Continues the jobs that were running when the server ended. */
   open(): void {
     const { store } = this.context;
     for (const { id, status, state: { starts = 0 } } of store.jobsIn("running", "validating_files")) {
       if (status === "validating_files") void this.validate(id);
       else if (starts < MOST_STARTS) store.change(id, { status: "queued" });
       else {
-        const message = `The server ended ${starts} times before this job got further`;
+        const message = `The server ended ${starts} times before this job made progress`;
         const change = { status: "failed", error: { code: "server_error", message, param: null } } as const;
         store.together(() => this.context.say(id, change, `The job failed: ${message}`));
       }
     }
     this.next();
   }
-  /** What is done for a job now. */
+  /** The running work on a job, if any. */
   active(id: string): Active | undefined {
     return this.#active.get(id);
   }
 
-  /** Reads a job's files, and queues it. */
+  /** Validates a job's files, then queues the job. */
   async validate(id: string): Promise<void> {
     const { store, options: { publisher, threads } } = this.context, { owner, state: { request } } = store.job(id)!;
     const active = this.#begin(id, owner), folder = this.context.folder(id), { signal } = active.stop;
@@ -77,12 +77,12 @@ export class JobQueue {
         val = request.validation_file === null ? undefined : await prepare("validation_file");
       const { output, found } = train;
       if (found.rows === 1 && !val) {
-        throw new InvalidFile("the file has one row, and none to evaluate on: expected two or more");
+        throw new InvalidFile("the file has one row; expected at least two, because one is held out for evaluation");
       }
       const served = publisher.models(owner).find(({ id }) => id === request.model),
         path = publisher.source(request.model, owner);
       if (!fresh && (!served || path === undefined)) {
-        throw invalid("model", `The model ${request.model} is not served any more`);
+        throw invalid("model", `The model ${request.model} is no longer served`);
       }
       const { grader } = request.method.reinforcement as { grader?: { model?: string } } ?? {};
       const plan = planJob({
@@ -93,7 +93,7 @@ export class JobQueue {
         threads: threads ?? Math.max(1, Math.floor(navigator.hardwareConcurrency / 2)),
       });
       store.together(() => {
-        if (store.job(id)!.status !== "validating_files") return; // cancelled
+        if (store.job(id)!.status !== "validating_files") return; // it was cancelled
         this.context.say(id, { status: "queued", ...plan }, "Files validated, moving job to queued state");
       });
     } catch (error) {
@@ -132,14 +132,18 @@ export class JobQueue {
       : jobError(wire, { where, paths });
     if (!known) this.context.report(error, id);
     const told = known ??
-      { code: "internal_error", message: "The job has failed; the server's log says why", param: null };
+      {
+        code: "internal_error",
+        message: "The job failed with an internal error; see the server's log",
+        param: null,
+      };
     this.context.store.together(() =>
       this.context.say(id, { status: "failed", error: told }, `The job failed: ${told.message}`)
     );
     await clearJob(folder);
   }
 
-  /** Starts what may run. */
+  /** Starts the jobs that can run. */
   next(): void {
     if (this.closing) return;
     const running = () => [...this.#active.values()].filter(({ worker }) => worker);
@@ -164,7 +168,7 @@ export class JobQueue {
     };
     active.stop.signal.addEventListener("abort", () => this.post(active, { kind: "stop" }));
     try {
-      const line = state.total === undefined ? "Fine-tuning job started" : "Fine-tuning job goes on";
+      const line = state.total === undefined ? "Fine-tuning job started" : "Fine-tuning job resumed";
       this.context.store.together(() =>
         this.context.say(id, { status: "running", starts: (state.starts ?? 0) + 1 }, line)
       );
@@ -182,13 +186,13 @@ export class JobQueue {
       const wire = error instanceof ApiError ? { name: "ApiError", message: error.message } : toWire(error);
       if (isFull(error)) this.#waitForRoom(id);
       else if (/running|validating/.test(this.context.store.job(id)!.status)) await this.#fail(id, wire, error);
-    } catch (error) { // there is no room to say so
+    } catch (error) { // the disk has no room for the message either
       if (!isFull(error)) this.context.report(error, id);
       this.#waitForRoom(id);
     }
     this.#end(id, active);
   }
-  /** A job that finds the disk full goes on from its last checkpoint when there is room for two more. */
+  /** Waits until the disk has room for two more checkpoints; the job then continues from its last one. */
   #waitForRoom(id: string): void {
     if (!this.#waiting.has(id)) this.context.report(new DiskFull(), id);
     this.#waiting.set(
@@ -199,7 +203,7 @@ export class JobQueue {
         if (this.closing || isOver(status) || status === "paused") return void this.#waiting.delete(id);
         try {
           if (left < 2 * bytes + SPARE) throw new DiskFull();
-          const level = "warn", message = "The server's disk was full: the job goes on where it last saved";
+          const level = "warn", message = "The server's disk was full; the job resumes from its last checkpoint";
           const change = status === "running" ? { status: "queued" as const } : {};
           store.together(() => store.change(id, change, [{ level, message, type: "message", data: null }]));
           if (status === "validating_files") void this.validate(id);
@@ -217,10 +221,10 @@ export class JobQueue {
     if (this.#active.get(id) !== active) return;
     const { store } = this.context, { status, owner, state } = store.job(id)!;
     if (message.kind === "stopped") {
-      if (status === "running") store.change(id, { status: "queued", starts: 0 }); // the server ends
+      if (status === "running") store.change(id, { status: "queued", starts: 0 }); // the server is shutting down
       return this.#end(id, active);
     }
-    if (status !== "running") { // paused or cancelled meanwhile
+    if (status !== "running") { // it was paused or cancelled meanwhile
       if (message.kind === "done" || message.kind === "failed") return this.#end(id, active);
       if (status === "cancelled") return;
     }
@@ -234,7 +238,7 @@ export class JobQueue {
     } else { // done
       const tuned = modelName(id, state.request), folder = this.context.folder(id);
       const last = store.checkpoints(id, { limit: 1000 })[0].find(({ step }) => step === message.iter)!;
-      await this.models.list({ ...last, model: tuned }); // before anybody hears of it
+      await this.models.list({ ...last, model: tuned }); // before a client can see that it is finished
       await this.context.files.adopt(owner, message.files, (results) => {
         const told = [`New fine-tuned model created: ${tuned}`, "The job has successfully completed"];
         store.renameModel(last.model, tuned);
@@ -257,13 +261,13 @@ export class JobQueue {
     const checkpoint: StoredCheckpoint = {
       ...{ id: newId("ftckpt_"), job: id, step: iter, created: now(), model, asked, metrics: state.metrics ?? {} },
     };
-    if (store.checkpoints(id, { limit: 1000 })[0].some(({ step }) => step === iter)) return; // a restart tells of it again
+    if (store.checkpoints(id, { limit: 1000 })[0].some(({ step }) => step === iter)) return; // a restarted job reports it again
     await this.models.list(checkpoint);
     progress.checkpoint(checkpoint);
     await this.models.prune(id);
   }
 
-  /** Waits until what is done for these jobs has ended, and ends it where that takes too long. */
+  /** Waits until the work on these jobs has ended, and terminates workers that take too long. */
   async ending(ids: readonly string[]): Promise<void> {
     await Promise.all(ids.map(async (id) => {
       const active = this.#active.get(id), late = Promise.withResolvers<void>();
@@ -275,7 +279,7 @@ export class JobQueue {
     }));
   }
 
-  /** Has running jobs save, to go on when the folder is opened again, and begins no other. */
+  /** Lets running jobs save, so that they resume when the folder is opened again, and starts no others. */
   async drain(): Promise<void> {
     this.closing = true;
     for (const { stop } of this.#active.values()) stop.abort();
@@ -284,7 +288,7 @@ export class JobQueue {
   }
 }
 
-/** What is wrong with a client's file. */
+/** An error in a client's file. */
 class InvalidFile extends Error {
   override name = "DataError";
 }

@@ -1,20 +1,23 @@
 /**
- * The rows of a client's file as the commands read them: OpenAI's shapes become those of `readExamples`. It is what comes from
- * elsewhere, so a worker reads it whose heap is bounded, and its time for each batch of rows.
+ * Converts the rows of a client's file from OpenAI's formats to the formats of `readExamples`. The file is untrusted,
+ * so a worker reads it, with a bounded heap and a bounded time for each batch of rows.
  */
 import type { Method } from "./job_plan.ts";
 import { DataError } from "../errors.ts";
 import { builtin } from "../files/system.ts";
 
-/** What the worker is to do. */
+/** The work of the worker. */
 export interface RowsTask {
   readonly path: string;
-  /** `text`: of rows, their texts one after the other; or a text as it is. */ readonly method: Method | "text";
-  /** The file of JSON lines, or the text, that it writes; and beside it `OUTPUT.where`, which line of the client's each line is from. */
+  /** `text` writes the texts of rows one after the other, or copies a text file. */ readonly method: Method | "text";
+  /**
+   * Path of the JSON lines or the text to write. Beside it, `OUTPUT.where` says from which line of the client's file
+   * each line comes.
+   */
   readonly output: string;
 }
 
-/** What the file has. */
+/** What was found in the file. */
 export interface RowsFound {
   readonly rows: number;
   /** Whether any row is a conversation. */ readonly chats: boolean;
@@ -24,9 +27,12 @@ export type FromRows = { readonly read: number } | { readonly done: RowsFound } 
   readonly broken: string;
 };
 
-/** Of the worker's heap. */
+/** Limit of the worker's heap. */
 const MEGABYTES = 64;
-/** Rows of a batch, and how long one may take, in ticks of a clock that stands still when the process does. */
+/**
+ * Rows of a batch, and the time that one may take: ticks of a timer, which does not advance while the process is
+ * suspended.
+ */
 export const BATCH = 64;
 const TICK = 100, MOST_TICKS = 10;
 
@@ -42,7 +48,7 @@ interface Threads {
 /**
  * Checks a file and writes its rows.
  *
- * @throws {DataError} naming the line; the message begins with it
+ * @throws {DataError} if a row is not valid; the message begins with its line
  */
 export async function prepareRows(task: RowsTask, signal: AbortSignal): Promise<RowsFound> {
   const { Worker } = builtin<Threads>("node:worker_threads");
@@ -51,11 +57,11 @@ export async function prepareRows(task: RowsTask, signal: AbortSignal): Promise<
   });
   worker.unref();
   const { promise, resolve, reject } = Promise.withResolvers<RowsFound>();
-  let ticks = -5 * MOST_TICKS, read = 0; // it has more time to begin
+  let ticks = -5 * MOST_TICKS, read = 0; // allows more time for the worker's start
   const where = () => `after row ${read}`;
   const timer = setInterval(() => {
     if (++ticks > MOST_TICKS) {
-      reject(new DataError(`${where()}: ${BATCH} rows take more than ${TICK * MOST_TICKS / 1000} s`));
+      reject(new DataError(`${where()}: ${BATCH} rows took more than ${TICK * MOST_TICKS / 1000} s to read`));
     }
   }, TICK);
   const stop = () => reject(signal.reason);

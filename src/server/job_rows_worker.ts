@@ -1,4 +1,4 @@
-/** The worker of job_rows.ts: what it makes of rows is here. */
+/** The worker of job_rows.ts, which converts the rows. */
 import type * as threads from "node:worker_threads";
 import { readRows } from "../data/rows.ts";
 import { DataError } from "../errors.ts";
@@ -14,13 +14,13 @@ interface Turn {
   readonly [more: string]: unknown;
 }
 
-/** @throws {DataError} where a row is not a text */
+/** @throws {DataError} if a row has no text */
 function textOf({ text }: Columns): string {
   if (typeof text === "string") return text;
-  throw new DataError('expected "text": a new model learns texts');
+  throw new DataError('expected "text", because a new model is trained on texts');
 }
 
-/** What a row becomes: as many rows as there are answers to learn. */
+/** Converts a row. The result has one row for each answer to learn. */
 function convert(columns: Columns, method: Method): Columns[] {
   if (method === "supervised") return supervised(columns);
   if (method === "dpo") return [preference(columns)];
@@ -28,7 +28,7 @@ function convert(columns: Columns, method: Method): Columns[] {
   if (messages !== undefined) {
     const turns = turnsOf(messages, "messages");
     if (turns.at(-1)?.role === "assistant") {
-      throw new DataError("messages: the last one is the assistant's, and is to be written");
+      throw new DataError("messages: the last message is the assistant's; expected a user's, which the model answers");
     }
     return [{ prompt: turns, item: columns }];
   }
@@ -47,10 +47,10 @@ function supervised(columns: Columns): Columns[] {
       return role === "assistant" && weight !== 0 ? [i] : [];
     });
     if (learned.length === 0) {
-      throw new DataError("messages: none of them is the assistant's with weight 1, so nothing is learned");
+      throw new DataError("messages: no message is the assistant's with weight 1, so there is nothing to learn");
     }
     if (learned[0] === 0) {
-      throw new DataError("messages: the first one is the assistant's; expected a user's, or the system's");
+      throw new DataError("messages: the first message is the assistant's; expected a user's or the system's");
     }
     const plain = turns.map(({ weight: _, ...turn }) => turn);
     return learned.map((i) => ({ prompt: plain.slice(0, i), completion: [plain[i]], ...more }));
@@ -85,7 +85,7 @@ function preference(columns: Columns): Columns {
 
 const wordsOf = (value: unknown, at: string) => typeof value === "string" ? value : turnsOf(value, at);
 
-/** @throws {DataError} when it is not a list of messages; `content` may be parts of text */
+/** @throws {DataError} if the value is not a list of messages; `content` may be a list of text parts */
 function turnsOf(value: unknown, at: string): Turn[] {
   if (!Array.isArray(value) || value.length === 0) throw new DataError(`${at}: expected a list of messages`);
   return value.map((turn, i) => {
@@ -101,7 +101,7 @@ function turnsOf(value: unknown, at: string): Turn[] {
   });
 }
 
-/** Lines gathered into larger writes. */
+/** Collects lines into larger writes. */
 class Lines {
   #parts: string[] = [];
   #length = 0;
@@ -149,7 +149,7 @@ async function prepare({ path, method, output }: RowsTask, tell: (message: FromR
   return { rows, chats };
 }
 
-/** A plain text: whole characters, and no empty one. */
+/** Copies a plain text after checking that it is valid UTF-8. */
 async function copyText(path: string, output: string, tell: (message: FromRows) => void): Promise<RowsFound> {
   const decoder = new TextDecoder("utf-8", { fatal: true }),
     input = await system.open(path),
@@ -173,9 +173,9 @@ async function copyText(path: string, output: string, tell: (message: FromRows) 
 
 const { parentPort, workerData } = builtin<typeof threads>("node:worker_threads"), { path } = workerData as RowsTask;
 const tell = (message: FromRows) => parentPort!.postMessage(message);
-tell({ read: 0 }); // it has begun
+tell({ read: 0 }); // the worker has started
 prepare(workerData, tell).then((done) => tell({ done }), (error) => {
   if (!(error instanceof DataError)) return tell({ broken: String(error) });
-  // Readers name the file by its path, which is the server's own matter.
+  // Readers name the file by its path, which clients must not see.
   tell({ failed: error.message.replaceAll(`${path}, `, "").replaceAll(path, "the file") });
 });

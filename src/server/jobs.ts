@@ -1,6 +1,6 @@
 /**
- * Tuning jobs: who may have one, and what may be done with it. Each runs in a worker of its own, in a run folder; what has happened
- * stands in the database before a client hears of it, so after the end of a process all goes on where it was.
+ * Fine-tuning jobs: creates, checks, pauses and cancels them. Each job runs in its own worker and run folder. Every
+ * event is in the database before a client can see it, so a restarted server resumes all jobs where they were.
  */
 import { CheckpointError } from "../errors.ts";
 import { isObject } from "../files/files.ts";
@@ -17,13 +17,13 @@ import { isOver, type JobRequest, type JobState, newId, now, Store, type StoredF
 
 export type { JobsOptions, Publisher, TunedModel } from "./job_context.ts";
 
-/** Jobs of a key that are not over, or have models. */
+/** Most jobs of a key that are unfinished or have models. */
 const MOST_JOBS = 100;
-/** Bytes of a file that a job takes: ten times as many may be needed to hold it in memory. */
+/** Most bytes of a job's file. Its contents can need ten times as many bytes in memory. */
 const MOST_BYTES = 2 ** 27;
-/** Seconds within which a repeated request makes no second job. */
+/** Seconds within which a repeated request creates no second job. */
 const REPEATS = 600;
-/** Checkpoints of a job that were asked for. */
+/** Most checkpoints of a job that clients asked for. */
 const MOST_ASKED = 16;
 
 export class Jobs implements AsyncDisposable {
@@ -43,9 +43,10 @@ export class Jobs implements AsyncDisposable {
   }
 
   /**
-   * Opens the folder, and goes on with what was under way.
+   * Opens the folder, and resumes unfinished jobs.
    *
-   * @throws {CheckpointError} when another server has it, naming that one, or it cannot be written or is damaged
+   * @throws {CheckpointError} if another server uses the folder (the message names it), or if it is damaged or cannot
+   *   be written
    */
   static async open(options: JobsOptions): Promise<Jobs> {
     const { folder } = options;
@@ -72,20 +73,20 @@ export class Jobs implements AsyncDisposable {
   find(id: string, owner: string): StoredJob {
     const job = this.store.job(id, owner);
     if (job) return job;
-    throw notFound(`There is no job '${id.slice(0, 80)}', or it is not yours`, "job_not_found");
+    throw notFound(`The job '${id.slice(0, 80)}' does not exist or you do not have access to it`, "job_not_found");
   }
 
-  /** The job that needs a file; undefined where it may go. */
+  /** Id of a job that needs the file; undefined if the file can be deleted. */
   readonly checkUnused = ({ id }: StoredFile): string | undefined =>
     this.store.jobsIn("validating_files", "queued", "running", "paused").find(({ state: { request } }) =>
       request.training_file === id || request.validation_file === id
     )?.id;
 
   /**
-   * Begins a job.
+   * Creates a job.
    *
-   * @param repeat by which the client's repeated request is known; `again` where it says that this is one
-   * @throws {ApiError} naming the parameter that is wrong
+   * @param repeat `mark` identifies repeated requests; `again` says that this request is one
+   * @throws {ApiError} naming the invalid parameter
    */
   async create(
     owner: string,
@@ -99,7 +100,7 @@ export class Jobs implements AsyncDisposable {
     if (request.validation_file !== null) await this.#fileOf(owner, request, "validation_file");
     this.#check(owner, request, file);
     if (store.countJobs(owner) >= MOST_JOBS) {
-      throw new ApiError(403, `You have ${MOST_JOBS} jobs that wait, run or have models: delete a model first`, {
+      throw new ApiError(403, `You have ${MOST_JOBS} jobs that are unfinished or have models; delete a model first`, {
         code: "job_limit_exceeded",
       });
     }
@@ -112,17 +113,24 @@ export class Jobs implements AsyncDisposable {
     return store.job(id)!;
   }
 
-  /** @throws {ApiError} 404, or 400 where a job does not take it */
+  /** @throws {ApiError} 404, or 400 if the file cannot be used for a job */
   async #fileOf(owner: string, request: JobRequest, name: "training_file" | "validation_file"): Promise<StoredFile> {
     const file = await this.files.find(request[name]!, owner, name);
     if (file.purpose !== "fine-tune") {
       throw invalid(name, `${name}: its purpose is ${file.purpose}; expected fine-tune`);
     }
     if (file.bytes <= MOST_BYTES) return file;
-    throw invalid(name, `${name}: a job takes files of ${MOST_BYTES} bytes at the most`, "file_too_large");
+    throw invalid(
+      name,
+      `${name}: the file has ${file.bytes} bytes; a job's file has at most ${MOST_BYTES}`,
+      "file_too_large",
+    );
   }
 
-  /** @throws {ApiError} for a model that is not there or cannot be tuned in this way, and a file that does not go with it */
+  /**
+   * @throws {ApiError} if the model does not exist or cannot be trained by this method, or the file does not suit the
+   *   method
+   */
   #check(owner: string, { model, method: { type, ...method } }: JobRequest, { ending }: StoredFile): void {
     const { publisher, configs } = this.context.options,
       [, fresh] = /^new:(.*)$/.exec(model) ?? [],
@@ -131,37 +139,39 @@ export class Jobs implements AsyncDisposable {
       if (!configs.includes(fresh)) {
         throw invalid(
           "model",
-          `There is no config '${fresh.slice(0, 80)}': new:NAME takes ${configs.join(", ")}`,
+          `There is no config '${fresh.slice(0, 80)}'; new:NAME accepts ${configs.join(", ")}`,
           "model_not_found",
         );
       }
-      if (type !== "supervised") throw invalid("method.type", "A new model learns a text: expected supervised");
+      if (type !== "supervised") {
+        throw invalid("method.type", "A new model can only be trained on a text; expected supervised");
+      }
     } else if (publisher.source(model, owner) === undefined) {
       if (publisher.models(owner).some(({ id }) => id === model)) {
         throw invalid(
           "model",
-          "The model is an adapter without its run, and cannot be tuned: name the model that it stands on",
+          "The model is an adapter without its run and cannot be trained further; name its base model",
         );
       }
       throw notFound(
-        `The model '${model.slice(0, 80)}' does not exist, or is not yours: GET /v1/models lists those that there are`,
+        `The model '${model.slice(0, 80)}' does not exist or you do not have access to it; GET /v1/models lists yours`,
         ...["model_not_found", "model"] as const,
       );
     }
     if (isText && type !== "supervised") {
-      throw invalid("training_file", `A text has no rows, which ${type} needs: expected a file of JSON lines`);
+      throw invalid("training_file", `${type} needs rows, and a text has none; expected a file of JSON lines`);
     }
     const grader = isObject(method[type]) ? method[type].grader : undefined;
     if (!isObject(grader) || grader.type !== "score_model") return;
     if (publisher.source(String(grader.model), owner) !== undefined) return;
     throw invalid(
       `method.reinforcement.grader.model`,
-      "There is no such model: GET /v1/models lists those that there are",
+      "The model does not exist or you do not have access to it; GET /v1/models lists yours",
       "model_not_found",
     );
   }
 
-  /** @throws {ApiError} 400 where its state does not allow it */
+  /** @throws {ApiError} 400 if the job's state does not allow it */
   pause(job: StoredJob): StoredJob {
     if (job.status !== "running" && job.status !== "queued") throw wrongState(job, "paused", "queued or running");
     return this.#stop(job, "paused", "The job has been paused");
@@ -170,11 +180,11 @@ export class Jobs implements AsyncDisposable {
     if (job.status !== "paused") throw wrongState(job, "resumed", "paused");
     const { id } = job;
     this.store.together(() => this.context.say(id, { status: "queued" }, "The job has been resumed"));
-    this.#queue.next(); // or when what is still saving has ended
+    this.#queue.next(); // or later, if the paused job is still saving
     return this.store.job(id)!;
   }
   cancel(job: StoredJob): StoredJob {
-    if (isOver(job.status)) throw wrongState(job, "cancelled", "one that is not over");
+    if (isOver(job.status)) throw wrongState(job, "cancelled", "an unfinished job");
     const stopped = this.#stop(job, "cancelled", "The job has been cancelled"), folder = this.context.folder(job.id);
     void (this.#queue.active(job.id)?.ended.promise ?? Promise.resolve()).then(() => clearJob(folder));
     return stopped;
@@ -193,14 +203,14 @@ export class Jobs implements AsyncDisposable {
     if (all.filter(({ asked }) => asked).length >= MOST_ASKED) {
       throw invalid(
         null,
-        `The job has ${MOST_ASKED} checkpoints that were asked for: delete one of their models first`,
+        `The job has ${MOST_ASKED} checkpoints that were asked for; delete one of their models first`,
         "checkpoint_limit_exceeded",
       );
     }
     this.#queue.post(active, { kind: "save" });
   }
 
-  /** Has running jobs save, to go on when the folder is opened again, and begins no other. */
+  /** Lets running jobs save, so that they resume when the folder is opened again, and starts no others. */
   drain(): Promise<void> {
     return this.#queue.drain();
   }
@@ -212,4 +222,4 @@ export class Jobs implements AsyncDisposable {
 }
 
 const wrongState = ({ id, status }: StoredJob, what: string, expected: string) =>
-  invalid(null, `The job ${id} is ${status} and cannot be ${what}: expected ${expected}`, "invalid_state");
+  invalid(null, `The job ${id} is ${status} and cannot be ${what}; expected ${expected}`, "invalid_state");

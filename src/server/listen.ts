@@ -1,42 +1,48 @@
 /**
- * The listener: `node:http` under handlers that take a `Request` and give a `Response`.
+ * An HTTP listener: `node:http`, with handlers that take a `Request` and return a `Response`.
  *
- * `Deno.serve` has no time-outs. Here a client has so long for its headers, for each part of its body, and to take each part of an
- * answer; and there are so many connections, of which the one that has been idle for longest makes room for the next.
+ * It exists because `Deno.serve` has no time-outs. Here three times are limited: how long a client takes to send its
+ * headers, to send the next part of its body, and to read the next part of an answer. The number of connections is
+ * limited, too: when it is reached, the connection that has been idle for the longest time is closed.
  */
 import type * as http from "node:http";
 import type { AddressInfo, Socket } from "node:net";
 import { builtin } from "../files/system.ts";
 import { Connections } from "./connections.ts";
 
-/** Answers a request. Its `signal` aborts when the client has gone before it had the whole answer, and only then. */
+/**
+ * Answers a request. The request's `signal` aborts only when the client disconnects before it has received the whole
+ * answer.
+ */
 export type Handler = (request: Request) => Response | Promise<Response>;
 
-/** Where to listen, and what a client may take. */
+/** Address of the server, and limits for clients. */
 export interface ListenOptions {
-  /** Default 127.0.0.1. */
+  /** Address to listen on. Default 127.0.0.1. */
   readonly hostname?: string;
-  /** 0 takes any that is free. */
+  /** Port to listen on; 0 takes any free port. */
   readonly port: number;
-  /** Connections at once. Default 4,096. */
+  /** Most connections at once. Default 4,096. */
   readonly connections?: number;
-  /** Seconds from the beginning of a connection, or of a request, to the end of its headers. Default 10. */
+  /** Seconds that a client has to send its headers, from the start of the connection or of the request. Default 10. */
   readonly headerSeconds?: number;
   /** Seconds that a connection stays open after an answer. Default 75. */
   readonly idleSeconds?: number;
-  /** Seconds without a byte of a body, or without a client taking some of an answer. Default 30. */
+  /** Seconds that a client may send nothing of a body, or read nothing of an answer. Default 30. */
   readonly stallSeconds?: number;
 }
 
-/** A listener that runs. */
+/** A running listener. */
 export interface Listener extends AsyncDisposable {
   readonly hostname: string;
   readonly port: number;
   /** How many connections are open. */
   readonly connections: number;
-  /** Requests whose answers have not been sent whole. */
+  /** Number of requests that are not completely answered yet. */
   readonly running: number;
-  /** Waits until no answer is on its way, at most so many milliseconds; then takes no more connections, and closes those that there are. */
+  /**
+   * Waits until all running requests are answered, at most `milliseconds`; then closes the server and all connections.
+   */
   drain(milliseconds: number): Promise<void>;
 }
 
@@ -46,9 +52,9 @@ const BAD_REQUEST = refusal("This is not an HTTP request", "bad_request");
 const json = { "content-type": "application/json" };
 
 /**
- * Listens.
+ * Starts a listener.
  *
- * @throws {Error} with the system's `code`, such as EADDRINUSE, when it cannot
+ * @throws {Error} with the system's `code`, such as EADDRINUSE, if it cannot listen
  */
 export async function listen(handler: Handler, options: ListenOptions): Promise<Listener> {
   const { hostname = "127.0.0.1", port, connections: most = 4096 } = options;
@@ -57,7 +63,7 @@ export async function listen(handler: Handler, options: ListenOptions): Promise<
   let running = 0, idle: (() => void) | undefined;
   const server = createServer({
     headersTimeout: 1000 * headerSeconds,
-    requestTimeout: 0, // an upload may take long; what stands still is closed below
+    requestTimeout: 0, // an upload can take long; one that stalls is closed below
     keepAliveTimeout: 1000 * idleSeconds,
     connectionsCheckingInterval: Math.min(1000, 100 * headerSeconds),
     maxHeaderSize: 16384,
@@ -113,7 +119,10 @@ export async function listen(handler: Handler, options: ListenOptions): Promise<
   };
 }
 
-/** Says that it is no request, and closes: also after a time-out, which comes again until the connection is gone. */
+/**
+ * Answers 400 and closes the connection. Also called after a time-out, which Node.js reports again until the connection
+ * is closed.
+ */
 function refuse(socket: Socket): void {
   if (!socket.writable || socket.bytesWritten > 0) return void socket.destroy();
   const length = BAD_REQUEST.length, head = "content-type: application/json\r\nconnection: close";
@@ -121,14 +130,14 @@ function refuse(socket: Socket): void {
   setTimeout(() => socket.destroy(), 500);
 }
 
-/** A client that waits for an answer. */
+/** The state of a client that waits for an answer. */
 interface Client {
-  /** Aborts when it leaves before it has the answer. */ readonly gone: AbortSignal;
-  /** Resolves when the answer has been sent, or the client has left. */ readonly closed: Promise<void>;
-  /** Milliseconds that it has to take some of the answer. */ readonly stall: number;
+  /** Aborts when the client disconnects before it has the answer. */ readonly gone: AbortSignal;
+  /** Resolves when the answer has been sent, or the client has disconnected. */ readonly closed: Promise<void>;
+  /** Milliseconds that the client may read nothing of the answer. */ readonly stall: number;
 }
 
-/** Hands a request to the handler, and its answer to the client. */
+/** Passes a request to the handler, and the handler's answer to the client. */
 async function answer(
   handler: Handler,
   incoming: http.IncomingMessage,
@@ -139,21 +148,21 @@ async function answer(
   const request = requestOf(incoming, gone, stall);
   const response = request ? await handler(request) : unhandled(incoming);
   if (gone.aborted || outgoing.destroyed) return void response.body?.cancel().catch(() => {});
-  // What has not been read of the body would be taken for the next request.
+  // Without `close`, Node.js would parse the unread rest of the body as the next request.
   const unread = !incoming.complete;
   if (unread) outgoing.setHeader("connection", "close");
   outgoing.writeHead(response.status, [...response.headers].flat());
   if (incoming.method === "HEAD") await response.body?.cancel(); // it may hold a file open
   else if (response.body) await send(response.body, outgoing, client);
-  const timer = setTimeout(() => outgoing.destroy(), stall); // for a client that takes all but the last part
+  const timer = setTimeout(() => outgoing.destroy(), stall); // for a client that never reads the last part
   await Promise.race([closed, new Promise<void>((resolve) => outgoing.end(() => resolve()))]);
   clearTimeout(timer);
   if (!unread) return;
-  incoming.resume(); // a client that still sends could miss the answer if the connection were reset at once
+  incoming.resume(); // if the connection were reset at once, a client that is still sending could miss the answer
   setTimeout(() => incoming.socket.destroy(), 1000);
 }
 
-/** For what cannot be a `Request`. */
+/** The answer to a message that cannot be made a `Request`. */
 function unhandled({ method = "" }: http.IncomingMessage): Response {
   if (!/^(TRACE|TRACK|CONNECT)$/.test(method)) return new Response(BAD_REQUEST, { status: 400, headers: json });
   const headers = { ...json, allow: "GET, POST, DELETE" },
@@ -161,7 +170,7 @@ function unhandled({ method = "" }: http.IncomingMessage): Response {
   return new Response(body, { status: 405, headers });
 }
 
-/** Undefined where it is none. */
+/** The `Request` for a message; undefined if it is not a valid one. */
 function requestOf(incoming: http.IncomingMessage, signal: AbortSignal, stall: number): Request | undefined {
   const { method = "GET", url = "/", rawHeaders } = incoming, headers = new Headers();
   if (!url.startsWith("/")) return;
@@ -169,7 +178,7 @@ function requestOf(incoming: http.IncomingMessage, signal: AbortSignal, stall: n
     for (let i = 0; i < rawHeaders.length; i += 2) headers.append(rawHeaders[i], rawHeaders[i + 1]);
     const has = headers.has("transfer-encoding") || Number(headers.get("content-length") ?? 0) > 0;
     const body = has && method !== "GET" && method !== "HEAD" ? bodyOf(incoming, stall) : undefined;
-    // Not of the Host header, which comes from elsewhere and is looked at where requests are authenticated.
+    // The URL is not built from the Host header, which is untrusted; src/server/auth.ts checks that header.
     return new Request(new URL(`http://localhost${url}`), {
       ...{ method, headers, signal },
       ...body && { body, duplex: "half" },
@@ -179,7 +188,9 @@ function requestOf(incoming: http.IncomingMessage, signal: AbortSignal, stall: n
   }
 }
 
-/** A body as it comes. Whoever stops to read leaves the connection as it is, for the answer has to go out on it. */
+/**
+ * Streams a request's body. Cancelling the stream leaves the connection open, because the answer has to be sent on it.
+ */
 function bodyOf(incoming: http.IncomingMessage, stall: number): ReadableStream<Uint8Array> {
   let timer: ReturnType<typeof setTimeout> | undefined;
   return new ReadableStream<Uint8Array>({
@@ -203,7 +214,10 @@ function bodyOf(incoming: http.IncomingMessage, stall: number): ReadableStream<U
       incoming.pause();
     },
     pull(controller) {
-      timer = setTimeout(() => controller.error(new DOMException("The body stands still", "TimeoutError")), stall);
+      timer = setTimeout(
+        () => controller.error(new DOMException("No part of the body arrived in time", "TimeoutError")),
+        stall,
+      );
       incoming.resume();
     },
     cancel() {
@@ -213,7 +227,7 @@ function bodyOf(incoming: http.IncomingMessage, stall: number): ReadableStream<U
   }, { highWaterMark: 0 });
 }
 
-/** Writes what comes, as fast as the client takes it. */
+/** Sends a body, as fast as the client reads it. */
 async function send(
   body: ReadableStream<Uint8Array>,
   outgoing: http.ServerResponse,

@@ -1,9 +1,9 @@
-/** In the worker: which models are loaded, and what their names stand for. */
+/** The loaded models by name. Used in the worker. */
 import { ConfigError } from "../errors.ts";
 import type { AdapterSpec, LoadedInfo, ModelSpec } from "./messages.ts";
 import { Served } from "./served.ts";
 
-/** What a name stands for: a model, with the adapter of this number; 0 is none. */
+/** A loaded model and the number of its adapter; 0 means no adapter. */
 export interface LoadedModel {
   readonly served: Served;
   readonly adapter: number;
@@ -12,25 +12,25 @@ export interface LoadedModel {
 export class LoadedModels implements Disposable {
   readonly #models = new Map<string, LoadedModel>();
 
-  /** @throws {ConfigError} when there is none of this name */
+  /** @throws {ConfigError} if no model has this name */
   get(id: string): LoadedModel {
     const model = this.#models.get(id);
     if (!model) throw new ConfigError(`No model is called ${id}`);
     return model;
   }
-  /** Each once, however many adapters stand on it. */
+  /** Each model once, however many adapters it has. */
   get all(): readonly Served[] {
     return [...new Set(this.#models.values().map(({ served }) => served))];
   }
 
-  /** @throws what loading throws; nothing is left then */
+  /** @throws what loading throws; no memory stays allocated then */
   async load(spec: ModelSpec | AdapterSpec): Promise<LoadedInfo> {
     if (!("base" in spec)) return await this.#loadWhole(spec);
     const { id, base, path, run } = spec, { served } = this.get(base), notes: string[] = [];
     const adapter = await served.adapters.add(path, { onNote: (line) => notes.push(line) });
     if (adapter === undefined) {
       const info = await this.#loadWhole({ ...served.spec, id, ...run ? { path: run } : { adapter: path } });
-      const note = `${id} has more than pairs of matrices, and so a copy of ${base} of its own`;
+      const note = `${id} has more than low-rank matrices, so it is loaded with its own copy of ${base}`;
       return { ...info, notes: [...info.notes, note] };
     }
     this.#models.set(id, { served, adapter });
@@ -42,7 +42,7 @@ export class LoadedModels implements Disposable {
     return served.info;
   }
 
-  /** Nothing is written with it any more. @returns the model, where it is gone, and not an adapter of it alone */
+  /** Removes a model, or only an adapter. @returns the model if it was removed, undefined if only an adapter was */
   unload(id: string): Served | undefined {
     const { served, adapter } = this.get(id);
     this.#models.delete(id);

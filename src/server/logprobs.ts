@@ -1,19 +1,22 @@
-/** Log-probabilities as answers have them: the older form of completions, lists side by side, and the one of chats, with bytes. */
+/**
+ * Log-probabilities in the two formats of OpenAI's API: completions have parallel lists, chats have a list of objects
+ * with bytes.
+ */
 import type { PromptScore, ScoredToken, ServedModel } from "./engine_api.ts";
 import type { Schema } from "./fields.ts";
 import { bytesOf, nameOf } from "./texts.ts";
 import type { PlacedToken } from "./transcripts.ts";
 import { modelDecoder } from "../generate/stopping.ts";
 
-/** JSON has no −Infinity: this is vLLM's number for it. */
+/** JSON has no −Infinity; vLLM writes −9999 instead, too. */
 const finite = (logprob: number): number => logprob === -Infinity ? -9999 : logprob;
 
-/** The older form. */
+/** The format of completions. */
 export interface LogprobLists {
   readonly tokens: string[];
   readonly token_logprobs: (number | null)[];
   readonly top_logprobs: (Record<string, number> | null)[];
-  /** Where each token begins in the text that is given, in code points. */
+  /** Where each token begins in the answer's text, in code points. */
   readonly text_offset: number[];
 }
 export const emptyLists = (): LogprobLists => ({ tokens: [], token_logprobs: [], top_logprobs: [], text_offset: [] });
@@ -26,16 +29,19 @@ export function append(to: LogprobLists, more: LogprobLists): void {
 
 const points = (text: string): number => Array.from(text).length;
 
-/** The lists of one text, as it comes. */
+/** Makes the lists for one text, piece by piece. */
 export class OlderLogprobs {
-  /** Code points before what is written, and of what is written up to `#units`. */
+  /** Code points of the echoed prompt, and of the generated text up to `#units`. */
   #before = 0;
   #points = 0;
   #units = 0;
 
   constructor(readonly model: ServedModel) {}
 
-  /** Of the prompt, where it is echoed as `text`: nothing stands before its first token, which has none. */
+  /**
+   * The lists for a prompt that is echoed as `text`. Its first token has no log-probability, because nothing precedes
+   * it.
+   */
   prompt(ids: readonly number[], text: string, scores: readonly PromptScore[]): LogprobLists {
     const lists = emptyLists(), decoder = decodeStarts(this.model, ids);
     this.#before = points(text);
@@ -49,7 +55,7 @@ export class OlderLogprobs {
     });
     return lists;
   }
-  /** @param text all that has been written so far */
+  /** @param text everything generated so far */
   tokens(text: string, tokens: readonly PlacedToken[]): LogprobLists {
     const lists = emptyLists();
     for (const { id, logprob = 0, top = [], start } of tokens) {
@@ -62,14 +68,14 @@ export class OlderLogprobs {
     }
     return lists;
   }
-  /** The likeliest, and the one that is there. */
+  /** The most likely tokens and the given token. */
   #top(token: ScoredToken, top: readonly ScoredToken[]): Record<string, number> {
     const all = [...top, token], { tokenizer } = this.model;
     return Object.fromEntries(all.map(({ id, logprob }) => [nameOf(tokenizer, id), finite(logprob)]));
   }
 }
 
-/** Where each token begins in the text of all, in code points. */
+/** Where each token begins in the decoded text, in code points. */
 function decodeStarts(model: ServedModel, ids: readonly number[]): number[] {
   const starts: number[] = [], decoder = modelDecoder(model.tokenizer);
   let at = 0;
@@ -80,7 +86,7 @@ function decodeStarts(model: ServedModel, ids: readonly number[]): number[] {
   return starts;
 }
 
-/** The form of chats. */
+/** The format of chats. */
 export interface TokenLogprob {
   readonly token: string;
   readonly logprob: number;

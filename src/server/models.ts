@@ -1,7 +1,8 @@
 /**
- * The models that are served: listed, loaded by the worker, and, where memory is short, those unloaded again that can be had once more.
+ * The list of served models. It loads them in the worker, and unloads lazy ones when memory is short.
  *
- * Models that the command line names are loaded at the start and stay. Tuned ones may be `lazy`: each is loaded at its first request.
+ * Models named on the command line are loaded at the start and stay loaded. Fine-tuned models can be `lazy`: each is
+ * loaded at its first request.
  */
 import { ChatTemplate } from "../data/chat_template.ts";
 import { gib } from "../engine/capacity.ts";
@@ -13,33 +14,35 @@ import { describePretrained, findModel, identifyModel } from "../pretrained/load
 import { type ServedModel, Unavailable } from "./engine_api.ts";
 import { type AdapterSpec, type LoadedInfo, type ModelSpec, MOST_SLOTS } from "./messages.ts";
 
-/** Seconds after which a client whose model does not fit is to come again. */
+/** Seconds after which a client whose model does not fit should retry. */
 const COME_AGAIN = 10;
 
-/** What models are loaded with. */
+/** Options for loading models. */
 export interface ModelsOptions {
-  /** Bytes that all models may take together, with the keys and values of all their slots. Default: any. */
+  /**
+   * Most bytes that all models may take together, including the keys and values of all their slots. Default: no limit.
+   */
   readonly memory?: number;
-  /** Takes a line, without a newline, on what is worth knowing. */
+  /** Called with notes for the user: one line each, without a newline. */
   readonly onNote?: (line: string) => void;
-  /** Called while files of GPT-2 are downloaded. */
+  /** Called while GPT-2's files are downloaded. */
   readonly onProgress?: (progress: HubProgress) => void;
 }
 
-/** What asks the worker, and knows which models have texts that are not over. */
+/** The engine, which sends requests to the worker and knows which models have unfinished texts. */
 export interface ModelsOwner {
   load(spec: ModelSpec | AdapterSpec): Promise<LoadedInfo>;
   unload(id: string): void;
   inUse(which: (entry: Entry) => boolean): boolean;
 }
 
-/** A model with what it is loaded from. */
+/** A served model and what it is loaded from. */
 export interface Entry extends ServedModel {
   readonly spec: ModelSpec | AdapterSpec;
-  /** Whose slots its texts have: known for sure once it has been loaded. */ base: string;
-  /** What the worker says of it, while it is loaded. */ info?: LoadedInfo;
-  /** Bytes that it takes. */ bytes: number;
-  /** When it was last asked for. */ used: number;
+  /** Id of the model whose slots it uses. Certain only after loading. */ base: string;
+  /** What the worker reported when it loaded the model. */ info?: LoadedInfo;
+  /** Bytes that the model takes. */ bytes: number;
+  /** When the model was last requested, by `performance.now()`. */ used: number;
   loaded: boolean;
 }
 
@@ -52,7 +55,7 @@ export class Models {
   get all(): readonly Entry[] {
     return [...this.#entries.values()];
   }
-  /** @throws {ConfigError} when there is none of this name for this key */
+  /** @throws {ConfigError} if this key has no model with this name */
   get(id: string, key?: string): Entry {
     const entry = this.#entries.get(id);
     if (entry && (entry.owner === undefined || entry.owner === key)) return entry;
@@ -62,23 +65,25 @@ export class Models {
   /**
    * Lists a model and, unless it is lazy, loads it.
    *
-   * @throws {ConfigError} when there is none, or one of its name is served
-   * @throws {CheckpointError} when it is damaged, or an adapter of another base
-   * @throws {DeviceError} when it does not fit
+   * @throws {ConfigError} if the model does not exist, or its name is taken
+   * @throws {CheckpointError} if the model is damaged, or the adapter was trained on another base
+   * @throws {DeviceError} if the model does not fit
    */
   async add(given: ModelSpec | AdapterSpec): Promise<Entry> {
     const { id, owner, lazy = false, created = Math.floor(Date.now() / 1000), ownedBy = "local" } = given;
-    if (this.#entries.has(id)) throw new ConfigError(`Two models are called ${id}: name one, as PATH,name=NAME`);
+    if (this.#entries.has(id)) {
+      throw new ConfigError(`Two models are called ${id}; give one another name: PATH,name=NAME`);
+    }
     const base = "base" in given ? this.#entries.get(given.base) : undefined;
     if ("base" in given && !base) throw new ConfigError(`No model is called ${given.base}`);
     const spec = "base" in given ? await withRun(given) : await this.#found(given);
-    // What its own files say, where they say it.
+    // A run or a model describes itself; a bare adapter takes the description of its base.
     const named = "base" in spec ? spec.run : spec.path,
       described = named === undefined ? undefined : await describePretrained(named);
     const tokenizer = described?.tokenizer ?? base!.tokenizer, config = completeConfig(described?.config ?? {});
     const entry: Entry = {
       ...{ id, created, ownedBy, tokenizer, spec, owner, base: base?.id ?? id, used: 0, loaded: false },
-      // It comes with the model, and so from elsewhere: a loop in it ends after a second.
+      // The template comes with the model and is not trusted: it may run for a second at most.
       template: ChatTemplate.of(tokenizer, { name: `The chat template of ${id}`, seconds: 1, megabytes: 64 }),
       endIds: described?.eosTokenIds ?? base!.endIds,
       blockSize: described?.blockSize ?? base!.blockSize,
@@ -86,7 +91,9 @@ export class Models {
       embeddingSize: described ? config.nEmbd : base!.embeddingSize,
       bytes: "base" in spec ? 0 : estimate(config, spec),
     };
-    if (this.#entries.has(id)) throw new ConfigError(`Two models are called ${id}: name one, as PATH,name=NAME`);
+    if (this.#entries.has(id)) {
+      throw new ConfigError(`Two models are called ${id}; give one another name: PATH,name=NAME`);
+    }
     this.#entries.set(id, entry);
     try {
       if (!lazy) await this.load(entry);
@@ -96,15 +103,15 @@ export class Models {
     }
     return entry;
   }
-  /** With where it is, downloaded if need be. */
+  /** Replaces `path` by the model's place on the disk, after downloading it if needed. */
   async #found(spec: ModelSpec): Promise<ModelSpec> {
     return { ...spec, path: (await findModel(spec.path, this.options)).path };
   }
 
   /**
-   * Loads what is listed, unless it is loaded.
+   * Loads a listed model, unless it is loaded already.
    *
-   * @throws {Unavailable} when it does not fit beside what is in use
+   * @throws {Unavailable} if the model does not fit beside the models in use
    */
   load(entry: Entry): Promise<void> {
     return this.#turns.take(async () => {
@@ -117,7 +124,7 @@ export class Models {
     this.#makeRoom(entry);
     const { spec } = entry, base = "base" in spec ? this.#entries.get(spec.base) : undefined;
     const info = await this.owner.load("base" in spec ? await placed(spec, base!) : spec);
-    if (this.#entries.get(entry.id) !== entry) { // removed meanwhile: nobody waited for it any more
+    if (this.#entries.get(entry.id) !== entry) { // removed while it was loading: no request waits for it
       this.owner.unload(entry.id);
       throw new ConfigError(`No model is called ${entry.id}`);
     }
@@ -126,7 +133,7 @@ export class Models {
     if (info.base === entry.id) entry.bytes = info.bytes;
     entry.used = performance.now();
   }
-  /** Unloads those that have been idle for longest, as far as needed. */
+  /** Unloads lazy models until `bytes` fit. Models that have been idle for the longest time go first. */
   #makeRoom({ id, bytes, spec: { lazy } }: Entry): void {
     const { memory = Infinity } = this.options;
     const taken = () =>
@@ -140,44 +147,40 @@ export class Models {
       else if (lazy) throw new Unavailable(COME_AGAIN);
       else {
         throw new DeviceError(
-          `${id} takes ${gib(bytes)} with the keys and values of its slots, and of the ${
-            gib(memory)
-          } that models may take ` +
-            `${
-              gib(taken())
-            } are in use: --slots, --cache=bf16 and --weights make it smaller, and --memory says how much there is`,
+          `${id} takes ${gib(bytes)} with the keys and values of its slots, but of the ${gib(memory)} for models, ` +
+            `${gib(taken())} are in use; use fewer --slots, --cache=bf16 or --weights=bf16, or raise --memory`,
         );
       }
     }
   }
   #unload(entry: Entry): void {
     this.owner.unload(entry.id);
-    for (const one of this.all) { // its adapters, too
+    for (const one of this.all) { // and its adapters
       if (one.base === entry.id) Object.assign(one, { loaded: false, info: undefined });
     }
   }
 
   /**
-   * Serves it no longer.
+   * Stops serving a model.
    *
-   * @throws {ConfigError} when there is none, an adapter stands on it, or a text of it is being written
+   * @throws {ConfigError} if there is no such model, an adapter needs it, or it is generating a text
    */
   remove(id: string): void {
     const entry = this.get(id, this.#entries.get(id)?.owner);
     const on = this.all.find(({ spec }) => "base" in spec && spec.base === id);
-    if (on) throw new ConfigError(`${id} is in use: ${on.id} stands on it`);
-    if (this.owner.inUse((other) => other === entry)) throw new ConfigError(`${id} is in use: texts are being written`);
+    if (on) throw new ConfigError(`${id} is in use: it is the base of the adapter ${on.id}`);
+    if (this.owner.inUse((other) => other === entry)) throw new ConfigError(`${id} is in use: it is generating texts`);
     if (entry.loaded) this.owner.unload(id);
     this.#entries.delete(id);
     entry.template?.[Symbol.dispose]();
   }
 }
 
-/** Says whether an adapter is a run's. */
+/** Sets `run` if the adapter's folder is a run folder. */
 async function withRun(spec: AdapterSpec): Promise<AdapterSpec> {
   return { ...spec, run: await exists(`${spec.path}/run.json`) ? spec.path : undefined };
 }
-/** Where an adapter lies now: of a run its best checkpoint, whose base has to be the one that it is put on. */
+/** Sets an adapter's path: for a run, to its best checkpoint, after checking that it was trained on `base`. */
 async function placed(spec: AdapterSpec, base: Entry): Promise<AdapterSpec> {
   if ("base" in base.spec) {
     throw new ConfigError(`${base.id} is an adapter itself; name the model that ${spec.id} was trained on`);
@@ -187,18 +190,18 @@ async function placed(spec: AdapterSpec, base: Entry): Promise<AdapterSpec> {
     run = await RunFolder.open(spec.run),
     of = run.description.base;
   if (!of) {
-    throw new ConfigError(`${spec.run} is a run without an adapter: it is a model of its own, --model=${spec.run}`);
+    throw new ConfigError(`${spec.run} is a run without an adapter; serve it as a model: --model=${spec.run}`);
   }
   const { bytes, checksum } = await identifyModel(base.spec.path);
   if (bytes !== of.identity.bytes || checksum !== of.identity.checksum) {
     throw new CheckpointError(
-      `${spec.run} has an adapter of another base than ${base.id}: it was trained on ${of.name}`,
+      `${spec.run} is not an adapter for ${base.id}: it was trained on ${of.name}`,
     );
   }
   return { ...spec, path: (await run.checkpoint("best")).folder };
 }
 
-/** Bytes of weights, keys and values, before it is loaded. */
+/** Estimates the bytes of a model's weights, keys and values before it is loaded. */
 function estimate(config: Required<GPTConfig>, { weights, slots, cache }: ModelSpec): number {
   const { nLayer, nEmbd, nInner, vocabSize, blockSize, tieWordEmbeddings } = config,
     bytes = { f32: 4, bf16: 2, q8_0: 34 / 32 };

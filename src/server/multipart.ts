@@ -1,51 +1,51 @@
 /**
- * multipart/form-data as it comes in, part by part (RFC 7578): a file of any length goes through, and nothing is put together in
- * memory but names and short texts.
+ * Parses multipart/form-data part by part, as it arrives (RFC 7578). Files of any length are streamed; only names and
+ * short texts are held in memory.
  */
 import { ApiError, invalid } from "./errors.ts";
 
 /** One part of a form. */
 export interface FormPart {
   readonly name: string;
-  /** Where it is a file: what the client calls it. */
+  /** For a file: the client's name for it. */
   readonly filename?: string;
-  /** Read it to its end before the next part. */
+  /** The part's bytes. Read them to the end before the next part. */
   readonly body: AsyncIterable<Uint8Array>;
 }
 
-/** The most bytes of a part's headers, and the most parts. */
+/** Limits: bytes of a part's headers, number of parts. */
 const MOST_HEADER = 4096, MOST_PARTS = 16;
 
 const encoder = new TextEncoder();
 
 /**
- * The parts of a request's body, in their order.
+ * Yields the parts of a request's body in order.
  *
- * @throws {ApiError} 415 for another media type, 400 for a body that is not such a form, or ends early, 408 where it stands still
+ * @throws {ApiError} 415 for another media type, 400 for an invalid or incomplete form, 408 if the body stalls
  */
 export async function* formParts(request: Request): AsyncGenerator<FormPart> {
   const type = request.headers.get("content-type") ?? "";
   const [, quoted, plain] = /^multipart\/form-data\s*;.*?boundary=(?:"([^"]{1,70})"|([^\s;"]{1,70}))/i.exec(type) ?? [];
   if (!(quoted ?? plain)) {
-    throw new ApiError(415, "The body has to be a form: Content-Type: multipart/form-data", {
+    throw new ApiError(415, "The body must be a form, with the header Content-Type: multipart/form-data", {
       code: "unsupported_media_type",
     });
   }
   const input = new Input(request.body), delimiter = encoder.encode(`\r\n--${quoted ?? plain}`);
-  input.push(encoder.encode("\r\n")); // the first boundary may stand at the very beginning
+  input.push(encoder.encode("\r\n")); // the first boundary has no line break before it
   for await (const _ of input.until(delimiter));
   for (let count = 0;; count++) {
     const end = await input.take(2);
     if (end === "--") return;
-    if (end !== "\r\n") throw broken("something follows a boundary in its line");
+    if (end !== "\r\n") throw broken("unexpected characters after a boundary");
     if (count === MOST_PARTS) throw invalid(null, `The form has more than ${MOST_PARTS} parts`);
     const part = { ...headersOf(await input.line()), body: input.until(delimiter) };
     yield part;
-    for await (const _ of part.body); // what nobody has read of it
+    for await (const _ of part.body); // skips what the caller has not read
   }
 }
 
-/** The text of a short part. */
+/** Reads the text of a short part. */
 export async function partText({ name, body }: FormPart, most: number): Promise<string> {
   const parts: Uint8Array[] = [];
   let length = 0;
@@ -68,9 +68,9 @@ function headersOf(headers: string): Pick<FormPart, "name" | "filename"> {
   return { name, ...filename !== undefined && { filename } };
 }
 
-const broken = (what: string) => invalid(null, `The form cannot be read: ${what}`, "invalid_form");
+const broken = (what: string) => invalid(null, `The form is not valid: ${what}`, "invalid_form");
 
-/** Bytes that have come and were not taken. */
+/** A buffer of the bytes that have arrived and are not parsed yet. */
 class Input {
   readonly #reader: ReadableStreamDefaultReader<Uint8Array> | undefined;
   #bytes = new Uint8Array();
@@ -84,14 +84,14 @@ class Input {
     both.set(bytes, this.#bytes.length);
     this.#bytes = both;
   }
-  /** @throws {ApiError} at the end */
+  /** @throws {ApiError} at the end of the body */
   async #more(): Promise<void> {
     let read;
     try {
       read = await this.#reader?.read();
     } catch (error) {
       if (!(error instanceof DOMException && error.name === "TimeoutError")) throw error;
-      throw new ApiError(408, "The body takes too long", { code: "request_timeout" });
+      throw new ApiError(408, "The body took too long to arrive", { code: "request_timeout" });
     }
     if (!read || read.done) throw broken("it ends before its last boundary");
     this.push(read.value);
@@ -105,7 +105,7 @@ class Input {
     while (this.#bytes.length < length) await this.#more();
     return new TextDecoder().decode(this.#cut(length));
   }
-  /** Headers, up to an empty line. */
+  /** Reads the headers of a part, up to an empty line. */
   async line(): Promise<string> {
     const end = encoder.encode("\r\n\r\n");
     let at: number;
@@ -117,10 +117,10 @@ class Input {
     this.#cut(end.length);
     return text;
   }
-  /** Bytes before the delimiter, which is taken, too. */
+  /** Yields the bytes before the next delimiter, and skips the delimiter. */
   async *until(delimiter: Uint8Array): AsyncGenerator<Uint8Array> {
     for (let at; (at = find(this.#bytes, delimiter)) !== 0;) {
-      // What may be the beginning of the delimiter waits for more.
+      // The last bytes may be the beginning of a delimiter: they stay in the buffer until more arrive.
       const sure = at > 0 ? at : this.#bytes.length - delimiter.length + 1;
       if (sure > 0) yield this.#cut(sure);
       else await this.#more();
@@ -129,7 +129,7 @@ class Input {
   }
 }
 
-/** Where the sought bytes begin, or −1. */
+/** Index of the first occurrence of `sought`, or −1. */
 function find(bytes: Uint8Array, sought: Uint8Array): number {
   const last = bytes.length - sought.length;
   for (let at = bytes.indexOf(sought[0]); at >= 0 && at <= last; at = bytes.indexOf(sought[0], at + 1)) {

@@ -1,4 +1,4 @@
-/** `/openapi.json`, made of the declarations that check requests (OpenAPI 3.1: its schemas are JSON Schema's). */
+/** Makes `/openapi.json` from the same declarations that validate requests. OpenAPI 3.1 uses JSON Schema. */
 import type { Fields, Schema } from "./fields.ts";
 import type { Route } from "./routes.ts";
 
@@ -18,7 +18,7 @@ const ERROR: Schema = {
 };
 const json = (schema: Schema): Schema => ({ "application/json": { schema } });
 
-/** The document of these routes. */
+/** Returns the OpenAPI document of routes. */
 export function openapi(routes: readonly Route[]): Schema {
   const paths: Record<string, Record<string, unknown>> = {};
   for (const route of routes) (paths[route.path] ??= {})[route.method.toLowerCase()] = operation(route);
@@ -27,7 +27,8 @@ export function openapi(routes: readonly Route[]): Schema {
     info: {
       title: "nanogpt-ts",
       version: "1",
-      description: "OpenAI's API over models of one's own. A field with `x-nanogpt` is ignored, or refused by name.",
+      description:
+        "OpenAI's API for your own models. A field with `x-nanogpt` is ignored, or refused with an error that names it.",
     },
     paths,
     components: { securitySchemes: { key: { type: "http", scheme: "bearer" } } },

@@ -1,38 +1,41 @@
-/** Requests that the worker has, as the engine's thread sees them. */
+/** Requests that the worker is working on, as the engine's thread sees them. */
 import type { Piece, PromptScore } from "./engine_api.ts";
 import type { Update } from "./messages.ts";
 import type { Entry } from "./models.ts";
 
-/** A request until its last answer. */
+/** An unfinished request. */
 export interface Pending {
-  /** The model that it is about. */ readonly entry?: Entry;
+  /** The model that the request uses. */ readonly entry?: Entry;
   readonly key?: string;
-  /** Texts, or inputs, that are not over. */ left: number;
+  /** Number of unfinished texts, or inputs. */ left: number;
   hear(update: Update): void;
   fail(error: unknown): void;
 }
 
-/** Texts that are being written. */
+/** A request for texts that are being generated. */
 export class PendingTexts implements Pending {
   #ready: Piece[] = [];
   #failed: { readonly error: unknown } | undefined;
   #wake = () => {};
   readonly #scores = Promise.withResolvers<readonly PromptScore[]>();
 
-  /** @param ended is called with each text that is over */
+  /** @param ended called after each finished text */
   constructor(
     readonly entry: Entry,
     readonly key: string | undefined,
     public left: number,
     readonly ended: () => void,
   ) {
-    this.#scores.promise.catch(() => {}); // who reads the pieces gets it, too
+    this.#scores.promise.catch(() => {}); // the reader of the pieces gets the error, too
   }
 
   get promptLogprobs(): Promise<readonly PromptScore[]> {
     return this.#scores.promise;
   }
-  /** What is ready, together, until all is over. @param stop is called at the end, and where the loop is left */
+  /**
+   * Yields all pieces that are ready, until all texts are finished. @param stop called at the end, and when the loop is
+   * left
+   */
   async *pieces(stop: () => void): AsyncGenerator<readonly Piece[], void, void> {
     try {
       for (;;) {

@@ -1,5 +1,6 @@
 /**
- * The table of routes, and what all of them do alike: who may ask, what is in the request, what becomes of an error, what is counted.
+ * Dispatches requests to a table of routes. For every route it does the same four things: authenticate, validate the
+ * request, turn errors into answers, count.
  */
 import type { Access, Audience } from "./auth.ts";
 import { readBody } from "./body.ts";
@@ -8,57 +9,57 @@ import type { Engine, ServedModel } from "./engine_api.ts";
 import type { Field, Fields, Schema } from "./fields.ts";
 import type { Handler } from "./listen.ts";
 
-/** What routes work with. */
+/** What routes have access to. */
 export interface Served {
   readonly engine: Engine;
   readonly access: Access;
-  /** Takes what nobody threw on purpose, and under which request. Default: standard error. */
+  /** Called with an unexpected error and the id of its request. Default: prints them to standard error. */
   readonly onError?: (error: unknown, request: string) => void;
 }
 
-/** A request that may be answered. */
+/** A request that has been authenticated and validated. */
 export interface Call<Body = unknown> {
-  /** Its id, which the answer says too. */
+  /** The request's id, which is also in the answer's `x-request-id` header. */
   readonly id: string;
   readonly request: Request;
-  /** Aborts when the client has gone. */
+  /** Aborts when the client disconnects. */
   readonly signal: AbortSignal;
-  /** What stands in the path's braces. */
+  /** The path's parameters: `{ model }` for `/v1/models/{model}`. */
   readonly path: Readonly<Record<string, string>>;
   readonly query: Readonly<Record<string, unknown>>;
   readonly body: Body;
-  /** Of whoever asks. */
+  /** Id of the client's key. */
   readonly key?: string;
   readonly served: Served;
-  /** What the client is told of an error in a stream. */
+  /** Turns an error in the middle of a stream into one for the client, and logs unexpected errors. */
   failed(error: unknown): ApiError;
 }
 
 /** One route. */
 export interface Route<Body = unknown> {
   readonly method: "GET" | "POST" | "DELETE";
-  /** With names in braces for single segments: `/v1/models/{model}`. */
+  /** The path, with a name in braces for a segment that varies: `/v1/models/{model}`. */
   readonly path: string;
   readonly audience: Audience;
   readonly summary: string;
-  /** Of its JSON body; without it the route reads the body itself, or has none. */
+  /** Declares the JSON body. If missing, the route reads the body itself, or has no body. */
   readonly body?: Field<Body>;
-  /** Of a form that it reads itself. */
+  /** Schema of a form, if the route reads one itself. */
   readonly form?: Schema;
-  /** Of its query; numbers are read as such. Others are not looked at. */
+  /** Declares the query's parameters; numbers are parsed. Other parameters are ignored. */
   readonly query?: Fields;
-  /** Of its answer in JSON, or the media type of another. */
+  /** Schema of a JSON answer, or the media type of any other answer. */
   readonly answers: Schema | string;
   answer(call: Call<Body>): Response | Promise<Response>;
 }
 
-/** For tables: a route whose body has been checked. */
+/** Returns `one` without the type of its body, for tables of routes. */
 export const route = <Body>(one: Route<Body>): Route => one as unknown as Route;
 
-/** Requests by route and status. */
+/** Number of requests by route and status. */
 export type Counts = Map<string, [labels: { readonly route: string; readonly status: number }, count: number]>;
 
-/** Answers requests by a table of routes; what is no route is 404, also to those without a key. */
+/** Answers requests by a table of routes. An unknown path is 404, also for clients without a key. */
 export function handler(served: Served, routes: readonly Route[], counts: Counts = new Map()): Handler {
   const table = routes.map((route) => ({ route, segments: route.path.split("/") }));
   const find = (path: string) => {
@@ -77,7 +78,7 @@ export function handler(served: Served, routes: readonly Route[], counts: Counts
     if (route) noted(route.path);
     const key = await served.access.admit(request, route?.audience ?? "open");
     if (!route || !segments) {
-      if (found.length === 0) throw notFound(`There is no ${method} ${url.pathname.slice(0, 80)} here`, "unknown_url");
+      if (found.length === 0) throw notFound(`Unknown URL: ${method} ${url.pathname.slice(0, 80)}`, "unknown_url");
       const allow = found.map(({ route }) => route.method).join(", ");
       const refusal = new ApiError(405, `${found[0].route.path} takes ${allow}`, { code: "method_not_allowed" });
       return refusal.response({ allow });
@@ -98,7 +99,7 @@ export function handler(served: Served, routes: readonly Route[], counts: Counts
     try {
       response = await answer(request, id, (found) => path = found);
     } catch (error) {
-      response = hasGone(request, error) // nobody reads the answer
+      response = hasGone(request, error) // the client has disconnected and reads no answer
         ? new Response(null, { status: 499 })
         : apiError(error, (error) => onError(error, id)).response();
       if (response.status === 401) response.headers.set("www-authenticate", "Bearer");
@@ -112,11 +113,14 @@ export function handler(served: Served, routes: readonly Route[], counts: Counts
   };
 }
 
-/** Whether it is no error but a client that has left, perhaps within its body. */
+/** Whether the error only says that the client disconnected, perhaps while it was sending its body. */
 const hasGone = ({ signal }: Request, error: unknown): boolean =>
   signal.aborted || error instanceof DOMException && error.name === "AbortError";
 
-/** Segments are decoded once, after the path has been cut: a name may contain a slash. */
+/**
+ * The path's parameters. The path is split before its segments are decoded, because a name may contain an encoded
+ * slash.
+ */
 function pathOf(segments: readonly string[], path: string): Record<string, string> {
   const parts = path.split("/");
   return Object.fromEntries(segments.flatMap((segment, i) => {
@@ -141,13 +145,13 @@ function queryOf(fields: Fields, given: URLSearchParams): Record<string, unknown
   );
 }
 
-/** @throws {ApiError} 404 for a model that is not there, or is another key's */
+/** @throws {ApiError} 404 if the model does not exist, or belongs to another key */
 export function modelOf({ served, key }: Pick<Call, "served" | "key">, id: string): ServedModel {
   const model = served.engine.models(key).find((model) => model.id === id);
   if (model) return model;
   const shown = id.slice(0, 80);
   throw notFound(
-    `The model '${shown}' does not exist, or is not yours: GET /v1/models lists those that there are`,
+    `The model '${shown}' does not exist or you do not have access to it; GET /v1/models lists yours`,
     "model_not_found",
     "model",
   );

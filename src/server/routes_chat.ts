@@ -1,4 +1,4 @@
-/** `/v1/chat/completions`: answers in chats, by the model's own template. */
+/** Routes for `/v1/chat/completions`. Chats are formatted by the model's own template. */
 import type { Message } from "../data/examples.ts";
 import { chatPrompt } from "./chats.ts";
 import type { Generation, Piece, ServedModel } from "./engine_api.ts";
@@ -25,7 +25,7 @@ import { checkStreamOptions, modelField, sampling } from "./sampling.ts";
 import { generateAll, merged, type Told, Transcript, usageOf } from "./transcripts.ts";
 
 const TEXT = 2 ** 20;
-/** A part of a content that has a text; of another kind it is refused, by its type. */
+/** A text part of a message's content. Parts of other types are refused. */
 export const textPart = (types: readonly string[]): Field<string> => ({
   schema: {
     type: "object",
@@ -35,12 +35,12 @@ export const textPart = (types: readonly string[]): Field<string> => ({
   check(value, at) {
     const part = object({ type: string({ max: 40 }) }).check({ type: (value as { type?: unknown } | null)?.type }, at);
     if (!types.includes(part.type)) {
-      throw invalid(`${at}.type`, `${at}.type is not supported here: models read text alone`, "unsupported_value");
+      throw invalid(`${at}.type`, `${at}.type is not supported here; models read text only`, "unsupported_value");
     }
     return string({ max: TEXT }).check((value as { text?: unknown }).text, `${at}.text`);
   },
 });
-/** A content: a text, or parts of texts, which are joined by line ends. */
+/** A message's content: a string, or text parts, which are joined by line ends. */
 export const content = (types: readonly string[]): Field<string> =>
   either<string>("a string or a list of parts", [
     { is: (value) => typeof value === "string", field: string({ max: TEXT }) },
@@ -50,13 +50,13 @@ export const content = (types: readonly string[]): Field<string> =>
     },
   ]);
 
-const NO_TOOLS = "Models here call no functions: leave it out.";
+const NO_TOOLS = "This server's models call no functions; leave it out.";
 const message = object({
   role: string({ max: 20, values: ["developer", "system", "user", "assistant"] }),
   content: content(["text"]),
   name: ignored(),
-  refusal: refused("An assistant's refusal is its content."),
-  audio: refused("Models here write text alone."),
+  refusal: refused("Put an assistant's refusal into its content."),
+  audio: refused("This server's models write text only."),
   tool_calls: refused(NO_TOOLS, [[]]),
   function_call: refused(NO_TOOLS),
   tool_call_id: refused(NO_TOOLS),
@@ -66,21 +66,23 @@ const fields = {
   model: modelField,
   messages: list(message, { min: 1, max: 1024 }),
   ...sampling,
-  max_completion_tokens: optional(integer({ min: 1, max: 65_536, about: "Default: up to the end of the context." })),
+  max_completion_tokens: optional(
+    integer({ min: 1, max: 65_536, about: "Default: up to the model's context length." }),
+  ),
   max_tokens: optional(integer({ min: 1, max: 65_536, about: "The older name of max_completion_tokens." })),
   logprobs: optional(boolean(), false),
   top_logprobs: optional(integer({ min: 0, max: 20, about: "Needs logprobs." })),
-  response_format: refused("Ask for the form in the messages, and check what comes.", [{ type: "text" }]),
+  response_format: refused("Describe the format in the messages, and validate the answer.", [{ type: "text" }]),
   tools: refused(NO_TOOLS, [[]]),
   tool_choice: refused(NO_TOOLS, ["none", "auto"]),
   functions: refused(NO_TOOLS, [[]]),
   function_call: refused(NO_TOOLS, ["none", "auto"]),
-  modalities: refused("Models here write text alone.", [["text"]]),
-  audio: refused("Models here write text alone."),
-  prediction: refused("Leave it out: the answer is the same."),
-  web_search_options: refused("Put what is to be known into the messages."),
+  modalities: refused("This server's models write text only.", [["text"]]),
+  audio: refused("This server's models write text only."),
+  prediction: refused("Leave it out; it would not change the answer."),
+  web_search_options: refused("Put what the model should know into the messages."),
   moderation: refused("Check texts on your side."),
-  store: refused("Nothing is stored here: keep the messages on your side.", [false]),
+  store: refused("This server stores no messages; store them on your side.", [false]),
   metadata: ignored(),
   parallel_tool_calls: ignored(),
   prompt_cache_key: ignored(),
@@ -134,7 +136,7 @@ interface Asked {
 async function chat(call: Call<Body>): Promise<Response> {
   const { body } = call, { n, stream, logprobs, top_logprobs } = body, model = modelOf(call, body.model);
   if (top_logprobs && !logprobs) {
-    throw invalid("top_logprobs", "top_logprobs says something of logprobs, which is not true");
+    throw invalid("top_logprobs", "top_logprobs is only allowed with logprobs=true");
   }
   checkStreamOptions(body);
   const most = body.max_completion_tokens ?? body.max_tokens, { messages } = body;
@@ -152,7 +154,7 @@ async function chat(call: Call<Body>): Promise<Response> {
   return stream ? eventStream(streamed(asked), call.failed) : whole(asked);
 }
 
-/** Developers say what the system says. */
+/** Converts a message; the role `developer` means `system`. */
 const said = ({ role, content }: { readonly role: string; readonly content: string }): Message => ({
   role: role === "developer" ? "system" : role,
   content,

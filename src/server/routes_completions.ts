@@ -1,4 +1,7 @@
-/** `/v1/completions`: texts that go on from prompts, as OpenAI's older API has them, with the log-probabilities of prompts too. */
+/**
+ * Routes for `/v1/completions`, OpenAI's older API, which continues prompts. It also returns log-probabilities of a
+ * prompt's tokens.
+ */
 import type { Generation, Piece, PromptScore, ServedModel } from "./engine_api.ts";
 import { invalid } from "./errors.ts";
 import { DONE, event, eventStream } from "./events.ts";
@@ -11,11 +14,13 @@ import { generateAll, merged, Transcript, usageOf } from "./transcripts.ts";
 
 const fields = {
   prompt: optional(writtenFields(MOST_TEXTS), [""]),
-  max_tokens: optional(integer({ min: 0, max: 65_536, about: "0 with echo: to score the prompt. Default 16." })),
+  max_tokens: optional(
+    integer({ min: 0, max: 65_536, about: "0 is allowed with echo, to score the prompt. Default 16." }),
+  ),
   best_of: optional(integer({ min: 1, max: 20 })),
   echo: optional(boolean(), false),
-  logprobs: optional(integer({ min: 0, max: 20, about: "OpenAI's API takes 5 at the most." })),
-  suffix: refused("The model goes on from the end of a text alone: leave it out.", [""]),
+  logprobs: optional(integer({ min: 0, max: 20, about: "OpenAI's API allows at most 5." })),
+  suffix: refused("Models can only continue a text at its end; leave it out.", [""]),
   ...sampling,
 };
 type Body = Values<typeof fields>;
@@ -36,7 +41,7 @@ const choiceSchema: Schema = {
     finish_reason: { enum: ["stop", "length"] },
   },
 };
-/** What is in every answer that generates, and its own. */
+/** The schema of an answer: the fields that all generating routes share, and `more`. */
 export const answerSchema = (object: string, more: Schema): Schema => ({
   type: "object",
   required: ["id", "object", "created", "model", ...Object.keys(more)],
@@ -52,14 +57,18 @@ const answers = answerSchema("text_completion", {
 
 export const completionRoutes: readonly Route[] = [
   route({
-    ...{ method: "POST", path: "/v1/completions", audience: "local", summary: "Go on from prompts", answers },
+    ...{ method: "POST", path: "/v1/completions", audience: "local", summary: "Continue prompts", answers },
     body: object({ model: modelField, ...fields }),
     answer: (call) => complete(call, call.body, call.body.model),
   }),
   route({
     ...{ method: "POST", path: "/v1/engines/{engine}/completions", audience: "local", answers },
-    summary: "The same, under the path that openai 0.28 posts to",
-    body: object({ model: ignored("The path names it."), engine: ignored("The path names it."), ...fields }),
+    summary: "Continue prompts, at the path that openai 0.28 uses",
+    body: object({
+      model: ignored("The model is taken from the path."),
+      engine: ignored("The model is taken from the path."),
+      ...fields,
+    }),
     answer: (call) => complete(call, call.body, call.path.engine),
   }),
 ];
@@ -70,16 +79,16 @@ interface Prompt {
   readonly text: string;
 }
 
-/** What is being written. */
+/** A request whose texts are being generated. */
 interface Asked {
   readonly body: Body;
   readonly model: ServedModel;
   readonly prompts: readonly Prompt[];
   readonly generations: readonly Generation[];
-  /** `count` of each prompt, those of the first prompt first. */
+  /** `count` transcripts for each prompt, in the order of the prompts. */
   readonly transcripts: readonly Transcript[];
   readonly count: number;
-  /** What all answers and events say. */
+  /** The fields that all answers and events share. */
   readonly head: Readonly<Record<string, unknown>>;
 }
 
@@ -110,21 +119,27 @@ async function complete(call: Call, body: Body, id: string): Promise<Response> {
   return stream ? eventStream(streamed(asked), call.failed) : await whole(asked);
 }
 
-/** @throws {ApiError} 400 where parameters contradict each other */
+/** @throws {ApiError} 400 if parameters contradict each other */
 function check(body: Body, count: number): void {
   const { n, prompt: { length }, stream, echo, max_tokens } = body;
-  if (count < n) throw invalid("best_of", `best_of is ${count}, and n is ${n}: it is at least n`);
+  if (count < n) throw invalid("best_of", `best_of=${count} is less than n=${n}; expected at least n`);
   if (stream && count > n) {
-    throw invalid("best_of", "best_of is above n, and a stream cannot take back what it has sent");
+    throw invalid(
+      "best_of",
+      "best_of above n is not possible with stream=true, because the best texts are known only at the end",
+    );
   }
   if (length * count > MOST_TEXTS) {
-    throw invalid("n", `${length} prompts with ${count} texts each: at most ${MOST_TEXTS} texts in all are written`);
+    throw invalid(
+      "n",
+      `${length} prompts with ${count} texts each are ${length * count} texts; at most ${MOST_TEXTS} are allowed`,
+    );
   }
-  if (max_tokens === 0 && !echo) throw invalid("max_tokens", "max_tokens is 0: without echo nothing is asked for");
+  if (max_tokens === 0 && !echo) throw invalid("max_tokens", "max_tokens=0 is only allowed with echo=true");
   checkStreamOptions(body);
 }
 
-/** What is common to an answer and its events. */
+/** The fields that an answer and its events share. */
 export const headOf = ({ id }: Call, model: ServedModel, kind: string, object: string) => ({
   id: `${kind}-${id.slice(4)}`,
   object,
@@ -132,7 +147,7 @@ export const headOf = ({ id }: Call, model: ServedModel, kind: string, object: s
   model: model.id,
 });
 
-/** What is new of one choice. */
+/** The new part of a choice. */
 interface Told {
   readonly index: number;
   readonly text: string;
@@ -140,7 +155,7 @@ interface Told {
   readonly finish?: Piece["finish"];
 }
 
-/** All that comes, with the prompt before the first piece of each choice where it is echoed. */
+/** The new parts of all choices. With `echo`, the first part of each choice begins with the prompt. */
 async function* told({ body, model, prompts, generations, transcripts, count }: Asked): AsyncGenerator<Told> {
   const { echo, logprobs } = body, begun = new Set<number>(), lists = transcripts.map(() => new OlderLogprobs(model));
   const scores = (i: number): Promise<readonly PromptScore[]> | undefined => generations[i].promptLogprobs;

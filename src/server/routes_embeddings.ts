@@ -1,4 +1,7 @@
-/** `/v1/embeddings`, and `/v1/score`, which OpenAI's API does not have: how likely continuations are. */
+/**
+ * Routes for `/v1/embeddings`, and for `/v1/score`, which is not in OpenAI's API and returns how likely continuations
+ * are.
+ */
 import type { PromptScore, ServedModel } from "./engine_api.ts";
 import { invalid } from "./errors.ts";
 import { ignored, integer, list, object, optional, type Schema, string, type Values } from "./fields.ts";
@@ -7,20 +10,20 @@ import { modelField, MOST_TEXTS } from "./sampling.ts";
 import { checkLength, eachText, encode, nameOf, writtenField, writtenFields } from "./texts.ts";
 import { generateAll } from "./transcripts.ts";
 
-/** Tokens of all texts that are embedded at once. */
+/** Most tokens of an embedding request in total. */
 const MOST_IN_ALL = 131_072;
 
 const embedded = {
   model: modelField,
   input: writtenFields(2048, { min: 1 }),
-  dimensions: optional(integer({ min: 1, max: 65_536, about: "The first so many numbers, normalised again." })),
+  dimensions: optional(integer({ min: 1, max: 65_536, about: "Return only the first numbers, normalised again." })),
   encoding_format: optional(string({ max: 10, values: ["float", "base64"] }), "float"),
   user: ignored(),
 };
 const scored = {
   model: modelField,
   prompt: optional(writtenField, ""),
-  continuations: list(writtenField, { min: 1, max: MOST_TEXTS, about: "Each goes on from the prompt." }),
+  continuations: list(writtenField, { min: 1, max: MOST_TEXTS, about: "Texts that follow the prompt." }),
 };
 
 const integers = (...names: readonly string[]): Schema => ({
@@ -41,7 +44,7 @@ const numbers = { type: "array", items: { type: "number" } };
 export const embeddingRoutes: readonly Route[] = [
   route({
     ...{ method: "POST", path: "/v1/embeddings", audience: "local", body: object(embedded), answer: embed },
-    summary: "The mean of a text's last hidden states, of length 1",
+    summary: "A text's embedding: the mean of its final hidden states, normalised to length 1",
     answers: answers({
       type: "object",
       required: ["object", "index", "embedding"],
@@ -70,7 +73,7 @@ async function embed(call: Call<Values<typeof embedded>>): Promise<Response> {
   const { body: { input, dimensions, encoding_format }, served, signal, key } = call,
     model = modelOf(call, call.body.model);
   if (dimensions !== undefined && dimensions > model.embeddingSize) {
-    throw invalid("dimensions", `dimensions is ${dimensions}, and ${model.id} has ${model.embeddingSize}`);
+    throw invalid("dimensions", `dimensions=${dimensions} is more than the ${model.embeddingSize} of ${model.id}`);
   }
   const ids = await eachText(input, (written, i) => {
     const at = input.length > 1 ? `input[${i}]` : "input", ids = encode(model, written, at);
@@ -81,7 +84,7 @@ async function embed(call: Call<Values<typeof embedded>>): Promise<Response> {
   if (tokens > MOST_IN_ALL) {
     throw invalid(
       "input",
-      `input has ${tokens} tokens in all; at most ${MOST_IN_ALL} are taken: send several requests`,
+      `input has ${tokens} tokens in total; at most ${MOST_IN_ALL} are allowed; send several requests`,
     );
   }
   const means = await served.engine.embed(model.id, ids, signal, key);
@@ -97,12 +100,12 @@ async function embed(call: Call<Values<typeof embedded>>): Promise<Response> {
   });
 }
 
-/** Of length 1, so that a product of two is their cosine. */
+/** Scales a vector to length 1, so that the dot product of two is their cosine. */
 function unit(vector: Float32Array): Float32Array {
   const length = Math.hypot(...vector);
   return length > 0 ? vector.map((x) => x / length) : vector;
 }
-/** Little-endian, as clients read it. */
+/** Encodes a vector as little-endian float32 in base64, as clients read it. */
 function base64(vector: Float32Array): string {
   const view = new DataView(new ArrayBuffer(4 * vector.length));
   vector.forEach((x, i) => view.setFloat32(4 * i, x, true));
@@ -134,7 +137,7 @@ async function score(call: Call<Values<typeof scored>>): Promise<Response> {
   const scores = await Promise.all(
     generations.map(async ({ pieces, promptLogprobs }): Promise<readonly PromptScore[]> => {
       const scores = promptLogprobs ?? Promise.resolve([]);
-      scores.catch(() => {}); // what is wrong comes out of the pieces too
+      scores.catch(() => {}); // the loop over the pieces throws the same error
       for await (const _ of pieces);
       return await scores;
     }),
@@ -158,8 +161,8 @@ async function score(call: Call<Values<typeof scored>>): Promise<Response> {
 }
 
 /**
- * Prompt and continuation as one text: two texts are encoded together, as they would stand in one, and what is past the prompt's own
- * tokens is the continuation (as lm-evaluation-harness).
+ * Joins a prompt and a continuation. If both are strings, they are encoded as one text, and the tokens after the
+ * prompt's own number of tokens count as the continuation, as in lm-evaluation-harness.
  */
 function together(
   model: ServedModel,
@@ -171,6 +174,6 @@ function together(
   const both = typeof prompt === "string" && prompt !== "" && typeof continuation === "string";
   const ids = both ? encode(model, prompt + continuation, at) : [...before, ...encode(model, continuation, at)];
   const from = Math.min(before.length, ids.length);
-  if (continuation === "" || from === ids.length) throw invalid(at, `${at}: there is nothing to score`);
+  if (continuation === "" || from === ids.length) throw invalid(at, `${at} has no tokens to score`);
   return { ids, from };
 }

@@ -1,4 +1,4 @@
-/** `/v1/files`: files to tune with, and the files that tuning makes. */
+/** Routes for `/v1/files`: files for fine-tuning, and the result files of jobs. */
 import { invalid } from "./errors.ts";
 import { fileBytes, LEAST_EXPIRY, MOST_EXPIRY, PURPOSES } from "./files.ts";
 import { integer, optional, type Schema, string } from "./fields.ts";
@@ -26,14 +26,14 @@ const shown = ({ id, bytes, created, filename, purpose, expires }: StoredFile) =
   expires_at: expires,
 });
 
-/** The answer to a request for a list. */
+/** Returns the answer to a request for a list. */
 export function pageOf<T extends { readonly id: string }>(
   [items, has_more]: readonly [readonly T[], boolean],
 ): Response {
   const [first, last] = [items[0], items.at(-1)].map((item) => item?.id ?? null);
   return Response.json({ object: "list", data: items, has_more, first_id: first, last_id: last });
 }
-/** Of such an answer. */
+/** Schema of an answer with a list. */
 export const pageSchema = (items: Schema): Schema => ({
   type: "object",
   required: ["object", "data", "has_more"],
@@ -42,9 +42,9 @@ export const pageSchema = (items: Schema): Schema => ({
     ...{ first_id: { type: ["string", "null"] }, last_id: { type: ["string", "null"] } },
   },
 });
-/** Of a list's query. */
+/** The query's parameters for a list. */
 export const pageQuery = (limit: number, most: number) => ({
-  after: optional(string({ min: 1, max: 80, about: "The id of the last that the client has" })),
+  after: optional(string({ min: 1, max: 80, about: "The id of the last item that the client has" })),
   limit: optional(integer({ min: 1, max: most }), limit),
 });
 export interface PageQuery {
@@ -52,7 +52,7 @@ export interface PageQuery {
   readonly limit: number;
 }
 
-/** The routes of files; without a key nobody has any. */
+/** Makes the routes for files. All of them need a key, because files belong to keys. */
 export function fileRoutes({ files, checkUnused }: Pick<Jobs, "files" | "checkUnused">): readonly Route[] {
   const one = "/v1/files/{file}";
   return [
@@ -90,12 +90,12 @@ export function fileRoutes({ files, checkUnused }: Pick<Jobs, "files" | "checkUn
       },
     }),
     route({
-      ...{ method: "GET", path: one, audience: "key", summary: "One of them", answers: file },
+      ...{ method: "GET", path: one, audience: "key", summary: "A file", answers: file },
       answer: async ({ key, path }) => Response.json(shown(await files.find(path.file, key!))),
     }),
     route({
       ...{ method: "GET", path: `${one}/content`, audience: "key", answers: "application/octet-stream" },
-      summary: "Its bytes",
+      summary: "A file's bytes",
       answer: async ({ key, path }) => {
         const found = await files.find(path.file, key!);
         return new Response(fileBytes(files.path(found)), {
@@ -104,7 +104,7 @@ export function fileRoutes({ files, checkUnused }: Pick<Jobs, "files" | "checkUn
       },
     }),
     route({
-      ...{ method: "DELETE", path: one, audience: "key", summary: "Deletes it" },
+      ...{ method: "DELETE", path: one, audience: "key", summary: "Deletes a file" },
       answers: {
         type: "object",
         required: ["id", "object", "deleted"],

@@ -1,4 +1,4 @@
-/** `/v1/fine_tuning/jobs`: models are tuned, and what comes of it; and the deletion of models that jobs have made. */
+/** Routes for `/v1/fine_tuning/jobs`, and for deleting the models that jobs have made. */
 import type * as NodeCrypto from "node:crypto";
 import { isObject } from "../files/files.ts";
 import { builtin } from "../files/system.ts";
@@ -56,7 +56,7 @@ const text = template("A text with {{item.NAME}} and {{sample.output_text}}.");
 const typed = <T extends string>(type: T) => string({ max: 40, values: [type] }) as Field<T>;
 const name = string({ min: 1, max: 64 });
 
-/** One of several shapes, by its `type`. */
+/** A field of several shapes; the value's `type` says which. */
 function byType<T>(cases: Readonly<Record<string, Field<T>>>, instead: string): Field<T> {
   const names = Object.keys(cases);
   return {
@@ -92,14 +92,18 @@ const grader = byType<Grader>({
           content: text,
           type: optional(typed("message")),
         }),
-        { min: 1, max: 64, about: "What the reward model reads: of one message its text, of several a chat." },
+        {
+          min: 1,
+          max: 64,
+          about: "What the reward model reads: the text of a single message, or a chat of several messages.",
+        },
       ),
       range: optional(list(number({ min: -1e6, max: 1e6 }), { min: 2, max: 2 })),
-      sampling_params: ignored("A reward model gives a score, and writes nothing."),
+      sampling_params: ignored("A reward model returns a score and generates no text."),
     }),
     ({ range, input, sampling_params: _, ...rest }, at): Grader => {
       if (range && range[0] >= range[1]) {
-        throw invalid(`${at}.range`, `${at}.range: expected the least, then the greatest score`);
+        throw invalid(`${at}.range`, `${at}.range: expected [lowest score, highest score]`);
       }
       const turns = input.map(({ role, content }) => ({ role, content })), [least, most] = range ?? [];
       return {
@@ -108,10 +112,10 @@ const grader = byType<Grader>({
       };
     },
   ),
-}, "Graders here run no code, and a score_model's `model` names a served reward model.");
+}, "Graders run no code. The `model` of a score_model is the name of a served reward model.");
 
 const hyper = <F extends Readonly<Record<string, Field<unknown>>>>(fields: F) => optional(object(fields));
-const other = refused("The method is another.");
+const other = refused("It belongs to another method.");
 const method = byType<JobRequest["method"]>({
   supervised: object({
     ...{ type: typed("supervised"), dpo: other, reinforcement: other },
@@ -129,20 +133,22 @@ const method = byType<JobRequest["method"]>({
       grader,
       hyperparameters: hyper({
         ...{ ...common, ...lora },
-        compute_multiplier: auto(number({ min: 1e-5, max: 10, about: "Answers to a prompt: 8 times this, 2 to 64." })),
+        compute_multiplier: auto(
+          number({ min: 1e-5, max: 10, about: "The number of answers for each prompt is 8 times this, from 2 to 64." }),
+        ),
         eval_interval: auto(integer({ min: 1, max: 1_000_000 })),
         eval_samples: ignored("Each held-out prompt is answered once."),
         reasoning_effort: ignored(),
       }),
     }),
   }),
-}, "OpenAI's other methods are not there.");
+}, "OpenAI's other methods are not supported.");
 
 const body = object({
   model: string({
     min: 1,
     max: 256,
-    about: "A served model, or, not in OpenAI's API, new:NAME: a config that is shipped.",
+    about: "A served model. Not in OpenAI's API: new:NAME trains a new model by a shipped config.",
   }),
   training_file: string({ min: 1, max: 80 }),
   validation_file: optional(string({ min: 1, max: 80 })),
@@ -151,9 +157,9 @@ const body = object({
   method: optional(method),
   hyperparameters: hyper({ ...common, ...lora }),
   metadata: optional(
-    map(string({ max: 512 }), { names: /^[\s\S]{1,64}$/, max: 16, about: "names of 64 characters at most" }),
+    map(string({ max: 512 }), { names: /^[\s\S]{1,64}$/, max: 16, about: "names have at most 64 characters" }),
   ),
-  integrations: refused("Metrics are events of the job, and a file of its results.", [[]]),
+  integrations: refused("The job's events and its results file have the metrics.", [[]]),
 });
 
 const job: Schema = {
@@ -233,8 +239,8 @@ const checkpoint: Schema = {
 };
 
 /**
- * By what a repeated request is known, and whether it is one: clients say how often they have tried, or send a key of their own. Without
- * either the same body may be meant twice.
+ * How a repeated request is recognised, and whether this request is one. Clients send the number of their retries, or
+ * an idempotency key. Without either, a second request with the same body is a new request.
  */
 function repeatOf({ request: { headers } }: Call, body: unknown): { readonly mark: string; readonly again: boolean } {
   const key = headers.get("idempotency-key")?.slice(0, 256),
@@ -244,7 +250,7 @@ function repeatOf({ request: { headers } }: Call, body: unknown): { readonly mar
   return { mark: `${key === undefined ? "body" : "key"} ${hash}`, again: key !== undefined || tries > 0 };
 }
 
-/** Names and values of `metadata[NAME]=VALUE` in a query. */
+/** Names and values of the query's `metadata[NAME]=VALUE`. */
 const metadataOf = ({ request }: Call): [name: string, value: string][] =>
   [...new URL(request.url).searchParams].flatMap(([name, value]): [string, string][] => {
     const [, key] = /^metadata\[(.{1,64})\]$/.exec(name) ?? [];
@@ -253,7 +259,7 @@ const metadataOf = ({ request }: Call): [name: string, value: string][] =>
 
 const all = "/v1/fine_tuning/jobs", one = `${all}/{job}`;
 
-/** The routes of files and jobs, for whoever has a key. */
+/** Makes the routes for files and jobs. All of them need a key. */
 export function jobRoutes(jobs: Jobs): readonly Route[] {
   const found = ({ path, key }: Call) => jobs.find(path.job, key!), { store } = jobs;
   const act = (verb: string, summary: string, does: (job: StoredJob) => StoredJob) =>
@@ -264,7 +270,7 @@ export function jobRoutes(jobs: Jobs): readonly Route[] {
   return [
     ...fileRoutes(jobs),
     route({
-      ...{ method: "POST", path: all, audience: "key", summary: "Begins a job", body, answers: job },
+      ...{ method: "POST", path: all, audience: "key", summary: "Creates a job", body, answers: job },
       async answer(call) {
         const { key, body: { suffix, validation_file, method, hyperparameters, metadata, seed, ...rest } } = call;
         const request: JobRequest = {
@@ -286,7 +292,7 @@ export function jobRoutes(jobs: Jobs): readonly Route[] {
         method: "GET",
         path: all,
         audience: "key",
-        summary: "Your jobs, the newest first",
+        summary: "Your jobs, newest first",
         answers: pageSchema(job),
       },
       query: pageQuery(20, 100),
@@ -304,15 +310,15 @@ export function jobRoutes(jobs: Jobs): readonly Route[] {
       },
     }),
     route({
-      ...{ method: "GET", path: one, audience: "key", summary: "One of them", answers: job },
+      ...{ method: "GET", path: one, audience: "key", summary: "A job", answers: job },
       answer: (call) => Response.json(shown(found(call))),
     }),
-    act("cancel", "Ends a job; its checkpoints stay", (job) => jobs.cancel(job)),
-    act("pause", "Saves a job and stops it", (job) => jobs.pause(job)),
-    act("resume", "Has a paused job go on", (job) => jobs.resume(job)),
+    act("cancel", "Cancels a job; its checkpoints stay", (job) => jobs.cancel(job)),
+    act("pause", "Saves a job and pauses it", (job) => jobs.pause(job)),
+    act("resume", "Resumes a paused job", (job) => jobs.resume(job)),
     route({
       ...{ method: "GET", path: `${one}/events`, audience: "key", answers: pageSchema(event) },
-      ...{ summary: "What has happened, the newest first", query: pageQuery(20, 1000) },
+      ...{ summary: "A job's events, newest first", query: pageQuery(20, 1000) },
       answer(call) {
         const [rows, more] = store.events(found(call).id, call.query as unknown as PageQuery);
         return pageOf([rows.map(shownEvent), more]);
@@ -320,7 +326,7 @@ export function jobRoutes(jobs: Jobs): readonly Route[] {
     }),
     route({
       ...{ method: "GET", path: `${one}/checkpoints`, audience: "key", answers: pageSchema(checkpoint) },
-      ...{ summary: "Its checkpoints, the newest first: each is a model", query: pageQuery(10, 100) },
+      ...{ summary: "A job's checkpoints, newest first; each is a model", query: pageQuery(10, 100) },
       answer(call) {
         const [rows, more] = store.checkpoints(found(call).id, call.query as unknown as PageQuery);
         return pageOf([rows.map(shownCheckpoint), more]);

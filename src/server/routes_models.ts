@@ -1,4 +1,4 @@
-/** `/v1/models`: what is served. */
+/** Routes for `/v1/models`. */
 import type { ServedModel } from "./engine_api.ts";
 import type { Schema } from "./fields.ts";
 import { modelOf, type Route, route } from "./routes.ts";
@@ -27,7 +27,7 @@ const shown = ({ id, created, ownedBy, blockSize, vocabSize, loaded, template }:
 
 export const modelRoutes: readonly Route[] = [
   route({
-    ...{ method: "GET", path: "/v1/models", audience: "local", summary: "What is served" },
+    ...{ method: "GET", path: "/v1/models", audience: "local", summary: "The served models" },
     answers: {
       type: "object",
       required: ["object", "data"],
@@ -36,7 +36,7 @@ export const modelRoutes: readonly Route[] = [
     answer: ({ served, key }) => Response.json({ object: "list", data: served.engine.models(key).map(shown) }),
   }),
   route({
-    ...{ method: "GET", path: "/v1/models/{model}", audience: "local", summary: "One of them", answers: model },
+    ...{ method: "GET", path: "/v1/models/{model}", audience: "local", summary: "A model", answers: model },
     answer: (call) => Response.json(shown(modelOf(call, call.path.model))),
   }),
 ];

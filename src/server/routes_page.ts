@@ -1,7 +1,7 @@
 /**
- * The page at `/`: the files of src/page, read once. Its modules are served one by one, under their own names, with the types taken
- * out by the runtime (`stripTypeScriptTypes`, which leaves every line and column where it was), so that a server needs neither a
- * bundler nor a build.
+ * Serves the page at `/`: the files of src/page, read once at the start. Its modules are served one by one, under their
+ * own names. Their types are removed by the runtime's `stripTypeScriptTypes`, which preserves lines and columns, so
+ * neither a bundler nor a build is needed.
  */
 import type * as NodeModule from "node:module";
 import { builtin } from "../files/system.ts";
@@ -10,7 +10,10 @@ import { notFound } from "./errors.ts";
 import { type Route, route } from "./routes.ts";
 
 const TYPES: Readonly<Record<string, string>> = { html: "text/html", css: "text/css", ts: "text/javascript" };
-/** What the page may do: run and show what this server has, and ask it alone. A text that holds markup could do no more. */
+/**
+ * The page may load scripts and styles from this server only, and send requests to this server only. Markup in a
+ * model's text could do no more than that.
+ */
 const POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; " +
   "base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -29,7 +32,7 @@ function readPage(): Map<string, PageFile> {
   );
 }
 
-/** The routes of the page's own files, which need no key: what they show asks the other routes. */
+/** Makes the routes for the page's own files. They need no key, because all data comes from the other routes. */
 export function pageRoutes(): readonly Route[] {
   const files = readPage();
   const answer = (name: string): Response => {

@@ -1,4 +1,6 @@
-/** `/v1/responses`: the newer form of chats, without anything stored: a request brings the whole chat. */
+/**
+ * Routes for `/v1/responses`, OpenAI's newer API for chats. Nothing is stored, so a request contains the whole chat.
+ */
 import type { Message } from "../data/examples.ts";
 import { chatPrompt } from "./chats.ts";
 import type { Generation, ServedModel } from "./engine_api.ts";
@@ -24,9 +26,9 @@ import { content } from "./routes_chat.ts";
 import { modelField, shaping } from "./sampling.ts";
 import { generateAll, merged, Transcript } from "./transcripts.ts";
 
-const NO_TOOLS = "Models here call no functions: leave it out.";
+const NO_TOOLS = "This server's models call no functions; leave it out.";
 const LOGPROBS = "message.output_text.logprobs";
-const STATELESS = "Nothing is stored here: send the whole chat as input.";
+const STATELESS = "This server stores no chats; send the whole chat as input.";
 
 const item = mapped(
   object({
@@ -64,11 +66,11 @@ const fields = {
   ...shaping,
   top_logprobs: optional(integer({ min: 0, max: 20 })),
   include: optional(
-    list(string({ max: 80 }), { max: 16, about: `${LOGPROBS}; nothing else is there to include.` }),
+    list(string({ max: 80 }), { max: 16, about: `Only ${LOGPROBS} is supported.` }),
   ),
   stream: optional(boolean(), false),
   metadata: optional(metadata, {}),
-  text: refused("Ask for the form in the input, and check what comes.", [
+  text: refused("Describe the format in the input, and validate the answer.", [
     { format: { type: "text" } },
     {},
   ]),
@@ -81,7 +83,7 @@ const fields = {
   prompt: refused("Write the prompt into the input."),
   background: refused("Keep the connection open, or stream.", [false]),
   background_options: refused("Keep the connection open, or stream."),
-  image: refused("Models read and write text alone."),
+  image: refused("Models read and write text only."),
   access_programs: ignored(),
   truncation: refused("Leave out old turns on your side.", ["disabled"]),
   context_management: refused("Leave out old turns on your side."),
@@ -155,14 +157,14 @@ const partOf = (text: string, logprobs: readonly unknown[]) => ({
   type: "output_text" as const,
   ...{ text, annotations: [], logprobs },
 });
-/** The answer's message; without a part while it is written. */
+/** The answer's message; without `logprobs` it is still in progress and has no content. */
 function messageOf({ call, transcript: { text, finish } }: Asked, logprobs?: readonly unknown[]) {
   const status = !logprobs ? "in_progress" : finish === "stop" ? "completed" : "incomplete";
   const content = logprobs ? [partOf(text, logprobs)] : [];
   return { type: "message", id: `msg_${call.id.slice(4)}`, role: "assistant", status, content };
 }
 
-/** @param message without it, the answer has just begun */
+/** @param message if missing, the answer has just begun */
 function responseOf({ call, model, prompt, transcript, created }: Asked, message?: object): Record<string, unknown> {
   const { instructions = null, max_output_tokens = null, temperature, top_p, top_logprobs, metadata } = call.body;
   const cut = message && transcript.finish !== "stop", { count } = transcript;

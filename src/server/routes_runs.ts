@@ -1,19 +1,26 @@
-/** `/v1/runs`, which OpenAI's API does not have: what the runs behind served models have measured, also while they are being trained. */
+/**
+ * Routes for `/v1/runs`, which is not in OpenAI's API: the metrics of runs whose models are served, also while they are
+ * being trained.
+ */
 import { exists, InputFile } from "../files/files.ts";
 import { notFound } from "./errors.ts";
 import { integer, optional } from "./fields.ts";
 import { type Route, route } from "./routes.ts";
 
-/** A run folder, under the name of the model that is served from it. */
+/** A run folder and the id of the model that is served from it. */
 export interface ServedRun {
   readonly id: string;
   readonly path: string;
 }
 
-/** The most bytes of an answer; a line has some hundred. */
+/** Most bytes of an answer. A line has a few hundred. */
 const MOST = 2 ** 20;
 
-/** @param runs those of `--model`; folders without metrics.jsonl are no runs */
+/**
+ * Makes the routes.
+ *
+ * @param runs the folders of `--model`; folders without metrics.jsonl are left out
+ */
 export function runRoutes(runs: readonly ServedRun[]): readonly Route[] {
   const fileOf = ({ path }: ServedRun) => `${path}/metrics.jsonl`;
   return [
@@ -22,7 +29,7 @@ export function runRoutes(runs: readonly ServedRun[]): readonly Route[] {
         method: "GET",
         path: "/v1/runs",
         audience: "key",
-        summary: "Runs behind served models; not in OpenAI's API",
+        summary: "Runs whose models are served; not in OpenAI's API",
       },
       answers: { type: "object", properties: { object: { const: "list" }, data: { type: "array" } } },
       async answer() {
@@ -32,11 +39,13 @@ export function runRoutes(runs: readonly ServedRun[]): readonly Route[] {
     }),
     route({
       ...{ method: "GET", path: "/v1/runs/{run}/metrics", audience: "key", answers: "application/jsonl" },
-      summary: "Whole lines of its metrics.jsonl after a byte; not in OpenAI's API",
+      summary: "Complete lines of a run's metrics.jsonl from a byte on; not in OpenAI's API",
       query: { after: optional(integer({ min: 0, max: 2 ** 50 }), 0) },
       async answer({ path, query }) {
         const run = runs.find(({ id }) => id === path.run);
-        if (!run || !await exists(fileOf(run))) throw notFound("There is no such run", "run_not_found", "run");
+        if (!run || !await exists(fileOf(run))) {
+          throw notFound("The run does not exist; GET /v1/runs lists the runs", "run_not_found", "run");
+        }
         using file = await InputFile.open(fileOf(run));
         const after = query.after as number, bytes = new Uint8Array(Math.max(0, Math.min(MOST, file.size - after)));
         const read = bytes.subarray(0, await file.fill(after, bytes));

@@ -1,4 +1,4 @@
-/** How the server is: health, metrics, and the document of its routes. */
+/** Routes for the state of the server: health, metrics, and the OpenAPI document. */
 import type { Schema } from "./fields.ts";
 import { metricLines } from "./metrics.ts";
 import { openapi } from "./openapi.ts";
@@ -11,26 +11,32 @@ const health: Schema = {
 };
 
 /**
- * The routes of the server's state.
+ * Makes the routes for the server's state.
  *
- * @param routes that `/openapi.json` describes besides these
- * @param counts of requests, for `/metrics`
+ * @param routes the other routes, which `/openapi.json` describes too
+ * @param counts number of requests by route and status, for `/metrics`
  */
 export function stateRoutes(routes: readonly Route[], counts: Counts): readonly Route[] {
   const own: Route[] = [
     route({
-      ...{ method: "GET", path: "/health", audience: "open", summary: "Whether the engine lives", answers: health },
+      ...{
+        method: "GET",
+        path: "/health",
+        audience: "open",
+        summary: "Whether the engine is running",
+        answers: health,
+      },
       answer: ({ served: { engine: { health: { alive } } } }) => state(alive ? "ok" : "stopped"),
     }),
     route({
       ...{ method: "GET", path: "/health/ready", audience: "open", answers: health },
-      summary: "Whether models are loaded, and the engine goes on",
+      summary: "Whether models are loaded and the engine makes progress",
       answer: ({ served: { engine: { health: { alive, ready } } } }) =>
         state(!alive ? "stopped" : ready ? "ok" : "not ready"),
     }),
     route({
       ...{ method: "GET", path: "/metrics", audience: "local", answers: "text/plain" },
-      summary: "What is measured, in Prometheus's format",
+      summary: "Metrics in Prometheus's format",
       answer: ({ served }) =>
         new Response(requestLines(counts) + served.engine.metrics(), {
           headers: { "content-type": "text/plain; version=0.0.4; charset=utf-8" },

@@ -1,25 +1,25 @@
-/** The parameters that routes which write texts share, and what the engine is asked for with them. */
+/** Parameters shared by all routes that generate texts, and their translation for the engine. */
 import type { GenerateRequest } from "./engine_api.ts";
 import { invalid } from "./errors.ts";
 import { boolean, either, ignored, integer, list, map, mapped, number, object, optional, string } from "./fields.ts";
 
-/** The greatest seed: so many texts may draw from those after it. */
+/** The greatest seed. The sum with a text's index must stay a safe integer. */
 const GREATEST_SEED = 2 ** 51;
-/** How many texts a request may ask for in all. */
+/** Most texts that a request may ask for in total. */
 export const MOST_TEXTS = 128;
 
 export const modelField = string({ min: 1, max: 256, about: "Id of a model that GET /v1/models lists." });
 
-/** Temperature and what else shapes the distribution. */
+/** Parameters that shape the distribution of the next token. */
 export const shaping = {
-  temperature: optional(number({ min: 0, max: 2, about: "0 takes the likeliest token." }), 1),
+  temperature: optional(number({ min: 0, max: 2, about: "0 always chooses the most likely token." }), 1),
   top_p: optional(number({ min: 0, max: 1 }), 1),
 };
 
-/** What completions and chats share. */
+/** Parameters of completions and chats. */
 export const sampling = {
   ...shaping,
-  top_k: optional(integer({ min: 0, max: 1_000_000, about: "Not in OpenAI's API: 0, all, as without it." })),
+  top_k: optional(integer({ min: 0, max: 1_000_000, about: "Not in OpenAI's API. 0, the default, means all tokens." })),
   min_p: optional(number({ min: 0, max: 1, about: "Not in OpenAI's API." })),
   n: optional(integer({ min: 1, max: 16 }), 1),
   stop: optional(
@@ -29,7 +29,7 @@ export const sampling = {
         field: mapped(string({ min: 1, max: 256 }), (text) => [text]),
       },
       { is: Array.isArray, field: list(string({ min: 1, max: 256 }), { max: 4 }) },
-    ], "The text ends before the first of them."),
+    ], "The text ends before the first stop string."),
     [],
   ),
   seed: optional(integer({ min: -GREATEST_SEED, max: GREATEST_SEED })),
@@ -37,7 +37,7 @@ export const sampling = {
   presence_penalty: optional(number({ min: -2, max: 2 }), 0),
   logit_bias: optional(
     map(number({ min: -100, max: 100 }), {
-      ...{ names: /^[0-9]{1,9}$/, max: 300, about: "What is added to the logits of tokens, by their ids." },
+      ...{ names: /^[0-9]{1,9}$/, max: 300, about: "Numbers to add to the logits of tokens, by token id." },
     }),
   ),
   stream: optional(boolean(), false),
@@ -48,7 +48,7 @@ export const sampling = {
   user: ignored(),
 };
 
-/** The checked values of {@linkcode sampling}. */
+/** The validated values of {@linkcode sampling}. */
 export interface Sampling {
   readonly temperature: number;
   readonly top_p: number;
@@ -62,10 +62,10 @@ export interface Sampling {
 }
 
 /**
- * The engine's part of the parameters.
+ * Translates the parameters for the engine.
  *
- * @param vocabSize of the model
- * @throws {ApiError} 400 where a bias is of no token
+ * @param vocabSize the model's vocabulary size
+ * @throws {ApiError} 400 if `logit_bias` has an id outside the vocabulary
  */
 export function samplingOf(
   body: Sampling,
@@ -75,7 +75,7 @@ export function samplingOf(
   const logitBias = new Map(Array.from(bias, ([id, value]) => [Number(id), value]));
   const stray = logitBias.keys().find((id) => id >= vocabSize);
   if (stray !== undefined) {
-    throw invalid("logit_bias", `logit_bias: the model has no token ${stray}: its vocabulary ends at ${vocabSize - 1}`);
+    throw invalid("logit_bias", `logit_bias: ${stray} is not a valid token id; expected 0 to ${vocabSize - 1}`);
   }
   return {
     ...{ temperature, topP, stop, logitBias },
@@ -89,6 +89,6 @@ export function samplingOf(
 
 export function checkStreamOptions({ stream, stream_options }: { stream: boolean; stream_options?: object }): void {
   if (stream_options && !stream) {
-    throw invalid("stream_options", "stream_options says something of streams: stream is not true");
+    throw invalid("stream_options", "stream_options is only allowed with stream=true");
   }
 }

@@ -1,8 +1,9 @@
 /**
- * Which texts are written now. In the worker: requests come in between two steps, their texts wait for slots of their model, and
- * what is written goes to the outbox.
+ * Decides which texts are generated now. Used in the worker. Requests are received between two steps, their texts wait
+ * for slots of their model, and new tokens go to the outbox.
  *
- * First come, first served; but where others wait for the same model, a key that has half of its slots lets them go first.
+ * Texts are served in the order in which they arrived, with one exception: while texts of other keys wait for the same
+ * model, a key that holds half of the model's slots gets no more.
  */
 import { turn } from "../loop/breather.ts";
 import { Turns } from "../files/files.ts";
@@ -14,25 +15,25 @@ import { Outbox } from "./outbox.ts";
 import type { Served } from "./served.ts";
 import { Text } from "./text.ts";
 
-/** Milliseconds without a turn for what else the worker has to do, such as reading files. */
+/** Milliseconds after which steps pause for other work of the worker, such as reading files. */
 const BREATH = 10;
-/** Turns in which a message that was sent has come. */
+/** Most turns of the event loop to wait for a message that has been sent. */
 const MOST_TURNS = 64;
 
 interface Queue {
   readonly waiting: Text[];
   readonly running: Set<Text>;
-  /** Whether steps are being computed. */ driven: boolean;
+  /** Whether `#drive` is running for this model. */ driven: boolean;
 }
 
 export class Scheduler implements Disposable {
   readonly metrics = noMetrics();
   readonly #outbox: Outbox;
   readonly #models = new LoadedModels();
-  /** Of requests that are not over. */
+  /** The texts of unfinished requests, by request number. */
   readonly #texts = new Map<number, Text[]>();
   readonly #queues = new Map<Served, Queue>();
-  /** Embeddings that were asked for. */
+  /** The controllers that abort unfinished embedding requests. */
   readonly #embeds = new Map<number, AbortController>();
   readonly #turns = new Turns();
   #received = 0;
@@ -42,7 +43,7 @@ export class Scheduler implements Disposable {
     this.#outbox = new Outbox(this.metrics, send);
   }
 
-  /** Takes a message. */
+  /** Handles a message. */
   hear(message: ToWorker): void {
     this.#received++;
     if (message.kind === "load") void this.#load(message.of, message.spec);
@@ -67,7 +68,7 @@ export class Scheduler implements Disposable {
     if (gone) this.#queues.delete(gone);
     this.#count();
   }
-  /** Of a model: who waits, in the order in which they came, and who is written. */
+  /** A model's queue: its waiting texts in their order of arrival, and its running texts. */
   #queue(served: Served): Queue {
     let queue = this.#queues.get(served);
     if (!queue) this.#queues.set(served, queue = { waiting: [], running: new Set(), driven: false });
@@ -87,7 +88,7 @@ export class Scheduler implements Disposable {
     this.#idle();
   }
 
-  /** Gives free slots to those that wait. */
+  /** Gives free slots to waiting texts. */
   #admit(served: Served): void {
     const { waiting, running } = this.#queue(served);
     const most = Math.ceil(served.info.slots / 2);
@@ -113,12 +114,15 @@ export class Scheduler implements Disposable {
     this.shared.busy = true;
     if (!queue.driven) void this.#drive(text.served, queue);
   }
-  /** Computes a model's steps as long as there is a text, and takes their tokens. Between two steps others have their turns. */
+  /**
+   * Computes a model's steps as long as it has texts, and takes the new tokens. Between two steps other models get
+   * their turns.
+   */
   async #drive(served: Served, queue: Queue): Promise<void> {
     const { metrics } = this, { running } = queue;
     queue.driven = true;
     for (;;) {
-      await this.#breathe(); // what has come at once begins together
+      await this.#breathe(); // requests that arrived together begin together
       if (running.size === 0) return void (queue.driven = false);
       const before = performance.now(), rows = await served.rows.step(), ms = performance.now() - before;
       this.shared.step();
@@ -130,7 +134,7 @@ export class Scheduler implements Disposable {
       this.#outbox.flush(ms);
     }
   }
-  /** Takes what a step has written of a text. */
+  /** Takes a text's new tokens after a step. */
   #take(text: Text): void {
     const { of, index, row } = text;
     try {
@@ -142,13 +146,13 @@ export class Scheduler implements Disposable {
       return this.#fail(of, error);
     }
     if (text.over || !row!.done) return;
-    if (text.last === 0) { // none were asked for
+    if (text.last === 0) { // `maxNewTokens` is 0
       this.#read(text);
       this.#outbox.piece(of, index).finish = "length";
     }
     this.#end(text);
   }
-  /** The prompt has been read. */
+  /** Records that a text's prompt has been read. */
   #read({ of, index, request: { prompt, promptLogprobs }, row }: Text): void {
     const { metrics: { promptTokens } } = this, { reused, scores } = row!;
     if (index === 0 && promptLogprobs !== undefined) {
@@ -187,10 +191,10 @@ export class Scheduler implements Disposable {
     this.#embeds.get(of)?.abort();
     for (const { where } of this.#stop(of)) this.metrics.aborted[where]++;
     this.#outbox.drop(of);
-    this.#outbox.of(of); // nobody waits for it, but what is counted goes with it
+    this.#outbox.of(of); // an empty update, so that the changed counts are sent
     this.#idle();
   }
-  /** Ends a request's texts. @returns those that were not over */
+  /** Ends a request's texts. @returns the texts that were not finished */
   #stop(of: number): Text[] {
     const texts = (this.#texts.get(of) ?? []).filter(({ over }) => !over);
     this.#texts.delete(of);
@@ -205,7 +209,7 @@ export class Scheduler implements Disposable {
     return texts;
   }
 
-  /** One input after the other, in pieces between which those that write go on. */
+  /** Embeds one input after the other, in pieces, between which texts continue. */
   async #embed(of: number, model: string, inputs: readonly (readonly number[])[]): Promise<void> {
     const controller = new AbortController(), { signal } = controller;
     this.#embeds.set(of, controller);
@@ -227,7 +231,7 @@ export class Scheduler implements Disposable {
     this.#idle();
   }
 
-  /** Lets messages in that were sent, and now and then whatever else is waiting. */
+  /** Receives the messages that were sent, and from time to time lets other work of the worker run. */
   async #breathe(): Promise<void> {
     const { shared } = this;
     if (shared.sent === this.#received && performance.now() - this.#breathed < BREATH) return;
@@ -235,7 +239,7 @@ export class Scheduler implements Disposable {
     for (let i = 1; i < MOST_TURNS && shared.sent !== this.#received; i++) await turn();
     this.#breathed = performance.now();
   }
-  /** Where nothing is written any more, nobody else flushes. */
+  /** Flushes the outbox if no text is running, because no step will do it then. */
   #idle(): void {
     this.#count();
     if (this.metrics.running > 0) return;

@@ -1,4 +1,4 @@
-/** In the worker: a model in memory, on a device of its own, which gives its memory back when the model goes. */
+/** A loaded model on its own device, so that closing the device frees all of the model's memory. Used in the worker. */
 import { createDevice } from "../device/create.ts";
 import { gib } from "../engine/capacity.ts";
 import type { Device } from "../engine/device.ts";
@@ -14,7 +14,10 @@ import { loadPretrained } from "../pretrained/load.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { type LoadedInfo, type ModelSpec, MOST_SLOTS } from "./messages.ts";
 
-/** Tokens of prompts that are read at once, so that neither those who write nor those who come wait for more. */
+/**
+ * Most tokens of a prompt that one step reads. Texts that are being generated, and new requests, wait for one such
+ * piece at most.
+ */
 const PIECE = 128;
 
 export class Served implements Disposable {
@@ -27,7 +30,7 @@ export class Served implements Disposable {
     readonly info: LoadedInfo,
   ) {}
 
-  /** @throws what `createDevice`, `loadPretrained` and `Rows` throw; nothing is left then */
+  /** @throws what `createDevice`, `loadPretrained` and `Rows` throw; no memory stays allocated then */
   static async load(spec: ModelSpec): Promise<Served> {
     const { id, path, adapter, weights, checkpoint, threads, slots, cache } = spec, notes: string[] = [];
     const device = await createDevice(spec.device, /^(auto|cpu)$/.test(spec.device) ? { threads } : undefined);
@@ -44,9 +47,9 @@ export class Served implements Disposable {
         device: device.description,
       };
       const adapters = new AdapterBank(model);
-      const piece = { piece: PIECE, idlePiece: PIECE }; // who comes meanwhile waits for one
+      const piece = { piece: PIECE, idlePiece: PIECE }; // a request that arrives meanwhile waits for one piece
       const rows = new Rows(model, { slots: count, cache, reuse: true, ...piece, tagged: adapters.tagged });
-      const first = rows.add({ prompt: [0], maxNewTokens: 2, temperature: 0 }); // so that kernels are compiled before a client waits
+      const first = rows.add({ prompt: [0], maxNewTokens: 2, temperature: 0 }); // compiles kernels before a client has to wait for them
       while (!first.done) if (!first.ready()) await rows.step();
       return new Served(spec, model, adapters, tokenizer, rows, info);
     } catch (error) {
@@ -58,16 +61,16 @@ export class Served implements Disposable {
   get device(): Device {
     return this.model.device;
   }
-  /** What turns tokens into text. */
+  /** What the decoding of tokens needs of the tokenizer. */
   decoding(stop: readonly string[], isSpoken: boolean): Pick<Tokenizer, "decoder" | "vocabSize"> {
     return isSpoken ? spoken(this.tokenizer, stop) : this.tokenizer;
   }
 
   /**
-   * The mean of the final hidden states.
+   * Computes the mean of the final hidden states.
    *
-   * @param adapter its number; 0 is the model alone
-   * @param between is awaited between two pieces of the input
+   * @param adapter the adapter's number; 0 is the model without an adapter
+   * @param between awaited between two pieces of the input
    */
   async embed(input: readonly number[], adapter: number, between: () => Promise<void>): Promise<Float32Array> {
     const { model, device } = this, sum = new Float64Array(model.config.nEmbd);
@@ -93,13 +96,16 @@ export class Served implements Disposable {
   }
 }
 
-/** How many slots take half of what the device has left, so that the rest is there for steps and for what requests ask. */
+/**
+ * Number of slots that take half of the device's free memory. The other half is for steps and for what requests ask,
+ * such as log-probabilities.
+ */
 function slotsFor(model: GPT, { id, cache }: ModelSpec): number {
   const { device } = model, { all, one } = device.capacity, of = slotBytes(model, cache);
   const left = all - device.memory().bytes, count = Math.floor(Math.min(left / 2 / of.all, one / of.layer, MOST_SLOTS));
   if (count > 0) return count;
   throw new DeviceError(
-    `${id}: keys and values of a text in ${cache} take ${gib(of.all)}, and beside the weights ${gib(left)} are left` +
-      (cache === "f32" ? "; --cache=bf16 takes half" : ""),
+    `${id}: the keys and values of one text take ${gib(of.all)} in ${cache}, but the weights leave only ${gib(left)}` +
+      (cache === "f32" ? "; --cache=bf16 needs half" : ""),
   );
 }

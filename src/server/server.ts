@@ -1,4 +1,4 @@
-/** The whole of the server above the engine: its routes, and what listens. */
+/** Connects the routes to the listener: the server without its engine. */
 import { listen, type Listener, type ListenOptions } from "./listen.ts";
 import { type Counts, handler, type Route, type Served } from "./routes.ts";
 import { chatRoutes } from "./routes_chat.ts";
@@ -18,10 +18,10 @@ export const servingRoutes: readonly Route[] = [
 ];
 
 /**
- * Serves.
+ * Starts a server with the routes that run models, `/health`, `/metrics` and `/openapi.json`.
  *
- * @param more routes besides those that run models: files and jobs, the page
- * @throws {Error} with the system's `code`, such as EADDRINUSE, when it cannot listen
+ * @param more further routes: files and jobs, the page
+ * @throws {Error} with the system's `code`, such as EADDRINUSE, if the server cannot listen
  */
 export function serveRoutes(
   served: Served,

@@ -1,6 +1,6 @@
 /**
- * What is known of files and jobs: a database of SQLite's, so that what belongs together is written together, whatever ends the
- * process. Times are seconds since 1970.
+ * Stores files and jobs in an SQLite database. Changes that belong together are one transaction, so a crash cannot
+ * separate them. Times are seconds since 1970.
  */
 import type * as Sqlite from "node:sqlite";
 import { CheckpointError } from "../errors.ts";
@@ -11,20 +11,20 @@ import type { JobOrder } from "./job_messages.ts";
 
 export interface StoredFile {
   readonly id: string;
-  /** Id of the key that it belongs to. */ readonly owner: string;
+  /** Id of the key that owns the file. */ readonly owner: string;
   readonly bytes: number;
   readonly created: number;
-  /** What the client calls it: a label, and no path. */ readonly filename: string;
-  /** Of its name on the disk, which says what is in it: jsonl, txt, bin. */ readonly ending: string;
+  /** The client's name for the file. It is never used as a path. */ readonly filename: string;
+  /** The ending of its name on the disk, which gives the format: jsonl, txt, bin. */ readonly ending: string;
   readonly purpose: string;
   readonly expires: number | null;
 }
 
 export type JobStatus = "validating_files" | "queued" | "running" | "paused" | "succeeded" | "failed" | "cancelled";
-/** Whether nothing becomes of such a job any more. */
+/** Whether a job with this status has ended. */
 export const isOver = (status: JobStatus): boolean => /^(succeeded|failed|cancelled)$/.test(status);
 
-/** What a client has asked for, checked. */
+/** A client's request for a job, validated. */
 export interface JobRequest {
   readonly model: string;
   readonly training_file: string;
@@ -36,18 +36,18 @@ export interface JobRequest {
   readonly metadata: Readonly<Record<string, string>> | null;
 }
 
-/** What becomes of a job. */
+/** The state of a job. */
 export interface JobState {
   readonly request: JobRequest;
-  /** What its worker is told, once files are checked. */ readonly order?: JobOrder;
+  /** The order for its worker, set when its files have been validated. */ readonly order?: JobOrder;
   /** Hyperparameters with values for `auto`. */ readonly resolved?: Readonly<Record<string, unknown>>;
-  /** Updates in all, and bytes of a checkpoint. */ readonly total?: number;
+  /** Total number of updates, and bytes of a checkpoint. */ readonly total?: number;
   readonly bytes?: number;
-  /** How often it was started since it last got further. */ readonly starts?: number;
-  /** The step, and the evaluation, of which the next event will be. */ readonly steps: number;
+  /** Number of starts since the job last made progress. */ readonly starts?: number;
+  /** The first step, and the first evaluation, that have no event yet. */ readonly steps: number;
   readonly evaluations: number;
   readonly tokens: number;
-  /** Of the last step and the last evaluation that events tell of. */
+  /** Metrics of the last step and the last evaluation that have events. */
   readonly metrics?: Readonly<Record<string, number>>;
   readonly tuned?: string;
   readonly results: readonly string[];
@@ -78,14 +78,14 @@ export interface StoredCheckpoint {
   readonly job: string;
   readonly step: number;
   readonly created: number;
-  /** Its model's id. */ readonly model: string;
+  /** Id of the checkpoint's model. */ readonly model: string;
   readonly metrics: Readonly<Record<string, number>>;
   /** Whether a client asked for it. */ readonly asked: boolean;
 }
 
-/** Where a list goes on, and how long it is. */
+/** Which part of a list to return. */
 export interface Page {
-  /** The id of the last that the client has. */ readonly after?: string;
+  /** Id of the last item that the client has. */ readonly after?: string;
   readonly limit: number;
   readonly ascending?: boolean;
 }
@@ -112,7 +112,7 @@ const SCHEMA = `
     model TEXT UNIQUE NOT NULL, metrics TEXT NOT NULL, asked INTEGER NOT NULL, UNIQUE (job, step)
   );`;
 
-/** The disk is full. Clients need not try again at once. */
+/** Thrown if the disk is full. Clients should not retry at once. */
 export class DiskFull extends ApiError {
   constructor() {
     super(507, "The server's disk is full", { code: "disk_full" });
@@ -129,14 +129,14 @@ type Value = string | number | null;
 type Row = Record<string, Value>;
 
 export const now = (): number => Math.floor(Date.now() / 1000);
-/** An id that nobody guesses, of letters and digits, so that it may be part of a path. */
+/** A random id of letters and digits. It cannot be guessed, and is safe as part of a path. */
 export const newId = (kind: string): string => `${kind}${crypto.getRandomValues(new Uint8Array(12)).toHex()}`;
 
 export class Store implements Disposable {
   readonly #db: Sqlite.DatabaseSync;
   readonly #statements = new Map<string, Sqlite.StatementSync>();
 
-  /** @throws {CheckpointError} when the database cannot be opened, or is damaged */
+  /** @throws {CheckpointError} if the database cannot be opened or is damaged */
   constructor(readonly path: string) {
     const { DatabaseSync } = builtin<typeof Sqlite>("node:sqlite");
     try {
@@ -166,7 +166,7 @@ export class Store implements Disposable {
       throw isFull(error) ? new DiskFull() : error;
     }
   }
-  /** All of it or nothing. @throws {DiskFull} */
+  /** Runs `body` as one transaction. @throws {DiskFull} */
   together<T>(body: () => T): T {
     this.#db.exec("BEGIN IMMEDIATE");
     try {
@@ -174,11 +174,11 @@ export class Store implements Disposable {
       this.#written(() => this.#db.exec("COMMIT"));
       return made;
     } catch (error) {
-      if (this.#db.isTransaction) this.#db.exec("ROLLBACK"); // a full disk ends it by itself
+      if (this.#db.isTransaction) this.#db.exec("ROLLBACK"); // a full disk has ended the transaction already
       throw error;
     }
   }
-  /** One page of a table. `where` names the columns by which rows are found. @returns whether more follow, too */
+  /** One page of a table's rows with the values in `where`. @returns the rows, and whether more follow */
   #page(table: string, where: Record<string, Value>, { after, limit, ascending = false }: Page): [Row[], boolean] {
     const names = Object.keys(where), conditions = names.map((name) => `${name} = ?`), values = Object.values(where);
     if (after !== undefined) {
@@ -217,7 +217,7 @@ export class Store implements Disposable {
     return Number(this.#all("SELECT COALESCE(SUM(bytes), 0) AS sum FROM files WHERE owner = ?", owner)[0].sum);
   }
 
-  /** @param repeat by which a repeated request is known */
+  /** @param repeat the mark that identifies repeated requests */
   addJob({ id, owner, created, status, state }: StoredJob, repeat: string | null): void {
     this.#run(
       "INSERT INTO jobs (id, owner, created, status, state, repeat) VALUES (?, ?, ?, ?, ?, ?)",
@@ -228,7 +228,7 @@ export class Store implements Disposable {
     const [row] = this.#all("SELECT * FROM jobs WHERE id = ?", id);
     return row && (owner === undefined || row.owner === owner) ? jobOf(row) : undefined;
   }
-  /** The newest job of a key with this mark, not older than so many seconds. */
+  /** The newest job of a key with this mark that is at most `seconds` old. */
   repeated(owner: string, repeat: string, seconds: number): StoredJob | undefined {
     const sql = "SELECT * FROM jobs WHERE owner = ? AND repeat = ? AND created >= ? ORDER BY seq DESC LIMIT 1";
     const [row] = this.#all(sql, owner, repeat, now() - seconds);
@@ -238,12 +238,12 @@ export class Store implements Disposable {
     const [rows, more] = this.#page("jobs", { owner }, page);
     return [rows.map(jobOf), more];
   }
-  /** The oldest first. */
+  /** Jobs with one of these statuses, oldest first. */
   jobsIn(...statuses: JobStatus[]): StoredJob[] {
     const marks = statuses.map(() => "?").join(", ");
     return this.#all(`SELECT * FROM jobs WHERE status IN (${marks}) ORDER BY seq`, ...statuses).map(jobOf);
   }
-  /** How many of a key's jobs are not over, or still have a model. */
+  /** Number of a key's jobs that are unfinished or still have a model. */
   countJobs(owner: string): number {
     const [{ count }] = this.#all(
       `SELECT COUNT(*) AS count FROM jobs WHERE owner = ? AND (status NOT IN ('succeeded', 'failed', 'cancelled')
@@ -252,7 +252,7 @@ export class Store implements Disposable {
     );
     return Number(count);
   }
-  /** Changes a job, and tells of it. */
+  /** Changes a job and adds events. */
   change(
     id: string,
     change: Partial<JobState> & { readonly status?: JobStatus },

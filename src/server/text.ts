@@ -1,4 +1,4 @@
-/** In the worker: one text of a request. */
+/** A text of a request. Used in the worker. */
 import type { Row, RowRequest } from "../generate/row.ts";
 import type { GenerateRequest } from "./engine_api.ts";
 import type { Where } from "./metrics.ts";
@@ -6,7 +6,7 @@ import type { Served } from "./served.ts";
 
 export class Text {
   row: Row | undefined;
-  /** When its last token came; 0 before the first. */
+  /** When its last token was generated, by `Date.now()`; 0 before the first. */
   last = 0;
   over = false;
 
@@ -15,7 +15,7 @@ export class Text {
     readonly index: number,
     readonly request: GenerateRequest,
     readonly model: { readonly served: Served; readonly adapter: number },
-    /** In milliseconds since 1970. */ readonly arrived: number,
+    /** When the request arrived, in milliseconds since 1970. */ readonly arrived: number,
   ) {}
 
   get served(): Served {
@@ -24,7 +24,7 @@ export class Text {
   get where(): Where {
     return !this.row ? "queued" : this.last === 0 ? "prompt" : "decode";
   }
-  /** Gives it a slot. @throws what `Rows.add` throws */
+  /** Gives the text a slot. @throws what `Rows.add` throws */
   begin(): void {
     const { index, request, model: { served, adapter } } = this;
     const { model: _, count: __, seed, stop, endIds = [], spoken = false, logitBias, key = "", ...rest } = request;

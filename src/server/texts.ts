@@ -1,4 +1,4 @@
-/** Texts to tokens and back, as the routes need them: prompts are checked against the model. */
+/** Encodes and decodes texts for the routes, and validates prompts against the model. */
 import { DataError } from "../errors.ts";
 import { modelDecoder } from "../generate/stopping.ts";
 import { BytePairTokenizer } from "../tokenizer/byte_pair.ts";
@@ -7,12 +7,12 @@ import type { ServedModel } from "./engine_api.ts";
 import { invalid } from "./errors.ts";
 import { either, type Field, integer, list, string } from "./fields.ts";
 
-/** Longer prompts are longer than what any model sees. */
+/** Most tokens of a prompt: more than any model's context. */
 const MOST_TOKENS = 65_536;
 export const textField = string({ max: 2 ** 20 });
 export const idsField = list(integer({ min: 0, max: 2 ** 31 - 1 }), { min: 1, max: MOST_TOKENS });
 
-/** A text, or its tokens. */
+/** A text or a list of token ids. */
 export type Written = string | readonly number[];
 const isText = (value: unknown) => typeof value === "string";
 const isIds = (value: unknown) => Array.isArray(value) && typeof value[0] === "number";
@@ -21,7 +21,7 @@ export const writtenField: Field<Written> = either<Written>("a string or a list 
   { is: isIds, field: idsField },
 ]);
 
-/** One text or several, each as text or as tokens: as a list. */
+/** A field for one or several texts, each a string or token ids; its value is always a list. */
 export function writtenFields(most: number, { min = 0 } = {}): Field<readonly Written[]> {
   const text = min > 0 ? string({ min, max: 2 ** 20 }) : textField;
   const one = <T extends Written>(field: Field<T>): Field<readonly Written[]> => ({
@@ -37,22 +37,24 @@ export function writtenFields(most: number, { min = 0 } = {}): Field<readonly Wr
 }
 
 /**
- * The tokens of a prompt.
+ * Returns the tokens of a prompt.
  *
- * @param special whether special tokens in a text are tokens
- * @throws {ApiError} 400 where it has none, or what the vocabulary does not have, or is longer than what the model sees
+ * @param at the parameter's name, for messages
+ * @throws {ApiError} 400 if a token or a character is not in the vocabulary, or the text is longer than the model's
+ *   context
  */
 export function encode(model: ServedModel, written: Written, at: string): readonly number[] {
   const { tokenizer, blockSize, vocabSize, id } = model;
   if (typeof written !== "string") {
     const stray = written.find((token) => token >= vocabSize);
     if (stray === undefined) return written;
-    throw invalid(at, `${at}: the model has no token ${stray}: its vocabulary ends at ${vocabSize - 1}`);
+    throw invalid(at, `${at}: ${stray} is not a valid token id; expected 0 to ${vocabSize - 1}`);
   }
   if (written === "") return Array.from(beginningOf(model));
   if (written.length > blockSize * longestOf(tokenizer)) throw tooLong(model, at);
   try {
-    // Of a text that is much too long no more is encoded than shows it: other answers wait meanwhile.
+    // Encodes longer and longer parts, and stops when one is already too long: other requests wait while a text is
+    // encoded.
     for (let length = 8 * blockSize; length < written.length; length *= 2) {
       if (tokenizer.encode(written.slice(0, length), { allowedSpecial: "all" }).length > 2 * blockSize) {
         throw tooLong(model, at);
@@ -62,14 +64,14 @@ export function encode(model: ServedModel, written: Written, at: string): readon
   } catch (error) {
     if (!(error instanceof DataError)) throw error;
     const unknown = unknownIn(tokenizer, written);
-    const what = unknown ? `the character ${shownCharacter(unknown)}` : "something";
-    throw invalid(at, `${at} has ${what} that the vocabulary of ${id} has no token for`, "unknown_character");
+    const what = unknown ? `the character ${shownCharacter(unknown)}` : "a character";
+    throw invalid(at, `${at} has ${what}, which is not in the vocabulary of ${id}`, "unknown_character");
   }
 }
 
-/** Milliseconds of encoding, after which others have a turn. */
+/** Milliseconds of encoding after which other requests get a turn. */
 const TURN = 15;
-/** Makes something of each text; others have their turns in between, for a body may hold a megabyte of texts. */
+/** Calls `make` with each text. Other requests get turns in between, because a body may hold a megabyte of texts. */
 export async function eachText<T>(
   texts: readonly Written[],
   make: (written: Written, index: number) => T,
@@ -79,13 +81,13 @@ export async function eachText<T>(
   for (const [i, written] of texts.entries()) {
     made.push(make(written, i));
     if (performance.now() - began < TURN) continue;
-    await new Promise((resolve) => setTimeout(resolve, 0)); // connections have their turn too, which setImmediate leaves out
+    await new Promise((resolve) => setTimeout(resolve, 0)); // unlike setImmediate, this lets connections proceed
     began = performance.now();
   }
   return made;
 }
 
-/** What an empty text begins with: the token that ends texts, or a line end. */
+/** The token from which an empty prompt continues: the end of text, or a line end. */
 export function beginningOf({ tokenizer }: ServedModel): Int32Array {
   const end = tokenizer.specialTokens?.get("<|endoftext|>");
   return end === undefined ? beginning(tokenizer) : Int32Array.of(end);
@@ -104,7 +106,7 @@ function unknownIn(tokenizer: Tokenizer, text: string): string | undefined {
 const shownCharacter = (character: string) =>
   `U+${character.codePointAt(0)!.toString(16).toUpperCase().padStart(4, "0")}`;
 
-/** Bytes of the longest token: so many characters at most become one token. */
+/** Bytes of each tokenizer's longest token: no token has more characters than that. */
 const longest = new WeakMap<object, number>();
 function longestOf(tokenizer: Tokenizer): number {
   let most = longest.get(tokenizer);
@@ -121,21 +123,21 @@ function lengthOf(tokenizer: Tokenizer, id: number): number {
   try {
     return tokenizer.lengthOf!(id);
   } catch {
-    return 0; // an id that is not used
+    return 0; // an unused id
   }
 }
 
-/** @throws {ApiError} 400 where a prompt and what is to be written do not fit into what the model sees */
+/** @throws {ApiError} 400 if the prompt and the new tokens together exceed the model's context */
 export function checkLength(model: ServedModel, prompt: number, added: number, at: string): void {
   if (prompt + added <= model.blockSize) return;
-  throw tooLong(model, at, `${prompt} of the prompt${added > 0 ? ` and ${added} to be written` : ""}`);
+  throw tooLong(model, at, `${prompt} in the prompt${added > 0 ? ` and ${added} new ones` : ""}`);
 }
 function tooLong({ blockSize }: ServedModel, at: string, asked = "more in the prompt alone"): Error {
-  const message = `This model's maximum context length is ${blockSize} tokens, and here are ${asked}`;
-  return invalid(at, `${message}: shorten the text, or ask for fewer tokens`, "context_length_exceeded");
+  const message = `This model's maximum context length is ${blockSize} tokens, but the request has ${asked}`;
+  return invalid(at, `${message}; shorten the text, or ask for fewer tokens`, "context_length_exceeded");
 }
 
-/** The text of tokens. */
+/** Returns the text of tokens. */
 export function decode({ tokenizer }: ServedModel, ids: Iterable<number>): string {
   const decoder = modelDecoder(tokenizer);
   let text = "";
@@ -144,13 +146,16 @@ export function decode({ tokenizer }: ServedModel, ids: Iterable<number>): strin
 }
 
 const encoder = new TextEncoder();
-/** The UTF-8 bytes of a token, which may be a part of a character. */
+/** Returns the UTF-8 bytes of a token, which may be only a part of a character. */
 export function bytesOf(tokenizer: Tokenizer, id: number): number[] {
   if (id >= tokenizer.vocabSize) return [...encoder.encode("\ufffd")];
   const bytes = tokenizer instanceof BytePairTokenizer ? tokenizer.tables.tokens[id] : undefined;
   return bytes === undefined ? [...encoder.encode(tokenizer.decode([id]))] : Array.from(bytes, (c) => c.charCodeAt(0));
 }
-/** How a token is named in answers: its text, or, where it is a part of a character, `bytes:\xe2\x80`, as in OpenAI's. */
+/**
+ * Returns a token's name in answers: its text, or, if it is a part of a character, its bytes such as `bytes:\xe2\x80`,
+ * as in OpenAI's API.
+ */
 export function nameOf(tokenizer: Tokenizer, id: number): string {
   const bytes = Uint8Array.from(bytesOf(tokenizer, id));
   try {

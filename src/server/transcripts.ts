@@ -1,4 +1,4 @@
-/** What the engine writes, as answers tell it: texts with the tokens that are theirs, in pieces and at once alike. */
+/** Assigns tokens to the text of an answer, in the same way for streamed and for complete answers. */
 import { modelDecoder, spoken } from "../generate/stopping.ts";
 import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { GenerateRequest, Generation, Piece, PieceToken } from "./engine_api.ts";
@@ -6,11 +6,11 @@ import type { Call } from "./routes.ts";
 
 /** A token with its place in the text. */
 export interface PlacedToken extends PieceToken {
-  /** Where its text begins, in UTF-16 units of what was written. */
+  /** Where the token begins in the generated text, in UTF-16 units. */
   readonly start: number;
 }
 
-/** What is new of a text. */
+/** The new part of a text. */
 export interface Told {
   readonly text: string;
   readonly tokens: readonly PlacedToken[];
@@ -18,15 +18,15 @@ export interface Told {
 }
 
 /**
- * One text with its tokens: they are held back until their text is certain, and those of a stop string, or that end the text, are
- * no part of it. So an answer in pieces and one at once have the same tokens.
+ * A text and its tokens. A token is held back until its characters are certain. Tokens of a stop string, and a token
+ * that ends the text, are left out. This way a streamed answer has the same tokens as a complete one.
  */
 export class Transcript {
   text = "";
-  /** Of all that was written. */
+  /** Number of generated tokens. */
   count = 0;
   finish: Piece["finish"];
-  /** How many of the prompt's tokens were not computed anew. */
+  /** Number of the prompt's tokens that were taken from the cache. */
   cached = 0;
   /** Sum of the log-probabilities of all tokens. */
   logprob = 0;
@@ -54,9 +54,9 @@ export class Transcript {
 }
 
 /**
- * Queues several requests, or none of them.
+ * Queues several requests, or none if one is refused.
  *
- * @throws what the engine throws: then those that it had taken are ended
+ * @throws what the engine throws, after aborting the requests that were already queued
  */
 export function generateAll({ served, signal, key }: Call, requests: readonly GenerateRequest[]): Generation[] {
   const taken: Generation[] = [], ended = new AbortController(), either = AbortSignal.any([signal, ended.signal]);
@@ -75,7 +75,10 @@ export function generateAll({ served, signal, key }: Call, requests: readonly Ge
   return taken;
 }
 
-/** What an answer says of its cost: tokens of the prompts, and all that were written, also those of texts that were not the best. */
+/**
+ * The `usage` of an answer. `completion_tokens` counts all generated tokens, including the texts that `best_of`
+ * discarded.
+ */
 export function usageOf(prompt_tokens: number, transcripts: readonly Transcript[]): Record<string, unknown> {
   const completion_tokens = transcripts.reduce((sum, { count }) => sum + count, 0);
   const cached_tokens = transcripts.reduce((most, { cached }) => Math.max(most, cached), 0);
@@ -83,7 +86,7 @@ export function usageOf(prompt_tokens: number, transcripts: readonly Transcript[
   return { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens, ...details };
 }
 
-/** Pieces of several generations as they come, each with the number of its generation. */
+/** Yields the pieces of several generations as they arrive, each with the index of its generation. */
 export async function* merged(generations: readonly Generation[]): AsyncGenerator<[number, readonly Piece[]]> {
   const iterators = generations.map(({ pieces }) => pieces[Symbol.asyncIterator]());
   const next = (i: number) => iterators[i].next().then((result) => ({ i, result }));

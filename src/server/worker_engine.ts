@@ -1,4 +1,4 @@
-/** The engine: its models and their scheduler run in a worker, and this thread stays free for connections. */
+/** The engine. Its models and their scheduler run in a worker, so that this thread stays free for connections. */
 import { ConfigError } from "../errors.ts";
 import {
   Draining,
@@ -23,26 +23,29 @@ import { type Entry, Models, type ModelsOptions } from "./models.ts";
 import { type Pending, PendingTexts } from "./pending.ts";
 import { type EngineMetrics, metricsText, noMetrics } from "./metrics.ts";
 
-/** Milliseconds without the end of a step, while there are rows, after which the engine is not ready. */
+/** Milliseconds that a step may take until the engine counts as not ready. */
 const STUCK = 30_000;
-/** As how many texts inputs of one request count at most: they are read one after the other, and need no slots. */
+/**
+ * Most texts that an embedding request counts as in the queue. Its inputs are read one after the other and need no
+ * slots.
+ */
 const MOST_INPUTS = 16;
-/** How many texts the estimate of how long one takes looks back on, about. */
+/** Number of texts, roughly, over which the duration of a text is averaged. */
 const LOOKS_BACK = 32;
 
-/** What an engine serves. */
+/** Options of an engine. */
 export interface EngineOptions extends ModelsOptions {
-  /** In the order in which they are listed; adapters after their bases. */
+  /** The models, in the order of `GET /v1/models`. An adapter has to come after its base. */
   readonly models: readonly (ModelSpec | AdapterSpec)[];
-  /** Texts that wait for a slot of a model; above, requests are refused. Default 512. */ readonly queue?: number;
+  /** Most texts that wait for a slot of a model; further requests are refused. Default 512. */ readonly queue?: number;
 }
 
 /**
  * Starts the worker and loads models.
  *
- * @throws {ConfigError} when there is no such model, or two have one name
- * @throws {CheckpointError} when a model is damaged
- * @throws {DeviceError} when one does not fit
+ * @throws {ConfigError} if a model does not exist, or two have the same name
+ * @throws {CheckpointError} if a model is damaged
+ * @throws {DeviceError} if a model does not fit
  * @example
  * ```ts ignore
  * await using engine = await openEngine({ models: [{ id: "shakespeare", path: "out", weights: "f32", device: "auto", slots: 0, cache: "f32" }] });
@@ -61,7 +64,7 @@ export async function openEngine({ models, ...options }: EngineOptions): Promise
   }
 }
 
-/** As {@linkcode openEngine} makes it. */
+/** The engine that {@linkcode openEngine} returns. */
 export class WorkerEngine implements Engine, AsyncDisposable {
   readonly #options: Omit<EngineOptions, "models">;
   readonly #worker: Worker;
@@ -72,12 +75,12 @@ export class WorkerEngine implements Engine, AsyncDisposable {
   #metrics = noMetrics();
   #dead: Error | undefined;
   readonly #failed = Promise.withResolvers<never>();
-  /** Rejects when the worker has failed: it cannot go on then. */
+  /** Rejects when the worker has failed. The engine cannot be used after that. */
   readonly failed: Promise<never> = this.#failed.promise;
   #draining = false;
-  /** Called when nothing is pending. */
+  /** Called when no request is pending. */
   #drained = () => {};
-  /** Seconds that a text has taken, on average. */
+  /** Average seconds that a text takes. */
   #textSeconds = 0.5;
 
   constructor(options: Omit<EngineOptions, "models">) {
@@ -95,24 +98,24 @@ export class WorkerEngine implements Engine, AsyncDisposable {
       this.#end(error);
       this.#failed.reject(error);
     };
-    this.failed.catch(() => {}); // requests say it, too
+    this.failed.catch(() => {}); // every pending request reports the error, too
     this.#worker.postMessage(this.#shared.buffer);
   }
 
   /**
-   * Serves a model, or an adapter for one that is served, from then on.
+   * Starts to serve a model, or an adapter for a served model.
    *
-   * @throws {ConfigError} when there is none, or one of its name is served
-   * @throws {CheckpointError} when it is damaged, or an adapter of another base
-   * @throws {DeviceError} when it does not fit
+   * @throws {ConfigError} if the model does not exist, or its name is taken
+   * @throws {CheckpointError} if the model is damaged, or the adapter was trained on another base
+   * @throws {DeviceError} if the model does not fit
    */
   load(spec: ModelSpec | AdapterSpec): Promise<ServedModel> {
     return this.#models.add(spec);
   }
   /**
-   * Serves it no longer.
+   * Stops serving a model.
    *
-   * @throws {ConfigError} when there is none, an adapter stands on it, or a text of it is being written
+   * @throws {ConfigError} if there is no such model, an adapter needs it, or it is generating a text
    */
   remove(id: string): void {
     this.#models.remove(id);
@@ -120,12 +123,12 @@ export class WorkerEngine implements Engine, AsyncDisposable {
   models(key?: string): readonly ServedModel[] {
     return this.#models.all.filter(({ owner }) => owner === undefined || owner === key);
   }
-  /** What a model is loaded from; undefined where the key has none of this name. */
+  /** What a model is loaded from; undefined if the key has no model with this name. */
   spec(id: string, key?: string): ModelSpec | AdapterSpec | undefined {
     const model = this.#models.all.find((model) => model.id === id);
     return model && (model.owner === undefined || model.owner === key) ? model.spec : undefined;
   }
-  /** What the worker says of a model; undefined where it is not loaded. */
+  /** What the worker reported when it loaded a model; undefined if the model is not loaded. */
   info(id: string): LoadedInfo | undefined {
     return this.#models.all.find((model) => model.id === id)?.info;
   }
@@ -141,7 +144,7 @@ export class WorkerEngine implements Engine, AsyncDisposable {
     const { prompt, count, maxNewTokens, overflow, key, promptLogprobs } = request;
     if (overflow === undefined && prompt.length + maxNewTokens > model.blockSize) {
       throw new ConfigError(
-        `The prompt has ${prompt.length} tokens, and with ${maxNewTokens} more it is longer than the ${model.blockSize} that the model sees`,
+        `The prompt has ${prompt.length} tokens; with maxNewTokens=${maxNewTokens} that exceeds the model's context of ${model.blockSize} tokens`,
       );
     }
     this.#checkQueue(model, count, key);
@@ -161,7 +164,7 @@ export class WorkerEngine implements Engine, AsyncDisposable {
     const entry = this.#models.get(model, key),
       { id, blockSize } = entry,
       long = inputs.find(({ length }) => length < 1 || length > blockSize);
-    if (long) throw new ConfigError(`An input has ${long.length} tokens, and the model sees 1 to ${blockSize}`);
+    if (long) throw new ConfigError(`An input has ${long.length} tokens; expected 1 to ${blockSize}`);
     const count = Math.min(inputs.length, MOST_INPUTS);
     this.#checkQueue(entry, count, key);
     return new Promise((resolve, reject) => {
@@ -175,7 +178,7 @@ export class WorkerEngine implements Engine, AsyncDisposable {
     });
   }
 
-  /** @throws {QueueFull} when no more may wait, or the key has three quarters of the queue */
+  /** @throws {QueueFull} if the queue is full, or the key has three quarters of it */
   #checkQueue({ base, spec, info }: Entry, count: number, key: string | undefined): void {
     if (this.#dead) throw this.#dead;
     if (this.#draining) throw new Draining("The server is shutting down");
@@ -193,7 +196,7 @@ export class WorkerEngine implements Engine, AsyncDisposable {
     this.#textSeconds += (seconds - this.#textSeconds) / LOOKS_BACK;
   }
 
-  /** Sends what `message` makes of a number, by which the answers are known, as soon as the model is loaded. */
+  /** Numbers a request, and sends `message(number)` when the model is loaded. Answers repeat the number. */
   #ask(pending: Pending, message: (of: number) => ToWorker): number {
     const of = ++this.#requests, { entry } = pending;
     this.#pending.set(of, pending);
@@ -214,7 +217,7 @@ export class WorkerEngine implements Engine, AsyncDisposable {
     this.#shared.posted();
     this.#worker.postMessage(message);
   }
-  /** @returns what ends a request: its texts are aborted, unless they are over */
+  /** @returns a function that ends a request, and aborts its texts unless they are finished */
   #abortWith(signal: AbortSignal, of: number): () => void {
     const abort = () => {
       const pending = this.#pending.get(of);
@@ -236,7 +239,7 @@ export class WorkerEngine implements Engine, AsyncDisposable {
   #hear({ updates, metrics }: FromWorker): void {
     this.#metrics = metrics;
     for (const update of updates) {
-      const pending = this.#pending.get(update.of); // none: it was aborted
+      const pending = this.#pending.get(update.of); // undefined if the request was aborted
       if (!pending) continue;
       if (update.error) pending.left = 0;
       else pending.hear(update);
@@ -248,7 +251,7 @@ export class WorkerEngine implements Engine, AsyncDisposable {
   metrics(): string {
     return metricsText(this.counts);
   }
-  /** What the worker had counted at its last message, at most 20 ms ago. */
+  /** The worker's counts as of its last message, at most 20 ms ago. */
   get counts(): EngineMetrics {
     return this.#metrics;
   }
@@ -257,7 +260,10 @@ export class WorkerEngine implements Engine, AsyncDisposable {
     return { alive, ready: alive && !this.#draining && lastStep < STUCK, lastStep };
   }
 
-  /** Takes no new requests, and resolves when all texts are written; after `ms` milliseconds those that are left are aborted. */
+  /**
+   * Accepts no new requests, and resolves when all texts are finished. Texts that take longer than `ms` milliseconds
+   * are aborted.
+   */
   async drain(ms: number): Promise<void> {
     this.#draining = true;
     if (this.#pending.size === 0) return;
@@ -279,7 +285,7 @@ export class WorkerEngine implements Engine, AsyncDisposable {
     this.#worker.terminate();
     this.#stop(this.#dead);
   }
-  /** Ends the worker, with all that it has. */
+  /** Ends the worker and everything that runs in it. */
   [Symbol.asyncDispose](): Promise<void> {
     this.#end(new Draining("The server is shutting down"));
     for (const { template } of this.#models.all) template?.[Symbol.dispose]();

@@ -82,7 +82,7 @@ for (const colorScheme of ["light", "dark"] as const) {
     await page.fill("[name=temperature]", "0.5");
     await page.click("#go");
     await textIs(page, "write-state", "5 tokens");
-    await page.waitForFunction(() => document.getElementById("go")!.textContent === "Go on");
+    await page.waitForFunction(() => document.getElementById("go")!.textContent === "Continue");
     assertEquals(await valueOf(page, "manuscript"), "hello abcdef");
     const { temperature, seed, maxNewTokens, topLogprobs } = server.engine.requests.at(-1)!;
     assertEquals([temperature, seed, maxNewTokens, topLogprobs], [0.5, 77, 5, 20]);
@@ -94,7 +94,7 @@ for (const colorScheme of ["light", "dark"] as const) {
 
     // Another in place of a token: the model goes on from there, and one step back has what was before.
     await caret(page, 8);
-    await textIs(page, "bars-title", "In place of this token");
+    await textIs(page, "bars-title", "Instead of this token");
     assertEquals(await page.evaluate(() => document.querySelector("#bars .now code")!.textContent), "c");
     const before = await page.evaluate(() => document.querySelector("#bars .share")!.textContent);
     await page.fill("[name=temperature]", "0"); // the bars follow at once, and nothing is asked
@@ -107,7 +107,7 @@ for (const colorScheme of ["light", "dark"] as const) {
       (document.getElementById("manuscript") as HTMLTextAreaElement).value.length === 14
     );
     assertEquals(await valueOf(page, "manuscript"), "hello abhijklm");
-    await page.waitForFunction(() => document.getElementById("go")!.textContent === "Go on");
+    await page.waitForFunction(() => document.getElementById("go")!.textContent === "Continue");
     await pictures(page, `write-${colorScheme}`);
     await page.click("#undo");
     await page.click("#undo");
@@ -122,7 +122,7 @@ for (const colorScheme of ["light", "dark"] as const) {
     await page.waitForFunction(() =>
       (document.getElementById("manuscript") as HTMLTextAreaElement).value === "klmnop and z."
     );
-    await page.waitForFunction(() => document.getElementById("go")!.textContent === "Go on");
+    await page.waitForFunction(() => document.getElementById("go")!.textContent === "Continue");
     await page.press("#manuscript", "Control+z");
     assertEquals(await valueOf(page, "manuscript"), "k and z.");
     await page.click("#score");
@@ -141,7 +141,7 @@ for (const colorScheme of ["light", "dark"] as const) {
     await page.click("#go");
     await page.waitForFunction(() => (document.getElementById("manuscript") as HTMLTextAreaElement).value.length > 582);
     await page.press("#manuscript", "Escape");
-    await page.waitForFunction(() => document.getElementById("go")!.textContent === "Go on");
+    await page.waitForFunction(() => document.getElementById("go")!.textContent === "Continue");
     await free();
     assert(await page.evaluate(() => document.getElementById("error")!.hidden));
 
@@ -154,7 +154,7 @@ for (const colorScheme of ["light", "dark"] as const) {
     await ready(page);
     await page.press("#tab-write", "ArrowRight");
     assert(await page.isVisible("#chat"));
-    await textIs(page, "no-template", "letters was not tuned to chats");
+    await textIs(page, "no-template", "letters has no chat template");
     assert(await page.isDisabled("#draft"));
     await page.click("#no-template button");
     await page.fill("[name=length]", "6");
@@ -322,7 +322,7 @@ for (const colorScheme of ["light", "dark"] as const) {
     async (page) => {
       await ready(page);
       await page.click("#tab-runs");
-      await textIs(page, "runs-closed", "Jobs belong to keys");
+      await textIs(page, "runs-closed", "Jobs need a key");
       await page.click("#key-button");
       await page.fill("#key", key);
       await page.press("#key", "Enter");
@@ -365,17 +365,17 @@ for (const colorScheme of ["light", "dark"] as const) {
       }
       await page.click("#new-job-details summary");
       await page.click("#job-begin");
-      await textIs(page, "error", "Choose a file to tune on");
+      await textIs(page, "error", "Choose a file to train on");
       for (const step of [13, 14]) { // what somebody did wrong is said until something goes well, though jobs are looked at
         jobs.step(step);
         await textIs(page, "run-figures", `${step} of 20`);
-        await textIs(page, "error", "Choose a file to tune on");
+        await textIs(page, "error", "Choose a file to train on");
       }
       await page.setInputFiles("#job-upload", { name: "text.txt", mimeType: "text/plain", buffer: Buffer.from("abc") });
       await page.fill("[name=n_epochs]", "2");
       await page.fill("[name=suffix]", "mine");
       await page.click("#job-begin");
-      await textIs(page, "run-said", "The job has begun");
+      await textIs(page, "run-said", "The job has started");
       assertEquals(jobs.done.at(-1), "fine-tune text.txt abc");
       const method = { type: "supervised", supervised: { hyperparameters: { n_epochs: 2 } } };
       assertEquals(jobs.bodies, [{ model: "letters", training_file: "file-1", suffix: "mine", method }]);

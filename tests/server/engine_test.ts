@@ -208,7 +208,7 @@ Deno.test("engine: a lazy model is loaded when it is asked for, in place of the 
     );
     await assertRejects(() => ask("b"), Unavailable);
     await assertRejects(() => engine.embed("b", [[1]], never), Unavailable);
-    assertThrows(() => engine.remove("a"), ConfigError, "a is in use: texts are being written");
+    assertThrows(() => engine.remove("a"), ConfigError, "a is in use: it is generating texts");
     stop.abort(new Error("stop"));
     await Promise.all(cut);
     assertEquals(await ask("b"), expected);
@@ -269,13 +269,13 @@ Deno.test("engine: a run's adapter is put on its base, and on no other; a key's 
     assertEquals(tokens.map(({ id }) => id), expected.map(({ id }) => id));
     assertEquals(engine.info("ft:x")!.base, "base");
     const wrong = { id: "w", base: "other", path: place("tuned") };
-    await assertRejects(() => engine.load(wrong), CheckpointError, "has an adapter of another base than other");
+    await assertRejects(() => engine.load(wrong), CheckpointError, "is not an adapter for other");
     await assertRejects(
       () => engine.load({ ...wrong, path: place("base") }),
       ConfigError,
       "is a run without an adapter",
     );
-    assertThrows(() => engine.remove("base"), ConfigError, "ft:x stands on it");
+    assertThrows(() => engine.remove("base"), ConfigError, "it is the base of the adapter ft:x");
     engine.remove("ft:x");
     assertEquals((await written(engine, { ...ask, model: "base" })).texts[0].tokens.length, ask.maxNewTokens);
   }));
@@ -306,7 +306,7 @@ Deno.test("engine: a prompt is scored without a token more, and an empty rest en
 Deno.test("engine: past the block size a text is refused, or slides", () =>
   serving(async (engine) => {
     const long = asking({ prompt: [1], maxNewTokens: BLOCK });
-    assertThrows(() => engine.generate(long, never), ConfigError, "longer than the 48 that the model sees");
+    assertThrows(() => engine.generate(long, never), ConfigError, "exceeds the model's context of 48 tokens");
     const { texts: [text] } = await written(engine, { ...long, maxNewTokens: 2 * BLOCK, overflow: "slide" });
     assertEquals([text.tokens.length, text.finish], [2 * BLOCK, "length"]);
   }));

@@ -103,7 +103,7 @@ Deno.test("jobs: a bad line fails the job and is named, with what a client may k
       const cases: [file: string, message: RegExp, method?: unknown][] = [
         [good + '{"prompt": \n', /^line 4: not JSON/],
         [line({ prompt: "a" }), /^line 4: expected "messages", "prompt" and "completion", or "text"$/],
-        [line({ messages: [{ role: "user", content: "a" }] }), /^line 4: messages: none of them is the assistant's/],
+        [line({ messages: [{ role: "user", content: "a" }] }), /^line 4: messages: no message is the assistant's/],
         [line({ messages: [{ role: "user", content: { image: 1 } }] }), /^line 4: messages\[0\]\.content: expected/],
         [
           line({ messages: [{ role: "user", content: "a" }, { role: "assistant", content: "a", weight: 2 }] }),
@@ -168,7 +168,7 @@ Deno.test("jobs: a file that would take too much memory fails its job, and the s
       } while (job.finished_at === null);
       assertMatch(
         job.error.message,
-        /^after row \d+: (a row takes more than 64 MB of memory|64 rows take more than 1 s)$/,
+        /^after row \d+: (a row takes more than 64 MB of memory|64 rows took more than 1 s to read)$/,
       );
     })
   ));

@@ -90,7 +90,7 @@ Deno.test("jobs: killed again and again, a job goes on bit for bit, and its even
       await client.until(id, "succeeded");
       assertEquals(await made(client, id), whole);
       const { data } = await client.get(`${JOBS}/${id}/events?limit=1000`);
-      assert(data.filter(({ message }: Answer) => message === "Fine-tuning job goes on").length >= 3);
+      assert(data.filter(({ message }: Answer) => message === "Fine-tuning job resumed").length >= 3);
     });
   }));
 
@@ -198,7 +198,7 @@ Deno.test("jobs: one that finds the disk full goes on when there is room", () =>
       const { id } = await post(JOBS, { model: "m", training_file, hyperparameters: { n_epochs: 1 } });
       await until(id, "succeeded");
       const told = texts(await get(`${JOBS}/${id}/events`)).filter((text: string) => /started|goes on/.test(text));
-      const full = "The server's disk was full: the job goes on where it last saved";
+      const full = "The server's disk was full; the job resumes from its last checkpoint";
       assertEquals(told, ["Fine-tuning job started", full, "Fine-tuning job started"]);
       assertMatch(`${errors}`, /^ApiError: The server's disk is full$/);
     }, { roomSeconds: 0.2, worker: new URL("./full_disk_worker.ts", import.meta.url) })
@@ -221,6 +221,6 @@ Deno.test("jobs: one that ends the server again and again is not started for eve
     });
     await withJobs(folder, async ({ get }) => {
       const { status, error } = await get(`${JOBS}/${id}`);
-      assertEquals([status, error.message], ["failed", "The server ended 5 times before this job got further"]);
+      assertEquals([status, error.message], ["failed", "The server ended 5 times before this job made progress"]);
     });
   }));
