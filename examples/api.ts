@@ -1,33 +1,33 @@
 /**
- * Queries a model, tunes it and saves what comes of it, through the API of `deno task serve` and with nothing but fetch:
+ * Queries a model, fine-tunes it and saves the result, through the API of `deno task serve`, with nothing but `fetch`:
  *
  *     deno task serve --new_key=me                        # prints a key, once
  *     deno task serve --model=out --jobs=jobs
  *     export OPENAI_API_KEY=sk-…
  *     deno run --allow-net=127.0.0.1 --allow-env=OPENAI_API_KEY --allow-read --allow-write=out-api examples/api.ts FILE.jsonl
  *
- * FILE has rows to tune on: texts, chats, or prompts with completions; a plain text (.txt) will do, too. Further arguments:
- * `--url=http://127.0.0.1:8000`, `--model=NAME` (the first that is served; `new:shakespeare_char_cpu` trains a new one),
- * `--prompt=TEXT`, `--out=FOLDER` (out-api). A served model gets an adapter, which the folder then holds as PEFT's; a new one is
- * saved as Hugging Face's folder.
+ * FILE has the training data: rows with texts, chats, or prompts and completions, or a plain text (.txt). Further
+ * arguments: `--url=http://127.0.0.1:8000`, `--model=NAME` (default: the first served model; `new:shakespeare_char_cpu`
+ * trains a new one), `--prompt=TEXT`, `--out=FOLDER` (default: out-api). For a served model the result is an adapter in
+ * PEFT's format, for a new model a Hugging Face folder.
  */
 
 interface Options {
   readonly url: string;
   readonly key: string;
-  /** The rows to tune on. */ readonly file: string;
+  /** Path of the training data. */ readonly file: string;
   readonly model?: string;
   readonly prompt: string;
-  /** The folder that the result is saved in. */ readonly out: string;
+  /** Folder for the result. */ readonly out: string;
 }
 
-/** What is read of an answer, by its field. */
+/** A JSON answer of the server. */
 type Answer = Record<string, unknown>;
 
 class Client {
   constructor(readonly url: string, readonly key: string) {}
 
-  /** @throws {Error} with the server's own words where it refuses */
+  /** @throws {Error} with the server's message if it refuses the request */
   async send(method: string, path: string, body?: unknown): Promise<Response> {
     const isForm = body instanceof FormData;
     const response = await fetch(`${this.url}/v1/${path}`, {
@@ -49,7 +49,7 @@ class Client {
     return (await this.json<{ data: Answer[] }>("GET", path)).data;
   }
 
-  /** A completion's pieces as they come: server-sent events, whose last is [DONE]. */
+  /** Yields the pieces of a completion: server-sent events, the last of which is [DONE]. */
   async *write(request: Answer): AsyncGenerator<string> {
     const { body } = await this.send("POST", "completions", { ...request, stream: true });
     let text = "";
@@ -57,7 +57,7 @@ class Client {
       const events = (text + part).split("\n\n");
       text = events.pop()!;
       for (const event of events) {
-        const data = /^data: (.*)$/m.exec(event)?.[1]; // what begins with a colon keeps the connection open
+        const data = /^data: (.*)$/m.exec(event)?.[1]; // other lines are comments, which only keep the connection open
         if (data === undefined || data === "[DONE]") continue;
         const { choices, error } = JSON.parse(data);
         if (error) throw new Error(error.message);
@@ -67,7 +67,7 @@ class Client {
   }
 }
 
-/** Shows what a model writes. */
+/** Prints a model's completion of a prompt. */
 async function show(client: Client, model: string, prompt: string): Promise<void> {
   const write = (text: string) => Deno.stdout.write(new TextEncoder().encode(text));
   await write(`${model}: ${prompt}`);
@@ -77,7 +77,7 @@ async function show(client: Client, model: string, prompt: string): Promise<void
   await write("\n");
 }
 
-/** Uploads a file, tunes a model to it, and waits. @returns the job */
+/** Uploads a file, fine-tunes a model on it, and waits. @returns the finished job */
 async function tune(client: Client, { model, file }: { model: string; file: string }): Promise<Answer> {
   const form = new FormData();
   form.append("purpose", "fine-tune");
@@ -100,14 +100,14 @@ async function tune(client: Client, { model, file }: { model: string; file: stri
   return job;
 }
 
-/** Saves the files that a job has made. @returns their names */
+/** Saves a job's result files. @returns their names */
 async function save(client: Client, job: Answer, folder: string): Promise<string[]> {
   await Deno.mkdir(folder, { recursive: true });
   const names: string[] = [];
   for (const id of job.result_files as string[]) {
     const { filename } = await client.json("GET", `files/${id}`),
       { body } = await client.send("GET", `files/${id}/content`);
-    names.push(String(filename).replaceAll(/[^\w.-]/g, "_")); // a name from elsewhere must not lead to another folder
+    names.push(String(filename).replaceAll(/[^\w.-]/g, "_")); // a name from the server must not lead to another folder
     await Deno.writeFile(`${folder}/${names.at(-1)}`, body!);
   }
   return names;
@@ -127,7 +127,7 @@ if (import.meta.main) {
   const [file] = Deno.args.filter((arg) => !arg.startsWith("--"));
   const flag = (name: string) => Deno.args.find((arg) => arg.startsWith(`--${name}=`))?.slice(name.length + 3);
   if (!file) {
-    console.error("Name a file to tune on: examples/api.ts FILE.jsonl [--url=…] [--model=…] [--prompt=…] [--out=…]");
+    console.error("Name a file to train on: examples/api.ts FILE.jsonl [--url=…] [--model=…] [--prompt=…] [--out=…]");
     Deno.exit(2);
   }
   const { url = "http://127.0.0.1:8000", model, prompt = "The ", out = "out-api" } = {

@@ -1,4 +1,4 @@
-/** A model as files to take away, in one archive. */
+/** Exports a model as a zip archive. */
 import { saveHuggingFace } from "@nanogpt/ts/checkpoint";
 import { loadPretrained } from "@nanogpt/ts/pretrained";
 import { adaptersOf, type Lora, saveAdapter } from "@nanogpt/ts/finetune";
@@ -12,12 +12,12 @@ import { filesIn, remove } from "./storage.ts";
 interface Exported {
   readonly model: GPT;
   readonly tokenizer: Tokenizer;
-  /** The path of the model that was loaded. */
+  /** Path of the loaded model. */
   readonly base?: string;
   readonly lora?: Lora;
 }
 
-/** What the archive's folder is called. */
+/** Names of the folders in the archives. */
 const NAMES: Record<ExportFormat, string> = { hugging_face: "model", adapter: "adapter", run: "run" };
 
 export async function exportArchive(format: ExportFormat, of: Exported): Promise<{ name: string; archive: Blob }> {
@@ -38,7 +38,7 @@ export async function exportArchive(format: ExportFormat, of: Exported): Promise
   }
 }
 
-/** An adapter is added to the weights of a copy: the run's own goes on as it is. */
+/** Saves a Hugging Face folder. An adapter is merged into a copy of the model, so that the run is not changed. */
 async function toHuggingFace(folder: string, { model, tokenizer, base, lora }: Exported): Promise<void> {
   if (!lora) return await saveHuggingFace(model, folder, { tokenizer });
   const adapter = "export/merged";

@@ -1,80 +1,83 @@
-/** What the page and the engine say to each other. The engine runs in a worker, so everything here is plain data. */
+/** The messages between the page and the engine. The engine runs in a worker, so all messages are plain data. */
 import type { GPTConfig, TrainerOptions, TrainEvent } from "@nanogpt/ts";
 
 export type DeviceChoice = "auto" | "webgpu" | "webgpu:software" | "cpu";
 
-/** A file that was chosen or dropped, with its path from the chosen folder on. */
+/** A chosen or dropped file, with its path relative to the chosen folder's parent. */
 export interface DiskFile {
   readonly path: string;
   readonly file: Blob;
 }
 
-/** Loads a run's folder, or one of Hugging Face's: the first message to an engine that is to tune a model. */
+/** Loads a run's folder or a Hugging Face folder. The first message to an engine that fine-tunes a model. */
 export interface LoadRequest {
   readonly kind: "load";
   readonly device: DeviceChoice;
   readonly files: readonly DiskFile[];
 }
 
-/** A new run: the first message to an engine, or the one after it has loaded a model. */
+/** Starts a new run. The first message to an engine, or the next one after `load`. */
 export interface StartRequest {
   readonly kind: "start";
   readonly device: DeviceChoice;
-  /** What to learn. Of a new model its characters are the vocabulary; its last tenth is held out. */
+  /** The text to train on; its last tenth is held out. Its characters are the vocabulary of a new model. */
   readonly text: string;
-  /** Rows of texts, or of prompts and completions, to tune on instead; the ending of the path says how they are written. */
+  /** A file with rows to fine-tune on instead of the text; the path's ending gives the format. */
   readonly rows?: DiskFile;
-  /** Draws the initial weights and the batches, as nanoGPT does. */
+  /** Seed of the initial weights and the batches, as in nanoGPT. */
   readonly seed: number;
-  /** Of a new model. */
+  /** Configuration of a new model. */
   readonly model?: Omit<GPTConfig, "vocabSize">;
-  /** Of a loaded one: the most tokens of a row, and the rank of the adapter that is trained, 0 where all weights are. */
+  /** Options for a loaded model: the most tokens of a row, and the adapter's rank; rank 0 trains all weights. */
   readonly tuned?: { readonly context: number; readonly rank: number };
   readonly training: Partial<TrainerOptions>;
-  /** Tokens that the model writes at each evaluation; 0 for none. */
+  /** Tokens of the sample at each evaluation; 0: no samples. */
   readonly sampleLength: number;
-  /** Of the text, where it is known: nats a token. */
+  /** Entropy of the text in nats a token, if it is known. */
   readonly entropy?: number;
 }
 
-/** What the page's folder holds of a run besides the run's own folder, to go on with after a reload. */
+/** What the page saves of a run, besides the run folder, to resume it after a reload. */
 export interface SavedRequest extends Omit<StartRequest, "text" | "rows"> {
-  /** The path of what is learned. */
+  /** Path of the training data. */
   readonly data: string;
-  /** The path of the loaded model. */
+  /** Path of the loaded model. */
   readonly base?: string;
 }
 
-/** Goes on from a prompt; while training, between two updates. */
+/** Continues a prompt; during training, between two updates. */
 export interface WriteRequest {
   readonly kind: "write";
   readonly prompt: string;
-  /** In tokens. */
+  /** Length in tokens. */
   readonly length: number;
   readonly temperature: number;
-  /** Without: all tokens may be drawn. */
+  /** Default: all tokens. */
   readonly topK?: number;
   readonly seed: number;
 }
 
-/** What can be taken away: a folder of Hugging Face's with an adapter merged into the weights, PEFT's adapter, a run's folder. */
+/**
+ * What can be exported: a Hugging Face folder with the adapter merged into the weights, an adapter in PEFT's format, or
+ * a run folder.
+ */
 export type ExportFormat = "hugging_face" | "adapter" | "run";
 
-/** What makes a model ready; `restore` the run that the page's folder holds, as it stood when it was saved: a first message, too. */
+/** Prepares a model. `restore` opens the saved run as of its last checkpoint; it has to be the first message, too. */
 export type PrepareRequest = LoadRequest | StartRequest | { readonly kind: "restore" };
 
 export type ToEngine =
   | PrepareRequest
   | WriteRequest
   | { readonly kind: "export"; readonly format: ExportFormat }
-  /** Ends the training after the update that is under way; `resume` goes on from there. */
+  /** `stop` ends training after the current update; `resume` continues it. */
   | { readonly kind: "stop" | "resume" }
-  /** Ends the writing. */
+  /** Stops generating the text. */
   | { readonly kind: "hush" }
   /** Frees the device and ends the worker. */
   | { readonly kind: "close" };
 
-/** Which way the engine computes; `noGPU` says why it is not the GPU that was wanted most. */
+/** The engine's device. `noGPU` says why `auto` did not choose a GPU. */
 export type Path =
   | { readonly device: "webgpu"; readonly adapter: string }
   | { readonly device: "cpu"; readonly threads: number; readonly isolated: boolean; readonly noGPU?: string };
@@ -93,18 +96,18 @@ export type FromEngine =
     readonly kind: "started";
     readonly path: Path;
     readonly parameters: number;
-    /** Parameters of the adapter, where one is trained. */
+    /** Number of the adapter's parameters, if one is trained. */
     readonly trained?: number;
     readonly vocabSize: number;
-    /** Tokens to train on, and held out. */
+    /** Number of training tokens, and of held-out tokens. */
     readonly tokens: readonly [number, number];
-    /** Why the run is lost when the page is closed; none where it is saved. */
+    /** Why the run is not saved; undefined if it is. */
     readonly unsaved?: string;
   }
-  /** A piece of text: of the sample that iteration `iter` made, or, without one, of what the prompt asked for. */
+  /** A piece of the sample at iteration `iter`, or, without `iter`, of the text for the prompt. */
   | { readonly kind: "text"; readonly iter?: number; readonly text: string }
   | { readonly kind: "written"; readonly iter?: number }
-  /** After `stop`, after `restore`, or at the end: `iter` updates were made. */
+  /** Sent after `stop`, after `restore`, and at the end. `iter` is the number of updates. */
   | { readonly kind: "stopped" | "finished"; readonly iter: number }
   /** A zip archive. */
   | { readonly kind: "exported"; readonly name: string; readonly archive: Blob }

@@ -1,11 +1,11 @@
-/** The page: what is clicked becomes a message to the engine, and what the engine tells is shown. */
+/** The page: sends clicks to the engine as messages, and shows the engine's messages. */
 import { droppedFiles, filesOf } from "./disk.ts";
 import type { DiskFile, ExportFormat, FromEngine, StartRequest, ToEngine } from "./messages.ts";
 import { findSaved, forgetSaved } from "./saved.ts";
 import { adoptRequest, bindSettings, requestOf } from "./settings.ts";
 import { find, View } from "./view.ts";
 
-/** What the buttons do, and whether the settings can be changed, depends on it. */
+/** The page's state, on which depend the buttons' actions and whether settings can be changed. */
 type State =
   | "idle"
   | "loading"
@@ -17,9 +17,9 @@ type State =
   | "finished"
   | "failed";
 
-/** What the main button does where it does not start. */
+/** Labels of the main button; in other states it is Start or Load. */
 const LABELS: Partial<Record<State, string>> = {
-  loaded: "Tune",
+  loaded: "Fine-tune",
   stopped: "Resume",
   training: "Stop",
   stopping: "Stop",
@@ -30,19 +30,19 @@ const settings = find<HTMLFormElement>("settings"), writing = find<HTMLFormEleme
 const main = find<HTMLButtonElement>("main"), reset = find<HTMLButtonElement>("reset");
 const write = find<HTMLButtonElement>("write"), saved = find("saved");
 const view = new View();
-/** Browsers do not say why a module is not there. */
+/** The message for a worker that did not load. Browsers do not give the reason. */
 const NOT_LOADED =
-  "The engine does not load. Either the server has gone, or this browser is too old for it: it has to know " +
-  "“using” declarations, as Chrome and Edge do from 134 on, and Firefox from 141.";
+  "The engine did not load. Either the server has stopped, or this browser is too old: it must support " +
+  "“using” declarations, as Chrome and Edge 134 and Firefox 141 do.";
 let engine: Worker | undefined;
 let state: State;
-/** Whether the engine is writing what the prompt asked for. */
+/** Whether the engine is generating a text for the prompt. */
 let isWriting = false;
-/** The folder that was chosen. */
+/** Files of the chosen folder. */
 let files: readonly DiskFile[] = [];
-/** What is to start once the folder is loaded. */
+/** The run to start when the folder is loaded. */
 let waiting: StartRequest | undefined;
-/** Of the run: whether a loaded model is tuned, and by what. */
+/** The run's options for fine-tuning; undefined for a new model. */
 let tuned: StartRequest["tuned"];
 
 const send = (message: ToEngine) => engine?.postMessage(message);
@@ -51,7 +51,7 @@ const isTuning = () => new FormData(settings).get("origin") === "disk";
 function enter(next: State, words: string): void {
   state = next;
   view.status(next, words);
-  const isOpen = ["idle", "loaded", "finished", "failed"].includes(state); // Start would begin a new run
+  const isOpen = ["idle", "loaded", "finished", "failed"].includes(state); // Start begins a new run
   for (const fieldset of settings.querySelectorAll("fieldset")) fieldset.disabled = !isOpen;
   main.textContent = LABELS[state] ?? (isTuning() && (state === "idle" || state === "failed") ? "Load" : "Start");
   main.disabled = ["loading", "starting", "stopping"].includes(state);
@@ -66,7 +66,7 @@ function enter(next: State, words: string): void {
   if (state !== "idle") saved.hidden = true;
 }
 
-/** Another engine, in place of the one that is there. */
+/** Starts a new engine, after closing the old one. */
 function open(last: number, entropy?: number): void {
   close();
   view.clear(last, entropy);
@@ -76,8 +76,8 @@ function open(last: number, entropy?: number): void {
 }
 
 function load(): void {
-  if (files.length === 0) return fail("No folder is chosen yet: take the folder of a model from your disk.");
-  const { device } = requestOf(new FormData(settings)); // before it is closed, when it says nothing
+  if (files.length === 0) return fail("No folder is chosen yet; choose the folder of a model on your disk.");
+  const { device } = requestOf(new FormData(settings)); // read first, because disabled fields have no data
   tuned = undefined;
   open(1);
   enter("loading", "Loading");
@@ -126,10 +126,10 @@ function download(archive: Blob, name: string): void {
 function fail(why: string): void {
   waiting = undefined;
   view.error(why);
-  enter("failed", "It did not work");
+  enter("failed", "Failed");
 }
 
-/** Has the engine free its device and end. */
+/** Makes the engine free its device and exit. */
 function close(): void {
   setWriting(false);
   if (engine) engine.onmessage = engine.onerror = null;
@@ -143,15 +143,14 @@ function setWriting(now: boolean): void {
   view.writing(now);
 }
 
-/** Offers to go on with what an earlier visit has left. */
+/** Offers to resume the run that an earlier visit saved. */
 async function offer(): Promise<void> {
   const found = await findSaved();
   if (state !== "idle") return;
   saved.hidden = !found;
   if (!found) return;
-  const what = found.request.base ? `tunes ${found.request.base.split("/").at(-1)}` : "trains a new model";
-  find("saved-words").textContent =
-    `This browser has a run from before, which ${what}: ${found.iter} updates are saved.`;
+  const what = found.request.base ? `fine-tunes ${found.request.base.split("/").at(-1)}` : "trains a new model";
+  find("saved-words").textContent = `This browser has a saved run that ${what}: ${found.iter} updates are saved.`;
   find("go-on").onclick = () => {
     tuned = found.request.tuned;
     adoptRequest(settings, found.request);
@@ -165,7 +164,7 @@ find("forget").addEventListener("click", async () => {
     await forgetSaved();
     saved.hidden = true;
   } catch {
-    find("saved-words").textContent = "It cannot be deleted now: another tab has it open.";
+    find("saved-words").textContent = "The run cannot be deleted now: another tab has it open.";
   }
 });
 
@@ -196,7 +195,7 @@ reset.addEventListener("click", () => {
   main.focus();
 });
 
-/** Takes a folder, chosen or dropped, and loads it. */
+/** Loads a chosen or dropped folder. */
 function choose(chosen: readonly DiskFile[]): void {
   if (settings.querySelector("fieldset")!.disabled || chosen.length === 0) return;
   files = chosen;

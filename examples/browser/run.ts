@@ -1,4 +1,4 @@
-/** A run of the engine: its model, its data, its trainer, and the folder that all of it is saved in. */
+/** A run of the engine: its model, its data, its trainer, and the folder in which they are saved. */
 import { type Device, GPT, RandomGenerator, Trainer, type TrainEvent } from "@nanogpt/ts";
 import { type RunBase, RunFolder } from "@nanogpt/ts/checkpoint";
 import { splitTokens } from "@nanogpt/ts/data";
@@ -13,15 +13,18 @@ import { copyFolder, sizeOf, type Storage } from "./storage.ts";
 import { rowsOfFile, rowsOfText } from "./tuning_rows.ts";
 
 const REQUEST = "saved/request.json", RUN = "saved/run";
-/** Bytes of a checkpoint for a parameter that is trained, and how many there are while one is written. */
+/**
+ * Bytes of a checkpoint per trained parameter, and the most checkpoints that exist at once (while one is being
+ * written).
+ */
 const TRAINED = 12, CHECKPOINTS = 3;
-/** Batches that an evaluation of rows goes over at most. */
+/** Most batches of an evaluation of rows. */
 const MOST_BATCHES = 5;
 
 export interface Model {
   readonly model: GPT;
   readonly tokenizer: Tokenizer;
-  /** The path of what was loaded. */
+  /** Path of the loaded model. */
   readonly base?: string;
 }
 
@@ -30,22 +33,22 @@ export interface Run extends Model {
   readonly lora?: Lora;
   /** Parameters of the adapter. */
   readonly trained?: number;
-  /** Tokens to train on, and held out. */
+  /** Number of training tokens, and of held-out tokens. */
   readonly tokens: readonly [number, number];
   readonly sampleLength: number;
-  /** What a sample goes on from: the prompt of a held-out row; "" where rows are texts. */
+  /** The prompt of samples: that of a held-out row, or "" if rows are texts. */
   readonly prompt: string;
-  /** What it has measured before it was opened again. */
+  /** Events from before the run was reopened. */
   readonly history: readonly TrainEvent[];
 }
 
-/** The model in a folder, to be tuned. */
+/** Loads the model in a folder for training. */
 export async function openModel(folder: string, device: Device): Promise<Model> {
   const { model, tokenizer } = await loadPretrained(folder, { device, dropout: 0, trainable: true });
   return { model, tokenizer, base: folder };
 }
 
-/** Begins a run with a new model, or with the one that was loaded, and saves what it takes to go on. */
+/** Starts a run with a new model or the loaded one, and saves what is needed to resume it. */
 export async function newRun(
   { text: raw, rows, ...request }: StartRequest,
   { device, storage, loaded }: { readonly device: Device; readonly storage: Storage; readonly loaded?: Model },
@@ -80,7 +83,7 @@ export async function newRun(
   return { ...run, history: [] };
 }
 
-/** The run that the page's folder holds, as it stood at its last save. */
+/** Opens the run in the page's folder as of its last checkpoint. */
 export async function savedRun(
   { unsaved }: Storage,
   open: (choice: DeviceChoice) => Promise<Device>,
@@ -122,14 +125,14 @@ async function assemble(
   return { ...made, trainer, tokens: [rows.train.tokens, rows.val.tokens], sampleLength, prompt };
 }
 
-/** What run.json says of how it was trained, by the names of the commands' flags. */
+/** The training options for run.json, by the names of the commands' flags. */
 function flagsOf({ seed, training }: Pick<StartRequest, "seed" | "training">): Record<string, unknown> {
   const snake = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
   const options = Object.entries(training).map(([name, value]) => [snake(name), value]);
   return { seed, ...Object.fromEntries(options) };
 }
 
-/** What a line of the metrics told when it was new. */
+/** Turns a line of metrics.jsonl back into the trainer's event. */
 function eventOf(line: Metrics): TrainEvent {
   const { iter, loss, lr, grad_norm: gradNorm, ms, tokens_per_second: tokensPerSecond } = line;
   if ("val_loss" in line) {

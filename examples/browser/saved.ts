@@ -1,7 +1,7 @@
-/** What the origin's private file system holds of a run, as the page itself sees it, before there is an engine. */
+/** Finds and deletes the saved run in the origin private file system. The page uses this before it starts an engine. */
 import type { SavedRequest } from "./messages.ts";
 
-/** The page's folder among the origin's. */
+/** The page's folder in the origin private file system. */
 export const FOLDER = "nanogpt-ts";
 
 const root = async () => await navigator.storage?.getDirectory?.();
@@ -10,16 +10,19 @@ async function readJson(folder: FileSystemDirectoryHandle, name: string): Promis
   return JSON.parse(await (await (await folder.getFileHandle(name)).getFile()).text());
 }
 
-/** How often, and after how many milliseconds, a folder is looked at again to which an engine of the page before may write yet. */
+/**
+ * Number of attempts to read the folder, and milliseconds between them: before a reload, the page's engine may still be
+ * writing.
+ */
 const ATTEMPTS = 10, PAUSE = 200;
 
-/** The run that can be gone on with, and how many updates it has made; undefined where there is none. */
+/** The saved run and its number of updates; undefined if there is none. */
 export async function findSaved(): Promise<{ request: SavedRequest; iter: number } | undefined> {
   let folder: FileSystemDirectoryHandle;
   try {
     folder = await (await root())!.getDirectoryHandle(FOLDER);
   } catch {
-    return undefined; // none, or no such folders in this browser
+    return undefined; // there is no folder, or the browser has no such file system
   }
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     try {
@@ -33,7 +36,7 @@ export async function findSaved(): Promise<{ request: SavedRequest; iter: number
   }
 }
 
-/** @throws {Error} while an engine has it */
+/** @throws {Error} while an engine uses the folder */
 export async function forgetSaved(): Promise<void> {
   await (await root())!.removeEntry(FOLDER, { recursive: true });
 }

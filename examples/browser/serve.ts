@@ -1,9 +1,9 @@
 /// <reference lib="deno.unstable" />
 /**
- * Bundles the page and its worker, and serves them on this machine: `deno task browser [--port=8000] [--no-isolation]`.
+ * Bundles the page and its worker, and serves them to this machine: `deno task browser [--port=8000] [--no-isolation]`.
  *
- * Pages may share memory between threads only when they are cross-origin isolated, which two headers ask for. With
- * `--no-isolation` they are left out, as by most web servers, and the CPU path has one thread.
+ * A page can share memory between threads only if it is cross-origin isolated, which two headers request.
+ * `--no-isolation` leaves them out, as most web servers do; the CPU device has one thread then.
  */
 import { runCommand } from "../../src/cli/command.ts";
 import { ConfigError } from "../../src/errors.ts";
@@ -13,12 +13,12 @@ import base from "../../src/page/base.css" with { type: "text" };
 
 const HELP = `Usage: deno task browser [--port=8000] [--no-isolation]
 
-  --port          where to serve; 0 takes any free port (8000)
-  --no-isolation  without the headers that threads need: the CPU path has one thread`;
+  --port          the port to listen on; 0 takes any free port (default: 8000)
+  --no-isolation  leave out the headers that threads need: the CPU device has one thread`;
 
 const ISOLATION = { "cross-origin-opener-policy": "same-origin", "cross-origin-embedder-policy": "require-corp" };
 
-/** What is served, by path; the page's code and the worker's are one file each. */
+/** The served files by path. The code of the page and of the worker is bundled into one file each. */
 async function files(): Promise<Map<string, { type: string; body: string }>> {
   const found = new Map([
     ["/", { type: "text/html", body: html }],
@@ -28,7 +28,7 @@ async function files(): Promise<Map<string, { type: string; body: string }>> {
     const entrypoints = [new URL(`${name}.ts`, import.meta.url).href];
     const { outputFiles, errors } = await Deno.bundle({ entrypoints, platform: "browser", write: false });
     const body = outputFiles?.[0]?.text();
-    if (!body) throw new TypeError(`${name}.ts is not bundled: ${errors.map(({ text }) => text).join(", ")}`);
+    if (!body) throw new TypeError(`${name}.ts cannot be bundled: ${errors.map(({ text }) => text).join(", ")}`);
     found.set(`/${name}.js`, { type: "text/javascript", body });
   }
   return found;
@@ -51,7 +51,7 @@ async function serve(port: number, headers: Record<string, string>): Promise<voi
   const found = await files();
   const respond = (request: Request): Response => {
     const file = found.get(new URL(request.url).pathname);
-    if (!file) return new Response("There is no such page here.", { status: 404 });
+    if (!file) return new Response("Page not found.", { status: 404 });
     return new Response(file.body, { headers: { ...headers, "content-type": `${file.type}; charset=utf-8` } });
   };
   const onListen = ({ port }: Deno.NetAddr) => console.log(`Open http://localhost:${port}/ in a browser`);
@@ -59,7 +59,7 @@ async function serve(port: number, headers: Record<string, string>): Promise<voi
     await Deno.serve({ hostname: "127.0.0.1", port, onListen }, respond).finished;
   } catch (error) {
     if (!(error instanceof Deno.errors.AddrInUse)) throw error;
-    throw new ConfigError(`--port=${port}: another program serves there; --port=0 takes any free port`);
+    throw new ConfigError(`--port=${port}: another program uses this port; --port=0 takes any free port`);
   }
 }
 

@@ -1,14 +1,14 @@
-/** What the form says: the sizes that it offers, and the run that it asks for. */
+/** The settings form: the sizes that it offers, and the run that it describes. */
 import { grammarCorpus, grammarEntropy } from "../../data/grammar/grammar.ts";
 import type { DeviceChoice, SavedRequest, StartRequest } from "./messages.ts";
 
-/** Fields of the form, by their names. */
+/** Number fields of the form, by name. */
 type Numbers = Record<
   "nLayer" | "nHead" | "nEmbd" | "blockSize" | "batchSize" | "learningRate" | "maxIters" | "evalInterval",
   number
 >;
 
-/** Smaller models stand higher rates. */
+/** The sizes on offer. Smaller models train well at higher learning rates. */
 const SIZES: Record<string, Numbers> = {
   "tiny, for a first look": {
     nLayer: 2,
@@ -44,32 +44,32 @@ const SIZES: Record<string, Numbers> = {
 
 const FIELDS = Object.keys(Object.values(SIZES)[0]) as (keyof Numbers)[];
 
-/** Characters that are made where no text is given. */
+/** Number of characters that the grammar generates. */
 const CHARACTERS = 500_000;
 let corpus: string | undefined;
 
-/** What the form's text is; the entropy only where it is known. */
+/** The text to train on, and its entropy if it is known. */
 export function textOf(form: FormData): { text: string; entropy?: number } {
   if (form.get("source") === "own") return { text: String(form.get("text")).replaceAll("\r\n", "\n") };
   return { text: corpus ??= grammarCorpus({ characters: CHARACTERS }), entropy: grammarEntropy };
 }
 
 /**
- * The text of a file that was chosen, without a byte-order mark.
+ * Decodes a chosen file, without a byte-order mark.
  *
- * @throws {Error} when it is not UTF-8, with a message for the page
+ * @throws {Error} if the file is not UTF-8, with a message for the page
  */
 export function decodeFile(bytes: Uint8Array<ArrayBuffer>, name: string): string {
   try {
     return new TextDecoder("utf-8", { fatal: true }).decode(bytes);
   } catch {
-    throw new Error(`${name} is not UTF-8 text: save it as UTF-8, and take it again.`);
+    throw new Error(`${name} is not UTF-8 text; save it as UTF-8 and choose it again.`);
   }
 }
 
-/** Names of files whose rows a model is tuned to; others are texts. */
+/** Names of files with rows; other files are texts. */
 const ROWS = /\.(jsonl|ndjson|json|csv)$/i;
-/** With which tuning begins: an adapter stands higher rates than all weights of a model that has learned much. */
+/** Default settings for fine-tuning. The learning rate suits an adapter; training all weights needs a lower one. */
 const TUNING = { batchSize: 4, learningRate: 1e-3, maxIters: 100, evalInterval: 20 };
 
 export function requestOf(form: FormData): StartRequest {
@@ -98,7 +98,7 @@ export function requestOf(form: FormData): StartRequest {
       minLr: learningRate / 10,
       warmupIters: Math.min(50, Math.ceil(maxIters / 10)),
       lrDecayIters: maxIters,
-      // Squared gradients of few tokens are noisy: average them over a hundred updates.
+      // The squared gradients of few tokens are noisy, so average them over about a hundred updates.
       beta2: 0.99,
       ...isTuned && { finalEvaluation: true },
     },
@@ -106,7 +106,7 @@ export function requestOf(form: FormData): StartRequest {
   };
 }
 
-/** Shows what a run was begun with that goes on. */
+/** Shows the settings of a saved run in the form. */
 export function adoptRequest(form: HTMLFormElement, { model, tuned, training, device }: SavedRequest): void {
   const origin = tuned ? "disk" : "new",
     choice = form.querySelector<HTMLInputElement>(`[name=origin][value=${origin}]`)!;
@@ -118,7 +118,7 @@ export function adoptRequest(form: HTMLFormElement, { model, tuned, training, de
   }
 }
 
-/** Fills the form in, and keeps its parts in agreement. */
+/** Fills in the form, and updates fields that depend on each other. */
 export function bindSettings(form: HTMLFormElement): void {
   const field = <E extends HTMLElement = HTMLInputElement>(name: string) =>
     form.elements.namedItem(name) as unknown as E;
@@ -135,7 +135,7 @@ export function bindSettings(form: HTMLFormElement): void {
   };
   const check = () => {
     const fits = Number(field("nEmbd").value) % Number(field("nHead").value) === 0;
-    field("nEmbd").setCustomValidity(fits ? "" : "The width has to be a multiple of the number of heads.");
+    field("nEmbd").setCustomValidity(fits ? "" : "The width must be a multiple of the number of heads.");
     const data = new FormData(form), isOwn = data.get("source") === "own";
     own.hidden = !isOwn;
     text.required = isOwn;
@@ -154,7 +154,7 @@ export function bindSettings(form: HTMLFormElement): void {
       text.value = file.value = "";
       file.setCustomValidity((error as Error).message);
       file.reportValidity();
-      file.setCustomValidity(""); // the next text may be typed
+      file.setCustomValidity(""); // the user may type a text instead
     }
     check();
   });

@@ -1,6 +1,6 @@
 /**
- * Where the engine's files are: what is to survive a reload in the origin's private file system, where the browser gives it and no
- * other tab has it; else in memory. Models from a disk are read where they are, and exports made in memory.
+ * The engine's files. What should survive a reload is in the origin private file system, or in memory if the browser
+ * does not provide it or another tab uses it. Models from the disk are read in place, and exports are made in memory.
  */
 import { exists } from "../../src/files/files.ts";
 import { MemoryFolder } from "../../src/files/memory_folder.ts";
@@ -9,15 +9,15 @@ import { type WebFolder, webSystem } from "../../src/files/web_system.ts";
 import type { DiskFile } from "./messages.ts";
 import { FOLDER } from "./saved.ts";
 
-/** Milliseconds that an engine of this page may take to end. */
+/** Milliseconds to wait until an earlier engine of this page has ended. */
 const PATIENCE = 3000;
-/** What a model is read from; an optimizer's state is of no use here. */
+/** Files that loading a model needs; the optimizer's state is not needed. */
 const READ = /(?<!optimizer)\.(safetensors|bin|jsonl?|txt|jinja|model|pkl)$/;
 
 export class Storage {
   readonly #roots = { saved: new MemoryFolder() as WebFolder, disk: new MemoryFolder(), export: new MemoryFolder() };
   #release = () => {};
-  /** Why nothing is saved; undefined where it is. */
+  /** Why the run is not saved; undefined if it is. */
   unsaved: string | undefined;
 
   private constructor() {}
@@ -28,42 +28,43 @@ export class Storage {
     try {
       storage.unsaved = await storage.#take();
     } catch (error) {
-      storage.unsaved = `the browser refuses a folder for this page (${(error as Error).message})`;
+      storage.unsaved = `the browser refused a folder for this page (${(error as Error).message})`;
     }
     return storage;
   }
 
-  /** @returns why the page's folder cannot be had */
+  /** @returns why the page's folder cannot be used; undefined if it can */
   async #take(): Promise<string | undefined> {
     const { storage, locks } = navigator;
     if (!storage?.getDirectory || !locks || !("move" in FileSystemFileHandle.prototype)) {
-      return "this browser has no folders for pages" + (isSecureContext ? "" : " that are not from https or localhost");
+      return "this browser provides no folders for pages" +
+        (isSecureContext ? "" : " that are not from https or localhost");
     }
     const { promise: held, resolve } = Promise.withResolvers<boolean>(), signal = AbortSignal.timeout(PATIENCE);
     const work = () => {
       resolve(true);
       return new Promise<void>((release) => this.#release = release);
     };
-    locks.request(FOLDER, { signal }, work) // whoever has the lock writes there
+    locks.request(FOLDER, { signal }, work) // only the holder of the lock writes to the folder
       .catch(() => resolve(false));
-    if (!await held) return "another tab of this page has the saved run";
+    if (!await held) return "another tab of this page uses the saved run";
     const root = await storage.getDirectory();
     this.#roots.saved = await root.getDirectoryHandle(FOLDER, { create: true }) as unknown as WebFolder;
   }
 
-  /** Goes on in memory. */
+  /** Switches to memory. */
   forgo(why: string): void {
     this.unsaved = why;
     this.#roots.saved = new MemoryFolder();
   }
 
-  /** Makes the files of a disk readable. @returns the path of the folder with the model */
+  /** Makes files from the disk readable. @returns the path of the folder with the model */
   async mount(files: readonly DiskFile[]): Promise<string> {
     const read = files.filter(({ path }) => READ.test(path)).sort((a, b) => depth(a.path) - depth(b.path));
     const at = read.find(({ path }) => /(^|\/)(config|run)\.json$/.test(path))?.path.replace(/[^/]*$/, "");
     if (at === undefined) {
       throw new Error(
-        "There is no model in it: expected a folder with config.json (Hugging Face's) or run.json (a run)",
+        "The folder has no model; expected a folder with config.json (Hugging Face) or run.json (a run)",
       );
     }
     const name = at.split("/").at(-2) ?? "model", folder = `disk/${name}`;
@@ -77,17 +78,17 @@ export class Storage {
     return folder;
   }
 
-  /** Empties what is saved, and sees whether `bytes` fit. */
+  /** Deletes the saved run, and switches to memory if `bytes` do not fit. */
   async clear(bytes: number): Promise<void> {
     const names = await Array.fromAsync(system.readDir("saved"), ({ name }) => name);
-    // What makes it a run goes first.
+    // request.json goes first: without it, the rest is not taken for a run.
     for (const name of names.sort((a) => a === "request.json" ? -1 : 1)) await remove(`saved/${name}`);
     if (this.unsaved !== undefined) return;
     await navigator.storage.persist?.().catch(() => false);
     const { quota = 0, usage = 0 } = await navigator.storage.estimate();
     if (quota - usage >= bytes) return;
     const mb = (bytes: number) => `${Math.ceil(bytes / 1e6)} MB`;
-    this.forgo(`it takes ${mb(bytes)}, and the browser gives this page ${mb(quota - usage)}`);
+    this.forgo(`it needs ${mb(bytes)}, but the browser gives this page ${mb(quota - usage)}`);
   }
 
   close(): void {
@@ -101,7 +102,7 @@ export async function remove(path: string): Promise<void> {
   if (await exists(path)) await system.remove(path, { recursive: true });
 }
 
-/** The files in a folder and in those in it. */
+/** Yields the paths of all files in a folder and its subfolders. */
 export async function* filesIn(folder: string): AsyncGenerator<string> {
   for await (const { name, isDirectory } of system.readDir(folder)) {
     if (isDirectory) yield* filesIn(`${folder}/${name}`);
@@ -109,7 +110,7 @@ export async function* filesIn(folder: string): AsyncGenerator<string> {
   }
 }
 
-/** Copies a folder with all that is in it. @returns how many bytes */
+/** Copies a folder with everything in it. */
 export async function copyFolder(from: string, to: string): Promise<void> {
   for await (const path of filesIn(from)) {
     const target = to + path.slice(from.length);

@@ -1,4 +1,4 @@
-/** What a loaded model is tuned to: a text in pieces, or a file's rows, as tokens. */
+/** Makes the rows for fine-tuning a loaded model, from a text or a file of rows. */
 import { ChatTemplate, holdOut, labelCount, readExamples, tokenizeExample, TokenRows } from "@nanogpt/ts/data";
 import type { Tokenizer } from "@nanogpt/ts/tokenizer";
 import { Breather } from "../../src/loop/breather.ts";
@@ -11,15 +11,17 @@ interface RowsOptions {
   readonly seed: number;
 }
 
-/** A tenth of what is learned is held out. */
+/** Fraction of the rows that is held out. */
 const SHARE = 0.1;
 
-/** A text in pieces of `context` tokens; its last tenth is held out. */
+/** Cuts a text into rows of `context` tokens; the last tenth is held out. */
 export function rowsOfText(text: string, { tokenizer, context }: RowsOptions): TuningRows {
   const ids = tokenizer.encode(text, { allowedSpecial: "all" }), count = Math.floor(ids.length / context);
   if (count < 2) {
     throw new Error(
-      `The text has ${ids.length} tokens: it takes two pieces of ${context} or more, to learn and to hold out`,
+      `The text has ${ids.length} tokens; at least ${
+        2 * context
+      } are needed: one row of ${context} to train on and one to hold out`,
     );
   }
   const rows = { train: new TokenRows(), val: new TokenRows() }, held = Math.ceil(SHARE * count);
@@ -31,8 +33,9 @@ export function rowsOfText(text: string, { tokenizer, context }: RowsOptions): T
 }
 
 /**
- * The rows of a file: texts, or prompts and completions, of which the completions are learned. Conversations need a model whose
- * template is built in (ChatML, plain): others are rendered in a worker of Deno's or Node's.
+ * Reads the rows of a file: texts, or prompts and completions, of which only the completions are learned. Conversations
+ * need a model with a built-in template (ChatML or plain), because other templates are rendered in a worker of Deno or
+ * Node.js.
  */
 export async function rowsOfFile(path: string, { tokenizer, context, seed }: RowsOptions): Promise<TuningRows> {
   using template = ChatTemplate.of(tokenizer);
@@ -46,7 +49,9 @@ export async function rowsOfFile(path: string, { tokenizer, context, seed }: Row
     await breather.breathe();
   }
   if (all.length < 2) {
-    throw new Error(`Of ${count} rows ${all.length} have tokens to learn: it takes two, to learn and to hold out`);
+    throw new Error(
+      `${all.length} of ${count} rows have tokens to learn; at least two are needed, one to train on and one to hold out`,
+    );
   }
   const rows = { train: new TokenRows(), val: new TokenRows() },
     { train, held } = holdOut(all.length, { share: SHARE, seed });

@@ -1,25 +1,25 @@
-/** What the page shows of a run. */
+/** The page's view of a run. */
 import type { FromEngine, Path } from "./messages.ts";
 import { plotLosses, type Point } from "../../src/page/plot.ts";
 
-/** The element of that id, which the page has. */
+/** Returns the element with this id, which must exist. */
 export const find = <E extends HTMLElement = HTMLElement>(id: string): E => document.getElementById(id) as E;
 
 const FIGURES = ["iteration", "loss", "val-loss", "ms", "speed", "parameters"];
-/** Steps over which times are averaged, and a line is logged. */
+/** Number of steps over which times are averaged, and between two lines of the log. */
 const STEPS = 10;
 const MOST_LINES = 500, MOST_SAMPLES = 50;
 
 const whole = (value: number) => Math.round(value).toLocaleString("en");
 
-/** The plot of the loss: drawn anew at most once a frame, in the pixels that its box has. */
+/** The plot of the loss, redrawn at most once per frame, in the size of its box. */
 class LossPlot {
   #batches: Point[] = [];
   #heldOut: Point[] = [];
   #entropy: number | undefined;
   #last = 1;
   #waiting = false;
-  /** Where the pointer is, in pixels. */
+  /** The pointer's x, in pixels. */
   #pointed: number | undefined;
 
   constructor(readonly box: HTMLElement) {
@@ -29,7 +29,7 @@ class LossPlot {
     this.#draw();
   }
 
-  /** @param last the last iteration, where the axis ends */
+  /** @param last the last iteration of the axis */
   clear(last: number, entropy: number | undefined): void {
     this.#batches = [];
     this.#heldOut = [];
@@ -68,7 +68,7 @@ export class View {
   #steps: { ms: number; tokensPerSecond: number }[] = [];
   #last = 1;
 
-  /** Forgets the last run. */
+  /** Clears the view for another run. */
   clear(last: number, entropy?: number): void {
     this.#last = last;
     this.#steps = [];
@@ -103,10 +103,10 @@ export class View {
         this.#way(path, parameters);
         find("keeping").textContent = unsaved === undefined
           ? "Saved in this browser: the run survives a reload"
-          : `Not saved, and lost with this page: ${unsaved}`;
-        if (trained !== undefined) this.#log(`an adapter of ${whole(trained)} parameters is trained`);
+          : `Not saved, and lost when this page is closed: ${unsaved}`;
+        if (trained !== undefined) this.#log(`trains an adapter of ${whole(trained)} parameters`);
         this.#log(
-          `${whole(vocabSize)} different tokens; ${whole(tokens[0])} to learn from, ${whole(tokens[1])} held out`,
+          `${whole(vocabSize)} different tokens; ${whole(tokens[0])} tokens to train on, ${whole(tokens[1])} held out`,
         );
         break;
       }
@@ -157,7 +157,7 @@ export class View {
     }
   }
 
-  /** A new text by the prompt's model. */
+  /** Starts a new text with its prompt. */
   begin(prompt: string): void {
     const start = document.createElement("b");
     start.textContent = prompt;
@@ -176,12 +176,12 @@ export class View {
   }
 }
 
-/** Where the sample of an iteration is written: at the top of the list. */
+/** The element for an iteration's sample. A new one is at the top of the list. */
 function sampleAt(iter: number): HTMLElement {
   const samples = find("samples"), id = `sample-${iter}`, known = document.getElementById(id);
   if (known) return known;
   const item = document.createElement("li"), title = document.createElement("h3"), text = document.createElement("p");
-  title.textContent = iter === 0 ? "Before it has learnt anything" : `After ${whole(iter)} updates`;
+  title.textContent = iter === 0 ? "Before training" : `After ${whole(iter)} updates`;
   text.id = id;
   text.className = "text";
   item.append(title, text);
@@ -193,5 +193,5 @@ function sampleAt(iter: number): HTMLElement {
 function pathInWords(path: Path): string {
   if (path.device === "webgpu") return `WebGPU: ${path.adapter}`;
   const threads = path.threads === 1 ? "one thread" : `${path.threads} threads`;
-  return `CPU with ${threads}${path.isolated ? "" : ", since this page is not cross-origin isolated"}`;
+  return `CPU with ${threads}${path.isolated ? "" : ", because this page is not cross-origin isolated"}`;
 }

@@ -1,8 +1,9 @@
 /**
- * The engine: a module worker that trains a model or tunes one, writes with it, and tells the page what happens.
+ * The engine: a module worker that trains or fine-tunes a model, generates text with it, and reports to the page.
  *
- * It runs in a worker since the CPU device waits for its threads, which a page's own thread must not do, and since only workers
- * write files at once. One run a worker: the page ends it with `close`, and starts another for the next.
+ * It runs in a worker for two reasons: the CPU device waits for its threads, which a page's main thread must not do,
+ * and only workers can write files synchronously. A worker has one run. The page ends the worker with `close`, and
+ * starts another one for the next run.
  */
 import { CpuDevice, createDevice, type Device, generate } from "@nanogpt/ts";
 import { beginning } from "../../src/tokenizer/tokenizer.ts";
@@ -22,7 +23,7 @@ import type {
 import { type Model, newRun, openModel, type Run, savedRun } from "./run.ts";
 import { Storage } from "./storage.ts";
 
-/** The global scope of a worker, of which the page's types know nothing. */
+/** The global scope of a worker, which TypeScript's types for pages do not declare. */
 interface WorkerScope {
   onmessage: (event: MessageEvent<ToEngine>) => void;
   postMessage(message: FromEngine): void;
@@ -30,7 +31,7 @@ interface WorkerScope {
 }
 const scope = globalThis as unknown as WorkerScope;
 
-/** `auto` is a GPU where there is one that is no processor in disguise, else the CPU. */
+/** Opens a device. `auto` is a GPU if there is a hardware GPU, else the CPU. */
 async function openDevice(choice: DeviceChoice): Promise<{ device: Device; path: Path }> {
   let noGPU: string | undefined;
   if (choice !== "cpu") {
@@ -46,11 +47,11 @@ async function openDevice(choice: DeviceChoice): Promise<{ device: Device; path:
   return { device, path: { device: "cpu", threads: device.threads, isolated: crossOriginIsolated, noGPU } };
 }
 
-/** Milliseconds from one save to the next, and the least share of the time that is spent on other things. */
+/** Least milliseconds between two saves. The pause is also at least BUSY times as long as a save takes. */
 const SAVE_EVERY = 5000, BUSY = 20;
 
 class Engine {
-  /** Whoever wants the model waits for this: an update, or a text. */
+  /** Resolves when the model is free: after the current update or text. */
   #free: Promise<unknown> = Promise.resolve();
   #training = new AbortController();
   #writing = new AbortController();
@@ -98,7 +99,7 @@ class Engine {
     scope.postMessage({ kind: "started", path, parameters, trained, vocabSize, tokens, unsaved });
   }
 
-  /** Trains until it is told to stop, or is done. */
+  /** Trains until the end, or until `stop`. */
   async train(): Promise<void> {
     const { trainer, sampleLength, prompt } = this.#run!, { signal } = this.#training = new AbortController();
     const events = trainer.run({ signal });
@@ -163,7 +164,7 @@ class Engine {
     (await this.#storage)?.close();
   }
 
-  /** Does `work` when all that was asked for before is done. */
+  /** Runs `work` after all earlier work is done. */
   #alone<T>(work: () => Promise<T>): Promise<T> {
     const result = this.#free.then(work);
     this.#free = result.catch(() => {});
@@ -194,7 +195,7 @@ function report(during: Extract<FromEngine, { kind: "error" }>["during"], error:
 }
 
 const engine = new Engine();
-/** Loading and starting, one after the other; whatever else is asked for waits for it. */
+/** Resolves when the model is loaded and the run is ready. All other messages wait for it. */
 let ready: Promise<void> = Promise.resolve();
 
 scope.onmessage = async ({ data: message }) => {

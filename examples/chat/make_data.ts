@@ -1,4 +1,6 @@
-/** Writes what the chat example trains on and is judged by: `deno run --allow-write examples/chat/make_data.ts [FOLDER]`. */
+/**
+ * Writes the training and test data of the chat example: `deno run --allow-write examples/chat/make_data.ts [FOLDER]`.
+ */
 import { RandomGenerator } from "../../src/random/mod.ts";
 import { Town } from "./town.ts";
 

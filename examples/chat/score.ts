@@ -1,10 +1,10 @@
 /**
- * Asks models what they were not trained on, and counts the answers that are right in every letter:
+ * Asks models questions that they were not trained on, and counts the answers that are correct in every letter:
  *
  *     deno run --allow-read --allow-env examples/chat/score.ts FILE.jsonl MODEL …
  *
- * FILE has chats; each answer of the assistant's is asked for anew, after the right answers before it. A model without a chat
- * template is given the texts line by line.
+ * FILE has chats. Each of the assistant's answers is generated after the correct answers before it. A model without a
+ * chat template gets the chat as plain lines.
  */
 import { createDevice } from "../../mod.ts";
 import { readExamples } from "../../src/data/mod.ts";

@@ -1,17 +1,17 @@
 /**
- * A small town to talk about: where its people live, what they keep, what they make and what they like. Every answer follows
- * from the facts and is exact, so that a model is right or wrong, letter by letter.
+ * A small town to talk about: where its people live, which animals they have, what they make and what they like. Every
+ * answer follows from the facts and has one exact wording, so a model's answer is either right or wrong.
  *
- * A question combines what two people do. One pair of people in eight is held out: no text that a model is trained on, before or
- * during tuning, speaks of both. Each of the two facts is known from elsewhere; their combination is new.
+ * A question combines facts about two people. One pair of people in eight is held out: no training text, in
+ * pre-training or in fine-tuning, mentions both. The model knows each of the two facts, but their combination is new.
  */
 import type { Message } from "../../src/data/examples.ts";
 import { RandomGenerator } from "../../src/random/mod.ts";
 
-/** Who lives there. */
+/** The town's people. */
 export const PEOPLE = "Ada Bram Clara Dirk Edith Felix Greta Hugo Iris Jonas Karin Leo Mara Nils Olga Paul".split(" ");
 
-/** What one can say of somebody: the words of a question, of an answer, and what may stand at its end. */
+/** The relations: the words of a question, of an answer, and the possible ends of an answer. */
 const relations = [
   {
     asks: "where",
@@ -24,10 +24,10 @@ const relations = [
   { asks: "what", one: "likes", many: "like", ends: "pears, soup, honey, plums, cheese, snow" },
 ].map(({ ends, ...relation }) => ({ ...relation, ends: ends.split(", ") }));
 
-/** Whether two people stand together in held-out questions alone. */
+/** Whether two people are a held-out pair, which only held-out chats mention together. */
 export const isHeldOut = (a: number, b: number): boolean => (a + b) % 8 === 0;
 
-/** A town: which of its ends each relation has for each person. Another seed gives another town. */
+/** A town: the end of each relation for each person. Another seed gives another town. */
 export class Town {
   readonly #ends: readonly (readonly number[])[];
 
@@ -42,7 +42,7 @@ export class Town {
     return `${PEOPLE[person]} ${one} ${ends[this.#ends[person][relation]]}`;
   }
 
-  /** A text to train on before any chat: one person, and what is true of them, in any order. */
+  /** A text for pre-training: a person and the facts about them, in random order. */
   story(generator: RandomGenerator): string {
     const person = generator.randint(PEOPLE.length);
     const [first, second, ...more] = [...generator.randperm(relations.length)].map((relation) =>
@@ -51,15 +51,15 @@ export class Town {
     return `Who is ${PEOPLE[person]}? ${first}, and ${second}. ${more.map((fact) => `${fact}.`).join(" ")}`;
   }
 
-  /** What is answered for two people, each with a relation of their own. */
+  /** The answer about two people, each with their own relation. */
   answer([a, b]: readonly number[], [r, s]: readonly number[]): string {
     return `${this.fact(a, r)}, and ${this.fact(b, s)}.`;
   }
 
   /**
-   * A chat about two people, of one question or two.
+   * A chat about two people, with one or two questions.
    *
-   * @param heldOut whether the two are a pair that is held out
+   * @param heldOut whether the two people are a held-out pair
    */
   chat(generator: RandomGenerator, heldOut: boolean): Message[] {
     let pair: number[];

@@ -1,4 +1,7 @@
-/** Choices between two answers: by the hidden taste, or by whoever sits at the terminal; and what is made of them. */
+/**
+ * Collects choices between two answers, by the hidden taste or by a user at the terminal, and makes training rows of
+ * them.
+ */
 import type { GPT } from "@nanogpt/ts";
 import { TokenRows } from "@nanogpt/ts/data";
 import { HeadRows, Roller, type Rollout } from "@nanogpt/ts/finetune";
@@ -14,19 +17,25 @@ export interface Choice {
 /** The text of an answer. */
 export const answerOf = ({ ids, from }: Pick<Rollout, "ids" | "from">): string => tokenizer.decode(ids.subarray(from));
 
-/** Which of two different answers to a prompt is better: 0, 1, or undefined when there is to be no further question. */
+/** Chooses the better of two different answers to a prompt: 0 or 1, or undefined to end the questions. */
 export type Listener = (prompt: string, answers: readonly [string, string]) => Promise<0 | 1 | undefined>;
 
-/** Chooses as Bradley and Terry say: with probability σ(taste(a) − taste(b)) the answer a, so that he is sometimes wrong. */
+/**
+ * A listener by the model of Bradley and Terry: it chooses answer a with probability σ(taste(a) − taste(b)), so it is
+ * sometimes wrong.
+ */
 export function hiddenListener(draw: () => number): Listener {
   return (prompt, [a, b]) => Promise.resolve(draw() < 1 / (1 + Math.exp(taste(prompt, b) - taste(prompt, a))) ? 0 : 1);
 }
 
-/** Asks at the terminal, for a key; or where there is no terminal, takes what a pipe has, which may hold many answers. */
+/**
+ * A listener that asks for a key at the terminal. If standard input is a pipe, it reads the answers from the pipe, many
+ * at a time.
+ */
 export function humanListener(print: (line: string) => void = console.log): Listener & Disposable {
   const { stdin } = Deno, raw = stdin.isTerminal(), bytes = new Uint8Array(64), keys: string[] = [];
   if (raw) stdin.setRaw(true, { cbreak: true });
-  print("Which tune is better? 1 or 2; q ends the questions.");
+  print("Which tune is better? Press 1 or 2, or q to end the questions.");
   const listen: Listener = async (prompt, [a, b]) => {
     print(`\nA tune that begins with ${prompt[0]}:   1  ${a}   2  ${b}`);
     while (keys.length === 0) {
@@ -40,7 +49,7 @@ export function humanListener(print: (line: string) => void = console.log): List
   return Object.assign(listen, { [Symbol.dispose]: () => raw && stdin.setRaw(false) }) as Listener & Disposable;
 }
 
-/** Has a policy answer each of the prompts in turn, twice, and a listener choose. */
+/** Generates two answers to each prompt in turn, and lets the listener choose. */
 export async function choices(
   policy: GPT,
   { count, seed, listener }: { count: number; seed: number; listener: Listener },

@@ -1,4 +1,4 @@
-/** PPO, GRPO, RLOO and DPO on a small world, each with the settings that serve here. */
+/** PPO, GRPO, RLOO and DPO for a small world, each with suitable settings. */
 import { GPT, type Task, Trainer, type TrainerOptions } from "@nanogpt/ts";
 import type { TokenRows } from "@nanogpt/ts/data";
 import {
@@ -13,29 +13,29 @@ import {
 
 import type { Answers } from "./optimum.ts";
 
-/** What is tuned, and where. */
+/** What a policy is trained on. */
 export interface World {
-  /** The first policy, which a penalty is for leaving; frozen. */ readonly reference: GPT;
-  /** What can be answered. */ readonly answers: Answers;
-  /** What is asked. */ readonly prompts: readonly RolloutPrompt[];
+  /** The first policy, frozen. A penalty keeps trained policies near it. */ readonly reference: GPT;
+  /** All possible answers. */ readonly answers: Answers;
+  /** The prompts. */ readonly prompts: readonly RolloutPrompt[];
 }
 
-/** How a policy is tuned. */
+/** Options for training a policy. */
 export interface Tuning {
-  /** What a nat away from the reference costs. */ readonly beta: number;
+  /** Penalty for each nat of divergence from the reference. */ readonly beta: number;
   readonly seed: number;
-  /** What is to be earned, for methods that write answers. */ readonly rewards: readonly Reward[];
-  /** Text of an answer's tokens, for rewards that read texts. */ readonly decode?: (ids: Int32Array) => string;
-  /** How long, in terms of what serves here; default 1. */ readonly effort?: number;
-  /** Called at the beginning, some times on the way, and at the end. */
+  /** The rewards, for methods that generate answers. */ readonly rewards: readonly Reward[];
+  /** Decodes an answer's tokens, for rewards that read texts. */ readonly decode?: (ids: Int32Array) => string;
+  /** Length of the training, relative to the default; default 1. */ readonly effort?: number;
+  /** Called at the beginning, `looks` times during the training, and at the end. */
   readonly onLook?: (share: number) => Promise<void>;
-  /** How often on the way; default 0. */ readonly looks?: number;
+  /** Number of calls of `onLook` between beginning and end; default 0. */ readonly looks?: number;
 }
 
-/** Answers of a group. */
+/** Answers per group. */
 export const GROUP = 16;
 
-/** Another model with a model's weights. */
+/** Copies a model. */
 export async function copyOf(model: GPT): Promise<GPT> {
   const { device, config } = model, copy = new GPT(config, { device, initialize: false });
   const to = new Map(copy.namedParameters());
@@ -43,7 +43,7 @@ export async function copyOf(model: GPT): Promise<GPT> {
   return copy;
 }
 
-/** Trains a model for a task, at a rate that falls to a hundredth; the task is disposed of. */
+/** Trains a model for a task, with a learning rate that decays to a hundredth, and disposes of the task. */
 export async function train(
   model: GPT,
   task: Task & Partial<Disposable>,
@@ -67,7 +67,7 @@ export async function train(
   task[Symbol.dispose]?.();
 }
 
-/** Proximal policy optimisation: 150 iterations of 256 answers, four epochs of two minibatches each. */
+/** Proximal policy optimisation: 150 iterations of 256 answers, with four epochs of two minibatches each. */
 export async function ppo(model: GPT, world: World, tuning: Tuning): Promise<void> {
   const { beta, seed, rewards, decode = () => "", effort = 1, ...looking } = tuning;
   const { answers, prompts, reference } = world, epochs = 4, miniBatches = 2;
@@ -82,16 +82,19 @@ export async function ppo(model: GPT, world: World, tuning: Tuning): Promise<voi
   });
 }
 
-/** How groups are learned from. */
+/** Options for training with groups. */
 export interface GroupTuning extends Tuning {
-  /** RLOO, whose penalty is part of the reward; GRPO with its penalty in the loss; or that with rewards scaled as TRL does. */
+  /**
+   * RLOO, whose penalty is part of the reward; GRPO, whose penalty is in the loss; or GRPO with rewards scaled as in
+   * TRL.
+   */
   readonly method: "rloo" | "grpo" | "grpo scaled";
 }
 
 /**
- * Group-relative policy gradients: 150 iterations of 1024 answers in groups of 16, four times in two minibatches. At the optimum
- * RLOO's advantages are all 0, since its penalty is part of them; 256 answers are enough there. GRPO's are not: its gradients stay
- * noisy.
+ * Group-relative policy gradients: 150 iterations of 1024 answers in groups of 16, four passes over two minibatches
+ * each. RLOO needs only 256 answers: its advantages include the penalty and are all 0 at the optimum. GRPO's advantages
+ * are not, so its gradients stay noisy.
  */
 export async function groups(model: GPT, world: World, { method, ...tuning }: GroupTuning): Promise<void> {
   const { beta, seed, rewards, decode = () => "", effort = 1, ...looking } = tuning;
@@ -105,7 +108,7 @@ export async function groups(model: GPT, world: World, { method, ...tuning }: Gr
   await train(model, task, { ...looking, learningRate: rloo ? 2e-3 : 4e-3, updates });
 }
 
-/** Direct preference optimisation: 2000 updates of 128 pairs. @param rows two to a pair, the one that was chosen first */
+/** Direct preference optimisation: 2000 updates of 128 pairs. @param rows two rows per pair, the chosen answer first */
 export async function dpo(
   model: GPT,
   { reference }: Pick<World, "reference">,

@@ -1,27 +1,28 @@
 /**
- * The known optimum of a small world: every answer enumerated, with its exact probability.
+ * Computes the optimum of a small world exactly, by enumerating every answer with its probability.
  *
- * A policy π that is tuned to maximise J(π) = E r − β · KL(π ‖ ref) has one optimum, π* = ref · exp(r / β) / Z, whose value is
- * J* = β · log Z (Ziebart 2010; Rafailov et al. 2023, arXiv:2305.18290, appendix A.1). Any other policy loses
- * J* − J(π) = β · KL(π ‖ π*). PPO, GRPO and DPO with the same β share this optimum, so that two numbers measure them all.
+ * The objective J(π) = E r − β · KL(π ‖ ref) of a policy π has one optimum, π* = ref · exp(r / β) / Z, with the value
+ * J* = β · log Z (Ziebart 2010; Rafailov et al. 2023, arXiv:2305.18290, appendix A.1). Any other policy falls short of
+ * it by J* − J(π) = β · KL(π ‖ π*). PPO, GRPO and DPO with the same β share this optimum, so the same two numbers
+ * measure all of them.
  *
- * Answers are the leaves of a tree: V tokens at each of L places, where an answer may end early. A leaf's index has its tokens as
- * digits to the base V, the first token the highest; an ended answer is filled up with its end token.
+ * Answers are the leaves of a tree with V tokens at each of L places. The digits of a leaf's index to the base V are
+ * the answer's tokens, the first token being the highest digit. An answer that ends early is padded with its end token.
  */
 import { type GPT, noGrad, RandomGenerator } from "@nanogpt/ts";
 import { logSoftmax, slice } from "@nanogpt/ts/ops";
 
-/** All answers that there can be. */
+/** The set of all possible answers. */
 export interface Answers {
-  /** V: how many tokens there are. */ readonly vocabSize: number;
+  /** V: the size of the vocabulary. */ readonly vocabSize: number;
   /** L: the most tokens of an answer, its end included. */ readonly length: number;
   /** The token that ends an answer. Default: every answer has L tokens. */ readonly end?: number;
 }
 
-/** How many leaves the tree has, those that repeat an ended answer among them. */
+/** Number of leaves of the tree, including leaves with tokens after an end token. */
 export const leaves = ({ vocabSize, length }: Answers): number => vocabSize ** length;
 
-/** A leaf's tokens, up to its end token and with it. */
+/** The tokens of a leaf, up to and including its end token. */
 export function tokensOf(leaf: number, { vocabSize, length, end }: Answers): number[] {
   const tokens: number[] = [];
   for (let t = length - 1; t >= 0 && tokens.at(-1) !== (end ?? NaN); t--) {
@@ -37,20 +38,20 @@ export function leafOf(tokens: ArrayLike<number>, { vocabSize, length, end = 0 }
   return leaf;
 }
 
-/** Sequences of a pass. */
+/** Sequences per forward pass. */
 const BATCH = 1024;
 
 /**
- * Log-probabilities of all answers to a prompt, by as many passes as it takes to see each prefix of L − 1 tokens once.
+ * Computes the log-probabilities of all answers to a prompt. The model reads every prefix of L − 1 tokens once.
  *
- * @returns a number for each leaf, in nats; −∞ where tokens follow an end
+ * @returns a number for each leaf, in nats; −∞ for leaves with tokens after an end token
  */
 export async function enumerate(model: GPT, prompt: ArrayLike<number>, answers: Answers): Promise<Float64Array> {
   const { vocabSize: V, length: L, end } = answers, { device } = model, P = prompt.length, T = P + L - 1;
   const found = new Float64Array(V ** L).fill(-Infinity), prefixes: number[] = [];
   for (let prefix = 0; prefix < V ** (L - 1); prefix++) {
     const ended = end === undefined ? -1 : tokensOf(prefix, { ...answers, length: L - 1 }).indexOf(end);
-    // Of an ended answer only the leaf that is filled up with end tokens counts.
+    // An answer that ended early has one leaf: the one padded with end tokens.
     if (ended < 0 || prefix % V ** (L - 2 - ended) === filled(end!, V, L - 2 - ended)) prefixes.push(prefix);
   }
   for (let at = 0; at < prefixes.length; at += BATCH) {
@@ -63,7 +64,7 @@ export async function enumerate(model: GPT, prompt: ArrayLike<number>, answers: 
     const pass = () => {
       using scope = device.scope();
       const states = model.hidden(device.tensor(ids, [some.length, T], { dtype: "i32" }));
-      const asked = slice(states, { axis: 1, start: P - 1 }); // (B, L, C): what each token of the answer is drawn from
+      const asked = slice(states, { axis: 1, start: P - 1 }); // (B, L, C): states that predict the answer
       return scope.keep(logSoftmax(model.lm_head.forward(asked))); // (B, L, V)
     };
     const logs = noGrad(pass), values = await logs.data();
@@ -84,7 +85,7 @@ export async function enumerate(model: GPT, prompt: ArrayLike<number>, answers: 
   return found;
 }
 
-/** The number of which all digits are `digit`. */
+/** The number whose digits are all `digit`. */
 const filled = (digit: number, base: number, digits: number) => digit * (base ** digits - 1) / (base - 1);
 
 /** log Σ exp, without overflow. */
@@ -115,7 +116,7 @@ export function optimalValue(ref: Float64Array, reward: ArrayLike<number>, beta:
   return beta * logSumExp(ref.map((log, i) => log + reward[i] / beta));
 }
 
-/** Where a policy lies. */
+/** The measures of a policy. */
 export interface Judgement {
   /** E r. */ readonly reward: number;
   /** KL(π ‖ ref), nats an answer. */ readonly kl: number;
@@ -123,7 +124,7 @@ export interface Judgement {
   /** KL(π ‖ π*), nats an answer. */ readonly distance: number;
 }
 
-/** Judges log-probabilities of all answers, exactly. */
+/** Measures a policy exactly, given its log-probabilities of all answers. */
 export function judge(
   policy: Float64Array,
   { ref, reward, beta }: { ref: Float64Array; reward: ArrayLike<number>; beta: number },
@@ -133,19 +134,19 @@ export function judge(
   return { reward: mean, kl, share, distance: divergence(policy, optimum(ref, reward, beta)) };
 }
 
-/** How near a policy has to come. */
+/** How near to the optimum a policy has to be: the least `share` and the greatest `distance`. */
 export const NEAR = { share: 0.97, distance: 0.1 };
-/** Whether it is as near as that; DPO, which never sees a text of its own, is allowed twice the distance. */
+/** Whether a policy is near the optimum. DPO, which never generates answers, is allowed twice the distance. */
 export const isNear = ({ share, distance }: Judgement, near = NEAR): boolean =>
   share >= near.share && distance <= near.distance;
 
 /**
- * What a policy gradient comes to that takes the penalty of each token alone, as GRPO's loss does: at every prefix s
+ * The fixed point of a policy gradient whose penalty is per token, as in GRPO's loss: at every prefix s
  *
  *     π(a | s) ∝ ref(a | s) · exp(Q(s, a) / β),   Q(s, a) = E[f | s, a]
  *
- * where f is a text's advantage. The policy is found from the last place to the first, for Q depends on what comes after alone. In
- * π* the divergences that are still to come stand in Q as well; here they are missing (docs/rlhf.md derives both).
+ * where f is a text's advantage. The policy is computed from the last place to the first, because Q depends only on
+ * later places. For π*, Q also includes the divergences of later places; here it does not (docs/rlhf.md derives both).
  *
  * @param advantage f of every leaf
  */
@@ -170,17 +171,18 @@ export function tokenwise(
   return ref.map((_, leaf) => steps.reduce((sum, step, t) => sum + step[Math.floor(leaf / V ** (L - 1 - t))], 0));
 }
 
-/** Groups that are drawn to find out what an advantage is on average, and rounds until the policy stays as it is. */
+/** Number of groups that are sampled to estimate a mean advantage, and of iterations to reach the fixed point. */
 const GROUPS = 4000, ROUNDS = 40;
 
 /**
- * Where GRPO comes to rest: {@linkcode tokenwise} with the advantages that groups give on average.
+ * The fixed point of GRPO: {@linkcode tokenwise} with the mean advantages of groups.
  *
- * Without scaling, A = r − mean of the group, to which the text itself belongs: on average (1 − 1/G) · (r − E r), so that β counts
- * G / (G − 1) times. Scaled, A = (r − mean) / (deviation + 1e-4): β counts about as many times as the deviation of the rewards that
- * the policy has in the end, which is found by going round.
+ * Without scaling, A = r − mean of the group, which includes the text itself. Its expectation is (1 − 1/G) · (r − E r),
+ * which multiplies β by G / (G − 1) in effect. With scaling, A = (r − mean) / (deviation + 1e-4), which multiplies β by
+ * about the deviation of the final policy's rewards. That deviation depends on the policy, so the fixed point is
+ * iterated.
  *
- * @param options.group G, texts of a prompt
+ * @param options.group G, number of texts per prompt
  * @param options.scaled whether advantages are divided by the group's deviation
  */
 export function groupFixedPoint(
@@ -195,7 +197,7 @@ export function groupFixedPoint(
   if (!scaled) return tokenwise(ref, reward.map((r) => r * (1 - 1 / group)), options);
   const levels = [...new Set(reward)].sort((a, b) => a - b), place = new Map(levels.map((level, i) => [level, i]));
   const level = Int32Array.from(reward, (r) => place.get(r)!);
-  const advantages = Float64Array.from(levels, (r) => r); // of each level
+  const advantages = Float64Array.from(levels, (r) => r); // one per level of the reward
   let policy = ref;
   for (let round = 0; round < ROUNDS; round++) {
     const chances = new Float64Array(levels.length);
@@ -207,7 +209,10 @@ export function groupFixedPoint(
   return policy;
 }
 
-/** The mean of (r − mean) / (deviation + 1e-4) for a text with each reward, in groups whose others are drawn. */
+/**
+ * The mean of (r − mean) / (deviation + 1e-4) for a text with each level of the reward, over groups whose other texts
+ * are sampled.
+ */
 function scaledAdvantages(levels: readonly number[], chances: Float64Array, group: number): Float64Array {
   const generator = new RandomGenerator(1),
     uniforms = new Float32Array(group - 1),

@@ -1,30 +1,33 @@
-/** The page that the example ends with: charts on linear axes, answers before and after, and where each method lies. */
+/** Building blocks of the example's result page: charts on linear axes, tables, paragraphs. */
 import { circle, curve, element, escape, line, linearTicks, MIDDLE, type Point, text } from "../../src/page/plot.ts";
 
-/** Points that belong together. */
+/** A series of points. */
 export interface Series {
   readonly name: string;
   readonly points: readonly Point[];
-  /** A line, a dashed line, or dots that no line joins. */
+  /** A line, a dashed line, or dots without a line. */
   readonly kind: "line" | "dashed" | "dots";
-  /** What stands beside each point. */
+  /** Labels of the points. */
   readonly labels?: readonly string[];
 }
 
 /** A chart. */
 export interface Chart {
   readonly title: string;
-  /** What the axes show, with the unit. */
+  /** Labels of the axes, with the unit. */
   readonly x: string;
   readonly y: string;
   readonly series: readonly Series[];
 }
 
 const WIDTH = 760, HEIGHT = 420, LEFT = 56, RIGHT = 16, TOP = 16, BOTTOM = 46;
-/** Okabe and Ito's colours, which the colour-blind tell apart, the first for what others are compared with. */
+/**
+ * Okabe and Ito's colours, which colour-blind readers can distinguish. The first is for the series with which the other
+ * series are compared.
+ */
 const COLORS = ["#7a7f8a", "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
 
-/** A chart as SVG, with its legend below it. */
+/** Draws a chart as SVG, with a legend below it. */
 export function chart({ title, x, y, series }: Chart): string {
   const points = series.flatMap(({ points }) => points), right = WIDTH - RIGHT, bottom = HEIGHT - BOTTOM;
   const ticks = ([0, 1] as const).map((axis) => {
@@ -65,7 +68,7 @@ export function chart({ title, x, y, series }: Chart): string {
   return `<figure><figcaption>${escape(title)}</figcaption>${svg}<ul>${names.join("")}</ul></figure>`;
 }
 
-/** A table; the first row is its head. */
+/** Makes a table; the first row is its header. */
 export function table(rows: readonly (readonly string[])[]): string {
   const row = (cells: readonly string[], kind: "th" | "td") =>
     `<tr>${cells.map((cell) => `<${kind}>${escape(cell)}</${kind}>`).join("")}</tr>`;
@@ -91,7 +94,7 @@ li i.dashed { border-top-style: dashed; } li i.dots { width: 0.7rem; border-top-
 table { border-collapse: collapse; font-size: 0.9rem; } th, td { padding: 0.2rem 0.7rem; text-align: left; }
 th { border-bottom: 1px solid var(--soft); } td { font-variant-numeric: tabular-nums; }`;
 
-/** A page that needs nothing besides itself. @param body elements */
+/** Makes a self-contained HTML page. @param body HTML elements */
 export function page(title: string, body: readonly string[]): string {
   const head = `<meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>${
     escape(title)

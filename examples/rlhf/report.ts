@@ -1,4 +1,4 @@
-/** What the example's page says. */
+/** The text and charts of the example's page. */
 import { type Chart, chart, heading, page, paragraph, type Series, table } from "./page.ts";
 import type { Outcome, Point } from "./rlhf.ts";
 import { PROMPTS } from "./tunes.ts";
@@ -15,21 +15,21 @@ const frontier = (by: "taste" | "model", { curves, results, human }: Outcome): C
       labels: method === "PPO" ? own.map(({ beta }) => `β ${beta}`) : [],
     };
   });
-  const known: Series = { name: "the best for the taste", kind: "line", points: places(curves.taste) };
+  const known: Series = { name: "π* for the taste", kind: "line", points: places(curves.taste) };
   return {
-    title: by === "taste" ? "What the listener thinks of the answers" : "What the reward model thinks of them",
+    title: by === "taste" ? "The listener's taste" : "The reward model's score",
     x: "KL to the first policy (nats an answer)",
     y: by === "taste" ? "mean taste" : "mean score",
     series: [
       { name: "π* for the reward model", kind: "line", points: places(curves.model) },
       ...dots,
-      { name: "where GRPO's loss comes to rest", kind: "dashed", points: places(curves.grpo) },
+      { name: "fixed points of GRPO's loss", kind: "dashed", points: places(curves.grpo) },
       ...(by === "taste" && !human ? [known] : []),
     ],
   };
 };
 
-/** How a run went that was looked at on the way. */
+/** A chart of the runs that were evaluated during training. */
 function ways({ results, human }: Outcome): Chart {
   const long = results.filter(({ way }) => way.length > 0);
   const series = long.flatMap(({ method, way }): Series[] => {
@@ -39,8 +39,8 @@ function ways({ results, human }: Outcome): Chart {
   });
   return {
     title: "A reward model that is wrong outside its data",
-    x: "share of the run",
-    y: "mean of the answers",
+    x: "fraction of the run",
+    y: "mean over the answers",
     series,
   };
 }
@@ -58,26 +58,27 @@ export function report(outcome: Outcome): string {
   const judged = human ? "you preferred" : "the listener preferred";
   const best = human
     ? ""
-    : ` The taste itself is right about ${percent(accuracy.best)}: he is not always of the same mind.`;
+    : ` The taste itself predicts ${percent(accuracy.best)}, because the listener's choices are partly random.`;
   return page("From preferences to a policy", [
     paragraph(
-      `A model that writes tunes was tuned to ${choices} choices between two of its answers. The reward model finds the answer that ` +
-        `${judged} in ${percent(accuracy.model)} of the choices that it has not learned from.${best}`,
+      `A model that writes tunes was trained on ${choices} choices between pairs of its answers. The reward model ` +
+        `predicts the answer that ${judged} in ${percent(accuracy.model)} of the held-out choices.${best}`,
     ),
     heading("The frontier"),
     paragraph(
-      "Each dot is a tuned policy, judged over all of its answers. None is above the line of π* ∝ π_ref · exp(r / β), in the first " +
-        "chart of the taste, in the second of the reward model's score; with each β a policy should lie on it at a certain place. " +
-        "The distance to π* is that for the reward model, and of DPO, which has none, that for the taste.",
+      "Each dot is a trained policy, evaluated over all of its answers. No policy can be above the line of " +
+        "π* ∝ π_ref · exp(r / β). The first chart shows the taste, the second the reward model's score. For each β, the " +
+        "optimal policy is one point of the line. " +
+        "KL to π* uses the reward model's π*, but for DPO, which has no reward model, the π* of the taste.",
     ),
     ...(human ? [] : [chart(frontier("taste", outcome))]),
     chart(frontier("model", outcome)),
     table([["method", "β", human ? "" : "taste", "reward model", "KL", "KL to π*", "seconds"], ...rows]),
     heading("Where the reward model is wrong"),
     paragraph(
-      "The first policy seldom leaps twice, and nearly always begins as asked, so the choices say little about answers that do not. " +
-        "Without a penalty the policy goes to such answers: its score goes up and what was meant does not. With a penalty it stays " +
-        "where the choices tell something.",
+      "The first policy rarely leaps twice and nearly always begins as asked, so the choices say little about other " +
+        "answers. Without a penalty the policy moves to such answers: their score rises, but the listener's taste does " +
+        "not. With a penalty it stays where the choices are informative.",
     ),
     chart(ways(outcome)),
     heading("Answers before and after"),

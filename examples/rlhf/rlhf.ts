@@ -1,15 +1,15 @@
 /**
- * From preferences to a policy, in a world where the best policy is known (docs/rlhf.md walks through it):
+ * Trains policies from preferences, in a world where the best policy is known. docs/rlhf.md explains every step.
  *
  *     deno run --allow-read --allow-env=NANOGPT_DEBUG --allow-write=out-rlhf examples/rlhf/rlhf.ts [--human] [--out_dir=out-rlhf]
  *
- * A small model learns to write tunes (tunes.ts), then to answer when it is asked for one. A listener chooses between two of its
- * answers, some thousand times, or with `--human` the reader does. From these choices a reward model learns the taste behind
- * them, and PPO, GRPO and RLOO tune the policy to it, each with several prices β of leaving the first policy; DPO learns from the
- * choices themselves. Every policy is judged over all answers to each prompt. `out-rlhf/index.html` shows where they lie, beside
- * the best that there can be.
+ * A small model learns to write tunes (tunes.ts), and then to answer a prompt with a tune. A listener chooses between
+ * pairs of its answers, some thousand times; with `--human` the user does. A reward model learns the listener's taste
+ * from these choices. PPO, GRPO and RLOO then optimise the policy for the reward model, each with several penalties β
+ * for deviating from the first policy. DPO learns directly from the choices. Every policy is evaluated exactly, over
+ * all answers to each prompt. `out-rlhf/index.html` compares the policies with the best possible ones.
  *
- * With V8's flags, as docs/rlhf.md has them, it takes half of the time.
+ * With V8's flags, which docs/rlhf.md gives, it takes half the time.
  */
 import { createDevice, type Device, GPT } from "@nanogpt/ts";
 import { TokenRows } from "@nanogpt/ts/data";
@@ -30,48 +30,52 @@ import { divergence, enumerate, expectation, groupFixedPoint, optimum, tokensOf 
 import { report } from "./report.ts";
 import { ANSWERS, NOTES, PROMPTS, taste, texts, tokenizer, tune, uniforms } from "./tunes.ts";
 
-/** How much is done. */
+/** Sizes of the experiment. */
 export const SIZES = {
-  /** Updates of the language model and of the model that answers. */ pretraining: 400,
+  /** Updates of the language model, and of the model that answers. */ pretraining: 400,
   instructions: 200,
-  /** Choices that are learned from, and those that the reward model is judged by. */ choices: 6000,
+  /** Choices for training, and held-out choices to test the reward model. */ choices: 6000,
   heldOut: 2000,
-  /** Passes over the choices, by the reward model and by DPO. */ epochs: { reward: 10, dpo: 4 },
-  /** Of the tuning, in terms of what methods.ts has. */ effort: 0.4,
-  /** What leaving the first policy costs, nat by nat. */ betas: [2, 1, 0.5, 0.25] as readonly number[],
-  /** How many of the prompts are tuned on. */ prompts: PROMPTS.length,
-  /** Looks on the way of those two runs of which the way is shown. */ looks: 8,
+  /** Passes over the choices for the reward model and for DPO. */ epochs: { reward: 10, dpo: 4 },
+  /** Length of the policy training, relative to the defaults in methods.ts. */ effort: 0.4,
+  /** The penalties β for each nat of divergence from the first policy. */
+  betas: [2, 1, 0.5, 0.25] as readonly number[],
+  /** Number of prompts to train on. */ prompts: PROMPTS.length,
+  /** Number of evaluations during the two runs whose progress is shown. */ looks: 8,
 };
 
-/** What is known of a policy, over all answers: means over the prompts. */
+/** Exact measures of a policy over all answers: means over the prompts. */
 export interface Point {
-  /** Nats from the first policy. */ readonly kl: number;
-  /** By the taste, and by the reward model. */ readonly taste: number;
+  /** KL divergence from the first policy, in nats. */ readonly kl: number;
+  /** Mean reward by the taste, and by the reward model. */ readonly taste: number;
   readonly model: number;
 }
-/** Where a run ended. */
+/** The final policy of a run. */
 export interface Result extends Point {
   readonly method: string;
   readonly beta: number;
-  /** To π* of the reward model, or of the taste for DPO, which learns from the choices; NaN without a β. */ readonly distance:
-    number;
+  /**
+   * KL divergence from π* of the reward model, or, for DPO, of the taste, because DPO learns from the choices; NaN
+   * without β.
+   */
+  readonly distance: number;
   readonly seconds: number;
-  /** The likeliest answer to each prompt, and its probability. */ readonly answers: readonly string[];
-  /** On the way. */ readonly way: readonly Point[];
+  /** The most likely answer to each prompt, and its probability. */ readonly answers: readonly string[];
+  /** Measures during the run. */ readonly way: readonly Point[];
 }
-/** All that the page shows. */
+/** Everything that the page shows. */
 export interface Outcome {
   readonly human: boolean;
   readonly choices: number;
-  /** Of the reward model on held-out choices, and of the taste itself, which no model exceeds on average. */
+  /** Accuracy of the reward model on held-out choices, and of the taste itself, which no model exceeds on average. */
   readonly accuracy: { readonly model: number; readonly best: number };
   readonly first: Point & { readonly answers: readonly string[] };
-  /** The best policies for the taste and for the reward model, and where GRPO comes to rest, for prices from high to low. */
+  /** The best policies for the taste and for the reward model, and the fixed points of GRPO, for decreasing β. */
   readonly curves: Readonly<Record<"taste" | "model" | "grpo", readonly Point[]>>;
   readonly results: readonly Result[];
 }
 
-/** Goes from a text to tuned policies. @param note takes a line about what is going on */
+/** Runs all steps from a text to the trained policies. @param note called with lines that report the progress */
 export async function rlhf(
   device: Device,
   { human = false, sizes = SIZES, note = console.error }: {
@@ -83,8 +87,8 @@ export async function rlhf(
   const begin = performance.now();
   const say = (line: string) => note(`${((performance.now() - begin) / 1000).toFixed(0).padStart(4)} s  ${line}`);
 
-  // 1. A language model: blocks of a text of tunes, one after the other.
-  const draw = uniforms(1), blocks = new TokenRows(), T = 8; // a prompt and an answer
+  // 1. A language model, trained on blocks of a text of tunes.
+  const draw = uniforms(1), blocks = new TokenRows(), T = 8; // length of a prompt and an answer
   for (let tunes = ""; blocks.length < 32 * sizes.pretraining; tunes = tunes.slice(T)) {
     while (tunes.length < T) tunes += `${tune(draw)}.`;
     blocks.push({ ids: tokenizer.encode(tunes.slice(0, T)), learned: new Uint8Array(T).fill(1) });
@@ -96,7 +100,7 @@ export async function rlhf(
   });
   say("a language model of tunes");
 
-  // 2. A model that answers: it is shown what a tune looks like that was asked for.
+  // 2. A model that answers, trained on prompts and tunes.
   const shown = new TokenRows();
   while (shown.length < 64 * sizes.instructions) {
     const first = NOTES[Math.floor(5 * draw())], ids = tokenizer.encode(`${first}.${tune(draw, first)}.`);
@@ -112,16 +116,16 @@ export async function rlhf(
   const refs = await enumerated(policy);
   say("a model that answers");
 
-  // 3. Choices between two of its answers.
-  const total = human ? 200 : sizes.choices + sizes.heldOut, again = human ? 15 : 1; // few choices are gone over more often
+  // 3. Choices between pairs of its answers.
+  const total = human ? 200 : sizes.choices + sizes.heldOut, again = human ? 15 : 1; // few choices need more passes
   using person = human ? humanListener() : undefined;
   const chosen = await choices(policy, { count: total, seed: 2, listener: person ?? hiddenListener(uniforms(3)) });
   const held = Math.round(chosen.length * sizes.heldOut / (sizes.choices + sizes.heldOut));
   const [judging, learning] = [chosen.slice(0, held), chosen.slice(held)];
-  if (judging.length === 0 || learning.length === 0) throw new RangeError("Too few choices to learn from");
+  if (judging.length === 0 || learning.length === 0) throw new RangeError("Too few choices to train on");
   say(`${chosen.length} choices`);
 
-  // 4. A reward model, from the choices alone: the model that answers, with a head.
+  // 4. A reward model, trained on the choices: the model that answers, with a scalar head.
   const body = await copyOf(policy), rows = { train: rankings(learning), val: rankings(judging) };
   const task = new RewardModelling(body, rows, { batchSize: 64, maxLength: T });
   const updates = Math.ceil(again * sizes.epochs.reward * learning.length / 64);
@@ -131,9 +135,9 @@ export async function rlhf(
   const tastes = asked.map(({ prompt }) => Float64Array.from(texts, (answer) => taste(prompt, answer)));
   const scores = await Array.fromAsync(asked, ({ prompt }, i) => scoresOf(reward, prompt, refs[i]));
   const accuracy = { model: await right(reward, judging), best: await right(plainTaste, judging) };
-  say(`a reward model that is right about ${(100 * accuracy.model).toFixed(1)} % of held-out choices`);
+  say(`a reward model that predicts ${(100 * accuracy.model).toFixed(1)} % of held-out choices`);
 
-  // 5. Policies. They are judged by what nobody knows outside of such a world: all their answers.
+  // 5. Policies. They are evaluated over all their answers, which is only possible in such a small world.
   const mean = (of: (i: number) => number) => asked.reduce((sum, _, i) => sum + of(i), 0) / asked.length;
   const point = (policies: readonly Float64Array[]): Point => ({
     kl: mean((i) => divergence(policies[i], refs[i])),
@@ -147,7 +151,7 @@ export async function rlhf(
     await body(model, looks > 0 ? { looks, onLook } : {});
     const seconds = (performance.now() - from) / 1000, policies = await enumerated(model), at = point(policies);
     const wanted = method === "DPO" ? tastes : scores; // DPO has no reward model
-    const known = beta > 0 && !(human && method === "DPO"); // nobody knows the reader's taste
+    const known = beta > 0 && !(human && method === "DPO"); // the user's taste is unknown
     const distance = !known ? NaN : mean((i) => divergence(policies[i], optimum(refs[i], wanted[i], beta)));
     results.push({ method, beta, ...at, distance, seconds, answers: policies.map(likeliest), way });
     model.dispose();
@@ -173,7 +177,7 @@ export async function rlhf(
       });
     });
   }
-  // 6. With a penalty the taste holds; without one the policy goes where the reward model is wrong.
+  // 6. PPO with and without a penalty: without it the policy exploits the errors of the reward model.
   const price = sizes.betas[Math.floor(sizes.betas.length / 2)];
   for (const beta of [price, 0]) {
     const name = beta === 0 ? "PPO without a penalty" : "PPO with a penalty";
@@ -184,7 +188,7 @@ export async function rlhf(
       sizes.looks,
     );
   }
-  const prices = Array.from({ length: 25 }, (_, i) => 4 * 0.82 ** i); // from 4 down to 0.03
+  const prices = Array.from({ length: 25 }, (_, i) => 4 * 0.82 ** i); // from 4 to 0.03
   const best = (rewards: readonly Float64Array[]) =>
     prices.map((beta) => point(refs.map((ref, i) => optimum(ref, rewards[i], beta))));
   const grpo = prices.filter((_, i) => i % 2 === 0).map((beta) =>
@@ -201,7 +205,7 @@ export async function rlhf(
   };
 }
 
-/** What the reward model says of every answer; 0 where no answer is. */
+/** The reward model's score of every answer; 0 for leaves that are not valid answers. */
 async function scoresOf(reward: Reward, prompt: string, ref: Float64Array): Promise<Float64Array> {
   const leaves = [...ref.keys()].filter((leaf) => ref[leaf] > -Infinity), before = tokenizer.encode(prompt);
   const found = await reward.score(leaves.map((leaf): Sample => {
@@ -213,10 +217,10 @@ async function scoresOf(reward: Reward, prompt: string, ref: Float64Array): Prom
   return all;
 }
 
-/** The taste as a reward: what a reward model would be that has learned all there is. */
+/** The taste as a reward: a perfect reward model. */
 const plainTaste = plainReward("taste", ({ prompt, ids, from }) => taste(`${prompt}`, answerOf({ ids, from })));
 
-/** The share of choices that a reward is right about; of a tie half. */
+/** Fraction of the choices that a reward predicts correctly; a tie counts one half. */
 async function right(reward: Reward, choices: readonly Choice[]): Promise<number> {
   const samples = choices.flatMap(({ prompt, chosen, rejected }) =>
     [chosen, rejected].map((one): Sample => ({ ...one, prompt, completion: answerOf(one) }))
@@ -226,15 +230,15 @@ async function right(reward: Reward, choices: readonly Choice[]): Promise<number
     choices.length;
 }
 
-/** "cdgdc. 41 %" */
+/** The most likely answer and its probability, such as "cdgdc. 41 %". */
 function likeliest(policy: Float64Array): string {
   const leaf = policy.indexOf(policy.reduce((a, b) => Math.max(a, b)));
   return `${texts[leaf]} ${(100 * Math.exp(policy[leaf])).toFixed(0)} %`;
 }
 
 const flags = {
-  human: bool(false, "whether the reader chooses between answers, at the terminal"),
-  out_dir: text("out-rlhf", "where index.html and outcome.json are written"),
+  human: bool(false, "choose between the answers yourself, at the terminal"),
+  out_dir: text("out-rlhf", "folder for index.html and outcome.json"),
 };
 
 async function main(args: string[]): Promise<number> {
@@ -243,7 +247,7 @@ async function main(args: string[]): Promise<number> {
     console.log(`deno run examples/rlhf/rlhf.ts [--name=value …]\n\n${describeFlags(flags, fallbacks(flags))}`);
     return 0;
   }
-  await Deno.mkdir(out_dir, { recursive: true }); // what cannot be written is known before the minutes of work
+  await Deno.mkdir(out_dir, { recursive: true }); // an error comes before the minutes of work
   using device = await createDevice("cpu");
   const outcome = await rlhf(device, { human });
   await Deno.writeTextFile(`${out_dir}/outcome.json`, JSON.stringify(outcome, null, 1));

@@ -1,8 +1,9 @@
 /**
- * A world of small tunes. A tune has notes out of five, and ends with a full stop. Asked for a tune that begins with a note, such as
- * `e.`, a model writes at most six tokens: `eged.` All answers can be enumerated, so that the best policy is known.
+ * A world of small tunes. A tune is a sequence of notes, each one of five, and ends with a full stop. A prompt such as
+ * `e.` asks for a tune that begins with this note, and a model answers with at most six tokens: `eged.` All possible
+ * answers can be enumerated, so the best policy is known.
  *
- * A listener has a taste of his own, which is hidden from the models. They learn of it from his choices between two answers.
+ * A listener has a taste that is hidden from the models. They learn it from the listener's choices between two answers.
  */
 import { RandomGenerator } from "@nanogpt/ts";
 import { CharacterTokenizer } from "@nanogpt/ts/tokenizer";
@@ -10,19 +11,19 @@ import { type Answers, leaves, tokensOf } from "./optimum.ts";
 
 /** The notes from low to high. */
 export const NOTES = "cdega";
-/** A token a character; the stop is token 0, and the notes follow in the order of the alphabet. */
+/** Every character is a token: the full stop is token 0, and the notes follow in alphabetical order. */
 export const tokenizer = CharacterTokenizer.fromText(`.${NOTES}`);
 /** The token that ends a tune. */
 export const END = tokenizer.encode(".")[0];
-/** What there can be to answer: at most six tokens out of six, the end included. */
+/** All possible answers: at most six tokens, the end included, out of a vocabulary of six. */
 export const ANSWERS: Answers = { vocabSize: 6, length: 6, end: END };
-/** What a model is asked: `c.` and so on. */
+/** The prompts: `c.`, `d.` and so on. */
 export const PROMPTS: readonly string[] = [...NOTES].map((note) => `${note}.`);
 
-/** Of two in a row: up or down by one in most cases, the same note, or a leap. */
+/** Probabilities of the next note: one step up or down (STEP), the same note again (SAME), otherwise a leap. */
 const STEP = 0.75, SAME = 0.15;
 
-/** Draws numbers from 0 to 1. */
+/** Returns a function that draws uniform numbers in [0, 1). */
 export function uniforms(seed: number): () => number {
   const generator = new RandomGenerator(seed), one = new Float32Array(1);
   return () => {
@@ -31,7 +32,7 @@ export function uniforms(seed: number): () => number {
   };
 }
 
-/** A tune as people there sing it, without its stop: one to five notes, seldom with a leap. */
+/** Generates a typical tune without its full stop: one to five notes, rarely with a leap. */
 export function tune(draw: () => number, first = NOTES[Math.floor(5 * draw())]): string {
   let notes = first;
   while (notes.length < 5 && draw() > 0.15) {
@@ -45,9 +46,9 @@ export function tune(draw: () => number, first = NOTES[Math.floor(5 * draw())]):
 }
 
 /**
- * The hidden taste: what the listener thinks of an answer. He likes a tune that comes home, ending with the note that he asked for
- * (2), and leaps over a note or more (1.5 each), but from the third leap on it is too much for him (−6). A tune that does not begin
- * as he asked, or does not end, annoys him (−2 each).
+ * The hidden taste: the listener's score of an answer. The listener likes a tune that ends with the requested first
+ * note (2), and leaps over at least one note (1.5 each), but dislikes three or more leaps (−6). A tune that does not
+ * begin with the requested note, or that does not end, is also disliked (−2 each).
  */
 export function taste(prompt: string, answer: string): number {
   const notes = answer.replace(/\..*/, ""), places = [...notes].map((note) => NOTES.indexOf(note));
@@ -57,7 +58,7 @@ export function taste(prompt: string, answer: string): number {
   return pleases - 2 * Number(notes[0] !== prompt[0]) - 2 * Number(!answer.includes("."));
 }
 
-/** What an answer looks like: of every leaf. */
+/** The text of every leaf of the tree of answers. */
 export const texts: readonly string[] = Array.from(
   { length: leaves(ANSWERS) },
   (_, leaf) => tokenizer.decode(tokensOf(leaf, ANSWERS)),

@@ -1,13 +1,13 @@
 /**
- * Three ways to tune one pre-trained model to labels, beside the best that any classifier can do.
+ * Compares three ways to fine-tune a pre-trained model on labels with the best accuracy that any classifier can have.
  *
- * A small language model learns to write reviews (reviews.ts), without labels. From its weights three classifiers are trained on
- * the same labelled reviews: a head on the frozen model, a head with LoRA, and a head with all weights. They are judged on fresh
- * reviews, and so is the majority rule, which no classifier beats on average.
+ * A small language model is trained on reviews (reviews.ts) without labels. From its weights three classifiers are
+ * trained on the same labelled reviews: a head on the frozen model, a head with LoRA, and a head with all weights. They
+ * are tested on fresh reviews, together with the majority rule, which no classifier beats on average.
  *
  *     deno run examples/sentiment/compare.ts
  *
- * needs no permission. V8's flags make the kernels wider, on processors that have AVX2:
+ * needs no permissions. On processors with AVX2, V8's flags turn on wider kernels:
  *
  *     DENO_V8_FLAGS=$(deno run --allow-env=NANOGPT_WIDE src/cli/v8_flags.ts) deno run examples/sentiment/compare.ts
  */
@@ -25,20 +25,20 @@ import {
 import { WordTokenizer } from "@nanogpt/ts/tokenizer";
 import { bayesAccuracy, type Review, review } from "./reviews.ts";
 
-/** How well a classifier does. */
+/** The result of a classifier. */
 export interface Result {
-  /** How it was made. */ readonly way: string;
-  /** The share of the fresh reviews that it is right about. */ readonly accuracy?: number;
-  /** The share of the parameters that was trained. */ readonly trained?: number;
-  /** That the training took. */ readonly seconds?: number;
+  /** How the classifier was made. */ readonly way: string;
+  /** Fraction of the fresh reviews that it classifies correctly. */ readonly accuracy?: number;
+  /** Fraction of the parameters that were trained. */ readonly trained?: number;
+  /** Duration of the training. */ readonly seconds?: number;
 }
 
-/** How many reviews there are of each sort, and how often the classifiers see the labelled ones. */
+/** Numbers of reviews, and the classifiers' passes over the labelled ones. */
 export const SIZES = { unlabelled: 20_000, labelled: 20_000, fresh: 2000, epochs: 5 };
 
 const BATCH = 32;
 
-/** Pre-trains a model, tunes it in three ways, and judges each. */
+/** Pre-trains a model, fine-tunes it in three ways, and tests each. */
 export async function* compare(device: Device, sizes = SIZES): AsyncGenerator<Result> {
   const unlabelled = reviews(1, sizes.unlabelled),
     labelled = reviews(2, sizes.labelled),
@@ -60,7 +60,7 @@ export async function* compare(device: Device, sizes = SIZES): AsyncGenerator<Re
     };
     using trainer = new Trainer(model, task, { ...rates, ...ends, beta2: 0.99 });
     const begin = performance.now();
-    for await (const _ of trainer.run()); // its losses
+    for await (const _ of trainer.run()); // ignores the losses
     return (performance.now() - begin) / 1000;
   };
 
@@ -84,7 +84,7 @@ export async function* compare(device: Device, sizes = SIZES): AsyncGenerator<Re
     const trainable = [...model.parameters({ trainable: true }), ...task.module.parameters()];
     return { way, accuracy, trained: count(trainable) / (count(base) + count(task.module.parameters())), seconds };
   };
-  // The first two leave the model's weights as they are, so that each begins from those of the pre-training.
+  // The first two do not change the model's weights, so each of the three begins with the pre-trained weights.
   trainLastBlocks(model, 0);
   yield await tune("frozen", 1e-2);
   const lora = applyLora(model, { rank: 8, alpha: 16, targets: "all-linear" });

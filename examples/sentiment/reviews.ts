@@ -1,16 +1,17 @@
 /**
- * Reviews of inns whose best possible classifier is known.
+ * Generates reviews of inns, for which the best possible classifier is known.
  *
- * A writer is content or not, equally likely. A review has three or five statements, equally likely; each agrees with its writer
- * with probability 9/10, independently, and says so with a word of its own side ("The soup was warm.") or with the opposite and a
- * negation ("The soup was hardly stale."). Words, things and negations tell nothing more, so the posterior depends on the
- * number of favourable statements alone, and the best rule is their majority. With p = 9/10 it is right with probability
+ * A writer is content with probability 1/2. A review has three or five statements, with equal probability. Each
+ * statement agrees with its writer's mood with probability 9/10, independently, and expresses it with a word of that
+ * mood ("The soup was warm.") or with a negated word of the opposite mood ("The soup was hardly stale."). The choice of
+ * words, things and negations has no further information, so the posterior depends only on the number of favourable
+ * statements, and the best rule is their majority. With p = 9/10 and q = 1/10 it is right with probability
  *
  *     p³ + 3p²q                      of three statements, 243/250
  *     p⁵ + 5p⁴q + 10p³q²             of five, 12393/12500
  *
- * The label of a review is its writer's mood, which no reader can be sure of: no classifier has a higher expected accuracy than
- * the mean of the two, {@linkcode bayesAccuracy}.
+ * The label of a review is its writer's mood, which cannot be inferred with certainty: no classifier has a higher
+ * expected accuracy than the mean of the two, {@linkcode bayesAccuracy}.
  */
 import type { RandomGenerator } from "../../src/random/mod.ts";
 
@@ -26,11 +27,11 @@ const AGREES = 9 / 10;
 export interface Review {
   readonly text: string;
   readonly label: number;
-  /** What the best rule says of it. */
+  /** The label by the best rule. */
   readonly best: number;
 }
 
-/** Draws a review. */
+/** Generates a review. */
 export function review(generator: RandomGenerator): Review {
   const one = <T>(list: readonly T[]): T => list[generator.randint(list.length)];
   const label = generator.randint(2), count = 3 + 2 * generator.randint(2);

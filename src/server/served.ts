@@ -49,7 +49,7 @@ export class Served implements Disposable {
       const adapters = new AdapterBank(model);
       const piece = { piece: PIECE, idlePiece: PIECE }; // a request that arrives meanwhile waits for one piece
       const rows = new Rows(model, { slots: count, cache, reuse: true, ...piece, tagged: adapters.tagged });
-      const first = rows.add({ prompt: [0], maxNewTokens: 2, temperature: 0 }); // compiles kernels before a client has to wait for them
+      const first = rows.add({ prompt: [0], maxNewTokens: 2, temperature: 0 }); // compiles the kernels
       while (!first.done) if (!first.ready()) await rows.step();
       return new Served(spec, model, adapters, tokenizer, rows, info);
     } catch (error) {

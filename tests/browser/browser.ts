@@ -1,14 +1,17 @@
-/** What the browser test stands on: the page's server, and Chromium driven by playwright-core. */
+/** Helpers for browser tests: the page's server, and Chromium driven by playwright-core. */
 import { importNpm } from "../../scripts/npm.ts";
 
-/** What the test uses of playwright-core, whose own types `deno check` would have to fetch. */
+/**
+ * The part of playwright-core that the tests use. Its own types are not imported, because `deno check` would have to
+ * download them.
+ */
 interface Browser {
   newContext(
     options?: { viewport?: { width: number; height: number }; colorScheme?: "light" | "dark" },
   ): Promise<Context>;
   close(): Promise<void>;
 }
-/** Pages that have the origin's folders in common. */
+/** A browser context: its pages share the origin private file system. */
 interface Context {
   newPage(): Promise<Page>;
 }
@@ -19,7 +22,7 @@ export interface Page {
   check(selector: string): Promise<void>;
   fill(selector: string, value: string): Promise<void>;
   press(selector: string, key: string): Promise<void>;
-  /** One file, or the path of a folder. */
+  /** Sets one file, or the path of a folder. */
   setInputFiles(
     selector: string,
     file: { name: string; mimeType: string; buffer: Uint8Array } | string,
@@ -33,7 +36,7 @@ export interface Page {
     work: (argument: Argument) => Result,
     argument?: Argument,
   ): Promise<Awaited<Result>>;
-  /** Resolves when `condition` holds; throws after `timeout` milliseconds. */
+  /** Resolves when `condition` returns true; throws after `timeout` milliseconds. */
   waitForFunction<Argument>(
     condition: (argument: Argument) => unknown,
     argument?: Argument,
@@ -42,7 +45,7 @@ export interface Page {
   on(event: "pageerror", listener: (error: Error) => void): void;
   screenshot(options: { path: string; fullPage?: boolean }): Promise<unknown>;
   setViewportSize(size: { width: number; height: number }): Promise<void>;
-  /** Answers requests for matching paths in the server's stead. */
+  /** Answers requests for matching paths instead of the server. */
   route(
     pattern: string,
     respond: (
@@ -54,25 +57,25 @@ export interface Page {
   close(): Promise<void>;
 }
 
-/** The page's server by a name to which browsers give less than to localhost: there is no https. */
+/** Another name of the page's server. Unlike localhost it is not a secure context, because there is no https. */
 export const PLAIN_HOST = "playground.test";
 const CHROMIUM = "/usr/bin/chromium", ARGS = ["--no-sandbox", "--enable-unsafe-webgpu"];
 const hasChromium = await Deno.stat(CHROMIUM).then(() => true, () => false);
-/** Whether tests are left out: without Chromium, but not with REQUIRE_WEBGPU=1, which has them fail. */
+/** Whether tests are skipped: without Chromium, unless REQUIRE_WEBGPU=1 makes them fail. */
 export const ignore: boolean = !hasChromium && Deno.env.get("REQUIRE_WEBGPU") !== "1";
 
 interface BrowserTest {
   readonly name: string;
-  /** Of `deno task browser`. Default: none. */
+  /** Flags for `deno task browser`. Default: none. */
   readonly flags?: readonly string[];
-  /** What serves the page. Default: `deno task browser`. */
+  /** Starts the page's server. Default: `deno task browser`. */
   readonly server?: () => Promise<AsyncDisposable & { readonly url: string }>;
   readonly colorScheme?: "light" | "dark";
 }
 
 /**
- * A test of the page, in a Chromium of its own, without a window, whose WebGPU computes on the processor. An error that
- * nobody catches in the page fails it.
+ * Registers a test of the page, in a new headless Chromium whose WebGPU computes on the processor. An uncaught error in
+ * the page fails the test.
  */
 export function browserTest(
   { name, flags = [], server: begin = () => serve(flags), colorScheme }: BrowserTest,
@@ -81,7 +84,7 @@ export function browserTest(
   Deno.test({
     name,
     ignore,
-    // playwright-core keeps timers and streams of its own.
+    // playwright-core leaves timers and streams open.
     sanitizeOps: false,
     sanitizeResources: false,
     async fn() {
@@ -120,7 +123,7 @@ export async function serve(flags: readonly string[]): Promise<AsyncDisposable &
   let text = "", url: string | undefined;
   while (!url) {
     const { value, done } = await lines.read();
-    if (done) throw new Error(`deno task browser ended, and said: ${text}`);
+    if (done) throw new Error(`deno task browser ended with the output: ${text}`);
     url = /http:\S+/.exec(text += value)?.[0];
   }
   return {

@@ -1,4 +1,7 @@
-/** The engine of the page in a browser, on each path: ten losses of a run beside PyTorch's, by the page's own messages. */
+/**
+ * The playground's engine in a browser, on each device: ten losses of a run compared with PyTorch's, through the page's
+ * own messages.
+ */
 import { assertEquals } from "@std/assert";
 import type { FromEngine, Path, StartRequest } from "../../examples/browser/messages.ts";
 import { createDevice, generate, GPT, type GPTConfig, RandomGenerator, Trainer } from "../../mod.ts";
@@ -9,18 +12,21 @@ import { tolerances } from "../golden/tolerances.ts";
 import { assertClose } from "../testing.ts";
 import { browserTest } from "./browser.ts";
 
-/** Of a case of golden/curve_test.ts. */
+/** A case of golden/curve_test.ts. */
 interface CurveCase {
   readonly config: GPTConfig;
-  /** train.py's names. */
+  /** Flags by train.py's names. */
   readonly flags: Readonly<Record<string, number>>;
 }
 const LOSSES = 10;
-/** Characters that the model writes before the first update: they leave the run as it is. */
+/** Characters of the sample before the first update, which must not change the run. */
 const SAMPLE = 8;
 const fixture = readFixture<CurveCase>("curves"), [curve] = fixture.cases;
 
-/** The fixture's tokens as a text: its characters in the order of their code points are the tokens in theirs. */
+/**
+ * Makes a request with the fixture's tokens as a text. The order of its characters' code points is the order of the
+ * tokens.
+ */
 function requestOf(
   { config: { vocabSize: _, ...model }, flags: { seed, ...flags } }: CurveCase,
   device: StartRequest["device"],
@@ -32,7 +38,7 @@ function requestOf(
   return { kind: "start", device, text, seed, model, training, sampleLength: SAMPLE };
 }
 
-/** Runs in the page: what its worker says until so many losses are there. */
+/** Runs in the page: collects the worker's messages until there are `losses` losses. */
 function runInPage({ request, losses }: { request: StartRequest; losses: number }): Promise<FromEngine[]> {
   const worker = new Worker("worker.js", { type: "module" }), said: FromEngine[] = [];
   return new Promise((resolve, reject) => {
@@ -48,7 +54,7 @@ function runInPage({ request, losses }: { request: StartRequest; losses: number 
   });
 }
 
-/** The same run by the CPU device here: its losses, and what the model writes before it. */
+/** The same run on the CPU device of this process: its losses, and the sample before it. */
 async function runHere(): Promise<{ losses: number[]; sample: string }> {
   const { model: config, training, seed, text } = requestOf(curve, "cpu"), losses: number[] = [];
   const device = await createDevice("cpu", { threads: 1 }), generator = new RandomGenerator(seed);
@@ -68,7 +74,7 @@ interface PathCase {
   readonly name: string;
   readonly flags?: string[];
   readonly device: StartRequest["device"];
-  /** @param processors as the browser counts them */
+  /** @param processors number of processors that the browser reports */
   path(processors: number): Path;
 }
 const software = "webgpu: the only adapter computes on the processor (google swiftshader); webgpu:software asks for it";

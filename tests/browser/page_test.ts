@@ -1,4 +1,7 @@
-/** The page itself: a click on each button, and what can be seen then. NANOGPT_SCREENSHOTS names a folder for pictures. */
+/**
+ * The playground page: clicks every button and checks what is visible. NANOGPT_SCREENSHOTS names a folder for
+ * screenshots.
+ */
 import { Buffer } from "node:buffer";
 import { assert, assertEquals } from "@std/assert";
 import { browserTest, type Page } from "./browser.ts";
@@ -10,10 +13,10 @@ const stateIs = (page: Page, state: string) =>
   page.waitForFunction((state) => document.body.dataset.state === state, state);
 const textIs = (page: Page, id: string, text: string) =>
   page.waitForFunction(([id, text]) => document.getElementById(id)!.textContent!.includes(text), [id, text]);
-/** How many updates were made, once training has stopped. */
+/** Number of updates, after training has stopped. */
 const updates = async (page: Page) => Number(/\d+/.exec(await page.textContent("#status")));
 
-/** Takes a picture, from the top of the page. */
+/** Takes a screenshot, from the top of the page. */
 async function picture(page: Page, name: string, fullPage = false): Promise<void> {
   await page.evaluate(() => scrollTo(0, 0));
   await page.screenshot({ path: `${screenshots}/${name}.png`, fullPage });
@@ -26,15 +29,15 @@ async function assertNoSidewaysScrolling(page: Page): Promise<void> {
 
 browserTest({ name: "the page: start, stop, resume, reset" }, async (page) => {
   assertEquals(await page.textContent("#status"), "Ready");
-  assert((await page.textContent("#excerpt")).length > 100, "the text that will be learnt is shown");
-  assert(await page.isDisabled("#write"), "nothing can be written before there is a model");
-  await page.fill("[name=batchSize]", "128"); // long updates, beside which a message's way takes no time
+  assert((await page.textContent("#excerpt")).length > 100, "the text to train on is shown");
+  assert(await page.isDisabled("#write"), "no text can be generated before there is a model");
+  await page.fill("[name=batchSize]", "128"); // long updates, compared with which a message takes no time
   await page.fill("[name=evalInterval]", "10");
   await page.click("#main");
   await stateIs(page, "training");
   const threads = await page.evaluate(() => navigator.hardwareConcurrency);
   assertEquals(await page.textContent("#path"), threads === 1 ? "CPU with one thread" : `CPU with ${threads} threads`);
-  assert(await page.isDisabled("#text"), "what has been set stays until reset");
+  assert(await page.isDisabled("#text"), "settings are fixed until reset");
 
   // The untrained model's sample, the plot, the figures.
   await page.waitForFunction(() =>
@@ -44,7 +47,8 @@ browserTest({ name: "the page: start, stop, resume, reset" }, async (page) => {
   assert((await page.textContent("#plot")).includes("entropy 0.216"));
   assert((await page.textContent("#log")).includes("step 0: train loss 3."));
 
-  // When the button is pressed the worker is in an update, and may have sent a loss that the page has not shown.
+  // When the button is clicked, the worker is in the middle of an update, and may have sent a loss that the page has
+  // not shown yet.
   const shown = await page.evaluate(() => {
     document.getElementById("main")!.click();
     return Number(document.getElementById("iteration")!.textContent!.replace(",", ""));
@@ -62,7 +66,7 @@ browserTest({ name: "the page: start, stop, resume, reset" }, async (page) => {
   await page.click("#main");
   await stateIs(page, "stopped");
   const log = await page.textContent("#log");
-  assert(log.includes(`stopped after ${stopped} updates\n`), "the log goes on");
+  assert(log.includes(`stopped after ${stopped} updates\n`), "the log continues");
   const iterations = log.matchAll(/^iter (\d+): loss ([\d.]+)/gm).map(([, iter, loss]) => [Number(iter), Number(loss)])
     .toArray();
   assertEquals(iterations.map(([iter]) => iter), iterations.map((_, i) => 10 * i), "no iteration twice, none left out");
@@ -72,7 +76,7 @@ browserTest({ name: "the page: start, stop, resume, reset" }, async (page) => {
   await stateIs(page, "idle");
   assertEquals(await page.textContent("#samples"), "");
   assert(!await page.isDisabled("#text"));
-  // Chromium gives threads that wait two seconds before it ends them.
+  // Chromium waits two seconds for blocked threads before it ends them.
   for (let waited = 0; page.workers().length > 0; waited += 100) {
     assert(waited < 10_000, "the engine and its threads have ended");
     await new Promise((resolve) => setTimeout(resolve, 100));
@@ -93,10 +97,10 @@ browserTest({ name: "the page: a prompt, while training and after", colorScheme:
   await write("Where does the ", "10000");
   assertEquals(await page.textContent("#write"), "Stop writing");
   const lengths = new Set<number>();
-  while (lengths.size < 4) lengths.add((await text()).length); // it comes in pieces
+  while (lengths.size < 4) lengths.add((await text()).length); // the text arrives in pieces
   await page.click("#write");
   await written();
-  assert((await text()).length < 10_000, "writing has stopped in the middle");
+  assert((await text()).length < 10_000, "generation has stopped in the middle");
   await write("Where do the ", "40");
   await written();
   await stateIs(page, "training");
@@ -110,15 +114,15 @@ browserTest({ name: "the page: a prompt, while training and after", colorScheme:
   assertEquals([first.length, first.slice(0, 6)], [126, '"Good ']);
   await write('"Good ', "120");
   await written();
-  assertEquals(await text(), first); // at temperature 0 nothing is left to chance
+  assertEquals(await text(), first); // temperature 0 is deterministic
   await page.fill("[name=topK]", "5");
   await page.fill("[name=temperature]", "1.2");
   await write('"Good ', "120");
   await written();
-  assert(await text() !== first, "at temperature 1.2 much is");
+  assert(await text() !== first, "temperature 1.2 is random");
   await picture(page, "dark", true);
 
-  await page.hover("#plot"); // its middle, so the last loss is the nearest
+  await page.hover("#plot"); // the middle of the plot, where the last loss is the nearest
   await textIs(page, "plot", `iteration ${await updates(page) - 1}: ${await page.textContent("#loss")}`);
 
   await page.fill("#prompt", "5 % off");
@@ -127,7 +131,7 @@ browserTest({ name: "the page: a prompt, while training and after", colorScheme:
   assertEquals(await page.textContent("#write"), "Write");
 });
 
-browserTest({ name: "the page: on a phone, with a text of one's own, to the end" }, async (page) => {
+browserTest({ name: "the page: on a phone, with a user's text, to the end" }, async (page) => {
   await page.setViewportSize(PHONE);
   await assertNoSidewaysScrolling(page);
   await picture(page, "phone_settings", true);
@@ -145,19 +149,19 @@ browserTest({ name: "the page: on a phone, with a text of one's own, to the end"
   await stateIs(page, "finished");
   assertEquals(await page.textContent("#status"), "Done: 121 updates");
   assert(!await page.isVisible("#error"));
-  assert(!await page.isVisible("#settings"), "the settings give way to the run");
-  assert(!(await page.textContent("#plot")).includes("entropy"), "nobody knows this text's entropy");
-  assert((await page.textContent("#sample-120")).includes("foxes fix fifty"), "it has learnt its text");
+  assert(!await page.isVisible("#settings"), "the settings are hidden during a run");
+  assert(!(await page.textContent("#plot")).includes("entropy"), "the entropy of this text is unknown");
+  assert((await page.textContent("#sample-120")).includes("foxes fix fifty"), "the model has learnt the text");
   await assertNoSidewaysScrolling(page);
   await picture(page, "phone", true);
 });
 
-browserTest({ name: "the page: paths and errors in words", flags: ["--no-isolation"] }, async (page) => {
-  // A browser that does not know the engine's syntax.
+browserTest({ name: "the page: devices and error messages", flags: ["--no-isolation"] }, async (page) => {
+  // Simulates a browser that does not support the engine's syntax.
   await page.route("**/worker.js", (route) => route.fulfill({ body: "using 1;", contentType: "text/javascript" }));
   await page.click("#main");
   await stateIs(page, "failed");
-  await textIs(page, "error", "The engine does not load. Either the server has gone, or this browser is too old");
+  await textIs(page, "error", "The engine did not load. Either the server has stopped, or this browser is too old");
   await page.unroute("**/worker.js");
   await page.click("#reset");
   await page.selectOption("#device", "webgpu");
@@ -167,7 +171,7 @@ browserTest({ name: "the page: paths and errors in words", flags: ["--no-isolati
   for (
     const [device, words] of [
       ["webgpu:software", "WebGPU: google swiftshader"],
-      ["cpu", "CPU with one thread, since this page is not cross-origin isolated"],
+      ["cpu", "CPU with one thread, because this page is not cross-origin isolated"],
     ]
   ) {
     await page.click("#reset");
@@ -179,9 +183,9 @@ browserTest({ name: "the page: paths and errors in words", flags: ["--no-isolati
   await page.click("#reset");
   await page.fill("[name=nHead]", "5");
   await page.click("#main");
-  assertEquals(await page.textContent("#status"), "Ready"); // the browser says what is wrong, and does not submit
+  assertEquals(await page.textContent("#status"), "Ready"); // the browser does not submit an invalid form
   assertEquals(
     await page.evaluate(() => document.querySelector<HTMLInputElement>("[name=nEmbd]")!.validationMessage),
-    "The width has to be a multiple of the number of heads.",
+    "The width must be a multiple of the number of heads.",
   );
 });

@@ -1,4 +1,7 @@
-/** The page with models from a disk, what it takes away, and what a reload leaves. NANOGPT_SCREENSHOTS names a folder for pictures. */
+/**
+ * The playground with models from the disk, its exports, and reloads. NANOGPT_SCREENSHOTS names a folder for
+ * screenshots.
+ */
 import { Buffer } from "node:buffer";
 import { assert, assertEquals } from "@std/assert";
 import { createDevice, type Device, GPT, loadPretrained, noGrad, RandomGenerator } from "@nanogpt/ts";
@@ -11,13 +14,13 @@ const screenshots = Deno.env.get("NANOGPT_SCREENSHOTS") ?? await Deno.makeTempDi
 const folder = await Deno.makeTempDir();
 addEventListener("unload", () => Deno.removeSync(folder, { recursive: true }));
 
-/** Waits; where that takes too long, the error is what the page says. */
+/** Waits for a condition. If that takes too long, the error has the page's own messages. */
 async function waitFor(page: Page, condition: ([id, text]: string[]) => boolean, what: string[]): Promise<void> {
   try {
     await page.waitForFunction(condition, what);
   } catch (error) {
     const [status, why] = [await page.textContent("#status"), await page.textContent("#error")];
-    throw new Error(`${what.join(": ")} does not come: ${status} ${why}`, { cause: error });
+    throw new Error(`${what.join(": ")} did not appear: ${status} ${why}`, { cause: error });
   }
 }
 const stateIs = (page: Page, state: string) =>
@@ -32,13 +35,13 @@ async function picture(page: Page, name: string): Promise<void> {
   await page.screenshot({ path: `${screenshots}/${name}.png`, fullPage: true });
 }
 
-/** A small run of a new model. */
+/** Sets up a small run of a new model. */
 async function small(page: Page, maxIters: number): Promise<void> {
   await page.fill("[name=maxIters]", String(maxIters));
   await page.fill("[name=evalInterval]", "20");
 }
 
-/** Clicks on what makes an archive. @returns the archive's files, unpacked into a folder of that name */
+/** Exports an archive and unpacks it. @returns the path of the folder */
 async function takeAway(page: Page, format: string, to: string): Promise<string> {
   const bytes = await page.evaluate((format) => {
     const { promise, resolve } = Promise.withResolvers<Blob>(), make = URL.createObjectURL;
@@ -61,7 +64,7 @@ async function takeAway(page: Page, format: string, to: string): Promise<string>
   return path;
 }
 
-/** Weights, the optimizer's state and the generator's of a run's last checkpoint. */
+/** The weights, the optimizer's state and the generator's state in a run's last checkpoint. */
 async function lastOf(run: string): Promise<Uint8Array[]> {
   const { last } = JSON.parse(await Deno.readTextFile(`${run}/run.json`));
   const names = ["optimizer.safetensors", "state.json"];
@@ -71,17 +74,17 @@ async function lastOf(run: string): Promise<Uint8Array[]> {
   return await Promise.all(names.sort().map((name) => Deno.readFile(`${run}/${last}/${name}`)));
 }
 
-/** Losses of the log, by their iterations. */
+/** The log's lines with losses. */
 const lossesOf = async (page: Page) =>
   [...(await page.textContent("#log")).matchAll(/^iter \d+: loss [\d.]+/gm)].map(([line]) => line);
 
-browserTest({ name: "the playground: a run survives a reload, and goes on bit for bit" }, async (page) => {
+browserTest({ name: "the playground: a run survives a reload and continues bit for bit" }, async (page) => {
   await small(page, 300);
   await page.click("#main");
   await stateIs(page, "training");
   assertEquals(await page.textContent("#keeping"), "Saved in this browser: the run survives a reload");
   await textIs(page, "samples", "After 40 updates");
-  await page.goto(await address(page)); // in the middle of an update, perhaps of a save
+  await page.goto(await address(page)); // in the middle of an update or of a save
   await isShown(page, "saved");
   const [, count] = /trains a new model: (\d+) updates are saved/.exec(await page.textContent("#saved-words"))!;
   assert(Number(count) >= 20 && Number(count) < 300, count);
@@ -89,14 +92,14 @@ browserTest({ name: "the playground: a run survives a reload, and goes on bit fo
   await page.click("#go-on");
   await stateIs(page, "stopped");
   assertEquals(await page.textContent("#status"), `Stopped after ${Number(count)} updates`);
-  assertEquals(await page.textContent("#iteration"), String(Number(count) - 1)); // losses before are there again
+  assertEquals(await page.textContent("#iteration"), String(Number(count) - 1)); // earlier losses are shown again
   assert((await page.textContent("#plot")).includes("entropy 0.216"));
   await page.click("#main");
   await stateIs(page, "finished");
   const broken = await lossesOf(page), resumed = await takeAway(page, "run", "resumed");
   await picture(page, "playground_resumed");
 
-  const other = await page.context().newPage(); // the same again, without a break
+  const other = await page.context().newPage(); // the same run without a break
   await other.goto(await address(page));
   await page.click("#reset");
   await small(other, 300);
@@ -105,7 +108,7 @@ browserTest({ name: "the playground: a run survives a reload, and goes on bit fo
   assertEquals(await lossesOf(other), broken);
   assertEquals(await lastOf(await takeAway(other, "run", "whole")), await lastOf(resumed));
 
-  // It is a run like any other.
+  // The exported run can be loaded outside the page.
   using device = await createDevice("cpu", { threads: 1 });
   const { model, tokenizer } = await loadPretrained(resumed, { device, checkpoint: "last" });
   assertEquals([model.config.nEmbd, tokenizer.vocabSize], [48, 48]);
@@ -114,7 +117,7 @@ browserTest({ name: "the playground: a run survives a reload, and goes on bit fo
 });
 
 browserTest(
-  { name: "the playground: another tab, a browser that refuses, and a run that is deleted" },
+  { name: "the playground: a second tab, a browser without file system, and deleting a run" },
   async (page) => {
     await small(page, 10_000);
     await page.click("#main");
@@ -123,17 +126,17 @@ browserTest(
     await other.goto(await address(page));
     await isShown(other, "saved");
     await other.click("#forget");
-    await textIs(other, "saved-words", "It cannot be deleted now: another tab has it open.");
+    await textIs(other, "saved-words", "The run cannot be deleted now: another tab has it open.");
     await other.click("#go-on");
     await stateIs(other, "failed");
-    await textIs(other, "error", "The saved run cannot be opened: another tab of this page has the saved run");
+    await textIs(other, "error", "The saved run cannot be opened: another tab of this page uses the saved run");
     await other.click("#reset");
     await small(other, 20);
     await other.click("#main");
     await stateIs(other, "finished");
     assertEquals(
       await other.textContent("#keeping"),
-      "Not saved, and lost with this page: another tab of this page has the saved run",
+      "Not saved, and lost when this page is closed: another tab of this page uses the saved run",
     );
     await takeAway(other, "run", "unsaved");
     await other.close();
@@ -141,7 +144,7 @@ browserTest(
     await stateIs(page, "stopped");
     await page.click("#reset");
     await isShown(page, "saved");
-    await page.waitForFunction(() => { // once the engine has ended
+    await page.waitForFunction(() => { // as soon as the engine has ended
       document.getElementById("forget")!.click();
       return document.getElementById("saved")!.hidden;
     });
@@ -153,13 +156,13 @@ browserTest(
     await small(page, 20);
     await page.click("#main");
     await stateIs(page, "finished");
-    const why = "this browser has no folders for pages that are not from https or localhost";
-    assertEquals(await page.textContent("#keeping"), `Not saved, and lost with this page: ${why}`);
+    const why = "this browser provides no folders for pages that are not from https or localhost";
+    assertEquals(await page.textContent("#keeping"), `Not saved, and lost when this page is closed: ${why}`);
     assertEquals((await lastOf(await takeAway(page, "run", "plain"))).length, 3);
   },
 );
 
-/** A folder of Hugging Face's with a model that knows the letters. */
+/** Saves a small character-level model as a Hugging Face folder. */
 async function tiny(device: Device): Promise<string> {
   const tokenizer = CharacterTokenizer.fromText("abcdefghijklmnopqrstuvwxyz .\n"), { vocabSize } = tokenizer;
   const config = { vocabSize, blockSize: 32, nLayer: 2, nHead: 2, nEmbd: 32 };
@@ -169,7 +172,7 @@ async function tiny(device: Device): Promise<string> {
   return path;
 }
 
-/** The logits of a model for a text of its own. */
+/** The logits of a model for a fixed sequence of tokens. */
 async function logitsOf(model: GPT): Promise<number[]> {
   const read = () => {
     using _ = model.device.scope();
@@ -180,7 +183,7 @@ async function logitsOf(model: GPT): Promise<number[]> {
 }
 
 browserTest(
-  { name: "the playground: a model from the disk is tuned by LoRA, taken away, and survives a reload" },
+  { name: "the playground: a model from the disk is fine-tuned with LoRA, exported, and survives a reload" },
   async (page) => {
     using device = await createDevice("cpu", { threads: 1 });
     const path = await tiny(device), base = (await loadPretrained(path, { device })).model;
@@ -189,7 +192,7 @@ browserTest(
       (_, i) => ({ prompt: "the cat ", completion: i % 2 ? "sat.\n" : "ran.\n" }),
     );
     const buffer = Buffer.from(rows.map((row) => JSON.stringify(row)).join("\n"));
-    /** Has a model that is loaded tuned to the rows. */
+    /** Starts fine-tuning the loaded model on the rows. */
     const tune = async (page: Page) => {
       await page.check("[name=source][value=own]");
       await page.setInputFiles("#file", { name: "cats.jsonl", mimeType: "application/jsonl", buffer });
@@ -197,7 +200,7 @@ browserTest(
       await page.fill("[name=maxIters]", "60");
       await page.fill("[name=learningRate]", "0.05");
       await page.fill("[name=context]", "32");
-      assertEquals(await page.textContent("#main"), "Tune");
+      assertEquals(await page.textContent("#main"), "Fine-tune");
       await page.click("#main");
     };
     await page.check("[name=origin][value=disk]");
@@ -209,13 +212,13 @@ browserTest(
     await picture(page, "playground_loaded");
     await page.fill("[name=length]", "10");
     await page.fill("#prompt", "abc");
-    await page.click("#write"); // before anything is tuned
+    await page.click("#write"); // before fine-tuning
     await textIs(page, "write", "Write");
     assertEquals((await page.textContent("#output")).length, 13);
 
     await tune(page);
-    await textIs(page, "samples", "After 40 updates"); // that of 20 is saved
-    assert((await page.textContent("#sample-20")).startsWith("the cat "), "a sample goes on from a row's prompt");
+    await textIs(page, "samples", "After 40 updates"); // the checkpoint after 20 updates is saved
+    assert((await page.textContent("#sample-20")).startsWith("the cat "), "a sample continues a row's prompt");
     await page.goto(await address(page));
     await isShown(page, "saved");
     assert((await page.textContent("#saved-words")).includes("tunes letters:"));
@@ -224,10 +227,10 @@ browserTest(
     await page.click("#main");
     await stateIs(page, "finished");
     assertEquals(await page.textContent("#status"), "Done: 60 updates");
-    assert(await page.isVisible("#disk"), "the settings are those of the run");
-    assert(Number(await page.textContent("#val-loss")) < 3.1, "it began with ln 29 = 3.37");
+    assert(await page.isVisible("#disk"), "the form shows the run's settings");
+    assert(Number(await page.textContent("#val-loss")) < 3.1, "the loss was ln 29 = 3.37 at first");
     await picture(page, "playground_tuned");
-    assert(await page.isDisabled("#export-run"), "a run with an adapter is of no use without its base");
+    assert(await page.isDisabled("#export-run"), "a run with an adapter is useless without its base");
 
     const merged = (await loadPretrained(await takeAway(page, "hugging_face", "merged"), { device })).model;
     const adapter = await takeAway(page, "adapter", "adapter");
@@ -235,10 +238,10 @@ browserTest(
     assertEquals([config.peft_type, config.r, config.base_model_name_or_path], ["LORA", 8, "letters"]);
     const adapted = (await loadPretrained(path, { device, adapter })).model;
     const [before, one, two] = [await logitsOf(base), await logitsOf(merged), await logitsOf(adapted)];
-    assert(two.some((logit, i) => Math.abs(logit - before[i]) > 0.1), "it has learned");
+    assert(two.some((logit, i) => Math.abs(logit - before[i]) > 0.1), "the adapter changes the logits");
     for (const [i, logit] of one.entries()) assert(Math.abs(logit - two[i]) < 1e-4, `${logit} ${two[i]}`);
 
-    const other = await page.context().newPage(); // the same without a break
+    const other = await page.context().newPage(); // the same run without a break
     await other.goto(await address(page));
     await page.click("#reset");
     await other.check("[name=origin][value=disk]");
@@ -252,7 +255,7 @@ browserTest(
   },
 );
 
-browserTest({ name: "the playground: folders and files that it cannot use" }, async (page) => {
+browserTest({ name: "the playground: invalid folders and files" }, async (page) => {
   using device = await createDevice("cpu", { threads: 1 });
   const path = await tiny(device).catch(() => `${folder}/letters`), empty = `${folder}/empty`;
   await Deno.mkdir(empty);
@@ -267,7 +270,7 @@ browserTest({ name: "the playground: folders and files that it cannot use" }, as
   await page.click("#main");
   await failsWith("No folder is chosen yet");
   await page.setInputFiles("#folder", empty);
-  await failsWith("There is no model in it: expected a folder with config.json");
+  await failsWith("The folder has no model; expected a folder with config.json");
   const broken = `${folder}/broken`;
   await Deno.mkdir(broken);
   for await (const { name } of Deno.readDir(path)) await Deno.copyFile(`${path}/${name}`, `${broken}/${name}`);
@@ -278,7 +281,7 @@ browserTest({ name: "the playground: folders and files that it cannot use" }, as
   await page.setInputFiles("#folder", path);
   await stateIs(page, "loaded");
   await page.setViewportSize({ width: 390, height: 844 });
-  assert(await page.isVisible("#settings"), "on a phone, too, it can be said what the model is tuned to");
+  assert(await page.isVisible("#settings"), "the training data can be chosen on a phone, too");
   await picture(page, "playground_phone");
   await page.setViewportSize({ width: 1280, height: 900 });
   await page.check("[name=source][value=own]");

@@ -1,6 +1,6 @@
 /**
- * The page's server: what it refuses, and the headers that decide about threads. These tests need no browser, but Deno fetches
- * esbuild for them, which nobody should need who has no browser to test.
+ * The playground's server: its errors, and the headers that allow threads. These tests need no browser, but they are
+ * skipped without one, because Deno downloads esbuild for them.
  */
 import { assertEquals } from "@std/assert";
 import { ignore, serve } from "./browser.ts";
@@ -18,13 +18,16 @@ for (const [flags, policy] of [[[], "require-corp"], [["--no-isolation"], null]]
       assertEquals(headers.get("cross-origin-opener-policy"), policy && "same-origin");
     }
     const missing = await fetch(`${server.url}serve.ts`);
-    assertEquals([missing.status, await missing.text()], [404, "There is no such page here."]);
+    assertEquals([missing.status, await missing.text()], [404, "Page not found."]);
     const { port } = new URL(server.url);
-    await assertRefused(`--port=${port}`, `--port=${port}: another program serves there; --port=0 takes any free port`);
+    await assertRefused(
+      `--port=${port}`,
+      `--port=${port}: another program uses this port; --port=0 takes any free port`,
+    );
   });
 }
 
-Deno.test({ name: "deno task browser: flags that it does not take", ignore }, async () => {
+Deno.test({ name: "deno task browser: invalid flags", ignore }, async () => {
   await assertRefused("--port=x", "--port=x: expected a whole number from 0 to 65535");
   await assertRefused("--prot=1", "unknown flag --prot=1\nUsage: deno task browser [--port=8000] [--no-isolation]");
 });

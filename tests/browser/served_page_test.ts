@@ -1,6 +1,6 @@
 /**
- * The page that `serve` shows, used as a person would, over an engine whose letters follow each other. NANOGPT_SCREENSHOTS names a
- * folder for pictures.
+ * The page of `serve`, used like a person would, with a fake engine that writes letters in alphabetical order.
+ * NANOGPT_SCREENSHOTS names a folder for screenshots.
  */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { Buffer } from "node:buffer";
@@ -14,7 +14,7 @@ import { browserTest, type Page } from "./browser.ts";
 const screenshots = Deno.env.get("NANOGPT_SCREENSHOTS") ?? await Deno.makeTempDir();
 const PHONE = { width: 390, height: 844 };
 
-/** The server of one test, while it runs. */
+/** The server of the running test. */
 let server: Server;
 async function begin(more: readonly Route[] = [], keys?: KeyRing) {
   const begun = Promise.withResolvers<void>(), over = Promise.withResolvers<void>();
@@ -49,15 +49,15 @@ const caret = (page: Page, at: number) =>
     area.setSelectionRange(at, at);
   }, at);
 
-/** Waits until the engine writes nothing. */
+/** Waits until the engine is idle. */
 async function free(): Promise<void> {
   for (let waited = 0; server.engine.running > 0; waited += 20) {
-    assert(waited < 2000, "the engine goes on writing");
+    assert(waited < 2000, "the engine is still generating");
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }
 
-/** Pictures of a part, wide and narrow; on a phone nothing is wider than the screen. */
+/** Takes screenshots of a part, wide and narrow, and checks that on a phone nothing is wider than the screen. */
 async function pictures(page: Page, name: string): Promise<void> {
   for (const [width, size] of [["1280", { width: 1280, height: 900 }], ["390", PHONE]] as const) {
     await page.setViewportSize(size);
@@ -72,7 +72,7 @@ async function pictures(page: Page, name: string): Promise<void> {
 for (const colorScheme of ["light", "dark"] as const) {
   browserTest({ name: `the served page, ${colorScheme}: write`, server: begin, colorScheme }, async (page) => {
     await ready(page);
-    await page.fill("#manuscript", "hello a"); // no key pressed: the model is asked what comes next
+    await page.fill("#manuscript", "hello a"); // the page requests the next token's distribution by itself
     await textIs(page, "bars", "a");
     assertEquals((await page.textContent("#bars-title")).trim(), "Next token");
     assertEquals(server.engine.requests.at(-1)!.maxNewTokens, 1);
@@ -92,12 +92,12 @@ for (const colorScheme of ["light", "dark"] as const) {
     // e^(−2/8) is 0.78, e^(−6/8) is 0.47.
     assertEquals(shades, [["b", ""], ["c", ""], ["d", ""], ["e", ""], ["f", "p3"]]);
 
-    // Another in place of a token: the model goes on from there, and one step back has what was before.
+    // Replacing a token: the model continues from there, and undo restores the text.
     await caret(page, 8);
     await textIs(page, "bars-title", "Instead of this token");
     assertEquals(await page.evaluate(() => document.querySelector("#bars .now code")!.textContent), "c");
     const before = await page.evaluate(() => document.querySelector("#bars .share")!.textContent);
-    await page.fill("[name=temperature]", "0"); // the bars follow at once, and nothing is asked
+    await page.fill("[name=temperature]", "0"); // the bars change at once, without a request
     const asked = server.engine.requests.length;
     assertEquals(await page.evaluate(() => document.querySelector("#bars .share")!.textContent), "100 %");
     assert(before !== "100 %");
@@ -115,7 +115,7 @@ for (const colorScheme of ["light", "dark"] as const) {
     await page.click("#redo");
     assertEquals(await valueOf(page, "manuscript"), "hello abh");
 
-    // From a cursor within the text; what stands after it stays.
+    // From a cursor in the middle: the text after it is not changed.
     await page.fill("#manuscript", "k and z.");
     await caret(page, 1);
     await page.press("#manuscript", "Control+Enter");
@@ -129,14 +129,14 @@ for (const colorScheme of ["light", "dark"] as const) {
     await textIs(page, "write-state", "nats a token");
     assertEquals(await page.evaluate(() => document.querySelectorAll("#shade span").length), 7, "all but the first");
 
-    // Longer than what the model sees: the end of it is read, in as many goes as are needed.
+    // A text longer than the context: the model reads its end, and several requests continue it.
     await page.fill("#manuscript", "a".repeat(500));
     await page.fill("[name=length]", "80");
     await page.click("#go");
     await textIs(page, "write-state", "80 tokens");
     assertEquals((await valueOf(page, "manuscript")).length, 580);
 
-    // Stopping leaves what is there, and frees the engine.
+    // Stopping leaves the text as it is, and frees the engine.
     server.engine.delay = 50;
     await page.click("#go");
     await page.waitForFunction(() => (document.getElementById("manuscript") as HTMLTextAreaElement).value.length > 582);
@@ -145,7 +145,7 @@ for (const colorScheme of ["light", "dark"] as const) {
     await free();
     assert(await page.evaluate(() => document.getElementById("error")!.hidden));
 
-    // What the server refuses is said.
+    // The server's error is shown.
     await page.fill("#manuscript", "ABC");
     await textIs(page, "error", "the character U+0041");
   });
@@ -166,16 +166,16 @@ for (const colorScheme of ["light", "dark"] as const) {
     assertEquals(answer!.length, 6);
     await textIs(page, "turns", "6 tokens");
 
-    // Asked again with other words: what came after goes.
+    // An edited message removes the turns after it.
     await page.click("#turns .user .tools button");
     await page.fill("#turns textarea", "hello");
-    await page.selectOption("#model", "letters"); // and back: what is being written is not lost
+    await page.selectOption("#model", "letters"); // and back: the edited text is not lost
     await page.selectOption("#model", "chats");
     await page.click("#turns .user .primary");
     await page.waitForFunction(() => document.querySelectorAll("#turns .assistant .note").length === 1);
     assertEquals((await turns())[0], "hello");
 
-    // Two answers: the better one stays, and both become a row to tune on, also after the page is loaded again.
+    // Two answers: the better one stays, and both become a row for fine-tuning, which survives a reload.
     await page.fill("#draft", "which");
     await page.click("#two");
     await page.waitForFunction(() => document.querySelectorAll(".rivals button:enabled").length === 2);
@@ -224,7 +224,7 @@ browserTest({ name: "the served page: markup in texts stays text", server: begin
   assertEquals(found, [0, "nanogpt-ts"]);
   assertStringIncludes(await page.textContent("#turns"), markup);
   assertStringIncludes(await page.textContent("#shade"), markup);
-  // And a script that stood in the page all the same would not run.
+  // If markup did get into the page, its script would not run.
   const ran = await page.evaluate(async () => {
     const script = document.createElement("script");
     script.textContent = "document.title = 'run'";
@@ -235,7 +235,7 @@ browserTest({ name: "the served page: markup in texts stays text", server: begin
   assertEquals(ran, ["nanogpt-ts", "refused"]);
 });
 
-/** Jobs as the routes tell of them, without any. */
+/** Fake routes for jobs. */
 function fakeJobs() {
   const job = {
     ...{
@@ -297,7 +297,7 @@ function fakeJobs() {
     }),
     on("GET", `${all}/{job}/events`, ({ query }) => {
       const rest = events.toReversed(), from = rest.findIndex(({ id }) => id === query.get("after")) + 1;
-      return { data: rest.slice(from, from + 3), has_more: from + 3 < rest.length }; // pages are short here
+      return { data: rest.slice(from, from + 3), has_more: from + 3 < rest.length }; // short pages, to test paging
     }),
     on("GET", `${all}/{job}/checkpoints`, () => ({
       data: [{ id: "c", step_number: 10, fine_tuned_model_checkpoint: "letters", metrics: { valid_loss: 2.5 } }],
@@ -335,7 +335,7 @@ for (const colorScheme of ["light", "dark"] as const) {
       const points = () =>
         page.evaluate(() => document.querySelector("#losses polyline")!.getAttribute("points")!.split(" ").length);
       assertEquals(await points(), 7);
-      for (let step = 9; step <= 12; step++) jobs.step(step); // while it is watched
+      for (let step = 9; step <= 12; step++) jobs.step(step); // while the page is watching
       await textIs(page, "run-figures", "12 of 20");
       assertEquals(await points(), 10);
       await page.selectOption("#measure", "learning_rate");
@@ -345,7 +345,7 @@ for (const colorScheme of ["light", "dark"] as const) {
       );
       await page.selectOption("#measure", "loss");
 
-      // A run from disk beside it.
+      // Adds a run from the disk.
       const lines =
         '{"iter":0,"train_loss":4,"val_loss":4}\n{"iter":0,"loss":4,"lr":0.001}\n{"iter":19,"loss":2,"lr":0.001}\n';
       const file = { name: "metrics.jsonl", mimeType: "text/plain", buffer: Buffer.from(lines) };
@@ -366,7 +366,7 @@ for (const colorScheme of ["light", "dark"] as const) {
       await page.click("#new-job-details summary");
       await page.click("#job-begin");
       await textIs(page, "error", "Choose a file to train on");
-      for (const step of [13, 14]) { // what somebody did wrong is said until something goes well, though jobs are looked at
+      for (const step of [13, 14]) { // the user's error is shown until an action succeeds, although the page polls jobs
         jobs.step(step);
         await textIs(page, "run-figures", `${step} of 20`);
         await textIs(page, "error", "Choose a file to train on");
@@ -380,7 +380,7 @@ for (const colorScheme of ["light", "dark"] as const) {
       const method = { type: "supervised", supervised: { hyperparameters: { n_epochs: 2 } } };
       assertEquals(jobs.bodies, [{ model: "letters", training_file: "file-1", suffix: "mine", method }]);
       await page.click("#checkpoints button:nth-child(1)");
-      await page.waitForFunction(() => !document.getElementById("write")!.hidden); // it has no template
+      await page.waitForFunction(() => !document.getElementById("write")!.hidden); // the model has no chat template
     },
   );
 

@@ -1,6 +1,6 @@
 /**
- * Programs that speak OpenAI's API, over the server with two random models. They are fetched into a temporary folder: Python 3 with
- * pip has to be there, and npm's packages come through Deno.
+ * Clients of OpenAI's API, tested with a server of two random models. They are installed into a temporary folder:
+ * Python packages by pip, which must be installed, and npm packages by Deno.
  *
  * `deno task test:clients` runs this.
  */
@@ -12,7 +12,7 @@ import { GPT } from "../../src/gpt.ts";
 import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 
-/** Python's, with the versions that were tried. */
+/** Python packages with the tested versions. */
 const PYTHON: Readonly<Record<string, readonly string[]>> = {
   openai_strict: ["openai==3.57.0"],
   fields: ["openai==3.57.0"],
@@ -45,7 +45,7 @@ const folder = await Deno.makeTempDir(), here = new URL(".", import.meta.url).pa
 await save(`${folder}/letters`, letters);
 await save(`${folder}/chats`, chatTokenizer(letters, "chatml"));
 
-/** The command, as its task runs it but for the hub. */
+/** The permissions of the task `serve`, without access to the hub. */
 const allowed = ["--allow-read", "--allow-write", "--allow-net=127.0.0.1", "--allow-sys=systemMemoryInfo,statfs"];
 const command = [
   "run",
@@ -89,7 +89,7 @@ for (const [name, packages] of Object.entries(PYTHON)) {
     const said = await run("python3", [`${here}${name}.py`, ...own], env);
     if (name !== "fields") return assertMatch(said, /checks passed\n$/);
     const docs = await Deno.readTextFile(new URL("../../docs/serving.md", import.meta.url));
-    const plain = (table: string) => table.replace(/ *\| */g, "|").replace(/-+/g, "-"); // however it is laid out
+    const plain = (table: string) => table.replace(/ *\| */g, "|").replace(/-+/g, "-"); // whatever the widths of its columns
     assert(plain(docs).includes(plain(said)), `docs/serving.md does not have this table:\n${said}`);
   });
 }
@@ -102,4 +102,4 @@ for (const name of DENO) {
   });
 }
 
-Deno.test("serve: nothing went wrong that is no client's fault", () => assert(!/request req_|job /.test(log), log));
+Deno.test("serve: no internal errors were logged", () => assert(!/request req_|job /.test(log), log));

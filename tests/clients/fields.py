@@ -1,9 +1,9 @@
-"""What becomes of each field of OpenAI's parameter classes: accepted, ignored, or refused by name.
+"""Prints what the server does with each field of OpenAI's parameter classes: accepts, ignores, or refuses it by name.
 
 Usage: fields.py URL COMPLETION_MODEL CHAT_MODEL
 
-Reads the fields from the classes, and what is said of them from the server's /openapi.json; tries each that is ignored or refused;
-prints the table that docs/serving.md has.
+Reads the fields from the classes and their handling from the server's /openapi.json, tries each ignored or refused
+field, and prints the table in docs/serving.md.
 """
 import json
 import sys
@@ -49,7 +49,7 @@ for route, (of, body) in ROUTES.items():
     names = sorted({*fields(of), "stream"} if route != "embeddings" else fields(of))
     missing = [name for name in names if name not in told]
     if missing:
-        raise SystemExit(f"{route}: nothing is said of {', '.join(missing)}")
+        raise SystemExit(f"{route}: /openapi.json does not declare {', '.join(missing)}")
     status, answer = post(route, body)
     if status != 200:
         raise SystemExit(f"{route}: {answer}")

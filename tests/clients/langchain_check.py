@@ -17,7 +17,7 @@ llm = OpenAI(model=model, temperature=0, max_tokens=6, **common)
 text = llm.invoke("the ")
 assert "".join(llm.stream("the ")) == text and text
 assert llm.generate(["a", "b"]).llm_output["token_usage"]["total_tokens"] > 0
-# Token ids of another vocabulary are sent where the length is to be checked.
+# With the check of lengths, LangChain would send token ids of another vocabulary.
 embeddings = OpenAIEmbeddings(model=model, check_embedding_ctx_length=False, **common)
 assert len(embeddings.embed_documents(["a", "b c"])) == 2
 print("checks passed")

@@ -1,4 +1,4 @@
-"""lm-evaluation-harness' local-completions over the server: log-probabilities of continuations, as its tasks ask for them.
+"""lm-evaluation-harness's local-completions with the server: log-probabilities of continuations, as its tasks request them.
 
 Usage: lm_eval_task.py URL COMPLETION_MODEL CHAT_MODEL
 
@@ -15,7 +15,7 @@ url, model, _ = sys.argv[1:4]
 
 
 class Completions(LocalCompletionsAPI):
-    """With the characters' ids: its tokenizers are the hub's."""
+    """Uses the characters' ids, because its own tokenizers come from the hub."""
 
     def tok_encode(self, string, **_):
         return [ord(c) - 32 for c in string]
@@ -31,7 +31,7 @@ class Completions(LocalCompletionsAPI):
 
 
 lm = Completions(model=model, base_url=f"{url}/completions", tokenizer_backend=None, max_length=64, batch_size=2)
-lm.tokenizer = lm  # looked at, and not asked
+lm.tokenizer = lm  # is read, but not called
 asked = [("the cat", " sat"), ("the cat", " xyz"), ("a", "b")]
 instances = [Instance("loglikelihood", {}, pair, i) for i, pair in enumerate(asked)]
 found = lm.loglikelihood(instances, disable_tqdm=True)

@@ -1,4 +1,4 @@
-"""OpenAI's Python client on files and fine-tuning jobs, checking every answer against its types.
+"""OpenAI's Python client with files and fine-tuning jobs; it checks every answer against its types.
 
 Usage: openai_jobs.py URL KEY CHAT_MODEL
 """
@@ -26,7 +26,7 @@ def refused(kind, call):
     raise SystemExit("not refused")
 
 
-# A word that the model says after no other question.
+# A word that follows no other question.
 rows = [{"messages": [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "yes sir"}]}] * 40
 text = "".join(json.dumps(row) + "\n" for row in rows).encode()
 file = client.files.create(file=("chats.jsonl", text), purpose="fine-tune")

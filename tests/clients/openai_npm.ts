@@ -1,5 +1,5 @@
 /**
- * OpenAI's JavaScript client in Deno: plain answers, streams and helpers, errors, a stream that is left.
+ * OpenAI's JavaScript client in Deno: plain answers, streams and helpers, errors, an aborted stream.
  *
  * Usage: deno run openai_npm.ts URL COMPLETION_MODEL CHAT_MODEL
  */
@@ -52,5 +52,5 @@ const counted = async () => {
 await new Promise((resolve) => setTimeout(resolve, 500));
 const before = await counted();
 await new Promise((resolve) => setTimeout(resolve, 500));
-assertEquals(await counted(), before); // nothing goes on for it
+assertEquals(await counted(), before); // generation has stopped
 console.log("checks passed");

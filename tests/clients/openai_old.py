@@ -1,4 +1,4 @@
-"""OpenAI's Python client 0.28.1, which posts to /v1/engines/ENGINE/completions where an engine is named.
+"""OpenAI's Python client 0.28.1, which posts to /v1/engines/ENGINE/completions if an engine is given.
 
 Usage: openai_old.py URL COMPLETION_MODEL CHAT_MODEL
 """
@@ -23,5 +23,5 @@ try:
 except openai.error.InvalidRequestError as error:
     assert error.param == "model" and error.code == "model_not_found", error
 else:
-    raise SystemExit("an unknown model is not refused")
+    raise SystemExit("an unknown model was not refused")
 print("checks passed")

@@ -1,4 +1,4 @@
-"""OpenAI's Python client over the whole surface, checking every answer and event against its types.
+"""OpenAI's Python client with all routes that generate; it checks every answer and event against its types.
 
 Usage: openai_strict.py URL COMPLETION_MODEL CHAT_MODEL
 
@@ -106,7 +106,7 @@ check("".join(event.delta for event in events if event.type == "response.output_
 refused(openai.BadRequestError, "previous_response_id",
         lambda: strict.responses.create(model=chat_model, input="hi", previous_response_id="resp_1"))
 
-# Embeddings: base64 where nothing is said, floats where asked for.
+# Embeddings: base64 by default, floats on request.
 vectors = [client.embeddings.create(model=model, input=["a man", "the sea"], **form).data[0].embedding
            for client, form in ((loose, {}), (strict, {"encoding_format": "float"}))]
 check(all(abs(a - b) < 1e-6 for a, b in zip(*vectors)), "base64 and floats")

@@ -1,4 +1,4 @@
-/** Runs in Node: a product on the GPU through Dawn. Prints what came out as JSON. */
+/** Runs in Node.js: computes a product on the GPU through Dawn, and prints the result as JSON. */
 import { createDevice } from "@nanogpt/ts";
 import { matmul } from "@nanogpt/ts/ops";
 

@@ -1,6 +1,6 @@
 /**
- * The package outside Deno: packed, installed in a Node project and in a project of three bundlers, and run in Node and in
- * Chromium. What comes out is Deno's to the bit.
+ * The package outside Deno: it is packed, installed in a Node.js project and in a project with three bundlers, and run
+ * in Node.js and in Chromium. All results equal Deno's bit for bit.
  */
 import { assertEquals, assertMatch } from "@std/assert";
 import { importNpm, npm } from "../../scripts/npm.ts";
@@ -9,7 +9,7 @@ import { PACKAGES } from "../../src/packages.ts";
 import { everything } from "./files.js";
 import { train } from "./losses.js";
 
-/** Bundlers with their default settings; each writes its page into a folder of its name. */
+/** Bundlers with their default settings; each writes its page into a folder with the bundler's name. */
 const BUNDLERS = {
   vite: ["vite", "build", "--outDir=vite"],
   webpack: ["webpack", "--entry=./page.js", "--mode=production", "--output-path=webpack"],
@@ -17,7 +17,7 @@ const BUNDLERS = {
 } as const;
 const PAGE = '<!doctype html><script type="module" src="./main.js"></script>';
 const CHROMIUM = "/usr/bin/chromium";
-const SWIFT_SHADER = "/usr/lib/chromium/vk_swiftshader_icd.json"; // comes with it
+const SWIFT_SHADER = "/usr/lib/chromium/vk_swiftshader_icd.json"; // part of Chromium
 const programs = ["dawn.js", "files.js", "lock.js", "losses.js", "node.js", "page.js", "rows.js"];
 
 const root = await Deno.makeTempDir();
@@ -30,7 +30,7 @@ async function run(command: string, args: readonly string[], cwd: string, env = 
   return out;
 }
 
-/** A project with the package in it. @returns its folder */
+/** Makes a project and installs the package in it. @returns the project's folder */
 async function project(name: string, packages: readonly string[]): Promise<string> {
   const folder = `${root}/${name}`;
   await Deno.mkdir(folder);
@@ -40,7 +40,10 @@ async function project(name: string, packages: readonly string[]): Promise<strin
   return folder;
 }
 
-/** What cannot be installed is skipped, or fails with REQUIRE_WEBGPU=1. */
+/**
+ * Packs the package and installs it in both projects. If that fails, the tests are skipped, or fail with
+ * REQUIRE_WEBGPU=1.
+ */
 async function prepared(): Promise<{ node: string; web: string } | { missing: string }> {
   await pack(`${root}/package.tgz`);
   try {
@@ -65,7 +68,7 @@ const runNode = async (folder: string) => JSON.parse(await run(nodeProgram, ["no
 const install = (name: keyof typeof PACKAGES) =>
   run("npm", ["install", "--no-audit", "--no-fund", `${name}@${PACKAGES[name]}`], node);
 
-Deno.test("everywhere: Node 24 trains, saves, loads and generates as Deno does, to the bit", options, async () => {
+Deno.test("everywhere: Node 24 trains, saves, loads and generates as Deno does, bit for bit", options, async () => {
   const missing = await runNode(`${root}/without`);
   assertMatch(missing.gpt2, new RegExp(`gpt-tokenizer.*npm install gpt-tokenizer@${PACKAGES["gpt-tokenizer"]}`));
   await install("gpt-tokenizer");
@@ -79,7 +82,7 @@ Deno.test("everywhere: Node 24 trains, saves, loads and generates as Deno does, 
 });
 
 Deno.test(
-  "everywhere: Node reads Parquet and renders templates in workers, with the packages that it has",
+  "everywhere: Node reads Parquet and renders templates in workers, with the project's packages",
   options,
   async () => {
     const file = new URL("../golden/parquet/zstd.parquet", import.meta.url).pathname, path = `${root}/rows.parquet`;
@@ -95,39 +98,43 @@ Deno.test(
   },
 );
 
-Deno.test("everywhere: in Node a killed writer's folder is free when its lock file is 30 s old", options, async () => {
-  const folder = `${root}/locked`,
-    file = `${folder}/.lock`,
-    again = () => run(nodeProgram, ["lock.js", folder, "once"], node);
-  const age = (seconds: number) => Deno.utime(file, new Date(), new Date(Date.now() - 1000 * seconds));
-  const begin = async () => {
-    const child = new Deno.Command(nodeProgram, { args: ["lock.js", folder], cwd: node, stdout: "piped" }).spawn();
-    const reader = child.stdout.getReader(), first = new TextDecoder().decode((await reader.read()).value);
-    const kill = async () => {
-      child.kill("SIGKILL");
-      await Promise.all([child.status, reader.cancel()]);
+Deno.test(
+  "everywhere: in Node a killed writer's folder is free after 30 s",
+  options,
+  async () => {
+    const folder = `${root}/locked`,
+      file = `${folder}/.lock`,
+      again = () => run(nodeProgram, ["lock.js", folder, "once"], node);
+    const age = (seconds: number) => Deno.utime(file, new Date(), new Date(Date.now() - 1000 * seconds));
+    const begin = async () => {
+      const child = new Deno.Command(nodeProgram, { args: ["lock.js", folder], cwd: node, stdout: "piped" }).spawn();
+      const reader = child.stdout.getReader(), first = new TextDecoder().decode((await reader.read()).value);
+      const kill = async () => {
+        child.kill("SIGKILL");
+        await Promise.all([child.status, reader.cancel()]);
+      };
+      return { first, kill, inUse: new RegExp(`in use by process ${child.pid} since \\d{4}-`) };
     };
-    return { first, kill, inUse: new RegExp(`in use by process ${child.pid} since \\d{4}-`) };
-  };
-  const holder = await begin();
-  try {
-    assertEquals(holder.first, "held\n");
-    assertMatch(await again(), holder.inUse);
-    await age(3600);
-    for (let i = 0; i < 100 && Date.now() - Number((await Deno.stat(file)).mtime) > 10_000; i++) {
-      await new Promise((resolve) => setTimeout(resolve, 50)); // until it is touched
+    const holder = await begin();
+    try {
+      assertEquals(holder.first, "held\n");
+      assertMatch(await again(), holder.inUse);
+      await age(3600);
+      for (let i = 0; i < 100 && Date.now() - Number((await Deno.stat(file)).mtime) > 10_000; i++) {
+        await new Promise((resolve) => setTimeout(resolve, 50)); // until the lock file is touched
+      }
+      assertMatch(await again(), holder.inUse);
+    } finally {
+      await holder.kill();
     }
+    await age(25);
     assertMatch(await again(), holder.inUse);
-  } finally {
-    await holder.kill();
-  }
-  await age(25);
-  assertMatch(await again(), holder.inUse);
-  await age(35);
-  const next = await begin();
-  await next.kill();
-  assertEquals(next.first, "held\n");
-});
+    await age(35);
+    const next = await begin();
+    await next.kill();
+    assertEquals(next.first, "held\n");
+  },
+);
 
 Deno.test("everywhere: Node computes on the GPU through Dawn", options, async () => {
   const env = { VK_ICD_FILENAMES: SWIFT_SHADER, XDG_RUNTIME_DIR: root },
@@ -137,7 +144,7 @@ Deno.test("everywhere: Node computes on the GPU through Dawn", options, async ()
   assertEquals(JSON.parse(await dawn()), [7, 10, 15, 22]);
 });
 
-Deno.test("everywhere: in Node a command says in one line that it needs Deno", options, async () => {
+Deno.test("everywhere: in Node a command prints one line that it needs Deno", options, async () => {
   const here = new URL("../../", import.meta.url).pathname,
     { tasks } = JSON.parse(await Deno.readTextFile(`${here}deno.json`));
   const commands = Object.values<{ command: string }>(tasks).map(({ command }) => command).join().matchAll(
@@ -152,13 +159,13 @@ Deno.test("everywhere: in Node a command says in one line that it needs Deno", o
     assertEquals({ code, out }, { code: 1, out: "" }, path);
     assertMatch(error, /^error: the commands need Deno[^\n]*\n$/, path);
   }
-  // In Deno they run from there, with the configs that come with them.
+  // In Deno the package's commands run, with the shipped configs.
   const tiny = ["--n_layer=1", "--n_head=1", "--n_embd=16", "--block_size=8", "--max_iters=1", "--eval_iters=1"];
   const words = ["config/shakespeare_char_cpu", "--dataset=grammar", "--out_dir=packed", "--threads=1", ...tiny];
   assertMatch(await run(Deno.execPath(), ["run", "-A", `${inPackage}src/cli/train.js`, ...words], root), /Done: /);
 });
 
-Deno.test("everywhere: no module of the package imports from node: or by a package's name", options, async () => {
+Deno.test("everywhere: no module of the package imports from node: or from another package", options, async () => {
   const { files } =
     JSON.parse(await run("npm", ["pack", "--dry-run", "--json"], `${node}/node_modules/@nanogpt/ts`))[0];
   const modules = files.filter(({ path }: { path: string }) => path.endsWith(".js"));
@@ -170,7 +177,7 @@ Deno.test("everywhere: no module of the package imports from node: or by a packa
   assertEquals(modules.length > 100, true);
 });
 
-Deno.test("everywhere: every entry point has types that TypeScript finds", options, async () => {
+Deno.test("everywhere: TypeScript finds the types of every entry point", options, async () => {
   const { exports } = JSON.parse(await Deno.readTextFile(`${node}/node_modules/@nanogpt/ts/package.json`));
   const lines = Object.keys(exports).map((name, i) => `import * as m${i} from "@nanogpt/ts${name.slice(1)}";`);
   const uses =
@@ -193,7 +200,7 @@ Deno.test("everywhere: every entry point has types that TypeScript finds", optio
   await run(`${node}/node_modules/.bin/tsc`, [...flags, "types.mts"], node);
 });
 
-Deno.test("everywhere: pages built by Vite, webpack and esbuild have Deno's losses to the bit", options, async () => {
+Deno.test("everywhere: pages built by Vite, webpack and esbuild have Deno's losses bit for bit", options, async () => {
   const { losses, device } = await train(10, 2);
   device.close();
   await Deno.writeTextFile(`${web}/index.html`, PAGE.replace("main.js", "page.js"));
@@ -217,7 +224,7 @@ Deno.test("everywhere: pages built by Vite, webpack and esbuild have Deno's loss
   }
 });
 
-/** Vite's page names its files from the root of the server. */
+/** Vite's page has absolute paths of its files. */
 async function serve({ url }: Request): Promise<Response> {
   const { pathname } = new URL(url), type = pathname.endsWith(".js") ? "text/javascript" : "text/html";
   for (const path of [`${web}${pathname}`, `${web}/vite${pathname}`]) {

@@ -1,4 +1,4 @@
-/** Runs in Deno and Node alike: trains, saves, loads, generates, and says what came out, to the bit. */
+/** Runs in Deno and in Node.js: trains, saves, loads, generates, and prints the exact results. */
 import {
   loadHuggingFace,
   loadNanoGPT,
@@ -14,7 +14,7 @@ import { CharacterTokenizer, loadTokenizer } from "@nanogpt/ts/tokenizer";
 import { readFileSync, writeFileSync } from "node:fs";
 import { vocabulary } from "./losses.js";
 
-/** Prepares a text and trains on the folder. @returns what was prepared, its files, and the losses */
+/** Prepares a text and trains on the folder. @returns the prepared data, its files, and the losses */
 async function trainOnPrepared(model, folder) {
   const input = `${folder}/input.txt`, outDir = `${folder}/data`, generator = new RandomGenerator(1337);
   writeFileSync(input, [...vocabulary, ...vocabulary.toReversed()].join("").repeat(100));

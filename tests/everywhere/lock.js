@@ -1,4 +1,7 @@
-/** Runs in Node: begins a run in the folder and holds it, unless `once` follows; or prints why not. Its heart beats faster. */
+/**
+ * Runs in Node.js: opens a run in the folder, or prints why it cannot. Holds the folder until it is killed, unless
+ * `once` is given. It touches the lock file more often than usual.
+ */
 const { setInterval } = globalThis;
 globalThis.setInterval = (beat) => setInterval(beat, 50);
 const { RunFolder } = await import("@nanogpt/ts/checkpoint");

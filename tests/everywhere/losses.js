@@ -1,4 +1,4 @@
-/** Runs in Deno, Node and pages alike: the losses of a few steps of a small model, as they are to the bit. */
+/** Runs in Deno, Node.js and pages: computes the exact losses of a few steps of a small model. */
 import { createDevice, GPT, RandomGenerator, Trainer } from "@nanogpt/ts";
 
 const TEXT = "To be, or not to be, that is the question: whether 'tis nobler in the mind to suffer\n".repeat(20);

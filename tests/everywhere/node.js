@@ -1,4 +1,4 @@
-/** The program of the Node project: prints what came out as JSON. */
+/** The program of the Node.js project: prints the results as JSON. */
 import { everything } from "./files.js";
 import { train } from "./losses.js";
 

@@ -1,4 +1,4 @@
-/** Reads a Parquet file and renders a chat template, both in workers with a bounded heap, and says what came out. */
+/** Reads a Parquet file and renders a chat template, both in workers with a bounded heap, and prints the results. */
 import { ChatTemplate, readExamples } from "@nanogpt/ts/data";
 
 const [path] = process.argv.slice(2);

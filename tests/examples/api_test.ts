@@ -1,4 +1,6 @@
-/** `examples/api.ts` against `serve`, each a process of its own: what it saves loads, and is what the server serves. */
+/**
+ * `examples/api.ts` with `serve`, each in its own process: the saved result can be loaded, and equals the served model.
+ */
 import { assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { createDevice } from "../../src/device/create.ts";
 import { generate } from "../../src/generate/generate.ts";
@@ -17,7 +19,7 @@ function spawn(permissions: readonly string[], args: readonly string[], more: Re
   return new Deno.Command(Deno.execPath(), options).spawn();
 }
 
-Deno.test("examples/api.ts: queries a model, tunes it and saves it; and says what it is refused", () =>
+Deno.test("examples/api.ts: queries a model, fine-tunes it and saves it, and reports errors", () =>
   inFolder(async (folder) => {
     using device = await createDevice("cpu", { threads: 1 });
     const tokenizer = new CharacterTokenizer([..."abcdefghijklmnopqrstuvwxyz .\n<|>_"], { special: ["<|endoftext|>"] });

@@ -1,4 +1,4 @@
-/** From preferences to a policy: the world of tunes, its listener, and the whole way in a short run. */
+/** The RLHF example: the world of tunes, its listener, and a short run of all steps. */
 import { assert, assertAlmostEquals, assertEquals, assertStringIncludes } from "@std/assert";
 import { choices, hiddenListener, preferences, rankings } from "../../examples/rlhf/listener.ts";
 import { report } from "../../examples/rlhf/report.ts";
@@ -8,8 +8,8 @@ import { ANSWERS, END, taste, texts, tokenizer, tune, uniforms } from "../../exa
 import { createDevice } from "../../src/device/create.ts";
 import { GPT } from "../../src/gpt.ts";
 
-Deno.test("tunes: the taste by hand, and what is sung has seldom a leap", () => {
-  // The notes are c d e g a: from c to e is a leap, and from e to g is none.
+Deno.test("tunes: the taste by hand, and typical tunes rarely leap", () => {
+  // The notes are c d e g a: c to e is a leap, and e to g is a step.
   const known = {
     "c.": 0,
     "cdc.": 2,
@@ -26,11 +26,11 @@ Deno.test("tunes: the taste by hand, and what is sung has seldom a leap", () => 
   const draw = uniforms(5), tunes = Array.from({ length: 20_000 }, () => tune(draw));
   const leaps = tunes.filter((one) => taste(`${one[0]}.`, `${one}.`) % 1 !== 0 || /ce|ca|ga?c/.test(one)).length;
   assert(leaps < 0.4 * tunes.length);
-  // Each of five notes begins as often as the others.
+  // Each of the five notes is the first one with probability 1/5.
   assertAlmostEquals(tunes.filter(([first]) => first === "g").length / 20_000, 0.2, 4 * Math.sqrt(0.16 / 20_000));
 });
 
-Deno.test("listener: chooses the better answer as often as Bradley and Terry say; rows have it first", async () => {
+Deno.test("listener: chooses with Bradley and Terry's probability, and rows have the chosen answer first", async () => {
   const listen = hiddenListener(uniforms(6)), count = 20_000;
   let first = 0;
   for (let i = 0; i < count; i++) first += Number(await listen("c.", ["cdc.", "ceg."]) === 0);
@@ -49,7 +49,7 @@ Deno.test("listener: chooses the better answer as often as Bradley and Terry say
   assertEquals([pairs.length, ranked.length], [140, 70]);
   assertEquals([pairs.row(6).ids, ranked.sequences(3)[0]], [found[3].chosen.ids, found[3].chosen.ids]);
   assertEquals(Array.from(pairs.row(7).learned.subarray(0, 3)), [0, 0, 1]);
-  let asked = 0; // who has enough says undefined
+  let asked = 0; // undefined ends the questions
   const some = await choices(policy, {
     count: 70,
     seed: 1,
@@ -78,7 +78,7 @@ Deno.test("rlhf: no policy is above the optimum, and the page shows every run", 
   ]);
   assertAlmostEquals(first.kl, 0, 1e-9);
   assert(accuracy.best > 0.5 && accuracy.model > 0.3);
-  // Of prices from 4 down: a policy's E r − β · KL is at most that of π*, whatever β.
+  // For every β from 4 down, a policy's E r − β · KL is at most the value of π*.
   for (const [i, best] of curves.model.entries()) {
     const beta = 4 * 0.82 ** i;
     for (const one of [...results, ...results.flatMap(({ way }) => way), ...curves.grpo]) {

@@ -1,4 +1,4 @@
-/** The worlds of the examples: that what is said about their best scores is true. */
+/** The worlds of the examples: their best possible scores are as documented. */
 import { assert, assertAlmostEquals, assertEquals } from "@std/assert";
 import { isHeldOut, PEOPLE, Town } from "../../examples/chat/town.ts";
 import { compare } from "../../examples/sentiment/compare.ts";
@@ -6,23 +6,23 @@ import { bayesAccuracy, review } from "../../examples/sentiment/reviews.ts";
 import { createDevice } from "../../src/device/create.ts";
 import { RandomGenerator } from "../../src/random/mod.ts";
 
-Deno.test("reviews: the majority of statements is right as often as arithmetic says, and no word tells more", () => {
+Deno.test("reviews: the majority rule has the computed accuracy, and single words have no further information", () => {
   const generator = new RandomGenerator(7), count = 40_000;
   let right = 0;
   const firstWords = new Map<string, number>();
   for (let i = 0; i < count; i++) {
     const { text, label, best } = review(generator);
     right += Number(label === best);
-    // What the sentence is about has nothing to do with the mood.
+    // The thing of a statement is independent of the mood.
     if (label === 1) firstWords.set(text.split(" ")[1], (firstWords.get(text.split(" ")[1]) ?? 0) + 1);
   }
   const deviation = Math.sqrt(bayesAccuracy * (1 - bayesAccuracy) / count);
   assertAlmostEquals(right / count, bayesAccuracy, 4 * deviation);
-  // Twelve things, each with probability 1/12 in the half that are content.
+  // Each of twelve things has probability 1/12 in the content half.
   for (const seen of firstWords.values()) {
     assertAlmostEquals(seen / (count / 2), 1 / 12, 4 * Math.sqrt(1 / 12 / (count / 2)));
   }
-  // The accuracy by counting all outcomes of three and of five statements.
+  // The accuracy by enumerating all outcomes of three and of five statements.
   const counted = [3, 5].map((statements) => {
     let sum = 0;
     for (let outcome = 0; outcome < 2 ** statements; outcome++) {
@@ -34,7 +34,7 @@ Deno.test("reviews: the majority of statements is right as often as arithmetic s
   assertAlmostEquals((counted[0] + counted[1]) / 2, bayesAccuracy, 1e-12);
 });
 
-Deno.test("compare: each way trains its share of the parameters, and the rule is judged on the same reviews", async () => {
+Deno.test("compare: each way trains its fraction of the parameters; the majority rule is tested, too", async () => {
   using device = await createDevice("cpu", { threads: 1 });
   const sizes = { unlabelled: 160, labelled: 64, fresh: 50, epochs: 1 };
   const results = await Array.fromAsync(compare(device, sizes));
@@ -48,7 +48,7 @@ Deno.test("compare: each way trains its share of the parameters, and the rule is
   assertEquals(results.slice(2).map(({ trained }) => trained), [head / whole, (adapter + head) / whole, 1]);
 });
 
-Deno.test("town: no text or row to train on speaks of a pair that is held out, and every held-out chat of one", () => {
+Deno.test("town: no training text mentions a held-out pair, and every held-out chat mentions one", () => {
   const town = new Town(), generator = new RandomGenerator(3);
   const pairs = (text: string) => [...new Set(PEOPLE.filter((person) => new RegExp(`\\b${person}\\b`).test(text)))];
   const heldOut = (text: string) => {
@@ -64,7 +64,7 @@ Deno.test("town: no text or row to train on speaks of a pair that is held out, a
   }
 });
 
-Deno.test("town: its answers repeat its facts", () => {
+Deno.test("town: answers consist of its facts", () => {
   const town = new Town(), generator = new RandomGenerator(4);
   for (let i = 0; i < 500; i++) {
     const [question, { content }] = town.chat(generator, true);

@@ -1,10 +1,10 @@
-/** What the page computes of distributions, beside the rules by which tokens are drawn (kernels/choose/rules.ts). */
+/** The page's distributions, compared with the rules of the sampler (kernels/choose/rules.ts). */
 import { assertAlmostEquals, assertEquals } from "@std/assert";
 import { type SamplingOptions, samplingRules } from "../../kernels/choose/rules.ts";
 import { isText, sharesOf, visible } from "../../src/page/distribution.ts";
 import { RandomGenerator } from "../../src/random/generator.ts";
 
-/** Changes nothing; in the order of the rules. */
+/** Neutral options, in the order of the rules. */
 const NEUTRAL = { temperature: 1, topK: 0, topP: 1, minP: 0 };
 const V = 12;
 
@@ -15,7 +15,7 @@ function distribution(seed: number): number[] {
   return logits.map((logit) => logit - sum).sort((a, b) => b - a);
 }
 
-Deno.test("the page's shares: with all tokens known, those of the sampler's rules", () => {
+Deno.test("the page's shares: if all tokens are known, they equal the sampler's probabilities", () => {
   const samplers = [
     ...[{}, { temperature: 0.4 }, { temperature: 1.7 }, { topK: 3 }, { topK: 30 }, { topP: 0.6 }, { topP: 0 }],
     ...[{ minP: 0.3 }, { temperature: 1.3, topK: 8, topP: 0.8, minP: 0.1 }],
@@ -36,15 +36,15 @@ Deno.test("the page's shares: with all tokens known, those of the sampler's rule
   }
 });
 
-Deno.test("the page's shares: of tokens that are not known the sum is right, and they are cut where the rules say", () => {
-  const known = [0.5, 0.2].map((p, i) => ({ token: `${i}`, logprob: Math.log(p) })); // and ten with 0.03 each
+Deno.test("the page's shares: the sum of unknown tokens is exact, and rules that cut off tokens apply to them, too", () => {
+  const known = [0.5, 0.2].map((p, i) => ({ token: `${i}`, logprob: Math.log(p) })); // ten unknown tokens have 0.03 each
   const near = ({ shares, rest }: ReturnType<typeof sharesOf>, expected: readonly number[]) =>
     [...shares, rest].forEach((share, i) => assertAlmostEquals(share, expected[i], 1e-12));
   near(sharesOf(known, V, NEUTRAL), [0.5, 0.2, 0.3]);
   near(sharesOf(known, V, { ...NEUTRAL, topK: 2 }), [5 / 7, 2 / 7, 0]);
   near(sharesOf(known, V, { ...NEUTRAL, topK: 3 }), [50 / 73, 20 / 73, 3 / 73]);
   near(sharesOf(known, V, { ...NEUTRAL, minP: 0.1 }), [5 / 7, 2 / 7, 0]);
-  near(sharesOf(known, V, { ...NEUTRAL, topP: 0.75 }), [50 / 76, 20 / 76, 6 / 76]); // 0.7, and two of the ten
+  near(sharesOf(known, V, { ...NEUTRAL, topP: 0.75 }), [50 / 76, 20 / 76, 6 / 76]); // 0.7, and two unknown tokens
   // √p at temperature 2.
   const [a, b, c] = [0.5, 0.2, 0.03].map(Math.sqrt), sum = a + b + 10 * c;
   near(sharesOf(known, V, { ...NEUTRAL, temperature: 2 }), [a / sum, b / sum, 10 * c / sum]);
@@ -52,7 +52,7 @@ Deno.test("the page's shares: of tokens that are not known the sum is right, and
   assertEquals(sharesOf([], V, NEUTRAL), { shares: [], rest: 1 });
 });
 
-Deno.test("the page's tokens: spaces and line ends are seen, and parts of characters are no text", () => {
+Deno.test("the page's tokens: spaces and line ends are made visible, and parts of characters cannot be inserted", () => {
   assertEquals([" the", "a ", "\n\n", "\t", "", "a b"].map(visible), ["·the", "a·", "⏎⏎", "⇥", "(nothing)", "a b"]);
   assertEquals(["é", "bytes:\\xc3", "bytes:"].map(isText), [true, false, true]);
 });

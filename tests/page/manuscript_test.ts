@@ -1,4 +1,4 @@
-/** The text of *Write*: which probabilities hold after a change, what can be undone, and where tokens stand. */
+/** The text of *Write*: valid probabilities after a change, undo, and positions of tokens. */
 import { assertEquals } from "@std/assert";
 import { Manuscript, type Stretch, stretchesOf } from "../../src/page/manuscript.ts";
 
@@ -8,7 +8,7 @@ const stretch = (start: number, end: number, go?: number): Stretch => ({
 });
 const spans = (of: Manuscript) => of.draft.stretches.map(({ start, end }) => [start, end]);
 
-Deno.test("manuscript: a probability holds as long as what stands before it does", () => {
+Deno.test("manuscript: a probability is valid as long as the text before it is unchanged", () => {
   const manuscript = new Manuscript();
   manuscript.replace(0, 0, "one two three", [stretch(0, 3), stretch(3, 7), stretch(7, 13)]);
   manuscript.type("one two! three", 8);
@@ -19,7 +19,7 @@ Deno.test("manuscript: a probability holds as long as what stands before it does
   assertEquals(spans(manuscript), []);
 });
 
-Deno.test("manuscript: what is put in moves with the text, and drops what stands after it", () => {
+Deno.test("manuscript: a replacement's tokens get the right positions, and the tokens after it are dropped", () => {
   const manuscript = new Manuscript();
   manuscript.replace(0, 0, "ab", [stretch(0, 1), stretch(1, 2)]);
   manuscript.replace(1, 1, "xyz", [stretch(0, 2, 7), stretch(2, 3, 7)]);
@@ -29,10 +29,14 @@ Deno.test("manuscript: what is put in moves with the text, and drops what stands
   ]]]);
   assertEquals([manuscript.at(1)?.end, manuscript.at(3)?.end, manuscript.at(4)], [3, 4, undefined]);
   const [own, first] = manuscript.draft.stretches;
-  assertEquals([manuscript.endOf(own), manuscript.endOf(first)], [1, 4], "what was written after it goes with it");
+  assertEquals(
+    [manuscript.endOf(own), manuscript.endOf(first)],
+    [1, 4],
+    "tokens that were generated after it are replaced with it",
+  );
 });
 
-Deno.test("manuscript: letters of a word are one step back, and steps can be taken again", () => {
+Deno.test("manuscript: the letters of a word are one step of undo, and steps can be redone", () => {
   const manuscript = new Manuscript(), texts: string[] = [];
   for (const text of ["h", "hi", "hi ", "hi y", "hi yo"]) manuscript.type(text, text.length);
   manuscript.step();
@@ -47,7 +51,7 @@ Deno.test("manuscript: letters of a word are one step back, and steps can be tak
   assertEquals(manuscript.canRedo, false);
 });
 
-Deno.test("manuscript: places are told in code points, and a part of a character has none of its own", () => {
+Deno.test("manuscript: offsets are code points, and a token that is only a part of a character is left out", () => {
   const part = (tokens: string[], text_offset: number[], token_logprobs: (number | null)[]) => ({
     ...{ tokens, text_offset, token_logprobs },
     top_logprobs: tokens.map((token) => ({ [token]: -2, other: -1 })),

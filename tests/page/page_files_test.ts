@@ -1,4 +1,4 @@
-/** The page's files as they are served, its reader of metrics, the programs that it shows, and its curves. */
+/** The page's served files, its parser of metrics, the code that it shows, and its curves. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
 import { smoothed } from "../../src/page/curves.ts";
 import { parseMetrics, quantile, total } from "../../src/page/prometheus.ts";
@@ -10,17 +10,17 @@ import { KeyRing } from "../../src/server/auth.ts";
 import { withServer } from "../server/fake_engine.ts";
 import { inFolder } from "../testing.ts";
 
-/** What the policy forbids, or what asks other servers. */
+/** What the policy forbids, and links to other servers. */
 const foreign = /url\(|<img|<iframe|<object|<link[^>]*https?:|@import|\bon\w+="|style="/;
 
-Deno.test("page: every file comes with its type and a policy that lets it reach this server alone", async () => {
+Deno.test("page: every file has its type and a policy that restricts it to this server", async () => {
   await withServer(async ({ get }) => {
     const root = await get("/"), html = await root.text();
     assertEquals([root.status, root.headers.get("content-type")], [200, "text/html; charset=utf-8"]);
     const names = ["base.css", "page.css", "main.ts"], seen = new Set<string>(names);
     for (const name of names) assertStringIncludes(html, `/page/${name}"`);
-    assert(!foreign.test(html.replace(/href="data:[^"]*"/, "")), "nothing inline, nothing from elsewhere");
-    for (const name of seen) { // and all that its modules import
+    assert(!foreign.test(html.replace(/href="data:[^"]*"/, "")), "nothing inline, nothing from other servers");
+    for (const name of seen) { // and everything that its modules import
       const response = await get(`/page/${name}`), text = await response.text();
       const type = name.endsWith(".css") ? "css" : "javascript";
       assertEquals([response.status, response.headers.get("content-type")], [200, `text/${type}; charset=utf-8`], name);
@@ -42,7 +42,7 @@ Deno.test("page: every file comes with its type and a policy that lets it reach 
   }, { more: await pageRoutes() });
 });
 
-Deno.test("page: its files need no key where everything else does", async () => {
+Deno.test("page: its files need no key, even if all other routes do", async () => {
   await withServer(async ({ get }) => {
     for (
       const [path, status] of [["/", 200], ["/page/main.ts", 200], ["/v1/models", 401], ["/metrics", 401]] as const
@@ -54,7 +54,7 @@ Deno.test("page: its files need no key where everything else does", async () => 
   }, { more: await pageRoutes(), access: { hostname: "0.0.0.0", publicHost: "example.org" } });
 });
 
-Deno.test("runs: whole lines of metrics.jsonl after a byte, for whoever has a key", async () => {
+Deno.test("runs: complete lines of metrics.jsonl from a byte on, for clients with a key", async () => {
   await inFolder(async (folder) => {
     await Deno.mkdir(`${folder}/run`);
     const lines = '{"iter":0,"loss":4}\n{"iter":1,"loss":3}\n', keys = await KeyRing.open(`${folder}/keys.json`);
@@ -78,7 +78,7 @@ Deno.test("runs: whole lines of metrics.jsonl after a byte, for whoever has a ke
   });
 });
 
-Deno.test("page: it reads what the engine counts", () => {
+Deno.test("page: it parses the engine's metrics", () => {
   const metrics = noMetrics();
   metrics.generationTokens = 123;
   metrics.promptTokens.computed = 5;
@@ -95,7 +95,7 @@ Deno.test("page: it reads what the engine counts", () => {
   assertEquals(parseMetrics('a{b="x\\"y\\\\z\\n"} 2'), [{ name: "a", labels: { b: 'x"y\\z\n' }, value: 2 }]);
 });
 
-Deno.test("page: what was asked, as programs", () => {
+Deno.test("page: requests as code", () => {
   const body = { model: "m", prompt: 'it\'s "so"\n', seed: 1, stream: true, min_p: 0.1 },
     asked = { path: "/v1/completions", body };
   const [curl, py, ts] = (["curl", "python", "typescript"] as const).map((name) =>
@@ -103,7 +103,7 @@ Deno.test("page: what was asked, as programs", () => {
   );
   assertStringIncludes(curl, `-d '{`);
   const [, data] = /-d '([^]*)'$/.exec(curl)!;
-  assertEquals(JSON.parse(data.replaceAll("'\\''", "'")), body, "as a shell reads it");
+  assertEquals(JSON.parse(data.replaceAll("'\\''", "'")), body, "as a shell parses it");
   assertStringIncludes(curl, '"Authorization: Bearer $NANOGPT_KEY"');
   assertStringIncludes(py, '    stream=True,\n    extra_body={"min_p": 0.1},\n)');
   assertStringIncludes(ts, 'client.completions.create({\n  "model": "m",');
@@ -111,7 +111,7 @@ Deno.test("page: what was asked, as programs", () => {
   assertEquals(python([null, true, { a: "é\n" }]), '[None, True, {"a": "é\\n"}]');
 });
 
-Deno.test("page: smoothing is a mean over the past", () => {
+Deno.test("page: smoothing is a bias-corrected moving average", () => {
   assertEquals(smoothed([[0, 4], [1, 2]], 0), [[0, 4], [1, 2]]);
   assertEquals(smoothed([[0, 4], [1, 2], [2, 1]], 0.5), [[0, 4], [1, (2 + 2) / 1.5], [2, (1 + 1 + 1) / 1.75]]);
 });

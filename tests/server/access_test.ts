@@ -1,4 +1,4 @@
-/** Who is answered: keys, hosts, origins, and what belongs to another key. */
+/** Authentication: keys, hosts, origins, and models of other keys. */
 import { assert, assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { CheckpointError, ConfigError } from "../../src/errors.ts";
 import { Access, KeyRing } from "../../src/server/auth.ts";
@@ -13,13 +13,13 @@ import { inFolder } from "../testing.ts";
 import { FakeEngine, letters, served, withServer } from "./fake_engine.ts";
 
 const all: readonly Route[] = [...servingRoutes, ...stateRoutes(servingRoutes, new Map())];
-/** A route as those of files and jobs will be. */
+/** A route that needs a key, like the routes for files and jobs. */
 const guarded = route({
   ...{ method: "GET", path: "/v1/files", audience: "key", summary: "", answers: {} },
   answer: ({ key }) => Response.json({ key }),
 });
 
-/** Without a listener: headers such as Host can be anything. */
+/** Sends requests without a listener, so that headers such as Host can have any value. */
 function asking(access: Access, routes: readonly Route[] = [...all, guarded], engine = new FakeEngine()) {
   const answer = handler({ engine, access, onError: (error) => assert(false, `${error}`) }, routes);
   return async (path: string, headers: Record<string, string> = {}, init: RequestInit = {}) => {
@@ -37,7 +37,7 @@ const local = { hostname: "127.0.0.1" }, lan = { hostname: "0.0.0.0" };
 const bearer = (key: string) => ({ authorization: `Bearer ${key}` });
 const status = async (response: Promise<Response>) => (await response).status;
 
-Deno.test("keys: the file has hashes alone, and what is not the whole key is none", () =>
+Deno.test("keys: the file holds only hashes, and only a complete key is valid", () =>
   inFolder(async (folder) => {
     const { keys, one, two } = await ring(folder), text = await Deno.readTextFile(keys.path);
     assertMatch(one.key, /^sk-nanogpt-[\w-]{43}$/);
@@ -53,18 +53,18 @@ Deno.test("keys: the file has hashes alone, and what is not the whole key is non
     await assertRejects(() => KeyRing.open(keys.path), CheckpointError, "damaged");
   }));
 
-Deno.test("keys: one that is revoked by another process ends within a second", () =>
+Deno.test("keys: a key that another process revokes is refused within a second", () =>
   inFolder(async (folder) => {
     const { keys, one, two } = await ring(folder), ask = asking(new Access({ ...local, keys }));
     assertEquals(await status(ask("/v1/files", bearer(one.key))), 200);
-    await new Promise((resolve) => setTimeout(resolve, 20)); // another time of the file
+    await new Promise((resolve) => setTimeout(resolve, 20)); // so that the file gets another modification time
     await (await KeyRing.open(keys.path)).revoke(one.id);
     await new Promise((resolve) => setTimeout(resolve, 1000));
     assertEquals(await status(ask("/v1/files", bearer(one.key))), 401);
     assertEquals(await status(ask("/v1/files", bearer(two.key))), 200);
   }));
 
-Deno.test("default-deny: off this machine every route but health asks for a key, and no other header will do", () =>
+Deno.test("default-deny: from other machines every route but health needs a key, and no other header is enough", () =>
   inFolder(async (folder) => {
     const { keys, one } = await ring(folder), ask = asking(new Access({ ...lan, keys }));
     for (const { method, path } of [...all, guarded]) {
@@ -79,7 +79,7 @@ Deno.test("default-deny: off this machine every route but health asks for a key,
     assertEquals(await status(ask(`/v1/models?key=${one.key}`)), 401);
   }));
 
-Deno.test("default-deny: which routes are open, which are for this machine, and that all others need a key", async () => {
+Deno.test("default-deny: some routes are open, some are for this machine, and all other routes need a key", async () => {
   const jobs = jobRoutes({ files: {}, options: { configs: [] } } as unknown as Jobs);
   const every = [...all, ...jobs, ...runRoutes([]), ...await pageRoutes()];
   const of = (audience: string) =>
@@ -93,7 +93,7 @@ Deno.test("default-deny: which routes are open, which are for this machine, and 
   assert(of("key").length > 10 && of("key").every((route) => / \/v1\/(files|fine_tuning|models|runs)/.test(route)));
 });
 
-Deno.test("default-deny: on this machine models need no key, files do, and a proxy is not this machine", () =>
+Deno.test("default-deny: on this machine models need no key, files do, and a proxy does not count as this machine", () =>
   inFolder(async (folder) => {
     const { keys, one } = await ring(folder), ask = asking(new Access({ ...local, keys }));
     for (const headers of [{}, bearer("none"), bearer(one.key)]) {
@@ -113,7 +113,7 @@ Deno.test("default-deny: on this machine models need no key, files do, and a pro
     assertEquals(await status(shown("/v1/models", { host: "evil.org", ...bearer(one.key) })), 403);
   }));
 
-Deno.test("DNS rebinding: a name that leads here is not one of this machine", async () => {
+Deno.test("DNS rebinding: a foreign name that resolves to this machine is refused", async () => {
   const ask = asking(new Access(local)), of = (host: string) => status(ask("/v1/models", { host }));
   for (const host of ["localhost", "localhost:8000", "127.0.0.1", "127.0.0.2:1", "[::1]:8000", "LOCALHOST"]) {
     assertEquals(await of(host), 200, host);
@@ -125,7 +125,7 @@ Deno.test("DNS rebinding: a name that leads here is not one of this machine", as
   }
 });
 
-Deno.test("off this machine: addresses are names of it, and names are not", () =>
+Deno.test("from other machines: any address is accepted as Host, and names are not", () =>
   inFolder(async (folder) => {
     const { keys, one } = await ring(folder), ask = asking(new Access({ ...lan, keys }));
     const of = (host: string) => status(ask("/v1/models", { host, ...bearer(one.key) }));
@@ -133,7 +133,7 @@ Deno.test("off this machine: addresses are names of it, and names are not", () =
     for (const host of ["evil.org", "my-machine"]) assertEquals(await of(host), 403);
   }));
 
-Deno.test("origins: only the server's own page may ask", async () => {
+Deno.test("origins: only the server's own page may send requests", async () => {
   const ask = asking(new Access(local)), of = (origin: string) => status(ask("/v1/models", { origin }));
   assertEquals(await of("http://127.0.0.1:8000"), 200);
   const wrong = [
@@ -152,12 +152,12 @@ Deno.test("origins: only the server's own page may ask", async () => {
   const proxied = asking(new Access({ ...local, publicHost: "gpt.example.org" }));
   assertEquals(await status(proxied("/health", { origin: "https://gpt.example.org" })), 200);
   assertEquals(await status(proxied("/health", { origin: "https://evil.example.org" })), 403);
-  // A form of another page sends its text as such, with its origin; neither is taken.
+  // A form of another site sends plain text, with its origin; both are refused.
   const form = { method: "POST", body: '{"model":"letters"}' };
   assertEquals(await status(ask("/v1/completions", { "content-type": "text/plain" }, form)), 415);
 });
 
-Deno.test("another key's models: not listed, not found, not written with", () =>
+Deno.test("another key's models are not listed, not found and cannot generate", () =>
   inFolder(async (folder) => {
     const { keys, one, two } = await ring(folder);
     await withServer(async ({ get, post, engine }) => {
@@ -176,16 +176,16 @@ Deno.test("another key's models: not listed, not found, not written with", () =>
         const other = await post(path, ask, bearer(two.key)), { error } = await other.json();
         assertEquals([other.status, error.code], [404, "model_not_found"]);
         const unknown = await post(path, { ...ask, model: "ft:letters:none" }, bearer(two.key));
-        assertEquals((await unknown.json()).error.message, error.message.replace("mine", "none")); // told alike
+        assertEquals((await unknown.json()).error.message, error.message.replace("mine", "none")); // one message for both
         const own = await post(path, ask, bearer(one.key));
-        assertEquals(own.status, /chat|responses/.test(path) ? 400 : 200, path); // it has no template
+        assertEquals(own.status, /chat|responses/.test(path) ? 400 : 200, path); // the model has no chat template
         await own.body?.cancel();
       }
-      assert(engine.requests.every(({ key }) => key === one.id)); // so that prefixes are shared within a key
+      assert(engine.requests.every(({ key }) => key === one.id)); // the engine needs it to share prefixes within a key
     }, { access: { keys } });
   }));
 
-Deno.test("answers: nothing of them is stored or guessed at by a browser, and each has an id", () =>
+Deno.test("answers: browsers neither store them nor guess their type, and each has an id", () =>
   withServer(async ({ get }) => {
     const { headers, body } = await get("/v1/models");
     await body?.cancel();

@@ -1,4 +1,4 @@
-/** The engine: each text is what it is alone, whoever else is served; queues, keys, aborts, errors, and how it ends. */
+/** The engine: a text does not depend on other requests; queues, keys, aborts, errors, and shutdown. */
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { saveHuggingFace } from "../../src/checkpoint/hugging_face_save.ts";
 import { createDevice } from "../../src/device/create.ts";
@@ -37,7 +37,7 @@ const spec = (path: string, more: Partial<ModelSpec> = {}): ModelSpec => ({
   ...more,
 });
 
-/** With an engine that serves `m`. */
+/** Runs `body` with an engine that serves the model `m`. */
 function serving(
   body: (engine: WorkerEngine, folder: string) => Promise<void>,
   { model, ...options }: Partial<EngineOptions> & { model?: Partial<ModelSpec> } = {},
@@ -49,7 +49,7 @@ function serving(
   });
 }
 
-/** A request with neutral values where nothing is said. */
+/** A request with neutral values by default. */
 const asking = (more: Partial<GenerateRequest> = {}): GenerateRequest => ({
   ...{ model: "m", prompt: [1, 2, 3], count: 1, maxNewTokens: 8, temperature: 1, topP: 1, seed: 1, stop: [] },
   ...{ logitBias: new Map(), frequencyPenalty: 0, presencePenalty: 0 },
@@ -57,7 +57,7 @@ const asking = (more: Partial<GenerateRequest> = {}): GenerateRequest => ({
 });
 const never = new AbortController().signal;
 
-/** Each text of a request, put together, with what was told of its tokens. */
+/** Collects the texts of a request with their tokens. */
 async function written(engine: WorkerEngine, request: GenerateRequest, signal = never) {
   const { pieces, promptLogprobs } = engine.generate(request, signal);
   const texts = Array.from({ length: request.count }, () => ({
@@ -74,12 +74,12 @@ async function written(engine: WorkerEngine, request: GenerateRequest, signal = 
   return { texts, scores: await promptLogprobs };
 }
 
-/** Requests of all kinds. */
+/** Makes requests of all kinds. */
 function mixed(seed: number): GenerateRequest {
   const random = new RandomGenerator(seed), pick = <T>(...of: T[]): T => of[random.randint(of.length)];
   const length = 1 + random.randint(30);
   return asking({
-    prompt: Array.from({ length }, () => random.randint(seed % 3 ? V : 2)), // some begin alike
+    prompt: Array.from({ length }, () => random.randint(seed % 3 ? V : 2)), // some share a prefix
     count: pick(1, 1, 1, 3),
     maxNewTokens: 1 + random.randint(BLOCK - length),
     temperature: pick(0, 0.7, 1.3),
@@ -98,7 +98,7 @@ function mixed(seed: number): GenerateRequest {
   });
 }
 
-Deno.test("engine: 64 requests of all kinds at once are each what they are alone", () =>
+Deno.test("engine: 64 concurrent requests of all kinds give the same texts as each alone", () =>
   serving(async (engine) => {
     const requests = Array.from({ length: 64 }, (_, seed) => mixed(seed));
     const inputs = [[1, 2, 3], Array.from({ length: BLOCK }, (_, i) => i % V)];
@@ -119,7 +119,7 @@ Deno.test("engine: 64 requests of all kinds at once are each what they are alone
     assert(cached > 0);
   }));
 
-/** Puts an adapter with random weights into a folder. */
+/** Saves an adapter with random weights in a folder. */
 async function saveLora(
   base: string,
   path: string,
@@ -136,7 +136,7 @@ async function saveLora(
   await saveAdapter(path, lora);
 }
 
-Deno.test("engine: adapters of one base are each what they are alone on it, also when one comes while others write", () =>
+Deno.test("engine: adapters of one base give the same texts as each alone, also if one is loaded meanwhile", () =>
   serving(async (engine, folder) => {
     const base = `${folder}/m`, lora = (id: string) => ({ id, base: "m", path: `${folder}/${id}` });
     await saveLora(base, `${folder}/x`, { seed: 1, rank: 3, alpha: 5, targets: ["c_attn", "c_fc"] });
@@ -144,15 +144,15 @@ Deno.test("engine: adapters of one base are each what they are alone on it, also
       seed: 2,
       rank: 2,
       targets: "all-linear",
-      rankPattern: { c_attn: 4 }, // its scaling is half of the others
+      rankPattern: { c_attn: 4 }, // half the scaling of the other layers
     });
     await saveLora(base, `${folder}/z`, { seed: 3, rank: 2, trainableTokens: [1, 2], targets: ["c_proj"] });
     await engine.load(lora("x"));
     const ask = (model: string, seed: number) =>
       asking({ model, seed, prompt: [1, 2, 3, 4, 5, 6], maxNewTokens: 30, topLogprobs: 1, stop: [] });
     const early = written(engine, ask("x", 0)), plain = written(engine, ask("m", 0));
-    await engine.load(lora("y")); // pairs of both are laid out anew
-    await engine.load(lora("z")); // rows of tokens: a copy of the base
+    await engine.load(lora("y")); // the matrices of both adapters are packed again
+    await engine.load(lora("z")); // it has rows of tokens, so it gets its own copy of the base
     assertEquals(["m", "x", "y", "z"].map((id) => engine.info(id)!.base), ["m", "m", "m", "z"]);
     const requests = Array.from({ length: 24 }, (_, i) => ask(["m", "x", "y", "z"][i % 4], Math.floor(i / 4)));
     const together = await Promise.all(requests.map((request) => written(engine, request)));
@@ -183,7 +183,7 @@ Deno.test("engine: adapters of one base are each what they are alone on it, also
     await assertRejects(() => engine.load({ ...lora("x"), id: "v", base: "n" }), ConfigError, "No model is called n");
   }));
 
-Deno.test("engine: a lazy model is loaded when it is asked for, in place of the one idle longest, and where none is idle, not now", () =>
+Deno.test("engine: a lazy model is loaded at its first request, in place of the longest-idle one if needed", () =>
   inFolder(async (folder) => {
     await save(`${folder}/m`);
     const model = (id: string, lazy = true) => spec(`${folder}/m`, { id, lazy, slots: 1, threads: 1 });
@@ -219,7 +219,7 @@ Deno.test("engine: a lazy model is loaded when it is asked for, in place of the 
     await assertRejects(() => engine.load(model("f", false)), DeviceError, "are in use");
   }));
 
-Deno.test("engine: a run's adapter is put on its base, and on no other; a key's models are its own", () =>
+Deno.test("engine: a run's adapter is loaded on its own base only, and a key's models are visible to that key only", () =>
   inFolder(async (folder) => {
     const place = (name: string) => `${folder}/${name}`,
       sizes = ["--n_layer=1", "--n_head=2", "--n_embd=16", "--block_size=32"];
@@ -280,7 +280,7 @@ Deno.test("engine: a run's adapter is put on its base, and on no other; a key's 
     assertEquals((await written(engine, { ...ask, model: "base" })).texts[0].tokens.length, ask.maxNewTokens);
   }));
 
-Deno.test("engine: prefixes are shared within a key, and with no other", () =>
+Deno.test("engine: prefixes are shared within a key, and not between keys", () =>
   serving(async (engine) => {
     const prompt = Array.from({ length: 20 }, (_, i) => i),
       cached = async (key?: string) => {
@@ -296,14 +296,14 @@ Deno.test("engine: prefixes are shared within a key, and with no other", () =>
     assertEquals([await cached("a"), await cached("b"), await cached()], [19, 19, 19]);
   }));
 
-Deno.test("engine: a prompt is scored without a token more, and an empty rest ends at once", () =>
+Deno.test("engine: a prompt can be scored without generating a token", () =>
   serving(async (engine) => {
     const { texts: [text], scores } = await written(engine, asking({ maxNewTokens: 0, promptLogprobs: 1 }));
     assertEquals([text.text, text.tokens, text.finish], ["", [], "length"]);
     assertEquals(scores!.map(({ id, top }) => [id, top.length]), [[2, 1], [3, 1]]);
   }));
 
-Deno.test("engine: past the block size a text is refused, or slides", () =>
+Deno.test("engine: a text longer than the block size is refused, or slides", () =>
   serving(async (engine) => {
     const long = asking({ prompt: [1], maxNewTokens: BLOCK });
     assertThrows(() => engine.generate(long, never), ConfigError, "exceeds the model's context of 48 tokens");
@@ -311,7 +311,7 @@ Deno.test("engine: past the block size a text is refused, or slides", () =>
     assertEquals([text.tokens.length, text.finish], [2 * BLOCK, "length"]);
   }));
 
-Deno.test("engine: what waits beyond the queue is refused, and what was taken is written", () =>
+Deno.test("engine: a request is refused if the queue is full, and queued requests are completed", () =>
   serving(async (engine) => {
     const some = (key?: string) => written(engine, asking({ maxNewTokens: 40, key }));
     const taken = Array.from({ length: 2 + 4 }, () => some());
@@ -323,14 +323,14 @@ Deno.test("engine: what waits beyond the queue is refused, and what was taken is
     await Promise.all([...own, some("b")]);
   }, { queue: 4, model: { slots: 2 } }));
 
-Deno.test("engine: a request for more embeddings than may wait is taken all the same", () =>
+Deno.test("engine: a request with more embeddings than the queue has room for is accepted", () =>
   serving(async (engine) => {
     const inputs = Array.from({ length: 100 }, (_, i) => [i % V]), vectors = await engine.embed("m", inputs, never);
     assertEquals(vectors.length, 100);
     assertEquals(vectors[V], vectors[0]);
   }, { queue: 8 }));
 
-Deno.test("engine: a model's template has one second", () =>
+Deno.test("engine: a model's template may run for one second", () =>
   inFolder(async (folder) => {
     await save(`${folder}/m`);
     const loops = "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}";
@@ -344,7 +344,7 @@ Deno.test("engine: a model's template has one second", () =>
     );
   }));
 
-Deno.test("engine: where others wait, a key that has half of the slots lets them go first", () =>
+Deno.test("engine: while other keys wait, a key with half of the slots gets no more", () =>
   serving(async (engine) => {
     const order: string[] = [], texts: Promise<void>[] = [];
     const write = (key: string, name: string, maxNewTokens: number) =>
@@ -362,16 +362,16 @@ Deno.test("engine: where others wait, a key that has half of the slots lets them
     assert(at("b0") < at("a4") && at("b1") < at("a5"), `${order}`);
   }, { model: { slots: 4, threads: 1 } }));
 
-Deno.test("engine: a thousand that are aborted at any moment leave no slot, no tensor and no count behind", () =>
+Deno.test("engine: a thousand requests aborted at random moments leave no slot, tensor or count", () =>
   serving(async (engine) => {
-    await written(engine, asking({ count: 8, topLogprobs: 3, frequencyPenalty: 1 })); // what stays for good
+    await written(engine, asking({ count: 8, topLogprobs: 3, frequencyPenalty: 1 })); // allocates what the engine retains
     await engine.embed("m", [[1]], never);
     const { tensors } = engine.counts, random = new RandomGenerator(3);
     let received = 0;
     const one = async (seed: number) => {
       const controller = new AbortController(), left = new Error("left");
       const when = random.randint(4), texts = engine.generate({ ...mixed(seed), key: undefined }, controller.signal);
-      if (when === 0) controller.abort(left); // before anything has come
+      if (when === 0) controller.abort(left); // before the first piece
       else if (when === 1) setTimeout(() => controller.abort(left), random.randint(30));
       try {
         for await (const pieces of texts.pieces) {
@@ -389,11 +389,11 @@ Deno.test("engine: a thousand that are aborted at any moment leave no slot, no t
     assertEquals(after, tensors);
     assert(Object.values(aborted).every((count) => count > 0), JSON.stringify(aborted));
     assert(received <= generationTokens);
-    await written(engine, asking({ maxNewTokens: 3, seed: 5 })); // and nothing goes on behind it
+    await written(engine, asking({ maxNewTokens: 3, seed: 5 })); // and nothing else is running
     assertEquals(engine.counts.generationTokens, generationTokens + 3);
   }, { queue: 2000 }));
 
-Deno.test("engine: what fails is said to the one who asked, and the others go on", () =>
+Deno.test("engine: an error goes to its own request, and other requests continue", () =>
   serving(async (engine, folder) => {
     const good = written(engine, asking({ maxNewTokens: 40 }));
     const all = new Map(Array.from({ length: V }, (_, id) => [id, -Infinity] as const));
@@ -408,7 +408,7 @@ Deno.test("engine: what fails is said to the one who asked, and the others go on
     await assertRejects(() => openEngine({ models: [spec(`${folder}/none`)] }), ConfigError, "No model");
   }));
 
-Deno.test("engine: a lazy model that is removed while it is loaded leaves nothing in memory", () =>
+Deno.test("engine: a lazy model that is removed while it is loading leaves nothing in memory", () =>
   serving(async (engine, folder) => {
     const { deviceBytes } = engine.counts;
     await engine.load(spec(`${folder}/m`, { id: "lazy", lazy: true }));
@@ -416,13 +416,13 @@ Deno.test("engine: a lazy model that is removed while it is loaded leaves nothin
     left.abort();
     await assertRejects(() => running);
     engine.remove("lazy");
-    await engine.load(spec(`${folder}/m`, { id: "other" })); // after what was under way
+    await engine.load(spec(`${folder}/m`, { id: "other" })); // after the loading model
     engine.remove("other");
     await written(engine, asking());
     assertEquals(engine.counts.deviceBytes, deviceBytes);
   }));
 
-Deno.test("engine: no step for half a minute, and it is not ready; the worker's end is told to all, and to whoever asks then", async () => {
+Deno.test("engine: it is not ready after 30 s without a step; if the worker fails, all requests fail", async () => {
   const { Worker } = globalThis, workers: Worker[] = [], { now } = Date;
   globalThis.Worker = class extends Worker {
     constructor(...given: ConstructorParameters<typeof Worker>) {
@@ -439,7 +439,7 @@ Deno.test("engine: no step for half a minute, and it is not ready; the worker's 
       Date.now = () => now() + 31_000;
       assertEquals([engine.health.alive, engine.health.ready], [true, false]);
       Date.now = now;
-      workers[0].postMessage({ kind: "unload", of: 0, id: "none" }); // which it does not expect
+      workers[0].postMessage({ kind: "unload", of: 0, id: "none" }); // an invalid message
       await assertRejects(() => engine.failed, Error, "No model is called none");
       await assertRejects(
         async () => {
@@ -457,7 +457,7 @@ Deno.test("engine: no step for half a minute, and it is not ready; the worker's 
   }
 });
 
-Deno.test("engine: drained, it takes nothing new, and ends what it has, or what is left of it after a while", () =>
+Deno.test("engine: draining refuses new requests and completes running ones, or aborts them after the time limit", () =>
   serving(async (engine) => {
     const running = written(engine, asking({ maxNewTokens: 40 })), drained = engine.drain(30_000);
     assertThrows(() => engine.generate(asking(), never), Draining);

@@ -1,4 +1,4 @@
-/** An engine without a model, for tests of the protocol: what it writes can be told from the request. */
+/** An engine without a model, for tests of the protocol. Its texts follow from the request. */
 import { Stopping } from "../../src/generate/stopping.ts";
 import { spoken } from "../../src/generate/stopping.ts";
 import { Access, type AccessOptions } from "../../src/server/auth.ts";
@@ -20,11 +20,11 @@ import { BytePairTokenizer } from "../../src/tokenizer/byte_pair.ts";
 import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 
-/** Its letters follow each other: after a comes b, after z a. */
+/** The vocabulary: letters, each of which is followed by the next one, and z by a. */
 const LETTERS = "abcdefghijklmnopqrstuvwxyz .,\n";
 export const letters = new CharacterTokenizer([...LETTERS], { special: ["<|endoftext|>"] });
 export const chats = chatTokenizer(letters, "chatml");
-/** Tokens that are parts of characters: é and ☃ have two and three. */
+/** Tokens that are parts of characters: é has two, ☃ has three. */
 export const parts = new BytePairTokenizer({
   tokens: ["a", "b", "ab", "\xc3", "\xa9", "\xe2", "\x98", "\x83", "<end>"],
   pattern: /[^]+/gu,
@@ -38,22 +38,22 @@ export const served = (id: string, tokenizer: Tokenizer, more: Partial<ServedMod
   ...more,
 });
 
-/** Where a text goes on, and the logarithm of how likely that is. */
+/** The next token, and its log-probability. */
 const next = (id: number, vocabSize: number) => (id + 1) % Math.min(vocabSize, 26);
 const logprobOf = (id: number) => -(id + 1) / 8;
 
 export class FakeEngine implements Engine {
-  /** What was asked for. */
+  /** The requests. */
   readonly requests: GenerateRequest[] = [];
-  /** How many were left before their end. */
+  /** Number of aborted requests. */
   left = 0;
   running = 0;
   tokens = 0;
-  /** Milliseconds a token. */
+  /** Milliseconds per token. */
   delay = 0;
-  /** Thrown by the next request. */
+  /** An error that the next request throws. */
   refusal: Error | undefined;
-  /** Thrown within texts, after so many tokens. */
+  /** An error that texts throw after `after` tokens. */
   failure: { readonly after: number; readonly error: Error } | undefined;
   health = { alive: true, ready: true, lastStep: 0 };
   readonly all: ServedModel[];
@@ -131,13 +131,13 @@ export interface Server {
   readonly url: string;
   readonly port: number;
   readonly engine: FakeEngine;
-  /** What nobody threw on purpose. */
+  /** Unexpected errors. */
   readonly errors: unknown[];
   get(path: string, headers?: Record<string, string>): Promise<Response>;
   post(path: string, body: unknown, headers?: Record<string, string>): Promise<Response>;
 }
 
-/** With a server over a fake engine. */
+/** Runs `body` with a server over a fake engine. */
 export async function withServer(
   body: (server: Server) => Promise<void>,
   { access, more, ...listening }: Partial<ListenOptions> & {
@@ -160,7 +160,7 @@ export async function withServer(
   engine.all.forEach(({ template }) => template?.[Symbol.dispose]());
 }
 
-/** The events of a stream, without the last. */
+/** The events of a stream, without [DONE]. */
 export async function eventsOf(response: Response): Promise<Record<string, unknown>[]> {
   const blocks = (await response.text()).split("\n\n").filter(Boolean);
   return blocks.flatMap((block) => {

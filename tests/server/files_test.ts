@@ -1,9 +1,9 @@
-/** Uploads: forms in pieces, what is refused, and what stays on the disk. */
+/** Uploads: forms that arrive in pieces, refused uploads, and the files on the disk. */
 import { assertEquals } from "@std/assert";
 import { type Answer, withJobs } from "./jobs_client.ts";
 import { inFolder } from "../testing.ts";
 
-/** A form as bytes, so that its parts stand in a certain order. */
+/** A form as bytes, with its parts in a given order. */
 const form = (...parts: [head: string, body: string][]) => ({
   headers: { "content-type": "multipart/form-data; boundary=xYz" },
   body: parts.map(([head, body]) => `--xYz\r\nContent-Disposition: form-data; ${head}\r\n\r\n${body}\r\n`).join("") +
@@ -15,7 +15,7 @@ const fileOf = (
   name = "a.jsonl",
 ): [string, string] => [`name="file"; filename="${name}"\r\nContent-Type: application/octet-stream`, text];
 
-Deno.test("files: parts come in either order and in any pieces; what they contain comes back, and names are labels", () =>
+Deno.test("files: parts may come in any order and in any pieces, contents are returned unchanged, names are labels", () =>
   inFolder((folder) =>
     withJobs(folder, async ({ fetch, get }) => {
       const text = "--xYz\r\n\r\n--xY\r\n--x\u00e9\r\n-";
@@ -56,7 +56,7 @@ Deno.test("files: parts come in either order and in any pieces; what they contai
     })
   ));
 
-Deno.test("files: what a key uploads at once counts as what it has", () =>
+Deno.test("files: uploads in progress count towards a key's storage", () =>
   inFolder((folder) =>
     withJobs(folder, async ({ fetch, upload, jobs: { store } }) => {
       const stored = store.file(await upload("a"))!;
@@ -83,7 +83,7 @@ Deno.test("files: what a key uploads at once counts as what it has", () =>
     })
   ));
 
-Deno.test("files: what is no upload is refused, and nothing of it stays", () =>
+Deno.test("files: an invalid upload is refused and leaves no file", () =>
   inFolder((folder) =>
     withJobs(folder, async ({ fetch, get }) => {
       const expiry = (seconds: string, anchor = "created_at"): [string, string][] => [
@@ -105,7 +105,7 @@ Deno.test("files: what is no upload is refused, and nothing of it stays", () =>
         [form(...Array.from({ length: 20 }, () => purpose)), 400, null],
         [form(["filename=x", "abc"]), 400, null],
         [cut, 400, null],
-        [{ ...form(), body: "nothing of a form" }, 400, null],
+        [{ ...form(), body: "not a form" }, 400, null],
         [{ ...form(), body: "" }, 400, null],
         [{ ...form(), body: `--xYz\r\n${"x".repeat(9000)}` }, 400, null],
       ];

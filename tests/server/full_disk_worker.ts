@@ -1,4 +1,7 @@
-/** A job's worker that finds the disk full the first time: while there is a file `full` in the job's folder's folder, which it removes. */
+/**
+ * A job's worker that reports a full disk the first time: if a file `full` exists beside the job's folder, which it
+ * removes.
+ */
 import { exists } from "../../src/files/files.ts";
 import type { FromJob, ToJob } from "../../src/server/job_messages.ts";
 
@@ -13,6 +16,6 @@ port.onmessage = async (event) => {
     const message = "Cannot save the checkpoint of iteration 5 in out: No space left on device";
     return port.postMessage({ kind: "failed", error: { name: "CheckpointError", message } });
   }
-  await import("../../src/cli/job_worker.ts"); // which listens instead
+  await import("../../src/cli/job_worker.ts"); // it replaces `onmessage`
   port.onmessage!(event);
 };

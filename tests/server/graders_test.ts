@@ -1,4 +1,4 @@
-/** Graders: scores that a reader can count, and templates that say nothing but names. */
+/** Graders: scores computed by hand, and templates with variables only. */
 import { assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
 import { DataError } from "../../src/errors.ts";
 import {
@@ -16,7 +16,7 @@ const sample = (completion: string) => ({
   ...{ prompt: "?", completion, ids: new Int32Array(), from: 0, ended: true, more: { item } },
 });
 
-Deno.test("graders: names become their values as they stand, and nothing else is read", () => {
+Deno.test("graders: variables are replaced by their values unchanged, and other expressions are refused", () => {
   const cases: [template: string, text: string][] = [
     ["{{item.answer}}: {{ sample.output_text }}.", "Yes: {{item.answer}}."],
     ["{{item.inner.list}} {{item.inner}} {{item.a-b}}", `[1,"a"] {"list":[1,"a"],"none":null} 5`],
@@ -36,7 +36,7 @@ Deno.test("graders: names become their values as they stand, and nothing else is
   }]);
 });
 
-Deno.test("graders: a string check is equality, or whether one contains the other", () => {
+Deno.test("graders: a string check tests for equality, or whether one text contains the other", () => {
   const check = (operation: Extract<Grader, { type: "string_check" }>["operation"], text: string) => {
     const sides = { input: "{{sample.output_text}}", reference: "{{item.answer}}" };
     return grade({ type: "string_check", name: "g", operation, ...sides }, sample(text));
@@ -50,13 +50,13 @@ Deno.test("graders: a string check is equality, or whether one contains the othe
 
 Deno.test("graders: similarities by hand", () => {
   const cases: [metric: Similarity, text: string, reference: string, score: number][] = [
-    ["fuzzy_match", "kitten", "sitting", 2 * 4 / 13], // i t t n
+    ["fuzzy_match", "kitten", "sitting", 2 * 4 / 13], // common letters: i t t n
     ["fuzzy_match", "", "", 1],
     ["fuzzy_match", "😀a", "😀b", 2 / 4],
     ["rouge_1", "The cat sat.", "the cat", 4 / 5],
-    ["rouge_1", "a a a", "a", 2 / 4], // of a repeated word as many as both have
+    ["rouge_1", "a a a", "a", 2 / 4], // a repeated word counts as often as it is in both
     ["rouge_2", "the cat sat", "the cat", 2 / 3],
-    ["rouge_5", "a b", "a b", 1], // neither has any
+    ["rouge_5", "a b", "a b", 1], // neither has a 5-gram
     ["rouge_l", "a b c d", "a c b d", 6 / 8],
     ["bleu", "a b c d e", "a b c d f", (4 / 5 * (4 / 5) * (3 / 4) * (2 / 3)) ** 0.25],
     ["bleu", "a b", "a b c d", (1 * (2 / 2) * (1 / 1) * (1 / 1)) ** 0.25 * Math.exp(1 - 4 / 2)],
@@ -69,8 +69,8 @@ Deno.test("graders: similarities by hand", () => {
   }
 });
 
-Deno.test("graders: a text with its values has a bound", () => {
+Deno.test("graders: a text has a limit after substitution", () => {
   const many = (count: number) => substitute("{{sample.output_text}}".repeat(count), { completion: "x".repeat(1002) });
-  assertEquals(many(1024).length, 1002 * 1024); // 22 of each template and 1002 of each value are counted
+  assertEquals(many(1024).length, 1002 * 1024); // each variable counts 22 characters of the template and 1002 of the value
   assertThrows(() => many(1025), DataError, "more than 1048576 characters");
 });

@@ -1,4 +1,4 @@
-/** Files and jobs over a fake engine, for tests: a folder with a small model, and two keys. */
+/** Files and jobs over a fake engine, for tests, with a small model and two keys. */
 import { assert } from "@std/assert";
 import { saveHuggingFace } from "../../src/checkpoint/hugging_face_save.ts";
 import { jobConfigs, jobWorker } from "../../src/cli/jobs.ts";
@@ -18,33 +18,33 @@ export const tokenizer = new CharacterTokenizer([..."abcdefghijklmnopqrstuvwxyz 
   special: ["<|endoftext|>"],
 });
 
-/** A model of some thousand weights. */
+/** A model with a few thousand weights. */
 export async function save(path: string): Promise<void> {
   using device = await createDevice("cpu", { threads: 1 });
   const { vocabSize } = tokenizer, sizes = { vocabSize, blockSize: 64, nLayer: 1, nHead: 2, nEmbd: 16 };
   await saveHuggingFace(new GPT(sizes, { device, seed: 5 }), path, { tokenizer });
 }
 
-// deno-lint-ignore no-explicit-any -- what a client reads of an answer
+// deno-lint-ignore no-explicit-any -- the JSON of an answer
 export type Answer = any;
 
-/** What a test asks a server. */
+/** A test's access to the server. */
 export interface Client {
   readonly jobs: Jobs;
   readonly engine: FakeEngine;
   /** Models that jobs have made. */ readonly tuned: Map<string, TunedModel>;
   readonly errors: unknown[];
   /** Models that are in use. */ readonly busy: Set<string>;
-  /** @param as whose key; "" for none */
+  /** @param as the key's name; "" sends no key */
   fetch(method: string, path: string, init?: RequestInit, as?: string): Promise<Response>;
   get(path: string, as?: string): Promise<Answer>;
   post(path: string, body?: unknown, as?: string, headers?: Record<string, string>): Promise<Answer>;
   upload(text: string, name?: string, as?: string): Promise<string>;
-  /** Waits until a job has come to one of these. */
+  /** Waits until a job has one of these statuses. */
   until(id: string, ...statuses: string[]): Promise<Answer>;
 }
 
-/** With jobs in a folder, whose keys are `one` and `two`. */
+/** Runs `body` with a server whose jobs are in a folder, and with the keys `one` and `two`. */
 export async function withJobs(
   folder: string,
   body: (client: Client) => Promise<void>,
@@ -82,7 +82,7 @@ export async function withJobs(
     },
     ...options,
   });
-  // Whoever is one before a restart is one afterwards.
+  // Keys have the same owners after a restart.
   const keys = await KeyRing.open(`${folder}/keys.json`), kept = `${folder}/test_keys.json`;
   const of: Record<string, string> = await exists(kept) ? await readJson(kept) as Record<string, string> : {};
   for (const name of ["one", "two"]) of[name] ??= (await keys.make(name)).key;
@@ -116,7 +116,7 @@ export async function withJobs(
         assert(!/failed|cancelled|succeeded/.test(job.status), JSON.stringify([job, errors]));
         await new Promise((resolve) => setTimeout(resolve, 50));
       }
-      throw new Error("the job does not end");
+      throw new Error("the job did not end");
     },
   });
 }

@@ -1,4 +1,6 @@
-/** Jobs and the engine together: what was tuned is served at once, again after a restart, and can be tuned further. */
+/**
+ * Jobs with the real engine: fine-tuned models are served at once and after a restart, and can be fine-tuned further.
+ */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { openJobs } from "../../src/cli/jobs.ts";
 import { fallbacks } from "../../src/cli/flags.ts";
@@ -15,7 +17,7 @@ import { completions, lines, save, tokenizer } from "./jobs_client.ts";
 
 const progress = new Progress({ isTerminal: () => false, writeSync: ({ length }) => length });
 
-/** What a model writes by itself, and what the engine writes with it. */
+/** What a model generates by itself, and what the engine generates with it. */
 async function written(engine: WorkerEngine, model: string, path: string): Promise<[alone: string, served: string]> {
   using device = await createDevice("cpu", { threads: 1 });
   const prompt = [...tokenizer.encode("say ")], alone = await loadPretrained(path, { device, inference: true });
@@ -30,7 +32,7 @@ async function written(engine: WorkerEngine, model: string, path: string): Promi
   return [alone.tokenizer.decode(tokens), text];
 }
 
-Deno.test("jobs: what was tuned is served, after a restart too, and tuned further; a grader's model gives rewards", () =>
+Deno.test("jobs: fine-tuned models are served, also after a restart, and fine-tuned further or used as graders", () =>
   inFolder(async (folder) => {
     await save(`${folder}/m`);
     const pairs = Array.from(
@@ -82,7 +84,7 @@ Deno.test("jobs: what was tuned is served, after a restart too, and tuned furthe
           if (status === "succeeded") return tuned!;
           await new Promise((resolve) => setTimeout(resolve, 50));
         }
-        throw new Error("the job does not end");
+        throw new Error("the job did not end");
       });
     };
     let names: string[] = [];

@@ -1,4 +1,4 @@
-/** A server's process for tests: it goes on with the jobs of a folder, and prints a line for each event, until it is killed. */
+/** A server process for tests: it resumes the jobs of a folder and prints a line for each event until it is killed. */
 import { withJobs } from "./jobs_client.ts";
 
 await withJobs(Deno.args[0], async ({ jobs: { store } }) => {

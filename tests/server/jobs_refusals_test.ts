@@ -1,9 +1,9 @@
-/** Jobs that are refused or fail: another key's, what cannot be tuned, files with a bad line. */
+/** Jobs that are refused or fail: jobs of other keys, invalid requests, files with an invalid line. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { type Answer, completions, JOBS, withJobs } from "./jobs_client.ts";
 import { inFolder } from "../testing.ts";
 
-Deno.test("jobs: what belongs to a key, another does not see, and nobody without one", () =>
+Deno.test("jobs: a key's files, jobs and models are invisible to other keys and without a key", () =>
   inFolder((folder) =>
     withJobs(folder, async ({ upload, post, get, until, fetch }) => {
       const training_file = await upload(completions(8));
@@ -33,7 +33,7 @@ Deno.test("jobs: what belongs to a key, another does not see, and nobody without
     })
   ));
 
-Deno.test("jobs: what cannot be tuned is refused with its parameter, before there is a job", () =>
+Deno.test("jobs: an invalid request is refused with the name of the parameter, and no job is created", () =>
   inFolder((folder) =>
     withJobs(folder, async ({ upload, post, get, jobs: { store } }) => {
       const file = await upload(completions(8)), text = await upload("a text", "text.txt");
@@ -95,7 +95,7 @@ Deno.test("jobs: what cannot be tuned is refused with its parameter, before ther
     })
   ));
 
-Deno.test("jobs: a bad line fails the job and is named, with what a client may know", () =>
+Deno.test("jobs: an invalid line fails the job, and the error names the line without the server's paths", () =>
   inFolder((folder) =>
     withJobs(folder, async ({ upload, post, get, errors }) => {
       const good = completions(3), line = (row: unknown) => good + JSON.stringify(row) + "\n";
@@ -136,7 +136,7 @@ Deno.test("jobs: a bad line fails the job and is named, with what a client may k
     })
   ));
 
-Deno.test("jobs: one that has failed or was cancelled leaves nothing on the disk", () =>
+Deno.test("jobs: a failed or cancelled job leaves nothing on the disk", () =>
   inFolder((folder) =>
     withJobs(folder, async ({ upload, post, until }) => {
       const bad = await upload(completions(4) + "{}\n"),
@@ -156,7 +156,7 @@ Deno.test("jobs: one that has failed or was cancelled leaves nothing on the disk
     })
   ));
 
-Deno.test("jobs: a file that would take too much memory fails its job, and the server goes on", () =>
+Deno.test("jobs: a file that needs too much memory fails its job, and the server continues", () =>
   inFolder((folder) =>
     withJobs(folder, async ({ upload, post, get }) => {
       const training_file = await upload(completions(2) + `{"prompt": [${"[],".repeat(5e6)}1]}\n`);
@@ -173,12 +173,12 @@ Deno.test("jobs: a file that would take too much memory fails its job, and the s
     })
   ));
 
-Deno.test("jobs: a key has so many bytes and so many jobs", () =>
+Deno.test("jobs: a key's bytes and jobs are limited", () =>
   inFolder((folder) =>
     withJobs(folder, async ({ upload, post, jobs: { store } }) => {
       const training_file = await upload(completions(8)), stored = store.file(training_file)!;
       store.addFile({ ...stored, id: "file-large", bytes: 2 * 2 ** 30 - stored.bytes });
-      assertEquals(await upload("a"), undefined); // an error has no id
+      assertEquals(await upload("a"), undefined); // the answer is an error without an id
       assert(await upload("a", "a.txt", "two") !== undefined);
       const { id } = await post(JOBS, { model: "m", training_file, hyperparameters: { n_epochs: 1 } });
       const { state } = store.job(id)!;

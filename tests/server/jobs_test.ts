@@ -1,4 +1,4 @@
-/** Files and jobs, through their routes: what clients get, what is refused, and what is there after the end of a process. */
+/** Files and jobs through their routes: results, states, and restarts after a crash. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { createDevice } from "../../src/device/create.ts";
 import { loadPretrained } from "../../src/pretrained/load.ts";
@@ -7,7 +7,7 @@ import { type Answer, type Client, completions, JOBS, lines, withJobs } from "./
 
 const texts = (events: Answer) => events.data.map(({ message }: Answer) => message).reverse();
 
-Deno.test("jobs: rows are uploaded, a model is tuned, and it is there with its files", () =>
+Deno.test("jobs: a model is fine-tuned on uploaded rows, and served with its files", () =>
   inFolder((folder) =>
     withJobs(folder, async ({ upload, post, get, until, tuned, fetch }) => {
       const training_file = await upload(completions(16));
@@ -43,7 +43,7 @@ Deno.test("jobs: rows are uploaded, a model is tuned, and it is there with its f
     })
   ));
 
-/** What a job has made: its models' weights, and what its events say. */
+/** The results of a job: its models' weights, and the texts of its events. */
 async function made({ get, fetch }: Client, id: string) {
   const job = await get(`${JOBS}/${id}`), { data } = await get(`${JOBS}/${id}/events?limit=1000`);
   const files = await Promise.all(job.result_files.map(async (file: string) => {
@@ -57,7 +57,7 @@ async function made({ get, fetch }: Client, id: string) {
   return { files, steps, tokens: job.trained_tokens };
 }
 
-Deno.test("jobs: killed again and again, a job goes on bit for bit, and its events have no gap and none twice", () =>
+Deno.test("jobs: a job that is killed repeatedly gives the same bits, and each event exactly once", () =>
   inFolder(async (folder) => {
     let whole: Awaited<ReturnType<typeof made>> | undefined, id = "", seen = 0;
     const begin = async ({ post, upload }: Client) =>
@@ -79,7 +79,7 @@ Deno.test("jobs: killed again and again, a job goes on bit for bit, and its even
       }).spawn();
       const output = process.stdout.pipeThrough(new TextDecoderStream());
       let lines = 0;
-      for await (const text of output) { // a line for each event, the old ones first
+      for await (const text of output) { // a line for each event, oldest first
         if ((lines += text.split("\n").length - 1) >= seen + 10) break;
       }
       seen = lines;
@@ -94,7 +94,7 @@ Deno.test("jobs: killed again and again, a job goes on bit for bit, and its even
     });
   }));
 
-Deno.test("jobs: preferences, rewards of graders, and new models of texts", () =>
+Deno.test("jobs: preference tuning, rewards by graders, and new models trained on texts", () =>
   inFolder((folder) =>
     withJobs(folder, async ({ upload, post, get, until, tuned }) => {
       const begin = async (file: string, more: Record<string, unknown>) => {
@@ -138,21 +138,21 @@ Deno.test("jobs: preferences, rewards of graders, and new models of texts", () =
     })
   ));
 
-Deno.test("jobs: paused, resumed, saved and cancelled; a repeated request makes no second job", () =>
+Deno.test("jobs: pause, resume, save and cancel; a repeated request creates no second job", () =>
   inFolder((folder) =>
     withJobs(folder, async ({ upload, post, get, until, tuned, busy, fetch }) => {
-      const training_file = await upload(completions(2000)); // so that the job lasts longer than the test
+      const training_file = await upload(completions(2000)); // enough rows for the job to run longer than the test
       const body = { model: "m", training_file, hyperparameters: { n_epochs: 50, batch_size: 1, lora_rank: 0 } };
       const [one, two] = [await post(JOBS, body), await post(JOBS, body, "one", { "x-stainless-retry-count": "1" })];
       assertEquals(two.id, one.id);
-      await until(one.id, "running"); // else the next one, whose file is read beside its own, may be the first to run
+      await until(one.id, "running"); // otherwise the next job, whose file is validated at the same time, could run first
       const three = await post(JOBS, body, "one", { "x-stainless-retry-count": "0", "idempotency-key": "k" });
       const four = await post(JOBS, { ...body, seed: 1 }, "one", { "idempotency-key": "k" });
       assertEquals([three.id === one.id, four.id], [false, three.id]);
-      await until(three.id, "queued"); // of a key one runs
+      await until(three.id, "queued"); // a key runs one job at a time
       assertEquals((await fetch("DELETE", `/v1/files/${training_file}`)).status, 400);
       const step = async () => {
-        const { data } = await get(`${JOBS}/${one.id}/events?limit=100`); // the newest first
+        const { data } = await get(`${JOBS}/${one.id}/events?limit=100`); // newest first
         return data.find(({ data }: Answer) => data?.step)?.data.step ?? 0;
       };
       while (await step() < 20) await new Promise((resolve) => setTimeout(resolve, 10));
@@ -190,21 +190,21 @@ Deno.test("jobs: paused, resumed, saved and cancelled; a repeated request makes 
     })
   ));
 
-Deno.test("jobs: one that finds the disk full goes on when there is room", () =>
+Deno.test("jobs: a job that finds the disk full resumes when there is room", () =>
   inFolder((folder) =>
     withJobs(folder, async ({ upload, post, get, until, errors }) => {
       await Deno.writeTextFile(`${folder}/jobs/jobs/full`, "");
       const training_file = await upload(completions(8));
       const { id } = await post(JOBS, { model: "m", training_file, hyperparameters: { n_epochs: 1 } });
       await until(id, "succeeded");
-      const told = texts(await get(`${JOBS}/${id}/events`)).filter((text: string) => /started|goes on/.test(text));
+      const told = texts(await get(`${JOBS}/${id}/events`)).filter((text: string) => /started|resumes/.test(text));
       const full = "The server's disk was full; the job resumes from its last checkpoint";
       assertEquals(told, ["Fine-tuning job started", full, "Fine-tuning job started"]);
       assertMatch(`${errors}`, /^ApiError: The server's disk is full$/);
     }, { roomSeconds: 0.2, worker: new URL("./full_disk_worker.ts", import.meta.url) })
   ));
 
-Deno.test("jobs: one that ends the server again and again is not started for ever", () =>
+Deno.test("jobs: a job that ends the server repeatedly fails after five starts", () =>
   inFolder(async (folder) => {
     let id = "";
     await withJobs(folder, async ({ upload, post, jobs }) => {
@@ -215,7 +215,7 @@ Deno.test("jobs: one that ends the server again and again is not started for eve
       jobs.store.change(id, { status: "running", starts: 4 });
     });
     await withJobs(folder, async ({ jobs }) => {
-      while (jobs.store.job(id)!.state.starts !== 0) await new Promise((resolve) => setTimeout(resolve, 10)); // it gets further
+      while (jobs.store.job(id)!.state.starts !== 0) await new Promise((resolve) => setTimeout(resolve, 10)); // progress
       await jobs.drain();
       jobs.store.change(id, { status: "running", starts: 5 });
     });

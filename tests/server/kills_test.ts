@@ -1,4 +1,4 @@
-/** A thousand clients that are gone at a moment of chance: nothing is computed for them any more, and nothing of them is left. */
+/** A thousand clients that disconnect at random moments: computing for them stops, and no state is left. */
 import { assert, assertEquals } from "@std/assert";
 import { saveHuggingFace } from "../../src/checkpoint/hugging_face_save.ts";
 import { createDevice } from "../../src/device/create.ts";
@@ -49,7 +49,7 @@ Deno.test(`kills: ${CLIENTS} clients leave in the queue, in the prompt, in the t
         socket.close();
       }));
     }
-    // The answer of somebody who stays is what it was.
+    // The answer for a client that stays connected is unchanged.
     assertEquals(await whole(), alone);
     await wait(100);
     const { running, waiting, aborted, generationTokens, tensors: left } = engine.counts;

@@ -1,4 +1,4 @@
-/** The listener: slow clients, idle connections, clients that leave, the end. */
+/** The listener: slow clients, idle connections, clients that disconnect, shutdown. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { type Handler, listen, type Listener, type ListenOptions } from "../../src/server/listen.ts";
 import { FakeEngine, withServer } from "./fake_engine.ts";
@@ -15,7 +15,7 @@ async function listening(
   await body(listener);
 }
 
-/** A connection of its own. */
+/** A raw connection. */
 class Client {
   text = "";
   closed = false;
@@ -65,7 +65,7 @@ async function clients(count: number, listener: { port: number }): Promise<Clien
 }
 const endAll = (all: readonly Client[]) => Promise.all(all.map((client) => client.end()));
 
-Deno.test("listen: who sends headers slowly, or nothing, is let go, and others are answered meanwhile", () =>
+Deno.test("listen: a client that sends its headers slowly is disconnected, and others are answered meanwhile", () =>
   listening(() => new Response("hello"), async (listener) => {
     const all = await clients(4, listener), [silent, slow, garbage, large] = all;
     await slow.send("GET / HTTP/1.1\r\nhost: a\r\n");
@@ -86,7 +86,7 @@ Deno.test("listen: who sends headers slowly, or nothing, is let go, and others a
     await endAll(all);
   }, { headerSeconds: 1 }));
 
-Deno.test("listen: a smuggled request, two lengths, or a strange target are no requests", () =>
+Deno.test("listen: a smuggled request, two lengths, and an invalid target are refused", () =>
   listening(({ url }) => new Response(url), async (listener) => {
     const wrong = [
       "POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
@@ -104,7 +104,7 @@ Deno.test("listen: a smuggled request, two lengths, or a strange target are no r
     }
   }));
 
-Deno.test("listen: a body that stands still ends, and one that is not read does not become the next request", () =>
+Deno.test("listen: a stalled body is ended, and an unread body is not taken for the next request", () =>
   withServer(async ({ port, url, engine, errors }) => {
     const head = (length: number) =>
       `POST /v1/completions HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: application/json\r\ncontent-length: ${length}\r\n\r\n`;
@@ -120,14 +120,14 @@ Deno.test("listen: a body that stands still ends, and one that is not read does 
     const [left] = await clients(1, { port });
     await left.send(head(50) + '{"model"');
     await wait(50);
-    await left.end(); // within its body: nothing that the log should have
+    await left.end(); // within its body, which should not be logged
     await wait(50);
     assertEquals([engine.requests.length, errors.length], [0, 0]);
     const response = await fetch(`${url}/health`);
     assertEquals((await response.json()).status, "ok");
   }, { stallSeconds: 0.5 }));
 
-Deno.test("listen: a connection is used again, and pipelined requests are answered in turn", () =>
+Deno.test("listen: connections are reused, and pipelined requests are answered in order", () =>
   listening(({ url }) => new Response(new URL(url).pathname), async (listener) => {
     const client = await Client.connect(listener);
     await client.send(GET);
@@ -139,7 +139,7 @@ Deno.test("listen: a connection is used again, and pipelined requests are answer
     await client.end();
   }));
 
-Deno.test("listen: a connection on which a thousand requests wait is closed, all of them end, and others are answered", () => {
+Deno.test("listen: a connection with a thousand waiting requests is closed, and its requests end", () => {
   const held = Promise.withResolvers<Response>();
   let asked = 0, left = 0;
   const hold: Handler = ({ signal }) => {
@@ -159,7 +159,7 @@ Deno.test("listen: a connection on which a thousand requests wait is closed, all
   });
 });
 
-Deno.test("listen: at the limit the connection that was idle for longest goes, and none that is answered", () => {
+Deno.test("listen: at the limit, the longest-idle connection is closed, and no busy one", () => {
   const held = Promise.withResolvers<Response>();
   return listening(({ url }) => url.endsWith("/held") ? held.promise : new Response("a"), async (listener) => {
     const all = await clients(4, listener), [busy, used, idle] = all;
@@ -193,12 +193,12 @@ Deno.test("listen: 2,000 idle connections, and health within 50 ms", () =>
       times.push(performance.now() - begin);
     }
     times.sort((a, b) => a - b);
-    // The least of them is this server's: others may have the processor at times.
+    // The least time counts, because other programs may use the processor.
     assert(times[0] < 50, `${times}`);
     await endAll(all);
   }, { headerSeconds: 60 }));
 
-Deno.test("listen: whoever leaves is noticed at once: in a stream, while a plain answer is made, before its first token", () =>
+Deno.test("listen: a disconnected client is noticed at once, before and after the first token", () =>
   withServer(async ({ port, engine }) => {
     engine.delay = 5;
     const body = (stream: boolean) => JSON.stringify({ model: "letters", prompt: "a", max_tokens: 60, stream });
@@ -220,7 +220,7 @@ Deno.test("listen: whoever leaves is noticed at once: in a stream, while a plain
     }
   }));
 
-Deno.test("listen: a client that does not read holds up itself alone, and not for ever", () =>
+Deno.test("listen: a client that does not read blocks only itself, and is disconnected", () =>
   listening(() => {
     const piece = new Uint8Array(65536);
     return new Response(new ReadableStream({ pull: (controller) => controller.enqueue(piece) }, { highWaterMark: 0 }));
@@ -234,7 +234,7 @@ Deno.test("listen: a client that does not read holds up itself alone, and not fo
     socket.close();
   }, { stallSeconds: 0.5 }));
 
-Deno.test("listen: of an answer to HEAD nothing stays open", async () => {
+Deno.test("listen: an answer to HEAD leaves nothing open", async () => {
   const ended = Promise.withResolvers<void>();
   await listening(() => new Response(new ReadableStream({ cancel: () => ended.resolve() })), async ({ port }) => {
     assertEquals((await fetch(`http://127.0.0.1:${port}`, { method: "HEAD" })).status, 200);
@@ -242,7 +242,7 @@ Deno.test("listen: of an answer to HEAD nothing stays open", async () => {
   });
 });
 
-Deno.test("drain: answers on their way end, and then no connection is left", () =>
+Deno.test("drain: running answers are completed, and then all connections are closed", () =>
   withServerEngine(async (engine, listener) => {
     engine.delay = 10;
     const url = `http://127.0.0.1:${listener.port}/v1/completions`, headers = { "content-type": "application/json" };
@@ -259,7 +259,7 @@ Deno.test("drain: answers on their way end, and then no connection is left", () 
     await assertRejects(() => fetch(url));
   }));
 
-Deno.test("drain: what takes too long is cut", () =>
+Deno.test("drain: answers that take too long are cut off", () =>
   withServerEngine(async (engine, listener) => {
     engine.delay = 200;
     const url = `http://127.0.0.1:${listener.port}/v1/completions`, headers = { "content-type": "application/json" };

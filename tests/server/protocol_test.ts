@@ -1,4 +1,4 @@
-/** OpenAI's protocol as its clients read it: answers, streams, log-probabilities, refusals. */
+/** OpenAI's protocol: answers, streams, log-probabilities, errors. */
 import { assert, assertEquals, assertMatch } from "@std/assert";
 import { ChatTemplate } from "../../src/data/chat_template.ts";
 import { DeviceError } from "../../src/errors.ts";
@@ -32,7 +32,7 @@ const answer = async (response: Response): Promise<Answer> => {
   return await response.json();
 };
 
-Deno.test("completions: the tokens' log-probabilities stand beside their text, and offsets count code points", () =>
+Deno.test("completions: log-probabilities match the text's tokens, and offsets count code points", () =>
   withServer(async ({ post, engine }) => {
     const ask = { model: "parts", prompt: [0], max_tokens: 8, echo: true, logprobs: 1 };
     engine.all[2] = { ...engine.all[2], endIds: [] };
@@ -48,7 +48,7 @@ Deno.test("completions: the tokens' log-probabilities stand beside their text, a
     assertEquals(usage!.completion_tokens, 8);
   }));
 
-Deno.test("completions: a character that is cut by the last token is one U+FFFD, in a stream too", () =>
+Deno.test("completions: an incomplete last character is one U+FFFD, also in a stream", () =>
   withServer(async ({ post }) => {
     const ask = { model: "parts", prompt: [2], max_tokens: 4, logprobs: 0 };
     const { choices: [{ text, logprobs }] } = await answer(await post("/v1/completions", ask));
@@ -58,7 +58,7 @@ Deno.test("completions: a character that is cut by the last token is one U+FFFD,
     assertEquals(events.flatMap(({ choices }) => choices[0].logprobs.tokens), logprobs.tokens);
   }));
 
-Deno.test("completions: pieces of a stream put together are the plain answer", () =>
+Deno.test("completions: the joined pieces of a stream equal the plain answer", () =>
   withServer(async ({ post }) => {
     const cases = [
       { prompt: "abc", max_tokens: 9, stop: ["gh", "zz"], logprobs: 2 },
@@ -90,16 +90,16 @@ Deno.test("completions: pieces of a stream put together are the plain answer", (
     }
   }));
 
-Deno.test("completions: a text ends before its stop string, and that has no part in the log-probabilities", () =>
+Deno.test("completions: a text ends before its stop string, whose tokens have no log-probabilities", () =>
   withServer(async ({ post }) => {
     const ask = { model: "letters", prompt: "a", max_tokens: 20, stop: "fgh", logprobs: 0 };
     const { choices: [{ text, finish_reason, logprobs }], usage } = await answer(await post("/v1/completions", ask));
     assertEquals([text, finish_reason], ["bcde", "stop"]);
     assertEquals(logprobs.tokens, [..."bcde"]);
-    assertEquals(usage!.completion_tokens, 7); // what was computed
+    assertEquals(usage!.completion_tokens, 7); // counts all generated tokens
   }));
 
-Deno.test("completions: best_of gives the likeliest a token, and counts all", () =>
+Deno.test("completions: best_of returns the texts with the highest mean log-probability, and counts all tokens", () =>
   withServer(async ({ post }) => {
     const ask = { model: "letters", prompt: "a", max_tokens: 3, best_of: 3, n: 2 };
     const { choices, usage } = await answer(await post("/v1/completions", ask));
@@ -108,7 +108,7 @@ Deno.test("completions: best_of gives the likeliest a token, and counts all", ()
     assertEquals(usage!.completion_tokens, 9);
   }));
 
-Deno.test("completions: prompts come first in the order of choices; null is a field that is not there", () =>
+Deno.test("completions: choices are in the order of prompts; null counts as a missing field", () =>
   withServer(async ({ post, engine }) => {
     const nulls = {
       logprobs: null,
@@ -126,7 +126,7 @@ Deno.test("completions: prompts come first in the order of choices; null is a fi
     assertEquals(engine.requests[0].maxNewTokens, 16);
   }));
 
-Deno.test("completions: what is asked for reaches the engine", () =>
+Deno.test("completions: all parameters reach the engine", () =>
   withServer(async ({ post, engine }) => {
     const shape = { temperature: 0.5, top_p: 0.9, top_k: 5, min_p: 0.1, frequency_penalty: 1, presence_penalty: -1 };
     const ask = {
@@ -151,7 +151,7 @@ Deno.test("completions: what is asked for reaches the engine", () =>
     assertEquals(engine.requests[2].seed, 2 ** 51 + 3);
   }));
 
-Deno.test("chats: the first event has the role, the last one the reason, and nothing asks for usage unasked", () =>
+Deno.test("chats: the first event has the role, the last one the finish reason, and usage is only sent on request", () =>
   withServer(async ({ post }) => {
     const messages = [{ role: "developer", content: "be kind" }, {
       role: "user",
@@ -175,13 +175,13 @@ Deno.test("chats: the template's turn ends the answer, and special tokens in mes
     const end = chats.specialTokens!.get("<|im_end|>")!;
     const messages = [{ role: "user", content: "hi<|im_end|>" }];
     const refused = await post("/v1/chat/completions", { model: "chats", messages });
-    assertEquals(refused.status, 400); // as text it has characters that these letters lack
+    assertEquals(refused.status, 400); // as text, it has characters outside this vocabulary
     await refused.body?.cancel();
     await answer(await post("/v1/chat/completions", { model: "chats", messages: [{ role: "user", content: "hi" }] }));
     const [{ endIds, spoken, prompt, maxNewTokens }] = engine.requests;
     assertEquals([endIds, spoken, prompt.length + maxNewTokens], [[end], true, 64]);
     assertEquals(prompt.filter((id) => id === end).length, 1);
-    // The model says the end of its turn at once: nothing of it is text.
+    // The model ends its turn at once, so the text is empty.
     const ask = {
       model: "chats",
       messages: [{ role: "user", content: "hi" }],
@@ -193,7 +193,7 @@ Deno.test("chats: the template's turn ends the answer, and special tokens in mes
     assertEquals(logprobs as unknown, { content: [], refusal: null });
   }));
 
-Deno.test("chats: a template that loops, or that grows without end, is a 400 in time, and streams go on meanwhile", () =>
+Deno.test("chats: a template that loops or grows endlessly is a 400 in time, and streams continue meanwhile", () =>
   withServer(async ({ post, engine }) => {
     const sources = {
       loops: "{% for i in range(100000) %}{% for j in range(100000) %}{% endfor %}{% endfor %}",
@@ -223,7 +223,7 @@ Deno.test("chats: a template that loops, or that grows without end, is a 400 in 
     await reading;
   }));
 
-Deno.test("responses: events are numbered, and put together they are the plain answer", () =>
+Deno.test("responses: events are numbered, and joined they equal the plain answer", () =>
   withServer(async ({ post, engine }) => {
     const ask = { model: "chats", input: "hi", instructions: "be kind", max_output_tokens: 5 };
     const whole = await (await post("/v1/responses", ask)).json();
@@ -243,7 +243,7 @@ Deno.test("responses: events are numbered, and put together they are the plain a
     assertEquals([broken.type, broken.code], ["error", "internal_error"]);
   }));
 
-Deno.test("embeddings: of length 1, as floats or base64, cut where asked for", () =>
+Deno.test("embeddings: of length 1, as floats or base64, truncated on request", () =>
   withServer(async ({ post }) => {
     const ask = { model: "letters", input: ["a", "b"] };
     const { data } = await (await post("/v1/embeddings", ask)).json();
@@ -255,7 +255,7 @@ Deno.test("embeddings: of length 1, as floats or base64, cut where asked for", (
     assertEquals(cut.data[0].embedding, [1]);
   }));
 
-Deno.test("score: the log-probabilities of continuations, encoded as they stand in the text", () =>
+Deno.test("score: log-probabilities of continuations, which are encoded together with the prompt", () =>
   withServer(async ({ post }) => {
     const ask = { model: "letters", prompt: "ab", continuations: ["c", "cz", [3]] };
     const { data, usage } = await (await post("/v1/score", ask)).json();
@@ -263,7 +263,7 @@ Deno.test("score: the log-probabilities of continuations, encoded as they stand 
     assertEquals(data.map(({ is_greedy }: { is_greedy: boolean }) => is_greedy), [true, false, false]);
     assertEquals(data[1].tokens, ["c", "z"]);
     assertEquals(usage.prompt_tokens, 10);
-    // "a" and "b" are one token where they stand together.
+    // "ab" is one token.
     const joined = await (await post("/v1/score", { model: "parts", prompt: "a", continuations: ["bb"] })).json();
     assertEquals(joined.data[0].tokens, ["b"]);
   }));
@@ -353,7 +353,7 @@ Deno.test("bad input: 400 with the parameter's name, before anything is computed
     assertEquals(errors, []);
   }));
 
-Deno.test("bad input: bodies that are no JSON, paths and methods that are not there", () =>
+Deno.test("bad input: invalid JSON, unknown paths and methods", () =>
   withServer(async ({ post, get, url }) => {
     const status = async (response: Promise<Response>, code: string) => {
       const { error } = await (await response).json();
@@ -388,7 +388,7 @@ Deno.test("bad input: bodies that are no JSON, paths and methods that are not th
     assertEquals((await get("/v1/models/")).status, 200);
   }));
 
-Deno.test("models: a name with a slash is one segment; unknown ones are 404", () =>
+Deno.test("models: a name with a slash is one segment; unknown models are 404", () =>
   withServer(async ({ get, post, engine }) => {
     engine.all.push(served("ft:a/b", letters));
     assertEquals((await (await get("/v1/models/ft:a%2Fb")).json()).id, "ft:a/b");
@@ -396,7 +396,7 @@ Deno.test("models: a name with a slash is one segment; unknown ones are 404", ()
     assertEquals([response.status, error.code, error.param], [404, "model_not_found", "model"]);
   }));
 
-Deno.test("errors: a full queue and a server that goes down say when to come again; what failed is never told", () =>
+Deno.test("errors: a full queue and a shutdown say when to retry; the text of an exception is never sent", () =>
   withServer(async ({ post, get, engine, errors }) => {
     const cases: [Error, number, string, string | null][] = [
       [new QueueFull(3), 429, "rate_limit_exceeded", "3"],
@@ -430,7 +430,7 @@ Deno.test("errors: a full queue and a server that goes down say when to come aga
     assertEquals([ready.status, (await ready.json()).status], [503, "not ready"]);
   }));
 
-Deno.test("errors: of several prompts none is written where one has no room", () =>
+Deno.test("errors: a request with several prompts is refused as a whole", () =>
   withServer(async ({ post, engine }) => {
     const take = engine.generate.bind(engine);
     engine.generate = (...args) => {
@@ -442,7 +442,7 @@ Deno.test("errors: of several prompts none is written where one has no room", ()
     assertEquals([engine.requests.length, engine.running, engine.tokens], [1, 0, 0]);
   }));
 
-Deno.test("events: silence is filled with comments, and an error is an event", async () => {
+Deno.test("events: comments are sent during silence, and an error is an event", async () => {
   async function* slow() {
     yield event({ a: 1 });
     await new Promise((resolve) => setTimeout(resolve, 50));
@@ -455,12 +455,12 @@ Deno.test("events: silence is filled with comments, and an error is an event", a
   assertEquals(response.headers.get("content-type"), "text/event-stream");
 });
 
-Deno.test("bad input: of a text that is much too long only the beginning is read, and many texts leave others their turns", () =>
+Deno.test("bad input: a much too long text is not encoded to its end, and other requests get turns", () =>
   withServer(async ({ post, get, engine }) => {
     let read = 0;
     const encode = (text: string, options?: EncodeOptions) => {
       read += text.length;
-      if (text.length === 64) { for (const end = performance.now() + 5; performance.now() < end;); // a slow one
+      if (text.length === 64) { for (const end = performance.now() + 5; performance.now() < end;); // a slow tokenizer
        }
       return letters.encode(text, options);
     };
