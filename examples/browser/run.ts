@@ -18,7 +18,7 @@ const REQUEST = "saved/request.json", RUN = "saved/run";
  * written).
  */
 const TRAINED = 12, CHECKPOINTS = 3;
-/** Most batches of an evaluation of rows. */
+/** Maximum number of batches of an evaluation of rows. */
 const MOST_BATCHES = 5;
 
 export interface Model {

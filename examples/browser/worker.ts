@@ -47,7 +47,7 @@ async function openDevice(choice: DeviceChoice): Promise<{ device: Device; path:
   return { device, path: { device: "cpu", threads: device.threads, isolated: crossOriginIsolated, noGPU } };
 }
 
-/** Least milliseconds between two saves. The pause is also at least BUSY times as long as a save takes. */
+/** Minimum milliseconds between two saves; the pause is also at least BUSY times as long as a save takes. */
 const SAVE_EVERY = 5000, BUSY = 20;
 
 class Engine {

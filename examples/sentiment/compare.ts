@@ -7,7 +7,7 @@
  *
  *     deno run examples/sentiment/compare.ts
  *
- * needs no permissions. On processors with AVX2, V8's flags turn on wider kernels:
+ * It needs no permissions. On processors with AVX2, V8's flags turn on wider kernels:
  *
  *     DENO_V8_FLAGS=$(deno run --allow-env=NANOGPT_WIDE src/cli/v8_flags.ts) deno run examples/sentiment/compare.ts
  */

@@ -24,7 +24,7 @@ export interface Curves {
 }
 
 const MARGIN = { left: 50, right: 14, top: 26, bottom: 40 };
-/** Most points that are drawn of a curve. */
+/** Maximum number of points that are drawn of a curve. */
 const MOST_POINTS = 500;
 
 /** Draws curves as SVG text, in a box of this many pixels. */

@@ -20,7 +20,7 @@ export interface Draft {
   readonly caret: number;
 }
 
-/** Most versions for undo. */
+/** Maximum number of versions for undo. */
 const MOST_STEPS = 200;
 
 export class Manuscript {
@@ -58,7 +58,9 @@ export class Manuscript {
     this.#typing = false;
   }
   /**
-   * Replaces a part of the text and puts the caret after it. @param stretches tokens, with positions in the new part
+   * Replaces a part of the text and puts the caret after it.
+   *
+   * @param stretches tokens, with positions in the new part
    */
   replace(from: number, to: number, text: string, stretches: readonly Stretch[] = []): void {
     const { text: old, stretches: all } = this.draft;

@@ -112,7 +112,7 @@ export interface Losses {
 }
 
 const MARGIN = { left: 46, right: 14, top: 26, bottom: 40 };
-/** Most points of the curve of batches. */
+/** Maximum number of points of the curve of batches. */
 const MOST_POINTS = 600;
 /**
  * Where the loss axis ends while there is nothing to plot: a little above ln 48, the loss of guessing among 48

@@ -28,7 +28,6 @@ export const total = (samples: readonly Sample[], name: string): number =>
  * Estimates a quantile of a histogram: the upper bound of the bucket that the quantile falls into.
  *
  * @param share which quantile: 0.5 is the median
- *
  * @returns undefined if the histogram is empty
  */
 export function quantile(samples: readonly Sample[], name: string, share: number): number | undefined {

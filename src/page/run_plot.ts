@@ -6,7 +6,12 @@ import type { Run } from "./run_data.ts";
 /** Number of colours for curves. */
 export const COLOURS = 6;
 
-/** Draws the metric that the form selects. @param some whether there are any runs @param all the runs to draw */
+/**
+ * Draws the metric that the form selects.
+ *
+ * @param some whether there are any runs
+ * @param all the runs to draw
+ */
 export function drawPlot(some: boolean, all: readonly Run[]): void {
   find("curves-card").hidden = !some;
   const box = find("losses"), { clientWidth: width, clientHeight: height } = box;

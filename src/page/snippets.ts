@@ -10,8 +10,8 @@ const CALLS: Readonly<Record<string, string>> = {
 };
 
 /**
- * @param origin the server's, such as `http://127.0.0.1:8000` @param keyed whether the code reads a key from an
- *   environment variable
+ * @param origin the server's, such as `http://127.0.0.1:8000`
+ * @param keyed whether the code reads a key from an environment variable
  */
 export function snippet({ path, body }: Asked, language: Language, origin: string, keyed: boolean): string {
   if (language === "curl") {

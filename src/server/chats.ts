@@ -15,7 +15,7 @@ export type ChatPrompt = Omit<GenerateRequest, "count">;
  * Makes the engine's request for a chat.
  *
  * @param at the parameter that holds the messages
- * @param most most tokens of the answer; default: up to the model's context
+ * @param most maximum number of tokens of the answer; default: up to the model's context length
  * @throws {ApiError} 400 if the model has no template, the template refuses the messages, or they are too long
  */
 export async function chatPrompt(

@@ -1,7 +1,7 @@
 /** The server's open connections, and which of them is closed when there are too many. */
 import type { Socket } from "node:net";
 
-/** Most requests of one connection that wait for answers. */
+/** Maximum number of waiting requests on one connection. */
 const MOST_PIPELINED = 16;
 
 /** The open connections, ordered by how long they have been idle, the longest first. */

@@ -1,7 +1,7 @@
 /**
  * Declares what a request may contain. Each declaration gives both the check, whose errors name the invalid parameter,
- * and the JSON Schema in `/openapi.json`, so the two always agree. `null` means that the field is missing, because
- * clients send it so.
+ * and the JSON Schema in `/openapi.json`, so the two always agree. `null` counts as a missing field, because some
+ * clients send it instead of leaving the field out.
  *
  * All numbers and lengths have bounds. They are checked before any memory is allocated for a value.
  */

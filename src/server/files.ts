@@ -10,9 +10,9 @@ import { removeAll } from "./job_folder.ts";
 import { formParts, partText } from "./multipart.ts";
 import { DiskFull, isFull, newId, now, type Page, type Store, type StoredFile } from "./store.ts";
 
-/** The most bytes of a file, and of all files of a key. */
+/** Maximum number of bytes of a file, and of all files of a key. */
 const MOST_BYTES = 512 * 2 ** 20, MOST_OF_KEY = 2 * 2 ** 30;
-/** Most bytes of a form in addition to the file. */
+/** Maximum number of bytes of a form in addition to the file. */
 const FORM_BYTES = 64 * 1024;
 /** Valid purposes of files. */
 export const PURPOSES: readonly string[] = ["fine-tune", "assistants", "batch", "user_data", "evals"];

@@ -52,7 +52,10 @@ export function templateFault(template: string): string | undefined {
   }
 }
 
-/** Most characters of a template after substitution. A template may contain a long value thousands of times. */
+/**
+ * Maximum number of characters of a template after substitution. A template may contain a long value thousands of
+ * times.
+ */
 const MOST_SUBSTITUTED = 2 ** 20;
 
 /**
@@ -98,7 +101,7 @@ export function graded(input: Words, sample: Sample): Words {
   return input.map((message): Message => ({ ...message, content: substitute(message.content, sample) }));
 }
 
-/** Most characters of a text that are compared. The time grows with the product of both lengths. */
+/** Maximum number of characters of a text that are compared. The time grows with the product of both lengths. */
 const MOST = 4096;
 
 /**

@@ -20,7 +20,10 @@ const SPARE = 2 ** 22;
 /** Milliseconds that a worker has to save and to exit. */
 const TO_END = 25_000;
 
-/** Most starts of a job without progress. A job can end the whole process, for example when memory runs out. */
+/**
+ * Maximum number of starts of a job without progress. A job can end the whole process, for example when memory runs
+ * out.
+ */
 const MOST_STARTS = 5;
 
 /** A job that is being validated or run. */

@@ -17,13 +17,13 @@ import { isOver, type JobRequest, type JobState, newId, now, Store, type StoredF
 
 export type { JobsOptions, Publisher, TunedModel } from "./job_context.ts";
 
-/** Most jobs of a key that are unfinished or have models. */
+/** Maximum number of a key's jobs that are unfinished or have models. */
 const MOST_JOBS = 100;
-/** Most bytes of a job's file. Its contents can need ten times as many bytes in memory. */
+/** Maximum number of bytes of a job's file. Its contents can need ten times as many bytes in memory. */
 const MOST_BYTES = 2 ** 27;
 /** Seconds within which a repeated request creates no second job. */
 const REPEATS = 600;
-/** Most checkpoints of a job that clients asked for. */
+/** Maximum number of a job's checkpoints that clients asked for. */
 const MOST_ASKED = 16;
 
 export class Jobs implements AsyncDisposable {

@@ -22,7 +22,7 @@ export interface ListenOptions {
   readonly hostname?: string;
   /** Port to listen on; 0 takes any free port. */
   readonly port: number;
-  /** Most connections at once. Default 4,096. */
+  /** Maximum number of open connections. Default 4,096. */
   readonly connections?: number;
   /** Seconds that a client has to send its headers, from the start of the connection or of the request. Default 10. */
   readonly headerSeconds?: number;

@@ -8,7 +8,7 @@ import { bytesOf, nameOf } from "./texts.ts";
 import type { PlacedToken } from "./transcripts.ts";
 import { modelDecoder } from "../generate/stopping.ts";
 
-/** JSON has no −Infinity; vLLM writes −9999 instead, too. */
+/** Replaces −Infinity, which JSON does not have, by −9999, as in vLLM. */
 const finite = (logprob: number): number => logprob === -Infinity ? -9999 : logprob;
 
 /** The format of completions. */

@@ -5,7 +5,10 @@ import type { CacheType } from "../nn/cache.ts";
 import type { GenerateRequest, Piece, PieceToken, PromptScore } from "./engine_api.ts";
 import type { EngineMetrics } from "./metrics.ts";
 
-/** Most texts that a model generates at once by default. More slots would raise the throughput only a little. */
+/**
+ * Maximum number of texts that a model generates at once by default. More slots would raise the throughput only a
+ * little.
+ */
 export const MOST_SLOTS = 64;
 
 /** Who owns a served model, and when it is loaded. */
@@ -64,7 +67,7 @@ export type ToWorker =
 /** A {@linkcode Piece} to which tokens are added. */
 export type GrowingPiece = { -readonly [Key in keyof Piece]: Piece[Key] } & { readonly tokens: PieceToken[] };
 
-/** News of a request. */
+/** What is new about a request: pieces of its texts, its result, or its error. */
 export interface Update {
   readonly of: number;
   readonly pieces: GrowingPiece[];
@@ -74,7 +77,7 @@ export interface Update {
   error?: WireError;
 }
 
-/** A message from the worker: all news since its last one. */
+/** A message from the worker: all updates since its last message. */
 export interface FromWorker {
   readonly updates: readonly Update[];
   readonly metrics: EngineMetrics;

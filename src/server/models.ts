@@ -19,9 +19,7 @@ const COME_AGAIN = 10;
 
 /** Options for loading models. */
 export interface ModelsOptions {
-  /**
-   * Most bytes that all models may take together, including the keys and values of all their slots. Default: no limit.
-   */
+  /** Maximum number of bytes for all models, including the keys and values of all their slots. Default: no limit. */
   readonly memory?: number;
   /** Called with notes for the user: one line each, without a newline. */
   readonly onNote?: (line: string) => void;

@@ -33,8 +33,9 @@ export class PendingTexts implements Pending {
     return this.#scores.promise;
   }
   /**
-   * Yields all pieces that are ready, until all texts are finished. @param stop called at the end, and when the loop is
-   * left
+   * Yields all pieces that are ready, until all texts are finished.
+   *
+   * @param stop called at the end, and when the loop is left
    */
   async *pieces(stop: () => void): AsyncGenerator<readonly Piece[], void, void> {
     try {

@@ -10,7 +10,7 @@ import { modelField, MOST_TEXTS } from "./sampling.ts";
 import { checkLength, eachText, encode, nameOf, writtenField, writtenFields } from "./texts.ts";
 import { generateAll } from "./transcripts.ts";
 
-/** Most tokens of an embedding request in total. */
+/** Maximum number of tokens of an embedding request. */
 const MOST_IN_ALL = 131_072;
 
 const embedded = {

@@ -13,7 +13,7 @@ export interface ServedRun {
   readonly path: string;
 }
 
-/** Most bytes of an answer. A line has a few hundred. */
+/** Maximum number of bytes of an answer. A line has a few hundred. */
 const MOST = 2 ** 20;
 
 /**

@@ -5,7 +5,7 @@ import { boolean, either, ignored, integer, list, map, mapped, number, object, o
 
 /** The greatest seed. The sum with a text's index must stay a safe integer. */
 const GREATEST_SEED = 2 ** 51;
-/** Most texts that a request may ask for in total. */
+/** Maximum number of texts of a request. */
 export const MOST_TEXTS = 128;
 
 export const modelField = string({ min: 1, max: 256, about: "Id of a model that GET /v1/models lists." });

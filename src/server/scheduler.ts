@@ -17,7 +17,7 @@ import { Text } from "./text.ts";
 
 /** Milliseconds after which steps pause for other work of the worker, such as reading files. */
 const BREATH = 10;
-/** Most turns of the event loop to wait for a message that has been sent. */
+/** Maximum number of turns of the event loop to wait for a message that has been sent. */
 const MOST_TURNS = 64;
 
 interface Queue {

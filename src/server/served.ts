@@ -15,8 +15,8 @@ import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { type LoadedInfo, type ModelSpec, MOST_SLOTS } from "./messages.ts";
 
 /**
- * Most tokens of a prompt that one step reads. Texts that are being generated, and new requests, wait for one such
- * piece at most.
+ * Maximum number of a prompt's tokens that one step reads. Texts that are being generated, and new requests, wait for
+ * one such piece at most.
  */
 const PIECE = 128;
 
@@ -30,7 +30,7 @@ export class Served implements Disposable {
     readonly info: LoadedInfo,
   ) {}
 
-  /** @throws what `createDevice`, `loadPretrained` and `Rows` throw; no memory stays allocated then */
+  /** @throws what `createDevice`, `loadPretrained` and `Rows` throw; all memory is freed before */
   static async load(spec: ModelSpec): Promise<Served> {
     const { id, path, adapter, weights, checkpoint, threads, slots, cache } = spec, notes: string[] = [];
     const device = await createDevice(spec.device, /^(auto|cpu)$/.test(spec.device) ? { threads } : undefined);
@@ -61,7 +61,7 @@ export class Served implements Disposable {
   get device(): Device {
     return this.model.device;
   }
-  /** What the decoding of tokens needs of the tokenizer. */
+  /** Returns the parts of the tokenizer that decode tokens; in chats, special tokens are left out. */
   decoding(stop: readonly string[], isSpoken: boolean): Pick<Tokenizer, "decoder" | "vocabSize"> {
     return isSpoken ? spoken(this.tokenizer, stop) : this.tokenizer;
   }

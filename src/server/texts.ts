@@ -7,7 +7,7 @@ import type { ServedModel } from "./engine_api.ts";
 import { invalid } from "./errors.ts";
 import { either, type Field, integer, list, string } from "./fields.ts";
 
-/** Most tokens of a prompt: more than any model's context. */
+/** Maximum number of tokens of a prompt: more than any model's context. */
 const MOST_TOKENS = 65_536;
 export const textField = string({ max: 2 ** 20 });
 export const idsField = list(integer({ min: 0, max: 2 ** 31 - 1 }), { min: 1, max: MOST_TOKENS });

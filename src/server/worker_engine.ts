@@ -26,8 +26,8 @@ import { type EngineMetrics, metricsText, noMetrics } from "./metrics.ts";
 /** Milliseconds that a step may take until the engine counts as not ready. */
 const STUCK = 30_000;
 /**
- * Most texts that an embedding request counts as in the queue. Its inputs are read one after the other and need no
- * slots.
+ * Maximum number of places in the queue that an embedding request takes. Its inputs are read one after the other and
+ * need no slots.
  */
 const MOST_INPUTS = 16;
 /** Number of texts, roughly, over which the duration of a text is averaged. */
@@ -37,7 +37,8 @@ const LOOKS_BACK = 32;
 export interface EngineOptions extends ModelsOptions {
   /** The models, in the order of `GET /v1/models`. An adapter has to come after its base. */
   readonly models: readonly (ModelSpec | AdapterSpec)[];
-  /** Most texts that wait for a slot of a model; further requests are refused. Default 512. */ readonly queue?: number;
+  /** Maximum number of texts that wait for a slot of a model; further requests are refused. Default 512. */
+  readonly queue?: number;
 }
 
 /**
