@@ -7,7 +7,8 @@
  * words, things and negations has no further information, so the posterior depends only on the number of favourable
  * statements, and the best rule is their majority. With p = 9/10 and q = 1/10 it is right with probability
  *
- *     p³ + 3p²q                      for three statements, 243/250 p⁵ + 5p⁴q + 10p³q²             for five, 12393/12500
+ *     p³ + 3p²q                      for three statements, 243/250
+ *     p⁵ + 5p⁴q + 10p³q²             for five, 12393/12500
  *
  * The label of a review is its writer's mood, which cannot be inferred with certainty: no classifier has a higher
  * expected accuracy than the mean of the two, {@linkcode bayesAccuracy}.
