@@ -1,12 +1,17 @@
 /** The page's served files, its parser of metrics, the code that it shows, and its curves. */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
+import { Failure } from "../../src/page/api.ts";
 import { smoothed } from "../../src/page/curves.ts";
+import { fitting } from "../../src/page/fitting.ts";
 import { parseMetrics, quantile, total } from "../../src/page/prometheus.ts";
 import { python, snippet } from "../../src/page/snippets.ts";
+import type { ServedModel } from "../../src/server/engine_api.ts";
+import { ApiError } from "../../src/server/errors.ts";
 import { metricsText, noMetrics, observe } from "../../src/server/metrics.ts";
 import { pageRoutes } from "../../src/server/routes_page.ts";
 import { runRoutes } from "../../src/server/routes_runs.ts";
 import { KeyRing } from "../../src/server/auth.ts";
+import { checkLength } from "../../src/server/texts.ts";
 import { withServer } from "../server/fake_engine.ts";
 import { inFolder } from "../testing.ts";
 
@@ -114,4 +119,19 @@ Deno.test("page: requests as code", () => {
 Deno.test("page: smoothing is a bias-corrected moving average", () => {
   assertEquals(smoothed([[0, 4], [1, 2]], 0), [[0, 4], [1, 2]]);
   assertEquals(smoothed([[0, 4], [1, 2], [2, 1]], 0.5), [[0, 4], [1, (2 + 2) / 1.5], [2, (1 + 1 + 1) / 1.75]]);
+});
+
+Deno.test("page: a text that is too long is shortened by the number of tokens in the server's error", async () => {
+  const model = { id: "m", context_length: 100, vocab_size: 50_000, chat: false, loaded: true }, sent: number[] = [];
+  await fitting("a".repeat(1000), model, 10, ({ length }) => {
+    sent.push(length);
+    try {
+      checkLength({ blockSize: model.context_length } as ServedModel, length / 2, 10, "prompt"); // two characters a token
+    } catch (error) {
+      if (!(error instanceof ApiError)) throw error;
+      throw new Failure(error.message, error.status, error.options.code);
+    }
+    return Promise.resolve();
+  });
+  assertEquals(sent, [540, 180]); // six characters a token are assumed at first
 });
