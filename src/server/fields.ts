@@ -220,7 +220,7 @@ export function ignored(about?: string): Field<undefined> {
  * A field that this server does not support.
  *
  * @param instead a sentence that says what a client can do instead
- * @param allowed values that are accepted besides null, because they ask for nothing
+ * @param allowed values that are accepted in addition to null, because they ask for nothing
  */
 export function refused(instead: string, allowed: readonly unknown[] = []): Field<undefined> {
   return {

@@ -103,7 +103,7 @@ Deno.test("completions: best_of returns the texts with the highest mean log-prob
   withServer(async ({ post }) => {
     const ask = { model: "letters", prompt: "a", max_tokens: 3, best_of: 3, n: 2 };
     const { choices, usage } = await answer(await post("/v1/completions", ask));
-    // Text i begins i letters later, and its log-probabilities are i less, besides the letters' own eighths.
+    // Text i begins i letters later, and each of its log-probabilities is i lower, apart from the letters' own eighths.
     assertEquals(choices.map(({ text, index }) => [text, index]), [["bcd", 0], ["cde", 1]]);
     assertEquals(usage!.completion_tokens, 9);
   }));
