@@ -1,6 +1,6 @@
 /**
- * nanoGPT in TypeScript: a minimal autograd tensor engine with kernels in WebAssembly, and on it a GPT, a trainer and a
- * sampler, checked against PyTorch.
+ * nanoGPT in TypeScript: a GPT, a trainer and a sampler on a minimal autograd tensor engine, whose kernels run in
+ * WebAssembly and WebGPU. All of it is checked against PyTorch.
  *
  * @example
  * ```ts
@@ -12,12 +12,12 @@
  * const tokens = device.tensor([1, 2, 3, 4], [1, 4], { dtype: "i32" });
  * const targets = device.tensor([2, 3, 4, 5], [1, 4], { dtype: "i32" });
  * function step(): Promise<number> {
- *   using _ = device.scope(); // frees what was made inside
+ *   using _ = device.scope(); // frees the tensors of this step at its end
  *   const { loss } = model.forward(tokens, targets);
  *   loss.backward();
  *   optimizer.step();
  *   optimizer.zeroGrad();
- *   return loss.item(); // the read starts here, where the loss is alive; a scope must not span an await
+ *   return loss.item(); // starts the read before the scope ends; a scope must not span an await
  * }
  * for (let i = 0; i < 20; i++) console.log(i, await step());
  * for await (const token of generate(model, [1], { maxNewTokens: 8, temperature: 0.8, topK: 20 })) console.log(token);

@@ -3,8 +3,8 @@
  * GPTConfig, GPT.
  *
  * Radford et al. 2019, "Language Models are Unsupervised Multitask Learners" (GPT-2). Letters in shapes: B sequences, T
- * tokens, C channels (nEmbd), V entries of the vocabulary. Left out on purpose: generation (sampler.ts) and foreign
- * checkpoints, which are not the model's business.
+ * tokens, C channels (nEmbd), V entries of the vocabulary. Two things are elsewhere on purpose: generating text
+ * (generate/) and loading checkpoints of other programs (pretrained/).
  */
 import { noGrad } from "./engine/autograd.ts";
 import type { Device } from "./engine/device.ts";
@@ -26,28 +26,31 @@ import { AdamW } from "./optim/adamw.ts";
 import { RandomGenerator } from "./random/mod.ts";
 import { Tensor, untrainable } from "./engine/tensor.ts";
 
-/** The functions between an MLP's two matrices, by the names that transformers gives them. */
+/** Activation functions of the MLP, under their names in Hugging Face transformers. */
 export const ACTIVATIONS = {
   gelu: (x: Tensor): Tensor => gelu(x),
   gelu_new: (x: Tensor): Tensor => gelu(x, { approximate: "tanh" }),
   relu: (x: Tensor): Tensor => maximum(x, x.device.tensor([0], [])),
 };
 
-/** What a layer of this model is made with. */
+/** Options that every layer of this model takes. */
 interface LayerOptions extends ModuleOptions {
   readonly config: Required<GPTConfig>;
   readonly noise: DropoutNoise;
 }
 
-/** What a pass's attention looks at. */
+/** The tokens that attention sees. Default: in each row, every token sees itself and all tokens before it. */
 interface Seen {
-  /** A layer's keys and values, and where the tokens of the pass stand in them. */
+  /** The layer's cached keys and values, and the slot and position of each new token in that cache. */
   readonly cached?: Places & { readonly layer: Tensor };
-  /** As {@linkcode causalSelfAttention} takes them. */
+  /** Where each token's document begins: see {@linkcode causalSelfAttention}. */
   readonly starts?: Tensor;
 }
 
-/** @internal Every token looks at itself and those before it, `nHead` times in parallel (Vaswani et al. 2017, arXiv:1706.03762). */
+/**
+ * @internal Each token attends to itself and to the tokens before it, in `nHead` heads (Vaswani et al. 2017,
+ *   arXiv:1706.03762).
+ */
 export class CausalSelfAttention extends Module {
   c_attn: Linear;
   c_proj: Linear;
@@ -63,7 +66,7 @@ export class CausalSelfAttention extends Module {
     this.resid_dropout = new Dropout(dropout, noise);
     this.#heads = nHead;
   }
-  /** @param seen where the tokens stand in this layer's cache, or where their documents begin */
+  /** @param seen this layer's cache and the tokens' places in it, or where each token's document begins */
   forward(x: Tensor, { cached, starts }: Seen = {}): Tensor {
     const qkv = this.c_attn.forward(x); // (B, T, 3C)
     const heads = this.#heads;
@@ -74,7 +77,7 @@ export class CausalSelfAttention extends Module {
   }
 }
 
-/** @internal Two matrices with an activation in between. */
+/** @internal The feed-forward network: two linear layers with an activation in between. */
 export class MLP extends Module {
   c_fc: Linear;
   c_proj: Linear;
@@ -110,35 +113,40 @@ export class Block extends Module {
     this.mlp = new MLP(options);
   }
   forward(x: Tensor, seen?: Seen): Tensor {
-    using scope = x.device.scope(); // what backward needs lives on, on the tape
+    using scope = x.device.scope(); // frees the intermediates that backward does not need
     x = add(x, this.attn.forward(this.ln_1.forward(x), seen));
     return scope.keep(add(x, this.mlp.forward(this.ln_2.forward(x))));
   }
 }
 
-/** The sizes of a model; defaults are nanoGPT's, which are those of GPT-2 (124M). */
+/** The sizes of a model. The defaults are nanoGPT's: GPT-2 (124M). */
 export interface GPTConfig {
-  /** Tokens that the model sees at once: 1024. */
+  /** Context length in tokens; default 1024. */
   readonly blockSize: number;
-  /** 50304: GPT-2's 50257 padded to a multiple of 64. */
+  /** Size of the vocabulary; default 50304, which is GPT-2's 50257 padded to a multiple of 64. */
   readonly vocabSize: number;
-  /** 12 */
+  /** Number of blocks; default 12. */
   readonly nLayer: number;
-  /** 12 */
+  /** Number of attention heads in a block; default 12. */
   readonly nHead: number;
-  /** 768 */
+  /** Width of the residual stream, C; default 768. */
   readonly nEmbd: number;
-  /** 0 */
+  /** Probability that dropout zeroes an element in training; default 0. */
   readonly dropout: number;
-  /** Biases in linear layers and layer norms, as GPT-2 has them: true. Without, a bit better and faster. */
+  /**
+   * Whether linear layers and layer norms have biases, as in GPT-2; default true. False is slightly better and faster.
+   */
   readonly bias: boolean;
-  /** Between an MLP's two matrices: `gelu`, the exact one, as nanoGPT has it; GPT-2 was trained with `gelu_new`, by tanh. */
+  /**
+   * Activation of the MLP; default `gelu`, the exact one, as in nanoGPT. GPT-2 was trained with `gelu_new`, the tanh
+   * approximation.
+   */
   readonly activation?: "gelu" | "gelu_new" | "relu";
-  /** Width between them: 4 · nEmbd. */
+  /** Width of the MLP's hidden layer; default 4 · nEmbd. */
   readonly nInner?: number;
-  /** 1e-5 */
+  /** Epsilon of the layer norms; default 1e-5. */
   readonly layerNormEpsilon?: number;
-  /** Whether the token embeddings are the head's weights too: true. */
+  /** Whether the token embeddings and the head share one weight; default true. */
   readonly tieWordEmbeddings?: boolean;
 }
 
@@ -155,71 +163,88 @@ const DEFAULTS: Omit<Required<GPTConfig>, "nInner"> = {
   tieWordEmbeddings: true,
 };
 
-/** Where a model lives, and what its initial weights are drawn from. */
+/** Options of a new model: its device, the type of its weights, and how they are initialised. */
 export interface GPTOptions {
-  /** Where the model is made. */ readonly device: Device;
-  /** Of initialisation and dropout; default 1337, what nanoGPT seeds with. */ readonly seed?: number;
+  /** The device that holds and runs the model. */ readonly device: Device;
+  /** Seed of the initial weights and of dropout; default 1337, as in nanoGPT. */ readonly seed?: number;
   /**
-   * How matrices are stored: `f32` (the default), or rounded as they are written: `bf16`, half the memory and up to twice the
-   * tokens a second, or `q8_0`, GGUF's blocks of 32 with a scale, about a quarter of the memory; nEmbd and nInner are multiples of
-   * 32 then. Positions, biases and layer norms stay f32, as does all that is computed. The model begins frozen: gradients pass
-   * through it to what is put on it, and its matrices cannot be trained.
+   * The type in which matrices are stored; default `f32`. The other two round each value when it is written:
+   *
+   * - `bf16` takes half the memory and generates up to twice the tokens a second.
+   * - `q8_0` takes about a quarter of the memory: GGUF's blocks of 32 values with one scale. nEmbd and nInner must be
+   *   multiples of 32.
+   *
+   * Position embeddings, biases and layer norms are always stored in f32, and everything is computed in f32. A rounded
+   * model starts frozen, and its matrices cannot be trained. Gradients still flow through it, which is what LoRA
+   * adapters need.
    */
   readonly weights?: "f32" | "bf16" | "q8_0";
   /**
-   * Whether the model is only going to generate and to be evaluated: then it begins frozen in f32 too, and a device that multiplies
-   * faster with matrices in another order (the CPU) stores them in that order alone, where it would make copies when the model first
-   * generates. Default false.
+   * Whether the model will only generate text or be evaluated; default false. If true, it starts frozen, in f32 too. A
+   * device that multiplies faster with matrices in another order (the CPU) then stores them in that order only;
+   * otherwise it makes reordered copies when the model first generates.
    */
   readonly inference?: boolean;
-  /** Draws the initial weights instead of a generator made from `seed`, and goes on from there. */
+  /** Generator that draws the initial weights, from its current state; default: a new one, seeded with `seed`. */
   readonly generator?: RandomGenerator;
-  /** Whether the initial weights are drawn; false leaves them undefined, for one who is going to write them all. */
+  /**
+   * Whether to draw initial weights; default true. Pass false if you will load every weight: until then they are
+   * undefined.
+   */
   readonly initialize?: boolean;
 }
 
-/** What {@linkcode GPT.forward} gives. */
+/** The result of {@linkcode GPT.forward}. */
 export interface GPTOutput<Loss extends Tensor | undefined = Tensor | undefined> {
-  /** (B, T, V), or (B, 1, V), the last position's, where there are no targets; (R, 1, V) where some tokens were named. */
+  /**
+   * (B, T, V) with targets; (B, 1, V) without, for the last token of each sequence; (R, 1, V) for the tokens in `of`.
+   */
   readonly logits: Tensor;
-  /** Mean cross-entropy in nats a token, shape (), where there are targets. */
+  /** Mean cross-entropy in nats per token, shape (); undefined without targets. */
   readonly loss: Loss;
 }
 
-/** What {@linkcode GPT.hidden} takes besides the tokens. */
+/** Options of {@linkcode GPT.hidden}. */
 export interface HiddenOptions {
-  /** Keys and values of the tokens before these; takes these too, and nothing is recorded. */
+  /**
+   * Keys and values of the earlier tokens. The pass adds its own tokens to the cache, and records nothing for backward.
+   */
   readonly cache?: KeyValueCache;
   /**
-   * Where each of these tokens stands in the cache, (B, T) numbers each: for texts that do not go on in step, whose tokens come
-   * in any number, in any order of the texts. Default: the T next places of slots 0 to B − 1.
+   * The slot and the position in the cache of each of the B · T tokens, for texts of different lengths: a pass may
+   * bring any number of tokens for each text, in any order. Default: the next T positions of slots 0 to B − 1.
    */
   readonly places?: Places;
   /**
-   * For rows that hold several documents side by side, which do not see each other: i32 (B, T), for each token the place in its row
-   * at which its document begins, as {@linkcode causalSelfAttention} takes them. Without a cache. Default: a row is one document.
+   * i32 (B, T): where each token's document begins, as an index into its row. This lets a row hold several documents,
+   * which do not see each other: see {@linkcode causalSelfAttention}. Cannot be combined with a cache. Default: a row
+   * is one document.
    */
   readonly starts?: Tensor;
   /**
-   * i32 (B, T): the number of each token's position embedding, below the block size; with documents that of its place in its own.
-   * Without a cache. Default: its place in the row.
+   * i32 (B, T): the position of each token, which selects its position embedding; below the block size. If a row holds
+   * several documents, count from the start of each. Cannot be combined with a cache. Default: the token's index in its
+   * row.
    */
   readonly positions?: Tensor;
   /**
-   * Sees the input of every block, x (B, T, C) with `layer` from 0, and with `layer` = nLayer what comes out at the end, behind
-   * the last layer norm. What it has seen and made is the caller's, in the scope around the call.
+   * Called with the input of every block, x (B, T, C), and its number `layer`, from 0; then with the output of the
+   * final layer norm and `layer` = nLayer. The tensors that it sees or makes live until the scope around the call ends.
    */
   readonly each?: (x: Tensor, layer: number) => void;
 }
 
-/** What {@linkcode GPT.forward} takes besides tokens and targets. */
+/** Options of {@linkcode GPT.forward}. */
 export interface ForwardOptions extends Omit<HiddenOptions, "each"> {
-  /** i32 (R): which of the B · T tokens logits are wanted of. Default: the last of each sequence, or with targets all. */
+  /**
+   * i32 (R): indices, from 0 to B · T − 1, of the tokens to compute logits for. Only without targets. Default: each
+   * row's last token.
+   */
   readonly of?: Tensor;
 }
 
 /**
- * A GPT with nanoGPT's initial weights for a seed.
+ * The GPT language model. With the same seed, its initial weights are nanoGPT's.
  *
  * @example
  * ```ts
@@ -232,24 +257,24 @@ export interface ForwardOptions extends Omit<HiddenOptions, "each"> {
  * const targets = device.tensor([2, 3, 4, 5], [1, 4], { dtype: "i32" });
  * const { loss } = model.forward(tokens, targets);
  * loss.backward();
- * assertAlmostEquals(await loss.item(), Math.log(65), 0.1); // it knows nothing yet: every token is as likely
+ * assertAlmostEquals(await loss.item(), Math.log(65), 0.1); // untrained: all 65 tokens are about equally likely
  * device.close();
  * ```
  */
 export class GPT extends Module {
-  /** With defaults filled in. */ readonly config: Required<GPTConfig>;
-  /** What dropout draws from. */ readonly noise: DropoutNoise;
-  /** Everything before the head, by nanoGPT's names. */
+  /** The config, with its defaults filled in. */ readonly config: Required<GPTConfig>;
+  /** Random numbers of all dropout layers. */ readonly noise: DropoutNoise;
+  /** All layers before the head, under nanoGPT's names. */
   transformer: { wte: Embedding; wpe: Embedding; drop: Dropout; h: Block[]; ln_f: LayerNorm };
-  /** Logits from the normed end; by default its weight is wte's. */ lm_head: Linear;
+  /** Computes the logits; by default it shares its weight with wte. */ lm_head: Linear;
 
   /**
    * Makes a model with initial weights.
-   * @param config sizes; what is left out is GPT-2's (124M)
-   * @param options the device, and where the initial weights come from
-   * @throws {ConfigError} when a size is not a whole number above 0, nEmbd not a multiple of nHead, dropout not from 0 to 1,
-   *   another field has a value that it cannot have, or there is a field that a config does not have
-   * @throws {DeviceError} when the weights do not fit into the device's memory
+   * @param config sizes; the fields left out are GPT-2's (124M)
+   * @param options the device, the type of the weights, and how to initialise them
+   * @throws {ConfigError} when a size is not a whole number above 0, nEmbd is not a multiple of nHead, dropout is not
+   *   from 0 to 1, or another field is not valid or not known
+   * @throws {DeviceError} when the weights do not fit into the device's memory; no memory stays allocated then
    */
   constructor(
     config: Partial<GPTConfig>,
@@ -261,10 +286,10 @@ export class GPT extends Module {
     for (const name of weights === "q8_0" ? ["nEmbd", "nInner"] as const : []) {
       if (this.config[name] % 32 === 0) continue;
       throw new ConfigError(
-        `${name} is ${this.config[name]}, no multiple of 32, which weights in q8_0 need; take f32 or bf16`,
+        `${name} is ${this.config[name]}, not a multiple of 32, which weights in q8_0 need; use f32 or bf16`,
       );
     }
-    using scope = device.scope(); // what does not fit leaves nothing behind
+    using scope = device.scope(); // if the weights do not fit, frees what was allocated
     this.noise = new DropoutNoise(device, seed | 0);
     const { vocabSize, blockSize, nEmbd, nLayer, dropout, bias, layerNormEpsilon: epsilon } = this.config;
     const options: LayerOptions = {
@@ -284,7 +309,7 @@ export class GPT extends Module {
       ln_f: new LayerNorm(nEmbd, { ...options, bias, epsilon }),
     };
     const { wte } = this.transformer, tied = this.config.tieWordEmbeddings;
-    if (tied) wte.weight.dispose(); // what it took is free for the head
+    if (tied) wte.weight.dispose(); // frees its memory for the head's weight
     this.lm_head = new Linear(nEmbd, vocabSize, { ...options, bias: false });
     if (tied) wte.weight = this.lm_head.weight; // Press and Wolf 2016, arXiv:1608.05859
     if (initialize) this.#initialize(generator);
@@ -293,12 +318,12 @@ export class GPT extends Module {
   }
 
   /**
-   * GPT-2's initial weights: N(0, 0.02), biases zero, and the matrices that write to the residual stream smaller, by
-   * 1/√(2·nLayer).
+   * Draws GPT-2's initial weights: N(0, 0.02), scaled by 1/√(2·nLayer) for the matrices that write to the residual
+   * stream. Biases are zero.
    *
-   * Every weight is drawn twice, and `c_proj` three times. nanoGPT's layers draw when PyTorch makes them, then `_init_weights`
-   * draws all of them again, then a loop draws `c_proj` once more. Only if the generator takes the same steps does a seed give
-   * nanoGPT's weights.
+   * Every weight is drawn twice, and `c_proj` three times. nanoGPT's layers draw when PyTorch makes them, then
+   * `_init_weights` draws all of them again, then a loop draws `c_proj` once more. Only if the generator takes the same
+   * steps does a seed give nanoGPT's weights.
    */
   #initialize(generator: RandomGenerator): void {
     const draw = ({ device, storage }: Tensor, std: number) =>
@@ -314,31 +339,32 @@ export class GPT extends Module {
     }
   }
 
-  /** Where the weights are. */
+  /** The device that holds the weights. */
   get device(): Device {
     return this.lm_head.weight.device;
   }
 
-  /** Frees every parameter and its gradient, and the count of dropout's draws. */
+  /** Frees every parameter and its gradient, and dropout's counter. */
   override dispose(): void {
     super.dispose();
     this.noise.offset.dispose();
   }
 
   /**
-   * Logits and, with targets, the loss: {@linkcode hidden}, then the head.
+   * Computes the logits and, with targets, the loss: {@linkcode hidden}, then the head.
    *
    * @param tokens i32 (B, T), T at most the block size
-   * @param targets i32 (B, T); −1 where the loss should not look
-   * @param options.cache as {@linkcode hidden} takes it, and `places`, or `starts` and `positions`
-   * @param options.of the tokens whose logits are wanted; without targets
-   * @returns logits (B, T, V) and the loss, or without targets the last position's logits (B, 1, V), or (R, 1, V)
-   * @throws {ShapeError} when there are more tokens than the block size, targets of another shape, or ids that are none
+   * @param targets i32 (B, T); the loss ignores tokens with target −1
+   * @param options.cache see {@linkcode hidden}, also for `places`, `starts` and `positions`
+   * @param options.of the tokens to compute logits for; only without targets
+   * @returns with targets, logits (B, T, V) and the loss; without, logits (B, 1, V) of each row's last token, or (R, 1,
+   *   V) of the tokens in `of`
+   * @throws {ShapeError} when T exceeds the block size, targets have another shape than tokens, or an id is not valid
    */
   forward(tokens: Tensor, targets: Tensor, options?: ForwardOptions): GPTOutput<Tensor>;
-  /** Without targets: only logits. */
+  /** Computes the logits only. */
   forward(tokens: Tensor, targets?: undefined, options?: ForwardOptions): GPTOutput<undefined>;
-  /** With targets where there are any. */
+  /** Computes the logits and, if there are targets, the loss. */
   forward(tokens: Tensor, targets?: Tensor, options?: ForwardOptions): GPTOutput;
   forward(tokens: Tensor, targets?: Tensor, options: ForwardOptions = {}): GPTOutput {
     if (targets && `${targets.shape}` !== `${tokens.shape}`) {
@@ -350,7 +376,7 @@ export class GPT extends Module {
       let x = this.hidden(tokens, options); // (B, T, C)
       if (!targets && options.of) {
         x = embedding(options.of, x.alias([tokens.size, x.shape[2]])).alias([options.of.size, 1, x.shape[2]]);
-      } else if (!targets && T > 1) x = slice(x, { axis: 1, start: T - 1, end: T }); // (B, 1, C): only the last one is sampled
+      } else if (!targets && T > 1) x = slice(x, { axis: 1, start: T - 1, end: T }); // (B, 1, C): the last token
       const logits = this.lm_head.forward(x); // (B, T, V)
       const loss = targets && crossEntropy(logits, targets, { ignoreIndex: -1 });
       return { logits: scope.keep(logits), loss: scope.keep(loss) };
@@ -359,12 +385,12 @@ export class GPT extends Module {
   }
 
   /**
-   * The final hidden states, behind the last layer norm: what the head, or another one, makes its numbers of.
+   * Computes the final hidden states: the output of the last layer norm, which is the input of the head.
    *
    * @param tokens i32 (B, T), T at most the block size
    * @returns (B, T, C)
-   * @throws {ShapeError} when there are more tokens than the block size, ids that are none, or starts or positions of another shape,
-   *   outside the row or the block size, or beside a cache
+   * @throws {ShapeError} when T exceeds the block size, an id is not valid, or `starts` or `positions` have another
+   *   shape than tokens, hold a number outside the row or the block size, or are combined with a cache
    */
   hidden(tokens: Tensor, options: HiddenOptions = {}): Tensor {
     return options.cache ? noGrad(() => this.#hidden(tokens, options)) : this.#hidden(tokens, options);
@@ -377,10 +403,12 @@ export class GPT extends Module {
     if (!places && before + T > blockSize) {
       throw new ShapeError(`GPT: ${before + T} tokens do not fit into the block size of ${blockSize}`);
     }
-    if (places && !cache) throw new ShapeError("GPT: places are given, and no cache that has them");
+    if (places && !cache) throw new ShapeError("GPT: places are given without a cache; pass the cache, too");
     for (const [name, numbers] of Object.entries({ starts, positions })) {
       if (!numbers) continue;
-      if (cache) throw new ShapeError(`GPT: ${name} are given with a cache, whose texts have a slot each`);
+      if (cache) {
+        throw new ShapeError(`GPT: ${name} cannot be combined with a cache, in which each text has its own slot`);
+      }
       if (`${numbers.shape}` === `${tokens.shape}`) continue;
       throw new ShapeError(`GPT: ${name} are [${numbers.shape}], tokens [${tokens.shape}]`);
     }
@@ -392,13 +420,13 @@ export class GPT extends Module {
       const input = x;
       each?.(input, layer);
       x = block.forward(input, { cached: at && { ...at, layer: cache!.layers[layer] }, starts });
-      if (!each) input.dispose(); // where the tape does not need it, the next block has its place
+      if (!each) input.dispose(); // the next block reuses its memory, unless the tape holds it for backward
     }
     const end = ln_f.forward(x);
     x.dispose();
     if (!places) cache?.advance(T);
     each?.(end, h.length);
-    if (each) scope.keepAll(); // and what it has made of it
+    if (each) scope.keepAll(); // the tensors that `each` saw or made belong to the caller
     return scope.keep(end);
   }
 
@@ -411,9 +439,10 @@ export class GPT extends Module {
   }
 
   /**
-   * An empty key-value cache for so many texts.
+   * Makes an empty key-value cache.
    *
-   * @param options.dtype how keys and values are stored: `f32`, the default, or `bf16`, in half the memory
+   * @param slots number of texts that the cache holds
+   * @param options.dtype how keys and values are stored: `f32`, the default, or `bf16`, which takes half the memory
    */
   createCache(slots = 1, { dtype }: { readonly dtype?: CacheType } = {}): KeyValueCache {
     const { nLayer, nHead, nEmbd, blockSize } = this.config;
@@ -422,9 +451,9 @@ export class GPT extends Module {
   }
 
   /**
-   * Number of parameters, the tied weight once.
+   * Returns the number of parameters. A tied weight counts once.
    *
-   * @param options.nonEmbedding whether to leave out the position embeddings, as nanoGPT counts; default true
+   * @param options.nonEmbedding whether to leave out the position embeddings, as nanoGPT does; default true
    */
   numParameters({ nonEmbedding = true }: { readonly nonEmbedding?: boolean } = {}): number {
     const all = this.parameters().reduce((sum, { size }) => sum + size, 0);
@@ -432,10 +461,11 @@ export class GPT extends Module {
   }
 
   /**
-   * Makes the block size smaller: a checkpoint with 1024 positions, used with fewer. Before an optimizer is made.
+   * Reduces the block size, for example to use a checkpoint with 1024 positions on shorter texts. Call it before you
+   * make an optimizer.
    *
-   * @param blockSize in tokens, at most what it is
-   * @throws {ConfigError} when it is not a whole number from 1 to that
+   * @param blockSize in tokens, at most the current block size
+   * @throws {ConfigError} when `blockSize` is not a whole number from 1 to the current block size
    */
   cropBlockSize(blockSize: number): void {
     if (!(blockSize >= 1 && blockSize <= this.config.blockSize && Number.isInteger(blockSize))) {
@@ -452,15 +482,15 @@ export class GPT extends Module {
   }
 
   /**
-   * Makes room for more tokens: rows of the token embeddings and of the head, tied or not. Each new row is the mean of the old ones,
-   * which makes a new token as likely as an average one (Hewitt 2021, nlp.stanford.edu/~johnhew/vocab-expansion.html). Before an
-   * optimizer is made.
+   * Adds tokens to the vocabulary: rows of the token embeddings and of the head, tied or not. Each new row is the mean
+   * of the known rows, which makes a new token about as likely as an average one (Hewitt 2021,
+   * nlp.stanford.edu/~johnhew/vocab-expansion.html). Call it before you make an optimizer.
    *
-   * @param vocabSize how many tokens there are to be; a model that has as many rows gets no more
-   * @param options.known how many of the rows stand for tokens; those after them, which pad a vocabulary, are made anew where they
-   *   become tokens. Default: all
-   * @throws {ConfigError} when one is not a whole number above 0, or `known` is more than there are rows; and when the embeddings are
-   *   not stored as f32
+   * @param vocabSize the new number of tokens. Rows are added only if the model has fewer
+   * @param options.known how many of the model's rows stand for tokens; default: all. The rows after them are padding:
+   *   rows `known` to vocabSize − 1 are overwritten with the mean
+   * @throws {ConfigError} when a number is not a whole number above 0, `known` exceeds the number of rows, or the
+   *   embeddings are not stored in f32
    */
   resizeTokenEmbeddings(vocabSize: number, { known = this.config.vocabSize }: { readonly known?: number } = {}): void {
     const rows = this.config.vocabSize, { wte } = this.transformer;
@@ -473,7 +503,7 @@ export class GPT extends Module {
       const stored = untrainable(storage);
       if (!stored) continue;
       throw new ConfigError(
-        `resizeTokenEmbeddings: ${name}.weight is stored in ${stored}, and rows are added to f32 alone` +
+        `resizeTokenEmbeddings: ${name}.weight is stored in ${stored}, and rows can only be added to f32` +
           (stored === "panels"
             ? "; load the model without `inference`"
             : "; leave out --weights (the option `weights`)"),
@@ -500,12 +530,13 @@ export class GPT extends Module {
   }
 
   /**
-   * AdamW over the parameters that are trained: matrices and embeddings decay, biases and layer norms do not.
+   * Makes an AdamW optimizer over the trainable parameters. Weight decay applies to matrices and embeddings, not to
+   * biases and layer norms.
    *
-   * @param options.weightDecay share that a weight of those loses a step, times the learning rate
-   * @param options.learningRate in weight units a step
-   * @param options.betas of the moving averages of the gradient and of its square, from 0 to below 1
-   * @throws {ConfigError} when one of them is out of range, or every parameter is frozen
+   * @param options.weightDecay λ: each step multiplies a decayed weight by 1 − learningRate · λ
+   * @param options.learningRate in weight units per step
+   * @param options.betas decay rates of the moving averages of the gradient and of its square, from 0 to below 1
+   * @throws {ConfigError} when an option is out of range, or every parameter is frozen
    */
   configureOptimizers(
     options: { weightDecay: number; learningRate: number; betas: readonly [number, number] },
@@ -513,17 +544,18 @@ export class GPT extends Module {
     const trained = [...this.namedParameters({ trainable: true })];
     if (trained.length > 0) return new AdamW(trained, options);
     throw new ConfigError(
-      "configureOptimizers: no parameter is trainable: all are frozen, or stored for inference alone",
+      "configureOptimizers: no parameter is trainable; all are frozen, or the model was made for inference",
     );
   }
 
   /**
-   * Model FLOPs utilisation: what part of a machine's peak the training reaches (PaLM, arXiv:2204.02311, appendix B).
+   * Estimates the model FLOPs utilisation: training's share of a machine's peak FLOP/s (PaLM, arXiv:2204.02311,
+   * appendix B).
    *
-   * @param options.sequences forward and backward passes over a full block in the time
+   * @param options.sequences number of full blocks that went forward and backward in that time
    * @param options.seconds the time
    * @param options.peakFlops the machine's peak in FLOP/s, e.g. 312e12 for an A100 in bfloat16
-   * @returns a ratio, 1 at the peak
+   * @returns a ratio; 1 is the peak
    */
   estimateMfu({ sequences, seconds, peakFlops }: Record<"sequences" | "seconds" | "peakFlops", number>): number {
     const { nLayer, nHead, nEmbd, blockSize } = this.config;
@@ -532,7 +564,7 @@ export class GPT extends Module {
   }
 }
 
-/** The config with the defaults where it says nothing: an older checkpoint's, too. Nothing is checked. */
+/** Fills the defaults into a config, such as one from an older checkpoint. Checks nothing. */
 export function completeConfig(config: Partial<GPTConfig>): Required<GPTConfig> {
   return { ...DEFAULTS, nInner: 4 * (config.nEmbd ?? DEFAULTS.nEmbd), ...config };
 }
@@ -541,7 +573,7 @@ function checked(config: Required<GPTConfig>): Required<GPTConfig> {
   const names = [...Object.keys(DEFAULTS), "nInner"];
   for (const name of Object.keys(config)) {
     if (names.includes(name)) continue;
-    // Names of nanoGPT's and transformers' have lines between words.
+    // nanoGPT and transformers write n_embd for nEmbd.
     const meant = nearest(name.replaceAll("_", ""), names);
     throw new ConfigError(
       `${name} is not a field of GPTConfig${meant ? `; did you mean ${meant}?` : `: ${names.join(", ")}`}`,
@@ -554,7 +586,7 @@ function checked(config: Required<GPTConfig>): Required<GPTConfig> {
     }
   }
   if (config.nEmbd % config.nHead !== 0) {
-    throw new ConfigError(`nEmbd is ${config.nEmbd}, no multiple of nHead, which is ${config.nHead}`);
+    throw new ConfigError(`nEmbd is ${config.nEmbd}, not a multiple of nHead, which is ${config.nHead}`);
   }
   if (!Object.hasOwn(ACTIVATIONS, activation)) {
     throw new ConfigError(`activation is ${activation}; expected one of ${Object.keys(ACTIVATIONS).join(", ")}`);

@@ -1,12 +1,13 @@
 /**
- * The two 16-bit floats that weights are stored in, to and from f32: IEEE 754's binary16 (F16: 5 bits of exponent, 10 of fraction)
- * and bfloat16 (BF16: the upper half of an f32, so with its range and 7 bits of fraction).
+ * Converts between f32 and the two 16-bit float types of weights: IEEE 754's binary16 (F16: 5 bits of exponent, 10 of
+ * fraction) and bfloat16 (BF16: the upper half of an f32, with the exponent's 8 bits and 7 bits of fraction).
  *
- * Narrowing rounds to the nearest, ties to even, as PyTorch's `.half()` and `.bfloat16()` do: what is beyond the largest
- * becomes infinite, NaN stays NaN, subnormals stay. Widening is exact. Both are given as their bits, in a Uint16Array.
+ * Narrowing rounds to the nearest, ties to even, as PyTorch's `.half()` and `.bfloat16()` do. Values beyond the largest
+ * number become infinite, NaN stays NaN, and subnormals are preserved. Widening is exact. 16-bit values are passed as
+ * their bits, in a Uint16Array.
  */
 
-/** Widens into `out`, which is as long as `bits`. */
+/** Widens F16 to f32, into `out`, which must be as long as `bits`. */
 export function f16ToF32(
   bits: Uint16Array,
   out: Float32Array<ArrayBuffer> = new Float32Array(bits.length),
@@ -15,7 +16,7 @@ export function f16ToF32(
   return out;
 }
 
-/** Rounds to the nearest, into `out`, which is as long as `values`. */
+/** Rounds f32 to F16, into `out`, which must be as long as `values`. */
 export function f32ToF16(
   values: Float32Array,
   out: Uint16Array<ArrayBuffer> = new Uint16Array(values.length),
@@ -24,7 +25,7 @@ export function f32ToF16(
   return out;
 }
 
-/** Widens into `out`, which is as long as `bits`. */
+/** Widens BF16 to f32, into `out`, which must be as long as `bits`. */
 export function bf16ToF32(
   bits: Uint16Array,
   out: Float32Array<ArrayBuffer> = new Float32Array(bits.length),
@@ -34,7 +35,7 @@ export function bf16ToF32(
   return out;
 }
 
-/** Rounds to the nearest, into `out`, which is as long as `values`. */
+/** Rounds f32 to BF16, into `out`, which must be as long as `values`. */
 export function f32ToBf16(
   values: Float32Array,
   out: Uint16Array<ArrayBuffer> = new Uint16Array(values.length),
@@ -42,7 +43,8 @@ export function f32ToBf16(
   const words = new Uint32Array(values.buffer, values.byteOffset, values.length);
   for (let i = 0; i < words.length; i++) {
     const word = words[i], isNaN = (word & 0x7fffffff) > 0x7f800000;
-    // Half of what is cut off is added, less a little where the last bit that stays is even; a NaN must not become infinite.
+    // To round to the nearest, adds half a unit of the last remaining bit, or slightly less if that bit is 0: ties go to
+    // even. For a NaN, 0x40 sets a bit of the fraction, without which it could become infinite.
     out[i] = isNaN ? word >>> 16 | 0x40 : (word + 0x7fff + (word >>> 16 & 1)) >>> 16;
   }
   return out;

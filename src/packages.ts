@@ -1,23 +1,26 @@
 /**
- * The npm packages that few programs need: each is fetched, in Deno, when a program first asks for it. Their versions stand in
- * deno.json, under a key of ours: Deno's tasks fetch all that `imports` or a lock file names, before they run.
+ * Optional npm packages: Deno downloads each when a program first imports it. Their versions are in deno.json under
+ * `npm.packages`, a key that Deno ignores, because Deno downloads everything in `imports` or a lock file before it runs
+ * any task.
  */
 import config from "../deno.json" with { type: "json" };
 
-/** Their versions. Outside Deno they are optional peers of this package. */
+/** Versions of the packages. Outside Deno they are optional peer dependencies of this package. */
 export const PACKAGES = config.npm.packages;
 
 export type PackageName = keyof typeof PACKAGES;
 
-/** What an `import` of a package is written with: its bare name outside Deno. */
+/** The specifier to import a package with: `npm:NAME@VERSION` in Deno, otherwise its bare name. */
 export function specifierOf(name: PackageName): string {
   return "Deno" in globalThis ? `npm:${name}@${PACKAGES[name]}` : name;
 }
 
 /**
- * Imports a package, or a module at a path in it. The specifier is computed, for Deno fetches literal ones at start.
+ * Imports a package, or the module at `path` in it. The specifier is computed at run time: Deno would download a
+ * literal one at start.
  *
- * @throws {Error} when the package cannot be had; the message is one line, and outside Deno says how to install the package
+ * @throws {Error} when the package cannot be loaded; the message is one line, and outside Deno it says how to install
+ *   the package
  */
 // deno-lint-ignore no-explicit-any -- modules without types
 export async function importPackage(name: PackageName, path = ""): Promise<any> {

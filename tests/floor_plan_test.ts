@@ -1,10 +1,11 @@
 /**
- * The floor plan (docs/architecture.md): each room imports only what stands below it, so nothing goes round in a circle, and
- * what a browser bundles reaches no system call. Imports of types alone do not count: they are gone when the code runs.
+ * The layers of the code (the floor plan in docs/architecture.md). A room, which is a folder or a top-level file,
+ * imports only rooms on lower floors, so there are no circular imports, and code that a browser bundles makes no system
+ * calls. Type imports do not count, because they do not exist at run time.
  */
 import { assert, assertEquals } from "@std/assert";
 
-/** From the top down; rooms in one line stand side by side and import nothing from each other. */
+/** The floors from the top down. Rooms on the same floor import nothing from each other. */
 const FLOORS = [
   ["cli"],
   ["config", "server"],
@@ -32,10 +33,10 @@ const FLOORS = [
   ["errors.ts", "packages.ts"],
 ];
 
-/** What a browser bundles. */
+/** Rooms that a browser bundles. */
 const BROWSER = ["wasm", "kernels", "engine", "device", "ops", "nn", "optim", "random", "gpt.ts", "generate", "page"];
 
-/** What a room never reaches, not even through others. */
+/** Rooms that must not be reached, not even through imports of imports. */
 const NEVERS: [rooms: readonly string[], never: readonly string[]][] = [
   [BROWSER, ["files", "checkpoint", "data", "cli"]],
   [["files"], ["gpt.ts", "nn", "device"]],
@@ -46,13 +47,13 @@ const NEVERS: [rooms: readonly string[], never: readonly string[]][] = [
   [FLOORS.flat().filter((room) => room !== "cli" && room !== "native"), ["native"]],
 ];
 
-/** The room of a path: the folder under src/ or at the top, a dataset's name, or a file on src/'s landing. */
+/** The room of a path: a folder in src/ or at the top, the folder of a dataset, or a file directly in src/. */
 function roomOf(path: string): string {
   const [top, room] = path.split("/");
   return top === "src" || top === "data" ? room : top;
 }
 
-/** Modules that this text imports when it runs, relative to the repository, and the packages among them as they stand. */
+/** Modules that a text imports at run time: paths relative to the repository; packages by their specifiers. */
 function importsOf(path: string, text: string): string[] {
   const found: string[] = [];
   const code = text.replace(/\/\*[^]*?\*\//g, "").replace(/^\s*\/\/.*$/gm, "");
@@ -81,18 +82,18 @@ for (const folder of ["src", "kernels", "config", "data/grammar", "data/shakespe
 }
 const own = (path: string) => imports.get(path)!.filter((to) => imports.has(to));
 
-Deno.test("floor plan: every import is found in the text", () => {
+Deno.test("floor plan: importsOf finds every import in a text", () => {
   const text = 'import { type A, b } from "./b.ts";\nimport type { C } from "./c.ts";\nexport * from "../d.ts";\n' +
     'import { type E } from "./e.ts";\nimport x from "pkg";\nconst f = await import("./f.ts");\n// import("./g.ts")\n';
   assertEquals(importsOf("src/room/a.ts", text).sort(), ["pkg", "src/d.ts", "src/room/b.ts", "src/room/f.ts"]);
 });
 
-Deno.test("floor plan: every room stands on a floor", () => {
+Deno.test("floor plan: every room is listed on a floor", () => {
   const rooms = new Set(Array.from(imports.keys(), roomOf)), known = new Set(FLOORS.flat());
   assertEquals([...rooms.difference(known)], []);
 });
 
-Deno.test("floor plan: a room imports only what stands below it", () => {
+Deno.test("floor plan: a room imports only rooms on lower floors", () => {
   const floor = (path: string) => FLOORS.findIndex((rooms) => rooms.includes(roomOf(path)));
   const wrong = [...imports.keys()].flatMap((path) =>
     own(path).filter((to) => roomOf(to) !== roomOf(path) && floor(to) <= floor(path)).map((to) => `${path} -> ${to}`)
@@ -100,7 +101,7 @@ Deno.test("floor plan: a room imports only what stands below it", () => {
   assertEquals(wrong, []);
 });
 
-Deno.test("floor plan: what a room must not import it does not reach through others either", () => {
+Deno.test("floor plan: forbidden rooms are not reached through imports of imports", () => {
   const wrong: string[] = [];
   for (const start of imports.keys()) {
     const never = new Set(NEVERS.flatMap(([rooms, never]) => rooms.includes(roomOf(start)) ? never : []));
@@ -115,7 +116,7 @@ Deno.test("floor plan: what a room must not import it does not reach through oth
   assertEquals(wrong, []);
 });
 
-Deno.test("floor plan: no import goes round in a circle", () => {
+Deno.test("floor plan: there are no circular imports", () => {
   const done = new Set<string>(), circles: string[] = [];
   const visit = (path: string, way: readonly string[]): void => {
     if (way.includes(path)) return void circles.push([...way.slice(way.indexOf(path)), path].join(" -> "));
@@ -127,7 +128,7 @@ Deno.test("floor plan: no import goes round in a circle", () => {
   assertEquals(circles, []);
 });
 
-Deno.test("floor plan: what a browser bundles never asks Deno or node:", () => {
+Deno.test("floor plan: code for browsers uses neither Deno nor node: modules", () => {
   for (const [path, text] of texts) {
     if (!BROWSER.includes(roomOf(path))) continue;
     const code = text.replace(/\/\*[^]*?\*\//g, "").replace(/\/\/.*$/gm, "").replace(/"[^"\n]*"/g, '""');
@@ -141,7 +142,7 @@ Deno.test("floor plan: only commands import node: modules", () => {
   assertEquals(wrong.map(([path]) => path), []);
 });
 
-Deno.test("floor plan: the page's list of its files has all of them", async () => {
+Deno.test("floor plan: the page's list of files is complete", async () => {
   const { PAGE } = await import("../src/page/files.ts");
   const found = (await Array.fromAsync(Deno.readDir(new URL("../src/page/", import.meta.url)))).map(({ name }) => name);
   assertEquals(Object.keys(PAGE).sort(), found.filter((name) => name !== "files.ts").sort());

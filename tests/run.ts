@@ -1,15 +1,18 @@
 /**
- * Runs the tests, in each mode that needs a process of its own, and ends with the counts of all of them. Two processes run at
- * a time, since most tests use one core:
+ * Runs the tests in several modes, each in a process of its own, and prints the total counts at the end. Two processes
+ * run at a time, because most tests use one core.
  *
  * - narrow: every test, with 128-bit WASM kernels;
- * - wide: the tests of the engine and the golden tests again, with the 256-bit kernels that V8's flags turn on;
- * - native: the golden tests and the tests of products again, with the machine code of src/native/, where the processor runs it;
- * - WebGPU: the golden tests and WebGPU's own again, through Deno's wgpu on llvmpipe and through Dawn on SwiftShader,
- *   which both compute on the processor, and every op and the model through wgpu on SwiftShader. An adapter that is not
- *   installed is skipped, or with REQUIRE_WEBGPU=1 fails;
- * - everywhere: the package in Node, and in Chromium through three bundlers; skipped or failed likewise, as without a registry;
- * - browser: the page in `examples/browser/`, in Chromium; skipped or failed likewise.
+ * - wide: the engine's tests and the golden tests again, with the 256-bit kernels that V8's flags turn on;
+ * - native: the golden tests and tests of matrix products again, with the machine code of src/native/, if the processor
+ *   supports it;
+ * - WebGPU: the golden tests and WebGPU's own tests, through Deno's wgpu on llvmpipe and through Dawn on SwiftShader,
+ *   two drivers that compute on the processor; also every op and the model through wgpu on SwiftShader. A driver that
+ *   is not installed is skipped, or fails with REQUIRE_WEBGPU=1;
+ * - everywhere: the package in Node, and in Chromium through three bundlers; tests whose tools or registry are missing
+ *   are skipped, or fail with REQUIRE_WEBGPU=1;
+ * - browser: the page in `examples/browser/`, in Chromium; if Chromium is missing, skipped, or failed with
+ *   REQUIRE_WEBGPU=1.
  *
  * `deno task test PATH…` runs only these files or folders, one mode after another.
  */
@@ -24,27 +27,27 @@ interface Counts {
 }
 
 const root = new URL("../", import.meta.url);
-Deno.env.delete("INIT_CWD"); // of the task that runs this: tests call tasks from other folders
-// Reading: modules, fixtures. Writing: temporary folders. Running: deno itself, for what needs a process of its own.
+Deno.env.delete("INIT_CWD"); // set by the task that runs this script; tests run tasks in other folders
+// Reading: modules and fixtures. Writing: temporary folders. Running: deno itself, for tests that start processes.
 const permissions = [
   "--allow-read",
   "--allow-write",
-  `--allow-run=${Deno.execPath()},bash,sh,script`, // and what stands between a command and a terminal
+  `--allow-run=${Deno.execPath()},bash,sh,script`, // shells, and `script` for a terminal
   "--allow-env=DENO_V8_FLAGS,NANOGPT_GPT2,NANOGPT_NATIVE_PRODUCTS,NANOGPT_NATIVE_ROUNDS,NANOGPT_TEST_DEVICES,HOME,LOCALAPPDATA,NANOGPT_DEBUG,REQUIRE_WEBGPU,XDG_CACHE_HOME",
-  "--allow-sys=cpus,osRelease", // which the benchmarks name
+  "--allow-sys=cpus,osRelease", // printed by the benchmarks
   "--allow-net=127.0.0.1,localhost",
 ];
-/** Folders that other modes leave out. */
+/** Folders that only their own mode runs. */
 const SEPARATE = ["browser", "everywhere", "native", "long", "clients"];
-// playwright-core looks at the whole environment, asks for the home folder and the system's release, and, before it gives a page a file,
-// for the user.
+// playwright-core reads the whole environment, the home folder and the system's release; before it uploads a file to a
+// page, also the user's ids.
 const browserPermissions = [
   "--allow-read",
   "--allow-write",
   `--allow-run=${Deno.execPath()},/usr/bin/chromium`,
   "--allow-env",
   "--allow-sys=homedir,osRelease,uid,gid",
-  "--allow-net=localhost,127.0.0.1", // our own look at the server, and the served page's
+  "--allow-net=localhost,127.0.0.1", // requests to the server, by the tests and by the served page
 ];
 
 const testFolders = (folders: readonly string[]) => folders.map((folder) => `tests/${folder}`);
@@ -61,11 +64,14 @@ interface Run {
 }
 
 const paths = Deno.args, given = paths.length > 0;
-/** Runs at a time. The output of a single run is passed through as it comes; of two, when the run has ended. */
+/**
+ * Number of runs at a time. With one, output is printed at once; with two, when a run has ended, so that it does not
+ * mix.
+ */
 const LANES = given ? 1 : Math.min(2, navigator.hardwareConcurrency);
 const live = LANES === 1;
 
-/** `deno test` on `paths`; types are `deno task check`'s business. */
+/** Runs `deno test` on `paths`, without checking types, which `deno task check` does. */
 async function deno({ mode, flags, ignore = [], env, more = [], ...run }: Run): Promise<Counts> {
   const own = SEPARATE.find((folder) => folder === mode), ours = own === "native" ? undefined : own;
   const paths = run.paths.filter((path) => {
@@ -105,7 +111,7 @@ async function deno({ mode, flags, ignore = [], env, more = [], ...run }: Run): 
     .toArray().at(-1);
   const [passed, failed, skipped] = (summary ?? []).slice(1).map((count) => Number(count ?? 0));
   const counts = { passed: passed ?? 0, failed: failed ?? 0, skipped: skipped ?? 0 };
-  // A process that ended badly without a failed test, or that ran no test, counts as one failure.
+  // A process that failed without a failed test, or that ran no test, counts as one failure.
   if (counts.failed === 0 && (!success || counts.passed + counts.skipped === 0)) counts.failed = 1;
   return counts;
 }
@@ -115,7 +121,7 @@ const skip = (mode: string, why: string, failed = false): Counts => {
   return { passed: 0, failed: failed ? 1 : 0, skipped: failed ? 0 : 1 };
 };
 
-/** Three parts of about the same time. */
+/** The runs of the narrow mode: three parts that take about equally long. */
 function narrow(): (() => Promise<Counts>)[] {
   const run = (paths: readonly string[], ignore?: readonly string[]) => () =>
     deno({ mode: "narrow", flags: v8Flags(false), paths, ignore });
@@ -152,11 +158,11 @@ const everything = [
 const onLlvmpipe = {
   mode: "WebGPU on llvmpipe",
   driver: llvmpipe,
-  // What memory is counted does not depend on the implementation that drives the adapter.
+  // Memory estimates do not depend on the driver, so one driver is enough for "rehearsal".
   tests: [...everything, ...engine("rehearsal"), "generate/rows_test.ts", "bench/gpu_test.ts"],
   device: "webgpu:software",
 };
-// The shader compiler is llvmpipe's run's, the adapter Dawn's run's: each kernel once is enough.
+// The runs on llvmpipe (same shader compiler) and through Dawn (same driver) test more; here each kernel once is enough.
 const onSwiftShader = {
   mode: "WebGPU on SwiftShader",
   driver: swiftShader,
@@ -171,12 +177,12 @@ const onDawn = {
 };
 const DAWN = specifierOf("webgpu");
 
-/** Tests on an adapter, if it is installed. */
+/** Runs tests on an adapter, if its driver is installed. */
 async function webgpu({ mode, driver, tests, device }: typeof onDawn): Promise<Counts> {
   const there = await Deno.stat(driver).then(() => true, () => false), dawn = device.includes("dawn");
   const missing = !there ? driver : dawn && !await fetched(DAWN) ? DAWN : undefined;
   if (missing !== undefined) return skip(mode, `there is no ${missing}`, Deno.env.get("REQUIRE_WEBGPU") === "1");
-  const runtime = { XDG_RUNTIME_DIR: Deno.env.get("XDG_RUNTIME_DIR") ?? "/tmp" }; // the Vulkan loader warns without
+  const runtime = { XDG_RUNTIME_DIR: Deno.env.get("XDG_RUNTIME_DIR") ?? "/tmp" }; // without it the Vulkan loader prints a warning
   const env = { NANOGPT_TEST_DEVICES: device, VK_ICD_FILENAMES: driver, ...runtime };
   const more = dawn ? ["--allow-ffi"] : []; // native code
   return await deno({ mode, flags: v8Flags(false), paths: given ? paths : testFolders(tests), env, more });
@@ -194,7 +200,7 @@ const waiting = [
   () => webgpu(onSwiftShader),
   ...(given ? [dawn] : []),
   separate("browser"),
-  separate("everywhere"), // npm, Node, the bundlers and Chromium, with what each of them asks for
+  separate("everywhere"), // npm, Node, the bundlers and Chromium, with the permissions that they need
 ];
 const runs: Counts[] = [];
 async function lane(): Promise<void> {
@@ -202,7 +208,7 @@ async function lane(): Promise<void> {
 }
 await Promise.all(Array.from({ length: LANES }, lane));
 
-/** Whether Deno has a package, or can get it. */
+/** Whether Deno has a package in its cache or can download it. */
 async function fetched(specifier: string): Promise<boolean> {
   const command = new Deno.Command(Deno.execPath(), { args: ["cache", "--quiet", specifier], cwd: root });
   return (await command.output()).success;

@@ -1,23 +1,23 @@
-/** What the tests share: the devices, and comparisons that say what went wrong. */
+/** Helpers of the tests: devices, comparisons, processes, damaged files. */
 import type { CpuOptions } from "../src/device/cpu.ts";
 import { createDevice, type DeviceName } from "../src/device/create.ts";
 import type { Device } from "../src/engine/device.ts";
 import type { Tensor } from "../src/engine/tensor.ts";
 import type { RandomGenerator } from "../src/random/mod.ts";
 
-/** A device whose name is not known before the test runs; the options are the CPU's. */
+/** Makes a device by a name known only at run time; the options apply to the CPU only. */
 export const openDevice = (name: string, options: CpuOptions = {}): Promise<Device> =>
   createDevice(name as DeviceName, name === "cpu" ? options : {});
 
 export interface TestDevice {
-  /** As test names show it: `reference`, `cpu narrow`, `cpu wide`. */
+  /** The name in titles of tests: `reference`, `cpu narrow` or `cpu wide`. */
   readonly name: string;
   readonly device: Device;
 }
 
 /**
- * The devices that tests run on: the reference and the CPU, whose mode is the process's own, or those that
- * NANOGPT_TEST_DEVICES names (`webgpu:software,webgpu:dawn:software`).
+ * Makes the devices that tests run on: the devices in NANOGPT_TEST_DEVICES (`webgpu:software,webgpu:dawn:software`), by
+ * default the reference and the CPU. The CPU's mode is that of the process.
  */
 export async function devices(): Promise<TestDevice[]> {
   const names = Deno.env.get("NANOGPT_TEST_DEVICES")?.split(",") ?? ["reference", "cpu"];
@@ -27,7 +27,7 @@ export async function devices(): Promise<TestDevice[]> {
   }));
 }
 
-/** Whether the process was started with V8's flags of wide mode. */
+/** Whether the process was started with V8's flags for wide mode. */
 function wide(): boolean {
   return (Deno.env.get("DENO_V8_FLAGS") ?? "").includes("revectorize");
 }
@@ -37,7 +37,9 @@ export interface Limit {
   readonly rtol: number;
 }
 
-/** Throws unless |actual − expected| ≤ atol + rtol · |expected| everywhere; tells the element that misses by most. */
+/**
+ * Throws unless |actual − expected| ≤ atol + rtol · |expected| for all elements; the message names the worst element.
+ */
 export function assertClose(actual: ArrayLike<number>, expected: ArrayLike<number>, limit: Limit, what: string): void {
   if (actual.length !== expected.length) {
     throw new Error(`${what}: ${actual.length} elements, expected ${expected.length}`);
@@ -65,7 +67,7 @@ export function assertShape(actual: Tensor, expected: readonly number[], what: s
   }
 }
 
-/** Runs `body` with a temporary folder, which is gone afterwards. */
+/** Runs `body` with a temporary folder, then removes the folder. */
 export async function inFolder(body: (folder: string) => Promise<void>): Promise<void> {
   const folder = await Deno.makeTempDir();
   try {
@@ -75,7 +77,7 @@ export async function inFolder(body: (folder: string) => Promise<void>): Promise
   }
 }
 
-/** A command of src/cli as a process of its own, which may read and write files and nothing else. */
+/** Starts a command of src/cli as a process with permission to read and write files only. */
 export function startCommand(name: string, args: readonly string[]): Deno.ChildProcess {
   const allowed = ["--allow-env=NANOGPT_DEBUG", "--allow-read", "--allow-write"];
   return new Deno.Command(Deno.execPath(), {
@@ -87,20 +89,22 @@ export function startCommand(name: string, args: readonly string[]): Deno.ChildP
   }).spawn();
 }
 
-/** What a process has printed when it has ended, as far as nobody has read it. */
+/** Waits for the end of a process. @returns its exit code, and the output that was not read before */
 export async function finished(child: Deno.ChildProcess): Promise<{ code: number; out: string; err: string }> {
   const { code, stdout, stderr } = await child.output();
   const [out, err] = [stdout, stderr].map((bytes) => new TextDecoder().decode(bytes));
   return { code, out, err };
 }
 
-/** Runs a command of src/cli to its end. */
+/** Runs a command of src/cli and waits for its end. */
 export const runCommand = (name: string, ...args: string[]): ReturnType<typeof finished> =>
   finished(startCommand(name, args));
 
 /**
- * A file with one change at a place: a bit, a byte, cut off, or some bytes put in, taken out or said twice, or one of `own`, the
- * changes that hurt the format most. May change `bytes` too.
+ * Damages a file at a place, in a random way: flips a bit, sets a byte, truncates the file, inserts, removes or repeats
+ * some bytes, or applies one of `own`, changes specific to the format. May change `bytes` in place.
+ *
+ * @returns the damaged file
  */
 export function damaged(
   bytes: Uint8Array<ArrayBuffer>,

@@ -1,10 +1,12 @@
-/** Finding an adapter, and opening it with all that it has. */
+/** Finds a WebGPU adapter and opens it as a device. */
 import { DeviceError } from "../errors.ts";
 import { WebGPUDevice } from "./webgpu.ts";
 
-/** Asked for where the adapter has them, needed by nothing: `gpu.features` of a device tells which are there. */
+/** Optional features, requested if the adapter has them. `gpu.features` of the device lists the granted ones. */
 const FEATURES = ["timestamp-query", "shader-f16", "subgroups"] as const;
-/** Those that kernels may come up against; of others the default is enough. */
+/**
+ * Limits that kernels can reach, requested at the adapter's maximum. WebGPU's defaults suffice for all other limits.
+ */
 const LIMITS = [
   "maxStorageBufferBindingSize",
   "maxBufferSize",
@@ -15,21 +17,21 @@ const LIMITS = [
 ] as const;
 
 /**
- * Opens an adapter with all the limits that it has.
+ * Opens an adapter with its maximum limits.
  *
- * @param software whether it may be one that computes on the processor, or must not
- * @throws {DeviceError} when there is no such adapter
+ * @param software whether an adapter that computes on the CPU is accepted; default false
+ * @throws {DeviceError} when there is no suitable adapter
  */
 export async function openWebGPU(gpu: GPU | undefined, { software = false } = {}): Promise<WebGPUDevice> {
   const adapter = await gpu?.requestAdapter({ powerPreference: "high-performance" });
-  if (!adapter) throw new DeviceError("webgpu: there is no adapter; the device cpu runs everywhere");
+  if (!adapter) throw new DeviceError("webgpu: there is no adapter; use the device cpu, which runs everywhere");
   const { info } = adapter,
     parts = [info.vendor, info.architecture, info.device, info.description],
-    described = parts.filter((part) => part && !/^\d+$/.test(part)); // wgpu numbers vendors and devices
+    described = parts.filter((part) => part && !/^\d+$/.test(part)); // wgpu reports vendors and devices as numbers
   const description = described.join(" ") || "an adapter without a name";
   if (isSoftware(info, description) && !software) {
     throw new DeviceError(
-      `webgpu: the only adapter computes on the processor (${description}); webgpu:software asks for it`,
+      `webgpu: the only adapter computes on the processor (${description}); to use it, name the device webgpu:software`,
     );
   }
   const requiredLimits = Object.fromEntries(LIMITS.map((name) => [name, adapter.limits[name]]));

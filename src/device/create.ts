@@ -1,6 +1,6 @@
 /**
- * Devices: where tensors live and are computed. {@linkcode createDevice} makes one by its name: the CPU by WebAssembly, a GPU by
- * WebGPU, or the reference in plain TypeScript.
+ * Devices, which hold tensors and compute with them. {@linkcode createDevice} makes one by name: the CPU (WebAssembly),
+ * a GPU (WebGPU), or the reference (plain TypeScript).
  *
  * @module
  */
@@ -9,25 +9,25 @@ import { CpuDevice, type CpuOptions } from "./cpu.ts";
 import type { Device } from "../engine/device.ts";
 import { ReferenceDevice } from "./reference.ts";
 
-/** What {@linkcode createDevice} takes. */
+/** Names of the devices that {@linkcode createDevice} makes. */
 export type DeviceName =
   | ("auto" | "cpu" | "reference")
   | ("webgpu" | "webgpu:software" | "webgpu:dawn" | "webgpu:dawn:software");
-/** What each device can be asked for. */
+/** The options of each device. */
 export type DeviceOptions = { readonly [Name in DeviceName]: Name extends "auto" | "cpu" ? CpuOptions : NoOptions };
-/** Of a device that has none. */
+/** The options of a device without options. */
 export type NoOptions = { readonly [option: string]: undefined };
 
 const CPU: readonly (keyof CpuOptions)[] = ["threads", "guards", "native"], NONE: readonly string[] = [];
-/** By device, the options that it has. */
+/** Names of the options of each device. */
 const OPTIONS: Readonly<Record<DeviceName, readonly string[]>> = {
   ...{ auto: CPU, cpu: CPU, reference: NONE },
   ...{ webgpu: NONE, "webgpu:software": NONE, "webgpu:dawn": NONE, "webgpu:dawn:software": NONE },
 };
 
-/** Whether a device has this name, which may come from a flag. */
+/** Whether a text, such as the value of a flag, is the name of a device. */
 export const isDeviceName = (name: string): name is DeviceName => Object.hasOwn(OPTIONS, name);
-/** Whether the device can be asked for this. */
+/** Whether a device has an option. */
 export const hasOption = (name: DeviceName, option: keyof CpuOptions): boolean => OPTIONS[name].includes(option);
 
 /**
@@ -35,14 +35,16 @@ export const hasOption = (name: DeviceName, option: keyof CpuOptions): boolean =
  *
  * - `cpu`: WebAssembly on all processors;
  * - `reference`: plain TypeScript in f64, slow;
- * - `webgpu`: the GPU that `navigator.gpu` gives; `webgpu:dawn`: through `npm:webgpu`, fetched when it is named. With
- *   `:software` behind it, an adapter that computes on the processor will do;
- * - `auto`: the CPU, until WebGPU has been measured on GPUs.
+ * - `webgpu`: the GPU of `navigator.gpu`;
+ * - `webgpu:dawn`: the GPU through the npm package `webgpu`, which is downloaded on first use;
+ * - `webgpu:software` and `webgpu:dawn:software`: accept an adapter that computes on the CPU, too;
+ * - `auto`: the same device as `cpu`, until WebGPU has been measured on GPUs.
  *
  * @param name default: `auto`
- * @param options of `cpu`: `threads` (default: one for each processor), `native` (from `loadNative`), and `guards`, which tests turn on
- * @returns the device, when its threads have started
- * @throws {DeviceError} when the name or an option is not one of these, there is no adapter, or memory is refused
+ * @param options only for `cpu` and `auto`: `threads` (default: one for each processor), `native` (from `loadNative`),
+ *   and `guards`, which tests use
+ * @returns the device, after its threads have started
+ * @throws {DeviceError} when the name or an option is not valid, there is no adapter, or the system refuses the memory
  * @example
  * ```ts
  * import { assertEquals } from "@std/assert";

@@ -1,26 +1,26 @@
 /**
- * Dawn, Chromium's WebGPU, out of the npm package `webgpu`: native code, which Deno loads only with `--allow-ffi`. The
- * package (132 MB) is fetched when a program first comes here.
+ * Dawn, Chromium's implementation of WebGPU, from the npm package `webgpu`. It is native code, which Deno loads only
+ * with `--allow-ffi`. The package (132 MB) is downloaded on first use.
  *
- * While something is awaited, Dawn asks whether the GPU is done at every turn of the event loop, through `setImmediate`: that
- * keeps a processor busy, and each question is a new native function. Under `deno test` (Deno 2.9.6) these were collected
- * for the first time when there were 360,000, and that took longer than anybody would wait. So what Dawn finds as
- * `setImmediate` waits, the longer the more has been waited already.
+ * While a promise is pending, Dawn polls the GPU on every turn of the event loop, through `setImmediate`. This keeps a
+ * processor busy, and each poll allocates a native function: under `deno test` (Deno 2.9.6) the first garbage
+ * collection came after 360,000 of them and took so long that tests seemed to hang. So Dawn is given its own
+ * `setImmediate`, which delays a poll by a share of the time waited so far.
  */
 import { DeviceError } from "../errors.ts";
 import { importPackage } from "../packages.ts";
 
-/** Kept, for the process ends when it is collected. */
+/** Held for the life of the process, because the process would end when the object is collected. */
 let entry: GPU | undefined;
 
 /**
- * Dawn's `navigator.gpu`.
+ * Returns Dawn's equivalent of `navigator.gpu`.
  *
- * @throws {DeviceError} without the permission to load native code, and when the package cannot be had
+ * @throws {DeviceError} without the permission to load native code, and when the package cannot be loaded
  */
 export async function dawn(): Promise<GPU> {
   if (entry) return entry;
-  // Asked first: without the permission nothing should be fetched.
+  // The permission comes first: without it the package must not be downloaded.
   if (((await globalThis.Deno?.permissions.request({ name: "ffi" }))?.state ?? "granted") !== "granted") {
     throw new DeviceError("webgpu:dawn: Dawn is native code, which Deno loads only with --allow-ffi");
   }
@@ -34,12 +34,12 @@ export async function dawn(): Promise<GPU> {
   }
 }
 
-/** Milliseconds of a wait in which Dawn may ask at every turn: what is done at once is not held up. */
+/** In the first milliseconds of a wait, Dawn polls on every turn, so that short waits are not delayed. */
 const AT_ONCE = 0.5;
-/** Then it asks again after this share of what has been waited, or after the most milliseconds. */
+/** After that, the next poll comes after this share of the time waited so far, but at most after MOST milliseconds. */
 const SHARE = 1 / 8, MOST = 50;
 
-/** Dawn's methods that begin to wait. */
+/** Dawn's methods that start a wait. */
 const WAITING: readonly (readonly [type: string, method: string])[] = [
   ["GPU", "requestAdapter"],
   ["GPUAdapter", "requestDevice"],
@@ -53,7 +53,7 @@ function slowDown(globals: Record<string, { prototype: Record<string, (...args: 
   const usual = globalThis.setImmediate;
   let began = 0, question: (() => void) | undefined, timer: ReturnType<typeof setTimeout> | undefined;
 
-  /** Calls into Dawn; it finds `wait` as `setImmediate`, and nobody else does. */
+  /** Calls Dawn with `wait` in place of `setImmediate`; all other code uses the usual one. */
   function call<T>(native: () => T): T {
     globalThis.setImmediate = wait as typeof setImmediate;
     try {
@@ -76,7 +76,7 @@ function slowDown(globals: Record<string, { prototype: Record<string, (...args: 
     const { prototype } = globals[type], native = prototype[method];
     prototype[method] = function (...args) {
       began = performance.now();
-      if (timer !== undefined) { // somebody waits already, perhaps for long
+      if (timer !== undefined) { // another wait is going on and may have slowed down: polls at once again
         clearTimeout(timer);
         timer = undefined;
         usual(question!);

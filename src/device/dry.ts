@@ -1,20 +1,20 @@
-/** A device that holds nothing and computes nothing: it counts what a program takes of another. */
+/** A device that stores and computes nothing. It measures how much memory a program needs on another device. */
 import type { NumberArray, StorageType } from "../kernel.ts";
 import { type Command, Device, type Launch, type Storage } from "../engine/device.ts";
 
 /**
- * Runs a program without its work. Storages come and go as they would on the other device, by the same code, so
- * {@linkcode Device.memory} tells the bytes that the program will take there.
+ * Runs a program without its computations. Storages are allocated and freed by the same code as on the other device, so
+ * {@linkcode Device.memory} reports the bytes that the program will take there.
  */
 export class DryDevice extends Device {
   override readonly name: string;
   override readonly readsAtOnce: boolean;
   /** Bytes of the largest storage. */
   largest = 0;
-  /** Multiplications and additions so far, of the kernels that count them. */
+  /** Number of multiplications and additions so far, in kernels that count them. */
   flops = 0;
 
-  /** @param of the device that the program is meant for; nothing happens on it */
+  /** @param of the device that the program is meant for; it is not used to compute or to allocate */
   constructor(readonly of: Device) {
     super();
     this.name = of.name;
@@ -33,7 +33,7 @@ export class DryDevice extends Device {
   override write(storage: Storage, values: ArrayLike<number>): void {
     this.checkWrite(storage, values);
   }
-  /** Zeros. */
+  /** Returns zeros. */
   protected override fetch({ length, dtype }: Storage): Promise<NumberArray> {
     return Promise.resolve(dtype === "i32" ? new Int32Array(length) : new Float32Array(length));
   }

@@ -1,7 +1,7 @@
 import type { Profile } from "../engine/profile.ts";
 import type { Launch } from "../engine/device.ts";
 
-/** Launches between two collections. */
+/** Maximum number of launches in one submission. */
 const MOST = 2048;
 
 interface Collected {
@@ -9,14 +9,17 @@ interface Collected {
   readonly launches: readonly (readonly [Launch, Profile])[];
 }
 
-/** Times of launches by the GPU's own clock: two timestamps around a pass, resolved with each submission, read with the next read. */
+/**
+ * Measures launches with the GPU's clock. Two timestamps enclose each pass; they are resolved at the end of a
+ * submission and read with the next read.
+ */
 export class GpuClock {
   #queries: GPUQuerySet;
   #resolved: GPUBuffer;
   #launches: (readonly [Launch, Profile])[] = [];
   #collected: Collected[] = [];
 
-  /** @param gpu with the feature `timestamp-query` */
+  /** @param gpu a device with the feature `timestamp-query` */
   constructor(readonly gpu: GPUDevice) {
     this.#queries = gpu.createQuerySet({ type: "timestamp", count: 2 * MOST });
     this.#resolved = gpu.createBuffer({
@@ -24,16 +27,16 @@ export class GpuClock {
       usage: GPUBufferUsage.QUERY_RESOLVE | GPUBufferUsage.COPY_SRC,
     });
   }
-  /** Whether what was measured has to be submitted first. */
+  /** Whether no more launches fit into this submission. */
   get full(): boolean {
     return this.#launches.length === MOST;
   }
-  /** For the pass of the next launch. */
+  /** The timestamps to write in the pass of a launch. */
   next(launch: Launch, profile: Profile): GPUComputePassTimestampWrites {
     const number = this.#launches.push([launch, profile]) - 1;
     return { querySet: this.#queries, beginningOfPassWriteIndex: 2 * number, endOfPassWriteIndex: 2 * number + 1 };
   }
-  /** At the end of a submission. */
+  /** Resolves the timestamps at the end of a submission. */
   collect(encoder: GPUCommandEncoder): void {
     const launches = this.#launches.splice(0), { length } = launches;
     if (length === 0) return;
@@ -45,7 +48,7 @@ export class GpuClock {
     encoder.copyBufferToBuffer(this.#resolved, 0, staging, 0, 16 * length);
     this.#collected.push({ staging, launches });
   }
-  /** Adds what has been collected to the profiles. */
+  /** Reads the collected times and adds them to the profiles. */
   async read(): Promise<void> {
     await Promise.all(
       this.#collected.splice(0).map(async ({ staging, launches }) => {

@@ -1,28 +1,30 @@
 import { DeviceError } from "../errors.ts";
 
 /**
- * What a GPU says against what it was told. It says it later, so it surfaces as a {@linkcode DeviceError} at the next read,
- * and at every launch and read from then on.
+ * Collects the errors of a GPU. WebGPU reports errors asynchronously, so an error is thrown as a {@linkcode
+ * DeviceError} by the next read, and by every launch and read afterwards.
  */
 export class GpuErrors {
-  /** The kernel that was encoded last. */
+  /** Name of the kernel that was encoded last. */
   latest = "any kernel";
   #failure: DeviceError | undefined;
-  /** An error outside of all scopes. Mostly it follows from one that a scope has seen, which is the one to tell. */
+  /**
+   * An error outside all error scopes. It is mostly a consequence of an error inside a scope, which takes precedence.
+   */
   #uncaptured: DeviceError | undefined;
   #checks: Promise<void>[] = [];
   #closed = false;
 
   constructor(readonly gpu: GPUDevice) {
     gpu.addEventListener("uncapturederror", (event) => {
-      event.preventDefault(); // or it is printed too
+      event.preventDefault(); // otherwise the error is printed, too
       this.#uncaptured ??= new DeviceError(`webgpu: ${(event as GPUUncapturedErrorEvent).error.message}`);
     });
     gpu.lost.then(({ reason, message }) => {
       if (!this.#closed) this.#fail(`the device was lost in or before ${this.latest}: ${message || reason}`);
     });
   }
-  /** From now on, to be lost is no failure. */
+  /** Closes the device: losing it is not an error any more. */
   close(): void {
     this.#closed = true;
   }
@@ -30,7 +32,7 @@ export class GpuErrors {
   #fail(why: string): void {
     this.#failure ??= new DeviceError(`webgpu: ${why}`);
   }
-  /** Creates something; what is said against it is told with its name, or as `explain` has it. */
+  /** Calls `create` and records its errors, with the name `what` or, if given, the text of `explain`. */
   scoped<T>(what: string, create: () => T, explain?: () => Promise<string | undefined>): T {
     this.gpu.pushErrorScope("validation");
     this.gpu.pushErrorScope("out-of-memory");
@@ -44,17 +46,20 @@ export class GpuErrors {
     return made;
   }
 
-  /** @throws {DeviceError} when something is known to have failed */
+  /** Throws the first error known so far. @throws {DeviceError} */
   check(): void {
     if (this.#failure) throw this.#failure;
   }
-  /** Waits for what is said of all that was created. @throws {DeviceError} when something has failed */
+  /** Waits for the results of all error scopes. @throws {DeviceError} when there was an error */
   async settled(): Promise<void> {
     await Promise.all(this.#checks.splice(0));
     this.#failure ??= this.#uncaptured;
     this.check();
   }
-  /** Why reading failed: the loss of the device may be told after what fails because of it. */
+  /**
+   * Finds out why a read failed. If the device was lost, the notice can come after the failed read: it is awaited for
+   * 100 ms.
+   */
   async explain(error: unknown): Promise<DeviceError> {
     let timer: ReturnType<typeof setTimeout> | undefined;
     await Promise.race([this.gpu.lost, new Promise<void>((resolve) => timer = setTimeout(resolve, 100))]);

@@ -1,14 +1,21 @@
 /**
- * Where the elements of a matrix in panels stand in the CPU's memory. A panel holds `width` rows side by side: element by element of
- * f32 and bf16. Of q8_0 it holds block by block: the scales of the rows, then pairs of neighbours k and k + 1, row by row. Behind the
- * last row, the last panel holds what no product looks at.
+ * The layout of a matrix in panels in the CPU's memory. A panel holds `width` rows.
+ *
+ * - f32 and bf16: element 0 of all rows, then element 1 of all rows, and so on.
+ * - q8_0: block 0 of all rows, then block 1 of all rows, and so on. Within that: the scales of the rows, then elements
+ *   0 and 1 of each row, elements 2 and 3 of each row, and so on.
+ *
+ * If the number of rows is not a multiple of `width`, the rest of the last panel is padding, which no product uses.
  */
 import { Q8_0 } from "../engine/q8_0.ts";
 import type { Panels } from "../kernel.ts";
 
 type Elements = Float32Array | Uint16Array;
 
-/** Calls `move` for each row's run of elements from `offset` on: first place in `memory`, first of the run, how many. */
+/**
+ * Calls `move` for each run of `count` elements from `offset` on that is within one row, with the index of its first
+ * element in `memory` and in the run of all elements, and its length.
+ */
 function runs(
   { length, width }: Panels,
   offset: number,
@@ -22,7 +29,7 @@ function runs(
   }
 }
 
-/** Puts elements `offset` and on of the matrix into their places. @param memory of the whole block */
+/** Writes elements of the matrix, from number `offset` on. @param memory the memory of the whole block */
 export function toPanels<T extends Elements>(
   memory: T,
   panels: Panels,
@@ -35,7 +42,7 @@ export function toPanels<T extends Elements>(
   });
 }
 
-/** Takes them out, row by row. */
+/** Reads elements of the matrix, from number `offset` on, in row-major order, into `out`. */
 export function fromPanels<T extends Elements>(memory: T, panels: Panels, offset: number, out: T): T {
   const { width } = panels;
   runs(panels, offset, out.length, (place, at, n) => {
@@ -44,7 +51,7 @@ export function fromPanels<T extends Elements>(memory: T, panels: Panels, offset
   return out;
 }
 
-/** Copies blocks of q8_0 in, or out: calls `move` with the place of each byte in `memory` and in the blocks. */
+/** Copies q8_0 blocks to or from panels: calls `move` with the index of each byte in `memory` and in the blocks. */
 export function q8Places(
   { length, width }: Panels,
   offset: number,

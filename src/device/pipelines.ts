@@ -9,15 +9,15 @@ export interface Compiled {
   readonly number: number;
 }
 
-/** Shaders, each compiled once for every set of operands that are there, fresh, or bf16. */
+/** Compiles shaders, each once for every variant: which operands are present, fresh, bf16, q8_0. */
 export class Pipelines {
-  /** How many were made. */
+  /** Number of pipelines made so far. */
   count = 0;
   #compiled = new Map<AnyPass, Map<number, Compiled>>();
 
   constructor(readonly gpu: GPUDevice, readonly errors: GpuErrors) {}
 
-  /** @param variant which operands are there and which are fresh, in one number */
+  /** Returns the pipeline of a pass, compiled on first use. @param variant the number of the variant (`variantOf`) */
   get(pass: AnyPass, launch: Launch, { variant, workspace }: { variant: number; workspace: boolean }): Compiled {
     let variants = this.#compiled.get(pass);
     if (!variants) this.#compiled.set(pass, variants = new Map());

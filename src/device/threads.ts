@@ -1,33 +1,41 @@
 /**
- * The CPU device's threads: the work of a launch is cut into chunks, and whoever is free takes the next.
+ * The CPU device's threads. The tasks of a launch are divided into chunks, which the threads claim one by one.
  *
- * A thread that the system takes away holds up one chunk, not the launch: the others, the calling thread among them, take
- * the rest. Each begins with chunks of its own, the same ones in every launch of a kind, so that its cache holds what it
- * needs again; when they are taken it helps the others. All state is in the first words of the kernels' shared memory. A
- * launch is opened by storing its generation, and a chunk is taken by compare-exchange on its owner's
- * (generation << 12 | next chunk), so that nobody takes a chunk of a launch that has gone.
+ * If the system deschedules a thread, it delays only the chunk that the thread works on; the other threads, including
+ * the calling one, take the remaining chunks. A thread first claims its own chunks, which are the same in every launch
+ * of a kind, so their data is still in its cache. Then it helps other threads.
+ *
+ * All state is in the first words of the shared memory. To open a launch, the calling thread stores the launch's
+ * generation number. To claim a chunk, a thread does a compare-exchange on the owner's word (generation << 12 | next
+ * chunk). It fails for a chunk of an earlier launch, because the generation differs.
  */
 import { DeviceError } from "../errors.ts";
 
-/** Where the modules lie in the control words, in 32-bit words; before them, each thread has a cache line for its claims. */
+/**
+ * Layout of the control words, in 32-bit words: the table of modules starts at `modules`, after a cache line of claims
+ * per thread.
+ */
 export const CONTROL = { modules: 4112, moduleWords: 2, maxModules: 1984, words: 8192 } as const;
 
-/** Machine code that multiplies packed panels, which whoever may load it hands to the CPU device: `loadNative` makes it. */
+/** Machine code that multiplies packed panels. `loadNative` makes it, and the caller passes it to the CPU device. */
 export interface NativeTile {
-  /** Where in the process the code stands. */
+  /** Address of the code in the process. */
   readonly entry: bigint;
-  /** Where in a thread's scratch it finds its arguments. */
+  /** Offset of the arguments in a thread's scratch memory. */
   readonly argumentsAt: number;
-  /** What a thread calls the code with. It is also a worker's source text, so it uses nothing from outside itself. */
+  /**
+   * Makes the function that calls the code. Workers get its source text, so it must not use names from outside its
+   * body.
+   */
   connect(entry: bigint, memory: WebAssembly.Memory, args: number): { call(): void; close(): void };
 }
 
-/** What a thread needs to know. It travels to workers, so it is plain data, but for the native tile's function. */
+/** Options of a thread. They are sent to workers, so they are plain data, except for the functions in `native`. */
 export interface ThreadOptions {
   readonly memory: WebAssembly.Memory;
-  /** Address of this thread's scratch. */
+  /** Address of this thread's scratch memory. */
   readonly scratch: number;
-  /** Its number, from 0, and how many there are. */
+  /** Number of this thread, from 0. */
   readonly thread: number;
   readonly threads: number;
   readonly native?: NativeTile;
@@ -36,19 +44,19 @@ export interface ThreadOptions {
 export interface Thread {
   /** Runs one compiled kernel over a range of tasks. */
   run(module: number, args: number, begin: number, end: number): void;
-  /** Opens a launch and works on it until all of it is done; false where a chunk failed, on whatever thread. */
+  /** Opens a launch and works on it until all chunks are done. Returns false if a chunk failed on any thread. */
   launch(module: number, args: number, tasks: number, chunks: number): boolean;
-  /** Works on other threads' launches, for ever. */
+  /** Works on launches of the calling thread, forever. */
   serve(): void;
-  /** Lets go of what {@linkcode NativeTile.connect} has opened. */
+  /** Closes the connection that {@linkcode NativeTile.connect} opened. */
   close(): void;
 }
 
 /**
- * One thread. This function is also a worker's source text, so it uses nothing from outside itself.
+ * Makes one thread. Workers get the source text of this function, so it must not use names from outside its body.
  *
- * Waiting spins for some 40 µs, since the next launch mostly comes sooner, and then sleeps, so that an idle or a crowded
- * machine loses nothing.
+ * To wait, a thread spins for about 40 µs, because the next launch mostly comes sooner. After that it sleeps and leaves
+ * the processor to other programs.
  */
 export function makeThread({ memory, scratch, thread, threads, native }: ThreadOptions): Thread {
   const OPEN = 0, DONE = 1, SLEEPERS = 2, WAITING = 3, MODULE = 4, ARGS = 5, TASKS = 6, CHUNKS = 7, FAILED = 8;
@@ -70,18 +78,21 @@ export function makeThread({ memory, scratch, thread, threads, native }: ThreadO
     kernel(args, begin, end);
   }
 
-  /** Takes chunks of the launch `mine` until there are none: first this thread's own, then the others'. */
+  /**
+   * Claims and runs chunks of the launch `mine` until none are left: first this thread's chunks, then chunks of
+   * other threads.
+   */
   function work(mine: number): void {
     const chunks = words[CHUNKS];
     for (let i = 0; i < threads; i++) {
       const owner = (thread + i) % threads, claims = CLAIMS + CLAIM_WORDS * owner;
       const first = Math.floor(chunks * owner / threads), end = Math.floor(chunks * (owner + 1) / threads);
       for (;;) {
-        // A claim of another generation is from a launch that has gone.
+        // A claim with another generation is from an earlier launch.
         const claim = Atomics.load(words, claims), chunk = claim >>> 12 === mine ? claim & 4095 : first;
         if (chunk >= end) break;
         if (Atomics.load(words, OPEN) !== mine) return;
-        // Where the exchange succeeds, the launch is still open, and so what was read of it belongs to it.
+        // If the exchange succeeds, the launch is still open, so the words read above belong to this launch.
         if (Atomics.compareExchange(words, claims, claim, mine << 12 | chunk + 1) === claim) take(chunk, chunks);
       }
     }
@@ -89,19 +100,19 @@ export function makeThread({ memory, scratch, thread, threads, native }: ThreadO
 
   function take(chunk: number, chunks: number): void {
     const tasks = words[TASKS];
-    // Whole eights of elements to a chunk where there are many, so that vectors and cache lines are not shared.
+    // If there are many tasks, chunks are multiples of 8 elements, so that they share no vectors and cache lines.
     const size = tasks > 64 * chunks ? Math.ceil(tasks / chunks / 8) * 8 : tasks / chunks;
     const begin = Math.min(tasks, Math.floor(chunk * size));
     const end = chunk + 1 === chunks ? tasks : Math.min(tasks, Math.floor((chunk + 1) * size));
     try {
       if (begin < end) run(words[MODULE], words[ARGS], begin, end);
-    } catch { // a trap, or no memory to compile: counted as done all the same, or the caller would wait for ever
+    } catch { // a trap, or no memory to compile; the chunk still counts as done, or the caller would wait forever
       Atomics.store(words, FAILED, 1);
     }
     if (Atomics.add(words, DONE, 1) === chunks - 1 && Atomics.load(words, WAITING)) Atomics.notify(words, DONE);
   }
 
-  /** Spins while `busy`, for a while; whether it ended. */
+  /** Spins while `busy()`, for at most 40 µs. Returns whether `busy()` became false. */
   function spin(busy: () => boolean): boolean {
     const start = performance.now();
     while (performance.now() - start < SPIN) {
@@ -111,8 +122,8 @@ export function makeThread({ memory, scratch, thread, threads, native }: ThreadO
   }
 
   function launch(module: number, args: number, tasks: number, chunks: number): boolean {
-    Atomics.store(words, OPEN, 0); // late comers of the last launch find nothing from here on
-    if (++generation > LAST_GENERATION) { // an old claim's number would come again
+    Atomics.store(words, OPEN, 0); // from here on, threads still in the last launch can claim nothing
+    if (++generation > LAST_GENERATION) { // numbers repeat, so old claims are erased
       generation = 1;
       words.fill(0, CLAIMS, MODULES);
     }
@@ -141,7 +152,7 @@ export function makeThread({ memory, scratch, thread, threads, native }: ThreadO
         continue;
       }
       const open = Atomics.load(words, OPEN);
-      if (open !== 0) work(seen = open); // else it is being opened
+      if (open !== 0) work(seen = open); // 0: the next launch is just being opened
     }
   }
   function close(): void {
@@ -157,10 +168,10 @@ interface NodeWorker {
 }
 
 /**
- * Starts a thread that serves for ever and does not keep the process alive.
+ * Starts a worker that serves launches forever. It does not keep the process alive.
  *
- * @returns what ends it
- * @throws {DeviceError} when a browser refuses it
+ * @returns a function that stops the worker
+ * @throws {DeviceError} when a browser refuses to start the worker
  */
 export async function startWorker({ native, ...options }: ThreadOptions): Promise<() => void> {
   const tile = native && `{ entry: ${native.entry}n, argumentsAt: ${native.argumentsAt}, connect: ${native.connect} }`;
@@ -172,7 +183,7 @@ export async function startWorker({ native, ...options }: ThreadOptions): Promis
     worker.unref();
     return () => void worker.terminate();
   }
-  // A worker of a worker may need its parent's event loop to get going, and a launch does not give it any turns: so wait.
+  // A worker started by a worker can need its parent's event loop to start, which launches block: wait until it is ready.
   const source = `onmessage = ({ data }) => { const thread = ${start}(data); postMessage("ready"); thread.serve(); };`;
   const url = URL.createObjectURL(new Blob([source], { type: "text/javascript" })), worker = new Worker(url);
   try {
@@ -189,5 +200,5 @@ export async function startWorker({ native, ...options }: ThreadOptions): Promis
 }
 
 if (CONTROL.modules !== 4112 || CONTROL.words !== 8192) {
-  throw new TypeError("threads: the worker's text has other constants");
+  throw new TypeError("threads: CONTROL and the constants in makeThread differ");
 }

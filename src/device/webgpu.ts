@@ -1,10 +1,10 @@
 /**
- * The WebGPU device: each kernel's `.wgsl.ts` modules, compiled on first use; launches are recorded into one command encoder, which
- * is submitted when something is written or read.
+ * The WebGPU device: runs the kernels' `.wgsl.ts` shaders, compiled on first use. Launches are recorded in one command
+ * encoder, which is submitted before a write or a read, and after 512 dispatches.
  *
- * Buffers come from the device's pool, so the same launch finds the same buffers in the next step, and its bind group in a
- * cache. Sizes and params of a launch lie in a slot of one uniform buffer, which is written once for each set of values.
- * Errors of the GPU surface at the next read.
+ * Buffers come from the device's pool. A launch therefore gets the same buffers in the next step, and its bind group is
+ * found in a cache. The sizes and params of a launch are stored in a slot of a uniform buffer; each set of values is
+ * written only once. The next read throws the errors of the GPU.
  */
 import { bf16ToF32 } from "../half.ts";
 import { DeviceError } from "../errors.ts";
@@ -17,13 +17,13 @@ import { type Compiled, Pipelines } from "./pipelines.ts";
 import { joinQ8, splitQ8 } from "../engine/q8_0.ts";
 import { bitsOf, blocksOf } from "../engine/storage.ts";
 
-/** Bytes of a slot: what offsets are multiples of on every adapter. */
+/** Bytes of a slot: 256, a multiple of the offset alignment of every adapter. */
 const SLOT = 256, SLOTS = 4096;
-/** Dispatches after which the encoder is submitted without being asked, so that the GPU does not wait for the host. */
+/** Maximum number of dispatches before a submission, so that the GPU starts while the host still records. */
 const BATCH = 512;
 const MOST_GROUPS = 65535, MOST_BIND_GROUPS = 8192;
 
-/** All that is needed to encode one. */
+/** The arguments to encode a dispatch. */
 interface Dispatch {
   readonly pipeline: GPUComputePipeline;
   readonly group: GPUBindGroup;
@@ -33,13 +33,13 @@ interface Dispatch {
 
 export class WebGPUDevice extends Device {
   override readonly name = "webgpu";
-  /** What the adapter says of itself. */
+  /** Description of the adapter. */
   readonly adapter: string;
-  /** How many were made so far: none of them in a step that has been made before. */
+  /** Numbers of objects made so far. A step that repeats an earlier one makes none. */
   get created(): Record<"buffers" | "bindGroups" | "pipelines", number> {
     return { buffers: this.#buffers.size, bindGroups: this.#groups, pipelines: this.#pipelines.count };
   }
-  /** How many command buffers and dispatches were handed to the GPU. */
+  /** Numbers of command buffers and dispatches submitted to the GPU. */
   readonly submitted = { submits: 0, dispatches: 0 };
   /** WebGPU's own device. */
   readonly gpu: GPUDevice;
@@ -49,7 +49,10 @@ export class WebGPUDevice extends Device {
   #uniforms: GPUBuffer;
   #slots = new Map<string, number>();
   #buffers = new Map<GPUBuffer, number>();
-  /** What stands for operands that were left out, one for each binding: WebGPU refuses a writable buffer that is bound twice. */
+  /**
+   * Placeholders of operands that were left out, one for each binding, because WebGPU refuses a writable buffer that is
+   * bound twice.
+   */
   #absent: GPUBuffer[] = [];
   #encoder: GPUCommandEncoder | undefined;
   #pass: GPUComputePassEncoder | undefined;
@@ -72,7 +75,7 @@ export class WebGPUDevice extends Device {
   override get capacity(): Capacity {
     const { maxStorageBufferBindingSize: binding, maxBufferSize: buffer } = this.gpu.limits;
     const limit = binding <= buffer ? "maxStorageBufferBindingSize" : "maxBufferSize";
-    return { all: Infinity, one: Math.min(binding, buffer), limit: `the adapter's ${limit}` }; // WebGPU tells no more
+    return { all: Infinity, one: Math.min(binding, buffer), limit: `the adapter's ${limit}` }; // WebGPU does not report the size of the memory
   }
   override close(): void {
     super.close();
@@ -91,13 +94,13 @@ export class WebGPUDevice extends Device {
     return buffer;
   }
 
-  /** Of q8_0 an integer in a byte, and for 32 of them an f32 behind all of the integers. */
+  /** Bytes per element. q8_0 takes one byte for each integer and, after all integers, an f32 scale for every 32. */
   override bytesOf(dtype: StorageType): number {
     return dtype === "q8_0" ? 36 / 32 : super.bytesOf(dtype);
   }
   override write(storage: Storage, values: ArrayLike<number>): void {
     this.checkWrite(storage, values);
-    this.flush(); // what was launched before must not see it
+    this.flush(); // submits earlier launches first: they must not see the new values
     const { dtype, offset, block: { capacity } } = storage;
     if (dtype === "q8_0") {
       const { integers, scales } = splitQ8(blocksOf(values));
@@ -168,7 +171,7 @@ export class WebGPUDevice extends Device {
     const dispatches: Dispatch[] = [], variant = 2 * this.variantOf(launch) + Number(workspace !== undefined);
     for (const pass of passes) {
       const groups = pass.workgroups(sizes), rows = Math.ceil(groups / MOST_GROUPS);
-      if (groups === 0) continue; // a pass for other sizes
+      if (groups === 0) continue; // this pass does not apply to these sizes
       const compiled = this.#pipelines.get(pass, launch, { variant, workspace: workspace !== undefined });
       const group = this.#bind(compiled, slot, kernel, storages, workspace);
       dispatches.push({ pipeline: compiled.pipeline, group, x: rows > 1 ? MOST_GROUPS : groups, y: rows });
@@ -189,7 +192,7 @@ export class WebGPUDevice extends Device {
     if (this.#dispatches >= BATCH) this.flush();
   }
 
-  /** In a pass of its own, with timestamps around it, where the adapter has them. */
+  /** Puts the launch into a pass of its own with timestamps, if the adapter has them. */
   protected override timed(command: Command, launch: Launch, profile: Profile): Command {
     if (!this.gpu.features.has("timestamp-query")) return super.timed(command, launch, profile);
     const clock = this.#clock ??= new GpuClock(this.gpu);
@@ -206,7 +209,10 @@ export class WebGPUDevice extends Device {
   #slotBuffer(): GPUBuffer {
     return this.gpu.createBuffer({ size: SLOT * SLOTS, usage: GPUBufferUsage.UNIFORM | GPUBufferUsage.COPY_DST });
   }
-  /** The offset of a launch's sizes and params. A slot never changes, so a launch that is still recorded is safe. */
+  /**
+   * Offset of the slot with a launch's sizes and params. Slots are never overwritten, so launches not yet submitted
+   * stay valid.
+   */
   #slot(kernel: AnyKernel, sizes: Launch["sizes"], params: Launch["params"]): number {
     const values = Object.values(sizes), types = Object.keys(params).map((name) => kernel.params[name]);
     const key = `${values};${Object.values(params)};${types}`;
@@ -262,7 +268,7 @@ export class WebGPUDevice extends Device {
       const buffer = this.#absent[binding] ??= this.gpu.createBuffer({ size: SLOT, usage: GPUBufferUsage.STORAGE });
       return { buffer };
     }
-    // Shaders read bf16 and q8_0 by fours of words, and blocks hold a multiple of them.
+    // Shaders read bf16 and q8_0 in groups of four words; the capacity of a block is a multiple of that.
     const { dtype, length, block: { capacity } } = storage,
       bytes = this.bytesOf(dtype),
       unit = dtype === "bf16" ? 16 : 4;
@@ -271,12 +277,17 @@ export class WebGPUDevice extends Device {
   }
 }
 
-/** A GPU is written by words: behind an odd number of bf16 comes a zero, into what a block has been rounded up by. */
+/**
+ * Pads an odd number of bf16 with a zero, because a GPU buffer is written in words of 32 bits. A block has room for it
+ * at its end.
+ */
 function wholeWords(bits: Uint16Array, { block, offset, length }: Storage): Uint16Array<ArrayBuffer> {
   const even = length % 2 === 0;
   if (offset % 2 === 1 || (!even && offset + length <= block.capacity - 16)) {
     throw new DeviceError(
-      `write: on a GPU, a part of bf16 begins and ends at even places, not ${offset} and ${offset + length}`,
+      `write: on a GPU, a part of a bf16 tensor starts and ends at even elements, not at ${offset} and ${
+        offset + length
+      }`,
     );
   }
   if (even) return bits as Uint16Array<ArrayBuffer>;

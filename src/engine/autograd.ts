@@ -1,7 +1,8 @@
 /**
- * Reverse-mode differentiation over a tape (Linnainmaa 1970; the shape of micrograd and PyTorch).
+ * Reverse-mode automatic differentiation on a tape (Linnainmaa 1970), as in micrograd and PyTorch.
  *
- * A leaf's gradient stands in `tensor.grad`; that of an intermediate exists only until the walk has consumed it.
+ * The gradient of a leaf is stored in `tensor.grad`. The gradient of an intermediate tensor is freed as soon as
+ * `backward` has passed it on to the inputs.
  */
 import { accumulate } from "../../kernels/accumulate/kernel.ts";
 import { ShapeError } from "../errors.ts";
@@ -9,9 +10,11 @@ import { launch } from "./launch.ts";
 import type { Tensor } from "./tensor.ts";
 
 /**
- * Makes gradients of an op's inputs out of that of its output. `into[i]` is there when input i already has a gradient that
- * is its own: a rule whose kernel adds passes it as the output and returns it; for others the walk adds. A rule may return
- * `dout` itself, and leaves out what `requiresGrad` does not ask for.
+ * An op's derivative: computes the gradients of its inputs from the gradient of its output, `dout`. For an input that
+ * does not require a gradient it returns undefined. It may return `dout` itself.
+ *
+ * `into[i]` is the gradient that input i already has, if it may be changed in place. A rule whose kernel can add writes
+ * into `into[i]` and returns it. Other rules return a new tensor, which `backward` adds.
  */
 type Rule = (dout: Tensor, into: readonly (Tensor | undefined)[]) => readonly (Tensor | undefined)[];
 
@@ -21,21 +24,22 @@ export interface Node {
   readonly order: number;
   readonly output: Tensor;
   inputs: readonly (Tensor | undefined)[];
-  /** What the rule reads, with its version at the time: the tape keeps it alive. */
+  /** The tensors that the rule reads, with their versions at the time of recording. The tape keeps them alive. */
   saved: readonly { readonly tensor: Tensor; readonly version: number }[];
-  /** Gone once consumed. */
+  /** Undefined after backward has consumed the node. */
   rule: Rule | undefined;
-  /** How many nodes take its output as an input. */
+  /** Number of nodes that have this node's output as an input. */
   users: number;
 }
 
 let recorded = 0, recording = true;
 
 /**
- * Runs `body` without recording its ops, as `torch.no_grad`: what it makes requires no gradient, and holds no memory for one.
+ * Runs `body` without recording its ops, like `torch.no_grad`. The results require no gradient, and no tensors are
+ * saved for one.
  *
  * @returns what `body` returns
- * @throws {TypeError} when `body` is asynchronous, for other code would run in its shadow
+ * @throws {TypeError} when `body` is asynchronous: recording would be off for other code that runs in between
  * @example
  * ```ts
  * import { assertEquals } from "@std/assert";
@@ -59,13 +63,14 @@ export function noGrad<T>(body: () => T): T {
   }
 }
 
-/** Whether ops go on the tape: not within {@linkcode noGrad}. */
+/** Whether ops are recorded on the tape; false inside {@linkcode noGrad}. */
 export const isRecording = (): boolean => recording;
 
 /**
- * Puts `output` on the tape if any input needs a gradient; an optional input that is missing stays in its place.
+ * Records an op on the tape if any of its inputs requires a gradient.
  *
- * @param saved every tensor that the rule reads besides `dout` and `into`
+ * @param inputs the op's inputs, in the order of the rule's result; undefined for an optional input that was left out
+ * @param saved every tensor that the rule reads, except `dout` and `into`
  */
 export function record(
   op: string,
@@ -84,7 +89,10 @@ export function record(
   return output;
 }
 
-/** Takes a node from the tape when nothing can reach it any more: its output is freed, and no node uses it. */
+/**
+ * Removes a node from the tape, and then its inputs' nodes, if nothing can reach it any more: its output is freed and
+ * unused.
+ */
 export function release(node: Node): void {
   const waiting = [node];
   for (let node = waiting.pop(); node; node = waiting.pop()) {
@@ -102,14 +110,15 @@ function consume(node: Node): void {
 }
 
 /**
- * Walks the tape from `root`, latest first. Without the reuse of memory it would be:
+ * Computes gradients by walking the tape from `root`, latest operation first. Without reuse of memory it would be:
  *
  *     gradients.set(root, seed)
- *     for each node that root depends on, the latest first:
+ *     for each node that root depends on, latest first:
  *       dinputs = node.rule(gradients.get(node.output))
  *       for each input: gradients.set(input, gradients.get(input) + its dinput)
  *
- * What else is here frees a node's tensors as soon as it is consumed, and has rules add to gradients in place.
+ * The remaining code frees the tensors of a node as soon as it has been processed, and lets rules add to gradients in
+ * place.
  */
 export function backward(root: Tensor, seed?: Tensor): void {
   if (!root.requiresGrad) throw new TypeError(refused(root, "it requires no gradient"));
@@ -126,14 +135,14 @@ export function backward(root: Tensor, seed?: Tensor): void {
         consume(node);
       }
     });
-  } finally { // some are left only where a rule threw
+  } finally { // gradients are left only if a rule threw
     gradients.dispose();
   }
 }
 
 const refused = ({ shape }: Tensor, why: string) => `Cannot apply backward to [${shape}]: ${why}`;
 
-/** Gives a node's inputs what its rule makes of its output's gradient, which is freed. */
+/** Applies a node's rule: frees the gradient of its output and adds the results to the gradients of its inputs. */
 function differentiate(root: Tensor, { op, inputs, saved, rule, output }: Node, gradients: Gradients): void {
   const dout = gradients.get(output);
   if (!dout) return;
@@ -150,25 +159,31 @@ function differentiate(root: Tensor, { op, inputs, saved, rule, output }: Node, 
     if (!dinp || !input?.requiresGrad || dinp.storage === into[i]?.storage) return;
     return { input, dinp: outside(dinp.scope === scope ? dinp : dinp.alias(input.shape)) };
   });
-  scope[Symbol.dispose](); // the rule's own tensors go first, so that what is left is known to be alone
+  scope[Symbol.dispose](); // frees the rule's temporaries first, so that isAlone() sees who still shares a storage
   gradients.drop(output);
   for (const one of given) if (one) gradients.give(one.input, one.dinp);
 }
 
-/** What a walk has found so far. A leaf's gradient stands in the leaf, and is its own. */
+/**
+ * The gradients found so far. The gradient of a leaf is stored in `leaf.grad` and shares its storage with no other
+ * tensor.
+ */
 class Gradients {
-  /** Of intermediates, each in no scope. Rules pass `dout` through, so these may share storages. */
+  /**
+   * Gradients of intermediates. No scope owns them. A rule may return `dout` itself, so two of them can share a
+   * storage.
+   */
   #intermediate = new Map<Tensor, Tensor>();
 
   get(tensor: Tensor): Tensor | undefined {
     return tensor.node ? this.#intermediate.get(tensor) : tensor.grad;
   }
-  /** The gradient, where it may be added to in place. */
+  /** The gradient, if it may be changed in place. */
   own(tensor: Tensor): Tensor | undefined {
     const gradient = this.get(tensor);
     return gradient && (!tensor.node || isAlone(gradient)) ? gradient : undefined;
   }
-  /** Adds `gradient`, and takes it over. */
+  /** Adds `gradient` to that of `tensor`, and takes over its ownership. */
   give(tensor: Tensor, gradient: Tensor): void {
     const before = this.get(tensor);
     let sum = this.own(tensor) ?? (before && copy(before));
@@ -178,7 +193,7 @@ class Gradients {
       if (sum !== before) before!.dispose();
     } else if (tensor.node || isAlone(gradient)) sum = gradient;
     else {
-      sum = copy(gradient); // a leaf keeps its gradient, so it shares with nobody
+      sum = copy(gradient); // a leaf's gradient lasts, so it must not share its storage
       gradient.dispose();
     }
     if (tensor.node) this.#intermediate.set(tensor, sum);
@@ -197,16 +212,16 @@ class Gradients {
 const isAlone = ({ storage }: Tensor) => storage.block.holders === 1;
 const copy = (tensor: Tensor) => outside(add(tensor));
 
-/** The tensor, owned by no scope. */
+/** Takes the tensor out of its scope, which then does not free it. */
 function outside(tensor: Tensor): Tensor {
   tensor.scope = undefined;
   return tensor;
 }
 
-/** The nodes that `root` depends on. */
+/** The nodes that `root` depends on, latest first. */
 function latestFirst(root: Tensor): Node[] {
   const nodes = new Set(root.node && [root.node]);
-  for (const { op, inputs, rule } of nodes) { // reaches what is added on the way
+  for (const { op, inputs, rule } of nodes) { // visits the nodes that are added during the loop, too
     if (!rule) {
       throw new TypeError(refused(root, `${op} was consumed by an earlier backward; run the forward again`));
     }
@@ -215,7 +230,7 @@ function latestFirst(root: Tensor): Node[] {
   return [...nodes].sort((a, b) => b.order - a.order);
 }
 
-/** sum += x; a copy of x where no sum is given. */
+/** Computes sum += x, or copies x if there is no sum. */
 function add(x: Tensor, sum?: Tensor): Tensor {
   using scope = x.device.scope();
   const flat = (tensor: Tensor) => tensor.alias([tensor.size]);

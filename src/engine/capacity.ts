@@ -1,22 +1,27 @@
-/** Whether what a program will take fits into what a device has left: one refusal for training, generating and loading. */
+/**
+ * Checks whether a computation fits into a device's free memory. Training, generating and loading share it and its
+ * message.
+ */
 import type { Device } from "./device.ts";
 
-/** In bytes of a device's memory, found on a device that only counts. */
+/** The memory that a computation needs, in bytes, measured on a device that only counts (`device/dry.ts`). */
 export interface Needs {
-  /** Of all that lives at once, at the most. */
+  /** Peak size of all storages together. */
   readonly bytes: number;
-  /** Of the largest storage. */
+  /** Size of the largest storage. */
   readonly largest: number;
 }
 
+/** Formats bytes in GiB, with three digits. */
 export const gib = (bytes: number): string => `${Number((bytes / 2 ** 30).toPrecision(3))} GiB`;
 
 /**
- * What a device lacks, as the end of a sentence: "takes 9.1 GiB, and the cpu device has 4 GiB, of which 1 GiB are in use".
+ * Says what a device lacks, as the end of a sentence: "takes 9.1 GiB, and the cpu device has 4 GiB, of which 1 GiB are
+ * in use".
  *
  * @param options.least whether `needs` are a lower bound; default false
- * @param options.reused bytes in use that `needs` count too; default 0
- * @returns undefined where `needs` fit
+ * @param options.reused bytes already in use that `needs` include; default 0
+ * @returns undefined if `needs` fit
  */
 export function shortage(
   { bytes, largest }: Needs,

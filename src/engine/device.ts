@@ -1,7 +1,7 @@
 /**
- * A device: storage, and kernels run on it. It knows nothing of what tensors mean.
+ * Devices: they allocate storages and run kernels on them, and know nothing of ops and gradients.
  *
- * Writes, launches and reads take effect in the order of their calls; only a read's result is awaited.
+ * Writes, launches and reads take effect in the order of the calls. Only reads are asynchronous.
  */
 import { DeviceError, ShapeError } from "../errors.ts";
 import type { AnyKernel, NumberArray, StorageType } from "../kernel.ts";
@@ -14,52 +14,58 @@ import { Block, boundsOf, type Pool, Storage } from "./storage.ts";
 
 export { Block, type Command, Program, Storage };
 
-/** A kernel with everything it needs; each record is in the order of the declaration. */
+/** A kernel with all arguments of one run. The entries of each record are in the order of the kernel's declaration. */
 export interface Launch {
   readonly kernel: AnyKernel;
-  /** Optional operands that were left out are missing. */
+  /** Storages by operand; optional operands that were left out have no entry. */
   readonly storages: Readonly<Record<string, Storage>>;
   readonly sizes: Readonly<Record<string, number>>;
   readonly params: Readonly<Record<string, number>>;
-  /** Names of updated operands that begin as zeros, though their storage holds garbage. */
+  /**
+   * Names of updated operands that must be treated as zeros: they were just allocated, and their storage holds garbage.
+   */
   readonly fresh: readonly string[];
 }
 
-/** What {@linkcode Device.memory} reports. */
+/** The result of {@linkcode Device.memory}. */
 export interface MemoryReport {
-  /** Tensors that are alive. */
+  /** Number of tensors that are alive. */
   readonly tensors: number;
-  /** Bytes that they hold. */
+  /** Bytes in storages that are in use. */
   readonly bytes: number;
-  /** Bytes taken from the system, those waiting in the pool included. */
+  /** Bytes taken from the system: storages in use, and free blocks in the pool. */
   readonly reserved: number;
 }
 
-/** How much fits into a device, in bytes; infinite where there is no limit, or none that anybody could ask for. */
+/** Limits of a device's memory, in bytes; infinite if there is no limit in practice. */
 export interface Capacity {
-  /** Of all storages together. */ readonly all: number;
-  /** Of one storage, and the name of what limits it. */ readonly one: number;
-  /** Names what limits one storage. */ readonly limit: string;
+  /** Limit of all storages together. */ readonly all: number;
+  /** Limit of one storage. */ readonly one: number;
+  /** The name, for messages, of the limit of one storage. */ readonly limit: string;
 }
 
-/** What a launch falls into: phases, passes. */
+/** A phase or pass of a launch. */
 interface Part {
+  /** Number of floats of scratch memory that the part needs. */
   workspace?(sizes: Launch["sizes"]): number;
 }
 
-/** What blocks have in common that can stand for one another. */
+/** Key of a block in a pool: blocks with the same key are interchangeable. */
 const keyOf = ({ dtype, capacity, panels }: Pick<Block, "dtype" | "capacity" | "panels">): string =>
   panels ? `${dtype}${panels.rows}x${panels.length}` : `${dtype}${capacity}`;
 
-/** Storage lengths are rounded up to eight steps an octave, so that blocks find new users; in elements. */
+/**
+ * Size class of a storage, in elements: `length` rounded up to one of eight steps between two powers of two. With few
+ * sizes, a freed block often fits the next request.
+ */
 function sizeClass(length: number): number {
   const step = Math.max(16, 2 ** (Math.floor(Math.log2(Math.max(length, 1))) - 3));
   return Math.ceil(Math.max(length, 1) / step) * step;
 }
 
 /**
- * Holds tensors and computes on them. Made by `createDevice`; {@linkcode Device.tensor}, {@linkcode Device.scope},
- * {@linkcode Device.memory} and {@linkcode Device.close} are what programs use, the rest is for ops.
+ * Holds tensors and computes with them. `createDevice` makes one. Programs use {@linkcode Device.tensor}, {@linkcode
+ * Device.scope}, {@linkcode Device.memory} and {@linkcode Device.close}; the other methods are for ops.
  *
  * @example
  * ```ts
@@ -72,57 +78,59 @@ function sizeClass(length: number): number {
  *   using _ = device.scope();
  *   assertEquals(add(x, x).shape, [2]);
  * }
- * assertEquals(device.memory().tensors, 1); // x; the sum went with its scope
+ * assertEquals(device.memory().tensors, 1); // x; the scope has freed the sum
  * device.close();
  * ```
  */
 export abstract class Device implements Disposable {
-  /** As `createDevice` takes it. */
+  /** The name that `createDevice` takes. */
   abstract readonly name: string;
   #closed = false;
   #pool: Pool = new Map();
   #capture: Capture | undefined;
-  /** The pool of a program that lends its memory. */
+  /** The pool of the program that lends its memory at the moment. */
   #lent: Pool | undefined;
   #scopes: Scope[] = [];
   #live = { tensors: 0, bytes: 0, reserved: 0 };
 
-  /** Takes `length` elements from the system; throws {@linkcode DeviceError} where they do not fit. */
+  /** Allocates memory for `length` elements from the system. @throws {DeviceError} when they do not fit */
   protected abstract take(length: number, dtype: StorageType): unknown;
-  /** Bytes an element takes. */
+  /** Bytes per element; a fraction for q8_0. */
   bytesOf(dtype: StorageType): number {
     return dtype === "q8_0" ? Q8_0.bytes / Q8_0.block : dtype === "bf16" ? 2 : 4;
   }
-  /** Whether kernels run in vectors of 256 bits or of 128; undefined where the device knows no such difference. */
+  /** Whether kernels use vectors of 256 bits (wide) or 128 bits (narrow); undefined for devices without that choice. */
   get mode(): "wide" | "narrow" | undefined {
     return undefined;
   }
-  /** Name and figures, for a line of output. */
+  /** The device's name and properties, for a line of output. */
   get description(): string {
     return this.name;
   }
-  /** What fits. */ get capacity(): Capacity {
+  /** The limits of the memory. */ get capacity(): Capacity {
     return { all: Infinity, one: Infinity, limit: "the system" };
   }
   /**
-   * Puts values from the host into a storage, or into that part of a block that it is. For bf16 they are rounded to the
-   * nearest; a Uint16Array is taken for its bits.
+   * Writes values from the host into a storage. A bf16 storage rounds them to the nearest, or takes a Uint16Array as
+   * the bits; a q8_0 storage quantises them, or takes a Uint8Array as GGUF's blocks.
    *
-   * @throws {DeviceError} when there are more or fewer values than elements, or one is no 32-bit integer where it has to be
+   * @throws {DeviceError} when the number of values is not that of the elements, or a value for i32 is not a 32-bit
+   *   integer
    */
   abstract write(storage: Storage, values: ArrayLike<number>): void;
-  /** @internal Has `fill` write all of a storage of floats, from the host. */
+  /** @internal Calls `fill` with an array of zeros, then writes the array into a storage of floats. */
   fill(storage: Storage, fill: (values: Float32Array) => void): void {
     const values = new Float32Array(storage.length);
     fill(values);
     this.write(storage, values);
   }
-  /** A copy of what is in a storage when all that was launched before is done; of q8_0, its blocks. */
+  /** Copies a storage to the host, after all kernels launched so far have finished; q8_0 as its blocks. */
   protected abstract fetch(storage: Storage): Promise<NumberArray | Uint8Array<ArrayBuffer>>;
   /**
-   * A copy.
+   * Copies a storage to the host.
    *
-   * @throws {DeviceError} when the device is lost or a launch before has failed, or within a capture, which cannot wait
+   * @throws {DeviceError} when the device is lost, an earlier launch has failed, or a capture is running, which cannot
+   *   wait
    */
   read(storage: Storage): Promise<NumberArray> {
     if (this.#capture) throw new DeviceError("read: a capture cannot read; do it after");
@@ -131,23 +139,26 @@ export abstract class Device implements Disposable {
       ? there.then((all: NumberArray | Uint8Array<ArrayBuffer>) => all instanceof Uint8Array ? q8ToF32(all) : all)
       : there;
   }
-  /** The same, but of q8_0 the blocks as GGUF has them (q8_0.ts): what another file of that type is to hold. */
+  /**
+   * Copies a storage to the host; q8_0 as GGUF's blocks (q8_0.ts), to be saved in another file without rounding again.
+   */
   readStored(storage: Storage): Promise<NumberArray | Uint8Array<ArrayBuffer>> {
     if (this.#capture) throw new DeviceError("read: a capture cannot read; do it after");
     return this.fetch(storage);
   }
-  /** @internal What a launch falls into. */
+  /** @internal The phases or passes of a launch. */
   abstract parts(launch: Launch): readonly Part[];
-  /** @internal How many numbers a program keeps for a launch. */
+  /** @internal Number of 32-bit words that a captured program has to store for a launch. */
   kept(_launch: Launch): number {
     return 0;
   }
   /**
-   * Makes a launch ready, and nothing more.
+   * Prepares a launch without running it. While a program is captured, `kept` is memory for the words that
+   * `this.kept()` counts.
    *
-   * @param parts as {@linkcode Device.parts} gives them
-   * @param workspace of as many floats as any part wants; the next launch may have it
-   * @param kept of as many numbers as {@linkcode Device.kept} tells, while a program is being captured
+   * @param parts the result of {@linkcode Device.parts}
+   * @param workspace scratch memory, large enough for every part; the next launch may use the same memory
+   * @returns a function that runs the launch
    * @internal
    */
   protected abstract prepare(launch: Launch, parts: readonly Part[], workspace?: Storage, kept?: Storage): Command;
@@ -165,9 +176,12 @@ export abstract class Device implements Disposable {
     this.#capture?.add(launch, command);
     command();
   }
-  /** Where the times of launches go; set it before what is to be measured, a capture among that. */
+  /**
+   * Collects the times of launches. Set it before the launches to measure and, for a captured program, before the
+   * capture.
+   */
   profile: Profile | undefined;
-  /** @internal The same, with its time added to the profile: the host's where the device has no other. */
+  /** @internal Wraps a command to add its time to the profile, by the host's clock unless a device has its own. */
   protected timed(command: Command, launch: Launch, profile: Profile): Command {
     return () => {
       const begin = performance.now();
@@ -175,11 +189,16 @@ export abstract class Device implements Disposable {
       profile.add(launch, performance.now() - begin);
     };
   }
-  /** Has the device begin what has been launched so far, where it would wait for more. Reading does it by itself. */
+  /** Starts all launches so far on a device that collects several before it submits them. Reading does so, too. */
   flush(): void {}
-  /** Whether reading waits for nothing; else it waits for all that was launched before, and should be rare. */
+  /**
+   * Whether a read returns without waiting. If false, a read waits for all earlier launches, and reads should be rare.
+   */
   readonly readsAtOnce: boolean = true;
-  /** Ends what the device runs besides (threads): `using` calls it. Its tensors can still be read and freed; all else throws. */
+  /**
+   * Stops the device's threads; `using` calls it. Tensors can still be read and freed afterwards; everything else
+   * throws.
+   */
   close(): void {
     this.#closed = true;
   }
@@ -191,10 +210,11 @@ export abstract class Device implements Disposable {
   }
 
   /**
-   * Contents are undefined: a pooled block keeps what it held.
+   * Allocates a storage, from the pool if a block of the size class is free. The contents are undefined.
    *
-   * @param options.lasting whether a program that is being captured must not use the block for anything else; default false
-   * @param options.matrix rows and length of a matrix that products and lookups alone will read: the device may lay it out for them
+   * @param options.lasting whether a program that is being captured must not reuse the block; default false
+   * @param options.matrix rows and row length of a matrix that only `linear`, `embedding` and `matmul` will read: the
+   *   device may store it in panels
    */
   allocate(
     length: number,
@@ -219,19 +239,20 @@ export abstract class Device implements Disposable {
     else capture?.own(block);
     return new Storage(block, length);
   }
-  /** How many rows of a matrix lie side by side in a panel; 0 where matrices lie row by row. */
+  /** Number of rows in a panel; 0 if the device stores all matrices row by row. */
   get panelWidth(): number {
     return 0;
   }
   /**
-   * How long a block is taken for a storage: weights in bf16 find no new users, so they are not rounded up. On GPUs the scales of
-   * q8_0 begin where its block's length ends, so shaders round up too (kernels/matmul).
+   * Capacity of a new block for a storage of `length` elements. f32 and i32 are rounded up to a size class, for reuse;
+   * bf16 and q8_0 weights live as long as the model and are rounded up only to whole units. On GPUs the scales of q8_0
+   * are stored after the integers, at the rounded length, which shaders compute too (kernels/matmul).
    */
   protected capacityFor(length: number, dtype: StorageType): number {
     const unit = { f32: 0, i32: 0, bf16: 16, q8_0: 128 }[dtype];
     return unit ? Math.ceil(length / unit) * unit : sizeClass(length);
   }
-  /** @internal Called when nothing holds the block any more. */
+  /** @internal Returns a block to its pool; called when nothing holds the block any more. */
   recycle(block: Block): void {
     const key = keyOf(block), pool = block.pool!, waiting = pool.get(key);
     if (waiting) waiting.push(block);
@@ -240,16 +261,17 @@ export abstract class Device implements Disposable {
   }
 
   /**
-   * Runs `body`, and takes down every launch, to {@linkcode Program.replay} them all without it: what a CUDA graph is to
-   * PyTorch. Results are the same bits.
+   * Runs `body` and records all its launches in a program. {@linkcode Program.replay} runs them again without `body`,
+   * like a CUDA graph in PyTorch, and computes the same bits.
    *
-   * Tensors that were there before are the program's inputs and outputs: write the next batch into them before a replay.
-   * Inside, what the host writes is written once, so numbers that change from step to step stand in such tensors.
+   * Tensors made before the capture are the program's inputs and outputs: write the next batch into them before a
+   * replay. Values that `body` itself writes from the host are written only once. So numbers that change from step to
+   * step must be in tensors made before.
    *
-   * @param body the step; what it allocates belongs to the program
-   * @returns the program, with what `body` returned as its `result`
+   * @param body the step to record; the memory that it allocates belongs to the program
+   * @returns the program; its `result` is what `body` returned
    * @throws {TypeError} when `body` is asynchronous
-   * @throws {DeviceError} when one capture is inside another, or reads
+   * @throws {DeviceError} when `body` captures or reads
    */
   capture<T>(body: () => T): Program<T> {
     if (this.#capture) throw new DeviceError("capture: another capture is going on");
@@ -265,7 +287,7 @@ export abstract class Device implements Disposable {
       this.#capture = undefined;
     }
   }
-  /** @internal For {@linkcode Program.lend}. */
+  /** @internal Runs `body` with allocations from `pool`: see {@linkcode Program.lend}. */
   lend<T>(pool: Pool, body: () => T): T {
     this.#lent = pool;
     try {
@@ -274,21 +296,21 @@ export abstract class Device implements Disposable {
       this.#lent = undefined;
     }
   }
-  /** What is alive: the same before and after a piece of work that leaks nothing. */
+  /** Counts tensors and bytes in use. The counts are equal before and after code that leaks nothing. */
   memory(): MemoryReport {
     return { ...this.#live };
   }
 
   /**
-   * A tensor with values from the host, as `torch.tensor`.
+   * Makes a tensor with values from the host, like `torch.tensor`.
    *
-   * @param values nested arrays, a list or a number; with a shape also a flat list, row by row
-   * @param shape sizes above 0, [] for a single number; default: that of the nesting
-   * @param options.dtype f32, i32, or bf16 for weights that nothing will change; default: i32 for an Int32Array, else f32,
-   *   for a number in JavaScript does not show whether an integer is meant
-   * @param options.requiresGrad whether backward should leave a gradient in it; default: false
-   * @throws {ShapeError} when there are more or fewer values than the shape has places, or nested arrays differ in length
-   * @throws {DeviceError} when they do not fit into the memory, or one is no 32-bit integer where i32 is wanted
+   * @param values nested arrays, an array or a number; with `shape` also a flat array in row-major order
+   * @param shape sizes above 0; [] for a single number; default: the shape of the nested arrays
+   * @param options.dtype f32, i32, or, for weights that will not be trained, bf16 or q8_0. Default: i32 for an
+   *   Int32Array, else f32, even for whole numbers
+   * @param options.requiresGrad whether backward stores a gradient in `grad`; default: false
+   * @throws {ShapeError} when the number of values does not match the shape, or nested arrays differ in length
+   * @throws {DeviceError} when the values do not fit into the memory, or a value for i32 is not a 32-bit integer
    * @example
    * ```ts
    * import { assertEquals } from "@std/assert";
@@ -302,24 +324,28 @@ export abstract class Device implements Disposable {
    * ```
    */
   tensor(values: NestedNumbers, options?: NewTensorOptions): Tensor;
-  /** With a shape. */ tensor(values: NestedNumbers, shape: readonly number[], options?: NewTensorOptions): Tensor;
+  /** Makes a tensor of the given shape. */ tensor(
+    values: NestedNumbers,
+    shape: readonly number[],
+    options?: NewTensorOptions,
+  ): Tensor;
   tensor(values: NestedNumbers, second: readonly number[] | NewTensorOptions = {}, third?: NewTensorOptions): Tensor {
     const given = Array.isArray(second) ? second as readonly number[] : undefined;
     const options = third ?? (given ? {} : second as NewTensorOptions);
     const { numbers, shape } = flatten("tensor", values, given), integers = numbers instanceof Int32Array;
     const { dtype = integers ? "i32" : "f32" } = options;
     checkShape(shape);
-    using scope = this.scope(); // frees the tensor where its values are refused
+    using scope = this.scope(); // frees the tensor if its values are not valid
     const tensor = new Tensor(this.#allocateFor(shape, dtype, options, true), shape, options);
     this.write(tensor.storage, numbers);
     return scope.keep(tensor);
   }
 
   /**
-   * A tensor whose contents are undefined until a kernel or {@linkcode Tensor.set} puts them there, as `torch.empty`.
+   * Makes a tensor with undefined contents, like `torch.empty`.
    *
-   * @throws {ShapeError} when a size is no whole number above 0
-   * @throws {DeviceError} when the device has no room for it, or is closed
+   * @throws {ShapeError} when a size is not a whole number above 0
+   * @throws {DeviceError} when the tensor does not fit into the memory, or the device is closed
    */
   empty(shape: readonly number[], options: NewTensorOptions = {}): Tensor {
     checkShape(shape);
@@ -338,16 +364,17 @@ export abstract class Device implements Disposable {
   }
 
   /**
-   * Opens a scope: every tensor made until it ends is freed then, unless it is let out with {@linkcode Scope.keep}.
+   * Opens a scope. When it ends, it frees every tensor that was made in it and not returned through {@linkcode
+   * Scope.keep}.
    *
-   * @param op the op that opens it, which an error inside names; programs leave it out
+   * @param op name of the op that opens the scope, for error messages; programs leave it out
    */
   scope(op?: string): Scope {
     const scope = new Scope(this.#scopes, op);
     this.#scopes.push(scope);
     return scope;
   }
-  /** The op that was called, by itself or by others, and has not returned; for messages. */
+  /** Name of the outermost op that is running, for messages. */
   get op(): string | undefined {
     return this.#scopes.find(({ op }) => op)?.op;
   }
@@ -362,8 +389,9 @@ export abstract class Device implements Disposable {
   }
 
   /**
-   * @internal For {@linkcode Device.prepare}: which operands are there, and which are fresh, or stored as weights are, in one
-   * number; code is compiled for each.
+   * @internal For {@linkcode Device.prepare}: encodes in one number which operands are present, fresh, bf16, q8_0 or in
+   *   panels. Kernels
+   * are compiled once for each such variant.
    */
   protected variantOf({ kernel, storages, fresh }: Launch): number {
     let variant = 0;
@@ -377,16 +405,16 @@ export abstract class Device implements Disposable {
     }
     return variant;
   }
-  /** For {@linkcode Device.write}: checks the values, and notes what there is to know of them. */
+  /** For {@linkcode Device.write}: checks the values, and stores the range of integers in the block. */
   protected checkWrite(storage: Storage, values: ArrayLike<number>): void {
     const { length, offset, dtype } = storage, q8 = dtype === "q8_0";
     const expected = q8 && values instanceof Uint8Array ? length / Q8_0.block * Q8_0.bytes : length;
     if (values.length !== expected) throw new DeviceError(`write: ${values.length} values for a storage of ${length}`);
     if (q8 && (offset % Q8_0.block > 0 || length % Q8_0.block > 0)) {
-      throw new DeviceError(`write: ${length} values from ${offset} on are not whole blocks of 32 (q8_0)`);
+      throw new DeviceError(`write: ${length} values from ${offset} on are not whole blocks of 32, as q8_0 needs`);
     }
     if (this.#capture?.owned.has(storage.block)) {
-      throw new DeviceError("write: a capture can write only tensors from before it, or make new ones");
+      throw new DeviceError("write: inside a capture, write only to tensors made before it, or make new tensors");
     }
     storage.block.changed();
     if (storage.dtype === "i32") storage.block.bounds = boundsOf(values);

@@ -1,4 +1,4 @@
-/** The one way to run a kernel. */
+/** `launch`, the only function that runs kernels. */
 import type { Device, Storage } from "./device.ts";
 import { DeviceError, ShapeError } from "../errors.ts";
 import { type AnyKernel, bindSizes, type Kernel, type Operands, type Params } from "../kernel.ts";
@@ -10,11 +10,11 @@ type Brought<R extends Operands, Outputs> =
   & { readonly [K in keyof Outputs | Optional<R>]?: Tensor };
 
 /**
- * Binds sizes, checks every operand, allocates outputs that the caller does not bring, and runs the kernel on the
- * operands' device. The checks are the only ones there are: WASM without bounds checks trusts them.
+ * Checks every operand, allocates the outputs that the caller did not pass, and runs the kernel on the operands'
+ * device. No code below checks again: WASM code that runs without bounds checks relies on these checks.
  *
- * @throws {ShapeError} when a shape is not the declared one, or an output's size is known from no operand
- * @throws {DeviceError} when devices or types differ, or a written operand shares its storage with another
+ * @throws {ShapeError} when a shape differs from the declared one, or an output's size follows from no operand
+ * @throws {DeviceError} when devices or types differ, or a written operand shares its storage with another operand
  */
 export function launch<R extends Operands, U extends Operands, W extends Operands, P extends Params>(
   kernel: Kernel<R, U, W, P>,
@@ -38,7 +38,7 @@ export function launch(
       if (role === "reads") throw refuse(`${name} is missing`);
       const actual = shape.map((axis) => typeof axis === "number" ? axis : sizes[axis]);
       if (actual.some(Number.isNaN)) {
-        throw new ShapeError(said(kernel, operands, `bring ${name}, for no operand tells its shape`));
+        throw new ShapeError(said(kernel, operands, `pass ${name}: its shape does not follow from the operands`));
       }
       if (role === "updates") fresh.push(name);
       tensor = device.empty(actual, { dtype });
@@ -51,13 +51,13 @@ export function launch(
     }
     const { panels } = storage, there = tensor.shape;
     if (panels && !laid) {
-      throw refuse(`${name} lies in panels, which linear, embedding and matmul's right side alone read`);
+      throw refuse(`${name} is stored in panels, which only linear, embedding and matmul's right side read`);
     }
     if (
       panels &&
       (there.at(-1) !== panels.length || there.at(-2) !== panels.rows || tensor.size > panels.rows * panels.length)
     ) {
-      throw refuse(`${name} lies in panels of [${panels.rows},${panels.length}], which have no other shape`);
+      throw refuse(`${name} is stored in panels of [${panels.rows},${panels.length}], which cannot take another shape`);
     }
     storages[name] = storage;
     if (role !== "reads") {
@@ -80,7 +80,7 @@ function deviceOf(operands: Readonly<Record<string, Tensor | undefined>>): Devic
   for (const name in operands) if (operands[name]) return operands[name].device;
 }
 
-/** In the name of the op that was called, with the operands as it shapes them for the kernel. */
+/** The message of an error: names the op that was called, and its operands in the shapes that the kernel gets. */
 function said(kernel: AnyKernel, operands: Readonly<Record<string, Tensor | undefined>>, why: string): string {
   const given = kernel.operands.flatMap(({ name, role }) =>
     operands[name] && role === "reads" ? `${name} [${operands[name].shape}]` : []

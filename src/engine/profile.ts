@@ -1,16 +1,16 @@
-/** Where the time of a run goes: calls, time and rates of each kernel, counted at the funnel. */
+/** A profile of where time is spent: calls, time and rates of each kernel. */
 import type { Launch } from "./device.ts";
 
-/** What a kernel's launches took together. */
+/** Totals of all launches of one kernel. */
 export interface ProfileRow {
-  /** How often the kernel ran. */ calls: number;
-  /** How long all calls took. */ ms: number;
-  /** Multiplications and additions; 0 of kernels that do not count them. */ flops: number;
-  /** Of all operands. */ bytes: number;
+  /** Number of launches. */ calls: number;
+  /** Time of all launches, in milliseconds. */ ms: number;
+  /** Multiplications and additions; 0 for kernels that do not count them. */ flops: number;
+  /** Bytes of all operands, at 4 bytes an element. */ bytes: number;
 }
 
 /**
- * Collects the times of launches; a device that has one in `profile` fills it.
+ * Collects the times of launches. Assign one to a device's `profile`.
  *
  * @example
  * ```ts
@@ -26,10 +26,10 @@ export interface ProfileRow {
  */
 export class Profile {
   #rows = new Map<string, ProfileRow>();
-  /** Whose clock the times are from. */
+  /** The clock that measured the times. */
   clock: "host" | "GPU" = "host";
 
-  /** @internal Adds a launch, and how long it took. */
+  /** @internal Adds a launch that took `ms` milliseconds. */
   add({ kernel, storages, sizes }: Launch, ms: number): void {
     let row = this.#rows.get(kernel.name);
     if (!row) this.#rows.set(kernel.name, row = { calls: 0, ms: 0, flops: 0, bytes: 0 });
@@ -39,26 +39,26 @@ export class Profile {
     for (const name in storages) row.bytes += 4 * storages[name].length;
   }
 
-  /** Forgets what it has collected: after a warm-up. */
+  /** Resets all totals, for example after a warm-up. */
   clear(): void {
     this.#rows.clear();
   }
 
-  /** By kernel, the one that takes the longest first. */
+  /** Totals by kernel, longest time first. */
   get rows(): [kernel: string, row: Readonly<ProfileRow>][] {
     return [...this.#rows].sort(([, a], [, b]) => b.ms - a.ms);
   }
 
-  /** Calls, and milliseconds of all kernels together. */
+  /** Number of launches and time in milliseconds of all kernels. */
   get total(): { calls: number; ms: number } {
     const rows = this.rows.map(([, row]) => row);
     return { calls: rows.reduce((sum, { calls }) => sum + calls, 0), ms: rows.reduce((sum, { ms }) => sum + ms, 0) };
   }
 
   /**
-   * A line a kernel, the one that takes the longest first: calls, milliseconds in all, share of all kernels' time,
-   * microseconds a call, and the rate: GF/s, billions of multiplications and additions a second, of kernels that count them,
-   * else GB/s, billions of bytes of all operands a second.
+   * Formats a table with one line for each kernel, longest time first: calls, milliseconds, share of the total time,
+   * microseconds per call, and a rate. The rate is in GF/s (10⁹ multiplications and additions per second) for kernels
+   * that count them, otherwise in GB/s (10⁹ bytes of operands per second).
    */
   table(): string {
     const { calls, ms } = this.total, heads = ["kernel", "calls", "ms", "share", "µs a call", "rate"];

@@ -1,24 +1,27 @@
 /**
- * Capture and replay: the launches of a step as a flat list, which runs again without the code that made it.
+ * Capture and replay: records the launches of a step as a flat list, which can run again without the code of the step.
  *
- * The blocks that the step took belong to the program, as those of a CUDA graph do: nothing else is laid into them while the
- * program lives, so that each replay finds and leaves what the first pass did.
+ * The memory blocks that the step allocates belong to the program, as with a CUDA graph. Nothing else is stored in them
+ * while the program lives, so every replay can use the same addresses.
  */
 import { DeviceError } from "../errors.ts";
 import type { Device, Launch } from "./device.ts";
 import type { Block, Pool } from "./storage.ts";
 
-/** A launch made ready: all that it needs has been looked up. */
+/** A prepared launch: all arguments have been looked up. */
 export type Command = () => void;
 
-/** What is collected while a body is being captured. */
+/** The launches and blocks of a body that is being captured. */
 export class Capture {
   readonly commands: Command[] = [];
-  /** Where blocks wait that were freed within the body, for the rest of the body. */
+  /** Blocks freed within the body, for reuse in the rest of the body. */
   readonly pool: Pool = new Map();
-  /** Taken within the body. */
+  /** Blocks allocated within the body. */
   readonly owned: Set<Block> = new Set();
-  /** There before the body, or made from values of the host: held, so that nobody else gets them. */
+  /**
+   * Blocks from before the body, or with values from the host. They are held, so they are not reused while the program
+   * lives.
+   */
   readonly held: Set<Block> = new Set();
   readonly written: Set<Block> = new Set();
 
@@ -39,7 +42,7 @@ export class Capture {
       if (role !== "reads") this.written.add(storages[name].block);
     }
   }
-  /** Gives everything back to `pool`, now or when its holders let go. */
+  /** Returns all blocks to `pool`: at once, or when their last holder releases them. */
   release(pool: Pool): void {
     for (const block of this.owned) block.pool = pool;
     for (const [key, waiting] of this.pool) pool.set(key, [...pool.get(key) ?? [], ...waiting]);
@@ -51,7 +54,7 @@ export class Capture {
 }
 
 /**
- * A captured step, made by {@linkcode Device.capture}.
+ * The recorded launches of a step, made by {@linkcode Device.capture}.
  *
  * @example
  * ```ts
@@ -64,7 +67,7 @@ export class Capture {
  * assertEquals(await program.result.item(), 9);
  * device.write(x.storage, [4]);
  * program.replay();
- * assertEquals(await program.result.item(), 16); // the same tensor, computed anew
+ * assertEquals(await program.result.item(), 16); // the same tensor, computed again
  * device.close();
  * ```
  */
@@ -81,19 +84,19 @@ export class Program<T = unknown> implements Disposable {
     this.#visible = [...capture.written].filter((block) => !capture.owned.has(block) || block.holders > 0);
   }
 
-  /** How many launches a replay is. */
+  /** Number of launches in a replay. */
   get launches(): number {
     return this.#capture?.commands.length ?? 0;
   }
 
-  /** Whether it reads matrices in panels that are copies of what has changed since. */
+  /** Whether the program reads copies of weights in panels that are out of date, because the weights have changed. */
   get outdated(): boolean {
     return !!this.#capture && [...this.#capture.held].some(({ dropped }) => dropped);
   }
 
   /**
-   * Runs all launches again, in order, on the same storages: tensors from outside are read and written anew, and `result`
-   * is overwritten. It allocates nothing.
+   * Runs all launches again, in order, on the same storages. It reads and writes the tensors made before the capture,
+   * overwrites `result`, and allocates nothing.
    *
    * @throws {DeviceError} when the program was disposed of, or its device is closed or lost
    */
@@ -105,8 +108,8 @@ export class Program<T = unknown> implements Disposable {
   }
 
   /**
-   * Runs `body` with the memory that lies idle between replays, so that an evaluation between two steps takes none of its
-   * own. All that is made inside has to be freed before the next replay, which overwrites it.
+   * Runs `body` with the program's memory, which is unused between replays: an evaluation between two steps then needs
+   * no memory of its own. Free all tensors made in `body` before the next replay, which overwrites them.
    *
    * @returns what `body` returns
    */
@@ -114,7 +117,7 @@ export class Program<T = unknown> implements Disposable {
     return this.#capture ? this.device.lend(this.#capture.pool, body) : body();
   }
 
-  /** Gives its memory back. Tensors in `result` stay until they are disposed of. */
+  /** Frees the program's memory, except tensors in `result`, which live until they are disposed of. */
   dispose(): void {
     if (this.#capture) this.#free(this.#capture);
     this.#capture = undefined;

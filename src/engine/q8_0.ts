@@ -1,17 +1,21 @@
 /**
- * q8_0, llama.cpp's eight bits a weight: blocks of 32 along a row, each a scale d in F16 and 32 integers q from −127 to 127.
+ * q8_0, llama.cpp's format with eight bits per weight. A row is divided into blocks of 32 weights; a block has a scale
+ * d in F16 and 32 integers q from −127 to 127.
  *
  *     d = max |x| / 127,  q = round(x / d),  x ≈ d · q
  *
- * A block is 34 bytes, the scale first. Quantising gives the bytes of `gguf.quants` (PyPI) and of ggml's reference:
- * the division is a product with 1/d in f32, halves round away from zero, and d is rounded to F16 after q was found. d · q is
- * exact in f32: 11 bits times 7.
+ * A block takes 34 bytes, the scale first. Quantising gives the same bytes as `gguf.quants` (PyPI) and ggml's reference
+ * code: x is multiplied by 1/d in f32, halves round away from zero, and d is rounded to F16 after q is computed. The
+ * product d · q is exact in f32: 11 bits times 7 bits.
  */
 
 import { Q8_0 } from "../wasm/packing.ts";
 export { Q8_0 };
 
-/** @param values a multiple of 32 of them; where the largest exceeds 127 · 65504, d becomes infinite */
+/**
+ * Quantises. @param values their number is a multiple of 32; if one exceeds 127 · 65504, the scale of its block is
+ * infinite
+ */
 export function f32ToQ8(values: Float32Array): Uint8Array<ArrayBuffer> {
   const { block, bytes } = Q8_0, out = new Uint8Array(values.length / block * bytes);
   const scales = new Float16Array(out.buffer), integers = new Int8Array(out.buffer);
@@ -29,8 +33,10 @@ export function f32ToQ8(values: Float32Array): Uint8Array<ArrayBuffer> {
 }
 
 /**
- * @param out default: for all elements
- * @param first how many elements of the first block come before `out`
+ * Computes the weights of blocks.
+ *
+ * @param out array to write to; its length is the number of weights; default: a new one for all weights
+ * @param first number of weights of the first block to skip
  * @returns `out`
  */
 export function q8ToF32(
@@ -47,14 +53,14 @@ export function q8ToF32(
   return out;
 }
 
-/** The integers of blocks, in order, and their scales as f32: how kernels like them that read whole words. */
+/** Separates the integers of blocks from their scales (as f32), for kernels that read whole words. */
 export function splitQ8(blocks: Uint8Array): { integers: Uint8Array<ArrayBuffer>; scales: Float32Array<ArrayBuffer> } {
   const { block, bytes } = Q8_0, count = blocks.length / bytes, view = new DataView(blocks.buffer, blocks.byteOffset);
   const integers = new Uint8Array(block * count);
   for (let i = 0; i < count; i++) integers.set(blocks.subarray(bytes * i + 2, bytes * (i + 1)), block * i);
   return { integers, scales: Float32Array.from({ length: count }, (_, i) => view.getFloat16(bytes * i, true)) };
 }
-/** Blocks of both. */
+/** Joins integers and scales into blocks: the inverse of {@linkcode splitQ8}. */
 export function joinQ8(integers: Uint8Array, scales: Float32Array): Uint8Array<ArrayBuffer> {
   const { block, bytes } = Q8_0,
     blocks = new Uint8Array(bytes * scales.length),

@@ -1,8 +1,9 @@
 import type { Tensor } from "./tensor.ts";
 
 /**
- * Frees what was made inside it. Scopes nest; the innermost owns a new tensor. A scope must end before its code awaits
- * anything, for other code would run inside it: its end throws a TypeError then.
+ * Frees the tensors that were made in it. Scopes nest; a new tensor belongs to the innermost open scope. A scope must
+ * end before its code awaits anything, because tensors of other code would be freed with it; if it does not, its end
+ * throws a TypeError.
  *
  * @example
  * ```ts
@@ -26,12 +27,12 @@ export class Scope implements Disposable {
   #awaited = false;
 
   /**
-   * @param open the device's open scopes, this one's parent the last of them
-   * @param op the op that opens it, for messages
+   * @param open the device's open scopes; the last one is the parent of this scope
+   * @param op name of the op that opens the scope, for messages
    */
   /** @internal */ constructor(open: Scope[], readonly op?: string) {
     this.#open = open;
-    // A microtask runs only when the code that opened the scope has returned or awaits.
+    // A microtask runs only after the code that opened the scope has returned, or when it awaits.
     if (open.length === 0) queueMicrotask(() => this.#awaited = this.#open.includes(this));
   }
 
@@ -41,7 +42,8 @@ export class Scope implements Disposable {
     this.#tensors.push(tensor);
   }
   /**
-   * Lets a tensor of this scope out, to the enclosing scope or, where there is none, to the caller. Others stay as they are.
+   * Moves a tensor of this scope to the enclosing scope; if there is none, the caller has to dispose of it. A tensor of
+   * another scope is not changed.
    *
    * @returns the tensor
    */
@@ -53,15 +55,18 @@ export class Scope implements Disposable {
     return tensor;
   }
 
-  /** Lets everything out: the end of a constructor that has not thrown, and so leaves nothing behind where it throws. */
+  /**
+   * Keeps all tensors of this scope. Called at the end of a constructor: if it throws before, the scope frees its
+   * tensors.
+   */
   keepAll(): void {
     for (const tensor of this.#tensors) this.keep(tensor);
   }
 
   /**
-   * Ends the scope: `using` calls it. Without effect the second time.
+   * Ends the scope and frees its tensors; `using` calls it. A second call does nothing.
    *
-   * @throws {TypeError} when code awaited inside the scope, or a scope inside it is still open; what was made is freed first
+   * @throws {TypeError} after freeing, when code in the scope awaited, or a scope inside it is still open
    */
   [Symbol.dispose](): void {
     const depth = this.#open.indexOf(this);
@@ -72,8 +77,8 @@ export class Scope implements Disposable {
       scope.#tensors = [];
     }
     if (this.#awaited) {
-      throw new TypeError("scope: it was open across an await; end it before, and keep() what is needed");
+      throw new TypeError("scope: it was open across an await; end it before, and keep() the tensors used later");
     }
-    if (inner.length > 1) throw new TypeError("scope: ended before the scopes inside it");
+    if (inner.length > 1) throw new TypeError("scope: it ended before a scope inside it");
   }
 }

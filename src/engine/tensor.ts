@@ -1,4 +1,4 @@
-/** A tensor: a shape over a device's storage, contiguous, and its place on the tape. */
+/** Tensors: a shape over a contiguous storage on a device, and the operation on the tape that made it. */
 import { backward, type Node, release } from "./autograd.ts";
 import type { Device, Storage } from "./device.ts";
 import { layout } from "./storage.ts";
@@ -6,35 +6,36 @@ import type { Scope } from "./scope.ts";
 import { DeviceError, ShapeError } from "../errors.ts";
 import type { NumberArray, StorageType } from "../kernel.ts";
 
-/** How a tensor is made. */
+/** Options of a tensor. */
 export interface TensorOptions {
-  /** Whether backward should leave a gradient in {@linkcode Tensor.grad}. */
+  /** Whether backward stores a gradient in {@linkcode Tensor.grad}; default false. */
   readonly requiresGrad?: boolean;
 }
 
-/** Of a tensor that gets a storage of its own. */
+/** Options of a tensor with a new storage. */
 export interface NewTensorOptions extends TensorOptions {
-  /** Of its elements. */ readonly dtype?: StorageType;
+  /** Type of the elements. */ readonly dtype?: StorageType;
   /**
-   * Whether it is a matrix that `linear`, `embedding` and `matmul`, on its right side, alone will read: then the CPU lays it out in
-   * panels, as they like it best, and other ops refuse it. It is read and written row by row all the same. Default: whether it
-   * is q8_0.
+   * Whether only `linear`, `embedding` and the right side of `matmul` will read this matrix. The CPU then stores it in
+   * panels, the order in which it multiplies fastest, and other ops refuse it. `data()` and `set()` still use rows.
+   * Default: true for q8_0, else false.
    */
   readonly panels?: boolean;
 }
 
-/** A number, a list of numbers, or lists of lists, as long as each other, as deep as one likes. */
+/** A number, an array of numbers, or nested arrays of any depth. Arrays at the same depth have the same length. */
 export type NestedNumbers = number | ArrayLike<number> | readonly NestedNumbers[];
 
 const isList = (values: NestedNumbers): values is Exclude<NestedNumbers, number> =>
   typeof values === "object" && values !== null;
 
 /**
- * Numbers row by row, and the shape of their nesting.
+ * Flattens nested arrays: their numbers row by row, and their shape.
  *
- * @param op the function that they were given to, for messages
- * @param shape the shape that they have to have; then a flat list will do
- * @throws {ShapeError} when lists side by side differ in length or depth, or there are more or fewer numbers than places
+ * @param op name of the function that was called, for messages
+ * @param shape the expected shape, if any; the values may then be flat, too
+ * @throws {ShapeError} when arrays at the same depth differ in length or depth, or the values do not have the expected
+ *   shape
  */
 export function flatten(
   op: string,
@@ -70,7 +71,7 @@ export function flatten(
 /** Number of elements of a shape. */
 export const sizeOf = (shape: readonly number[]): number => shape.reduce((a, b) => a * b, 1);
 
-/** @throws {ShapeError} when a size is not a whole number above 0 */
+/** Checks that a shape is valid. @throws {ShapeError} when a size is not a whole number above 0 */
 export function checkShape(shape: readonly number[]): void {
   for (const size of shape) {
     if (Number.isInteger(size) && size > 0) continue;
@@ -78,7 +79,7 @@ export function checkShape(shape: readonly number[]): void {
   }
 }
 
-/** What a tensor is stored in, where that keeps it from being trained: a type, or panels. */
+/** The dtype, or "panels", if a storage in it cannot be trained; undefined if it can. */
 export const untrainable = ({ dtype, panels }: Storage): string | undefined =>
   dtype !== "f32" ? dtype : panels ? "panels" : undefined;
 
@@ -88,8 +89,9 @@ function checkTrainable(storage: Storage): void {
 }
 
 /**
- * Numbers in a shape, on a device, as `torch.Tensor`: f32 or i32, and weights also bf16, contiguous, row by row. Ops make new ones; nothing is
- * computed in place but by an optimizer. A tensor lives until its scope ends or it is disposed of.
+ * A multi-dimensional array of numbers on a device, like `torch.Tensor`. It is contiguous, in row-major order. Its
+ * dtype is f32 or i32; weights can also be bf16 or q8_0. Ops return new tensors; only optimizers change tensors in
+ * place. A tensor lives until its scope ends or `dispose()` is called.
  *
  * @see https://pytorch.org/docs/stable/tensors.html
  * @example
@@ -108,25 +110,27 @@ function checkTrainable(storage: Storage): void {
  * ```
  */
 export class Tensor implements Disposable {
-  /** Of a leaf that requires one, after backward: in its shape, added up over backwards, aliased by no other tensor. */
+  /** The gradient, of the tensor's shape, which `backward` adds to. Only leaves that require a gradient have one. */
   grad: Tensor | undefined;
-  /** @internal The operation that made it, where a gradient is needed. */
+  /** @internal The operation on the tape that made this tensor, if it requires a gradient and is not a leaf. */
   node: Node | undefined;
-  /** The scope that will free it. */
+  /** The scope that will free this tensor, if any. */
   scope: Scope | undefined;
   /** The size of each axis; [] for a single number. */
   readonly shape: readonly number[];
   #leaf: boolean;
   #storage: Storage;
   #owned = true;
-  /** How many nodes of the tape need its contents. */
+  /** Number of nodes on the tape that will read the contents. */
   #saved = 0;
 
   /**
-   * A shape over a storage that is there already; {@linkcode Device.tensor} and {@linkcode Device.empty} make both.
+   * Makes a tensor over an existing storage. {@linkcode Device.tensor} and {@linkcode Device.empty} make the storage,
+   * too.
    *
-   * @throws {ShapeError} when the shape has not as many places as the storage, or a size is no whole number above 0
-   * @throws {TypeError} when an i32 or a bf16 requires a gradient
+   * @throws {ShapeError} when the shape and the storage differ in the number of elements, or a size is not a whole
+   *   number above 0
+   * @throws {TypeError} when a gradient is required of a storage that is not f32, or that is in panels
    */
   constructor(storage: Storage, shape: readonly number[], { requiresGrad = false }: TensorOptions = {}) {
     if (sizeOf(shape) !== storage.length) {
@@ -134,25 +138,29 @@ export class Tensor implements Disposable {
     }
     checkShape(shape);
     if (requiresGrad) checkTrainable(storage);
-    this.shape = [...shape]; // it has been checked: nobody is to change it
+    this.shape = [...shape]; // copied, because the caller could change the array after the check
     this.#leaf = requiresGrad;
     this.#storage = storage;
     storage.block.hold();
     storage.device.track(this);
   }
 
-  /** Where its elements are; throws {@linkcode DeviceError} when the tensor has been freed. */
+  /** The storage of the elements. @throws {DeviceError} when the tensor has been freed */
   get storage(): Storage {
     if (!this.#owned && this.#saved === 0) {
-      const op = this.device.op ?? "anything", why = "its scope ended; keep() it, or use it before";
-      throw new DeviceError(`Cannot apply ${op} to [${this.shape}]: it has been freed, for ${why}`);
+      const op = this.device.op ?? "anything",
+        why = "its scope has ended or it was disposed of; keep() it to use it later";
+      throw new DeviceError(`Cannot apply ${op} to [${this.shape}]: it has been freed: ${why}`);
     }
     return this.#storage;
   }
-  /** Where it is. */ get device(): Device {
+  /** The device that holds the tensor. */ get device(): Device {
     return this.#storage.device;
   }
-  /** What it holds; bf16 are weights for `linear`, `embedding` and the right side of `matmul`, or a cache; no other op takes them. */
+  /**
+   * Type of the elements. Only `linear`, `embedding` and the right side of `matmul` take bf16 and q8_0 weights; a
+   * key-value cache may be bf16, too.
+   */
   get dtype(): StorageType {
     return this.#storage.dtype;
   }
@@ -161,10 +169,12 @@ export class Tensor implements Disposable {
     return this.#storage.length;
   }
   /**
-   * Whether backward reaches it: a leaf made so, or the result of an op on one that does. Of a leaf it can be set, as
-   * `torch.Tensor.requires_grad`; a gradient that is there stays.
+   * Whether backward computes a gradient for this tensor, like `torch.Tensor.requires_grad`: true for leaves made with
+   * this option, and for results of ops on tensors that require one. It can be set on leaves; a gradient that already
+   * exists is not changed.
    *
-   * @throws {TypeError} when it is set on the result of an op, or to true on an i32 or a bf16
+   * @throws {TypeError} when it is set on the result of an op, or to true on a tensor that is not f32, or that is in
+   *   panels
    */
   get requiresGrad(): boolean {
     return this.#leaf || this.node !== undefined;
@@ -175,45 +185,46 @@ export class Tensor implements Disposable {
     if (value !== this.#leaf) layout.changes++;
     this.#leaf = value;
   }
-  /** Whether its scope has ended, or it has been disposed of. */
+  /** Whether the tensor was freed, by its scope or by `dispose()`. */
   get freed(): boolean {
     return !this.#owned;
   }
 
   /**
-   * The same storage in another shape, outside the tape: what ops hand to kernels of fixed rank. It requires no gradient
-   * (PyTorch's `detach().view()`); `reshape` is what gradients pass through.
+   * Returns a tensor with another shape over the same storage, which requires no gradient: PyTorch's `detach().view()`.
+   * Ops use it to call kernels of fixed rank. For a change of shape that gradients pass through, use `reshape`.
    *
-   * @throws {ShapeError} when the shape has not as many places
+   * @throws {ShapeError} when the shape has another number of elements
    * @throws {DeviceError} when the tensor has been freed
    */
   alias(shape: readonly number[]): Tensor {
     return new Tensor(this.storage, shape);
   }
   /**
-   * A copy of the elements, row by row, when all that was launched before is done.
+   * Copies the elements to the host, in row-major order, after all kernels launched so far have finished.
    *
-   * @returns Float32Array (of bf16 too) or Int32Array; of f32 and bf16 on the reference device, Float64Array
+   * @returns Int32Array for i32, otherwise Float32Array; on the reference device Float64Array instead of Float32Array
    * @throws {DeviceError} when the tensor has been freed
    */
   data(): Promise<NumberArray> {
     return this.device.read(this.storage);
   }
   /**
-   * Puts values from the host in place of those that are there, as `torch.Tensor.copy_`: the next batch, before a program that
-   * reads it is replayed.
+   * Overwrites the elements with values from the host, like `torch.Tensor.copy_`: for example with the next batch,
+   * before a captured program is replayed.
    *
-   * @param values nested as the tensor is, or flat, row by row
-   * @throws {ShapeError} when there are more or fewer values than elements, or they are nested in another shape
-   * @throws {DeviceError} when the tensor has been freed, one is no 32-bit integer where the tensor is i32, or within a capture
+   * @param values nested arrays of the tensor's shape, or a flat array in row-major order
+   * @throws {ShapeError} when the number of values or the nesting does not match the shape
+   * @throws {DeviceError} when the tensor has been freed, the tensor is i32 and a value is not a 32-bit integer, or the
+   *   tensor was made in the capture that is running
    */
   set(values: NestedNumbers): void {
     this.device.write(this.storage, flatten("set", values, this.shape).numbers);
   }
   /**
-   * The only element, as `torch.Tensor.item`.
+   * Returns the only element, like `torch.Tensor.item`.
    *
-   * @throws {ShapeError} when there are more
+   * @throws {ShapeError} when the tensor has more than one element
    */
   async item(): Promise<number> {
     if (this.size !== 1) {
@@ -222,19 +233,19 @@ export class Tensor implements Disposable {
     return (await this.data())[0];
   }
   /**
-   * Adds the gradient of this tensor to `grad` of every leaf that requires one, as `torch.Tensor.backward`, and consumes the
-   * tape on the way.
+   * Computes the gradient of this tensor with respect to every leaf that requires one and adds it to the leaf's `grad`,
+   * like `torch.Tensor.backward`. The operations are removed from the tape, so it can run only once.
    *
-   * @param seed f32, in the shape of this tensor: the gradient to begin with; where it has one element, by default 1
-   * @throws {ShapeError} when there are more elements and no seed, or the seed has another shape
-   * @throws {TypeError} when no gradient is required, a part of the tape was consumed by an earlier backward, or what it
-   *   saved was changed in place since
+   * @param seed f32, of this tensor's shape: the gradient to start with; default 1 for a tensor of one element
+   * @throws {ShapeError} when the tensor has several elements and there is no seed, or the seed has another shape
+   * @throws {TypeError} when the tensor requires no gradient, an earlier backward has consumed a part of the tape, or a
+   *   saved tensor was changed in place
    */
   backward(seed?: Tensor): void {
     backward(this, seed);
   }
 
-  /** Such as `Tensor [2, 3] f32 on cpu`; consoles show the same. */
+  /** Describes the tensor, as in `Tensor [2, 3] f32 on cpu`. Consoles show this text. */
   toString(): string {
     return `Tensor [${this.shape.join(", ")}] ${this.dtype} on ${this.device.name}${this.freed ? ", freed" : ""}`;
   }
@@ -244,7 +255,7 @@ export class Tensor implements Disposable {
   /** As toString(). */ [Symbol.for("nodejs.util.inspect.custom")](): string {
     return this.toString();
   }
-  /** Frees it now; what the tape still needs goes when backward has consumed it. Without effect the second time. */
+  /** Frees the tensor. Contents that the tape still needs are freed after backward. A second call does nothing. */
   dispose(): void {
     if (!this.#owned) return;
     this.#owned = false;
@@ -256,12 +267,17 @@ export class Tensor implements Disposable {
   /** As dispose(). */ [Symbol.dispose](): void {
     this.dispose();
   }
-  /** Called by the tape: its contents are needed, or no longer. */
+  /**
+   * Counts the nodes that need the contents; called by the tape with 1 when it saves the tensor and −1 when it no
+   * longer needs it.
+   */
   save(by: 1 | -1): void {
     this.#saved += by;
     if (by < 0 && this.#saved === 0 && !this.#owned) this.#storage.block.release();
   }
-  /** Moves a leaf to another storage of the same length, contents and all: how an optimizer lays parameters side by side. */
+  /**
+   * Makes a leaf use another storage of the same length. An optimizer does this to store all parameters in one block.
+   */
   rebind(storage: Storage): void {
     if (storage.length !== this.size || this.node) {
       throw new ShapeError(`Cannot apply rebind to [${this.shape}]: it is not a leaf, or the length differs`);

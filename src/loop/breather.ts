@@ -1,12 +1,12 @@
 /**
- * setImmediate comes round as soon as timers and other work had their turn, without a wait; browsers have none. Asked for when it
- * is needed: Deno loads Node's timers for it, which takes some milliseconds.
+ * `setImmediate`, which calls back after pending timers and events have run, without a delay; undefined in browsers. It
+ * is looked up only when needed, because Deno then loads Node's timers, which takes some milliseconds.
  */
 const immediate = () => (globalThis as { setImmediate?: (callback: () => void) => void }).setImmediate;
-/** Where there is none, a message to oneself: browsers make nested timers wait for 4 ms. */
+/** Used in browsers instead, to send a message to this thread. Nested timers would wait at least 4 ms there. */
 let channel: MessageChannel | undefined;
 
-/** Lets whatever is waiting run once. */
+/** Waits for one turn of the event loop, in which pending work runs. */
 export function turn(): Promise<void> {
   return new Promise((resolve) => {
     const setImmediate = immediate();
@@ -18,17 +18,22 @@ export function turn(): Promise<void> {
   });
 }
 
-/** Deno looks for signals only about every twentieth turn; so many are enough for it and for Node. */
+/**
+ * Maximum number of turns at a time. Deno checks for signals only about every twentieth turn, so 64 turns are enough.
+ */
 const MOST_TURNS = 64;
 
 /**
- * Keeps a long loop from starving its process: signals, timers and other requests get their turns as long as the loop calls
+ * Lets a long loop share its thread: signals, timers and other requests are handled while the loop calls
  * {@linkcode Breather.breathe} between its pieces of work.
  */
 export class Breather {
-  #last = performance.now() + 50; // the first turn costs Deno 10 ms, which what is short does without
+  #last = performance.now() + 50; // the first turn takes 10 ms in Deno; short loops end before it
 
-  /** Lets others run, if they have not for 50 ms, the first time 100: a turn for every 10 ms, less than a hundredth of the time. */
+  /**
+   * Waits for some turns of the event loop if 50 ms have passed since the last time (100 ms at first): one turn for
+   * every 10 ms, which takes less than 1 % of the time.
+   */
   async breathe(): Promise<void> {
     const elapsed = performance.now() - this.#last;
     if (elapsed < 50) return;

@@ -1,29 +1,33 @@
 /**
- * How far to run ahead of a device on which reading waits for all that was launched: in Deno a read costs 11 ms and more, so
- * it should be rare, and yet come often enough for the eye, for Ctrl-C, and for the queue not to grow without end.
+ * Decides how many steps to launch before the next read, on a device where a read waits for all earlier launches. In
+ * Deno such a read takes 11 ms or more, so reads should be rare. But they must be frequent enough to show progress, to
+ * react to Ctrl-C, and to bound the queue.
  */
 export class Pace {
   #steps = 1;
   #since: number;
 
   /**
-   * @param ms how long it may take from one wait to the next
-   * @param most how many steps may be made between them
-   * @param now the time in milliseconds
+   * @param ms maximum time from one read to the next, in milliseconds
+   * @param most maximum number of steps between two reads
+   * @param now a clock in milliseconds
    */
   constructor(readonly ms: number, readonly most = Infinity, readonly now = () => performance.now()) {
     this.#since = now();
   }
 
-  /** How many steps to launch before the next wait. */
+  /** Number of steps to launch before the next read. */
   get steps(): number {
     return this.#steps;
   }
-  /** Begins to measure: what comes before is not counted. */
+  /** Starts the clock, so that the time before is not counted. */
   begin(): void {
     this.#since = this.now();
   }
-  /** Says that the device has been waited for after {@linkcode steps} steps: twice as many next, where there is time. */
+  /**
+   * Call after a read that followed {@linkcode steps} steps: sets the next number of steps, at most twice as many, to
+   * take `ms`.
+   */
   waited(): void {
     const now = this.now(), factor = Math.min(2, this.ms / Math.max(now - this.#since, 1e-3));
     this.#steps = Math.min(this.most, Math.max(1, Math.floor(this.#steps * factor)));

@@ -4,24 +4,25 @@ import { launch } from "../engine/launch.ts";
 import type { Places } from "../ops/cached_attention.ts";
 import type { Tensor } from "../engine/tensor.ts";
 
-/** How keys and values are stored: exactly, or rounded to the nearest in half the memory. */
+/** How keys and values are stored: `f32`, or rounded to the nearest `bf16`, which takes half the memory. */
 export type CacheType = "f32" | "bf16";
 
 /**
- * Keys and values of the tokens that a model has seen, so that the next token costs one token's work: a slot for each text.
+ * Attention's keys and values of the tokens that a model has seen. With them, a model computes only the new tokens of a
+ * text instead of all its tokens again. Each text has a slot of its own.
  *
- * Used by itself, it holds as many texts of equal length as it has slots. The positions are on the device, and move on there:
- * a launch of the next tokens is the same as that of the last. A caller whose texts have lengths of their own (generate/rows.ts)
- * tells the model each token's slot and position.
+ * By default all slots advance together, so their texts have the same length. The positions are stored and advanced on
+ * the device: each pass makes the same launches as the one before, which lets a captured program be replayed. A caller
+ * with texts of different lengths (generate/rows.ts) passes each token's slot and position to the model.
  */
 export class KeyValueCache implements Disposable {
-  /** One for each layer: (slots, heads, block size, 2, width). */
+  /** One tensor for each layer: (slots, heads, block size, 2, width), the key and the value of each token. */
   readonly layers: readonly Tensor[];
-  /** Where the next token of each slot goes; both (slots). */
+  /** Slot and position of the next token of each text; both (slots). */
   readonly next: Places;
   #length = 0;
 
-  /** As `GPT.createCache` makes it: `length` tokens in each of `slots`. */
+  /** Makes an empty cache for `length` tokens in each of `slots`; `GPT.createCache` fills in a model's sizes. */
   constructor(
     device: Device,
     { slots, layers, length, heads, width, dtype }:
@@ -34,11 +35,14 @@ export class KeyValueCache implements Disposable {
     this.next = { slot, position: device.tensor(new Int32Array(slots)) };
     scope.keepAll();
   }
-  /** How many tokens each slot holds; those that a captured program has added are not counted. */
+  /** Number of tokens in each slot; tokens that a captured program has added are not counted. */
   get length(): number {
     return this.#length;
   }
-  /** Where the next `tokens` of every slot go: (slots, tokens) each. The tensors of several are of the scope around the call. */
+  /**
+   * Slot and position of the next `tokens` tokens of every slot, (slots · tokens) each. For one token that is `next`;
+   * for several, the scope around the call frees the tensors.
+   */
   places(tokens: number): Places {
     if (tokens === 1) return this.next;
     const { slot: { device, size: slots } } = this.next, first = this.#length;
@@ -46,7 +50,7 @@ export class KeyValueCache implements Disposable {
       device.tensor(Int32Array.from({ length: slots * tokens }, (_, i) => number(Math.floor(i / tokens), i % tokens)));
     return { slot: make((slot) => slot), position: make((_, t) => first + t) };
   }
-  /** Called by the model after a forward pass of so many tokens for each slot. */
+  /** Moves the position of every slot on by `tokens`. The model calls it after a forward pass. */
   advance(tokens: number): void {
     launch(advance, { counter: this.next.position }, { by: tokens });
     this.#length += tokens;
@@ -57,7 +61,7 @@ export class KeyValueCache implements Disposable {
     device.write(storage, new Int32Array(storage.length));
     this.#length = 0;
   }
-  /** Frees it. */
+  /** Frees the memory. */
   dispose(): void {
     for (const tensor of [...this.layers, this.next.slot, this.next.position]) tensor.dispose();
   }

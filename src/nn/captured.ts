@@ -1,13 +1,17 @@
-/** A program captured from a module, dropped when the module has changed in a way that the program does not know. */
+/**
+ * A program captured from a module, which is dropped when the module's fields have changed since the capture.
+ */
 import type { Device, Program } from "../engine/device.ts";
 import { layout } from "../engine/storage.ts";
 import { Tensor } from "../engine/tensor.ts";
 import { isContainer, Module } from "./module.ts";
 
 /**
- * Holds the program of one pass. A replay costs one comparison of numbers; only after a counted change anywhere in the process
- * (`layout.changes`) are the module's fields compared with those at the capture: evaluation between two training steps counts,
- * and leaves them equal.
+ * Holds the captured program of one pass through a module.
+ *
+ * Before a replay one number is compared: `layout.changes`, which counts changes of any module in the process. Only if
+ * it differs are the module's fields compared with the fields at the capture. They can still be equal: an evaluation
+ * between two training steps changes the mode and changes it back.
  */
 export class Captured<T extends Tensor | undefined> implements Disposable {
   #program: Program<T> | undefined;
@@ -16,7 +20,7 @@ export class Captured<T extends Tensor | undefined> implements Disposable {
 
   constructor(readonly module: Module) {}
 
-  /** What to replay; undefined where nothing has been captured yet, or the module has changed since. */
+  /** The program to replay; undefined if nothing has been captured yet, or the module has changed since. */
   get program(): Program<T> | undefined {
     if (this.#program && this.#changes !== layout.changes) {
       const now = [...fields(this.module)];
@@ -27,7 +31,7 @@ export class Captured<T extends Tensor | undefined> implements Disposable {
     }
     return this.#program;
   }
-  /** Runs `body` and takes down its launches, in place of a program that is there. @returns what `body` returns */
+  /** Runs `body` and captures its launches as the new program; disposes of the old one. @returns what `body` returns */
   capture(device: Device, body: () => T): T {
     this[Symbol.dispose]();
     this.#program = device.capture(body);
@@ -44,7 +48,9 @@ export class Captured<T extends Tensor | undefined> implements Disposable {
   }
 }
 
-/** All that decides what a module launches, and on which storages: its fields, and those of what stands in them. */
+/**
+ * Everything that decides which kernels a module launches on which storages: its fields and, recursively, their fields.
+ */
 function* fields(value: unknown): Generator<unknown> {
   yield value;
   if (value instanceof Tensor) yield* [value.storage, value.requiresGrad];

@@ -5,24 +5,25 @@ import type { Tensor } from "../engine/tensor.ts";
 import { Module } from "./module.ts";
 
 /**
- * The noise of a model's dropout: Philox4x32-10 with one seed, counted by forward passes.
+ * The random numbers of a model's dropout: Philox4x32-10 with one seed.
  *
- * Each forward pass has an offset of its own, and each dropout in it a stream, so a mask is made again in backward rather
- * than kept, and training goes on bit for bit from {@linkcode passes} alone.
+ * Philox computes a number from its seed, offset and stream. The offset counts the forward passes; the stream counts
+ * the dropouts within a pass. Backward can therefore compute a mask again instead of storing it, and a resumed training
+ * needs only {@linkcode passes} to go on with the same bits.
  */
 export class DropoutNoise {
-  /** (1) i32, on the device: what changes from step to step. */
+  /** i32 (1): the number of forward passes, on the device, where captured programs read it. */
   readonly offset: Tensor;
-  /** Whether there is a dropout that draws from it: else forward passes need not be counted. */
+  /** Whether any dropout has p > 0; if not, forward passes need not be counted. */
   used = false;
   #passes = 0;
   #stream = 0;
   #held = false;
 
-  /** Masks of a seed. */ constructor(device: Device, readonly seed: number) {
+  /** Starts at forward pass 0. */ constructor(device: Device, readonly seed: number) {
     this.offset = device.tensor([0], [1], { dtype: "i32" });
   }
-  /** How many forward passes have begun. */
+  /** Number of forward passes begun so far. */
   get passes(): number {
     return this.#passes;
   }
@@ -30,13 +31,16 @@ export class DropoutNoise {
     this.#passes = count;
     this.offset.device.write(this.offset.storage, [count | 0]);
   }
-  /** Begins a forward pass. */
+  /** Starts a forward pass: new masks. */
   begin(): void {
     if (this.#held) return;
     this.passes++;
     this.#stream = 0;
   }
-  /** Counts all passes that `body` begins as the one that has begun: a captured program brings one offset, whatever it runs. */
+  /**
+   * Runs `body` without counting the forward passes in it. Used while a program is captured: a replay sets one offset
+   * for the whole program, however many passes it has.
+   */
   hold<T>(body: () => T): T {
     this.#held = true;
     try {
@@ -45,15 +49,15 @@ export class DropoutNoise {
       this.#held = false;
     }
   }
-  /** What the next dropout of this pass takes. */
+  /** Arguments for the op of this pass's next dropout. */
   next(p: number): { p: number; seed: number; offset: Tensor; stream: number } {
     return { p, seed: this.seed, offset: this.offset, stream: this.#stream++ };
   }
 }
 
 /**
- * In training, zeroes each element with probability p and scales the others by 1/(1 − p), as `torch.nn.Dropout`; else the
- * identity.
+ * In training, zeroes each element with probability p and scales the remaining ones by 1/(1 − p); in evaluation,
+ * returns its input. Like `torch.nn.Dropout`.
  *
  * @see https://pytorch.org/docs/stable/generated/torch.nn.Dropout.html
  * @example
@@ -75,9 +79,9 @@ export class Dropout extends Module {
   #noise: DropoutNoise;
 
   /**
-   * A dropout of one place in a model.
-   * @param p from 0 to 1
-   * @param noise what the masks are drawn from, shared by all of a model's dropouts
+   * Makes one dropout layer.
+   * @param p probability, from 0 to 1
+   * @param noise the source of the masks, shared by all dropouts of a model
    * @throws {ConfigError} when p is not from 0 to 1
    */
   constructor(readonly p: number, noise: DropoutNoise) {
@@ -86,18 +90,18 @@ export class Dropout extends Module {
     this.#noise = noise;
     if (p > 0) noise.used = true;
   }
-  /** Whether it does anything now. */
+  /** Whether the layer drops anything: in training, with p > 0. */
   get active(): boolean {
     return this.training && this.p > 0;
   }
-  /** Options for an op that drops out by itself, such as attention. */
+  /** Options for an op that applies dropout itself, such as attention; undefined if nothing is dropped. */
   next(): ReturnType<DropoutNoise["next"]> | undefined {
     return this.active ? this.#noise.next(this.p) : undefined;
   }
   /**
-   * Drops elements in training; else gives x.
+   * Drops elements in training; returns x in evaluation.
    * @param x f32, any shape
-   * @returns the shape of x; x itself where nothing is dropped
+   * @returns the shape of x; x itself if nothing is dropped
    */
   forward(x: Tensor): Tensor {
     return this.active ? dropout(x, this.#noise.next(this.p)) : x;

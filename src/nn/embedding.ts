@@ -3,8 +3,8 @@ import type { Tensor } from "../engine/tensor.ts";
 import { generatorOf, Module, type ModuleOptions, parameter } from "./module.ts";
 
 /**
- * A table of vectors, looked up by id, as `torch.nn.Embedding`: y = weight[id]. The weight (count, width) begins standard
- * normal.
+ * A table of vectors that are looked up by id, like `torch.nn.Embedding`: y = weight[id]. The weight (count, width) is
+ * initialised from N(0, 1).
  *
  * @see https://pytorch.org/docs/stable/generated/torch.nn.Embedding.html
  * @example
@@ -24,19 +24,19 @@ export class Embedding extends Module {
   weight: Tensor;
 
   /**
-   * A table with initial vectors from N(0, 1).
-   * @param count how many vectors there are: V
-   * @param width how long each is: C
+   * Makes a table and draws its vectors from N(0, 1).
+   * @param count number of vectors: V
+   * @param width length of each vector: C
    */
   constructor(count: number, width: number, options: ModuleOptions) {
     super();
     this.weight = parameter(options, [count, width], (values) => generatorOf(options).normal(values, 0, 1));
   }
   /**
-   * The vectors of ids.
+   * Looks up the vector of each id.
    * @param ids i32 (…), from 0 to count − 1
    * @returns f32 (…, width)
-   * @throws {ShapeError} when an id that the host wrote is outside the table
+   * @throws {ShapeError} when ids written by the host are outside the table; ids computed on the device are not checked
    */
   forward(ids: Tensor): Tensor {
     return embedding(ids, this.weight);

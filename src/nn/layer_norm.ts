@@ -3,8 +3,8 @@ import type { Tensor } from "../engine/tensor.ts";
 import { Module, type ModuleOptions, parameter } from "./module.ts";
 
 /**
- * Layer normalisation over the last axis, as `torch.nn.LayerNorm`: (x − mean) / √(variance + ε) · weight + bias. The weight begins
- * as ones, the bias, unless refused, as zeros.
+ * Layer normalisation over the last axis, like `torch.nn.LayerNorm`: (x − mean) / √(variance + ε) · weight + bias. The
+ * weight is initialised with ones, the bias with zeros.
  *
  * @see https://pytorch.org/docs/stable/generated/torch.nn.LayerNorm.html
  * @example
@@ -29,9 +29,10 @@ export class LayerNorm extends Module {
   readonly #epsilon: number;
 
   /**
-   * A norm with weights 1 and biases 0.
-   * @param width how long the last axis is: C
-   * @param options.epsilon keeps rows of equal elements finite; default 1e-5
+   * Makes a layer norm with weights 1 and biases 0.
+   * @param width length of the last axis: C
+   * @param options.bias whether there is a bias; default true
+   * @param options.epsilon added to the variance, so that a row of equal elements does not divide by 0; default 1e-5
    */
   constructor(
     width: number,
@@ -45,7 +46,7 @@ export class LayerNorm extends Module {
     scope.keepAll();
   }
   /**
-   * Norms the last axis.
+   * Normalises the last axis.
    * @param x f32 (…, width)
    * @returns f32 (…, width)
    * @throws {ShapeError} when the last axis of x has another length

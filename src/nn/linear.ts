@@ -3,7 +3,8 @@ import type { Tensor } from "../engine/tensor.ts";
 import { generatorOf, Module, type ModuleOptions, parameter } from "./module.ts";
 
 /**
- * y = x · Wᵀ + b, as `torch.nn.Linear`: W (out, in) and b (out) begin uniform in ±1/√in.
+ * A linear layer, y = x · Wᵀ + b, like `torch.nn.Linear`: W (out, in) and b (out) are initialised uniformly from
+ * ±1/√in.
  *
  * @see https://pytorch.org/docs/stable/generated/torch.nn.Linear.html
  * @example
@@ -26,9 +27,10 @@ export class Linear extends Module {
   bias: Tensor | undefined;
 
   /**
-   * A layer with initial weights as PyTorch draws them.
-   * @param inputs length of the last axis of what comes in
-   * @param outputs and of what goes out
+   * Makes a layer and draws its initial weights as PyTorch does.
+   * @param inputs length of the input's last axis
+   * @param outputs length of the output's last axis
+   * @param options.bias whether there is a bias; default true
    */
   constructor(inputs: number, outputs: number, { bias = true, ...options }: ModuleOptions & { bias?: boolean }) {
     super();
@@ -40,7 +42,7 @@ export class Linear extends Module {
     scope.keepAll();
   }
   /**
-   * x · weightᵀ + bias.
+   * Computes x · weightᵀ + bias.
    * @param x f32 (…, in)
    * @returns f32 (…, out)
    * @throws {ShapeError} when the last axis of x has another length
@@ -50,7 +52,9 @@ export class Linear extends Module {
   }
 }
 
-/** Makes copies in panels of all weights of a module's linear layers: before it generates. See {@linkcode layOutWeight}. */
+/**
+ * Copies the weights of all linear layers of a module into panels, for faster generation. See {@linkcode layOutWeight}.
+ */
 export function layOutWeights(module: Module): void {
   for (const layer of module.modules()) if (layer instanceof Linear) layOutWeight(layer.weight);
 }

@@ -1,6 +1,6 @@
 /**
- * Layers: modules with parameters, named as in `torch.nn`. {@linkcode Module} is what all of them are, the model too: its fields
- * name its parameters, as in a checkpoint.
+ * Layers, named as in `torch.nn`. All layers and the model itself extend {@linkcode Module}, whose field names become
+ * the names of the parameters in a checkpoint.
  *
  * @module
  */

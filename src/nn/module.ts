@@ -1,33 +1,43 @@
-/** The base of layers: parameters are found by walking the fields, as PyTorch's `nn.Module` does. */
+/** The base class of layers. It finds parameters by walking the fields, as PyTorch's `nn.Module` does. */
 import type { Device } from "../engine/device.ts";
 import { ConfigError } from "../errors.ts";
 import { RandomGenerator } from "../random/mod.ts";
 import { layout } from "../engine/storage.ts";
 import { sizeOf, Tensor, untrainable } from "../engine/tensor.ts";
 
-/** Where a module's parameters live, and what their initial values are drawn from. */
+/** Options of a layer: its device, the type of its weights, and how they are initialised. */
 export interface ModuleOptions {
-  /** Where parameters are made. */ readonly device: Device;
-  /** How matrices are stored: `f32` (the default), or `bf16`, in half the memory and without a gradient of their own. */
+  /** The device that holds the parameters. */ readonly device: Device;
+  /**
+   * The type in which matrices are stored; default `f32`. `bf16` takes half the memory and `q8_0` about a quarter, but
+   * they cannot be trained.
+   */
   readonly weights?: "f32" | "bf16" | "q8_0";
-  /** Whether matrices are only going to be read by `linear` and `embedding`, so that the device may lay them out for that; default false. */
+  /**
+   * Whether only `linear` and `embedding` will read the matrices; the device may then store them in panels. Default
+   * false.
+   */
   readonly inference?: boolean;
-  /** Default: one for all layers of the process, seeded with 0, so that each layer gets weights of its own. */
+  /** Generator of the initial weights. Default: one that all layers of the process share, seeded with 0. */
   readonly generator?: RandomGenerator;
-  /** Whether there are initial values at all; false leaves them undefined, for one who is going to write them. */
+  /**
+   * Whether to draw initial weights; default true. Pass false if you will load every weight: until then they are
+   * undefined.
+   */
   readonly initialize?: boolean;
 }
 
-/** Which parameters are meant. */
+/** Selects parameters of a module. */
 export interface ParameterOptions {
-  /** Those alone that are trained: f32, and not frozen. */
+  /** Whether to leave out parameters that are frozen or not stored in f32; default false. */
   readonly trainable?: boolean;
 }
 
 /**
- * A layer with parameters, as `torch.nn.Module`: a field that is a tensor of floats (f32, bf16) is a parameter, frozen or not; a
- * field that is a module, or a list or record of them, holds more. A tensor that is not to be a parameter stands in a `#private`
- * field.
+ * A layer with parameters, like `torch.nn.Module`.
+ *
+ * A field with a tensor of floats (any dtype but i32) is a parameter. A field with a module, or with a list or record
+ * of modules, adds the parameters of these modules. To hold a tensor that is not a parameter, use a `#private` field.
  *
  * @example
  * ```ts
@@ -48,14 +58,14 @@ export interface ParameterOptions {
  * ```
  */
 export abstract class Module implements Disposable {
-  /** Dropout works in training only. */
+  /** Whether the module is in training mode: dropout is on. */
   training = true;
 
   /**
-   * Parameters with their paths (`transformer.h.0.attn.c_attn.weight`), in the order of the fields; one that stands in two
-   * places, a tied weight, comes once, under its first name.
+   * Yields the parameters with their names (`transformer.h.0.attn.c_attn.weight`), in the order of the fields. A tied
+   * weight, which has two names, is yielded once, under the first.
    *
-   * @param options.trainable whether to leave out those that are frozen or stored in bf16; default false
+   * @param options.trainable whether to leave out parameters that are frozen or not stored in f32; default false
    */
   *namedParameters({ trainable = false }: ParameterOptions = {}): Generator<[name: string, parameter: Tensor]> {
     const seen = new Set<Tensor>();
@@ -65,22 +75,23 @@ export abstract class Module implements Disposable {
       yield [name, value];
     }
   }
-  /** The same without their names. */
+  /** Yields the parameters without their names, in the order of {@linkcode namedParameters}. */
   *parameters(options?: ParameterOptions): Generator<Tensor> {
     for (const [, parameter] of this.namedParameters(options)) yield parameter;
   }
   /**
-   * Leaves the module's parameters as they are from now on: backward computes no gradients for them, and nothing below the
-   * lowest layer that is trained. Before an optimizer is made, which then takes only the others.
+   * Excludes the module's parameters from training: backward computes no gradients for them and stops at the lowest
+   * layer that is still trained. Call it before you make an optimizer, which then takes the parameters that are not
+   * frozen.
    */
   freeze(): this {
     for (const parameter of this.parameters()) parameter.requiresGrad = false;
     return this;
   }
   /**
-   * Has the module's parameters trained again.
+   * Makes the module's parameters trainable again.
    *
-   * @throws {ConfigError} when one is stored in bf16, which has no gradient; nothing is changed then
+   * @throws {ConfigError} when a parameter is not stored in f32, or is stored in panels; no parameter is changed then
    */
   unfreeze(): this {
     for (const [name, { storage }] of this.namedParameters()) {
@@ -88,13 +99,13 @@ export abstract class Module implements Disposable {
       if (!stored) continue;
       throw new ConfigError(
         `unfreeze: ${name} is stored in ${stored}, which cannot be trained; make the model with f32 weights` +
-          (stored === "panels" ? ", and not for inference" : ""),
+          (stored === "panels" ? " and without the option inference" : ""),
       );
     }
     for (const parameter of this.parameters()) parameter.requiresGrad = true;
     return this;
   }
-  /** This module and all within, parents last, as `nn.Module.apply` visits them. */
+  /** Yields all modules inside this one, then the module itself: the order of `nn.Module.apply`. */
   *modules(): Generator<Module> {
     for (const value of Object.values(this)) yield* modulesIn(value);
     yield this;
@@ -110,8 +121,8 @@ export abstract class Module implements Disposable {
     return this;
   }
   /**
-   * Says that fields have changed, such as an adapter put in place of a layer, or a flag in a field that decides what
-   * `forward` does: programs that were captured from a model with other fields are captured anew.
+   * Announces that fields have changed: for example a layer was replaced by an adapter, or a flag changes what
+   * `forward` does. Programs captured from this module are then checked, and captured again if they are out of date.
    */
   changed(): void {
     layout.changes++;
@@ -129,10 +140,12 @@ export abstract class Module implements Disposable {
 }
 
 /**
- * Runs `body` with dropout off in all of `module`, and puts every module back into its mode, even where `body` throws.
+ * Runs `body` with `module` in evaluation mode (dropout is off), then restores the mode of every module inside, even if
+ * `body` throws.
  *
  * @returns what `body` returns
- * @throws {TypeError} when `body` is asynchronous, for other code would meet the model in evaluation
+ * @throws {TypeError} when `body` is asynchronous: other code could run in between and find the model in evaluation
+ *   mode
  */
 export function evaluating<T>(module: Module, body: () => T): T {
   const trained = [...module.modules()].filter(({ training }) => training);
@@ -152,7 +165,7 @@ function switchMode(module: Module, training: boolean): void {
   module.training = training;
 }
 
-/** A container that is not a module: a list of layers, or a record of them. */
+/** Whether a value is an array or a plain object, which may hold layers. */
 export const isContainer = (value: unknown): value is Record<string, unknown> =>
   Array.isArray(value) ||
   (typeof value === "object" && value !== null && Object.getPrototypeOf(value) === Object.prototype);
@@ -170,20 +183,20 @@ function* leaves(value: unknown, path: string): Generator<[string, Tensor]> {
 }
 
 /**
- * A parameter with values from the host, which `fill` writes, unless they are undefined; one of two axes or more is stored as
- * `weights` says.
+ * Makes a parameter and, unless `initialize` is false, writes the values that `fill` puts into an array. A parameter of
+ * two axes or more is stored in the type `weights`.
  */
 export function parameter(
   { device, weights = "f32", inference = false, initialize = true }: ModuleOptions,
   shape: readonly number[],
   fill: (values: Float32Array) => void,
 ): Tensor {
-  using scope = device.scope(); // frees it where `fill` throws
+  using scope = device.scope(); // frees the tensor if `fill` throws
   const [rows, length] = shape, dtype = shape.length > 1 ? weights : "f32", panels = inference || dtype !== "f32";
   const matrix = shape.length === 2 && panels ? [rows, length] as const : undefined;
   if (dtype === "q8_0" && length % 32 > 0) {
     throw new ConfigError(
-      `[${shape}]: weights in q8_0 have rows of a multiple of 32, expected another width than ${length}`,
+      `[${shape}]: the row length ${length} is not a multiple of 32, which weights in q8_0 need; use f32 or bf16`,
     );
   }
   const storage = device.allocate(sizeOf(shape), dtype, { lasting: true, matrix });
@@ -194,6 +207,6 @@ export function parameter(
 
 let shared: RandomGenerator | undefined;
 
-/** The generator that a module draws from. */
+/** The generator of a module's initial weights. */
 export const generatorOf = ({ generator }: ModuleOptions): RandomGenerator =>
   generator ?? (shared ??= new RandomGenerator(0));

@@ -1,4 +1,4 @@
-/** Broadcasting as in PyTorch: shapes are aligned at the last axis, and an axis of 1 is repeated. */
+/** Broadcasting as in PyTorch: shapes are aligned at the last axis, and an axis of size 1 is repeated. */
 import type { BinaryKernel } from "../../kernels/binary/kernel.ts";
 import { sum } from "../../kernels/reduce/kernel.ts";
 import { ShapeError } from "../errors.ts";
@@ -7,7 +7,7 @@ import { sizeOf, type Tensor } from "../engine/tensor.ts";
 import { stridesOf } from "./axes.ts";
 import { copyStrided } from "./strided.ts";
 
-/** The shape that all can be repeated to; {@linkcode ShapeError} when two axes differ and neither is 1. */
+/** The shape that all shapes broadcast to. @throws {ShapeError} when two sizes of an axis differ and neither is 1 */
 export function commonShape(op: string, shapes: readonly (readonly number[])[]): number[] {
   const rank = Math.max(...shapes.map((shape) => shape.length));
   return Array.from({ length: rank }, (_, axis) => {
@@ -21,7 +21,7 @@ export function commonShape(op: string, shapes: readonly (readonly number[])[]):
   });
 }
 
-/** x repeated to `shape`: itself where there is nothing to repeat, else a copy. */
+/** x repeated to `shape`: a copy, or x itself if nothing has to be repeated. */
 export function expand(x: Tensor, shape: readonly number[]): Tensor {
   if (x.size === sizeOf(shape)) return x;
   const missing = shape.length - x.shape.length, strides = stridesOf(x.shape);
@@ -33,7 +33,9 @@ export function expand(x: Tensor, shape: readonly number[]): Tensor {
   );
 }
 
-/** Neighbouring axes of `shape`, merged where each of `shapes` has either all or none of them. */
+/**
+ * Merges neighbouring axes of `shape` that each of `shapes` either has in full or repeats; axes of size 1 are left out.
+ */
 function mergeAxes(shape: readonly number[], shapes: readonly (readonly number[])[]) {
   const groups: { size: number; repeats: string; sizes: number[] }[] = [];
   shape.forEach((size, axis) => {
@@ -48,7 +50,7 @@ function mergeAxes(shape: readonly number[], shapes: readonly (readonly number[]
   return groups;
 }
 
-/** y = kernel(a, b), broadcast, outside the tape. */
+/** Computes y = kernel(a, b), with broadcasting; does not record. */
 export function binary(kernel: BinaryKernel, a: Tensor, b: Tensor): Tensor {
   const shape = commonShape(kernel.name, [a.shape, b.shape]);
   using scope = a.device.scope(kernel.name);
@@ -62,9 +64,9 @@ export function binary(kernel: BinaryKernel, a: Tensor, b: Tensor): Tensor {
 }
 
 /**
- * The gradient of an input that was repeated to dy's shape: dy / divisor, summed over the axes along which it was, and
- * added to `into` where that is there. For a rule: it leaves its temporaries to the rule's scope, and may return a view
- * of dy.
+ * Computes the gradient of an input that was repeated to dy's shape: dy / divisor, summed over the repeated axes, and
+ * added to `into` if given. To be called in a derivative rule, whose scope frees the temporaries. May return a view of
+ * dy.
  */
 export function sumTo(input: Tensor, dy: Tensor, into?: Tensor, divisor = 1): Tensor {
   if (dy.size === input.size && divisor === 1) return dy.alias(input.shape);

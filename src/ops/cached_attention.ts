@@ -4,31 +4,33 @@ import { ShapeError } from "../errors.ts";
 import { launch } from "../engine/launch.ts";
 import type { Tensor } from "../engine/tensor.ts";
 
-/** Where the tokens of a pass stand in a cache of keys and values. */
+/** The places in a key-value cache of the N tokens of a pass. */
 export interface Places {
-  /** i32 (N): each token's slot, from 0; −1 for an idle one, which fills up a pass of a fixed size. */
+  /** i32 (N): each token's slot, from 0. −1 marks an idle token, which pads a pass of a fixed size. */
   readonly slot: Tensor;
-  /** i32 (N): each token's place in its slot, which is its position in its text, from 0. */
+  /** i32 (N): each token's position in its slot and in its text, from 0. */
   readonly position: Tensor;
 }
 
-/** The scores of a query, one a place, stand in a thread's scratch memory of 2 MiB. */
+/** Limit of S: a query's scores, one for each cached token, must fit into a thread's scratch memory of 2 MiB. */
 const MOST_PLACES = 2 ** 18;
 
 /**
- * Causal self-attention of new tokens, of one text or several, to those before them, whose keys and values are stored in a
- * cache: what {@linkcode causalSelfAttention} gives for the last tokens, without computing the earlier ones again.
+ * Causal self-attention of new tokens, of one text or several, whose earlier tokens have their keys and values in a
+ * cache. The result is what {@linkcode causalSelfAttention} computes for the new tokens, without computing the earlier
+ * tokens again.
  *
- * The new keys and values are written into the cache first; then token n attends to places 0 to `position[n]` of slot
- * `slot[n]`. An idle token gives zeros and writes nothing. On the CPU a token's bits do not depend on the other tokens of
- * the pass. There is no derivative: backward through it throws.
+ * First the new keys and values are written into the cache; then token n attends to positions 0 to `position[n]` of
+ * slot `slot[n]`. An idle token gets zeros and writes nothing. On the CPU, a token's bits do not depend on the other
+ * tokens of the pass. There is no derivative: backward through this op throws.
  *
  * @param qkv f32 (…, 3C) of N new tokens: queries, keys and values side by side
- * @param cache f32 or bf16 (slots, nh, S, 2, hs): keys and values of up to S tokens a slot, updated in place; places not yet
- *   written may hold anything. In bf16 they are rounded to the nearest as they are written, and read so by their own pass too
- * @param places where each of the N tokens stands; no two at one place
+ * @param cache f32 or bf16 (slots, nh, S, 2, hs): keys and values of up to S tokens in each slot, updated in place.
+ *   Positions not yet written may hold anything. A bf16 cache rounds to the nearest on writing; the same pass reads the
+ *   rounded values too
+ * @param places slot and position of each of the N tokens, no two alike
  * @returns f32 (…, C)
- * @throws {ShapeError} when the shapes disagree, or the host wrote a slot or a position that the cache does not have
+ * @throws {ShapeError} when the shapes disagree, or a slot or position written by the host is outside the cache
  * @example
  * ```ts
  * import { assertEquals } from "@std/assert";
@@ -54,7 +56,7 @@ export function cachedAttention(qkv: Tensor, cache: Tensor, { slot, position }: 
   }
   if (qkv.shape.at(-1) !== 3 * C) throw refuse(`the last axis is expected as 3 · ${heads} heads · ${width} = ${3 * C}`);
   const checked = (name: string, numbers: Tensor, least: number, end: number) => {
-    const { bounds } = numbers.storage.block; // where the host wrote them
+    const { bounds } = numbers.storage.block; // defined if the host wrote the numbers
     if (bounds && !(bounds.least >= least && bounds.greatest < end)) {
       const wrong = bounds.least < least ? bounds.least : bounds.greatest;
       throw refuse(`a token's ${name} is ${wrong}, expected ${least} to ${end - 1}`);

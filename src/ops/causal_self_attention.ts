@@ -6,24 +6,25 @@ import type { Tensor } from "../engine/tensor.ts";
 import { dropoutArguments, type DropoutOptions } from "./dropout.ts";
 
 /**
- * softmax(q · kᵀ / √hs) · v of each head, a token seeing itself and those before it, as
- * `torch.nn.functional.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)` between nanoGPT's `split`
- * and its reassembly of the heads (Vaswani et al. 2017, arXiv:1706.03762). No T×T matrix is stored.
+ * Causal self-attention: softmax(q · kᵀ / √hs) · v in each head, where a token sees itself and the tokens before it.
+ * Like `torch.nn.functional.scaled_dot_product_attention(q, k, v, dropout_p=p, is_causal=True)`, together with
+ * nanoGPT's lines around it that split qkv into heads and join the heads again (Vaswani et al. 2017, arXiv:1706.03762).
+ * No T×T matrix is stored.
  *
- * With `starts` a row holds several documents side by side, which do not see each other: token t sees the tokens starts[t]
- * to t, as scaled_dot_product_attention with a block-diagonal `attn_mask`. Each document's output and gradient are those that
- * it has in a row of its own, but for the order of additions. Dropout draws by places in the row, so a document that is moved
- * has another mask.
+ * With `starts`, a row can hold several documents, which do not see each other: token t sees the tokens starts[t] to t,
+ * as with a block-diagonal `attn_mask` in PyTorch. A document's output and gradient are the same as if it had
+ * a row to itself, up to rounding, because sums are added in another order. Dropout's mask depends on the index in the
+ * row, so it changes if a document is moved.
  *
  * @param qkv f32 (B, T, 3C): queries, keys and values side by side, each (B, T, nh, hs)
- * @param options.heads how many heads C is divided into: nh
- * @param options.dropout of the probabilities, drawn from Philox; none where left out
- * @param options.starts i32 (B, T): for each token the place in its row at which its document begins, at most its own place and
- *   not less than that of the token before; default: 0 for all
+ * @param options.heads number of heads: nh
+ * @param options.dropout dropout of the attention probabilities; default: none
+ * @param options.starts i32 (B, T): for each token, the index in its row at which its document begins. It is at most
+ *   the token's own index and never decreases along a row. Default: 0 for all
  * @returns f32 (B, T, C)
- * @throws {ShapeError} when qkv is not (B, T, 3C), C is not a multiple of the heads, or more than 256 times as many; when starts
- *   are not (B, T), or the host wrote one that is not from 0 to T − 1. Those written on the device are not looked at, and what
- *   is no place up to the token's own is moved to the nearest
+ * @throws {ShapeError} when qkv is not (B, T, 3C), C is not a multiple of the heads, hs exceeds 256, `starts` is not
+ *   (B, T), or a start written by the host is not from 0 to T − 1. Starts computed on the device are not checked but
+ *   clamped to 0 … the token's own index
  * @throws {ConfigError} when the dropout's p is not from 0 to 1
  * @see https://pytorch.org/docs/stable/generated/torch.nn.functional.scaled_dot_product_attention.html
  * @example
@@ -33,12 +34,12 @@ import { dropoutArguments, type DropoutOptions } from "./dropout.ts";
  * import { causalSelfAttention } from "@nanogpt/ts/ops";
  *
  * const device = await createDevice("cpu", { threads: 1 });
- * // Two tokens, one head of width 1, as (q, k, v). All keys are 0, so a token takes the mean of the values it sees.
+ * // Two tokens, one head of width 1, as (q, k, v). All keys are 0, so a token gets the mean of the values that it sees.
  * const qkv = device.tensor([1, 0, 10, 1, 0, 30], [1, 2, 3]);
  * assertEquals([...await causalSelfAttention(qkv, { heads: 1 }).data()], [10, 20]);
  * device.close();
  * ```
- * @example The same in single operations, as nanoGPT's model.py has it without flash attention
+ * @example The same computation in single operations, as in nanoGPT's model.py without flash attention
  * ```ts
  * import { assertAlmostEquals } from "@std/assert";
  * import { createDevice } from "@nanogpt/ts";
@@ -54,7 +55,7 @@ import { dropoutArguments, type DropoutOptions } from "./dropout.ts";
  *   return transpose(reshape(part, [B, T, nh, hs]), [1, 2]);
  * });
  * const scores = mul(matmul(q, transpose(k, [2, 3])), device.tensor([1 / Math.sqrt(hs)], [])); // (B, nh, T, T)
- * const masked = where(seen, scores, never); // a token sees itself and those before it
+ * const masked = where(seen, scores, never); // a token sees itself and the tokens before it
  * const weights = softmax(masked); // each row adds up to 1
  * const y = reshape(transpose(matmul(weights, v), [1, 2]), [B, T, C]); // (B, nh, T, hs) to (B, T, C)
  *
@@ -86,7 +87,9 @@ export function causalSelfAttention(
   return scope.keep(result);
 }
 
-/** What the host wrote is checked here; the kernel moves what is elsewhere to the nearest place of its row. */
+/**
+ * Checks the shape of `starts` and, if the host wrote them, their range. The kernel clamps what is not checked here.
+ */
 function checkStarts({ shape }: Tensor, starts: Tensor): void {
   const [B, T] = shape, { bounds } = starts.storage.block;
   const refuse = (why: string) => new ShapeError(`Cannot apply causalSelfAttention to [${shape}]: ${why}`);
@@ -95,7 +98,7 @@ function checkStarts({ shape }: Tensor, starts: Tensor): void {
   if (wrong !== undefined) throw refuse(`a token's document starts at ${wrong}, expected 0 to ${T - 1}`);
 }
 
-/** (B, T, 3C) with every size apart, and (B, T, C) so. */
+/** Splits C into heads and width: `packed` is qkv's shape, `rows` is the shape of the result. */
 function shapes(shape: readonly number[], heads: number) {
   const [B, T, C3] = shape, C = C3 / 3, width = C / heads;
   if (shape.length !== 3 || !Number.isInteger(C) || !Number.isInteger(width) || heads < 1 || width > 256) {

@@ -7,12 +7,12 @@ import { axisOf, splitAt, stridesOf } from "./axes.ts";
 import { copyStrided } from "./strided.ts";
 
 /**
- * Tensors one behind the other along an axis, as `torch.concat`.
+ * Joins tensors along an axis, like `torch.concat`.
  *
- * @param tensors f32 or i32, all of one dtype, and of one shape but along the axis
- * @param options.axis counted from the end where negative
- * @returns their dtype and shape; along the axis, the sum of their sizes
- * @throws {ShapeError} when there is none, or another axis differs
+ * @param tensors f32 or i32, all of one dtype and, except along the axis, of one shape
+ * @param options.axis negative: counted from the end
+ * @returns the dtype and shape of the tensors; along the axis, the sum of their sizes
+ * @throws {ShapeError} when there are no tensors, or the sizes of another axis differ
  * @throws {DeviceError} when the dtypes or the devices differ
  * @see https://pytorch.org/docs/stable/generated/torch.concat.html
  * @example
@@ -57,7 +57,7 @@ export function concat(tensors: readonly Tensor[], options: { axis: number }): T
   return scope.keep(y);
 }
 
-/** Writes x into y along an axis, from `start` on. */
+/** Copies x into y, from index `start` of the axis on. */
 export function placeAt(y: Tensor, x: Tensor, axis: number, start: number): void {
   using _ = y.device.scope();
   const operands = { x: x.alias(splitAt(x.shape, axis)), y: y.alias(splitAt(y.shape, axis)) };

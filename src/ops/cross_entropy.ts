@@ -5,16 +5,16 @@ import { launch } from "../engine/launch.ts";
 import type { Tensor } from "../engine/tensor.ts";
 
 /**
- * The mean over rows of log Σ exp(logits) − logits[target], as `torch.nn.functional.cross_entropy`: how many nats the
- * targets surprise a model that predicts softmax(logits). dlogits = (softmax(logits) − [the target]) · dy / n for
- * the n rows that count.
+ * Cross-entropy: the mean over rows of −log softmax(logits)[target] = log Σ exp(logits) − logits[target], like
+ * `torch.nn.functional.cross_entropy`. dlogits = (softmax(logits) − onehot(target)) · dy / n, where n is the number of
+ * rows that are not ignored.
  *
  * @param logits f32 (…, V)
  * @param targets i32 (…): a class from 0 to V − 1 for each row
- * @param options.ignoreIndex rows with this target do not count; where none counts, the loss is NaN. Default: −100
+ * @param options.ignoreIndex rows with this target are ignored; if all are, the loss is NaN. Default: −100
  * @returns f32 []: one number, in nats
- * @throws {ShapeError} when the shapes disagree, or a target that the host wrote is no class. A target that is made on
- *   the device cannot be looked at: one that is no class counts as the last.
+ * @throws {ShapeError} when the shapes disagree, or a target written by the host is not a class. Targets computed on
+ *   the device are not checked; one that is not a class counts as class V − 1
  * @see https://pytorch.org/docs/stable/generated/torch.nn.functional.cross_entropy.html
  * @example
  * ```ts
@@ -23,7 +23,7 @@ import type { Tensor } from "../engine/tensor.ts";
  * import { crossEntropy } from "@nanogpt/ts/ops";
  *
  * const device = await createDevice("cpu", { threads: 1 });
- * const logits = device.tensor([0, 0, 0, 0, 1000, 0], [3, 2]); // even, even, certain of class 0
+ * const logits = device.tensor([0, 0, 0, 0, 1000, 0], [3, 2]); // undecided, undecided, certain of class 0
  * const targets = device.tensor([1, -100, 0], [3], { dtype: "i32" });
  * assertEquals(await crossEntropy(logits, targets).item(), Math.fround(Math.LN2 / 2)); // (ln 2 + 0) / 2
  * device.close();
@@ -56,7 +56,11 @@ export function crossEntropy(
   return scope.keep(loss);
 }
 
-/** @internal Of targets that the host wrote the extremes are known, and the next in case that the extreme is `ignoreIndex`. */
+/**
+ * @internal Throws if a target written by the host is not a class. A storage knows the smallest and the largest value
+ *   that the host
+ * wrote, and the second smallest and second largest, for the case that one of the extremes is `ignoreIndex`.
+ */
 export function refuseOthers(
   op: string,
   { shape, storage: { block: { bounds } } }: Tensor,
@@ -66,9 +70,9 @@ export function refuseOthers(
   for (const target of [bounds.least, bounds.greatest, ...bounds.next]) {
     if (target === ignoreIndex || (target >= 0 && target < V) || !Number.isFinite(target)) continue;
     throw new ShapeError(
-      `Cannot apply ${op} to targets [${shape}]: ${target} is not a class; they are 0 to ${
+      `Cannot apply ${op} to targets [${shape}]: ${target} is not a class; rows of ${V} logits have classes 0 to ${
         V - 1
-      }, for a row has ${V} logits`,
+      }`,
     );
   }
 }

@@ -4,25 +4,31 @@ import { ConfigError } from "../errors.ts";
 import { launch } from "../engine/launch.ts";
 import type { Tensor } from "../engine/tensor.ts";
 
-/** Which elements are dropped: a function of these and of an element's place, so backward draws the same mask again. */
+/**
+ * Which elements are dropped. An element's mask is a function of these numbers and of the element's index, which lets
+ * backward compute the same mask again.
+ */
 export interface DropoutOptions {
-  /** The share that is dropped, from 0 to 1. */
+  /** Probability of dropping an element, from 0 to 1. */
   readonly p: number;
-  /** 32 bits. */
+  /** Seed, 32 bits. */
   readonly seed: number;
-  /** Of the training step, 32 bits: a number, or an i32 (1) on the device, which a step can change without other code. */
+  /**
+   * Number of the training step, 32 bits. As an i32 (1) on the device it can change from replay to replay of a captured
+   * program.
+   */
   readonly offset: Tensor | number;
-  /** Which of a step's masks it is, 32 bits: every call its own. */
+  /** Number of the dropout within the step, 32 bits: each call needs its own. */
   readonly stream: number;
 }
 
 /**
- * x with a share p of its elements set to zero and the others multiplied by 1 / (1 − p), as
- * `torch.nn.functional.dropout` in training (Srivastava et al. 2014), but with masks from Philox4x32-10.
+ * Sets each element of x to zero with probability p and multiplies the remaining ones by 1 / (1 − p), like
+ * `torch.nn.functional.dropout` in training (Srivastava et al. 2014). The masks come from Philox4x32-10.
  *
  * @param x f32, any shape
- * @param options the share, and which mask: seed, offset and stream tell it
- * @returns f32, the shape of x; x itself where p is 0
+ * @param options the probability p, and the seed, offset and stream that select the mask
+ * @returns f32, the shape of x; x itself if p is 0
  * @throws {ConfigError} when p is not from 0 to 1
  * @see https://pytorch.org/docs/stable/generated/torch.nn.functional.dropout.html
  * @example
@@ -48,7 +54,7 @@ export function dropout(x: Tensor, options: DropoutOptions): Tensor {
   return scope.keep(record("dropout", mask(x), [x], [offset], (dout) => [mask(dout)]));
 }
 
-/** What kernels that drop out take: their parameters and, unless p is 0, the offset on the device. */
+/** Arguments of kernels with dropout: their parameters and, unless p is 0, the offset as a tensor. */
 export function dropoutArguments(op: string, { device, shape }: Tensor, { p, seed, offset, stream }: DropoutOptions) {
   if (!(p >= 0 && p <= 1)) throw new ConfigError(`Cannot apply ${op} to [${shape}]: p is ${p}, expected 0 to 1`);
   const params = { seed, stream, threshold: Math.ceil(p * 2 ** 24), gain: p < 1 ? 1 / (1 - p) : 0 };

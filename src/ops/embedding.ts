@@ -5,14 +5,14 @@ import { launch } from "../engine/launch.ts";
 import type { Tensor } from "../engine/tensor.ts";
 
 /**
- * The rows of `weight` that `ids` name, as `torch.nn.functional.embedding`. The gradient of a row is the sum over all
- * places where it was taken.
+ * Looks up rows of a table: y[i] = weight[ids[i]], like `torch.nn.functional.embedding`. dweight[v] is the sum of dy
+ * over all places with id v.
  *
  * @param ids i32, any shape (…), from 0 to V − 1
- * @param weight f32 (V, C), or bf16, which has no gradient
+ * @param weight (V, C): f32, or a rounded type (bf16, q8_0), which gets no gradient
  * @returns f32 (…, C)
- * @throws {ShapeError} when an id that the host wrote is outside the table; those computed on the device are not looked
- *   at, and the last row stands in for them
+ * @throws {ShapeError} when an id written by the host is outside the table. Ids computed on the device are not checked;
+ *   an id outside gets the last row
  * @see https://pytorch.org/docs/stable/generated/torch.nn.functional.embedding.html
  * @example
  * ```ts

@@ -6,7 +6,7 @@ import { binary } from "./broadcast.ts";
 import { unary } from "./unary.ts";
 
 /**
- * y = eˣ, element by element, as `torch.exp`. dx = dy · y.
+ * y = eˣ, element by element, like `torch.exp`. dx = dy · y.
  *
  * @param x f32, any shape
  * @returns f32, the shape of x

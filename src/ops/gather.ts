@@ -8,13 +8,13 @@ import { slice } from "./slice.ts";
 import { zeros } from "./zeros.ts";
 
 /**
- * Elements picked along an axis, as `torch.gather`: along axis 1 of three, y[i, j, k] = x[i, index[i, j, k], k].
- * Backward adds each dy where its element was picked.
+ * Picks elements along an axis, like `torch.gather`: for axis 1 of three, y[i, j, k] = x[i, index[i, j, k], k].
+ * Backward adds dy[i, j, k] to dx[i, index[i, j, k], k].
  *
  * @param x f32, any shape
- * @param index i32, in the shape of the result; along the other axes at most as long as x. What the host wrote is
- *   checked; an index that a kernel made and that is outside the axis is taken as the nearest place.
- * @param options.axis counted from the end where negative
+ * @param index i32, in the shape of the result. Along all axes but `axis` it is at most as long as x. Indices written
+ *   by the host are checked; indices computed on the device are clamped to the axis
+ * @param options.axis negative: counted from the end
  * @returns f32, the shape of index
  * @throws {ShapeError} when the shapes do not fit, or an index is outside the axis
  * @see https://pytorch.org/docs/stable/generated/torch.gather.html

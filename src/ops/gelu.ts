@@ -5,14 +5,14 @@ import { launch } from "../engine/launch.ts";
 import type { Tensor } from "../engine/tensor.ts";
 
 /**
- * x · Φ(x), Φ being the normal distribution's cumulative function, as `torch.nn.functional.gelu` (Hendrycks and Gimpel
- * 2016, arXiv:1606.08415).
+ * x · Φ(x), where Φ is the cumulative distribution function of the normal distribution, like `torch.nn.functional.gelu`
+ * (Hendrycks and Gimpel 2016, arXiv:1606.08415).
  *
  * @param x f32, any shape
- * @param options.approximate `none`: Φ(x) = ½ (1 + erf(x / √2)), the default and nanoGPT's; `tanh`: ½ (1 + tanh(√(2/π)
- *   (x + 0.044715 x³))), as GPT-2 was trained
+ * @param options.approximate `none` (the default, as in nanoGPT): Φ(x) = ½ (1 + erf(x / √2)). `tanh`, which GPT-2 was
+ *   trained with: Φ(x) ≈ ½ (1 + tanh(√(2/π) (x + 0.044715 x³)))
  * @returns f32, the shape of x
- * @throws {ConfigError} when `approximate` is neither
+ * @throws {ConfigError} when `approximate` is neither `none` nor `tanh`
  * @see https://pytorch.org/docs/stable/generated/torch.nn.functional.gelu.html
  * @example
  * ```ts
@@ -22,7 +22,7 @@ import type { Tensor } from "../engine/tensor.ts";
  *
  * const device = await createDevice("cpu", { threads: 1 });
  * const [far, zero, one] = await gelu(device.tensor([-100, 0, 1], [3])).data();
- * assertEquals([Math.abs(far), zero, one.toFixed(4)], [0, 0, "0.8413"]); // 84 % lie below one deviation
+ * assertEquals([Math.abs(far), zero, one.toFixed(4)], [0, 0, "0.8413"]); // 84 % of a normal distribution are below one deviation
  * device.close();
  * ```
  */

@@ -7,12 +7,12 @@ import { launch } from "../engine/launch.ts";
 import { Tensor } from "../engine/tensor.ts";
 
 /**
- * y = x · weightᵀ + bias, as `torch.nn.functional.linear`.
+ * y = x · weightᵀ + bias, like `torch.nn.functional.linear`.
  *
  * @param x (…, in)
- * @param weight (out, in), f32, or bf16, which gets no gradient: the result, and the gradient of x, are those of the same
- *   numbers in f32, bit for bit
- * @param bias (out), or none
+ * @param weight (out, in): f32, or a rounded type (bf16, q8_0), which gets no gradient. The result and dx have the same
+ *   bits as with the rounded values in f32
+ * @param bias (out); may be left out
  * @returns (…, out)
  * @throws {ShapeError} when the last axis of x is not as long as that of weight, or bias is not as long as its first
  * @see https://pytorch.org/docs/stable/generated/torch.nn.functional.linear.html
@@ -30,7 +30,7 @@ import { Tensor } from "../engine/tensor.ts";
  */
 export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
   const [out, inner] = weight.shape, rows = x.size / inner;
-  if (weight.shape.length !== 2) refuse(x, weight, "the weight is no matrix (out, in)");
+  if (weight.shape.length !== 2) refuse(x, weight, "the weight is not a matrix (out, in)");
   if (x.shape.at(-1) !== inner) refuse(x, weight, `inner sizes ${x.shape.at(-1) ?? "none"} and ${inner} differ`);
   if (bias && `${bias.shape}` !== `${out}`) refuse(x, weight, `the bias is [${bias.shape}], expected [${out}]`);
 
@@ -39,7 +39,7 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
   const operands = { a: x.alias(X), b: inPanels(weight)?.alias(W) ?? weight.alias(W) };
   const { c } = bias ? launch(matmulBias, { ...operands, bias }) : launch(matmulNT, operands);
   const y = c.alias([...x.shape.slice(0, -1), out]);
-  // A frozen weight needs no x, which is the memory of a frozen model's pass.
+  // Only dweight needs x. A frozen weight therefore saves no x, which would be most of the memory of a frozen model.
   const passes = x.requiresGrad, trains = weight.requiresGrad;
   record("linear", y, [x, weight, bias], [trains ? x : undefined, passes ? weight : undefined], (dout, into) => {
     const dy = dout.alias(Y), [dx, dweight, dbias] = into;
@@ -53,9 +53,9 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
 }
 
 /**
- * Makes a copy in panels of a weight that may still change, for products that are not recorded: each row of x then costs the reading
- * of the weight and no more. The next change of the weight drops the copy. Without effect where there is one, where matrices lie
- * row by row, and where the device has no room.
+ * Copies a trainable weight into panels, the order in which the CPU multiplies a few rows fastest. `linear` reads the
+ * copy while nothing is recorded. The next change of the weight drops the copy. Does nothing if there already is a
+ * copy, the device does not use panels, or its memory has no room.
  */
 export function layOutWeight({ device, storage, shape: [rows, length] }: Tensor): void {
   const { block, offset } = storage;
@@ -70,7 +70,7 @@ export function layOutWeight({ device, storage, shape: [rows, length] }: Tensor)
     if (!(error instanceof DeviceError)) throw error;
   }
 }
-/** That copy, as a tensor, where it may be used. */
+/** The weight's copy in panels, if there is one and nothing is recorded. */
 function inPanels({ storage: { block, offset }, shape }: Tensor): Tensor | undefined {
   const copy = isRecording() ? undefined : block.laid?.get(offset);
   return copy && new Tensor(copy, shape);

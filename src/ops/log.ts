@@ -6,7 +6,7 @@ import { binary } from "./broadcast.ts";
 import { unary } from "./unary.ts";
 
 /**
- * The natural logarithm, element by element, as `torch.log`: −∞ of 0, NaN of what is negative. dx = dy / x.
+ * The natural logarithm, element by element, like `torch.log`: −∞ for 0, NaN for negative numbers. dx = dy / x.
  *
  * @param x f32, any shape
  * @returns f32, the shape of x

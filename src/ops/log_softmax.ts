@@ -5,11 +5,11 @@ import type { Tensor } from "../engine/tensor.ts";
 import { axisOf, splitAt } from "./axes.ts";
 
 /**
- * y = x − log Σ exp(x) along an axis, as `torch.log_softmax`: the logarithm of {@linkcode softmax}, exact where that
- * rounds to 0. dx = dy − exp(y) · Σ dy.
+ * y = x − log Σ exp(x) along an axis, like `torch.log_softmax`: the logarithm of {@linkcode softmax}, but accurate even
+ * where softmax rounds to 0. dx = dy − exp(y) · Σ dy.
  *
  * @param x f32, any shape
- * @param options.axis counted from the end where negative; default: the last
+ * @param options.axis negative: counted from the end; default: the last
  * @returns f32, the shape of x
  * @throws {ShapeError} when x has no such axis
  * @see https://pytorch.org/docs/stable/generated/torch.nn.functional.log_softmax.html

@@ -5,29 +5,30 @@ import type { Tensor } from "../engine/tensor.ts";
 import { ShapeError } from "../errors.ts";
 import { refuseOthers } from "./cross_entropy.ts";
 
-/** How {@linkcode logprobs} looks at logits. */
+/** Options of {@linkcode logprobs}. */
 export interface LogprobOptions {
-  /** Rows with this target have 0, and no gradient. Default: −100. */ readonly ignoreIndex?: number;
-  /** What logits are divided by. Default: 1. */ readonly temperature?: number;
+  /** Rows with this target get 0 and no gradient. Default: −100. */ readonly ignoreIndex?: number;
+  /** Divisor of the logits. Default: 1. */ readonly temperature?: number;
 }
 
-/** What a pass over logits tells of each row, f32 (…); 0 in rows that are ignored. */
+/** Statistics of each row of logits, f32 (…); 0 in ignored rows. Only `logprobs` has a gradient. */
 export interface LogprobStatistics {
-  /** log p(target), with its gradient. */ readonly logprobs: Tensor;
-  /** −Σ p log p, in nats, without a gradient, as what follows. */ readonly entropy: Tensor;
-  /** The mean of the logits. */ readonly mean: Tensor;
-  /** 1 where no logit is greater than the target's. */ readonly hit: Tensor;
+  /** log p(target), in nats. */ readonly logprobs: Tensor;
+  /** Entropy −Σ p log p, in nats. */ readonly entropy: Tensor;
+  /** Mean of the logits. */ readonly mean: Tensor;
+  /** 1 if no logit is greater than the target's, otherwise 0. */ readonly hit: Tensor;
 }
 
 /**
- * The log-probability that softmax(logits / temperature) gives to a target in each row, as `torch.log_softmax` and `gather`: what
- * −{@linkcode crossEntropy} is the mean of. dlogits = ([the target] − softmax(logits / temperature)) · dy / temperature.
+ * Log-probability of each row's target under softmax(logits / temperature), like `torch.log_softmax` and `gather`. At
+ * temperature 1, {@linkcode crossEntropy} is the negative of their mean. dlogits = (onehot(target) − softmax(logits /
+ * temperature)) · dy / temperature.
  *
  * @param logits f32 (…, V)
  * @param targets i32 (…): a class from 0 to V − 1 for each row, or `ignoreIndex`
  * @returns f32 (…), in nats
- * @throws {ShapeError} when the shapes disagree, or a target that the host wrote is no class. A target that is made on the device
- *   cannot be looked at: one that is no class counts as the last.
+ * @throws {ShapeError} when the shapes disagree, or a target written by the host is not a class. Targets computed on
+ *   the device are not checked; one that is not a class counts as class V − 1
  * @see https://pytorch.org/docs/stable/generated/torch.nn.functional.log_softmax.html
  * @example
  * ```ts
@@ -36,7 +37,7 @@ export interface LogprobStatistics {
  * import { logprobs } from "@nanogpt/ts/ops";
  *
  * const device = await createDevice("cpu", { threads: 1 });
- * const logits = device.tensor([0, 0, 0, 0, 1000, 0], [3, 2]); // even, even, certain of class 0
+ * const logits = device.tensor([0, 0, 0, 0, 1000, 0], [3, 2]); // undecided, undecided, certain of class 0
  * const targets = device.tensor([1, -100, 0], [3], { dtype: "i32" });
  * assertEquals([...await logprobs(logits, targets).data()], [Math.fround(-Math.LN2), 0, 0]);
  * device.close();
@@ -47,7 +48,7 @@ export function logprobs(logits: Tensor, targets: Tensor, options: LogprobOption
   return scope.keep(logprobStatistics(logits, targets, options).logprobs);
 }
 
-/** {@linkcode logprobs}, and what the same pass tells of each row besides. */
+/** Computes {@linkcode logprobs} and, in the same pass over the logits, more statistics of each row. */
 export function logprobStatistics(
   logits: Tensor,
   targets: Tensor,

@@ -6,19 +6,19 @@ import { Tensor } from "../engine/tensor.ts";
 import { ShapeError } from "../errors.ts";
 
 /**
- * y + scaling · (x · Aᵀ) · Bᵀ: what LoRA (Hu et al. 2021, arXiv:2106.09685) adds to a layer's output. With h = x · Aᵀ and
- * dh = scaling · dy · B:  dB += scaling · dyᵀ · h,  dA += dhᵀ · x,  dx += dh · A, and dy passes through to y.
+ * y + scaling · (x · Aᵀ) · Bᵀ: a layer's output y plus its LoRA adapter (Hu et al. 2021, arXiv:2106.09685). With h = x
+ * · Aᵀ and dh = scaling · dy · B:  dB += scaling · dyᵀ · h,  dA += dhᵀ · x,  dx += dh · A, and dy passes through to y.
  *
- * The sum is made in place: y is used up, and the result has its storage. So a base of any storage type is never copied, and the
- * addition costs no pass over y of its own.
+ * The sum is computed in place: the result takes over y's storage. The addition is part of the last matrix product and
+ * needs no pass of its own over y. The layer's weight, of any storage type, is never copied.
  *
- * @param y f32 (…, out), which nothing else reads
+ * @param y f32 (…, out); overwritten, so nothing else may read it
  * @param x f32 (…, in)
  * @param A f32 (r, in)
  * @param B f32 (out, r)
- * @param scaling a number, or f32 (rows, r): one for each of h's, where rows of x have adapters of their own
+ * @param scaling a number, or f32 (rows, r), one for each element of h, when the rows of x use different adapters
  * @returns f32 (…, out)
- * @throws {ShapeError} when the sizes do not belong together
+ * @throws {ShapeError} when the shapes disagree
  */
 export function addLowRank(
   y: Tensor,
@@ -38,7 +38,7 @@ export function addLowRank(
   }
   using scope = x.device.scope("addLowRank");
   const X = [1, rows, inner], H = [1, rows, r], Y = [1, rows, out], a = [1, r, inner], b = [1, out, r];
-  const scaled = (h: Tensor) => { // few numbers: rows · r
+  const scaled = (h: Tensor) => { // h is small: rows · r numbers
     if (scaling === 1) return h;
     const flat = [1, rows * r],
       by = scaling instanceof Tensor ? scaling.alias(flat) : x.device.tensor([scaling], [1, 1]);

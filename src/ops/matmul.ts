@@ -6,13 +6,13 @@ import { sizeOf, type Tensor } from "../engine/tensor.ts";
 import { commonShape, expand, sumTo } from "./broadcast.ts";
 
 /**
- * The matrix product a · b, as `torch.matmul`: over the last two axes, those before them broadcast. A vector on the left
- * counts as a row, on the right as a column, and that axis is missing from the result.
+ * The matrix product a · b over the last two axes, like `torch.matmul`; the axes before them broadcast. A vector counts
+ * as a row on the left and as a column on the right; the result then lacks that axis. da = dy · bᵀ, db = aᵀ · dy.
  *
  * @param a (…, M, K) or (K)
  * @param b (…, K, N) or (K)
  * @returns (…, M, N)
- * @throws {ShapeError} when K differs, or the leading axes do not broadcast
+ * @throws {ShapeError} when the two K differ, or the leading axes do not broadcast
  * @see https://pytorch.org/docs/stable/generated/torch.matmul.html
  * @example
  * ```ts
@@ -28,7 +28,7 @@ import { commonShape, expand, sumTo } from "./broadcast.ts";
  */
 export function matmul(a: Tensor, b: Tensor): Tensor {
   const { A, B, batch, M, K, N, shape } = sizes(a.shape, b.shape);
-  // One matrix on the right serves all rows on the left, and nothing needs to be repeated.
+  // If b is a single matrix, all rows of a are multiplied with it in one product, and nothing has to be repeated.
   const folded = sizeOf(B.slice(0, -2)) === 1, count = folded ? 1 : sizeOf(batch), rows = folded ? a.size / K : M;
   const left = () => (folded ? a : expand(a.alias(A), [...batch, M, K])).alias([count, rows, K]);
   const right = () => (folded ? b : expand(b.alias(B), [...batch, K, N])).alias([count, K, N]);
@@ -51,10 +51,10 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
   return scope.keep(y);
 }
 
-/** Both shapes as matrices, the leading axes that they share, and the result's shape. */
+/** Both shapes with vectors as matrices, the broadcast leading axes, and the shape of the result. */
 function sizes(a: readonly number[], b: readonly number[]) {
   const refuse = (why: string) => new ShapeError(`Cannot apply matmul to [${a}] and [${b}]: ${why}`);
-  if (a.length === 0 || b.length === 0) throw refuse("a number is no matrix");
+  if (a.length === 0 || b.length === 0) throw refuse("a scalar is not a matrix");
   const A = a.length === 1 ? [1, ...a] : a, B = b.length === 1 ? [...b, 1] : b;
   const [M, K] = A.slice(-2), [inner, N] = B.slice(-2);
   if (K !== inner) throw refuse(`inner sizes ${K} and ${inner} differ`);

@@ -8,14 +8,14 @@ import { binary, sumTo } from "./broadcast.ts";
 import { reducedShape } from "./reduce.ts";
 
 /**
- * The greatest element along an axis, or (the default) of all, as `torch.amax` has the value; NaN where there is one.
- * Where several are the greatest, the gradient goes to the first of them along an axis, as `torch.max`'s does, and over
- * all elements in equal parts to all of them.
+ * The greatest element along an axis, or (the default) of all; NaN if any element is NaN. If several elements are
+ * equally great, the gradient goes, as in `torch.max`, to the first of them along an axis, and in equal parts to all of
+ * them if there is no axis.
  *
  * @param x f32, any shape
- * @param options.axis counted from the end where negative; default: all axes
- * @param options.keepDim leaves the axis in the shape, with size 1 (default: false)
- * @returns f32, the shape of x without the axis
+ * @param options.axis negative: counted from the end; default: all axes
+ * @param options.keepDim leaves the axis in the shape, with size 1; default: false
+ * @returns f32, the shape of x without the axis, or []
  * @throws {ShapeError} when there is no such axis
  * @see https://pytorch.org/docs/stable/generated/torch.max.html
  * @example

@@ -4,8 +4,8 @@ import type { Tensor } from "../engine/tensor.ts";
 import { binary, sumTo } from "./broadcast.ts";
 
 /**
- * The greater of a and b, element by element, broadcast, as `torch.maximum`; NaN where either is. The gradient goes to
- * the greater one, and half of it to each where both are equal.
+ * The greater of a and b, element by element, with broadcasting, like `torch.maximum`; NaN if either is NaN. The
+ * gradient goes to the greater operand, or half of it to each if they are equal.
  *
  * @param a f32, any shape
  * @param b f32, any shape that broadcasts with a's

@@ -4,12 +4,12 @@ import { expand, sumTo } from "./broadcast.ts";
 import { reduceSum, type ReductionOptions } from "./reduce.ts";
 
 /**
- * The mean over one axis, over several, or (the default) over all, as `torch.mean`. dx = dy / n, repeated along those
- * axes, n being the number of elements of each mean.
+ * The mean over one axis, over several, or (the default) over all, like `torch.mean`. dx = dy / n, repeated along those
+ * axes, where n is the number of elements in each mean.
  *
  * @param x f32, any shape
- * @param options.axis one axis or several, counted from the end where negative; default: all
- * @param options.keepDim leaves each such axis in the shape, with size 1 (default: false)
+ * @param options.axis one axis or several; negative ones count from the end; default: all
+ * @param options.keepDim leaves each such axis in the shape, with size 1; default: false
  * @returns f32, the shape of x without the axes
  * @throws {ShapeError} when there is no such axis, or one is named twice
  * @see https://pytorch.org/docs/stable/generated/torch.mean.html

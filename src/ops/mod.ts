@@ -1,5 +1,6 @@
 /**
- * Every differentiable operation on tensors, named as in PyTorch; each file has the equation, the forward and the backward pass.
+ * Operations on tensors, named as in PyTorch. Each file has the equation, the forward pass and the backward pass of one
+ * operation.
  *
  * @module
  */

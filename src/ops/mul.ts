@@ -4,7 +4,7 @@ import type { Tensor } from "../engine/tensor.ts";
 import { binary, sumTo } from "./broadcast.ts";
 
 /**
- * a · b, element by element, broadcast, as `torch.mul`. da = dy · b, db = dy · a.
+ * a · b, element by element, with broadcasting, like `torch.mul`. da = dy · b, db = dy · a.
  *
  * @param a f32, any shape
  * @param b f32, any shape that broadcasts with a's

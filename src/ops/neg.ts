@@ -4,7 +4,7 @@ import type { Tensor } from "../engine/tensor.ts";
 import { unary } from "./unary.ts";
 
 /**
- * −x, element by element, as `torch.neg`. dx = −dy.
+ * −x, element by element, like `torch.neg`. dx = −dy.
  *
  * @param x f32, any shape
  * @returns f32, the shape of x

@@ -5,13 +5,13 @@ import { axisOf, stridesOf } from "./axes.ts";
 import { copyStrided } from "./strided.ts";
 
 /**
- * A copy with the axes in another order: axis i of the result is axis `axes[i]` of x, as `torch.permute`, which does
- * not copy.
+ * Copies x with its axes in another order: axis i of the result is axis `axes[i]` of x. Like `torch.permute`, except
+ * that PyTorch returns a view.
  *
  * @param x f32 or i32, any shape
- * @param axes all axes of x, each once, counted from the end where negative
- * @returns the dtype of x, its sizes in that order
- * @throws {ShapeError} when the axes are not x's, each once
+ * @param axes all axes of x, each once; negative: counted from the end
+ * @returns the dtype of x, with its sizes in the new order
+ * @throws {ShapeError} when `axes` does not name each axis of x exactly once
  * @see https://pytorch.org/docs/stable/generated/torch.permute.html
  * @example
  * ```ts
@@ -33,11 +33,13 @@ export function permute(x: Tensor, axes: readonly number[]): Tensor {
   });
 }
 
-/** Outside the tape. */
+/** Permutes axes without recording. */
 export function permuted(op: string, x: Tensor, axes: readonly number[]): Tensor {
   const order = axes.map((axis) => axisOf(op, x.shape, axis)), strides = stridesOf(x.shape);
   if (order.length !== x.shape.length || new Set(order).size < order.length) {
-    throw new ShapeError(`Cannot apply ${op} to [${x.shape}]: axes [${axes}] are not each of its axes once`);
+    throw new ShapeError(
+      `Cannot apply ${op} to [${x.shape}]: axes [${axes}] do not name each of its axes exactly once`,
+    );
   }
   return copyStrided(op, x, order.map((axis) => x.shape[axis]), order.map((axis) => strides[axis]));
 }

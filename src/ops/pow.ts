@@ -7,8 +7,8 @@ import type { Tensor } from "../engine/tensor.ts";
 import { binary } from "./broadcast.ts";
 
 /**
- * x to a power, element by element, as `torch.pow` with a number; NaN where x is negative and the exponent no whole
- * number. dx = dy · exponent · x^(exponent − 1), which is zero everywhere when the exponent is.
+ * x to the power of a number, element by element, like `torch.pow`; NaN if x is negative and the exponent not a whole
+ * number. dx = dy · exponent · x^(exponent − 1), which is zero everywhere if the exponent is 0.
  *
  * @param x f32, any shape
  * @param exponent a finite number

@@ -1,19 +1,19 @@
-/** What sum and mean share. */
+/** Code that sum and mean share. */
 import { sum } from "../../kernels/reduce/kernel.ts";
 import { ShapeError } from "../errors.ts";
 import { launch } from "../engine/launch.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import { axisOf, splitAt } from "./axes.ts";
 
-/** Which axes a reduction takes together. */
+/** Options of a reduction. */
 export interface ReductionOptions {
-  /** Which axes go; default: all. */
+  /** The axis or axes to reduce; default: all. */
   readonly axis?: number | readonly number[];
-  /** Whether they stay, with size 1; default: no. */
+  /** Whether reduced axes stay in the shape, with size 1; default: false. */
   readonly keepDim?: boolean;
 }
 
-/** The axes that are reduced, sorted, and the shapes with and without them. */
+/** The reduced axes, sorted; the shape with those axes as 1 (`kept`); and the shape of the result. */
 export function reducedShape(op: string, shape: readonly number[], { axis, keepDim = false }: ReductionOptions) {
   const axes = axis === undefined
     ? shape.map((_, i) => i)
@@ -25,7 +25,7 @@ export function reducedShape(op: string, shape: readonly number[], { axis, keepD
   return { axes, kept, result: keepDim ? kept : shape.filter((_, i) => !axes.includes(i)) };
 }
 
-/** Σ x over the axes, divided by their number where the mean is wanted; neighbouring axes are summed together. */
+/** Computes the sum or the mean over the axes. Neighbouring axes are summed in one launch. */
 export function reduceSum(op: string, x: Tensor, options: ReductionOptions, mean: boolean) {
   const { axes, kept, result } = reducedShape(op, x.shape, options);
   using scope = x.device.scope(op);
@@ -37,7 +37,7 @@ export function reduceSum(op: string, x: Tensor, options: ReductionOptions, mean
   }
   const shape = [...x.shape], count = x.size / kept.reduce((a, b) => a * b, 1);
   let y = x;
-  if (runs.length === 0) runs.push([0, -1]); // no axis at all, or a scalar: a copy
+  if (runs.length === 0) runs.push([0, -1]); // no axis, or a scalar: copies x
   for (let i = runs.length - 1; i >= 0; i--) {
     const [first, last] = runs[i], [outer, length, inner] = splitAt(shape, first, last);
     y = launch(sum, { x: y.alias([outer, length, inner]) }, { divisor: mean && i === 0 ? count : 1 }).y;

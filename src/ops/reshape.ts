@@ -3,12 +3,13 @@ import { DeviceError, ShapeError } from "../errors.ts";
 import { sizeOf, type Tensor } from "../engine/tensor.ts";
 
 /**
- * The same elements in another shape, as `torch.reshape`; they are shared, not copied.
+ * Returns the elements of x in another shape, like `torch.reshape`. The result shares x's storage; nothing is copied.
  *
  * @param x f32 or i32, any shape
- * @param shape one size may be -1: what is left for it
- * @returns the dtype of x, in that shape
+ * @param shape the new shape; one size may be −1, and is then computed from x's number of elements
+ * @returns the dtype of x, in the new shape
  * @throws {ShapeError} when the numbers of elements differ
+ * @throws {DeviceError} when x is stored in another dtype, or in panels
  * @see https://pytorch.org/docs/stable/generated/torch.reshape.html
  * @example
  * ```ts
@@ -27,7 +28,7 @@ export function reshape(x: Tensor, shape: readonly number[]): Tensor {
   const actual = shape.map((size, i) => i === open ? rest : size);
   if (sizeOf(actual) !== x.size || actual.some((size) => !Number.isInteger(size) || size < 1)) {
     throw new ShapeError(
-      `Cannot apply reshape to [${x.shape}] and [${shape}]: expected sizes of which the product is ${x.size}`,
+      `Cannot apply reshape to [${x.shape}] and [${shape}]: expected sizes whose product is ${x.size}`,
     );
   }
   if (x.dtype !== "f32" && x.dtype !== "i32") {
@@ -36,7 +37,7 @@ export function reshape(x: Tensor, shape: readonly number[]): Tensor {
   using scope = x.device.scope("reshape");
   if (x.storage.panels) {
     throw new DeviceError(
-      `Cannot apply reshape to [${x.shape}]: it lies in panels, which linear, embedding and matmul's right side alone read`,
+      `Cannot apply reshape to [${x.shape}]: it is stored in panels, which only linear, embedding and matmul's right side read`,
     );
   }
   return scope.keep(record("reshape", x.alias(actual), [x], [], (dy) => [dy.alias(x.shape)]));

@@ -7,14 +7,15 @@ import { copyStrided } from "./strided.ts";
 import { zeros } from "./zeros.ts";
 
 /**
- * A copy of the part of x from `start` up to but not including `end` along an axis: Python's `x[:, start:end]`.
+ * Copies the part of x from `start` up to, but not including, `end` along an axis: Python's `x[:, start:end]`.
  *
  * @param x f32 or i32, any shape
- * @param options.axis counted from the end where negative
- * @param options.start counted from the end where negative, as `end` is (default: 0)
- * @param options.end default: the axis' end, which it may also pass
- * @returns the dtype of x, its shape but along the axis
- * @throws {ShapeError} when there is no such axis, or nothing is left
+ * @param options.axis negative: counted from the end
+ * @param options.start first index; negative: counted from the end; default: 0
+ * @param options.end index after the last one; negative: counted from the end; default: the size of the axis, which it
+ *   may exceed
+ * @returns the dtype of x, and its shape except along the axis
+ * @throws {ShapeError} when there is no such axis, an index is not a whole number, or the part is empty
  * @example
  * ```ts
  * import { assertEquals } from "@std/assert";
@@ -33,10 +34,12 @@ export function slice(x: Tensor, options: { axis: number; start?: number; end?: 
     refuse = (why: string) => {
       throw new ShapeError(`Cannot apply slice to [${x.shape}]: ${why}`);
     };
-  if (!Number.isInteger(from) || !Number.isInteger(to)) refuse(`${from} and ${to} are not whole`);
+  if (!Number.isInteger(from) || !Number.isInteger(to)) {
+    refuse(`start ${from} and end ${to} are not both whole numbers`);
+  }
   const place = (at: number) => Math.min(Math.max(at < 0 ? at + size : at, 0), size);
   const start = place(from), length = place(to) - start;
-  if (length < 1) refuse(`nothing from ${from} to ${to} along axis ${axis}`);
+  if (length < 1) refuse(`there are no elements from ${from} to ${to} along axis ${axis}`);
   const strides = stridesOf(x.shape), shape = x.shape.with(axis, length);
   return record("slice", copyStrided("slice", x, shape, strides, start * strides[axis]), [x], [], (dy) => {
     const dx = zeros(x.device, x.shape);

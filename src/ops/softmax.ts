@@ -5,12 +5,12 @@ import type { Tensor } from "../engine/tensor.ts";
 import { axisOf, splitAt } from "./axes.ts";
 
 /**
- * y = exp(x) / Σ exp(x) along an axis, as `torch.softmax`: probabilities that sum to 1. dx = y · (dy − Σ dy · y).
+ * y = exp(x) / Σ exp(x) along an axis, like `torch.softmax`: probabilities that sum to 1. dx = y · (dy − Σ dy · y).
  *
- * The greatest element is subtracted first, so large ones do not overflow; −∞ gives 0.
+ * The greatest element is subtracted first, so large elements do not overflow. An element of −∞ gets probability 0.
  *
  * @param x f32, any shape
- * @param options.axis counted from the end where negative; default: the last
+ * @param options.axis negative: counted from the end; default: the last
  * @returns f32, the shape of x
  * @throws {ShapeError} when x has no such axis
  * @see https://pytorch.org/docs/stable/generated/torch.softmax.html

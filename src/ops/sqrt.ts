@@ -6,7 +6,7 @@ import { binary } from "./broadcast.ts";
 import { unary } from "./unary.ts";
 
 /**
- * y = √x, element by element, as `torch.sqrt`: NaN of what is negative. dx = dy / 2y.
+ * y = √x, element by element, like `torch.sqrt`; NaN for negative numbers. dx = dy / 2y.
  *
  * @param x f32, any shape
  * @returns f32, the shape of x

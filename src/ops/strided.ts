@@ -1,11 +1,14 @@
-/** The copy kernel as ops use it: of any rank, outside the tape. */
+/** Strided copies of tensors of any rank, on top of the copy and transpose kernels. Nothing is recorded. */
 import { copy, COPY_RANK } from "../../kernels/copy/kernel.ts";
 import { transpose } from "../../kernels/transpose/kernel.ts";
 import { ShapeError } from "../errors.ts";
 import { launch } from "../engine/launch.ts";
 import type { Tensor } from "../engine/tensor.ts";
 
-/** A new tensor of `shape` whose element at i… is x's at offset + Σ i · stride, which the caller keeps inside x. */
+/**
+ * Makes a new tensor of `shape`: its element at index (i₀, i₁, …) is x's at offset + Σ iₙ · strides[n]. The caller
+ * makes sure that this is inside x.
+ */
 export function copyStrided(
   op: string,
   x: Tensor,
@@ -13,7 +16,7 @@ export function copyStrided(
   strides: readonly number[],
   offset = 0,
 ): Tensor {
-  // Axes of one element go, and neighbours that are one piece in x become one: seldom are more than three left.
+  // Drops axes of size 1 and merges neighbours that are contiguous in x. More than three axes are rarely left.
   const axes: { size: number; stride: number }[] = [];
   shape.forEach((size, axis) => {
     const last = axes.at(-1), stride = strides[axis];
@@ -22,7 +25,9 @@ export function copyStrided(
     else axes.push({ size, stride });
   });
   if (axes.length > COPY_RANK) {
-    throw new ShapeError(`Cannot apply ${op} to [${x.shape}]: more than ${COPY_RANK} axes move separately`);
+    throw new ShapeError(
+      `Cannot apply ${op} to [${x.shape}]: it needs more than ${COPY_RANK} axes that cannot be merged`,
+    );
   }
   using scope = x.device.scope(op);
   const y = x.device.empty(shape, { dtype: x.dtype });

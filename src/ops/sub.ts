@@ -4,7 +4,7 @@ import type { Tensor } from "../engine/tensor.ts";
 import { binary, sumTo } from "./broadcast.ts";
 
 /**
- * a − b, element by element, broadcast, as `torch.sub`. da = dy, db = −dy.
+ * a − b, element by element, with broadcasting, like `torch.sub`. da = dy, db = −dy.
  *
  * @param a f32, any shape
  * @param b f32, any shape that broadcasts with a's

@@ -4,11 +4,11 @@ import { expand } from "./broadcast.ts";
 import { reduceSum, type ReductionOptions } from "./reduce.ts";
 
 /**
- * The sum over one axis, over several, or (the default) over all, as `torch.sum`. dx = dy, repeated along those axes.
+ * The sum over one axis, over several, or (the default) over all, like `torch.sum`. dx = dy, repeated along those axes.
  *
  * @param x f32, any shape
- * @param options.axis one axis or several, counted from the end where negative; default: all
- * @param options.keepDim leaves each such axis in the shape, with size 1 (default: false)
+ * @param options.axis one axis or several; negative ones count from the end; default: all
+ * @param options.keepDim leaves each such axis in the shape, with size 1; default: false
  * @returns f32, the shape of x without the axes
  * @throws {ShapeError} when there is no such axis, or one is named twice
  * @see https://pytorch.org/docs/stable/generated/torch.sum.html

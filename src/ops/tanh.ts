@@ -6,7 +6,7 @@ import { binary } from "./broadcast.ts";
 import { unary } from "./unary.ts";
 
 /**
- * y = tanh x = (eˣ − e⁻ˣ) / (eˣ + e⁻ˣ), element by element, as `torch.tanh`. dx = dy · (1 − y²).
+ * y = tanh x = (eˣ − e⁻ˣ) / (eˣ + e⁻ˣ), element by element, like `torch.tanh`. dx = dy · (1 − y²).
  *
  * @param x f32, any shape
  * @returns f32, the shape of x

@@ -4,10 +4,10 @@ import { axisOf } from "./axes.ts";
 import { permuted } from "./permute.ts";
 
 /**
- * A copy with two axes exchanged, as `torch.transpose`, which does not copy.
+ * Copies x with two axes exchanged. Like `torch.transpose`, except that PyTorch returns a view.
  *
  * @param x f32 or i32, any shape
- * @param axes the two, counted from the end where negative
+ * @param axes the two axes; negative: counted from the end
  * @returns the dtype of x, its shape with the two sizes exchanged
  * @throws {ShapeError} when there is no such axis
  * @see https://pytorch.org/docs/stable/generated/torch.transpose.html

@@ -5,12 +5,12 @@ import type { Tensor } from "../engine/tensor.ts";
 import { commonShape, expand, sumTo } from "./broadcast.ts";
 
 /**
- * a where the condition is not zero, else b; all three broadcast, as `torch.where`. The gradient goes to whichever was
- * taken.
+ * Chooses a where the condition is not zero, otherwise b, element by element, with broadcasting, like `torch.where`.
+ * The gradient goes to the operand that was chosen.
  *
  * @param condition i32, any shape
- * @param a f32, any shape that broadcasts with the others
- * @param b f32, likewise
+ * @param a f32, any shape that broadcasts with condition's and b's
+ * @param b f32, any shape that broadcasts with condition's and a's
  * @returns f32, the common shape
  * @throws {ShapeError} when two axes differ and neither is 1
  * @see https://pytorch.org/docs/stable/generated/torch.where.html

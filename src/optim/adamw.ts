@@ -7,40 +7,43 @@ import { ConfigError } from "../errors.ts";
 import { launch } from "../engine/launch.ts";
 import { sizeOf, Tensor, untrainable } from "../engine/tensor.ts";
 
-/** A leaf and its name, as `module.namedParameters()` gives them. */
+/** A parameter with its name: an entry of `module.namedParameters()`. */
 export type NamedParameter = readonly [name: string, parameter: Tensor];
 
-/** What may differ between groups of parameters. */
+/** Options that can differ between groups of parameters. */
 export interface Rates {
-  /** In weight units a step: 1e-3. */
+  /** Learning rate, in weight units per step; default 1e-3. */
   readonly learningRate?: number;
-  /** Of parameters with two axes or more, as nanoGPT has it: 0.01. */
+  /** Weight decay λ, only for parameters of two axes or more, as in nanoGPT; default 0.01. */
   readonly weightDecay?: number;
 }
 
-/** Defaults are PyTorch's. */
+/** Options of {@linkcode AdamW}. The defaults are PyTorch's. */
 export interface AdamWOptions extends Rates {
-  /** Of the moving averages of the gradient and of its square: 0.9 and 0.999. */
+  /** Decay rates β₁ and β₂ of the moving averages of the gradient and of its square; default 0.9 and 0.999. */
   readonly betas?: readonly [number, number];
-  /** Keeps the quotient finite where gradients vanish: 1e-8. */
+  /** ε, added to the divisor; default 1e-8. */
   readonly epsilon?: number;
 }
 
-/** Parameters with rates of their own; what is left out is the optimizer's. */
+/** Parameters with their own rates. A rate that is left out is the optimizer's. */
 export interface ParameterGroup extends Rates {
-  /** With their names. */ readonly parameters: Iterable<NamedParameter>;
+  /** The parameters and their names. */ readonly parameters: Iterable<NamedParameter>;
   /**
-   * The optimizer's steps before the group is trained: until then its parameters are frozen, and its own count of steps begins
-   * there, as PyTorch's does for parameters that had no gradient before. Default 0.
+   * Number of optimizer steps before the group is trained; default 0. Until then its parameters are frozen. The group
+   * counts its own steps from there, as PyTorch does for parameters that had no gradient before.
    */
   readonly from?: number;
 }
 
-/** What may change from step to step. */
+/** Options of one step. */
 export interface StepOptions {
-  /** This step's instead of the optimizer's: schedules. A group's own rate changes by the same factor. */
+  /**
+   * Learning rate of this step, for schedules; default: the optimizer's. The rates of groups are scaled by the same
+   * factor.
+   */
   readonly learningRate?: number;
-  /** Gradients of a greater norm, over all parameters, are scaled down to it; default 0: off. */
+  /** Maximum norm of all gradients together: if it is exceeded, all are scaled down to it. Default 0: no clipping. */
   readonly gradClip?: number;
 }
 
@@ -52,30 +55,30 @@ interface Slot {
   readonly v: Tensor;
 }
 
-/** A part of the storages, which one launch updates. */
+/** A group's part of the optimizer's storages, which one launch updates. */
 interface Group {
   readonly rates: Rates;
-  /** Steps before it is trained. */
+  /** Number of steps before the group is trained. */
   readonly from: number;
   readonly parameters: readonly Tensor[];
   readonly parts: Record<"parameter" | "gradient" | "m" | "v" | "step", Tensor>;
-  /** Elements before this one decay. */
+  /** Number of elements, from the first on, that weight decay applies to. */
   readonly decayed: number;
 }
 
-/** Slices begin at multiples of this number of elements, 256 bytes: what every device can bind. */
+/** Slices start at multiples of 64 elements, 256 bytes: WebGPU's largest `minStorageBufferOffsetAlignment`. */
 const ALIGNMENT = 64;
 
 /**
- * AdamW (Loshchilov and Hutter 2017, arXiv:1711.05101), as `torch.optim.AdamW` after `clip_grad_norm_`. With g the clipped
- * gradient, in step t:
+ * AdamW (Loshchilov and Hutter 2017, arXiv:1711.05101), like `torch.optim.AdamW` after `clip_grad_norm_`. In step t,
+ * where g is the clipped gradient:
  *
  *     m ← β₁ m + (1 − β₁) g,   v ← β₂ v + (1 − β₂) g²
  *     p ← (1 − lr · decay) p − lr · m / (1 − β₁ᵗ) / (√(v / (1 − β₂ᵗ)) + ε)
  *
- * It lays all parameters side by side in one storage, and so their gradients and moving averages, and a step is one launch for
- * the norm and one for each group. Gradients are there from the start and zero, so a parameter that the loss does not reach decays, which
- * PyTorch's would only after it has had a gradient once.
+ * All parameters are moved into one storage, and so are their gradients, m and v. A step is then one launch for the
+ * norm and one for each group. Gradients exist from the start, as zeros. So weight decay also applies to a parameter
+ * that the loss does not depend on, while PyTorch skips a parameter until it has had a gradient.
  *
  * @see https://pytorch.org/docs/stable/generated/torch.optim.AdamW.html
  * @example
@@ -88,16 +91,16 @@ const ALIGNMENT = 64;
  * const x = device.tensor([3], [1], { requiresGrad: true });
  * const optimizer = new AdamW([["x", x]], { learningRate: 0.5 });
  * mul(x, x).backward();
- * optimizer.step(); // the first step is of the rate's size, whatever the gradient's
+ * optimizer.step(); // the first step has the size of the learning rate, whatever the gradient's size
  * optimizer.zeroGrad();
  * assertEquals([await x.item(), await x.grad!.item()], [2.5, 0]);
  * device.close();
  * ```
  */
 export class AdamW implements Disposable {
-  /** Steps made. */
+  /** Number of steps made so far. */
   t = 0;
-  /** (1): of the gradients of the last step, before clipping. */
+  /** f32 (1): norm of all gradients in the last step, before clipping. */
   readonly gradNorm: Tensor;
   #slots: Slot[] = [];
   readonly #gradient: Tensor;
@@ -105,11 +108,11 @@ export class AdamW implements Disposable {
   readonly #options: Required<AdamWOptions>;
 
   /**
-   * Takes parameters over, laid side by side.
-   * @param parameters leaves by name, or groups of them; each moves into the optimizer's storage, contents and gradient
-   * @throws {ConfigError} when a beta is not from 0 to below 1, another option negative, or there are no parameters, or one
-   *   of them twice, or one that requires no gradient
-   * @throws {DeviceError} when its storages do not fit; every parameter is where it was then
+   * Moves the parameters, and their gradients, into the optimizer's storage.
+   * @param parameters leaves with their names, or groups of them
+   * @throws {ConfigError} when a beta is not from 0 to below 1, another option is negative, there are no parameters, or
+   *   a parameter is listed twice or requires no gradient
+   * @throws {DeviceError} when the storages do not fit into the memory; no parameter has moved then
    */
   constructor(parameters: Iterable<NamedParameter> | Iterable<ParameterGroup>, options: AdamWOptions = {}) {
     const { learningRate = 1e-3, betas = [0.9, 0.999], weightDecay = 0.01, epsilon = 1e-8 } = options;
@@ -123,7 +126,7 @@ export class AdamW implements Disposable {
     refuseOthers(all);
 
     const { device } = all[0][1], length = all.reduce((sum, [, { size }]) => sum + padded(size), 0);
-    using _ = device.scope(); // what it takes, before anything moves
+    using _ = device.scope(); // if an allocation throws, frees the earlier ones; no parameter has moved yet
     const arena = () => launch(fill, { y: device.empty([length]) }, { value: 0 }).y; // padding stays zero
     const arenas = { parameter: arena(), gradient: arena(), m: arena(), v: arena() };
     const part = ({ storage: { block } }: Tensor, shape: readonly number[], offset: number) =>
@@ -159,7 +162,7 @@ export class AdamW implements Disposable {
     this.#thaw(1);
   }
 
-  /** Has those groups trained, and no others, whose turn it is in a step. */
+  /** Freezes the groups that are not trained in the given step, and unfreezes the groups that are. */
   #thaw(step: number): void {
     for (const { from, parameters } of this.#groups) {
       if (from > 0) { for (const parameter of parameters) parameter.requiresGrad = step > from; }
@@ -175,10 +178,10 @@ export class AdamW implements Disposable {
   /**
    * Updates every parameter from its gradient: {@linkcode prepare}, then {@linkcode update}.
    *
-   * @param options.learningRate in weight units a step; default: the optimizer's
-   * @param options.gradClip the norm, over all gradients, to scale them down to; default 0: off
-   * @throws {ConfigError} when one of them is negative
-   * @throws {TypeError} when a gradient is no longer the one that the optimizer laid out
+   * @param options.learningRate in weight units per step; default: the optimizer's
+   * @param options.gradClip maximum norm of all gradients together; default 0: no clipping
+   * @throws {ConfigError} when an option is negative
+   * @throws {TypeError} when `grad` of a parameter was replaced, or a parameter has been frozen
    */
   step(options: StepOptions = {}): void {
     this.prepare(options);
@@ -186,8 +189,9 @@ export class AdamW implements Disposable {
     this.#thaw(this.t + 1);
   }
   /**
-   * Counts a step and brings its numbers to the device: what comes before the forward pass, where groups begin to be trained later,
-   * and before each replay of a captured {@linkcode update}.
+   * Counts a step and writes its numbers (rates, clipping) to the device. To replay a captured {@linkcode update}, call
+   * this before each replay. If groups start later (`from`), call it before the forward pass, because it unfreezes
+   * them.
    */
   prepare({ learningRate = this.#options.learningRate, gradClip = 0 }: StepOptions = {}): void {
     checked("step", { learningRate, gradClip });
@@ -195,7 +199,7 @@ export class AdamW implements Disposable {
     this.#thaw(t);
     for (const { rates, from, parts: { step } } of this.#groups) {
       if (t <= from) continue;
-      // A group's own rate is to this step's as it is to the optimizer's; beside one of 0 it stays as it is.
+      // A group's own rate is scaled like the optimizer's, by learningRate / base; if base is 0, it is not scaled.
       const own = rates.learningRate, rate = own === undefined ? learningRate : own * (base ? learningRate / base : 1);
       step.device.write(
         step.storage,
@@ -204,9 +208,9 @@ export class AdamW implements Disposable {
     }
   }
   /**
-   * The launches of a step, with the numbers that {@linkcode prepare} has brought.
+   * Launches the kernels of a step, with the numbers that {@linkcode prepare} wrote.
    *
-   * @throws {TypeError} when a gradient is not the one that the optimizer laid out, or a parameter has been frozen since
+   * @throws {TypeError} when `grad` of a parameter was replaced, or a parameter has been frozen
    */
   update(): void {
     const { betas: [beta1, beta2], epsilon } = this.#options;
@@ -229,12 +233,15 @@ export class AdamW implements Disposable {
     }
   }
 
-  /** Sets all gradients to zero: before the next backward, which adds. */
+  /** Sets all gradients to zero. Call it before the next backward, which adds to them. */
   zeroGrad(): void {
     launch(fill, { y: this.#gradient }, { value: 0 });
   }
 
-  /** The moving averages under PyTorch's names, `NAME.exp_avg` and `NAME.exp_avg_sq`: with {@linkcode t}, what to save. */
+  /**
+   * Yields m and v of each parameter under PyTorch's names, `NAME.exp_avg` and `NAME.exp_avg_sq`. Together with
+   * {@linkcode t} they are the optimizer's state.
+   */
   *namedState(): Generator<[name: string, tensor: Tensor]> {
     for (const { name, m, v } of this.#slots) {
       yield [`${name}.exp_avg`, m];
@@ -242,11 +249,11 @@ export class AdamW implements Disposable {
     }
   }
 
-  /** Frees what it holds. The parameters keep their values, and lose the gradients that it laid out. */
+  /** Frees gradients, m and v. The parameters retain their values. */
   dispose(): void {
     this.#thaw(Infinity);
     for (const { parameter, gradient } of this.#slots) {
-      if (parameter.grad === gradient) parameter.grad = undefined; // else a newer optimizer's, or the caller's
+      if (parameter.grad === gradient) parameter.grad = undefined; // if not: a newer optimizer's
     }
     for (const tensor of this.#tensors()) tensor.dispose();
     this.#slots = [];
@@ -260,7 +267,7 @@ export class AdamW implements Disposable {
 const decays = ({ shape }: Tensor): boolean => shape.length >= 2;
 const padded = (size: number): number => Math.ceil(size / ALIGNMENT) * ALIGNMENT;
 
-/** Groups, those that decay first in each. Parameters without a group are one. */
+/** The groups, in each of which the parameters that decay come first. A plain list of parameters is one group. */
 function groupsOf(
   given: readonly (NamedParameter | ParameterGroup)[],
 ): { ordered: NamedParameter[]; rates: Rates; from: number }[] {
@@ -281,7 +288,11 @@ function groupsOf(
 function refuseOthers(all: readonly NamedParameter[]): void {
   const seen = new Set<Tensor>();
   for (const [name, parameter] of all) {
-    if (seen.has(parameter)) throw new ConfigError(`AdamW: ${name} is there twice, under two names or in two groups`);
+    if (seen.has(parameter)) {
+      throw new ConfigError(
+        `AdamW: ${name} is there twice, under two names or in two groups; list each parameter once`,
+      );
+    }
     seen.add(parameter);
     const stored = untrainable(parameter.storage);
     if (stored) {

@@ -1,5 +1,5 @@
 /**
- * The optimizer, AdamW as PyTorch has it, and nanoGPT's learning rate by iteration.
+ * The AdamW optimizer, as in PyTorch, and nanoGPT's learning rate schedule.
  *
  * @module
  */

@@ -2,21 +2,24 @@ import { CheckpointError } from "../errors.ts";
 import { MersenneTwister } from "./mersenne_twister.ts";
 import { normalBlock } from "./normal.ts";
 
-/** A generator's state as plain data, for a checkpoint's JSON. */
+/** State of a generator as plain data, for a checkpoint's JSON. */
 export interface GeneratorState {
-  /** MT19937's 624 words. */
+  /** The 624 words of MT19937. */
   words: number[];
-  /** How many of them are used up. */
+  /** Number of words already used. */
   index: number;
-  /** The second number of a pair of normals, waiting for the next draw of fewer than 16. */
+  /**
+   * Normal numbers are drawn in pairs: the second number of a pair, saved for the next draw of fewer than 16 numbers,
+   * or null.
+   */
   cachedNormal: number | null;
 }
 
 /**
- * PyTorch's CPU generator: the same seed and the same calls give the same numbers as `torch.Generator`.
+ * PyTorch's CPU generator: with the same seed, the same calls return the same numbers as `torch.Generator`.
  *
- * Every draw consumes 32-bit words of one Mersenne Twister in PyTorch's order, so initialisation, batches and sampling
- * follow nanoGPT's number by number. Arrays are filled in place: there is no allocation for a draw.
+ * Every draw takes 32-bit words from one Mersenne Twister in PyTorch's order. Initial weights, batches and sampled
+ * tokens are therefore nanoGPT's, number by number. Draws fill arrays in place and allocate nothing.
  *
  * ```ts
  * import { assertEquals } from "@std/assert";
@@ -33,20 +36,20 @@ export class RandomGenerator {
   #cachedNormal: number | null = null;
 
   /**
-   * As after `torch.manual_seed(seed)`.
+   * Makes a generator in the state after `torch.manual_seed(seed)`.
    *
-   * @param seed any integer; PyTorch's engine, too, looks at its low 32 bits only
+   * @param seed any integer; only its low 32 bits are used, as in PyTorch
    */
   constructor(seed: number | bigint) {
     this.#twister = new MersenneTwister(Number(BigInt.asUintN(32, BigInt(seed))));
   }
 
-  /** The engine's next word: an integer from 0 to 2³² − 1. */
+  /** Returns the next 32-bit word, an integer from 0 to 2³² − 1. */
   random32(): number {
     return this.#twister.next();
   }
 
-  /** Fills with uniform numbers from `from` to `to` (exclusive, but for rounding): `out.uniform_(from, to)`. */
+  /** Fills with uniform numbers from `from` to `to`, which only rounding can reach: `out.uniform_(from, to)`. */
   uniform(out: Float32Array, from = 0, to = 1): void {
     const twister = this.#twister, low = Math.fround(from), range = Math.fround(Math.fround(to) - low);
     for (let i = 0; i < out.length; i++) out[i] = (twister.next() & 0xffffff) * 2 ** -24 * range + low;
@@ -55,8 +58,9 @@ export class RandomGenerator {
   /**
    * Fills with normal numbers: `out.normal_(mean, std)`, bit for bit on x86-64 with AVX2 (see `normal.ts`).
    *
-   * From 16 numbers on, blocks of 16 are computed in float32; a last, incomplete one is drawn afresh together with what
-   * stands before it. Fewer than 16 are computed in float64, by pairs, the second kept for the next such call.
+   * An array of at least 16 numbers is computed in blocks of 16 in float32; if the last block is incomplete, the last
+   * 16 numbers are drawn again. Fewer than 16 numbers are computed in pairs in float64; an unused second number of a
+   * pair is saved for the next such call.
    */
   normal(out: Float32Array, mean = 0, std = 1): void {
     const n = out.length;
@@ -75,7 +79,7 @@ export class RandomGenerator {
   }
 
   /**
-   * One integer from 0 to high − 1: `torch.randint(high, ())`.
+   * Draws an integer from 0 to high − 1: `torch.randint(high, ())`.
    *
    * @param high from 1 to 2⁵³
    * @throws {RangeError} when high is not such an integer
@@ -89,7 +93,7 @@ export class RandomGenerator {
     return Number((BigInt(word) << 32n | BigInt(this.#twister.next())) % BigInt(high));
   }
 
-  /** The integers from 0 to n − 1 in random order: `torch.randperm(n)`. */
+  /** Returns the integers from 0 to n − 1 in random order: `torch.randperm(n)`. */
   randperm(n: number): Int32Array {
     const order = Int32Array.from({ length: n }, (_, i) => i);
     for (let i = 0; i < n - 1; i++) {
@@ -102,32 +106,32 @@ export class RandomGenerator {
   /**
    * Fills with exponential numbers of rate 1: `out.exponential_()`.
    *
-   * `torch.multinomial(p, 1)` is the index of the largest p / q with such q, in float32. (On Intel processors PyTorch
-   * draws q from another library's streams; elsewhere these are its numbers.)
+   * `torch.multinomial(p, 1)` is the index of the largest p / q in float32, where q is drawn this way. (On Intel
+   * processors PyTorch draws q with another library, and its numbers differ.)
    */
   exponential(out: Float32Array): void {
     for (let i = 0; i < out.length; i++) out[i] = -Math.log1p(-this.#uniform64());
   }
 
-  /** Goes on as if so many exponential numbers had been drawn. */
+  /** Skips the words of `count` exponential numbers. */
   skipExponential(count: number): void {
     this.#twister.skip(2 * count);
   }
 
-  /** What `setState` needs to go on from here, as an object that JSON can hold. */
+  /** Returns the state as an object for JSON, to be restored by `setState`. */
   getState(): GeneratorState {
     const { words, index } = this.#twister, copy: number[] = [];
-    for (let i = 0; i < words.length; i++) copy.push(words[i]); // an eighth of the time of [...words]: each token asks
+    for (let i = 0; i < words.length; i++) copy.push(words[i]); // eight times as fast as [...words]; it runs for every token
     return { words: copy, index, cachedNormal: this.#cachedNormal };
   }
 
   /**
-   * Goes on from where `getState` was called.
+   * Restores a state returned by `getState`.
    *
-   * @throws {CheckpointError} when it is not a generator's state
+   * @throws {CheckpointError} when the object is not the state of a generator
    */
   setState(state: GeneratorState): void {
-    const { words, index, cachedNormal } = state ?? {}; // it may come from a file
+    const { words, index, cachedNormal } = state ?? {}; // not trusted: the state may come from a file
     const isWord = (word: unknown) => typeof word === "number" && word >>> 0 === word;
     const twister = this.#twister;
     if (
@@ -141,7 +145,7 @@ export class RandomGenerator {
     this.#cachedNormal = cachedNormal;
   }
 
-  /** Uniform in [0, 1) in float64: the low 53 bits of two words, the high word drawn first. */
+  /** A uniform float64 in [0, 1), made from the low 53 bits of two words; the high word is drawn first. */
   #uniform64(): number {
     const high = this.#twister.next() & 0x1fffff;
     return (high * 2 ** 32 + this.#twister.next()) * 2 ** -53;

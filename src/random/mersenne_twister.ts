@@ -1,18 +1,18 @@
 /**
- * MT19937, the 32-bit Mersenne Twister, seeded as `init_genrand` seeds it: the engine of PyTorch's CPU generator.
- * M. Matsumoto and T. Nishimura, "Mersenne Twister: a 623-dimensionally equidistributed uniform pseudo-random number
- * generator", 1998. Seeding by an array of keys is left out: PyTorch does not use it.
+ * MT19937, the 32-bit Mersenne Twister, on which PyTorch's CPU generator is built: M. Matsumoto and T. Nishimura,
+ * "Mersenne Twister: a 623-dimensionally equidistributed uniform pseudo-random number generator", 1998. It is seeded
+ * like the authors' `init_genrand`. Seeding with an array is left out, because PyTorch does not use it.
  */
 const N = 624, M = 397;
 
-/** One stream of 32-bit words, each uniform. */
+/** A stream of uniform 32-bit words. */
 export class MersenneTwister {
-  /** The state: what the next N words are tempered from. */
+  /** The state, from which N output words are computed. */
   readonly words = new Uint32Array(N);
-  /** Words of the state that are used up; N makes the next draw compute a new state. */
+  /** Number of words of the state already used. If it is N, the next draw computes a new state. */
   index = N;
 
-  /** @param seed only its low 32 bits count */
+  /** @param seed an integer; only its low 32 bits are used */
   constructor(seed: number) {
     const { words } = this;
     words[0] = seed;
@@ -32,7 +32,7 @@ export class MersenneTwister {
     return (y ^ (y >>> 18)) >>> 0;
   }
 
-  /** Passes over so many words, at a fifth of the time that drawing them takes. */
+  /** Skips `count` words, five times as fast as drawing them. */
   skip(count: number): void {
     while (count > 0) {
       if (this.index === N) this.#twist();
@@ -44,7 +44,7 @@ export class MersenneTwister {
 
   #twist() {
     const { words } = this;
-    // Three loops in place of one with two remainders: the index i + M runs past the end, and so does i + 1.
+    // The indices i + 1 and i + M wrap around at the end of the state. Separate loops avoid the % operator.
     for (let i = 0; i < N - M; i++) words[i] = twisted(words[i], words[i + 1], words[i + M]);
     for (let i = N - M; i < N - 1; i++) words[i] = twisted(words[i], words[i + 1], words[i + M - N]);
     words[N - 1] = twisted(words[N - 1], words[0], words[M - 1]);

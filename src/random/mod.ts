@@ -1,6 +1,6 @@
 /**
- * Randomness, of two kinds: PyTorch's CPU generator for what is drawn on the host (initial weights, batches, the sampler's
- * noise), and the counter-based Philox for what is drawn on devices (dropout).
+ * Random numbers, from two generators: PyTorch's CPU generator for numbers drawn on the host (initial weights, batches,
+ * the sampler's noise), and the counter-based Philox for numbers drawn on devices (dropout).
  *
  * @module
  */

@@ -1,19 +1,20 @@
 /**
- * Normal numbers in float32, with the bits that PyTorch's `normal_` gives on x86-64 processors with AVX2.
+ * Normal random numbers in float32, with the same bits as PyTorch's `normal_` on x86-64 processors with AVX2.
  *
- * Box and Muller, "A note on the generation of random normal deviates", 1958: from uniform u1 in (0, 1] and u2 in [0, 1),
+ * Box and Muller, "A note on the generation of random normal deviates", 1958: from uniform u1 in (0, 1] and u2 in [0,
+ * 1),
  *
  *     √(−2 ln u1) · cos 2πu2   and   √(−2 ln u1) · sin 2πu2
  *
- * are two independent normal numbers. PyTorch computes them in float32, with the polynomials of Moshier's Cephes library
- * for ln, cos and sin. The same formula in float64 gives other bits for two numbers of three (by up to 2e-6), and
- * `Math.log` and `Math.cos` may differ between browsers. So the same steps are taken here, in the same order: a million
- * of a million numbers had PyTorch's bits. Where PyTorch runs without AVX2 (Arm, very old x86), its own are others.
+ * are two independent normal numbers. PyTorch computes them in float32, with the polynomials of Moshier's Cephes
+ * library for ln, cos and sin. With float64, two of three numbers have other bits (they differ by up to 2e-6), and
+ * `Math.log` and `Math.cos` can differ between browsers. So this file takes PyTorch's steps in PyTorch's order: in a
+ * test, all of a million numbers had PyTorch's bits. PyTorch without AVX2 (Arm, very old x86) computes other bits.
  */
 const f32 = Math.fround;
 
-// A product of two float32 is exact in a float64, so f32(a * b + c) is a fused multiply-add (save for a double rounding,
-// once in 2²⁹ or so), and f32(a * b) a plain product. Which is which decides the last bits: PyTorch's compiler chose.
+// A product of two float32 is exact in float64. So f32(a * b + c) is a fused multiply-add (except for a double rounding,
+// about once in 2²⁹), and f32(a * b) is a plain product. The choice affects the last bits; it follows PyTorch's binary.
 
 const LN2_HIGH = f32(0.693359375), LN2_LOW = f32(-2.12194440e-4);
 // deno-fmt-ignore
@@ -23,7 +24,7 @@ const [L0, L1, L2, L3, L4, L5, L6, L7, L8] = Float32Array.of(
 );
 const SQRT_HALF = f32(Math.SQRT1_2);
 const TWO_PI = f32(2 * Math.PI), FOUR_OVER_PI = f32(4 / Math.PI);
-// π/4 in three parts, the first two short, so that an octant number times them is exact.
+// π/4 as a sum of three parts. The first two have few bits, so their products with an octant number are exact.
 const [P0, P1, P2] = Float32Array.of(0.78515625, 2.4187564849853515625e-4, 3.77489497744594108e-8);
 const [C0, C1, C2] = Float32Array.of(2.443315711809948e-5, -1.388731625493765e-3, 4.166664568298827e-2);
 const [S0, S1, S2] = Float32Array.of(-1.9515295891e-4, 8.3321608736e-3, -1.6666654611e-1);
@@ -52,16 +53,17 @@ function logOfUniform(k: number): number {
 }
 
 /**
- * Turns 16 uniform numbers into 16 normal ones, in place: out[j] and out[j + 8] make the pair at the same two places.
+ * Turns 16 uniform numbers into 16 normal numbers, in place. The pair out[j] and out[j + 8] is computed from the
+ * uniform numbers at the same two indices, for j from start to start + 7.
  *
- * @param out at start … start + 15: multiples of 2⁻²⁴ in [0, 1)
+ * @param out its elements start … start + 15 are multiples of 2⁻²⁴ in [0, 1)
  * @param start index of the block's first number
  */
 export function normalBlock(out: Float32Array, start: number, mean: number, std: number): void {
   for (let j = start; j < start + 8; j++) {
     const radius = f32(Math.sqrt(f32(-2 * logOfUniform((1 - out[j]) * 0x1000000))));
     const theta = f32(TWO_PI * out[j + 8]);
-    // The nearest even octant, 0 to 8, and what is left of the angle, within ±π/4.
+    // The nearest even octant, from 0 to 8, and the rest of the angle, within ±π/4.
     const octant = (f32(theta * FOUR_OVER_PI) + 1) & ~1;
     let x = f32(theta - octant * P0);
     x = f32(x - octant * P1);
@@ -73,7 +75,7 @@ export function normalBlock(out: Float32Array, start: number, mean: number, std:
     let s = f32(S0 * z + S1);
     s = f32(f32(s * z + S2) * z);
     s = f32(s * x + x);
-    // The cosine and sine of θ are c and s in its first quarter, then −s and c, −c and −s, s and −c.
+    // The cosine and sine of θ are (c, s), (−s, c), (−c, −s) and (s, −c) in the four quarters.
     const swap = (octant & 2) !== 0;
     const cosine = swap ? s : c, sine = swap ? c : s;
     out[j] = f32(radius * ((octant + 2) & 4 ? -cosine : cosine)) * std + mean;

@@ -1,14 +1,15 @@
 /**
- * Philox4x32-10: random words as a function of a counter and a key, so that any element of any launch can be drawn on
- * its own, in any order, on any device. J. K. Salmon, M. A. Moraes, R. O. Dror and D. E. Shaw, "Parallel random numbers:
- * as easy as 1, 2, 3", 2011. This is the readable reference; kernels have the same ten rounds in WASM and WGSL.
+ * Philox4x32-10 computes random words as a function of a counter and a key: each element's number can be drawn
+ * independently, in any order, on any device. J. K. Salmon, M. A. Moraes, R. O. Dror and D. E. Shaw, "Parallel random
+ * numbers: as easy as 1, 2, 3", 2011. This is the readable reference; kernels compute the same ten rounds in WASM and
+ * WGSL.
  */
 
 /**
- * Four random 32-bit words for one counter and key.
+ * Computes four random 32-bit words from a counter and a key.
  *
- * Each round multiplies two words of the counter by constants, and mixes the products' high halves with the other two
- * words and the key; the key then steps on by two further constants.
+ * Each round multiplies two words of the counter by constants and mixes the high halves of the products with the other
+ * two words and the key. Then two further constants are added to the key.
  *
  * ```ts
  * import { assertEquals } from "@std/assert";
@@ -17,7 +18,7 @@
  * assertEquals(philox([0, 0, 0, 0], [0, 0]), [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]);
  * ```
  *
- * @param counter four words, the first the lowest; only their low 32 bits count
+ * @param counter four words, the lowest first; only their low 32 bits are used
  * @param key two words: the seed
  * @returns four integers from 0 to 2³² − 1
  */

@@ -77,7 +77,8 @@ interface PathCase {
   /** @param processors number of processors that the browser reports */
   path(processors: number): Path;
 }
-const software = "webgpu: the only adapter computes on the processor (google swiftshader); webgpu:software asks for it";
+const software =
+  "webgpu: the only adapter computes on the processor (google swiftshader); to use it, name the device webgpu:software";
 const paths: PathCase[] = [
   {
     name: "the CPU, with threads",

@@ -70,7 +70,7 @@ Deno.test("ckpt.pt: one of another model, or not nanoGPT's, is refused, naming w
     ["n_layer absurd", ({ args }) => args.set("n_layer", 2 ** 40), /model_args have n_layer 1099511627776/],
     ["bias is text", ({ args }) => args.set("bias", "True"), /model_args have bias True/],
     ["dropout of 1", ({ args }) => args.set("dropout", 1), /model_args have dropout 1/],
-    ["n_head odd", ({ args }) => args.set("n_head", 5), /nEmbd is 12, no multiple of nHead/],
+    ["n_head odd", ({ args }) => args.set("n_head", 5), /nEmbd is 12, not a multiple of nHead/],
     [
       "fewer layers",
       ({ args }) => args.set("n_layer", 1),

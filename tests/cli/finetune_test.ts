@@ -158,7 +158,7 @@ Deno.test("conversations bring their template's tokens, in a model that is tuned
       "line 1: a conversation, but the model has no chat template; choose one with --template",
     );
     const rounded = await finetune(...chats, "--template=chatml", "--lora_rank=2", "--weights=bf16");
-    assertStringIncludes(rounded.err, "is stored in bf16, and rows are added to f32 alone; leave out --weights");
+    assertStringIncludes(rounded.err, "is stored in bf16, and rows can only be added to f32; leave out --weights");
     for (const adapter of [[], ["--lora_rank=2"]]) {
       const path = `${folder}/out${adapter.length}`, out = `--out_dir=${path}`;
       const tuned = await finetune(...chats, ...adapter, out, "--template=nanochat");

@@ -127,7 +127,7 @@ for (const { name, device } of await devices()) {
           device.write(add(x, x).storage, [1, 2]);
         }),
       DeviceError,
-      "a capture can write only tensors from before it",
+      "inside a capture, write only to tensors made before it",
     );
     assertEquals(device.memory().tensors, before.tensors);
     assertEquals(device.memory().bytes, before.bytes);

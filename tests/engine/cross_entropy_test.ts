@@ -43,7 +43,7 @@ Deno.test("cross_entropy: an invalid target is rejected, or counts as the last c
       assertThrows(
         () => crossEntropy(x, targets(other, target)),
         ShapeError,
-        `: ${target} is not a class; they are 0 to 1`,
+        `: ${target} is not a class; rows of 2 logits have classes 0 to 1`,
       );
       const unseen = targets(other, target);
       unseen.storage.block.bounds = undefined;

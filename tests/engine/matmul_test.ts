@@ -146,7 +146,7 @@ Deno.test("matmul and linear: shapes that do not fit are rejected, with the op's
   const refused = (body: () => unknown, message: string) => assertThrows(body, ShapeError, message);
   refused(() => matmul(zeros(4, 3), zeros(5, 2)), "Cannot apply matmul to [4,3] and [5,2]: inner sizes 3 and 5 differ");
   refused(() => matmul(zeros(2, 4, 3), zeros(3, 3, 2)), "[2,4,3] and [3,3,2]: the leading axes do not broadcast");
-  refused(() => matmul(zeros(), zeros(1, 2)), "Cannot apply matmul to [] and [1,2]: a number is no matrix");
+  refused(() => matmul(zeros(), zeros(1, 2)), "Cannot apply matmul to [] and [1,2]: a scalar is not a matrix");
   refused(
     () => linear(zeros(2, 4), zeros(5, 3)),
     "Cannot apply linear to [2,4] and weight [5,3]: inner sizes 4 and 3 differ",

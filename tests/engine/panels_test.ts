@@ -98,7 +98,9 @@ Deno.test("ops other than products reject a matrix in panels, with the op's name
   const square = device.tensor(normal(1024, 1), [32, 32]);
   for (const dtype of TYPES) {
     const weight = device.tensor(normal(32 * 32, 2), [32, 32], { dtype, panels: true });
-    const why = dtype === "f32" ? "lies in panels, which linear, embedding and matmul's right side alone read" : dtype;
+    const why = dtype === "f32"
+      ? "is stored in panels, which only linear, embedding and matmul's right side read"
+      : dtype;
     for (
       const [op, run] of Object.entries({
         add: () => add(weight, weight),
@@ -113,7 +115,7 @@ Deno.test("ops other than products reject a matrix in panels, with the op's name
     assertThrows(
       () => linear(device.tensor(normal(64, 1), [1, 64]), weight.alias([16, 64])),
       DeviceError,
-      "lies in panels of [32,32], which have no other",
+      "is stored in panels of [32,32], which cannot take another",
     );
     assertEquals(matmul(x, weight).shape, [2, 32]);
     assertThrows(() => new AdamW([["w", weight]]), Error, "w is stored in");

@@ -57,7 +57,7 @@ for (const { name, device } of await devices()) {
     assertThrows(() => device.write(tensor.storage, part), DeviceError, "write: 102 values");
     for (const value of [NaN, Infinity, -9e6]) {
       const values = new Float32Array(count).fill(value, 3, 4);
-      assertThrows(() => device.write(tensor.storage, values), DeviceError, "q8_0 cannot store what is not finite");
+      assertThrows(() => device.write(tensor.storage, values), DeviceError, "q8_0 cannot store infinity, NaN");
     }
   });
 
@@ -115,9 +115,9 @@ for (const { name, device } of await devices()) {
   test("a width that is not a multiple of 32 is rejected, with its name", () => {
     const config = { vocabSize: 5, blockSize: 4, nLayer: 1, nHead: 1, nEmbd: 36 };
     const { tensors } = device.memory();
-    assertThrows(() => new GPT(config, { device, weights: "q8_0" }), ConfigError, "nEmbd is 36, no multiple of 32");
+    assertThrows(() => new GPT(config, { device, weights: "q8_0" }), ConfigError, "nEmbd is 36, not a multiple of 32");
     const inner = { ...config, nEmbd: 32, nInner: 100 };
-    assertThrows(() => new GPT(inner, { device, weights: "q8_0" }), ConfigError, "nInner is 100, no multiple of 32");
+    assertThrows(() => new GPT(inner, { device, weights: "q8_0" }), ConfigError, "nInner is 100, not a multiple of 32");
     assertEquals(device.memory().tensors, tensors);
   });
 }

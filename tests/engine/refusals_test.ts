@@ -144,7 +144,11 @@ Deno.test("host values are rejected if there are too few or too many, or if they
       );
       assertThrows(() => device.tensor([1], [-1]), ShapeError, "[-1]");
       for (const value of [0.5, NaN, 2 ** 32, -(2 ** 31) - 1]) {
-        assertThrows(() => device.tensor([value], [1], { dtype: "i32" }), DeviceError, `${value} is no 32-bit integer`);
+        assertThrows(
+          () => device.tensor([value], [1], { dtype: "i32" }),
+          DeviceError,
+          `${value} is not a 32-bit integer`,
+        );
       }
       assertThrows(
         () => device.tensor([1], [1], { dtype: "i32", requiresGrad: true }),
@@ -177,7 +181,7 @@ Deno.test("a storage outside its block is rejected, and so are operands of other
         0,
       ]]
     ) {
-      const message = `storage: ${length} elements from ${offset} on are no part of a block of ${capacity}`;
+      const message = `storage: ${length} elements from ${offset} on are not inside a block of ${capacity}`;
       assertThrows(() => new Storage(block, length, offset), DeviceError, message);
     }
     const tensor = (...shape: number[]) => device.empty(shape);
@@ -280,7 +284,7 @@ Deno.test("in an engine without relaxed SIMD the CPU device names what is missin
   const device = await createDevice("cpu", { threads: 1 }), x = device.tensor([1, 2], [2]), { validate } = WebAssembly;
   WebAssembly.validate = () => false;
   try {
-    const message = "cpu: this WebAssembly engine refuses add; it has to know SIMD and relaxed SIMD";
+    const message = "cpu: this WebAssembly engine rejects the kernel add; use one with SIMD and relaxed SIMD";
     assertThrows(() => ops.add(x, x), DeviceError, message);
   } finally {
     WebAssembly.validate = validate;

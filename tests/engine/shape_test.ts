@@ -96,13 +96,19 @@ Deno.test("shape: operands that do not fit are rejected, with op and shapes", ()
     [() => ops.reshape(x, [-1, -1]), "Cannot apply reshape to [2,3] and [-1,-1]"],
     [() => ops.reshape(x, [5]), "Cannot apply reshape to [2,3] and [5]"],
     [() => ops.transpose(x, [0, 2]), "Cannot apply transpose to [2,3]: there is no axis 2"],
-    [() => ops.permute(x, [0, 0]), "Cannot apply permute to [2,3]: axes [0,0] are not each of its axes once"],
-    [() => ops.permute(x, [0]), "Cannot apply permute to [2,3]: axes [0] are not each of its axes once"],
+    [
+      () => ops.permute(x, [0, 0]),
+      "Cannot apply permute to [2,3]: axes [0,0] do not name each of its axes exactly once",
+    ],
+    [() => ops.permute(x, [0]), "Cannot apply permute to [2,3]: axes [0] do not name each of its axes exactly once"],
     [
       () => ops.slice(x, { axis: 1, start: 2, end: 2 }),
-      "Cannot apply slice to [2,3]: nothing from 2 to 2 along axis 1",
+      "Cannot apply slice to [2,3]: there are no elements from 2 to 2 along axis 1",
     ],
-    [() => ops.slice(x, { axis: 1, start: 0.5 }), "Cannot apply slice to [2,3]: 0.5 and 3 are not whole"],
+    [
+      () => ops.slice(x, { axis: 1, start: 0.5 }),
+      "Cannot apply slice to [2,3]: start 0.5 and end 3 are not both whole numbers",
+    ],
     [() => ops.concat([], { axis: 0 }), "Cannot apply concat to no tensors"],
     [
       () => ops.concat([x, ops.reshape(x, [3, 2])], { axis: 0 }),

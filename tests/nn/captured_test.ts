@@ -1,4 +1,4 @@
-/** Programs captured from a model: each kind of change drops them, and what changes nothing leaves them. */
+/** Programs captured from a model: every kind of change to the model drops them, and nothing else does. */
 import { assert, assertEquals, assertNotEquals } from "@std/assert";
 import { createDevice } from "../../src/device/create.ts";
 import type { Device } from "../../src/engine/device.ts";
@@ -14,7 +14,7 @@ import type { Tensor } from "../../src/engine/tensor.ts";
 const CONFIG = { blockSize: 8, vocabSize: 11, nLayer: 2, nHead: 2, nEmbd: 8, dropout: 0.3 };
 const RATES = { weightDecay: 0.1, learningRate: 1e-2, betas: [0.9, 0.99] } as const;
 
-/** A layer with a part that a field switches. */
+/** A layer with a part that a field switches on and off. */
 class Switched extends Module {
   enabled = true;
   readonly norm: LayerNorm;
@@ -29,7 +29,10 @@ class Switched extends Module {
   }
 }
 
-/** Gradients of steps, eager or captured and replayed: with the same numbers where the program is dropped in time. */
+/**
+ * Training steps, run eagerly or captured and replayed. Their numbers are equal if programs are dropped when they have
+ * to be.
+ */
 class Steps {
   readonly model: GPT;
   readonly switched: Switched;
@@ -51,7 +54,7 @@ class Steps {
     loss.backward();
     return scope.keep(loss);
   }
-  /** The loss, then every gradient by name, which are zero again after. */
+  /** Runs a step. @returns the loss, and every gradient by name; then the gradients are set to zero */
   async step(): Promise<Record<string, number[]>> {
     const { model, captured, optimizer } = this, { program } = this.replays ? captured : {};
     let loss: Tensor;
@@ -99,20 +102,20 @@ const CHANGES: Record<string, (steps: Steps) => void> = {
 };
 
 for (const [name, change] of Object.entries(CHANGES)) {
-  Deno.test(`captured: ${name} drops the program, and the step does what it does without one`, async () => {
+  Deno.test(`captured: ${name} drops the program, and later steps give the same numbers as eager ones`, async () => {
     const device = await createDevice("cpu", { threads: 1 });
     const eager = new Steps(device, false), captured = new Steps(device, true);
     for (const { model } of [eager, captured]) model.transformer.wpe.freeze();
     for (let i = 0; i < 2; i++) assertEquals(await captured.step(), await eager.step());
     assertEquals(captured.captures, 1);
     for (const steps of [eager, captured]) change(steps);
-    for (let i = 0; i < 2; i++) assertEquals(await captured.step(), await eager.step(), `step ${i} after it`);
+    for (let i = 0; i < 2; i++) assertEquals(await captured.step(), await eager.step(), `step ${i} after the change`);
     assertEquals(captured.captures, 2);
     device.close();
   });
 }
 
-Deno.test("captured: what is the same again, and other models, leave the program", async () => {
+Deno.test("captured: changes that are undone, and changes of other models, do not drop the program", async () => {
   const device = await createDevice("cpu", { threads: 1 });
   const steps = new Steps(device, true), { model, captured } = steps, other = new GPT(CONFIG, { device });
   await steps.step();
@@ -135,7 +138,7 @@ Deno.test("captured: what is the same again, and other models, leave the program
   device.close();
 });
 
-Deno.test("captured: a dropped program gives its memory back", async () => {
+Deno.test("captured: dropping a program frees its memory", async () => {
   const device = await createDevice("cpu", { threads: 1 }), steps = new Steps(device, true);
   const tensors: number[] = [], bytes: number[] = [];
   for (let i = 0; i < 4; i++) {
@@ -150,9 +153,9 @@ Deno.test("captured: a dropped program gives its memory back", async () => {
   device.close();
 });
 
-Deno.test("captured: a text goes on with the weights of an optimizer that was made on the way", async () => {
+Deno.test("captured: if an optimizer moves the weights during generation, the following tokens use the new weights", async () => {
   const device = await createDevice("cpu", { threads: 1 }), model = new GPT(CONFIG, { device });
-  const prompt = [1, 2, 3, 4, 5, 6, 7, 8, 9]; // more than the block size: each token is a pass over the whole window
+  const prompt = [1, 2, 3, 4, 5, 6, 7, 8, 9]; // longer than the block size: each token takes a pass over the whole window
   const greedy = (prompt: number[], maxNewTokens: number) => generate(model, prompt, { maxNewTokens, temperature: 0 });
   const untouched = await Array.fromAsync(greedy(prompt, 6)), taken: number[] = [];
   for await (const id of generate(model, prompt, { maxNewTokens: 6, topP: 0.5, temperature: 0 })) {

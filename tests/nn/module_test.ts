@@ -1,4 +1,4 @@
-/** Modules: what is a parameter, what is trained, whose mode, whose memory. */
+/** Modules: which tensors are parameters, which are trained, the mode of modules, and their memory. */
 import { assert, assertEquals, assertNotEquals, assertRejects, assertThrows } from "@std/assert";
 import { createDevice } from "../../src/device/create.ts";
 import { ReferenceDevice } from "../../src/device/reference.ts";
@@ -17,21 +17,21 @@ const CONFIG = { blockSize: 8, vocabSize: 11, nLayer: 3, nHead: 2, nEmbd: 8 };
 const names = (module: Module, trainable = false) => [...module.namedParameters({ trainable })].map(([name]) => name);
 const device = await createDevice("reference");
 
-Deno.test("module: a parameter is one by its place, trained or not", () => {
+Deno.test("module: public fields with tensors of floats are parameters, trained or not", () => {
   class Layer extends Module {
     readonly weight = device.tensor([1, 2], [2]);
     readonly ids = device.tensor([1], [1], { dtype: "i32" });
-    readonly kept = device.tensor([1, 2, 3, 4], [2, 2], { dtype: "bf16" });
+    readonly rounded = device.tensor([1, 2, 3, 4], [2, 2], { dtype: "bf16" });
     readonly #buffer = device.tensor([0], [1]);
     buffer = () => this.#buffer;
   }
   const layer = new Layer();
-  assertEquals(names(layer), ["weight", "kept"]);
+  assertEquals(names(layer), ["weight", "rounded"]);
   assertEquals(names(layer, true), []);
   layer.weight.requiresGrad = true;
   assertEquals(names(layer, true), ["weight"]);
-  assertThrows(() => layer.unfreeze(), ConfigError, "unfreeze: kept is stored in bf16, which cannot be trained");
-  assertThrows(() => layer.kept.requiresGrad = true, TypeError, "bf16 can have no gradient");
+  assertThrows(() => layer.unfreeze(), ConfigError, "unfreeze: rounded is stored in bf16, which cannot be trained");
+  assertThrows(() => layer.rounded.requiresGrad = true, TypeError, "bf16 can have no gradient");
 });
 
 Deno.test("freeze: frozen parameters stay in names, counts and dispose", () => {
@@ -54,7 +54,7 @@ Deno.test("freeze: frozen parameters stay in names, counts and dispose", () => {
   assertEquals({ ...device.memory(), reserved: 0 }, { tensors, bytes, reserved: 0 });
 });
 
-/** Counts launches by kernel, and can have no room from one allocation on. */
+/** Counts launches by kernel, and can refuse all allocations after the first `room`. */
 class Watched extends ReferenceDevice {
   counts = new Map<string, number>();
   room = Infinity;
@@ -68,7 +68,7 @@ class Watched extends ReferenceDevice {
   }
 }
 
-Deno.test("freeze: backward computes nothing below the lowest layer that is trained, and no frozen gradient", () => {
+Deno.test("freeze: backward computes no frozen gradients, and nothing below the lowest layer that is trained", () => {
   const device = new Watched(), model = new GPT(CONFIG, { device }).freeze();
   const last = model.transformer.h[2].unfreeze(), ids = device.tensor([1, 2, 3], [1, 3], { dtype: "i32" });
   const { loss } = model.forward(ids, ids);
@@ -79,16 +79,16 @@ Deno.test("freeze: backward computes nothing below the lowest layer that is trai
     attention_backward: 1,
     cross_entropy_backward: 1,
     gelu_erf_backward: 1,
-    layer_norm_backward_input: 2, // of ln_f and ln_2: what comes into the block needs none
+    layer_norm_backward_input: 2, // of ln_f and ln_2: the block's input needs no gradient
     layer_norm_backward_params: 2, // of ln_1 and ln_2
-    matmul_nn: 5, // the head's, and those of the block's four
+    matmul_nn: 5, // of the head and of the block's four linear layers
     matmul_tn: 4,
   });
   const given = [...model.namedParameters()].filter(([, { grad }]) => grad).map(([, parameter]) => parameter);
   assertEquals(given, [...last.parameters()]);
 });
 
-Deno.test("freeze: a gradient that is there is left as it is, and a weight beside a trained bias gets none", async () => {
+Deno.test("freeze: an existing gradient does not change, and a frozen weight with a trained bias gets none", async () => {
   const norm = new LayerNorm(3, { device }), layer = new Linear(3, 2, { device });
   const pass = () =>
     layer.forward(norm.forward(device.tensor([1, 2, 4], [1, 3]))).backward(device.tensor([1, 1], [1, 2]));
@@ -112,7 +112,7 @@ Deno.test("layers without a generator differ from each other", async () => {
   assertNotEquals(await values(new Embedding(4, 4, { device })), await values(new Embedding(4, 4, { device })));
 });
 
-Deno.test("evaluating: every module gets its mode back, even where the body throws", () => {
+Deno.test("evaluating: the mode of every module is restored, even if the body throws", () => {
   const model = new GPT({ ...CONFIG, dropout: 0.5 }, { device }), { h, drop } = model.transformer;
   h[1].eval();
   const modes = () => [...model.modules()].map(({ training }) => training), before = modes();
@@ -127,7 +127,7 @@ Deno.test("evaluating: every module gets its mode back, even where the body thro
   assertEquals(modes(), before);
 });
 
-Deno.test("an error in a forward pass leaves the model in its mode: perplexity, training, generation", async () => {
+Deno.test("an error in a forward pass does not change the model's mode: perplexity, training, generation", async () => {
   const model = new GPT({ ...CONFIG, dropout: 0.5 }, { device }),
     tokens = Int32Array.from({ length: 20 }, (_, i) => i % 11);
   model.transformer.h[2].forward = () => {
@@ -157,7 +157,7 @@ const CONSTRUCTORS: Record<string, (device: Device) => Disposable> = {
   "GPT in bf16": (device) => new GPT({ ...CONFIG, tieWordEmbeddings: false }, { device, weights: "bf16" }),
 };
 for (const [name, make] of Object.entries(CONSTRUCTORS)) {
-  Deno.test(`${name}: one that does not fit leaves nothing behind, and \`using\` frees one that does`, () => {
+  Deno.test(`${name}: if it does not fit, nothing stays allocated; if it does, \`using\` frees it`, () => {
     const device = new Watched();
     for (let room = 0;; room++) {
       const { tensors, bytes } = device.memory();
@@ -176,7 +176,7 @@ for (const [name, make] of Object.entries(CONSTRUCTORS)) {
   });
 }
 
-Deno.test("AdamW: one that does not fit leaves the parameters and gradients where they were", async () => {
+Deno.test("AdamW: if it does not fit, parameters and gradients do not move", async () => {
   const device = new Watched(), made = () => device.tensor([1, 2, 3], [3], { requiresGrad: true });
   for (let room = 0;; room++) {
     device.room = Infinity;
@@ -199,7 +199,7 @@ Deno.test("AdamW: one that does not fit leaves the parameters and gradients wher
   }
 });
 
-Deno.test("a model lives in the scope that it was made in, or outlives none", () => {
+Deno.test("the scope that a model was made in frees it", () => {
   const { tensors } = device.memory();
   {
     using _ = device.scope();
@@ -211,7 +211,7 @@ Deno.test("a model lives in the scope that it was made in, or outlives none", ()
   noise.offset.dispose();
 });
 
-Deno.test("GPT: a config's fields that there are none of are refused, with the nearest", () => {
+Deno.test("GPT: unknown fields of a config are refused, and the most similar field is named", () => {
   const refused = (config: Record<string, unknown>, message: string) =>
     assertThrows(() => new GPT(config as Partial<GPTConfig>, { device }), ConfigError, message);
   refused({ vocab_size: 65 }, "vocab_size is not a field of GPTConfig; did you mean vocabSize?");
@@ -220,12 +220,12 @@ Deno.test("GPT: a config's fields that there are none of are refused, with the n
   refused({ ...CONFIG, nInner: 8, colour: "red" }, "colour is not a field of GPTConfig: blockSize, vocabSize, nLayer");
 });
 
-Deno.test("estimateMfu: PaLM's count", () => {
+Deno.test("estimateMfu counts operations as PaLM's authors do", () => {
   const model = new GPT(CONFIG, { device }), perToken = 6 * model.numParameters() + 12 * 3 * 8 * 8;
   assertEquals(model.estimateMfu({ sequences: 4, seconds: 2, peakFlops: 1e6 }), perToken * 8 * 4 / 2 / 1e6);
 });
 
-Deno.test("hidden: forward is its head, and each sees every block's input and the normed end", async () => {
+Deno.test("hidden: forward applies the head to it, and `each` sees every block's input and the final output", async () => {
   const model = new GPT({ ...CONFIG, dropout: 0.5 }, { device, seed: 3 });
   const ids = device.tensor([1, 2, 3, 4, 5, 6], [2, 3], { dtype: "i32" }), seen: Tensor[] = [];
   const { tensors } = device.memory();
@@ -234,7 +234,7 @@ Deno.test("hidden: forward is its head, and each sees every block's input and th
     each: (x, layer) => {
       assertEquals(layer, seen.length);
       seen.push(x);
-      if (layer === 3) made.push(model.lm_head.forward(x)); // what it makes is the caller's too
+      if (layer === 3) made.push(model.lm_head.forward(x)); // tensors made here belong to the caller, too
     },
   });
   assert(seen.length === 4 && x === seen[3]);
@@ -251,7 +251,7 @@ Deno.test("hidden: forward is its head, and each sees every block's input and th
   assertThrows(() => model.hidden(device.tensor([1], [1], { dtype: "i32" })), Error, "expected [B, T]");
 });
 
-Deno.test("hidden: starts and positions of another shape, outside of the row, or beside a cache are refused", () => {
+Deno.test("hidden: starts and positions are refused if their shape is wrong, they are outside the row, or there is a cache", () => {
   const model = new GPT(CONFIG, { device }), i32 = { dtype: "i32" } as const, cache = model.createCache();
   const tokens = device.tensor([1, 2, 3], [1, 3], i32),
     three = (...numbers: number[]) => device.tensor(numbers, [1, 3], i32);
@@ -262,12 +262,12 @@ Deno.test("hidden: starts and positions of another shape, outside of the row, or
       [{ positions: flat }, "positions are [3], tokens [1,3]"],
       [{ starts: three(0, 0, 3) }, "a token's document starts at 3, expected 0 to 2"],
       [{ positions: three(0, 1, 8) }, "id 8 is not one of its 8 rows"],
-      [{ starts: three(0, 0, 2), cache }, "starts are given with a cache"],
-      [{ positions: three(0, 1, 0), cache }, "positions are given with a cache"],
+      [{ starts: three(0, 0, 2), cache }, "starts cannot be combined with a cache"],
+      [{ positions: three(0, 1, 0), cache }, "positions cannot be combined with a cache"],
     ] as const
   ) {
     assertThrows(() => model.hidden(tokens, options), ShapeError, message);
     assertThrows(() => model.forward(tokens, tokens, options), ShapeError, message);
   }
-  assertEquals(device.memory().tensors, before + 4, "a refusal left tensors behind"); // the four of three()
+  assertEquals(device.memory().tensors, before + 4, "a refusal did not free its tensors"); // the four of three()
 });

@@ -33,7 +33,7 @@ Deno.test("uniform numbers are PyTorch's", () => {
   }
 });
 
-Deno.test("normal numbers are PyTorch's, in long and in short draws from one stream", () => {
+Deno.test("normal numbers are PyTorch's, in long and short draws from one generator", () => {
   const generator = new RandomGenerator(12);
   for (const { n, mean, std, values } of golden.normal) {
     assertEquals([...filled(n, (out) => generator.normal(out, mean, std))], values, `${n} normals`);
@@ -47,7 +47,7 @@ Deno.test("300,003 normal numbers have PyTorch's bits", async () => {
   }
 });
 
-Deno.test("integers below any bound, and permutations, are PyTorch's", () => {
+Deno.test("random integers and permutations are PyTorch's", () => {
   const generator = new RandomGenerator(14);
   for (const { high, values } of golden.randint) {
     assertEquals(values.map(() => generator.randint(high)), values, `below ${high}`);
@@ -55,13 +55,13 @@ Deno.test("integers below any bound, and permutations, are PyTorch's", () => {
   for (const order of golden.randperm) assertEquals([...generator.randperm(order.length)], order);
 });
 
-Deno.test("randint refuses what is no bound", () => {
+Deno.test("randint refuses bounds that are not valid", () => {
   for (const high of [0, -1, 1.5, NaN, 2 ** 54]) {
     assertThrows(() => new RandomGenerator(0).randint(high), RangeError, String(high));
   }
 });
 
-Deno.test("exponential noise, and the choices made with it, are PyTorch's", () => {
+Deno.test("exponential numbers, and tokens chosen with them, are PyTorch's", () => {
   const generator = new RandomGenerator(15);
   assertEquals([...filled(40, (out) => generator.exponential(out))], golden.exponential);
   const p = Float32Array.from(golden.multinomial.p), q = new Float32Array(p.length);
@@ -73,9 +73,9 @@ Deno.test("exponential noise, and the choices made with it, are PyTorch's", () =
   assertEquals(chosen, golden.multinomial.chosen);
 });
 
-Deno.test("a generator goes on from its state, through JSON, in the middle of everything", () => {
+Deno.test("a generator restored from JSON continues with the same numbers", () => {
   const generator = new RandomGenerator(16);
-  generator.normal(new Float32Array(701)); // a state and a bit
+  generator.normal(new Float32Array(701)); // more than the 624 words of a state
   generator.normal(new Float32Array(3)); // leaves a cached normal
   const state = JSON.parse(JSON.stringify(generator.getState()));
   const draw = (generator: RandomGenerator) => [
@@ -87,12 +87,12 @@ Deno.test("a generator goes on from its state, through JSON, in the middle of ev
   const resumed = new RandomGenerator(0);
   resumed.setState(state);
   assertEquals(draw(resumed), expected);
-  // Without the cached normal the next one would be another.
+  // Without the cached normal the next number differs.
   resumed.setState({ ...state, cachedNormal: null });
   assertEquals(draw(resumed)[0] === expected[0], false);
 });
 
-Deno.test("a damaged state is refused and changes nothing", () => {
+Deno.test("a damaged state is refused, and the generator does not change", () => {
   const generator = new RandomGenerator(17), state = generator.getState();
   const damaged = [
     { ...state, words: state.words.slice(1) },
@@ -109,7 +109,7 @@ Deno.test("a damaged state is refused and changes nothing", () => {
   assertEquals(generator.random32(), new RandomGenerator(17).random32());
 });
 
-Deno.test("Philox gives the known answers of its authors' Random123", () => {
+Deno.test("Philox gives the known answers of its authors' library, Random123", () => {
   const ones = 0xffffffff;
   const known: [Four, [number, number], Four][] = [
     [[0, 0, 0, 0], [0, 0], [0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8]],
@@ -125,13 +125,13 @@ Deno.test("Philox gives the known answers of its authors' Random123", () => {
   for (const [counter, key, words] of known) assertEquals(philox(counter, key), words);
 });
 
-Deno.test("Philox agrees with its formulas in Python's integers", () => {
+Deno.test("Philox agrees with its formulas computed with Python integers", () => {
   for (const { counter, key, words } of golden.philox) {
     assertEquals(philox(counter as Four, key as [number, number]), words as Four);
   }
 });
 
-Deno.test("skipExponential goes on where drawing would have", () => {
+Deno.test("skipExponential skips as many words as drawing takes", () => {
   for (const count of [0, 1, 311, 312, 313, 5000]) {
     const [drawn, skipped] = [new RandomGenerator(6), new RandomGenerator(6)];
     for (const generator of [drawn, skipped]) generator.random32();
