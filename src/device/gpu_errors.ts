@@ -1,8 +1,8 @@
 import { DeviceError } from "../errors.ts";
 
 /**
- * Collects the errors of a GPU. WebGPU reports errors asynchronously, so an error is thrown as a {@linkcode
- * DeviceError} by the next read, and by every launch and read afterwards.
+ * Collects the errors of a GPU. WebGPU reports errors asynchronously, so an error is thrown as a
+ * {@linkcode DeviceError} by the next read, and by every launch and read afterwards.
  */
 export class GpuErrors {
   /** Name of the kernel that was encoded last. */

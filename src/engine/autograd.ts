@@ -36,7 +36,7 @@ let recorded = 0, recording = true;
 
 /**
  * Runs `body` without recording its ops, like `torch.no_grad`. The results require no gradient, and no tensors are
- * saved for one.
+ * saved for backward.
  *
  * @returns what `body` returns
  * @throws {TypeError} when `body` is asynchronous: recording would be off for other code that runs in between

@@ -64,8 +64,8 @@ function sizeClass(length: number): number {
 }
 
 /**
- * Holds tensors and computes with them. `createDevice` makes one. Programs use {@linkcode Device.tensor}, {@linkcode
- * Device.scope}, {@linkcode Device.memory} and {@linkcode Device.close}; the other methods are for ops.
+ * Holds tensors and computes with them. `createDevice` makes one. Programs use {@linkcode Device.tensor},
+ * {@linkcode Device.scope}, {@linkcode Device.memory} and {@linkcode Device.close}; the other methods are for ops.
  *
  * @example
  * ```ts
@@ -133,7 +133,7 @@ export abstract class Device implements Disposable {
    *   wait
    */
   read(storage: Storage): Promise<NumberArray> {
-    if (this.#capture) throw new DeviceError("read: a capture cannot read; do it after");
+    if (this.#capture) throw new DeviceError("read: a capture cannot read; read after it");
     const there = this.fetch(storage) as Promise<NumberArray>;
     return storage.dtype === "q8_0"
       ? there.then((all: NumberArray | Uint8Array<ArrayBuffer>) => all instanceof Uint8Array ? q8ToF32(all) : all)
@@ -143,7 +143,7 @@ export abstract class Device implements Disposable {
    * Copies a storage to the host; q8_0 as GGUF's blocks (q8_0.ts), to be saved in another file without rounding again.
    */
   readStored(storage: Storage): Promise<NumberArray | Uint8Array<ArrayBuffer>> {
-    if (this.#capture) throw new DeviceError("read: a capture cannot read; do it after");
+    if (this.#capture) throw new DeviceError("read: a capture cannot read; read after it");
     return this.fetch(storage);
   }
   /** @internal The phases or passes of a launch. */
@@ -364,8 +364,8 @@ export abstract class Device implements Disposable {
   }
 
   /**
-   * Opens a scope. When it ends, it frees every tensor that was made in it and not returned through {@linkcode
-   * Scope.keep}.
+   * Opens a scope. When it ends, it frees every tensor that was made in it and not returned through
+   * {@linkcode Scope.keep}.
    *
    * @param op name of the op that opens the scope, for error messages; programs leave it out
    */

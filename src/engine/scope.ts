@@ -2,8 +2,8 @@ import type { Tensor } from "./tensor.ts";
 
 /**
  * Frees the tensors that were made in it. Scopes nest; a new tensor belongs to the innermost open scope. A scope must
- * end before its code awaits anything, because tensors of other code would be freed with it; if it does not, its end
- * throws a TypeError.
+ * end before its code awaits anything, because it would also free tensors that other code makes meanwhile; if it does
+ * not, its end throws a TypeError.
  *
  * @example
  * ```ts

@@ -10,8 +10,8 @@ import type { Device } from "./device.ts";
 
 /**
  * Counts changes in this process that can make a captured program out of date: a parameter's storage, whether it is
- * trained, a module's mode. Code that makes such a change increments the counter. While it has not changed, programs
- * need no check (nn/captured.ts).
+ * trained, a module's mode. Code that makes such a change increments the counter. Programs are checked only if the
+ * counter has changed (nn/captured.ts).
  */
 export const layout = { changes: 0 };
 

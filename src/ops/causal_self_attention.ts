@@ -13,8 +13,8 @@ import { dropoutArguments, type DropoutOptions } from "./dropout.ts";
  *
  * With `starts`, a row can hold several documents, which do not see each other: token t sees the tokens starts[t] to t,
  * as with a block-diagonal `attn_mask` in PyTorch. A document's output and gradient are the same as if it had
- * a row to itself, up to rounding, because sums are added in another order. Dropout's mask depends on the index in the
- * row, so it changes if a document is moved.
+ * a row to itself, apart from rounding, because numbers are added in another order. Dropout's mask depends on the index
+ * in the row, so it changes if a document is moved.
  *
  * @param qkv f32 (B, T, 3C): queries, keys and values side by side, each (B, T, nh, hs)
  * @param options.heads number of heads: nh
@@ -24,7 +24,7 @@ import { dropoutArguments, type DropoutOptions } from "./dropout.ts";
  * @returns f32 (B, T, C)
  * @throws {ShapeError} when qkv is not (B, T, 3C), C is not a multiple of the heads, hs exceeds 256, `starts` is not
  *   (B, T), or a start written by the host is not from 0 to T − 1. Starts computed on the device are not checked but
- *   clamped to 0 … the token's own index
+ *   clamped to the range from 0 to the token's own index
  * @throws {ConfigError} when the dropout's p is not from 0 to 1
  * @see https://pytorch.org/docs/stable/generated/torch.nn.functional.scaled_dot_product_attention.html
  * @example

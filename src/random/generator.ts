@@ -138,7 +138,9 @@ export class RandomGenerator {
       !Array.isArray(words) || words.length !== twister.words.length || !words.every(isWord) ||
       !isWord(index) || index > words.length || (cachedNormal !== null && !Number.isFinite(cachedNormal))
     ) {
-      throw new CheckpointError("Not the state of a random generator: 624 words, an index and a cached normal");
+      throw new CheckpointError(
+        "Not the state of a random generator; expected 624 words, an index and a cached normal",
+      );
     }
     twister.words.set(words);
     twister.index = index;
