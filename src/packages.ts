@@ -1,7 +1,7 @@
 /**
  * Optional npm packages: Deno downloads each when a program first imports it. Their versions are in deno.json under
- * `npm.packages`, a key that Deno ignores, because Deno downloads everything in `imports` or a lock file before it runs
- * any task.
+ * `npm.packages`, a key that Deno ignores. They are not in `imports`, because Deno downloads everything in `imports` or a
+ * lock file before it runs any task.
  */
 import config from "../deno.json" with { type: "json" };
 

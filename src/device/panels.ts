@@ -13,8 +13,8 @@ import type { Panels } from "../kernel.ts";
 type Elements = Float32Array | Uint16Array;
 
 /**
- * Calls `move` for each run of `count` elements from `offset` on that is within one row, with the index of its first
- * element in `memory` and in the run of all elements, and its length.
+ * Splits `count` elements, from number `offset` on, into runs within one row. Calls `move` for each run, with the index
+ * of its first element in `memory`, the number of elements before the run, and the number of elements in the run.
  */
 function runs(
   { length, width }: Panels,

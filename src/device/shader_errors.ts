@@ -20,8 +20,11 @@ export async function shaderError(module: GPUShaderModule, pass: AnyPass): Promi
 
 /**
  * Joins a message to one line. Dawn's messages are one line. wgpu's start with the error, then draw the place in the
- * source, then give the reason after `=`: "Shader 'gelu' parsing error: no definition in scope for identifier: `y`\n
- * ┌─ wgsl:4:3\n …".
+ * source, then give the reason after `=`:
+ *
+ *     Shader 'gelu' parsing error: no definition in scope for identifier: `y`
+ *       ┌─ wgsl:4:3
+ *       …
  */
 function inOneLine(message: string): string {
   const [what, ...rest] = message.trim().split("\n").map((line) => line.trim());

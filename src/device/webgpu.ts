@@ -75,7 +75,8 @@ export class WebGPUDevice extends Device {
   override get capacity(): Capacity {
     const { maxStorageBufferBindingSize: binding, maxBufferSize: buffer } = this.gpu.limits;
     const limit = binding <= buffer ? "maxStorageBufferBindingSize" : "maxBufferSize";
-    return { all: Infinity, one: Math.min(binding, buffer), limit: `the adapter's ${limit}` }; // WebGPU does not report the size of the memory
+    // WebGPU does not report the size of the GPU's memory, so `all` is infinite.
+    return { all: Infinity, one: Math.min(binding, buffer), limit: `the adapter's ${limit}` };
   }
   override close(): void {
     super.close();

@@ -266,7 +266,7 @@ export abstract class Device implements Disposable {
    *
    * Tensors made before the capture are the program's inputs and outputs: write the next batch into them before a
    * replay. Values that `body` itself writes from the host are written only once. So numbers that change from step to
-   * step must be in tensors made before.
+   * step must be in tensors made before the capture.
    *
    * @param body the step to record; the memory that it allocates belongs to the program
    * @returns the program; its `result` is what `body` returned
@@ -389,9 +389,10 @@ export abstract class Device implements Disposable {
   }
 
   /**
-   * @internal For {@linkcode Device.prepare}: encodes in one number which operands are present, fresh, bf16, q8_0 or in
-   *   panels. Kernels
-   * are compiled once for each such variant.
+   * Encodes in one number which operands are present, fresh, bf16, q8_0 or in panels. {@linkcode Device.prepare} compiles
+   * a kernel once for each such variant.
+   *
+   * @internal
    */
   protected variantOf({ kernel, storages, fresh }: Launch): number {
     let variant = 0;

@@ -76,7 +76,7 @@ export class Program<T = unknown> implements Disposable {
   #free: (capture: Capture) => void;
   readonly #visible: readonly Block[];
 
-  /** @param free gives the capture's blocks back */
+  /** @param free returns the capture's blocks to the device's pool */
   /** @internal */
   constructor(readonly device: Device, capture: Capture, readonly result: T, free: (capture: Capture) => void) {
     this.#capture = capture;

@@ -276,7 +276,8 @@ export class Tensor implements Disposable {
     if (by < 0 && this.#saved === 0 && !this.#owned) this.#storage.block.release();
   }
   /**
-   * Makes a leaf use another storage of the same length. An optimizer does this to store all parameters in one block.
+   * Makes a leaf use another storage of the same length, which already has the leaf's contents. An optimizer does this to
+   * store all parameters in one block.
    */
   rebind(storage: Storage): void {
     if (storage.length !== this.size || this.node) {

@@ -8,7 +8,7 @@ export class Pace {
   #since: number;
 
   /**
-   * @param ms maximum time from one read to the next, in milliseconds
+   * @param ms the time to aim for from one read to the next, in milliseconds
    * @param most maximum number of steps between two reads
    * @param now a clock in milliseconds
    */

@@ -12,9 +12,9 @@ import { dropoutArguments, type DropoutOptions } from "./dropout.ts";
  * No T×T matrix is stored.
  *
  * With `starts`, a row can hold several documents, which do not see each other: token t sees the tokens starts[t] to t,
- * as with a block-diagonal `attn_mask` in PyTorch. A document's output and gradient are the same as if it had
- * a row to itself, apart from rounding, because numbers are added in another order. Dropout's mask depends on the index
- * in the row, so it changes if a document is moved.
+ * as with a block-diagonal `attn_mask` in PyTorch. A document's output and gradient are the same as if it had a
+ * row to itself, apart from rounding, because numbers are added in another order. Dropout's mask depends on the index in
+ * the row, so it changes if a document is moved.
  *
  * @param qkv f32 (B, T, 3C): queries, keys and values side by side, each (B, T, nh, hs)
  * @param options.heads number of heads: nh

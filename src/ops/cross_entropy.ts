@@ -57,9 +57,10 @@ export function crossEntropy(
 }
 
 /**
- * @internal Throws if a target written by the host is not a class. A storage knows the smallest and the largest value
- *   that the host
- * wrote, and the second smallest and second largest, for the case that one of the extremes is `ignoreIndex`.
+ * Throws if a target written by the host is not a class. A storage knows the smallest and the largest value that the
+ * host wrote, and the second smallest and second largest, for the case that one of the extremes is `ignoreIndex`.
+ *
+ * @internal
  */
 export function refuseOthers(
   op: string,
