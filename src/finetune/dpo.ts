@@ -1,7 +1,7 @@
 /**
- * Direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290), as TRL's DPOTrainer: a policy π learns from pairs of answers
- * of which one is preferred, without a reward model. With r = log π(answer) − log π_ref(answer), sums over the answer's tokens, and
- * Δ = r(chosen) − r(rejected), a pair's loss is
+ * Direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290), as in TRL's DPOTrainer. A policy π learns
+ * from pairs of answers, one preferred to the other, without a reward model. With r = log π(answer) − log
+ * π_ref(answer), both sums over the answer's tokens, and Δ = r(chosen) − r(rejected), the loss of a pair is
  *
  *     sigmoid   −log σ(β Δ)
  *     hinge     max(0, 1 − β Δ)                                      (SLiC: Zhao et al. 2023, arXiv:2305.10425)
@@ -11,7 +11,8 @@
  * and with label smoothing ε in `sigmoid` the conservative loss −(1 − ε) log σ(β Δ) − ε log σ(−β Δ) (Mitchell 2023,
  * ericmitchell.ai/cdpo.pdf). Without a reference, r = log π. Dropout is off.
  *
- * Both answers of a pair stand in one batch. The reference is run in the same step, or its sums are computed once and stored.
+ * Both answers of a pair are in the same batch. The reference runs in every step, or its sums are computed once and
+ * stored.
  *
  * @see https://huggingface.co/docs/trl/dpo_trainer
  */
@@ -46,15 +47,16 @@ import { type RowOptions, RowTask, type Splits } from "./row_task.ts";
 export type PreferenceLoss = "sigmoid" | "hinge" | "ipo" | "robust";
 const LOSSES: readonly PreferenceLoss[] = ["sigmoid", "hinge", "ipo", "robust"];
 
-/** How {@linkcode DirectPreference} trains; defaults are TRL's. */
+/** Options of {@linkcode DirectPreference}. Defaults are TRL's. */
 export interface PreferenceOptions extends RowOptions, PairSizes {
-  /** Default: sigmoid. */ readonly loss?: PreferenceLoss;
-  /** How dear it is to leave the reference. Default: 0.1. */ readonly beta?: number;
-  /** ε: the share of pairs that are thought to be the wrong way round, for `sigmoid` and `robust`; below 0.5. Default: 0. */
+  /** The loss. Default: sigmoid. */ readonly loss?: PreferenceLoss;
+  /** β: the factor of the log-ratios; a larger β keeps the policy closer to the reference. Default: 0.1. */
+  readonly beta?: number;
+  /** ε: the assumed share of pairs labelled the wrong way round, for `sigmoid` and `robust`; below 0.5. Default: 0. */
   readonly labelSmoothing?: number;
   /**
-   * The reference policy, or what {@linkcode referenceSums} has found with it. Default: none, which leaves nothing that holds the
-   * policy back.
+   * The reference policy, or the sums that {@linkcode referenceSums} computed with it. Default: no reference, so
+   * nothing keeps the policy near its start.
    */
   readonly reference?: ReferencePolicy | Splits<Float32Array>;
 }
@@ -67,7 +69,7 @@ const MEASURES = [
 ];
 
 /**
- * Trains a policy on pairs of answers.
+ * A task that trains a policy on pairs of answers.
  * @example
  * ```ts
  * import { assert } from "@std/assert";
@@ -91,10 +93,12 @@ const MEASURES = [
  * ```
  */
 export class DirectPreference extends RowTask {
-  /** What a run that goes on has to agree in. */ readonly config: NonNullable<Task["config"]>;
-  /** Under TRL's names: means over pairs, or over tokens of answers. */ readonly measures: readonly string[] =
-    MEASURES;
-  /** Those that a line of progress shows. */ readonly shown: readonly string[] = [
+  /** The task's name and settings; a checkpoint can be resumed only if they are equal. */ readonly config: NonNullable<
+    Task["config"]
+  >;
+  /** TRL's names of the measures, which are means over pairs or over the answers' tokens. */ readonly measures:
+    readonly string[] = MEASURES;
+  /** The measures that a progress line shows. */ readonly shown: readonly string[] = [
     "rewards/accuracies",
     "rewards/margins",
   ];
@@ -102,10 +106,10 @@ export class DirectPreference extends RowTask {
   readonly #vocabSize: number;
 
   /**
-   * A task before its first update.
-   * @param model that is to be tuned
-   * @param rows two to a pair, each with an answer of one learned token or more and at most `maxLength` tokens
-   * @throws {DataError} when there are no pairs to train on or to evaluate on, or a row is not so
+   * Creates the task.
+   * @param model the model to tune
+   * @param rows two for each pair; each has at most `maxLength` tokens, and its answer at least one learned token
+   * @throws {DataError} when a split has no pairs, or a row does not meet these conditions
    * @throws {ConfigError} when an option is out of its range
    */
   constructor(model: GPT, readonly rows: PreferenceRows, options: PreferenceOptions) {
@@ -120,7 +124,7 @@ export class DirectPreference extends RowTask {
     this.#vocabSize = model.config.vocabSize;
   }
 
-  /** The mean loss of a micro-batch's pairs, and what TRL measures of them. */
+  /** The mean loss over the pairs of a micro-batch, and TRL's measures of them. */
   loss(model: GPT, batch: Readonly<Record<string, Tensor>>): LossAndOutputs {
     using scope = model.device.scope();
     const found = tokenLogprobs(model, { tokens: batch.tokens, targets: batch.targets });
@@ -133,14 +137,14 @@ export class DirectPreference extends RowTask {
     return { loss: scope.keep(loss), outputs };
   }
 
-  /** The reference's sums, (2B): stored, or computed. */
+  /** The reference's log-probabilities of the answers, (2B): stored sums, or computed here. */
   #reference({ tokens, targets, reference: stored }: Readonly<Record<string, Tensor>>): Tensor | undefined {
     const { reference } = this.#options;
     if (!(reference instanceof ReferencePolicy)) return stored;
     return reference.run((model) => answerSums(model, { tokens, targets }));
   }
 
-  /** Of each pair, (B). */
+  /** The loss of each pair, (B). */
   #losses(ratios: Tensor, { lengths }: Readonly<Record<string, Tensor>>): Tensor {
     const { loss, beta, labelSmoothing: e } = this.#options, { device, shape: [rows] } = ratios, B = rows / 2;
     const number = (value: number) => device.tensor([value], []);
@@ -156,23 +160,29 @@ export class DirectPreference extends RowTask {
     return neg(sum(mul(both, device.tensor(shares, [1, 2])), { axis: 1 }));
   }
 
-  /** Sums over each of ten rows of numbers of B pairs, divided by what they are means over; then in the order of `measures`. */
+  /**
+   * Sums eleven rows of B numbers, divides each sum by its count, and combines the means into `measures`, in their
+   * order.
+   */
   #measure(
     { mean, entropy, hit }: LogprobStatistics,
     { sums, ratios, counts }: Readonly<Record<string, Tensor>>,
   ): Tensor {
     const { device, shape: [rows] } = sums, B = rows / 2, { beta } = this.#options;
-    const perRow = (x: Tensor) => reshape(sum(x, { axis: 1 }), [2, B]); // the chosen, the rejected
+    const perRow = (x: Tensor) => reshape(sum(x, { axis: 1 }), [2, B]); // chosen, rejected
     const pairs = [ratios, sums].map((x) => reshape(x, [2, B])), tokens = [mean, entropy, hit].map(perRow);
     const [good, bad] = [0, 1].map((at) => slice(pairs[0], { axis: 0, start: at, end: at + 1 }));
     const share = binary(maximumShare, good, bad), [zero, one, two] = [0, 1, 2].map((n) => device.tensor([n], []));
-    const better = maximum(sub(mul(share, two), one), zero); // share is 1 where the first is greater, 1/2 where they are equal
+    const better = maximum(sub(mul(share, two), one), zero); // share is 1 if the chosen answer's is greater, 1/2 if equal
     const totals = sum(concat([...pairs, ...tokens, better], { axis: 0 }), { axis: 1 }); // (11)
     const means = reshape(div(totals, counts), [1, SUMS]);
     return reshape(matmul(means, device.tensor(mixing(beta), [SUMS, MEASURES.length])), [MEASURES.length]);
   }
 
-  /** As many pairs for every micro-batch: one with fewer ends with pairs of padding, for another shape would be captured anew. */
+  /**
+   * Every micro-batch has `batchSize` pairs. A smaller one is filled up with pairs of padding, because another shape
+   * would have to be captured again.
+   */
   protected override arrays(split: "train" | "val", numbers: readonly number[]): MicroBatch["arrays"] {
     const { reference, batchSize: B, maxLength, loss } = this.#options, rows = this.rows[split];
     const { tokens, targets } = pairArrays(rows, numbers, { maxLength, batchSize: B, vocabSize: this.#vocabSize });
@@ -197,27 +207,29 @@ export class DirectPreference extends RowTask {
     };
   }
 
-  /** Of the tokens of both parts, and of which are learned. */
+  /** Identifies the tokens of both splits, and which of them are learned. */
   identity(): Splits<TokensIdentity> & Readonly<Record<string, TokensIdentity>> {
     const { train, val } = this.rows;
     return { train: train.identity(), val: val.identity() };
   }
 
-  /** A task like this one on a model like this one's, whose updates have micro-batches of all shapes: for the memory that they take. */
+  /**
+   * A task for estimating memory on a model like this task's: every update has one micro-batch of each possible shape.
+   */
   rehearsal(model: GPT): Task {
     const { batchSize, maxLength, reference } = this.#options, rows = new TokenRows();
     for (const length of paddedLengths(maxLength).flatMap((length) => Array(2 * batchSize).fill(length))) {
       rows.push({ ids: new Int32Array(length), learned: new Uint8Array(length).fill(1, 1) });
     }
     const sums = new Float32Array(rows.length), [lora] = adaptersOf(model).slice(-1);
-    const own = reference instanceof ReferencePolicy // a model beside takes memory already, as much as a model like it
+    const own = reference instanceof ReferencePolicy // a separate reference model is in memory already and not counted again
       ? new ReferencePolicy(model, reference.reference instanceof Lora ? lora : model)
       : reference && { train: sums, val: sums };
     return new Rehearsal(model, { train: rows, val: rows }, { ...this.#options, reference: own });
   }
 }
 
-/** Draws every micro-batch for every update. */
+/** Draws all of its micro-batches for every update. */
 class Rehearsal extends DirectPreference {
   override *draw(): Generator<MicroBatch> {
     const count = this.microBatches("val");
@@ -228,10 +240,10 @@ class Rehearsal extends DirectPreference {
   }
 }
 
-/** Rows of sums that measures are made of. */
+/** How many sums the measures are computed from. */
 const SUMS = 11;
 
-/** Which means measures are made of: of what comes out of the sums, row by row, to the measures. */
+/** The matrix (SUMS, measures), row by row: each measure is a sum of means times factors. */
 function mixing(beta: number): number[] {
   const from: readonly (readonly [sum: number, measure: string, factor: number])[] = [
     [0, "rewards/chosen", beta],
@@ -263,7 +275,7 @@ function checkOptions({ loss, beta, labelSmoothing }: Complete): void {
   }
   if (labelSmoothing > 0 && (loss === "hinge" || loss === "ipo")) {
     throw new ConfigError(
-      `labelSmoothing is ${labelSmoothing}, and the loss ${loss} has none; expected sigmoid or robust`,
+      `labelSmoothing is ${labelSmoothing}, but the loss ${loss} has no label smoothing; use sigmoid or robust`,
     );
   }
 }

@@ -1,13 +1,14 @@
 /**
- * Policy gradients of groups: several completions of each prompt are written and scored, and each is made likelier by how much better
- * it is than the others (advantages.ts, policy_loss.ts). GRPO and RLOO, with TRL's options and defaults.
+ * GRPO and RLOO: policy gradients from groups of completions, with TRL's options and defaults. The policy writes
+ * several completions of each prompt, which are scored; a completion becomes more probable the more its score exceeds
+ * the scores of its group (advantages.ts, policy_loss.ts).
  *
- * Completions are written at the beginning of an iteration, `batchSize` · `stepsPerGeneration` of them, and learned from
- * `numIterations` times. All of it is part of the state, so that a run goes on between two updates of an iteration.
+ * An iteration begins by writing `batchSize` · `stepsPerGeneration` completions and learns from them `numIterations`
+ * times. The completions are part of the state, so a run can be resumed between two updates of an iteration.
  *
- * Other than in TRL: dropout is off, log-probabilities are of rows that are padded on the right, so prompts may have any lengths,
- * and old log-probabilities come from the pass that the update makes, so that the first ratios are exactly 1. RLOO adds its penalty,
- * β · KL of the text, to the reward; GRPO adds β · KL of each token to the loss.
+ * Differences from TRL: dropout is off; rows are padded on the right, so prompts may have any lengths; and the old
+ * log-probabilities are computed by the same pass as the update's, so the first ratios are exactly 1. As in TRL, RLOO
+ * subtracts β · KL of the whole completion from its reward, and GRPO adds β · KL of each token to the loss.
  *
  * @see https://huggingface.co/docs/trl/grpo_trainer
  * @see https://huggingface.co/docs/trl/rloo_trainer
@@ -35,11 +36,11 @@ import { type PromptSplits, type RolloutPrompt, scoreRollouts } from "./prompts.
 import { type Answers, RolloutTask } from "./rollout_task.ts";
 import { isCount, type RollOptions } from "./rollouts.ts";
 
-/** Tokens of a completion. */
+/** The mean number of tokens in a completion. */
 const MEAN_LENGTH = "completions/mean_length";
 
 /**
- * Trains a policy by the rewards of what it writes: GRPO or RLOO.
+ * A task that trains a policy by the rewards of its completions with GRPO or RLOO.
  *
  * @example
  * ```ts
@@ -65,25 +66,28 @@ const MEAN_LENGTH = "completions/mean_length";
  * ```
  */
 export class PolicyGradient extends RolloutTask {
-  /** What a run that goes on has to agree in. */ readonly config: NonNullable<Task["config"]>;
-  /** Of tokens of an update: see TRL's names. */ readonly measures: readonly string[];
-  /** In lines of progress. */ readonly shown: readonly string[];
+  /** The task's name and settings; a checkpoint can be resumed only if they are equal. */ readonly config: NonNullable<
+    Task["config"]
+  >;
+  /** TRL's names of the measures over the tokens of an update. */ readonly measures: readonly string[];
+  /** The measures that a progress line shows. */ readonly shown: readonly string[];
   /** @internal */ protected readonly judged = ["reward", MEAN_LENGTH];
   readonly #options: CompleteOptions;
   readonly #scorer: Scorer;
   #reference: Scorer | undefined;
-  /** Completions written so far, and tokens of them and their prompts. */
+  /** Completions written so far. */
   #written = 0;
+  /** Tokens of all completions written so far, with their prompts. */
   #tokens = 0;
   #iteration: Iteration | undefined;
 
   /**
-   * A task before its first update.
+   * Creates the task.
    * @param model the policy
-   * @param prompts with room for `maxNewTokens` more in the block size
-   * @throws {DataError} when there are none to learn on or to evaluate on, or one leaves no room
+   * @param prompts each must leave room for `maxNewTokens` tokens in the block size
+   * @throws {DataError} when a split has no prompts, or a prompt leaves no room
    * @throws {ConfigError} when options contradict each other
-   * @throws {DeviceError} when there is no room for the keys and values of a text
+   * @throws {DeviceError} when the keys and values of not even one completion fit into memory
    */
   constructor(model: GPT, prompts: PromptSplits, options: PolicyGradientOptions) {
     const all = completeOptions(options), { batchSize, stepsPerGeneration, numGenerations, numIterations } = all;
@@ -106,7 +110,7 @@ export class PolicyGradient extends RolloutTask {
     this.#scorer = new Scorer(model, { batchSize, maxLength: this.lengths.at(-1)!, temperature });
   }
 
-  /** The next micro-batches; before the first of an iteration its completions are written and scored. */
+  /** Draws the next micro-batches. At the start of an iteration, completions are written and scored first. */
   async *draw({ count, signal }: DrawOptions): AsyncGenerator<MicroBatch> {
     const { stepsPerGeneration, numIterations } = this.#options;
     if (stepsPerGeneration % count !== 0) {
@@ -120,7 +124,7 @@ export class PolicyGradient extends RolloutTask {
     const { drawn } = this.#iteration;
     if (drawn % count !== 0) {
       throw new ConfigError(
-        `gradientAccumulationSteps is ${count}, and ${drawn} micro-batches of the completions under way are learned; expected a divisor`,
+        `gradientAccumulationSteps is ${count}, but ${drawn} micro-batches of the current iteration are done; expected a divisor of ${drawn}`,
       );
     }
     for (let i = 0; i < count; i++) yield this.#microBatch(this.#iteration, this.#iteration.drawn++, count);
@@ -131,8 +135,8 @@ export class PolicyGradient extends RolloutTask {
     const { stepsPerGeneration, numGenerations, numIterations, seed } = this.#options;
     const prompts = taken.flatMap((prompt) => Array<RolloutPrompt>(numGenerations).fill(prompt));
     const { rollouts, scores } = await this.#answers(prompts, { seed, first: this.#written, signal });
-    // Side by side in a micro-batch are completions of any prompts. They are scored as they stand there: on any device that gives
-    // the bits of the update's own pass.
+    // A micro-batch mixes completions of all prompts. Log-probabilities are computed in the same micro-batches as in the update, so
+    // that on every device they have the bits of the update's own pass.
     const order = new RandomGenerator(seed + this.#written).randperm(prompts.length);
     const score = async (scorer: Scorer | undefined) => {
       const found = await scorer?.logprobs(Array.from(order, (i) => rollouts[i]), { signal });
@@ -181,7 +185,10 @@ export class PolicyGradient extends RolloutTask {
     return { weight: 1 / count, arrays: groupArrays(iteration, batch, this.#options) };
   }
 
-  /** The loss of an update's micro-batch, which is about 0 where the policy is the one that wrote: its gradient is what counts. */
+  /**
+   * The loss of a micro-batch. Its value is about 0 as long as the policy is the one that wrote the completions; only
+   * its gradient matters.
+   */
   loss(model: GPT, batch: Readonly<Record<string, Tensor>>): LossAndOutputs {
     const { epsilon, epsilonHigh, delta, temperature, beta, useBiasCorrectionKl: biasCorrection } = this.#options;
     using scope = model.device.scope();
@@ -194,12 +201,12 @@ export class PolicyGradient extends RolloutTask {
     const outputs = concat([...kl ? [kl] : [], reshape(sum(mul(entropy, mean)), [1]), clipped], { axis: 0 });
     return { loss: scope.keep(loss), outputs: scope.keep(outputs) };
   }
-  /** What the host knows of the completions: rewards, lengths, KL, by TRL's names. */
+  /** Measures of the completions, under TRL's names: rewards, lengths, KL. */
   drawn(): Measures {
     return this.#iteration!.measures;
   }
 
-  /** The place among the prompts, and the iteration that is under way. */
+  /** The position in the prompts, and the current iteration. */
   override state(): TaskState {
     const { stepsPerGeneration, numIterations } = this.#options, iteration = this.#iteration;
     const underWay = iteration && iteration.drawn < stepsPerGeneration * numIterations;
@@ -210,11 +217,14 @@ export class PolicyGradient extends RolloutTask {
       iteration: underWay ? iterationToJSON(iteration) : null,
     };
   }
-  /** Goes on in the middle of the iteration; with another number of prompts, at the beginning of an epoch after it. */
+  /**
+   * Continues in the middle of an iteration. If the number of prompts has changed, the next iteration starts at the
+   * beginning of an epoch.
+   */
   override restore(state: Readonly<Record<string, unknown>>, path: string): void {
     const { completions, completionTokens, iteration } = state;
     if (!isCount(completions) || !isCount(completionTokens)) {
-      throw new CheckpointError(`${path} is damaged: what it says of completions is not valid`);
+      throw new CheckpointError(`${path} is damaged: its counts of completions and their tokens are not valid`);
     }
     super.restore(state, path);
     [this.#written, this.#tokens] = [completions, completionTokens];
@@ -222,7 +232,10 @@ export class PolicyGradient extends RolloutTask {
     this.#iteration = iteration === null ? undefined : iterationFromJSON(iteration, { length, path });
   }
 
-  /** A task on another model, one that only counts, which writes and has micro-batches of every shape: for the memory that they take. */
+  /**
+   * A task for estimating memory on `model`, whose device only counts: it writes completions and has micro-batches of
+   * every possible shape.
+   */
   rehearsal(model: GPT): Task {
     const { batchSize: B, stepsPerGeneration, maxNewTokens, reference, numIterations } = this.#options;
     const { vocabSize } = model.config, lora = adaptersOf(model).at(-1);
@@ -253,7 +266,7 @@ export class PolicyGradient extends RolloutTask {
     return task.rehearsed(draw, () => batches);
   }
 
-  /** Frees keys and values, and what scores. The model, rewards and the reference stay. */
+  /** Frees the buffers for writing and scoring completions. The model, the rewards and the reference are not freed. */
   override [Symbol.dispose](): void {
     super[Symbol.dispose]();
     this.#scorer[Symbol.dispose]();

@@ -1,9 +1,10 @@
 /**
- * LoRA (Hu et al. 2021, arXiv:2106.09685), as PEFT has it: a layer's output becomes base(x) + scaling · B · A · dropout(x), the
- * base stays as it is, and A and B alone are trained. A begins uniform in ±1/√in, B with zeros, so that nothing changes at first.
+ * LoRA (Hu et al. 2021, arXiv:2106.09685), as in PEFT: a layer's output becomes base(x) + scaling · B · A · dropout(x).
+ * Only A and B are trained. A is initialised uniformly in ±1/√in and B with zeros, so a new adapter changes nothing.
  *
- * An adapter's layers stand in the model's fields round those of the base, which may be stored in f32, bf16 or q8_0 and is never
- * copied. Several adapters stand round each other, and what is enabled of them adds up.
+ * An adapter replaces layers in the model's fields by wrappers that hold the base layers. The base may be stored in
+ * f32, bf16 or q8_0 and is never copied. A model can have several adapters, each wrapping the one before; the enabled
+ * ones add up.
  */
 import { ADAPTER_DEFAULTS, ADAPTER_PREFIX, type AdapterShape } from "../checkpoint/adapter.ts";
 import { Tensor, untrainable } from "../engine/tensor.ts";
@@ -16,25 +17,25 @@ import { RandomGenerator } from "../random/mod.ts";
 import { copyOf, LoraLinear, TunedRows, TunedTokens, type Wrapper } from "./lora_layers.ts";
 import { byPattern, endsIn, linearPlaces, namedModules, type Place, targetsOf } from "./targets.ts";
 
-/** How {@linkcode applyLora} makes an adapter; defaults are PEFT's. */
+/** Options of {@linkcode applyLora}. Defaults are PEFT's. */
 export interface LoraOptions extends Partial<Omit<AdapterShape, "targets">> {
-  /** Layers by their names or the ends of their paths: `["c_attn"]`; a pattern for whole paths; or `all-linear`. */
+  /** The layers: names or ends of paths, such as `["c_attn"]`; a pattern that matches whole paths; or `all-linear`. */
   readonly targets?: string | RegExp | readonly string[];
-  /** A module beside the model that is trained and saved with the adapter, such as a classifier, with `score`. */
+  /** A module that is trained and saved with the adapter, such as a classifier's head with its layer `score`. */
   readonly head?: Module;
-  /** Draws A; default: a new one, seeded with `seed`. */
+  /** Draws A. Default: a new generator, seeded with `seed`. */
   readonly generator?: RandomGenerator;
-  /** Default 1337. */
+  /** Default: 1337. */
   readonly seed?: number;
 }
 
-/** Those of each model, innermost first. */
+/** The adapters of each model, innermost first. */
 const adapters = new WeakMap<GPT, Lora[]>();
 
-/** The adapters on a model, innermost first; those of a run or folder that `loadPretrained` has loaded are among them. */
+/** The adapters on a model, innermost first, including adapters that `loadPretrained` loaded with it. */
 export const adaptersOf = (model: GPT): readonly Lora[] => [...adapters.get(model) ?? []];
 
-/** A parameter of a module that is trained whole: the base's, and the one that stands in its place. */
+/** A parameter of a fully trained module: the base's tensor, and the trained copy that replaces it. */
 interface Swap {
   readonly name: string;
   readonly holder: Record<string, unknown>;
@@ -44,7 +45,8 @@ interface Swap {
 }
 
 /**
- * An adapter on a model. To dispose of it removes it; a model that is disposed of takes its layers along.
+ * A LoRA adapter on a model. Disposing of the adapter removes it from the model; disposing of the model frees the
+ * adapter too.
  *
  * @example
  * ```ts
@@ -59,7 +61,7 @@ interface Swap {
  *   ["transformer.h.0.attn.c_attn.lora_A.weight", [2, 16]],
  *   ["transformer.h.0.attn.c_attn.lora_B.weight", [48, 2]],
  * ]);
- * lora.enabled = false; // the base alone
+ * lora.enabled = false; // now the model computes as the base
  * ```
  */
 export class Lora implements Disposable {
@@ -70,16 +72,16 @@ export class Lora implements Disposable {
   /** @internal */
   constructor(
     readonly model: GPT,
-    /** What it was made with. */ readonly options: AdapterShape,
-    /** A module beside the model that belongs to it. */ readonly head?: Module,
+    /** The options that the adapter was made with. */ readonly options: AdapterShape,
+    /** A module that is trained and saved with the adapter. */ readonly head?: Module,
   ) {}
 
-  /** @internal Puts `wrapper` in a place. */
+  /** @internal Replaces the layer in a place by `wrapper`. */
   wrap({ path, holder, key }: Place, wrapper: Wrapper): void {
     holder[key] = wrapper;
     this.#wrappers.push({ path, wrapper });
   }
-  /** @internal Puts a copy in the place of every parameter of a module. */
+  /** @internal Replaces every parameter of a module by a copy that can be trained. */
   swap(path: string, module: Module): void {
     for (const [name, holder, key, original] of tensorPlaces(module, path)) {
       using scope = original.device.scope();
@@ -89,7 +91,7 @@ export class Lora implements Disposable {
     }
   }
 
-  /** Whether the model computes with it: a model whose adapters are all off is the base. */
+  /** Whether the model uses the adapter. A model whose adapters are all disabled computes as the base. */
   get enabled(): boolean {
     return this.#enabled;
   }
@@ -101,7 +103,7 @@ export class Lora implements Disposable {
     this.model.changed();
   }
 
-  /** Its parameters, by the names that they have in PEFT's file. */
+  /** The adapter's parameters, under their names in PEFT's files. */
   *namedParameters(): Generator<[name: string, parameter: Tensor]> {
     for (const { path, wrapper } of this.#wrappers) {
       for (const [name, tensor] of wrapper.own()) yield [`${ADAPTER_PREFIX}${path}.${name}`, tensor];
@@ -110,27 +112,28 @@ export class Lora implements Disposable {
     for (const [name, tensor] of this.head?.namedParameters() ?? []) yield [ADAPTER_PREFIX + name, tensor];
   }
 
-  /** Freezes everything else of the model, and has the adapter trained. */
+  /** Freezes the model and makes only the adapter's parameters trainable. */
   trainAlone(): void {
     this.model.freeze();
     for (const [, parameter] of this.namedParameters()) parameter.requiresGrad = true;
   }
 
   /**
-   * Adds what the adapter has learned to the model's matrices, and takes the adapter out: W += scaling · B · A. It cannot be undone;
-   * {@linkcode remove} is what gives the base back. All parameters are frozen then.
+   * Adds the adapter to the model's matrices, W += scaling · B · A, and removes the adapter. This cannot be undone;
+   * call {@linkcode remove} to get the base back instead. Afterwards all parameters are frozen.
    *
-   * @throws {ConfigError} when it is disabled, or a matrix is stored in bf16, in q8_0 or for inference alone; nothing is changed then
+   * @throws {ConfigError} when the adapter is disabled, or a matrix is stored in bf16, in q8_0 or for inference only;
+   *   in that case nothing changes
    */
   merge(): void {
     if (!this.#enabled) {
-      throw new ConfigError("merge: the adapter is disabled, and what it adds would change the model");
+      throw new ConfigError("merge: the adapter is disabled, so merging it would change the model; enable it first");
     }
     for (const { path, wrapper } of this.#wrappers) {
       const stored = untrainable((wrapper as unknown as Linear).weight.storage);
       if (!stored) continue;
       throw new ConfigError(
-        `merge: ${path} is stored in ${stored}, which would round what the adapter adds; load the base with f32 weights` +
+        `merge: ${path} is stored in ${stored}, which would round the adapter's changes; load the base with f32 weights` +
           (stored === "panels" ? ", and not for inference" : ""),
       );
     }
@@ -150,21 +153,21 @@ export class Lora implements Disposable {
     model.freeze();
   }
 
-  /** Takes the adapter out of the model, which is the base again, and frees it. The head is the caller's. */
+  /** Removes the adapter from the model and frees it. The caller still owns the head. */
   remove(): void {
     this.enabled = false;
     for (const { own } of this.#swaps) free(own);
     this.#swaps = [];
     this.#unwrap();
   }
-  /** As remove(). */ [Symbol.dispose](): void {
+  /** Calls {@linkcode remove}. */ [Symbol.dispose](): void {
     this.remove();
   }
 
   #unwrap(): void {
     for (const { wrapper } of this.#wrappers) {
       for (const place of wrapperPlaces(this.model)) {
-        let { holder, key } = place; // other adapters may stand round it
+        let { holder, key } = place; // holds this wrapper, or wrappers of later adapters around it
         while (holder[key] !== wrapper && (holder[key] as Partial<Wrapper>).base_layer) {
           holder = holder[key] as Record<string, unknown>;
           key = "base_layer";
@@ -186,14 +189,14 @@ function free(tensor: Tensor): void {
   tensor.dispose();
 }
 
-/** The places where wrappers may stand: those of linear layers, and that of the token embeddings. */
+/** The fields that may hold wrappers: those of linear layers, and that of the token embeddings. */
 function* wrapperPlaces(model: GPT): Generator<Place> {
   yield* linearPlaces(model);
   const { transformer } = model;
   yield { path: "transformer.wte", holder: transformer as unknown as Record<string, unknown>, key: "wte" };
 }
 
-/** Gives the head a table of its own. */
+/** Unties the head from the token embeddings: its weight becomes a copy. */
 function untie({ lm_head, device }: GPT): void {
   let layer: Linear = lm_head;
   while ("base_layer" in layer) layer = layer.base_layer as Linear;
@@ -214,14 +217,14 @@ function* tensorPlaces(
 }
 
 /**
- * Puts an adapter on a model, freezes the rest, and has the adapter trained: `namedParameters({ trainable: true })`, an optimizer made
- * of it, and checkpoints of runs see it alone. Before an optimizer is made.
+ * Adds a LoRA adapter to a model, freezes the model and makes the adapter trainable. `namedParameters({ trainable: true
+ * })` then yields only the adapter's parameters. Call it before you create an optimizer.
  *
- * @param model whose linear layers get it; its weights may be stored in f32, bf16 or q8_0
- * @param options rank, alpha, targets, and what else PEFT's LoraConfig has
- * @returns the adapter: to switch off, to merge, to remove
- * @throws {ConfigError} when an option is out of range, a target matches no layer, or a token is not one of the vocabulary's
- * @throws {DeviceError} when it does not fit; the model is as it was then
+ * @param model its weights may be stored in f32, bf16 or q8_0
+ * @param options rank, alpha, targets and the other fields of PEFT's LoraConfig
+ * @returns the adapter, which can be disabled, merged or removed
+ * @throws {ConfigError} when an option is out of range, a target matches no layer, or a token is not in the vocabulary
+ * @throws {DeviceError} when the adapter does not fit into memory; the model is unchanged then
  */
 export function applyLora(model: GPT, options: LoraOptions = {}): Lora {
   const { head, generator = new RandomGenerator(options.seed ?? 1337), seed: _, ...shape } = options;
@@ -240,16 +243,16 @@ export function applyLora(model: GPT, options: LoraOptions = {}): Lora {
   return lora;
 }
 
-/** What an adapter is made of, once it is known which layers it has. */
+/** How {@linkcode attach} creates an adapter, after its layers are determined. */
 export interface Attachment {
   readonly shape: AdapterShape;
   readonly head?: Module;
   readonly places: readonly Place[];
-  /** Of a layer by its path. */ readonly rankOf: (path: string) => number;
-  /** Without, weights are left undefined. */ readonly generator?: RandomGenerator;
+  /** The rank for the layer at a path. */ readonly rankOf: (path: string) => number;
+  /** Draws A. If undefined, the weights are not initialised. */ readonly generator?: RandomGenerator;
 }
 
-/** @internal Puts an adapter on a model; where that fails, the model is as it was. */
+/** @internal Adds an adapter to a model. If that fails, the model is unchanged. */
 export function attach(model: GPT, { shape, head, places, rankOf, generator }: Attachment): Lora {
   checkShape(shape, model);
   const { noise } = model, { alphaPattern, alpha, rslora, dropout, trainableTokens, modulesToSave } = shape;
@@ -300,14 +303,16 @@ function checkShape(shape: AdapterShape, { config: { vocabSize } }: GPT): void {
   if (!Number.isFinite(alpha)) throw new ConfigError(`LoRA: alpha is ${alpha}; expected a number`);
   if (!(dropout >= 0 && dropout < 1)) throw new ConfigError(`LoRA: dropout is ${dropout}; expected 0 to below 1`);
   const twice = trainableTokens.find((id, i) => trainableTokens.indexOf(id) !== i);
-  if (twice !== undefined) throw new ConfigError(`LoRA: trainable token ${twice} is there twice`);
+  if (twice !== undefined) throw new ConfigError(`LoRA: trainable token ${twice} is listed twice`);
   const wrong = trainableTokens.find((id) => !(Number.isInteger(id) && id >= 0 && id < vocabSize));
   if (wrong !== undefined) {
     throw new ConfigError(
-      `LoRA: trainable token ${wrong} is not one of the vocabulary's ${vocabSize}; tokens that a chat template brings are added to the model first`,
+      `LoRA: trainable token ${wrong} is not in the vocabulary of ${vocabSize} tokens; add the tokens of a chat template to the model first`,
     );
   }
   if (trainableTokens.length > 0 && modulesToSave.some((name) => endsIn("transformer.wte", name))) {
-    throw new ConfigError("LoRA: wte is trained whole, so tokens of it cannot be trained alone");
+    throw new ConfigError(
+      "LoRA: modulesToSave trains all of wte, so trainableTokens has no effect; remove one of them",
+    );
   }
 }

@@ -1,6 +1,7 @@
 /**
- * Tuning a model to a task: to texts and answers, with packing; LoRA adapters with PEFT's folders; heads for labels and choices;
- * and training a part of a model.
+ * Fine-tuning: supervised tuning on prompts and answers, with packing; LoRA adapters in PEFT's format; heads for
+ * classification and multiple choice; training only some layers; preferences (DPO), reward models, and reinforcement
+ * learning (PPO, GRPO, RLOO).
  *
  * @module
  */

@@ -1,22 +1,22 @@
 /**
- * Rows laid side by side in bins, so that little of a batch is padding: best fit, the longest rows first (Ding et al. 2024,
- * arXiv:2404.10830), as TRL's `pack_dataset` with the strategy `bfd`.
+ * Packs rows into bins, so that little of a batch is padding: best fit decreasing (Ding et al. 2024, arXiv:2404.10830),
+ * as TRL's `pack_dataset` with the strategy `bfd`.
  *
- * A row is never split, and one that is longer than a bin is for the caller to cut. That rows in one bin do not see each other is
- * attention's business: see `starts` in causal_self_attention.ts.
+ * A row is never split; the caller must cut rows that are longer than a bin. Attention keeps the rows of a bin apart:
+ * see `starts` in causal_self_attention.ts.
  */
 
-/** How many rows TRL packs at once: its bins never hold rows of two such groups. */
+/** How many rows TRL packs together. A bin never holds rows of two such groups. */
 const ROWS_AT_ONCE = 1000;
 
 /**
- * Packs rows into bins. The longest row goes first, each into the bin with the least room that is enough, of several the one that
- * has had this room for longest; where there is no such bin, it opens one.
+ * Packs rows into bins, longest row first. A row goes into the bin with the least sufficient room; of several such
+ * bins, into the one that has had this room for longest. If no bin has enough room, the row starts a new one.
  *
- * @param lengths of the rows, in tokens; an empty row is in no bin, and one above `maxLength` takes a whole bin
- * @param maxLength of a bin, in tokens
- * @param options.rowsAtOnce rows that are packed together; default 1000, TRL's
- * @returns the numbers of each bin's rows, in the order in which they stand in it
+ * @param lengths the rows' lengths in tokens; an empty row is left out, and a row longer than `maxLength` fills a bin
+ * @param maxLength tokens in a bin
+ * @param options.rowsAtOnce rows that are packed together; default: 1000, as in TRL
+ * @returns for each bin the indices of its rows, in order
  * @example
  * ```ts
  * import { assertEquals } from "@std/assert";
@@ -43,7 +43,7 @@ export function packBestFit(
 
 function pack(rows: { readonly row: number; readonly length: number }[], maxLength: number): number[][] {
   const bins: number[][] = [];
-  /** By the room that is left: the bins that have it, in the order in which they came to it. */
+  /** Index r: the bins with room for r more tokens, in the order in which they reached this room. */
   const byRoom = Array.from({ length: maxLength + 1 }, (): number[][] => []);
   for (const { row, length } of rows.toSorted((a, b) => b.length - a.length)) {
     let room = length;

@@ -1,4 +1,6 @@
-/** Pairs of answers in rows, in batches, and what a policy gives to them. */
+/**
+ * Pairs of answers: how they are stored in rows and laid out in batches, and their log-probabilities under a policy.
+ */
 import { labelCount, paddedLengths, type TokenRows } from "../data/token_rows.ts";
 import type { Tensor } from "../engine/tensor.ts";
 import { DataError } from "../errors.ts";
@@ -8,20 +10,25 @@ import { sum } from "../ops/sum.ts";
 import { CapturedPasses, type ReferencePolicy, rowArrays, type ScoredRow, tokenLogprobs } from "./policy.ts";
 import type { Splits } from "./row_task.ts";
 
-/** Pairs of answers: of pair i, row 2i is a prompt with the preferred answer, row 2i + 1 with the other. Answers are learned. */
+/**
+ * Pairs of answers. Row 2i holds the prompt and the preferred answer of pair i, row 2i + 1 the prompt and the rejected
+ * answer. The tokens of the answers are marked as learned.
+ */
 export type PreferenceRows = Splits<TokenRows>;
 
 /** How pairs are laid out in batches. */
 export interface PairSizes {
-  /** Pairs of a micro-batch. */ readonly batchSize: number;
-  /** The most tokens of a prompt and an answer, at most the model's block size. */ readonly maxLength: number;
+  /** Pairs in a micro-batch. */ readonly batchSize: number;
+  /** Maximum tokens in a prompt and its answer together, at most the model's block size. */ readonly maxLength: number;
 }
 
-/** @internal log π of each row's answer, (rows). */
+/** @internal log π of each row's answer, the sum over its tokens: (rows). */
 export const answerSums = (model: GPT, { tokens, targets }: Record<"tokens" | "targets", Tensor>): Tensor =>
   sum(tokenLogprobs(model, { tokens, targets }).logprobs, { axis: 1 });
 
-/** @internal The preferred answers of `batchSize` pairs, then the others; (2 · batchSize, T) each. */
+/**
+ * @internal The arrays of `batchSize` pairs, (2 · batchSize, T): first all preferred answers, then all rejected ones.
+ */
 export function pairArrays(
   rows: TokenRows,
   pairs: readonly number[],
@@ -31,7 +38,7 @@ export function pairArrays(
     Array.from({ length: batchSize }, (_, i): ScoredRow => {
       if (i >= pairs.length) return { ids: new Int32Array(0), from: 1 };
       const { ids, learned } = rows.row(2 * pairs[i] + which);
-      return { ids, from: Math.max(1, learned.indexOf(1)) }; // of a row without its prompt the first token has nothing before it
+      return { ids, from: Math.max(1, learned.indexOf(1)) }; // a first token has no predecessor that could predict it
     });
   return rowArrays([...half(0), ...half(1)], {
     lengths: paddedLengths(maxLength),
@@ -41,10 +48,11 @@ export function pairArrays(
 }
 
 /**
- * The log-probabilities that a reference policy gives to the answers of pairs, so that it need not run in the updates.
+ * Computes the log-probabilities of the answers under a reference policy once, so that the reference need not run in
+ * updates.
  *
- * @param options.batchSize pairs of a pass
- * @returns a number for each row
+ * @param options.batchSize pairs in a pass
+ * @returns log π_ref(answer) for each row
  */
 export async function referenceSums(
   reference: ReferencePolicy,
@@ -75,7 +83,7 @@ export async function referenceSums(
   return found;
 }
 
-/** @internal @throws {DataError} when there are no pairs, or a row has no answer or too many tokens */
+/** @internal Checks rows. @throws {DataError} when there are no pairs, or a row has no answer or too many tokens */
 export function checkRows(name: string, rows: TokenRows, maxLength: number): void {
   if (rows.length === 0 || rows.length % 2 > 0) {
     throw new DataError(`Preferences: ${name} has ${rows.length} rows; expected two for each pair, one pair or more`);

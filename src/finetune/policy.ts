@@ -1,9 +1,9 @@
 /**
- * What tuning on preferences and by rewards have in common: the probability that a policy gives to each token of a text, the policy
- * that it is compared with, and scores of many texts outside of an update.
+ * Shared by tuning on preferences and by rewards: the log-probability of each token of a text under a policy, the
+ * reference policy that it is compared with, and log-probabilities of many texts outside of updates.
  *
- * Dropout is off in all of these, in updates too: a ratio of probabilities says what an update has changed only where nothing else
- * differs between its two sides.
+ * Dropout is always off here, in updates too. A ratio of two probabilities measures what an update changed only if
+ * nothing else differs between the two passes.
  */
 import { paddedLength, paddedLengths } from "../data/token_rows.ts";
 import { noGrad } from "../engine/autograd.ts";
@@ -18,24 +18,25 @@ import { BatchPasses } from "../train/batch_passes.ts";
 import type { MicroBatch } from "../train/task.ts";
 import { Lora } from "./lora.ts";
 
-/** The target of a token after which nothing is counted. */
+/** The target at positions whose next token does not count. */
 export const NOTHING: number = -1;
 
-/** What {@linkcode tokenLogprobs} looks at. */
+/** The input of {@linkcode tokenLogprobs}. */
 export interface TokenBatch {
   /** i32 (B, T), rows padded on the right. */ readonly tokens: Tensor;
-  /** i32 (B, T): the token after each, −1 where it does not count. */ readonly targets: Tensor;
-  /** i32 (B, T), as `model.hidden` takes them. */ readonly positions?: Tensor;
-  /** (B, T, C): the final hidden states, where the caller has them already, from a pass without dropout. */
+  /** i32 (B, T): the next token of each position, or −1 if it does not count. */ readonly targets: Tensor;
+  /** i32 (B, T), passed to `model.hidden`. */ readonly positions?: Tensor;
+  /** (B, T, C): the final hidden states, if the caller has computed them already, without dropout. */
   readonly hidden?: Tensor;
 }
 
 /**
- * The log-probability that a model gives to the token after each, with its gradient, and what the same pass tells besides.
+ * Computes the log-probability of the next token at each position, with a gradient, and statistics from the same pass.
  *
- * @param options.temperature what logits are divided by, as in sampling; default 1
- * @returns f32 (B, T), in nats, 0 where targets are −1: `logprobs`; and without a gradient the `entropy` of the next token, the `mean`
- *   of the logits, and whether the target was the likeliest, 0 or 1: `hit`
+ * @param options.temperature divides the logits, as in sampling; default: 1
+ * @returns four f32 tensors (B, T), 0 where the target is −1: `logprobs` in nats; and without a gradient the `entropy`
+ *   of the next token's distribution in nats, the `mean` of the logits, and `hit`: 1 if the target has the highest
+ *   logit, else 0
  */
 export function tokenLogprobs(
   model: GPT,
@@ -52,7 +53,8 @@ export function tokenLogprobs(
 }
 
 /**
- * The policy that a penalty measures the distance to: another model, frozen, or the policy itself with its adapter off.
+ * The policy that a trained policy is compared with: another, frozen model, or the same model with its adapter
+ * disabled.
  *
  * @example
  * ```ts
@@ -73,10 +75,10 @@ export class ReferencePolicy {
   #reference: GPT | Lora | (() => Lora);
 
   /**
-   * A policy to be compared with.
-   * @param reference a model that is not trained, with the policy's vocabulary and block size; or the policy's adapter, which a function
-   *   gives at the first run where it is put on later
-   * @throws {ConfigError} when the model is another kind of model, or the adapter is on another
+   * Creates a reference for `policy`.
+   * @param reference a frozen model whose vocabulary and block size are at least the policy's; or the policy's adapter;
+   *   or a function that returns the adapter at the first run, if it is applied later
+   * @throws {ConfigError} when the reference model is too small, or the adapter belongs to a different model
    */
   constructor(policy: GPT, reference: GPT | Lora | (() => Lora)) {
     this.#policy = policy;
@@ -84,19 +86,19 @@ export class ReferencePolicy {
     if (typeof reference !== "function") check(policy, reference);
   }
 
-  /** The model that is run. */
+  /** The model that computes: the reference model, or the policy if the reference is its adapter. */
   get model(): GPT {
     const { reference } = this;
     return reference instanceof Lora ? this.#policy : reference;
   }
-  /** What it was made with. */
+  /** The reference model, or the policy's adapter. */
   get reference(): GPT | Lora {
     if (typeof this.#reference === "function") check(this.#policy, this.#reference = this.#reference());
     return this.#reference;
   }
 
   /**
-   * Runs `body` with the reference policy, without dropout and without recording.
+   * Runs `body` with the reference policy, without dropout and without recording gradients.
    *
    * @returns what `body` returns
    */
@@ -126,15 +128,16 @@ function check(policy: GPT, reference: GPT | Lora): void {
 }
 
 /**
- * Passes outside of an update, without dropout and gradients: the first of each set of shapes is captured, the others replay it.
+ * Passes outside of updates, without dropout and gradients. The first pass for each set of shapes is captured; later
+ * passes replay it.
  */
 export class CapturedPasses implements Disposable {
   readonly #passes: BatchPasses;
 
   /**
-   * Passes of which nothing is captured yet.
-   * @param module what the passes go through: where it changes, they are captured anew
-   * @param body makes the numbers that are read; whatever else it goes through does not change
+   * Captures nothing yet.
+   * @param module the module that the passes run; when it changes, they are captured again
+   * @param body computes the result; other modules that it runs must not change
    * @throws {ConfigError} when the module has no parameters
    */
   constructor(readonly module: Module, readonly body: (batch: Readonly<Record<string, Tensor>>) => Tensor) {
@@ -146,7 +149,7 @@ export class CapturedPasses implements Disposable {
   /**
    * Runs `body` on arrays.
    *
-   * @returns what it makes of them, read
+   * @returns the values of its result
    * @throws {DataError} when an integer is outside its range
    */
   async run(arrays: MicroBatch["arrays"]): Promise<NumberArray> {
@@ -166,25 +169,25 @@ export class CapturedPasses implements Disposable {
   }
 }
 
-/** A text, and where in it the tokens begin whose log-probabilities are wanted. */
+/** A text, and the index of the first token whose log-probability is computed. */
 export interface ScoredRow {
-  /** Of the whole text. */ readonly ids: Int32Array;
-  /** 1 or more: nothing stands before the first token. */ readonly from: number;
+  /** The tokens of the whole text. */ readonly ids: Int32Array;
+  /** At least 1, because nothing predicts the first token. */ readonly from: number;
 }
 
-/** How {@linkcode Scorer} makes batches. */
+/** Options of {@linkcode Scorer}. */
 export interface ScorerOptions {
-  /** Rows of a batch. */ readonly batchSize: number;
-  /** Tokens of the longest text. */ readonly maxLength: number;
-  /** What logits are divided by; default 1. */ readonly temperature?: number;
+  /** Rows in a batch. */ readonly batchSize: number;
+  /** Maximum tokens in a text. */ readonly maxLength: number;
+  /** Divides the logits. Default: 1. */ readonly temperature?: number;
 }
 
-/** Log-probabilities of many texts under a model or a reference policy, in batches of one of a few shapes. */
+/** Computes log-probabilities of many texts under a model or a reference policy, in batches of a few fixed shapes. */
 export class Scorer implements Disposable {
   readonly #passes: CapturedPasses;
   readonly #lengths: readonly number[];
 
-  /** A scorer of texts under `policy`. */
+  /** Creates a scorer of texts under `policy`. */
   constructor(readonly policy: GPT | ReferencePolicy, readonly options: ScorerOptions) {
     const { maxLength, temperature } = options;
     const of = (model: GPT, { tokens, targets }: Readonly<Record<string, Tensor>>) =>
@@ -196,10 +199,10 @@ export class Scorer implements Disposable {
   }
 
   /**
-   * Scores texts: `batchSize` at a time, in their order, padded as {@linkcode rowArrays} does it.
+   * Computes the log-probabilities of texts, `batchSize` at a time, in their order, padded by {@linkcode rowArrays}.
    *
-   * @param options.signal ends it before the next batch, with the signal's reason
-   * @returns for each text a number for each of its tokens from `from` on, in nats
+   * @param options.signal aborts before the next batch, with the signal's reason
+   * @returns for each text the log-probabilities of its tokens from index `from` on, in nats
    */
   async logprobs(
     rows: readonly ScoredRow[],
@@ -224,14 +227,15 @@ export class Scorer implements Disposable {
   get #model(): GPT {
     return this.policy instanceof ReferencePolicy ? this.policy.model : this.policy;
   }
-  /** Frees its programs; the policy stays. */ [Symbol.dispose](): void {
+  /** Frees the captured programs. The policy is not freed. */ [Symbol.dispose](): void {
     this.#passes[Symbol.dispose]();
   }
 }
 
 /**
- * The arrays of a batch of texts: `tokens` and `targets`, both (B, T) with B = `batchSize` and T the least of `lengths` that holds the
- * longest. Rows are padded on the right; the target of a token is the one after it, from the one before `from` on, else −1.
+ * The arrays of a batch of texts: `tokens` and `targets`, both (B, T), where B = `batchSize` and T is the smallest of
+ * `lengths` that holds the longest text. Rows are padded on the right. The target at position t is token t + 1 for t ≥
+ * `from` − 1, otherwise −1.
  */
 export function rowArrays(
   rows: readonly ScoredRow[],

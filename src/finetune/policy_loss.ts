@@ -1,13 +1,14 @@
 /**
- * The clipped loss of a policy whose texts were written by itself some updates ago (Schulman et al. 2017, arXiv:1707.06347), in the
- * forms of TRL's GRPOTrainer and RLOOTrainer. With r = exp(log π − log π_old) of a token, or of a whole text, and its advantage A,
+ * The clipped loss of a policy on texts that an earlier version of it, π_old, has written (Schulman et al. 2017,
+ * arXiv:1707.06347), in the variants of TRL's GRPOTrainer and RLOOTrainer. With r = exp(log π − log π_old) of a token
+ * or a whole text, and advantage A,
  *
  *     term = −min(min(r, δ) · A, clip(r, 1 − ε_low, 1 + ε_high) · A) + β · KL
- *     KL = exp(q) − q − 1, q = log π_ref − log π; times r where its bias is corrected
+ *     KL = exp(q) − q − 1, q = log π_ref − log π; times r if its bias is corrected
  *     loss = Σ share · term
  *
- * The shares say what is averaged over. The KL estimate alone ("k3", Schulman 2020) has the right mean, but not the right gradient;
- * the factor r, which is 1 in value where π is π_old, gives it that.
+ * The shares define what is averaged over. The KL estimate ("k3", Schulman 2020) has the right mean but not the right
+ * gradient. The factor r corrects the gradient; while π equals π_old, r is 1 and does not change the value.
  */
 import { maximumShare } from "../../kernels/binary/kernel.ts";
 import { noGrad } from "../engine/autograd.ts";
@@ -15,39 +16,47 @@ import type { Tensor } from "../engine/tensor.ts";
 import { binary } from "../ops/broadcast.ts";
 import { add, concat, exp, maximum, mul, neg, reshape, sub, sum } from "../ops/mod.ts";
 
-/** What the ratio is of: each token; a text, the mean of its tokens (GSPO, arXiv:2507.18071), or their sum (RLOO). */
+/**
+ * What a ratio is computed for: each token; or a text, by the mean (GSPO, arXiv:2507.18071) or the sum (RLOO) over its
+ * tokens.
+ */
 export type RatioLevel = "token" | "mean" | "sum";
 
-/** Of the loss. */
+/** Options of {@linkcode policyLoss}. */
 export interface PolicyLossOptions {
   /** Default: token. */ readonly level?: RatioLevel;
   /** ε_low. */ readonly epsilon: number;
   /** ε_high. */ readonly epsilonHigh: number;
-  /** δ; default: none. */ readonly delta?: number;
+  /** δ. Default: no bound. */ readonly delta?: number;
   /** β; default 0. */ readonly beta?: number;
   /** Whether KL is multiplied by r. */ readonly biasCorrection?: boolean;
 }
 
-/** All f32 (B, T), at the tokens that predict a completion's, and 0 elsewhere, where nothing else is said. */
+/**
+ * The inputs of {@linkcode policyLoss}. Each is f32 (B, T) unless another shape is given, with values at the positions
+ * that predict a completion's tokens and 0 elsewhere.
+ */
 export interface PolicyLossInputs {
   /** log π, with a gradient. */ readonly logprobs: Tensor;
-  /** log π_old; default: log π itself, so that r is 1. */ readonly old?: Tensor;
-  /** log π_ref, where β is not 0. */ readonly reference?: Tensor;
+  /** log π_old. Default: log π itself, so that r is 1. */ readonly old?: Tensor;
+  /** log π_ref, if β is not 0. */ readonly reference?: Tensor;
   /** −A, (B, 1). */ readonly against: Tensor;
-  /** What a term counts; (B, 1) where terms are of texts. */ readonly share: Tensor;
-  /** For ratios of texts: 1 / n of a text's n tokens for their mean, 1 for their sum. */ readonly pool?: Tensor;
-  /** What a token counts in means over tokens. */ readonly mean: Tensor;
-  /** What a ratio below 1 − ε_low counts, and one above 1 + ε_high, in the shares that are clipped; (B, 1) for texts. */
+  /** The weight of each term; (B, 1) if ratios are of texts. */ readonly share: Tensor;
+  /** For ratios of texts, the weight of a token: 1 / n for a mean over n tokens, 1 for a sum. */ readonly pool?:
+    Tensor;
+  /** The weight of a token in means over tokens. */ readonly mean: Tensor;
+  /** The weight of a ratio in the share that is clipped below 1 − ε_low; (B, 1) if ratios are of texts. */
   readonly low: Tensor;
+  /** The weight of a ratio in the share that is clipped above 1 + ε_high; (B, 1) if ratios are of texts. */
   readonly high: Tensor;
 }
 
-/** The names of {@linkcode policyLoss}'s numbers. */
+/** TRL's names of the clipped shares that {@linkcode policyLoss} returns. */
 export const CLIP_MEASURES = ["clip_ratio/low_mean", "clip_ratio/high_mean", "clip_ratio/region_mean"] as const;
 
 /**
- * The loss, (), and besides how much is clipped, (3), as {@linkcode CLIP_MEASURES} names it, and the mean of KL over tokens, (1), where
- * there is a reference.
+ * Computes the loss, (); the shares of clipped ratios, (3), named by {@linkcode CLIP_MEASURES}; and with a reference
+ * the mean KL over tokens, (1).
  */
 export function policyLoss(
   { logprobs, old, reference, against, share, pool, mean, low, high }: PolicyLossInputs,

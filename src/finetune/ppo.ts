@@ -1,14 +1,16 @@
 /**
- * Proximal policy optimisation of a language model, as Ouyang et al. 2022 (InstructGPT, arXiv:2203.02155) tune theirs and TRL's
- * PPOTrainer does. An iteration:
+ * Proximal policy optimisation (PPO) of a language model, as in InstructGPT (Ouyang et al. 2022, arXiv:2203.02155) and
+ * TRL's PPOTrainer. One iteration:
  *
- * 1. The policy writes a completion of each of some prompts, and rewards score them.
- * 2. Log-probabilities under policy and reference, and values, are computed for every token by the pass that updates make: so the
- *    first update's ratios are 1. Advantages and returns are computed from them (returns.ts).
- * 3. Some epochs go over the completions in minibatches, each an update of policy and value function together (ppo_loss.ts).
+ * 1. The policy writes a completion of each of several prompts, and reward functions score the completions. 2. For
+ * every token, log-probabilities under policy and reference, and values, are computed by the same pass that updates
+ * run. So the ratios of the first update are exactly 1. Advantages and returns follow from them (returns.ts). 3.
+ * Several epochs go over the completions in minibatches. Each minibatch is one update of the policy and the value
+ * function together (ppo_loss.ts).
  *
- * The score counts at a completion's last token, or one place after it, as in TRL. Dropout is off in all passes. With PPO-ptx the
- * policy goes on learning blocks of a text beside it, so that it does not forget how to write others.
+ * The score counts at a completion's last token, or one position after it, as in TRL. Dropout is off in all passes.
+ * With PPO-ptx (option `pretraining`), the policy also learns blocks of a text in every update, so that it does not
+ * forget other kinds of text.
  */
 import { getBatch } from "../data/batch.ts";
 import type { Tensor } from "../engine/tensor.ts";
@@ -42,7 +44,7 @@ import { type Answers, RolloutTask } from "./rollout_task.ts";
 import { isCount, type RollOptions, type Rollout } from "./rollouts.ts";
 import { type ValueFunction, ValueHead } from "./value.ts";
 
-/** The tensors of a pass, and of an update. */
+/** The tensors of a pass without an update, and of an update. */
 type Seen = Readonly<Record<string, Tensor>> & TokenBatch;
 type Updated = Readonly<Record<string, Tensor>> & ProximalBatch;
 
@@ -50,11 +52,11 @@ type Complete =
   & ProximalOptions
   & Required<Pick<ProximalOptions, "microBatches" | "miniBatches" | "epochs" | "seed" | "scoreAt">>;
 
-/** What an evaluation reports. */
+/** The measures that an evaluation reports. */
 const EVALUATED = ["objective/scores", "objective/kl", LENGTHS] as const;
 
 /**
- * Trains a policy by rewards, with a penalty for leaving its reference.
+ * A task that trains a policy by rewards with PPO, with a penalty for its distance from a reference policy.
  *
  * @example
  * ```ts
@@ -77,31 +79,34 @@ const EVALUATED = ["objective/scores", "objective/kl", LENGTHS] as const;
  * ```
  */
 export class ProximalPolicy extends RolloutTask {
-  /** What a run that goes on has to agree in. */ readonly config: NonNullable<Task["config"]>;
+  /** The task's name and settings; a checkpoint can be resumed only if they are equal. */ readonly config: NonNullable<
+    Task["config"]
+  >;
   /** The value function. */ override readonly module: ValueFunction;
-  /** As TRL names them. */ readonly measures: readonly string[];
-  /** In lines of progress. */
+  /** TRL's names of the measures of an update. */ readonly measures: readonly string[];
+  /** The measures that a progress line shows. */
   readonly shown = ["objective/scores", "objective/kl", "policy/entropy_avg", "policy/clipfrac_avg", LENGTHS];
   /** @internal */ protected readonly judged = EVALUATED;
   readonly #options: Complete;
-  /** Completions of an iteration. */
+  /** How many completions an iteration has. */
   readonly #rows: number;
   readonly #passes: CapturedPasses;
-  /** Updates of an iteration. */
+  /** How many updates an iteration has. */
   readonly #updates: number;
   #klCoef: number;
-  /** Iterations that are over. */
+  /** Finished iterations. */
   #done = 0;
-  /** Updates of the iteration that were made. */
+  /** Updates made in the current iteration. */
   #update = 0;
   #iteration: Iteration | undefined;
   #measured: Measures = {};
 
   /**
-   * A task before its first iteration.
+   * Creates the task.
    *
-   * @throws {DataError} when there are no prompts, or one leaves no room for a completion
-   * @throws {ConfigError} when a number is out of its range, there is no reward, or the reference is of another kind of model
+   * @throws {DataError} when there are no prompts, or a prompt leaves no room for a completion
+   * @throws {ConfigError} when a number is out of its range, there is no reward, or the reference does not fit the
+   *   policy
    */
   constructor(model: GPT, prompts: PromptSplits, options: ProximalOptions) {
     const { microBatches = 1, miniBatches = 1, epochs = 4, seed = 1337, scoreAt = "end", maxKl = 50 } = options;
@@ -124,7 +129,10 @@ export class ProximalPolicy extends RolloutTask {
     });
   }
 
-  /** The micro-batches of the next minibatch; before the first of an iteration its completions are written and scored. */
+  /**
+   * Draws the micro-batches of the next minibatch. At the start of an iteration, completions are written and scored
+   * first.
+   */
   async *draw({ signal }: DrawOptions): AsyncGenerator<MicroBatch> {
     const { miniBatches, epochs, batchSize } = this.#options;
     const iteration = this.#iteration ??= await this.begin((prompts) => this.#write(prompts, signal));
@@ -146,7 +154,10 @@ export class ProximalPolicy extends RolloutTask {
     [this.#iteration, this.#update, this.#done] = [undefined, 0, this.#done + 1];
   }
 
-  /** What {@linkcode drawn} says stays until the next iteration: all updates of this one learn from the same completions. */
+  /**
+   * Starts an iteration. All its updates learn from these completions, so {@linkcode drawn} reports the same for each
+   * of them.
+   */
   async #write(prompts: readonly RolloutPrompt[], signal?: AbortSignal): Promise<Iteration> {
     const how = { first: this.#done * this.#rows, seed: this.#options.seed, signal };
     const { iteration, measured } = await this.#answer(prompts, how);
@@ -159,7 +170,7 @@ export class ProximalPolicy extends RolloutTask {
   protected override answer(prompts: readonly RolloutPrompt[], how: RollOptions): Promise<Answers> {
     return this.#answer(prompts, how);
   }
-  /** Writes completions and computes all that an iteration knows of them. */
+  /** Writes completions, scores them, and computes their log-probabilities, values, advantages and measures. */
   async #answer(prompts: readonly RolloutPrompt[], how: RollOptions) {
     const { rewards, missingEndPenalty = 0, eosTokenId } = this.#options;
     const rollouts = await this.roller.roll(prompts.map(({ ids }) => ids), how);
@@ -175,7 +186,7 @@ export class ProximalPolicy extends RolloutTask {
     return { rollouts, scores, measured, iteration };
   }
 
-  /** Log-probabilities and values of completions, in batches of the shape that updates have. */
+  /** Log-probabilities and values of completions, computed in batches of the same shape as in updates. */
   async #scored(rollouts: readonly Rollout[], scores: Float64Array, signal?: AbortSignal): Promise<ScoredText[]> {
     const { batchSize, scoreAt, maxNewTokens } = this.#options, texts: ScoredText[] = [];
     const shape = this.#shape(rollouts), [T] = shape.lengths;
@@ -199,14 +210,17 @@ export class ProximalPolicy extends RolloutTask {
     return { rollouts, texts, returns: returnsOf(texts, { ...this.#options, klCoef: this.#klCoef }) };
   }
 
-  /** Of all batches of an iteration: one, so that a completion is always seen by a pass of the same shape. */
+  /**
+   * The shape of all batches of an iteration. It is a single one, so that a completion's numbers have the same bits in
+   * each pass.
+   */
   #shape(rollouts: readonly Rollout[]) {
     const longest = Math.max(...rollouts.map(({ ids }) => ids.length)),
       length = this.lengths.find((length) => length >= longest) ?? longest;
     return { lengths: [length], batchSize: this.#options.batchSize, vocabSize: this.model.config.vocabSize };
   }
 
-  /** Blocks of the pre-training text, those of this update and micro-batch. */
+  /** The blocks of the pre-training text for micro-batch `micro` of this update. */
   #pretraining(micro: number): MicroBatch["arrays"] {
     const { pretraining, microBatches, seed } = this.#options;
     if (!pretraining) return {};
@@ -231,7 +245,9 @@ export class ProximalPolicy extends RolloutTask {
       }));
   }
 
-  /** Of an update's micro-batch, the policy's and the value function's. */
+  /**
+   * The loss of policy and value function over a micro-batch, with the loss of the pre-training text if there is one.
+   */
   loss(model: GPT, batch: Readonly<Record<string, Tensor>>): LossAndOutputs {
     using scope = model.device.scope();
     const { loss, outputs } = proximalLoss(this.#pass(model, batch), batch as Updated, this.#options);
@@ -244,12 +260,15 @@ export class ProximalPolicy extends RolloutTask {
       outputs: scope.keep(concat([outputs, beside.alias([1])], { axis: 0 })),
     };
   }
-  /** What is known of the completions that the last update learned from. */
+  /** Measures of the completions that the latest update learned from. */
   drawn(): Measures {
     return this.#measured;
   }
 
-  /** A task on another model, one that only counts, which writes and has micro-batches of every shape: for the memory that they take. */
+  /**
+   * A task for estimating memory on `model`, whose device only counts: it writes completions and has micro-batches of
+   * every possible shape.
+   */
   rehearsal(model: GPT): Task {
     const reference = adaptersOf(model).at(-1) ?? model, value = this.module.like(model), { longest } = this;
     const options = { ...this.#options, reference, value };
@@ -269,7 +288,7 @@ export class ProximalPolicy extends RolloutTask {
     }
   }
 
-  /** The place among the prompts, and an iteration that is under way: completions, log-probabilities, values, scores. */
+  /** The position in the prompts and the current iteration: completions, log-probabilities, values, scores. */
   override state(): TaskState {
     return {
       ...super.state(),
@@ -279,7 +298,10 @@ export class ProximalPolicy extends RolloutTask {
       ...this.#iteration && { ...iterationToJSON(this.#iteration), measured: this.#measured },
     };
   }
-  /** Goes on in the middle of an iteration; with another number of prompts, at the beginning of an epoch after it. */
+  /**
+   * Continues in the middle of an iteration. If the number of prompts has changed, the next iteration starts at the
+   * beginning of an epoch.
+   */
   override restore(saved: Readonly<Record<string, unknown>>, path: string): void {
     const { iterations, updates, klCoef, rollouts, measured } = saved;
     const valid = isCount(iterations) && isCount(updates) && updates < this.#updates && typeof klCoef === "number" &&
@@ -293,7 +315,7 @@ export class ProximalPolicy extends RolloutTask {
     this.#measured = isObject(measured) ? measured as Measures : {};
   }
 
-  /** Frees what completions are written and scored with; the value function is the caller's. */
+  /** Frees the buffers for writing and scoring completions. The caller still owns the value function. */
   override [Symbol.dispose](): void {
     super[Symbol.dispose]();
     this.#passes[Symbol.dispose]();

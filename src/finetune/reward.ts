@@ -1,16 +1,18 @@
 /**
- * Reward models: a number for a text, learned from rankings of texts (Bradley and Terry 1952; Ouyang et al. 2022, "Training language
- * models to follow instructions with human feedback", arXiv:2203.02155, section 3.5). Of a prompt's K ≥ 2 texts, best first, with
- * scores s, the loss is the mean over all pairs i < j of
+ * Reward models: they give a text a score, learned from rankings of texts (Bradley and Terry 1952; Ouyang et al. 2022,
+ * "Training language models to follow instructions with human feedback", arXiv:2203.02155, section 3.5). For the K ≥ 2
+ * texts of a prompt, best first, with scores s, the loss is the mean over all pairs i < j of
  *
  *     −log σ(sᵢ − sⱼ − margin) + c · (sᵢ + sⱼ)²
  *
- * and the mean over prompts of that; of pairs, K = 2, it is that of TRL's RewardTrainer. The margin asks for more than the right order
- * (Llama 2, arXiv:2307.09288), and c draws scores to 0 in the mean, for a loss of differences alone leaves that open (Eisenstein et al.
- * 2023, arXiv:2312.09244). Each text goes through the model once, and dropout is off.
+ * averaged over prompts. For K = 2 it is the loss of TRL's RewardTrainer. The margin demands a minimum difference
+ * between the scores (Llama 2, arXiv:2307.09288). The weight c pulls the mean score towards 0, which a loss of
+ * differences leaves undetermined (Eisenstein et al. 2023, arXiv:2312.09244). Each text goes through the model once,
+ * and dropout is off.
  *
- * The score is read at the last token, as transformers' `GPT2ForSequenceClassification` with one label reads it, so a text that has
- * its end and one that lacks it differ. Not here: scores moved to mean 0 afterwards, for which the head has no bias in transformers.
+ * The score is read at the last token, as in transformers' `GPT2ForSequenceClassification` with one label. So a text
+ * with its end token and the text without it have different scores. Left out: shifting the scores to mean 0 after
+ * training, because transformers' head has no bias that could store the shift.
  *
  * @see https://huggingface.co/docs/trl/reward_trainer
  */
@@ -45,29 +47,29 @@ import { headBatch, HeadRows, identify } from "./head_rows.ts";
 import { pooled, SequenceClassifier } from "./heads.ts";
 import { type RowOptions, RowTask, type Splits } from "./row_task.ts";
 
-/** How {@linkcode RewardModelling} trains. */
+/** Options of {@linkcode RewardModelling}. */
 export interface RewardModellingOptions extends RowOptions {
-  /** Prompts with their texts in a micro-batch. */ readonly batchSize: number;
-  /** Tokens of the longest text, at most the model's block size. */ readonly maxLength: number;
-  /** c, which draws scores to 0 in the mean; 0.01 is usual. Default 0. */ readonly centering?: number;
-  /** What fills rows up, and is never pooled; default: the last token is, whatever it is. */ readonly padTokenId?:
+  /** Prompts in a micro-batch, each with all its texts. */ readonly batchSize: number;
+  /** Maximum tokens in a text, at most the model's block size. */ readonly maxLength: number;
+  /** c, which pulls the mean score towards 0; 0.01 is usual. Default: 0. */ readonly centering?: number;
+  /** The padding token, which is never pooled. Default: the last token is pooled, whatever it is. */ readonly padTokenId?:
     number;
-  /** A head that there is already, with one label. */ readonly head?: SequenceClassifier;
+  /** An existing head with one label. Default: a new head. */ readonly head?: SequenceClassifier;
   /** Draws a new head's weights. */ readonly generator?: RandomGenerator;
 }
 
-/** What a reward model is, for those that load one. */
+/** The description of a reward model's head, as checkpoints store it. */
 export const rewardDescription = (padTokenId?: number): HeadDescription => {
   return { kind: "classify", problemType: "regression", labels: ["LABEL_0"], dropout: 0, padTokenId };
 };
 
 const MEASURES = ["accuracy", "margin", "min_reward", "mean_reward", "max_reward"] as const;
 
-/** Parts of the probabilities from ½ to 1, for the calibration. */
+/** Number of bins for the calibration, equal parts of the probabilities from ½ to 1. */
 const BINS = 10;
 
 /**
- * Trains a reward model on rankings.
+ * A task that trains a reward model on rankings.
  * @example
  * ```ts
  * import { assert } from "@std/assert";
@@ -89,24 +91,29 @@ const BINS = 10;
  * ```
  */
 export class RewardModelling extends RowTask {
-  /** What a run that goes on has to agree in. */ readonly config: NonNullable<Task["config"]>;
+  /** The task's name and settings; a checkpoint can be resumed only if they are equal. */ readonly config: NonNullable<
+    Task["config"]
+  >;
   /** The head. */ override readonly module: SequenceClassifier;
-  /** Under TRL's names: of pairs the share in the right order and the mean difference, of texts the scores. */
+  /**
+   * TRL's names: the share of pairs in the right order, their mean difference, and minimum, mean and maximum of the
+   * scores.
+   */
   readonly measures: readonly string[] = MEASURES;
-  /** Those that a line of progress shows. */ readonly shown: readonly string[] = [
+  /** The measures that a progress line shows. */ readonly shown: readonly string[] = [
     "accuracy",
     "margin",
     "calibration_error",
   ];
   readonly #options: RewardModellingOptions;
-  /** The most texts of a prompt. */ readonly #choices: number;
+  /** The maximum number of texts of a prompt. */ readonly #choices: number;
   readonly #vocabSize: number;
 
   /**
-   * A task before its first update, with a new head unless one is given.
-   * @param model below the head
-   * @param rows each of two texts or more of a prompt, best first; the label is the margin between them, 0 for none
-   * @throws {DataError} when there are none to train on or to evaluate on, or a row has one text alone, or too long a text
+   * Creates the task, with a new head unless `options.head` is set.
+   * @param model the model below the head
+   * @param rows each holds two or more texts of a prompt, best first; its label is the margin, 0 for no margin
+   * @throws {DataError} when a split has no rows, or a row has fewer than two texts or a text that is too long
    * @throws {ConfigError} when an option is out of its range
    */
   constructor(model: GPT, readonly rows: Splits<HeadRows>, options: RewardModellingOptions) {
@@ -127,13 +134,13 @@ export class RewardModelling extends RowTask {
     this.module = head ?? new SequenceClassifier(model, 1, { generator });
   }
 
-  /** The mean loss of a micro-batch's prompts, and what TRL measures of them. */
+  /** The mean loss over the prompts of a micro-batch, and TRL's measures of them. */
   loss(model: GPT, batch: Readonly<Record<string, Tensor>>): LossAndOutputs {
     using scope = model.device.scope();
     const scores = this.#scores(model, batch), outputs = noGrad(() => measuresOf(scores, batch));
     return { loss: scope.keep(this.#loss(scores, batch)), outputs: scope.keep(outputs) };
   }
-  /** The same loss, and the scores (B, K). */
+  /** The loss of a batch, and the scores (B, K), from which {@linkcode measure} computes its means. */
   judge(model: GPT, batch: Readonly<Record<string, Tensor>>): LossAndOutputs {
     using scope = model.device.scope();
     const outputs = this.#scores(model, batch), loss = this.#loss(outputs, batch);
@@ -154,8 +161,9 @@ export class RewardModelling extends RowTask {
   }
 
   /**
-   * The measures of an update, and parts of the calibration. A pair whose scores differ by d says that the better text is better with
-   * a probability of σ(d): it is right where d > 0, and sure with σ(|d|).
+   * The measures of an update, and the bins of the calibration error. A difference of scores d predicts with
+   * probability σ(d) that the first text of a pair is better. The prediction is right if d > 0, and its confidence is
+   * σ(|d|).
    */
   measure(outputs: NumberArray, { arrays: { pairs, divisors, texts, count } }: MicroBatch): Measures {
     const [B, P] = pairs.shape, K = texts.shape[1], parts = new Float64Array(BINS);
@@ -176,8 +184,8 @@ export class RewardModelling extends RowTask {
     return { accuracy, margin, min_reward: least, mean_reward: mean, max_reward: most, ...Object.fromEntries(bins) };
   }
   /**
-   * Makes the expected calibration error (Guo et al. 2017, arXiv:1706.04599) of its parts: over ten equal parts of the probabilities
-   * from ½ to 1, the share of pairs there times the distance between how many are right and how sure the model is of them.
+   * Computes the expected calibration error (Guo et al. 2017, arXiv:1706.04599) from its bins: the sum over ten equal
+   * bins of confidences from ½ to 1 of the share of pairs in the bin, times |accuracy − mean confidence| in the bin.
    */
   conclude(means: Measures): Measures {
     const measures: Record<string, number> = {};
@@ -189,7 +197,9 @@ export class RewardModelling extends RowTask {
     return { ...measures, calibration_error };
   }
 
-  /** As many prompts for every micro-batch: one with fewer repeats its first, which then counts nothing. */
+  /**
+   * Every micro-batch has `batchSize` prompts. A smaller one is filled up with copies of its first prompt, of weight 0.
+   */
   protected override arrays(split: "train" | "val", numbers: readonly number[]): MicroBatch["arrays"] {
     const { batchSize: B, padTokenId, maxLength } = this.#options, rows = this.rows[split], K = this.#choices;
     const all = Array.from({ length: B }, (_, i) => numbers[i] ?? numbers[0]), places = pairsOf(K), P = places.length;
@@ -208,13 +218,12 @@ export class RewardModelling extends RowTask {
     return { ...headBatch(rows, all, batch), pairs, divisors, margins, texts, count: total };
   }
 
-  /** Of the texts of both splits, with the margins. */
+  /** Identifies the texts of both splits and their margins. */
   identity(): Splits<TokensIdentity> & Readonly<Record<string, TokensIdentity>> {
     return { train: identify(this.rows.train), val: identify(this.rows.val) };
   }
   /**
-   * A task like this one on a model like this one's, whose updates have a micro-batch of each shape that there can be: for the memory
-   * that they take.
+   * A task for estimating memory on a model like this task's: every update has one micro-batch of each possible shape.
    */
   rehearsal(model: GPT): Task {
     const { maxLength, batchSize, padTokenId } = this.#options, rows = new HeadRows(), id = padTokenId === 0 ? 1 : 0;
@@ -226,7 +235,7 @@ export class RewardModelling extends RowTask {
   }
 }
 
-/** Draws every micro-batch for every update. */
+/** Draws all of its micro-batches for every update. */
 class Rehearsal extends RewardModelling {
   override *draw(): Generator<MicroBatch> {
     const count = this.microBatches("val");
@@ -237,12 +246,12 @@ class Rehearsal extends RewardModelling {
   }
 }
 
-/** The pairs of K texts, the better one first. */
+/** All pairs of K texts as indices, the better text first. */
 const pairsOf = (K: number): [better: number, worse: number][] =>
   Array.from({ length: K }, (_, i) => Array.from({ length: K - 1 - i }, (_, j): [number, number] => [i, i + 1 + j]))
     .flat();
 
-/** The first score of each pair plus the second times `sign`: (B, K) to (B, P). */
+/** For each pair, the score of its first text plus `sign` times the score of its second: (B, K) to (B, P). */
 function pairwise(scores: Tensor, sign: 1 | -1): Tensor {
   const K = scores.shape[1], pairs = pairsOf(K), matrix = new Float32Array(K * pairs.length);
   for (const [p, [better, worse]] of pairs.entries()) {
@@ -252,13 +261,13 @@ function pairwise(scores: Tensor, sign: 1 | -1): Tensor {
   return matmul(scores, scores.device.tensor(matrix, [K, pairs.length]));
 }
 
-/** In the order of their names. */
+/** The measures of a batch, in the order of MEASURES. */
 function measuresOf(
   scores: Tensor,
   { pairs, divisors, texts, count, mask }: Readonly<Record<string, Tensor>>,
 ): Tensor {
   const { device } = scores, zero = device.tensor([0], []), gaps = pairwise(scores, -1);
-  const share = binary(maximumShare, gaps, zero); // 1 where the better text has more, ½ where both have as much
+  const share = binary(maximumShare, gaps, zero); // 1 if the better text has the higher score, ½ if both are equal
   const ordered = maximum(sub(add(share, share), device.tensor([1], [])), zero);
   const least = neg(max(add(neg(scores), mask))), most = max(add(scores, mask));
   const [right, margin] = [ordered, gaps].map((x) => sum(div(sum(mul(x, pairs), { axis: 1 }), divisors)));
@@ -276,7 +285,7 @@ function checkRows(name: string, rows: HeadRows, maxLength: number): void {
     if (texts.length < 2) throw new DataError(`${where} has ${texts.length} text; expected two or more, best first`);
     if (texts.some(({ length }) => length === 0)) throw new DataError(`${where}: a text has no token`);
     if (longest > maxLength) {
-      throw new DataError(`${where} has ${longest} tokens, more than the ${maxLength} of a text`);
+      throw new DataError(`${where} has a text of ${longest} tokens; expected at most ${maxLength}`);
     }
     if (!Number.isFinite(label)) throw new DataError(`${where}: the margin is ${label}, expected a number`);
   }

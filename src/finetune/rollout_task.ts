@@ -1,7 +1,8 @@
 /**
- * What the tasks have in common whose policies learn from the rewards of what they write. Prompts are taken epoch by epoch; where an
- * iteration cannot be begun, as its reward fails, they are the next ones again. An evaluation has each prompt answered once, from
- * random streams that no update draws from, and its loss is minus the mean reward, so that the best checkpoint has the highest.
+ * What the tasks have in common whose policies learn from the rewards of what they write. Prompts are taken epoch by
+ * epoch; where an iteration cannot be begun, as its reward fails, they are the next ones again. An evaluation has each
+ * prompt answered once, from random streams that no update draws from, and its loss is minus the mean reward, so that
+ * the best checkpoint has the highest.
  */
 import { Epochs } from "../data/epochs.ts";
 import { paddedLengths } from "../data/token_rows.ts";
@@ -31,7 +32,10 @@ export interface RolloutTaskOptions
   /** One or more, with names that differ. */ readonly rewards: readonly Reward[];
   /** The text of a completion's tokens, for rewards. */ readonly decode: (ids: Int32Array) => string;
   /** Completions in a micro-batch. */ readonly batchSize: number;
-  /** What KL is measured to: a frozen model, or the policy's adapter, which is switched off then; a function is called at first use. */
+  /**
+   * What KL is measured to: a frozen model, or the policy's adapter, which is switched off then; a function is called
+   * at first use.
+   */
   readonly reference?: GPT | Lora | (() => Lora);
   /** The mean KL of a text, in nats, at which training stops. Default: of PPO 50, else it is not looked at. */
   readonly maxKl?: number;
@@ -49,7 +53,8 @@ export interface Answers {
 /** A task on prompts. What is learned of the answers, its subclasses know. */
 export abstract class RolloutTask implements Task, Disposable {
   /** Completions depend on the weights. */ readonly ahead = false;
-  /** What a run that goes on has to agree in. */ abstract readonly config: NonNullable<Task["config"]>;
+  /** The task's name and settings; a checkpoint can be resumed only if they are equal. */ abstract readonly config:
+    NonNullable<Task["config"]>;
   /** Of an update, by TRL's names. */ abstract readonly measures: readonly string[];
   /** In lines of progress. */ abstract readonly shown: readonly string[];
   /** What is trained besides the model. */ readonly module?: Module;
@@ -188,7 +193,10 @@ export abstract class RolloutTask implements Task, Disposable {
     this.#epochs.restore({ epoch, place: prompts === this.prompts.train.length ? place : 0 }, path);
   }
 
-  /** A task on another model, one that only counts, which writes and has micro-batches of every shape: for the memory that they take. */
+  /**
+   * A task on another model, one that only counts, which writes and has micro-batches of every shape: for the memory
+   * that they take.
+   */
   abstract rehearsal(model: GPT): Task;
   /** A task that draws the same for every update and evaluation: for the memory that this takes. @internal */
   protected rehearsed(draw: () => MicroBatches, evaluate: () => MicroBatches = draw): Task {

@@ -1,7 +1,8 @@
 /**
- * What the tasks have in common that train on rows, epoch by epoch. An update takes the next rows of the epoch's order, as many as
- * its micro-batches hold; an epoch's last update is smaller where the rows do not divide evenly. A micro-batch counts by its share
- * of what the loss is a mean over, rows or learned tokens, so that an update's gradient is that of all its rows at once.
+ * Base class of the tasks that train on rows, epoch by epoch. An update takes the next rows in the epoch's order, as
+ * many as its micro-batches hold; the last update of an epoch is smaller if the rows do not divide evenly. A
+ * micro-batch is weighted by its share of the items that the loss averages over (rows or learned tokens), so an update
+ * has the gradient of all its rows at once.
  */
 import { Epochs, type EpochsState } from "../data/epochs.ts";
 import type { TokensIdentity } from "../data/tokens.ts";
@@ -13,33 +14,34 @@ import { AdamW, type AdamWOptions, type NamedParameter } from "../optim/adamw.ts
 import type { DrawOptions, LossAndOutputs, MicroBatch, Task, TaskState } from "../train/task.ts";
 import { layerGroups, type TransferRates } from "./transfer.ts";
 
-/** To train on and to evaluate on. */
+/** One value for training and one for evaluation. */
 export interface Splits<T> {
-  /** To train on. */ readonly train: T;
-  /** To evaluate on. */ readonly val: T;
+  /** For training. */ readonly train: T;
+  /** For evaluation. */ readonly val: T;
 }
 
-/** How rows are taken, and which rates layers have. */
+/** How rows are drawn, and the learning rates of layers. */
 export interface RowOptions extends TransferRates {
-  /** Rows of a micro-batch. */ readonly batchSize: number;
-  /** Of the order of the rows; default 1337. */ readonly seed?: number;
-  /** Whether each epoch has an order of its own; default true. */ readonly shuffle?: boolean;
+  /** Rows in a micro-batch. */ readonly batchSize: number;
+  /** Seed for the order of the rows. Default: 1337. */ readonly seed?: number;
+  /** Whether rows are shuffled, differently in each epoch. Default: true. */ readonly shuffle?: boolean;
 }
 
-/** A task on rows. What rows are, and what is learned of them, its subclasses know. */
+/** A task on rows. Subclasses define what a row is and what is learned from it. */
 export abstract class RowTask implements Task {
-  /** Rows do not depend on the weights. */ readonly ahead = true;
-  /** What a run that goes on has to agree in. */ abstract readonly config: NonNullable<Task["config"]>;
-  /** What is trained besides the model. */ readonly module?: Module;
+  /** True, because rows do not depend on the weights. */ readonly ahead = true;
+  /** The task's name and settings; a checkpoint can be resumed only if they are equal. */ abstract readonly config:
+    NonNullable<Task["config"]>;
+  /** Parameters besides the model's, such as a head. */ readonly module?: Module;
   readonly #counts: Splits<number>;
   readonly #options: RowOptions;
   readonly #epochs: Epochs;
-  /** Before the update that was drawn last: between two updates that is the one drawn ahead. */
+  /** The state before the latest draw. Between two updates, that draw is the one made ahead. */
   #before: EpochsState;
 
   /**
-   * A task before its first update.
-   * @param counts of the rows, 1 or more each
+   * Creates the task.
+   * @param counts the number of rows in each split, at least 1
    */
   protected constructor(counts: Splits<number>, options: RowOptions) {
     const { seed = 1337, shuffle = true } = options;
@@ -51,20 +53,20 @@ export abstract class RowTask implements Task {
 
   /** The tensors of some rows. @internal */
   protected abstract arrays(split: "train" | "val", numbers: readonly number[]): MicroBatch["arrays"];
-  /** What rows count in the mean that the loss is. Default: one each. @internal */
+  /** The weight of rows in the mean loss. Default: 1 for each row. @internal */
   protected weigh(_split: "train" | "val", numbers: readonly number[]): number {
     return numbers.length;
   }
   /** See {@linkcode Task.loss}. */
   abstract loss(model: GPT, batch: Readonly<Record<string, Tensor>>): Tensor | LossAndOutputs;
-  /** Of the rows of both splits. */
+  /** Identifies the rows of both splits. */
   abstract identity(): Splits<TokensIdentity> & Readonly<Record<string, TokensIdentity>>;
 
-  /** Micro-batches in an epoch, or in an evaluation of all rows of a split. */
+  /** The number of micro-batches in an epoch, or in an evaluation of all rows of a split. */
   microBatches(split: "train" | "val"): number {
     return Math.ceil(this.#counts[split] / this.#options.batchSize);
   }
-  /** The micro-batches of the next update: `count`, or as many as the epoch has left. */
+  /** Draws the micro-batches of the next update: `count` of them, or those left in the epoch if they are fewer. */
   *draw({ count }: Pick<DrawOptions, "count">): Generator<MicroBatch> {
     this.#before = this.#epochs.state();
     const drawn = this.#epochs.take(count * this.#options.batchSize), all = this.weigh("train", drawn);
@@ -83,22 +85,22 @@ export abstract class RowTask implements Task {
     }
   }
 
-  /** AdamW over all that is trained, by layers where their rates differ. */
+  /** Creates AdamW over all trainable parameters, with one group per layer if their learning rates differ. */
   configureOptimizers(model: GPT, options: AdamWOptions): AdamW {
     const added = [...this.module?.namedParameters({ trainable: true }) ?? []];
     const named = added.map(([name, one]): NamedParameter => [`task.${name}`, one]);
     return new AdamW(layerGroups(model, named, { ...this.#options, learningRate: options.learningRate }), options);
   }
 
-  /** The name in state.json of how many rows there are. @internal */
+  /** The field of state.json that stores the number of rows. @internal */
   protected get countName(): string {
     return "rows";
   }
-  /** The epoch and the place in it, before the update drawn ahead. */
+  /** The epoch and the position in it, before the update drawn ahead. */
   state(): TaskState {
     return { ...this.#before, [this.countName]: this.#counts.train };
   }
-  /** Goes on in the middle of the epoch; with another number of rows, at its beginning. */
+  /** Continues in the middle of the epoch, or at its beginning if the number of rows has changed. */
   restore({ epoch, place, ...state }: Readonly<Record<string, unknown>>, path: string): void {
     const rows = state[this.countName];
     if (!Number.isSafeInteger(rows)) {

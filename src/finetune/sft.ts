@@ -1,13 +1,14 @@
 /**
- * Supervised tuning, as TRL's SFTTrainer: the model learns to write the learned tokens of each row, and sees all of them.
+ * Supervised fine-tuning, as in TRL's SFTTrainer. The model sees all tokens of a row and learns to predict the tokens
+ * marked as learned, usually those of the answer.
  *
- * The loss of an update is the sum of −log p over its learned tokens, divided by their number in all of its micro-batches: each
- * micro-batch's mean counts by its share of these tokens. The first token of a row is never among them, for nothing comes before
- * it (TRL counts it in the divisor, unless rows are packed).
+ * The loss of an update is the sum of −log p over its learned tokens, divided by their number in all micro-batches. So
+ * the mean of a micro-batch is weighted by its share of the learned tokens. The first token of a row is never learned,
+ * because nothing precedes it (TRL counts it in the divisor, unless rows are packed).
  *
- * Rows are padded on the right to one of a few fixed lengths, so that captured steps are replayed; padding is never a target, and
- * no other token sees it. With packing several rows lie side by side in one row of a batch: each sees itself alone, and its
- * positions begin at 0.
+ * Rows are padded on the right to one of a few fixed lengths, so that captured steps can be replayed. Padding is never
+ * a target, and no other token attends to it. With packing, several rows share one row of a batch: attention stays
+ * within each of them, and the positions of each begin at 0.
  *
  * @see https://huggingface.co/docs/trl/sft_trainer
  */
@@ -22,19 +23,19 @@ import { type RowOptions, RowTask, type Splits } from "./row_task.ts";
 
 /** How {@linkcode SupervisedTuning} makes batches. */
 export interface SupervisedOptions extends RowOptions {
-  /** Rows in a micro-batch; with packing, bins. */ readonly batchSize: number;
-  /** The most tokens of a row, at most the model's block size; with packing, of a bin. */ readonly maxLength: number;
-  /** Whether short rows are packed into one: default false. */ readonly packing?: boolean;
+  /** Rows in a micro-batch, or bins with packing. */ readonly batchSize: number;
+  /** Maximum tokens in a row, or in a bin with packing; at most the model's block size. */ readonly maxLength: number;
+  /** Whether several short rows are packed into one bin. Default: false. */ readonly packing?: boolean;
 }
 
-/** One row or more to train on, and to evaluate on. */
+/** Rows to train on and rows to evaluate on, at least one each. */
 export type TuningRows = Splits<TokenRows>;
 
-/** The target of a token after which nothing is learned. */
+/** The target at positions whose next token is not learned. */
 const NOTHING = -1;
 
 /**
- * Trains a model to write the learned tokens of rows.
+ * A task that trains a model to predict the learned tokens of rows.
  * @example
  * ```ts
  * import { assertEquals } from "@std/assert";
@@ -56,7 +57,9 @@ const NOTHING = -1;
  * ```
  */
 export class SupervisedTuning extends RowTask {
-  /** What a run that goes on has to agree in. */ readonly config: NonNullable<Task["config"]>;
+  /** The task's name and settings; a checkpoint can be resumed only if they are equal. */ readonly config: NonNullable<
+    Task["config"]
+  >;
   readonly #bins: Splits<readonly (readonly number[])[]>;
   readonly #lengths: readonly number[];
   readonly #packing: boolean;
@@ -64,10 +67,10 @@ export class SupervisedTuning extends RowTask {
   readonly #vocabSize: number;
 
   /**
-   * A task before its first update.
-   * @param model that is to be tuned
-   * @param rows with one learned token or more each, not the first, and at most `maxLength` tokens
-   * @throws {DataError} when there are none to train on or to evaluate on, or one is not so
+   * Creates the task.
+   * @param model the model to tune
+   * @param rows each has at most `maxLength` tokens, and at least one learned token that is not its first
+   * @throws {DataError} when a split has no rows, or a row does not meet these conditions
    */
   constructor(model: GPT, readonly rows: TuningRows, { maxLength, packing = false, ...options }: SupervisedOptions) {
     for (const [name, some] of Object.entries(rows)) checkRows(name, some, maxLength);
@@ -82,15 +85,15 @@ export class SupervisedTuning extends RowTask {
     this.#vocabSize = model.config.vocabSize;
   }
 
-  /** Rows of batches that go through a part once: without packing, its rows. */
+  /** The number of bins in a split. Without packing, each row is a bin. */
   bins(split: "train" | "val"): number {
     return this.#bins[split].length;
   }
-  /** The mean over the learned tokens of a micro-batch, in nats. */
+  /** The mean loss over the learned tokens of a micro-batch, in nats per token. */
   loss(model: GPT, { tokens, targets, starts, positions }: Readonly<Record<string, Tensor>>): Tensor {
     return model.forward(tokens, targets, { starts, positions }).loss;
   }
-  /** A micro-batch of each shape that there can be, again and again: for a rehearsal of what a run takes. */
+  /** A task for estimating memory: every update has one micro-batch of each possible shape. */
   rehearsal(): Task {
     const batches = this.#lengths.map((length) => ({ weight: 1, arrays: this.#empty(length) }));
     const draw = () => batches, nothing = () => ({}), { loss, ahead } = this;
@@ -99,22 +102,22 @@ export class SupervisedTuning extends RowTask {
     return { ahead, draw, evaluate: draw, loss, state: nothing, restore: nothing, configureOptimizers };
   }
 
-  /** Of the tokens of both parts, and of which are learned. */
+  /** Identifies the tokens of both splits, and which of them are learned. */
   identity(): Record<"train" | "val", TokensIdentity> {
     const { train, val } = this.rows;
     return { train: train.identity(), val: val.identity() };
   }
-  /** Bins are what an epoch takes. @internal */
+  /** An epoch goes through bins, not rows. @internal */
   protected override get countName(): string {
     return "bins";
   }
-  /** Learned tokens. @internal */
+  /** Bins are weighted by their number of learned tokens. @internal */
   protected override weigh(split: "train" | "val", bins: readonly number[]): number {
     const rows = this.rows[split], all = bins.flatMap((bin) => this.#bins[split][bin]);
     return all.reduce((sum, row) => sum + labelCount(rows.row(row)), 0);
   }
 
-  /** Of nothing but padding. */
+  /** The arrays of a micro-batch that consists of padding. */
   #empty(T: number): MicroBatch["arrays"] {
     const shape = [this.#batch, T], ids = [0, this.#vocabSize - 1] as const, places = [0, T - 1] as const;
     const numbers = (value: number) => new Int32Array(this.#batch * T).fill(value);
@@ -128,7 +131,10 @@ export class SupervisedTuning extends RowTask {
     };
   }
 
-  /** Always as many rows: a micro-batch with fewer ends with rows of padding, for another shape would be captured anew. */
+  /**
+   * Every micro-batch has the same number of rows. A smaller one is filled up with rows of padding, because another
+   * shape would have to be captured again.
+   */
   protected override arrays(split: "train" | "val", numbers: readonly number[]): MicroBatch["arrays"] {
     const rows = this.rows[split], bins = numbers.map((bin) => this.#bins[split][bin]);
     const longest = Math.max(...bins.map((bin) => bin.reduce((sum, row) => sum + rows.lengthOf(row), 0)));
@@ -144,7 +150,7 @@ export class SupervisedTuning extends RowTask {
         for (let t = 0; positions && t < ids.length; t++) positions.values[begin + t] = t;
         begin += ids.length;
       }
-      starts?.values.fill(begin - b * T, begin, (b + 1) * T); // padding is a document of its own: nothing is computed for it twice
+      starts?.values.fill(begin - b * T, begin, (b + 1) * T); // padding is a document of its own, so it attends to no row
     }
     return arrays;
   }

@@ -209,9 +209,9 @@ Deno.test("LoRA: what is refused, and leaves the model as it was", () =>
     refused({ alpha: NaN }, "alpha is NaN");
     refused({ dropout: 1 }, "dropout is 1");
     refused({ modulesToSave: ["score"] }, "there is no module score to save");
-    refused({ trainableTokens: [3, 7] }, "trainable token 7 is not one of the vocabulary's 7; tokens that a chat");
-    refused({ trainableTokens: [3, 3] }, "trainable token 3 is there twice");
-    refused({ trainableTokens: [3], modulesToSave: ["wte"] }, "wte is trained whole");
+    refused({ trainableTokens: [3, 7] }, "trainable token 7 is not in the vocabulary of 7 tokens; add the tokens of a chat");
+    refused({ trainableTokens: [3, 3] }, "trainable token 3 is listed twice");
+    refused({ trainableTokens: [3], modulesToSave: ["wte"] }, "modulesToSave trains all of wte");
 
     for (const weights of ["bf16", "q8_0"] as const) {
       using rounded = newModel(device, { weights });

@@ -172,7 +172,7 @@ Deno.test("rankings of one text, empty or too long ones, and a head of two label
   refused(rowsOf([]), "Reward model: there are no rows to train on");
   refused(rowsOf([[[0], [1]], [[2]]]), "row 1 has 1 text; expected two or more, best first");
   refused(rowsOf([[[0], []]]), "row 0: a text has no token");
-  refused(rowsOf([[[0], Array(9).fill(1)]]), "row 0 has 9 tokens, more than the 8 of a text");
+  refused(rowsOf([[[0], Array(9).fill(1)]]), "row 0 has a text of 9 tokens; expected at most 8");
   refused(rowsOf([[[0], [1]]], NaN), "row 0: the margin is NaN, expected a number");
   refused(good, "centering is -1; expected a number, 0 or above", { centering: -1 });
   refused(good, "The head has 2 labels; expected 1, the reward", { head: new SequenceClassifier(model, 2) });
