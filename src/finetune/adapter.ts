@@ -1,4 +1,7 @@
-/** A LoRA adapter to and from the folders of Hugging Face's PEFT: see checkpoint/adapter.ts for the files. */
+/**
+ * Saves and loads LoRA adapters in the folder format of Hugging Face's PEFT. The files are described in
+ * checkpoint/adapter.ts.
+ */
 import {
   ADAPTER_PREFIX,
   ADAPTER_WEIGHTS,
@@ -23,22 +26,22 @@ import type { Module } from "../nn/module.ts";
 import { attach, type Lora } from "./lora.ts";
 import { byPattern, linearPlaces } from "./targets.ts";
 
-/** What PEFT calls the parts of a head: `score` of a classifier. */
+/** PEFT's names of a head's layers, such as `score` for a classifier. */
 const headNames = (head?: Module): string[] => [...head?.namedParameters() ?? []].map(([name]) => name.split(".")[0]);
 
-/** What a trainer saves of an adapter. */
+/** An adapter in the form that a trainer saves. */
 export function trainedAdapter(lora: Lora, options: Pick<SaveAdapterOptions, "base" | "taskType">): TrainedAdapter {
   return { config: adapterConfig(lora, options), namedParameters: () => lora.namedParameters() };
 }
 
-/** How {@linkcode saveAdapter} writes. */
+/** Options of {@linkcode saveAdapter}. */
 export interface SaveAdapterOptions {
-  /** The base model's name, which PEFT loads by itself. */ readonly base?: string;
-  /** Such as CAUSAL_LM, the default, or SEQ_CLS. */ readonly taskType?: string;
-  /** How files are created. */ readonly open?: OpenFile;
+  /** The name of the base model, from which PEFT loads it. */ readonly base?: string;
+  /** PEFT's task type, such as SEQ_CLS. Default: CAUSAL_LM. */ readonly taskType?: string;
+  /** Creates files. */ readonly open?: OpenFile;
 }
 
-/** adapter_config.json's contents. */
+/** The contents of adapter_config.json. */
 export function adapterConfig(
   { options, head }: Lora,
   { base, taskType }: Pick<SaveAdapterOptions, "base" | "taskType"> = {},
@@ -48,11 +51,12 @@ export function adapterConfig(
 }
 
 /**
- * Writes adapter_config.json and adapter_model.safetensors into a new folder, which PEFT opens with
- * `PeftModel.from_pretrained(model, path)`. It has another name until all of it is on the disk.
+ * Writes adapter_config.json and adapter_model.safetensors into a new folder. PEFT opens it with
+ * `PeftModel.from_pretrained(model, path)`. The folder has a temporary name until it is complete on disk.
  *
- * @param path of the folder, which must not be there, or be empty
- * @throws {CheckpointError} when the folder is there, another process writes it, or the disk refuses; nothing is left then
+ * @param path the folder, which must be missing or empty
+ * @throws {CheckpointError} when the folder has files, another process is writing it, or writing fails; no files remain
+ *   then
  * @example
  * ```ts ignore
  * await saveAdapter("my-adapter", lora, { base: "gpt2" });
@@ -69,28 +73,31 @@ export async function saveAdapter(path: string, lora: Lora, options: SaveAdapter
   }
 }
 
-/** How {@linkcode loadAdapter} loads. */
+/** Options of {@linkcode loadAdapter}. */
 export interface LoadAdapterOptions {
-  /** Whether the adapter is trained further, and the rest frozen; default false: nothing of the adapter is trained. */
+  /** Whether to make the adapter trainable and freeze the model. Default: false, the adapter is frozen. */
   readonly trainable?: boolean;
-  /** A module beside the model whose tensors are in the file too, such as a classifier. */
+  /** A module whose tensors are in the file too, such as a classification head. */
   readonly head?: Module;
-  /** Takes a line, without a newline, on what is left out. */ readonly onNote?: (line: string) => void;
+  /** Called with a line, without a newline, about parts of the file that are ignored. */ readonly onNote?: (
+    line: string,
+  ) => void;
 }
 
 /**
- * Puts an adapter out of a PEFT folder on a model, round the adapters that it has already. The names of the tensors say which layers
- * it has; the base is not copied.
+ * Loads an adapter from a PEFT folder and adds it to a model, around adapters that the model has already. The names of
+ * its tensors determine the layers that it changes. The base is not copied.
  *
- * @param path of a folder with adapter_config.json and adapter_model.safetensors
+ * @param path a folder with adapter_config.json and adapter_model.safetensors
  * @returns the adapter, enabled
- * @throws {CheckpointError} when a file is missing or damaged, of another method than LoRA, or of another base; the model is as it was
- * @throws {DeviceError} when it does not fit
+ * @throws {CheckpointError} when a file is missing or damaged, or the adapter is not a LoRA adapter for this model; the
+ *   model is unchanged then
+ * @throws {DeviceError} when the adapter does not fit into memory
  * @example
  * ```ts ignore
  * const { model } = await loadPretrained("gpt2", { device });
  * const lora = await loadAdapter("my-adapter", model);
- * lora.enabled = false; // GPT-2 again
+ * lora.enabled = false; // now the model computes as GPT-2
  * ```
  */
 export async function loadAdapter(path: string, model: GPT, options: LoadAdapterOptions = {}): Promise<Lora> {
@@ -102,7 +109,7 @@ export async function loadAdapter(path: string, model: GPT, options: LoadAdapter
   const beside = shape.modulesToSave.find((name) => ["score", "classifier"].includes(name)); // PEFT's names of heads
   if (beside) {
     throw new CheckpointError(
-      `${path} was trained beside a classifier's head, ${beside}, and cannot be read without one`,
+      `${path} was trained with a classifier's head, ${beside}, and cannot be loaded without such a head`,
     );
   }
   let lora: Lora;
@@ -125,7 +132,7 @@ export async function loadAdapter(path: string, model: GPT, options: LoadAdapter
   return lora;
 }
 
-/** What an adapter adds to a layer: scaling · B · A. */
+/** The matrices of an adapter for one layer, to which it adds scaling · B · A. */
 export interface AdapterPair {
   /** (rank, in) */ readonly A: Float32Array;
   /** (out, rank) */ readonly B: Float32Array;
@@ -134,9 +141,10 @@ export interface AdapterPair {
 }
 
 /**
- * The pairs of an adapter by the paths of their layers; nothing is put on the model.
+ * Reads the matrices of an adapter, by the paths of their layers. The model is not changed.
  *
- * @returns undefined where it is more than pairs for the layers of blocks: rows of tokens, whole modules, or a pair for the head
+ * @returns undefined if the adapter has more than pairs for layers of blocks: rows of tokens, whole modules, or a pair
+ *   for the head
  * @throws {CheckpointError} as {@linkcode loadAdapter}
  */
 export async function readPairs(
@@ -171,7 +179,10 @@ export async function readPairs(
   return pairs;
 }
 
-/** PEFT lists modules that a model may not have, such as `classifier` beside `score`: what has no tensor in the file is left out. */
+/**
+ * PEFT lists modules that a model may lack, such as `classifier` besides `score`. Modules without tensors in the file
+ * are left out.
+ */
 function shapeOf(
   { base: _, taskType: __, ...shape }: AdapterConfig,
   names: readonly string[],
@@ -182,10 +193,10 @@ function shapeOf(
 }
 
 /**
- * The layers that a file has adapters of, with their ranks, and what stands before the names of the body's layers: those of
- * GPT2Model, which a classifier of features has, lack `transformer.`.
+ * The layers for which a file has matrices, with their ranks; and the prefix of the names of the body's layers. The
+ * prefix lacks `transformer.` if the adapter was trained on a GPT2Model without a language modelling head.
  *
- * @throws {CheckpointError} when a layer is missing in the model or of other sizes
+ * @throws {CheckpointError} when a layer is missing in the model or has a different size
  */
 async function layersIn(
   path: string,
@@ -206,7 +217,7 @@ async function layersIn(
     const [, stem, kind] = name.match(/^(.*)\.(lora_[A-Za-z_]+|token_adapter\.\w+)(?:\.weight)?$/) ?? [];
     if (kind === undefined || kind.startsWith("token_adapter")) continue;
     if (kind !== "lora_A" && kind !== "lora_B") {
-      throw new CheckpointError(`${path} has ${shown(name)}, and only lora_A and lora_B of linear layers can be read`);
+      throw new CheckpointError(`${path} has ${shown(name)}, but only lora_A and lora_B of linear layers can be read`);
     }
     const ours = stem.startsWith(prefix)
       ? `transformer.${stem.slice(prefix.length)}`
@@ -222,11 +233,13 @@ async function layersIn(
       } else ranks.set(ours, shape[at]);
     }
   }
-  if (missing.size > 0) throw new CheckpointError(`${path} is of another base: the model has no ${some([...missing])}`);
-  if (wrong.length > 0) throw new CheckpointError(`${path} is of another base: ${some(wrong)}`);
+  if (missing.size > 0) {
+    throw new CheckpointError(`${path} is for another base: the model has no ${some([...missing])}`);
+  }
+  if (wrong.length > 0) throw new CheckpointError(`${path} is for another base: ${some(wrong)}`);
   const { modulesToSave } = config;
   if (ranks.size > 0 || modulesToSave.length > 0 || config.trainableTokens.length > 0) {
     return { ranks, prefix, names: [...shapes.keys()] };
   }
-  throw new CheckpointError(`${path} holds no adapter of this model's layers`);
+  throw new CheckpointError(`${path} has no adapter for this model's layers`);
 }

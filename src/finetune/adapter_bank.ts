@@ -1,10 +1,11 @@
 /**
- * Several LoRA adapters on one base at once: each token of a pass has its own, or none.
+ * Several LoRA adapters on one base at the same time: each token of a pass uses its own adapter, or none.
  *
- * Of a layer the A of all adapters lie on top of each other, (R, in) with R the sum of their ranks, and the B side by side,
- * (out, R). With S (tokens, R), which holds a token's scaling in the columns of its adapter and zeros elsewhere, the layer adds
- * (x · Aᵀ ∘ S) · Bᵀ: what the token's own adapter alone would, for the others add zeros. So a pass has the same shapes whoever is in
- * it, and one pass serves all.
+ * For each layer, the matrices A of all adapters are stacked to (R, in), where R is the sum of their ranks, and the
+ * matrices B are concatenated to (out, R). The matrix S, (tokens, R), holds the scaling of each token's adapter in that
+ * adapter's columns and zeros elsewhere. The layer adds (x · Aᵀ ∘ S) · Bᵀ, which is what the token's own adapter adds,
+ * because all other adapters are multiplied by zero. So the shapes of a pass do not depend on which adapters its tokens
+ * use, and one pass serves all adapters.
  */
 import { noGrad } from "../engine/autograd.ts";
 import type { Tensor } from "../engine/tensor.ts";
@@ -19,11 +20,12 @@ import { linearPlaces } from "./targets.ts";
 
 interface StoredAdapter {
   readonly pairs: ReadonlyMap<string, AdapterPair>;
-  /** The greatest of its layers. */ readonly rank: number;
-  /** Of its first layer; what others differ by goes into their B. */ readonly scaling: number;
+  /** The largest rank among the adapter's layers. */ readonly rank: number;
+  /** The first layer's scaling. If a layer's scaling differs, the ratio of the two is multiplied into its B. */
+  readonly scaling: number;
 }
 
-/** A layer with the pairs of all adapters. */
+/** A layer with the matrices of all adapters. */
 class BankLinear extends Module {
   /** (R, in) */ readonly bank_A: Tensor;
   /** (out, R) */ readonly bank_B: Tensor;
@@ -58,33 +60,35 @@ class BankLinear extends Module {
 }
 
 /**
- * Adapters by their numbers from 1; 0 is the base alone. It stands in the fields of the model until the model is disposed of.
+ * Adapters on a model, numbered from 1; number 0 is the base without an adapter. The bank replaces layers in the
+ * model's fields and stays there until the model is disposed of.
  *
  * @example
  * ```ts ignore
  * const bank = new AdapterBank(model), [formal, casual] = [await bank.add("formal"), await bank.add("casual")];
  * using rows = new Rows(model, { slots: 8, tagged: bank.tagged });
  * const options = { prompt, maxNewTokens: 20, overflow: "refuse" } as const;
- * const texts = [formal, casual, 0].map((tag) => rows.add({ ...options, tag })); // written together
+ * const texts = [formal, casual, 0].map((tag) => rows.add({ ...options, tag })); // all three are written in the same passes
  * ```
  */
 export class AdapterBank {
   readonly #adapters: StoredAdapter[] = [];
   #layers: { readonly holder: Record<string, unknown>; readonly key: string; readonly layer: BankLinear }[] = [];
-  /** (adapters + 1, R): the scaling of each in its own columns. */
+  /** (adapters + 1, R): row k has the scaling of adapter k in its columns. */
   #table: Tensor | undefined;
-  /** (tokens, R), of the pass that runs. */
+  /** S of the running pass, (tokens, R). */
   #scales: Tensor | undefined;
 
-  /** Of none. */
+  /** Creates an empty bank. */
   constructor(readonly model: GPT) {}
 
   /**
-   * Takes an adapter of the model out of a PEFT folder; passes until then are without it.
+   * Loads an adapter from a PEFT folder.
    *
-   * @returns its number; undefined where it has more than pairs for layers, and needs a model of its own
-   * @throws {CheckpointError} as `loadAdapter`, and when a weight is not a number: it would spoil the other adapters' texts
-   * @throws {DeviceError} when it does not fit
+   * @returns its number; undefined if it has more than matrices for layers of blocks, so that it needs its own model
+   * @throws {CheckpointError} as `loadAdapter`, and when a weight is not finite: NaN · 0 would spoil the other
+   *   adapters' texts
+   * @throws {DeviceError} when the adapter does not fit into memory
    */
   async add(path: string, options: Pick<LoadAdapterOptions, "onNote"> = {}): Promise<number | undefined> {
     const pairs = await readPairs(path, this.model, options);
@@ -98,7 +102,7 @@ export class AdapterBank {
     this.#adapters.push({ pairs, rank: Math.max(...all.map(({ rank }) => rank)), scaling: all[0].scaling });
     try {
       this.#wrap();
-    } catch (error) { // it does not fit
+    } catch (error) { // it does not fit into memory
       this.#unwrap();
       this.#adapters.pop();
       this.#wrap();
@@ -107,14 +111,17 @@ export class AdapterBank {
     return this.#adapters.length;
   }
 
-  /** Takes an adapter out, of which no row is written any more; the others keep their numbers. */
+  /** Removes an adapter that no row uses any more. The numbers of the other adapters do not change. */
   remove(number: number): void {
     this.#unwrap();
     this.#adapters[number - 1] = { pairs: new Map(), rank: 0, scaling: 0 };
     this.#wrap();
   }
 
-  /** Runs a pass over tokens with the adapters of these numbers, i32, one a token, in the scope around the call. */
+  /**
+   * Runs a pass over tokens. `tags`, i32, is the number of each token's adapter. The tensors belong to the scope around
+   * the call.
+   */
   readonly tagged = (tags: Tensor, pass: () => Tensor): Tensor => {
     if (!this.#table) return pass();
     this.#scales = noGrad(() => embedding(tags, this.#table!));

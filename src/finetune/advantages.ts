@@ -1,27 +1,34 @@
 /**
- * How much better a completion is than others of its prompt: what policies learn from instead of rewards. On the host, in f64.
+ * Advantages: how much better a completion is than other completions of its prompt. Policies learn from advantages
+ * instead of rewards. Computed on the host, in f64.
  *
- * Of a group of G completions of one prompt with rewards R, GRPO (Shao et al. 2024, arXiv:2402.03300) takes (R − mean R) / (std R + 1e-4),
- * and RLOO (Ahmadian et al. 2024, arXiv:2402.14740) R less the mean of the G − 1 others.
+ * For the rewards R of G completions of one prompt, the advantage in GRPO (Shao et al. 2024, arXiv:2402.03300) is (R −
+ * mean R) / (std R + 1e-4). In RLOO (Ahmadian et al. 2024, arXiv:2402.14740) it is R minus the mean reward of the
+ * remaining G − 1 completions.
  */
 
-/** Sum, mean, and the standard deviation with n − 1; of one number the latter is 0. */
+/** Sum, mean, and sample standard deviation (divisor n − 1); the deviation of a single number is 0. */
 export function spread(values: ArrayLike<number>): Readonly<Record<"sum" | "mean" | "std", number>> {
   const all = Array.from(values), sum = all.reduce((a, b) => a + b, 0);
-  if (isEven(all)) return { sum, mean: all[0], std: 0 }; // a mean may be off by a bit
+  if (isEven(all)) return { sum, mean: all[0], std: 0 }; // exactly 0, where a rounded mean could give more
   const mean = sum / all.length;
   const squares = all.reduce((sum, value) => sum + (value - mean) ** 2, 0);
   return { sum, mean, std: Math.sqrt(squares / (all.length - 1)) };
 }
 
-/** What advantages are divided by: the deviation within the group, that of all rewards, or nothing. */
+/**
+ * What advantages are divided by: the standard deviation within the group, the deviation of all rewards, or nothing.
+ */
 export type ScaleRewards = "group" | "batch" | "none";
 
-/** As TRL, so that a group with nearly equal rewards is not blown up. */
+/**
+ * Added to a deviation before dividing, as in TRL, so that tiny differences within a group do not become large
+ * advantages.
+ */
 const LEAST = 1e-4;
 
 /**
- * GRPO's advantages, 0 in a group whose rewards are all equal.
+ * Computes GRPO's advantages. In a group whose rewards are all equal they are 0.
  *
  * ```ts
  * import { assertAlmostEquals } from "@std/assert";
@@ -32,8 +39,8 @@ const LEAST = 1e-4;
  * assertAlmostEquals(second, -0.8658754, 1e-7);
  * ```
  *
- * @param rewards of completions, those of one prompt side by side
- * @param size how many a group has
+ * @param rewards one for each completion; the completions of a prompt are next to each other
+ * @param size completions in a group
  */
 export function groupAdvantages(rewards: ArrayLike<number>, size: number, scale: ScaleRewards): Float64Array {
   const over = scale === "batch" ? spread(rewards).std : undefined;
@@ -44,19 +51,20 @@ export function groupAdvantages(rewards: ArrayLike<number>, size: number, scale:
 }
 
 /**
- * RLOO's advantages, 0 in a group whose rewards are all equal.
+ * Computes RLOO's advantages. In a group whose rewards are all equal they are 0.
  *
  * ```ts
  * import { assertAlmostEquals } from "@std/assert";
  * import { leaveOneOut } from "./advantages.ts";
  *
  * const [first, second] = leaveOneOut([1, 0, 0, 1], 4);
- * assertAlmostEquals(first, 2 / 3, 1e-12); // 1 less the mean of 0, 0 and 1
+ * assertAlmostEquals(first, 2 / 3, 1e-12); // 1 minus the mean of 0, 0 and 1
  * assertAlmostEquals(second, -2 / 3, 1e-12);
  * ```
  *
- * @param rewards as of {@linkcode groupAdvantages}
- * @param options.normalize whether they get the mean 0 and the deviation 1 over all groups; default false
+ * @param rewards one for each completion; the completions of a prompt are next to each other
+ * @param size completions in a group
+ * @param options.normalize whether to scale advantages to mean 0 and deviation 1 over all groups; default: false
  */
 export function leaveOneOut(
   rewards: ArrayLike<number>,
@@ -72,7 +80,7 @@ export function leaveOneOut(
   return all.map((advantage) => (advantage - mean) / (std + LEAST));
 }
 
-/** The share of groups whose rewards are all equal, and which teach nothing. */
+/** The share of groups whose rewards are all equal. Nothing is learned from them. */
 export function equalGroups(rewards: ArrayLike<number>, size: number): number {
   const groups = rewards.length / size;
   let equal = 0;
@@ -88,7 +96,7 @@ function byGroup(rewards: ArrayLike<number>, size: number, of: (group: readonly 
   const all = new Float64Array(rewards.length);
   for (let at = 0; at < rewards.length; at += size) {
     const group = Array.from({ length: size }, (_, i) => rewards[at + i]);
-    if (!isEven(group)) all.set(of(group), at); // a mean may be off by a bit, and a division makes it much
+    if (!isEven(group)) all.set(of(group), at); // else 0: dividing the rounding error of a mean would give noise
   }
   return all;
 }

@@ -93,11 +93,10 @@ const MEASURES = [
  * ```
  */
 export class DirectPreference extends RowTask {
-  /** The task's name and settings; a checkpoint can be resumed only if they are equal. */ readonly config: NonNullable<
-    Task["config"]
-  >;
-  /** TRL's names of the measures, which are means over pairs or over the answers' tokens. */ readonly measures:
-    readonly string[] = MEASURES;
+  /** The task's name and settings; a checkpoint can be resumed only if they are equal. */
+  readonly config: NonNullable<Task["config"]>;
+  /** TRL's names of the measures, which are means over pairs or over the answers' tokens. */
+  readonly measures: readonly string[] = MEASURES;
   /** The measures that a progress line shows. */ readonly shown: readonly string[] = [
     "rewards/accuracies",
     "rewards/margins",

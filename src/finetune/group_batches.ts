@@ -1,6 +1,6 @@
 /**
- * What GRPO and RLOO make of completions: advantages and measures of an iteration, and the arrays of its micro-batches. On the host,
- * in f64; that it is apart from writing and training lets it be held against recorded iterations.
+ * Turns the completions of a GRPO or RLOO iteration into advantages, measures and the arrays of micro-batches. Computed
+ * on the host, in f64. It is separate from writing and training, so that tests can compare it with recorded iterations.
  */
 import { CheckpointError } from "../errors.ts";
 import { isObject } from "../files/files.ts";
@@ -11,18 +11,18 @@ import type { RatioLevel } from "./policy_loss.ts";
 import type { RolloutScores } from "./prompts.ts";
 import { isCount, type Rollout, rolloutsFromJSON, rolloutsToJSON } from "./rollouts.ts";
 
-/** What a sum over tokens is divided by; TRL's `loss_type`. */
+/** TRL's `loss_type`: what the sum of the loss over a micro-batch's tokens is divided by. */
 export type PolicyLossType =
-  /** The tokens of all completions of an iteration. */
+  /** Mean tokens of a completion in the iteration, times the completions of a micro-batch. */
   | "dapo"
-  /** Each completion's own tokens, and the completions. */
+  /** Each completion's number of tokens, times the completions of a micro-batch. */
   | "grpo"
-  /** The tokens of a micro-batch. */
+  /** The tokens of the micro-batch. */
   | "bnpo"
-  /** The most tokens that there can be. */
+  /** `maxNewTokens`, times the completions of a micro-batch. */
   | "dr_grpo";
 
-/** How completions of groups are judged, and what of them is learned. */
+/** How advantages and losses of groups are computed. */
 export interface GroupOptions {
   readonly method: "grpo" | "rloo";
   readonly numGenerations: number;
@@ -37,27 +37,27 @@ export interface GroupOptions {
 
 /** Completions, and log-probabilities of their tokens. */
 export interface GroupRollouts {
-  /** Those of a prompt side by side. */ readonly rollouts: readonly Rollout[];
-  /** Under the policy that wrote them; none where that is the one that learns. */
+  /** The completions of a prompt are next to each other. */ readonly rollouts: readonly Rollout[];
+  /** Log-probabilities under the policy that wrote them. Undefined if the weights have not changed since. */
   readonly old?: readonly ArrayLike<number>[];
-  /** Under the reference. */ readonly reference?: readonly ArrayLike<number>[];
+  /** Log-probabilities under the reference. */ readonly reference?: readonly ArrayLike<number>[];
 }
 
-/** The completions of an iteration, in the order of its micro-batches, and what is known of them. */
+/** The completions of an iteration, in the order of its micro-batches, with their advantages and measures. */
 export interface Iteration extends GroupRollouts {
   readonly advantages: ArrayLike<number>;
   readonly measures: Measures;
-  /** How many micro-batches were drawn. */
+  /** Micro-batches drawn so far. */
   drawn: number;
 }
 
-/** What a ratio is of. */
+/** What ratios are computed for. */
 export const levelOf = ({ method, importanceSamplingLevel }: GroupOptions): RatioLevel =>
   method === "rloo" ? "sum" : importanceSamplingLevel === "sequence" ? "mean" : "token";
 
 /**
- * Advantages of completions, measures of them under TRL's names, and the mean of their KL to the reference, in nats a text, from the
- * log-probabilities of the policy that wrote them ("k1").
+ * Computes the advantages of completions, their measures under TRL's names, and their mean KL to the reference in nats
+ * per completion: the estimate "k1", from the log-probabilities of the policy that wrote them.
  */
 export function judgeGroups(
   { rollouts, old, reference }: GroupRollouts,
@@ -79,7 +79,7 @@ export function judgeGroups(
   return { advantages, measures, kl };
 }
 
-/** Rewards, as TRL reports them. */
+/** Measures of rewards, under TRL's names. */
 function rewardMeasures({ total, each }: RolloutScores): Measures {
   const { mean: reward, std: reward_std } = spread(total);
   const own = Object.entries(each).flatMap(([name, scores]) => {
@@ -89,7 +89,9 @@ function rewardMeasures({ total, each }: RolloutScores): Measures {
   return { reward, reward_std, ...Object.fromEntries(own) };
 }
 
-/** Lengths of completions in tokens, as TRL reports them; those that came to their end apart. */
+/**
+ * Measures of completions' lengths in tokens, under TRL's names: of all completions, and of the completions that ended.
+ */
 function lengthMeasures(rollouts: readonly Rollout[]): Measures {
   const lengths = (some: readonly Rollout[]) => some.map(({ ids, from }) => ids.length - from);
   const all = lengths(rollouts), ended = lengths(rollouts.filter((one) => one.ended));
@@ -105,19 +107,20 @@ function lengthMeasures(rollouts: readonly Rollout[]): Measures {
   };
 }
 
-/** How many tokens of a completion are learned from. */
+/** The number of tokens of a completion that count in the loss. */
 const learned = ({ ids, from, ended }: Rollout, { maskTruncatedCompletions }: GroupOptions): number =>
   maskTruncatedCompletions && !ended ? 0 : ids.length - from;
 
-/** Which completions of an iteration a micro-batch has, and how batches are made. */
+/** The completions of a micro-batch, and how its rows are padded. */
 export interface GroupBatch {
-  /** The first one's number, and how many there are. */ readonly at: number;
+  /** Index of the first completion. */ readonly at: number;
+  /** How many completions there are. */
   readonly batchSize: number;
-  /** Lengths that rows are padded to. */ readonly lengths: readonly number[];
+  /** The lengths that rows can be padded to. */ readonly lengths: readonly number[];
   readonly vocabSize: number;
 }
 
-/** The arrays of a micro-batch, as `policyLoss` takes them. */
+/** The arrays of a micro-batch, the inputs of `policyLoss`. */
 export function groupArrays(
   { rollouts, advantages, old, reference }: Omit<Iteration, "measures" | "drawn">,
   { at, batchSize: B, lengths, vocabSize }: GroupBatch,
@@ -134,7 +137,7 @@ export function groupArrays(
     bnpo: () => 1 / sum,
     dr_grpo: () => 1 / (B * maxNewTokens),
   };
-  /** (B, T): a number for each token that is learned. */
+  /** (B, T): a number at each position that predicts a learned token, else 0. */
   const each = (of: (b: number, t: number) => number) => {
     const values = new Float64Array(B * T);
     for (let b = 0; b < B; b++) {
@@ -143,7 +146,7 @@ export function groupArrays(
     }
     return { values, shape: [B, T] };
   };
-  /** (B, 1): one for each row. */
+  /** (B, 1): one number for each row. */
   const one = (of: (b: number) => number) => ({
     values: Float64Array.from({ length: B }, (_, b) => of(b)),
     shape: [B, 1],
@@ -177,7 +180,10 @@ export function iterationToJSON({ rollouts, old, reference, advantages, ...rest 
   };
 }
 
-/** And back. @throws {CheckpointError} when it is not one of `length` completions; `path` is the file's */
+/**
+ * An iteration from JSON.
+ * @throws {CheckpointError} when it is not valid with `length` completions; `path` is the file's
+ */
 export function iterationFromJSON(saved: unknown, { length, path }: { length: number; path: string }): Iteration {
   const { rollouts: written, advantages, old, reference, measures, drawn } = isObject(saved) ? saved : {};
   const rollouts = rolloutsFromJSON(written, path);
@@ -191,5 +197,5 @@ export function iterationFromJSON(saved: unknown, { length, path }: { length: nu
   if (valid && ofTokens(old) && ofTokens(reference)) {
     return { rollouts, advantages, old, reference, measures: measures as Measures, drawn };
   }
-  throw new CheckpointError(`${path} is damaged: what it says of an iteration under way is not valid`);
+  throw new CheckpointError(`${path} is damaged: its state of the current iteration is not valid`);
 }

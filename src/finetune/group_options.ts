@@ -1,33 +1,34 @@
-/** The options of policy gradients of groups, with TRL's names and defaults. */
+/** The options of GRPO and RLOO, with TRL's names and defaults. */
 import { ConfigError } from "../errors.ts";
 import type { ScaleRewards } from "./advantages.ts";
 import type { GroupOptions, PolicyLossType } from "./group_batches.ts";
 import type { RolloutTaskOptions } from "./rollout_task.ts";
 import type { RolloutOptions } from "./rollouts.ts";
 
-/** How `PolicyGradient` writes and learns. */
+/** Options of `PolicyGradient`. */
 export interface PolicyGradientOptions extends RolloutTaskOptions, RolloutOptions {
-  /** Default: grpo. */ readonly method?: "grpo" | "rloo";
-  /** Micro-batches that are written at once; a multiple of the trainer's `gradientAccumulationSteps`. Default 1. */
+  /** The method. Default: grpo. */ readonly method?: "grpo" | "rloo";
+  /** Micro-batches that are written together; a multiple of the trainer's `gradientAccumulationSteps`. Default: 1. */
   readonly stepsPerGeneration?: number;
-  /** Completions of a prompt; divides those that are written at once. Default: 8, of RLOO 2. */
+  /** Completions per prompt; must divide batchSize · stepsPerGeneration. Default: 8 for GRPO, 2 for RLOO. */
   readonly numGenerations?: number;
-  /** How often they are learned from. Default 1. */ readonly numIterations?: number;
-  /** The weight of KL to `reference`. Default: 0, of RLOO 0.05. */ readonly beta?: number;
-  /** Ratios count from 1 − epsilon. Default 0.2. */ readonly epsilon?: number;
-  /** Ratios count to 1 + epsilonHigh. Default: epsilon. */ readonly epsilonHigh?: number;
-  /** Whether nothing is learned from completions without an end. Default false. */
+  /** How many times each completion is learned from. Default: 1. */ readonly numIterations?: number;
+  /** Weight of the KL to `reference`. Default: 0 for GRPO, 0.05 for RLOO. */ readonly beta?: number;
+  /** Ratios are clipped below 1 − epsilon. Default: 0.2. */ readonly epsilon?: number;
+  /** Ratios are clipped above 1 + epsilonHigh. Default: epsilon. */ readonly epsilonHigh?: number;
+  /** Whether completions that were cut off at `maxNewTokens` are left out of the loss. Default: false. */
   readonly maskTruncatedCompletions?: boolean;
-  /** Of GRPO: to where ratios count with negative advantages. Default: without bound. */ readonly delta?: number;
-  /** Of GRPO. Default: group. */ readonly scaleRewards?: ScaleRewards;
-  /** Of GRPO. Default: dapo. */ readonly lossType?: PolicyLossType;
-  /** Of GRPO: what a ratio is of. Default: token. */ readonly importanceSamplingLevel?: "token" | "sequence";
-  /** Of GRPO: whether KL counts by the ratio. Default true. */ readonly useBiasCorrectionKl?: boolean;
-  /** Of RLOO: whether advantages get the mean 0 and the deviation 1. Default false. */
+  /** GRPO: upper bound of ratios with negative advantages. Default: no bound. */ readonly delta?: number;
+  /** GRPO: what advantages are divided by. Default: group. */ readonly scaleRewards?: ScaleRewards;
+  /** GRPO: what the loss is averaged over. Default: dapo. */ readonly lossType?: PolicyLossType;
+  /** GRPO: whether ratios are of tokens or of texts. Default: token. */
+  readonly importanceSamplingLevel?: "token" | "sequence";
+  /** GRPO: whether KL is multiplied by the ratio. Default: true. */ readonly useBiasCorrectionKl?: boolean;
+  /** RLOO: whether advantages are scaled to mean 0 and standard deviation 1. Default: false. */
   readonly normalizeAdvantages?: boolean;
 }
 
-/** The same with defaults. */
+/** The options with their defaults filled in. */
 export type CompleteOptions =
   & PolicyGradientOptions
   & GroupOptions
@@ -46,7 +47,7 @@ export function completeOptions(options: PolicyGradientOptions): CompleteOptions
     );
   }
   if (beta !== 0 && !reference) {
-    throw new ConfigError(`beta is ${beta}, and there is no reference that KL could be measured to`);
+    throw new ConfigError(`beta is ${beta}, but there is no reference to measure KL to; expected one, or a beta of 0`);
   }
   return {
     ...{ numIterations: 1, seed: 1337, lossType: "dapo", importanceSamplingLevel: "token", scaleRewards: "group" },

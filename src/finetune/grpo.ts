@@ -66,9 +66,8 @@ const MEAN_LENGTH = "completions/mean_length";
  * ```
  */
 export class PolicyGradient extends RolloutTask {
-  /** The task's name and settings; a checkpoint can be resumed only if they are equal. */ readonly config: NonNullable<
-    Task["config"]
-  >;
+  /** The task's name and settings; a checkpoint can be resumed only if they are equal. */
+  readonly config: NonNullable<Task["config"]>;
   /** TRL's names of the measures over the tokens of an update. */ readonly measures: readonly string[];
   /** The measures that a progress line shows. */ readonly shown: readonly string[];
   /** @internal */ protected readonly judged = ["reward", MEAN_LENGTH];
@@ -124,7 +123,7 @@ export class PolicyGradient extends RolloutTask {
     const { drawn } = this.#iteration;
     if (drawn % count !== 0) {
       throw new ConfigError(
-        `gradientAccumulationSteps is ${count}, but ${drawn} micro-batches of the current iteration are done; expected a divisor of ${drawn}`,
+        `gradientAccumulationSteps is ${count}, but the current iteration has reached micro-batch ${drawn}; expected a divisor of ${drawn}`,
       );
     }
     for (let i = 0; i < count; i++) yield this.#microBatch(this.#iteration, this.#iteration.drawn++, count);
@@ -186,7 +185,7 @@ export class PolicyGradient extends RolloutTask {
   }
 
   /**
-   * The loss of a micro-batch. Its value is about 0 as long as the policy is the one that wrote the completions; only
+   * The loss of a micro-batch. Its value is about 0 until the policy differs from the policy that wrote the completions; only
    * its gradient matters.
    */
   loss(model: GPT, batch: Readonly<Record<string, Tensor>>): LossAndOutputs {

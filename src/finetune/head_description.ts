@@ -1,4 +1,4 @@
-/** What a head is, beside its numbers: how it is made, fed and stored. */
+/** Describes heads: how a head is created, what inputs it takes, and how checkpoints store its description. */
 import { PROBLEM_TYPES } from "../checkpoint/hugging_face_heads.ts";
 import { CheckpointError } from "../errors.ts";
 import type { Tensor } from "../engine/tensor.ts";
@@ -13,22 +13,22 @@ import { DoubleHeads, SequenceClassifier } from "./heads.ts";
 import type { HeadKind, InputTokens } from "./inputs.ts";
 import type { Labelling } from "./labels.ts";
 
-/** What a head is, and what it takes to feed it: a run's state.json has it as `task`. */
+/** The description of a head and its inputs. A run's state.json stores it as `task`. */
 export interface HeadDescription extends Labelling {
-  /** What it is asked. */ readonly kind: HeadKind;
-  /** GPT-1's tokens, where its form is used. */ readonly tokens?: InputTokens;
-  /** What fills rows up, and is never pooled. */ readonly padTokenId?: number;
-  /** Of the pooled states, in training. */ readonly dropout: number;
+  /** What the head predicts. */ readonly kind: HeadKind;
+  /** GPT-1's tokens, if inputs are in GPT-1's form. */ readonly tokens?: InputTokens;
+  /** The padding token, which is never pooled. */ readonly padTokenId?: number;
+  /** Dropout of the pooled states in training. */ readonly dropout: number;
 }
 
-/** A head of one of the two kinds. */
+/** A head: scores of labels, or scores of choices. */
 export type Head = SequenceClassifier | DoubleHeads;
 
 /**
- * What a head makes of pooled states.
+ * Computes a head's scores of pooled states.
  *
  * @param states f32 (R, C)
- * @param mask f32 (B, K), 0 where there is a choice and far below it where there is none
+ * @param mask f32 (B, K), added to the scores: 0 for an existing choice, −1e30 for a missing one
  * @returns (B, L), or (B, K) for `choose`
  */
 export function scores(head: Head, { kind, tokens }: HeadDescription, states: Tensor, mask?: Tensor): Tensor {
@@ -40,7 +40,7 @@ export function scores(head: Head, { kind, tokens }: HeadDescription, states: Te
   return head.forward(kind === "similar" ? sum(reshape(states, [R / 2, 2, C]), { axis: 1 }) : states);
 }
 
-/** A head as a description has it. */
+/** Creates the head that a description describes. */
 export function newHead(
   model: GPT,
   { kind, labels, tokens, dropout }: HeadDescription,
@@ -52,11 +52,11 @@ export function newHead(
     : new SequenceClassifier(model, labels.length, { bias: tokens !== undefined, dropout, generator, initialize });
 }
 
-/** A head's parameters as a checkpoint names them. */
+/** A head's parameters, under their names in checkpoints. */
 export const headTensors = (head: Head): NamedParameter[] =>
   [...head.namedParameters()].map(([name, one]): NamedParameter => [`task.${name}`, one]);
 
-/** The same as a checkpoint stores it. */
+/** A description in the form that checkpoints store. */
 export function configOf({ kind, tokens, padTokenId, ...rest }: HeadDescription): NonNullable<Task["config"]> {
   return { name: kind, ...rest, ...tokens, ...(padTokenId !== undefined && { padTokenId }) };
 }
@@ -64,10 +64,11 @@ export function configOf({ kind, tokens, padTokenId, ...rest }: HeadDescription)
 const KINDS: readonly HeadKind[] = ["classify", "entail", "similar", "choose"];
 
 /**
- * What a checkpoint's state says of its head; none where its task has another.
+ * Reads the description of a checkpoint's head.
  *
- * @param task of state.json
- * @throws {CheckpointError} when it is damaged
+ * @param task the field `task` of state.json
+ * @returns undefined if the task has no head of these kinds
+ * @throws {CheckpointError} when the description is not valid
  */
 export function describeHead(task: unknown, path: string): HeadDescription | undefined {
   const { name, problemType, labels, dropout, padTokenId, start, delimiter, extract } = (task ?? {}) as Record<

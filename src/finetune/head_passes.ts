@@ -1,4 +1,7 @@
-/** Rows through a model and its head without training: their scores, or the states that a head sees, computed once and stored. */
+/**
+ * Runs rows through a model and its head without training: computes scores, or the pooled states, which can be stored
+ * in a file.
+ */
 import { paddedLengths } from "../data/token_rows.ts";
 import { noGrad } from "../engine/autograd.ts";
 import type { Tensor } from "../engine/tensor.ts";
@@ -15,15 +18,18 @@ import { type Head, type HeadDescription, scores } from "./head_description.ts";
 import type { HeadSplits } from "./head_task.ts";
 import { pooled } from "./heads.ts";
 
-/** How rows are passed through. */
+/** Options of passes over rows. */
 export interface PassOptions {
-  /** What fills rows up, and is never pooled. */ readonly padTokenId?: number;
-  /** Rows of a pass; default 16. */ readonly batchSize?: number;
-  /** Ends it before the next pass, with the signal's reason. */ readonly signal?: AbortSignal;
-  /** Takes how many rows are done. */ readonly onProgress?: (done: number, total: number) => void;
+  /** The padding token, which is never pooled. */ readonly padTokenId?: number;
+  /** Rows in a pass. Default: 16. */ readonly batchSize?: number;
+  /** Aborts before the next pass, with the signal's reason. */ readonly signal?: AbortSignal;
+  /** Called with the number of rows done and the total. */ readonly onProgress?: (done: number, total: number) => void;
 }
 
-/** Passes of rows of like lengths; `body` makes numbers of the pooled states (R, C), R being rows times `choices`. */
+/**
+ * Passes over rows of similar lengths. `body` computes numbers from the pooled states (R, C), where R is rows times
+ * `choices`.
+ */
 async function* passes(
   model: GPT,
   rows: HeadRows,
@@ -60,10 +66,10 @@ async function* passes(
 }
 
 /**
- * What a head says of rows: before softmax or sigmoid, as transformers' `logits`.
+ * Computes a head's scores of rows, before softmax or sigmoid: transformers' `logits`.
  *
- * @returns the scores of each row, L labels or, for `choose`, as many as the row has choices
- * @throws {DataError} when a row is nothing but padding
+ * @returns for each row L scores, one for each label; for `choose`, one for each of the row's choices
+ * @throws {DataError} when a row consists of padding
  */
 export async function headScores(
   model: GPT,
@@ -86,7 +92,8 @@ export async function headScores(
 }
 
 /**
- * The hidden states that a head sees: what is below it is computed once, without dropout, for as many epochs as there are.
+ * Computes the pooled hidden states of rows, without dropout. A head on a frozen model can then be trained for many
+ * epochs without running the model again.
  *
  * @returns C numbers for each sequence of each row
  */
@@ -102,11 +109,11 @@ export async function headFeatures(model: GPT, rows: HeadRows, options: PassOpti
 }
 
 /**
- * {@linkcode headFeatures} of both splits out of a file, which is written where it is not there.
+ * Reads {@linkcode headFeatures} of both splits from a file. If the file is missing, computes and writes them.
  *
- * @param path of the file, safetensors with `train` and `val`, both (sequences, C)
- * @returns the features, and whether they were in the file
- * @throws {CheckpointError} when the file is of other rows or of another model, or cannot be written
+ * @param path a safetensors file with `train` and `val`, both (sequences, C)
+ * @returns the features, and whether they were read from the file
+ * @throws {CheckpointError} when the file belongs to different rows or a different model, or cannot be written
  */
 export async function storedFeatures(
   path: string,
@@ -148,7 +155,9 @@ export async function storedFeatures(
   return { features, read: false };
 }
 
-/** Of elements that lie evenly in each parameter: training changes every one. */
+/**
+ * A checksum of a model: at most 4096 evenly spaced elements of each parameter, because training changes every element.
+ */
 async function checksumOf(model: GPT): Promise<string> {
   const checksum = new Checksum();
   for (const parameter of model.parameters()) {

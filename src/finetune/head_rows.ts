@@ -1,4 +1,4 @@
-/** Rows of sequences with labels, in memory as typed arrays, and batches of them, padded to a few fixed lengths. */
+/** Rows of token sequences with labels, stored as typed arrays, and batches of rows, padded to a few fixed lengths. */
 import { identify as identifyTokens, type TokensIdentity } from "../data/tokens.ts";
 import { paddedLength, TokenRows } from "../data/token_rows.ts";
 import { DataError } from "../errors.ts";
@@ -6,10 +6,10 @@ import type { BatchArray, MicroBatch } from "../train/task.ts";
 import type { Label } from "../data/examples.ts";
 import { type LabelAt, type Labelling, labelNumbers } from "./labels.ts";
 
-/** Rows, each of one sequence or several, with what is known of them. */
+/** Rows with labels. Each row has one or more token sequences. */
 export class HeadRows {
   readonly #sequences = new TokenRows();
-  /** The first sequence of each row, and the next one's. */
+  /** The index of each row's first sequence, then the number of sequences. */
   readonly #rows = [0];
   readonly #labels: LabelAt[] = [];
 
@@ -27,29 +27,29 @@ export class HeadRows {
   /** How many rows there are. */ get length(): number {
     return this.#labels.length;
   }
-  /** Their labels. */ get labels(): readonly LabelAt[] {
+  /** The rows' labels. */ get labels(): readonly LabelAt[] {
     return this.#labels;
   }
-  /** The ids of a row's sequences: views, which hold until the next {@linkcode add}. */
+  /** The ids of a row's sequences. They are views, valid until the next {@linkcode add}. */
   sequences(row: number): Int32Array[] {
     const first = this.first(row), length = this.first(row + 1) - first;
     return Array.from({ length }, (_, i) => this.#sequences.row(first + i).ids);
   }
-  /** The number of a row's first sequence among all; of the row after the last, how many there are. */
+  /** The index of a row's first sequence among all sequences. For the row after the last, the number of sequences. */
   first(row: number): number {
     return this.#rows[row];
   }
-  /** Tokens of the longest sequence. */ get longest(): number {
+  /** The number of tokens in the longest sequence. */ get longest(): number {
     let most = 0;
     for (let i = 0; i < this.#sequences.length; i++) most = Math.max(most, this.#sequences.lengthOf(i));
     return most;
   }
-  /** The most sequences that a row has. */ get choices(): number {
+  /** The maximum number of sequences in a row. */ get choices(): number {
     return this.#labels.reduce((most, _, row) => Math.max(most, this.#rows[row + 1] - this.#rows[row]), 0);
   }
 }
 
-/** Tells rows from others: their tokens, where sequences and rows begin, and their labels. */
+/** Identifies rows by their tokens, the lengths of their sequences, and their labels. */
 export function identify(rows: HeadRows): TokensIdentity {
   const all: number[] = [];
   for (let row = 0; row < rows.length; row++) {
@@ -59,21 +59,22 @@ export function identify(rows: HeadRows): TokensIdentity {
   return identifyTokens(Int32Array.from(all));
 }
 
-/** How {@linkcode headBatch} lays out rows. */
+/** Options of {@linkcode headBatch}. */
 export interface BatchOptions {
-  /** Ascending lengths, one of which each batch is padded to. */ readonly lengths: readonly number[];
-  /** Sequences of a row: those that are missing are masked. */ readonly choices: number;
-  /** Entries of the model's vocabulary. */ readonly vocabSize: number;
-  /** What fills rows up, and is never pooled; without one, 0 fills and the last token is pooled. */ readonly padTokenId?:
-    number;
-  /** Whether there are targets for the language model. */ readonly nextTokens?: boolean;
+  /** The lengths that batches can be padded to, in ascending order. */ readonly lengths: readonly number[];
+  /** Sequences per row. Rows with fewer are filled up and masked. */ readonly choices: number;
+  /** Entries in the model's vocabulary. */ readonly vocabSize: number;
+  /** The padding token, which is never pooled. Default: 0 pads, and the last token is pooled. */
+  readonly padTokenId?: number;
+  /** Whether to add targets for the loss of the next tokens. */ readonly nextTokens?: boolean;
 }
 
 /**
- * The arrays of a batch of B rows of K sequences, R = B · K: `tokens` (R, T), `at` (R), which of the R · T tokens is pooled; of
- * rows with fewer sequences also `mask` (B, K), and with `nextTokens` what `nextTokensLoss` takes.
+ * The arrays of a batch of B rows with K sequences each, R = B · K: `tokens` (R, T); `at` (R), the index among all R ·
+ * T tokens of the token that is pooled; for K > 1 `mask` (B, K), see {@linkcode choiceMask}; and with `nextTokens` the
+ * inputs of `nextTokensLoss`.
  *
- * @throws {DataError} when a row is nothing but padding
+ * @throws {DataError} when a row consists of padding
  */
 export function headBatch(
   rows: HeadRows,
@@ -120,7 +121,7 @@ export function headBatch(
   return arrays;
 }
 
-/** What is added to the scores of K choices of each row (B, K): nothing, and where the row has fewer −1e30. */
+/** The mask that is added to the scores of K choices, (B, K): 0 for a row's choices, −1e30 if it has fewer than K. */
 export function choiceMask(rows: HeadRows, numbers: readonly number[], choices: number): BatchArray {
   const values = new Float32Array(numbers.length * choices).fill(-1e30);
   for (const [i, row] of numbers.entries()) {
@@ -130,9 +131,9 @@ export function choiceMask(rows: HeadRows, numbers: readonly number[], choices: 
 }
 
 /**
- * A batch's labels as the loss takes them: classes (B), or numbers (B, L).
+ * The labels of a batch in the form that the loss takes: classes (B), or numbers (B, L).
  *
- * @throws {DataError} when one is not one of the labels, naming its row
+ * @throws {DataError} when a row's label is not one of the labels; the message names the row
  */
 export function labelArray(rows: HeadRows, numbers: readonly number[], labelling: Labelling): BatchArray {
   const found = numbers.map((row) => labelNumbers(rows.labels[row], labelling)), B = numbers.length;
@@ -142,7 +143,7 @@ export function labelArray(rows: HeadRows, numbers: readonly number[], labelling
   return { values: Int32Array.from(found as number[]), shape: [B], range: [0, labelling.labels.length - 1] };
 }
 
-/** The same of choices: which one is right. @throws {DataError} when a row has no such choice */
+/** The index of the right choice in each row, (B). @throws {DataError} when a row's label is not one of its choices */
 export function choiceArray(rows: HeadRows, numbers: readonly number[]): BatchArray {
   const values = Int32Array.from(numbers, (row) => {
     const { label, where } = rows.labels[row], count = rows.sequences(row).length;

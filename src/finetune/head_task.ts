@@ -1,11 +1,11 @@
 /**
- * Training a head, with the model below it or on it alone: a task for the trainer. What it is asked (inputs.ts), what its labels are
- * (labels.ts) and the head itself (heads.ts) stand apart; GPT-1's form adds its auxiliary loss,
+ * A task that trains a head, together with the model below it or on a frozen model. Inputs are defined in inputs.ts,
+ * labels in labels.ts and heads in heads.ts. GPT-1's form adds an auxiliary loss:
  *
  *     loss = loss of the labels + λ · loss of the next tokens        (Radford et al. 2018, equation 5)
  *
- * Accumulated gradients are those of all rows at once. (In transformers' Trainer those of a classifier are too large by the number
- * of micro-batches: huggingface/transformers #47688.)
+ * Accumulated gradients equal the gradient of all rows at once. (In transformers' Trainer, the accumulated gradients of
+ * a classifier are too large by the number of micro-batches: huggingface/transformers #47688.)
  */
 import { numbered } from "../checkpoint/hugging_face_heads.ts";
 import type { TokensIdentity } from "../data/tokens.ts";
@@ -25,37 +25,39 @@ import type { HeadKind, InputTokens } from "./inputs.ts";
 import type { Labelling } from "./labels.ts";
 import { type RowOptions, RowTask, type Splits } from "./row_task.ts";
 
-/** Rows to train on and to evaluate on. */
+/** Rows to train on, and rows to evaluate on. */
 export type HeadSplits<T = HeadRows> = Splits<T>;
 
-/** How {@linkcode HeadTask} trains. */
+/** Options of {@linkcode HeadTask}. */
 export interface HeadTaskOptions extends RowOptions {
-  /** What is asked. */ readonly kind: HeadKind;
-  /** What labels mean, as `labellingOf` finds it; not for `choose`. */ readonly labelling?: Labelling;
-  /** Tokens of the longest sequence; default: the model's block size. */ readonly maxLength?: number;
-  /** GPT-1's tokens, where the rows were made with them. */ readonly tokens?: InputTokens;
-  /** What fills rows up, and is never pooled: transformers' `pad_token_id`. */ readonly padTokenId?: number;
-  /** Of the pooled states; default 0 for transformers' classifier, else 0.1. */ readonly dropout?: number;
-  /** λ; default 0 for `classify`, 0.5 for the other three. It is 0 where nothing of the model is trained. */
+  /** What the head predicts. */ readonly kind: HeadKind;
+  /** The meaning of the labels, from `labellingOf`; not needed for `choose`. */ readonly labelling?: Labelling;
+  /** Maximum tokens in a sequence. Default: the model's block size. */ readonly maxLength?: number;
+  /** GPT-1's tokens, if the rows contain them. */ readonly tokens?: InputTokens;
+  /** The padding token, which is never pooled: transformers' `pad_token_id`. */ readonly padTokenId?: number;
+  /** Dropout of the pooled states. Default: 0 for `classify` without GPT-1's tokens, otherwise 0.1. */
+  readonly dropout?: number;
+  /** λ. Default: 0 for `classify`, 0.5 for other kinds. Always 0 if the model is frozen. */
   readonly lmWeight?: number;
   /** Draws a new head's weights. */ readonly generator?: RandomGenerator;
-  /** A head that there is already. */ readonly head?: Head;
-  /** The rows' pooled states, as `headFeatures` computes them: then the model below the head, which is frozen, never runs. */
+  /** An existing head. Default: a new head. */ readonly head?: Head;
+  /** The rows' pooled states, from `headFeatures`. The model below the head must be frozen and does not run. */
   readonly features?: HeadSplits<Float32Array>;
 }
 
-/** Trains a head on rows with labels. */
+/** A task that trains a head on rows with labels. */
 export class HeadTask extends RowTask {
-  /** Its kind, labels and tokens. */ readonly config: NonNullable<Task["config"]>;
+  /** The head's kind, labels and tokens. */
+  readonly config: NonNullable<Task["config"]>;
   /** The head. */ override readonly module: Head;
-  /** What it is. */ readonly description: HeadDescription;
+  /** The description of the head and its inputs. */ readonly description: HeadDescription;
   readonly #options: HeadTaskOptions;
   readonly #batch: BatchOptions;
   readonly #lmWeight: number;
 
   /**
-   * A task on rows, with a new head unless one is given.
-   * @param model below the head
+   * Creates the task, with a new head unless `options.head` is set.
+   * @param model the model below the head
    * @throws {DataError} when there are no rows, or a label is not one of the labels
    * @throws {ConfigError} when options contradict each other
    */
@@ -71,23 +73,23 @@ export class HeadTask extends RowTask {
     const choices = Math.max(train.choices, val.choices), choosing = kind === "choose";
     const labelling = options.labelling ??
       (choosing ? { problemType: "single_label_classification" as const, labels: numbered(choices) } : undefined);
-    if (!labelling) throw new ConfigError(`${kind}: labelling is missing; labellingOf finds out what the labels mean`);
+    if (!labelling) throw new ConfigError(`${kind}: labelling is missing; pass the result of labellingOf`);
     this.description = { kind, ...labelling, tokens, padTokenId, dropout };
     this.config = configOf(this.description);
     this.#options = options;
     const { blockSize } = model.config, { maxLength = blockSize } = options;
-    for (const split of [train, val]) { // before hours of training, not after
+    for (const split of [train, val]) { // finds invalid rows before training starts
       for (let row = 0; row < split.length; row++) {
         this.#labels(split, [row]);
         const longest = Math.max(...split.sequences(row).map(({ length }) => length));
         if (longest <= maxLength) continue;
         throw new DataError(
-          `${split.labels[row].where} has ${longest} tokens, more than the ${maxLength} of a sequence`,
+          `${split.labels[row].where} has a sequence of ${longest} tokens; expected at most ${maxLength}`,
         );
       }
     }
     const trains = !model.parameters({ trainable: true }).next().done;
-    if (features && trains) throw new ConfigError("features: the model below the head has to be frozen");
+    if (features && trains) throw new ConfigError("features: the model below the head must be frozen");
     this.#lmWeight = trains ? lmWeight : 0;
     this.#batch = {
       lengths: paddedLengths(maxLength),
@@ -100,8 +102,7 @@ export class HeadTask extends RowTask {
   }
 
   /**
-   * A task like this one, on a model like this one's: its batches have every shape that this one's may have, and each update has
-   * all of them. For the memory that they take.
+   * A task for estimating memory on a model like this task's: every update has one micro-batch of each possible shape.
    */
   rehearsal(model: GPT): HeadTask {
     const { batchSize, features } = this.#options, { lengths, choices, padTokenId } = this.#batch;
@@ -141,11 +142,11 @@ export class HeadTask extends RowTask {
     return description.kind === "choose" ? choiceArray(rows, numbers) : labelArray(rows, numbers, description);
   }
 
-  /** The loss of the labels, and of the next tokens where these count. */
+  /** The loss of the labels, plus λ times the loss of the next tokens. */
   loss(model: GPT, batch: Readonly<Record<string, Tensor>>): Tensor {
     return this.judge(model, batch).loss;
   }
-  /** The same loss, and the scores: (B, L), or (B, K) of choices. */
+  /** The loss of a batch, and its scores: (B, L), or (B, K) for choices. */
   judge(model: GPT, batch: Readonly<Record<string, Tensor>>): { loss: Tensor; outputs: Tensor } {
     const { tokens, at, features, mask, labels, targets, counted, divisors } = batch;
     using scope = model.device.scope();
@@ -159,7 +160,10 @@ export class HeadTask extends RowTask {
     }
     return { loss: scope.keep(loss), outputs: scope.keep(outputs) };
   }
-  /** `accuracy`: the share of rows of which the greatest score is the label's, or all scores are above 0 whose labels hold. */
+  /**
+   * Measures `accuracy`, the share of correct rows. A row with one label is correct if its label has the highest score.
+   * A row with several labels is correct if exactly the scores of its labels are above 0.
+   */
   measure(outputs: NumberArray, { arrays: { labels: { values, shape } } }: MicroBatch): Measures {
     const { problemType } = this.description, [B] = shape, L = outputs.length / B;
     if (problemType === "regression") return {};
@@ -175,13 +179,13 @@ export class HeadTask extends RowTask {
     return { accuracy: right / B };
   }
 
-  /** Of the rows of both splits, with their labels. */
+  /** Identifies the rows of both splits and their labels. */
   identity(): Record<keyof HeadSplits, TokensIdentity> {
     return { train: identify(this.rows.train), val: identify(this.rows.val) };
   }
 }
 
-/** Draws every batch for every update, and of each shape one with `fewer` rows. */
+/** Draws all of its batches for every update, and for each shape also a batch with `fewer` rows. */
 class Rehearsal extends HeadTask {
   constructor(model: GPT, rows: HeadSplits, readonly options: HeadTaskOptions, readonly fewer: number) {
     super(model, rows, options);
@@ -195,7 +199,10 @@ class Rehearsal extends HeadTask {
       }
     }
   }
-  /** An evaluation works in the memory of the update's first shape: the shortest here, so that it takes the most besides. */
+  /**
+   * An evaluation reuses the memory of the first shape of an update. Here that is the shortest one, so it needs the
+   * most extra.
+   */
   override evaluate(): Generator<MicroBatch> {
     return this.draw();
   }

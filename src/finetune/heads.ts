@@ -1,10 +1,11 @@
 /**
- * Heads that make other numbers than a next token's of a GPT's hidden states: transformers' `GPT2ForSequenceClassification` and
- * `GPT2DoubleHeadsModel` (https://huggingface.co/docs/transformers/model_doc/gpt2), and GPT-1's, which is the first with a bias
- * and dropout (Radford et al. 2018, "Improving Language Understanding by Generative Pre-Training", section 3.2).
+ * Heads that predict labels or choices from a GPT's hidden states: transformers' `GPT2ForSequenceClassification` and
+ * `GPT2DoubleHeadsModel` (https://huggingface.co/docs/transformers/model_doc/gpt2), and GPT-1's head, which is the
+ * first of these with a bias and dropout (Radford et al. 2018, "Improving Language Understanding by Generative
+ * Pre-Training", section 3.2).
  *
- * A head is a module beside the model. It sees one hidden state of each sequence, the pooled one: the tensor `at` says which.
- * Letters in shapes: R sequences of T tokens, C channels, L labels, B examples of K choices.
+ * A head is a module of its own. Its input is one hidden state of each sequence, the pooled one, which the tensor `at`
+ * selects. Letters in shapes: R sequences of T tokens, C channels, L labels, B examples of K choices.
  */
 import type { ProblemType } from "../checkpoint/hugging_face_heads.ts";
 import { ConfigError, DataError } from "../errors.ts";
@@ -30,18 +31,22 @@ import { RandomGenerator } from "../random/mod.ts";
 
 export type { ProblemType };
 
-/** How a head is made. */
+/** Options of a head. */
 export interface HeadOptions {
-  /** Draws the initial weights, N(0, 0.02); default: seeded with 1337. */
+  /** Draws the initial weights from N(0, 0.02). Default: seeded with 1337. */
   readonly generator?: RandomGenerator;
-  /** Whether there are initial weights; false leaves them undefined, for one who is going to write them. Default true. */
+  /** false skips initialisation: use it if you will load the weights. Default: true. */
   readonly initialize?: boolean;
-  /** Of the pooled states, in training: 0 for {@linkcode SequenceClassifier}, 0.1 for {@linkcode DoubleHeads}. */
+  /**
+   * Dropout of the pooled states in training. Default: 0 for {@linkcode SequenceClassifier}, 0.1 for {@linkcode
+   * DoubleHeads}.
+   */
   readonly dropout?: number;
 }
 
 /**
- * Scores of labels: pooled · Wᵀ, as `GPT2ForSequenceClassification`'s head. Its parameter is `score.weight` (L, C).
+ * Computes a score for each label: pooled · Wᵀ, the head of `GPT2ForSequenceClassification`. Its parameter is
+ * `score.weight` (L, C).
  *
  * @example
  * ```ts
@@ -60,12 +65,12 @@ export interface HeadOptions {
  */
 export class SequenceClassifier extends Module {
   /** (L, C) */ readonly score: Linear;
-  /** Of the pooled states. */ readonly dropout: Dropout;
+  /** Dropout of the pooled states. */ readonly dropout: Dropout;
 
   /**
-   * A head for a model's hidden states.
-   * @param labels how many there are; 1 for a number
-   * @param options.bias whether there is `score.bias` too, as in GPT-1; default false
+   * Creates a head for a model's hidden states.
+   * @param labels the number of labels; 1 to predict a number
+   * @param options.bias whether the head has `score.bias`, as in GPT-1; default: false
    */
   constructor(
     model: GPT,
@@ -77,8 +82,8 @@ export class SequenceClassifier extends Module {
     this.score = linear(model, labels, bias, options);
   }
   /**
-   * A score for each label.
-   * @param states f32 (R, C), as {@linkcode pooled} gives them
+   * Computes a score for each label.
+   * @param states f32 (R, C), from {@linkcode pooled}
    * @returns f32 (R, L)
    */
   forward(states: Tensor): Tensor {
@@ -87,14 +92,14 @@ export class SequenceClassifier extends Module {
 }
 
 /**
- * One score for each choice, as `GPT2DoubleHeadsModel`'s second head; the first is the model's own. Its parameters are
- * `multiple_choice_head.summary.weight` (1, C) and `.bias` (1).
+ * Computes a score for each choice: the second head of `GPT2DoubleHeadsModel`, whose first head is the language
+ * modelling head. Its parameters are `multiple_choice_head.summary.weight` (1, C) and `.bias` (1).
  */
 export class DoubleHeads extends Module {
-  /** transformers' place for it. */
+  /** The layers, under their name in transformers. */
   readonly multiple_choice_head: { readonly summary: Linear; readonly first_dropout: Dropout };
 
-  /** A head for a model's hidden states. */
+  /** Creates a head for a model's hidden states. */
   constructor(model: GPT, { dropout = 0.1, ...options }: HeadOptions = {}) {
     super();
     this.multiple_choice_head = {
@@ -103,10 +108,10 @@ export class DoubleHeads extends Module {
     };
   }
   /**
-   * A score for each choice.
+   * Computes a score for each choice.
    * @param states f32 (R, C) with R = B · K
    * @param choices K
-   * @param shared whether the choices of an example share one mask of dropout, as in GPT-1; default false
+   * @param shared whether the choices of an example share a dropout mask, as in GPT-1; default: false
    * @returns f32 (B, K)
    */
   forward(states: Tensor, { choices, shared = false }: { choices: number; shared?: boolean }): Tensor {
@@ -134,9 +139,9 @@ const ones = ({ device }: Tensor, shape: number[]): Tensor =>
   device.tensor(new Float32Array(shape.reduce((a, b) => a * b)).fill(1), shape);
 
 /**
- * The hidden states that heads look at: row r of the result is number `at[r]` of all B · T of them.
+ * Selects the hidden states that are a head's input: row r of the result is row `at[r]` of all B · T hidden states.
  *
- * @param hidden f32 (B, T, C), as `model.hidden` gives it
+ * @param hidden f32 (B, T, C), from `model.hidden`
  * @param at i32 (R), from 0 to B · T − 1
  * @returns f32 (R, C)
  */
@@ -147,12 +152,13 @@ export function pooled(hidden: Tensor, at: Tensor): Tensor {
 }
 
 /**
- * Where transformers pools: the rightmost token of each row that is not padding, as a number among all B · T tokens. So rows may be
- * padded on either side, and where texts end in the padding token itself, the token before it counts.
+ * Finds the token of each row that transformers pools: the rightmost one that is not padding, as an index among all B ·
+ * T tokens. Rows may be padded on either side. If a text itself ends with the padding token, the token before it is
+ * pooled.
  *
- * @param rows of ids, of one length T
- * @param padTokenId none: the last token counts
- * @throws {DataError} when a row is nothing but padding: it has no token to look at
+ * @param rows rows of ids, all of length T
+ * @param padTokenId the padding token; default: the last token of each row is pooled
+ * @throws {DataError} when a row consists of padding
  */
 export function lastTokens(rows: readonly ArrayLike<number>[], padTokenId?: number): Int32Array {
   return Int32Array.from(rows, (row, i) => {
@@ -164,12 +170,12 @@ export function lastTokens(rows: readonly ArrayLike<number>[], padTokenId?: numb
 }
 
 /**
- * The mean loss of scores, by what the labels are: cross-entropy; binary cross-entropy of each label,
- * max(s, 0) − s · y + log(1 + exp(−|s|)); or the squared error (s − y)².
+ * Computes the mean loss of scores. It is cross-entropy for one label per row; binary cross-entropy,
+ * max(s, 0) − s · y + log(1 + exp(−|s|)), for several labels; and the squared error (s − y)² for regression.
  *
  * @param scores f32 (B, L)
- * @param labels i32 (B), a class each or −100 for none; else f32 (B, L)
- * @returns ()
+ * @param labels for one label per row, i32 (B), a class or −100 to ignore the row; otherwise f32 (B, L)
+ * @returns the loss, ()
  * @see https://pytorch.org/docs/stable/generated/torch.nn.BCEWithLogitsLoss.html
  */
 export function labelLoss(scores: Tensor, labels: Tensor, type: ProblemType): Tensor {
@@ -185,15 +191,15 @@ export function labelLoss(scores: Tensor, labels: Tensor, type: ProblemType): Te
 }
 
 /**
- * How many nats the next tokens surprise the model, as GPT-1's auxiliary loss: with divisors of R times the number of a sequence's
- * targets, the mean over sequences of each one's mean. Σ over sequences of Σ over its targets of
- * (log Σ exp(logits) − logits[target]) / divisor.
+ * Computes the loss of the next tokens in nats, GPT-1's auxiliary loss: the sum over sequences and their targets of
+ * (log Σ exp(logits) − logits[target]) / divisor. With a divisor of R times the number of a sequence's targets, it is
+ * the mean over sequences of each sequence's mean loss.
  *
  * @param logits f32 (R, T, V)
  * @param options.targets i32 (R, T), each an id
- * @param options.counted f32 (R, T), 1 where there is a target, else 0
+ * @param options.counted f32 (R, T), 1 if the position has a target, otherwise 0
  * @param options.divisors f32 (R)
- * @returns ()
+ * @returns the loss, ()
  */
 export function nextTokensLoss(
   logits: Tensor,

@@ -1,10 +1,11 @@
 /**
- * What a head's model sees of a row. As transformers' tokenizer gives a text and its pair to GPT-2: their tokens, one after the
- * other. Or as GPT-1 (Radford et al. 2018, section 3.3), with tokens that begin, part and end them:
+ * Turns rows into token sequences for a model with a head. There are two forms. In transformers' form for GPT-2, the
+ * tokens of a text and its pair follow each other. In GPT-1's form (Radford et al. 2018, section 3.3), special tokens
+ * begin, separate and end texts:
  *
  *     classify   start text extract
  *     entail     start premise delimiter hypothesis extract
- *     similar    the same of both texts, in either order
+ *     similar    start text delimiter other extract, and the same with the texts swapped
  *     choose     start context delimiter choice extract, once for each choice
  */
 import type { Example } from "../data/examples.ts";
@@ -14,42 +15,46 @@ import type { GPT } from "../gpt.ts";
 import { RandomGenerator } from "../random/mod.ts";
 import type { EncodeOptions, Tokenizer } from "../tokenizer/tokenizer.ts";
 
-/** What a head is asked: which labels a text has, or a pair; how two texts compare; or which choice goes on. */
+/**
+ * What a head predicts: labels of a text or a pair (`classify`), labels of a premise with a hypothesis (`entail`),
+ * labels of two texts in either order (`similar`), or which choice continues a context (`choose`).
+ */
 export type HeadKind = "classify" | "entail" | "similar" | "choose";
 
-/** GPT-1's three tokens, by their ids. */
+/** The ids of GPT-1's three special tokens. */
 export interface InputTokens {
   /** Begins a sequence. */ readonly start: number;
-  /** Stands between two texts. */ readonly delimiter: number;
-  /** Ends a sequence: its hidden state is what the head sees. */ readonly extract: number;
+  /** Separates two texts. */ readonly delimiter: number;
+  /** Ends a sequence. Its hidden state is the head's input. */ readonly extract: number;
 }
 
-/** How rows become tokens. */
+/** Options of {@linkcode inputsOf}. */
 export interface InputOptions {
-  /** What the head is asked. */ readonly kind: HeadKind;
-  /** The model's. */ readonly tokenizer: Pick<Tokenizer, "encode">;
-  /** Of a sequence at most, in tokens. */ readonly maxLength: number;
-  /** Which end of a longer text stays; default `keep_start`. */ readonly truncation?: "keep_start" | "keep_end";
-  /** What special tokens in texts are; default: tokens, as transformers takes them. */ readonly special?:
-    EncodeOptions;
-  /** GPT-1's, which `entail` and `similar` need; without them, transformers' form. */ readonly tokens?: InputTokens;
+  /** What the head predicts. */ readonly kind: HeadKind;
+  /** The model's tokenizer. */ readonly tokenizer: Pick<Tokenizer, "encode">;
+  /** Maximum tokens in a sequence. */ readonly maxLength: number;
+  /** Which part of a text that is too long remains. Default: `keep_start`. */
+  readonly truncation?: "keep_start" | "keep_end";
+  /** How special tokens in texts are encoded. Default: as tokens, as in transformers. */
+  readonly special?: EncodeOptions;
+  /** GPT-1's tokens, required by `entail` and `similar`. Default: transformers' form. */ readonly tokens?: InputTokens;
 }
 
-/** A row with a label, or with choices. */
+/** A row of data: a text with a label, or a context with choices. */
 export type HeadExample = Extract<Example, { readonly kind: "label" | "choice" }>;
 
-/** The sequences of a row. */
+/** The token sequences of a row. */
 export interface Inputs {
-  /** One, two for `similar`, or one for each choice. */ readonly sequences: readonly Int32Array[];
-  /** Whether the end of a text was cut off. */ readonly cut: boolean;
+  /** One sequence; two for `similar`; one for each choice for `choose`. */ readonly sequences: readonly Int32Array[];
+  /** Whether a text was truncated. */ readonly cut: boolean;
 }
 
 /**
- * The tokens of a row. A sequence that is longer than `maxLength` is cut at its end, or at its beginning. In GPT-1's form each of two
- * texts is cut to half of the room. In transformers' form two texts are cut as one; of a context with its choice the context is cut,
- * and the choice where it is longer than half of the room.
+ * Encodes a row. A sequence longer than `maxLength` is truncated at the end, or at the beginning with `keep_end`. In
+ * GPT-1's form, each of two texts is truncated to half of the room. In transformers' form, two texts are truncated as
+ * one; for `choose` the context is truncated, and the choice only if it is longer than half of the room.
  *
- * @throws {DataError} when the row has not the texts that the kind needs, or none that has a token
+ * @throws {DataError} when the row lacks a text that the kind needs, or a sequence would have no token
  */
 export function inputsOf(
   example: HeadExample | Omit<HeadExample, "label">,
@@ -109,20 +114,20 @@ export function inputsOf(
       `${where}: ${kind} needs ${kind === "choose" ? "a context with choices" : "a text with a label"}`,
     );
   }
-  if (row.choices && row.choices.length < 2) throw new DataError(`${where}: there are no two choices to choose from`);
+  if (row.choices && row.choices.length < 2) throw new DataError(`${where}: expected two or more choices`);
   const sequences = of[kind]();
   if (sequences.some(({ length }) => length === 0)) throw new DataError(`${where}: the text has no token`);
   return { sequences, cut };
 }
 
-/** GPT-1's names of its three tokens: start, delimiter, extract. */
+/** GPT-1's three special tokens: start, delimiter, extract. */
 export const INPUT_TOKENS = ["_start_", "_delimiter_", "_classify_"] as const;
 
 /**
- * Adds GPT-1's three tokens to a tokenizer that has not got them, and their embeddings to its model, from N(0, 0.02). Before an
- * optimizer is made.
+ * Adds GPT-1's three tokens to a tokenizer, if it lacks them, and their embeddings, drawn from N(0, 0.02), to the
+ * model. Call it before you create an optimizer.
  *
- * @returns the tokenizer with them, and their ids
+ * @returns the tokenizer with the three tokens, and their ids
  * @throws {ConfigError} when the embeddings are not stored in f32
  */
 export function addInputTokens(
@@ -141,7 +146,7 @@ export function addInputTokens(
   return { tokenizer: more, tokens: inputTokens(more) };
 }
 
-/** The ids of GPT-1's three tokens. @throws {DataError} when the tokenizer has not got them */
+/** The ids of GPT-1's three tokens. @throws {DataError} when the tokenizer lacks one of them */
 export function inputTokens({ specialTokens }: Pick<Tokenizer, "specialTokens">): InputTokens {
   const [start, delimiter, extract] = INPUT_TOKENS.map((token) => specialTokens?.get(token));
   if (start !== undefined && delimiter !== undefined && extract !== undefined) return { start, delimiter, extract };

@@ -1,18 +1,18 @@
-/** What labels in data are to a head: names of classes, of which one or several hold, or numbers. */
+/** Interprets the labels in data: as names of classes, one or several for each row, or as numbers to predict. */
 import { numbered, type ProblemType } from "../checkpoint/hugging_face_heads.ts";
 import type { Label } from "../data/examples.ts";
 import { DataError } from "../errors.ts";
 
-/** What the scores of a head mean. */
+/** The meaning of a head's scores. */
 export interface Labelling {
-  /** Of what kind they are. */ readonly problemType: ProblemType;
-  /** The name of each score, transformers' `id2label`. */ readonly labels: readonly string[];
+  /** One label, several labels, or regression. */ readonly problemType: ProblemType;
+  /** The name of each score: transformers' `id2label`. */ readonly labels: readonly string[];
 }
 
-/** A label and the place that a message names. */
+/** A label and its place in the data. */
 export interface LabelAt {
-  /** As in "reviews.jsonl, line 12". */ readonly where: string;
-  /** What stands there. */ readonly label: Label;
+  /** The place for messages, such as "reviews.jsonl, line 12". */ readonly where: string;
+  /** The label. */ readonly label: Label;
 }
 
 type Sort = "text" | "number" | "list";
@@ -21,12 +21,13 @@ const sortOf = (label: Label): Sort =>
 const WORDS: Readonly<Record<Sort, string>> = { text: "a name", number: "a number", list: "a list" };
 
 /**
- * Finds out what labels mean. Lists are several labels that hold, or with the type `regression` numbers; names are classes, in
- * the order of their code points; whole numbers are classes from 0, and other numbers a quantity.
+ * Determines the meaning of labels. A name is a class; classes are sorted by code points. A whole number is a class
+ * from 0, and any other number is a quantity to predict (regression). A list holds several classes, or for regression
+ * several quantities.
  *
- * @param all labels of the rows to train on
- * @param given what is known: of what type they are, or the names of a model that has a head already; and labels of `others`, rows
- * to evaluate on, which have to be written in the same way
+ * @param all the labels of the rows to train on
+ * @param given the problem type, and the label names of an existing head, if they are known; `others` are the labels of
+ *   the rows to evaluate on, which must have the same form
  * @throws {DataError} when labels are of mixed types, out of range, not finite, or more classes than the given names
  */
 export function labellingOf(
@@ -48,7 +49,7 @@ export function labellingOf(
   );
   const numeric = typeof flat[0]?.one === "number";
   for (const { one, where } of flat) {
-    if ((typeof one === "number") !== numeric) throw new DataError(`${where}: labels are names here and numbers there`);
+    if ((typeof one === "number") !== numeric) throw new DataError(`${where}: labels must be all names or all numbers`);
     if (numeric && !Number.isFinite(one)) throw new DataError(`${where}: the label ${one} is not a finite number`);
   }
   const fractional = numeric && flat.some(({ one }) => !Number.isInteger(one));
@@ -56,14 +57,16 @@ export function labellingOf(
     (fractional ? "regression" : sort === "list" ? "multi_label_classification" : "single_label_classification");
   if (problemType === "regression") return { problemType, labels: labels ?? numbered(widthOf(all)) };
   if (sort === "list" && problemType === "single_label_classification") {
-    throw new DataError(`${first.where}: the label is a list, and of a single label there is one`);
+    throw new DataError(
+      `${first.where}: the label is a list; expected a single label, because the problem type is ${problemType}`,
+    );
   }
   const found = numeric
     ? numbered(classesOf(flat))
     : [...new Set(flat.map(({ one }) => String(one)))].sort(byCodePoint);
   if (!labels) {
     if (found.length > 1 || problemType !== "single_label_classification") return { problemType, labels: found };
-    throw new DataError(`all rows have the label ${show(first.label)}: there is nothing to tell apart`);
+    throw new DataError(`all rows have the label ${show(first.label)}; expected two different labels or more`);
   }
   if (found.length > labels.length) {
     throw new DataError(
@@ -74,9 +77,10 @@ export function labellingOf(
 }
 
 /**
- * A row's label as the loss takes it: the number of its class; or a number for each label, 1 where it holds, or the quantities.
+ * A row's label in the form that the loss takes: the index of its class; or for several labels a 0 or 1 for each label;
+ * or for regression the quantities.
  *
- * @throws {DataError} when it is not one of the labels, naming the row
+ * @throws {DataError} when the label is not one of the labels; the message names the row
  */
 export function labelNumbers(
   { label, where }: LabelAt,
@@ -116,7 +120,9 @@ function classesOf(flat: readonly { one: string | number | boolean; where: strin
   let most = 0;
   for (const { one, where } of flat) {
     if (!Number.isInteger(one) || (one as number) < 0 || (one as number) >= 2 ** 20) {
-      throw new DataError(`${where}: the label ${one} is not the number of a class; those are whole numbers from 0`);
+      throw new DataError(
+        `${where}: the label ${one} is not the number of a class; expected a whole number from 0 to ${2 ** 20 - 1}`,
+      );
     }
     most = Math.max(most, one as number);
   }

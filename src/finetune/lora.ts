@@ -189,7 +189,7 @@ function free(tensor: Tensor): void {
   tensor.dispose();
 }
 
-/** The fields that may hold wrappers: those of linear layers, and that of the token embeddings. */
+/** The fields that may hold wrappers: the fields of linear layers and of the token embeddings. */
 function* wrapperPlaces(model: GPT): Generator<Place> {
   yield* linearPlaces(model);
   const { transformer } = model;

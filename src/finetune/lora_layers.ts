@@ -1,6 +1,7 @@
 /**
- * What an adapter puts round the layers of a model: a pair of small matrices round a linear layer, and rows of some tokens round the
- * token embeddings and a head that is tied to them. The layers of the base stay as they are, in whatever type they are stored.
+ * The wrappers that an adapter puts around layers of a model: two small matrices for a linear layer, and trained rows of
+ * some tokens for the token embeddings and a head tied to them. The wrapped layers are not changed and may have any
+ * storage type.
  */
 import { accumulate } from "../../kernels/accumulate/kernel.ts";
 import { matmulNN } from "../../kernels/matmul/kernel.ts";
@@ -24,28 +25,28 @@ import type { RandomGenerator } from "../random/mod.ts";
 export interface Wrapper<Base extends Module = Module> extends Module {
   base_layer: Base;
   enabled: boolean;
-  /** Adds what it computes to the base, for good. */
+  /** Adds the adapter's change to the base's weight, permanently. */
   merge(): void;
-  /** Its own parameters, by what follows the path in their names. */
+  /** The wrapper's own parameters, under their names after the layer's path. */
   own(): [name: string, tensor: Tensor][];
 }
 
-/** A linear layer with an adapter; the names are PEFT's. */
+/** A linear layer with a LoRA adapter. Field names are PEFT's. */
 export class LoraLinear extends Module {
-  /** Of the adapter's input. */ readonly lora_dropout: Dropout;
+  /** Dropout of the adapter's input. */ readonly lora_dropout: Dropout;
   /** (r, in) */ readonly lora_A: Linear;
   /** (out, r) */ readonly lora_B: Linear;
-  /** What B · A is multiplied by. */ readonly scaling: number;
-  /** Whether the adapter adds anything now. */ enabled = true;
+  /** Factor of B · A. */ readonly scaling: number;
+  /** Whether the adapter is applied. */ enabled = true;
 
-  /** Puts an adapter round a layer, or round one that has an adapter already. */
+  /** Wraps a layer, which may be wrapped by an adapter already. */
   constructor(
-    /** What it is put round. */ public base_layer: Linear,
+    /** The wrapped layer. */ public base_layer: Linear,
     { rank, scaling, dropout, generator, noise }: {
       rank: number;
       scaling: number;
       dropout: number;
-      /** Draws the weights; without, they are left undefined. */ generator?: RandomGenerator;
+      /** Draws the weights. If undefined, they are not initialised. */ generator?: RandomGenerator;
       noise: GPT["noise"];
     },
   ) {
@@ -55,7 +56,7 @@ export class LoraLinear extends Module {
     this.scaling = scaling;
     this.lora_dropout = new Dropout(dropout, noise);
     const options = { device, bias: false, initialize: generator !== undefined, generator };
-    this.lora_A = new Linear(inner, rank, options); // as PEFT: both layers draw, then A is drawn again
+    this.lora_A = new Linear(inner, rank, options); // as in PEFT, both layers draw weights, then A is drawn again
     this.lora_B = new Linear(rank, out, options);
     const [A, B] = [this.lora_A.weight.storage, this.lora_B.weight.storage], bound = 1 / Math.sqrt(inner);
     if (generator) {
@@ -65,20 +66,20 @@ export class LoraLinear extends Module {
     if (!base_layer.training) this.eval();
     scope.keepAll();
   }
-  /** The base's. */ get weight(): Tensor {
+  /** The base's weight. */ get weight(): Tensor {
     return this.base_layer.weight;
   }
-  /** The base's. */ get bias(): Tensor | undefined {
+  /** The base's bias. */ get bias(): Tensor | undefined {
     return this.base_layer.bias;
   }
-  /** base(x) + scaling · B · A · dropout(x); x (…, in), and the result (…, out). */
+  /** Computes base(x) + scaling · B · A · dropout(x): (…, in) to (…, out). */
   forward(x: Tensor): Tensor {
     const { base_layer, lora_dropout, lora_A: { weight: A }, lora_B: { weight: B }, scaling } = this;
     if (!this.enabled) return base_layer.forward(x);
     using scope = x.device.scope();
     return scope.keep(addLowRank(base_layer.forward(x), lora_dropout.forward(x), { A, B, scaling }));
   }
-  /** @internal Adds scaling · B · A to the base, for good. */
+  /** @internal Adds scaling · B · A to the base's weight, permanently. */
   merge(): void {
     const { lora_A: { weight: A }, lora_B: { weight: B }, weight, scaling } = this;
     addProduct(weight, noGrad(() => mul(B, A.device.tensor([scaling], []))), A);
@@ -90,14 +91,14 @@ export class LoraLinear extends Module {
 }
 
 /**
- * Rows of tokens that are trained beside a table that is not: row i of `rows` stands for that of the i-th token. With D, the rows
- * less those of the base, and E, which has a row for each token of the vocabulary and a one where it is the i-th of these, the
- * table is W + E · D.
+ * Trained embeddings of n tokens, for a table W (V, C) that is frozen: row i of `rows` replaces the row of the i-th
+ * token. With D = rows − the tokens' rows in W, and E (V, n), where E[id, i] = 1 if id is the i-th token and 0
+ * otherwise, the effective table is W + E · D.
  */
 export class TunedRows extends Module {
   /** (n, C) */ readonly rows: Tensor;
-  /** (n, C) of the base. */ readonly #original: Tensor;
-  /** (V, n) */ readonly #marks: Tensor;
+  /** (n, C): the rows of the base. */ readonly #original: Tensor;
+  /** E, (V, n). */ readonly #marks: Tensor;
 
   constructor({ weight }: { readonly weight: Tensor }, ids: readonly number[]) {
     super();
@@ -111,10 +112,10 @@ export class TunedRows extends Module {
     this.#marks = device.tensor(marks, [V, n]);
     for (const kept of [this.#original, this.rows, this.#marks]) scope.keep(kept);
   }
-  /** E. */ get marks(): Tensor {
+  /** E, (V, n). */ get marks(): Tensor {
     return this.#marks;
   }
-  /** D. */ get change(): Tensor {
+  /** D, (n, C). */ get change(): Tensor {
     return sub(this.rows, this.#original);
   }
   override dispose(): void {
@@ -124,7 +125,7 @@ export class TunedRows extends Module {
   }
 }
 
-/** The token embeddings, or the head that they are tied to, with rows of their own for some tokens. */
+/** The token embeddings, or the head tied to them, with trained rows for some tokens. */
 export class TunedTokens extends Module implements Wrapper<Embedding | Linear> {
   enabled = true;
 
@@ -138,7 +139,7 @@ export class TunedTokens extends Module implements Wrapper<Embedding | Linear> {
   get bias(): Tensor | undefined {
     return this.base_layer.bias;
   }
-  /** Vectors of ids (…), or of a head logits of x (…, C). */
+  /** Embeddings: ids (…) to vectors (…, C). Head: states (…, C) to logits (…, V). */
   forward(input: Tensor): Tensor {
     const { base_layer, token_adapter } = this;
     if (!this.enabled) return base_layer.forward(input);
@@ -148,7 +149,7 @@ export class TunedTokens extends Module implements Wrapper<Embedding | Linear> {
     return scope.keep(add(y, matmul(embedding(input, marks), change)));
   }
   merge(): void {
-    if (this.isHead) return; // the same table
+    if (this.isHead) return; // tied: the wrapper of the token embeddings merges the shared table
     const { marks, change } = this.token_adapter;
     addProduct(this.weight, marks, change);
   }
@@ -157,13 +158,13 @@ export class TunedTokens extends Module implements Wrapper<Embedding | Linear> {
   }
 }
 
-/** weight += a · b */
+/** Computes weight += a · b. */
 function addProduct(weight: Tensor, a: Tensor, b: Tensor): void {
   const [M, K] = a.shape, [, N] = b.shape;
   launch(matmulNN, { a: a.alias([1, M, K]), b: b.alias([1, K, N]), c: weight.alias([1, M, N]) });
 }
 
-/** A tensor in f32, row by row, that can be trained. */
+/** A copy of a tensor in f32 and row-major order, which can be trained. */
 export function copyOf(tensor: Tensor): Tensor {
   const { device, size, shape } = tensor;
   if (!untrainable(tensor.storage)) return launch(accumulate, { x: tensor.alias([size]) }).sum.alias(shape);

@@ -11,7 +11,7 @@ const ROWS_AT_ONCE = 1000;
 
 /**
  * Packs rows into bins, longest row first. A row goes into the bin with the least sufficient room; of several such
- * bins, into the one that has had this room for longest. If no bin has enough room, the row starts a new one.
+ * bins, into the bin that has had this room for longest. If no bin has enough room, the row starts a new one.
  *
  * @param lengths the rows' lengths in tokens; an empty row is left out, and a row longer than `maxLength` fills a bin
  * @param maxLength tokens in a bin

@@ -42,8 +42,8 @@ export interface PolicyLossInputs {
   /** log π_ref, if β is not 0. */ readonly reference?: Tensor;
   /** −A, (B, 1). */ readonly against: Tensor;
   /** The weight of each term; (B, 1) if ratios are of texts. */ readonly share: Tensor;
-  /** For ratios of texts, the weight of a token: 1 / n for a mean over n tokens, 1 for a sum. */ readonly pool?:
-    Tensor;
+  /** For ratios of texts, the weight of a token: 1 / n for a mean over n tokens, 1 for a sum. */
+  readonly pool?: Tensor;
   /** The weight of a token in means over tokens. */ readonly mean: Tensor;
   /** The weight of a ratio in the share that is clipped below 1 − ε_low; (B, 1) if ratios are of texts. */
   readonly low: Tensor;

@@ -79,9 +79,8 @@ const EVALUATED = ["objective/scores", "objective/kl", LENGTHS] as const;
  * ```
  */
 export class ProximalPolicy extends RolloutTask {
-  /** The task's name and settings; a checkpoint can be resumed only if they are equal. */ readonly config: NonNullable<
-    Task["config"]
-  >;
+  /** The task's name and settings; a checkpoint can be resumed only if they are equal. */
+  readonly config: NonNullable<Task["config"]>;
   /** The value function. */ override readonly module: ValueFunction;
   /** TRL's names of the measures of an update. */ readonly measures: readonly string[];
   /** The measures that a progress line shows. */

@@ -1,4 +1,7 @@
-/** One iteration of PPO on the host: completions, log-probabilities and values of them, the arrays of its updates, and its JSON. */
+/**
+ * The data of a PPO iteration on the host: completions, their log-probabilities and values, arrays for updates, and
+ * JSON.
+ */
 import { CheckpointError } from "../errors.ts";
 import { isObject } from "../files/files.ts";
 import type { BatchArray } from "../train/task.ts";
@@ -7,28 +10,31 @@ import type { ProximalBatch } from "./ppo_loss.ts";
 import type { Returns, ScoredText } from "./returns.ts";
 import { type Rollout, rolloutsFromJSON, rolloutsToJSON } from "./rollouts.ts";
 
-/** Completions that are being learned from. */
+/** The completions of an iteration, and what updates learn from. */
 export interface Iteration {
   /** Prompts and completions. */ readonly rollouts: readonly Rollout[];
-  /** Log-probabilities, values and score of each. */ readonly texts: readonly ScoredText[];
-  /** Advantages and returns of each. */ readonly returns: readonly Returns[];
+  /** Each completion's log-probabilities, values and score. */ readonly texts: readonly ScoredText[];
+  /** Each completion's advantages and returns. */ readonly returns: readonly Returns[];
 }
 
-/** Tokens of a completion. */
+/** The mean number of tokens in a completion. */
 export const LENGTHS = "completions/mean_length";
 
-/** The sum of what `of` makes of values. */
+/** The sum of `of(value)` over `values`. */
 export function total<T>(values: Iterable<T>, of: (value: T) => number): number {
   let sum = 0;
   for (const value of values) sum += of(value);
   return sum;
 }
 
-/** Nats that a completion is away from the reference. */
+/** The mean KL of a completion to the reference, in nats. */
 export const meanKl = ({ returns }: Pick<Iteration, "returns">): number =>
   total(returns, ({ kl }) => total(kl, (nats) => nats)) / returns.length;
 
-/** Means over completions, as TRL names them; `objective/entropy` is estimated by −log π of what was sampled, summed over a text. */
+/**
+ * Means over completions, under TRL's names. `objective/entropy` is estimated by −log π of the sampled tokens, summed
+ * per text.
+ */
 export function iterationMeasures({ rollouts, texts, returns }: Iteration, klCoef: number): Record<string, number> {
   const kl = meanKl({ returns }),
     mean = <T>(values: Iterable<T>, of: (value: T) => number) => total(values, of) / rollouts.length;
@@ -44,16 +50,19 @@ export function iterationMeasures({ rollouts, texts, returns }: Iteration, klCoe
   };
 }
 
-/** How {@linkcode updateArrays} makes a micro-batch. */
+/** Options of {@linkcode updateArrays}. */
 export interface UpdateOptions {
-  /** Rows. */ readonly batchSize: number;
-  /** To which they are padded. */ readonly lengths: readonly number[];
-  /** Of the model. */ readonly vocabSize: number;
+  /** Rows in a micro-batch. */ readonly batchSize: number;
+  /** The lengths that rows can be padded to. */ readonly lengths: readonly number[];
+  /** The model's vocabulary. */ readonly vocabSize: number;
   /** Tokens in all micro-batches of the update. */ readonly tokens: number;
-  /** Values that are learned in all of them. */ readonly places: number;
+  /** Values in all micro-batches of the update. */ readonly places: number;
 }
 
-/** Numbers of a micro-batch of some completions of an iteration, each (B, T); what stands at a token is of the one after it. */
+/**
+ * The numbers of a micro-batch, each (B, T). The number at position t belongs to token t + 1, which position t
+ * predicts.
+ */
 export function updateNumbers(
   { rollouts, texts, returns }: Iteration,
   rows: ArrayLike<number>,
@@ -75,7 +84,7 @@ export function updateNumbers(
   };
 }
 
-/** A micro-batch as the trainer takes it. */
+/** The arrays of a micro-batch of an update. */
 export function updateArrays(
   iteration: Iteration,
   rows: ArrayLike<number>,
@@ -89,7 +98,10 @@ export function updateArrays(
   };
 }
 
-/** Completions, with their log-probabilities, values and scores, as JSON for state.json; advantages are computed from these again. */
+/**
+ * Completions with log-probabilities, values and scores as JSON, for state.json. Advantages are computed again from
+ * them.
+ */
 export const iterationToJSON = ({ rollouts, texts }: Iteration): Record<"rollouts" | "texts", unknown[]> => ({
   rollouts: rolloutsToJSON(rollouts),
   texts: texts.map(({ logprobs, reference, values, score }) => ({
@@ -100,7 +112,10 @@ export const iterationToJSON = ({ rollouts, texts }: Iteration): Record<"rollout
   })),
 });
 
-/** And back. @throws {CheckpointError} when it is not of `count` completions with a number for each token; `path` is the file's */
+/**
+ * Completions from JSON.
+ * @throws {CheckpointError} when there are not `count` completions with numbers for each token; `path` is the file's
+ */
 export function iterationFromJSON(
   { rollouts, texts }: Readonly<Record<string, unknown>>,
   { count, path }: { readonly count: number; readonly path: string },

@@ -1,14 +1,15 @@
 /**
- * PPO's loss of a batch of texts (Schulman et al. 2017, "Proximal policy optimization algorithms", arXiv:1707.06347, equation 7, with
- * the clipped values of OpenAI's baselines and TRL). With ratio = exp(log π − log π_old), advantages A, returns R and what the values
- * were, V:
+ * PPO's loss (Schulman et al. 2017, "Proximal policy optimization algorithms", arXiv:1707.06347, equation 7, with the
+ * clipped value loss of OpenAI's baselines and TRL). With ratio = exp(log π − log π_old), advantages A, returns R, the
+ * current values v and the values V from when the texts were sampled:
  *
  *     policy = mean of max(−A · ratio, −A · clip(ratio, 1 − ε, 1 + ε))
  *     value  = ½ mean of max((v − R)², (clip(v, V − ε_v, V + ε_v) − R)²)
  *     loss   = policy + c · value
  *
- * A mean over an update's tokens is a sum of what each micro-batch has of it: every token brings its share of the mean, 0 where it does
- * not count. So micro-batches may be of any lengths (TRL gives each the same weight, however few its tokens are).
+ * Means are over all tokens of an update. Each token has a share, its weight in the mean (0 if it does not count), and
+ * a mean is the sum over micro-batches of share times value. So micro-batches may have different numbers of tokens (TRL
+ * weights micro-batches equally, however few tokens they have).
  */
 import { equal } from "../../kernels/binary/kernel.ts";
 import { noGrad } from "../engine/autograd.ts";
@@ -24,7 +25,7 @@ import { sub } from "../ops/sub.ts";
 import { sum } from "../ops/sum.ts";
 import type { LossAndOutputs } from "../train/task.ts";
 
-/** Names of what {@linkcode proximalLoss} measures, as TRL's PPOTrainer has them. */
+/** The names of {@linkcode proximalLoss}'s measures in TRL's PPOTrainer. */
 export const PROXIMAL_MEASURES = [
   "loss/policy_avg",
   "loss/value_avg",
@@ -35,33 +36,33 @@ export const PROXIMAL_MEASURES = [
   "val/ratio",
 ] as const;
 
-/** What policy and value function say now; each f32 (B, T). */
+/** The outputs of the policy and the value function with their current weights; each f32 (B, T). */
 export interface ProximalPass {
-  /** log π of the token that follows each. */ readonly logprobs: Tensor;
-  /** Of the policy's distribution after each token, in nats. */ readonly entropy: Tensor;
-  /** What is expected after each token. */ readonly values: Tensor;
+  /** log π of each position's next token. */ readonly logprobs: Tensor;
+  /** Entropy of each position's next-token distribution, in nats. */ readonly entropy: Tensor;
+  /** v: the value after each position. */ readonly values: Tensor;
 }
 
-/** What was said when the texts were sampled, and came of it; each f32 (B, T). */
+/** Numbers from when the texts were sampled, and what was computed from them; each f32 (B, T). */
 export interface ProximalBatch {
   /** log π_old. */ readonly logprobs: Tensor;
   /** V. */ readonly values: Tensor;
-  /** A */ readonly advantages: Tensor;
-  /** R */ readonly returns: Tensor;
-  /** Each token's share of the policy's mean. */ readonly policyShares: Tensor;
-  /** And of the values' mean. */ readonly valueShares: Tensor;
+  /** A. */ readonly advantages: Tensor;
+  /** R. */ readonly returns: Tensor;
+  /** Each token's share of the mean of the policy's loss. */ readonly policyShares: Tensor;
+  /** Each value's share of the mean of the value loss. */ readonly valueShares: Tensor;
 }
 
-/** How far an update may go; the defaults are TRL's. */
+/** How far one update may move policy and values. Defaults are TRL's. */
 export interface ProximalClipping {
-  /** ε: default 0.2. */ readonly clipRange?: number;
-  /** ε_v: default 0.2. */ readonly clipRangeValue?: number;
-  /** c: default 0.1. */ readonly valueCoef?: number;
+  /** ε. Default: 0.2. */ readonly clipRange?: number;
+  /** ε_v. Default: 0.2. */ readonly clipRangeValue?: number;
+  /** c. Default: 0.1. */ readonly valueCoef?: number;
 }
 
 /**
- * PPO's loss, (), and {@linkcode PROXIMAL_MEASURES} of the batch: all of them sums by shares. `policy/approxkl_avg` is ½ mean of
- * (log π − log π_old)², and the two shares of clipped tokens count those whose clipped loss is the greater.
+ * Computes PPO's loss, (), and the {@linkcode PROXIMAL_MEASURES} of the batch. `policy/approxkl_avg` is ½ mean of (log
+ * π − log π_old)². `clipfrac_avg` is the share of tokens whose clipped loss is greater than the loss without clipping.
  */
 export function proximalLoss(
   now: ProximalPass,

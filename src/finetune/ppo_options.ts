@@ -5,22 +5,33 @@ import type { ReturnOptions } from "./returns.ts";
 import type { RolloutTaskOptions } from "./rollout_task.ts";
 import type { ValueFunction } from "./value.ts";
 
-/** How `ProximalPolicy` learns; the defaults are TRL's, unless it says otherwise. */
+/** Options of `ProximalPolicy`. Defaults are TRL's, unless a field says otherwise. */
 export interface ProximalOptions extends RolloutTaskOptions, ReturnOptions, ProximalClipping {
-  /** Micro-batches of an update, as the trainer's `gradientAccumulationSteps`; default 1. */
+  /** Micro-batches in an update; takes the place of the trainer's `gradientAccumulationSteps`. Default: 1. */
   readonly microBatches?: number;
-  /** Updates of an epoch: an iteration has batchSize · microBatches · miniBatches completions. Default 1. */
+  /** Updates in an epoch. An iteration has batchSize · microBatches · miniBatches completions. Default: 1. */
   readonly miniBatches?: number;
-  /** How often an iteration goes over its completions; default 4. */ readonly epochs?: number;
-  /** What the penalty is for leaving. */ readonly reference: NonNullable<RolloutTaskOptions["reference"]>;
-  /** Default: a head on the policy's body. TRL has a model beside it. */ readonly value?: ValueFunction;
-  /** Where the score counts: at the last token, or one place `behind` it where there is room, as in TRL. Default: `end`. */
+  /** How many times an iteration goes over its completions. Default: 4. */ readonly epochs?: number;
+  /** The policy that the KL penalty is measured to. */ readonly reference: NonNullable<
+    RolloutTaskOptions["reference"]
+  >;
+  /** The value function. Default: a head on the policy's body (TRL uses a separate model). */
+  readonly value?: ValueFunction;
+  /**
+   * Where the score counts: at the last token, or `behind` it (one position later, if there is room), as in TRL.
+   * Default: `end`.
+   */
   readonly scoreAt?: "end" | "behind";
-  /** What a completion loses that has no end; default 0. */ readonly missingEndPenalty?: number;
-  /** Nats a text that the penalty is to hold, by changing its coefficient; default: the coefficient stays. */
+  /** Subtracted from the score of a completion that was cut off at `maxNewTokens`. Default: 0. */
+  readonly missingEndPenalty?: number;
+  /** KL per completion, in nats, that an adaptive coefficient aims for. Default: the coefficient is constant. */
   readonly klTarget?: number;
-  /** Completions in which it changes by a fifth at most; default 10000, as Ziegler et al. have it. */
+  /**
+   * Completions over which the adaptive coefficient changes by at most 20 %. Default: 10000, as in Ziegler et al. 2019.
+   */
   readonly klHorizon?: number;
-  /** A text that the policy goes on learning, blocks of the model's size, `batchSize` in a micro-batch; and what its loss counts. */
+  /**
+   * PPO-ptx: a text that updates also learn, in `batchSize` blocks per micro-batch, and the weight `coef` of its loss.
+   */
   readonly pretraining?: { readonly tokens: Tokens; readonly coef: number; readonly batchSize: number };
 }

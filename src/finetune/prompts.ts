@@ -1,50 +1,50 @@
-/** Prompts to a policy, and scores of what it answers. */
+/** Prompts for a policy, and scores of its completions. */
 import type { Words } from "../data/examples.ts";
 import type { Reward, Sample } from "./rewards.ts";
 import type { Rollout } from "./rollouts.ts";
 
-/** What a policy is to answer. */
+/** A prompt that a policy completes. */
 export interface RolloutPrompt {
-  /** Its tokens, one or more. */ readonly ids: Int32Array;
-  /** As it stands in the data: a text, or the turns of a conversation. */ readonly prompt: Words;
-  /** Other columns of its row, for rewards. */ readonly more?: Readonly<Record<string, unknown>>;
+  /** The prompt's tokens, at least one. */ readonly ids: Int32Array;
+  /** The prompt in the data: a text, or the messages of a conversation. */ readonly prompt: Words;
+  /** Further columns of the prompt's row, for rewards. */ readonly more?: Readonly<Record<string, unknown>>;
 }
 
-/** Prompts to learn on, and to be judged by. */
+/** Prompts for training and for evaluation. */
 export interface PromptSplits {
   /** One or more. */ readonly train: readonly RolloutPrompt[];
   /** One or more. */ readonly val: readonly RolloutPrompt[];
 }
 
-/** A completion to be shown. */
+/** A sample of the policy's completions, for display. */
 export interface RolloutSample {
-  /** What it answers. */ readonly prompt: RolloutPrompt;
-  /** Its text, without the token that ends it. */ readonly completion: string;
-  /** Of all rewards. */ readonly reward: number;
+  /** The prompt. */ readonly prompt: RolloutPrompt;
+  /** The completion's text, without its end token. */ readonly completion: string;
+  /** The weighted sum of all rewards. */ readonly reward: number;
 }
 
-/** What a rollout's completion says, without the token that ends it. */
+/** The text of a rollout's completion, without its end token. */
 export const textOf = (
   { ids, from }: Rollout,
   { decode, eosTokenId }: Pick<ScoreOptions, "decode" | "eosTokenId">,
 ): string => decode(ids.subarray(from, ids.at(-1) === eosTokenId ? ids.length - 1 : ids.length));
 
-/** What {@linkcode scoreRollouts} needs besides the rollouts. */
+/** Options of {@linkcode scoreRollouts}. */
 export interface ScoreOptions {
-  /** By the rollouts' `promptIndex`. */ readonly prompts: readonly RolloutPrompt[];
-  /** One or more. */ readonly rewards: readonly Reward[];
-  /** The text of a completion's tokens. */ readonly decode: (ids: Int32Array) => string;
-  /** The token that ends a completion, and is no part of its text. */ readonly eosTokenId?: number;
-  /** Gives up. */ readonly signal?: AbortSignal;
+  /** The prompts that the rollouts' `promptIndex` refers to. */ readonly prompts: readonly RolloutPrompt[];
+  /** At least one. */ readonly rewards: readonly Reward[];
+  /** Turns a completion's tokens into text. */ readonly decode: (ids: Int32Array) => string;
+  /** The end token of completions, which is not part of their text. */ readonly eosTokenId?: number;
+  /** Aborts scoring. */ readonly signal?: AbortSignal;
 }
 
-/** The rewards of some rollouts, in their order. */
+/** The rewards of rollouts, in the order of the rollouts. */
 export interface RolloutScores {
-  /** Each reward by its weight, summed. */ readonly total: Float64Array;
-  /** By the rewards' names, without weights. */ readonly each: Readonly<Record<string, Float64Array>>;
+  /** The weighted sum of all rewards. */ readonly total: Float64Array;
+  /** Each reward's scores under its name, without its weight. */ readonly each: Readonly<Record<string, Float64Array>>;
 }
 
-/** Scores rollouts by all rewards at once. @throws what a reward throws */
+/** Scores rollouts with all rewards concurrently. @throws what a reward throws */
 export async function scoreRollouts(
   rollouts: readonly Rollout[],
   { prompts, rewards, signal, ...how }: ScoreOptions,

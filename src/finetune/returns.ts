@@ -1,50 +1,51 @@
 /**
- * Rewards, advantages and returns of the tokens of a sampled text, from a score of the whole text: a penalty for leaving the
- * reference policy, generalised advantage estimation, whitening. Plain numbers in 64-bit floats on the host: an iteration has
- * thousands of them, not millions.
+ * Computes rewards, advantages and returns of a sampled text's tokens from a score of the whole text: a penalty for the
+ * distance from the reference policy, generalised advantage estimation, and whitening. Computed on the host in f64,
+ * because an iteration has thousands of numbers, not millions.
  *
- * Stiennon et al. 2020, "Learning to summarize from human feedback", arXiv:2009.01325; Schulman et al. 2016, "High-dimensional
- * continuous control using generalized advantage estimation", arXiv:1506.02438; John Schulman, "Approximating KL divergence",
- * http://joschu.net/blog/kl-approx.html.
+ * Stiennon et al. 2020, "Learning to summarize from human feedback", arXiv:2009.01325; Schulman et al. 2016,
+ * "High-dimensional continuous control using generalized advantage estimation", arXiv:1506.02438; John Schulman,
+ * "Approximating KL divergence", http://joschu.net/blog/kl-approx.html.
  */
 
-/** How far a text's tokens lead away from the reference policy: k1 = log π − log ref, k3 = exp(−k1) − 1 + k1. */
+/** Estimators of the KL to the reference policy at a sampled token: k1 = log π − log ref, k3 = exp(−k1) − 1 + k1. */
 export type KlEstimator = "k1" | "k3";
 
-/** One sampled text, with log-probabilities and values of its tokens, and its score. */
+/** A sampled text of n tokens: its log-probabilities, values and score. */
 export interface ScoredText {
-  /** log π of each of the n tokens that were sampled, under the policy that sampled them. */
+  /** log π of each of the n tokens, under the policy that sampled them. */
   readonly logprobs: ArrayLike<number>;
-  /** log ref of each. */ readonly reference: ArrayLike<number>;
+  /** log ref of each token. */ readonly reference: ArrayLike<number>;
   /**
-   * What was expected before each token: n numbers; or n + 1, the last of them after the last token, where the score counts one
-   * place after the end.
+   * The value before each token, n numbers. If the score counts one position after the end, n + 1 numbers; the last one
+   * is the value after the last token.
    */
   readonly values: ArrayLike<number>;
-  /** Of the whole text. */ readonly score: number;
+  /** The score of the whole text. */ readonly score: number;
 }
 
-/** How {@linkcode returnsOf} works; the defaults are TRL's. */
+/** Options of {@linkcode returnsOf}. Defaults are TRL's. */
 export interface ReturnOptions {
-  /** What a nat away from the reference costs; default 0.05. */ readonly klCoef?: number;
-  /** Default k1. */ readonly klEstimator?: KlEstimator;
-  /** Share of a reward that is left one token earlier; default 1. */ readonly gamma?: number;
-  /** λ of the advantages: 0 trusts the values, 1 the rewards; default 0.95. */ readonly lambda?: number;
-  /** Whether rewards are divided by their deviation, their mean left as it is; default false. */
+  /** The penalty per nat of KL to the reference. Default: 0.05. */ readonly klCoef?: number;
+  /** The estimator of KL. Default: k1. */ readonly klEstimator?: KlEstimator;
+  /** γ, the discount of rewards per token. Default: 1. */ readonly gamma?: number;
+  /** λ of the advantages: 0 relies on the values, 1 on the rewards. Default: 0.95. */ readonly lambda?: number;
+  /** Whether to divide rewards by their standard deviation, keeping their mean. Default: false. */
   readonly whitenRewards?: boolean;
-  /** Whether advantages have mean 0 and deviation 1; default true. */ readonly whitenAdvantages?: boolean;
+  /** Whether to scale advantages to mean 0 and standard deviation 1. Default: true. */
+  readonly whitenAdvantages?: boolean;
 }
 
-/** What an update needs to know of a text. */
+/** What an update learns from a text of n tokens. */
 export interface Returns {
-  /** How far each token led away from the reference, n numbers in nats. */ readonly kl: Float64Array;
-  /** As many as values. */ readonly rewards: Float64Array;
-  /** Of the n tokens. */ readonly advantages: Float64Array;
-  /** What the values should have been, as many as values: advantages before whitening, plus values. */
+  /** KL to the reference at each of the n tokens, in nats. */ readonly kl: Float64Array;
+  /** The reward at each value's position. */ readonly rewards: Float64Array;
+  /** The advantage of each of the n tokens. */ readonly advantages: Float64Array;
+  /** The targets of the values: advantages before whitening, plus values. */
   readonly returns: Float64Array;
 }
 
-/** How far each token leads away from the reference policy, in nats. */
+/** Estimates the KL to the reference policy at each sampled token, in nats. */
 export function tokenKl(
   logprobs: ArrayLike<number>,
   reference: ArrayLike<number>,
@@ -57,8 +58,8 @@ export function tokenKl(
 }
 
 /**
- * Advantages of the places of one text, from its last to its first: δ_t = r_t + γ V_{t+1} − V_t, A_t = δ_t + γ λ A_{t+1}; nothing is
- * expected after the end. The returns are A + V.
+ * Computes generalised advantages, from a text's last position to its first: δ_t = r_t + γ V_{t+1} − V_t, A_t = δ_t + γ
+ * λ A_{t+1}, where V and A are 0 after the end. The returns are A + V.
  */
 export function generalizedAdvantages(
   rewards: ArrayLike<number>,
@@ -75,10 +76,10 @@ export function generalizedAdvantages(
 }
 
 /**
- * Makes the numbers of some lists, taken together, deviate from their mean by 1: (x − mean) / √(variance + 1e-8), with the variance of
- * a sample (n − 1). A single number deviates by 0.
+ * Scales the numbers of all lists together to standard deviation 1: (x − mean) / √(variance + 1e-8), with the sample
+ * variance (divisor n − 1). A single number becomes 0, or stays as it is if the mean does.
  *
- * @param shiftMean whether the mean becomes 0, or stays as it is
+ * @param shiftMean whether the mean becomes 0 (the default) or is added back
  */
 export function whiten(
   lists: readonly Float64Array[],
@@ -91,8 +92,9 @@ export function whiten(
 }
 
 /**
- * Rewards, advantages and returns of the texts of an iteration. Each token is rewarded with −klCoef · KL; the last place, which is the
- * end token's or the one after it, with the score besides. Whitening takes all texts together.
+ * Computes rewards, advantages and returns of the texts of an iteration. The reward of each token is −klCoef · KL. The
+ * score is added to the reward at the last position, which is the last token's or the position after it. Whitening is
+ * over all texts together.
  *
  * ```ts
  * import { assertAlmostEquals } from "@std/assert";
@@ -125,19 +127,21 @@ export function returnsOf(texts: readonly ScoredText[], options: ReturnOptions =
   }));
 }
 
-/** What {@linkcode adaptedKlCoef} holds to. */
+/** The settings of an adaptive KL penalty, {@linkcode adaptedKlCoef}. */
 export interface AdaptiveKlOptions {
-  /** The first coefficient. */ readonly klCoef: number;
-  /** Nats a text that the policy is to be away from the reference. */ readonly target: number;
-  /** Texts in which the coefficient changes by the error, which is 0.2 at most. */ readonly horizon: number;
+  /** The current coefficient. */ readonly klCoef: number;
+  /** The desired KL per text, in nats. */ readonly target: number;
+  /** Texts over which the coefficient changes by the relative error, which is clipped to ±20 %. */
+  readonly horizon: number;
 }
 
 /**
- * The next coefficient of a KL penalty that holds a target: coef · (1 + e · texts / horizon), e = KL / target − 1 within ±0.2. Ziegler
- * et al. 2019, "Fine-tuning language models from human preferences", arXiv:1909.08593, section 2.2.
+ * Computes the next coefficient of an adaptive KL penalty: coef · (1 + e · texts / horizon), where e = KL / target − 1,
+ * clipped to ±0.2 (Ziegler et al. 2019, "Fine-tuning language models from human preferences", arXiv:1909.08593, section
+ * 2.2).
  *
- * @param kl nats a text, the mean of the last iteration
- * @param texts of the last iteration
+ * @param kl the mean KL per text in the last iteration, in nats
+ * @param texts the number of texts in the last iteration
  */
 export function adaptedKlCoef(
   { klCoef, target, horizon }: AdaptiveKlOptions,

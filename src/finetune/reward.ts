@@ -52,8 +52,8 @@ export interface RewardModellingOptions extends RowOptions {
   /** Prompts in a micro-batch, each with all its texts. */ readonly batchSize: number;
   /** Maximum tokens in a text, at most the model's block size. */ readonly maxLength: number;
   /** c, which pulls the mean score towards 0; 0.01 is usual. Default: 0. */ readonly centering?: number;
-  /** The padding token, which is never pooled. Default: the last token is pooled, whatever it is. */ readonly padTokenId?:
-    number;
+  /** The padding token, which is never pooled. Default: the last token is pooled, whatever it is. */
+  readonly padTokenId?: number;
   /** An existing head with one label. Default: a new head. */ readonly head?: SequenceClassifier;
   /** Draws a new head's weights. */ readonly generator?: RandomGenerator;
 }
@@ -91,9 +91,8 @@ const BINS = 10;
  * ```
  */
 export class RewardModelling extends RowTask {
-  /** The task's name and settings; a checkpoint can be resumed only if they are equal. */ readonly config: NonNullable<
-    Task["config"]
-  >;
+  /** The task's name and settings; a checkpoint can be resumed only if they are equal. */
+  readonly config: NonNullable<Task["config"]>;
   /** The head. */ override readonly module: SequenceClassifier;
   /**
    * TRL's names: the share of pairs in the right order, their mean difference, and minimum, mean and maximum of the

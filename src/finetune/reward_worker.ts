@@ -1,9 +1,9 @@
 /**
- * Runs a function out of a file in a worker that has no permissions: it computes, and neither reads nor writes, nor calls anybody.
+ * Runs a function from a file in a worker without permissions: it cannot access files, the network or the environment.
  *
- * Two workers stand one in the other. The inner one has the function; it is a web worker, for these alone can be without
- * permissions. The outer one is a thread that does not keep the process alive: a web worker in an endless loop would, for Deno ends
- * none that does not listen.
+ * There are two nested workers. The inner one runs the function. It is a web worker, because only web workers can run
+ * without permissions. The outer one is a Node thread, which does not keep the process alive. A web worker in an
+ * endless loop would, because Deno cannot end a web worker that does not return to its event loop.
  */
 import type { Words } from "../data/examples.ts";
 import { ConfigError, TrainingError } from "../errors.ts";
@@ -11,17 +11,17 @@ import { Turns } from "../files/files.ts";
 import { shown } from "../files/shown.ts";
 import { builtin } from "../files/system.ts";
 
-/** A text to be scored. */
+/** A completion to be scored. */
 export interface Sample {
-  /** What the policy was asked. */ readonly prompt: Words;
-  /** What it wrote, without special tokens. */ readonly completion: string;
-  /** The tokens of both, special ones too. */ readonly ids: Int32Array;
-  /** How many of them are the prompt's. */ readonly from: number;
-  /** Whether the policy ended the text itself, rather than run out of room. */ readonly ended: boolean;
-  /** The other columns of the prompt's row. */ readonly more?: Readonly<Record<string, unknown>>;
+  /** The prompt. */ readonly prompt: Words;
+  /** The policy's completion, without special tokens. */ readonly completion: string;
+  /** The tokens of prompt and completion, including special tokens. */ readonly ids: Int32Array;
+  /** The number of tokens in the prompt. */ readonly from: number;
+  /** Whether the completion has its end token, and was not cut off. */ readonly ended: boolean;
+  /** The further columns of the prompt's row. */ readonly more?: Readonly<Record<string, unknown>>;
 }
 
-/** Which sample a message is about. */
+/** The end of an error message, naming the sample's prompt. */
 export const afterPrompt = ({ prompt }: Sample): string => {
   const text = typeof prompt === "string" ? prompt : prompt.at(-1)?.content ?? "";
   return `after the prompt "${shown(text)}"`;
@@ -34,7 +34,7 @@ interface Thread {
   terminate(): Promise<number>;
 }
 
-/** Messages are of the request with a number, and say at which of its samples the function is. */
+/** Messages from the worker. `of` is the number of the request, `at` the index of the sample being scored. */
 type FromWorker =
   | { readonly ready: true }
   | { readonly unusable: string }
@@ -42,12 +42,14 @@ type FromWorker =
   | { readonly of: number; readonly scores: Float64Array }
   | { readonly of: number; readonly at: number; readonly failed: string };
 
-/** The inner worker's text, which imports the file by its literal name: such an import needs no permission. */
+/**
+ * The source of the inner worker. It imports the file by a literal name, because such an import needs no permission.
+ */
 const innerSource = (url: string) =>
   `let score;
 try {
   const { default: found } = await import(${JSON.stringify(url)});
-  if (typeof found !== "function") throw new Error("it exports no function by default");
+  if (typeof found !== "function") throw new Error("its default export is not a function");
   score = found;
   postMessage({ ready: true });
 } catch (error) {
@@ -64,13 +66,13 @@ self.onmessage = async ({ data: { of, samples } }) => {
       if (typeof given !== "number" || !Number.isFinite(given)) return fail("gives " + (typeof given === "string" ? JSON.stringify(given) : given) + ", expected a finite number");
     } catch (error) {
       const message = String(error?.message ?? error).replace(/, run again with .*|\\n.*/s, "");
-      return fail((error?.name === "NotCapable" ? "was refused what it has no permission for: " : "has failed: ") + message);
+      return fail((error?.name === "NotCapable" ? "tried something that it has no permission for: " : "has failed: ") + message);
     }
   }
   postMessage({ of, scores });
 };`;
 
-/** The outer worker's text: passes messages on. */
+/** The source of the outer worker, which passes messages on. */
 const outerSource = (inner: string) =>
   `const { parentPort } = process.getBuiltinModule("node:worker_threads");
 const url = "data:text/javascript," + encodeURIComponent(${JSON.stringify(inner)});
@@ -82,13 +84,13 @@ worker.onerror = (event) => {
 };
 parentPort.on("message", (message) => worker.postMessage(message));`;
 
-/** Seconds that loading may take, at least: of what is imported, some may have to be fetched. */
+/** Minimum time limit for loading, in seconds: imported modules may have to be downloaded. */
 const LOADING = 30;
 
-/** Parts of the time that a call has. */
+/** The time limit of a call is measured in this many ticks of a timer. */
 const TICKS = 20;
 
-/** A function out of a file. The worker is made at the first call, and anew after one that was ended. */
+/** A function from a file. The worker is started at the first call, and again after it was ended. */
 export class RewardWorker implements Disposable {
   readonly #turns = new Turns();
   #thread: Promise<Thread> | undefined;
@@ -96,22 +98,23 @@ export class RewardWorker implements Disposable {
   #request = 0;
 
   /**
-   * Starts nothing yet.
-   * @param path of a module whose default export is the function
-   * @param seconds that a call may take
+   * Does not start the worker yet.
+   * @param path a module whose default export is the function
+   * @param seconds time limit of a call
    */
   constructor(readonly path: string, readonly seconds: number) {}
 
-  /** Starts the worker, so that a file that cannot be used is found out. @throws {ConfigError} */
+  /** Starts the worker. @throws {ConfigError} when the file cannot be used */
   async open(): Promise<void> {
     await (this.#thread ??= this.#start());
   }
 
   /**
-   * What the function gives for each sample, one after the other.
+   * Calls the function for each sample, one after the other.
    *
-   * @throws {TrainingError} naming the prompt, when it fails, gives no finite number, or takes too long: then it has been ended
-   * @throws what `signal` gives for its reason, where it aborts
+   * @throws {TrainingError} naming the prompt, when the function fails, does not return a finite number, or takes too
+   *   long, in which case the worker is ended
+   * @throws the reason of `signal` when it aborts
    */
   score(samples: readonly Sample[], { signal }: { signal?: AbortSignal } = {}): Promise<Float64Array> {
     return this.#turns.take(async () => {
@@ -123,14 +126,14 @@ export class RewardWorker implements Disposable {
         ended.reject(new TrainingError(`The reward function ${this.path} ${what}, ${afterPrompt(samples[at])}`));
       };
       const end = () => (this[Symbol.dispose](), undefined);
-      // A process that stands still, as after Ctrl-Z, misses ticks; by the clock, its functions would be late when it goes on.
+      // Ticks instead of the clock: a suspended process (Ctrl-Z) misses ticks, so its functions do not time out when it continues.
       const timer = setInterval(() => {
         if (++ticks < TICKS) return;
         end();
         fail(`takes more than ${this.seconds} seconds for one completion`);
       }, 1000 * this.seconds / TICKS);
       this.#hear = (message) => {
-        if ("unusable" in message) (end(), fail(`has failed: ${message.unusable}`)); // outside of its own call
+        if ("unusable" in message) (end(), fail(`has failed: ${message.unusable}`)); // an error outside of a call, such as in a timer
         else if ("ready" in message || message.of !== of) return;
         else if ("scores" in message) ended.resolve(message.scores);
         else {
@@ -154,7 +157,7 @@ export class RewardWorker implements Disposable {
 
   async #start(): Promise<Thread> {
     if (!("Deno" in globalThis)) {
-      throw new ConfigError("Reward functions out of files run in Deno alone: elsewhere plainReward takes a function");
+      throw new ConfigError("Reward functions from files run only in Deno; elsewhere, pass a function to plainReward");
     }
     const { Worker } = builtin<{ Worker: new (source: URL) => Thread }>("node:worker_threads");
     const { pathToFileURL } = builtin<{ pathToFileURL(path: string): URL }>("node:url");

@@ -1,6 +1,6 @@
 /**
- * What scores the texts that a policy writes: a model that was trained on preferences, or a function in TypeScript. Several of them
- * are added up with weights.
+ * Rewards: they score the completions of a policy. A reward is a model trained on preferences or a function in
+ * TypeScript. Several rewards are added up with weights.
  */
 import { paddedLengths } from "../data/token_rows.ts";
 import { ConfigError, TrainingError } from "../errors.ts";
@@ -15,27 +15,28 @@ import { afterPrompt, RewardWorker, type Sample } from "./reward_worker.ts";
 
 export type { Sample };
 
-/** Scores texts. */
+/** Scores completions. */
 export interface Reward extends Disposable {
-  /** As reports have it. */ readonly name: string;
-  /** What its scores are multiplied by, before those of several rewards are added up. */ readonly weight: number;
+  /** The name in reports. */ readonly name: string;
+  /** Factor of the scores in the sum of all rewards. */ readonly weight: number;
   /**
-   * A finite number for each sample, before the weight.
-   * @throws {TrainingError} naming the prompt, when there is none
+   * Scores each sample with a finite number, not yet multiplied by the weight.
+   * @throws {TrainingError} when a sample cannot be scored; the message has its prompt
    */
   score(samples: readonly Sample[], options?: { readonly signal?: AbortSignal }): Promise<Float64Array>;
 }
 
-/** How a reward is called, and what it counts. */
+/** The name and weight of a reward. */
 export interface RewardOptions {
-  /** Default: the file's name. */ readonly name?: string;
-  /** Default 1. */ readonly weight?: number;
+  /** Default: the file's name without its extension, or `model`. */ readonly name?: string;
+  /** Default: 1. */ readonly weight?: number;
 }
 
 /**
- * A function of this process as a reward, for what is trusted: {@linkcode RewardFunction} runs what is not.
+ * Makes a reward of a function in this process. Use it for trusted code; {@linkcode RewardFunction} isolates code from
+ * a file.
  *
- * @param score the reward of a sample; finite
+ * @param score returns the reward of a sample, a finite number
  * @example
  * ```ts
  * import { assertEquals } from "@std/assert";
@@ -67,20 +68,21 @@ export function plainReward(name: string, score: (sample: Sample) => number | Pr
 }
 
 /**
- * A function out of a file as a reward. The file is a module whose default export takes the prompt, the completion and the whole
- * {@linkcode Sample}, and gives a number or a promise of one:
+ * A reward function from a file. The file is a module whose default export takes the prompt, the completion and the
+ * whole {@linkcode Sample}, and returns a number or a promise of a number:
  *
  * ```ts ignore
  * import words from "./words.json" with { type: "json" };
  * export default (prompt: string, completion: string): number => words.filter((word) => completion.includes(word)).length;
  * ```
  *
- * It runs in a worker without permissions: it reads and writes nothing and has no network and no environment. What its import
- * statements name is loaded with it, before: modules and, with a type, data. A call that takes too long is given up, and the next one
- * gets another worker; an endless loop goes on in its thread until the process ends. The memory that a function takes is not bounded.
+ * The function runs in a worker without permissions: it cannot access files, the network or the environment. Modules
+ * that it imports, and data imported with a type, are loaded before it runs. A call that takes too long is abandoned,
+ * and the next call gets a new worker; an endless loop keeps running in its thread until the process ends. The memory
+ * of the function is not limited.
  *
- * Deno alone has such workers, with the option `--unstable-worker-options` or `"unstable": ["worker-options"]` in deno.json, without
- * which it ends the process.
+ * Such workers exist only in Deno, with the flag `--unstable-worker-options` or `"unstable": ["worker-options"]` in
+ * deno.json. Without the flag, Deno ends the process.
  *
  * @example
  * ```ts ignore
@@ -100,11 +102,11 @@ export class RewardFunction implements Reward {
   }
 
   /**
-   * Loads the file.
+   * Loads a reward function.
    *
-   * @param path of the module
-   * @param options.seconds that one call may take; default 30, which loading may always take
-   * @throws {ConfigError} when there is no such file, it cannot be loaded, or it exports no function
+   * @param path the module's path
+   * @param options.seconds time limit of one call; default: 30. Loading may take this long too, and at least 30 seconds
+   * @throws {ConfigError} when the file does not exist, cannot be loaded, or does not export a function
    */
   static async open(
     path: string,
@@ -124,16 +126,17 @@ export class RewardFunction implements Reward {
   }
 }
 
-/** A model that scores texts, with what belongs to it: as `loadHead` gives it. */
+/** A model that scores texts, with its head and tokenizer, as `loadHead` returns them. */
 export interface ScoringModel {
-  /** Below the head. */ readonly model: GPT;
-  /** With one label. */ readonly head: Head;
-  /** What the head is. */ readonly description: HeadDescription;
-  /** What the model's ids mean. */ readonly tokenizer: Tokenizer;
+  /** The model below the head. */ readonly model: GPT;
+  /** A head with one label. */ readonly head: Head;
+  /** The head's kind, labels and padding. */ readonly description: HeadDescription;
+  /** The model's tokenizer. */ readonly tokenizer: Tokenizer;
 }
 
 /**
- * A reward model: the score of a text is its one label's, at the text's last token.
+ * A reward model as a reward: the score of a text is the score of the model's single label, read at the text's last
+ * token.
  *
  * @example
  * ```ts
@@ -159,11 +162,11 @@ export class RewardModel implements Reward {
   readonly #batchSize: number;
 
   /**
-   * A reward of a model that is there. It is disposed with the reward.
+   * Creates a reward from a loaded model. Disposing of the reward disposes of the model and its head.
    *
-   * @param options.policy the tokenizer of the texts
-   * @param options.batchSize texts of a pass; default 16
-   * @throws {ConfigError} when the model is not one that gives a number, or has another tokenizer
+   * @param options.policy the policy's tokenizer
+   * @param options.batchSize texts in a pass; default: 16
+   * @throws {ConfigError} when the model is not a reward model, or its tokenizer differs from the policy's
    */
   constructor(
     scoring: ScoringModel,
@@ -215,7 +218,7 @@ export class RewardModel implements Reward {
       `The reward model ${this.name} gives ${found[wrong]}, expected a finite number, ${afterPrompt(samples[wrong])}`,
     );
   }
-  /** Frees what passes take, the head and the model. */
+  /** Frees captured passes, the head and the model. */
   [Symbol.dispose](): void {
     this.#passes[Symbol.dispose]();
     this.#scoring.head.dispose();
@@ -223,7 +226,10 @@ export class RewardModel implements Reward {
   }
 }
 
-/** @internal @throws {ConfigError} when a token of the policy's is another in the vocabulary of `what` */
+/**
+ * @internal Compares tokenizers.
+ * @throws {ConfigError} when one of the policy's tokens is a different token in the model's vocabulary
+ */
 export function checkTokenizer(what: string, own: Tokenizer, policy: Tokenizer): void {
   const refuse = (why: string) => new ConfigError(`${what} has another tokenizer than the policy: ${why}`);
   if (own.vocabSize < policy.vocabSize) {
@@ -235,7 +241,7 @@ export function checkTokenizer(what: string, own: Tokenizer, policy: Tokenizer):
   }
 }
 
-/** None for an id that has no token. */
+/** The text of a token; undefined for an id without a token. */
 function textOf(tokenizer: Tokenizer, id: number): string | undefined {
   try {
     return tokenizer.decode([id]);

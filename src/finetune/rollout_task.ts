@@ -1,8 +1,8 @@
 /**
- * What the tasks have in common whose policies learn from the rewards of what they write. Prompts are taken epoch by
- * epoch; where an iteration cannot be begun, as its reward fails, they are the next ones again. An evaluation has each
- * prompt answered once, from random streams that no update draws from, and its loss is minus the mean reward, so that
- * the best checkpoint has the highest.
+ * Base class of the tasks in which a policy learns from rewards of its own completions. Prompts are taken epoch by
+ * epoch. If an iteration fails to start, for example because a reward fails, its prompts are taken again. An evaluation
+ * completes each prompt once, with random streams that no update uses. Its loss is minus the mean reward, so the best
+ * checkpoint has the highest reward.
  */
 import { Epochs } from "../data/epochs.ts";
 import { paddedLengths } from "../data/token_rows.ts";
@@ -26,54 +26,54 @@ import { type PromptSplits, type RolloutPrompt, type RolloutSample, textOf } fro
 import type { Reward } from "./rewards.ts";
 import { isCount, Roller, type RollOptions, type Rollout, type RolloutOptions } from "./rollouts.ts";
 
-/** How policies write, and what their answers are judged by. */
+/** How completions are written and scored. */
 export interface RolloutTaskOptions
   extends Pick<RolloutOptions, "maxNewTokens" | "temperature" | "eosTokenId" | "slots"> {
-  /** One or more, with names that differ. */ readonly rewards: readonly Reward[];
-  /** The text of a completion's tokens, for rewards. */ readonly decode: (ids: Int32Array) => string;
+  /** At least one; their names must differ. */ readonly rewards: readonly Reward[];
+  /** Turns a completion's tokens into text, for rewards. */ readonly decode: (ids: Int32Array) => string;
   /** Completions in a micro-batch. */ readonly batchSize: number;
   /**
-   * What KL is measured to: a frozen model, or the policy's adapter, which is switched off then; a function is called
-   * at first use.
+   * The reference policy for KL: a frozen model; or the policy's adapter, which is disabled to compute the reference;
+   * or a function that returns the adapter at first use.
    */
   readonly reference?: GPT | Lora | (() => Lora);
-  /** The mean KL of a text, in nats, at which training stops. Default: of PPO 50, else it is not looked at. */
+  /** Training stops if the mean KL per text, in nats, exceeds this. Default: 50 for PPO, no limit for GRPO and RLOO. */
   readonly maxKl?: number;
-  /** Of the order of prompts, of completions and of minibatches. Default 1337. */ readonly seed?: number;
-  /** Whether each epoch has an order of its own. Default true. */ readonly shuffle?: boolean;
+  /** Seed for the order of prompts, completions and minibatches. Default: 1337. */ readonly seed?: number;
+  /** Whether prompts are shuffled, differently in each epoch. Default: true. */ readonly shuffle?: boolean;
 }
 
-/** What prompts of an evaluation were answered. */
+/** The completions of an evaluation. */
 export interface Answers {
-  /** One of each prompt. */ readonly rollouts: readonly Rollout[];
-  /** Their rewards. */ readonly scores: ArrayLike<number>;
-  /** Means over them. */ readonly measured: Measures;
+  /** One for each prompt. */ readonly rollouts: readonly Rollout[];
+  /** The reward of each completion. */ readonly scores: ArrayLike<number>;
+  /** Means over the completions. */ readonly measured: Measures;
 }
 
-/** A task on prompts. What is learned of the answers, its subclasses know. */
+/** A task on prompts. Subclasses define how the policy learns from its completions. */
 export abstract class RolloutTask implements Task, Disposable {
-  /** Completions depend on the weights. */ readonly ahead = false;
-  /** The task's name and settings; a checkpoint can be resumed only if they are equal. */ abstract readonly config:
-    NonNullable<Task["config"]>;
-  /** Of an update, by TRL's names. */ abstract readonly measures: readonly string[];
-  /** In lines of progress. */ abstract readonly shown: readonly string[];
-  /** What is trained besides the model. */ readonly module?: Module;
-  /** Of the last evaluation: the first held-out prompt's completion. */ sample: RolloutSample | undefined;
+  /** False, because completions depend on the weights. */ readonly ahead = false;
+  /** The task's name and settings; a checkpoint can be resumed only if they are equal. */
+  abstract readonly config: NonNullable<Task["config"]>;
+  /** TRL's names of the measures of an update. */ abstract readonly measures: readonly string[];
+  /** The measures that a progress line shows. */ abstract readonly shown: readonly string[];
+  /** Parameters besides the model's, such as a value function. */ readonly module?: Module;
+  /** The completion of the first validation prompt in the latest evaluation. */ sample: RolloutSample | undefined;
   /** Writes completions. @internal */ protected readonly roller: Roller;
-  /** What rows are padded to. @internal */ protected readonly lengths: readonly number[];
+  /** The lengths that rows can be padded to. @internal */ protected readonly lengths: readonly number[];
   readonly #options: RolloutTaskOptions & { readonly seed: number };
   readonly #iteration: { readonly prompts: number; readonly microBatches: number };
   readonly #epochs: Epochs;
 
   /**
-   * A task before its first update.
+   * Creates the task.
    *
-   * @param prompts with room for `maxNewTokens` more in the block size
-   * @param options.counts numbers that have to be whole and above 0, by the names of their options
-   * @param options.iteration how many prompts an iteration takes, and how many micro-batches its updates have
-   * @throws {DataError} when there are no prompts in a part, or one is empty or leaves no room for an answer
-   * @throws {ConfigError} when options are out of their range, or there is no reward
-   * @throws {DeviceError} when there is no room for the keys and values of a text
+   * @param prompts each must leave room for `maxNewTokens` tokens in the block size
+   * @param options.counts options that must be whole numbers above 0, by their names
+   * @param options.iteration how many prompts an iteration takes, and how many micro-batches all its updates have
+   * @throws {DataError} when a split has no prompts, or a prompt is empty or leaves no room for a completion
+   * @throws {ConfigError} when an option is out of its range, or there is no reward
+   * @throws {DeviceError} when the keys and values of not even one completion fit into memory
    */
   protected constructor(
     readonly model: GPT,
@@ -112,7 +112,7 @@ export abstract class RolloutTask implements Task, Disposable {
     return [...this.prompts.train, ...this.prompts.val].reduce((a, b) => b.ids.length > a.ids.length ? b : a);
   }
 
-  /** Micro-batches in an epoch, or in an evaluation of all prompts of a part. */
+  /** The number of micro-batches in an epoch, or in an evaluation of all prompts of a split. */
   microBatches(split: "train" | "val"): number {
     if (split === "val") return Math.ceil(this.prompts.val.length / this.#options.batchSize);
     return Math.ceil(this.prompts.train.length / this.#iteration.prompts) * this.#iteration.microBatches;
@@ -120,10 +120,10 @@ export abstract class RolloutTask implements Task, Disposable {
   /** See {@linkcode Task.draw}. */ abstract draw(options: DrawOptions): AsyncGenerator<MicroBatch>;
   /** See {@linkcode Task.loss}. */
   abstract loss(model: GPT, batch: Readonly<Record<string, Tensor>>): LossAndOutputs;
-  /** What the host knows of the completions that an update learns from, by TRL's names. */
+  /** Measures of the completions that an update learns from, under TRL's names. */
   abstract drawn(): Measures;
 
-  /** Makes an iteration of the next prompts; where that fails, they are the next ones again. @internal */
+  /** Calls `make` with the prompts of the next iteration. If it fails, the same prompts are taken again. @internal */
   protected async begin<T>(make: (prompts: RolloutPrompt[]) => Promise<T>): Promise<T> {
     const before = this.#epochs.state(), { prompts: length } = this.#iteration;
     try {
@@ -134,22 +134,27 @@ export abstract class RolloutTask implements Task, Disposable {
     }
   }
 
-  /** Stops where KL, in nats a text, has run away. @throws {TrainingError} @internal */
+  /** Checks the mean KL per completion, in nats. @throws {TrainingError} when it exceeds `maxKl` @internal */
   protected checkKl(kl: number): void {
     const { maxKl = Infinity } = this.#options;
     if (kl <= maxKl) return;
     throw new TrainingError(
-      `The policy has left its reference: KL is ${kl.toPrecision(3)} nats a text, and the most is ${maxKl}; ` +
-        "a greater weight of KL, a lower learning rate or fewer updates of an iteration may help",
+      `The policy is too far from its reference: KL is ${
+        kl.toPrecision(3)
+      } nats per text, expected at most ${maxKl}; ` +
+        "a larger weight of KL, a lower learning rate or fewer updates per iteration may help",
     );
   }
 
-  /** Names of what {@linkcode answer} measures for an evaluation. @internal */
+  /** Names of the measures that {@linkcode answer} returns for an evaluation. @internal */
   protected abstract readonly judged: readonly string[];
-  /** Answers to prompts, judged. @internal */
+  /** Writes one completion of each prompt, and scores and measures them. @internal */
   protected abstract answer(prompts: readonly RolloutPrompt[], how: RollOptions): Promise<Answers>;
 
-  /** The first `count` micro-batches of prompts, each answered once. */
+  /**
+   * Evaluates the first `count` micro-batches of prompts: writes one completion of each prompt and averages the
+   * rewards.
+   */
   async *evaluate(split: "train" | "val", { count, signal }: DrawOptions): AsyncGenerator<MicroBatch> {
     const { batchSize, seed } = this.#options, first = split === "val" ? this.prompts.train.length : 0;
     const all = this.prompts[split].slice(0, count * batchSize);
@@ -165,16 +170,16 @@ export abstract class RolloutTask implements Task, Disposable {
       yield { weight: prompts.length, arrays: { loss, measured: { values, shape: [values.length] } } };
     }
   }
-  /** What {@linkcode evaluate} has found out. */
+  /** Passes on the loss and measures that {@linkcode evaluate} computed. */
   judge(_: GPT, { loss, measured }: Readonly<Record<string, Tensor>>): LossAndOutputs {
     return { loss, outputs: measured };
   }
-  /** The same by names. */
+  /** Names the measures. */
   measure(outputs: NumberArray): Measures {
     return Object.fromEntries(this.judged.map((name, i) => [name, outputs[i]]));
   }
 
-  /** Of the prompts' tokens of both parts. */
+  /** Identifies the prompts of both splits by their tokens. */
   identity(): Record<keyof PromptSplits, TokensIdentity> {
     const of = (prompts: readonly RolloutPrompt[]) => {
       const all = Int32Array.from(prompts.flatMap(({ ids }) => [...ids]));
@@ -183,11 +188,11 @@ export abstract class RolloutTask implements Task, Disposable {
     return { train: of(this.prompts.train), val: of(this.prompts.val) };
   }
 
-  /** The place among the prompts. */
+  /** The position in the prompts. */
   state(): TaskState {
     return { ...this.#epochs.state(), prompts: this.prompts.train.length };
   }
-  /** Goes on there; with another number of prompts, at the beginning of an epoch. */
+  /** Continues at the saved position, or at the beginning of its epoch if the number of prompts has changed. */
   restore({ epoch, place, prompts }: Readonly<Record<string, unknown>>, path: string): void {
     if (!isCount(prompts)) throw new CheckpointError(`${path} is damaged: prompts is ${prompts}, expected a number`);
     this.#epochs.restore({ epoch, place: prompts === this.prompts.train.length ? place : 0 }, path);
@@ -198,13 +203,13 @@ export abstract class RolloutTask implements Task, Disposable {
    * that they take.
    */
   abstract rehearsal(model: GPT): Task;
-  /** A task that draws the same for every update and evaluation: for the memory that this takes. @internal */
+  /** A task for estimating memory that draws the same micro-batches for every update and evaluation. @internal */
   protected rehearsed(draw: () => MicroBatches, evaluate: () => MicroBatches = draw): Task {
     const { ahead, module, measures } = this, loss: Task["loss"] = (model, batch) => this.loss(model, batch);
     return { ahead, module, measures, draw, evaluate, loss, state: () => ({}), restore() {} };
   }
 
-  /** Frees what completions are written with. The model, rewards and the reference stay. */
+  /** Frees the buffers for writing completions. The model, the rewards and the reference are not freed. */
   [Symbol.dispose](): void {
     this.roller[Symbol.dispose]();
   }

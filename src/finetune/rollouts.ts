@@ -1,9 +1,9 @@
 /**
- * Rollouts: the texts that a policy writes to learn from, with the weights that it has at that moment.
+ * Rollouts: completions that a policy writes with its current weights, to learn from them.
  *
- * They are {@linkcode Rows}, many at once. Each draws from a random stream of its own, which its number in the run and the run's seed
- * decide, so neither the other texts nor how many are written at once change a token of it (on the CPU, where a row's bits do not
- * depend on its neighbours), and a run that goes on in the middle writes what it would have written.
+ * Many are written at once, as {@linkcode Rows}. Each has its own random stream, determined by the run's seed and the
+ * rollout's number in the run. So its tokens depend neither on other rollouts nor on how many are written at once (on
+ * the CPU, where the bits of a row do not depend on its neighbours), and a resumed run writes the same completions.
  */
 import { gib } from "../engine/capacity.ts";
 import { CheckpointError, ConfigError, DeviceError } from "../errors.ts";
@@ -16,43 +16,49 @@ import type { SamplingOptions } from "../../kernels/choose/rules.ts";
 
 /** How a {@linkcode Roller} writes. */
 export interface RolloutOptions extends Pick<SamplingOptions, "topK" | "topP" | "minP" | "repetitionPenalty"> {
-  /** The most tokens of a completion, with the one that ends it. */
+  /** Maximum tokens in a completion, including its end token. */
   readonly maxNewTokens: number;
-  /** Above 0; default 1. */
+  /** Above 0. Default: 1. */
   readonly temperature?: number;
-  /** The token that ends a completion, and is its last. Default: none, and every completion has `maxNewTokens`. */
+  /**
+   * The end token, the last token of a finished completion. Default: none, so every completion has `maxNewTokens`
+   * tokens.
+   */
   readonly eosTokenId?: number;
-  /** How many texts are written at once. Default 64, or as many as half of the memory that is left has room for. */
+  /**
+   * How many completions are written at once. Default: 64, or as many as fit into half of the free memory if they are
+   * fewer.
+   */
   readonly slots?: number;
 }
 
-/** What a policy has written. */
+/** A prompt and the completion that a policy has written. */
 export interface Rollout {
-  /** The prompt's tokens, then the completion's, with the one that ends it. */
+  /** The tokens of the prompt, then of the completion, including its end token. */
   readonly ids: Int32Array;
-  /** How many of them are the prompt's. */
+  /** The number of tokens in the prompt. */
   readonly from: number;
-  /** Whether it is complete: its end came, rather than `maxNewTokens`, or there is no token that ends it. */
+  /** False if the completion was cut off at `maxNewTokens`. Always true without an end token. */
   readonly ended: boolean;
-  /** Which of the prompts it goes on from. */
+  /** Index of the prompt. */
   readonly promptIndex: number;
 }
 
-/** Which random streams rollouts draw from, and when they are given up. */
+/** The random streams of rollouts, and a signal to abort them. */
 export interface RollOptions {
-  /** Of the run. */
+  /** The run's seed. */
   readonly seed: number;
-  /** The first rollout's number in the run; the next ones follow. */
+  /** The number of the first rollout in the run; later rollouts count up from it. */
   readonly first: number;
-  /** Gives up before the next token. */
+  /** Aborts before the next token. */
   readonly signal?: AbortSignal;
 }
 
-/** How many texts are written at once, where there is room: more make a step faster by little. */
+/** The default number of completions written at once; more would make a step only a little faster. */
 const MOST_SLOTS = 64;
 
 /**
- * Writes texts with a model's weights of the moment.
+ * Writes completions with a model's current weights.
  *
  * @example
  * ```ts
@@ -66,26 +72,26 @@ const MOST_SLOTS = 64;
  * const prompts = [Int32Array.of(1, 2), Int32Array.of(3), Int32Array.of(4)];
  * const all = await roller.roll(prompts, { seed: 1, first: 0 }), [last] = await roller.roll([prompts[2]], { seed: 1, first: 2 });
  * assertEquals(all.map(({ ids, from }) => [ids.length, from]), [[5, 2], [4, 1], [4, 1]]);
- * assertEquals(last.ids, all[2].ids); // the number decides, not what is written beside it
+ * assertEquals(last.ids, all[2].ids); // rollout number 2 has the same tokens, whatever is written beside it
  * device.close();
  * ```
  */
 export class Roller implements Disposable {
-  /** How many texts are written at once. */ readonly slots: number;
+  /** How many completions are written at once. */ readonly slots: number;
   readonly #rows: Rows;
   readonly #options: RolloutOptions;
 
   /**
-   * Makes room for keys and values.
-   * @param model has to live as long as the roller; its weights may change between two calls
+   * Allocates the keys and values.
+   * @param model must not be disposed of before the roller; its weights may change between two calls
    * @throws {ConfigError} when an option is out of its range
-   * @throws {DeviceError} when not even one text fits into the device's memory
+   * @throws {DeviceError} when the keys and values of not even one completion fit into memory
    */
   constructor(readonly model: GPT, options: RolloutOptions) {
     const { temperature = 1, maxNewTokens, slots = slotsFor(model) } = options;
     if (!(temperature > 0)) {
       throw new ConfigError(
-        `temperature is ${temperature}; expected a number above 0, for a policy that draws nothing does not learn`,
+        `temperature is ${temperature}; expected a number above 0, because a policy learns nothing without sampling`,
       );
     }
     if (!(isCount(maxNewTokens) && maxNewTokens > 0)) {
@@ -99,18 +105,18 @@ export class Roller implements Disposable {
   /**
    * Writes a completion of each prompt.
    *
-   * @param prompts one token or more each, with room for a completion in the block size
-   * @returns in the order of the prompts
-   * @throws {ConfigError} when a prompt is empty, not of the vocabulary, or leaves no room
-   * @throws what `signal` gives for its reason, where it has aborted: then nothing is left of the texts
+   * @param prompts each has at least one token and leaves room for a completion in the block size
+   * @returns one rollout for each prompt, in their order
+   * @throws {ConfigError} when a prompt is empty, has an id outside the vocabulary, or leaves no room
+   * @throws the reason of `signal` when it aborts; unfinished completions are discarded
    */
   roll(prompts: readonly Int32Array[], options: RollOptions): Promise<Rollout[]> {
     return this.#roll(prompts, options, this.#options);
   }
 
   /**
-   * @internal On a device that only counts: writes as many texts at once as there will be, and, where some may end before others, each
-   * number of them that has a step of its own.
+   * @internal Estimates memory, on a device that only counts. Writes `count` completions at once. If completions can
+   *   end early, it also writes smaller numbers of them, one for each width of a step.
    */
   async rehearse(prompt: Int32Array, count: number): Promise<void> {
     const most = Math.min(count, this.slots), options = { ...this.#options, eosTokenId: undefined };
@@ -157,7 +163,7 @@ export class Roller implements Disposable {
   }
 }
 
-/** A seed of 31 bits for one text. Mixed, so that runs whose seeds follow each other have no streams in common. */
+/** A seed of 31 bits for one rollout: a hash, so that runs with successive seeds share no streams. */
 const streamOf = (seed: number, number: number): number =>
   philox([number | 0, Math.floor(number / 2 ** 32), 0, 0], [seed | 0, Math.floor(seed / 2 ** 32)])[0] >>> 1;
 
@@ -166,18 +172,18 @@ function slotsFor(model: GPT): number {
   const most = Math.min(MOST_SLOTS, Math.floor(Math.min(left / 2 / all, device.capacity.one / layer)));
   if (most >= 1) return most;
   throw new DeviceError(
-    `Rollouts: keys and values of one text take ${gib(all)}, and ${gib(Math.max(0, left))} are left`,
+    `Rollouts: the keys and values of one text take ${gib(all)}, but ${gib(Math.max(0, left))} are free`,
   );
 }
 
-/** @internal Whether it is a whole number, 0 or above. */
+/** @internal Whether a value is a whole number, 0 or more. */
 export const isCount = (value: unknown): value is number => Number.isSafeInteger(value) && Number(value) >= 0;
 
 /** Rollouts as JSON, for state.json. */
 export const rolloutsToJSON = (rollouts: readonly Rollout[]): unknown[] =>
   rollouts.map(({ ids, ...rest }) => ({ ids: [...ids], ...rest }));
 
-/** And back. @throws {CheckpointError} when they are not such; `path` is the file's */
+/** Rollouts from JSON. @throws {CheckpointError} when they are not valid; `path` is the file's */
 export function rolloutsFromJSON(saved: unknown, path: string): Rollout[] {
   const valid = (one: unknown): one is Rollout & { ids: number[] } => {
     if (!isObject(one)) return false;

@@ -30,8 +30,8 @@ export interface RowOptions extends TransferRates {
 /** A task on rows. Subclasses define what a row is and what is learned from it. */
 export abstract class RowTask implements Task {
   /** True, because rows do not depend on the weights. */ readonly ahead = true;
-  /** The task's name and settings; a checkpoint can be resumed only if they are equal. */ abstract readonly config:
-    NonNullable<Task["config"]>;
+  /** The task's name and settings; a checkpoint can be resumed only if they are equal. */
+  abstract readonly config: NonNullable<Task["config"]>;
   /** Parameters besides the model's, such as a head. */ readonly module?: Module;
   readonly #counts: Splits<number>;
   readonly #options: RowOptions;

@@ -1,6 +1,6 @@
 /**
  * Supervised fine-tuning, as in TRL's SFTTrainer. The model sees all tokens of a row and learns to predict the tokens
- * marked as learned, usually those of the answer.
+ * marked as learned, usually the answer's tokens.
  *
  * The loss of an update is the sum of −log p over its learned tokens, divided by their number in all micro-batches. So
  * the mean of a micro-batch is weighted by its share of the learned tokens. The first token of a row is never learned,
@@ -57,9 +57,8 @@ const NOTHING = -1;
  * ```
  */
 export class SupervisedTuning extends RowTask {
-  /** The task's name and settings; a checkpoint can be resumed only if they are equal. */ readonly config: NonNullable<
-    Task["config"]
-  >;
+  /** The task's name and settings; a checkpoint can be resumed only if they are equal. */
+  readonly config: NonNullable<Task["config"]>;
   readonly #bins: Splits<readonly (readonly number[])[]>;
   readonly #lengths: readonly number[];
   readonly #packing: boolean;

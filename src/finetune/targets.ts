@@ -1,18 +1,18 @@
-/** Which layers of a model are meant: by names, patterns and numbers, as PEFT's LoraConfig has them. */
+/** Selects layers of a model by names, patterns and block numbers, as in PEFT's LoraConfig. */
 import { ConfigError, nearest } from "../errors.ts";
 import { Linear } from "../nn/linear.ts";
 import { isContainer, Module } from "../nn/module.ts";
 
-/** A linear layer, and the field in which it stands: that of the block, or of what has been put round it. */
+/** A linear layer's path, and the field that holds the layer or the wrappers around it. */
 export interface Place {
-  /** The path of the layer in the model as it was made, such as `transformer.h.0.attn.c_attn`. */
+  /** The layer's path in the model without adapters, such as `transformer.h.0.attn.c_attn`. */
   readonly path: string;
-  /** What has the field. */
+  /** The object with the field. */
   readonly holder: Record<string, unknown>;
   readonly key: string;
 }
 
-/** The linear layers below `value`, in the order of its fields; of one with adapters round it, the outermost. */
+/** The fields below `value` that hold linear layers or wrappers around them, in the order of the fields. */
 export function* linearPlaces(value: unknown, path = ""): Generator<Place> {
   for (const [key, item] of Object.entries(value as Record<string, unknown>)) {
     const here = path ? `${path}.${key}` : key;
@@ -24,7 +24,7 @@ export function* linearPlaces(value: unknown, path = ""): Generator<Place> {
 
 const isWrapped = (value: unknown): boolean => value instanceof Module && "base_layer" in value;
 
-/** Every module below `value` with its path, parents first. */
+/** All modules below `value` with their paths, parents first. */
 export function* namedModules(value: unknown, path = ""): Generator<[path: string, module: Module]> {
   if (value instanceof Module && path) yield [path, value];
   if (!isWrapped(value) && (value instanceof Module || isContainer(value))) {
@@ -32,26 +32,27 @@ export function* namedModules(value: unknown, path = ""): Generator<[path: strin
   }
 }
 
-/** Whether a path is named in full, or by its end. */
+/** Whether `name` is the path or ends it, after a dot. */
 export const endsIn = (path: string, name: string): boolean => path === name || path.endsWith(`.${name}`);
 
 /**
- * A pattern may come with a file, and one that backtracks may take for ever: a repeated group doubles the time with every character
- * of a path, and each repetition more multiplies it. Names of layers need neither.
+ * Limits of patterns. A pattern may come from an untrusted file, and matching may take exponential time: a repeated
+ * group can double it with every character of a path, and each further repetition multiplies it. Names of layers need
+ * neither.
  */
 const REPEATED_GROUP = /\)\??[*+{]/, REPETITION = /[*+{]/g, MOST_REPETITIONS = 6, LONGEST = 256;
 
 /**
- * A regular expression in Python's or JavaScript's notation, where the two agree.
+ * Compiles a regular expression that has to match a whole path. The syntax is what Python and JavaScript share.
  *
- * @throws {ConfigError} when it is not valid, too long, or may take for ever
+ * @throws {ConfigError} when the pattern is not valid, too long, or might take forever
  */
 export function patternOf(source: string, option: string): RegExp {
   const refuse = (why: string) => new ConfigError(`${option}: ${JSON.stringify(source)} ${why}`);
   if (source.length > LONGEST) throw refuse(`has more than ${LONGEST} characters`);
-  if (REPEATED_GROUP.test(source)) throw refuse("repeats a group, which may take for ever");
+  if (REPEATED_GROUP.test(source)) throw refuse("repeats a group, which may take forever");
   if ((source.match(REPETITION)?.length ?? 0) > MOST_REPETITIONS) {
-    throw refuse(`has more than ${MOST_REPETITIONS} repetitions, which may take for ever`);
+    throw refuse(`has more than ${MOST_REPETITIONS} repetitions, which may take forever`);
   }
   try {
     return new RegExp(`^(?:${source})$`);
@@ -60,7 +61,7 @@ export function patternOf(source: string, option: string): RegExp {
   }
 }
 
-/** What a pattern's first match in `patterns` says of a path, whose end it has to be; else `otherwise`. */
+/** The number for the first of `patterns` that matches the path or its end; `otherwise` if no pattern matches. */
 export function byPattern(
   patterns: Readonly<Record<string, number>>,
   path: string,
@@ -78,10 +79,10 @@ export interface Targets {
 }
 
 /**
- * The linear layers that are meant. As in PEFT a name is a path or its end, a pattern has to match the whole path, and `all-linear`
- * leaves out the head; none lies within a module that is saved whole.
+ * Selects linear layers. As in PEFT, a name is a path or its end, a pattern must match the whole path, and `all-linear`
+ * excludes the head. Layers inside a module of `modulesToSave` are excluded.
  *
- * @throws {ConfigError} when a name or the pattern matches no layer, or the model has no such block
+ * @throws {ConfigError} when a name or the pattern matches no layer, or a block number does not exist
  */
 export function targetsOf(model: Module, { targets, layers, modulesToSave = [] }: Targets): Place[] {
   const within = (path: string) => modulesToSave.some((name) => `.${path}.`.includes(`.${name}.`));
@@ -111,7 +112,7 @@ export function targetsOf(model: Module, { targets, layers, modulesToSave = [] }
   }
   if (!layers) return free.filter((place) => found.has(place));
   if (!Array.isArray(targets)) {
-    throw new ConfigError("LoRA: layers are given beside a pattern, which names layers itself");
+    throw new ConfigError("LoRA: layers can only be used with a list of names as targets, not with a pattern");
   }
   const layerOf = ({ path }: Place) => Number(path.match(/^.*?\.[^.]*\.(\d+)\./)?.[1] ?? -1);
   const all = new Set(places.map(layerOf)), missing = layers.find((layer) => layer < 0 || !all.has(layer));

@@ -1,27 +1,31 @@
 /**
- * Training a part of a model: the head alone, the last blocks, all of it layer by layer (Howard and Ruder 2018, "Universal Language
- * Model Fine-tuning for Text Classification", arXiv:1801.06146: gradual unfreezing, and rates that fall from layer to layer).
+ * Training parts of a model: only the head, only the last blocks, or all layers with gradual unfreezing and a learning
+ * rate that falls from layer to layer (Howard and Ruder 2018, "Universal Language Model Fine-tuning for Text
+ * Classification", arXiv:1801.06146).
  */
 import { ConfigError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
 import type { NamedParameter, ParameterGroup } from "../optim/adamw.ts";
 
-/** Which rates layers have, and from when on. */
+/** The learning rates of layers, and when their training starts. */
 export interface TransferRates {
-  /** A layer's rate by that of the layer above it; 1 / 2.6 in the paper. Default 1: all alike. */
+  /**
+   * The ratio of a layer's learning rate to that of the layer above it; 1 / 2.6 in the paper. Default: 1, equal rates.
+   */
   readonly layerDecay?: number;
   /**
-   * Updates after which one layer more is trained, from the top: the head, then the last block with the last layer norm, and so on
-   * down to the embeddings. Default 0: all from the start.
+   * Updates after which one more layer is trained, from the top: the head, then the last block with the last layer
+   * norm, and so on down to the embeddings. Default: 0, all layers are trained from the start.
    */
   readonly unfreezeEvery?: number;
 }
 
 /**
- * Freezes a model but for its last blocks and what stands above them. Before an optimizer is made.
+ * Freezes a model except for its last blocks and the last layer norm. Call it before you create an optimizer.
  *
- * @param blocks how many are trained; 0 freezes the whole model, with its embeddings and the language model's head
- * @throws {ConfigError} when the model has not as many, or is stored in a way that cannot be trained
+ * @param blocks how many blocks are trained; 0 freezes the whole model, including embeddings and language modelling
+ *   head
+ * @throws {ConfigError} when the model has fewer blocks, or its storage type cannot be trained
  * @example
  * ```ts
  * import { assertEquals } from "@std/assert";
@@ -40,7 +44,7 @@ export interface TransferRates {
 export function trainLastBlocks(model: GPT, blocks: number): void {
   const { h, ln_f } = model.transformer;
   if (!(Number.isSafeInteger(blocks) && blocks >= 0 && blocks <= h.length)) {
-    throw new ConfigError(`The last ${blocks} blocks are to be trained; expected a whole number from 0 to ${h.length}`);
+    throw new ConfigError(`trainLastBlocks: blocks is ${blocks}; expected a whole number from 0 to ${h.length}`);
   }
   model.freeze();
   for (const block of h.slice(h.length - blocks)) block.unfreeze();
@@ -48,11 +52,12 @@ export function trainLastBlocks(model: GPT, blocks: number): void {
 }
 
 /**
- * An optimizer's groups, from the head down: the head; each block, the last one with the last layer norm; the embeddings. Group d
- * has the rate times `layerDecay`ᵈ, and is trained after d · `unfreezeEvery` updates. Of each only what is not frozen is there.
+ * Splits the trainable parameters into an optimizer's groups, from the top down: the head; the last block with the last
+ * layer norm; each block below it; the embeddings. Group d has the learning rate times `layerDecay`ᵈ and is trained
+ * after d · `unfreezeEvery` updates.
  *
  * @param added the head's parameters
- * @throws {ConfigError} when a rate is out of range
+ * @throws {ConfigError} when `layerDecay` or `unfreezeEvery` is out of range
  */
 export function layerGroups(
   model: GPT,
@@ -77,7 +82,7 @@ export function layerGroups(
   })).filter(({ parameters }) => parameters.length > 0);
 }
 
-/** 1 for the last block, up to nLayer + 1 for the embeddings. */
+/** The group of a parameter: 1 for the last block, up to nLayer + 1 for the embeddings. */
 function depthOf(name: string, nLayer: number): number {
   const block = /^transformer\.h\.(\d+)\./.exec(name);
   if (block) return nLayer - Number(block[1]);

@@ -1,7 +1,7 @@
 /**
- * The value function of PPO: before each token of a text, the reward that is still expected. It is a head on the
- * policy's own body, which costs next to nothing, or a model beside it, such as a copy of the reward model, which does not
- * disturb the policy and doubles the work.
+ * The value function of PPO: it estimates, before each token of a text, the rewards still to come. It can be a head on
+ * the policy's body, which costs next to nothing, or a separate model, such as a copy of the reward model, which
+ * doubles the work but whose training does not affect the policy's body.
  */
 import type { Tensor } from "../engine/tensor.ts";
 import { ConfigError } from "../errors.ts";
@@ -12,25 +12,26 @@ import { reshape } from "../ops/reshape.ts";
 /** A value function. Its parameters are trained with the policy's. */
 export interface ValueFunction extends Module {
   /**
-   * What is expected of each text after each of its tokens.
+   * Estimates the rewards still to come after each token of each text.
    *
    * @param hidden the policy's final hidden states, f32 (B, T, C)
    * @param tokens i32 (B, T)
    * @returns f32 (B, T)
    */
   values(hidden: Tensor, tokens: Tensor): Tensor;
-  /** One like it for another policy of the same sizes: for the memory that it takes. */
+  /** Creates a value function with the same sizes for another policy, to estimate memory. */
   like(policy: GPT): ValueFunction;
 }
 
 /**
- * A head on the policy's body: hidden · wᵀ + b. Its parameters are `v_head.summary.weight` (1, C) and `v_head.summary.bias` (1), as
- * TRL's `AutoModelForCausalLMWithValueHead` has them; they begin with zeros, as in Ziegler et al. 2019 (arXiv:1909.08593).
+ * A head on the policy's body: hidden · wᵀ + b. Its parameters are `v_head.summary.weight` (1, C) and
+ * `v_head.summary.bias` (1), as in TRL's `AutoModelForCausalLMWithValueHead`. They are initialised with zeros, as in
+ * Ziegler et al. 2019 (arXiv:1909.08593).
  */
 export class ValueHead extends Module implements ValueFunction {
-  /** TRL's place for it. */ readonly v_head: { readonly summary: Linear };
+  /** The layer, under its name in TRL. */ readonly v_head: { readonly summary: Linear };
 
-  /** A head for a policy's hidden states. */
+  /** Creates a head for a policy's hidden states. */
   constructor({ config: { nEmbd }, device }: GPT) {
     super();
     this.v_head = { summary: zeros(new Linear(nEmbd, 1, { device, initialize: false })) };
@@ -43,16 +44,16 @@ export class ValueHead extends Module implements ValueFunction {
   }
 }
 
-/** A model of its own with a head: `GPT2ForSequenceClassification` with one label, asked after every token. */
+/** A separate model with a head: `GPT2ForSequenceClassification` with one label, evaluated at every token. */
 export class ValueModel extends Module implements ValueFunction {
   /** (1, C) */ readonly score: Linear;
 
   /**
-   * A value function that begins as a reward model, or as any model with a new head of zeros.
+   * Creates a value function from a reward model and its head, or from any model with a new head of zeros.
    *
-   * @param model that sees what the policy sees; all of it is trained from now on
-   * @param score its head, such as that of a `SequenceClassifier` with one label
-   * @throws {ConfigError} when the head has several labels
+   * @param model sees the same tokens as the policy; all of its parameters become trainable
+   * @param score the head, such as `score` of a `SequenceClassifier` with one label; default: zeros
+   * @throws {ConfigError} when the head does not have exactly one label
    */
   constructor(readonly model: GPT, score?: Linear) {
     super();
@@ -65,7 +66,7 @@ export class ValueModel extends Module implements ValueFunction {
       );
     }
     this.unfreeze();
-    if (!model.config.tieWordEmbeddings) model.lm_head.freeze(); // nobody asks for its next token
+    if (!model.config.tieWordEmbeddings) model.lm_head.freeze(); // unused: values need no next-token logits
   }
   values(_: Tensor, tokens: Tensor): Tensor {
     using scope = tokens.device.scope();

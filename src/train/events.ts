@@ -10,8 +10,8 @@ export type TrainEvent = StepEvent | EvaluatingEvent | EvaluationEvent | Checkpo
 export interface StepEvent {
   /** Discriminates the union. */ readonly kind: "step";
   /** The iteration, counted from 0. */ readonly iter: number;
-  /** Loss before the update: the last micro-batch's, or the weighted sum if the task sets weights. */ readonly loss:
-    number;
+  /** Loss before the update: the last micro-batch's, or the weighted sum if the task sets weights. */
+  readonly loss: number;
   /** Learning rate of the update. */ readonly lr: number;
   /** Norm of all gradients, before clipping. */ readonly gradNorm: number;
   /** Milliseconds per iteration without evaluation, averaged since the last read. */ readonly ms: number;

@@ -209,6 +209,6 @@ Deno.test("what a policy cannot learn from is refused, and a run whose reward fa
     const ran = await grpo("--beta=0.001", "--max_kl=0.5", "--learning_rate=0.2", `--out_dir=${folder}/away`);
     assertMatch(
       ran.err,
-      /^error: The policy has left its reference: KL is \d\S* nats a text, and the most is 0\.5; a greater weight of KL, .*\n/,
+      /^error: The policy is too far from its reference: KL is \d\S* nats per text, expected at most 0\.5; a larger weight of KL, .*\n/,
     );
   }));

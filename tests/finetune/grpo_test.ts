@@ -261,7 +261,7 @@ Deno.test("a policy that runs away from its reference stops the run, which is sa
   inFolder(async (path) => {
     const { message } = await assertRejects(() => run(path, { options: { maxKl: 0.02 } }), TrainingError);
     assert(
-      /^The policy has left its reference: KL is .* nats a text, and the most is 0.02; .*\n.* iteration (4|8), .*checkpoint-00000\1/
+      /^The policy is too far from its reference: KL is .* nats per text, expected at most 0.02; .*\n.* iteration (4|8), .*checkpoint-00000\1/
         .test(message),
       message,
     );
@@ -326,7 +326,7 @@ Deno.test("what cannot be learned from is refused", async () => {
   assertThrows(refused({ rewards: [threes, threes] }), ConfigError, "Two rewards are called threes");
   assertThrows(refused({ numGenerations: 3 }), ConfigError, "8 completions are written at once");
   assertThrows(refused({ numGenerations: 1 }), ConfigError, "numGenerations is 1; expected 2 or more");
-  assertThrows(refused({ beta: 0.1 }), ConfigError, "there is no reference that KL could be measured to");
+  assertThrows(refused({ beta: 0.1 }), ConfigError, "there is no reference to measure KL to");
   assertThrows(refused({ temperature: 0 }), ConfigError, "temperature is 0; expected a number above 0");
   using task = taskOf(model, { stepsPerGeneration: 3, numGenerations: 8 });
   const draw = () => Array.fromAsync(task.draw({ count: 2 } as never));
@@ -334,6 +334,10 @@ Deno.test("what cannot be learned from is refused", async () => {
   using four = taskOf(model, { stepsPerGeneration: 4, numGenerations: 8 });
   const next = (count: number) => Array.fromAsync(four.draw({ count } as never));
   await next(1);
-  await assertRejects(() => next(2), ConfigError, "gradientAccumulationSteps is 2, and 1 micro-batches");
+  await assertRejects(
+    () => next(2),
+    ConfigError,
+    "gradientAccumulationSteps is 2, but the current iteration has reached micro-batch 1",
+  );
   device.close();
 });

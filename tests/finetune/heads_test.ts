@@ -43,9 +43,9 @@ Deno.test("labels that cannot be are refused with their line", () => {
   refused(labels("a", 1), 'labels are of mixed types: "a" in line 1 is a name, and 1 in line 2 is a number');
   refused(labels(["a"], "a"), "mixed types");
   refused(labels("a", "b"), "1 in line 1 is a number", { others: labels(1) });
-  refused(labels(["a", 1]), "line 1: labels are names here and numbers there");
+  refused(labels(["a", 1]), "line 1: labels must be all names or all numbers");
   refused(labels(0, -1), "line 2: the label -1 is not the number of a class");
-  refused(labels("a", "a"), "there is nothing to tell apart");
+  refused(labels("a", "a"), "expected two different labels or more");
   refused(labels(0, 1, 2), "the data have 3 classes, and the model 2 labels: no, yes", { labels: ["no", "yes"] });
   refused(labels(["a"], ["b"]), "line 1: the label is a list", { problemType: "single_label_classification" });
   refused([], "there is no row");
@@ -95,7 +95,11 @@ Deno.test("inputs: texts one after the other, or GPT-1's with tokens between; wh
   );
   assertThrows(() => of("classify", { text: "" }), DataError, "line 1: the text has no token");
   assertThrows(() => of("classify", { text: "az" }), DataError, "line 1: Not in the vocabulary");
-  assertThrows(() => of("choose", { text: undefined, context: "a", choices: ["b"] }), DataError, "no two choices");
+  assertThrows(
+    () => of("choose", { text: undefined, context: "a", choices: ["b"] }),
+    DataError,
+    "expected two or more choices",
+  );
   assertThrows(() => of("choose", { text: "a" }), DataError, "needs a context with choices");
 });
 
@@ -288,7 +292,7 @@ Deno.test("features: the same scores and training as through the body, out of a 
     const rows = someRows(4), features = { train: await headFeatures(model, rows), val: new Float32Array(0) };
     const trained = () =>
       new HeadTask(model, { train: rows, val: rows }, { kind: "classify", labelling, batchSize: 4, features });
-    assertThrows(trained, ConfigError, "features: the model below the head has to be frozen");
+    assertThrows(trained, ConfigError, "features: the model below the head must be frozen");
     device.close();
   }));
 
@@ -325,7 +329,7 @@ Deno.test("transfer: the last blocks, rates that fall, and the turn of each laye
   assertThrows(
     () => trainLastBlocks(model, 4),
     ConfigError,
-    "The last 4 blocks are to be trained; expected a whole number from 0 to 3",
+    "trainLastBlocks: blocks is 4; expected a whole number from 0 to 3",
   );
   assertThrows(() => layerGroups(model, added, { layerDecay: 0 }), ConfigError, "layerDecay is 0");
   assertThrows(() => layerGroups(model, added, { unfreezeEvery: 1.5 }), ConfigError, "unfreezeEvery is 1.5");

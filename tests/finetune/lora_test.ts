@@ -209,7 +209,10 @@ Deno.test("LoRA: what is refused, and leaves the model as it was", () =>
     refused({ alpha: NaN }, "alpha is NaN");
     refused({ dropout: 1 }, "dropout is 1");
     refused({ modulesToSave: ["score"] }, "there is no module score to save");
-    refused({ trainableTokens: [3, 7] }, "trainable token 7 is not in the vocabulary of 7 tokens; add the tokens of a chat");
+    refused(
+      { trainableTokens: [3, 7] },
+      "trainable token 7 is not in the vocabulary of 7 tokens; add the tokens of a chat",
+    );
     refused({ trainableTokens: [3, 3] }, "trainable token 3 is listed twice");
     refused({ trainableTokens: [3], modulesToSave: ["wte"] }, "modulesToSave trains all of wte");
 
@@ -231,7 +234,7 @@ Deno.test("LoRA: what is refused, and leaves the model as it was", () =>
     const load = (model: GPT, message: string, onNote?: (line: string) => void) =>
       assertRejects(() => loadAdapter(`${path}/a`, model, { onNote }), CheckpointError, message);
     await load(wider, "transformer.h.0.attn.c_attn is [192,64], and lora_A [8,32], expected [r,64]");
-    await load(shallow, "is of another base: the model has no transformer.h.1.attn.c_attn");
+    await load(shallow, "is for another base: the model has no transformer.h.1.attn.c_attn");
     const file = `${path}/a/adapter_config.json`, config = JSON.parse(await Deno.readTextFile(file));
     const change = (fields: object) => Deno.writeTextFile(file, JSON.stringify({ ...config, ...fields }));
     for (
@@ -283,7 +286,7 @@ Deno.test("LoRA: a classifier's score is trained and saved with the adapter, and
       await assertRejects(
         () => loadAdapter(`${path}/${folder}`, plain),
         CheckpointError,
-        "was trained beside a classifier's head, score, and cannot be read without one",
+        "was trained with a classifier's head, score, and cannot be loaded without such a head",
       );
       plain.dispose();
     }

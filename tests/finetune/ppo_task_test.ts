@@ -204,7 +204,7 @@ Deno.test("a policy that runs away from its reference stops the run, which is sa
   inFolder(async (path) => {
     const { message } = await assertRejects(() => run(path, { options: { maxKl: 1e-6 } }), TrainingError);
     assert(
-      /has left its reference: KL is .* nats a text, and the most is 0.000001; .*\n.*iteration 4.*checkpoint-000004/
+      /is too far from its reference: KL is .* nats per text, expected at most 0.000001; .*\n.*iteration 4.*checkpoint-000004/
         .test(
           message,
         ),

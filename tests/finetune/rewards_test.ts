@@ -90,7 +90,7 @@ Deno.test("a reward function may not read, write, ask the network or the environ
       ]]
     ) {
       const message = await failure(reward, [sample("ok"), sample(prompt)]);
-      assertStringIncludes(message, `was refused what it has no permission for: Requires ${access} access to `);
+      assertStringIncludes(message, `tried something that it has no permission for: Requires ${access} access to `);
       assertStringIncludes(message, `, after the prompt "${prompt}"`);
     }
   }));
@@ -127,8 +127,8 @@ Deno.test("a file that is not there, does not parse, or exports no function is r
       await Deno.writeTextFile(path, "");
     };
     await refused(undefined, "Module not found");
-    await refused("export const reward = () => 1;", "it exports no function by default");
-    await refused("export default 3;", "it exports no function by default");
+    await refused("export const reward = () => 1;", "its default export is not a function");
+    await refused("export default 3;", "its default export is not a function");
     await Deno.writeTextFile(`${folder}/other.ts`, "throw new Error('at the top');");
     await Deno.writeTextFile(`${folder}/entry.ts`, `import "./other.ts"; export default () => 1;`);
     await assertRejects(() => RewardFunction.open(`${folder}/entry.ts`), ConfigError, "at the top");
