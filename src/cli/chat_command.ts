@@ -1,5 +1,6 @@
 /**
- * `deno task chat`: a conversation in the terminal. In a pipe every line is a message, and answers alone go to standard output.
+ * `deno task chat`: a conversation in the terminal. If standard input is a pipe, each line is a message. Standard output gets the
+ * answers alone.
  */
 import { ChatTemplate } from "../data/chat_template.ts";
 import { BUILT_IN_CHATS } from "../data/built_in_chats.ts";
@@ -19,10 +20,10 @@ import { checkPermission, deviceFlags, modelFlags, torchFlags } from "./shared_f
 
 export const chatFlags = {
   ...modelFlags,
-  tokenizer: text("", "instead of the model's own: gpt2, or a folder; a ckpt.pt holds none"),
-  template: text("", `instead of the model's own: ${Object.keys(BUILT_IN_CHATS).join(", ")}, or a file in Jinja`),
-  system: text("", "the system message, which the model reads first"),
-  max_new_tokens: int(256, "tokens of an answer, at most", { min: 1 }),
+  tokenizer: text("", "replaces the model's tokenizer, and a ckpt.pt has none: gpt2, or a folder"),
+  template: text("", `replaces the model's chat template: ${Object.keys(BUILT_IN_CHATS).join(", ")}, or a Jinja file`),
+  system: text("", "the system message, which comes before the first message"),
+  max_new_tokens: int(256, "most tokens of an answer", { min: 1 }),
   ...samplingFlags({ temperature: 0.7, topK: 50 }),
   cache: cacheFlag,
   seed: seedFlag,
@@ -30,24 +31,24 @@ export const chatFlags = {
   ...torchFlags,
 };
 
-/** What can be typed instead of a message. */
+/** Commands that can be typed instead of a message. */
 const COMMANDS: Readonly<Record<string, string>> = {
-  "/reset": "forgets what was said",
-  "/system TEXT": "begins anew with this system message",
-  "/save FILE": "adds the chat to a file as a line of JSON, which finetune reads",
-  "/help": "shows this",
+  "/reset": "starts a new chat",
+  "/system TEXT": "starts a new chat with this system message",
+  "/save FILE": "appends the chat to a file as a line of JSON, which finetune can read",
+  "/help": "shows this help",
 };
 const HELP = Object.entries(COMMANDS).map(([form, does]) => `  ${form.padEnd(14)}${does}`).join("\n") +
-  "\n  Ctrl-C stops an answer; Ctrl-D ends the chat. A message that begins with / is typed with two.";
+  "\n  Ctrl-C stops an answer; Ctrl-D ends the chat. Type // to begin a message with a slash.";
 
 export const chat = command({
   name: "chat",
   flags: chatFlags,
-  output: Deno.stderr, // answers alone go to standard output
+  output: Deno.stderr, // standard output has nothing but the answers
   help: {
-    does: "Talks with a model that was tuned to chats. In a pipe each line is a message.",
+    does: "Chats with a model that was tuned to conversations. If standard input is a pipe, each line is a message.",
     usage: "--out_dir=out-tuned",
-    notes: `In the chat:\n${HELP}\n\n`,
+    notes: `Commands in the chat:\n${HELP}\n\n`,
   },
   async run({ values, progress }) {
     checkPermission(values.device, "chat");
@@ -64,7 +65,7 @@ export const chat = command({
   },
 });
 
-/** The template that the flag names, or the model's own. */
+/** The chat template that the flag names, or the model's own. */
 async function templateOf(
   { template: named }: Pick<Values<typeof chatFlags>, "template">,
   { chatTemplate, tokenizer }: Pretrained,
@@ -73,8 +74,8 @@ async function templateOf(
   if (!named && chatTemplate) return chatTemplate;
   if (!named) {
     throw new ConfigError(
-      `The model has no chat template: name one, --template=${names.replaceAll(", ", "|")} or a file in Jinja\n` +
-        `Only a model that was tuned to chats answers: ${
+      `The model has no chat template: pass --template=${names.replaceAll(", ", "|")} or a Jinja file\n` +
+        `Only a model that was tuned to chats can answer. To tune one: ${
           taskCommand("finetune", ["--data=FILE.jsonl", "--init_from=MODEL", "--template=chatml"])
         }`,
     );
@@ -83,7 +84,7 @@ async function templateOf(
   const missing = builtIn?.tokens.find((token) => !tokenizer.specialTokens?.has(token));
   if (missing !== undefined) {
     throw new ConfigError(
-      `--template=${named} is written with ${missing}, which the model does not have: tune it with this template first`,
+      `--template=${named} uses the token ${missing}, which the model does not have: tune it with this template first`,
     );
   }
   return ChatTemplate.of(await chatting(tokenizer, named), { name: `The chat template ${named}` })!;
@@ -94,7 +95,7 @@ async function converse(talk: Chat, progress: Progress): Promise<void> {
   const terminal = Deno.stdin.isTerminal(), prompt = () => terminal && write(Deno.stdout, "> ");
   let answering: AbortController | undefined, pressed = -Infinity;
   Deno.addSignalListener("SIGINT", () => {
-    // `deno task` passes on what the terminal has sent already.
+    // `deno task` forwards a Ctrl-C that the terminal has already sent to this process.
     if (performance.now() - pressed < SAME_PRESS) return;
     pressed = performance.now();
     if (!answering) {
@@ -113,7 +114,7 @@ async function converse(talk: Chat, progress: Progress): Promise<void> {
         await answer(talk, line.replace(/^\/\//, "/"), { signal: answering.signal });
       }
     } catch (error) {
-      // A message that cannot be answered is not the end where somebody can type another.
+      // In a terminal, the user can type another message after one that failed.
       if (!terminal || !(error instanceof DataError)) throw error;
       progress.line(`error: ${describeError(error)}`);
     }
@@ -133,7 +134,7 @@ async function answer(talk: Chat, message: string, options: { signal: AbortSigna
   if (end || !last.endsWith("\n")) write(Deno.stdout, `${end}\n`);
 }
 
-/** @throws {DataError} when it is no command, or a file cannot be written */
+/** Carries out a command. @throws {DataError} if it is not a valid command, or its file cannot be written */
 async function obey(line: string, talk: Chat, progress: Progress): Promise<void> {
   const [, name, rest] = /^(\/\S*)\s*(.*?)\s*$/.exec(line)!;
   if (name === "/reset" && !rest) talk.reset();
@@ -143,12 +144,12 @@ async function obey(line: string, talk: Chat, progress: Progress): Promise<void>
     await Deno.writeTextFile(rest, `${row}\n`, { append: true }).catch((error) => {
       throw new DataError(`Cannot write ${rest}: ${reason(error)}`);
     });
-    progress.line(`${talk.messages.length} messages are in ${rest}`);
+    progress.line(`Saved ${talk.messages.length} messages to ${rest}`);
   } else if (name === "/help") progress.line(HELP);
   else throw new DataError(`${line.slice(0, 40)}: expected ${Object.keys(COMMANDS).join(", ")}`);
 }
 
-/** The lines of standard input, as they come. */
+/** The lines of standard input, as they arrive. */
 async function* lines(): AsyncGenerator<string, void, void> {
   let rest = "";
   for await (const text of Deno.stdin.readable.pipeThrough(new TextDecoderStream())) {

@@ -1,79 +1,79 @@
-/** What every command does alike: it is declared once; parsing, `--help`, interruption and exit statuses are made of that. */
+/** What all commands share: parsing, `--help`, interruption and exit statuses, made from a command's declaration. */
 import { ConfigError } from "../errors.ts";
 import { checkValues, describeFlags, fallbacks, type FlagTable, parseCommandLine, type Values } from "./flags.ts";
 import { INTERRUPTED, onInterrupt } from "./interrupt.ts";
 import { print, Progress } from "./progress.ts";
 
-/** A command as its user sees it. */
+/** A command's name, flags and help texts. */
 export interface Declaration<T extends FlagTable> {
-  /** Of the task. */
+  /** The name of its task in deno.json. */
   readonly name: string;
   readonly flags: T;
-  /** What a command line has besides flags: one config file at most, or names; nothing unless given. */
+  /** Which words a command line takes besides flags: at most one config file, or names. Default: none. */
   readonly words?: "config" | { readonly takes: string; readonly example: readonly string[] };
-  /** What it does; what follows the name in an example; what there is to say before the flags. */
+  /** What the command does, what follows its name in the usage line, and paragraphs before the list of flags. */
   readonly help: { readonly does: string; readonly usage: string; readonly notes?: string };
-  /** Whether what it has done so far can be gone on with: when its output is lost, it saves as after Ctrl-C. */
+  /** Whether the command can be resumed: if its output is lost, it saves and stops as after Ctrl-C. */
   readonly resumable?: boolean;
-  /** What holds instead of the flags' own values, unless a config file or a flag says otherwise; `config` where one is named. */
+  /** The command's own defaults, which replace the flags' defaults. `config` has the config file's values, if there is one. */
   defaults?(given: Partial<Values<T>>, config?: Partial<Values<T>>): Partial<Values<T>>;
-  /** @throws {ConfigError} where values that are right alone contradict each other */
+  /** @throws {ConfigError} if values that are valid by themselves contradict each other */
   check?(values: Values<T>): void;
 }
 
-/** What the user asked for: the help, or a run with these values. */
+/** A parsed command line: the help text, or the values to run with. */
 export interface Request<T extends FlagTable> {
   readonly help?: string;
   readonly values: Values<T>;
-  /** The parts of `values` that the config file and the flags name. */
+  /** The values that the config file sets (`config`), and the values that the flags set (`given`). */
   readonly config: Partial<Values<T>>;
   readonly given: Partial<Values<T>>;
   readonly words: readonly string[];
 }
 
-/** A request while it is carried out. */
+/** A request that is being carried out. */
 export interface Running<T extends FlagTable> extends Request<T> {
   /** The command line. */
   readonly args: string[];
-  /** For what is printed; {@linkcode command} takes its bar away at the end. */
+  /** Prints lines and the progress bar; {@linkcode command} removes the bar at the end. */
   readonly progress: Progress;
-  /** From here on Ctrl-C, SIGTERM and a closed terminal call `notify` and abort the signal; the exit status is 130 then. */
+  /** From this call on, Ctrl-C, SIGTERM and a closed terminal call `notify` and abort the signal; the exit status is then 130. */
   interruption(notify: () => void): AbortSignal;
 }
 
-/** @throws {ConfigError} for what the command does not take */
+/** Parses a command line. @throws {ConfigError} for a flag, a value or a word that the command does not take */
 export async function parse<T extends FlagTable>(declaration: Declaration<T>, args: string[]): Promise<Request<T>> {
   const { flags, words: takes, help: { does, usage, notes = "" }, name } = declaration;
   const { given, words, help } = parseCommandLine(flags, args);
   if (takes === "config" ? words.length > 1 : !takes && !help && words.length > 0) {
-    const one = takes ? "one config file is enough, and " : "";
+    const one = takes ? "only one config file can be named, and " : "";
     throw new ConfigError(`${words[takes ? 1 : 0]}: ${one}flags are written --name=value`);
   }
   if (typeof takes === "object" && !help && words.length !== takes.example.length) {
     throw new ConfigError(`${name} takes ${takes.takes}: ${taskCommand(name, takes.example)}`);
   }
-  // Loaded only where there is a file: most command lines name none.
+  // Imported only if a config file is named, since most command lines name none.
   const config = takes === "config" && words.length === 1
     ? checkValues(flags, await (await import("./config_file.ts")).loadConfig(words[0]), words[0])
     : undefined;
   const values = { ...fallbacks(flags), ...declaration.defaults?.(given, config), ...config, ...given };
-  if (!help) declaration.check?.(values); // what is missing is what the help is asked for
+  if (!help) declaration.check?.(values); // --help works without the required flags
   const request = { values, config: config ?? {}, given, words };
   if (!help) return request;
   const shown = `${does}
 
   ${taskCommand(name, [])} ${usage} [--flag=value …]
 
-${notes}Flags, with the values that hold where they are not given:
+${notes}Flags, with their default values:
 
 ${describeFlags(flags, values)}`;
   return { ...request, help: shown };
 }
 
 /**
- * A command as a function of its command line, which returns the exit status.
+ * Makes a command: a function that takes the command line and returns the exit status.
  *
- * @param declaration.output where `progress` prints: standard output, unless that is for something else
+ * @param declaration.output where `progress` prints; default: standard output
  */
 export function command<T extends FlagTable>(
   declaration: Declaration<T> & { output?: Progress["output"]; run(running: Running<T>): Promise<void> },
@@ -101,28 +101,28 @@ export function command<T extends FlagTable>(
 }
 
 /**
- * `deno task` changes to the folder of deno.json, and INIT_CWD tells where it was called: there, so that relative paths mean
- * what they mean to every other program, and the commands that are printed can be typed as they are.
+ * Changes to the folder in which the user called `deno task`, which INIT_CWD names: `deno task` itself changes to the folder of
+ * deno.json. Relative paths then mean what the user expects, and printed commands can be copied as they are.
  */
 function enterCallersFolder(): void {
   const folder = environment("INIT_CWD");
   if (folder && folder !== Deno.cwd()) Deno.chdir(folder);
 }
 
-/** A variable of the environment, where it may be read. */
+/** An environment variable; undefined if the process has no permission to read it. */
 function environment(variable: string): string | undefined {
   const { state } = Deno.permissions.querySync({ name: "env", variable });
   return state === "granted" ? Deno.env.get(variable) : undefined;
 }
 
-/** What a mistake in a program throws; every other class was thrown on purpose, with a message for the user. */
+/** Classes of errors that bugs throw. Errors of every other class are thrown on purpose, with a message for the user. */
 const { CompileError, LinkError, RuntimeError } = WebAssembly;
 const unforeseen = [Error, RangeError, ReferenceError, SyntaxError, TypeError, CompileError, LinkError, RuntimeError];
 
-/** What a shell sees of a program that SIGPIPE ends, as it ends `cat`, when whoever reads the output has seen enough. */
+/** The exit status that a shell reports for a program ended by SIGPIPE, such as `cat` when its reader closes the pipe. */
 const BROKEN_PIPE = 128 + 13;
 
-/** Runs a command with the process's arguments, and ends the process with the status that it returns. */
+/** Runs a command with the process's arguments and exits with the status that the command returns. */
 export async function runCommand(command: (args: string[]) => Promise<number>): Promise<never> {
   try {
     Deno.exit(await command(Deno.args));
@@ -132,26 +132,26 @@ export async function runCommand(command: (args: string[]) => Promise<number>): 
       if (environment("NANOGPT_DEBUG")) console.error(error);
       else console.error(`error: ${describeError(error)}`);
     } catch {
-      // Standard error is gone, too; the status still says that it failed.
+      // Standard error is closed as well; the exit status still reports the failure.
     }
     Deno.exit(exitStatus(error));
   }
 }
 
-/** 2 where the command was not understood, 1 where it failed. */
+/** 2 if the command line was not valid, 1 if the command failed. */
 export function exitStatus(error: unknown): number {
   return error instanceof ConfigError ? 2 : 1;
 }
 
-/** At most two lines; an error that nobody foresaw keeps its class's name, and says how to see where it came from. */
+/** An error as at most two lines. Errors that bugs throw get their class's name and how to print the stack trace. */
 export function describeError(error: unknown): string {
   if (!(error instanceof Error)) return String(error);
   if (!unforeseen.some((kind) => error.constructor === kind)) return error.message.split("\n").slice(0, 2).join("\n");
   const [line] = error.message.split("\n");
-  return `${error.name}: ${line}\nWith NANOGPT_DEBUG=1 in the environment the whole trace is shown.`;
+  return `${error.name}: ${line}\nSet NANOGPT_DEBUG=1 in the environment to print the stack trace.`;
 }
 
-/** What a task, or its variant, has besides what all have: a permission, and a flag. */
+/** A permission and a flag that a task, or a variant of a task, needs in addition. */
 const VARIANTS: Readonly<Record<string, readonly [permission: string, flag: string]>> = {
   serve: ["--allow-sys", ""],
   dawn: ["--allow-ffi", "--device=webgpu:dawn"],
@@ -160,11 +160,11 @@ const VARIANTS: Readonly<Record<string, readonly [permission: string, flag: stri
 };
 
 /**
- * What to type into a shell to run a task, as the user ran this one: with `deno`, or with npx where that has brought it; and
- * where the package came from a registry, so that there are no tasks, the command that it exports.
+ * The shell command that runs a task in the way in which the user runs this process: with `deno`, or with npx if npx installed
+ * Deno. If the package came from a registry, there are no tasks, and the command is `deno run` with the package's export.
  *
- * @param deno path of the running Deno
- * @param module URL of this module
+ * @param options.deno path of the running Deno
+ * @param options.module URL of this module
  */
 export function taskCommand(
   name: string,

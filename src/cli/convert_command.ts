@@ -1,4 +1,4 @@
-/** `deno task convert`: a model from one program's format into another's. */
+/** `deno task convert`: converts a model from one program's format to another's. */
 import { GgufModel } from "../checkpoint/gguf.ts";
 import { saveGguf, type SaveGgufOptions } from "../checkpoint/gguf_save.ts";
 import { saveHuggingFace } from "../checkpoint/hugging_face_save.ts";
@@ -30,16 +30,25 @@ import { PRETRAINED, reportDownload } from "./shared_flags.ts";
 export const convertFlags = {
   format: choice(
     ["auto", "nanogpt", "run", "hugging_face", "gguf"],
-    "of TO; auto: NAME.pt is nanoGPT's, NAME.gguf is GGUF, out of a ckpt.pt comes a run, else it is a Hugging Face folder",
+    "format of TO; auto: nanogpt for NAME.pt, gguf for NAME.gguf, run if FROM is a ckpt.pt, else hugging_face (a folder)",
   ),
-  adapter: text("", "a folder with a LoRA adapter for FROM, which is added to the weights; a run's own always is"),
-  checkpoint: choice(["auto", "best", "last"], "of a run; auto: the last into a ckpt.pt, else the best"),
+  adapter: text(
+    "",
+    "a folder with a LoRA adapter for FROM to merge into the weights; a run's own adapter is always merged",
+  ),
+  checkpoint: choice(
+    ["auto", "best", "last"],
+    "which checkpoint of a run; auto: the last if TO is a ckpt.pt, else the best",
+  ),
   dtype: choice(
     ["float32", "float16", "bfloat16", "q8_0", "f32", "f16", "bf16"],
-    "of the weights in a Hugging Face folder or a GGUF file, which alone has q8_0: eight bits",
+    "type of the weights in a Hugging Face folder or a GGUF file; q8_0 (eight bits) only in a GGUF file",
   ),
-  max_shard_gb: float(50, "gigabytes of weights from which on a Hugging Face folder has several files", { min: 1e-6 }),
-  tokenizer: text("", "of a ckpt.pt, which holds none: gpt2, or a folder with meta.pkl; else data/DATASET's, or gpt2"),
+  max_shard_gb: float(50, "most gigabytes of weights in one file of a Hugging Face folder", { min: 1e-6 }),
+  tokenizer: text(
+    "",
+    "tokenizer for a ckpt.pt, which has none: gpt2, or a folder with meta.pkl; default: data/DATASET's, or gpt2",
+  ),
 };
 type ConvertValues = Values<typeof convertFlags>;
 
@@ -51,10 +60,13 @@ export const convert = command({
   words: { takes: "two names, FROM and TO", example: ["out", "out/ckpt.pt"] },
   help: {
     does:
-      "Turns a model into another program's format. FROM stays as it is; TO must not be there, unless it is one file.",
+      "Converts a model to another program's format. FROM is not changed. TO must not exist, unless it is a single file.",
     usage: "FROM TO",
-    notes: `FROM is ${PRETRAINED}. Between a run and a ckpt.pt the optimizer's
-state and the iteration come along. A Hugging Face folder gets a model card, README.md; one that FROM has is copied. `,
+    notes: `FROM is ${PRETRAINED}.
+Between a run and a ckpt.pt, the optimizer's state and the iteration are converted too. A Hugging Face folder gets a model card,
+README.md, or a copy of FROM's.
+
+`,
   },
   async run({ values, given, words: [from, to], progress }) {
     const onNote = (line: string) => progress.line(line);
@@ -87,26 +99,28 @@ function formatOf(asked: ConvertValues["format"], { kind }: FoundModel, to: stri
   return to.endsWith(".pt") ? "nanogpt" : kind === "nanogpt" ? "run" : "hugging_face";
 }
 
-/** @throws {ConfigError} for a flag that says nothing of this conversion */
+/** @throws {ConfigError} for a flag that does not apply to this conversion */
 function checkGiven(given: Partial<ConvertValues>, { kind }: FoundModel, format: Format): void {
   const refuse = (name: keyof ConvertValues, why: string) => new ConfigError(`--${name}=${given[name]}: ${why}`);
   const folder = format === "hugging_face", weights = folder || format === "gguf";
-  if (given.dtype && !weights) throw refuse("dtype", "this is for a Hugging Face folder or a GGUF file alone");
-  if (given.dtype === "q8_0" && folder) throw refuse("dtype", "only a GGUF file (NAME.gguf) has weights in eight bits");
-  if (given.max_shard_gb && !folder) throw refuse("max_shard_gb", "this is for a Hugging Face folder alone");
+  if (given.dtype && !weights) throw refuse("dtype", "this is only for a Hugging Face folder or a GGUF file");
+  if (given.dtype === "q8_0" && folder) {
+    throw refuse("dtype", "only a GGUF file (NAME.gguf) can have weights in eight bits");
+  }
+  if (given.max_shard_gb && !folder) throw refuse("max_shard_gb", "this is only for a Hugging Face folder");
   if (given.checkpoint !== undefined && kind !== "run") throw refuse("checkpoint", "FROM is not a run");
   if (given.adapter && format === "run") {
-    throw refuse("adapter", "a run goes on with its optimizer's state, which knows no adapter");
+    throw refuse("adapter", "a run has an optimizer's state, which would not fit the merged weights");
   }
-  if (given.tokenizer && format === "nanogpt") throw refuse("tokenizer", "a ckpt.pt holds no tokenizer");
+  if (given.tokenizer && format === "nanogpt") throw refuse("tokenizer", "a ckpt.pt does not store a tokenizer");
 }
 
-/** From file to file, with the optimizer's state. */
+/** Converts a ckpt.pt to a run, with the optimizer's state. */
 async function toRun({ kind, path }: FoundModel, to: string, { tokenizer: named, onNote }: Options): Promise<void> {
   if (kind !== "nanogpt") {
     const instead = taskCommand("train", ["--init_from=FROM", `--out_dir=${to}`]);
     throw new ConfigError(
-      `Only a ckpt.pt becomes a run: it alone has an optimizer's state\nThis begins one: ${instead}`,
+      `Only a ckpt.pt can be converted to a run, which needs an optimizer's state\nThis begins a run: ${instead}`,
     );
   }
   using file = await NanoGPTFile.open(path, { onNote });
@@ -115,28 +129,30 @@ async function toRun({ kind, path }: FoundModel, to: string, { tokenizer: named,
   if (tokenizer.vocabSize > vocabSize) {
     const sizes = `it has ${tokenizer.vocabSize} tokens, and the model ${vocabSize}`;
     throw new CheckpointError(
-      `The tokenizer ${named || vocabulary} is not that of ${path}: ${sizes}${named ? "" : hint}`,
+      `The tokenizer ${named || vocabulary} does not belong to ${path}: ${sizes}${named ? "" : hint}`,
     );
   }
   await nanoGPTToRun(file, to, { vocabulary: tokenizer.toJSON(), onNote });
 }
 
-/** Into the CPU device's memory and out of it: weights alone. */
+/** Converts the weights alone: loads the model to the CPU device and saves it from there. */
 async function throughModel(
   { kind, path }: FoundModel,
   to: string,
   { format, dtype, max_shard_gb, tokenizer: named, checkpoint, adapter, onNote }: Options & { format: Format },
 ): Promise<void> {
   using device = await createDevice("cpu", { threads: 1 });
-  // A folder may have no vocabulary; what it has is copied as it is. A GGUF file needs it.
+  // The vocabulary files of a Hugging Face folder, if it has any, are copied as they are. A GGUF file needs a tokenizer.
   const folder = kind === "hugging_face" && !named && format !== "gguf" ? path : undefined;
   const loaded = await loadForSaving({ kind, path }, { device, named, checkpoint, folder, onNote });
   const { model, tokenizer, head, description } = loaded;
   if (adapter) await loadAdapter(adapter, model, { head, onNote });
   for (const lora of adaptersOf(model)) lora.merge();
-  if (head && format !== "hugging_face") onNote(`${path} has a head, and ${to} has no place for it: it is left out`);
+  if (head && format !== "hugging_face") onNote(`${path} has a head, which ${to} cannot store: the head is left out`);
   if (format === "nanogpt") {
-    if (model.config.activation !== "gelu") onNote(`${path} has tanh's GELU, and nanoGPT computes the exact one`);
+    if (model.config.activation !== "gelu") {
+      onNote(`${path} uses GELU's tanh approximation, and nanoGPT the exact GELU`);
+    }
     await saveNanoGPT(to, model, { iter: 0, bestValLoss: null });
   } else if (format === "gguf") {
     await toGguf(model, to, { tokenizer: tokenizer!, dtype: dtype === "q8_0" ? "Q8_0" : TYPES[dtype], onNote });
@@ -158,7 +174,7 @@ async function throughModel(
   }
 }
 
-/** A model with what belongs to it: the tokenizer, but for a folder whose vocabulary is copied, and its head. */
+/** Loads a model with its head, and with its tokenizer unless `folder` names a folder whose vocabulary will be copied. */
 async function loadForSaving(
   { kind, path }: FoundModel,
   { device, named, checkpoint, folder, onNote }: Pick<Options, "checkpoint" | "onNote"> & {
@@ -180,10 +196,13 @@ async function loadForSaving(
   return kind === "run" && !named ? await loadWithHead(path, options) : await loadPretrained(path, options);
 }
 
-/** How many tokens of its own a model is judged on. */
+/** Tokens over which two versions of a model are compared. */
 const JUDGED = 64;
 
-/** Writes the file and, where the model has the exact GELU, says what programs that read the file make of that. The model is disposed. */
+/**
+ * Writes a GGUF file. If the model uses the exact GELU, notes by how much probabilities change in programs that read the file,
+ * which use the tanh approximation. Disposes of such a model.
+ */
 async function toGguf(model: GPT, to: string, options: SaveGgufOptions & { onNote: Options["onNote"] }): Promise<void> {
   const { config, device } = model, { tokenizer, onNote } = options;
   if (config.activation !== "gelu") return await saveGguf(to, model, options);
@@ -191,21 +210,21 @@ async function toGguf(model: GPT, to: string, options: SaveGgufOptions & { onNot
   if (maxNewTokens > 0) { for await (const token of generate(model, prompt, { maxNewTokens })) tokens.push(token); }
   const own = await probabilities(model, tokens);
   await saveGguf(to, model, options);
-  model.dispose(); // so that there is room for what was written
+  model.dispose(); // makes room for the model in the file
   using file = await GgufModel.open(to);
   const theirs = await loadModel({ ...file.config, activation: "gelu_new" }, { device }, (model) => file.load(model));
   const read = await probabilities(theirs, tokens);
   let worst = 0;
   for (let i = 0; i < own.length; i++) worst = Math.max(worst, Math.abs(own[i] - read[i]));
   onNote(
-    `${to}: this model has the exact GELU, and programs that read GGUF have tanh's: over ${tokens.length} tokens of the ` +
-      `model's own, weights in ${options.dtype}, a probability differs by up to ${
+    `${to}: this model uses the exact GELU, and programs that read GGUF use its tanh approximation: with weights in ` +
+      `${options.dtype}, probabilities differ by up to ${
         worst.toExponential(1)
-      }; here it stays exact`,
+      } over ${tokens.length} generated tokens; nanogpt-ts keeps the exact GELU`,
   );
 }
 
-/** The probability of every token at every place but the first, (T, V). */
+/** The probabilities of the next token at every position, (T, V). */
 function probabilities(model: GPT, tokens: readonly number[]): Promise<NumberArray> {
   using _ = model.device.scope();
   const ids = model.device.tensor(Int32Array.from(tokens), [1, tokens.length], { dtype: "i32" });

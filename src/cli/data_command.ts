@@ -1,4 +1,4 @@
-/** `deno task data`: a file's first rows as the model will see them, and what there is in all. */
+/** `deno task data`: prints the first rows of a file as the model will see them, and a summary of all rows. */
 import { ChatTemplate } from "../data/chat_template.ts";
 import { type Example, type Kind, readExamples } from "../data/examples.ts";
 import { endOfText, tokenizeExample, type TokenizeOptions } from "../data/tokenize_example.ts";
@@ -18,7 +18,7 @@ import type { RolloutTask } from "./rollout_flags.ts";
 import { chatting, NO_END, parseColumns, rowFlags, rowOptions } from "./row_flags.ts";
 import { PRETRAINED, reportDownload, tokenizerFlags } from "./shared_flags.ts";
 
-/** What each task can be tuned on. */
+/** The kinds of rows that each task can be trained on. */
 const TASKS: Readonly<Record<"any" | "sft" | "dpo" | "reward" | RolloutTask | HeadKind, readonly Kind[]>> = {
   any: ["text", "completion", "preference", "ranking", "label", "choice", "prompt"],
   sft: ["text", "completion"],
@@ -34,11 +34,14 @@ const TASKS: Readonly<Record<"any" | "sft" | "dpo" | "reward" | RolloutTask | He
 };
 
 export const dataFlags = {
-  task: choice(Object.keys(TASKS) as (keyof typeof TASKS)[], "what the rows are for: any, or a task of finetune"),
-  init_from: text("", `the model to be tuned: ${PRETRAINED}`),
-  tokenizer: text("", `instead of the model's own, or without a model (gpt2 then): ${tokenizerFlags.tokenizer.help}`),
+  task: choice(Object.keys(TASKS) as (keyof typeof TASKS)[], "the task of finetune that the rows are for, or any"),
+  init_from: text("", `the model to be tuned, whose tokenizer is used: ${PRETRAINED}`),
+  tokenizer: text(
+    "",
+    `replaces the model's tokenizer; the default without a model is gpt2: ${tokenizerFlags.tokenizer.help}`,
+  ),
   ...rowFlags,
-  num_rows: int(3, "how many rows are shown token by token", { min: 0 }),
+  num_rows: int(3, "number of rows to print token by token", { min: 0 }),
 };
 
 export const data = command({
@@ -47,12 +50,12 @@ export const data = command({
   words: { takes: "one file", example: ["FILE"] },
   help: {
     does:
-      "Shows the first rows of a file to tune on as the model will see them, token by token, with what is learned marked;\n" +
-      "then how many rows and tokens there are, and how long the rows are.",
+      "Prints the first rows of a file for finetune as the model will see them, token by token. Tokens that the model learns\n" +
+      "to write are marked. Then prints how many rows and tokens the file has, and how long its rows are.",
     usage: "FILE",
     notes:
-      "FILE is .jsonl, .json, .csv or .parquet, with the columns text; messages; prompt and completion; prompt;\n" +
-      "chosen and rejected; prompt and completions; text and label; or context, choices and label.\n\n",
+      "FILE is .jsonl, .json, .csv or .parquet. Its columns are one of: text; messages; prompt and completion; prompt;\n" +
+      "chosen and rejected; prompt and completions; text and label; context, choices and label.\n\n",
   },
   async run({ words: [path], values, progress, interruption }) {
     const { tokenizer: own, blockSize } = await describe(values, progress);
@@ -76,7 +79,7 @@ export const data = command({
       if (signal.aborted) break;
     }
     progress.end();
-    if (signal.aborted) progress.line(`Of the rows until here:`);
+    if (signal.aborted) progress.line("Summary of the rows read so far:");
     for (const line of summary.lines()) progress.line(line);
     if (summary.plainTexts > 0 && endOfText(tokenizer) === null) {
       progress.line(NO_END);
@@ -86,7 +89,7 @@ export const data = command({
   },
 });
 
-/** The tokenizer, and the model's block size where there is a model; else 0. */
+/** The tokenizer, and the block size of the model; 0 if no model is named. */
 async function describe(
   { init_from, tokenizer }: { init_from: string; tokenizer: string },
   progress: Progress,
@@ -96,7 +99,7 @@ async function describe(
   return describePretrained(init_from, { tokenizer: tokenizer || undefined, onProgress: reportDownload(progress) });
 }
 
-/** What an example is to the model: a row of tokens, or several. */
+/** The rows of tokens that the model sees for an example. */
 async function partsOf(example: Example, task: string, options: TokenizeOptions): Promise<Part[]> {
   if (example.kind === "label" || example.kind === "choice") return sequencesOf(example, task, options);
   const part = async (name: string, example: Parameters<typeof tokenizeExample>[0]): Promise<Part> => {
@@ -124,10 +127,10 @@ async function partsOf(example: Example, task: string, options: TokenizeOptions)
   }
 }
 
-/** Whether a task's rows are written with GPT-1's tokens, whatever the flags say. */
+/** Whether a task's rows have GPT-1's special tokens by default. */
 const isMarked = (task: string): boolean => isHeadTask(task) && formOf(task, { form: "auto" }) === "gpt1";
 
-/** The sequences that a head sees of a row. */
+/** The sequences that a head sees for a row. */
 function sequencesOf(
   example: HeadExample,
   task: string,

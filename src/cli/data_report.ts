@@ -1,4 +1,4 @@
-/** What `deno task data` prints: a row token by token, and the summary of all rows with the distribution of their lengths. */
+/** What `deno task data` prints: rows token by token, and a summary of all rows with a histogram of their lengths. */
 import type { Example } from "../data/examples.ts";
 import type { TokenizedRow } from "../data/tokenize_example.ts";
 import { shown } from "../files/shown.ts";
@@ -7,19 +7,20 @@ import { count } from "./progress.ts";
 
 /** One text of an example as tokens. */
 export interface Part extends TokenizedRow {
-  /** What it is, where an example has several. */
+  /** The text's name if the example has several texts, such as "chosen"; else empty. */
   readonly name: string;
-  /** How many tokens have a loss, where a row is trained on as it stands. */
+  /** The number of tokens with a loss; undefined if the loss is not on the tokens. */
   readonly labels?: number;
 }
 
-/** Tokens that are shown at each end of a long row. */
+/** Tokens printed at each end of a long row. */
 const SHOWN = 200;
 const GREEN = "\x1b[32m", DIM = "\x1b[2m", PLAIN = "\x1b[0m";
 
 /**
- * A text, token by token: what is learned is green, or in a pipe in brackets; a bar stands between tokens. Line ends are shown and
- * made; other characters that nobody would see are shown by their numbers, so that a file cannot send commands to a terminal.
+ * A text, token by token, with a bar between tokens. Tokens with a loss are green, or in brackets if `colours` is false. Newlines
+ * are printed as `\n` and a line break. Other invisible characters are printed as their code points, so that a file cannot send
+ * control sequences to the terminal.
  */
 export function showPart(
   { name, ids, learned, labels, fullLength }: Part,
@@ -35,7 +36,7 @@ export function showPart(
     let line = "";
     for (let i = begin; i < end; i++) {
       const isLearned = learned[i] === 1 && i > 0, text = visible(tokenizer.decode([ids[i]]));
-      // Brackets already part learned tokens from each other.
+      // Brackets already separate learned tokens from each other.
       if (i > begin && (colours || !(isLearned && learned[i - 1] === 1 && i > 1))) line += bar;
       line += mark(text, isLearned);
     }
@@ -57,11 +58,12 @@ function visible(text: string): string {
   });
 }
 
-/** Counts rows as they come. */
+/** Counts the rows of a file. */
 export class DataSummary {
   rows = 0;
-  /** Rows whose tokens are trained on as they stand, and of these those that are plain texts. */
+  /** Rows with a loss on their tokens. */
   trained = 0;
+  /** Rows that are plain texts, not conversations. */
   plainTexts = 0;
   tokens = 0;
   labels = 0;
@@ -103,10 +105,13 @@ export class DataSummary {
     const lines = [["rows", count(this.rows)], ["tokens", count(this.tokens) + learned]];
     if (this.maxLength > 0) lines.push([`longer than ${this.maxLength}`, `${count(this.cut)} rows`]);
     if (this.withoutLabels > 0) {
-      lines.push(["nothing learned", `${count(this.withoutLabels)} rows, which are left out`]);
+      lines.push(["nothing learned", `${count(this.withoutLabels)} rows, which finetune skips`]);
     }
     if (this.merged > 0) {
-      lines.push(["merged border", `${count(this.merged)} rows: a token reaches from the prompt into the completion`]);
+      lines.push([
+        "merged border",
+        `${count(this.merged)} rows: one token spans the end of the prompt and the completion`,
+      ]);
     }
     if (this.#classes.size > 0) lines.push(["labels", this.#classList()]);
     const lengths = this.#lengths.toSorted((a, b) => a - b),
@@ -128,7 +133,7 @@ export class DataSummary {
   }
 }
 
-/** How many of the lengths, which are in order, lie up to each power of two: a bar for each. */
+/** A histogram of the lengths, which must be sorted: the upper bounds of its bins are powers of two. */
 function histogram(lengths: readonly number[]): string[] {
   const bins: [from: number, to: number, rows: number][] = [];
   for (let from = 0, to = 8, i = 0; i < lengths.length; from = to + 1, to *= 2) {

@@ -1,4 +1,4 @@
-/** `deno task eval`: how well a model predicts a text, by perplexity and bits per byte. */
+/** `deno task eval`: measures how well a model predicts a text, by perplexity and bits per byte, or how well its head does. */
 import { readText } from "../data/load_text.ts";
 import { ConfigError } from "../errors.ts";
 import { evaluateText, type TextEvaluation } from "../evaluate/perplexity.ts";
@@ -12,16 +12,16 @@ import { checkPermission, deviceFlags, encodeOptions, modelFlags, tokenizerFlags
 
 export const evalFlags = {
   ...modelFlags,
-  input: text("", "the text file (UTF-8)"),
+  input: text("", "a text file (UTF-8) to predict"),
   data: text(
     "",
-    "instead, for a model with a head: the rows with labels or choices, or of a reward model pairs or rankings; deno task data FILE shows them",
+    "instead of input, for a model with a head: a file of rows with labels or choices; for a reward model, pairs or rankings",
   ),
   columns: rowFlags.columns,
-  tokenizer: text("", "instead of the model's own: gpt2, cl100k_base, o200k_base, or a folder"),
+  tokenizer: text("", "replaces the model's tokenizer: gpt2, cl100k_base, o200k_base, or a folder"),
   special_tokens: tokenizerFlags.special_tokens,
-  max_length: int(0, "tokens in a window; 0 is the model's block size", { min: 0 }),
-  stride: int(0, "tokens from one window to the next, whose others are context; 0 is half a window", { min: 0 }),
+  max_length: int(0, "tokens in a window; 0: the model's block size", { min: 0 }),
+  stride: int(0, "new tokens in each window, after the tokens that are its context; 0: half a window", { min: 0 }),
   ...deviceFlags,
 };
 
@@ -30,25 +30,25 @@ export const evalCommand = command({
   flags: evalFlags,
   help: {
     does:
-      "Tells how well a model predicts a text: perplexity, with each token judged once, and bits per byte; or how well\n" +
-      "its head tells labels, choices or better answers apart: loss and accuracy.",
-    usage: "--input=FILE, or --data=FILE",
+      "Measures how well a model predicts a text: its perplexity, for which each token is predicted once, and its bits per byte.\n" +
+      "With --data, measures the model's head on rows with labels, choices or preferred answers: its loss and accuracy.",
+    usage: "(--input=FILE | --data=FILE)",
   },
   async run({ values, progress, interruption }) {
     const { input, data } = values;
     if (!input && !data) {
       throw new ConfigError(
-        "--input is missing: eval takes the text as --input=FILE, or rows for a model with a head as --data=FILE",
+        "--input is missing: eval needs a text, --input=FILE, or for a model with a head rows, --data=FILE",
       );
     }
     if (input && data) {
-      throw new ConfigError(`--input=${input} --data=${data}: either a text or rows; leave one of them out`);
+      throw new ConfigError(`--input=${input} --data=${data}: eval takes a text or rows; leave one out`);
     }
     const idle = (["tokenizer", "max_length", "stride"] as const).find((name) => data && values[name]);
-    if (idle) throw new ConfigError(`--${idle}=${values[idle]}: this is for a text (--input), not for rows`);
+    if (idle) throw new ConfigError(`--${idle}=${values[idle]}: this is only for a text (--input), not for rows`);
     checkPermission(values.device, "eval");
     if (data) {
-      const { evaluateHead } = await import("./eval_head.ts"); // heads and readers of rows, which a text does without
+      const { evaluateHead } = await import("./eval_head.ts"); // a text needs neither heads nor readers of rows
       const device = await openDevice(values), signal = interruption(() => progress.line("Stopping …"));
       for (const line of await evaluateHead(values, device, { progress, signal })) progress.line(line);
       return device.close();
@@ -75,7 +75,7 @@ export const evalCommand = command({
   },
 });
 
-/** What came out, a line each. */
+/** The results, one line each. */
 export function table(
   { perplexity, loss, bitsPerByte, tokens, bytes }: Omit<TextEvaluation, "transformersPerplexity">,
 ): string[] {

@@ -1,4 +1,4 @@
-/** How well a model with a head does on rows with labels, or a reward model on pairs and rankings: `eval --data=FILE`. */
+/** `eval --data=FILE`: evaluates a model with a head on rows with labels or choices, or a reward model on pairs and rankings. */
 import { ChatTemplate } from "../data/chat_template.ts";
 import { type Kind, readExamples } from "../data/examples.ts";
 import { tokenizeRanking } from "../data/tokenize_preference.ts";
@@ -22,7 +22,7 @@ import { encodeOptions, type modelFlags } from "./shared_flags.ts";
 
 type HeadValues = Values<typeof modelFlags> & { data: string; columns: string; special_tokens: string };
 
-/** @returns lines: the loss, what the task measures, and how many rows there are */
+/** Evaluates the head of the model that the flags name. @returns lines: the loss, the task's measures, and the number of rows */
 export async function evaluateHead(
   values: HeadValues,
   device: Device,
@@ -39,7 +39,7 @@ export async function evaluateHead(
       `rows ${what} the model's ${maxLength} tokens: ${count(long)}, ${ranked ? "left out" : "cut at the end"}`,
     );
   }
-  if (rows.length === 0) throw new DataError(`${values.data}: no row is left to evaluate on`);
+  if (rows.length === 0) throw new DataError(`${values.data}: there are no rows to evaluate on`);
   const splits = { train: rows, val: rows }, sizes = { batchSize: 16, maxLength };
   const task: HeadTask | RewardModelling = ranked
     ? new RewardModelling(model, splits, {
@@ -67,7 +67,7 @@ export async function evaluateHead(
     .map(([name, value]) => `${name.padEnd(ranked ? 18 : 14)} ${value}`);
 }
 
-/** @returns the rows, whether they are rankings, and how many are too long */
+/** Reads the rows. @returns the rows, whether they are rankings, and the number of rows that are too long */
 async function readRows(
   { data, columns, special_tokens }: HeadValues,
   { model, tokenizer, description }: PretrainedHead,

@@ -1,4 +1,4 @@
-/** `deno task finetune`: a model is tuned to a task. What stands between the flags and the trainer; the tasks are in finetune_tasks.ts. */
+/** `deno task finetune`: makes the model, the task and the trainer from the flags. The tasks are in the files finetune_*.ts. */
 import { exists } from "../files/files.ts";
 import type { RunFolder } from "../checkpoint/run_folder.ts";
 import type { Device } from "../engine/device.ts";
@@ -30,7 +30,7 @@ type Maker = (setup: TuningSetup) => Promise<Tuning>;
 const heads = () => Promise.resolve(headTask);
 const groups = async () => (await import("./finetune_rollouts.ts")).policyGradient;
 
-/** By the names that `--task` takes. Loaded when they are asked for: each stands on a good part of the library. */
+/** The tasks by their names in `--task`. Each is imported when it is needed, because it imports much of the library. */
 const TASKS: Record<FinetuneValues["task"], () => Promise<Maker>> = {
   sft: async () => (await import("./finetune_tasks.ts")).sft,
   classify: heads,
@@ -51,10 +51,10 @@ export const finetune = command({
   run: (running) => runFinetune(running, (...how) => new TrainReport(...how)),
 });
 
-/** Makes what tells of a run. */
+/** Makes the report of a run. */
 export type Reporting = (...how: ConstructorParameters<typeof TrainReport>) => TrainReport;
 
-/** @param more what the task is made with besides what the flags say */
+/** Carries out `finetune`. @param more settings of the task for which there are no flags */
 export async function runFinetune(
   running: FinetuneRunning,
   reporting: Reporting,
@@ -65,14 +65,14 @@ export async function runFinetune(
   const values = run ? goOn(running, run.description.flags, options).resumed : running.values;
   if (run) checkTask(values);
   checkPermission(values.device, "finetune");
-  if (!values.eval_only) await run?.lock(); // before anything is read that another process may write
+  if (!values.eval_only) await run?.lock(); // before reading files that another process may write
   const words = resumeCommand(running.args, values.out_dir, "finetune");
   const report = reporting(values, { task: "finetune", resumeCommand: words }, running.progress);
   leaveOutThreads(values, running.given, report);
   await tune({ ...running, values }, run, report, more);
 }
 
-/** @param run the run to go on with; without, a new one begins */
+/** @param run the run to resume; undefined begins a new run */
 async function tune(
   request: FinetuneRunning,
   run: RunFolder | undefined,
@@ -124,7 +124,7 @@ async function tune(
   device.close();
 }
 
-/** The trainer's options: what counts in epochs becomes updates. */
+/** The trainer's options. Counts of epochs are converted to updates. */
 function trainerOptions(values: FinetuneValues, updates: number, evaluation: number): TrainerOptions {
   const { num_train_epochs, max_iters, eval_interval, eval_iters, lr_scheduler_type } = values;
   const maxIters = max_iters || Math.ceil(num_train_epochs * updates);
@@ -140,13 +140,13 @@ function trainerOptions(values: FinetuneValues, updates: number, evaluation: num
   });
 }
 
-/** What a run trains. */
+/** The model that a run trains. */
 interface Start extends HeadStart {
-  /** Ids of tokens that the model has not had before. */
+  /** Ids of the tokens that were added to the model's vocabulary. */
   readonly added?: readonly number[];
 }
 
-/** The run's model, whose weights the trainer is going to read. */
+/** The model of a resumed run. In most cases its weights are not set: the trainer loads them from the checkpoint. */
 async function resumedModel(values: FinetuneValues, run: RunFolder, device: Device): Promise<Start> {
   const { dropout, seed, weights } = values, tokenizer = await runTokenizer(run);
   const description = hasHead(values.task) ? await resumedHead(run) : undefined;
@@ -154,7 +154,7 @@ async function resumedModel(values: FinetuneValues, run: RunFolder, device: Devi
     const model = await loadBase(run, { device, dropout, seed, weights });
     return { model: model.train(), tokenizer, description };
   }
-  if (values.features) { // which are of these weights
+  if (values.features) { // the features are computed with the checkpoint's weights
     const model = await loadRun(run, { device, dropout, seed, checkpoint: "last" });
     return { model: model.train(), tokenizer, description };
   }
@@ -176,10 +176,10 @@ async function pretrained(values: FinetuneValues, device: Device, report: TrainR
   return { ...loaded, tokenizer, added: idsSince(known, tokenizer) };
 }
 
-/** Whether a task trains a head, of whatever kind. */
+/** Whether a task trains a head of any kind. */
 const hasHead = (task: string): boolean => isHeadTask(task) || task === "reward";
 
-/** What run.json says: a resume, from whatever folder, finds the same rows. */
+/** The flags for run.json, with absolute paths, so that the run can be resumed from any folder. */
 async function lastingFlags({ profile: _, native: __, ...flags }: FinetuneValues) {
   const { data, eval_data, reward, value_model, ptx_data } = flags;
   return {

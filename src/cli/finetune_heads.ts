@@ -18,17 +18,17 @@ import { formOf } from "./head_flags.ts";
 import { count } from "./progress.ts";
 import { encodeOptions } from "./shared_flags.ts";
 
-/** A model that a head is to be trained on; or trained on, where it has one. */
+/** A model to train a head on, with its head if it already has one. */
 export interface HeadStart extends Pretrained {
   readonly head?: Head;
   readonly description?: HeadDescription;
 }
 
-/** The ids that a vocabulary has got since it had `known` entries. */
+/** The ids of the entries that were added to a vocabulary of `known` entries. */
 export const idsSince = (known: number, { vocabSize }: Pick<Pretrained["tokenizer"], "vocabSize">): number[] =>
   Array.from({ length: vocabSize - known }, (_, i) => known + i);
 
-/** What `--init_from` names, with GPT-1's tokens where its form needs them. */
+/** The model that `--init_from` names. GPT-1's special tokens are added if the form of the rows needs them. */
 export function headStart(
   values: FinetuneValues,
   start: HeadStart,
@@ -42,7 +42,7 @@ export function headStart(
   return { model, tokenizer: more, added: idsSince(known, more) };
 }
 
-/** What a run's last checkpoint says of its head. */
+/** The description of the head in a run's last checkpoint. */
 export async function resumedHead(run: RunFolder): Promise<HeadDescription | undefined> {
   const { name, state } = await run.checkpoint("last");
   return describeHead(state.task, `${run.path}/${name}/state.json`);
@@ -91,7 +91,7 @@ export async function headTask(
     data: [
       `${files}: ${count(rows.train.length)} rows to train on, ${count(rows.val.length)} to evaluate on`,
       kind === "choose"
-        ? `${count(labels.length)} choices at most`
+        ? `at most ${count(labels.length)} choices`
         : `${task.description.problemType}: ${labels.slice(0, 20).join(", ")}${labels.length > 20 ? ", …" : ""}`,
       ...cutLines({ cut, rows: read, maxLength }, values),
     ],
@@ -106,7 +106,7 @@ function rowsOf(all: readonly { sequences: readonly Int32Array[]; where: string;
 }
 type HeadLabel = Parameters<HeadRows["add"]>[1]["label"];
 
-/** Token that fills rows up and is never pooled: the tokenizer's, or as is usual with GPT-2 the one that ends texts. */
+/** The token that pads rows and is never pooled: the tokenizer's padding token, or as usual with GPT-2 its end-of-text token. */
 function padOf(tokenizer: Pretrained["tokenizer"]): number | undefined {
   const { pad_token_id, eos_token_id } = specialIds(tokenizer);
   return pad_token_id ?? eos_token_id ?? undefined;
@@ -118,17 +118,19 @@ async function featuresOf(
   { progress, ...of }: { rows: HeadSplits; padTokenId?: number; progress: TuningSetup["progress"] },
 ): Promise<HeadSplits<Float32Array>> {
   const onProgress = (done: number, total: number) =>
-    progress.status(() => `what the head sees: ${count(done)} of ${count(total)} rows`);
+    progress.status(() => `features: ${count(done)} of ${count(total)} rows`);
   const { features, read } = await storedFeatures(path, model, { ...of, onProgress });
   progress.end();
-  progress.line(read ? `what the head sees is read from ${path}` : `what the head sees is in ${path}`);
+  progress.line(read ? `features are read from ${path}` : `features are saved in ${path}`);
   return features;
 }
 
-/** What can be done with the run, when it is done. */
+/** Lines that say how to use the trained head. */
 function afterwards({ out_dir }: FinetuneValues, { description: { kind, tokens } }: HeadTask): string[] {
-  if (kind === "choose") return ["", "A folder for transformers:", `  ${taskCommand("convert", [out_dir, "FOLDER"])}`];
+  if (kind === "choose") {
+    return ["", "To convert it for transformers:", `  ${taskCommand("convert", [out_dir, "FOLDER"])}`];
+  }
   const use = `const classify = await pipeline("text-classification", ${JSON.stringify(out_dir)});`;
-  const folder = tokens ? [] : ["A folder for transformers:", `  ${taskCommand("convert", [out_dir, "FOLDER"])}`];
+  const folder = tokens ? [] : ["To convert it for transformers:", `  ${taskCommand("convert", [out_dir, "FOLDER"])}`];
   return ["", "To use it:", `  import { pipeline } from "@nanogpt/ts";`, `  ${use}`, ...folder];
 }

@@ -25,8 +25,8 @@ export async function proximalPolicy(setup: TuningSetup): Promise<Tuning> {
     options = { ...optionsOf(values), reference, rewards, value, pretraining };
   const task = new ProximalPolicy(model, data.prompts, { ...options, ...data.how });
   const lines = [
-    `value function: ${value ? `a model beside the policy, from ${values.value_model}` : "a head on the policy"}`,
-    ...pretraining ? [`beside it ${values.ptx_data} is learned, ${count(pretraining.tokens.length)} tokens`] : [],
+    `value function: ${value ? `a second model, from ${values.value_model}` : "a head on the policy"}`,
+    ...pretraining ? [`pretraining text: ${values.ptx_data}, ${count(pretraining.tokens.length)} tokens`] : [],
   ];
   return rolloutTuning(task, data, { rewards, reference: named, lines });
 }
@@ -56,7 +56,7 @@ function optionsOf(values: FinetuneValues) {
   } satisfies Partial<ProximalOptions>;
 }
 
-/** What `--value_model` names: a model with a head of one label goes on with it, another gets one of zeros. */
+/** The value function that `--value_model` names. If the model has a head with one label, that head is used, else one of zeros. */
 async function valueModel({ values, model, tokenizer, progress }: TuningSetup): Promise<ValueModel> {
   const { value_model: name, seed } = values, { vocabSize, blockSize } = model.config;
   const options = { device: model.device, dropout: 0, seed, trainable: true };
@@ -66,20 +66,20 @@ async function valueModel({ values, model, tokenizer, progress }: TuningSetup): 
   checkTokenizer(`--value_model=${name}`, loaded.tokenizer, tokenizer);
   if (loaded.model.config.blockSize < blockSize) {
     throw new ConfigError(
-      `--value_model=${name}: it sees ${loaded.model.config.blockSize} tokens at once, and the policy ${blockSize}; expected as many`,
+      `--value_model=${name}: its block size is ${loaded.model.config.blockSize}; expected at least the policy's, ${blockSize}`,
     );
   }
-  for (const adapter of adaptersOf(loaded.model)) adapter.merge(); // all of it is trained
+  for (const adapter of adaptersOf(loaded.model)) adapter.merge(); // all weights are trained
   loaded.model.resizeTokenEmbeddings(vocabSize, { known });
   return new ValueModel(loaded.model, loaded.head instanceof SequenceClassifier ? loaded.head.score : undefined);
 }
 
-/** What `--ptx_data` names, as tokens. */
+/** The tokens of the text that `--ptx_data` names. */
 async function pretrainingText({ values, model, tokenizer }: TuningSetup) {
   const { ptx_data: path, ptx_coef: coef, ptx_batch_size: batchSize, special_tokens } = values;
   if (!path) return undefined;
   const tokens: Tokens = tokenizer.encode(await readText(path), encodeOptions(special_tokens)),
     { blockSize } = model.config;
   if (tokens.length > blockSize) return { tokens, coef, batchSize };
-  throw new DataError(`${path} has ${count(tokens.length)} tokens; expected more than the ${blockSize} of a block`);
+  throw new DataError(`${path} has ${count(tokens.length)} tokens; expected more than the block size, ${blockSize}`);
 }

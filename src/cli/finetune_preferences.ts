@@ -23,14 +23,16 @@ import { loadReference, type RunReference } from "./reference.ts";
 import { NO_END, rowOptions } from "./row_flags.ts";
 import { absolute } from "./train_command.ts";
 
-/** Pairs of a file, as rows, with lines on them. */
+/** The pairs of a file. */
 export interface PairData {
   readonly rows: PreferenceRows;
+  /** Whether all pairs are conversations. */
   readonly chats: boolean;
+  /** Lines about the pairs, to print. */
   readonly lines: readonly string[];
 }
 
-/** Reads pairs. @throws {DataError} naming the row where answers are equal or empty, and where no pair is left */
+/** Reads pairs. @throws {DataError} if a row's answers are equal or empty, which names the row, or if no pair can be used */
 export async function readPairs({ values, model, tokenizer, progress }: TuningSetup): Promise<PairData> {
   const { data, eval_data } = values, maxLength = maxLengthOf(values, model), all = new TokenRows();
   using template = ChatTemplate.of(tokenizer, { name: values.template || undefined });
@@ -48,8 +50,11 @@ export async function readPairs({ values, model, tokenizer, progress }: TuningSe
     return all.length / 2 - 1;
   });
   const files = eval_data ? `${data} and ${eval_data}` : data, left = all.length / 2;
-  const why = `of which ${maxLength} tokens hold no difference`;
-  if (left === 0) throw new DataError(`${files}: there is no pair but those ${why}\ndeno task data shows what is`);
+  const why = `whose answers do not differ within ${maxLength} tokens`;
+  if (left === 0) {
+    const show = taskCommand("data", ["--task=dpo", data]);
+    throw new DataError(`${files} has only pairs ${why}\nThis prints their tokens: ${show}`);
+  }
   const rows = { train: new TokenRows(), val: new TokenRows() };
   for (const [into, some] of [[rows.train, train], [rows.val, val]] as const) {
     for (const pair of some) for (const which of [0, 1]) into.push(all.row(2 * pair + which));
@@ -61,7 +66,7 @@ export async function readPairs({ values, model, tokenizer, progress }: TuningSe
       `${files}: ${count(train.length)} pairs to train on, ${count(val.length)} to evaluate on; ` +
       `${count(all.tokens)} tokens, ${count(learned)} of them in answers`,
       ...cutLines({ cut, rows: pairs, maxLength }, values),
-      ...left < pairs ? [`pairs ${why}: ${count(pairs - left)} of ${count(pairs)}, left out`] : [],
+      ...left < pairs ? [`pairs ${why}: ${count(pairs - left)} of ${count(pairs)}, skipped`] : [],
       ...plain && endOfText(tokenizer) === null ? [NO_END] : [],
     ],
   };
@@ -69,12 +74,12 @@ export async function readPairs({ values, model, tokenizer, progress }: TuningSe
 
 const same = (a: TokenRow, b: TokenRow) => a.ids.length === b.ids.length && a.ids.every((id, i) => id === b.ids[i]);
 
-/** Direct preference optimisation. */
+/** Makes the trainer's task for direct preference optimisation. */
 export async function dpo(setup: TuningSetup): Promise<Tuning> {
   const { values, model } = setup, { batch_size: batchSize, beta, label_smoothing: labelSmoothing, seed } = values;
   const { rows, lines, chats } = await readPairs(setup), maxLength = maxLengthOf(values, model);
   const { reference, named } = await referenceOf(setup, rows, { batchSize, maxLength });
-  const loss = values.loss_type as PreferenceLoss; // as checkPreferences has seen
+  const loss = values.loss_type as PreferenceLoss; // checked by checkPreferences
   const options = { batchSize, maxLength, loss, beta, labelSmoothing, reference, seed };
   const task = new DirectPreference(model, rows, options), { ids, learned } = rows.val.row(0);
   const against = values.reference_free ? "none" : named?.name ?? "the model without the adapter";
@@ -89,7 +94,10 @@ export async function dpo(setup: TuningSetup): Promise<Tuning> {
   };
 }
 
-/** The reference of the updates; or what it has to say of all rows, with the model given back that it took. */
+/**
+ * The reference model; with `--precompute_ref_log_probs`, the log-probabilities that it gives to all rows, after which the model
+ * is disposed of.
+ */
 async function referenceOf(
   setup: TuningSetup,
   rows: PreferenceRows,
@@ -101,7 +109,7 @@ async function referenceOf(
     const { reference, named } = await loadReference({ ...setup });
     return { reference: new ReferencePolicy(model, reference), named };
   }
-  // The model is what it begins with: a new run's, and what an adapter is going to be put on.
+  // The model itself is the reference before training begins: in a new run, or if an adapter will be put on it.
   const adapts = values.lora_rank > 0, isItself = !values.ref_model && (adapts || !run);
   const found = isItself
     ? { reference: model, named: adapts ? undefined : await baseOf(values.init_from, absolute) }
@@ -121,11 +129,11 @@ async function referenceOf(
   return { reference, named: found.named };
 }
 
-/** Whether a head gives one number for a text, as a reward model's. */
+/** Whether a head gives one number for a text, as in a reward model. */
 export const isReward = ({ kind, labels, tokens }: HeadDescription): boolean =>
   kind === "classify" && labels.length === 1 && !tokens;
 
-/** A model of `--init_from` that a reward model begins with: it keeps the head of another. */
+/** The model that a reward model begins with: the model of `--init_from`, with its head if it is a reward model. */
 export function rewardStart({ model, tokenizer, head, description }: HeadStart): HeadStart {
   if (head && description && isReward(description)) return { model, tokenizer, head, description };
   head?.dispose(); // of another task
@@ -133,16 +141,16 @@ export function rewardStart({ model, tokenizer, head, description }: HeadStart):
 }
 
 const NO_END_SEEN =
-  "The tokenizer has no token that ends a text: the reward cannot tell a complete answer from one that breaks off.";
+  "The tokenizer has no token that ends a text: the reward model cannot tell complete answers from truncated ones.";
 
-/** A reward model. */
+/** Makes the trainer's task for a reward model. */
 export async function rewardModel(setup: TuningSetup): Promise<Tuning> {
   const { values, model, tokenizer, start = {} } = setup, { data, eval_data, batch_size: batchSize, seed } = values;
   const maxLength = maxLengthOf(values, model), { rows, read, long } = await readRankings(setup, maxLength);
   const { head, description } = start, padTokenId = description ? description.padTokenId : padOf(tokenizer);
   const task = new RewardModelling(model, rows, {
     ...{ batchSize, maxLength, padTokenId, seed, centering: values.center_rewards_coefficient },
-    head: head as SequenceClassifier | undefined, // as rewardStart leaves it
+    head: head as SequenceClassifier | undefined, // rewardStart returns no other kind of head
     generator: new RandomGenerator(seed),
   });
   const files = eval_data ? `${data} and ${eval_data}` : data, most = Math.max(rows.train.choices, rows.val.choices);
@@ -155,14 +163,16 @@ export async function rewardModel(setup: TuningSetup): Promise<Tuning> {
     rehearse: (model) => task.rehearsal(model),
     data: [
       `${files}: ${count(rows.train.length)} ${what} to train on, ${count(rows.val.length)} to evaluate on`,
-      ...long > 0 ? [`with a text of more than ${maxLength} tokens: ${count(long)} of ${count(read)}, left out`] : [],
+      ...long > 0
+        ? [`rows with a text of more than ${maxLength} tokens: ${count(long)} of ${count(read)}, skipped`]
+        : [],
       ...endOfText(tokenizer) === null ? [NO_END_SEEN] : [],
     ],
-    after: ["", "To tune a policy by it:", `  ${use}`, "A folder for transformers:", `  ${folder}`],
+    after: ["", "To tune a policy with it:", `  ${use}`, "To convert it for transformers:", `  ${folder}`],
   };
 }
 
-/** Pairs and rankings as whole texts; those with one that is too long are left out. @throws {DataError} when none is left */
+/** Reads pairs and rankings as whole texts. Skips rows with a text that is too long. @throws {DataError} if all rows are */
 async function readRankings({ values, tokenizer, progress }: TuningSetup, maxLength: number) {
   using template = ChatTemplate.of(tokenizer, { name: values.template || undefined });
   const options = rowOptions(values, { tokenizer, template, maxLength: undefined });
@@ -187,7 +197,7 @@ async function readRankings({ values, tokenizer, progress }: TuningSetup, maxLen
   return { rows: { train: of(splits.train), val: of(splits.val) }, read, long };
 }
 
-/** What fills rows up and is never looked at: not the token that ends texts, for its place is where the score is read. */
+/** The token that pads rows. It is not the end-of-text token, because the score is read at the place of that token. */
 function padOf(tokenizer: Tokenizer): number | undefined {
   const { pad_token_id, eos_token_id } = specialIds(tokenizer);
   return pad_token_id === null || pad_token_id === eos_token_id ? undefined : pad_token_id;

@@ -1,4 +1,4 @@
-/** The tasks of `finetune` whose policies learn from what they write: grpo, rloo. */
+/** The tasks of `finetune` in which a policy learns from its own completions: grpo, rloo. What they share with ppo is here too. */
 import { ChatTemplate } from "../data/chat_template.ts";
 import type { Words } from "../data/examples.ts";
 import { endOfText } from "../data/tokenize_example.ts";
@@ -18,24 +18,24 @@ import { loadReference } from "./reference.ts";
 import { openRewards } from "./rewards.ts";
 import { rowOptions } from "./row_flags.ts";
 
-/** The longest completions that are asked for where nobody says; TRL's default. */
+/** The default of `--max_completion_length`, if the block size allows it; it is TRL's default. */
 const MOST_NEW = 512;
 
-/** Prompts, and how they are answered. */
+/** The prompts of a file, and how completions are generated. */
 export interface PromptData {
   readonly prompts: PromptSplits;
   readonly how: Pick<RolloutTaskOptions, "maxNewTokens" | "eosTokenId" | "decode">;
-  /** Whether all of them are conversations. */
+  /** Whether all prompts are conversations. */
   readonly chats: boolean;
-  /** Lines on them. */
+  /** Lines about the prompts, to print. */
   readonly lines: readonly string[];
 }
 
 /**
  * Reads prompts.
  *
- * @throws {DataError} naming the row, where one leaves no room for an answer
- * @throws {ConfigError} when nothing ends a text, and lengths are not fixed
+ * @throws {DataError} if a prompt leaves no room for a completion; the message names the row
+ * @throws {ConfigError} if no token ends a text, unless `--fixed_length=True`
  */
 export async function readPrompts({ values, model, tokenizer, progress }: TuningSetup): Promise<PromptData> {
   const { data, eval_data, max_completion_length: asked, fixed_length } = values, { blockSize } = model.config;
@@ -50,9 +50,9 @@ export async function readPrompts({ values, model, tokenizer, progress }: Tuning
   });
   const left = blockSize - longest.length, maxNewTokens = asked || Math.min(left, MOST_NEW);
   if (left < maxNewTokens || left < 1) {
-    const room = left < 1 ? "no room for an answer" : `room for ${left} more, and --max_completion_length=${asked}`;
+    const room = left < 1 ? "no room for an answer" : `room for ${left} of --max_completion_length=${asked}`;
     throw new DataError(
-      `${longest.where}: the prompt has ${longest.length} tokens, which leaves ${room}: the model sees ${blockSize} at once`,
+      `${longest.where}: the prompt has ${longest.length} tokens, which leaves ${room}: the block size is ${blockSize}`,
     );
   }
   const files = eval_data ? `${data} and ${eval_data}` : data, { train, val } = prompts;
@@ -71,7 +71,7 @@ export async function readPrompts({ values, model, tokenizer, progress }: Tuning
   };
 }
 
-/** The token that ends an answer. */
+/** The token that ends a completion. */
 async function endOf(tokenizer: Tokenizer, template: ChatTemplate | undefined, plain: boolean): Promise<number> {
   const turn = plain ? undefined : await template?.endOfTurn(tokenizer), id = turn?.ids[0] ?? endOfText(tokenizer);
   if (id !== null && !(turn && turn.ids.length === 0)) return id;
@@ -79,11 +79,11 @@ async function endOf(tokenizer: Tokenizer, template: ChatTemplate | undefined, p
     `The tokenizer has no token that ends ${
       turn ? "a turn of the chat" : "a text"
     }, so the policy could not end its answers; ` +
-      "with --fixed_length=True all of them have as many tokens",
+      "with --fixed_length=True all answers have the same length",
   );
 }
 
-/** Of a chat, what is said: without special tokens. */
+/** Decodes completions; in a chat, without special tokens. */
 function decoderOf(tokenizer: Tokenizer, plain: boolean): (ids: Int32Array) => string {
   const how = plain ? tokenizer : spoken(tokenizer), { vocabSize } = tokenizer;
   return (ids) => {
@@ -94,7 +94,7 @@ function decoderOf(tokenizer: Tokenizer, plain: boolean): (ids: Int32Array) => s
   };
 }
 
-/** GRPO and RLOO. */
+/** Makes the trainer's task for GRPO or RLOO. */
 export async function policyGradient(setup: TuningSetup): Promise<Tuning> {
   const { values, model } = setup, data = await readPrompts(setup);
   const { beta, ref_model, lora_rank, max_kl } = values, wanted = beta > 0 || ref_model || lora_rank > 0 && max_kl > 0;
@@ -104,9 +104,9 @@ export async function policyGradient(setup: TuningSetup): Promise<Tuning> {
 }
 
 /**
- * What the command needs of a task on prompts.
+ * The command's view of a task on prompts.
  *
- * @param more.lines on what the task has besides
+ * @param more.lines more lines about the task, to print
  */
 export function rolloutTuning(
   task: RolloutTask,
@@ -127,7 +127,7 @@ export function rolloutTuning(
       ...lines,
       `rewards: ${rewards.map(({ name, weight }) => weight === 1 ? name : `${weight} · ${name}`).join(" + ")}`,
       ...more,
-      "the loss of an evaluation is the mean reward with a minus sign, so that the best checkpoint has the highest reward",
+      "the loss of an evaluation is the negative mean reward, so that the best checkpoint has the highest reward",
     ],
     reference,
     owned: {
@@ -154,7 +154,7 @@ function optionsOf(values: FinetuneValues) {
     maskTruncatedCompletions: values.mask_truncated_completions,
     delta: values.delta || undefined,
     scaleRewards: values.scale_rewards,
-    lossType: values.loss_type as PolicyLossType, // as checkRollouts has seen
+    lossType: values.loss_type as PolicyLossType, // checked by checkRollouts
     importanceSamplingLevel: values.importance_sampling_level,
     useBiasCorrectionKl: values.use_bias_correction_kl,
     normalizeAdvantages: values.normalize_advantages,
@@ -163,7 +163,7 @@ function optionsOf(values: FinetuneValues) {
   };
 }
 
-/** A prompt and what was answered, on a line each. */
+/** A line with a prompt, its completion and the reward. */
 function sampleLines({ prompt: { prompt }, completion, reward }: RolloutSample): string[] {
   const words = (said: Words) => typeof said === "string" ? said : said.at(-1)?.content ?? "";
   return [`  ${JSON.stringify(words(prompt))} → ${JSON.stringify(completion)}, reward ${reward.toFixed(4)}`];

@@ -1,4 +1,4 @@
-/** The tasks that `finetune` knows: each makes the trainer's task of the rows in a file. */
+/** What the tasks of `finetune` share, and supervised tuning. Each task makes the trainer's task from the rows of a file. */
 import type { RunFolder } from "../checkpoint/run_folder.ts";
 import type { RunBase } from "../checkpoint/run_json.ts";
 import { ChatTemplate } from "../data/chat_template.ts";
@@ -16,20 +16,21 @@ import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import type { Task } from "../train/task.ts";
 import type { FinetuneValues } from "./finetune_flags.ts";
 import type { HeadStart } from "./finetune_heads.ts";
+import { taskCommand } from "./command.ts";
 import { count, type Progress } from "./progress.ts";
 import { NO_END, parseColumns, rowOptions } from "./row_flags.ts";
 
-/** What a task is made of. */
+/** What a task is made from. */
 export interface TuningSetup {
   readonly values: FinetuneValues;
   readonly model: GPT;
   readonly tokenizer: Tokenizer;
   readonly progress: Progress;
-  /** A head that the model has already, or what a resumed run says of its own. */
+  /** The head that the model already has, or the description of a resumed run's head. */
   readonly start?: Partial<HeadStart>;
-  /** The run that goes on. */
+  /** The run to resume. */
   readonly run?: RunFolder;
-  /** What scores completions in place of `--reward`. */
+  /** Makes the rewards in place of `--reward`. */
   rewards?(device: Device): Promise<readonly Reward[]>;
 }
 
@@ -38,36 +39,36 @@ export interface Tuning {
   readonly task: Task;
   /** Micro-batches in an epoch, and in an evaluation of the held-out rows. */
   readonly microBatches: { readonly train: number; readonly val: number };
-  /** The task's batches of every shape on another model, one that only counts: for the memory that they take. */
+  /** A task with one batch of each shape, for a model on a device that only counts memory: estimates the memory of training. */
   rehearse(model: GPT): Task;
-  /** Lines on the rows. */
+  /** Lines about the rows, to print. */
   readonly data: readonly string[];
-  /** What the tuned model is shown when it is done, for a sample. */
+  /** The prompt of the sample that is printed at the end. */
   readonly prompt?: ArrayLike<number>;
-  /** How many tokens it may answer with. */
+  /** The most tokens of that sample. */
   readonly sampleTokens?: number;
-  /** Whether all of the rows are conversations. */
+  /** Whether all rows are conversations. */
   readonly chats?: boolean;
-  /** Lines to end with instead of a sample. */
+  /** Lines to print at the end instead of a sample. */
   readonly after?: readonly string[];
-  /** What run.json says of the model that the policy is compared with. */
+  /** The reference model, as stored in run.json. */
   readonly reference?: RunBase;
-  /** What an evaluation has shown, in lines. */
+  /** Lines to print after an evaluation. */
   shown?(): readonly string[];
-  /** What the task has besides the trainer's, to be freed at the end. */
+  /** Resources of the task to free at the end. */
   readonly owned?: Disposable;
 }
 
-/** Tokens of a row at most: what was asked for, or the model's block size. */
+/** The most tokens of a row: `--max_length`, or the model's block size. */
 export function maxLengthOf({ max_length: asked }: FinetuneValues, { config: { blockSize } }: GPT): number {
   if (asked <= blockSize) return asked || blockSize;
-  throw new ConfigError(`--max_length=${asked}: the model sees ${blockSize} tokens at once; expected no more`);
+  throw new ConfigError(`--max_length=${asked}: expected at most the model's block size, ${blockSize}`);
 }
 
 /**
- * The examples of `--data`, and of `--eval_data`: or those that are held out.
+ * Reads the examples of `--data` and `--eval_data`. Without `--eval_data`, holds out a share of the examples for evaluation.
  *
- * @param take makes of an example what the task keeps of it, or nothing where it is left out
+ * @param take converts an example for the task; undefined skips it
  */
 export async function readSplits<K extends Kind, T>(
   { data, eval_data, eval_share: share, seed, columns }: FinetuneValues,
@@ -91,13 +92,13 @@ export async function readSplits<K extends Kind, T>(
   const rows = await all(data);
   if (eval_data) return { train: rows, val: await all(eval_data) };
   if (rows.length === 1) {
-    throw new DataError(`${data}: one row is left, and none to evaluate on; name a file with --eval_data`);
+    throw new DataError(`${data} has one usable row, and none to evaluate on: name another file with --eval_data`);
   }
   const { train, held } = holdOut(rows.length, { share, seed });
   return { train: Array.from(train, (i) => rows[i]), val: Array.from(held, (i) => rows[i]) };
 }
 
-/** A line on rows that are too long, where there are any. */
+/** A line about rows that are too long, if there are any. */
 export function cutLines(
   { cut, rows, maxLength }: { readonly cut: number; readonly rows: number; readonly maxLength: number },
   { truncation }: Pick<FinetuneValues, "truncation">,
@@ -107,7 +108,7 @@ export function cutLines(
   return [`rows longer than ${maxLength} tokens: ${count(cut)} of ${count(rows)}, cut at the ${end}`];
 }
 
-/** Supervised tuning: rows of texts, or of prompts and completions. */
+/** Makes the trainer's task for supervised tuning on texts, or on prompts with completions. */
 export async function sft({ values, model, tokenizer, progress }: TuningSetup): Promise<Tuning> {
   const { data, eval_data, batch_size: batchSize, packing, seed } = values;
   const maxLength = maxLengthOf(values, model);
@@ -125,7 +126,8 @@ export async function sft({ values, model, tokenizer, progress }: TuningSetup): 
   const files = eval_data ? `${data} and ${eval_data}` : data;
   if (counts.dropped === counts.rows) {
     const why = counts.cut > 0 ? `; ${count(counts.cut)} are cut to ${maxLength} tokens, which their prompts fill` : "";
-    throw new DataError(`${files}: no row has a token that is learned${why}\ndeno task data shows what is`);
+    const show = taskCommand("data", ["--task=sft", data]);
+    throw new DataError(`${files}: no row has a token that is learned${why}\nThis prints the rows: ${show}`);
   }
   const rows = { train: new TokenRows(), val: new TokenRows() };
   for (const row of train) rows.train.push(all.row(row));
@@ -144,7 +146,7 @@ export async function sft({ values, model, tokenizer, progress }: TuningSetup): 
       ...packing ? [`packed into ${count(task.bins("train"))} rows and ${count(task.bins("val"))}`] : [],
       ...cutLines({ ...counts, maxLength }, values),
       ...counts.dropped > 0
-        ? [`rows without a token that is learned: ${count(counts.dropped)} of ${count(counts.rows)}, left out`]
+        ? [`rows without a token that is learned: ${count(counts.dropped)} of ${count(counts.rows)}, skipped`]
         : [],
       ...plain && endOfText(tokenizer) === null ? [NO_END] : [],
     ],

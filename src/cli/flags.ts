@@ -1,29 +1,31 @@
 /**
- * Flags as nanoGPT's configurator takes them: `--name=value`, booleans as Python writes them, the last of two wins.
+ * Flags in the form of nanoGPT's configurator: `--name=value`, with booleans written as in Python. If a flag is given twice, the
+ * last value counts.
  *
- * A command declares its flags once, in a table; parsing, the checks, the messages and `--help` are made from it, and so
- * is the type of the result. A config file's values pass the same checks. Left out: `--name value`, which nanoGPT does
- * not take either, and Python expressions as values.
+ * A command declares its flags in a table. Parsing, checks, messages, `--help` and the type of the result are made from the
+ * table. Values of a config file pass the same checks. Not supported: `--name value`, which nanoGPT does not take either, and
+ * Python expressions as values.
  */
 import { ConfigError, nearest } from "../errors.ts";
 import type { NumberRange } from "../../kernels/choose/rules.ts";
 
-/** One flag: what it means, what it is where nobody says, and which values it takes. */
+/** One flag: its default, its help text, and the values that it takes. */
 export interface Flag<V extends FlagValue> {
+  /** The value if the flag is not given. */
   readonly fallback: V;
   readonly help: string;
-  /** Whether `--name=` gives it the empty text. */
+  /** Whether `--name=` is valid and means the empty text. */
   readonly mayBeEmpty?: boolean;
-  /** Whether the flag may be there several times: its value is a list, or a text with commas between. */
+  /** Whether the flag may be repeated. Its value is then a list, or a text in which commas separate the values. */
   readonly many?: boolean;
   /** Whether the name alone means True. */
   readonly bare?: boolean;
   /** Completes "expected …". */
   readonly expected: string;
-  /** Turns the text of a flag into a value, which `accepts` then judges; undefined where that cannot be done. */
+  /** Turns the text of a flag into a value for `accepts` to check; undefined if the text is not a valid value. */
   read(text: string): FlagValue | undefined;
   accepts(value: unknown): boolean;
-  /** Why a well-formed value is refused, where "expected …" would leave the user wondering. */
+  /** Why a well-formed value is refused, if "expected …" would not explain it. */
   refusal?(value: unknown): string | undefined;
 }
 
@@ -34,11 +36,11 @@ export type FlagTable = Readonly<Record<string, Flag<any>>>;
 export type Values<T extends FlagTable> = { -readonly [K in keyof T]: T[K] extends Flag<infer V> ? V : never };
 
 interface Range extends NumberRange {
-  /** As `max`, but the bound itself is refused. */
+  /** Like `max`, but the bound itself is not valid. */
   readonly below?: number;
 }
 
-/** Of a range, in the order in which they are said. */
+/** The bounds of a range, in the order in which messages name them. */
 const BOUNDS = {
   above: { words: "above", holds: (n: number, bound: number) => n > bound },
   min: { words: "at least", holds: (n: number, bound: number) => n >= bound },
@@ -73,7 +75,7 @@ export function bool(fallback: boolean, help: string): Flag<boolean> {
   };
 }
 
-/** Off, unless its name is there: `--name`, or `--name=True` as nanoGPT would have it. */
+/** A flag that is off by default. `--name` turns it on, and so does `--name=True`, nanoGPT's form. */
 export function toggle(help: string): Flag<boolean> {
   return { ...bool(false, help), bare: true };
 }
@@ -88,7 +90,7 @@ export function text(fallback: string, help: string): Flag<string> {
   };
 }
 
-/** A text that may be there several times: all of them, in their order. */
+/** A text flag that may be repeated: its value is the list of all texts, in the given order. */
 export function texts(help: string): Flag<readonly string[]> {
   return {
     fallback: [],
@@ -100,7 +102,11 @@ export function texts(help: string): Flag<readonly string[]> {
   };
 }
 
-/** One of `choices`; a value among `refused` is answered with its reason. */
+/**
+ * A flag whose value is one of `choices`; the first is the default.
+ *
+ * @param refused gives the reason to print for a value that is not valid; undefined prints the choices
+ */
 export function choice<const V extends FlagValue>(
   choices: readonly V[],
   help: string,
@@ -116,7 +122,7 @@ export function choice<const V extends FlagValue>(
   };
 }
 
-/** What the words of a command line say: the flags given, the words that are none, and whether help is wanted. */
+/** A parsed command line: the given flags, the words that are not flags, and whether `--help` was given. */
 export interface CommandLine<T extends FlagTable> {
   given: Partial<Values<T>>;
   words: string[];
@@ -130,7 +136,7 @@ export function parseCommandLine<T extends FlagTable>(table: T, args: string[]):
   const given: Partial<Record<string, FlagValue>> = {};
   for (const [name, flag] of Object.entries(table)) {
     const texts = args.filter((arg) => arg.startsWith(`--${name}=`)).map((arg) => arg.slice(name.length + 3));
-    const last = texts.at(-1); // a flag that is given twice has its last value
+    const last = texts.at(-1);
     if (last === undefined) continue;
     given[name] = flag.many
       ? (typeof flag.fallback === "string" ? texts.join(",") : texts)
@@ -140,7 +146,7 @@ export function parseCommandLine<T extends FlagTable>(table: T, args: string[]):
   return { given: given as Partial<Values<T>>, words, help: args.includes("--help") || args.includes("-h") };
 }
 
-/** The values of a config file, checked like flags. @throws {ConfigError} */
+/** Checks the values of a config file like flags. @throws {ConfigError} for an unknown name or a value that is not valid */
 export function checkValues<T extends FlagTable>(table: T, values: object, origin: string): Partial<Values<T>> {
   for (const [name, value] of Object.entries(values)) {
     if (!Object.hasOwn(table, name)) throw unknown(table, name, `${origin}: no flag is called ${name}`);
@@ -150,11 +156,12 @@ export function checkValues<T extends FlagTable>(table: T, values: object, origi
   return values;
 }
 
+/** The default of every flag. */
 export function fallbacks<T extends FlagTable>(table: T): Values<T> {
   return Object.fromEntries(Object.entries(table).map(([name, flag]) => [name, flag.fallback])) as Values<T>;
 }
 
-/** One line a flag, with the values that hold where it is not given. */
+/** The list of flags in `--help`: a line for each flag, with its value in `values`. */
 export function describeFlags<T extends FlagTable>(table: T, values: Values<T>): string {
   const lines = Object.entries(table).map(([name, flag]) => [`  --${name}=${show(values[name])}`, flag.help]);
   const width = Math.max(...lines.map(([left]) => left.length)) + 2;
@@ -169,7 +176,7 @@ function checkForm(table: FlagTable, arg: string): void {
   }
   if (value || value === "" && table[name].mayBeEmpty) return;
   const example = typeof table[name].fallback === "boolean" ? "True" : "VALUE";
-  throw new ConfigError(`--${name} has no value: write --${name}=${example}, in one word, or leave the flag out`);
+  throw new ConfigError(`--${name} has no value: write --${name}=${example} without spaces, or leave the flag out`);
 }
 
 function check(table: FlagTable, name: string, value: unknown, shown: string): FlagValue {
@@ -181,8 +188,8 @@ function check(table: FlagTable, name: string, value: unknown, shown: string): F
 
 function unknown(table: FlagTable, name: string, what: string): ConfigError {
   const found = nearest(name, Object.keys(table));
-  const hint = found && `the nearest flag is --${found}, and --help lists them all`;
-  return new ConfigError(`${what}: ${hint ?? "--help lists the flags that there are"}`);
+  const hint = found && `the nearest flag is --${found}, and --help lists all flags`;
+  return new ConfigError(`${what}: ${hint ?? "--help lists all flags"}`);
 }
 
 /** A value as a user would type it. */
@@ -190,10 +197,10 @@ export function show(value: unknown): string {
   if (Array.isArray(value)) return value.map(show).join(" ");
   if (typeof value === "boolean") return value ? "True" : "False";
   if (typeof value !== "string" || !value.includes("\n")) return String(value);
-  return `$'${value.replace(/[\\']/g, "\\$&").replaceAll("\n", "\\n")}'`; // as bash, zsh and ksh read it
+  return `$'${value.replace(/[\\']/g, "\\$&").replaceAll("\n", "\\n")}'`; // the quoting of bash, zsh and ksh
 }
 
-/** An option's name as a flag: `topK` is `top_k`. */
+/** The flag for an option of the library: `topK` becomes `top_k`. */
 export type Snake<Name extends string> = Name extends `${infer Letter}${infer Rest}`
   ? `${Letter extends Lowercase<Letter> ? Letter : `_${Lowercase<Letter>}`}${Snake<Rest>}`
   : Name;

@@ -1,58 +1,66 @@
-/** The flags of `finetune` that are for heads. */
+/** The flags of `finetune` for heads. */
 import { PROBLEM_TYPES } from "../checkpoint/hugging_face_heads.ts";
 import { ConfigError } from "../errors.ts";
 import type { HeadKind } from "../finetune/inputs.ts";
 import { choice, float, int, text, type Values } from "./flags.ts";
 
-/** What `--task` takes besides sft. */
+/** The values of `--task` that train a head for labels or choices. */
 export const HEAD_TASKS = ["classify", "choose", "entail", "similar"] as const satisfies readonly HeadKind[];
 
 export const headFlags = {
   form: choice(
     ["auto", "gpt2", "gpt1"],
-    "of a head's rows: gpt2, texts as they are; gpt1, with tokens that begin, part and end them; auto: gpt2 for classify and choose",
+    "with a head: form of the rows: gpt2, plain texts; gpt1, with special tokens before, between and after texts; auto: gpt2 for classify and choose, else gpt1",
   ),
   problem_type: choice(
     ["auto", ...PROBLEM_TYPES],
-    "of classify: what labels are; auto: lists are several labels, numbers with a fraction a regression",
+    "with a head: what labels are; auto: lists mean several labels a text, numbers with a fraction a regression",
   ),
-  train_blocks: int(-1, "with a head: how many of the last blocks are trained; 0: the head alone; -1: all", {
-    min: -1,
-  }),
-  layer_decay: float(1, "with a head: a layer's learning rate by that of the layer above; ULMFiT has 0.385", {
+  train_blocks: int(
+    -1,
+    "with a head: number of last blocks to train; 0: only the head; -1: all blocks and the embeddings",
+    {
+      min: -1,
+    },
+  ),
+  layer_decay: float(1, "with a head: ratio of a layer's learning rate to that of the layer above; 0.385 in ULMFiT", {
     above: 0,
     max: 1,
   }),
-  unfreeze_every: int(0, "with a head: updates after which one layer more is trained, from the top; 0: all at once", {
-    min: 0,
-  }),
-  lm_weight: float(-1, "with a head: weight of the next tokens' loss; -1: 0 for classify, 0.5 for the others", {
+  unfreeze_every: int(
+    0,
+    "with a head: train one more layer, from the top down, every this many updates; 0: all at once",
+    {
+      min: 0,
+    },
+  ),
+  lm_weight: float(-1, "with a head: weight of the next-token loss; -1: 0 for classify, else 0.5", {
     min: -1,
   }),
   features: text(
     "",
-    "with train_blocks=0: a file for what the head sees, computed once; then the model never runs again",
+    "with train_blocks=0: a file to store the head's inputs, so that the model runs over each row only once",
   ),
 };
 export type HeadValues = Values<typeof headFlags>;
 
-/** What a run has once and for all. */
+/** Flags that cannot change after a run has begun. */
 export const HEAD_FIXED = ["form", "problem_type", "train_blocks", "layer_decay", "unfreeze_every"] as const;
 
 export const isHeadTask = (task: string): task is HeadKind => (HEAD_TASKS as readonly string[]).includes(task);
 
-/** @throws {ConfigError} for flags that say nothing of the task, or contradict each other */
+/** @throws {ConfigError} for flags that do not apply to the task, or that contradict each other */
 export function checkHeads({ task, lora_rank, ...values }: HeadValues & { task: string; lora_rank: number }): void {
   const given = (Object.keys(headFlags) as (keyof HeadValues)[]).filter((name) =>
     values[name] !== headFlags[name].fallback
   );
   const refuse = (name: keyof HeadValues, why: string) => new ConfigError(`--${name}=${values[name]}: ${why}`);
   if (!isHeadTask(task)) {
-    if (given.length > 0) throw refuse(given[0], `this is for --task=${HEAD_TASKS.join(" or ")}`);
+    if (given.length > 0) throw refuse(given[0], `this is only for --task=${HEAD_TASKS.join(" or ")}`);
     return;
   }
   if (values.form === "gpt2" && (task === "entail" || task === "similar")) {
-    throw refuse("form", `${task} is one of GPT-1's tasks, with tokens between the texts; leave the flag out`);
+    throw refuse("form", `${task} needs the special tokens of the form gpt1; leave the flag out`);
   }
   if (lora_rank > 0) {
     for (const name of ["train_blocks", "layer_decay", "unfreeze_every"] as const) {
@@ -62,7 +70,7 @@ export function checkHeads({ task, lora_rank, ...values }: HeadValues & { task: 
   if (values.features && (values.train_blocks !== 0 || lora_rank > 0)) {
     throw refuse(
       "features",
-      "what a head sees stays the same only where nothing below it is trained: --train_blocks=0",
+      "a head's inputs can be stored only if nothing but the head is trained: --train_blocks=0",
     );
   }
 }

@@ -1,16 +1,16 @@
-/** Ctrl-C, once to stop in good order, twice to leave at once; a closed terminal and a lost output stop in good order. */
+/** Interruption: the first Ctrl-C stops after saving, the second exits at once. A closed terminal or a lost output also stops. */
 import type { Progress } from "./progress.ts";
 
-/** The exit status then: 128 + SIGINT, as shells count. */
+/** The exit status after an interruption: 128 + SIGINT, as in shells. */
 export const INTERRUPTED = 130;
 
-/** Milliseconds: `deno task` passes on a Ctrl-C that the terminal has sent to every process already, so one comes twice. */
+/** Milliseconds within which two signals count as one Ctrl-C: the terminal sends it to every process, and `deno task` forwards it. */
 export const SAME_PRESS = 300;
 
 /**
- * A signal that aborts at the first Ctrl-C or SIGTERM, after `notify`; another one ends the process.
+ * A signal that aborts at the first Ctrl-C or SIGTERM, after calling `notify`. The second one exits the process.
  *
- * @param progress whose output, when it is lost, aborts the signal, too
+ * @param progress aborts the signal, too, if its output is lost
  */
 export function onInterrupt(notify: () => void, progress?: Progress): AbortSignal {
   const controller = new AbortController(), { signal } = controller;
@@ -25,7 +25,7 @@ export function onInterrupt(notify: () => void, progress?: Progress): AbortSigna
   const windows = Deno.build.os === "windows";
   Deno.addSignalListener("SIGINT", press);
   Deno.addSignalListener(windows ? "SIGBREAK" : "SIGTERM", press);
-  // A terminal that closes may send several. Where none of the three is a terminal, nohup may have SIGHUP ignored, and a
+  // A closing terminal can send SIGHUP several times. If no stream is a terminal, nohup may have set SIGHUP to be ignored, and a
   // listener would undo that.
   const onTerminal = [Deno.stdin, Deno.stdout, Deno.stderr].some((stream) => stream.isTerminal());
   if (!windows && onTerminal) Deno.addSignalListener("SIGHUP", stop);

@@ -1,6 +1,6 @@
 /**
- * The worker of one job: it carries out `train` or `finetune` as the command line does, in a run folder, and tells what happens by
- * messages instead of lines. So a job is a run like any other, and goes on after a kill as a run does.
+ * The worker of one job. It carries out `train` or `finetune` in a run folder as the command line does, but sends messages instead
+ * of printing lines. A job is therefore a run, and can be resumed like a run after its process was killed.
  */
 import { type Metrics, readMetrics } from "../checkpoint/metrics.ts";
 import { RunFolder } from "../checkpoint/run_folder.ts";
@@ -25,23 +25,23 @@ import { runTrain } from "./train_command.ts";
 import { trainDeclaration } from "./train_flags.ts";
 import { TrainReport } from "./train_report.ts";
 
-/** The worker's end of the channel, which TypeScript's types of a window do not have. */
+/** The worker's global scope. TypeScript takes it for a window, which has no `postMessage` to a parent. */
 const port = globalThis as unknown as {
   onmessage: ((event: MessageEvent<ToJob>) => void) | null;
   postMessage(message: FromJob): void;
 };
 
-/** Of the memory that is free, what a job may take. */
+/** The share of the free memory that a job may use. */
 const MEMORY_SHARE = 0.8;
-/** Milliseconds in which lines gather. */
+/** Milliseconds during which metrics are collected before they are sent. */
 const TOGETHER = 100;
 
-/** Messages to the job's thread in place of lines. */
+/** A report that sends messages to the server's thread instead of printing lines. */
 class JobReport extends TrainReport {
   static trainer: Trainer | undefined;
   static saves = false;
   #total = 0;
-  /** Lines that were not sent yet, and when some were: of fast updates many go together, so that the server's thread stays free. */
+  /** Metrics to send, and the time of the last message. Metrics of fast updates go together, to save work for the server's thread. */
   #lines: Metrics[] = [];
   #sent = -Infinity;
   #folder: RunFolder | undefined;
@@ -58,11 +58,12 @@ class JobReport extends TrainReport {
   override begin({ model, iter }: Parameters<TrainReport["begin"]>[0]): void {
     this.#total = this.values.max_iters;
     const trained = [...model.namedParameters({ trainable: true })].reduce((sum, [, { size }]) => sum + 4 * size, 0);
-    // Of a checkpoint: with AdamW's averages. There are three while one is saved; then weights are a model, and result files.
+    // A checkpoint has the weights and AdamW's two averages. There are up to three checkpoints while one is being saved. At the
+    // end, the weights are stored twice more: as a model and as result files.
     const bytes = 3 * trained, needed = 3 * bytes + 2 * trained, left = availableBytes(this.order.folder) ?? Infinity;
     if (iter === 0 && left < needed) {
       throw new DeviceError(
-        `The checkpoints of this job take ${mebibytes(needed)} of the disk, and ${mebibytes(left)} are left`,
+        `The checkpoints of this job need ${mebibytes(needed)} on the disk, which has ${mebibytes(left)} left`,
       );
     }
     port.postMessage({ kind: "begun", total: this.#total, bytes });
@@ -104,14 +105,14 @@ class JobReport extends TrainReport {
     port.postMessage({ kind: "checkpoint", iter, asked });
   }
 
-  /** When all is trained. */
+  /** Called when training is done: saves the result in place of printing a sample. */
   override async sample(model: GPT, tokenizer: Tokenizer): Promise<void> {
     const iter = this.#total, files = await saveResult(this.order, iter, { model, tokenizer });
     port.postMessage({ kind: "done", iter, files });
   }
 }
 
-/** Undefined where the system may not be asked. Some is left for all else. */
+/** The bytes of memory that the job may use; undefined if the process has no permission to ask the system. */
 function availableMemory(): number | undefined {
   const { state } = Deno.permissions.querySync({ name: "sys", kind: "systemMemoryInfo" });
   return state === "granted" ? MEMORY_SHARE * Deno.systemMemoryInfo().available : undefined;
@@ -119,7 +120,7 @@ function availableMemory(): number | undefined {
 
 const mebibytes = (bytes: number) => `${Math.ceil(bytes / 2 ** 20)} MiB`;
 
-/** As metrics.jsonl has it. */
+/** An event as a line of metrics.jsonl; undefined for other events. */
 function lineOf(event: TrainEvent): Metrics | undefined {
   if (event.kind === "evaluation") {
     const { iter, trainLoss, valLoss, measures } = event;
@@ -132,7 +133,7 @@ function lineOf(event: TrainEvent): Metrics | undefined {
 
 const stop = new AbortController();
 
-/** The command's request, as a command line would make it. */
+/** The request that a command line with these flags would make. */
 function running<T extends FlagTable>(
   { flags, defaults, check }: Declaration<T>,
   named: JobOrder["values"],

@@ -1,4 +1,4 @@
-/** The server's jobs as `serve` has them: the worker in which they run, the configs that they may name, and the engine that serves what they make. */
+/** The jobs of `serve`: the worker in which they run, the configs that they may name, and the engine that serves their models. */
 import mid from "../../config/shakespeare_char_3m.ts";
 import cpuSetting from "../../config/shakespeare_char_cpu.ts";
 import type { TrainConfig } from "../../config/train_config.ts";
@@ -11,20 +11,20 @@ import type { WorkerEngine } from "../server/worker_engine.ts";
 import type { Progress } from "./progress.ts";
 import { type ServeValues, specsOf } from "./serve_flags.ts";
 
-/** Of models that are trained from scratch, by the names that `new:NAME` takes. */
+/** Configs for models trained from scratch, by the names in `new:NAME`. */
 export const jobConfigs: Readonly<Record<string, TrainConfig>> = {
   shakespeare_char_3m: mid,
   shakespeare_char_cpu: cpuSetting,
   train_shakespeare_char: babyGPT,
 };
 
-/** The module of a job's worker. */
+/** URL of the module of a job's worker. */
 export const jobWorker = new URL("./job_worker.ts", import.meta.url);
 
 /**
- * Opens `--jobs`.
+ * Opens the folder of `--jobs`.
  *
- * @throws {CheckpointError} when another server has the folder, or it cannot be written or is damaged
+ * @throws {CheckpointError} if another server uses the folder, or it cannot be written or is damaged
  */
 export function openJobs(values: ServeValues, engine: WorkerEngine, progress: Progress): Promise<Jobs> {
   const { jobs: folder, device, slots, cache, threads } = values;
@@ -49,7 +49,7 @@ export function openJobs(values: ServeValues, engine: WorkerEngine, progress: Pr
   return Jobs.open({ folder, publisher, worker: jobWorker, configs, onError });
 }
 
-/** The routes that `--jobs` adds: files, jobs, and the runs that are served. */
+/** The routes that `--jobs` adds: for files, for jobs, and for the runs that are served. */
 export function tuningRoutes(jobs: Jobs, values: ServeValues): readonly Route[] {
   return [...jobRoutes(jobs), ...runRoutes(specsOf(values).filter((spec) => !("base" in spec)))];
 }

@@ -1,4 +1,4 @@
-/** The flags of `finetune` that have a LoRA adapter trained instead of the weights, and what they make. */
+/** The flags of `finetune` for training a LoRA adapter instead of the weights, and the adapter that they make. */
 import type { TrainedAdapter } from "../checkpoint/adapter.ts";
 import type { RunFolder } from "../checkpoint/run_folder.ts";
 import { ConfigError } from "../errors.ts";
@@ -12,36 +12,39 @@ import { choice, float, int, text, type Values } from "./flags.ts";
 import { count } from "./progress.ts";
 
 export const loraFlags = {
-  lora_rank: int(0, "train a LoRA adapter of this rank instead of the weights; 0: the weights", { min: 0 }),
-  lora_alpha: float(16, "what the adapter adds is multiplied by lora_alpha / lora_rank", { above: 0 }),
-  lora_dropout: float(0, "share of the adapter's inputs dropped in training", { min: 0, below: 1 }),
-  lora_targets: text("c_attn", "its layers: names with commas between them, all-linear, or a pattern of whole paths"),
+  lora_rank: int(0, "train a LoRA adapter of this rank instead of the weights; 0: train the weights", { min: 0 }),
+  lora_alpha: float(16, "LoRA: the adapter's output is multiplied by lora_alpha / lora_rank", { above: 0 }),
+  lora_dropout: float(0, "LoRA: share of the adapter's inputs dropped in training", { min: 0, below: 1 }),
+  lora_targets: text(
+    "c_attn",
+    "LoRA: layers with an adapter: names separated by commas, all-linear, or a regular expression",
+  ),
   weights: choice(
     ["f32", "bf16", "q8_0"],
-    "how the base of an adapter is stored; bf16 takes half the memory, q8_0 a quarter",
+    "LoRA: how the frozen weights are stored: bf16 takes half the memory of f32, q8_0 a quarter",
   ),
 };
 
-/** What a run has once and for all. */
+/** Flags that cannot change after a run has begun. */
 export const LORA_FIXED = Object.keys(loraFlags) as (keyof typeof loraFlags)[];
 
-/** Defaults of other flags where an adapter is trained: ten times the learning rate of all weights. */
+/** Defaults of other flags if an adapter is trained: a learning rate ten times that for the weights. */
 export const LORA_RATES = { learning_rate: 2e-4 };
 
 export type LoraValues = Values<typeof loraFlags> & { readonly seed: number };
 
-/** @throws {ConfigError} for flags of an adapter where none is trained: a rounded base, too, can be trained in no other way */
+/** @throws {ConfigError} for flags of an adapter without `--lora_rank`, such as rounded weights, which only an adapter can use */
 export function checkLora(values: Omit<LoraValues, "seed">): void {
   const { lora_rank, weights } = values;
   if (lora_rank > 0) return;
   if (weights !== "f32") {
     throw new ConfigError(
-      `--weights=${weights}: rounded weights cannot be trained; an adapter on them can: --lora_rank=8`,
+      `--weights=${weights}: rounded weights cannot be trained, but an adapter on them can: --lora_rank=8`,
     );
   }
   const stray = LORA_FIXED.find((name) => values[name] !== loraFlags[name].fallback);
   if (stray) {
-    throw new ConfigError(`--${stray}=${values[stray]}: this is for an adapter; ask for one with --lora_rank=8`);
+    throw new ConfigError(`--${stray}=${values[stray]}: this is only for an adapter; to train one, pass --lora_rank=8`);
   }
 }
 
@@ -54,19 +57,19 @@ function loraOptions(
   return { rank, alpha, dropout, targets: plain ? names : lora_targets, trainableTokens, seed };
 }
 
-/** An adapter that a run trains. */
+/** The adapter that a run trains. */
 export interface RunAdapter {
   readonly trained: TrainedAdapter;
-  /** Puts one like it on another model: for the memory that it takes. */
+  /** Puts an adapter of the same shape on another model, to estimate its memory. */
   adapt(model: GPT): void;
-  /** Says what is trained, in a line. */
+  /** A line about the adapter, to print. */
   readonly line: string;
 }
 
 /**
- * The adapter that the flags ask for, or a resumed run has, on the run's model; undefined where the weights are trained.
+ * Puts an adapter on the run's model: a new one, or that of a resumed run. Returns undefined if the weights are trained instead.
  *
- * @param options.added tokens that the model has not had before: their rows are trained too
+ * @param options.added ids of tokens that were added to the vocabulary: their rows of the embedding are trained too
  */
 export async function putAdapter(
   values: LoraValues,
@@ -92,7 +95,7 @@ export async function putAdapter(
   };
 }
 
-/** What run.json says of the model that an adapter stands on. */
+/** The entry in run.json for the model under an adapter, or for a reference model: its name, and a checksum of its weights. */
 export async function baseOf(init_from: string, absolute: (path: string) => string) {
   const name = await exists(init_from) ? absolute(init_from) : init_from;
   return { name, identity: await identifyModel(name) };

@@ -1,7 +1,7 @@
 /**
- * The model card of a Hugging Face folder, its README.md (https://huggingface.co/docs/hub/model-cards): what the model was trained
- * on, how well it predicts, and what it must not be taken for. It says what the files say, and where they say nothing, that.
- * Of paths there is only the last part: the rest is nobody's business.
+ * The model card of a Hugging Face folder, its README.md (https://huggingface.co/docs/hub/model-cards): training data, losses and
+ * caveats. Its facts come from the model's files; unknown facts are marked as unknown. Only the last part of a path is shown,
+ * because the rest can be private.
  */
 import { type Metrics, readMetrics } from "../checkpoint/metrics.ts";
 import { NanoGPTFile } from "../checkpoint/nanogpt.ts";
@@ -9,16 +9,17 @@ import { RunFolder } from "../checkpoint/run_folder.ts";
 import { exists, isObject, readBytes } from "../files/files.ts";
 import type { GPT } from "../gpt.ts";
 import type { FoundModel } from "../pretrained/load.ts";
+import { taskCommand } from "./command.ts";
 import { count } from "./progress.ts";
 
-/** What the card is of, besides the files. */
+/** Facts for the card that are not in the model's files. */
 export interface CardOptions {
-  /** The folder that it is for. */ readonly to: string;
+  /** The folder that the card is for. */ readonly to: string;
   readonly model: GPT;
-  /** Of the run. */ readonly checkpoint: "best" | "last" | undefined;
-  /** An adapter that was added to the weights. */ readonly adapter?: string;
-  /** The class that transformers opens it with, where it is not a language model. */ readonly architecture?: string;
-  /** Of the weights, where they are rounded: float16. */ readonly rounded?: string;
+  /** Which checkpoint of a run. */ readonly checkpoint: "best" | "last" | undefined;
+  /** An adapter that was merged into the weights. */ readonly adapter?: string;
+  /** The class of transformers for the model, unless it is a language model. */ readonly architecture?: string;
+  /** The type of the weights if they are rounded, such as float16. */ readonly rounded?: string;
 }
 
 /** A section's lines. */
@@ -30,13 +31,13 @@ interface History {
 }
 
 const last = (path: unknown) => String(path).split(/[/\\]/).filter(Boolean).at(-1) ?? "";
-/** As code, in which markup is text. */
+/** A value as inline code, in which Markdown has no meaning. */
 const code = (value: unknown) => `\`${String(value).replaceAll(/[`\n]/g, " ")}\``;
 
 /**
  * The text of a card.
  *
- * @param source where the model is from; a folder that has a card keeps it, as its author has written it
+ * @param source the model's files; if they are a Hugging Face folder with a card, that card is copied
  */
 export async function modelCard(source: FoundModel, options: CardOptions): Promise<string> {
   const { to, model, adapter, architecture = "GPT2LMHeadModel", rounded } = options, own = `${source.path}/README.md`;
@@ -57,7 +58,7 @@ export async function modelCard(source: FoundModel, options: CardOptions): Promi
     ...section("Data", history.data),
     ...section("Training", [
       ...history.training,
-      ...adapter ? [`- An adapter, ${code(last(adapter))}, was added to the weights.`] : [],
+      ...adapter ? [`- An adapter, ${code(last(adapter))}, was merged into the weights.`] : [],
     ]),
     ...section("Losses", history.losses),
     ...section("Caveats", [
@@ -86,14 +87,16 @@ export async function modelCard(source: FoundModel, options: CardOptions): Promi
       "",
       `model = ${architecture}.from_pretrained("path/to/this/folder")`,
       "```",
-      ...writes ? ["", "```sh", "deno task sample --init_from=path/to/this/folder", "```"] : [],
+      ...writes
+        ? ["", "```sh", taskCommand("sample", ["--init_from=path/to/this/folder"], { deno: "deno" }), "```"]
+        : [],
     ]),
   ].join("\n");
 }
 
 const unknown = (path: string): Promise<History> =>
   Promise.resolve({
-    data: [`Not known: ${code(last(path))}, from which it was converted, does not say what it was trained on.`],
+    data: [`Unknown: ${code(last(path))}, from which it was converted, does not name its training data.`],
     training: [],
     losses: [],
   });
@@ -113,13 +116,13 @@ const HISTORY: Partial<Record<FoundModel["kind"], (path: string, options: CardOp
       : [];
     return {
       data: [
-        `${source ? code(last(source)) : "Not known: the run does not say"}${
+        `${source ? code(last(source)) : "Unknown: the run does not name it"}${
           sizes.length > 0 ? `: ${sizes.join(", ")}` : ""
         }.`,
       ],
       training: [
         `- ${count(Number(iter))} updates${flags.task ? ` of the task ${code(flags.task)}` : ""}.`,
-        ...base ? [`- An adapter (LoRA) on ${code(last(base.name))}, added to the weights.`] : [],
+        ...base ? [`- An adapter (LoRA) on ${code(last(base.name))}, merged into the weights.`] : [],
         ...!base && begun && !["scratch", "resume"].includes(String(begun))
           ? [`- Begun with the weights of ${code(last(begun))}.`]
           : [],
@@ -139,7 +142,7 @@ const HISTORY: Partial<Record<FoundModel["kind"], (path: string, options: CardOp
   },
 };
 
-/** Flags that say how it was trained. */
+/** Flags that the section on training lists. */
 const NUMBERS = [
   "batch_size",
   "gradient_accumulation_steps",
@@ -150,14 +153,14 @@ const NUMBERS = [
   "seed",
 ];
 
-/** A table of two evaluations: the first, and the last up to the checkpoint. @param inNats whether a loss is that of tokens */
+/** A table of two evaluations: the first, and the last up to the checkpoint. @param inNats whether losses are in nats a token */
 function lossLines(metrics: readonly Metrics[], iter: number, inNats: boolean): Lines {
   const all = metrics.filter((line) => "val_loss" in line),
     rows = all.filter(({ iter: at }, i) => i === 0 || at <= iter);
   if (rows.length === 0) return [];
   const shown = [...new Set([rows[0], rows.at(-1)!])], fixed = (value: number) => value.toFixed(4);
   return [
-    `Means over an evaluation's batches, ${inNats ? "in nats a token" : "of the task's own loss"}:`,
+    `Mean losses over an evaluation's batches, ${inNats ? "in nats a token" : "in the task's own unit"}:`,
     "",
     "| update | training data | held out |",
     "| -----: | ------------: | -------: |",

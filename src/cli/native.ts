@@ -1,4 +1,4 @@
-/** Matrix products in machine code, as the commands ask for them and speak of them. */
+/** The flag `--native`: matrix products in machine code. */
 import { hasOption } from "../device/create.ts";
 import type { Native } from "../device/cpu.ts";
 import type { Values } from "./flags.ts";
@@ -7,22 +7,25 @@ import { taskCommand } from "./command.ts";
 
 type Asked = Pick<Values<typeof deviceFlags & typeof nativeFlag>, "device" | "native">;
 
-/** The code, where the flags ask for it; a line says what it takes, or why there is none. */
+/** Loads the machine code if the flags ask for it. Prints a line about its permission, or why it is not used. */
 export async function nativeFor({ device, native }: Asked, note: (line: string) => void): Promise<Native | undefined> {
   if (!native) return undefined;
-  if (!hasOption(device, "native")) return void note(`native: off, for it is the CPU's, and --device=${device}`);
+  if (!hasOption(device, "native")) return void note(`native: off, because it is for the CPU, and --device=${device}`);
   const { loadNative } = await import("../native/load.ts"), loaded = await loadNative();
   note(
     loaded.why ??
-      "native: products run machine code that is written here; --allow-ffi, which that takes, lets code do anything",
+      "native: matrix products run as machine code; this needs --allow-ffi, with which a program can do anything",
   );
   return loaded;
 }
 
-/** What to type for a faster run, in a line. Only code that --allow-ffi lets in can ask the processor: so it says on which. */
+/**
+ * A line that recommends `--native`; undefined if it cannot help. It names the processors that it is for, because this program
+ * cannot ask which processor it runs on without `--allow-ffi`.
+ */
 export function nativeHint({ device, native }: Asked, task: string): string | undefined {
   if (native || !hasOption(device, "native") || Deno.build.os !== "linux" || Deno.build.arch !== "x86_64") return;
   return `On a processor with AVX-512 ${
     taskCommand(`${task}:native`, [])
-  } is faster; its --allow-ffi lets code do anything`;
+  } is faster; it needs --allow-ffi, with which a program can do anything`;
 }

@@ -1,26 +1,26 @@
-/** The flags of `finetune` for tuning on preferences: TRL's names, and its defaults by task. */
+/** The flags of `finetune` for learning from preferences, with TRL's names and its defaults for each task. */
 import { ConfigError } from "../errors.ts";
 import type { PreferenceLoss } from "../finetune/dpo.ts";
 import { bool, float, show, type Values } from "./flags.ts";
 
-/** What `--task` takes besides. */
+/** The values of `--task` that learn from preferences. */
 export const PREFERENCE_TASKS = ["dpo", "reward"] as const;
 
-/** What `--loss_type` takes for them. */
+/** The values of `--loss_type` for dpo. */
 export const PREFERENCE_LOSSES = ["sigmoid", "hinge", "ipo", "robust"] as const satisfies readonly PreferenceLoss[];
 
 export const isPreferenceTask = (task: string): boolean => (PREFERENCE_TASKS as readonly string[]).includes(task);
 
 export const preferenceFlags = {
-  label_smoothing: float(0, "the share of pairs that are thought to be the wrong way round", { min: 0, below: 0.5 }),
-  reference_free: bool(false, "whether nothing holds the policy near the model that it was"),
+  label_smoothing: float(0, "dpo: assumed share of pairs whose preference is wrong", { min: 0, below: 0.5 }),
+  reference_free: bool(false, "dpo: train without a reference model, which keeps the policy near its first state"),
   precompute_ref_log_probs: bool(
     false,
-    "whether the reference model runs once, before training, and not in each update",
+    "dpo: run the reference model once before training instead of in each update",
   ),
   center_rewards_coefficient: float(
     0,
-    "of --task=reward: how much rewards are drawn to 0 in the mean; TRL advises 0.01",
+    "reward: weight of a loss that pulls the mean reward to 0; TRL recommends 0.01",
     {
       min: 0,
     },
@@ -29,14 +29,14 @@ export const preferenceFlags = {
 
 export type PreferenceValues = Values<typeof preferenceFlags>;
 
-/** What holds instead of the flags' own values. */
+/** The tasks' own defaults, which replace the flags' defaults. */
 export const REWARD_DEFAULTS = { learning_rate: 1e-4 } as const;
 export const PREFERENCE_DEFAULTS = { learning_rate: 1e-6, beta: 0.1, loss_type: "sigmoid" } as const;
 
-/** What a run has once and for all. */
+/** Flags that cannot change after a run has begun. */
 export const PREFERENCE_FIXED = Object.keys(preferenceFlags) as (keyof PreferenceValues)[];
 
-/** @throws {ConfigError} for flags that say nothing of the task, or contradict each other */
+/** @throws {ConfigError} for flags that do not apply to the task, or that contradict each other */
 export function checkPreferences(
   values: PreferenceValues & Readonly<Record<"task" | "loss_type" | "ref_model", string>> & {
     readonly beta: number;
@@ -48,15 +48,15 @@ export function checkPreferences(
   };
   for (const name of PREFERENCE_FIXED) {
     const own = name === "center_rewards_coefficient" ? "reward" : "dpo";
-    if (values[name] !== preferenceFlags[name].fallback && task !== own) refuse(name, `this is for --task=${own}`);
+    if (values[name] !== preferenceFlags[name].fallback && task !== own) refuse(name, `this is only for --task=${own}`);
   }
   if (task !== "dpo") return;
   if (!PREFERENCE_LOSSES.some((loss) => loss === loss_type)) {
     refuse("loss_type", `expected ${PREFERENCE_LOSSES.join(", ")} for --task=dpo`);
   }
-  if (beta === 0) refuse("beta", "expected a number above 0: without the reference's hold, --reference_free=True");
+  if (beta === 0) refuse("beta", "expected a number above 0; to train without a reference, pass --reference_free=True");
   if (label_smoothing > 0 && (loss_type === "hinge" || loss_type === "ipo")) {
-    refuse("label_smoothing", `the loss ${loss_type} has none; expected --loss_type=sigmoid or robust`);
+    refuse("label_smoothing", `the loss ${loss_type} has no smoothing; expected --loss_type=sigmoid or robust`);
   }
   if (!reference_free) return;
   if (ref_model) refuse("ref_model", "there is no reference with --reference_free=True");

@@ -1,4 +1,4 @@
-/** `deno task prepare`: a text file to `train.bin` and `val.bin`, as nanoGPT's `data/NAME/prepare.py`. */
+/** `deno task prepare`: encodes a text file to `train.bin` and `val.bin`, like nanoGPT's `data/NAME/prepare.py`. */
 import { prepare, type PrepareProgress } from "../data/prepare.ts";
 import { ConfigError } from "../errors.ts";
 import { loadTokenizer } from "../tokenizer/load.ts";
@@ -9,24 +9,25 @@ import { encodeOptions, tokenizerFlags } from "./shared_flags.ts";
 
 export const prepareFlags = {
   input: text("", "the text file (UTF-8), which may be larger than memory"),
-  out_dir: text("", "the folder to write to, such as data/mine; train takes it with --dataset=mine"),
+  out_dir: text("", "the folder to write to, such as data/mine; train reads it with --dataset=mine"),
   ...tokenizerFlags,
   tokenizer: { ...tokenizerFlags.tokenizer, help: `character, ${tokenizerFlags.tokenizer.help}` },
-  threads: int(0, "workers that encode; 0 is one for each core", { min: 0, max: 256 }),
+  threads: int(0, "worker threads that encode; 0: one for each core", { min: 0, max: 256 }),
 };
 
 export const prepareCommand = command({
   name: "prepare",
   flags: prepareFlags,
   help: {
-    does: "Turns a text into tokens to train on: nine tenths of its characters into train.bin, the rest into val.bin.",
+    does:
+      "Encodes a text as tokens to train on: the first nine tenths of its characters to train.bin, the rest to val.bin.",
     usage: "--input=FILE --out_dir=FOLDER",
   },
   resumable: true,
   async run({ values, args, progress, interruption }) {
     const { input, out_dir: outDir } = values;
     for (const [name, value] of Object.entries({ input, out_dir: outDir })) {
-      if (!value) throw new ConfigError(`--${name} is missing: prepare takes --input=FILE and --out_dir=FOLDER`);
+      if (!value) throw new ConfigError(`--${name} is missing: prepare needs --input=FILE and --out_dir=FOLDER`);
     }
     const tokenizer = values.tokenizer === "character" ? values.tokenizer : await loadTokenizer(values.tokenizer);
     const began = performance.now(), signal = interruption(() => progress.line("Stopping …"));
@@ -35,7 +36,7 @@ export const prepareCommand = command({
     let step;
     for (step = await steps.next(); !step.done; step = await steps.next()) report(progress, step.value, began);
     if (!step.value) {
-      return progress.line(`Stopped. To go on, type the same again:\n  ${taskCommand("prepare", args)}`);
+      return progress.line(`Stopped. To continue, run the same command again:\n  ${taskCommand("prepare", args)}`);
     }
     const { train, val, vocabSize, type } = step.value;
     progress.line(`train has ${count(train)} tokens, val has ${count(val)} tokens`);
@@ -45,7 +46,7 @@ export const prepareCommand = command({
   },
 });
 
-/** Seconds between two lines where the output is no terminal. */
+/** Seconds between two lines if the output is not a terminal. */
 const LINE_INTERVAL = 10;
 let line = LINE_INTERVAL;
 

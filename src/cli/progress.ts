@@ -1,16 +1,16 @@
-/** Long work on a screen: lines, and on a terminal a bar below them that is drawn over itself. */
+/** Progress of long work: lines, and on a terminal a bar below them that is redrawn in place. */
 import { DataError } from "../errors.ts";
 import { reason } from "../files/reason.ts";
 
-/** What the bar of a training shows. */
+/** What the progress bar of a training shows. */
 export interface ProgressState {
   done: number;
   total: number;
   loss: number;
-  /** Behind the loss: other measures. */
+  /** Other measures, after the loss. */
   more?: string;
   tokensPerSecond: number;
-  /** Seconds. */
+  /** Remaining time in seconds. */
   left: number;
 }
 
@@ -23,10 +23,10 @@ export class Progress {
 
   terminal: boolean;
 
-  /** Called once when the output cannot be written to: lines go to standard error from then on. Without it that throws. */
+  /** Called once when writing to the output fails; lines then go to standard error. If it is not set, a failed write throws. */
   onLost?: () => void;
 
-  /** @param output where it is written */
+  /** @param output where lines and the bar are written */
   constructor(readonly output: Output = Deno.stdout) {
     this.terminal = output.isTerminal();
   }
@@ -36,7 +36,7 @@ export class Progress {
     this.#write(`${this.#erase()}${text}\n${this.#bar}`);
   }
 
-  /** Draws the bar, at most twenty times a second; nothing where the output is no terminal. */
+  /** Draws the bar, at most twenty times a second. Does nothing if the output is not a terminal. */
   status(text: (columns: number) => string): void {
     if (!this.terminal || performance.now() - this.#drawnAt < 50) return;
     const columns = width() - 1, erase = this.#erase();
@@ -45,7 +45,7 @@ export class Progress {
     this.#write(erase + this.#bar);
   }
 
-  /** Takes the bar away. */
+  /** Removes the bar. */
   end(): void {
     this.#write(this.#erase());
     this.#bar = "";
@@ -72,12 +72,12 @@ export class Progress {
     try {
       write(Deno.stderr, text);
     } catch {
-      // A closed terminal takes both; what is being done matters more than its lines.
+      // A closed terminal closes standard error too. The work goes on without its lines.
     }
   }
 }
 
-/** Of the terminal, in columns; one that has just closed has none, and the next write says so. */
+/** Width of the terminal in columns. A terminal that was just closed has no width; the next write then fails. */
 function width(): number {
   try {
     return Deno.consoleSize().columns;
@@ -89,8 +89,8 @@ function width(): number {
 /**
  * Writes all of a text.
  *
- * @throws {Deno.errors.BrokenPipe} where nobody reads any more
- * @throws {DataError} where it cannot be written, as on a full disk
+ * @throws {Deno.errors.BrokenPipe} if the reader has closed the pipe
+ * @throws {DataError} if writing fails, as on a full disk
  */
 export function write(output: Output, text: string): void {
   let bytes = new TextEncoder().encode(text);
@@ -103,7 +103,7 @@ export function write(output: Output, text: string): void {
   }
 }
 
-/** Writes a line to standard output; unlike console.log's, its failure has a name. */
+/** Writes a line to standard output. Throws a {@linkcode DataError} if that fails, unlike `console.log`. */
 export function print(line: string): void {
   write(Deno.stdout, `${line}\n`);
 }
@@ -112,13 +112,13 @@ export function count(n: number): string {
   return n.toLocaleString("en-US");
 }
 
-/** One line of at most `columns` characters; the bar takes what the numbers leave. */
+/** The progress bar: a line of at most `columns` characters. */
 export function bar({ done, total, loss, more = "", tokensPerSecond, left }: ProgressState, columns: number): string {
   const numbers = ` ${done}/${total}  loss ${loss.toFixed(4)}${more}  ${rate(tokensPerSecond)}  ${duration(left)} left`;
   return share(done / Math.max(1, total), numbers, columns);
 }
 
-/** A bar that is filled so far, 0 to 1, and the text behind it. */
+/** A bar of which the share `filled` (0 to 1) is filled, followed by a text. */
 export function share(filled: number, text: string, columns: number): string {
   const width = Math.min(40, columns - text.length - 2);
   if (width < 5) return text.trimStart().slice(0, columns);

@@ -1,4 +1,4 @@
-/** The model that a policy's KL is measured to: the policy with its adapter off, or a frozen model beside it. */
+/** The reference model, to which a policy's KL is measured: the policy without its adapter, or a second, frozen model. */
 import type { RunFolder } from "../checkpoint/run_folder.ts";
 import type { RunBase } from "../checkpoint/run_json.ts";
 import { ConfigError } from "../errors.ts";
@@ -13,18 +13,20 @@ import type { Progress } from "./progress.ts";
 import { reportDownload } from "./shared_flags.ts";
 import { absolute } from "./train_command.ts";
 
-/** What a run has for its reference. */
+/** The reference of a run. */
 export interface RunReference {
+  /** A model, or the adapter to turn off. */
   readonly reference: GPT | (() => Lora);
-  /** What run.json says of it; nothing of the policy itself. */
+  /** Its entry in run.json; undefined if the reference is the policy without its adapter. */
   readonly named?: RunBase;
 }
 
 /**
- * Loads it: what `--ref_model` names, or `--init_from`; a run that goes on has to find the weights that it began with.
+ * Loads the reference: the model that `--ref_model` names, or else `--init_from`. A resumed run needs the weights with which it
+ * began.
  *
- * @throws {ConfigError} when `--ref_model` stands beside an adapter, which is its own reference, or has another vocabulary
- * @throws {CheckpointError} when it cannot be read, or has changed since the run began
+ * @throws {ConfigError} if `--ref_model` is given with an adapter, which is its own reference, or has another vocabulary
+ * @throws {CheckpointError} if the model cannot be read, or has changed since the run began
  */
 export async function loadReference(
   { values, run, model, tokenizer, progress }: {
@@ -37,7 +39,7 @@ export async function loadReference(
 ): Promise<RunReference> {
   const { ref_model, init_from, lora_rank, template } = values;
   if (lora_rank > 0) {
-    if (!ref_model) return { reference: () => adaptersOf(model).at(-1)! }; // the adapter is put on later
+    if (!ref_model) return { reference: () => adaptersOf(model).at(-1)! }; // a function, because the adapter is put on later
     throw new ConfigError(
       `--ref_model=${ref_model}: the reference of an adapter is the model without it; leave the flag out`,
     );
@@ -49,7 +51,7 @@ export async function loadReference(
   const { model: reference, tokenizer: { vocabSize: known } } = loaded;
   if (ref_model && !template && known > tokenizer.vocabSize) {
     throw new ConfigError(
-      `--ref_model=${ref_model}: its tokenizer has ${known} tokens, and the policy's ${tokenizer.vocabSize}; expected the same`,
+      `--ref_model=${ref_model}: its tokenizer has ${known} tokens; expected the policy's ${tokenizer.vocabSize}`,
     );
   }
   if (ref_model && !template) checkTokenizer(`--ref_model=${ref_model}`, loaded.tokenizer, tokenizer);

@@ -15,10 +15,10 @@ import { reportDownload } from "./shared_flags.ts";
 type Setup = Pick<TuningSetup, "tokenizer" | "model" | "progress">;
 
 /**
- * Opens what `--reward` names, one after the other; or gives what the task is made with in its place.
+ * Opens the rewards that `--reward` names, or makes the rewards of a job's grader.
  *
- * @throws {ConfigError} when a function cannot be loaded, or a model is not a reward model or has another tokenizer than the policy
- * @throws {CheckpointError} when a model is damaged
+ * @throws {ConfigError} if a function cannot be loaded, or a model is not a reward model or has another tokenizer than the policy
+ * @throws {CheckpointError} if a model is damaged
  */
 export async function openRewards({ values, rewards: given, ...setup }: TuningSetup): Promise<readonly Reward[]> {
   if (given) return await given(setup.model.device);
@@ -46,13 +46,13 @@ async function openModel(
     `--init_from=${path}`,
     "--out_dir=FOLDER",
   ]);
-  throw new ConfigError(`--reward=${path}: the model has no head that gives a reward\nThis trains one: ${how}`);
+  throw new ConfigError(`--reward=${path}: the model has no head for rewards\nThis trains one: ${how}`);
 }
 
 /**
- * A grader as a reward. A score_model's reads its texts with the tokens that the model has itself.
+ * The reward for a grader. A `score_model` encodes its texts with the tokenizer of its own model.
  *
- * @throws {ConfigError} when its model is not a reward model
+ * @throws {ConfigError} if the grader's model is not a reward model
  */
 export async function openGrader(grader: Grader, device: Device): Promise<Reward[]> {
   if (grader.type !== "score_model") return [graderReward(grader)];
@@ -69,7 +69,7 @@ export async function openGrader(grader: Grader, device: Device): Promise<Reward
       ? (await template.encode(tokenizer, words, {})).ids
       : tokenizer.encode(texts.join("\n"));
     const ids = whole.length > 0 ? whole : beginning(tokenizer);
-    return Int32Array.from(ids).slice(-blockSize); // a longer text's end is what was written
+    return Int32Array.from(ids).slice(-blockSize); // the completion is at the end of a text that is too long
   };
   return [{
     ...{ name, weight: 1 },

@@ -1,4 +1,4 @@
-/** The flags that say how the rows of a file become tokens, and what they make. */
+/** The flags that determine how the rows of a file become tokens, and the options made from them. */
 import { BUILT_IN_CHATS } from "../data/built_in_chats.ts";
 import type { TokenizeOptions } from "../data/tokenize_example.ts";
 import { ConfigError } from "../errors.ts";
@@ -7,30 +7,33 @@ import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { bool, choice, int, text, type Values } from "./flags.ts";
 import { encodeOptions } from "./shared_flags.ts";
 
-/** How a file's rows become tokens: flags that `data` and `finetune` have in common. */
+/** Flags that `data` and `finetune` share. */
 export const rowFlags = {
-  columns: text("", "names of the file's columns where they differ from the usual: text=sentence,label=gold"),
-  max_length: int(0, "the most tokens of a row; 0 is the model's block size", { min: 0 }),
-  truncation: choice(["keep_start", "keep_end"], "which end of a longer row stays: keep_start or keep_end"),
+  columns: text("", "the file's names for columns, if they are not the usual names: text=sentence,label=gold"),
+  max_length: int(0, "most tokens of a row; 0: the model's block size", { min: 0 }),
+  truncation: choice(
+    ["keep_start", "keep_end"],
+    "which part of a row that is too long is used: keep_start or keep_end",
+  ),
   template: text(
     "",
-    `how conversations are written: ${
+    `chat template for conversations: ${
       Object.keys(BUILT_IN_CHATS).join(", ")
-    }, or a file in Jinja; else as the model's files say`,
+    }, or a Jinja file; default: the model's own`,
   ),
-  completion_only_loss: bool(true, "of prompts with completions, whether only the completions are learned"),
-  assistant_only_loss: bool(false, "of conversations, whether only what the assistant says is learned"),
+  completion_only_loss: bool(true, "for prompts with completions: learn only the completions (sft)"),
+  assistant_only_loss: bool(false, "for conversations: learn only the assistant's messages (sft)"),
   special_tokens: choice(
     ["allow", "refuse", "text"],
-    "what <|endoftext|> and its like in plain texts are: allow: special tokens; refuse; text: ordinary letters",
+    "how special tokens such as <|endoftext|> in a plain text are encoded: allow: as tokens; refuse: an error; text: as letters",
   ),
 };
 
-/** A line for plain texts and a tokenizer that cannot end one. */
+/** A note for plain texts if the tokenizer has no end-of-text token. */
 export const NO_END =
-  "The tokenizer has no token that ends a text: none is added, and the model will not learn where to end.";
+  "The tokenizer has no token that ends a text: none is added, so the model will not learn where a text ends.";
 
-/** What the flags say of how rows become tokens. */
+/** The options for making tokens that the flags ask for. */
 export function rowOptions(
   values: Values<typeof rowFlags>,
   { tokenizer, template, maxLength }: Pick<TokenizeOptions, "tokenizer" | "template" | "maxLength">,
@@ -41,25 +44,25 @@ export function rowOptions(
 }
 
 /**
- * The tokenizer with a chat template and the tokens that it is written with; itself where no template is named.
+ * The tokenizer with a chat template and the special tokens of that template; unchanged if no template is named.
  *
- * @throws {ConfigError} when there is neither a built-in template nor a file of that name
+ * @throws {ConfigError} if there is neither a built-in template nor a file of that name
  */
 export async function chatting(tokenizer: Tokenizer, template: string): Promise<Tokenizer> {
   if (!template) return tokenizer;
-  const { chatTokenizer } = await import("../data/chat_template.ts"); // not for commands that take the flags alone
+  const { chatTokenizer } = await import("../data/chat_template.ts"); // imported only if a template is named
   if (Object.hasOwn(BUILT_IN_CHATS, template)) return chatTokenizer(tokenizer, template);
   if (await exists(template)) {
     return chatTokenizer(tokenizer, new TextDecoder().decode(await readBytes(template, { limit: 2 ** 22 })));
   }
   const names = Object.keys(BUILT_IN_CHATS).join(", ");
-  throw new ConfigError(`--template=${template}: there is no such file; expected ${names}, or a file in Jinja`);
+  throw new ConfigError(`--template=${template}: there is no such file; expected ${names}, or a Jinja file`);
 }
 
-/** @throws {ConfigError} when they are not pairs of names */
+/** Parses `--columns`. @throws {ConfigError} if it is not a list of pairs */
 export function parseColumns(text: string): Record<string, string> {
   const pairs = text.split(",").filter(Boolean).map((pair) => pair.split("="));
   const wrong = pairs.find((pair) => pair.length !== 2 || pair.includes(""));
-  if (wrong) throw new ConfigError(`--columns=${text}: expected usual=file's, such as text=sentence,label=gold`);
+  if (wrong) throw new ConfigError(`--columns=${text}: expected USUAL=NAME, such as text=sentence,label=gold`);
   return Object.fromEntries(pairs);
 }

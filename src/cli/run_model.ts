@@ -1,4 +1,4 @@
-/** The models that commands work with: a run, with the command that begins one where there is none, and models by their names. */
+/** Opens the runs, devices and models that a command's flags name. */
 import { RunFolder } from "../checkpoint/run_folder.ts";
 import { createDevice } from "../device/create.ts";
 import type { Native } from "../device/cpu.ts";
@@ -11,7 +11,7 @@ import type { Values } from "./flags.ts";
 import type { Progress } from "./progress.ts";
 import { type deviceFlags, type modelFlags, reportDownload } from "./shared_flags.ts";
 
-/** @throws {CheckpointError} when there is no run in the folder, or it is damaged */
+/** Opens a run folder. @throws {CheckpointError} if there is no run in the folder, or it is damaged */
 export async function openRun(path: string, task: "train" | "finetune" = "train"): Promise<RunFolder> {
   try {
     return await RunFolder.open(path);
@@ -19,7 +19,7 @@ export async function openRun(path: string, task: "train" | "finetune" = "train"
     if (!(error instanceof CheckpointError) || await exists(`${path}/run.json`)) throw error;
     const more = task === "finetune" ? ["--data=FILE.jsonl", "--init_from=MODEL"] : [];
     throw new CheckpointError(
-      `${error.message}\nThis begins one: ${taskCommand(task, [...more, `--out_dir=${path}`])}`,
+      `${error.message}\nThis begins a run: ${taskCommand(task, [...more, `--out_dir=${path}`])}`,
     );
   }
 }
@@ -29,11 +29,11 @@ export function openDevice({ device, threads }: Values<typeof deviceFlags>, nati
   return createDevice(device, { threads: threads || undefined, native });
 }
 
-/** What the flags name a model by. */
+/** The model's name: the value of `--init_from`, or `--out_dir` for `--init_from=resume`. */
 export const modelName = ({ init_from, out_dir }: Pick<Values<typeof modelFlags>, "init_from" | "out_dir">): string =>
   init_from === "resume" ? out_dir : init_from;
 
-/** The model that the flags name, to generate with or to evaluate, with its tokenizer or another that they name; notes and downloads are lines of `progress`. */
+/** Loads the model that the flags name, for inference, with its own tokenizer or the named one. Notes are printed to `progress`. */
 export async function loadNamed(
   values: Values<typeof modelFlags> & { readonly tokenizer: string },
   device: Device,

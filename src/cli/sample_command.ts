@@ -1,4 +1,4 @@
-/** `deno task sample`: nanoGPT's sample.py. The text, and nothing else, goes to standard output, as it comes. */
+/** `deno task sample`, nanoGPT's sample.py. Writes the text to standard output token by token, and everything else to standard error. */
 import { ConfigError, DataError } from "../errors.ts";
 import { loadRun, runTokenizer } from "../pretrained/load.ts";
 import { Profile } from "../engine/profile.ts";
@@ -13,13 +13,13 @@ import { checkPermission } from "./shared_flags.ts";
 
 export const sample = command({
   ...sampleDeclaration,
-  output: Deno.stderr, // the text alone goes to standard output
+  output: Deno.stderr, // standard output has nothing but the text
   async run({ values, config, given, progress }) {
     checkPermission(values.device, "sample");
     const start = given.start ?? config.start;
     const generator = new RandomGenerator(values.seed),
       resumes = values.init_from === "resume" && values.weights === "f32" && !values.tokenizer && !values.adapter;
-    // What is wrong with a run is said before a device is made.
+    // The run and the prompt are checked before a device is made.
     const run = resumes ? await openRun(values.out_dir) : undefined, vocabulary = run && await runTokenizer(run);
     const known = vocabulary && await readPrompt(start, vocabulary);
     const device = await openDevice(values);
@@ -47,8 +47,8 @@ export const sample = command({
 });
 
 /**
- * The text to go on from, or the contents of the file that `FILE:path` names, as tokens; where the text is empty, the end of
- * the text before, as GPT-2 was trained.
+ * The tokens of a prompt, or of the file that `FILE:path` names. An empty prompt becomes `<|endoftext|>`, which comes before every
+ * text that GPT-2 was trained on.
  */
 async function readPrompt(
   start: string | undefined,
@@ -58,17 +58,17 @@ async function readPrompt(
   const end = tokenizer.specialTokens?.get("<|endoftext|>");
   if (start === "" && end === undefined) {
     throw new ConfigError(
-      "--start is empty, and this model has no <|endoftext|> to begin with: leave the flag out, or write a text",
+      "--start is empty, and this model has no <|endoftext|> to begin with: leave the flag out, or pass a text",
     );
   }
   if (start === "") return Int32Array.of(end!);
   const path = start.startsWith("FILE:") ? start.slice("FILE:".length) : undefined;
-  // Loaded only where a file is read: the rest of that module is about training.
+  // Imported only if a file is read: most of that module is about training.
   const text = path === undefined ? start : await (await import("../data/load_text.ts")).readText(path);
   try {
-    return tokenizer.encode(text, { allowedSpecial: "all" }); // as nanoGPT's sample.py, where <|endoftext|> is a token
+    return tokenizer.encode(text, { allowedSpecial: "all" }); // as in nanoGPT's sample.py, <|endoftext|> is one token
   } catch (error) {
     if (!(error instanceof DataError)) throw error;
-    throw new DataError(`--start cannot be read by this model. ${error.message}`);
+    throw new DataError(`The model's tokenizer cannot encode --start. ${error.message}`);
   }
 }

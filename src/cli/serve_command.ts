@@ -1,4 +1,4 @@
-/** `deno task serve`: OpenAI's API over models of one's own. */
+/** `deno task serve`: serves models over OpenAI's API. */
 import { ConfigError } from "../errors.ts";
 import { Access, isLoopback, KeyRing } from "../server/auth.ts";
 import type { Listener } from "../server/listen.ts";
@@ -10,9 +10,9 @@ import { print, type Progress } from "./progress.ts";
 import { serveDeclaration, type ServeValues, specsOf } from "./serve_flags.ts";
 import { reportDownload } from "./shared_flags.ts";
 
-/** Milliseconds that answers have to come to their end, once the server is to stop. */
+/** Milliseconds for which the server waits for running answers when it stops. */
 const DRAIN = 30_000;
-/** Of the memory that is free at the start, what models may take where nobody says. */
+/** Share of the free memory that models may use; the default of `--memory`. */
 const FREE_SHARE = 0.8;
 
 export const serve = command({
@@ -22,22 +22,20 @@ export const serve = command({
     const keys = await KeyRing.open(values.keys), { host: hostname, port, public_host } = values;
     if (keys.keys.length === 0 && (!isLoopback(hostname) || public_host)) {
       throw new ConfigError(
-        `Others than this machine reach the server, and ${values.keys} has no key\nThis makes one: ${
+        `Other machines can reach the server, and ${values.keys} has no key\nThis makes a key: ${
           taskCommand("serve", [`--keys=${values.keys}`, "--new_key=NAME"])
         }`,
       );
     }
-    await checkPort(hostname, port); // before models are read
-    const signal = interruption(() =>
-      progress.line("Stopping: answers that have begun come to their end, within 30 seconds.")
-    );
+    await checkPort(hostname, port); // before models are loaded
+    const signal = interruption(() => progress.line("Stopping: waiting up to 30 seconds for running answers."));
     await using engine = await load(values, progress);
-    const tuning = values.jobs ? await import("./jobs.ts") : undefined; // which writes models, and so has all of an engine
+    const tuning = values.jobs ? await import("./jobs.ts") : undefined; // imports all of training, so only if it is needed
     await using jobs = await tuning?.openJobs(values, engine, progress);
     if (jobs && keys.keys.length === 0) {
       const words = taskCommand("serve", [`--jobs=${values.jobs}`, "--new_key=NAME"]);
       progress.line(
-        `Files and jobs need a key, and ${values.keys} has none. This makes one, also while the server runs:\n  ${words}`,
+        `Files and jobs need a key, and ${values.keys} has no key. This makes one, even while the server runs:\n  ${words}`,
       );
     }
     const access = new Access({ keys, hostname, publicHost: public_host || undefined });
@@ -62,7 +60,7 @@ async function load(values: ServeValues, progress: Progress): Promise<WorkerEngi
       progress.line(
         base === id
           ? `${id}: loaded in ${seconds} s; ${slots} texts at once, ${device}`
-          : `${id}: an adapter of ${base}`,
+          : `${id}: an adapter for ${base}`,
       );
     }
     return engine;
@@ -72,31 +70,33 @@ async function load(values: ServeValues, progress: Progress): Promise<WorkerEngi
   }
 }
 
-/** Once models are loaded and the server listens, the process reaches nobody, and without jobs writes nothing. */
+/** Drops permissions that are not needed after loading: the process can no longer open connections, nor write without jobs. */
 export function revoke(
   names: readonly ("net" | "write" | "run" | "ffi" | "sys")[] = ["net", "write", "run", "ffi", "sys"],
 ): void {
   for (const name of names) Deno.permissions.revokeSync({ name });
 }
 
-/** Tries the address, for a moment. */
+/** Checks that the address is free, by listening for a moment. */
 async function checkPort(hostname: string, port: number): Promise<void> {
   await listening({ host: hostname, port }, () => {
     Deno.listen({ hostname, port }).close();
     return Promise.resolve();
   });
 }
-/** @throws {ConfigError} when the address cannot be had */
+/** Runs `listen`. @throws {ConfigError} if the address cannot be used */
 async function listening<T>({ host, port }: Pick<ServeValues, "host" | "port">, listen: () => Promise<T>): Promise<T> {
   try {
     return await listen();
   } catch (error) {
     const { code } = error as { code?: string };
     if (code === "EADDRINUSE") {
-      throw new ConfigError(`--port=${port}: another program listens there; --port=0 takes one that is free`);
+      throw new ConfigError(`--port=${port}: another program listens on this port; --port=0 takes a free port`);
     }
     if (code === "EACCES") {
-      throw new ConfigError(`--port=${port}: the system does not let this user listen there; expected one above 1023`);
+      throw new ConfigError(
+        `--port=${port}: the system does not let this user listen on it; expected a port above 1023`,
+      );
     }
     if (code === "EADDRNOTAVAIL" || code === "ENOTFOUND") {
       throw new ConfigError(`--host=${host}: this machine has no such address`);
@@ -110,8 +110,8 @@ function announce({ port }: Listener, engine: WorkerEngine, { host, keys }: Serv
   const [{ id }] = engine.models(), key = isLoopback(host) ? "" : ` -H "Authorization: Bearer $KEY"`;
   progress.line(
     `Ready at ${url}/v1${
-      key && `, with a key of ${keys}`
-    }. A browser shows a page at ${url}/. Ctrl-C stops it. To ask:`,
+      key && `, with a key from ${keys}`
+    }. Open ${url}/ in a browser for a page. Ctrl-C stops the server. An example:`,
   );
   progress.line(
     `  curl ${url}/v1/completions -H "Content-Type: application/json"${key} -d '{"model": "${id}", "prompt": "\\n", "max_tokens": 50}'`,

@@ -1,7 +1,7 @@
 /** The flags of `serve`. */
 import { ConfigError } from "../errors.ts";
 import type { AdapterSpec, ModelSpec } from "../server/messages.ts";
-import type { Declaration } from "./command.ts";
+import { type Declaration, taskCommand } from "./command.ts";
 import { float, int, text, texts, toggle, type Values } from "./flags.ts";
 import { cacheFlag } from "./sample_flags.ts";
 import { deviceFlags, modelFlags, PRETRAINED } from "./shared_flags.ts";
@@ -9,36 +9,39 @@ import { deviceFlags, modelFlags, PRETRAINED } from "./shared_flags.ts";
 const { weights, checkpoint } = modelFlags, { device, threads } = deviceFlags;
 
 export const serveFlags = {
-  model: texts(`what is served, PATH or PATH,name=NAME; may be repeated: ${PRETRAINED}; default: the run in out`),
-  adapter: texts("a LoRA adapter that is served as a model of its own, PATH[,name=NAME][,base=NAME]; may be repeated"),
+  model: texts(`a model to serve, PATH[,name=NAME]; may be repeated; default: the run in out. PATH is ${PRETRAINED}`),
+  adapter: texts("a LoRA adapter to serve as a model, PATH[,name=NAME][,base=NAME]; may be repeated"),
   ...{ weights, checkpoint, device, threads },
   cache: cacheFlag,
-  slots: int(0, "texts that a model writes at once; 0 is as many as fit into half of what is left, 64 at the most", {
+  slots: int(0, "texts that a model generates at once; 0: as many as fit into half of the memory left, at most 64", {
     min: 0,
     max: 1024,
   }),
   queue: int(512, "texts that may wait for each model; further requests get 429", { min: 0, max: 100_000 }),
   memory: float(
     0,
-    "GiB that models may take, with keys and values of all slots; 0 is four fifths of what is free at the start",
+    "GiB that models may take, with the keys and values of all slots; 0: four fifths of the memory free at the start",
     {
       min: 0,
     },
   ),
   host: text(
     "127.0.0.1",
-    "the address to listen on; another than this machine's own needs a key, and the task serve:lan",
+    "the address to listen on; one that other machines can reach needs a key, and the task serve:lan",
   ),
-  port: int(8000, "the port; 0 takes one that is free", { min: 0, max: 65535 }),
-  public_host: text("", "the name under which a proxy shows the server, as browsers send it: chat.example.org"),
-  jobs: text("", "a folder for files and tuning jobs, which clients with a key may have then; default: none have"),
+  port: int(8000, "the port; 0: any free port", { min: 0, max: 65535 }),
+  public_host: text(
+    "",
+    "the host name under which browsers reach the server through a proxy, such as chat.example.org",
+  ),
+  jobs: text("", "a folder for files and tuning jobs, which clients with a key can then create; default: no jobs"),
   keys: text(
     "keys.json",
-    "the file with the hashes of keys; where it has one, clients may send it; with --jobs the one in that folder",
+    "the file with the hashes of the clients' keys; default with --jobs: keys.json in that folder",
   ),
-  new_key: text("", "make a key of this name, print it once, and end"),
-  revoke_key: text("", "end the key of this id, and end"),
-  list_keys: toggle("print ids and names of the keys, and end"),
+  new_key: text("", "make a key with this name, print it, and exit"),
+  revoke_key: text("", "revoke the key with this id, and exit"),
+  list_keys: toggle("print the ids and names of the keys, and exit"),
 };
 export type ServeValues = Values<typeof serveFlags>;
 
@@ -55,12 +58,14 @@ export const serveDeclaration: Declaration<typeof serveFlags> = {
     }
     if (Deno.permissions.querySync({ name: "net", host: values.host }).state === "granted") return;
     throw new ConfigError(
-      `--host=${values.host}: the task has no permission to listen there; deno task serve listens on 127.0.0.1\nThis listens on all addresses: deno task serve:lan`,
+      `--host=${values.host}: this process has no permission to listen on the address; the default is 127.0.0.1\nThis listens on all addresses: ${
+        taskCommand("serve:lan", [])
+      }`,
     );
   },
 };
 
-/** `PATH,name=NAME,…` in parts. */
+/** Parses `PATH,name=NAME,…`. */
 function parsePlace(
   flag: string,
   given: string,
@@ -77,14 +82,14 @@ function parsePlace(
   return { path, ...Object.fromEntries(named) };
 }
 
-/** What a model is called where nobody says: as its folder, or its file. */
+/** The default name of a model: that of its folder or file. */
 export function nameOf(path: string): string {
   const parts = path.replace(/[\\/]+$/, "").split(/[\\/]/), last = parts.at(-1)!;
   const name = last === "ckpt.pt" && parts.length > 1 ? parts.at(-2)! : last.replace(/\.(gguf|pt)$/, "");
   return name.replace(/[^\x21-\x7e]+/g, "-") || "model";
 }
 
-/** @throws {ConfigError} when two have one name, or an adapter's base is not served */
+/** The models and adapters to serve. @throws {ConfigError} if two have the same name, or an adapter's base is not served */
 export function specsOf(values: ServeValues): (ModelSpec | AdapterSpec)[] {
   const { model, adapter, weights, checkpoint, device, threads, slots, cache } = values;
   const models = (model.length > 0 ? model : ["out"]).map((given): ModelSpec => {
@@ -99,10 +104,10 @@ export function specsOf(values: ServeValues): (ModelSpec | AdapterSpec)[] {
     );
   });
   const all = [...models, ...adapters], twice = all.find(({ id }, i) => all.findIndex((other) => other.id === id) < i);
-  if (twice) throw new ConfigError(`Two models are called ${twice.id}: name one, as --model=PATH,name=NAME`);
+  if (twice) throw new ConfigError(`Two models are called ${twice.id}: rename one with --model=PATH,name=NAME`);
   if (adapters.length > 0 && models.length > 1 && adapter.some((given) => !/,base=/.test(given))) {
     throw new ConfigError(
-      "--adapter: several models are served; say which the adapter is for, as --adapter=PATH,base=NAME",
+      "--adapter: several models are served; name the model that the adapter is for, as in --adapter=PATH,base=NAME",
     );
   }
   return all;

@@ -1,11 +1,16 @@
-/** Imports nothing: Node links every import before it runs a line, and cannot link what a command imports. */
+/**
+ * Starts a command. This module has no static imports: Node links all imports before it runs any code, and it cannot link the
+ * imports of a command.
+ */
 
-/** Runs a command with the process's arguments. Outside Deno, says in one line that it needs Deno. */
+/** Runs a command with the process's arguments. Outside Deno, prints one line that says that it needs Deno. */
 export async function start(load: () => Promise<(args: string[]) => Promise<number>>): Promise<void> {
   if ("Deno" in globalThis) {
     const [{ runCommand }, command] = await Promise.all([import("./command.ts"), load()]);
     return await runCommand(command);
   }
-  console.error("error: the commands need Deno, https://deno.com; Node and browsers import the library, @nanogpt/ts");
+  console.error(
+    "error: the commands need Deno, https://deno.com; Node and browsers can import the library, @nanogpt/ts",
+  );
   process.exitCode = 1;
 }

@@ -1,4 +1,4 @@
-/** `deno task tokenize`: text to token ids, and back. */
+/** `deno task tokenize`: encodes a text as token ids, or decodes ids. */
 import { readText } from "../data/load_text.ts";
 import { ConfigError, DataError } from "../errors.ts";
 import { loadTokenizer } from "../tokenizer/load.ts";
@@ -9,15 +9,15 @@ import { encodeOptions, tokenizerFlags } from "./shared_flags.ts";
 
 export const tokenizeFlags = {
   text: text("", "the text to encode; FILE:path reads it from a file"),
-  ids: text("", "instead of a text, ids to decode, with spaces or commas between; FILE:path reads them from a file"),
-  count: toggle("print only how many tokens the text has"),
+  ids: text("", "instead of text, ids to decode, separated by spaces or commas; FILE:path reads them from a file"),
+  count: toggle("print only the number of tokens"),
   ...tokenizerFlags,
 };
 
 export const tokenize = command({
   name: "tokenize",
   flags: tokenizeFlags,
-  help: { does: "Shows the token ids of a text, or the text of ids.", usage: "--text=TEXT" },
+  help: { does: "Prints the token ids of a text, or the text for ids.", usage: "--text=TEXT" },
   async run({ values, given }) {
     if ((given.text === undefined) === (given.ids === undefined)) {
       throw new ConfigError("tokenize takes either --text=TEXT or --ids=IDS");
@@ -33,10 +33,12 @@ async function contents(value: string): Promise<string> {
   return value.startsWith("FILE:") ? await readText(value.slice("FILE:".length)) : value;
 }
 
-/** @throws {DataError} naming what is no id */
+/** Parses ids. @throws {DataError} naming the word that is not a valid id */
 function parseIds(text: string): number[] {
   return text.split(/[\s,]+/).filter(Boolean).map((word) => {
     if (/^\d+$/.test(word)) return Number(word);
-    throw new DataError(`${JSON.stringify(word)} is no token id: expected whole numbers with spaces or commas between`);
+    throw new DataError(
+      `${JSON.stringify(word)} is not a token id: expected whole numbers separated by spaces or commas`,
+    );
   });
 }

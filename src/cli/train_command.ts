@@ -1,4 +1,4 @@
-/** `deno task train`: nanoGPT's train.py. What stands between the flags and the trainer; the printing is TrainReport's. */
+/** `deno task train`, nanoGPT's train.py: makes the model, the data and the trainer from the flags. TrainReport prints. */
 import { type RunDescription, RunFolder } from "../checkpoint/run_folder.ts";
 import { loadData, type LoadedData } from "../data/load_data.ts";
 import { hasOption } from "../device/create.ts";
@@ -35,13 +35,13 @@ export const train = command({
   run: (running) => runTrain(running, (...how) => new TrainReport(...how)),
 });
 
-/** How a run is made besides what the flags say. */
+/** Settings of a run for which there are no flags. */
 interface More {
   /** Passes over the text, in place of `max_iters`. */ readonly epochs?: number;
-  /** As the trainer has it. */ readonly finalEvaluation?: boolean;
+  /** The trainer's option of this name. */ readonly finalEvaluation?: boolean;
 }
 
-/** @param reporting makes what tells of the run */
+/** Carries out `train`. @param reporting makes the report of the run */
 export async function runTrain(
   running: TrainRunning,
   reporting: (...how: ConstructorParameters<typeof TrainReport>) => TrainReport,
@@ -50,25 +50,25 @@ export async function runTrain(
   using run = running.values.init_from === "resume" ? await openRun(running.values.out_dir) : undefined;
   const values = run ? resumedValues(running, run.description.flags) : { ...running.values, ...namedData(running) };
   checkPermission(values.device, "train");
-  if (!values.eval_only) await run?.lock(); // before anything is read that another process may write
+  if (!values.eval_only) await run?.lock(); // before reading files that another process may write
   const words = resumeCommand(running.args, values.out_dir);
   const report = reporting(values, { task: "train", resumeCommand: words }, running.progress);
   leaveOutThreads(values, running.given, report);
   await trainRun({ ...running, values }, run, report, more);
 }
 
-/** A run on the CPU may go on on another device. */
+/** Ignores a stored `--threads` if a run that began on the CPU is resumed on a device without threads. */
 export function leaveOutThreads(
   values: Pick<TrainValues, "threads" | "device">,
   given: Partial<TrainValues>,
   report: TrainReport,
 ): void {
   if (!values.threads || given.threads !== undefined || hasOption(values.device, "threads")) return;
-  report.note(`--threads=${values.threads}, with which the run began, is left out: ${values.device} has no threads`);
+  report.note(`--threads=${values.threads}, with which the run began, is ignored: ${values.device} has no threads`);
   values.threads = 0;
 }
 
-/** @param run the run to go on with; without, a new one begins */
+/** @param run the run to resume; undefined begins a new run */
 async function trainRun(
   request: TrainRunning,
   run: RunFolder | undefined,
@@ -83,7 +83,7 @@ async function trainRun(
   const tokens = values.gradient_accumulation_steps * values.batch_size * values.block_size;
   if (epochs) values.max_iters = values.lr_decay_iters = Math.ceil(epochs * loaded.data.train.length / tokens);
   if (values.profile) device.profile = new Profile();
-  // One generator draws weights, then batches, so that a seed gives nanoGPT's.
+  // One generator draws the weights and then the batches, so that a seed gives nanoGPT's weights and batches.
   const generator = new RandomGenerator(values.seed);
   const { model, config } = await modelToTrain(setup, { generator, vocabSize: loaded.vocabSize });
   const flags = lastingFlags(values, loaded), vocabulary = loaded.tokenizer.toJSON();
@@ -106,10 +106,12 @@ async function trainRun(
   device.close();
 }
 
-/** What a run comes from: one that it goes on with, or a model from elsewhere, or neither; and what it works with. */
+/** What a run is made from. */
 interface Setup {
   readonly values: TrainValues;
+  /** The run to resume. */
   readonly run: RunFolder | undefined;
+  /** The pretrained model to begin with. */
   readonly start: Pretrained | undefined;
   readonly device: Device;
   readonly report: TrainReport;
@@ -120,7 +122,7 @@ async function trainingData(request: TrainRunning, { values, run, start, report 
   return await loadData({
     input: input || undefined,
     dataset,
-    // The grammar stands in for a default alone: not for a text that was named, or that the run has begun with.
+    // Without a network, the generated grammar replaces the default dataset only: not one that the user named, or a run's own.
     standIn: !run && namedData(request).dataset === undefined,
     tokenizer: run ? await runTokenizer(run) : start?.tokenizer ?? (tokenizer || undefined),
     blockSize,
@@ -135,7 +137,7 @@ async function modelToTrain(
 ): Promise<{ model: GPT; config: Partial<GPTConfig> & { vocabSize: number } }> {
   const { block_size: blockSize, seed } = values;
   const config = {
-    ...(run ? run.description.model as Partial<GPTConfig> : start?.model.config), // what there are no flags for, too
+    ...(run ? run.description.model as Partial<GPTConfig> : start?.model.config), // also the fields without flags
     ...modelConfig(values),
     vocabSize: run ? Number(run.description.model.vocabSize) : start?.model.config.vocabSize ?? vocabSize,
   };
@@ -145,7 +147,10 @@ async function modelToTrain(
   return { model, config };
 }
 
-/** The folder of the run: a new one, or the run's own with the flags of now; none for an evaluation alone, which writes nothing. */
+/**
+ * The run folder to write to: a new one, or that of the resumed run with the current flags; undefined with `--eval_only`, which
+ * writes nothing.
+ */
 export async function runFolder(
   run: RunFolder | undefined,
   description: RunDescription,
@@ -160,25 +165,25 @@ export async function runFolder(
   }
   if (eval_only) return undefined;
   const folder = await RunFolder.create(out_dir, description);
-  if (folder.renamed) note(`The older run in ${out_dir} is now in ${folder.renamed}`);
+  if (folder.renamed) note(`The older run in ${out_dir} was moved to ${folder.renamed}`);
   return folder;
 }
 
-/** What run.json says: a resume, from whatever folder, finds the same text. */
+/** The flags for run.json, with absolute paths, so that the run can be resumed from any folder. */
 function lastingFlags(
   { profile: _, native: __, ...flags }: TrainValues,
   { source, entropy }: Pick<LoadedData, "source" | "entropy">,
 ) {
   if (flags.input) return { ...flags, input: absolute(flags.input) };
-  if (entropy !== undefined) return { ...flags, dataset: "grammar" }; // which may have stood in for want of a network
-  // A name, of a folder in data/ or of a text, stays one.
+  if (entropy !== undefined) return { ...flags, dataset: "grammar" }; // it may have replaced another dataset
+  // The name of a folder in data/ or of a known text is stored as it is.
   return source === flags.dataset ? { ...flags, dataset: absolute(source) } : flags;
 }
 
-/** A path that means the same in another folder. */
+/** A path as an absolute path. */
 export const absolute = (path: string): string => /^([/\\]|[A-Za-z]:)/.test(path) ? path : `${Deno.cwd()}/${path}`;
 
-/** The model that a run begins with. */
+/** Loads the model that `--init_from` names. */
 async function pretrained(values: TrainValues, device: Device, report: TrainReport): Promise<Pretrained> {
   const { init_from, tokenizer, dropout, seed } = values;
   const onProgress = reportDownload(report.progress), onNote = (line: string) => report.note(line);
@@ -191,7 +196,7 @@ export function modelConfig(values: TrainValues) {
   return { blockSize, nLayer, nHead, nEmbd, dropout, bias };
 }
 
-/** The trainer's options, whose flags have their names. */
+/** The trainer's options: each option has a flag of the same name. */
 export function optionsOf(values: Readonly<Record<string, unknown>>): TrainerOptions {
   return Object.fromEntries(TRAINER_OPTIONS.map((name) => [name, values[flagOf(name)]])) as unknown as TrainerOptions;
 }

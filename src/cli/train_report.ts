@@ -1,4 +1,4 @@
-/** What `train` and `finetune` print: plain lines as nanoGPT's, and on a terminal a bar instead of those with the loss. */
+/** What `train` and `finetune` print: lines as in nanoGPT. On a terminal, a progress bar replaces the lines with the loss. */
 import type { RunFolder } from "../checkpoint/run_folder.ts";
 import type { GPT } from "../gpt.ts";
 import { endOfText } from "../data/tokenize_example.ts";
@@ -16,18 +16,19 @@ import { whyNarrow } from "./v8_flags.ts";
 
 const SAMPLE_TOKENS = 300;
 
-/** What a run begins or goes on with. */
+/** The state of a run when it begins or resumes. */
 interface Beginning {
   readonly model: GPT;
-  /** Where. */
+  /** The iteration at which it begins. */
   readonly iter: number;
-  /** On the data, and on what an update takes of them. */
+  /** A line about the data. */
   readonly data: string;
+  /** The first part of a line: the size of an update. */
   readonly update: string;
   readonly entropy?: number;
 }
 
-/** What a sample goes on from, and how far. */
+/** How the sample at the end is made. */
 interface Sampling {
   readonly prompt?: ArrayLike<number>;
   readonly chats?: boolean;
@@ -39,15 +40,15 @@ export class TrainReport {
   #began = 0;
   #firstIter = 0;
   #finished = false;
-  /** Measures of the task that a line of progress shows. */
+  /** The measures of the task that are printed with the loss. */
   #shown: readonly string[] = [];
   #best = { iter: 0, loss: Infinity };
-  /** Bytes that the machine has left for the run, where that is looked at. */
+  /** Bytes of memory that the run may use; undefined does not limit it. */
   readonly memory: number | undefined = undefined;
-  /** Lines on what an evaluation has shown besides numbers. */
+  /** Lines to print after an evaluation, such as a sample. */
   shown: (() => readonly string[]) | undefined;
 
-  /** @param options.resumeCommand what to type to go on after an interruption */
+  /** @param options.resumeCommand the shell command that resumes the run after an interruption */
   constructor(
     public values:
       & Pick<TrainValues, "out_dir" | "max_iters" | "eval_only" | "seed" | "device" | "native">
@@ -77,35 +78,39 @@ export class TrainReport {
     if (hint) this.note(hint);
     if (entropy !== undefined) {
       this.note(
-        `entropy: ${entropy.toFixed(4)} nats a token, the lowest loss that any model of this text can have`,
+        `entropy: ${entropy.toFixed(4)} nats a token, the lowest loss that a model can reach on this text`,
       );
     }
     if (iter > 0) this.note(`resuming ${out_dir} at iteration ${iter}`);
     if (iter > 0 && iter >= max_iters && !eval_only) {
       const more = this.options.task === "train" ? "max_iters" : "num_train_epochs";
-      this.note(`max_iters=${max_iters} is reached: a higher --${more} trains it further`);
+      this.note(`max_iters=${max_iters} is reached: a higher --${more} continues the training`);
     }
     this.#entropy = entropy;
     this.#firstIter = iter;
     this.#began = performance.now();
   }
 
-  /** What is worth knowing of a run that goes on, beside where. */
+  /** Prints notes about a resumed run. */
   resumed(trainer: Trainer, source: string, { otherData }: { otherData: boolean }): void {
     const { iter, optimizer } = trainer, { sinceBest = 0 } = trainer.state(), { patience } = this.values;
     if (patience && sinceBest >= patience) {
-      this.note(`It has stopped early, after ${sinceBest} evaluations: a higher --patience trains it further`);
+      this.note(
+        `The run stopped early, after ${sinceBest} evaluations without a lower loss: a higher --patience continues the training`,
+      );
     }
     if (otherData && !this.values.eval_only) {
-      this.note(`${source} is not what this run was trained on before: the best checkpoint is found anew`);
+      this.note(
+        `${source} is not the data that this run was trained on before: the next evaluation counts as the best so far`,
+      );
     }
-    if (iter > 0 && optimizer.t === 0) this.note("There is no optimizer state: AdamW's moments begin at zero");
+    if (iter > 0 && optimizer.t === 0) this.note("The run has no optimizer state: AdamW's moments begin at zero");
   }
 
   /**
-   * Trains, and prints what happens, to the end or to Ctrl-C.
+   * Trains until the end or until Ctrl-C, and prints the events.
    *
-   * @returns aborts when Ctrl-C is pressed, or has been
+   * @returns a signal that is aborted if Ctrl-C was pressed, or that aborts when it is
    */
   async follow<T extends FlagTable>(
     trainer: Trainer,
@@ -134,7 +139,7 @@ export class TrainReport {
       this.note(`step ${iter}: ${losses}${this.#beside()}${more.join("")}`);
       for (const line of this.shown?.() ?? []) this.note(line);
       if (patience && sinceBest >= patience) {
-        this.note(`Stopping early: no lower loss in ${sinceBest} evaluations, as --patience=${patience} says`);
+        this.note(`Stopping early: no lower loss in ${sinceBest} evaluations (--patience=${patience})`);
       }
     } else if (event.kind === "checkpoint") {
       this.note(`saved ${this.values.out_dir}/${event.name}${event.best ? ", the best so far" : ""}`);
@@ -148,13 +153,13 @@ export class TrainReport {
   }
 
   interrupted(): void {
-    if (!this.#finished) this.note("Stopping as soon as the iteration is done and saved; Ctrl-C again leaves at once.");
+    if (!this.#finished) this.note("Stopping after this iteration, which will be saved. Ctrl-C again stops at once.");
   }
 
-  /** @param last the name of the last checkpoint, where there is one */
+  /** @param last the name of the last checkpoint; undefined if there is none */
   stopped(iter: number, last: string | undefined): void {
     this.progress.end();
-    if (last) this.note(`Stopped at iteration ${iter}. To go on:\n  ${this.options.resumeCommand}`);
+    if (last) this.note(`Stopped at iteration ${iter}. To continue:\n  ${this.options.resumeCommand}`);
     else this.note(`Stopped at iteration ${iter}: there was nothing to save yet.`);
   }
 
@@ -163,16 +168,20 @@ export class TrainReport {
     this.#finished = true;
     const seconds = (performance.now() - this.#began) / 1000;
     const { iter, loss } = this.#best;
-    const best = Number.isFinite(loss) ? `lowest val loss ${loss.toFixed(4)} at step ${iter}${this.#beside()}, ` : "";
+    // The evaluation before the first update saves no checkpoint.
+    const unsaved = iter === 0 && !this.values.eval_only ? " (before training; that model is not saved)" : "";
+    const best = Number.isFinite(loss)
+      ? `lowest val loss ${loss.toFixed(4)} at step ${iter}${this.#beside()}${unsaved}, `
+      : "";
     this.note(`Done: ${best}${duration(seconds)}${last ? `, in ${this.values.out_dir}` : ""}`);
   }
 
   /**
-   * Shows what the model writes now, as far as it comes before `signal` aborts.
+   * Prints a text that the model generates, up to the point where `signal` aborts.
    *
-   * @param options.prompt what it goes on from, which is shown too; default: what a text begins with
-   * @param options.sampleTokens how many tokens it gets at most; default 300
-   * @param options.chats whether it was tuned to chats
+   * @param options.prompt tokens to continue, which are printed too; default: the token that begins a text
+   * @param options.sampleTokens the most tokens to generate; default 300
+   * @param options.chats whether the model was tuned to chats
    */
   async sample(
     model: GPT,
@@ -187,14 +196,14 @@ export class TrainReport {
     const tokens = await Array.fromAsync(generate(model.eval(), start, options), decoder.push);
     this.note(`\nA sample:\n${shown}${tokens.join("")}${decoder.end()}`);
     const next = taskCommand(chats ? "chat" : "sample", [`--out_dir=${this.values.out_dir}`]);
-    this.note(`\n${chats ? "To talk with it" : "More of them"}:\n  ${next}`);
+    this.note(`\n${chats ? "To chat with the model" : "To write more samples"}:\n  ${next}`);
   }
 
   #beside(): string {
     return this.#entropy === undefined ? "" : ` (entropy ${this.#entropy.toFixed(4)})`;
   }
 
-  /** As in "kl 0.0312". */
+  /** Measures as texts such as "kl 0.0312". */
   #measures({ measures = {} }: StepEvent): string[] {
     return this.#shown.filter((name) => name in measures).map((name) => `${name} ${measures[name].toFixed(4)}`);
   }

@@ -47,7 +47,7 @@ Deno.test("chat answers each line, obeys, saves a row, and says what is wrong", 
     assertEquals(await run(folder, flags, input), {
       code: 0,
       out: expected.join(""),
-      err: "3 messages are in rows.jsonl\n".repeat(2),
+      err: "Saved 3 messages to rows.jsonl\n".repeat(2),
     });
     const rows = (await Deno.readTextFile(`${folder}/rows.jsonl`)).trim().split("\n");
     assertEquals(rows[0], rows[1]);
@@ -59,7 +59,7 @@ Deno.test("chat answers each line, obeys, saves a row, and says what is wrong", 
       [1, "Not in the vocabulary", flags, "Hello"],
       [1, "/rest: expected /reset, /system TEXT", flags, "/rest"],
       [1, "Cannot write none/x: no such file or folder", flags, "/save none/x"],
-      [2, "--template=nanochat is written with <|bos|>", [...flags, "--template=nanochat"], "a"],
+      [2, "--template=nanochat uses the token <|bos|>", [...flags, "--template=nanochat"], "a"],
       [2, "--template=x: there is no such file; expected chatml, plain", [...flags, "--template=x"], "a"],
       [2, 'No model "none"', ["--init_from=none"], "a"],
     ];

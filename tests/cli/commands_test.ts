@@ -4,6 +4,7 @@ import { editDistance } from "../../src/errors.ts";
 import { show } from "../../src/cli/flags.ts";
 import { bar, duration, Progress, rate } from "../../src/cli/progress.ts";
 import { generationOptions, sampleDeclaration, sampleFlags } from "../../src/cli/sample_flags.ts";
+import { TrainReport } from "../../src/cli/train_report.ts";
 import { resumeCommand, resumedValues, trainDeclaration, trainFlags } from "../../src/cli/train_flags.ts";
 import { v8Flags } from "../../src/cli/v8_flags.ts";
 import { CheckpointError, ConfigError, DataError } from "../../src/errors.ts";
@@ -122,11 +123,11 @@ Deno.test("a resumed run keeps its own values under those named now, and its mod
     dropout: 0.2,
   });
   const other = await assertRejects(() => resume("--init_from=resume --n_layer=4"), CheckpointError);
-  assertEquals(other.message, "--n_layer=4: the model in out has n_layer=2, which cannot change");
+  assertEquals(other.message, "--n_layer=4: the model in out has n_layer=2, which cannot be changed");
   const tokenizer = await assertRejects(() => resume("--init_from=resume --tokenizer=gpt2"), CheckpointError);
-  assertEquals(tokenizer.message, "--tokenizer=gpt2: the model in out has tokenizer=, which cannot change");
+  assertEquals(tokenizer.message, "--tokenizer=gpt2: the model in out has tokenizer=, which cannot be changed");
   const bias = await assertRejects(() => resume("--init_from=resume --bias=True"), CheckpointError);
-  assertEquals(bias.message, "--bias=True: the model in out has bias=False, which cannot change");
+  assertEquals(bias.message, "--bias=True: the model in out has bias=False, which cannot be changed");
   const request = await parseTrain(["--init_from=resume"]);
   const damaged = assertThrows(() => resumedValues(request, { ...first, seed: "x" }), CheckpointError);
   assertEquals(damaged.message, 'out/run.json: seed = "x": expected an integer, at least 0 and at most 4294967295');
@@ -181,12 +182,12 @@ Deno.test("sample.py's defaults", async () => {
 });
 
 const badTraining = {
-  "--learning_rat=1": "Unknown flag --learning_rat: the nearest flag is --learning_rate, and --help lists them all",
-  "--batch-size=1": "Unknown flag --batch-size: the nearest flag is --batch_size, and --help lists them all",
-  "--N_LAYERS=1": "Unknown flag --N_LAYERS: the nearest flag is --n_layer, and --help lists them all",
-  "--toString=1": "Unknown flag --toString: --help lists the flags that there are",
-  "-seed=1": "Unknown flag -seed: the nearest flag is --seed, and --help lists them all",
-  "--no-bias": "Unknown flag --no-bias: the nearest flag is --bias, and --help lists them all",
+  "--learning_rat=1": "Unknown flag --learning_rat: the nearest flag is --learning_rate, and --help lists all flags",
+  "--batch-size=1": "Unknown flag --batch-size: the nearest flag is --batch_size, and --help lists all flags",
+  "--N_LAYERS=1": "Unknown flag --N_LAYERS: the nearest flag is --n_layer, and --help lists all flags",
+  "--toString=1": "Unknown flag --toString: --help lists all flags",
+  "-seed=1": "Unknown flag -seed: the nearest flag is --seed, and --help lists all flags",
+  "--no-bias": "Unknown flag --no-bias: the nearest flag is --bias, and --help lists all flags",
   "--n_head=3 --n_embd=128": "--n_embd=128 --n_head=3: the width must be a multiple of the number of heads",
   "--batch_size=0": "--batch_size=0: expected an integer, at least 1",
   "--batch_size=-3": "--batch_size=-3: expected an integer, at least 1",
@@ -202,17 +203,18 @@ const badTraining = {
   "--learning_rate=1e999": "--learning_rate=1e999: expected a number, at least 0",
   "--beta2=1": "--beta2=1: expected a number, at least 0 and below 1",
   "--bias=yes": "--bias=yes: expected True or False",
-  "--batch_size 12": "--batch_size has no value: write --batch_size=VALUE, in one word, or leave the flag out",
-  "--batch_size=": "--batch_size has no value: write --batch_size=VALUE, in one word, or leave the flag out",
-  "--eval_only": "--eval_only has no value: write --eval_only=True, in one word, or leave the flag out",
-  "config/train_shakespeare_char.py more": "more: one config file is enough, and flags are written --name=value",
+  "--batch_size 12": "--batch_size has no value: write --batch_size=VALUE without spaces, or leave the flag out",
+  "--batch_size=": "--batch_size has no value: write --batch_size=VALUE without spaces, or leave the flag out",
+  "--eval_only": "--eval_only has no value: write --eval_only=True without spaces, or leave the flag out",
+  "config/train_shakespeare_char.py more":
+    "more: only one config file can be named, and flags are written --name=value",
   "batch_size=12": "batch_size=12: no such config file (looked for batch_size=12.ts); flags begin with --",
-  "--epochs=3": "Unknown flag --epochs: --help lists the flags that there are",
+  "--epochs=3": "Unknown flag --epochs: --help lists all flags",
   "config/train_gpt2.py": "config/train_gpt2.py: no such config file (looked for config/train_gpt2.ts)",
-  "--compile=True": "--compile=True: there is no torch.compile here; leave it False",
-  "--dtype=bfloat16": "--dtype=bfloat16: everything is computed in float32 here",
+  "--compile=True": "--compile=True: this program has no torch.compile; leave it False",
+  "--dtype=bfloat16": "--dtype=bfloat16: everything is computed in float32",
   "--wandb_log=True": "--wandb_log=True: metrics go to metrics.jsonl in out_dir; leave it False",
-  "--device=cuda": "--device=cuda: this is one of PyTorch's devices; use auto, cpu or webgpu",
+  "--device=cuda": "--device=cuda: this is a device of PyTorch; use auto, cpu or webgpu",
   "--device=gpu":
     "--device=gpu: expected auto or cpu or reference or webgpu or webgpu:software or webgpu:dawn or webgpu:dawn:software",
 };
@@ -220,12 +222,12 @@ const badTraining = {
 const badSampling = {
   "--top_k=-1": "--top_k=-1: expected an integer, at least 0",
   "--repetition_penalty=0": "--repetition_penalty=0: expected a number, above 0",
-  "--stop=": "--stop has no value: write --stop=VALUE, in one word, or leave the flag out",
+  "--stop=": "--stop has no value: write --stop=VALUE without spaces, or leave the flag out",
   "--temperature=-1": "--temperature=-1: expected a number, at least 0",
   "--num_samples=0": "--num_samples=0: expected an integer, at least 1",
   "--max_new_tokens=nan": "--max_new_tokens=nan: expected an integer, at least 1",
   "--weights=f16": "--weights=f16: expected f32 or bf16 or q8_0",
-  "--batch_size=3": "Unknown flag --batch_size: --help lists the flags that there are",
+  "--batch_size=3": "Unknown flag --batch_size: --help lists all flags",
 };
 
 for (const [line, message] of Object.entries(badTraining)) {
@@ -298,14 +300,14 @@ Deno.test("deno.json's tasks are made of a few shared strings, and none may do e
 
 const badConfigs = {
   "export default { batch_siz: 3 };":
-    ": no flag is called batch_siz: the nearest flag is --batch_size, and --help lists them all",
+    ": no flag is called batch_siz: the nearest flag is --batch_size, and --help lists all flags",
   'export default { batch_size: "3" };': ': batch_size = "3": expected an integer, at least 1',
   "export default { dropout: NaN };": ": dropout = NaN: expected a number, at least 0 and below 1",
   "export default { bias: undefined };": ": bias = undefined: expected True or False",
   "\n\nexport const a = ;": " cannot be loaded: SyntaxError: Expression expected (line 3)",
-  "export default 3;": " exports no object: write export default { batch_size: 12, … }",
-  "export const config = {};": " exports no object: write export default { batch_size: 12, … }",
-  "export default [1];": " exports no object: write export default { batch_size: 12, … }",
+  "export default 3;": " does not export an object: write export default { batch_size: 12, … }",
+  "export const config = {};": " does not export an object: write export default { batch_size: 12, … }",
+  "export default [1];": " does not export an object: write export default { batch_size: 12, … }",
   "\nexport default {": " cannot be loaded: SyntaxError: Unexpected token `<eof>`.",
   'throw new Error("No\\ngood");': " cannot be loaded: No",
   'import "./nowhere.ts";': " cannot be loaded: Module not found",
@@ -426,8 +428,32 @@ Deno.test("sample's flags mean to generation what nanoGPT's mean, and by default
 });
 
 Deno.test("why kernels are narrow is told where another V8 is the reason, and only there", () => {
-  const line = "narrow: V8's flags for wide kernels are known for V8 15.0, and this is V8 16.1.2";
+  const line = "narrow: the flags for wide kernels are known only for V8 15.0, and this is V8 16.1.2";
   assertEquals(whyNarrow({ arch: "x86_64", v8: "16.1.2" }), line);
   assertEquals(whyNarrow({ arch: "x86_64", v8: "15.0.245" }), undefined);
   assertEquals(whyNarrow({ arch: "aarch64", v8: "16.1.2" }), undefined);
 });
+
+Deno.test("the last line of a training says so if the lowest loss is that of a model that was not saved", () => {
+  const last = (iters: readonly number[], more: { eval_only?: boolean } = {}) => {
+    let printed = "";
+    const writeSync = (bytes: Uint8Array) => {
+      printed += new TextDecoder().decode(bytes);
+      return bytes.length;
+    };
+    const values = {
+      ...{ out_dir: "out", max_iters: 9, eval_only: false, seed: 1, device: "cpu", native: false },
+      ...more,
+    };
+    const progress = new Progress({ isTerminal: () => false, writeSync });
+    const report = new TrainReport(values as ReportValues, { task: "train", resumeCommand: "" }, progress);
+    const losses = { trainLoss: 3, valLoss: 3, measures: {}, sinceBest: 0 };
+    for (const iter of iters) report.event({ kind: "evaluation", ...losses, iter, best: true });
+    report.finished(undefined);
+    return printed.trim().split("\n").at(-1)!.replace(/, \d+s$/, "");
+  };
+  assertEquals(last([0]), "Done: lowest val loss 3.0000 at step 0 (before training; that model is not saved)");
+  assertEquals(last([0], { eval_only: true }), "Done: lowest val loss 3.0000 at step 0");
+  assertEquals(last([0, 5]), "Done: lowest val loss 3.0000 at step 5");
+});
+type ReportValues = ConstructorParameters<typeof TrainReport>[0];

@@ -70,12 +70,12 @@ Deno.test("convert: a run goes to ckpt.pt and back, and to transformers, and eve
     const wrong = await run("train", from, input, `--out_dir=${place("wrong")}`, "--n_layer=2");
     assertEquals([wrong.code, wrong.err], [
       2,
-      `error: --n_layer=2: the model in ${place("hf")} has n_layer=1, which cannot change\n`,
+      `error: --n_layer=2: the model in ${place("hf")} has n_layer=1, which cannot be changed\n`,
     ]);
     const long = await run("train", from, input, `--out_dir=${place("wrong")}`, "--block_size=17");
     assertEquals([long.code, long.err], [
       2,
-      `error: --block_size=17: the model in ${place("hf")} has block_size=16, and cannot have more\n`,
+      `error: --block_size=17: the model in ${place("hf")} has block_size=16, which cannot grow\n`,
     ]);
   }));
 
@@ -107,7 +107,7 @@ Deno.test("convert: a Hugging Face folder gets a model card, or the one that its
     await Deno.writeTextFile(`${folder}/a fox/README.md`, "# Of its author\n");
     assertEquals(await cardOf(`${folder}/a fox`, `${folder}/copy`), "# Of its author\n");
     assertEquals(await Deno.readTextFile(`${folder}/a fox/README.md`), "# Of its author\n");
-    assertStringIncludes(await cardOf(theirs, `${folder}/theirs`), "Not known: `f32`, from which it was converted,");
+    assertStringIncludes(await cardOf(theirs, `${folder}/theirs`), "Unknown: `f32`, from which it was converted,");
     await run("convert", `${folder}/run`, `${folder}/ckpt.pt`);
     const nanoGPT = await cardOf(
       `${folder}/ckpt.pt`,
@@ -186,7 +186,7 @@ Deno.test("convert: a run into GGUF files, which sample, eval, train and convert
       assertEquals([code, err], [0, ""]);
       assertMatch(
         out,
-        /has the exact GELU, and programs .* over 16 tokens .* differs by up to \d\.\de-\d+; here it stays/,
+        /uses the exact GELU, and programs .* differ by up to \d\.\de-\d+ over 16 generated tokens; nanogpt-ts keeps/,
       );
       assertStringIncludes(out, 'this vocabulary has none: "\\n" is named');
       kept[dtype] = await Deno.readFile(path);
@@ -226,26 +226,26 @@ Deno.test("convert: what cannot be is refused in words, and leaves nothing", () 
     const cases: [number, string, string[]][] = [
       [2, "convert takes two names, FROM and TO: deno task convert out out/ckpt.pt", [theirs]],
       [2, `No model "${folder}/none"`, [`${folder}/none`, to]],
-      [2, "Only a ckpt.pt becomes a run", [theirs, to, "--format=run"]],
+      [2, "Only a ckpt.pt can be converted to a run", [theirs, to, "--format=run"]],
       [2, "--dtype=int8: expected float32 or float16 or bfloat16", [theirs, to, "--dtype=int8"]],
       [2, "Unknown flag --dtpe: the nearest flag is --dtype", [theirs, to, "--dtpe=float16"]],
       [1, `${folder}/full is there`, [theirs, `${folder}/full`]],
       [1, "Cannot read", [`${folder}/none.pt`, to]],
-      [1, "is not that of", [ckpt, to, "--tokenizer=gpt2"]],
+      [1, "does not belong to", [ckpt, to, "--tokenizer=gpt2"]],
       [1, "it is GPT-2's, for a ckpt.pt holds none, and data/", [ckpt, to]],
       [2, "--checkpoint=last: FROM is not a run", [theirs, to, "--checkpoint=last"]],
-      [2, "--dtype=q8_0: only a GGUF file (NAME.gguf) has weights in eight bits", [theirs, to, "--dtype=q8_0"]],
-      [2, "--max_shard_gb=1: this is for a Hugging Face folder", [theirs, `${to}.gguf`, "--max_shard_gb=1"]],
+      [2, "--dtype=q8_0: only a GGUF file (NAME.gguf) can have weights in eight bits", [theirs, to, "--dtype=q8_0"]],
+      [2, "--max_shard_gb=1: this is only for a Hugging Face folder", [theirs, `${to}.gguf`, "--max_shard_gb=1"]],
       [1, "No tokenizer in", [theirs, `${to}.gguf`]],
       [2, "--checkpoint=last: FROM is not a run", [`${folder}/none.gguf`, to, "--checkpoint=last"]],
       [1, "Cannot read", [`${folder}/none.gguf`, to]],
-      [2, "--dtype=float16: this is for a Hugging Face folder or a GGUF file alone", [
+      [2, "--dtype=float16: this is only for a Hugging Face folder or a GGUF file", [
         theirs,
         `${to}.pt`,
         "--dtype=float16",
       ]],
-      [2, "--max_shard_gb=1: this is for a Hugging Face folder", [ckpt, to, "--max_shard_gb=1"]],
-      [2, "--tokenizer=gpt2: a ckpt.pt holds no tokenizer", [theirs, `${to}.pt`, "--tokenizer=gpt2"]],
+      [2, "--max_shard_gb=1: this is only for a Hugging Face folder", [ckpt, to, "--max_shard_gb=1"]],
+      [2, "--tokenizer=gpt2: a ckpt.pt does not store a tokenizer", [theirs, `${to}.pt`, "--tokenizer=gpt2"]],
     ];
     for (const [status, message, args] of cases) {
       const { code, out, err } = await run("convert", ...args);

@@ -49,7 +49,7 @@ ${path}, line 2: a prompt and its completion
 
 rows             40
 tokens           171, 89 learned (52.0 %)
-merged border    1 rows: a token reaches from the prompt into the completion
+merged border    1 rows: one token spans the end of the prompt and the completion
 tokens in a row  2 to 17, mean 4.3, median 4, 95 % have at most 4
    0 to  8  ######################################## 39
    9 to 16${" ".repeat(43)}0
@@ -119,7 +119,7 @@ Deno.test("data says what is wrong, and where, in a line or two", () =>
     assertStringIncludes(broken.err, `error: ${path}, line 2: not JSON`);
     assertStringIncludes(
       (await run(path, "--columns=text")).err,
-      "error: --columns=text: expected usual=file's, such as",
+      "error: --columns=text: expected USUAL=NAME, such as",
     );
     const missing = await run();
     assertEquals([missing.code, missing.err], [2, "error: data takes one file: deno task data FILE\n"]);

@@ -94,7 +94,7 @@ Deno.test("finetune says what became of rows that are too long or teach nothing"
     const { out } = await on("odd.jsonl");
     assertStringIncludes(out, "odd.jsonl: 2 rows to train on, 1 to evaluate on; 25 tokens, 8 of them learned\n");
     assertStringIncludes(out, "\nrows longer than 16 tokens: 2 of 4, cut at the end\n");
-    assertStringIncludes(out, "\nrows without a token that is learned: 1 of 4, left out\n");
+    assertStringIncludes(out, "\nrows without a token that is learned: 1 of 4, skipped\n");
     assertStringIncludes(
       (await on("odd.jsonl", "--truncation=keep_end")).out,
       "\nrows longer than 16 tokens: 2 of 4, cut at the beginning\n",
@@ -109,11 +109,11 @@ Deno.test("finetune says what became of rows that are too long or teach nothing"
     ]);
     assertEquals(await error("one.jsonl"), [
       1,
-      "error: /one.jsonl: one row is left, and none to evaluate on; name a file with --eval_data",
+      "error: /one.jsonl has one usable row, and none to evaluate on: name another file with --eval_data",
     ]);
     assertEquals(await error("odd.jsonl", "--max_length=17"), [
       2,
-      "error: --max_length=17: the model sees 16 tokens at once; expected no more",
+      "error: --max_length=17: expected at most the model's block size, 16",
     ]);
   }));
 
@@ -131,15 +131,15 @@ Deno.test("a folder that another tuning writes, and a run of train, are refused"
     const trained = await finetune("--init_from=resume", `--out_dir=${folder}/base`);
     assertMatch(
       trained.err,
-      /base is a run of train, and finetune cannot go on with it; type deno task train --init_from=resume/,
+      /base is a run of train, which finetune cannot resume; type deno task train --init_from=resume/,
     );
     const tuned = await finished(start("train", ["--init_from=resume", out]));
     assertMatch(
       tuned.err,
-      /out is a run of finetune, and train cannot go on with it; type deno task finetune --init_from=resume/,
+      /out is a run of finetune, which train cannot resume; type deno task finetune --init_from=resume/,
     );
     const other = await finetune("--init_from=resume", out, "--packing=True");
-    assertMatch(other.err, /--packing=True: the run in .*out has packing=False, which cannot change/);
+    assertMatch(other.err, /--packing=True: the run in .*out has packing=False, which cannot be changed/);
   }));
 
 Deno.test("conversations bring their template's tokens, in a model that is tuned whole and in an adapter", () =>
@@ -165,7 +165,7 @@ Deno.test("conversations bring their template's tokens, in a model that is tuned
       assertEquals([tuned.code, tuned.err], [0, ""]);
       assertStringIncludes(tuned.out, "18 rows to train on, 2 to evaluate on; 180 tokens, 60 of them learned");
       assertStringIncludes(tuned.out, "\nvocab size: 20\n"); // 11 letters and 9 tokens
-      assertStringIncludes(tuned.out, `\nTo talk with it:\n  deno task chat ${out}\n`);
+      assertStringIncludes(tuned.out, `\nTo chat with the model:\n  deno task chat ${out}\n`);
       const { chat_template } = JSON.parse(await Deno.readTextFile(`${path}/vocabulary.json`));
       assertStringIncludes(chat_template, "<|assistant_start|>");
       const losses = [...tuned.out.matchAll(/val loss \d\.\d{4}/g)].map(([loss]) => loss);
@@ -179,39 +179,40 @@ Deno.test("conversations bring their template's tokens, in a model that is tuned
   }));
 
 const bad = {
-  "--data=x.jsonl": "--init_from is missing: it names the model to tune, as in\n" +
+  "--data=x.jsonl": "--init_from is missing: it names the model to tune, for example\n" +
     "deno task finetune --task=sft --data=FILE.jsonl --init_from=gpt2",
-  "--init_from=gpt2": "--data is missing: it names the file with the rows to learn, as in\n" +
+  "--init_from=gpt2": "--data is missing: it names the file of rows to learn from, for example\n" +
     "deno task finetune --task=sft --data=FILE.jsonl --init_from=gpt2",
   "--init_from=gpt2 --data=x --task=chess": `--task=chess: expected ${finetuneFlags.task.expected}`,
   "--init_from=gpt2 --data=x --train_blocks=0":
-    "--train_blocks=0: this is for --task=classify or choose or entail or similar",
+    "--train_blocks=0: this is only for --task=classify or choose or entail or similar",
   "--init_from=gpt2 --data=x --task=entail --form=gpt2":
-    "--form=gpt2: entail is one of GPT-1's tasks, with tokens between the texts; leave the flag out",
+    "--form=gpt2: entail needs the special tokens of the form gpt1; leave the flag out",
   "--init_from=gpt2 --data=x --task=classify --lora_rank=4 --train_blocks=1":
     "--train_blocks=1: an adapter is trained instead of the weights (--lora_rank)",
   "--init_from=gpt2 --data=x --task=classify --features=f":
-    "--features=f: what a head sees stays the same only where nothing below it is trained: --train_blocks=0",
-  "--init_from=gpt2 --data=x --lora_alpha=8": "--lora_alpha=8: this is for an adapter; ask for one with --lora_rank=8",
-  "--init_from=gpt2 --data=x --task=choose --packing=True": "--packing=True: this is for --task=sft",
-  "--init_from=gpt2 --data=x --task=classify --template=chatml": "--template=chatml: this is for conversations",
-  "--init_from=gpt2 --data=x --label_smoothing=0.1": "--label_smoothing=0.1: this is for --task=dpo",
-  "--init_from=gpt2 --data=x --beta=0.2": "--beta=0.2: this is for --task=grpo or rloo or dpo",
+    "--features=f: a head's inputs can be stored only if nothing but the head is trained: --train_blocks=0",
+  "--init_from=gpt2 --data=x --lora_alpha=8":
+    "--lora_alpha=8: this is only for an adapter; to train one, pass --lora_rank=8",
+  "--init_from=gpt2 --data=x --task=choose --packing=True": "--packing=True: this is only for --task=sft",
+  "--init_from=gpt2 --data=x --task=classify --template=chatml": "--template=chatml: this is only for conversations",
+  "--init_from=gpt2 --data=x --label_smoothing=0.1": "--label_smoothing=0.1: this is only for --task=dpo",
+  "--init_from=gpt2 --data=x --beta=0.2": "--beta=0.2: this is only for --task=grpo or rloo or dpo",
   "--init_from=gpt2 --data=x --task=dpo --loss_type=grpo":
     "--loss_type=grpo: expected sigmoid, hinge, ipo, robust for --task=dpo",
   "--init_from=gpt2 --data=x --task=grpo --reward=r.ts --loss_type=ipo":
     "--loss_type=ipo: expected dapo, grpo, bnpo, dr_grpo for --task=grpo",
   "--init_from=gpt2 --data=x --task=dpo --loss_type=ipo --label_smoothing=0.1":
-    "--label_smoothing=0.1: the loss ipo has none; expected --loss_type=sigmoid or robust",
+    "--label_smoothing=0.1: the loss ipo has no smoothing; expected --loss_type=sigmoid or robust",
   "--init_from=gpt2 --data=x --task=dpo --beta=0":
-    "--beta=0: expected a number above 0: without the reference's hold, --reference_free=True",
+    "--beta=0: expected a number above 0; to train without a reference, pass --reference_free=True",
   "--init_from=gpt2 --data=x --task=dpo --dropout=0.1":
-    "--dropout=0.1: dropout is off in --task=dpo; leave the flag out",
+    "--dropout=0.1: --task=dpo trains without dropout; leave the flag out",
   "--init_from=gpt2 --data=x --task=dpo --reference_free=True --ref_model=x":
     "--ref_model=x: there is no reference with --reference_free=True",
   "--init_from=gpt2 --data=x --task=dpo --reference_free=True --precompute_ref_log_probs=True":
     "--precompute_ref_log_probs=True: there is no reference with --reference_free=True",
-  "--init_from=gpt2 --data=x --task=dpo --packing=True": "--packing=True: this is for --task=sft",
+  "--init_from=gpt2 --data=x --task=dpo --packing=True": "--packing=True: this is only for --task=sft",
 };
 for (const [line, message] of Object.entries(bad)) {
   Deno.test(`finetune ${line} is refused`, async () => {

@@ -115,7 +115,7 @@ Deno.test("a new run in a finished one's folder says where that is now, and lose
     const before = await bytes(out);
     const again = await train(...flags, "--seed=7");
     assertEquals([again.code, again.err], [0, ""]);
-    assert(again.out.startsWith(`The older run in ${out} is now in ${out}.old-1\n`), again.out);
+    assert(again.out.startsWith(`The older run in ${out} was moved to ${out}.old-1\n`), again.out);
     assertEquals(await bytes(`${out}.old-1`), before);
     assertNotEquals(await bytes(out), before);
     const sampled = await run("sample", [`--out_dir=${out}.old-1`, "--num_samples=1", "--max_new_tokens=4"]);
@@ -127,7 +127,7 @@ Deno.test("a run that goes on with another text says so, and its best checkpoint
     const out = `${folder}/out`,
       input = `--input=${folder}/fox.txt`,
       differs = (path: string) =>
-        `${path} is not what this run was trained on before: the best checkpoint is found anew\n`;
+        `${path} is not the data that this run was trained on before: the next evaluation counts as the best so far\n`;
     const flags = [...tiny, "--eval_interval=50", "--always_save_checkpoint=False", "--log_interval=100"];
     const rates = ["--learning_rate=0.01", "--warmup_iters=5", "--decay_lr=False"];
     assertEquals((await train(input, ...flags, ...rates, "--max_iters=200")).code, 0);
@@ -159,9 +159,9 @@ Deno.test("what is trained on: what is named now wins over what is stored, and t
       const [args, message] of [
         [
           [input, "--dataset=shakespeare"],
-          `--input=${folder}/fox.txt --dataset=shakespeare: both say what to train on`,
+          `--input=${folder}/fox.txt --dataset=shakespeare: both name the data to train on`,
         ],
-        [[`${folder}/both.ts`], "--input=a --dataset=b: both say"],
+        [[`${folder}/both.ts`], "--input=a --dataset=b: both name"],
       ] as const
     ) {
       const { code, err } = await train(...args, ...tiny, ...brief);
@@ -231,7 +231,7 @@ Deno.test("a run goes on from any folder, and on a device without threads", () =
     assertEquals([stored.code, stored.err], [0, ""]);
     assertStringIncludes(
       stored.out,
-      "--threads=1, with which the run began, is left out: reference has no threads\n",
+      "--threads=1, with which the run began, is ignored: reference has no threads\n",
     );
   }));
 

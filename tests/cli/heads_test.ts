@@ -57,7 +57,7 @@ Deno.test("a classifier is trained, judged, used, converted and trained on; its 
     assertEquals((await classify(["bba", "bcf"])).map(({ label }) => label), ["yes", "no"]);
     classify.close();
     const left = await works("convert", `${folder}/out`, `${folder}/out.gguf`);
-    assertStringIncludes(left, `${folder}/out has a head, and ${folder}/out.gguf has no place for it: it is left out`);
+    assertStringIncludes(left, `${folder}/out has a head, which ${folder}/out.gguf cannot store: the head is left out`);
 
     const more = await works("finetune", "--init_from=resume", out, "--num_train_epochs=11");
     assertStringIncludes(more, "at iteration 60\nstep 66:");
@@ -75,7 +75,7 @@ Deno.test("a classifier is trained, judged, used, converted and trained on; its 
     );
     const others = "the data have 3 classes, and the model 2 labels: no, yes";
     await fails(others, "finetune", ...on, `--data=${folder}/other.jsonl`, `--eval_data=${folder}/labels.jsonl`);
-    await fails("--stride=4: this is for a text (--input), not for rows", "eval", data, out, "--stride=4");
+    await fails("--stride=4: this is only for a text (--input), not for rows", "eval", data, out, "--stride=4");
     await fails(
       `${folder}/base has no head for labels or choices\nThis trains one: `,
       "eval",
@@ -95,11 +95,11 @@ Deno.test("what a frozen model's head sees is computed once, and read when the r
       rest = ["--task=classify", `--data=${folder}/labels.jsonl`, "--train_blocks=0"];
     const through = await works("finetune", ...args, ...rest, `--out_dir=${folder}/a`);
     const seen = await works("finetune", ...args, ...rest, `--out_dir=${folder}/b`, `--features=${file}`);
-    assertStringIncludes(seen, `what the head sees is in ${file}\n`);
+    assertStringIncludes(seen, `features are saved in ${file}\n`);
     const steps = (out: string) => out.split("\n").filter((line) => line.startsWith("step "));
     assertEquals(steps(seen), steps(through));
     const more = await works("finetune", "--init_from=resume", `--out_dir=${folder}/b`, "--num_train_epochs=11");
-    assertStringIncludes(more, `what the head sees is read from ${file}\n`);
+    assertStringIncludes(more, `features are read from ${file}\n`);
     await Deno.copyFile(`${folder}/choices.jsonl`, `${folder}/labels.jsonl`);
     await fails(
       `${folder}/labels.jsonl, line 1: no column text`,

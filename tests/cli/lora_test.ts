@@ -83,14 +83,14 @@ Deno.test("LoRA: a run is trained, stopped, resumed, sampled, judged, and conver
       assertStringIncludes(err, message);
     };
     await bad(
-      "rounded weights cannot be trained; an adapter on them can: --lora_rank=8",
+      "rounded weights cannot be trained, but an adapter on them can: --lora_rank=8",
       "finetune",
       "--data=x",
       `--init_from=${base}`,
       "--weights=bf16",
     );
     await bad(
-      "has lora_rank=2, which cannot change",
+      "has lora_rank=2, which cannot be changed",
       "finetune",
       "--init_from=resume",
       `--out_dir=${place("half")}`,

@@ -42,7 +42,7 @@ Deno.test("PPO: runs with each kind of value function go on to the same bytes, a
       head: [[], "a head on the policy", "model"],
       beside: [
         [`--value_model=${place("text")}`, "--score_at=behind", "--kl_estimator=k3"],
-        "a model beside the policy",
+        "a second model",
         "model",
       ],
       adapter: [
@@ -101,12 +101,12 @@ Deno.test("PPO: what cannot be tuned is refused in a line", () =>
         [`--value_model=${place("other")}`],
         `--value_model=${place("other")} has another tokenizer than the policy: token `,
       ],
-      [[`--ptx_data=${short}`], "3 tokens; expected more than the 16 of a block"],
+      [[`--ptx_data=${short}`], "3 tokens; expected more than the block size, 16"],
       [["--num_mini_batches=0"], "--num_mini_batches=0: expected an integer, at least 1"],
       [["--score_at=middle"], "--score_at=middle: expected end or behind"],
-      [["--num_generations=4"], "--num_generations=4: this is for --task=grpo or rloo"],
+      [["--num_generations=4"], "--num_generations=4: this is only for --task=grpo or rloo"],
       [["--fixed_length=False"], "The tokenizer has no token that ends a text"],
-      [["--max_completion_length=15"], "the prompt has 3 tokens, which leaves room for 13 more"],
+      [["--max_completion_length=15"], "the prompt has 3 tokens, which leaves room for 13 of"],
     ];
     for (const [flags, message] of cases) {
       const out = place("out"),

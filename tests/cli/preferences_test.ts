@@ -133,9 +133,9 @@ Deno.test("DPO: pairs that say nothing are named, and those that a cut makes equ
     const { code, out } = await tune([good, long, late, good]);
     assertEquals(code, 0);
     assertStringIncludes(out, "rows longer than 16 tokens: 2 of 4, cut at the end\n");
-    assertStringIncludes(out, "pairs of which 16 tokens hold no difference: 2 of 4, left out\n");
+    assertStringIncludes(out, "pairs whose answers do not differ within 16 tokens: 2 of 4, skipped\n");
     assertStringIncludes(out, "The tokenizer has no token that ends a text");
     const none = await tune([long, long]);
     assertEquals(none.code, 1);
-    assertStringIncludes(none.err, "there is no pair but those of which 16 tokens hold no difference");
+    assertStringIncludes(none.err, "has only pairs whose answers do not differ within 16 tokens");
   }));

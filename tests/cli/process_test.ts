@@ -51,7 +51,7 @@ Deno.test("train saves when whoever reads its output has seen enough, and other 
     const { code, err } = await head(start(words("train", [...long, input, out])), "\niter 100:");
     assertEquals(code, 130, err);
     assertMatch(err, /^Standard output was closed\.\n/);
-    const [, iter] = /Stopped at iteration (\d+)\. To go on:\n {2}deno task train .* --init_from=resume /.exec(err)!;
+    const [, iter] = /Stopped at iteration (\d+)\. To continue:\n {2}deno task train .* --init_from=resume /.exec(err)!;
     assert(Number(iter) > 100, iter);
     assertEquals(await lastOf(`${folder}/out`), `checkpoint-${iter.padStart(6, "0")}`);
 

@@ -58,7 +58,7 @@ Deno.test("reward models: of pairs and of rankings, stopped and gone on with to 
       assertStringIncludes(said, ", val calibration_error ");
       assertStringIncludes(said, "iter 7: loss ");
       if (file === "pairs") {
-        assertStringIncludes(said, `text of more than 16 tokens: 1 of ${pairs.length + 1}, left out`);
+        assertStringIncludes(said, `text of more than 16 tokens: 1 of ${pairs.length + 1}, skipped`);
       } else assertStringIncludes(said, "2 rankings of at most 3 answers to train on, 1 to evaluate on");
       await tune(`${name}-half`, 3);
       await good(
@@ -134,15 +134,15 @@ Deno.test("rows and flags that say nothing of a reward model are refused, each w
     await rows({ prompt: "c", completions: ["a", ""] }, "line 1: completions[1] is empty");
     await rows(
       { prompt: "c", chosen: "a".repeat(16), rejected: "b" },
-      "one row is left, and none to evaluate on",
+      "one usable row, and none to evaluate on",
     );
     await writeRows("rows.jsonl", [{ prompt: "c", chosen: "a".repeat(16), rejected: "b" }]);
     await bad("all 1 rows have a text of more than 16 tokens", ...tune);
     for (
       const [flag, message] of [
-        ["--dropout=0.1", "dropout is off in --task=reward"],
-        ["--truncation=keep_end", "longer texts are left out in --task=reward"],
-        ["--label_smoothing=0.1", "this is for --task=dpo"],
+        ["--dropout=0.1", "--task=reward trains without dropout"],
+        ["--truncation=keep_end", "--task=reward skips rows with a longer text"],
+        ["--label_smoothing=0.1", "this is only for --task=dpo"],
         ["--center_rewards_coefficient=-1", "expected"],
       ]
     ) await bad(message, ...tune, flag);
@@ -206,7 +206,7 @@ Deno.test("a policy is tuned by a reward model and functions with weights; bad o
     }
 
     const other = await base("other", "xyz: ");
-    await bad("the model has no head that gives a reward", ...grpo("a", "base"));
+    await bad("the model has no head for rewards", ...grpo("a", "base"));
     await bad("cannot be used as a reward function: Module not found", ...grpo("c", "nowhere.ts"));
     await writeRows("prompts.jsonl", [{ prompt: "x" }, { prompt: "yz" }]);
     const [command, ...flags] = grpo("b", "reward").map((flag) => flag.replace(begin, other));

@@ -56,7 +56,7 @@ Deno.test("finetune --task=grpo raises the reward, says how it stands, and shows
       out,
       "prompts.jsonl: 18 prompts to learn on, 2 to evaluate on; the longest has 6 tokens, an answer at most 5\n",
     );
-    assertStringIncludes(out, "\nrewards: wanted\nthe loss of an evaluation is the mean reward with a minus sign");
+    assertStringIncludes(out, "\nrewards: wanted\nthe loss of an evaluation is the negative mean reward");
     assertStringIncludes(out, "\nupdates: 40, 9 an epoch, device: cpu ");
     const rewards = [...out.matchAll(/val reward (\d\.\d{4})/g)].map(([, reward]) => Number(reward));
     assertEquals(rewards.length, 3);
@@ -145,7 +145,7 @@ Deno.test("a chat's answers end with the turn, and rewards see what is said", ()
     );
     assertEquals([code, err], [0, ""]);
     assertMatch(out, /\n {2}"[ab]" → "", reward 1\.0000\n/);
-    assertMatch(out, /\nTo talk with it:\n {2}deno task chat /);
+    assertMatch(out, /\nTo chat with the model:\n {2}deno task chat /);
     const { reference } = JSON.parse(await Deno.readTextFile(`${folder}/out/run.json`));
     assertEquals(reference.name, `${folder}/base`);
     const base = JSON.parse(await Deno.readTextFile(`${folder}/base/run.json`)).last;
@@ -169,19 +169,19 @@ Deno.test("what a policy cannot learn from is refused, and a run whose reward fa
       ],
       [
         ["--max_completion_length=11"],
-        "the prompt has 6 tokens, which leaves room for 10 more, and --max_completion_length=11",
+        "the prompt has 6 tokens, which leaves room for 10 of --max_completion_length=11",
       ],
       [["--reward="], "--reward has no value"],
       [[`--reward=${folder}/none.ts`], "none.ts"],
       [[`--reward=${folder}/wanted.ts`], "Two rewards are called wanted"], // that flag may be there twice
       [["--reward=wieght=2"], "wieght is not known; expected name or weight"],
-      [["--num_generations=3"], "expected a divisor of the 16 completions that are written at once"],
+      [["--num_generations=3"], "expected a divisor of batch_size · steps_per_generation, 16 completions"],
       [
         ["--steps_per_generation=3", "--gradient_accumulation_steps=2"],
-        "expected a multiple of gradient_accumulation_steps, which is 2",
+        "expected a multiple of gradient_accumulation_steps, 2",
       ],
-      [["--dropout=0.1"], "dropout is off in --task=grpo; leave the flag out"],
-      [["--max_length=8"], "prompts are not cut in --task=grpo"],
+      [["--dropout=0.1"], "--task=grpo trains without dropout; leave the flag out"],
+      [["--max_length=8"], "--task=grpo does not cut prompts"],
       [
         ["--lora_rank=2", "--beta=0.1", `--ref_model=${folder}/base`],
         "the reference of an adapter is the model without it",

@@ -96,7 +96,7 @@ Deno.test("train prints what nanoGPT's users look for, and sample goes on from t
     const { flags: { max_iters, eval_iters, eval_interval }, last } = await runJson();
     assertEquals([max_iters, eval_iters, eval_interval, last], [30, 1, 10, "checkpoint-000030"]);
     const nothing = await run("train", ["--init_from=resume", out]);
-    assertStringIncludes(nothing.out, "max_iters=30 is reached: a higher --max_iters trains it further\n");
+    assertStringIncludes(nothing.out, "max_iters=30 is reached: a higher --max_iters continues the training\n");
     const before = await Array.fromAsync(Deno.readDir(`${folder}/out`));
     const evaluated = await run("train", [input, out, ...tiny, "--eval_only=True", "--eval_iters=1"]);
     assertMatch(evaluated.out, /^step 0: .*\nDone: lowest val loss \S+ at step 0, \ds\n$/m);
@@ -117,7 +117,7 @@ Deno.test("train prints what nanoGPT's users look for, and sample goes on from t
     assertEquals(unknown.code, 1);
     assertStringIncludes(
       unknown.err,
-      "error: --start cannot be read by this model. Not in the vocabulary of 28 characters",
+      "error: The model's tokenizer cannot encode --start. Not in the vocabulary of 28 characters",
     );
     await Deno.writeTextFile(`${folder}/out/vocabulary.json`, '{"type":"character","characters":"abc"}');
     const damaged = await run("sample", [out, "--start=a"], ["--allow-read"]);
@@ -134,7 +134,7 @@ Deno.test("Ctrl-C saves, and the command that is then named ends with the bytes 
     const child = command("train", [...flags, `--out_dir=${folder}/parts`]).spawn();
     const { code, out, err } = await interruptAt(child, "\niter 50:");
     assertEquals(code, 130, err);
-    const [, iter, resume] = /Stopped at iteration (\d+). To go on:\n {2}deno task train (.*)\n$/.exec(out)!;
+    const [, iter, resume] = /Stopped at iteration (\d+). To continue:\n {2}deno task train (.*)\n$/.exec(out)!;
     assert(Number(iter) > 50 && Number(iter) < 1000, iter);
     assertEquals(resume, [...flags, "--init_from=resume", `--out_dir=${folder}/parts`].join(" "));
 
@@ -183,11 +183,11 @@ Deno.test("what goes wrong takes at most two lines, on standard error, without a
       [1, "empty", "train", [`--input=${folder}/empty.txt`, out]],
       [1, "not UTF-8", "train", [`--input=${folder}/latin1.txt`, out]],
       [1, "Cannot write to", "train", [input, ...tiny, `--out_dir=${folder}/text.txt/out`]],
-      [1, `This begins one: deno task finetune --data=FILE.jsonl --init_from=MODEL --out_dir=none\n`, "finetune", [
+      [1, `This begins a run: deno task finetune --data=FILE.jsonl --init_from=MODEL --out_dir=none\n`, "finetune", [
         "--init_from=resume",
         "--out_dir=none",
       ]],
-      [1, `This begins one: deno task train --out_dir=${folder}/none\n`, "train", [
+      [1, `This begins a run: deno task train --out_dir=${folder}/none\n`, "train", [
         "--init_from=resume",
         `--out_dir=${folder}/none`,
       ]],

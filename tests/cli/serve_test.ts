@@ -90,7 +90,7 @@ Deno.test("serve: writes what sample writes, and after SIGTERM ends its streams 
     assertEquals(ends, 16);
     const { code, out, err } = await ended(child);
     assertEquals([code, err], [130, ""]);
-    assertStringIncludes(out, "Stopping: answers that have begun come to their end");
+    assertStringIncludes(out, "Stopping: waiting up to 30 seconds for running answers");
     const gone = await post(url, ask).then(() => "answered", () => "gone");
     assertEquals(gone, "gone");
   }));
@@ -111,7 +111,7 @@ Deno.test("serve: keys are made, listed and ended, and a port that is taken is s
       { code, err } = await ended(child);
     assertEquals([code, err], [
       2,
-      `error: --port=${taken.addr.port}: another program listens there; --port=0 takes one that is free\n`,
+      `error: --port=${taken.addr.port}: another program listens on this port; --port=0 takes a free port\n`,
     ]);
     const other = await start([`--model=${folder}/none`]), { code: status, err: said } = await ended(other.child);
     assertEquals([status, said.slice(0, 16)], [2, "error: No model "]);
@@ -158,11 +158,11 @@ Deno.test("serve: names of models and adapters", () => {
     ["l", "l", "two"],
   ]);
   const refused: [Partial<ServeValues>, string][] = [
-    [{ model: ["a", "b/a"] }, "Two models are called a: name one"],
+    [{ model: ["a", "b/a"] }, "Two models are called a: rename one"],
     [{ model: ["a,nam=b"] }, "--model=a,nam=b: expected PATH[,name=NAME]"],
     [{ model: ["a,name=b c"] }, "names without spaces"],
     [{ model: ["a"], adapter: ["l,base=b"] }, "no model is called b; models: a"],
-    [{ model: ["a", "b"], adapter: ["l"] }, "say which the adapter is for"],
+    [{ model: ["a", "b"], adapter: ["l"] }, "name the model that the adapter is for"],
   ];
   for (const [values, message] of refused) assertThrows(() => specs(values), ConfigError, message);
 });

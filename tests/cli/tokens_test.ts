@@ -95,7 +95,10 @@ Deno.test("Ctrl-C stops a preparation, and the same command finishes it", () =>
     child.kill("SIGINT");
     const stopped = decode(await child.output());
     assertEquals([stopped.code, stopped.err], [130, ""]);
-    assertStringIncludes(stopped.out, `To go on, type the same again:\n  deno task prepare ${args.join(" ")}\n`);
+    assertStringIncludes(
+      stopped.out,
+      `To continue, run the same command again:\n  deno task prepare ${args.join(" ")}\n`,
+    );
     const { at } = JSON.parse(await Deno.readTextFile(`${folder}/data/prepare.json`));
     assert(at > 0 && at < 90e6, `${at}`);
     const finished = await run("prepare", args);
@@ -109,14 +112,14 @@ Deno.test("what goes wrong with tokens takes at most two lines", () =>
     await Deno.writeTextFile(`${folder}/text.txt`, `<|endoftext|>${sentence}`);
     const input = `--input=${folder}/text.txt`, out = `--out_dir=${folder}/data`;
     const cases: [code: number, message: string, name: Parameters<typeof command>[0], args: string[]][] = [
-      [2, "--input is missing: prepare takes --input=FILE and --out_dir=FOLDER", "prepare", [out]],
+      [2, "--input is missing: prepare needs --input=FILE and --out_dir=FOLDER", "prepare", [out]],
       [2, "--out_dir is missing", "prepare", [input]],
       [2, 'No tokenizer "gpt5"', "prepare", [input, out, "--tokenizer=gpt5"]],
       [1, "special token <|endoftext|>", "prepare", [input, out]],
       [1, "Cannot read", "prepare", [`--input=${folder}/nowhere`, out]],
       [1, "No tokenizer in", "tokenize", ["--text=a", `--tokenizer=${folder}`]],
       [1, "Token 50257 is outside the vocabulary", "tokenize", ["--ids=1 50257"]],
-      [1, '"x1" is no token id', "tokenize", ["--ids=1 x1"]],
+      [1, '"x1" is not a token id', "tokenize", ["--ids=1 x1"]],
       [2, "either --text=TEXT or --ids=IDS", "tokenize", []],
       [2, "the nearest flag is --count", "tokenize", ["--counts=True"]],
       [2, 'No dataset "wrong"', "train", ["--dataset=wrong", `${out}/run`]],
@@ -152,7 +155,7 @@ Deno.test("a text without line ends trains, and sample begins as train's own sam
     assertMatch(await succeeds("sample", greedy), /^A[ACGT]{5}\n-+\n$/);
     const refused = await run("sample", [out_dir, "--start=\n"]);
     assertEquals(refused.code, 1);
-    assertStringIncludes(refused.err, "--start cannot be read by this model. Not in the vocabulary");
+    assertStringIncludes(refused.err, "The model's tokenizer cannot encode --start. Not in the vocabulary");
     const empty = await run("sample", [out_dir, "--start="]);
     assertEquals(empty.code, 2);
     assertStringIncludes(empty.err, "--start is empty, and this model has no <|endoftext|>");
