@@ -1,4 +1,7 @@
-/** Evaluation and features besides transformers' figures (see golden/): refusals, signals, gradients, several windows at once. */
+/**
+ * Evaluation and features beyond transformers' figures (see tests/golden): errors, signals, gradients, several windows
+ * at once.
+ */
 import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { createDevice } from "../../src/device/create.ts";
 import { ConfigError, DataError, ShapeError } from "../../src/errors.ts";
@@ -34,11 +37,11 @@ async function withModel(body: (model: GPT) => Promise<void>): Promise<void> {
 
 const ids = (length: number) => Array.from({ length }, (_, i) => (i * i + 3) % V);
 
-Deno.test("perplexity: every token is judged once, with the context that its window has", () =>
+Deno.test("perplexity: every token is scored once, with the context of its window", () =>
   withModel(async (model) => {
     const tokens = ids(300), stride = 3;
     model.eval();
-    let sum = 0; // spelt out: token t is new in the first window that reaches it
+    let sum = 0; // computed step by step: token t is new in the first window that contains it
     for (let t = 1; t < tokens.length; t++) {
       const window = Math.max(0, Math.ceil((t - BLOCK + 1) / stride)), seen = tokens.slice(window * stride, t);
       const x = model.device.tensor(seen, [1, seen.length], { dtype: "i32" }), { logits } = model.forward(x);
@@ -46,7 +49,7 @@ Deno.test("perplexity: every token is judged once, with the context that its win
       sum += Math.log(row.reduce((total, logit) => total + Math.exp(logit), 0)) - row[tokens[t]];
       for (const tensor of [x, logits]) tensor.dispose();
     }
-    model.train(); // and dropout is off all the same
+    model.train(); // the evaluation must switch dropout off
     const result = await perplexity(model, tokens, { stride });
     assertEquals(result.tokens, 299);
     assertAlmostEquals(result.loss, sum / 299, 1e-12);
@@ -54,17 +57,17 @@ Deno.test("perplexity: every token is judged once, with the context that its win
     assertEquals(model.training, true);
   }));
 
-Deno.test("perplexity: with a stride of 1 all tokens count, and not those of the first window alone", () =>
+Deno.test("perplexity: with a stride of 1 all tokens count, and not only the tokens of the first window", () =>
   withModel(async (model) => {
     const result = await perplexity(model, ids(60), { stride: 1 });
     const first = await perplexity(model, ids(60).slice(0, BLOCK), { stride: 1 });
     assertEquals([result.tokens, first.tokens], [59, BLOCK - 1]);
     assertEquals(result.perplexity, Math.exp(result.loss));
-    assertAlmostEquals(result.transformersPerplexity, first.perplexity, 1e-12); // what that loop gives
+    assertAlmostEquals(result.transformersPerplexity, first.perplexity, 1e-12); // the result of transformers' loop
     assert(Math.abs(result.perplexity - first.perplexity) > 0.1);
   }));
 
-Deno.test("evaluateText: bits per byte do not depend on what the tokens are", () =>
+Deno.test("evaluateText: bits per byte do not depend on the tokenizer", () =>
   withModel(async (model) => {
     const tokenizer = new CharacterTokenizer([..."abcdefghiä😀"]), text = "abä😀cdä".repeat(9), options = { tokenizer };
     const result = await evaluateText(model, text, options);
@@ -78,7 +81,7 @@ Deno.test("evaluateText: bits per byte do not depend on what the tokens are", ()
     await assertRejects(() => evaluateText(model, "", options), DataError, "0 tokens are too few");
   }));
 
-Deno.test("perplexity: what cannot be evaluated, and a signal", () =>
+Deno.test("perplexity: invalid arguments are refused, and a signal stops the evaluation", () =>
   withModel(async (model) => {
     for (
       const [tokens, options, message] of [
@@ -109,7 +112,7 @@ Deno.test("perplexity: what cannot be evaluated, and a signal", () =>
     await assertRejects(() => perplexity(model, ids(5000), { signal, onProgress }), DataError, "enough");
   }));
 
-Deno.test("features: the loss of labels, and its gradients, are those of targets that the caller shifts", () =>
+Deno.test("features: the loss of labels and its gradients equal the results with targets that the caller shifts", () =>
   withModel(async (model) => {
     const { device } = model,
       tokens = ids(14),
@@ -124,7 +127,7 @@ Deno.test("features: the loss of labels, and its gradients, are those of targets
       return all;
     };
     const x = tensor(tokens, 7), labels = tensor(tokens.map((id, i) => i % 5 === 2 ? -100 : id), 7);
-    model.train(); // dropout, by the same masks: each pass has its number
+    model.train(); // dropout with the same masks: the number of the pass determines them
     const { loss, lastHiddenState, logits, attentions } = features(model, x, { labels, outputAttentions: true });
     assertEquals([model.training, lastHiddenState.shape, logits!.shape], [true, [2, 7, 8], [2, 7, V]]);
     loss.backward();
@@ -141,7 +144,7 @@ Deno.test("features: the loss of labels, and its gradients, are those of targets
     }
   }));
 
-Deno.test("features: shapes that do not fit are refused", () =>
+Deno.test("features: tensors of wrong shapes are refused", () =>
   withModel((model) => {
     const tensor = (...shape: number[]) => {
       const length = shape.reduce((a, b) => a * b);

@@ -1,4 +1,4 @@
-/** Losses that can be worked out by hand, the two ways to have a reference, resuming, and what is refused. */
+/** DPO: losses computed by hand, both kinds of reference, resuming, and errors. */
 import { assert, assertAlmostEquals, assertEquals, assertThrows } from "@std/assert";
 import { RunFolder } from "../../src/checkpoint/run_folder.ts";
 import { trainedAdapter } from "../../src/finetune/adapter.ts";
@@ -19,7 +19,7 @@ import { devices, inFolder, openDevice } from "../testing.ts";
 const CONFIG: GPTConfig = { blockSize: 40, vocabSize: 9, nLayer: 2, nHead: 2, nEmbd: 16, dropout: 0.2, bias: true };
 const newModel = (device: Device) => new GPT(CONFIG, { device, seed: 3 });
 
-/** Pairs of texts of different lengths, two rows each. */
+/** Pairs of texts of different lengths, two rows for each pair. */
 function pairs(count: number, answer = (random: RandomGenerator) => 1 + random.randint(12)): TokenRows {
   const rows = new TokenRows(), random = new RandomGenerator(8);
   for (let pair = 0; pair < count; pair++) {
@@ -35,7 +35,7 @@ function pairs(count: number, answer = (random: RandomGenerator) => 1 + random.r
 const RUN = { gradientAccumulationSteps: 2, evalInterval: 4, evalIters: 2, logInterval: 1, learningRate: 3e-3 };
 const RATES = { decayLr: false, warmupIters: 0, finalEvaluation: true, maxIters: 8 };
 
-/** Losses and measures of a run's updates. */
+/** Losses and measures of all updates of a run. */
 async function losses(trainer: Trainer): Promise<{ losses: number[]; measures: Measures[] }> {
   const losses: number[] = [], measures: Measures[] = [];
   for await (const event of trainer.run()) {
@@ -47,10 +47,10 @@ async function losses(trainer: Trainer): Promise<{ losses: number[]; measures: M
 }
 
 for (const { name, device } of await devices()) {
-  Deno.test(`losses of a pair with Δ = 0.5, by hand (${name})`, async () => {
+  Deno.test(`losses of a pair with Δ = 0.5, computed by hand (${name})`, async () => {
     const model = newModel(device), rows = pairs(3, () => 1), same = new ReferencePolicy(model, model);
     const own = await referenceSums(same, rows, { batchSize: 2, maxLength: 40 });
-    const shifted = own.map((sum, row) => row % 2 === 0 ? sum - 0.5 : sum); // the chosen one's ratio is 0.5, the other's 0
+    const shifted = own.map((sum, row) => row % 2 === 0 ? sum - 0.5 : sum); // the ratio of the chosen answer is 0.5, of the rejected answer 0
     const of = async (options: Partial<PreferenceOptions>) => {
       const all = { batchSize: 2, maxLength: 40, reference: { train: shifted, val: shifted }, ...options };
       using trainer = new Trainer(model, new DirectPreference(model, { train: rows, val: rows }, all), {
@@ -68,7 +68,7 @@ for (const { name, device } of await devices()) {
     await near({ labelSmoothing: 0.1 }, 0.9 * 0.6684596 + 0.1 * 0.7184596); // −log σ(−0.05) = 0.7184596
     await near({ loss: "robust", labelSmoothing: 0.1 }, (0.9 * 0.6684596 - 0.1 * 0.7184596) / 0.8);
     await near({ loss: "hinge" }, 0.95);
-    await near({ loss: "ipo", beta: 0.5 }, 0.25); // (0.5 − 1)², the answers being of one token
+    await near({ loss: "ipo", beta: 0.5 }, 0.25); // (0.5 − 1)², because the answers have one token each
     const { measures } = await of({});
     assertAlmostEquals(measures["val_rewards/margins"], 0.05, 1e-6);
     assertAlmostEquals(measures["val_rewards/chosen"], 0.05, 1e-6);
@@ -80,7 +80,7 @@ for (const { name, device } of await devices()) {
     model.dispose();
   });
 
-  Deno.test(`a policy is at no distance from itself, exactly: the first loss is ln 2 (${name})`, async () => {
+  Deno.test(`the distance of a policy from itself is exactly 0: the first loss is ln 2 (${name})`, async () => {
     const model = newModel(device), rows = pairs(5);
     applyLora(model, { rank: 2, seed: 4 });
     const options = { batchSize: 2, maxLength: 40, reference: new ReferencePolicy(model, model) };
@@ -94,7 +94,7 @@ for (const { name, device } of await devices()) {
   });
 }
 
-Deno.test("the adapter's base and a model like it are the same reference, in the step or computed before", async () => {
+Deno.test("the base of the policy's adapter and an equal model are the same reference, run in the step or stored before", async () => {
   const device = await openDevice("cpu", { threads: 1 }), rows = pairs(12), found: { losses: number[] }[] = [];
   for (const how of ["off", "beside", "stored"]) {
     const model = newModel(device), beside = newModel(device).freeze();
@@ -117,7 +117,7 @@ Deno.test("the adapter's base and a model like it are the same reference, in the
   device.close();
 });
 
-Deno.test("a run that is resumed in the middle of an epoch has the bits of one that went through", () =>
+Deno.test("a run resumed in the middle of an epoch has the bits of an uninterrupted run", () =>
   inFolder(async (folder) => {
     const device = await openDevice("cpu", { threads: 1 }), rows = pairs(11);
     const run = async (path: string, stops: readonly number[]) => {
@@ -143,7 +143,7 @@ Deno.test("a run that is resumed in the middle of an epoch has the bits of one t
     device.close();
   }));
 
-Deno.test("a rehearsal takes what a run takes, with the adapter off and with a model beside", async () => {
+Deno.test("the memory estimate equals what a run takes, with an adapter and with a separate reference model", async () => {
   const rows = pairs(16);
   for (const how of ["off", "beside"] as const) {
     const device = await openDevice("cpu", { threads: 1 }),
@@ -172,7 +172,7 @@ Deno.test("a rehearsal takes what a run takes, with the adapter off and with a m
   }
 });
 
-Deno.test("rows and options that cannot be are refused", async () => {
+Deno.test("invalid rows and options are refused", async () => {
   const device = await openDevice("cpu", { threads: 1 }), model = newModel(device), good = pairs(2);
   const make = (rows: TokenRows, options: Partial<PreferenceOptions> = {}) => () =>
     new DirectPreference(model, { train: good, val: rows }, { batchSize: 2, maxLength: 40, ...options });

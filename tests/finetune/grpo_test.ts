@@ -1,4 +1,4 @@
-/** Rollouts, and GRPO and RLOO as tasks of the trainer: log-probabilities, first updates, what is learned, runs that go on, and what is refused. */
+/** Rollouts, and the task for GRPO and RLOO: log-probabilities, first updates, learning, resuming, and errors. */
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { RunFolder } from "../../src/checkpoint/run_folder.ts";
 import type { Device } from "../../src/engine/device.ts";
@@ -19,7 +19,7 @@ import { RandomGenerator } from "../../src/random/mod.ts";
 import { assertClose, devices, inFolder, openDevice } from "../testing.ts";
 
 const CONFIG: GPTConfig = { blockSize: 24, vocabSize: 7, nLayer: 2, nHead: 2, nEmbd: 16, dropout: 0.1, bias: true };
-/** Of 1 to 12 tokens. */
+/** Prompts of 1 to 12 tokens. */
 const PROMPTS = [3, 1, 12, 7, 2, 9].map((length, i) => ({
   ids: Int32Array.from({ length }, (_, t) => (i + 2 * t) % 6),
   prompt: `prompt ${i}`,
@@ -35,7 +35,9 @@ const TRAINING = {
   ...{ learningRate: 5e-3, decayLr: false, warmupIters: 0, weightDecay: 0, finalEvaluation: true },
 };
 
-/** Far from even: a new model gives every token about the same probability, wherever it stands. */
+/**
+ * Replaces the weights, so that probabilities are far from even: a new model gives all tokens similar probabilities.
+ */
 function reseed(model: GPT, seed: number): GPT {
   const generator = new RandomGenerator(seed),
     matrices = [...model.parameters()].filter(({ shape }) => shape.length === 2);
@@ -46,7 +48,7 @@ const modelOn = (device: Device) => reseed(new GPT(CONFIG, { device }), 3);
 const taskOf = (model: GPT, options: Partial<PolicyGradientOptions> = {}) =>
   new PolicyGradient(model, { train: PROMPTS, val: PROMPTS.slice(0, 3) }, { ...OPTIONS, ...options });
 
-/** A micro-batch on the device, and what the task makes of it; its gradients are the model's. */
+/** Draws a micro-batch and runs the task's forward and backward pass on it. @returns loss measures and host measures */
 async function firstPass(task: PolicyGradient, model: GPT): Promise<Record<string, number>> {
   const [{ arrays }] = await Array.fromAsync(task.draw({ count: 1 } as never)), batch: Record<string, Tensor> = {};
   for (const [name, { values, shape }] of Object.entries(arrays)) {
@@ -55,13 +57,13 @@ async function firstPass(task: PolicyGradient, model: GPT): Promise<Record<strin
   const { loss, outputs } = task.loss(model, batch);
   loss.backward();
   const { logprobs } = tokenLogprobs(model, { tokens: batch.tokens, targets: batch.targets }, OPTIONS);
-  if (batch.old) assertEquals(await logprobs.data(), await batch.old.data()); // so each ratio is exp(0)
+  if (batch.old) assertEquals(await logprobs.data(), await batch.old.data()); // then every ratio is exp(0)
   const measures = task.measures.map((name, i) => [name, i] as const), values = await outputs.data();
   return { ...Object.fromEntries(measures.map(([name, i]) => [name, values[i]])), ...task.drawn() };
 }
 
 for (const { name, device } of await devices()) {
-  Deno.test(`a token that rows have drawn has the probability that the training pass gives it (${name})`, async () => {
+  Deno.test(`the probability of a token that rows sampled equals its probability in the training pass (${name})`, async () => {
     using model = modelOn(device);
     using rows = new Rows(model, { slots: 4 });
     for (const temperature of [1, 0.6]) {
@@ -70,7 +72,7 @@ for (const { name, device } of await devices()) {
         PROMPTS.slice(0, 4).map(async ({ ids: prompt }, seed) => {
           const drawn: number[] = [], how = { temperature, draws: "philox", topLogprobs: CONFIG.vocabSize } as const;
           const row = rows.add({ prompt, seed, maxNewTokens: 9, ...how });
-          for await (const { id, topLogprobs } of row) { // of the model's own distribution, before temperature
+          for await (const { id, topLogprobs } of row) { // probabilities before the temperature is applied
             const scaled = topLogprobs!.map(({ logprob }) => logprob / temperature);
             const sum = Math.log(scaled.reduce((sum, one) => sum + Math.exp(one), 0));
             drawn.push(scaled[topLogprobs!.findIndex((one) => one.id === id)] - sum);
@@ -84,8 +86,8 @@ for (const { name, device } of await devices()) {
     }
   });
 
-  if (name === "reference") continue; // its numbers are of 64 bits, and those of batches of 32
-  Deno.test(`the first ratios are 1, and a policy is 0 nats away from itself, exactly (${name})`, async () => {
+  if (name === "reference") continue; // passes in f64 differ from the f32 batches in the last bits
+  Deno.test(`the first ratios are exactly 1, and the policy's KL to itself is exactly 0 (${name})`, async () => {
     for (const method of ["grpo", "rloo"] as const) {
       for (const adapter of [false, true]) {
         using model = modelOn(device);
@@ -107,9 +109,9 @@ const gradients = async (model: GPT) => {
   return all.flat();
 };
 
-Deno.test("groups with equal rewards are counted, and the weights stay as they are", async () => {
+Deno.test("groups with equal rewards are counted and do not change the weights", async () => {
   const device = await openDevice("cpu", { threads: 1 });
-  const odd = plainReward("third", () => 1 / 3); // whose mean over a group may be off by a bit
+  const odd = plainReward("third", () => 1 / 3); // the mean of thirds may be off by a bit
   for (const options of [{}, { scaleRewards: "none" }, { method: "rloo", beta: 0 }] as const) {
     using model = modelOn(device);
     using task = taskOf(model, { ...options, rewards: [odd], numGenerations: 8, batchSize: 24 });
@@ -120,14 +122,14 @@ Deno.test("groups with equal rewards are counted, and the weights stay as they a
   device.close();
 });
 
-Deno.test("several rewards are added up by their weights, and reported by their names", async () => {
+Deno.test("several rewards are added up with their weights, and reported under their names", async () => {
   const device = await openDevice("cpu", { threads: 1 });
   using model = modelOn(device);
   const length = plainReward("length", ({ ids, from }) => ids.length - from, -0.5);
   const seen: string[] = [];
   const words = plainReward("words", ({ prompt, completion, ended, ids }) => {
     seen.push(`${prompt}: ${completion}`);
-    return Number(ended === (ids.at(-1) === END) && !completion.includes(`${END}`)); // the end is no part of the text
+    return Number(ended === (ids.at(-1) === END) && !completion.includes(`${END}`)); // the end token is not part of the text
   });
   using task = taskOf(model, { rewards: [{ ...threes, weight: 2 }, length, words] });
   const found = await firstPass(task, model), { "completions/mean_length": mean } = found;
@@ -135,11 +137,11 @@ Deno.test("several rewards are added up by their weights, and reported by their 
   assertEquals(found["rewards/words/mean"], 1);
   assertClose([found.reward], [2 * found["rewards/threes/mean"] - 0.5 * mean + 1], { atol: 1e-12, rtol: 0 }, "reward");
   assertEquals(seen.length, 8);
-  assertEquals(new Set(seen.map((one) => one.slice(0, 8))).size, 2); // two prompts, four answers each
+  assertEquals(new Set(seen.map((one) => one.slice(0, 8))).size, 2); // two prompts, four completions each
   device.close();
 });
 
-Deno.test("what is written depends on the rollout's number alone, not on what is beside it or was before", async () => {
+Deno.test("a completion depends only on the rollout's number, not on other rollouts before or beside it", async () => {
   const device = await openDevice("cpu", { threads: 2 });
   using model = modelOn(device);
   const prompts = [0, 0, 0, 2, 2, 1].map((i) => PROMPTS[i].ids),
@@ -152,18 +154,18 @@ Deno.test("what is written depends on the rollout's number alone, not on what is
     assertEquals(ids(await narrow.roll(prompts, { seed: 1, first: 40 })), first, `${slots} slots`);
     assertEquals(ids(await narrow.roll(prompts.slice(4), { seed: 1, first: 44 })), first.slice(4));
   }
-  assert(new Set(first.slice(0, 3).map(String)).size > 1); // of one prompt
+  assert(new Set(first.slice(0, 3).map(String)).size > 1); // completions of one prompt differ
   assert(String(ids(await roller.roll(prompts, { seed: 2, first: 39 })).slice(1)) !== String(first.slice(0, 5)));
 
   reseed(model, 4);
-  const later = ids(await roller.roll(prompts, { seed: 1, first: 40 })); // keys and values of the old weights are of no use
+  const later = ids(await roller.roll(prompts, { seed: 1, first: 40 })); // keys and values cached with the old weights must not be used
   using fresh = new Roller(model, { ...options, slots: 6 });
   assertEquals(later, ids(await fresh.roll(prompts, { seed: 1, first: 40 })));
   assert(String(later) !== String(first));
   device.close();
 });
 
-Deno.test("a policy learns what is rewarded: by GRPO and RLOO, whole and by an adapter", async () => {
+Deno.test("a policy learns what is rewarded, by GRPO and RLOO, with all weights and with an adapter", async () => {
   const device = await openDevice("cpu", { threads: 1 });
   for (const method of ["grpo", "rloo"] as const) {
     for (const adapter of [false, true]) {
@@ -212,14 +214,14 @@ async function lastFiles(path: string): Promise<Uint8Array[]> {
   const names = ["model.safetensors", "optimizer.safetensors", "state.json"];
   return await Promise.all(names.map((name) => Deno.readFile(`${path}/${last}/${name}`)));
 }
-/** Of metrics.jsonl, without times. */
+/** The lines of metrics.jsonl, without times. */
 const metrics = async (path: string) =>
   (await Deno.readTextFile(`${path}/metrics.jsonl`)).replace(/"(ms|tokens_per_second)":[^,]*,/g, "");
 
-Deno.test("a run that was stopped in an iteration, or between two, goes on to the same bytes and metrics", () =>
+Deno.test("a run stopped within or between iterations resumes to the same bytes and metrics", () =>
   inFolder(async (path) => {
     await run(`${path}/whole`);
-    for (const stopAt of [0, 1, 2, 3, 6]) { // iterations are of four updates
+    for (const stopAt of [0, 1, 2, 3, 6]) { // an iteration has four updates
       const out = `${path}/${stopAt}`;
       await run(out, { stopAt });
       await run(out, { resume: true });
@@ -230,7 +232,7 @@ Deno.test("a run that was stopped in an iteration, or between two, goes on to th
     await assertRejects(refused, CheckpointError, "its numIterations is 2, expected 3");
   }));
 
-Deno.test("a run that is stopped while it writes or scores completions loses nothing", () =>
+Deno.test("a run stopped while it writes or scores completions resumes without a loss", () =>
   inFolder(async (path) => {
     await run(`${path}/whole`);
     for (const where of ["writing", "scoring"]) {
@@ -239,7 +241,7 @@ Deno.test("a run that is stopped while it writes or scores completions loses not
       const rewards = [{
         ...threes,
         score(...given: Parameters<typeof threes.score>) {
-          if (where === "scoring" && ++calls === 3) stop.abort(new Error("Ctrl-C")); // the evaluation of both splits, and then once
+          if (where === "scoring" && ++calls === 3) stop.abort(new Error("Ctrl-C")); // calls 1 and 2 are the evaluation of both splits, call 3 the first iteration
           return threes.score(...given);
         },
       }];
@@ -257,7 +259,7 @@ Deno.test("a run that is stopped while it writes or scores completions loses not
     }
   }));
 
-Deno.test("a policy that runs away from its reference stops the run, which is saved", () =>
+Deno.test("a policy that moves too far from its reference stops the run, which is saved", () =>
   inFolder(async (path) => {
     const { message } = await assertRejects(() => run(path, { options: { maxKl: 0.02 } }), TrainingError);
     assert(
@@ -267,7 +269,7 @@ Deno.test("a policy that runs away from its reference stops the run, which is sa
     );
   }));
 
-Deno.test("a rehearsal takes what a run takes: written, scored by the policy and by a reference, and learned from", async () => {
+Deno.test("the memory estimate equals what a run takes: writing, scoring by policy and reference, and learning", async () => {
   for (const how of ["plain", "ends", "off", "beside"] as const) {
     const device = await openDevice("cpu", { threads: 1 }),
       other = modelOn(device).freeze(),
@@ -287,7 +289,7 @@ Deno.test("a rehearsal takes what a run takes: written, scored by the policy and
   }
 });
 
-Deno.test("a damaged iteration is refused, and a whole one is read back", async () => {
+Deno.test("a damaged iteration is refused, and an undamaged one is restored", async () => {
   const device = await openDevice("cpu", { threads: 1 });
   using model = modelOn(device);
   using task = taskOf(model, { ...RUN, reference: model });
@@ -310,7 +312,7 @@ Deno.test("a damaged iteration is refused, and a whole one is read back", async 
   device.close();
 });
 
-Deno.test("what cannot be learned from is refused", async () => {
+Deno.test("invalid options and prompts are refused", async () => {
   const device = await openDevice("cpu", { threads: 1 });
   using model = modelOn(device);
   const refused = (options: Partial<PolicyGradientOptions>, prompts = PROMPTS) => () =>

@@ -1,4 +1,4 @@
-/** Heads: what rows and labels become, and runs that stop, go on, and fit into the memory that was estimated. */
+/** Heads: how rows and labels are interpreted, resuming, and memory estimates. */
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { RunFolder } from "../../src/checkpoint/run_folder.ts";
 import { CpuDevice } from "../../src/device/cpu.ts";
@@ -24,10 +24,10 @@ const tokenizer = CharacterTokenizer.fromText("abcdefgh");
 const tokens = { start: 8, delimiter: 9, extract: 10 };
 const labels = (...all: LabelAt["label"][]): LabelAt[] => all.map((label, i) => ({ where: `line ${i + 1}`, label }));
 
-Deno.test("labels: names, classes, several and numbers are told apart", () => {
+Deno.test("labels: names, classes, several labels and numbers are distinguished", () => {
   const found = (...all: LabelAt["label"][]) => labellingOf(labels(...all));
   const single = "single_label_classification", several = "multi_label_classification";
-  assertEquals(found("b", "a", "𝒳", "ﬁ", "b"), { problemType: single, labels: ["a", "b", "ﬁ", "𝒳"] }); // by code point
+  assertEquals(found("b", "a", "𝒳", "ﬁ", "b"), { problemType: single, labels: ["a", "b", "ﬁ", "𝒳"] }); // sorted by code point
   assertEquals(found(true, false), { problemType: single, labels: ["false", "true"] });
   assertEquals(found(0, 2, 1), { problemType: single, labels: ["LABEL_0", "LABEL_1", "LABEL_2"] });
   assertEquals(found(0, 2.5), { problemType: "regression", labels: ["LABEL_0"] });
@@ -37,7 +37,7 @@ Deno.test("labels: names, classes, several and numbers are told apart", () => {
   assertEquals(labellingOf(labels(3, 4), { problemType: "regression" }).labels, ["LABEL_0"]);
 });
 
-Deno.test("labels that cannot be are refused with their line", () => {
+Deno.test("invalid labels are refused with their line", () => {
   const refused = (all: LabelAt[], message: string, given = {}) =>
     assertThrows(() => labellingOf(all, given), DataError, message);
   refused(labels("a", 1), 'labels are of mixed types: "a" in line 1 is a name, and 1 in line 2 is a number');
@@ -57,7 +57,7 @@ Deno.test("labels that cannot be are refused with their line", () => {
   assertThrows(() => labelNumbers({ where: "line 3", label: [1] }, numbers), DataError, "expected 2 numbers");
 });
 
-Deno.test("inputs: texts one after the other, or GPT-1's with tokens between; what is longer is cut", () => {
+Deno.test("inputs: texts one after the other, or GPT-1's with tokens between them; longer texts are cut", () => {
   const of = (kind: HeadKind, row: object, more: object = {}) =>
     inputsOf({ where: "line 1", kind: "label", text: "", label: 0, ...row } as never, {
       kind,
@@ -74,7 +74,7 @@ Deno.test("inputs: texts one after the other, or GPT-1's with tokens between; wh
   const choices = { text: undefined, context: "ab", choices: ["c", "de"] };
   assertEquals(ids("choose", choices), [[0, 1, 2], [0, 1, 3, 4]]);
   assertEquals(ids("choose", choices, { tokens }), [[8, 0, 1, 9, 2, 10], [8, 0, 1, 9, 3, 4, 10]]);
-  // Each part of a pair has 10 / 2 − 2 = 3 tokens, as in the paper's code.
+  // Each text of a pair has room for 10 / 2 − 2 = 3 tokens, as in the paper's code.
   assertEquals(ids("entail", { text: "abcdef", pair: "gh" }, { tokens, maxLength: 10 }), [[8, 0, 1, 2, 9, 6, 7, 10]]);
   const fits = { text: "abcdef", pair: "g" };
   assertEquals(ids("entail", fits, { tokens, maxLength: 10 }), [[8, 0, 1, 2, 3, 4, 5, 9, 6, 10]]);
@@ -103,13 +103,13 @@ Deno.test("inputs: texts one after the other, or GPT-1's with tokens between; wh
   assertThrows(() => of("choose", { text: "a" }), DataError, "needs a context with choices");
 });
 
-Deno.test("lastTokens: the rightmost token that is not padding, on either side, as transformers pools", () => {
+Deno.test("lastTokens: the rightmost token that is not padding, on either side, as in transformers", () => {
   assertEquals([...lastTokens([[5, 0, 0], [0, 0, 6], [0, 7, 0]], 0)], [0, 5, 7]);
   assertEquals([...lastTokens([[5, 0], [0, 0]])], [1, 3]);
   assertThrows(() => lastTokens([[1, 2], [0, 0]], 0), DataError, "row 1 is nothing but padding");
 });
 
-/** Rows of several lengths, whose label is told by their last token. */
+/** Rows of several lengths, whose label depends on their last token. */
 function someRows(count: number, { kind = "classify" as HeadKind, seed = 3 } = {}): HeadRows {
   const rows = new HeadRows(), random = new RandomGenerator(seed);
   const text = () => Array.from({ length: 1 + random.randint(24) }, () => random.randint(8));
@@ -145,7 +145,7 @@ for (
     ["similarity", "similar", { tokens }],
   ] as [string, HeadKind, Partial<HeadTaskOptions>][]
 ) {
-  Deno.test(`${what}: stopped in an epoch, a run goes on bit for bit`, () =>
+  Deno.test(`${what}: a run stopped in an epoch resumes bit for bit`, () =>
     inFolder(async (folder) => {
       const device = await createDevice("cpu", { threads: 1 });
       const trainerOf = (run: RunFolder, seed = 1) => {
@@ -193,7 +193,7 @@ for (
       device.close();
     }));
 
-  Deno.test(`${what}: no more memory than is estimated`, async () => {
+  Deno.test(`${what}: takes no more memory than estimated`, async () => {
     const device = await CpuDevice.create({ threads: 1 });
     const taskOf = (model: GPT, count = 23) => {
       const rows = { train: someRows(count, { kind }), val: someRows(7, { kind }) };
@@ -221,7 +221,7 @@ for (
   });
 }
 
-Deno.test("micro-batches make the gradient of all rows at once, also of the smaller ones at an epoch's end", async () => {
+Deno.test("micro-batches give the gradient of all rows at once, including the smaller ones at the end of an epoch", async () => {
   const device = await createDevice("reference"), rows = someRows(7);
   const gradient = async (batchSize: number, count: number) => {
     const model = new GPT({ ...SIZES, dropout: 0 }, { device });
@@ -249,7 +249,7 @@ Deno.test("micro-batches make the gradient of all rows at once, also of the smal
   for (const [i, values] of apart.entries()) assertClose(values, whole[i], { atol: 1e-12, rtol: 1e-12 }, "gradient");
 });
 
-Deno.test("features: the same scores and training as through the body, out of a file for the same rows and model alone", () =>
+Deno.test("features: the same scores and training as through the body; the file is read only for the same rows and model", () =>
   inFolder(async (folder) => {
     const device = await createDevice("cpu", { threads: 1 }), model = new GPT({ ...SIZES, dropout: 0 }, { device });
     trainLastBlocks(model, 0);
@@ -296,7 +296,7 @@ Deno.test("features: the same scores and training as through the body, out of a 
     device.close();
   }));
 
-Deno.test("a frozen body leaves nothing on the tape, and its next tokens have no part in the loss", async () => {
+Deno.test("a frozen body records nothing for backward, and its next tokens have no part in the loss", async () => {
   const device = await createDevice("cpu", { threads: 1 }), model = new GPT(SIZES, { device });
   trainLastBlocks(model, 0);
   const rows = someRows(4, { kind: "choose" }),
@@ -310,7 +310,7 @@ Deno.test("a frozen body leaves nothing on the tape, and its next tokens have no
   device.close();
 });
 
-Deno.test("transfer: the last blocks, rates that fall, and the turn of each layer", async () => {
+Deno.test("transfer: the last blocks are trained, rates fall, and each layer starts at its turn", async () => {
   const device = await createDevice("cpu", { threads: 1 }), model = new GPT({ ...SIZES, nLayer: 3 }, { device });
   const head = new DoubleHeads(model),
     added = [...head.namedParameters()].map(([name, one]) => [`task.${name}`, one] as const);
@@ -336,7 +336,7 @@ Deno.test("transfer: the last blocks, rates that fall, and the turn of each laye
   device.close();
 });
 
-Deno.test("dropout on choices: one mask for all of an example in GPT-1's form, else one for each", async () => {
+Deno.test("dropout on choices: one mask for all choices of an example in GPT-1's form, otherwise one for each", async () => {
   const device = await createDevice("cpu", { threads: 1 }), model = new GPT({ ...SIZES, dropout: 0 }, { device });
   const head = new DoubleHeads(model, { dropout: 0.5 }),
     states = device.tensor(new Float32Array(6 * 16).fill(1), [6, 16]);
@@ -349,7 +349,7 @@ Deno.test("dropout on choices: one mask for all of an example in GPT-1's form, e
   device.close();
 });
 
-Deno.test("GPT-1's tokens: added once, to a tokenizer of any kind, with embeddings of their own", async () => {
+Deno.test("GPT-1's tokens: added once, to a tokenizer of any kind, with their own embeddings", async () => {
   const device = await createDevice("cpu", { threads: 1 }), model = new GPT({ ...SIZES, vocabSize: 8 }, { device });
   const before = await model.transformer.wte.weight.data();
   const { tokenizer: more, tokens: ids } = addInputTokens(model, tokenizer);

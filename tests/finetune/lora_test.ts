@@ -1,4 +1,4 @@
-/** Adapters in runs, several on one model, switched, removed and generated with; and what is refused. */
+/** LoRA adapters: in runs, several on one model, disabled, removed, used for generation; and errors. */
 import { assert, assertEquals, assertNotEquals, assertRejects, assertThrows } from "@std/assert";
 import { saveHuggingFace } from "../../src/checkpoint/hugging_face_save.ts";
 import { RunFolder } from "../../src/checkpoint/run_folder.ts";
@@ -36,7 +36,7 @@ function logits(model: GPT): Promise<number[]> {
 async function text(model: GPT): Promise<number[]> {
   return await Array.fromAsync(generate(model, [1, 2], { maxNewTokens: 8, temperature: 0 }));
 }
-/** Fills the adapter with numbers, so that it changes what the model computes. */
+/** Fills the adapter with random numbers, so that it changes the model's output. */
 function disturb(lora: ReturnType<typeof applyLora>, seed = 5): void {
   const random = new RandomGenerator(seed);
   for (const [, { device, storage }] of lora.namedParameters()) {
@@ -54,7 +54,7 @@ for (const name of ["reference", "cpu"]) {
       }));
 
   onDevice(
-    "a run holds PEFT's files, resumes bit for bit with dropout, and loads with its base",
+    "a run writes PEFT's files, resumes bit for bit with dropout, and loads with its base",
     async (device, path) => {
       const base = `${path}/base`;
       using model = newModel(device);
@@ -109,7 +109,7 @@ for (const name of ["reference", "cpu"]) {
       const apart = await loadPretrained(base, { device, tokenizer, adapter: whole.last });
       assertEquals(await logits(apart.model), whole.numbers);
       const twice = await loadPretrained(`${path}/whole`, { device, checkpoint: "last", adapter: whole.last });
-      assertEquals(adaptersOf(twice.model).length, 2); // the run's own, and the one that is named
+      assertEquals(adaptersOf(twice.model).length, 2); // the run's own adapter, and the one loaded by name
 
       await Deno.remove(base, { recursive: true });
       const load = () => loadPretrained(`${path}/whole`, { device });
@@ -121,7 +121,7 @@ for (const name of ["reference", "cpu"]) {
   );
 
   onDevice(
-    "two on one model add up, are switched and removed in any order, in what was captured too",
+    "two adapters on a model add up, and can be disabled and removed in any order, also in captured passes",
     async (device, path) => {
       using model = newModel(device).eval();
       const base = await logits(model), words = await text(model);
@@ -144,7 +144,7 @@ for (const name of ["reference", "cpu"]) {
       assertEquals(await logits(model), one);
       second.enabled = true;
       assertEquals(await logits(model), both);
-      first.remove(); // from under the other
+      first.remove(); // while the other adapter wraps it
       assertEquals(await logits(model), two);
       second.remove();
       assertEquals(await logits(model), base);
@@ -155,7 +155,7 @@ for (const name of ["reference", "cpu"]) {
     },
   );
 
-  onDevice("a merged adapter changes no text, and a model with an adapter is not exported", async (device, path) => {
+  onDevice("merging does not change the text, and a model with an adapter is not exported", async (device, path) => {
     using model = newModel(device).eval();
     const lora = applyLora(model, { rank: 4, targets: "all-linear" });
     disturb(lora);
@@ -169,7 +169,7 @@ for (const name of ["reference", "cpu"]) {
     assertEquals(await text(loaded), words);
   });
 
-  onDevice("a tied head that is merged gets a table of its own", async (device, path) => {
+  onDevice("merging an adapter of a tied head unties the head", async (device, path) => {
     using model = newModel(device).eval();
     disturb(applyLora(model, { rank: 2, targets: ["lm_head"] }));
     const words = await text(model);
@@ -182,7 +182,7 @@ for (const name of ["reference", "cpu"]) {
   });
 }
 
-Deno.test("LoRA: what is refused, and leaves the model as it was", () =>
+Deno.test("LoRA: invalid options and folders are refused and do not change the model", () =>
   inFolder(async (path) => {
     const device = await openDevice("cpu", { threads: 1 });
     using model = newModel(device);
@@ -251,14 +251,14 @@ Deno.test("LoRA: what is refused, and leaves the model as it was", () =>
       await load(model, message);
     }
     const notes: string[] = [];
-    await Deno.writeTextFile(file, JSON.stringify({ peft_type: "LORA", r: 8, new_field: 1 })); // an older file, with one that is not known
+    await Deno.writeTextFile(file, JSON.stringify({ peft_type: "LORA", r: 8, new_field: 1 })); // an older file with an unknown field
     (await loadAdapter(`${path}/a`, model, { onNote: (line) => notes.push(line) })).remove();
     assertEquals(notes, [`${file}: new_field is not known, and left out`]);
     assertEquals(device.memory().tensors - before.tensors, [...wider.parameters(), ...shallow.parameters()].length + 2);
     device.close();
   }));
 
-Deno.test("LoRA: a classifier's score is trained and saved with the adapter, and read from a file of GPT2Model's names", () =>
+Deno.test("LoRA: a classifier's head is trained and saved with the adapter, and loaded from a file with GPT2Model's names", () =>
   inFolder(async (path) => {
     const device = await openDevice("cpu", { threads: 1 });
     using model = newModel(device), head = new SequenceClassifier(model, 3);

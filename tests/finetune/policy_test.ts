@@ -1,4 +1,4 @@
-/** Log-probabilities of tokens: alone and in batches, of the policy and of the one that it is compared with. */
+/** Log-probabilities of tokens: alone and in batches, under the policy and under its reference. */
 import { assert, assertEquals, assertNotEquals, assertRejects, assertThrows } from "@std/assert";
 import type { Device } from "../../src/engine/device.ts";
 import { ConfigError } from "../../src/errors.ts";
@@ -24,7 +24,7 @@ const ROWS: ScoredRow[] = [[5, 1], [24, 20], [9, 3], [2, 1], [16, 15]].map(([len
 }));
 const newModel = (device: Device) => {
   const model = new GPT(CONFIG, { device, seed: 5 });
-  for (const [name, { storage }] of model.namedParameters()) { // so that no distribution is even
+  for (const [name, { storage }] of model.namedParameters()) { // so that no distribution is uniform
     if (name.endsWith("weight") && storage.length > 16) {
       device.fill(storage, (values) => generator.normal(values, 0, 0.3));
     }
@@ -32,7 +32,7 @@ const newModel = (device: Device) => {
   return model;
 };
 
-/** The same, text by text, out of the logits. */
+/** The log-probabilities of each text, computed from the logits. */
 async function expected(model: GPT, { ids, from }: ScoredRow, temperature: number): Promise<number[]> {
   const { device } = model, found: number[] = [];
   model.eval();
@@ -46,11 +46,11 @@ async function expected(model: GPT, { ids, from }: ScoredRow, temperature: numbe
 }
 
 for (const { name, device } of await devices()) {
-  Deno.test(`scores are the log-probabilities of each text alone, at a temperature too (${name})`, async () => {
+  Deno.test(`scores equal the log-probabilities of each text alone, also with a temperature (${name})`, async () => {
     const model = newModel(device);
     for (const temperature of [1, 0.7]) {
       using scorer = new Scorer(model, { batchSize: 2, maxLength: 24, temperature });
-      for (const times of [1, 2]) { // the second replays
+      for (const times of [1, 2]) { // the second pass is a replay
         const found = await scorer.logprobs(ROWS);
         assertEquals(found.map(({ length }) => length), ROWS.map(({ ids, from }) => ids.length - from));
         for (const [i, row] of ROWS.entries()) {
@@ -63,7 +63,7 @@ for (const { name, device } of await devices()) {
     model.dispose();
   });
 
-  Deno.test(`an update's first pass has the bits of the scorer's, with dropout in the config (${name})`, async () => {
+  Deno.test(`the first pass of an update has the bits of the scorer's, even if the config has dropout (${name})`, async () => {
     const model = newModel(device).train(), rows = ROWS.slice(0, 3), options = { batchSize: 3, maxLength: 24 };
     using scorer = new Scorer(model, options);
     const scored = await scorer.logprobs(rows);
@@ -79,7 +79,7 @@ for (const { name, device } of await devices()) {
     model.dispose();
   });
 
-  Deno.test(`the reference is another model, or the policy with its adapter off, and stays as it is (${name})`, async () => {
+  Deno.test(`the reference is another model, or the policy with its adapter disabled, and does not change (${name})`, async () => {
     const model = newModel(device), options = { batchSize: 2, maxLength: 24 };
     using before = new Scorer(model, options);
     const base = await before.logprobs(ROWS), lora = applyLora(model, { rank: 2 });
@@ -103,7 +103,7 @@ for (const { name, device } of await devices()) {
     for (const one of [model, other, small]) one.dispose();
   });
 
-  Deno.test(`passes are captured once for each set of shapes, and see what the module has become (${name})`, async () => {
+  Deno.test(`passes are captured once for each set of shapes, and use the module's current weights (${name})`, async () => {
     const model = newModel(device);
     let bodies = 0;
     using passes = new CapturedPasses(model, ({ tokens }) => {

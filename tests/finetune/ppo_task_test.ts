@@ -1,4 +1,4 @@
-/** PPO as a task of the trainer: first updates, what is learned, runs that go on, value functions, and what is refused. */
+/** PPO as a task of the trainer: first updates, learning, resuming, value functions, and errors. */
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { RunFolder } from "../../src/checkpoint/run_folder.ts";
 import type { Device } from "../../src/engine/device.ts";
@@ -16,7 +16,7 @@ import { Trainer } from "../../src/train/trainer.ts";
 import { assertClose, devices, inFolder, openDevice } from "../testing.ts";
 
 const CONFIG: GPTConfig = { blockSize: 16, vocabSize: 7, nLayer: 1, nHead: 2, nEmbd: 16, dropout: 0.1, bias: true };
-/** Of 1 to 3 tokens. */
+/** Prompts of 1 to 3 tokens. */
 const PROMPTS = Array.from({ length: 10 }, (_, i) => ({
   ids: Int32Array.from({ length: 1 + i % 3 }, (_, t) => (i + t) % 6),
   prompt: `prompt ${i}`,
@@ -53,9 +53,9 @@ async function steps(trainer: Trainer): Promise<StepEvent[]> {
   return found;
 }
 
-Deno.test("the first update of an iteration has ratios of 1, and a policy is 0 nats away from itself", async () => {
+Deno.test("the first update of an iteration has ratios of 1, and the policy's KL to itself is 0", async () => {
   for (const { name, device } of await devices()) {
-    if (name === "reference") continue; // its numbers are of 64 bits, and those of batches of 32
+    if (name === "reference") continue; // passes in f64 differ from the f32 batches in the last bits
     for (const beside of [false, true]) {
       const model = modelOn(device), value = beside ? new ValueModel(modelOn(device)) : undefined;
       using task = taskOf(model, { value });
@@ -76,11 +76,11 @@ Deno.test("the first update of an iteration has ratios of 1, and a policy is 0 n
   }
 });
 
-Deno.test("a policy learns what is rewarded, by a head, by a model beside it, and by an adapter", async () => {
+Deno.test("a policy learns what is rewarded: with a value head, with a value model, and with an adapter", async () => {
   const device = await openDevice("cpu");
   for (const kind of ["head", "model", "adapter"]) {
     const model = modelOn(device), { weight } = model.lm_head;
-    // So that hidden states alone can make a token likely: an adapter leaves embeddings as they are.
+    // Large embeddings, so that changed hidden states suffice to make a token probable: an adapter keeps embeddings as they are.
     if (kind === "adapter") device.write(weight.storage, (await weight.data()).map((x) => 20 * x));
     const lora = kind === "adapter" ? applyLora(model, { rank: 4, targets: "all-linear" }) : undefined;
     const value = kind === "model" ? new ValueModel(modelOn(device)) : undefined;
@@ -93,13 +93,13 @@ Deno.test("a policy learns what is rewarded, by a head, by a model beside it, an
   device.close();
 });
 
-Deno.test("an update's gradient does not depend on how its completions are divided into micro-batches", async () => {
+Deno.test("the gradient of an update does not depend on how its completions are divided into micro-batches", async () => {
   const device = await openDevice("reference"), found: number[][] = [];
   for (const [batchSize, microBatches] of [[8, 1], [4, 2], [1, 8]]) {
     const model = modelOn(device), sizes = { batchSize, microBatches, miniBatches: 1 };
     const text = { tokens: Int32Array.from({ length: 40 }, (_, i) => i % 6), coef: 0 };
     using task = taskOf(model, { ...sizes, scoreAt: "behind", pretraining: { ...text, batchSize: 1 } });
-    await Array.fromAsync(task.draw({} as never)); // an update later ratios are no longer 1
+    await Array.fromAsync(task.draw({} as never)); // the first update; in the second, with changed weights, ratios differ from 1
     for (const parameter of model.parameters()) {
       device.write(parameter.storage, (await parameter.data()).map((x, i) => x + 1e-2 * Math.sin(i)));
     }
@@ -162,7 +162,7 @@ async function lastFiles(path: string): Promise<Uint8Array[]> {
   return await Promise.all(names.map((name) => Deno.readFile(`${path}/${last}/${name}`)));
 }
 
-Deno.test("a run that was stopped between two minibatches, or two iterations, goes on to the same bytes", () =>
+Deno.test("a run stopped between two minibatches or two iterations resumes to the same bytes", () =>
   inFolder(async (path) => {
     const options = { klTarget: 1, klHorizon: 100 };
     const whole = await run(`${path}/whole`, { options });
@@ -175,7 +175,7 @@ Deno.test("a run that was stopped between two minibatches, or two iterations, go
     await assertRejects(refused, CheckpointError, "its epochs is 2, expected 3");
   }));
 
-Deno.test("a run that is stopped while completions are written goes on to the same bytes", () =>
+Deno.test("a run stopped while completions are written resumes to the same bytes", () =>
   inFolder(async (path) => {
     const whole = await run(`${path}/whole`), stop = new AbortController(), out = `${path}/stopped`;
     const device = await openDevice("cpu", { threads: 1 }), model = modelOn(device), losses: number[] = [];
@@ -200,7 +200,7 @@ Deno.test("a run that is stopped while completions are written goes on to the sa
     device.close();
   }));
 
-Deno.test("a policy that runs away from its reference stops the run, which is saved", () =>
+Deno.test("a policy that moves too far from its reference stops the run, which is saved", () =>
   inFolder(async (path) => {
     const { message } = await assertRejects(() => run(path, { options: { maxKl: 1e-6 } }), TrainingError);
     assert(
@@ -233,7 +233,7 @@ Deno.test("a damaged state is refused", async () => {
   device.close();
 });
 
-Deno.test("what cannot be learned from is refused", async () => {
+Deno.test("invalid options and prompts are refused", async () => {
   const device = await openDevice("cpu", { threads: 1 }),
     model = modelOn(device),
     long = { ids: new Int32Array(11), prompt: "" };

@@ -1,4 +1,4 @@
-/** Reward models: numbers that can be worked out by hand, runs that go on, and a world whose best accuracy is known. */
+/** Reward models: losses computed by hand, resuming, errors, and data whose best possible accuracy is known. */
 import { assert, assertAlmostEquals, assertEquals, assertStringIncludes, assertThrows } from "@std/assert";
 import { RunFolder } from "../../src/checkpoint/run_folder.ts";
 import { createDevice } from "../../src/device/create.ts";
@@ -61,10 +61,10 @@ Deno.test("a reward model: the losses of scores 1.5 and 0.5, with a margin, and 
   device.close();
 });
 
-Deno.test("calibration: over parts of the probabilities, how far sure and right are apart, whatever the batches", async () => {
+Deno.test("calibration: the distance between accuracy and confidence, over bins of confidence, for any batches", async () => {
   const device = await createDevice("cpu", { threads: 1 });
   const model = new GPT(CONFIG, { device }), pairs = Array.from({ length: 10 }, () => [[0], [1]]);
-  // Scores whose differences say 0.8 six times, of which four are right, and 0.6 four times, of which one is.
+  // Differences that predict 0.8 six times, four of them rightly, and 0.6 four times, one of them rightly.
   const gap = (p: number) => Math.log(p / (1 - p)), gaps = [0.8, 0.8, 0.8, 0.8, 0.2, 0.2, 0.6, 0.4, 0.4, 0.4].map(gap);
   const expected = (6 * Math.abs(4 / 6 - 0.8) + 4 * Math.abs(1 / 4 - 0.6)) / 10;
   for (const batchSize of [10, 4, 3]) {
@@ -93,10 +93,10 @@ Deno.test("calibration: over parts of the probabilities, how far sure and right 
   device.close();
 });
 
-Deno.test("micro-batches make the gradient of all rankings at once, and padding counts nothing", async () => {
+Deno.test("micro-batches give the gradient of all rankings at once, and padding does not count", async () => {
   const device = await createDevice("reference"), all = drawn(7, 1), rows = rowsOf(all, 0.3);
   const gradients = async (batchSize: number, count: number) => {
-    const model = new GPT(CONFIG, { device, seed: 4 }); // with dropout, which is off
+    const model = new GPT(CONFIG, { device, seed: 4 }); // dropout in the config must have no effect
     const options = { batchSize, maxLength: 40, centering: 0.1, shuffle: false };
     const task = new RewardModelling(model, { train: rows, val: rows }, options);
     for (const { arrays, weight } of task.draw({ count })) {
@@ -111,7 +111,7 @@ Deno.test("micro-batches make the gradient of all rankings at once, and padding 
 });
 
 for (const name of ["reference", "cpu"]) {
-  Deno.test(`a reward model: stopped in an epoch, a run goes on bit for bit (${name})`, () =>
+  Deno.test(`a reward model: a run stopped in an epoch resumes bit for bit (${name})`, () =>
     inFolder(async (path) => {
       const device = await openDevice(name, { threads: 1 }),
         rows = { train: rowsOf(drawn(11, 1)), val: rowsOf(drawn(3, 2)) };
@@ -144,9 +144,9 @@ for (const name of ["reference", "cpu"]) {
     }));
 }
 
-Deno.test("a reward model takes as much memory as is estimated", async () => {
+Deno.test("a reward model takes as much memory as estimated", async () => {
   const device = await createDevice("cpu", { threads: 1 });
-  const lengths = [10, 20, 39].map((length) => [Array(length).fill(1), Array(length).fill(2), [3]]); // of each shape
+  const lengths = [10, 20, 39].map((length) => [Array(length).fill(1), Array(length).fill(2), [3]]); // each padded length occurs
   const rows = { train: rowsOf([...lengths, ...lengths, ...lengths]), val: rowsOf(lengths) };
   const sizes = { gradientAccumulationSteps: 3, evalIters: 3 },
     taskOf = (model: GPT) => new RewardModelling(model, rows, { batchSize: 1, maxLength: 40 });
@@ -161,7 +161,7 @@ Deno.test("a reward model takes as much memory as is estimated", async () => {
   device.close();
 });
 
-Deno.test("rankings of one text, empty or too long ones, and a head of two labels are refused", async () => {
+Deno.test("rankings with a single, empty or too long text, and a head with two labels, are refused", async () => {
   const device = await createDevice("cpu", { threads: 1 }),
     model = new GPT(CONFIG, { device }),
     good = rowsOf([[[0], [1]]]);
@@ -179,10 +179,10 @@ Deno.test("rankings of one text, empty or too long ones, and a head of two label
   device.close();
 });
 
-Deno.test("a reward model reaches 0.98 of the accuracy that its labels' noise allows", async () => {
+Deno.test("a reward model reaches 98 % of the accuracy that the noise in its labels allows", async () => {
   const device = await createDevice("cpu", { threads: 2 }), generator = new RandomGenerator(5);
   const text = () => Array.from({ length: 8 }, () => generator.randint(4));
-  // The hidden rule: how many 0 there are without the 3s, and 2 for a text that begins with 1.
+  // The true score: the number of 0s minus the number of 3s, plus 2 if the text begins with 1.
   const rule = (ids: readonly number[]) => ids.reduce((sum, id) => sum + [1, 0, 0, -1][id], ids[0] === 1 ? 2 : 0);
   const chance = (better: readonly number[], worse: readonly number[]) =>
     1 / (1 + Math.exp(rule(worse) - rule(better)));
@@ -219,14 +219,14 @@ Deno.test("a reward model reaches 0.98 of the accuracy that its labels' noise al
   };
   const [better, worse] = [await scores(0), await scores(1)];
   let reached = 0, best = 0;
-  for (const [i, [one, other]] of held.entries()) { // expected over the labels, which are drawn
+  for (const [i, [one, other]] of held.entries()) { // expected accuracy over the random labels
     const p = chance(one, other);
     reached += better[i][0] > worse[i][0] ? p : 1 - p;
     best += Math.max(p, 1 - p);
   }
   assert(best / held.length < 0.9, `labels are noisy: the best accuracy is ${best / held.length}`);
   assert(reached / best >= 0.98, `${reached / best} of the best accuracy`);
-  assertAlmostEquals(measures.val_accuracy, reached / held.length, 0.03); // what was drawn
+  assertAlmostEquals(measures.val_accuracy, reached / held.length, 0.03); // the measured accuracy, on the labels drawn
   assert(measures.val_calibration_error < 0.08, `its probabilities are off by ${measures.val_calibration_error}`);
   device.close();
 });

@@ -1,4 +1,4 @@
-/** Reward functions: what they give, and what becomes of those that fail, hang or reach for what they may not have. */
+/** Rewards: scores of functions and models, and what happens if a function fails, hangs or lacks a permission. */
 import { assertEquals, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { ConfigError, TrainingError } from "../../src/errors.ts";
 import { plainReward, RewardFunction, RewardModel, type Sample } from "../../src/finetune/rewards.ts";
@@ -14,7 +14,7 @@ import { assertClose, inFolder } from "../testing.ts";
 const sample = (prompt: Sample["prompt"], completion = "abc"): Sample => {
   return { prompt, completion, ids: Int32Array.of(1, 2, 3), from: 1, ended: true, more: { answer: 4 } };
 };
-/** A reward function out of a file with this text. */
+/** Opens a reward function from a file with this text. */
 async function withFunction(
   source: string,
   body: (reward: RewardFunction, path: string) => Promise<void>,
@@ -31,7 +31,7 @@ async function withFunction(
 const failure = async (reward: RewardFunction, samples: readonly Sample[]) =>
   (await assertRejects(() => reward.score(samples), TrainingError)).message;
 
-Deno.test("a reward function sees prompt, completion and sample, and what it imports", () =>
+Deno.test("a reward function receives prompt, completion and sample, and can import modules", () =>
   withFunction(
     `import words from "./words.json" with { type: "json" };
     export default async (prompt: string, completion: string, { ids, more, from, ended }: any): Promise<number> => {
@@ -61,7 +61,7 @@ const CASES = `export default (prompt: string) => {
   return prompt.length;
 };`;
 
-Deno.test("a reward function that throws, or gives no finite number, is an error that names the prompt", () =>
+Deno.test("a reward function that throws or does not return a finite number is an error that names the prompt", () =>
   withFunction(CASES, async (reward, path) => {
     const begin = `The reward function ${path} `, end = (prompt: string) => `, after the prompt "${prompt}"`;
     const cases = [
@@ -81,7 +81,7 @@ Deno.test("a reward function that throws, or gives no finite number, is an error
     assertEquals([...await reward.score([sample("works")])], [5]);
   }));
 
-Deno.test("a reward function may not read, write, ask the network or the environment", () =>
+Deno.test("a reward function cannot read, write, use the network or the environment", () =>
   withFunction(CASES, async (reward) => {
     for (
       const [prompt, access] of [["read", "read"], ["write", "write"], ["fetch", "net"], ["env", "env"], [
@@ -95,7 +95,7 @@ Deno.test("a reward function may not read, write, ask the network or the environ
     }
   }));
 
-Deno.test("a reward function that hangs is ended after its time, and the next call begins anew", () =>
+Deno.test("a reward function that hangs is ended after its time limit, and the next call starts a new worker", () =>
   withFunction(CASES, async (reward) => {
     for (const prompt of ["hang", "wait"]) {
       const message = await failure(reward, [sample("ok"), sample("fine"), sample(prompt)]);
@@ -109,7 +109,7 @@ Deno.test("a reward function that hangs is ended after its time, and the next ca
     await assertRejects(() => waiting, Error, "stopped");
   }, 2));
 
-Deno.test("a process that stands still for longer than a call has does not make a reward function late", () =>
+Deno.test("a process suspended for longer than the time limit does not make a reward function time out", () =>
   withFunction(CASES, async (reward) => {
     const scoring = reward.score([sample("works")]);
     await new Promise((resolve) => setTimeout(resolve));
@@ -117,7 +117,7 @@ Deno.test("a process that stands still for longer than a call has does not make 
     assertEquals([...await scoring], [5]);
   }, 0.5));
 
-Deno.test("a file that is not there, does not parse, or exports no function is refused when it is opened", () =>
+Deno.test("a file that is missing, does not parse, or has no function as default export is refused when it is opened", () =>
   inFolder(async (folder) => {
     const refused = async (source: string | undefined, message: string) => {
       const path = `${folder}/reward.ts`;
@@ -136,14 +136,14 @@ Deno.test("a file that is not there, does not parse, or exports no function is r
     await assertRejects(() => RewardFunction.open(`${folder}/good.ts`, { weight: NaN }), ConfigError, "weight");
   }));
 
-Deno.test("a function of this process gives a number for each sample, or an error that names the prompt", async () => {
+Deno.test("plainReward returns a number for each sample, or an error that names the prompt", async () => {
   const reward = plainReward("length", ({ completion }) => completion.length || NaN, 2);
   assertEquals([...await reward.score([sample("x"), sample("y", "ab")])], [3, 2]);
   const { message } = await assertRejects(() => reward.score([sample("x"), sample("y", "")]), TrainingError);
   assertEquals(message, `The reward length gives NaN, expected a finite number, after the prompt "y"`);
 });
 
-Deno.test("a reward model scores texts of any lengths, alone and together, and refuses other tokenizers and too long texts", async () => {
+Deno.test("a reward model scores texts of any lengths, alone and together, and refuses other tokenizers and texts that are too long", async () => {
   const device = await createDevice("cpu", { threads: 1 }), tokenizer = CharacterTokenizer.fromText("abcde");
   const make = (labels: string[], padTokenId?: number) => {
     const model = new GPT({ vocabSize: 5, blockSize: 40, nLayer: 1, nHead: 2, nEmbd: 16 }, { device, seed: 3 }).eval();
@@ -160,13 +160,13 @@ Deno.test("a reward model scores texts of any lengths, alone and together, and r
     for (const ids of texts) rows.add([ids], { where: "here", label: 0 });
     const expected = (await headScores(model, head, { description, rows })).map(([score]) => score);
     using reward = new RewardModel(scoring, { policy: tokenizer, name: "help", batchSize: 2 });
-    for (let again = 0; again < 2; again++) { // captured, and replayed
+    for (let again = 0; again < 2; again++) { // captured, then replayed
       assertClose(await reward.score(samples), expected, { atol: 1e-6, rtol: 1e-6 }, "scores");
     }
     assertClose(await reward.score(samples.slice(1, 2)), expected.slice(1, 2), { atol: 1e-6, rtol: 1e-6 }, "one");
     assertEquals([...await reward.score([])], []);
     const long = { ...sample("too long"), ids: new Int32Array(41) };
-    const { message } = await assertRejects(() => reward.score([samples[0], long]), TrainingError); // the run is saved
+    const { message } = await assertRejects(() => reward.score([samples[0], long]), TrainingError); // a TrainingError, so that the run is saved
     assertStringIncludes(
       message,
       `help sees 40 tokens at once, and a text after the prompt "too long" has 41: shorter`,

@@ -1,4 +1,4 @@
-/** Supervised tuning as a task of the trainer: which rows an update takes, what they weigh, and runs that go on. */
+/** Supervised tuning as a task of the trainer: which rows an update takes, how they are weighted, and resuming. */
 import { assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { RunFolder } from "../../src/checkpoint/run_folder.ts";
 import { TokenRows } from "../../src/data/token_rows.ts";
@@ -15,7 +15,7 @@ import { assertClose, inFolder } from "../testing.ts";
 
 const CONFIG: GPTConfig = { blockSize: 48, vocabSize: 11, nLayer: 1, nHead: 2, nEmbd: 8, dropout: 0.2, bias: true };
 
-/** Rows that begin with their number; the last half of each is learned. */
+/** Rows whose first token is their number. The second half of each row is learned. */
 function rowsOf(lengths: readonly number[]): TokenRows {
   const rows = new TokenRows();
   for (const [i, length] of lengths.entries()) {
@@ -40,7 +40,7 @@ async function withModel<T>(body: (model: GPT) => T | Promise<T>): Promise<T> {
 
 const shapeOf = ({ arrays: { tokens } }: MicroBatch) => tokens.shape;
 const labelsIn = ({ arrays: { targets } }: MicroBatch) => [...targets.values].filter((id) => id >= 0).length;
-/** Numbers of a batch's rows; those of nothing have no target. */
+/** The numbers of a batch's rows, without rows of padding, which have no target. */
 function numbersIn({ arrays: { tokens, targets } }: MicroBatch): number[] {
   const [B, T] = tokens.shape, all = Array.from({ length: B }, (_, b) => b);
   return all.filter((b) => targets.values.subarray(b * T, (b + 1) * T).some((id) => id >= 0)).map((b) =>
@@ -48,7 +48,7 @@ function numbersIn({ arrays: { tokens, targets } }: MicroBatch): number[] {
   );
 }
 
-Deno.test("an epoch goes through every row once, in updates whose micro-batches count by their learned tokens", () =>
+Deno.test("an epoch takes every row once, in updates whose micro-batches are weighted by their learned tokens", () =>
   withModel((model) => {
     const task = new SupervisedTuning(model, rows, options);
     assertEquals([task.microBatches("train"), task.microBatches("val")], [4, 2]);
@@ -68,7 +68,7 @@ Deno.test("an epoch goes through every row once, in updates whose micro-batches 
     }
   }));
 
-Deno.test("targets are the learned tokens, each at the token before it", () =>
+Deno.test("targets are the learned tokens, each at the position before it", () =>
   withModel((model) => {
     const task = new SupervisedTuning(model, { ...rows, train: rowsOf([5, 4]) }, { ...options, shuffle: false });
     const [{ arrays: { tokens, targets } }] = task.draw({ count: 1 });
@@ -77,7 +77,7 @@ Deno.test("targets are the learned tokens, each at the token before it", () =>
     assertEquals([...targets.values.subarray(16, 21)], [-1, 2, 3, -1, -1]);
   }));
 
-Deno.test("packed rows lie side by side, each with its own start and positions, and so does the padding", () =>
+Deno.test("packed rows follow each other, each with its own start and positions, and so does the padding", () =>
   withModel((model) => {
     const packed = { ...options, batchSize: 1, maxLength: 16, packing: true, shuffle: false };
     const task = new SupervisedTuning(model, { ...rows, train: rowsOf([4, 7, 3, 13]), val: rowsOf([2]) }, packed);
@@ -97,13 +97,13 @@ Deno.test("packed rows lie side by side, each with its own start and positions, 
     ]);
   }));
 
-Deno.test("rows that there are none of, too long or with nothing to learn are refused", () =>
+Deno.test("no rows, rows that are too long, and rows without a learned token are refused", () =>
   withModel((model) => {
     const refused = (train: TokenRows, message: string) =>
       assertThrows(() => new SupervisedTuning(model, { ...rows, train }, options), DataError, message);
     refused(new TokenRows(), "train has no rows");
     refused(rowsOf([4, 49]), "row 1 of train has 49 tokens, expected at most 48");
-    refused(rowsOf([4, 3, 1]), "row 2 of train has no token that is learned"); // the only one is the first
+    refused(rowsOf([4, 3, 1]), "row 2 of train has no token that is learned"); // its only learned token is the first
   }));
 
 const TRAINING: Partial<TrainerOptions> = {
@@ -112,7 +112,7 @@ const TRAINING: Partial<TrainerOptions> = {
 };
 const DESCRIPTION = { flags: {}, model: { ...CONFIG }, vocabulary: {} };
 
-/** Trains, and stops when so many updates were made. @returns the losses */
+/** Trains, and stops after `stopAt` updates. @returns the losses */
 async function run(
   path: string,
   { stopAt = Infinity, resume = false, packing = false, patience = 0, learningRate = 1e-2 } = {},
@@ -138,11 +138,11 @@ async function lastFiles(path: string): Promise<Uint8Array[]> {
   return await Promise.all(names.map((name) => Deno.readFile(`${path}/${last}/${name}`)));
 }
 
-Deno.test("a run that was stopped in the middle of an epoch goes on to the same bytes", () =>
+Deno.test("a run stopped in the middle of an epoch resumes to the same bytes", () =>
   inFolder(async (path) => {
     for (const packing of [false, true]) {
       const whole = await run(`${path}/${packing}`, { packing });
-      assertEquals(whole.length, 10); // 7 updates, and evaluations before the first, the fifth and at the end
+      assertEquals(whole.length, 10); // 7 updates, and evaluations before the first, before the fifth and at the end
       for (const stopAt of [1, 3, 4]) {
         const out = `${path}/${packing}-${stopAt}`, losses = await run(out, { packing, stopAt });
         assertEquals([...losses, ...await run(out, { packing, resume: true })], whole, `stopped at ${stopAt}`);
@@ -156,17 +156,17 @@ Deno.test("a run that was stopped in the middle of an epoch goes on to the same 
     );
   }));
 
-Deno.test("training stops when the loss has not fallen for as many evaluations as patience says, and stays so", () =>
+Deno.test("training stops after `patience` evaluations without a lower loss, and does not continue when resumed", () =>
   inFolder(async (path) => {
     const losses = await run(path, { patience: 1, learningRate: 0 });
-    assertEquals(losses.length, 6); // 4 updates between two evaluations, the second as good as the first
+    assertEquals(losses.length, 6); // 4 updates between two evaluations, the second with the same loss as the first
     assertEquals(await run(path, { patience: 1, learningRate: 0, resume: true }), []);
     const { last, best } = JSON.parse(await Deno.readTextFile(`${path}/run.json`));
     assertEquals([last, best], ["checkpoint-000004", undefined]);
-    assertEquals((await run(path, { patience: 2, learningRate: 0, resume: true })).length, 4); // 3 updates, an evaluation
+    assertEquals((await run(path, { patience: 2, learningRate: 0, resume: true })).length, 4); // 3 updates and an evaluation
   }));
 
-Deno.test("rows give the same loss and gradients apart, packed, and divided into micro-batches otherwise", async () => {
+Deno.test("rows give the same loss and gradients separately, packed, and divided into other micro-batches", async () => {
   const device = await createDevice("reference"), found: (readonly number[])[] = [];
   const ways = [[7, false], [2, false], [1, true], [5, true]] as const;
   for (const [batchSize, packing] of ways) {

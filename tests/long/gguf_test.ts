@@ -1,8 +1,9 @@
 /**
- * GGUF beside PyPI's gguf, by 20,000 damaged files, and beside llama.cpp, by what it makes of our files. Both are fetched into a
- * temporary folder: Python 3 with pip and Node with npm have to be there.
+ * Compares our GGUF reader with PyPI's gguf on 20,000 mutated files, and the probabilities of our GGUF files in
+ * llama.cpp with our own. Both programs are installed into a temporary folder, which takes Python 3 with pip and Node
+ * with npm.
  *
- * `deno task test:long` runs this, and with `-- --record` the verdicts on the first 400 files are written anew.
+ * `deno task test:long` runs this test. With `-- --record` it rewrites the recorded verdicts on the first 400 files.
  */
 import { assert, assertEquals } from "@std/assert";
 import { npm } from "../../scripts/npm.ts";
@@ -17,7 +18,7 @@ import { judge } from "../files/gguf_judge.ts";
 
 import { inFolder } from "../testing.ts";
 
-/** What the likeliest token of a random model has at least. */
+/** Minimum probability of the most probable token for a model with random weights. */
 const LIKELY = 0.2;
 const MUTANTS = 20_000, RECORDED = 400, BATCH = 500;
 const golden = new URL("../golden/", import.meta.url), recordPath = new URL("gguf/verdicts.json", golden);
@@ -28,14 +29,14 @@ async function run(command: string, args: string[], options: Deno.CommandOptions
   return new TextDecoder().decode(stdout);
 }
 
-/** What PyPI's gguf makes of files: a checksum, or null. */
+/** The verdicts of PyPI's gguf on files: a checksum, or null if it cannot read the file. */
 async function verdicts(packages: string, paths: string[]): Promise<(string | null)[]> {
   const script = new URL("gguf_verdicts.py", golden).pathname;
   const lines = await run("python3", [script, ...paths], { env: { PYTHONPATH: packages } });
   return lines.trimEnd().split("\n").map((line) => line === "null" ? null : line);
 }
 
-Deno.test(`${MUTANTS} mutants of GGUF files are refused, or loaded as PyPI's gguf reads them`, () =>
+Deno.test(`${MUTANTS} mutated GGUF files are refused, or loaded as PyPI's gguf reads them`, () =>
   inFolder(async (folder) => {
     await run("python3", ["-m", "pip", "install", "--quiet", "--target", `${folder}/packages`, "gguf==0.19.0"]);
     const record = Deno.args.includes("--record"), recorded: (string | null)[] = [];
@@ -58,17 +59,18 @@ Deno.test(`${MUTANTS} mutants of GGUF files are refused, or loaded as PyPI's ggu
         await Deno.remove(path);
       }
     }
-    console.log(`${MUTANTS - containers} were refused; of the others, ${models} were loaded as models`);
+    console.log(`${MUTANTS - containers} were refused, and ${models} were loaded as models`);
     assert(models > 0);
     if (record) await Deno.writeTextFile(recordPath, `[\n${recorded.map((v) => JSON.stringify(v)).join(",\n")}\n]\n`);
     assertEquals(recorded, JSON.parse(await Deno.readTextFile(recordPath)));
   }));
 
 /**
- * A model that has learned a text, with the exact GELU; and one of random weights, scaled until the likeliest token of some prompt has
- * a fifth. Scaled further, until it has that after each prompt, the limits below do not hold: of five seeds, four are over 1e-2 in F32
- * and all over 1e-1 in Q8_0. The rounding is llama.cpp's (GELU, attention and its cache in f16, with Q8_0 activations in eight bits):
- * this package's logits are within 5e-6 of f64 there.
+ * Two models: one that has learned a text, with the exact GELU; and one with random weights, scaled until the most
+ * probable token after one of the prompts has a probability of 1/5. If the weights are scaled until this holds for
+ * every prompt, the limits below are exceeded: for four of five seeds in F32 (1e-2) and for all five in Q8_0 (1e-1).
+ * The cause is llama.cpp's rounding (GELU, attention and its cache in f16, and with Q8_0 activations in eight bits);
+ * our logits are within 5e-6 of f64 there.
  */
 async function models(
   tokenizer: CharacterTokenizer,
@@ -96,13 +98,13 @@ async function models(
   return { trained, random };
 }
 
-/** The probability of the likeliest token after any of the prompts. */
+/** The highest probability of any next token, over all prompts. */
 async function likeliest(model: GPT, prompts: readonly number[][]): Promise<number> {
   const all = await Promise.all(prompts.map((prompt) => logprobs(model, prompt)));
   return Math.exp(Math.max(...all.flat()));
 }
 
-/** The log-probabilities of what follows the ids. */
+/** The log-probabilities of the next token after `ids`. */
 async function logprobs(model: GPT, ids: readonly number[]): Promise<number[]> {
   const evaluate = () => {
     using _ = model.device.scope();
@@ -112,11 +114,11 @@ async function logprobs(model: GPT, ids: readonly number[]): Promise<number[]> {
   return [...await evaluate()];
 }
 
-Deno.test("llama.cpp finds the same token likeliest in our files, and the ten likeliest as likely", () =>
+Deno.test("llama.cpp finds the same most probable token in our files, and the same probabilities of the ten most probable", () =>
   inFolder(async (folder) => {
     await Deno.copyFile(new URL("llama.mjs", import.meta.url), `${folder}/llama.mjs`);
     await Deno.writeTextFile(`${folder}/package.json`, "{}");
-    const packages = [npm("node-llama-cpp"), npm("@node-llama-cpp/linux-x64")]; // the others are for other systems
+    const packages = [npm("node-llama-cpp"), npm("@node-llama-cpp/linux-x64")]; // without the packages for other systems
     await run("npm", ["install", "--no-audit", "--omit=optional", "--ignore-scripts", ...packages], { cwd: folder });
     const text = await Deno.readTextFile(new URL("../../LICENSE", import.meta.url));
     const tokenizer = CharacterTokenizer.fromText(text), ids = tokenizer.encode(text);

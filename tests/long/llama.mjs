@@ -1,5 +1,6 @@
-// node llama.mjs MODEL PROMPTS: for each prompt, a JSON array of ids, llama.cpp's ten likeliest next tokens, [id, probability].
-const name = "node-llama-cpp"; // computed: deno check has no such package
+// node llama.mjs MODEL PROMPTS: prints llama.cpp's ten most probable next tokens as [id, probability], for each prompt in the JSON
+// array PROMPTS of arrays of ids.
+const name = "node-llama-cpp"; // a variable, so that deno check does not look for the package
 const { getLlama } = await import(name);
 
 const [modelPath, prompts] = process.argv.slice(2);

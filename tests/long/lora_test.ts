@@ -1,6 +1,6 @@
 /**
- * Our adapters and merged models in PEFT and transformers, where python3 has both: PyTorch is too large to fetch for a test.
- * `deno task test:long` runs this.
+ * Opens our adapters and merged models in PEFT and transformers, if python3 has both (PyTorch is too large to install
+ * for a test). `deno task test:long` runs this.
  */
 import { saveHuggingFace } from "../../src/checkpoint/hugging_face_save.ts";
 import { createDevice } from "../../src/device/create.ts";
@@ -44,7 +44,7 @@ const CASES: Record<string, LoraOptions> = {
 };
 for (const [name, options] of Object.entries(CASES)) {
   Deno.test({
-    name: `PEFT opens our adapter, and transformers what it is merged into: ${name}`,
+    name: `PEFT opens our adapter, and transformers the merged model: ${name}`,
     ignore: missing,
     fn: () =>
       inFolder(async (folder) => {

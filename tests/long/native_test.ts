@@ -1,6 +1,7 @@
 /**
- * The native tile at length: ten thousand products, five hundred rounds of devices that end, and nanoGPT's CPU setting, whose
- * losses and checkpoints have to be those of the wide tile. `deno task test:long tests/long/native_test.ts` runs this alone.
+ * Long tests of the native tile: ten thousand products, five hundred rounds of creating and closing devices, and a
+ * training run with nanoGPT's CPU settings, whose losses and checkpoints must equal the wide tile's. To run only
+ * this file: `deno task test:long tests/long/native_test.ts`.
  */
 import { assertEquals } from "@std/assert";
 import { whyNoNative } from "../native/available.ts";

@@ -1,4 +1,6 @@
-/** The trainer's door for tasks, walked through by a small classifier: a head of its own, asynchronous batches of two shapes. */
+/**
+ * Tests of the trainer with its own tasks: a small classifier with a head, asynchronous batches and two batch shapes.
+ */
 import {
   assert,
   assertAlmostEquals,
@@ -30,7 +32,7 @@ const OPTIONS: Partial<TrainerOptions> = {
   ...{ gradientAccumulationSteps: 3, maxIters: 40, evalInterval: 20, evalIters: 2, logInterval: 1 },
   ...{ learningRate: 1e-2, warmupIters: 2, decayLr: false },
 };
-/** Of the micro-batches in turn: rows, tokens, and the share of the update's gradient. */
+/** Rows, tokens and share of the update's gradient, for each micro-batch of an update. */
 const SIZES = [[2, 6, 0.25], [5, 4, 0.5], [2, 6, 0.25]] as const;
 
 class Head extends Module {
@@ -41,12 +43,12 @@ class Head extends Module {
   }
 }
 
-/** Which class the last token is of. The loss sees the model twice, under two masks of dropout. */
+/** Predicts the class of each row's last token. The loss runs the model twice, with two dropout masks. */
 class Classification implements Task {
   readonly ahead = false;
   readonly config;
   readonly module: Head;
-  /** Updates drawn: what a reader of files would know. */
+  /** How many updates were drawn. State that must be saved: a resumed run continues from it. */
   #drawn = 0;
 
   constructor(
@@ -60,7 +62,7 @@ class Classification implements Task {
   async *draw({ count, generator }: DrawOptions): AsyncGenerator<MicroBatch> {
     assertEquals(count, 3);
     await turn();
-    const shift = ++this.#drawn % CONFIG.vocabSize; // without it in the state, a resumed run draws other tokens
+    const shift = ++this.#drawn % CONFIG.vocabSize; // without this number in the state, a resumed run would draw different tokens
     for (const [rows, length, weight] of this.sizes) {
       await turn();
       yield this.#batch(rows, length, weight, () => (generator.randint(CONFIG.vocabSize) + shift) % CONFIG.vocabSize);
@@ -131,7 +133,7 @@ async function files(path: string): Promise<Record<string, Uint8Array>> {
 }
 
 for (const name of ["reference", "cpu"]) {
-  Deno.test(`task: a classifier with a head learns, stops at a signal, and goes on bit for bit (${name})`, () =>
+  Deno.test(`task: a classifier with a head learns, stops at a signal, and resumes bit for bit (${name})`, () =>
     inFolder(async (path) => {
       const device = await openDevice(name, { threads: 1 });
       const whole = await losses(setup(device, { folder: await newRun(`${path}/a`) }));
@@ -155,7 +157,7 @@ for (const name of ["reference", "cpu"]) {
     }));
 }
 
-Deno.test("task: the memory that it takes is estimated to the byte", async () => {
+Deno.test("task: its memory is estimated to the byte", async () => {
   const device = await createDevice("cpu", { threads: 1 }), task = (model: GPT) => new Classification(model);
   const { bytes } = await trainingNeeds(CONFIG, { ...OPTIONS, device, task });
   assertEquals(device.memory().reserved, 0);
@@ -166,11 +168,11 @@ Deno.test("task: the memory that it takes is estimated to the byte", async () =>
   device.close();
 });
 
-Deno.test("task: memory after many updates of two shapes is that after a few, and all goes back", async () => {
+Deno.test("task: memory does not grow after a few updates of two shapes, and all of it is freed", async () => {
   const device = await createDevice("cpu", { threads: 1 }), before = device.memory(), at: unknown[] = [];
   const trainer = setup(device);
   await losses(trainer, { until: (iter) => void (at[iter] = device.memory()) });
-  assertEquals(at[39], at[21]); // the evaluation of 20 finds the programs, and lends from them
+  assertEquals(at[39], at[21]); // after the evaluation at 20, which runs in memory of the captured programs
   trainer.dispose();
   trainer.task.module!.dispose();
   trainer.model.dispose();
@@ -178,7 +180,7 @@ Deno.test("task: memory after many updates of two shapes is that after a few, an
   device.close();
 });
 
-/** Batches as they are given. */
+/** A task that returns the batches passed to it. */
 class Given implements Task {
   readonly ahead = false;
   constructor(readonly batches: readonly MicroBatch[]) {}
@@ -196,7 +198,7 @@ class Given implements Task {
   }
   restore(): void {}
 }
-/** Rows of tokens from a seed. */
+/** `count` random rows of tokens. */
 function rows(count: number, seed: number): Int32Array {
   const generator = new RandomGenerator(seed);
   return Int32Array.from({ length: count * 4 }, () => generator.randint(CONFIG.vocabSize));
@@ -207,7 +209,7 @@ const batch = (values: Int32Array, weight?: number): MicroBatch => {
 };
 const EVERY = { maxIters: 0, evalInterval: 1, logInterval: 1 };
 
-Deno.test("task: micro-batches weighted by their rows make the gradient and the evaluation of all rows at once", async () => {
+Deno.test("task: micro-batches weighted by their rows give the gradient and the evaluation of all rows at once", async () => {
   const device = await createDevice("reference"), [two, five] = [rows(2, 1), rows(5, 2)];
   const numbers = async (batches: MicroBatch[]) => {
     const model = new GPT({ ...CONFIG, dropout: 0 }, { device, generator: new RandomGenerator(3) }),
@@ -226,14 +228,14 @@ Deno.test("task: micro-batches weighted by their rows make the gradient and the 
   device.close();
 });
 
-Deno.test("task: what it measures is the mean over an update's micro-batches by their weights, and what it has drawn stands beside", () =>
+Deno.test("task: measures are weighted means over an update's micro-batches, and `drawn` adds measures of the host", () =>
   inFolder(async (path) => {
     class Measured extends Given {
       readonly measures = ["loss/again", "rows"];
       override loss(model: GPT, { tokens, targets }: Record<string, Tensor>) {
         const loss = super.loss(model, { tokens, targets });
         const rows = model.device.tensor([tokens.shape[0]], [1]);
-        return { loss, outputs: concat([reshape(loss, [1]), rows], { axis: 0 }) } as unknown as Tensor; // as the base class has it
+        return { loss, outputs: concat([reshape(loss, [1]), rows], { axis: 0 }) } as unknown as Tensor; // cast to the base class's return type
       }
       drawn() {
         return { updates: ++this.updates };
@@ -262,7 +264,7 @@ Deno.test("task: what it measures is the mean over an update's micro-batches by 
     device.close();
   }));
 
-/** Fails in the middle of an update: it has drawn from the generator, and a pass was made. */
+/** Fails in the middle of an update, after it has drawn from the generator and one pass has run. */
 class Failing extends Classification {
   constructor(model: GPT, readonly fail: () => unknown) {
     super(model);
@@ -281,7 +283,7 @@ class Failing extends Classification {
   }
 }
 
-Deno.test("task: one that cannot go on has the run saved as it was before the update, and the run goes on bit for bit", () =>
+Deno.test("task: a failing task has the run saved as it was before the update, and the run resumes bit for bit", () =>
   inFolder(async (path) => {
     const device = await createDevice("cpu", { threads: 1 }), found: number[] = [], controller = new AbortController();
     const whole = await losses(setup(device, { folder: await newRun(`${path}/a`) }));
@@ -295,9 +297,10 @@ Deno.test("task: one that cannot go on has the run saved as it was before the up
     const { message } = await assertRejects(() => failed, TrainingError);
     assertEquals(
       message,
+      // deno-lint-ignore plain-words/words -- the message that the run folder gives
       "the distance is 51 nats\nTraining has stopped at iteration 7, and checkpoint-000007 is kept",
     );
-    const stop = () => (controller.abort(), controller.signal.reason); // a rollout that Ctrl-C ends
+    const stop = () => (controller.abort(), controller.signal.reason); // as when Ctrl-C stops a rollout
     await run(await RunFolder.open(`${path}/b`), until(30, stop), controller.signal);
     assertEquals(found.length, 30);
     await run(await RunFolder.open(`${path}/b`), () => undefined);
@@ -306,7 +309,7 @@ Deno.test("task: one that cannot go on has the run saved as it was before the up
     device.close();
   }));
 
-Deno.test("task: an integer outside its range is refused in a replay too, and so is an update without a batch", async () => {
+Deno.test("task: an integer out of range is refused in a replay too, and so is an update without a batch", async () => {
   const device = await createDevice("cpu", { threads: 1 }), wrong = rows(2, 2);
   wrong[3] = CONFIG.vocabSize;
   const tokens = rows(2, 1), bad = { ...batch(tokens).arrays, tokens: batch(wrong).arrays.tokens };
@@ -328,7 +331,7 @@ Deno.test("task: an integer outside its range is refused in a replay too, and so
   device.close();
 });
 
-Deno.test("task: a checkpoint of another task, or of one with other sizes, is refused", () =>
+Deno.test("task: a checkpoint of a different task, or of a task with different sizes, is refused", () =>
   inFolder(async (path) => {
     const device = await createDevice("cpu", { threads: 1 }), options = { maxIters: 2 };
     const text = { train: rows(30, 1), val: rows(30, 2) };
@@ -354,7 +357,7 @@ Deno.test("task: a checkpoint of another task, or of one with other sizes, is re
     device.close();
   }));
 
-Deno.test("task: groups of its own train the head faster than the body", async () => {
+Deno.test("task: its own parameter groups train the head faster than the body", async () => {
   class Grouped extends Given {
     configureOptimizers(model: GPT, options: AdamWOptions): AdamW {
       const all = [...model.namedParameters()], slow = all.filter(([name]) => name.includes(".h."));
@@ -374,7 +377,7 @@ Deno.test("task: groups of its own train the head faster than the body", async (
   device.close();
 });
 
-Deno.test("trainer: state() draws nothing, and a run goes on from one that was taken before the first update", async () => {
+Deno.test("trainer: state() draws nothing, and a run resumes from a state taken before the first update", async () => {
   const device = await createDevice("cpu", { threads: 1 }), generator = new RandomGenerator(1), text = rows(30, 1);
   const model = new GPT(CONFIG, { device, generator });
   const trainer = new Trainer(model, { train: text, val: text }, { ...OPTIONS, batchSize: 2, generator });
@@ -388,14 +391,14 @@ Deno.test("trainer: state() draws nothing, and a run goes on from one that was t
   device.close();
 });
 
-/** The loss of zeros. */
+/** The loss of a batch of zeros, without a captured program. */
 function eager(model: GPT): Tensor {
   using scope = model.device.scope();
   const ids = model.device.tensor(new Int32Array(12), [2, 6], { dtype: "i32" });
   return scope.keep(model.forward(ids, ids).loss);
 }
 
-Deno.test("trainer: a layer that is replaced between two updates is in the next one", async () => {
+Deno.test("trainer: a layer replaced between two updates is used by the next update", async () => {
   const device = await createDevice("cpu", { threads: 1 }), zeros = new Int32Array(100);
   const model = new GPT({ ...CONFIG, dropout: 0 }, { device });
   const trainer = new Trainer(model, { train: zeros, val: zeros }, { ...OPTIONS, batchSize: 2, maxIters: 6 });
@@ -409,7 +412,7 @@ Deno.test("trainer: a layer that is replaced between two updates is in the next 
       model.transformer.h[0].mlp.c_proj.freeze();
       model.changed();
     }
-    if (event.iter === 4) model.eval(); // and does not stay so
+    if (event.iter === 4) model.eval(); // the next update switches back to training mode
     expected.push(await eager(model).item());
   }
   assertEquals(found.slice(1), expected.slice(0, -1));
@@ -417,7 +420,7 @@ Deno.test("trainer: a layer that is replaced between two updates is in the next 
   device.close();
 });
 
-/** A CPU device with so many bytes. */
+/** A CPU device whose memory is limited to `bytes`. */
 async function withMemory(bytes: number): Promise<CpuDevice> {
   const { Memory } = WebAssembly;
   WebAssembly.Memory = class extends Memory {
@@ -433,7 +436,7 @@ async function withMemory(bytes: number): Promise<CpuDevice> {
   }
 }
 
-Deno.test("trainer: a constructor that throws leaves nothing behind, and the model as it was", async () => {
+Deno.test("trainer: a constructor that throws frees everything it allocated and does not change the model", async () => {
   const device = await withMemory(2 ** 26), text = rows(3000, 1), data = { train: text, val: text };
   const model = new GPT({ ...CONFIG, blockSize: 1024, nEmbd: 192 }, { device }), [first] = model.parameters();
   const before = device.memory(), { storage } = first;
@@ -446,7 +449,7 @@ Deno.test("trainer: a constructor that throws leaves nothing behind, and the mod
   unchanged();
   const models: GPT[] = [], trainers: Trainer[] = [];
   const optimizers = () => {
-    for (;;) { // until the next does not fit
+    for (;;) { // until one does not fit
       models.push(new GPT(model.config, { device }));
       trainers.push(new Trainer(models.at(-1)!, data, OPTIONS));
     }
@@ -458,7 +461,7 @@ Deno.test("trainer: a constructor that throws leaves nothing behind, and the mod
   );
   for (const one of [...trainers, ...models]) one.dispose();
   unchanged();
-  // The batch does not fit: its tensors are made with the first update.
+  // The batch does not fit, which shows at the first update, when its tensors are allocated.
   using trainer = new Trainer(model, data, { ...OPTIONS, batchSize: 8000 });
   const made = device.memory();
   await assertRejects(() => losses(trainer), DeviceError, "does not fit");
@@ -466,12 +469,12 @@ Deno.test("trainer: a constructor that throws leaves nothing behind, and the mod
   device.close();
 });
 
-Deno.test("task: an evaluation of a run whose checkpoint goes while it is read reads the one that has come", () =>
+Deno.test("task: if a run's checkpoint is replaced while an evaluation reads it, the evaluation reads the new one", () =>
   inFolder(async (path) => {
     const device = await createDevice("cpu", { threads: 1 }), read: number[] = [];
     await losses(setup(device, { folder: await newRun(path), options: { maxIters: 1 } }));
     const { last } = await RunFolder.open(path), run = `${path}/run.json`;
-    /** Between reading the state and the tensors, the run saves another checkpoint, and removes this one. */
+    /** Replaces the run's checkpoint after its state was read and before its tensors are. */
     class Late extends Classification {
       override restore(state: Readonly<Record<string, unknown>>): void {
         super.restore(state);

@@ -36,7 +36,7 @@ interface Setup {
   readonly config?: GPTConfig;
   readonly seed?: number;
 }
-/** A model and its trainer, as the command line makes them. */
+/** Creates a model and its trainer, as the command line does. */
 function setup(
   device: Device,
   options: Partial<TrainerOptions> = {},
@@ -54,7 +54,7 @@ async function collect(run: AsyncIterable<TrainEvent>): Promise<TrainEvent[]> {
 const ofKind = <K extends TrainEvent["kind"]>(events: TrainEvent[], kind: K) =>
   events.filter((event): event is Extract<TrainEvent, { kind: K }> => event.kind === kind);
 
-/** Gives a device and a folder, and takes both away. */
+/** Runs a test with a device and a folder, and removes both afterwards. */
 async function withDevice(name: string, body: (device: Device, path: string) => Promise<void>): Promise<void> {
   const device = await openDevice(name, { threads: 1 }), path = await Deno.makeTempDir();
   try {
@@ -69,7 +69,7 @@ async function hash(path: string): Promise<string> {
   const digest = await crypto.subtle.digest("SHA-256", await Deno.readFile(path));
   return new Uint8Array(digest).toHex();
 }
-/** The last checkpoint's files, as hashes, and the metrics without times. */
+/** Hashes of the last checkpoint's files, and the metrics without times. */
 async function outcome(path: string): Promise<unknown> {
   const { name, model, optimizer } = await (await RunFolder.open(path)).checkpoint("last");
   const lines = (await Deno.readTextFile(`${path}/metrics.jsonl`)).trimEnd().split("\n").map((line) =>
@@ -90,7 +90,7 @@ Deno.test("schedule: warm-up, cosine, floor", () => {
   assertEquals(learningRate(8, options), 0.1 + 0.5 * (1 + Math.cos(Math.PI / 2)) * 0.9);
   assertEquals([12, 13, 1e9].map((iter) => learningRate(iter, options)), [0.1, 0.1, 0.1]);
   assertEquals(learningRate(4, { ...options, lrDecayIters: 4 }), 0.1);
-  const linear = { ...options, lrSchedulerType: "linear", minLr: 0 } as const; // as transformers' with 4 of 12 steps of warm-up
+  const linear = { ...options, lrSchedulerType: "linear", minLr: 0 } as const; // as in transformers, with 4 warm-up steps of 12
   assertEquals([0, 1, 3, 4, 6, 11, 12, 13].map((iter) => learningRate(iter, linear)), [
     0,
     0.25,
@@ -104,13 +104,13 @@ Deno.test("schedule: warm-up, cosine, floor", () => {
   assertEquals([0, 99].map((iter) => learningRate(iter, { ...options, decayLr: false })), [1, 1]);
 });
 
-Deno.test("trainer: evaluates, updates, logs and saves when train.py does", () =>
+Deno.test("trainer: evaluates, updates, logs and saves at the same iterations as train.py", () =>
   withDevice("cpu", async (device, path) => {
     const folder = await newRun(path), trainer = setup(device, { evalInterval: 20, maxIters: 40 }, { folder });
     const events = await collect(trainer.run());
     const what = events.filter(({ kind }) => kind !== "evaluating").map(({ kind, iter }) => `${kind} ${iter}`);
     assertEquals(what, [
-      ...["evaluation 0", "step 0", "step 10"], // nothing is saved at iteration 0
+      ...["evaluation 0", "step 0", "step 10"], // iteration 0 saves nothing
       ...["evaluation 20", "checkpoint 20", "step 20", "step 30"],
       ...["evaluation 40", "checkpoint 40", "step 40"],
     ]);
@@ -132,7 +132,7 @@ Deno.test("trainer: evaluates, updates, logs and saves when train.py does", () =
   }));
 
 for (const name of ["reference", "cpu"]) {
-  Deno.test(`trainer: 60 iterations are 30, an end without warning, and a resume to 60, bit for bit (${name})`, () =>
+  Deno.test(`trainer: 60 iterations equal 30, a sudden end, and a resume to 60, bit for bit (${name})`, () =>
     withDevice(name, async (device, path) => {
       await collect(setup(device, {}, { folder: await newRun(`${path}/a`) }).run());
 
@@ -142,13 +142,13 @@ for (const name of ["reference", "cpu"]) {
       await resumed.resume();
       assertEquals(resumed.iter, 30);
       const events = await collect(resumed.run());
-      assertEquals(ofKind(events, "evaluation").map(({ iter }) => iter), [60]); // that of 30 is not made again
+      assertEquals(ofKind(events, "evaluation").map(({ iter }) => iter), [60]); // the evaluation of iteration 30 is not repeated
 
       assertEquals(await outcome(`${path}/b`), await outcome(`${path}/a`));
     }));
 }
 
-Deno.test("trainer: a run interrupted between evaluations, within and after one goes on bit for bit", () =>
+Deno.test("trainer: a run interrupted between, within or after evaluations resumes bit for bit", () =>
   withDevice("cpu", async (device, path) => {
     await collect(setup(device, {}, { folder: await newRun(`${path}/a`) }).run());
 
@@ -165,7 +165,7 @@ Deno.test("trainer: a run interrupted between evaluations, within and after one 
     assertEquals(await outcome(`${path}/b`), await outcome(`${path}/a`));
   }));
 
-Deno.test("trainer: a run that ends between two evaluations saves what it has reached", () =>
+Deno.test("trainer: a run that ends between two evaluations saves its last state", () =>
   withDevice("cpu", async (device, path) => {
     const folder = await newRun(path);
     const events = await collect(setup(device, { maxIters: 7 }, { folder }).run());
@@ -180,7 +180,7 @@ Deno.test("trainer: a run that ends between two evaluations saves what it has re
     assertEquals(await collect(resumed.run()), []);
   }));
 
-Deno.test("trainer: nothing to save before the first update", () =>
+Deno.test("trainer: saves nothing before the first update", () =>
   withDevice("cpu", async (device, path) => {
     const folder = await newRun(path);
     const events = await collect(setup(device, {}, { folder }).run({ signal: AbortSignal.abort() }));
@@ -188,9 +188,9 @@ Deno.test("trainer: nothing to save before the first update", () =>
     assertEquals(folder.last, undefined);
   }));
 
-Deno.test("trainer: the best checkpoint stays when later ones are worse", () =>
+Deno.test("trainer: a later, worse checkpoint does not replace the best one", () =>
   withDevice("cpu", async (device, path) => {
-    // What is learnt from a text of zeros makes other tokens ever less likely.
+    // The text consists of zeros, so the model learns to give other tokens ever lower probabilities.
     const data = { train: new Int32Array(100), val: Int32Array.from({ length: 60 }, (_, i) => i % 4 ? 0 : 1 + i % 3) };
     for (const alwaysSaveCheckpoint of [true, false]) {
       const out = `${path}/${alwaysSaveCheckpoint}`, folder = await newRun(out);
@@ -211,10 +211,10 @@ Deno.test("trainer: the best checkpoint stays when later ones are worse", () =>
     }
   }));
 
-Deno.test("trainer: on other data the best checkpoint is found anew, and the first data's is not taken for it", () =>
+Deno.test("trainer: with different data the best checkpoint is determined again, and the first data's does not count", () =>
   withDevice("cpu", async (device, path) => {
     const options = { maxIters: 30, evalInterval: 10, alwaysSaveCheckpoint: false };
-    const zeros = { train: new Int32Array(300), val: new Int32Array(60) }; // learnt at once: no other text's loss is as low
+    const zeros = { train: new Int32Array(300), val: new Int32Array(60) }; // easily learned, so its loss is lower than that of other texts
     await collect(setup(device, options, { folder: await newRun(path), data: zeros }).run());
     const data = JSON.parse(await Deno.readTextFile(`${path}/run.json`)).data;
     assertEquals([data.train.length, data.val.length], [300, 60]);
@@ -227,11 +227,11 @@ Deno.test("trainer: on other data the best checkpoint is found anew, and the fir
     const other = setup(device, { ...options, maxIters: 45 }, { folder });
     assertEquals([await other.resume(), folder.best], [{ otherData: true }, undefined]);
     const events = await collect(other.run());
-    // Evaluated again at once: the evaluation of iteration 30 was one of the first data.
+    // Evaluated again at once, because the evaluation of iteration 30 was on the first data.
     assertEquals(ofKind(events, "checkpoint").filter(({ best }) => best).map(({ iter }) => iter), [30, 40]);
     assertEquals([folder.best, best], ["checkpoint-000040", "checkpoint-000030"]);
 
-    // Interrupted before an evaluation: the last checkpoint is all that there is of the new data.
+    // Interrupted before an evaluation: only the last checkpoint is from the new data.
     const third = await RunFolder.open(path),
       stopped = setup(device, { ...options, maxIters: 47 }, { folder: third, data: zeros });
     await stopped.resume();
@@ -244,7 +244,7 @@ Deno.test("trainer: on other data the best checkpoint is found anew, and the fir
     assertEquals(JSON.parse(await Deno.readTextFile(`${path}/run.json`)).data, data);
   }));
 
-Deno.test("trainer: a run computes the checksum of its data once, a resumed one too", () =>
+Deno.test("trainer: a run computes the checksum of its data once, and so does a resumed run", () =>
   withDevice("cpu", async (device, path) => {
     await collect(setup(device, { maxIters: 10 }, { folder: await newRun(path) }).run());
     const resumed = setup(device, { maxIters: 12 }, { folder: await RunFolder.open(path) }), { task } = resumed;
@@ -259,7 +259,7 @@ Deno.test("trainer: a run computes the checksum of its data once, a resumed one 
     assertEquals(computed, 1);
   }));
 
-Deno.test("trainer: a run folder that says nothing of its data goes on as it did", () =>
+Deno.test("trainer: a run folder without a description of its data can be resumed", () =>
   withDevice("cpu", async (device, path) => {
     await collect(setup(device, { maxIters: 30 }, { folder: await newRun(path) }).run());
     const { data, ...older } = JSON.parse(await Deno.readTextFile(`${path}/run.json`)); // as version 0.1.0 wrote it
@@ -271,7 +271,7 @@ Deno.test("trainer: a run folder that says nothing of its data goes on as it did
     assertEquals(JSON.parse(await Deno.readTextFile(`${path}/run.json`)).data, data);
   }));
 
-Deno.test("trainer: evalOnly evaluates once and changes nothing, at the start and on resume", () =>
+Deno.test("trainer: evalOnly evaluates once and changes nothing, at the start and after a resume", () =>
   withDevice("cpu", async (device, path) => {
     const fresh = await collect(setup(device, { evalOnly: true }).run());
     assertEquals(ofKind(fresh, "evaluation").map(({ iter }) => iter), [0]);
@@ -287,7 +287,7 @@ Deno.test("trainer: evalOnly evaluates once and changes nothing, at the start an
     assertEquals(await outcome(path), before);
   }));
 
-Deno.test("trainer: a loss that is not finite stops the run and keeps the last checkpoint", () =>
+Deno.test("trainer: a loss that is not finite stops the run and does not replace the last checkpoint", () =>
   withDevice("cpu", async (device, path) => {
     const folder = await newRun(path), trainer = setup(device, { logInterval: 100 }, { folder });
     const running = async () => {
@@ -309,14 +309,14 @@ Deno.test("trainer: a loss that is not finite stops the run and keeps the last c
     assert(weights.length > 0 && (await resumed.model.parameters().next().value!.data()).every(Number.isFinite));
   }));
 
-Deno.test("trainer: an evaluation that throws leaves dropout on in every part that had it", () =>
+Deno.test("trainer: an evaluation that throws leaves dropout on in every part where it was on", () =>
   withDevice("cpu", async (device) => {
     const val = tokens(60, 2).fill(CONFIG.vocabSize), trainer = setup(device, {}, { data: { ...DATA, val } });
     await assertRejects(() => collect(trainer.run()), Error, `id ${CONFIG.vocabSize} is not one of its`);
     assert([...trainer.model.modules()].every(({ training }) => training));
   }));
 
-Deno.test("trainer: resuming from what is not there, damaged or of another shape says so", () =>
+Deno.test("trainer: resuming from a checkpoint that is missing, damaged or of another shape fails with a message", () =>
   withDevice("cpu", async (device, path) => {
     const refused = async (message: RegExp, options: Setup = {}) => {
       const trainer = setup(device, {}, { folder: await RunFolder.open(path), ...options });
@@ -343,7 +343,7 @@ Deno.test("trainer: resuming from what is not there, damaged or of another shape
     await refused(/Not the state of a random generator/);
     await changed({});
 
-    // A folder that says it is of this model and holds another's tensors.
+    // The folder's description names this model, but its tensors are another model's.
     const other = { ...CONFIG, nEmbd: 16 };
     await Deno.rename(`${path}/run.json`, `${path}/kept.json`);
     const text = await Deno.readTextFile(`${path}/kept.json`);
@@ -358,7 +358,7 @@ Deno.test("trainer: resuming from what is not there, damaged or of another shape
     await refused(/Cannot read .*model.safetensors: no such file/);
   }));
 
-Deno.test("trainer: memory after many steps is that after a few", () =>
+Deno.test("trainer: memory does not grow after a few steps", () =>
   withDevice("cpu", async (device) => {
     const before = device.memory();
     const trainer = setup(device, { evalInterval: 5, logInterval: 1 });
@@ -370,11 +370,11 @@ Deno.test("trainer: memory after many steps is that after a few", () =>
     assertEquals({ ...device.memory(), reserved: 0 }, { ...before, reserved: 0 });
   }));
 
-Deno.test("trainer: timers run during a run, and so do signals", () =>
+Deno.test("trainer: timers and signals run during a run", () =>
   withDevice("cpu", async (device) => {
     const controller = new AbortController(), timer = setTimeout(() => controller.abort(), 100);
     const trainer = setup(device, { maxIters: 1e9, evalInterval: 1e9, logInterval: 1e9 });
-    // Without a turn for timers the run would go on until this gives up.
+    // If timers did not run, `patience` would end the training after 20 seconds.
     const begin = performance.now();
     const patience = {
       get aborted() {
@@ -386,7 +386,7 @@ Deno.test("trainer: timers run during a run, and so do signals", () =>
     assert(controller.signal.aborted);
   }));
 
-Deno.test("breather: lets others run when 50 ms have passed, the first time 100, and not sooner", async () => {
+Deno.test("breather: yields to timers after 50 ms, the first time after 100 ms, and not sooner", async () => {
   const breather = new Breather();
   for (const wait of [100, 50]) {
     let ran = false;
