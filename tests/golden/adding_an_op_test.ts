@@ -1,21 +1,25 @@
 /**
- * Pastes the code of docs/adding_an_op.md into a copy of the repository, as it stands, and tests the op that it adds: on the
- * devices of this run, against the page's golden cases and finite differences.
+ * Pastes the code of docs/adding_an_op.md, unchanged, into a copy of the repository and tests the op that it adds: on
+ * the devices of this run, against the page's golden cases and finite differences.
  *
- * The cases' fixture is adding_an_op.safetensors, so that PyTorch is not needed here; where there is PyTorch, it is what the
- * generator makes of the page's cases. `deno test -A tests/golden/adding_an_op_test.ts -- --write` writes it anew.
+ * The fixture of the page's cases is adding_an_op.safetensors, so this test does not need PyTorch. If PyTorch is
+ * installed, the test checks that the generator makes the same fixture. To rewrite it: `deno test -A
+ * tests/golden/adding_an_op_test.ts -- --write`.
  */
 import { assert, assertEquals } from "@std/assert";
 import { devices, inFolder } from "../testing.ts";
 import { copy, generate, hasTorch } from "./torch.ts";
 
 const page = await Deno.readTextFile(new URL("../../docs/adding_an_op.md", import.meta.url));
-/** Code by its file, in the page's order: a block's file stands above it. */
+/** The page's code blocks by file, in the page's order. The line above a block names its file. */
 const blocks = page.matchAll(/^\*\*`([^`]+)`\*\*\n\n(`{3,})[^\n]*\n([^]*?)\n\2$/gm)
   .map(([, file, , code]) => [file, code] as const).toArray();
 const FIXTURE = new URL("adding_an_op.safetensors", import.meta.url);
 
-/** Runs `body` in a copy of what ops and their tests need, with the page's files added and its lines appended to others. */
+/**
+ * Runs `body` in a copy of the files that ops and their tests need, with the page's files created and its lines
+ * appended.
+ */
 async function pasted(body: (folder: string) => Promise<void>): Promise<void> {
   await inFolder(async (folder) => {
     for (
@@ -60,7 +64,7 @@ async function deno(folder: string, ...args: string[]): Promise<string> {
 }
 
 const all = await devices();
-Deno.test(`adding an op: pasted as it stands, it is right (${all.map(({ name }) => name).join(", ")})`, () =>
+Deno.test(`adding an op: the pasted code is correct (${all.map(({ name }) => name).join(", ")})`, () =>
   pasted(async (folder) => {
     const tests = ["golden/ops_test.ts", "engine/finite_differences_test.ts", "engine/wgsl_test.ts"];
     const args = [
@@ -79,9 +83,9 @@ Deno.test(`adding an op: pasted as it stands, it is right (${all.map(({ name }) 
     for (const name of [...some, bindings]) assert(out.includes(`${name} ... ok`), `no test was ${name}:\n${out}`);
   }));
 
-/** These are the same in every mode that the tests run in: one is enough. */
+/** These tests do not depend on the mode that the tests run in, so they run in one mode only. */
 if (all.some(({ name }) => name === "cpu narrow")) {
-  Deno.test("adding an op: four places, of which two are there already", async () => {
+  Deno.test("adding an op: takes four places, two of which exist already", async () => {
     const files = blocks.map(([file]) => file), there: string[] = [];
     for (const file of files) {
       if (await Deno.stat(new URL(`../../${file}`, import.meta.url)).catch(() => undefined)) there.push(file);
@@ -91,7 +95,7 @@ if (all.some(({ name }) => name === "cpu narrow")) {
     assertEquals([...places], ["kernels/rms_norm/", "src/ops/rms_norm.ts", ...there]);
   });
 
-  Deno.test("adding an op: the page's code is formatted, has no lint, its types are right, and its example runs", () =>
+  Deno.test("adding an op: the page's code is formatted and lint-free, its types are correct, and its example runs", () =>
     pasted(async (folder) => {
       const files = blocks.map(([file]) => file).filter((file) => file.endsWith(".ts"));
       await deno(folder, "fmt", "--check", ...files);
@@ -108,7 +112,7 @@ if (all.some(({ name }) => name === "cpu narrow")) {
       pasted(async (folder) => {
         const path = `${folder}/tests/golden/fixtures/ops_rmsNorm.safetensors`;
         if (Deno.args.includes("--write")) await Deno.remove(path).catch(() => {});
-        await generate(folder, "rmsNorm"); // leaves the file as it is where it would say the same
+        await generate(folder, "rmsNorm"); // does not rewrite an unchanged file
         if (Deno.args.includes("--write")) await Deno.copyFile(path, FIXTURE);
         const [made, committed] = [await Deno.readFile(path), await Deno.readFile(FIXTURE)];
         assertEquals(made, committed, "the page's cases have changed: run this file with -- --write");

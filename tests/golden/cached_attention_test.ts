@@ -1,4 +1,7 @@
-/** Attention of tokens of several slots to a cache, against PyTorch. It has no gradient, so it is not among the ops' cases. */
+/**
+ * Attention of tokens to a cache with several slots, against PyTorch. It has no gradient, so it is not among the ops'
+ * cases.
+ */
 import { attentionCopy } from "../../kernels/attention/cached.ts";
 import { launch } from "../../src/engine/launch.ts";
 import { cachedAttention } from "../../src/ops/cached_attention.ts";
@@ -22,7 +25,7 @@ for (const [number, { name }] of fixture.cases.entries()) {
         assertClose(await cache.data(), after, { atol: 0, rtol: 0 }, `${name}: the cache`);
       });
     }
-    /** The cache in f32, with the new keys and values. */
+    /** The cache after the new keys and values were written, in f32. */
     const written = () => {
       const { shape: [slots, heads, S, , width], values: cache } = get("cache"), after = cache.slice();
       const [qkv, slot, position] = ["qkv", "slot", "position"].map((key) => get(key).values);
@@ -41,8 +44,8 @@ for (const [number, { name }] of fixture.cases.entries()) {
 
 for (const { name: on, device } of all) {
   for (const dtype of ["f32", "bf16"] as const) {
-    Deno.test(`attention_copy: a slot gets the first places of another, ${dtype} (${on})`, async () => {
-      for (const [slots, S, heads, width] of [[3, 4, 1, 1], [4, 9, 3, 5], [3, 130, 2, 32]]) { // of an odd width, too
+    Deno.test(`attention_copy: copies the first positions of one slot to another, ${dtype} (${on})`, async () => {
+      for (const [slots, S, heads, width] of [[3, 4, 1, 1], [4, 9, 3, 5], [3, 130, 2, 32]]) { // including an odd width
         const cache = device.tensor(new Float32Array(slots * S * 2 * heads * width), [slots, heads, S, 2, width], {
           dtype,
         });

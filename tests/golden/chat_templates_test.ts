@@ -1,4 +1,4 @@
-/** Chat templates against transformers': chat_templates.py has rendered and encoded the chats. */
+/** Chat templates against transformers, whose texts, ids and masks chat_templates.py recorded. */
 import { assertEquals, assertRejects } from "@std/assert";
 import { ChatTemplate, type Message } from "../../src/data/mod.ts";
 import { DataError } from "../../src/errors.ts";
@@ -7,9 +7,9 @@ import { loadTokenizer } from "../../src/tokenizer/mod.ts";
 interface Rendered {
   readonly text: string;
   readonly ids: readonly number[];
-  /** Of each token 1 or 0. */
+  /** For each token, 1 if the assistant writes it, otherwise 0. */
   readonly mask: string;
-  /** The ids with `sanitize_control_tokens`, where they differ. */
+  /** The ids with `sanitize_control_tokens`, if they differ. */
   readonly safe?: readonly number[];
 }
 interface Case {
@@ -19,7 +19,7 @@ interface Case {
   readonly error?: string;
   readonly plain: Rendered;
   readonly prompted: Rendered;
-  /** The text with `continue_final_message`; null where the template leaves the message out. */
+  /** The text with `continue_final_message`; null if the template leaves the message out. */
   readonly continued?: string | null;
 }
 interface Golden {
@@ -33,7 +33,7 @@ interface Golden {
 
 const golden: Golden = JSON.parse(await Deno.readTextFile(new URL("chat_templates.json", import.meta.url)));
 const [year, month, ...rest] = golden.now, now = new Date(year, month - 1, ...rest);
-/** What they write of a chat's beginning depends on its end: where the last user's message is, or how many messages there are. */
+/** Templates whose output for the beginning of a chat depends on its end, such as on the number of messages. */
 const REFUSED = /^(mistral system|loop_controls .*)$/;
 
 for (const [name, source] of Object.entries(golden.templates)) {
@@ -47,7 +47,7 @@ for (const [name, source] of Object.entries(golden.templates)) {
       const tokenizer = await loadTokenizer(folder), specialTokens = tokenizer.toJSON().special_tokens as object;
       const tagged = source.replaceAll("{G}", "{% generation %}").replaceAll("{E}", "{% endgeneration %}");
       using marked = new ChatTemplate(tagged, { specialTokens: { ...specialTokens } });
-      // Built-in templates are known by their text: a comment makes it another one.
+      // Built-in templates are recognised by their text. With a comment added, the template is not a built-in one.
       using worker = new ChatTemplate(`${tagged}{# #}`, { specialTokens: { ...specialTokens } });
       using bare = new ChatTemplate(source.replaceAll("{G}", "{% if true %}").replaceAll("{E}", "{% endif %}"), {
         specialTokens: { ...specialTokens },
@@ -78,8 +78,8 @@ for (const [name, source] of Object.entries(golden.templates)) {
           }
           const prefixed = await bare.encode(tokenizer, messages, options);
           assertEquals(prefixed.ids, ids, where);
-          if (name === "macros") continue; // it marks what the user says, too
-          // Of a turn all is the assistant's, the line's end after it too; and nothing else.
+          if (name === "macros") continue; // this template also marks the user's words
+          // Every token of an assistant's turn is marked, including the line break after it, and no other token.
           const more = prefixed.assistant.flatMap((found, i) => found === (mask[i] === "1") ? [] : [i]);
           for (const i of more) {
             const { assistant } = prefixed;

@@ -1,4 +1,4 @@
-/** Runs from a seed, beside PyTorch's: batches, losses, gradient norms, learning rates, evaluations. */
+/** Training runs from a seed against PyTorch: batches, losses, gradient norms, learning rates, evaluations. */
 import { getBatch } from "../../src/data/mod.ts";
 import { createDevice } from "../../src/device/create.ts";
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
@@ -11,12 +11,12 @@ import { limitOf } from "./tolerances.ts";
 interface CurveCase {
   readonly name: string;
   readonly config: GPTConfig;
-  /** train.py's names. */
+  /** Options under train.py's names. */
   readonly flags: Readonly<Record<string, number>>;
 }
 const EXACT = { atol: 0, rtol: 0 };
 
-/** The order of draws, by hand: weights, the first batch, and around them the evaluations and a batch a micro-step. */
+/** Draws in train.py's order: weights, the first batch, then evaluations and one batch per micro-step. */
 async function checkBatches(fixture: Fixture<CurveCase>, number: number) {
   const { name, config, flags } = fixture.cases[number],
     generator = new RandomGenerator(flags.seed),

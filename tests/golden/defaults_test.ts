@@ -1,4 +1,4 @@
-/** Default hyper-parameters against nanoGPT's, which stand in defaults.json as typed by hand. */
+/** Default hyper-parameters against nanoGPT's, which were typed by hand into defaults.json. */
 import { sampleFlags } from "../../src/cli/sample_flags.ts";
 import { trainFlags } from "../../src/cli/train_flags.ts";
 import { createDevice } from "../../src/device/create.ts";
@@ -13,7 +13,7 @@ function assertSame(actual: unknown, expected: unknown, what: string): void {
 
 Deno.test("GPTConfig has nanoGPT's defaults", async () => {
   const device = await createDevice("reference");
-  // One field at a time, the others as small as they go: all of them together are a model of 124 million weights.
+  // Leaves out one field at a time and makes all other fields small: with all defaults, the model has 124 million weights.
   const small: GPTConfig = { blockSize: 1, vocabSize: 1, nLayer: 1, nHead: 1, nEmbd: 1, dropout: 0, bias: false };
   for (const [name, expected] of Object.entries(defaults.GPTConfig)) {
     const field = camel(name) as keyof GPTConfig;

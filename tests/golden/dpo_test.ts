@@ -1,4 +1,7 @@
-/** DPO beside plain PyTorch (alignment.py): losses, measures and gradients of an update, and four updates by the trainer. */
+/**
+ * DPO against plain PyTorch (alignment.py): losses, measures and gradients of an update, and four updates by the
+ * trainer.
+ */
 import { TokenRows } from "../../src/data/token_rows.ts";
 import type { Tensor } from "../../src/engine/tensor.ts";
 import { DirectPreference, type PreferenceOptions } from "../../src/finetune/dpo.ts";
@@ -28,7 +31,7 @@ interface DpoCase {
   readonly gradClip: number;
 }
 
-/** How the reference comes in: as sums of the fixture, as a policy beside the model, or as sums that the policy has given. */
+/** The kinds of reference: the fixture's sums, a separate model, or sums computed with that model. */
 type Reference = "stored" | "policy" | "computed";
 
 async function check({ device }: TestDevice, fixture: Fixture<DpoCase>, number: number, how: Reference) {
@@ -52,13 +55,13 @@ async function check({ device }: TestDevice, fixture: Fixture<DpoCase>, number: 
     const sums = new Float32Array(rows.length), [chosen, rejected] = [expected("ref.chosen"), expected("ref.rejected")];
     for (let pair = 0; pair < test.rows.length; pair++) sums.set([chosen[pair], rejected[pair]], 2 * pair);
     const computed = await referenceSums(policy, rows, { ...sizes, batchSize: 3 });
-    // A sum of up to six logits' differences, each a few roundings off; it is stored in f32.
+    // A sum of up to six differences of logits, each with a few rounding errors, stored in f32.
     assertClose(computed, sums, { atol: 3e-6, rtol: 1e-6 }, `${name}: the reference's sums`);
     reference = { train: how === "stored" ? sums : computed, val: sums };
   }
   const options = { ...sizes, loss, beta, labelSmoothing, reference, shuffle: false };
   const newTask = () => new DirectPreference(model, { train: rows, val: rows }, options);
-  // Where the reference is computed, its sums differ from the fixture's, which f32 stores.
+  // If the reference is computed, its sums differ from the fixture's sums, which are stored in f32.
   const exact = how === "stored" || device.name !== "reference";
   const limit = (kind: "modules" | "gradients" | "trained", values: ArrayLike<number> = []) => {
     const { atol, rtol } = limitOf(device, kind, values);

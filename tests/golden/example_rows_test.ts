@@ -1,4 +1,7 @@
-/** Rows as TRL's SFTTrainer and DPOTrainer prepare them, and the orders in which its trainer takes them: example_rows.py. */
+/**
+ * Rows as TRL's SFTTrainer and DPOTrainer prepare them, and the order in which its trainer takes them
+ * (example_rows.py).
+ */
 import { assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { ChatTemplate } from "../../src/data/chat_template.ts";
 import { Epochs, holdOut } from "../../src/data/epochs.ts";
@@ -62,7 +65,7 @@ for (const [number, { rows, options, left }] of preferences.entries()) {
     }));
 }
 
-Deno.test("pairs that are equal, answers that are empty, and prompts without a token", async () => {
+Deno.test("pairs with equal answers, empty answers and prompts without a token", async () => {
   const where = "a.jsonl, line 3", options = { tokenizer, template: chatml };
   const say = (content: string, more = {}) => [{ role: "assistant", content, ...more }];
   const refused = async (pair: Omit<Of<"preference">, "kind" | "where">, message: string, more = {}) =>
@@ -88,7 +91,7 @@ Deno.test("pairs that are equal, answers that are empty, and prompts without a t
     "rejected has no answer to the prompt: the other answer begins with all of it",
   );
   await refused(
-    { prompt: "a", chosen: "b<|endoftext|>", rejected: "b" }, // which ends with that token by itself
+    { prompt: "a", chosen: "b<|endoftext|>", rejected: "b" }, // already ends with the end token
     "chosen and rejected have the same tokens; expected two answers, the first of them preferred",
   );
   await refused(
@@ -108,10 +111,10 @@ Deno.test("pairs that are equal, answers that are empty, and prompts without a t
     tokenizer.decode(await prompt([{ role: "user", content: "Hi" }])),
     "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
   );
-  assertEquals(tokenizer.decode(await prompt("Hi")), "Hi"); // and no end
+  assertEquals(tokenizer.decode(await prompt("Hi")), "Hi"); // without an end token
 });
 
-Deno.test("a row without anything to learn, a conversation without a template, and special tokens that are refused", async () => {
+Deno.test("rows without anything to learn, conversations without a template, and disallowed special tokens are refused", async () => {
   const where = "a.jsonl, line 3", text = { kind: "text", where, text: "a <|user|> b" } as const;
   const refused = async (
     example: Parameters<typeof tokenizeExample>[0],
@@ -149,7 +152,7 @@ Deno.test("a row without anything to learn, a conversation without a template, a
   assertEquals(asLetters.ids.length > (await tokenizeExample(text, { tokenizer })).ids.length, true);
 });
 
-Deno.test("the end of a prompt that merges with its completion is told", async () => {
+Deno.test("reports when the end of a prompt merges with its completion into one token", async () => {
   const of = async (prompt: string, completion: string) => {
     const row = await tokenizeExample({ kind: "completion", where: "", prompt, completion }, { tokenizer });
     return [row.merged, labelCount(row)];
@@ -160,7 +163,7 @@ Deno.test("the end of a prompt that merges with its completion is told", async (
   assertEquals(await of("the", ""), [false, 1]);
 });
 
-Deno.test("rows are stored side by side, and are what they were", () => {
+Deno.test("rows are stored next to each other and read back unchanged", () => {
   const rows = new TokenRows(), generator = new RandomGenerator(1);
   const made = Array.from({ length: 300 }, () => {
     const length = generator.randint(100);
@@ -183,7 +186,7 @@ Deno.test("epochs take rows in accelerate's order", () => {
   }
 });
 
-Deno.test("epochs go on where they were, and in the rows' own order where they are not shuffled", () => {
+Deno.test("epochs resume where they were; without shuffling they keep the rows' order", () => {
   const [, , { length, seed, order }] = orders, epochs = new Epochs(length, { seed });
   for (let i = 0; i < order.length; i++) {
     const again = new Epochs(length, { seed });
@@ -198,7 +201,7 @@ Deno.test("epochs go on where they were, and in the rows' own order where they a
   assertThrows(() => new Epochs(0, { seed: 1 }), RangeError);
 });
 
-Deno.test("rows that are held out are the first of PyTorch's order", () => {
+Deno.test("held-out rows are the first rows of PyTorch's order", () => {
   for (const { length, seed, order } of heldOut) {
     const { train, held } = holdOut(length, { share: 0.1, seed }), count = Math.ceil(length / 10);
     assertEquals([...held], order.slice(0, count).toSorted((a, b) => a - b));

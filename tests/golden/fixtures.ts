@@ -1,7 +1,8 @@
 /**
- * Reads what generate.py wrote: safetensors with the cases as JSON in the metadata.
+ * Reads the fixtures that generate.py wrote: safetensors files with the cases as JSON in the metadata.
  *
- * On purpose not the library's reader, which these fixtures also judge: eight bytes of length, a JSON header, elements.
+ * It does not use the library's safetensors reader, because the fixtures also test that. The format: eight bytes with
+ * the length of the header, the header as JSON, then the elements.
  */
 export interface Expected {
   readonly shape: readonly number[];
@@ -12,7 +13,7 @@ export interface Expected {
 export interface Fixture<Case> {
   readonly cases: readonly Case[];
   readonly tensors: ReadonlyMap<string, Expected>;
-  /** The tensor of that name, which must be there. */
+  /** The tensor with this name. @throws if it is missing */
   get(name: string): Expected;
 }
 

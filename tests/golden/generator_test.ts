@@ -1,4 +1,4 @@
-/** The generator of the fixtures, where there is PyTorch: what it leaves as it is, and what it writes anew. */
+/** The generator of the fixtures, if PyTorch is installed: which files it leaves unchanged, and which it rewrites. */
 import { assertEquals } from "@std/assert";
 import { devices, inFolder } from "../testing.ts";
 import { copy, generate, hasTorch } from "./torch.ts";
@@ -13,7 +13,7 @@ async function times(folder: string, path = ""): Promise<Map<string, number>> {
   return found;
 }
 
-/** It is the same in every mode that the tests run in: one is enough. */
+/** This test does not depend on the mode that the tests run in, so it runs in one mode only. */
 if ((await devices()).some(({ name }) => name === "cpu narrow")) {
   Deno.test({
     name:
@@ -33,7 +33,7 @@ if ((await devices()).some(({ name }) => name === "cpu narrow")) {
         const changed = [...new Set([...before.keys(), ...after.keys()])]
           .filter((path) => before.get(path) !== after.get(path));
         assertEquals(changed.sort(), [
-          "fixtures/ops_gone.safetensors", // removed
+          "fixtures/ops_gone.safetensors", // removed by the generator
           "fixtures/ops_tanh.safetensors",
           "manifest.json",
         ]);

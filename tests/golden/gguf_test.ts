@@ -1,4 +1,7 @@
-/** GGUF files by PyPI's gguf and by llama.cpp's converter: what is in them, what comes out of them, and Q8_0's bytes. */
+/**
+ * GGUF files written by PyPI's gguf and llama.cpp's converter: their contents, the logits of their models, and Q8_0's
+ * bytes.
+ */
 import { assertEquals } from "@std/assert";
 import { GgufModel } from "../../src/checkpoint/gguf.ts";
 import { f32ToQ8, q8ToF32 } from "../../src/engine/q8_0.ts";
@@ -8,14 +11,14 @@ import { assertClose, devices, type TestDevice } from "../testing.ts";
 import { limitOf } from "./tolerances.ts";
 
 interface Expected {
-  /** Whole numbers beyond 2^53 as strings. */
+  /** Whole numbers above 2^53 are strings. */
   readonly metadata: Readonly<Record<string, unknown>>;
   readonly shapes: Readonly<Record<string, number[]>>;
   readonly types: Readonly<Record<string, string>>;
-  /** Of each tensor as f32. */
+  /** A checksum of each tensor in f32. */
   readonly sha256: Readonly<Record<string, string>>;
   readonly ids: number[];
-  /** After the last of the ids. */
+  /** The logits after the last id. */
   readonly logits: number[];
 }
 const folder = new URL("gguf/", import.meta.url);
@@ -25,7 +28,7 @@ const { q8_0, files }: { q8_0: Record<"values" | "bytes", string>; files: Record
 const pathOf = (name: string) => new URL(name, folder).pathname;
 
 for (const [name, expected] of Object.entries(files)) {
-  Deno.test(`${name}: metadata and tensors are those that PyPI's gguf reads`, async () => {
+  Deno.test(`${name}: metadata and tensors equal what PyPI's gguf reads`, async () => {
     using file = await GgufFile.open(pathOf(name));
     const plain = (value: unknown) => typeof value === "bigint" ? `${value}` : value;
     const metadata = [...file.metadata].map(([key, { value }]) => [key, plain(value)]);
@@ -58,7 +61,7 @@ for (const on of await devices()) {
   for (const name of Object.keys(files)) Deno.test(`${name}: logits (${on.name})`, () => checkLogits(on, name));
 }
 
-Deno.test("Q8_0: the bytes of gguf.quants, and d · q back", () => {
+Deno.test("Q8_0: the bytes of gguf.quants, and their values d · q", () => {
   const values = new Float32Array(Uint8Array.fromHex(q8_0.values).buffer), bytes = Uint8Array.fromHex(q8_0.bytes);
   assertEquals(f32ToQ8(values).toHex(), q8_0.bytes);
   const out = new Float32Array(values.length), view = new DataView(bytes.buffer);
@@ -66,6 +69,6 @@ Deno.test("Q8_0: the bytes of gguf.quants, and d · q back", () => {
   const expected = out.map((_, i) => view.getFloat16((i >> 5) * 34, true) * view.getInt8((i >> 5) * 34 + 2 + (i & 31)));
   assertEquals(out, expected);
   const part = new Float32Array(50);
-  q8ToF32(bytes.slice(34), part, 9); // from within a block
+  q8ToF32(bytes.slice(34), part, 9); // starts within a block
   assertEquals(part, expected.slice(41, 91));
 });

@@ -1,4 +1,7 @@
-/** GRPO and RLOO beside plain PyTorch (alignment.py): advantages, measures, losses and gradients of an update, and four updates by the trainer. */
+/**
+ * GRPO and RLOO against plain PyTorch (alignment.py): advantages, measures, losses and gradients of an update, and four
+ * updates by the trainer.
+ */
 import { assertEquals } from "@std/assert";
 import type { Tensor } from "../../src/engine/tensor.ts";
 import { PolicyGradient } from "../../src/finetune/grpo.ts";
@@ -67,7 +70,7 @@ async function check({ device }: TestDevice, fixture: Fixture<GroupCase>, number
     useBiasCorrectionKl: test.biasCorrection,
     rewards: [plainReward("none", () => 0)],
     decode: () => "",
-    reference: model, // never asked
+    reference: model, // never run
   };
   const made = judgeGroups(given, scores, {
     ...{ lossType: "dapo", scaleRewards: "group", importanceSamplingLevel: "token", ...test },
@@ -83,7 +86,7 @@ async function check({ device }: TestDevice, fixture: Fixture<GroupCase>, number
   ];
   const newTask = () => {
     const task = new PolicyGradient(model, { train: prompts, val: prompts }, options);
-    const inOrder = <T>(all: ArrayLike<T>) => first.map((i) => all[i]); // as they stand in micro-batches
+    const inOrder = <T>(all: ArrayLike<T>) => first.map((i) => all[i]); // in the order of the micro-batches
     const iteration = {
       rollouts: rolloutsToJSON(inOrder(rollouts)),
       old: inOrder(given.old!),
@@ -114,7 +117,7 @@ async function check({ device }: TestDevice, fixture: Fixture<GroupCase>, number
       for (const tensor of [...Object.values(batch), loss, outputs]) tensor.dispose();
     }
     assertClose([losses.reduce((a, b) => a + b)], expected("losses"), limit("modules"), `${name}: loss`);
-    const known = metrics.filter((name) => !/_min$|_max$/.test(name)); // of rows of a micro-batch; means alone add up
+    const known = metrics.filter((name) => !/_min$|_max$/.test(name)); // minima and maxima are of a micro-batch's rows; only means can be added up
     const values = metrics.flatMap((name, i) => known.includes(name) ? [expected("m")[i]] : []);
     assertClose(known.map((name) => found[name] ?? NaN), values, limit("modules"), `${name}: ${known}`);
     for (const [key, parameter] of model.namedParameters()) {

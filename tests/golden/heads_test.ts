@@ -1,4 +1,4 @@
-/** Heads against transformers' and GPT-1's: logits, loss and every gradient, and ten updates of a trainer. */
+/** Heads against transformers and GPT-1: logits, loss and every gradient, and ten updates of a trainer. */
 import { assertEquals } from "@std/assert";
 import { HeadRows } from "../../src/finetune/head_rows.ts";
 import { HeadTask } from "../../src/finetune/head_task.ts";
@@ -19,7 +19,7 @@ interface HeadCase {
   readonly name: string;
   readonly kind: HeadKind;
   readonly problemType: ProblemType;
-  /** Labels, or choices. */
+  /** The number of labels, or of choices. */
   readonly count: number;
   readonly padTokenId?: number;
   readonly tokens?: InputTokens;
@@ -46,7 +46,7 @@ function rowsOf(number: number): HeadRows {
     const sequences = Array.from({ length: K }, (_, k) => values.slice((row * K + k) * T, (row * K + k + 1) * T));
     const label = width ? Array.from(labels.slice(row * width, (row + 1) * width)) : labels[row];
     const several = fixture.cases[number].problemType === "multi_label_classification";
-    // Several labels are told by those that hold.
+    // A row with several labels lists them: the labels whose value is not 0.
     const told: Label = several ? (label as number[]).flatMap((holds, id) => holds ? [id] : []) : label;
     rows.add(sequences.map((ids) => ids.filter((id) => id >= 0)), { where: `row ${row}`, label: told });
   }
@@ -93,7 +93,7 @@ async function check({ device }: TestDevice, number: number) {
   assertEquals(gradients.length, parameters.size);
   for (const [key, parameter] of parameters) {
     const values = expected(`grad.${key}`);
-    // A bias of all choices changes nothing: its gradient is 0, but for roundings.
+    // A bias common to all choices has no effect: its gradient is 0, except for rounding errors.
     const limit = key.endsWith("summary.bias") ? limitOf(device, "loss") : limitOf(device, "gradients", values);
     assertClose(await parameter.grad!.data(), values, limit, `${name}: gradient of ${key}`);
   }
@@ -120,7 +120,7 @@ async function checkSteps({ device }: TestDevice, number: number) {
   const keys = [...fixture.tensors.keys()].filter((key) => key.startsWith(`${number}.p.`));
   assertEquals(keys.length, unfreezeEvery === undefined ? 1 : trained.size);
   for (const key of keys) {
-    if (key.endsWith("c_attn.bias")) continue; // the gradient of a bias of keys is 0, and Adam scales its roundings
+    if (key.endsWith("c_attn.bias")) continue; // the gradient of the keys' bias is 0, and Adam scales its rounding errors
     const { values } = fixture.get(key), parameter = trained.get(key.slice(`${number}.p.`.length))!;
     assertClose(await parameter.data(), values, limitOf(device, "trained"), `${name}: ${key}`);
   }

@@ -1,4 +1,4 @@
-/** Folders that transformers has saved: what comes out of them, and that ours are the same. */
+/** GPT-2 folders that transformers saved: logits, loss and every gradient of their models. */
 import { loadHuggingFace } from "../../src/checkpoint/hugging_face.ts";
 import { assertClose, assertShape, devices, type TestDevice } from "../testing.ts";
 import { readFixture } from "./fixtures.ts";
@@ -13,7 +13,7 @@ const folders = new URL("hugging_face", import.meta.url).pathname;
 const fixture = readFixture<FolderCase>("../hugging_face/expected");
 const CONV1D = /\.(c_attn|c_fc|c_proj)\.weight$/;
 
-/** (rows, columns) as (columns, rows). */
+/** Transposes a matrix of (rows, columns). */
 function turned(values: ArrayLike<number>, [rows, columns]: readonly number[]): number[] {
   return Array.from({ length: rows * columns }, (_, i) => values[(i % rows) * columns + Math.floor(i / rows)]);
 }

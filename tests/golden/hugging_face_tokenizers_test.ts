@@ -1,4 +1,6 @@
-/** Tokenizers of Hugging Face folders against transformers': hugging_face_tokenizers.py has saved both. */
+/**
+ * Tokenizers of Hugging Face folders against transformers; hugging_face_tokenizers.py saved the folders and the ids.
+ */
 import { assertEquals } from "@std/assert";
 import { loadTokenizer, tokenizerFromJSON } from "../../src/tokenizer/mod.ts";
 

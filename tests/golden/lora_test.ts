@@ -1,4 +1,6 @@
-/** LoRA against PEFT: logits, loss, every gradient, ten AdamW steps, merging, and PEFT's folders in and out. */
+/**
+ * LoRA against PEFT: logits, loss, every gradient, ten AdamW steps, merging, and reading and writing PEFT's folders.
+ */
 import { assert, assertEquals } from "@std/assert";
 import { AdamW } from "../../src/optim/adamw.ts";
 import type { Device } from "../../src/engine/device.ts";
@@ -16,7 +18,7 @@ interface LoraCase {
   readonly name: string;
   readonly config: GPTConfig;
   readonly lora: LoraOptions;
-  /** PEFT's own, of the adapter before it is trained. */
+  /** The folder that PEFT saved before the adapter was trained. */
   readonly folder: string | null;
   readonly learningRate: number;
   readonly betas: readonly [number, number];
@@ -107,7 +109,7 @@ async function trains({ device }: TestDevice, fixture: Fixture<LoraCase>) {
   assertEquals(device.memory().tensors, before);
 }
 
-/** An adapter round a rounded base has the gradients of one round the numbers that it was rounded to. */
+/** An adapter on a base with rounded weights has the gradients of an adapter on an f32 base with the rounded values. */
 async function overRounded({ device }: TestDevice, fixture: Fixture<LoraCase>, weights: "bf16" | "q8_0") {
   const rounded = baseOf(device, fixture, weights), exact = baseOf(device, fixture);
   const numbers = new Map(rounded.namedParameters());
@@ -166,9 +168,10 @@ const all = await devices();
 for (const file of ["attention", "all_linear", "dropout", "modules_to_save", "tokens", "head"]) {
   const fixture = readFixture<LoraCase>(`lora/${file}`), [{ name, folder }] = fixture.cases;
   for (const on of all) {
-    Deno.test(`LoRA, ${name}: ten steps, switched off, merged (${on.name})`, () => trains(on, fixture));
+    Deno.test(`LoRA, ${name}: ten steps, disabled, merged (${on.name})`, () => trains(on, fixture));
     if (folder) {
-      Deno.test(`LoRA, ${name}: PEFT's folder in and out (${on.name})`, () => readsAndWrites(on, fixture, folder));
+      Deno.test(`LoRA, ${name}: PEFT's folder is read and written (${on.name})`, () =>
+        readsAndWrites(on, fixture, folder));
     }
     for (const weights of ["bf16", "q8_0"] as const) {
       Deno.test(`LoRA, ${name}: over ${weights} (${on.name})`, () => overRounded(on, fixture, weights));
@@ -178,7 +181,7 @@ for (const file of ["attention", "all_linear", "dropout", "modules_to_save", "to
 
 const initial = readFixture<{ config: GPTConfig; seed: number; rank: number; targets: string[] }>("lora/initial");
 for (const { name, device } of all.filter(({ name }) => name !== "reference")) {
-  Deno.test(`LoRA's initial weights are PEFT's of the same seed (${name})`, async () => {
+  Deno.test(`LoRA's initial weights equal PEFT's for the same seed (${name})`, async () => {
     const { config, seed, ...options } = initial.cases[0];
     using model = new GPT(config, { device, initialize: false });
     const lora = applyLora(model, { ...options, generator: new RandomGenerator(seed) });

@@ -1,6 +1,6 @@
 /**
- * The whole model against PyTorch: initial weights from a seed, logits, loss, and the gradient of every parameter; of documents side
- * by side in a row, against what each gives alone.
+ * The whole model against PyTorch: initial weights from a seed, logits, loss, and the gradient of every parameter; and
+ * rows that hold several documents, against PyTorch's results for each document alone.
  */
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
 import { RandomGenerator } from "../../src/random/mod.ts";
@@ -46,7 +46,7 @@ async function checkModel({ device }: TestDevice, fixture: Fixture<ModelCase>, n
   assertClose(await last.logits.data(), expected("last").values, limitOf(device, "logits"), `${name}: last logits`);
 }
 
-/** The first tokens at once, the others one by one, must see the same logits as all at once. */
+/** The first tokens in one pass and further tokens one by one must give the same logits as all tokens in one pass. */
 async function checkCache({ device }: TestDevice, fixture: Fixture<ModelCase>, number: number, prefix: number) {
   const { name, config } = fixture.cases[number];
   const model = new GPT(config, { device });
@@ -92,7 +92,7 @@ for (const on of all) {
     Deno.test(`model of ${name} (${on.name})`, () => checkModel(on, documents, number));
   }
   for (const [number, { name, config }] of models.cases.entries()) {
-    if (config.dropout > 0) continue; // a cache is for generating
+    if (config.dropout > 0) continue; // a cache is only used for generation
     for (const prefix of new Set([1, Math.min(5, fixtureLength(number))])) {
       Deno.test(`key-value cache after ${prefix} of ${name} (${on.name})`, () =>
         checkCache(on, models, number, prefix));

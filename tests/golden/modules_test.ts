@@ -1,4 +1,4 @@
-/** Modules with weights from PyTorch: results, and the gradients of input and weights. */
+/** Modules with weights from PyTorch: results, and gradients of inputs and weights. */
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
 import { LayerNorm, Linear } from "../../src/nn/mod.ts";
 import type { Tensor } from "../../src/engine/tensor.ts";

@@ -1,11 +1,14 @@
-/** The ops' golden cases, and the calls that they stand for: what ops_test.ts and the finite differences share. */
+/** The golden cases of ops and the calls that they record; used by ops_test.ts and by finite differences. */
 import type { Device } from "../../src/engine/device.ts";
 import type { Tensor } from "../../src/engine/tensor.ts";
 import * as ops from "../../src/ops/mod.ts";
 import { type Fixture, readFixture } from "./fixtures.ts";
 import type { Kind } from "./tolerances.ts";
 
-/** A call; {"tensor": NAME} among the arguments stands for a tensor of the fixture, an `offset` for one of one element. */
+/**
+ * A recorded call. {"tensor": NAME} among the arguments is a tensor of the fixture; the option `offset` is an i32 tensor of
+ * one element.
+ */
 export interface OpCase {
   readonly name: string;
   readonly op: string;
@@ -13,17 +16,17 @@ export interface OpCase {
   readonly args: readonly unknown[];
 }
 
-/** Every op's fixture: a file that generate.py wrote is found by its name. */
+/** The fixtures of all ops, found by their file names. */
 export function opFixtures(): Fixture<OpCase>[] {
   return Array.from(Deno.readDirSync(new URL("fixtures/", import.meta.url)), ({ name }) => name)
     .map((name) => name.match(/^(ops_.*)\.safetensors$/)?.[1]).filter((name) => name !== undefined).sort()
     .map((name) => readFixture<OpCase>(name));
 }
 
-/** Ops that must have a case; decoding has no derivative, and its golden numbers are the model's logits with a cache. */
+/** Ops that must have a case. cachedAttention has no derivative; cached_attention_test.ts checks it. */
 export const OPS: readonly string[] = Object.keys(ops).filter((op) => op !== "cachedAttention");
 
-/** The matrix among a case's arguments that may lie in panels. */
+/** The name of the matrix among a case's arguments that can be stored in panels. */
 export function matrixOf(fixture: Fixture<OpCase>, { op, args }: OpCase): string | undefined {
   if (!["linear", "matmul", "embedding"].includes(op)) return undefined;
   const [left, right] = args.map((arg) => String((arg as { tensor: string } | null)?.tensor));
@@ -31,10 +34,10 @@ export function matrixOf(fixture: Fixture<OpCase>, { op, args }: OpCase): string
 }
 
 /**
- * A case's call, ready to run, and its tensors by name.
+ * Prepares a case's call: the function to run, and the tensors among its arguments by name.
  *
- * @param replaced values in place of the fixture's
- * @param laid name of a matrix that lies in panels, and so has no gradient
+ * @param replaced values that replace the fixture's values, by the tensors' names
+ * @param laid name of a matrix to store in panels; it has no gradient then
  */
 export function call(
   device: Device,

@@ -1,4 +1,4 @@
-/** Every op, forward and gradients, against PyTorch. */
+/** Every op against PyTorch, forward and gradients. */
 import type { Device } from "../../src/engine/device.ts";
 import { assertClose, assertShape, devices } from "../testing.ts";
 import type { Fixture } from "./fixtures.ts";
@@ -9,7 +9,7 @@ async function check(device: Device, fixture: Fixture<OpCase>, test: OpCase, num
   const limit = limitOf(device, test.kind);
   const { leaves, forward } = call(device, fixture, test, undefined, laid);
   const expected = fixture.get(`${number}.out`), dout = fixture.get(`${number}.dout`);
-  // The second backward meets gradients that are there, and adds.
+  // The second backward pass finds gradients, and must add to them.
   for (const times of [1, 2]) {
     const out = forward();
     assertShape(out, expected.shape, `${test.name}, forward`);
@@ -44,7 +44,7 @@ Deno.test("every op has golden cases", () => {
   if (missing.length > 0) throw new Error(`no case for ${missing}`);
 });
 
-Deno.test("every golden case says a kind that tolerances.ts has", () => {
+Deno.test("the kind of every golden case is in tolerances.ts", () => {
   const wrong = [...kinds].filter((kind) => !Object.hasOwn(tolerances, kind));
   if (wrong.length > 0) {
     throw new Error(`${wrong} is not a kind: expected one of ${Object.keys(tolerances).join(", ")}`);

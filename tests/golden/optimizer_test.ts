@@ -10,12 +10,12 @@ import { loadWeights } from "./weights.ts";
 
 interface StepsCase {
   readonly name: string;
-  /** Where the gradients come from; without one they are given. */
+  /** A model that computes the gradients. If undefined, the fixture has them. */
   readonly config?: GPTConfig;
   readonly betas: readonly [number, number];
   readonly weightDecay: number;
   readonly gradClip: number;
-  /** One a step. */
+  /** One for each step. */
   readonly learningRates: readonly number[];
 }
 

@@ -1,4 +1,7 @@
-/** PPO beside plain PyTorch (alignment.py): what tokens were worth, losses, measures and gradients of an update, and four updates. */
+/**
+ * PPO against plain PyTorch (alignment.py): rewards, advantages, returns, losses, measures and gradients of an update,
+ * and four updates.
+ */
 import { assertEquals } from "@std/assert";
 import type { Tensor } from "../../src/engine/tensor.ts";
 import { ProximalPolicy } from "../../src/finetune/ppo.ts";
@@ -46,7 +49,7 @@ interface PpoCase {
 
 const fixture = readFixture<PpoCase>("ppo");
 
-/** What was recorded of an iteration, and what comes of it. */
+/** The recorded iteration of a case, with the advantages and returns computed from it. */
 function iterationOf(number: number): Iteration {
   const test = fixture.cases[number], of = (key: string) => fixture.get(`${number}.${key}`).values;
   const { scoreAt, maxCompletionLength, missingEosPenalty = 0, lam: lambda, ...options } = test;
@@ -67,7 +70,7 @@ function iterationOf(number: number): Iteration {
   return { rollouts, texts, returns: returnsOf(texts, { ...options, lambda }) };
 }
 
-/** Weights of w and what trains with it, by the letters of the file. */
+/** The weights of the policy (w) and of what is trained with it, by the letters of the fixture's names. */
 function modulesOn({ device }: TestDevice, { config, value }: PpoCase) {
   const [model, reference, beside] = ["w", "r", "v"].map((letter) => {
     const model = new GPT(config, { device });
@@ -86,8 +89,9 @@ function modulesOn({ device }: TestDevice, { config, value }: PpoCase) {
 }
 
 /**
- * Its gradient stands on v − R, a small difference whose roundings are those of v: here the scale is the module's. In float32 PyTorch
- * comes nearest to the limit of a tensor's own scale in this case, to 0.53 of it; llvmpipe is 1.12 times it off, in this tensor alone.
+ * The gradient of this tensor is computed from v − R, a small difference that has the rounding errors of v. So its
+ * limit is relative to the largest gradient of the module. Relative to the tensor's own gradient, PyTorch in float32
+ * reaches 0.53 of the limit here, more than in any other case, and llvmpipe 1.12, only in this tensor.
  */
 const CANCELS = "v.transformer.h.0.attn.c_attn.weight";
 
@@ -168,6 +172,7 @@ async function check(on: TestDevice, number: number) {
         `${name}: ${key}`,
       );
     } else {
+      // deno-lint-ignore plain-words/words -- the name of a case in the fixture
       const scale = key === CANCELS && name === "score behind the end, a model beside"
         ? named.filter(([other]) => other[0] === key[0]).flatMap(([other]) => [...expected(`g.${other}`)])
         : expected(`g.${key}`);
@@ -178,7 +183,7 @@ async function check(on: TestDevice, number: number) {
   for (const one of [model, reference, value]) one.dispose();
 }
 
-/** A batch in the device's own precision. */
+/** A batch in the device's precision, f64 or f32. */
 function batchOf(
   iteration: Iteration,
   rows: readonly number[],

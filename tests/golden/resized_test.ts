@@ -1,4 +1,4 @@
-/** A vocabulary that grows, against transformers' model with the same new rows: fixtures of generate_resized.py. */
+/** A vocabulary that grows, against transformers' model with the same new rows (fixtures of generate_resized.py). */
 import { assertEquals, assertThrows } from "@std/assert";
 import { createDevice } from "../../src/device/create.ts";
 import { ConfigError } from "../../src/errors.ts";
@@ -46,7 +46,7 @@ for (const [number, { name }] of fixture.cases.entries()) {
   for (const on of await devices()) Deno.test(`more tokens, ${name} (${on.name})`, () => check(on, fixture, number));
 }
 
-Deno.test("rows that pad a vocabulary are made anew where they become tokens; weights that are not f32 are refused", async () => {
+Deno.test("rows that padded a vocabulary are drawn again when they become tokens; weights that are not f32 are refused", async () => {
   const device = await createDevice("reference"), sizes = { blockSize: 4, nLayer: 1, nHead: 2, nEmbd: 32 };
   const model = new GPT({ ...sizes, vocabSize: 8 }, { device }), old = await model.lm_head.weight.data();
   model.resizeTokenEmbeddings(7, { known: 5 });

@@ -1,4 +1,7 @@
-/** The reward model beside plain PyTorch (alignment.py): scores, losses, measures and gradients of an update, and four updates by the trainer. */
+/**
+ * The reward model against plain PyTorch (alignment.py): scores, losses, measures and gradients of an update, and four
+ * updates by the trainer.
+ */
 import type { Tensor } from "../../src/engine/tensor.ts";
 import { HeadRows } from "../../src/finetune/head_rows.ts";
 import { SequenceClassifier } from "../../src/finetune/heads.ts";
@@ -65,8 +68,8 @@ async function check({ device }: TestDevice, fixture: Fixture<RewardCase>, numbe
     }
     for (const [key, parameter] of parameters) {
       const values = expected(`g.${key}`);
-      if (key === "w.lm_head.weight") continue; // tied to the embedding, where PyTorch has it too
-      // What is added to all scores alike changes no difference: of its gradient roundings are left, of sums of size 1.
+      if (key === "w.lm_head.weight") continue; // tied to the embedding, under whose name PyTorch lists it
+      // Adding a constant to all scores changes no difference, so its gradient consists of the rounding errors of sums of size 1.
       const size = key === "w.transformer.ln_f.bias" && !test.centerRewardsCoefficient ? [1] : values;
       assertClose(
         await parameter.grad!.data(),

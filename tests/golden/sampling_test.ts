@@ -1,4 +1,4 @@
-/** Generated token ids: with the same seed exactly those that PyTorch's model gives, on every device. */
+/** Sampled token ids: with the same seed they must equal the ids of PyTorch's model, on every device. */
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
 import { generate } from "../../src/generate/generate.ts";
 import { devices, type TestDevice } from "../testing.ts";

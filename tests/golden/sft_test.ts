@@ -1,4 +1,7 @@
-/** Supervised tuning beside TRL's SFTTrainer: the first update's logits, loss and gradients, and ten updates by the trainer. */
+/**
+ * Supervised tuning against TRL's SFTTrainer: logits, loss and gradients of the first update, and ten updates by the
+ * trainer.
+ */
 import { TokenRows } from "../../src/data/token_rows.ts";
 import { SupervisedTuning } from "../../src/finetune/sft.ts";
 import type { Tensor } from "../../src/engine/tensor.ts";
@@ -57,7 +60,7 @@ async function check({ device }: TestDevice, fixture: Fixture<SftCase>, number: 
     loss += weight! * await mean.item();
     if (i > 0) continue;
     const { logits } = model.forward(batch.tokens, batch.targets, batch), values = await logits.data();
-    const real = values.filter((_, at) => arrays.tokens.values[Math.floor(at / config.vocabSize)] > 0); // 0 is padding's alone
+    const real = values.filter((_, at) => arrays.tokens.values[Math.floor(at / config.vocabSize)] > 0); // only padding has id 0
     assertClose(real, expected("logits"), limitOf(device, "logits"), `${name}: logits`);
   }
   assertClose([loss], expected("losses").subarray(0, 1), limitOf(device, "loss"), `${name}: loss`);

@@ -1,4 +1,4 @@
-/** The encodings against tiktoken's: tiktoken_encodings.py says how the strings are made. */
+/** The encodings against tiktoken. tiktoken_encodings.py describes how the strings are made. */
 import { assertEquals, assertThrows } from "@std/assert";
 import { DataError } from "../../src/errors.ts";
 import { loadTokenizer } from "../../src/tokenizer/mod.ts";
@@ -8,7 +8,7 @@ interface Golden {
   readonly encodings: Readonly<
     Record<string, {
       readonly vocab_size: number;
-      /** Of each string: as ordinary text, and where it has special tokens, with these allowed. */
+      /** Two lists for each string: its ids as ordinary text, and with special tokens allowed if it has some. */
       readonly ids: readonly (readonly [number[], number[]?])[];
       readonly decode: readonly (readonly [number[], string])[];
     }>
@@ -33,7 +33,7 @@ for (const [name, { vocab_size, ids, decode }] of Object.entries(encodings)) {
     });
   });
 
-  Deno.test(`${name}: ids of no text decode as tiktoken's, at once and one by one`, async () => {
+  Deno.test(`${name}: ids that are not valid text decode as in tiktoken, at once and one by one`, async () => {
     const tokenizer = await loadTokenizer(name);
     for (const [tokens, text] of decode) {
       assertEquals(tokenizer.decode(tokens), text, `${tokens}`);

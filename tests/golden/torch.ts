@@ -1,4 +1,4 @@
-/** The generator of the golden fixtures, for tests that run it where there is PyTorch. */
+/** Runs the generator of the golden fixtures, for tests, if PyTorch is installed. */
 import { assert } from "@std/assert";
 
 const decode = (bytes: Uint8Array) => new TextDecoder().decode(bytes);
@@ -14,11 +14,11 @@ async function python(script: string, folder: string): Promise<string> {
   return decode(stdout);
 }
 
-/** Runs generate.py of a copy of the repository for these ops, or for everything. */
+/** Runs generate.py in a copy of the repository, for these ops or for all fixtures. */
 export const generate = (folder: string, ...ops: string[]): Promise<string> =>
   python(`tests/golden/generate.py ${ops.join(" ")}`, folder);
 
-/** Whether python3 has the PyTorch that wrote the fixtures. Installing it is left to whoever changes them. */
+/** Whether python3 has the PyTorch version that wrote the fixtures. Tests do not install it. */
 export async function hasTorch(): Promise<boolean> {
   const manifest: Record<string, { torch: string }> = JSON.parse(
     await Deno.readTextFile(new URL("manifest.json", import.meta.url)),
@@ -28,7 +28,7 @@ export async function hasTorch(): Promise<boolean> {
   return versions.has(installed.trim());
 }
 
-/** Copies files and folders of the repository that the filter lets through. */
+/** Copies the files and folders of the repository for which the filter returns true. */
 export async function copy(path: string, to: string, filter: (path: string) => boolean = () => true): Promise<void> {
   const from = new URL(`../../${path}`, import.meta.url);
   if (!(await Deno.stat(from)).isDirectory) {

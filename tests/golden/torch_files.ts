@@ -1,6 +1,6 @@
 /**
- * Files for PyTorch to open: check_torch_files.py has this module write them, compares what torch.load makes of them with
- * what it should be, and keeps their checksums in torch_files/verified.json. The test compares checksums.
+ * Writes files for PyTorch to open. check_torch_files.py runs this module, compares the results of torch.load with the
+ * expected values, and stores the files' checksums in torch_files/verified.json. The test compares checksums.
  */
 import { NanoGPTFile } from "../../src/checkpoint/nanogpt.ts";
 import { writeNanoGPT } from "../../src/checkpoint/nanogpt_save.ts";
@@ -11,7 +11,7 @@ import { writeTorchFile } from "../../src/files/torch_writer.ts";
 
 export const FOLDER = new URL("torch_files", import.meta.url).pathname;
 
-/** 0, 0.5, 1, 1.5, … */
+/** Returns 0, 0.5, 1, 1.5, … */
 const halves = (size: number) => Float32Array.from({ length: size }, (_, i) => i / 2);
 
 /** Writes every file into `folder`. */

@@ -1,4 +1,6 @@
-/** torch.save's files and nanoGPT's, read and written, beside what PyTorch made of them (generate_torch_files.py). */
+/**
+ * Reads and writes files of torch.save and nanoGPT, and compares them with PyTorch's results (generate_torch_files.py).
+ */
 import { assert, assertAlmostEquals, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
 import { readMetaPkl } from "../../src/tokenizer/meta_pkl.ts";
@@ -15,13 +17,13 @@ const json = (name: string) => JSON.parse(Deno.readTextFileSync(`${FOLDER}/${nam
 const base64 = (text: string) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
 const get = (value: PickleValue | undefined, key: string) => value instanceof Map ? value.get(key) : undefined;
 
-/** As JSON would have it. */
+/** The value after a round trip through JSON. */
 function plain(value: PickleValue): unknown {
   if (value instanceof Map) return Object.fromEntries([...value].map(([key, item]) => [key, plain(item)]));
   return Array.isArray(value) ? value.map(plain) : value;
 }
 
-Deno.test("torch files: every dtype, stride and nesting is read as PyTorch has it, bit for bit", async (t) => {
+Deno.test("torch files: every dtype, stride and nesting is read as in PyTorch, bit for bit", async (t) => {
   const { tensors, plain: values } = json("values.json");
   for (const name of ["values.pt", "deflated.pt"]) {
     await t.step(name, async () => {
@@ -32,7 +34,7 @@ Deno.test("torch files: every dtype, stride and nesting is read as PyTorch has i
         assertEquals([tensor.dtype, tensor.shape], [dtype, shape], name);
         assertEquals(new Uint8Array(array.buffer), base64(bits), name);
         if (!dtype.includes("F")) continue;
-        const floats = new Float32Array(array.length); // in two parts
+        const floats = new Float32Array(array.length); // reads it in two parts
         await file.readFloats(name, 0, floats.subarray(0, 1));
         await file.readFloats(name, Math.min(1, array.length), floats.subarray(1));
         assertEquals(floats, Float32Array.from(array), name);
@@ -47,7 +49,7 @@ Deno.test("torch files: every dtype, stride and nesting is read as PyTorch has i
   }
 });
 
-Deno.test("torch files: what is no such file is refused, and says what to do", async () => {
+Deno.test("torch files: an invalid file is refused, and the message says what to do", async () => {
   const refused = async (name: string, message: string) => {
     await assertRejects(() => TorchFile.open(`${FOLDER}/${name}`), CheckpointError, message);
   };
@@ -62,7 +64,7 @@ Deno.test("torch files: what is no such file is refused, and says what to do", a
   );
 });
 
-Deno.test("pickles: protocols 2 to 5 are read, and every call that data does not need is refused by its name", () => {
+Deno.test("pickles: protocols 2 to 5 are read, and every call that data do not need is refused, with its name", () => {
   const { plain: expected, read, refused } = json("pickles.json");
   for (const { protocol, bytes } of read) {
     const value = readPickle(base64(bytes), { where: "a.pkl" });
@@ -79,7 +81,7 @@ Deno.test("pickles: protocols 2 to 5 are read, and every call that data does not
   }
 });
 
-Deno.test("torch files: what is written is, byte for byte, what PyTorch has opened and found right", async () => {
+Deno.test("torch files: files that we write equal, byte for byte, files that PyTorch has opened and verified", async () => {
   const folder = await Deno.makeTempDir();
   try {
     await writeTorchFiles(folder);
@@ -100,7 +102,7 @@ Deno.test("torch files: what is written is, byte for byte, what PyTorch has open
   }
 });
 
-Deno.test("ckpt.pt: weights, AdamW's state and the rest are PyTorch's, under torch.compile's names and older numbers too", async () => {
+Deno.test("ckpt.pt: weights, AdamW's state and all other values equal PyTorch's, also with torch.compile's names and older numbering", async () => {
   const { config, flags, names, best_val_loss } = json("ckpt.json");
   using expected = await SafetensorsFile.open(`${FOLDER}/ckpt.safetensors`);
   for (const name of ["ckpt.pt", "ckpt_compiled.pt", "ckpt_older.pt"]) {
@@ -121,7 +123,7 @@ Deno.test("ckpt.pt: weights, AdamW's state and the rest are PyTorch's, under tor
   }
 });
 
-Deno.test("ckpt.pt: training goes on with PyTorch's losses", async () => {
+Deno.test("ckpt.pt: training resumes with PyTorch's losses", async () => {
   const { batches, losses } = json("ckpt.json");
   for (const { name, device } of await devices()) {
     const { model } = await loadNanoGPT(`${FOLDER}/ckpt.pt`, { device });
@@ -138,12 +140,12 @@ Deno.test("ckpt.pt: training goes on with PyTorch's losses", async () => {
       loss.backward();
       optimizer.step({ gradClip: 1 });
       optimizer.zeroGrad();
-      assertAlmostEquals(await loss.item(), losses[i], 2e-6, `${name}, update ${i}`); // f32, six updates of it
+      assertAlmostEquals(await loss.item(), losses[i], 2e-6, `${name}, update ${i}`); // f32, six updates
     }
     device.close();
   }
 });
 
-Deno.test("meta.pkl: the vocabulary is Python's", async () => {
+Deno.test("meta.pkl: the vocabulary equals Python's", async () => {
   assertEquals(await readMetaPkl(`${FOLDER}/meta.pkl`), new CharacterTokenizer(json("meta.json")));
 });

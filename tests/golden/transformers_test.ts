@@ -1,4 +1,7 @@
-/** Features, losses, processors and generation against transformers' GPT-2: fixtures of generate_transformers.py. */
+/**
+ * Features, losses, logits processors and generation against transformers' GPT-2 (fixtures of
+ * generate_transformers.py).
+ */
 import { assert, assertEquals } from "@std/assert";
 import { noGrad } from "../../src/engine/autograd.ts";
 import { perplexity } from "../../src/evaluate/perplexity.ts";
@@ -47,7 +50,7 @@ async function checkFeatures(on: TestDevice, fixture: Fixture<Case>, number: num
     logits: out.logits!,
     loss: out.loss,
   };
-  const wanted = [...fixture.tensors.keys()].filter((key) => key.startsWith(`${number}.`)).length - 2; // tokens, labels
+  const wanted = [...fixture.tensors.keys()].filter((key) => key.startsWith(`${number}.`)).length - 2; // without tokens and labels
   assertEquals(Object.keys(given).length, wanted);
   for (const [key, tensor] of Object.entries(given)) {
     const { values, shape } = fixture.get(`${number}.${key}`);
@@ -55,7 +58,7 @@ async function checkFeatures(on: TestDevice, fixture: Fixture<Case>, number: num
     assertClose(await tensor.data(), values, limitOf(device, key === "loss" ? "loss" : "logits"), `${name}: ${key}`);
   }
   assert(out.lastHiddenState === out.hiddenStates!.at(-1));
-  assertEquals(device.memory().tensors, before + 2 + Object.keys(given).length); // nothing else was left behind
+  assertEquals(device.memory().tensors, before + 2 + Object.keys(given).length); // no other tensor remains
   const alone = noGrad(() => features(model, tokens));
   assertEquals(Object.keys(alone), ["lastHiddenState"]);
   assertClose(await alone.lastHiddenState.data(), await out.lastHiddenState.data(), { atol: 0, rtol: 0 }, name);
@@ -79,11 +82,11 @@ async function checkPerplexity(on: TestDevice, fixture: Fixture<PerplexityCase>,
 async function checkGeneration(on: TestDevice, fixture: Fixture<GenerationCase>, number: number) {
   const { name, options, seed } = fixture.cases[number], model = modelOf(on, fixture);
   const prompt = fixture.get(`${number}.prompt`).values, count = options.numReturnSequences ?? 1;
-  for (const logprobs of [false, true]) { // chosen on the device where that is possible, and on the host
+  for (const logprobs of [false, true]) { // without logprobs the token is chosen on the device if possible, with logprobs on the host
     const ids: number[][] = Array.from({ length: count }, () => []), logs: number[][] = ids.map(() => []);
     const reasons: (string | undefined)[] = [];
     for await (const token of generateSequences(model, prompt, { ...options, seed, logprobs })) {
-      assertEquals(reasons[token.sequence], undefined); // nothing after the last one
+      assertEquals(reasons[token.sequence], undefined); // no token may follow the last one
       ids[token.sequence].push(token.id);
       logs[token.sequence].push(token.logprob ?? NaN);
       if (token.finishReason) reasons[token.sequence] = token.finishReason;
@@ -93,7 +96,7 @@ async function checkGeneration(on: TestDevice, fixture: Fixture<GenerationCase>,
       const ends = [options.eosTokenId ?? []].flat();
       assertEquals(reasons[i], ends.includes(row.at(-1)!) ? "stop" : "length");
       if (!logprobs) continue;
-      // generate rounds logits to f32 before anything else.
+      // generate rounds logits to f32 first
       const limit = { atol: 5e-6, rtol: 5e-6 };
       assertClose(logs[i], fixture.get(`${number}.logprobs.${i}`).values, limit, `${name}: log-probabilities of ${i}`);
     }
@@ -116,23 +119,25 @@ const pipelines = readFixture<PipelineCase>("transformers/pipeline");
 const generations = readFixture<GenerationCase>("transformers/generation");
 for (const on of all) {
   for (const [number, { name }] of feature.cases.entries()) {
-    Deno.test(`features as transformers', ${name} (${on.name})`, () => checkFeatures(on, feature, number));
+    Deno.test(`features as in transformers, ${name} (${on.name})`, () => checkFeatures(on, feature, number));
   }
   for (const [number, { name }] of lengths.cases.entries()) {
-    Deno.test(`perplexity as transformers' page, ${name} (${on.name})`, () => checkPerplexity(on, lengths, number));
+    Deno.test(`perplexity as on transformers' page, ${name} (${on.name})`, () => checkPerplexity(on, lengths, number));
   }
   for (const [number, { name }] of pipelines.cases.entries()) {
-    Deno.test(`transformers' pipeline, ${name} (${on.name})`, () => checkPipeline(on, pipelines, number));
+    Deno.test(`pipeline as in transformers, ${name} (${on.name})`, () => checkPipeline(on, pipelines, number));
   }
   for (const [number, { name }] of generations.cases.entries()) {
-    Deno.test(`transformers' generate, ${name} (${on.name})`, () => checkGeneration(on, generations, number));
+    Deno.test(`generate as in transformers, ${name} (${on.name})`, () => checkGeneration(on, generations, number));
   }
 }
 
 /**
- * A row for each token of a case. Its noise is what the token's probability is to be, so that all quotients p / q are equal, and
- * a bit less for the row's own token, which is chosen if none is wrong by more than that bit. A token that is to be excluded is
- * not chosen though its noise is next to nothing.
+ * Checks the probabilities of a case by sampling, which chooses the token with the largest quotient p / q of
+ * probability and noise. There is one row for each token. Its noise q equals the expected probabilities, so all
+ * quotients are equal, except that its own token's noise is lower by a relative `bit`. So the own token is chosen if no
+ * probability is wrong by more than that. A token that the processors exclude has a tiny noise in its own row and must
+ * not be chosen.
  */
 async function checkProcessors({ device, name: on }: TestDevice, fixture: Fixture<ProcessorCase>, number: number) {
   const { name, prompt, options } = fixture.cases[number], { values: scores } = fixture.get(`${number}.scores`);
@@ -158,6 +163,7 @@ async function checkProcessors({ device, name: on }: TestDevice, fixture: Fixtur
 const processors = readFixture<ProcessorCase>("transformers/processors");
 for (const [number, { name }] of processors.cases.entries()) {
   for (const on of all) {
-    Deno.test(`transformers' logits processors, ${name} (${on.name})`, () => checkProcessors(on, processors, number));
+    Deno.test(`logits processors as in transformers, ${name} (${on.name})`, () =>
+      checkProcessors(on, processors, number));
   }
 }

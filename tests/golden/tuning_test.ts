@@ -1,4 +1,4 @@
-/** Ten steps of a model of which a part is trained, or whose parts have rates of their own. */
+/** Ten steps of a model that is trained in part, or whose parts have different learning rates. */
 import { assertEquals } from "@std/assert";
 import { GPT, type GPTConfig } from "../../src/gpt.ts";
 import { AdamW } from "../../src/optim/adamw.ts";
@@ -12,7 +12,7 @@ interface TuningCase {
   readonly config: GPTConfig;
   readonly betas: readonly [number, number];
   readonly gradClip: number;
-  /** The optimizer's; a step's is that times its factor. */
+  /** The optimizer's learning rate; a step's rate is this times the step's factor. */
   readonly learningRate: number;
   readonly weightDecay: number;
   readonly factors: readonly number[];

@@ -1,21 +1,21 @@
-/** Updates of a recorded case: its losses, its gradients' norms, and the weights after them. */
+/** Compares the trainer's updates with a recorded case: losses, gradient norms, and the weights afterwards. */
 import type { Tensor } from "../../src/engine/tensor.ts";
 import type { Trainer } from "../../src/train/trainer.ts";
 import { assertClose } from "../testing.ts";
 import type { Tolerance } from "./tolerances.ts";
 
-/** A layer's values without its keys' biases: their gradient is 0, and Adam scales its roundings. */
+/** The values of a layer without its keys' bias, whose gradient is 0, so that Adam scales rounding errors. */
 export function withoutKeyBias(key: string, values: ArrayLike<number>): number[] {
   const { length } = values, bias = key.endsWith("c_attn.bias");
   return Array.from(values).filter((_, i) => !bias || i < length / 3 || i >= 2 * length / 3);
 }
 
-/** Trains, and holds what comes of it to a case's arrays. */
+/** Trains, and compares losses, norms and weights with a case's arrays. */
 export async function assertUpdates(
   trainer: Trainer,
   { name, parameters, expected, limit }: {
     readonly name: string;
-    /** By the names that the case has for them. */
+    /** The trained parameters, by their names in the case. */
     readonly parameters: Iterable<readonly [name: string, parameter: Tensor]>;
     readonly expected: (name: string) => ArrayLike<number>;
     readonly limit: (kind: "modules" | "trained") => Tolerance;

@@ -1,7 +1,7 @@
 import type { Tensor } from "../../src/engine/tensor.ts";
 import type { Fixture } from "./fixtures.ts";
 
-/** Writes PREFIX.NAME into the parameter of each name; both must have the same names. */
+/** Writes the array PREFIX.NAME into the parameter NAME. The names of both must be equal. */
 export function loadWeights(
   module: { namedParameters(): Iterable<readonly [string, Tensor]> },
   fixture: Fixture<unknown>,
