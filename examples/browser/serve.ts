@@ -19,7 +19,7 @@ const HELP = `Usage: deno task browser [--port=8000] [--no-isolation]
 const ISOLATION = { "cross-origin-opener-policy": "same-origin", "cross-origin-embedder-policy": "require-corp" };
 
 /** The served files by path. The code of the page and of the worker is bundled into one file each. */
-async function files(): Promise<Map<string, { type: string; body: string }>> {
+export async function files(): Promise<Map<string, { type: string; body: string }>> {
   const found = new Map([
     ["/", { type: "text/html", body: html }],
     ["/style.css", { type: "text/css", body: base + style }],

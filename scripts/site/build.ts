@@ -1,0 +1,195 @@
+/// <reference lib="deno.unstable" />
+/**
+ * Builds the documentation as a static site: `deno task docs [FOLDER]` (site/). TypeDoc renders the public symbols of all entry
+ * points in deno.json, and the pages: README.md, docs/*.md, and the pages of the root folder that these name. Around TypeDoc's
+ * pages come two things of ours: a page for each source file that is linked to, and the playground of examples/browser/.
+ *
+ * Links are relative, so that the site works under any path. Opened from a disk, everything but the playground works.
+ */
+import config from "../../deno.json" with { type: "json" };
+import { files as playgroundFiles } from "../../examples/browser/serve.ts";
+import { importNpm } from "../npm.ts";
+import { sourceName, sourcePage } from "./source.ts";
+
+const root = new URL("../../", import.meta.url), here = (name: string) => new URL(name, import.meta.url);
+const folder = Deno.args[0] ?? "site";
+Deno.chdir(root);
+/** Stands before the path of a link inside the site, until the depth of the page with the link is known. */
+const SITE = "site:";
+
+/** The parts of TypeDoc's types that are used here; `deno check` would have to fetch the real ones. */
+interface Reflection {
+  name: string;
+  readonly parent?: Reflection;
+  isProject(): boolean;
+  isDocument(): boolean;
+}
+interface Signature extends Reflection {
+  readonly comment?: { readonly blockTags: { readonly tag: string; name: string }[] };
+  readonly parameters?: readonly Parameter[];
+  sources?: { readonly fileName: string }[];
+}
+interface Parameter extends Reflection {
+  readonly type?: { readonly declaration?: { readonly children?: readonly Reflection[] } };
+}
+interface Document extends Reflection {
+  readonly content: readonly Part[];
+}
+interface Project extends Reflection {
+  readonly children: readonly Reflection[];
+  readonly documents: readonly Document[];
+  readonly readme: readonly Part[];
+  readonly files: { resolve(target: unknown, project: Project): Reflection | string | undefined };
+  getReflectionsByKind(kind: number): readonly Signature[];
+}
+/** A piece of a page: text, code, or a link to a file. */
+interface Part {
+  kind: string;
+  text: string;
+  readonly target?: unknown;
+}
+
+/** The pages below README.md, by the names that its last table gives them, and the pages of docs/ that it does not name. */
+async function findPages(): Promise<Map<string, string>> {
+  const [, table] = (await Deno.readTextFile("README.md")).split("## Documentation");
+  const pages = new Map(table.matchAll(/^\| \[([^\]]+)\]\(([^)]+)\)/gm).map(([, name, path]) => [path, name]));
+  for await (const { name } of Deno.readDir("docs")) {
+    if (name.endsWith(".md") && !pages.has(`docs/${name}`)) pages.set(`docs/${name}`, name.slice(0, -3));
+  }
+  return pages;
+}
+
+/** The playground's page with a way back to the site, and with the worker that gives it threads. */
+function adapt(html: string): string {
+  return html.replace("<header>", '<header>\n<p><a href="../index.html">nanogpt-ts</a></p>')
+    .replace("</head>", '<script src="isolate.js"></script></head>');
+}
+
+const typedoc = await importNpm("typedoc");
+const pages = await findPages(), entries = Object.entries(config.exports);
+const app = await typedoc.Application.bootstrap({
+  name: "nanogpt-ts",
+  readme: "README.md",
+  projectDocuments: [...pages.keys()],
+  entryPoints: entries.map(([, path]) => path),
+  basePath: ".",
+  displayBasePath: ".",
+  disableGit: true,
+  gitRevision: "main",
+  sourceLinkTemplate: `${SITE}source/{path}#L{line}`,
+  skipErrorChecking: true, // `deno task check` does that, with Deno's types
+  excludePrivate: true,
+  excludeInternal: true,
+  externalPattern: ["**/node_modules/**", "**/lib.*.d.ts"],
+  excludeExternals: true, // what classes inherit from JavaScript's own
+  sort: ["kind", "alphabetical"],
+  sortEntryPoints: false,
+  navigation: { includeGroups: false, includeFolders: false },
+  navigationLinks: { Playground: `${SITE}playground/index.html` },
+  searchInComments: true,
+  searchInDocuments: true,
+  searchGroupBoosts: { Documents: 2, Classes: 1.5, Functions: 1.2 },
+  markdownItOptions: { html: true, linkify: false },
+  highlightLanguages: ["typescript", "javascript", "json", "bash", "sh", "python", "nginx", "html"],
+  validation: { notExported: false, invalidPath: false, invalidLink: true, rewrittenLink: false },
+  customCss: here("style.css").pathname,
+  favicon: here("icon.svg").pathname,
+  router: "site",
+  hideGenerator: true,
+});
+// target and module: ESNext; moduleResolution: bundlers'.
+app.options.setCompilerOptions(
+  entries.map(([, path]) => new URL(path, root).pathname),
+  { strict: true, target: 99, module: 99, moduleResolution: 100, lib: ["lib.esnext.d.ts", "lib.dom.d.ts"], types: [] },
+  undefined,
+);
+const { Converter, KindRouter, PageEvent, ReflectionKind } = typedoc;
+
+/** Addresses without TypeDoc's kinds: docs/reading.html, api/nn.html, api/nn.Linear.html. */
+class SiteRouter extends KindRouter {
+  getIdealBaseName(reflection: Reflection): string {
+    if (reflection.isDocument()) return `docs/${files.get(reflection)!.replace(/^docs\/|\.md$/g, "").toLowerCase()}`;
+    const names: string[] = [];
+    for (let at: Reflection | undefined = reflection; at && !at.isProject(); at = at.parent) names.unshift(at.name);
+    return `api/${names.join(".").replace(/^@nanogpt\/ts\/?/, "").replace(/^(?=\.|$)/, "main").replaceAll("/", "_")}`;
+  }
+}
+app.renderer.defineRouter("site", SiteRouter);
+
+// A parameter that is taken apart has no name of its own. Its comment gives it one, or describes its properties alone.
+app.converter.on(Converter.EVENT_CREATE_PARAMETER, (_context: unknown, parameter: Reflection) => {
+  if (parameter.name === "__namedParameters") parameter.name = "options";
+});
+app.converter.on(Converter.EVENT_RESOLVE_BEGIN, ({ project }: { project: Project }) => {
+  for (const signature of project.getReflectionsByKind(ReflectionKind.SomeSignature)) {
+    const { comment, parameters = [], sources } = signature;
+    if (sources?.[0].fileName.startsWith("..")) delete signature.sources; // TypeScript's own
+    const options = parameters.find(({ name }) => name === "options");
+    for (const tag of comment?.blockTags ?? []) {
+      if (!options || tag.tag !== "@param" || parameters.some(({ name }) => name === tag.name.split(".")[0])) continue;
+      const isProperty = options.type?.declaration?.children?.some(({ name }) => name === tag.name);
+      if (isProperty) tag.name = `options.${tag.name}`;
+      else options.name = tag.name;
+    }
+  }
+});
+
+/** The files of pages, by document; and the source files that something links to. */
+const files = new Map<Reflection, string>(), sources = new Set<string>();
+const project: Project | undefined = await app.convert();
+if (!project) Deno.exit(1); // TypeDoc has said why
+for (const module of project.children) {
+  const [name] = entries.find(([, path]) => path === `./${module.name}.ts`)!;
+  module.name = `@nanogpt/ts${name.slice(1)}`;
+}
+for (const page of project.documents) {
+  files.set(page, `${page.name}.md`);
+  page.name = pages.get(`${page.name}.md`)!;
+}
+for (const part of [...project.readme, ...project.documents.flatMap(({ content }) => content)]) {
+  const target = part.kind === "relative-link" && project.files.resolve(part.target, project);
+  if (typeof target !== "string" || target.endsWith(".svg")) continue;
+  part.kind = "text"; // TypeDoc would copy the file into the site
+  part.text = `${SITE}source/${target.slice(root.pathname.length)}`;
+}
+
+/** A rendered page. Pages of source files are copies of it with another content. */
+let frame = "";
+/** Fetches the search index when the search box is opened. */
+const LAZY_SEARCH = `<script>
+addEventListener("focusin", ({ target }) => {
+  const script = document.getElementById("tsd-search-script");
+  if (target.id === "tsd-search-input" && !script.src) script.src = script.dataset.src;
+});
+</script><script data-src="$1" id="tsd-search-script">`;
+app.renderer.on(PageEvent.END, (page: { url: string; contents: string }) => {
+  const base = "../".repeat(page.url.split("/").length - 1);
+  page.contents = page.contents
+    .replaceAll(/"site:source\/([^"#]+)/g, (_, path) => {
+      sources.add(path);
+      return `"${SITE}source/${sourceName(path)}`;
+    })
+    .replaceAll(`"${SITE}`, `"${base}`)
+    .replace(/<div class="tsd-page-title">\s*<h1>nanogpt-ts<.h1><.div>(?=\s*<div class="tsd-panel)/, "") // README.md has a title
+    .replace(/<script async src="([^"]*)" id="tsd-search-script">/, LAZY_SEARCH);
+  if (page.url === "docs/reading.html") frame = page.contents;
+});
+await app.generateDocs(project, folder);
+
+await Deno.mkdir(`${folder}/source`);
+for (const path of sources) {
+  await Deno.writeTextFile(
+    `${folder}/source/${sourceName(path)}`,
+    sourcePage(frame, path, await Deno.readTextFile(path)),
+  );
+}
+
+await Deno.mkdir(`${folder}/playground`);
+for (const [path, { body }] of await playgroundFiles()) {
+  await Deno.writeTextFile(
+    `${folder}/playground${path === "/" ? "/index.html" : path}`,
+    path === "/" ? adapt(body) : body,
+  );
+}
+await Deno.copyFile(here("isolate.js"), `${folder}/playground/isolate.js`);
+console.log(`${folder}/index.html`);
