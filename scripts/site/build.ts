@@ -25,7 +25,8 @@ interface Reflection {
   isDocument(): boolean;
 }
 interface Signature extends Reflection {
-  readonly comment?: { readonly blockTags: { readonly tag: string; name: string }[] };
+  readonly parent?: Reflection & { readonly signatures?: readonly Signature[] };
+  readonly comment?: { blockTags: { readonly tag: string; name?: string }[] };
   readonly parameters?: readonly Parameter[];
   sources?: { readonly fileName: string }[];
 }
@@ -86,9 +87,10 @@ const app = await typedoc.Application.bootstrap({
   sortEntryPoints: false,
   navigation: { includeGroups: false, includeFolders: false },
   navigationLinks: { Playground: `${SITE}playground/index.html` },
+  preservedTypeAnnotationTags: ["@throws"],
   searchInComments: true,
   searchInDocuments: true,
-  searchGroupBoosts: { Documents: 2, Classes: 1.5, Functions: 1.2 },
+  searchGroupBoosts: { Documents: 5, Classes: 1.5, Functions: 1.2 },
   markdownItOptions: { html: true, linkify: false },
   highlightLanguages: ["typescript", "javascript", "json", "bash", "sh", "python", "nginx", "html"],
   validation: { notExported: false, invalidPath: false, invalidLink: true, rewrittenLink: false },
@@ -116,20 +118,32 @@ class SiteRouter extends KindRouter {
 }
 app.renderer.defineRouter("site", SiteRouter);
 
-// A parameter that is taken apart has no name of its own. Its comment gives it one, or describes its properties alone.
+// A parameter that is taken apart has no name of its own. Its comment gives it one, or describes its properties alone. The
+// comment of an overloaded function describes the parameters of all overloads.
+const unnamed = new Set<Reflection>();
+const properties = ({ type }: Parameter) => type?.declaration?.children?.map(({ name }) => name) ?? [];
 app.converter.on(Converter.EVENT_CREATE_PARAMETER, (_context: unknown, parameter: Reflection) => {
-  if (parameter.name === "__namedParameters") parameter.name = "options";
+  if (parameter.name === "__namedParameters") {
+    parameter.name = "options";
+    unnamed.add(parameter);
+  }
 });
 app.converter.on(Converter.EVENT_RESOLVE_BEGIN, ({ project }: { project: Project }) => {
   for (const signature of project.getReflectionsByKind(ReflectionKind.SomeSignature)) {
-    const { comment, parameters = [], sources } = signature;
+    const { comment, parameters = [], sources } = signature, options = parameters.filter((one) => unnamed.has(one));
+    options.forEach((parameter, index) => parameter.name += index || "");
     if (sources?.[0].fileName.startsWith("..")) delete signature.sources; // TypeScript's own
-    const options = parameters.find(({ name }) => name === "options");
     for (const tag of comment?.blockTags ?? []) {
-      if (!options || tag.tag !== "@param" || parameters.some(({ name }) => name === tag.name.split(".")[0])) continue;
-      const isProperty = options.type?.declaration?.children?.some(({ name }) => name === tag.name);
-      if (isProperty) tag.name = `options.${tag.name}`;
-      else options.name = tag.name;
+      const [first, ...rest] = tag.name?.split(".") ?? [], isIt = ({ name }: Reflection) => name === first;
+      if (tag.tag !== "@param" || (rest.length === 0 && parameters.some(isIt))) continue;
+      const property = rest[0] ?? first, owner = options.find((one) => properties(one).includes(property));
+      if (owner) tag.name = `${owner.name}.${property}`;
+      else if (rest.length > 0) continue;
+      else if (options.length > 0) options[0].name = first;
+      else {
+        signature.parent?.signatures?.find(({ parameters }) => parameters?.some(isIt))?.comment?.blockTags.push(tag);
+        comment!.blockTags = comment!.blockTags.filter((one) => one !== tag);
+      }
     }
   }
 });
