@@ -9,46 +9,16 @@
 import config from "../../deno.json" with { type: "json" };
 import { files as playgroundFiles } from "../../examples/browser/serve.ts";
 import { importNpm } from "../npm.ts";
+import { nameParameters } from "./parameters.ts";
 import { sourceName, sourcePage } from "./source.ts";
+import type { Parameter, Project, Reflection } from "./typedoc.ts";
 
 const root = new URL("../../", import.meta.url), here = (name: string) => new URL(name, import.meta.url);
 const folder = Deno.args[0] ?? "site";
 Deno.chdir(root);
+if (folder !== "site") await Deno.mkdir(folder); // throws if it exists: TypeDoc would empty it
 /** Stands before the path of a link inside the site, until the depth of the page with the link is known. */
 const SITE = "site:";
-
-/** The parts of TypeDoc's types that are used here; `deno check` would have to fetch the real ones. */
-interface Reflection {
-  name: string;
-  readonly parent?: Reflection;
-  isProject(): boolean;
-  isDocument(): boolean;
-}
-interface Signature extends Reflection {
-  readonly parent?: Reflection & { readonly signatures?: readonly Signature[] };
-  readonly comment?: { blockTags: { readonly tag: string; name?: string }[] };
-  readonly parameters?: readonly Parameter[];
-  sources?: { readonly fileName: string }[];
-}
-interface Parameter extends Reflection {
-  readonly type?: { readonly declaration?: { readonly children?: readonly Reflection[] } };
-}
-interface Document extends Reflection {
-  readonly content: readonly Part[];
-}
-interface Project extends Reflection {
-  readonly children: readonly Reflection[];
-  readonly documents: readonly Document[];
-  readonly readme: readonly Part[];
-  readonly files: { resolve(target: unknown, project: Project): Reflection | string | undefined };
-  getReflectionsByKind(kind: number): readonly Signature[];
-}
-/** A piece of a page: text, code, or a link to a file. */
-interface Part {
-  kind: string;
-  text: string;
-  readonly target?: unknown;
-}
 
 /** The pages below README.md, by the names that its last table gives them, and the pages of docs/ that it does not name. */
 async function findPages(): Promise<Map<string, string>> {
@@ -118,33 +88,15 @@ class SiteRouter extends KindRouter {
 }
 app.renderer.defineRouter("site", SiteRouter);
 
-// A parameter that is taken apart has no name of its own. Its comment gives it one, or describes its properties alone. The
-// comment of an overloaded function describes the parameters of all overloads.
-const unnamed = new Set<Reflection>();
-const properties = ({ type }: Parameter) => type?.declaration?.children?.map(({ name }) => name) ?? [];
-app.converter.on(Converter.EVENT_CREATE_PARAMETER, (_context: unknown, parameter: Reflection) => {
-  if (parameter.name === "__namedParameters") {
-    parameter.name = "options";
-    unnamed.add(parameter);
-  }
+// A parameter that is taken apart has no name of its own.
+const unnamed = new Set<Parameter>();
+app.converter.on(Converter.EVENT_CREATE_PARAMETER, (_context: unknown, parameter: Parameter) => {
+  if (parameter.name === "__namedParameters") unnamed.add(parameter);
 });
 app.converter.on(Converter.EVENT_RESOLVE_BEGIN, ({ project }: { project: Project }) => {
   for (const signature of project.getReflectionsByKind(ReflectionKind.SomeSignature)) {
-    const { comment, parameters = [], sources } = signature, options = parameters.filter((one) => unnamed.has(one));
-    options.forEach((parameter, index) => parameter.name += index || "");
-    if (sources?.[0].fileName.startsWith("..")) delete signature.sources; // TypeScript's own
-    for (const tag of comment?.blockTags ?? []) {
-      const [first, ...rest] = tag.name?.split(".") ?? [], isIt = ({ name }: Reflection) => name === first;
-      if (tag.tag !== "@param" || (rest.length === 0 && parameters.some(isIt))) continue;
-      const property = rest[0] ?? first, owner = options.find((one) => properties(one).includes(property));
-      if (owner) tag.name = `${owner.name}.${property}`;
-      else if (rest.length > 0) continue;
-      else if (options.length > 0) options[0].name = first;
-      else {
-        signature.parent?.signatures?.find(({ parameters }) => parameters?.some(isIt))?.comment?.blockTags.push(tag);
-        comment!.blockTags = comment!.blockTags.filter((one) => one !== tag);
-      }
-    }
+    if (signature.sources?.[0].fileName.startsWith("..")) delete signature.sources; // TypeScript's own
+    nameParameters(signature, signature.parameters?.filter((parameter) => unnamed.has(parameter)) ?? []);
   }
 });
 

@@ -1,7 +1,8 @@
 /**
- * Gives the playground threads on a web server that sends no headers. A page may share memory between threads only when two
- * headers came with it; a service worker can add them. The page runs this file to install the worker, and the worker is this
- * file, too. Where service workers are missing, the playground has one thread.
+ * Gives the playground threads on a web server that sends no headers, as most hosts of static files. A page may share memory
+ * between threads only if two headers came with it, and a service worker can add them.
+ *
+ * The page runs this file to install the worker, and the worker runs it too. Without service workers, the page has one thread.
  */
 if ("document" in globalThis) {
   // Without a controller this is the first visit: the page is loaded again as soon as the worker answers for it.

@@ -7,7 +7,11 @@ import { importNpm } from "../../scripts/npm.ts";
  */
 interface Browser {
   newContext(
-    options?: { viewport?: { width: number; height: number }; colorScheme?: "light" | "dark" },
+    options?: {
+      viewport?: { width: number; height: number };
+      colorScheme?: "light" | "dark";
+      serviceWorkers?: "allow" | "block";
+    },
   ): Promise<Context>;
   close(): Promise<void>;
 }
@@ -43,6 +47,8 @@ export interface Page {
     options?: { timeout: number },
   ): Promise<unknown>;
   on(event: "pageerror", listener: (error: Error) => void): void;
+  on(event: "console", listener: (message: { type(): string; text(): string }) => void): void;
+  on(event: "request", listener: (request: { url(): string }) => void): void;
   screenshot(options: { path: string; fullPage?: boolean }): Promise<unknown>;
   setViewportSize(size: { width: number; height: number }): Promise<void>;
   /** Answers requests for matching paths instead of the server. */
@@ -104,7 +110,7 @@ export function browserTest(
   });
 }
 
-async function openBrowser(): Promise<Browser> {
+export async function openBrowser(): Promise<Browser> {
   const { chromium } = await importNpm("playwright-core");
   return await chromium.launch({
     executablePath: CHROMIUM,
