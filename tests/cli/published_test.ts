@@ -73,6 +73,7 @@ Deno.test("published: the lock file is of the packages that deno.json names, in 
   const { packages, development } = config.npm, { specifiers, npm } = JSON.parse(lock);
   const imported = {
     ...packages,
+    typedoc: development.typedoc,
     typescript: development.typescript,
     "playwright-core": development["playwright-core"],
   };
