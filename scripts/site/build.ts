@@ -1,10 +1,11 @@
 /// <reference lib="deno.unstable" />
 /**
- * Builds the documentation as a static site: `deno task docs [FOLDER]` (site/). TypeDoc renders the public symbols of all entry
- * points in deno.json, and the pages: README.md, docs/*.md, and the pages of the root folder that these name. Around TypeDoc's
- * pages come two things of ours: a page for each source file that is linked to, and the playground of examples/browser/.
+ * Builds the documentation as a static site: `deno task docs [FOLDER]` (default: site/). A given folder must not exist yet.
  *
- * Links are relative, so that the site works under any path. Opened from a disk, everything but the playground works.
+ * TypeDoc renders README.md, the pages of docs/, and the public symbols of all entry points in deno.json. The site has two
+ * things more: a page for each source file that a page links to, and the playground of examples/browser/.
+ *
+ * Links are relative, so the site works under any path. Everything but the playground also works from a disk.
  */
 import config from "../../deno.json" with { type: "json" };
 import { files as playgroundFiles } from "../../examples/browser/serve.ts";
@@ -17,10 +18,10 @@ const root = new URL("../../", import.meta.url), here = (name: string) => new UR
 const folder = Deno.args[0] ?? "site";
 Deno.chdir(root);
 if (folder !== "site") await Deno.mkdir(folder); // throws if it exists: TypeDoc would empty it
-/** Stands before the path of a link inside the site, until the depth of the page with the link is known. */
+/** The prefix of links inside the site until the depth of the linking page is known. */
 const SITE = "site:";
 
-/** The pages below README.md, by the names that its last table gives them, and the pages of docs/ that it does not name. */
+/** Paths and names of pages: first the rows of README.md's last table, then the rest of docs/. */
 async function findPages(): Promise<Map<string, string>> {
   const [, table] = (await Deno.readTextFile("README.md")).split("## Documentation");
   const pages = new Map(table.matchAll(/^\| \[([^\]]+)\]\(([^)]+)\)/gm).map(([, name, path]) => [path, name]));
@@ -30,7 +31,7 @@ async function findPages(): Promise<Map<string, string>> {
   return pages;
 }
 
-/** The playground's page with a way back to the site, and with the worker that gives it threads. */
+/** Adds a link to the site, and the service worker that gives the playground threads. */
 function adapt(html: string): string {
   return html.replace("<header>", '<header>\n<p><a href="../index.html">nanogpt-ts</a></p>')
     .replace("</head>", '<script src="isolate.js"></script></head>');
@@ -52,7 +53,7 @@ const app = await typedoc.Application.bootstrap({
   excludePrivate: true,
   excludeInternal: true,
   externalPattern: ["**/node_modules/**", "**/lib.*.d.ts"],
-  excludeExternals: true, // what classes inherit from JavaScript's own
+  excludeExternals: true, // members that classes inherit from JavaScript's classes
   sort: ["kind", "alphabetical"],
   sortEntryPoints: false,
   navigation: { includeGroups: false, includeFolders: false },
@@ -88,19 +89,19 @@ class SiteRouter extends KindRouter {
 }
 app.renderer.defineRouter("site", SiteRouter);
 
-// A parameter that is taken apart has no name of its own.
+// A parameter that a function takes apart, as in f({ a, b }), has no name of its own.
 const unnamed = new Set<Parameter>();
 app.converter.on(Converter.EVENT_CREATE_PARAMETER, (_context: unknown, parameter: Parameter) => {
   if (parameter.name === "__namedParameters") unnamed.add(parameter);
 });
 app.converter.on(Converter.EVENT_RESOLVE_BEGIN, ({ project }: { project: Project }) => {
   for (const signature of project.getReflectionsByKind(ReflectionKind.SomeSignature)) {
-    if (signature.sources?.[0].fileName.startsWith("..")) delete signature.sources; // TypeScript's own
+    if (signature.sources?.[0].fileName.startsWith("..")) delete signature.sources; // a file of TypeScript
     nameParameters(signature, signature.parameters?.filter((parameter) => unnamed.has(parameter)) ?? []);
   }
 });
 
-/** The files of pages, by document; and the source files that something links to. */
+/** The file of each page, and the source files that pages link to. */
 const files = new Map<Reflection, string>(), sources = new Set<string>();
 const project: Project | undefined = await app.convert();
 if (!project) Deno.exit(1); // TypeDoc has said why
@@ -138,7 +139,7 @@ app.renderer.on(PageEvent.END, (page: { url: string; contents: string }) => {
     .replaceAll(`"${SITE}`, `"${base}`)
     .replace(/<div class="tsd-page-title">\s*<h1>nanogpt-ts<.h1><.div>(?=\s*<div class="tsd-panel)/, "") // README.md has a title
     .replace(/<script async src="([^"]*)" id="tsd-search-script">/, LAZY_SEARCH);
-  if (page.url === "docs/reading.html") frame = page.contents;
+  if (/^docs\/[^/]+$/.test(page.url)) frame = page.contents;
 });
 await app.generateDocs(project, folder);
 
