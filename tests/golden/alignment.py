@@ -1,10 +1,11 @@
-"""What the methods that align a model compute, written from their papers in plain PyTorch: reward models, DPO, GRPO, RLOO and PPO.
+"""Reference implementations of reward models, DPO, GRPO, RLOO and PPO in plain PyTorch, written from the papers.
 
-Each function takes what has been recorded of an iteration (rows, rewards, log-probabilities of the policy that wrote them and
-of the reference) and returns numbers or a loss with a gradient. They work in the dtype of the model: f64 for the fixtures
-(alignment_cases.py), f32 beside TRL (check_trl.py). A row is {"ids", "from"}: ids of prompt and completion, and where the
-completion begins. Rows are padded on the right, positions count from 0, so no attention mask is needed. Names of metrics are
-TRL's; where TRL counts padding in a mean (approxkl, entropy and ratio of PPO), these do not.
+Each function takes the recorded data of an iteration (rows, rewards, log-probabilities under the policy that wrote the
+rows and under the reference) and returns numbers, or a loss with a gradient. The dtype is the model's: f64 for the
+fixtures (alignment_cases.py), f32 for the comparison with TRL (check_trl.py). A row is {"ids", "from"}: the ids of
+prompt and completion, and the index at which the completion begins. Rows are padded on the right and positions count
+from 0, so no attention mask is needed. Metrics have TRL's names. Unlike TRL's, the means of PPO's approxkl, entropy and
+ratio do not include padding.
 """
 
 import torch
@@ -26,14 +27,14 @@ def states(model, tokens):
 
 
 def pooled(model, score, texts):
-    """A number for each text: the score of its last token's state, (B,)."""
+    """A score for each text, from the hidden state of its last token: (B,)."""
     hidden = states(model, padded(texts))
     last = torch.tensor([len(text) - 1 for text in texts])
     return score(hidden[torch.arange(len(texts)), last]).squeeze(-1)
 
 
 class Reading:
-    """A policy's view of completions: mask, log-probabilities and entropies (B, n) after division of the logits by a temperature."""
+    """Completions under a policy: mask, log-probabilities and entropies (B, n), with logits divided by a temperature."""
 
     def __init__(self, model, rows, length, temperature=1.0):
         tokens = padded([row["ids"] for row in rows])
@@ -50,7 +51,7 @@ class Reading:
         self.is_best = self.logits.argmax(-1) == targets
 
     def before(self, count):
-        """Hidden states before each of the first `count` places of a completion, the one behind its end included: (B, count, C)."""
+        """Hidden states before each of a completion's first `count` positions, the one after its end included: (B, count, C)."""
         places = self.begin + torch.arange(count) - 1
         return self.hidden[self.each, places.clamp(max=self.hidden.shape[1] - 1)]
 
@@ -66,16 +67,16 @@ def pairwise(chosen, rejected, margin=None, center=None):
 
 
 def listwise(ranked, center=None):
-    """InstructGPT's: the mean over all pairs of one prompt's completions, of which `ranked` (K,) has the scores, best first."""
+    """InstructGPT's loss: the mean over all pairs of a prompt's completions. `ranked` (K,) has their scores, best first."""
     first, second = torch.triu_indices(len(ranked), len(ranked), 1)
     return pairwise(ranked[first], ranked[second], center=center).mean()
 
 
 def preference(kind, chosen, rejected, beta, smoothing=0.0, lengths=None):
-    """DPO and its kin for each pair, of the log-ratios log π − log π_ref of whole completions; lengths (tokens) are for IPO alone.
+    """The loss of DPO or one of its variants for each pair, from the log-ratios log π − log π_ref of whole completions.
 
-    Rafailov et al. 2023; SLiC's hinge; IPO: Azar et al. 2023, with means over tokens; conservative DPO: Mitchell 2023, the
-    note; robust: Chowdhury et al. 2024.
+    sigmoid: Rafailov et al. 2023; hinge: SLiC; ipo: Azar et al. 2023, with means over tokens, for which `lengths`
+    (tokens) are needed; conservative DPO: the note by Mitchell 2023; robust: Chowdhury et al. 2024.
     """
     if kind == "ipo":
         return (chosen / lengths[0] - rejected / lengths[1] - 1 / (2 * beta)) ** 2
@@ -90,7 +91,7 @@ def preference(kind, chosen, rejected, beta, smoothing=0.0, lengths=None):
 
 
 def group_advantages(rewards, size, scale):
-    """GRPO: how much better than its group's mean, in standard deviations of the group or of all rows ("none": as it is)."""
+    """GRPO: (reward − mean of its group) / standard deviation of the group or of all rows ("none": not divided)."""
     groups = rewards.view(-1, size)
     centred = groups - groups.mean(1, keepdim=True)
     deviation = {"group": lambda: groups.std(1, keepdim=True), "batch": rewards.std, "none": lambda: None}[scale]()
@@ -98,14 +99,14 @@ def group_advantages(rewards, size, scale):
 
 
 def leave_one_out(rewards, size, normalize=False):
-    """RLOO: how much better than the mean of the group's other rows."""
+    """RLOO: reward − mean of the other rewards of its group."""
     groups = rewards.view(-1, size)
     advantages = (groups - (groups.sum(1, keepdim=True) - groups) / (size - 1)).flatten()
     return (advantages - advantages.mean()) / (advantages.std() + 1e-4) if normalize else advantages
 
 
 def clipped(ratio, advantages, low, high, cap=None):
-    """−min(ratio · A, clip(ratio) · A), where the first ratio is at most `cap`; and what was clipped: below, above."""
+    """−min(ratio · A, clip(ratio) · A), where the first ratio is at most `cap`; and masks of the ratios clipped below and above."""
     bounded = ratio.clamp(1 - low, 1 + high)
     ratio = ratio if cap is None else ratio.clamp(max=cap)
     loss = -torch.min(ratio * advantages, bounded * advantages)
@@ -120,8 +121,9 @@ def third_estimate(logprobs, reference):
 def group_policy(reading, old, reference, advantages, mask, options, tokens, parts):
     """GRPO's loss of a micro-batch, and its metrics.
 
-    tokens: completion tokens of all rows that were written together; parts: micro-batches that they are split into, over
-    those of one update. `mask` (B, n) leaves out rows that were cut off, where they are masked.
+    tokens: the number of completion tokens in all rows that were written together. parts: the number of micro-batches
+    that these rows are split into, divided by the number of micro-batches in an update. `mask` (B, n) excludes
+    truncated rows if the case masks them.
     """
     logs = reading.logprobs - old
     low, high = options["epsilon"], options.get("epsilonHigh") or options["epsilon"]
@@ -157,7 +159,7 @@ def group_policy(reading, old, reference, advantages, mask, options, tokens, par
 
 
 def whitened(values, mask, shift=True):
-    """(values − mean) / √(variance + 1e-8), of what the mask leaves; without `shift` the mean is added again."""
+    """(values − mean) / √(variance + 1e-8) over the values in the mask; if `shift` is false, the mean is added again."""
     centre, count = mean(values, mask), mask.sum()
     variance = mean((values - centre) ** 2, mask) * count / (count - 1)
     result = (values - centre) * torch.rsqrt(variance + 1e-8)
@@ -165,7 +167,7 @@ def whitened(values, mask, shift=True):
 
 
 def returns_of(rewards, values, gamma, lam):
-    """Generalized advantage estimation (Schulman et al. 2016) from the end backwards: advantages, and returns: advantages + values."""
+    """Generalized advantage estimation (Schulman et al. 2016), from the end backwards: advantages, and advantages + values."""
     advantages, last, following = [], 0.0, 0.0
     for t in reversed(range(rewards.shape[1])):
         last = rewards[:, t] + gamma * following - values[:, t] + gamma * lam * last
@@ -176,10 +178,11 @@ def returns_of(rewards, values, gamma, lam):
 
 
 def prepared(rows, scores, old, reference, values, options):
-    """What PPO makes of an iteration before its updates, each (B, n): rewards, advantages, returns, and two masks.
+    """The numbers of a PPO iteration before its updates, each (B, n): rewards, advantages, returns, and two masks.
 
-    `valued` are the places that have a value and a reward: completion tokens, and with scoreAt "behind" the place after an end
-    token, where there is room (TRL 1.12's p1). Rows are as many places as maxCompletionLength. Arrays hold 0 elsewhere.
+    The mask `valued` marks the positions that have a value and a reward: completion tokens, and with scoreAt `behind`
+    also the position after an end token, if there is room (TRL 1.12's p1). n is maxCompletionLength. Other positions
+    are 0.
     """
     length, behind = options["maxCompletionLength"], options["scoreAt"] == "behind"
     counts = torch.tensor([len(row["ids"]) - row["from"] for row in rows])

@@ -1,29 +1,34 @@
-"""Makes fixtures/{reward,dpo,grpo,rloo,ppo}.safetensors: recorded iterations of each method, and what alignment.py says of them.
+"""Makes fixtures/{reward,dpo,grpo,rloo,ppo}.safetensors: recorded iterations of each method, and the results of
+alignment.py.
 
-Called by generate.py. Inputs are what f32 represents, results are f64. Weights of the modules, as nanoGPT has them, are common
-to a file: w.NAME the model that is trained, r.NAME the reference, h.NAME the head on the trained model's body (score.weight
-of a reward model; v_head.summary.weight and .bias), v.NAME a value model's body and s.score.weight its head. Case N has
+Called by generate.py. Inputs are numbers that f32 represents, results are f64. All cases of a file share the weights,
+under nanoGPT's names: w.NAME of the trained model, r.NAME of the reference, h.NAME of the head on the trained model's
+body (score.weight of a reward model; v_head.summary.weight and .bias for PPO), v.NAME of a value model's body and
+s.score.weight of its head. For case number N a file has:
 
-- in the metadata its options, under TRL's names in camel case, and its rows. A row is {ids, from, ended, group}: ids of prompt
-  and completion, where the completion begins, whether it ends with the end token (10), the number of its prompt. Rows of DPO
-  are {prompt, chosen, rejected}, of the reward model {chosen, rejected, margin?}, or {ranked}: whole texts, best first.
-- updates: [[rows of a micro-batch, …] of an update, …], and N.losses of each. N.m, where the first update is one micro-batch, are
-  numbers that `metrics` names, before it moves anything; PPO's that end in _avg too. In cases without learningRate there is
-  one update, and N.g.MODULE.NAME its gradients. In those with one AdamW makes the updates: N.norms of the gradients before
-  clipping (gradClip 0: none), N.p.MODULE.NAME parameters after the last.
-- arrays of rows, each as long as its completion, side by side: N.old log-probabilities of the policy that wrote them (where
-  `first` says so the trained model's own, rounded to f32, as are N.values), N.ref of the reference, N.logprobs and N.entropy
-  of the trained model before the first update, all at the case's temperature.
-- reward model: N.scores of the rows' texts, chosen and then rejected, or best first, row after row.
-- DPO: N.ref.chosen and N.ref.rejected, sums over completions, and N.chosen, N.rejected of the trained model.
-- GRPO, RLOO: N.rewards (rows, functions), N.advantages (rows). RLOO's rewards have the penalty −β Σ(old − ref) taken inside.
-- PPO: N.scores of rows, before missingEosPenalty. N.values (given), N.rewards, N.gae, N.returns: side by side, a number for each
-  token of a completion, and with scoreAt "behind" one more of rows that ended before maxCompletionLength: the place behind the end
-  token, which has a value and gets the score. N.advantages, whitened where it says so, of tokens alone. The mix of
-  pre-training has rows of ids in `ptx` and its factor in ptxCoef.
+- in the metadata the case's options, under TRL's names in camel case, and its rows. A row is {ids, from, ended, group}:
+  the ids of prompt and completion, the index at which the completion begins, whether it ends with the end token (10),
+  and the number of its prompt. Rows of DPO are {prompt, chosen, rejected}; of the reward model {chosen, rejected,
+  margin?} or {ranked}: texts, best first.
+- updates: [[rows of a micro-batch, …] of an update, …], and N.losses, one for each update. If the first update is a
+  single micro-batch, N.m has the numbers that `metrics` names, before the update, including PPO's means (_avg). A case
+  without learningRate has one update, with its gradients in N.g.MODULE.NAME. In a case with learningRate, AdamW makes
+  the updates: N.norms are the gradients' norms before clipping (gradClip 0: no clipping), N.p.MODULE.NAME the
+  parameters after the last update.
+- numbers for each token of the completions, row after row: N.old, log-probabilities under the policy that wrote them
+  (if `first` is set, the trained model's own, rounded to f32, as are N.values), N.ref under the reference, and
+  N.logprobs and N.entropy of the trained model before the first update, all at the case's temperature.
+- reward model: N.scores of all texts, row after row: chosen then rejected, or best first.
+- DPO: N.ref.chosen and N.ref.rejected, sums over completions, and N.chosen and N.rejected of the trained model.
+- GRPO, RLOO: N.rewards (rows, functions) and N.advantages (rows). RLOO's rewards include the penalty −β Σ(old − ref).
+- PPO: N.scores, one for each row, before missingEosPenalty. N.values (an input), N.rewards, N.gae and N.returns, row
+  after row: a number for each token of a completion, and with scoreAt `behind` one more for rows that ended before
+  maxCompletionLength: the position after the end token has a value and receives the score. N.advantages has tokens
+  only; they are whitened if the case says so. Cases with pre-training have rows of ids in `ptx` and the loss's factor
+  in ptxCoef.
 
-The gradient of keys' biases is 0 and Adam scales its roundings, so N.p.….c_attn.bias means nothing in its middle third. No ratio,
-value or margin lies within 1e-3 of where a clip or a hinge bends, in any update.
+The gradient of the keys' biases is 0 and Adam scales its rounding errors, so the middle third of N.p.….c_attn.bias has
+no meaning. In every update, all ratios, values and margins are at least 1e-3 away from the kinks of clips and hinges.
 """
 
 import torch
@@ -33,7 +38,7 @@ from alignment_pairs import dpo, dpo_cases, dpo_given, reward, reward_cases
 from alignment_rollouts import GROUP, PROXIMAL, group_given, grouped, grpo_cases, ppo, ppo_cases, ppo_given, rloo_cases
 from fixture import Fixture
 
-METHODS = {  # cases, what they are given, results, common options, modules that the file has
+METHODS = {  # functions that make cases, inputs and results; common options; letters of the file's modules
     "reward": (reward_cases, lambda modules, case: {}, reward, {}, "wh"),
     "dpo": (dpo_cases, dpo_given, dpo, {}, "wr"),
     "grpo": (grpo_cases, group_given, grouped, GROUP, "wr"),
@@ -43,7 +48,7 @@ METHODS = {  # cases, what they are given, results, common options, modules that
 
 
 def cases(method, modules, prompt=None):
-    """Each case with what it is given; prompts of one length where a length is said."""
+    """Each case with its inputs. If `prompt` is set, all prompts have this length."""
     makes, give, _, common, _ = METHODS[method]
     for name, rows, options, updates in makes(prompt):
         case = {"name": name, **common, **options, "rows": rows, "updates": updates}

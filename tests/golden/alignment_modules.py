@@ -1,4 +1,4 @@
-"""What the cases of alignment share: the models of a file, random rows, and updates by AdamW."""
+"""Shared by the alignment cases: the models of a file, random rows, and updates by AdamW."""
 
 import hashlib
 
@@ -8,7 +8,7 @@ import torch
 from pytorch_gpt import GPT, GPTConfig
 
 CONFIG = GPTConfig(block_size=12, vocab_size=12, n_layer=2, n_head=2, n_embd=8)
-END, PAD, LONGEST = 10, 11, 6  # the last id is padding's alone, which TRL needs
+END, PAD, LONGEST = 10, 11, 6  # the last id is used for padding only, as TRL requires
 ADAM = {"learningRate": 5e-4, "weightDecay": 0.1, "betas": [0.9, 0.99], "gradClip": 0.5}
 SHARED = ("v_head.summary.weight", "v_head.summary.bias")
 
@@ -26,13 +26,13 @@ def drawn(random, shape, scale, centre=0.0):
 
 
 def moved(random, shape):
-    """Log-ratios on both sides of all clips of the cases, none of them close to one."""
+    """Log-ratios on both sides of all clips of the cases, none of them close to a clip."""
     away = np.resize([-0.5, -0.3, -0.15, -0.05, 0.05, 0.14, 0.22, 0.29, 0.4], shape)
     return torch.from_numpy(random.permuted(away) + random.uniform(-0.005, 0.005, shape))
 
 
 class Modules:
-    """The models of a file in f64 (or another dtype): w, r and v are GPTs, heads are linear layers."""
+    """The models of a file in f64 (or another dtype): w, r and v are GPTs, h and s are linear layers."""
 
     def __init__(self, method):
         random = stream(method, "weights")
@@ -54,7 +54,7 @@ class Modules:
         return getattr(self, letter)
 
     def named(self, letters):
-        """MODULE.NAME and the parameter, of all trained modules."""
+        """The parameters of some modules as MODULE.NAME."""
         for letter in letters:
             for name, parameter in self.module(letter).named_parameters():
                 yield f"{letter}.{self.names.get(letter, {}).get(name, name)}", parameter
@@ -67,13 +67,13 @@ class Modules:
 
 
 def apart(values, *bends):
-    """Nothing is close to where the loss bends: in f32 it could be on the other side."""
+    """Asserts that no value is close to a kink of the loss: in f32 it could be on the other side."""
     for bend in bends:
         assert (values.detach() - bend).abs().min() > 1e-3, (values, bend)
 
 
 def trained(modules, letters, case, loss_of):
-    """Goes through a case's updates. loss_of(micro-batch, parts) gives a loss, already divided, and metrics."""
+    """Makes a case's updates. loss_of(micro-batch, parts) returns a loss, already divided by `parts`, and metrics."""
     named, results, losses, norms = dict(modules.named(letters)), {}, [], []
     if rate := case.get("learningRate"):
         groups = [(True, case["weightDecay"]), (False, 0.0)]
@@ -90,7 +90,7 @@ def trained(modules, letters, case, loss_of):
                 results["m"] = torch.stack([value.detach().double() for value in metrics.values()])
         if not losses and not rate:
             results.update({f"g.{name}": p.grad.clone() for name, p in named.items() if p.grad is not None})
-        losses.append(total if abs(total) > 1e-15 else 0.0)  # advantages add up to 0, but for roundings
+        losses.append(total if abs(total) > 1e-15 else 0.0)  # advantages sum to 0, except for rounding errors
         if rate:
             limit = case["gradClip"] or torch.inf
             norms.append(torch.nn.utils.clip_grad_norm_(named.values(), limit).item())
@@ -108,7 +108,7 @@ def side_by_side(values, mask):
 
 
 def spread(flat, mask):
-    """The reverse: (rows, n) with 0 where the mask has nothing."""
+    """The reverse of side_by_side: (rows, n), 0 outside of the mask."""
     out = torch.zeros(mask.shape, dtype=flat.dtype)
     out[mask] = flat
     return out
@@ -123,7 +123,7 @@ def texts(random, count):
 
 
 def rollouts(random, groups, size, prompt=None, lengths=None):
-    """Rows of several completions of a prompt each. Some end early, some with the last token there is room for, some not at all."""
+    """Several completions of each prompt. Some end early, some exactly at the maximum length, and some are cut off."""
     rows = []
     for group in range(groups):
         asked = texts(random, prompt or random.integers(1, 6))

@@ -1,4 +1,4 @@
-"""Cases of reward models and DPO, and what alignment.py says of them; alignment_cases.py tells the layout."""
+"""Cases of reward models and DPO, with the results of alignment.py. alignment_cases.py describes the layout."""
 
 import numpy as np
 import torch

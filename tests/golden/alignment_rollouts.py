@@ -1,4 +1,4 @@
-"""Cases of GRPO, RLOO and PPO, and what alignment.py says of them; alignment_cases.py tells the layout."""
+"""Cases of GRPO, RLOO and PPO, with the results of alignment.py. alignment_cases.py describes the layout."""
 
 import numpy as np
 import torch

@@ -1,9 +1,10 @@
-"""Writes chat_templates.json: chats as transformers renders and encodes them, and the masks of what the assistant writes.
+"""Writes chat_templates.json: chats rendered and encoded by transformers, with masks of the tokens that the assistant
+writes.
 
     python3 tests/golden/chat_templates.py
 
-The templates have the shapes of well-known ones. Where a template has no {% generation %}, its masks are those of the same template with
-it, which writes the same text. Messages are from here, so that the file holds nothing of others'.
+The templates resemble well-known ones. Masks come from {% generation %} tags. For a template without them, the masks
+are computed with tags added, which do not change its text. The messages were written for this file.
 """
 
 import datetime

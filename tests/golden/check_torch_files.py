@@ -1,4 +1,5 @@
-"""Has our writer write files, opens them with PyTorch, compares, and keeps the checksums of those that are right.
+"""Writes files with our code, opens them with PyTorch, compares the contents, and stores checksums of the files that are
+right.
 
     python3 tests/golden/check_torch_files.py
 """
@@ -25,7 +26,7 @@ OUT = HERE / "torch_files"
 
 
 def same(actual, expected, where=""):
-    """Equal to the bit, types included."""
+    """Whether two values are equal bit for bit, including their types."""
     if isinstance(expected, torch.Tensor):
         assert actual.dtype == expected.dtype and actual.shape == expected.shape, where
         assert actual.contiguous().numpy(force=True).tobytes() == expected.contiguous().numpy(force=True).tobytes(), where
@@ -73,7 +74,7 @@ def check_values(path):
 def check_checkpoint(path):
     ours, theirs = torch.load(path, weights_only=True), torch.load(OUT / "ckpt.pt", weights_only=True)
     theirs["best_val_loss"] = theirs["best_val_loss"].item()
-    for group in theirs["optimizer"]["param_groups"]:  # in another order
+    for group in theirs["optimizer"]["param_groups"]:  # groups may be in another order
         group.update({key: group.pop(key) for key in ours["optimizer"]["param_groups"][0]})
     same({**ours, "model": dict(ours["model"])}, {**theirs, "model": dict(theirs["model"])})
     assert ours["model"]["lm_head.weight"].data_ptr() == ours["model"]["transformer.wte.weight"].data_ptr()

@@ -1,15 +1,16 @@
-"""Shows that alignment.py, in f32, says what TRL's trainers do: 1.16.0 of reward models, DPO, GRPO and RLOO, 1.12.0 of PPO.
+"""Shows that alignment.py, in f32, agrees with TRL's trainers: TRL 1.16.0 for reward models, DPO, GRPO and RLOO, 1.12.0
+for PPO.
 
-`python3 tests/golden/check_trl.py` installs both releases, without what they need, in a folder that it removes afterwards: torch,
-transformers, accelerate and datasets must be there. Each case of alignment_cases.py that TRL knows goes through a whole
-training by its trainer, on the recorded rows: texts, log-probabilities of the policy that wrote them, and values and scores of PPO
-are put in place of what TRL would draw or compute. Losses, gradients, advantages, metrics and weights after the updates must
-agree to 1e-5 of the largest element (or of 1).
+`python3 tests/golden/check_trl.py` installs both releases without their dependencies into a folder that it removes
+afterwards; torch, transformers, accelerate and datasets must be installed. Each case of alignment_cases.py that TRL
+supports is trained by TRL's trainer. The recorded texts, log-probabilities of the policy that wrote them, and PPO's
+values and scores replace what TRL would sample or compute. Losses, gradients, advantages, metrics and the weights after
+the updates must agree to 1e-5 of the largest element (or of 1).
 
-By alignment.py alone: rankings, conservative and reference-free DPO, PPO with the score at the end of a text, without
-whitening of advantages, with a mix of pre-training. Where TRL is at fault a case avoids it: prompts of GRPO and RLOO are of one length (it
-pads them on the left and counts positions from the padding), padding has an id of its own. PPO's approxkl and ratio are means over
-padding too, and are converted; its entropy_avg cannot be.
+Not compared, because TRL does not support them: rankings, conservative and reference-free DPO, PPO with the score at a
+text's last token, without whitening of advantages, or with pre-training. Cases avoid two errors of TRL: the prompts of
+GRPO and RLOO have one length, because TRL pads on the left and counts positions from the padding; and padding has its
+own id. TRL's means of PPO's approxkl and ratio include padding, and are converted; entropy_avg cannot be converted.
 """
 
 import os
@@ -66,7 +67,7 @@ def turned(name, values):
 
 
 def hugging_face(modules, letter, head=None):
-    """Our weights in a model of transformers, in f32."""
+    """A model of transformers with our weights, in f32."""
     kind = GPT2ForSequenceClassification if head else GPT2LMHeadModel
     config = GPT2Config(
         **SIZES, **NONE, **MARKS, n_layer=2, n_head=2, activation_function="gelu", num_labels=1, attn_implementation="eager"
@@ -78,7 +79,7 @@ def hugging_face(modules, letter, head=None):
 
 
 def ours(prefixes, name):
-    """The name that alignment_cases.py has for a parameter of TRL's model; prefixes: of TRL's names and of ours."""
+    """alignment_cases.py's name of a parameter of TRL's model. prefixes: pairs of TRL's prefix and ours."""
     for theirs, mine in prefixes:
         if name.startswith(theirs):
             return mine + name.removeprefix(theirs)
@@ -110,7 +111,7 @@ class Watch:
             values = torch.as_tensor(values).double().reshape(mine.shape)
             off = (mine - values).abs()
             if name.startswith("p.") and name.endswith("c_attn.bias"):
-                off[8:16] = 0  # the gradient of keys' biases is 0, and Adam scales its roundings
+                off[8:16] = 0  # the gradient of the keys' biases is 0, and Adam scales its rounding errors
             error, kind = (off.max() / max(1, mine.abs().max())).item(), name.split(".")[0]
             worst[kind], compared = max(worst.get(kind, 0), error), compared + 1
             assert error < LIMIT, (name, mine, values)
@@ -131,7 +132,7 @@ def arguments(case, folder, **more):
 
 
 def watched(base, watch, divides):
-    """A trainer that shows what it computes. divides: the Trainer divides the loss by the number of micro-batches, not compute_loss."""
+    """A trainer that records its results. divides: the Trainer, not compute_loss, divides the loss by the micro-batches."""
 
     class Watched(base):
         def compute_loss(self, *args, **options):
@@ -203,7 +204,7 @@ def grouped(method, case, given, modules, folder):
         base, config, module = trl.GRPOTrainer, trl.GRPOConfig, trl.trainer.grpo_trainer
         more |= {"loss_type": case["lossType"], "scale_rewards": case["scaleRewards"], "use_bias_correction_kl": case["biasCorrection"]}
         more |= {"delta": case.get("delta"), "importance_sampling_level": case["importanceSamplingLevel"]}
-    module.shuffle_sequence_dict = lambda batch: {  # the case's order
+    module.shuffle_sequence_dict = lambda batch: {  # the order of the case's rows
         name: values[order] if torch.is_tensor(values) and values.dim() > 0 else values for name, values in batch.items()
     }
     shown, callbacks = watched(base, watch, method == "rloo")
@@ -218,7 +219,7 @@ def grouped(method, case, given, modules, folder):
             out = super()._get_per_token_logps_and_entropies(model, ids, mask, keep, *args, **options)
             if torch.is_grad_enabled():
                 return out
-            if model is self.model:  # the policy that wrote the texts: it was another one
+            if model is self.model:  # log-probabilities of the policy that wrote the texts, which was a different model
                 return (recorded["old"][:, : out[0].shape[1]], *out[1:])
             assert (out[0] - recorded["ref"])[our.mask_of(rows)].abs().max() < LIMIT
             return (recorded["ref"], *out[1:])
@@ -236,7 +237,7 @@ def grouped(method, case, given, modules, folder):
         function.__name__ = name
         functions.append(function)
     prompts = [letters(row["ids"][: row["from"]]) for row in rows[:: case["numGenerations"]]]
-    module.create_model_from_path = lambda *_, **__: hugging_face(modules, "r")  # the reference, by its name of the configuration
+    module.create_model_from_path = lambda *_, **__: hugging_face(modules, "r")  # the reference, which TRL loads by name
     Recorded(
         model=model, args=config(**arguments(case, folder, **more)), train_dataset=Dataset.from_dict({"prompt": prompts}),
         reward_funcs=functions, processing_class=tokenizer(), callbacks=callbacks,
@@ -270,7 +271,7 @@ def proximal(method, case, given, modules, folder):
     queries = torch.tensor([[our.PAD] * (context - row["from"]) + row["ids"][: row["from"]] for row in rows])
     said = alignment.padded([row["ids"][row["from"] :] for row in rows], our.PAD)
     old, mask = spread(given["old"], rows), our.mask_of(rows)
-    # Logits whose softmax at the token that was written is as recorded, and spread evenly over all others.
+    # Logits whose softmax is the recorded probability at the sampled token, and uniform over all other tokens.
     others = torch.log1p(-old.exp().double() * mask) - np.log(our.CONFIG.vocab_size - 1)
     logits = others[..., None].repeat(1, 1, our.CONFIG.vocab_size).scatter(2, said[..., None], old.double()[..., None]).float()
     values = our.spread(given["values"], valued_of(rows, case)).float()
@@ -325,7 +326,7 @@ def proximal(method, case, given, modules, folder):
     numpy_order, np.random.permutation = np.random.permutation, lambda count: np.array(next(orders))
     trainer.train()
     np.random.permutation = numpy_order
-    if len(updates) == 1:  # else these are means over updates, and ours are of the first
+    if len(updates) == 1:  # with several updates, TRL's metrics are means over them, and ours are of the first update
         filled = mask.float().mean().item()
         logged["policy/approxkl_avg"] /= filled
         logged["val/ratio"] = (logged["val/ratio"] - (1 - filled)) / filled

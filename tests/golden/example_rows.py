@@ -1,9 +1,11 @@
-"""Writes example_rows.json: rows of data as TRL's SFTTrainer and DPOTrainer prepare them, and the order in which a trainer takes rows.
+"""Writes example_rows.json: rows of data prepared by TRL's SFTTrainer and DPOTrainer, and the order in which a trainer
+takes rows.
 
     python3 tests/golden/example_rows.py
 
-The tokenizer is the second of hugging_face_tokenizers.json. Of each case: the columns, what of SFTConfig is set, and the rows that
-are left, each with its ids and with which of them are labels. Orders are those of accelerate's SeedableRandomSampler.
+The tokenizer is the second of hugging_face_tokenizers.json. A case has the columns, the options set in SFTConfig, and
+the remaining rows, each with its ids and a mask of the ids that are labels. Orders come from accelerate's
+SeedableRandomSampler.
 """
 
 import json
@@ -72,7 +74,7 @@ PAIRS = [
     {"prompt": "It ends", "chosen": " here.<|endoftext|>", "rejected": " there"},
     {"prompt": "a prompt that is rather long, so that it fills", "chosen": " all", "rejected": " all the tokens that there are"},
 ]
-WITHOUT = [ # no answer is the other's beginning: TRL cuts one off such texts
+WITHOUT = [ # no answer is the beginning of the other: TRL shortens such answers
     {"chosen": "Two and two is four", "rejected": "Two and two is five"},
     {"chosen": "é😀 a", "rejected": "é😀 b"},
     {"chosen": "yes", "rejected": "no"},
@@ -108,7 +110,7 @@ def prepared(rows, options, tokenizer, folder):
 
 
 def compared(rows, options, tokenizer, folder):
-    """Of each pair the preferred text and the other, with which tokens are the answer's; cut by the collator."""
+    """For each pair the preferred text and the rejected text, with masks of the answer's tokens, cut by the collator."""
     model, other = (GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=1, n_embd=2, vocab_size=len(tokenizer), n_positions=8)) for _ in range(2))
     config = DPOConfig(output_dir=folder, bf16=False, gradient_checkpointing=False, use_cpu=True, report_to="none", **options)
     trainer = DPOTrainer(

@@ -1,6 +1,7 @@
-"""Writes fixtures: safetensors files whose metadata holds the cases as JSON.
+"""Writes fixtures: safetensors files whose metadata has the cases as JSON.
 
-A file is eight bytes with the length of its header, the header (JSON: name -> dtype, shape, place), and the elements.
+A file consists of eight bytes with the length of the header, the header (JSON: name -> dtype, shape, offsets), and the
+elements.
 """
 
 import json
@@ -17,7 +18,7 @@ class Fixture:
         self.cases = []
 
     def put(self, name, array):
-        """Keeps a copy under a name; torch tensors and other integers are taken too."""
+        """Stores a copy under a name. Also accepts torch tensors and other integer types."""
         array = np.array(array.detach() if hasattr(array, "detach") else array)
         if array.dtype.kind in "iub":
             array = array.astype(np.int32)
@@ -26,14 +27,14 @@ class Fixture:
         self.tensors[name] = array
 
     def write(self, path):
-        """Writes the file, or leaves it as it is where it says the same but for roundings; returns whether it wrote."""
+        """Writes the file, unless its contents are the same up to rounding. Returns whether it was written."""
         if path.exists() and self.is_as(Fixture.read(path)):
             return False
         path.write_bytes(self.encode())
         return True
 
     def is_as(self, other):
-        """The same cases and inputs, and results that differ by what processors round otherwise: square roots in f64 do."""
+        """Whether cases and inputs are equal, and results up to rounding: square roots in f64 differ between processors."""
         if self.cases != other.cases or self.tensors.keys() != other.tensors.keys():
             return False
         return all(is_close(array, other.tensors[name]) for name, array in self.tensors.items())
@@ -72,7 +73,7 @@ def is_close(array, other):
         return False
     if np.array_equal(array, other):
         return True
-    # A tenth of what the reference device, in f64 too, may be off.
+    # A tenth of the tolerance of the reference device, which is in f64 too.
     return array.dtype == np.float64 and abs(array - other).max() <= 1e-13 * abs(other).max()
 
 

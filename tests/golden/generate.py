@@ -1,8 +1,8 @@
-"""Rewrites the fixtures of the golden tests with PyTorch: `deno task golden`, or `deno task golden OP…` for those of some ops.
+"""Rewrites the fixtures of the golden tests with PyTorch: `deno task golden`, or `deno task golden OP…` for some ops only.
 
-Expected values are computed in f64 from inputs that f32 represents. One thread, AVX2 kernels and MKL's common code path make
-the numbers independent of the x86-64 processor, but for the last bits of some; initial weights are what nanoGPT gets there.
-A file is written only where its cases, inputs or results have changed.
+Expected values are computed in f64 from inputs that f32 represents. With one thread, AVX2 kernels and MKL's common code
+path, the numbers do not depend on the x86-64 processor, except for the last bits of some; nanoGPT gets the same initial
+weights there. A file is written only if its cases, inputs or results have changed.
 """
 
 import os
@@ -32,9 +32,9 @@ MANIFEST = HERE / "manifest.json"
 
 
 def of_ops(ops):
-    """Fixtures of these ops, or of all of them."""
+    """Rewrites the fixtures of these ops, or of all."""
     recorder.only.update(ops)
-    import model_op_cases  # noqa: F401  as it is read, it records
+    import model_op_cases  # importing records the cases
     import tensor_op_cases  # noqa: F401
 
     unknown = recorder.only.difference(recorder.files)

@@ -1,9 +1,10 @@
-"""Rewrites tests/golden/gguf: a file by PyPI's gguf, one by llama.cpp's own converter, and what is in them.
+"""Rewrites tests/golden/gguf: a file written by PyPI's gguf, a file written by llama.cpp's converter, and their expected
+contents.
 
     python3 tests/golden/generate_gguf.py LLAMA_CPP
 
-LLAMA_CPP is the folder with convert_hf_to_gguf.py. Expected weights are those of `gguf.quants`, as checksums; expected
-logits are transformers' (tanh's GELU), computed in f64 from the weights as they are stored.
+LLAMA_CPP is the folder with convert_hf_to_gguf.py. Expected weights are checksums of what `gguf.quants` dequantises.
+Expected logits are transformers' (GELU with tanh), computed in f64 from the stored weights.
 """
 
 import hashlib
@@ -42,7 +43,7 @@ PARTS = {
 
 
 def make(**config):
-    """A model with weights large enough that attention attends, and biases and norms that matter."""
+    """A model with weights so large that attention is not uniform, and with random biases and norms."""
     ends = {"bos_token_id": None, "eos_token_id": None}
     model = GPT2LMHeadModel(GPT2Config(n_positions=9, n_embd=32, n_layer=1, n_head=4, **ends, **config))
     with torch.no_grad():
@@ -64,7 +65,7 @@ def ours_to_theirs(name):
 
 
 def stored(name, tensor):
-    """transformers stores linear layers (in, out), GGUF (out, in); the same function brings them back."""
+    """transformers stores linear layers as (in, out), GGUF as (out, in). The function is its own inverse."""
     return tensor.T if name.split(".")[-2] in ("c_attn", "c_proj", "c_fc") and tensor.ndim == 2 else tensor
 
 
@@ -76,7 +77,7 @@ def train_tokenizer(vocab_size):
 
 
 def write_mixed(path):
-    """Every type of tensor and metadata, another alignment, user-defined and unused tokens, a head of its own."""
+    """Every type of tensor and metadata, a different alignment, user-defined and unused tokens, an untied head."""
     tokenizer = json.loads(train_tokenizer(280).to_str())
     vocab, merges = tokenizer["model"]["vocab"], [" ".join(pair) for pair in tokenizer["model"]["merges"]]
     tokens = sorted(vocab, key=vocab.get)
@@ -138,10 +139,10 @@ convert_hf_to_gguf.main()
 
 
 def write_converted(path):
-    """A folder of transformers' through llama.cpp's converter, in f16; which pattern it has is told, not found out."""
+    """Converts a folder of transformers with llama.cpp's converter, in f16. The tokenizer's pattern is passed, not detected."""
     model = make(vocab_size=270)
     with tempfile.TemporaryDirectory() as parent:
-        folder = f"{parent}/tiny-gpt"  # the converter makes the model's name of it
+        folder = f"{parent}/tiny-gpt"  # the converter derives the model's name from it
         model.save_pretrained(folder)
         train_tokenizer(264).save(f"{folder}/tokenizer.json")  # ids up to 264: the converter pads to 270
         end = "<|endoftext|>"
@@ -156,7 +157,7 @@ def write_converted(path):
 
 
 def expect(path, model):
-    """The file as PyPI's gguf reads it, and the logits of such a model."""
+    """The contents of the file as PyPI's gguf reads it, and the logits of its model."""
     reader = GGUFReader(path)
     weights = {tensor.name: dequantize(tensor.data, tensor.tensor_type) for tensor in reader.tensors}
     with torch.no_grad():
@@ -173,7 +174,7 @@ def expect(path, model):
 
 
 def blocks():
-    """Blocks of Q8_0: usual ones, and those at the edges of rounding and of the scale."""
+    """Blocks of Q8_0: ordinary blocks, and blocks at the edges of rounding and of the scale."""
     usual = random.standard_normal((4, 32)).astype(np.float32)
     halves = np.arange(-127, 129, 8, dtype=np.float32)[None] / 2  # x / d = n + 1/2, with 127 among them
     halves[0, 0] = 127

@@ -1,11 +1,14 @@
-"""Rewrites fixtures/heads.safetensors with transformers: logits, loss and every gradient of heads, and ten steps of a frozen body.
+"""Rewrites fixtures/heads.safetensors with transformers: logits, loss and every gradient of heads, and ten steps on a
+frozen body.
 
-Run by hand, with transformers 5.24 and PyTorch 2.13: `python3 tests/golden/generate_heads.py`. GPT2ForSequenceClassification and
-GPT2DoubleHeadsModel compute in f64 from weights that f32 represents. GPT-1's heads are written here after the paper and
-openai/finetune-transformer-lm's train.py, on transformers' GPT2Model. Also writes fixtures/heads/FOLDER, saved by transformers.
+Run by hand, with transformers 5.24 and PyTorch 2.13: `python3 tests/golden/generate_heads.py`.
+GPT2ForSequenceClassification and GPT2DoubleHeadsModel compute in f64 from weights that f32 represents. GPT-1's heads
+are implemented here on transformers' GPT2Model, following the paper and openai/finetune-transformer-lm's train.py. Also
+writes fixtures/heads/FOLDER, saved by transformers.
 
-w.NAME are the body's weights (matrices (out, in)), all cases share them; CASE.h.NAME the head's. CASE.rows, padded with -1, are
-(rows, sequences, T); CASE.logits, CASE.loss, CASE.grad.NAME, and of a head CASE.grad.task.NAME.
+w.NAME are the body's weights (matrices are (out, in)), shared by all cases; CASE.h.NAME are the head's. CASE.rows is
+(rows, sequences, T), padded with -1. Results are CASE.logits, CASE.loss, CASE.grad.NAME, and CASE.grad.task.NAME for
+the head.
 """
 
 import json
@@ -52,7 +55,7 @@ BODY = {
 
 
 def fill(model, prefix="transformer."):
-    """The shared weights into the body, new ones into the head; computes in f64."""
+    """Loads the shared weights into the body and new ones into the head. Computes in f64."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             body = name.removeprefix(prefix)
@@ -61,7 +64,7 @@ def fill(model, prefix="transformer."):
 
 
 class Openai(torch.nn.Module):
-    """A head of GPT-1: scores of pooled states, with a bias; two sequences are added, choices have a score each."""
+    """A head of GPT-1: scores of pooled states, with a bias. For two sequences the states are added; each choice has a score."""
 
     def __init__(self, kind, labels):
         super().__init__()
@@ -88,7 +91,7 @@ def ids(length, low=1, high=16):
 
 
 def record(fixture, name, rows, labels, logits, loss, model, head, case):
-    """Backward, then everything of a case. `head` maps PyTorch's names of a head's parameters to ours."""
+    """Runs backward and records a case. `head` maps PyTorch's names of a head's parameters to ours."""
     number = len(fixture.cases)
     loss.backward()
     K, T = max(len(row) for row in rows), max(len(ids) for row in rows for ids in row)
@@ -110,14 +113,14 @@ def record(fixture, name, rows, labels, logits, loss, model, head, case):
 
 
 def classifiers(fixture):
-    """transformers' classifier: rows of several lengths with padding on the right; ends in the padding token; other labels."""
+    """transformers' classifier with each kind of label; rows of several lengths, padded on the right."""
     score = {"score.weight": "score.weight"}
     for name, problem, count, labels in [
         ("one label of three", "single_label_classification", 3, [2, 0, 1, 1]),
         ("several labels", "multi_label_classification", 3, [[1, 0, 1], [0, 0, 0], [1, 1, 1], [0, 1, 0]]),
         ("a number", "regression", 1, [[0.5], [-1.25], [3.0], [0.0]]),
     ]:
-        rows = [[ids(5)], [ids(1)], [ids(4) + [PAD, 7, PAD, PAD]], [ids(8)]]  # the third is pooled at 7
+        rows = [[ids(5)], [ids(1)], [ids(4) + [PAD, 7, PAD, PAD]], [ids(8)]]  # the third row is pooled at token 7
         model = fill(GPT2ForSequenceClassification(config(num_labels=count, problem_type=problem, pad_token_id=PAD)))
         tokens = torch.tensor([row + [PAD] * (8 - len(row)) for (row,) in rows])
         given = torch.tensor(labels) if problem.startswith("single") else torch.tensor(labels, dtype=torch.float64)
@@ -127,7 +130,7 @@ def classifiers(fixture):
 
 
 def choices(fixture):
-    """transformers' two heads; its caller adds the losses. The language model's is the mean over all tokens of the batch."""
+    """transformers' two heads. The caller adds the losses; the language model's is the mean over all tokens of the batch."""
     model = fill(GPT2DoubleHeadsModel(config(pad_token_id=PAD)))
     rows = [[ids(6) for _ in range(3)] for _ in range(2)]
     tokens = torch.tensor(rows)
@@ -159,9 +162,9 @@ def openai(fixture):
 
 
 def steps(fixture):
-    """Ten updates of two micro-batches of three rows each: a frozen body; then unfrozen layer by layer, every three updates."""
+    """Ten updates of two micro-batches of three rows: with a frozen body, and with one more layer unfrozen every three updates."""
     count, decay, factor, every, betas = 3, 0.1, 1 / 2.6, 3, (0.9, 0.99)
-    # A rate that is lower where Adam scales gradients that are nearly 0, with their roundings.
+    # A low rate, because Adam scales up tiny gradients together with their rounding errors.
     for name, gradual, rate in [("ten steps of a frozen body", False, 5e-3), ("ten steps, unfrozen layer by layer", True, 1e-3)]:
         number = len(fixture.cases)
         model = fill(GPT2ForSequenceClassification(config(num_labels=count, problem_type="single_label_classification", pad_token_id=PAD)))
@@ -184,7 +187,7 @@ def steps(fixture):
             for depth, layer in enumerate(layers):
                 for parameter in layer:
                     parameter.requires_grad_(depth == 0 or (gradual and step >= depth * every))
-            optimizer.zero_grad()  # to none: an optimizer leaves those alone
+            optimizer.zero_grad()  # sets gradients to None: the optimizer then skips these parameters
             halves = []
             for half in range(2):
                 at = slice(6 * step + 3 * half, 6 * step + 3 * half + 3)
@@ -210,7 +213,7 @@ def steps(fixture):
 
 
 def folders():
-    """Folders as transformers saves them, and what its pipelines say of texts."""
+    """Folders saved by transformers, and the results of its pipelines on texts."""
     for name in ("classifier", "several", "choices"):
         shutil.rmtree(HERE / "heads" / name, ignore_errors=True)
     letters = [chr(97 + i) for i in range(18)] + [" "]

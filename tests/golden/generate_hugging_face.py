@@ -1,7 +1,8 @@
-"""Rewrites tests/golden/hugging_face with transformers: GPT-2 folders of tiny models, and what comes out of them.
+"""Rewrites tests/golden/hugging_face with transformers: GPT-2 folders of tiny models, and their expected logits and
+gradients.
 
-Each folder is saved by transformers itself, or laid out by hand as older files are. Expected values are computed in f64
-from the weights as they are stored.
+A folder is saved by transformers, or written by hand in the format of older files. Expected values are computed in f64
+from the stored weights.
 """
 
 import json
@@ -27,7 +28,7 @@ SPECIAL = {"bos_token_id": None, "eos_token_id": None}
 
 
 def make(**config):
-    """A model with weights large enough that attention attends, and biases and norms that matter."""
+    """A model with weights so large that attention is not uniform, and with random biases and norms."""
     model = GPT2LMHeadModel(GPT2Config(**{**SMALL, **SPECIAL, **config}))
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -38,7 +39,7 @@ def make(**config):
 
 
 def older(model):
-    """As the hub's first files: without prefix, with the mask among the weights."""
+    """Like the hub's first files: names without a prefix, and the mask among the weights."""
     tensors = {name.removeprefix("transformer."): tensor for name, tensor in model.transformer.state_dict().items()}
     size = model.config.n_positions
     for layer in range(model.config.n_layer):
@@ -70,7 +71,7 @@ def write_bin_shards(tensors, folder):
 
 
 def expect(fixture, name):
-    """Logits, loss and gradients of the folder as transformers opens it."""
+    """Logits, loss and gradients of the folder opened by transformers."""
     number = len(fixture.cases)
     model, info = GPT2LMHeadModel.from_pretrained(HERE / name, attn_implementation="eager", output_loading_info=True)
     assert not any(info[key] for key in ["missing_keys", "mismatched_keys", "error_msgs"]), info

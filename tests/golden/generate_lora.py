@@ -1,7 +1,8 @@
-"""Rewrites fixtures/lora/: PEFT's LoRA on small random GPT-2s, its logits, losses, gradients and ten AdamW steps, and its own folders.
+"""Rewrites fixtures/lora/: logits, losses, gradients and ten AdamW steps of PEFT's LoRA on small random GPT-2s, and PEFT's
+folders.
 
-Run by hand, with peft 0.21.2, transformers 5.24 and PyTorch 2.13: `python3 tests/golden/generate_lora.py`. Weights are what f32
-represents; everything is computed in f64. Masks of dropout are our own (philox.py), put in place of torch's.
+Run by hand, with peft 0.21.2, transformers 5.24 and PyTorch 2.13: `python3 tests/golden/generate_lora.py`. Weights are
+numbers that f32 represents; everything is computed in f64. Our dropout masks (philox.py) replace torch's.
 """
 
 import hashlib
@@ -54,7 +55,7 @@ def base_model(tied):
 
 
 class Mask(torch.nn.Module):
-    """A dropout of our masks: pass `offset` of the model is its number, from 1, and `stream` the dropout's in the pass."""
+    """Dropout with our masks. `offset` is the number of the model's pass, from 1; `stream` the dropout's number in it."""
 
     passes = 0
 
@@ -70,7 +71,7 @@ class Mask(torch.nn.Module):
 
 
 def names_of(model):
-    """Trained parameters by the names of the saved file."""
+    """The trained parameters, under their names in the saved file."""
     named = {}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -149,7 +150,7 @@ def case(name, tied=True, options={}, ours={}, save=False):
 
 
 def initial():
-    """What PEFT draws for a seed, layer after layer."""
+    """The weights that PEFT draws for a seed, layer after layer."""
     fixture = Fixture()
     model = base_model(True).float()
     torch.manual_seed(7)

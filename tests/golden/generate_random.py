@@ -1,8 +1,9 @@
-"""Writes random.json: what PyTorch's CPU generator draws, and two generators redone in plain Python integers.
+"""Writes random.json: numbers drawn by PyTorch's CPU generator, and two generators implemented with plain Python integers.
 
-`exponential_` and `multinomial` are computed here by PyTorch's own rules from its raw words, because on Intel processors
-PyTorch draws them from other streams: the fixture must not depend on the processor's maker. The normals are those of
-PyTorch's AVX2 kernels, which every x86-64 processor of today runs: hence a process of its own, which asks for them.
+`exponential_` and `multinomial` are computed here from PyTorch's raw words by its own rules. On Intel processors
+PyTorch itself draws them from other streams, but the fixture must not depend on the processor's maker. Normal numbers
+come from PyTorch's AVX2 kernels, which every current x86-64 processor can run; this program starts a process that
+selects them.
 """
 
 import hashlib
@@ -20,7 +21,7 @@ from fixture import write_text
 
 
 def words(n):
-    """The generator's next n words, n even: drawn in pairs, as 64-bit integers, the high word first."""
+    """The generator's next n words, n even, drawn in pairs as 64-bit integers; the high word comes first."""
     pairs = torch.empty(n // 2, dtype=torch.int64).random_(-(2**63), None).numpy().view(numpy.uint64)
     return [int(word) for pair in pairs for word in (pair >> numpy.uint64(32), pair & numpy.uint64(0xFFFFFFFF))]
 
@@ -37,7 +38,7 @@ def digest(tensor):
 
 
 def philox(counter, key):
-    """Philox4x32-10 by the paper's formulas, with integers of any size."""
+    """Philox4x32-10 by the paper's formulas, with Python's unbounded integers."""
     (c0, c1, c2, c3), (k0, k1) = counter, key
     for _ in range(10):
         p0, p1 = 0xD2511F53 * c0, 0xCD9E8D57 * c2
@@ -50,7 +51,7 @@ def write(folder):
     torch.set_num_threads(1)
     cases = {"torch": torch.__version__.split("+")[0]}
 
-    # Seeds are written as strings: JSON's readers round large integers.
+    # Seeds are written as strings, because JSON readers round large integers.
     cases["words"] = []
     for seed in (0, 1, 1337, 2**32 - 1, 2**32, 2**40 + 5, 2**64 - 1, -1, -(2**63)):
         torch.manual_seed(seed)
@@ -64,7 +65,7 @@ def write(folder):
         values = torch.empty(n).uniform_(low, high)
         cases["uniform"].append({"n": n, "from": low, "to": high, "values": values.tolist()})
 
-    # One stream, so that the number kept from an odd draw is used by the next short one, across a long one.
+    # One stream: the number left over by a draw of an odd count is used by the next short draw, even after a long one.
     torch.manual_seed(12)
     cases["normal"] = []
     for n, mean, std in ((1, 0.0, 1.0), (16, 0.0, 1.0), (4, 0.5, 2.0), (33, 0.0, 0.02), (15, -1.0, 0.1), (3, 0.0, 1.0)):
@@ -82,7 +83,7 @@ def write(folder):
         cases["randint"].append({"high": high, "values": torch.randint(high, (8,)).tolist()})
     cases["randperm"] = [torch.randperm(n).tolist() for n in (0, 1, 2, 10, 100)]
 
-    # nanoGPT's batches: of 12 rows of 64 from tiny Shakespeare's training part, after seeding.
+    # nanoGPT's batches: 12 rows of 64 tokens from tiny Shakespeare's training part, after seeding.
     torch.manual_seed(1337)
     tokens, block, rows = 1003854, 64, 12
     offsets = [torch.randint(tokens - block, (rows,)).tolist() for _ in range(2)]

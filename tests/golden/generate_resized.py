@@ -1,7 +1,8 @@
-"""Rewrites fixtures/transformers/resized.safetensors: what transformers' GPT-2 computes after its vocabulary has grown.
+"""Rewrites fixtures/transformers/resized.safetensors: results of transformers' GPT-2 after its vocabulary has grown.
 
-Run by hand: `python3 tests/golden/generate_resized.py`, with transformers 5.24 and PyTorch 2.13. transformers draws new rows around the mean of
-the old ones; here they are the mean itself. N.w.NAME are the weights before, N.after.NAME those after, N.logits (B, T, V) and N.loss.
+Run by hand, with transformers 5.24 and PyTorch 2.13: `python3 tests/golden/generate_resized.py`. transformers draws new
+rows around the mean of the old rows; here they are the mean itself. N.w.NAME are the weights before, N.after.NAME the
+weights after; N.logits (B, T, V) and N.loss are the results after.
 """
 
 import sys

@@ -1,12 +1,14 @@
-"""Rewrites fixtures/sft.safetensors: ten updates of supervised tuning by TRL's SFTTrainer, over a tiny GPT-2 of transformers.
+"""Rewrites fixtures/sft.safetensors: ten updates of supervised tuning by TRL's SFTTrainer, with a tiny GPT-2 of
+transformers.
 
 Run by hand, with TRL 1.16, transformers 5.24 and PyTorch 2.13: `python3 tests/golden/generate_sft.py`.
 
-TRL computes the loss in f32, so a twin in f64 goes through the batches that its trainer makes, beside it: loss as the sum over
-labels, divided by the update's number of labels, clipping, AdamW, linear schedule. After each update the two must agree. What
-is written is the twin's. CASE.ids and CASE.learned are the rows side by side, of lengths as the case says; w.NAME the weights, as
-nanoGPT has them. Of the first update: CASE.logits, of the first micro-batch's real tokens in their order, and CASE.g.NAME. Of all:
-CASE.losses, CASE.norms; after the last CASE.p.NAME.
+TRL computes the loss in f32. So a twin of its trainer repeats each update in f64 on the same batches: the loss is the
+sum over labels divided by the update's number of labels, then clipping, AdamW and a linear schedule. After each update
+the two must agree. The fixture has the twin's results. CASE.ids and CASE.learned are the rows one after the other, with
+lengths from the case; w.NAME are the weights under nanoGPT's names. The first update has CASE.logits (of the first
+micro-batch's tokens without padding, in order) and CASE.g.NAME. CASE.losses and CASE.norms have one number for each
+update; CASE.p.NAME are the parameters after the last one.
 """
 
 import hashlib
@@ -50,7 +52,7 @@ def put(fixture, prefix, name, values):
 
 
 class Twin:
-    """TRL's updates in f64, of the batches that its trainer shows."""
+    """Repeats TRL's updates in f64, on the batches that its trainer draws."""
 
     def __init__(self, weights):
         self.model = new_model().double()
@@ -102,7 +104,7 @@ class AfterStep(transformers.TrainerCallback):
         for (name, one), other in zip(model.named_parameters(), self.twin.model.parameters()):
             off = (one - other).abs()
             if name.endswith("c_attn.bias"):
-                off[8:16] = 0  # the gradient of a bias of keys is 0, and Adam scales its roundings
+                off[8:16] = 0  # the gradient of the keys' biases is 0, and Adam scales its rounding errors
             assert off.max() < 1e-5, (name, off.max())
 
 
@@ -171,7 +173,7 @@ if __name__ == "__main__":
         weights[name] = torch.from_numpy(np.asarray(centre + 0.3 * random.standard_normal(tuple(parameter.shape)), np.float32))
         put(fixture, "w", name, weights[name])
     weights["lm_head.weight"] = weights["transformer.wte.weight"]
-    # (tokens, of which the prompt's): 13 rows are 2 updates of 3 micro-batches of 2 rows, and a third with one row.
+    # (tokens, tokens of the prompt): 13 rows are two updates of 3 micro-batches of 2 rows, and a third update with one row.
     rows = [(4, 2), (15, 7), (7, 3), (3, 1), (6, 5), (9, 2), (16, 4), (2, 1), (5, 2), (8, 6), (11, 9), (3, 2), (4, 1)]
     record(fixture, weights, "completions, padded", rows, packing=False)
     record(fixture, weights, "completions, packed", rows + [(5, 3), (6, 1), (2, 1), (7, 2)], packing=True)

@@ -1,5 +1,5 @@
-"""Writes tests/golden/torch_files/: what torch.save and pickle make of odd tensors, nanoGPT's checkpoints and vocabularies,
-and pickles that try to call something.
+"""Writes tests/golden/torch_files/: unusual tensors saved by torch.save and pickle, nanoGPT's checkpoints and
+vocabularies, and pickles that try to call a function.
 
     python3 tests/golden/generate_torch_files.py
 """
@@ -29,7 +29,7 @@ OUT = pathlib.Path(__file__).parent / "torch_files"
 
 
 def bits(tensor):
-    """What a reader gives: floats of 16 bits widened to f32, integers and booleans as i32, row by row."""
+    """The value that our reader returns: 16-bit floats widened to f32, integers and booleans as i32, in row-major order."""
     wide = {torch.float16: torch.float32, torch.bfloat16: torch.float32}.get(tensor.dtype, tensor.dtype)
     if not wide.is_floating_point:
         wide = torch.int32
@@ -102,13 +102,13 @@ def values():
 
 
 def checkpoints():
-    """A model after six updates, as train.py saves it, and the losses of the next six."""
+    """A model after six updates, as train.py saves it, and the losses of the next six updates."""
     config = dict(n_layer=2, n_head=2, n_embd=12, block_size=8, bias=True, vocab_size=11, dropout=0.0)
     flags = dict(dataset="shakespeare_char", batch_size=3, learning_rate=1e-2, weight_decay=0.1, beta1=0.9, beta2=0.99)
     flags |= dict(n_layer=2, compile=True, device="cuda", wandb_log=False, eval_interval=6, decay_lr=True, min_lr=1e-4)
     model = GPT(GPTConfig(**config))
     with torch.no_grad():
-        for parameter in model.parameters():  # so that none is alike another
+        for parameter in model.parameters():  # so that all parameters differ
             parameter.add_(0.1 * torch.randn_like(parameter))
     optimizer = model.optimizer(0.1, 1e-2, (0.9, 0.99))
     batches = torch.randint(11, (12, 3, 9))
@@ -133,7 +133,7 @@ def checkpoints():
     }
     torch.save(saved, OUT / "ckpt.pt")
 
-    # As torch.compile names it, with the masks of PyTorch before 2.0, and its numbers as plain ones.
+    # With the names of torch.compile, the masks of PyTorch before 2.0, and plain Python numbers.
     compiled = collections.OrderedDict()
     for name, tensor in saved["model"].items():
         compiled[f"_orig_mod.{name}"] = tensor
@@ -142,7 +142,7 @@ def checkpoints():
             compiled[f"_orig_mod.{mask}"] = torch.tril(torch.ones(8, 8)).view(1, 1, 8, 8)
     torch.save({**saved, "model": compiled, "best_val_loss": loss.item()}, OUT / "ckpt_compiled.pt")
 
-    # As nanoGPT's first versions numbered: embeddings do not decay, and each group is sorted by name.
+    # In the numbering of nanoGPT's first versions: embeddings do not decay, and each group is sorted by name.
     parameters = dict(model.named_parameters())
     linear = sorted(name for name, p in parameters.items() if p.dim() >= 2 and ".wte." not in name and ".wpe." not in name)
     groups = [linear, sorted(set(parameters) - set(linear))]
@@ -163,7 +163,7 @@ def checkpoints():
 
 
 class Calls:
-    """Pickled as the call of something."""
+    """Pickled as a call of a function."""
 
     def __init__(self, function, *args):
         self.reduced = (function, args)

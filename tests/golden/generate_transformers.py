@@ -1,8 +1,8 @@
-"""Rewrites fixtures/transformers/: what transformers' GPT-2 makes of tokens, and what its generate does.
+"""Rewrites fixtures/transformers/: features, losses and generated tokens of transformers' GPT-2.
 
-Run by hand, with transformers 5.23 and PyTorch 2.13: `python3 tests/golden/generate_transformers.py`. The model is tiny and its
-weights are random numbers; it computes in f64 from weights that f32 represents. Noise comes straight from MT19937 words, by the
-rules of PyTorch's own multinomial on processors that are not Intel's.
+Run by hand, with transformers 5.23 and PyTorch 2.13: `python3 tests/golden/generate_transformers.py`. The model is tiny
+and its weights are random; it computes in f64 from weights that f32 represents. Noise is computed from MT19937 words by
+the rules of PyTorch's own multinomial on processors that are not Intel's.
 """
 
 import functools
@@ -30,7 +30,7 @@ TRANSPOSED = ("attn.c_attn.weight", "attn.c_proj.weight", "mlp.c_fc.weight", "ml
 
 
 def tiny_model(scale):
-    """A GPT-2 with the exact GELU, the one that nanoGPT has."""
+    """A GPT-2 with the exact GELU, as in nanoGPT."""
     model = GPT2LMHeadModel(
         GPT2Config(
             vocab_size=SIZES["vocabSize"],
@@ -50,7 +50,7 @@ def tiny_model(scale):
     model.double().eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            # Large positions and tokens of one length, so that a model with a tied head does not repeat one token for ever.
+            # Large position embeddings and token embeddings of equal norm, so that a tied model does not repeat one token.
             factor = scale * (0.1 if name.endswith("bias") else 4 if ".wpe." in name else 1)
             drawn = np.asarray(random.standard_normal(tuple(parameter.shape)) * factor, np.float32)
             if ".wte." in name:
@@ -61,7 +61,7 @@ def tiny_model(scale):
 
 
 def put_weights(fixture, model):
-    """w.NAME as nanoGPT has it: matrices are (out, in), where transformers' Conv1D has (in, out)."""
+    """w.NAME under nanoGPT's names: matrices are (out, in), where transformers' Conv1D has (in, out)."""
     for name, parameter in model.named_parameters():
         weight = parameter.detach().float()
         fixture.put(f"w.{name}", weight.T if name.endswith(TRANSPOSED) else weight)
@@ -71,7 +71,7 @@ def put_weights(fixture, model):
 
 
 def loss_of(out, labels):
-    """The model's own loss, which it computes in f32, in f64."""
+    """The model's loss in f64. transformers itself computes it in f32."""
     loss = F.cross_entropy(out.logits[:, :-1].flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100)
     assert abs(loss - out.loss) < 1e-5, (loss, out.loss)
     return loss
@@ -130,7 +130,7 @@ def perplexities(model):
             targets[:, : -(end - before)] = -100
             valid = (targets != -100).sum().item()
             scored = (targets[:, 1:] != -100).sum().item()
-            if scored:  # the mean over none is NaN there
+            if scored:  # the mean of no token is NaN
                 with torch.no_grad():
                     loss = loss_of(model(ids, labels=targets), targets).item()
                 total += loss * (valid - 1)
@@ -159,7 +159,7 @@ def perplexities(model):
 
 
 class FrequencyPenalty(lp.LogitsProcessor):
-    """mu[j] - c[j] * alpha_frequency - float(c[j] > 0) * alpha_presence, of the tokens behind the prompt."""
+    """mu[j] - c[j] * alpha_frequency - float(c[j] > 0) * alpha_presence, over the tokens after the prompt."""
 
     def __init__(self, prompt, frequency, presence):
         self.prompt, self.frequency, self.presence = prompt, frequency, presence
@@ -171,7 +171,7 @@ class FrequencyPenalty(lp.LogitsProcessor):
 
 
 def processors():
-    """CASE.tokens, CASE.logits and CASE.scores: one processor each, and some together in generate's order."""
+    """CASE.tokens, CASE.logits and CASE.scores, for each processor and for several together in generate's order."""
     fixture = Fixture()
     V = 40
     tokens = random.integers(0, V, 30)
@@ -181,7 +181,7 @@ def processors():
     prompt, sort = 11, torch.sort
 
     def made(o):
-        """The processors that generate would make, in its order."""
+        """The processors that generate would create, in its order."""
         made = []
         if "logitBias" in o:
             made.append(lp.SequenceBiasLogitsProcessor([[[int(id)], bias] for id, bias in o["logitBias"].items()]))
@@ -244,7 +244,7 @@ def processors():
     ]:
         number = len(fixture.cases)
         scores = torch.from_numpy(logits).double()[None]
-        torch.sort = functools.partial(sort, stable=True)  # else it is chance which of several equal scores top-p keeps
+        torch.sort = functools.partial(sort, stable=True)  # otherwise top-p's choice among equal scores is random
         for processor in made(options):
             scores = processor(torch.from_numpy(tokens)[None], scores)
         torch.sort = sort
@@ -256,7 +256,7 @@ def processors():
 
 
 class Noise:
-    """Stands in for torch.multinomial, and notes by how little a choice was made."""
+    """Replaces torch.multinomial, and records the smallest margin of a choice."""
 
     def __init__(self, seed):
         self.words, self.margin = np.random.RandomState(seed), math.inf
@@ -287,7 +287,7 @@ NAMES = {
 
 
 def generation(model):
-    """CASE.prompt; CASE.tokens.I of each sequence, the end token among them; CASE.logprobs.I of them, by the model's own logits."""
+    """CASE.prompt; CASE.tokens.I of each sequence with its end token; CASE.logprobs.I, from the model's unprocessed logits."""
     fixture = Fixture()
     put_weights(fixture, model)
     own = torch.multinomial
@@ -360,7 +360,7 @@ def generation(model):
 
 
 def pipelines(model):
-    """Texts of transformers' own pipeline, with a tokenizer of 23 letters; the last one ends a text."""
+    """Texts of transformers' own pipeline, with a tokenizer of 23 letters; the last letter ends a text."""
     fixture = Fixture()
     put_weights(fixture, model)
     letters = {chr(ord("a") + i): i for i in range(SIZES["vocabSize"])}

@@ -1,9 +1,9 @@
-"""Rewrites fixtures/tuning.safetensors with PyTorch: ten AdamW steps of a model of which a part is trained, or parts by rates
-of their own.
+"""Rewrites fixtures/tuning.safetensors with PyTorch: ten AdamW steps of a model that is trained in part, or whose parts
+have different learning rates.
 
-CASE.w.NAME are the weights, CASE.tokens and CASE.targets (steps, B, T). Of the ten steps: CASE.losses, CASE.norms (before
-clipping, over all groups), and after steps 1 and 10 CASE.STEP.p.NAME with the moments m and v of every trained parameter.
-Weights are what f32 represents; everything is computed in f64.
+CASE.w.NAME are the weights; CASE.tokens and CASE.targets are (steps, B, T). CASE.losses and CASE.norms (over all
+groups, before clipping) have one number for each step. CASE.STEP.p.NAME and the moments .m. and .v. are of every
+trained parameter after steps 1 and 10. Weights are numbers that f32 represents; everything is computed in f64.
 """
 
 import pathlib
@@ -19,7 +19,7 @@ torch.use_deterministic_algorithms(True)
 from fixture import Fixture
 from pytorch_gpt import GPT, GPTConfig
 
-CONFIG = GPTConfig(block_size=8, vocab_size=13, n_layer=2, n_head=2, n_embd=8, bias=False)  # the gradient of a bias of keys is 0, and Adam would scale its roundings
+CONFIG = GPTConfig(block_size=8, vocab_size=13, n_layer=2, n_head=2, n_embd=8, bias=False)  # without biases, as a gradient of keys' biases is only rounding errors, which Adam scales
 STEPS, B, T = 10, 3, 8
 BETAS, DECAY, RATE = (0.9, 0.99), 0.1, 5e-3
 FACTORS = [0.2, 0.4, 0.6, 0.8, 1.0, 1.0, 0.9, 0.7, 0.4, 0.1]
@@ -36,7 +36,7 @@ def new_model():
 
 
 def record(fixture, case, model, clip, groups):
-    """`groups` as TypeScript has them: names of parameters, with a rate and a decay where they have their own."""
+    """`groups` as in TypeScript: names of parameters, with their own learning rate and weight decay if set."""
     number = len(fixture.cases)
     names = dict(model.named_parameters())
     for name, parameter in names.items():

@@ -1,6 +1,6 @@
-"""One line for each file: the checksum of all that PyPI's gguf reads from it, or null where it cannot.
+"""Prints a line for each file: a checksum of what PyPI's gguf reads from it, or null if it cannot read the file.
 
-python3 tests/golden/gguf_verdicts.py FILE…    as gguf_mutants.ts's `checksum`
+python3 tests/golden/gguf_verdicts.py FILE…    checksums as by `checksum` in gguf_mutants.ts
 """
 
 import hashlib
@@ -50,7 +50,7 @@ def expire(*_):
 
 signal.signal(signal.SIGALRM, expire)
 for path in sys.argv[1:]:
-    signal.alarm(2)  # some counts would keep the reader busy for years
+    signal.alarm(2)  # some counts would occupy the reader for years
     try:
         verdict = checksum(path)
     except Exception:

@@ -1,9 +1,9 @@
-"""Writes hugging_face_tokenizers.json: two small tokenizers as Hugging Face's libraries save them, and what they make of strings.
+"""Writes hugging_face_tokenizers.json: two small tokenizers saved by Hugging Face's libraries, and their ids of strings.
 
     python3 tests/golden/hugging_face_tokenizers.py
 
-Both are trained on the strings of tiktoken_encodings.json, which are encoded again. The first is in the older form, vocab.json and
-merges.txt; the second a tokenizer.json with added tokens, as transformers writes it.
+Both are trained on the strings of tiktoken_encodings.json and encode them. The first has the older files vocab.json and
+merges.txt; the second is a tokenizer.json with added tokens, as transformers writes it.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""The modules, the whole model, and optimizer steps, with random weights rounded to f32 and computed in f64."""
+"""Modules, the whole model, and optimizer steps, with random weights rounded to f32; computed in f64."""
 
 import numpy as np
 import torch
@@ -9,11 +9,11 @@ from pytorch_gpt import GPT, MLP, Block, CausalSelfAttention, GPTConfig, LayerNo
 from recorder import stream
 
 NOISE_SEED = 20261124
-random = None  # the case's own
+random = None  # the case's stream of random numbers
 
 
 def begin(group, name):
-    """Whatever is drawn from here on is drawn for this case."""
+    """Starts the case's stream: everything drawn from here on belongs to the case."""
     global random
     random = stream(group, name)
 
@@ -28,7 +28,7 @@ def ids(high, *shape):
 
 @torch.no_grad()
 def randomize(module):
-    """Weights large enough that attention attends, biases and norms that matter."""
+    """Random weights, so large that attention is not uniform, and with random biases and norms."""
     for name, parameter in module.named_parameters():
         is_norm = parameter.dim() == 1 and name.endswith("weight")
         parameter.copy_(normal(*parameter.shape, scale=0.2) + (1 if is_norm else 0))
@@ -44,7 +44,7 @@ def keep_weights(fixture, prefix, module, gradients):
 
 
 def modules():
-    """CASE.x through CASE.w.NAME gives CASE.out; CASE.dout comes back, to NAME.grad and CASE.x.grad."""
+    """CASE.x and the parameters CASE.w.NAME give CASE.out; the upstream gradient CASE.dout gives NAME.grad and CASE.x.grad."""
     fixture = Fixture()
     for bias in [True, False]:
         for width, heads, B, T in [(16, 2, 2, 9), (15, 3, 1, 5), (3, 3, 3, 2)]:
@@ -75,10 +75,11 @@ def modules():
 
 
 def cached_attention():
-    """Tokens of any slots at any places, in CASE.qkv (N, 3C), with CASE.cache: CASE.out.
+    """Attention of N tokens of several slots to a cache: CASE.qkv (N, 3C) and CASE.cache give CASE.out.
 
-    Token n is written to place CASE.position[n] of slot CASE.slot[n] before any is attended to; a slot of -1 is idle. In
-    CASE.cache_bf16 PyTorch has rounded all keys and values to bfloat16, those of the new tokens too; CASE.out_bf16 attends to them.
+    All tokens are written before any is attended to, token n to position CASE.position[n] of slot CASE.slot[n]; a slot
+    of -1 is idle. CASE.cache_bf16 has all keys and values, including the new tokens', rounded to bfloat16 by PyTorch;
+    CASE.out_bf16 attends to them.
     """
     fixture = Fixture()
     for slots, size, heads, width, tokens in [
@@ -117,9 +118,9 @@ def cached_attention():
 
 
 def models():
-    """CASE.tokens and CASE.targets give CASE.logits and CASE.loss, and NAME.grad; without targets CASE.last.
+    """CASE.tokens and CASE.targets give CASE.logits, CASE.loss and NAME.grad; without targets, CASE.last.
 
-    Dropout is seeded with the case's seed; the pass with targets is its first, that without its second.
+    Dropout is seeded with the case's seed. Its first pass is the pass with targets, its second the pass without.
     """
     fixture = Fixture()
     for config, B, T in [
@@ -153,7 +154,7 @@ def models():
 
 
 def documents():
-    """As models, of rows that hold documents: token by token CASE.starts and CASE.positions. Expected is what they give apart."""
+    """As models, for rows with several documents (CASE.starts, CASE.positions). Expected: the results of each document alone."""
     fixture = Fixture()
     for rows, bias in [([[5, 1, 10], [16]], True), ([[3, 4, 2]], False)]:
         number, T = len(fixture.cases), sum(rows[0])
@@ -166,7 +167,7 @@ def documents():
         logits = torch.empty(len(rows), T, config.vocab_size, dtype=torch.float64)
         for b, row in enumerate(rows):
             for first, length in zip(np.cumsum([0, *row[:-1]]), row):
-                targets[b, first + length - 1] = -1  # of what comes after a document it knows nothing
+                targets[b, first + length - 1] = -1  # the token after a document is not predicted
                 own = slice(first, first + length)
                 logits[b, own] = model(tokens[None, b, own], targets[None, b, own])[0]
         loss = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
@@ -192,9 +193,10 @@ def keep_state(fixture, prefix, named, optimizer):
 
 
 def optimizer_steps():
-    """CASE.w.NAME before; CASE.STEP.p.NAME, .m. and .v. after steps 1 and 10; CASE.norms before clipping.
+    """CASE.w.NAME are the weights before; CASE.STEP.p.NAME, .m. and .v. after steps 1 and 10; CASE.norms before clipping.
 
-    Case 0 gives the gradients, CASE.STEP.g.NAME; case 1 takes them from a model, a batch CASE.tokens[step] a step.
+    Case 0 has the gradients, CASE.STEP.g.NAME. Case 1 computes them with a model, from the batch CASE.tokens[step] in
+    each step.
     """
     fixture = Fixture()
     begin("optimizer", "gradients given")

@@ -1,4 +1,4 @@
-"""The ops that a GPT is made of, at sizes around what kernels are cut by: 1, 6, 8, 16, 256, 384."""
+"""The ops of a GPT, at sizes around the tile sizes of kernels: 1, 6, 8, 16, 256, 384."""
 
 import numpy as np
 import torch

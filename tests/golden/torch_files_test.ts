@@ -60,7 +60,7 @@ Deno.test("torch files: an invalid file is refused, and the message says what to
   await assertRejects(
     () => NanoGPTFile.open(`${FOLDER}/values.pt`),
     CheckpointError,
-    "values.pt is no checkpoint of nanoGPT: it has no model_args",
+    "checkpoint of nanoGPT: it has no model_args",
   );
 });
 
