@@ -124,7 +124,7 @@ function attention(query: Tensor, key: Tensor): Tensor {
 function shiftedLoss(logits: Tensor, labels: Tensor): Tensor {
   const [B, T, V] = logits.shape;
   if (`${labels.shape}` !== `${[B, T]}` || T < 2) {
-    throw new ShapeError(`features: labels are [${labels.shape}], expected [${B},${T}], and two tokens at least`);
+    throw new ShapeError(`features: labels are [${labels.shape}], expected [${B},${T}] with two tokens or more`);
   }
   const next = slice(labels, { axis: 1, start: 1 }), scores = slice(logits, { axis: 1, end: T - 1 });
   return crossEntropy(reshape(scores, [B * (T - 1), V]), next.alias([B * (T - 1)]), { ignoreIndex: -100 });

@@ -177,7 +177,9 @@ function check(model: GPT, tokens: ArrayLike<number>, maxLength: number, stride:
     throw new ConfigError(`stride is ${stride}; expected a whole number from 1 to maxLength, which is ${maxLength}`);
   }
   if (tokens.length < 2) {
-    throw new DataError(`${tokens.length} tokens are too few: the first is never predicted, only given`);
+    throw new DataError(
+      `${tokens.length} tokens are too few; expected two or more, because nothing predicts the first`,
+    );
   }
   for (let i = 0; i < tokens.length; i++) {
     const id = tokens[i];

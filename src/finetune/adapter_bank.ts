@@ -95,7 +95,7 @@ export class AdapterBank {
     if (!pairs) return;
     for (const [name, { A, B }] of pairs) {
       if ([A, B].every((values) => values.every(Number.isFinite))) continue;
-      throw new CheckpointError(`${path}: a weight of ${name} is not a number`);
+      throw new CheckpointError(`${path}: a weight of ${name} is not a finite number`);
     }
     const all = [...pairs.values()];
     this.#unwrap();

@@ -138,7 +138,7 @@ export async function storedFeatures(
     const other = Object.entries(metadata).find(([key, value]) => file.metadata[key] !== value);
     if (other) {
       const of = other[0] === "model" ? "of another model" : "of other rows";
-      throw new CheckpointError(`${path} has features ${of}: name another file, or remove it`);
+      throw new CheckpointError(`${path} has features ${of}; pass another file, or remove this one`);
     }
     const read = async (name: "train" | "val") => await file.readTensor(name) as Float32Array;
     return { features: { train: await read("train"), val: await read("val") }, read: true };

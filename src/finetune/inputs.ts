@@ -84,7 +84,7 @@ export function inputsOf(
     return joined([start], within(first, room), [delimiter], within(second, room), [extract]);
   };
   const pair = () => {
-    if (row.pair === undefined) throw new DataError(`${where}: ${kind} needs two texts, and there is one`);
+    if (row.pair === undefined) throw new DataError(`${where}: ${kind} needs two texts, but the row has one`);
     if (!tokens) throw new ConfigError(`${kind} needs the tokens start, delimiter and extract`);
     return [encode(row.text!), encode(row.pair)] as const;
   };

@@ -41,7 +41,7 @@ export function labellingOf(
     if (sortOf(label) === sort) continue;
     throw new DataError(
       `labels are of mixed types: ${show(first.label)} in ${first.where} is ${WORDS[sort]}, and ${show(label)} in ` +
-        `${where} is ${WORDS[sortOf(label)]}; write all of them in one way`,
+        `${where} is ${WORDS[sortOf(label)]}; all labels must have the same form`,
     );
   }
   const flat = all.flatMap(({ label, where }) =>
@@ -70,7 +70,7 @@ export function labellingOf(
   }
   if (found.length > labels.length) {
     throw new DataError(
-      `the data have ${found.length} classes, and the model ${labels.length} labels: ${labels.join(", ")}`,
+      `the data have ${found.length} classes, but the model has ${labels.length} labels: ${labels.join(", ")}`,
     );
   }
   return { problemType, labels };

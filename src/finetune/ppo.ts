@@ -2,11 +2,11 @@
  * Proximal policy optimisation (PPO) of a language model, as in InstructGPT (Ouyang et al. 2022, arXiv:2203.02155) and
  * TRL's PPOTrainer. One iteration:
  *
- * 1. The policy writes a completion of each of several prompts, and reward functions score the completions. 2. For
- * every token, log-probabilities under policy and reference, and values, are computed by the same pass that updates
- * run. So the ratios of the first update are exactly 1. Advantages and returns follow from them (returns.ts). 3.
- * Several epochs go over the completions in minibatches. Each minibatch is one update of the policy and the value
- * function together (ppo_loss.ts).
+ * 1. The policy writes a completion of each of several prompts, and rewards score the completions.
+ * 2. For every token, log-probabilities under policy and reference, and values, are computed by the same pass that
+ *    updates run. So the ratios of the first update are exactly 1. Advantages and returns follow (returns.ts).
+ * 3. Several epochs go over the completions in minibatches. Each minibatch is one update of the policy and the value
+ *    function together (ppo_loss.ts).
  *
  * The score counts at a completion's last token, or one position after it, as in TRL. Dropout is off in all passes.
  * With PPO-ptx (option `pretraining`), the policy also learns blocks of a text in every update, so that it does not

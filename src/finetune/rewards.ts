@@ -199,8 +199,8 @@ export class RewardModel implements Reward {
     for (const sample of samples) {
       if (sample.ids.length > blockSize) {
         throw new TrainingError(
-          `The reward model ${this.name} sees ${blockSize} tokens at once, and a text ${afterPrompt(sample)} has ` +
-            `${sample.ids.length}: shorter prompts or completions fit`,
+          `The reward model ${this.name} reads at most ${blockSize} tokens, but a text ${afterPrompt(sample)} has ` +
+            `${sample.ids.length}; use shorter prompts or completions`,
         );
       }
       rows.add([sample.ids], { where: "a text", label: 0 });

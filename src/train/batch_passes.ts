@@ -38,7 +38,7 @@ export class BatchPasses implements Disposable {
       const { bounds } = storage.block; // only integer storages have bounds
       const wrong = bounds && [bounds.least, bounds.greatest].find((value) => value < least || value > greatest);
       if (wrong === undefined) continue;
-      throw new DataError(`the data has ${wrong} among its ${name}, which are from ${least} to ${greatest}`);
+      throw new DataError(`the data has ${wrong} among its ${name}; expected ${least} to ${greatest}`);
     }
     return pass;
   }

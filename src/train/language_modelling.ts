@@ -48,7 +48,7 @@ export class LanguageModelling implements Task {
   restore({ offsets }: Readonly<Record<string, unknown>>, path: string): void {
     const isOffset = (offset: unknown): offset is number => Number.isSafeInteger(offset) && (offset as number) >= 0;
     if (!Array.isArray(offsets) || !offsets.every(isOffset)) {
-      throw new CheckpointError(`${path} is damaged: offsets is missing or not what it should be`);
+      throw new CheckpointError(`${path} is damaged: offsets is missing or not a list of whole numbers`);
     }
     const { batchSize, blockSize } = this.#sizes, { train } = this.data;
     const fits = offsets.length === batchSize && offsets.every((offset) => offset + blockSize < train.length);

@@ -73,7 +73,7 @@ Deno.test("a classifier is trained, judged, used, converted and trained on; its 
       `${folder}/other.jsonl`,
       ["no", "yes", "maybe"].map((label) => `{"text":"ab","label":"${label}"}\n`).join(""),
     );
-    const others = "the data have 3 classes, and the model 2 labels: no, yes";
+    const others = "the data have 3 classes, but the model has 2 labels: no, yes";
     await fails(others, "finetune", ...on, `--data=${folder}/other.jsonl`, `--eval_data=${folder}/labels.jsonl`);
     await fails("--stride=4: this is only for a text (--input), not for rows", "eval", data, out, "--stride=4");
     await fails(

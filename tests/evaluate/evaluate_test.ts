@@ -155,6 +155,6 @@ Deno.test("features: tensors of wrong shapes are refused", () =>
     assertThrows(() => features(model, tensor(3)), ShapeError, "tokens are [3], expected [B, T]");
     const labels = tensor(1, 4);
     assertThrows(() => features(model, tensor(1, 3), { labels }), ShapeError, "labels are [1,4], expected [1,3]");
-    assertThrows(() => features(model, tensor(1, 1), { labels: tensor(1, 1) }), ShapeError, "two tokens at least");
+    assertThrows(() => features(model, tensor(1, 1), { labels: tensor(1, 1) }), ShapeError, "two tokens or more");
     return Promise.resolve();
   }));

@@ -46,7 +46,7 @@ Deno.test("invalid labels are refused with their line", () => {
   refused(labels(["a", 1]), "line 1: labels must be all names or all numbers");
   refused(labels(0, -1), "line 2: the label -1 is not the number of a class");
   refused(labels("a", "a"), "expected two different labels or more");
-  refused(labels(0, 1, 2), "the data have 3 classes, and the model 2 labels: no, yes", { labels: ["no", "yes"] });
+  refused(labels(0, 1, 2), "the data have 3 classes, but the model has 2 labels: no, yes", { labels: ["no", "yes"] });
   refused(labels(["a"], ["b"]), "line 1: the label is a list", { problemType: "single_label_classification" });
   refused([], "there is no row");
   const labelling = labellingOf(labels("a", "b"));

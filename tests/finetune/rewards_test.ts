@@ -169,7 +169,7 @@ Deno.test("a reward model scores texts of any lengths, alone and together, and r
     const { message } = await assertRejects(() => reward.score([samples[0], long]), TrainingError); // a TrainingError, so that the run is saved
     assertStringIncludes(
       message,
-      `help sees 40 tokens at once, and a text after the prompt "too long" has 41: shorter`,
+      `help reads at most 40 tokens, but a text after the prompt "too long" has 41; use shorter`,
     );
   }
   assertEquals(device.memory().tensors, before);

@@ -324,7 +324,7 @@ Deno.test("task: an integer out of range is refused in a replay too, and so is a
   };
   await refused(
     new Apart([batch(tokens), { arrays: bad }]),
-    "the data has 9 among its tokens, which are from 0 to 8",
+    "the data has 9 among its tokens; expected 0 to 8",
   );
   await refused(new Apart([]), "the task has given no batch for an update");
   await refused(new Apart([batch(tokens)], () => []), "the task has given no batch to evaluate train on");
