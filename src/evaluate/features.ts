@@ -105,7 +105,7 @@ export function features(model: GPT, tokens: Tensor, options: FeatureOptions = {
   };
 }
 
-/** Queries, keys and values of all heads, (B, nh, T, hs) each, out of (B, T, 3C). */
+/** Splits (B, T, 3C) into queries, keys and values of all heads, (B, nh, T, hs) each. */
 function heads(qkv: Tensor, nHead: number): Tensor[] {
   const [B, T, C3] = qkv.shape, width = C3 / 3 / nHead;
   const apart = permute(reshape(qkv, [B, T, 3, nHead, width]), [2, 0, 3, 1, 4]); // (3, B, nh, T, hs)

@@ -14,9 +14,10 @@ export interface EvaluateOptions {
   /** Tokens in a window, at most the block size. Default: the block size. */
   readonly maxLength?: number;
   /**
-   * Tokens from the start of one window to the start of the next, at most `maxLength`. The last `stride` tokens of a
-   * window are scored; its first tokens are context, scored in the window before. A smaller stride gives each token
-   * more context and takes longer. Default: half the window, which is 512 for GPT-2's 1024.
+   * Tokens from the start of one window to the start of the next, at most `maxLength`. After the first window, only the
+   * last `stride` tokens of a window are scored; the tokens before them are context, scored in earlier windows. A
+   * smaller stride gives each token more context and takes longer. Default: half the window, which is 512 for GPT-2's
+   * 1024.
    */
   readonly stride?: number;
   /** Stops the evaluation: its promise rejects with the signal's reason. */

@@ -1,7 +1,7 @@
 /**
  * Direct preference optimisation (Rafailov et al. 2023, arXiv:2305.18290), as in TRL's DPOTrainer. A policy π learns
- * from pairs of answers, one preferred to the other, without a reward model. With r = log π(answer) − log
- * π_ref(answer), both sums over the answer's tokens, and Δ = r(chosen) − r(rejected), the loss of a pair is
+ * from pairs of answers, one preferred to the other, without a reward model. With Δ = r(chosen) − r(rejected), where
+ * r = log π(answer) − log π_ref(answer), both sums over the answer's tokens, the loss of a pair is
  *
  *     sigmoid   −log σ(β Δ)
  *     hinge     max(0, 1 − β Δ)                                      (SLiC: Zhao et al. 2023, arXiv:2305.10425)

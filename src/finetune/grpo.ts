@@ -61,7 +61,7 @@ const MEAN_LENGTH = "completions/mean_length";
  * using trainer = new Trainer(model, task, { ...options, warmupIters: 0, finalEvaluation: true });
  * const rewards: number[] = [];
  * for await (const event of trainer.run()) if (event.kind === "evaluation") rewards.push(-event.valLoss);
- * assert(rewards[1] > 3.5); // of 4; the model began with 1
+ * assert(rewards[1] > 3.5); // at most 4 are possible; a new model writes about 1
  * device.close();
  * ```
  */
@@ -185,8 +185,8 @@ export class PolicyGradient extends RolloutTask {
   }
 
   /**
-   * The loss of a micro-batch. Its value is about 0 until the policy differs from the policy that wrote the completions; only
-   * its gradient matters.
+   * The loss of a micro-batch. Its value is about 0 until the policy differs from the policy that wrote the completions;
+   * only its gradient matters.
    */
   loss(model: GPT, batch: Readonly<Record<string, Tensor>>): LossAndOutputs {
     const { epsilon, epsilonHigh, delta, temperature, beta, useBiasCorrectionKl: biasCorrection } = this.#options;

@@ -1,6 +1,6 @@
 /**
- * The wrappers that an adapter puts around layers of a model: two small matrices for a linear layer, and trained rows of
- * some tokens for the token embeddings and a head tied to them. The wrapped layers are not changed and may have any
+ * The wrappers that an adapter puts around layers of a model: two small matrices for a linear layer, and trained rows
+ * of some tokens for the token embeddings and a head tied to them. The wrapped layers are not changed and may have any
  * storage type.
  */
 import { accumulate } from "../../kernels/accumulate/kernel.ts";
@@ -21,7 +21,7 @@ import { mul } from "../ops/mul.ts";
 import { sub } from "../ops/sub.ts";
 import type { RandomGenerator } from "../random/mod.ts";
 
-/** What stands round a layer or a table of the base. */
+/** A wrapper around a layer or an embedding table of the base. */
 export interface Wrapper<Base extends Module = Module> extends Module {
   base_layer: Base;
   enabled: boolean;

@@ -16,7 +16,7 @@ import type { Splits } from "./row_task.ts";
  */
 export type PreferenceRows = Splits<TokenRows>;
 
-/** How pairs are laid out in batches. */
+/** The sizes of batches of pairs. */
 export interface PairSizes {
   /** Pairs in a micro-batch. */ readonly batchSize: number;
   /** Maximum tokens in a prompt and its answer together, at most the model's block size. */ readonly maxLength: number;

@@ -135,7 +135,7 @@ export class CapturedPasses implements Disposable {
   readonly #passes: BatchPasses;
 
   /**
-   * Captures nothing yet.
+   * Prepares the passes. Each is captured when it runs first.
    * @param module the module that the passes run; when it changes, they are captured again
    * @param body computes the result; other modules that it runs must not change
    * @throws {ConfigError} when the module has no parameters
@@ -234,8 +234,8 @@ export class Scorer implements Disposable {
 
 /**
  * The arrays of a batch of texts: `tokens` and `targets`, both (B, T), where B = `batchSize` and T is the smallest of
- * `lengths` that holds the longest text. Rows are padded on the right. The target at position t is token t + 1 for t ≥
- * `from` − 1, otherwise −1.
+ * `lengths` that holds the longest text. Rows are padded on the right. The target at position t is token t + 1 if
+ * t ≥ `from` − 1, otherwise −1.
  */
 export function rowArrays(
   rows: readonly ScoredRow[],

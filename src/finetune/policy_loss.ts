@@ -24,7 +24,7 @@ export type RatioLevel = "token" | "mean" | "sum";
 
 /** Options of {@linkcode policyLoss}. */
 export interface PolicyLossOptions {
-  /** Default: token. */ readonly level?: RatioLevel;
+  /** What ratios are computed for. Default: token. */ readonly level?: RatioLevel;
   /** ε_low. */ readonly epsilon: number;
   /** ε_high. */ readonly epsilonHigh: number;
   /** δ. Default: no bound. */ readonly delta?: number;

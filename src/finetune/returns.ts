@@ -58,8 +58,8 @@ export function tokenKl(
 }
 
 /**
- * Computes generalised advantages, from a text's last position to its first: δ_t = r_t + γ V_{t+1} − V_t, A_t = δ_t + γ
- * λ A_{t+1}, where V and A are 0 after the end. The returns are A + V.
+ * Computes generalised advantages, from a text's last position to its first: δ_t = r_t + γ V_{t+1} − V_t and
+ * A_t = δ_t + γ λ A_{t+1}, where V and A are 0 after the end. The returns are A + V.
  */
 export function generalizedAdvantages(
   rewards: ArrayLike<number>,
@@ -77,7 +77,7 @@ export function generalizedAdvantages(
 
 /**
  * Scales the numbers of all lists together to standard deviation 1: (x − mean) / √(variance + 1e-8), with the sample
- * variance (divisor n − 1). A single number becomes 0, or stays as it is if the mean does.
+ * variance (divisor n − 1). A single number becomes 0, or does not change if its mean is added back.
  *
  * @param shiftMean whether the mean becomes 0 (the default) or is added back
  */

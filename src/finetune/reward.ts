@@ -78,8 +78,8 @@ const BINS = 10;
  *
  * const device = await createDevice("cpu", { threads: 1 }), rows = new HeadRows();
  * const model = new GPT({ vocabSize: 4, blockSize: 8, nLayer: 1, nHead: 1, nEmbd: 8 }, { device });
- * for (let other = 0; other < 3; other++) { // 3 is the best end
- *   rows.add([[other, 3], [other, 2], [other, 1]], { where: "a ranking", label: 0 }); // the margin is 0
+ * for (let other = 0; other < 3; other++) { // texts that end in 3 are best
+ *   rows.add([[other, 3], [other, 2], [other, 1]], { where: "a ranking", label: 0 }); // a label of 0: no margin
  * }
  * const task = new RewardModelling(model, { train: rows, val: rows }, { batchSize: 3, maxLength: 8 });
  * const options = { gradientAccumulationSteps: 1, maxIters: 30, evalInterval: 30, evalIters: 1, learningRate: 0.05, decayLr: false };

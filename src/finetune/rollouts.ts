@@ -14,7 +14,7 @@ import { isObject } from "../files/files.ts";
 import { philox } from "../random/philox.ts";
 import type { SamplingOptions } from "../../kernels/choose/rules.ts";
 
-/** How a {@linkcode Roller} writes. */
+/** Options of a {@linkcode Roller}. */
 export interface RolloutOptions extends Pick<SamplingOptions, "topK" | "topP" | "minP" | "repetitionPenalty"> {
   /** Maximum tokens in a completion, including its end token. */
   readonly maxNewTokens: number;

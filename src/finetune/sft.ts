@@ -21,7 +21,7 @@ import type { MicroBatch, Task } from "../train/task.ts";
 import { packBestFit } from "./packing.ts";
 import { type RowOptions, RowTask, type Splits } from "./row_task.ts";
 
-/** How {@linkcode SupervisedTuning} makes batches. */
+/** Options of {@linkcode SupervisedTuning}. */
 export interface SupervisedOptions extends RowOptions {
   /** Rows in a micro-batch, or bins with packing. */ readonly batchSize: number;
   /** Maximum tokens in a row, or in a bin with packing; at most the model's block size. */ readonly maxLength: number;

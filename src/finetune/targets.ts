@@ -71,7 +71,7 @@ export function byPattern(
   return found === undefined ? otherwise : patterns[found];
 }
 
-/** Which layers get an adapter. */
+/** Options of {@linkcode targetsOf}. */
 export interface Targets {
   readonly targets: string | RegExp | readonly string[];
   readonly layers?: readonly number[];

@@ -62,7 +62,7 @@ export class LateLosses implements Disposable {
     const { loss, gradNorm, measured } = update;
     this.#waiting.push({ ...update, loss: copy(loss), gradNorm: copy(gradNorm), measured: measured && copy(measured) });
   }
-  /** Whether it is time to read. */
+  /** Whether the next {@linkcode read} is due: at once if reads do not block, otherwise about every 300 ms. */
   get due(): boolean {
     return this.#last !== undefined && (this.#last.loss.device.readsAtOnce || this.#updates >= this.#pace.steps);
   }

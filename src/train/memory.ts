@@ -35,7 +35,7 @@ export interface TrainingOptions extends Partial<TrainerOptions> {
 
 /** The memory and the work of a training run on a device. */
 export interface TrainingNeeds extends Needs {
-  /** Multiplications and additions of an update. */
+  /** Floating-point operations (multiplications and additions) of an update. */
   readonly flops: number;
 }
 

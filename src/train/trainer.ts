@@ -65,7 +65,7 @@ export interface TrainerContext {
  * const rate = { learningRate: 1e-2, warmupIters: 10, decayLr: false };
  * const trainer = new Trainer(model, { train: tokens, val: tokens }, { ...sizes, ...rate, generator });
  * for await (const event of trainer.run()) {
- *   if (event.kind === "step") console.log(event.iter, event.loss); // from ln 4 = 1.39 down: the next token is always known
+ *   if (event.kind === "step") console.log(event.iter, event.loss); // falls from ln 4 = 1.39
  * }
  * device.close();
  * ```
@@ -162,8 +162,8 @@ export class Trainer implements Disposable {
 
   /**
    * Restores the folder's last checkpoint: weights, optimizer, generator and the batch drawn ahead. If the data differ
-   * from the data of the folder's run, its best validation loss no longer counts, and the model is evaluated again
-   * before the next update.
+   * from the data of the folder's run, its best validation loss no longer counts, and an evaluation that the resumed
+   * iteration had already is repeated.
    *
    * @param options.onNote called with a line about tensors in the checkpoint that the model does not use
    * @returns whether the data differ from the data that the folder's run was trained on
