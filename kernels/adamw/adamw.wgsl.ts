@@ -10,7 +10,7 @@ export default /* wgsl */ `// AdamW (Loshchilov and Hutter 2017, arXiv:1711.0510
 struct Params { n: u32, decayed: i32, gain1: f32, beta2: f32, gain2: f32, epsilon: f32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> gradient: array<f32>;        // (n)
-@group(0) @binding(2) var<storage, read> norm: array<f32>;            // (1): of all gradients
+@group(0) @binding(2) var<storage, read> norm: array<f32>;            // (1): the norm of all gradients
 @group(0) @binding(3) var<storage, read> step: array<f32>;            // (4): shrink, rate, scale, clip
 @group(0) @binding(4) var<storage, read_write> parameter: array<f32>; // (n)
 @group(0) @binding(5) var<storage, read_write> m: array<f32>;         // (n)

@@ -19,14 +19,15 @@ export default /* wgsl */ `// Backward pass of causal self-attention, in two pas
 // keys, and all sums run in the order of the queries. A lane owns four queries and four keys of a block's P and dS,
 // then eight columns of four keys' dk and dv.
 //
-// With documents, the first pass starts at the block of keys in which its first query's document begins. The second
-// pass ends before the first block of queries that see none of its keys. Both rely on starts not decreasing along a
-// row.
+// If a row holds several documents, a workgroup of the first pass starts at the block of keys in which the document of
+// its first query begins. A workgroup of the second pass ends before the first block of queries that see none of its
+// keys. Both rely on 'starts' not decreasing along a row.
 
 struct Params { B: u32, T: u32, heads: u32, width: u32, seed: i32, stream: i32, threshold: i32, gain: f32 }
 @group(0) @binding(0) var<uniform> params: Params;
-// Four elements of dy, qkv, y and dqkv at once, for widths that are multiples of 4. For other widths gpu.ts binds the
-// operands as single elements and replaces these functions.
+// The functions NAME_four and NAME_put_four access four elements of an operand at once, which needs a width that is a
+// multiple of 4. For other widths, and for short sequences, gpu.ts binds the operands as single elements and replaces
+// these functions.
 @group(0) @binding(1) var<storage, read> dy: array<vec4<f32>>; // (B, T, heads, width)
 fn dy_four(at: u32, count: u32) -> vec4f { return dy[at / 4u]; }
 @group(0) @binding(2) var<storage, read> qkv: array<vec4<f32>>; // (B, T, 3, heads, width)
@@ -43,10 +44,11 @@ fn dqkv_put_four(at: u32, count: u32, values: vec4f) { dqkv[at / 4u] = select(dq
 override has_offset: bool = false;
 override has_starts: bool = false;
 
-const BLOCK = 32u; // queries or keys of a block; columns at a time in the sum of a score
+const BLOCK = 32u; // queries or keys of a block; also the columns that a score's sum takes at a time
 const COLUMNS = 64u; // columns of the result
-// Indexed by row / 4, row % 4, and four columns. Holds either two transposed tiles of 32 rows × 32 columns, the second
-// after the first, so that a vec4f is four rows; or 32 rows × 64 columns, the right half after the left.
+// Holds either 32 rows × 64 columns, indexed by row / 4 (plus 8 in the right half), row % 4, and the group of four
+// columns that a vec4f holds; or two transposed tiles of 32 rows × 32 columns, indexed by column / 4 (plus 8 in the
+// second tile), column % 4, and the group of four rows that a vec4f holds.
 var<workgroup> tile: array<array<array<vec4f, 8>, 4>, 16>;
 var<workgroup> weights: array<array<array<vec4f, 8>, 4>, 8>;
 
@@ -55,7 +57,7 @@ var<private> sequence: u32; // b
 var<private> head: u32; // h
 var<private> number: u32; // b · heads + h
 
-// Four columns, from c on, of token t's q, k, v or dy (part 0, 1, 2, 3); 0 outside.
+// Four columns of token t's q, k, v or dy (part 0, 1, 2 or 3), from column c on; zeros outside the tensor.
 fn four_of(part: u32, t: u32, c: u32) -> vec4f {
   if (t >= params.T || c >= params.width) { return vec4f(); }
   let token = sequence * params.T + t;
@@ -63,17 +65,17 @@ fn four_of(part: u32, t: u32, c: u32) -> vec4f {
   return qkv_four(((token * 3u + part) * params.heads + head) * params.width + c, params.width - c);
 }
 
-// Where transposed tiles and weights store rows 4 q to 4 q + 3. The exclusive or puts the values that neighbouring
-// lanes write at the same time into different banks.
+// The last index at which transposed tiles and weights store group 'rows' of four rows, if q is the first index. The
+// exclusive or puts the values that neighbouring lanes write at the same time into different banks.
 fn slot(rows: u32, q: u32) -> u32 { return rows ^ q; }
 
-// Stores four rows × four columns of a tile, transposed. Each lane stores its own.
+// Stores this lane's four rows × four columns of a tile, transposed.
 fn keep_transposed(first: u32, rows: mat4x4f) {
   let columns = transpose(rows);
   for (var i = 0u; i < 4u; i++) { tile[first + lane % 8u][i][slot(lane / 8u, lane % 8u)] = columns[i]; }
 }
 
-// Loads 32 rows × 32 columns, from row t and column c on, transposed.
+// Loads a tile, transposed: 32 rows × 32 columns of q, k, v or dy, from token t and column c on.
 fn load_transposed(first: u32, part: u32, t: u32, c: u32) {
   let row = t + lane / 8u * 4u;
   let x = c + lane % 8u * 4u;
@@ -83,7 +85,7 @@ fn load_transposed(first: u32, part: u32, t: u32, c: u32) {
   );
 }
 
-// Loads 32 rows × 64 columns, from row t and column c on.
+// Loads 32 rows × 64 columns of q, k, v or dy, from token t and column c on.
 fn load_rows(part: u32, t: u32, c: u32) {
   for (var i = lane; i < 512u; i += 64u) {
     let row = i / 16u;
@@ -91,7 +93,7 @@ fn load_rows(part: u32, t: u32, c: u32) {
   }
 }
 
-// sums + a · bᵀ: column i is sums[i] + a[i] · b.
+// sums + a · bᵀ: column i of the result is sums[i] + a[i] · b.
 fn add_outer(sums: mat4x4f, a: vec4f, b: vec4f) -> mat4x4f {
   return mat4x4f(
     fma(vec4f(a.x), b, sums[0]),
@@ -101,7 +103,8 @@ fn add_outer(sums: mat4x4f, a: vec4f, b: vec4f) -> mat4x4f {
   );
 }
 
-// sums + the products of the two transposed tiles, for this lane's four queries (columns) and four keys (components).
+// sums + the product of the two transposed tiles, for this lane's four queries (the matrix's columns) and four keys
+// (its rows).
 fn multiplied(sums: mat4x4f) -> mat4x4f {
   var total = sums;
   for (var q = 0u; q < 8u; q++) {
@@ -112,7 +115,8 @@ fn multiplied(sums: mat4x4f) -> mat4x4f {
   return total;
 }
 
-// The products of rows from token 'query' on of one part with rows from token 'key' on of another: q · k, or dy · v.
+// The dot products q · k or dy · v of 32 rows of part 'rows', from token 'query' on, with 32 rows of part 'columns',
+// from token 'key' on.
 fn products(rows: u32, query: u32, columns: u32, key: u32) -> mat4x4f {
   var sums = mat4x4f();
   for (var c = 0u; c < params.width; c += BLOCK) {
@@ -125,8 +129,9 @@ fn products(rows: u32, query: u32, columns: u32, key: u32) -> mat4x4f {
   return sums;
 }
 
-// += Σ weights · tile over 32 rows, for this lane's four results (columns), at its four columns in the left and in the
-// right half of the tile.
+// Adds Σ weights · tile, over 32 rows, to this lane's four results, which are the columns of 'left' and 'right'. A
+// column of 'left' is at the lane's four columns in the tile's left half, a column of 'right' at its four columns in
+// the right half.
 fn add_weighted(left: ptr<function, mat4x4f>, right: ptr<function, mat4x4f>) {
   for (var q = 0u; q < 8u; q++) {
     for (var i = 0u; i < 4u; i++) {
@@ -147,14 +152,14 @@ fn sum_of_lanes(value: vec4f) -> vec4f {
   return sum;
 }
 
-// dqkv += values: four elements of a part of token t, from column c on.
+// dqkv += values, at four columns of token t's q, k or v (part 0, 1 or 2), from column c on.
 fn add_to_gradient(part: u32, t: u32, c: u32, values: vec4f) {
   if (t >= params.T || c >= params.width) { return; }
   let first = (((sequence * params.T + t) * 3u + part) * params.heads + head) * params.width;
   dqkv_put_four(first + c, params.width - c, values);
 }
 
-// The first key that query t of row b sees; a t after the row's end counts as its last.
+// The first key that query t of row b sees. A t after the end of the row counts as the row's last query.
 fn first_key_of(b: u32, t: u32) -> u32 {
   if (!has_starts) { return 0u; }
   let query = min(t, params.T - 1u);
@@ -204,11 +209,11 @@ fn attention_backward_queries(
   let column = index % together / (params.B * params.heads) * COLUMNS;
   let first_query = (blocks - 1u - index / together) * BLOCK; // queries with the most keys start first
 
-  let query = first_query + 4u * (lane / 8u); // this lane's queries: four, from here on
+  let query = first_query + 4u * (lane / 8u); // the first of this lane's four queries
   let queries = vec4u(query, query + 1u, query + 2u, query + 3u);
-  let row = index % (params.B * params.heads) / params.heads; // b, in a uniform variable
+  let row = index % (params.B * params.heads) / params.heads; // b, as a variable that WGSL knows to be uniform
   let first_keys = first_keys_of(row, query);
-  let four = lane % 8u; // this lane's keys in a block, and its columns: four, from 4 · four on
+  let four = lane % 8u; // this lane's four keys in a block, and its four columns, start at 4 · four
   let root = sqrt(f32(params.width));
   var greatest = vec4f(0.0);
   var sum = vec4f(1.0);
@@ -224,7 +229,7 @@ fn attention_backward_queries(
   }
   guess = sum_of_lanes(guess);
   var lack = vec4f(0.0); // E
-  var left = mat4x4f(); // Σ P · (dP − D₀) / √width · k of the queries (columns), from column 4 · four on
+  var left = mat4x4f(); // a column per query: Σ P · (dP − D₀) / √width · k, at k's columns from 4 · four on
   var right = mat4x4f(); // and 32 columns further on
   var mean_left = mat4x4f(); // Σ P · k
   var mean_right = mat4x4f();
@@ -282,12 +287,12 @@ fn attention_backward_keys(
   let column = index % together / (params.B * params.heads) * COLUMNS;
   let first_key = index / together * BLOCK; // keys with the most queries start first
 
-  let four = lane % 8u; // four keys of a block's scores, four columns of the results: from 4 · four on
+  let four = lane % 8u; // this lane's four keys in a block, and its four columns, start at 4 · four
   let key = first_key + 4u * four;
   let keys = vec4u(key, key + 1u, key + 2u, key + 3u);
   let root = sqrt(f32(params.width));
-  let row = index % (params.B * params.heads) / params.heads; // b, in a uniform variable
-  var dk_left = mat4x4f(); // dk of four keys (columns), from column 4 · four on
+  let row = index % (params.B * params.heads) / params.heads; // b, as a variable that WGSL knows to be uniform
+  var dk_left = mat4x4f(); // a column per key: dk, at its columns from 4 · four on
   var dk_right = mat4x4f(); // and 32 columns further on
   var dv_left = mat4x4f();
   var dv_right = mat4x4f();

@@ -1,4 +1,4 @@
-export default /* wgsl */ `// Attention to a cache, in two passes.
+export default /* wgsl */ `// Attention of new tokens to cached keys and values, in two passes.
 //
 // attention_cached_append writes each token's key and value to its place in its slot. A slot number outside the cache
 // marks an idle token, which writes nothing; a position is clamped to 0 to S − 1. An invocation owns a 32-bit word: an
@@ -10,9 +10,9 @@ export default /* wgsl */ `// Attention to a cache, in two passes.
 //     S = q · k / √width,   P = exp(S − max) / Σ exp(S − max),   y = Σ P · v
 //
 // A workgroup owns one query of one head. It goes through the keys in blocks of 256 and tracks the maximum so far. If a
-// block raises it, the sums so far are multiplied by exp(old − new). A lane owns one key of a block's scores; then
-// every fourth value of the block, at columns l, l + 64, …, where l is the lane modulo 64. The four partial sums are
-// added at the end.
+// block raises it, the sums so far are multiplied by exp(old − new). A lane first computes the score of one key of the
+// block. Then the lanes are four teams of 64: a team takes every fourth value of the block, and lane l of a team adds
+// up columns l, l + 64, … of these values. The teams' sums are added at the end.
 
 struct Params { N: u32, heads: u32, width: u32, slots: u32, S: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -24,7 +24,7 @@ struct Params { N: u32, heads: u32, width: u32, slots: u32, S: u32 }
 override bf16_cache: bool = false;
 
 const LANES = 256u;
-const LOWEST = -3e38; // the score of a key that is not seen
+const LOWEST = -3e38; // the score of a key that the query does not see
 var<workgroup> query: array<f32, 256>; // width is at most 256
 var<workgroup> weights: array<f32, LANES>;
 var<workgroup> partial: array<vec4f, LANES>;
@@ -35,7 +35,7 @@ fn cached(at: u32) -> f32 {
   return bitcast<f32>(select(word & 0xffff0000u, word << 16u, at % 2u == 0u));
 }
 
-// Element c of head h of token n, counted through its key and then its value.
+// Element c of head h of token n, counting through its key and then through its value.
 fn given(n: u32, h: u32, c: u32) -> f32 {
   let part = c / params.width;
   return qkv[((n * 3u + 1u + part) * params.heads + h) * params.width + c % params.width];
@@ -53,9 +53,9 @@ fn attention_cached_append(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  let row = 2u * params.width; // a head's key and value of a token
+  let row = 2u * params.width; // elements of a token's key and value in one head
   let words = select(row, params.width, bf16_cache);
-  let i = (group.x + group.y * groups.x) * 64u + lane; // in (N, heads, words)
+  let i = (group.x + group.y * groups.x) * 64u + lane; // index in (N, heads, words)
   let h = i / words % params.heads;
   let n = i / words / params.heads;
   if (n >= params.N) { return; }
@@ -77,7 +77,7 @@ fn attention_cached(
   @builtin(num_workgroups) groups: vec3u,
   @builtin(local_invocation_index) lane: u32,
 ) {
-  let row = group.x + group.y * groups.x; // in (N, heads)
+  let row = group.x + group.y * groups.x; // index in (N, heads)
   if (row >= params.N * params.heads) { return; }
   let width = params.width;
   let h = row % params.heads;
@@ -87,7 +87,7 @@ fn attention_cached(
     for (var c = lane; c < width; c += LANES) { y[row * width + c] = 0.0; }
     return;
   }
-  let stride = 2u * width; // from one token in the cache to the next
+  let stride = 2u * width; // elements from one token in the cache to the next
   let first_key = (number * params.heads + h) * params.S * stride;
   let first_value = first_key + width;
   let keys = u32(clamp(position[n], 0, i32(params.S) - 1)) + 1u;

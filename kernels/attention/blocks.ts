@@ -17,8 +17,8 @@ export const tileOf = (native: boolean): { rows: number; columns: 8 | 16 | typeo
 const LONG = 128;
 
 /**
- * A kernel with one phase, whose tile is chosen by T. `emit` is called with `native`, whether the tile is machine
- * code's.
+ * Returns a function that chooses between two versions of a kernel's only phase, by T. `emit` gets `native`: whether
+ * the phase multiplies with machine code's tile.
  */
 export function byTile<Sizes extends { readonly T: number }, Of>(
   phase: Omit<CpuPhase<Sizes, Of>, "emit">,
@@ -33,7 +33,10 @@ export function byTile<Sizes extends { readonly T: number }, Of>(
 /** ⌈n / size⌉ · size. */
 export const roundUp = (f: WasmFunction, n: I32, size: number): I32Local => f.i32.mul(f.i32.divUp(n, size), size);
 
-/** Allocates regions of the given number of floats in the thread's scratch memory, each starting on a cache line. */
+/**
+ * Returns a function that allocates a region of the given number of floats in the thread's scratch memory. Each region
+ * starts on a cache line.
+ */
 export function regions(f: WasmFunction): (floats: I32) => I32Local {
   let top = f.scratch(0);
   return (floats) => {
@@ -44,7 +47,8 @@ export function regions(f: WasmFunction): (floats: I32) => I32Local {
 }
 
 /**
- * Head b · heads + h of a tensor (B, T, parts, heads, width): the addresses of its rows, and the bytes between tokens.
+ * Finds head number b · heads + h in a tensor (B, T, parts, heads, width). Returns the address of a token's row in a
+ * part, and the stride in bytes from token to token.
  */
 export function headOf(
   f: WasmFunction,
@@ -62,7 +66,8 @@ export function headOf(
 }
 
 /**
- * Dropout's code: `draw` emits a counter's random words, `factor` turns a word into its element's factor, 0 or gain.
+ * Emits dropout's code: `draw` computes a counter's random words, `factor` turns a word into its element's factor, 0 or
+ * gain.
  */
 export interface Dropped {
   readonly draw: Philox;
@@ -110,7 +115,10 @@ export function defineFirstKeys(f: WasmFunction) {
 /** 1 / √width. */
 export const scaleOf = (f: WasmFunction, width: I32Local): F32Local => f.f32.div(1, f.f32.sqrt(f.f32.fromSize(width)));
 
-/** Defines into ← factor · row, for a row of `width` elements that is stored in pieces of W, `stride` bytes apart. */
+/**
+ * Defines a function that writes factor · row to `into`, or adds it if `fresh` is false. The row has `width` elements,
+ * stored in pieces of W that are `stride` bytes apart.
+ */
 export function defineWriteRow(f: WasmFunction, W: number, fresh = true) {
   return f.define("write", ["i32", "i32", "i32", "f32", "i32"], (f, row, stride, width, factor, into) => {
     const factors = f.splat(factor), piece = f.i32.copy(row);

@@ -5,10 +5,10 @@
  *
  * The cache has one slot per text, and S places per slot. The keys and values of one head are stored contiguously, in
  * the order in which a query reads them, because sequential reads are fast. Token n is written to place `position[n]`
- * of slot `slot[n]`. All tokens of the pass are written before attention starts, and every key is read from the cache.
- * So a token's result does not depend, to the bit, on the other tokens of the pass, or on how a prompt was split into
- * passes. Places after a token may hold anything. In a bf16 cache, keys and values are rounded to nearest when they are
- * written; queries and all arithmetic are f32.
+ * of slot `slot[n]`. The keys and values of all tokens of the pass are written before attention starts, and attention
+ * reads every key from the cache. So a token's result does not depend, to the bit, on the other tokens of the pass, or
+ * on how a prompt was split into passes. Places after a token's own may hold anything. In a bf16 cache, keys and values
+ * are rounded to nearest when they are written; queries and all arithmetic are f32.
  *
  * Slots and positions are read on the device. A slot number outside the cache, such as −1, marks an idle token, which
  * yields zeros and writes nothing. A position outside the slot is clamped into it. So nothing outside the cache is

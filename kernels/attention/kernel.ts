@@ -45,7 +45,10 @@ function factors({ T }: Sizes, offset: Int32Array | undefined, params: Record<ke
 const firstKeys = ({ T, heads }: Sizes, starts: Int32Array | undefined) => (head: number, t: number): number =>
   starts ? Math.min(Math.max(starts[Math.floor(head / heads) * T + t], 0), t) : 0;
 
-/** Offsets: of row t of q, k or v (part 0, 1, 2) in (B, T, 3, heads, width), and of row t in (B, T, heads, width). */
+/**
+ * Returns two functions for the offsets of one head's rows: `at` for row t of q, k or v (part 0, 1 or 2) in (B, T, 3,
+ * heads, width), and `row` for row t in (B, T, heads, width).
+ */
 function places({ T, heads, width }: Sizes, head: number) {
   const b = Math.floor(head / heads), h = head % heads;
   return {
@@ -117,7 +120,7 @@ export const attentionBackward = kernel({
   reads: { dy: rows, qkv: packed, offset, starts, y: rows, statistics: perQuery },
   updates: { dqkv: packed },
   params: dropoutParams,
-  flops: (sizes) => 10 * pairs(sizes), // q · k again, dy · v, and the sums for q, k and v
+  flops: (sizes) => 10 * pairs(sizes), // q · k again, dy · v, and the sums dq, dk and dv
 
   reference({ dy, qkv, offset, starts, y, statistics, dqkv }, sizes, params) {
     const { B, T, heads, width } = sizes, factor = factors(sizes, offset, params), root = Math.sqrt(width);

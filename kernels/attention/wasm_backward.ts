@@ -1,11 +1,11 @@
 /**
- * A task is a head. It takes CHUNK keys at a time, and goes through the queries that see them in blocks of QUERIES. The
- * block's P and dS are stored as panels of keys, packed for their products with dy and q, which are added to dv and dk.
- * dv and dk are accumulated in the scratch memory, transposed, until all queries have been through the chunk. For dq,
- * dS is packed again.
+ * Attention's backward pass in WebAssembly; kernel.ts has the equations.
  *
- * With documents, a block starts at the panel in which its first query's document begins, and chunks that end before
- * that are skipped.
+ * A task is a head. It takes a chunk of CHUNK keys at a time, and goes through the queries that see them in blocks of
+ * QUERIES. A block's P and dS are stored as panels of keys, packed for their products with dy and q, which are added to
+ * dv and dk. dv and dk are accumulated in the scratch memory, transposed, until all queries have been through the
+ * chunk. For dq, dS is packed again. If a row holds several documents, a block of queries starts at the panel of keys
+ * in which the document of its first query begins, and skips chunks of keys that end before this document.
  */
 import { type I32, type I32Local, Lanes, type Locals, type WasmFunction } from "../../src/wasm/assembler.ts";
 import { defineMultiply } from "../../src/wasm/gemm.ts";
@@ -22,7 +22,7 @@ const CHUNK = 256;
  * for each of its queries.
  */
 const QUERIES = 24;
-/** Size of a block's statistics: −max, 1 / sum and D of QUERIES queries each. */
+/** Number of floats in a block's statistics: −max, 1 / sum and D of each of its queries. */
 const VALUES = 3 * QUERIES;
 
 type Tensors = "dy" | "qkv" | "y" | "statistics" | "dqkv";
@@ -54,7 +54,7 @@ function prepare(f: WasmFunction, of: Arguments, native: boolean) {
   const rows = roundUp(f, width, R), columns = roundUp(f, width, W), take = regions(f);
   const [keysTurned, valuesTurned, keys] = [0, 0, 0].map(() => take(mul(columns, CHUNK)));
   const [dkTurned, dvTurned] = [0, 0].map(() => take(mul(rows, CHUNK)));
-  const padded = Math.ceil(QUERIES / R) * R; // whole panels of R
+  const padded = Math.ceil(QUERIES / R) * R; // rounded up to whole panels of R rows
   const [query, dout, output] = [0, 0, 0].map(() => take(mul(width, padded)));
   const [queryTurned, doutTurned] = [0, 0].map(() => take(mul(rows, QUERIES)));
   const [P, dP, dS, factors] = [0, 0, 0, 0].map(() => take(CHUNK * padded)), queryValues = take(VALUES + 16);
@@ -90,7 +90,7 @@ function keysChunk(f: WasmFunction, of: Head): void {
     f.call(describe, at(starts, add(mul(f.i32.div(of.number, of.heads), T), from)), from, count, firstKeys);
     const [earliest, latest] = [0, sub(count, 1)].map((query) => f.i32.truncate(f.f32.loadAt(firstKeys, query)));
     const sees = () => whole(f.i32.div(sub(f.i32.max(earliest, first), first), W), latest);
-    f.when(f.i32.lt(earliest, add(first, n)), sees, () => { // the first chunk initializes every dq: to zeros here
+    f.when(f.i32.lt(earliest, add(first, n)), sees, () => { // the first chunk has to initialize every dq
       if (!of.dqkv.fresh) return;
       const rows = f.i32.select(of.chunk, 0, count);
       f.loop(0, rows, 1, (i) => {
@@ -190,9 +190,9 @@ function defineDescribe(f: WasmFunction, R: number) {
 }
 
 /**
- * Defines a function that turns one panel of scores into dropout(P), and of dP into dS. Query q sees key i of the panel
- * if i ≤ lag + q; `lag` may be negative. With documents, `origin` is the number of the panel's first key, and `latest`
- * is the first key that the last query sees.
+ * Defines a function that turns a panel of scores into dropout(P), and the panel of dP into dS. Query q sees key i of
+ * the panel if i ≤ lag + q; `lag` may be negative. With documents, `origin` is the number of the panel's first key, and
+ * `latest` is the first key that the last query sees.
  */
 function defineDifferentiate(
   f: WasmFunction,

@@ -13,14 +13,14 @@ type Arguments = Locals<
 function placeOf(f: WasmFunction, { slot, position, cache, slots, S, heads, width }: Arguments, n: I32) {
   const { select, ltSigned, min, add, sub, mul, lt, at, loadAt } = f.i32, number = loadAt(slot, n);
   const given = loadAt(position, n), place = min(select(ltSigned(given, 0), 0, given), sub(S, 1));
-  const row = mul(width, 2); // a head's key and value of a token
+  const row = mul(width, 2); // elements of a token's key and value in one head
   const first = (head: I32) => at(cache, mul(mul(add(mul(number, heads), head), S), row));
-  return { isThere: lt(number, slots), place, first, row }; // unsigned: no negative number is a slot
+  return { isThere: lt(number, slots), place, first, row }; // unsigned, so a negative slot is too large
 }
 
 /**
- * Copies a head's key and value from qkv, where the value is C elements after the key, to the cache, where it is next
- * to it.
+ * Copies a head's key and value from qkv, where the value is C elements after the key, to the cache, where the value
+ * follows the key.
  */
 function keep(f: WasmFunction, key: I32Local, into: I32Local, { heads, width }: Arguments): void {
   const { mul, at } = f.i32;
@@ -76,7 +76,8 @@ function attendTo(f: WasmFunction, of: Arguments, n: I32Local, head: I32Local, w
     });
     const share = f.splat(f.f32.div(1, sum));
     /**
-     * Sums for `count` vectors of columns at once: independent sums, so that their additions overlap in the processor.
+     * Computes `count` vectors of output columns at once. Their sums are independent, so that the additions overlap in
+     * the processor.
      */
     const weigh = (v: Lanes, count: number) => (column: I32) => {
       const sums = Array.from({ length: count }, () => v.accumulator()), values = at(value, column);
@@ -96,7 +97,8 @@ function attendTo(f: WasmFunction, of: Arguments, n: I32Local, head: I32Local, w
 }
 
 /**
- * Copies heads `begin` to `end` of all pairs of slots. A head's places are contiguous; they are copied as 32-bit words.
+ * Copies heads `begin` to `end`, counted over all pairs of slots. The places of a head are contiguous, and are copied
+ * as 32-bit words.
  */
 export function copy(
   f: WasmFunction,

@@ -1,14 +1,14 @@
 /**
- * A task is a head and CHUNK of its queries, which go through the keys CHUNK by CHUNK. Scores are stored transposed,
- * (keys, queries), one panel of queries at a time. So softmax runs down the lanes, and its result is already packed for
- * the product with V.
+ * Attention's forward pass in WebAssembly; kernel.ts has the equations.
  *
- * A later chunk of keys may raise a query's maximum; the sums so far are then scaled down (Milakov and Gimelshein 2018,
- * arXiv:1805.02867).
+ * A task computes CHUNK queries of a head, and takes a chunk of CHUNK keys at a time. Scores are stored transposed,
+ * (keys, queries), one panel of queries at a time. So each lane computes the softmax of one query, and the result is
+ * already packed for the product with V. A later chunk of keys may raise a query's maximum; the sums so far are then
+ * scaled down (Milakov and Gimelshein 2018, arXiv:1805.02867).
  *
- * With documents, a panel starts at the first key of its first query's document. A query of a later document also adds
- * up keys from before its own document, whose scores count as LOWEST. The first key that it sees raises its maximum,
- * which scales these sums down to zero.
+ * If a row holds several documents, a panel of queries starts at the first key of its first query's document. A query
+ * of a later document then also adds up keys from before its own document, whose scores are set to LOWEST. The first
+ * key that the query sees raises its maximum, which scales these sums down to zero.
  */
 import {
   type I32,
@@ -41,7 +41,10 @@ type Arguments = Locals<"qkv" | "y" | "statistics" | Sizes | "begin" | "end"> & 
 export function attentionForward(f: WasmFunction, of: Arguments, native: boolean): void {
   const { qkv, y, T, heads, width, begin, end } = of, { add, sub, mul, div, min, max, lt, at } = f.i32;
   const { rows: R, columns: W } = tileOf(native); // panels of keys and of values have R rows, panels of queries W columns
-  /** Keys before the first document of a panel are skipped in steps of whole panels of R and whole dropout counters. */
+  /**
+   * Keys before the document of a panel's first query are skipped, in whole panels of R keys and whole dropout
+   * counters.
+   */
   const step = 2 * R;
   const packKeys = definePack(f, R, "k"), packValues = definePack(f, R, "panel");
   const transpose = definePack(f, W, "k"), multiply = defineMultiply(f, W), write = defineWriteRow(f, W);
@@ -120,10 +123,10 @@ export function attentionForward(f: WasmFunction, of: Arguments, native: boolean
 }
 
 /**
- * Defines the softmax of one panel. Scores become exp(scale · (score − max)), 0 for keys after their query, and their
- * sums are added to totals. `lag` is the number of keys before the first query. The function stores in `factors` by how
- * much to scale earlier sums. With documents, the first `closed` keys, from number `origin` on, may be before the
- * document of some query.
+ * Defines a function that computes the softmax of one panel of scores. A score becomes exp(scale · (score − max)), or 0
+ * if the key is after the query, and the sums of these are added to totals. `lag` is the number of keys before the
+ * first query. The function stores in `factors` by how much to scale earlier sums. With documents, the first `closed`
+ * keys, from number `origin` on, may be before the document of some query.
  */
 function defineSoftmax(f: WasmFunction, W: number, documents: boolean) {
   const parameters = ["i32", "i32", "i32", "f32", "i32", "i32", "i32", "i32", "i32", "i32"] as const;
@@ -191,7 +194,10 @@ function defineRescale(f: WasmFunction, W: number) {
   });
 }
 
-/** Defines a function that stores the statistics for backward, max of scale · score and sum, and inverts the totals. */
+/**
+ * Defines a function that stores the statistics for backward, which are the maximum of scale · score and the sum, and
+ * replaces each total by 1 / total.
+ */
 function defineFinish(f: WasmFunction) {
   const parameters = ["i32", "i32", "f32", "i32", "i32", "i32"] as const;
   return f.define("finish", parameters, (f, maxima, totals, scale, max, sum, queries) => {

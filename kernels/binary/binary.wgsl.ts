@@ -16,7 +16,7 @@ fn is_nan(x: f32) -> bool {
   return (bitcast<u32>(x) & 0x7fffffffu) > 0x7f800000u;
 }
 
-// The index of row i, column j in an operand whose only row or column, if it has just one, is repeated.
+// An operand's index for row i, column j of y. If the operand has a single row or column, it is repeated.
 fn place(i: u32, j: u32, rows: u32, columns: u32) -> u32 {
   return select(i * columns, 0u, rows == 1u) + select(j, 0u, columns == 1u);
 }

@@ -9,7 +9,9 @@ import { f32, kernel, withLines } from "../../src/kernel.ts";
 import source from "./binary.wgsl.ts";
 import { binaryWasm, type LanesOf } from "./wasm.ts";
 
-/** Declares a kernel. Its caller passes y, because neither input alone determines the shape. */
+/**
+ * Declares a kernel for one op. Whoever launches it passes y, because neither input alone determines the shape of y.
+ */
 function declare(name: string, op: (a: number, b: number) => number, lanes: LanesOf, wgsl: string) {
   return kernel({
     name,

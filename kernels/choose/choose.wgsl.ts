@@ -2,21 +2,23 @@ export default /* wgsl */ `// Chooses the next token of each row, by the samplin
 //
 //   x = (logits + bias, less penalties) / temperature
 //   e = exp(x − greatest), or 0 for tokens that top-k, top-p or min-p exclude
-//   id = argmax e / noise, or the first at which the running sum of e is above u · Σ e, or argmax x at temperature 0
+//   id = argmax e / noise, or the first id at which the running sum of e is above u · Σ e, or argmax x at temperature 0
 //
 // kernel.ts explains the equations. A workgroup owns a row. An invocation takes every 256th entry, or a block of
-// neighbours if the order of ids matters. Floats are compared by keys, unsigned integers in the same order. So the
-// workgroup finds a maximum with an integer atomic, whose result does not depend on the order, and the topK-th greatest
-// entry bit by bit, counting 32 times. For the same reason top-p adds up shares as integers, in units of Σ e · 2⁻³¹.
+// neighbours if the order of ids matters. Floats are compared by their keys, which are unsigned integers with the same
+// order. So the workgroup finds a maximum with an integer atomic, whose result does not depend on the order, and the
+// topK-th greatest entry bit by bit, counting 32 times. For the same reason top-p adds up e as integers. Their unit is
+// 2⁻³¹ times the sum of all e.
 //
-// Branches that contain barriers depend only on records: these are read-only, so all invocations take the same branch.
+// Branches that contain barriers depend only on the records, which are read-only, so all invocations take the same
+// branch.
 
 struct Params { R: u32, V: u32, drawn: u32, T: u32, L: u32, K: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> logits: array<f32>;         // (R, V)
 @group(0) @binding(2) var<storage, read> noise: array<f32>;          // (drawn, V), above 0
 @group(0) @binding(3) var<storage, read> records: array<f32>;        // (R, FIELDS)
-@group(0) @binding(4) var<storage, read_write> state: array<i32>;    // (R, 4): seed, position, way, row of noise and likely
+@group(0) @binding(4) var<storage, read_write> state: array<i32>;    // (R, 4), see kernel.ts
 @group(0) @binding(5) var<storage, read_write> tables: array<f32>;   // (T, 2, V): bias, seen
 @group(0) @binding(6) var<storage, read_write> ids: array<i32>;      // (R)
 @group(0) @binding(7) var<storage, read_write> likely: array<f32>;   // (L, K, 2): id, log-probability
@@ -47,7 +49,7 @@ const TOP_P = 7u;
 const MIN_P = 8u;
 const FIELDS = 9u;
 
-var<workgroup> greatest_logit: atomic<u32>; // all of these start as 0
+var<workgroup> greatest_logit: atomic<u32>; // workgroup variables start as 0
 var<workgroup> greatest: atomic<u32>;
 var<workgroup> counts: array<atomic<u32>, 32>;
 var<workgroup> below: array<atomic<u32>, 32>;
@@ -57,14 +59,14 @@ var<workgroup> sums: array<f32, LANES>;
 var<workgroup> found: u32;
 var<workgroup> chosen: i32;
 
-/// An integer key in the order of floats: negative floats have their bits inverted, 0 and −0 are equal, NaN is the least.
+/// The key of a float: the greater of two floats has the greater key. 0 and −0 have equal keys, NaN has the least key.
 fn key_of(x: f32) -> u32 {
   let bits = select(bitcast<u32>(x), 0u, x == 0.0);
   let key = select(bits | SIGN, ~bits, bits >= SIGN);
   return select(key, 0u, key > INFINITY_KEY);
 }
 
-/// As key_of, but with NaN above everything, so that a maximum finds it.
+/// As key_of, but NaN has the greatest key, so that a maximum finds it.
 fn sound_key(x: f32) -> u32 {
   let key = key_of(x);
   return select(key, NAN_KEY, key < MINUS_INFINITY_KEY);
@@ -83,7 +85,7 @@ fn add_up(lane: u32) {
   }
 }
 
-/// The first place of the greatest number in a row of the workspace, ignoring NaN.
+/// The index of the first greatest number in a row of the workspace, ignoring NaN.
 fn first_greatest(first: u32, lane: u32) -> u32 {
   workgroupBarrier(); // all lanes have read the previous call's result
   if (lane == 0u) {
@@ -102,7 +104,7 @@ fn first_greatest(first: u32, lane: u32) -> u32 {
   }
   atomicMax(&best, key);
   workgroupBarrier();
-  // Among the lanes with the greatest number, the one farthest from the end has the first place.
+  // Among the lanes that found the greatest number, the lane that found it farthest from the end found it first.
   if (key == atomicLoad(&best)) { atomicMax(&from_end, params.V - place); }
   workgroupBarrier();
   return params.V - atomicLoad(&from_end);
@@ -115,7 +117,7 @@ fn multiply_high(a: u32, b: u32) -> u32 {
   return (a >> 16u) * (b >> 16u) + (middle >> 16u) + (carry >> 16u);
 }
 
-/// The upper 24 bits of Philox's first word, times 2⁻²⁴.
+/// A uniform number below 1: the upper 24 bits of Philox's first word, times 2⁻²⁴.
 fn uniform_at(position: u32, seed: u32) -> f32 {
   var c = vec4u(position, 0xffffffffu, 0u, 0u);
   var key = vec2u(seed, 0u);
@@ -174,7 +176,7 @@ fn choose(
 
   if (temperature > 0.0) {
     let topK = u32(records[record + TOP_K]);
-    var least = 0u; // the key of the topK-th greatest; 0 excludes nothing
+    var least = 0u; // the key of the topK-th greatest x; 0 excludes nothing
     if (topK > 0u && topK < V) {
       for (var bit = 0u; bit < 32u; bit++) {
         let higher = least | (SIGN >> bit);
@@ -195,8 +197,8 @@ fn choose(
 
     let out = 1.0 - records[record + TOP_P];
     if (out > 0.0) {
-      // The greatest t such that the shares below t add up to at most 'out' of the sum. Found bit by bit, from the bits
-      // of 1, the greatest share, downward.
+      // Finds the greatest t such that all e below t add up to at most 'out' times the sum of all e. It is found bit by
+      // bit, starting with the highest bit of 1, which is the greatest e.
       sums[lane] = sum;
       add_up(lane);
       let total = sums[0];
@@ -218,7 +220,7 @@ fn choose(
           under = reached;
         }
       }
-      // Then excludes shares equal to t, in order, until no more of them fit or one is left.
+      // Then excludes tokens with e = t, in order, until no more of them fit into 'out', or only one of them is left.
       var equal = 0u;
       for (var i = lane; i < V; i += LANES) { equal += select(0u, 1u, bitcast<u32>(workspace[first + i]) == t_bits); }
       atomicAdd(&below[30], equal);
@@ -227,7 +229,7 @@ fn choose(
       if (lane == 0u) {
         let room = floor((out * total - f32(under) / UNIT * total) / bitcast<f32>(t_bits));
         var left = min(room, f32(atomicLoad(&below[30])) - 1.0);
-        var at = 0u; // equal shares before here are excluded
+        var at = 0u; // tokens with e = t before this one are excluded
         for (; at < V && left > 0.0; at++) { left -= select(0.0, 1.0, bitcast<u32>(workspace[first + at]) == t_bits); }
         found = at;
       }
@@ -310,7 +312,7 @@ fn choose(
       if (at % LANES == lane) {
         likely[into + k * 2u] = f32(id);
         likely[into + k * 2u + 1u] = logits[first + at] - top_logit - lost;
-        if (k > 0u) { workspace[first + at] = bitcast<f32>(NAN_KEY | lane); } // excludes it from the next search
+        if (k > 0u) { workspace[first + at] = bitcast<f32>(NAN_KEY | lane); } // excludes the token from the next search
       }
     }
   }

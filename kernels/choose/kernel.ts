@@ -8,10 +8,11 @@
  * - With noise: id = argmax e / q, where the caller passes q from the exponential distribution. This is how
  *   `torch.multinomial` draws one sample: the least of independent exponential times with rates e is at entry i with
  *   probability eᵢ / Σ e. The row's state holds the number of its row of noise, modulo the number of noise rows.
- * - From the row's own stream: id is the first at which the running sum of e is above u · Σ e, so never one with e = 0.
- *   u is the upper 24 bits, times 2⁻²⁴, of a word of Philox with the counter (position, −1, 0, 0) and the key (seed, 0).
+ * - From the row's own stream: id is the first one at which the running sum of e is above u · Σ e. A token with e = 0
+ *   is never chosen. u is the upper 24 bits, times 2⁻²⁴, of a word of Philox with the counter (position, −1, 0, 0) and
+ *   the key (seed, 0).
  * - With temperature 0: argmax x, the first if several are equal.
- * - With a token passed in the row's state: that token. Only log-probabilities are computed.
+ * - With a token passed in the row's state: that token. Only log-probabilities are then computed.
  *
  * The chosen token is counted as seen in the row's tables. The row's position increases by 1, and its row of noise and
  * of likely by R, so that repeated launches need nothing from the host. `likely` gets log-probabilities from the
@@ -45,8 +46,8 @@ export const choose = kernel({
   writes: {
     ids: i32("R"),
     /**
-     * Pairs of an id and its log-probability: first the chosen token, then the most likely tokens. A row writes to the
-     * row of `likely` that its state names, modulo L.
+     * Pairs of an id and its log-probability: first the chosen token, then the most likely tokens. The row of `likely`
+     * is the number in the row's state, modulo L.
      */
     likely: optional(f32("L", "K", 2)),
   },

@@ -15,8 +15,8 @@ export const recordFields = ["table", "likely", ...rules] as const;
 export type RecordField = typeof recordFields[number];
 
 /**
- * Ids of failure: DAMAGED if the logits contain NaN or their maximum is infinite, BANNED if bias and penalties leave no
- * token.
+ * Ids that report a failure: DAMAGED if the logits contain NaN or their maximum is infinite, BANNED if bias and
+ * penalties leave no token.
  */
 export const DAMAGED = -1, BANNED = -2;
 /** In a row's state, in place of a given token: draw by noise, or from the row's own stream. */

@@ -79,12 +79,15 @@ export interface SamplingRule {
  * exclude.
  */
 export const samplingRules: { readonly [Option in keyof SamplingOptions]-?: SamplingRule } = {
-  /** `SequenceBiasLogitsProcessor`, with sequences of one token. */
+  /** Adds the bias: `SequenceBiasLogitsProcessor`, with sequences of one token. */
   logitBias: {
     tables: true,
     apply: (scores, _, tables) => tables?.bias.forEach((bias, i) => scores[i] += bias),
   },
-  /** Once per token in the text: CTRL (Keskar et al. 2019, arXiv:1909.05858), `RepetitionPenaltyLogitsProcessor`. */
+  /**
+   * Divides positive scores of tokens in the text by the penalty, and multiplies negative ones by it (CTRL, Keskar et
+   * al. 2019, arXiv:1909.05858): `RepetitionPenaltyLogitsProcessor`.
+   */
   repetitionPenalty: {
     neutral: 1,
     range: { above: 0 },
@@ -96,7 +99,8 @@ export const samplingRules: { readonly [Option in keyof SamplingOptions]-?: Samp
       }),
   },
   /**
-   * μ[j] − (c[j] > 0) · presence, where token j was generated c[j] times: the formula in the reference of OpenAI's API.
+   * Subtracts (c[j] > 0) · presence from the score of token j, which was generated c[j] times: a term of the formula in
+   * the reference of OpenAI's API.
    */
   presencePenalty: {
     neutral: 0,
@@ -105,7 +109,7 @@ export const samplingRules: { readonly [Option in keyof SamplingOptions]-?: Samp
     tables: true,
     apply: (scores, presence, tables) => tables?.seen.forEach((seen, i) => scores[i] -= seen >= 1 ? presence : 0),
   },
-  /** μ[j] − c[j] · frequency, the other term of that formula. */
+  /** Subtracts c[j] · frequency: the other term of the formula. */
   frequencyPenalty: {
     neutral: 0,
     range: {},
@@ -113,7 +117,7 @@ export const samplingRules: { readonly [Option in keyof SamplingOptions]-?: Samp
     tables: true,
     apply: (scores, frequency, tables) => tables?.seen.forEach((seen, i) => scores[i] -= Math.floor(seen) * frequency),
   },
-  /** `TemperatureLogitsWarper`. */
+  /** Divides by the temperature: `TemperatureLogitsWarper`. */
   temperature: {
     neutral: 1,
     range: { min: 0 },

@@ -13,7 +13,10 @@ type ChooseLocals =
 
 /** The row that is being computed. */
 interface Row {
-  /** The function, the vocabulary's size, and the address of x (see kernel.ts), which the shares overwrite. */
+  /**
+   * The function, the vocabulary's size, and the address of x, which e = exp(x − max x) overwrites (see kernel.ts). In
+   * this file e is called a token's share.
+   */
   readonly f: WasmFunction;
   readonly V: I32Local;
   readonly x: I32Local;
@@ -21,7 +24,7 @@ interface Row {
 
 /**
  * Chooses the tokens of rows `begin` to `end`. Rules that few rows use are functions of their own, because V8 compiles
- * a function when it is first called. These functions return their result in the element after x.
+ * a function when it is first called. These functions store their result in the element after x.
  */
 export function choose(f: WasmFunction, { begin, end, V, workspace, tables, likely, ...of }: ChooseLocals): void {
   const { f32, i32 } = f, chunks = i32.divUp(V, CHUNK), rules = defineRules(f);
@@ -88,7 +91,7 @@ export function choose(f: WasmFunction, { begin, end, V, workspace, tables, like
   });
 }
 
-/** Whether a number is finite: only then is it 0 less itself. */
+/** Whether a number is finite: only a finite number minus itself is 0. */
 const isFinite = (f: WasmFunction, value: F32Local) => f.f32.eq(f.f32.sub(value, value), 0);
 
 /** Stores a value and returns it, for a reduction. */
@@ -107,7 +110,7 @@ function soundMaximum(f: WasmFunction, V: I32Local, value: (i: I32Local, v: Lane
   return f.f32.select(f.f32.eq(hasNaN, 0), greatest, NaN);
 }
 
-/** The first place of a value, or V − 1 if the row does not contain it (possible if noise is NaN). */
+/** The first index at which x has the value, or V − 1 if no element has it (possible if noise is NaN). */
 function place({ f, V, x }: Row, value: F32Local): I32Local {
   const wanted = f.splat(value), out = f.splat(-Infinity);
   const [negative] = f.reduce("max", 1, V, (i, v) => {
@@ -117,7 +120,10 @@ function place({ f, V, x }: Row, value: F32Local): I32Local {
   return f.i32.truncate(f.f32.min(f.f32.neg(negative), f.f32.fromInt(f.i32.sub(V, 1))));
 }
 
-/** Defines x = (logits + bias, less penalties) / temperature, using the row's tables; returns the greatest. */
+/**
+ * Defines a function that computes x = (logits + bias, less penalties) / temperature, using the row's tables, and
+ * returns the greatest x.
+ */
 const definePenalized = (f: WasmFunction) =>
   f.define("penalized", ["i32", "i32", "i32", "i32", "i32", "f32"], (f, x, V, logits, bias, record, temperature) => {
     const seen = f.i32.at(bias, V), zero = f.splat(0), one = f.splat(1), divisor = f.splat(temperature);
@@ -164,7 +170,7 @@ function sharesOf(
 ): void {
   const { f, V, x } = row, { f32, i32 } = f, zero = f.splat(0), topP = field("topP"), minP = field("minP");
   const topK = i32.truncate(field("topK")), least = f32.constant(-Infinity);
-  // The comparison is unsigned, so topK = 0 is above every V.
+  // The comparison is unsigned, so it is false for topK = 0, which excludes nothing.
   f.when(i32.lt(i32.sub(topK, 1), i32.sub(V, 1)), () => {
     f.call(rules.kthGreatest, x, V, topK);
     f.assign(least, f32.loadAt(x, V));
@@ -198,9 +204,10 @@ function kthGreatest({ f, V, x }: Row, k: I32Local): F32Local {
 }
 
 /**
- * Sets the least shares to 0, whose sum may be at most `out` times the sum of all shares. All shares below a threshold t
- * are set to 0: t is the greatest number for which their sum is small enough, and is found bit by bit as in
- * {@linkcode kthGreatest}. Then shares equal to t are set to 0, in order, until no more of them fit or one is left.
+ * Sets the smallest shares to 0, as many as add up to at most `out` times the sum of all shares. First it sets all
+ * shares below a threshold t to 0. t is the greatest number for which their sum is small enough, and is found bit by
+ * bit as in {@linkcode kthGreatest}. Then it sets shares equal to t to 0, in order, until no more of them fit, or only
+ * one of them is left.
  *
  * The search needs a sum that never decreases with t, which is true because the order of the additions is fixed. Shares
  * are from 0 to 1, and one of them is 1.
@@ -231,8 +238,8 @@ function keepTopP({ f, V, x }: Row, out: F32Local): void {
 }
 
 /**
- * The first place at which the running sum of shares is above u times their sum. Searches chunk by chunk, then in the
- * chunk.
+ * The first index at which the running sum of shares is above u times their sum. Searches for the chunk first, and then
+ * in the chunk.
  */
 function byStream({ f, V, x }: Row, chunks: I32Local, seed: I32Local, position: I32Local): I32Local {
   const { f32, i32 } = f, sums = i32.at(x, V), total = f32.constant(0);
@@ -266,7 +273,7 @@ const defineLikelihoods = (f: WasmFunction, rules: ReturnType<typeof defineRules
     const greatest = maximum(row), top = f.splat(greatest);
     const sum = f.sum(V, (i, v) => exp(f, v, v.sub(v.load(x, i), top))),
       lost = f32.through(sum, (v, x) => log(f, v, x));
-    const at = i32.copy(i32.min(id, i32.sub(V, 1))); // DAMAGED and BANNED are large if unsigned
+    const at = i32.copy(i32.min(id, i32.sub(V, 1))); // for DAMAGED and BANNED, which are large if unsigned, V − 1
     f.loop(0, count, 1, (k) => {
       f.when(k, () => {
         f.call(rules.place, x, V, maximum(row));
@@ -274,7 +281,7 @@ const defineLikelihoods = (f: WasmFunction, rules: ReturnType<typeof defineRules
       });
       f32.store(into, i32.mul(k, 2), f32.fromInt(at));
       f32.store(into, i32.add(i32.mul(k, 2), 1), f32.sub(f32.sub(f32.loadAt(logits, at), greatest), lost));
-      f.when(k, () => f32.store(x, at, NaN)); // excludes it from the next search
+      f.when(k, () => f32.store(x, at, NaN)); // excludes the token from the next search
     });
   });
 

@@ -1,5 +1,5 @@
-export default /* wgsl */ `// y[i0, …, i5] = x[offset + Σ i · s]. An invocation owns one element of y. kernel.ts
-// replaces Element for integers.
+export default /* wgsl */ `// y[i0, …, i5] = x[offset + Σ i · s]. An invocation owns one element of y. For integers,
+// kernel.ts replaces the line 'Element'.
 
 alias Element = f32;
 struct Params {

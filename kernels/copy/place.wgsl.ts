@@ -1,5 +1,5 @@
 export default /* wgsl */ `// y[:, start + i, :] = x[:, i, :]; the rest of y stays. An invocation owns one element of x.
-// kernel.ts replaces Element for integers.
+// For integers, kernel.ts replaces the line 'Element'.
 
 alias Element = f32;
 struct Params { outer: u32, length: u32, inner: u32, axis: u32, start: i32 }

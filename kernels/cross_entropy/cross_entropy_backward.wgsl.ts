@@ -8,7 +8,7 @@ struct Params { rows: u32, V: u32, ignore: i32 }
 @group(0) @binding(2) var<storage, read> logits: array<f32>; // (rows, V)
 @group(0) @binding(3) var<storage, read> targets: array<i32>; // (rows)
 @group(0) @binding(4) var<storage, read> lse: array<f32>; // (rows)
-@group(0) @binding(5) var<storage, read> count: array<f32>; // one number: of rows that count
+@group(0) @binding(5) var<storage, read> count: array<f32>; // one number: how many rows count
 @group(0) @binding(6) var<storage, read_write> dlogits: array<f32>; // (rows, V)
 override fresh_dlogits: bool = false; // dlogits holds garbage: write instead of adding
 

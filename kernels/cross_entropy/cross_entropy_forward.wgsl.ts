@@ -5,15 +5,15 @@ export default /* wgsl */ `// Mean cross-entropy of rows of logits, in two passe
 // lanes' results are combined by halves, so additions always have the same order. A target that is not a valid class
 // counts as the last class.
 //
-// cross_entropy_mean: the sum of the losses, divided by the number of rows whose target is not 'ignore'. If there are
-// none, 0 / 0 is NaN, as in PyTorch. One workgroup of 256 lanes computes it in the same way.
+// cross_entropy_mean: the sum of the losses, divided by the number of rows whose target is not 'ignore'. If no row
+// counts, the result is 0 / 0 = NaN, as in PyTorch. One workgroup of 256 lanes computes it in the same way.
 
 struct Params { rows: u32, V: u32, ignore: i32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> logits: array<f32>; // (rows, V)
 @group(0) @binding(2) var<storage, read> targets: array<i32>; // (rows)
 @group(0) @binding(3) var<storage, read_write> loss: array<f32>; // one number
-@group(0) @binding(4) var<storage, read_write> count: array<f32>; // one number: of rows that count
+@group(0) @binding(4) var<storage, read_write> count: array<f32>; // one number: how many rows count
 @group(0) @binding(5) var<storage, read_write> lse: array<f32>; // (rows)
 @group(0) @binding(6) var<storage, read_write> parts: array<f32>; // the workspace: (rows)
 

@@ -9,7 +9,7 @@ export default /* wgsl */ `// Dropout (Srivastava et al. 2014): y = x · (keep ?
 struct Params { n: u32, seed: i32, stream: i32, threshold: i32, gain: f32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;        // (n)
-@group(0) @binding(2) var<storage, read> offset: array<i32>;   // (1): of the training step
+@group(0) @binding(2) var<storage, read> offset: array<i32>;   // (1): another number in each training step
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;  // (n)
 
 const LANES = 256u;

@@ -6,7 +6,9 @@ export const GROUP = 32;
 
 type Integers = "x" | "offset" | "y" | "n" | "seed" | "stream" | "threshold" | "begin" | "end";
 
-/** Groups `begin` to `end`. A group's factors are written to scratch memory, then multiplied with its elements. */
+/**
+ * Computes groups `begin` to `end`. Writes a group's factors to scratch memory, then multiplies them by its elements.
+ */
 export function dropout(f: WasmFunction, of: Locals<Integers, "gain">): void {
   const { x, y, n, begin, end } = of, v = new Lanes(f, 8), factors = f.scratch(0);
   const words = philox(f, of.stream, f.i32.load(of.offset), of.seed), counters = v.iota();

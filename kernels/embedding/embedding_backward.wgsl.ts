@@ -2,15 +2,15 @@ export default /* wgsl */ `// The gradient of the table, in three passes:
 //
 //   dweight[v] += Σ over i with ids[i] = v of dy[i], in the order of i
 //
-// embedding_backward_clear writes zeros if the table's gradient is new. A workgroup owns 1024 elements of dweight, of
-// which an invocation takes every 256th.
+// embedding_backward_clear writes zeros if dweight is fresh, which means that its memory is not initialized. A
+// workgroup owns 1024 elements of dweight, of which an invocation takes every 256th.
 //
 // embedding_backward_links makes a linked list of the places of each id, in order:
 //
 //   next[i] = the least j > i with ids[j] = ids[i], or n;  repeated[i] = whether there is such a j < i
 //
-// An invocation owns a place and searches in both directions: over about V places if ids are frequent, n if they are
-// rare, and at most n² / 2 comparisons of integers altogether.
+// An invocation owns a place and searches for its id in both directions: over about V places if ids are frequent, n if
+// they are rare. Altogether at most n² integers are compared.
 //
 // embedding_backward adds up. A workgroup owns a place. If it is the first place with its id, the workgroup computes
 // that id's row of dweight, of which an invocation takes every 64th column, by following the list. Rows whose id does

@@ -8,7 +8,7 @@ export default /* wgsl */ `// Looks up rows of a table by id:
 struct Params { n: u32, V: u32, C: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> ids: array<i32>;      // (n)
-@group(0) @binding(2) var<storage, read> weight: array<u32>;   // (V, C), f32, bf16, two in a word, or q8_0
+@group(0) @binding(2) var<storage, read> weight: array<u32>;   // (V, C): f32, two bf16 in a word, or q8_0
 @group(0) @binding(3) var<storage, read_write> y: array<f32>;  // (n, C)
 
 override bf16_weight: bool = false;

@@ -6,7 +6,7 @@ import { unpackRow } from "../../src/wasm/packing.ts";
 const clamped = (f: WasmFunction, ids: I32Local, i: I32Local, V: I32Local) =>
   f.i32.min(f.i32.loadAt(ids, i), f.i32.sub(V, 1));
 
-/** Looks up the rows of places `begin` to `end`. */
+/** Looks up rows `begin` to `end` of y. */
 export function embeddingForward(
   f: WasmFunction,
   { ids, weight, y, V, C, begin, end }: Locals<"ids" | "weight" | "y" | "V" | "C" | "begin" | "end">,

@@ -1,5 +1,5 @@
-export default /* wgsl */ `// dx[o, index[o, j, i], i] += dy[o, j, i]. An invocation owns all of one (o, i) and goes
-// through j in order, so no two invocations write the same element.
+export default /* wgsl */ `// dx[o, index[o, j, i], i] += dy[o, j, i]. An invocation owns the elements of one (o, i) and
+// goes through j in order, so no two invocations write the same element.
 
 struct Params { outer: u32, count: u32, inner: u32, axis: u32 }
 @group(0) @binding(0) var<uniform> params: Params;

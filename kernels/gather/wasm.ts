@@ -2,7 +2,10 @@ import type { I32Local, Locals, WasmFunction } from "../../src/wasm/assembler.ts
 
 type Common = "index" | "axis" | "count" | "inner" | "begin" | "end";
 
-/** Clamps an index to the axis. Unsigned, a negative index would be beyond its end, so it is tested first. */
+/**
+ * Clamps an index to the axis. `min` is unsigned and would clamp a negative index to the end, so negative indices are
+ * tested first.
+ */
 const clamp = (f: WasmFunction, index: I32Local, axis: I32Local): I32Local =>
   f.i32.select(f.i32.ltSigned(index, 0), 0, f.i32.min(index, f.i32.sub(axis, 1)));
 

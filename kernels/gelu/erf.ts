@@ -3,7 +3,8 @@
  *
  *     erf x = 2 / √π · exp(−x²) · Σ 2ⁿ x²ⁿ⁺¹ / (1 · 3 · 5 ⋯ (2n + 1)),
  *
- * All terms have the same sign, so nothing cancels. It is readable, not fast; kernels have faster approximations.
+ * whose terms all have the same sign, so that nothing cancels. It is readable, not fast; kernels have faster
+ * approximations.
  */
 export function erf(x: number): number {
   if (Math.abs(x) > 6) return Math.sign(x); // nearer to 1 than 1e-16

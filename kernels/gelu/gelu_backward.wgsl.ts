@@ -3,7 +3,7 @@ export default /* wgsl */ `// The gradient of GELU, dx += dy · (x < 0 ? k(a) : 
 //
 //   k(a) = 1 − Φ(a) − a · Φ′(a),  Φ′(a) = exp(−a² / 2) / √(2π)
 //
-// For the approximation, y = ½ x (1 + tanh u), with u of a, and e = exp(−2u), so that ½ (1 + tanh u) = 1 / (1 + e):
+// For the approximation, y = ½ x (1 + tanh u), with u computed from a. With e = exp(−2u), ½ (1 + tanh u) = 1 / (1 + e):
 //
 //   k(a) = e / (1 + e) · (1 − a · 2u′ / (1 + e)),  u = √(2/π) (a + 0.044715 a³),  u′ = √(2/π) (1 + 3 · 0.044715 a²)
 //

@@ -1,5 +1,5 @@
 /**
- * GELU on lanes, in terms of a = |x|. The computed terms are small, and so is their error: below 1.3e-7 forward and
+ * GELU on lanes, in terms of a = |x|. The approximated terms are small, and so is their error: below 1.3e-7 forward and
  * 2e-7 backward, for every x. For the exact GELU:
  *
  *     y = max(x, 0) − a · Q(a),  y′ = k(a) for x < 0, else 1 − k(a),  with Q(a) = 1 − Φ(a) and k(a) = Q(a) − a · Φ′(a).
@@ -12,21 +12,21 @@ import { polynomial } from "../../src/wasm/math.ts";
 
 const SQRT_2_OVER_PI = Math.sqrt(2 / Math.PI), CUBIC = 0.044715;
 
-/** |a · p(a)⁻⁴ − a · Q(a)| < 5e-8; highest power first. */
+/** Coefficients of p, highest power first. The error |a · p(a)⁻⁴ − a · Q(a)| is below 5e-8. */
 // deno-fmt-ignore
 const TAIL = [
   7.160708719311515e-6, -8.309707482112572e-5, 4.846530500799417e-4, -1.4626834308728576e-3, 3.314717672765255e-3,
   -2.0723131019622087e-3, 9.400106966495514e-3, 2.984815649688244e-2, 0.11866887658834457, 0.23716391623020172,
   1.189209222793579,
 ];
-/** |exp(−a² / 2) · s(a) − k(a)| < 7e-8. */
+/** Coefficients of s, highest power first. The error |exp(−a² / 2) · s(a) − k(a)| is below 7e-8. */
 // deno-fmt-ignore
 const SLOPE = [
   1.6363094346161233e-6, -3.5290409869048744e-5, 3.4035928547382355e-4, -1.9771847873926163e-3, 7.9457126557827e-3,
   -2.4323580786585808e-2, 6.116390600800514e-2, -0.1325187385082245, 0.24991823732852936, -0.7978789806365967,
   0.4999999403953552,
 ];
-/** 2ʳ for |r| ≤ ½, relative error 1.2e-7. */
+/** Coefficients of a polynomial for 2ʳ with |r| ≤ ½, highest power first. Its relative error is 1.2e-7. */
 // deno-fmt-ignore
 const POWER = [
   1.3415367575362325e-3, 9.680663235485554e-3, 5.5502768605947495e-2, 0.240219846367836, 0.6931472420692444,

@@ -1,7 +1,7 @@
-export default /* wgsl */ `// The norm of all gradients, in two passes: the sum of the squares over each block of 4096
-// elements, then
+export default /* wgsl */ `// The norm of all gradients, in two passes: first the sum of the squares in each block of
+// 4096 elements, then
 //
-//   norm = √Σ over the blocks
+//   norm = √(Σ of the blocks' sums)
 //
 // gradient_norm_blocks: a workgroup owns a block. Each of its 256 invocations adds up every 256th square, and their
 // sums are combined pairwise. At most 24 additions separate a square from the result, which keeps it precise to seven

@@ -1,5 +1,6 @@
 export default /* wgsl */ `// The gradients of layer normalisation's weight and bias, with x̂ = (x − mean) · rstd, in
-// two passes: Σ over the rows of each block of 32 rows of (dy · x̂, dy), for each column, then
+// two passes. The first sums dy · x̂ and dy over each block of 32 rows, for each column. The second sums over the
+// blocks:
 //
 //   dweight += Σ over blocks of dy · x̂,  dbias += Σ over blocks of dy
 //

@@ -3,13 +3,13 @@ export default /* wgsl */ `// Layer normalisation over the last axis (Ba, Kiros,
 //   mean = Σ x / C,  rstd = 1 / √(Σ (x − mean)² / C + ε),  y = (x − mean) · rstd · weight + bias
 //
 // A workgroup owns a row. Each of its 64 invocations adds up every 64th element, and their sums are combined pairwise.
-// The row is read three times, but only the first time from memory, then from the cache.
+// The row is read three times: the first time from memory, then from the cache.
 
 struct Params { rows: u32, C: u32, epsilon: f32 }
 @group(0) @binding(0) var<uniform> params: Params;
 @group(0) @binding(1) var<storage, read> x: array<f32>;           // (rows, C)
 @group(0) @binding(2) var<storage, read> weight: array<f32>;      // (C)
-@group(0) @binding(3) var<storage, read> bias: array<f32>;        // (C), if there is one
+@group(0) @binding(3) var<storage, read> bias: array<f32>;        // (C), optional
 @group(0) @binding(4) var<storage, read_write> y: array<f32>;     // (rows, C)
 @group(0) @binding(5) var<storage, read_write> mean: array<f32>;  // (rows)
 @group(0) @binding(6) var<storage, read_write> rstd: array<f32>;  // (rows)
@@ -27,7 +27,7 @@ fn total(value: f32, lane: u32) -> f32 {
     workgroupBarrier();
   }
   let sum = sums[0];
-  workgroupBarrier(); // all lanes have read the sum before the next overwrites it
+  workgroupBarrier(); // all lanes have read the sum before the next call overwrites it
   return sum;
 }
 

@@ -9,7 +9,10 @@ import type { Form } from "./wasm.ts";
 
 type Sizes = Record<"batch" | "M" | "N" | "K", number>;
 
-/** Sizes in the order of Params; then the number of rows of a and of b in memory, and the length of a row. */
+/**
+ * `sizes` has the order of Params. `a` and `b` are the number of rows that the operand has in memory, and the length of
+ * a row.
+ */
 const FORMS = {
   NN: { sizes: ["batch", "M", "K", "N"], a: ["M", "K"], b: ["K", "N"] },
   NT: { sizes: ["batch", "M", "K", "N"], a: ["M", "K"], b: ["N", "K"] },
@@ -37,7 +40,7 @@ export interface Plan {
   readonly parts: number;
 }
 
-/** Chooses by sizes alone, so that a product has the same bits each time. */
+/** Chooses the plan by sizes alone, so that a product has the same bits each time. */
 export function planOf(form: Form, sizes: Sizes): Plan {
   const { M, N, K } = sizes, { a, b } = FORMS[form];
   const fours = [sizes[a[1]], sizes[b[1]], N].every((length) => length % 4 === 0);
@@ -91,7 +94,8 @@ export function gpu(form: Form, { bias = false } = {}): GpuPass<Sizes>[] {
 const elements = ({ batch, M, N }: Sizes) => batch * M * N;
 
 /**
- * Lines of a product with a bias: the binding of the bias, that of c, which follows, and how an element is finished.
+ * Lines of the shader for a product with a bias: the bindings of the bias and of c, and the function that stores an
+ * element.
  */
 const withBias = (type: string, parameters: string) => ({
   c: `@group(0) @binding(3) var<storage, read> bias: array<${type}>; ` + // (N)

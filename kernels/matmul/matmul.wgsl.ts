@@ -1,6 +1,6 @@
-export default /* wgsl */ `// c += a · b, batched. As the text stands, it is NN in tiles of 64, for rows of a, b and c
-// whose lengths are multiples of 4. gpu.ts replaces lines for the forms NT and TN, tiles of 128, rows of other lengths,
-// a bias, and K in parts.
+export default /* wgsl */ `// c += a · b, batched. As it stands, this text is for the form NN (see kernel.ts), tiles of
+// 64, and rows of a, b and c whose lengths are multiples of 4. gpu.ts replaces lines for the forms NT and TN, tiles of
+// 128, rows of other lengths, a bias, and K in parts.
 //
 // A workgroup owns a tile of TILE × TILE elements of c. Each of its (TILE / 8)² invocations owns 8 × 8 of them, as four
 // matrices of 4 × 4 in its registers. The workgroup goes through K by steps of 16. One step's TILE rows of a and TILE
@@ -24,12 +24,12 @@ override fresh_c: bool = false; // c holds garbage: write instead of adding
 override bf16_b: bool = false;
 override q8_b: bool = false;
 
-// in_c: element i of four in c, or all of them. finish: stores a value, given its part of K, its index in c and its
-// column.
+// in_c: element i of four as an element of c, or all four if an element of c is a vector. finish: stores a value, given
+// its part of K, its index in c and its column.
 fn in_c(four: vec4f, i: u32) -> C { return four; }
 fn finish(part: u32, at: u32, column: u32, value: C) { c[at] = select(c[at], C(), fresh_c) + value; }
 
-// Four neighbouring elements in a row of a; zeros outside.
+// Four neighbouring elements in a row of a; zeros outside of a.
 fn a_four(batch: u32, row: u32, at: u32) -> vec4f {
   let rows = select(params.K, params.M, A_ALONG_K);
   let length = select(params.M, params.K, A_ALONG_K);
@@ -41,8 +41,8 @@ fn a_four(batch: u32, row: u32, at: u32) -> vec4f {
   return four;
 }
 fn word_of_b(at: u32) -> u32 { return vec4u(b[at / WIDTH])[at % WIDTH]; }
-// Four neighbouring elements in a row of b; zeros outside. A word holds two bf16, the first in its lower half, or four
-// integers of q8_0. In q8_0 the lengths of rows are multiples of 32; after all integers, one scale per 32 follows.
+// Four neighbouring elements in a row of b; zeros outside of b. A word holds two bf16, the first in its lower half, or
+// four integers of q8_0. In q8_0 the lengths of rows are multiples of 32; after all integers, one scale per 32 follows.
 fn b_four(batch: u32, row: u32, at: u32) -> vec4f {
   let rows = select(params.K, params.N, B_ALONG_K);
   let length = select(params.N, params.K, B_ALONG_K);
@@ -68,7 +68,7 @@ fn b_four(batch: u32, row: u32, at: u32) -> vec4f {
   }
   return four;
 }
-// Finishes four neighbouring elements of c, all at once or one by one.
+// Stores four neighbouring elements of c, all at once or one by one.
 fn put(part: u32, batch: u32, row: u32, column: u32, four: vec4f) {
   for (var i = 0u; i < 4u / WIDTH; i++) {
     if (row >= params.M || column + i >= params.N) { return; }
@@ -78,27 +78,27 @@ fn put(part: u32, batch: u32, row: u32, column: u32, four: vec4f) {
 }
 
 const STEP = 16u;
-const FOURS = TILE / 4u; // a tile's rows or columns, by fours
-const HALF = FOURS / 2u; // an invocation owns two fours of each, HALF apart
+const FOURS = TILE / 4u; // groups of four rows, or of four columns, in a tile
+const HALF = FOURS / 2u; // an invocation owns two groups of rows and two groups of columns, HALF apart
 const LANES = TILE * TILE / 64u;
 
-// One step's rows of a and columns of b, in fours: by k / 4, k % 4, and slot.
+// One step's rows of a and columns of b, in groups of four, indexed by k / 4, k % 4, and slot.
 var<workgroup> left: array<array<array<vec4f, FOURS>, 4>, 4>;
 var<workgroup> right: array<array<array<vec4f, FOURS>, 4>, 4>;
 
-// The sums. c0_ are the invocation's first four rows, c1_ its four rows HALF fours further on; c_0 and c_1 likewise for
+// The sums. c0_ belongs to the invocation's first group of four rows, c1_ to its second group; c_0 and c_1 likewise for
 // columns.
 var<private> c00: mat4x4f;
 var<private> c01: mat4x4f;
 var<private> c10: mat4x4f;
 var<private> c11: mat4x4f;
 
-// Where four rows or columns are stored for quarter q of a step. The exclusive or puts the values that neighbouring
-// invocations write at the same time into different banks.
+// Where group 'four' of rows or columns is stored for quarter q of a step. The exclusive or puts the values that
+// neighbouring invocations write at the same time into different banks.
 fn slot(four: u32, q: u32) -> u32 { return four ^ (2u * q); }
 
-// A block is four rows of a, or columns of b, in a quarter of a step. Returns which four, and which quarter: chosen so
-// that neighbouring invocations fetch neighbouring elements.
+// A block is four rows of a, or four columns of b, in a quarter of a step. Returns the numbers of the group of four and
+// of the quarter, chosen so that neighbouring invocations fetch neighbouring elements.
 fn place(block: u32, along_k: bool) -> vec2u {
   if (along_k) { return vec2u(block / 4u, block % 4u); }
   return vec2u(block % FOURS, block / FOURS);
@@ -215,7 +215,7 @@ fn matmul(
   let part_of_k = ((params.K + parts - 1u) / parts + STEP - 1u) / STEP * STEP;
   let end = min(params.K, (part + 1u) * part_of_k);
 
-  // The numbers of this invocation's fours. 32 neighbouring invocations own 4 × 8 fours.
+  // The numbers of this invocation's first group of rows and of columns. 32 neighbouring invocations own 4 × 8 groups.
   let i = lane / 8u % 4u + lane / (4u * HALF) * 4u;
   let j = lane % 8u + lane / 32u % (HALF / 8u) * 8u;
 

@@ -2,8 +2,8 @@ export default /* wgsl */ `// c = a · bᵀ, batched, for an a with few rows, as
 // into reading b. K is a multiple of 4. gpu.ts replaces lines for a bias.
 //
 // A workgroup owns 8 columns of c, which are rows of b, and 4 rows of c. Each row of b is read by 32 invocations:
-// invocation l multiplies the fours l, l + 32, … of its row of b with the same fours of each row of a. The 32 sums are
-// added by halves, so additions always have the same order.
+// invocation l multiplies elements of its row of b, in the groups of four number l, l + 32, …, with the elements at the
+// same places in each row of a. The 32 sums are added by halves, so additions always have the same order.
 
 struct Params { batch: u32, M: u32, K: u32, N: u32 }
 @group(0) @binding(0) var<uniform> params: Params;

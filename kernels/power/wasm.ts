@@ -3,7 +3,7 @@ import { exp, splitLog } from "../../src/wasm/math.ts";
 
 type LanesOf = (v: Lanes, x: Vector) => Vector;
 
-/** Common exponents have a formula and a loop of their own, which is exact and fast. */
+/** Common exponents have a formula and a loop of their own, which are exact and fast. */
 export function power(
   f: WasmFunction,
   { x, y, exponent, factor, begin, end }: Locals<"x" | "y" | "begin" | "end", "exponent" | "factor">,

@@ -10,7 +10,8 @@ import * as wasm from "./wasm.ts";
 type Sizes = Record<"outer" | "axis" | "inner", number>;
 
 /**
- * Calls `body` for each line along the axis, with a function from element i to its index, and with the line's number.
+ * Calls `body` for each line, which is the elements along the axis at one (outer, inner). Passes a function that
+ * returns the index in x of the line's element i, and the line's number.
  */
 export function lines({ outer, axis, inner }: Sizes, body: (at: (i: number) => number, line: number) => void): void {
   for (let line = 0; line < outer * inner; line++) {

@@ -1,11 +1,11 @@
 export default /* wgsl */ `// A reduction along one axis, in two passes. The axis is cut into chunks, whose results are
-// stored in the workspace and then combined. As the text stands it sums: y += Σ x / divisor. For the maximum kernel.ts
-// replaces the lines Params, 'empty', 'combine' and 'finish'.
+// stored in the workspace and then combined, so the order of the operations depends on sizes alone. As it stands, this
+// text computes sums: y += Σ x / divisor. For the maximum, kernel.ts replaces the lines Params, 'empty', 'combine' and
+// 'finish'.
 //
 // reduce_chunks: a workgroup of 256 owns one chunk of 1 to 64 neighbouring lines. The k invocations that share a line
 // take every k-th element, 64 at most, and their results are combined by halves.
 // reduce_rest: an invocation owns one element of y, and combines the chunks in order.
-// So the order depends on sizes alone.
 
 struct Params { outer: u32, axis: u32, inner: u32, divisor: f32 }
 @group(0) @binding(0) var<uniform> params: Params;

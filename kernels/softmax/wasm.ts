@@ -1,6 +1,7 @@
 /**
- * Softmax in WebAssembly; kernel.ts has the equations. Each kernel is written once, for contiguous lines and for
- * strided lines.
+ * Softmax in WebAssembly; kernel.ts has the equations. A line is the elements along the axis at one (outer, inner). The
+ * code of each kernel is written once and assembled twice, for lines that are contiguous in memory and for strided
+ * lines.
  */
 import type { CpuPhase } from "../../src/kernel.ts";
 import { type I32Local, Lanes, type Locals, type Vector, type WasmFunction } from "../../src/wasm/assembler.ts";
@@ -9,9 +10,9 @@ import { exp, log } from "../../src/wasm/math.ts";
 type Sizes = Record<"outer" | "axis" | "inner", number>;
 type Arguments<Names extends string> = Locals<Names | "outer" | "axis" | "inner" | "begin" | "end">;
 
-/** One line along the axis, or eight neighbouring lines. The `at` are indices into the operands. */
+/** One line along the axis, or eight neighbouring lines. `at` is an index into the operands. */
 interface Line {
-  /** Σ or the maximum of `body` along the line, in every lane of the line. */
+  /** The sum or the maximum of `body` along the line, in every lane of the result. */
   reduce(how: "add" | "max", body: (at: I32Local, v: Lanes) => Vector): Vector;
   forEach(body: (at: I32Local, v: Lanes) => void): void;
 }

@@ -1,4 +1,4 @@
-/** y = condition ? a : b, element by element. An omitted branch counts as zeros, which the gradient uses. */
+/** y = condition ? a : b, element by element. An omitted branch counts as zeros, which the op's backward pass uses. */
 import { f32, i32, kernel, optional } from "../../src/kernel.ts";
 import source from "./where.wgsl.ts";
 

@@ -115,8 +115,8 @@ function featuresOf(code: bigint): Features {
 }
 
 /**
- * What AVX-512 Foundation lacks here: the processor's support, or the system's, which saves the registers. @internal
- * for tests
+ * Why AVX-512 Foundation cannot be used here, if so: the processor lacks it, or the system does not save its registers.
+ * @internal for tests
  */
 export function whatIsMissing([leaves, leaf1, leaf7, xcr0]: Features): string | undefined {
   if (leaves < 7 || !(leaf7 >> 16 & 1)) return "this processor has no AVX-512";
@@ -141,7 +141,9 @@ const connect: NativeTile["connect"] = (entry, memory, args) => {
   return { call: () => bsearch(key, at, 1n, 1n, code), close: () => libc.close() };
 };
 
-/** Milliseconds that 20 · KC multiply-adds take in machine code, comparable with {@linkcode timeTile}. */
+/**
+ * Milliseconds per 20 · KC multiply-adds (of single elements) in machine code, to compare with {@linkcode timeTile}.
+ */
 function timeNative({ entry }: NativeTile): number {
   const rows = 10 * NATIVE.rows, columns = 4 * NATIVE.columns, a = 64, b = a + 4 * rows * KC, c = b + 4 * columns * KC;
   const memory = new WebAssembly.Memory({ initial: 8 }), { call, close } = connect(entry, memory, 0);

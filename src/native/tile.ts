@@ -16,8 +16,8 @@ const ARGUMENT = { a: 0, b: 4, c: 8, stride: 12, rows: 16, columns: 20, K: 24, b
 const SAVED: readonly Register[] = ["rbx", "rbp", "r12", "r13", "r14", "r15"];
 
 /**
- * Emits the function (arguments, memory). Its parameters are the address of the arguments, and the address of the
- * memory to which the arguments' pointers are relative. It has the signature of bsearch's comparison functions.
+ * Emits the function that multiplies. Its parameters are the address of the arguments, and the address of the memory to
+ * which the arguments' pointers are relative. It has the signature of bsearch's comparison functions.
  */
 export function emitMultiply(x: Assembler): void {
   const argument = (name: keyof typeof ARGUMENT): Address => ["rdi", ARGUMENT[name]];
@@ -32,7 +32,7 @@ export function emitMultiply(x: Assembler): void {
   x.load("r9", argument("baseStride"));
 
   const panel = new Label(), whole = new Label(), noBase = new Label(), tile = new Label(), done = new Label();
-  x.place(panel); // of B: rbx is its address, rbp the number of columns left
+  x.place(panel); // a panel of B: rbx is its address, rbp the number of columns left
   x.mov("rcx", "rbp");
   x.cmp("rcx", COLUMNS);
   x.jump(whole, "notAbove");
@@ -53,7 +53,7 @@ export function emitMultiply(x: Assembler): void {
   x.place(noBase);
   x.load("r15", argument("rows"));
 
-  x.place(tile); // r12: panel of A, r13: its place in C, r14: base, or 0, r15: rows left
+  x.place(tile); // r12: panel of A, r13: the tile's place in C, r14: base or 0, r15: rows left
   const half = new Label(), next = new Label();
   x.cmp("rbp", COLUMNS / 2);
   x.jump(half, "notAbove");
@@ -85,15 +85,15 @@ export function emitMultiply(x: Assembler): void {
   x.ret();
 }
 
-/** The register that holds a row's sums, in the first or second half of the tile's columns. */
+/** The register that holds the sums of one row, in the first or second half of the tile's columns. */
 const sum = (row: number, half: number): number => 4 + 2 * row + half;
 
 /** The first or second half of a tile's columns. */
 type Half = 0 | 1;
 
 /**
- * Emits a tile, of all columns, or only of the first half if no more are left. Afterwards r12 to r14 point to the next
- * tile, and rdx to the end of the panel.
+ * Emits the product of one tile: of all its columns, or of the first half only if no more columns are left. Afterwards
+ * r12 to r14 point to the next tile, and rdx to the end of the panel.
  */
 function emitTile(x: Assembler, K: Address, halves: readonly Half[]): void {
   for (let row = 0; row < ROWS; row++) {
@@ -146,8 +146,9 @@ function emitFinish(x: Assembler, halves: readonly Half[]): void {
 }
 
 /**
- * Emits the function (out), which stores the features of the processor and the system as four 32-bit numbers: the
- * highest leaf of CPUID, ecx of leaf 1, ebx of leaf 7, and XCR0, or 0 if the system has not enabled it.
+ * Emits a function whose parameter is the address at which it stores the features of the processor and the system, as
+ * four 32-bit numbers: the highest leaf of CPUID, ecx of leaf 1, ebx of leaf 7, and XCR0, or 0 if the system has not
+ * enabled it.
  */
 export function emitFeatures(x: Assembler): void {
   x.push("rbx");

@@ -30,7 +30,7 @@ export function signedLeb(n: number): number[] {
   }
 }
 
-/** The opcode of a vector instruction, with the prefix that all of them have. */
+/** The opcode of a vector instruction, with the prefix of all vector instructions. */
 export const simd = (opcode: number): number[] =>
   opcode < 128 ? [0xfd, opcode] : [0xfd, (opcode & 127) | 128, opcode >>> 7];
 export const bytesOfF32 = (value: number): number[] => [...new Uint8Array(new Float32Array([value]).buffer)];
@@ -45,8 +45,8 @@ export function moduleBytes(
   { initial, maximum, shared }: Pages,
   native: boolean,
 ): Uint8Array<ArrayBuffer> {
-  // A process's first modules are written before V8 has optimized this code: the built-in `concat` is faster than
-  // spreading.
+  // Uses `concat`, which is built in, rather than spreading: it is faster as long as V8 has not optimized this code,
+  // which is when a process writes its first modules.
   const list = (items: number[][]) => leb(items.length).concat(...items);
   const section = (id: number, items: number[][]) => {
     const content = list(items);

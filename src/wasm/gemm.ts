@@ -3,9 +3,9 @@
  * Goto and van de Geijn 2008 (Anatomy of High-Performance Matrix Multiplication).
  *
  * Every element of C adds its K products one after another with fused multiply-adds, starting from zero, and then adds
- * `base`. So its bits depend neither on the tile's width nor on its place in the tile. If K is above {@linkcode KC},
- * the caller multiplies one block of K after another with `base` = C. The blocks determine the order of additions, so
- * all of them except the last must have KC steps.
+ * `base`. So an element's bits depend neither on the tile's width nor on the element's place in the tile. If K is above
+ * {@linkcode KC}, the caller divides K into blocks and multiplies one block after another, with `base` = C. The blocks
+ * determine the order of additions, so each block except the last must have KC steps.
  *
  * ```ts ignore
  * const packA = definePack(f, ROWS, "k"), packB = definePack(f, tileColumns(), "panel"); // row-major A and B
@@ -20,35 +20,35 @@ import { type Callee, Lanes, RESERVED_SCRATCH, WasmFunction } from "./assembler.
 /** Rows of a tile: the width of A's panels. */
 export const ROWS = 6;
 /**
- * Columns of the tile, which is the width of B's panels. Either width fills the 16 vector registers of x86-64: 8 if they
- * are used as 128-bit registers, 16 if V8 pairs vectors into 256-bit registers.
+ * Columns of the tile, which is the width of B's panels. Eight columns fill the 16 vector registers of x86-64 if V8
+ * uses them as 128-bit registers; 16 columns fill them if V8 pairs vectors into 256-bit registers.
  */
 export type Columns = 8 | 16;
 /**
- * The tile of machine code (src/native/), and where in a thread's scratch memory it reads {@linkcode Multiply}'s
- * arguments.
+ * The size of the machine code's tile (src/native/), and the offset in a thread's scratch memory at which the machine
+ * code reads {@linkcode Multiply}'s arguments.
  */
 export const NATIVE = { rows: 14, columns: 32, argumentsAt: RESERVED_SCRATCH - 512 } as const;
-/** Steps of K at a time: few enough for a panel of B to stay in the first-level cache. */
+/** Most steps of K in one block: few enough for a panel of B to stay in the first-level cache. */
 export const KC = 384;
 
 const multiplyParameters = ["i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32", "i32"] as const;
 /**
- * The function that multiplies. Arguments: a and b (packed); c and the bytes between its rows; rows, columns, K; base
- * (0 for none) and the bytes between its rows.
+ * The function that multiplies. Arguments: a and b (packed); c and the stride in bytes of its rows; rows, columns, K;
+ * base (0 for none) and the stride in bytes of its rows.
  */
 export type Multiply = Callee<typeof multiplyParameters>;
 
 /**
- * Where a tile at C's edge is computed before it is copied: in the reserved part of the scratch, after what reductions
- * use.
+ * Offset of the place where a tile at C's edge is computed before its part inside C is copied: in the reserved part of
+ * the scratch memory, after the bytes that reductions use.
  */
 const EDGE = -512;
 
 /**
- * Defines C (rows, columns) = base + A · B. `base` is the address of the values to add: C itself, with C's stride, to
- * accumulate; a bias of `columns` elements, with stride 0; or 0 to add nothing. Writes only the given rows and columns
- * of C.
+ * Defines the function that computes C (rows, columns) = base + A · B. `base` is the address of the values to add: C
+ * itself, with C's stride, to accumulate; a bias of `columns` elements, with stride 0; or 0 to add nothing. Writes only
+ * the given rows and columns of C.
  */
 export function defineMultiply(f: WasmFunction, width: Columns | typeof NATIVE.columns = tileColumns()): Multiply {
   if (width === NATIVE.columns) {
@@ -93,7 +93,9 @@ export function defineMultiply(f: WasmFunction, width: Columns | typeof NATIVE.c
   });
 }
 
-/** Defines the product of one whole tile. Parameters: a, b (panels), c, its stride, K, base, its stride. */
+/**
+ * Defines the function that computes one whole tile. Parameters: a, b (panels), c, c's stride, K, base, base's stride.
+ */
 function defineTile(f: WasmFunction, width: Columns) {
   return f.define(
     "tile",
@@ -130,8 +132,8 @@ let chosen: Columns | undefined;
 /**
  * The width of WebAssembly's tile: 16 if V8 pairs vectors into 256-bit registers, else 8. Only a measurement can tell:
  * if V8 pairs, 16 columns are 1.4 to 1.7 times as fast as 8; if it does not, they spill registers, and are slower. A
- * greater difference only means that V8 has optimized one of the two before the other. This happens without
- * `--no-liftoff`, and then V8 does not pair.
+ * gain of 2.5 or more only means that V8 had optimized the wider tile and not yet the narrower one. This happens
+ * without `--no-liftoff`, and then V8 does not pair.
  */
 export function tileColumns(): Columns {
   if (!chosen) {
@@ -143,7 +145,7 @@ export function tileColumns(): Columns {
 
 const times = new Map<Columns, number>();
 
-/** Milliseconds that 20 · KC multiply-adds take in the tile, measured once per width. */
+/** Milliseconds per 20 · KC multiply-adds (of single elements) in the tile, measured once per width. */
 export function timeTile(width: Columns): number {
   const known = times.get(width);
   if (known !== undefined) return known;

@@ -2,8 +2,8 @@
  * The vector instructions of a kernel's body, on eight elements at a time or on one.
  *
  * Eight elements are two 128-bit vectors, which V8 can pair into one 256-bit register. A single element goes through
- * the same instructions, so that its bits do not depend on its place. Load both halves, compute, then store: a store
- * between the two loads of a pair keeps V8 from pairing them.
+ * the same instructions, so that its result has the same bits whether it is computed alone or among eight. Load both
+ * halves, compute, then store: a store between the two loads keeps V8 from pairing them.
  */
 import type { I32, I32Local, Local, WasmFunction } from "./assembler.ts";
 import { bytesOfF32, leb, simd } from "./encoding.ts";
@@ -48,7 +48,8 @@ export class Lanes {
   /** Loads signed integers of 16 bits. Such a number can also be a pair of 8-bit integers. */
   loadI16 = (pointer: I32Local, bytes: number): Vector => this.#loadHalves(pointer, bytes, 0x03);
   /**
-   * Loads f16 that are neither negative, infinite nor NaN. Except for the exponent's bias, an f32 has the same bits.
+   * Loads f16 that are neither negative, infinite nor NaN, and multiplies them by `factor`. Shifted left by 13, the
+   * bits of an f16 are an f32 that is 2¹¹² times too small, because the biases of the exponents differ.
    */
   loadF16(pointer: I32Local, bytes: number, factor = 1): Vector {
     return this.mul(this.shl(this.#loadHalves(pointer, bytes, 0x04), 13), this.f.splat(2 ** 112 * factor));
@@ -71,8 +72,8 @@ export class Lanes {
     }
   }
   /**
-   * Stores bf16, rounded to nearest, ties to even, as src/half.ts does. A NaN stays NaN: rounding must not make it
-   * infinite.
+   * Stores bf16, rounded to nearest, ties to even, as in src/half.ts. A NaN is not rounded, because rounding could make
+   * it infinite.
    */
   #storeBf16(to: number[], bytes: number, value: Vector): void {
     const odd = this.and(this.shr(value, 16), this.splatI32(1));
@@ -80,14 +81,16 @@ export class Lanes {
     const word = this.select(this.eq(value, value), rounded, this.or(value, this.splatI32(0x400000)));
     const [lower, upper] = this.shr(word, 16).map((part) => this.f.get(part));
     if (this.width === 1) this.f.emit(...to, ...lower, ...simd(0x59), 1, ...leb(bytes), 0);
-    else this.f.emit(...to, ...lower, ...upper, ...simd(0x86), ...simd(0x0b), 1, ...leb(bytes)); // joins eight words
+    else this.f.emit(...to, ...lower, ...upper, ...simd(0x86), ...simd(0x0b), 1, ...leb(bytes)); // as 8 × 16 bits
   }
-  /** Adds to the elements, or writes them if the operand is fresh (see Local.fresh). */
+  /** Adds the value to the elements in memory, or overwrites them if the pointer is {@linkcode Local.fresh}. */
   accumulate(pointer: I32Local, at: I32, value: Vector): void {
     const address = this.f.i32.at(pointer, at);
     this.storeTo(address, 0, pointer.fresh ? value : this.add(this.loadFrom(address, 0), value));
   }
-  /** A vector to {@linkcode assign} to. Make it before the loop that updates it. */
+  /**
+   * A vector that {@linkcode assign} can change, with `start` in every lane. Make it before the loop that updates it.
+   */
   accumulator = (start = 0): Vector => this.#each(() => [...simd(0x0c), ...Array(4).fill(bytesOfF32(start)).flat()]);
   /** into ← value. */
   assign(into: Vector, value: Vector): void {
@@ -111,7 +114,7 @@ export class Lanes {
   /** c − a · b, rounded once. */
   nmadd: Ternary = this.#op(0x106);
 
-  // Comparisons return masks: all ones in lanes where they are true.
+  // Comparisons return masks: a lane has all bits set if its comparison is true, else none.
   eq: Binary = this.#op(0x41);
   ne: Binary = this.#op(0x42);
   lt: Binary = this.#op(0x43);
@@ -139,12 +142,12 @@ export class Lanes {
   /** Converts signed integers to floats. */
   fromI32: Unary = this.#op(0xfa);
   /**
-   * Converts floats to integers, rounding towards zero. The caller excludes values that do not fit, whose result is
-   * undefined.
+   * Converts floats to integers, rounding towards zero. Values out of range give an undefined result; the caller
+   * excludes them.
    */
   truncate: Unary = this.#op(0x101);
 
-  /** The upper 32 bits of the products of unsigned integers. */
+  /** The upper 32 bits of the 64-bit products of unsigned integers. */
   mulHigh(a: Vector, b: Vector): Vector {
     const odd = [1, 3, 5, 7].flatMap((n) => [0, 1, 2, 3].map((byte) => 4 * n + byte)); // upper words of four products
     return this.#each((part) => {

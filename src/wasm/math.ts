@@ -1,4 +1,4 @@
-/** Elementary functions on lanes. NaN stays NaN, and a value's result has the same bits in every lane. */
+/** Elementary functions on lanes. NaN stays NaN, and a result has the same bits in whichever lane it is computed. */
 import type { Lanes, Vector, WasmFunction } from "./assembler.ts";
 
 /** Σ coefficients[i] · x^(n − i), where n is the last index, by Horner's rule. */
@@ -22,7 +22,8 @@ const LOG = [
  * eˣ = 2ⁿ · eʳ with n = ⌊x / ln 2⌉ and |r| ≤ ln 2 / 2; relative error below 1e-7. Zero below −86.6, infinity above
  * 88.72.
  *
- * Adding 1.5 · 2²³ rounds to the integer n, which is then in the sum's low bits. The polynomial for eʳ is Cephes'.
+ * Adding 1.5 · 2²³ to x / ln 2 rounds it to the integer n, which is then in the sum's low bits. The polynomial for eʳ
+ * is Cephes'.
  */
 export function exp(f: WasmFunction, v: Lanes, x: Vector): Vector {
   const low = f.splat(-86.6), high = f.splat(88.7228391116729), magic = f.splat(12582912);
@@ -51,8 +52,8 @@ export function splitLog(f: WasmFunction, v: Lanes, x: Vector): { high: Vector; 
   const m = v.subI32(bits, v.shl(exponent, 23)), r = v.sub(m, one);
   const n = v.sub(v.fromI32(exponent), v.and(tiny, f.splat(23)));
   const p = polynomial(f, v, r, LOG);
-  // n · 0.693359375 and r are exact. The rounding errors of their sum, of the square and of its subtraction are added
-  // to the rest.
+  // n · 0.693359375 and r are exact. The errors made in rounding their sum, the square f²/2 and its subtraction are
+  // added to the rest.
   const half = v.mul(r, f.splat(0.5)), square = v.mul(half, r);
   const big = v.mul(n, f.splat(0.693359375)), first = v.add(big, r), second = v.sub(first, square);
   const lost = [v.sub(r, v.sub(first, big)), v.nmadd(half, r, square), v.sub(v.sub(first, second), square)];

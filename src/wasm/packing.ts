@@ -20,8 +20,8 @@ import { leb, simd } from "./encoding.ts";
 export const Q8_0 = { block: 32, bytes: 34 } as const;
 
 /**
- * Which elements are contiguous in the source: `k` for the elements of one row of A (or column of B), `panel` for the
- * elements of a panel's rows (or columns) at one k.
+ * Which elements are contiguous in the source. `k`: the elements of a row of A (or a column of B), one for each k.
+ * `panel`: the elements at one k of the rows (or columns) that a panel holds.
  */
 export type Contiguous = "k" | "panel";
 
@@ -60,17 +60,21 @@ export function definePack(f: WasmFunction, width: number, contiguous: Contiguou
   });
 }
 
-/** Bytes of the given number of elements of a matrix in panels; in q8_0 the number must be a multiple of a block. */
+/**
+ * Bytes that a number of elements takes in panels of the given matrix. In q8_0 the number must be a multiple of 32, a
+ * block.
+ */
 export const bytesInPanels = (f: WasmFunction, { q8, bytes }: I32Local, elements: I32): I32Local =>
   q8 ? f.i32.mul(f.i32.div(elements, Q8_0.block), Q8_0.bytes) : f.i32.mul(elements, bytes);
 
 /**
- * Loads two steps of K of a q8_0 block, from `pairs`, as f32: [step][group of eight rows]. In memory a block holds the
- * f16 scales of the panel's rows, and then, for each pair of steps, two 8-bit integers of each row.
+ * Loads two steps of K of a q8_0 block from the address `pairs` and converts them to f32. Returns [step][eight rows].
+ * In memory a block holds the f16 scales of the panel's rows, and then, for each pair of steps, two 8-bit integers of
+ * each row.
  *
- * Such a pair of integers is loaded as one 16-bit number. The first step's integer is shifted to the top of 32 bits;
- * the second step's is left after the first is masked off. So they are 2²⁴ and 2⁸ times too large, and the scales are
- * smaller by these factors. All of it is exact.
+ * The two integers are loaded as one 16-bit number, extended to 32 bits. The first step's integer is shifted to the
+ * top; the second step's remains when the first is masked off. So they are 2²⁴ and 2⁸ times too large, and the scales
+ * are smaller by these factors ({@linkcode q8Scales}). These conversions are exact.
  */
 export function loadQ8(
   v: Lanes,
@@ -84,13 +88,16 @@ export function loadQ8(
     both.map((pair, i) => v.mul(v.fromI32(v.and(pair, v.splatI32(-256))), high[i])),
   ];
 }
-/** The scales of the q8_0 block at `block`, for the first and for the second of two steps. */
+/**
+ * The scales of the q8_0 block at `block`, times 2⁻²⁴ for the first of two steps and times 2⁻⁸ for the second: see
+ * {@linkcode loadQ8}.
+ */
 export const q8Scales = (v: Lanes, block: I32Local, width: number): Vector[][] =>
   [2 ** -24, 2 ** -8].map((factor) => Array.from({ length: width / 8 }, (_, i) => v.loadF16(block, 16 * i, factor)));
 
 /**
- * Defines the function that converts steps of a q8_0 panel to f32. Parameters: panel, first step, number of steps (both
- * even), destination.
+ * Defines the function that converts steps of a q8_0 panel to f32. Parameters: panel, first step (even), number of
+ * steps (even), destination.
  */
 export function defineWiden(f: WasmFunction, width: number): Callee<readonly ["i32", "i32", "i32", "i32"]> {
   return f.define("widen", ["i32", "i32", "i32", "i32"], (f, panel, from, count, destination) => {
@@ -142,15 +149,16 @@ export function unpackRow(
 }
 
 /**
- * Offsets of vectors of four elements in a panel. The last two vectors overlap if the width is not a multiple of four.
+ * Offsets at which vectors of four elements cover a panel's width. The last two overlap if the width is not a multiple
+ * of four.
  */
 const quads = (width: number) => Array.from({ length: Math.ceil(width / 4) }, (_, i) => Math.min(4 * i, width - 4));
 
 type Panels = [f: WasmFunction, width: number, source: I32Local, stride: I32Local, count: I32, K: I32, into: I32Local];
 
 /**
- * Packs full panels of a source in which elements of one k are contiguous. Goes through all panels for each k, as in
- * the source.
+ * Packs full panels of a source in which the elements at one k are contiguous. Its outer loop is over k, so that it
+ * reads the source in order.
  */
 function copy(...[f, width, source, stride, panels, K, destination]: Panels): void {
   const line = f.i32.copy(source), first = f.i32.copy(destination), next = f.i32.mul(K, 4 * width);
@@ -176,8 +184,7 @@ function copyRow(f: WasmFunction, width: number, from: I32Local, into: I32Local)
 }
 
 /**
- * Packs full panels of a source in which each row (or column) along K is contiguous: four rows at a time, by blocks of
- * 4×4.
+ * Packs full panels of a source in which each row (or column) along K is contiguous. Transposes blocks of 4×4 elements.
  */
 function transpose(...[f, width, source, stride, panels, K, destination]: Panels): void {
   const panel = f.i32.copy(source), place = f.i32.copy(destination);

@@ -2,8 +2,9 @@
 import type { I32Local, WasmFunction } from "./assembler.ts";
 
 /**
- * Calls `body` for each row's part of elements `begin` to `end` of a (rows, columns) array, so that tasks can be
- * elements.
+ * Calls `body` for each row of a (rows, columns) array that has elements numbered `begin` to `end`, with the row's
+ * number and the columns `from` and `to` between which these elements are. So a kernel's tasks can be elements instead
+ * of rows.
  */
 export function forEachRow(
   f: WasmFunction,

@@ -19,7 +19,7 @@ export class F32Instructions {
   fromF64 = (x: F64Local): F32Local => this.f.let("f32", [...this.f.get(x), 0xb6]);
   neg: (a: F32) => F32Local = this.#op(0x8c);
   floor: (a: F32) => F32Local = this.#op(0x8e);
-  /** By the vector instruction: for the scalar one V8 emits a legacy encoding, which costs 100 ns amid 256-bit code. */
+  /** Uses the vector instruction: V8 encodes the scalar one as legacy SSE, which costs 100 ns amid 256-bit code. */
   sqrt = (value: F32): F32Local => this.through(value, (v, x) => v.sqrt(x));
   add: (a: F32, b: F32) => F32Local = this.#op(0x92);
   sub: (a: F32, b: F32) => F32Local = this.#op(0x93);
@@ -46,7 +46,7 @@ export class F32Instructions {
   loadAt = (pointer: I32Local, at: I32): F32Local => this.load(this.f.i32.at(pointer, at));
   store = (pointer: I32Local, at: I32, value: F32): void =>
     this.f.emit(...this.f.get(this.f.i32.at(pointer, at)), ...this.f.pushF32(value), 0x38, 2, 0);
-  /** Adds to the element, or writes it if the operand is {@linkcode Local.fresh}. */
+  /** Adds the value to the element in memory, or overwrites it if the pointer is {@linkcode Local.fresh}. */
   accumulate = (pointer: I32Local, at: I32, value: F32): void =>
     this.store(pointer, at, pointer.fresh ? value : this.add(this.loadAt(pointer, at), value));
   /** Applies a vector function, such as exp or log, to one value. */
@@ -67,7 +67,10 @@ export class F64Instructions {
   add = (a: F64Local, b: F64Local): F64Local => this.f.let("f64", [...this.f.get(a), ...this.f.get(b), 0xa0]);
 }
 
-/** Instructions on integers; unsigned if it makes a difference, except `ltSigned`, because addresses reach 4 GiB. */
+/**
+ * Instructions on integers. They treat integers as unsigned, because addresses reach 4 GiB; the exception is
+ * `ltSigned`.
+ */
 export class I32Instructions {
   constructor(private f: WasmFunction) {}
 
@@ -77,7 +80,7 @@ export class I32Instructions {
     this.f.let("i32", [a, b, a, b].flatMap((value) => this.f.pushI32(value)).concat(compare, 0x1b));
 
   constant = (value: number): I32Local => this.f.let("i32", this.f.pushI32(value));
-  /** A copy, which can be advanced without changing the original. */
+  /** A copy of an address or a counter, which {@linkcode advance} can change without changing the original. */
   copy = (from: I32): I32Local => this.f.let("i32", this.f.pushI32(from));
   advance = (pointer: I32Local, bytes: I32): void =>
     this.f.set(pointer, [...this.f.get(pointer), ...this.f.pushI32(bytes), 0x6a]);
