@@ -1,19 +1,20 @@
 /**
- * The side of a benchmark comparison that answers. It prints a line of JSON with its name. Then it answers each line of
- * standard input, `{"kind": "product" | "training" | "decoding", ...sizes, "seconds": 0.5}`, with a line `{"rate": …}`
- * or `{"error": …}`.
+ * The program of one side of a comparison: it measures one library when asked by peer.ts. It prints a line of JSON with
+ * its name. Then it answers each line of standard input, `{"kind": "product" | "training" | "decoding", ...sizes,
+ * "seconds": 0.5}`, with a line `{"rate": …}` or `{"error": …}`.
  */
 
 /**
- * Works for at least the given number of seconds, and returns the rate in pieces (products, steps, tokens) a second.
+ * Works for at least the given number of seconds, and returns the rate in pieces of work (products, steps or tokens) a
+ * second.
  */
 export type Run = (seconds: number) => Promise<number>;
 
 /**
  * Answers requests until standard input ends.
  *
- * @param device a description of the side: name, version, and what it computes with
- * @param make prepares the work of a request; repeated requests of the same work continue with it
+ * @param device a description of the library: its name, its version, and what it computes with
+ * @param make prepares the work of a request; if the next request asks for equal work, it is not called again
  */
 export async function answer<R>(device: string, make: (request: R) => Run | Promise<Run>): Promise<never> {
   const say = (line: object) => Deno.stdout.writeSync(new TextEncoder().encode(JSON.stringify(line) + "\n"));
@@ -33,7 +34,7 @@ export async function answer<R>(device: string, make: (request: R) => Run | Prom
       }
     }
   }
-  Deno.exit(); // workers of some libraries would keep the process alive
+  Deno.exit(); // the workers of some libraries would keep the process alive
 }
 
 /** Repeats `piece`, which does one piece of work, until the time is over. */

@@ -1,7 +1,7 @@
 /**
- * Causal self-attention at the sizes of nanoGPT's models, and one token's attention to a full cache. Each of the
- * products over the unmasked half takes B · heads · T · (T + 1) · width floating-point operations: 2 products forward,
- * 5 backward.
+ * Measures causal self-attention at the sizes of nanoGPT's models, and one token's attention to a full cache: `deno
+ * bench bench/attention_bench.ts`. To convert a time to a rate: attention has 2 products forward and 5 backward, and
+ * each takes B · heads · T · (T + 1) · width floating-point operations, because half of the scores are masked.
  */
 import { CpuDevice } from "../src/device/cpu.ts";
 import { causalSelfAttention } from "../src/ops/causal_self_attention.ts";

@@ -1,9 +1,9 @@
 /**
- * What a training step costs on a busy machine: nanoGPT's CPU setting alone, and beside one endless loop per processor.
- * `deno task bench:busy`.
+ * What a training step costs on a busy machine: `deno task bench:busy`. Measures steps of nanoGPT's CPU setting alone,
+ * and while other processes run endless loops, by default one per processor.
  *
- * If two threads share every processor, twice the time is a fair share. Threads that wait for one another by spinning
- * lose far more, because each waits for the thread that the system has suspended.
+ * If every processor is shared by two threads, a step should take about twice as long. If threads waited for one
+ * another by spinning, it would take far longer, because all would wait for the thread that the system has suspended.
  */
 import { createDevice, GPT, RandomGenerator, Trainer } from "../mod.ts";
 import { runCommand } from "../src/cli/command.ts";
@@ -12,8 +12,8 @@ import { benchValues } from "./values.ts";
 
 const flags = {
   threads: int(navigator.hardwareConcurrency, "threads of the training step", { min: 1, max: 256 }),
-  loops: int(navigator.hardwareConcurrency, "processes with an endless loop beside it", { min: 1, max: 256 }),
-  rounds: int(4, "how often to measure alone and busy, in turns", { min: 1 }),
+  loops: int(navigator.hardwareConcurrency, "processes with endless loops beside the training", { min: 1, max: 256 }),
+  rounds: int(4, "rounds, each with a measurement alone and a busy one", { min: 1 }),
   seconds: float(3, "least duration of a measurement, in seconds", { min: 0 }),
   small: bool(false, "tiny sizes, to test that it runs"),
 };
@@ -25,7 +25,8 @@ const sorted = (values: number[]) => values.toSorted((a, b) => a - b);
 const at = (values: number[], share: number) => sorted(values)[Math.trunc(share * (values.length - 1))];
 
 /**
- * Starts processes that compute until they are disposed of, or, in case this process dies first, until a time limit.
+ * Starts processes that compute until the result is disposed of. They also end at a time limit, in case this process
+ * dies first.
  */
 async function loops(count: number, seconds: number): Promise<AsyncDisposable> {
   const code = `console.log(); for (const end = Date.now() + ${2000 * seconds + 30_000}; Date.now() < end;);`;

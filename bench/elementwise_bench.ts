@@ -1,6 +1,7 @@
 /**
- * Kernels that read each element once or a few times, at the sizes of nanoGPT's CPU setting (768 = 12 · 64 tokens, 128
- * wide), on one thread. The figure to compare is the time per element. `deno bench bench/elementwise_bench.ts`.
+ * Measures kernels that read each element once or a few times, on one thread, at the sizes of nanoGPT's CPU setting
+ * (768 = 12 · 64 tokens, 128 wide): `deno bench bench/elementwise_bench.ts`. To compare kernels, divide a time by the
+ * number of elements in its title.
  */
 import { adamw } from "../kernels/adamw/kernel.ts";
 import { dropout } from "../kernels/dropout/kernel.ts";

@@ -1,14 +1,15 @@
 /**
- * The side of @genai-fi/nanogpt: a step of its own trainer. The only backend that it has without a GPU is plain
- * JavaScript. Its model has RMS norms and no biases. Its gradient clipping needs a GPU, so gradients are not clipped.
+ * Measures @genai-fi/nanogpt, for bench/peers.ts: a step of its own trainer. Without a GPU, the package has only one
+ * backend, plain JavaScript. Its model has RMS norms and no biases. Its gradient clipping needs a GPU, so gradients are
+ * not clipped.
  */
 import { answer, repeated } from "./answer.ts";
 import type { Request } from "./measures.ts";
 import { load } from "./npm_peer.ts";
 
 const [folder] = Deno.args, name = "@genai-fi/nanogpt";
-// Its own copy of TensorFlow.js mistakes Deno for Node and fails. All copies share their environment, so this copy can
-// correct it.
+// The package's own copy of TensorFlow.js mistakes Deno for Node and fails. All copies of TensorFlow.js share their
+// environment, so setting a flag in this copy corrects the other.
 const { library: tf } = await load(folder, "@tensorflow/tfjs");
 tf.env().set("IS_NODE", false);
 const { library: genai, version } = await load(folder, name);

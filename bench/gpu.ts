@@ -2,10 +2,10 @@
  * How fast the GPU computes, compared with PyTorch on the same GPU: `deno task bench:gpu`.
  *
  * Measures f32 matrix products, training of nanoGPT's baby GPT and of its CPU setting, and decoding, in rounds in which
- * we and PyTorch take turns. The first round, in which kernels compile, is not counted. Prints a table in Markdown with
- * the best and the median of the rounds. The ratio is our median over PyTorch's in f32 with TF32 off; PyTorch's TF32
- * and bf16 are shown as well. Without python3, torch or a CUDA device, a line says so. `--full` also trains
- * shakespeare_char to its end.
+ * this library and PyTorch take turns. The first round, in which kernels compile, is not counted. Prints a table in
+ * Markdown with the best and the median of the rounds. The ratio is this library's median rate over PyTorch's in f32
+ * with TF32 off; PyTorch's rates with TF32 and bf16 are shown as well. If PyTorch cannot run, because python3, torch or
+ * a CUDA device is missing, a line gives the reason. `--full` also trains shakespeare_char to its end.
  */
 import { createDevice, type DeviceName, GPT, RandomGenerator, Trainer } from "../mod.ts";
 import babyConfig from "../config/train_shakespeare_char.ts";
@@ -34,8 +34,8 @@ const flags = {
 };
 
 /**
- * Rows are tokens. 4096² as a yardstick, then the layers of the baby GPT (64 · 256 tokens) and of GPT-2 (12 · 1024),
- * then one token.
+ * Products to measure; the rows of the first matrix are tokens. First 4096² as a yardstick, then the layers of the baby
+ * GPT (64 · 256 tokens) and of GPT-2 (12 · 1024 tokens), then layers for one token.
  */
 const PRODUCTS: Product[] = [
   ...(["NN", "NT", "TN"] as const).map((form): Product => [form, 4096, 4096, 4096]),

@@ -1,10 +1,11 @@
 /**
  * What generation costs with models of GPT-2's sizes and weights in f32, bf16 and q8_0: `deno task bench:inference`.
  *
- * The weights are random numbers, which take as much time and memory as trained weights. First one text at a time. Each
- * row of the table runs in a process of its own and shows that process's resident memory, the memory that was estimated
- * beforehand (src/generate/memory.ts), and the memory that the device took in the end. For a model that does not fit,
- * the row says so. Then many texts at once, compared with other libraries (rows.ts).
+ * The weights are random numbers, which take as much time and memory as trained weights. The first table is for one
+ * text at a time. Each row is measured in a process of its own. It shows the memory that was estimated beforehand
+ * (src/generate/memory.ts), the memory that the device took in the end, and the resident memory of the process; or an
+ * error message if the model does not fit into memory. The tables that follow are for many texts at once, and compare
+ * with other libraries (rows.ts).
  */
 import { checkInference, createDevice, generate, inferenceNeeds } from "../mod.ts";
 import { runCommand } from "../src/cli/command.ts";
@@ -14,7 +15,10 @@ import { ConfigError, DeviceError } from "../src/errors.ts";
 import { benchRows, rowSides } from "./rows.ts";
 import { randomModel } from "./subjects.ts";
 
-/** A model's config. GPT-2 uses the tanh approximation of GELU, which is the only GELU that llama.cpp supports. */
+/**
+ * The config of a model of the given sizes. It has the tanh approximation of GELU, which GPT-2 uses, and which is the
+ * only GELU that llama.cpp supports.
+ */
 const size = (nLayer: number, nHead: number, nEmbd: number, vocabSize = 50257, blockSize = 1024) => ({
   ...{ nLayer, nHead, nEmbd, vocabSize, blockSize, activation: "gelu_new" as const },
 });
@@ -49,7 +53,7 @@ type Values = ValuesOf<typeof flags>;
 const HEAD = ["model", "weights", "estimated, MB", "taken, MB", "resident, MB", "first token, ms", "tokens/s"];
 
 /**
- * Describes the load.
+ * Returns a line about the machine's load, which is the system's load average.
  *
  * @throws {ConfigError} if other processes use the processors
  */
@@ -59,7 +63,7 @@ export function quietMachine(load: number): string {
   throw new ConfigError(`${said}; expected less than ${MOST_LOAD}: stop other processes, or pass --busy=True`);
 }
 
-/** The cells of a row after the model's name. */
+/** Measures one text with a model. Returns the cells of its table row, without the first cell, the model's name. */
 async function measure(config: typeof MODELS["gpt2"], weights: Weights, values: Values): Promise<string[]> {
   const device = await createDevice("cpu", { threads: values.threads });
   const options = { device, weights, promptLength: values.prompt, maxNewTokens: values.tokens };
@@ -75,7 +79,7 @@ async function measure(config: typeof MODELS["gpt2"], weights: Weights, values: 
   for await (const _ of generate(model, prompt, { maxNewTokens: values.tokens, temperature: 0 })) {
     times.push(performance.now() - begin);
   }
-  const [first, , settled] = times, rate = 1000 * (times.length - 3) / (times.at(-1)! - settled); // two capture the program
+  const [first, , settled] = times, rate = 1000 * (times.length - 3) / (times.at(-1)! - settled); // two capture
   const memory = [bytes, device.memory().reserved, Deno.memoryUsage().rss].map((bytes) => (bytes / 1e6).toFixed(2));
   device.close();
   return [weights, ...memory, first.toPrecision(3), rate.toPrecision(3)];
@@ -93,7 +97,7 @@ export async function benchInference(
 ): Promise<number> {
   const asked = benchValues(flags, { task: "bench:inference", args, print });
   if (!asked) return 0;
-  const values: Values = asked; // a type that functions can narrow
+  const values: Values = asked; // a constant, so that its type is also narrowed in the functions below
   const names = values.models.split(","), kinds = values.weights.split(",");
   const [model] = names.filter((name) => !Object.hasOwn(MODELS, name));
   if (model !== undefined) throw new ConfigError(`--models has ${model}; expected some of ${Object.keys(MODELS)}`);

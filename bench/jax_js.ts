@@ -1,4 +1,7 @@
-/** The side of jax-js with its WebAssembly backend: products, and a training step of nanoGPT's model with its jit. */
+/**
+ * Measures jax-js with its WebAssembly backend, for bench/peers.ts: products, and a training step of nanoGPT's model,
+ * both compiled by its jit.
+ */
 import { answer, repeated, type Run } from "./answer.ts";
 import type { Request } from "./measures.ts";
 import { type Library, load } from "./npm_peer.ts";

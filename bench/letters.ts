@@ -1,6 +1,6 @@
 /**
- * A world of four letters in which the best policy is known: 65,536 strings of eight letters, a reference model trained
- * on some of them, and a rule that gives each string its reward.
+ * A task for reinforcement learning in which the best policy can be computed: strings of eight letters from an alphabet
+ * of four, 65,536 in all; a reference model trained on random strings; and a rule that gives each string its reward.
  */
 import { type Device, GPT, RandomGenerator } from "../mod.ts";
 import { TokenRows } from "../src/data/mod.ts";
@@ -10,7 +10,7 @@ import { type Answers, leaves, tokensOf } from "../examples/rlhf/optimum.ts";
 
 /** Every string has eight letters: there is no end token. */
 export const ANSWERS: Answers = { vocabSize: 4, length: 8 };
-/** The prompt of a model: the letter 0, after which it writes a string. */
+/** The prompt of every string: the letter 0. */
 export const PROMPT = Int32Array.of(0);
 
 /** The reward of each letter. */
@@ -29,7 +29,10 @@ const FOLLOWS = [[0.4, 0.3, 0.2, 0.1], [0.1, 0.4, 0.3, 0.2], [0.25, 0.15, 0.4, 0
 /** The config of the models: 2 layers, 32 wide. */
 const SHAPE = { vocabSize: 4, blockSize: 9, nLayer: 2, nHead: 2, nEmbd: 32, bias: false };
 
-/** Trains the reference, with which all policies start: a model that writes strings with the above probabilities. */
+/**
+ * Trains the reference model, a copy of which is the start of every policy: a model that writes strings with the
+ * probabilities {@linkcode FOLLOWS}.
+ */
 export async function reference(device: Device, { seed = 1337, iterations = 400 } = {}): Promise<GPT> {
   const generator = new RandomGenerator(seed), rows = new TokenRows(), uniform = new Float32Array(1);
   for (let row = 0; row < 64 * iterations; row++) {
@@ -51,7 +54,7 @@ export async function reference(device: Device, { seed = 1337, iterations = 400 
  * Draws pairs of strings uniformly. As in the model of Bradley and Terry, the first string of a pair is chosen with
  * probability σ(r − r'), where r and r' are the strings' rewards.
  *
- * @returns two rows per pair, the chosen one first
+ * @returns two rows per pair, first the chosen string
  */
 export function pairs(count: number, { seed, reward }: { seed: number; reward: Float64Array }): TokenRows {
   const generator = new RandomGenerator(seed), rows = new TokenRows(), uniform = new Float32Array(1);

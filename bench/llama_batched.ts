@@ -1,23 +1,23 @@
 /**
- * The side of llama.cpp: runs llama-batched-bench on a request's GGUF. The arguments are its path and the number of
- * threads.
+ * Measures llama.cpp, for bench/rows.ts: runs llama-batched-bench on the GGUF file of a request. The arguments are the
+ * path of llama-batched-bench and the number of threads.
  */
 import { answer } from "./answer.ts";
 import type { RowsRequest } from "./measures.ts";
 
 const [binary, threads] = Deno.args;
 
-/** Fields of a line of its output. */
+/** Fields of a line that llama-batched-bench prints. */
 interface Figures {
-  /** tg: generated tokens per text; pl: texts; t_tg: seconds for all these tokens. */
+  /** `tg`: generated tokens per text; `pl`: number of texts; `t_tg`: seconds for generating all tokens of all texts. */
   readonly tg: number;
   readonly pl: number;
   readonly t_tg: number;
 }
 
 await answer<RowsRequest>("llama.cpp", ({ gguf, rows, prompt, tokens }) => async () => {
-  // It may exit before its last lines are written. So it is asked for three measurements, of which one or two are
-  // enough.
+  // llama-batched-bench may exit before its last lines are written. So it is asked for three measurements; one or two
+  // lines are enough.
   const npl = [rows, rows, rows], c = rows * (prompt + tokens);
   const given = Object.entries({ m: gguf, npp: prompt, ntg: tokens, npl, c, t: threads, tb: threads })
     .flatMap(([name, value]) => [`-${name}`, `${value}`]);

@@ -1,6 +1,6 @@
 /**
- * Compares our losses with PyTorch's for the same seed, text and flags: our train command against
- * bench/pytorch_train.py.
+ * Compares the losses of this library's train command with PyTorch's losses (bench/pytorch_train.py), for the same
+ * seed, text and flags.
  */
 import { v8Flags, wideAvailable } from "../src/cli/v8_flags.ts";
 import { loadText } from "../src/data/load_text.ts";
@@ -16,8 +16,8 @@ export interface LossesOptions {
 }
 
 /**
- * A line for each mode with the largest difference between our losses and PyTorch's, or a line with the reason for
- * having none.
+ * Returns a line for each of V8's modes, with the largest difference between this library's losses and PyTorch's. If
+ * they cannot be compared, returns one line with the reason.
  */
 export async function lossDifferences({ input, threads, iterations, note }: LossesOptions): Promise<string[]> {
   const folder = await Deno.makeTempDir({ prefix: "losses_" });
@@ -50,7 +50,7 @@ export async function lossDifferences({ input, threads, iterations, note }: Loss
   }
 }
 
-/** The losses in lines of JSON. Lines of evaluations have none and are skipped. */
+/** The losses in lines of JSON. Lines of evaluations have no field `loss` and are skipped. */
 function losses(lines: string): number[] {
   return lines.trim().split("\n").map((line) => JSON.parse(line).loss).filter((loss) => loss !== undefined);
 }

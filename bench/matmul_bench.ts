@@ -1,6 +1,7 @@
 /**
- * Matrix products at the sizes of nanoGPT's CPU setting (768 = 12 · 64 tokens, 128 wide) and larger ones, including
- * packing and launch. `deno bench bench/matmul_bench.ts`. Divide the GFLOP in a title by the time for the rate.
+ * Measures matrix products, including packing and launch, at the sizes of nanoGPT's CPU setting (768 = 12 · 64 tokens,
+ * 128 wide) and at larger sizes: `deno bench bench/matmul_bench.ts`. The rate is the number of GFLOP in a group's
+ * title, divided by the time.
  */
 import { noGrad } from "../src/engine/autograd.ts";
 import { createDevice } from "../src/device/create.ts";
@@ -51,7 +52,8 @@ for (
   }
 }
 
-// One token at a time through the weights of GPT-2's feed-forward layer: limited by the speed of reading them.
+// One token, or four, times the weights of GPT-2's feed-forward layer. The speed of reading the weights limits these
+// products.
 for (const [M, K, N] of [[1, 768, 3072], [4, 768, 3072]]) {
   const x = random([M, K]), weight = random([N, K]);
   Deno.bench(`linear ${M}×${K}×${N}: reads ${(4e-6 * K * N).toPrecision(3)} MB of weights`, () => {

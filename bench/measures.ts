@@ -1,11 +1,14 @@
 /**
- * The measurements, and the requests for them that we and other libraries answer. Most sides receive a request as a
- * line of JSON.
+ * The measurements of benchmarks that compare libraries, and the requests for them. A library's process receives a
+ * request as a line of JSON (peer.ts).
  */
 import type { GPTConfig, GPTOptions } from "../mod.ts";
 
 export const FORMS = ["NN", "NT", "TN"] as const;
-/** In the form's name, N marks an operand that is not transposed, T a transposed one. */
+/**
+ * A product of matrices, M×K times K×N. In the form's name, N marks an operand that is not transposed in memory, T a
+ * transposed operand.
+ */
 export type Product = readonly [form: typeof FORMS[number], M: number, K: number, N: number];
 
 export type Request =
@@ -26,7 +29,7 @@ export type RowsRequest = {
   readonly prompt: number;
   readonly tokens: number;
   readonly weights: NonNullable<GPTOptions["weights"]>;
-  /** Path of such a model in GGUF, for sides that read it from a file. */
+  /** Path of a GGUF file with a model of this config, for libraries that read the model from a file. */
   readonly gguf?: string;
 } & Pick<GPTConfig, "nLayer" | "nHead" | "nEmbd" | "vocabSize" | "blockSize" | "activation">;
 
@@ -37,8 +40,8 @@ export interface Measure {
   value(rate: number): number;
   readonly request: Request;
   /**
-   * Whether each measurement needs a process alone in memory: a process that holds gigabytes slows the page faults of
-   * others.
+   * Whether each measurement runs in a process that is started for it, while no other library's process runs. A process
+   * that holds gigabytes would slow the page faults of others.
    */
   readonly alone?: boolean;
 }
@@ -47,7 +50,7 @@ export interface Setting {
   readonly name: string;
   readonly model: GPTConfig;
   readonly batchSize: number;
-  /** Every how many steps the loss is read. */
+  /** The loss is read every `logInterval` steps. */
   readonly logInterval: number;
 }
 
@@ -86,7 +89,10 @@ export function decoding({ name, model }: Setting): Measure {
   };
 }
 
-/** Reading memory from one end to the other. `threads` determines the number of our streams. */
+/**
+ * Reading memory from one end to the other. `threads` determines how many parts of the memory this library reads at
+ * once.
+ */
 export function memory(bytes: number, threads: number): Measure {
   const value = (rate: number) => 1e-9 * bytes * rate;
   const name = `reading ${(1e-6 * bytes).toPrecision(3)} MB`;

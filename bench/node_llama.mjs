@@ -1,5 +1,5 @@
-// node node_llama.mjs FOLDER THREADS: the side of node-llama-cpp, installed in FOLDER. It answers as described in
-// bench/answer.ts.
+// node node_llama.mjs FOLDER THREADS measures node-llama-cpp, installed in FOLDER, for bench/rows.ts. It answers
+// requests as described in bench/answer.ts.
 import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 import { pathToFileURL } from "node:url";
@@ -8,7 +8,10 @@ const [folder, threads] = process.argv.slice(2);
 const say = (line) => process.stdout.write(JSON.stringify(line) + "\n");
 const failed = (error) => say({ error: error.message.split("\n")[0] });
 
-/** Generates greedily. First tokens are not counted: they come with reading the prompts. */
+/**
+ * Generates texts greedily. Returns the seconds from the moment when all texts have their first token, because first
+ * tokens come with reading the prompts.
+ */
 async function write(sequences, { prompt, tokens, vocabSize }) {
   let begun = 0, begin = 0;
   await Promise.all(sequences.map(async (sequence, row) => {

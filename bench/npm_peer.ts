@@ -1,5 +1,5 @@
 /**
- * npm packages to compare with. They are installed in a folder of the cache and are never dependencies of this
+ * npm packages to compare with. They are installed in a folder of the cache and are not dependencies of this
  * repository.
  */
 import { createRequire } from "node:module";
@@ -10,7 +10,7 @@ import { defaultCacheFolder } from "../src/files/cache_folder.ts";
  * Installs packages once, without running their scripts.
  *
  * @param packages names with versions, such as `@jax-js/jax@0.1.25`
- * @returns the folder
+ * @returns the folder in which the packages are installed
  * @throws if npm is not installed, or fails
  */
 export async function installed(packages: readonly string[]): Promise<string> {

@@ -1,6 +1,7 @@
 /**
- * Our side, on the CPU. bench/peers.ts runs it with V8's flags for the wide or the narrow mode, and with native
- * products.
+ * Measures this library on the CPU, for bench/peers.ts and bench/rows.ts. The first argument is the number of threads.
+ * The second, "native", turns on native products. peers.ts runs it with V8's flags for the wide mode (vectors of 256
+ * bits) or the narrow mode (128 bits).
  */
 import { createDevice } from "../mod.ts";
 import { loadNative } from "../src/native/load.ts";

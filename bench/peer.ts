@@ -1,5 +1,6 @@
 /**
- * The process of one side of a comparison. It answers one request at a time (see bench/answer.ts and bench/pytorch.py).
+ * A process that measures one library for a comparison. It answers one request at a time (see bench/answer.ts and
+ * bench/pytorch.py).
  */
 
 interface Answer {
@@ -25,14 +26,14 @@ export class Peer {
   #output: ReadableStreamDefaultReader<string> | undefined;
   #errors: Promise<string> | undefined;
   #text = "";
-  /** Its version and device; undefined if it does not run. */
+  /** The library's version and device; undefined if the process does not run. */
   device: string | undefined;
-  /** Why it does not run, or does not answer any more. */
+  /** Why the process does not run, or does not answer any more. */
   error: string | undefined;
 
   private constructor() {}
 
-  /** Makes a peer that does not run, with the reason. */
+  /** Makes a peer without a process, whose `error` is the given reason. */
   static absent(error: string): Peer {
     const peer = new Peer();
     peer.error = error;
@@ -57,7 +58,7 @@ export class Peer {
     return peer;
   }
 
-  /** Products, steps or tokens a second; undefined if there is an `error`. */
+  /** Sends a request. Returns the products, steps or tokens a second, or undefined if there is an `error`. */
   async rate(request: Readonly<Record<string, unknown>>): Promise<number | undefined> {
     if (this.error) return undefined;
     await this.#input!.write(new TextEncoder().encode(JSON.stringify(request) + "\n")).catch(() => {}); // see #line

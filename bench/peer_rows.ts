@@ -8,12 +8,12 @@ export interface Section {
 }
 
 /**
- * Sizes of products: two of nanoGPT's CPU setting (768 = 12 · 64 tokens), a square one, and a larger one. Each is also
- * measured in the forms that gradients need.
+ * M, K and N of products: two in nanoGPT's CPU setting (768 = 12 · 64 tokens), a square product, and a larger one. Each
+ * is also measured in the forms that gradients need.
  */
 const SHAPES = [[768, 128, 512], [768, 512, 128], [512, 512, 512], [4096, 384, 1536]] as const;
 const SMALL_SHAPES = [[48, 16, 20]] as const;
-/** Logits over 65 characters. */
+/** The product that computes logits over 65 characters. */
 const LOGITS: Product = ["NT", 768, 128, 65];
 
 export function sections(small: boolean): Section[] {

@@ -1,10 +1,11 @@
 /**
- * How fast we are on the CPU, compared with other libraries on the same CPU: `deno task bench:peers`.
+ * How fast this library is on the CPU, compared with other libraries on the same CPU: `deno task bench:peers`.
  *
- * Measures training steps, matrix products and decoding, in rounds in which all sides take turns. Each side runs in a
- * process of its own, which lives for one row of the table, or for one measurement if that takes gigabytes. The first
- * round or step, which compiles, is not counted. Prints tables in Markdown with the best and the median of the rounds,
- * and ratios of medians. If a side cannot run, a line gives the reason, and the remaining sides go on.
+ * Measures training steps, matrix products and decoding, in rounds in which all sides take turns. A side is a library
+ * in one of its modes (sides.ts). Each side runs in a process of its own, which lives for one row of the table, or for
+ * a single measurement if the model is large. The first round or step, which compiles, is not counted. Prints tables in
+ * Markdown with the best and the median of the rounds, and ratios of medians. If a side cannot run, a line gives the
+ * reason, and the remaining sides go on.
  */
 import { cpus, release } from "node:os";
 import { runCommand } from "../src/cli/command.ts";
@@ -18,8 +19,8 @@ import { type Ask, type Figures, type RoundsOptions, show, takeTurns } from "./r
 import { type Side, sides } from "./sides.ts";
 
 const flags = {
-  only: text("", "rows to measure: with one of these words, without the words after a minus: training,-dropout"),
-  sides: text("", "sides, likewise: ours,PyTorch,-256"),
+  only: text("", "rows to measure, by words in their names; a minus leaves rows out: training,-dropout"),
+  sides: text("", "sides to measure, by words in their names: ours,PyTorch,-256"),
   rounds: int(5, "number of rounds that are counted", { min: 1 }),
   seconds: float(0.5, "least duration of a measurement, in seconds", { min: 0 }),
   threads: int(2, "threads of each side that supports several", { min: 1 }),
@@ -65,7 +66,10 @@ export async function benchPeers(args: string[], print: Print, note: Print = con
   return 0;
 }
 
-/** A test for names: they must contain one of the list's words, if it has any, and no word that follows a minus. */
+/**
+ * Returns a test for names, from a list of words separated by commas. A name must contain one of the words without a
+ * minus, if there are any, and none of the words with a minus.
+ */
 function wanted(list: string): (named: { name: string }) => boolean {
   const words = list.split(","), not = words.filter((word) => word.startsWith("-")).map((word) => word.slice(1));
   const some = words.filter((word) => !word.startsWith("-"));
@@ -73,12 +77,17 @@ function wanted(list: string): (named: { name: string }) => boolean {
     (some.length === 0 || some.some((word) => name.includes(word))) && !not.some((word) => name.includes(word));
 }
 
-/** The side's name for this kind of request; undefined if the side is not measured at it. */
+/**
+ * The name by which the side knows this kind of request; undefined if the side does not take part in the measurement.
+ */
 function kindOf({ kinds, takes }: Side, measure: Measure): string | undefined {
   return takes?.(measure) === false ? undefined : kinds[measure.request.kind];
 }
 
-/** Measures all sides that support a measurement, in turns. */
+/**
+ * Measures all sides that take part in a measurement, in turns. Adds each side's description, or the reason why it
+ * cannot run, to `heard`.
+ */
 export async function compare(
   measure: Measure,
   all: readonly Side[],
@@ -113,7 +122,8 @@ export async function compare(
 }
 
 /**
- * Table lines, one per side. Ratios are medians over the reference's median: 2 is twice the time, or twice the rate.
+ * Lines of the table, one per side. A ratio is the side's median over that of the reference, so 2 is twice the time or
+ * twice the rate, depending on the unit.
  */
 function lines(measure: Measure, figures: Map<Side, Figures>, references: readonly string[]): string[] {
   const faster = (a: number, b: number) => (measure.unit === "ms" ? Math.min : Math.max)(a, b);

@@ -4,8 +4,8 @@
  * Runs steps of the real trainer on random tokens, first without a profile, then with every launch timed. Each kernel
  * is compared with a limit of this machine, measured beforehand. For products the limit is the rate of the fastest
  * square product, whose operands stay in the caches. For all other kernels it is the bandwidth of adding arrays that
- * are in no cache. A kernel above 100 % has its operands in a cache. The time of the step outside of kernels is the
- * trainer's: launches, batches, metrics, events.
+ * are in no cache. A kernel above 100 % has its operands in a cache. The time of a step outside of kernels is spent by
+ * the trainer: launches, batches, metrics, events.
  */
 import { matmulNT } from "../kernels/matmul/kernel.ts";
 import { createDevice, GPT, Profile, RandomGenerator, Trainer } from "../mod.ts";
@@ -21,7 +21,7 @@ import { babyGPT, cpuSetting, gpt2 } from "./settings.ts";
 
 const flags = {
   setting: choice(["cpu", "baby", "gpt2"], "nanoGPT's CPU setting, the baby GPT, or GPT-2 (124M)"),
-  steps: int(100, "steps to measure, and again that many with kernels timed", { min: 1 }),
+  steps: int(100, "steps to measure; as many more are run to time the kernels", { min: 1 }),
   threads: int(navigator.hardwareConcurrency, "threads of the CPU device", { min: 1, max: 256 }),
   native: toggle("matrix products in machine code; uses --allow-ffi, which permits any code"),
 };
@@ -41,7 +41,10 @@ function fastest(repeats: number, body: () => void): number {
   return best;
 }
 
-/** Multiplications and additions, and bytes, per millisecond. */
+/**
+ * Measures this machine's limits: `flops`, the multiplications and additions per millisecond of a square product, and
+ * `bytes`, the bytes per millisecond that an addition of large arrays reads and writes.
+ */
 async function limits(options: CpuOptions): Promise<{ flops: number; bytes: number }> {
   const device = await createDevice("cpu", options);
   const size = 384, length = 1 << 23;
@@ -54,7 +57,10 @@ async function limits(options: CpuOptions): Promise<{ flops: number; bytes: numb
   return { flops: 2 * size ** 3 / product, bytes: 3 * 4 * length / sum };
 }
 
-/** The median time of `steps` steps, in milliseconds. With a profile, each of their launches is timed. */
+/**
+ * The median time of `steps` training steps, in milliseconds. If a profile is passed, each launch in these steps is
+ * timed.
+ */
 async function measure(
   { model: config, batchSize }: Setting,
   { steps, profile, ...options }: CpuOptions & { steps: number; profile?: Profile },

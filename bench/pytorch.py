@@ -1,11 +1,11 @@
-"""Measures PyTorch for bench/gpu.ts and bench/peers.ts, which send lines of JSON and read lines of answer:
+"""Measures PyTorch for bench/gpu.ts, bench/peers.ts and bench/rows.ts. They send a line of JSON and read a line of JSON:
 
     {"kind": "product" | "training" | "decoding" | "memory", ...sizes, "precision": "f32" | "tf32" | "bf16", "seconds": 0.5}
     {"rate": products, steps or tokens a second}
 
-The first line that it prints is {"device": "..."}, or {"error": "..."} if there is no such device. Precisions: f32 with
+The first line that this script prints is {"device": "..."}, or {"error": "..."} if it cannot run. Precisions: f32 with
 TF32 off (the default), f32 with TF32 in products, and bf16, in training and decoding by autocast, as in nanoGPT.
-The model is that of tests/golden/pytorch_gpt.py with PyTorch's fused attention and own dropout, and on a GPU its fused
+The model is from tests/golden/pytorch_gpt.py, with PyTorch's fused attention and own dropout, and on a GPU its fused
 AdamW, as in nanoGPT. It runs eagerly, or compiled in training. The kinds of decoding with a cache are in
 transformers_decoding.py.
 
@@ -80,7 +80,7 @@ class Training:
         return rows
 
     def run(self):
-        for step in range(self.log_interval):  # the loss is then read, as nanoGPT logs it
+        for step in range(self.log_interval):  # then the loss is read, as when nanoGPT logs it
             with autocast(self.device, self.precision):
                 _, loss = self.forward(*self.batch)
             self.batch = self.draw()
@@ -96,7 +96,7 @@ class Adapter(Training):
     """PEFT's LoRA on c_attn."""
 
     def __init__(self, device, precision, rank, **sizes):
-        import peft  # if it is missing, the other kinds go on
+        import peft  # imported here, so that the other kinds work without it
 
         super().__init__(device, precision, **sizes)
         options = peft.LoraConfig(r=rank, target_modules=["c_attn"])
@@ -106,7 +106,7 @@ class Adapter(Training):
 
 
 class Decoding:
-    """nanoGPT's generate. It has no cache: every token costs a forward pass over all tokens so far."""
+    """nanoGPT's generate, which has no cache: every token costs a forward pass over all tokens so far."""
 
     def __init__(self, device, precision, **sizes):
         self.device, self.precision, self.length = device, precision, sizes["blockSize"]
@@ -129,8 +129,8 @@ KINDS = {"product": Product, "training": Training, "adapter": Adapter, "decoding
 
 
 def measure(subject, wait, seconds):
-    """Pieces a second: the rounds between two waits double until they take long enough."""
-    if hasattr(subject, "rate"):  # it measures by itself
+    """Returns products, steps or tokens a second. Doubles the number of runs between two waits until they take long enough."""
+    if hasattr(subject, "rate"):  # the subject measures by itself
         return subject.rate(seconds)
     subject.rounds = getattr(subject, "rounds", 1)
     while True:
@@ -147,7 +147,7 @@ def answer(subjects, device, wait, seconds, kind, precision="f32", **sizes):
     torch.set_float32_matmul_precision("high" if precision == "tf32" else "highest")
     try:
         if (key := json.dumps([kind, precision, sizes])) not in subjects:
-            if len(subjects) == 3:  # the three precisions of the previous subject
+            if len(subjects) == 3:  # only the latest subject is needed, in three precisions
                 subjects.clear()
             subjects[key] = KINDS[kind](device, precision, **sizes)
         return {"rate": measure(subjects[key], wait, seconds)}

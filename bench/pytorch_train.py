@@ -1,7 +1,7 @@
-"""Trains the model on characters with PyTorch, in the order of nanoGPT's train.py, to compare with ours.
+"""Trains the model on characters with PyTorch, in the order of nanoGPT's train.py, for bench/losses.ts.
 
-Prints one JSON line an iteration: {"iter", "loss", "ms"}, and one an evaluation: {"iter", "train_loss", "val_loss"}.
-The model is that of tests/golden/pytorch_gpt.py, with PyTorch's fused attention and its own dropout.
+Prints a line of JSON per iteration, {"iter", "loss", "ms"}, and one per evaluation, {"iter", "train_loss", "val_loss"}.
+The model is from tests/golden/pytorch_gpt.py, with PyTorch's fused attention and its own dropout.
 """
 
 import argparse
@@ -29,7 +29,7 @@ def fused_attention(qkv, options):
 
 class OwnNoise(pytorch_gpt.Noise):
     def begin(self):
-        """Counts nothing, because torch.compile would compile again for each count."""
+        """Does not count calls: torch.compile would compile again for each count."""
 
     def next(self):
         return {"p": self.p}

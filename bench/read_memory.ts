@@ -1,6 +1,6 @@
 /**
- * How fast memory is read. The kernel sums long rows, and each thread adds up six rows at once, because that is the
- * number of streams the prefetcher follows; from a single stream a core reads more slowly.
+ * A kernel that measures how fast memory is read. It sums long rows. Each thread adds up six rows at once, because the
+ * processor's prefetcher follows that number of streams; a core reads a single stream more slowly.
  */
 import { f32, kernel } from "../src/kernel.ts";
 import type { Locals, WasmFunction } from "../src/wasm/assembler.ts";

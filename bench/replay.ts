@@ -1,13 +1,13 @@
 /**
  * What a launch costs the host in a training step and in decoding a token, both eager and replayed. The benchmark waits
- * for the device between steps, and does not count that. On the CPU device it also measures the cost of the checks of
- * launches, by making the step's launches again with all their operands, without running them. A replay makes no
- * checks.
+ * for the device between steps, and does not count the wait. On the CPU device it also measures the checks of launches,
+ * which a replay does not make: it repeats the step's launches with all their operands, without running the kernels.
  *
  *     deno run --allow-read bench/replay.ts [cpu|webgpu|webgpu:software …]
  *
- * The model has four layers, as small as possible: on the CPU device (one thread) a launch's time includes its work,
- * and adapters that compute on the processor fill its caches. On a GPU nanoGPT's CPU setting is measured as well.
+ * The model has four layers and is as small as possible, because on the CPU device (one thread) a launch's time
+ * includes the kernel's work. Software adapters of WebGPU, too, compute on the processor and fill its caches. On a GPU
+ * nanoGPT's CPU setting is measured as well.
  */
 import { noGrad } from "../src/engine/autograd.ts";
 import { createDevice, type DeviceName } from "../src/device/create.ts";

@@ -1,11 +1,13 @@
 /**
- * How close PPO, GRPO and DPO come to the best policy, in a world where it is known: `deno task bench:rl`.
+ * How close PPO, GRPO and DPO come to the best policy, in a task whose best policy is known: `deno task bench:rl`.
  *
- * A model of 2 layers has learned to write strings of eight letters, out of four (letters.ts). A rule gives each string
- * its reward, and leaving the model costs β per nat. So π* ∝ ref · exp(r / β) can be enumerated over all 65,536
- * strings, and so can each tuned policy: judging it needs no sampling. Each run is printed with whether it reached at
- * least 0.97 of J* and is within 0.1 nats of π* (DPO: 0.2). GRPO's loss has its minimum elsewhere, at a distance that
- * is computed (optimum.ts) and printed next to the one reached.
+ * The reference `ref` is a model of 2 layers that writes strings of eight letters from an alphabet of four
+ * (letters.ts). A rule gives each string its reward r. A policy's value J is its mean reward minus β times its KL
+ * divergence from the reference. So the best policy is π* ∝ ref · exp(r / β), with the value J*. Both π* and each tuned
+ * policy can be enumerated over all 65,536 strings, so judging a policy needs no sampling. Each run's row says whether
+ * the policy is near: its J is at least 0.97 · J*, and its KL divergence to π* is at most 0.1 nats (DPO: 0.2). GRPO's
+ * loss has its minimum at another policy. The table has the KL divergence from that policy to π*, which is computed
+ * (optimum.ts), next to the run's.
  */
 import { createDevice, type GPT } from "../mod.ts";
 import { runCommand } from "../src/cli/command.ts";
@@ -26,7 +28,7 @@ import {
 } from "../examples/rlhf/optimum.ts";
 import { ANSWERS, pairs, PROMPT, reference, rewards, worth } from "./letters.ts";
 
-/** The methods, by their names in `--methods`. */
+/** Names of the methods, for `--methods`. */
 export const METHODS = ["ppo", "grpo", "grpo-scaled", "rloo", "dpo"] as const;
 
 const flags = {
@@ -40,9 +42,9 @@ const flags = {
   threads: int(navigator.hardwareConcurrency, "threads of the CPU device", { min: 1, max: 256 }),
 };
 
-/** The world, and the values that are known about it. */
+/** The task, and the values that are known about it. */
 export interface Letters extends World {
-  /** Log-probabilities of the reference. */ readonly ref: Float64Array;
+  /** Log-probability of each string under the reference model. */ readonly ref: Float64Array;
   readonly reward: Float64Array;
   readonly worth: Reward;
 }
@@ -60,14 +62,14 @@ export async function openLetters(device: GPT["device"]): Promise<Letters> {
 export interface Run extends Judgement {
   readonly near: boolean;
   /**
-   * For GRPO, KL divergences from the policy at which its gradient vanishes: from there to π* (predicted), and from the
-   * run's policy to there.
+   * For GRPO, KL divergences with the policy at which the gradient of GRPO's loss vanishes: of that policy from π*
+   * (predicted), and of the run's policy from that policy.
    */
   readonly rest?: readonly [predicted: number, from: number];
   readonly seconds: number;
 }
 
-/** Tunes a policy, and compares it with the best one. */
+/** Tunes a policy, and compares it with the best policy. */
 export async function tune(
   letters: Letters,
   { method, beta, seed, effort }: { method: typeof METHODS[number]; beta: number; seed: number; effort?: number },

@@ -1,13 +1,13 @@
 /**
- * How long an iteration of reinforcement learning takes: nanoGPT's CPU setting writes 64 completions of 16 tokens to
- * prompts of 16 tokens, which are scored and learned from. It is compared with a plain training step and, if they are
- * installed, with TRL's trainers on the same cores:
+ * How long an iteration of reinforcement learning takes. In an iteration, nanoGPT's CPU setting writes 64 completions
+ * of 16 tokens to prompts of 16 tokens, the completions are scored, and the model learns from them. The time is
+ * compared with a plain training step and, if they are installed, with TRL's trainers on the same cores:
  *
  *     pip install --no-deps --target FOLDER trl==1.12.0
  *     pip install --no-deps trl==1.16.0
  *     deno task bench:rl_speed --trl_ppo=FOLDER --trl_grpo=True
  *
- * All sides take turns. The table has each side's best iteration.
+ * All sides take turns: PPO, GRPO, their parts, and TRL. The table has each side's fastest iteration.
  */
 import { createDevice, GPT, type GPTConfig, RandomGenerator, Rows, type Task, Trainer } from "../mod.ts";
 import { runCommand } from "../src/cli/command.ts";
@@ -30,10 +30,16 @@ const SETTING = { vocabSize: 65, blockSize: 64, nLayer: 4, nHead: 4, nEmbd: 128 
 const SIZES = { rows: 64, prompt: 16, tokens: 16, epochs: 4 }, GROUPS = 8;
 const SMALL = { ...SETTING, nLayer: 1, nHead: 1, nEmbd: 16 };
 
-/** Milliseconds of each iteration, except the first, which compiles and captures. */
+/**
+ * Runs some iterations. Returns the milliseconds of each except the first, in which kernels compile and programs are
+ * captured.
+ */
 type Side = () => Promise<number[]>;
 
-/** Measures iterations of a task, of `updates` updates each. */
+/**
+ * Runs a trainer whose iterations have `updates` updates each. Returns the milliseconds of each iteration except the
+ * first.
+ */
 async function iterations(trainer: Trainer, updates: number): Promise<number[]> {
   const found: number[] = [];
   let begin = performance.now();
@@ -70,7 +76,7 @@ export async function benchRlSpeed(
     prompt: "",
   }));
 
-  /** Plain training steps of the model. */
+  /** Measures plain training steps of the model. */
   const plain: Side = async () => {
     const text = Int32Array.from({ length: 10_000 }, () => generator.randint(config.vocabSize));
     using policy = model();
@@ -81,7 +87,7 @@ export async function benchRlSpeed(
     });
     return await iterations(trainer, 1);
   };
-  /** Iterations of a reinforcement learning task. */
+  /** Measures iterations of a reinforcement learning task, with `updates` updates each. */
   const learning = (make: (policy: GPT, reference: GPT) => Task & Disposable, updates: number): Side => async () => {
     using policy = model();
     using reference = model().freeze();
@@ -107,13 +113,16 @@ export async function benchRlSpeed(
         value,
       });
     }, epochs);
-  /** With TRL's defaults: one update per iteration, and no reference. */
+  /** Measures GRPO with TRL's defaults: one update per iteration, and no reference. */
   const grouped = learning((policy) =>
     new PolicyGradient(policy, { train: prompts, val: prompts }, {
       ...{ batchSize: rows, numGenerations: GROUPS, maxNewTokens: tokens, rewards: [reward], decode: () => "" },
     }), 1);
   const groups = prompts.map((_, i) => prompts[i - i % GROUPS].ids);
-  /** Only the completions of an iteration, made by `write`, each time with changed weights. */
+  /**
+   * Measures only the completions of an iteration, made by `write`. The weights change before each iteration, as in
+   * training.
+   */
   const writing =
     (open: (policy: GPT) => Disposable & { write(first: number): Promise<unknown> }): Side => async () => {
       using policy = model();

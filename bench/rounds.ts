@@ -1,4 +1,4 @@
-/** Rounds in which all sides of a comparison take turns, and their results. */
+/** Rounds in which all sides of a comparison take turns. A side is one of the things compared, such as a library. */
 import type { Measure } from "./measures.ts";
 
 /** The results of one side, in the measure's unit. */
@@ -9,8 +9,8 @@ export interface Figures {
 
 export interface RoundsOptions {
   /**
-   * Number of rounds that are counted. They follow a round in which kernels compile, except for processes that live for
-   * one measurement, which compile first by themselves.
+   * Number of rounds that are counted. A round in which kernels compile comes before them; but a process that lives for
+   * a single measurement compiles its kernels before it measures.
    */
   readonly rounds: number;
   /** Least duration of a measurement, in seconds. */
@@ -19,7 +19,7 @@ export interface RoundsOptions {
   readonly note: (line: string) => void;
 }
 
-/** Asks a side for its rate in pieces a second; undefined if it does not answer. */
+/** Asks a side for its rate, in products, steps or tokens a second. Returns undefined if the side does not answer. */
 export type Ask = (seconds: number) => Promise<number | undefined>;
 
 /**

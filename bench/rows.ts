@@ -1,10 +1,10 @@
 /**
- * Many texts at once, for bench/inference.ts: our side, llama.cpp, node-llama-cpp and transformers take turns. Their
- * rates are compared with what the machine allows, measured in the same run.
+ * Generation of many texts at once, for bench/inference.ts: this library, llama.cpp, node-llama-cpp and transformers
+ * take turns. Their rates are compared with the limits of the machine, which are measured in the same run.
  *
- * A step reads all matrices once, reads the keys and values of each text, and multiplies each text by the matrices. The
- * limit is the time that memory or arithmetic takes for this, whichever is longer (the roofline). It counts keys and
- * values in f32.
+ * A step generates one token of each text. It reads all matrices once, reads the keys and values of each text, and
+ * multiplies each text's vector by the matrices. The least time for this is the time of reading the memory or the time
+ * of the arithmetic, whichever is longer (the roofline). It is computed with keys and values in f32.
  */
 import { npm } from "../scripts/npm.ts";
 import { createDevice } from "../mod.ts";
@@ -22,7 +22,7 @@ type Weights = RowsRequest["weights"];
 
 export interface RowsOptions {
   readonly weights: readonly Weights[];
-  /** Numbers of texts. */
+  /** Numbers of texts at once, one per measurement. */
   readonly counts: readonly number[];
   readonly threads: number;
   readonly rounds: number;
@@ -33,11 +33,13 @@ export interface RowsOptions {
   readonly note: (line: string) => void;
 }
 
-/** Tokens of each prompt, and tokens generated after it: 64 in the cache on average. */
+/** Tokens of each prompt, and tokens generated after it. On average 64 tokens are in the cache. */
 const PROMPT = 32, TOKENS = 64;
 const GGUF_TYPES = { f32: "F32", bf16: "BF16", q8_0: "Q8_0" } as const, BYTES = { f32: 4, bf16: 2, q8_0: 34 / 32 };
 
-/** Returns the sides that can run. Prints a line for each side with what it is, or with how to install it. */
+/**
+ * Returns the libraries that can run. Prints a line for each library: its version and device, or why it is left out.
+ */
 export async function rowSides(
   { threads, llama, node_llama }: { threads: number; llama: string; node_llama: string },
   print: (line: string) => void,
@@ -88,7 +90,7 @@ export async function rowSides(
   return sides;
 }
 
-/** Prints the table of one model, after a line with the limits. */
+/** Measures one model, and prints a line with the machine's limits and then the model's table. */
 export async function benchRows(name: string, config: Config, options: RowsOptions): Promise<void> {
   const { print, sides, threads, small } = options, heard = new Map<string, string>();
   const turns = (measure: Measure) => compare(measure, sides, { ...options, heard });
@@ -125,7 +127,10 @@ export async function benchRows(name: string, config: Config, options: RowsOptio
   for (const [name, what] of heard) if (name.includes("left out")) print(`- ${name}: ${what}`);
 }
 
-/** The limit in tokens a second, of all texts together, from GB/s and GF/s. */
+/**
+ * The most tokens a second, counting all texts, that the machine allows if it reads `memory` GB/s and computes
+ * `product` GF/s.
+ */
 export function limitOf(
   { rows, prompt, tokens, weights, nLayer, nEmbd, vocabSize }: RowsRequest,
   { memory, product }: Readonly<Record<"memory" | "product", number>>,

@@ -1,10 +1,11 @@
 /**
- * What a training step costs, by the size of the model, context, batch and threads: `deno task bench:scale`.
+ * How the cost of a training step depends on the size of the model, the context, the batch and the number of threads:
+ * `deno task bench:scale`.
  *
- * Runs nanoGPT's CPU setting with one size changed at a time, through the real trainer on random tokens. Each row has
- * the median time of its steps, the rate of the multiplications and additions that its kernels count, the memory that
- * was estimated beforehand (src/train/memory.ts), and the memory that the device took in the end. `--plot=FILE` draws
- * them as SVG.
+ * Runs nanoGPT's CPU setting with one size changed at a time, through the real trainer on random tokens. Each row of
+ * the table has the median time of a step, the rate of multiplications and additions (which kernels count for
+ * themselves), the memory that was estimated beforehand (src/train/memory.ts), and the memory that the device took in
+ * the end. `--plot=FILE` draws the times as an SVG chart.
  */
 import {
   checkTraining,
@@ -52,7 +53,7 @@ interface Sweep {
   readonly xLabel: string;
   readonly x: (row: Row) => number;
   readonly slope: number;
-  /** Splits the sweep into lines. */
+  /** The name of the line in the chart that a row belongs to. Default: all rows are on one line. */
   readonly line?: (row: Row) => string;
 }
 
@@ -64,7 +65,7 @@ const BABY = { ...model(6, 6, 384), blockSize: 256, batchSize: 4 };
 function sweeps(small: boolean): Sweep[] {
   const sizes = small ? [model(1, 1, 8), model(1, 2, 16)] : [
     ...[model(2, 2, 32), model(2, 2, 64), model(4, 4, 128), model(6, 6, 192), model(6, 6, 384), model(8, 8, 512)],
-    ...[model(12, 12, 768), { ...model(12, 12, 768), vocabSize: 50304 }], // the last is GPT-2 (124M)
+    ...[model(12, 12, 768), { ...model(12, 12, 768), vocabSize: 50304 }], // the last size is GPT-2 (124M)
   ];
   const contexts = small ? [4, 8] : [16, 32, 64, 128, 256, 512, 1024];
   const batches = small ? [1, 2] : [1, 2, 4, 8, 12, 24, 48, 96];

@@ -1,4 +1,4 @@
-/** The models that are measured, made from the config files that train them. */
+/** The models that benchmarks measure, made from the config files for training them. */
 import cpuConfig from "../config/shakespeare_char_cpu.ts";
 import babyConfig from "../config/train_shakespeare_char.ts";
 import { fallbacks } from "../src/cli/flags.ts";
@@ -12,12 +12,15 @@ const SMALL: TrainConfig = {
   ...{ max_iters: 20, eval_interval: 10, eval_iters: 2 },
 };
 
-/** The flags of a config's training. `small` makes it tiny, to test that it runs. */
+/**
+ * Values of all training flags: the defaults, overridden by a config file. `small` makes the model tiny, to test that a
+ * benchmark runs.
+ */
 export function trainValues(config: TrainConfig, small: boolean) {
   return { ...fallbacks(trainFlags), ...config, ...(small && SMALL) };
 }
 
-/** The setting of a config, for a model of tiny Shakespeare's 65 characters or of `vocabSize` tokens. */
+/** The setting of a config file, for tiny Shakespeare's vocabulary of 65 characters, or for `vocabSize` tokens. */
 function setting(name: string, config: TrainConfig, { small = false, vocabSize = 65 } = {}): Setting {
   const values = trainValues(config, small), { batchSize, logInterval } = optionsOf(values);
   return { name, model: { ...modelConfig(values), vocabSize: small ? 65 : vocabSize }, batchSize, logInterval };
@@ -25,7 +28,7 @@ function setting(name: string, config: TrainConfig, { small = false, vocabSize =
 
 export interface Changes {
   readonly small: boolean;
-  /** Every how many steps the loss is read. Default: the config's own interval. */
+  /** The loss is read every `log_interval` steps. Default: the interval in the config file. */
   readonly log_interval?: number;
   readonly dropout?: number;
 }
@@ -39,8 +42,8 @@ export function cpuSetting({ small, ...changes }: Changes): Setting {
 }
 
 /**
- * The default model of nanoGPT's train.py, with 124 million parameters, on little data. 50304 is GPT-2's vocabulary
- * size padded to a multiple of 64.
+ * The default model of nanoGPT's train.py, with 124 million parameters, but with small batches of short texts. 50304 is
+ * GPT-2's vocabulary size padded to a multiple of 64.
  */
 export function gpt2({ small, ...changes }: Changes): Setting {
   const little = { batch_size: 4, block_size: 64, gradient_accumulation_steps: 1 };

@@ -1,4 +1,7 @@
-/** The sides of a comparison, and how to start each. Every side is a process of its own. */
+/**
+ * The sides of a comparison, and how to start each. A side is a library in one of its modes, such as PyTorch with
+ * torch.compile, and runs in a process of its own.
+ */
 import { npm } from "../scripts/npm.ts";
 import { v8Flags, wideAvailable } from "../src/cli/v8_flags.ts";
 import type { Measure, Request } from "./measures.ts";
@@ -7,11 +10,13 @@ import { Peer, startPyTorch } from "./peer.ts";
 
 export interface Side {
   readonly name: string;
-  /** The kinds of request that it answers, with its own name for each. */
+  /** The kinds of request that the side answers, and the name by which it knows each kind. */
   readonly kinds: Readonly<Partial<Record<Request["kind"], string>>>;
-  /** The column of ratios in which it is 1. If several sides name the same column, the fastest of them is. */
+  /**
+   * The column of ratios in which this side is 1. If several sides name one column, the fastest of these sides is 1.
+   */
   readonly reference?: string;
-  /** Whether the side takes part in a measurement. Default: it does. */
+  /** Whether the side takes part in a measurement. Default: always. */
   takes?(measure: Measure): boolean;
   start(): Promise<Peer>;
 }
@@ -25,7 +30,7 @@ export interface SidesOptions {
 const ALL = { product: "product", training: "training", adapter: "adapter", decoding: "decoding" };
 export const script = (name: string) => decodeURIComponent(new URL(name, import.meta.url).pathname);
 
-/** Limits MKL, PyTorch's own kernels and oneDNN to the widest vectors that V8 gives to WebAssembly. */
+/** Limits MKL, PyTorch's own kernels and oneDNN to vectors of 256 bits, the widest that V8 gives to WebAssembly. */
 const AVX2 = { MKL_ENABLE_INSTRUCTIONS: "AVX2", ATEN_CPU_CAPABILITY: "avx2", ONEDNN_MAX_CPU_ISA: "AVX2" };
 
 export function sides({ threads, avx2 }: SidesOptions): Side[] {
@@ -36,14 +41,14 @@ export function sides({ threads, avx2 }: SidesOptions): Side[] {
     javaScript("tfjs", "tfjs.ts", { packages: [npm("@tensorflow/tfjs"), npm("@tensorflow/tfjs-backend-wasm")] }),
     javaScript("@genai-fi/nanogpt", "genai_nanogpt.ts", {
       packages: [npm("@genai-fi/nanogpt"), npm("@tensorflow/tfjs")],
-      kinds: { training: "training" }, // its products are TensorFlow.js's, which is measured by itself
+      kinds: { training: "training" }, // its products are TensorFlow.js's
     }),
   ];
 }
 
 /**
- * A side that is a script. It runs without our deno.json, as any other program, and its argument is the folder of its
- * packages.
+ * A side that measures npm packages with a script. The script runs without this repository's deno.json, as a program of
+ * any user would; its argument is the folder of its packages.
  */
 function javaScript(
   name: string,
@@ -67,7 +72,10 @@ function javaScript(
   return { name, kinds, takes, start };
 }
 
-/** Our side in a mode. Native products run in whichever mode V8 has; decoding does not use them. */
+/**
+ * This library in a mode of V8 (wide or narrow), or with native products. Native products do not depend on V8's mode,
+ * and decoding does not use them.
+ */
 function ours(mode: "wide" | "narrow" | "native", threads: number): Side {
   const env = { DENO_V8_FLAGS: v8Flags(mode !== "narrow" && wideAvailable()) }, native = mode === "native";
   const permissions = ["--allow-read", "--allow-env=DENO_V8_FLAGS", ...(native ? ["--allow-ffi"] : [])];

@@ -1,6 +1,6 @@
 /**
- * One training step: forward, backward, clipping, AdamW. `deno bench` measures ours; `deno task bench:peers` compares
- * with other libraries.
+ * Measures one training step: forward, backward, clipping, AdamW. `deno task bench:peers` also measures the training
+ * steps of other libraries.
  */
 import { createDevice, GPT, RandomGenerator } from "../mod.ts";
 

@@ -1,5 +1,5 @@
 /**
- * Our subjects of measurement: products, the trainer's steps, the sampler's tokens, texts at once, and reading memory.
+ * What benchmarks measure in this library: products, training steps, decoding, many texts at once, and reading memory.
  */
 import { generate, GPT, type GPTConfig, type GPTOptions, RandomGenerator, Rows, Storage, Trainer } from "../mod.ts";
 import { matmulNN, matmulNT, matmulTN } from "../kernels/matmul/kernel.ts";
@@ -14,7 +14,7 @@ export interface Subject extends Disposable {
   run: Run;
 }
 
-/** Makes the subject of a request. Disposing of it frees its memory. */
+/** Makes the subject that a request asks for. Disposing of the subject frees its memory. */
 export function subject(device: Device, request: Request): Subject {
   if (request.kind === "product") return product(device, [request.form, request.M, request.K, request.N]);
   if (request.kind === "memory") return memory(device, request);
@@ -31,7 +31,8 @@ function product(device: Device, [form, M, K, N]: Product): Subject {
   const b = device.tensor(random(K * N), [1, ...(form === "NT" ? [N, K] : [K, N])]);
   const waited = device.tensor([0], [1]);
   let count = 1;
-  // A read takes 11 ms in Deno's WebGPU. To spread that, many products share one read. Their number is found by doubling.
+  // A read takes 11 ms in Deno's WebGPU, which is shared by a number of products. The number is doubled until they take
+  // long enough.
   const run: Run = async (seconds) => {
     for (;; count *= 2) {
       const begin = performance.now();
@@ -58,7 +59,7 @@ function training(device: Device, request: Request & { kind: "training" | "adapt
   /**
    * Trains until the next loss is read, which waits for the device.
    *
-   * @returns its iteration
+   * @returns the iteration whose loss was read
    */
   const read = async () => {
     for (;;) {
@@ -68,8 +69,8 @@ function training(device: Device, request: Request & { kind: "training" | "adapt
   };
   let last = -1;
   const run: Run = async (seconds) => {
-    // On devices where a read blocks, several losses arrive at a time. The first then only shows that earlier steps are
-    // done.
+    // On devices where a read blocks, several losses arrive at a time. There, the first read only shows that all
+    // earlier steps are done, and the time begins after it.
     const first = device.readsAtOnce ? last : await read(), begin = performance.now();
     for (;;) {
       last = await read();
@@ -115,8 +116,8 @@ export function randomModel(device: Device, config: Partial<GPTConfig>, weights:
 }
 
 /**
- * Many texts at once, greedily, which needs no noise. Each text's first token is not counted: it comes with reading the
- * prompt.
+ * Generates many texts at once, greedily, which needs no random numbers. The first token of each text is not counted,
+ * because it comes with reading the prompt.
  */
 function rows(device: Device, { kind: _, gguf: _gguf, ...request }: RowsRequest): Subject {
   const { rows: slots, prompt: length, tokens, weights, ...config } = request;

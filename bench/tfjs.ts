@@ -1,4 +1,7 @@
-/** The side of TensorFlow.js with its WebAssembly backend: products, and a training step of nanoGPT's model. */
+/**
+ * Measures TensorFlow.js with its WebAssembly backend, for bench/peers.ts: products, and a training step of nanoGPT's
+ * model.
+ */
 import { answer, repeated, type Run } from "./answer.ts";
 import type { Request } from "./measures.ts";
 import { type Library, load } from "./npm_peer.ts";
@@ -31,7 +34,7 @@ function training(
     ...{ ln1: variable(tf.ones([C])), qkv: normal(C, 3 * C), proj: normal(C, C) },
     ...{ ln2: variable(tf.ones([C])), fc: normal(C, 4 * C), out: normal(4 * C, C) },
   }));
-  const later = tf.tidy(() => tf.linalg.bandPart(tf.ones([T, T]), -1, 0).sub(1).mul(1e9)); // mask, added to the scores
+  const later = tf.tidy(() => tf.linalg.bandPart(tf.ones([T, T]), -1, 0).sub(1).mul(1e9)); // causal mask
 
   const norm = (x: Value, weight: Value) => {
     const centred = x.sub(x.mean(-1, true));

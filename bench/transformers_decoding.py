@@ -32,7 +32,7 @@ class Generate(Decoding):
 
 
 class Loop(Decoding):
-    """Decodes in a bare loop, without what generate() does around the model."""
+    """Decodes in a bare loop that calls only the model, without the other work that generate() does."""
 
     @torch.no_grad()
     def run(self):
@@ -58,7 +58,7 @@ class Clock(transformers.StoppingCriteria):
 
 
 class Rows:
-    """Several prompts at once, greedily. First tokens are not counted: they come with reading the prompts."""
+    """Decodes several prompts at once, greedily. First tokens are not counted, because they come with reading the prompts."""
 
     def __init__(self, device, precision, rows, prompt, tokens, weights, vocabSize, gguf=None, **sizes):
         assert weights == "f32", weights

@@ -1,4 +1,4 @@
-"""Iterations of TRL's GRPOTrainer, of the sizes of bench/rl_speed.ts: `python3 bench/trl_grpo.py --threads=2`.
+"""Measures iterations of TRL's GRPOTrainer at the sizes of bench/rl_speed.ts: `python3 bench/trl_grpo.py --threads=2`.
 
 Written for trl 1.16.0. Prints a JSON line for each iteration: {"ms"}. Completions are generated, scored by a function that
 takes no time, and learned from in one update. Dropout is 0, and no completion ends before its last token.

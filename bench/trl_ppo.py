@@ -1,4 +1,4 @@
-"""Iterations of TRL's PPOTrainer, of the sizes of bench/rl_speed.ts: `PYTHONPATH=FOLDER python3 bench/trl_ppo.py --threads=2`.
+"""Measures iterations of TRL's PPOTrainer at the sizes of bench/rl_speed.ts: `PYTHONPATH=FOLDER python3 bench/trl_ppo.py --threads=2`.
 
 Needs trl 1.12.0, the last release that has PPOTrainer: `pip install --no-deps --target FOLDER trl==1.12.0`. Prints a JSON
 line for each iteration: {"ms"}. The value model is separate from the policy, as in TRL, and scores come from a function, so

@@ -1,6 +1,6 @@
 import { describeFlags, fallbacks, type FlagTable, parseCommandLine, type Values } from "../src/cli/flags.ts";
 
-/** The values of a benchmark's flags, or undefined if `--help` was passed, in which case the flags' help is printed. */
+/** The values of a benchmark's flags. If `--help` was passed, prints the help of the flags and returns undefined. */
 export function benchValues<T extends FlagTable>(
   flags: T,
   { task, args, print }: { readonly task: string; readonly args: string[]; readonly print: (line: string) => void },
