@@ -1,6 +1,6 @@
 /**
- * Authenticates requests: by their key, and by the headers that say from which page and machine they come. This is the
- * only place that decides; what no rule allows is refused.
+ * Authenticates requests by their key and by the headers that say from which page and machine a request comes. No other
+ * module decides about access. A request that no rule allows is refused.
  *
  * Web pages in the user's browser can reach a server on the same machine: through a name that resolves to 127.0.0.1
  * (DNS rebinding), and by cross-origin requests. So `Host` must be a name of this machine, and `Origin`, if present,

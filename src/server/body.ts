@@ -39,7 +39,11 @@ export async function readBody(request: Request): Promise<unknown> {
   }
 }
 
-/** @throws {ApiError} 413 if there are more than `most` bytes, 408 if they take too long */
+/**
+ * Reads a request's body.
+ *
+ * @throws {ApiError} 413 if the body has more than `most` bytes, 408 if it takes too long to arrive
+ */
 export async function readBytes({ body, headers }: Request, most: number): Promise<Uint8Array> {
   const large = () =>
     new ApiError(413, `The body is larger than the limit of ${most} bytes`, { code: "body_too_large" });

@@ -49,8 +49,8 @@ export async function chatPrompt(
 }
 
 /**
- * The error for messages that cannot be formatted. A text that the template passes to `raise_exception` is meant for
- * the client and is shown; other errors of the template are not. A character outside the vocabulary ends here, too.
+ * Returns the error for messages that cannot be formatted or encoded. A text that the template passes to
+ * `raise_exception` is meant for the client and is shown; other errors of the template are not.
  */
 function refusal({ message }: DataError, id: string, at: string): ApiError {
   const [, says] = / says: ([^]*)$/.exec(message) ?? [];

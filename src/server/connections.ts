@@ -33,8 +33,8 @@ export class Connections {
    * Registers a request. A connection with too many waiting requests is closed: a client that sends requests without
    * waiting for answers would fill the memory, because requests are read faster than they are answered.
    *
-   * @param left called if the connection closes before the request is answered; the response of a request that waits
-   *   for an earlier one does not report it
+   * @param left called if the connection closes before the request is answered. (In Node.js, the response to a request
+   *   that still waits for an earlier one has no event for this.)
    * @returns a function to call when the request is answered; undefined if the connection was closed
    */
   busy(socket: Socket, left: () => void): (() => void) | undefined {

@@ -55,14 +55,14 @@ export interface GenerateRequest {
    * log-probabilities at all.
    */
   readonly topLogprobs?: number;
-  /** As `topLogprobs`, for the prompt's tokens from the second on. */
+  /** The same number as `topLogprobs`, but for the prompt's tokens from the second on. */
   readonly promptLogprobs?: number;
   /**
    * Id of the client's key. Slots are shared fairly among keys, and cached prefixes are reused by their own key only.
    */
   readonly key?: string;
   /**
-   * What to do at the block size: `slide` drops the earlier half of the window whenever it is full. Default: an error.
+   * What to do when a text reaches the block size: `slide` drops the earlier half of the window. Default: an error.
    */
   readonly overflow?: "slide";
 }
@@ -104,7 +104,7 @@ export interface PromptScore extends ScoredToken {
 
 /** The texts of a request, while they are generated. */
 export interface Generation {
-  /** Pieces of all texts. Pieces that are ready within 20 ms come together. Leaving the loop aborts the texts. */
+  /** Pieces of all texts. Each list has the pieces of at most 20 ms. Leaving the loop aborts the texts. */
   readonly pieces: AsyncIterable<readonly Piece[]>;
   /** If asked for: one entry for each of the prompt's tokens but the first. May resolve before the first piece. */
   readonly promptLogprobs?: Promise<readonly PromptScore[]>;
@@ -138,7 +138,7 @@ export interface Engine {
   metrics(): string;
   readonly health: {
     /** Whether the worker is running. */ readonly alive: boolean;
-    /** Whether new requests are accepted and steps are not stuck. */ readonly ready: boolean;
+    /** Whether new requests are accepted, and the last step ended less than 30 s ago. */ readonly ready: boolean;
     /** Milliseconds since the last step ended; 0 if there is nothing to do. */ readonly lastStep: number;
   };
 }

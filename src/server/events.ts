@@ -48,7 +48,7 @@ export function eventStream(
       }
     },
     cancel() {
-      // Not awaited: the generator ends when its current work does, which the request's signal aborts.
+      // Not awaited: the generator can end only after its current step, and the request's signal aborts that step.
       iterator.return?.().catch(() => {});
     },
   }, { highWaterMark: 0 });

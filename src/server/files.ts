@@ -67,7 +67,7 @@ export class Files {
     }
   }
 
-  /** Moves files from their paths into the folder, and adds them to the database together with what `then` writes. */
+  /** Moves files into the folder, and adds them to the database in one transaction with the changes by `then`. */
   async adopt(
     owner: string,
     files: readonly { readonly name: string; readonly path: string; readonly bytes: number }[],
@@ -129,7 +129,7 @@ export class Files {
     });
   }
 
-  /** @returns the number of bytes, and the first byte that is not white space */
+  /** Writes an upload to the disk. @returns the number of bytes, and the first byte that is not white space */
   async #write(path: string, body: AsyncIterable<Uint8Array>, coming: { readonly owner: string; bytes: number }) {
     let bytes = 0, first: number | undefined;
     const output = await createFile(path).catch((error) => {

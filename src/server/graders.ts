@@ -95,7 +95,7 @@ export function grade(grader: Exclude<Grader, { type: "score_model" }>, sample: 
   return fold(input).includes(fold(reference)) ? 1 : 0;
 }
 
-/** Returns what the reward model of a score_model reads. */
+/** Returns the text or the messages that a `score_model` grader's reward model scores. */
 export function graded(input: Words, sample: Sample): Words {
   if (typeof input === "string") return substitute(input, sample);
   return input.map((message): Message => ({ ...message, content: substitute(message.content, sample) }));
@@ -170,7 +170,7 @@ function commonSubsequence(a: readonly string[], b: readonly string[]): number {
   return row[b.length];
 }
 
-/** Makes a reward of a grader that needs no model. */
+/** Turns a grader that needs no model into a reward function. */
 export function graderReward(grader: Exclude<Grader, { type: "score_model" }>): Reward {
   return {
     ...{ name: grader.name, weight: 1 },

@@ -28,7 +28,7 @@ export interface JobsOptions {
   readonly publisher: Publisher;
   /** The module of a job's worker. */ readonly worker: URL;
   /** Names of configs that `new:NAME` accepts. */ readonly configs: readonly string[];
-  /** Jobs at once, at most one for each key. Default 1. */ readonly atOnce?: number;
+  /** Maximum number of jobs that run at once; a key can run one at a time. Default 1. */ readonly atOnce?: number;
   /** Threads of a job. Default: half the number of processors. */ readonly threads?: number;
   /** Seconds between two checks whether a full disk has room again. Default 15. */ readonly roomSeconds?: number;
   /** Called with unexpected errors. Default: prints them to standard error. */ readonly onError?: (

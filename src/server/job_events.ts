@@ -5,7 +5,7 @@
 import type { Metrics } from "../checkpoint/metrics.ts";
 import type { NewEvent, Store, StoredCheckpoint } from "./store.ts";
 
-/** Approximate limit of a job's events for steps. Longer jobs have no event for some steps. */
+/** Approximate maximum number of a job's step events. A job with n times as many steps has an event for every nth. */
 const MOST_STEPS = 1000;
 
 export class Progressed {

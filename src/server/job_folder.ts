@@ -1,6 +1,6 @@
 /**
- * A job's folder: `run` is the run folder of its command, `checkpoints/step-N` are run folders without the optimizer's
- * state, from which models are served, and `result` exists while the job finishes.
+ * A job's folder. `run` is the run folder that the job trains in. Each `checkpoints/step-N` is a run folder without the
+ * optimizer's state, from which a model is served. `result` exists only while the job finishes.
  */
 import type * as fs from "node:fs";
 import { ADAPTER_CONFIG, ADAPTER_WEIGHTS } from "../checkpoint/adapter.ts";
@@ -39,8 +39,8 @@ export async function clearJob(folder: string): Promise<void> {
 }
 
 /**
- * Makes a run folder of the run's last checkpoint. Its files are hard links, so it takes no extra room until the run
- * saves its next checkpoint. Does nothing if the folder exists.
+ * Makes a second run folder with the run's last checkpoint. Its files are hard links, so it takes no extra room until
+ * the run saves its next checkpoint. Does nothing if that folder exists.
  */
 export async function takeCheckpoint(run: RunFolder, folder: string, iter: number): Promise<void> {
   const target = checkpointFolder(folder, iter), partial = `${target}.part`, name = run.last!;

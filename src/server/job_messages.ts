@@ -35,7 +35,7 @@ export type FromJob =
   | { readonly kind: "begun"; readonly total: number; readonly bytes: number }
   /** Lines of metrics.jsonl. After a restart all earlier lines are sent again. */
   | { readonly kind: "metrics"; readonly lines: readonly Metrics[] }
-  /** A checkpoint has been saved as a model in `checkpoints/step-ITER`. After a restart the last one is sent again. */
+  /** A checkpoint has been saved in `checkpoints/step-ITER`. Sent again for the last checkpoint after a restart. */
   | { readonly kind: "checkpoint"; readonly iter: number; readonly asked: boolean }
   | { readonly kind: "stopped"; readonly iter: number }
   | { readonly kind: "done"; readonly iter: number; readonly files: readonly ResultFile[] }

@@ -43,7 +43,7 @@ export class JobModels {
   async prune(job: string): Promise<void> {
     const [all] = this.context.store.checkpoints(job, { limit: 1000 });
     for (const old of all.filter(({ asked }) => !asked).slice(KEPT)) {
-      if (this.#userOf(old) !== undefined) continue; // the next checkpoint tries again
+      if (this.#userOf(old) !== undefined) continue; // after the next checkpoint, this is tried again
       try {
         await this.#remove(old);
       } catch (error) {
@@ -52,7 +52,7 @@ export class JobModels {
     }
   }
 
-  /** Describes what needs a model, apart from running texts; undefined if the model can be removed. */
+  /** Says which job or adapter needs a model; undefined if none does. */
   #userOf({ job: of, step, model }: StoredCheckpoint): string | undefined {
     const { store } = this.context, path = checkpointFolder(this.context.folder(of), step);
     const job = store.jobsIn("validating_files", "queued", "running", "paused").find(({ state: { request, order } }) =>

@@ -18,7 +18,7 @@ const RATES: Record<Method, { readonly weights: number; readonly adapter: number
 const TEXT_RATE = 3e-5;
 const EPOCHS: Record<Method, number> = { supervised: 3, dpo: 1, reinforcement: 1 };
 const RANK = 8, ROWS = 8;
-/** Answers that are compared for each prompt, times `compute_multiplier`. */
+/** Number of answers that are sampled and compared for each prompt, before it is multiplied by `compute_multiplier`. */
 const GENERATIONS = 8;
 
 /** The inputs of a job's plan. */
@@ -54,7 +54,7 @@ export function planJob(input: PlanInput): Required<Pick<JobState, "order" | "re
     learning_rate_multiplier: rate,
   });
   const every = interval !== undefined && { eval_interval: interval };
-  if (found.rows === 0 || !model) { // a text
+  if (found.rows === 0 || !model) { // the training data is a text
     const size = batch !== undefined && { batch_size: batch }, text = { ...always, ...every, input: train };
     if (!model) {
       const config = request.model.slice("new:".length), values = { ...text, ...size };

@@ -39,7 +39,7 @@ export class JobQueue {
   readonly #active = new Map<string, Active>();
   /** Timers of jobs that wait for room on the disk. */
   readonly #waiting = new Map<string, ReturnType<typeof setTimeout>>();
-  /** Whether no job is started any more. */ closing = false;
+  /** Whether the queue is closing, and starts no more jobs. */ closing = false;
 
   constructor(readonly context: JobContext, readonly models: JobModels) {}
 
@@ -189,13 +189,13 @@ export class JobQueue {
       const wire = error instanceof ApiError ? { name: "ApiError", message: error.message } : toWire(error);
       if (isFull(error)) this.#waitForRoom(id);
       else if (/running|validating/.test(this.context.store.job(id)!.status)) await this.#fail(id, wire, error);
-    } catch (error) { // the disk has no room for the message either
+    } catch (error) { // perhaps the disk is too full to store the job's failure
       if (!isFull(error)) this.context.report(error, id);
       this.#waitForRoom(id);
     }
     this.#end(id, active);
   }
-  /** Waits until the disk has room for two more checkpoints; the job then continues from its last one. */
+  /** Waits until the disk has room for two more checkpoints. The job then continues from its last checkpoint. */
   #waitForRoom(id: string): void {
     if (!this.#waiting.has(id)) this.context.report(new DiskFull(), id);
     this.#waiting.set(
@@ -282,7 +282,7 @@ export class JobQueue {
     }));
   }
 
-  /** Lets running jobs save, so that they resume when the folder is opened again, and starts no others. */
+  /** Starts no more jobs, and lets running jobs save. They resume when the folder is opened again. */
   async drain(): Promise<void> {
     this.closing = true;
     for (const { stop } of this.#active.values()) stop.abort();

@@ -11,8 +11,8 @@ export interface RowsTask {
   readonly path: string;
   /** `text` writes the texts of rows one after the other, or copies a text file. */ readonly method: Method | "text";
   /**
-   * Path of the JSON lines or the text to write. Beside it, `OUTPUT.where` says from which line of the client's file
-   * each line comes.
+   * Path of the file to write: JSON lines, or a text. A second file with this path and the ending `.where` lists, for
+   * each line, the line of the client's file that it comes from.
    */
   readonly output: string;
 }
@@ -29,11 +29,12 @@ export type FromRows = { readonly read: number } | { readonly done: RowsFound } 
 
 /** Limit of the worker's heap. */
 const MEGABYTES = 64;
-/**
- * Rows of a batch, and the time that one may take: ticks of a timer, which does not advance while the process is
- * suspended.
- */
+/** Number of rows after which the worker reports its progress. */
 export const BATCH = 64;
+/**
+ * Milliseconds between two ticks of a timer, and the maximum number of ticks that a batch may take. Unlike a clock, the
+ * timer does not advance while the process is suspended.
+ */
 const TICK = 100, MOST_TICKS = 10;
 
 interface Thread {

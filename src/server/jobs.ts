@@ -180,7 +180,7 @@ export class Jobs implements AsyncDisposable {
     if (job.status !== "paused") throw wrongState(job, "resumed", "paused");
     const { id } = job;
     this.store.together(() => this.context.say(id, { status: "queued" }, "The job has been resumed"));
-    this.#queue.next(); // or later, if the paused job is still saving
+    this.#queue.next(); // starts the job, unless its worker is still saving after the pause
     return this.store.job(id)!;
   }
   cancel(job: StoredJob): StoredJob {
@@ -210,7 +210,7 @@ export class Jobs implements AsyncDisposable {
     this.#queue.post(active, { kind: "save" });
   }
 
-  /** Lets running jobs save, so that they resume when the folder is opened again, and starts no others. */
+  /** Starts no more jobs, and lets running jobs save. They resume when the folder is opened again. */
   drain(): Promise<void> {
     return this.#queue.drain();
   }

@@ -28,7 +28,7 @@ export interface ListenOptions {
   readonly headerSeconds?: number;
   /** Seconds that a connection stays open after an answer. Default 75. */
   readonly idleSeconds?: number;
-  /** Seconds that a client may send nothing of a body, or read nothing of an answer. Default 30. */
+  /** Maximum number of seconds in which a client sends no part of a body, or reads no part of an answer. Default 30. */
   readonly stallSeconds?: number;
 }
 
@@ -134,7 +134,7 @@ function refuse(socket: Socket): void {
 interface Client {
   /** Aborts when the client disconnects before it has the answer. */ readonly gone: AbortSignal;
   /** Resolves when the answer has been sent, or the client has disconnected. */ readonly closed: Promise<void>;
-  /** Milliseconds that the client may read nothing of the answer. */ readonly stall: number;
+  /** Maximum number of milliseconds in which the client reads no part of the answer. */ readonly stall: number;
 }
 
 /** Passes a request to the handler, and the handler's answer to the client. */
@@ -162,7 +162,7 @@ async function answer(
   setTimeout(() => incoming.socket.destroy(), 1000);
 }
 
-/** The answer to a message that cannot be made a `Request`. */
+/** Returns the answer to a message from which no `Request` can be made, such as one with the method TRACE. */
 function unhandled({ method = "" }: http.IncomingMessage): Response {
   if (!/^(TRACE|TRACK|CONNECT)$/.test(method)) return new Response(BAD_REQUEST, { status: 400, headers: json });
   const headers = { ...json, allow: "GET, POST, DELETE" },
@@ -170,7 +170,7 @@ function unhandled({ method = "" }: http.IncomingMessage): Response {
   return new Response(body, { status: 405, headers });
 }
 
-/** The `Request` for a message; undefined if it is not a valid one. */
+/** Makes a `Request` from a message of `node:http`; undefined if that is not possible. */
 function requestOf(incoming: http.IncomingMessage, signal: AbortSignal, stall: number): Request | undefined {
   const { method = "GET", url = "/", rawHeaders } = incoming, headers = new Headers();
   if (!url.startsWith("/")) return;
@@ -200,7 +200,7 @@ function bodyOf(incoming: http.IncomingMessage, stall: number): ReadableStream<U
         try {
           end();
         } catch {
-          // closed before
+          // the stream has already been closed
         }
       };
       incoming.on("data", (chunk: Uint8Array) => {

@@ -23,7 +23,7 @@ export class LoadedModels implements Disposable {
     return [...new Set(this.#models.values().map(({ served }) => served))];
   }
 
-  /** @throws what loading throws; all memory is freed before */
+  /** Loads a model or an adapter. If that fails, its memory is freed before the error is thrown. */
   async load(spec: ModelSpec | AdapterSpec): Promise<LoadedInfo> {
     if (!("base" in spec)) return await this.#loadWhole(spec);
     const { id, base, path, run } = spec, { served } = this.get(base), notes: string[] = [];

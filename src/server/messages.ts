@@ -41,11 +41,11 @@ export interface AdapterSpec extends Serving {
   /** The run whose checkpoint is at `path`. */ readonly run?: string;
 }
 
-/** What the worker reports of a model that it has loaded. */
+/** What the worker reports about a model that it has loaded. */
 export interface LoadedInfo {
   readonly endIds: readonly number[];
   readonly slots: number;
-  /** Id of the model whose slots it shares, or its own id. */ readonly base: string;
+  /** For an adapter that uses another model's slots: that model's id; otherwise its own id. */ readonly base: string;
   /** Bytes of its weights, and of the keys and values of all slots. */ readonly bytes: number;
   /** Description of the device, such as `cpu (wide), threads: 2`. */ readonly device: string;
   /** Notes for the user. */ readonly notes: readonly string[];
@@ -127,7 +127,8 @@ export class Shared {
     Atomics.store(this.#counts, 1, busy ? 1 : 0);
   }
   /**
-   * When the last step ended, or, before the first step after a pause, when that step began; milliseconds since 1970.
+   * Milliseconds from 1970 to the end of the last step; during the first step after a pause, to the beginning of that
+   * step.
    */
   get stepped(): number {
     return this.#times[0];

@@ -35,7 +35,7 @@ export type Where = "queued" | "prompt" | "decode";
 export const noMetrics = () => ({
   /** Texts that have a slot. */ running: 0,
   /** Texts that wait for a slot. */ waiting: 0,
-  /** Tokens of prompts that were computed, and that were found in the cache. */
+  /** Number of prompt tokens that were computed, and number of prompt tokens that were found in the cache. */
   promptTokens: { computed: 0, cached: 0 },
   /** Generated tokens, without the tokens of clients that had disconnected. */ generationTokens: 0,
   /** Texts whose clients disconnected. */ aborted: { queued: 0, prompt: 0, decode: 0 } as Record<Where, number>,

@@ -75,7 +75,7 @@ export class Models {
     const base = "base" in given ? this.#entries.get(given.base) : undefined;
     if ("base" in given && !base) throw new ConfigError(`No model is called ${given.base}`);
     const spec = "base" in given ? await withRun(given) : await this.#found(given);
-    // A run or a model describes itself; a bare adapter takes the description of its base.
+    // The folder of a run or of a model has a tokenizer and a config. An adapter in PEFT's format uses its base's.
     const named = "base" in spec ? spec.run : spec.path,
       described = named === undefined ? undefined : await describePretrained(named);
     const tokenizer = described?.tokenizer ?? base!.tokenizer, config = completeConfig(described?.config ?? {});
@@ -101,7 +101,7 @@ export class Models {
     }
     return entry;
   }
-  /** Replaces `path` by the model's place on the disk, after downloading it if needed. */
+  /** Replaces `path`, which can be a model's name, by its path on the disk. Downloads the model if needed. */
   async #found(spec: ModelSpec): Promise<ModelSpec> {
     return { ...spec, path: (await findModel(spec.path, this.options)).path };
   }
@@ -153,7 +153,7 @@ export class Models {
   }
   #unload(entry: Entry): void {
     this.owner.unload(entry.id);
-    for (const one of this.all) { // and its adapters
+    for (const one of this.all) { // the model itself and its adapters
       if (one.base === entry.id) Object.assign(one, { loaded: false, info: undefined });
     }
   }

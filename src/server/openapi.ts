@@ -18,7 +18,7 @@ const ERROR: Schema = {
 };
 const json = (schema: Schema): Schema => ({ "application/json": { schema } });
 
-/** Returns the OpenAPI document of routes. */
+/** Returns the OpenAPI document that describes the routes. */
 export function openapi(routes: readonly Route[]): Schema {
   const paths: Record<string, Record<string, unknown>> = {};
   for (const route of routes) (paths[route.path] ??= {})[route.method.toLowerCase()] = operation(route);

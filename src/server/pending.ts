@@ -7,7 +7,7 @@ import type { Entry } from "./models.ts";
 export interface Pending {
   /** The model that the request uses. */ readonly entry?: Entry;
   readonly key?: string;
-  /** Number of unfinished texts, or inputs. */ left: number;
+  /** Number of texts that are not finished, or of inputs that are not embedded yet. */ left: number;
   hear(update: Update): void;
   fail(error: unknown): void;
 }

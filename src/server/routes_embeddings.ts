@@ -161,8 +161,8 @@ async function score(call: Call<Values<typeof scored>>): Promise<Response> {
 }
 
 /**
- * Joins a prompt and a continuation. If both are strings, they are encoded as one text, and the tokens after the
- * prompt's own number of tokens count as the continuation, as in lm-evaluation-harness.
+ * Joins the tokens of a prompt and of a continuation, which begins at `from`. Two strings are encoded as one text, and
+ * `from` is the number of tokens that the prompt has when it is encoded alone, as in lm-evaluation-harness.
  */
 function together(
   model: ServedModel,

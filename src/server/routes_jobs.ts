@@ -239,8 +239,9 @@ const checkpoint: Schema = {
 };
 
 /**
- * How a repeated request is recognised, and whether this request is one. Clients send the number of their retries, or
- * an idempotency key. Without either, a second request with the same body is a new request.
+ * Returns `mark`, which is equal for a request and its repetitions, and `again`: whether this request may be a
+ * repetition. Clients send an idempotency key, or their number of retries. Without either, a second request with the
+ * same body is a new request.
  */
 function repeatOf({ request: { headers } }: Call, body: unknown): { readonly mark: string; readonly again: boolean } {
   const key = headers.get("idempotency-key")?.slice(0, 256),

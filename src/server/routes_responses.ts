@@ -157,14 +157,14 @@ const partOf = (text: string, logprobs: readonly unknown[]) => ({
   type: "output_text" as const,
   ...{ text, annotations: [], logprobs },
 });
-/** The answer's message; without `logprobs` it is still in progress and has no content. */
+/** Returns the answer's message. If `logprobs` is missing, the message is in progress, and has no content. */
 function messageOf({ call, transcript: { text, finish } }: Asked, logprobs?: readonly unknown[]) {
   const status = !logprobs ? "in_progress" : finish === "stop" ? "completed" : "incomplete";
   const content = logprobs ? [partOf(text, logprobs)] : [];
   return { type: "message", id: `msg_${call.id.slice(4)}`, role: "assistant", status, content };
 }
 
-/** @param message if missing, the answer has just begun */
+/** Returns the answer's `response` object. If `message` is missing, the answer is in progress. */
 function responseOf({ call, model, prompt, transcript, created }: Asked, message?: object): Record<string, unknown> {
   const { instructions = null, max_output_tokens = null, temperature, top_p, top_logprobs, metadata } = call.body;
   const cut = message && transcript.finish !== "stop", { count } = transcript;

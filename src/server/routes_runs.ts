@@ -13,7 +13,7 @@ export interface ServedRun {
   readonly path: string;
 }
 
-/** Maximum number of bytes of an answer. A line has a few hundred. */
+/** Maximum number of bytes of an answer. A line of metrics.jsonl has a few hundred bytes. */
 const MOST = 2 ** 20;
 
 /**

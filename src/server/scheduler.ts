@@ -152,7 +152,7 @@ export class Scheduler implements Disposable {
     }
     this.#end(text);
   }
-  /** Records that a text's prompt has been read. */
+  /** Counts a prompt's tokens, and reports its log-probabilities, after the model has computed the prompt. */
   #read({ of, index, request: { prompt, promptLogprobs }, row }: Text): void {
     const { metrics: { promptTokens } } = this, { reused, scores } = row!;
     if (index === 0 && promptLogprobs !== undefined) {
@@ -209,7 +209,7 @@ export class Scheduler implements Disposable {
     return texts;
   }
 
-  /** Embeds one input after the other, in pieces, between which texts continue. */
+  /** Embeds one input after the other, in pieces. Between two pieces, steps of texts can run. */
   async #embed(of: number, model: string, inputs: readonly (readonly number[])[]): Promise<void> {
     const controller = new AbortController(), { signal } = controller;
     this.#embeds.set(of, controller);

@@ -15,8 +15,8 @@ import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { type LoadedInfo, type ModelSpec, MOST_SLOTS } from "./messages.ts";
 
 /**
- * Maximum number of a prompt's tokens that one step reads. Texts that are being generated, and new requests, wait for
- * one such piece at most.
+ * Maximum number of a prompt's tokens that one step computes. Texts that are being generated, and new requests, wait
+ * for one such piece at most.
  */
 const PIECE = 128;
 
@@ -30,7 +30,7 @@ export class Served implements Disposable {
     readonly info: LoadedInfo,
   ) {}
 
-  /** @throws what `createDevice`, `loadPretrained` and `Rows` throw; all memory is freed before */
+  /** Loads a model. @throws the errors of `createDevice`, `loadPretrained` and `Rows`, after freeing all memory */
   static async load(spec: ModelSpec): Promise<Served> {
     const { id, path, adapter, weights, checkpoint, threads, slots, cache } = spec, notes: string[] = [];
     const device = await createDevice(spec.device, /^(auto|cpu)$/.test(spec.device) ? { threads } : undefined);
@@ -97,8 +97,8 @@ export class Served implements Disposable {
 }
 
 /**
- * Number of slots that take half of the device's free memory. The other half is for steps and for what requests ask,
- * such as log-probabilities.
+ * Number of slots whose keys and values take half of the device's free memory. The other half is for a step's
+ * intermediate results and for results that requests ask for, such as log-probabilities.
  */
 function slotsFor(model: GPT, { id, cache }: ModelSpec): number {
   const { device } = model, { all, one } = device.capacity, of = slotBytes(model, cache);

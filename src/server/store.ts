@@ -217,7 +217,7 @@ export class Store implements Disposable {
     return Number(this.#all("SELECT COALESCE(SUM(bytes), 0) AS sum FROM files WHERE owner = ?", owner)[0].sum);
   }
 
-  /** @param repeat the mark that identifies repeated requests */
+  /** Adds a job. @param repeat the mark that identifies repeated requests */
   addJob({ id, owner, created, status, state }: StoredJob, repeat: string | null): void {
     this.#run(
       "INSERT INTO jobs (id, owner, created, status, state, repeat) VALUES (?, ?, ?, ?, ?, ?)",

@@ -18,8 +18,8 @@ export interface Told {
 }
 
 /**
- * A text and its tokens. A token is held back until its characters are certain. Tokens of a stop string, and a token
- * that ends the text, are left out. This way a streamed answer has the same tokens as a complete one.
+ * Collects an answer's text and tokens. A token is held back until the text contains its first character. So tokens of
+ * a stop string, and the token that ends the text, are left out, as in an answer that is not streamed.
  */
 export class Transcript {
   text = "";

@@ -1,4 +1,4 @@
-/** The engine. Its models and their scheduler run in a worker, so that this thread stays free for connections. */
+/** The engine. Its models and their scheduler run in a worker, so that the main thread stays free for connections. */
 import { ConfigError } from "../errors.ts";
 import {
   Draining,
@@ -23,7 +23,7 @@ import { type Entry, Models, type ModelsOptions } from "./models.ts";
 import { type Pending, PendingTexts } from "./pending.ts";
 import { type EngineMetrics, metricsText, noMetrics } from "./metrics.ts";
 
-/** Milliseconds that a step may take until the engine counts as not ready. */
+/** Milliseconds after which the engine counts as not ready, if the current step has not ended. */
 const STUCK = 30_000;
 /**
  * Maximum number of places in the queue that an embedding request takes. Its inputs are read one after the other and
@@ -179,7 +179,7 @@ export class WorkerEngine implements Engine, AsyncDisposable {
     });
   }
 
-  /** @throws {QueueFull} if the queue is full, or the key has three quarters of it */
+  /** Checks that the queue has room. @throws {QueueFull} if it is full, or the key would use more than 3/4 of it */
   #checkQueue({ base, spec, info }: Entry, count: number, key: string | undefined): void {
     if (this.#dead) throw this.#dead;
     if (this.#draining) throw new Draining("The server is shutting down");
