@@ -50,12 +50,12 @@ export class ApiError extends Error {
   }
 }
 
-/** An error for an invalid value of a parameter: 400. */
+/** Makes an error with status 400, for an invalid value of a parameter. */
 export function invalid(param: string | null, message: string, code: string | null = "invalid_value"): ApiError {
   return new ApiError(400, message, { param, code });
 }
 
-/** An error for something that does not exist, or that the client may not see: 404. */
+/** Makes an error with status 404, for something that does not exist, or that the client may not see. */
 export function notFound(message: string, code: string | null = null, param: string | null = null): ApiError {
   return new ApiError(404, message, { code, param });
 }

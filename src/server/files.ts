@@ -41,7 +41,7 @@ export class Files {
     return `${this.folder}/${this.#name(file)}`;
   }
 
-  /** @throws {ApiError} 404 */
+  /** Returns a key's file. @throws {ApiError} 404 if the key has no file with this id */
   async find(id: string, owner: string, param: string | null = null): Promise<StoredFile> {
     await this.#expire();
     const file = this.store.file(id, owner);
@@ -119,7 +119,7 @@ export class Files {
     }
   }
 
-  /** @throws {ApiError} if a key's files and its uploads in progress exceed its storage */
+  /** Checks a key's storage. @throws {ApiError} 413 if its files and its uploads in progress exceed the limit */
   #checkSpace(owner: string): void {
     let used = this.store.usedBy(owner);
     for (const coming of this.#coming) if (coming.owner === owner) used += coming.bytes;

@@ -52,7 +52,7 @@ export class JobContext {
     const { onError = (error, job) => console.error(`job ${job}:`, error) } = this.options;
     onError(error, id);
   }
-  /** Changes a job and adds an event for each line. @throws {DiskFull} */
+  /** Changes a job and adds an event for each line. @throws {DiskFull} if the disk is full */
   say(id: string, change: Parameters<Store["change"]>[1], ...lines: string[]): void {
     const level = change.status === "failed" ? "error" as const : "info" as const;
     this.store.change(id, change, lines.map((message) => ({ level, type: "message", message, data: null })));

@@ -264,7 +264,8 @@ export class JobQueue {
     const checkpoint: StoredCheckpoint = {
       ...{ id: newId("ftckpt_"), job: id, step: iter, created: now(), model, asked, metrics: state.metrics ?? {} },
     };
-    if (store.checkpoints(id, { limit: 1000 })[0].some(({ step }) => step === iter)) return; // reported again after a restart
+    // After a restart, the worker reports a checkpoint again.
+    if (store.checkpoints(id, { limit: 1000 })[0].some(({ step }) => step === iter)) return;
     await this.models.list(checkpoint);
     progress.checkpoint(checkpoint);
     await this.models.prune(id);

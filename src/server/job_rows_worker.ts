@@ -14,7 +14,7 @@ interface Turn {
   readonly [more: string]: unknown;
 }
 
-/** @throws {DataError} if a row has no text */
+/** Returns the text of a row. @throws {DataError} if the row has none */
 function textOf({ text }: Columns): string {
   if (typeof text === "string") return text;
   throw new DataError('expected "text", because a new model is trained on texts');
@@ -85,7 +85,11 @@ function preference(columns: Columns): Columns {
 
 const wordsOf = (value: unknown, at: string) => typeof value === "string" ? value : turnsOf(value, at);
 
-/** @throws {DataError} if the value is not a list of messages; `content` may be a list of text parts */
+/**
+ * Returns the messages in a value. Their `content` may be a list of text parts.
+ *
+ * @throws {DataError} if the value is not a list of messages
+ */
 function turnsOf(value: unknown, at: string): Turn[] {
   if (!Array.isArray(value) || value.length === 0) throw new DataError(`${at}: expected a list of messages`);
   return value.map((turn, i) => {

@@ -69,7 +69,7 @@ export class Jobs implements AsyncDisposable {
     }
   }
 
-  /** @throws {ApiError} 404 */
+  /** Returns a key's job. @throws {ApiError} 404 if the key has no job with this id */
   find(id: string, owner: string): StoredJob {
     const job = this.store.job(id, owner);
     if (job) return job;
@@ -113,7 +113,7 @@ export class Jobs implements AsyncDisposable {
     return store.job(id)!;
   }
 
-  /** @throws {ApiError} 404, or 400 if the file cannot be used for a job */
+  /** Returns a request's file. @throws {ApiError} 404 if it does not exist, 400 if jobs cannot use it */
   async #fileOf(owner: string, request: JobRequest, name: "training_file" | "validation_file"): Promise<StoredFile> {
     const file = await this.files.find(request[name]!, owner, name);
     if (file.purpose !== "fine-tune") {
@@ -171,7 +171,7 @@ export class Jobs implements AsyncDisposable {
     );
   }
 
-  /** @throws {ApiError} 400 if the job's state does not allow it */
+  /** Pauses a job. @throws {ApiError} 400 unless the job is running or queued */
   pause(job: StoredJob): StoredJob {
     if (job.status !== "running" && job.status !== "queued") throw wrongState(job, "paused", "queued or running");
     return this.#stop(job, "paused", "The job has been paused");

@@ -12,7 +12,7 @@ export interface LoadedModel {
 export class LoadedModels implements Disposable {
   readonly #models = new Map<string, LoadedModel>();
 
-  /** @throws {ConfigError} if no model has this name */
+  /** Returns a loaded model. @throws {ConfigError} if no model has this name */
   get(id: string): LoadedModel {
     const model = this.#models.get(id);
     if (!model) throw new ConfigError(`No model is called ${id}`);

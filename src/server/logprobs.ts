@@ -55,7 +55,7 @@ export class OlderLogprobs {
     });
     return lists;
   }
-  /** @param text everything generated so far */
+  /** Returns the lists for new tokens. @param text everything generated so far, including the new tokens */
   tokens(text: string, tokens: readonly PlacedToken[]): LogprobLists {
     const lists = emptyLists();
     for (const { id, logprob = 0, top = [], start } of tokens) {

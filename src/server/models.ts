@@ -53,7 +53,7 @@ export class Models {
   get all(): readonly Entry[] {
     return [...this.#entries.values()];
   }
-  /** @throws {ConfigError} if this key has no model with this name */
+  /** Returns a listed model. @throws {ConfigError} if the key can use no model with this name */
   get(id: string, key?: string): Entry {
     const entry = this.#entries.get(id);
     if (entry && (entry.owner === undefined || entry.owner === key)) return entry;

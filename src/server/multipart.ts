@@ -84,7 +84,7 @@ class Input {
     both.set(bytes, this.#bytes.length);
     this.#bytes = both;
   }
-  /** @throws {ApiError} at the end of the body */
+  /** Reads the next bytes of the body. @throws {ApiError} if the body has ended, or stalls */
   async #more(): Promise<void> {
     let read;
     try {

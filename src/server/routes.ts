@@ -145,7 +145,7 @@ function queryOf(fields: Fields, given: URLSearchParams): Record<string, unknown
   );
 }
 
-/** @throws {ApiError} 404 if the model does not exist, or belongs to another key */
+/** Returns the model with this id. @throws {ApiError} 404 if it does not exist, or belongs to another key */
 export function modelOf({ served, key }: Pick<Call, "served" | "key">, id: string): ServedModel {
   const model = served.engine.models(key).find((model) => model.id === id);
   if (model) return model;

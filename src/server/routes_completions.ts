@@ -119,7 +119,7 @@ async function complete(call: Call, body: Body, id: string): Promise<Response> {
   return stream ? eventStream(streamed(asked), call.failed) : await whole(asked);
 }
 
-/** @throws {ApiError} 400 if parameters contradict each other */
+/** Checks a request's parameters together. @throws {ApiError} 400 if two of them contradict each other */
 function check(body: Body, count: number): void {
   const { n, prompt: { length }, stream, echo, max_tokens } = body;
   if (count < n) throw invalid("best_of", `best_of=${count} is less than n=${n}; expected at least n`);

@@ -136,7 +136,7 @@ export class Store implements Disposable {
   readonly #db: Sqlite.DatabaseSync;
   readonly #statements = new Map<string, Sqlite.StatementSync>();
 
-  /** @throws {CheckpointError} if the database cannot be opened or is damaged */
+  /** Opens the database at `path`. @throws {CheckpointError} if it cannot be opened or is damaged */
   constructor(readonly path: string) {
     const { DatabaseSync } = builtin<typeof Sqlite>("node:sqlite");
     try {
@@ -155,7 +155,7 @@ export class Store implements Disposable {
   #all(sql: string, ...values: Value[]): Row[] {
     return this.#statement(sql).all(...values) as Row[];
   }
-  /** @throws {DiskFull} */
+  /** Runs an SQL statement. @returns the number of changed rows @throws {DiskFull} if the disk is full */
   #run(sql: string, ...values: Value[]): number {
     return this.#written(() => Number(this.#statement(sql).run(...values).changes));
   }
@@ -166,7 +166,7 @@ export class Store implements Disposable {
       throw isFull(error) ? new DiskFull() : error;
     }
   }
-  /** Runs `body` as one transaction. @throws {DiskFull} */
+  /** Runs `body` as one transaction. @throws {DiskFull} if the disk is full */
   together<T>(body: () => T): T {
     this.#db.exec("BEGIN IMMEDIATE");
     try {
@@ -289,7 +289,7 @@ export class Store implements Disposable {
   models(): StoredCheckpoint[] {
     return this.#all("SELECT * FROM checkpoints ORDER BY seq").map(checkpointOf);
   }
-  /** @param model its model's id */
+  /** Removes the checkpoint with this model id. */
   removeCheckpoint(model: string): void {
     this.#run("DELETE FROM checkpoints WHERE model = ?", model);
   }

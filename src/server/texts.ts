@@ -127,7 +127,11 @@ function lengthOf(tokenizer: Tokenizer, id: number): number {
   }
 }
 
-/** @throws {ApiError} 400 if the prompt and the new tokens together exceed the model's context */
+/**
+ * Checks the length of a request.
+ *
+ * @throws {ApiError} 400 if the prompt and the new tokens together exceed the model's context
+ */
 export function checkLength(model: ServedModel, prompt: number, added: number, at: string): void {
   if (prompt + added <= model.blockSize) return;
   throw tooLong(model, at, `${prompt} in the prompt${added > 0 ? ` and ${added} new ones` : ""}`);

@@ -218,7 +218,7 @@ export class WorkerEngine implements Engine, AsyncDisposable {
     this.#shared.posted();
     this.#worker.postMessage(message);
   }
-  /** @returns a function that ends a request, and aborts its texts unless they are finished */
+  /** Aborts a request with a signal. @returns a function that ends the request, and aborts its unfinished texts */
   #abortWith(signal: AbortSignal, of: number): () => void {
     const abort = () => {
       const pending = this.#pending.get(of);
