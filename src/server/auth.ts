@@ -18,7 +18,7 @@ interface StoredKey {
   readonly name: string;
   /** SHA-256 of the key in hexadecimal. A key has 256 random bits, so a slower hash is not needed. */
   readonly hash: string;
-  /** Seconds since 1970. */
+  /** When the key was created, in seconds since 1970. */
   readonly created: number;
 }
 

@@ -8,7 +8,7 @@ import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 /** A model that clients can use. */
 export interface ServedModel {
   readonly id: string;
-  /** Seconds since 1970. */
+  /** When the model was created, in seconds since 1970. */
   readonly created: number;
   readonly ownedBy: string;
   readonly tokenizer: Tokenizer;

@@ -14,8 +14,8 @@ export const MOST_SLOTS = 64;
 /** Who owns a served model, and when it is loaded. */
 export interface Serving {
   /** Id of the key that owns the model; default: every key can use it. */ readonly owner?: string;
-  /** Seconds since 1970; default: now. */ readonly created?: number;
-  /** Default `local`. */ readonly ownedBy?: string;
+  /** When the model was created, in seconds since 1970; default: now. */ readonly created?: number;
+  /** The model's `owned_by` in `GET /v1/models`. Default `local`. */ readonly ownedBy?: string;
   /** Whether the model is loaded at its first request, and can be unloaded again. Default false. */
   readonly lazy?: boolean;
 }

@@ -27,7 +27,7 @@ export interface ModelsOptions {
   readonly onProgress?: (progress: HubProgress) => void;
 }
 
-/** The engine, which sends requests to the worker and knows which models have unfinished texts. */
+/** What {@linkcode Models} needs from the engine: it sends requests to the worker, and knows which models are in use. */
 export interface ModelsOwner {
   load(spec: ModelSpec | AdapterSpec): Promise<LoadedInfo>;
   unload(id: string): void;
