@@ -27,7 +27,7 @@ type Answer = Record<string, unknown>;
 class Client {
   constructor(readonly url: string, readonly key: string) {}
 
-  /** @throws {Error} with the server's message if it refuses the request */
+  /** Sends a request. @throws {Error} with the server's message, if the server refuses the request */
   async send(method: string, path: string, body?: unknown): Promise<Response> {
     const isForm = body instanceof FormData;
     const response = await fetch(`${this.url}/v1/${path}`, {

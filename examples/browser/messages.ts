@@ -9,14 +9,14 @@ export interface DiskFile {
   readonly file: Blob;
 }
 
-/** Loads a run's folder or a Hugging Face folder. The first message to an engine that fine-tunes a model. */
+/** Loads a run's folder or a Hugging Face folder. It is the first message to an engine that fine-tunes a model. */
 export interface LoadRequest {
   readonly kind: "load";
   readonly device: DeviceChoice;
   readonly files: readonly DiskFile[];
 }
 
-/** Starts a new run. The first message to an engine, or the next one after `load`. */
+/** Starts a new run. It is the first message to an engine, or the first after `load`. */
 export interface StartRequest {
   readonly kind: "start";
   readonly device: DeviceChoice;
@@ -28,7 +28,7 @@ export interface StartRequest {
   readonly seed: number;
   /** Configuration of a new model. */
   readonly model?: Omit<GPTConfig, "vocabSize">;
-  /** Options for a loaded model: the most tokens of a row, and the adapter's rank; rank 0 trains all weights. */
+  /** Options for a loaded model: maximum tokens of a row, and the adapter's rank; rank 0 trains all weights. */
   readonly tuned?: { readonly context: number; readonly rank: number };
   readonly training: Partial<TrainerOptions>;
   /** Tokens of the sample at each evaluation; 0: no samples. */
@@ -37,7 +37,7 @@ export interface StartRequest {
   readonly entropy?: number;
 }
 
-/** What the page saves of a run, besides the run folder, to resume it after a reload. */
+/** The request that started a run. The page saves it beside the run folder, to resume the run after a reload. */
 export interface SavedRequest extends Omit<StartRequest, "text" | "rows"> {
   /** Path of the training data. */
   readonly data: string;
@@ -52,7 +52,7 @@ export interface WriteRequest {
   /** Length in tokens. */
   readonly length: number;
   readonly temperature: number;
-  /** Default: all tokens. */
+  /** Only the k most likely tokens can be chosen. Default: all tokens. */
   readonly topK?: number;
   readonly seed: number;
 }
@@ -63,7 +63,7 @@ export interface WriteRequest {
  */
 export type ExportFormat = "hugging_face" | "adapter" | "run";
 
-/** Prepares a model. `restore` opens the saved run as of its last checkpoint; it has to be the first message, too. */
+/** Prepares a model. `restore` opens the saved run at its last checkpoint. It has to be the first message, too. */
 export type PrepareRequest = LoadRequest | StartRequest | { readonly kind: "restore" };
 
 export type ToEngine =
@@ -77,7 +77,7 @@ export type ToEngine =
   /** Frees the device and ends the worker. */
   | { readonly kind: "close" };
 
-/** The engine's device. `noGPU` says why `auto` did not choose a GPU. */
+/** Describes the device that the engine computes on. `noGPU` says why `auto` did not choose a GPU. */
 export type Path =
   | { readonly device: "webgpu"; readonly adapter: string }
   | { readonly device: "cpu"; readonly threads: number; readonly isolated: boolean; readonly noGPU?: string };
@@ -104,7 +104,7 @@ export type FromEngine =
     /** Why the run is not saved; undefined if it is. */
     readonly unsaved?: string;
   }
-  /** A piece of the sample at iteration `iter`, or, without `iter`, of the text for the prompt. */
+  /** A piece of the sample at iteration `iter`; if `iter` is missing, a piece of the text that continues the prompt. */
   | { readonly kind: "text"; readonly iter?: number; readonly text: string }
   | { readonly kind: "written"; readonly iter?: number }
   /** Sent after `stop`, after `restore`, and at the end. `iter` is the number of updates. */

@@ -38,7 +38,7 @@ let engine: Worker | undefined;
 let state: State;
 /** Whether the engine is generating a text for the prompt. */
 let isWriting = false;
-/** Files of the chosen folder. */
+/** Files of the folder that the user chose. */
 let files: readonly DiskFile[] = [];
 /** The run to start when the folder is loaded. */
 let waiting: StartRequest | undefined;

@@ -14,8 +14,8 @@ import { rowsOfFile, rowsOfText } from "./tuning_rows.ts";
 
 const REQUEST = "saved/request.json", RUN = "saved/run";
 /**
- * Bytes of a checkpoint per trained parameter, and the most checkpoints that exist at once (while one is being
- * written).
+ * Bytes of a checkpoint per trained parameter, and maximum number of checkpoints that exist at once, including one that
+ * is being written.
  */
 const TRAINED = 12, CHECKPOINTS = 3;
 /** Maximum number of batches of an evaluation of rows. */
@@ -83,7 +83,7 @@ export async function newRun(
   return { ...run, history: [] };
 }
 
-/** Opens the run in the page's folder as of its last checkpoint. */
+/** Opens the run in the page's folder at its last checkpoint. */
 export async function savedRun(
   { unsaved }: Storage,
   open: (choice: DeviceChoice) => Promise<Device>,

@@ -11,8 +11,8 @@ async function readJson(folder: FileSystemDirectoryHandle, name: string): Promis
 }
 
 /**
- * Number of attempts to read the folder, and milliseconds between them: before a reload, the page's engine may still be
- * writing.
+ * Number of attempts to read the folder, and milliseconds between them. After a reload, the engine of the earlier page
+ * may still be writing.
  */
 const ATTEMPTS = 10, PAUSE = 200;
 
@@ -36,7 +36,7 @@ export async function findSaved(): Promise<{ request: SavedRequest; iter: number
   }
 }
 
-/** @throws {Error} while an engine uses the folder */
+/** Deletes the saved run. @throws {Error} while an engine uses the folder */
 export async function forgetSaved(): Promise<void> {
   await (await root())!.removeEntry(FOLDER, { recursive: true });
 }

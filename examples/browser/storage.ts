@@ -1,6 +1,7 @@
 /**
- * The engine's files. What should survive a reload is in the origin private file system, or in memory if the browser
- * does not provide it or another tab uses it. Models from the disk are read in place, and exports are made in memory.
+ * The engine's files. The run is saved in the origin private file system, so that it survives a reload; it is in memory
+ * if the browser has no such file system, or another tab uses it. Models from the disk are read in place, and exports
+ * are made in memory.
  */
 import { exists } from "../../src/files/files.ts";
 import { MemoryFolder } from "../../src/files/memory_folder.ts";
@@ -33,7 +34,7 @@ export class Storage {
     return storage;
   }
 
-  /** @returns why the page's folder cannot be used; undefined if it can */
+  /** Opens the page's folder. @returns why the folder cannot be used; undefined if it can */
   async #take(): Promise<string | undefined> {
     const { storage, locks } = navigator;
     if (!storage?.getDirectory || !locks || !("move" in FileSystemFileHandle.prototype)) {
@@ -52,7 +53,7 @@ export class Storage {
     this.#roots.saved = await root.getDirectoryHandle(FOLDER, { create: true }) as unknown as WebFolder;
   }
 
-  /** Switches to memory. */
+  /** Stores the run in memory from now on. @param why the reason, for the user */
   forgo(why: string): void {
     this.unsaved = why;
     this.#roots.saved = new MemoryFolder();
@@ -78,10 +79,10 @@ export class Storage {
     return folder;
   }
 
-  /** Deletes the saved run, and switches to memory if `bytes` do not fit. */
+  /** Deletes the saved run. If the browser has no room for `bytes`, the next run is in memory. */
   async clear(bytes: number): Promise<void> {
     const names = await Array.fromAsync(system.readDir("saved"), ({ name }) => name);
-    // request.json goes first: without it, the rest is not taken for a run.
+    // request.json is deleted first: if the page ends before all files are deleted, no run is found.
     for (const name of names.sort((a) => a === "request.json" ? -1 : 1)) await remove(`saved/${name}`);
     if (this.unsaved !== undefined) return;
     await navigator.storage.persist?.().catch(() => false);

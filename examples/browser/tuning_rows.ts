@@ -6,7 +6,7 @@ import type { TuningRows } from "@nanogpt/ts/finetune";
 
 interface RowsOptions {
   readonly tokenizer: Tokenizer;
-  /** The most tokens of a row. */
+  /** Maximum number of tokens of a row. */
   readonly context: number;
   readonly seed: number;
 }

@@ -6,7 +6,7 @@ import { plotLosses, type Point } from "../../src/page/plot.ts";
 export const find = <E extends HTMLElement = HTMLElement>(id: string): E => document.getElementById(id) as E;
 
 const FIGURES = ["iteration", "loss", "val-loss", "ms", "speed", "parameters"];
-/** Number of steps over which times are averaged, and between two lines of the log. */
+/** Number of steps over which times are averaged. The log has a line for every tenth step, too. */
 const STEPS = 10;
 const MOST_LINES = 500, MOST_SAMPLES = 50;
 
@@ -29,7 +29,7 @@ class LossPlot {
     this.#draw();
   }
 
-  /** @param last the last iteration of the axis */
+  /** Removes all points. @param last the last iteration of the axis */
   clear(last: number, entropy: number | undefined): void {
     this.#batches = [];
     this.#heldOut = [];

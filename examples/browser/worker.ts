@@ -47,11 +47,11 @@ async function openDevice(choice: DeviceChoice): Promise<{ device: Device; path:
   return { device, path: { device: "cpu", threads: device.threads, isolated: crossOriginIsolated, noGPU } };
 }
 
-/** Minimum milliseconds between two saves; the pause is also at least BUSY times as long as a save takes. */
+/** Minimum time between two saves: SAVE_EVERY milliseconds, and BUSY times the duration of a save. */
 const SAVE_EVERY = 5000, BUSY = 20;
 
 class Engine {
-  /** Resolves when the model is free: after the current update or text. */
+  /** Resolves when the model is not in use any more: after the current update or text. */
   #free: Promise<unknown> = Promise.resolve();
   #training = new AbortController();
   #writing = new AbortController();
@@ -195,7 +195,7 @@ function report(during: Extract<FromEngine, { kind: "error" }>["during"], error:
 }
 
 const engine = new Engine();
-/** Resolves when the model is loaded and the run is ready. All other messages wait for it. */
+/** Resolves when all `load`, `start` and `restore` messages have been handled. All other messages wait for it. */
 let ready: Promise<void> = Promise.resolve();
 
 scope.onmessage = async ({ data: message }) => {

@@ -11,7 +11,10 @@ import { RandomGenerator } from "../../src/random/mod.ts";
 /** The town's people. */
 export const PEOPLE = "Ada Bram Clara Dirk Edith Felix Greta Hugo Iris Jonas Karin Leo Mara Nils Olga Paul".split(" ");
 
-/** The relations: the words of a question, of an answer, and the possible ends of an answer. */
+/**
+ * The relations between people and things. `asks` and `many` are the first word and the verb of a question, `one` is
+ * the verb of an answer, and `ends` are the possible ends of an answer.
+ */
 const relations = [
   {
     asks: "where",
@@ -27,7 +30,7 @@ const relations = [
 /** Whether two people are a held-out pair, which only held-out chats mention together. */
 export const isHeldOut = (a: number, b: number): boolean => (a + b) % 8 === 0;
 
-/** A town: the end of each relation for each person. Another seed gives another town. */
+/** A town: one thing for each person and relation, chosen at random by the seed. */
 export class Town {
   readonly #ends: readonly (readonly number[])[];
 
@@ -36,7 +39,7 @@ export class Town {
     this.#ends = PEOPLE.map(() => relations.map(({ ends }) => generator.randint(ends.length)));
   }
 
-  /** "Ada keeps a goat" */
+  /** The sentence about a person and a relation, such as "Ada keeps a goat", without a full stop. */
   fact(person: number, relation: number): string {
     const { one, ends } = relations[relation];
     return `${PEOPLE[person]} ${one} ${ends[this.#ends[person][relation]]}`;
@@ -51,7 +54,7 @@ export class Town {
     return `Who is ${PEOPLE[person]}? ${first}, and ${second}. ${more.map((fact) => `${fact}.`).join(" ")}`;
   }
 
-  /** The answer about two people, each with their own relation. */
+  /** The answer to a question about relation r of person a, and relation s of person b. */
   answer([a, b]: readonly number[], [r, s]: readonly number[]): string {
     return `${this.fact(a, r)}, and ${this.fact(b, s)}.`;
   }

@@ -1,6 +1,6 @@
 /**
- * Collects choices between two answers, by the hidden taste or by a user at the terminal, and makes training rows of
- * them.
+ * Collects choices between two answers, made by the hidden taste or by a user at the terminal, and turns them into rows
+ * for training.
  */
 import type { GPT } from "@nanogpt/ts";
 import { TokenRows } from "@nanogpt/ts/data";
@@ -21,8 +21,8 @@ export const answerOf = ({ ids, from }: Pick<Rollout, "ids" | "from">): string =
 export type Listener = (prompt: string, answers: readonly [string, string]) => Promise<0 | 1 | undefined>;
 
 /**
- * A listener by the model of Bradley and Terry: it chooses answer a with probability σ(taste(a) − taste(b)), so it is
- * sometimes wrong.
+ * A listener that follows the model of Bradley and Terry: it chooses answer a with probability σ(taste(a) − taste(b)),
+ * so it sometimes chooses the worse answer.
  */
 export function hiddenListener(draw: () => number): Listener {
   return (prompt, [a, b]) => Promise.resolve(draw() < 1 / (1 + Math.exp(taste(prompt, b) - taste(prompt, a))) ? 0 : 1);

@@ -13,9 +13,9 @@ import {
 
 import type { Answers } from "./optimum.ts";
 
-/** What a policy is trained on. */
+/** What policies are trained on, besides rewards or preferences. */
 export interface World {
-  /** The first policy, frozen. A penalty keeps trained policies near it. */ readonly reference: GPT;
+  /** A frozen copy of the policy before training. A penalty keeps trained policies near it. */ readonly reference: GPT;
   /** All possible answers. */ readonly answers: Answers;
   /** The prompts. */ readonly prompts: readonly RolloutPrompt[];
 }

@@ -15,7 +15,7 @@ import { logSoftmax, slice } from "@nanogpt/ts/ops";
 /** The set of all possible answers. */
 export interface Answers {
   /** V: the size of the vocabulary. */ readonly vocabSize: number;
-  /** L: the most tokens of an answer, its end included. */ readonly length: number;
+  /** L: the maximum number of tokens of an answer, including its end token. */ readonly length: number;
   /** The token that ends an answer. Default: every answer has L tokens. */ readonly end?: number;
 }
 
@@ -95,17 +95,17 @@ export function logSumExp(values: Float64Array): number {
   return top + Math.log(values.reduce((sum, value) => sum + Math.exp(value - top), 0));
 }
 
-/** KL(p ‖ q) = Σ p · (log p − log q), in nats, of log-probabilities. */
+/** KL(p ‖ q) = Σ p · (log p − log q), in nats. The arguments are log p and log q. */
 export function divergence(p: Float64Array, q: Float64Array): number {
   return p.reduce((sum, log, i) => log === -Infinity ? sum : sum + Math.exp(log) * (log - q[i]), 0);
 }
 
-/** Σ p · value, of log-probabilities. */
+/** The mean Σ p · value. The first argument is log p. */
 export function expectation(p: Float64Array, values: ArrayLike<number>): number {
   return p.reduce((sum, log, i) => log === -Infinity ? sum : sum + Math.exp(log) * values[i], 0);
 }
 
-/** log π*: the policy of the highest J. */
+/** log π*, where π* is the policy with the highest J. */
 export function optimum(ref: Float64Array, reward: ArrayLike<number>, beta: number): Float64Array {
   const tilted = ref.map((log, i) => log + reward[i] / beta), total = logSumExp(tilted);
   return tilted.map((log) => log - total);
@@ -134,7 +134,7 @@ export function judge(
   return { reward: mean, kl, share, distance: divergence(policy, optimum(ref, reward, beta)) };
 }
 
-/** How near to the optimum a policy has to be: the least `share` and the greatest `distance`. */
+/** A policy counts as near the optimum if its `share` is at least, and its `distance` at most, this number. */
 export const NEAR = { share: 0.97, distance: 0.1 };
 /** Whether a policy is near the optimum. DPO, which never generates answers, is allowed twice the distance. */
 export const isNear = ({ share, distance }: Judgement, near = NEAR): boolean =>
@@ -171,7 +171,7 @@ export function tokenwise(
   return ref.map((_, leaf) => steps.reduce((sum, step, t) => sum + step[Math.floor(leaf / V ** (L - 1 - t))], 0));
 }
 
-/** Number of groups that are sampled to estimate a mean advantage, and of iterations to reach the fixed point. */
+/** Number of groups that are sampled to estimate a mean advantage, and number of iterations towards the fixed point. */
 const GROUPS = 4000, ROUNDS = 40;
 
 /**

@@ -78,9 +78,9 @@ export function table(rows: readonly (readonly string[])[]): string {
   }</tbody></table>`;
 }
 
-/** A paragraph. */
+/** Makes an HTML paragraph of a text. */
 export const paragraph = (words: string): string => `<p>${escape(words)}</p>`;
-/** A heading. */
+/** Makes an HTML heading of a text. */
 export const heading = (words: string): string => `<h2>${escape(words)}</h2>`;
 
 const STYLE = `:root { color-scheme: light dark; --ink: #1d1f24; --soft: #5d626e; --grid: #8884; }

@@ -29,7 +29,7 @@ const frontier = (by: "taste" | "model", { curves, results, human }: Outcome): C
   };
 };
 
-/** A chart of the runs that were evaluated during training. */
+/** A chart of the progress of the runs that were evaluated during training. */
 function ways({ results, human }: Outcome): Chart {
   const long = results.filter(({ way }) => way.length > 0);
   const series = long.flatMap(({ method, way }): Series[] => {
@@ -45,7 +45,7 @@ function ways({ results, human }: Outcome): Chart {
   };
 }
 
-/** The page. */
+/** Returns the HTML of the example's page. */
 export function report(outcome: Outcome): string {
   const { accuracy, choices, first, results, human } = outcome,
     percent = (share: number) => `${(100 * share).toFixed(1)} %`;

@@ -9,7 +9,7 @@
  * for deviating from the first policy. DPO learns directly from the choices. Every policy is evaluated exactly, over
  * all answers to each prompt. `out-rlhf/index.html` compares the policies with the best possible ones.
  *
- * With V8's flags, which docs/rlhf.md gives, it takes half the time.
+ * With the V8 flags that docs/rlhf.md names, the example takes half the time.
  */
 import { createDevice, type Device, GPT } from "@nanogpt/ts";
 import { TokenRows } from "@nanogpt/ts/data";
@@ -47,7 +47,7 @@ export const SIZES = {
 /** Exact measures of a policy over all answers: means over the prompts. */
 export interface Point {
   /** KL divergence from the first policy, in nats. */ readonly kl: number;
-  /** Mean reward by the taste, and by the reward model. */ readonly taste: number;
+  /** Mean score by the listener's taste, and by the reward model. */ readonly taste: number;
   readonly model: number;
 }
 /** The final policy of a run. */
@@ -61,7 +61,7 @@ export interface Result extends Point {
   readonly distance: number;
   readonly seconds: number;
   /** The most likely answer to each prompt, and its probability. */ readonly answers: readonly string[];
-  /** Measures during the run. */ readonly way: readonly Point[];
+  /** Measures of the policy during the run, if it was evaluated then. */ readonly way: readonly Point[];
 }
 /** Everything that the page shows. */
 export interface Outcome {
@@ -217,7 +217,7 @@ async function scoresOf(reward: Reward, prompt: string, ref: Float64Array): Prom
   return all;
 }
 
-/** The taste as a reward: a perfect reward model. */
+/** The listener's taste as a reward, which a perfect reward model would compute. */
 const plainTaste = plainReward("taste", ({ prompt, ids, from }) => taste(`${prompt}`, answerOf({ ids, from })));
 
 /** Fraction of the choices that a reward predicts correctly; a tie counts one half. */
@@ -247,7 +247,7 @@ async function main(args: string[]): Promise<number> {
     console.log(`deno run examples/rlhf/rlhf.ts [--name=value …]\n\n${describeFlags(flags, fallbacks(flags))}`);
     return 0;
   }
-  await Deno.mkdir(out_dir, { recursive: true }); // an error comes before the minutes of work
+  await Deno.mkdir(out_dir, { recursive: true }); // now, so that a bad folder is reported before minutes of work
   using device = await createDevice("cpu");
   const outcome = await rlhf(device, { human });
   await Deno.writeTextFile(`${out_dir}/outcome.json`, JSON.stringify(outcome, null, 1));

@@ -20,7 +20,7 @@ export const ANSWERS: Answers = { vocabSize: 6, length: 6, end: END };
 /** The prompts: `c.`, `d.` and so on. */
 export const PROMPTS: readonly string[] = [...NOTES].map((note) => `${note}.`);
 
-/** Probabilities of the next note: one step up or down (STEP), the same note again (SAME), otherwise a leap. */
+/** Probabilities that the next note is one step up or down, and that it is the same note; otherwise it is a leap. */
 const STEP = 0.75, SAME = 0.15;
 
 /** Returns a function that draws uniform numbers in [0, 1). */
@@ -32,7 +32,7 @@ export function uniforms(seed: number): () => number {
   };
 }
 
-/** Generates a typical tune without its full stop: one to five notes, rarely with a leap. */
+/** Generates a tune of one to five notes, without its full stop. Leaps are rare. */
 export function tune(draw: () => number, first = NOTES[Math.floor(5 * draw())]): string {
   let notes = first;
   while (notes.length < 5 && draw() > 0.15) {

@@ -3,7 +3,7 @@
  *
  * A small language model is trained on reviews (reviews.ts) without labels. From its weights three classifiers are
  * trained on the same labelled reviews: a head on the frozen model, a head with LoRA, and a head with all weights. They
- * are tested on fresh reviews, together with the majority rule, which no classifier beats on average.
+ * are tested on new reviews, together with the majority rule, which no classifier beats on average.
  *
  *     deno run examples/sentiment/compare.ts
  *
@@ -27,13 +27,13 @@ import { bayesAccuracy, type Review, review } from "./reviews.ts";
 
 /** The result of a classifier. */
 export interface Result {
-  /** How the classifier was made. */ readonly way: string;
-  /** Fraction of the fresh reviews that it classifies correctly. */ readonly accuracy?: number;
+  /** How the classifier was made, such as `LoRA`; or `pre-training`, which has no accuracy. */ readonly way: string;
+  /** Fraction of the test reviews that the classifier labels correctly. */ readonly accuracy?: number;
   /** Fraction of the parameters that were trained. */ readonly trained?: number;
   /** Duration of the training. */ readonly seconds?: number;
 }
 
-/** Numbers of reviews, and the classifiers' passes over the labelled ones. */
+/** Numbers of reviews (`fresh`: for the test), and the number of passes over the labelled reviews. */
 export const SIZES = { unlabelled: 20_000, labelled: 20_000, fresh: 2000, epochs: 5 };
 
 const BATCH = 32;
@@ -60,7 +60,7 @@ export async function* compare(device: Device, sizes = SIZES): AsyncGenerator<Re
     };
     using trainer = new Trainer(model, task, { ...rates, ...ends, beta2: 0.99 });
     const begin = performance.now();
-    for await (const _ of trainer.run()); // ignores the losses
+    for await (const _ of trainer.run()); // trains; the events are not needed
     return (performance.now() - begin) / 1000;
   };
 

@@ -23,11 +23,11 @@ export interface Options {
   readonly method?: "GET" | "POST" | "DELETE";
   readonly body?: Readonly<Record<string, unknown>> | FormData;
   readonly signal?: AbortSignal;
-  /** Whether *Server* shows code for this request. */
+  /** Whether the page's part *Server* shows code for this request. */
   readonly shown?: boolean;
 }
 
-/** Stored until the tab is closed. */
+/** Name of the API key in `sessionStorage`, where it is stored until the tab is closed. */
 const KEY = "nanogpt key";
 export const key = {
   get value(): string {
@@ -39,10 +39,15 @@ export const key = {
 };
 
 const listeners: ((asked: Asked) => void)[] = [];
-/** Calls a function with each request to show. */
+/** Adds a listener, which is called with each request that has the option `shown`. */
 export const onAsked = (listener: (asked: Asked) => void): void => void listeners.push(listener);
 
-/** @throws {Failure} if the answer is an error or there is no answer; DOMException if the signal aborted */
+/**
+ * Sends a request.
+ *
+ * @throws {Failure} if the answer is an error or there is no answer
+ * @throws {DOMException} if the signal aborted
+ */
 export async function ask(path: string, options: Options = {}): Promise<Response> {
   const { body, signal, shown = false, method = body ? "POST" : "GET" } = options, form = body instanceof FormData;
   if (shown && body && !form) { for (const listener of listeners) listener({ path, body }); }

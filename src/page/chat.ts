@@ -1,5 +1,6 @@
 /**
- * *Chat*: a chat with a model that has a chat template. Answers can be stopped, generated again, and compared in pairs.
+ * The page's part *Chat*: a chat with a model that has a chat template. Answers can be stopped, generated again, and
+ * compared in pairs.
  */
 import { events } from "./api.ts";
 import { begun } from "./chat_request.ts";
@@ -197,7 +198,7 @@ function submit(count: 1 | 2): void {
   if (content) {
     turns = [...turns, { role: "user", content }];
     draft.value = "";
-  } else if (turns.at(-1)?.role === "assistant") turns = turns.slice(0, -1); // two answers to the last message
+  } else if (turns.at(-1)?.role === "assistant") turns = turns.slice(0, -1); // answers the last message again
   if (turns.at(-1)?.role === "user") void answer(count);
 }
 

@@ -24,10 +24,10 @@ export interface Curves {
 }
 
 const MARGIN = { left: 50, right: 14, top: 26, bottom: 40 };
-/** Maximum number of points that are drawn of a curve. */
+/** Maximum number of points of a drawn curve. */
 const MOST_POINTS = 500;
 
-/** Draws curves as SVG text, in a box of this many pixels. */
+/** Draws curves as SVG text, in a box of `width` by `height` pixels. */
 export function plotCurves(
   { curves, xLabel, yLabel, from = 0, to, logX = false, close = false }: Curves,
   { width, height }: { readonly width: number; readonly height: number },

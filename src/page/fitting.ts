@@ -6,7 +6,7 @@ import { Failure, type Model } from "./api.ts";
 
 /** Characters per token by model, estimated from the server's errors. */
 const ratios = new Map<string, number>();
-/** A small vocabulary is one of characters: each is a token. */
+/** Characters per token. A vocabulary of fewer than 512 tokens probably has one token for each character. */
 const ratioOf = (id: string, vocabSize: number): number => ratios.get(id) ?? (vocabSize < 512 ? 1 : 6);
 
 /** The end of a text that probably fits into the context together with `room` new tokens. */
@@ -15,7 +15,7 @@ function fitted(text: string, { id, context_length, vocab_size }: Model, room: n
   const cut = Math.max(0, text.length - most);
   return text.slice(cut > 0 && /[\udc00-\udfff]/.test(text[cut]) ? cut + 1 : cut);
 }
-/** Sends as much of the text as fits. If it was too much, sends less. */
+/** Sends the end of a text, as much as fits into the context. If the server refuses it as too long, sends less. */
 export async function fitting<T>(
   text: string,
   model: Model,

@@ -1,4 +1,4 @@
-/** *Server*: the current load, counts of requests, and code for using the API. */
+/** The page's part *Server*: the current load, counts of requests, and code for using the API. */
 import { ask, type Asked, key, onAsked } from "./api.ts";
 import { plotCurves } from "./curves.ts";
 import { brief, find, make, whole } from "./dom.ts";
@@ -71,7 +71,7 @@ function drawRates(): void {
 }
 
 let watching = false;
-/** Updates the part while it is visible. */
+/** Updates *Server* while it is visible. */
 export async function watchLoad(): Promise<void> {
   if (watching) return;
   watching = true;

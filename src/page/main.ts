@@ -1,4 +1,4 @@
-/** The page: four parts, one of them visible, and what they share. */
+/** The page. It has four parts, of which one is visible. */
 import { bindChat, refreshChat } from "./chat.ts";
 import { find } from "./dom.ts";
 import { bindLoad, refreshLoad, watchLoad } from "./load.ts";

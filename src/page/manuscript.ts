@@ -6,7 +6,7 @@ export interface Stretch {
   readonly start: number;
   readonly end: number;
   readonly logprob: number;
-  /** The most likely tokens at its place, in descending order. */
+  /** The most likely tokens at this token's position, in descending order of probability. */
   readonly top: readonly Scored[];
   /** Number of the request that generated the token; undefined if the token was only scored. */
   readonly go?: number;
@@ -15,7 +15,7 @@ export interface Stretch {
 /** A version of the text. */
 export interface Draft {
   readonly text: string;
-  /** Tokens in order. A probability is only valid while the text before it is the text that the model read. */
+  /** Tokens in order. A token's probability is only valid as long as the text before the token is unchanged. */
   readonly stretches: readonly Stretch[];
   readonly caret: number;
 }
@@ -37,8 +37,8 @@ export class Manuscript {
   }
 
   /**
-   * Applies what the user typed. Tokens after the change lose their probabilities. The letters of a word are one step
-   * for undo.
+   * Applies what the user typed. Tokens after the change lose their probabilities. Undo removes all letters of a word
+   * at once.
    */
   type(text: string, caret: number): void {
     const { draft: { text: old, stretches } } = this, most = Math.min(text.length, old.length);
@@ -50,7 +50,7 @@ export class Manuscript {
     this.#typing = isLetter || text.length === old.length + 1;
     this.draft = { text, stretches: stretches.filter(({ end }) => end <= same), caret };
   }
-  /** Starts a step: undo returns to the current version. */
+  /** Stores the current version. The next undo returns to it. */
   step(): void {
     this.#before.push(this.draft);
     if (this.#before.length > MOST_STEPS) this.#before.shift();
@@ -89,7 +89,7 @@ export class Manuscript {
   at(caret: number): Stretch | undefined {
     return this.draft.stretches.find(({ start, end }) => start <= caret && caret < end);
   }
-  /** The end of the tokens that the same request generated after this token, and because of it. */
+  /** End of the last token that the same request generated. All tokens up to this end depend on the given token. */
   endOf({ start, end, go }: Stretch): number {
     if (go === undefined) return end;
     return Math.max(
@@ -103,12 +103,14 @@ export interface Lists {
   readonly tokens: readonly string[];
   readonly token_logprobs: readonly (number | null)[];
   readonly top_logprobs: readonly (Readonly<Record<string, number>> | null)[];
-  /** Offsets in code points. */
+  /** Where each token begins, in code points. */
   readonly text_offset: readonly number[];
 }
 
 /**
- * Makes the tokens of a text from the lists of all its parts. A token that is only a part of a character is left out.
+ * Returns the tokens of a text with their positions. A token that is only a part of a character is left out.
+ *
+ * @param parts the log-probabilities of the text's pieces, in order; a streamed answer has lists in each event
  */
 export function stretchesOf(text: string, parts: readonly Lists[]): Stretch[] {
   const starts: number[] = []; // positions of code points, in UTF-16 units

@@ -83,7 +83,7 @@ export function refreshNewJob(): void {
   find<HTMLInputElement>("job-model").value ||= allModels()[0]?.id ?? "";
 }
 
-/** @param begun called with each job that was started */
+/** Adds the form's event handlers. @param begun called with each job that was started */
 export function bindNewJob(begun: (job: Job) => Promise<void>): void {
   find("new-job").addEventListener("submit", (event) => {
     event.preventDefault();

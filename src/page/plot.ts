@@ -7,7 +7,7 @@ export type Point = readonly [x: number, y: number];
 
 export const escape = (text: string) => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll('"', "&quot;");
 
-/** @param inside elements or escaped text */
+/** Returns the text of an SVG element. @param inside its contents: elements or escaped text */
 export function element(name: string, attributes: Readonly<Record<string, string | number>>, inside?: string): string {
   const written = Object.entries(attributes).map(([key, value]) => ` ${key}="${escape(`${value}`)}"`).join("");
   return inside === undefined ? `<${name}${written}/>` : `<${name}${written}>${inside}</${name}>`;
@@ -54,7 +54,7 @@ function logarithmicTicks(from: number, to: number): number[] {
 
 const short = (n: number) => n >= 1e6 ? `${n / 1e6}M` : n >= 1e4 ? `${n / 1e3}k` : `${n}`;
 
-/** The range of `values`, extended by a tenth of a logarithmic axis on either side. */
+/** The range of `values` on a logarithmic axis, extended on both sides by a tenth of its length. */
 function range(values: readonly number[]): readonly [number, number] {
   const [least, greatest] = [Math.min(...values), Math.max(...values)];
   const margin = Math.max((greatest / least) ** 0.1, 1.2);
@@ -80,7 +80,7 @@ function drawPanel({ title, xLabel, yLabel, series, slope, ticks }: Panel): stri
   parts.push(text((LEFT + right) / 2, HEIGHT - 10, xLabel, MIDDLE), text(14, middle, yLabel, turned));
   for (const [i, { name, points }] of series.entries()) {
     const [x, y] = points[0], last = points.at(-1)!, color = COLORS[i % COLORS.length];
-    const end = Math.min(last[0], x * ((slope > 0 ? y1 : y0) / y) ** (1 / slope)); // where the guide leaves the panel
+    const end = Math.min(last[0], x * ((slope > 0 ? y1 : y0) / y) ** (1 / slope)); // where the dashed line ends
     parts.push(line(at([x, y]), at([end, y * (end / x) ** slope]), "guide"));
     parts.push(curve(points.map(at), { fill: "none", stroke: color, "stroke-width": 2 }));
     for (const point of points) parts.push(circle(at(point), 3, { fill: color }));
@@ -120,7 +120,7 @@ const MOST_POINTS = 600;
  */
 const HIGHEST = 4;
 
-/** Draws the losses in a box of this many pixels. @param pointed the pointer's x, in pixels */
+/** Draws the losses as SVG text, in a box of `width` by `height` pixels. @param pointed the pointer's x, in pixels */
 export function plotLosses(
   losses: Losses,
   { width, height }: { width: number; height: number },

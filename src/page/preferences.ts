@@ -36,7 +36,7 @@ function show(): void {
   find("preference-count").textContent = `${length} ${length === 1 ? "choice" : "choices"} between two answers`;
 }
 
-/** @param sent called with the file's id */
+/** Adds the buttons' event handlers. @param sent called with a file's id after the choices were uploaded */
 export function bindPreferences(sent: (file: string) => void, fail: (error: unknown) => void): void {
   find("preference-save").addEventListener("click", () => download("preferences.jsonl", lines(), "application/jsonl"));
   find("preference-send").addEventListener(

@@ -62,7 +62,7 @@ export class Run {
     return this.job?.fine_tuned_model ?? this.#name;
   }
 
-  /** Reads what is new: a job's events and checkpoints, or a served run's lines. */
+  /** Requests what is new: a job's events and checkpoints, or lines of a served run's metrics.jsonl. */
   refresh(): Promise<void> {
     return this.#reading ??= this.#refresh().finally(() => this.#reading = undefined);
   }

@@ -1,6 +1,6 @@
 /**
- * *Runs*: shows fine-tuning jobs live, compares their losses, samples their checkpoints, and starts, pauses and cancels
- * jobs.
+ * The page's part *Runs*: shows fine-tuning jobs live, compares their losses, samples their checkpoints, and starts,
+ * pauses and cancels jobs.
  */
 import { Failure, json } from "./api.ts";
 import { brief, button, find, make, whole } from "./dom.ts";
@@ -29,7 +29,7 @@ const STATES: Record<Job["status"], string> = {
 };
 
 let watching = false;
-/** Updates the part while it is visible. */
+/** Updates *Runs* while it is visible. */
 export async function watchRuns(): Promise<void> {
   if (watching) return;
   watching = true;
@@ -45,7 +45,7 @@ export async function watchRuns(): Promise<void> {
   watching = false;
 }
 
-/** Explains why the server gives no jobs. @returns whether that is the reason for the error */
+/** Shows why the server lists no jobs. @returns false if the error has another reason, which is shown as an error */
 function close(error: unknown): boolean {
   const status = error instanceof Failure ? error.status : undefined;
   if (status !== 404 && status !== 401) {

@@ -19,7 +19,7 @@ export function sampling(): Record<string, number> {
     ...minP > 0 && { min_p: minP },
   };
 }
-/** The most tokens to generate. */
+/** Maximum number of tokens to generate. */
 export const length = (): number => Math.max(1, Math.floor(number("length")) || 100);
 /** The user's seed, or a new random one, which the page shows. */
 export function seed(): number {
@@ -29,7 +29,7 @@ export function seed(): number {
   return seed;
 }
 
-/** @param changed called when a slider moves */
+/** Adds the sliders' event handlers. @param changed called when a slider moves */
 export function bindSampling(changed: () => void): void {
   const show = () => {
     for (const output of form.querySelectorAll("output")) output.value = String(number(String(output.htmlFor)));

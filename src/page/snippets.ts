@@ -3,14 +3,16 @@ import type { Asked } from "./api.ts";
 
 export type Language = "curl" | "python" | "typescript";
 
-/** Functions of OpenAI's clients by path. */
+/** For each path: the function of OpenAI's clients that sends a request to it. */
 const CALLS: Readonly<Record<string, string>> = {
   "/v1/completions": "completions.create",
   "/v1/chat/completions": "chat.completions.create",
 };
 
 /**
- * @param origin the server's, such as `http://127.0.0.1:8000`
+ * Returns code that sends a request.
+ *
+ * @param origin the server's origin, such as `http://127.0.0.1:8000`
  * @param keyed whether the code reads a key from an environment variable
  */
 export function snippet({ path, body }: Asked, language: Language, origin: string, keyed: boolean): string {

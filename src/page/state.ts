@@ -55,7 +55,7 @@ export function openKey(): void {
   if (!dialog.open) dialog.showModal();
 }
 
-/** @param keyed called after a key has been entered */
+/** Adds event handlers. @param keyed called after the user has entered a key */
 export function bindState(keyed: () => void): void {
   select.addEventListener("change", tell);
   find("key-button").addEventListener("click", openKey);

@@ -1,5 +1,6 @@
 /**
- * *Write*: the model continues a text at the cursor. Its tokens are shaded by probability, and each can be replaced.
+ * The page's part *Write*: the model continues a text at the caret. The text's tokens are shaded by probability, and
+ * the user can replace each of them.
  */
 import { events, json } from "./api.ts";
 import { drawBars } from "./bars.ts";
@@ -166,7 +167,7 @@ function setRunning(now: boolean): void {
   draw();
 }
 
-/** Writes the last part again, with another seed. */
+/** Replaces the last continuation by another one, with another seed. */
 function again(): void {
   const own = manuscript.draft.stretches.filter(({ go }) => go === gos);
   if (own.length === 0) return;
@@ -214,7 +215,7 @@ function move(step: "undo" | "redo"): void {
   area.focus();
 }
 
-/** Redraws what depends on the sliders or on the model. */
+/** Redraws the alternatives, which depend on the sliders and on the model. */
 export const refreshWrite = (): void => drawAlternatives();
 
 export function bindWrite(): void {

@@ -145,7 +145,8 @@ function bleu(text: readonly string[], reference: readonly string[]): number {
 }
 
 /**
- * Number of common N-grams (each counted as often as in the list that has fewer of it), and of N-grams in each list.
+ * Number of common N-grams, and of N-grams in each list. An N-gram that one list has i times and the other j times
+ * counts as min(i, j) common ones.
  */
 function overlap(a: readonly string[], b: readonly string[], n: number): [common: number, a: number, b: number] {
   const grams = (words: readonly string[]) =>

@@ -27,7 +27,8 @@ export interface JobsOptions {
   /** Folder for the database, files and jobs. */ readonly folder: string;
   readonly publisher: Publisher;
   /** The module of a job's worker. */ readonly worker: URL;
-  /** Names of configs that `new:NAME` accepts. */ readonly configs: readonly string[];
+  /** Names of the configs for new models: a job whose `model` is `new:NAME` trains one. */ readonly configs:
+    readonly string[];
   /** Maximum number of jobs that run at once; a key can run one at a time. Default 1. */ readonly atOnce?: number;
   /** Threads of a job. Default: half the number of processors. */ readonly threads?: number;
   /** Seconds between two checks whether a full disk has room again. Default 15. */ readonly roomSeconds?: number;

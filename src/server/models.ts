@@ -27,7 +27,7 @@ export interface ModelsOptions {
   readonly onProgress?: (progress: HubProgress) => void;
 }
 
-/** What {@linkcode Models} needs from the engine: it sends requests to the worker, and knows which models are in use. */
+/** The methods of the engine that {@linkcode Models} needs: they load and unload models in the worker. */
 export interface ModelsOwner {
   load(spec: ModelSpec | AdapterSpec): Promise<LoadedInfo>;
   unload(id: string): void;
