@@ -152,7 +152,7 @@ Deno.test("origins: only the server's own page may send requests", async () => {
   const proxied = asking(new Access({ ...local, publicHost: "gpt.example.org" }));
   assertEquals(await status(proxied("/health", { origin: "https://gpt.example.org" })), 200);
   assertEquals(await status(proxied("/health", { origin: "https://evil.example.org" })), 403);
-  // A form of another site sends plain text, with its origin; both are refused.
+  // A form on another site can send JSON as plain text. This content type is refused, even without the site's Origin.
   const form = { method: "POST", body: '{"model":"letters"}' };
   assertEquals(await status(ask("/v1/completions", { "content-type": "text/plain" }, form)), 415);
 });
@@ -176,12 +176,13 @@ Deno.test("another key's models are not listed, not found and cannot generate", 
         const other = await post(path, ask, bearer(two.key)), { error } = await other.json();
         assertEquals([other.status, error.code], [404, "model_not_found"]);
         const unknown = await post(path, { ...ask, model: "ft:letters:none" }, bearer(two.key));
-        assertEquals((await unknown.json()).error.message, error.message.replace("mine", "none")); // one message for both
+        // The answer does not tell whether a model exists that belongs to another key.
+        assertEquals((await unknown.json()).error.message, error.message.replace("mine", "none"));
         const own = await post(path, ask, bearer(one.key));
-        assertEquals(own.status, /chat|responses/.test(path) ? 400 : 200, path); // the model has no chat template
+        assertEquals(own.status, /chat|responses/.test(path) ? 400 : 200, path); // 400: the model has no chat template
         await own.body?.cancel();
       }
-      assert(engine.requests.every(({ key }) => key === one.id)); // the engine needs it to share prefixes within a key
+      assert(engine.requests.every(({ key }) => key === one.id)); // so that the engine shares prefixes within a key
     }, { access: { keys } });
   }));
 

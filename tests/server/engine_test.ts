@@ -20,7 +20,7 @@ import { assertClose, inFolder, runCommand } from "../testing.ts";
 const V = 23, BLOCK = 48, tokenizer = new CharacterTokenizer([..."abcdefghijklmnopqrstuvw"]);
 const sizes = { vocabSize: V, blockSize: BLOCK, nLayer: 2, nHead: 2, nEmbd: 24 };
 
-/** A model whose weights are large enough to prefer some tokens clearly, in a folder. */
+/** Saves a model in a folder. Its weights are large, so that it clearly prefers some tokens. */
 async function save(path: string): Promise<void> {
   using device = await createDevice("cpu", { threads: 1 });
   const model = new GPT(sizes, { device }), generator = new RandomGenerator(2);
@@ -49,7 +49,7 @@ function serving(
   });
 }
 
-/** A request with neutral values by default. */
+/** Makes a request in which options have no effect unless `more` sets them. */
 const asking = (more: Partial<GenerateRequest> = {}): GenerateRequest => ({
   ...{ model: "m", prompt: [1, 2, 3], count: 1, maxNewTokens: 8, temperature: 1, topP: 1, seed: 1, stop: [] },
   ...{ logitBias: new Map(), frequencyPenalty: 0, presencePenalty: 0 },
@@ -74,7 +74,7 @@ async function written(engine: WorkerEngine, request: GenerateRequest, signal = 
   return { texts, scores: await promptLogprobs };
 }
 
-/** Makes requests of all kinds. */
+/** Makes a request with random options. */
 function mixed(seed: number): GenerateRequest {
   const random = new RandomGenerator(seed), pick = <T>(...of: T[]): T => of[random.randint(of.length)];
   const length = 1 + random.randint(30);
@@ -318,7 +318,7 @@ Deno.test("engine: a request is refused if the queue is full, and queued request
     await assertRejects(() => some(), QueueFull);
     assertThrows(() => engine.generate(asking({ count: 5 }), never), QueueFull);
     for (const { texts: [{ finish }] } of await Promise.all(taken)) assertEquals(finish, "length");
-    const own = Array.from({ length: 2 + 3 }, () => some("a")); // a key has three quarters of the queue
+    const own = Array.from({ length: 2 + 3 }, () => some("a")); // a key can use two slots and 3/4 of the queue
     await assertRejects(() => some("a"), QueueFull);
     await Promise.all([...own, some("b")]);
   }, { queue: 4, model: { slots: 2 } }));
@@ -353,7 +353,7 @@ Deno.test("engine: while other keys wait, a key with half of the slots gets no m
           if (!order.includes(name)) order.push(name);
         }
       })());
-    for (let i = 0; i < 4; i++) write("a", `a${i}`, 20 + 5 * i); // all slots
+    for (let i = 0; i < 4; i++) write("a", `a${i}`, 20 + 5 * i); // takes all four slots
     for (let i = 4; i < 8; i++) write("a", `a${i}`, 5);
     write("b", "b0", 5);
     write("b", "b1", 5);
@@ -364,7 +364,7 @@ Deno.test("engine: while other keys wait, a key with half of the slots gets no m
 
 Deno.test("engine: a thousand requests aborted at random moments leave no slot, tensor or count", () =>
   serving(async (engine) => {
-    await written(engine, asking({ count: 8, topLogprobs: 3, frequencyPenalty: 1 })); // allocates what the engine retains
+    await written(engine, asking({ count: 8, topLogprobs: 3, frequencyPenalty: 1 })); // allocates buffers that are reused
     await engine.embed("m", [[1]], never);
     const { tensors } = engine.counts, random = new RandomGenerator(3);
     let received = 0;
@@ -389,7 +389,7 @@ Deno.test("engine: a thousand requests aborted at random moments leave no slot, 
     assertEquals(after, tensors);
     assert(Object.values(aborted).every((count) => count > 0), JSON.stringify(aborted));
     assert(received <= generationTokens);
-    await written(engine, asking({ maxNewTokens: 3, seed: 5 })); // and nothing else is running
+    await written(engine, asking({ maxNewTokens: 3, seed: 5 })); // the counts rise by this request's tokens only
     assertEquals(engine.counts.generationTokens, generationTokens + 3);
   }, { queue: 2000 }));
 
@@ -416,7 +416,7 @@ Deno.test("engine: a lazy model that is removed while it is loading leaves nothi
     left.abort();
     await assertRejects(() => running);
     engine.remove("lazy");
-    await engine.load(spec(`${folder}/m`, { id: "other" })); // after the loading model
+    await engine.load(spec(`${folder}/m`, { id: "other" })); // ends after the removed model has been loaded
     engine.remove("other");
     await written(engine, asking());
     assertEquals(engine.counts.deviceBytes, deviceBytes);

@@ -20,11 +20,11 @@ import { BytePairTokenizer } from "../../src/tokenizer/byte_pair.ts";
 import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
 import type { Tokenizer } from "../../src/tokenizer/tokenizer.ts";
 
-/** The vocabulary: letters, each of which is followed by the next one, and z by a. */
+/** The vocabulary. The fake engine continues a letter with the next letter, and z with a. */
 const LETTERS = "abcdefghijklmnopqrstuvwxyz .,\n";
 export const letters = new CharacterTokenizer([...LETTERS], { special: ["<|endoftext|>"] });
 export const chats = chatTokenizer(letters, "chatml");
-/** Tokens that are parts of characters: é has two, ☃ has three. */
+/** A tokenizer with tokens that are parts of characters: é is two tokens, and ☃ is three. */
 export const parts = new BytePairTokenizer({
   tokens: ["a", "b", "ab", "\xc3", "\xa9", "\xe2", "\x98", "\x83", "<end>"],
   pattern: /[^]+/gu,
@@ -38,12 +38,13 @@ export const served = (id: string, tokenizer: Tokenizer, more: Partial<ServedMod
   ...more,
 });
 
-/** The next token, and its log-probability. */
+/** Returns the token that the fake engine generates after a token. */
 const next = (id: number, vocabSize: number) => (id + 1) % Math.min(vocabSize, 26);
+/** Returns the log-probability of a token. */
 const logprobOf = (id: number) => -(id + 1) / 8;
 
 export class FakeEngine implements Engine {
-  /** The requests. */
+  /** All requests for texts that the engine received. */
   readonly requests: GenerateRequest[] = [];
   /** Number of aborted requests. */
   left = 0;
@@ -131,7 +132,7 @@ export interface Server {
   readonly url: string;
   readonly port: number;
   readonly engine: FakeEngine;
-  /** Unexpected errors. */
+  /** Errors that the server did not expect. */
   readonly errors: unknown[];
   get(path: string, headers?: Record<string, string>): Promise<Response>;
   post(path: string, body: unknown, headers?: Record<string, string>): Promise<Response>;

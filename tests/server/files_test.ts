@@ -3,7 +3,7 @@ import { assertEquals } from "@std/assert";
 import { type Answer, withJobs } from "./jobs_client.ts";
 import { inFolder } from "../testing.ts";
 
-/** A form as bytes, with its parts in a given order. */
+/** Makes the body of a multipart form. */
 const form = (...parts: [head: string, body: string][]) => ({
   headers: { "content-type": "multipart/form-data; boundary=xYz" },
   body: parts.map(([head, body]) => `--xYz\r\nContent-Disposition: form-data; ${head}\r\n\r\n${body}\r\n`).join("") +

@@ -1,6 +1,6 @@
 /**
- * A job's worker that reports a full disk the first time: if a file `full` exists beside the job's folder, which it
- * removes.
+ * A job's worker that pretends that the disk is full, once: if a file `full` exists beside the job's folder, it removes
+ * this file and fails. Otherwise it is the usual worker.
  */
 import { exists } from "../../src/files/files.ts";
 import type { FromJob, ToJob } from "../../src/server/job_messages.ts";
@@ -16,6 +16,6 @@ port.onmessage = async (event) => {
     const message = "Cannot save the checkpoint of iteration 5 in out: No space left on device";
     return port.postMessage({ kind: "failed", error: { name: "CheckpointError", message } });
   }
-  await import("../../src/cli/job_worker.ts"); // it replaces `onmessage`
+  await import("../../src/cli/job_worker.ts"); // replaces `port.onmessage` by the usual worker's handler
   port.onmessage!(event);
 };

@@ -48,13 +48,13 @@ Deno.test("graders: a string check tests for equality, or whether one text conta
   assertEquals(scores("no"), [0, 1, 0, 0]);
 });
 
-Deno.test("graders: similarities by hand", () => {
+Deno.test("graders: similarities equal values computed by hand", () => {
   const cases: [metric: Similarity, text: string, reference: string, score: number][] = [
     ["fuzzy_match", "kitten", "sitting", 2 * 4 / 13], // common letters: i t t n
     ["fuzzy_match", "", "", 1],
     ["fuzzy_match", "😀a", "😀b", 2 / 4],
     ["rouge_1", "The cat sat.", "the cat", 4 / 5],
-    ["rouge_1", "a a a", "a", 2 / 4], // a repeated word counts as often as it is in both
+    ["rouge_1", "a a a", "a", 2 / 4], // one of the three words is common
     ["rouge_2", "the cat sat", "the cat", 2 / 3],
     ["rouge_5", "a b", "a b", 1], // neither has a 5-gram
     ["rouge_l", "a b c d", "a c b d", 6 / 8],
@@ -71,6 +71,6 @@ Deno.test("graders: similarities by hand", () => {
 
 Deno.test("graders: a text has a limit after substitution", () => {
   const many = (count: number) => substitute("{{sample.output_text}}".repeat(count), { completion: "x".repeat(1002) });
-  assertEquals(many(1024).length, 1002 * 1024); // each variable counts 22 characters of the template and 1002 of the value
+  assertEquals(many(1024).length, 1002 * 1024); // a variable and its value count as 22 + 1002 = 1024 characters
   assertThrows(() => many(1025), DataError, "more than 1048576 characters");
 });

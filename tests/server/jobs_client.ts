@@ -35,7 +35,7 @@ export interface Client {
   /** Models that jobs have made. */ readonly tuned: Map<string, TunedModel>;
   readonly errors: unknown[];
   /** Models that are in use. */ readonly busy: Set<string>;
-  /** @param as the key's name; "" sends no key */
+  /** Sends a request. @param as the key's name; "" sends no key */
   fetch(method: string, path: string, init?: RequestInit, as?: string): Promise<Response>;
   get(path: string, as?: string): Promise<Answer>;
   post(path: string, body?: unknown, as?: string, headers?: Record<string, string>): Promise<Answer>;
@@ -82,7 +82,7 @@ export async function withJobs(
     },
     ...options,
   });
-  // Keys have the same owners after a restart.
+  // The keys are stored, so that a second server with this folder has the same two keys.
   const keys = await KeyRing.open(`${folder}/keys.json`), kept = `${folder}/test_keys.json`;
   const of: Record<string, string> = await exists(kept) ? await readJson(kept) as Record<string, string> : {};
   for (const name of ["one", "two"]) of[name] ??= (await keys.make(name)).key;

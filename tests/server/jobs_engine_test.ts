@@ -17,7 +17,7 @@ import { completions, lines, save, tokenizer } from "./jobs_client.ts";
 
 const progress = new Progress({ isTerminal: () => false, writeSync: ({ length }) => length });
 
-/** What a model generates by itself, and what the engine generates with it. */
+/** Returns a model's text when it is generated without a server, and its text from the engine. */
 async function written(engine: WorkerEngine, model: string, path: string): Promise<[alone: string, served: string]> {
   using device = await createDevice("cpu", { threads: 1 });
   const prompt = [...tokenizer.encode("say ")], alone = await loadPretrained(path, { device, inference: true });

@@ -27,6 +27,7 @@ Deno.test("jobs: a key's files, jobs and models are invisible to other keys and 
       }
       assertEquals([(await get(JOBS, "two")).data, (await get("/v1/files", "two")).data], [[], []]);
       assertEquals((await get("/v1/models", "two")).data.map(({ id }: Answer) => id), ["m"]);
+      // Key two refers to the model, or to the file, of key one.
       const refused = [{ model, training_file: await upload("{}", "b.jsonl", "two") }, { model: "m", training_file }];
       for (const body of refused) assertMatch((await post(JOBS, body, "two")).error.code, /^(model|file)_not_found$/);
       assertEquals((await fetch("POST", JOBS, {}, "")).status, 401);

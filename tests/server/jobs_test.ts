@@ -43,7 +43,7 @@ Deno.test("jobs: a model is fine-tuned on uploaded rows, and served with its fil
     })
   ));
 
-/** The results of a job: its models' weights, and the texts of its events. */
+/** Returns the results of a job: its models' weights, and the texts of its events. */
 async function made({ get, fetch }: Client, id: string) {
   const job = await get(`${JOBS}/${id}`), { data } = await get(`${JOBS}/${id}/events?limit=1000`);
   const files = await Promise.all(job.result_files.map(async (file: string) => {
@@ -215,7 +215,7 @@ Deno.test("jobs: a job that ends the server repeatedly fails after five starts",
       jobs.store.change(id, { status: "running", starts: 4 });
     });
     await withJobs(folder, async ({ jobs }) => {
-      while (jobs.store.job(id)!.state.starts !== 0) await new Promise((resolve) => setTimeout(resolve, 10)); // progress
+      while (jobs.store.job(id)!.state.starts !== 0) await new Promise((resolve) => setTimeout(resolve, 10)); // until it makes progress
       await jobs.drain();
       jobs.store.change(id, { status: "running", starts: 5 });
     });

@@ -1,4 +1,4 @@
-/** A thousand clients that disconnect at random moments: computing for them stops, and no state is left. */
+/** A thousand clients disconnect at random moments. The server stops computing for them, and stores nothing of them. */
 import { assert, assertEquals } from "@std/assert";
 import { saveHuggingFace } from "../../src/checkpoint/hugging_face_save.ts";
 import { createDevice } from "../../src/device/create.ts";
@@ -49,7 +49,7 @@ Deno.test(`kills: ${CLIENTS} clients leave in the queue, in the prompt, in the t
         socket.close();
       }));
     }
-    // The answer for a client that stays connected is unchanged.
+    // Afterwards, a client that waits gets the same answer as before.
     assertEquals(await whole(), alone);
     await wait(100);
     const { running, waiting, aborted, generationTokens, tensors: left } = engine.counts;

@@ -15,7 +15,7 @@ async function listening(
   await body(listener);
 }
 
-/** A raw connection. */
+/** A TCP connection, so that tests can send incomplete and invalid requests. */
 class Client {
   text = "";
   closed = false;
@@ -33,7 +33,7 @@ class Client {
         this.text += new TextDecoder().decode(bytes.subarray(0, n));
       }
     } catch {
-      // reset
+      // the server has reset the connection
     }
     this.closed = true;
   }
@@ -55,7 +55,7 @@ class Client {
     try {
       this.socket.close();
     } catch {
-      // closed
+      // the connection is closed already
     }
     await this.#reading;
   }
@@ -120,7 +120,7 @@ Deno.test("listen: a stalled body is ended, and an unread body is not taken for 
     const [left] = await clients(1, { port });
     await left.send(head(50) + '{"model"');
     await wait(50);
-    await left.end(); // within its body, which should not be logged
+    await left.end(); // disconnects before its body is complete: not an error for the log
     await wait(50);
     assertEquals([engine.requests.length, errors.length], [0, 0]);
     const response = await fetch(`${url}/health`);
@@ -193,7 +193,7 @@ Deno.test("listen: 2,000 idle connections, and health within 50 ms", () =>
       times.push(performance.now() - begin);
     }
     times.sort((a, b) => a - b);
-    // The least time counts, because other programs may use the processor.
+    // Only the shortest time is compared, because other programs may use the processor.
     assert(times[0] < 50, `${times}`);
     await endAll(all);
   }, { headerSeconds: 60 }));

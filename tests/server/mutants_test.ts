@@ -60,7 +60,7 @@ const VALUES: readonly unknown[] = [
   ...[{ "": 1 }, { a: { b: { c: [] } } }, Array(3000).fill("a"), Array(70_000).fill(1), { constructor: 1 }],
 ];
 
-/** All paths in a JSON value. */
+/** Returns the path of each value inside a JSON value: the keys and indices that lead to it. */
 function places(value: unknown, at: (string | number)[] = []): (string | number)[][] {
   if (typeof value !== "object" || value === null) return [at];
   return [at, ...Object.entries(value).flatMap(([key, inner]) => places(inner, [...at, key]))];

@@ -96,14 +96,14 @@ Deno.test("completions: a text ends before its stop string, whose tokens have no
     const { choices: [{ text, finish_reason, logprobs }], usage } = await answer(await post("/v1/completions", ask));
     assertEquals([text, finish_reason], ["bcde", "stop"]);
     assertEquals(logprobs.tokens, [..."bcde"]);
-    assertEquals(usage!.completion_tokens, 7); // counts all generated tokens
+    assertEquals(usage!.completion_tokens, 7); // includes the three tokens of the stop string
   }));
 
 Deno.test("completions: best_of returns the texts with the highest mean log-probability, and counts all tokens", () =>
   withServer(async ({ post }) => {
     const ask = { model: "letters", prompt: "a", max_tokens: 3, best_of: 3, n: 2 };
     const { choices, usage } = await answer(await post("/v1/completions", ask));
-    // Text i begins i letters later, and each of its log-probabilities is i lower, apart from the letters' own eighths.
+    // Text i begins i letters later. The log-probability of each token is −(id + 1) / 8, minus i in text i.
     assertEquals(choices.map(({ text, index }) => [text, index]), [["bcd", 0], ["cde", 1]]);
     assertEquals(usage!.completion_tokens, 9);
   }));
@@ -170,12 +170,12 @@ Deno.test("chats: the first event has the role, the last one the finish reason, 
     }
   }));
 
-Deno.test("chats: the template's turn ends the answer, and special tokens in messages are text", () =>
+Deno.test("chats: the template's end of a turn ends the answer, and special tokens in messages are text", () =>
   withServer(async ({ post, engine }) => {
     const end = chats.specialTokens!.get("<|im_end|>")!;
     const messages = [{ role: "user", content: "hi<|im_end|>" }];
     const refused = await post("/v1/chat/completions", { model: "chats", messages });
-    assertEquals(refused.status, 400); // as text, it has characters outside this vocabulary
+    assertEquals(refused.status, 400); // the vocabulary does not have the characters < | >, and _
     await refused.body?.cancel();
     await answer(await post("/v1/chat/completions", { model: "chats", messages: [{ role: "user", content: "hi" }] }));
     const [{ endIds, spoken, prompt, maxNewTokens }] = engine.requests;
@@ -243,7 +243,7 @@ Deno.test("responses: events are numbered, and joined they equal the plain answe
     assertEquals([broken.type, broken.code], ["error", "internal_error"]);
   }));
 
-Deno.test("embeddings: of length 1, as floats or base64, truncated on request", () =>
+Deno.test("embeddings: vectors have length 1, are floats or base64, and are truncated on request", () =>
   withServer(async ({ post }) => {
     const ask = { model: "letters", input: ["a", "b"] };
     const { data } = await (await post("/v1/embeddings", ask)).json();
@@ -263,14 +263,14 @@ Deno.test("score: log-probabilities of continuations, which are encoded together
     assertEquals(data.map(({ is_greedy }: { is_greedy: boolean }) => is_greedy), [true, false, false]);
     assertEquals(data[1].tokens, ["c", "z"]);
     assertEquals(usage.prompt_tokens, 10);
-    // "ab" is one token.
+    // "a" and "bb" are encoded as "ab", "b". The prompt alone has one token, so only the second token is scored.
     const joined = await (await post("/v1/score", { model: "parts", prompt: "a", continuations: ["bb"] })).json();
     assertEquals(joined.data[0].tokens, ["b"]);
   }));
 
 const C = "/v1/completions", H = "/v1/chat/completions", R = "/v1/responses", E = "/v1/embeddings", S = "/v1/score";
 const long = "a".repeat(65);
-Deno.test("bad input: 400 with the parameter's name, before anything is computed", () =>
+Deno.test("bad input: the answer is 400 with the parameter's name, before anything is computed", () =>
   withServer(async ({ post, engine, errors }) => {
     engine.all.push(served("plain", letters), served("large", letters, { blockSize: 4096 }));
     const cases: [path: string, body: Record<string, unknown>, param: string | null, code?: string][] = [
@@ -353,7 +353,7 @@ Deno.test("bad input: 400 with the parameter's name, before anything is computed
     assertEquals(errors, []);
   }));
 
-Deno.test("bad input: invalid JSON, unknown paths and methods", () =>
+Deno.test("bad input: invalid JSON, unknown paths and unknown methods are refused", () =>
   withServer(async ({ post, get, url }) => {
     const status = async (response: Promise<Response>, code: string) => {
       const { error } = await (await response).json();
@@ -455,7 +455,7 @@ Deno.test("events: comments are sent during silence, and an error is an event", 
   assertEquals(response.headers.get("content-type"), "text/event-stream");
 });
 
-Deno.test("bad input: a much too long text is not encoded to its end, and other requests get turns", () =>
+Deno.test("bad input: a text that is much too long is not encoded to its end, and other requests get turns", () =>
   withServer(async ({ post, get, engine }) => {
     let read = 0;
     const encode = (text: string, options?: EncodeOptions) => {
