@@ -15,7 +15,7 @@ interface Browser {
   ): Promise<Context>;
   close(): Promise<void>;
 }
-/** A browser context: its pages share the origin private file system. */
+/** A browser context. Its pages share the origin private file system. */
 interface Context {
   newPage(): Promise<Page>;
 }
@@ -51,7 +51,7 @@ export interface Page {
   on(event: "request", listener: (request: { url(): string }) => void): void;
   screenshot(options: { path: string; fullPage?: boolean }): Promise<unknown>;
   setViewportSize(size: { width: number; height: number }): Promise<void>;
-  /** Answers requests for matching paths instead of the server. */
+  /** Makes `respond` answer the requests for matching paths, instead of the server. */
   route(
     pattern: string,
     respond: (
@@ -67,7 +67,7 @@ export interface Page {
 export const PLAIN_HOST = "playground.test";
 const CHROMIUM = "/usr/bin/chromium", ARGS = ["--no-sandbox", "--enable-unsafe-webgpu"];
 const hasChromium = await Deno.stat(CHROMIUM).then(() => true, () => false);
-/** Whether tests are skipped: without Chromium, unless REQUIRE_WEBGPU=1 makes them fail. */
+/** Whether tests are skipped because there is no Chromium. With REQUIRE_WEBGPU=1 they fail instead. */
 export const ignore: boolean = !hasChromium && Deno.env.get("REQUIRE_WEBGPU") !== "1";
 
 interface BrowserTest {
@@ -90,7 +90,7 @@ export function browserTest(
   Deno.test({
     name,
     ignore,
-    // playwright-core leaves timers and streams open.
+    // playwright-core does not close all of its timers and streams.
     sanitizeOps: false,
     sanitizeResources: false,
     async fn() {

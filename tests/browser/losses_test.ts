@@ -1,6 +1,6 @@
 /**
- * The playground's engine in a browser, on each device: ten losses of a run compared with PyTorch's, through the page's
- * own messages.
+ * Runs the playground's engine in a browser, on each device, with the messages that the page sends, and compares the
+ * first ten losses with PyTorch's.
  */
 import { assertEquals } from "@std/assert";
 import type { FromEngine, Path, StartRequest } from "../../examples/browser/messages.ts";
@@ -15,11 +15,11 @@ import { browserTest } from "./browser.ts";
 /** A case of golden/curve_test.ts. */
 interface CurveCase {
   readonly config: GPTConfig;
-  /** Flags by train.py's names. */
+  /** Values of flags, by their names in nanoGPT's train.py. */
   readonly flags: Readonly<Record<string, number>>;
 }
 const LOSSES = 10;
-/** Characters of the sample before the first update, which must not change the run. */
+/** Length in characters of the sample that is generated before the first update. Sampling must not change the losses. */
 const SAMPLE = 8;
 const fixture = readFixture<CurveCase>("curves"), [curve] = fixture.cases;
 
@@ -38,7 +38,7 @@ function requestOf(
   return { kind: "start", device, text, seed, model, training, sampleLength: SAMPLE };
 }
 
-/** Runs in the page: collects the worker's messages until there are `losses` losses. */
+/** Called inside the page: starts the worker, and collects its messages until there are `losses` losses. */
 function runInPage({ request, losses }: { request: StartRequest; losses: number }): Promise<FromEngine[]> {
   const worker = new Worker("worker.js", { type: "module" }), said: FromEngine[] = [];
   return new Promise((resolve, reject) => {
@@ -54,7 +54,7 @@ function runInPage({ request, losses }: { request: StartRequest; losses: number 
   });
 }
 
-/** The same run on the CPU device of this process: its losses, and the sample before it. */
+/** Does the same run on the CPU device of this process. @returns its losses, and the sample before the first update */
 async function runHere(): Promise<{ losses: number[]; sample: string }> {
   const { model: config, training, seed, text } = requestOf(curve, "cpu"), losses: number[] = [];
   const device = await createDevice("cpu", { threads: 1 }), generator = new RandomGenerator(seed);

@@ -13,7 +13,7 @@ const stateIs = (page: Page, state: string) =>
   page.waitForFunction((state) => document.body.dataset.state === state, state);
 const textIs = (page: Page, id: string, text: string) =>
   page.waitForFunction(([id, text]) => document.getElementById(id)!.textContent!.includes(text), [id, text]);
-/** Number of updates, after training has stopped. */
+/** Reads from the page how many updates were made, after training has stopped. */
 const updates = async (page: Page) => Number(/\d+/.exec(await page.textContent("#status")));
 
 /** Takes a screenshot, from the top of the page. */
@@ -31,7 +31,7 @@ browserTest({ name: "the page: start, stop, resume, reset" }, async (page) => {
   assertEquals(await page.textContent("#status"), "Ready");
   assert((await page.textContent("#excerpt")).length > 100, "the text to train on is shown");
   assert(await page.isDisabled("#write"), "no text can be generated before there is a model");
-  await page.fill("[name=batchSize]", "128"); // long updates, compared with which a message takes no time
+  await page.fill("[name=batchSize]", "128"); // updates take much longer than messages
   await page.fill("[name=evalInterval]", "10");
   await page.click("#main");
   await stateIs(page, "training");
@@ -39,7 +39,7 @@ browserTest({ name: "the page: start, stop, resume, reset" }, async (page) => {
   assertEquals(await page.textContent("#path"), threads === 1 ? "CPU with one thread" : `CPU with ${threads} threads`);
   assert(await page.isDisabled("#text"), "settings are fixed until reset");
 
-  // The untrained model's sample, the plot, the figures.
+  // Waits for the untrained model's sample, the plot and the figures.
   await page.waitForFunction(() =>
     document.querySelectorAll("#plot .train")[0].getAttribute("points")!.split(" ").length > 12
   );
@@ -122,7 +122,7 @@ browserTest({ name: "the page: a prompt, while training and after", colorScheme:
   assert(await text() !== first, "temperature 1.2 is random");
   await picture(page, "dark", true);
 
-  await page.hover("#plot"); // the middle of the plot, where the last loss is the nearest
+  await page.hover("#plot"); // in the middle of the plot, the last loss is the nearest point
   await textIs(page, "plot", `iteration ${await updates(page) - 1}: ${await page.textContent("#loss")}`);
 
   await page.fill("#prompt", "5 % off");

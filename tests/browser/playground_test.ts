@@ -35,7 +35,7 @@ async function picture(page: Page, name: string): Promise<void> {
   await page.screenshot({ path: `${screenshots}/${name}.png`, fullPage: true });
 }
 
-/** Sets up a small run of a new model. */
+/** Fills in the form for a small run of a new model. */
 async function small(page: Page, maxIters: number): Promise<void> {
   await page.fill("[name=maxIters]", String(maxIters));
   await page.fill("[name=evalInterval]", "20");
@@ -74,7 +74,7 @@ async function lastOf(run: string): Promise<Uint8Array[]> {
   return await Promise.all(names.sort().map((name) => Deno.readFile(`${run}/${last}/${name}`)));
 }
 
-/** The log's lines with losses. */
+/** Returns the lines of the page's log that show losses. */
 const lossesOf = async (page: Page) =>
   [...(await page.textContent("#log")).matchAll(/^iter \d+: loss [\d.]+/gm)].map(([line]) => line);
 
@@ -84,7 +84,7 @@ browserTest({ name: "the playground: a run survives a reload and continues bit f
   await stateIs(page, "training");
   assertEquals(await page.textContent("#keeping"), "Saved in this browser: the run survives a reload");
   await textIs(page, "samples", "After 40 updates");
-  await page.goto(await address(page)); // in the middle of an update or of a save
+  await page.goto(await address(page)); // reloads the page in the middle of an update or of a save
   await isShown(page, "saved");
   const [, count] = /trains a new model: (\d+) updates are saved/.exec(await page.textContent("#saved-words"))!;
   assert(Number(count) >= 20 && Number(count) < 300, count);
@@ -144,7 +144,7 @@ browserTest(
     await stateIs(page, "stopped");
     await page.click("#reset");
     await isShown(page, "saved");
-    await page.waitForFunction(() => { // as soon as the engine has ended
+    await page.waitForFunction(() => { // waits until the engine has ended
       document.getElementById("forget")!.click();
       return document.getElementById("saved")!.hidden;
     });
@@ -212,7 +212,7 @@ browserTest(
     await picture(page, "playground_loaded");
     await page.fill("[name=length]", "10");
     await page.fill("#prompt", "abc");
-    await page.click("#write"); // before fine-tuning
+    await page.click("#write"); // generates a text before fine-tuning
     await textIs(page, "write", "Write");
     assertEquals((await page.textContent("#output")).length, 13);
 

@@ -1,5 +1,6 @@
 /**
- * The page of `serve`, used like a person would, with a fake engine that writes letters in alphabetical order.
+ * The page of `deno task serve`, with clicks and keys as of a user, and with a fake engine that generates letters in
+ * alphabetical order.
  * NANOGPT_SCREENSHOTS names a folder for screenshots.
  */
 import { assert, assertEquals, assertMatch, assertStringIncludes } from "@std/assert";
@@ -57,7 +58,7 @@ async function free(): Promise<void> {
   }
 }
 
-/** Takes screenshots of a part, wide and narrow, and checks that on a phone nothing is wider than the screen. */
+/** Takes a wide and a narrow screenshot of a part, and checks that nothing is wider than a phone's screen. */
 async function pictures(page: Page, name: string): Promise<void> {
   for (const [width, size] of [["1280", { width: 1280, height: 900 }], ["390", PHONE]] as const) {
     await page.setViewportSize(size);
@@ -89,7 +90,7 @@ for (const colorScheme of ["light", "dark"] as const) {
     const shades = await page.evaluate(() =>
       [...document.querySelectorAll("#shade span")].map(({ textContent, className }) => [textContent, className.trim()])
     );
-    // e^(−2/8) is 0.78, e^(−6/8) is 0.47.
+    // Only f is shaded: the probability of b is e^(−2/8) = 0.78, and the probability of f is e^(−6/8) = 0.47.
     assertEquals(shades, [["b", ""], ["c", ""], ["d", ""], ["e", ""], ["f", "p3"]]);
 
     // Replacing a token: the model continues from there, and undo restores the text.
@@ -115,7 +116,7 @@ for (const colorScheme of ["light", "dark"] as const) {
     await page.click("#redo");
     assertEquals(await valueOf(page, "manuscript"), "hello abh");
 
-    // From a cursor in the middle: the text after it is not changed.
+    // If the model writes in the middle of a text, the text after the caret is not changed.
     await page.fill("#manuscript", "k and z.");
     await caret(page, 1);
     await page.press("#manuscript", "Control+Enter");
@@ -129,14 +130,14 @@ for (const colorScheme of ["light", "dark"] as const) {
     await textIs(page, "write-state", "nats a token");
     assertEquals(await page.evaluate(() => document.querySelectorAll("#shade span").length), 7, "all but the first");
 
-    // A text longer than the context: the model reads its end, and several requests continue it.
+    // If a text is longer than the context, the model gets its end, and several requests continue it.
     await page.fill("#manuscript", "a".repeat(500));
     await page.fill("[name=length]", "80");
     await page.click("#go");
     await textIs(page, "write-state", "80 tokens");
     assertEquals((await valueOf(page, "manuscript")).length, 580);
 
-    // Stopping leaves the text as it is, and frees the engine.
+    // Stopping does not remove the text that has been generated, and aborts the engine's request.
     server.engine.delay = 50;
     await page.click("#go");
     await page.waitForFunction(() => (document.getElementById("manuscript") as HTMLTextAreaElement).value.length > 582);
@@ -169,13 +170,14 @@ for (const colorScheme of ["light", "dark"] as const) {
     // An edited message removes the turns after it.
     await page.click("#turns .user .tools button");
     await page.fill("#turns textarea", "hello");
-    await page.selectOption("#model", "letters"); // and back: the edited text is not lost
+    await page.selectOption("#model", "letters"); // another model, and back: the edited text is not lost
     await page.selectOption("#model", "chats");
     await page.click("#turns .user .primary");
     await page.waitForFunction(() => document.querySelectorAll("#turns .assistant .note").length === 1);
     assertEquals((await turns())[0], "hello");
 
-    // Two answers: the better one stays, and both become a row for fine-tuning, which survives a reload.
+    // The user chooses between two answers. The better one stays in the chat, and both become a row for fine-tuning,
+    // which is still there after a reload.
     await page.fill("#draft", "which");
     await page.click("#two");
     await page.waitForFunction(() => document.querySelectorAll(".rivals button:enabled").length === 2);
@@ -224,7 +226,7 @@ browserTest({ name: "the served page: markup in texts stays text", server: begin
   assertEquals(found, [0, "nanogpt-ts"]);
   assertStringIncludes(await page.textContent("#turns"), markup);
   assertStringIncludes(await page.textContent("#shade"), markup);
-  // If markup did get into the page, its script would not run.
+  // Even if markup got into the page, its script would not run.
   const ran = await page.evaluate(async () => {
     const script = document.createElement("script");
     script.textContent = "document.title = 'run'";
@@ -329,7 +331,7 @@ for (const colorScheme of ["light", "dark"] as const) {
       await textIs(page, "run-figures", "8 of 20");
       const figures = () =>
         page.evaluate(() => [...document.querySelectorAll("#run-figures dd")].map((dd) => dd.textContent));
-      // The loss of step 8, the evaluation at step 5, and 12 steps of 2 seconds that are left.
+      // Step 8 and its loss, the loss of the evaluation at step 5, and the time for the remaining 12 steps of 2 s.
       assertEquals(await figures(), ["8 of 20", "2.6000", "2.7500", "1.00e-3", "–", "about 24 s"]);
       assertStringIncludes(await page.textContent("#run-events"), "Step 1/20");
       const points = () =>

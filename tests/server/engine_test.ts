@@ -152,7 +152,7 @@ Deno.test("engine: adapters of one base give the same texts as each alone, also 
       asking({ model, seed, prompt: [1, 2, 3, 4, 5, 6], maxNewTokens: 30, topLogprobs: 1, stop: [] });
     const early = written(engine, ask("x", 0)), plain = written(engine, ask("m", 0));
     await engine.load(lora("y")); // the matrices of both adapters are packed again
-    await engine.load(lora("z")); // it has rows of tokens, so it gets its own copy of the base
+    await engine.load(lora("z")); // it replaces rows of the embedding, which needs its own copy of the base
     assertEquals(["m", "x", "y", "z"].map((id) => engine.info(id)!.base), ["m", "m", "m", "z"]);
     const requests = Array.from({ length: 24 }, (_, i) => ask(["m", "x", "y", "z"][i % 4], Math.floor(i / 4)));
     const together = await Promise.all(requests.map((request) => written(engine, request)));
@@ -364,7 +364,7 @@ Deno.test("engine: while other keys wait, a key with half of the slots gets no m
 
 Deno.test("engine: a thousand requests aborted at random moments leave no slot, tensor or count", () =>
   serving(async (engine) => {
-    await written(engine, asking({ count: 8, topLogprobs: 3, frequencyPenalty: 1 })); // allocates buffers that are reused
+    await written(engine, asking({ count: 8, topLogprobs: 3, frequencyPenalty: 1 })); // allocates buffers for later
     await engine.embed("m", [[1]], never);
     const { tensors } = engine.counts, random = new RandomGenerator(3);
     let received = 0;

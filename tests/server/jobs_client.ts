@@ -18,7 +18,7 @@ export const tokenizer = new CharacterTokenizer([..."abcdefghijklmnopqrstuvwxyz 
   special: ["<|endoftext|>"],
 });
 
-/** A model with a few thousand weights. */
+/** Saves a model with a few thousand weights in a folder. */
 export async function save(path: string): Promise<void> {
   using device = await createDevice("cpu", { threads: 1 });
   const { vocabSize } = tokenizer, sizes = { vocabSize, blockSize: 64, nLayer: 1, nHead: 2, nEmbd: 16 };

@@ -215,7 +215,8 @@ Deno.test("jobs: a job that ends the server repeatedly fails after five starts",
       jobs.store.change(id, { status: "running", starts: 4 });
     });
     await withJobs(folder, async ({ jobs }) => {
-      while (jobs.store.job(id)!.state.starts !== 0) await new Promise((resolve) => setTimeout(resolve, 10)); // until it makes progress
+      // `starts` is 0 after the job has made progress.
+      while (jobs.store.job(id)!.state.starts !== 0) await new Promise((resolve) => setTimeout(resolve, 10));
       await jobs.drain();
       jobs.store.change(id, { status: "running", starts: 5 });
     });
