@@ -63,7 +63,7 @@ export interface WriteRequest {
  */
 export type ExportFormat = "hugging_face" | "adapter" | "run";
 
-/** Prepares a model. An engine's first message is one of these; `restore` opens the saved run at its last checkpoint. */
+/** Prepares a model. It is an engine's first message; `restore` opens the saved run at its last checkpoint. */
 export type PrepareRequest = LoadRequest | StartRequest | { readonly kind: "restore" };
 
 export type ToEngine =

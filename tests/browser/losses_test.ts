@@ -19,7 +19,7 @@ interface CurveCase {
   readonly flags: Readonly<Record<string, number>>;
 }
 const LOSSES = 10;
-/** Length in characters of the sample that is generated before the first update. Sampling must not change the losses. */
+/** Length in characters of the sample that is generated before the first update; it must not change the losses. */
 const SAMPLE = 8;
 const fixture = readFixture<CurveCase>("curves"), [curve] = fixture.cases;
 
