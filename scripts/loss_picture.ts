@@ -1,12 +1,13 @@
 /**
- * Draws the README's picture, docs/loss.svg: trains nanoGPT's CPU setting on tiny Shakespeare as `deno task train` does,
- * writes a few lines at some of the evaluations, and puts the loss curve and these lines into one SVG.
+ * Draws the README's picture, docs/loss.svg. It trains nanoGPT's CPU setting on tiny Shakespeare as `deno task train`
+ * does, and generates a few lines of text at some of the evaluations. The picture shows the loss curve and these lines.
  *
  * ```sh
  * DENO_V8_FLAGS=$(deno run --allow-env=NANOGPT_WIDE src/cli/v8_flags.ts) deno run --allow-read --allow-write=docs scripts/loss_picture.ts TEXT
  * ```
  *
- * TEXT is tiny Shakespeare's file. The picture is the same in every run, since the seed decides losses and samples.
+ * TEXT is the path of tiny Shakespeare. Every run gives the same picture, because the seed determines losses and
+ * samples.
  *
  * @module
  */
@@ -17,7 +18,7 @@ import config from "../config/shakespeare_char_cpu.ts";
 import { circle, element, type Losses, plotLosses, type Point, text } from "../src/page/plot.ts";
 
 const FILE = new URL("../docs/loss.svg", import.meta.url);
-/** Evaluations after which the model writes. */
+/** Iterations at which lines are generated. */
 const SAMPLED = [0, 250, 1000, 2000];
 const LINES = 4, COLUMNS = 52, SEED = 1337;
 
@@ -27,7 +28,7 @@ interface Sample {
   readonly lines: readonly string[];
 }
 
-/** The first lines of a text that is continued from a newline, cut to what the picture has room for. */
+/** Generates a text, and returns its first lines, shortened to the picture's width. */
 async function write(model: GPT, tokenizer: CharacterTokenizer): Promise<string[]> {
   const tokens: number[] = [], options = { maxNewTokens: LINES * COLUMNS, temperature: 0.8, topK: 200, seed: SEED };
   for await (const token of generate(model, tokenizer.encode("\n"), options)) tokens.push(token);
@@ -35,7 +36,7 @@ async function write(model: GPT, tokenizer: CharacterTokenizer): Promise<string[
   return lines.slice(0, LINES).map((line) => line.slice(0, COLUMNS));
 }
 
-/** Trains for the whole of the setting's iterations. */
+/** Trains for all iterations of the setting. */
 async function train(input: string): Promise<{ losses: Losses; samples: Sample[] }> {
   const words = await readText(input), tokenizer = CharacterTokenizer.fromText(words);
   const sizes = {

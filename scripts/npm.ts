@@ -1,14 +1,14 @@
-/** The npm packages that only tests, benchmarks and scripts use, in the versions that deno.json names. */
+/** Imports the npm packages that only tests, benchmarks and scripts use, in the versions that deno.json names. */
 import config from "../deno.json" with { type: "json" };
 
-/** One of them. */
+/** Name of such a package. */
 export type DevelopmentPackage = keyof typeof config.npm.development;
 
-/** As npm takes it: `name@version`. */
+/** Returns a package's name and version in npm's format, `name@version`. */
 export const npm = (name: DevelopmentPackage): string => `${name}@${config.npm.development[name]}`;
 
-/** Imports it. The specifier is computed, so that it is fetched only when it is reached. */
-// deno-lint-ignore no-explicit-any -- modules whose types `deno check` would have to fetch
+/** Imports a package. The specifier is computed, so that Deno fetches the package only when this function is called. */
+// deno-lint-ignore no-explicit-any -- `deno check` would have to fetch the packages for their types
 export function importNpm(name: DevelopmentPackage): Promise<any> {
   const specifier = `npm:${npm(name)}`;
   return import(specifier);

@@ -1,8 +1,9 @@
 /**
- * `deno task pack [FILE.tgz]`: the package for Node and bundlers.
+ * Makes the npm package for Node and bundlers: `deno task pack [FILE.tgz]`.
  *
- * `deno pack` makes the JavaScript. It leaves out the types of modules whose declarations it cannot see without inference, and
- * so TypeScript's own compiler makes all of them here. package.json gets the optional peers.
+ * `deno pack` makes the JavaScript. It makes no declarations (.d.ts) for modules whose exported types have to be
+ * inferred, so TypeScript's own compiler makes the declarations of all modules here. The optional packages become
+ * optional peer dependencies in package.json.
  */
 import { PACKAGES } from "../src/packages.ts";
 import { importNpm } from "./npm.ts";
@@ -27,7 +28,7 @@ async function run(command: string, args: readonly string[], cwd: string): Promi
 
 const importCompiler = async (): Promise<Compiler> => (await importNpm("typescript")).default;
 
-/** The declarations of `entries` and all that they import, with the paths that they have in the package. */
+/** Returns the declarations of `entries` and of all modules that they import, by their paths in the package. */
 async function declarations(entries: readonly string[]): Promise<Map<string, string>> {
   const typescript = await importCompiler();
   const program = typescript.createProgram(entries, {
@@ -36,7 +37,7 @@ async function declarations(entries: readonly string[]): Promise<Map<string, str
     lib: ["lib.esnext.d.ts", "lib.dom.d.ts", "lib.dom.asynciterable.d.ts"],
     types: [],
     strict: true,
-    noCheck: true, // `deno check` checks
+    noCheck: true, // types are checked by `deno check`
     declaration: true,
     emitDeclarationOnly: true,
     allowImportingTsExtensions: true,
@@ -50,12 +51,13 @@ async function declarations(entries: readonly string[]): Promise<Map<string, str
   return files;
 }
 
-/** Of the paths of modules in a text, those that it imports, and those of its workers. */
+/** Finds the paths of modules in a module's code: imported modules, and workers in `new URL("…")`. */
 const MODULES = /((?:from |import ?\(?|new URL\()")(\.[^"]+)\.ts"/g;
 
 /**
- * Turns the modules that `deno pack` has left as they are into JavaScript: those of workers, which only a URL names, and the
- * page's, which are imported as texts. The page's modules keep the names of their imports: a server serves them under those.
+ * Compiles the modules that `deno pack` does not compile: modules of workers, because only a URL names them, and
+ * modules of the page, because they are imported as texts. In the page's modules, imports still end in .ts, because the
+ * server serves the modules under these names.
  */
 async function packRest(folder: string): Promise<void> {
   const typescript = await importCompiler(), { ESNext: target } = typescript.ScriptTarget;
@@ -87,7 +89,7 @@ export async function pack(output: string): Promise<void> {
     const types = await declarations(Object.values<string>(exports).map((entry) => root + entry.slice(2)));
     for (const [name, text] of types) await Deno.writeTextFile(`${inside}/${name}`, text);
     await packRest(inside);
-    // The versions themselves in place of deno.json, which bundlers would take whole.
+    // Inserts the versions. Otherwise the module would import deno.json, and bundlers would include all of it.
     const versions = `${inside}/src/packages.js`, code = await Deno.readTextFile(versions);
     await Deno.writeTextFile(
       versions,

@@ -1,21 +1,22 @@
 /// <reference lib="deno.unstable" />
 /**
- * Forms of words that make a reader translate, and a plugin for `deno lint` that finds them in comments and strings. A test
- * looks for them in pages, shaders and Python (tests/docs/plain_words_test.ts). Words in `backticks` are code and not read.
+ * A list of forms of words that are hard to read, and a plugin for `deno lint` that finds them in comments and strings.
+ * A test finds them in pages, shaders and Python (tests/docs/plain_words_test.ts). Words in `backticks` are skipped,
+ * because they are code.
  *
- * Where a form is right after all, `// deno-lint-ignore plain-words/words` above the line is the exception.
+ * If a form is right in one place, write `// deno-lint-ignore plain-words/words` above that line.
  *
  * @module
  */
 
 /** A form, and what to write instead. */
 export const FORMS: readonly (readonly [form: RegExp, instead: string])[] = [
-  // A genitive in front of its noun.
+  // A genitive before its noun.
   [
     /(?:^|[.;:!?]\s+)Of (?!course)/,
     "put the subject first: 'each of the k groups has …', not 'Of k groups each has …'",
   ],
-  // A noun left out.
+  // A noun that is left out.
   [/\bthe others\b/i, "name the noun: 'the other threads'"],
   [/(?<!\ball )\bthe same(?=[.,;:!?)]|$)/i, "name the noun: 'the same bits'"],
   [
@@ -45,7 +46,7 @@ export const FORMS: readonly (readonly [form: RegExp, instead: string])[] = [
   [/\b(?:and|or) its like\b/i, "'and similar …'"],
 ];
 
-/** What a text has of the forms: the words found and what to write instead. */
+/** Finds the forms in a text. Yields the position and the words of each, and what to write instead. */
 export function* found(text: string): Generator<{ at: number; words: string; instead: string }> {
   const read = text.replace(/`[^`\n]*`/g, (code) => "_".repeat(code.length));
   for (const [form, instead] of FORMS) {
@@ -55,7 +56,7 @@ export function* found(text: string): Generator<{ at: number; words: string; ins
   }
 }
 
-/** Messages and help have three words or more; what has fewer is a name. */
+/** Whether a string is a message or help. A string of fewer than three words counts as a name. */
 const isProse = (text: string) => /\w+\s+\S+\s+\w+/.test(text);
 
 export default {
@@ -68,7 +69,7 @@ export default {
         };
         return {
           Program() {
-            // A sentence may go on in the next line: of JSDoc, where it begins with a star, or of comments with two slashes.
+            // A sentence can continue in the next line, so JSDoc and consecutive // comments are joined into one text.
             let [begin, end, text] = [0, 0, ""];
             const finish = () => {
               for (const part of text.split(/\n\s*\n|\n(?=@|- )/)) {

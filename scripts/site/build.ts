@@ -1,9 +1,10 @@
 /// <reference lib="deno.unstable" />
 /**
- * Builds the documentation as a static site: `deno task docs [FOLDER]` (default: site/). A given folder must not exist yet.
+ * Builds the documentation as a static site: `deno task docs [FOLDER]` (default: site/). A given folder must not exist
+ * yet.
  *
- * TypeDoc renders README.md, the pages of docs/, and the public symbols of all entry points in deno.json. The site has two
- * things more: a page for each source file that a page links to, and the playground of examples/browser/.
+ * TypeDoc renders README.md, the pages of docs/, and the public symbols of all entry points in deno.json. In addition,
+ * the site has a page for each source file that a page links to, and the playground of examples/browser/.
  *
  * Links are relative, so the site works under any path. Everything but the playground also works from a disk.
  */
@@ -31,7 +32,7 @@ async function findPages(): Promise<Map<string, string>> {
   return pages;
 }
 
-/** Adds a link to the site, and the service worker that gives the playground threads. */
+/** Adds to the playground's page a link to the site, and the service worker that makes threads possible. */
 function adapt(html: string): string {
   return html.replace("<header>", '<header>\n<p><a href="../index.html">nanogpt-ts</a></p>')
     .replace("</head>", '<script src="isolate.js"></script></head>');
@@ -49,7 +50,7 @@ const app = await typedoc.Application.bootstrap({
   disableGit: true,
   gitRevision: "main",
   sourceLinkTemplate: `${SITE}source/{path}#L{line}`,
-  skipErrorChecking: true, // `deno task check` does that, with Deno's types
+  skipErrorChecking: true, // `deno task check` checks the types
   excludePrivate: true,
   excludeInternal: true,
   externalPattern: ["**/node_modules/**", "**/lib.*.d.ts"],
@@ -70,7 +71,7 @@ const app = await typedoc.Application.bootstrap({
   router: "site",
   hideGenerator: true,
 });
-// target and module: ESNext; moduleResolution: bundlers'.
+// 99 is `target: ESNext` and `module: ESNext`; 100 is `moduleResolution: bundler`.
 app.options.setCompilerOptions(
   entries.map(([, path]) => new URL(path, root).pathname),
   { strict: true, target: 99, module: 99, moduleResolution: 100, lib: ["lib.esnext.d.ts", "lib.dom.d.ts"], types: [] },
@@ -78,7 +79,7 @@ app.options.setCompilerOptions(
 );
 const { Converter, KindRouter, PageEvent, ReflectionKind } = typedoc;
 
-/** Addresses without TypeDoc's kinds: docs/reading.html, api/nn.html, api/nn.Linear.html. */
+/** Gives pages addresses without TypeDoc's kinds: docs/reading.html, api/nn.html, api/nn.Linear.html. */
 class SiteRouter extends KindRouter {
   getIdealBaseName(reflection: Reflection): string {
     if (reflection.isDocument()) return `docs/${files.get(reflection)!.replace(/^docs\/|\.md$/g, "").toLowerCase()}`;
@@ -89,14 +90,14 @@ class SiteRouter extends KindRouter {
 }
 app.renderer.defineRouter("site", SiteRouter);
 
-// A parameter that a function takes apart, as in f({ a, b }), has no name of its own.
+// A parameter that a function destructures, as in f({ a, b }), has no name of its own.
 const unnamed = new Set<Parameter>();
 app.converter.on(Converter.EVENT_CREATE_PARAMETER, (_context: unknown, parameter: Parameter) => {
   if (parameter.name === "__namedParameters") unnamed.add(parameter);
 });
 app.converter.on(Converter.EVENT_RESOLVE_BEGIN, ({ project }: { project: Project }) => {
   for (const signature of project.getReflectionsByKind(ReflectionKind.SomeSignature)) {
-    if (signature.sources?.[0].fileName.startsWith("..")) delete signature.sources; // a file of TypeScript
+    if (signature.sources?.[0].fileName.startsWith("..")) delete signature.sources; // from TypeScript's library
     nameParameters(signature, signature.parameters?.filter((parameter) => unnamed.has(parameter)) ?? []);
   }
 });
@@ -104,7 +105,7 @@ app.converter.on(Converter.EVENT_RESOLVE_BEGIN, ({ project }: { project: Project
 /** The file of each page, and the source files that pages link to. */
 const files = new Map<Reflection, string>(), sources = new Set<string>();
 const project: Project | undefined = await app.convert();
-if (!project) Deno.exit(1); // TypeDoc has said why
+if (!project) Deno.exit(1); // TypeDoc has printed the error
 for (const module of project.children) {
   const [name] = entries.find(([, path]) => path === `./${module.name}.ts`)!;
   module.name = `@nanogpt/ts${name.slice(1)}`;
@@ -120,7 +121,7 @@ for (const part of [...project.readme, ...project.documents.flatMap(({ content }
   part.text = `${SITE}source/${target.slice(root.pathname.length)}`;
 }
 
-/** A rendered page. Pages of source files are copies of it with another content. */
+/** A rendered page. Pages of source files are copies of this page with different content. */
 let frame = "";
 /** Fetches the search index when the search box is opened. */
 const LAZY_SEARCH = `<script>

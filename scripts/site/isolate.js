@@ -1,11 +1,12 @@
 /**
- * Gives the playground threads on a web server that sends no headers, as most hosts of static files. A page may share memory
- * between threads only if two headers came with it, and a service worker can add them.
+ * Makes threads possible in the playground if the web server sends no headers of its own, as most hosts of static
+ * files. A page can share memory between threads only if its response has two headers. This service worker adds them.
  *
- * The page runs this file to install the worker, and the worker runs it too. Without service workers, the page has one thread.
+ * The page runs this file to install the worker, and the worker runs it, too. Without service workers, the page has one
+ * thread.
  */
 if ("document" in globalThis) {
-  // Without a controller this is the first visit: the page is loaded again as soon as the worker answers for it.
+  // On the first visit, the page has no controller. It is loaded again as soon as the worker controls it.
   if (!crossOriginIsolated && navigator.serviceWorker && !navigator.serviceWorker.controller) {
     navigator.serviceWorker.addEventListener("controllerchange", () => location.reload());
     navigator.serviceWorker.register("isolate.js").catch((error) => console.info(`One thread: ${error.message}`));

@@ -1,13 +1,15 @@
-/** Names for parameters that a function takes apart, as in `f({ a, b })`, and comments under these names. */
+/** Gives names to parameters that a function destructures, as in `f({ a, b })`, and moves comments to these names. */
 import type { Parameter, Reflection, Signature } from "./typedoc.ts";
 
 const properties = ({ type }: Parameter) => type?.declaration?.children?.map(({ name }) => name) ?? [];
 
 /**
- * Gives names to the parameters `unnamed` of a signature: options, unless the comment has another name for one. TypeDoc shows
- * a comment beside a property where it is `@param options.property`; here it may also be `@param property`.
+ * Gives names to the `unnamed` parameters of a signature: `options`, or the name that a `@param` of the comment has.
+ * TypeDoc shows a comment beside a property if the tag is `@param options.property`. Here, `@param property` is
+ * allowed, too.
  *
- * The comment of an overloaded function describes the parameters of all overloads. Each overload gets its own.
+ * The comment of an overloaded function describes the parameters of all overloads. Each tag is moved to the overload
+ * that has the parameter.
  */
 export function nameParameters({ comment, parameters = [], parent }: Signature, unnamed: readonly Parameter[]): void {
   unnamed.forEach((parameter, index) => parameter.name = `options${index || ""}`);

@@ -1,11 +1,11 @@
-/** A page that shows a source file. Its lines are numbered, and #L12 is line 12. */
+/** Makes pages that show source files. The lines are numbered, and a link with #L12 goes to line 12. */
 
-/** The page's file: all are in one folder, so that links between pages are the same in each. */
+/** Returns the file name of a source file's page. All of these pages are in one folder. */
 export const sourceName = (path: string): string => `${path.replaceAll("/", "_")}.html`;
 
 const escape = (text: string): string => text.replaceAll("&", "&amp;").replaceAll("<", "&lt;").replaceAll(">", "&gt;");
 
-/** Puts the file into `frame`, a page of the site in another folder of the same depth, in place of that page's content. */
+/** Makes the page of a source file from `frame`, a page in a folder of equal depth, whose content is replaced. */
 export function sourcePage(frame: string, path: string, text: string): string {
   const lines = text.trimEnd().split("\n").map((line, index) => `<span id="L${index + 1}">${escape(line)}\n</span>`);
   const content = `<div class="col-content"><div class="tsd-page-title"><h1>${path}</h1></div>` +

@@ -1,6 +1,9 @@
-/** The parts of TypeDoc's types that are used here; `deno check` would have to fetch the real ones. */
+/**
+ * The parts of TypeDoc's types that are used here. For TypeDoc's own types, `deno check` would have to fetch the
+ * package.
+ */
 
-/** Something that is documented. */
+/** A documented symbol, module or page. */
 export interface Reflection {
   name: string;
   readonly parent?: Reflection;
