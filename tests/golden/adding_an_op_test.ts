@@ -85,7 +85,7 @@ Deno.test(`adding an op: the pasted code is correct (${all.map(({ name }) => nam
 
 /** These tests do not depend on the mode that the tests run in, so they run in one mode only. */
 if (all.some(({ name }) => name === "cpu narrow")) {
-  Deno.test("adding an op: takes four places, two of which exist already", async () => {
+  Deno.test("adding an op: the page changes two files, and adds one file and one folder", async () => {
     const files = blocks.map(([file]) => file), there: string[] = [];
     for (const file of files) {
       if (await Deno.stat(new URL(`../../${file}`, import.meta.url)).catch(() => undefined)) there.push(file);

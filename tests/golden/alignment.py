@@ -51,7 +51,7 @@ class Reading:
         self.is_best = self.logits.argmax(-1) == targets
 
     def before(self, count):
-        """Hidden states before each of a completion's first `count` positions, the one after its end included: (B, count, C)."""
+        """Hidden states from which each of the first `count` positions is predicted, from the completion's first: (B, count, C)."""
         places = self.begin + torch.arange(count) - 1
         return self.hidden[self.each, places.clamp(max=self.hidden.shape[1] - 1)]
 
@@ -106,7 +106,7 @@ def leave_one_out(rewards, size, normalize=False):
 
 
 def clipped(ratio, advantages, low, high, cap=None):
-    """−min(ratio · A, clip(ratio) · A), where the first ratio is at most `cap`; and masks of the ratios clipped below and above."""
+    """−min(min(ratio, cap) · A, clip(ratio) · A), and masks of the ratios that are clipped below and above."""
     bounded = ratio.clamp(1 - low, 1 + high)
     ratio = ratio if cap is None else ratio.clamp(max=cap)
     loss = -torch.min(ratio * advantages, bounded * advantages)
@@ -231,7 +231,7 @@ def proximal(reading, predicted, old, values, made, options):
 
 
 def language_model(model, rows):
-    """Mean cross-entropy of next tokens, the mix of PPO-ptx (Ouyang et al. 2022)."""
+    """Mean cross-entropy of next tokens, which PPO-ptx adds to its loss (Ouyang et al. 2022)."""
     tokens, targets = padded([row[:-1] for row in rows]), padded([row[1:] for row in rows], -1)
     logits = model.lm_head(states(model, tokens))
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-1)

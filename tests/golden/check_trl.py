@@ -79,7 +79,7 @@ def hugging_face(modules, letter, head=None):
 
 
 def ours(prefixes, name):
-    """alignment_cases.py's name of a parameter of TRL's model. prefixes: pairs of TRL's prefix and ours."""
+    """The name in alignment_cases.py of a parameter of TRL's model. prefixes: pairs of TRL's prefix and ours."""
     for theirs, mine in prefixes:
         if name.startswith(theirs):
             return mine + name.removeprefix(theirs)

@@ -65,7 +65,7 @@ for (const [number, { rows, options, left }] of preferences.entries()) {
     }));
 }
 
-Deno.test("pairs with equal answers, empty answers and prompts without a token", async () => {
+Deno.test("pairs with equal or empty answers, and prompts without a token, are refused", async () => {
   const where = "a.jsonl, line 3", options = { tokenizer, template: chatml };
   const say = (content: string, more = {}) => [{ role: "assistant", content, ...more }];
   const refused = async (pair: Omit<Of<"preference">, "kind" | "where">, message: string, more = {}) =>
@@ -91,7 +91,7 @@ Deno.test("pairs with equal answers, empty answers and prompts without a token",
     "rejected has no answer to the prompt: the other answer begins with all of it",
   );
   await refused(
-    { prompt: "a", chosen: "b<|endoftext|>", rejected: "b" }, // already ends with the end token
+    { prompt: "a", chosen: "b<|endoftext|>", rejected: "b" }, // equal after an end token is appended to "b"
     "chosen and rejected have the same tokens; expected two answers, the first of them preferred",
   );
   await refused(
@@ -111,7 +111,7 @@ Deno.test("pairs with equal answers, empty answers and prompts without a token",
     tokenizer.decode(await prompt([{ role: "user", content: "Hi" }])),
     "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
   );
-  assertEquals(tokenizer.decode(await prompt("Hi")), "Hi"); // without an end token
+  assertEquals(tokenizer.decode(await prompt("Hi")), "Hi"); // no end token is appended
 });
 
 Deno.test("rows without anything to learn, conversations without a template, and disallowed special tokens are refused", async () => {

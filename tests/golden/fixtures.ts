@@ -1,8 +1,8 @@
 /**
  * Reads the fixtures that generate.py wrote: safetensors files with the cases as JSON in the metadata.
  *
- * It does not use the library's safetensors reader, because the fixtures also test that. The format: eight bytes with
- * the length of the header, the header as JSON, then the elements.
+ * It does not use the library's safetensors reader, because the fixtures also test that reader. The format: eight bytes
+ * with the length of the header, the header as JSON, then the elements.
  */
 export interface Expected {
   readonly shape: readonly number[];

@@ -27,7 +27,7 @@ def bins(lengths, size):
 cases = [([5, 2, 3, 1], 4), ([1] * 9, 4), ([3, 3, 3, 2, 2, 2, 1, 1, 1], 5), ([0, 7, 0, 2], 6)]
 for size, count, longest in [(16, 60, 20), (7, 200, 9), (64, 300, 64), (33, 120, 12)]:
     cases.append(([draw.randint(0 if size == 7 else 1, longest) for _ in range(count)], size))
-cases.append(([draw.randint(1, 40) for _ in range(2300)], 64))  # more than TRL packs together
+cases.append(([draw.randint(1, 40) for _ in range(2300)], 64))  # more rows than TRL packs at once
 out = [{"maxLength": size, "lengths": lengths, "bins": bins(lengths, size)} for lengths, size in cases]
 lines = ",\n".join(json.dumps(case, separators=(",", ":")) for case in out)
 (pathlib.Path(__file__).parent / "packing.json").write_text(f"[\n{lines}\n]\n")

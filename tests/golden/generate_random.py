@@ -91,7 +91,7 @@ def write(folder):
 
     torch.manual_seed(15)
     cases["exponential"] = exponential(40).tolist()
-    # multinomial(p, 1): the largest p / q in float32.
+    # multinomial(p, 1) is the index of the largest p / q in float32, where q is exponential noise.
     p = torch.softmax(torch.arange(10, dtype=torch.float32) / 3, 0).numpy()
     chosen = [int(numpy.argmax(p / exponential(10))) for _ in range(40)]
     cases["multinomial"] = {"p": p.tolist(), "chosen": chosen}

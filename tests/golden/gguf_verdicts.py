@@ -50,7 +50,7 @@ def expire(*_):
 
 signal.signal(signal.SIGALRM, expire)
 for path in sys.argv[1:]:
-    signal.alarm(2)  # some counts would occupy the reader for years
+    signal.alarm(2)  # with some damaged counts, the reader would run for years
     try:
         verdict = checksum(path)
     except Exception:

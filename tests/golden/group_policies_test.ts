@@ -70,7 +70,7 @@ async function check({ device }: TestDevice, fixture: Fixture<GroupCase>, number
     useBiasCorrectionKl: test.biasCorrection,
     rewards: [plainReward("none", () => 0)],
     decode: () => "",
-    reference: model, // never run
+    reference: model, // not used: the fixture has the reference's log-probabilities
   };
   const made = judgeGroups(given, scores, {
     ...{ lossType: "dapo", scaleRewards: "group", importanceSamplingLevel: "token", ...test },
@@ -117,7 +117,8 @@ async function check({ device }: TestDevice, fixture: Fixture<GroupCase>, number
       for (const tensor of [...Object.values(batch), loss, outputs]) tensor.dispose();
     }
     assertClose([losses.reduce((a, b) => a + b)], expected("losses"), limit("modules"), `${name}: loss`);
-    const known = metrics.filter((name) => !/_min$|_max$/.test(name)); // minima and maxima are of a micro-batch's rows; only means can be added up
+    // A minimum or maximum describes one micro-batch; only means can be added up over micro-batches.
+    const known = metrics.filter((name) => !/_min$|_max$/.test(name));
     const values = metrics.flatMap((name, i) => known.includes(name) ? [expected("m")[i]] : []);
     assertClose(known.map((name) => found[name] ?? NaN), values, limit("modules"), `${name}: ${known}`);
     for (const [key, parameter] of model.namedParameters()) {

@@ -37,7 +37,7 @@ async function checkFolder({ device }: TestDevice, number: number) {
     gradients = fixture.tensors.keys().filter((key) => key.startsWith(`${number}.grad.`));
   if (parameters.length !== gradients.toArray().length) throw new Error(`${name}: ${parameters.length} parameters`);
   if (parameters.some(([key]) => key === "lm_head.weight") === tied) {
-    throw new Error(`${name}: the head is tied or not`);
+    throw new Error(`${name}: expected a tied head if the fixture's is tied, otherwise an untied one`);
   }
   for (const [key, parameter] of parameters) {
     const { values, shape } = expected(`grad.${key}`), ours = CONV1D.test(key) ? turned(values, shape) : values;

@@ -36,8 +36,8 @@ export function matrixOf(fixture: Fixture<OpCase>, { op, args }: OpCase): string
 /**
  * Prepares a case's call: the function to run, and the tensors among its arguments by name.
  *
- * @param replaced values that replace the fixture's values, by the tensors' names
- * @param laid name of a matrix to store in panels; it has no gradient then
+ * @param replaced values to use instead of the fixture's, by the names of tensors
+ * @param laid name of a matrix that is stored in panels, and then has no gradient
  */
 export function call(
   device: Device,

@@ -9,7 +9,7 @@ async function check(device: Device, fixture: Fixture<OpCase>, test: OpCase, num
   const limit = limitOf(device, test.kind);
   const { leaves, forward } = call(device, fixture, test, undefined, laid);
   const expected = fixture.get(`${number}.out`), dout = fixture.get(`${number}.dout`);
-  // The second backward pass finds gradients, and must add to them.
+  // The second backward pass must add its gradients to the gradients of the first.
   for (const times of [1, 2]) {
     const out = forward();
     assertShape(out, expected.shape, `${test.name}, forward`);
@@ -18,7 +18,7 @@ async function check(device: Device, fixture: Fixture<OpCase>, test: OpCase, num
     for (const [name, leaf] of leaves) {
       if (!leaf.requiresGrad) continue;
       const what = `${test.name}, gradient of ${name.split(".")[1]}, ${times} times`;
-      if (!leaf.grad) throw new Error(`${what}: there is none`);
+      if (!leaf.grad) throw new Error(`${what}: missing`);
       assertShape(leaf.grad, leaf.shape, what);
       const scaled = fixture.get(`${name}.grad`).values.map((value) => times * value);
       assertClose(await leaf.grad.data(), scaled, { ...limit, atol: times * limit.atol }, what);

@@ -60,7 +60,8 @@ async function check({ device }: TestDevice, fixture: Fixture<SftCase>, number: 
     loss += weight! * await mean.item();
     if (i > 0) continue;
     const { logits } = model.forward(batch.tokens, batch.targets, batch), values = await logits.data();
-    const real = values.filter((_, at) => arrays.tokens.values[Math.floor(at / config.vocabSize)] > 0); // only padding has id 0
+    // Leaves out the logits of padding, the only tokens with id 0.
+    const real = values.filter((_, at) => arrays.tokens.values[Math.floor(at / config.vocabSize)] > 0);
     assertClose(real, expected("logits"), limitOf(device, "logits"), `${name}: logits`);
   }
   assertClose([loss], expected("losses").subarray(0, 1), limitOf(device, "loss"), `${name}: loss`);

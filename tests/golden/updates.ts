@@ -4,7 +4,7 @@ import type { Trainer } from "../../src/train/trainer.ts";
 import { assertClose } from "../testing.ts";
 import type { Tolerance } from "./tolerances.ts";
 
-/** The values of a layer without its keys' bias, whose gradient is 0, so that Adam scales rounding errors. */
+/** Leaves out the keys' bias: its gradient is 0, so Adam would scale rounding errors. */
 export function withoutKeyBias(key: string, values: ArrayLike<number>): number[] {
   const { length } = values, bias = key.endsWith("c_attn.bias");
   return Array.from(values).filter((_, i) => !bias || i < length / 3 || i >= 2 * length / 3);
