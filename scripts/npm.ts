@@ -1,7 +1,7 @@
 /** Imports the npm packages that only tests, benchmarks and scripts use, in the versions that deno.json names. */
 import config from "../deno.json" with { type: "json" };
 
-/** Name of such a package. */
+/** Name of a package in deno.json's list of development packages. */
 export type DevelopmentPackage = keyof typeof config.npm.development;
 
 /** Returns a package's name and version in npm's format, `name@version`. */

@@ -21,7 +21,7 @@ export class JobModels {
       base = await isAdapter(path) ? state.request.model : undefined;
     try {
       await this.context.options.publisher.list({ id: model, owner, created, path, base });
-    } catch (error) { // for example, its base is no longer served; the job continues
+    } catch (error) { // for example, the adapter's base model is no longer served: the job continues
       this.context.report(error, job);
     }
   }
