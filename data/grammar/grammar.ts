@@ -1,18 +1,19 @@
 /**
- * News from a small harbour town: an endless text to learn when there is no other, from a grammar of our own.
+ * News from a small harbour town: a generated text of any length, to train on when no other text is available.
  *
- * Its entropy per character is known exactly (`probabilistic_grammar.ts` says how), so a trained model's loss can be held
- * against the best that any model can reach. To learn there are spelling, punctuation and capitals; verbs that agree with
- * their animals, "it" and "them" with things, "her" and "his" with names; answers that fit their questions; and who hides
- * what from sentence to sentence is pure chance, which is where the entropy comes from.
+ * Its entropy per character is known exactly (`probabilistic_grammar.ts` explains how), so the loss of a trained model
+ * can be compared with the lowest loss that any model can reach. A model can learn spelling, punctuation and capitals;
+ * the agreement of verbs with animals, of "it" and "them" with things, and of "her" and "his" with names; and which
+ * answers fit a question. Who hides what is drawn at random, which is the source of the entropy.
  *
  * Every item begins with a capital or a quotation mark and ends with a line end or a space, and no text has two
- * derivations; the tests prove it for all texts by running two copies of the grammar's automaton side by side.
+ * derivations. A test proves this for all texts by running two copies of the grammar's automaton in parallel.
  */
 import { RandomGenerator } from "../../src/random/mod.ts";
 import { derive, maybe, measure, oneOf, type Rule, sequence, weighted, words } from "./probabilistic_grammar.ts";
 
 const place = words(
+  // deno-lint-ignore plain-words/words -- a part of the generated text
   "under the bridge, behind the bakery, beside the old mill, on the long pier, in the apple orchard, at the lighthouse, " +
     "between two boats, near the frozen pond, below the clock tower, in the ferryman's garden, on the chapel roof, " +
     "by the kitchen door",
@@ -25,7 +26,7 @@ const timeFirst = words("Every morning, Once a year, After the storm, Late at ni
 const adjective = words("old, small, grey, clever, sleepy, brave, hungry, polite");
 const coloured = maybe(sequence`${words("red, blue, silver, yellow, green")} `);
 
-/** Animals, one and many; their verbs, the same. */
+/** Animals and their verbs, in singular and plural. */
 const one = words("fox, heron, badger, owl, hare, otter, wren, toad, mole, goose, mouse, hedgehog");
 const many = words("foxes, herons, badgers, owls, hares, otters, wrens, toads, moles, geese, mice, hedgehogs");
 const oneDoes = words("sleeps, waits, sings, dances, listens, hums, dreams, trades secrets, plays cards, keeps watch");
@@ -33,7 +34,7 @@ const manyDo = words("sleep, wait, sing, dance, listen, hum, dream, trade secret
 const described = maybe(sequence`${adjective} `);
 const number = words("Two, Three, Four, Seven, A dozen");
 
-/** What can be lost, hidden and found. */
+/** Things that can be lost, hidden and found, in singular and plural. */
 const thing = words("lantern, kettle, violin, umbrella, compass, teapot, paper boat, snow globe, music box, left boot");
 const things = words("buttons, marbles, letters, spectacles, candles, keys, pancakes, stamps, maps, mittens");
 const her = words("Ada, Nora, Tove, Iris, Mirel, Greta, Wilma"),
@@ -54,14 +55,14 @@ function errand(name: Rule, possessive: string): Rule {
   );
 }
 
-/** The answer has the question's number. */
+/** Questions and answers, which agree in number. */
 const question = oneOf(
   sequence`Where does the ${one} sleep? It sleeps ${place}!`,
   sequence`Where do the ${many} sleep? They sleep ${place}!`,
   sequence`Who has seen the ${things} of ${anyone}? ${oneOf("Nobody", sequence`Only the ${one}`)}!`,
 );
 
-/** The one who asks is told where it is, be it one thing or many. */
+/** Dialogues: someone asks where a thing is, or greets. Question and answer agree in number. */
 const talk = oneOf(
   sequence`"Where is my ${thing}?" asks ${anyone}. "It is ${place}," says the ${one}.`,
   sequence`"Where are my ${things}?" asks ${anyone}. "They are ${place}," say the ${many}.`,
@@ -74,7 +75,7 @@ const forecast = sequence`If ${weather} on ${day}, ${anyone} ${
   words("bakes bread, mends nets, stays in bed, rings the bell")
 }.`;
 
-/** One item of news and what separates it from the next. */
+/** One item of news and the separator after it. */
 export const news: Rule = [
   weighted([4, habit], [2, errand(her, "her")], [2, errand(his, "his")], [2, question], [3, talk], [1, forecast]),
   weighted([3, " "], [1, "\n"]),
@@ -83,16 +84,16 @@ export const news: Rule = [
 const item = measure(news);
 
 /**
- * The entropy of the corpus, in nats per character, the unit of the loss.
+ * The entropy of the corpus in nats per character, which is the unit of the loss.
  *
- * Entropy of an item over its expected length: items are drawn independently, and where one ends is plain to see. No model
- * can have a lower loss on a long text; one that sees only a short context begins each block in the middle of an item that
- * it has not read, and stays a little above.
+ * It is the entropy of an item divided by its expected length, because items are drawn independently and their ends are
+ * unambiguous. No model can have a lower loss on a long text. The loss of a model with a short context is a little
+ * higher, because its blocks begin in the middle of an item.
  */
 export const grammarEntropy: number = item.entropy / item.length;
 
 /**
- * News from the harbour town.
+ * Generates news from the harbour town.
  *
  * ```ts
  * import { assertEquals } from "@std/assert";
@@ -103,7 +104,7 @@ export const grammarEntropy: number = item.entropy / item.length;
  * ```
  *
  * @param options.seed the same seed gives the same text
- * @param options.characters how many at least: the text ends with a whole item
+ * @param options.characters minimum length of the text, which ends with a whole item
  */
 export function grammarCorpus(
   { seed = 1337, characters = 1_000_000 }: { seed?: number; characters?: number } = {},

@@ -1,23 +1,24 @@
 /**
- * Probabilistic grammars without recursion: what a text may be, how likely each is, and what that text's entropy is.
+ * Probabilistic grammars without recursion, which generate random texts whose entropy is known.
  *
- * A rule is a string, a sequence of rules, or a choice between rules. Deriving a text settles each choice that it meets,
- * independently. If no text has two derivations, a text and its derivation are equally likely, so their entropies are
- * equal, and a derivation's is a sum over the rules:
+ * A rule is a string, a sequence of rules, or a choice between rules. To derive a text, each choice is made
+ * independently. If no text has two derivations, a text and its derivation have the same probability. So their
+ * entropies are equal, and the entropy of derivations is computed rule by rule:
  *
  *     H(string) = 0     H(sequence) = Σ H(part)     H(choice) = Σ pᵢ · (−ln pᵢ + H(alternativeᵢ))
  *
- * Expected lengths add up the same way. For texts drawn one after the other, entropy per character is then H / length.
+ * Expected lengths are computed in the same way. If texts are drawn one after another, the entropy per character is H /
+ * length.
  */
 import type { RandomGenerator } from "../../src/random/mod.ts";
 
-/** A part of a text: itself, parts in sequence, or one of several. */
+/** A rule: a string, a sequence of rules, or a choice. */
 export type Rule = string | Rule[] | Choice;
 
-/** Alternatives and their weights; each is as likely as its weight is of the sum. */
+/** A choice between rules. The probability of an alternative is its weight divided by `total`. */
 export interface Choice {
   alternatives: Rule[];
-  /** Integers, so that choosing is exact. */
+  /** Integers, so that the random choice is exact. */
   weights: number[];
   total: number;
 }
@@ -33,26 +34,26 @@ export function weighted(...pairs: [weight: number, rule: Rule][]): Choice {
   return { alternatives: pairs.map(([, rule]) => rule), weights, total: weights.reduce((sum, weight) => sum + weight) };
 }
 
-/** A choice between the parts of a string, which commas separate: `words("fox, old owl")`. */
+/** A choice between the items of a comma-separated list, equally likely: `words("fox, old owl")`. */
 export function words(list: string): Choice {
   return oneOf(...list.split(/, */));
 }
 
-/** A rule or nothing, equally likely. */
+/** A rule or an empty text, equally likely. */
 export function maybe(rule: Rule): Choice {
   return oneOf("", rule);
 }
 
-/** A sequence, as a template: `` sequence`The ${animal} sleeps.` ``. */
+/** A sequence, written as a template literal: `` sequence`The ${animal} sleeps.` ``. */
 export function sequence(strings: TemplateStringsArray, ...rules: Rule[]): Rule[] {
   return strings.flatMap((string, i): Rule[] => i < rules.length ? [string, rules[i]] : [string]);
 }
 
 /**
- * Derives a text.
+ * Derives a random text.
  *
- * @param write takes the text, piece by piece
- * @returns ln of the derivation's probability
+ * @param write called with each piece of the text
+ * @returns natural logarithm of the derivation's probability
  */
 export function derive(rule: Rule, generator: RandomGenerator, write: (piece: string) => void): number {
   if (typeof rule === "string") {
@@ -65,7 +66,7 @@ export function derive(rule: Rule, generator: RandomGenerator, write: (piece: st
   return Math.log(rule.weights[i] / rule.total) + derive(rule.alternatives[i], generator, write);
 }
 
-/** The entropy of a rule's derivations, in nats, and the expected length of their texts, in characters. */
+/** Computes the entropy of a rule's derivations in nats, and the expected length of their texts in characters. */
 export function measure(rule: Rule): { entropy: number; length: number } {
   if (typeof rule === "string") return { entropy: 0, length: rule.length };
   let entropy = 0, length = 0;

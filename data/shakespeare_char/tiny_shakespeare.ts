@@ -1,6 +1,8 @@
 import type { KnownFile } from "../../src/data/download.ts";
 
-/** The text that nanoGPT's `shakespeare_char` and `shakespeare` train on: 40,000 lines from the plays. */
+/**
+ * Tiny Shakespeare, 40,000 lines from the plays, the text of nanoGPT's datasets `shakespeare_char` and `shakespeare`.
+ */
 export const tinyShakespeare: KnownFile = {
   name: "tinyshakespeare.txt",
   url: "https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",

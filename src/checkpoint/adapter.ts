@@ -1,9 +1,11 @@
 /**
- * The two files of a LoRA adapter as Hugging Face's PEFT has them: adapter_config.json and adapter_model.safetensors
- * (https://huggingface.co/docs/peft/developer_guides/checkpoint). A tensor's name is `base_model.model.`
- * and its module's path in GPT2LMHeadModel; lora_A (r, in) and lora_B (out, r) lie as PyTorch's Linear has them.
+ * The two files of a LoRA adapter in the format of Hugging Face's PEFT: adapter_config.json and
+ * adapter_model.safetensors (https://huggingface.co/docs/peft/developer_guides/checkpoint). A tensor's name is
+ * `base_model.model.` followed by its module's path in GPT2LMHeadModel. lora_A (r, in) and lora_B (out, r) are stored
+ * like the weights of PyTorch's Linear.
  *
- * What another method would compute, such as DoRA, is refused by name; what only says how an adapter was trained is left out.
+ * Fields that would change the computation, such as DoRA's, are rejected by name. Fields that only describe the
+ * training are ignored.
  */
 import { CheckpointError } from "../errors.ts";
 import { exists, isObject, type OpenFile, readJson, writeJson } from "../files/files.ts";
@@ -11,29 +13,33 @@ import { type NamedSource, writeSafetensors } from "../files/safetensors.ts";
 import { shown, some } from "../files/shown.ts";
 import type { NamedTensors } from "./tensors.ts";
 
-/** The names of the files. */
+/** Names of an adapter's two files. */
 export const ADAPTER_CONFIG = "adapter_config.json", ADAPTER_WEIGHTS = "adapter_model.safetensors";
-/** What PEFT puts before every name. */
+/** Prefix that PEFT puts before the name of every tensor. */
 export const ADAPTER_PREFIX = "base_model.model.";
 
-/** What an adapter is; PEFT's names are in adapter_config.json. */
+/** The structure of a LoRA adapter, by our names for the fields of adapter_config.json. */
 export interface AdapterShape {
-  /** r, the inner size of the pair of matrices. */ readonly rank: number;
-  /** lora_alpha: what they add is multiplied by alpha / rank. */ readonly alpha: number;
-  /** Whether that is alpha / √rank (Kalajdzievski 2023, arXiv:2312.03732). */ readonly rslora: boolean;
-  /** The share of the adapter's input that is dropped in training. */ readonly dropout: number;
-  /** Names of layers, or a pattern for their whole paths, or `all-linear`. */ readonly targets:
+  /** PEFT's `r`: the inner dimension of each pair of matrices. */ readonly rank: number;
+  /** PEFT's `lora_alpha`: the output of each pair is scaled by alpha / rank. */ readonly alpha: number;
+  /** Whether to scale by alpha / √rank instead (Kalajdzievski 2023, arXiv:2312.03732). */ readonly rslora: boolean;
+  /** Dropout probability of the adapter's input in training. */ readonly dropout: number;
+  /** Names of the layers to adapt, a pattern for their whole paths, or `all-linear`. */ readonly targets:
     | string
     | readonly string[];
-  /** Numbers of the blocks; without, all. */ readonly layers?: readonly number[];
-  /** Other ranks, by patterns for the ends of paths. */ readonly rankPattern: Readonly<Record<string, number>>;
-  /** And other alphas. */ readonly alphaPattern: Readonly<Record<string, number>>;
-  /** Modules that are trained whole, and saved. */ readonly modulesToSave: readonly string[];
+  /** Numbers of the blocks to adapt. Default: all blocks. */ readonly layers?: readonly number[];
+  /** Ranks that differ from `rank`, by patterns for the ends of paths. */ readonly rankPattern: Readonly<
+    Record<string, number>
+  >;
+  /** Alphas that differ from `alpha`, by patterns for the ends of paths. */ readonly alphaPattern: Readonly<
+    Record<string, number>
+  >;
+  /** Modules that are trained and saved as a whole. */ readonly modulesToSave: readonly string[];
   /** Ids of tokens whose rows of the embeddings, and of a tied head, are trained. */ readonly trainableTokens:
     readonly number[];
 }
 
-/** An adapter's shape with PEFT's defaults. */
+/** PEFT's defaults. */
 export const ADAPTER_DEFAULTS: AdapterShape = {
   rank: 8,
   alpha: 8,
@@ -46,13 +52,13 @@ export const ADAPTER_DEFAULTS: AdapterShape = {
   trainableTokens: [],
 };
 
-/** What adapter_config.json says. */
+/** The contents of adapter_config.json. */
 export interface AdapterConfig extends AdapterShape {
-  /** The name of the base model. */ readonly base?: string;
-  /** Such as CAUSAL_LM or SEQ_CLS. */ readonly taskType?: string;
+  /** Name of the base model. */ readonly base?: string;
+  /** PEFT's task type, such as CAUSAL_LM or SEQ_CLS. */ readonly taskType?: string;
 }
 
-/** PEFT 0.21's fields and their defaults, without those that {@linkcode toPeftConfig} fills in. */
+/** The fields of PEFT 0.21 and their defaults, without the fields that {@linkcode toPeftConfig} fills in. */
 const DEFAULTS: Readonly<Record<string, unknown>> = {
   alora_invocation_tokens: null,
   arrow_config: null,
@@ -85,14 +91,14 @@ const DEFAULTS: Readonly<Record<string, unknown>> = {
   velora_config: null,
 };
 
-/** Fields that change what is computed, whatever else stands in the file: all but these values are refused. */
+/** Fields that change the computation, and the values that are supported. Any other value is rejected. */
 const PLAIN: Readonly<Record<string, readonly unknown[]>> = {
   use_dora: [false],
   use_qalora: [false],
   use_bdlora: [null, false],
   lora_bias: [false],
   bias: ["none"],
-  init_lora_weights: [true, false, "gaussian", "orthogonal", "eva"], // the others change the base's weights
+  init_lora_weights: [true, false, "gaussian", "orthogonal", "eva"], // all other values change the base's weights
   alora_invocation_tokens: [null],
   arrow_config: [null],
   kasa_config: [null],
@@ -103,7 +109,7 @@ const PLAIN: Readonly<Record<string, readonly unknown[]>> = {
   velora_config: [null],
 };
 
-/** adapter_config.json's contents, in PEFT's order. */
+/** The contents of adapter_config.json, with fields in PEFT's order. */
 export function toPeftConfig(config: AdapterConfig): Record<string, unknown> {
   const { rank, alpha, rslora, dropout, targets, layers, rankPattern, alphaPattern, modulesToSave, trainableTokens } =
     config;
@@ -125,10 +131,10 @@ export function toPeftConfig(config: AdapterConfig): Record<string, unknown> {
 }
 
 /**
- * What an adapter_config.json says, an older one's too.
+ * Reads an adapter_config.json, including files of older PEFT versions.
  *
- * @param options.onNote takes a line on fields that are not known, which are left out
- * @throws {CheckpointError} when it is of another method, naming it, or a field has a value that it cannot have
+ * @param options.onNote called with a line that names unknown fields, which are ignored
+ * @throws {CheckpointError} when the adapter uses a method other than LoRA, or a field has an invalid value
  */
 export async function readAdapterConfig(
   folder: string,
@@ -136,17 +142,17 @@ export async function readAdapterConfig(
 ): Promise<AdapterConfig> {
   const path = `${folder}/${ADAPTER_CONFIG}`;
   if (!await exists(path)) {
-    const run = await exists(`${folder}/run.json`) ? `; it is a run, whose adapters are in ${folder}/checkpoint-…` : "";
-    throw new CheckpointError(`${folder} holds no adapter: it has no ${ADAPTER_CONFIG}, which PEFT writes${run}`);
+    const run = await exists(`${folder}/run.json`) ? `; it is a run, with adapters in ${folder}/checkpoint-…` : "";
+    throw new CheckpointError(`${folder} is not an adapter: it has no ${ADAPTER_CONFIG}, which PEFT writes${run}`);
   }
   const json = await readJson(path);
   const refuse = (name: string, why: string) =>
     new CheckpointError(`${path} has ${name} ${shown(JSON.stringify(json[name]))}, ${why}`);
-  if (json.peft_type !== "LORA") throw refuse("peft_type", "and only LORA can be read");
+  if (json.peft_type !== "LORA") throw refuse("peft_type", "but only LORA is supported");
   for (const [name, plain] of Object.entries(PLAIN)) {
     if (json[name] === undefined || plain.includes(json[name])) continue;
     const other = name === "use_dora" ? "DoRA" : name;
-    throw refuse(name, `and an adapter with ${other} cannot be read, only plain LoRA`);
+    throw refuse(name, `but adapters with ${other} are not supported, only plain LoRA`);
   }
   const take = <T>(name: string, otherwise: T, holds: (value: unknown) => boolean, what: string): T => {
     const value = json[name];
@@ -175,12 +181,12 @@ export async function readAdapterConfig(
   );
   const known = Object.keys(toPeftConfig(ADAPTER_DEFAULTS));
   const others = Object.keys(json).filter((name) => !known.includes(name) && name !== "runtime_config");
-  if (others.length > 0) onNote(`${path}: ${some(others.map(shown))} is not known, and left out`);
+  if (others.length > 0) onNote(`${path}: unknown fields are ignored: ${some(others.map(shown))}`);
   return {
     rank: take("r", ADAPTER_DEFAULTS.rank, isWhole(1), "a whole number above 0"),
     alpha: take("lora_alpha", ADAPTER_DEFAULTS.alpha, isAlpha, "a number"),
     rslora: take("use_rslora", ADAPTER_DEFAULTS.rslora, (value) => typeof value === "boolean", "true or false"),
-    dropout: take("lora_dropout", ADAPTER_DEFAULTS.dropout, isShare, "a share from 0 to below 1"),
+    dropout: take("lora_dropout", ADAPTER_DEFAULTS.dropout, isShare, "a probability from 0 to below 1"),
     targets: take<string | readonly string[]>(
       "target_modules",
       ADAPTER_DEFAULTS.targets,
@@ -197,19 +203,19 @@ export async function readAdapterConfig(
   };
 }
 
-/** An adapter as a save writes it: what {@linkcode toPeftConfig} gives, and its tensors. */
+/** An adapter to write to the disk. */
 export interface SavedAdapter {
-  /** adapter_config.json's contents. */ readonly config: Readonly<Record<string, unknown>>;
-  /** By PEFT's names. */ readonly tensors: Iterable<NamedSource>;
+  /** Contents of adapter_config.json. */ readonly config: Readonly<Record<string, unknown>>;
+  /** Tensors by PEFT's names. */ readonly tensors: Iterable<NamedSource>;
 }
 
-/** An adapter that a trainer saves in place of the model's weights. */
+/** An adapter that a trainer saves instead of the model's weights. */
 export interface TrainedAdapter {
-  /** adapter_config.json's contents. */ readonly config: Readonly<Record<string, unknown>>;
-  /** Its parameters, by PEFT's names. */ namedParameters(): NamedTensors;
+  /** Contents of adapter_config.json. */ readonly config: Readonly<Record<string, unknown>>;
+  /** The adapter's parameters by PEFT's names. */ namedParameters(): NamedTensors;
 }
 
-/** Writes both files into a folder that is there. @throws what the system says */
+/** Writes both files into an existing folder. @throws the errors of the file system */
 export async function writeAdapter(folder: string, { config, tensors }: SavedAdapter, open?: OpenFile): Promise<void> {
   await writeJson(`${folder}/${ADAPTER_CONFIG}`, config, open);
   await writeSafetensors(`${folder}/${ADAPTER_WEIGHTS}`, tensors, { metadata: { format: "pt" }, open });

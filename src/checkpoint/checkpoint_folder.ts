@@ -1,4 +1,4 @@
-/** The folders of checkpoints in a run's folder: their names, what is in one, and which may go. */
+/** The checkpoint folders within a run's folder: their names, their contents, and the removal of old ones. */
 import { exists, type OpenFile, readJson, syncDirectory, writeJson } from "../files/files.ts";
 import { type NamedSource, writeSafetensors } from "../files/safetensors.ts";
 import { ADAPTER_CONFIG, ADAPTER_WEIGHTS, type SavedAdapter, writeAdapter } from "./adapter.ts";
@@ -8,31 +8,34 @@ const TENSORS = ["model", "optimizer", "task"] as const, STATE = "state.json";
 const fileOf = (tensors: typeof TENSORS[number]) => `${tensors}.safetensors`;
 const NAME = /^checkpoint-[\d-]+$/;
 
-/** What a save writes. */
+/** A checkpoint to save. */
 export interface Checkpoint {
-  /** How many updates were made. */ readonly iter: number;
-  /** The model's parameters; none where only an adapter is trained. */ readonly model?: Iterable<NamedSource>;
-  /** What is trained in their place: PEFT's two files. */ readonly adapter?: SavedAdapter;
+  /** Number of completed updates. */ readonly iter: number;
+  /** The model's parameters; undefined if only an adapter is trained. */ readonly model?: Iterable<NamedSource>;
+  /** The adapter, if one is trained instead of the model. */ readonly adapter?: SavedAdapter;
   /** The optimizer's state. */ readonly optimizer: Iterable<NamedSource>;
   /** Parameters besides the model's, such as a head. */ readonly task?: Iterable<NamedSource>;
-  /** What else it takes to go on, as JSON. */ readonly state: Readonly<Record<string, unknown>>;
+  /** Everything else that is needed to resume, as JSON. */ readonly state: Readonly<Record<string, unknown>>;
 }
 
 /** A checkpoint on the disk. */
 export interface SavedCheckpoint {
-  /** Of its folder, such as checkpoint-000250. */ readonly name: string;
-  /** Path of the folder, in which an adapter's two files are. */ readonly folder: string;
+  /** Name of its folder, such as checkpoint-000250. */ readonly name: string;
+  /** Path of its folder, which also holds an adapter's two files. */ readonly folder: string;
   /** Path of the weights. */ readonly model: string;
   /** Path of the optimizer's tensors. */ readonly optimizer: string;
-  /** Path of the task's parameters, if it has any. */ readonly task: string;
-  /** What state.json holds. */ readonly state: Readonly<Record<string, unknown>>;
+  /** Path of the task's parameters; the file exists only if the task has parameters. */ readonly task: string;
+  /** Contents of state.json. */ readonly state: Readonly<Record<string, unknown>>;
 }
 
 export function isCheckpointName(name: unknown): name is string {
   return typeof name === "string" && NAME.test(name);
 }
 
-/** A name for the checkpoint of `iter` that none in `path` has: an earlier run, or this one before it was resumed, may. */
+/**
+ * A free name in `path` for the checkpoint of iteration `iter`. The usual name may be taken by an earlier run, or by
+ * this run before it was resumed.
+ */
 export async function freeName(path: string, iter: number): Promise<string> {
   const stem = `checkpoint-${String(iter).padStart(6, "0")}`;
   let name = stem;
@@ -40,7 +43,7 @@ export async function freeName(path: string, iter: number): Promise<string> {
   return name;
 }
 
-/** Makes `folder` and brings all of `checkpoint` to the disk. @throws what the system says */
+/** Creates `folder`, writes the checkpoint, and waits until it is on the disk. @throws the errors of the file system */
 export async function writeCheckpoint(folder: string, checkpoint: Checkpoint, open?: OpenFile): Promise<void> {
   await system.mkdir(folder);
   for (const name of TENSORS) {
@@ -52,14 +55,17 @@ export async function writeCheckpoint(folder: string, checkpoint: Checkpoint, op
   await syncDirectory(folder);
 }
 
-/** @throws {CheckpointError} when the state is missing or damaged; the tensors are only named */
+/**
+ * Reads a checkpoint's state.json; the tensors are not read.
+ * @throws {CheckpointError} when state.json is missing or damaged
+ */
 export async function readCheckpoint(path: string, name: string): Promise<SavedCheckpoint> {
   const folder = `${path}/${name}`, state = await readJson(`${folder}/${STATE}`);
   const [model, optimizer, task] = TENSORS.map((name) => `${folder}/${fileOf(name)}`);
   return { name, folder, model, optimizer, task, state };
 }
 
-/** Removes the checkpoints in `path` other than those of `kept`, but nothing that a run would not have written. */
+/** Removes the checkpoints in `path` that are not named in `kept`. A folder that has files other than a run's stays. */
 export async function removeOthers(path: string, kept: readonly unknown[]): Promise<void> {
   const parts = [...TENSORS.map(fileOf), STATE, ADAPTER_CONFIG, ADAPTER_WEIGHTS];
   for await (const { name, isDirectory } of system.readDir(path)) {

@@ -1,9 +1,10 @@
 /**
- * GPT-2 out of a GGUF file, as llama.cpp names its tensors (src/models/gpt2.cpp) and its converter writes them.
+ * Loads a GPT-2 from a GGUF file in the format of llama.cpp's converter, whose tensor names are in its
+ * src/models/gpt2.cpp.
  *
- * Matrices are (out, in) there, as ours. Such a model has a bias everywhere and the tanh approximation of GELU; keys that
- * only this package reads say where a model was made with the exact one, and where the biases are zeros that stand for none.
- * See gguf_save.ts for writing.
+ * Matrices are stored (out, in), like ours. llama.cpp's GPT-2 has a bias in every layer and the tanh approximation of
+ * GELU. Two keys, which only this package reads, mark a model that has the exact GELU or no biases (they are stored as
+ * zeros). See gguf_save.ts for writing.
  */
 import { CheckpointError, ConfigError } from "../errors.ts";
 import { ACTIVATIONS, type GPT, type GPTConfig } from "../gpt.ts";
@@ -16,7 +17,7 @@ import type { Tokenizer } from "../tokenizer/tokenizer.ts";
 import { EMBEDDINGS, HEAD, shapesOf } from "./nanogpt_model.ts";
 import { loadModel, type LoadOptions, noteUnused, readOnto, sameElements, storedIn } from "./tensors.ts";
 
-/** Keys of this package. */
+/** Metadata keys that only this package writes and reads. */
 export const ACTIVATION = "nanogpt.activation", BIAS = "nanogpt.bias";
 
 const MODULES: Readonly<Record<string, string>> = {
@@ -32,7 +33,8 @@ export function ggufName(name: string): string {
 }
 
 /**
- * A GPT-2 in a GGUF file, open for reading: sizes, names and shapes are checked, weights are read when they are asked for.
+ * A GPT-2 in an open GGUF file. Sizes, names and shapes are checked when it is opened; weights are read by
+ * {@linkcode load}.
  *
  * @example
  * ```ts ignore
@@ -42,17 +44,17 @@ export function ggufName(name: string): string {
  */
 export class GgufModel implements Disposable {
   private constructor(
-    /** With the weights as they are stored: {@linkcode GgufFile.readBytes} gives the blocks of Q8_0. */
+    /** The file; its {@linkcode GgufFile.readBytes} reads weights as they are stored, such as the blocks of Q8_0. */
     readonly file: GgufFile,
-    /** Of the model. */
+    /** The model's config. */
     readonly config: GPTConfig,
   ) {}
 
   /**
-   * Opens a file and checks all but the weights.
+   * Opens a file and checks everything except the weights.
    *
-   * @param options.onNote takes a line, without a newline, on tensors that the model does not use
-   * @throws {CheckpointError} when the file is missing, damaged, or of another architecture
+   * @param options.onNote called with a line about tensors that the model does not use
+   * @throws {CheckpointError} when the file is missing, damaged, or has an architecture other than gpt2
    */
   static async open(path: string, { onNote }: { onNote?: (line: string) => void } = {}): Promise<GgufModel> {
     return await owned(await GgufFile.open(path), async (file) => {
@@ -63,34 +65,42 @@ export class GgufModel implements Disposable {
     });
   }
 
-  /** The file's own. @throws {CheckpointError} when it cannot be read, or there is not a token for each row */
+  /**
+   * The tokenizer in the file.
+   * @throws {CheckpointError} when it is not supported, or the number of tokens differs from the number of embeddings
+   */
   tokenizer(): Tokenizer {
     const { path, metadata } = this.file, tokens = metadata.get("tokenizer.ggml.tokens")?.value;
     const tokenizer = ggufTokenizer(this.file), count = Array.isArray(tokens) ? tokens.length : 0;
     if (count === this.config.vocabSize) return tokenizer;
     throw new CheckpointError(
-      `${path} is damaged: it has ${count} tokens, and token_embd.weight ${this.config.vocabSize} rows`,
+      `${path} is damaged: it has ${count} tokens, but token_embd.weight has ${this.config.vocabSize} rows`,
     );
   }
 
-  /** Refuses eight bits. @throws {ConfigError} naming a tensor in Q8_0 */
+  /**
+   * Checks that the weights can be trained.
+   * @throws {ConfigError} when a tensor is stored as Q8_0; the message names it
+   */
   checkTrainable(): void {
     const [name] = [...this.file.tensors].find(([, { dtype }]) => dtype === "Q8_0") ?? [];
     if (name === undefined) return;
     throw new ConfigError(
-      `${this.file.path} is in q8_0 (${
-        shown(name)
-      }), and training goes on from weights that were not rounded so far\n` +
-        "Use f32: convert the model that the file was made of with --dtype=float32, or train from it directly; " +
-        "or train a LoRA adapter on it as it is (applyLora)",
+      `${this.file.path} is in q8_0 (${shown(name)}), which is too coarse to continue training\n` +
+        "Use f32: convert the original model with --dtype=float32, or train from it directly; " +
+        "or train a LoRA adapter on this file (applyLora)",
     );
   }
 
-  /** A new model with the weights; what is in Q8_0 becomes f32, or where that is asked for stays as it is. @throws as {@linkcode load}, and where they do not fit */
+  /**
+   * A new model with the file's weights. Q8_0 is converted to f32, unless `options.weights` is `q8_0`.
+   * @throws {CheckpointError} as {@linkcode load}
+   * @throws {DeviceError} when the model does not fit into the device's memory
+   */
   model(options: LoadOptions): Promise<GPT> {
     return loadModel(this.config, options, (model) => this.load(model));
   }
-  /** Reads the weights into a model with this config. @throws {CheckpointError} when one is not finite */
+  /** Reads the weights into a model with this config. @throws {CheckpointError} when a weight is not finite */
   async load(model: GPT): Promise<void> {
     for (const [name, { storage }] of model.namedParameters()) {
       const stored = storedIn(this.file, ggufName(name));
@@ -108,7 +118,7 @@ function configOf({ path, metadata, tensors }: GgufFile): GPTConfig {
   const said = (key: string) => metadata.get(key)?.value, architecture = said("general.architecture");
   if (architecture !== "gpt2") {
     const name = architecture === undefined ? "none" : shown(`${architecture}`);
-    throw new CheckpointError(`${path}: general.architecture is ${name}, and only gpt2 is read`);
+    throw new CheckpointError(`${path}: general.architecture is ${name}, but only gpt2 is supported`);
   }
   const wrong = (key: string, expected: string) =>
     new CheckpointError(`${path} is damaged: ${key} is ${shown(`${said(key)}`)}, expected ${expected}`);
@@ -121,14 +131,14 @@ function configOf({ path, metadata, tensors }: GgufFile): GPTConfig {
   if (!(typeof epsilon === "number" && epsilon > 0 && epsilon <= 1)) throw wrong(EPSILON, "a number up to 1");
   const nEmbd = count("embedding_length"), nHead = count(HEADS);
   if (nEmbd % nHead !== 0) throw wrong(`gpt2.${HEADS}`, `a divisor of embedding_length, ${nEmbd}`);
-  if ((said(`gpt2.${HEADS}_kv`) ?? nHead) !== nHead) throw wrong(`gpt2.${HEADS}_kv`, `${nHead}, as head_count`);
+  if ((said(`gpt2.${HEADS}_kv`) ?? nHead) !== nHead) throw wrong(`gpt2.${HEADS}_kv`, `${nHead}, equal to head_count`);
   const activation = said(ACTIVATION) ?? "gelu_new", bias = said(BIAS) ?? true;
   if (!Object.hasOwn(ACTIVATIONS, `${activation}`)) throw wrong(ACTIVATION, Object.keys(ACTIVATIONS).join(" or "));
   if (typeof bias !== "boolean") throw wrong(BIAS, "true or false");
   return {
     blockSize: count("context_length"),
     vocabSize: tensors.get(ggufName(EMBEDDINGS))?.shape[0] ?? 1,
-    nLayer: count("block_count", tensors.size), // a model of more layers need not be made to be refused
+    nLayer: count("block_count", tensors.size), // rejects an absurd number before a model of that size is built
     nHead,
     nEmbd,
     nInner: count("feed_forward_length"),
@@ -145,7 +155,7 @@ function shortest(value: number): number {
   return digits ? Number(value.toPrecision(digits)) : value;
 }
 
-/** Whether the head has no weights, or those of the embeddings once more. */
+/** Whether the head is tied: the file has no weights for it, or a copy of the embeddings. */
 async function isTied(file: GgufFile): Promise<boolean> {
   const [head, embeddings] = [HEAD, EMBEDDINGS].map((name) => file.tensors.get(ggufName(name)));
   if (!head) return true;
@@ -154,7 +164,7 @@ async function isTied(file: GgufFile): Promise<boolean> {
   return await sameElements(left, right, sizeOf(head.shape));
 }
 
-/** @throws {CheckpointError} when a tensor is missing or of another shape */
+/** @throws {CheckpointError} when a tensor is missing or has another shape */
 function checkTensors(config: GPTConfig, { path, tensors }: GgufFile, onNote?: (line: string) => void): void {
   const missing: string[] = [], wrong: string[] = [], expected = new Set<string>([ggufName(HEAD)]);
   for (const [ours, shape] of shapesOf({ ...config, bias: true })) {
@@ -168,10 +178,13 @@ function checkTensors(config: GPTConfig, { path, tensors }: GgufFile, onNote?: (
   noteUnused([...tensors.keys()].filter((name) => !expected.has(name)), { parameters: expected, path, onNote });
 }
 
-/** @throws {CheckpointError} when a bias is not zero, which would be lost */
+/**
+ * Checks the biases of a model without biases.
+ * @throws {CheckpointError} when one is not zero, because it would be lost
+ */
 async function checkZeros(file: GgufFile): Promise<void> {
   for (const name of file.tensors.keys()) {
     if (!name.endsWith(".bias") || (await file.readTensor(name)).every((value) => value === 0)) continue;
-    throw new CheckpointError(`${file.path} is damaged: ${BIAS} is false, and ${shown(name)} is not all zeros`);
+    throw new CheckpointError(`${file.path} is damaged: ${BIAS} is false, but ${shown(name)} is not all zeros`);
   }
 }

@@ -1,4 +1,4 @@
-/** GPT-2 into a GGUF file, which llama.cpp, Ollama and LM Studio open. See gguf.ts. */
+/** Saves a GPT-2 as a GGUF file, which llama.cpp, Ollama and LM Studio can load. See gguf.ts. */
 import { sizeOf } from "../engine/tensor.ts";
 import { ConfigError } from "../errors.ts";
 import type { OpenFile } from "../files/files.ts";
@@ -12,27 +12,31 @@ import { checkRange } from "./hugging_face_save.ts";
 import { shapesOf } from "./nanogpt_model.ts";
 import { plainParameters } from "./tensors.ts";
 
-/** What llama.cpp calls a file by the type of most of its weights. */
+/** llama.cpp's number for the type of most of a file's weights (`general.file_type`). */
 const FILE_TYPES: Record<GgufType, number> = { F32: 0, F16: 1, Q8_0: 7, BF16: 32 };
 
-/** How {@linkcode saveGguf} writes. */
+/** Options of {@linkcode saveGguf}. */
 export interface SaveGgufOptions {
-  /** ASCII characters, or byte pairs with GPT-2's pattern. */
+  /** The model's tokenizer: ASCII characters, or byte pairs with GPT-2's pattern. */
   readonly tokenizer: Tokenizer;
-  /** Of the matrices: F32, the default, or with rounding F16, BF16 or Q8_0. Norms, biases and positions are in F32. */
+  /**
+   * Type of the matrices: F32 (default), or rounded to F16, BF16 or Q8_0. Norms, biases and positions are always F32.
+   */
   readonly dtype?: GgufType;
-  /** Takes a line, without a newline, on what such a file cannot say. */
+  /** Called with a line about information that a GGUF file cannot hold. */
   readonly onNote?: (line: string) => void;
-  /** How the file is created. */
+  /** Function that creates the file. */
   readonly open?: OpenFile;
 }
 
 /**
- * Writes a model and its tokenizer as llama.cpp's converter would, one tensor at a time, beside `path`, and renames it.
+ * Saves a model and its tokenizer in the format of llama.cpp's converter. The file is written under another name, one
+ * tensor at a time, and then renamed to `path`.
  *
- * Such a model has a bias everywhere, for which zeros are written where there is none, and the tanh approximation of GELU.
+ * llama.cpp's GPT-2 has a bias in every layer, so zeros are written if the model has none. It computes the tanh
+ * approximation of GELU.
  *
- * @throws {ConfigError} when such a file cannot hold the model or its vocabulary, with the reason
+ * @throws {ConfigError} when the format does not support the model or its vocabulary; the message says why
  * @throws {CheckpointError} when the file cannot be written, or a weight is too large for the type
  * @example
  * ```ts ignore
@@ -44,13 +48,13 @@ export async function saveGguf(path: string, model: GPT, options: SaveGgufOption
   if (!Object.hasOwn(FILE_TYPES, dtype)) {
     throw new ConfigError(`saveGguf: dtype is ${dtype}; expected one of ${Object.keys(FILE_TYPES).join(", ")}`);
   }
-  if (config.activation === "relu") throw new ConfigError("GGUF has no such GPT-2: its activation is relu, not GELU");
+  if (config.activation === "relu") throw new ConfigError("GGUF's GPT-2 has the activation GELU, not relu");
   for (const width of ["nEmbd", "nInner"] as const) {
     if (dtype !== "Q8_0" || config[width] % Q8_0.block === 0) continue;
     throw new ConfigError(
-      `q8_0 has blocks of ${Q8_0.block} weights, and ${width} is ${
+      `q8_0 has blocks of ${Q8_0.block} weights, but ${width}=${
         config[width]
-      }, not a multiple: use float16 or bfloat16`,
+      } is not a multiple of that; use float16 or bfloat16`,
     );
   }
   const uint = (key: string, value: number): [string, WritableValue] => [key, { type: "uint32", value }];
@@ -77,10 +81,10 @@ function* tensorsOf(model: GPT, matrices: GgufType): Generator<[string, GgufSour
     const dtype = shape.length === 2 && !ours.includes(".wpe.") ? matrices : "F32";
     const data = async () => {
       if (dtype === "Q8_0" && parameter?.dtype === "q8_0") {
-        return await parameter.device.readStored(parameter.storage) as Uint8Array; // the blocks that it was made of
+        return await parameter.device.readStored(parameter.storage) as Uint8Array; // already Q8_0: copy the blocks
       }
       const read = await parameter?.data() ?? new Float32Array(sizeOf(shape));
-      const values = read instanceof Float32Array ? read : new Float32Array(read); // the reference device's are f64
+      const values = read instanceof Float32Array ? read : new Float32Array(read); // the reference device has f64
       checkRange(ours, values, dtype);
       return values;
     };

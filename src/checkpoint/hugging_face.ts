@@ -1,9 +1,9 @@
 /**
- * GPT-2 out of a folder of Hugging Face's transformers: config.json and the weights
+ * Loads a GPT-2 from a folder of Hugging Face's transformers: config.json and the weights
  * (https://huggingface.co/docs/transformers/model_doc/gpt2).
  *
- * The names are nanoGPT's, which took them over. What differs is that GPT-2's linear layers are "Conv1D" there: their
- * weights are stored (in, out), ours are (out, in), so they are transposed on the way.
+ * The names of the tensors are ours, because nanoGPT took them from transformers. But transformers' GPT-2 has "Conv1D"
+ * layers, whose weights are stored (in, out). Ours are (out, in), so they are transposed on the device.
  */
 import { transpose } from "../../kernels/transpose/kernel.ts";
 import { shortage } from "../engine/capacity.ts";
@@ -31,32 +31,33 @@ import { some } from "../files/shown.ts";
 import { openWeightsFolder } from "../files/weights_folder.ts";
 
 const PREFIX = "transformer.";
-/** Stored (in, out). */
+/** Weights that are stored (in, out). */
 export const CONV1D = /\.(c_attn|c_fc|c_proj)\.weight$/;
-/** Older files have the causal mask among the weights. */
+/** Causal masks, which older files store among the weights. */
 const MASK = /^transformer\.h\.\d+\.attn\.(masked_)?bias$/;
 
-/** How {@linkcode loadHuggingFace} makes the model. */
+/** Options of {@linkcode loadHuggingFace}. */
 export interface LoadHuggingFaceOptions extends Omit<LoadOptions, "generator"> {
-  /** Of dropout's noise; default 1337. */ readonly seed?: number;
+  /** Seed of dropout's noise. Default: 1337. */ readonly seed?: number;
   /**
-   * Makes the head where config.json names one, as `GPT2ForSequenceClassification`, and gives its parameters by transformers'
-   * names; their values are read with the model's, and not those that it does not give. Without, a folder of a classifier is
-   * refused.
+   * Called if config.json names a head, such as `GPT2ForSequenceClassification`. It makes the head and returns its
+   * parameters by transformers' names; parameters that it does not return are not read. Without this option, a
+   * classifier is rejected.
    */
   readonly head?: (found: HuggingFaceHead, model: GPT) => NamedTensors;
-  /** Takes a line, without a newline, on what is not as config.json says. */ readonly onNote?: (line: string) => void;
+  /** Called with a line if something differs from config.json. */ readonly onNote?: (line: string) => void;
 }
 
 /**
- * The GPT-2 in a folder: config.json with model.safetensors, its shards and their index, or pytorch_model.bin; weights in f32,
- * f16 or bf16. Takes the memory of the model, and once more that of its largest matrix.
+ * Loads the GPT-2 in a folder: config.json with model.safetensors, its shards and their index, or pytorch_model.bin.
+ * Weights may be f32, f16 or bf16. Loading needs memory for the model and for a second copy of its largest matrix.
  *
- * All is checked before weights are read: the config, the names, shapes and types of the tensors, and the device's room.
+ * The config, the names, shapes and types of all tensors, and the device's free memory are checked before any weight is
+ * read.
  *
- * @param path of the folder
+ * @param path path of the folder
  * @returns the model, in evaluation mode
- * @throws {CheckpointError} when a file is missing or damaged, or of another model
+ * @throws {CheckpointError} when a file is missing, damaged, or belongs to another model
  * @throws {DeviceError} when the weights do not fit into the device's memory
  * @example
  * ```ts ignore
@@ -69,14 +70,16 @@ export async function loadHuggingFace(path: string, options: LoadHuggingFaceOpti
   const { onNote = () => {} } = options, configPath = `${path}/config.json`, json = await readJson(configPath);
   const config = fromHuggingFaceConfig(json, configPath, { headed: options.head !== undefined, onNote });
   const head = options.head && headOf(json, configPath);
-  // A classifier has no other head that could be tied or not.
+  // A classifier has no language-model head, so tie_word_embeddings does not apply.
   const said = head?.architecture === "GPT2ForSequenceClassification" ? { ...config, tieWordEmbeddings: true } : config;
   using file = await openWeightsFolder(path);
   const others = new Map(head && headShapes(head, said.nEmbd));
   const names = ourNames(file, others), twice = said.tieWordEmbeddings && names.has(HEAD);
   if (twice && !names.has(EMBEDDINGS)) names.set(EMBEDDINGS, names.get(HEAD)!).delete(HEAD);
   if (said.nLayer > names.size) {
-    throw new CheckpointError(`${configPath} says n_layer ${said.nLayer}, and ${file.path} has ${names.size} tensors`);
+    throw new CheckpointError(
+      `${configPath} says n_layer ${said.nLayer}, but ${file.path} has only ${names.size} tensors`,
+    );
   }
   checkTensors(
     new Map([...shapesOf({ ...said, tieWordEmbeddings: said.tieWordEmbeddings && !names.has(HEAD) }), ...others]),
@@ -92,7 +95,9 @@ export async function loadHuggingFace(path: string, options: LoadHuggingFaceOpti
       sizeOf(file.tensors.get(names.get(HEAD)!)!.shape),
     );
     if (tieWordEmbeddings) names.delete(HEAD);
-    else onNote(`${configPath} ties the head to the embeddings, but ${file.path} has them apart; so they stay apart`);
+    else {onNote(
+        `${configPath} ties the head to the embeddings, but they differ in ${file.path}; the model is not tied`,
+      );}
   }
   const sizes = { ...said, dropout: options.dropout ?? said.dropout, tieWordEmbeddings };
   checkRoom(sizes, options, path);
@@ -104,23 +109,28 @@ export async function loadHuggingFace(path: string, options: LoadHuggingFaceOpti
   });
 }
 
-/** The file's names by ours, which begin with `transformer.` as GPT2LMHeadModel's do; those of GPT2Model do not. */
+/**
+ * The file's names by ours. Ours begin with `transformer.` like GPT2LMHeadModel's; GPT2Model's names lack the prefix.
+ */
 function ourNames({ path, tensors }: WeightsFile, others: Shapes): Map<string, string> {
   const names = new Map<string, string>();
   for (const name of tensors.keys()) {
     const ours = name.startsWith(PREFIX) || name === HEAD || others.has(name) ? name : PREFIX + name,
       other = names.get(ours);
     if (MASK.test(ours)) continue;
-    if (other !== undefined) throw new CheckpointError(`${path} has ${other} and ${name}, which are the same`);
+    if (other !== undefined) {
+      throw new CheckpointError(`${path} has ${other} and ${name}, which name the same parameter`);
+    }
     names.set(ours, name);
   }
   return names;
 }
 
 /**
- * Takes names out of `names` whose tensors the model does not use, and says so.
+ * Checks the tensors of a file against the model's parameters. Removes the tensors that the model does not use from
+ * `names` and reports them to `onNote`.
  *
- * @throws {CheckpointError} when a tensor is missing or of another shape or type
+ * @throws {CheckpointError} when a tensor is missing, or has another shape or type
  */
 function checkTensors(
   parameters: Shapes,
@@ -146,7 +156,10 @@ function checkTensors(
   for (const ours of extra) names.delete(ours);
 }
 
-/** @throws {DeviceError} when the model does not fit, and what it takes to turn its largest matrix */
+/**
+ * @throws {DeviceError} when the model and the buffer to transpose its largest matrix do not fit into the device's
+ * memory
+ */
 function checkRoom(config: GPTConfig, { device, weights, inference }: LoadHuggingFaceOptions, path: string): void {
   const dry = new DryDevice(device);
   new Turner(new GPT(config, { device: dry, weights, inference, initialize: false }));
@@ -162,17 +175,17 @@ async function readWeights(
   using turner = new Turner(model);
   for (const [ours, name] of names) {
     const weight = parameters.get(ours);
-    if (!weight) continue; // of a head that is not wanted
+    if (!weight) continue; // belongs to a head that is not loaded
     const turned = CONV1D.test(ours);
     await readOnto(turned ? turner.stored(weight) : weight.storage, storedIn(file, name));
     if (turned) await turner.turn(weight);
   }
 }
 
-/** Turns matrices on the device, out of a storage that has room for the largest of a model's. */
+/** Transposes matrices on the device. Its buffers have room for the largest matrix of the model. */
 class Turner implements Disposable {
   readonly #from: Tensor;
-  /** What is turned for a weight that is not f32. */
+  /** The transposed matrix, if the weight itself is not f32. */
   readonly #to: Tensor | undefined;
 
   constructor(model: GPT) {
@@ -181,7 +194,7 @@ class Turner implements Disposable {
     this.#from = model.device.empty(shape);
     this.#to = matrices[0].dtype === "f32" ? undefined : model.device.empty(shape);
   }
-  /** Where a weight (out, in) is to be written (in, out). */
+  /** The storage into which the file's weight (in, out) is read before it is transposed to (out, in). */
   stored({ size }: Tensor): Storage {
     return new Storage(this.#from.storage.block, size);
   }

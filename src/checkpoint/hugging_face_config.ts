@@ -1,7 +1,7 @@
 /**
- * config.json of a GPT-2 in Hugging Face's transformers: GPT2Config's fields, its defaults for those that are missing, and of
- * all that it can say what our model computes
- * (https://huggingface.co/docs/transformers/model_doc/gpt2#transformers.GPT2Config).
+ * Reads and writes the config.json of a GPT-2 in Hugging Face's transformers
+ * (https://huggingface.co/docs/transformers/model_doc/gpt2#transformers.GPT2Config). Missing fields have GPT2Config's
+ * defaults. Values that our model cannot compute are rejected.
  */
 import { CheckpointError, ConfigError } from "../errors.ts";
 import type { GPTConfig } from "../gpt.ts";
@@ -9,27 +9,29 @@ import { headFields, type HuggingFaceHead } from "./hugging_face_heads.ts";
 
 type Json = Readonly<Record<string, unknown>>;
 
-/** transformers' names of the activations that the model has, ours first: what computes the same is saved by that. */
+/** transformers' names for each activation of the model. The first name is used when a model is saved. */
 const ACTIVATIONS: Readonly<Record<NonNullable<GPTConfig["activation"]>, readonly string[]>> = {
   gelu: ["gelu", "gelu_python"],
   gelu_new: ["gelu_new", "gelu_fast", "gelu_pytorch_tanh", "gelu_python_tanh", "gelu_accurate"],
   relu: ["relu"],
 };
-/** Fields that change what is computed, with the only values that our model computes. */
+/** Fields that change the computation, with the values that our model supports. */
 const ONLY: Readonly<Record<string, readonly unknown[]>> = {
   model_type: ["gpt2"],
   scale_attn_weights: [true],
   scale_attn_by_inverse_layer_idx: [false],
-  reorder_and_upcast_attn: [false, true], // a way to lose less in 16 bits; the equation is the same
+  reorder_and_upcast_attn: [false, true], // only makes 16-bit arithmetic more precise; the equation does not change
   add_cross_attention: [false],
   is_encoder_decoder: [false],
   quantization_config: [null],
 };
-/** The last has a second head, which is left out unless it is asked for. */
+/**
+ * Architectures with a language-model head. GPT2DoubleHeadsModel has a second head, which is loaded only on request.
+ */
 const ARCHITECTURES = ["GPT2LMHeadModel", "GPT2Model", "GPT2DoubleHeadsModel"];
 const CLASSIFIER = "GPT2ForSequenceClassification";
 const DROPOUTS = ["resid_pdrop", "embd_pdrop", "attn_pdrop"];
-/** Other names that transformers takes. */
+/** Alternative names of fields in transformers. */
 const ALIASES: Readonly<Record<string, string>> = {
   n_positions: "max_position_embeddings",
   n_embd: "hidden_size",
@@ -38,12 +40,12 @@ const ALIASES: Readonly<Record<string, string>> = {
 };
 
 /**
- * The model's config out of config.json.
+ * Converts a config.json to the model's config.
  *
- * @param path of the file, for messages
- * @param headed whether a head is wanted too, and so models of other heads are read
- * @param onNote takes a line on what our model does otherwise
- * @throws {CheckpointError} when it is of another architecture, or says what our model does not compute
+ * @param path path of the file, for messages
+ * @param options.headed whether the caller can load a head, so that a classifier is accepted
+ * @param options.onNote called with a line if our model differs from the config
+ * @throws {CheckpointError} when the architecture is not GPT-2, or a field has a value that our model does not support
  */
 export function fromHuggingFaceConfig(
   json: Json,
@@ -51,7 +53,7 @@ export function fromHuggingFaceConfig(
   { headed = false, onNote = () => {} }: { headed?: boolean; onNote?: (line: string) => void } = {},
 ): GPTConfig {
   const refuse = (field: string, expected: string) =>
-    new CheckpointError(`${path}: ${field} is ${JSON.stringify(json[field])}; this GPT-2 has only ${expected}`);
+    new CheckpointError(`${path}: ${field} is ${JSON.stringify(json[field])}; supported: ${expected}`);
   for (const [field, values] of Object.entries(ONLY)) {
     if (Object.hasOwn(json, field) && !values.includes(json[field])) {
       throw refuse(field, values.map((value) => JSON.stringify(value)).join(" or "));
@@ -61,19 +63,19 @@ export function fromHuggingFaceConfig(
   if (architectures !== undefined && architectures !== null) {
     if (`${architectures}` === CLASSIFIER && !headed) {
       throw new CheckpointError(
-        `${path} is of a classifier, which writes no text: pipeline("text-classification", …) and loadHead read it`,
+        `${path} is a classifier, which cannot generate text; use pipeline("text-classification", …) or loadHead`,
       );
     }
     if (!(Array.isArray(architectures) && architectures.every((name) => known.includes(name)))) {
       throw refuse("architectures", known.join(" or "));
     }
   } else if (json.model_type !== "gpt2") {
-    throw new CheckpointError(`${path} names neither a model_type nor architectures: it may be of any model`);
+    throw new CheckpointError(`${path} has neither model_type nor architectures, so it may not be a GPT-2`);
   }
 
   const size = (field: string, fallback: number): number => {
     const alias = ALIASES[field], name = alias in json ? alias : field, value = name in json ? json[name] : fallback;
-    if (name !== field && field in json && json[field] !== value) throw refuse(alias, `what ${field} says`);
+    if (name !== field && field in json && json[field] !== value) throw refuse(alias, `the value of ${field}`);
     if (Number.isInteger(value) && value as number > 0 && value as number < 2 ** 31) return value as number;
     throw refuse(name, "whole numbers from 1 to 2147483647");
   };
@@ -90,7 +92,11 @@ export function fromHuggingFaceConfig(
   const [dropout, ...others] = DROPOUTS.map((field) => number(field, 0.1, [0, 1]));
   const same = others.every((p) => p === dropout);
   if (!same) {
-    onNote(`${path}: ${DROPOUTS.map((field) => `${field} is ${json[field] ?? 0.1}`).join(", ")}; 0 is taken for all`);
+    onNote(
+      `${path}: ${
+        DROPOUTS.map((field) => `${field} is ${json[field] ?? 0.1}`).join(", ")
+      }; they differ, so all are set to 0`,
+    );
   }
   const nEmbd = size("n_embd", 768);
   const config = {
@@ -111,9 +117,9 @@ export function fromHuggingFaceConfig(
 }
 
 /**
- * What config.json says of a model: every field that GPT2Config would not fill in the same way.
+ * The contents of config.json for a model: every field whose value may differ from GPT2Config's default.
  *
- * @param ids of the tokens at which a text begins and ends, as {@linkcode tokenIds} gives them
+ * @param options.ids ids of the tokens that begin, end and pad a text, as returned by {@linkcode tokenIds}
  */
 export function toHuggingFaceConfig(
   config: Required<GPTConfig>,
@@ -129,7 +135,7 @@ export function toHuggingFaceConfig(
     dtype,
     vocab_size: vocabSize,
     n_positions: blockSize,
-    n_ctx: blockSize, // read by what is older than transformers 4
+    n_ctx: blockSize, // for versions before transformers 4
     n_embd: nEmbd,
     n_layer: nLayer,
     n_head: nHead,
@@ -148,6 +154,9 @@ export function toHuggingFaceConfig(
 
 const IDS = ["bos_token_id", "eos_token_id", "pad_token_id"];
 
-/** What a config.json or generation_config.json says of such tokens; what is missing there stays missing: its default holds. */
+/**
+ * The ids of a config.json or generation_config.json for the tokens that begin, end and pad a text. Missing ids stay
+ * missing.
+ */
 export const tokenIds = (json: Json): Json =>
   Object.fromEntries(Object.entries(json).filter(([name]) => IDS.includes(name)));

@@ -1,6 +1,6 @@
 /**
- * What config.json says of heads beside a GPT-2, transformers' `GPT2ForSequenceClassification` and `GPT2DoubleHeadsModel`, and the
- * names and shapes of their tensors (https://huggingface.co/docs/transformers/model_doc/gpt2).
+ * Heads on a GPT-2 in transformers, `GPT2ForSequenceClassification` and `GPT2DoubleHeadsModel`: their fields in
+ * config.json, and the names and shapes of their tensors (https://huggingface.co/docs/transformers/model_doc/gpt2).
  */
 import { CheckpointError } from "../errors.ts";
 import { isObject } from "../files/files.ts";
@@ -8,7 +8,7 @@ import type { NamedTensors } from "./tensors.ts";
 
 type Json = Readonly<Record<string, unknown>>;
 
-/** What labels of sequences are, by transformers' names. */
+/** The kind of labels that a classifier predicts, by transformers' names. */
 export type ProblemType = "single_label_classification" | "multi_label_classification" | "regression";
 /** Every {@linkcode ProblemType}. */
 export const PROBLEM_TYPES = [
@@ -17,26 +17,26 @@ export const PROBLEM_TYPES = [
   "regression",
 ] as const satisfies readonly ProblemType[];
 
-/** transformers' names of labels that have none. */
+/** transformers' default names of labels. */
 export const numbered = (count: number): string[] => Array.from({ length: count }, (_, id) => `LABEL_${id}`);
 
-/** A head, by transformers' names. */
+/** A head as described by config.json. */
 export interface HuggingFaceHead {
-  /** The class that opens its folder. */
+  /** The class of transformers that loads the folder. */
   readonly architecture: "GPT2ForSequenceClassification" | "GPT2DoubleHeadsModel";
-  /** The name of each label, `id2label`; of choices there is one. */ readonly labels: readonly string[];
-  /** What labels are; transformers settles it at the first labels that it sees where it is not said. */
+  /** Names of the labels, `id2label`. A multiple-choice head has one. */ readonly labels: readonly string[];
+  /** The kind of labels. If it is not set, transformers infers it from the first labels in training. */
   readonly problemType?: ProblemType;
-  /** The token that fills rows up. */ readonly padTokenId?: number;
-  /** Of the pooled states, for choices: `summary_first_dropout`. */ readonly dropout?: number;
+  /** Id of the token that pads rows. */ readonly padTokenId?: number;
+  /** Dropout probability before a multiple-choice head: `summary_first_dropout`. */ readonly dropout?: number;
 }
 
-/** A head to be saved. */
+/** A head to save. */
 export interface SavedHead extends HuggingFaceHead {
-  /** Its parameters, by transformers' names. */ readonly tensors: NamedTensors;
+  /** The head's parameters by transformers' names. */ readonly tensors: NamedTensors;
 }
 
-/** The two architectures' names. */
+/** Architectures that have a head. */
 const HEADED = ["GPT2ForSequenceClassification", "GPT2DoubleHeadsModel"] as const;
 
 /** Names and shapes of a head's tensors. */
@@ -46,7 +46,10 @@ export function headShapes({ architecture, labels }: HuggingFaceHead, nEmbd: num
   return [[`${summary}.weight`, [1, nEmbd]], [`${summary}.bias`, [1]]];
 }
 
-/** What a summary of states has to be: the state at a token, through a layer with one output. */
+/**
+ * The only supported summary of a multiple-choice head: one token's hidden state through a linear layer with one
+ * output.
+ */
 const SUMMARY = {
   summary_type: "cls_index",
   summary_use_proj: true,
@@ -56,10 +59,10 @@ const SUMMARY = {
 };
 
 /**
- * The head that config.json names; none where it is of a plain model.
+ * The head that config.json describes; undefined for a model without one.
  *
- * @param path of the file, for messages
- * @throws {CheckpointError} when the labels are not numbered from 0, or the head computes what ours do not
+ * @param path path of the file, for messages
+ * @throws {CheckpointError} when the labels are not numbered from 0, or the head's computation is not supported
  */
 export function headOf(json: Json, path: string): HuggingFaceHead | undefined {
   const { architectures, id2label, num_labels, problem_type: problem = null, pad_token_id: pad = null } = json;
@@ -101,7 +104,7 @@ export function headOf(json: Json, path: string): HuggingFaceHead | undefined {
   return { architecture, labels, problemType, padTokenId: padTokenId as number | undefined };
 }
 
-/** What config.json says of a head, beside the model's fields. */
+/** The fields of config.json that describe a head. */
 export function headFields({ architecture, labels, problemType, padTokenId, dropout = 0.1 }: HuggingFaceHead): Json {
   const pad = padTokenId === undefined ? {} : { pad_token_id: padTokenId };
   if (architecture === "GPT2DoubleHeadsModel") {

@@ -1,4 +1,4 @@
-/** GPT-2 into a folder of Hugging Face's transformers, which opens it with `GPT2LMHeadModel.from_pretrained(path)`. */
+/** Saves a GPT-2 as a folder that Hugging Face's transformers loads with `GPT2LMHeadModel.from_pretrained(path)`. */
 import { transpose } from "../../kernels/transpose/kernel.ts";
 import { CheckpointError, ConfigError, DeviceError } from "../errors.ts";
 import type { GPT } from "../gpt.ts";
@@ -19,48 +19,55 @@ import { toHuggingFaceConfig, tokenIds } from "./hugging_face_config.ts";
 import { type TensorSource, writeSafetensors } from "../files/safetensors.ts";
 import { system } from "../files/system.ts";
 
-/** What PyTorch calls the types that weights are saved in, and how many bytes an element takes. */
+/** Types of saved weights: PyTorch's name, and bytes per element. */
 const TYPES = {
   F32: { torch: "float32", bytes: 4 },
   F16: { torch: "float16", bytes: 2 },
   BF16: { torch: "bfloat16", bytes: 2 },
 };
-/** From here on f32 rounds to infinity in F16; Q8_0's scale is an F16, and the largest weight 127 times that. */
+/**
+ * Smallest magnitude that becomes infinite. 65520 is the smallest f32 that F16 rounds to infinity. Q8_0 stores weights
+ * as up to 127 times a scale, which is an F16.
+ */
 const LIMITS: Readonly<Record<string, number>> = { F16: 65520, Q8_0: 127 * 65520 };
-/** What transformers reads a vocabulary from. */
+/** Files from which transformers reads a tokenizer. */
 const VOCABULARY = [
   ...["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"],
   ...["vocab.json", "merges.txt", "chat_template.jinja"],
 ];
 
-/** How {@linkcode saveHuggingFace} writes. */
+/** Options of {@linkcode saveHuggingFace}. */
 export interface SaveHuggingFaceOptions {
-  /** Of the weights: F32, the default, or with rounding F16 or BF16. */
+  /** Type of the weights: F32 (default), or rounded to F16 or BF16. */
   readonly dtype?: "F32" | "F16" | "BF16";
-  /** Bytes of weights from which on there are several files and an index; default 50e9, as in transformers. */
+  /**
+   * Largest file of weights, in bytes; larger models are split into several files. Default: 50e9, as in transformers.
+   */
   readonly maxShardSize?: number;
-  /** A folder whose vocabulary, as far as it has one, is copied beside the weights, with the ids at which a text ends. */
+  /** A folder whose tokenizer files, and ids of the tokens that begin and end a text, are copied to the new folder. */
   readonly vocabularyFrom?: string;
-  /** A tokenizer to write instead: one of characters, or of byte pairs with GPT-2's pattern. */
+  /** A tokenizer to write instead: characters, or byte pairs with GPT-2's pattern. */
   readonly tokenizer?: Tokenizer;
-  /** The text of README.md, the model card. Default: none is written. */
+  /** Text of the model card, README.md. Default: no card is written. */
   readonly card?: string;
-  /** A head to be saved with the model; that of a classifier takes the place of the language model's. */
+  /** A head to save with the model. A classifier's head replaces the language-model head. */
   readonly head?: SavedHead;
-  /** How files of weights and JSON are created. */
+  /** Function that creates the files of weights and JSON. */
   readonly open?: OpenFile;
 }
 
 /**
- * Writes config.json, generation_config.json and model.safetensors, or its shards and their index, into a new folder. It has
- * another name until all of it is on the disk: who finds the folder finds it whole.
+ * Saves a model to a new folder: config.json, generation_config.json, and model.safetensors or its shards with their
+ * index. The folder is written under another name and renamed when all of it is on the disk, so it is never seen half
+ * written.
  *
- * GPT-2 has a bias everywhere: for a model without, zeros are written.
+ * transformers' GPT-2 has a bias in every layer, so zeros are written if the model has none.
  *
- * @param path of the folder, which must not be there, or be empty
- * @throws {ConfigError} when an option has no such value, or transformers has no such tokenizer
- * @throws {CheckpointError} when the folder is there, another process writes it, the disk refuses, or a weight is too large for F16; nothing is left then
- * @throws {DeviceError} when the device has no room to turn a matrix
+ * @param path path of the folder, which must not exist or must be empty
+ * @throws {ConfigError} when an option is not valid, or transformers does not support the tokenizer
+ * @throws {CheckpointError} when the folder exists, another process writes it, it cannot be written, or a weight is too
+ *   large for F16; nothing is left then
+ * @throws {DeviceError} when the device has no memory to transpose a matrix
  * @example
  * ```ts ignore
  * await saveHuggingFace(model, "gpt2-finetuned", { dtype: "BF16" });
@@ -71,7 +78,9 @@ export async function saveHuggingFace(model: GPT, path: string, options: SaveHug
   const { dtype = "F32", maxShardSize = 50e9, vocabularyFrom, tokenizer, card, head, open } = options;
   const type = TYPES[dtype];
   if (!Object.hasOwn(TYPES, dtype)) throw new ConfigError(`dtype is ${dtype}; expected one of ${Object.keys(TYPES)}`);
-  if (!(maxShardSize > 0)) throw new ConfigError(`maxShardSize is ${maxShardSize}; expected a number of bytes above 0`);
+  if (!(maxShardSize > 0)) {
+    throw new ConfigError(`maxShardSize is ${maxShardSize}; expected a positive number of bytes`);
+  }
   const vocabulary = Object.entries(tokenizer ? toHuggingFaceTokenizer(tokenizer) : {});
   try {
     await createFolder(path, async (partial) => {
@@ -98,8 +107,9 @@ export async function saveHuggingFace(model: GPT, path: string, options: SaveHug
 type Ids = Readonly<Record<string, unknown>>;
 
 /**
- * The ids at which transformers begins, ends and pads a text, for both configs: those of the folder that the vocabulary is from,
- * else the tokenizer's, else null, for another default would end texts at a word.
+ * The ids of the tokens that begin, end and pad a text, for config.json and generation_config.json. They come from the
+ * folder with the vocabulary, else from the tokenizer. Otherwise they are null, because GPT2Config's default would end
+ * texts at an ordinary word.
  */
 async function endsOf(folder: string | undefined, tokenizer?: Tokenizer): Promise<{ config: Ids; generation: Ids }> {
   const read = async (name: string) =>
@@ -110,13 +120,13 @@ async function endsOf(folder: string | undefined, tokenizer?: Tokenizer): Promis
   const from = tokenizer ??
     (own || folder === undefined ? undefined : await loadTokenizer(folder).catch(() => undefined));
   const config = own ?? specialIds(from);
-  const ends = !own && from ? endIds(from) : []; // a turn's and a text's
+  const ends = !own && from ? endIds(from) : []; // the end of a turn and of a text
   return { config, generation: generation ?? { ...config, ...ends.length > 1 && { eos_token_id: ends } } };
 }
 
 type Weight = readonly [name: string, tensor: TensorSource];
 
-/** The tensors of the model and of its head, each read from the device when it is its turn. */
+/** The tensors of the model and of its head. Each is read from the device when it is written. */
 function weightsOf(model: GPT, dtype: keyof typeof TYPES, head?: SavedHead): Weight[] {
   const parameters = new Map([...plainParameters(model), ...head?.tensors ?? []]);
   const tieWordEmbeddings = model.config.tieWordEmbeddings || head?.architecture === "GPT2ForSequenceClassification";
@@ -129,7 +139,7 @@ function weightsOf(model: GPT, dtype: keyof typeof TYPES, head?: SavedHead): Wei
     const data = async () => {
       if (!parameter) return new Float32Array(sizeOf(shape));
       const read = await (CONV1D.test(name) ? turned(parameter) : parameter.data());
-      const values = read instanceof Float32Array ? read : new Float32Array(read); // the reference device's are f64
+      const values = read instanceof Float32Array ? read : new Float32Array(read); // the reference device has f64
       checkRange(name, values, dtype);
       return values;
     };
@@ -137,15 +147,17 @@ function weightsOf(model: GPT, dtype: keyof typeof TYPES, head?: SavedHead): Wei
   });
 }
 
-/** @throws {CheckpointError} when a finite one would become infinite */
+/** @throws {CheckpointError} when a finite weight would become infinite */
 export function checkRange(name: string, values: Float32Array, dtype: string): void {
   const limit = LIMITS[dtype];
   const place = limit ? values.findIndex((value) => Math.abs(value) >= limit && Math.abs(value) < Infinity) : -1;
   if (place < 0) return;
-  throw new CheckpointError(`${name} has the weight ${values[place]}, which ${dtype} cannot hold; save BF16 or F32`);
+  throw new CheckpointError(
+    `${name} has the weight ${values[place]}, which is too large for ${dtype}; save BF16 or F32`,
+  );
 }
 
-/** The elements of a matrix (out, in) as (in, out). */
+/** The elements of a matrix (out, in), transposed to (in, out). */
 async function turned(weight: Tensor): Promise<NumberArray> {
   const { device, shape: [outputs, inputs] } = weight, y = device.empty([1, inputs, outputs]);
   const wide = untrainable(weight.storage) ? device.tensor(await weight.data(), weight.shape) : weight;
@@ -161,7 +173,10 @@ async function turned(weight: Tensor): Promise<NumberArray> {
   }
 }
 
-/** As many files as it takes for none to be larger than `limit`, but for a single larger tensor; and an index where they are more. */
+/**
+ * Writes the weights to files of at most `limit` bytes (a larger tensor has a file of its own), and an index if there
+ * are several files.
+ */
 async function writeShards(
   folder: string,
   weights: readonly Weight[],

@@ -1,38 +1,38 @@
-/** metrics.jsonl: what a run has measured, one JSON object a line. */
+/** metrics.jsonl: a run's measurements, one JSON object per line. */
 import { parseJson } from "../files/files.ts";
 import { codeOf, system } from "../files/system.ts";
 
-/** A logged iteration; `ms` are those of that one iteration, without evaluation. What the task measures stands beside these. */
+/** A logged update. */
 export interface StepMetrics {
-  /** The update's number. */ readonly iter: number;
-  /** Nats a token, of the last micro-batch. */ readonly loss: number;
+  /** Number of the update. */ readonly iter: number;
+  /** Loss of the last micro-batch, in nats per token. */ readonly loss: number;
   /** Learning rate. */ readonly lr: number;
-  /** Before clipping. */ readonly grad_norm: number;
-  /** Milliseconds of the update. */ readonly ms: number;
-  /** Over those milliseconds. */ readonly tokens_per_second: number;
-  /** What the task measures besides: `rewards/margins`. */ readonly [measure: string]: number;
+  /** Norm of the gradient before clipping. */ readonly grad_norm: number;
+  /** Duration of the update in milliseconds, without evaluation. */ readonly ms: number;
+  /** Throughput of the update. */ readonly tokens_per_second: number;
+  /** Measurements of the task, such as `rewards/margins`. */ readonly [measure: string]: number;
 }
 
-/** An evaluation: means over `eval_iters` batches of each split, nats a token. */
+/** An evaluation: means over `eval_iters` batches of each split. */
 export interface EvaluationMetrics {
-  /** The update before which it was made. */ readonly iter: number;
-  /** In nats a token. */ readonly train_loss: number;
-  /** In nats a token. */ readonly val_loss: number;
-  /** What the task measures besides: `train_accuracy`, `val_accuracy`. */ readonly [measure: string]: number;
+  /** Number of the update before which the evaluation was made. */ readonly iter: number;
+  /** Training loss in nats per token. */ readonly train_loss: number;
+  /** Validation loss in nats per token. */ readonly val_loss: number;
+  /** Measurements of the task, such as `train_accuracy` and `val_accuracy`. */ readonly [measure: string]: number;
 }
 
 /** A line of metrics.jsonl. */
 export type Metrics = StepMetrics | EvaluationMetrics;
 
-/** The file's lines, but for one that the end of a process has torn. */
+/** The lines of a metrics file, without an incomplete last line, which a process leaves when it is killed. */
 export async function readMetrics(path: string): Promise<Metrics[]> {
   const lines = new TextDecoder().decode(await system.readFile(path)).split("\n").slice(0, -1);
   return lines.map((line) => JSON.parse(line));
 }
 
 /**
- * Shortens the file at `path` to what came before iteration `iter`, and its evaluation if `evaluated`. A line that the end of
- * a process has torn goes too.
+ * Removes the lines of a metrics file from iteration `iter` on; with `evaluated`, the evaluation of `iter` itself
+ * stays. An incomplete last line is removed, too.
  */
 export async function cutMetrics(path: string, iter: number, { evaluated }: { evaluated: boolean }): Promise<void> {
   const bytes = await system.readFile(path).catch((error) => {

@@ -1,11 +1,12 @@
 /**
- * nanoGPT's ckpt.pt, as its train.py saves it and as train.py and sample.py load it:
+ * Reads nanoGPT's ckpt.pt, which its train.py saves and its train.py and sample.py load:
  *
  *     { model, optimizer, model_args, iter_num, best_val_loss, config }
  *
- * The names of weights are ours. AdamW's moving averages have numbers there instead of names: first the parameters that decay,
- * those with two axes or more, then the others, each in the order of the model. The head's weight, which is that of the token
- * embeddings, stands under both names. See nanogpt_model.ts for the checks, nanogpt_save.ts for writing, nanogpt_run.ts for whole runs.
+ * The weights have our names. AdamW's moving averages have numbers instead of names: first come the parameters with
+ * weight decay, which have two axes or more, then the parameters without. Each group is in the order of the model. The
+ * head shares its weight with the token embeddings, and the weight is stored under both names. See nanogpt_model.ts for
+ * the checks, nanogpt_save.ts for writing, and nanogpt_run.ts for whole runs.
  */
 import { CheckpointError } from "../errors.ts";
 import type { GPT, GPTConfig } from "../gpt.ts";
@@ -28,17 +29,17 @@ import { finite, loadModel, type LoadOptions, type NamedTensors, readOnto } from
 import { TorchFile } from "../files/torch_file.ts";
 import { TorchTensor } from "../files/torch_structure.ts";
 
-/** What train.py has for the best loss before the first evaluation. */
+/** The best loss that train.py saves before the first evaluation. */
 export const NO_LOSS = 1e9;
 
-/** AdamW's state, as {@linkcode AdamW.namedState} names it, and how many steps it has made. */
+/** AdamW's state. */
 export interface OptimizerSources {
-  /** How many steps AdamW has made. */ readonly steps: number;
-  /** Its moving averages. */ readonly tensors: readonly NamedSource[];
+  /** Number of steps that AdamW has made. */ readonly steps: number;
+  /** Moving averages, by the names of {@linkcode AdamW.namedState}. */ readonly tensors: readonly NamedSource[];
 }
 
 /**
- * A ckpt.pt, open for reading: sizes and shapes are checked, tensors are read when they are asked for.
+ * An open ckpt.pt. Sizes and shapes are checked when it is opened; tensors are read on request.
  *
  * @example
  * ```ts ignore
@@ -54,11 +55,11 @@ export class NanoGPTFile implements Disposable {
   private constructor(
     file: TorchFile,
     readonly config: GPTConfig,
-    /** The iteration that comes next: how many updates were made. */
+    /** Number of the next iteration, which is also the number of completed updates. */
     readonly iter: number,
-    /** Nats a token; null before the first evaluation. */
+    /** Best validation loss in nats per token; null before the first evaluation. */
     readonly bestValLoss: number | null,
-    /** What train.py was told, and its defaults: numbers, texts and booleans by its names for them. */
+    /** train.py's settings, including defaults, by its names: numbers, texts and booleans. */
     readonly flags: Readonly<Record<string, number | string | boolean>>,
     tensors: ReadonlyMap<string, TorchTensor>,
     shapes: Shapes,
@@ -69,16 +70,18 @@ export class NanoGPTFile implements Disposable {
   }
 
   /**
-   * Opens a ckpt.pt and checks what it announces.
-   * @param options.onNote takes a line, without a newline, on tensors that the model does not use
-   * @throws {CheckpointError} when the file is missing, damaged, or no checkpoint of nanoGPT
+   * Opens a ckpt.pt and checks everything except the values of its tensors.
+   * @param options.onNote called with a line about tensors that the model does not use
+   * @throws {CheckpointError} when the file is missing, damaged, or not a checkpoint of nanoGPT
    */
   static async open(path: string, { onNote }: { onNote?: (line: string) => void } = {}): Promise<NanoGPTFile> {
     return await owned(await TorchFile.open(path), async (file) => {
       const { value } = file;
       const model = dict(value, "model"), args = dict(value, "model_args"), said = dict(value, "config");
       if (!model || !args) {
-        throw new CheckpointError(`${path} is no checkpoint of nanoGPT: it has no ${model ? "model_args" : "model"}`);
+        throw new CheckpointError(
+          `${path} is not a checkpoint of nanoGPT: it has no ${model ? "model_args" : "model"}`,
+        );
       }
       const flags = Object.fromEntries(
         [...said ?? []].filter(([name, value]) => typeof name === "string" && isFlag(value)),
@@ -95,19 +98,19 @@ export class NanoGPTFile implements Disposable {
     });
   }
 
-  /** Of the file. */ get path(): string {
+  /** Path of the file. */ get path(): string {
     return this.#file.path;
   }
 
-  /** The weights by the names and in the order of {@linkcode GPT}'s parameters. */
+  /** The weights, with the names and in the order of {@linkcode GPT}'s parameters. */
   weights(): readonly NamedSource[] {
     return [...this.#shapes.keys()].map((name) => [name, this.#source(this.#tensors.get(name)!, name)]);
   }
 
   /**
-   * The state of AdamW, or nothing where the file has none.
+   * The state of AdamW; undefined if the file has none.
    *
-   * @throws {CheckpointError} when it is not that of nanoGPT's AdamW for this model
+   * @throws {CheckpointError} when it is not the state of nanoGPT's AdamW for this model
    */
   async optimizer(): Promise<OptimizerSources | undefined> {
     const saved = await this.#moments();
@@ -134,11 +137,11 @@ export class NanoGPTFile implements Disposable {
       names = numbering.flat();
     for (const [i, number] of numbers.flat().entries()) {
       const own = state.get(number as number), name = names[i], shape = this.#shapes.get(name);
-      if (!(own instanceof Map)) throw refuse(`there is none for ${name}, number ${shown(`${number}`)}`);
+      if (!(own instanceof Map)) throw refuse(`${name}, number ${shown(`${number}`)}, has no state`);
       steps.add(await value(this.#file, own.get("step"), `step of ${name}`));
       for (const part of ["exp_avg", "exp_avg_sq"]) {
         const tensor = own.get(part);
-        if (!(tensor instanceof TorchTensor)) throw refuse(`${part} of ${name} is no tensor`);
+        if (!(tensor instanceof TorchTensor)) throw refuse(`${part} of ${name} is not a tensor`);
         if (`${tensor.shape}` !== `${shape}` || !isFloat(tensor)) {
           throw refuse(`${part} of ${name} is ${tensor.dtype} [${tensor.shape}], expected floats [${shape}]`);
         }
@@ -150,7 +153,7 @@ export class NanoGPTFile implements Disposable {
     return { steps: step!, tensors };
   }
 
-  /** A model with the weights. @throws {DeviceError} when they do not fit into the device's memory */
+  /** A new model with the file's weights. @throws {DeviceError} when the model does not fit into the device's memory */
   model(options: LoadOptions): Promise<GPT> {
     return loadModel(this.config, options, (model) => this.load(model));
   }
@@ -159,10 +162,10 @@ export class NanoGPTFile implements Disposable {
     await this.#copy(this.#tensors, model.namedParameters());
   }
   /**
-   * Reads the optimizer's state, if there is one.
+   * Reads the state of the optimizer, if the file has one.
    *
-   * @returns whether there was
-   * @throws {CheckpointError} when it is not that of nanoGPT's AdamW for this model
+   * @returns whether the file has one
+   * @throws {CheckpointError} when it is not the state of nanoGPT's AdamW for this model
    */
   async loadOptimizer(optimizer: AdamW): Promise<boolean> {
     const saved = await this.#moments();
@@ -191,16 +194,16 @@ export class NanoGPTFile implements Disposable {
   }
 }
 
-/** A model out of a ckpt.pt, and how far its training was. */
+/** A model loaded from a ckpt.pt, and the progress of its training. */
 export interface LoadedNanoGPT extends Pick<NanoGPTFile, "iter" | "bestValLoss" | "flags"> {
-  /** In training mode. */ readonly model: GPT;
+  /** The model, in training mode. */ readonly model: GPT;
 }
 
 /**
- * The model of a ckpt.pt. Takes the memory of the model, and 4 MiB.
+ * Loads the model of a ckpt.pt. Loading needs memory for the model and 4 MiB more.
  *
- * @throws {CheckpointError} when the file is missing, damaged, or no checkpoint of nanoGPT
- * @throws {DeviceError} when the weights do not fit into the device's memory
+ * @throws {CheckpointError} when the file is missing, damaged, or not a checkpoint of nanoGPT
+ * @throws {DeviceError} when the model does not fit into the device's memory
  * @example
  * ```ts ignore
  * const { model, iter } = await loadNanoGPT("out/ckpt.pt", { device: await createDevice("auto") });
@@ -219,7 +222,7 @@ function dict(value: PickleValue | undefined, key: string): PickleDict | undefin
   return item instanceof Map ? item as PickleDict : undefined;
 }
 
-/** A number, or the one of a tensor. */
+/** A number, stored as such or as a tensor with one element. */
 async function value(file: TorchFile, value: PickleValue | undefined, name: string): Promise<number | undefined> {
   if (value instanceof TorchTensor && value.size === 1) return (await file.read(value, name))[0];
   return typeof value === "number" ? value : undefined;

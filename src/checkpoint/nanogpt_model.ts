@@ -1,4 +1,4 @@
-/** The model in a ckpt.pt: its sizes and its weights, and whether they belong together. See nanogpt.ts. */
+/** Checks the model in a ckpt.pt: its config, and whether the weights fit it. See nanogpt.ts. */
 import { DryDevice } from "../device/dry.ts";
 import { ReferenceDevice } from "../device/reference.ts";
 import { CheckpointError } from "../errors.ts";
@@ -10,23 +10,24 @@ import { noteUnused, sameElements, type StoredTensor } from "./tensors.ts";
 import { TorchTensor } from "../files/torch_structure.ts";
 
 export const HEAD = "lm_head.weight", EMBEDDINGS = "transformer.wte.weight";
-/** What torch.compile puts before the names. */
+/** Prefix that torch.compile puts before the names. */
 const PREFIX = "_orig_mod.";
-/** Where PyTorch is older than 2.0, the causal mask is saved with the weights. */
+/** Causal masks, which nanoGPT saves among the weights if PyTorch is older than 2.0. */
 const MASK = /\.attn\.bias$/;
 
-/** A name and a shape for each parameter of a model. */
+/** The shape of each parameter of a model, by name. */
 export type Shapes = ReadonlyMap<string, readonly number[]>;
 
-/** Names and shapes of the parameters of such a model, in its order. */
+/** Names and shapes of the parameters of a model with this config, in the model's order. */
 export function shapesOf(config: GPTConfig): Map<string, readonly number[]> {
   const model = new GPT(config, { device: new DryDevice(new ReferenceDevice()), initialize: false });
   return new Map([...model.namedParameters()].map(([name, { shape }]) => [name, shape]));
 }
 
 /**
- * The names in the order of PyTorch's numbers, in groups: those that decay, and the others. The first is nanoGPT's; the second
- * that of its first versions, where embeddings did not decay and each group was sorted by name.
+ * Two possible orders of the parameters in PyTorch's optimizer state, each as two groups: parameters with weight decay,
+ * and parameters without. The first order is nanoGPT's. The second is that of its first versions, in which embeddings
+ * had no weight decay and each group was sorted by name.
  */
 export function numberings(shapes: Shapes): string[][][] {
   const names = [...shapes.keys()], decays = (name: string) => shapes.get(name)!.length >= 2;
@@ -42,14 +43,16 @@ export function weightsIn(model: PickleDict, path: string): Map<string, TorchTen
   for (const [key, tensor] of model) {
     const name = typeof key === "string" && key.startsWith(PREFIX) ? key.slice(PREFIX.length) : `${key}`;
     if (MASK.test(name)) continue;
-    if (!(tensor instanceof TorchTensor)) throw new CheckpointError(`${path} is damaged: ${shown(name)} is no tensor`);
-    if (tensors.has(name)) throw new CheckpointError(`${path} is damaged: ${shown(name)} is there twice`);
+    if (!(tensor instanceof TorchTensor)) {
+      throw new CheckpointError(`${path} is damaged: ${shown(name)} is not a tensor`);
+    }
+    if (tensors.has(name)) throw new CheckpointError(`${path} is damaged: ${shown(name)} occurs twice`);
     tensors.set(name, tensor);
   }
   return tensors;
 }
 
-/** @param most how many tensors there are: a model of more layers need not be made to be refused */
+/** @param most number of tensors in the file; a larger n_layer is rejected before a model of that size is built */
 export function configOf(
   args: PickleDict,
   { flags, path, most }: { flags: Readonly<Record<string, unknown>>; path: string; most: number },
@@ -61,7 +64,7 @@ export function configOf(
     if (Number.isSafeInteger(value) && (value as number) > 0) return value as number;
     throw refuse(name);
   };
-  const bias = args.get("bias") ?? true, dropout = args.get("dropout") ?? 0; // the first versions had neither
+  const bias = args.get("bias") ?? true, dropout = args.get("dropout") ?? 0; // nanoGPT's first versions saved neither
   if (typeof bias !== "boolean") throw refuse("bias");
   if (typeof dropout !== "number" || !(dropout >= 0 && dropout < 1)) throw refuse("dropout");
   if (count("n_layer") > most) throw refuse("n_layer");
@@ -74,22 +77,24 @@ export function configOf(
     nEmbd: count("n_embd"),
     dropout,
     bias,
-    // nanoGPT has one activation; a model of another, saved by saveNanoGPT, says so.
+    // nanoGPT has only one activation. saveNanoGPT writes a flag for a model with another one.
     ...(known && { activation: activation as keyof typeof ACTIVATIONS }),
   };
 }
 
 /**
- * @param onNote takes a line on tensors that the model does not use
+ * Checks the tensors of a file against the config.
+ *
+ * @param options.onNote called with a line about tensors that the model does not use
  * @returns names and shapes of the model's parameters
- * @throws {CheckpointError} when one is missing in the file, or of another shape or type
+ * @throws {CheckpointError} when a parameter is missing in the file, or has another shape or type
  */
 export function checkWeights(
   config: GPTConfig,
   tensors: ReadonlyMap<string, TorchTensor>,
   { path, onNote }: { path: string; onNote?: (line: string) => void },
 ): Shapes {
-  const refuse = (why: string) => new CheckpointError(`${path} is not of the model in its model_args: ${why}`);
+  const refuse = (why: string) => new CheckpointError(`${path} does not fit the model in its model_args: ${why}`);
   let shapes;
   try {
     shapes = shapesOf(config);
@@ -113,13 +118,13 @@ export function checkWeights(
   return shapes;
 }
 
-/** In nanoGPT the head and the embeddings are one; a file that has them apart must have the same twice. */
+/** nanoGPT's head and embeddings share a weight. If a file stores it twice, both copies must be equal. */
 export async function checkTied(file: TorchFile, tensors: ReadonlyMap<string, TorchTensor>): Promise<void> {
   const head = tensors.get(HEAD), embeddings = tensors.get(EMBEDDINGS)!;
   if (!head || head.storage === embeddings.storage && head.offset === embeddings.offset) return;
   const [left, right] = [storedTensor(file, head, HEAD), storedTensor(file, embeddings, EMBEDDINGS)];
   if (await sameElements(left, right, head.size)) return;
-  throw new CheckpointError(`${file.path}: ${HEAD} and ${EMBEDDINGS} differ, and in nanoGPT they are the same`);
+  throw new CheckpointError(`${file.path}: ${HEAD} and ${EMBEDDINGS} differ, but in nanoGPT they are one weight`);
 }
 
 export function storedTensor(file: TorchFile, tensor: TorchTensor, name: string): StoredTensor {

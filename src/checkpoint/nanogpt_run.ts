@@ -1,4 +1,7 @@
-/** Runs to nanoGPT's ckpt.pt and back, from file to file: no device, and one tensor in memory at a time. */
+/**
+ * Converts runs to nanoGPT's ckpt.pt and back. It works from file to file, without a device, and has only one tensor in
+ * memory at a time.
+ */
 import { CheckpointError } from "../errors.ts";
 import { completeConfig, type GPTConfig } from "../gpt.ts";
 import { reason } from "../files/reason.ts";
@@ -14,7 +17,7 @@ import { RunFolder } from "./run_folder.ts";
 import { finite, noteUnused } from "./tensors.ts";
 import { type NamedSource, SafetensorsFile, type TensorSource } from "../files/safetensors.ts";
 
-/** train.py's settings that hold here too; its others, and ours, say on what machine it ran and where its files were. */
+/** Settings that train.py and our trainer share. All other settings describe the machine and the paths of files. */
 const KEPT = [
   ...["block_size", "n_layer", "n_head", "n_embd", "dropout", "bias"],
   ...["eval_interval", "log_interval", "eval_iters", "always_save_checkpoint", "dataset"],
@@ -22,17 +25,17 @@ const KEPT = [
   ...["grad_clip", "decay_lr", "warmup_iters", "lr_decay_iters", "min_lr"],
 ];
 
-/** How files are created, and what takes a line for the user, without a newline, when something is worth knowing. */
+/** Options of both conversions: a function that creates files, and a function that is called with lines to print. */
 export type ConversionOptions = { readonly open?: OpenFile; readonly onNote?: (line: string) => void };
 
 /**
- * Writes a checkpoint of a run as a ckpt.pt: weights, the optimizer's state, iteration, best loss and flags.
+ * Converts a checkpoint of a run to a ckpt.pt with weights, optimizer state, iteration, best loss and flags.
  *
- * @param run the run's folder
- * @param path of the ckpt.pt
- * @param options.checkpoint which; default `last`
+ * @param run path of the run's folder
+ * @param path path of the ckpt.pt
+ * @param options.checkpoint which checkpoint to convert. Default: `last`
  * @throws {CheckpointError} when the run is missing or damaged, or the file cannot be written
- * @throws {ConfigError} when nanoGPT has no such model
+ * @throws {ConfigError} when nanoGPT does not support the model
  */
 export async function runToNanoGPT(
   run: string,
@@ -62,14 +65,15 @@ async function opened(saved: SavedCheckpoint) {
 }
 
 /**
- * Makes a run's folder out of a ckpt.pt: train goes on from it with init_from=resume, as train.py would. It has another name
- * until all of it is on the disk.
+ * Converts a ckpt.pt to a run's folder, which can be resumed with init_from=resume. The folder is written under another
+ * name and renamed when all of it is on the disk.
  *
  * @param from the ckpt.pt, or its path
- * @param run the folder, which must not be there, or be empty
- * @param options.vocabulary what the run's tokens mean, as a tokenizer's toJSON gives it: a ckpt.pt does not say
- * @param options.flags besides those of the file, and over them
- * @throws {CheckpointError} when the file is missing or damaged, or the folder is there or cannot be written; nothing is left
+ * @param run path of the folder, which must not exist or must be empty
+ * @param options.vocabulary the tokenizer, as returned by its toJSON, because a ckpt.pt does not contain it
+ * @param options.flags flags that are added to, or replace, the flags in the file
+ * @throws {CheckpointError} when the file is missing or damaged, or the folder exists or cannot be written; nothing is
+ * left then
  */
 export async function nanoGPTToRun(
   from: string | NanoGPTFile,
@@ -83,14 +87,14 @@ export async function nanoGPTToRun(
   const file = opened ?? from as NanoGPTFile, { path } = file;
   const { config, iter, bestValLoss } = file, weights = file.weights();
   const stored = await file.optimizer(), optimizer = stored ?? { steps: 0, tensors: zeros(weights) };
-  if (!stored) onNote(`${path} holds no optimizer state: AdamW's moments begin at zero`);
+  if (!stored) onNote(`${path} has no optimizer state: AdamW's moments begin at zero`);
   const { blockSize: block_size, nLayer: n_layer, nHead: n_head, nEmbd: n_embd, dropout, bias } = config;
   const all = { ...kept(file.flags), block_size, n_layer, n_head, n_embd, dropout, bias, ...flags };
 
   try {
     await createFolder(run, async (partial) => {
       using folder = await RunFolder.create(partial, { flags: all, model: { ...config }, vocabulary }, { open });
-      // Without a generator's state: nanoGPT saves none, and begins its batches anew from the seed.
+      // nanoGPT does not save the state of the random generator: when it resumes, it draws batches from the seed again.
       const drawn = { generator: null, offsets: [], dropoutPasses: 0 };
       const state = { iter, evaluated: false, bestValLoss, ...drawn, optimizerSteps: optimizer.steps };
       await folder.save({ iter, model: weights, optimizer: optimizer.tensors, state }, { best: bestValLoss !== null });
@@ -110,7 +114,7 @@ function sourcesOf(file: SafetensorsFile): NamedSource[] {
   });
 }
 
-/** The state of an optimizer that has made no step. */
+/** The state of an optimizer before its first step. */
 function zeros(weights: readonly NamedSource[]): NamedSource[] {
   return weights.flatMap(([name, { shape }]) =>
     ["exp_avg", "exp_avg_sq"].map((part): [string, TensorSource] => {

@@ -1,4 +1,6 @@
-/** nanoGPT's ckpt.pt, written: train.py goes on from it with init_from=resume, sample.py samples. See nanogpt.ts. */
+/**
+ * Writes nanoGPT's ckpt.pt, which train.py can resume (init_from=resume) and sample.py can sample from. See nanogpt.ts.
+ */
 import { CheckpointError, ConfigError } from "../errors.ts";
 import { completeConfig, type GPT, type GPTConfig } from "../gpt.ts";
 import type { AdamW } from "../optim/adamw.ts";
@@ -12,30 +14,35 @@ import type { NamedSource, TensorSource } from "../files/safetensors.ts";
 import { copies, plainParameters, sources } from "./tensors.ts";
 import { type TorchInput, writeTorchFile } from "../files/torch_writer.ts";
 
-/** How far a training was. */
+/** The progress of a training run. */
 export interface NanoGPTProgress {
-  /** The iteration that comes next: how many updates were made. */
+  /** Number of the next iteration, which is also the number of completed updates. */
   readonly iter: number;
-  /** Nats a token; null before the first evaluation. */
+  /** Best validation loss in nats per token; null before the first evaluation. */
   readonly bestValLoss: number | null;
-  /** What the run was told, by train.py's names; AdamW's numbers are taken from there, else train.py's defaults. */
+  /**
+   * The run's settings by train.py's names. AdamW's hyper-parameters come from here, or else are train.py's defaults.
+   */
   readonly flags?: Readonly<Record<string, unknown>>;
 }
 
-/** What a ckpt.pt is made of. */
+/** The contents of a ckpt.pt. */
 export interface NanoGPTCheckpoint extends NanoGPTProgress {
-  /** Of the model. */ readonly config: Partial<GPTConfig>;
-  /** By the names of the model's parameters. */ readonly weights: Iterable<NamedSource>;
-  /** By the names of {@linkcode AdamW.namedState}; of parameters without, and without any, train.py's begins anew. */
+  /** The model's config. */ readonly config: Partial<GPTConfig>;
+  /** Weights by the names of the model's parameters. */ readonly weights: Iterable<NamedSource>;
+  /**
+   * Moving averages by the names of {@linkcode AdamW.namedState}. Missing ones start from zero when train.py resumes.
+   */
   readonly optimizer?: { readonly steps: number; readonly tensors: Iterable<NamedSource> };
 }
 
 /**
- * Writes a ckpt.pt, one tensor at a time, beside `path`, and renames it.
+ * Writes a ckpt.pt. It is written under another name, one tensor at a time, and then renamed to `path`.
  *
- * @param options.open how the file is created
- * @throws {ConfigError} when nanoGPT has no such model
- * @throws {CheckpointError} when a tensor is missing or of another shape, the file cannot be written, or another process writes it
+ * @param options.open function that creates the file
+ * @throws {ConfigError} when nanoGPT does not support the model
+ * @throws {CheckpointError} when a tensor is missing or has another shape, the file cannot be written, or another
+ * process writes it
  */
 export async function writeNanoGPT(
   path: string,
@@ -70,11 +77,11 @@ export async function writeNanoGPT(
 }
 
 /**
- * Saves a model, and the optimizer's state where it is given, as nanoGPT would.
+ * Saves a model, and optionally the optimizer's state, as a ckpt.pt of nanoGPT.
  *
- * @param options.optimizer made by the model's configureOptimizers
- * @throws {ConfigError} when nanoGPT has no such model: another activation than GELU, another inner width or epsilon, a head of
- *   its own
+ * @param options.optimizer optimizer made by the model's configureOptimizers
+ * @throws {ConfigError} when nanoGPT does not support the model: its activation is not GELU, its inner width or epsilon
+ *   is not the default, or its head is not tied to the embeddings
  * @throws {CheckpointError} when the file cannot be written
  * @example
  * ```ts ignore
@@ -94,26 +101,26 @@ export async function saveNanoGPT(
 
 function named(tensors: ReadonlyMap<string, TensorSource>, name: string, shape: readonly number[]): TensorSource {
   const tensor = tensors.get(name);
-  if (!tensor) throw new CheckpointError(`${name} is missing, which a model of this config has`);
+  if (!tensor) throw new CheckpointError(`${name} is missing, but a model of this config needs it`);
   if (`${tensor.shape}` === `${shape}`) return tensor;
-  throw new CheckpointError(`${name} is [${tensor.shape}], and in a model of this config [${shape}]`);
+  throw new CheckpointError(`${name} is [${tensor.shape}], but [${shape}] in a model of this config`);
 }
 
-/** Flags that are floats in train.py though their value may be whole. */
+/** Settings that are floats in train.py even if their value is a whole number. */
 const FLOATS = new Set([
   ...["dropout", "learning_rate", "weight_decay", "beta1", "beta2", "grad_clip", "min_lr"],
 ]);
 
-/** @throws {ConfigError} when nanoGPT cannot compute what such a model does */
+/** @throws {ConfigError} when nanoGPT does not support a model of this config */
 function checkModel({ nEmbd, nInner, activation, layerNormEpsilon, tieWordEmbeddings }: Required<GPTConfig>): void {
-  const refuse = (what: string) => new ConfigError(`nanoGPT has no such model: ${what}`);
+  const refuse = (what: string) => new ConfigError(`nanoGPT does not support this model: ${what}`);
   if (activation === "relu") throw refuse("its activation is relu, not GELU");
   if (nInner !== 4 * nEmbd) throw refuse(`nInner is ${nInner}, not ${4 * nEmbd}`);
   if (layerNormEpsilon !== 1e-5) throw refuse(`layerNormEpsilon is ${layerNormEpsilon}, not 1e-5`);
-  if (!tieWordEmbeddings) throw refuse("its head has weights of its own");
+  if (!tieWordEmbeddings) throw refuse("its head is not tied to the embeddings");
 }
 
-/** What `torch.optim.AdamW.state_dict()` gives. */
+/** The optimizer's state in the form of `torch.optim.AdamW.state_dict()`. */
 function optimizerOf(
   shapes: Shapes,
   optimizer: NanoGPTCheckpoint["optimizer"],
@@ -138,7 +145,7 @@ function optimizerOf(
   if (optimizer && optimizer.steps > 0) {
     const tensors = new Map(optimizer.tensors);
     for (const [i, name] of names.flat().entries()) {
-      if (!tensors.has(`${name}.exp_avg`)) continue; // frozen: PyTorch has no state of what had no gradient
+      if (!tensors.has(`${name}.exp_avg`)) continue; // frozen: PyTorch has no state for parameters without a gradient
       const step: TensorSource = { dtype: "F32", shape: [], data: () => Float32Array.of(optimizer.steps) };
       const [m, v] = ["exp_avg", "exp_avg_sq"].map((part) => named(tensors, `${name}.${part}`, shapes.get(name)!));
       state.set(i, { step, exp_avg: m, exp_avg_sq: v });

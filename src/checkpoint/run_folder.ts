@@ -1,24 +1,25 @@
 /**
  * A run's folder, nanoGPT's `out_dir`:
  *
- *     run.json                what was asked for, the model's sizes, a checksum of the data, and which checkpoints are `last` and `best`
- *     vocabulary.json         what token ids mean
+ *     run.json                flags, the model's config, a checksum of the data, the names of the `last` and the `best` checkpoint
+ *     vocabulary.json         the tokenizer
  *     metrics.jsonl           a line for each logged iteration and each evaluation
  *     checkpoint-000250/      model.safetensors, optimizer.safetensors, state.json
  *
- * A run that trains an adapter has PEFT's adapter_config.json and adapter_model.safetensors in place of model.safetensors, and
- * run.json names the base.
+ * A run that trains an adapter has PEFT's adapter_config.json and adapter_model.safetensors in place of
+ * model.safetensors, and run.json names the base model.
  *
- * A reader never meets half of a save. A checkpoint is written beside the others and brought to the disk first; renaming
- * run.json.new to run.json then makes it the last one, and folders that run.json does not name go after that. So whatever ends
- * the process, or fills the disk, the checkpoint before is there.
+ * A reader never sees half of a save. A checkpoint is first written to a new folder and synced to the disk. Renaming
+ * run.json.new to run.json then commits it as the last checkpoint. Only after that are the folders removed that
+ * run.json no longer names. So if the process ends or the disk is full, the previous checkpoint is still there.
  *
- * One process writes at a time: it holds the lock file `.lock` in the folder. Readers need none, and look at run.json again when a
- * checkpoint has gone that it named before.
+ * Only one process at a time writes: it holds the lock file `.lock` in the folder. Readers need no lock. If a
+ * checkpoint that run.json named has been removed, a reader reads run.json again.
  *
- * A new run in the folder of an older one with checkpoints renames that folder to PATH.old-1 and begins an empty one. (Version
- * 0.1.0 wrote NAME.new into the older run's folder and renamed them at its first save. Where NAME.new stands without a
- * run.json.new, that process ended just after its commit, and it is NAME.new that counts.)
+ * If a new run starts in a folder that already has a run with checkpoints, the folder is renamed to PATH.old-1 and a
+ * new one is created. (Version 0.1.0 wrote vocabulary.json.new and metrics.jsonl.new into the older run's folder and
+ * renamed them at its first save. If such a file exists without run.json.new, that process ended right after its
+ * commit: the .new file is valid and replaces the older one.)
  */
 import { CheckpointError } from "../errors.ts";
 import { reason } from "../files/reason.ts";
@@ -36,17 +37,17 @@ import { cutMetrics, type Metrics } from "./metrics.ts";
 import { FORMAT, readRunJson, type RunBase } from "./run_json.ts";
 import { system } from "../files/system.ts";
 
-/** How often a reader looks again while checkpoints go. */
+/** How often a reader tries again if checkpoints are removed while it reads. */
 const ATTEMPTS = 5;
 const RUN = "run.json", VOCABULARY = "vocabulary.json", METRICS = "metrics.jsonl";
 
-/** What is known of a run before its first iteration; each is kept as JSON. */
+/** What is known about a run before its first iteration. Each field is saved as JSON. */
 export interface RunDescription {
   /** Flags by their names on the command line. */ readonly flags: Readonly<Record<string, unknown>>;
   /** The model's config. */ readonly model: Readonly<Record<string, unknown>>;
-  /** What the adapter stands on that the run trains. */ readonly base?: RunBase;
-  /** What the run's policy is compared with. */ readonly reference?: RunBase;
-  /** As the tokenizer's toJSON gives it. */ readonly vocabulary: Readonly<Record<string, unknown>>;
+  /** The base model of the adapter that the run trains. */ readonly base?: RunBase;
+  /** The reference model that the run's policy is compared with. */ readonly reference?: RunBase;
+  /** The tokenizer, as returned by its toJSON. */ readonly vocabulary: Readonly<Record<string, unknown>>;
 }
 
 /** A run's folder: run.json, vocabulary.json, metrics.jsonl and checkpoints. One process writes it at a time. */
@@ -57,7 +58,10 @@ export class RunFolder implements Disposable {
   #description: RunDescription;
   #lock: Lock | undefined;
   readonly #open: OpenFile | undefined;
-  /** What run.json says of the data, JSON of whoever trains; undefined where it says nothing. It is written with the next save. */
+  /**
+   * The trainer's description of the data, as JSON, in run.json; undefined if there is none. Changes are saved with the
+   * next save.
+   */
   data: unknown;
 
   private constructor(readonly path: string, description: RunDescription, open?: OpenFile) {
@@ -66,10 +70,10 @@ export class RunFolder implements Disposable {
   }
 
   /**
-   * Begins a new run in `path`, which is made where it is missing. An older run in it that has a checkpoint is renamed:
-   * {@linkcode RunFolder.renamed} says to what.
+   * Starts a new run in the folder `path`, which is created if it does not exist. If it has an older run with a
+   * checkpoint, that folder is renamed first; {@linkcode RunFolder.renamed} is its new path.
    *
-   * @param options.open how files of checkpoints are created
+   * @param options.open function that creates the files of checkpoints
    * @throws {CheckpointError} when the folder cannot be written, or another process writes it
    */
   static async create(
@@ -88,14 +92,14 @@ export class RunFolder implements Disposable {
       await run.#commit();
     } catch (error) {
       run[Symbol.dispose]();
-      const renamed = run.#renamed ? `; the run that was there is in ${run.#renamed}` : "";
+      const renamed = run.#renamed ? `; the older run is now in ${run.#renamed}` : "";
       throw new CheckpointError(`Cannot write to ${path}: ${reason(error)}${renamed}`);
     }
     return run;
   }
 
   /**
-   * Opens the folder of a run, and writes nothing: {@linkcode RunFolder.resume} is what makes it go on.
+   * Opens the folder of a run for reading. Call {@linkcode RunFolder.resume} to continue the run.
    *
    * @throws {CheckpointError} when there is no run in `path`, or its files are damaged
    */
@@ -121,10 +125,10 @@ export class RunFolder implements Disposable {
   }
 
   /**
-   * Keeps other writers out until the folder is disposed, and sees which checkpoints there are by now: another process may have saved. Whatever
-   * writes does so by itself.
+   * Locks the folder against other writers until this object is disposed, and reads run.json again, because another
+   * process may have saved a checkpoint. Methods that write call this themselves.
    *
-   * @throws {CheckpointError} when another process writes the folder, naming it
+   * @throws {CheckpointError} when another process writes the folder; the message names the process
    */
   async lock(): Promise<void> {
     if (this.#lock) return;
@@ -138,62 +142,67 @@ export class RunFolder implements Disposable {
     }
   }
 
-  /** Lets others write the folder; what is logged or saved afterwards takes the lock again. */
+  /** Releases the lock. A later save takes it again. */
   [Symbol.dispose](): void {
     this.#lock?.[Symbol.dispose]();
     this.#lock = undefined;
   }
 
-  /** What the run was asked for, and what its tokens mean. */ get description(): RunDescription {
+  /** The run's flags, model and tokenizer. */ get description(): RunDescription {
     return this.#description;
   }
-  /** What run.json says from the next save on: a run may go on with other flags. */
+  /** Replaces the flags in run.json with the next save, because a run can be resumed with other flags. */
   set flags(flags: RunDescription["flags"]) {
     this.#description = { ...this.#description, flags };
   }
-  /** What an older run in the folder is called now, where this one has begun in its place. */
+  /**
+   * Path to which the folder of an older run was renamed by {@linkcode RunFolder.create}; undefined if there was none.
+   */
   get renamed(): string | undefined {
     return this.#renamed;
   }
-  /** Where the metrics are. */
+  /** Path of metrics.jsonl. */
   get metricsPath(): string {
     return `${this.path}/${METRICS}`;
   }
-  /** The name of the latest checkpoint, if there is one. */
+  /** Name of the latest checkpoint, if there is one. */
   get last(): string | undefined {
     return this.#last;
   }
-  /** The name of the checkpoint with the lowest validation loss, if an evaluation has led to one. */
+  /** Name of the checkpoint with the lowest validation loss, if one was saved as the best. */
   get best(): string | undefined {
     return this.#best;
   }
 
-  /** From the next save on no checkpoint is the best, until one is saved as that: losses before are not comparable. */
+  /**
+   * Clears the best checkpoint with the next save, until a new one is saved as the best. For use when later losses are
+   * not comparable with earlier ones.
+   */
   forgetBest(): void {
     this.#best = undefined;
   }
 
-  /** What a message says of earlier work: only of a checkpoint that is there. */
+  /** For messages: which earlier checkpoint still exists. */
   async kept(): Promise<string> {
     const there = this.#last && await exists(`${this.path}/${this.#last}`).catch(() => false);
     return there
-      ? `${this.#last} is kept`
+      ? `${this.#last} is still there`
       : this.#last
       ? `${this.#last} has been removed`
       : "no checkpoint was saved yet";
   }
 
   /**
-   * Makes `checkpoint` the last one, and the best where `best` says so. One that is neither any more is removed.
+   * Saves a checkpoint as the last one, and with `best` also as the best. Then removes checkpoints that are neither.
    *
-   * @throws {CheckpointError} when the disk is full or refuses; the checkpoints before are untouched
+   * @throws {CheckpointError} when the checkpoint cannot be written; earlier checkpoints are unchanged
    */
   async save(checkpoint: Checkpoint, { best }: { best: boolean }): Promise<void> {
     await this.lock();
     const { iter } = checkpoint, before = { last: this.#last, best: this.#best };
     let name: string | undefined;
     try {
-      await this.#removeUnnamed(); // what an interrupted save has left takes room
+      await this.#removeUnnamed(); // free the space of an interrupted save
       name = await freeName(this.path, iter);
       await writeCheckpoint(`${this.path}/${name}`, checkpoint, this.#open);
       this.#last = name;
@@ -202,34 +211,34 @@ export class RunFolder implements Disposable {
     } catch (error) {
       this.#last = before.last;
       this.#best = before.best;
-      if (name) await this.#removeUnnamed().catch(() => {}); // the next save tries again
+      if (name) await this.#removeUnnamed().catch(() => {}); // if it fails, the next save tries again
       throw new CheckpointError(
         `Cannot save the checkpoint of iteration ${iter} in ${this.path}: ${reason(error)}; ${await this.kept()}`,
       );
     }
-    await this.#removeUnnamed().catch(() => {}); // the checkpoint is safe; the next save tries again
+    await this.#removeUnnamed().catch(() => {}); // the checkpoint is saved; if this fails, the next save tries again
   }
 
   /**
-   * The last checkpoint, or the best: where no evaluation has led to one, that is the last too.
+   * The last or the best checkpoint. If none was saved as the best, `best` is the last one.
    *
-   * @throws {CheckpointError} when there is none, or its files are damaged
+   * @throws {CheckpointError} when there is no checkpoint, or its files are damaged
    */
   async checkpoint(which: "last" | "best"): Promise<SavedCheckpoint> {
     return await this.read(which, (checkpoint) => Promise.resolve(checkpoint));
   }
 
   /**
-   * Hands {@linkcode RunFolder.checkpoint} to `body`, which opens its files. A run that is going on removes checkpoints: where `body`
-   * throws and run.json names another one by then, `body` gets that.
+   * Passes the last or the best checkpoint to `body`, which opens its files. A run in progress removes old checkpoints,
+   * so if `body` throws and run.json now names another checkpoint, `body` is called again with that one.
    *
-   * @throws {CheckpointError} when there is none, or its files are damaged
+   * @throws {CheckpointError} when there is no checkpoint, or its files are damaged
    */
   async read<T>(which: "last" | "best", body: (checkpoint: SavedCheckpoint) => Promise<T>): Promise<T> {
     for (let attempt = 1;; attempt++) {
       const name = this.#named(which);
       if (!name) {
-        throw new CheckpointError(`${this.path} holds no checkpoint yet: its run has not come to its first save`);
+        throw new CheckpointError(`${this.path} has no checkpoint yet: its run has not reached its first save`);
       }
       try {
         return await body(await readCheckpoint(this.path, name));
@@ -242,10 +251,10 @@ export class RunFolder implements Disposable {
   }
 
   /**
-   * Makes ready to go on from iteration `iter`: metrics of what will be done again are cut, and what a run that committed
-   * nothing has left is removed.
+   * Prepares the folder to continue from iteration `iter`: locks it, removes the metrics of iterations that will be
+   * repeated, and cleans up after a run that was interrupted before its first commit.
    *
-   * @param options.evaluated the evaluation of `iter` itself is done and will not be done again
+   * @param options.evaluated whether the evaluation of `iter` was made and will not be repeated
    */
   async resume(iter: number, { evaluated }: { evaluated: boolean }): Promise<void> {
     await this.lock();
@@ -273,14 +282,14 @@ export class RunFolder implements Disposable {
     return (which === "best" ? this.#best : undefined) ?? this.#last;
   }
 
-  /** Which checkpoints run.json names by now. */
+  /** Reads the names of the checkpoints from run.json again. */
   async #refresh(): Promise<void> {
     const { last, best } = await readRunJson(`${this.path}/${RUN}`);
     this.#last = last;
     this.#best = best;
   }
 
-  /** Renames the folder with the run that is in it, and begins an empty one that this process holds too. */
+  /** Renames the folder with its run, and creates and locks an empty folder in its place. */
   async #setAside(): Promise<void> {
     const path = this.path.replace(/(?<=.)[/\\]+$/, "");
     let renamed = `${path}.old-1`;
@@ -289,7 +298,9 @@ export class RunFolder implements Disposable {
     try {
       await system.rename(path, renamed);
     } catch {
-      lock[Symbol.dispose](); // Windows renames no folder in which a file is open; another writer would have one open, too
+      // Windows does not rename a folder with an open file, here the lock. Another writer would have it open, so it
+      // still blocks.
+      lock[Symbol.dispose]();
       this.#lock = undefined;
       await system.rename(path, renamed).catch((error) => {
         throw new CheckpointError(
@@ -314,7 +325,7 @@ export class RunFolder implements Disposable {
     await syncDirectory(this.path);
   }
 
-  /** Finishes what was committed, and removes what was not. */
+  /** Completes an interrupted commit, or removes its files if it did not take effect. */
   async #recover(): Promise<void> {
     const uncommitted = await exists(`${this.path}/${RUN}.new`);
     for (const name of [VOCABULARY, METRICS]) {
@@ -322,7 +333,7 @@ export class RunFolder implements Disposable {
       if (!await exists(`${file}.new`)) continue;
       await (uncommitted ? system.remove(`${file}.new`) : system.rename(`${file}.new`, file));
     }
-    if (uncommitted) await system.remove(`${this.path}/${RUN}.new`); // last: while it is there, the others do not count
+    if (uncommitted) await system.remove(`${this.path}/${RUN}.new`); // last: it marks the .new files as uncommitted
   }
 
   /** Removes checkpoints that run.json does not name. */

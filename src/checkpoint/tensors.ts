@@ -1,4 +1,4 @@
-/** Tensors of the engine to and from safetensors. */
+/** Copies tensors between the engine and files, and checks them. */
 import { Q8_0, q8ToF32 } from "../engine/q8_0.ts";
 import { CheckpointError } from "../errors.ts";
 import { type Device, Storage } from "../engine/device.ts";
@@ -15,35 +15,35 @@ import { shown, some } from "../files/shown.ts";
 import { GPT, type GPTConfig, type GPTOptions } from "../gpt.ts";
 import type { RandomGenerator } from "../random/mod.ts";
 
-/** Tensors of a device, by their names. */
+/** Tensors on a device, by name. */
 export type NamedTensors = Iterable<readonly [name: string, tensor: Tensor]>;
 
-/** The reference device's floats are F64, so that its runs resume bit for bit too. */
+/** The reference device's floats are saved as F64, so that its runs also resume with the same bits. */
 const typeOf = ({ dtype, device }: Tensor): TensorType =>
   dtype === "i32" ? "I32" : device.name === "reference" ? "F64" : "F32";
 
-/** What f32 is read from. */
+/** Types of files that can be read as f32. */
 export const FLOATS: readonly string[] = ["F32", "F64", "F16", "BF16"];
 
-/** How many elements are read at a time, 4 MiB: with 1 MiB reading takes twice as long. */
+/** Elements read at a time: 4 MiB of f32. With 1 MiB, reading takes twice as long. */
 const BLOCK = 2 ** 20;
 
-/** A tensor in a file, to be read whole or in part. */
+/** A tensor in a file, which can be read as a whole or in parts. */
 export interface StoredTensor {
   readonly dtype: string;
-  /** Of the file, for messages. */
+  /** Path of the file, for messages. */
   readonly path: string;
   readonly name: string;
-  /** All elements: of F64 and I32 they come as they are. */
+  /** All elements. F64 and I32 are not converted. */
   all(): Promise<TensorArray>;
-  /** Those from `begin` on, as f32. */
+  /** Fills `out` with elements from `begin` on, as f32. */
   floats(begin: number, out: Float32Array<ArrayBuffer>): Promise<void>;
-  /** Of Q8_0, the blocks as they are in the file, from a byte on. */
+  /** Fills `out` with the file's Q8_0 blocks, from byte `begin` of the tensor on. */
   bytes?(begin: number, out: Uint8Array<ArrayBuffer>): Promise<void>;
 }
 
 /**
- * Reads a tensor of as many elements into a storage, a block at a time.
+ * Reads a tensor into a storage of the same number of elements, a block at a time.
  *
  * @throws {CheckpointError} as {@linkcode finite}
  */
@@ -65,25 +65,30 @@ export async function readOnto(storage: Storage, tensor: StoredTensor): Promise<
 }
 
 /**
- * Weights that were read. One that is no finite number would end in text of one token for ever, or a loss that is NaN.
+ * Checks that weights are finite. A model with NaN or infinite weights would repeat one token forever, or have a loss
+ * of NaN.
  *
- * @param begin the first one's place in the tensor
- * @throws {CheckpointError} when one is NaN or infinite, naming the tensor
+ * @param begin index of the first value in the tensor, for the message
+ * @returns `values`
+ * @throws {CheckpointError} when a value is NaN or infinite; the message names the tensor
  */
 export function finite<T extends TensorArray>(values: T, path: string, name: string, begin = 0): T {
   if (values instanceof Float32Array && sumsUp(values)) return values;
   const place = values.findIndex((value) => !Number.isFinite(value));
   if (place < 0) return values;
   throw new CheckpointError(
-    `${path}: ${shown(name)} has ${values[place]} as element ${begin + place}, and weights are finite numbers: ` +
+    `${path}: ${shown(name)} has ${values[place]} as element ${begin + place}, but weights must be finite: ` +
       "the file is damaged, or its training has diverged",
   );
 }
 
-/** Whether all are finite: then so is their sum, for sums of f32 do not overflow a double. Takes a tenth of what reading takes. */
+/**
+ * Whether all values are finite. If they are, so is their sum, because a sum of f32 values does not overflow a double.
+ * This takes a tenth of the time of reading.
+ */
 function sumsUp(values: Float32Array): boolean {
   const whole = values.length & ~3;
-  let a = 0, b = 0, c = 0, d = 0; // four, so that an addition need not wait for the one before
+  let a = 0, b = 0, c = 0, d = 0; // four sums, so that an addition need not wait for the previous one
   for (let i = 0; i < whole; i += 4) {
     a += values[i];
     b += values[i + 1];
@@ -94,7 +99,7 @@ function sumsUp(values: Float32Array): boolean {
   return Number.isFinite(a + b + c + d);
 }
 
-/** Whether two tensors of `size` elements have the same ones; NaN is the same as NaN. */
+/** Whether two tensors of `size` elements are equal; NaN counts as equal to NaN. */
 export async function sameElements(left: StoredTensor, right: StoredTensor, size: number): Promise<boolean> {
   const blocks = [left, right].map(() => new Float32Array(Math.min(BLOCK, size)));
   for (let at = 0; at < size; at += BLOCK) {
@@ -107,10 +112,12 @@ export async function sameElements(left: StoredTensor, right: StoredTensor, size
 }
 
 /**
- * Says which tensors of a file are left out: those of heads for other tasks, as `v_head` of a value function.
+ * Reports tensors of a file that the model does not use, such as a head for another task (`v_head` of a value
+ * function).
  *
- * @param parameters of the model, by their names
- * @throws {CheckpointError} when one is of a layer past the model's last
+ * @param names names of the unused tensors
+ * @param options.parameters the model's parameters by name
+ * @throws {CheckpointError} when an unused tensor belongs to a layer beyond the model's last one
  */
 export function noteUnused(
   names: readonly string[],
@@ -124,10 +131,13 @@ export function noteUnused(
   if (layer) {
     throw new CheckpointError(`${path} has more layers than its config says: the model has no ${shown(layer)}`);
   }
-  if (names.length > 0) onNote?.(`${path}: the model does not use ${some(names.map(shown))}, which is left out`);
+  if (names.length > 0) onNote?.(`${path}: tensors that the model does not use are ignored: ${some(names.map(shown))}`);
 }
 
-/** A model's parameters by their names, for a format of weights. @throws {CheckpointError} when an adapter is on the model */
+/**
+ * A model's parameters by name, for saving in another format.
+ * @throws {CheckpointError} when the model has an adapter
+ */
 export function plainParameters(model: GPT): Map<string, Tensor> {
   const parameters = new Map(model.namedParameters());
   const adapted = parameters.keys().find((name) => name.includes(".base_layer."));
@@ -139,23 +149,29 @@ export function plainParameters(model: GPT): Map<string, Tensor> {
   );
 }
 
-/** How a model's weights are loaded. */
+/** Options for loading a model. */
 export interface LoadOptions {
-  /** Where the model is made. */ readonly device: Device;
-  /** How matrices are stored: `f32`, the default; `bf16` or `q8_0`, rounded, in half or a quarter of the memory, for inference alone. */
-  readonly weights?: GPTOptions["weights"];
-  /** Whether the model is only going to generate and to be evaluated, and lies in memory as that likes best; default false. */
-  readonly inference?: boolean;
-  /** Instead of the model's own: to train it further. */ readonly dropout?: number;
-  /** Of dropout; default 1337. */ readonly seed?: number;
+  /** Device of the model. */ readonly device: Device;
   /**
-   * Initial weights are drawn from it and then replaced, as nanoGPT's train.py and sample.py do, so that what it draws afterwards
-   * is what nanoGPT's would draw. Without, none are drawn.
+   * Type of the matrices in memory: `f32` (default), or rounded to `bf16` or `q8_0`, which take about a half or a
+   * quarter and are for inference only.
+   */
+  readonly weights?: GPTOptions["weights"];
+  /**
+   * Whether the model is used only to generate and evaluate, so that its weights can be laid out for that. Default:
+   * false.
+   */
+  readonly inference?: boolean;
+  /** Dropout probability that replaces the model's own, for further training. */ readonly dropout?: number;
+  /** Seed of dropout's noise. Default: 1337. */ readonly seed?: number;
+  /**
+   * Generator from which initial weights are drawn before they are replaced, as in nanoGPT's train.py and sample.py, so
+   * that its later draws are nanoGPT's. Default: no initial weights are drawn.
    */
   readonly generator?: RandomGenerator;
 }
 
-/** A model whose weights `fill` brings; where that fails, nothing of it is left. */
+/** Makes a model whose weights are read by `fill`. If `fill` fails, the model is disposed. */
 export function loadModel(
   config: Partial<GPTConfig>,
   { device, weights, inference, generator, seed, dropout = config.dropout }: LoadOptions,
@@ -169,7 +185,7 @@ export function loadModel(
   });
 }
 
-/** A tensor of a file by its name. */
+/** The tensor of a file with this name. */
 export function storedIn(file: WeightsFile, name: string): StoredTensor {
   return {
     dtype: file.tensors.get(name)!.dtype,
@@ -180,14 +196,17 @@ export function storedIn(file: WeightsFile, name: string): StoredTensor {
   };
 }
 
-/** Tensors as a save writes them: read one after the other, when it is their turn. */
+/** Tensors to write to a file. Each is read from the device when it is written. */
 export function* sources(tensors: NamedTensors): Generator<[string, TensorSource]> {
   for (const [name, tensor] of tensors) {
     yield [name, { dtype: typeOf(tensor), shape: tensor.shape, data: () => tensor.data() }];
   }
 }
 
-/** The same, read now and all at once: for devices on which each wait costs something, and which can be lost. */
+/**
+ * Tensors to write to a file, all read from the device now. For devices on which each read waits, and which can be lost
+ * in the meantime.
+ */
 export async function copies(tensors: NamedTensors): Promise<[string, TensorSource][]> {
   return await Promise.all([...tensors].map(async ([name, tensor]): Promise<[string, TensorSource]> => {
     const data = await tensor.data();
@@ -196,10 +215,12 @@ export async function copies(tensors: NamedTensors): Promise<[string, TensorSour
 }
 
 /**
- * Reads the file's tensors into `tensors`. Names and shapes are compared first, so a file of another model changes nothing.
+ * Reads a safetensors file into `tensors`. Names and shapes are compared first, so if the file belongs to another
+ * model, nothing changes.
  *
- * @param options.onNote takes a line on the file's other tensors, which are left out; without, they are refused
- * @throws {CheckpointError} when the file is missing or damaged, holds other tensors, or one that is not finite
+ * @param options.onNote called with a line about further tensors in the file, which are ignored; without it, they are
+ * an error
+ * @throws {CheckpointError} when the file is missing or damaged, has other tensors, or has a value that is not finite
  */
 export async function loadTensors(
   path: string,
@@ -210,9 +231,9 @@ export async function loadTensors(
   const expected = new Map(tensors);
   for (const [name, { shape, dtype }] of expected) {
     const there = file.tensors.get(name);
-    if (!there) throw new CheckpointError(`${path} is of another model: it has no ${name}`);
+    if (!there) throw new CheckpointError(`${path} belongs to another model: it has no ${name}`);
     if (`${there.shape}` !== `${shape}`) {
-      throw new CheckpointError(`${path} is of another model: ${name} is [${there.shape}], expected [${shape}]`);
+      throw new CheckpointError(`${path} belongs to another model: ${name} is [${there.shape}], expected [${shape}]`);
     }
     if (dtype === "i32" ? there.dtype !== "I32" : !FLOATS.includes(there.dtype)) {
       throw new CheckpointError(`${path}: ${name} is ${there.dtype}, expected ${dtype}`);
@@ -220,6 +241,6 @@ export async function loadTensors(
   }
   const others = [...file.tensors.keys()].filter((name) => !expected.has(name));
   if (onNote) noteUnused(others, { parameters: expected, path, onNote });
-  else if (others[0]) throw new CheckpointError(`${path} is of another model: ${others[0]} is not in this one`);
+  else if (others[0]) throw new CheckpointError(`${path} belongs to another model: this one has no ${others[0]}`);
   for (const [name, { storage }] of expected) await readOnto(storage, storedIn(file, name));
 }

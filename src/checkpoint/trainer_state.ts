@@ -1,31 +1,40 @@
-/** state.json: what a run needs besides its tensors to go on bit for bit. */
+/** state.json: what a run needs, besides its tensors, to resume with the same bits. */
 import { CheckpointError } from "../errors.ts";
 import { isObject } from "../files/files.ts";
 import type { GeneratorState } from "../random/mod.ts";
 
-/** What state.json holds: all besides tensors that it takes to go on bit for bit. */
+/** The contents of state.json. A task may add fields of its own. */
 export interface TrainerState {
-  /** The iteration that comes next: how many updates were made. */
+  /** Number of the next iteration, which is also the number of completed updates. */
   readonly iter: number;
-  /** Whether the evaluation of that iteration was made already. */
+  /** Whether the evaluation before the next iteration was already made. */
   readonly evaluated: boolean;
-  /** Nats a token; null before the first evaluation. */
+  /** Best validation loss in nats per token; null before the first evaluation. */
   readonly bestValLoss: number | null;
-  /** Evaluations since then that were not lower, where there were any. */
+  /** Number of evaluations since the best one. Default: 0. */
   readonly sinceBest?: number;
-  /** Of weights and batches; null where another program has trained: then the one that drew the weights goes on. */
+  /**
+   * State of the generator of weights and batches. null if another program trained the model; then the generator
+   * continues from where it is after drawing the initial weights.
+   */
   readonly generator: GeneratorState | null;
-  /** Of language modelling: where in the training tokens the blocks of the batch drawn ahead begin; none where none was drawn. */
+  /**
+   * Language modelling only: positions in the training tokens of the batch that was drawn ahead; empty if none was
+   * drawn.
+   */
   readonly offsets?: number[];
-  /** How many forward passes have drawn dropout's noise. */
+  /** Number of forward passes that have drawn dropout's noise. */
   readonly dropoutPasses: number;
-  /** How many steps the optimizer has made. */
+  /** Number of steps that the optimizer has made. */
   readonly optimizerSteps: number;
-  /** What was trained for, where that is not language modelling. A task's own fields stand beside these. */
+  /** Description of the task, if it is not language modelling. */
   readonly task?: Readonly<Record<string, unknown>>;
 }
 
-/** @throws {CheckpointError} when something is missing or not valid; the generator and the task check their own parts */
+/**
+ * Checks a state.json.
+ * @throws {CheckpointError} when a field is missing or not valid; generator and task are checked by their users
+ */
 export function parseState(path: string, state: Readonly<Record<string, unknown>>): TrainerState {
   const { iter, evaluated, bestValLoss, sinceBest = 0, generator, dropoutPasses, optimizerSteps, task = {} } = state;
   const isCount = (value: unknown) => Number.isSafeInteger(value) && (value as number) >= 0;
@@ -40,6 +49,6 @@ export function parseState(path: string, state: Readonly<Record<string, unknown>
     task: isObject(task),
   };
   const wrong = Object.keys(checks).find((name) => !checks[name]);
-  if (wrong) throw new CheckpointError(`${path} is damaged: ${wrong} is missing or not what it should be`);
+  if (wrong) throw new CheckpointError(`${path} is damaged: ${wrong} is missing or not valid`);
   return state as unknown as TrainerState;
 }

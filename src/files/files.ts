@@ -1,20 +1,21 @@
 /**
- * Files that a save writes: whole, on the disk, and with errors that name them.
+ * Functions that write files completely or not at all, sync them to the disk, and throw errors that name the file.
  *
- * Everything a checkpoint writes goes through one {@linkcode OpenFile}, so that a test can fill the disk.
+ * All files of a checkpoint are created by one {@linkcode OpenFile}, so that a test can simulate a full disk.
  */
 import { CheckpointError } from "../errors.ts";
 import { reason } from "./reason.ts";
 import { codeOf, system, type SystemFile } from "./system.ts";
 
-/** What is used of an open file; a {@linkcode SystemFile} is one. */
+/** An open file to write to, such as a {@linkcode SystemFile}. */
 export interface OutputFile {
-  /** May take fewer bytes than there are; returns how many it took. */ write(bytes: Uint8Array): Promise<number>;
-  /** Returns when the bytes are on the disk rather than in the system's memory. */ sync(): Promise<void>;
-  /** Gives the file back to the system. */ close(): void;
+  /** Writes some of the bytes. Returns how many, which may be fewer than given. */
+  write(bytes: Uint8Array): Promise<number>;
+  /** Waits until the bytes are on the disk, not only in the system's cache. */ sync(): Promise<void>;
+  /** Closes the file. */ close(): void;
 }
 
-/** Creates a file, or empties the one that is there. */
+/** Creates a file, or empties an existing one. */
 export type OpenFile = (path: string) => Promise<OutputFile>;
 
 export const createFile: OpenFile = (path) => system.open(path, { write: true, create: true, truncate: true });
@@ -23,7 +24,7 @@ export async function writeAll(file: OutputFile, bytes: Uint8Array): Promise<voi
   for (let at = 0; at < bytes.length;) at += await file.write(bytes.subarray(at));
 }
 
-/** Writes `parts` one behind the other and waits until they are on the disk. */
+/** Writes `parts` in order and waits until they are on the disk. */
 export async function writeFile(
   path: string,
   parts: Iterable<Uint8Array> | AsyncIterable<Uint8Array>,
@@ -39,10 +40,10 @@ export async function writeFile(
 }
 
 /**
- * Writes a file beside `path`, waits until it is on the disk, and renames it: whoever looks finds the file that was there, or
- * all of the new one.
+ * Replaces a file atomically: writes PATH.new, waits until it is on the disk, and renames it to `path`. A reader sees
+ * either the old file or the complete new one.
  *
- * @throws {CheckpointError} when it cannot be written; what was begun is removed
+ * @throws {CheckpointError} when the file cannot be written; PATH.new is removed
  */
 export async function replaceFile(
   path: string,
@@ -55,7 +56,7 @@ export async function replaceFile(
     await system.rename(beside, path);
   } catch (error) {
     await system.remove(beside).catch(() => {});
-    if (error instanceof TypeError) throw error; // not the disk's fault
+    if (error instanceof TypeError) throw error; // an error in `parts`, not of the disk
     throw new CheckpointError(`Cannot write ${path}: ${reason(error)}`);
   }
   await syncDirectory(path.replace(/[^/\\]*$/, "") || ".");
@@ -65,11 +66,11 @@ export function writeJson(path: string, value: unknown, open?: OpenFile): Promis
   return writeFile(path, [new TextEncoder().encode(JSON.stringify(value, null, 2) + "\n")], open);
 }
 
-/** Lets tasks run one after the other, in the order in which they were asked for. */
+/** Runs tasks one after the other, in the order in which they were submitted. */
 export class Turns {
   #last: Promise<unknown> = Promise.resolve();
 
-  /** Runs `task` when those before it are done, however they ended. */
+  /** Runs `task` after all earlier tasks, whether they succeeded or failed. */
   take<T>(task: () => Promise<T>): Promise<T> {
     const result = this.#last.then(task, task);
     this.#last = result;
@@ -77,7 +78,7 @@ export class Turns {
   }
 }
 
-/** What `make` makes of something open, which belongs to it from then on; it is closed where `make` fails. */
+/** Passes `resource` to `make`, whose result then owns it. If `make` fails, the resource is disposed. */
 export async function owned<R extends Disposable, T>(resource: R, make: (resource: R) => T | Promise<T>): Promise<T> {
   try {
     return await make(resource);
@@ -87,7 +88,7 @@ export async function owned<R extends Disposable, T>(resource: R, make: (resourc
   }
 }
 
-/** A file that is read by ranges. Every read moves the file's only position, so reads take turns: two may be asked for at once. */
+/** A file that is read in ranges. Calls may overlap: they are run in turn, because a file has only one position. */
 export class InputFile implements Disposable {
   readonly #file: SystemFile;
   readonly #turns = new Turns();
@@ -96,7 +97,7 @@ export class InputFile implements Disposable {
     this.#file = file;
   }
 
-  /** @throws {CheckpointError} when the file is missing or unreadable, or stands in for another one */
+  /** @throws {CheckpointError} when the file is missing, unreadable, a Git LFS pointer or a web page */
   static async open(path: string): Promise<InputFile> {
     let file: SystemFile | undefined;
     try {
@@ -111,7 +112,7 @@ export class InputFile implements Disposable {
     }
   }
 
-  /** Reads from `at` until `bytes` is full or the file ends; returns how many were read. */
+  /** Reads from position `at` until `bytes` is full or the file ends. @returns how many bytes were read */
   fill(at: number, bytes: Uint8Array): Promise<number> {
     return this.#turns.take(async () => {
       let count = 0;
@@ -135,48 +136,51 @@ export class InputFile implements Disposable {
 }
 
 /**
- * Refuses what is often downloaded instead of a file.
+ * Rejects files that are often downloaded by mistake.
  *
  * @param head the file's first bytes
- * @throws {CheckpointError} when it is a Git LFS pointer or a web page
+ * @throws {CheckpointError} when the file is a Git LFS pointer or a web page
  */
 function refuseStandIn(head: Uint8Array, path: string): void {
   const text = new TextDecoder().decode(head.subarray(0, 64)).trimStart();
   if (text.startsWith("version https://git-lfs")) {
     throw new CheckpointError(
-      `${path} is a Git LFS pointer, which names the file and does not hold it\n` +
-        "Fetch the file itself: run git lfs install and git lfs pull in its repository, or download it",
+      `${path} is a Git LFS pointer, not the file itself\n` +
+        "Run git lfs install and git lfs pull in its repository, or download the file",
     );
   }
   if (/^<(!doctype|html|head|!--|\?xml)/i.test(text)) {
     throw new CheckpointError(
-      `${path} is a web page, not the file that was asked for\n` +
-        "Download the file itself: on Hugging Face's hub its address has /resolve/, where the page's has /blob/",
+      `${path} is a web page, not the file itself\n` +
+        "On Hugging Face's hub, the address of a file has /resolve/ instead of /blob/",
     );
   }
 }
 
 /**
- * All of a file.
+ * Reads a whole file.
  *
- * @param options.limit the most bytes that it may have
- * @throws {CheckpointError} when the file is missing, unreadable or larger, or stands in for another one
+ * @param options.limit largest size that is accepted, in bytes
+ * @throws {CheckpointError} when the file is missing, unreadable, too large, a Git LFS pointer or a web page
  */
 export async function readBytes(path: string, { limit = Infinity } = {}): Promise<Uint8Array<ArrayBuffer>> {
   using file = await InputFile.open(path);
-  if (file.size > limit) throw new CheckpointError(`${path} has ${file.size} bytes, and at most ${limit} are read`);
+  if (file.size > limit) throw new CheckpointError(`${path} has ${file.size} bytes, more than the limit of ${limit}`);
   const bytes = new Uint8Array(file.size);
   return bytes.subarray(0, await file.fill(0, bytes));
 }
 
-/** @throws {CheckpointError} when the file is missing, unreadable, or does not hold a JSON object */
+/**
+ * Reads a JSON object from a file.
+ * @throws {CheckpointError} when the file is missing, unreadable, or not a JSON object
+ */
 export async function readJson(path: string): Promise<Record<string, unknown>> {
   const value = parseJson(await readBytes(path));
   if (isObject(value)) return value;
-  throw new CheckpointError(`${path} is damaged: it does not hold a JSON object`);
+  throw new CheckpointError(`${path} is damaged: it is not a JSON object`);
 }
 
-/** The value of a JSON text; undefined where it is not one. (The parser's message quotes the text, which does not help.) */
+/** Parses JSON; undefined if it is not valid. (The parser's message is not used, because it only quotes the text.) */
 export function parseJson(bytes: Uint8Array): unknown {
   try {
     return JSON.parse(new TextDecoder("utf-8", { fatal: true }).decode(bytes));
@@ -185,18 +189,18 @@ export function parseJson(bytes: Uint8Array): unknown {
   }
 }
 
-/** Whether a value that was read is an object with names, and not a list. */
+/** Whether a value is an object, and neither null nor an array. */
 export function isObject(value: unknown): value is Record<string, unknown> {
   return typeof value === "object" && value !== null && !Array.isArray(value);
 }
 
-/** A new or renamed name survives a power cut only when its directory is on the disk too. */
+/** Syncs a directory to the disk. Without this, a new or renamed file may be lost in a power failure. */
 export async function syncDirectory(path: string): Promise<void> {
   try {
     using directory = await system.open(path);
     await directory.sync();
   } catch {
-    // Windows opens no directories, and keeps their order itself.
+    // Windows cannot open a directory, and orders these changes itself.
   }
 }
 

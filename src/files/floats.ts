@@ -1,11 +1,14 @@
-/** Floating-point numbers of a file's types, read as f32. */
+/** Reads floating-point numbers of several types as f32. */
 import { bf16ToF32, f16ToF32 } from "../half.ts";
 import { Q8_0, q8ToF32 } from "../engine/q8_0.ts";
 
-/** Fills `bytes` with those of a tensor from `at` on. */
+/** Fills `bytes` with the tensor's bytes from position `at` on. */
 export type ReadBytes = (at: number, bytes: Uint8Array<ArrayBuffer>) => Promise<void>;
 
-/** Reads the elements from `begin` on. What is read for widening lies in `out` itself, or takes less memory than that. */
+/**
+ * Readers by type: each fills `out` with elements from `begin` on. 16-bit floats are read into `out` itself to save
+ * memory.
+ */
 export const FLOAT_READERS = {
   F32: (read, begin, out) => read(4 * begin, new Uint8Array(out.buffer, out.byteOffset, out.byteLength)),
   async F64(read, begin, out) {
@@ -28,7 +31,8 @@ async function readHalves(
   begin: number,
   { out, widen }: { out: Float32Array<ArrayBuffer>; widen: typeof f16ToF32 },
 ): Promise<void> {
-  // The bits are read into the upper half of where the floats go: widening from the front, none is overwritten too early.
+  // The 16-bit values are read into the upper half of `out`. Converting them from the front never overwrites an unread
+  // value.
   const bits = new Uint16Array(out.buffer, out.byteOffset + 2 * out.length, out.length);
   await read(2 * begin, new Uint8Array(bits.buffer, bits.byteOffset, bits.byteLength));
   widen(bits, out);

@@ -1,12 +1,13 @@
 /**
- * GGUF: metadata and named tensors in one file, for llama.cpp and what is built on it
+ * Reads and writes GGUF files: metadata and named tensors in one file, for llama.cpp and programs built on it
  * (https://github.com/ggml-org/ggml/blob/master/docs/gguf.md).
  *
  *     "GGUF" · u32 version · u64 tensors · u64 pairs · pairs of metadata · table of tensors · tensors
  *
- * All is little-endian. A string is a u64 length and UTF-8; an entry of the table is a name, the sizes with the innermost first, a type
- * and an offset from where the tensors begin. That place and the tensors are aligned. Versions 2 and 3 are read, which are the same,
- * and 3 is written. Left out: big-endian files, files in several parts, arrays of arrays, and types beside F32, F16, BF16 and Q8_0.
+ * All numbers are little-endian. A string is a u64 length and UTF-8. An entry of the table is a name, the sizes of the
+ * axes (innermost first), a type, and an offset from the start of the tensors. The start and every tensor are aligned.
+ * Versions 2 and 3, which do not differ in these files, are read; version 3 is written. Not supported: big-endian
+ * files, files in several parts, arrays of arrays, and types other than F32, F16, BF16 and Q8_0.
  */
 import { f32ToBf16, f32ToF16 } from "../half.ts";
 import { f32ToQ8 } from "../engine/q8_0.ts";
@@ -35,11 +36,11 @@ import type { WeightsFile } from "./safetensors.ts";
 
 export type { GgufScalar, GgufScalarType, GgufTensor, GgufType, GgufValue };
 
-/** How much of a file is read at first: GPT-2's header, with its vocabulary and merges, is 2 MB. */
+/** Bytes of a file that are read first. GPT-2's header, with its vocabulary and merges, has 2 MB. */
 const FIRST = 2 ** 22;
 
 /**
- * A GGUF file, open for reading: its header is checked and its tensors are read one by one, or in parts.
+ * An open GGUF file. Its header is checked when it is opened; tensors are read one at a time, or in parts.
  *
  * @example
  * ```ts ignore
@@ -54,15 +55,15 @@ export class GgufFile implements WeightsFile {
   private constructor(
     readonly path: string,
     file: InputFile,
-    /** In the order of the file. */ readonly metadata: ReadonlyMap<string, GgufValue>,
-    /** In the order of the file. */ readonly tensors: ReadonlyMap<string, GgufTensor>,
+    /** Metadata by key, in the order of the file. */ readonly metadata: ReadonlyMap<string, GgufValue>,
+    /** Tensors by name, in the order of the file. */ readonly tensors: ReadonlyMap<string, GgufTensor>,
   ) {
     this.#file = file;
   }
 
   /**
    * Opens a file and reads its header.
-   * @throws {CheckpointError} when the file is missing, truncated, or not as the format demands
+   * @throws {CheckpointError} when the file is missing, truncated, or violates the format
    */
   static async open(path: string): Promise<GgufFile> {
     return await owned(await InputFile.open(path), async (file) => {
@@ -89,7 +90,7 @@ export class GgufFile implements WeightsFile {
     await FLOAT_READERS[dtype]((at, bytes) => this.readBytes(name, at, bytes), begin, out);
   }
 
-  /** Fills `bytes` with those of a tensor from `begin` on, as they stand in the file: of Q8_0, blocks of 34. */
+  /** Fills `bytes` with a tensor's bytes from byte `begin` on, as stored in the file. Q8_0 has blocks of 34 bytes. */
   async readBytes(name: string, begin: number, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
     const tensor = this.#tensor(name), at = tensor.begin + begin;
     if (at + bytes.length > tensor.end || await this.#file.fill(at, bytes) < bytes.length) {
@@ -106,21 +107,21 @@ export class GgufFile implements WeightsFile {
   /** Closes the file. */ close(): void {
     this.#file[Symbol.dispose]();
   }
-  /** As close(). */ [Symbol.dispose](): void {
+  /** Closes the file. */ [Symbol.dispose](): void {
     this.close();
   }
 }
 
-/** Metadata of the types that are written. */
+/** A value of metadata to write. */
 export type WritableValue = GgufValue & { readonly type: WritableType };
-/** Their types. */
+/** Types of metadata that can be written. */
 export type WritableType = "uint32" | "int32" | "float32" | "bool" | "string";
 
-/** A tensor to be written. */
+/** A tensor to write. */
 export interface GgufSource {
-  /** Of the elements in the file. */ readonly dtype: GgufType;
+  /** Type of the elements in the file. */ readonly dtype: GgufType;
   /** Sizes of the axes. */ readonly shape: readonly number[];
-  /** Called once, when it is this tensor's turn; floats that it gives are narrowed or quantised, bytes are written as they are. */
+  /** Called once, when the tensor is written. Floats are converted to `dtype`; bytes are written unchanged. */
   readonly data: () => Float32Array | Promise<Float32Array | Uint8Array>;
 }
 
@@ -132,10 +133,11 @@ const NARROW: Record<GgufType, (values: Float32Array) => ArrayBufferView> = {
 };
 
 /**
- * Writes a file beside `path`, one tensor at a time, and renames it.
+ * Writes a GGUF file. It is written under another name, one tensor at a time, and then renamed to `path`.
  *
- * @param options.open how the file is created
- * @throws {CheckpointError} when the file cannot be written, or another process writes it; and what `data` throws
+ * @param options.open function that creates the file
+ * @throws {CheckpointError} when the file cannot be written, or another process writes it. Errors of `data` are passed
+ * on
  */
 export async function writeGguf(
   path: string,
@@ -195,7 +197,7 @@ function string(text: string): Uint8Array<ArrayBuffer>[] {
 }
 const WRITE: Record<WritableType, (value: never) => Uint8Array<ArrayBuffer>[]> = {
   uint32: (value: number) => [u32(value)],
-  int32: (value: number) => [u32(value)], // the same bits
+  int32: (value: number) => [u32(value)], // Uint32Array stores negative numbers in two's complement
   float32: (value: number) => [new Uint8Array(Float32Array.of(value).buffer)],
   bool: (value: boolean) => [Uint8Array.of(value ? 1 : 0)],
   string,

@@ -1,10 +1,13 @@
-/** The header of a GGUF file: metadata and the table of tensors, and whether what they say can be so. See gguf.ts. */
+/** Parses and checks the header of a GGUF file: its metadata and its table of tensors. See gguf.ts. */
 import { Q8_0 } from "../engine/q8_0.ts";
 import { sizeOf } from "../engine/tensor.ts";
 import { CheckpointError } from "../errors.ts";
 import { shown } from "./shown.ts";
 
-/** Types of metadata by their numbers, with the fewest bytes of a value; and how those with no more are read. */
+/**
+ * Types of metadata, at the index of their number in a file: name, smallest size of a value in bytes, reader for a
+ * fixed size.
+ */
 export const SCALARS: readonly (readonly [
   type: GgufScalarType | "array",
   least: number,
@@ -29,45 +32,45 @@ const narrowed = (wide: bigint): number | bigint => Number.isSafeInteger(Number(
 export type GgufScalarType =
   | ("uint8" | "int8" | "uint16" | "int16" | "uint32" | "int32" | "uint64" | "int64")
   | ("float32" | "float64" | "bool" | "string");
-/** A bigint only where a number would not be exact. */
+/** A single value of metadata. Integers are bigints only if a number would not be exact. */
 export type GgufScalar = number | bigint | boolean | string;
-/** A value of metadata; an array's type is that of its elements. */
+/** A value of metadata: a scalar or an array. */
 export interface GgufValue {
-  /** Of the value, or of each element. */ readonly type: GgufScalarType;
-  /** One, or an array of them. */ readonly value: GgufScalar | readonly GgufScalar[];
+  /** Type of the value, or of each element of an array. */ readonly type: GgufScalarType;
+  /** A scalar, or an array of scalars. */ readonly value: GgufScalar | readonly GgufScalar[];
 }
 
-/** Types of tensors that are read and written: the number in a file, and how many bytes a block of elements takes. */
+/** Supported types of tensors: the number in a file, elements per block, and bytes per block. */
 export const GGUF_TYPES: Readonly<Record<GgufType, { id: number; block: number; bytes: number }>> = {
   F32: { id: 0, block: 1, bytes: 4 },
   F16: { id: 1, block: 1, bytes: 2 },
   Q8_0: { id: 8, ...Q8_0 },
   BF16: { id: 30, block: 1, bytes: 2 },
 };
-/** A type of tensors that is read and written. */
+/** A supported type of tensors. */
 export type GgufType = "F32" | "F16" | "BF16" | "Q8_0";
-/** The others' names, for messages. */
+/** Names of unsupported types, for messages. */
 const OTHERS: Readonly<Record<number, string>> = Object.fromEntries(
   ("2 Q4_0 3 Q4_1 6 Q5_0 7 Q5_1 9 Q8_1 10 Q2_K 11 Q3_K 12 Q4_K 13 Q5_K 14 Q6_K 15 Q8_K 16 IQ2_XXS 17 IQ2_XS 18 IQ3_XXS " +
     "19 IQ1_S 20 IQ4_NL 21 IQ3_S 22 IQ2_S 23 IQ4_XS 24 I8 25 I16 26 I32 27 I64 28 F64 29 IQ1_M 34 TQ1_0 35 TQ2_0 39 MXFP4")
     .match(/\d+ \w+/g)!.map((entry) => entry.split(" ")),
 );
 
-/** A tensor's place: bytes from `begin` to `end`, counted from the file's start; the shape in PyTorch's order. */
+/** A tensor in a file. */
 export interface GgufTensor {
-  /** Of the elements. */ readonly dtype: GgufType;
-  /** Sizes of the axes. */ readonly shape: readonly number[];
-  /** The first byte. */ readonly begin: number;
-  /** The byte after the last. */ readonly end: number;
+  /** Type of the elements. */ readonly dtype: GgufType;
+  /** Sizes of the axes, in PyTorch's order. */ readonly shape: readonly number[];
+  /** Position of its first byte in the file. */ readonly begin: number;
+  /** Position after its last byte. */ readonly end: number;
 }
-/** What {@linkcode parseGguf} finds. */
+/** The result of {@linkcode parseGguf}. */
 export interface GgufHeader {
   readonly metadata: ReadonlyMap<string, GgufValue>;
   readonly tensors: ReadonlyMap<string, GgufTensor>;
 }
 
 export const MAGIC = 0x46554747, VERSION = 3, ALIGNMENT = "general.alignment";
-/** Where tensors begin: at multiples of 32 bytes, unless the file says otherwise. */
+/** Tensors begin at multiples of 32 bytes, unless `general.alignment` sets another number. */
 export const DEFAULT_ALIGNMENT = 32;
 export const align = (at: number, alignment: number): number => Math.ceil(at / alignment) * alignment;
 export const byteLength = (dtype: GgufType, shape: readonly number[]): number =>
@@ -75,14 +78,16 @@ export const byteLength = (dtype: GgufType, shape: readonly number[]): number =>
 
 type Entry = Omit<GgufTensor, "begin" | "end"> & { readonly offset: number };
 
-/** The fewest bytes of a pair of metadata, and of an entry in the table of tensors. */
+/** Smallest size in bytes of a metadata pair, and of an entry in the table of tensors; most axes of a tensor. */
 const LEAST_PAIR = 13, LEAST_TENSOR = 24, MOST_DIMENSIONS = 4;
 
 /**
- * @param bytes the file's first ones
- * @param size of the whole file
- * @returns nothing where the header is longer than `bytes`
- * @throws {CheckpointError} when it is not such a header, or the tensors are not one behind the other in the file
+ * Parses a header.
+ *
+ * @param bytes the first bytes of the file
+ * @param size size of the whole file
+ * @returns the header; undefined if it is longer than `bytes`
+ * @throws {CheckpointError} when the header is not valid, or the tensors do not follow one another in the file
  */
 export function parseGguf(path: string, bytes: Uint8Array<ArrayBuffer>, size: number): GgufHeader | undefined {
   try {
@@ -93,7 +98,7 @@ export function parseGguf(path: string, bytes: Uint8Array<ArrayBuffer>, size: nu
   }
 }
 
-/** Thrown where the file goes on and the bytes that were read do not. */
+/** Thrown when more bytes of the file are needed. */
 const MORE = Symbol();
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 
@@ -111,15 +116,17 @@ class Parser {
       throw new CheckpointError(`${path} is not a GGUF file: its first four bytes are not "GGUF"`);
     }
     const version = this.#u32();
-    if (version !== VERSION && version !== 2) { // a version's upper half is empty, unless its bytes are the other way round
+    if (version !== VERSION && version !== 2) { // in a big-endian file, the lower half of the version is 0
       const what = version % 2 ** 16 ? `version ${version}` : "big-endian";
-      throw new CheckpointError(`${path} is a GGUF file of ${what}; only versions 2 and 3, little-endian, are read`);
+      throw new CheckpointError(
+        `${path} is a GGUF file (${what}); supported are versions 2 and 3, little-endian`,
+      );
     }
     const tensorCount = this.#count("tensors", LEAST_TENSOR), pairCount = this.#count("pairs", LEAST_PAIR);
     const metadata = new Map<string, GgufValue>();
     for (let i = 0; i < pairCount; i++) {
       const key = this.#string(`key ${i + 1}`);
-      if (metadata.has(key)) throw this.#damaged(`${shown(key)} is there twice`);
+      if (metadata.has(key)) throw this.#damaged(`${shown(key)} occurs twice`);
       metadata.set(key, this.#value(key));
     }
     const alignment = metadata.get(ALIGNMENT) ?? { type: "uint32", value: DEFAULT_ALIGNMENT };
@@ -130,13 +137,15 @@ class Parser {
     const entries = new Map<string, Entry>();
     for (let i = 0; i < tensorCount; i++) {
       const name = this.#string(`name of tensor ${i + 1}`);
-      if (entries.has(name)) throw this.#damaged(`the tensor ${shown(name)} is there twice`);
+      if (entries.has(name)) throw this.#damaged(`the tensor ${shown(name)} occurs twice`);
       entries.set(name, this.#tensor(name));
     }
     return { metadata, tensors: this.#places(entries, step) };
   }
 
-  /** As ggml demands: each tensor begins where the one before it ends, rounded up to the alignment. */
+  /**
+   * The places of the tensors. As in ggml, each must begin where the previous one ends, rounded up to the alignment.
+   */
   #places(entries: ReadonlyMap<string, Entry>, step: number) {
     const start = align(this.#at, step), tensors = new Map<string, GgufTensor>();
     let offset = 0;
@@ -159,13 +168,14 @@ class Parser {
     const dtype = (Object.keys(GGUF_TYPES) as GgufType[]).find((type) => GGUF_TYPES[type].id === id);
     if (!dtype) {
       const type = OTHERS[id] ?? `of type ${id}`, known = Object.keys(GGUF_TYPES).join(", ");
-      throw new CheckpointError(`${this.path}: ${shown(name)} is ${type}, and only ${known} are read`);
+      throw new CheckpointError(`${this.path}: ${shown(name)} is ${type}; supported are ${known}`);
     }
     const elements = sizeOf(shape), { block } = GGUF_TYPES[dtype];
     if (shape.includes(0) || (shape.at(-1) ?? 1) % block !== 0) {
       throw this.#damaged(`${shown(name)} is ${dtype} [${shape}], expected rows of a multiple of ${block} elements`);
     }
-    if (elements > this.size) throw this.#truncated(`${shown(name)} has ${elements} elements`); // a byte each, at least
+    // An element takes at least one byte.
+    if (elements > this.size) throw this.#truncated(`${shown(name)} has ${elements} elements`);
     return { dtype, shape, offset };
   }
 
@@ -173,7 +183,7 @@ class Parser {
     const kind = this.#type(key);
     if (kind[0] !== "array") return { type: kind[0], value: this.#scalar(key, kind) };
     const of = this.#type(key), [type, least] = of;
-    if (type === "array") throw this.#damaged(`${shown(key)} is an array of arrays, which are not read`);
+    if (type === "array") throw this.#damaged(`${shown(key)} is an array of arrays, which is not supported`);
     const value: GgufScalar[] = [];
     for (let left = this.#count(`elements of ${shown(key)}`, least); left > 0; left--) {
       value.push(this.#scalar(key, of));
@@ -184,7 +194,7 @@ class Parser {
   #type(key: string): (typeof SCALARS)[number] {
     const id = this.#u32();
     if (id < SCALARS.length) return SCALARS[id];
-    throw this.#damaged(`${shown(key)} is of type ${id}, and types go from 0 to ${SCALARS.length - 1}`);
+    throw this.#damaged(`${shown(key)} has type ${id}, expected 0 to ${SCALARS.length - 1}`);
   }
 
   #scalar(key: string, [type, width, read]: (typeof SCALARS)[number]): GgufScalar {
@@ -204,25 +214,28 @@ class Parser {
     }
   }
 
-  /** How many things follow; each takes `least` bytes, so that a wrong count is found before anything is allocated. */
+  /**
+   * Reads a count of items that take at least `least` bytes each, so that a wrong count is found before memory is
+   * allocated.
+   */
   #count(what: string, least: number): number {
     const count = this.#u64(), room = this.size - this.#at;
     if (count * least <= room) return count;
-    throw this.#truncated(`${count} ${what} do not fit into the ${room} bytes that follow`);
+    throw this.#truncated(`${count} ${what} do not fit into the remaining ${room} bytes`);
   }
 
   #u32(): number {
     return this.#view.getUint32(this.#take(4), true);
   }
-  /** What is beyond 2^53 is not exact, and too much for any file. */
+  /** Values from 2^53 on are not exact, but they are too large for any file and rejected. */
   #u64(): number {
     return Number(this.#view.getBigUint64(this.#take(8), true));
   }
 
-  /** Goes past as many bytes, and returns where they begin. */
+  /** Skips `length` bytes. @returns the position of the first of them */
   #take(length: number): number {
     const at = this.#at, end = at + length;
-    if (end > this.size) throw this.#truncated(`its header goes on to ${end} at least`);
+    if (end > this.size) throw this.#truncated(`its header ends at ${end} or later`);
     if (end > this.bytes.length) throw MORE;
     this.#at = end;
     return at;
@@ -232,6 +245,6 @@ class Parser {
     return new CheckpointError(`${this.path} is damaged: ${why}`);
   }
   #truncated(why: string): CheckpointError {
-    return new CheckpointError(`${this.path} is damaged or truncated: it has ${this.size} bytes, and ${why}`);
+    return new CheckpointError(`${this.path} is damaged or truncated: it has ${this.size} bytes, but ${why}`);
   }
 }

@@ -1,9 +1,11 @@
 /**
- * One writer at a time: a lock file that names the process that writes, and since when.
+ * Lock files, which allow only one writer at a time. A lock file contains the id of the process that holds it and the
+ * time.
  *
- * The system's lock on the file counts (flock, LockFileEx): it goes with the process, however that ends. Where the runtime has no
- * such call (Node) or the file system refuses it, the holder touches the file every ten seconds, and a file that nobody has
- * touched for thirty seconds does not count.
+ * If possible, the file is locked with the operating system's lock (flock, LockFileEx), which is released when the
+ * process ends in any way. If the runtime has no such call (Node) or the file system does not support it, the holder
+ * updates the file's modification time every ten seconds, and a lock file that has not been updated for thirty seconds
+ * is ignored.
  */
 import { CheckpointError } from "../errors.ts";
 import { exists, readJson, syncDirectory, writeAll } from "./files.ts";
@@ -11,36 +13,42 @@ import { reason } from "./reason.ts";
 import { system, type SystemFile } from "./system.ts";
 
 const BEAT = 10_000, DEAD = 30_000;
-/** Milliseconds after which one of two that have taken the same dead file sees the other's entry in it. */
+/**
+ * Milliseconds to wait before reading the file again: if two processes take over an abandoned lock at once, the later
+ * entry wins.
+ */
 const SETTLE = 100;
 
-/** A name that nobody else has. (A browser has randomUUID only where a page comes over https or from this machine.) */
+/** A unique name. (Browsers have crypto.randomUUID only on pages from https or localhost.) */
 const unique = () => Array.from(crypto.getRandomValues(new Uint32Array(4)), (word) => word.toString(16)).join("-");
 
 interface Holder {
   readonly id?: unknown;
   readonly process?: unknown;
   readonly since?: unknown;
-  /** Whether the system's lock says that the holder lives; else the file's age does. */
+  /** Whether the holder has the operating system's lock. Otherwise the file's age tells whether the holder is alive. */
   readonly system?: unknown;
 }
 
+/** A lock that this process holds. */
 export class Lock implements Disposable {
   readonly #file: SystemFile;
   readonly #beat: ReturnType<typeof setInterval>;
 
-  /** @param path of the lock file; whoever renames its folder says so here */
+  /** @param path path of the lock file; set it when the file's folder is renamed */
   private constructor(public path: string, file: SystemFile) {
     this.#file = file;
     this.#beat = setInterval(() => system.utime(this.path, new Date(), new Date()).catch(() => {}), BEAT);
-    this.#beat.unref?.(); // a script that forgets to release still ends; a browser has numbers here
+    this.#beat.unref?.(); // lets a script end that forgets to release the lock; in a browser it is a number
   }
 
   /**
-   * Takes `target` for writing: a folder, in which `.lock` is made, or with `beside` anything, with `TARGET.lock` beside it.
+   * Locks `target` for writing.
    *
-   * @param options.system whether to ask for the system's lock
-   * @throws {CheckpointError} when another holds it; the message names the process
+   * @param target path of a folder, whose lock file is `.lock` in it; with `beside`, any path, whose lock file is
+   * `TARGET.lock`
+   * @param options.system whether to use the operating system's lock if possible. Default: true
+   * @throws {CheckpointError} when another process holds the lock; the message names the process
    */
   static async take(target: string, { beside = false, system: asked = true } = {}): Promise<Lock> {
     const path = beside ? `${target.replace(/(?<=.)[/\\]+$/, "")}.lock` : `${target}/.lock`;
@@ -51,7 +59,7 @@ export class Lock implements Disposable {
         const holder: Holder | undefined = await readJson(path).catch(() => undefined), { mtime } = file.statSync();
         const alive = holder && Date.now() - Number(mtime) < DEAD && !(locked && holder.system);
         if (locked === false || alive) throw inUse(target, holder);
-        if (locked && !await isAt(path, file)) { // its holder has removed it since it was opened
+        if (locked && !await isAt(path, file)) { // its holder removed the file after it was opened here
           file.close();
           continue;
         }
@@ -76,25 +84,25 @@ export class Lock implements Disposable {
     }
   }
 
-  /** Gives the target free. */
+  /** Releases the lock. */
   [Symbol.dispose](): void {
     clearInterval(this.#beat);
     try {
-      system.removeSync(this.path); // while the lock is held: afterwards the file may be another's
+      system.removeSync(this.path); // before the lock is released: afterwards the file may belong to another process
     } catch {
-      // The whole folder may be gone; an old lock file does no harm.
+      // The folder may have been removed. A lock file that stays does no harm.
     }
     this.#file.close();
   }
 }
 
 /**
- * Makes a folder that is found whole or not at all: it has another name while it is written, and is on the disk then. One
- * process at a time makes it.
+ * Creates a folder atomically: it is written under another name, synced to the disk, and renamed to `path`.
  *
- * @param path which must not be there, or be an empty folder
- * @param write fills the folder of the name that it is given
- * @throws {CheckpointError} when something is there, or another process makes it; and what `write` throws. Nothing is left then.
+ * @param path path that does not exist, or is an empty folder
+ * @param write writes the contents into the folder whose path it is given
+ * @throws {CheckpointError} when `path` exists, or another process creates it. Errors of `write` are passed on. Nothing
+ * is left then
  */
 export async function createFolder(path: string, write: (partial: string) => Promise<void>): Promise<void> {
   const target = path.replace(/(?<=.)[/\\]+$/, ""), partial = `${target}.${unique()}.part`;
@@ -102,14 +110,14 @@ export async function createFolder(path: string, write: (partial: string) => Pro
   if (await exists(target)) {
     const contents = await Array.fromAsync(system.readDir(target)).catch(() => [undefined]); // a file
     if (contents.length > 0) {
-      throw new CheckpointError(`${target} is there already, and is left as it is: name a new folder`);
+      throw new CheckpointError(`${target} already exists and is not changed; name a new folder`);
     }
   }
   try {
     await system.mkdir(partial, { recursive: true });
     await write(partial);
     await syncDirectory(partial);
-    if (await exists(target)) await system.remove(target); // empty, or this throws
+    if (await exists(target)) await system.remove(target); // throws unless it is empty
     await system.rename(partial, target);
     await syncDirectory(target.replace(/[^/\\]*$/, "") || ".");
   } catch (error) {

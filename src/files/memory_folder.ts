@@ -1,10 +1,13 @@
-/** A folder in memory, with the calls of a browser's: for what is not to stay, and where a browser gives no folder that does. */
+/**
+ * A folder in memory with the interface of a browser's folders: for temporary files, and for browsers without
+ * persistent folders.
+ */
 import type { WebAccess, WebFile, WebFolder } from "./web_system.ts";
 
 const refuse = (name: string) => new DOMException(name, name);
 const promised = <T>(body: () => T): Promise<T> => new Promise((resolve) => resolve(body()));
 
-/** A file; what is written to it counts once it is flushed or closed. */
+/** A file in memory. Writes take effect when it is flushed or closed. */
 class MemoryFile implements WebFile {
   readonly kind = "file";
 
@@ -43,14 +46,14 @@ class MemoryFile implements WebFile {
   }
 }
 
-/** A folder that is empty at first. */
+/** A folder in memory, initially empty. */
 export class MemoryFolder implements WebFolder {
   readonly kind = "directory";
   readonly #entries = new Map<string, MemoryFile | MemoryFolder>();
-  /** Takes it out of the folder that it is in. */
+  /** Removes this folder from its parent. */
   #leave: () => void = () => {};
 
-  /** Puts a file into it, as it is: a blob from a disk is read when it is its turn. */
+  /** Adds a file without copying it: a blob from a disk is read only when the file is read. */
   put(name: string, blob: Blob): void {
     const file: MemoryFile = new MemoryFile(blob, (folder, to) =>
       promised(() => {

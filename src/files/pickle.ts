@@ -1,24 +1,28 @@
 /**
- * Pickles, read as data: what Python's pickle module writes with protocols 2 to 5, as far as tensors, settings and
- * vocabularies need it (https://github.com/python/cpython/blob/main/Lib/pickletools.py describes the opcodes).
+ * Reads pickles as data. It supports what Python's pickle module writes with protocols 2 to 5 for tensors, settings and
+ * vocabularies (https://github.com/python/cpython/blob/main/Lib/pickletools.py describes the opcodes).
  *
- * A pickle is a program for a machine with a stack, and in Python it may import and call anything. Here it may name only what
- * its reader's caller allows, each name standing for a function of ours, so whatever a pickle says, nothing of it is executed;
- * a name that is not allowed is refused where it appears. Everything is bounded: lengths by the bytes that are there, nesting
- * and size by counting, since a few bytes can describe a list of lists of … that no memory holds.
+ * A pickle is a program for a stack machine, and in Python it can import and call anything. Here it can use only names
+ * that the caller allows, and each of them stands for a function of ours. So no code from the pickle is ever executed,
+ * and a name that is not allowed is an error. Everything is limited: lengths by the size of the file, nesting and the
+ * number of values by counting, because a few bytes can describe nested lists that fill any memory.
  *
- * In JavaScript: None is null; int a number, or a bigint where a number is not exact; float a number; str a string; bytes a
- * Uint8Array; list an array, tuple a frozen one; dict and OrderedDict a Map; set a Set. Left out: protocols 0 and 1, objects
- * of classes, and attributes set on a dict (PyTorch sets some on a state dict, which say nothing that loading needs).
+ * In JavaScript, None is null; an int is a number, or a bigint if a number would not be exact; a float is a number; a
+ * str is a string; bytes are a Uint8Array; a list is an array and a tuple a frozen array; a dict or OrderedDict is a
+ * Map; a set is a Set. Not supported: protocols 0 and 1, and instances of classes. Attributes set on a dict are ignored
+ * (PyTorch sets some on a state dict; loading does not need them).
  */
 import { CheckpointError } from "../errors.ts";
 import { Machine, Refusal } from "./pickle_machine.ts";
 import { PickleGlobal, type PickleOptions, type PickleValue } from "./pickle_values.ts";
 
-/** Values within values, at the most: far more than a checkpoint has, far less than what does not come back. */
+/**
+ * Largest depth of nesting, and largest number of values: far more than a checkpoint has, and small enough to be read
+ * quickly.
+ */
 const MAX_DEPTH = 64, MAX_VALUES = 1_000_000;
 
-/** What Python's `collections` and `builtins` (`__builtin__` in protocol 2) have that may be named. */
+/** Names of Python's `collections` and `builtins` (`__builtin__` in protocol 2) that are always allowed. */
 const ALWAYS: readonly PickleGlobal[] = [
   new PickleGlobal("collections.OrderedDict", (args) => {
     if (args.length > 0) throw new CheckpointError("OrderedDict is called with arguments");
@@ -27,7 +31,7 @@ const ALWAYS: readonly PickleGlobal[] = [
   ...["builtins", "__builtin__"].flatMap((module) =>
     ["set", "frozenset"].map((name) =>
       new PickleGlobal(`${module}.${name}`, ([list = []]) => {
-        if (!Array.isArray(list)) throw new CheckpointError(`${name} is called with something else than a list`);
+        if (!Array.isArray(list)) throw new CheckpointError(`${name} is called with an argument that is not a list`);
         return new Set(list);
       })
     )
@@ -35,7 +39,7 @@ const ALWAYS: readonly PickleGlobal[] = [
 ];
 
 /**
- * The value of a pickle.
+ * Reads the value of a pickle.
  *
  * @example
  * ```ts
@@ -46,7 +50,8 @@ const ALWAYS: readonly PickleGlobal[] = [
  * const bytes = writePickle({ shape: "2 × 3", name: "wte" });
  * assertEquals(readPickle(bytes, { where: "memory" }), new Map([["shape", "2 × 3"], ["name", "wte"]]));
  * ```
- * @throws {CheckpointError} when it is damaged, too large, not of protocols 2 to 5, or names what it may not
+ * @throws {CheckpointError} when the pickle is damaged, too large, not of protocols 2 to 5, or uses a name that is not
+ * allowed
  */
 export function readPickle(bytes: Uint8Array, { where, globals = [], persistentLoad }: PickleOptions): PickleValue {
   const allowed = new Map([...ALWAYS, ...globals].map((global) => [global.name, global]));
@@ -61,7 +66,7 @@ export function readPickle(bytes: Uint8Array, { where, globals = [], persistentL
   }
 }
 
-/** Counts values as a reader that follows every reference meets them. */
+/** Counts values, following every reference, so that a value that is referenced twice counts twice. */
 class Bounds {
   #count = 0;
   check(value: PickleValue, depth: number): void {

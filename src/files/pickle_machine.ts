@@ -1,14 +1,14 @@
-/** The machine that a pickle is a program for. See pickle.ts. */
+/** The stack machine that runs a pickle. See pickle.ts. */
 import { CheckpointError } from "../errors.ts";
 import { PickleGlobal, type PickleOptions, type PickleValue } from "./pickle_values.ts";
 import { shown } from "./shown.ts";
 
-/** Opcodes: each may make a value, of a byte or two in the file and a hundred times as many in memory. */
+/** Most opcodes in a pickle. An opcode of one or two bytes can make a value of a hundred times that size in memory. */
 const MAX_STEPS = 2_000_000;
-/** Bytes of an int. */
+/** Most bytes in an int. */
 const MAX_INT = 128;
 
-/** Not damaged, but not wanted. */
+/** Thrown for a pickle that is not damaged, but uses a name that is not allowed. */
 export class Refusal extends Error {}
 
 const damage = (why: string): CheckpointError => new CheckpointError(why);
@@ -20,7 +20,7 @@ export class Machine {
   readonly #globals: ReadonlyMap<string, PickleGlobal>;
   readonly #persistentLoad: PickleOptions["persistentLoad"];
   readonly #memo = new Map<number, PickleValue>();
-  /** What stood below each mark that is open. */
+  /** The stacks below each open mark. */
   readonly #below: PickleValue[][] = [];
   #stack: PickleValue[] = [];
   #at = 0;
@@ -37,7 +37,7 @@ export class Machine {
   }
 
   run(): PickleValue {
-    if (this.#u8() !== 0x80) throw damage("it is no pickle of protocol 2 or later");
+    if (this.#u8() !== 0x80) throw damage("it is not a pickle of protocol 2 or later");
     const protocol = this.#u8();
     if (protocol < 2 || protocol > 5) throw damage(`it is a pickle of protocol ${protocol}, not 2 to 5`);
     let steps = 0;
@@ -53,7 +53,7 @@ export class Machine {
 
   #step(opcode: number): void {
     const step = Machine.#steps.get(opcode);
-    if (!step) throw damage(`opcode 0x${opcode.toString(16)} at ${this.#at - 1} is none that data needs`);
+    if (!step) throw damage(`opcode 0x${opcode.toString(16)} at ${this.#at - 1} is not supported`);
     step(this);
   }
 
@@ -141,24 +141,24 @@ export class Machine {
   }
   #add(items: readonly PickleValue[]): void {
     const set = this.#top();
-    if (!(set instanceof Set)) throw damage("it adds to something that is no set");
+    if (!(set instanceof Set)) throw damage("it adds to a value that is not a set");
     for (const item of items) set.add(item);
   }
   #stackName(): void {
     const name = this.#pop(), module = this.#pop();
     if (typeof module === "string" && typeof name === "string") return this.#name(module, name);
-    throw damage("it names something by what is no text");
+    throw damage("a name in it is not a text");
   }
   #build(): void {
     this.#pop();
-    if (!(this.#top() instanceof Map)) throw damage("it sets attributes of something that is no dict");
+    if (!(this.#top() instanceof Map)) throw damage("it sets attributes of a value that is not a dict");
   }
   #persistent(): void {
-    if (!this.#persistentLoad) throw damage("it refers to something outside of it");
+    if (!this.#persistentLoad) throw damage("it refers to a value outside of the pickle");
     this.#push(this.#persistentLoad(this.#pop()));
   }
 
-  /** What stands above the last mark, which goes. */
+  /** Removes the last mark and returns the values above it. */
   #items(): PickleValue[] {
     const items = this.#stack, below = this.#below.pop();
     if (!below) throw damage("its program looks for a mark that is not there");
@@ -178,12 +178,12 @@ export class Machine {
 
   #append(items: readonly PickleValue[]): void {
     const list = this.#top();
-    if (!Array.isArray(list) || Object.isFrozen(list)) throw damage("it appends to something that is no list");
+    if (!Array.isArray(list) || Object.isFrozen(list)) throw damage("it appends to a value that is not a list");
     for (const item of items) list.push(item);
   }
   #set(items: readonly PickleValue[]): void {
     const dict = this.#top();
-    if (!(dict instanceof Map)) throw damage("it sets an item of something that is no dict");
+    if (!(dict instanceof Map)) throw damage("it sets an item of a value that is not a dict");
     if (items.length % 2 !== 0) throw damage("it sets a key without a value");
     for (let i = 0; i < items.length; i += 2) {
       const key = items[i];
@@ -193,7 +193,7 @@ export class Machine {
   }
   #recall(index: number): void {
     const value = this.#memo.get(index);
-    if (value === undefined) throw damage(`it recalls value ${index}, which it has not kept`);
+    if (value === undefined) throw damage(`it recalls value ${index}, which was not saved`);
     this.#stack.push(value);
   }
 
@@ -201,12 +201,12 @@ export class Machine {
     const global = this.#globals.get(`${module}.${name}`);
     if (global) return void this.#stack.push(global);
     throw new Refusal(
-      `asks for ${shown(`${module}.${name}`)}, which no data needs: it is refused, and nothing of it was run`,
+      `uses ${shown(`${module}.${name}`)}, which is not allowed; no code from the file was executed`,
     );
   }
   #call(): void {
     const args = this.#pop(), callee = this.#pop();
-    if (!(callee instanceof PickleGlobal) || !callee.call) throw damage("it calls what is nothing to call");
+    if (!(callee instanceof PickleGlobal) || !callee.call) throw damage("it calls a value that is not a function");
     if (!Array.isArray(args) || !Object.isFrozen(args)) throw damage(`${callee.name} is called without a tuple`);
     this.#stack.push(callee.call(args));
   }
@@ -222,7 +222,8 @@ export class Machine {
   #text(length: number): string {
     const bytes = this.#take(length);
     try {
-      return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes); // a byte order mark is text here
+      // A byte-order mark is part of the text.
+      return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
     } catch {
       throw damage("a text is not UTF-8");
     }
@@ -247,7 +248,7 @@ export class Machine {
     const at = this.#skip(length);
     return this.#bytes.subarray(at, at + length);
   }
-  /** Goes past so many bytes, and says where they begin. */
+  /** Skips `length` bytes. @returns the position of the first of them */
   #skip(length: number): number {
     const at = this.#at;
     if (length > this.#bytes.length - at) throw damage("it is truncated");

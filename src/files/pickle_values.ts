@@ -1,9 +1,10 @@
-/** What is in a pickle, in JavaScript. See pickle.ts. */
+/** The values of a pickle in JavaScript. See pickle.ts. */
 
+/** A key of a dict. */
 export type PickleKey = string | number | bigint | boolean | null;
 /** A dict. */
 export type PickleDict = Map<PickleKey, PickleValue>;
-/** What reading a pickle gives. */
+/** A value read from a pickle. */
 export type PickleValue =
   | PickleKey
   | Uint8Array
@@ -12,24 +13,25 @@ export type PickleValue =
   | Set<PickleValue>
   | PickleObject;
 
-/** What a caller of the reader makes of a name, a call or a persistent id. */
+/** Base class of the objects that the reader's caller makes for a name, a call or a persistent id. */
 export abstract class PickleObject {
-  /** @internal */ declare protected readonly kind: "pickle object"; // so that no other value is taken for one
+  /** @internal */ declare protected readonly kind: "pickle object"; // makes the type nominal
 }
 
 /** A name that a pickle may use. */
 export class PickleGlobal extends PickleObject {
-  /** @param call what a call of it gives; without, it may be named and not called */
+  /** @param call implementation of a call; without it, the pickle may use the name but not call it */
   constructor(readonly name: string, readonly call?: (args: readonly PickleValue[]) => PickleValue) {
     super();
   }
 }
 
+/** Options for reading a pickle. */
 export interface PickleOptions {
-  /** For messages: the file, and the record in it. */
+  /** The file, and the record in it, for messages. */
   readonly where: string;
-  /** What the pickle may name besides OrderedDict and set. */
+  /** Names that the pickle may use besides OrderedDict, set and frozenset. */
   readonly globals?: Iterable<PickleGlobal>;
-  /** What a persistent id stands for; without, there may be none. */
+  /** Returns the object for a persistent id. Without it, persistent ids are an error. */
   readonly persistentLoad?: (id: PickleValue) => PickleValue;
 }

@@ -1,26 +1,26 @@
 /**
- * Pickles, written with protocol 2, which every Python and PyTorch reads. See pickle.ts for what is what in JavaScript; a
- * whole number becomes an int unless it is a {@linkcode PickleFloat}.
+ * Writes pickles with protocol 2, which every version of Python 3 and PyTorch reads. pickle.ts lists the types in
+ * JavaScript. A whole number is written as an int, unless it is a {@linkcode PickleFloat}.
  */
 
-/** A number that is a float in Python even where it is whole. */
+/** A number that is a float in Python even if it is whole. */
 export class PickleFloat {
-  /** Of a number. */ constructor(readonly value: number) {}
+  /** Wraps a number. */ constructor(readonly value: number) {}
 }
-/** Something by its name: `torch.FloatStorage`. */
+/** A reference to an object of a Python module, such as `torch.FloatStorage`. */
 export class PickleName {
   /** @internal */ constructor(readonly module: string, readonly name: string) {}
 }
-/** The call of something by its name. */
+/** A call of a named function. */
 export class PickleCall {
   /** @internal */ constructor(readonly callee: PickleName, readonly args: readonly PickleInput[]) {}
 }
-/** Something outside of the pickle: a storage. */
+/** A reference to an object outside of the pickle, such as a storage. */
 export class PicklePersistent {
   /** @internal */ constructor(readonly id: readonly PickleInput[]) {}
 }
 
-/** What can be written. A frozen array is a tuple, a Map or an object a dict. */
+/** A value that can be written. A frozen array becomes a tuple; a Map or an object becomes a dict. */
 export type PickleInput =
   | null
   | boolean
@@ -35,7 +35,7 @@ export type PickleInput =
   | PickleCall
   | PicklePersistent;
 
-/** The bytes of a pickle. @throws {TypeError} for what is none of these values */
+/** Writes a value as a pickle. @throws {TypeError} when the value, or one within it, cannot be written */
 export function writePickle(value: PickleInput): Uint8Array<ArrayBuffer> {
   const writer = new Writer();
   writer.op(0x80, 2);

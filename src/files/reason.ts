@@ -1,14 +1,14 @@
 import { CheckpointError } from "../errors.ts";
 import { codeOf } from "./system.ts";
 
-/** Why a request failed: of fetch's "error sending request for url (…): client error (Connect): …", the last part. */
+/** Why a request failed: the last part of fetch's "error sending request for url (…): client error (Connect): …". */
 export function innermost(error: unknown): string {
   return error instanceof Error && error.cause instanceof Error
     ? error.cause.message.split(": ").at(-1)!
     : reason(error);
 }
 
-/** Why the system refused a file: in its own words, without its numbers and paths. */
+/** Why a file operation failed, in the system's words without error numbers and paths. */
 export function reason(error: unknown): string {
   if (error instanceof CheckpointError) return error.message;
   if (codeOf(error) === "ENOENT") return "no such file or folder";

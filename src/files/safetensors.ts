@@ -1,14 +1,15 @@
 /**
- * safetensors: named tensors in one file (https://github.com/huggingface/safetensors, "Format").
+ * Reads and writes safetensors files: named tensors in one file (https://github.com/huggingface/safetensors, "Format").
  *
- *     u64 header length · header (JSON) · tensors, one behind the other, little-endian, row-major
+ *     u64 header length · header (JSON) · tensors without gaps, little-endian, row-major
  *
- * The header maps each name to `{dtype, shape, data_offsets}`, offsets counted from the header's end, and `__metadata__` to
- * strings. Tensors go to the file and come from it one at a time: a model is never in memory twice. The checks are those of
- * the Rust original, so a file that passes here passes there: no gap, no overlap, nothing after the last tensor.
+ * The header maps each name to `{dtype, shape, data_offsets}`, with offsets from the header's end, and `__metadata__`
+ * to strings. Tensors are written and read one at a time, so that a model is never in memory twice. The checks are the
+ * same as in the Rust library, so every file that is accepted here is accepted there: no gap, no overlap, nothing after
+ * the last tensor.
  *
- * Every type of the format is listed; those that the engine has no use for are refused when they are read. F16 and BF16 are
- * widened to f32 by reading and narrowed from it by writing. Left out: big-endian machines.
+ * All types of the format can be listed, but only types that the engine uses can be read. F16 and BF16 are converted to
+ * f32 when read, and from f32 when written. Not supported: big-endian machines.
  */
 import { CheckpointError } from "../errors.ts";
 import { sizeOf } from "../engine/tensor.ts";
@@ -27,41 +28,44 @@ import {
 
 export type { TensorInfo, TensorSource, TensorType };
 
-/** What can be read; the elements of F16 and BF16 come as f32. */
+/** Types that can be read, and the arrays of their elements. F16 and BF16 are converted to f32. */
 const ARRAYS = { F32: Float32Array, F64: Float64Array, I32: Int32Array, F16: Float32Array, BF16: Float32Array };
-/** What reading a tensor gives. */
+/** The elements of a tensor. */
 export type TensorArray = Float32Array<ArrayBuffer> | Float64Array<ArrayBuffer> | Int32Array<ArrayBuffer>;
 
-/** A file of named tensors, open for reading, whatever its format. */
+/** An open file of named tensors, in any format. */
 export interface WeightsFile extends Disposable {
-  /** Of the file or folder. */ readonly path: string;
-  /** In the order of the file. */
+  /** Path of the file, or of the index of several files. */ readonly path: string;
+  /** Types and shapes by name, in the order of the file. */
   readonly tensors: ReadonlyMap<string, { readonly dtype: string; readonly shape: readonly number[] }>;
   /**
-   * The tensor's elements, row by row, alone in a buffer of their own. F16, BF16 and Q8_0 are widened to f32.
+   * Reads a tensor's elements in row-major order into a new buffer. F16, BF16 and Q8_0 are converted to f32.
    *
-   * @throws {CheckpointError} when there is no such tensor, its type cannot be read, or the file ends within it
+   * @throws {CheckpointError} when there is no tensor of this name, its type is not supported, or the file ends within
+   * it
    */
   readTensor(name: string): Promise<TensorArray>;
   /**
-   * The elements from `begin` on of a tensor of floating-point numbers, as many as `out` is long, as f32: for tensors that
-   * are not to be in memory twice.
+   * Fills `out` with elements of a floating-point tensor from `begin` on, as f32. It allows to copy a large tensor in
+   * parts.
    *
-   * @throws {CheckpointError} as {@linkcode readTensor}, and when the tensor has no such elements or they are no floats
+   * @throws {CheckpointError} as {@linkcode readTensor}, and when the range is not within the tensor or its type is an
+   * integer
    */
   readFloats(name: string, begin: number, out: Float32Array<ArrayBuffer>): Promise<void>;
-  /** Closes it. */ close(): void;
+  /** Closes the file. */ close(): void;
 }
 
 /** A tensor and its name. */
 export type NamedSource = readonly [name: string, tensor: TensorSource];
 
 /**
- * Writes tensors in their order and waits until they are on the disk.
+ * Writes a safetensors file and waits until it is on the disk.
  *
+ * @param tensors tensors in the order in which they are written
  * @param options.metadata strings for the header
- * @param options.open where the bytes go: a file at `path` unless given
- * @throws what opening and writing throw
+ * @param options.open function that creates the file
+ * @throws the errors of the file system
  */
 export async function writeSafetensors(
   path: string,
@@ -79,7 +83,8 @@ export async function writeSafetensors(
 
 async function* parts(header: string, entries: readonly NamedSource[]): AsyncGenerator<Uint8Array> {
   const text = new TextEncoder().encode(header);
-  const head = new Uint8Array(8 + Math.ceil(text.length / 8) * 8).fill(0x20); // spaces: the first tensor begins aligned
+  // Padded with spaces to align the first tensor.
+  const head = new Uint8Array(8 + Math.ceil(text.length / 8) * 8).fill(0x20);
   new DataView(head.buffer).setBigUint64(0, BigInt(head.length - 8), true);
   head.set(text, 8);
   yield head;
@@ -87,7 +92,7 @@ async function* parts(header: string, entries: readonly NamedSource[]): AsyncGen
 }
 
 /**
- * A safetensors file, open for reading: its header is checked and its tensors are read one by one.
+ * An open safetensors file. Its header is checked when it is opened; tensors are read one at a time.
  *
  * @example
  * ```ts ignore
@@ -101,7 +106,7 @@ export class SafetensorsFile implements WeightsFile {
 
   private constructor(
     readonly path: string,
-    /** In the order of the header. */
+    /** Tensors by name, in the order of the header. */
     readonly tensors: ReadonlyMap<string, TensorInfo>,
     readonly metadata: Readonly<Record<string, string>>,
     file: InputFile,
@@ -113,14 +118,16 @@ export class SafetensorsFile implements WeightsFile {
 
   /**
    * Opens a file and reads its header.
-   * @throws {CheckpointError} when the file is missing, truncated, or not as the format demands
+   * @throws {CheckpointError} when the file is missing, truncated, or violates the format
    */
   static async open(path: string): Promise<SafetensorsFile> {
     return await owned(await InputFile.open(path), async (file) => {
       const { size } = file, head = new Uint8Array(8);
       if (await file.fill(0, head) < 8) throw new CheckpointError(`${path} is truncated: ${size} bytes`);
       const length = Number(new DataView(head.buffer).getBigUint64(0, true)), start = 8 + length;
-      if (length > MAX_HEADER) throw new CheckpointError(`${path} is no safetensors file: a header of ${length} bytes`);
+      if (length > MAX_HEADER) {
+        throw new CheckpointError(`${path} is not a safetensors file: a header of ${length} bytes`);
+      }
       if (start > size) throw new CheckpointError(`${path} is truncated: ${size} bytes, its header ends at ${start}`);
       const text = new Uint8Array(length);
       await file.fill(8, text);
@@ -150,10 +157,10 @@ export class SafetensorsFile implements WeightsFile {
     if (!tensor) throw new CheckpointError(`${this.path} has no tensor ${name}`);
     const { dtype } = tensor;
     if (isReadable(dtype)) return { ...tensor, dtype };
-    throw new CheckpointError(`${this.path}: ${name} is ${dtype}, and only ${Object.keys(ARRAYS)} can be read`);
+    throw new CheckpointError(`${this.path}: ${name} is ${dtype}; supported are ${Object.keys(ARRAYS).join(", ")}`);
   }
 
-  /** Fills `bytes` with those of the tensor from `begin` on. */
+  /** Fills `bytes` with the tensor's bytes from byte `begin` on. */
   async #read(name: string, begin: number, bytes: Uint8Array): Promise<void> {
     const at = this.#start + this.tensors.get(name)!.begin + begin;
     if (await this.#file.fill(at, bytes) < bytes.length) throw new CheckpointError(`${this.path} ends within ${name}`);
@@ -162,7 +169,7 @@ export class SafetensorsFile implements WeightsFile {
   /** Closes the file. */ close(): void {
     this.#file[Symbol.dispose]();
   }
-  /** As close(). */ [Symbol.dispose](): void {
+  /** Closes the file. */ [Symbol.dispose](): void {
     this.close();
   }
 }

@@ -1,15 +1,15 @@
-/** The header of a safetensors file, what it says of each tensor and whether that can be so; and a tensor's bytes as files have them. */
+/** Parses and checks the header of a safetensors file, and converts tensors to the bytes of a file. */
 import { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from "../half.ts";
 import { CheckpointError } from "../errors.ts";
 import { isObject, parseJson } from "./files.ts";
 import { sizeOf } from "../engine/tensor.ts";
 
-/** Bits of an element. */
+/** Bits per element. */
 const BITS: Readonly<Record<TensorType, number>> = {
   ...{ BOOL: 8, U8: 8, I8: 8, F8_E4M3: 8, F8_E5M2: 8, F8_E8M0: 8, F4: 4, F6_E2M3: 6, F6_E3M2: 6 },
   ...{ U16: 16, I16: 16, F16: 16, BF16: 16, U32: 32, I32: 32, F32: 32, U64: 64, I64: 64, F64: 64, C64: 64 },
 };
-/** The types of the format, by its names for them. */
+/** All types of the format. */
 export type TensorType =
   | ("BOOL" | "U8" | "I8" | "F8_E4M3" | "F8_E5M2" | "F8_E8M0" | "F4" | "F6_E2M3" | "F6_E3M2")
   | ("U16" | "I16" | "F16" | "BF16" | "U32" | "I32" | "F32" | "U64" | "I64" | "F64" | "C64");
@@ -17,23 +17,25 @@ export type TensorType =
 export const HALVES = { F16: { widen: f16ToF32, narrow: f32ToF16 }, BF16: { widen: bf16ToF32, narrow: f32ToBf16 } };
 export const isHalf = (dtype: TensorType): dtype is keyof typeof HALVES => Object.hasOwn(HALVES, dtype);
 
-/** As the original: a longer header is an attack, or a damaged length. */
+/** Largest header in bytes, as in the Rust library. A longer header is an attack, or its length is damaged. */
 export const MAX_HEADER = 100_000_000;
 
-/** A tensor's place in a file: bytes from `begin` to `end`, counted from the end of the header. */
+/** A tensor in a file. Positions are counted from the end of the header. */
 export interface TensorInfo {
-  /** Of the elements. */ readonly dtype: TensorType;
+  /** Type of the elements. */ readonly dtype: TensorType;
   /** Sizes of the axes. */ readonly shape: readonly number[];
-  /** The first byte. */ readonly begin: number;
-  /** The byte after the last. */ readonly end: number;
+  /** Position of its first byte. */ readonly begin: number;
+  /** Position after its last byte. */ readonly end: number;
 }
 
 export const byteLength = (dtype: TensorType, shape: readonly number[]): number => sizeOf(shape) * BITS[dtype] / 8;
 
 /**
- * @param text the header's JSON
- * @param room bytes that follow it
- * @throws {CheckpointError} when it is no such header, or the tensors are not side by side in that room
+ * Parses a header.
+ *
+ * @param text JSON of the header
+ * @param room bytes of the file that follow the header
+ * @throws {CheckpointError} when the header is not valid, or its tensors do not fill `room` without gaps and overlaps
  */
 export function parseHeader(
   path: string,
@@ -52,7 +54,7 @@ export function parseHeader(
   let end = 0;
   for (const [name, tensor] of [...tensors].sort(([, a], [, b]) => a.begin - b.begin || a.end - b.end)) {
     if (tensor.begin < end) throw refuse(`${name} begins at ${tensor.begin}, within the tensor before it`);
-    if (tensor.begin > end) throw refuse(`nothing stands between ${end} and ${name} at ${tensor.begin}`);
+    if (tensor.begin > end) throw refuse(`there is a gap between ${end} and ${name} at ${tensor.begin}`);
     end = tensor.end;
   }
   if (end > room) throw new CheckpointError(`${path} is truncated: ${room} of ${end} bytes of tensors are there`);
@@ -67,22 +69,22 @@ function parseEntry(name: string, entry: unknown, refuse: (why: string) => Check
   if (typeof dtype !== "string" || !counts(shape) || !counts(offsets) || offsets.length !== 2) {
     throw refuse(`${name} lacks a dtype, a shape or offsets`);
   }
-  if (!Object.hasOwn(BITS, dtype)) throw refuse(`${name} is ${dtype}, which is no type of the format`);
+  if (!Object.hasOwn(BITS, dtype)) throw refuse(`${name} has the unknown type ${dtype}`);
   const [begin, end] = offsets, expected = byteLength(dtype as TensorType, shape);
   if (end - begin !== expected) {
-    throw refuse(`${name} is ${dtype} [${shape}], ${expected} bytes, but ${end - begin} are its own`);
+    throw refuse(`${name} is ${dtype} [${shape}], ${expected} bytes, but its offsets span ${end - begin}`);
   }
   return { dtype: dtype as TensorType, shape, begin, end };
 }
 
-/** A tensor to be written. */
+/** A tensor to write. */
 export interface TensorSource {
-  /** Of the elements in the file. */ readonly dtype: TensorType;
+  /** Type of the elements in the file. */ readonly dtype: TensorType;
   /** Sizes of the axes. */ readonly shape: readonly number[];
-  /** Called once, when it is this tensor's turn. For F16 and BF16 it may give a Float32Array, which is narrowed. */
+  /** Called once, when the tensor is written. For F16 and BF16 it may return a Float32Array, which is converted. */
   readonly data: () => ArrayBufferView | Promise<ArrayBufferView>;
 }
-/** A tensor's elements as files have them. @throws {TypeError} when there are more or fewer than its type and shape announce */
+/** A tensor's elements as bytes of a file. @throws {TypeError} when their size does not match the type and shape */
 export async function bytesOf({ dtype, shape, data }: TensorSource, name: string): Promise<Uint8Array> {
   const given = await data(), expected = byteLength(dtype, shape);
   const array = given instanceof Float32Array && isHalf(dtype) ? HALVES[dtype].narrow(given) : given;

@@ -1,34 +1,38 @@
 /**
- * The calls to the system, with Deno's names and behaviour: Deno's own where there is Deno, otherwise Node's, which are asked
- * for at first use, or those of a browser's folders, where a program says so. An `import` of `node:fs` would cost start-up time in Deno and would stop bundlers, so there is none.
+ * File-system calls with Deno's names and behaviour. In Deno they are Deno's own, in Node they use `node:fs`, and in a
+ * browser a program can provide them with `useSystem`. `node:fs` is loaded at first use and not imported, because an
+ * `import` would cost start-up time in Deno and break bundlers.
  */
 import type * as fs from "node:fs";
 
-/** What is used of `Deno.FileInfo`. */
+/** The part of `Deno.FileInfo` that is used. */
 export interface SystemFileInfo {
   readonly size: number;
   readonly isFile: boolean;
   readonly isDirectory: boolean;
   readonly mtime: Date | null;
-  /** The file's own number, also under another name; null where the system has none. */
+  /** Inode number, which stays the same when a file is renamed; null if the system has none. */
   readonly ino: number | null;
 }
 
-/** What is used of `Deno.FsFile`: reads and writes move the file's one position. */
+/** The part of `Deno.FsFile` that is used. Reads and writes move the file's only position. */
 export interface SystemFile extends Disposable {
-  /** May read fewer bytes than there is room for; null at the end of the file. */
+  /** Reads up to `bytes.length` bytes. Returns how many were read, or null at the end of the file. */
   read(bytes: Uint8Array): Promise<number | null>;
   readSync(bytes: Uint8Array): number | null;
   write(bytes: Uint8Array): Promise<number>;
-  /** `whence` is 0 for a position from the file's start, 2 for one from its end. Returns the new position. */
+  /**
+   * Moves the position to `offset` from the start (`whence` 0) or the end (`whence` 2) of the file. Returns the new
+   * position.
+   */
   seek(offset: number, whence: 0 | 2): Promise<number>;
   seekSync(offset: number, whence: 0 | 2): number;
   statSync(): SystemFileInfo;
   truncateSync(length?: number): void;
   sync(): Promise<void>;
-  /** Waits until no other process holds the file's lock. Node has no such locks. */
+  /** Locks the file, waiting until no other process holds its lock. Not available in Node. */
   lock?(exclusive?: boolean): Promise<void>;
-  /** Takes that lock, or gives false where another has it. */
+  /** Locks the file without waiting. Returns false if another process holds the lock. */
   tryLock?(exclusive?: boolean): Promise<boolean>;
   close(): void;
 }
@@ -40,7 +44,7 @@ export interface OpenMode {
   readonly truncate?: boolean;
 }
 
-/** What is used of `Deno`. */
+/** The part of `Deno` that is used. */
 export interface System {
   readonly build: { readonly os: string };
   readonly pid: number;
@@ -61,14 +65,14 @@ export interface System {
   lstat(path: string): Promise<SystemFileInfo>;
 }
 
-/** One of Node's own modules, in Deno or Node. @throws {TypeError} elsewhere */
+/** A built-in module of Node, in Deno or Node. @throws {TypeError} in any other runtime */
 export function builtin<T>(name: `node:${string}`): T {
   const found = globalThis.process?.getBuiltinModule?.(name);
-  if (!found) throw new TypeError(`there is no ${name} here: this needs Deno or Node 24`);
+  if (!found) throw new TypeError(`${name} is not available: this needs Deno or Node 24`);
   return found as T;
 }
 
-/** The system's name for an error, such as `ENOENT`; Deno's errors and Node's have the same. */
+/** The system's code for an error, such as `ENOENT`, which is equal in Deno and Node. */
 export function codeOf(error: unknown): string | undefined {
   return error instanceof Error ? (error as { code?: string }).code : undefined;
 }
@@ -77,7 +81,7 @@ type NodeFs = typeof fs;
 type NodeStats = Omit<SystemFileInfo, "isFile" | "isDirectory"> & { isFile(): boolean; isDirectory(): boolean };
 type Done<T> = (error: Error | null, value?: T) => void;
 
-/** The most bytes of one call: Node's lengths are 32-bit integers. */
+/** Most bytes of one call, because Node's lengths are 32-bit integers. */
 const MOST = 2 ** 30;
 
 const node = (): NodeFs => builtin("node:fs");
@@ -139,7 +143,7 @@ class NodeFile implements SystemFile {
   }
 }
 
-/** Each call is `async`, so that what it throws is the promise's, as in Deno. */
+/** Node's implementation. Each function is `async`, so that errors reject the promise, as in Deno. */
 const nodeSystem: System = {
   get build() {
     return { os: globalThis.process?.platform === "win32" ? "windows" : globalThis.process?.platform ?? "" };
@@ -150,7 +154,8 @@ const nodeSystem: System = {
   env: { get: (name) => globalThis.process?.env?.[name] },
   open: async (path, mode) => await NodeFile.open(path, mode),
   openSync: (path, mode) => NodeFile.open(path, mode),
-  readFile: async (path) => new Uint8Array(await node().promises.readFile(path)), // a copy: a Buffer's slice() is another
+  // A copy: Buffer.slice() shares memory.
+  readFile: async (path) => new Uint8Array(await node().promises.readFile(path)),
   writeTextFile: async (path, text, { append } = {}) =>
     await node().promises.writeFile(path, text, { flag: append ? "a" : "w" }),
   copyFile: async (from, to) => await node().promises.copyFile(from, to),
@@ -172,10 +177,10 @@ const nodeSystem: System = {
   lstat: async (path) => infoOf(await node().promises.lstat(path)),
 };
 
-/** The system under this program. In a browser every call throws, until {@linkcode useSystem} has given it one. */
+/** The file system in use. In a browser every call throws until {@linkcode useSystem} has set one. */
 export let system: System = globalThis.Deno ?? nodeSystem;
 
-/** Has all calls go to another system, such as a browser's (web_system.ts). */
+/** Sets another file system for all calls, such as a browser's (web_system.ts). */
 export function useSystem(other: System): void {
   system = other;
 }

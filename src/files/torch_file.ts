@@ -1,14 +1,15 @@
 /**
- * Files of torch.save: a zip archive (zip.ts) with the structure as a pickle (pickle.ts) and each storage as a record of its
- * own (https://docs.pytorch.org/docs/stable/notes/serialization.html).
+ * Reads files of torch.save: a zip archive (zip.ts) that has the structure as a pickle (pickle.ts) and each storage as
+ * a record of its own (https://docs.pytorch.org/docs/stable/notes/serialization.html).
  *
  *     archive/data.pkl · archive/byteorder · archive/data/0 · archive/data/1 · … · archive/version
  *
- * The structure is read when the file is opened, tensors when they are asked for, by range. A tensor is a view of a storage:
- * where it lies in order, its bytes are its elements; else (transposed, expanded) they are gathered. Tensors that share a
- * storage, as tied weights do, share it in the structure too.
+ * The structure is read when the file is opened; tensors are read on request, in ranges. A tensor is a view of a
+ * storage. If it is contiguous, its elements are read directly. Otherwise (transposed, expanded) they are gathered.
+ * Tensors that share a storage, such as tied weights, also share it in the structure.
  *
- * Left out: the format of before PyTorch 1.6, which is no archive; sparse and quantised tensors; big-endian machines.
+ * Not supported: the format before PyTorch 1.6, which does not use a zip archive; sparse and quantized tensors;
+ * big-endian machines.
  */
 import { CheckpointError } from "../errors.ts";
 import { bf16ToF32, f16ToF32 } from "../half.ts";
@@ -19,13 +20,13 @@ import { shown } from "./shown.ts";
 import { readStructure, STORAGES, TorchTensor, type TorchType } from "./torch_structure.ts";
 import { ZipFile } from "./zip.ts";
 
-/** Elements of an expanded view, which may have more than its storage. */
+/** Most elements of an expanded view, which can have more elements than its storage. */
 const MAX_EXPANDED = 2 ** 24;
-/** How a file of before PyTorch 1.6 begins. */
+/** First bytes of a file in the format before PyTorch 1.6. */
 const LEGACY = [0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa8, 0x50, 0x19];
 
 /**
- * A file of torch.save, open for reading.
+ * An open file of torch.save.
  *
  * @example
  * ```ts ignore
@@ -35,14 +36,14 @@ const LEGACY = [0x80, 2, 0x8a, 10, 0x6c, 0xfc, 0x9c, 0x46, 0xf9, 0x20, 0x6a, 0xa
  */
 export class TorchFile implements WeightsFile {
   readonly #zip: ZipFile;
-  /** The last tensor that had to be gathered. */
+  /** The last tensor that was gathered, because it may be read in parts. */
   #gathered: { readonly tensor: TorchTensor; readonly array: TensorArray } | undefined;
 
   private constructor(
     readonly path: string,
-    /** What was saved: Maps, arrays, numbers, and {@linkcode TorchTensor}s. */
+    /** The saved value: Maps, arrays, numbers, and {@linkcode TorchTensor}s. */
     readonly value: PickleValue,
-    /** All tensors; the name of one within others joins their keys: `optimizer.state.0.exp_avg`. */
+    /** All tensors in `value`. A name joins the keys on the way to the tensor: `optimizer.state.0.exp_avg`. */
     readonly tensors: ReadonlyMap<string, TorchTensor>,
     zip: ZipFile,
   ) {
@@ -51,12 +52,12 @@ export class TorchFile implements WeightsFile {
 
   /**
    * Opens a file and reads its structure.
-   * @throws {CheckpointError} when the file is missing, damaged, or asks for something that no tensor needs
+   * @throws {CheckpointError} when the file is missing, damaged, or uses a Python name that tensors do not need
    */
   static async open(path: string): Promise<TorchFile> {
     if (await isLegacy(path)) {
       const convert = `torch.save(torch.load("${path}"), "${path}.new")`;
-      throw new CheckpointError(`${path} is of before PyTorch 1.6; this converts it in Python: ${convert}`);
+      throw new CheckpointError(`${path} has the format before PyTorch 1.6; convert it in Python: ${convert}`);
     }
     return await owned(await ZipFile.open(path), async (zip) => {
       const value = await readStructure(zip), tensors = new Map<string, TorchTensor>();
@@ -89,16 +90,16 @@ export class TorchFile implements WeightsFile {
   }
 
   /**
-   * The elements of a tensor out of {@linkcode TorchFile.value}, row by row, alone in a buffer of their own: F16 and BF16 widened to f32, integers
-   * and booleans as i32.
+   * Reads the elements of a tensor in {@linkcode TorchFile.value} in row-major order into a new buffer. F16 and BF16
+   * are converted to f32, integers and booleans to i32.
    *
-   * @param name for messages
+   * @param name name of the tensor, for messages
    * @throws {CheckpointError} when the file is damaged, or an integer does not fit into i32
    */
   async read(tensor: TorchTensor, name = "a tensor"): Promise<TensorArray> {
     const { dtype, shape, size, span, storage } = tensor;
     if (size > Math.max(storage.size, MAX_EXPANDED)) {
-      throw this.#error(`${shown(name)} is [${shape}], expanded from ${storage.size} elements: too many to write out`);
+      throw this.#error(`${shown(name)} is [${shape}], expanded from ${storage.size} elements: too many to read`);
     }
     const bytes = new Uint8Array(STORAGES[dtype][1] * span);
     await this.#read(tensor, 0, bytes);
@@ -110,10 +111,11 @@ export class TorchFile implements WeightsFile {
     return array;
   }
 
-  /** Bytes of the storage from the tensor's element `begin` on. */
+  /** Fills `bytes` from the storage, starting at the tensor's element `begin`. */
   async #read(tensor: TorchTensor, begin: number, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
     const { storage: { record, dtype, size }, offset, span } = tensor, width = STORAGES[dtype][1];
-    if (span < size) await this.#zip.verify(record); // the checksum is that of the whole storage, which may never be read
+    // The checksum covers the whole storage, of which this tensor is only a part.
+    if (span < size) await this.#zip.verify(record);
     await this.#zip.readInto(record, width * (offset + begin), bytes);
   }
 
@@ -129,7 +131,7 @@ export class TorchFile implements WeightsFile {
   /** Closes the file. */ close(): void {
     this.#zip[Symbol.dispose]();
   }
-  /** As close(). */ [Symbol.dispose](): void {
+  /** Closes the file. */ [Symbol.dispose](): void {
     this.close();
   }
 }
@@ -147,7 +149,7 @@ function* named(value: PickleValue, name: string): Generator<[string, TorchTenso
   }
 }
 
-/** Elements out of little-endian bytes; undefined where they do not fit. */
+/** Decodes little-endian bytes; undefined if an integer does not fit into i32. */
 const DECODE: Readonly<Record<TorchType, (bytes: Uint8Array<ArrayBuffer>) => TensorArray | undefined>> = {
   F32: ({ buffer }) => new Float32Array(buffer),
   F64: ({ buffer }) => new Float64Array(buffer),
@@ -164,7 +166,7 @@ const DECODE: Readonly<Record<TorchType, (bytes: Uint8Array<ArrayBuffer>) => Ten
   BOOL: (bytes) => Int32Array.from(bytes),
 };
 
-/** Brings elements into order. */
+/** Copies a tensor's elements in row-major order. */
 function gather(from: TensorArray, { shape, stride }: TorchTensor, to: TensorArray): void {
   const index = shape.map(() => 0);
   let at = 0;

@@ -1,4 +1,4 @@
-/** Files that torch.load opens, with weights_only too. See torch_file.ts for the format. */
+/** Writes files that torch.load can open, also with weights_only. See torch_file.ts for the format. */
 import { sizeOf } from "../engine/tensor.ts";
 import { type OpenFile, replaceFile } from "./files.ts";
 import { PickleCall, type PickleInput, PickleName, PicklePersistent, writePickle } from "./pickle_writer.ts";
@@ -6,7 +6,7 @@ import { bytesOf, type TensorSource } from "./safetensors_header.ts";
 import { STORAGES, type TorchType } from "./torch_structure.ts";
 import { zipParts, type ZipRecord } from "./zip_writer.ts";
 
-/** What can be saved: values as pickle_writer.ts takes them, and tensors anywhere within. */
+/** A value that can be saved: the values of pickle_writer.ts, and tensors anywhere in them. */
 export type TorchInput =
   | PickleInput
   | TensorSource
@@ -15,13 +15,13 @@ export type TorchInput =
   | { readonly [key: string]: TorchInput };
 
 /**
- * Writes what `torch.save(value, path)` would. Tensors are asked for their elements one at a time, in their order; one that
- * stands in two places is written once and shared, as tied weights are. The file is written beside `path` and renamed, so a
- * failure leaves what was there.
+ * Writes a file like `torch.save(value, path)`. Elements are read one tensor at a time, in order. A tensor that occurs
+ * twice in `value` is written once and shared, as tied weights are. The file is written under another name and then
+ * renamed, so after a failure the previous file is still there.
  *
- * @param options.open how the file is created
+ * @param options.open function that creates the file
  * @throws {CheckpointError} when the file cannot be written
- * @throws {TypeError} when a tensor gives other elements than its type and shape announce, or a value cannot be saved
+ * @throws {TypeError} when a tensor's elements do not match its type and shape, or a value cannot be saved
  * @example
  * ```ts ignore
  * const weight = { dtype: "F32", shape: [2, 2], data: () => Float32Array.of(1, 2, 3, 4) } as const;
@@ -47,7 +47,7 @@ export async function writeTorchFile(
 
 const UTILS = "torch._utils";
 
-/** The value with each tensor as the call that rebuilds it. */
+/** The value with each tensor replaced by the Python call that makes it. */
 function prepare(value: TorchInput, storages: Map<TensorSource, string>): PickleInput {
   if (typeof value !== "object" || value === null) return value;
   if (isTensor(value)) {

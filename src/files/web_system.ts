@@ -1,13 +1,14 @@
 /**
- * The calls to the system over folders that a browser has: those of the origin's private file system
- * (https://fs.spec.whatwg.org), which stay when the page is gone, and folders in memory (memory_folder.ts). A worker hands it to
- * `useSystem`; then runs, checkpoints and Hugging Face folders are read and written there as on a disk.
+ * File-system calls for a browser. They work on folders of the origin's private file system
+ * (https://fs.spec.whatwg.org), which remain when the page is closed, and on folders in memory (memory_folder.ts). A
+ * worker passes this system to `useSystem`; then runs, checkpoints and Hugging Face folders are read and written as on
+ * a disk.
  *
- * Whoever hands it a folder of the origin's sees to it that no other tab has the folder: locks are granted without asking.
+ * Locks always succeed. The caller must make sure that no other tab uses the same folder.
  */
 import type { OpenMode, System, SystemFile, SystemFileInfo } from "./system.ts";
 
-/** What is used of a `FileSystemSyncAccessHandle`. */
+/** The part of `FileSystemSyncAccessHandle` that is used. */
 export interface WebAccess {
   read(bytes: Uint8Array, options: { readonly at: number }): number;
   write(bytes: Uint8Array, options: { readonly at: number }): number;
@@ -17,7 +18,7 @@ export interface WebAccess {
   close(): void;
 }
 
-/** What is used of a `FileSystemFileHandle`. */
+/** The part of `FileSystemFileHandle` that is used. */
 export interface WebFile {
   readonly kind: "file";
   getFile(): Promise<Blob>;
@@ -25,7 +26,7 @@ export interface WebFile {
   move?(folder: WebFolder, name: string): Promise<void>;
 }
 
-/** What is used of a `FileSystemDirectoryHandle`. */
+/** The part of `FileSystemDirectoryHandle` that is used. */
 export interface WebFolder {
   readonly kind: "directory";
   getFileHandle(name: string, options?: { readonly create?: boolean }): Promise<WebFile>;
@@ -35,16 +36,16 @@ export interface WebFolder {
   move?(folder: WebFolder, name: string): Promise<void>;
 }
 
-/** An error as the system would throw it: `codeOf` tells which. */
+/** An error with a system's code, which `codeOf` returns. */
 export const systemError = (message: string, code: string): Error => Object.assign(new Error(message), { code });
 
-/** Browsers' names for what the system has codes for, and words that say it. */
+/** The system's code and a message for each error of a browser. */
 const ERRORS: Readonly<Record<string, readonly [code: string, words: string]>> = {
   NotFoundError: ["ENOENT", "no such file or folder"],
-  TypeMismatchError: ["ENOTDIR", "a folder stands where a file was expected, or a file where a folder was"],
+  TypeMismatchError: ["ENOTDIR", "expected a file and found a folder, or the other way round"],
   InvalidModificationError: ["ENOTEMPTY", "the folder is not empty"],
   NoModificationAllowedError: ["EBUSY", "it is open elsewhere"],
-  QuotaExceededError: ["ENOSPC", "the browser has no room left for this page"],
+  QuotaExceededError: ["ENOSPC", "the browser's storage for this page is full"],
 };
 
 async function asked<T>(body: () => Promise<T>): Promise<T> {
@@ -64,7 +65,7 @@ const infoOf = (size?: number): SystemFileInfo => ({
   ino: null,
 });
 
-/** A file, open: to be read only, what it held then; else the file itself, which no other may open meanwhile. */
+/** An open file: a snapshot of its contents if it is only read, or else the file itself, opened exclusively. */
 class OpenWebFile implements SystemFile {
   #at = 0;
 
@@ -117,11 +118,14 @@ class OpenWebFile implements SystemFile {
   }
   get #writable(): WebAccess {
     if (this.access) return this.access;
-    throw systemError("a file that is open for reading is read asynchronously here, and not written", "EBADF");
+    throw systemError("a file that is open for reading allows only asynchronous reads in a browser", "EBADF");
   }
 }
 
-/** @param roots folders by the first parts of paths: `saved/run/run.json` is in the folder `saved` */
+/**
+ * Makes a file system of a browser's folders.
+ * @param roots folders by the first part of a path: `saved/run/run.json` is in `saved`
+ */
 export function webSystem(roots: Readonly<Record<string, WebFolder>>): System {
   const partsOf = (path: string) => path.split("/").filter((part) => part !== "" && part !== ".");
   const folderOf = async (parts: readonly string[], create = false): Promise<WebFolder> => {
@@ -131,10 +135,10 @@ export function webSystem(roots: Readonly<Record<string, WebFolder>>): System {
     for (const name of names) folder = await folder.getDirectoryHandle(name, { create });
     return folder;
   };
-  /** The folder in which a path ends, and the name in it. */
+  /** The parent folder of a path, and the last part of the path. */
   const placeOf = async (path: string): Promise<[folder: WebFolder, name: string]> => {
     const parts = partsOf(path);
-    if (parts.length < 2) throw systemError("it is one of the page's own folders", "EPERM");
+    if (parts.length < 2) throw systemError("it is a root folder of the page", "EPERM");
     return [await folderOf(parts.slice(0, -1)), parts.at(-1)!];
   };
   const find = async (path: string): Promise<WebFile | WebFolder> => {
@@ -162,7 +166,7 @@ export function webSystem(roots: Readonly<Record<string, WebFolder>>): System {
       return new OpenWebFile(undefined, access);
     });
   const sync = () => {
-    throw systemError("there is no such call in a browser", "ENOSYS");
+    throw systemError("this call is not available in a browser", "ENOSYS");
   };
   const readFile = (path: string) =>
     asked(async () => {
@@ -201,7 +205,7 @@ export function webSystem(roots: Readonly<Record<string, WebFolder>>): System {
     rename: (from, to) =>
       asked(async () => {
         const entry = await find(from), [folder, name] = await placeOf(to);
-        if (!entry.move) throw systemError("this browser cannot rename it", "ENOSYS");
+        if (!entry.move) throw systemError("this browser cannot rename files or folders", "ENOSYS");
         await entry.move(folder, name);
       }),
     remove: (path, options) =>
@@ -214,7 +218,7 @@ export function webSystem(roots: Readonly<Record<string, WebFolder>>): System {
       asked(async () => {
         const parts = partsOf(path);
         if (recursive) return void await folderOf(parts, true);
-        if (await find(path).then(() => true, () => false)) throw systemError("it is there already", "EEXIST");
+        if (await find(path).then(() => true, () => false)) throw systemError("it already exists", "EEXIST");
         await (await folderOf(parts.slice(0, -1))).getDirectoryHandle(parts.at(-1)!, { create: true });
       }),
     async *readDir(path) {

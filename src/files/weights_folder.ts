@@ -1,6 +1,6 @@
 /**
- * The weights in a folder of transformers': model.safetensors or pytorch_model.bin, or the shards of one of them, with an
- * index (FILE.index.json) whose weight_map names the shard of each tensor.
+ * Opens the weights in a folder of transformers: model.safetensors or pytorch_model.bin, or their shards with an index
+ * (FILE.index.json), whose weight_map names the shard of each tensor.
  */
 import { CheckpointError } from "../errors.ts";
 import { exists, isObject, readJson } from "./files.ts";
@@ -9,16 +9,16 @@ import { TorchFile } from "./torch_file.ts";
 
 type Open = (path: string) => Promise<WeightsFile>;
 
-/** In the order of preference. */
+/** Formats of weights, in order of preference. */
 const FORMATS: readonly { readonly name: string; readonly shard: RegExp; readonly open: Open }[] = [
   { name: "model.safetensors", shard: /^[\w-][\w.-]*\.safetensors$/, open: SafetensorsFile.open },
   { name: "pytorch_model.bin", shard: /^[\w-][\w.-]*\.bin$/, open: TorchFile.open },
 ];
 
 /**
- * Opens the weights of a folder, as one file.
+ * Opens the weights of a folder. Shards appear as one file.
  *
- * @throws {CheckpointError} when there are none, or a file or the index is damaged
+ * @throws {CheckpointError} when the folder has no weights, or a file or the index is damaged
  */
 export async function openWeightsFolder(folder: string): Promise<WeightsFile> {
   for (const { name, shard, open } of FORMATS) {
@@ -26,10 +26,10 @@ export async function openWeightsFolder(folder: string): Promise<WeightsFile> {
     if (await exists(path)) return await open(path);
     if (await exists(index)) return await ShardedWeights.open(index, shard, open);
   }
-  throw new CheckpointError(`${folder} holds no weights: there is no ${FORMATS.map(({ name }) => name).join(" or ")}`);
+  throw new CheckpointError(`${folder} has no weights: there is no ${FORMATS.map(({ name }) => name).join(" or ")}`);
 }
 
-/** Several files of weights and their index, as one. */
+/** Several files of weights with an index, which appear as one file. */
 class ShardedWeights implements WeightsFile {
   readonly tensors: WeightsFile["tensors"];
   readonly #shardOf: ReadonlyMap<string, WeightsFile>;
@@ -40,7 +40,7 @@ class ShardedWeights implements WeightsFile {
     this.#shardOf = new Map(all.map(({ name, shard }) => [name, shard]));
   }
 
-  /** @param plain what a shard may be called: a name in the index's folder, never a path to elsewhere */
+  /** @param plain valid names of shards: a file in the index's folder, never a path to another folder */
   static async open(path: string, plain: RegExp, open: Open): Promise<ShardedWeights> {
     const refuse = (why: string) => new CheckpointError(`${path} is damaged: ${why}`);
     const { weight_map: map } = await readJson(path), folder = path.slice(0, path.lastIndexOf("/"));
@@ -48,16 +48,16 @@ class ShardedWeights implements WeightsFile {
     const places = new Map(Object.entries(map)), shards = new Map<unknown, WeightsFile>();
     for (const [name, file] of places) {
       if (typeof file === "string" && plain.test(file)) continue;
-      throw refuse(`${name} is said to be in ${JSON.stringify(file)}, which is no file of weights in its folder`);
+      throw refuse(`it has ${name} in ${JSON.stringify(file)}, which is not the name of a weights file in this folder`);
     }
     try {
       for (const file of new Set(places.values())) shards.set(file, await open(`${folder}/${file}`));
       for (const [name, file] of places) {
-        if (!shards.get(file)!.tensors.has(name)) throw refuse(`${file} does not hold ${name}`);
+        if (!shards.get(file)!.tensors.has(name)) throw refuse(`${file} does not have ${name}`);
       }
       for (const [file, { tensors }] of shards) {
         const stray = [...tensors.keys()].find((name) => places.get(name) !== file);
-        if (stray !== undefined) throw refuse(`${file} holds ${stray}, which is not said of it`);
+        if (stray !== undefined) throw refuse(`${file} has ${stray}, which is missing in the index`);
       }
       return new ShardedWeights(path, [...shards.values()]);
     } catch (error) {

@@ -1,29 +1,31 @@
 /**
- * zip archives, read by ranges: the container of what torch.save writes (https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT).
+ * Reads zip archives, the container of torch.save (https://pkware.cachefly.net/webdocs/casestudies/APPNOTE.TXT), in
+ * ranges.
  *
- *     records, each behind a header of its own · directory (name, place, sizes, CRC-32) · end record
+ *     records, each with a header before it · directory (name, position, sizes, CRC-32) · end record
  *
- * The directory is read and checked at once, a record when it is asked for. What does not add up is refused: records that
- * overlap or reach into the directory, two of one name, names that lead out of a folder, and contents that inflate to more
- * than was announced. Contents are compared with their CRC-32 by the time that their last byte is given out.
+ * The directory is read and checked when an archive is opened, a record when it is read. Contradictions are errors:
+ * records that overlap each other or the directory, two records of one name, names that lead out of a folder, and
+ * contents that inflate to more bytes than the directory says. The CRC-32 of a record is checked before its last byte
+ * is returned.
  *
- * Left out: encryption, archives in several parts, and compressions other than deflate.
+ * Not supported: encryption, archives in several parts, and compressions other than deflate.
  */
 import { CheckpointError } from "../errors.ts";
 import { crc32 } from "./crc32.ts";
 import { InputFile, owned, Turns } from "./files.ts";
 import { decode, DEFLATED, ENCRYPTED, type Entry, readDirectory, type ZipEntry } from "./zip_directory.ts";
 
-/** Bytes; what is inflated is in memory whole. */
+/** Largest inflated record in bytes, because it is held in memory as a whole. */
 const MAX_INFLATED = 2 ** 30;
 const LOCAL = 0x04034b50;
 
-/** A zip archive, open for reading. */
+/** An open zip archive. */
 export class ZipFile implements Disposable {
   readonly #file: InputFile;
-  /** Of reads: each takes its record's CRC-32 further. */
+  /** Runs reads one after the other, because each updates the CRC-32 of its record. */
   readonly #turns = new Turns();
-  /** The record that was inflated last: it may be asked for piece by piece. */
+  /** The record that was inflated last, because it may be read in parts. */
   #inflated: { readonly entry: Entry; readonly bytes: Uint8Array<ArrayBuffer> } | undefined;
 
   private constructor(
@@ -34,31 +36,31 @@ export class ZipFile implements Disposable {
     this.#file = file;
   }
 
-  /** @throws {CheckpointError} when the file is missing, truncated, no zip archive, or one that does not add up */
+  /** @throws {CheckpointError} when the file is missing, truncated, not a zip archive, or contradicts itself */
   static async open(path: string): Promise<ZipFile> {
     const opened = async (file: InputFile) => new ZipFile(path, await readDirectory(file), file);
     return await owned(await InputFile.open(path), opened);
   }
 
   /**
-   * All contents of a record.
+   * Reads a whole record.
    *
-   * @param options.limit the most bytes that it may have
-   * @throws {CheckpointError} when there is no such record, it is larger, or damaged
+   * @param options.limit largest size that is accepted, in bytes
+   * @throws {CheckpointError} when there is no record of this name, or it is too large or damaged
    */
   async read(name: string, { limit = MAX_INFLATED }: { limit?: number } = {}): Promise<Uint8Array<ArrayBuffer>> {
     const entry = this.#entry(name);
-    if (entry.size > limit) throw this.#damaged(`${name} has ${entry.size} bytes, and at most ${limit} are read`);
+    if (entry.size > limit) throw this.#damaged(`${name} has ${entry.size} bytes, more than the limit of ${limit}`);
     const bytes = new Uint8Array(entry.size);
     await this.readInto(name, 0, bytes);
     return bytes;
   }
 
   /**
-   * Fills `bytes` with contents from `begin` on. Reading on from where the last call has ended compares the CRC-32 at the end
-   * of the record; reading elsewhere compares it first, once.
+   * Fills `bytes` with a record's contents from `begin` on. If calls read a record from its start to its end in order,
+   * the CRC-32 is checked at the end. Otherwise the whole record is checked first, once.
    *
-   * @throws {CheckpointError} when there is no such record, it is shorter, or damaged
+   * @throws {CheckpointError} when there is no record of this name, or it is too short or damaged
    */
   readInto(name: string, begin: number, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
     return this.#turns.take(() => this.#readInto(name, begin, bytes));
@@ -66,21 +68,21 @@ export class ZipFile implements Disposable {
 
   async #readInto(name: string, begin: number, bytes: Uint8Array<ArrayBuffer>): Promise<void> {
     const entry = this.#entry(name), end = begin + bytes.length;
-    if (end > entry.size) throw this.#damaged(`${name} has ${entry.size} bytes, and not those up to ${end}`);
+    if (end > entry.size) throw this.#damaged(`${name} has ${entry.size} bytes, but byte ${end} was requested`);
     if (entry.method === DEFLATED) return void bytes.set((await this.#inflate(entry)).subarray(begin, end));
     if (begin !== entry.checked) await this.#verify(name);
     await this.#readAt(entry, begin, bytes);
     if (begin === entry.checked) this.#check(entry, bytes);
   }
 
-  /** Compares all contents with their CRC-32, if that was not done. @throws {CheckpointError} when they are others */
+  /** Checks the CRC-32 of a record, unless it was checked before. @throws {CheckpointError} when it differs */
   verify(name: string): Promise<void> {
     return this.#turns.take(() => this.#verify(name));
   }
 
   async #verify(name: string): Promise<void> {
     const entry = this.#entry(name);
-    if (entry.method === DEFLATED) return; // compared whenever it is inflated
+    if (entry.method === DEFLATED) return; // checked whenever it is inflated
     const block = new Uint8Array(Math.min(entry.size - entry.checked, 2 ** 20));
     while (entry.checked < entry.size) {
       const bytes = block.subarray(0, Math.min(block.length, entry.size - entry.checked));
@@ -89,10 +91,10 @@ export class ZipFile implements Disposable {
     }
   }
 
-  /** Takes the next contents into account. */
+  /** Adds the next bytes of a record to its CRC-32, and checks it at the end of the record. */
   #check(entry: Entry, bytes: Uint8Array): void {
     let sum = entry.sum;
-    const step = 2 ** 30; // more at once is too much for some versions
+    const step = 2 ** 30; // some versions of zlib do not take more bytes at once
     for (let at = 0; at < bytes.length; at += step) sum = crc32(bytes.subarray(at, at + step), sum);
     if (entry.checked + bytes.length === entry.size && sum !== entry.crc) throw this.#mismatch(entry);
     entry.checked += bytes.length;
@@ -102,7 +104,7 @@ export class ZipFile implements Disposable {
   async #inflate(entry: Entry): Promise<Uint8Array<ArrayBuffer>> {
     if (this.#inflated?.entry === entry) return this.#inflated.bytes;
     if (entry.size > MAX_INFLATED) {
-      throw this.#damaged(`${entry.name} inflates to ${entry.size} bytes, and at most ${MAX_INFLATED} are read`);
+      throw this.#damaged(`${entry.name} inflates to ${entry.size} bytes, more than the limit of ${MAX_INFLATED}`);
     }
     const packed = new Uint8Array(entry.packed), bytes = new Uint8Array(entry.size);
     await this.#readAt(entry, 0, packed);
@@ -125,7 +127,7 @@ export class ZipFile implements Disposable {
     return bytes;
   }
 
-  /** Fills `bytes` with what stands in the file, from `at` on behind the record's header. */
+  /** Fills `bytes` from the file, starting `at` bytes after the record's header. */
   async #readAt(entry: Entry, at: number, bytes: Uint8Array): Promise<void> {
     entry.begin ??= await this.#contents(entry);
     if (await this.#file.fill(entry.begin + at, bytes) < bytes.length) {
@@ -133,22 +135,22 @@ export class ZipFile implements Disposable {
     }
   }
 
-  /** Where a record's contents begin: its own header tells, and has to agree with the directory. */
+  /** Position of a record's contents, from its own header, which must agree with the directory. */
   async #contents({ name, header, limit, packed, size, crc, method }: Entry): Promise<number> {
     const head = new Uint8Array(30), view = new DataView(head.buffer);
     await this.#file.fill(header, head);
     const nameLength = view.getUint16(26, true), begin = header + 30 + nameLength + view.getUint16(28, true);
     const text = new Uint8Array(nameLength);
     await this.#file.fill(header + 30, text);
-    const flags = view.getUint16(6, true), later = (flags & 8) !== 0; // then sizes and CRC follow the contents
+    const flags = view.getUint16(6, true), later = (flags & 8) !== 0; // sizes and CRC are stored after the contents
     const agrees = (at: number, value: number) => later || [value, 0xffffffff].includes(view.getUint32(at, true));
     if (
       view.getUint32(0, true) !== LOCAL || view.getUint16(8, true) !== method || (flags & ENCRYPTED) !== 0 ||
       !agrees(14, crc) || !agrees(18, packed) || !agrees(22, size) || decode(text) !== name
     ) {
-      throw this.#damaged(`the header of ${name} is not what the directory says`);
+      throw this.#damaged(`the header of ${name} differs from the directory`);
     }
-    if (begin + packed > limit) throw this.#damaged(`${name} reaches into what follows it`);
+    if (begin + packed > limit) throw this.#damaged(`${name} overlaps the record after it`);
     return begin;
   }
 
@@ -161,7 +163,7 @@ export class ZipFile implements Disposable {
     return new CheckpointError(`${this.path} is damaged: ${why}`);
   }
   #mismatch({ name }: Entry): CheckpointError {
-    return this.#damaged(`the contents of ${name} do not have its checksum`);
+    return this.#damaged(`the contents of ${name} do not match its checksum`);
   }
 
   [Symbol.dispose](): void {

@@ -1,38 +1,41 @@
-/** The directory of a zip archive: read at once, and refused where it does not add up. See zip.ts. */
+/** Reads and checks the directory of a zip archive. See zip.ts. */
 import { CheckpointError } from "../errors.ts";
 import type { InputFile } from "./files.ts";
 import { shown } from "./shown.ts";
 
-/** Deflate makes at most so many bytes of one. */
+/** Deflate inflates a byte to at most 1032. */
 const MAX_RATIO = 1032;
 const MAX_DIRECTORY = 2 ** 26; // bytes
 const MAX_NAME = 300;
 const END = 0x06054b50, END_64 = 0x06064b50, LOCATOR_64 = 0x07064b50, DIRECTORY = 0x02014b50;
 const STORED = 0;
-/** How a record is compressed. */
+/** Number of the compression method deflate. */
 export const DEFLATED = 8;
-/** Bits of a record's flags that no archive read here may have. */
+/** Flags of encrypted records, which are not supported. */
 export const ENCRYPTED = 0x2041;
 
-/** A record, as the directory has it. */
+/** A record in the directory. */
 export interface ZipEntry {
   readonly name: string;
-  /** Bytes of its contents. */
+  /** Size of its contents, in bytes. */
   readonly size: number;
 }
-/** The same for who reads it. */
+/** A record, with what is needed to read it. */
 export interface Entry extends ZipEntry {
+  /** Number of the compression method. */
   readonly method: number;
-  /** Bytes that it takes in the file, without its header. */
+  /** Compressed size in bytes, without the header. */
   readonly packed: number;
   readonly crc: number;
-  /** Where its header begins, and where what follows it does. */
+  /** Position of its header. */
   readonly header: number;
+  /** Position of the next record, or of the directory. */
   limit: number;
-  /** Where its contents begin, once that has been looked up. */
+  /** Position of its contents, once it is known. */
   begin?: number;
-  /** How far contents were read in order, and the CRC-32 up to there. */
+  /** Number of bytes that were read and added to the CRC-32. */
   checked: number;
+  /** CRC-32 of the first `checked` bytes. */
   sum: number;
 }
 
@@ -44,21 +47,23 @@ export async function readDirectory(file: InputFile): Promise<Map<string, Entry>
   await file.fill(begin, bytes);
   let at = 0;
   while (at < bytes.length) {
-    if (at + 46 > bytes.length || view.getUint32(at, true) !== DIRECTORY) throw refuse("its directory is not one");
+    if (at + 46 > bytes.length || view.getUint32(at, true) !== DIRECTORY) throw refuse("its directory is not valid");
     const nameEnd = at + 46 + view.getUint16(at + 28, true), extraEnd = nameEnd + view.getUint16(at + 30, true);
     const next = extraEnd + view.getUint16(at + 32, true);
-    if (next > bytes.length) throw refuse("its directory is cut");
+    if (next > bytes.length) throw refuse("its directory is truncated");
     const name = decode(bytes.subarray(at + 46, nameEnd));
-    if (!isPlain(name)) throw refuse(`"${shown(name)}" is no name for a record`);
-    if (entries.has(name)) throw refuse(`${name} is there twice`);
+    if (!isPlain(name)) throw refuse(`"${shown(name)}" is not a valid name of a record`);
+    if (entries.has(name)) throw refuse(`${name} occurs twice`);
     const method = view.getUint16(at + 10, true), crc = view.getUint32(at + 16, true);
     if ((view.getUint16(at + 8, true) & ENCRYPTED) !== 0) throw refuse(`${name} is encrypted`);
-    if (method !== STORED && method !== DEFLATED) throw refuse(`${name} is compressed by method ${method}`);
+    if (method !== STORED && method !== DEFLATED) {
+      throw refuse(`${name} has compression method ${method}, expected 0 or 8`);
+    }
     const [size, packed, header] = places(view, at, nameEnd, extraEnd);
     const limit = begin, least = header + 30 + (nameEnd - at - 46) + packed;
-    if (!(least <= limit)) throw refuse(`${name} does not stand before the directory`);
+    if (!(least <= limit)) throw refuse(`${name} is not before the directory`);
     if (method === STORED && packed !== size) {
-      throw refuse(`${name} is stored, but has two sizes, ${packed} and ${size}`);
+      throw refuse(`${name} is not compressed, but has two sizes, ${packed} and ${size}`);
     }
     if (size > MAX_RATIO * packed) throw refuse(`${name} cannot inflate from ${packed} to ${size} bytes`);
     entries.set(name, { name, size, method, packed, crc, header, limit, checked: 0, sum: 0 });
@@ -74,7 +79,10 @@ export async function readDirectory(file: InputFile): Promise<Map<string, Entry>
   return entries;
 }
 
-/** The end record is the last thing in a file but for a comment; the 64-bit one, where there is one, stands before it. */
+/**
+ * Finds the directory from the end record, which is at the end of the file before an optional comment, or from its
+ * 64-bit version.
+ */
 async function findDirectory(file: InputFile, refuse: (why: string) => CheckpointError) {
   const { path, size } = file, tail = new Uint8Array(Math.min(size, 22 + 0xffff));
   const start = size - tail.length, view = new DataView(tail.buffer);
@@ -83,7 +91,7 @@ async function findDirectory(file: InputFile, refuse: (why: string) => Checkpoin
   while (at >= 0 && !(view.getUint32(at, true) === END && at + 22 + view.getUint16(at + 20, true) === tail.length)) {
     at--;
   }
-  if (at < 0) throw new CheckpointError(`${path} is truncated, or no zip archive: it has no end record`);
+  if (at < 0) throw new CheckpointError(`${path} is truncated or not a zip archive: it has no end record`);
   let count = view.getUint16(at + 10, true),
     length = view.getUint32(at + 12, true),
     begin = view.getUint32(at + 16, true);
@@ -103,7 +111,7 @@ async function findDirectory(file: InputFile, refuse: (why: string) => Checkpoin
   return { begin, end, count };
 }
 
-/** Size, packed size and place of the header; each that does not fit into 32 bits stands in an extra field. */
+/** Size, compressed size and position of the header. A value that does not fit into 32 bits is in an extra field. */
 function places(view: DataView, at: number, nameEnd: number, extraEnd: number): number[] {
   const narrow = [24, 20, 42].map((offset) => view.getUint32(at + offset, true));
   let field = nameEnd;
@@ -117,16 +125,19 @@ function places(view: DataView, at: number, nameEnd: number, extraEnd: number): 
   });
 }
 
-/** Infinity where it is past what a number counts exactly: no check lets that through. */
+/** Reads a u64. A value that a number cannot hold exactly becomes Infinity, which no check accepts. */
 function u64(view: DataView, at: number): number {
   const value = Number(view.getBigUint64(at, true));
   return Number.isSafeInteger(value) ? value : Infinity;
 }
 
-/** Text as it is: a decoder may otherwise take away a byte order mark. */
+/** Decodes UTF-8 without removing a byte-order mark. */
 export const decode = (bytes: Uint8Array): string => new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes);
 
-/** Names are looked up and never become paths; that none leads out of its folder is required all the same. */
+/**
+ * Whether a name is valid. Names are never used as paths, but names that lead out of a folder are rejected
+ * nevertheless.
+ */
 const isPlain = (name: string): boolean =>
   name !== "" && name.length <= MAX_NAME && !/[\p{Cc}\\\ufffd]|^\/|^[A-Za-z]:/u.test(name) &&
   !name.split("/").includes("..");

@@ -1,22 +1,25 @@
-/** zip archives as torch.save writes them: every record stored, its contents at a multiple of 64 bytes. See zip.ts. */
+/**
+ * Writes zip archives like torch.save: records are not compressed, and their contents begin at multiples of 64 bytes.
+ * See zip.ts.
+ */
 import { crc32 } from "./crc32.ts";
 
-/** Where contents begin, in bytes: as far as the elements of any tensor need, and as PyTorch does. */
+/** Alignment of contents in bytes, as in PyTorch; enough for the elements of any tensor. */
 const ALIGNMENT = 64;
-const VERSION = 45; // of the format: with 64-bit sizes
-const UTF8 = 0x800, MIDNIGHT = 0, FIRST_DAY = 0x21; // 1 January 1980: the same contents make the same file
-const NARROW = 0xffffffff; // "see the 64-bit field"
+const VERSION = 45; // version of the format with 64-bit sizes
+const UTF8 = 0x800, MIDNIGHT = 0, FIRST_DAY = 0x21; // always 1 January 1980, so that equal contents give equal files
+const NARROW = 0xffffffff; // means "see the 64-bit field"
 
-/** A record to be written. */
+/** A record to write. */
 export interface ZipRecord {
   readonly name: string;
-  /** Called once, when it is this record's turn. */
+  /** Called once, when the record is written. */
   readonly data: () => Uint8Array | Promise<Uint8Array>;
 }
 
 /**
- * The parts of an archive, one behind the other: for {@linkcode writeFile}. Sizes and places are always in their 64-bit
- * fields, as what does not fit into 32 bits has to be: so there is one way to write, and small archives test it.
+ * The parts of an archive in order, for {@linkcode writeFile}. Sizes and positions are always written in 64-bit fields,
+ * which large archives need. So there is only one format, and tests with small archives cover it.
  */
 export async function* zipParts(records: Iterable<ZipRecord>): AsyncGenerator<Uint8Array> {
   const directory: Uint8Array[] = [];
@@ -28,7 +31,7 @@ export async function* zipParts(records: Iterable<ZipRecord>): AsyncGenerator<Ui
     const common = [u16(VERSION, UTF8, 0, MIDNIGHT, FIRST_DAY), u32(crc, NARROW, NARROW), u16(text.length)];
     const unpadded = at + 30 + text.length + 20 + 4, padding = -unpadded & (ALIGNMENT - 1);
     const sizes = bytes(u16(1, 16), u64(size, size));
-    const filler = bytes(u16(0x4246, padding), new Uint8Array(padding)); // "FB", as PyTorch calls it
+    const filler = bytes(u16(0x4246, padding), new Uint8Array(padding)); // "FB" is PyTorch's id for padding
     const header = bytes(u32(0x04034b50), ...common, u16(sizes.length + filler.length), text, sizes, filler);
     const places = bytes(u16(1, 24), u64(size, size, at));
     directory.push(
@@ -49,7 +52,7 @@ const u16 = (...values: number[]): Uint8Array => new Uint8Array(Uint16Array.from
 const u32 = (...values: number[]): Uint8Array => new Uint8Array(Uint32Array.from(values).buffer);
 const u64 = (...values: number[]): Uint8Array => new Uint8Array(BigUint64Array.from(values, BigInt).buffer);
 
-/** All of them, one behind the other. */
+/** Concatenates arrays. */
 function bytes(...parts: Uint8Array[]): Uint8Array {
   const all = new Uint8Array(parts.reduce((sum, { length }) => sum + length, 0));
   let at = 0;

@@ -1,6 +1,7 @@
 /**
- * GPT-2's letters for bytes (`bytes_to_unicode` in its encoder.py), in which its vocabulary is written: printable ones stand for
- * themselves, the others are the characters 256, 257, … Bytes are strings here, each byte the character with its number.
+ * GPT-2's letters for bytes (`bytes_to_unicode` in its encoder.py), in which its vocabulary is written. A printable
+ * byte is written as its own character; every other byte is one of the characters 256, 257, … Byte sequences are
+ * strings here, in which each byte is the character with that number.
  */
 
 let others = 256;
@@ -10,12 +11,12 @@ const letterOfByte = Array.from({ length: 256 }, (_, byte) => {
 });
 const byteOfLetter = new Map(letterOfByte.map((letter, byte) => [letter, String.fromCharCode(byte)]));
 
-/** Writes bytes in GPT-2's letters. */
+/** Converts bytes to GPT-2's letters. */
 export function bytesInLetters(bytes: string): string {
   return Array.from(bytes, (byte) => letterOfByte[byte.charCodeAt(0)]).join("");
 }
 
-/** The bytes that letters stand for; nothing where one of them stands for none. */
+/** Converts GPT-2's letters to bytes; an empty string if a character is not one of the letters. */
 export function letterBytes(token: string): string {
   let bytes = "";
   for (const letter of token) {

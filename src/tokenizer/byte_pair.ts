@@ -11,26 +11,30 @@ import {
   withTokens,
 } from "./tokenizer.ts";
 
-/** What a byte-pair tokenizer is made of. Bytes are written as strings here, each byte as the character with its number. */
+/**
+ * The tables of a byte-pair tokenizer. Byte sequences are strings, in which each byte is the character with that
+ * number.
+ */
 export interface BytePairTables {
-  /** Each id's bytes; an id that is not used has none, and its text is U+FFFD. */
+  /** The bytes of each id. An unused id is undefined and decoded as U+FFFD. */
   readonly tokens: readonly (string | undefined)[];
   /**
-   * The rank of each merge, by its two sides with {@linkcode BETWEEN} in between. Without it the vocabulary itself tells, as
-   * in tiktoken: two neighbours may be merged where there is a token of their bytes, and its id is the rank.
+   * The rank of each merge. A key is the two sides with {@linkcode BETWEEN} in between. If there are no merges, the
+   * vocabulary defines them, as in tiktoken: two neighbours can be merged if their bytes are a token, and the token's
+   * id is the rank.
    */
   readonly merges?: ReadonlyMap<string, number>;
-  /** Cuts a text into pieces that are encoded each on its own; global, and without gaps. */
+  /** Cuts a text into pieces, which are encoded independently. It must be global and match every character. */
   readonly pattern: RegExp;
-  /** Tokens that a text contains only where that is allowed. */
+  /** Special tokens, which are recognised only if `encode` allows them. */
   readonly special: ReadonlyMap<string, number>;
-  /** Texts that are always tokens of their own. */
+  /** Added tokens, which are always recognised. */
   readonly added?: ReadonlyMap<string, number>;
-  /** What `toJSON` gives. */
+  /** The value that `toJSON` returns. */
   readonly json: Record<string, unknown>;
 }
 
-/** Stands between the sides of a merge: no byte has this number. */
+/** Separates the two sides of a merge in a key. It is not a byte. */
 export const BETWEEN = "\u0100";
 
 /** U+FFFD in UTF-8. */
@@ -38,12 +42,12 @@ const REPLACEMENT = "\xef\xbf\xbd";
 
 const NONE: ReadonlyMap<string, number> = new Map();
 
-/** Pieces whose ids are remembered: how many, and up to which length. */
+/** Most pieces in the cache of encoded pieces, and their longest length in characters. */
 const REMEMBERED = 1 << 17, LONGEST = 64;
 
 /**
- * Byte-level byte-pair encoding, as tiktoken's and GPT-2's: a text is cut into pieces by a pattern, and the UTF-8 bytes of a
- * piece are merged. `loadTokenizer` makes one. Any text can be encoded; what is no text, a lone surrogate, becomes U+FFFD.
+ * Byte-level byte-pair encoding, as in GPT-2 and tiktoken: a pattern cuts a text into pieces, and the UTF-8 bytes of
+ * each piece are merged. `loadTokenizer` loads one. Any text can be encoded; a lone surrogate becomes U+FFFD.
  *
  * ```ts
  * import { assertEquals } from "@std/assert";
@@ -60,11 +64,11 @@ const REMEMBERED = 1 << 17, LONGEST = 64;
  */
 export class BytePairTokenizer implements Tokenizer {
   readonly #ids = new Map<string, number>();
-  /** Ids of pieces that were met before. */
+  /** Cache of encoded pieces. */
   readonly #known = new Map<string, number | Int32Array>();
 
-  /** Of tables as a vocabulary's file has them. */ constructor(readonly tables: BytePairTables) {
-    // Where the vocabulary itself says what is merged, nothing may be merged to a special token.
+  /** @param tables vocabulary, merges and pattern */ constructor(readonly tables: BytePairTables) {
+    // If the vocabulary defines the merges, bytes must not be merged to a special or added token.
     const reserved = new Set(tables.merges ? [] : [...tables.special.values(), ...this.addedTokens.values()]);
     tables.tokens.forEach((bytes, id) => bytes !== undefined && !reserved.has(id) && this.#ids.set(bytes, id));
   }
@@ -72,22 +76,25 @@ export class BytePairTokenizer implements Tokenizer {
   get vocabSize(): number {
     return this.tables.tokens.length;
   }
-  /** Special tokens and their ids. */
+  /** Ids of the special tokens, which are recognised only if `encode` allows them. */
   get specialTokens(): ReadonlyMap<string, number> {
     return this.tables.special;
   }
-  /** Texts that are always tokens of their own, and their ids. */
+  /** Ids of the added tokens, which are always recognised. */
   get addedTokens(): ReadonlyMap<string, number> {
     return this.tables.added ?? NONE;
   }
 
-  /** As {@linkcode Tokenizer.encode}. */ encode(text: string, options: EncodeOptions = {}): Int32Array<ArrayBuffer> {
+  /** Encodes a text. */ encode(
+    text: string,
+    options: EncodeOptions = {},
+  ): Int32Array<ArrayBuffer> {
     const { special } = this.tables;
     const ids = new IdList(text.length >> 1);
     for (const [part, isSpecial] of splitSpecial(text.toWellFormed(), special, options)) {
       if (isSpecial) ids.push(special.get(part)!);
       else {
-        // Special tokens come first, as in Hugging Face's tokenizers: one may be the beginning of another.
+        // Special tokens are found before added tokens, as in Hugging Face's tokenizers.
         for (const [text, isAdded] of splitAt(part, [...this.addedTokens.keys()])) {
           if (isAdded) ids.push(this.addedTokens.get(text)!);
           else this.#encodeText(text, ids);
@@ -134,7 +141,7 @@ export class BytePairTokenizer implements Tokenizer {
     return new BytePairTokenizer({ ...tables, json: { ...json, ...added_tokens, ...chatJson(chat, json) } });
   }
 
-  /** An encoding's name, or the tables of one that has none. */
+  /** The name of a known encoding, or else the vocabulary and merges. */
   toJSON(): Record<string, unknown> {
     return this.tables.json;
   }
@@ -150,7 +157,7 @@ export class BytePairTokenizer implements Tokenizer {
   #encodeText(text: string, ids: IdList): void {
     const { pattern } = this.tables, known = this.#known;
     pattern.lastIndex = 0;
-    for (let start = 0, end; pattern.test(text); start = end) { // `test` makes no object for each match
+    for (let start = 0, end; pattern.test(text); start = end) { // unlike `exec`, `test` does not allocate
       end = pattern.lastIndex;
       const piece = text.slice(start, end), found = known.get(piece) ?? this.#encodePiece(piece);
       if (typeof found === "number") ids.push(found);
@@ -169,7 +176,9 @@ export class BytePairTokenizer implements Tokenizer {
       const starts = mergePairs(bytes.length, rank), parts = new Int32Array(starts.length - 1);
       for (let i = 0; i < parts.length; i++) {
         const part = bytes.slice(starts[i], starts[i + 1]), id = ids.get(part);
-        if (id === undefined) throw new DataError(`No token stands for byte ${part.charCodeAt(0)} of ${quote(piece)}`);
+        if (id === undefined) {
+          throw new DataError(`No token for byte ${part.charCodeAt(0)} of ${quote(piece)}`);
+        }
         parts[i] = id;
       }
       if (parts.length > 1) return this.#remember(piece, parts);
@@ -181,27 +190,27 @@ export class BytePairTokenizer implements Tokenizer {
   #remember<T extends number | Int32Array>(piece: string, ids: T): T {
     if (piece.length > LONGEST) return ids;
     if (this.#known.size >= REMEMBERED) this.#known.clear();
-    this.#known.set(` ${piece}`.slice(1), ids); // a copy: V8's longer substrings keep the text alive that they are of
+    this.#known.set(` ${piece}`.slice(1), ids); // a copy, because V8's substrings keep the whole text in memory
     return ids;
   }
 }
 
 const encoder = new TextEncoder();
 
-/** A text's UTF-8 bytes as a string, each byte as the character with its number. */
+/** A text's UTF-8 bytes as a string, in which each byte is the character with that number. */
 export function byteString(text: string): string {
   // deno-lint-ignore no-control-regex
   if (/^[\x00-\x7f]*$/.test(text)) return text;
   const bytes = encoder.encode(text);
   if (bytes.length < 1000) return String.fromCharCode(...bytes);
-  return Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""); // more arguments than a call takes
+  return Array.from(bytes, (byte) => String.fromCharCode(byte)).join(""); // too many arguments for one call
 }
 
 function quote(piece: string): string {
   return JSON.stringify(piece.length > 20 ? `${piece.slice(0, 20)}…` : piece);
 }
 
-/** Ids, as many as come. */
+/** A growing list of ids. */
 class IdList {
   #ids: Int32Array<ArrayBuffer>;
   #length = 0;

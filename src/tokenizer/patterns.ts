@@ -1,21 +1,22 @@
 /**
- * How byte-pair tokenizers cut a text into pieces before they merge bytes: tiktoken's patterns (tiktoken_ext/openai_public.py),
- * written so that JavaScript's regular expressions find the same pieces. White space is Unicode's, which `\s` is not here:
- * that has U+FEFF besides and lacks U+0085. Where tiktoken ignores case, `s` is also U+017F, the long s. Possessive
- * quantifiers, which JavaScript lacks, make tiktoken's faster and find nothing else.
+ * Patterns by which byte-pair tokenizers cut a text into pieces before they merge bytes. They are tiktoken's patterns
+ * (tiktoken_ext/openai_public.py), rewritten so that JavaScript's regular expressions find the same pieces. White space
+ * is Unicode's: JavaScript's `\s` has U+FEFF in addition and lacks U+0085. If tiktoken ignores case, `s` also matches
+ * U+017F, the long s. tiktoken uses possessive quantifiers, which JavaScript lacks, only for speed; they do not change
+ * the matches.
  */
 
 const SPACE = String.raw`\p{White_Space}`, NO_SPACE = String.raw`\P{White_Space}`;
 const SYMBOLS = String.raw` ?[^\p{White_Space}\p{L}\p{N}]+`;
 const CONTRACTION = `'(?:[sSſdDmMtT]|[lL][lL]|[vV][eE]|[rR][eE])`;
-/** White space before a word, without the last one, which belongs to the word. */
+/** White space before a word, without its last character, which belongs to the word. */
 const SPACES = `${SPACE}+(?!${NO_SPACE})`;
 
 function pattern(...alternatives: string[]): RegExp {
   return new RegExp(alternatives.join("|"), "gu");
 }
 
-/** GPT-2's, with its vocabulary r50k. */
+/** Pattern of GPT-2 (vocabulary r50k). */
 export const R50K: RegExp = pattern(
   "'(?:[sdmt]|ll|ve|re)",
   String.raw` ?\p{L}+`,
@@ -25,7 +26,7 @@ export const R50K: RegExp = pattern(
   `${SPACE}+`,
 );
 
-/** GPT-3.5's and GPT-4's. */
+/** Pattern of GPT-3.5 and GPT-4. */
 export const CL100K: RegExp = pattern(
   CONTRACTION,
   String.raw`[^\r\n\p{L}\p{N}]?\p{L}+`,
@@ -39,7 +40,7 @@ export const CL100K: RegExp = pattern(
 
 const UPPER = String.raw`[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]`, LOWER = String.raw`[\p{Ll}\p{Lm}\p{Lo}\p{M}]`;
 
-/** GPT-4o's. */
+/** Pattern of GPT-4o. */
 export const O200K: RegExp = pattern(
   String.raw`[^\r\n\p{L}\p{N}]?${UPPER}*${LOWER}+(?:${CONTRACTION})?`,
   String.raw`[^\r\n\p{L}\p{N}]?${UPPER}+${LOWER}*(?:${CONTRACTION})?`,
@@ -51,16 +52,19 @@ export const O200K: RegExp = pattern(
 );
 
 /**
- * Matches up to a place where a text may be cut: the ids of both parts, one behind the other, are those of the whole. No piece of
- * any pattern above reaches across such a place, and none before it depends on what comes after. Special tokens have no such
- * place inside.
+ * Matches the text up to a position where it can be cut: encoding both parts gives the same ids as encoding the whole
+ * text. No piece of any pattern above extends across such a position, and no piece before it depends on the text after
+ * it. Special tokens contain no such position.
  */
 export const CUT: RegExp = new RegExp(
   [
-    String.raw`[\p{L}\p{N}](?=${SPACE})`, // before white space that follows a word
-    String.raw`${NO_SPACE}(?=[^${NO_SPACE}\r\n])`, // or anything else, unless it takes the lines' ends behind it along
-    String.raw`${NO_SPACE}\r?\n(?=[^\p{White_Space}/])`, // behind a line's end with no other white space beside it, nor o200k's slash
-    // Before a symbol that follows a word, for scripts without spaces; not ASCII's, with which special tokens are written.
+    String.raw`[\p{L}\p{N}](?=${SPACE})`, // before white space after a word
+    // Or after any other character, unless its piece may include the line ends that follow.
+    String.raw`${NO_SPACE}(?=[^${NO_SPACE}\r\n])`,
+    // After a line end without other white space around it or a slash after it (for o200k)
+    String.raw`${NO_SPACE}\r?\n(?=[^\p{White_Space}/])`,
+    // Before a symbol after a word, for scripts without spaces. ASCII symbols are excluded because special tokens
+    // contain them.
     String.raw`\p{L}(?=[^\x00-\x7f\p{White_Space}\p{L}\p{N}\p{M}])`,
   ].join("|"),
   "u",

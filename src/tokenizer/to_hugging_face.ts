@@ -1,4 +1,4 @@
-/** Tokenizers into the files that Hugging Face's libraries read. */
+/** Converts tokenizers to the files of Hugging Face's libraries. */
 import { ConfigError } from "../errors.ts";
 import { isObject } from "../files/files.ts";
 import { bytesInLetters } from "./byte_letters.ts";
@@ -11,16 +11,17 @@ import type { AddedToken } from "./vocab_and_merges.ts";
 
 const END = "<|endoftext|>";
 
-/** The contents of a tokenizer's files, by their names. */
+/** Contents of a tokenizer's files, by name. */
 export interface HuggingFaceTokenizer {
   /** The vocabulary. */ readonly "tokenizer.json": Readonly<Record<string, unknown>>;
-  /** How transformers uses it. */ readonly "tokenizer_config.json": Readonly<Record<string, unknown>>;
-  /** The template of chats, where the tokenizer has one. */ readonly "chat_template.jinja"?: string;
+  /** Settings for transformers. */ readonly "tokenizer_config.json": Readonly<Record<string, unknown>>;
+  /** The chat template, if the tokenizer has one. */ readonly "chat_template.jinja"?: string;
 }
 
 /**
- * The files with which `AutoTokenizer.from_pretrained` gives a text the same ids. Of `loadTokenizer`'s they are those with GPT-2's
- * pattern, and characters; a text with a character outside their vocabulary is an error there too.
+ * Converts a tokenizer to files from which `AutoTokenizer.from_pretrained` makes a tokenizer with the same ids.
+ * Supported are character tokenizers and byte pairs with GPT-2's pattern. A character outside the vocabulary is an
+ * error there, too.
  *
  * @throws {ConfigError} when the tokenizer is of another kind
  * @example
@@ -41,7 +42,7 @@ export function toHuggingFaceTokenizer(tokenizer: Tokenizer): HuggingFaceTokeniz
     return files(bytePairParts(tokenizer), tokenizer, added.sort((a, b) => a.id - b.id));
   }
   throw new ConfigError(
-    "Only tokenizers of characters, and byte pairs with GPT-2's pattern, can be saved for transformers",
+    "Only tokenizers of characters or of byte pairs with GPT-2's pattern can be saved for transformers",
   );
 }
 
@@ -49,14 +50,17 @@ function list(tokens: ReadonlyMap<string, number>, special: boolean): AddedToken
   return Array.from(tokens, ([content, id]) => ({ id, content, special }));
 }
 
-/** The tokenizer's own roles; without any, `<|endoftext|>` begins and ends a text, as GPT-2's does. */
+/** The special tokens of a tokenizer by role. By default `<|endoftext|>` begins and ends a text, as in GPT-2. */
 export function rolesOf(tokenizer: Tokenizer): Record<string, unknown> {
   const { special_tokens } = tokenizer.toJSON();
   if (isObject(special_tokens)) return special_tokens;
   return tokenizer.specialTokens?.has(END) ? { bos_token: END, eos_token: END, unk_token: END } : {};
 }
 
-/** Ids of the tokens at which a text ends: the tokenizer's own, which may end a turn of a chat, and `<|endoftext|>`; as far as it has them. */
+/**
+ * Ids of the tokens that end a text: the tokenizer's `eos_token`, which may end a chat turn, and `<|endoftext|>`, if it
+ * has them.
+ */
 export function endIds(tokenizer: Tokenizer): number[] {
   const tokens = new Set([rolesOf(tokenizer).eos_token, END]),
     { addedTokens } = tokenizer as Partial<BytePairTokenizer>;
@@ -66,14 +70,14 @@ export function endIds(tokenizer: Tokenizer): number[] {
   return ids.filter((id) => id !== undefined);
 }
 
-/** As config.json has them. */
+/** Ids of special tokens, by their names in config.json. */
 export type SpecialIds = {
   readonly bos_token_id: number | null;
   readonly eos_token_id: number | null;
   readonly pad_token_id?: number;
 };
 
-/** Ids of the tokens that begin, end and pad a text: null where the tokenizer has none, and none for padding then. */
+/** Ids of the tokens that begin, end and pad a text. A missing id is null; a missing id for padding is left out. */
 export function specialIds(tokenizer?: Tokenizer): SpecialIds {
   const own = tokenizer as Partial<BytePairTokenizer> | undefined, roles = tokenizer ? rolesOf(tokenizer) : {};
   const id = (role: unknown) =>
@@ -116,17 +120,20 @@ function bytePairParts(tokenizer: BytePairTokenizer): Record<string, unknown> {
   };
 }
 
-/** Tokens in GPT-2's letters with their ids, and merges, each two tokens with a space between: the tokenizer's own, or made of its bytes. */
+/**
+ * Vocabulary in GPT-2's letters, and merges as two tokens with a space between: as stored, or recovered from an
+ * encoding's bytes.
+ */
 export function vocabularyAndMerges({ tables: { json, tokens, special } }: BytePairTokenizer) {
-  const more = new Set((json.added_tokens as AddedToken[] | undefined)?.map(({ id }) => id)); // than the encoding has
-  // Without a vocabulary of its own, an encoding has bytes for every id.
+  const more = new Set((json.added_tokens as AddedToken[] | undefined)?.map(({ id }) => id)); // ids beyond the encoding
+  // A tokenizer without a stored vocabulary is an encoding, which has bytes for every id.
   const own = () => tokens.flatMap((bytes, id) => more.has(id) ? [] : [[bytesInLetters(bytes!), id]]);
   const vocab = json.vocab ?? Object.fromEntries(own());
   const merges = json.merges ?? recoverMerges(tokens as readonly string[], new Set(special.values()));
   return { vocab, merges } as { vocab: Record<string, number>; merges: string[] };
 }
 
-/** Which two tokens each token was merged of: those that are left when its bytes are merged as far as earlier tokens go. */
+/** Recovers the merge that makes each token: merging its bytes with only the earlier tokens leaves its two sides. */
 function recoverMerges(tokens: readonly string[], special: ReadonlySet<number>): string[] {
   const ids = new Map(tokens.map((bytes, id) => [bytes, id])), merges: string[] = [];
   tokens.forEach((bytes, id) => {
@@ -140,10 +147,13 @@ function recoverMerges(tokens: readonly string[], special: ReadonlySet<number>):
   return merges;
 }
 
-/** Cuts a text into characters. */
+/** A pre-tokenizer that cuts a text into characters. */
 export const SPLIT = { type: "Split", pattern: { Regex: String.raw`[\s\S]` }, behavior: "Isolated", invert: false };
 
-/** Every character is a word, and one that is none of them is no token. */
+/**
+ * A character tokenizer as a word-level model. A character outside the vocabulary is an error, because `<unk>` is not a
+ * token.
+ */
 function characterParts({ characters }: CharacterTokenizer): Record<string, unknown> {
   const vocab = Object.fromEntries(characters.map((character, id) => [character, id]));
   return {

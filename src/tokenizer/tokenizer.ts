@@ -1,76 +1,79 @@
 import { DataError } from "../errors.ts";
 
-/** What a text's special tokens are to `encode`, as in tiktoken. */
+/** How `encode` treats special tokens in a text, as in tiktoken. */
 export interface EncodeOptions {
-  /** Special tokens that the text may contain, and that become their ids. Default: none. */
+  /** Special tokens that are encoded as special tokens. Default: none. */
   readonly allowedSpecial?: "all" | ReadonlySet<string>;
   /**
-   * Special tokens that the text must not contain. Default: all that are not allowed. One that is neither allowed nor
-   * disallowed is ordinary text: an empty set makes of `encode` what tiktoken calls `encode_ordinary`.
+   * Special tokens that are an error if the text contains them. Default: all that are not allowed. A special token that
+   * is neither allowed nor disallowed is encoded as ordinary text, so an empty set gives tiktoken's `encode_ordinary`.
    */
   readonly disallowedSpecial?: "all" | ReadonlySet<string>;
 }
 
-/** Turns ids into text one by one. A character that several tokens make up comes with the last of them. */
+/** Decodes ids one at a time. If a character consists of several tokens, it is returned with the last of them. */
 export interface TokenDecoder {
   /**
    * Takes the next id.
-   * @returns the text that has become certain: none, while a character is incomplete
+   * @returns the text that is now complete; it is empty while a character is incomplete
    * @throws {DataError} when the id is outside the vocabulary
    */
   push(id: number): string;
-  /** Gives what is left: U+FFFD where a character was begun and not completed; then a text may begin anew. */
+  /**
+   * Ends the text. Returns U+FFFD if a character is incomplete, and otherwise an empty text. A new text can begin after
+   * it.
+   */
   end(): string;
 }
 
-/** What a tokenizer says of chats, besides its tokens; it is saved with it. */
+/** Information about chats that is saved with a tokenizer. */
 export interface ChatRoles {
-  /** Special tokens by the names that transformers has for what they do: `bos_token`, `eos_token`, `pad_token`, … */
+  /** Special tokens by transformers' names of their roles: `bos_token`, `eos_token`, `pad_token`, … */
   readonly roles?: Readonly<Record<string, unknown>>;
-  /** In Jinja. */
+  /** A chat template in Jinja. */
   readonly chatTemplate?: string;
 }
 
-/** Text to token ids and back: what training and sampling need to know of a vocabulary. */
+/** Converts text to token ids and back. */
 export interface Tokenizer {
-  /** One more than the greatest id. */
+  /** Number of ids, which is one more than the largest id. */
   readonly vocabSize: number;
   /**
-   * Turns a text into ids.
-   * @returns one id a token
-   * @throws {DataError} when the text has something that no token stands for, or a special token that is not allowed
+   * Encodes a text.
+   * @returns one id per token
+   * @throws {DataError} when a part of the text has no token, or the text contains a special token that is not allowed
    */
   encode(text: string, options?: EncodeOptions): Int32Array<ArrayBuffer>;
   /**
-   * The text of ids; bytes that are not UTF-8 give U+FFFD.
+   * Decodes ids to text. Bytes that are not UTF-8 become U+FFFD.
    *
    * @throws {DataError} when an id is outside the vocabulary
    */
   decode(ids: ArrayLike<number>): string;
-  /** Decodes a stream of ids. */
+  /** Makes a decoder for a stream of ids. */
   decoder(): TokenDecoder;
-  /** Tokens that a text contains only where that is allowed, and their ids. */
+  /** Ids of the special tokens, which are recognised only if `encode` allows them. */
   readonly specialTokens?: ReadonlyMap<string, number>;
   /**
-   * How many bytes of a text, in UTF-8, became a token of this id; not there where tokens leave out white space.
+   * Number of UTF-8 bytes of the text that a token represents. Undefined for tokenizers that drop white space.
    */
   lengthOf?(id: number): number;
   /**
-   * The same tokenizer with more special tokens. Those that it does not have yet get the ids from `vocabSize` on.
+   * A copy of the tokenizer with more special tokens. New tokens get the ids from `vocabSize` on.
    *
-   * @param tokens none of them empty
-   * @param chat what is saved with it, instead of what it has said so far
-   * @throws {DataError} when the tokenizer is one of numbers, which takes no tokens
+   * @param tokens special tokens, which must not be empty
+   * @param chat replaces the tokenizer's information about chats
+   * @throws {DataError} when the vocabulary consists only of numbers, to which no tokens can be added
    */
   withSpecialTokens(tokens: readonly string[], chat?: ChatRoles): Tokenizer;
-  /** The contents of a run's `vocabulary.json`, which `tokenizerFromJSON` reads. */
+  /** A JSON description of the tokenizer, which is saved as a run's `vocabulary.json`; `tokenizerFromJSON` reads it. */
   toJSON(): Record<string, unknown>;
 }
 
 /**
- * Cuts a text at special tokens, as tiktoken does.
+ * Splits a text at special tokens, as tiktoken does.
  *
- * @returns pieces of the text and special tokens, in turns
+ * @returns alternately, pieces of ordinary text and special tokens
  * @throws {DataError} when the text contains a special token that is disallowed
  */
 export function splitSpecial(
@@ -82,14 +85,17 @@ export function splitSpecial(
   for (const token of disallowedSpecial === "all" ? special.keys() : disallowedSpecial) {
     if (disallowedSpecial === "all" && allowed.includes(token) || !text.includes(token)) continue;
     throw new DataError(
-      `The text contains the special token ${token}: allow it or take it as ordinary text ` +
+      `The text contains the special token ${token}; allow it, or encode it as ordinary text ` +
         "(--special_tokens=allow or text; in code, allowedSpecial or disallowedSpecial)",
     );
   }
   return splitAt(text, allowed);
 }
 
-/** Cuts a text at each of the tokens, the longest first where several begin; what is between them and the tokens take turns. */
+/**
+ * Splits a text at each of the tokens; the longest token wins.
+ * @returns alternately, pieces between tokens and tokens
+ */
 export function splitAt(text: string, tokens: string[]): (readonly [part: string, isToken: boolean])[] {
   if (tokens.length === 0) return [[text, false]];
   const escaped = tokens.sort((a, b) => b.length - a.length).map((token) =>
@@ -98,7 +104,7 @@ export function splitAt(text: string, tokens: string[]): (readonly [part: string
   return text.split(new RegExp(`(${escaped.join("|")})`)).map((part, i) => [part, i % 2 === 1]);
 }
 
-/** Special tokens with those that are added, whose ids go on from `next`. @throws {DataError} when one is empty */
+/** Adds special tokens, whose ids are `next` and the numbers after it. @throws {DataError} when a token is empty */
 export function withTokens(
   special: ReadonlyMap<string, number>,
   tokens: readonly string[],
@@ -106,13 +112,13 @@ export function withTokens(
 ): Map<string, number> {
   const all = new Map(special);
   for (const token of tokens) {
-    if (token === "") throw new DataError("A special token is empty, and would stand everywhere in a text");
+    if (token === "") throw new DataError("A special token is empty; expected a text");
     if (!all.has(token)) all.set(token, next++);
   }
   return all;
 }
 
-/** What `toJSON` says of chats, under transformers' names. */
+/** The fields of `toJSON` for chats, with transformers' names. */
 export function chatJson(
   { roles, chatTemplate }: ChatRoles,
   before: Readonly<Record<string, unknown>>,
@@ -121,17 +127,17 @@ export function chatJson(
   return { ...special_tokens && { special_tokens }, ...chatTemplate !== undefined && { chat_template: chatTemplate } };
 }
 
-/** Whether they are words, none of them empty or there twice. */
+/** Whether a value is a list of distinct, non-empty words. */
 export function areWords(words: unknown): words is string[] {
   return Array.isArray(words) && words.length > 0 && new Set(words).size === words.length &&
     words.every((word) => typeof word === "string" && word !== "");
 }
 
-/** Whether they are special tokens as a vocabulary stores them: words, or none. */
+/** Whether a value is a list of special tokens as stored in a vocabulary, which may be empty. */
 export const areSpecial = (tokens: unknown): tokens is string[] =>
   areWords(tokens) || Array.isArray(tokens) && tokens.length === 0;
 
-/** Of a stored vocabulary what it says of chats. */
+/** The fields for chats of a stored vocabulary. */
 export function chatOf(json: unknown): Record<string, unknown> {
   const { special_tokens, chat_template } = json as Record<string, unknown>;
   return {
@@ -140,7 +146,10 @@ export function chatOf(json: unknown): Record<string, unknown> {
   };
 }
 
-/** What a sample begins with where no text is given: a line end, as nanoGPT's, or token 0 where the vocabulary has none. */
+/**
+ * The ids with which a sample begins if there is no prompt: a line end, as in nanoGPT, or token 0 if the vocabulary has
+ * no line end.
+ */
 export function beginning(tokenizer: Pick<Tokenizer, "encode">): Int32Array {
   let ids = new Int32Array();
   try {

@@ -1,6 +1,6 @@
 /**
- * Hugging Face's `tokenizer.json`. Byte-level BPE with GPT-2's pattern is read, and what a file asks for beyond that is refused by its
- * name: other ids than transformers' would be worse than none.
+ * Reads Hugging Face's `tokenizer.json`. Only byte-level BPE with GPT-2's pattern is supported. Every other setting is
+ * rejected by name, because wrong ids would be worse than an error.
  */
 import { CheckpointError } from "../errors.ts";
 import { isObject } from "../files/files.ts";
@@ -10,9 +10,10 @@ import type { Tokenizer } from "./tokenizer.ts";
 import { bytePairTokenizer, parseAdded, parsePairs, parseVocabulary } from "./vocab_and_merges.ts";
 
 /**
- * The tokenizer of a `tokenizer.json`: of byte pairs, or of characters as `toHuggingFaceTokenizer` writes them.
+ * Makes a tokenizer from a `tokenizer.json`: byte pairs, or characters as written by `toHuggingFaceTokenizer`.
  *
- * @throws {CheckpointError} when it is of another kind than GPT-2's, naming what is other, or damaged
+ * @throws {CheckpointError} when the tokenizer is damaged or differs in kind from GPT-2's; the message names the
+ * setting
  */
 export function parseTokenizerJson(json: unknown, path: string): Tokenizer {
   const { model, normalizer, pre_tokenizer, post_processor, decoder, added_tokens } = isObject(json) ? json : {};
@@ -20,7 +21,7 @@ export function parseTokenizerJson(json: unknown, path: string): Tokenizer {
   const refuse = (what: string, value: unknown) => {
     const shown = isObject(value) && "type" in value ? value.type : value;
     return new CheckpointError(
-      `${path}: ${what} is ${JSON.stringify(shown)}, and only byte-level BPE as GPT-2's is read here`,
+      `${path}: ${what} is ${JSON.stringify(shown)}, but only byte-level BPE as in GPT-2 is supported`,
     );
   };
   const characters = charactersOf(model, pre_tokenizer);
@@ -30,7 +31,7 @@ export function parseTokenizerJson(json: unknown, path: string): Tokenizer {
       return new CharacterTokenizer(characters, { special: added.map(({ content }) => content) });
     }
   }
-  // Older files name no type.
+  // Older files have no type.
   if ((model.type ?? "BPE") !== "BPE") throw refuse("model.type", model.type);
   for (const name of ["dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"]) {
     if (model[name]) throw refuse(`model.${name}`, model[name]);
@@ -53,7 +54,7 @@ export function parseTokenizerJson(json: unknown, path: string): Tokenizer {
   );
 }
 
-/** The characters of a model whose words are characters, as `toHuggingFaceTokenizer` writes it. */
+/** The characters of a word-level model as written by `toHuggingFaceTokenizer`; undefined for any other model. */
 function charactersOf({ type, vocab }: Record<string, unknown>, splitter: unknown): string[] | undefined {
   if (type !== "WordLevel" || !isObject(vocab) || !isObject(splitter)) return;
   if (Object.entries(SPLIT).some(([name, value]) => JSON.stringify(splitter[name]) !== JSON.stringify(value))) return;
@@ -63,7 +64,7 @@ function charactersOf({ type, vocab }: Record<string, unknown>, splitter: unknow
   return complete ? characters : undefined;
 }
 
-/** Whether a post-processor leaves the ids of a text as they are; a template that is the text alone does. */
+/** Whether a post-processor does not change the ids, such as a template that consists only of the text. */
 function addsNothing(processor: unknown): boolean {
   if (!isObject(processor)) return false;
   const { type, single } = processor;

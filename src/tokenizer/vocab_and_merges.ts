@@ -1,7 +1,8 @@
 /**
- * The tokenizer of GPT-2's files `vocab.json` and `merges.txt`, and of the same in a `tokenizer.json`. Merges of tokens that the
- * vocabulary lacks are refused: other ids than transformers' would be worse than none. As there, a token that no merge makes
- * (`<s>`, `<pad>`) is never the id of a text unless it is an added token, and an id may be left out.
+ * Makes a tokenizer from GPT-2's files `vocab.json` and `merges.txt`, or from the vocabulary and merges in a
+ * `tokenizer.json`. A merge whose tokens are not in the vocabulary is an error, because wrong ids would be worse than
+ * an error. As in transformers, a token that no merge makes (`<s>`, `<pad>`) is never the result of encoding unless it
+ * is an added token, and ids may be unused.
  */
 import { CheckpointError } from "../errors.ts";
 import { isObject } from "../files/files.ts";
@@ -9,30 +10,31 @@ import { letterBytes } from "./byte_letters.ts";
 import { BETWEEN, BytePairTokenizer, byteString } from "./byte_pair.ts";
 import { R50K } from "./patterns.ts";
 
-/** A token besides the vocabulary's. */
+/** A token that is added to the vocabulary. */
 export interface AddedToken {
   readonly content: string;
   readonly id: number;
-  /** Whether a text has to be allowed to contain it; else it is a token wherever it stands. */
+  /** Whether it is recognised only if `encode` allows it; otherwise it is always recognised. */
   readonly special: boolean;
 }
 
-/** What `vocab.json` and `merges.txt` say. Bytes are written in GPT-2's letters. */
+/** The contents of `vocab.json` and `merges.txt`, in GPT-2's letters. */
 export interface VocabularyAndMerges {
+  /** Ids by token. */
   readonly vocab: Readonly<Record<string, number>>;
-  /** In the order of their ranks. */
+  /** Merges, in the order of their ranks. */
   readonly merges: readonly (readonly [left: string, right: string])[];
   readonly added: readonly AddedToken[];
 }
 
-/** More would not leave room for a rank and a position in one number. */
+/** Most tokens, so that a rank and a position fit into one number (merge.ts). */
 const MOST_TOKENS = 2 ** 21;
 
 /**
- * The tokenizer of a vocabulary and its merges.
+ * Makes a tokenizer from a vocabulary and its merges.
  *
- * @param path what the errors name
- * @throws {CheckpointError} when they do not fit each other, naming the first entry that is wrong
+ * @param path path of the file, for messages
+ * @throws {CheckpointError} when vocabulary and merges do not fit; the message names the first wrong entry
  */
 export function bytePairTokenizer({ vocab, merges, added }: VocabularyAndMerges, path: string): BytePairTokenizer {
   const wrong = (what: string) => new CheckpointError(`${path} is damaged: ${what}`);
@@ -44,7 +46,7 @@ export function bytePairTokenizer({ vocab, merges, added }: VocabularyAndMerges,
     if (tokens[id] !== undefined && tokens[id] !== bytes) throw wrong(`two tokens have the id ${id}`);
     tokens[id] = bytes;
   };
-  const own = new Map<string, string>(); // the vocabulary's tokens that merges may make, with their bytes
+  const own = new Map<string, string>(); // bytes of the tokens that merges can make
   for (const [token, id] of Object.entries(vocab)) {
     const bytes = letterBytes(token);
     if (!bytes && texts.has(token)) continue;
@@ -68,10 +70,10 @@ export function bytePairTokenizer({ vocab, merges, added }: VocabularyAndMerges,
       throw wrong(`the token ${JSON.stringify(missing)} is not written in GPT-2's letters for bytes`);
     }
     if (missing !== undefined) {
-      throw wrong(`merge ${rank + 1}, ${merge}, needs ${JSON.stringify(missing)}, which the vocabulary has not`);
+      throw wrong(`merge ${rank + 1}, ${merge}, needs ${JSON.stringify(missing)}, which is not in the vocabulary`);
     }
     const key = a + BETWEEN + b;
-    if (ranks.has(key)) throw wrong(`merge ${rank + 1}, ${merge}, was there before`);
+    if (ranks.has(key)) throw wrong(`merge ${rank + 1}, ${merge}, occurs twice`);
     ranks.set(key, rank);
   });
   const added_tokens = added.map((token) => ({ ...token, lstrip: false, rstrip: false, single_word: false }));
@@ -87,21 +89,22 @@ export function bytePairTokenizer({ vocab, merges, added }: VocabularyAndMerges,
 }
 
 /**
- * Reads the JSON of `vocab.json`, or what `toJSON` has kept of one.
+ * Checks the JSON of a `vocab.json`, or a vocabulary that `toJSON` saved.
  *
- * @throws {CheckpointError} when it is no object of ids
+ * @throws {CheckpointError} when it is not an object with ids as its values
  */
 export function parseVocabulary(json: unknown, path: string): Record<string, number> {
   if (isObject(json) && Object.values(json).every((id) => typeof id === "number")) {
     return json as Record<string, number>;
   }
-  throw new CheckpointError(`${path} is damaged: it does not hold tokens with their ids`);
+  throw new CheckpointError(`${path} is damaged: it is not an object of tokens and ids`);
 }
 
 /**
- * Reads `merges.txt`: a pair a line, the first to be merged first; a line that begins with `#version` is none.
+ * Parses `merges.txt`: one pair per line, in the order of their ranks. A first line that begins with `#version` is
+ * skipped.
  *
- * @throws {CheckpointError} when a line is no pair, or the file no text
+ * @throws {CheckpointError} when a line is not a pair, or the file is not UTF-8
  */
 export function parseMerges(bytes: Uint8Array<ArrayBuffer>, path: string): [string, string][] {
   let text;
@@ -117,9 +120,9 @@ export function parseMerges(bytes: Uint8Array<ArrayBuffer>, path: string): [stri
 }
 
 /**
- * Reads a list of merges, each a pair or two tokens with a space between.
+ * Checks a list of merges, each of which is a pair of tokens or a text of two tokens with a space between.
  *
- * @throws {CheckpointError} when one is neither
+ * @throws {CheckpointError} when a merge is neither
  */
 export function parsePairs(merges: unknown, path: string): [string, string][] {
   if (!Array.isArray(merges)) throw new CheckpointError(`${path} is damaged: it has no list of merges`);
@@ -133,28 +136,28 @@ export function parsePairs(merges: unknown, path: string): [string, string][] {
 }
 
 /**
- * Reads `added_tokens`.
+ * Checks a list of `added_tokens`.
  *
- * @throws {CheckpointError} when it is damaged, or takes white space away with a token
+ * @throws {CheckpointError} when the list is damaged, or a token has a flag that is not supported
  */
 export function parseAdded(list: unknown, path: string): AddedToken[] {
-  if (!Array.isArray(list)) throw new CheckpointError(`${path} is damaged: added_tokens is no list`);
+  if (!Array.isArray(list)) throw new CheckpointError(`${path} is damaged: added_tokens is not a list`);
   return list.map((token) => {
     const { content, id, special } = isObject(token) ? token : {};
-    // A flag that is not there may have been misspelt.
+    // All flags are required, because a missing flag may be misspelt.
     const complete = isObject(token) && [...FLAGS, "special"].every((name) => typeof token[name] === "boolean");
     if (typeof content !== "string" || content === "" || typeof id !== "number" || !complete) {
-      throw new CheckpointError(`${path} is damaged: ${JSON.stringify(token)} is no added token`);
+      throw new CheckpointError(`${path} is damaged: ${JSON.stringify(token)} is not a valid added token`);
     }
     for (const name of FLAGS) {
       if (!token[name]) continue;
       throw new CheckpointError(
-        `${path}: the added token ${JSON.stringify(content)} has ${name}, which is not read here`,
+        `${path}: the added token ${JSON.stringify(content)} has ${name}, which is not supported`,
       );
     }
     return { content, id, special: special === true };
   });
 }
 
-/** What an added token can ask for besides, none of which is done here. */
+/** Flags of added tokens that are not supported and must be false. */
 const FLAGS = ["lstrip", "rstrip", "single_word"] as const;

@@ -1,6 +1,6 @@
 /**
- * Tokens of a dataset's own, as nanoGPT trains on them: its meta.pkl names words of any length, or only how many ids there are.
- * Nothing is merged or looked for inside a word.
+ * Tokenizer for a dataset whose vocabulary is a list of words, or only a number of ids. nanoGPT trains on such
+ * datasets, and its meta.pkl contains the vocabulary. Words are neither merged nor split.
  */
 import { CheckpointError, DataError } from "../errors.ts";
 import {
@@ -18,8 +18,9 @@ import {
 } from "./tokenizer.ts";
 
 /**
- * One token a word, or, without words, a number. Each is shown with a space after it, and a text is cut at white space; where
- * words themselves have white space in them, they stand side by side, and a text is cut into the longest that it begins with.
+ * A tokenizer with one token per word or, without words, per number. A text is split at white space, and each decoded
+ * word is followed by a space. If a word itself contains white space, no spaces are written, and the text is split into
+ * the longest words that match.
  *
  * ```ts
  * import { assertEquals } from "@std/assert";
@@ -33,19 +34,21 @@ import {
  */
 export class WordTokenizer implements Tokenizer {
   readonly vocabSize: number;
-  /** Each id's word, where there are words. */
+  /** The word of each id, including special tokens; undefined for a vocabulary of numbers. */
   readonly words: readonly string[] | undefined;
-  /** Those among the words that a text contains only where that is allowed. */
+  /** Ids of the special tokens, which are recognised only if `encode` allows them. */
   readonly specialTokens: ReadonlyMap<string, number>;
   readonly #ids: ReadonlyMap<string, number>;
   readonly #space: string;
   readonly #json: Readonly<Record<string, unknown>>;
 
   /**
-   * Of different words, none of them empty; or of a number of ids.
+   * Makes a tokenizer from words or from a number of ids.
    *
-   * @param options.special tokens whose ids follow the words'
-   * @param options.json what `toJSON` says besides
+   * @param options.words distinct words that are not empty; a word's index is its id
+   * @param options.vocabSize number of ids, for a vocabulary of numbers
+   * @param options.special special tokens, whose ids follow after the words
+   * @param options.json further fields for `toJSON`
    */
   constructor(
     { words, vocabSize = words?.length ?? 0, special = [], json = {} }: {
@@ -65,7 +68,7 @@ export class WordTokenizer implements Tokenizer {
   }
 
   /**
-   * Reads what `toJSON` gave.
+   * Makes a tokenizer from the value that `toJSON` returned.
    *
    * @throws {CheckpointError} when it is not a vocabulary of words or ids
    */
@@ -82,7 +85,10 @@ export class WordTokenizer implements Tokenizer {
     );
   }
 
-  /** As {@linkcode Tokenizer.encode}. */ encode(text: string, options: EncodeOptions = {}): Int32Array<ArrayBuffer> {
+  /** Encodes a text. */ encode(
+    text: string,
+    options: EncodeOptions = {},
+  ): Int32Array<ArrayBuffer> {
     const words = splitSpecial(text, this.specialTokens, options).flatMap(([part, isSpecial]) => {
       if (isSpecial) return [part];
       return this.#space ? part.split(/\s+/) : splitAt(part, [...this.#ids.keys()]).map(([word]) => word);
@@ -111,7 +117,9 @@ export class WordTokenizer implements Tokenizer {
   }
 
   withSpecialTokens(tokens: readonly string[], chat: ChatRoles = {}): WordTokenizer {
-    if (!this.words) throw new DataError("A vocabulary of numbers takes no special tokens: it has no texts at all");
+    if (!this.words) {
+      throw new DataError("Cannot add special tokens to a vocabulary of numbers");
+    }
     const { specialTokens } = this, words = this.words.slice(0, this.vocabSize - specialTokens.size);
     const special = [...specialTokens.keys(), ...tokens.filter((token) => !this.#ids.has(token))];
     return new WordTokenizer({ words, special, json: { ...this.#json, ...chatJson(chat, this.#json) } });
@@ -124,7 +132,7 @@ export class WordTokenizer implements Tokenizer {
   }
 }
 
-/** Whether ids below this number can be stored. */
+/** Whether a value is a valid vocabulary size: an integer from 1 to below 2³¹. */
 export function isVocabSize(size: unknown): size is number {
   return Number.isSafeInteger(size) && Number(size) > 0 && Number(size) < 2 ** 31;
 }

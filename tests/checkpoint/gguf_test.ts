@@ -1,4 +1,4 @@
-/** Models into GGUF files and back, and what such files cannot hold. */
+/** Models saved as GGUF files and loaded again, and models that the format does not support. */
 import { assertEquals, assertMatch, assertRejects, assertStringIncludes, assertThrows } from "@std/assert";
 import { GgufModel } from "../../src/checkpoint/gguf.ts";
 import { saveGguf } from "../../src/checkpoint/gguf_save.ts";
@@ -23,12 +23,12 @@ const tokenizer = CharacterTokenizer.fromText("\n !abcdefgh");
 const SMALL = { vocabSize: tokenizer.vocabSize, blockSize: 4, nLayer: 1, nHead: 2, nEmbd: 32 };
 const make = (config: Partial<GPTConfig> = {}) => {
   const model = new GPT({ ...SMALL, ...config }, { device });
-  for (const [name, { storage, shape }] of model.namedParameters()) { // F32's, as the reference device's are F64
+  for (const [name, { storage, shape }] of model.namedParameters()) { // as F32, because the reference device has F64
     if (shape.length === 1) device.write(storage, Float64Array.from({ length: shape[0] }, (_, i) => name.length + i));
   }
   return model;
 };
-/** A file's header as maps, to be changed, and its tensors. */
+/** A file's header as maps that can be changed, and its tensors. */
 async function opened(path: string) {
   using file = await GgufFile.open(path);
   const tensors = new Map<string, GgufSource>();
@@ -47,7 +47,7 @@ for (
     { tieWordEmbeddings: false, nInner: 48, layerNormEpsilon: 3e-4, vocabSize: 17 },
   ] as const
 ) {
-  Deno.test(`a model comes back as it was: ${JSON.stringify(config)}`, () =>
+  Deno.test(`a saved model is loaded unchanged: ${JSON.stringify(config)}`, () =>
     inFolder(async (folder) => {
       const model = make(config), path = `${folder}/model.gguf`;
       await saveGguf(path, model, { tokenizer });
@@ -65,7 +65,7 @@ for (
     }));
 }
 
-Deno.test("blocks of q8_0 come back byte for byte, those too that quantising would not have made", () =>
+Deno.test("blocks of q8_0 are saved and loaded byte for byte, even blocks that our quantization does not make", () =>
   inFolder(async (folder) => {
     using cpu = await CpuDevice.create({ threads: 1, guards: true });
     const path = `${folder}/model.gguf`, again = `${folder}/again.gguf`;
@@ -73,7 +73,7 @@ Deno.test("blocks of q8_0 come back byte for byte, those too that quantising wou
     const file = await Deno.readFile(path), model = await GgufModel.open(path);
     const { begin } = model.file.tensors.get("blk.0.ffn_up.weight")!;
     model[Symbol.dispose]();
-    file.fill(3, begin + 2, begin + 34); // of the first block, whose greatest integer is 127
+    file.fill(3, begin + 2, begin + 34); // the first block, whose largest integer is usually 127
     await Deno.writeFile(path, file);
     const { model: read } = await loadPretrained(path, { device: cpu, weights: "q8_0" });
     assertEquals((await read.transformer.h[0].mlp.c_fc.weight.data())[0] !== 0, true);
@@ -84,7 +84,7 @@ Deno.test("blocks of q8_0 come back byte for byte, those too that quantising wou
     for (const [name, weight] of all) assertEquals(await stored.get(name)!.data(), await weight.data(), name);
   }));
 
-Deno.test("llama.cpp finds every bias, its types, and nothing of ours that it would stumble on", () =>
+Deno.test("a saved file has the biases, types and keys that llama.cpp expects", () =>
   inFolder(async (folder) => {
     const path = `${folder}/model.gguf`;
     for (const [dtype, file_type] of [["F32", 0], ["F16", 1], ["Q8_0", 7], ["BF16", 32]] as const) {
@@ -118,7 +118,7 @@ Deno.test("llama.cpp finds every bias, its types, and nothing of ours that it wo
     }
   }));
 
-Deno.test("byte pairs come back with merges, roles, added tokens, ids without a token, and the chat template", async () => {
+Deno.test("byte pairs are saved with merges, roles, added tokens, unused ids and the chat template", async () => {
   using file = await GgufModel.open(mixed);
   const read = file.tokenizer() as BytePairTokenizer;
   const text = "the cat sat on the  end, cafés", ids = read.encode(text);
@@ -144,7 +144,8 @@ Deno.test("a chat template goes from a GGUF file into a Hugging Face folder and 
     assertEquals((await read()).chat_template, tokenizer.toJSON().chat_template);
     await saveHuggingFace(model, `${folder}/copy`, { vocabularyFrom: `${folder}/hf` });
     assertEquals(await Deno.readTextFile(`${folder}/copy/chat_template.jinja`), await Deno.readTextFile(file));
-    // Before transformers 5 it stood in tokenizer_config.json, as one of several or alone; the file goes before it.
+    // Before transformers 5, tokenizer_config.json had the template, alone or as one of several; the file takes
+    // precedence.
     const config = JSON.parse(await Deno.readTextFile(`${folder}/hf/tokenizer_config.json`));
     for (
       const chat_template of ["{{ older }}", [{ name: "rag", template: "" }, {
@@ -159,7 +160,7 @@ Deno.test("a chat template goes from a GGUF file into a Hugging Face folder and 
     assertEquals((await read()).chat_template, "{{ older }}");
   }));
 
-Deno.test("a head that is stored and is the embeddings is tied", () =>
+Deno.test("a stored head that equals the embeddings is tied", () =>
   inFolder(async (folder) => {
     const path = `${folder}/model.gguf`;
     await saveGguf(path, make(), { tokenizer });
@@ -170,18 +171,18 @@ Deno.test("a head that is stored and is the embeddings is tied", () =>
     assertEquals(file.config.tieWordEmbeddings, true);
   }));
 
-Deno.test("what GGUF cannot hold is refused with the reason, and what was there stays", () =>
+Deno.test("a model that GGUF does not support is rejected with the reason, and an existing file stays", () =>
   inFolder(async (folder) => {
     const path = `${folder}/model.gguf`;
     await Deno.writeTextFile(path, "before");
     const cases: [Partial<GPTConfig>, Tokenizer, RegExp, "F32" | "Q8_0"][] = [
       [{}, CharacterTokenizer.fromText("aé\u{1f600}\u200b"), /"é"; "\\u\{200b\}"; "😀" take several/, "F32"],
-      [{}, new WordTokenizer({ words: ["C4", "D4"] }), /ASCII characters, and of byte pairs/, "F32"],
+      [{}, new WordTokenizer({ words: ["C4", "D4"] }), /ASCII characters or of byte pairs/, "F32"],
       [{}, new BytePairTokenizer({ tokens: ["a"], pattern: CL100K, special: new Map(), json: {} }), /GPT-2's/, "F32"],
-      [{ vocabSize: 10 }, tokenizer, /there are 11 tokens, and the model has 10/, "F32"],
-      [{ activation: "relu" }, tokenizer, /its activation is relu/, "F32"],
-      [{ nEmbd: 48 }, tokenizer, /q8_0 has blocks of 32 weights, and nEmbd is 48/, "Q8_0"],
-      [{ nInner: 100 }, tokenizer, /nInner is 100/, "Q8_0"],
+      [{ vocabSize: 10 }, tokenizer, /there are 11 tokens, but 10 rows/, "F32"],
+      [{ activation: "relu" }, tokenizer, /has the activation GELU, not relu/, "F32"],
+      [{ nEmbd: 48 }, tokenizer, /q8_0 has blocks of 32 weights, but nEmbd=48/, "Q8_0"],
+      [{ nInner: 100 }, tokenizer, /nInner=100/, "Q8_0"],
     ];
     for (const [config, tokenizer, message, dtype] of cases) {
       const error = await assertRejects(() => saveGguf(path, make(config), { tokenizer, dtype }), ConfigError);
@@ -191,13 +192,13 @@ Deno.test("what GGUF cannot hold is refused with the reason, and what was there 
     for (const [dtype, value] of [["F16", 7e4], ["Q8_0", 9e6]] as const) {
       device.write(weight.storage, new Float64Array(weight.size).fill(value));
       const error = await assertRejects(() => saveGguf(path, model, { tokenizer, dtype }), CheckpointError);
-      assertStringIncludes(error.message, `c_fc.weight has the weight ${value}, which ${dtype} cannot hold`);
+      assertStringIncludes(error.message, `c_fc.weight has the weight ${value}, which is too large for ${dtype}`);
     }
     assertEquals(await Deno.readTextFile(path), "before");
     assertEquals((await Array.fromAsync(Deno.readDir(folder))).length, 1);
   }));
 
-Deno.test("a file of another model, or one that contradicts itself, is refused by what is wrong", () =>
+Deno.test("a file of another model, or with contradictory values, is rejected with the reason", () =>
   inFolder(async (folder) => {
     const path = `${folder}/model.gguf`;
     await saveGguf(path, make({ bias: false }), { tokenizer });
@@ -205,7 +206,7 @@ Deno.test("a file of another model, or one that contradicts itself, is refused b
     const text = (value: string | string[]) => ({ type: "string", value }) as const;
     const ggml = "tokenizer.ggml.", heads = "gpt2.attention.head_count", epsilon = "gpt2.attention.layer_norm_epsilon";
     const cases: [key: string, value: WritableValue | undefined, message: string][] = [
-      ["general.architecture", text("llama"), "general.architecture is llama, and only gpt2 is read"],
+      ["general.architecture", text("llama"), "general.architecture is llama, but only gpt2 is supported"],
       ["general.architecture", undefined, "general.architecture is none"],
       ["gpt2.block_count", uint(0), "gpt2.block_count is 0, expected a whole number from 1 to"],
       ["gpt2.block_count", uint(2), "no blk.1.attn_norm.weight"],
@@ -218,11 +219,11 @@ Deno.test("a file of another model, or one that contradicts itself, is refused b
       ["nanogpt.activation", text("swish"), "nanogpt.activation is swish, expected gelu or"],
       ["nanogpt.activation", text("toString"), "nanogpt.activation is toString"],
       ["nanogpt.bias", uint(1), "nanogpt.bias is 1, expected true or false"],
-      [`${ggml}model`, text("llama"), "tokenizer.ggml.model is llama, and only gpt2 is read"],
-      [`${ggml}pre`, text("llama-bpe"), "tokenizer.ggml.pre is llama-bpe, and only gpt-2"],
-      [`${ggml}merges`, undefined, "has no list of strings tokenizer.ggml.merges"],
+      [`${ggml}model`, text("llama"), "tokenizer.ggml.model is llama; supported is gpt2"],
+      [`${ggml}pre`, text("llama-bpe"), "tokenizer.ggml.pre is llama-bpe; supported is gpt-2"],
+      [`${ggml}merges`, undefined, "has no tokenizer: tokenizer.ggml.merges is not a list of strings"],
       [`${ggml}merges`, text(["a b"]), 'needs "ab"'],
-      [`${ggml}tokens`, text([..."abcdefghij"]), "does not have a type for each of 10 tokens"],
+      [`${ggml}tokens`, text([..."abcdefghij"]), "token_type is not a list of 10 types, one per token"],
       [`${ggml}tokens`, text([..."abcdefghija"]), 'two tokens are "a"'],
       [`${ggml}token_type`, { type: "int32", value: Array(11).fill(6) }, "has the type 6"],
       [`${ggml}add_bos_token`, { type: "bool", value: true }, "add_bos_token is true"],
@@ -242,13 +243,13 @@ Deno.test("a file of another model, or one that contradicts itself, is refused b
     await assertRejects(
       () => loadPretrained(path, { device }),
       CheckpointError,
-      "10 tokens, and token_embd.weight 11 rows",
+      "10 tokens, but token_embd.weight has 11 rows",
     );
 
     const weight = (length: number, value = 0) =>
       ({ dtype: "F32", shape: [length], data: () => new Float32Array(length).fill(value) }) as const;
     const changes: [name: string, tensor: GgufSource | undefined, message: string][] = [
-      ["blk.0.ffn_up.bias", weight(128, 1), "nanogpt.bias is false, and blk.0.ffn_up.bias is not all zeros"],
+      ["blk.0.ffn_up.bias", weight(128, 1), "nanogpt.bias is false, but blk.0.ffn_up.bias is not all zeros"],
       ["blk.0.ffn_up.bias", undefined, "no blk.0.ffn_up.bias"],
       ["blk.1.ffn_up.bias", weight(128), "has more layers than its config says"],
       ["output_norm.weight", weight(32, NaN), "output_norm.weight has NaN as element 0"],
@@ -263,10 +264,10 @@ Deno.test("a file of another model, or one that contradicts itself, is refused b
     const notes: string[] = [];
     await writeGguf(path, { metadata, tensors: new Map(tensors).set("rope_freqs.weight", weight(4)) });
     (await loadPretrained(path, { device, onNote: (line) => notes.push(line) })).model.dispose();
-    assertEquals(notes, [`${path}: the model does not use rope_freqs.weight, which is left out`]);
+    assertEquals(notes, [`${path}: tensors that the model does not use are ignored: rope_freqs.weight`]);
   }));
 
-Deno.test("a model in eight bits is not trained", () =>
+Deno.test("a model in q8_0 cannot be trained", () =>
   inFolder(async (folder) => {
     const path = `${folder}/model.gguf`;
     await saveGguf(path, make(), { tokenizer, dtype: "Q8_0" });

@@ -1,6 +1,6 @@
 /**
- * GPT-2 itself, where its weights are: NANOGPT_GPT2 names a folder with the hub's config.json and model.safetensors of `gpt2`
- * (548 MB), such as `downloadModel` makes.
+ * Tests with GPT-2's own weights. They run if NANOGPT_GPT2 names a folder with the hub's config.json and
+ * model.safetensors of `gpt2` (548 MB), which `downloadModel` downloads.
  */
 import { loadHuggingFace } from "../../src/checkpoint/mod.ts";
 import { createDevice } from "../../src/device/create.ts";
@@ -9,7 +9,7 @@ import { assertClose } from "../testing.ts";
 
 /** "Summarize the history of the Roman Empire:" */
 const TOKENS = [13065, 3876, 1096, 262, 2106, 286, 262, 7993, 8065, 25];
-/** How transformers' documentation of GPT-2 prints the beginning of its last hidden state, with four decimals. */
+/** The first values of the last hidden state, to four decimals, from transformers' documentation of GPT-2. */
 const PRINTED = [-0.1643, -0.0088, -0.3804];
 
 const folder = Deno.env.get("NANOGPT_GPT2");

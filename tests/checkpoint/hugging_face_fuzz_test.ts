@@ -1,9 +1,9 @@
 /**
- * Damaged folders: none crashes, hangs, or is loaded as what it is not.
+ * Damaged folders: loading neither crashes nor hangs, and never gives a model that differs from the files.
  *
- * safetensors has no checksum. So a changed weight is loaded as it stands in the file, and a header or config that has become
- * another valid one is believed: this is what is checked, by a second reading with nothing in common but the format. What is
- * found is what contradicts itself, the file's length, or the model.
+ * safetensors has no checksum. A changed weight is loaded as it is in the file, and a header or config that is still
+ * valid after the change is accepted. A second, independent reader checks that what was loaded is what the files say.
+ * Contradictions within the files, with the file's length or with the model must be found.
  */
 import { assert, assertEquals } from "@std/assert";
 import { loadHuggingFace } from "../../src/checkpoint/mod.ts";
@@ -17,12 +17,12 @@ import { damaged } from "../testing.ts";
 const MUTANTS = Number(Deno.args[0] ?? 250);
 const saved = new URL("../golden/hugging_face", import.meta.url).pathname;
 
-/** What stands where a number was. */
+/** Replacements for a number. */
 const NUMBERS = ["0", "-1", "1", "2", "255", "65536", "2147483648", "9007199254740993", "18446744073709551615", "1e308"]
   .concat(["1e400", "-0", "0.5", "null", "true", '""', "[]", "{}"]);
 const LENGTHS = [0n, 1n, 7n, 8n, 2n ** 31n, 2n ** 32n, 2n ** 53n, 2n ** 63n, 2n ** 64n - 1n, 100_000_001n];
 
-/** One to three changes, within `end` bytes. */
+/** Makes one to three changes within the first `end` bytes. */
 function mutate(original: Uint8Array, end: number, random: RandomGenerator): Uint8Array<ArrayBuffer> {
   let bytes: Uint8Array<ArrayBuffer> = original.slice();
   for (let times = 1 + random.randint(3); times > 0; times--) {
@@ -47,7 +47,7 @@ function mutate(original: Uint8Array, end: number, random: RandomGenerator): Uin
   return bytes;
 }
 
-/** F16 and BF16 by their definition. */
+/** Decodes F16 and BF16 by their definition. */
 function half(bits: number, exponentBits: number): number {
   const fractionBits = 15 - exponentBits, exponent = bits >> fractionBits & 2 ** exponentBits - 1;
   const fraction = (bits & 2 ** fractionBits - 1) / 2 ** fractionBits, sign = bits >> 15 ? -1 : 1;
@@ -67,7 +67,7 @@ interface Entry {
   readonly data_offsets: readonly [number, number];
 }
 
-/** The second reading: what a folder says that the model's parameters are. */
+/** The second reader: the parameters of the model in a folder. */
 async function parametersIn(folder: string, { config }: GPT): Promise<Map<string, number[]>> {
   const parameters = new Map<string, number[]>();
   for await (const { name: file } of Deno.readDir(folder)) {
@@ -119,7 +119,7 @@ async function checkLoaded(model: GPT, folder: string) {
   assertEquals([...parameters.keys()], []);
 }
 
-/** @returns how many of the mutants were loaded */
+/** Loads mutants of a file. @returns the number of mutants that were loaded without an error */
 async function fuzz(name: string, file: string, seed: number): Promise<number> {
   const random = new RandomGenerator(seed), device = new ReferenceDevice(), folder = await Deno.makeTempDir();
   let loaded = 0;
@@ -130,7 +130,7 @@ async function fuzz(name: string, file: string, seed: number): Promise<number> {
     const original = await Deno.readFile(`${folder}/${file}`), text = !file.endsWith(".safetensors");
     const header = text ? original.length : 8 + Number(new DataView(original.buffer).getBigUint64(0, true));
     for (let number = 0; number < MUTANTS; number++) {
-      // Every fourth mutant of weights has its changes anywhere, the others in what says where they are.
+      // Every fourth mutant of a weights file has its changes anywhere, all other mutants in the header.
       const mutant = mutate(original, number % 4 === 3 ? original.length : header, random), begin = performance.now();
       await Deno.writeFile(`${folder}/${file}`, mutant);
       try {

@@ -1,4 +1,4 @@
-/** Folders of transformers': saving them, and refusing those that are of another model or damaged. */
+/** Folders of transformers: saving them, and rejecting folders that are damaged or belong to another model. */
 import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { createFile, type OpenFile } from "../../src/files/files.ts";
 import { Lock } from "../../src/files/locks.ts";
@@ -21,7 +21,7 @@ import { assertClose, inFolder } from "../testing.ts";
 const saved = new URL("../golden/hugging_face", import.meta.url).pathname;
 const device = await CpuDevice.create({ threads: 1, guards: true });
 
-/** A copy of one of the saved folders, in which `change` may change files. */
+/** A copy of a saved folder, in which `change` can change files. */
 async function copyOf(name: string, folder: string): Promise<string> {
   const copy = `${folder}/${name}`;
   await Deno.mkdir(copy);
@@ -34,7 +34,7 @@ const readJson = async (path: string) => JSON.parse(await Deno.readTextFile(path
 async function change(path: string, by: Record<string, unknown>) {
   await Deno.writeTextFile(path, JSON.stringify({ ...await readJson(path), ...by }));
 }
-/** All tensors of a folder with their types, as bytes. */
+/** The types and bytes of all tensors in a folder. */
 async function tensorsOf(folder: string): Promise<Map<string, { dtype: string; shape: string; bytes: Uint8Array }>> {
   const tensors = new Map();
   for await (const { name } of Deno.readDir(folder)) {
@@ -58,7 +58,7 @@ for (const on of [device, new ReferenceDevice()]) {
       ["untied", "untied", {}],
     ] as [string, string, SaveHuggingFaceOptions][]
   ) {
-    Deno.test(`what is loaded from ${from} is saved as transformers saves ${to} (${on.name})`, () =>
+    Deno.test(`a model loaded from ${from} is saved as transformers saves ${to} (${on.name})`, () =>
       inFolder(async (folder) => {
         const model = await loadHuggingFace(`${saved}/${from}`, { device: on }), path = `${folder}/new`;
         await saveHuggingFace(model, path, options);
@@ -76,7 +76,8 @@ for (const on of [device, new ReferenceDevice()]) {
           assertEquals(index.metadata, (await readJson(`${saved}/${to}/model.safetensors.index.json`)).metadata);
           assertEquals(Object.keys(index.weight_map).sort(), [...theirs.keys()].sort());
           for (const file of new Set(Object.values(index.weight_map))) {
-            assert((await Deno.stat(`${path}/${file}`)).size < 3000 + 3000); // with its header
+            // The weights, and up to 3,000 bytes for the header.
+            assert((await Deno.stat(`${path}/${file}`)).size < 3000 + 3000);
           }
         } else assertEquals(await names(path), ["config.json", "generation_config.json", "model.safetensors"]);
         model.dispose();
@@ -87,7 +88,7 @@ for (const on of [device, new ReferenceDevice()]) {
   }
 }
 
-Deno.test("a model without biases is saved with zeros, and computes the same", () =>
+Deno.test("a model without biases is saved with zeros, and computes the same logits", () =>
   inFolder(async (folder) => {
     const config = { vocabSize: 11, blockSize: 6, nLayer: 1, nHead: 2, nEmbd: 8, bias: false, dropout: 0.25 };
     const model = new GPT(config, { device }), tokens = device.tensor([1, 2, 3, 10], [1, 4], { dtype: "i32" });
@@ -101,7 +102,7 @@ Deno.test("a model without biases is saved with zeros, and computes the same", (
     assertEquals((await loadHuggingFace(`${folder}/a/b`, { device, dropout: 0.5 })).config.dropout, 0.5);
   }));
 
-Deno.test("a vocabulary is copied beside the weights, with the ids at which its texts end", () =>
+Deno.test("the tokenizer's files are copied with the ids of the tokens that end a text", () =>
   inFolder(async (folder) => {
     await Deno.mkdir(`${folder}/from`);
     for (const file of ["vocab.json", "merges.txt", "README.md"]) {
@@ -112,14 +113,14 @@ Deno.test("a vocabulary is copied beside the weights, with the ids at which its 
     const weights = ["config.json", "generation_config.json", "model.safetensors"];
     assertEquals(await names(`${folder}/to`), [...weights, "merges.txt", "vocab.json"].sort());
     assertEquals(await Deno.readTextFile(`${folder}/to/merges.txt`), "merges.txt");
-    // Nothing says where a text ends: transformers' own default, 50256, would be a word.
+    // The ids are null, because transformers' default, 50256, would be an ordinary token.
     const ids = { bos_token_id: null, eos_token_id: null };
     for (const name of ["config.json", "generation_config.json"]) {
       const json = await readJson(`${folder}/to/${name}`);
       assertEquals([json.bos_token_id, json.eos_token_id, json.pad_token_id], [null, null, undefined]);
     }
     const cases = [
-      // What the folder says is said again, 0 and lists too; what it leaves out is left out.
+      // The folder's ids are copied, including 0 and lists; missing ids stay missing.
       [{ eos_token_id: 0, pad_token_id: 2 }, { eos_token_id: [0, 3] }, { eos_token_id: 0, pad_token_id: 2 }],
       [{ ...ids, eos_token_id: 7 }, undefined, { ...ids, eos_token_id: 7 }],
     ] as const;
@@ -138,7 +139,7 @@ Deno.test("a vocabulary is copied beside the weights, with the ids at which its 
     model.dispose();
   }));
 
-Deno.test("a tokenizer's end of text, padding and other special tokens go along, over a run's vocabulary.json", () =>
+Deno.test("a tokenizer's end of text, padding and other special tokens are saved, also through a run's vocabulary.json", () =>
   inFolder(async (folder) => {
     const model = new GPT({ vocabSize: 7, blockSize: 2, nLayer: 1, nHead: 1, nEmbd: 1 }, { device }),
       from = `${folder}/from`;
@@ -147,7 +148,7 @@ Deno.test("a tokenizer's end of text, padding and other special tokens go along,
     const config = {
       eos_token: "</s>",
       pad_token: { content: "<pad>" },
-      mask_token: "<none>", // which the tokenizer has not
+      mask_token: "<none>", // not a token of the tokenizer
       additional_special_tokens: ["<tool>", "<none>"],
       added_tokens_decoder: { 0: token("</s>"), 4: token("<pad>"), 5: token("<tool>") },
     };
@@ -167,14 +168,14 @@ Deno.test("a tokenizer's end of text, padding and other special tokens go along,
     };
     const loaded = await loadTokenizer(from);
     await check(await tokenizerFromJSON(JSON.parse(JSON.stringify(loaded.toJSON()))), `${folder}/vocabulary`);
-    // The same with a tokenizer.json that does not know what tokenizer_config.json adds.
+    // The result is equal if tokenizer.json lacks the tokens that tokenizer_config.json adds.
     await check(await loadTokenizer(`${folder}/vocabulary`), `${folder}/again`);
     const path = `${folder}/again/tokenizer.json`, json = await readJson(path);
     const added_tokens = (json.added_tokens as { content: string }[]).filter(({ content }) => content === "</s>");
     await Deno.writeTextFile(path, JSON.stringify({ ...json, added_tokens }));
     await Deno.copyFile(`${from}/tokenizer_config.json`, `${folder}/again/tokenizer_config.json`);
     await check(await loadTokenizer(`${folder}/again`), `${folder}/third`);
-    // Characters have no end, and GPT-2's vocabulary has its own.
+    // A character tokenizer has no end-of-text token; GPT-2's has its own.
     await saveHuggingFace(model, `${folder}/letters`, { tokenizer: CharacterTokenizer.fromText("abcdefg") });
     assertEquals((await readJson(`${folder}/letters/config.json`)).eos_token_id, null);
     assertEquals(specialIds(await loadTokenizer(`${folder}/third`)).eos_token_id, 0);
@@ -186,7 +187,7 @@ Deno.test("a tokenizer's end of text, padding and other special tokens go along,
     model.dispose();
   }));
 
-Deno.test("a save that fails anywhere leaves nothing", () =>
+Deno.test("a save that fails at any point leaves nothing", () =>
   inFolder(async (folder) => {
     const model = await loadHuggingFace(`${saved}/f32`, { device });
     let writes = 0, failed = 0;
@@ -209,26 +210,26 @@ Deno.test("a save that fails anywhere leaves nothing", () =>
       assertEquals(await names(folder), []);
       failed++;
     }
-    assert(failed > 30, `${failed} failures`); // a header and each tensor in each of the files
+    assert(failed > 30, `${failed} failures`); // one for the header and one for each tensor of each file
     const lock = await Lock.take(`${folder}/held`, { beside: true }); // as another process
     await assertRejects(() => saveHuggingFace(model, `${folder}/held`), CheckpointError, `held is in use by process`);
     lock[Symbol.dispose]();
-    // The folder is there now, and is not written over; an empty one is taken.
-    await assertRejects(() => saveHuggingFace(model, `${folder}/new`), CheckpointError, "is there already");
+    // An existing folder is not overwritten, unless it is empty.
+    await assertRejects(() => saveHuggingFace(model, `${folder}/new`), CheckpointError, "already exists");
     await Deno.mkdir(`${folder}/empty`);
     await saveHuggingFace(model, `${folder}/empty`);
     assertEquals(await names(folder), ["empty", "new"]);
     model.dispose();
   }));
 
-Deno.test("what cannot be saved is refused: weights too large for F16, other types and sizes", () =>
+Deno.test("weights too large for F16, unknown types and invalid sizes are rejected", () =>
   inFolder(async (folder) => {
     const model = new GPT({ vocabSize: 3, blockSize: 2, nLayer: 1, nHead: 1, nEmbd: 2 }, { device });
     device.write(model.transformer.wpe.weight.storage, [Infinity, 65519, -65520, NaN]);
     const error = await assertRejects(() => saveHuggingFace(model, `${folder}/a`, { dtype: "F16" }), CheckpointError);
     assertEquals(
       error.message,
-      "transformer.wpe.weight has the weight -65520, which F16 cannot hold; save BF16 or F32",
+      "transformer.wpe.weight has the weight -65520, which is too large for F16; save BF16 or F32",
     );
     const save = (options: object) => saveHuggingFace(model, `${folder}/a`, options);
     await assertRejects(() => save({ dtype: "F8" }), ConfigError, "dtype is F8; expected one of F32,F16,BF16");
@@ -238,32 +239,32 @@ Deno.test("what cannot be saved is refused: weights too large for F16, other typ
     model.dispose();
   }));
 
-Deno.test("a config that says what the model does not compute is refused by the field's name", () =>
+Deno.test("a config with an unsupported value is rejected, and the message names the field", () =>
   inFolder(async (folder) => {
     const path = await copyOf("f32", folder), original = await Deno.readTextFile(`${path}/config.json`);
     for (
       const [field, value, message] of [
-        ["model_type", "gptj", 'model_type is "gptj"; this GPT-2 has only "gpt2"'],
-        ["architectures", ["GPT2ForTokenClassification"], "has only GPT2LMHeadModel or GPT2Model"],
-        ["architectures", ["GPT2ForSequenceClassification"], "is of a classifier, which writes no text"],
-        ["architectures", "GPT2LMHeadModel", "has only"],
-        ["activation_function", "silu", 'activation_function is "silu"; this GPT-2 has only gelu'],
+        ["model_type", "gptj", 'model_type is "gptj"; supported: "gpt2"'],
+        ["architectures", ["GPT2ForTokenClassification"], "supported: GPT2LMHeadModel or GPT2Model"],
+        ["architectures", ["GPT2ForSequenceClassification"], "is a classifier, which cannot generate text"],
+        ["architectures", "GPT2LMHeadModel", "supported: "],
+        ["activation_function", "silu", 'activation_function is "silu"; supported: gelu'],
         ["activation_function", "toString", "activation_function"],
-        ["scale_attn_weights", false, "scale_attn_weights is false; this GPT-2 has only true"],
+        ["scale_attn_weights", false, "scale_attn_weights is false; supported: true"],
         ["scale_attn_by_inverse_layer_idx", true, "scale_attn_by_inverse_layer_idx"],
         ["add_cross_attention", true, "add_cross_attention"],
         ["quantization_config", { bits: 4 }, 'quantization_config is {"bits":4}'],
-        ["n_layer", 2.5, "n_layer is 2.5; this GPT-2 has only whole numbers from 1 to 2147483647"],
-        ["n_head", 5, "n_head is 5; this GPT-2 has only divisors of n_embd, which is 12"],
+        ["n_layer", 2.5, "n_layer is 2.5; supported: whole numbers from 1 to 2147483647"],
+        ["n_head", 5, "n_head is 5; supported: divisors of n_embd, which is 12"],
         ["n_embd", "12", 'n_embd is "12"'],
         ["n_embd", null, "n_embd is null"],
-        ["hidden_size", 24, "hidden_size is 24; this GPT-2 has only what n_embd says"],
+        ["hidden_size", 24, "hidden_size is 24; supported: the value of n_embd"],
         ["n_inner", 0, "n_inner is 0"],
         ["n_positions", 2 ** 40, "n_positions is 1099511627776"],
         ["vocab_size", -1, "vocab_size is -1"],
         ["layer_norm_epsilon", 0, "layer_norm_epsilon is 0"],
-        ["attn_pdrop", 1.5, "attn_pdrop is 1.5; this GPT-2 has only numbers from 0 to 1"],
-        ["tie_word_embeddings", 1, "tie_word_embeddings is 1; this GPT-2 has only true or false"],
+        ["attn_pdrop", 1.5, "attn_pdrop is 1.5; supported: numbers from 0 to 1"],
+        ["tie_word_embeddings", 1, "tie_word_embeddings is 1; supported: true or false"],
       ] as [string, unknown, string][]
     ) {
       await Deno.writeTextFile(`${path}/config.json`, original);
@@ -271,14 +272,14 @@ Deno.test("a config that says what the model does not compute is refused by the 
       await assertRejects(() => loadHuggingFace(path, { device }), CheckpointError, message);
     }
     await Deno.writeTextFile(`${path}/config.json`, "{}");
-    await assertRejects(() => loadHuggingFace(path, { device }), CheckpointError, "names neither");
+    await assertRejects(() => loadHuggingFace(path, { device }), CheckpointError, "has neither");
     await Deno.writeTextFile(`${path}/config.json`, original.slice(0, 100));
-    await assertRejects(() => loadHuggingFace(path, { device }), CheckpointError, "does not hold a JSON object");
+    await assertRejects(() => loadHuggingFace(path, { device }), CheckpointError, "is not a JSON object");
     await Deno.remove(`${path}/config.json`);
     await assertRejects(() => loadHuggingFace(path, { device }), CheckpointError, "Cannot read");
   }));
 
-Deno.test("fields that are missing have GPT2Config's defaults, and transformers' other names are known", () =>
+Deno.test("missing fields have GPT2Config's defaults, and transformers' alternative names are accepted", () =>
   inFolder(async (folder) => {
     const path = await copyOf("f32", folder), { config } = await loadHuggingFace(path, { device });
     const { n_positions, n_embd, n_layer, n_head, vocab_size } = await readJson(`${path}/config.json`);
@@ -290,16 +291,16 @@ Deno.test("fields that are missing have GPT2Config's defaults, and transformers'
     await write({ model_type: "gpt2", vocab_size, num_attention_heads: n_head, ...aliases });
     assertEquals((await loadHuggingFace(path, { device })).config, config);
     assertEquals([config.activation, config.dropout, config.nInner], ["gelu_new", 0.1, 48]);
-    // Three dropouts that differ have no place in our model: that is said.
+    // Our model has only one dropout: if the three differ, a note says so.
     const notes: string[] = [], onNote = (line: string) => notes.push(line);
     await write({ ...least, embd_pdrop: 0 });
     assertEquals((await loadHuggingFace(path, { device, onNote })).config.dropout, 0);
     assertEquals(notes, [
-      `${path}/config.json: resid_pdrop is 0.1, embd_pdrop is 0, attn_pdrop is 0.1; 0 is taken for all`,
+      `${path}/config.json: resid_pdrop is 0.1, embd_pdrop is 0, attn_pdrop is 0.1; they differ, so all are set to 0`,
     ]);
   }));
 
-/** Tensors of a saved folder, to be written again with changes. */
+/** The tensors of a saved folder, to write them again with changes. */
 async function weightsOf(folder: string): Promise<Map<string, TensorSource>> {
   using file = await SafetensorsFile.open(`${folder}/model.safetensors`);
   const weights = new Map<string, TensorSource>();
@@ -310,7 +311,7 @@ async function weightsOf(folder: string): Promise<Map<string, TensorSource>> {
   return weights;
 }
 
-Deno.test("tensors that are not the model's are named", () =>
+Deno.test("an error or a note names tensors that do not fit the model", () =>
   inFolder(async (folder) => {
     const path = await copyOf("f32", folder), file = `${path}/model.safetensors`;
     const key = "transformer.h.1.mlp.c_fc.weight";
@@ -327,7 +328,7 @@ Deno.test("tensors that are not the model's are named", () =>
     const source = (weights: Map<string, TensorSource>, by: Partial<TensorSource>) =>
       weights.set(key, { ...weights.get(key)!, ...by });
     await refused((weights) => weights.delete(key), /: no transformer\.h\.1\.mlp\.c_fc\.weight$/);
-    await refused((weights) => weights.clear(), /says n_layer 2, and .* has 0 tensors/);
+    await refused((weights) => weights.clear(), /says n_layer 2, but .* has only 0 tensors/);
     await refused((weights) => {
       for (const name of [...weights.keys()].slice(0, 9)) weights.delete(name);
     }, /: no (transformer\.[\w.]+; ){3}and 6 more$/);
@@ -349,8 +350,11 @@ Deno.test("tensors that are not the model's are named", () =>
       (weights) => source(weights, { dtype: "I32" }),
       /c_fc\.weight is I32, expected one of F32, F64, F16, BF16/,
     );
-    await refused((weights) => weights.set("wpe.weight", weights.get(key)!), /wpe\.weight, which are the same$/);
-    // Tensors that nobody reads may be of any type.
+    await refused(
+      (weights) => weights.set("wpe.weight", weights.get(key)!),
+      /wpe\.weight, which name the same parameter$/,
+    );
+    // Tensors that are not read may have any type.
     const weights = await weightsOf(`${saved}/f32`);
     weights.set("h.0.attn.bias", { dtype: "U8", shape: [2], data: () => Uint8Array.of(1, 0) });
     const others = ["v_head.weight", "v_head.bias", "transformer.h.1.crossattention.c_attn.weight", "score.weight"];
@@ -362,7 +366,7 @@ Deno.test("tensors that are not the model's are named", () =>
       assertEquals(await weight.data(), await [...original.namedParameters()][i][1].data());
     }
     assertEquals(notes.length, 1);
-    assertMatch(notes[0], /the model does not use .*v_head\.weight; .*; and 1 more, which is left out$/);
+    assertMatch(notes[0], /tensors that the model does not use are ignored: .*v_head\.weight; .*; and 1 more$/);
     for (const one of [model, original]) one.dispose();
     await Deno.remove(file);
     await assertRejects(
@@ -372,7 +376,7 @@ Deno.test("tensors that are not the model's are named", () =>
     );
   }));
 
-Deno.test("a head that the config ties: one tensor is enough, equal ones are one, different ones stay apart", () =>
+Deno.test("a tied head: one tensor is enough, equal tensors are tied, different tensors are not", () =>
   inFolder(async (folder) => {
     const path = await copyOf("f32", folder), file = `${path}/model.safetensors`;
     const embeddings = "transformer.wte.weight", head = "lm_head.weight", weights = await weightsOf(path);
@@ -399,7 +403,7 @@ Deno.test("a head that the config ties: one tensor is enough, equal ones are one
     await assertRejects(() => load([[embeddings, values]]), CheckpointError, "no lm_head.weight");
   }));
 
-Deno.test("an index that leads elsewhere, or says other than its files, is refused", () =>
+Deno.test("an index that points outside its folder, or disagrees with its files, is rejected", () =>
   inFolder(async (folder) => {
     const path = await copyOf("bf16_sharded", folder), index = `${path}/model.safetensors.index.json`;
     const { weight_map } = await readJson(index), first = "transformer.h.0.attn.c_attn.bias";
@@ -420,20 +424,20 @@ Deno.test("an index that leads elsewhere, or says other than its files, is refus
       null,
     ];
     for (const file of [...tricks, "config.json", `${shard}\0`, ".safetensors", "C:x.safetensors"]) {
-      await refused({ ...weight_map, [first]: file }, "which is no file of weights in its folder");
+      await refused({ ...weight_map, [first]: file }, "which is not the name of a weights file in this folder");
     }
     await refused({ ...weight_map, [first]: "none.safetensors" }, `Cannot read ${path}/none.safetensors`);
-    await refused({ ...weight_map, [first]: other }, `${other} does not hold ${first}`);
-    await refused({ ...weight_map, more: shard }, `${shard} does not hold more`);
+    await refused({ ...weight_map, [first]: other }, `${other} does not have ${first}`);
+    await refused({ ...weight_map, more: shard }, `${shard} does not have more`);
     const { [first]: _, ...rest } = weight_map;
-    await refused(rest, `${shard} holds ${first}, which is not said of it`);
+    await refused(rest, `${shard} has ${first}, which is missing in the index`);
     await refused({}, "says n_layer 2");
     await refused([], "it has no weight_map");
     await Deno.writeTextFile(index, "{}");
     await assertRejects(() => loadHuggingFace(path, { device }), CheckpointError, "it has no weight_map");
   }));
 
-Deno.test("weights kept in bf16 are those of the file where it has bf16, else rounded", () =>
+Deno.test("weights in bf16 equal the file's if it has bf16, and are rounded otherwise", () =>
   inFolder(async (folder) => {
     const tokens = device.tensor([3, 30, 0, 7, 7], [1, 5], { dtype: "i32" });
     const logits = async (path: string, weights?: "bf16") => {
@@ -444,7 +448,7 @@ Deno.test("weights kept in bf16 are those of the file where it has bf16, else ro
     const [wide, kept] = [await logits(`${saved}/bf16_sharded`), await logits(`${saved}/bf16_sharded`, "bf16")];
     assertEquals([wide.dtype, kept.dtype], ["f32", "bf16"]);
     assertEquals(kept.values, wide.values);
-    // Each matrix ends with a whole panel, of up to 16 rows, which counts in so small a model.
+    // Each matrix is padded to a whole panel of up to 16 rows, which matters in a small model.
     assert(kept.bytes < 0.65 * wide.bytes, `${kept.bytes} of ${wide.bytes} bytes`);
     const model = await loadHuggingFace(`${saved}/f32`, { device, weights: "bf16" });
     await saveHuggingFace(model, `${folder}/rounded`, { dtype: "BF16" });
@@ -452,7 +456,7 @@ Deno.test("weights kept in bf16 are those of the file where it has bf16, else ro
     for (const [name, tensor] of ours) assertEquals(tensor, theirs.get(name), name);
   }));
 
-Deno.test("a model is read into panels, and in q8_0, as into rows of f32, and written again as it was", () =>
+Deno.test("a model loaded into panels or q8_0 has the same weights as in rows of f32, and is saved unchanged", () =>
   inFolder(async (folder) => {
     using cpu = await CpuDevice.create({ threads: 2, guards: true });
     const config = {
@@ -486,7 +490,7 @@ Deno.test("a model is read into panels, and in q8_0, as into rows of f32, and wr
     }
   }));
 
-Deno.test("what a device has no room for is refused with the figures, and nothing is made or read", async () => {
+Deno.test("a model that does not fit into the device's memory is rejected with the sizes, and nothing is created or read", async () => {
   class Small extends ReferenceDevice {
     constructor(readonly room: Capacity) {
       super();
@@ -503,7 +507,7 @@ Deno.test("what a device has no room for is refused with the figures, and nothin
     assertEquals([device.memory().tensors, device.memory().reserved], [1, 1024]);
     used.dispose();
   };
-  // 4,272 weights of 8 bytes, each tensor's room rounded up, and 576 once more.
+  // 4,272 weights of 8 bytes, rounded up per tensor, and a second copy of the 576 weights of the largest matrix.
   await refused(
     40_000,
     40_000,
@@ -518,7 +522,7 @@ Deno.test("what a device has no room for is refused with the figures, and nothin
   (await loadHuggingFace(`${saved}/f32`, { device })).dispose();
 });
 
-Deno.test("a model whose weights are to be read draws none, and one of other sizes is refused", () => {
+Deno.test("a model whose weights will be loaded draws none, and invalid sizes are rejected", () => {
   const device = new ReferenceDevice(), config = { vocabSize: 3, blockSize: 2, nLayer: 1, nHead: 1, nEmbd: 2 };
   const model = new GPT(config, { device, initialize: false });
   assertEquals(model.numParameters(), new GPT(config, { device }).numParameters());

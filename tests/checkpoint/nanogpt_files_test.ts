@@ -1,4 +1,4 @@
-/** ckpt.pt and meta.pkl: what is refused, and runs that become one and come back. */
+/** ckpt.pt and meta.pkl: damaged files, and runs that are converted to a ckpt.pt and back. */
 import { assert, assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import { convert } from "../../src/cli/convert_command.ts";
 import { createFile } from "../../src/files/files.ts";
@@ -32,7 +32,7 @@ const CKPT = new URL("../golden/torch_files/ckpt.pt", import.meta.url).pathname;
 const names = async (folder: string) => (await Array.fromAsync(Deno.readDir(folder), ({ name }) => name)).sort();
 
 type Dict = Map<string | number, TorchInput>;
-/** PyTorch's own ckpt.pt, to be changed. */
+/** A ckpt.pt written by PyTorch, to change it. */
 async function whole(file: TorchFile): Promise<Dict> {
   const convert = async (value: PickleValue): Promise<TorchInput> => {
     if (value instanceof TorchTensor) {
@@ -59,11 +59,11 @@ const f32With = (place: number, value: number, ...shape: number[]): TorchInput =
   return { dtype: "F32", shape, data: () => values };
 };
 
-Deno.test("ckpt.pt: one of another model, or not nanoGPT's, is refused, naming what is wrong", async (t) => {
+Deno.test("ckpt.pt: a damaged file, or a file that is not nanoGPT's, is rejected with the reason", async (t) => {
   type Change = (parts: Record<"all" | "model" | "args" | "optimizer" | "state" | "group" | "first", Dict>) => unknown;
   const cases: [string, Change, RegExp][] = [
-    ["no model", ({ all }) => all.delete("model"), /is no checkpoint of nanoGPT: it has no model$/],
-    ["no model_args", ({ all }) => all.delete("model_args"), /is no checkpoint of nanoGPT: it has no model_args$/],
+    ["no model", ({ all }) => all.delete("model"), /is not a checkpoint of nanoGPT: it has no model$/],
+    ["no model_args", ({ all }) => all.delete("model_args"), /is not a checkpoint of nanoGPT: it has no model_args$/],
     ["no iter_num", ({ all }) => all.delete("iter_num"), /iter_num is undefined/],
     ["iter_num in the middle", ({ all }) => all.set("iter_num", 1.5), /iter_num is 1.5/],
     ["no n_layer", ({ args }) => args.delete("n_layer"), /model_args have n_layer undefined/],
@@ -87,15 +87,15 @@ Deno.test("ckpt.pt: one of another model, or not nanoGPT's, is refused, naming w
     [
       "NaN",
       ({ model }) => model.set("transformer.ln_f.bias", f32With(7, NaN, 12)),
-      /: transformer\.ln_f\.bias has NaN as element 7, and weights are finite numbers/,
+      /: transformer\.ln_f\.bias has NaN as element 7, but weights must be finite/,
     ],
     [
       "infinite",
       ({ first }) => first.set("exp_avg", f32With(131, -Infinity, 11, 12)),
       /: transformer\.wte\.weight\.exp_avg has -Infinity as element 131/,
     ],
-    ["no tensor", ({ model }) => model.set("transformer.ln_f.bias", 1), /transformer\.ln_f\.bias is no tensor/],
-    ["twice", ({ model }) => model.set("_orig_mod.transformer.ln_f.bias", f32(12)), /ln_f\.bias is there twice/],
+    ["no tensor", ({ model }) => model.set("transformer.ln_f.bias", 1), /transformer\.ln_f\.bias is not a tensor/],
+    ["twice", ({ model }) => model.set("_orig_mod.transformer.ln_f.bias", f32(12)), /ln_f\.bias occurs twice/],
     [
       "of integers",
       ({ model }) => model.set("transformer.ln_f.bias", { dtype: "I32", shape: [12], data: () => new Int32Array(12) }),
@@ -104,7 +104,7 @@ Deno.test("ckpt.pt: one of another model, or not nanoGPT's, is refused, naming w
     [
       "a head of its own",
       ({ model }) => model.set("lm_head.weight", f32(11, 12)),
-      /differ, and in nanoGPT they are the same/,
+      /differ, but in nanoGPT they are one weight/,
     ],
     ["no state of AdamW", ({ optimizer }) => optimizer.delete("state"), /not nanoGPT's AdamW: it has no state/],
     ["no groups", ({ optimizer }) => optimizer.set("param_groups", []), /groups of no parameters, expected 10 and 18/],
@@ -121,11 +121,15 @@ Deno.test("ckpt.pt: one of another model, or not nanoGPT's, is refused, naming w
     [
       "a state missing",
       ({ state }) => state.delete(3),
-      /there is none for transformer\.h\.0\.attn\.c_proj\.weight, number 3/,
+      /transformer\.h\.0\.attn\.c_proj\.weight, number 3, has no state/,
     ],
     ["other steps", ({ first }) => first.set("step", 7), /its steps are 7,6/],
     ["no steps", ({ first }) => first.set("step", null), /its steps are ,6/],
-    ["no exp_avg_sq", ({ first }) => first.set("exp_avg_sq", 0), /exp_avg_sq of transformer\.wte\.weight is no tensor/],
+    [
+      "no exp_avg_sq",
+      ({ first }) => first.set("exp_avg_sq", 0),
+      /exp_avg_sq of transformer\.wte\.weight is not a tensor/,
+    ],
     [
       "another shape",
       ({ first }) => first.set("exp_avg", f32(12, 11)),
@@ -156,7 +160,7 @@ Deno.test("ckpt.pt: one of another model, or not nanoGPT's, is refused, naming w
   }
 });
 
-Deno.test("ckpt.pt: tensors that the model does not use are left out, and named", () =>
+Deno.test("ckpt.pt: tensors that the model does not use are ignored and named", () =>
   inFolder(async (folder) => {
     using file = await TorchFile.open(CKPT);
     const all = await whole(file), path = `${folder}/ckpt.pt`, notes: string[] = [];
@@ -166,16 +170,17 @@ Deno.test("ckpt.pt: tensors that the model does not use are left out, and named"
     using original = await NanoGPTFile.open(CKPT);
     assertEquals(read.weights().map(([name]) => name), original.weights().map(([name]) => name));
     assertEquals(notes, [
-      `${path}: the model does not use v_head.summary.weight; v_head.summary.bias, which is left out`,
+      `${path}: tensors that the model does not use are ignored: v_head.summary.weight; v_head.summary.bias`,
     ]);
   }));
 
-Deno.test("ckpt.pt: best_val_loss before the first evaluation, a state that is empty, a head that is there twice", () =>
+Deno.test("ckpt.pt: best_val_loss before the first evaluation, an empty optimizer state, a head that is stored twice", () =>
   inFolder(async (folder) => {
     using file = await TorchFile.open(CKPT);
     const all = await whole(file), model = all.get("model") as Dict, path = `${folder}/ckpt.pt`;
     const tensor = model.get("transformer.wte.weight") as unknown as { data: () => Float32Array };
-    model.set("lm_head.weight", { ...tensor, dtype: "F32", shape: [11, 12] }); // a storage of its own, the same in it
+    // In a storage of its own, with equal values.
+    model.set("lm_head.weight", { ...tensor, dtype: "F32", shape: [11, 12] });
     all.set("best_val_loss", 1e9).set("optimizer", { state: {}, param_groups: [] });
     await writeTorchFile(path, all as TorchInput);
     using read = await NanoGPTFile.open(path);
@@ -199,7 +204,7 @@ const text = Int32Array.from({ length: 200 }, (_, i) => i * i % 7);
 const vocabulary = CharacterTokenizer.fromText("abcdefg").toJSON();
 const flags = { batch_size: 2, learning_rate: 0.01, beta2: 0.95, seed: 5, device: "cpu", out_dir: "elsewhere" };
 
-Deno.test("a run becomes a ckpt.pt and comes back: weights, AdamW's state, iteration, best loss, flags", () =>
+Deno.test("a run is converted to a ckpt.pt and back: weights, AdamW's state, iteration, best loss, flags", () =>
   inFolder(async (folder) => {
     const device = await createDevice("cpu", { threads: 1 }), data = { train: text, val: text };
     const make = () => {
@@ -244,14 +249,14 @@ Deno.test("a run becomes a ckpt.pt and comes back: weights, AdamW's state, itera
     assertEquals(await bits(second.model.namedParameters()), await bits(first.model.namedParameters()));
     assertEquals(await bits(resumed.optimizer.namedState()), await bits(trainer.optimizer.namedState()));
     assertEquals([resumed.iter, resumed.optimizer.t, resumed.state().bestValLoss], [6, 6, best]);
-    // As train.py, which draws its batches from the seed anew, after the weights that it throws away.
+    // As in train.py, which starts again from the seed: it draws weights, which it discards, and then batches.
     const { generator } = make(), { offsets, generator: next } = resumed.state();
     assertEquals([offsets, next], [[], generator.getState()]);
     for (const one of [trainer, resumed]) one.dispose();
     device.close();
   }));
 
-Deno.test("a ckpt.pt that becomes a run is opened once", () =>
+Deno.test("a ckpt.pt is opened only once to convert it to a run", () =>
   inFolder(async (folder) => {
     const opened: unknown[] = [], { open } = TorchFile;
     TorchFile.open = (path) => {
@@ -267,7 +272,7 @@ Deno.test("a ckpt.pt that becomes a run is opened once", () =>
     assertEquals(opened, [CKPT]);
   }));
 
-Deno.test("a run that trained a part of the model becomes a ckpt.pt with AdamW's state of that part", () =>
+Deno.test("a run that trained a part of the model is converted with AdamW's state of that part", () =>
   inFolder(async (folder) => {
     const device = await createDevice("cpu", { threads: 1 }), run = `${folder}/run`, path = `${folder}/ckpt.pt`;
     const model = new GPT({ ...sizes, bias: false }, { device, seed: 5 });
@@ -285,7 +290,8 @@ Deno.test("a run that trained a part of the model becomes a ckpt.pt with AdamW's
       using file = await TorchFile.open(name);
       const { optimizer } = Object.fromEntries(file.value as Map<string, PickleValue>);
       const { state, param_groups } = Object.fromEntries(optimizer as Map<string, PickleValue>);
-      // PyTorch numbers the ten matrices first, then the five norms. A parameter that had no gradient has a number and no state.
+      // PyTorch numbers the ten matrices first, then the five norms. A parameter without a gradient has a number, but
+      // no state.
       const numbers = (param_groups as Map<string, PickleValue>[]).map((group) => group.get("params"));
       assertEquals(numbers, [[0, 1, 2, 3, 4, 5, 6, 7, 8, 9], [10, 11, 12, 13, 14]]);
       const all = [...state as Map<number, Map<string, TorchTensor>>];
@@ -303,11 +309,11 @@ Deno.test("a run that trained a part of the model becomes a ckpt.pt with AdamW's
     using file = await NanoGPTFile.open(path);
     const all = [...await file.weights()].map(([name]) => name);
     assertEquals(all, [...model.namedParameters()].map(([name]) => name));
-    await assertRejects(() => file.optimizer(), CheckpointError, "there is none for transformer.wte.weight, number 0");
+    await assertRejects(() => file.optimizer(), CheckpointError, "transformer.wte.weight, number 0, has no state");
     device.close();
   }));
 
-Deno.test("a run: tensors that the model does not use are left out, and named", () =>
+Deno.test("a run: tensors that the model does not use are ignored and named", () =>
   inFolder(async (folder) => {
     const device = await createDevice("cpu", { threads: 1 }), run = `${folder}/run`, path = `${folder}/ckpt.pt`;
     const model = new GPT(sizes, { device, seed: 5 }), data = { train: text, val: text };
@@ -333,7 +339,11 @@ Deno.test("a run: tensors that the model does not use are left out, and named", 
     await add(weights, "v_head.weight", model.namedParameters());
     for (const [name, read] of Object.entries(readers)) {
       await read();
-      assertEquals(notes.splice(0), [`${weights}: the model does not use v_head.weight, which is left out`], name);
+      assertEquals(
+        notes.splice(0),
+        [`${weights}: tensors that the model does not use are ignored: v_head.weight`],
+        name,
+      );
     }
     await add(weights, "transformer.h.2.ln_1.weight", model.namedParameters());
     for (const read of Object.values(readers)) {
@@ -344,12 +354,12 @@ Deno.test("a run: tensors that the model does not use are left out, and named", 
     await assertRejects(
       () => resumed.resume(),
       CheckpointError,
-      "v_head.weight.exp_avg is not in this one",
+      "this one has no v_head.weight.exp_avg",
     );
     device.close();
   }));
 
-Deno.test("a run that cannot be made leaves nothing, and one that is there stays", () =>
+Deno.test("a failed conversion leaves nothing, and an existing run stays", () =>
   inFolder(async (folder) => {
     const run = `${folder}/run`, damaged = `${folder}/ckpt.pt`, bytes = await Deno.readFile(CKPT);
     bytes[bytes.length >> 1] ^= 1; // within a storage
@@ -368,7 +378,7 @@ Deno.test("a run that cannot be made leaves nothing, and one that is there stays
     assert(opened > 4);
     assertEquals(await names(folder), ["ckpt.pt"]);
     await Deno.mkdir(run);
-    await nanoGPTToRun(CKPT, run, { vocabulary }); // an empty folder is none
+    await nanoGPTToRun(CKPT, run, { vocabulary }); // an empty folder may exist
     const before = await names(run);
     await assertRejects(() => nanoGPTToRun(CKPT, run, { vocabulary }), CheckpointError, "name a new folder");
     await assertRejects(() => nanoGPTToRun(CKPT, damaged, { vocabulary }), CheckpointError, "name a new folder");
@@ -383,7 +393,7 @@ Deno.test("a run that cannot be made leaves nothing, and one that is there stays
     assertEquals([await names(folder), await Deno.readFile(damaged)], [["ckpt.pt", "run"], bytes]);
   }));
 
-Deno.test("a model is saved as nanoGPT's with or without its optimizer, where nanoGPT has such a model", () =>
+Deno.test("a model that nanoGPT supports is saved as a ckpt.pt, with or without its optimizer", () =>
   inFolder(async (folder) => {
     const device = await createDevice("cpu", { threads: 1 }), path = `${folder}/ckpt.pt`;
     const progress = { iter: 3, bestValLoss: null, flags: { weight_decay: 1 } };
@@ -406,12 +416,16 @@ Deno.test("a model is saved as nanoGPT's with or without its optimizer, where na
     const others = [{ activation: "relu" }, { nInner: 13 }, { layerNormEpsilon: 1e-6 }, { tieWordEmbeddings: false }];
     for (const other of others) {
       const model = new GPT({ ...sizes, ...other } as typeof sizes, { device });
-      await assertRejects(() => saveNanoGPT(path, model, progress), ConfigError, "nanoGPT has no such model: ");
+      await assertRejects(
+        () => saveNanoGPT(path, model, progress),
+        ConfigError,
+        "nanoGPT does not support this model: ",
+      );
     }
     device.close();
   }));
 
-Deno.test("meta.pkl: what is written is read; what is no character's vocabulary is refused", () =>
+Deno.test("meta.pkl: a written file is read again, and anything but a vocabulary of characters or words is rejected", () =>
   inFolder(async (folder) => {
     const path = `${folder}/meta.pkl`, tokenizer = CharacterTokenizer.fromText("\n🙂a\ufeffz\0");
     await writeMetaPkl(path, tokenizer);
@@ -420,18 +434,24 @@ Deno.test("meta.pkl: what is written is read; what is no character's vocabulary 
     const cases: [PickleInput, string][] = [
       [[], "it is not a dict"],
       [{ itos, stoi }, "vocab_size is undefined"],
-      [{ vocab_size: 2, itos, stoi: { a: 0 } }, "vocab_size is 2, and stoi has other tokens"],
-      [{ vocab_size: 3, itos, stoi }, "vocab_size is 3, and itos has 2 tokens"],
+      [{ vocab_size: 2, itos, stoi: { a: 0 } }, "vocab_size is 2, but stoi has other tokens"],
+      [{ vocab_size: 3, itos, stoi }, "vocab_size is 3, but itos has 2 tokens"],
       [{ vocab_size: 0, itos: {}, stoi: {} }, "vocab_size is 0"],
-      [{ vocab_size: 2, itos: new Map([[0, "a"], [2, "b"]]), stoi }, "itos does not have different texts"],
-      [{ vocab_size: 2, itos: new Map([[0, "a"], [1, "a"]]), stoi }, "itos does not have different texts"],
-      [{ vocab_size: 2, itos, stoi: { a: 1, b: 0 } }, 'token 0 is "a", which stoi has as 1'],
+      [
+        { vocab_size: 2, itos: new Map([[0, "a"], [2, "b"]]), stoi },
+        "itos does not map the ids from 0 on to distinct texts",
+      ],
+      [
+        { vocab_size: 2, itos: new Map([[0, "a"], [1, "a"]]), stoi },
+        "itos does not map the ids from 0 on to distinct texts",
+      ],
+      [{ vocab_size: 2, itos, stoi: { a: 1, b: 0 } }, 'token 0 is "a", but stoi maps it to 1'],
     ];
     for (const [value, message] of cases) {
       await Deno.writeFile(path, writePickle(value));
       await assertRejects(() => readMetaPkl(path), CheckpointError, message);
     }
-    // What nanoGPT trains on: words, with characters among them too, and ids without any.
+    // Vocabularies that nanoGPT accepts: words, words and characters, and ids without a text.
     const words = new Map([[0, "C4"], [1, "rest"], [2, "x"]]), mixed = new Map([[0, "\n"], [1, "<eos>"], [2, "a"]]);
     const read = async (value: PickleInput) => {
       await Deno.writeFile(path, writePickle(value));

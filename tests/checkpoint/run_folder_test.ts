@@ -11,7 +11,7 @@ const f32 = (...values: number[]): TensorSource => ({
   data: () => Float32Array.from(values),
 });
 
-/** A safetensors file made by hand: its header as text, and how many bytes follow. */
+/** A handmade safetensors file: a header, and a number of bytes after it. */
 function handmade(header: unknown, bytes: number, { length }: { length?: number } = {}): Uint8Array {
   const text = new TextEncoder().encode(typeof header === "string" ? header : JSON.stringify(header));
   const file = new Uint8Array(8 + text.length + bytes);
@@ -20,7 +20,7 @@ function handmade(header: unknown, bytes: number, { length }: { length?: number 
   return file;
 }
 
-Deno.test("safetensors: what is written is read, bit for bit", () =>
+Deno.test("safetensors: a written file is read with the same bits", () =>
   inFolder(async (folder) => {
     const path = `${folder}/a.safetensors`;
     const tensors: [string, TensorSource][] = [
@@ -42,7 +42,7 @@ Deno.test("safetensors: what is written is read, bit for bit", () =>
     await assertRejects(() => file.readTensor("other"), CheckpointError, "has no tensor other");
   }));
 
-Deno.test("safetensors: halves are narrowed and widened, parts are read, other types are only listed", () =>
+Deno.test("safetensors: 16-bit floats are converted, parts can be read, unsupported types are only listed", () =>
   inFolder(async (folder) => {
     const path = `${folder}/a.safetensors`, values = Float32Array.of(1, -2.5, 3e-8, 65504);
     await writeSafetensors(path, [
@@ -61,7 +61,7 @@ Deno.test("safetensors: halves are narrowed and widened, parts are read, other t
       assertEquals([out[0], out[count + 1]], [0, 0]);
       return [...out.subarray(1, count + 1)];
     };
-    // 3e-8 is nearest to half of F16's smallest, 2⁻²⁴; BF16's 0x3300 is 2⁻²⁵.
+    // 3e-8 is just above 2⁻²⁵, half of F16's smallest value 2⁻²⁴; BF16's 0x3300 is 2⁻²⁵.
     assertEquals([...await file.readTensor("f16")], [1, -2.5, 2 ** -24, 65504]);
     assertEquals([...await file.readTensor("bf16")], [1, -2.5, 2 ** -25, 65536]);
     assertEquals(await part("f32", 1, 3), [...values.subarray(1)]);
@@ -71,12 +71,16 @@ Deno.test("safetensors: halves are narrowed and widened, parts are read, other t
     const atOnce = await Promise.all(["f16", "f64", "bf16", "f32"].map((name) => file.readTensor(name)));
     assertEquals(atOnce.map((values) => values[0]), [1, 0.1, 1, 1]);
     assertEquals(file.tensors.get("packed"), { dtype: "F4", shape: [3, 2], begin: 51, end: 54 });
-    await assertRejects(() => file.readTensor("mask"), CheckpointError, "mask is BOOL, and only F32,F64,I32,F16,BF16");
+    await assertRejects(
+      () => file.readTensor("mask"),
+      CheckpointError,
+      "mask is BOOL; supported are F32, F64, I32, F16, BF16",
+    );
     await assertRejects(() => part("f16", 2, 3), CheckpointError, "f16 has no elements 2 to 5, it is [2,2]");
     await assertRejects(() => part("ids", 0, 1), CheckpointError, "ids is I32, expected floating-point numbers");
   }));
 
-Deno.test("safetensors: the bytes are those of the format", () =>
+Deno.test("safetensors: a written file has exactly the bytes of the format", () =>
   inFolder(async (folder) => {
     const path = `${folder}/a.safetensors`;
     await writeSafetensors(path, [["x", f32(1, 2)]]);
@@ -85,25 +89,29 @@ Deno.test("safetensors: the bytes are those of the format", () =>
     assertEquals([...await Deno.readFile(path)], expected);
   }));
 
-Deno.test("safetensors: a damaged file is refused, naming it and what is wrong", async (t) => {
+Deno.test("safetensors: a damaged file is rejected with its name and the reason", async (t) => {
   const x = (changes: object) => ({ x: { dtype: "F32", shape: [2], data_offsets: [0, 8], ...changes } });
   const cases: [string, Uint8Array, RegExp][] = [
     ["shorter than its length", new Uint8Array(5), /is truncated: 5 bytes/],
     ["header cut", handmade(x({}), 8, { length: 1000 }), /is truncated: .* its header ends at 1008/],
-    ["length absurd", handmade(x({}), 8, { length: 2 ** 40 }), /no safetensors file: a header of 1099511627776 bytes/],
+    [
+      "length absurd",
+      handmade(x({}), 8, { length: 2 ** 40 }),
+      /is not a safetensors file: a header of 1099511627776 bytes/,
+    ],
     ["text", handmade("{x}", 8), /header is not JSON/],
     ["a list", handmade([], 0), /header is not a JSON object/],
     ["tensors cut", handmade(x({}), 7), /is truncated: 7 of 8 bytes/],
     ["bytes left over", handmade(x({}), 9), /1 bytes follow its last tensor/],
-    ["unknown type", handmade(x({ dtype: "F7" }), 8), /x is F7, which is no type of the format/],
-    ["a type of Object.prototype", handmade(x({ dtype: "toString" }), 8), /x is toString/],
+    ["unknown type", handmade(x({ dtype: "F7" }), 8), /x has the unknown type F7/],
+    ["a type of Object.prototype", handmade(x({ dtype: "toString" }), 8), /x has the unknown type toString/],
     ["no shape", handmade({ x: { dtype: "F32", data_offsets: [0, 8] } }, 8), /x lacks a dtype, a shape or offsets/],
     ["negative axis", handmade(x({ shape: [-1, -2] }), 8), /x lacks/],
     ["fractional offset", handmade(x({ data_offsets: [0.5, 8.5] }), 9), /x lacks/],
-    ["shape of other size", handmade(x({ shape: [3] }), 8), /x is F32 \[3\], 12 bytes, but 8 are its own/],
-    ["offsets reversed", handmade(x({ data_offsets: [8, 0] }), 8), /8 bytes, but -8 are its own/],
+    ["shape of other size", handmade(x({ shape: [3] }), 8), /x is F32 \[3\], 12 bytes, but its offsets span 8/],
+    ["offsets reversed", handmade(x({ data_offsets: [8, 0] }), 8), /8 bytes, but its offsets span -8/],
     ["overlap", handmade({ ...x({}), y: { dtype: "F32", shape: [1], data_offsets: [4, 8] } }, 8), /y begins at 4/],
-    ["gap", handmade(x({ data_offsets: [4, 12] }), 12), /nothing stands between 0 and x at 4/],
+    ["gap", handmade(x({ data_offsets: [4, 12] }), 12), /there is a gap between 0 and x at 4/],
     ["metadata", handmade({ __metadata__: { a: 1 } }, 0), /metadata are not strings/],
   ];
   for (const [name, bytes, message] of cases) {
@@ -128,7 +136,7 @@ const checkpoint = (iter: number) => ({
   optimizer: [["exp_avg.weight", f32(-iter, 0)]] as [string, TensorSource][],
   state: { iter },
 });
-/** What a reader gets: vocabulary, and of a checkpoint its state and the first weight. */
+/** What a reader gets: the vocabulary, and a checkpoint's state and first weight. */
 async function contents(folder: string, which: "last" | "best" = "last"): Promise<unknown> {
   const run = await RunFolder.open(folder), saved = await run.checkpoint(which);
   using model = await SafetensorsFile.open(saved.model);
@@ -141,7 +149,7 @@ const expected = (iter: number, chars = "ab") => ({
   iter,
   weights: [iter, iter + 1, -iter, 0],
 });
-/** A folder whose run has saved once and ended. */
+/** The folder of a run that has saved once and ended. */
 async function saved(folder: string, iter: number): Promise<void> {
   using run = await RunFolder.create(folder, description);
   await run.save(checkpoint(iter), { best: true });
@@ -149,7 +157,7 @@ async function saved(folder: string, iter: number): Promise<void> {
 const names = async (folder: string) =>
   (await Array.fromAsync(Deno.readDir(folder), ({ name }) => name)).filter((name) => name !== ".lock").sort();
 
-Deno.test("run folder: last and best are kept, others go", () =>
+Deno.test("run folder: all checkpoints except the last and the best are removed", () =>
   inFolder(async (parent) => {
     const folder = `${parent}/out/deep`;
     using run = await RunFolder.create(folder, description);
@@ -182,14 +190,14 @@ Deno.test("run folder: last and best are kept, others go", () =>
     assertEquals((await RunFolder.open(folder)).description, { ...description, flags: { max_iters: 9 } });
   }));
 
-Deno.test("run folder: best is last where no evaluation has led to one", () =>
+Deno.test("run folder: the best checkpoint is the last one if none was saved as the best", () =>
   inFolder(async (folder) => {
     using run = await RunFolder.create(folder, description);
     await run.save(checkpoint(7), { best: false });
     assertEquals(await contents(folder, "best"), expected(7));
   }));
 
-/** Files whose operations are counted; `fail` decides what happens at each. */
+/** A file system that counts operations and calls `fail` at each. */
 function counted(fail: (operation: number) => Promise<void>): { open: OpenFile; count: () => number } {
   let operations = 0;
   const open: OpenFile = async (path) => {
@@ -222,7 +230,7 @@ function counted(fail: (operation: number) => Promise<void>): { open: OpenFile; 
   return { open, count: () => operations };
 }
 
-Deno.test("run folder: a save that fails at any point leaves the checkpoint before, and the next save succeeds", () =>
+Deno.test("run folder: a save that fails at any point leaves the previous checkpoint, and the next save succeeds", () =>
   inFolder(async (folder) => {
     const run = await RunFolder.create(folder, description);
     await run.save(checkpoint(1), { best: true });
@@ -242,7 +250,7 @@ Deno.test("run folder: a save that fails at any point leaves the checkpoint befo
         assert(error instanceof CheckpointError);
         assertEquals(
           error.message,
-          `Cannot save the checkpoint of iteration 2 in ${folder}: No space left on device; checkpoint-000001 is kept`,
+          `Cannot save the checkpoint of iteration 2 in ${folder}: No space left on device; checkpoint-000001 is still there`,
         );
         assertEquals([again.last, again.best], ["checkpoint-000001", "checkpoint-000001"]);
       }
@@ -265,14 +273,14 @@ Deno.test(
         killed = false;
         let dead = () => {};
         const death = new Promise<void>((resolve) => dead = resolve);
-        // At operation `last` everything stops for ever, with no clean-up: what kill -9 does.
+        // At operation `last` everything stops forever without cleaning up, as after kill -9.
         const { open } = counted((operation) => {
           if (operation < last) return Promise.resolve();
           killed = true;
           dead();
           return new Promise(() => {});
         });
-        using run = await RunFolder.open(folder, { open }); // the system takes a killed process's lock away
+        using run = await RunFolder.open(folder, { open }); // the system releases the lock of a killed process
         await Promise.race([death, run.save(checkpoint(2), { best: true })]);
         if (!killed) break;
         assertEquals(await contents(folder), expected(1));
@@ -282,7 +290,7 @@ Deno.test(
     }),
 );
 
-Deno.test("run folder: a new run in an older one's folder leaves that one beside it", () =>
+Deno.test("run folder: a new run in the folder of an older run renames the older run", () =>
   inFolder(async (parent) => {
     const folder = `${parent}/out`, chars = (chars: string) => ({ ...description, vocabulary: { chars } });
     await saved(folder, 3);
@@ -292,8 +300,8 @@ Deno.test("run folder: a new run in an older one's folder leaves that one beside
     assertEquals(await contents(`${folder}.old-1`, "best"), expected(3));
     const files = ["checkpoint-000003", "metrics.jsonl", "notes.txt", "run.json", "vocabulary.json"];
     assertEquals(await names(`${folder}.old-1`), files);
-    assert(!await exists(`${folder}.old-1/.lock`), "nobody holds the older one");
-    await assertRejects(() => contents(folder), CheckpointError, "holds no checkpoint yet");
+    assert(!await exists(`${folder}.old-1/.lock`), "the older folder is locked");
+    await assertRejects(() => contents(folder), CheckpointError, "has no checkpoint yet");
     await run.save(checkpoint(3), { best: false });
     assertEquals(await contents(folder, "best"), expected(3, "cd"));
     run[Symbol.dispose]();
@@ -302,13 +310,13 @@ Deno.test("run folder: a new run in an older one's folder leaves that one beside
     assertEquals(another.renamed, `${folder}.old-2`);
     assertEquals(await contents(`${folder}.old-2`), expected(3, "cd"));
     another[Symbol.dispose]();
-    using unsaved = await RunFolder.create(folder, chars("gh")); // of one without a checkpoint there is nothing to lose
+    using unsaved = await RunFolder.create(folder, chars("gh")); // a run without a checkpoint is overwritten
     assertEquals(unsaved.renamed, undefined);
     assertEquals(unsaved.description.vocabulary, { chars: "gh" });
     assertEquals(await names(parent), ["out", "out.old-1", "out.old-2"]);
   }));
 
-Deno.test("run folder: a second writer is refused by name and process, a reader is not", () =>
+Deno.test("run folder: a second writer is rejected and the message names the process, but a reader is not", () =>
   inFolder(async (folder) => {
     using run = await RunFolder.create(folder, description);
     await run.save(checkpoint(1), { best: true });
@@ -325,7 +333,7 @@ Deno.test("run folder: a second writer is refused by name and process, a reader 
     assertEquals(other.last, "checkpoint-000005", "what was saved since it was opened");
   }));
 
-Deno.test("run folder: a reader beside a run that saves gets the checkpoint that there is by then", () =>
+Deno.test("run folder: while a run saves, a reader gets the current checkpoint", () =>
   inFolder(async (folder) => {
     using run = await RunFolder.create(folder, description);
     await run.save(checkpoint(1), { best: true });
@@ -344,7 +352,7 @@ Deno.test("run folder: a reader beside a run that saves gets the checkpoint that
     await assertRejects(() => reader.read("last", () => Promise.reject(new Error(`call ${++calls}`))), Error, "call 1");
   }));
 
-Deno.test("run folder: only a checkpoint that is there is said to be kept", () =>
+Deno.test("run folder: an error names the last checkpoint only if it is still there", () =>
   inFolder(async (folder) => {
     const full: OpenFile = (path) =>
       /checkpoint-000002/.test(path) ? Promise.reject(new Error("No space left on device")) : createFile(path);
@@ -354,12 +362,12 @@ Deno.test("run folder: only a checkpoint that is there is said to be kept", () =
     };
     await fails("No space left on device; no checkpoint was saved yet");
     await run.save(checkpoint(1), { best: true });
-    await fails("; checkpoint-000001 is kept");
+    await fails("; checkpoint-000001 is still there");
     await Deno.remove(`${folder}/checkpoint-000001`, { recursive: true });
     await fails("; checkpoint-000001 has been removed");
   }));
 
-Deno.test("run folder: what version 0.1.0 had committed and not renamed counts, and what it had not committed goes", () =>
+Deno.test("run folder: files that version 0.1.0 committed but did not rename are valid, and uncommitted files are removed", () =>
   inFolder(async (folder) => {
     await saved(folder, 3);
     const begin = async () => {
@@ -402,7 +410,7 @@ Deno.test("run folder: metrics are cut at the resumed iteration", () =>
     const cut = async (iter: number, evaluated: boolean) => {
       await Deno.writeTextFile(run.metricsPath, "");
       for (const line of lines) await run.log(line);
-      await Deno.writeTextFile(run.metricsPath, '{"iter":5,"lo', { append: true }); // torn by kill -9
+      await Deno.writeTextFile(run.metricsPath, '{"iter":5,"lo', { append: true }); // incomplete, as after kill -9
       await run.resume(iter, { evaluated });
       return await Deno.readTextFile(run.metricsPath);
     };
@@ -413,11 +421,11 @@ Deno.test("run folder: metrics are cut at the resumed iteration", () =>
     assertEquals(await cut(0, false), "");
   }));
 
-Deno.test("run folder: folders that the run did not write stay", () =>
+Deno.test("run folder: folders that the run did not write are not removed", () =>
   inFolder(async (folder) => {
     await Deno.mkdir(`${folder}/checkpoint-000002`);
     await Deno.writeTextFile(`${folder}/checkpoint-000002/config.json`, "{}");
-    await Deno.mkdir(`${folder}/checkpoint-000001`); // begun and never finished
+    await Deno.mkdir(`${folder}/checkpoint-000001`); // an interrupted save
     await Deno.writeTextFile(`${folder}/checkpoint-000001/model.safetensors`, "half");
     using run = await RunFolder.create(folder, description);
     await run.save(checkpoint(2), { best: true });
@@ -428,7 +436,7 @@ Deno.test("run folder: folders that the run did not write stay", () =>
     );
   }));
 
-Deno.test("run folder: what is missing or damaged is told in one line", () =>
+Deno.test("run folder: an error about a missing or damaged file has one line", () =>
   inFolder(async (folder) => {
     const refused = async (body: () => Promise<unknown>, message: RegExp) => {
       const error = await assertRejects(body, CheckpointError);
@@ -462,7 +470,7 @@ Deno.test("run folder: what is missing or damaged is told in one line", () =>
     await Deno.writeTextFile(`${folder}/run.json`, '{"format": 2}');
     await refused(open, /format 2/);
     await Deno.writeTextFile(`${folder}/run.json`, '{"format": 1}');
-    await refused(open, /no flags or no model/);
+    await refused(open, /it has no flags or no model/);
     await Deno.writeTextFile(`${folder}/run.json`, run1.slice(0, -9));
     await refused(open, /run.json is damaged/);
     await refused(() => RunFolder.create(folder, description), /^Cannot write to .*run.json is damaged/);

@@ -124,7 +124,7 @@ Deno.test("data says what is wrong, and where, in a line or two", () =>
     const missing = await run();
     assertEquals([missing.code, missing.err], [2, "error: data takes one file: deno task data FILE\n"]);
     await Deno.writeTextFile(path, '{"messages":[{"role":"user","content":"a"}]}');
-    assertStringIncludes((await run(path)).err, `${path}, line 1: a conversation, and the model has no chat template`);
+    assertStringIncludes((await run(path)).err, `${path}, line 1: a conversation, but the model has no chat template`);
     await Deno.writeTextFile(path, '{"prompt":"a b c d","completion":" e"}');
     assertStringIncludes((await run(path, "--max_length=3")).err, `${path}: no row has a token that is learned`);
   }));

@@ -281,7 +281,7 @@ Deno.test("a ckpt.pt without an optimizer's state: convert and train say where A
     }
     const made = await convert("weights.pt", "run");
     assertEquals([made.code, made.err], [0, ""]);
-    assertStringIncludes(made.out, "weights.pt holds no optimizer state: AdamW's moments begin at zero\n");
+    assertStringIncludes(made.out, "weights.pt has no optimizer state: AdamW's moments begin at zero\n");
     assert(!await exists(`${folder}/run.lock`));
 
     assertEquals((await convert("out", "whole.pt")).code, 0);

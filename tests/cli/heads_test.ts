@@ -83,7 +83,7 @@ Deno.test("a classifier is trained, judged, used, converted and trained on; its 
       `--init_from=${folder}/base`,
     );
     await fails(
-      `${folder}/hf/config.json is of a classifier, which writes no text`,
+      `${folder}/hf/config.json is a classifier, which cannot generate text`,
       "sample",
       `--init_from=${folder}/hf`,
     );

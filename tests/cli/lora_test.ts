@@ -97,8 +97,8 @@ Deno.test("LoRA: a run is trained, stopped, resumed, sampled, judged, and conver
       "--lora_rank=4",
     );
     const adapterOf = (folder: string) => ["sample", `--out_dir=${base}`, `--adapter=${folder}`] as const;
-    await bad(`${place("hf")} holds no adapter: it has no adapter_config.json`, ...adapterOf(place("hf")));
-    await bad(`it is a run, whose adapters are in ${place("half")}/checkpoint-`, ...adapterOf(place("half")));
+    await bad(`${place("hf")} is not an adapter: it has no adapter_config.json`, ...adapterOf(place("hf")));
+    await bad(`it is a run, with adapters in ${place("half")}/checkpoint-`, ...adapterOf(place("half")));
     await bad(`${whole} is an adapter, not a model`, "convert", whole, place("none"));
     await Deno.remove(base, { recursive: true });
     await bad("has an adapter for", "sample", `--out_dir=${place("whole")}`, threads);

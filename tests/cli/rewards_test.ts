@@ -200,7 +200,7 @@ Deno.test("a policy is tuned by a reward model and functions with weights; bad o
       const err = await bad(message, ...grpo(name, `${name}.ts`), `--reward_timeout=${name === "hang" ? 3 : 30}`);
       assertStringIncludes(err, `The reward function ${place(`${name}.ts`)} `);
       assertStringIncludes(err, `, after the prompt "`);
-      assertStringIncludes(err, "\nTraining has stopped at iteration 1, and checkpoint-000001 is kept");
+      assertStringIncludes(err, "\nTraining has stopped at iteration 1, and checkpoint-000001 is still there");
       await write(`${name}.ts`, `export default () => 1;`);
       await good("finetune", "--init_from=resume", `--out_dir=${place(name)}`, "--threads=1");
     }

@@ -167,7 +167,7 @@ Deno.test("a text with special tokens trains and is evaluated as the flag says, 
     await Deno.writeTextFile(`${folder}/text.txt`, `${sentence}<|endoftext|>`.repeat(40));
     const refused = await run("train", [input, out_dir, "--tokenizer=gpt2", ...tiny]);
     assertEquals(refused.code, 1);
-    assertStringIncludes(refused.err, "the special token <|endoftext|>: allow it or take it as ordinary text");
+    assertStringIncludes(refused.err, "the special token <|endoftext|>; allow it, or encode it as ordinary text");
     assertStringIncludes(refused.err, "--special_tokens=allow or text");
     const given = [input, out_dir, "--special_tokens=allow"];
     assertStringIncludes(

@@ -104,7 +104,7 @@ Deno.test("special tokens can be added to any tokenizer, and are saved with it",
   assertThrows(
     () => new WordTokenizer({ vocabSize: 9 }).withSpecialTokens(["<a>"]),
     DataError,
-    "takes no special tokens",
+    "Cannot add special tokens to a vocabulary of numbers",
   );
   assertThrows(() => characters.withSpecialTokens([""]), DataError, "empty");
 });

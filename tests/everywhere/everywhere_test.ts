@@ -90,7 +90,7 @@ Deno.test(
     const rows = async () => JSON.parse(await run(nodeProgram, ["rows.js", path], node));
     assertMatch(
       (await rows()).error,
-      new RegExp(`The package hyparquet .*npm install hyparquet@${PACKAGES.hyparquet}`),
+      new RegExp(`Cannot load the package hyparquet: .*npm install hyparquet@${PACKAGES.hyparquet}`),
     );
     await Promise.all([await install("hyparquet"), await install("@huggingface/jinja")]);
     const expected = Array.from({ length: 40 }, (_, i) => ({ kind: "label", text: `row ${i}`, label: i % 3 }));

@@ -1,8 +1,8 @@
 /**
- * Damaged GGUF files: each is refused with our error, or loaded as PyPI's gguf reads it, whose verdicts are recorded. GGUF has no
- * checksum: a name, a number or a letter that has become another one is believed.
+ * Damaged GGUF files: each is rejected with a CheckpointError, or loaded exactly as the PyPI package gguf reads it,
+ * whose results are recorded. GGUF has no checksum, so a changed name, number or character is accepted.
  *
- * `deno task test:long` judges 20,000, and with `-- --record` writes the verdicts.
+ * `deno task test:long` tests 20,000 files, and with `-- --record` writes the results.
  */
 import { assert, assertEquals } from "@std/assert";
 import { judge, type Judged } from "./gguf_judge.ts";
@@ -11,7 +11,7 @@ const verdicts: (string | null)[] = JSON.parse(
   await Deno.readTextFile(new URL("../golden/gguf/verdicts.json", import.meta.url)),
 );
 
-Deno.test(`${verdicts.length} mutants of GGUF files are refused, or loaded as PyPI's gguf reads them`, async () => {
+Deno.test(`${verdicts.length} mutants of GGUF files are rejected, or loaded as PyPI's gguf reads them`, async () => {
   const folder = await Deno.makeTempDir();
   let loaded = 0;
   try {

@@ -1,4 +1,4 @@
-/** What becomes of a damaged GGUF file here. */
+/** Loads a damaged GGUF file and reports the result. */
 import { assert, assertEquals } from "@std/assert";
 import { ggufName } from "../../src/checkpoint/gguf.ts";
 import { ReferenceDevice } from "../../src/device/reference.ts";
@@ -10,20 +10,21 @@ import { letterBytes } from "../../src/tokenizer/byte_letters.ts";
 import { checksum, mutant } from "./gguf_mutants.ts";
 
 export interface Judged {
-  /** Of what the container says. */
+  /** Checksum of the file's metadata and tensors. */
   readonly checksum: string;
-  /** Whether it was loaded as a model too. */
+  /** Whether the file could also be loaded as a model. */
   readonly model: boolean;
 }
 
-/** Milliseconds for one file of 50 KB. */
+/** Longest time for a file of 50 KB, in milliseconds. */
 const LIMIT = 2000;
 
 /**
- * Writes a mutant to `path` and opens it, as a container and as a model; what was loaded as a model is what the container says.
+ * Writes a mutant to `path` and opens it as a container and as a model. Checks that the model has the container's
+ * weights.
  *
- * @returns nothing where it is refused
- * @throws where it is refused with another error than ours, takes too long, or leaves something on the device
+ * @returns undefined if the file is rejected
+ * @throws when loading throws an unexpected error, takes too long, or leaves tensors on the device
  */
 export async function judge(number: number, path: string): Promise<Judged | undefined> {
   await Deno.writeFile(path, mutant(number));

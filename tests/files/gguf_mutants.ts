@@ -1,4 +1,4 @@
-/** Damaged GGUF files, each by its number, and one checksum of all that a file says, which gguf_verdicts.py computes too. */
+/** Makes numbered mutants of GGUF files, and a checksum of a file's contents, which gguf_verdicts.py also computes. */
 import { GgufFile } from "../../src/files/gguf.ts";
 import { RandomGenerator } from "../../src/random/mod.ts";
 import { damaged } from "../testing.ts";
@@ -11,12 +11,12 @@ const headers = await Promise.all(["mixed.gguf", "converted.gguf"].map(async (na
 }));
 const NUMBERS = [0n, 1n, 2n, 31n, 32n, 2n ** 31n, 2n ** 32n, 2n ** 53n + 1n, 2n ** 63n, 2n ** 64n - 1n];
 
-/** A file with one to three changes in its header, metadata or table of tensors; each number is another. */
+/** A file with one to three changes in its header, metadata or table of tensors, which depend on the number. */
 export function mutant(number: number): Uint8Array<ArrayBuffer> {
   const random = new RandomGenerator(number), end = headers[number % 2];
   let bytes: Uint8Array<ArrayBuffer> = originals[number % 2].slice();
   for (let times = 1 + random.randint(3); times > 0 && bytes.length > 0; times--) {
-    // Half of the changes are in the first 300 bytes or in the table: elsewhere they are mostly letters of tokens.
+    // Half of the changes are in the first 300 bytes or in the table, because the rest is mostly texts of tokens.
     const from = [0, 0, end - 1400, 0][random.randint(4)], room = [end, 300, 1400, 300][random.randint(4)];
     const at = Math.min(bytes.length - 1, from + random.randint(Math.min(room, end - from)));
     const view = new DataView(bytes.buffer);
@@ -34,7 +34,7 @@ export function mutant(number: number): Uint8Array<ArrayBuffer> {
   return bytes;
 }
 
-/** SHA-256 of metadata and tensors, in the order of the file. */
+/** SHA-256 of the metadata and tensors, in the order of the file. */
 export async function checksum(file: GgufFile): Promise<string> {
   const parts: string[] = [];
   for (const [key, { type, value }] of file.metadata) {

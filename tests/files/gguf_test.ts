@@ -1,4 +1,7 @@
-/** GGUF's header by hand: versions, long headers, and everything that a damaged one can say, found before memory is taken. */
+/**
+ * Handmade GGUF headers: versions, long headers, and all kinds of damage, which must be found before memory is
+ * allocated.
+ */
 import { assertEquals, assertRejects, assertStringIncludes } from "@std/assert";
 import { CheckpointError } from "../../src/errors.ts";
 import { GgufFile, writeGguf } from "../../src/files/gguf.ts";
@@ -18,7 +21,7 @@ interface Parts {
   readonly counts?: readonly [tensors: number | bigint, pairs: number | bigint];
   readonly data?: number;
 }
-/** A file of these parts, padded to 32 bytes and with as many bytes of data. */
+/** A file with this header, padded to 32 bytes and followed by this many bytes of data. */
 function bytesOf(
   { version = u32(3), tensors = [], pairs = [], counts = [tensors.length, pairs.length], data = 64 }: Parts,
 ) {
@@ -36,18 +39,18 @@ const HUGE = 2n ** 64n - 1n;
 const damaged: [what: string, parts: Parts | Uint8Array<ArrayBuffer>, message: string][] = [
   ["nothing", new Uint8Array(), 'is not a GGUF file: its first four bytes are not "GGUF"'],
   ["another format", new TextEncoder().encode("PK\x03\x04 and more"), "is not a GGUF file"],
-  ["version 1", { version: u32(1) }, "is a GGUF file of version 1; only versions 2 and 3"],
-  ["big-endian", { version: [0, 0, 0, 3] }, "is a GGUF file of big-endian"],
+  ["version 1", { version: u32(1) }, "is a GGUF file (version 1); supported are versions 2 and 3"],
+  ["big-endian", { version: [0, 0, 0, 3] }, "is a GGUF file (big-endian)"],
   ["a count of tensors", { counts: [HUGE, 0] }, "18446744073709552000 tensors do not fit into the"],
   ["a count of pairs", { counts: [0, 2n ** 53n] }, "9007199254740992 pairs do not fit"],
   ["a key's length", { pairs: [[...u64(2n ** 62n), 1]], counts: [0, 1] }, "bytes of key 1 do not fit"],
   ["a string's length", { pairs: [pair("a", STRING, u64(HUGE))] }, "bytes of a do not fit"],
   ["an array's length", { pairs: [pair("a", ARRAY, [...u32(STRING), ...u64(2n ** 40n)])] }, "elements of a do not fit"],
   ["arrays in arrays", { pairs: [pair("a", ARRAY, [...u32(ARRAY), ...u64(1)])] }, "a is an array of arrays"],
-  ["a type of metadata", { pairs: [pair("a", 13, [0])] }, "a is of type 13, and types go from 0 to 12"],
+  ["a type of metadata", { pairs: [pair("a", 13, [0])] }, "a has type 13, expected 0 to 12"],
   ["a boolean", { pairs: [pair("a", BOOL, [2])] }, "a is the boolean 2, expected 0 or 1"],
-  ["bytes that are no text", { pairs: [pair("a", STRING, [...u64(1), 0xff])] }, "a is not UTF-8 text"],
-  ["a key twice", { pairs: [pair("a", BOOL, [0]), pair("a", BOOL, [1])] }, "a is there twice"],
+  ["bytes that are not a text", { pairs: [pair("a", STRING, [...u64(1), 0xff])] }, "a is not UTF-8 text"],
+  ["a key twice", { pairs: [pair("a", BOOL, [0]), pair("a", BOOL, [1])] }, "a occurs twice"],
   [
     "no alignment",
     { pairs: [pair("general.alignment", UINT32, u32(0))] },
@@ -56,12 +59,12 @@ const damaged: [what: string, parts: Parts | Uint8Array<ArrayBuffer>, message: s
   ["an alignment", { pairs: [pair("general.alignment", UINT32, u32(48))] }, "general.alignment is 48 (uint32)"],
   ["its type", { pairs: [pair("general.alignment", 5, u32(32))] }, "general.alignment is 32 (int32)"],
   ["five dimensions", { tensors: [tensor("t", [1, 1, 1, 1, 1])] }, "t has 5 dimensions, expected at most 4"],
-  ["a tensor twice", { tensors: [tensor("t", [8]), tensor("t", [8], { offset: 32 })] }, "the tensor t is there twice"],
+  ["a tensor twice", { tensors: [tensor("t", [8]), tensor("t", [8], { offset: 32 })] }, "the tensor t occurs twice"],
   ["no elements", { tensors: [tensor("t", [4, 0])] }, "t is F32 [0,4], expected rows of a multiple"],
   [
     "elements that overflow",
     { tensors: [tensor("t", [2n ** 33n, 2n ** 31n])] },
-    "and t has 18446744073709552000 elements",
+    "but t has 18446744073709552000 elements",
   ],
   [
     "a part of a block",
@@ -71,13 +74,13 @@ const damaged: [what: string, parts: Parts | Uint8Array<ArrayBuffer>, message: s
   [
     "a type by its name",
     { tensors: [tensor("t", [32], { type: 12 })] },
-    "t is Q4_K, and only F32, F16, Q8_0, BF16 are read",
+    "t is Q4_K; supported are F32, F16, Q8_0, BF16",
   ],
-  ["a type without one", { tensors: [tensor("t", [32], { type: 77 })] }, "t is of type 77, and only"],
+  ["a type without one", { tensors: [tensor("t", [32], { type: 77 })] }, "t is of type 77; supported are"],
   ["an offset", { tensors: [tensor("t", [8], { offset: 4 })] }, "t has the offset 4, expected 0"],
   ["an overlap", { tensors: [tensor("t", [8]), tensor("s", [8])] }, "s has the offset 0, expected 32"],
   ["an offset that overflows", { tensors: [tensor("t", [8], { offset: 2n ** 64n - 32n })] }, "expected 0"],
-  ["too little data", { tensors: [tensor("t", [17])] }, "and t ends at"],
+  ["too little data", { tensors: [tensor("t", [17])] }, "but t ends at"],
   [
     "no header's end",
     bytesOf({ tensors: [tensor("t", [8])] }).slice(0, 50),
@@ -85,7 +88,7 @@ const damaged: [what: string, parts: Parts | Uint8Array<ArrayBuffer>, message: s
   ],
 ];
 for (const [what, parts, message] of damaged) {
-  Deno.test(`GGUF: ${what} is refused`, () =>
+  Deno.test(`GGUF: ${what} is rejected`, () =>
     inFolder(async (folder) => {
       const path = `${folder}/model.gguf`;
       await Deno.writeFile(path, parts instanceof Uint8Array ? parts : bytesOf(parts));
@@ -108,7 +111,7 @@ Deno.test("GGUF: version 2, tensors without dimensions, and __proto__ as a key a
     await assertRejects(() => file.readBytes("t", 0, new Uint8Array(5)), CheckpointError, "ends within t");
   }));
 
-Deno.test("GGUF: a header that is longer than what is read at first", () =>
+Deno.test("GGUF: a header that is longer than the part that is read first", () =>
   inFolder(async (folder) => {
     const path = `${folder}/model.gguf`, tokens = Array.from({ length: 300_000 }, (_, i) => `token ${i}é`);
     const metadata = [["tokens", { type: "string", value: tokens }]] as const;
@@ -119,7 +122,7 @@ Deno.test("GGUF: a header that is longer than what is read at first", () =>
     assertEquals([...await file.readTensor("t")], [1, 2]);
   }));
 
-Deno.test("GGUF: a full disk, another writer, or a tensor of another size leaves what was there", () =>
+Deno.test("GGUF: after a full disk, with another writer, or with a tensor of the wrong size, the old file stays", () =>
   inFolder(async (folder) => {
     const path = `${folder}/model.gguf`, data = () => Float32Array.of(1, 2);
     await Deno.writeTextFile(path, "before");

@@ -10,12 +10,12 @@ const refused = async (target: string, options?: Parameters<typeof Lock.take>[1]
 };
 const age = (path: string, seconds: number) => Deno.utime(path, new Date(), new Date(Date.now() - 1000 * seconds));
 
-Deno.test("a lock is held once, and its file is gone afterwards", () =>
+Deno.test("a lock can be held only once, and its file is removed afterwards", () =>
   inFolder(async (folder) => {
     for (const [options, file] of [[{}, `${folder}/.lock`], [{ beside: true }, `${folder}.lock`]] as const) {
       {
         using _ = await Lock.take(folder, options);
-        await age(file, 3600); // the system's lock counts, not the file's age
+        await age(file, 3600); // the system's lock decides, not the file's age
         const message = await refused(folder, options);
         assertMatch(message, /^\S+ is in use by process \d+ since \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC$/);
         assert(message.startsWith(`${folder} is in use by process ${Deno.pid} since`), message);
@@ -24,7 +24,7 @@ Deno.test("a lock is held once, and its file is gone afterwards", () =>
     }
   }));
 
-Deno.test("of many that take a free lock at once, one gets it", () =>
+Deno.test("only one of many simultaneous attempts gets a free lock", () =>
   inFolder(async (folder) => {
     for (const system of [true, false]) {
       const taken = await Promise.allSettled(Array.from({ length: 8 }, () => Lock.take(folder, { system })));
@@ -34,7 +34,7 @@ Deno.test("of many that take a free lock at once, one gets it", () =>
     }
   }));
 
-Deno.test("a killed process releases its lock, though the file stays", () =>
+Deno.test("a killed process releases its lock, although the file stays", () =>
   inFolder(async (folder) => {
     const code = `import { Lock } from ${JSON.stringify(import.meta.resolve("../../src/files/locks.ts"))};
       const lock = await Lock.take(Deno.args[0]);
@@ -52,7 +52,7 @@ Deno.test("a killed process releases its lock, though the file stays", () =>
     using _ = await Lock.take(folder);
   }));
 
-Deno.test("without the system's lock a file counts as long as it is touched", () =>
+Deno.test("without the system's lock, a lock file is valid as long as it is updated", () =>
   inFolder(async (folder) => {
     const file = `${folder}/.lock`, entry = { id: "x", process: 7, since: "2026-01-02T03:04:05.678Z", system: false };
     const holder = () => Deno.writeTextFile(file, JSON.stringify(entry));
@@ -65,6 +65,6 @@ Deno.test("without the system's lock a file counts as long as it is touched", ()
       using _ = await Lock.take(folder, { system });
     }
     await holder();
-    await Deno.writeTextFile(file, ""); // killed before it wrote its entry
+    await Deno.writeTextFile(file, ""); // as if the process was killed before it wrote its entry
     using _ = await Lock.take(folder, { system: false });
   }));

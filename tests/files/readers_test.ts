@@ -1,4 +1,4 @@
-/** Every reader of files: read twice at once, and given what is often downloaded instead of a file. */
+/** Every reader of files: overlapping reads, and files that are often downloaded by mistake. */
 import { assertEquals, assertMatch, assertRejects } from "@std/assert";
 import { NanoGPTFile } from "../../src/checkpoint/nanogpt.ts";
 import { TokenFile } from "../../src/data/tokens.ts";
@@ -23,12 +23,12 @@ const readers: Record<string, () => Promise<WeightsFile>> = {
   "shards of safetensors": () => openWeightsFolder(`${golden}hugging_face/bf16_sharded`),
 };
 for (const [name, open] of Object.entries(readers)) {
-  Deno.test(`${name}: tensors that are read at once are those that are read one after the other`, async () => {
+  Deno.test(`${name}: overlapping reads give the same tensors as reads one after the other`, async () => {
     using one = await open();
     using other = await open();
     const names = [...one.tensors.keys()], expected: TensorArray[] = [];
     for (const name of names) expected.push(await one.readTensor(name));
-    // Each twice, whole, and in halves from the end: a checksum must not take them for one another's.
+    // Read each tensor twice, as a whole and in halves from the end: the checksums must not be mixed up.
     const twice = await Promise.all([...names, ...names].map((name) => other.readTensor(name)));
     assertEquals(twice, [...expected, ...expected]);
     const halves = await Promise.all(names.map(async (name, i) => {
@@ -44,7 +44,7 @@ for (const [name, open] of Object.entries(readers)) {
   });
 }
 
-Deno.test("zip: records that are read at once, in parts, are whole", async () => {
+Deno.test("zip: overlapping reads of parts of records", async () => {
   using zip = await ZipFile.open(ckpt);
   const names = [...zip.entries.keys()], expected: Uint8Array[] = [];
   for (const name of names) expected.push(await zip.read(name));
@@ -62,7 +62,7 @@ Deno.test("zip: records that are read at once, in parts, are whole", async () =>
   assertEquals(read, expected);
 });
 
-Deno.test("NanoGPTFile: weights and the optimizer's state, read at once", async () => {
+Deno.test("NanoGPTFile: overlapping reads of weights and the optimizer's state", async () => {
   using file = await NanoGPTFile.open(ckpt);
   const sources = [...file.weights(), ...(await file.optimizer())!.tensors], expected = [];
   for (const [, { data }] of sources) expected.push(await data());
@@ -71,7 +71,7 @@ Deno.test("NanoGPTFile: weights and the optimizer's state, read at once", async 
   assertEquals(await Promise.all(again.map(([, { data }]) => data())), expected);
 });
 
-Deno.test("TokenFile: batches that are taken at once", () =>
+Deno.test("TokenFile: batches that are drawn at once", () =>
   inFolder(async (folder) => {
     await Deno.writeFile(`${folder}/train.bin`, new Uint8Array(Uint16Array.from({ length: 900 }, (_, i) => i).buffer));
     using file = TokenFile.open(`${folder}/train.bin`);
@@ -83,7 +83,7 @@ const POINTER = "version https://git-lfs.github.com/spec/v1\n" +
   "oid sha256:4665a76b13121f9c00b7d0bd0dd0e93d8d2d9c6b1a8b0a2b5ee2a4c2d0b9c1de\nsize 548105171\n";
 const PAGES = ["<!DOCTYPE html>\n<html>", "\n<html class=''>", "<?xml version='1.0'?><Error>", "\ufeff<!doctype html>"];
 
-Deno.test("a Git LFS pointer or a web page instead of a file is called so, whatever was to be read", () =>
+Deno.test("every reader names a Git LFS pointer or a web page that was downloaded instead of a file", () =>
   inFolder(async (folder) => {
     const path = `${folder}/model`,
       refused = async (open: (path: string) => Promise<unknown>, message: RegExp) => {
@@ -105,7 +105,7 @@ Deno.test("a Git LFS pointer or a web page instead of a file is called so, whate
       await refused(open, /is a Git LFS pointer, .*\n.*git lfs pull/);
       for (const page of PAGES) {
         await Deno.writeTextFile(path, page);
-        await refused(open, /is a web page, .*\nDownload the file itself/);
+        await refused(open, /is a web page, .*\nOn Hugging Face's hub/);
       }
     }
     await Deno.writeTextFile(`${folder}/vocab.json`, "{}");
@@ -113,7 +113,7 @@ Deno.test("a Git LFS pointer or a web page instead of a file is called so, whate
     await assertRejects(() => loadTokenizer(folder), CheckpointError, "merges.txt is a Git LFS pointer");
     await Deno.writeTextFile(`${folder}/tokenizer.json`, PAGES[0]);
     await assertRejects(() => loadTokenizer(folder), CheckpointError, "tokenizer.json is a web page");
-    // What only looks like one is still read.
+    // A file that only resembles one of them is read.
     await Deno.writeTextFile(path, JSON.stringify({ text: POINTER }));
     assertEquals(await readJson(path), { text: POINTER });
   }));

@@ -1,10 +1,11 @@
 /**
- * Damaged files of torch.save, ckpt.pt and meta.pkl: none crashes, hangs, or is loaded as what it is not.
+ * Damaged files of torch.save, ckpt.pt and meta.pkl: reading them neither crashes nor hangs, and never gives wrong
+ * values.
  *
- * A zip archive has checksums, so what is loaded from a damaged one must equal the original: all that counts in such a file is
- * covered by them, the structure, every storage and the byte order; sizes and places contradict each other. A pickle alone has
- * none: a meta.pkl may come out as another valid vocabulary (Python shares the characters of itos and stoi, so they agree on
- * a changed one), and a structure that was changed before it was archived as another valid structure.
+ * A zip archive has checksums for the structure, every storage and the byte order, and a changed size or position
+ * contradicts another field. So a value that is loaded from a damaged archive must equal the original. A pickle alone
+ * has no checksum. A damaged meta.pkl may be another valid vocabulary (Python shares the characters of itos and stoi,
+ * so both change together), and a structure that was changed before it was archived may be another valid structure.
  */
 import { assert, assertEquals } from "@std/assert";
 import { CharacterTokenizer } from "../../src/tokenizer/character.ts";
@@ -19,17 +20,20 @@ import { RandomGenerator } from "../../src/random/mod.ts";
 
 /** Mutants of each kind; `deno test FILE -- 20000` makes more. */
 const MUTANTS = Number(Deno.args[0] ?? 300);
-/** Milliseconds that reading one may take on a busy machine. */
+/** Longest time to read a file on a busy machine, in milliseconds. */
 const PATIENCE = 5000;
 const saved = new URL("../golden/torch_files", import.meta.url).pathname;
 
 const LENGTHS = [0n, 1n, 63n, 255n, 0xffffn, 0x7fffffffn, 0xffffffffn, 2n ** 32n, 2n ** 53n, 2n ** 63n, 2n ** 64n - 1n];
 
-/** One to three changes: bits, bytes, lengths, and parts that are missing, twice, new, or from elsewhere in the file. */
+/**
+ * Makes one to three changes: bits, bytes, lengths, and parts that are removed, repeated, inserted, or moved within the
+ * file.
+ */
 function mutate(original: Uint8Array, random: RandomGenerator): Uint8Array<ArrayBuffer> {
   let bytes = original.slice();
   for (let times = 1 + random.randint(3); times > 0 && bytes.length > 0; times--) {
-    // Most of a checkpoint is numbers; half of the changes go where the sizes and names are.
+    // A checkpoint is mostly weights, so half of the changes are made among the sizes and names.
     const near = [0, bytes.length, Math.min(bytes.length, 8000)][random.randint(3)];
     const at = near === bytes.length
       ? Math.max(0, bytes.length - 1 - random.randint(6000))
@@ -61,7 +65,7 @@ function mutate(original: Uint8Array, random: RandomGenerator): Uint8Array<Array
   return bytes;
 }
 
-/** All that is in a file, to the bit. */
+/** The contents of a file, with the bits of every number. */
 async function contents(path: string): Promise<string> {
   using file = await TorchFile.open(path);
   const tensors: unknown[] = [];
@@ -96,7 +100,7 @@ async function vocabulary(path: string): Promise<string> {
   return characters.join("");
 }
 
-/** An archive whose structure is `structure`, with the checksums that belong to it. */
+/** An archive whose structure is replaced by `structure`, with matching checksums. */
 async function rearchived(
   path: string,
   structure: (bytes: Uint8Array) => Uint8Array,
@@ -114,7 +118,7 @@ interface Kind {
   readonly name: string;
   readonly file: string;
   readonly read: (path: string) => Promise<string>;
-  /** Whether what loads must be the original. */
+  /** Whether a loaded value must equal the original. */
   readonly covered: boolean;
   readonly mutant?: (path: string, random: RandomGenerator) => Promise<Uint8Array<ArrayBuffer>>;
 }

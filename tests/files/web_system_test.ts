@@ -1,4 +1,7 @@
-/** A browser's folders as the system: what runs and models need of it, over folders in memory. tests/browser has the real ones. */
+/**
+ * The browser's file system with folders in memory: everything that runs and models need. tests/browser tests real
+ * folders.
+ */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { crc32 } from "node:zlib";
 import { createDevice, GPT, loadPretrained, RandomGenerator, Trainer } from "@nanogpt/ts";
@@ -14,7 +17,7 @@ import { zipParts } from "../../src/files/zip_writer.ts";
 import { ZipFile } from "../../src/files/zip.ts";
 
 const disk = system;
-/** A test whose calls to the system go to folders in memory. */
+/** A test in which all file-system calls go to folders in memory. */
 function inMemory(name: string, body: (saved: MemoryFolder) => Promise<void>): void {
   Deno.test(`web system: ${name}`, async () => {
     const saved = new MemoryFolder();
@@ -71,7 +74,7 @@ inMemory("a full disk is said in words, and leaves what was there", async (saved
   await assertRejects(
     () => replaceFile("saved/weights", [new Uint8Array(8)]),
     CheckpointError,
-    "Cannot write saved/weights: the browser has no room left for this page",
+    "Cannot write saved/weights: the browser's storage for this page is full",
   );
   assertEquals(await Array.fromAsync(system.readDir("saved"), ({ name }) => name), ["weights"]);
   assertEquals((await readBytes("saved/weights")).length, 4);
@@ -111,7 +114,7 @@ inMemory("a run goes on bit for bit, and becomes a Hugging Face folder that load
 inMemory("an archive's checksums need no zlib", async (saved) => {
   const bytes = crypto.getRandomValues(new Uint8Array(1000));
   assertEquals(tableCrc32(bytes.subarray(300), tableCrc32(bytes.subarray(0, 300))), crc32(bytes));
-  assertEquals(tableCrc32(new TextEncoder().encode("123456789")), 0xcbf43926); // the check value in every table of CRCs
+  assertEquals(tableCrc32(new TextEncoder().encode("123456789")), 0xcbf43926); // the standard check value of CRC-32
   saved.put("a.zip", new Blob(await Array.fromAsync(zipParts([{ name: "a", data: () => bytes }])) as BlobPart[]));
   using zip = await ZipFile.open("saved/a.zip");
   assert(zip.entries.has("a"));

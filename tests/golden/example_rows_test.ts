@@ -140,7 +140,7 @@ Deno.test("rows without anything to learn, conversations without a template, and
   await refused(
     text,
     { special: {} },
-    "The text contains the special token <|user|>: allow it or take it as ordinary text " +
+    "The text contains the special token <|user|>; allow it, or encode it as ordinary text " +
       "(--special_tokens=allow or text; in code, allowedSpecial or disallowedSpecial)",
   );
   const asLetters = await tokenizeExample(text, {

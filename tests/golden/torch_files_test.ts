@@ -53,14 +53,14 @@ Deno.test("torch files: an invalid file is refused, and the message says what to
   const refused = async (name: string, message: string) => {
     await assertRejects(() => TorchFile.open(`${FOLDER}/${name}`), CheckpointError, message);
   };
-  await refused("legacy.pt", 'is of before PyTorch 1.6; this converts it in Python: torch.save(torch.load("');
-  await refused("hostile.pt", "asks for posix.system, which no data needs: it is refused, and nothing of it was run");
-  await refused("values.json", "is truncated, or no zip archive");
+  await refused("legacy.pt", 'has the format before PyTorch 1.6; convert it in Python: torch.save(torch.load("');
+  await refused("hostile.pt", "uses posix.system, which is not allowed; no code from the file was executed");
+  await refused("values.json", "is truncated or not a zip archive");
   await refused("no/such.pt", "no such file");
   await assertRejects(
     () => NanoGPTFile.open(`${FOLDER}/values.pt`),
     CheckpointError,
-    "checkpoint of nanoGPT: it has no model_args",
+    "values.pt is not a checkpoint of nanoGPT: it has no model_args",
   );
 });
 
@@ -76,7 +76,7 @@ Deno.test("pickles: protocols 2 to 5 are read, and every call that data do not n
     assertThrows(
       () => readPickle(base64(bytes), { where: "a.pkl" }),
       CheckpointError,
-      `a.pkl asks for ${name}, which no data needs: it is refused, and nothing of it was run`,
+      `a.pkl uses ${name}, which is not allowed; no code from the file was executed`,
     );
   }
 });

@@ -239,7 +239,7 @@ Deno.test("a config.json of a head that cannot be is refused by the field's name
           ["classifier", { id2label: null, num_labels: -1 }, "num_labels is -1"],
           ["classifier", { problem_type: "guess" }, 'problem_type is "guess"; expected single_label_classification'],
           ["classifier", { pad_token_id: -1 }, "pad_token_id is -1"],
-          ["classifier", { architectures: ["GPT2ForTokenClassification"] }, "this GPT-2 has only"],
+          ["classifier", { architectures: ["GPT2ForTokenClassification"] }, "; supported: "],
           ["choices", { summary_type: "mean" }, 'summary_type is "mean"; expected "cls_index"'],
           ["choices", { summary_activation: "tanh" }, "summary_activation"],
           ["choices", { summary_first_dropout: 2 }, "summary_first_dropout is 2"],

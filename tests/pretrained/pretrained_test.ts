@@ -106,7 +106,9 @@ Deno.test("pretrained: weights that are no finite numbers are refused by name, w
       const { tensors: before } = device.memory();
       for (const path of ["run", "hf", "ckpt.pt"]) {
         const load = () => loadPretrained(`${folder}/${path}`, { device, tokenizer: letters });
-        const message = `transformer.h.0.mlp.c_fc.weight has ${value} as element ${size - 1}, and weights are finite`;
+        const message = `transformer.h.0.mlp.c_fc.weight has ${value} as element ${
+          size - 1
+        }, but weights must be finite`;
         await assertRejects(load, CheckpointError, message);
         assertEquals(device.memory().tensors, before, "and nothing is left");
       }

@@ -179,7 +179,7 @@ Deno.test("engine: adapters of one base give the same texts as each alone, also 
       model.dispose();
     }
     await Deno.mkdir(`${folder}/w`);
-    await assertRejects(() => engine.load(lora("w")), CheckpointError, "holds no adapter");
+    await assertRejects(() => engine.load(lora("w")), CheckpointError, "is not an adapter");
     await assertRejects(() => engine.load({ ...lora("x"), id: "v", base: "n" }), ConfigError, "No model is called n");
   }));
 

@@ -1,11 +1,13 @@
-/** Tokenizer files with a wrong byte, a part missing or twice: they are refused, or what they say then is what they mean. */
+/**
+ * Tokenizer files with a wrong byte, or a missing or repeated part: they are rejected, or give a tokenizer that works.
+ */
 import { assert, assertEquals } from "@std/assert";
 import { CheckpointError, DataError } from "../../src/errors.ts";
 import { RandomGenerator } from "../../src/random/mod.ts";
 import { loadTokenizer } from "../../src/tokenizer/mod.ts";
 import golden from "../golden/hugging_face_tokenizers.json" with { type: "json" };
 
-/** Of each file. MUTANTS was 20000 once. */
+/** Number of mutants of each file. It has been run with 20000. */
 const MUTANTS = 400;
 
 const LONG_NUMBERS = [
@@ -39,7 +41,7 @@ function mutate(bytes: Uint8Array, generator: RandomGenerator): Uint8Array<Array
 for (const { files } of golden.cases) {
   const contents = Object.entries(files) as [string, string][];
   for (const [name, text] of contents.filter(([name]) => name !== "tokenizer_config.json")) {
-    Deno.test(`${MUTANTS} mutants of ${name} are refused, or encode and decode`, async () => {
+    Deno.test(`${MUTANTS} mutants of ${name} are rejected, or encode and decode`, async () => {
       const folder = await Deno.makeTempDir(),
         generator = new RandomGenerator(1337),
         bytes = new TextEncoder().encode(text);

@@ -16,7 +16,9 @@ import tiktoken from "../golden/tiktoken_encodings.json" with { type: "json" };
 
 const names = Object.keys(tiktoken.encodings);
 
-/** Byte-pair encoding as the paper has it: look at all neighbours, merge the first of least rank, and again. */
+/**
+ * Byte-pair encoding as in the paper: find the lowest rank among all neighbours, merge the leftmost pair, and repeat.
+ */
 function mergeSlowly(text: string, ranks: Map<string, number>): string[] {
   const parts = [...text];
   for (;;) {
@@ -27,9 +29,9 @@ function mergeSlowly(text: string, ranks: Map<string, number>): string[] {
   }
 }
 
-Deno.test("the least rank is merged first, the leftmost of equal ones", () => {
+Deno.test("the lowest rank is merged first, and among equal ranks the leftmost pair", () => {
   const generator = new RandomGenerator(7), letters = "aab", ranks = new Map<string, number>();
-  for (let rank = 0; ranks.size < 40; rank++) { // merges of merges
+  for (let rank = 0; ranks.size < 40; rank++) { // merges of merged tokens
     const made = ["a", "b", ...ranks.keys()], pick = () => made[generator.randint(made.length)];
     const merged = pick() + pick();
     if (!ranks.has(merged)) ranks.set(merged, rank);
@@ -41,13 +43,13 @@ Deno.test("the least rank is merged first, the leftmost of equal ones", () => {
   }
 });
 
-Deno.test("a long run of one letter takes no square of time", async () => {
+Deno.test("the time for a long run of one letter is not quadratic", async () => {
   const tokenizer = await loadTokenizer("gpt2"), text = "a".repeat(200_000), began = performance.now();
   assertEquals(tokenizer.decode(tokenizer.encode(text)), text);
-  assert(performance.now() - began < 5000); // 0.3 s here; the square would take minutes
+  assert(performance.now() - began < 5000); // it takes about 0.3 s; a quadratic algorithm would take minutes
 });
 
-Deno.test("special tokens are refused, unless they are allowed or ordinary text", async () => {
+Deno.test("special tokens are rejected unless they are allowed or encoded as ordinary text", async () => {
   const tokenizer = await loadTokenizer("gpt2") as BytePairTokenizer, text = "a<|endoftext|>b";
   const error = assertThrows(() => tokenizer.encode(text), DataError);
   assertStringIncludes(error.message, "The text contains the special token <|endoftext|>");
@@ -62,7 +64,7 @@ Deno.test("special tokens are refused, unless they are allowed or ordinary text"
   assertEquals([...tokenizer.specialTokens], [["<|endoftext|>", 50256]]);
 });
 
-Deno.test("an encoding has other names, and is loaded once", async () => {
+Deno.test("an encoding has alternative names and is loaded only once", async () => {
   assertEquals(await loadTokenizer("r50k_base"), await loadTokenizer("gpt2"));
   assertEquals((await loadTokenizer("cl100k")).toJSON(), { type: "bpe", encoding: "cl100k_base" });
   for (const name of names) {
@@ -73,12 +75,12 @@ Deno.test("an encoding has other names, and is loaded once", async () => {
 });
 
 for (const name of names) {
-  Deno.test(`${name}: a text may be cut wherever CUT says`, async () => {
+  Deno.test(`${name}: cutting a text where CUT matches does not change its ids`, async () => {
     const tokenizer = await loadTokenizer(name), ordinary = { disallowedSpecial: new Set<string>() };
     const everywhere = new RegExp(`(?<=${CUT.source})`, "gu");
     let cuts = 0;
     for (let i = 0; i + 1 < tiktoken.strings.length; i++) {
-      // Line ends as they are when a text has been read.
+      // Line ends are converted as when a file is read.
       const text = (tiktoken.strings[i] + tiktoken.strings[i + 1]).replace(/\r\n?/g, "\n"),
         whole = tokenizer.encode(text, ordinary);
       for (const { index } of text.matchAll(everywhere)) {
@@ -90,10 +92,10 @@ for (const name of names) {
     assert(cuts > 1000, `${cuts} cuts`);
   });
 
-  Deno.test(`${name}: no id is beyond the vocabulary, and one without a token is U+FFFD`, async () => {
+  Deno.test(`${name}: ids are within the vocabulary, and an unused id is decoded as U+FFFD`, async () => {
     const tokenizer = await loadTokenizer(name), outside = [-1, 0.5, NaN, tokenizer.vocabSize, 2 ** 32];
     const gaps = { gpt2: [], cl100k_base: [100256, 100261, 100275], o200k_base: [199998, 200000, 200017] }[name]!;
-    const decoder = tokenizer.decoder(), [euro] = tokenizer.encode("€"); // the first bytes of a character before
+    const decoder = tokenizer.decoder(), [euro] = tokenizer.encode("€"); // followed by an incomplete character
     for (const id of gaps) {
       assertEquals(tokenizer.decode([id, id]), "\ufffd\ufffd", String(id));
       assertEquals(decoder.push(id) + decoder.push(id) + decoder.end(), "\ufffd\ufffd");
@@ -106,7 +108,7 @@ for (const name of names) {
   });
 }
 
-Deno.test("a stream of ids never gives a part of a character", async () => {
+Deno.test("decoding a stream of ids never returns a part of a character", async () => {
   const tokenizer = await loadTokenizer("gpt2"), text = "né 😀👍🏽 日本語 \ufeff!", decoder = tokenizer.decoder();
   const parts = Array.from(tokenizer.encode(text), (id) => decoder.push(id));
   assertEquals(parts.join("") + decoder.end(), text);
@@ -118,7 +120,7 @@ Deno.test("a stream of ids never gives a part of a character", async () => {
   assertThrows(() => each.push(99), DataError, "Token 99");
 });
 
-/** GPT-2's letters for the bytes of "ab c" and a little more, and merges that make words of them. */
+/** A small vocabulary in GPT-2's letters, with merges. */
 const vocab = { a: 0, b: 1, c: 2, "Ġ": 3, ab: 4, "Ġab": 5, abc: 6, "<|endoftext|>": 7 };
 const merges = ["a b", "Ġ ab", "ab c"];
 const flags = { lstrip: false, rstrip: false, single_word: false };
@@ -146,19 +148,19 @@ const refused = (files: Record<string, unknown>, ...messages: string[]) =>
     for (const part of [folder, ...messages]) assertStringIncludes(message, part);
   });
 
-Deno.test("merges are applied in their order, and saved with the run", () =>
+Deno.test("merges are applied in the order of their ranks, and saved with a run", () =>
   inFolder({ "vocab.json": vocab, "merges.txt": `#version: 0.2\n${merges.join("\n")}\n` }, async (folder) => {
     const tokenizer = await loadTokenizer(folder), text = "abc abc<|endoftext|>";
-    assertEquals([...tokenizer.encode(text, { allowedSpecial: "all" })], [6, 5, 2, 7]); // " ab" comes before "abc"
+    assertEquals([...tokenizer.encode(text, { allowedSpecial: "all" })], [6, 5, 2, 7]); // the merge of " ab" has a lower rank than "abc"
     await Deno.writeTextFile(`${folder}/vocabulary.json`, JSON.stringify(tokenizer));
     await Deno.remove(`${folder}/vocab.json`);
     const again = await loadTokenizer(folder);
     assertEquals([...again.encode(text, { allowedSpecial: "all" })], [6, 5, 2, 7]);
     assertThrows(() => again.encode(text), DataError, "special token");
-    assertThrows(() => again.encode("abd"), DataError, 'No token stands for byte 100 of "abd"');
+    assertThrows(() => again.encode("abd"), DataError, 'No token for byte 100 of "abd"');
   }));
 
-Deno.test("files beside vocab.json name more tokens", () => {
+Deno.test("further files in the folder add tokens to vocab.json", () => {
   const config = {
     added_tokens_decoder: {
       8: { content: "<pad>", special: true, ...flags },
@@ -174,8 +176,9 @@ Deno.test("files beside vocab.json name more tokens", () => {
   });
 });
 
-Deno.test("tokens that no merge makes are special, or no text leads to them, and ids may be missing", async () => {
-  // As ByteLevelBPETokenizer.save_model writes them: transformers encodes <s> as its letters unless a file names it.
+Deno.test("tokens that no merge makes are special or unreachable, and ids may be unused", async () => {
+  // Files as written by ByteLevelBPETokenizer.save_model: transformers encodes <s> as characters unless a file adds it
+  // as a token.
   const words = { "<s>": 20, "<mask>": 21, "日本": 23, ...vocab, "<": 24, s: 25, ">": 26, m: 27, k: 28 };
   const files = { "vocab.json": words, "merges.txt": merges.join("\n") };
   await inFolder(files, async (folder) => {
@@ -204,26 +207,26 @@ async function loadHuggingFace(files: object): Promise<[number, string]> {
   return seen!;
 }
 
-Deno.test("merges that do not fit the vocabulary are refused, naming the first", async () => {
+Deno.test("merges that do not fit the vocabulary are rejected, and the message names the first", async () => {
   const files = (lines: string[], words: object = vocab) => ({ "vocab.json": words, "merges.txt": lines.join("\n") });
   await refused(files(["a b", "Ġ ab", "ab c", "c a"]), 'merge 4, "c" + "a", needs "ca"');
   await refused(files(["a b", "Ġ ab", "ab d"]), 'merge 3, "ab" + "d", needs "d"');
-  await refused(files(["a b", "a b", "Ġ ab", "ab c"]), 'merge 2, "a" + "b", was there before');
+  await refused(files(["a b", "a b", "Ġ ab", "ab c"]), 'merge 2, "a" + "b", occurs twice');
   await refused(files(["a b", "Ġab"]), 'merge 2 is "Ġab", expected two tokens');
   await refused(files(["a b", "", "ab c"]), 'merge 2 is ""');
   await refused(files(merges, { ...vocab, c: 1 }), "two tokens have the id 1");
   await refused(files(merges, { ...vocab, c: -1 }), 'the id of "c" is -1');
   await refused(files(merges, { ...vocab, c: 2.5 }), 'the id of "c" is 2.5');
   await refused(files(merges, { ...vocab, c: 1e9 }), 'the id of "c" is 1000000000');
-  await refused(files(merges, { ...vocab, c: "2" }), "does not hold tokens with their ids");
+  await refused(files(merges, { ...vocab, c: "2" }), "is not an object of tokens and ids");
   await refused(files([...merges, "日 c"], { ...vocab, "日": 8 }), 'the token "日" is not written in GPT-2\'s letters');
   await refused({ "vocab.json": vocab }, "Cannot read", "merges.txt: no such file");
-  await refused({ "vocab.json": JSON.stringify(vocab).slice(0, 40), "merges.txt": "" }, "does not hold a JSON object");
+  await refused({ "vocab.json": JSON.stringify(vocab).slice(0, 40), "merges.txt": "" }, "is not a JSON object");
   await refused({ ...files(merges), "tokenizer_config.json": { add_prefix_space: true } }, "add_prefix_space is true");
   await refused({ "other.txt": "" }, "No tokenizer in");
 });
 
-Deno.test("a tokenizer.json of another kind is refused by its name", async () => {
+Deno.test("an unsupported tokenizer.json is rejected, and the message names the setting", async () => {
   const file = (change: object) => ({ "tokenizer.json": { ...tokenizerJson, ...change } });
   await inFolder(file({}), async (folder) => {
     assertEquals([...(await loadTokenizer(folder)).encode(" abc")], [5, 2]);
@@ -238,7 +241,7 @@ Deno.test("a tokenizer.json of another kind is refused by its name", async () =>
     [{ model: { ...model, dropout: 0.1 } }, "model.dropout is 0.1"],
     [{ model: { ...model, merges: "a b" } }, "it has no list of merges"],
     [{ model: { ...model, merges: [["a", "b", "c"]] } }, 'merge 1 is ["a","b","c"], expected two tokens'],
-    [{ model: { ...model, vocab: null } }, "does not hold tokens with their ids"],
+    [{ model: { ...model, vocab: null } }, "is not an object of tokens and ids"],
     [{ normalizer: { type: "NFC" } }, 'normalizer is "NFC"'],
     [{ pre_tokenizer: null }, "pre_tokenizer is null"],
     [{ pre_tokenizer: { type: "Metaspace" } }, 'pre_tokenizer is "Metaspace"'],
@@ -255,10 +258,13 @@ Deno.test("a tokenizer.json of another kind is refused by its name", async () =>
     ],
     [{ post_processor: { type: "TemplateProcessing", single: [null] } }, "post_processor"],
     [{ decoder: { type: "WordPiece" } }, 'decoder is "WordPiece"'],
-    [{ added_tokens: {} }, "added_tokens is no list"],
-    [{ added_tokens: [{ id: 7 }] }, '{"id":7} is no added token'],
+    [{ added_tokens: {} }, "added_tokens is not a list"],
+    [{ added_tokens: [{ id: 7 }] }, '{"id":7} is not a valid added token'],
     [{ pre_tokenizer: { type: "ByteLevel" } }, "pre_tokenizer.add_prefix_space is null"],
-    [{ added_tokens: [{ id: 7, content: "<|endoftext|>", special: true, lstrip: false }] }, "is no added token"],
+    [
+      { added_tokens: [{ id: 7, content: "<|endoftext|>", special: true, lstrip: false }] },
+      "is not a valid added token",
+    ],
     [{ added_tokens: [{ id: 6, content: "<|endoftext|>", special: true, ...flags }] }, "has the ids 7 and 6"],
     [
       { added_tokens: [{ id: 7, content: "<|endoftext|>", special: true, ...flags, lstrip: true }] },
@@ -266,15 +272,15 @@ Deno.test("a tokenizer.json of another kind is refused by its name", async () =>
     ],
   ];
   for (const [change, message] of cases) await refused(file(change), "tokenizer.json", message);
-  await refused({ "tokenizer.json": "[]" }, "does not hold a JSON object");
+  await refused({ "tokenizer.json": "[]" }, "is not a JSON object");
 });
 
-Deno.test("what names no tokenizer is refused with those there are", async () => {
+Deno.test("an unknown tokenizer is rejected, and the message lists the known ones", async () => {
   for (const name of ["gpt3", "", "toString", "/nowhere/at/all"]) {
     const { message } = await assertRejects(() => loadTokenizer(name), ConfigError);
     assertEquals(
       message,
-      `No tokenizer ${JSON.stringify(name)}: there are gpt2, cl100k_base, o200k_base, and folders that have one`,
+      `No tokenizer ${JSON.stringify(name)}; pass gpt2, cl100k_base, o200k_base, or a folder with a tokenizer`,
     );
   }
   for (
@@ -284,7 +290,7 @@ Deno.test("what names no tokenizer is refused with those there are", async () =>
   }
 });
 
-Deno.test("what is saved for transformers is read again, with the same ids", async () => {
+Deno.test("a tokenizer saved for transformers is loaded again with the same ids", async () => {
   const small = await tokenizerFromJSON(JSON.parse(JSON.stringify(await savedTokenizer())));
   const characters = CharacterTokenizer.fromText(tiktoken.strings.join("").toWellFormed());
   for (const tokenizer of [await loadTokenizer("gpt2"), small, characters]) {
@@ -301,17 +307,17 @@ Deno.test("what is saved for transformers is read again, with the same ids", asy
   assertThrows(() => toHuggingFaceTokenizer(other), ConfigError, "GPT-2's pattern");
 });
 
-Deno.test("GPT-2's merges are found again in its ranks", async () => {
+Deno.test("GPT-2's merges can be recovered from its ranks", async () => {
   const { model } = toHuggingFaceTokenizer(await loadTokenizer("gpt2"))["tokenizer.json"] as {
     model: { vocab: Record<string, number>; merges: string[] };
   };
-  // The beginning of GPT-2's merges.txt, and of its vocab.json.
+  // The first entries of GPT-2's merges.txt and vocab.json.
   assertEquals(model.merges.slice(0, 6), ["Ġ t", "Ġ a", "h e", "i n", "r e", "o n"]);
   assertEquals([model.merges.length, Object.keys(model.vocab).length], [50000, 50257]);
   assertEquals([model.vocab["!"], model.vocab["Ġthe"], model.vocab["<|endoftext|>"]], [0, 262, 50256]);
 });
 
-/** The tokenizer that Hugging Face's libraries have saved, with added tokens. */
+/** A tokenizer with added tokens, saved by Hugging Face's libraries. */
 async function savedTokenizer(): Promise<Tokenizer> {
   let tokenizer!: Tokenizer;
   await inFolder(huggingFace.cases[1].files, async (folder) => {

@@ -297,8 +297,7 @@ Deno.test("task: a failing task has the run saved as it was before the update, a
     const { message } = await assertRejects(() => failed, TrainingError);
     assertEquals(
       message,
-      // deno-lint-ignore plain-words/words -- the message that the run folder gives
-      "the distance is 51 nats\nTraining has stopped at iteration 7, and checkpoint-000007 is kept",
+      "the distance is 51 nats\nTraining has stopped at iteration 7, and checkpoint-000007 is still there",
     );
     const stop = () => (controller.abort(), controller.signal.reason); // as when Ctrl-C stops a rollout
     await run(await RunFolder.open(`${path}/b`), until(30, stop), controller.signal);

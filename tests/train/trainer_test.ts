@@ -300,7 +300,7 @@ Deno.test("trainer: a loss that is not finite stops the run and does not replace
     const error = await assertRejects(running, TrainingError) as Error;
     assertMatch(
       error.message,
-      /^The loss is NaN at iteration 30: training has stopped, and checkpoint-000030 is kept\n/,
+      /^The loss is NaN at iteration 30: training has stopped, and checkpoint-000030 is still there\n/,
     );
     assertEquals(error.message.split("\n").length, 2);
     const weights = new Uint8Array((await Deno.readFile(`${path}/checkpoint-000030/model.safetensors`)).buffer);
@@ -327,7 +327,7 @@ Deno.test("trainer: resuming from a checkpoint that is missing, damaged or of an
     const folder = await newRun(path);
     await refused(/ is in use by process \d+ since /);
     folder[Symbol.dispose]();
-    await refused(/holds no checkpoint yet/);
+    await refused(/has no checkpoint yet/);
     await collect(setup(device, { maxIters: 3 }, { folder }).run());
     await refused(/is of another model: its nLayer is 2, expected 1$/, { config: { ...CONFIG, nLayer: 1 } });
     await refused(/is of another model: its vocabSize is 7, expected 9$/, { config: { ...CONFIG, vocabSize: 9 } });
@@ -348,7 +348,7 @@ Deno.test("trainer: resuming from a checkpoint that is missing, damaged or of an
     await Deno.rename(`${path}/run.json`, `${path}/kept.json`);
     const text = await Deno.readTextFile(`${path}/kept.json`);
     await Deno.writeTextFile(`${path}/run.json`, text.replace('"nEmbd": 8', '"nEmbd": 16'));
-    await refused(/is of another model: .* is \[7,8\], expected \[7,16\]/, { config: other });
+    await refused(/belongs to another model: .* is \[7,8\], expected \[7,16\]/, { config: other });
     await Deno.rename(`${path}/kept.json`, `${path}/run.json`);
 
     const { size } = await Deno.stat(`${saved}/model.safetensors`);
