@@ -34,7 +34,7 @@ export function ggufName(name: string): string {
 
 /**
  * A GPT-2 in an open GGUF file. Sizes, names and shapes are checked when it is opened; weights are read by
- * {@linkcode load}.
+ * {@linkcode GgufModel.load}.
  *
  * @example
  * ```ts ignore

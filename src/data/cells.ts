@@ -7,7 +7,7 @@ import { shown } from "../files/shown.ts";
 import type { Label, Message, TemplateExtras, Words } from "./examples.ts";
 import type { Row } from "./rows.ts";
 
-/** A column's name and the other names that it may have. */
+/** The usual name of a column, followed by alternative names. */
 export type Names = readonly string[];
 
 /** Columns that are parsed as JSON if their value is a text: cells of a CSV file always are. */

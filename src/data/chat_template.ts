@@ -12,7 +12,7 @@ import { BUILT_IN_CHATS, type BuiltInChat, type ChatPart } from "./built_in_chat
 import { type Rendering, type TemplateLimits, TemplateWorker } from "./chat_worker.ts";
 import type { Message, TemplateExtras } from "./examples.ts";
 
-/** How a chat is rendered. */
+/** Options for rendering a chat. */
 export interface RenderOptions extends TemplateExtras {
   /** Whether to append the text that opens an assistant's turn, for the model to answer. Default: false. */
   readonly addGenerationPrompt?: boolean;
@@ -326,7 +326,10 @@ function encodeText(tokenizer: Tokenizer, text: string, mark?: string): number[]
   );
 }
 
-/** @throws {DataError} when the tokenizer cannot encode the text */
+/**
+ * Encodes the pieces of a chat, and marks the tokens that the assistant writes.
+ * @throws {DataError} when the tokenizer cannot encode the text
+ */
 export function encodeParts(tokenizer: Tokenizer, parts: readonly ChatPart[], mark?: string): EncodedChat {
   // The tokenizer drops white space, so positions cannot be compared: encode each part separately.
   if (!tokenizer.lengthOf) {

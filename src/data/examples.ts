@@ -9,7 +9,7 @@ import { shown } from "../files/shown.ts";
 import { Cells, type Names } from "./cells.ts";
 import { readRows, type Row } from "./rows.ts";
 
-/** One turn of a conversation. */
+/** A message of a conversation. */
 export interface Message {
   /** The speaker: system, user, assistant, tool, or another role that the chat template supports. */ readonly role:
     string;
@@ -17,7 +17,7 @@ export interface Message {
   /** Other fields that the template reads, such as `tool_calls`. */ readonly [more: string]: unknown;
 }
 
-/** A plain text, or the turns of a conversation. */
+/** A plain text, or the messages of a conversation. */
 export type Words = string | readonly Message[];
 
 /** One class or several, each by its name or number; for a regression, a number. */

@@ -7,7 +7,7 @@ import { downloadOnce, type KnownFile } from "./download.ts";
 import { system } from "../files/system.ts";
 import { decodeUtf8, markLength } from "./text_file.ts";
 
-/** Where a text comes from. */
+/** Options of {@linkcode loadText}. */
 export interface TextOptions {
   /** Path of a text file; overrides `dataset`. */
   input?: string;

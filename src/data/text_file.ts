@@ -30,7 +30,7 @@ export class TextFile implements Disposable {
   readonly #mark: number;
   readonly modified: number;
 
-  /** @param size of the text, in bytes */
+  /** @param size size of the text, in bytes */
   private constructor(
     file: SystemFile,
     readonly path: string,

@@ -163,7 +163,7 @@ class Parser {
     const count = this.#u32();
     if (count > MOST_DIMENSIONS) throw this.#damaged(`${shown(name)} has ${count} dimensions, expected at most 4`);
     const shape: number[] = [];
-    for (let i = 0; i < count; i++) shape.unshift(this.#u64()); // the innermost comes first
+    for (let i = 0; i < count; i++) shape.unshift(this.#u64()); // the file has the innermost axis first
     const id = this.#u32(), offset = this.#u64();
     const dtype = (Object.keys(GGUF_TYPES) as GgufType[]).find((type) => GGUF_TYPES[type].id === id);
     if (!dtype) {

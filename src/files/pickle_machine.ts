@@ -57,7 +57,7 @@ export class Machine {
     step(this);
   }
 
-  /** What each opcode does, by the names of pickletools. */
+  /** The implementation of each opcode. Comments give the names of pickletools. */
   static readonly #steps = new Map<number, (machine: Machine) => void>([
     // Marks and the stack
     [0x28, (m) => m.#mark()], // MARK

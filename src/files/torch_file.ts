@@ -8,7 +8,7 @@
  * storage. If it is contiguous, its elements are read directly. Otherwise (transposed, expanded) they are gathered.
  * Tensors that share a storage, such as tied weights, also share it in the structure.
  *
- * Not supported: the format before PyTorch 1.6, which does not use a zip archive; sparse and quantized tensors;
+ * Not supported: the format before PyTorch 1.6, which does not use a zip archive; sparse and quantised tensors;
  * big-endian machines.
  */
 import { CheckpointError } from "../errors.ts";

@@ -65,7 +65,7 @@ for (
     }));
 }
 
-Deno.test("blocks of q8_0 are saved and loaded byte for byte, even blocks that our quantization does not make", () =>
+Deno.test("blocks of q8_0 are saved and loaded byte for byte, even blocks that our quantisation does not make", () =>
   inFolder(async (folder) => {
     using cpu = await CpuDevice.create({ threads: 1, guards: true });
     const path = `${folder}/model.gguf`, again = `${folder}/again.gguf`;
