@@ -192,7 +192,7 @@ Deno.test("invalid rows and options are refused", async () => {
   assertThrows(
     make(good, { loss: "ipo", labelSmoothing: 0.1 }),
     ConfigError,
-    "the loss ipo has none; expected sigmoid or robust",
+    "the loss ipo has no label smoothing; use sigmoid or robust",
   );
   assertThrows(
     make(good, { loss: "kto" as "ipo" }),
