@@ -13,7 +13,8 @@ const leaf = (device: Device, shape: number[], seed = 1) =>
   device.tensor(normal(shape.reduce((a, b) => a * b, 1), seed), shape, { requiresGrad: true });
 
 Deno.test("AdamW: the CPU agrees with the reference at odd sizes, on any number of threads", async () => {
-  // Slices with lengths around multiples of 64, with decay and without, and more elements than one thread's share.
+  // Shapes of parameters: sizes around multiples of 64, with weight decay (matrices) and without (vectors), and more
+  // elements than one thread's share.
   for (const shapes of [[[1]], [[3, 21], [64], [5, 13], [65]], [[7, 1], [1]], [[300, 301], [1023], [40_000]]]) {
     await assertAgrees(`${shapes.join(" and ")}`, { atol: 2e-6, rtol: 2e-6 }, (device) => {
       const parameters = shapes.map((shape, i) => [`${i}`, leaf(device, shape, i + 1)] as const);
@@ -36,9 +37,9 @@ for (const device of [new ReferenceDevice(), await CpuDevice.create({ threads: 2
     assertClose(await actual.data(), expected, { atol: 0, rtol: 5e-7 }, what);
 
   test("the first step, by hand", async () => {
-    // Gradients 3 and 4 have the norm 5; clipped to 1 they are 0.6 and 0.8. The first m is 0.1 g, v is 0.01 g²,
-    // corrected to g and g². So a parameter moves by the learning rate, 0.1, against its gradient, after the matrix
-    // shrank by 0.1 · 0.5.
+    // Gradients 3 and 4 have the norm 5; clipped to 1 they are 0.6 and 0.8. In the first step m is 0.1 g and v is 0.01
+    // g², which bias correction turns into g and g². So a parameter moves by the learning rate, 0.1, against its
+    // gradient. Before that, weight decay shrinks the matrix by the factor 1 − 0.1 · 0.5.
     const matrix = device.tensor([2], [1, 1], { requiresGrad: true });
     const vector = device.tensor([-2], [1], { requiresGrad: true });
     const options = { learningRate: 0.1, betas: [0.9, 0.99], weightDecay: 0.5 } as const;
@@ -56,7 +57,7 @@ for (const device of [new ReferenceDevice(), await CpuDevice.create({ threads: 2
       "vector.exp_avg",
       "vector.exp_avg_sq",
     ]);
-    assertClose(await state.get("matrix.exp_avg")!.data(), [0.06], { atol: 0, rtol: 1e-6 }, "m"); // norm + 1e-6
+    assertClose(await state.get("matrix.exp_avg")!.data(), [0.06], { atol: 0, rtol: 1e-6 }, "m"); // norm: 5 + 1e-6
     assertClose(await state.get("vector.exp_avg_sq")!.data(), [0.0064], { atol: 0, rtol: 1e-6 }, "v");
     await close(matrix.grad!, [3], "the gradient stays as it is");
     assertEquals(optimizer.t, 1);
@@ -78,7 +79,7 @@ for (const device of [new ReferenceDevice(), await CpuDevice.create({ threads: 2
     await close(x, [...values], "contents");
     await close(x.grad!, twice, "gradient");
     assertEquals(x.storage.block === y.storage.block, true);
-    assertEquals([x.storage.offset, y.storage.offset], [0, 128]); // x decays, so it is first
+    assertEquals([x.storage.offset, y.storage.offset], [0, 128]); // x, a matrix, has weight decay, so it is first
     mul(x, x).backward(device.tensor(new Float32Array(70).fill(1), [7, 10]));
     await close(x.grad!, twice.map((value) => 2 * value), "gradients of two passes");
     optimizer.zeroGrad();
@@ -106,14 +107,14 @@ for (const device of [new ReferenceDevice(), await CpuDevice.create({ threads: 2
     const optimizer = made();
     optimizer.step();
     optimizer.dispose();
-    assertClose(await x.data(), contents, { atol: 1e-4, rtol: 0 }, "a step of a zero gradient"); // decays by 1e-5
+    assertClose(await x.data(), contents, { atol: 1e-4, rtol: 0 }, "a step of a zero gradient"); // decay: 1e-5
     x.dispose();
     const { tensors, bytes } = device.memory();
     assertEquals({ tensors, bytes }, { tensors: before.tensors, bytes: before.bytes });
   });
 
   test("groups have rates and decays of their own, and one norm", async () => {
-    // As above: clipped gradients of any size move a parameter by its group's rate in the first step.
+    // In the first step a gradient of any size moves a parameter by its group's learning rate.
     const [a, b, c] = [2, 4, 6].map((value) => device.tensor([value], [1, 1], { requiresGrad: true }));
     const groups = [{ parameters: [["a", a]], learningRate: 0.1, weightDecay: 0 }, { parameters: [["b", b]] }, {
       parameters: [["c", c]],
@@ -127,7 +128,7 @@ for (const device of [new ReferenceDevice(), await CpuDevice.create({ threads: 2
     await close(b, [4 * (1 - 0.2 * 0.5) - 0.2], "b");
     await close(c, [6 * (1 - 0.2) - 0.2], "c");
     const before = [...await a.data(), ...await b.data()];
-    optimizer.step({ learningRate: 0.02, gradClip: 1 }); // a tenth of the default, so a's rate is a tenth, too
+    optimizer.step({ learningRate: 0.02, gradClip: 1 }); // a tenth of the default: a's rate becomes a tenth, too
     await close(a, [before[0] - 0.01], "a by a tenth");
     await close(b, [before[1] * (1 - 0.02 * 0.5) - 0.02], "b by a tenth");
     optimizer.step({ learningRate: 0 });

@@ -1,4 +1,4 @@
-/** Compares the CPU's kernels with the reference device, and with themselves on more threads. */
+/** Compares the CPU's kernels with the reference device, and results on one thread with results on several threads. */
 import { assertEquals } from "@std/assert";
 import { CpuDevice } from "../../src/device/cpu.ts";
 import type { Device } from "../../src/engine/device.ts";
@@ -7,7 +7,7 @@ import { RandomGenerator } from "../../src/random/mod.ts";
 import type { Tensor } from "../../src/engine/tensor.ts";
 import { assertClose, type Limit } from "../testing.ts";
 
-/** Normally distributed numbers, the same for the same seed. */
+/** Normally distributed numbers, which depend only on the seed. */
 export function normal(count: number, seed = 1): Float32Array {
   const out = new Float32Array(count);
   new RandomGenerator(seed).normal(out, 0, 1);
@@ -35,7 +35,10 @@ export async function assertAgrees(what: string, limit: Limit, results: (device:
 
 const bits = ({ buffer }: { readonly buffer: ArrayBufferLike }) => new Int32Array(buffer);
 
-/** An op's output, and the gradient of its first argument after two backward passes: the second adds. */
+/**
+ * An op's output, and the gradient of its input after two backward passes. The second pass tests that kernels add to a
+ * gradient.
+ */
 export function outputAndGradient(device: Device, shape: readonly number[], op: (x: Tensor) => Tensor, scale = 1) {
   const values = normal(shape.reduce((a, b) => a * b, 1)).map((value) => scale * value);
   const x = device.tensor(values, shape, { requiresGrad: true });

@@ -38,8 +38,8 @@ Deno.test("causal_self_attention: the CPU agrees with the reference at odd sizes
 });
 
 /**
- * The document starts, (rows, T), of rows of documents with the given lengths: for each token, where its document
- * begins.
+ * The operand `starts`, (rows, T), for rows that hold documents of the given lengths: for each token, the place in the
+ * row at which its document begins.
  */
 function startsOf(device: Device, rows: readonly (readonly number[])[]): Tensor {
   const starts = rows.map((lengths) => {
@@ -82,7 +82,7 @@ Deno.test("causal_self_attention: documents in a row give the results of separat
     for (const [rows, heads, width] of packings) {
       const T = rows[0].reduce((a, b) => a + b), C = heads * width, shape = [rows.length, T, 3 * C];
       const values = normal(rows.length * T * 3 * C), upstream = normal(rows.length * T * C, 2);
-      /** y, and the gradient of qkv by its three parts. */
+      /** Returns y, and the three parts of qkv's gradient: dq, dk and dv. */
       const run = async (shape: number[], from: number, starts?: Tensor) => {
         const size = shape.reduce((a, b) => a * b), dout = upstream.subarray(from / 3, (from + size) / 3);
         const qkv = device.tensor(values.subarray(from, from + size), shape, { requiresGrad: true });
@@ -134,7 +134,9 @@ Deno.test("causal_self_attention: a start that was computed on the device is cla
   }
 });
 
-/** Runs the tokens of `qkv` through a cache that is NaN at first, in one piece after another of the given lengths. */
+/**
+ * Runs the tokens of `qkv` through a cache that holds NaN at first, piece by piece. `pieces` are the numbers of tokens.
+ */
 function decode(device: Device, qkv: Float32Array, [B, T, heads, width]: number[], pieces: number[], S: number) {
   const C = heads * width, i32 = { dtype: "i32" } as const, outputs: Tensor[] = [];
   const cache = device.tensor(new Float32Array(B * S * 2 * C).fill(NaN), [B, heads, S, 2, width]);
@@ -197,8 +199,8 @@ Deno.test("cached_attention: the CPU agrees with the reference at odd sizes, on 
 });
 
 Deno.test("cached_attention: a bf16 cache rounds what is written to it as the host does", async () => {
-  // Ties to both sides; numbers that round up to the next exponent and to infinity; subnormals; a NaN whose upper half
-  // is infinity's.
+  // Bits of f32: ties that round down and up; numbers that round to the next exponent and to infinity; subnormals;
+  // NaNs, one of which has infinity's upper 16 bits.
   const special = [
     0x3f808000,
     0x3f818000,
@@ -212,7 +214,7 @@ Deno.test("cached_attention: a bf16 cache rounds what is written to it as the ho
   ]
     .concat([0x7f800000, 0xff800000, 0x7f800001, 0xff80ffff, 0x7fffffff]);
   const words = Uint32Array.from([...special, ...new Array(20).fill(0)]), C = words.length / 2; // a key and a value
-  for (const [N, threads] of [[1, 1], [3, 1], [3, 2]]) { // a single token is written by each head
+  for (const [N, threads] of [[1, 1], [3, 1], [3, 2]]) { // if there is one token, each head writes its own part
     for (const name of ["reference", "cpu"]) {
       using device = await openDevice(name, { threads });
       const i32 = (...numbers: number[]) => device.tensor(Int32Array.from(numbers));
@@ -233,7 +235,7 @@ Deno.test("cached_attention: a bf16 cache gives the same bits as an f32 cache wi
     C = heads * width,
     qkv = normal(T * 3 * C),
     i32 = { dtype: "i32" } as const;
-  const rounded = qkv.slice(); // rounds keys and values, not queries
+  const rounded = qkv.slice(); // its keys and values are rounded below, its queries are not
   for (let t = 0; t < T; t++) {
     const pair = rounded.subarray((3 * t + 1) * C, (3 * t + 3) * C);
     pair.set(bf16ToF32(f32ToBf16(pair)));
@@ -270,9 +272,7 @@ Deno.test("cached_attention: texts of any lengths in one pass, among idle tokens
   const heads = 3, width = 21, C = heads * width, S = 40, slots = 5, i32 = { dtype: "i32" } as const;
   const random = new RandomGenerator(3), lengths = [31, 1, 17, 40], slotOf = [4, 0, 1, 3]; // slot 2 is empty
   const qkv = lengths.map((length) => normal(length * 3 * C));
-  /**
-   * Runs all texts together, each in pieces of at most `most` tokens. Tokens of a pass are shuffled if that is allowed.
-   */
+  /** Runs all texts together, each in pieces of at most `most` tokens. The tokens of a pass are in random order. */
   const together = async (device: Device, most: number) => {
     const cache = device.tensor(new Float32Array(slots * S * 2 * C).fill(NaN), [slots, heads, S, 2, width]);
     const done = lengths.map(() => 0), y = lengths.map((length) => new Float64Array(length * C));
@@ -313,7 +313,7 @@ Deno.test("cached_attention: texts of any lengths in one pass, among idle tokens
 
 Deno.test("cached_attention: if computed on the device, an invalid slot is idle and a position is clamped", async () => {
   for (const [number, place] of [[0, -7], [1, 1 << 30], [-1, 2], [2, 2], [1 << 30, 0], [-1 << 31, 0]]) {
-    for (const others of [[], [1]]) { // a pass's only token is written by each head
+    for (const others of [[], [1]]) { // if there is one token, each head writes its own part
       await assertAgrees(`slot ${number}, place ${place}`, { atol: 1e-6, rtol: 1e-6 }, (device) => {
         const cache = device.tensor(normal(2 * 4 * 2 * 6), [2, 2, 4, 2, 3]), N = 1 + others.length;
         const unseen = (...numbers: number[]) => {

@@ -80,6 +80,6 @@ Deno.test("the tape outlives the scope that made it, and frees its tensors when 
   y.backward(device.tensor([1, 1, 1, 1, 1, 1], [2, 3]));
   y.dispose();
   const gradients = device.memory().bytes;
-  make().dispose(); // without a backward
+  make().dispose(); // the tape is freed without a backward
   assertEquals(device.memory().bytes, gradients);
 });

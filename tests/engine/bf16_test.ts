@@ -18,9 +18,9 @@ import { devices } from "../testing.ts";
 import { assertAgrees, normal } from "./agree.ts";
 
 /**
- * [batch, M, K, N]. For the CPU: few rows of a, with few or many columns of b; sizes at and around a tile's and K's
- * blocks of 384; a common operand that is too large for a copy in each thread's scratch memory. For the GPU: few rows,
- * tiles of 64 and of 128, with fours and without, and rows of b that begin in the middle of a word.
+ * [batch, M, K, N]. For the CPU: few rows of a, with few or many columns of b; sizes around the tile's and around 384,
+ * a block of K; a common operand that is too large for a copy in each thread's scratch memory. For the GPU: few rows;
+ * tiles of 64 and of 128; single elements and groups of four; rows of b that begin in the middle of a word.
  */
 const SIZES = [
   [1, 1, 1, 1],
@@ -58,7 +58,7 @@ for (const { name, device } of await devices()) {
       ) {
         assertEquals(await bits(product(kept).c), await bits(product(wide).c));
       }
-      const [keptNN, wideNN] = await twins(device, [batch, K, N]); // not transposed, as in gradients
+      const [keptNN, wideNN] = await twins(device, [batch, K, N]); // b is not transposed, as in gradients
       assertEquals(await bits(launch(matmulNN, { a, b: keptNN }).c), await bits(launch(matmulNN, { a, b: wideNN }).c));
     });
   }
@@ -71,7 +71,7 @@ for (const { name, device } of await devices()) {
   });
 
   test("floats are rounded to nearest, ties to even, when written; bits are written unchanged", async () => {
-    // Next to 1 the step is 2⁻⁷, and half of it is 2⁻⁸.
+    // Next to 1 the distance between two bf16 is 2⁻⁷, so 2⁻⁸ is a tie.
     const values = [1, 1 + 2 ** -8, 1 + 2 ** -8 + 2 ** -20, 1 + 3 * 2 ** -8, -1 - 2 ** -8, 1e-45, -0, Infinity, 3.4e38];
     const rounded = [1, 1, 1 + 2 ** -7, 1 + 2 ** -6, -1, 0, -0, Infinity, Infinity]; // the largest is 3.3895e38
     const tensor = device.tensor(values, [9], { dtype: "bf16" });
@@ -102,7 +102,7 @@ for (const { name, device } of await devices()) {
     const logits = (model: GPT) => bits(noGrad(() => model.forward(tokens)).logits);
     assertEquals(await logits(kept), await logits(wide));
     const text = (model: GPT) => Array.fromAsync(generate(model, [1, 2, 3], { maxNewTokens: 15, seed: 3 }));
-    assertEquals(await text(kept), await text(wide)); // the prompt, one token at a time, then the sliding window
+    assertEquals(await text(kept), await text(wide)); // the prompt, single tokens, then the sliding window
     kept.cropBlockSize(5);
     assertEquals(kept.transformer.wpe.weight.shape, [5, 36]);
   });

@@ -1,8 +1,8 @@
 /**
- * Prints a SHA-256 of all results of training steps of a small model, of decoding with it, and of some large ops, for
- * each of the thread counts in its arguments: equal lines mean equal bits. The steps have dropout. They are eager at
- * first; then a trainer captures and replays steps with accumulated gradients. bits_test.ts runs it in wide and in
- * narrow mode.
+ * Prints a line for each thread count in its arguments: the SHA-256 of the results of training steps of a small model,
+ * of decoding with the model, and of some large ops. Equal lines mean equal bits. Training has dropout. First the steps
+ * are eager; then a trainer captures and replays steps with accumulated gradients. bits_test.ts runs this script in
+ * V8's wide and narrow modes.
  */
 import { createDevice } from "../../src/device/create.ts";
 import { noGrad } from "../../src/engine/autograd.ts";
@@ -45,7 +45,8 @@ for (const threads of Deno.args.map(Number)) {
   }
   for (const parameter of model.parameters()) await add(parameter);
   for (const [, average] of trainer.optimizer.namedState()) await add(average);
-  // First with the cache, replayed, then with the whole window for each token.
+  // Up to the block size, tokens are decoded with the cache, by a captured program; beyond it, each token runs the
+  // whole window.
   for await (const token of generate(model, [1, 2], { maxNewTokens: 90, temperature: 0.9, topK: 50 })) {
     numbers.push(token);
   }

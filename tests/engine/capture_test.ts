@@ -1,6 +1,6 @@
 /**
- * Capture and replay, compared with the same steps run eagerly: same bits, no allocation, and no other tensor is
- * touched.
+ * Compares captured and replayed steps with eager steps: the bits are equal, a replay allocates nothing, and it touches
+ * no other tensor.
  */
 import { assertEquals, assertThrows } from "@std/assert";
 import type { Device } from "../../src/engine/device.ts";
@@ -78,7 +78,7 @@ for (const { name, device } of await devices()) {
     const x = device.tensor(normal(12), [3, 4]), weight = device.tensor(normal(16, 2), [4, 4]);
     const body = () => {
       using scope = device.scope();
-      const y = gelu(linear(x, weight)); // their memory is freed in the body, and may be reused after it
+      const y = gelu(linear(x, weight)); // the scope frees the memory of linear and gelu
       return scope.keep(add(mul(y, y), device.tensor(normal(12, 3), [3, 4])));
     };
     const program = device.capture(body), expected = bits(await program.result.data());
@@ -103,7 +103,7 @@ for (const { name, device } of await devices()) {
       return scope.keep(add(gelu(mul(x, x)), x));
     };
     const program = device.capture(body), expected = bits(await program.result.data()), before = device.memory();
-    const lent = program.lend(body); // the sum's memory is in use, so it gets new memory; the rest is reused
+    const lent = program.lend(body); // only the sum gets new memory: the program's result is in use
     assertEquals(bits(await lent.data()), expected);
     lent.dispose();
     const after = device.memory();

@@ -73,7 +73,7 @@ for (const { name, device } of all) {
       [{ temperature }, [0, 1, 2, 3, 4, 5]],
       [{ temperature, topK: 1 }, [1, 3]], // two tokens share the greatest score
       [{ temperature, topK: 3 }, [0, 1, 3]],
-      [{ temperature, topP: 0.9 }, [0, 1, 3]], // .408, .408, .098; the 0.5 would make .048 more
+      [{ temperature, topP: 0.9 }, [0, 1, 3]], // probabilities: 0.098, 0.408 and 0.408
       [{ temperature, minP: 0.1 }, [0, 1, 3, 5]], // exp(−1.5 / 0.7) is 0.117
       [{ temperature, logitBias: { 1: -Infinity, 5: -Infinity } }, [0, 2, 3, 4]],
     ];
@@ -111,7 +111,7 @@ for (const { name, device } of all) {
   });
 
   Deno.test(`choose: banned tokens are never drawn, with any stream or noise (${name})`, async () => {
-    // The last token is banned, and with 200 tokens the whole last chunk of the running sum.
+    // One banned token is the last of the vocabulary; 200 banned tokens cover the last chunk of the running sum.
     for (const [V, banned] of [[5, 1], [300, 1], [700, 200]]) {
       const logitBias = Object.fromEntries(Array.from({ length: banned }, (_, i) => [V - 1 - i, -Infinity]));
       const noise = new Float32Array(V).fill(1).fill(1e-30, V - banned), logits = normal(V, 3);
@@ -123,7 +123,8 @@ for (const { name, device } of all) {
       assert(ids.every((id) => id >= 0 && id < V - banned));
       assert(V > 5 || new Set(ids).size === V - banned);
     }
-    // The greatest u that a stream draws, 1 − 2⁻²⁴, and 0 give the last and the first allowed token.
+    // At these two positions the stream draws its greatest u, 1 − 2⁻²⁴, and its least, 0, which give the last and the
+    // first allowed token.
     const logits = [0, 0.3, 0.1, 0.7, 0, 0.3], logitBias = { 0: -Infinity, 4: -Infinity, 5: -Infinity };
     for (const extra of [0.01, 0.3, 0.5, 0.9, 1.3]) {
       const row = { logits: logits.map((logit, i) => i === 2 ? logit + extra : logit), logitBias, seed: 1 };
@@ -137,10 +138,10 @@ for (const { name, device } of all) {
     assertEquals(await one({ logits: [3, 5, 5, 4] }), 1);
     assertEquals(await one({ logits: [3, 5, 5, 4], noise: [1, 2, 1, 1] }), 2);
     assertEquals(await one({ logits: [-1, -5, -0.5, -7], temperature: 0 }), 2);
-    // Masked entries are never drawn, even if their noise is the least, or if k is greater than the number of other
-    // entries.
+    // Tokens with the logit −∞ are never drawn, even if their noise is the least, or if top-k allows more tokens than
+    // have finite logits.
     assertEquals(await one({ logits: [-Infinity, -3, -Infinity], topK: 2, noise: [1e-30, 1, 1e-30] }), 1);
-    assertEquals(await one({ logits: [0, -0, -1], topK: 1, noise: [2, 1, 1e-3] }), 1); // 0 = −0, so both stay
+    assertEquals(await one({ logits: [0, -0, -1], topK: 1, noise: [2, 1, 1e-3] }), 1); // 0 = −0, so topK allows both
     assertEquals(await one({ logits: [-2, -1, -3, -1.5], topK: 2, noise: [1e-6, 5, 1e-6, 1] }), 3);
     assertEquals(await one({ logits: [-2, -1, -3, -1.5], topK: 3, noise: [1e-6, 5, 1e-6, 1] }), 0);
     // Among four equal scores, top-p leaves the tokens with the greatest ids.
@@ -148,7 +149,7 @@ for (const { name, device } of all) {
     assertEquals(await one({ logits: [1, 1, 1, 1], topP: 0, noise: [1e-6, 1e-5, 1e-4, 1] }), 3);
   });
 
-  if (name !== "reference") { // scores that are equal in f32 differ in f64
+  if (name !== "reference") { // the reference computes in f64, in which the scores differ
     Deno.test(`choose: topK treats logits as equal that are equal after the division (${name})`, async () => {
       const temperature = 3, ulp = 2 ** -23, quotient = (x: number) => Math.fround(x / temperature);
       const a = Array.from({ length: 100 }, (_, k) => 1.75 + k * ulp).find((x) => quotient(x) === quotient(x - ulp))!;
@@ -194,7 +195,7 @@ for (const { name, device } of all) {
     for (const tensor of [...steps, operands.state, operands.tables]) scope.keep(tensor);
     scope[Symbol.dispose]();
     for (const step of steps) ids.push((await step.data())[0]);
-    assertEquals(ids, [0, 1, 0, 2, 1, 0]); // 3, 2.5, 2.3, 2, 1.8, 1.6
+    assertEquals(ids, [0, 1, 0, 2, 1, 0]); // with the scores 3, 2.5, 2.3, 2, 1.8, 1.6
     assertEquals([...await operands.state.data()], [1, 16, BY_STREAM, 6]);
     assertEquals([...await operands.tables.data()].slice(V), [3.5, 2, 1, 0]);
     for (const tensor of [...steps, operands.state, operands.tables]) tensor.dispose();

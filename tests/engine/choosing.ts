@@ -1,4 +1,4 @@
-/** Rows for kernels/choose, each described by an object of its own. */
+/** Runs kernels/choose on rows, each of which is described by an object. */
 import { BY_NOISE, BY_STREAM, needsTables, recordOf, tablesOf } from "../../kernels/choose/record.ts";
 import type { SamplingOptions } from "../../kernels/choose/rules.ts";
 import type { Device } from "../../src/engine/device.ts";
@@ -11,7 +11,7 @@ export interface Row extends SamplingOptions {
   /** The tokens so far, of which the first `prompt` are the prompt. */
   readonly tokens?: readonly number[];
   readonly prompt?: number;
-  /** Default: 1 for every token. */
+  /** Noise of each token. Default: 1 for every token. */
   readonly noise?: ArrayLike<number>;
   readonly seed?: number;
   readonly position?: number;
@@ -19,7 +19,7 @@ export interface Row extends SamplingOptions {
   readonly likely?: number;
 }
 
-/** The ids that the rows choose, and their pairs of `likely`. */
+/** Runs the kernel. Returns the id chosen in each row, and each row's pairs of `likely`. */
 export async function chosen(device: Device, rows: readonly Row[]) {
   const R = rows.length, V = rows[0].logits.length, K = Math.max(...rows.map(({ likely = -1 }) => likely + 1));
   const stack = (of: (row: Row, r: number) => ArrayLike<number>) => {

@@ -1,4 +1,4 @@
-/** Dawn's loader: the permission that it needs, and how often Dawn polls the GPU. */
+/** Tests for WebGPU by Dawn: the permission that loading it needs, and how often it polls the GPU. */
 import { assert, assertEquals, assertRejects } from "@std/assert";
 import { createDevice } from "../../src/device/create.ts";
 import { DeviceError } from "../../src/errors.ts";
@@ -33,7 +33,7 @@ for (const name of names) {
       const began = performance.now(), products = Array.from({ length: 4 }, () => matmul(x, x));
       assertEquals((await products[3].data())[7], n);
       const waited = performance.now() - began;
-      // There is one wait, in whose first half millisecond Dawn polls at every turn.
+      // In the first half millisecond of a wait Dawn polls at every turn of the event loop; here there is one wait.
       assert(waited > 50, `the wait was not long: ${waited} ms`);
       assert(asked < 200, `asked ${asked} times at once in ${waited} ms`);
       assertEquals(globalThis.setImmediate, counting);

@@ -1,6 +1,6 @@
 /**
- * Every device compared with the reference in cases that the golden fixtures do not cover, also with more than 65,535
- * workgroups.
+ * Compares every device with the reference device in cases that the golden fixtures do not cover, such as more than
+ * 65,535 workgroups.
  */
 import { gradientNorm } from "../../kernels/gradient_norm/kernel.ts";
 import type { Device } from "../../src/engine/device.ts";
@@ -27,7 +27,10 @@ function agrees(what: string, limit: Limit, results: (device: Device) => Tensor[
   }
 }
 
-/** The output, and the inputs' gradients after two backward passes: the second adds. */
+/**
+ * The output, and the inputs' gradients after two backward passes. The second pass tests that kernels add to a
+ * gradient.
+ */
 function withGradients(inputs: Tensor[], op: () => Tensor): Tensor[] {
   const outputs = [1, 2].map(() => {
     const y = op();
@@ -40,8 +43,9 @@ function withGradients(inputs: Tensor[], op: () => Tensor): Tensor[] {
 const leaf = (device: Device, shape: number[], seed: number) =>
   device.tensor(normal(shape.reduce((a, b) => a * b, 1), seed), shape, { requiresGrad: true });
 
-// One workgroup per row or place, and more of them than the 65,535 that one dimension of a dispatch allows. An element
-// of the weights' gradient is a sum of 65,600 normal numbers, twice: its size is about 500.
+// The kernels have one workgroup per row (layer norm) or per id (embedding): here more than the 65,535 workgroups that
+// one dimension of a dispatch allows. An element of the weights' gradient is the sum of 65,600 normal numbers in each
+// of two passes, which is about 500.
 const MANY = 65_600;
 agrees(`layer norm of ${MANY} rows`, { atol: 3e-4, rtol: 2e-6 }, (device) => {
   const [x, weight, bias] = [[MANY, 9], [9], [9]].map((shape, i) => leaf(device, shape, i + 1));
@@ -57,7 +61,8 @@ for (const [n, V, C] of [[MANY, 33, 2], [300, 50_257, 5], [3, 2, 300]]) {
 }
 
 for (const { name, device } of all) {
-  // 256 elements per workgroup, and more in the sum: checks an element after workgroup 65,535, and the last element.
+  // A workgroup owns 256 elements, so 17 million elements take more than 65,535 workgroups. Checks elements around that
+  // limit and at the end.
   Deno.test(`elementwise ops on 17 million elements (${name})`, async () => {
     const n = 17e6 + 3, x = device.tensor(Float32Array.from({ length: n }, (_, i) => i % 3), [n]);
     const squares = mul(x, x), sums = add(squares, x), y = await sums.data();
@@ -73,7 +78,8 @@ for (const { name, device } of all) {
   });
 }
 
-// Single elements and fours, with more than the 64 columns and 32 queries of a workgroup.
+// Widths that are read as single elements and as groups of four, with more than the 64 columns and 32 queries of a
+// workgroup.
 for (const [B, T, heads, width, p] of [[1, 33, 2, 70, 0], [1, 130, 1, 100, 0.3]]) {
   agrees(`attention, B ${B}, T ${T}, ${heads} heads of ${width}, dropout ${p}`, tolerances.attention, (device) => {
     const qkv = leaf(device, [B, T, 3 * heads * width], 1), offset = device.tensor([9], [1], { dtype: "i32" });
@@ -82,7 +88,7 @@ for (const [B, T, heads, width, p] of [[1, 33, 2, 70, 0], [1, 130, 1, 100, 0.3]]
   });
 }
 
-// Documents of one token, of blocks of 32, and with lengths around those.
+// Documents of one token, and of lengths around multiples of 32, the kernels' block of tokens.
 for (
   const [heads, width, p, ...lengths] of [[2, 70, 0, 1, 1, 31], [1, 100, 0.3, 31, 33, 1, 32, 40, 63], [1, 5, 0, 70]]
 ) {
@@ -115,14 +121,15 @@ for (const n of [1, 3, 4097, 100_003]) {
     agrees(`dropout of ${n} elements, seed ${seed}`, EXACT, (device) => {
       const ones = device.tensor(new Float32Array(n).fill(1), [n]),
         at = device.tensor([offset | 0], [1], { dtype: "i32" });
-      return [dropout(ones, { p: 0.5, seed, stream, offset: at })]; // 0 and 2: nothing rounds
+      return [dropout(ones, { p: 0.5, seed, stream, offset: at })]; // elements are 0 or 2, which are exact
     });
   }
 }
 
 for (const n of [1, 255, 4097, 1_000_003]) {
   for (const scale of [1e-6, 1, 1e6]) {
-    // The root halves the relative error of the sum: 3e-7 are 2.5 roundings.
+    // The square root halves the relative error of the sum. So 3e-7 allows for an error of 6e-7 in the sum, ten
+    // roundings.
     agrees(`norm of ${n} gradients of size ${scale}`, { atol: 0, rtol: 3e-7 }, (device) => {
       const gradient = device.tensor(normal(n).map((g) => g * scale), [n]);
       return [launch(gradientNorm, { gradient }).norm];

@@ -12,8 +12,9 @@ import { assertOpAgrees } from "./inputs.ts";
 /** The error of one rounding: half a unit in the last place, which is at most 2⁻²⁴ of the value. */
 const ROUNDED: Limit = { atol: 0, rtol: 6e-8 };
 
-// Sizes around the eight elements of a vector, more than a thread's chunk, and every way to broadcast: a scalar, a row
-// for all rows, a number per row, both inputs at once, and shapes that must be expanded first.
+// Pairs of shapes: sizes around the eight elements of a vector, sizes above a thread's chunk, and every way to
+// broadcast: a scalar, a row for all rows, a number per row, both inputs at once, and shapes that must be expanded
+// first.
 const PAIRS = [
   ...[1, 7, 8, 9, 257, 40_003].map((n) => [[n], [n]]),
   [[], []],
@@ -34,7 +35,7 @@ const PAIRS = [
 Deno.test("elementwise: two inputs, broadcast in every way, agree on any number of threads", async () => {
   for (const [a, b] of PAIRS) {
     // A gradient is a sum of n terms of size 1. Partial sums are about √n, each addition rounds by 6e-8 of that, and at
-    // most 256 additions follow one another: 6e-8 · √n · √256, for each of two passes.
+    // most 256 additions depend on one another. So the error is about 6e-8 · √n · √256 in each of two passes.
     const terms = sizeOf(commonShape("", [a, b])) / Math.min(sizeOf(a), sizeOf(b));
     const backward = { atol: 2e-6 * Math.sqrt(terms), rtol: 1e-6 };
     for (const name of ["add", "sub", "mul", "div", "maximum"] as const) {
@@ -86,7 +87,7 @@ Deno.test("elementwise: one input, over the whole range of floats", async () => 
 
 Deno.test("elementwise: zeros, infinities and NaN as in PyTorch", async () => {
   const cpu = await CpuDevice.create({ threads: 1 }), { NaN: nan, POSITIVE_INFINITY: inf } = Number;
-  // Nine elements: eight go through a vector, the last one alone.
+  // Nine elements: the CPU computes eight as a vector, and the last one alone.
   const x = [0, -0, -1, -2, 2, inf, -inf, nan, 1];
   const expected: [string, (x: Tensor) => Tensor, number[]][] = [
     ["log", ops.log, [-inf, -inf, nan, nan, Math.fround(Math.LN2), inf, nan, nan, 0]],
@@ -119,7 +120,7 @@ Deno.test("elementwise: gradients at kinks and ties follow PyTorch's conventions
     const x = device.tensor([0, -1, 2], [3], { requiresGrad: true });
     ops.pow(x, 0).backward(device.tensor([1, 1, 1], [3]));
     assertEquals([...await x.grad!.data()], [0, 0, 0]);
-    ops.mul(x, x).backward(device.tensor([1, 1, 1], [3])); // one tensor as both inputs, with a gradient
+    ops.mul(x, x).backward(device.tensor([1, 1, 1], [3])); // both inputs are one tensor, which has a gradient
     assertEquals([...await x.grad!.data()], [0, -2, 4]);
   }
   cpu.close();

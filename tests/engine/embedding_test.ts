@@ -10,7 +10,7 @@ Deno.test("embedding: the CPU agrees with the reference at odd sizes, on any num
   for (const [n, V, C] of [[1, 1, 1], [5, 3, 7], [4, 9, 8], [768, 65, 128], [1001, 2, 33], [13, 20_011, 17]]) {
     const values = Int32Array.from({ length: n }, (_, i) => (i * i + 3 * i) % 7919 % V);
     const ids: Input = { shape: [n], values, dtype: "i32" };
-    // A gradient is a sum of up to n numbers of size 1, twice.
+    // A gradient is a sum of up to n numbers of size 1, in each of two passes.
     const limits = { forward: { atol: 0, rtol: 0 }, backward: { atol: 1e-6 * Math.sqrt(n), rtol: 1e-6 } };
     await assertOpAgrees(
       `${n} of [${V},${C}]`,

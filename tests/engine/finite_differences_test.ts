@@ -1,7 +1,7 @@
 /**
  * Compares every op's gradients with central differences, (f(x + h) − f(x − h)) / 2h, in f64 on the reference device.
  * This check is independent of PyTorch's numbers and of the ops' derivative rules. It makes the calls of the golden
- * cases, so an op that has cases is checked here, too.
+ * cases, so each op that has a golden case is checked here, too.
  */
 import { assert } from "@std/assert";
 import { createDevice } from "../../src/device/create.ts";
@@ -11,14 +11,17 @@ import { call, type OpCase, opFixtures, OPS } from "../golden/op_cases.ts";
 import { assertClose } from "../testing.ts";
 
 /**
- * Relative to x between 0.01 and 1. The errors from h² and from rounding f, 1e-16 / h, are both far below the limit.
+ * h is STEP times |x|, where |x| is clamped to 0.01 to 1. Two errors are far below LIMIT: that of the differences,
+ * which is of order h², and that of rounding f, which is 1e-16 / h.
  */
 const STEP = 1e-5, LIMIT = { atol: 1e-7, rtol: 1e-7 };
 /** Number of elements of each input that are varied, including the first and the last. */
 const PROBES = 40;
 const device = await createDevice("reference");
 
-/** A seed with values of size 0.5 to 1.5, so that a kink is noticed. */
+/**
+ * A seed (the gradient of y) with values of size 0.5 to 1.5, large enough that a kink changes the slopes noticeably.
+ */
 const seedOf = (size: number) =>
   Array.from({ length: size }, (_, i) => (1 + 0.5 * Math.cos(3 + 2.3 * i * i)) * (i % 3 ? 1 : -1));
 
@@ -33,7 +36,10 @@ async function check(fixture: Fixture<OpCase>, test: OpCase): Promise<number> {
     using _ = device.scope();
     return noGrad(() => call(device, fixture, test, new Map([[name, values]])).forward()).data();
   };
-  /** The change of f = Σ y · seed. Unchanged elements of y add exactly nothing, however large they are. */
+  /**
+   * The change of f = Σ y · seed if the input `name` has the given values. Elements of y that do not change add exactly
+   * 0, however large they are.
+   */
   const change = async (name: string, values: Float64Array) => {
     const after = await run(name, values);
     return seed.reduce((sum, weight, i) => after[i] === before[i] ? sum : sum + weight * (after[i] - before[i]), 0);

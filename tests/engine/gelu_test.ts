@@ -20,7 +20,7 @@ Deno.test("erf has fifteen digits", () => {
 });
 
 Deno.test("gelu: the CPU agrees with the reference at odd sizes, on any number of threads", async () => {
-  const once = { atol: 3e-7, rtol: 1e-7 }, twice = { atol: 2e-6, rtol: 3e-7 }; // gradients: twice, times up to 4
+  const once = { atol: 3e-7, rtol: 1e-7 }, twice = { atol: 2e-6, rtol: 3e-7 }; // two passes, dy up to 4
   for (const n of [1, 7, 8, 9, 16, 17, 100_003]) {
     for (const approximate of ["none", "tanh"] as const) {
       const limits = { forward: once, backward: twice };

@@ -3,7 +3,7 @@ import { bf16ToF32, f16ToF32, f32ToBf16, f32ToF16 } from "../../src/half.ts";
 
 const all = Uint16Array.from({ length: 65536 }, (_, bits) => bits);
 
-/** The value of the bits, by the definition of such formats: sign · 2^exponent · significand. */
+/** The value of 16 bits in a format with the given number of exponent bits: sign · 2^exponent · significand. */
 function valueOf(bits: number, exponentBits: number): number {
   const fractionBits = 15 - exponentBits, bias = 2 ** (exponentBits - 1) - 1;
   const sign = bits >> 15 ? -1 : 1, exponent = bits >> fractionBits & 2 ** exponentBits - 1;
@@ -35,14 +35,14 @@ for (
     const values: number[] = [], bits: number[] = [];
     const largest = 2 ** 15 - 2 ** (15 - exponentBits) - 1; // the largest finite number
     for (let low = 0; low < largest; low += 7) {
-      const [a, b] = [expected[low], expected[low + 1]], middle = (a + b) / 2; // exact: one bit more
+      const [a, b] = [expected[low], expected[low + 1]], middle = (a + b) / 2; // exact in f64: it needs one more bit
       const [below, above] = [a + (b - a) * 0.4990234375, a + (b - a) * 0.5009765625];
       values.push(below, middle, above, -middle);
       const even = low % 2 === 0 ? low : low + 1;
       bits.push(low, even, low + 1, even | 0x8000);
     }
     const floats = Float32Array.from(values);
-    // Among subnormal f32, such as the first values of BF16, some values next to the middle do not exist.
+    // Some values next to the middle are not f32: f32 is too coarse near the least values of BF16, which are subnormal.
     const exact = values.map((value, i) => floats[i] === value);
     assertEquals([...narrow(floats)].filter((_, i) => exact[i]), bits.filter((_, i) => exact[i]));
     assertEquals(exact.filter(Boolean).length > 0.9 * exact.length, true);

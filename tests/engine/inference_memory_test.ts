@@ -76,7 +76,7 @@ Deno.test("a model that does not fit is rejected with figures, before anything i
   assert(bytes / gib > least && bytes / gib < least + 0.25, `${bytes} bytes, at least ${least} GiB`);
   await checkInference(GPT2_XL, { device, weights: "bf16" });
 
-  const figures = "weights in f32, takes more than 6.38 GiB, and the cpu device has 4 GiB"; // 4 bytes for 2
+  const figures = "weights in f32, takes more than 6.38 GiB, and the cpu device has 4 GiB"; // 4 bytes a number
   const message = await refused(GPT2_XL, "f32", figures);
   assertEquals(
     message.split("\n")[1],
@@ -85,13 +85,13 @@ Deno.test("a model that does not fit is rejected with figures, before anything i
   assert(!(await refused({ ...GPT2_XL, nLayer: 96 }, "f32", "takes more than")).includes("bf16"));
   await refused({ ...GPT2_XL, nLayer: 96 }, "bf16", "weights in bf16, takes more than");
   await refused({ ...GPT2_XL, nLayer: 1e9 }, "bf16", "takes more than");
-  // It exceeds the memory by little, so only the rehearsal notices: keys and values of a block are 0.6 GiB for 48
-  // layers.
+  // This exceeds the memory by little, so only the rehearsal notices it, not the quick check before. With a block size
+  // of 1024, keys and values of 48 layers take 0.6 GiB.
   await refused({ ...GPT2_XL, blockSize: 1800 }, "bf16", "weights in bf16, takes 4.");
   assert(performance.now() - begin < 5000);
   assertEquals(device.memory().reserved, 0);
 
-  const quarter = device.empty([2 ** 28]); // its pages are never touched
+  const quarter = device.empty([2 ** 28]); // a reservation: its pages are never touched
   await refused(GPT2_XL, "bf16", "and the cpu device has 4 GiB, of which 1 GiB are in use");
   quarter.dispose();
   await checkInference(GPT2_XL, { device, weights: "bf16" });
@@ -101,7 +101,7 @@ Deno.test("a model that does not fit is rejected with figures, before anything i
 Deno.test("a device that limits the size of a buffer rejects a larger table", async () => {
   const device = await createDevice("cpu", { threads: 1 });
   Object.defineProperty(device, "capacity", { value: { all: Infinity, one: 2 ** 27, limit: "its limit" } });
-  const table = { vocabSize: 50257, blockSize: 64, nLayer: 1, nHead: 12, nEmbd: 768 }; // 147 MiB in f32, rounded up
+  const table = { vocabSize: 50257, blockSize: 64, nLayer: 1, nHead: 12, nEmbd: 768 }; // wte: 147 MiB in f32
   await assertRejects(
     () => checkInference(table, { device }),
     DeviceError,

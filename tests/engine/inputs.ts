@@ -17,7 +17,7 @@ const make = (device: Device, inputs: readonly Input[], requiresGrad: boolean) =
     device.tensor(values ?? normal(sizeOf(shape), i + 1), shape, { dtype, requiresGrad: requiresGrad && !dtype })
   );
 
-/** The gradients of `inputs` after two backward passes: the second adds. */
+/** The gradients of `inputs` after two backward passes. The second pass tests that kernels add to a gradient. */
 function gradients(device: Device, inputs: readonly Input[], op: Op): Tensor[] {
   const tensors = make(device, inputs, true);
   for (let pass = 0; pass < 2; pass++) {
@@ -27,7 +27,10 @@ function gradients(device: Device, inputs: readonly Input[], op: Op): Tensor[] {
   return tensors.flatMap(({ grad }) => grad ?? []);
 }
 
-/** As {@linkcode assertAgrees}, with the limit `forward` for the result and `backward` for the gradients. */
+/**
+ * Calls {@linkcode assertAgrees} for an op's result, with the limit `forward`, and for its gradients, with the limit
+ * `backward`.
+ */
 export async function assertOpAgrees(
   what: string,
   inputs: readonly Input[],

@@ -11,7 +11,8 @@ Deno.test("layer_norm: the CPU agrees with the reference at odd sizes, on any nu
   // work.
   for (const [rows, C] of [[1, 1], [5, 1], [3, 7], [31, 8], [33, 17], [257, 65], [768, 128], [7, 3001]]) {
     const x: Input = { shape: [rows, C], values: normal(rows * C).map((value) => 3 * value + 1) };
-    // The parameters' gradients are sums over rows: about √rows in size, with as many roundings.
+    // The parameters' gradients are sums over rows: their size is about √rows, and the roundings of the additions add
+    // up.
     const summed = { atol: 3e-5 + 1e-6 * Math.sqrt(rows), rtol: 1e-5 };
     const limits = { forward: tolerances.layerNorm, backward: summed };
     await assertOpAgrees(`[${rows},${C}]`, [x, { shape: [C] }], (x, weight) => layerNorm(x, weight), limits);

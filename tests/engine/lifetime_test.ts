@@ -1,6 +1,6 @@
 /**
- * A device's lifetime: closing, idling, scripts that forget to close it, and systems that provide less memory than
- * requested.
+ * Tests of a device's lifetime: closing, idling, scripts that forget to close the device, and systems that provide less
+ * memory than requested.
  */
 import { assert, assertEquals, assertRejects, assertThrows } from "@std/assert";
 import { accumulate } from "../../kernels/accumulate/kernel.ts";
@@ -15,7 +15,7 @@ import { openDevice } from "../testing.ts";
 
 const folder = new URL("../../", import.meta.url).href;
 
-/** The output of a script in a process of its own. */
+/** Runs a script in a process of its own, and returns its output. */
 async function run(script: string, ...args: string[]): Promise<string> {
   const url = `data:application/typescript,${encodeURIComponent(script)}`;
   const { code, stdout, stderr } = await new Deno.Command(Deno.execPath(), {
@@ -26,7 +26,10 @@ async function run(script: string, ...args: string[]): Promise<string> {
   return new TextDecoder().decode(stdout).trim();
 }
 
-/** Prints the number of threads, and the distinct elements of the sum of a million times 1.5 and 1.5. */
+/**
+ * A script that adds two tensors of a million times 1.5, and prints the number of threads and the distinct elements of
+ * the sum.
+ */
 const work = (threads: number) => `
   const { createDevice } = await import("${folder}src/device/create.ts");
   const { add } = await import("${folder}src/ops/add.ts");
@@ -106,7 +109,7 @@ Deno.test("a kernel that fails on any thread is reported, and the next launch wo
     reads: { x: f32("n") },
     writes: { y: f32("n") },
     reference() {},
-    // The instruction 0 (unreachable) traps, in the last of the chunks, which any thread may take.
+    // The instruction 0 (unreachable) traps in the last chunk, which any thread may take.
     cpu: { tasks: ({ n }) => n, emit: (f, { end, n }) => f.when(f.i32.eq(end, n), () => f.emit(0)) },
   });
   for (let i = 0; i < 20; i++) {

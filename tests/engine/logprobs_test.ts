@@ -19,7 +19,8 @@ Deno.test("logprobs: the CPU agrees with the reference at odd sizes, on any numb
 
 for (const { name, device } of await devices()) {
   Deno.test(`logprobs: entropy, mean and hits of rows are those computed by hand, and 0 for ignored rows (${name})`, async () => {
-    const values = [1, 1, 1, 1, 0, Math.log(3), -100, -100, 1, 2, 3, 6]; // even; a quarter and three quarters; ignored
+    // Three rows: equal probabilities; probabilities of ¼ and ¾; a row whose target is ignored.
+    const values = [1, 1, 1, 1, 0, Math.log(3), -100, -100, 1, 2, 3, 6];
     const logits = device.tensor(values, [3, 4]), targets = device.tensor([2, 0, -1], [3], { dtype: "i32" });
     const found = logprobStatistics(logits, targets, { ignoreIndex: -1 }), ln = Math.log;
     const near = async (of: keyof typeof found, expected: number[]) =>

@@ -1,4 +1,6 @@
-/** Matrix products at sizes for which the GPU's passes differ, on every device compared with the reference. */
+/**
+ * Compares matrix products on every device with the reference device, at sizes for which the GPU runs different passes.
+ */
 import { assertEquals } from "@std/assert";
 import { planOf } from "../../kernels/matmul/gpu.ts";
 import { matmulBias, matmulNN, matmulNT, matmulTN } from "../../kernels/matmul/kernel.ts";
@@ -25,7 +27,7 @@ const CASES: Case[] = [
   ]),
   ["TN", "tiles of 64, 2 parts", 1, 7, 600, 5],
   ["TN", "tiles of 64, fours, 3 parts", 2, 68, 1001, 12],
-  // With this many parts, the last parts have nothing of K left.
+  // With this many parts, the last parts are empty.
   ["TN", "tiles of 128, fours, 257 parts", 1, 8, 66_000, 12],
 ];
 

@@ -12,11 +12,11 @@ import { type Columns, defineMultiply, ROWS } from "../../src/wasm/gemm.ts";
 import { type Contiguous, definePack } from "../../src/wasm/packing.ts";
 import { assertAgrees, normal } from "./agree.ts";
 
-/** Bytes of `count` rows or columns, packed. */
+/** Bytes that `count` rows or columns take when they are packed. */
 const packedBytes = (width: number, count: number, K: number): number => 4 * Math.ceil(count / width) * width * K;
 
 /**
- * [batch, M, K, N]: sizes at and around a tile's and K's blocks of 384, and more rows than a thread packs at a time.
+ * [batch, M, K, N]: sizes around the tile's and around 384, a block of K, and more rows than a thread packs at a time.
  */
 const SIZES = [
   [1, 1, 1, 1],
@@ -38,9 +38,9 @@ const SIZES = [
 const FEW_ROWS = [1, 2, 3, 4].flatMap((M) => [[1, M, 1, 1], [2, M, 33, 70], [1, M, 385, 523]]);
 
 /**
- * Elements are normally distributed, so a sum of k products is about √k. Adding K products rounds K times, at random,
- * by up to 6e-8 of that. The expected error is 2e-8 · K; one of 100,000 elements is expected to have 4.5 times that
- * error.
+ * Elements are normally distributed, so a sum of k products is about √k. Adding K products rounds K times, each time by
+ * a random error of up to 6e-8 of the sum. The expected error is 2e-8 · K, and among 100,000 elements one is expected
+ * to have 4.5 times that error.
  */
 const limit = ([, , K]: number[]) => ({ atol: 1e-7 * K, rtol: 1e-6 });
 
@@ -77,7 +77,7 @@ Deno.test("matmul: a fresh result does not depend on the previous contents of it
     const run = () => launch(matmulNT, operands(device, "NT", [1, M, 385, 50])).c;
     const before = run(), expected = await before.data();
     before.dispose();
-    device.tensor(new Float32Array(M * 50).fill(NaN), [1, M, 50]).dispose(); // the pool will reuse its memory next
+    device.tensor(new Float32Array(M * 50).fill(NaN), [1, M, 50]).dispose(); // the next result will reuse its memory
     assertEquals(await run().data(), expected);
   }
 });
@@ -105,7 +105,10 @@ for (const [aSide, bSide] of [["k", "k"], ["k", "panel"], ["panel", "panel"], ["
   });
 }
 
-/** A module that packs and multiplies. It returns c with 16 elements around it, which must stay unchanged. */
+/**
+ * Assembles a module that packs and multiplies. Returns a function that runs it, and that returns c with the 16
+ * elements before and after it, which must stay unchanged.
+ */
 function blocks(width: Columns, aSide: Contiguous, bSide: Contiguous) {
   const pages = { initial: 64, maximum: 64, shared: false }, memory = new WebAssembly.Memory(pages);
   const f = WasmFunction.main("blocks"),

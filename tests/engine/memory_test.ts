@@ -147,8 +147,8 @@ Deno.test("guards find nothing in training and decoding, eager and replayed, and
     const options = { batchSize: 5, gradientAccumulationSteps: 2, evalInterval: 2, evalIters: 1, maxIters: 3 };
     const trainer = new Trainer(model, { train: tokens, val: tokens }, options); // one step is eager, the rest replayed
     for await (const _ of trainer.run());
-    // The optimizer stores them side by side, with zeros up to the next multiple of 64, which no kernel of a slice may
-    // touch.
+    // The optimizer stores parameters one after another, each padded with zeros up to a multiple of 64 elements. A
+    // kernel that works on one parameter must not touch the padding.
     for (const { grad, storage } of model.parameters()) {
       for (const { block, offset, length } of [storage, grad!.storage]) {
         const padding = -length & 63;

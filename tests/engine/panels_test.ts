@@ -1,6 +1,6 @@
 /**
- * Matrices in panels: products with them have the same bits as products in training, and they are read and written row
- * by row.
+ * Tests matrices that are stored in panels: products with them have the same bits as products in training, and hosts
+ * read and write them row by row.
  */
 import { assert, assertEquals, assertThrows } from "@std/assert";
 import { matmulBias, matmulNN, matmulNT } from "../../kernels/matmul/kernel.ts";
@@ -21,7 +21,7 @@ import { normal } from "./agree.ts";
 const TYPES = ["f32", "bf16", "q8_0"] as const;
 const bits = async (tensor: Tensor) => new Int32Array((await tensor.data()).buffer);
 
-/** A matrix in panels, and the same numbers in f32, row by row. */
+/** A matrix in panels, and an f32 matrix with the same numbers, stored row by row. */
 async function twins(
   device: Device,
   dtype: StorageType,
@@ -32,7 +32,8 @@ async function twins(
 }
 
 /**
- * [K, N]: sizes around a panel's width, a task's panels and K's blocks of 384, and K that are not multiples of four.
+ * [K, N]: sizes around a panel's width, a task's number of panels and 384, a block of K; and values of K that are not
+ * multiples of four.
  */
 const SIZES = [[1, 1], [3, 7], [4, 16], [33, 17], [64, 97], [130, 130], [383, 50], [384, 33], [385, 200], [769, 24]];
 const ROWS = [...Array(14).keys(), 30, 46, 47, 48, 69].map((i) => i + 1);

@@ -11,7 +11,7 @@ Deno.test("profile: shares and rates are those computed by hand", () => {
   const launchOf = (kernel: ReturnType<typeof declare>, length: number) =>
     ({ kernel, sizes: { n: length }, storages: { x: { length }, y: { length } } }) as unknown as Launch;
   const profile = new Profile(), product = declare("product", () => 6e6), move = declare("move");
-  profile.add(launchOf(move, 1000), 0.5); // 8,000 bytes in each launch
+  profile.add(launchOf(move, 1000), 0.5); // a launch reads and writes 8,000 bytes
   profile.add(launchOf(product, 10), 3);
   profile.add(launchOf(move, 1000), 0.5);
   assertEquals(profile.total, { calls: 3, ms: 4 });

@@ -1,6 +1,6 @@
 /**
- * Weights stored in q8_0: GGUF's blocks, and the same bits in results and gradients of inputs as the same numbers in
- * f32.
+ * Tests weights that are stored in q8_0. Their blocks are GGUF's, and results and inputs' gradients have the same bits
+ * as with the same numbers in f32.
  */
 import { assertEquals, assertThrows } from "@std/assert";
 import { matmulBias, matmulNN, matmulNT } from "../../kernels/matmul/kernel.ts";
@@ -18,8 +18,8 @@ import { devices } from "../testing.ts";
 import { normal } from "./agree.ts";
 
 /**
- * Blocks made by PyPI's `gguf` (tests/golden/generate_gguf.py): their numbers, their bytes, and the values that the
- * bytes stand for.
+ * Blocks made by PyPI's `gguf` (tests/golden/generate_gguf.py): the floats that were quantized, the bytes of the
+ * blocks, and the floats that the bytes stand for.
  */
 const fixture = (() => {
   const { q8_0 } = JSON.parse(Deno.readTextFileSync(new URL("../golden/gguf/expected.json", import.meta.url)));
@@ -27,7 +27,10 @@ const fixture = (() => {
   return { values: new Float32Array(values.buffer), blocks, wide: q8ToF32(blocks) };
 })();
 
-/** [M, K, N]. For the CPU: sizes around a panel and a task's panels. For the GPU: few rows, and tiles of both sizes. */
+/**
+ * [M, K, N]. For the CPU: sizes around a panel's width and a task's number of panels. For the GPU: few rows, and tiles
+ * of both sizes.
+ */
 const SIZES = [[1, 32, 1], [2, 64, 70], [8, 416, 33], [7, 32, 9], [40, 768, 24], [301, 416, 290], [136, 32, 132]];
 const bits = async (tensor: Tensor) => new Int32Array(Float32Array.from(await tensor.data()).buffer);
 
@@ -44,7 +47,7 @@ for (const { name, device } of await devices()) {
     assertEquals(`${tensor}`, `Tensor [${count / 32}, 32] q8_0 on ${device.name}`);
     const stored = await device.readStored(tensor.storage), data = Float32Array.from(await tensor.data());
     assertEquals(data, fixture.wide);
-    // The reference device stores numbers in place of blocks, so a block with scale 0 has lost its integers.
+    // The reference device stores floats instead of blocks. So it has lost the integers of a block whose scale is 0.
     if (device.name !== "reference") assertEquals(stored, fixture.blocks);
     const [part, wide] = [fixture.blocks.subarray(34, 4 * 34), fixture.wide.subarray(32, 4 * 32)];
     device.write(new Storage(tensor.storage.block, 96, count - 128), part);

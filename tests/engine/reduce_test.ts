@@ -6,8 +6,8 @@ import * as ops from "../../src/ops/mod.ts";
 import type { Tensor } from "../../src/engine/tensor.ts";
 import { assertOpAgrees } from "./inputs.ts";
 
-// Along rows and along columns; one element; sizes around vectors of 8, reductions of 16 and tasks of 32 columns, and
-// past blocks of 4096 elements and of 256 rows, by none, one and many.
+// Shapes and axes: sums along rows and along columns; one element; sizes around vectors of 8 elements, reductions of 16
+// and tasks of 32 columns; sizes of exactly a block (4096 elements, or 256 rows), of one more, and of many blocks.
 const CASES: [shape: number[], axis: number | number[] | undefined][] = [
   [[], undefined],
   [[1], undefined],
@@ -31,8 +31,8 @@ Deno.test("reduce: sum, mean and max over any axis agree on any number of thread
     for (const keepDim of [false, true]) {
       const count = shape.filter((_, i) => axis === undefined || [axis].flat().includes(i)).reduce((a, b) => a * b, 1);
       const what = `[${shape}] over ${axis ?? "all"}`, exact = { atol: 0, rtol: 0 }, rounded = { atol: 0, rtol: 2e-7 };
-      // Partial sums of n terms are about √n, and at most 256 additions, each with an error of 6e-8, follow one
-      // another.
+      // Partial sums of n terms are about √n, and at most 256 additions, each with a relative error of 6e-8, depend on
+      // one another.
       const atol = 1e-6 * Math.sqrt(count), limits = { forward: { atol, rtol: 1e-6 }, backward: rounded };
       await assertOpAgrees(`sum of ${what}`, [{ shape }], (x) => ops.sum(x, { axis, keepDim }), limits);
       const shrunk = { forward: { atol: atol / count, rtol: 1e-6 }, backward: rounded };

@@ -10,7 +10,7 @@ import * as ops from "../../src/ops/mod.ts";
 import { AdamW } from "../../src/optim/adamw.ts";
 import { sizeOf, type Tensor } from "../../src/engine/tensor.ts";
 
-/** An op, the shapes of valid operands, and which of them are integers. */
+/** A valid call of an op: the shapes of its operands, and the indices of operands that are integers. */
 interface Call {
   readonly shapes: readonly (readonly number[])[];
   readonly integers?: readonly number[];
@@ -63,10 +63,10 @@ const calls: Partial<Record<keyof typeof ops, Call>> = {
   permute: unary((x) => ops.permute(x, [1, 0])),
   slice: unary((x) => ops.slice(x, { axis: 1, start: 1 })),
 };
-/** Ops that only move elements and so take integers as well. */
+/** Ops that only move elements, and therefore take integers as well as floats. */
 const MOVES = ["reshape", "transpose", "permute", "slice"];
 
-/** Which operands may be stored in bf16. */
+/** For each op, the indices of operands that may be stored in bf16. */
 const WEIGHTS: Readonly<Record<string, readonly number[]>> = {
   linear: [1],
   embedding: [1],

@@ -29,7 +29,7 @@ const SETTINGS: Record<string, Partial<GPTConfig> & Partial<TrainerOptions>> = {
   "one layer, mostly parameters": { nLayer: 1, nEmbd: 160, blockSize: 8, batchSize: 1 },
 };
 
-/** A model, its options and its text for a setting. */
+/** Returns a setting's config, its options, and a function that trains a model with them on a device. */
 function setUp(setting: typeof SETTINGS[string]) {
   const { vocabSize, blockSize, nLayer, nHead, nEmbd, dropout, bias, ...given } = { ...CONFIG, ...setting };
   const config = { vocabSize, blockSize, nLayer, nHead, nEmbd, dropout, bias };
@@ -50,7 +50,7 @@ for (const name of Deno.env.get("NANOGPT_TEST_DEVICES")?.split(",") ?? ["cpu"]) 
       await train(device);
       const { reserved } = device.memory();
       device.close();
-      // On devices where a read blocks, losses are collected to be read together. Their number depends on how long
+      // On devices where a read blocks, losses wait in memory to be read together. How many wait depends on how long
       // steps take.
       const waiting = device.readsAtOnce ? 0 : 64 * 2 * options.maxIters;
       assert(Math.abs(reserved - bytes) <= waiting, `${bytes} bytes estimated, ${reserved} taken`);
@@ -133,14 +133,14 @@ Deno.test("a training that does not fit is rejected with figures, before anythin
   const device = await createDevice("cpu", { threads: 1 }), begin = performance.now();
   const refused = async (config: GPTConfig, batchSize: number, message: string) =>
     (await assertRejects(() => checkTraining(config, { batchSize, device }), DeviceError, message)).message;
-  // 124,439,808 parameters, four times each, and the first parameters a fifth time: 2.3 GiB. With few activations it
-  // fits.
+  // There are 124,439,808 parameters. Each takes four numbers, and its initial value a fifth: 2.3 GiB. With few
+  // activations the training fits.
   await checkTraining({ ...gpt2, blockSize: 16 }, { batchSize: 1, device });
   await checkTraining({ ...gpt2, blockSize: 16 }, { batchSize: 1, device, memory: 3.5 * 2 ** 30 });
   const short = checkTraining({ ...gpt2, blockSize: 16 }, { batchSize: 1, device, memory: 2 ** 31 });
   await assertRejects(() => short, DeviceError, "GiB more, and the machine has 2 GiB left");
-  // Each parameter's weight, gradient, two averages and initial storage. Per token and layer at least 16·C activations,
-  // and once 2·V + 8·C: 10.07 GiB. Storages are rounded up by at most an eighth.
+  // A parameter takes five numbers: weight, gradient, two averages and initial value. A token takes at least 16·C
+  // activations per layer, and 2·V + 8·C besides. That is 10.07 GiB, and storages are rounded up by at most an eighth.
   const least = 4 * (5 * 124439808 + 8 * 1024 * (12 * 16 * 768 + 2 * 50257 + 8 * 768)) / 2 ** 30;
   const message = await refused(gpt2, 8, "Training this model takes 1"),
     takes = Number(/takes (\S+) GiB/.exec(message)![1]);
@@ -203,8 +203,8 @@ Deno.test("a model that is already on the device is counted once", async () => {
 });
 
 Deno.test("the multiplications of an update equal a count by hand", async () => {
-  // Per token, matrices of 12·C² per layer and V·C: 2 operations each in forward, 4 in backward; attention 14 T (T + 1)
-  // / 2 · C.
+  // Matrices have 12·C² elements per layer, and V·C in the head. A token takes 2 operations per element in forward and
+  // 4 in backward. In a layer, attention to a sequence takes 14 · C · T (T + 1) / 2 operations.
   const { config, options } = setUp({}), { vocabSize: V, blockSize: T, nLayer: L, nEmbd: C } = config, B = 4;
   const device = await createDevice("cpu", { threads: 1 }),
     { flops } = await trainingNeeds(config, { ...options, device });

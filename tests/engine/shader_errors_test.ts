@@ -6,7 +6,7 @@ import { type AnyPass, f32, kernel } from "../../src/kernel.ts";
 import { launch } from "../../src/engine/launch.ts";
 import { openDevice } from "../testing.ts";
 
-/** A shader that copies if `body`, its line 6, does. */
+/** A shader that runs `body`, in its line 6, for each element. */
 const source = (body: string) =>
   `struct Params { n: u32 }
 @group(0) @binding(0) var<uniform> params: Params;
@@ -25,7 +25,7 @@ const duplicate = (body: string, file?: string) =>
     gpu: { source: source(body), entry: "duplicate", file, workgroups: ({ n }) => Math.ceil(n / 64) },
   });
 
-/** A shader module that was compiled with the given messages. */
+/** A shader module whose compilation returned the given messages. */
 const module = (...messages: Partial<GPUCompilationMessage>[]) =>
   ({ getCompilationInfo: () => Promise.resolve({ messages }) }) as unknown as GPUShaderModule;
 const pass = duplicate("y[id.x] = z[id.x];").gpu as unknown as AnyPass;

@@ -7,10 +7,11 @@ import * as ops from "../../src/ops/mod.ts";
 import { sizeOf, type Tensor } from "../../src/engine/tensor.ts";
 import { assertOpAgrees, type Input } from "./inputs.ts";
 
-/** Copies are exact, and so are gradients, which are added twice: a doubled float is exact. */
+/** Copies are exact. So are gradients: they are added up over two passes, and doubling a float is exact. */
 const EXACT = { forward: { atol: 0, rtol: 0 }, backward: { atol: 0, rtol: 0 } };
 
-// Sizes around vectors, more than one thread's share, and axes that can be merged and that cannot.
+// Ops and the shapes of their inputs: sizes around a vector of 8 elements and above one thread's share; axes that are
+// contiguous in memory and axes that are not.
 const CASES: [name: string, shapes: number[][], (...tensors: Tensor[]) => Tensor][] = [
   ["reshape", [[2, 3, 4]], (x) => ops.reshape(x, [4, -1])],
   ["reshape to a scalar", [[1, 1]], (x) => ops.reshape(x, [])],
@@ -35,7 +36,7 @@ Deno.test("shape: elements are moved as in PyTorch, on any number of threads", a
   for (const [name, shapes, op] of CASES) {
     await assertOpAgrees(`${name} of [${shapes.join("] and [")}]`, shapes.map((shape) => ({ shape })), op, EXACT);
   }
-  const twice = (a: Tensor, b: Tensor) => ops.concat([a, b, a], { axis: 1 }); // sums of gradients below 8, twice
+  const twice = (a: Tensor, b: Tensor) => ops.concat([a, b, a], { axis: 1 }); // a's gradient sums two parts
   const limits = { ...EXACT, backward: { atol: 1e-6, rtol: 0 } };
   await assertOpAgrees("concat of a tensor twice", [{ shape: [2, 70, 90] }, { shape: [2, 1, 90] }], twice, limits);
 });
@@ -64,7 +65,7 @@ Deno.test("gather: elements by index, and gradients that add up in one place", a
     const size = shape.at(axis)!,
       values = Int32Array.from({ length: sizeOf(places) }, (_, i) => (i * i + 3 * i) % size);
     const inputs: Input[] = [{ shape }, { shape: places, values, dtype: "i32" }];
-    // Up to 40 gradients are added in one place. Their sums, below 32, are rounded by 1e-6 each time.
+    // Up to 40 gradients are added in one place. The sums are below 32, so each addition rounds by at most 1e-6.
     const limits = { forward: { atol: 0, rtol: 0 }, backward: { atol: 2e-5, rtol: 0 } };
     await assertOpAgrees(`gather from [${shape}]`, inputs, (x, index) => ops.gather(x, index, { axis }), limits);
   }

@@ -6,8 +6,8 @@ import { softmax } from "../../src/ops/softmax.ts";
 import { assertAgrees, outputAndGradient } from "./agree.ts";
 
 /**
- * Log-probabilities of size 20 round by 2e-6, and so do their exponentials, which are multiplied by Σ dy of 300 normal
- * numbers, 17.
+ * A log-probability of size 20 rounds by 2e-6, which is then also the relative error of the probability. The gradient
+ * multiplies the probability by Σ dy, a sum of 300 normal numbers, which is about 17.
  */
 const LIMIT = { atol: 3e-5, rtol: 2e-6 };
 

@@ -1,6 +1,6 @@
 /**
- * Features of the WebGPU device alone: limits, errors that arrive late, a device that can be lost. Skipped without an
- * adapter.
+ * Tests what only the WebGPU device has: limits, errors that arrive late, and a device that can be lost. Skipped
+ * without an adapter.
  */
 import { assertEquals, assertMatch, assertRejects, assertThrows } from "@std/assert";
 import dropoutSource from "../../kernels/dropout/dropout.wgsl.ts";
@@ -20,7 +20,7 @@ import { Trainer } from "../../src/train/trainer.ts";
 import { devices, openDevice } from "../testing.ts";
 import { normal } from "./agree.ts";
 
-/** The four words of counters 0 to n − 1, from the functions of dropout's own shader. */
+/** Computes the four random words of counters 0 to n − 1 with the functions in dropout's shader. */
 const philoxWords = kernel({
   name: "philox_words",
   reads: { offset: i32(1) },
@@ -77,7 +77,7 @@ for (const { name, device } of await devices()) {
     const config = { blockSize: 8, vocabSize: 7, nLayer: 1, nHead: 2, nEmbd: 8, dropout: 0, bias: false };
     const state = async (device: Device, stop: number) => {
       const model = new GPT(config, { device }), generator = new RandomGenerator(5), tokens: number[] = [];
-      for (const weight of model.parameters()) device.write(weight.storage, normal(weight.size)); // for distinct scores
+      for (const weight of model.parameters()) device.write(weight.storage, normal(weight.size)); // scores differ
       for await (const token of generate(model, [1, 2], { maxNewTokens: 40, generator })) {
         if (tokens.push(token) === stop) break;
       }
@@ -90,7 +90,7 @@ for (const { name, device } of await devices()) {
   });
 }
 
-/** A new device, which `lose` takes away as a failing driver would. */
+/** Opens a device. Calling `lose` makes the device unusable, as a failing driver would. */
 async function losable(name: string): Promise<{ device: WebGPUDevice; lose: () => void }> {
   const working = await openDevice(name) as WebGPUDevice;
   return { device: working, lose: () => working.gpu.destroy() };

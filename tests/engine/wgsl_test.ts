@@ -45,7 +45,7 @@ async function shaderTexts(): Promise<Map<string, string>> {
   return texts;
 }
 
-/** Compiles a pass with each of its has_, fresh_ and bf16_ constants on and off, and reports all errors together. */
+/** Compiles a pass with every combination of its has_, fresh_ and bf16_ constants, and reports all errors together. */
 async function compile({ gpu }: WebGPUDevice, pass: AnyPass): Promise<void> {
   const flags = Array.from(
     withoutComments(pass.source).matchAll(/override\s+((?:has|fresh|bf16)_\w+)/g),
@@ -94,7 +94,7 @@ function checkBindings(kernel: AnyKernel, pass: AnyPass): void {
     const [role, dtype] = declared[Number(binding) - 1] ?? ["read_write", "f32"]; // after the operands: the workspace
     assertEquals(access, role, `${what}: binding ${binding}, ${name}`);
     if (declared[Number(binding) - 1]) {
-      assert(type === dtype || type === "u32", `${what}: ${name} is ${type}`); // a word can hold bits of any type
+      assert(type === dtype || type === "u32", `${what}: ${name} is ${type}`); // u32 holds the bits of any type
     }
   }
   const passes = [kernel.gpu ?? []].flat() as AnyPass[], bound = kernel.operands.length;
@@ -109,7 +109,8 @@ function checkBindings(kernel: AnyKernel, pass: AnyPass): void {
 }
 
 /**
- * The lines that a pass may replace. All other lines must be the file's, so that line numbers in messages are right.
+ * Matches the lines of a shader that a pass may replace. All other lines must be equal to the file's, so that messages
+ * have the right line numbers.
  */
 const REPLACED = /^(@group\(0\) @binding\(\d\) )?(const|alias|struct|fn|var<)/;
 
