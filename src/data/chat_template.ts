@@ -84,7 +84,11 @@ export class ChatTemplate implements Disposable {
   readonly #worker: TemplateWorker;
   readonly #marked: string;
 
-  /** @param source text in Jinja; it is parsed when it is first rendered, so a syntax error is reported then */
+  /**
+   * Makes a template. The text is parsed when it is first rendered, so a syntax error is reported then.
+   *
+   * @param source the template's text, in Jinja
+   */
   constructor(source: string, { name = "The chat template", specialTokens = {}, ...limits }: ChatTemplateOptions = {}) {
     this.source = source;
     this.name = name;

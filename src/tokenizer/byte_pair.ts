@@ -67,7 +67,7 @@ export class BytePairTokenizer implements Tokenizer {
   /** Cache of encoded pieces. */
   readonly #known = new Map<string, number | Int32Array>();
 
-  /** @param tables vocabulary, merges and pattern */ constructor(readonly tables: BytePairTables) {
+  /** Makes a tokenizer from its tables. */ constructor(readonly tables: BytePairTables) {
     // If the vocabulary defines the merges, bytes must not be merged to a special or added token.
     const reserved = new Set(tables.merges ? [] : [...tables.special.values(), ...this.addedTokens.values()]);
     tables.tokens.forEach((bytes, id) => bytes !== undefined && !reserved.has(id) && this.#ids.set(bytes, id));

@@ -161,7 +161,7 @@ Deno.test("a run's head: from its checkpoint into the pipeline and into a folder
       await saveHuggingFace(loaded, `${folder}/hf`, { head: savedHead(head, found), tokenizer });
       const again = await pipeline("text-classification", `${folder}/hf`, { device });
       assertEquals(await again("aab", { topK: null }), await classify("aab", { topK: null }));
-      await assertRejects(() => loadHuggingFace(`${folder}/hf`, { device }), CheckpointError, "is of a classifier");
+      await assertRejects(() => loadHuggingFace(`${folder}/hf`, { device }), CheckpointError, "is a classifier");
 
       device.fill((head as SequenceClassifier).score.weight.storage, (values) => values.fill(0.5));
       await saveAdapter(`${folder}/adapter`, applyLora(loaded, { rank: 2, head }), { taskType: "SEQ_CLS" });
