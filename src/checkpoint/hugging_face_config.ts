@@ -26,7 +26,7 @@ const ONLY: Readonly<Record<string, readonly unknown[]>> = {
   quantization_config: [null],
 };
 /**
- * Architectures with a language-model head. GPT2DoubleHeadsModel has a second head, which is loaded only on request.
+ * Architectures that are loaded as a language model. GPT2DoubleHeadsModel's second head is loaded only on request.
  */
 const ARCHITECTURES = ["GPT2LMHeadModel", "GPT2Model", "GPT2DoubleHeadsModel"];
 const CLASSIFIER = "GPT2ForSequenceClassification";

@@ -39,7 +39,7 @@ export function recordEnd(): FindEnd {
 export function parseRecord(text: string, where: string): string[] {
   const cells: string[] = [], record = text.replace(/\r\n$|[\r\n]$/, "");
   if (record === "") return cells;
-  for (let at = 0;; at++) { // after a comma
+  for (let at = 0;; at++) { // `at` is the start of a cell
     let end;
     if (record[at] === '"') {
       for (end = at + 1; record[end] !== '"' || record[end + 1] === '"'; end += record[end] === '"' ? 2 : 1) {

@@ -2,7 +2,8 @@
  * Turns text into tokens and tokens into batches: nanoGPT's datasets, folders of tokens, and rows of prompts, chats and
  * preferences.
  *
- * {@linkcode loadData} loads a dataset for pre-training; {@linkcode readExamples} reads the rows of a fine-tuning file.
+ * {@linkcode loadData} loads a dataset to train a language model on; {@linkcode readExamples} reads the rows of a
+ * fine-tuning file.
  *
  * @module
  */

@@ -100,7 +100,7 @@ async function loadVocabAndMerges(folder: string): Promise<Tokenizer> {
   for (const [content, id] of Object.entries(older)) add({ content, id, special: false });
   for (const token of await readConfig(folder)) add(token);
   for (const name of ROLES) {
-    // Such as bos_token: a text, or an object with its content.
+    // Entries such as bos_token; the value is a text, or an object with the text as its content.
     for (const [key, value] of Object.entries(await beside(folder, name))) {
       const content = isObject(value) ? value.content : value;
       if (!key.endsWith("_token") || typeof content !== "string" || added.has(content)) continue;
