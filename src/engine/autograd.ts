@@ -135,7 +135,7 @@ export function backward(root: Tensor, seed?: Tensor): void {
         consume(node);
       }
     });
-  } finally { // gradients are left only if a rule threw
+  } finally { // frees the gradients that are left if a rule threw
     gradients.dispose();
   }
 }
@@ -159,7 +159,7 @@ function differentiate(root: Tensor, { op, inputs, saved, rule, output }: Node, 
     if (!dinp || !input?.requiresGrad || dinp.storage === into[i]?.storage) return;
     return { input, dinp: outside(dinp.scope === scope ? dinp : dinp.alias(input.shape)) };
   });
-  scope[Symbol.dispose](); // frees the rule's temporaries first, so that isAlone() sees who still shares a storage
+  scope[Symbol.dispose](); // frees the rule's temporaries before isAlone() counts the holders of storages
   gradients.drop(output);
   for (const one of given) if (one) gradients.give(one.input, one.dinp);
 }
@@ -170,8 +170,8 @@ function differentiate(root: Tensor, { op, inputs, saved, rule, output }: Node, 
  */
 class Gradients {
   /**
-   * Gradients of intermediates. No scope owns them. A rule may return `dout` itself, so two of them can share a
-   * storage.
+   * Gradients of intermediates. No scope owns them. Two gradients can share a storage, because a rule may return `dout`
+   * itself.
    */
   #intermediate = new Map<Tensor, Tensor>();
 
@@ -183,7 +183,7 @@ class Gradients {
     const gradient = this.get(tensor);
     return gradient && (!tensor.node || isAlone(gradient)) ? gradient : undefined;
   }
-  /** Adds `gradient` to that of `tensor`, and takes over its ownership. */
+  /** Adds `gradient` to the gradient of `tensor`, and takes ownership of it. */
   give(tensor: Tensor, gradient: Tensor): void {
     const before = this.get(tensor);
     let sum = this.own(tensor) ?? (before && copy(before));
@@ -193,7 +193,7 @@ class Gradients {
       if (sum !== before) before!.dispose();
     } else if (tensor.node || isAlone(gradient)) sum = gradient;
     else {
-      sum = copy(gradient); // a leaf's gradient lasts, so it must not share its storage
+      sum = copy(gradient); // a leaf's gradient stays after backward, so it must not share a storage
       gradient.dispose();
     }
     if (tensor.node) this.#intermediate.set(tensor, sum);
@@ -221,7 +221,7 @@ function outside(tensor: Tensor): Tensor {
 /** The nodes that `root` depends on, latest first. */
 function latestFirst(root: Tensor): Node[] {
   const nodes = new Set(root.node && [root.node]);
-  for (const { op, inputs, rule } of nodes) { // visits the nodes that are added during the loop, too
+  for (const { op, inputs, rule } of nodes) { // also visits nodes that are added during the loop
     if (!rule) {
       throw new TypeError(refused(root, `${op} was consumed by an earlier backward; run the forward again`));
     }

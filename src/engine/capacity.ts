@@ -1,6 +1,6 @@
 /**
- * Checks whether a computation fits into a device's free memory. Training, generating and loading share it and its
- * message.
+ * Checks whether a computation fits into a device's free memory. Training, generating and loading all use it, with the
+ * same message.
  */
 import type { Device } from "./device.ts";
 

@@ -44,7 +44,7 @@ export interface Capacity {
   /** The name, for messages, of the limit of one storage. */ readonly limit: string;
 }
 
-/** A phase or pass of a launch. */
+/** A part of a launch: a phase on the CPU, a compute pass on a GPU. */
 interface Part {
   /** Number of floats of scratch memory that the part needs. */
   workspace?(sizes: Launch["sizes"]): number;
@@ -64,7 +64,7 @@ function sizeClass(length: number): number {
 }
 
 /**
- * Holds tensors and computes with them. `createDevice` makes one. Programs use {@linkcode Device.tensor},
+ * Holds tensors and computes with them. `createDevice` makes one. Applications use {@linkcode Device.tensor},
  * {@linkcode Device.scope}, {@linkcode Device.memory} and {@linkcode Device.close}; the other methods are for ops.
  *
  * @example
@@ -129,8 +129,7 @@ export abstract class Device implements Disposable {
   /**
    * Copies a storage to the host.
    *
-   * @throws {DeviceError} when the device is lost, an earlier launch has failed, or a capture is running, which cannot
-   *   wait
+   * @throws {DeviceError} when the device is lost, an earlier launch has failed, or a capture is running
    */
   read(storage: Storage): Promise<NumberArray> {
     if (this.#capture) throw new DeviceError("read: a capture cannot read; read after it");
@@ -140,13 +139,14 @@ export abstract class Device implements Disposable {
       : there;
   }
   /**
-   * Copies a storage to the host; q8_0 as GGUF's blocks (q8_0.ts), to be saved in another file without rounding again.
+   * Copies a storage to the host without conversion: q8_0 as GGUF's blocks (q8_0.ts), which can be saved again without
+   * further rounding.
    */
   readStored(storage: Storage): Promise<NumberArray | Uint8Array<ArrayBuffer>> {
     if (this.#capture) throw new DeviceError("read: a capture cannot read; read after it");
     return this.fetch(storage);
   }
-  /** @internal The phases or passes of a launch. */
+  /** @internal Returns the parts of a launch. */
   abstract parts(launch: Launch): readonly Part[];
   /** @internal Number of 32-bit words that a captured program has to store for a launch. */
   kept(_launch: Launch): number {
@@ -162,7 +162,7 @@ export abstract class Device implements Disposable {
    * @internal
    */
   protected abstract prepare(launch: Launch, parts: readonly Part[], workspace?: Storage, kept?: Storage): Command;
-  /** @internal Runs a launch that `launch` has checked; called by nothing else. */
+  /** @internal Runs a launch. Only the function `launch` calls it, after it has checked the operands. */
   run(launch: Launch): void {
     const { profile } = this, parts = this.parts(launch), keeps = this.#capture ? this.kept(launch) : 0;
     let floats = 0;
@@ -367,7 +367,7 @@ export abstract class Device implements Disposable {
    * Opens a scope. When it ends, it frees every tensor that was made in it and not returned through
    * {@linkcode Scope.keep}.
    *
-   * @param op name of the op that opens the scope, for error messages; programs leave it out
+   * @param op name of the op that opens the scope, for error messages; applications leave it out
    */
   scope(op?: string): Scope {
     const scope = new Scope(this.#scopes, op);

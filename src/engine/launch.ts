@@ -13,7 +13,7 @@ type Brought<R extends Operands, Outputs> =
  * Checks every operand, allocates the outputs that the caller did not pass, and runs the kernel on the operands'
  * device. No code below checks again: WASM code that runs without bounds checks relies on these checks.
  *
- * @throws {ShapeError} when a shape differs from the declared one, or an output's size follows from no operand
+ * @throws {ShapeError} when a shape differs from the declared one, or cannot be inferred from the operands
  * @throws {DeviceError} when devices or types differ, or a written operand shares its storage with another operand
  */
 export function launch<R extends Operands, U extends Operands, W extends Operands, P extends Params>(
@@ -80,7 +80,7 @@ function deviceOf(operands: Readonly<Record<string, Tensor | undefined>>): Devic
   for (const name in operands) if (operands[name]) return operands[name].device;
 }
 
-/** The message of an error: names the op that was called, and its operands in the shapes that the kernel gets. */
+/** Formats an error message that names the op and the shapes that its kernel was called with. */
 function said(kernel: AnyKernel, operands: Readonly<Record<string, Tensor | undefined>>, why: string): string {
   const given = kernel.operands.flatMap(({ name, role }) =>
     operands[name] && role === "reads" ? `${name} [${operands[name].shape}]` : []

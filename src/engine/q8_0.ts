@@ -13,8 +13,9 @@ import { Q8_0 } from "../wasm/packing.ts";
 export { Q8_0 };
 
 /**
- * Quantises. @param values their number is a multiple of 32; if one exceeds 127 · 65504, the scale of its block is
- * infinite
+ * Quantises weights to blocks.
+ *
+ * @param values weights; their number is a multiple of 32. A weight beyond 127 · 65504 makes its block's scale infinite
  */
 export function f32ToQ8(values: Float32Array): Uint8Array<ArrayBuffer> {
   const { block, bytes } = Q8_0, out = new Uint8Array(values.length / block * bytes);
@@ -33,10 +34,10 @@ export function f32ToQ8(values: Float32Array): Uint8Array<ArrayBuffer> {
 }
 
 /**
- * Computes the weights of blocks.
+ * Converts blocks back to f32 weights.
  *
  * @param out array to write to; its length is the number of weights; default: a new one for all weights
- * @param first number of weights of the first block to skip
+ * @param first number of weights to skip at the start of the first block
  * @returns `out`
  */
 export function q8ToF32(

@@ -56,7 +56,7 @@ export class Scope implements Disposable {
   }
 
   /**
-   * Keeps all tensors of this scope. Called at the end of a constructor: if it throws before, the scope frees its
+   * Keeps all tensors of this scope. A constructor calls it last: if the constructor throws before, the scope frees the
    * tensors.
    */
   keepAll(): void {

@@ -28,11 +28,11 @@ export class Block {
   /** Range of the integers, for checks in ops; undefined if a kernel has written to the block since the host did. */
   bounds: Bounds | undefined;
   /**
-   * Copies in panels of the matrices in this block, by offset (ops/linear.ts). The first change of the block drops
-   * them.
+   * Copies of the block's matrices in panels, by the matrix's offset (made by ops/linear.ts). Any write to the block
+   * drops them.
    */
   laid: Map<number, Storage> | undefined;
-  /** Whether this block is such a copy and out of date. A captured program may still hold it. */
+  /** Whether this block is a copy in panels that is out of date. A captured program may still hold it. */
   dropped = false;
 
   constructor(
