@@ -4,8 +4,8 @@
  *
  * While a promise is pending, Dawn polls the GPU on every turn of the event loop, through `setImmediate`. This keeps a
  * processor busy, and each poll allocates a native function: under `deno test` (Deno 2.9.6) the first garbage
- * collection came after 360,000 of them and took so long that tests seemed to hang. So Dawn is given its own
- * `setImmediate`, which delays a poll by a share of the time waited so far.
+ * collection came after 360,000 of them and took so long that tests seemed to hang. So Dawn gets its own
+ * `setImmediate`, which delays each poll by a fraction of the time waited so far.
  */
 import { DeviceError } from "../errors.ts";
 import { importPackage } from "../packages.ts";
@@ -36,7 +36,7 @@ export async function dawn(): Promise<GPU> {
 
 /** In the first milliseconds of a wait, Dawn polls on every turn, so that short waits are not delayed. */
 const AT_ONCE = 0.5;
-/** After that, the next poll comes after this share of the time waited so far, but at most after MOST milliseconds. */
+/** After that, each poll is delayed by this fraction of the time waited so far, but by at most MOST milliseconds. */
 const SHARE = 1 / 8, MOST = 50;
 
 /** Dawn's methods that start a wait. */
@@ -76,7 +76,7 @@ function slowDown(globals: Record<string, { prototype: Record<string, (...args: 
     const { prototype } = globals[type], native = prototype[method];
     prototype[method] = function (...args) {
       began = performance.now();
-      if (timer !== undefined) { // another wait is going on and may have slowed down: polls at once again
+      if (timer !== undefined) { // an earlier wait is polling slowly: polls at once again
         clearTimeout(timer);
         timer = undefined;
         usual(question!);

@@ -1,10 +1,10 @@
-/** A device that stores and computes nothing. It measures how much memory a program needs on another device. */
+/** A device that stores and computes nothing. It measures how much memory some code would need on another device. */
 import type { NumberArray, StorageType } from "../kernel.ts";
 import { type Command, Device, type Launch, type Storage } from "../engine/device.ts";
 
 /**
- * Runs a program without its computations. Storages are allocated and freed by the same code as on the other device, so
- * {@linkcode Device.memory} reports the bytes that the program will take there.
+ * Imitates another device without its computations. Storages are allocated and freed by the same code as on that device,
+ * so {@linkcode Device.memory} reports the bytes that would be in use there.
  */
 export class DryDevice extends Device {
   override readonly name: string;
@@ -14,7 +14,7 @@ export class DryDevice extends Device {
   /** Number of multiplications and additions so far, in kernels that count them. */
   flops = 0;
 
-  /** @param of the device that the program is meant for; it is not used to compute or to allocate */
+  /** @param of the device to imitate; nothing is computed or allocated on it */
   constructor(readonly of: Device) {
     super();
     this.name = of.name;

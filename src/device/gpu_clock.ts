@@ -10,8 +10,8 @@ interface Collected {
 }
 
 /**
- * Measures launches with the GPU's clock. Two timestamps enclose each pass; they are resolved at the end of a
- * submission and read with the next read.
+ * Measures launches with the GPU's clock: one timestamp before each pass and one after it. Timestamps are resolved at
+ * the end of a submission, and fetched when the device next reads a tensor.
  */
 export class GpuClock {
   #queries: GPUQuerySet;

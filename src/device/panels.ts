@@ -13,8 +13,9 @@ import type { Panels } from "../kernel.ts";
 type Elements = Float32Array | Uint16Array;
 
 /**
- * Splits `count` elements, from number `offset` on, into runs within one row. Calls `move` for each run, with the index
- * of its first element in `memory`, the number of elements before the run, and the number of elements in the run.
+ * Visits `count` elements of the matrix in row-major order, starting with element `offset`, in runs that do not cross a
+ * row. Calls `move(place, at, n)` for each run: `n` is the number of its elements, `place` the index of the first one in
+ * `memory`, and `at` the number of elements visited before.
  */
 function runs(
   { length, width }: Panels,
@@ -29,7 +30,7 @@ function runs(
   }
 }
 
-/** Writes elements of the matrix, from number `offset` on. @param memory the memory of the whole block */
+/** Writes row-major `values` to the matrix, from element `offset` on. @param memory the memory of the whole block */
 export function toPanels<T extends Elements>(
   memory: T,
   panels: Panels,
@@ -42,7 +43,7 @@ export function toPanels<T extends Elements>(
   });
 }
 
-/** Reads elements of the matrix, from number `offset` on, in row-major order, into `out`. */
+/** Reads elements of the matrix in row-major order, from element `offset` on, into `out`. */
 export function fromPanels<T extends Elements>(memory: T, panels: Panels, offset: number, out: T): T {
   const { width } = panels;
   runs(panels, offset, out.length, (place, at, n) => {

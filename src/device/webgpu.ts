@@ -23,7 +23,7 @@ const SLOT = 256, SLOTS = 4096;
 const BATCH = 512;
 const MOST_GROUPS = 65535, MOST_BIND_GROUPS = 8192;
 
-/** The arguments to encode a dispatch. */
+/** What to encode for one dispatch: its pipeline, bind group and numbers of workgroups. */
 interface Dispatch {
   readonly pipeline: GPUComputePipeline;
   readonly group: GPUBindGroup;
@@ -35,7 +35,7 @@ export class WebGPUDevice extends Device {
   override readonly name = "webgpu";
   /** Description of the adapter. */
   readonly adapter: string;
-  /** Numbers of objects made so far. A step that repeats an earlier one makes none. */
+  /** Numbers of objects made so far. A step that repeats an earlier step makes none. */
   get created(): Record<"buffers" | "bindGroups" | "pipelines", number> {
     return { buffers: this.#buffers.size, bindGroups: this.#groups, pipelines: this.#pipelines.count };
   }
