@@ -28,7 +28,7 @@ const MOST_TURNS = 64;
  * {@linkcode Breather.breathe} between its pieces of work.
  */
 export class Breather {
-  #last = performance.now() + 50; // the first turn takes 10 ms in Deno, which a short loop avoids by ending before it
+  #last = performance.now() + 50; // later, because the first turn takes 10 ms in Deno, and short loops end before it
 
   /**
    * Waits for some turns of the event loop if 50 ms have passed since the last time (100 ms at first): one turn for

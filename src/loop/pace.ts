@@ -8,7 +8,7 @@ export class Pace {
   #since: number;
 
   /**
-   * @param ms the time to aim for from one read to the next, in milliseconds
+   * @param ms desired time from one read to the next, in milliseconds
    * @param most maximum number of steps between two reads
    * @param now a clock in milliseconds
    */
@@ -25,8 +25,8 @@ export class Pace {
     this.#since = this.now();
   }
   /**
-   * Call after a read that followed {@linkcode steps} steps: sets the next number of steps, at most twice as many, to
-   * take `ms`.
+   * Call this after each read. Sets {@linkcode steps} so that launching them and reading will take `ms`, judging by the
+   * time since the previous read. `steps` at most doubles.
    */
   waited(): void {
     const now = this.now(), factor = Math.min(2, this.ms / Math.max(now - this.#since, 1e-3));

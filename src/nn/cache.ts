@@ -40,8 +40,8 @@ export class KeyValueCache implements Disposable {
     return this.#length;
   }
   /**
-   * Slot and position of the next `tokens` tokens of every slot, (slots · tokens) each. For one token that is `next`;
-   * for several, the scope around the call frees the tensors.
+   * Slot and position of the next `tokens` tokens of every slot, (slots · tokens) each. For one token, these are the
+   * tensors in `next`; for several, new tensors, which the scope around the call frees.
    */
   places(tokens: number): Places {
     if (tokens === 1) return this.next;

@@ -1,5 +1,5 @@
 /**
- * A program captured from a module, which is dropped when the module's fields have changed since the capture.
+ * A program captured from a module. It is dropped when the module's fields have changed since the capture.
  */
 import type { Device, Program } from "../engine/device.ts";
 import { layout } from "../engine/storage.ts";

@@ -207,6 +207,6 @@ export function parameter(
 
 let shared: RandomGenerator | undefined;
 
-/** The generator of a module's initial weights. */
+/** Returns the generator for a module's initial weights. */
 export const generatorOf = ({ generator }: ModuleOptions): RandomGenerator =>
   generator ?? (shared ??= new RandomGenerator(0));

@@ -65,7 +65,7 @@ export function binary(kernel: BinaryKernel, a: Tensor, b: Tensor): Tensor {
 
 /**
  * Computes the gradient of an input that was repeated to dy's shape: dy / divisor, summed over the repeated axes, and
- * added to `into` if given. To be called in a derivative rule, whose scope frees the temporaries. May return a view of
+ * added to `into` if given. Call it only in a derivative rule, whose scope frees the temporaries. May return a view of
  * dy.
  */
 export function sumTo(input: Tensor, dy: Tensor, into?: Tensor, divisor = 1): Tensor {

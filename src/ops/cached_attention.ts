@@ -4,7 +4,7 @@ import { ShapeError } from "../errors.ts";
 import { launch } from "../engine/launch.ts";
 import type { Tensor } from "../engine/tensor.ts";
 
-/** The places in a key-value cache of the N tokens of a pass. */
+/** Where in a key-value cache the N tokens of a pass are stored. */
 export interface Places {
   /** i32 (N): each token's slot, from 0. −1 marks an idle token, which pads a pass of a fixed size. */
   readonly slot: Tensor;
@@ -38,7 +38,7 @@ const MOST_PLACES = 2 ** 18;
  * import { cachedAttention } from "@nanogpt/ts/ops";
  *
  * const device = await createDevice("cpu", { threads: 1 }), i32 = { dtype: "i32" } as const;
- * const cache = device.tensor([0, 10, 0, 0], [1, 1, 2, 2, 1]); // one slot of two places, the first taken: key 0, value 10
+ * const cache = device.tensor([0, 10, 0, 0], [1, 1, 2, 2, 1]); // 1 slot, 2 positions; at position 0: key 0, value 10
  * const slot = device.tensor([0], [1], i32), position = device.tensor([1], [1], i32);
  * const qkv = device.tensor([1, 0, 30], [1, 3]);
  * assertEquals([...await cachedAttention(qkv, cache, { slot, position }).data()], [20]); // the mean of both values

@@ -9,7 +9,7 @@ import { copyStrided } from "./strided.ts";
 /**
  * Joins tensors along an axis, like `torch.concat`.
  *
- * @param tensors f32 or i32, all of one dtype and, except along the axis, of one shape
+ * @param tensors f32 or i32, all of the same dtype and, except along the axis, of the same shape
  * @param options.axis negative: counted from the end
  * @returns the dtype and shape of the tensors; along the axis, the sum of their sizes
  * @throws {ShapeError} when there are no tensors, or the sizes of another axis differ
@@ -57,7 +57,7 @@ export function concat(tensors: readonly Tensor[], options: { axis: number }): T
   return scope.keep(y);
 }
 
-/** Copies x into y, from index `start` of the axis on. */
+/** Copies x into the part of y that begins at index `start` of the axis. */
 export function placeAt(y: Tensor, x: Tensor, axis: number, start: number): void {
   using _ = y.device.scope();
   const operands = { x: x.alias(splitAt(x.shape, axis)), y: y.alias(splitAt(y.shape, axis)) };

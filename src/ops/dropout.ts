@@ -14,8 +14,8 @@ export interface DropoutOptions {
   /** Seed, 32 bits. */
   readonly seed: number;
   /**
-   * Number of the training step, 32 bits. As an i32 (1) on the device it can change from replay to replay of a captured
-   * program.
+   * Number of the training step, 32 bits. A captured program needs it as an i32 (1) on the device, which can change
+   * between replays.
    */
   readonly offset: Tensor | number;
   /** Number of the dropout within the step, 32 bits: each call needs its own. */
@@ -54,7 +54,7 @@ export function dropout(x: Tensor, options: DropoutOptions): Tensor {
   return scope.keep(record("dropout", mask(x), [x], [offset], (dout) => [mask(dout)]));
 }
 
-/** Arguments of kernels with dropout: their parameters and, unless p is 0, the offset as a tensor. */
+/** Converts the options to the arguments of a kernel with dropout. Without `offset` (if p is 0), nothing is dropped. */
 export function dropoutArguments(op: string, { device, shape }: Tensor, { p, seed, offset, stream }: DropoutOptions) {
   if (!(p >= 0 && p <= 1)) throw new ConfigError(`Cannot apply ${op} to [${shape}]: p is ${p}, expected 0 to 1`);
   const params = { seed, stream, threshold: Math.ceil(p * 2 ** 24), gain: p < 1 ? 1 / (1 - p) : 0 };

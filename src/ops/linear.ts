@@ -39,7 +39,7 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
   const operands = { a: x.alias(X), b: inPanels(weight)?.alias(W) ?? weight.alias(W) };
   const { c } = bias ? launch(matmulBias, { ...operands, bias }) : launch(matmulNT, operands);
   const y = c.alias([...x.shape.slice(0, -1), out]);
-  // Only dweight needs x. A frozen weight therefore saves no x, which would be most of the memory of a frozen model.
+  // Only dweight needs x, so x is not saved if the weight is frozen. In a frozen model this saves most of the memory.
   const passes = x.requiresGrad, trains = weight.requiresGrad;
   record("linear", y, [x, weight, bias], [trains ? x : undefined, passes ? weight : undefined], (dout, into) => {
     const dy = dout.alias(Y), [dx, dweight, dbias] = into;
@@ -53,9 +53,9 @@ export function linear(x: Tensor, weight: Tensor, bias?: Tensor): Tensor {
 }
 
 /**
- * Copies a trainable weight into panels, the order in which the CPU multiplies a few rows fastest. `linear` reads the
- * copy while nothing is recorded. The next change of the weight drops the copy. Does nothing if there already is a
- * copy, the device does not use panels, or its memory has no room.
+ * Copies a trainable weight into panels, the order in which the CPU multiplies a few rows fastest. Inside `noGrad`,
+ * `linear` reads the copy instead of the weight. The next change of the weight drops the copy. Does nothing if there
+ * already is a copy, the device does not use panels, or the copy does not fit into its memory.
  */
 export function layOutWeight({ device, storage, shape: [rows, length] }: Tensor): void {
   const { block, offset } = storage;
@@ -70,7 +70,7 @@ export function layOutWeight({ device, storage, shape: [rows, length] }: Tensor)
     if (!(error instanceof DeviceError)) throw error;
   }
 }
-/** The weight's copy in panels, if there is one and nothing is recorded. */
+/** Returns the copy that {@linkcode layOutWeight} made of a weight; undefined if there is none, or outside `noGrad`. */
 function inPanels({ storage: { block, offset }, shape }: Tensor): Tensor | undefined {
   const copy = isRecording() ? undefined : block.laid?.get(offset);
   return copy && new Tensor(copy, shape);

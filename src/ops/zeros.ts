@@ -3,7 +3,7 @@ import type { Device } from "../engine/device.ts";
 import { launch } from "../engine/launch.ts";
 import { sizeOf, type Tensor } from "../engine/tensor.ts";
 
-/** Makes a tensor of zeros, for gradients of which a kernel writes only a part. */
+/** Makes a tensor of zeros, for a gradient that a kernel writes only in part. */
 export function zeros(device: Device, shape: readonly number[]): Tensor {
   using scope = device.scope();
   const y = device.empty([sizeOf(shape)]);

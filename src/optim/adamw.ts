@@ -39,8 +39,8 @@ export interface ParameterGroup extends Rates {
 /** Options of one step. */
 export interface StepOptions {
   /**
-   * Learning rate of this step, for schedules; default: the optimizer's. The rates of groups are scaled by the same
-   * factor.
+   * Learning rate of this step, for schedules; default: the optimizer's. If it is, say, half of the optimizer's rate,
+   * groups with rates of their own use half of these, too.
    */
   readonly learningRate?: number;
   /** Maximum norm of all gradients together: if it is exceeded, all are scaled down to it. Default 0: no clipping. */
@@ -253,7 +253,7 @@ export class AdamW implements Disposable {
   dispose(): void {
     this.#thaw(Infinity);
     for (const { parameter, gradient } of this.#slots) {
-      if (parameter.grad === gradient) parameter.grad = undefined; // if not: a newer optimizer's
+      if (parameter.grad === gradient) parameter.grad = undefined; // otherwise grad belongs to a newer optimizer
     }
     for (const tensor of this.#tensors()) tensor.dispose();
     this.#slots = [];
@@ -267,7 +267,7 @@ export class AdamW implements Disposable {
 const decays = ({ shape }: Tensor): boolean => shape.length >= 2;
 const padded = (size: number): number => Math.ceil(size / ALIGNMENT) * ALIGNMENT;
 
-/** The groups, in each of which the parameters that decay come first. A plain list of parameters is one group. */
+/** Returns groups, with the parameters that have weight decay first. A plain list of parameters is one group. */
 function groupsOf(
   given: readonly (NamedParameter | ParameterGroup)[],
 ): { ordered: NamedParameter[]; rates: Rates; from: number }[] {

@@ -32,8 +32,8 @@ export interface EvaluatingEvent {
 export interface EvaluationEvent {
   /** Discriminates the union. */ readonly kind: "evaluation";
   /** The iteration of the next update. */ readonly iter: number;
-  /** In nats per token. */ readonly trainLoss: number;
-  /** In nats per token. */ readonly valLoss: number;
+  /** Mean loss on the training split. */ readonly trainLoss: number;
+  /** Mean loss on the validation split. */ readonly valLoss: number;
   /** The task's own measures, such as `train_accuracy` and `val_accuracy`. */ readonly measures: Measures;
   /** Whether the validation loss is the lowest so far. */ readonly best: boolean;
   /** Evaluations since the lowest validation loss; 0 if this one is the lowest. */ readonly sinceBest: number;

@@ -12,7 +12,7 @@ export class LanguageModelling implements Task {
   readonly ahead = true;
   readonly #sizes: { readonly batchSize: number; readonly blockSize: number };
   readonly #vocabSize: number;
-  /** Where the blocks of the latest micro-batch begin. Between two updates, that is the micro-batch drawn ahead. */
+  /** Offsets of the latest micro-batch's blocks in the text. Between updates it is the micro-batch drawn ahead. */
   #offsets: number[] = [];
   /** The batch drawn ahead when a checkpoint was saved; it is returned by the next draw. */
   #restored: Batch | undefined;

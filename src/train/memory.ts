@@ -1,6 +1,6 @@
 /**
- * Estimates the memory of a training run by running it on a device that only counts allocations. No list of tensors has
- * to be maintained beside the code.
+ * Estimates the memory of a training run by running it on a device that only counts allocations. The estimate therefore
+ * follows every change of the code.
  */
 import { gib, type Needs, shortage } from "../engine/capacity.ts";
 import type { Device } from "../engine/device.ts";
@@ -22,7 +22,7 @@ export interface TrainingOptions extends Partial<TrainerOptions> {
   /** Applies an adapter to a model, so that only the adapter is trained. Default: the model's weights are trained. */
   readonly adapt?: (model: GPT) => void;
   /**
-   * Free bytes of the machine, if the device may report more than there are. Default: only the device's capacity
+   * Free memory of the machine in bytes, which may be less than the device's capacity. Default: only the capacity
    * counts.
    */
   readonly memory?: number;

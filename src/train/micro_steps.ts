@@ -33,8 +33,8 @@ export class MicroSteps implements Disposable {
   readonly #passes: BatchPasses;
   readonly #breather = new Breather();
   /**
-   * d(loss of the update) / d(loss of the micro-batch), the micro-batch's weight: the gradient that backward starts
-   * from.
+   * The micro-batch's weight in the loss of the update, from which backward starts: d(loss of the update) / d(loss of
+   * the micro-batch).
    */
   #share: Tensor | undefined;
   #weight = NaN;
@@ -68,10 +68,10 @@ export class MicroSteps implements Disposable {
   /**
    * Adds the gradients of an update to the parameters' gradients.
    *
-   * @returns `loss`: a tensor of one element that the next update overwrites; the weighted sum over the update if the
-   *   task sets weights, otherwise the loss of the last micro-batch, as in train.py. `measured`: the task's measures
-   *   over the update, one element each, overwritten too. `drawn`: measures known on the host. `tokens`: how many
-   *   tokens the update had
+   * @returns `loss`: a tensor of one element with the weighted sum over the update if the task sets weights, otherwise
+   *   the loss of the last micro-batch, as in train.py. `measured`: the task's measures over the update, one element
+   *   each. The next update overwrites both tensors. `drawn`: measures known on the host. `tokens`: number of tokens in
+   *   the update
    * @throws {DataError} when the task returns no batch, or an integer is outside its range
    */
   async run(signal?: AbortSignal): Promise<{ loss: Tensor; measured?: Tensor; drawn?: Measures; tokens: number }> {
@@ -94,8 +94,8 @@ export class MicroSteps implements Disposable {
   }
 
   /**
-   * Draws the next micro-batch into `#next`: undefined at the end of an update, after which the next call starts
-   * another.
+   * Draws the next micro-batch of the update into `#next`, or sets it to undefined if there is none left. The call
+   * after that draws for the next update.
    */
   async #draw(): Promise<void> {
     if (!this.#batches) {

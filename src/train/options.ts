@@ -33,7 +33,7 @@ export interface TrainerOptions extends ScheduleOptions {
   readonly beta1: number;
   /** Decay of AdamW's moving average of squared gradients: 0.95. */
   readonly beta2: number;
-  /** Gradients are scaled down to this norm if theirs is larger: 1. 0 disables clipping. */
+  /** Maximum norm of the gradients, to which larger ones are scaled down: 1. 0 disables clipping. */
   readonly gradClip: number;
 }
 

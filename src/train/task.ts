@@ -33,8 +33,8 @@ export interface MicroBatch {
    */
   readonly arrays: Readonly<Record<string, BatchArray>>;
   /**
-   * In training: the factor of this micro-batch's gradient and loss in the update's; the weights of an update should
-   * sum to 1. In an evaluation: the weight of its loss in the mean. Default: all micro-batches count equally.
+   * In training, the loss of an update is the sum of weight · loss over its micro-batches, whose weights should sum to
+   * 1. In an evaluation, the losses are averaged with these weights. Default: all micro-batches count equally.
    */
   readonly weight?: number;
 }
@@ -44,7 +44,7 @@ export type MicroBatches = Iterable<MicroBatch> | AsyncIterable<MicroBatch>;
 
 /** Options for drawing batches. */
 export interface DrawOptions {
-  /** How many batches are requested; a task may return more or fewer. */
+  /** Number of batches requested. A task may return more or fewer. */
   readonly count: number;
   /** The trainer's generator. Checkpoints store its state. */
   readonly generator: RandomGenerator;
@@ -93,8 +93,8 @@ export interface Task {
   /** Names of the measures of an update that a progress line shows. Default: none. */
   readonly shown?: readonly string[];
   /**
-   * Draws the micro-batches of the next update. Each is requested after the pass over the micro-batch before it is
-   * launched.
+   * Draws the micro-batches of the next update. The trainer requests each one after it has launched the pass over the
+   * previous micro-batch.
    *
    * If `ahead` is false, it may throw a TrainingError, for example when a reward function fails. The trainer then saves
    * the run as it was before this update, so {@linkcode state} must return the state before the draw.
@@ -106,9 +106,9 @@ export interface Task {
    */
   evaluate(split: "train" | "val", options: DrawOptions): MicroBatches;
   /**
-   * Computes the mean loss of a batch, of shape (). It runs once for each set of shapes, is captured and then replayed,
-   * so numbers that change between updates must be in the batch. A task with {@linkcode measures} also returns
-   * `outputs`: f32, one mean for each name, weighted over the micro-batches as the loss is.
+   * Computes the mean loss of a batch, of shape (). It runs once for each set of shapes and is captured; later updates
+   * replay the program. So numbers that change between updates must be in the batch. A task with {@linkcode measures}
+   * also returns `outputs`: f32, one mean for each name, weighted over the micro-batches as the loss is.
    */
   loss(model: GPT, batch: Readonly<Record<string, Tensor>>): Tensor | LossAndOutputs;
   /**
@@ -128,10 +128,16 @@ export interface Task {
   /** Turns the means over all batches of an evaluation into the measures reported. Default: reports the means. */
   conclude?(means: Measures): Measures;
   /**
-   * The state from which the same batches are drawn again. If `ahead` is true, it includes the micro-batch drawn ahead.
+   * Returns the state from which the same batches can be drawn again. If `ahead` is true, it includes the micro-batch
+   * drawn ahead.
    */
   state(): TaskState;
-  /** Restores a {@linkcode state}. @throws {CheckpointError} when it is not valid; `path` is the file's */
+  /**
+   * Restores a {@linkcode state}.
+   *
+   * @param path path of the file that the state was read from, for messages
+   * @throws {CheckpointError} when the state is not valid
+   */
   restore(state: Readonly<Record<string, unknown>>, path: string): void;
   /** Identifies the data; stored in run.json. If it differs, a resumed run starts without a best checkpoint. */
   identity?(): Readonly<Record<string, TokensIdentity>>;

@@ -92,9 +92,9 @@ export class Trainer implements Disposable {
   #saved = -1;
   #saveAsked = false;
   readonly #keepInterval: number;
-  /** The latest copy on the host of a state on the GPU. */
+  /** The latest copy of the training state from the GPU. */
   #kept: Checkpoint | undefined;
-  /** When that copy was made. */
+  /** Time at which `#kept` was copied. */
   #keptAt = performance.now();
   /**
    * How many updates, from the first one, are known to be finite: their losses were read, or a checkpoint holds them.
@@ -321,8 +321,10 @@ export class Trainer implements Disposable {
   }
 
   /**
-   * Notes the state before an update. The function returned undoes an update that was not completed. Undefined if the
-   * task draws ahead: then a draw neither fails nor is interrupted.
+   * Remembers the state before an update, because drawing its batches can fail or be interrupted.
+   *
+   * @returns a function that restores this state; undefined if the task draws ahead, because its draws never stop
+   *   midway
    */
   #place(): (() => void) | undefined {
     if (this.task.ahead) return undefined;
