@@ -360,6 +360,7 @@ export class GPT extends Module {
    * @returns with targets, logits (B, T, V) and the loss; without, logits (B, 1, V) of each row's last token, or (R, 1,
    *   V) of the tokens in `of`
    * @throws {ShapeError} when T exceeds the block size, targets have another shape than tokens, or an id is not valid
+   * @throws {ConfigError} when `of` is given together with targets
    */
   forward(tokens: Tensor, targets: Tensor, options?: ForwardOptions): GPTOutput<Tensor>;
   /** Computes the logits only. */
@@ -369,6 +370,12 @@ export class GPT extends Module {
   forward(tokens: Tensor, targets?: Tensor, options: ForwardOptions = {}): GPTOutput {
     if (targets && `${targets.shape}` !== `${tokens.shape}`) {
       throw new ShapeError(`GPT: targets are [${targets.shape}], tokens [${tokens.shape}]`);
+    }
+    if (targets && options.of) {
+      throw new ConfigError(
+        "GPT: of cannot be combined with targets, because the loss needs the logits of all tokens; " +
+          "leave out of, or call forward(tokens, undefined, { of })",
+      );
     }
     const T = tokens.shape[1];
     const pass = () => {

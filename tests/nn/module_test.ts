@@ -271,3 +271,21 @@ Deno.test("hidden: starts and positions are refused if their shape is wrong, the
   }
   assertEquals(device.memory().tensors, before + 4, "a refusal did not free its tensors"); // the four of three()
 });
+
+Deno.test("forward: `of` chooses the tokens to compute logits for, and is refused with targets", async () => {
+  const model = new GPT(CONFIG, { device }).eval(), i32 = { dtype: "i32" } as const;
+  const tokens = device.tensor([1, 2, 3, 4], [2, 2], i32), of = device.tensor([2, 0, 2], [3], i32);
+  const before = device.memory().tensors,
+    all = model.forward(tokens, tokens),
+    chosen = model.forward(tokens, undefined, { of });
+  const [rows, picked] = [await all.logits.data(), await chosen.logits.data()], V = CONFIG.vocabSize;
+  assertEquals(chosen.logits.shape, [3, 1, V]);
+  assertEquals([...picked], [2, 0, 2].flatMap((row) => [...rows.subarray(row * V, (row + 1) * V)]));
+  for (const one of [all.logits, all.loss, chosen.logits]) one.dispose();
+  assertThrows(
+    () => model.forward(tokens, tokens, { of }),
+    ConfigError,
+    "GPT: of cannot be combined with targets, because the loss needs the logits of all tokens; leave out of, or call",
+  );
+  assertEquals(device.memory().tensors, before);
+});
