@@ -22,7 +22,7 @@ export interface Checkpoint {
 export interface SavedCheckpoint {
   /** Name of its folder, such as checkpoint-000250. */ readonly name: string;
   /** Path of its folder, which also holds an adapter's two files. */ readonly folder: string;
-  /** Path of the weights. */ readonly model: string;
+  /** Path of the model's weights. */ readonly model: string;
   /** Path of the optimizer's tensors. */ readonly optimizer: string;
   /** Path of the task's parameters; the file exists only if the task has parameters. */ readonly task: string;
   /** Contents of state.json. */ readonly state: Readonly<Record<string, unknown>>;
@@ -65,7 +65,7 @@ export async function readCheckpoint(path: string, name: string): Promise<SavedC
   return { name, folder, model, optimizer, task, state };
 }
 
-/** Removes the checkpoints in `path` that are not named in `kept`. A folder that has files other than a run's stays. */
+/** Removes the checkpoints in `path` that are not named in `kept`. Folders with other files stay. */
 export async function removeOthers(path: string, kept: readonly unknown[]): Promise<void> {
   const parts = [...TENSORS.map(fileOf), STATE, ADAPTER_CONFIG, ADAPTER_WEIGHTS];
   for await (const { name, isDirectory } of system.readDir(path)) {

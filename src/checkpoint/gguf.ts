@@ -93,7 +93,7 @@ export class GgufModel implements Disposable {
   }
 
   /**
-   * A new model with the file's weights. Q8_0 is converted to f32, unless `options.weights` is `q8_0`.
+   * A new model with the file's weights, converted to the type `options.weights`. With `q8_0`, Q8_0 blocks are copied.
    * @throws {CheckpointError} as {@linkcode load}
    * @throws {DeviceError} when the model does not fit into the device's memory
    */
@@ -164,7 +164,7 @@ async function isTied(file: GgufFile): Promise<boolean> {
   return await sameElements(left, right, sizeOf(head.shape));
 }
 
-/** @throws {CheckpointError} when a tensor is missing or has another shape */
+/** Checks the tensors' names and shapes. @throws {CheckpointError} when a tensor is missing or has another shape */
 function checkTensors(config: GPTConfig, { path, tensors }: GgufFile, onNote?: (line: string) => void): void {
   const missing: string[] = [], wrong: string[] = [], expected = new Set<string>([ggufName(HEAD)]);
   for (const [ours, shape] of shapesOf({ ...config, bias: true })) {

@@ -2,8 +2,9 @@
  * Loads a GPT-2 from a folder of Hugging Face's transformers: config.json and the weights
  * (https://huggingface.co/docs/transformers/model_doc/gpt2).
  *
- * The names of the tensors are ours, because nanoGPT took them from transformers. But transformers' GPT-2 has "Conv1D"
- * layers, whose weights are stored (in, out). Ours are (out, in), so they are transposed on the device.
+ * The tensors have the same names as our parameters, because nanoGPT took the names from transformers. But
+ * transformers' GPT-2 has "Conv1D" layers, whose weights are stored (in, out). Ours are (out, in), so they are
+ * transposed on the device.
  */
 import { transpose } from "../../kernels/transpose/kernel.ts";
 import { shortage } from "../engine/capacity.ts";
@@ -45,7 +46,7 @@ export interface LoadHuggingFaceOptions extends Omit<LoadOptions, "generator"> {
    * classifier is rejected.
    */
   readonly head?: (found: HuggingFaceHead, model: GPT) => NamedTensors;
-  /** Called with a line if something differs from config.json. */ readonly onNote?: (line: string) => void;
+  /** Called with a line about each difference from config.json. */ readonly onNote?: (line: string) => void;
 }
 
 /**
@@ -110,7 +111,7 @@ export async function loadHuggingFace(path: string, options: LoadHuggingFaceOpti
 }
 
 /**
- * The file's names by ours. Ours begin with `transformer.` like GPT2LMHeadModel's; GPT2Model's names lack the prefix.
+ * Maps our names to the names in the file. Ours begin with `transformer.`, like GPT2LMHeadModel's. GPT2Model's do not.
  */
 function ourNames({ path, tensors }: WeightsFile, others: Shapes): Map<string, string> {
   const names = new Map<string, string>();
@@ -157,8 +158,8 @@ function checkTensors(
 }
 
 /**
- * @throws {DeviceError} when the model and the buffer to transpose its largest matrix do not fit into the device's
- * memory
+ * Checks the device's free memory.
+ * @throws {DeviceError} when the model and the buffer to transpose its largest matrix do not fit
  */
 function checkRoom(config: GPTConfig, { device, weights, inference }: LoadHuggingFaceOptions, path: string): void {
   const dry = new DryDevice(device);
@@ -185,7 +186,7 @@ async function readWeights(
 /** Transposes matrices on the device. Its buffers have room for the largest matrix of the model. */
 class Turner implements Disposable {
   readonly #from: Tensor;
-  /** The transposed matrix, if the weight itself is not f32. */
+  /** Receives the transposed matrix if the weight is not f32, the only type that the kernel writes. */
   readonly #to: Tensor | undefined;
 
   constructor(model: GPT) {

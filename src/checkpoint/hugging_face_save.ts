@@ -65,8 +65,8 @@ export interface SaveHuggingFaceOptions {
  *
  * @param path path of the folder, which must not exist or must be empty
  * @throws {ConfigError} when an option is not valid, or transformers does not support the tokenizer
- * @throws {CheckpointError} when the folder exists, another process writes it, it cannot be written, or a weight is too
- *   large for F16; nothing is left then
+ * @throws {CheckpointError} when the folder exists and is not empty, another process writes it, it cannot be written,
+ *   or a weight is too large for F16; nothing is left then
  * @throws {DeviceError} when the device has no memory to transpose a matrix
  * @example
  * ```ts ignore

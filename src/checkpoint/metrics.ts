@@ -5,11 +5,12 @@ import { codeOf, system } from "../files/system.ts";
 /** A logged update. */
 export interface StepMetrics {
   /** Number of the update. */ readonly iter: number;
-  /** Loss of the last micro-batch, in nats per token. */ readonly loss: number;
+  /** Loss before the update: the last micro-batch's, or the weighted sum if the task sets weights. */ readonly loss:
+    number;
   /** Learning rate. */ readonly lr: number;
   /** Norm of the gradient before clipping. */ readonly grad_norm: number;
-  /** Duration of the update in milliseconds, without evaluation. */ readonly ms: number;
-  /** Throughput of the update. */ readonly tokens_per_second: number;
+  /** Milliseconds per update, without evaluation. On a GPU, the mean over some updates. */ readonly ms: number;
+  /** Training tokens per second. */ readonly tokens_per_second: number;
   /** Measurements of the task, such as `rewards/margins`. */ readonly [measure: string]: number;
 }
 
@@ -24,7 +25,7 @@ export interface EvaluationMetrics {
 /** A line of metrics.jsonl. */
 export type Metrics = StepMetrics | EvaluationMetrics;
 
-/** The lines of a metrics file, without an incomplete last line, which a process leaves when it is killed. */
+/** Reads the lines of a metrics file. An incomplete last line, left by a process that was killed, is ignored. */
 export async function readMetrics(path: string): Promise<Metrics[]> {
   const lines = new TextDecoder().decode(await system.readFile(path)).split("\n").slice(0, -1);
   return lines.map((line) => JSON.parse(line));

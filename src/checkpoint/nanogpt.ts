@@ -29,7 +29,7 @@ import { finite, loadModel, type LoadOptions, type NamedTensors, readOnto } from
 import { TorchFile } from "../files/torch_file.ts";
 import { TorchTensor } from "../files/torch_structure.ts";
 
-/** The best loss that train.py saves before the first evaluation. */
+/** The number that train.py saves as the best loss before the first evaluation. */
 export const NO_LOSS = 1e9;
 
 /** AdamW's state. */

@@ -52,7 +52,10 @@ export function weightsIn(model: PickleDict, path: string): Map<string, TorchTen
   return tensors;
 }
 
-/** @param most number of tensors in the file; a larger n_layer is rejected before a model of that size is built */
+/**
+ * Converts the model_args of a ckpt.pt to a config.
+ * @param options.most number of tensors in the file; a larger n_layer is rejected before a model of that size is built
+ */
 export function configOf(
   args: PickleDict,
   { flags, path, most }: { flags: Readonly<Record<string, unknown>>; path: string; most: number },
@@ -77,7 +80,7 @@ export function configOf(
     nEmbd: count("n_embd"),
     dropout,
     bias,
-    // nanoGPT has only one activation. saveNanoGPT writes a flag for a model with another one.
+    // nanoGPT has only GELU. If a model has another activation, saveNanoGPT adds this flag.
     ...(known && { activation: activation as keyof typeof ACTIVATIONS }),
   };
 }

@@ -25,7 +25,7 @@ const KEPT = [
   ...["grad_clip", "decay_lr", "warmup_iters", "lr_decay_iters", "min_lr"],
 ];
 
-/** Options of both conversions: a function that creates files, and a function that is called with lines to print. */
+/** Options of both conversions: `open` creates files; `onNote` is called with a line about what was not converted. */
 export type ConversionOptions = { readonly open?: OpenFile; readonly onNote?: (line: string) => void };
 
 /**
@@ -72,8 +72,8 @@ async function opened(saved: SavedCheckpoint) {
  * @param run path of the folder, which must not exist or must be empty
  * @param options.vocabulary the tokenizer, as returned by its toJSON, because a ckpt.pt does not contain it
  * @param options.flags flags that are added to, or replace, the flags in the file
- * @throws {CheckpointError} when the file is missing or damaged, or the folder exists or cannot be written; nothing is
- * left then
+ * @throws {CheckpointError} when the file is missing or damaged, or the folder is not empty or cannot be written;
+ *   nothing is left then
  */
 export async function nanoGPTToRun(
   from: string | NanoGPTFile,

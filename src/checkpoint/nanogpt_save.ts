@@ -31,7 +31,8 @@ export interface NanoGPTCheckpoint extends NanoGPTProgress {
   /** The model's config. */ readonly config: Partial<GPTConfig>;
   /** Weights by the names of the model's parameters. */ readonly weights: Iterable<NamedSource>;
   /**
-   * Moving averages by the names of {@linkcode AdamW.namedState}. Missing ones start from zero when train.py resumes.
+   * AdamW's steps, and its moving averages by the names of {@linkcode AdamW.namedState}. When train.py resumes, missing
+   * averages start from zero.
    */
   readonly optimizer?: { readonly steps: number; readonly tensors: Iterable<NamedSource> };
 }

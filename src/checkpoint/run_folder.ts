@@ -1,7 +1,7 @@
 /**
  * A run's folder, nanoGPT's `out_dir`:
  *
- *     run.json                flags, the model's config, a checksum of the data, the names of the `last` and the `best` checkpoint
+ *     run.json                flags, model's config, checksum of the data, names of the `last` and `best` checkpoints
  *     vocabulary.json         the tokenizer
  *     metrics.jsonl           a line for each logged iteration and each evaluation
  *     checkpoint-000250/      model.safetensors, optimizer.safetensors, state.json
@@ -14,7 +14,7 @@
  * run.json no longer names. So if the process ends or the disk is full, the previous checkpoint is still there.
  *
  * Only one process at a time writes: it holds the lock file `.lock` in the folder. Readers need no lock. If a
- * checkpoint that run.json named has been removed, a reader reads run.json again.
+ * checkpoint is removed before a reader has opened it, the reader looks up the current one in run.json again.
  *
  * If a new run starts in a folder that already has a run with checkpoints, the folder is renamed to PATH.old-1 and a
  * new one is created. (Version 0.1.0 wrote vocabulary.json.new and metrics.jsonl.new into the older run's folder and
@@ -126,7 +126,7 @@ export class RunFolder implements Disposable {
 
   /**
    * Locks the folder against other writers until this object is disposed, and reads run.json again, because another
-   * process may have saved a checkpoint. Methods that write call this themselves.
+   * process may have saved a checkpoint. `save` and `resume` call it themselves.
    *
    * @throws {CheckpointError} when another process writes the folder; the message names the process
    */
@@ -182,7 +182,7 @@ export class RunFolder implements Disposable {
     this.#best = undefined;
   }
 
-  /** For messages: which earlier checkpoint still exists. */
+  /** For error messages: says whether the last checkpoint still exists. */
   async kept(): Promise<string> {
     const there = this.#last && await exists(`${this.path}/${this.#last}`).catch(() => false);
     return there
@@ -251,8 +251,8 @@ export class RunFolder implements Disposable {
   }
 
   /**
-   * Prepares the folder to continue from iteration `iter`: locks it, removes the metrics of iterations that will be
-   * repeated, and cleans up after a run that was interrupted before its first commit.
+   * Prepares the folder to continue from iteration `iter`: locks it, completes or undoes an interrupted commit, and
+   * removes the metrics of iterations that will be repeated.
    *
    * @param options.evaluated whether the evaluation of `iter` was made and will not be repeated
    */
@@ -333,7 +333,8 @@ export class RunFolder implements Disposable {
       if (!await exists(`${file}.new`)) continue;
       await (uncommitted ? system.remove(`${file}.new`) : system.rename(`${file}.new`, file));
     }
-    if (uncommitted) await system.remove(`${this.path}/${RUN}.new`); // last: it marks the .new files as uncommitted
+    // run.json.new is removed last, because it marks the other .new files as uncommitted.
+    if (uncommitted) await system.remove(`${this.path}/${RUN}.new`);
   }
 
   /** Removes checkpoints that run.json does not name. */

@@ -165,8 +165,8 @@ export interface LoadOptions {
   /** Dropout probability that replaces the model's own, for further training. */ readonly dropout?: number;
   /** Seed of dropout's noise. Default: 1337. */ readonly seed?: number;
   /**
-   * Generator from which initial weights are drawn before they are replaced, as in nanoGPT's train.py and sample.py, so
-   * that its later draws are nanoGPT's. Default: no initial weights are drawn.
+   * Generator from which initial weights are drawn before the loaded weights replace them, as in nanoGPT's train.py and
+   * sample.py. Its later numbers are then the same as nanoGPT's. Default: no initial weights are drawn.
    */
   readonly generator?: RandomGenerator;
 }
@@ -204,8 +204,8 @@ export function* sources(tensors: NamedTensors): Generator<[string, TensorSource
 }
 
 /**
- * Tensors to write to a file, all read from the device now. For devices on which each read waits, and which can be lost
- * in the meantime.
+ * Like {@linkcode sources}, but all tensors are read from the device now. For GPUs, on which each read takes long, and
+ * which can be lost before the file is written.
  */
 export async function copies(tensors: NamedTensors): Promise<[string, TensorSource][]> {
   return await Promise.all([...tensors].map(async ([name, tensor]): Promise<[string, TensorSource]> => {

@@ -88,7 +88,7 @@ export interface Bounds {
  * optimizer's block.
  */
 export class Storage {
-  /** @throws {DeviceError} when the part is not inside the block; kernels rely on this check */
+  /** Makes a storage of a part of a block. @throws {DeviceError} when it is not inside; kernels rely on this check */
   constructor(/** @internal */ readonly block: Block, readonly length: number, readonly offset = 0) {
     const fits = Number.isInteger(length) && Number.isInteger(offset) && length >= 1 && offset >= 0;
     if (fits && offset + length <= block.capacity) return;
