@@ -2,8 +2,8 @@
  * The layout of a matrix in panels in the CPU's memory. A panel holds `width` rows.
  *
  * - f32 and bf16: element 0 of all rows, then element 1 of all rows, and so on.
- * - q8_0: block 0 of all rows, then block 1 of all rows, and so on. Within that: the scales of the rows, then elements
- *   0 and 1 of each row, elements 2 and 3 of each row, and so on.
+ * - q8_0: block 0 of all rows, then block 1 of all rows, and so on. Block i of all rows is stored as the scale of each
+ *   row, then elements 0 and 1 of each row, then elements 2 and 3 of each row, and so on.
  *
  * If the number of rows is not a multiple of `width`, the rest of the last panel is padding, which no product uses.
  */

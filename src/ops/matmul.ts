@@ -51,7 +51,7 @@ export function matmul(a: Tensor, b: Tensor): Tensor {
   return scope.keep(y);
 }
 
-/** Both shapes with vectors as matrices, the broadcast leading axes, and the shape of the result. */
+/** Returns both shapes (a vector's as that of a matrix), the broadcast leading axes, and the shape of the result. */
 function sizes(a: readonly number[], b: readonly number[]) {
   const refuse = (why: string) => new ShapeError(`Cannot apply matmul to [${a}] and [${b}]: ${why}`);
   if (a.length === 0 || b.length === 0) throw refuse("a scalar is not a matrix");

@@ -6,8 +6,8 @@ import { launch } from "../engine/launch.ts";
 import type { Tensor } from "../engine/tensor.ts";
 
 /**
- * Makes a new tensor of `shape`: its element at index (i₀, i₁, …) is x's at offset + Σ iₙ · strides[n]. The caller
- * makes sure that this is inside x.
+ * Makes a new tensor of `shape`: its element at index (i₀, i₁, …) is element number offset + Σ iₙ · strides[n] of x.
+ * The caller makes sure that this number is inside x.
  */
 export function copyStrided(
   op: string,

@@ -12,7 +12,7 @@ export class MersenneTwister {
   /** Number of words of the state already used. If it is N, the next draw computes a new state. */
   index = N;
 
-  /** @param seed an integer; only its low 32 bits are used */
+  /** Seeds the state. @param seed an integer; only its low 32 bits are used */
   constructor(seed: number) {
     const { words } = this;
     words[0] = seed;
@@ -22,7 +22,7 @@ export class MersenneTwister {
     }
   }
 
-  /** @returns the next word, an integer from 0 to 2³² − 1 */
+  /** Returns the next word, an integer from 0 to 2³² − 1. */
   next(): number {
     if (this.index === N) this.#twist();
     let y = this.words[this.index++];
