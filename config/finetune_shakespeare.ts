@@ -1,6 +1,6 @@
 /**
- * GPT-2, trained further on Shakespeare: nanoGPT's config/finetune_shakespeare.py. What `deno task train --init_from=MODEL` does
- * where no config file is named.
+ * Fine-tunes GPT-2 on Shakespeare, as nanoGPT's config/finetune_shakespeare.py does. `deno task train --init_from=MODEL` uses
+ * these values if no config file is given.
  */
 import type { TrainConfig } from "./train_config.ts";
 
@@ -9,11 +9,11 @@ const config: TrainConfig = {
   eval_interval: 5,
   eval_iters: 40,
   dataset: "shakespeare",
-  // nanoGPT takes gpt2-xl, which a GPU of its day could hold; training it takes more memory than a CPU device has.
+  // nanoGPT fine-tunes gpt2-xl. Training gpt2-xl needs more than the 4 GiB of the CPU device.
   init_from: "gpt2",
   always_save_checkpoint: false,
 
-  // 1 sequence × 32 micro-batches × 1,024 tokens make 32,768 tokens an update; Shakespeare has 301,966, so 9 updates are an epoch.
+  // 1 sequence × 32 micro-batches × 1,024 tokens = 32,768 tokens per update. Shakespeare has 301,966: 9 updates are an epoch.
   batch_size: 1,
   gradient_accumulation_steps: 32,
   max_iters: 20,

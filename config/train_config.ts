@@ -13,7 +13,7 @@
  * @module
  */
 
-/** What a config file exports: train's flags, each by its name, those that it sets. `deno task train --help` says what they do. */
+/** What a config file exports: values for flags of `deno task train`, by their names. Every field is optional. */
 export interface TrainConfig {
   /** The run folder: checkpoints, vocabulary, metrics. */
   out_dir?: string;
@@ -25,29 +25,29 @@ export interface TrainConfig {
   eval_iters?: number;
   /** Evaluate once and stop. */
   eval_only?: boolean;
-  /** Save after every evaluation, not only after the best so far. */
+  /** Save after every evaluation; false: only if the validation loss is the lowest so far. */
   always_save_checkpoint?: boolean;
   /** `scratch`, `resume`, or a model to fine-tune. */
   init_from?: string;
 
   /** A folder with train.bin and val.bin, or its name in `data/`; `shakespeare_char`, `shakespeare`, `grammar`. */
   dataset?: string;
-  /** A text file, instead of the dataset. */
+  /** A text file (UTF-8) to train on instead of the dataset. */
   input?: string;
-  /** What a text's tokens are: `character`, `gpt2`, … */
+  /** How a text becomes tokens: `character`, `gpt2`, … */
   tokenizer?: string;
-  /** Micro-batches whose gradients make one update. */
+  /** Micro-batches whose gradients are summed for one update. */
   gradient_accumulation_steps?: number;
   /** Sequences in a micro-batch. */
   batch_size?: number;
-  /** Tokens that the model looks back on. */
+  /** Context length: the most tokens that the model sees at once. */
   block_size?: number;
 
   /** Transformer blocks. */
   n_layer?: number;
   /** Attention heads in each block. */
   n_head?: number;
-  /** Width; a multiple of `n_head`. */
+  /** Width of the embeddings; a multiple of `n_head`. */
   n_embd?: number;
   /** Share of activations dropped in training, from 0 to below 1. */
   dropout?: number;
@@ -56,26 +56,26 @@ export interface TrainConfig {
 
   /** The highest learning rate. */
   learning_rate?: number;
-  /** Updates in all. */
+  /** Number of updates. */
   max_iters?: number;
-  /** Decay of matrices and embeddings. */
+  /** AdamW's weight decay, for matrices and embeddings. */
   weight_decay?: number;
-  /** Decay of AdamW's running mean of gradients. */
+  /** AdamW's decay of the running mean of gradients. */
   beta1?: number;
-  /** Decay of AdamW's running mean of squared gradients. */
+  /** AdamW's decay of the running mean of squared gradients. */
   beta2?: number;
-  /** Norm that gradients are clipped to; 0 leaves them as they are. */
+  /** The largest norm of the gradients, which are scaled down to it; 0: no clipping. */
   grad_clip?: number;
-  /** Warm up, then decay the learning rate along a cosine. */
+  /** Warm up, then decay the learning rate along a cosine; false: a constant rate. */
   decay_lr?: boolean;
   /** Iterations of warm-up. */
   warmup_iters?: number;
-  /** Iteration at which `min_lr` is reached; usually `max_iters`. */
+  /** Iteration at which the learning rate reaches `min_lr`; usually `max_iters`. */
   lr_decay_iters?: number;
-  /** The learning rate from there on; usually a tenth of `learning_rate`. */
+  /** The learning rate after `lr_decay_iters`; usually a tenth of `learning_rate`. */
   min_lr?: number;
 
-  /** What `<|endoftext|>` and its like in a text are: an error, special tokens, or ordinary letters. */
+  /** How special tokens such as `<|endoftext|>` in a text are encoded: `refuse`: an error; `allow`: as tokens; `text`: as letters. */
   special_tokens?: "refuse" | "allow" | "text";
   /** Seeds weights, batches and dropout. */
   seed?: number;
@@ -85,14 +85,14 @@ export interface TrainConfig {
   threads?: number;
   /** Print at the end how long each kernel took. */
   profile?: boolean;
-  /** Matrix products in machine code, on Linux with AVX-512; needs `--allow-ffi`. */
+  /** Compute matrix products in machine code, on Linux with AVX-512; needs Deno's permission `--allow-ffi`. */
   native?: boolean;
 
-  /** Of nanoGPT's config files: there is no torch.compile here. */
+  /** In nanoGPT's config files; only false is valid: this program has no torch.compile. */
   compile?: false;
-  /** In nanoGPT's config files; accepted and ignored: everything is computed in 32-bit floats. */
+  /** In nanoGPT's config files; only `float32` is valid: everything is computed in float32. */
   dtype?: "float32";
-  /** In nanoGPT's config files; accepted and ignored: nothing is logged to a service. */
+  /** In nanoGPT's config files; only false is valid: this program does not log to wandb. */
   wandb_log?: false;
   /** In nanoGPT's config files; accepted and ignored. */
   wandb_project?: string;

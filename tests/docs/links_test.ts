@@ -1,17 +1,17 @@
-/** What the pages name is there: files that they link to, and headings in them. */
+/** Tests that the links in the pages lead to existing files and headings. */
 import { assertEquals } from "@std/assert";
 
 const root = new URL("../../", import.meta.url);
 const folders = ["", "docs/", "data/", "data/shakespeare/"];
 
-/** As GitHub names a heading: letters, digits and hyphens. */
+/** GitHub's anchor for a heading: its letters and digits in lower case, with hyphens for spaces. */
 const anchor = (heading: string) =>
   heading.trim().toLowerCase().replace(/[`*_]|\]\([^)]*\)|\[/g, "").replace(/[^\p{L}\p{N} -]/gu, "").replaceAll(
     " ",
     "-",
   );
 
-/** The changelog is left out: it names files by the names of its time. */
+/** The Markdown pages, without the changelog, which names files that were renamed or deleted later. */
 async function pages(): Promise<string[]> {
   const found = await Promise.all(folders.map(async (folder) => {
     const entries = await Array.fromAsync(Deno.readDir(new URL(folder, root)));
@@ -22,7 +22,7 @@ async function pages(): Promise<string[]> {
   return found.flat();
 }
 
-Deno.test("docs: every link inside the repository leads to a file, and to a heading where it names one", async () => {
+Deno.test("docs: every link inside the repository leads to a file, and to a heading if it has an anchor", async () => {
   const wrong: string[] = [];
   for (const page of await pages()) {
     const text = (await Deno.readTextFile(new URL(page, root))).replace(/^(`{3,})[^]*?^\1$/gm, "");
@@ -39,7 +39,7 @@ Deno.test("docs: every link inside the repository leads to a file, and to a head
   assertEquals(wrong, []);
 });
 
-Deno.test("docs: the version that is cited is the package's", async () => {
+Deno.test("docs: CITATION.cff has the version of the package", async () => {
   const { version } = JSON.parse(await Deno.readTextFile(new URL("deno.json", root)));
   const cited = await Deno.readTextFile(new URL("CITATION.cff", root));
   assertEquals(/^version: (.*)$/m.exec(cited)?.[1], version);

@@ -1,24 +1,24 @@
-// deno-lint-ignore-file plain-words/words -- the tests below plant what is looked for
+// deno-lint-ignore-file plain-words/words -- the tests below contain the banned forms
 /// <reference lib="deno.unstable" />
 /**
- * Forms of words that make a reader translate (scripts/plain_words.ts), looked for where `deno lint` does not read: in pages
- * (Markdown), in comments of shaders, and in comments and docstrings of Python. A form is also found where it runs over the end
- * of a line.
+ * Tests that texts which `deno lint` does not read have none of the banned forms of words in scripts/plain_words.ts: pages
+ * (Markdown), comments of shaders, and comments and docstrings of Python. A form is also found if it continues on the next
+ * line.
  */
 import { assertEquals } from "@std/assert";
 import plugin, { found } from "../../scripts/plain_words.ts";
 
 const root = new URL("../../", import.meta.url);
-/** Folders with pages, shaders and Python; data and the output of runs beside them are not read. */
+/** The folders to check, with their subfolders. Other folders, such as those of training runs, are not checked. */
 const FOLDERS = ["bench", "data", "docs", "examples", "kernels", "links", "src", "tests"];
 
-/** Places where a form is right: the file, the words around the form, and the reason. */
+/** Places where a banned form is right after all: the file, the words around the form, and the reason. */
 const EXCEPTIONS: readonly (readonly [file: string, words: string, why: string])[] = [];
 
-/** A text that is read as one, such as a paragraph or a comment: its lines, each with its number in the file. */
+/** A paragraph, a comment or a table cell: its lines, each with its line number in the file. */
 type Passage = [number: number, line: string][];
 
-/** Splits numbered lines into passages; `undefined` in place of a line ends a passage. */
+/** Splits numbered lines into passages. An `undefined` line or an empty line ends a passage. */
 function passages(lines: Iterable<[number: number, line: string | undefined]>): Passage[] {
   const all: Passage[] = [[]];
   for (const [number, line] of lines) {
@@ -85,7 +85,7 @@ const READERS: Record<string, (text: string) => Iterable<[number: number, line: 
 };
 const readerOf = (name: string) => Object.entries(READERS).find(([ending]) => name.endsWith(ending))?.[1];
 
-/** What a file has of the forms: file, line, words, and what to write instead. */
+/** Finds the banned forms in a file: for each, a line with the file, the line number, the words, and what to write instead. */
 function formsIn(file: string, text: string): string[] {
   return passages(readerOf(file)!(text)).flatMap((passage) => {
     const joined = passage.map(([, line]) => line).join(" ");
@@ -106,7 +106,7 @@ async function* filesIn(folder: string, deep = true): AsyncGenerator<string> {
   }
 }
 
-Deno.test("docs: pages, shaders and Python have no words that make a reader translate", async () => {
+Deno.test("docs: pages, shaders and Python have no banned forms of words", async () => {
   const files = await Array.fromAsync(filesIn("", false));
   for (const folder of FOLDERS) files.push(...await Array.fromAsync(filesIn(`${folder}/`)));
   const forms = await Promise.all(
@@ -115,7 +115,7 @@ Deno.test("docs: pages, shaders and Python have no words that make a reader tran
   assertEquals(forms.flat(), []);
 });
 
-Deno.test("docs: planted forms are found in every kind of file, also where they run over a line, and code is not", () => {
+Deno.test("docs: banned forms are found in every kind of file, also across lines, but not in code", () => {
   const lines = (file: string, text: string) =>
     formsIn(file, text).map((line) => line.split(": ").slice(0, 2).join(" "));
   const page = ["# The page", "", "Each thread reads its rows, and the", "others wait. `the others`", ""];
@@ -127,7 +127,7 @@ Deno.test("docs: planted forms are found in every kind of file, also where they 
   assertEquals(lines("a.py", py), ['a.py:1 "nobody"', 'a.py:2 "for so long"', 'a.py:5 "kept"', 'a.py:6 "till"']);
 });
 
-Deno.test("docs: the lint finds planted forms in comments and strings, and takes an exception", () => {
+Deno.test("docs: the lint finds banned forms in comments and strings, but not in names and code spans", () => {
   const messages = (source: string) =>
     Deno.lint.runPlugin(plugin, "file.ts", source).map(({ message }) => /^"([^"]*)"/.exec(message)?.[1]);
   assertEquals(messages("/** How long the\n * others wait. */\nexport const a = 1;"), ["the others"]);

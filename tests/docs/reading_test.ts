@@ -1,15 +1,15 @@
-/** The reading path is as short as it says: each stop is there, and has about as many lines of code as the table gives. */
+/** Tests that the stops in docs/reading.md exist, and have about as many lines of code as its table says. */
 import { assert, assertEquals } from "@std/assert";
 
 const docs = new URL("../../docs/", import.meta.url);
 
-/** Lines of code: without comments and blank lines. */
+/** Number of lines without comments and blank lines. */
 function codeLines(text: string): number {
   const code = text.replace(/\/\*[^]*?\*\//g, "").split("\n").map((line) => line.trim());
   return code.filter((line) => line !== "" && !line.startsWith("//")).length;
 }
 
-Deno.test("reading.md: every stop begins and ends where it says, and all have at most 1,100 lines of code", async () => {
+Deno.test("reading.md: every stop begins and ends at the named lines, and all stops have at most 1,100 lines of code", async () => {
   const page = await Deno.readTextFile(new URL("reading.md", docs));
   const rows = page.matchAll(/^\| (\d)\. \[[^\]]+\]\(([^)]+)\) +\| `([^`]+)` … `([^`]+)` +\| (\d+) +\|/gm);
   const stops = Array.from(rows, async ([, number, path, from, to, lines]) => {
