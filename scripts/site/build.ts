@@ -6,7 +6,8 @@
  * TypeDoc renders README.md, the pages of docs/, and the public symbols of all entry points in deno.json. In addition,
  * the site has a page for each source file that a page links to, and the playground of examples/browser/.
  *
- * Links are relative, so the site works under any path. Everything but the playground also works from a disk.
+ * Links are relative, so the site works under any path. All pages but the playground can also be opened as local
+ * files.
  */
 import config from "../../deno.json" with { type: "json" };
 import { files as playgroundFiles } from "../../examples/browser/serve.ts";
@@ -19,7 +20,7 @@ const root = new URL("../../", import.meta.url), here = (name: string) => new UR
 const folder = Deno.args[0] ?? "site";
 Deno.chdir(root);
 if (folder !== "site") await Deno.mkdir(folder); // throws if it exists: TypeDoc would empty it
-/** The prefix of links inside the site until the depth of the linking page is known. */
+/** Stands for the site's root in links. When a page is rendered, it is replaced by `../` for each folder above the page. */
 const SITE = "site:";
 
 /** Paths and names of pages: first the rows of README.md's last table, then the rest of docs/. */
@@ -79,7 +80,10 @@ app.options.setCompilerOptions(
 );
 const { Converter, KindRouter, PageEvent, ReflectionKind } = typedoc;
 
-/** Gives pages addresses without TypeDoc's kinds: docs/reading.html, api/nn.html, api/nn.Linear.html. */
+/**
+ * Gives pages short addresses, such as docs/reading.html, api/nn.html and api/nn.Linear.html. TypeDoc's own addresses also
+ * name the kind of the symbol, as in classes/nn.Linear.html.
+ */
 class SiteRouter extends KindRouter {
   getIdealBaseName(reflection: Reflection): string {
     if (reflection.isDocument()) return `docs/${files.get(reflection)!.replace(/^docs\/|\.md$/g, "").toLowerCase()}`;
